@@ -1,0 +1,65 @@
+package matrix
+
+import "fmt"
+
+// Verdict is what became of a cell.
+type Verdict string
+
+// The verdicts. FAIL accuses the kernel under test and nothing else; ERROR is
+// everything that kept the test from being done.
+const (
+	Pass  Verdict = "PASS"
+	Fail  Verdict = "FAIL"
+	XFail Verdict = "XFAIL" // failed as this kernel is known to
+	XPass Verdict = "XPASS" // passed although it was known to fail
+	Skip  Verdict = "SKIP"  // the kernel has no such feature: a probe proved it
+	Error Verdict = "ERROR"
+)
+
+// Verdicts lists all, in the order in which reports count them.
+var Verdicts = []Verdict{Pass, XFail, Skip, Fail, XPass, Error}
+
+// ExitStatus is the exit status of a run with these verdicts: 0 when all are
+// PASS, XFAIL or SKIP, 1 when one is FAIL or XPASS, 2 when one is ERROR.
+func ExitStatus(verdicts ...Verdict) int {
+	status := 0
+	for _, v := range verdicts {
+		switch v {
+		case Pass, XFail, Skip:
+		case Fail, XPass:
+			status = max(status, 1)
+		default:
+			return 2
+		}
+	}
+	return status
+}
+
+// Result is a cell's outcome.
+type Result struct {
+	Name    string  `json:"name"`
+	Verdict Verdict `json:"verdict"`
+	// Reason is a code for machines that never changes its meaning (see
+	// docs/reasons.md), Detail a sentence for people. Both are empty for PASS.
+	Reason string `json:"reason"`
+	Detail string `json:"detail"`
+	// Seconds is from the cell's start to its verdict.
+	Seconds float64 `json:"seconds"`
+	// Transcript has the endpoints' log lines, host by host; filled when the
+	// cell did not pass or when transcripts were asked for.
+	Transcript []Transcript `json:"-"`
+}
+
+// Transcript is what one endpoint logged.
+type Transcript struct {
+	Host string // "local" or "remote"
+	Name string // the endpoint's name in the cell, e.g. "server"
+	Text string
+}
+
+func (r Result) String() string {
+	if r.Reason == "" {
+		return fmt.Sprintf("%s %s", r.Verdict, r.Name)
+	}
+	return fmt.Sprintf("%s %s (%s): %s", r.Verdict, r.Name, r.Reason, r.Detail)
+}

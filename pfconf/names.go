@@ -1,0 +1,38 @@
+package pfconf
+
+import (
+	"fmt"
+	"strings"
+)
+
+// The enumerations of this package are text on every wire and in every file,
+// so that a transcript can be read and a renumbering breaks nothing.
+
+func nameOf[T ~uint8](names map[T]string, v T) string {
+	if s, ok := names[v]; ok {
+		return s
+	}
+	return fmt.Sprintf("?%d", uint8(v))
+}
+
+func marshalName[T ~uint8](names map[T]string, v T, what string) ([]byte, error) {
+	s, ok := names[v]
+	if !ok {
+		return nil, fmt.Errorf("no %s has the number %d", what, uint8(v))
+	}
+	return []byte(s), nil
+}
+
+func unmarshalName[T ~uint8](names map[T]string, v *T, b []byte, what string) error {
+	for k, s := range names {
+		if s == string(b) {
+			*v = k
+			return nil
+		}
+	}
+	var all []string
+	for _, s := range names {
+		all = append(all, s)
+	}
+	return fmt.Errorf("no %s is called %q (known: %s)", what, b, strings.Join(all, ", "))
+}

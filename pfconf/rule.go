@@ -1,0 +1,226 @@
+// Package pfconf has the rules, counters and states of a packet filter as
+// values, independent of the system that they are loaded on, and the Firewall
+// that takes and gives them. Its folders render the values for pf (pfctl) and
+// for nftables (netlink).
+package pfconf
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// Family is an address family, by pf.conf's names.
+type Family uint8
+
+// The families. The numbers are the IP versions.
+const (
+	Inet  Family = 4
+	Inet6 Family = 6
+)
+
+// Families lists both, in the order in which reports show them.
+var Families = []Family{Inet, Inet6}
+
+var familyNames = map[Family]string{Inet: "inet", Inet6: "inet6"}
+
+// FamilyOf gives the family of an address.
+func FamilyOf(a netip.Addr) Family {
+	if a.Is4() {
+		return Inet
+	}
+	return Inet6
+}
+
+func (f Family) String() string { return nameOf(familyNames, f) }
+
+// MarshalText writes pf.conf's name.
+func (f Family) MarshalText() ([]byte, error) { return marshalName(familyNames, f, "family") }
+
+// UnmarshalText reads pf.conf's name.
+func (f *Family) UnmarshalText(b []byte) error { return unmarshalName(familyNames, f, b, "family") }
+
+// Loopback is the address that a divert-to rule of the family delivers to.
+func (f Family) Loopback() netip.Addr {
+	if f == Inet {
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	return netip.IPv6Loopback()
+}
+
+// Proto is one of the four protocols of the suite.
+type Proto uint8
+
+// The protocols.
+const (
+	TCP  Proto = iota + 1
+	UDP        //
+	Raw        // raw IP, protocol RawNumber
+	ICMP       // ICMP echo, on Inet6 ICMPv6 echo
+)
+
+// RawNumber is the protocol of the raw IP cells: "use for experimentation and
+// testing" (RFC 3692).
+const RawNumber = 254
+
+// rip is what OpenBSD's suite calls raw IP in the names of its targets.
+var protoNames = map[Proto]string{TCP: "tcp", UDP: "udp", Raw: "rip", ICMP: "icmp"}
+
+func (p Proto) String() string { return nameOf(protoNames, p) }
+
+// MarshalText writes the suite's name.
+func (p Proto) MarshalText() ([]byte, error) { return marshalName(protoNames, p, "protocol") }
+
+// UnmarshalText reads the suite's name.
+func (p *Proto) UnmarshalText(b []byte) error { return unmarshalName(protoNames, p, b, "protocol") }
+
+// Number is the protocol's number in an IP header of the family.
+func (p Proto) Number(f Family) int {
+	switch {
+	case p == TCP:
+		return 6
+	case p == UDP:
+		return 17
+	case p == ICMP && f == Inet:
+		return 1
+	case p == ICMP:
+		return 58
+	}
+	return RawNumber
+}
+
+// HasPorts tells whether the protocol's flows are told apart by ports.
+func (p Proto) HasPorts() bool { return p == TCP || p == UDP }
+
+// Action is what a rule does with the packets that it matches.
+type Action uint8
+
+// The actions, by pf.conf's names.
+const (
+	DivertTo     Action = iota + 1 // deliver to the socket at Rule.Divert
+	DivertReply                    // deliver the replies to the socket that sent
+	DivertPacket                   // hand each packet to the divert socket at Rule.Divert's port
+)
+
+var actionNames = map[Action]string{
+	DivertTo: "divert-to", DivertReply: "divert-reply", DivertPacket: "divert-packet",
+}
+
+func (a Action) String() string { return nameOf(actionNames, a) }
+
+// MarshalText writes pf.conf's name.
+func (a Action) MarshalText() ([]byte, error) { return marshalName(actionNames, a, "action") }
+
+// UnmarshalText reads pf.conf's name.
+func (a *Action) UnmarshalText(b []byte) error { return unmarshalName(actionNames, a, b, "action") }
+
+// Direction is the way that a packet takes through the filter.
+type Direction uint8
+
+// The directions, seen from the host that filters.
+const (
+	In  Direction = iota + 1
+	Out           //
+)
+
+var directionNames = map[Direction]string{In: "in", Out: "out"}
+
+func (d Direction) String() string { return nameOf(directionNames, d) }
+
+// MarshalText writes pf.conf's name.
+func (d Direction) MarshalText() ([]byte, error) { return marshalName(directionNames, d, "direction") }
+
+// UnmarshalText reads pf.conf's name.
+func (d *Direction) UnmarshalText(b []byte) error {
+	return unmarshalName(directionNames, d, b, "direction")
+}
+
+// Rule diverts one flow: pass DIR log FAMILY proto PROTO from From to To port
+// Port ACTION label Label.
+type Rule struct {
+	Label     string     `json:"label"` // unique in the set; see ValidLabel
+	Direction Direction  `json:"dir"`
+	Family    Family     `json:"af"`
+	Proto     Proto      `json:"proto"`
+	From      netip.Addr `json:"from"`
+	To        netip.Addr `json:"to"`
+	// Port is the flow's destination port, 0 for protocols that have none.
+	Port   uint16 `json:"port,omitempty"`
+	Action Action `json:"action"`
+	// Divert is where a divert-to rule delivers (address and port; the port of
+	// a protocol without ports means nothing and is 1 in pf.conf); a divert-packet
+	// rule has the divert port here and no address.
+	Divert netip.AddrPort `json:"divert,omitzero"`
+}
+
+// MaxLabel is the longest label, in characters, that OpenBSD's pfctl loads
+// ("rule label too long (max 63 chars)").
+const MaxLabel = 63
+
+// LabelPrefix begins every label of this program, so that an administrator
+// sees whose rules and states they are.
+const LabelPrefix = "regress"
+
+// ValidLabel tells whether the label can be loaded on every system and means
+// itself there: it begins with LabelPrefix and has only letters, digits, '-',
+// '_' and '.' (pfctl expands "$nr" and its like in labels).
+func ValidLabel(s string) bool {
+	if len(s) > MaxLabel || len(s) < len(LabelPrefix) || s[:len(LabelPrefix)] != LabelPrefix {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_' || c == '.') {
+			return false
+		}
+	}
+	return true
+}
+
+// Validate says what is wrong with the rule, if anything. A rule that a peer
+// sent is validated before it is rendered for any system.
+func (r Rule) Validate() error {
+	bad := func(format string, a ...any) error {
+		return fmt.Errorf("rule %q: %s", r.Label, fmt.Sprintf(format, a...))
+	}
+	switch {
+	case !ValidLabel(r.Label):
+		return bad("the label must begin with %q and have at most %d letters, digits, '-', '_' or '.'", LabelPrefix, MaxLabel)
+	case directionNames[r.Direction] == "":
+		return bad("no direction")
+	case familyNames[r.Family] == "":
+		return bad("no address family")
+	case protoNames[r.Proto] == "":
+		return bad("no protocol")
+	case actionNames[r.Action] == "":
+		return bad("no action")
+	case !fits(r.From, r.Family):
+		return bad("from %v is no plain %v address", r.From, r.Family)
+	case !fits(r.To, r.Family):
+		return bad("to %v is no plain %v address", r.To, r.Family)
+	case r.Proto.HasPorts() != (r.Port != 0):
+		return bad("%v and port %d do not go together", r.Proto, r.Port)
+	}
+	switch r.Action {
+	case DivertTo:
+		if r.Direction != In {
+			return bad("divert-to works on packets that come in")
+		}
+		if !fits(r.Divert.Addr(), r.Family) || r.Divert.Port() == 0 {
+			return bad("divert-to needs a %v address and a port, not %v", r.Family, r.Divert)
+		}
+	case DivertReply:
+		if r.Divert != (netip.AddrPort{}) {
+			return bad("divert-reply takes no address or port")
+		}
+	case DivertPacket:
+		if r.Divert.Addr().IsValid() || r.Divert.Port() == 0 {
+			return bad("divert-packet needs a port and no address, not %v", r.Divert)
+		}
+	}
+	return nil
+}
+
+// fits tells whether a is an address of the family that can stand in a rule.
+func fits(a netip.Addr, f Family) bool {
+	return a.IsValid() && FamilyOf(a) == f && a.Zone() == "" && !a.Is4In6() && !a.IsUnspecified() && !a.IsMulticast()
+}

@@ -1,0 +1,166 @@
+// Package endpoint has the sockets that play a part in a cell: the client, the
+// server and the packet role over TCP, UDP, raw IP, ICMP echo and divert
+// sockets. An endpoint is driven step by step, each step either waiting until
+// a deadline (a role that was started by hand) or taking only what has
+// arrived already (the agent, which knows by a later packet that nothing more
+// can come).
+package endpoint
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"time"
+)
+
+// Kind is the kind of socket.
+type Kind string
+
+// The kinds.
+const (
+	Stream   Kind = "stream"   // TCP
+	Datagram Kind = "datagram" // UDP
+	RawIP    Kind = "raw"      // raw IP, protocol 254
+	Echo     Kind = "echo"     // raw ICMP or ICMPv6 socket: echo requests and replies
+	Divert   Kind = "divert"   // divert(4) socket, on Linux a netfilter queue
+)
+
+// Role is the part that the endpoint plays.
+type Role string
+
+// The roles.
+const (
+	Client Role = "client" // begins
+	Server Role = "server" // is begun with
+	Packet Role = "packet" // rewrites diverted packets and sends them on
+)
+
+// Spec says which socket to open.
+type Spec struct {
+	Kind Kind `json:"kind"`
+	Role Role `json:"role"`
+	// Local is the address to bind, with port 0 for one of the kernel's choice
+	// (or none, for raw and echo). Its family is the endpoint's. A divert
+	// endpoint has the unspecified address of its family and the divert port.
+	Local netip.AddrPort `json:"local"`
+	// Remote is whom a client connects to; invalid for the other roles.
+	Remote netip.AddrPort `json:"remote,omitzero"`
+	// Bindany lets the socket bind an address that is not the host's own
+	// (SO_BINDANY, IP_BINDANY, IP_TRANSPARENT).
+	Bindany bool `json:"bindany,omitempty"`
+	// Diverted says that packets for a foreign address will be diverted to this
+	// socket: it asks for each datagram's original destination and, where the
+	// system wants that (Linux), is marked transparent.
+	Diverted bool `json:"diverted,omitempty"`
+	// Reuse sets SO_REUSEADDR: the second cell of a reuse target binds a port
+	// of the first.
+	Reuse bool `json:"reuse,omitempty"`
+	// EchoID is the id of an echo client's requests.
+	EchoID uint16 `json:"echo,omitempty"`
+}
+
+// Message is something that a socket received.
+type Message struct {
+	Data []byte         `json:"data"` // payload without IP, UDP and ICMP header; at most MaxData bytes
+	From netip.AddrPort `json:"from"` // sender; port 0 for protocols without
+	// To is the original destination, as the system reports it (IP_RECVDSTADDR,
+	// IP_RECVORIGDSTADDR, IP header of a raw packet …); for a stream the accepted or
+	// connected socket's own name. Invalid where it was not asked for.
+	To   netip.AddrPort `json:"to,omitzero"`
+	Echo *EchoHeader    `json:"echo,omitempty"` // of ICMP messages
+	// Sent is what the packet role sent on in place of Data.
+	Sent []byte `json:"sent,omitempty"`
+}
+
+// EchoHeader is the header of an ICMP or ICMPv6 message.
+type EchoHeader struct {
+	Type     uint8  `json:"type"`
+	Code     uint8  `json:"code"`
+	ID       uint16 `json:"id"`
+	Seq      uint16 `json:"seq"`
+	Checksum bool   `json:"checksum"` // the checksum was right (with the pseudo header, for ICMPv6)
+}
+
+// MaxData bounds what is kept of one message.
+const MaxData = 2048
+
+// Errors that callers tell apart with errors.Is. System errors stay visible
+// in them (errors.As to syscall.Errno).
+var (
+	// ErrNothing: the thing waited for had not happened by the deadline.
+	ErrNothing = errors.New("nothing arrived")
+	// ErrUnsupported: this system cannot do it; the text names GOOS.
+	ErrUnsupported = errors.New("not supported on this system")
+)
+
+// Now is a deadline that has passed: take what is there, do not wait.
+var Now = time.Unix(1, 0)
+
+// The lines that are exchanged.
+const (
+	ClientLine = "Client\n"
+	ServerLine = "Server\n"
+	PacketLine = "Packet\n"
+)
+
+// Endpoint is an open socket with its part. Its methods are called by one
+// goroutine at a time.
+type Endpoint interface {
+	// Names gives the socket's own name and its peer's, as getsockname and
+	// getpeername say; a stream server's are those of the accepted socket once
+	// there is one. Invalid where the system has none.
+	Names() (local, peer netip.AddrPort)
+
+	// Connect begins to connect a client; a stream may be connected later, see
+	// Connected. Clients of the other kinds are connected at once.
+	Connect() error
+	// Connected waits for a stream client's connection. ErrNothing when the
+	// peer had not answered by the deadline.
+	Connected(deadline time.Time) error
+	// Accept waits for a stream server's connection. Further ones stay queued
+	// for Rest to find.
+	Accept(deadline time.Time) error
+
+	// Send sends one message: a client to its peer, a server to whom it last
+	// received from or has accepted. An echo client sends an echo request with
+	// the sequence number seq, which the other kinds ignore.
+	Send(data []byte, seq uint16) error
+	// Receive waits for one message. A stream reads up to a newline; at its end
+	// the error is io.EOF. A packet endpoint hands out the packet and holds
+	// it until Relay or Close.
+	Receive(deadline time.Time) (Message, error)
+	// Relay sends the packet received last on its way, with old in its payload
+	// replaced by new (of the same length) and, where the system leaves that to
+	// the program, its checksums mended. The message tells what was sent.
+	Relay(old, new []byte) (Message, error)
+	// Rest takes all that is still waiting on the socket without waiting for
+	// more: messages, connections that nobody accepted (as a Message without data).
+	Rest() ([]Message, error)
+	// Errors takes the ICMP errors that the socket received (Linux error
+	// queue); none where the system does not keep them.
+	Errors() []string
+	// CloseConn closes a stream's connection and keeps a server's listener.
+	CloseConn() error
+	// Close closes everything. A second Close does nothing.
+	Close() error
+}
+
+// Open opens the socket, sets its options and binds it; a stream server
+// listens. The lines of upstream's transcript ("listen sock: 127.0.0.1 5000")
+// are written to log as things happen.
+func Open(s Spec, log io.Writer) (Endpoint, error) {
+	switch s.Kind {
+	case Stream:
+		return openStream(s, log)
+	case Datagram:
+		return openDatagram(s, log)
+	case RawIP:
+		return openRaw(s, log)
+	case Echo:
+		return openEcho(s, log)
+	case Divert:
+		return openDivert(s, log)
+	}
+	return nil, fmt.Errorf("no endpoint of kind %q", s.Kind)
+}
