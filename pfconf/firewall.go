@@ -19,6 +19,10 @@ type Firewall interface {
 	// that arrive while one is being loaded are loaded together next.
 	Change(ctx context.Context, add []Rule, remove []string) error
 
+	// Load replaces the whole set by these rules in one atomic load. All
+	// counters begin at zero. It takes its turn among the Changes.
+	Load(ctx context.Context, rules []Rule) error
+
 	// KeepsCounters tells whether a rule that stays keeps its counters when
 	// others change (nftables), or begins again at zero (pf).
 	KeepsCounters() bool
