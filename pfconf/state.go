@@ -35,6 +35,9 @@ type State struct {
 	// shows them in parentheses; invalid otherwise.
 	NearWas netip.AddrPort `json:"nearWas,omitzero"`
 	FarWas  netip.AddrPort `json:"farWas,omitzero"`
+	// Interface is the one that the state is bound to (pf's if-bound policy), empty
+	// for "all".
+	Interface string `json:"interface,omitempty"`
 	// Domain is the routing domain (OpenBSD), 0 elsewhere.
 	Domain int `json:"domain,omitempty"`
 	// Phase is the system's own word, e.g. "ESTABLISHED:FIN_WAIT_2".

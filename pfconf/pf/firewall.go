@@ -1,0 +1,125 @@
+package pf
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"sync"
+	"time"
+
+	"pfdivert/pfconf"
+)
+
+// DefaultAnchor is the anchor of OpenBSD's regress suite.
+const DefaultAnchor = "regress"
+
+// Config says what a Firewall works on.
+type Config struct {
+	// Anchor holds the rules; empty means DefaultAnchor. The host's pf.conf must
+	// call it: see MainRuleset.
+	Anchor string
+	// Run runs pfctl; nil means Exec.
+	Run Runner
+	// Journal records how to put the anchor back; nil means that nobody could.
+	Journal pfconf.Journal
+	// Domain is the routing domain that flows and labels are looked for in.
+	Domain int
+}
+
+// Firewall is an anchor of the host's pf.
+type Firewall struct {
+	*Control
+	anchor  string
+	journal pfconf.Journal
+	former  string // what the anchor held before, as `pfctl -s rules` printed it
+	counts  *shared[map[string]pfconf.Counters]
+	backoff time.Duration // the first wait for a busy anchor
+	open    context.Context
+	stop    context.CancelFunc // ends open: loads under way are given up
+
+	mu      sync.Mutex
+	queue   []*edit
+	serving bool
+	closing bool
+
+	load   sync.Mutex // held while the anchor's rules are changed; guards what follows
+	rules  []pfconf.Rule
+	labels map[string]bool // all that a load was tried with
+	begun  bool            // the journal has been written
+	closed bool
+}
+
+var _ pfconf.Firewall = (*Firewall)(nil)
+
+// anchorName is what an anchor may be called: not what begins with '_', which
+// pfctl refuses to change, nor a wildcard. 63 characters between slashes are
+// PF_ANCHOR_NAME_SIZE - 1.
+var anchorName = regexp.MustCompile(`^[A-Za-z0-9][-A-Za-z0-9_.]{0,62}(/[A-Za-z0-9][-A-Za-z0-9_.]{0,62})*$`)
+
+// Open takes the anchor. It changes nothing yet; it fails when pf is switched off,
+// when pfctl may not be used and when what is in the anchor could not be put back.
+func Open(ctx context.Context, cfg Config) (*Firewall, error) {
+	f := &Firewall{
+		Control: NewControl(cfg.Run, cfg.Domain),
+		anchor:  cfg.Anchor,
+		journal: cfg.Journal,
+		backoff: 10 * time.Millisecond,
+		labels:  map[string]bool{},
+	}
+	if f.anchor == "" {
+		f.anchor = DefaultAnchor
+	}
+	if !anchorName.MatchString(f.anchor) {
+		return nil, fmt.Errorf("%q cannot be the name of the anchor", f.anchor)
+	}
+	f.counts = newShared(f.readCounters)
+	f.open, f.stop = context.WithCancel(context.Background())
+	status, err := f.Status(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("asking whether pf is switched on: %w", err)
+	}
+	if !status.Enabled {
+		return nil, hinted{errors.New("pf is switched off on this host"), "switch it on: pfctl -e"}
+	}
+	if f.former, err = f.content(ctx, f.anchor); err != nil {
+		return nil, fmt.Errorf("reading what is in the anchor %s: %w", f.anchor, err)
+	}
+	if err := f.restorable(ctx, f.anchor, f.former); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// Name is "pf".
+func (f *Firewall) Name() string { return "pf" }
+
+// KeepsCounters is false: an anchor is always loaded as a whole.
+func (f *Firewall) KeepsCounters() bool { return false }
+
+// Close puts the anchor's former rules back and removes the states that rules of
+// this Firewall created. When it fails it can be called again.
+func (f *Firewall) Close(ctx context.Context) error {
+	f.mu.Lock()
+	f.closing = true
+	f.mu.Unlock()
+	f.stop()
+	f.load.Lock()
+	defer f.load.Unlock()
+	if f.closed || !f.begun {
+		f.closed = true
+		return nil
+	}
+	err := f.restore(ctx, f.anchor, f.former, f.backoff)
+	labels := make([]string, 0, len(f.labels))
+	for l := range f.labels {
+		labels = append(labels, l)
+	}
+	slices.Sort(labels)
+	// After the rules, or they would go on creating states.
+	_, errKill := f.KillLabels(ctx, labels)
+	err = errors.Join(err, errKill)
+	f.closed = err == nil
+	return err
+}

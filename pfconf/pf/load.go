@@ -1,0 +1,196 @@
+package pf
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"pfdivert/pfconf"
+)
+
+// edit is one call of Change or Load on its way into the anchor.
+type edit struct {
+	whole  bool // add replaces all rules
+	add    []pfconf.Rule
+	remove []string
+	done   chan error
+}
+
+// loadTimeout bounds one load with its tries at a busy anchor. Those who wait
+// for it have deadlines of their own.
+const loadTimeout = 30 * time.Second
+
+var errClosed = errors.New("the anchor has been given back")
+
+// Change adds and removes rules; see pfconf.Firewall. The whole set is loaded
+// each time. When ctx ends first, it is not known whether the change was made.
+func (f *Firewall) Change(ctx context.Context, add []pfconf.Rule, remove []string) error {
+	return f.submit(ctx, &edit{add: add, remove: remove})
+}
+
+// Load replaces all rules.
+func (f *Firewall) Load(ctx context.Context, rules []pfconf.Rule) error {
+	return f.submit(ctx, &edit{whole: true, add: rules})
+}
+
+func (f *Firewall) submit(ctx context.Context, e *edit) error {
+	for _, r := range e.add {
+		if err := r.Validate(); err != nil {
+			return err
+		}
+	}
+	e.done = make(chan error, 1)
+	f.mu.Lock()
+	if f.closing {
+		f.mu.Unlock()
+		return errClosed
+	}
+	f.queue = append(f.queue, e)
+	if !f.serving {
+		f.serving = true
+		go f.serve()
+	}
+	f.mu.Unlock()
+	select {
+	case err := <-e.done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("loading the anchor %s: %w", f.anchor, ctx.Err())
+	}
+}
+
+// serve loads what is in the queue, all of it together, until the queue is empty.
+func (f *Firewall) serve() {
+	for {
+		f.load.Lock()
+		f.mu.Lock()
+		batch := f.queue
+		f.queue = nil
+		f.serving = len(batch) > 0
+		closing := f.closing
+		f.mu.Unlock()
+		if !closing {
+			f.commit(batch)
+		} else {
+			answerAll(batch, errClosed)
+		}
+		f.load.Unlock()
+		if len(batch) == 0 {
+			return
+		}
+	}
+}
+
+// commit loads a batch. When pfctl refuses it, the edits are loaded one by one, so
+// that each hears of its own mistakes only.
+func (f *Firewall) commit(batch []*edit) {
+	rules := f.rules
+	var good []*edit
+	for _, e := range batch {
+		next, err := e.apply(rules)
+		if err != nil {
+			e.done <- err
+			continue
+		}
+		rules = next
+		good = append(good, e)
+	}
+	if len(good) == 0 {
+		return
+	}
+	err := f.replace(rules)
+	var refused *Error
+	if len(good) > 1 && errors.As(err, &refused) && refused.Err == nil && !refused.busy() {
+		for _, e := range good {
+			f.commit([]*edit{e})
+		}
+		return
+	}
+	answerAll(good, err)
+}
+
+func answerAll(edits []*edit, err error) {
+	for _, e := range edits {
+		e.done <- err
+	}
+}
+
+// apply gives the set after the edit and leaves rules as they are.
+func (e *edit) apply(rules []pfconf.Rule) ([]pfconf.Rule, error) {
+	if e.whole {
+		rules = nil
+	}
+	gone := make(map[string]bool, len(e.remove))
+	for _, l := range e.remove {
+		gone[l] = true
+	}
+	there := make(map[string]bool, len(rules)+len(e.add))
+	next := make([]pfconf.Rule, 0, len(rules)+len(e.add))
+	for _, r := range rules {
+		if gone[r.Label] {
+			delete(gone, r.Label)
+			continue
+		}
+		there[r.Label] = true
+		next = append(next, r)
+	}
+	for l := range gone {
+		return nil, fmt.Errorf("there is no rule with the label %s to remove", l)
+	}
+	for _, r := range e.add {
+		if there[r.Label] {
+			return nil, fmt.Errorf("there is a rule with the label %s already", r.Label)
+		}
+		there[r.Label] = true
+		next = append(next, r)
+	}
+	return next, nil
+}
+
+// replace loads the rules; on success they are the set.
+func (f *Firewall) replace(rules []pfconf.Rule) error {
+	ctx, cancel := context.WithTimeout(f.open, loadTimeout)
+	defer cancel()
+	if !f.begun && f.journal != nil {
+		if err := f.journal(undo(f.anchor, f.domain, f.former)); err != nil {
+			return fmt.Errorf("recording how to put the anchor %s back: %w", f.anchor, err)
+		}
+	}
+	f.begun = true
+	for _, r := range rules {
+		f.labels[r.Label] = true
+	}
+	r, err := f.loadSet(ctx, rules)
+	if err != nil {
+		return err
+	}
+	if err := understood(rules, r.Stdout); err != nil {
+		_, errBack := f.loadSet(ctx, f.rules)
+		return errors.Join(err, errBack)
+	}
+	f.rules = rules
+	return nil
+}
+
+func (f *Firewall) loadSet(ctx context.Context, rules []pfconf.Rule) (Result, error) {
+	return f.loadText(ctx, f.backoff, Document(rules), "-v", "-a", f.anchor, "-f", "-")
+}
+
+// loadText runs a pfctl that loads an anchor from text, again and again while
+// another process is loading the same anchor.
+func (c *Control) loadText(ctx context.Context, wait time.Duration, text string, args ...string) (Result, error) {
+	for {
+		r, err := c.pfctl(ctx, text, nothing, args...)
+		var e *Error
+		if err == nil || !errors.As(err, &e) || !e.busy() {
+			return r, err
+		}
+		select {
+		case <-ctx.Done():
+			return r, fmt.Errorf("still busy when time was up: %w", err)
+		case <-time.After(wait):
+			wait = min(2*wait, time.Second/2)
+		}
+	}
+}

@@ -1,0 +1,95 @@
+package pf
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Command is one command line to run on the host.
+type Command struct {
+	Argv  []string // Argv[0] is "pfctl" or an absolute path
+	Stdin string
+}
+
+// Result is what a command said. A command that could not be started at all,
+// or was killed, has none.
+type Result struct {
+	Stdout, Stderr string
+	Status         int // exit status
+}
+
+// Runner runs a command to its end. An exit status other than 0 is no error of
+// the Runner.
+type Runner func(context.Context, Command) (Result, error)
+
+// The most that a command may print. A table of 100,000 states, OpenBSD's
+// default limit, is some 30 MB of `pfctl -ss -vv`.
+const (
+	maxStdout = 256 << 20
+	maxStderr = 1 << 20
+)
+
+// Exec is the Runner that runs commands on this host.
+func Exec(ctx context.Context, c Command) (Result, error) {
+	path, err := find(c.Argv[0])
+	if err != nil {
+		return Result{}, err
+	}
+	cmd := exec.CommandContext(ctx, path, c.Argv[1:]...)
+	cmd.Args[0] = c.Argv[0]
+	cmd.Env = []string{"LC_ALL=C", "PATH=/sbin:/usr/sbin:/bin:/usr/bin"}
+	cmd.Stdin = strings.NewReader(c.Stdin)
+	stdout, stderr := &bounded{left: maxStdout}, &bounded{left: maxStderr}
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	cmd.WaitDelay = time.Second
+	err = cmd.Run()
+	if ctx.Err() != nil {
+		return Result{}, ctx.Err()
+	}
+	var exit *exec.ExitError
+	switch {
+	case stdout.over || stderr.over:
+		return Result{}, errors.New("it prints more than can be true")
+	case err == nil || errors.As(err, &exit) && exit.Exited():
+		return Result{Stdout: stdout.String(), Stderr: stderr.String(), Status: cmd.ProcessState.ExitCode()}, nil
+	}
+	return Result{}, err
+}
+
+// find is exec.LookPath, and knows where pfctl is when the agent's PATH, which
+// may be a plain user's, does not.
+func find(name string) (string, error) {
+	if filepath.IsAbs(name) {
+		return name, nil
+	}
+	path, err := exec.LookPath(name)
+	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
+		if p, errSbin := exec.LookPath("/sbin/" + name); errSbin == nil {
+			return p, nil
+		}
+	}
+	return path, err
+}
+
+// bounded keeps what is written to it up to a limit.
+type bounded struct {
+	bytes.Buffer
+	left int
+	over bool
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if len(p) > b.left {
+		b.over = true
+		return 0, fmt.Errorf("output is too long")
+	}
+	b.left -= len(p)
+	return b.Buffer.Write(p)
+}

@@ -1,0 +1,113 @@
+package pf
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"pfdivert/pfconf"
+)
+
+// Text is the rule as a line of pf.conf(5), written as OpenBSD's regress suite
+// writes it; the rule must be valid.
+func Text(r pfconf.Rule) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "pass %v log %v proto %s from %v to %v", r.Direction, r.Family, protoWritten(r), r.From, r.To)
+	if r.Port != 0 {
+		fmt.Fprintf(&b, " port %d", r.Port)
+	}
+	fmt.Fprintf(&b, " %s label %s", divertClause(r), r.Label)
+	return b.String()
+}
+
+// Normalised is the rule as `pfctl -s rules` of OpenBSD prints it after loading
+// Text (print_rule in pfctl_parser.c).
+func Normalised(r pfconf.Rule) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "pass %v log %v proto %s from %v to %v", r.Direction, r.Family, protoName(r.Proto.Number(r.Family)), r.From, r.To)
+	if r.Port != 0 {
+		fmt.Fprintf(&b, " port = %d", r.Port)
+	}
+	if r.Proto == pfconf.TCP {
+		b.WriteString(" flags S/SA")
+	}
+	if r.Action == pfconf.DivertPacket {
+		// parse.y sets it on every such rule: packets come back reassembled.
+		b.WriteString(" scrub (reassemble tcp)")
+	}
+	fmt.Fprintf(&b, " label %q %s", r.Label, divertClause(r))
+	return b.String()
+}
+
+// protoWritten is the protocol as it is written in a rule.
+func protoWritten(r pfconf.Rule) string {
+	switch {
+	case r.Proto == pfconf.Raw:
+		return strconv.Itoa(pfconf.RawNumber)
+	case r.Proto == pfconf.ICMP && r.Family == pfconf.Inet6:
+		return "icmp6"
+	}
+	return r.Proto.String()
+}
+
+func divertClause(r pfconf.Rule) string {
+	switch r.Action {
+	case pfconf.DivertTo:
+		return "divert-to " + r.Divert.Addr().String() + " port " + divertPort(r)
+	case pfconf.DivertPacket:
+		return "divert-packet port " + divertPort(r)
+	}
+	return r.Action.String()
+}
+
+// divertPort is 1 for protocols without ports: the grammar wants a port there,
+// and it means nothing.
+func divertPort(r pfconf.Rule) string {
+	if r.Action == pfconf.DivertTo && !r.Proto.HasPorts() {
+		return "1"
+	}
+	return strconv.Itoa(int(r.Divert.Port()))
+}
+
+// Document is the rules as the whole content of an anchor. With no rules it is
+// a blank line, which empties the anchor.
+func Document(rules []pfconf.Rule) string {
+	if len(rules) == 0 {
+		return "\n"
+	}
+	var b strings.Builder
+	for _, r := range rules {
+		b.WriteString(Text(r))
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// understood compares what `pfctl -v -f -` printed with the rules that it was
+// given. Other systems have rules that read the same and mean something else:
+// FreeBSD loads divert-to and shows `divert-to 5000`, the port of a divert socket.
+// Only what a cell depends on is compared, so that a release may print more.
+func understood(rules []pfconf.Rule, printed string) error {
+	lines := splitLines(printed)
+	if len(lines) != len(rules) {
+		return fmt.Errorf("pfctl was given %d rules and printed %d", len(rules), len(lines))
+	}
+	for i, r := range rules {
+		label := fmt.Sprintf(" label %q", r.Label)
+		if !strings.HasSuffix(lines[i], " "+divertClause(r)) || !strings.Contains(lines[i], label) {
+			return fmt.Errorf("pfctl was given %q and understood %q", Text(r), lines[i])
+		}
+	}
+	return nil
+}
+
+// splitLines gives the lines of a command's output, without blank ones.
+func splitLines(s string) []string {
+	var lines []string
+	for l := range strings.Lines(s) {
+		if l = strings.TrimRight(l, "\r\n"); l != "" {
+			lines = append(lines, l)
+		}
+	}
+	return lines
+}
