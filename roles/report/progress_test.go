@@ -1,0 +1,86 @@
+package report
+
+import (
+	"bytes"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pfdivert/matrix"
+)
+
+// TestProgress plays a run against a clock of its own: what is drawn when.
+func TestProgress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b bytes.Buffer
+		expect := func(when, want string) {
+			t.Helper()
+			synctest.Wait()
+			if got := b.String(); got != want {
+				t.Errorf("%s: %q, want %q", when, got, want)
+			}
+			b.Reset()
+		}
+		pass := matrix.Result{Verdict: matrix.Pass}
+		p := NewProgress(&b, 26, true)
+		expect("at the start", eraseLine+"0/26")
+		p.Done(pass)
+		p.Done(pass)
+		p.Done(matrix.Result{Verdict: matrix.Fail})
+		expect("too soon", "")
+		time.Sleep(redrawEvery)
+		expect("then once", eraseLine+"3/26, 1 FAIL")
+		time.Sleep(redrawEvery)
+		expect("nothing new", "")
+		p.Done(pass)
+		expect("at once after a while", eraseLine+"4/26, 1 FAIL")
+		if _, err := p.Write([]byte("a log line\n")); err != nil {
+			t.Error(err)
+		}
+		expect("a log line", eraseLine+"a log line\n"+eraseLine+"4/26, 1 FAIL")
+		p.Done(pass)
+		p.Finish()
+		expect("at the end", eraseLine)
+		p.Done(pass)
+		p.Finish()
+		time.Sleep(time.Second)
+		expect("after the end", "")
+	})
+}
+
+func TestProgressUnknownTotal(t *testing.T) {
+	var b bytes.Buffer
+	NewProgress(&b, 0, true)
+	if got, want := b.String(), eraseLine+"0"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// TestProgressNoTerminal: nothing but what others write, from many goroutines.
+func TestProgressNoTerminal(t *testing.T) {
+	for _, live := range []bool{false, true} {
+		var b bytes.Buffer
+		p := NewProgress(&b, 1000, live)
+		var wg sync.WaitGroup
+		for range 10 {
+			wg.Go(func() {
+				for range 100 {
+					p.Done(matrix.Result{Verdict: matrix.Pass})
+				}
+			})
+		}
+		wg.Wait()
+		if p.done != 1000 {
+			t.Errorf("counted %d of 1000", p.done)
+		}
+		p.Finish()
+		if _, err := p.Write([]byte("log\n")); err != nil {
+			t.Error(err)
+		}
+		if got := b.String(); !live && got != "log\n" || live && !strings.HasSuffix(got, eraseLine+"log\n") {
+			t.Errorf("live %v: wrote %q", live, got)
+		}
+	}
+}

@@ -1,0 +1,137 @@
+// Package report writes a run's results for people and for machines.
+//
+// What goes where:
+//
+//   - stdout has the results and nothing else: a table when it is a terminal, a
+//     line per target and the totals when it is not, JSON when asked for.
+//     Everything on it can be piped, and is complete also after an interrupt.
+//   - stderr has all that is not a result: the progress line (only when stderr
+//     is a terminal, rewritten in place and gone when the results are printed),
+//     errors, hints, questions. With the JSON on stdout, the text goes there.
+//   - Colour and rewriting are for terminals alone; NO_COLOR (https://no-color.org)
+//     and TERM=dumb switch colour off, TERM=dumb the progress line too. No
+//     meaning is in a colour only.
+//   - Text that came from a kernel or from another host is never written as it
+//     came: what is not a printable character is escaped, in JSON as well.
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"pfdivert/matrix"
+)
+
+// Run is what a report says about the run as a whole.
+type Run struct {
+	// Kernel is the kernel under test, REMOTE's, as its agent names it; System
+	// is its GOOS/GOARCH.
+	Kernel string `json:"kernel"`
+	System string `json:"system"`
+	// Version is this program's.
+	Version string `json:"version"`
+	// Started is printed as RFC 3339, in milliseconds.
+	Started time.Time `json:"started"`
+	// Seconds is the time from the start until the last verdict.
+	Seconds float64 `json:"seconds"`
+	// Hosts has both hosts, LOCAL first.
+	Hosts []Host `json:"hosts,omitempty"`
+	// Seed is the one that shuffled the order of the targets, 0 when they were
+	// played in the order of the list.
+	Seed uint64 `json:"seed,omitempty"`
+	// Interrupted says that the run was ended before all targets were played.
+	Interrupted bool `json:"interrupted"`
+	// Targets are the names of all targets that were selected, in the order of
+	// the target list. Results are reported in this order, whatever the order
+	// they came in.
+	Targets []string `json:"-"`
+}
+
+// Host is one of the hosts of a run.
+type Host struct {
+	Name    string `json:"name"` // "local" or "remote"
+	Address string `json:"address,omitempty"`
+	Kernel  string `json:"kernel"`
+	System  string `json:"system"` // GOOS/GOARCH
+}
+
+// ordered returns the results in the order of the run's targets; results of
+// unknown targets are last.
+func (r Run) ordered(results []matrix.Result) []matrix.Result {
+	place := make(map[string]int, len(r.Targets))
+	for i, name := range r.Targets {
+		place[name] = i - len(r.Targets) // below 0, the place of the unknown
+	}
+	results = slices.Clone(results)
+	slices.SortStableFunc(results, func(a, b matrix.Result) int {
+		return cmp.Compare(place[a.Name], place[b.Name])
+	})
+	return results
+}
+
+// totals is the last line of a text report, without its newline.
+func (r Run) totals(results []matrix.Result) string {
+	count := make(map[matrix.Verdict]int)
+	for _, result := range results {
+		count[result.Verdict]++
+	}
+	planned := max(len(r.Targets), len(results))
+	var b strings.Builder
+	switch {
+	case r.Interrupted:
+		fmt.Fprintf(&b, "interrupted after %d of %s", len(results), plural(planned, "target"))
+	case len(results) < planned:
+		fmt.Fprintf(&b, "%d of %s", len(results), plural(planned, "target"))
+	default:
+		b.WriteString(plural(planned, "target"))
+	}
+	b.WriteString(verdictCounts(count))
+	b.WriteString(" in " + duration(r.Seconds))
+	if r.Seed != 0 {
+		fmt.Fprintf(&b, ", shuffled by %d", r.Seed)
+	}
+	return b.String()
+}
+
+// verdictCounts is ": 24 PASS, 2 FAIL", or nothing when there is no verdict.
+func verdictCounts[N int | uint64](count map[matrix.Verdict]N) string {
+	var parts []string
+	for _, v := range matrix.Verdicts {
+		if count[v] > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", count[v], v))
+		}
+	}
+	if parts == nil {
+		return ""
+	}
+	return ": " + strings.Join(parts, ", ")
+}
+
+// plural is "1 target" or "26 targets".
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// duration is a time for people, to two digits or so.
+func duration(seconds float64) string {
+	ms := seconds * 1e3
+	switch {
+	case ms < 9.95:
+		return fmt.Sprintf("%.1f ms", ms)
+	case ms < 999.5:
+		return fmt.Sprintf("%.0f ms", ms)
+	case seconds < 59.95:
+		return fmt.Sprintf("%.1f s", seconds)
+	}
+	whole := int(seconds + 0.5)
+	if whole < 3600 {
+		return fmt.Sprintf("%d min %d s", whole/60, whole%60)
+	}
+	return fmt.Sprintf("%d h %d min", whole/3600, whole%3600/60)
+}

@@ -1,0 +1,116 @@
+package report
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"pfdivert/matrix"
+)
+
+// How many results of a target are kept for each verdict, with their
+// transcripts: the first ones, because later ones are mostly the same.
+var keptPerVerdict = map[matrix.Verdict]int{
+	matrix.Fail: 3, matrix.XPass: 3, matrix.Error: 3,
+	matrix.XFail: 1, matrix.Skip: 1,
+}
+
+// Stats gathers the results of targets that are played again and again. Its
+// memory does not grow with the number of results. It may be used from several
+// goroutines at once.
+type Stats struct {
+	mu      sync.Mutex
+	cells   uint64
+	targets []*targetStats
+	index   map[string]*targetStats
+}
+
+// targetStats are the results of one target.
+type targetStats struct {
+	name  string
+	runs  uint64
+	count map[matrix.Verdict]uint64
+	kept  []Kept
+	times histogram
+}
+
+// Kept is one of the first results of a target that did not pass.
+type Kept struct {
+	Run uint64 `json:"run"` // its number among the target's results, from 1
+	matrix.Result
+}
+
+// NewStats returns empty statistics of these targets, which are reported in
+// this order; a target that is not among them is reported after them.
+func NewStats(targets []string) *Stats {
+	s := &Stats{index: make(map[string]*targetStats, len(targets))}
+	for _, name := range targets {
+		s.target(name)
+	}
+	return s
+}
+
+func (s *Stats) target(name string) *targetStats {
+	t := s.index[name]
+	if t == nil {
+		t = &targetStats{name: name, count: make(map[matrix.Verdict]uint64)}
+		s.index[name] = t
+		s.targets = append(s.targets, t)
+	}
+	return t
+}
+
+// Add counts a result. It tells whether the result is among those that are
+// kept, so that its transcript is worth writing.
+func (s *Stats) Add(r matrix.Result) (kept bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.target(r.Name)
+	s.cells++
+	t.runs++
+	t.count[r.Verdict]++
+	t.times.add(time.Duration(r.Seconds * float64(time.Second)))
+	if t.count[r.Verdict] > uint64(keptPerVerdict[r.Verdict]) {
+		return false
+	}
+	t.kept = append(t.kept, Kept{Run: t.runs, Result: r})
+	return true
+}
+
+// Kept returns the first results that did not pass, target by target.
+func (s *Stats) Kept() []Kept {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []Kept
+	for _, t := range s.targets {
+		all = append(all, t.kept...)
+	}
+	return all
+}
+
+// Count returns how often each verdict was given.
+func (s *Stats) Count() map[matrix.Verdict]uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.countAll()
+}
+
+func (s *Stats) countAll() map[matrix.Verdict]uint64 {
+	all := make(map[matrix.Verdict]uint64)
+	for _, t := range s.targets {
+		for v, n := range t.count {
+			all[v] += n
+		}
+	}
+	return all
+}
+
+// ExitStatus is that of a run with all these verdicts.
+func (s *Stats) ExitStatus() int {
+	var given []matrix.Verdict
+	for v := range s.Count() {
+		given = append(given, v)
+	}
+	slices.Sort(given)
+	return matrix.ExitStatus(given...)
+}

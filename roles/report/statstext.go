@@ -1,0 +1,82 @@
+package report
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"time"
+
+	"pfdivert/matrix"
+)
+
+// quantiles are the times that are reported of each target; the slowest is
+// reported too.
+var quantiles = [...]float64{0.50, 0.95, 0.99}
+
+// WriteText writes a row per target with its runs, passes, other verdicts and
+// times in milliseconds, then the first results that did not pass, then the
+// totals. Quantiles are within 1/32 of the true value, max is exact.
+func (s *Stats) WriteText(w io.Writer, style Style, run Run) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var b bytes.Buffer
+	if style.Terminal && (run.Kernel != "" || run.System != "") {
+		fmt.Fprintf(&b, "%s %s\n\n", printable(run.Kernel), printable(run.System))
+	}
+	name := len("target")
+	for _, t := range s.targets {
+		name = max(name, len(printable(t.name)))
+	}
+	const row = "%-*s %7v %7v %5v %6s %6s %6s %6s"
+	head := fmt.Sprintf(row, name, "target", "runs", "PASS", "other", "p50", "p95", "p99", "max")
+	b.WriteString(style.bold(head) + " ms\n")
+	for _, t := range s.targets {
+		pass := t.count[matrix.Pass]
+		fmt.Fprintf(&b, row+"\n", name, printable(t.name), t.runs, pass, t.runs-pass,
+			millis(t.times.quantile(quantiles[0])), millis(t.times.quantile(quantiles[1])),
+			millis(t.times.quantile(quantiles[2])), millis(t.times.max))
+	}
+	b.WriteByte('\n')
+	for _, t := range s.targets {
+		for _, k := range t.kept {
+			fmt.Fprintf(&b, "%s %s, run %d", style.verdict(k.Verdict, 0), printable(k.Name), k.Run)
+			if k.Reason != "" {
+				fmt.Fprintf(&b, " (%s)", printable(k.Reason))
+			}
+			b.WriteString("\n" + wrap(printable(k.Detail), "  ", min(style.Width, maxText)) + "\n")
+		}
+	}
+	if run.Interrupted {
+		b.WriteString("interrupted after ")
+	}
+	fmt.Fprintf(&b, "%s of %s%s in %s, %.0f cells/s", pluralCells(s.cells), plural(len(s.targets), "target"),
+		verdictCounts(s.countAll()), duration(run.Seconds), rate(s.cells, run.Seconds))
+	if run.Seed != 0 {
+		fmt.Fprintf(&b, ", shuffled by %d", run.Seed)
+	}
+	b.WriteByte('\n')
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+func pluralCells(n uint64) string { return plural(int(n), "cell") }
+
+// rate is cells per second, 0 when no time has passed.
+func rate(cells uint64, seconds float64) float64 {
+	if seconds <= 0 {
+		return 0
+	}
+	return float64(cells) / seconds
+}
+
+// millis is a time in milliseconds in at most six characters up to 1000 s.
+func millis(d time.Duration) string {
+	ms := float64(d) / 1e6
+	switch {
+	case ms < 9.995:
+		return fmt.Sprintf("%.2f", ms)
+	case ms < 99.95:
+		return fmt.Sprintf("%.1f", ms)
+	}
+	return fmt.Sprintf("%.0f", ms)
+}
