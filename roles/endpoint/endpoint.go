@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"runtime"
+	"slices"
 	"time"
 )
 
@@ -56,9 +58,34 @@ type Spec struct {
 	// Reuse sets SO_REUSEADDR: the second cell of a reuse target binds a port
 	// of the first.
 	Reuse bool `json:"reuse,omitempty"`
-	// EchoID is the id of an echo client's requests.
+	// EchoID is the id of an echo client's first request. The request with
+	// sequence number n has the id EchoID+n-1, as in upstream's
+	// icmp-reply-reuse, which sends two ids through one socket. So a client knows
+	// its replies by id-seq+1, and clients with different EchoIDs never take each
+	// other's.
 	EchoID uint16 `json:"echo,omitempty"`
+	// Omit leaves pieces out on purpose, for tests which show that a cell
+	// notices.
+	Omit []Piece `json:"omit,omitempty"`
 }
+
+// Piece is something that an endpoint needs in order to play its part.
+type Piece string
+
+// The pieces that can be left out.
+const (
+	// Transparent is the socket's permission to be foreign: a Bindany socket
+	// then fails to bind, a Diverted one is not marked (Linux).
+	Transparent Piece = "transparent"
+	// Checksum is the mending of checksums in Relay.
+	Checksum Piece = "checksum"
+	// Listen is the server's ear: a stream server binds but does not listen,
+	// any other socket is closed again after it was bound.
+	Listen Piece = "listen"
+)
+
+// omits tells whether the piece is left out.
+func (s Spec) omits(p Piece) bool { return slices.Contains(s.Omit, p) }
 
 // Message is something that a socket received.
 type Message struct {
@@ -92,6 +119,8 @@ var (
 	ErrNothing = errors.New("nothing arrived")
 	// ErrUnsupported: this system cannot do it; the text names GOOS.
 	ErrUnsupported = errors.New("not supported on this system")
+	// ErrNoSocket: there is no TCP socket with these names; see Drop and TCPState.
+	ErrNoSocket = errors.New("no such TCP socket")
 )
 
 // Now is a deadline that has passed: take what is there, do not wait.
@@ -148,8 +177,22 @@ type Endpoint interface {
 
 // Open opens the socket, sets its options and binds it; a stream server
 // listens. The lines of upstream's transcript ("listen sock: 127.0.0.1 5000")
-// are written to log as things happen.
+// are written to log, each with one Write, as things happen.
 func Open(s Spec, log io.Writer) (Endpoint, error) {
+	if err := s.validate(); err != nil {
+		return nil, err
+	}
+	e, err := open(s, newTranscript(log))
+	if err != nil {
+		return nil, fmt.Errorf("%s %s on %v: %w", s.Kind, s.Role, s.Local, err)
+	}
+	if s.omits(Listen) {
+		return newDeaf(e, s)
+	}
+	return e, nil
+}
+
+func open(s Spec, log *transcript) (Endpoint, error) {
 	switch s.Kind {
 	case Stream:
 		return openStream(s, log)
@@ -159,8 +202,46 @@ func Open(s Spec, log io.Writer) (Endpoint, error) {
 		return openRaw(s, log)
 	case Echo:
 		return openEcho(s, log)
-	case Divert:
-		return openDivert(s, log)
 	}
-	return nil, fmt.Errorf("no endpoint of kind %q", s.Kind)
+	return openDivert(s, log)
+}
+
+// validate says what is wrong with a specification, which may come from
+// another host.
+func (s Spec) validate() error {
+	bad := func(format string, a ...any) error {
+		return fmt.Errorf("%s %s: %s", s.Kind, s.Role, fmt.Sprintf(format, a...))
+	}
+	switch s.Kind {
+	case Stream, Datagram, RawIP, Echo:
+		if s.Role != Client && s.Role != Server {
+			return bad("no such role for this kind of socket")
+		}
+	case Divert:
+		if s.Role != Packet {
+			return bad("a divert socket is for the packet role")
+		}
+	default:
+		return bad("no such kind of socket")
+	}
+	if !plain(s.Local.Addr()) {
+		return bad("%v is no plain address to bind", s.Local)
+	}
+	if s.Role == Client && (!plain(s.Remote.Addr()) || s.Remote.Addr().Is4() != s.Local.Addr().Is4()) {
+		return bad("cannot connect from %v to %v", s.Local, s.Remote)
+	}
+	for _, p := range s.Omit {
+		if p != Transparent && p != Checksum && p != Listen {
+			return bad("no piece %q to omit", p)
+		}
+	}
+	return nil
+}
+
+// plain tells whether a is an address of one family, without a zone.
+func plain(a netip.Addr) bool { return a.IsValid() && !a.Is4In6() && a.Zone() == "" }
+
+// unsupported is what the files for other systems answer.
+func unsupported(what string) error {
+	return fmt.Errorf("%s: %w (%s)", what, ErrUnsupported, runtime.GOOS)
 }

@@ -1,0 +1,79 @@
+package endpoint
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// datagram is a UDP client or server.
+type datagram struct {
+	*socket
+	last netip.AddrPort // whom a server received from last
+}
+
+func openDatagram(s Spec, log *transcript) (Endpoint, error) {
+	k, err := openSocket(s, log, unix.SOCK_DGRAM, unix.IPPROTO_UDP)
+	if err != nil {
+		return nil, err
+	}
+	e := &datagram{socket: k}
+	if s.Role == Client {
+		k.reportsErrors = askErrors(k.fd, family(s.Local.Addr()))
+		return e, nil
+	}
+	if s.Diverted {
+		if err := askOrigDst(k.fd, family(s.Local.Addr())); err != nil {
+			_ = unix.Close(k.fd)
+			return nil, fmt.Errorf("original destination: %w", err)
+		}
+	}
+	k.local = k.sockName(k.fd)
+	log.address("listen sock", k.local)
+	return e, nil
+}
+
+// Send sends one datagram.
+func (e *datagram) Send(data []byte, _ uint16) error {
+	if err := e.answer(data, e.last); err != nil {
+		return err
+	}
+	e.log.data(">>>", data)
+	return nil
+}
+
+// answer sends to the client's peer or to the server's last sender.
+func (k *socket) answer(b []byte, last netip.AddrPort) error {
+	if k.spec.Role == Server && !last.IsValid() {
+		return errors.New("send: nothing was received that could be answered")
+	}
+	return k.sendMessage(b, last)
+}
+
+// Receive takes one datagram.
+func (e *datagram) Receive(deadline time.Time) (Message, error) {
+	b, from, to, err := e.receiveMessage(deadline)
+	if err != nil {
+		return Message{}, err
+	}
+	if e.spec.Role == Server {
+		e.last = from
+	}
+	m := Message{Data: bounded(b), From: from, To: to}
+	e.logReceived(m)
+	e.log.data("<<<", m.Data)
+	return m, nil
+}
+
+func (k *socket) logReceived(m Message) {
+	k.log.address("recv from", m.From)
+	if k.spec.Diverted {
+		k.log.address("orig dst", m.To)
+	}
+}
+
+// Rest takes the datagrams that are waiting.
+func (e *datagram) Rest() ([]Message, error) { return rest(e.Receive) }

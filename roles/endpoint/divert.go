@@ -1,0 +1,3 @@
+package endpoint
+
+func openDivert(Spec, *transcript) (Endpoint, error) { return nil, unsupported("divert sockets") }

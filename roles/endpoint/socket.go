@@ -1,0 +1,243 @@
+package endpoint
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// socket is what the kinds have in common. It is a plain descriptor, read and
+// polled by the calling goroutine: the net package's connections know neither
+// divert sockets nor "take what is there", and add a poller.
+type socket struct {
+	spec        Spec
+	log         *transcript
+	fd          int // -1 when closed
+	local, peer netip.AddrPort
+	// buf and oob take one message and its control messages.
+	buf, oob []byte
+	// reportsErrors: the kernel keeps ICMP errors for this socket, see Errors.
+	reportsErrors bool
+	icmpErrors    []string
+	// onlyTo: take only what was sent to this address (FreeBSD, bindForeignRaw).
+	onlyTo netip.Addr
+	closed bool
+}
+
+// openSocket makes the socket, sets its options and binds it.
+func openSocket(s Spec, log *transcript, typ, proto int) (*socket, error) {
+	fd, err := newSocket(family(s.Local.Addr()), typ, proto)
+	if err != nil {
+		return nil, fmt.Errorf("socket: %w", err)
+	}
+	k := &socket{spec: s, log: log, fd: fd}
+	if err := k.setUp(); err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	return k, nil
+}
+
+func (k *socket) setUp() error {
+	s, f := k.spec, family(k.spec.Local.Addr())
+	if f == unix.AF_INET6 && s.hasPorts() {
+		// Not to hear the other family too is the default on the BSDs alone.
+		if err := unix.SetsockoptInt(k.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {
+			return fmt.Errorf("IPV6_V6ONLY: %w", err)
+		}
+	}
+	// With SO_REUSEADDR and port 0 Linux hands out one UDP port twice.
+	if s.Reuse && s.Local.Port() != 0 {
+		if err := unix.SetsockoptInt(k.fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return fmt.Errorf("SO_REUSEADDR: %w", err)
+		}
+	}
+	if s.Bindany && !s.omits(Transparent) {
+		if err := setBindany(k.fd, f); err != nil {
+			return fmt.Errorf("bindany: %w", err)
+		}
+	}
+	if s.Diverted && !s.omits(Transparent) {
+		if err := markDiverted(k.fd, f); err != nil {
+			return fmt.Errorf("transparent: %w", err)
+		}
+	}
+	if s.Local.Addr().IsUnspecified() && s.Local.Port() == 0 && s.Role == Client {
+		return nil
+	}
+	return k.bind()
+}
+
+func (k *socket) bind() error {
+	to := k.spec.Local
+	if !k.spec.hasPorts() {
+		to = portless(to)
+		if done, err := bindForeignRaw(k.fd, k.spec); done || err != nil {
+			k.local, k.onlyTo = to, to.Addr()
+			return err
+		}
+	}
+	if err := unix.Bind(k.fd, sockaddr(to)); err != nil {
+		return fmt.Errorf("bind: %w", err)
+	}
+	return nil
+}
+
+// hasPorts tells whether the sockets of this kind are told apart by ports.
+func (s Spec) hasPorts() bool { return s.Kind == Stream || s.Kind == Datagram }
+
+// sockName and peerName ask the kernel; invalid where the system has no name.
+func (k *socket) sockName(fd int) netip.AddrPort {
+	sa, _ := unix.Getsockname(fd)
+	return k.named(sa)
+}
+
+func (k *socket) peerName(fd int) netip.AddrPort {
+	sa, _ := unix.Getpeername(fd)
+	return k.named(sa)
+}
+
+func (k *socket) named(sa unix.Sockaddr) netip.AddrPort {
+	a := addrPort(sa)
+	if a.IsValid() && !k.spec.hasPorts() {
+		return portless(a)
+	}
+	return a
+}
+
+// Names gives the names that were asked for when they last changed.
+func (k *socket) Names() (local, peer netip.AddrPort) { return k.local, k.peer }
+
+// Connect connects a client of a kind that does so at once.
+func (k *socket) Connect() error {
+	if k.spec.Role != Client {
+		return fmt.Errorf("connect: a %s does not connect", k.spec.Role)
+	}
+	to := k.spec.Remote
+	if !k.spec.hasPorts() {
+		to = portless(to)
+	}
+	if err := unix.Connect(k.fd, sockaddr(to)); err != nil {
+		return fmt.Errorf("connect to %v: %w", to, err)
+	}
+	k.local, k.peer = k.sockName(k.fd), k.peerName(k.fd)
+	k.logConnected()
+	return nil
+}
+
+func (k *socket) logConnected() {
+	k.log.address("connect sock", k.local)
+	k.log.address("connect peer", k.peer)
+}
+
+// Connected has nothing to wait for.
+func (k *socket) Connected(time.Time) error { return nil }
+
+// Accept is for streams.
+func (k *socket) Accept(time.Time) error {
+	return fmt.Errorf("accept: a %s socket has no connections", k.spec.Kind)
+}
+
+// Relay is for the packet role.
+func (k *socket) Relay(_, _ []byte) (Message, error) {
+	return Message{}, fmt.Errorf("relay: a %s is not in the packet's way", k.spec.Role)
+}
+
+// CloseConn is for streams.
+func (k *socket) CloseConn() error { return nil }
+
+// Close closes the socket.
+func (k *socket) Close() error {
+	if k.closed {
+		return nil
+	}
+	k.closed = true
+	err := k.closeFD()
+	k.log.text("Shutdown " + string(k.spec.Role))
+	return err
+}
+
+func (k *socket) closeFD() error {
+	if k.fd < 0 {
+		return nil
+	}
+	fd := k.fd
+	k.fd = -1
+	if err := unix.Close(fd); err != nil {
+		return fmt.Errorf("close: %w", err)
+	}
+	return nil
+}
+
+// Errors gives the ICMP errors since the last call.
+func (k *socket) Errors() []string {
+	k.takeErrors()
+	e := k.icmpErrors
+	k.icmpErrors = nil
+	return e
+}
+
+// maxErrors bounds the ICMP errors that are kept of one socket.
+const maxErrors = 16
+
+// takeErrors moves the socket's ICMP errors from the kernel to icmpErrors and
+// tells whether there were any.
+func (k *socket) takeErrors() bool {
+	if !k.reportsErrors || k.fd < 0 {
+		return false
+	}
+	texts := readErrors(k.fd)
+	k.icmpErrors = append(k.icmpErrors, texts...)
+	k.icmpErrors = k.icmpErrors[:min(len(k.icmpErrors), maxErrors)]
+	return len(texts) > 0
+}
+
+// wait waits until the descriptor is ready or the deadline has passed
+// (ErrNothing).
+func wait(fd int, events int16, deadline time.Time) error {
+	return waitAny([]unix.PollFd{{Fd: int32(fd), Events: events}}, deadline)
+}
+
+func waitAny(fds []unix.PollFd, deadline time.Time) error {
+	for {
+		// poll(2) counts milliseconds: rounding up, it does not end before the
+		// deadline. Long waits are cut, to fit an int.
+		left := max(0, min(time.Until(deadline), time.Hour))
+		n, err := unix.Poll(fds, int((left+time.Millisecond-1)/time.Millisecond))
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return fmt.Errorf("poll: %w", err)
+		case n > 0:
+			return nil
+		case time.Until(deadline) <= 0:
+			return ErrNothing
+		}
+	}
+}
+
+// drainLimit bounds what Rest takes.
+const drainLimit = 64
+
+// rest receives until nothing is left.
+func rest(receive func(time.Time) (Message, error)) ([]Message, error) {
+	var all []Message
+	for len(all) < drainLimit {
+		m, err := receive(Now)
+		if errors.Is(err, ErrNothing) {
+			break
+		}
+		if err != nil {
+			return all, err
+		}
+		all = append(all, m)
+	}
+	return all, nil
+}
+
+// bounded is a copy of a message's payload, of which MaxData bytes are kept.
+func bounded(b []byte) []byte { return slices.Clone(b[:min(len(b), MaxData)]) }
