@@ -11,17 +11,36 @@ import (
 	"pfdivert/matrix"
 )
 
+// screen is a buffer for several goroutines.
+type screen struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *screen) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+// take returns what was written since the last time.
+func (s *screen) take() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.b.Reset()
+	return s.b.String()
+}
+
 // TestProgress plays a run against a clock of its own: what is drawn when.
 func TestProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var b bytes.Buffer
+		var b screen
 		expect := func(when, want string) {
 			t.Helper()
 			synctest.Wait()
-			if got := b.String(); got != want {
+			if got := b.take(); got != want {
 				t.Errorf("%s: %q, want %q", when, got, want)
 			}
-			b.Reset()
 		}
 		pass := matrix.Result{Verdict: matrix.Pass}
 		p := NewProgress(&b, 26, true)
