@@ -1,0 +1,9 @@
+package host
+
+import "syscall"
+
+// dieWithParent has a child killed when this process ends (procctl(2),
+// PROC_PDEATHSIG_CTL). It is a belt: an agent ends by itself when its input does.
+func dieWithParent() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+}

@@ -1,0 +1,40 @@
+//go:build !linux
+
+package host
+
+import (
+	"context"
+	"errors"
+	"runtime"
+
+	"pfdivert/roles/lab"
+	"pfdivert/roles/lab/namespace"
+)
+
+// RemoteAgent is REMOTE's agent in a lab, which only Linux has.
+type RemoteAgent struct{ Lab *lab.Lab }
+
+var errNoLab = &namespace.ForbiddenError{
+	Err:  errors.New("no network namespaces on " + runtime.GOOS),
+	Cure: "name a second host to test with REMOTE_SSH, or run the lab on Linux",
+}
+
+// Lab fails: only Linux has network namespaces.
+func Lab(context.Context, LabOptions) (local, remote *Link, err error) {
+	return nil, nil, errNoLab
+}
+
+// StartRemoteAgent fails, see Lab.
+func StartRemoteAgent(context.Context, string, []string) (*RemoteAgent, error) {
+	return nil, errNoLab
+}
+
+// Ended is closed.
+func (*RemoteAgent) Ended() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}
+
+// Close does nothing.
+func (*RemoteAgent) Close(context.Context) error { return nil }

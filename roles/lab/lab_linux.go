@@ -1,0 +1,107 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+
+	"pfdivert/pfconf"
+	"pfdivert/roles/lab/namespace"
+
+	"golang.org/x/sys/unix"
+)
+
+// Lab is a lab that stands. Its hosts live as long as it does and as the
+// processes that were started in them.
+type Lab struct {
+	Config Config
+	// Families are those that both hosts have; Missing says why another is
+	// not there, with the probe that proved it.
+	Families []pfconf.Family
+	Missing  map[pfconf.Family]string
+
+	// A thread in each host's namespace. They stay until Close, so that a
+	// process started from one may have a Pdeathsig: that signal comes when
+	// the thread ends, not the process (prctl(2)).
+	threads map[Host]*thread
+}
+
+// Build makes the namespace of the calling thread LOCAL and a new one REMOTE.
+// LOCAL must be a fresh namespace: Build sets its routes and sysctls and leaves
+// it to end with its processes. When Build returns, the first packet either
+// way arrives. Lack of privilege is a *namespace.ForbiddenError.
+func Build(ctx context.Context, c Config) (_ *Lab, err error) {
+	here, err := openNamespace()
+	if err != nil {
+		return nil, fmt.Errorf("LOCAL's namespace: %w", err)
+	}
+	defer here.Close()
+	l := &Lab{Config: c, threads: map[Host]*thread{}}
+	defer func() {
+		if err != nil {
+			l.Close()
+			err = fmt.Errorf("lab: %w", namespace.Explain(err))
+		}
+	}()
+	l.threads[Local], err = newThread(func() error {
+		return os.NewSyscallError("setns", unix.Setns(int(here.Fd()), unix.CLONE_NEWNET))
+	})
+	if err != nil {
+		return nil, err
+	}
+	l.threads[Remote], err = newThread(func() error {
+		return os.NewSyscallError("unshare", unix.Unshare(unix.CLONE_NEWNET))
+	})
+	if err != nil {
+		return nil, err
+	}
+	l.Families = []pfconf.Family{pfconf.Inet}
+	if err := probeInet6(); err == nil {
+		l.Families = append(l.Families, pfconf.Inet6)
+	} else if !errors.Is(err, unix.EAFNOSUPPORT) {
+		return nil, fmt.Errorf("is there IPv6: %w", err)
+	} else {
+		l.Missing = map[pfconf.Family]string{pfconf.Inet6: "this kernel has no IPv6: " + err.Error()}
+	}
+	return l, l.connect(ctx)
+}
+
+// probeInet6 asks for an IPv6 socket, which a kernel without IPv6 or one that
+// was booted with ipv6.disable=1 refuses with EAFNOSUPPORT. A test replaces it.
+var probeInet6 = func() error {
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket(AF_INET6)", err)
+	}
+	return unix.Close(fd)
+}
+
+// In runs f on a thread in the host's namespace and gives its error. Sockets
+// that f opens and processes that it starts belong to the host. f must not
+// hold the thread for long, nor unlock it.
+func (l *Lab) In(h Host, f func() error) error {
+	t := l.threads[h]
+	if t == nil {
+		return fmt.Errorf("lab: no host %q", h)
+	}
+	return t.do(f)
+}
+
+// Start starts cmd in the host. If cmd has a Pdeathsig, it comes when the lab
+// is closed or its process ends.
+func (l *Lab) Start(cmd *exec.Cmd, h Host) error {
+	return l.In(h, cmd.Start)
+}
+
+// Close gives the hosts up. REMOTE is gone, and with it the cable, when its
+// last process and socket are.
+func (l *Lab) Close() {
+	for _, t := range l.threads {
+		t.end()
+	}
+}
+
+// openNamespace opens the calling thread's network namespace.
+func openNamespace() (*os.File, error) { return os.Open("/proc/thread-self/ns/net") }

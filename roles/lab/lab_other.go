@@ -1,0 +1,33 @@
+//go:build !linux
+
+package lab
+
+import (
+	"context"
+	"errors"
+	"os/exec"
+	"runtime"
+
+	"pfdivert/pfconf"
+)
+
+// Lab is a lab that stands; only Linux has one.
+type Lab struct {
+	Config   Config
+	Families []pfconf.Family
+	Missing  map[pfconf.Family]string
+}
+
+var errSystem = errors.New("lab: no network namespaces on " + runtime.GOOS)
+
+// Build fails: only Linux has network namespaces.
+func Build(context.Context, Config) (*Lab, error) { return nil, errSystem }
+
+// In fails, see Build.
+func (l *Lab) In(Host, func() error) error { return errSystem }
+
+// Start fails, see Build.
+func (l *Lab) Start(*exec.Cmd, Host) error { return errSystem }
+
+// Close does nothing.
+func (l *Lab) Close() {}
