@@ -1,3 +1,130 @@
 package endpoint
 
-func openDivert(Spec, *transcript) (Endpoint, error) { return nil, unsupported("divert sockets") }
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// diverter takes packets out of their way and puts them back. It holds what
+// the system needs to put the packet back that take gave last.
+type diverter interface {
+	// take waits for a packet, valid until the next call. from is what the
+	// system says of where it came from; invalid where it says nothing.
+	take(deadline time.Time) (b []byte, from netip.AddrPort, err error)
+	// reinject sends the packet taken last on its way, in the shape of b.
+	reinject(b []byte) error
+	// drop ends the packet taken last.
+	drop() error
+	close() error
+}
+
+// divert is the packet role: a divert(4) socket, on Linux a netfilter queue.
+type divert struct {
+	spec   Spec
+	log    *transcript
+	dev    diverter
+	held   *packet // handed out and not yet relayed
+	closed bool
+}
+
+func openDivert(s Spec, log *transcript) (Endpoint, error) {
+	dev, err := newDiverter(s)
+	if err != nil {
+		return nil, err
+	}
+	log.address("divert sock", s.Local)
+	return &divert{spec: s, log: log, dev: dev}, nil
+}
+
+// Receive hands out the next packet's payload and holds the packet.
+func (e *divert) Receive(deadline time.Time) (Message, error) {
+	if e.held != nil {
+		return Message{}, errors.New("receive: a packet waits to be relayed")
+	}
+	if e.closed {
+		return Message{}, errClosed
+	}
+	b, from, err := e.dev.take(deadline)
+	if err != nil {
+		return Message{}, err
+	}
+	e.log.address("recv from", from)
+	e.log.packet("<<<", b)
+	p, err := parsePacket(b)
+	if err != nil {
+		// Nobody can rewrite it; it must not stay in the way of those behind it.
+		return Message{}, errors.Join(fmt.Errorf("diverted packet: %w", err), e.dev.drop())
+	}
+	e.held = p
+	return Message{Data: bounded(p.payload()), From: p.from, To: p.to}, nil
+}
+
+// Relay rewrites the held packet and sends it on.
+func (e *divert) Relay(old, new []byte) (Message, error) {
+	p := e.held
+	if p == nil {
+		return Message{}, errors.New("relay: no packet is held")
+	}
+	m := Message{Data: bounded(p.payload()), From: p.from, To: p.to}
+	if err := p.replace(old, new); err != nil {
+		return Message{}, fmt.Errorf("relay: %w", err)
+	}
+	if !kernelMends && !e.spec.omits(Checksum) {
+		p.mend()
+	}
+	e.held = nil
+	if err := e.dev.reinject(p.raw); err != nil {
+		return Message{}, fmt.Errorf("relay: %w", err)
+	}
+	e.log.packet(">>>", p.raw)
+	m.Sent = bounded(p.payload())
+	return m, nil
+}
+
+// Rest takes the packets that are waiting and ends them.
+func (e *divert) Rest() ([]Message, error) {
+	if e.closed {
+		return nil, nil
+	}
+	return rest(func(deadline time.Time) (Message, error) {
+		m, err := e.Receive(deadline)
+		if err == nil {
+			e.held = nil
+			err = e.dev.drop()
+		}
+		return m, err
+	})
+}
+
+// Names gives the divert port.
+func (e *divert) Names() (local, peer netip.AddrPort) { return e.spec.Local, netip.AddrPort{} }
+
+// Close closes the divert socket; the kernel drops what it still holds.
+func (e *divert) Close() error {
+	if e.closed {
+		return nil
+	}
+	e.closed, e.held = true, nil
+	err := e.dev.close()
+	e.log.text("Shutdown " + string(e.spec.Role))
+	return err
+}
+
+// Errors has nothing to tell: nobody answers the packet role.
+func (e *divert) Errors() []string { return nil }
+
+// CloseConn has nothing to close.
+func (e *divert) CloseConn() error { return nil }
+
+var (
+	errClosed     = errors.New("endpoint is closed")
+	errPacketRole = errors.New("the packet role neither connects nor accepts nor sends")
+)
+
+// Connect, Connected, Accept and Send are for the other roles.
+func (e *divert) Connect() error                { return errPacketRole }
+func (e *divert) Connected(time.Time) error     { return errPacketRole }
+func (e *divert) Accept(time.Time) error        { return errPacketRole }
+func (e *divert) Send(_ []byte, _ uint16) error { return errPacketRole }

@@ -1,0 +1,91 @@
+package endpoint
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// kernelMends: outgoing packets are diverted before their UDP checksum is
+// computed, and nobody computes it when they are written back.
+const kernelMends = false
+
+// pfDivert is PF_DIVERT of FreeBSD 14 (sys/socket.h); the older kernels have
+// protocol IPPROTO_DIVERT (258) of AF_INET, for both families (divert(4)).
+const pfDivert = 44
+
+// divertSocket is a divert(4) socket.
+type divertSocket struct {
+	*socket
+	// last is the address of the packet taken last: rule number as port, an
+	// interface's address for "in", and the interface's name in sin_zero. All 16
+	// bytes must go back, which a unix.Sockaddr would not keep.
+	last    [16]byte
+	lastLen uint32
+}
+
+func newDiverter(s Spec) (diverter, error) {
+	fd, err := newSocket(pfDivert, unix.SOCK_RAW, 0)
+	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EPROTONOSUPPORT) {
+		fd, err = newSocket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_DIVERT)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("divert socket: %w", err)
+	}
+	// The address is ignored, but must be one of AF_INET.
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Port: int(s.Local.Port())}); err != nil {
+		_ = unix.Close(fd)
+		return nil, fmt.Errorf("bind to divert port %d: %w", s.Local.Port(), err)
+	}
+	return &divertSocket{socket: &socket{spec: s, fd: fd, buf: make([]byte, maxPacket)}}, nil
+}
+
+func (d *divertSocket) take(deadline time.Time) ([]byte, netip.AddrPort, error) {
+	for {
+		d.lastLen = uint32(len(d.last))
+		n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(d.fd),
+			uintptr(unsafe.Pointer(&d.buf[0])), uintptr(len(d.buf)), 0,
+			uintptr(unsafe.Pointer(&d.last)), uintptr(unsafe.Pointer(&d.lastLen)))
+		switch errno {
+		case 0:
+			d.lastLen = min(d.lastLen, uint32(len(d.last)))
+			// struct sockaddr_in: len, family, port, address, zero. The port is in
+			// host order here.
+			port := uint16(d.last[2]) | uint16(d.last[3])<<8
+			return d.buf[:n], netip.AddrPortFrom(netip.AddrFrom4([4]byte(d.last[4:])), port), nil
+		case unix.EINTR:
+		case unix.EAGAIN:
+			if err := wait(d.fd, unix.POLLIN, deadline); err != nil {
+				return nil, netip.AddrPort{}, err
+			}
+		default:
+			return nil, netip.AddrPort{}, fmt.Errorf("receive: %w", errno)
+		}
+	}
+}
+
+// reinject writes the packet back with the address that it came with: ipfw
+// goes on behind the rule of that number.
+func (d *divertSocket) reinject(b []byte) error {
+	for {
+		_, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(d.fd),
+			uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0,
+			uintptr(unsafe.Pointer(&d.last)), uintptr(d.lastLen))
+		switch errno {
+		case 0:
+			return nil
+		case unix.EINTR:
+		default:
+			return errno
+		}
+	}
+}
+
+// drop has nothing to do: what was read and is not written back is gone.
+func (d *divertSocket) drop() error { return nil }
+
+func (d *divertSocket) close() error { return d.closeFD() }
