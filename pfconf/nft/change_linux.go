@@ -1,0 +1,252 @@
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf"
+)
+
+// loaded is a rule in force.
+type loaded struct {
+	rule  pfconf.Rule
+	parts []placed
+}
+
+// change is what one caller of Change or Load wants.
+type change struct {
+	ctx    context.Context
+	add    []pfconf.Rule
+	remove []string
+	all    bool // remove all
+	err    error
+}
+
+// Change adds and removes rules; see pfconf.Firewall.
+func (f *Firewall) Change(ctx context.Context, add []pfconf.Rule, remove []string) error {
+	return f.change(&change{ctx: ctx, add: add, remove: remove})
+}
+
+// Load replaces the rules; see pfconf.Firewall.
+func (f *Firewall) Load(ctx context.Context, rules []pfconf.Rule) error {
+	return f.change(&change{ctx: ctx, add: rules, all: true})
+}
+
+func (f *Firewall) change(c *change) error {
+	f.changes.ask(c)
+	if c.err != nil {
+		return fmt.Errorf("change the rules of table inet %s: %w", TableName, c.err)
+	}
+	return nil
+}
+
+// plan is a transaction that several changes share.
+type plan struct {
+	request *request
+	owner   map[uint32]*change // of each message
+	rules   map[string]*loaded // what is in force afterwards
+	places  map[uint32]place   // of each added kernel rule
+}
+
+// place is where an added rule's handle goes when the kernel tells it.
+type place struct {
+	rule *loaded
+	part int
+}
+
+// commitChanges makes the changes in one transaction. A change that the kernel
+// rejects, or that does not fit the rules in force, does not fail the others'.
+func (f *Firewall) commitChanges(changes []*change) {
+	f.tx.mu.Lock()
+	defer f.tx.mu.Unlock()
+	// A Load removes by handles, and what is added with it has none yet.
+	for len(changes) > 0 {
+		n := slices.IndexFunc(changes, func(c *change) bool { return c.all })
+		switch n {
+		case -1:
+			n = len(changes)
+		case 0:
+			n = 1
+		}
+		f.commitLocked(slices.Clone(changes[:n]))
+		changes = changes[n:]
+	}
+}
+
+func (f *Firewall) commitLocked(changes []*change) {
+	for {
+		p := f.plan(changes)
+		changes = slices.DeleteFunc(changes, func(c *change) bool { return c.err != nil })
+		if len(p.owner) == 0 {
+			return
+		}
+		rejected, err := f.send(p)
+		switch {
+		case err != nil && len(changes) > 1:
+			// Nobody in particular is to blame (the transaction was too large for
+			// the socket, say).
+			f.commitLocked(changes[:len(changes)/2])
+			f.commitLocked(changes[len(changes)/2:])
+			return
+		case err != nil:
+			changes[0].err = err
+			return
+		case len(rejected) == 0:
+			f.mu.Lock()
+			f.rules = p.rules
+			f.mu.Unlock()
+			return
+		}
+		for seq := p.request.first; seq != p.request.first+p.request.count; seq++ {
+			if errno, c := rejected[seq], p.owner[seq]; errno != 0 && c.err == nil {
+				c.err = f.explain(p, seq, errno)
+			}
+		}
+		changes = slices.DeleteFunc(changes, func(c *change) bool { return c.err != nil })
+	}
+}
+
+// plan puts the changes that are possible into one transaction; the others get
+// their errors.
+func (f *Firewall) plan(changes []*change) *plan {
+	p := &plan{
+		request: f.tx.transaction(),
+		owner:   map[uint32]*change{},
+		rules:   maps.Clone(f.rules),
+		places:  map[uint32]place{},
+	}
+	for _, c := range changes {
+		compiled, err := f.check(p, c)
+		if err != nil {
+			c.err = err
+			continue
+		}
+		remove := c.remove
+		if c.all {
+			remove = slices.Collect(maps.Keys(p.rules))
+		}
+		for _, label := range remove {
+			for _, h := range p.rules[label].parts {
+				p.owner[p.request.delRule(h)] = c
+			}
+			delete(p.rules, label)
+		}
+		for i, r := range c.add {
+			l := &loaded{rule: r}
+			for _, k := range compiled[i] {
+				seq := p.request.newRule(TableName, k, unix.NLM_F_ECHO)
+				p.owner[seq], p.places[seq] = c, place{l, len(l.parts)}
+				l.parts = append(l.parts, placed{chain: k.chain.name, part: k.part})
+			}
+			p.rules[r.Label] = l
+		}
+	}
+	return p
+}
+
+// check tells whether the change can be made to the rules that the plan has so
+// far, and compiles what it adds.
+func (f *Firewall) check(p *plan, c *change) ([][]kernelRule, error) {
+	if err := c.ctx.Err(); err != nil {
+		return nil, err
+	}
+	if f.closed.Load() {
+		return nil, ErrClosed
+	}
+	gone := map[string]bool{}
+	for _, label := range c.remove {
+		// A rule without handles was added by another of these changes, which
+		// may yet fail: to this one it is not there.
+		if l := p.rules[label]; l == nil || l.parts[0].handle == 0 || gone[label] {
+			return nil, fmt.Errorf("remove rule %q: no such rule is loaded", label)
+		}
+		gone[label] = true
+	}
+	compiled := make([][]kernelRule, len(c.add))
+	added := map[string]bool{}
+	for i, r := range c.add {
+		if p.rules[r.Label] != nil && !gone[r.Label] && !c.all || added[r.Label] {
+			return nil, fmt.Errorf("add rule %q: a rule with this label is loaded", r.Label)
+		}
+		added[r.Label] = true
+		if !slices.Contains(f.families, r.Family) {
+			return nil, fmt.Errorf("add rule %q: no %v prefix is diverted on this host", r.Label, r.Family)
+		}
+		xt := false
+		if r.Action == pfconf.DivertPacket {
+			var err error
+			if xt, err = f.queueByXT(); err != nil {
+				return nil, fmt.Errorf("add rule %q: %w", r.Label, err)
+			}
+		}
+		var err error
+		if compiled[i], err = f.config.compile(r, xt); err != nil {
+			return nil, err
+		}
+	}
+	return compiled, nil
+}
+
+// send commits the plan and learns the new rules' handles.
+func (f *Firewall) send(p *plan) (map[uint32]unix.Errno, error) {
+	learned := 0
+	rejected, err := f.tx.commit(p.request, func(m message) {
+		if at, ok := p.places[m.seq]; ok && m.kind == newRuleMessage {
+			if h, err := handleOf(m); err == nil {
+				at.rule.parts[at.part].handle = h
+				learned++
+			}
+		}
+	})
+	if len(rejected) > 0 || (err == nil && learned == len(p.places)) || (err != nil && !errors.Is(err, errLost)) {
+		return rejected, err
+	}
+	return nil, f.learn(p)
+}
+
+// learn finds the added rules' handles by listing the table, when the kernel's
+// echoes were lost.
+func (f *Firewall) learn(p *plan) error {
+	handles := map[string]uint64{}
+	err := f.tx.dumpRules(func(m message) {
+		if h, err := handleOf(m); err == nil {
+			handles[commentOf(m)] = h
+		}
+	})
+	if err != nil {
+		return err
+	}
+	for _, at := range p.places {
+		h := &at.rule.parts[at.part]
+		label := at.rule.rule.Label
+		h.handle = handles[kernelRule{label: label, part: h.part}.comment()]
+		old := f.rules[label]
+		if h.handle == 0 || old != nil && old.parts[0].handle == h.handle {
+			return fmt.Errorf("rule %q: %w, and it is not loaded", label, errLost)
+		}
+	}
+	return nil
+}
+
+// explain says what the kernel found wrong with the message.
+func (f *Firewall) explain(p *plan, seq uint32, errno unix.Errno) error {
+	at, added := p.places[seq]
+	if !added {
+		return fmt.Errorf("remove a rule: %w", errno)
+	}
+	r := at.rule.rule
+	err := error(errno)
+	// An expression that the kernel does not have is ENOENT, like a table that
+	// somebody else has removed.
+	if r.Action == pfconf.DivertTo && r.Proto.HasPorts() {
+		if a := f.Probe(TransparentProxy); a.Outcome == No {
+			err = &MissingError{TransparentProxy, errno}
+		}
+	}
+	return fmt.Errorf("add rule %q: %w", r.Label, err)
+}

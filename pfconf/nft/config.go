@@ -1,0 +1,150 @@
+// Package nft is the Linux packet filter as a pfconf.Firewall: nf_tables for
+// the rules, a policy route for the diverted packets and conntrack for the
+// states. It talks netlink and needs no other program.
+//
+// A divert-to rule hands a TCP or UDP packet to a transparent socket with
+// tproxy (Documentation/networking/tproxy.rst); the mark sends it, and packets
+// of protocols without tproxy, to a routing table in which the diverted prefix
+// is local. A divert-reply rule marks the conntrack entry of what goes out;
+// what comes back with that entry gets the mark. A divert-packet rule is a
+// netfilter queue.
+package nft
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"pfdivert/pfconf"
+)
+
+// The names and numbers that the driver takes for itself on a host.
+const (
+	// TableName is the nftables table, family inet.
+	TableName = "pfdivert"
+	// Mark is the packet and conntrack mark of what is diverted. It has no bit
+	// in common with the masks by which Kubernetes (0xc000), Cilium (0x0f00),
+	// mwan3 (0x3f00) and Tailscale (value 0x4 and 0x8 in 0xff0000) read marks.
+	Mark uint32 = 0x70660076
+	// Table is the routing table in which the fake prefixes are local. Other
+	// programs' tables are small numbers or their own port (WireGuard: 51820).
+	Table = 28774
+	// Protocol is the routing protocol number that the rule and the routes
+	// carry; it is in no rt_protos file.
+	Protocol = 118
+)
+
+// Config says where and what to divert.
+type Config struct {
+	// Interface is the one towards LOCAL; packets from elsewhere are not
+	// diverted. Empty means any.
+	Interface string
+	// Fakes are the prefixes that FAKE addresses are taken from. Only these
+	// become local in Table: with "local default" rp_filter would drop packets
+	// as martian.
+	Fakes []netip.Prefix
+	// Journal is told of every change to the host before it is made; nil for
+	// nobody.
+	Journal pfconf.Journal
+	// Omit leaves pieces out on purpose, so that a test sees what this program
+	// says about a host where they are missing. Nothing else sets it.
+	Omit []Piece
+}
+
+// Piece is a part of what makes diverting work.
+type Piece string
+
+// The pieces that Config.Omit can leave out.
+const (
+	PolicyRule Piece = "policy-rule" // ip rule: the mark chooses Table
+	LocalRoute Piece = "local-route" // the fake prefixes in Table
+	PacketMark Piece = "mark"        // meta mark set
+	CTMark     Piece = "ct-mark"     // ct mark set, in divert-reply rules
+	TProxy     Piece = "tproxy"      // the tproxy statement
+	Back       Piece = "back"        // the rule that takes a divert-reply flow's answers
+	KernelEcho Piece = "kernel-echo" // the rule that stops the kernel's own ICMPv6 echo replies
+	EarlyDemux Piece = "early-demux" // net.ipv4.ip_early_demux=0
+)
+
+// maxInterface is IFNAMSIZ without the final zero.
+const maxInterface = 15
+
+func (c Config) omits(p Piece) bool { return slices.Contains(c.Omit, p) }
+
+func (c Config) validate() error {
+	if len(c.Interface) > maxInterface || strings.ContainsAny(c.Interface, "/\" \t\n\\*") {
+		return fmt.Errorf("%q cannot be an interface's name", c.Interface)
+	}
+	for _, p := range c.Fakes {
+		if !p.IsValid() || p.Bits() == 0 || p != p.Masked() || p.Addr().Is4In6() || p.Addr().Zone() != "" {
+			return fmt.Errorf("fake prefix %v: want addresses of one network, like 10.188.2.0/24", p)
+		}
+	}
+	return nil
+}
+
+// families are those of the fake prefixes.
+func (c Config) families() []pfconf.Family {
+	var fs []pfconf.Family
+	for _, f := range pfconf.Families {
+		if slices.ContainsFunc(c.Fakes, func(p netip.Prefix) bool { return pfconf.FamilyOf(p.Addr()) == f }) {
+			fs = append(fs, f)
+		}
+	}
+	return fs
+}
+
+// Feature is something that a kernel can have been built without.
+type Feature string
+
+// The features that Probe knows.
+const (
+	NFTables         Feature = "nf_tables"
+	TransparentProxy Feature = "tproxy"
+	NFQueue          Feature = "NFQUEUE"
+	Conntrack        Feature = "ctnetlink"
+	IPv6             Feature = "IPv6"
+)
+
+// MissingError says that the kernel has no such feature: it was asked for and
+// refused with Err.
+type MissingError struct {
+	Feature Feature
+	Err     error
+}
+
+func (e *MissingError) Error() string {
+	return fmt.Sprintf("this kernel has no %s: %v", e.Feature, e.Err)
+}
+
+func (e *MissingError) Unwrap() error { return e.Err }
+
+// TakenError says that something which the driver would create is there
+// already: another run is using it, or a killed one left it.
+type TakenError struct{ What string }
+
+func (e *TakenError) Error() string {
+	return e.What + " exists already: another run is using it, or one was killed and its journal has not been undone"
+}
+
+// ErrClosed is the error of every question after Close.
+var ErrClosed = errors.New("the firewall is closed")
+
+// Outcome is what a probe found.
+type Outcome uint8
+
+// The outcomes. A test may only be skipped for a No.
+const (
+	Unknown Outcome = iota // the question could not be asked
+	Yes
+	No
+)
+
+// Answer is a probe's outcome. Err is the kernel's refusal that proves a No,
+// or why the outcome is Unknown.
+type Answer struct {
+	Outcome Outcome
+	Err     error
+}

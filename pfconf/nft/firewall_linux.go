@@ -1,0 +1,176 @@
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf"
+)
+
+// Firewall is a pfconf.Firewall of the network namespace that it was opened in.
+type Firewall struct {
+	config   Config
+	families []pfconf.Family // that the kernel has and Fakes needs
+	host     *host
+	undo     []pfconf.Undo // of what was changed, in order
+	closed   atomic.Bool
+
+	tx *socket // transactions: the host's
+	rx *socket // reading rules, and probes
+	ct *socket // conntrack
+
+	changes group[*change]
+	reads   group[*question]
+	lists   group[*listing]
+	xt      *bool // queues go through iptables' target; nil before the first. Under tx.mu
+
+	mu    sync.RWMutex
+	rules map[string]*loaded // by label; the map is replaced, never changed
+}
+
+var _ pfconf.Firewall = (*Firewall)(nil)
+
+// Open takes the firewall of the current network namespace into use: it makes
+// table inet pfdivert, the policy route for the fake prefixes and sets
+// net.ipv4.ip_early_demux to 0. A family that the kernel lacks is left out.
+// The error can be a *MissingError, a *TakenError or wrap fs.ErrPermission;
+// then nothing has been changed.
+func Open(ctx context.Context, c Config) (*Firewall, error) {
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	h, err := openHost()
+	if err != nil {
+		return nil, fmt.Errorf("open nftables: %w", err)
+	}
+	f := &Firewall{config: c, host: h, tx: h.nf, rules: map[string]*loaded{}}
+	f.changes.do, f.reads.do, f.lists.do = f.commitChanges, f.answer, f.list
+	f.rx, err = openSocket()
+	if err == nil {
+		f.ct, err = openSocket()
+	}
+	if err == nil {
+		err = f.setUp()
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open nftables: %w", err), f.putBack())
+	}
+	return f, nil
+}
+
+// setUp changes the host.
+func (f *Firewall) setUp() error {
+	for _, family := range f.config.families() {
+		if family == pfconf.Inet6 && probeIPv6().Outcome == No {
+			continue
+		}
+		if err := f.host.free(family); err != nil {
+			return err
+		}
+		f.families = append(f.families, family)
+	}
+	if err := f.step(pfconf.Undo{Do: undoTable}, f.host.addTable); err != nil {
+		return err
+	}
+	for _, family := range slices.Clone(f.families) {
+		if err := f.setUpFamily(family); err != nil {
+			return err
+		}
+	}
+	value, err := f.host.demuxValue()
+	if err != nil || value == "0" || f.config.omits(EarlyDemux) {
+		return err
+	}
+	return f.step(pfconf.Undo{Do: undoSysctl, Args: []string{value}}, func() error {
+		return wrap("set net.ipv4.ip_early_demux to 0", f.host.setDemux("0"))
+	})
+}
+
+func (f *Firewall) setUpFamily(family pfconf.Family) error {
+	if !f.config.omits(LocalRoute) {
+		for _, p := range f.config.Fakes {
+			if pfconf.FamilyOf(p.Addr()) != family {
+				continue
+			}
+			err := f.step(pfconf.Undo{Do: undoRoute, Args: []string{p.String()}}, func() error { return f.host.addRoute(p) })
+			if family == pfconf.Inet6 && errors.Is(err, unix.EACCES) {
+				// "IPv6 is disabled on nexthop device": net.ipv6.conf.*.disable_ipv6.
+				f.families = slices.DeleteFunc(f.families, func(x pfconf.Family) bool { return x == family })
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	if f.config.omits(PolicyRule) {
+		return nil
+	}
+	return f.step(pfconf.Undo{Do: undoRule, Args: []string{family.String()}}, func() error { return f.host.addRule(family) })
+}
+
+// step makes a change that u undoes.
+func (f *Firewall) step(u pfconf.Undo, do func() error) error {
+	if f.config.Journal != nil {
+		if err := f.config.Journal(u); err != nil {
+			return fmt.Errorf("write the journal: %w", err)
+		}
+	}
+	err := do()
+	if err == nil {
+		f.undo = append(f.undo, u)
+	}
+	return err
+}
+
+// Families are the address families whose fake prefixes are diverted: those of
+// Config.Fakes that the kernel has.
+func (f *Firewall) Families() []pfconf.Family { return slices.Clone(f.families) }
+
+// Name is "nftables".
+func (f *Firewall) Name() string { return "nftables" }
+
+// KeepsCounters is true.
+func (f *Firewall) KeepsCounters() bool { return true }
+
+// Close undoes all that Open and the changes did. A second Close does nothing.
+func (f *Firewall) Close(ctx context.Context) error {
+	if f.closed.Swap(true) {
+		return nil
+	}
+	// What was asked for before is done when these are; later changes and
+	// questions see that the firewall is closed.
+	_ = f.change(&change{ctx: ctx})
+	return f.putBack()
+}
+
+func (f *Firewall) putBack() error {
+	var errs []error
+	for _, u := range slices.Backward(f.undo) {
+		errs = append(errs, f.host.undo(u))
+	}
+	for _, s := range []*socket{f.rx, f.ct} {
+		if s != nil {
+			errs = append(errs, s.close())
+		}
+	}
+	if err := errors.Join(append(errs, f.host.close())...); err != nil {
+		return fmt.Errorf("close nftables: %w", err)
+	}
+	return nil
+}
+
+// ours tells whether the address is one of the fake prefixes'.
+func (c Config) ours(a netip.Addr) bool {
+	return slices.ContainsFunc(c.Fakes, func(p netip.Prefix) bool { return p.Contains(a) })
+}

@@ -1,0 +1,255 @@
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf"
+)
+
+// host is what the driver changes on a host apart from single rules: the
+// table, the policy route and a sysctl. Each change has its Undo. The sockets
+// and the file stay with the network namespace that they were opened in.
+type host struct {
+	nf    *socket
+	route *netlink.Handle
+	demux *os.File
+}
+
+// The undo steps.
+const (
+	undoTable  = "nft/table"       // no arguments
+	undoRule   = "nft/ip-rule"     // inet or inet6
+	undoRoute  = "nft/local-route" // prefix
+	undoSysctl = "nft/early-demux" // value
+)
+
+// earlyDemux must be 0. Else an established flow's packets find their socket
+// before routing and go on when rule and state are gone. It governs IPv6 too
+// (tcp_v6_rcv is reached by ip6_rcv_finish_core, which reads the same switch).
+const earlyDemux = "/proc/sys/net/ipv4/ip_early_demux"
+
+func openHost() (*host, error) {
+	h := &host{}
+	var err error
+	if h.nf, err = openSocket(); err != nil {
+		if a := refusal(err); a.Outcome == No {
+			err = &MissingError{NFTables, err}
+		}
+		return nil, err
+	}
+	if h.route, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return nil, errors.Join(fmt.Errorf("open a route socket: %w", err), h.close())
+	}
+	if h.demux, err = os.OpenFile(earlyDemux, os.O_RDWR, 0); err != nil {
+		// A container can have it read-only; then it must be right already.
+		h.demux, err = os.Open(earlyDemux)
+	}
+	if err != nil {
+		return nil, errors.Join(err, h.close())
+	}
+	return h, nil
+}
+
+func (h *host) close() error {
+	var err error
+	if h.demux != nil {
+		err = h.demux.Close()
+	}
+	if h.route != nil {
+		h.route.Close()
+	}
+	return errors.Join(err, h.nf.close())
+}
+
+// addTable creates the table with its chains and the permanent rule.
+func (h *host) addTable() error {
+	r := h.nf.transaction()
+	table := r.newTable(TableName, exclusive)
+	for _, c := range chains {
+		r.newChain(TableName, c)
+	}
+	r.newRule(TableName, permanent, 0)
+	rejected, err := h.nf.commit(r, noEcho)
+	for seq := r.first; seq != r.first+r.count && err == nil; seq++ {
+		if errno, ok := rejected[seq]; ok {
+			err = errno
+		}
+	}
+	if rejected[table] == unix.EEXIST {
+		return &TakenError{"table inet " + TableName}
+	}
+	if a := refusal(err); err != nil && a.Outcome == No {
+		err = &MissingError{NFTables, err}
+	}
+	return wrap("create table inet "+TableName, err)
+}
+
+func (h *host) delTable() error {
+	r := h.nf.transaction()
+	r.delTable(TableName)
+	return wrap("delete table inet "+TableName, absent(h.nf.commitAll(r)))
+}
+
+// free tells whether nobody else uses the mark and the routing table.
+func (h *host) free(f pfconf.Family) error {
+	rules, err := h.route.RuleList(afOf(f))
+	if err != nil {
+		return fmt.Errorf("list the %v policy rules: %w", f, err)
+	}
+	for _, r := range rules {
+		if r.Table == Table || r.Mark == Mark {
+			return &TakenError{fmt.Sprintf("%v policy rule (fwmark 0x%x lookup %d)", f, r.Mark, r.Table)}
+		}
+	}
+	routes, err := h.route.RouteListFiltered(afOf(f), &netlink.Route{Table: Table}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return fmt.Errorf("list the %v routes of table %d: %w", f, Table, err)
+	}
+	if len(routes) > 0 {
+		return &TakenError{fmt.Sprintf("%v route to %v in table %d", f, routes[0].Dst, Table)}
+	}
+	return nil
+}
+
+func policyRule(f pfconf.Family) *netlink.Rule {
+	r := netlink.NewRule()
+	r.Family, r.Mark, r.Table, r.Protocol = afOf(f), Mark, Table, Protocol
+	return r
+}
+
+func (h *host) addRule(f pfconf.Family) error {
+	return wrap(fmt.Sprintf("add the %v policy rule", f), h.route.RuleAdd(policyRule(f)))
+}
+
+func (h *host) delRule(f pfconf.Family) error {
+	return wrap(fmt.Sprintf("delete the %v policy rule", f), absent(h.route.RuleDel(policyRule(f))))
+}
+
+func localRoute(p netip.Prefix) *netlink.Route {
+	return &netlink.Route{
+		LinkIndex: 1, // lo has this number in every namespace (LOOPBACK_IFINDEX, net/flow.h)
+		Dst:       &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())},
+		Scope:     netlink.SCOPE_HOST,
+		Type:      unix.RTN_LOCAL,
+		Table:     Table,
+		Protocol:  Protocol,
+	}
+}
+
+func (h *host) addRoute(p netip.Prefix) error {
+	return wrap(fmt.Sprintf("add the local route to %v in table %d", p, Table), h.route.RouteAdd(localRoute(p)))
+}
+
+func (h *host) delRoute(p netip.Prefix) error {
+	return wrap(fmt.Sprintf("delete the local route to %v in table %d", p, Table), absent(h.route.RouteDel(localRoute(p))))
+}
+
+// addresses are the host's own.
+func (h *host) addresses() (map[netip.Addr]bool, error) {
+	list, err := h.route.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("list the host's addresses: %w", err)
+	}
+	own := make(map[netip.Addr]bool, len(list))
+	for _, a := range list {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok {
+			own[ip.Unmap()] = true
+		}
+	}
+	return own, nil
+}
+
+func (h *host) demuxValue() (string, error) {
+	b := make([]byte, 16)
+	n, err := h.demux.ReadAt(b, 0)
+	if n == 0 {
+		return "", fmt.Errorf("read %s: %w", earlyDemux, err)
+	}
+	return strings.TrimSpace(string(b[:n])), nil
+}
+
+func (h *host) setDemux(value string) error {
+	_, err := h.demux.WriteAt([]byte(value+"\n"), 0)
+	return err
+}
+
+// undo does one step of a journal. What is undone already stays so.
+func (h *host) undo(u pfconf.Undo) error {
+	malformed := fmt.Errorf("undo %s %q: not a step of this program", u.Do, u.Args)
+	arg := ""
+	switch {
+	case u.Do == undoTable && len(u.Args) == 0:
+		return h.delTable()
+	case len(u.Args) != 1:
+		return malformed
+	default:
+		arg = u.Args[0]
+	}
+	switch u.Do {
+	case undoRule:
+		var f pfconf.Family
+		if f.UnmarshalText([]byte(arg)) == nil {
+			return h.delRule(f)
+		}
+	case undoRoute:
+		if p, err := netip.ParsePrefix(arg); err == nil {
+			return h.delRoute(p)
+		}
+	case undoSysctl:
+		if arg == "0" || arg == "1" {
+			return h.setDemux(arg)
+		}
+	}
+	return malformed
+}
+
+// Undo does one step of the journal of a driver that was killed, in the
+// current network namespace. A step that is done already, or was never
+// needed, is no error.
+func Undo(ctx context.Context, u pfconf.Undo) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	h, err := openHost()
+	if err != nil {
+		return fmt.Errorf("undo %s: %w", u.Do, err)
+	}
+	return errors.Join(h.undo(u), h.close())
+}
+
+// absent turns the errors of deleting what is not there into success.
+func absent(err error) error {
+	var errno unix.Errno
+	if errors.As(err, &errno) && slices.Contains([]unix.Errno{unix.ENOENT, unix.ESRCH, unix.EAFNOSUPPORT}, errno) {
+		return nil
+	}
+	return err
+}
+
+func wrap(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%s: %w (root, or CAP_NET_ADMIN in this network namespace, may)", doing, err)
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
+
+func afOf(f pfconf.Family) int {
+	if f == pfconf.Inet {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}

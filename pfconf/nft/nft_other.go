@@ -1,0 +1,25 @@
+//go:build !linux
+
+package nft
+
+import (
+	"context"
+	"errors"
+	"runtime"
+
+	"pfdivert/pfconf"
+)
+
+var errNotLinux = errors.New("nftables is Linux's packet filter; this is " + runtime.GOOS)
+
+// Firewall is a pfconf.Firewall on Linux. Elsewhere there is none.
+type Firewall struct{ pfconf.Firewall }
+
+// Open fails: only Linux has nftables.
+func Open(context.Context, Config) (*Firewall, error) { return nil, errNotLinux }
+
+// Undo fails: only Linux has nftables.
+func Undo(context.Context, pfconf.Undo) error { return errNotLinux }
+
+// Probe answers No.
+func (*Firewall) Probe(Feature) Answer { return Answer{No, errNotLinux} }

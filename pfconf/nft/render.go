@@ -1,0 +1,40 @@
+package nft
+
+import (
+	"fmt"
+	"strings"
+
+	"pfdivert/pfconf"
+)
+
+// Render gives the table with these rules as "nft list table inet pfdivert"
+// shows it right after a load, on a kernel with the queue expression. Rules
+// that the driver would refuse are shown as comments with the reason.
+func Render(rules []pfconf.Rule, c Config) string { return render(rules, c, false) }
+
+func render(rules []pfconf.Rule, c Config, xt bool) string {
+	lines := map[string][]string{permanent.chain.name: {permanent.String()}}
+	var b strings.Builder
+	for _, r := range rules {
+		compiled, err := c.compile(r, xt)
+		if err != nil {
+			fmt.Fprintf(&b, "# %v\n", err)
+		}
+		for _, k := range compiled {
+			lines[k.chain.name] = append(lines[k.chain.name], k.String())
+		}
+	}
+	fmt.Fprintf(&b, "table inet %s {\n", TableName)
+	for i, ch := range chains {
+		if i > 0 {
+			b.WriteString("\n")
+		}
+		fmt.Fprintf(&b, "\tchain %s {\n\t\t%v\n", ch.name, ch)
+		for _, l := range lines[ch.name] {
+			fmt.Fprintf(&b, "\t\t%s\n", l)
+		}
+		b.WriteString("\t}\n")
+	}
+	b.WriteString("}\n")
+	return b.String()
+}

@@ -1,0 +1,115 @@
+package nft
+
+import (
+	"net/netip"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+
+	"pfdivert/pfconf"
+	"pfdivert/roles/lab/labtest"
+)
+
+// everyRule has a rule of each kind for both families.
+func everyRule() []pfconf.Rule {
+	var rules []pfconf.Rule
+	for _, f := range pfconf.Families {
+		local, remote, fake := addr(f, 1, 2), addr(f, 1, 1), addr(f, 2, 9)
+		label := func(s string) string { return "regress-" + f.String() + "-" + s }
+		for _, p := range []pfconf.Proto{pfconf.TCP, pfconf.UDP, pfconf.Raw, pfconf.ICMP} {
+			port := uint16(0)
+			if p.HasPorts() {
+				port = 7000 + uint16(p)
+			}
+			rules = append(rules, pfconf.Rule{
+				Label: label(p.String() + "-to"), Direction: pfconf.In, Family: f, Proto: p, From: local, To: fake, Port: port,
+				Action: pfconf.DivertTo, Divert: netip.AddrPortFrom(f.Loopback(), max(port, 1)),
+			}, pfconf.Rule{
+				Label: label(p.String() + "-reply"), Direction: pfconf.Out, Family: f, Proto: p, From: fake, To: local, Port: port,
+				Action: pfconf.DivertReply,
+			})
+		}
+		rules = append(rules, pfconf.Rule{
+			Label: label("packet-in"), Direction: pfconf.In, Family: f, Proto: pfconf.UDP, From: local, To: remote, Port: 7100,
+			Action: pfconf.DivertPacket, Divert: netip.AddrPortFrom(netip.Addr{}, 666),
+		}, pfconf.Rule{
+			Label: label("packet-out"), Direction: pfconf.Out, Family: f, Proto: pfconf.UDP, From: remote, To: local, Port: 7101,
+			Action: pfconf.DivertPacket, Divert: netip.AddrPortFrom(netip.Addr{}, 667),
+		})
+	}
+	return rules
+}
+
+// addr is an address of the tests' networks: 10.188.NET.HOST, fd00:188:NET::HOST.
+func addr(f pfconf.Family, network, host byte) netip.Addr {
+	if f == pfconf.Inet {
+		return netip.AddrFrom4([4]byte{10, 188, network, host})
+	}
+	return netip.AddrFrom16([16]byte{0: 0xfd, 3: 0x88, 2: 0x01, 5: network, 15: host})
+}
+
+func testConfig() Config {
+	return Config{Interface: "v0", Fakes: []netip.Prefix{
+		netip.PrefixFrom(addr(pfconf.Inet, 2, 0), 24),
+		netip.PrefixFrom(addr(pfconf.Inet6, 2, 0), 64),
+	}}
+}
+
+// What Render says is what the kernel has been given, in nft(8)'s words.
+func TestRenderIsWhatNftLists(t *testing.T) {
+	labtest.Need(t)
+	nft, err := exec.LookPath("nft")
+	if err != nil && os.Getenv("CI") != "true" {
+		t.Skip("needs nft(8) to compare with")
+	}
+	f := open(t, testConfig())
+	rules := everyRule()
+	if err := f.Load(t.Context(), rules); err != nil {
+		t.Fatal(err)
+	}
+	listed, err := exec.Command(nft, "list", "table", "inet", TableName).Output()
+	if err != nil {
+		t.Fatalf("nft list: %v\n%s", err, listed)
+	}
+	counted := regexp.MustCompile(`packets \d+ bytes \d+`)
+	got := counted.ReplaceAllString(string(listed), "packets 0 bytes 0")
+	xt, err := f.queueByXT()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := render(rules, testConfig(), xt)
+	// nft before 1.0.7 shows nothing for a target that it has no library for.
+	target := regexp.MustCompile(` (xt target "NFQUEUE")? *comment`)
+	got, want = target.ReplaceAllString(got, " comment"), target.ReplaceAllString(want, " comment")
+	if diff := cmp.Diff(strings.Split(got, "\n"), strings.Split(want, "\n")); diff != "" {
+		t.Errorf("nft list (-) and Render (+) differ:\n%s", diff)
+	}
+}
+
+// open opens the firewall of the test's namespace, which it gives a loopback
+// interface.
+func open(t testing.TB, c Config) *Firewall {
+	t.Helper()
+	loopback, err := netlink.LinkByName("lo")
+	if err == nil {
+		err = netlink.LinkSetUp(loopback)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := f.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	return f
+}

@@ -1,0 +1,179 @@
+package nft
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"pfdivert/pfconf"
+)
+
+// chain is one of the table's base chains.
+type chain struct {
+	name     string
+	hook     string // as in "type filter hook HOOK"
+	number   uint32 // of the hook: enum nf_inet_hooks, linux/netfilter.h
+	priority int32
+}
+
+// manglePriority is NF_IP_PRI_MANGLE: after conntrack (-200), which the rules
+// read, before routing looks at the mark and before the host's own filters.
+const manglePriority = -150
+
+var (
+	pre = chain{"pre", "prerouting", 0, manglePriority}
+	in  = chain{"in", "input", 1, manglePriority}
+	out = chain{"out", "output", 3, manglePriority}
+	// What user space gives back goes on behind the chain that queued it.
+	inDone  = chain{"in-done", "input", 1, manglePriority + 1}
+	outDone = chain{"out-done", "output", 3, manglePriority + 1}
+)
+
+var chains = []chain{pre, in, inDone, out, outDone}
+
+func (c chain) String() string {
+	priority := "mangle"
+	if d := c.priority - manglePriority; d != 0 {
+		priority = fmt.Sprintf("mangle + %d", d)
+	}
+	return fmt.Sprintf("type filter hook %s priority %s; policy accept;", c.hook, priority)
+}
+
+// permanent is the rule that pre always begins with. Conntrack works in a
+// network namespace only while some rule there uses it.
+var permanent = kernelRule{chain: pre, statements: []statement{ctInvalid{}, counter{}}}
+
+// kernelRule is a rule as the kernel has it. A pfconf.Rule becomes one or two.
+type kernelRule struct {
+	chain      chain
+	label      string
+	part       part
+	statements []statement
+}
+
+// part says what the counters of a kernel rule mean.
+type part uint8
+
+const (
+	partMain   part = iota // Matched; a second counter is Done
+	partDone               // Done
+	partReply              // Replies
+	partKernel             // Kernel
+)
+
+var partNames = [...]string{"", " done", " replies", " kernel"}
+
+// comment tells an administrator whose rule it is.
+func (k kernelRule) comment() string { return k.label + partNames[k.part] }
+
+func (k kernelRule) String() string {
+	words := make([]string, len(k.statements))
+	for i, s := range k.statements {
+		words[i] = s.String()
+	}
+	if k.label != "" {
+		words = append(words, fmt.Sprintf("comment %q", k.comment()))
+	}
+	return strings.Join(words, " ")
+}
+
+// compile gives the kernel's rules for r. With xt, queues go through iptables'
+// target.
+func (c Config) compile(r pfconf.Rule, xt bool) ([]kernelRule, error) {
+	if err := r.Validate(); err != nil {
+		return nil, err
+	}
+	switch r.Action {
+	case pfconf.DivertTo:
+		return c.divertTo(r), nil
+	case pfconf.DivertReply:
+		if r.Direction != pfconf.Out {
+			return nil, fmt.Errorf("rule %q: divert-reply on Linux works on what goes out", r.Label)
+		}
+		return c.divertReply(r), nil
+	}
+	return c.divertPacket(r, xt), nil
+}
+
+func (c Config) divertTo(r pfconf.Rule) []kernelRule {
+	s := append(c.came(), match(r)...)
+	s = append(s, counter{})
+	if r.Proto.HasPorts() && !c.omits(TProxy) {
+		s = append(s, tproxy{r.Divert})
+	}
+	if !c.omits(PacketMark) {
+		s = append(s, mark{})
+	}
+	// The mark on the entry is for people and for the state listing: it tells
+	// diverted flows from others.
+	s = append(s, ctMark{}, counter{}, accept)
+	rules := []kernelRule{{pre, r.Label, partMain, s}}
+	if r.Family == pfconf.Inet6 && r.Proto == pfconf.ICMP && !c.omits(KernelEcho) {
+		// To the kernel the diverted address is local, so it answers the echo
+		// request itself; on IPv4 it finds no source address and does not.
+		rules = append(rules, kernelRule{out, r.Label, partKernel, []statement{
+			fromAddr{r.To}, toAddr{r.From}, echoReply6{}, counter{}, drop,
+		}})
+	}
+	return rules
+}
+
+// divertReply marks the flow's conntrack entry, whichever side began: a state
+// that an earlier divert-to flow left counts as well, as it does in pf.
+func (c Config) divertReply(r pfconf.Rule) []kernelRule {
+	s := append(match(r), counter{})
+	if !c.omits(CTMark) {
+		s = append(s, ctMark{})
+	}
+	// ct mark set does nothing and says nothing when there is no entry; asking
+	// for the mark does.
+	s = append(s, ctMarked{}, counter{})
+	rules := []kernelRule{{out, r.Label, partMain, s}}
+	if c.omits(Back) {
+		return rules
+	}
+	back := c.came()
+	back = append(back, fromAddr{r.To}, toAddr{r.From})
+	if r.Proto.HasPorts() {
+		back = append(back, fromPort{r.Proto, r.Port})
+	} else {
+		back = append(back, ofProto{r.Proto.Number(r.Family)})
+	}
+	back = append(back, ctMarked{}, counter{})
+	if !c.omits(PacketMark) {
+		back = append(back, mark{})
+	}
+	return append(rules, kernelRule{pre, r.Label, partReply, append(back, accept)})
+}
+
+func (c Config) divertPacket(r pfconf.Rule, xt bool) []kernelRule {
+	at, after, came := out, outDone, []statement(nil)
+	if r.Direction == pfconf.In {
+		at, after, came = in, inDone, c.came()
+	}
+	var q statement = queue{r.Divert.Port()}
+	if xt {
+		q = xtQueue{r.Divert.Port()}
+	}
+	m := match(r)
+	return []kernelRule{
+		{at, r.Label, partMain, slices.Concat(came, m, []statement{counter{}, q})},
+		{after, r.Label, partDone, slices.Concat(came, m, []statement{counter{}})},
+	}
+}
+
+// came matches the interface towards LOCAL, when one is configured.
+func (c Config) came() []statement {
+	if c.Interface == "" {
+		return nil
+	}
+	return []statement{onInterface{c.Interface}}
+}
+
+// match matches the rule's addresses, protocol and port.
+func match(r pfconf.Rule) []statement {
+	if r.Proto.HasPorts() {
+		return []statement{fromAddr{r.From}, toAddr{r.To}, toPort{r.Proto, r.Port}}
+	}
+	return []statement{fromAddr{r.From}, toAddr{r.To}, ofProto{r.Proto.Number(r.Family)}}
+}

@@ -1,0 +1,120 @@
+package nft
+
+import (
+	"fmt"
+	"net/netip"
+
+	"pfdivert/pfconf"
+)
+
+// The statements of which rules are made. String gives a statement as "nft list"
+// prints it; statement_linux.go has its expressions.
+
+// onInterface matches the interface that the packet came in by.
+type onInterface struct{ name string }
+
+func (s onInterface) String() string { return fmt.Sprintf("iifname %q", s.name) }
+
+// fromAddr matches the source address and, before it, the family; toAddr the
+// destination address alone: it always follows.
+type (
+	fromAddr struct{ netip.Addr }
+	toAddr   struct{ netip.Addr }
+)
+
+func (s fromAddr) String() string { return ipName(s.Addr) + " saddr " + s.Addr.String() }
+func (s toAddr) String() string   { return ipName(s.Addr) + " daddr " + s.Addr.String() }
+
+func ipName(a netip.Addr) string {
+	if a.Is4() {
+		return "ip"
+	}
+	return "ip6"
+}
+
+// ofProto matches the transport protocol's number.
+type ofProto struct{ number int }
+
+func (s ofProto) String() string {
+	switch s.number {
+	case pfconf.ICMP.Number(pfconf.Inet):
+		return "meta l4proto icmp"
+	case pfconf.ICMP.Number(pfconf.Inet6):
+		return "meta l4proto ipv6-icmp"
+	}
+	return fmt.Sprintf("meta l4proto %d", s.number)
+}
+
+// fromPort and toPort match the protocol, TCP or UDP, and a port.
+type (
+	fromPort struct {
+		proto pfconf.Proto
+		port  uint16
+	}
+	toPort struct {
+		proto pfconf.Proto
+		port  uint16
+	}
+)
+
+func (s fromPort) String() string { return fmt.Sprintf("%v sport %d", s.proto, s.port) }
+func (s toPort) String() string   { return fmt.Sprintf("%v dport %d", s.proto, s.port) }
+
+// echoReply6 matches ICMPv6 echo replies.
+type echoReply6 struct{}
+
+func (echoReply6) String() string { return "icmpv6 type echo-reply" }
+
+// ctInvalid matches packets that conntrack cannot make sense of.
+type ctInvalid struct{}
+
+func (ctInvalid) String() string { return "ct state invalid" }
+
+// ctMarked matches packets whose conntrack entry has the mark, and none that
+// has no entry; ctMark and mark set the mark of the entry and of the packet.
+type (
+	ctMarked struct{}
+	ctMark   struct{}
+	mark     struct{}
+)
+
+func (ctMarked) String() string { return fmt.Sprintf("ct mark 0x%08x", Mark) }
+func (ctMark) String() string   { return fmt.Sprintf("ct mark set 0x%08x", Mark) }
+func (mark) String() string     { return fmt.Sprintf("meta mark set 0x%08x", Mark) }
+
+// counter counts the packets that come so far in the rule.
+type counter struct{}
+
+func (counter) String() string { return "counter packets 0 bytes 0" }
+
+// tproxy gives the packet to the transparent socket that is connected to its
+// sender or else listens at the address; without such a socket the rule ends.
+type tproxy struct{ to netip.AddrPort }
+
+func (s tproxy) String() string { return fmt.Sprintf("tproxy %s to %v", ipName(s.to.Addr()), s.to) }
+
+// queue hands the packet to whoever listens on the netfilter queue; a packet
+// that nobody listens for is dropped. xtQueue is the same through iptables'
+// NFQUEUE target, for kernels without CONFIG_NFT_QUEUE.
+type (
+	queue   struct{ number uint16 }
+	xtQueue struct{ number uint16 }
+)
+
+func (s queue) String() string { return fmt.Sprintf("queue to %d", s.number) }
+func (xtQueue) String() string { return `xt target "NFQUEUE"` }
+
+// verdict ends the packet's way through the chain.
+type verdict uint8
+
+const (
+	accept verdict = iota
+	drop
+)
+
+func (v verdict) String() string {
+	if v == accept {
+		return "accept"
+	}
+	return "drop"
+}
