@@ -92,12 +92,13 @@ func (p Plan) Pair(n int) (local, fake netip.Addr, err error) {
 // nth gives the address n places after the first of the prefix.
 func nth(p netip.Prefix, n int) (netip.Addr, error) {
 	b := p.Masked().Addr().AsSlice()
-	for i, carry := len(b)-1, n; carry > 0 && i >= 0; i-- {
+	carry := n
+	for i := len(b) - 1; carry > 0 && i >= 0; i-- {
 		carry += int(b[i])
 		b[i], carry = byte(carry), carry>>8
 	}
 	a, _ := netip.AddrFromSlice(b)
-	if n < 1 || !p.Contains(a) {
+	if n < 1 || carry != 0 || !p.Contains(a) {
 		return netip.Addr{}, fmt.Errorf("no address number %d in %v", n, p)
 	}
 	return a, nil

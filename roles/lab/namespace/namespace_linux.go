@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -21,33 +22,43 @@ func Start(cmd *exec.Cmd) error {
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
 		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
 	}
-	return Explain(cmd.Start())
+	err := cmd.Start()
+	// clone(2) of a kernel that was built without them.
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOSYS) {
+		return &ForbiddenError{Err: err, Cause: "the kernel was built without namespaces", Cure: "test on a kernel that has them, or name a second host with REMOTE_SSH"}
+	}
+	return Explain(err)
 }
 
 // Explain makes a refusal to create or to use a namespace a *ForbiddenError
-// and leaves other errors alone. The errors are those of clone(2) and of
-// user_namespaces(7); EACCES and EPERM come later, at the first use, where
-// AppArmor lets a user namespace be created but takes its capabilities.
+// and leaves other errors alone. Those of creating one are in clone(2) and
+// user_namespaces(7). EPERM and EACCES also come at the first use, where AppArmor
+// lets a user namespace be created but gives it no capabilities.
 func Explain(err error) error {
 	var forbidden *ForbiddenError
 	if errors.As(err, &forbidden) {
 		return err
 	}
-	for _, refusal := range []syscall.Errno{
-		syscall.EPERM, syscall.EACCES, syscall.ENOSPC, syscall.EUSERS, syscall.EINVAL, syscall.ENOSYS,
-	} {
+	for _, refusal := range []syscall.Errno{syscall.EPERM, syscall.EACCES, syscall.ENOSPC, syscall.EUSERS} {
 		if errors.Is(err, refusal) {
-			cause, cure := blame(os.Geteuid() == 0, refusal, sysctl)
+			cause, cure := blame(realRoot(), refusal, sysctl)
 			return &ForbiddenError{Err: err, Cause: cause, Cure: cure}
 		}
 	}
 	return err
 }
 
+// realRoot tells whether this process is root and not just of a user namespace.
+func realRoot() bool {
+	b, err := os.ReadFile("/proc/self/uid_map")
+	// A kernel without user namespaces has no such file.
+	return os.Geteuid() == 0 && (err != nil || slices.Equal(strings.Fields(string(b)), []string{"0", "0", "4294967295"}))
+}
+
 // blame finds the setting that forbids namespaces. value reads a sysctl, "" if
 // there is none of the name.
 func blame(root bool, refusal syscall.Errno, value func(name string) string) (cause, cure string) {
-	if root {
+	if root && refusal != syscall.ENOSPC {
 		return "", "root lacks CAP_SYS_ADMIN here, as in a container: give the container that capability, or run outside"
 	}
 	const orRoot = "run the tests as root (SUDO=sudo), or: sysctl -w "
@@ -61,12 +72,9 @@ func blame(root bool, refusal syscall.Errno, value func(name string) string) (ca
 			return s.name + " is " + s.forbids, orRoot + s.name + "=" + s.allows
 		}
 	}
-	switch refusal {
-	case syscall.ENOSPC, syscall.EUSERS:
+	if refusal == syscall.ENOSPC || refusal == syscall.EUSERS {
 		return "the limit of namespaces is reached, here or in a user namespace outside",
 			"raise user.max_user_namespaces and user.max_net_namespaces, or run the tests as root (SUDO=sudo)"
-	case syscall.EINVAL, syscall.ENOSYS:
-		return "the kernel was built without them", "run the tests as root (SUDO=sudo)"
 	}
 	return "no sysctl forbids it, so a seccomp filter or security module does, as in a container",
 		"run the tests as root (SUDO=sudo), or outside of the container"

@@ -1,0 +1,24 @@
+package lab
+
+import "io"
+
+// RunOptions say what to run in a lab.
+type RunOptions struct {
+	Config
+	// Host is where Command runs.
+	Host Host `json:"host"`
+	// Command is the program and its arguments; the user's shell if empty.
+	Command []string `json:"command,omitempty"`
+	// Quiet leaves out the description of the lab.
+	Quiet bool `json:"quiet,omitempty"`
+}
+
+// Stdio is what a command reads and writes.
+type Stdio struct {
+	In       io.Reader
+	Out, Err io.Writer
+}
+
+// InnerArgument is the role's first argument when Run has started this program
+// again: the role then hands all arguments to Inner and exits with its status.
+const InnerArgument = "-inner"
