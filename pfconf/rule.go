@@ -47,6 +47,14 @@ func (f Family) Loopback() netip.Addr {
 	return netip.IPv6Loopback()
 }
 
+// Unspecified is the family's address that means none or any.
+func (f Family) Unspecified() netip.Addr {
+	if f == Inet {
+		return netip.IPv4Unspecified()
+	}
+	return netip.IPv6Unspecified()
+}
+
 // Proto is one of the four protocols of the suite.
 type Proto uint8
 
@@ -148,7 +156,7 @@ type Rule struct {
 	Action Action `json:"action"`
 	// Divert is where a divert-to rule delivers (address and port; the port of
 	// a protocol without ports means nothing and is 1 in pf.conf); a divert-packet
-	// rule has the divert port here and no address.
+	// rule has the divert port here, with no address or the unspecified one.
 	Divert netip.AddrPort `json:"divert,omitzero"`
 }
 
@@ -213,7 +221,7 @@ func (r Rule) Validate() error {
 			return bad("divert-reply takes no address or port")
 		}
 	case DivertPacket:
-		if r.Divert.Addr().IsValid() || r.Divert.Port() == 0 {
+		if a := r.Divert.Addr(); a.IsValid() && !a.IsUnspecified() || r.Divert.Port() == 0 {
 			return bad("divert-packet needs a port and no address, not %v", r.Divert)
 		}
 	}
