@@ -64,6 +64,10 @@ type Spec struct {
 	// its replies by id-seq+1, and clients with different EchoIDs never take each
 	// other's.
 	EchoID uint16 `json:"echo,omitempty"`
+	// Only, if valid, has a raw or echo endpoint leave out what is neither from nor
+	// to this address: raw sockets that are bound to one address hear the packets
+	// of all cells that share it.
+	Only netip.Addr `json:"only,omitzero"`
 	// Omit leaves pieces out on purpose, for tests which show that a cell
 	// notices.
 	Omit []Piece `json:"omit,omitempty"`
@@ -153,7 +157,8 @@ type Endpoint interface {
 
 	// Send sends one message: a client to its peer, a server to whom it last
 	// received from or has accepted. An echo client sends an echo request with
-	// the sequence number seq, which the other kinds ignore.
+	// the sequence number seq, which the other kinds ignore; an echo server
+	// sends nothing.
 	Send(data []byte, seq uint16) error
 	// Receive waits for one message. A stream reads up to a newline; at its end
 	// the error is io.EOF. A packet endpoint hands out the packet and holds
@@ -165,9 +170,11 @@ type Endpoint interface {
 	Relay(old, new []byte) (Message, error)
 	// Rest takes all that is still waiting on the socket without waiting for
 	// more: messages, connections that nobody accepted (as a Message without data).
+	// Packets taken by a packet endpoint end here.
 	Rest() ([]Message, error)
-	// Errors takes the ICMP errors that the socket received (Linux error
-	// queue); none where the system does not keep them.
+	// Errors takes the ICMP errors that a datagram, raw or echo client received
+	// since the last call, each as a line with type, code and sender; none where
+	// the system does not keep them (all but Linux).
 	Errors() []string
 	// CloseConn closes a stream's connection and keeps a server's listener.
 	CloseConn() error
@@ -186,7 +193,7 @@ func Open(s Spec, log io.Writer) (Endpoint, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s %s on %v: %w", s.Kind, s.Role, s.Local, err)
 	}
-	if s.omits(Listen) {
+	if s.omits(Listen) && s.Role != Client {
 		return newDeaf(e, s)
 	}
 	return e, nil

@@ -107,6 +107,9 @@ func (k *socket) receiveRaw(deadline time.Time, proto uint8) (b []byte, from, to
 		if k.onlyTo.IsValid() && to.Addr() != k.onlyTo {
 			continue
 		}
+		if only := k.spec.Only; only.IsValid() && from.Addr() != only && to.Addr() != only {
+			continue
+		}
 		return b, from, to, nil
 	}
 }
