@@ -1,0 +1,257 @@
+package agent
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Conn is the orchestrator's end of the connection to an agent. Its methods
+// may be called by many goroutines: requests travel together and answers come
+// in any order.
+type Conn struct {
+	Hello Hello
+
+	out    *writer
+	closer io.Closer
+	// noise is what came before the magic, for error messages.
+	noise []byte
+
+	mu      sync.Mutex
+	waiting map[uint64]chan *Answer
+	lost    error // why no more answers come
+	gone    chan struct{}
+	last    atomic.Uint64
+	sent    atomic.Uint64
+	stopped sync.Once
+}
+
+// maxNoise bounds what is skipped before an agent's hello.
+const maxNoise = 64 << 10
+
+// LostError says that the connection to an agent ended while it was needed.
+type LostError struct {
+	Err   error
+	Noise string // what came in place of a hello, if that was it
+}
+
+func (e *LostError) Error() string {
+	if e.Noise != "" {
+		return fmt.Sprintf("the agent did not answer as one: %v; it said %q", e.Err, e.Noise)
+	}
+	return fmt.Sprintf("the connection to the agent is lost: %v", e.Err)
+}
+
+func (e *LostError) Unwrap() error { return e.Err }
+
+// Dial takes up the connection to an agent that writes to r and reads from w:
+// it waits for the hello, at most until ctx is done. The heartbeat is how
+// often the agent is shown that the orchestrator lives and how often it must
+// answer; an agent that misses three is lost.
+func Dial(ctx context.Context, r io.Reader, w io.WriteCloser, heartbeat time.Duration) (*Conn, error) {
+	c := &Conn{closer: w, waiting: map[uint64]chan *Answer{}, gone: make(chan struct{})}
+	in := bufio.NewReaderSize(r, 64<<10)
+	hello := make(chan error, 1)
+	go func() {
+		err := c.greet(in)
+		hello <- err
+		if err != nil {
+			c.lose(err)
+			return
+		}
+		c.lose(c.read(in))
+	}()
+	select {
+	case err := <-hello:
+		if err != nil {
+			return nil, &LostError{err, string(c.noise)}
+		}
+	case <-ctx.Done():
+		_ = w.Close()
+		return nil, &LostError{context.Cause(ctx), ""}
+	}
+	if c.Hello.Failed != nil {
+		_ = w.Close()
+		return nil, c.Hello.Failed
+	}
+	if c.Hello.Protocol != Protocol {
+		_ = w.Close()
+		return nil, fmt.Errorf("the agent speaks protocol %d, not %d: an old copy of this program answered", c.Hello.Protocol, Protocol)
+	}
+	c.out = newWriter(w)
+	go c.beat(heartbeat)
+	return c, nil
+}
+
+// greet skips noise up to the magic and reads the hello.
+func (c *Conn) greet(in *bufio.Reader) error {
+	magic := []byte(Magic)
+	for !bytes.HasSuffix(c.noise, magic) {
+		b, err := in.ReadByte()
+		if err != nil {
+			if err == io.EOF {
+				err = errors.New("it ended before its hello")
+			}
+			return err
+		}
+		if len(c.noise) == maxNoise {
+			return fmt.Errorf("%d bytes without a hello", maxNoise)
+		}
+		c.noise = append(c.noise, b)
+	}
+	c.noise = c.noise[:len(c.noise)-len(magic)]
+	var buf []byte
+	return readFrame(in, &buf, &c.Hello)
+}
+
+// read hands out answers until the connection ends.
+func (c *Conn) read(in *bufio.Reader) error {
+	var buf []byte
+	for {
+		ans := new(Answer)
+		if err := readFrame(in, &buf, ans); err != nil {
+			return err
+		}
+		c.mu.Lock()
+		ch := c.waiting[ans.ID]
+		delete(c.waiting, ans.ID)
+		c.mu.Unlock()
+		if ch != nil { // nobody waits any more for an answer that comes late
+			ch <- ans
+		}
+	}
+}
+
+// lose ends the connection for all who wait.
+func (c *Conn) lose(err error) {
+	c.mu.Lock()
+	c.lost = err
+	c.mu.Unlock()
+	close(c.gone)
+}
+
+// beat keeps the agent from believing that the orchestrator is gone, and finds
+// out when the agent is.
+func (c *Conn) beat(every time.Duration) {
+	t := time.NewTicker(every)
+	defer t.Stop()
+	for {
+		select {
+		case <-c.gone:
+			return
+		case <-t.C:
+		}
+		ctx, cancel := context.WithTimeoutCause(context.Background(), 3*every, fmt.Errorf("no answer for %v", 3*every))
+		_, err := c.call(ctx, &Request{Ping: &Ping{}})
+		cancel()
+		if err != nil {
+			c.hangUp()
+			return
+		}
+	}
+}
+
+// call sends a request and waits for its answer.
+func (c *Conn) call(ctx context.Context, req *Request) (*Answer, error) {
+	req.ID = c.last.Add(1)
+	ch := make(chan *Answer, 1)
+	c.mu.Lock()
+	c.waiting[req.ID] = ch
+	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		delete(c.waiting, req.ID)
+		c.mu.Unlock()
+	}()
+	if err := c.out.send(req); err != nil {
+		return nil, &LostError{err, ""}
+	}
+	c.sent.Add(1)
+	select {
+	case ans := <-ch:
+		if ans.Fault != nil {
+			return ans, ans.Fault
+		}
+		return ans, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	case <-c.gone:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return nil, &LostError{c.lost, ""}
+	}
+}
+
+// Setup makes the host LOCAL or REMOTE.
+func (c *Conn) Setup(ctx context.Context, s Setup) (Facts, error) {
+	ans, err := c.call(ctx, &Request{Setup: &s})
+	switch {
+	case err != nil:
+		return Facts{}, err
+	case ans.Facts == nil:
+		return Facts{}, errors.New("the agent set up and found no facts")
+	}
+	return *ans.Facts, nil
+}
+
+// Script has the agent carry out steps and gives an outcome for each.
+func (c *Conn) Script(ctx context.Context, s Script) ([]Outcome, error) {
+	ans, err := c.call(ctx, &Request{Script: &s})
+	switch {
+	case err != nil:
+		return nil, err
+	case len(ans.Outcomes) != len(s.Steps):
+		return nil, fmt.Errorf("the agent gave %d outcomes for %d steps", len(ans.Outcomes), len(s.Steps))
+	}
+	return ans.Outcomes, nil
+}
+
+// Change makes changes of the rules; each has an error of its own in faults.
+func (c *Conn) Change(ctx context.Context, changes []Change) (faults []*Fault, err error) {
+	ans, err := c.call(ctx, &Request{Rules: &Rules{changes}})
+	switch {
+	case err != nil:
+		return nil, err
+	case len(ans.Faults) != len(changes):
+		return nil, fmt.Errorf("the agent answered %d of %d changes of rules", len(ans.Faults), len(changes))
+	}
+	return ans.Faults, nil
+}
+
+// Log gets the transcripts of a cell.
+func (c *Conn) Log(ctx context.Context, cell string) ([]Entry, error) {
+	ans, err := c.call(ctx, &Request{Log: &Log{cell}})
+	if err != nil {
+		return nil, err
+	}
+	return ans.Log, nil
+}
+
+// Bye has the agent undo all that it did.
+func (c *Conn) Bye(ctx context.Context) error {
+	_, err := c.call(ctx, &Request{Bye: &Bye{}})
+	return err
+}
+
+// Close ends the connection; the agent undoes what it did, if it has not said so
+// to Bye, and ends.
+func (c *Conn) Close() error {
+	c.hangUp()
+	return nil
+}
+
+func (c *Conn) hangUp() {
+	c.stopped.Do(func() {
+		c.out.stop()
+		_ = c.closer.Close()
+	})
+}
+
+// Requests is how many requests have been sent.
+func (c *Conn) Requests() uint64 { return c.sent.Load() }

@@ -1,0 +1,14 @@
+package agent
+
+import (
+	"context"
+
+	"pfdivert/pfconf"
+	"pfdivert/pfconf/pf"
+)
+
+// OpenFilter opens pf's anchor. pf has every feature: divert-to, divert-reply and
+// divert-packet are parts of its grammar.
+func OpenFilter(ctx context.Context, _ *Setup, opt Options, _ *Facts) (pfconf.Firewall, error) {
+	return pf.Open(ctx, pf.Config{Anchor: "regress", Run: pf.Exec, Journal: opt.Journal})
+}

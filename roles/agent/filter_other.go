@@ -1,0 +1,16 @@
+//go:build !linux && !openbsd
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"runtime"
+
+	"pfdivert/pfconf"
+)
+
+// OpenFilter fails: there is no driver for this system's packet filter.
+func OpenFilter(context.Context, *Setup, Options, *Facts) (pfconf.Firewall, error) {
+	return nil, errors.New("REMOTE can't be a " + runtime.GOOS + " host: there is no driver for its packet filter")
+}

@@ -1,0 +1,57 @@
+package agent
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+)
+
+// MaxFrame is the longest frame, in bytes, that either side accepts. The
+// largest honest ones carry the traces of a cell's endpoints.
+const MaxFrame = 8 << 20
+
+// A frame is its length in four bytes, most significant first, and then that
+// many bytes of JSON.
+const frameHead = 4
+
+// appendFrame appends v as a frame to buf.
+func appendFrame(buf []byte, v any) ([]byte, error) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return buf, fmt.Errorf("frame: %w", err)
+	}
+	if len(body) > MaxFrame {
+		return buf, fmt.Errorf("frame: %d bytes are over the limit of %d", len(body), MaxFrame)
+	}
+	buf = binary.BigEndian.AppendUint32(buf, uint32(len(body)))
+	return append(buf, body...), nil
+}
+
+// readFrame reads one frame into v. Memory is taken as bytes arrive in buf,
+// which is kept for the next frame, and never more than MaxFrame. io.EOF means the end between
+// two frames; an end within one is io.ErrUnexpectedEOF.
+func readFrame(r io.Reader, buf *[]byte, v any) error {
+	var head [frameHead]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return err
+	}
+	n := binary.BigEndian.Uint32(head[:])
+	if n > MaxFrame {
+		return fmt.Errorf("frame: length %d is over the limit of %d", n, MaxFrame)
+	}
+	if cap(*buf) < int(n) {
+		*buf = make([]byte, n)
+	}
+	body := (*buf)[:n]
+	if _, err := io.ReadFull(r, body); err != nil {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return err
+	}
+	if err := json.Unmarshal(body, v); err != nil {
+		return fmt.Errorf("frame: %w", err)
+	}
+	return nil
+}

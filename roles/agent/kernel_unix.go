@@ -1,0 +1,13 @@
+package agent
+
+import "golang.org/x/sys/unix"
+
+// kernel gives uname's release, and its name with its version.
+func kernel() (release, system string) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return "unknown (" + err.Error() + ")", "unknown"
+	}
+	text := func(b []byte) string { return unix.ByteSliceToString(b) }
+	return text(u.Release[:]), text(u.Sysname[:]) + " " + text(u.Version[:])
+}

@@ -1,0 +1,275 @@
+// Package agent is the part of the program that works on a tested host: it
+// opens the sockets of cells, loads rules and reads states there, at the
+// request of an orchestrator that holds the other end of its standard input
+// and output. Both ends of that connection are here: Serve and Conn.
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf"
+	"pfdivert/roles/endpoint"
+)
+
+// Magic comes before the hello. What a login shell prints before it (rc files,
+// a greeting) is skipped; it has a NUL byte, which such noise has not.
+const Magic = "\x00pfdivert agent\n"
+
+// Protocol is the version of the requests and answers. Both sides are the same
+// program, copied for the run; a difference means that an old copy answered.
+const Protocol = 1
+
+// Hello is what an agent says first, unasked.
+type Hello struct {
+	Protocol int    `json:"protocol"`
+	GOOS     string `json:"goos"`
+	GOARCH   string `json:"goarch"`
+	Kernel   string `json:"kernel"` // uname's release
+	System   string `json:"system"` // uname's name and version
+	Host     string `json:"host"`
+	PID      int    `json:"pid"`
+	Euid     int    `json:"euid"`
+	// SHA256 of the agent's own executable, in hexadecimal; empty in the lab, where it is
+	// the orchestrator's by construction.
+	SHA256 string `json:"sha256,omitempty"`
+	// NoFamily says of each address family that the host lacks why that is
+	// known, in words that name the probe.
+	NoFamily map[pfconf.Family]string `json:"noFamily,omitempty"`
+	// Failed is why the agent can't work; it ends after such a hello.
+	Failed *Fault `json:"failed,omitempty"`
+}
+
+// Request asks the agent for one thing: exactly one of the pointers is set.
+type Request struct {
+	ID     uint64  `json:"id"`
+	Ping   *Ping   `json:"ping,omitempty"`
+	Setup  *Setup  `json:"setup,omitempty"`
+	Script *Script `json:"script,omitempty"`
+	Rules  *Rules  `json:"rules,omitempty"`
+	Log    *Log    `json:"log,omitempty"`
+	Bye    *Bye    `json:"bye,omitempty"`
+}
+
+// Ping is the heartbeat.
+type Ping struct{}
+
+// Bye asks the agent to undo all and to answer when that is done. The agent
+// ends when its input ends, with or without it.
+type Bye struct{}
+
+// Setup makes the host LOCAL or REMOTE of a run.
+type Setup struct {
+	Remote bool `json:"remote"` // this host is REMOTE: open its packet filter
+	// Paths are the hosts' real addresses, by family.
+	Paths []Path `json:"paths"`
+	// Fakes are the FAKE addresses, as prefixes.
+	Fakes []netip.Prefix `json:"fakes"`
+	// Rounds is how many echoes make a fence (see endpoint.Fence).
+	Rounds int `json:"rounds"`
+	// Needs are the features of REMOTE's kernel to probe for.
+	Needs []string `json:"needs,omitempty"`
+	// Omit leaves pieces of the filter's set-up out on purpose, for tests.
+	Omit []string `json:"omit,omitempty"`
+	// Trace is KTRACE: the command under which endpoints run as processes of
+	// their own.
+	Trace string `json:"trace,omitempty"`
+}
+
+// Path is the way between the hosts in one family, as the agent sees it.
+type Path struct {
+	Here  netip.Addr `json:"here"`
+	There netip.Addr `json:"there"`
+}
+
+// The features that a Setup can need.
+const (
+	NeedStream = "divert-to"     // of protocols with ports
+	NeedPacket = "divert-packet" //
+)
+
+// Facts is what setting up found out.
+type Facts struct {
+	Firewall      string `json:"firewall,omitempty"`
+	KeepsCounters bool   `json:"keepsCounters,omitempty"`
+	// Missing says of each needed feature that a probe proved missing how.
+	Missing map[string]string `json:"missing,omitempty"`
+	// Owned are FAKE addresses that this host has configured.
+	Owned []string `json:"owned,omitempty"`
+}
+
+// Script is a list of steps that the agent carries out in order for one cell.
+// A step that fails does not end the script; later steps of its endpoint,
+// except close, are skipped and say so.
+type Script struct {
+	Cell  string `json:"cell"`
+	Steps []Step `json:"steps"`
+	// End closes the cell's endpoints after the last step. Their log stays for
+	// a while (see Log).
+	End bool `json:"end,omitempty"`
+}
+
+// Do names what a step does.
+type Do string
+
+// The steps. Those on endpoints are methods of endpoint.Endpoint and never
+// wait: they take what has arrived.
+const (
+	Open      Do = "open"
+	Connect   Do = "connect"
+	Connected Do = "connected"
+	Accept    Do = "accept"
+	Send      Do = "send"
+	Receive   Do = "receive"
+	Relay     Do = "relay"
+	Rest      Do = "rest"
+	CloseConn Do = "closeconn"
+	Close     Do = "close"
+	Fence     Do = "fence"    // wait until the other host has processed all that was sent before
+	Counters  Do = "counters" // of the rule Label
+	Lookup    Do = "lookup"   // states of Flow
+	Kill      Do = "kill"     // states of Flow
+	Drop      Do = "drop"     // the TCP socket Near, Far
+	TCPState  Do = "tcpstate" // of the TCP socket Near, Far
+)
+
+// Step is one step of a script.
+type Step struct {
+	Do     Do             `json:"do"`
+	End    string         `json:"end,omitempty"` // the endpoint's name within the cell
+	Spec   *endpoint.Spec `json:"spec,omitempty"`
+	Data   string         `json:"data,omitempty"`
+	New    string         `json:"new,omitempty"` // Relay: what replaces Data
+	Seq    uint16         `json:"seq,omitempty"`
+	Family pfconf.Family  `json:"af,omitempty"` // Fence
+	Label  string         `json:"label,omitempty"`
+	Flow   *pfconf.Flow   `json:"flow,omitempty"`
+	Near   netip.AddrPort `json:"near,omitzero"`
+	Far    netip.AddrPort `json:"far,omitzero"`
+}
+
+// Outcome is what a step found.
+type Outcome struct {
+	Fault    *Fault             `json:"fault,omitempty"`
+	Local    netip.AddrPort     `json:"local,omitzero"`
+	Peer     netip.AddrPort     `json:"peer,omitzero"`
+	Messages []endpoint.Message `json:"messages,omitempty"`
+	Counters *pfconf.Counters   `json:"counters,omitempty"`
+	States   []pfconf.State     `json:"states,omitempty"`
+	Count    int                `json:"count,omitempty"`
+	Text     string             `json:"text,omitempty"`
+}
+
+// Fault is an error on its way through the connection. Code is one of the
+// codes below, or the name of a system error ("EADDRINUSE").
+type Fault struct {
+	Code string `json:"code"`
+	Text string `json:"text"`
+	Hint string `json:"hint,omitempty"`
+}
+
+func (f *Fault) Error() string { return f.Text }
+
+// The codes of faults that are no system errors.
+const (
+	CodeNothing     = "nothing"     // nothing had arrived
+	CodeEOF         = "eof"         // the stream had ended
+	CodeUnsupported = "unsupported" // this system can't
+	CodeNoSocket    = "nosocket"    // there is no such TCP socket
+	CodeSkipped     = "skipped"     // an earlier step of the endpoint failed
+	CodeOther       = "error"
+)
+
+// Hinter is an error that knows what its reader can do about it.
+type Hinter interface{ Hint() string }
+
+// FaultOf makes an error fit for the wire; nil stays nil.
+func FaultOf(err error) *Fault {
+	if err == nil {
+		return nil
+	}
+	var f *Fault
+	if errors.As(err, &f) {
+		return f
+	}
+	f = &Fault{Code: CodeOther, Text: err.Error()}
+	var hinter Hinter
+	if errors.As(err, &hinter) {
+		f.Hint = hinter.Hint()
+	}
+	var errno syscall.Errno
+	switch {
+	case errors.Is(err, endpoint.ErrNothing):
+		f.Code = CodeNothing
+	case errors.Is(err, io.EOF):
+		f.Code = CodeEOF
+	case errors.Is(err, endpoint.ErrUnsupported):
+		f.Code = CodeUnsupported
+	case errors.Is(err, endpoint.ErrNoSocket):
+		f.Code = CodeNoSocket
+	case errors.As(err, &errno):
+		if name := unix.ErrnoName(errno); name != "" {
+			f.Code = name
+		}
+	}
+	return f
+}
+
+// Rules asks for changes of the rule set. They are made together where the
+// filter can; each has its own answer.
+type Rules struct {
+	Changes []Change `json:"changes"`
+}
+
+// Change is one cell's change. The states of Kill go first.
+type Change struct {
+	Kill   []pfconf.Flow `json:"kill,omitempty"`
+	Add    []pfconf.Rule `json:"add,omitempty"`
+	Remove []string      `json:"remove,omitempty"`
+}
+
+// Log asks for the transcripts of a cell.
+type Log struct {
+	Cell string `json:"cell"`
+}
+
+// Entry is the transcript of one endpoint.
+type Entry struct {
+	End  string `json:"end"`
+	Text string `json:"text"`
+}
+
+// Answer answers the request with its ID.
+type Answer struct {
+	ID       uint64    `json:"id"`
+	Fault    *Fault    `json:"fault,omitempty"`
+	Facts    *Facts    `json:"facts,omitempty"`
+	Outcomes []Outcome `json:"outcomes,omitempty"`
+	Faults   []*Fault  `json:"faults,omitempty"` // of Rules, one per change
+	Log      []Entry   `json:"log,omitempty"`
+}
+
+// check refuses a request that no orchestrator of this program sends.
+func (r *Request) check() error {
+	const maxSteps, maxChanges = 64, 4096
+	n := 0
+	for _, set := range []bool{r.Ping != nil, r.Setup != nil, r.Script != nil, r.Rules != nil, r.Log != nil, r.Bye != nil} {
+		if set {
+			n++
+		}
+	}
+	switch {
+	case n != 1:
+		return fmt.Errorf("request %d asks for %d things, not one", r.ID, n)
+	case r.Script != nil && len(r.Script.Steps) > maxSteps:
+		return fmt.Errorf("script of %d steps is over the limit of %d", len(r.Script.Steps), maxSteps)
+	case r.Rules != nil && len(r.Rules.Changes) > maxChanges:
+		return fmt.Errorf("%d changes of rules are over the limit of %d", len(r.Rules.Changes), maxChanges)
+	}
+	return nil
+}

@@ -1,0 +1,271 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"pfdivert/pfconf"
+	"pfdivert/roles/endpoint"
+)
+
+// A session is what an agent holds for one cell: its endpoints and their logs.
+// The steps of one session are carried out one at a time.
+type session struct {
+	mu   sync.Mutex
+	ends map[string]*end
+	log  []Entry // of ends that were closed by name, in the order of opening
+}
+
+// end is one endpoint of a cell.
+type end struct {
+	name   string
+	ep     endpoint.Endpoint
+	traced *traced // in place of ep, when endpoints run under $KTRACE
+	log    bounded
+	broken bool // a step failed; what would follow means nothing
+}
+
+// Bounds against an orchestrator gone mad.
+const (
+	maxEnds = 16
+	maxLog  = 16 << 10 // bytes of log kept of each endpoint
+	maxDone = 1024     // cells whose logs are kept after their end
+)
+
+// bounded is a buffer that keeps the first maxLog bytes.
+type bounded struct{ bytes.Buffer }
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if room := maxLog - b.Len(); room > 0 {
+		b.Buffer.Write(p[:min(len(p), room)])
+	}
+	return len(p), nil
+}
+
+// run carries the script out.
+func (a *agent) run(ctx context.Context, sc *Script) []Outcome {
+	s := a.session(sc.Cell)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]Outcome, len(sc.Steps))
+	for i := range sc.Steps {
+		out[i] = a.step(ctx, s, &sc.Steps[i])
+	}
+	if sc.End {
+		s.close()
+		a.retire(sc.Cell)
+	}
+	return out
+}
+
+// step carries one step out.
+func (a *agent) step(ctx context.Context, s *session, st *Step) (out Outcome) {
+	fail := func(err error) Outcome {
+		out.Fault = FaultOf(err)
+		return out
+	}
+	switch st.Do {
+	case Fence:
+		fence, err := a.fence(st.Family)
+		if err == nil {
+			_, err = fence.Pass(ctx)
+		}
+		return fail(err)
+	case Counters:
+		fw, err := a.filter()
+		if err != nil {
+			return fail(err)
+		}
+		m, err := fw.Counters(ctx, []string{st.Label})
+		if err != nil {
+			return fail(err)
+		}
+		c := m[st.Label]
+		out.Counters = &c
+		return out
+	case Lookup, Kill:
+		fw, err := a.filter()
+		if err == nil && st.Flow == nil {
+			err = fmt.Errorf("%s without a flow", st.Do)
+		}
+		if err != nil {
+			return fail(err)
+		}
+		flows := []pfconf.Flow{*st.Flow}
+		if st.Do == Kill {
+			out.Count, err = fw.KillFlows(ctx, flows)
+			return fail(err)
+		}
+		states, err := fw.Lookup(ctx, flows)
+		if err != nil {
+			return fail(err)
+		}
+		out.States = states[0]
+		return out
+	case Drop:
+		return fail(endpoint.Drop(ctx, st.Near, st.Far))
+	case TCPState:
+		var err error
+		out.Text, err = endpoint.TCPState(ctx, st.Near, st.Far)
+		return fail(err)
+	case Open:
+		return fail(a.open(ctx, s, st, &out))
+	}
+	e := s.ends[st.End]
+	switch {
+	case e == nil:
+		return fail(fmt.Errorf("%s: the cell has no endpoint %q", st.Do, st.End))
+	case e.broken && st.Do != Close && st.Do != Rest:
+		return fail(&Fault{Code: CodeSkipped, Text: fmt.Sprintf("%s %s: skipped, an earlier step failed", st.End, st.Do)})
+	}
+	var err error
+	if e.traced != nil {
+		out, err = e.traced.step(ctx, st)
+	} else {
+		err = endpointStep(e.ep, st, &out)
+	}
+	if st.Do == Close {
+		s.log = append(s.log, Entry{e.name, e.log.String()})
+		delete(s.ends, st.End)
+	}
+	if err != nil {
+		e.broken = true
+		return fail(fmt.Errorf("%s: %s: %w", st.End, st.Do, err))
+	}
+	return out
+}
+
+// endpointStep carries out a step that is a method of the endpoint.
+func endpointStep(ep endpoint.Endpoint, st *Step, out *Outcome) error {
+	var m endpoint.Message
+	var err error
+	switch st.Do {
+	case Connect:
+		err = ep.Connect()
+	case Connected:
+		err = ep.Connected(endpoint.Now)
+	case Accept:
+		err = ep.Accept(endpoint.Now)
+	case Send:
+		err = ep.Send([]byte(st.Data), st.Seq)
+	case Receive, Relay:
+		if st.Do == Receive {
+			m, err = ep.Receive(endpoint.Now)
+		} else {
+			m, err = ep.Relay([]byte(st.Data), []byte(st.New))
+		}
+		if err == nil {
+			out.Messages = []endpoint.Message{m}
+		}
+	case Rest:
+		out.Messages, err = ep.Rest()
+		out.Text = joinErrors(ep.Errors())
+	case CloseConn:
+		err = ep.CloseConn()
+	case Close:
+		err = ep.Close()
+	default:
+		err = fmt.Errorf("there is no step %q", st.Do)
+	}
+	switch st.Do {
+	case Connect, Connected, Accept:
+		out.Local, out.Peer = ep.Names()
+	}
+	return err
+}
+
+func joinErrors(errs []string) string {
+	var b bytes.Buffer
+	for i, e := range errs {
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		b.WriteString(e)
+	}
+	return b.String()
+}
+
+// open opens an endpoint of the session.
+func (a *agent) open(ctx context.Context, s *session, st *Step, out *Outcome) error {
+	switch {
+	case st.Spec == nil:
+		return fmt.Errorf("open %q: no socket is specified", st.End)
+	case s.ends[st.End] != nil:
+		return fmt.Errorf("open %q: the cell has such an endpoint", st.End)
+	case len(s.ends) >= maxEnds:
+		return fmt.Errorf("open %q: the cell has %d endpoints already", st.End, maxEnds)
+	}
+	e := &end{name: st.End}
+	var err error
+	if a.trace != nil {
+		e.traced, *out, err = a.trace.open(ctx, st)
+	} else if e.ep, err = endpoint.Open(*st.Spec, &e.log); err == nil {
+		out.Local, out.Peer = e.ep.Names()
+	}
+	if err != nil {
+		s.log = append(s.log, Entry{e.name, e.log.String()})
+		return fmt.Errorf("%s: open: %w", st.End, err)
+	}
+	s.ends[st.End] = e
+	return nil
+}
+
+// close closes all endpoints of the session and keeps their logs.
+func (s *session) close() {
+	for _, e := range s.ends {
+		if e.traced != nil {
+			s.log = append(s.log, e.traced.close()...)
+			continue
+		}
+		_ = e.ep.Close()
+		s.log = append(s.log, Entry{e.name, e.log.String()})
+	}
+	s.ends = nil
+	slices.SortStableFunc(s.log, func(a, b Entry) int { return bytes.Compare([]byte(a.End), []byte(b.End)) })
+}
+
+// session finds or makes the cell's session.
+func (a *agent) session(cell string) *session {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := a.sessions[cell]
+	if s == nil {
+		s = &session{ends: map[string]*end{}}
+		a.sessions[cell] = s
+	}
+	return s
+}
+
+// retire moves an ended session to those of which only the logs are kept.
+func (a *agent) retire(cell string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := a.sessions[cell]
+	delete(a.sessions, cell)
+	if len(a.doneOrder) >= maxDone {
+		delete(a.done, a.doneOrder[0])
+		a.doneOrder = a.doneOrder[1:]
+	}
+	a.doneOrder = append(a.doneOrder, cell)
+	a.done[cell] = s.log
+}
+
+// transcripts gives the logs of a cell that runs or has ended.
+func (a *agent) transcripts(cell string) []Entry {
+	a.mu.Lock()
+	s, log := a.sessions[cell], a.done[cell]
+	a.mu.Unlock()
+	if s == nil {
+		return log
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	log = slices.Clone(s.log)
+	for _, e := range s.ends {
+		log = append(log, Entry{e.name, e.log.String()})
+	}
+	return log
+}

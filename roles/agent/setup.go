@@ -1,0 +1,95 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"pfdivert/pfconf"
+	"pfdivert/roles/endpoint"
+)
+
+// undoTimeout bounds putting the host back: the agent must end even when a command
+// of the system hangs.
+const undoTimeout = 20 * time.Second
+
+// setUp makes this host LOCAL or REMOTE.
+func (a *agent) setUp(ctx context.Context, s *Setup) (*Facts, error) {
+	a.setup.Lock()
+	defer a.setup.Unlock()
+	if a.fences != nil {
+		return nil, errors.New("this host was set up before")
+	}
+	facts := &Facts{Missing: map[string]string{}}
+	a.fences = map[pfconf.Family]*endpoint.Fence{}
+	for _, p := range s.Paths {
+		family := pfconf.FamilyOf(p.Here)
+		f, err := endpoint.OpenFence(p.Here, p.There)
+		if err != nil {
+			return nil, fmt.Errorf("fence from %v to %v: %w", p.Here, p.There, err)
+		}
+		f.Rounds = s.Rounds
+		a.fences[family] = f
+	}
+	var err error
+	if s.Trace != "" {
+		if a.trace, err = newTracer(s.Trace); err != nil {
+			return nil, err
+		}
+	}
+	if !s.Remote {
+		return facts, nil
+	}
+	if facts.Owned, err = owned(s.Fakes); err != nil {
+		return nil, fmt.Errorf("is FAKE configured here: %w", err)
+	}
+	if a.fw, err = OpenFilter(ctx, s, a.opt, facts); err != nil {
+		return nil, err
+	}
+	facts.Firewall, facts.KeepsCounters = a.fw.Name(), a.fw.KeepsCounters()
+	return facts, nil
+}
+
+// undo closes what is open and puts back what was changed. A second call does
+// nothing.
+func (a *agent) undo() error {
+	a.mu.Lock()
+	sessions := a.sessions
+	a.sessions = map[string]*session{}
+	a.mu.Unlock()
+	for _, s := range sessions {
+		s.mu.Lock()
+		s.close()
+		s.mu.Unlock()
+	}
+	// Not before: a step holds its session while it asks for a fence or the filter.
+	a.setup.Lock()
+	defer a.setup.Unlock()
+	var errs []error
+	for _, f := range a.fences {
+		errs = append(errs, f.Close())
+	}
+	a.fences = nil
+	if a.trace != nil {
+		errs = append(errs, a.trace.remove())
+		a.trace = nil
+	}
+	if a.fw != nil && !a.opt.Ephemeral {
+		ctx, cancel := context.WithTimeout(context.Background(), undoTimeout)
+		defer cancel()
+		errs = append(errs, a.fw.Close(ctx))
+	}
+	a.fw = nil
+	return errors.Join(errs...)
+}
+
+// fence gives the fence of a family.
+func (a *agent) fence(f pfconf.Family) (*endpoint.Fence, error) {
+	a.setup.Lock()
+	defer a.setup.Unlock()
+	if a.fences[f] == nil {
+		return nil, fmt.Errorf("no fence is set up for %v", f)
+	}
+	return a.fences[f], nil
+}

@@ -1,0 +1,151 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A tracer runs endpoints under $KTRACE: each in a process of its own, which is
+// an agent too and is driven over the same kind of connection.
+type tracer struct {
+	command []string
+	dir     string
+
+	mu sync.Mutex
+	n  int
+}
+
+// traceHeartbeat is that of the connections to traced endpoints. Their agents
+// end with this one, whose end closes their input.
+const traceHeartbeat = 5 * time.Second
+
+// newTracer makes a directory for the traces.
+func newTracer(command string) (*tracer, error) {
+	t := &tracer{command: strings.Fields(command)}
+	if len(t.command) == 0 {
+		return nil, fmt.Errorf("%q is no command to trace with", command)
+	}
+	if _, err := exec.LookPath(t.command[0]); err != nil {
+		return nil, fmt.Errorf("KTRACE: %w", err)
+	}
+	var err error
+	t.dir, err = os.MkdirTemp("", "pfdivert-trace-")
+	return t, err
+}
+
+// argv is the command line that traces the agent in exe into file. Options
+// that the user gave with the command are kept; what every tracer needs
+// to follow a Go program's threads and to write to a file is added.
+func (t *tracer) argv(exe, file string) []string {
+	argv := append([]string{}, t.command...)
+	if filepath.Base(t.command[0]) == "strace" {
+		argv = append(argv, "-f", "-o", file)
+	} else { // ktrace(1): threads are the process's, -i is for its children
+		argv = append(argv, "-f", file)
+	}
+	return append(argv, exe, "agent")
+}
+
+// traced is an endpoint in a process under the tracer.
+type traced struct {
+	end  string
+	file string
+	cmd  *exec.Cmd
+	conn *Conn
+}
+
+// open starts a traced process and opens the step's endpoint in it.
+func (t *tracer) open(ctx context.Context, st *Step) (*traced, Outcome, error) {
+	t.mu.Lock()
+	t.n++
+	file := filepath.Join(t.dir, fmt.Sprintf("%d.trace", t.n))
+	t.mu.Unlock()
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, Outcome{}, err
+	}
+	argv := t.argv(exe, file)
+	e := &traced{end: st.End, file: file, cmd: exec.Command(argv[0], argv[1:]...)}
+	in, err := e.cmd.StdinPipe()
+	if err != nil {
+		return nil, Outcome{}, err
+	}
+	out, err := e.cmd.StdoutPipe()
+	if err != nil {
+		return nil, Outcome{}, err
+	}
+	var stderr bounded
+	e.cmd.Stderr = &stderr
+	if err := e.cmd.Start(); err != nil {
+		return nil, Outcome{}, fmt.Errorf("trace: %w", err)
+	}
+	if e.conn, err = Dial(ctx, out, in, traceHeartbeat); err != nil {
+		_ = e.cmd.Process.Kill()
+		_ = e.cmd.Wait()
+		return nil, Outcome{}, fmt.Errorf("trace with %s: %w %s", argv[0], err, strings.TrimSpace(stderr.String()))
+	}
+	o, err := e.step(ctx, st)
+	if err != nil {
+		e.close()
+		return nil, o, err
+	}
+	return e, o, nil
+}
+
+// step has the traced process carry out a step.
+func (e *traced) step(ctx context.Context, st *Step) (Outcome, error) {
+	outcomes, err := e.conn.Script(ctx, Script{Cell: "traced", Steps: []Step{*st}})
+	if err != nil {
+		return Outcome{}, err
+	}
+	if f := outcomes[0].Fault; f != nil {
+		return outcomes[0], f
+	}
+	return outcomes[0], nil
+}
+
+// close ends the process and gives its log and its trace.
+func (e *traced) close() []Entry {
+	ctx, cancel := context.WithTimeout(context.Background(), traceHeartbeat)
+	defer cancel()
+	log, err := e.conn.Log(ctx, "traced")
+	if err != nil {
+		log = []Entry{{End: e.end, Text: "no log: " + err.Error() + "\n"}}
+	}
+	err = errors.Join(e.conn.Close(), e.cmd.Wait())
+	tool := filepath.Base(e.cmd.Args[0])
+	trace, errRead := readTrace(ctx, tool, e.file)
+	if errRead != nil {
+		trace = fmt.Sprintf("no trace: %v\n", errors.Join(errRead, err))
+	}
+	return append(log, Entry{End: e.end + "." + tool, Text: trace})
+}
+
+// maxTrace bounds what is kept of one trace, in bytes.
+const maxTrace = 512 << 10
+
+// readTrace gives the trace as text: ktrace(1) writes for kdump(1), others for
+// people.
+func readTrace(ctx context.Context, tool, file string) (string, error) {
+	var text []byte
+	var err error
+	if tool == "ktrace" {
+		text, err = exec.CommandContext(ctx, "kdump", "-f", file).Output()
+	} else {
+		text, err = os.ReadFile(file)
+	}
+	if len(text) > maxTrace {
+		text = append(text[:maxTrace], "\n[the rest of the trace is not kept]\n"...)
+	}
+	return string(text), err
+}
+
+// remove removes the directory of the traces.
+func (t *tracer) remove() error { return os.RemoveAll(t.dir) }
