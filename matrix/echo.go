@@ -1,0 +1,161 @@
+package matrix
+
+import (
+	"context"
+	"net/netip"
+
+	"pfdivert/pfconf"
+	"pfdivert/roles/endpoint"
+)
+
+// echoTypes are the ICMP types of echo request and reply: RFC 792, RFC 4443.
+var echoTypes = map[pfconf.Family][2]uint8{pfconf.Inet: {8, 0}, pfconf.Inet6: {128, 129}}
+
+// header is the ICMP header of the nth request or its reply.
+func (h *half) header(reply int, n uint16) *endpoint.EchoHeader {
+	return &endpoint.EchoHeader{Type: echoTypes[h.Family][reply], ID: h.client + n - 1, Seq: n, Checksum: true}
+}
+
+// echoTo plays icmp-to. What it proves, step by step:
+//
+//  1. REMOTE has a raw ICMP socket for what is diverted.
+//  2. Control: before the rule is there, LOCAL sends an echo request to FAKE. It
+//     must not reach the server's socket.
+//  3. The rule is loaded.
+//  4. LOCAL sends one echo request to FAKE. Exactly that one is waiting at the
+//     server, with its id, sequence number and checksum, from LOCAL to FAKE.
+//  5. The rule counted one packet. Nobody answered: nothing is waiting at the client.
+func (h *half) echoTo(ctx context.Context, control bool) error {
+	from, to := h.ends()
+	client, server := "client"+h.part, "server"+h.part
+
+	at, there := h.remote.script(), h.local.script()
+	opened := []*asked{at.open(server, h.serverSpec())}
+	opened = append(opened, there.open(client, h.clientSpec()), there.connect(client, h.clientSpec()))
+	if err := both(ctx, at.run, there.run); err != nil {
+		return err
+	}
+	if err := h.opened(opened...); err != nil {
+		return err
+	}
+
+	var kill []pfconf.Flow
+	controlled := func(context.Context) error { return nil }
+	if control {
+		spec := h.controlSpec()
+		there := h.local.script()
+		opened := []*asked{there.open("control", spec), there.connect("control", spec)}
+		there.send("control", endpoint.ClientLine, 1)
+		there.fence()
+		there.close("control")
+		if err := there.run(ctx); err != nil {
+			return err
+		}
+		if err := h.opened(opened...); err != nil {
+			return err
+		}
+		kill = append(kill, h.controlFlow(from))
+		controlled = func(ctx context.Context) error {
+			at := h.remote.script()
+			heard := at.rest(server)
+			if err := at.run(ctx); err != nil {
+				return err
+			}
+			return h.silent(heard, "it was sent before the rule was there")
+		}
+	}
+	load := func(ctx context.Context) error { return h.load(ctx, kill...) }
+	if err := both(ctx, controlled, load); err != nil {
+		return err
+	}
+
+	there = h.local.script()
+	there.send(client, endpoint.ClientLine, 1)
+	there.fence()
+	if err := there.run(ctx); err != nil {
+		return err
+	}
+
+	at, there = h.remote.script(), h.local.script()
+	received := at.rest(server)
+	answers := there.rest(client)
+	ending := h.ending(at, there, client)
+	if err := both(ctx, at.run, there.run); err != nil {
+		return err
+	}
+	h.note(ending)
+	if err := h.judge(received, want{endpoint.ClientLine, from, to, NotDelivered, h.header(0, 1)}); err != nil {
+		return err
+	}
+	if err := h.judge(answers); err != nil {
+		return err
+	}
+	return h.judgeCounters(1, 0)
+}
+
+// echoReply plays icmp-reply-to and icmp-reply-reuse. What it proves, step by
+// step:
+//
+//  1. REMOTE has a raw ICMP socket bound to FAKE.
+//  2. Control: before the rule is there, a socket like it sends an echo
+//     request to LOCAL, whose kernel reflects it. The reply must not come back.
+//  3. The rule is loaded.
+//  4. The socket sends one echo request; reply-reuse: a second one with another id,
+//     which needs a second state for the same socket. The replies, and nothing else, are
+//     waiting at the socket, with id, sequence number and checksum, from LOCAL to FAKE.
+//  5. The rule counted each request and each reply once.
+func (h *half) echoReply(ctx context.Context, control bool) error {
+	from, to := h.ends()
+	client := "client" + h.part
+
+	spec := h.clientSpec()
+	there := h.remote.script()
+	opened := []*asked{there.open(client, spec), there.connect(client, spec)}
+	var heard *asked
+	var kill []pfconf.Flow
+	if control && h.kernel.controlReplies(h.Proto) {
+		spec := h.controlSpec()
+		opened = append(opened, there.open("control", spec), there.connect("control", spec))
+		there.send("control", endpoint.ClientLine, 1)
+		there.fence()
+		heard = there.rest("control")
+		there.close("control")
+		kill = append(kill, h.controlFlow(netip.AddrPort{}))
+	}
+	if err := there.run(ctx); err != nil {
+		return err
+	}
+	if err := h.opened(opened...); err != nil {
+		return err
+	}
+	if heard != nil {
+		if err := h.silent(heard, "LOCAL's reply came back before the rule was there"); err != nil {
+			return err
+		}
+	}
+	if err := h.load(ctx, kill...); err != nil {
+		return err
+	}
+
+	requests := uint16(1)
+	if h.mode == ReplyReuse {
+		requests = 2
+	}
+	there = h.remote.script()
+	var wants []want
+	for n := uint16(1); n <= requests; n++ {
+		there.send(client, endpoint.ClientLine, n)
+		wants = append(wants, want{endpoint.ClientLine, to, from, NoReply, h.header(1, n)})
+	}
+	there.fence()
+	returned := there.rest(client)
+	ending := h.ending(nil, there, client)
+	if err := there.run(ctx); err != nil {
+		return err
+	}
+	h.note(ending)
+	if err := h.judge(returned, wants...); err != nil {
+		return err
+	}
+	return h.judgeCounters(uint64(requests), uint64(requests))
+}

@@ -1,0 +1,244 @@
+package matrix
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+
+	"pfdivert/pfconf"
+	"pfdivert/roles/agent"
+	"pfdivert/roles/endpoint"
+)
+
+// play is one cell under way.
+type play struct {
+	Cell
+	kernel  Kernel
+	gate    *gate
+	local   side
+	remote  side
+	ended   bool     // both hosts have closed the cell's endpoints
+	labels  []string // of the rules that are loaded
+	handled []handled
+}
+
+// handled is a conversation that REMOTE's tables may still know at the end.
+type handled struct {
+	flow pfconf.Flow
+	// socket: REMOTE's TCP socket of the flow may be in TIME_WAIT.
+	socket bool
+}
+
+// half is the play of one args cell: all of an args target, or one of the two
+// cells of a reuse target.
+type half struct {
+	*play
+	mode Mode
+	// part is "" for the first cell and "-2" for a reuse target's second; it is part of the names
+	// of endpoints and rule.
+	part string
+	// client and server are the ports of the two ends, or the ids of echoes.
+	client, server uint16
+	// counters of the rule when the exchange was over.
+	counters     pfconf.Counters
+	counterKnown bool
+}
+
+// toServer tells whether the cell's server is on REMOTE and its client on LOCAL.
+func (h *half) toServer() bool { return h.mode == To || h.mode == PacketIn }
+
+// sides gives the hosts of client and server.
+func (h *half) sides() (client, server side) {
+	if h.toServer() {
+		return h.local, h.remote
+	}
+	return h.remote, h.local
+}
+
+// ends gives the conversation's two ends as LOCAL and the wire see them: the
+// client's name and the one that it talks to.
+func (h *half) ends() (client, server netip.AddrPort) {
+	c, s := h.client, h.server
+	if !h.Proto.HasPorts() {
+		c, s = 0, 0
+	}
+	switch h.mode {
+	case To:
+		return netip.AddrPortFrom(h.Local, c), netip.AddrPortFrom(h.Fake, s)
+	case PacketIn:
+		return netip.AddrPortFrom(h.Local, c), netip.AddrPortFrom(h.Remote, s)
+	case PacketOut:
+		return netip.AddrPortFrom(h.Remote, c), netip.AddrPortFrom(h.Local, s)
+	}
+	return netip.AddrPortFrom(h.Fake, c), netip.AddrPortFrom(h.Local, s)
+}
+
+// flow gives the conversation as REMOTE's state table has it.
+func (h *half) flow() pfconf.Flow {
+	client, server := h.ends()
+	f := pfconf.Flow{Family: h.Family, Proto: h.Proto, Near: client, Far: server}
+	if h.toServer() {
+		f.Near, f.Far = server, client
+	}
+	if h.Proto == pfconf.ICMP {
+		f.Echo = h.client
+	}
+	return f
+}
+
+// label is the rule's label.
+func (h *half) label() string { return h.Cell.label(h.part) }
+
+// rule gives the cell's rule.
+func (h *half) rule() pfconf.Rule {
+	client, server := h.ends()
+	r := pfconf.Rule{
+		Label: h.label(), Direction: pfconf.Out, Family: h.Family, Proto: h.Proto,
+		From: client.Addr(), To: server.Addr(), Port: server.Port(), Action: pfconf.DivertReply,
+	}
+	switch h.mode {
+	case To:
+		r.Direction, r.Action = pfconf.In, pfconf.DivertTo
+		r.Divert = h.divertAddr()
+	case PacketIn:
+		r.Direction, r.Action = pfconf.In, pfconf.DivertPacket
+		r.Divert = netip.AddrPortFrom(h.Family.Unspecified(), h.server)
+	case PacketOut:
+		r.Action = pfconf.DivertPacket
+		r.Divert = netip.AddrPortFrom(h.Family.Unspecified(), h.server)
+	}
+	return r
+}
+
+// divertAddr is where a divert-to rule delivers. Protocols without ports have
+// port 1 there: pf's grammar wants one and it means nothing.
+func (h *half) divertAddr() netip.AddrPort {
+	port := h.server
+	if !h.Proto.HasPorts() {
+		port = 1
+	}
+	return netip.AddrPortFrom(h.Family.Loopback(), port)
+}
+
+// kinds says which kind of socket plays a protocol.
+var kinds = map[pfconf.Proto]endpoint.Kind{
+	pfconf.TCP: endpoint.Stream, pfconf.UDP: endpoint.Datagram, pfconf.Raw: endpoint.RawIP, pfconf.ICMP: endpoint.Echo,
+}
+
+// serverSpec specifies the server's socket.
+func (h *half) serverSpec() endpoint.Spec {
+	client, server := h.ends()
+	s := endpoint.Spec{Kind: kinds[h.Proto], Role: endpoint.Server, Local: server, Reuse: h.part != ""}
+	if h.mode == To {
+		s.Diverted = true
+		s.Local = h.divertAddr()
+		if !h.Proto.HasPorts() {
+			s.Local = netip.AddrPortFrom(s.Local.Addr(), 0)
+			if h.kernel.RawOnFake {
+				s.Local, s.Bindany = server, true
+			}
+		}
+	}
+	if h.shared && !h.Proto.HasPorts() {
+		s.Only = client.Addr()
+		if h.mode == To {
+			s.Only = server.Addr()
+		}
+	}
+	return s
+}
+
+// clientSpec specifies the client's socket.
+func (h *half) clientSpec() endpoint.Spec {
+	client, server := h.ends()
+	s := endpoint.Spec{
+		Kind: kinds[h.Proto], Role: endpoint.Client, Local: client, Remote: server, Reuse: h.part != "",
+		Bindany: client.Addr() == h.Fake,
+	}
+	if h.Proto == pfconf.ICMP {
+		s.EchoID = h.client
+	}
+	return s
+}
+
+// controlSpec specifies a client like the cell's, of another port or id: what
+// it sends before the rule is there must not be diverted.
+func (h *half) controlSpec() endpoint.Spec {
+	s := h.clientSpec()
+	s.Local = netip.AddrPortFrom(s.Local.Addr(), 0)
+	if h.Proto == pfconf.ICMP {
+		s.EchoID = h.controlID()
+	}
+	return s
+}
+
+// controlID is the id of the control's echo. The ids of cells are ports below 32768.
+func (h *half) controlID() uint16 { return h.client | 1<<15 }
+
+// controlFlow is the control's conversation on REMOTE; local is the name that its
+// socket got.
+func (h *half) controlFlow(local netip.AddrPort) pfconf.Flow {
+	f := h.flow()
+	port := local.Port()
+	if !h.Proto.HasPorts() {
+		port = 0
+	}
+	if h.toServer() {
+		f.Far = netip.AddrPortFrom(f.Far.Addr(), port)
+	} else {
+		f.Near = netip.AddrPortFrom(f.Near.Addr(), port)
+	}
+	if h.Proto == pfconf.ICMP {
+		f.Echo = h.controlID()
+	}
+	return f
+}
+
+// load puts the rule in force, in place of the target's former one, and
+// forgets states of the control before.
+func (h *half) load(ctx context.Context, kill ...pfconf.Flow) error {
+	c := agent.Change{Kill: kill, Add: []pfconf.Rule{h.rule()}, Remove: h.labels}
+	if err := h.gate.load(ctx, c); err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		var fault *agent.Fault
+		if asFault(err, &fault) {
+			return broken(RuleRefused, "remote: %s", fault.Text)
+		}
+		return connectionError("remote", err)
+	}
+	h.labels = []string{h.label()}
+	h.handled = append(h.handled, handled{h.flow(), h.Proto == pfconf.TCP})
+	return nil
+}
+
+// both runs two things at the same time and gives the first's error before the
+// second's.
+func both(ctx context.Context, a, b func(context.Context) error) error {
+	var errB error
+	var wg sync.WaitGroup
+	wg.Go(func() { errB = b(ctx) })
+	errA := a(ctx)
+	wg.Wait()
+	if errA != nil {
+		return errA
+	}
+	return errB
+}
+
+// end closes the cell on both hosts and removes what it left in REMOTE's
+// tables: states, and sockets in TIME_WAIT.
+func (p *play) end(ctx context.Context, local, remote *script) error {
+	for _, h := range p.handled {
+		if h.socket {
+			remote.drop(h.flow.Near, h.flow.Far)
+			local.drop(h.flow.Far, h.flow.Near)
+		}
+		remote.kill(h.flow)
+	}
+	local.end()
+	remote.end()
+	p.ended = true
+	return both(ctx, remote.run, local.run)
+}

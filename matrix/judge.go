@@ -1,0 +1,161 @@
+package matrix
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"pfdivert/pfconf"
+	"pfdivert/roles/agent"
+	"pfdivert/roles/endpoint"
+)
+
+func asFault(err error, f **agent.Fault) bool { return errors.As(err, f) }
+
+// want is a message that must have arrived, alone.
+type want struct {
+	line     string
+	from, to netip.AddrPort // to is not looked at when it is invalid
+	missing  string         // the reason code when it has not arrived
+	echo     *endpoint.EchoHeader
+}
+
+// judge compares what a socket received with what it must have received, in order.
+func (h *half) judge(a *asked, wants ...want) error {
+	if a.Fault != nil && !lost[a.Fault.Code] {
+		return broken(QuestionFailed, "%s: %s", a.where, a.Fault.Text)
+	}
+	got := a.Messages
+	for i, w := range wants {
+		if i >= len(got) {
+			detail := fmt.Sprintf("%s: nothing arrived, %q from %v was due", a.where, w.line, w.from)
+			if i > 0 {
+				detail = fmt.Sprintf("%s: %d of %d messages arrived", a.where, i, len(wants))
+			}
+			if a.Fault != nil {
+				detail += " (" + a.Fault.Text + ")"
+			} else if a.Text != "" {
+				detail += " (" + a.Text + ")"
+			}
+			return failed(w.missing, "%s%s", detail, h.counted())
+		}
+		if err := judgeMessage(a.where, got[i], w); err != nil {
+			return err
+		}
+	}
+	if extra := len(got) - len(wants); extra > 0 {
+		m := got[len(wants)]
+		return failed(Duplicate, "%s: %d more than was sent, the first %q from %v", a.where, extra, m.Data, m.From)
+	}
+	return nil
+}
+
+// judgeMessage compares one message.
+func judgeMessage(where string, m endpoint.Message, w want) error {
+	switch {
+	case string(m.Data) != w.line:
+		reason := WrongData
+		if w.line == endpoint.PacketLine && string(m.Data) == endpoint.ClientLine {
+			reason = NotRewritten
+		}
+		return failed(reason, "%s: received %q, not %q", where, m.Data, w.line)
+	case m.From != w.from:
+		return failed(WrongAddress, "%s: received from %v, not %v", where, m.From, w.from)
+	case w.to.IsValid() && m.To != w.to:
+		return failed(WrongAddress, "%s: the destination is shown as %v, not %v", where, m.To, w.to)
+	case w.echo != nil && m.Echo == nil:
+		return failed(WrongData, "%s: received no ICMP header", where)
+	case w.echo != nil && *m.Echo != *w.echo:
+		return failed(WrongData, "%s: received %+v, not %+v", where, *m.Echo, *w.echo)
+	}
+	return nil
+}
+
+// silent judges that a socket has received nothing of a control.
+func (h *half) silent(a *asked, what string) error {
+	if a.Fault != nil && !lost[a.Fault.Code] {
+		return broken(QuestionFailed, "%s: %s", a.where, a.Fault.Text)
+	}
+	if got := a.Messages; len(got) > 0 {
+		return failed(ControlDelivered, "%s: received %q from %v: %s", a.where, got[0].Data, got[0].From, what)
+	}
+	return nil
+}
+
+// opened judges that the endpoints could be opened and connected. A port that is
+// taken is worth another try with other ports; what else the kernel refuses
+// is its fault only where it must let a foreign address be bound.
+func (h *half) opened(steps ...*asked) error {
+	for _, a := range steps {
+		if a.Fault == nil {
+			continue
+		}
+		bindany := a.spec != nil && a.spec.Bindany
+		switch code := a.Fault.Code; {
+		case code == "EADDRINUSE" && h.part == "":
+			return &portTakenError{a.where + ": " + a.Fault.Text}
+		case code == "EADDRINUSE":
+			return failed(PortBlocked, "%s: the first cell's socket blocks the port: %s", a.where, a.Fault.Text)
+		case code == "EADDRNOTAVAIL" && bindany:
+			return failed(NoBindany, "%s: the kernel does not let a foreign address be bound: %s", a.where, a.Fault.Text)
+		case code == "EADDRNOTAVAIL" && a.do == agent.Connect && h.part != "":
+			return failed(PortBlocked, "%s: the first cell's socket blocks the flow: %s", a.where, a.Fault.Text)
+		case (code == "ENETUNREACH" || code == "EHOSTUNREACH") && a.host == "local":
+			return broken(LocalRoute, "%s: LOCAL has no route: %s", a.where, a.Fault.Text)
+		case (code == "ENETUNREACH" || code == "EHOSTUNREACH") && a.bound:
+			return failed(NoBindany, "%s: the kernel does not let a socket with a foreign address connect: %s", a.where, a.Fault.Text)
+		default:
+			return broken(SocketFailed, "%s: %s", a.where, a.Fault.Text)
+		}
+	}
+	return nil
+}
+
+// portTakenError: a planned port is in use by somebody else.
+type portTakenError struct{ detail string }
+
+func (e *portTakenError) Error() string { return e.detail }
+
+// counted says for the detail of a failure how far the packets came by the
+// rule's counters.
+func (h *half) counted() string {
+	c := h.counters
+	switch {
+	case !h.counterKnown:
+		return ""
+	case c.Matched == 0 && c.States == 0:
+		return "; REMOTE's rule matched no packet"
+	case c.Done < c.Matched:
+		return fmt.Sprintf("; REMOTE's rule matched %d packets and its action found no socket for %d", c.Matched, c.Matched-c.Done)
+	case h.mode == Reply || h.mode == ReplyTo || h.mode == ReplyReuse:
+		return fmt.Sprintf("; REMOTE's rule matched %d packets on their way out and %d came back", c.Matched, c.Replies)
+	}
+	return fmt.Sprintf("; REMOTE's rule matched %d packets", c.Matched)
+}
+
+// judgeCounters judges that the rule's own counters moved by the packets of the
+// cell: sent is how many the client sent past the rule, answered how many came
+// back to it. TCP's numbers are the least that an exchange needs.
+func (h *half) judgeCounters(sent, answered uint64) error {
+	c, k := h.counters, h.kernel
+	atLeast := h.Proto == pfconf.TCP || !k.CountsPackets
+	bad := func(what string, n, want uint64) error {
+		if n == want || atLeast && n > want {
+			return nil
+		}
+		return failed(NotCounted, "remote: rule %s: %s is %d, not %d", h.label(), what, n, want)
+	}
+	if h.rule().Action == pfconf.DivertPacket && !k.CountsDiverted {
+		return bad("the number of states it created", c.States, 1)
+	}
+	if err := bad("the number of packets it matched", c.Matched, sent); err != nil {
+		return err
+	}
+	if err := bad("the number of packets its action served", c.Done, sent); err != nil {
+		return err
+	}
+	if h.rule().Action == pfconf.DivertReply && k.RepliesNeedRule {
+		return bad("the number of replies it brought back", c.Replies, answered)
+	}
+	return nil
+}

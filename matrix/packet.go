@@ -1,0 +1,117 @@
+package matrix
+
+import (
+	"context"
+	"net/netip"
+
+	"pfdivert/pfconf"
+	"pfdivert/roles/endpoint"
+)
+
+// packet plays udp-packet-in and udp-packet-out. What it proves, step by step:
+//
+//  1. The server's socket is open, the client's, and on REMOTE the divert socket.
+//  2. Control: before the rule is there, a client like the cell's sends the same.
+//     It must arrive at the server as it was sent, and the divert socket must not see it.
+//  3. The rule is loaded.
+//  4. The client sends one datagram. Exactly that one is waiting at the divert
+//     socket, with the addresses of the flow; the packet role rewrites its payload and
+//     sends it on.
+//  5. Exactly the rewritten one is then waiting at the server, from the client.
+//     The rule did not see it a second time: nothing else is waiting at the divert socket.
+//  6. The rule counted one packet (or one state, where it counts no packets).
+func (h *half) packet(ctx context.Context, control bool) error {
+	clientSide, serverSide := h.sides()
+	from, to := h.ends()
+	divert := h.remote.script()
+	opened := []*asked{divert.open("packet", endpoint.Spec{
+		Kind: endpoint.Divert, Role: endpoint.Packet, Local: netip.AddrPortFrom(h.Family.Unspecified(), h.server),
+	})}
+	at, there := divert, h.local.script()
+	if serverSide != h.remote {
+		at, there = there, at
+	}
+	opened = append(opened, at.open("server", h.serverSpec()))
+	opened = append(opened, there.open("client", h.clientSpec()), there.connect("client", h.clientSpec()))
+	if err := both(ctx, at.run, there.run); err != nil {
+		return err
+	}
+	if err := h.opened(opened...); err != nil {
+		return err
+	}
+
+	var kill []pfconf.Flow
+	controlled := func(context.Context) error { return nil }
+	if control {
+		spec := h.controlSpec()
+		there := clientSide.script()
+		opened := []*asked{there.open("control", spec), there.connect("control", spec)}
+		there.send("control", endpoint.ClientLine, 0)
+		there.fence()
+		there.close("control")
+		if err := there.run(ctx); err != nil {
+			return err
+		}
+		if err := h.opened(opened...); err != nil {
+			return err
+		}
+		local := opened[1].Local
+		kill = append(kill, h.controlFlow(local))
+		controlled = func(ctx context.Context) error {
+			at, divert := serverSide.script(), h.remote.script()
+			arrived, diverted := at.rest("server"), divert.rest("packet")
+			if err := both(ctx, at.run, divert.run); err != nil {
+				return err
+			}
+			if err := h.silent(diverted, "the divert socket saw it before the rule was there"); err != nil {
+				return err
+			}
+			return h.judge(arrived, want{line: endpoint.ClientLine, from: local, missing: ControlLost})
+		}
+	}
+	load := func(ctx context.Context) error { return h.load(ctx, kill...) }
+	if err := both(ctx, controlled, load); err != nil {
+		return err
+	}
+
+	there = clientSide.script()
+	there.send("client", endpoint.ClientLine, 0)
+	there.fence()
+	if err := there.run(ctx); err != nil {
+		return err
+	}
+
+	divert = h.remote.script()
+	seen := divert.receive("packet")
+	sent := divert.relay("packet", endpoint.ClientLine, endpoint.PacketLine)
+	divert.fence()
+	again := divert.rest("packet")
+	if err := divert.run(ctx); err != nil {
+		return err
+	}
+
+	at, there = serverSide.script(), clientSide.script()
+	received := at.rest("server")
+	ending := h.ending(at, there, "client")
+	if err := both(ctx, at.run, there.run); err != nil {
+		return err
+	}
+	h.note(ending)
+	arrived := want{line: endpoint.PacketLine, from: from, missing: NotReinjected}
+	if seen.Fault != nil && len(received.Messages) > 0 {
+		return failed(NotRewritten, "%s: the packet passed the divert socket by and arrived as %q%s", received.where, received.Messages[0].Data, h.counted())
+	}
+	if err := h.judge(seen, want{line: endpoint.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
+		return err
+	}
+	if sent.Fault != nil {
+		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Fault.Text)
+	}
+	if err := h.judge(received, arrived); err != nil {
+		return err
+	}
+	if err := h.judge(again); err != nil {
+		return err
+	}
+	return h.judgeCounters(1, 0)
+}

@@ -1,0 +1,119 @@
+package matrix
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"pfdivert/pfconf"
+	"pfdivert/roles/agent"
+)
+
+// cellTimeout is the last resort: nothing in a cell waits by the clock, so only a host that
+// hangs can take so long.
+const cellTimeout = 20 * time.Second
+
+// portTries is how often a cell is played again because a planned port was in
+// use on a host.
+const portTries = 5
+
+// playTarget plays a target and judges it.
+func (r *runner) playTarget(ctx context.Context, t Target) Result {
+	start := time.Now()
+	if s := r.skip(t); s != nil {
+		return s.result(t, start)
+	}
+	var err error
+	var p *play
+	for range portTries {
+		p, err = r.playCell(ctx, t)
+		var taken *portTakenError
+		if !errors.As(err, &taken) {
+			break
+		}
+		err = broken(SocketFailed, "%v; %d ports were tried", taken, portTries)
+	}
+	if err == nil {
+		res := Result{Name: t.Name, Verdict: Pass, Seconds: time.Since(start).Seconds()}
+		if r.opt.Transcripts {
+			res.Transcript = p.transcript(ctx)
+		}
+		return res
+	}
+	var f *finding
+	if !errors.As(err, &f) {
+		f = &finding{Error, TimedOut, err.Error()}
+		if r.ctx.Err() != nil {
+			f = &finding{Error, Interrupted, "the run was stopped: " + context.Cause(r.ctx).Error()}
+		}
+	}
+	res := f.result(t, start)
+	res.Transcript = p.transcript(ctx)
+	return res
+}
+
+// playCell plays a target once, with a fresh cell.
+func (r *runner) playCell(ctx context.Context, t Target) (*play, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, cellTimeout, fmt.Errorf("the cell did not end within %v", cellTimeout))
+	defer cancel()
+	c := r.space.Cell(t)
+	p := &play{Cell: c, kernel: r.kernel, gate: r.gate,
+		local:  side{"local", r.hosts.Local, c.Session, t.Family},
+		remote: side{"remote", r.hosts.Remote, c.Session, t.Family}}
+	if err := r.turns.take(ctx, c.turn); err != nil {
+		return p, err
+	}
+	defer r.turns.give(c.turn)
+	r.gate.enter()
+	err := p.run(ctx)
+	r.gate.leave(ctx, p.labels...)
+
+	// What is left is closed and forgotten whatever became of the cell; that this
+	// failed is worth telling only when nothing else did.
+	if ended := p.end(ctx, p.local.script(), p.remote.script()); err == nil && ended != nil {
+		err = ended
+	}
+	return p, err
+}
+
+// play plays the cell.
+func (p *play) run(ctx context.Context) error {
+	h := &half{play: p, mode: p.First, client: p.Client, server: p.Server}
+	return h.run(ctx, true)
+}
+
+// play plays an args cell, with or without its control.
+func (h *half) run(ctx context.Context, control bool) error {
+	switch {
+	case h.mode == PacketIn || h.mode == PacketOut:
+		return h.packet(ctx, control)
+	case h.Proto == pfconf.TCP:
+		return h.stream(ctx, control)
+	case h.Proto == pfconf.ICMP && h.mode == To:
+		return h.echoTo(ctx, control)
+	case h.Proto == pfconf.ICMP:
+		return h.echoReply(ctx, control)
+	}
+	return h.datagram(ctx, control)
+}
+
+// transcript gets what the cell's endpoints logged.
+func (p *play) transcript(ctx context.Context) []Transcript {
+	var all []Transcript
+	for _, s := range []side{p.local, p.remote} {
+		entries, err := s.host.Log(ctx, p.Session)
+		if err != nil {
+			entries = []agent.Entry{{End: "agent", Text: "no transcript: " + err.Error() + "\n"}}
+		}
+		for _, e := range entries {
+			all = append(all, Transcript{s.name, e.End, e.Text})
+		}
+	}
+	return all
+}
+
+// result makes the finding a result.
+func (f *finding) result(t Target, start time.Time) Result {
+	return Result{Name: t.Name, Verdict: f.verdict, Reason: f.reason, Detail: f.detail, Seconds: time.Since(start).Seconds()}
+}

@@ -1,0 +1,160 @@
+package matrix
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"pfdivert/pfconf"
+	"pfdivert/roles/agent"
+)
+
+// Hosts are the agents on the two hosts.
+type Hosts struct {
+	Local, Remote *agent.Conn
+}
+
+// Options say how a run is done.
+type Options struct {
+	// Families has the addresses of the families that both hosts have. NoFamily
+	// says of the others how it is known that one lacks it.
+	Families map[pfconf.Family]Addresses
+	NoFamily map[pfconf.Family]string
+	// Parallel is how many targets are played at the same time, 0 for all.
+	Parallel int
+	// Transcripts are wanted of passed cells too.
+	Transcripts bool
+	// Trace is the command to run endpoints under, empty for none.
+	Trace string
+	// Rounds is how many echoes make a fence (see endpoint.Fence).
+	Rounds int
+	// Omit leaves pieces of REMOTE's set-up out on purpose, for tests.
+	Omit []string
+}
+
+// Facts is what preparing the hosts found out about the kernel under test.
+type Facts struct {
+	Firewall string
+	Kernel   string // uname's release
+	System   string
+}
+
+// runner is a run under way.
+type runner struct {
+	ctx    context.Context
+	hosts  Hosts
+	opt    Options
+	facts  agent.Facts
+	kernel Kernel
+	space  *Space
+	gate   *gate
+	turns  turns
+}
+
+// Run prepares the hosts, plays the targets and calls done for each as it
+// ends, from several goroutines at once. The results are in the order of the
+// targets. An error means that the run could not begin.
+func Run(ctx context.Context, hosts Hosts, targets []Target, opt Options, done func(Result)) ([]Result, error) {
+	r := &runner{ctx: ctx, hosts: hosts, opt: opt, space: NewSpace(opt.Families)}
+	if err := r.prepare(targets); err != nil {
+		return nil, err
+	}
+	results := make([]Result, len(targets))
+	parallel := opt.Parallel
+	if parallel <= 0 || parallel > len(targets) {
+		parallel = len(targets)
+	}
+	next := make(chan int)
+	var players sync.WaitGroup
+	for range parallel {
+		players.Go(func() {
+			for i := range next {
+				results[i] = r.playTarget(ctx, targets[i])
+				done(results[i])
+			}
+		})
+	}
+	for i := range targets {
+		next <- i
+	}
+	close(next)
+	players.Wait()
+	return results, nil
+}
+
+// prepare makes the hosts LOCAL and REMOTE.
+func (r *runner) prepare(targets []Target) error {
+	var here, there []agent.Path
+	setup := agent.Setup{Rounds: r.opt.Rounds, Trace: r.opt.Trace}
+	for _, f := range pfconf.Families {
+		a, ok := r.opt.Families[f]
+		if !ok {
+			continue
+		}
+		if err := a.Validate(); err != nil {
+			return err
+		}
+		here = append(here, agent.Path{Here: a.Local, There: a.Remote})
+		there = append(there, agent.Path{Here: a.Remote, There: a.Local})
+		setup.Fakes = append(setup.Fakes, a.Fakes.Masked())
+	}
+	local, remote := setup, setup
+	local.Paths, remote.Paths = here, there
+	remote.Remote, remote.Omit = true, r.opt.Omit
+	for _, t := range targets {
+		if need := t.need(); need != "" && !slices.Contains(remote.Needs, need) {
+			remote.Needs = append(remote.Needs, need)
+		}
+	}
+	err := both(r.ctx,
+		func(ctx context.Context) error {
+			_, err := r.hosts.Local.Setup(ctx, local)
+			return wrap("local", err)
+		},
+		func(ctx context.Context) (err error) {
+			r.facts, err = r.hosts.Remote.Setup(ctx, remote)
+			return wrap("remote", err)
+		})
+	if err != nil {
+		return err
+	}
+	var ok bool
+	if r.kernel, ok = KernelOf(r.facts.Firewall); !ok {
+		return fmt.Errorf("remote: what to expect of a kernel with %q is not known", r.facts.Firewall)
+	}
+	r.gate = &gate{change: r.hosts.Remote.Change, together: !r.facts.KeepsCounters}
+	return nil
+}
+
+func wrap(host string, err error) error {
+	if err != nil {
+		return fmt.Errorf("%s: %w", host, err)
+	}
+	return nil
+}
+
+// skip tells whether the target can't be played, and why.
+func (r *runner) skip(t Target) *finding {
+	if why, missing := r.opt.NoFamily[t.Family]; missing {
+		return &finding{Skip, NoFamily, why}
+	}
+	if len(r.facts.Owned) > 0 {
+		return &finding{Error, FakeOwned, fmt.Sprintf("REMOTE has FAKE configured (%v): cells would pass without being diverted", r.facts.Owned)}
+	}
+	if why, missing := r.facts.Missing[t.need()]; missing {
+		return &finding{Skip, NoFeature, why}
+	}
+	return nil
+}
+
+// need is what the target needs of the kernel beyond a packet filter.
+func (t Target) need() string {
+	switch {
+	case t.First == PacketIn || t.First == PacketOut:
+		return agent.NeedPacket
+	case t.Proto.HasPorts() && (t.First == To || t.Second == To):
+		return agent.NeedStream
+	}
+	return ""
+}

@@ -1,0 +1,141 @@
+package matrix
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"sync/atomic"
+
+	"pfdivert/pfconf"
+)
+
+// Addresses are the addresses of a run in one family.
+type Addresses struct {
+	// Local and Remote are the hosts' real addresses.
+	Local, Remote netip.Addr
+	// Locals and Fakes are where cells get theirs from. A prefix of one address
+	// is that address for all; with more, every cell has its own.
+	Locals, Fakes netip.Prefix
+}
+
+// Validate says what is wrong with the addresses.
+func (a Addresses) Validate() error {
+	f := pfconf.FamilyOf(a.Local)
+	for _, x := range []struct {
+		name string
+		addr netip.Addr
+	}{{"LOCAL", a.Local}, {"REMOTE", a.Remote}, {"FAKE", a.Fakes.Addr()}, {"the cells' LOCAL", a.Locals.Addr()}} {
+		switch {
+		case !x.addr.IsValid():
+			return fmt.Errorf("%v: no %s address is given", f, x.name)
+		case pfconf.FamilyOf(x.addr) != f || x.addr.Zone() != "" || x.addr.IsUnspecified() || x.addr.IsMulticast() || x.addr.IsLoopback():
+			return fmt.Errorf("%v: %v can't be the %s address", f, x.addr, x.name)
+		}
+	}
+	switch {
+	case a.Local == a.Remote:
+		return fmt.Errorf("%v: LOCAL and REMOTE are both %v", f, a.Local)
+	case a.Fakes.Contains(a.Local) || a.Fakes.Contains(a.Remote):
+		return fmt.Errorf("%v: FAKE (%v) must not be an address of LOCAL (%v) or REMOTE (%v)", f, a.Fakes, a.Local, a.Remote)
+	}
+	return nil
+}
+
+// Ports of cells lie below the ranges from which Linux (32768 on) and FreeBSD and the
+// BSDs' high range (49152 on) give out ports by themselves. OpenBSD's begins at
+// 1024: a port that is taken there makes the cell be played again.
+const (
+	clientPorts = 8000  // first port of the clients
+	serverPorts = 20000 // first port of the servers
+	portsEach   = 12000
+)
+
+// Space gives out the addresses, ports and ids of cells, each fresh until the
+// largest prefix or port range is used up.
+type Space struct {
+	families map[pfconf.Family]Addresses
+	run      string
+	offset   uint64 // where this run begins in the port ranges
+	n        atomic.Uint64
+}
+
+// NewSpace makes the space of a run. Runs begin at different ports, so that the
+// last one's TIME_WAIT sockets on a real host do not meet the next one.
+func NewSpace(families map[pfconf.Family]Addresses) *Space {
+	return &Space{
+		families: families,
+		run:      fmt.Sprintf("%06x", rand.Uint32N(1<<24)),
+		offset:   rand.Uint64N(portsEach),
+	}
+}
+
+// Cell is what one play of a target uses.
+type Cell struct {
+	Target
+	// Session names the cell on the agents.
+	Session string
+	Local   netip.Addr
+	Remote  netip.Addr
+	Fake    netip.Addr
+	// Client and Server are the ports of the two ends; the first cell of a reuse
+	// target has them this way round. Portless protocols use them as ids.
+	Client, Server uint16
+	// shared: other cells may have the same LOCAL, so that their raw packets are
+	// heard as well and must be told apart by FAKE.
+	shared bool
+	// turn is a key; cells with the same one must not be played at the same
+	// time. Empty: any time.
+	turn string
+	run  string
+}
+
+// Cell gives the target addresses, ports and ids.
+func (s *Space) Cell(t Target) Cell {
+	n := s.n.Add(1)
+	a := s.families[t.Family]
+	port := uint16((s.offset + n) % portsEach)
+	c := Cell{
+		Target:  t,
+		Session: fmt.Sprintf("%s#%d", t.Name, n),
+		Local:   nth(a.Locals, n),
+		Remote:  a.Remote,
+		Fake:    nth(a.Fakes, n),
+		Client:  clientPorts + port,
+		Server:  serverPorts + port,
+		shared:  a.Locals.IsSingleIP(),
+		run:     fmt.Sprintf("%s-%d", s.run, n),
+	}
+	if !t.Proto.HasPorts() && a.Fakes.IsSingleIP() {
+		c.turn = fmt.Sprintf("%v %v", t.Family, t.Proto)
+	}
+	return c
+}
+
+// label is the label of the cell's rule; part tells the two rules of a reuse
+// target apart.
+func (c Cell) label(part string) string {
+	return fmt.Sprintf("%s-%s%s", pfconf.LabelPrefix, c.run, part)
+}
+
+// nth gives the nth address of a prefix, counted round and leaving out the
+// first and the last, which may mean a network and a broadcast address.
+func nth(p netip.Prefix, n uint64) netip.Addr {
+	bits := p.Addr().BitLen() - p.Bits()
+	if bits == 0 {
+		return p.Addr()
+	}
+	if bits == 1 {
+		n %= 2
+	} else {
+		n = 1 + n%(1<<min(bits, 48)-2)
+	}
+	if p.Addr().Is4() {
+		b := p.Masked().Addr().As4()
+		binary.BigEndian.PutUint32(b[:], binary.BigEndian.Uint32(b[:])+uint32(n))
+		return netip.AddrFrom4(b)
+	}
+	b := p.Masked().Addr().As16()
+	binary.BigEndian.PutUint64(b[8:], binary.BigEndian.Uint64(b[8:])+n)
+	return netip.AddrFrom16(b)
+}

@@ -1,0 +1,165 @@
+package matrix
+
+import (
+	"context"
+
+	"pfdivert/pfconf"
+	"pfdivert/roles/agent"
+	"pfdivert/roles/endpoint"
+)
+
+// stream plays a TCP cell (tcp-to, tcp-reply). What it proves, step by step:
+//
+//  1. The server listens: with divert-to on REMOTE's loopback address, with
+//     divert-reply on LOCAL.
+//  2. Control: before the rule is there, a client like the cell's tries to connect. It
+//     must not succeed, and nothing may wait at the listener (where the kernel
+//     needs the rule for that).
+//  3. The rule is loaded.
+//  4. The client connects and writes its line.
+//  5. The server accepts. The accepted socket's own name is what the client
+//     connected to (FAKE, with divert-to) and its peer the client (FAKE, with
+//     divert-reply). It writes its line, reads the client's and closes first.
+//  6. The client reads the server's line and then the end, and closes.
+//  7. No further connection waits at the server; the connection that closed first is in
+//     TIME_WAIT there. The rule counted the client's packets, and those that
+//     came back for divert-reply.
+func (h *half) stream(ctx context.Context, control bool) error {
+	clientSide, serverSide := h.sides()
+	from, to := h.ends()
+	client, server := "client"+h.part, "server"+h.part
+
+	at := serverSide.script()
+	opened := at.open(server, h.serverSpec())
+	if err := at.run(ctx); err != nil {
+		return err
+	}
+	if err := h.opened(opened); err != nil {
+		return err
+	}
+
+	var kill []pfconf.Flow
+	controlled := func(context.Context) error { return nil }
+	if control && (h.mode == To || h.kernel.controlReplies(h.Proto)) {
+		var err error
+		if kill, controlled, err = h.streamControl(ctx, server); err != nil {
+			return err
+		}
+	}
+	load := func(ctx context.Context) error { return h.load(ctx, kill...) }
+	if err := both(ctx, controlled, load); err != nil {
+		return err
+	}
+
+	spec := h.clientSpec()
+	there := clientSide.script()
+	ready := []*asked{there.open(client, spec), there.connect(client, spec)}
+	there.fence()
+	connected := there.connected(client)
+	there.send(client, endpoint.ClientLine, 0)
+	there.fence()
+	if err := there.run(ctx); err != nil {
+		return err
+	}
+	if err := h.opened(ready...); err != nil {
+		return err
+	}
+
+	at = serverSide.script()
+	accepted := at.accept(server)
+	at.send(server, endpoint.ServerLine, 0)
+	serverRead := at.receive(server)
+	at.closeConn(server)
+	at.fence()
+	if err := at.run(ctx); err != nil {
+		return err
+	}
+
+	there = clientSide.script()
+	clientRead := there.receive(client)
+	clientEnd := there.receive(client)
+	there.closeConn(client)
+	there.fence()
+	if err := there.run(ctx); err != nil {
+		return err
+	}
+
+	at, there = serverSide.script(), clientSide.script()
+	rest := at.rest(server)
+	waiting := at.tcpState(to, from)
+	at.close(server)
+	ending := h.ending(at, there, client)
+	if err := both(ctx, at.run, there.run); err != nil {
+		return err
+	}
+	h.note(ending)
+
+	switch {
+	case accepted.Fault != nil && connected.Fault != nil:
+		return failed(NotDelivered, "%s: the connection to %v was not answered (%s)%s", connected.where, to, connected.Fault.Text, h.counted())
+	case connected.Fault != nil:
+		return failed(NoReply, "%s: the server accepted, and the client does not know (%s)%s", connected.where, connected.Fault.Text, h.counted())
+	case accepted.Fault != nil:
+		return failed(NotDelivered, "%s: the client is connected to %v, and not with the server (%s)%s", accepted.where, to, accepted.Fault.Text, h.counted())
+	case accepted.Local != to:
+		return failed(WrongAddress, "%s: the accepted socket's own name is %v, not %v", accepted.where, accepted.Local, to)
+	case accepted.Peer != from:
+		return failed(WrongAddress, "%s: the accepted socket's peer is %v, not %v", accepted.where, accepted.Peer, from)
+	}
+	if err := h.judge(serverRead, want{line: endpoint.ClientLine, missing: NotDelivered, from: from}); err != nil {
+		return err
+	}
+	if err := h.judge(clientRead, want{line: endpoint.ServerLine, missing: NoReply, from: to}); err != nil {
+		return err
+	}
+	if clientEnd.Fault == nil {
+		return failed(Duplicate, "%s: read %q after the server's line", clientEnd.where, clientEnd.Messages[0].Data)
+	}
+	if clientEnd.Fault.Code != agent.CodeEOF {
+		return failed(NoReply, "%s: the end of the stream did not come: %s", clientEnd.where, clientEnd.Fault.Text)
+	}
+	if err := h.judge(rest); err != nil {
+		return err
+	}
+	if waiting.Fault != nil {
+		return failed(StateMissing, "%s: the server closed first and its socket is not in TIME_WAIT: %s", waiting.where, waiting.Fault.Text)
+	}
+	// SYN, ACK and data, FIN or what carries it: an exchange needs three packets
+	// of the client, and two that come back.
+	if err := h.judgeCounters(3, 2); err != nil {
+		return err
+	}
+	return h.judgeEnding(ending)
+}
+
+// streamControl tries to connect before the rule is there. See datagramControl for
+// what it gives.
+func (h *half) streamControl(ctx context.Context, server string) ([]pfconf.Flow, func(context.Context) error, error) {
+	clientSide, serverSide := h.sides()
+	spec := h.controlSpec()
+	there := clientSide.script()
+	opened := []*asked{there.open("control", spec), there.connect("control", spec)}
+	there.fence()
+	connected := there.connected("control")
+	there.close("control")
+	if err := there.run(ctx); err != nil {
+		return nil, nil, err
+	}
+	if err := h.opened(opened...); err != nil {
+		return nil, nil, err
+	}
+	if connected.Fault == nil {
+		return nil, nil, failed(ControlDelivered, "%s: connected before the rule was there", connected.where)
+	}
+	if h.mode == Reply && connected.Fault.Code != agent.CodeNothing {
+		return nil, nil, failed(ControlDelivered, "%s: got an answer before the rule was there: %s", connected.where, connected.Fault.Text)
+	}
+	return []pfconf.Flow{h.controlFlow(opened[1].Local)}, func(ctx context.Context) error {
+		at := serverSide.script()
+		heard := at.rest(server)
+		if err := at.run(ctx); err != nil {
+			return err
+		}
+		return h.silent(heard, "it connected before the rule was there")
+	}, nil
+}

@@ -1,0 +1,165 @@
+// Package matrix has the targets of the suite, what each expects of which
+// kernel, and how a cell is played against two hosts and judged.
+package matrix
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"pfdivert/pfconf"
+)
+
+// Mode is what is diverted in a cell and how far its exchange goes.
+type Mode string
+
+// The modes, by the suite's names.
+const (
+	To         Mode = "to"          // divert-to
+	Reply      Mode = "reply"       // divert-reply, nothing comes back but TCP's own packets
+	ReplyTo    Mode = "reply-to"    // divert-reply, and an answer that must arrive
+	ReplyReuse Mode = "reply-reuse" // two echo requests with different ids through one socket
+	PacketIn   Mode = "packet-in"   // divert-packet on the way in
+	PacketOut  Mode = "packet-out"  // divert-packet on the way out
+)
+
+// Target is one target of the suite: one cell of the matrix.
+type Target struct {
+	Name   string
+	Family pfconf.Family
+	Proto  pfconf.Proto
+	// First is the mode of an args target and of a reuse target's first cell;
+	// Second of a reuse target's second cell, empty for args targets.
+	First, Second Mode
+}
+
+// Kind is the target's name without its family: the row of the matrix.
+func (t Target) Kind() string { return strings.TrimPrefix(t.Name, t.Family.String()+"-") }
+
+// reuse tells whether the target plays two cells.
+func (t Target) reuse() bool { return t.Second != "" }
+
+// argsModes are the args targets of each protocol, in the suite's order.
+var argsModes = []struct {
+	proto pfconf.Proto
+	modes []Mode
+}{
+	{pfconf.TCP, []Mode{To, Reply}},
+	{pfconf.UDP, []Mode{To, Reply, ReplyTo}},
+	{pfconf.Raw, []Mode{To, Reply, ReplyTo}},
+	{pfconf.ICMP, []Mode{To, ReplyTo, ReplyReuse}},
+	{pfconf.UDP, []Mode{PacketIn, PacketOut}},
+}
+
+// Targets lists the suite's targets in the order of its Makefile: family by
+// family, the args targets first.
+func Targets() []Target {
+	var all []Target
+	for _, f := range pfconf.Families {
+		for _, a := range argsModes {
+			for _, m := range a.modes {
+				all = append(all, Target{fmt.Sprintf("%v-args-%v-%s", f, a.proto, m), f, a.proto, m, ""})
+			}
+		}
+	}
+	return all
+}
+
+// proofs says what the play of a mode proves, for people; the protocol's part
+// comes from Proves.
+var proofs = map[Mode]string{
+	To:         "divert-to hands what LOCAL sends to FAKE to a socket on REMOTE's loopback, with FAKE as its destination",
+	Reply:      "divert-reply brings what belongs to a socket bound to FAKE back to it",
+	ReplyTo:    "divert-reply brings LOCAL's answer to FAKE to the socket on REMOTE that is bound to it",
+	ReplyReuse: "one socket bound to FAKE gets the replies of two echo ids: the second needs a second state",
+	PacketIn:   "divert-packet hands a datagram for REMOTE to the divert socket and delivers what comes back rewritten",
+	PacketOut:  "divert-packet hands a datagram that leaves REMOTE to the divert socket and sends on what comes back rewritten",
+}
+
+// Proves says in a sentence what the target proves.
+func (t Target) Proves() string {
+	s := fmt.Sprintf("%v %v: %s", t.Family, t.Proto, proofs[t.First])
+	if t.reuse() {
+		s = fmt.Sprintf("%v %v: %s works after %s with the same addresses and the ports swapped; the first's state does not interfere",
+			t.Family, t.Proto, t.Second, t.First)
+	}
+	return s
+}
+
+// Select gives the targets that match one of the patterns (path.Match's: '*', '?',
+// '[…]'), in the order of Targets; all without a pattern. A pattern that
+// matches nothing is an error that names what comes nearest.
+func Select(patterns []string) ([]Target, error) {
+	all := Targets()
+	if len(patterns) == 0 {
+		return all, nil
+	}
+	wanted := make([]bool, len(all))
+	for _, p := range patterns {
+		found := false
+		for i, t := range all {
+			ok, err := path.Match(p, t.Name)
+			if err != nil {
+				return nil, fmt.Errorf("pattern %q: %w", p, err)
+			}
+			if ok || p == "run-"+t.Name {
+				wanted[i], found = true, true
+			}
+		}
+		if !found {
+			return nil, &NoTargetError{Pattern: p, Nearest: Nearest(p, names(all))}
+		}
+	}
+	var some []Target
+	for i, t := range all {
+		if wanted[i] {
+			some = append(some, t)
+		}
+	}
+	return some, nil
+}
+
+func names(targets []Target) []string {
+	s := make([]string, len(targets))
+	for i, t := range targets {
+		s[i] = t.Name
+	}
+	return s
+}
+
+// NoTargetError says that a pattern matches no target.
+type NoTargetError struct{ Pattern, Nearest string }
+
+func (e *NoTargetError) Error() string { return fmt.Sprintf("no target matches %q", e.Pattern) }
+
+// Hint names the nearest target.
+func (e *NoTargetError) Hint() string {
+	return fmt.Sprintf("the nearest is %s; 'pfdivert list' shows all", e.Nearest)
+}
+
+// Nearest gives the one of the names that the fewest edits turn word into.
+func Nearest(word string, names []string) string {
+	return slices.MinFunc(names, func(a, b string) int { return edits(word, a) - edits(word, b) })
+}
+
+// edits is the Levenshtein distance in bytes.
+func edits(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
