@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -14,16 +15,10 @@ import (
 )
 
 // echo is a client that sends echo requests and takes their replies, or a
-// server that takes requests and leaves the reply to its kernel.
+// server that takes requests and leaves the replies to the kernel.
 type echo struct {
 	*socket
 	proto uint8
-	last  *lastEcho // what a server received last
-}
-
-type lastEcho struct {
-	from netip.AddrPort
-	EchoHeader
 }
 
 func openEcho(s Spec, log *transcript) (Endpoint, error) {
@@ -61,34 +56,24 @@ func (e *echo) wanted() uint8 {
 // Connect connects the socket to its peer's address.
 func (e *echo) Connect() error { return e.connectRaw() }
 
-// Send sends an echo request, and a server the reply to the last request.
+// Send sends an echo request.
 func (e *echo) Send(data []byte, seq uint16) error {
-	m := icmp.Message{Type: ipv4.ICMPTypeEcho}
+	if e.spec.Role == Server {
+		return errors.New("send: echo replies are the kernel's")
+	}
+	m := icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: int(e.spec.EchoID + seq - 1), Seq: int(seq), Data: data}}
 	if e.proto == unix.IPPROTO_ICMPV6 {
 		m.Type = ipv6.ICMPTypeEchoRequest
 	}
-	body := &icmp.Echo{ID: int(e.spec.EchoID + seq - 1), Seq: int(seq), Data: data}
-	var to netip.AddrPort
-	if e.spec.Role == Server {
-		if e.last == nil {
-			return fmt.Errorf("send: no request was received that could be answered")
-		}
-		to, body.ID, body.Seq = e.last.from, int(e.last.ID), int(e.last.Seq)
-		m.Type = ipv4.ICMPTypeEchoReply
-		if e.proto == unix.IPPROTO_ICMPV6 {
-			m.Type = ipv6.ICMPTypeEchoReply
-		}
-	}
-	m.Body = body
 	// The kernel fills an ICMPv6 checksum in (RFC 3542, 3.1).
 	b, err := m.Marshal(nil)
 	if err != nil {
 		return fmt.Errorf("echo message: %w", err)
 	}
-	if err := e.sendMessage(b, to); err != nil {
+	if err := e.sendMessage(b, netip.AddrPort{}); err != nil {
 		return err
 	}
-	h, _, _ := e.parse(b, to, to)
+	h, _, _ := e.parse(b, e.local, e.peer)
 	e.logMessage(">>>", h, data)
 	return nil
 }
@@ -103,9 +88,6 @@ func (e *echo) Receive(deadline time.Time) (Message, error) {
 		h, data, ok := e.parse(b, from, to)
 		if !ok || h.Type != e.wanted() || e.spec.Role == Client && h.ID-h.Seq+1 != e.spec.EchoID {
 			continue
-		}
-		if e.spec.Role == Server {
-			e.last = &lastEcho{from, h}
 		}
 		m := Message{Data: bounded(data), From: from, To: to, Echo: &h}
 		e.logReceived(m)

@@ -278,3 +278,23 @@ func alive(pid int) bool {
 	_, state, _ := strings.Cut(string(b), ") ")
 	return !strings.HasPrefix(state, "Z") && !strings.HasPrefix(state, "X")
 }
+
+func BenchmarkLab(b *testing.B) {
+	labtest.Need(b)
+	ctx := context.Background()
+	for b.Loop() {
+		local, remote, err := startLab(ctx)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, l := range []*linked{local, remote} {
+			l.Write.Close()
+		}
+		for _, l := range []*linked{local, remote} {
+			if err := l.Wait(ctx); err != nil {
+				b.Fatal(err)
+			}
+			l.Read.Close()
+		}
+	}
+}

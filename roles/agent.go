@@ -1,0 +1,67 @@
+package roles
+
+import (
+	"context"
+	"errors"
+	"os"
+	"syscall"
+	"time"
+
+	"pfdivert/roles/agent"
+	"pfdivert/roles/host"
+	"pfdivert/roles/lab"
+)
+
+// heartbeat is how often the orchestrator shows an agent that it lives; an
+// agent that has seen nothing for agentPatience undoes what it did and ends.
+const (
+	heartbeat     = 5 * time.Second
+	agentPatience = 4 * heartbeat
+)
+
+var agentRole = Role{
+	Name: "agent", Hidden: true, Summary: "work on a host for an orchestrator that holds the other end of standard input and output",
+	Help: "Exit status: 0 when all was undone, 2 otherwise.",
+	run:  runAgent,
+}
+
+func runAgent(ctx context.Context, c *call) (int, error) {
+	f := c.flags()
+	var opt agent.Options
+	labSettings := f.String("lab", "", "be LOCAL of a lab with these settings, and start REMOTE's agent")
+	labRemote := f.Bool("lab-remote", false, "be REMOTE of a lab")
+	if err := c.parse(f); err != nil {
+		return exitError, err
+	}
+	if err := c.noArgs(f); err != nil {
+		return exitError, err
+	}
+	opt.Heartbeat = agentPatience
+	switch {
+	case *labSettings != "":
+		remote, err := host.StartRemoteAgent(ctx, *labSettings, []string{"agent", "-lab-remote"})
+		if err != nil {
+			opt.Hello.Failed = agent.FaultOf(err)
+			break
+		}
+		opt.Hello.NoFamily = remote.Lab.Missing
+		defer func() {
+			end, cancel := context.WithTimeout(context.Background(), agentPatience)
+			defer cancel()
+			_ = remote.Close(end) // what went wrong there is on its standard error
+		}()
+		opt.Interface = lab.LocalInterface
+	case *labRemote:
+		opt.Interface = lab.RemoteInterface
+	default:
+		var err error
+		if opt.Hello.SHA256, err = ownSum(); err != nil {
+			return exitError, err
+		}
+	}
+	opt.Ephemeral = opt.Interface != ""
+	if err := agent.Serve(ctx, c.In, c.Out, opt); err != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, os.ErrClosed) {
+		return exitError, err
+	}
+	return exitOK, nil
+}

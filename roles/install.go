@@ -1,0 +1,46 @@
+package roles
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+var installRole = Role{
+	Name: "install", Usage: "DIR", Summary: "make symlinks to this program in DIR, one for each role",
+	Help: `Links that point here already are left alone; any other file of such a name is
+an error and nothing is overwritten.
+
+Exit status: 0, or 2 when a link could not be made.`,
+}
+
+func init() { installRole.run = runInstall }
+
+func runInstall(_ context.Context, c *call) (int, error) {
+	f := c.flags()
+	if err := c.parse(f); err != nil {
+		return exitError, err
+	}
+	if f.NArg() != 1 {
+		return exitError, hinted{fmt.Errorf("install needs one folder, not %d", f.NArg()), "pfdivert install /usr/local/bin"}
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return exitError, fmt.Errorf("the own executable: %w", err)
+	}
+	for _, r := range all() {
+		if !r.Link {
+			continue
+		}
+		link := filepath.Join(f.Arg(0), r.Name)
+		if err := os.Symlink(exe, link); err != nil {
+			if to, readErr := os.Readlink(link); readErr == nil && to == exe {
+				continue
+			}
+			return exitError, hinted{err, "choose a folder of its own for the links, for instance " + filepath.Join(f.Arg(0), "pfdivert")}
+		}
+		fmt.Fprintln(c.Out, link)
+	}
+	return exitOK, nil
+}

@@ -1,0 +1,212 @@
+package roles
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"pfdivert/matrix"
+	"pfdivert/roles/report"
+)
+
+var orchestratorRole = Role{
+	Name: "run", Usage: "[FLAGS] [PATTERN...]", Summary: "run the targets that match, or all, and judge the kernel",
+	Help: `Patterns are names of targets with '*', '?' and '[...]'; 'pfdivert list' shows
+the names. Without REMOTE_SSH the targets run between two network namespaces of
+this machine.
+
+Environment: KTRACE is a command to run each endpoint under (strace, ktrace),
+its traces come into the folder of -o; SUDO a command that makes root (sudo,
+doas). NO_COLOR leaves colours out.
+
+Exit status: 0 when every target is PASS, XFAIL or SKIP; 1 when one is FAIL or
+XPASS; 2 when one is ERROR, or the run could not start or was interrupted.`,
+}
+
+func init() { orchestratorRole.run = runOrchestrator }
+
+// runFlags are the orchestrator's flags.
+type runFlags struct {
+	json     string
+	out      string
+	parallel int
+	single   bool
+	omit     string
+}
+
+func runOrchestrator(ctx context.Context, c *call) (int, error) {
+	f := c.flags()
+	var o runFlags
+	f.StringVar(&o.json, "json", "", "write the results as JSON to `FILE`, '-' for standard output")
+	f.StringVar(&o.out, "o", "", "keep each target's transcripts (and traces) in the folder `DIR`")
+	f.IntVar(&o.parallel, "parallel", 0, "play at most `N` targets at the same time; 0: all")
+	f.BoolVar(&o.single, "single", false, "one LOCAL and one FAKE address per family in the lab, as OpenBSD's suite has them")
+	if err := c.parse(f); err != nil {
+		return exitError, err
+	}
+	if o.parallel < 0 {
+		return exitError, hinted{fmt.Errorf("-parallel %d: there is no such number of targets", o.parallel), "0 plays all at once, 1 one after the other"}
+	}
+	targets, err := matrix.Select(f.Args())
+	if err != nil {
+		return exitError, err
+	}
+	if err := o.check(c); err != nil {
+		return exitError, err
+	}
+	if again, err := withSudo(c); again {
+		return exitError, err
+	}
+	return c.playRun(ctx, targets, o)
+}
+
+// check finds out before a run whether its results can be kept.
+func (o *runFlags) check(c *call) error {
+	if c.Getenv("KTRACE") != "" && o.out == "" {
+		o.out = "out"
+	}
+	if o.out != "" {
+		if err := os.MkdirAll(o.out, 0o755); err != nil {
+			return hinted{fmt.Errorf("output folder: %w", err), "choose another folder with -o"}
+		}
+		probe, err := os.CreateTemp(o.out, ".writable-")
+		if err != nil {
+			return hinted{fmt.Errorf("output folder: %w", err), "choose another folder with -o"}
+		}
+		probe.Close()
+		os.Remove(probe.Name())
+	}
+	return nil
+}
+
+// playRun runs the targets and reports.
+func (c *call) playRun(ctx context.Context, targets []matrix.Target, o runFlags) (int, error) {
+	// Opened before the run: a run whose results can't be kept is in vain.
+	jsonTo, err := c.openJSON(o.json)
+	if err != nil {
+		return exitError, err
+	}
+	if jsonTo != nil {
+		defer jsonTo.Close()
+	}
+	text := c.Out
+	if o.json == "-" {
+		text = c.Err
+	}
+	style := report.StyleOf(text, c.Getenv)
+
+	run := report.Run{Version: c.version, Started: time.Now()}
+	for _, t := range targets {
+		run.Targets = append(run.Targets, t.Name)
+	}
+	pair, err := reachLab(ctx, o)
+	if err != nil {
+		return exitError, err
+	}
+	defer pair.close()
+	pair.describe(&run)
+
+	opt := pair.options
+	opt.Parallel, opt.Transcripts, opt.Trace = o.parallel, o.out != "", c.Getenv("KTRACE")
+	progress := report.NewProgress(text, len(targets), style.Live)
+	results, err := matrix.Run(ctx, pair.hosts, targets, opt, progress.Done)
+	progress.Finish()
+	if err != nil {
+		return exitError, pair.explain(err)
+	}
+	run.Seconds = time.Since(run.Started).Seconds()
+	if ctx.Err() != nil {
+		run.Interrupted = true
+		results = finished(results)
+	}
+	if err := report.WriteText(text, style, run, results); err != nil {
+		return exitError, err
+	}
+	if jsonTo != nil {
+		if err := report.WriteJSON(jsonTo, run, results); err != nil {
+			return exitError, fmt.Errorf("results: %w", err)
+		}
+	}
+	if o.out != "" {
+		if err := keep(o.out, results); err != nil {
+			return exitError, err
+		}
+	}
+	if tail := pair.stderr(); tail != "" {
+		fmt.Fprintf(c.Err, "the agents said:\n%s", tail)
+	}
+	if run.Interrupted {
+		return exitError, nil
+	}
+	var verdicts []matrix.Verdict
+	for _, r := range results {
+		verdicts = append(verdicts, r.Verdict)
+	}
+	return matrix.ExitStatus(verdicts...), nil
+}
+
+// finished leaves out the targets that an interrupted run did not get to judge.
+func finished(results []matrix.Result) []matrix.Result {
+	var done []matrix.Result
+	for _, r := range results {
+		if r.Name != "" && r.Reason != matrix.Interrupted {
+			done = append(done, r)
+		}
+	}
+	return done
+}
+
+// openJSON opens where the JSON goes, nil for nowhere.
+func (c *call) openJSON(name string) (io.WriteCloser, error) {
+	switch name {
+	case "":
+		return nil, nil
+	case "-":
+		return nopCloser{c.Out}, nil
+	}
+	f, err := os.Create(name)
+	if err != nil {
+		return nil, hinted{fmt.Errorf("results: %w", err), "choose another file with -json"}
+	}
+	return f, nil
+}
+
+type nopCloser struct{ io.Writer }
+
+func (nopCloser) Close() error { return nil }
+
+// keep writes the transcripts: DIR/TARGET/HOST-ENDPOINT.
+func keep(dir string, results []matrix.Result) error {
+	var errs []error
+	for _, r := range results {
+		folder := filepath.Join(dir, r.Name)
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			return fmt.Errorf("transcripts: %w", err)
+		}
+		for _, t := range r.Transcript {
+			// The names are this program's own, but they came from another host.
+			name := strings.Map(fileLetter, t.Host+"-"+t.Name)
+			if !strings.Contains(name, ".") {
+				name += ".log"
+			}
+			errs = append(errs, os.WriteFile(filepath.Join(folder, name), []byte(t.Text), 0o644))
+		}
+		errs = append(errs, os.WriteFile(filepath.Join(folder, "verdict"), []byte(r.String()+"\n"), 0o644))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("transcripts: %w", err)
+	}
+	return nil
+}
+
+func fileLetter(r rune) rune {
+	if 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '.' {
+		return r
+	}
+	return '_'
+}

@@ -1,0 +1,54 @@
+package roles
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"pfdivert/pfconf"
+	"pfdivert/roles/endpoint"
+)
+
+var packetRole = Role{
+	Name: "packet", Usage: "[FLAGS] PORT", Link: true,
+	Summary: "take a packet from divert port PORT, rewrite 'Client' to 'Packet', send it on",
+	Help: `PORT is the divert port of a divert-packet rule; on Linux the number of a
+netfilter queue.
+
+` + handHelp,
+	run: runPacket,
+}
+
+func runPacket(_ context.Context, c *call) (int, error) {
+	f := c.flags()
+	six := f.Bool("6", false, "IPv6")
+	timeout := f.Duration("timeout", handTimeout, "give up after this `TIME`")
+	if err := c.parse(f); err != nil {
+		return exitError, err
+	}
+	var port uint16
+	if n, err := fmt.Sscan(f.Arg(0), &port); n != 1 || err != nil || port == 0 || f.NArg() != 1 {
+		return exitError, hinted{fmt.Errorf("packet needs one divert port between 1 and 65535, not %q", f.Args()), "pfdivert packet 666"}
+	}
+	family := pfconf.Inet
+	if *six {
+		family = pfconf.Inet6
+	}
+	e, err := endpoint.Open(endpoint.Spec{Kind: endpoint.Divert, Role: endpoint.Packet, Local: netip.AddrPortFrom(family.Unspecified(), port)}, c.Out)
+	if err != nil {
+		return exitError, err
+	}
+	defer e.Close()
+	var s chain
+	s.do("receive", func() error { _, err := e.Receive(time.Now().Add(*timeout)); return err })
+	s.do("send on", func() error {
+		_, err := e.Relay([]byte(endpoint.ClientLine), []byte(endpoint.PacketLine))
+		return err
+	})
+	if s.err != nil {
+		tell(c.Err, s.err)
+		return exitFail, nil
+	}
+	return exitOK, nil
+}

@@ -1,0 +1,123 @@
+package roles
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"pfdivert/pfconf"
+	"pfdivert/pfconf/nft"
+	"pfdivert/pfconf/pf"
+	"pfdivert/roles/agent"
+)
+
+var pfSetupRole = Role{
+	Name: "pf-setup", Usage: "[FLAGS]", Link: true,
+	Summary: "load one divert rule into this host's packet filter, until interrupted",
+	Help: `The rule is loaded into pf's anchor "regress" or into a table of its own in
+nftables. It stays until the role is interrupted (Ctrl-C, SIGTERM); then its
+counters are shown and what was there before is put back.
+
+Exit status: 0 when all was put back, 2 otherwise.`,
+	run: runPFSetup,
+}
+
+func runPFSetup(ctx context.Context, c *call) (int, error) {
+	f := c.flags()
+	r := pfconf.Rule{Label: pfconf.LabelPrefix, Action: pfconf.DivertTo, Proto: pfconf.TCP}
+	f.TextVar(&r.Action, "action", pfconf.DivertTo, "divert-to, divert-reply or divert-packet")
+	f.TextVar(&r.Proto, "proto", pfconf.TCP, "tcp, udp, rip (raw IP, protocol 254) or icmp")
+	f.TextVar(&r.From, "from", netip.Addr{}, "source `ADDRESS` of the flow: LOCAL, or FAKE with divert-reply")
+	f.TextVar(&r.To, "to", netip.Addr{}, "destination `ADDRESS` of the flow: FAKE, or LOCAL with divert-reply")
+	port := f.Uint("port", 0, "destination port of the flow (tcp, udp)")
+	divert := f.Uint("divert-port", 0, "port of the socket on the loopback address, the flow's port if not given; with divert-packet the divert port")
+	out := f.Bool("out", false, "divert-packet on the way out; on the way in otherwise")
+	dry := f.Bool("n", false, "print what would be loaded, for pf and for nftables, and load nothing")
+	if err := c.parse(f); err != nil {
+		return exitError, err
+	}
+	if err := c.noArgs(f); err != nil {
+		return exitError, err
+	}
+	if *port > 65535 || *divert > 65535 {
+		return exitError, hinted{fmt.Errorf("port %d does not exist", max(*port, *divert)), "ports go up to 65535"}
+	}
+	complete(&r, uint16(*port), uint16(*divert), *out)
+	if err := r.Validate(); err != nil {
+		return exitError, hinted{err, "pfdivert pf-setup -proto tcp -from 10.188.1.1 -to 10.188.2.9 -port 4000"}
+	}
+	rules := []pfconf.Rule{r}
+	fakes := []netip.Prefix{fakeOf(r)}
+	fmt.Fprintf(c.Out, "# pf.conf, anchor \"regress\"\n%s\n", pf.Text(r))
+	if *dry {
+		fmt.Fprintf(c.Out, "\n# nftables, as 'nft list table inet %s' shows it\n%s", nft.TableName, nft.Render(rules, nft.Config{Fakes: fakes}))
+		return exitOK, nil
+	}
+	fw, err := agent.OpenFilter(ctx, &agent.Setup{Fakes: fakes}, agent.Options{}, &agent.Facts{})
+	if err != nil {
+		return exitError, err
+	}
+	err = fw.Load(ctx, rules)
+	if err == nil {
+		fmt.Fprintf(c.Out, "loaded; interrupt to put back what was there before\n")
+		<-ctx.Done()
+		err = counted(fw, c, r)
+	}
+	if closed := fw.Close(context.WithoutCancel(ctx)); err == nil {
+		err = closed
+	}
+	if err != nil {
+		return exitError, err
+	}
+	return exitOK, nil
+}
+
+// complete fills in what follows from the action.
+func complete(r *pfconf.Rule, port, divert uint16, out bool) {
+	r.Port, r.Direction = port, pfconf.In
+	if r.From.IsValid() {
+		r.Family = pfconf.FamilyOf(r.From)
+	}
+	switch r.Action {
+	case pfconf.DivertTo:
+		if divert == 0 {
+			divert = max(port, 1) // pf's grammar wants a port for every protocol
+		}
+		r.Divert = netip.AddrPortFrom(r.Family.Loopback(), divert)
+	case pfconf.DivertReply:
+		r.Direction = pfconf.Out
+	case pfconf.DivertPacket:
+		r.Divert = netip.AddrPortFrom(netip.Addr{}, divert)
+		if out {
+			r.Direction = pfconf.Out
+		}
+	}
+}
+
+// fakeOf gives the rule's foreign address as a prefix.
+func fakeOf(r pfconf.Rule) netip.Prefix {
+	a := r.To
+	if r.Action == pfconf.DivertReply {
+		a = r.From
+	}
+	return netip.PrefixFrom(a, a.BitLen())
+}
+
+// counted prints what the rule counted.
+func counted(fw pfconf.Firewall, c *call, r pfconf.Rule) error {
+	m, err := fw.Counters(context.Background(), []string{r.Label})
+	if err != nil {
+		return err
+	}
+	n := m[r.Label]
+	parts := []string{fmt.Sprintf("matched %d packets, its action served %d", n.Matched, n.Done)}
+	if n.Replies > 0 {
+		parts = append(parts, fmt.Sprintf("%d came back", n.Replies))
+	}
+	if n.States > 0 {
+		parts = append(parts, fmt.Sprintf("%d states", n.States))
+	}
+	fmt.Fprintf(c.Out, "%s: the rule %s\n", fw.Name(), strings.Join(parts, ", "))
+	return nil
+}

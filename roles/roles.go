@@ -1,0 +1,208 @@
+// Package roles has the parts that the program can play: each role's flags,
+// help and wiring.
+package roles
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"pfdivert/matrix"
+)
+
+// Role is one part.
+type Role struct {
+	Name    string
+	Usage   string // what comes after the name
+	Summary string // one line
+	Help    string // the rest, with the exit status
+	// Link: 'pfdivert install' makes a symlink of this name.
+	Link bool
+	// Hidden roles are for the program itself.
+	Hidden bool
+	run    func(ctx context.Context, c *call) (int, error)
+}
+
+// Standard is the process's own environment.
+func Standard() IO {
+	return IO{os.Stdin, os.Stdout, os.Stderr, os.Getenv}
+}
+
+// IO is what a role reads from and writes to.
+type IO struct {
+	In       io.Reader
+	Out, Err io.Writer
+	Getenv   func(string) string
+}
+
+// call is one start of a role.
+type call struct {
+	IO
+	role    *Role
+	version string
+	args    []string
+}
+
+// The exit statuses of the orchestrator; the other roles have 0, 1 and 2 too.
+const (
+	exitOK    = 0
+	exitFail  = 1
+	exitError = 2
+)
+
+// all lists the roles in the order in which help shows them.
+func all() []*Role {
+	return []*Role{
+		&orchestratorRole, &listRole, &labRole,
+		&serverRole, &clientRole, &packetRole, &pfSetupRole,
+		&installRole, &versionRole, &helpRole, &agentRole,
+	}
+}
+
+func find(name string) *Role {
+	for _, r := range all() {
+		if r.Name == name {
+			return r
+		}
+	}
+	return nil
+}
+
+// Main plays the role that args ask for and returns the exit status.
+func Main(version string, args []string, std IO) int {
+	role, rest, err := pick(args)
+	if err == nil {
+		var status int
+		if status, err = play(role, version, rest, std); err == nil {
+			return status
+		}
+	}
+	tell(std.Err, err)
+	return exitError
+}
+
+// pick finds the role: by the name that the program was started under, else by the
+// first argument; else it is the orchestrator's, and all arguments are its.
+func pick(args []string) (*Role, []string, error) {
+	if len(args) == 0 {
+		return &orchestratorRole, nil, nil
+	}
+	base := strings.TrimPrefix(filepath.Base(args[0]), "pfdivert-")
+	if r := find(base); r != nil && !r.Hidden {
+		return r, args[1:], nil
+	}
+	if len(args) == 1 || strings.HasPrefix(args[1], "-") && args[1] != "-h" && args[1] != "-help" && args[1] != "--help" {
+		return &orchestratorRole, args[1:], nil
+	}
+	switch args[1] {
+	case "-h", "-help", "--help":
+		return &helpRole, nil, nil
+	case "orchestrator":
+		return &orchestratorRole, args[2:], nil
+	}
+	if r := find(args[1]); r != nil {
+		return r, args[2:], nil
+	}
+	var names []string
+	for _, r := range all() {
+		if !r.Hidden {
+			names = append(names, r.Name)
+		}
+	}
+	return nil, nil, hinted{
+		fmt.Errorf("there is no role %q", args[1]),
+		fmt.Sprintf("the nearest is '%s'; 'pfdivert help' shows all, 'pfdivert run %s' plays targets of that name", matrix.Nearest(args[1], names), args[1]),
+	}
+}
+
+// play plays the role until it ends or a signal ends it.
+func play(role *Role, version string, args []string, std IO) (int, error) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	if !role.Hidden { // an agent undoes what it did before it ends, whoever hangs up
+		signal.Notify(signals, syscall.SIGHUP)
+	}
+	go func() {
+		select {
+		case s := <-signals:
+			cancel(interrupted{s})
+		case <-ctx.Done():
+		}
+	}()
+	status, err := role.run(ctx, &call{std, role, version, args})
+	if errors.Is(err, flag.ErrHelp) {
+		return exitOK, nil
+	}
+	return status, err
+}
+
+// interrupted is the cause of a context that a signal ended.
+type interrupted struct{ signal os.Signal }
+
+func (i interrupted) Error() string { return i.signal.String() }
+
+// hinted is an error with what to do about it.
+type hinted struct {
+	error
+	hint string
+}
+
+func (h hinted) Hint() string  { return h.hint }
+func (h hinted) Unwrap() error { return h.error }
+
+// tell prints an error for a person.
+func tell(w io.Writer, err error) {
+	fmt.Fprintf(w, "error: %v\n", err)
+	var h interface{ Hint() string }
+	if errors.As(err, &h) && h.Hint() != "" {
+		fmt.Fprintf(w, "hint: %s\n", h.Hint())
+	}
+}
+
+// flags makes the role's flag set.
+func (c *call) flags() *flag.FlagSet {
+	f := flag.NewFlagSet(c.role.Name, flag.ContinueOnError)
+	f.SetOutput(io.Discard)
+	return f
+}
+
+// parse parses the arguments. -h prints the role's help and gives
+// flag.ErrHelp; an unknown flag is an error that names the nearest.
+func (c *call) parse(f *flag.FlagSet) error {
+	err := f.Parse(c.args)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, flag.ErrHelp):
+		c.role.help(c.Out, f)
+		return err
+	}
+	hint := fmt.Sprintf("'pfdivert %s -h' shows what it takes", c.role.Name)
+	if _, name, ok := strings.Cut(err.Error(), "flag provided but not defined: -"); ok {
+		var known []string
+		f.VisitAll(func(g *flag.Flag) { known = append(known, g.Name) })
+		if len(known) > 0 {
+			hint = fmt.Sprintf("the nearest is -%s; %s", matrix.Nearest(strings.TrimLeft(name, "-"), known), hint)
+		}
+		err = fmt.Errorf("%s has no flag -%s", c.role.Name, strings.TrimLeft(name, "-"))
+	}
+	return hinted{err, hint}
+}
+
+// noArgs refuses arguments that are left after the flags.
+func (c *call) noArgs(f *flag.FlagSet) error {
+	if f.NArg() == 0 {
+		return nil
+	}
+	return hinted{fmt.Errorf("%s takes no argument %q", c.role.Name, f.Arg(0)), fmt.Sprintf("'pfdivert %s -h' shows what it takes", c.role.Name)}
+}

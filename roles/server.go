@@ -1,0 +1,81 @@
+package roles
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"pfdivert/roles/endpoint"
+)
+
+var serverRole = Role{
+	Name: "server", Usage: "[FLAGS]", Link: true,
+	Summary: "wait for a client's line, and answer",
+	Help: `With divert-to the server runs on the host that filters: -diverted, bound to the
+address and port that the rule diverts to (on Linux a raw or ICMP server is bound to
+FAKE, with -bindany). A TCP server always writes its line and closes first; the
+others answer with -answer.
+
+` + handHelp,
+	run: runServer,
+}
+
+func runServer(_ context.Context, c *call) (int, error) {
+	f := c.flags()
+	var h handFlags
+	h.add(f)
+	diverted := f.Bool("diverted", false, "packets for a foreign address will be diverted here")
+	answer := f.Bool("answer", false, "answer to whom the line came from (udp, rip)")
+	if err := c.parse(f); err != nil {
+		return exitError, err
+	}
+	if err := c.noArgs(f); err != nil {
+		return exitError, err
+	}
+	proto, err := protocol(h.proto)
+	if err != nil {
+		return exitError, err
+	}
+	if !h.bind.IsValid() {
+		return exitError, hinted{errors.New("server needs an address to bind"), "pfdivert server -bind 127.0.0.1:4000 -diverted"}
+	}
+	e, err := endpoint.Open(endpoint.Spec{
+		Kind: handKinds[proto], Role: endpoint.Server, Local: h.bind, Bindany: h.bindany, Diverted: *diverted,
+	}, c.Out)
+	if err != nil {
+		return exitError, err
+	}
+	defer e.Close()
+	deadline := time.Now().Add(h.timeout)
+	var s chain
+	if handKinds[proto] == endpoint.Stream {
+		s.do("accept", func() error { return e.Accept(deadline) })
+		s.do("send", func() error { return e.Send([]byte(endpoint.ServerLine), 0) })
+		s.do("receive", func() error { return receiveClient(e, deadline) })
+		s.do("close", e.CloseConn)
+	} else {
+		s.do("receive", func() error { return receiveClient(e, deadline) })
+		if *answer {
+			s.do("send", func() error { return e.Send([]byte(endpoint.ServerLine), 0) })
+		}
+	}
+	if s.err != nil {
+		tell(c.Err, s.err)
+		return exitFail, nil
+	}
+	return exitOK, nil
+}
+
+// receiveClient receives one message, which must be the client's line or what a packet
+// role made of it.
+func receiveClient(e endpoint.Endpoint, deadline time.Time) error {
+	m, err := e.Receive(deadline)
+	if err != nil {
+		return err
+	}
+	if s := string(m.Data); s != endpoint.ClientLine && s != endpoint.PacketLine {
+		return fmt.Errorf("received %q, neither a client's nor a packet role's line", s)
+	}
+	return nil
+}
