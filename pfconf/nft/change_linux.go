@@ -174,9 +174,6 @@ func (f *Firewall) check(p *plan, c *change) ([][]kernelRule, error) {
 			return nil, fmt.Errorf("add rule %q: a rule with this label is loaded", r.Label)
 		}
 		added[r.Label] = true
-		if !slices.Contains(f.families, r.Family) {
-			return nil, fmt.Errorf("add rule %q: no %v prefix is diverted on this host", r.Label, r.Family)
-		}
 		xt := false
 		if r.Action == pfconf.DivertPacket {
 			var err error
@@ -187,6 +184,9 @@ func (f *Firewall) check(p *plan, c *change) ([][]kernelRule, error) {
 		var err error
 		if compiled[i], err = f.config.compile(r, xt); err != nil {
 			return nil, err
+		}
+		if !slices.Contains(f.families, r.Family) {
+			return nil, fmt.Errorf("add rule %q: no %v prefix is diverted on this host", r.Label, r.Family)
 		}
 	}
 	return compiled, nil

@@ -9,10 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/vishvananda/netlink"
 
 	"pfdivert/pfconf"
-	"pfdivert/roles/lab/labtest"
 )
 
 // everyRule has a rule of each kind for both families.
@@ -62,17 +60,20 @@ func testConfig() Config {
 
 // What Render says is what the kernel has been given, in nft(8)'s words.
 func TestRenderIsWhatNftLists(t *testing.T) {
-	labtest.Need(t)
+	remote := newNamespace(t)
 	nft, err := exec.LookPath("nft")
 	if err != nil && os.Getenv("CI") != "true" {
 		t.Skip("needs nft(8) to compare with")
 	}
-	f := open(t, testConfig())
+	f := remote.open(t, testConfig())
 	rules := everyRule()
 	if err := f.Load(t.Context(), rules); err != nil {
 		t.Fatal(err)
 	}
-	listed, err := exec.Command(nft, "list", "table", "inet", TableName).Output()
+	var listed []byte
+	remote.do(t, func() {
+		listed, err = exec.Command(nft, "list", "table", "inet", TableName).Output()
+	})
 	if err != nil {
 		t.Fatalf("nft list: %v\n%s", err, listed)
 	}
@@ -89,27 +90,4 @@ func TestRenderIsWhatNftLists(t *testing.T) {
 	if diff := cmp.Diff(strings.Split(got, "\n"), strings.Split(want, "\n")); diff != "" {
 		t.Errorf("nft list (-) and Render (+) differ:\n%s", diff)
 	}
-}
-
-// open opens the firewall of the test's namespace, which it gives a loopback
-// interface.
-func open(t testing.TB, c Config) *Firewall {
-	t.Helper()
-	loopback, err := netlink.LinkByName("lo")
-	if err == nil {
-		err = netlink.LinkSetUp(loopback)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	f, err := Open(t.Context(), c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := f.Close(t.Context()); err != nil {
-			t.Error(err)
-		}
-	})
-	return f
 }

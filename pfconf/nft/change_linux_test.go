@@ -1,0 +1,438 @@
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf"
+)
+
+// inForce are the comments of the table's rules, sorted.
+func (f *Firewall) inForce(t testing.TB) []string {
+	t.Helper()
+	f.rx.mu.Lock()
+	defer f.rx.mu.Unlock()
+	var comments []string
+	check(t, f.rx.dumpRules(func(m message) {
+		if c := commentOf(m); c != "" {
+			comments = append(comments, c)
+		}
+	}))
+	slices.Sort(comments)
+	return comments
+}
+
+func wantInForce(t *testing.T, f *Firewall, want ...string) {
+	t.Helper()
+	slices.Sort(want)
+	if diff := cmp.Diff(want, f.inForce(t)); diff != "" {
+		t.Errorf("rules in force (- want, + got):\n%s", diff)
+	}
+}
+
+// numbered are n divert-to rules for UDP.
+func numbered(prefix string, n int) (rules []pfconf.Rule, labels []string) {
+	for i := range n {
+		r := toRule(pfconf.Inet, pfconf.UDP, uint16(8000+i))
+		r.Label = fmt.Sprintf("%s-%s-%d", pfconf.LabelPrefix, prefix, i)
+		rules, labels = append(rules, r), append(labels, r.Label)
+	}
+	return rules, labels
+}
+
+func TestChangeRefuses(t *testing.T) {
+	f := newNamespace(t).open(t, testConfig())
+	rules, labels := numbered("a", 3)
+	check(t, f.Change(t.Context(), rules[:2], nil))
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	in := replyRule(pfconf.Inet, pfconf.TCP, 1)
+	in.Direction = pfconf.In
+	for name, c := range map[string]struct {
+		ctx    context.Context
+		add    []pfconf.Rule
+		remove []string
+		want   string
+	}{
+		"a label that is there":         {t.Context(), rules[1:], nil, `add rule "regress-a-1": a rule with this label is loaded`},
+		"a label twice":                 {t.Context(), []pfconf.Rule{rules[2], rules[2]}, nil, "label is loaded"},
+		"removing nothing":              {t.Context(), rules[2:], []string{"regress-none"}, `remove rule "regress-none": no such rule`},
+		"removing twice":                {t.Context(), nil, []string{labels[0], labels[0]}, "no such rule"},
+		"a rule that is no rule":        {t.Context(), []pfconf.Rule{rules[2], {Label: "regress-x"}}, nil, "no direction"},
+		"divert-reply of what comes in": {t.Context(), []pfconf.Rule{in}, nil, "goes out"},
+		"a caller that has gone":        {cancelled, rules[2:], nil, "context canceled"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := f.Change(c.ctx, c.add, c.remove)
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+			wantInForce(t, f, labels[:2]...)
+		})
+	}
+}
+
+// What several callers want goes into one transaction; the one whom the kernel
+// refuses gets the error, wholly, and the others their rules.
+func TestOneBadChange(t *testing.T) {
+	f := newNamespace(t).open(t, testConfig())
+	rules, labels := numbered("a", 5)
+	check(t, f.Change(t.Context(), rules[:2], nil))
+	// Somebody else removes a rule of ours.
+	r := f.rx.transaction()
+	r.delRule(f.rules[labels[0]].parts[0])
+	check(t, f.rx.commitAll(r))
+
+	good := &change{ctx: t.Context(), add: rules[2:3]}
+	bad := &change{ctx: t.Context(), add: rules[3:4], remove: labels[:1]}
+	late := &change{ctx: t.Context(), add: rules[4:5], remove: labels[1:2]}
+	generation := f.generation(t)
+	f.commitChanges([]*change{good, bad, late})
+	if good.err != nil || late.err != nil || !errors.Is(bad.err, unix.ENOENT) {
+		t.Errorf("errors %v, %v, %v: want only the second, %v", good.err, bad.err, late.err, unix.ENOENT)
+	}
+	if n := f.generation(t) - generation; n != 1 {
+		t.Errorf("%d transactions took effect, want 1", n)
+	}
+	wantInForce(t, f, labels[2], labels[4])
+}
+
+// generation counts the namespace's transactions.
+func (f *Firewall) generation(t *testing.T) uint32 {
+	f.rx.mu.Lock()
+	defer f.rx.mu.Unlock()
+	r := f.rx.request()
+	r.nft(unix.NFT_MSG_GETGEN, 0)
+	r.finish()
+	var id []byte
+	check(t, f.rx.exchange(r, func(m message) bool {
+		id = attribute(m.data, unix.NFTA_GEN_ID)
+		return false
+	}))
+	return uint32(id[0])<<24 | uint32(id[1])<<16 | uint32(id[2])<<8 | uint32(id[3])
+}
+
+// Many callers at once all get what they want, and their own counters.
+func TestAtTheSameTime(t *testing.T) {
+	f := newNamespace(t).open(t, testConfig())
+	rules, labels := numbered("a", 64)
+	var callers sync.WaitGroup
+	for i := range rules {
+		callers.Go(func() {
+			for range 5 {
+				if err := f.Change(t.Context(), rules[i:i+1], nil); err != nil {
+					t.Error(err)
+				}
+				if c, err := f.Counters(t.Context(), labels[i:i+1]); err != nil || len(c) != 1 {
+					t.Error(c, err)
+				}
+				if err := f.Change(t.Context(), nil, labels[i:i+1]); err != nil {
+					t.Error(err)
+				}
+			}
+			if _, err := f.Counters(t.Context(), labels[i:i+1]); err == nil {
+				t.Errorf("counters of %s, which has been removed", labels[i])
+			}
+		})
+	}
+	callers.Wait()
+	wantInForce(t, f)
+}
+
+// A transaction that is too large for the socket is done in parts when it is
+// many changes', and refused as a whole when it is one's.
+func TestTooLarge(t *testing.T) {
+	f := newNamespace(t).open(t, testConfig())
+	check(t, unix.SetsockoptInt(f.tx.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 8<<10))
+	rules, labels := numbered("a", 60)
+	if err := f.Change(t.Context(), rules, nil); !errors.Is(err, unix.EMSGSIZE) {
+		t.Errorf("got %v, want %v", err, unix.EMSGSIZE)
+	}
+	wantInForce(t, f)
+	var changes []*change
+	for i := range rules {
+		changes = append(changes, &change{ctx: t.Context(), add: rules[i : i+1]})
+	}
+	f.commitChanges(changes)
+	for _, c := range changes {
+		check(t, c.err)
+	}
+	wantInForce(t, f, labels...)
+}
+
+// Where the kernel's echoes do not fit the socket, the handles are learned from
+// a listing.
+func TestLostEchoes(t *testing.T) {
+	f := newNamespace(t).open(t, testConfig())
+	check(t, unix.SetsockoptInt(f.tx.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 0))
+	rules, labels := numbered("a", 100)
+	check(t, f.Change(t.Context(), rules, nil))
+	wantInForce(t, f, labels...)
+	check(t, f.Change(t.Context(), nil, labels[1:]))
+	wantInForce(t, f, labels[0])
+}
+
+func TestLoadReplaces(t *testing.T) {
+	f := newNamespace(t).open(t, testConfig())
+	a, _ := numbered("a", 3)
+	b, labels := numbered("b", 2)
+	check(t, f.Load(t.Context(), a))
+	check(t, f.Load(t.Context(), append(b, a[0])))
+	wantInForce(t, f, append(labels, a[0].Label)...)
+	check(t, f.Load(t.Context(), nil))
+	wantInForce(t, f)
+}
+
+// traces is all that a driver could leave on a host.
+func (n namespace) traces(t *testing.T) string {
+	t.Helper()
+	var b strings.Builder
+	n.do(t, func() {
+		value, err := os.ReadFile(earlyDemux)
+		check(t, err)
+		fmt.Fprintf(&b, "early demux %s", value)
+		for _, f := range []int{unix.AF_INET, unix.AF_INET6} {
+			rules, err := netlink.RuleList(f)
+			check(t, err)
+			for _, r := range rules {
+				fmt.Fprintln(&b, r, r.Mark)
+			}
+			routes, err := netlink.RouteListFiltered(f, &netlink.Route{Table: Table}, netlink.RT_FILTER_TABLE)
+			check(t, err)
+			fmt.Fprintln(&b, routes)
+		}
+		s, err := openSocket()
+		check(t, err)
+		defer s.close()
+		if err := s.dumpRules(func(message) {}); err == nil {
+			fmt.Fprintln(&b, "table")
+		} else if !errors.Is(err, unix.ENOENT) {
+			t.Error(err)
+		}
+		entries, err := s.dumpEntries()
+		check(t, err)
+		fmt.Fprintln(&b, len(entries), "states")
+	})
+	return b.String()
+}
+
+func TestClosePutsBack(t *testing.T) {
+	n := newNamespace(t)
+	before := n.traces(t)
+	f := n.open(t, testConfig())
+	check(t, f.Load(t.Context(), everyRule()))
+	if n.traces(t) == before {
+		t.Fatal("an open firewall left no traces that this test sees")
+	}
+	check(t, f.Close(t.Context()))
+	if diff := cmp.Diff(before, n.traces(t)); diff != "" {
+		t.Errorf("after Close (+) it is not as before (-):\n%s", diff)
+	}
+	if err := f.Change(t.Context(), everyRule()[:1], nil); !errors.Is(err, ErrClosed) {
+		t.Errorf("Change after Close: %v", err)
+	}
+	if _, err := f.States(t.Context()); !errors.Is(err, ErrClosed) {
+		t.Errorf("States after Close: %v", err)
+	}
+}
+
+// A later run mends by the journal what a killed one left, as often as it
+// likes, and a second driver does not take what the first one has.
+func TestUndo(t *testing.T) {
+	n := newNamespace(t)
+	before := n.traces(t)
+	var journal []pfconf.Undo
+	c := testConfig()
+	c.Journal = func(u pfconf.Undo) error {
+		journal = append(journal, u)
+		return nil
+	}
+	killed := n.open(t, c)
+	check(t, killed.Load(t.Context(), everyRule()))
+	killed.undo = nil
+
+	n.do(t, func() {
+		var taken *TakenError
+		if _, err := Open(t.Context(), testConfig()); !errors.As(err, &taken) {
+			t.Errorf("a second Open: %v, want a TakenError", err)
+		}
+		for range 2 {
+			for _, u := range slices.Backward(journal) {
+				check(t, Undo(t.Context(), u))
+			}
+		}
+	})
+	if diff := cmp.Diff(before, n.traces(t)); diff != "" {
+		t.Errorf("after Undo (+) it is not as before (-):\n%s", diff)
+	}
+	for _, u := range []pfconf.Undo{
+		{Do: "nft/sysctl", Args: []string{"net.ipv4.ip_forward", "1"}}, {Do: undoSysctl, Args: []string{"2"}},
+		{Do: undoRoute, Args: []string{"x"}}, {Do: undoRule}, {Do: undoTable, Args: []string{"filter"}},
+	} {
+		if err := Undo(t.Context(), u); err == nil || !strings.Contains(err.Error(), "not a step") {
+			t.Errorf("undo %v: %v", u, err)
+		}
+	}
+}
+
+// Whatever somebody else has of what the driver wants, Open says so and
+// changes nothing.
+func TestTaken(t *testing.T) {
+	prefix := testConfig().Fakes[0]
+	for name, take := range map[string]func() error{
+		"table": func() error {
+			s, err := openSocket()
+			if err != nil {
+				return err
+			}
+			r := s.transaction()
+			r.newTable(TableName, exclusive)
+			return errors.Join(s.commitAll(r), s.close())
+		},
+		"policy rule": func() error { return netlink.RuleAdd(policyRule(pfconf.Inet6)) },
+		"route":       func() error { return netlink.RouteAdd(localRoute(prefix)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNamespace(t)
+			n.do(t, func() { check(t, take()) })
+			before := n.traces(t)
+			n.do(t, func() {
+				var taken *TakenError
+				if _, err := Open(t.Context(), testConfig()); !errors.As(err, &taken) || !strings.Contains(taken.What, name) {
+					t.Errorf("Open: %v, want a TakenError for the %s", err, name)
+				}
+			})
+			if diff := cmp.Diff(before, n.traces(t)); diff != "" {
+				t.Errorf("a failed Open left (+):\n%s", diff)
+			}
+		})
+	}
+}
+
+// Without IPv6 the driver does what can be done without.
+func TestWithoutIPv6(t *testing.T) {
+	n := newNamespace(t)
+	n.do(t, func() {
+		check(t, os.WriteFile("/proc/sys/net/ipv6/conf/all/disable_ipv6", []byte("1"), 0))
+	})
+	before := n.traces(t)
+	f := n.open(t, testConfig())
+	if got := f.Families(); !slices.Equal(got, []pfconf.Family{pfconf.Inet}) {
+		t.Errorf("families %v, want inet", got)
+	}
+	check(t, f.Change(t.Context(), []pfconf.Rule{toRule(pfconf.Inet, pfconf.TCP, 1)}, nil))
+	if err := f.Change(t.Context(), []pfconf.Rule{toRule(pfconf.Inet6, pfconf.TCP, 1)}, nil); err == nil {
+		t.Error("an inet6 rule was loaded")
+	}
+	check(t, f.Close(t.Context()))
+	if diff := cmp.Diff(before, n.traces(t)); diff != "" {
+		t.Errorf("after Close (+) it is not as before (-):\n%s", diff)
+	}
+}
+
+func TestProbe(t *testing.T) {
+	f := newNamespace(t).open(t, testConfig())
+	for _, feature := range []Feature{NFTables, TransparentProxy, NFQueue, Conntrack, IPv6} {
+		if a := f.Probe(feature); a.Outcome != Yes || a.Err != nil {
+			t.Errorf("%s: %+v; this kernel has it", feature, a)
+		}
+	}
+	if a := f.Probe("flux"); a.Outcome != Unknown || a.Err == nil {
+		t.Errorf("flux: %+v", a)
+	}
+	if a := f.probe(missing{}); a.Outcome != No || !errors.Is(a.Err, unix.ENOENT) {
+		t.Errorf("an expression that no kernel has: %+v", a)
+	}
+	wantInForce(t, f)
+}
+
+// missing is a statement with an expression that no kernel has.
+type missing struct{}
+
+func (missing) String() string    { return "missing" }
+func (missing) encode(r *request) { r.expression("missing", func() {}) }
+
+func TestNotPermitted(t *testing.T) {
+	if _, err := os.Stat("/proc/self/ns/user"); err != nil || os.Geteuid() != 0 {
+		t.Skip("needs capabilities to give up")
+	}
+	n := newNamespace(t)
+	n.do(t, func() {
+		var all, few [2]unix.CapUserData
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		check(t, unix.Capget(&header, &all[0]))
+		few = all
+		few[0].Effective &^= 1 << unix.CAP_NET_ADMIN
+		check(t, unix.Capset(&header, &few[0]))
+		defer func() { check(t, unix.Capset(&header, &all[0])) }()
+		_, err := Open(t.Context(), testConfig())
+		var absent *MissingError
+		if !errors.Is(err, fs.ErrPermission) || errors.As(err, &absent) {
+			t.Errorf("got %v, want a permission error", err)
+		}
+	})
+}
+
+// With a piece left out, FAKE's packets do not arrive, and the counters are
+// those by which the fault is told (two counters around each action).
+func TestOmit(t *testing.T) {
+	for _, c := range []struct {
+		piece Piece
+		to    pfconf.Counters // after one datagram to a divert-to rule
+	}{
+		{PacketMark, pfconf.Counters{Matched: 1, Done: 1}},
+		{PolicyRule, pfconf.Counters{Matched: 1, Done: 1}},
+		{LocalRoute, pfconf.Counters{Matched: 1, Done: 1}},
+		{TProxy, pfconf.Counters{Matched: 1, Done: 1}},
+	} {
+		t.Run(string(c.piece), func(t *testing.T) {
+			l := newLab(t)
+			config := testConfig()
+			config.Omit = []Piece{c.piece}
+			f := l.remote.open(t, config)
+			r := toRule(pfconf.Inet, pfconf.UDP, 7005)
+			check(t, f.Change(t.Context(), []pfconf.Rule{r}, nil))
+			var server net.PacketConn
+			var client, control net.Conn
+			var err error
+			l.remote.do(t, func() {
+				listen := net.ListenConfig{Control: transparent}
+				server, err = listen.ListenPacket(t.Context(), "udp", r.Divert.String())
+			})
+			check(t, err)
+			defer server.Close()
+			l.local.do(t, func() { client, err = net.Dial("udp", netip.AddrPortFrom(r.To, r.Port).String()) })
+			check(t, err)
+			defer client.Close()
+			_, err = client.Write([]byte("lost"))
+			check(t, err)
+			// A later packet over the same path has arrived, so this one would have.
+			after, control := udpPair(t, l.local, l.remote, pfconf.Rule{To: addr(pfconf.Inet, 1, 1), Port: 7006})
+			_, err = control.Write([]byte("after"))
+			check(t, err)
+			check(t, after.SetReadDeadline(ended()))
+			_, err = after.Read(make([]byte, 10))
+			check(t, err)
+			if got := f.counted(t, r.Label); got != c.to {
+				t.Errorf("counters %+v, want %+v", got, c.to)
+			}
+			check(t, server.SetReadDeadline(aMoment()))
+			if n, _, err := server.ReadFrom(make([]byte, 10)); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("received %d bytes, %v", n, err)
+			}
+		})
+	}
+}
