@@ -209,24 +209,28 @@ func (f *Firewall) send(p *plan) (map[uint32]unix.Errno, error) {
 	return nil, f.learn(p)
 }
 
-// learn finds the added rules' handles by listing the table, when the kernel's
-// echoes were lost.
+// learn finds out by listing the table what became of the plan, and the added
+// rules' handles, when the kernel's answers were lost.
 func (f *Firewall) learn(p *plan) error {
-	handles := map[string]uint64{}
+	handles, there := map[string]uint64{}, map[uint64]bool{}
 	err := f.tx.dumpRules(func(m message) {
 		if h, err := handleOf(m); err == nil {
-			handles[commentOf(m)] = h
+			handles[commentOf(m)], there[h] = h, true
 		}
 	})
 	if err != nil {
 		return err
 	}
+	for label, l := range f.rules {
+		if p.rules[label] != l && there[l.parts[0].handle] {
+			return fmt.Errorf("rule %q: %w, and it is still loaded", label, errLost)
+		}
+	}
 	for _, at := range p.places {
 		h := &at.rule.parts[at.part]
 		label := at.rule.rule.Label
 		h.handle = handles[kernelRule{label: label, part: h.part}.comment()]
-		old := f.rules[label]
-		if h.handle == 0 || old != nil && old.parts[0].handle == h.handle {
+		if h.handle == 0 {
 			return fmt.Errorf("rule %q: %w, and it is not loaded", label, errLost)
 		}
 	}
@@ -240,13 +244,11 @@ func (f *Firewall) explain(p *plan, seq uint32, errno unix.Errno) error {
 		return fmt.Errorf("remove a rule: %w", errno)
 	}
 	r := at.rule.rule
-	err := error(errno)
-	// An expression that the kernel does not have is ENOENT, like a table that
-	// somebody else has removed.
-	if r.Action == pfconf.DivertTo && r.Proto.HasPorts() {
-		if a := f.Probe(TransparentProxy); a.Outcome == No {
-			err = &MissingError{TransparentProxy, errno}
-		}
+	if errno != unix.ENOENT {
+		return fmt.Errorf("add rule %q: %w", r.Label, errno)
 	}
-	return fmt.Errorf("add rule %q: %w", r.Label, err)
+	if r.Action == pfconf.DivertTo && r.Proto.HasPorts() && f.Probe(TransparentProxy).Outcome == No {
+		return fmt.Errorf("add rule %q: %w", r.Label, &MissingError{TransparentProxy, errno})
+	}
+	return fmt.Errorf("add rule %q: %w (has somebody else removed table inet %s?)", r.Label, errno, TableName)
 }

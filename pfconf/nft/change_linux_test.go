@@ -279,7 +279,7 @@ func TestUndo(t *testing.T) {
 		t.Errorf("after Undo (+) it is not as before (-):\n%s", diff)
 	}
 	for _, u := range []pfconf.Undo{
-		{Do: "nft/sysctl", Args: []string{"net.ipv4.ip_forward", "1"}}, {Do: undoSysctl, Args: []string{"2"}},
+		{Do: "nft/sysctl", Args: []string{"net.ipv4.ip_forward", "1"}}, {Do: undoSysctl, Args: []string{"x"}},
 		{Do: undoRoute, Args: []string{"x"}}, {Do: undoRule}, {Do: undoTable, Args: []string{"filter"}},
 	} {
 		if err := Undo(t.Context(), u); err == nil || !strings.Contains(err.Error(), "not a step") {
@@ -434,5 +434,51 @@ func TestOmit(t *testing.T) {
 				t.Errorf("received %d bytes, %v", n, err)
 			}
 		})
+	}
+}
+
+// The pieces of divert-reply: of two echo requests none is answered.
+func TestOmitReply(t *testing.T) {
+	for piece, want := range map[Piece]pfconf.Counters{
+		CTMark:     {Matched: 2},
+		Back:       {Matched: 2, Done: 2},
+		PacketMark: {Matched: 2, Done: 2, Replies: 2},
+	} {
+		t.Run(string(piece), func(t *testing.T) {
+			l := newLab(t)
+			config := testConfig()
+			config.Omit = []Piece{piece}
+			f := l.remote.open(t, config)
+			r := replyRule(pfconf.Inet, pfconf.ICMP, 0)
+			check(t, f.Change(t.Context(), []pfconf.Rule{r}, nil))
+			client := l.raw(t, pfconf.Inet, r.From)
+			for id := range 2 {
+				ping(t, client, pfconf.Inet, r.To, 1+id)
+			}
+			// An answer to REMOTE itself has come, so those to FAKE would have.
+			fence := l.raw(t, pfconf.Inet, addr(pfconf.Inet, 1, 1))
+			ping(t, fence, pfconf.Inet, r.To, 3)
+			pong(t, fence)
+			if got := f.counted(t, r.Label); got != want {
+				t.Errorf("counters %+v, want %+v", got, want)
+			}
+			check(t, client.SetReadDeadline(aMoment()))
+			if n, _, err := client.ReadFrom(make([]byte, 100)); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("received %d bytes, %v", n, err)
+			}
+		})
+	}
+}
+
+func TestOmitKernelEchoAndEarlyDemux(t *testing.T) {
+	n := newNamespace(t)
+	config := testConfig()
+	config.Omit = []Piece{KernelEcho, EarlyDemux}
+	f := n.open(t, config)
+	r := toRule(pfconf.Inet6, pfconf.ICMP, 0)
+	check(t, f.Change(t.Context(), []pfconf.Rule{r}, nil))
+	wantInForce(t, f, r.Label)
+	if got := n.traces(t); !strings.HasPrefix(got, "early demux 1") {
+		t.Error(got)
 	}
 }

@@ -3,10 +3,7 @@ package nft
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"maps"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -32,10 +29,6 @@ func (f *Firewall) Counters(ctx context.Context, labels []string) (map[string]pf
 	return q.answer, nil
 }
 
-// atOnce bounds the rules that are asked for in one datagram: each answer takes
-// 4 KB of the socket's buffer, which is at least 208 KB.
-const atOnce = 32
-
 // answer reads the counters for all questions.
 func (f *Firewall) answer(questions []*question) {
 	f.mu.RLock()
@@ -60,56 +53,57 @@ func (f *Firewall) answer(questions []*question) {
 			}
 		}
 	}
-	failed := map[string]error{}
-	f.rx.mu.Lock()
-	for labels := range slices.Chunk(slices.Collect(maps.Keys(read)), atOnce/2) {
-		f.readCounters(labels, rules, read, failed)
-	}
-	f.rx.mu.Unlock()
+	err := f.readCounters(rules, read)
 	for _, q := range questions {
+		if q.err == nil {
+			q.err = err
+		}
 		if q.err != nil {
 			continue
 		}
 		q.answer = make(map[string]pfconf.Counters, len(q.labels))
 		for _, label := range q.labels {
 			q.answer[label] = read[label]
-			q.err = errors.Join(q.err, failed[label])
 		}
 	}
 }
 
-// readCounters asks for each kernel rule of the labels by its handle: that
-// costs less than a listing when few are wanted and not much more when all.
-func (f *Firewall) readCounters(labels []string, rules map[string]*loaded, read map[string]pfconf.Counters, failed map[string]error) {
+// readCounters fills in the counters of the labels in read.
+func (f *Firewall) readCounters(rules map[string]*loaded, read map[string]pfconf.Counters) error {
 	type asked struct {
 		label string
 		part  part
 	}
-	var of []asked
-	r := f.rx.request()
-	for _, label := range labels {
+	wanted := map[uint64]asked{} // by handle
+	var places []placed
+	for label := range read {
 		for _, p := range rules[label].parts {
-			r.nft(unix.NFT_MSG_GETRULE, 0)
-			r.rule(p)
-			of = append(of, asked{label, p.part})
+			wanted[p.handle] = asked{label, p.part}
+			places = append(places, p)
 		}
 	}
-	answers := 0
-	err := f.rx.exchange(r, func(m message) bool {
-		a := of[m.seq-r.first]
-		if m.kind == unix.NLMSG_ERROR {
-			failed[a.label] = fmt.Errorf("rule %q: %w", a.label, m.errno)
-		} else {
+	take := func(m message) {
+		h, err := handleOf(m)
+		if a, ok := wanted[h]; ok && err == nil {
 			read[a.label] = a.part.count(read[a.label], m.data)
-		}
-		answers++
-		return answers < len(of)
-	})
-	if err != nil {
-		for _, label := range labels {
-			failed[label] = err
+			delete(wanted, h)
 		}
 	}
+	f.rx.mu.Lock()
+	defer f.rx.mu.Unlock()
+	var err error
+	if 2*len(read) > len(rules) {
+		err = f.rx.dumpRules(take)
+	} else {
+		err = f.rx.getRules(places, take)
+	}
+	if err != nil {
+		return err
+	}
+	for _, a := range wanted {
+		return fmt.Errorf("rule %q is not in the kernel any more: somebody else has removed it", a.label)
+	}
+	return nil
 }
 
 // count adds the counters of a kernel rule to those of its label.

@@ -383,3 +383,34 @@ func wantNoState(t *testing.T, f *Firewall, flow pfconf.Flow) {
 		t.Errorf("states %+v, want none", found[0])
 	}
 }
+
+// Close removes the states that the rules marked and no other.
+func TestCloseKillsStates(t *testing.T) {
+	l := newLab(t)
+	f := l.remote.open(t, testConfig())
+	r := replyRule(pfconf.Inet, pfconf.ICMP, 0)
+	check(t, f.Change(t.Context(), []pfconf.Rule{r}, nil))
+	for _, from := range []netip.Addr{r.From, addr(pfconf.Inet, 1, 1)} {
+		c := l.raw(t, pfconf.Inet, from)
+		ping(t, c, pfconf.Inet, r.To, 1)
+		pong(t, c)
+	}
+	states := func() (n int) {
+		l.remote.do(t, func() {
+			s, err := openSocket()
+			check(t, err)
+			defer s.close()
+			entries, err := s.dumpEntries()
+			check(t, err)
+			n = len(entries)
+		})
+		return n
+	}
+	if n := states(); n != 2 {
+		t.Errorf("%d states before, want FAKE's and REMOTE's", n)
+	}
+	check(t, f.Close(t.Context()))
+	if n := states(); n != 1 {
+		t.Errorf("%d states after, want REMOTE's", n)
+	}
+}

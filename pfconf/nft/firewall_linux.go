@@ -79,6 +79,10 @@ func (f *Firewall) setUp() error {
 		}
 		f.families = append(f.families, family)
 	}
+	// The rules will mark conntrack entries.
+	if err := f.step(pfconf.Undo{Do: undoStates}, func() error { return nil }); err != nil {
+		return err
+	}
 	if err := f.step(pfconf.Undo{Do: undoTable}, f.host.addTable); err != nil {
 		return err
 	}

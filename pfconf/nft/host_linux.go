@@ -1,7 +1,6 @@
 package nft
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
@@ -26,17 +26,9 @@ type host struct {
 	demux *os.File
 }
 
-// The undo steps.
-const (
-	undoTable  = "nft/table"       // no arguments
-	undoRule   = "nft/ip-rule"     // inet or inet6
-	undoRoute  = "nft/local-route" // prefix
-	undoSysctl = "nft/early-demux" // value
-)
-
 // earlyDemux must be 0. Else an established flow's packets find their socket
 // before routing and go on when rule and state are gone. It governs IPv6 too
-// (tcp_v6_rcv is reached by ip6_rcv_finish_core, which reads the same switch).
+// (ip6_rcv_finish_core, net/ipv6/ip6_input.c).
 const earlyDemux = "/proc/sys/net/ipv4/ip_early_demux"
 
 func openHost() (*host, error) {
@@ -74,6 +66,8 @@ func (h *host) close() error {
 
 // addTable creates the table with its chains and the permanent rule.
 func (h *host) addTable() error {
+	h.nf.mu.Lock()
+	defer h.nf.mu.Unlock()
 	r := h.nf.transaction()
 	table := r.newTable(TableName, exclusive)
 	for _, c := range chains {
@@ -81,10 +75,8 @@ func (h *host) addTable() error {
 	}
 	r.newRule(TableName, permanent, 0)
 	rejected, err := h.nf.commit(r, noEcho)
-	for seq := r.first; seq != r.first+r.count && err == nil; seq++ {
-		if errno, ok := rejected[seq]; ok {
-			err = errno
-		}
+	if err == nil {
+		err = firstOf(r, rejected)
 	}
 	if rejected[table] == unix.EEXIST {
 		return &TakenError{"table inet " + TableName}
@@ -96,9 +88,39 @@ func (h *host) addTable() error {
 }
 
 func (h *host) delTable() error {
+	h.nf.mu.Lock()
+	defer h.nf.mu.Unlock()
 	r := h.nf.transaction()
 	r.delTable(TableName)
 	return wrap("delete table inet "+TableName, absent(h.nf.commitAll(r)))
+}
+
+// delStates removes the conntrack entries that rules of ours marked.
+func (h *host) delStates() error {
+	// A kernel without conntrack marks has none of ours, and would remove all
+	// entries (ctnetlink_alloc_filter, net/netfilter/nf_conntrack_netlink.c).
+	h.nf.mu.Lock()
+	defer h.nf.mu.Unlock()
+	if a := h.nf.probe([]statement{ctMark{}}); a.Outcome != Yes {
+		return wrap("find out whether there are conntrack marks", absent(a.Err))
+	}
+	r := h.nf.request()
+	r.add(ctDelete, unix.NLM_F_ACK, unix.AF_UNSPEC, 0)
+	r.attr32(nl.CTA_MARK, Mark)
+	r.attr32(ctaMarkMask, ^uint32(0))
+	r.finish()
+	var refused error
+	err := h.nf.exchange(r, func(m message) bool {
+		if m.errno != 0 {
+			refused = m.errno
+		}
+		return false
+	})
+	var missing *MissingError
+	if errors.As(noConntrack(refused), &missing) {
+		refused = nil // nobody here sees or makes entries
+	}
+	return wrap("remove the diverted flows' conntrack entries", errors.Join(err, refused))
 }
 
 // free tells whether nobody else uses the mark and the routing table.
@@ -182,50 +204,6 @@ func (h *host) demuxValue() (string, error) {
 func (h *host) setDemux(value string) error {
 	_, err := h.demux.WriteAt([]byte(value+"\n"), 0)
 	return err
-}
-
-// undo does one step of a journal. What is undone already stays so.
-func (h *host) undo(u pfconf.Undo) error {
-	malformed := fmt.Errorf("undo %s %q: not a step of this program", u.Do, u.Args)
-	arg := ""
-	switch {
-	case u.Do == undoTable && len(u.Args) == 0:
-		return h.delTable()
-	case len(u.Args) != 1:
-		return malformed
-	default:
-		arg = u.Args[0]
-	}
-	switch u.Do {
-	case undoRule:
-		var f pfconf.Family
-		if f.UnmarshalText([]byte(arg)) == nil {
-			return h.delRule(f)
-		}
-	case undoRoute:
-		if p, err := netip.ParsePrefix(arg); err == nil {
-			return h.delRoute(p)
-		}
-	case undoSysctl:
-		if arg == "0" || arg == "1" {
-			return h.setDemux(arg)
-		}
-	}
-	return malformed
-}
-
-// Undo does one step of the journal of a driver that was killed, in the
-// current network namespace. A step that is done already, or was never
-// needed, is no error.
-func Undo(ctx context.Context, u pfconf.Undo) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	h, err := openHost()
-	if err != nil {
-		return fmt.Errorf("undo %s: %w", u.Do, err)
-	}
-	return errors.Join(h.undo(u), h.close())
 }
 
 // absent turns the errors of deleting what is not there into success.

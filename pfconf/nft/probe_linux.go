@@ -35,16 +35,20 @@ func (f *Firewall) Probe(feature Feature) Answer {
 	return f.probe(statements...)
 }
 
-// probe tries a rule with the statements.
 func (f *Firewall) probe(statements ...statement) Answer {
 	f.rx.mu.Lock()
 	defer f.rx.mu.Unlock()
-	r := f.rx.transaction()
+	return f.rx.probe(statements)
+}
+
+// probe tries a rule with the statements.
+func (s *socket) probe(statements []statement) Answer {
+	r := s.transaction()
 	table := r.newTable(probeTable, unix.NLM_F_CREATE)
 	r.newChain(probeTable, pre)
 	rule := r.newRule(probeTable, kernelRule{chain: pre, statements: statements}, 0)
 	failure := r.delTable(probeTable + "-none")
-	rejected, err := f.rx.commit(r, noEcho)
+	rejected, err := s.commit(r, noEcho)
 	switch {
 	case err != nil:
 		return refusal(err)

@@ -3,7 +3,6 @@ package nft
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 
 	"golang.org/x/sys/unix"
 )
@@ -60,12 +59,20 @@ func noEcho(message) {}
 // commitAll is commit for messages that belong to one thing.
 func (s *socket) commitAll(r *request) error {
 	rejected, err := s.commit(r, noEcho)
-	for seq := r.first; seq != r.first+r.count && err == nil; seq++ {
-		if errno, ok := rejected[seq]; ok {
-			err = errno
+	if err != nil {
+		return err
+	}
+	return firstOf(r, rejected)
+}
+
+// firstOf is the error of the first rejected message, nil when there is none.
+func firstOf(r *request, rejected map[uint32]unix.Errno) error {
+	for seq := r.first; seq != r.first+r.count; seq++ {
+		if errno := rejected[seq]; errno != 0 {
+			return errno
 		}
 	}
-	return err
+	return nil
 }
 
 // exclusive creates and fails with EEXIST when it is there.
@@ -122,79 +129,3 @@ func (r *request) delRule(h placed) uint32 {
 	return seq
 }
 
-// udataComment is the type of a rule's comment in its user data, a list of type
-// byte, length byte, text with a zero (libnftnl/udata.h).
-const udataComment = 0
-
-func (r *request) attrComment(s string) {
-	n := r.open(unix.NFTA_RULE_USERDATA)
-	r.b = append(r.b, udataComment, byte(len(s)+1))
-	r.b = append(append(r.b, s...), 0)
-	r.close(n)
-}
-
-// commentOf is the comment of a rule that attrComment wrote.
-func commentOf(m message) string {
-	b := attribute(m.data, unix.NFTA_RULE_USERDATA)
-	if len(b) < 3 || b[0] != udataComment || int(b[1]) != len(b)-2 {
-		return ""
-	}
-	return string(b[2 : len(b)-1])
-}
-
-// rule names the rule that the message is about.
-func (r *request) rule(h placed) {
-	r.attrString(unix.NFTA_RULE_TABLE, TableName)
-	r.attrString(unix.NFTA_RULE_CHAIN, h.chain)
-	r.attr64(unix.NFTA_RULE_HANDLE, h.handle)
-	r.finish()
-}
-
-// placed is where a kernel rule is and what its counters mean.
-type placed struct {
-	chain  string
-	part   part
-	handle uint64
-}
-
-const newRuleMessage = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWRULE
-
-func handleOf(m message) (uint64, error) {
-	b := attribute(m.data, unix.NFTA_RULE_HANDLE)
-	if len(b) != 8 {
-		return 0, fmt.Errorf("nf_tables: a rule came without its handle")
-	}
-	return binary.BigEndian.Uint64(b), nil
-}
-
-// dumpRules gives each rule of the table to take.
-func (s *socket) dumpRules(take func(message)) error {
-	for {
-		r := s.request()
-		r.nft(unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP)
-		r.attrString(unix.NFTA_RULE_TABLE, TableName)
-		r.finish()
-		var refused error
-		interrupted := false
-		err := s.exchange(r, func(m message) bool {
-			interrupted = interrupted || m.flags&unix.NLM_F_DUMP_INTR != 0
-			switch {
-			case m.kind == unix.NLMSG_DONE:
-				return false
-			case m.kind == unix.NLMSG_ERROR:
-				refused = m.errno
-				return false
-			case m.kind == newRuleMessage:
-				take(m)
-			}
-			return true
-		})
-		if err = errors.Join(err, refused); err != nil {
-			return fmt.Errorf("list the rules of table inet %s: %w", TableName, err)
-		}
-		// The rules changed meanwhile: what was listed may have gaps.
-		if !interrupted {
-			return nil
-		}
-	}
-}
