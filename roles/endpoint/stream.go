@@ -152,12 +152,13 @@ func (e *stream) Send(data []byte, _ uint16) error {
 	return nil
 }
 
-// Receive reads a line, or what there is of one at the end of the stream.
+// Receive reads a line, or what there is of one at the end of the stream. A
+// longer line than MaxData comes in pieces.
 func (e *stream) Receive(deadline time.Time) (Message, error) {
 	for {
 		if line, ok := e.nextLine(); ok {
 			e.log.data("<<<", line)
-			return Message{Data: bounded(line), From: e.peer, To: e.local}, nil
+			return Message{Data: bytes.Clone(line), From: e.peer, To: e.local}, nil
 		}
 		if e.ended {
 			return Message{}, io.EOF
@@ -173,6 +174,7 @@ func (e *stream) nextLine() (line []byte, ok bool) {
 	if n == 0 && (e.ended || len(e.waiting) >= MaxData) {
 		n = len(e.waiting)
 	}
+	n = min(n, MaxData)
 	line, e.waiting = e.waiting[:n], e.waiting[n:]
 	return line, n > 0
 }

@@ -1,0 +1,126 @@
+package endpoint_test
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+
+	"pfdivert/roles/endpoint"
+)
+
+// TestDrop: a dropped connection is gone in either state, and the listener
+// that it came from stays.
+func TestDrop(t *testing.T) {
+	eachLoopback(t, func(t *testing.T, lo netip.Addr) {
+		ctx := t.Context()
+		s, _ := open(t, endpoint.Spec{Kind: endpoint.Stream, Role: endpoint.Server, Local: port(lo, 5100), Reuse: true})
+		state := func(local, remote netip.AddrPort, want string) {
+			t.Helper()
+			got, err := endpoint.TCPState(ctx, local, remote)
+			if got != want || (want == "") != errors.Is(err, endpoint.ErrNoSocket) {
+				t.Fatalf("%q %v, want %q", got, err, want)
+			}
+		}
+		state(port(lo, 5100), port(lo, 1), "") // the kernel would find the listener
+		if err := endpoint.Drop(ctx, port(lo, 5100), port(lo, 1)); !errors.Is(err, endpoint.ErrNoSocket) {
+			t.Fatal(err)
+		}
+
+		c, _ := connect(t, endpoint.Spec{Kind: endpoint.Stream, Local: port(lo, 0), Remote: port(lo, 5100)})
+		must(t, s.Accept(soon()))
+		local, remote := s.Names()
+		state(local, remote, "ESTABLISHED")
+		must(t, endpoint.Drop(ctx, local, remote))
+		state(local, remote, "")
+		if _, err := s.Receive(soon()); !errors.Is(err, syscall.ECONNABORTED) {
+			t.Errorf("receive on the dropped socket: %v", err)
+		}
+		if _, err := c.Receive(soon()); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("receive on its peer: %v", err)
+		}
+		must(t, s.CloseConn())
+
+		c, _ = connect(t, endpoint.Spec{Kind: endpoint.Stream, Local: port(lo, 0), Remote: port(lo, 5100)})
+		must(t, s.Accept(soon()))
+		local, remote = s.Names()
+		must(t, s.CloseConn())
+		must(t, c.Close())
+		state(local, remote, "TIME_WAIT")
+		state(remote, local, "")
+		must(t, endpoint.Drop(ctx, local, remote))
+		state(local, remote, "")
+		if err := endpoint.Drop(ctx, local, remote); !errors.Is(err, endpoint.ErrNoSocket) {
+			t.Errorf("dropped twice: %v", err)
+		}
+		if _, err := endpoint.TCPState(ctx, port(loopbacks[0], 1), port(loopbacks[1], 1)); err == nil || errors.Is(err, endpoint.ErrNoSocket) {
+			t.Errorf("two families: %v", err)
+		}
+	})
+}
+
+// TestErrors: the client's error queue tells who refused.
+func TestErrors(t *testing.T) {
+	eachLoopback(t, func(t *testing.T, lo netip.Addr) {
+		want := "ICMP type 3 code 3 from 127.0.0.1: connection refused"
+		if lo.Is6() {
+			want = "ICMPv6 type 1 code 4 from ::1: connection refused"
+		}
+		c, _ := connect(t, endpoint.Spec{Kind: endpoint.Datagram, Local: port(lo, 0), Remote: port(lo, 9)})
+		must(t, c.Send([]byte(endpoint.ClientLine), 0))
+		arrived(t, func() error {
+			got := strings.Join(c.Errors(), "\n")
+			if got == "" {
+				return endpoint.ErrNothing
+			}
+			if got != want {
+				t.Errorf("%q, want %q", got, want)
+			}
+			return nil
+		})
+		must(t, c.Send([]byte(endpoint.ClientLine), 0))
+		if _, err := c.Receive(soon()); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Error(err)
+		}
+		if got := strings.Join(c.Errors(), "\n"); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+		if got := c.Errors(); len(got) > 0 {
+			t.Error(got)
+		}
+	})
+}
+
+// TestBindany: a foreign address can be bound with the option and not without.
+func TestBindany(t *testing.T) {
+	eachLoopback(t, func(t *testing.T, lo netip.Addr) {
+		foreign := netip.MustParseAddr("192.0.2.9")
+		if lo.Is6() {
+			foreign = netip.MustParseAddr("2001:db8::9")
+		}
+		for _, kind := range []endpoint.Kind{endpoint.Stream, endpoint.Datagram, endpoint.RawIP, endpoint.Echo} {
+			spec := endpoint.Spec{Kind: kind, Role: endpoint.Client, Local: port(foreign, 0), Remote: port(lo, 5101), Bindany: true, EchoID: 3}
+			c, _ := open(t, spec)
+			if kind == endpoint.Datagram {
+				s, _ := open(t, endpoint.Spec{Kind: kind, Role: endpoint.Server, Local: spec.Remote})
+				must(t, c.Connect())
+				must(t, c.Send([]byte(endpoint.ClientLine), 1))
+				if m := receive(t, s, endpoint.Now, endpoint.ClientLine); m.From.Addr() != foreign {
+					t.Errorf("%s: from %v", kind, m.From)
+				}
+			}
+			if local, _ := c.Names(); kind == endpoint.Datagram && local.Addr() != foreign {
+				t.Errorf("%s: name %v", kind, local)
+			}
+			spec.Omit = []endpoint.Piece{endpoint.Transparent}
+			if e, err := endpoint.Open(spec, nil); !errors.Is(err, syscall.EADDRNOTAVAIL) {
+				t.Errorf("%s without bindany: %v %v", kind, e, err)
+			}
+			spec.Omit, spec.Bindany = nil, false
+			if e, err := endpoint.Open(spec, nil); !errors.Is(err, syscall.EADDRNOTAVAIL) {
+				t.Errorf("%s without bindany: %v %v", kind, e, err)
+			}
+		}
+	})
+}

@@ -1,0 +1,128 @@
+package endpoint_test
+
+import (
+	"bytes"
+	"errors"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"pfdivert/roles/endpoint"
+	"pfdivert/roles/lab/labtest"
+)
+
+func TestMain(m *testing.M) { os.Exit(labtest.Main(m)) }
+
+// loopbacks are the two families.
+var loopbacks = []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()}
+
+// eachLoopback runs the test on both families.
+func eachLoopback(t *testing.T, f func(t *testing.T, lo netip.Addr)) {
+	labtest.Need(t)
+	loopbackUp(t)
+	for _, lo := range loopbacks {
+		name := "inet"
+		if lo.Is6() {
+			name = "inet6"
+		}
+		t.Run(name, func(t *testing.T) { f(t, lo) })
+	}
+}
+
+// open opens an endpoint and closes it, twice, when the test ends.
+func open(t testing.TB, s endpoint.Spec) (endpoint.Endpoint, *bytes.Buffer) {
+	t.Helper()
+	log := new(bytes.Buffer)
+	e, err := endpoint.Open(s, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for range 2 {
+			if err := e.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	return e, log
+}
+
+// connect opens a client and connects it.
+func connect(t testing.TB, s endpoint.Spec) (endpoint.Endpoint, *bytes.Buffer) {
+	t.Helper()
+	s.Role = endpoint.Client
+	e, log := open(t, s)
+	must(t, e.Connect())
+	must(t, e.Connected(soon()))
+	return e, log
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// soon is a deadline that is only reached when something is broken.
+func soon() time.Time { return time.Now().Add(5 * time.Second) }
+
+func port(a netip.Addr, p uint16) netip.AddrPort { return netip.AddrPortFrom(a, p) }
+
+// arrived repeats f, which takes what is there, until it no longer answers
+// ErrNothing: on a busy machine even loopback delivers a little later.
+func arrived(t testing.TB, f func() error) {
+	t.Helper()
+	err := f()
+	for end := soon(); errors.Is(err, endpoint.ErrNothing) && time.Now().Before(end); err = f() {
+		time.Sleep(time.Millisecond)
+	}
+	must(t, err)
+}
+
+// receive takes a message and checks its payload.
+func receive(t testing.TB, e endpoint.Endpoint, deadline time.Time, want string) (m endpoint.Message) {
+	t.Helper()
+	arrived(t, func() (err error) {
+		m, err = e.Receive(deadline)
+		return err
+	})
+	if string(m.Data) != want {
+		t.Fatalf("received %q, want %q", m.Data, want)
+	}
+	return m
+}
+
+// leftover takes the rest, of which there must be n messages.
+func leftover(t testing.TB, e endpoint.Endpoint, n int) (all []endpoint.Message) {
+	t.Helper()
+	arrived(t, func() error {
+		more, err := e.Rest()
+		all = append(all, more...)
+		if err == nil && len(all) < n {
+			err = endpoint.ErrNothing
+		}
+		return err
+	})
+	if len(all) != n {
+		t.Fatalf("%d messages left, want %d: %v", len(all), n, all)
+	}
+	return all
+}
+
+// nothing checks that nothing waits on the endpoint.
+func nothing(t testing.TB, e endpoint.Endpoint) {
+	t.Helper()
+	if m, err := e.Rest(); err != nil || len(m) > 0 {
+		t.Fatalf("still there: %v %v", m, err)
+	}
+}
+
+// unspecified is the address of the family that stands for all.
+func unspecified(a netip.Addr) netip.Addr {
+	if a.Is4() {
+		return netip.IPv4Unspecified()
+	}
+	return netip.IPv6Unspecified()
+}

@@ -1,0 +1,203 @@
+package endpoint
+
+import (
+	"bytes"
+	"encoding/hex"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// hexLines are the packets in a log of testdata/openbsd: as it came, as it was
+// sent on.
+func hexLines(t testing.TB, file string) (in, out []byte, log string) {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		arrow, data, _ := strings.Cut(strings.TrimSpace(line), " ")
+		packet, err := hex.DecodeString(data)
+		switch {
+		// The same packet in quotes, and what getpeername said.
+		case err != nil && arrow == "<<<", strings.Contains(line, "getpeername"):
+			continue
+		case arrow == "<<<":
+			in = packet
+		case arrow == ">>>":
+			out = packet
+		}
+		log += line
+	}
+	return in, out, log
+}
+
+var packetLogs = []string{"packet-in-inet", "packet-in-inet6", "packet-out-inet", "packet-out-inet6"}
+
+// fakeDiverter gives one packet.
+type fakeDiverter struct {
+	in, out []byte
+	from    netip.AddrPort
+}
+
+func (d *fakeDiverter) take(time.Time) ([]byte, netip.AddrPort, error) {
+	if d.in == nil {
+		return nil, netip.AddrPort{}, ErrNothing
+	}
+	b := d.in
+	d.in = nil
+	return b, d.from, nil
+}
+func (d *fakeDiverter) reinject(b []byte) error { d.out = bytes.Clone(b); return nil }
+func (d *fakeDiverter) drop() error             { return nil }
+func (d *fakeDiverter) close() error            { return nil }
+
+// TestPacketLog replays what OpenBSD diverted: payload and addresses are
+// found, the packet is rewritten as there, and so is the log.
+func TestPacketLog(t *testing.T) {
+	for _, name := range packetLogs {
+		in, out, want := hexLines(t, filepath.Join("testdata/openbsd", name))
+		lines := strings.Split(want, "\n")
+		f := strings.Fields(lines[1]) // recv from: ADDRESS PORT
+		d := &fakeDiverter{in: in, from: netip.AddrPortFrom(netip.MustParseAddr(f[2]), 0)}
+		f = strings.Fields(lines[0]) // divert sock: ADDRESS PORT
+		var log bytes.Buffer
+		e := &divert{log: newTranscript(&log), dev: d, spec: Spec{
+			Kind: Divert, Role: Packet, Local: netip.AddrPortFrom(netip.MustParseAddr(f[2]), 666),
+			Omit: []Piece{Checksum}, // OpenBSD's kernel mends them
+		}}
+		e.log.address("divert sock", e.spec.Local)
+		m, err := e.Receive(Now)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if string(m.Data) != ClientLine || m.From.Addr() == m.To.Addr() || m.To.Port() != 4000 {
+			t.Errorf("%s: %+v", name, m)
+		}
+		if _, err := e.Receive(Now); err == nil {
+			t.Errorf("%s: received while a packet was held", name)
+		}
+		if m, err = e.Relay([]byte("Client"), []byte("Packet")); err != nil || string(m.Sent) != PacketLine {
+			t.Errorf("%s: %+v %v", name, m, err)
+		}
+		if _, err := e.Relay(nil, nil); err == nil {
+			t.Errorf("%s: relayed twice", name)
+		}
+		if !bytes.Equal(d.out, out) {
+			t.Errorf("%s: sent\n%x, want\n%x", name, d.out, out)
+		}
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+		if diff := cmp.Diff(want, log.String()); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+}
+
+// TestMend: mending a right packet changes nothing; mending one with ruined
+// checksums makes it right. (The packets that came in have not got theirs yet:
+// they came through virtio.)
+func TestMend(t *testing.T) {
+	for _, name := range []string{"packet-out-inet", "packet-out-inet6"} {
+		in, _, _ := hexLines(t, filepath.Join("testdata/openbsd", name))
+		p, err := parsePacket(bytes.Clone(in))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.mend()
+		if !bytes.Equal(p.raw, in) {
+			t.Errorf("%s: mended\n%x, was\n%x", name, p.raw, in)
+		}
+		if p.to.Addr().Is4() {
+			p.raw[10], p.raw[11] = 0xde, 0xad
+		}
+		p.raw[p.udp+6], p.raw[p.udp+7] = 0xbe, 0xef
+		p.mend()
+		if !bytes.Equal(p.raw, in) {
+			t.Errorf("%s: mended from ruins\n%x, was\n%x", name, p.raw, in)
+		}
+	}
+}
+
+func FuzzPacket(f *testing.F) {
+	for _, name := range packetLogs {
+		in, out, _ := hexLines(f, filepath.Join("testdata/openbsd", name))
+		f.Add(in)
+		f.Add(out)
+		f.Add(in[:30])
+		f.Add(append(in, 0))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		was := bytes.Clone(b)
+		p, err := parsePacket(b)
+		if err != nil {
+			return
+		}
+		if len(p.raw) > len(b) || p.from.Addr().Is4() != p.to.Addr().Is4() {
+			t.Fatalf("%d bytes of %d, %v to %v", len(p.raw), len(b), p.from, p.to)
+		}
+		n := len(p.payload())
+		if err := p.replace([]byte("Client"), []byte("Packet")); err != nil {
+			t.Fatal(err)
+		}
+		p.mend()
+		// Everything but payload and checksums is as it was, and what is now a
+		// right packet stays so.
+		q, err := parsePacket(p.raw)
+		if err != nil || q.from != p.from || q.to != p.to || len(q.payload()) != n {
+			t.Fatalf("%+v became %+v: %v", p, q, err)
+		}
+		again := bytes.Clone(p.raw)
+		q.mend()
+		if !bytes.Equal(again, q.raw) || !bytes.Equal(b[len(p.raw):], was[len(p.raw):]) {
+			t.Fatalf("%x became %x", again, q.raw)
+		}
+	})
+}
+
+func FuzzIPv4(f *testing.F) {
+	in, _, _ := hexLines(f, "testdata/openbsd/packet-in-inet")
+	f.Add(in)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h, err := parseIPv4(b)
+		if err == nil {
+			_ = b[h.size:h.total] // must not panic
+		}
+	})
+}
+
+func FuzzPrintable(f *testing.F) {
+	f.Add([]byte("Client\n"))
+	f.Add([]byte("a\x1b[2J\r\n>>> Server\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got := appendPrintable(nil, b)
+		if len(got) > 4*maxLogged+3 {
+			t.Fatalf("%d bytes", len(got))
+		}
+		for _, c := range got {
+			if c < ' ' || c > '~' {
+				t.Fatalf("%q", got)
+			}
+		}
+	})
+}
+
+func TestPrintable(t *testing.T) {
+	for in, want := range map[string]string{
+		"Client\n":               "Client",
+		"a\x1b[2J\r\nb\\\xff\n":  `a\x1b[2J\x0d\nb\\\xff`,
+		strings.Repeat("x", 300): strings.Repeat("x", 256) + "...",
+	} {
+		if got := string(appendPrintable(nil, []byte(in))); got != want {
+			t.Errorf("%q: %q", in, got)
+		}
+	}
+}

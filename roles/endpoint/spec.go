@@ -1,0 +1,117 @@
+package endpoint
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// Kind is the kind of socket.
+type Kind string
+
+// The kinds.
+const (
+	Stream   Kind = "stream"   // TCP
+	Datagram Kind = "datagram" // UDP
+	RawIP    Kind = "raw"      // raw IP, protocol 254
+	Echo     Kind = "echo"     // raw ICMP or ICMPv6 socket: echo requests and replies
+	Divert   Kind = "divert"   // divert(4) socket, on Linux a netfilter queue
+)
+
+// Role is the part that the endpoint plays.
+type Role string
+
+// The roles.
+const (
+	Client Role = "client" // begins
+	Server Role = "server" // is begun with
+	Packet Role = "packet" // rewrites diverted packets and sends them on
+)
+
+// Spec says which socket to open.
+type Spec struct {
+	Kind Kind `json:"kind"`
+	Role Role `json:"role"`
+	// Local is the address to bind, with port 0 for one of the kernel's choice
+	// (or none, for raw and echo). Its family is the endpoint's. A divert
+	// endpoint has the unspecified address of its family and the divert port.
+	Local netip.AddrPort `json:"local"`
+	// Remote is whom a client connects to; invalid for the other roles.
+	Remote netip.AddrPort `json:"remote,omitzero"`
+	// Bindany lets the socket bind an address that is not the host's own
+	// (SO_BINDANY, IP_BINDANY, IP_TRANSPARENT).
+	Bindany bool `json:"bindany,omitempty"`
+	// Diverted says that packets for a foreign address will be diverted to this
+	// socket: it asks for each datagram's original destination and, where the
+	// system wants that (Linux), is marked transparent.
+	Diverted bool `json:"diverted,omitempty"`
+	// Reuse sets SO_REUSEADDR: the second cell of a reuse target binds a port
+	// of the first.
+	Reuse bool `json:"reuse,omitempty"`
+	// EchoID is the id of an echo client's first request. The request with
+	// sequence number n has the id EchoID+n-1, as in upstream's
+	// icmp-reply-reuse, which sends two ids through one socket. So a client knows
+	// its replies by id-seq+1, and clients with different EchoIDs never take each
+	// other's.
+	EchoID uint16 `json:"echo,omitempty"`
+	// Only, if valid, has a raw or echo endpoint leave out what is neither from nor
+	// to this address: raw sockets that are bound to one address hear the packets
+	// of all cells that share it.
+	Only netip.Addr `json:"only,omitzero"`
+	// Omit leaves pieces out on purpose, for tests which show that a cell
+	// notices.
+	Omit []Piece `json:"omit,omitempty"`
+}
+
+// Piece is something that an endpoint needs in order to play its part.
+type Piece string
+
+// The pieces that can be left out.
+const (
+	// Transparent is the socket's permission to be foreign: a Bindany socket
+	// then fails to bind, a Diverted one is not marked (Linux).
+	Transparent Piece = "transparent"
+	// Checksum is the mending of checksums in Relay.
+	Checksum Piece = "checksum"
+	// Listen is the server's ear: a stream server binds but does not listen,
+	// any other socket is closed again after it was bound.
+	Listen Piece = "listen"
+)
+
+// omits tells whether the piece is left out.
+func (s Spec) omits(p Piece) bool { return slices.Contains(s.Omit, p) }
+
+// validate says what is wrong with a specification, which may come from
+// another host.
+func (s Spec) validate() error {
+	bad := func(format string, a ...any) error {
+		return fmt.Errorf("%s %s: %s", s.Kind, s.Role, fmt.Sprintf(format, a...))
+	}
+	switch s.Kind {
+	case Stream, Datagram, RawIP, Echo:
+		if s.Role != Client && s.Role != Server {
+			return bad("no such role for this kind of socket")
+		}
+	case Divert:
+		if s.Role != Packet {
+			return bad("a divert socket is for the packet role")
+		}
+	default:
+		return bad("no such kind of socket")
+	}
+	if !plain(s.Local.Addr()) {
+		return bad("%v is no plain address to bind", s.Local)
+	}
+	if s.Role == Client && (!plain(s.Remote.Addr()) || s.Remote.Addr().Is4() != s.Local.Addr().Is4()) {
+		return bad("cannot connect from %v to %v", s.Local, s.Remote)
+	}
+	for _, p := range s.Omit {
+		if p != Transparent && p != Checksum && p != Listen {
+			return bad("no piece %q to omit", p)
+		}
+	}
+	return nil
+}
+
+// plain tells whether a is an address of one family, without a zone.
+func plain(a netip.Addr) bool { return a.IsValid() && !a.Is4In6() && a.Zone() == "" }
