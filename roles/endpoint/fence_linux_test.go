@@ -15,6 +15,7 @@ import (
 	"pfdivert/pfconf"
 	"pfdivert/roles/lab"
 	"pfdivert/roles/lab/labtest"
+	"pfdivert/roles/lab/namespace"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,14 +26,13 @@ func fenceLab(t testing.TB) *lab.Lab {
 	labtest.Need(t)
 	var l *lab.Lab
 	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // for good: the thread is spoilt for others
+	namespace.OwnThread(func() {
 		err := unix.Unshare(unix.CLONE_NEWNET)
 		if err == nil {
 			l, err = lab.Build(t.Context(), lab.Config{})
 		}
 		done <- err
-	}()
+	})
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
@@ -130,8 +130,7 @@ func TestFenceOrder(t *testing.T) {
 // order in which one CPU sent them.
 func onOneCPU(f func() error) error {
 	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // for good: its affinity is for nobody else
+	namespace.OwnThread(func() {
 		var all, one unix.CPUSet
 		err := unix.SchedGetaffinity(0, &all)
 		for cpu := 0; err == nil && one.Count() == 0; cpu++ {
@@ -146,7 +145,7 @@ func onOneCPU(f func() error) error {
 			err = f()
 		}
 		done <- err
-	}()
+	})
 	return <-done
 }
 

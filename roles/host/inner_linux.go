@@ -23,7 +23,8 @@ type RemoteAgent struct {
 // StartRemoteAgent is for LOCAL's agent in a lab, before all else: it builds
 // the lab around this process and starts this program's file with args as
 // REMOTE's agent, on the pipes that Lab left for it. settings is the last
-// argument that Lab gave.
+// argument that Lab gave. The agent of REMOTE may begin while the hosts are not
+// connected yet; that they are is for LOCAL's to tell.
 func StartRemoteAgent(ctx context.Context, settings string, args []string) (*RemoteAgent, error) {
 	var s labSettings
 	d := json.NewDecoder(strings.NewReader(settings))
@@ -45,7 +46,7 @@ func StartRemoteAgent(ctx context.Context, settings string, args []string) (*Rem
 	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = files[0], files[1], files[2]
 
-	l, err := lab.Build(ctx, s.Config)
+	l, err := lab.New(s.Config)
 	if err != nil {
 		return nil, err
 	}
@@ -66,6 +67,12 @@ func StartRemoteAgent(ctx context.Context, settings string, args []string) (*Rem
 		r.err = cmd.Wait()
 		close(r.ended)
 	}()
+	// Meanwhile, on the other CPU, that program starts.
+	if err := l.Connect(ctx); err != nil {
+		l.Close() // kills it, by Pdeathsig
+		<-r.ended
+		return nil, err
+	}
 	return r, nil
 }
 

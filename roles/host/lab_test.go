@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 // "status" it gives its CPUs, on "exit N" it ends.
 func agent(args []string) int {
 	ctx := context.Background()
-	if len(args) == 2 {
+	if len(args) >= 2 {
 		r, err := host.StartRemoteAgent(ctx, args[1], []string{"agent"})
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "error:", err)
@@ -59,15 +59,13 @@ func agent(args []string) int {
 		var code int
 		switch _, err := fmt.Sscanf(in.Text(), "exit %d", &code); {
 		case err == nil:
-			fmt.Fprintln(os.Stderr, "leaving\x1b[2J")
+			fmt.Fprint(os.Stderr, "leaving\x1b[2J\x00\u202e\xff\n")
 			return code
 		case in.Text() == "cpus":
 			b, _ := os.ReadFile("/proc/self/status")
 			_, s, _ := strings.Cut(string(b), "Cpus_allowed_list:")
 			s, _, _ = strings.Cut(s, "\n")
 			fmt.Println(strings.TrimSpace(s))
-		case in.Text() == "uid":
-			fmt.Println(os.Getuid())
 		default:
 			fmt.Println(in.Text())
 		}
@@ -189,6 +187,29 @@ func allowedCPUs(t *testing.T) int {
 	return n
 }
 
+// Why LOCAL's agent could not begin is on its standard error.
+func TestLabFails(t *testing.T) {
+	labtest.Need(t)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	// The program exits with 3 when a lab is asked for with wrong settings.
+	local, remote, err := host.Lab(ctx, host.LabOptions{Args: []string{"agent", "-lab", "{"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range []*host.Link{local, remote} {
+		if b, err := io.ReadAll(l.Read); len(b) != 0 || err != nil {
+			t.Errorf("read %q, %v", b, err)
+		}
+	}
+	if err := local.Wait(ctx); err == nil || !strings.Contains(err.Error(), "exit status 3") || !strings.Contains(local.Stderr(), "error: settings of the lab") {
+		t.Errorf("%v; stderr: %s", err, local.Stderr())
+	}
+	if err := remote.Wait(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
 // When one of the three processes is killed, the others end.
 func TestLabKill(t *testing.T) {
 	t.Run("LOCAL", func(t *testing.T) {
@@ -252,6 +273,10 @@ func TestLabKill(t *testing.T) {
 		cmd.Wait()
 		gone(t, local, remote)
 	})
+}
+
+func TestAsNobody(t *testing.T) {
+	labtest.AsNobody(t, "^(TestLabAgents|TestLabKill|TestLabFails)$")
 }
 
 // gone waits for processes to end. Nobody may be there to reap them.

@@ -9,7 +9,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"runtime"
+
+	"pfdivert/roles/lab/namespace"
 )
 
 // Link is a reached agent. It ends when its input does: to let it undo what it
@@ -78,8 +79,7 @@ func Child(ctx context.Context, argv []string) (*Link, error) {
 func start(ctx context.Context, cmd *exec.Cmd, begin func() error, l *Link) error {
 	l.ended = make(chan struct{})
 	begun := make(chan error)
-	go func() {
-		runtime.LockOSThread() // for good: the thread ends with the goroutine
+	namespace.OwnThread(func() {
 		err := begin()
 		begun <- err
 		if err != nil {
@@ -89,7 +89,7 @@ func start(ctx context.Context, cmd *exec.Cmd, begin func() error, l *Link) erro
 		l.stderr.finish()
 		l.err = err
 		close(l.ended)
-	}()
+	})
 	if err := <-begun; err != nil {
 		return err
 	}

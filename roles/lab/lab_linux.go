@@ -28,36 +28,49 @@ type Lab struct {
 	threads map[Host]*thread
 }
 
-// Build makes the namespace of the calling thread LOCAL and a new one REMOTE.
-// LOCAL must be a fresh namespace: Build sets its routes and sysctls and leaves
-// it to end with its processes. When Build returns, the first packet either
-// way arrives. Lack of privilege is a *namespace.ForbiddenError.
-func Build(ctx context.Context, c Config) (_ *Lab, err error) {
-	here, err := openNamespace()
+// Build makes a lab and connects its hosts: New and Connect.
+func Build(ctx context.Context, c Config) (*Lab, error) {
+	l, err := New(c)
 	if err != nil {
-		return nil, fmt.Errorf("LOCAL's namespace: %w", err)
+		return nil, err
 	}
-	defer here.Close()
-	l := &Lab{Config: c, threads: map[Host]*thread{}}
+	if err := l.Connect(ctx); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// New makes the namespace of the calling thread LOCAL and a new one REMOTE.
+// LOCAL must be fresh: its routes and sysctls are set, and it is left to end
+// with its processes. Lack of privilege is a *namespace.ForbiddenError.
+//
+// Processes may be started in both hosts, to prepare while Connect is at work.
+func New(c Config) (_ *Lab, err error) {
+	l := &Lab{Config: c, Families: []pfconf.Family{pfconf.Inet}, threads: map[Host]*thread{}}
 	defer func() {
 		if err != nil {
 			l.Close()
 			err = fmt.Errorf("lab: %w", namespace.Explain(err))
 		}
 	}()
-	l.threads[Local], err = newThread(func() error {
-		return os.NewSyscallError("setns", unix.Setns(int(here.Fd()), unix.CLONE_NEWNET))
-	})
+	here, err := openNamespace()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("LOCAL's namespace: %w", err)
 	}
+	defer here.Close()
 	l.threads[Remote], err = newThread(func() error {
 		return os.NewSyscallError("unshare", unix.Unshare(unix.CLONE_NEWNET))
 	})
 	if err != nil {
 		return nil, err
 	}
-	l.Families = []pfconf.Family{pfconf.Inet}
+	l.threads[Local], err = newThread(func() error {
+		return os.NewSyscallError("setns", unix.Setns(int(here.Fd()), unix.CLONE_NEWNET))
+	})
+	if err != nil {
+		return nil, err
+	}
 	if err := probeInet6(); err == nil {
 		l.Families = append(l.Families, pfconf.Inet6)
 	} else if !errors.Is(err, unix.EAFNOSUPPORT) {
@@ -65,7 +78,16 @@ func Build(ctx context.Context, c Config) (_ *Lab, err error) {
 	} else {
 		l.Missing = map[pfconf.Family]string{pfconf.Inet6: "this kernel has no IPv6: " + err.Error()}
 	}
-	return l, l.connect(ctx)
+	return l, nil
+}
+
+// Connect lays the cable and gives both hosts addresses and routes. When it
+// returns, the first packet either way arrives.
+func (l *Lab) Connect(ctx context.Context) error {
+	if err := l.connect(ctx); err != nil {
+		return fmt.Errorf("lab: %w", namespace.Explain(err))
+	}
+	return nil
 }
 
 // probeInet6 asks for an IPv6 socket, which a kernel without IPv6 or one that

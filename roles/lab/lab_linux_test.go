@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -52,13 +51,12 @@ func build(t testing.TB, c Config) *Lab {
 
 func tryBuild(ctx context.Context, c Config) (l *Lab, err error) {
 	done := make(chan struct{})
-	go func() {
+	namespace.OwnThread(func() {
 		defer close(done)
-		runtime.LockOSThread() // for good: the thread is spoilt for others
 		if err = unix.Unshare(unix.CLONE_NEWNET); err == nil {
 			l, err = Build(ctx, c)
 		}
-	}()
+	})
 	<-done
 	return l, err
 }
@@ -340,8 +338,7 @@ func TestWithoutInet6(t *testing.T) {
 func TestSysctls(t *testing.T) {
 	labtest.Need(t)
 	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
+	namespace.OwnThread(func() {
 		done <- func() error {
 			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 				return err
@@ -365,7 +362,7 @@ func TestSysctls(t *testing.T) {
 			}
 			return nil
 		}()
-	}()
+	})
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
@@ -442,14 +439,19 @@ func TestBuildForbidden(t *testing.T) {
 	}
 	cmd := exec.Command("/proc/self/exe", "-test.run=^TestBuildForbidden$", "-test.v")
 	cmd.Env = append(os.Environ(), "PFDIVERT_UNPRIVILEGED=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534, NoSetGroups: true}}
-	out, err := cmd.CombinedOutput()
-	if errors.Is(err, syscall.EINVAL) {
-		t.Skip("this user namespace has only one user")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 1, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 1, HostID: os.Getgid(), Size: 1}},
 	}
+	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "--- PASS: TestBuildForbidden") {
 		t.Errorf("%v: %s", err, out)
 	}
+}
+
+func TestAsNobody(t *testing.T) {
+	labtest.AsNobody(t, "^(TestFirstPacket|TestLocals|TestFakesRouted|TestQuiet|TestSysctls|TestClose|TestRun|TestDescribe)$")
 }
 
 func BenchmarkBuild(b *testing.B) {

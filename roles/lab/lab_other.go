@@ -23,6 +23,12 @@ var errSystem = errors.New("lab: no network namespaces on " + runtime.GOOS)
 // Build fails: only Linux has network namespaces.
 func Build(context.Context, Config) (*Lab, error) { return nil, errSystem }
 
+// New fails, see Build.
+func New(Config) (*Lab, error) { return nil, errSystem }
+
+// Connect fails, see Build.
+func (l *Lab) Connect(context.Context) error { return errSystem }
+
 // In fails, see Build.
 func (l *Lab) In(Host, func() error) error { return errSystem }
 

@@ -2,13 +2,13 @@ package lab
 
 import (
 	"errors"
-	"runtime"
 	"sync"
+
+	"pfdivert/roles/lab/namespace"
 )
 
 // thread is an operating system thread that runs functions given to it and
-// nothing else. It may have a namespace of its own: no goroutine is ever
-// scheduled on it, and the runtime does not clone its threads from it.
+// nothing else, in a host's namespace.
 type thread struct {
 	work chan func()
 	stop chan struct{}
@@ -20,10 +20,7 @@ var errClosed = errors.New("the lab is closed")
 // newThread starts a thread and has it run setup.
 func newThread(setup func() error) (*thread, error) {
 	t := &thread{work: make(chan func()), stop: make(chan struct{})}
-	go func() {
-		// Never unlocked, so that the thread ends with the goroutine and is
-		// not used for others.
-		runtime.LockOSThread()
+	namespace.OwnThread(func() {
 		for {
 			select {
 			case f := <-t.work:
@@ -32,7 +29,7 @@ func newThread(setup func() error) (*thread, error) {
 				return
 			}
 		}
-	}()
+	})
 	if err := t.do(setup); err != nil {
 		t.end()
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -66,5 +67,31 @@ func Need(t testing.TB) {
 		t.Fatalf("no network namespace on CI: %v", forbidden)
 	default:
 		t.Skipf("needs a network namespace, which this system forbids: %v", forbidden)
+	}
+}
+
+// AsNobody runs the tests of this package that match the pattern once more,
+// as a user without any privilege, who gets a user namespace. It is skipped when
+// this process is no root that could become that user.
+func AsNobody(t *testing.T, pattern string) {
+	t.Helper()
+	if os.Getenv(inside) == "" || os.Geteuid() != 0 {
+		t.Skip("only root can become nobody")
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.run", pattern, "-test.v", "-test.count=1")
+	for _, e := range os.Environ() {
+		if !strings.HasPrefix(e, inside+"=") {
+			cmd.Env = append(cmd.Env, e)
+		}
+	}
+	becomeNobody(cmd)
+	out, err := cmd.CombinedOutput()
+	switch {
+	case errors.Is(err, syscall.EINVAL): // setresuid(2): the id is not mapped
+		t.Skip("this user namespace has only one user")
+	case err != nil:
+		t.Errorf("as nobody: %v\n%s", err, out)
+	case strings.Contains(string(out), "--- SKIP"), !strings.Contains(string(out), "--- PASS"):
+		t.Errorf("as nobody, tests were skipped:\n%s", out)
 	}
 }

@@ -20,3 +20,8 @@ func Command(name string, args ...string) (*exec.Cmd, error) {
 	}
 	return cmd, nil
 }
+
+// becomeNobody has cmd run with the user and group 65534 and no other.
+func becomeNobody(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+}

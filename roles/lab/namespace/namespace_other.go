@@ -15,3 +15,6 @@ func Start(*exec.Cmd) error {
 		Cure: "name a second host to test with REMOTE_SSH, or run the lab on Linux",
 	}
 }
+
+// onMainThread is false: threads have nothing here that others lack.
+func onMainThread() bool { return false }

@@ -1,0 +1,6 @@
+package namespace
+
+import "golang.org/x/sys/unix"
+
+// onMainThread tells whether the calling thread is the process's first.
+func onMainThread() bool { return unix.Gettid() == unix.Getpid() }
