@@ -192,6 +192,11 @@ func TestLoadReplaces(t *testing.T) {
 	check(t, f.Load(t.Context(), a))
 	check(t, f.Load(t.Context(), append(b, a[0])))
 	wantInForce(t, f, append(labels, a[0].Label)...)
+	// A Load that waits together with changes takes its turn among them.
+	first, load, last := &change{ctx: t.Context(), add: a[1:2]}, &change{ctx: t.Context(), add: b, all: true}, &change{ctx: t.Context(), add: a[2:]}
+	f.commitChanges([]*change{first, load, last})
+	check(t, errors.Join(first.err, load.err, last.err))
+	wantInForce(t, f, append(labels, a[2].Label)...)
 	check(t, f.Load(t.Context(), nil))
 	wantInForce(t, f)
 }

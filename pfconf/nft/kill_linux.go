@@ -86,4 +86,3 @@ func (f *Firewall) kill(tuples []tuple, ids [][]byte) (int, error) {
 	}
 	return killed, nil
 }
-

@@ -92,4 +92,3 @@ func (r *request) close(n int) {
 }
 
 func align(n int) int { return (n + unix.NLMSG_ALIGNTO - 1) &^ (unix.NLMSG_ALIGNTO - 1) }
-

@@ -128,4 +128,3 @@ func (r *request) delRule(h placed) uint32 {
 	r.rule(h)
 	return seq
 }
-

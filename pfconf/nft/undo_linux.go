@@ -64,4 +64,3 @@ func Undo(ctx context.Context, u pfconf.Undo) error {
 	}
 	return errors.Join(h.undo(u), h.close())
 }
-
