@@ -4,13 +4,11 @@ import (
 	"testing"
 
 	"pfdivert/roles/endpoint"
-	"pfdivert/roles/lab/labtest"
 )
 
 // benchmark opens both ends, exchanges one message and closes them: what the
 // sockets of a cell cost.
 func benchmark(b *testing.B, kind endpoint.Kind) {
-	labtest.Need(b)
 	loopbackUp(b)
 	for _, lo := range loopbacks {
 		b.Run(lo.String(), func(b *testing.B) {
@@ -45,7 +43,7 @@ func BenchmarkEcho(b *testing.B)     { benchmark(b, endpoint.Echo) }
 
 // BenchmarkQueue binds and unbinds a divert port.
 func BenchmarkQueue(b *testing.B) {
-	labtest.Need(b)
+	loopbackUp(b)
 	for b.Loop() {
 		e, err := endpoint.Open(endpoint.Spec{Kind: endpoint.Divert, Role: endpoint.Packet, Local: port(unspecified(loopbacks[0]), 666)}, nil)
 		must(b, err)
@@ -55,7 +53,7 @@ func BenchmarkQueue(b *testing.B) {
 
 // BenchmarkTCPState asks after a socket that is not there.
 func BenchmarkTCPState(b *testing.B) {
-	labtest.Need(b)
+	loopbackUp(b)
 	for b.Loop() {
 		if _, err := endpoint.TCPState(b.Context(), port(loopbacks[0], 1), port(loopbacks[0], 2)); err == nil {
 			b.Fatal("there is one")
