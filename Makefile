@@ -1,0 +1,95 @@
+# For GNU make, bmake and OpenBSD's make alike: nothing here is particular to
+# one of them, and all work is done by the shell. A target is a command, not a
+# file; Go knows what has to be built again.
+#
+# What the tests need to know of their hosts is given in the environment or on
+# make's command line, and the binary reads it from its environment:
+#
+#	LOCAL_ADDR REMOTE_ADDR FAKE_ADDR LOCAL_ADDR6 REMOTE_ADDR6 FAKE_ADDR6
+#	REMOTE_SSH SUDO KTRACE SSH_OPTIONS
+#
+# None of them is assigned here, because all three makes then hand them over by
+# themselves and unchanged, whatever characters they contain: POSIX wants the
+# variables of the command line in the environment of the commands.
+#
+#	make			builds ./pfdivert
+#	make regress		runs all targets
+#	make run-TARGET		runs one; "make list" shows which there are
+#	make dist		builds dist/pfdivert-SYSTEM-ARCHITECTURE for REMOTE
+#	make check		formatting, vet and staticcheck
+#	make test		check, all tests, and the lab end to end
+#	make bench		times the parts and the whole
+#	make generate		writes regress.mk anew from the list of targets
+#	make install clean	as everywhere; PREFIX and DESTDIR
+
+all: pfdivert
+
+include regress.mk
+
+GO ?= go
+PREFIX ?= /usr/local
+
+# The shell, not make, asks git, and only when a binary is built.
+GO_BUILD = CGO_ENABLED=0 ${GO} build -trimpath -buildvcs=false -ldflags \
+	"-s -w -X main.version=$$(git describe --always --dirty 2>/dev/null || echo unreleased)"
+
+pfdivert:
+	@${GO_BUILD} -o pfdivert .
+
+DIST = dist/pfdivert-linux-amd64 dist/pfdivert-linux-arm64 \
+	dist/pfdivert-openbsd-amd64 dist/pfdivert-openbsd-arm64 \
+	dist/pfdivert-openbsd-386 \
+	dist/pfdivert-freebsd-amd64 dist/pfdivert-freebsd-arm64 \
+	dist/pfdivert-freebsd-386
+
+dist: ${DIST}
+
+${DIST}:
+	@mkdir -p dist; echo $@; t=$@; t=$${t#dist/pfdivert-}; \
+	GOOS=$${t%-*} GOARCH=$${t#*-} ${GO_BUILD} -o $@ .
+
+regress: pfdivert
+	./pfdivert run
+
+${REGRESS_TARGETS}: pfdivert
+	@t=$@; ./pfdivert run "$${t#run-}"
+
+list: pfdivert
+	@./pfdivert list
+
+generate: pfdivert
+	@{ sed '/^#/!d' regress.mk && \
+	./pfdivert list -names | sed 's/^/REGRESS_TARGETS += run-/'; } >regress.mk.new
+	mv regress.mk.new regress.mk
+
+# Built from source at this version, so that all see the same findings.
+STATICCHECK ?= ${GO} run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+check:
+	@unformatted=$$(gofmt -l .) && test -z "$$unformatted" || \
+	{ echo "error: not formatted:" $$unformatted; echo "hint: gofmt -w ."; exit 1; }
+	@for system in linux openbsd freebsd darwin; do \
+	for arch in amd64 arm64; do \
+		echo "GOOS=$$system GOARCH=$$arch ${GO} vet ./..."; \
+		GOOS=$$system GOARCH=$$arch ${GO} vet ./... || exit 1; \
+	done; done
+	${STATICCHECK} ./...
+
+test: check pfdivert
+	${GO} test ./...
+	${GO} test -race ./...
+	sh .ci/end-to-end
+
+bench: pfdivert
+	${GO} test -run '^$$' -bench . -benchmem ./...
+
+install:
+	test -x pfdivert || ${MAKE} pfdivert
+	install -d -m 755 "${DESTDIR}${PREFIX}/bin"
+	install -m 755 pfdivert "${DESTDIR}${PREFIX}/bin/pfdivert"
+
+clean:
+	rm -rf pfdivert dist out
+
+.PHONY: all pfdivert dist ${DIST} regress ${REGRESS_TARGETS} list generate
+.PHONY: check test bench install clean

@@ -1,0 +1,167 @@
+package roles_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"pfdivert/matrix"
+)
+
+// stubGo stands for the go command: the "binary" that it builds prints how it
+// was called, so that the Makefile is tested without building anything.
+const stubGo = `#!/bin/sh
+echo "go GOOS=$GOOS GOARCH=$GOARCH CGO_ENABLED=$CGO_ENABLED $1"
+while [ $# -gt 0 ]; do
+	if [ "$1" = -o ]; then out=$2; fi
+	shift
+done
+if [ -z "$out" ]; then exit; fi
+cat >"$out" <<'END'
+#!/bin/sh
+if [ "$*" = "list -names" ]; then
+	echo inet-args-tcp-to
+	exit
+fi
+for v in LOCAL_ADDR REMOTE_ADDR FAKE_ADDR LOCAL_ADDR6 REMOTE_ADDR6 FAKE_ADDR6 REMOTE_SSH SUDO KTRACE SSH_OPTIONS; do
+	eval "echo \"$v=\$$v\""
+done
+echo "called with $*"
+if [ "$LOCAL_ADDR" = fail ]; then exit 1; fi
+END
+chmod +x "$out"
+`
+
+// passedOn are the variables of the test's hosts, with values that quoting
+// would have to survive.
+var passedOn = []string{
+	"LOCAL_ADDR=10.188.1.1", "REMOTE_ADDR=10.188.1.2", "FAKE_ADDR=10.188.2.0/24",
+	"LOCAL_ADDR6=fd00:188:1::1", "REMOTE_ADDR6=fd00:188:1::2", "FAKE_ADDR6=fd00:188:2::9",
+	"REMOTE_SSH=root@a root@b", "SUDO=sudo -n", "KTRACE=strace",
+	`SSH_OPTIONS=-o ProxyCommand='nc "%h" %p' -o User=x\y;z`,
+}
+
+// makes are the make programs of this machine: on Linux GNU make and bmake, on
+// the BSDs the system's own.
+func makes(t *testing.T) []string {
+	var found []string
+	for _, name := range []string{"make", "gmake", "bmake"} {
+		if path, err := exec.LookPath(name); err == nil {
+			found = append(found, path)
+		} else if os.Getenv("CI") == "true" && name != "gmake" {
+			t.Fatalf("no %s on CI", name)
+		}
+	}
+	if found == nil {
+		t.Skip("no make on this machine")
+	}
+	return found
+}
+
+// TestMakefile plays the Makefile with each make that there is.
+func TestMakefile(t *testing.T) {
+	for _, program := range makes(t) {
+		t.Run(filepath.Base(program), func(t *testing.T) {
+			dir := t.TempDir()
+			for _, name := range []string{"Makefile", "regress.mk"} {
+				text, err := os.ReadFile(filepath.Join("..", name))
+				if err == nil {
+					err = os.WriteFile(filepath.Join(dir, name), text, 0o666)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			stub := filepath.Join(dir, "stub-go")
+			if err := os.WriteFile(stub, []byte(stubGo), 0o777); err != nil {
+				t.Fatal(err)
+			}
+			run := func(env []string, args ...string) (string, error) {
+				cmd := exec.Command(program, args...)
+				cmd.Dir = dir
+				// Not what the make that started this test hands down.
+				cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool {
+					name, _, _ := strings.Cut(v, "=")
+					return strings.Contains(name, "MAKE") || name == "MFLAGS"
+				}), "GO="+stub, "GOOS=", "GOARCH=")
+				cmd.Env = append(cmd.Env, env...)
+				out, err := cmd.CombinedOutput()
+				return string(out), err
+			}
+			expect := func(out string, err error, want ...string) {
+				t.Helper()
+				if err != nil {
+					t.Errorf("%v:\n%s", err, out)
+				}
+				for _, line := range want {
+					if !strings.Contains(out, line+"\n") {
+						t.Errorf("no line %q in\n%s", line, out)
+					}
+				}
+			}
+
+			out, err := run(nil)
+			expect(out, err, "go GOOS= GOARCH= CGO_ENABLED=0 build")
+			if _, err := os.Stat(filepath.Join(dir, "pfdivert")); err != nil {
+				t.Errorf("make built nothing: %v", err)
+			}
+
+			want := append(slices.Clone(passedOn), "called with run")
+			out, err = run(passedOn, "regress")
+			expect(out, err, want...)
+			out, err = run([]string{"LOCAL_ADDR=overridden"}, append([]string{"regress"}, passedOn...)...)
+			expect(out, err, want...)
+			if out, err := run(nil, "regress", "LOCAL_ADDR=fail"); err == nil {
+				t.Errorf("make hides that the run failed:\n%s", out)
+			}
+
+			var all, called []string
+			for _, target := range matrix.Targets() {
+				all = append(all, "run-"+target.Name)
+				called = append(called, "called with run "+target.Name)
+			}
+			out, err = run(nil, all...)
+			expect(out, err, called...)
+			out, err = run(nil, "list")
+			expect(out, err, "called with list")
+
+			out, err = run(nil, "-j4", "dist")
+			expect(out, err)
+			for _, name := range []string{
+				"linux-amd64", "linux-arm64", "openbsd-amd64", "openbsd-arm64", "openbsd-386",
+				"freebsd-amd64", "freebsd-arm64", "freebsd-386",
+			} {
+				system, arch, _ := strings.Cut(name, "-")
+				expect(out, nil, "go GOOS="+system+" GOARCH="+arch+" CGO_ENABLED=0 build")
+				if _, err := os.Stat(filepath.Join(dir, "dist", "pfdivert-"+name)); err != nil {
+					t.Error(err)
+				}
+			}
+
+			root := filepath.Join(dir, "a root")
+			out, err = run(nil, "install", "DESTDIR="+root, "PREFIX=/opt/x")
+			expect(out, err)
+			if info, err := os.Stat(filepath.Join(root, "opt/x/bin/pfdivert")); err != nil || info.Mode().Perm() != 0o755 {
+				t.Errorf("installed: %v, %v", info, err)
+			}
+
+			out, err = run(nil, "generate")
+			expect(out, err)
+			text, err := os.ReadFile(filepath.Join(dir, "regress.mk"))
+			if err != nil || !strings.HasPrefix(string(text), "# ") || !strings.HasSuffix(string(text), "not edit.\nREGRESS_TARGETS += run-inet-args-tcp-to\n") {
+				t.Errorf("generated, %v:\n%s", err, text)
+			}
+
+			out, err = run(nil, "clean")
+			expect(out, err)
+			for _, name := range []string{"pfdivert", "dist"} {
+				if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+					t.Errorf("%s is there after make clean", name)
+				}
+			}
+		})
+	}
+}
