@@ -79,7 +79,8 @@ func (m *MainRuleset) Reach(anchor string, r pfconf.Rule) Reach {
 		if i > last {
 			decides = !m.lines[last].quick && line.action != "match"
 		}
-		if i != last && decides && !line.calls(anchor) && line.mayMatch(r) {
+		own := line.calls(anchor) || line.calls(anchor+"/x")
+		if decides && !own && line.mayMatch(r) {
 			reach.Hidden = append(reach.Hidden, line.text)
 		}
 	}
