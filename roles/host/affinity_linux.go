@@ -9,14 +9,14 @@ import (
 
 // chooseCPUs picks a CPU for each host out of those that this process may
 // use. Runs at the same time get different ones, by their process ids. ok is
-// false where there is one CPU only and nothing to choose.
+// false where there is one CPU only, or none can be learnt.
 func chooseCPUs() (local, remote int, ok bool) {
-	var set unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &set); err != nil {
-		return 0, 0, false // more CPUs than the set holds (EINVAL): too many to share one by chance
+	set := unix.NewCPUSet(maxCPUs)
+	if err := unix.SchedGetaffinityDynamic(0, set); err != nil {
+		return 0, 0, false
 	}
 	var cpus []int
-	for i := 0; len(cpus) < set.Count(); i++ {
+	for i := range maxCPUs {
 		if set.IsSet(i) {
 			cpus = append(cpus, i)
 		}
@@ -28,12 +28,18 @@ func chooseCPUs() (local, remote int, ok bool) {
 	return cpus[first], cpus[(first+1)%len(cpus)], true
 }
 
-// pinThread lets the calling thread, and the processes that it starts, run on
-// one CPU only.
-func pinThread(cpu int) error {
-	var set unix.CPUSet
+// maxCPUs is NR_CPUS of the kernels with the most.
+const maxCPUs = 8192
+
+// pin lets the calling thread, and the processes that it starts, run on one
+// CPU only, if that is wanted.
+func (s labSettings) pin(cpu int) error {
+	if !s.Pin {
+		return nil
+	}
+	set := unix.NewCPUSet(maxCPUs)
 	set.Set(cpu)
-	if err := unix.SchedSetaffinity(0, &set); err != nil {
+	if err := unix.SchedSetaffinityDynamic(0, set); err != nil {
 		return fmt.Errorf("pin to CPU %d: %w", cpu, err)
 	}
 	return nil

@@ -32,11 +32,17 @@ func StartRemoteAgent(ctx context.Context, settings string, args []string) (*Rem
 	if err := d.Decode(&s); err != nil {
 		return nil, fmt.Errorf("settings of the lab: %w", err)
 	}
+	if s.Enter != nil {
+		return nil, enter(s) // comes back to here, without Enter
+	}
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Args[0] = os.Args[0]
 	cmd.SysProcAttr = dieWithParent()
 	var files [3]*os.File
-	for i, fd := range []int{remoteStdin, remoteStdout, remoteStderr} {
+	for i, fd := range s.Pipes {
+		if fd <= 2 {
+			return nil, fmt.Errorf("descriptor %d is this agent's own", fd)
+		}
 		// Other children must not hold them open.
 		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
 			return nil, fmt.Errorf("descriptor %d is not a pipe of REMOTE's agent: %w", fd, err)
@@ -51,10 +57,8 @@ func StartRemoteAgent(ctx context.Context, settings string, args []string) (*Rem
 		return nil, err
 	}
 	err = l.In(lab.Remote, func() error {
-		if s.Pin {
-			if err := pinThread(s.CPU); err != nil {
-				return err
-			}
+		if err := s.pin(s.RemoteCPU); err != nil {
+			return err
 		}
 		return cmd.Start()
 	})

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"sync"
 
 	"pfdivert/roles/lab/namespace"
 )
@@ -20,48 +21,71 @@ import (
 // process has two: packets wait in a queue for each CPU, so what one host
 // sends arrives in the order in which it was sent, and a fence holds.
 func Lab(ctx context.Context, o LabOptions) (local, remote *Link, err error) {
-	var p pipes
-	defer p.closeTheirs()
+	var p, q pipes // LOCAL's and REMOTE's
 	defer func() {
+		p.closeTheirs()
 		if err != nil {
 			p.closeOurs()
+			q.closeTheirs()
+			q.closeOurs()
 			err = fmt.Errorf("start the lab's agents: %w", err)
 		}
 	}()
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
 	}
-	localCPU, remoteCPU, pin := chooseCPUs()
-	settings, err := json.Marshal(labSettings{Config: o.Config, CPU: remoteCPU, Pin: pin})
-	if err != nil {
+	var stdin, remoteStdin io.Reader
+	var stdout, stderr, remoteStdout, remoteStderr io.Writer
+	if local, err = p.link(&stdin, &stdout, &stderr); err != nil {
 		return nil, nil, err
 	}
-	cmd := exec.Command("/proc/self/exe", append(o.Args[:len(o.Args):len(o.Args)], string(settings))...)
-	cmd.Args[0] = os.Args[0]
-	cmd.SysProcAttr = dieWithParent()
-	// A terminal's signals are the orchestrator's to act on.
-	cmd.SysProcAttr.Setpgid = true
-	if local, err = p.link(&cmd.Stdin, &cmd.Stdout, &cmd.Stderr); err != nil {
+	if remote, err = q.link(&remoteStdin, &remoteStdout, &remoteStderr); err != nil {
 		return nil, nil, err
 	}
-	var stdin io.Reader
-	var stdout, stderr io.Writer
-	if remote, err = p.link(&stdin, &stdout, &stderr); err != nil {
-		return nil, nil, err
-	}
-	cmd.ExtraFiles = []*os.File{stdin.(*os.File), stdout.(*os.File), stderr.(*os.File)}
+	settings := labSettings{Config: o.Config}
+	settings.LocalCPU, settings.RemoteCPU, settings.Pin = chooseCPUs()
 
-	err = start(ctx, cmd, func() error {
-		if pin {
-			// Of this thread, which is the child's alone.
-			if err := pinThread(localCPU); err != nil {
+	var cmd *exec.Cmd
+	var begin func() error
+	extra := []*os.File{remoteStdin.(*os.File), remoteStdout.(*os.File), remoteStderr.(*os.File)}
+	if len(o.Sudo) > 0 {
+		settings.Enter = &enterSettings{PID: os.Getpid()}
+		for i, f := range extra {
+			settings.Enter.FDs[i] = int(f.Fd())
+		}
+		cmd, err = o.sudoCommand(settings)
+		begin = func() error { return cmd.Start() }
+	} else {
+		settings.Pipes = [3]int{3, 4, 5} // where exec.Cmd puts ExtraFiles
+		cmd, err = o.command(settings)
+		begin = func() error {
+			if err := settings.pin(settings.LocalCPU); err != nil {
 				return err
 			}
+			return namespace.Start(cmd)
 		}
-		return namespace.Start(cmd)
-	}, local)
+	}
 	if err != nil {
 		return nil, nil, err
+	}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, stderr
+	if len(o.Sudo) == 0 {
+		cmd.ExtraFiles = extra
+	}
+	if err := start(ctx, cmd, begin, local); err != nil {
+		return nil, nil, err
+	}
+	if len(o.Sudo) == 0 {
+		q.closeTheirs()
+	} else {
+		// REMOTE's must stay until the agent has opened them, which it has when it
+		// speaks, or will never.
+		heard := &onRead{ReadCloser: local.Read, then: sync.OnceFunc(q.closeTheirs)}
+		local.Read = heard
+		go func() {
+			<-local.ended
+			heard.then()
+		}()
 	}
 	remote.kill = local.kill // its Pdeathsig does the rest
 	remote.ended = make(chan struct{})
@@ -71,4 +95,47 @@ func Lab(ctx context.Context, o LabOptions) (local, remote *Link, err error) {
 		close(remote.ended)
 	}()
 	return local, remote, nil
+}
+
+// command is LOCAL's agent as a child that is started in its namespace.
+func (o LabOptions) command(s labSettings) (*exec.Cmd, error) {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command("/proc/self/exe", append(o.Args[:len(o.Args):len(o.Args)], string(b))...)
+	cmd.Args[0] = os.Args[0]
+	cmd.SysProcAttr = dieWithParent()
+	// A terminal's signals are the orchestrator's to act on.
+	cmd.SysProcAttr.Setpgid = true
+	return cmd, nil
+}
+
+// sudoCommand is LOCAL's agent as a child that becomes root and then enters its
+// namespace. It stays in the orchestrator's process group, because sudo in the
+// background may not use the terminal.
+func (o LabOptions) sudoCommand(s labSettings) (*exec.Cmd, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	b, err := json.Marshal(s)
+	if err != nil {
+		return nil, err
+	}
+	argv := append(o.Sudo[:len(o.Sudo):len(o.Sudo)], self)
+	argv = append(append(argv, o.Args...), string(b))
+	return exec.Command(argv[0], argv[1:]...), nil
+}
+
+// onRead calls a function at the first byte or error that is read.
+type onRead struct {
+	io.ReadCloser
+	then func()
+}
+
+func (r *onRead) Read(b []byte) (int, error) {
+	n, err := r.ReadCloser.Read(b)
+	r.then()
+	return n, err
 }

@@ -110,8 +110,8 @@ func (l *linked) ask(t testing.TB, line string) string {
 	return l.lines.Text()
 }
 
-func startLab(ctx context.Context) (local, remote *linked, err error) {
-	a, b, err := host.Lab(ctx, host.LabOptions{Args: []string{"agent", "-lab"}, Config: lab.Config{}})
+func startLab(ctx context.Context, sudo ...string) (local, remote *linked, err error) {
+	a, b, err := host.Lab(ctx, host.LabOptions{Args: []string{"agent", "-lab"}, Config: lab.Config{}, Sudo: sudo})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -132,12 +132,12 @@ func hear(l *host.Link) (*linked, error) {
 	return h, err
 }
 
-func mustLab(t testing.TB) (ctx context.Context, local, remote *linked) {
+func mustLab(t testing.TB, sudo ...string) (ctx context.Context, local, remote *linked) {
 	t.Helper()
 	labtest.Need(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	t.Cleanup(cancel)
-	local, remote, err := startLab(ctx)
+	local, remote, err := startLab(ctx, sudo...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,8 +150,47 @@ func mustLab(t testing.TB) (ctx context.Context, local, remote *linked) {
 	return ctx, local, remote
 }
 
-func TestLabAgents(t *testing.T) {
-	ctx, local, remote := mustLab(t)
+func TestLabAgents(t *testing.T) { labAgents(t) }
+
+// A program like sudo is between, which changes the environment and closes
+// what it does not know.
+func TestLabSudo(t *testing.T) {
+	t.Run("env", func(t *testing.T) { labAgents(t, "env", "-i") })
+	t.Run("sudo", func(t *testing.T) {
+		if out, err := exec.Command("sudo", "-n", "true").CombinedOutput(); err != nil {
+			t.Skipf("sudo -n: %v: %s", err, out)
+		}
+		labAgents(t, "sudo", "-n")
+	})
+	t.Run("kill", func(t *testing.T) {
+		ctx, local, remote := mustLab(t, "env", "-i")
+		syscall.Kill(remote.pid, syscall.SIGKILL)
+		if err := local.Wait(ctx); err != nil {
+			t.Error(err)
+		}
+		gone(t, local.pid)
+	})
+	t.Run("fails", func(t *testing.T) {
+		labtest.Need(t)
+		local, remote, err := host.Lab(t.Context(), host.LabOptions{Args: []string{"agent"}, Sudo: []string{"false"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		local.Wait(t.Context())
+		for _, l := range []*host.Link{remote, local} {
+			if b, err := io.ReadAll(l.Read); len(b) != 0 || err != nil {
+				t.Errorf("%q, %v", b, err)
+			}
+		}
+		if err := remote.Wait(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func labAgents(t *testing.T, sudo ...string) {
+	t.Helper()
+	ctx, local, remote := mustLab(t, sudo...)
 	own, _ := os.Readlink("/proc/self/ns/net")
 	if local.ns == remote.ns || local.ns == own || remote.ns == own {
 		t.Errorf("namespaces: own %s, LOCAL %s, REMOTE %s", own, local.ns, remote.ns)
