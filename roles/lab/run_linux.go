@@ -125,11 +125,11 @@ func reap() {
 func (l *Lab) describe(here Host) string {
 	var b strings.Builder
 	line := func(name string, of func(Plan) string) {
-		fmt.Fprintf(&b, "%-7s", name)
+		var addresses []string
 		for _, f := range l.Families {
-			fmt.Fprintf(&b, " %-14s", of(l.Config.PlanOf(f)))
+			addresses = append(addresses, of(l.Config.PlanOf(f)))
 		}
-		b.WriteString("\n")
+		fmt.Fprintf(&b, "%-7s %s\n", name, strings.Join(addresses, "  "))
 	}
 	line("LOCAL", func(p Plan) string { return p.Local.Addr().String() })
 	line("REMOTE", func(p Plan) string { return p.Remote.Addr().String() })

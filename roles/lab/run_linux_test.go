@@ -85,7 +85,7 @@ func TestRunReaps(t *testing.T) {
 	}
 }
 
-// The end of the context, and the death of the outer process, end the command.
+// The end of the context kills the inner process; the command dies with it.
 func TestRunKilled(t *testing.T) {
 	labtest.Need(t)
 	ctx, cancel := context.WithCancel(t.Context())
