@@ -86,7 +86,7 @@ func (h *half) datagram(ctx context.Context, control bool) error {
 	} else {
 		received = at.rest(server)
 	}
-	ending := h.ending(at, there, client)
+	ending := h.ending(at, there, client, server)
 	if err := both(ctx, at.run, there.run); err != nil {
 		return err
 	}

@@ -79,7 +79,7 @@ func (h *half) echoTo(ctx context.Context, control bool) error {
 	at, there = h.remote.script(), h.local.script()
 	received := at.rest(server)
 	answers := there.rest(client)
-	ending := h.ending(at, there, client)
+	ending := h.ending(at, there, client, server)
 	if err := both(ctx, at.run, there.run); err != nil {
 		return err
 	}
@@ -149,7 +149,7 @@ func (h *half) echoReply(ctx context.Context, control bool) error {
 	}
 	there.fence()
 	returned := there.rest(client)
-	ending := h.ending(nil, there, client)
+	ending := h.ending(nil, there, client, "")
 	if err := there.run(ctx); err != nil {
 		return err
 	}

@@ -9,8 +9,8 @@ type ending struct {
 }
 
 // ending adds the last look to the script that is for REMOTE, and closes the
-// client's socket.
-func (h *half) ending(server, client *script, clientEnd string) ending {
+// sockets: a reuse target's second cell binds their ports.
+func (h *half) ending(server, client *script, clientEnd, serverEnd string) ending {
 	remote := client
 	if h.toServer() {
 		remote = server
@@ -21,6 +21,9 @@ func (h *half) ending(server, client *script, clientEnd string) ending {
 		e.before = remote.lookup(h.flow())
 	}
 	client.close(clientEnd)
+	if serverEnd != "" {
+		server.close(serverEnd)
+	}
 	if ties {
 		e.after = remote.lookup(h.flow())
 	}

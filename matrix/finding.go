@@ -26,6 +26,9 @@ const (
 	StateLeft        = "state-left"        // the kernel kept a state that must be gone
 	PortBlocked      = "port-blocked"      // the kernel refuses the reversed flow's port
 
+	// XPASS
+	KnownFailurePassed = "known-failure-passed" // the kernel does what this kind of kernel was known not to do
+
 	// ERROR
 	AgentLost      = "agent-lost"      // the connection to an agent ended
 	SetupFailed    = "setup-failed"    // a host could not be prepared

@@ -14,6 +14,7 @@ import (
 type play struct {
 	Cell
 	kernel  Kernel
+	omit    map[string]bool
 	gate    *gate
 	local   side
 	remote  side
@@ -125,6 +126,21 @@ var kinds = map[pfconf.Proto]endpoint.Kind{
 	pfconf.TCP: endpoint.Stream, pfconf.UDP: endpoint.Datagram, pfconf.Raw: endpoint.RawIP, pfconf.ICMP: endpoint.Echo,
 }
 
+// loaded is the rule as it is loaded: the cell's, unless a test leaves a piece out.
+func (h *half) loaded() pfconf.Rule {
+	r := h.rule()
+	switch {
+	case h.omit[OwnRule]: // a rule of the same label for nobody's packets
+		r.From = h.Remote
+		if r.Direction == pfconf.Out {
+			r.From = h.Local
+		}
+	case h.omit[Swap] && h.part != "" && r.Port != 0:
+		r.Port = h.client
+	}
+	return r
+}
+
 // serverSpec specifies the server's socket.
 func (h *half) serverSpec() endpoint.Spec {
 	client, server := h.ends()
@@ -139,6 +155,7 @@ func (h *half) serverSpec() endpoint.Spec {
 			}
 		}
 	}
+	s.Omit = h.omitted()
 	if h.shared && !h.Proto.HasPorts() {
 		s.Only = client.Addr()
 		if h.mode == To {
@@ -153,7 +170,7 @@ func (h *half) clientSpec() endpoint.Spec {
 	client, server := h.ends()
 	s := endpoint.Spec{
 		Kind: kinds[h.Proto], Role: endpoint.Client, Local: client, Remote: server, Reuse: h.part != "",
-		Bindany: client.Addr() == h.Fake,
+		Bindany: client.Addr() == h.Fake, Omit: h.omitted(),
 	}
 	if h.Proto == pfconf.ICMP {
 		s.EchoID = h.client
@@ -197,7 +214,7 @@ func (h *half) controlFlow(local netip.AddrPort) pfconf.Flow {
 // load puts the rule in force, in place of the target's former one, and
 // forgets states of the control before.
 func (h *half) load(ctx context.Context, kill ...pfconf.Flow) error {
-	c := agent.Change{Kill: kill, Add: []pfconf.Rule{h.rule()}, Remove: h.labels}
+	c := agent.Change{Kill: kill, Add: []pfconf.Rule{h.loaded()}, Remove: h.labels}
 	if err := h.gate.load(ctx, c); err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

@@ -26,6 +26,7 @@ func (h *half) packet(ctx context.Context, control bool) error {
 	divert := h.remote.script()
 	opened := []*asked{divert.open("packet", endpoint.Spec{
 		Kind: endpoint.Divert, Role: endpoint.Packet, Local: netip.AddrPortFrom(h.Family.Unspecified(), h.server),
+		Omit: h.omitted(),
 	})}
 	at, there := divert, h.local.script()
 	if serverSide != h.remote {
@@ -92,7 +93,7 @@ func (h *half) packet(ctx context.Context, control bool) error {
 
 	at, there = serverSide.script(), clientSide.script()
 	received := at.rest("server")
-	ending := h.ending(at, there, "client")
+	ending := h.ending(at, there, "client", "server")
 	if err := both(ctx, at.run, there.run); err != nil {
 		return err
 	}

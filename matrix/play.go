@@ -21,8 +21,20 @@ const portTries = 5
 // playTarget plays a target and judges it.
 func (r *runner) playTarget(ctx context.Context, t Target) Result {
 	start := time.Now()
+	res, p := r.judgeTarget(ctx, t)
+	res.Name, res.Seconds = t.Name, time.Since(start).Seconds()
+	res = r.kernel.expected(t, res)
+	if p != nil && (res.Verdict != Pass || r.opt.Transcripts) {
+		res.Transcript = p.transcript(ctx)
+	}
+	return res
+}
+
+// judgeTarget plays a target, with other ports if those of the first cell are
+// in use, and gives its verdict and the last cell.
+func (r *runner) judgeTarget(ctx context.Context, t Target) (Result, *play) {
 	if s := r.skip(t); s != nil {
-		return s.result(t, start)
+		return s.result(), nil
 	}
 	var err error
 	var p *play
@@ -35,11 +47,7 @@ func (r *runner) playTarget(ctx context.Context, t Target) Result {
 		err = broken(SocketFailed, "%v; %d ports were tried", taken, portTries)
 	}
 	if err == nil {
-		res := Result{Name: t.Name, Verdict: Pass, Seconds: time.Since(start).Seconds()}
-		if r.opt.Transcripts {
-			res.Transcript = p.transcript(ctx)
-		}
-		return res
+		return Result{Verdict: Pass}, p
 	}
 	var f *finding
 	if !errors.As(err, &f) {
@@ -48,9 +56,7 @@ func (r *runner) playTarget(ctx context.Context, t Target) Result {
 			f = &finding{Error, Interrupted, "the run was stopped: " + context.Cause(r.ctx).Error()}
 		}
 	}
-	res := f.result(t, start)
-	res.Transcript = p.transcript(ctx)
-	return res
+	return f.result(), p
 }
 
 // playCell plays a target once, with a fresh cell.
@@ -58,7 +64,7 @@ func (r *runner) playCell(ctx context.Context, t Target) (*play, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, cellTimeout, fmt.Errorf("the cell did not end within %v", cellTimeout))
 	defer cancel()
 	c := r.space.Cell(t)
-	p := &play{Cell: c, kernel: r.kernel, gate: r.gate,
+	p := &play{Cell: c, kernel: r.kernel, gate: r.gate, omit: r.omit,
 		local:  side{"local", r.hosts.Local, c.Session, t.Family},
 		remote: side{"remote", r.hosts.Remote, c.Session, t.Family}}
 	if err := r.turns.take(ctx, c.turn); err != nil {
@@ -67,6 +73,13 @@ func (r *runner) playCell(ctx context.Context, t Target) (*play, error) {
 	defer r.turns.give(c.turn)
 	r.gate.enter()
 	err := p.run(ctx)
+	if c.turn != "" && len(p.labels) > 0 {
+		// The next one of this conversation begins without a rule.
+		if left := r.gate.load(ctx, agent.Change{Remove: p.labels}); err == nil && left != nil {
+			err = broken(RuleRefused, "remote: the rule is not removed: %v", left)
+		}
+		p.labels = nil
+	}
 	r.gate.leave(ctx, p.labels...)
 
 	// What is left is closed and forgotten whatever became of the cell; that this
@@ -77,13 +90,16 @@ func (r *runner) playCell(ctx context.Context, t Target) (*play, error) {
 	return p, err
 }
 
-// play plays the cell.
+// run plays the cell.
 func (p *play) run(ctx context.Context) error {
+	if p.Target.reuse() {
+		return p.reuse(ctx)
+	}
 	h := &half{play: p, mode: p.First, client: p.Client, server: p.Server}
 	return h.run(ctx, true)
 }
 
-// play plays an args cell, with or without its control.
+// run plays an args cell, with or without its control.
 func (h *half) run(ctx context.Context, control bool) error {
 	switch {
 	case h.mode == PacketIn || h.mode == PacketOut:
@@ -114,6 +130,6 @@ func (p *play) transcript(ctx context.Context) []Transcript {
 }
 
 // result makes the finding a result.
-func (f *finding) result(t Target, start time.Time) Result {
-	return Result{Name: t.Name, Verdict: f.verdict, Reason: f.reason, Detail: f.detail, Seconds: time.Since(start).Seconds()}
+func (f *finding) result() Result {
+	return Result{Verdict: f.verdict, Reason: f.reason, Detail: f.detail}
 }

@@ -29,7 +29,7 @@ type Options struct {
 	Trace string
 	// Rounds is how many echoes make a fence (see endpoint.Fence).
 	Rounds int
-	// Omit leaves pieces of REMOTE's set-up out on purpose, for tests.
+	// Omit leaves pieces out on purpose, for tests.
 	Omit []string
 }
 
@@ -47,40 +47,47 @@ type runner struct {
 	opt    Options
 	facts  agent.Facts
 	kernel Kernel
+	omit   map[string]bool
 	space  *Space
 	gate   *gate
 	turns  turns
 }
 
 // Run prepares the hosts, plays the targets and calls done for each as it
-// ends, from several goroutines at once. The results are in the order of the
-// targets. An error means that the run could not begin.
-func Run(ctx context.Context, hosts Hosts, targets []Target, opt Options, done func(Result)) ([]Result, error) {
-	r := &runner{ctx: ctx, hosts: hosts, opt: opt, space: NewSpace(opt.Families)}
-	if err := r.prepare(targets); err != nil {
-		return nil, err
+// ends, from several goroutines at once. When ctx ends, targets that are being
+// played get the reason Interrupted. An error means that the run could not begin.
+func Run(ctx context.Context, hosts Hosts, plan Plan, opt Options, done func(Result)) error {
+	r := &runner{ctx: ctx, hosts: hosts, opt: opt, omit: map[string]bool{}, space: NewSpace(opt.Families)}
+	for _, p := range opt.Omit {
+		r.omit[p] = true
 	}
-	results := make([]Result, len(targets))
+	if err := r.prepare(plan.Targets); err != nil {
+		return err
+	}
 	parallel := opt.Parallel
-	if parallel <= 0 || parallel > len(targets) {
-		parallel = len(targets)
+	if parallel <= 0 || parallel > len(plan.Targets) {
+		parallel = len(plan.Targets)
 	}
-	next := make(chan int)
+	next := make(chan Target)
 	var players sync.WaitGroup
 	for range parallel {
 		players.Go(func() {
-			for i := range next {
-				results[i] = r.playTarget(ctx, targets[i])
-				done(results[i])
+			for t := range next {
+				done(r.playTarget(ctx, t))
 			}
 		})
 	}
-	for i := range targets {
-		next <- i
+	n := 0
+	for t := range plan.order(ctx) {
+		// Without its agents a run can only go on failing.
+		if n++; n > len(plan.Targets) && (hosts.Local.Lost() || hosts.Remote.Lost()) {
+			break
+		}
+		next <- t
 	}
 	close(next)
 	players.Wait()
-	return results, nil
+	return nil
 }
 
 // prepare makes the hosts LOCAL and REMOTE.
@@ -101,7 +108,7 @@ func (r *runner) prepare(targets []Target) error {
 	}
 	local, remote := setup, setup
 	local.Paths, remote.Paths = here, there
-	remote.Remote, remote.Omit = true, r.opt.Omit
+	remote.Remote, remote.Omit = true, filterPieces(r.opt.Omit)
 	for _, t := range targets {
 		if need := t.need(); need != "" && !slices.Contains(remote.Needs, need) {
 			remote.Needs = append(remote.Needs, need)

@@ -87,8 +87,7 @@ func (h *half) stream(ctx context.Context, control bool) error {
 	at, there = serverSide.script(), clientSide.script()
 	rest := at.rest(server)
 	waiting := at.tcpState(to, from)
-	at.close(server)
-	ending := h.ending(at, there, client)
+	ending := h.ending(at, there, client, server)
 	if err := both(ctx, at.run, there.run); err != nil {
 		return err
 	}

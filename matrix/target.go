@@ -52,6 +52,16 @@ var argsModes = []struct {
 	{pfconf.UDP, []Mode{PacketIn, PacketOut}},
 }
 
+// reuseModes are the modes that the reuse targets of each protocol combine.
+var reuseModes = []struct {
+	proto pfconf.Proto
+	modes []Mode
+}{
+	{pfconf.TCP, []Mode{To, Reply}},
+	{pfconf.UDP, []Mode{To, Reply, ReplyTo}},
+	{pfconf.Raw, []Mode{To, Reply, ReplyTo}},
+}
+
 // Targets lists the suite's targets in the order of its Makefile: family by
 // family, the args targets first.
 func Targets() []Target {
@@ -60,6 +70,13 @@ func Targets() []Target {
 		for _, a := range argsModes {
 			for _, m := range a.modes {
 				all = append(all, Target{fmt.Sprintf("%v-args-%v-%s", f, a.proto, m), f, a.proto, m, ""})
+			}
+		}
+		for _, r := range reuseModes {
+			for _, first := range r.modes {
+				for _, second := range r.modes {
+					all = append(all, Target{fmt.Sprintf("%v-reuse-%v-%s-%s", f, r.proto, first, second), f, r.proto, first, second})
+				}
 			}
 		}
 	}

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -36,7 +38,9 @@ type runFlags struct {
 	out      string
 	parallel int
 	single   bool
-	omit     string
+	count    int
+	duration time.Duration
+	shuffle  uint64
 }
 
 func runOrchestrator(ctx context.Context, c *call) (int, error) {
@@ -46,11 +50,24 @@ func runOrchestrator(ctx context.Context, c *call) (int, error) {
 	f.StringVar(&o.out, "o", "", "keep each target's transcripts (and traces) in the folder `DIR`")
 	f.IntVar(&o.parallel, "parallel", 0, "play at most `N` targets at the same time; 0: all")
 	f.BoolVar(&o.single, "single", false, "one LOCAL and one FAKE address per family in the lab, as OpenBSD's suite has them")
+	f.IntVar(&o.count, "count", 1, "play each target `N` times, with fresh addresses and ports")
+	f.DurationVar(&o.duration, "for", 0, "play the targets again and again for this `TIME` (30s, 5m)")
+	f.Func("shuffle", "play in a random order, chosen by `SEED`, a number, or by chance: 'on'", func(s string) (err error) {
+		if s == "on" {
+			o.shuffle = 1 + rand.Uint64N(1<<32)
+			return nil
+		}
+		o.shuffle, err = strconv.ParseUint(s, 10, 64)
+		return err
+	})
 	if err := c.parse(f); err != nil {
 		return exitError, err
 	}
-	if o.parallel < 0 {
+	switch {
+	case o.parallel < 0:
 		return exitError, hinted{fmt.Errorf("-parallel %d: there is no such number of targets", o.parallel), "0 plays all at once, 1 one after the other"}
+	case o.count < 1 || o.duration < 0:
+		return exitError, hinted{fmt.Errorf("-count %d -for %v: a target can't be played less than once", o.count, o.duration), "-count 100, or -for 30s"}
 	}
 	targets, err := matrix.Select(f.Args())
 	if err != nil {
@@ -113,27 +130,35 @@ func (c *call) playRun(ctx context.Context, targets []matrix.Target, o runFlags)
 
 	opt := pair.options
 	opt.Parallel, opt.Transcripts, opt.Trace = o.parallel, o.out != "", c.Getenv("KTRACE")
-	progress := report.NewProgress(text, len(targets), style.Live)
-	results, err := matrix.Run(ctx, pair.hosts, targets, opt, progress.Done)
+	plan := matrix.Plan{Targets: targets, Rounds: o.count, For: o.duration, Seed: o.shuffle}
+	run.Seed = o.shuffle
+	total := len(targets) * o.count
+	if o.duration > 0 {
+		total = 0
+	}
+	found := newFindings(plan)
+	progress := report.NewProgress(text, total, style.Live)
+	err = matrix.Run(ctx, pair.hosts, plan, opt, func(r matrix.Result) {
+		if found.add(r) {
+			progress.Done(r)
+		}
+	})
 	progress.Finish()
 	if err != nil {
 		return exitError, pair.explain(err)
 	}
 	run.Seconds = time.Since(run.Started).Seconds()
-	if ctx.Err() != nil {
-		run.Interrupted = true
-		results = finished(results)
-	}
-	if err := report.WriteText(text, style, run, results); err != nil {
+	run.Interrupted = ctx.Err() != nil
+	if err := found.writeText(text, style, run); err != nil {
 		return exitError, err
 	}
 	if jsonTo != nil {
-		if err := report.WriteJSON(jsonTo, run, results); err != nil {
+		if err := found.writeJSON(jsonTo, run); err != nil {
 			return exitError, fmt.Errorf("results: %w", err)
 		}
 	}
 	if o.out != "" {
-		if err := keep(o.out, results); err != nil {
+		if err := keep(o.out, found.kept()); err != nil {
 			return exitError, err
 		}
 	}
@@ -143,22 +168,7 @@ func (c *call) playRun(ctx context.Context, targets []matrix.Target, o runFlags)
 	if run.Interrupted {
 		return exitError, nil
 	}
-	var verdicts []matrix.Verdict
-	for _, r := range results {
-		verdicts = append(verdicts, r.Verdict)
-	}
-	return matrix.ExitStatus(verdicts...), nil
-}
-
-// finished leaves out the targets that an interrupted run did not get to judge.
-func finished(results []matrix.Result) []matrix.Result {
-	var done []matrix.Result
-	for _, r := range results {
-		if r.Name != "" && r.Reason != matrix.Interrupted {
-			done = append(done, r)
-		}
-	}
-	return done
+	return found.exitStatus(), nil
 }
 
 // openJSON opens where the JSON goes, nil for nowhere.

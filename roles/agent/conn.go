@@ -253,5 +253,15 @@ func (c *Conn) hangUp() {
 	})
 }
 
+// Lost tells whether the connection has ended.
+func (c *Conn) Lost() bool {
+	select {
+	case <-c.gone:
+		return true
+	default:
+		return false
+	}
+}
+
 // Requests is how many requests have been sent.
 func (c *Conn) Requests() uint64 { return c.sent.Load() }

@@ -28,6 +28,8 @@ type end struct {
 	broken bool // a step failed; what would follow means nothing
 }
 
+func (e *end) opened() bool { return e.ep != nil || e.traced != nil }
+
 // Bounds against an orchestrator gone mad.
 const (
 	maxEnds = 16
@@ -118,7 +120,7 @@ func (a *agent) step(ctx context.Context, s *session, st *Step) (out Outcome) {
 	switch {
 	case e == nil:
 		return fail(fmt.Errorf("%s: the cell has no endpoint %q", st.Do, st.End))
-	case e.broken && st.Do != Close && st.Do != Rest:
+	case e.broken && (!e.opened() || st.Do != Close && st.Do != Rest):
 		return fail(&Fault{Code: CodeSkipped, Text: fmt.Sprintf("%s %s: skipped, an earlier step failed", st.End, st.Do)})
 	}
 	var err error
@@ -205,11 +207,12 @@ func (a *agent) open(ctx context.Context, s *session, st *Step, out *Outcome) er
 	} else if e.ep, err = endpoint.Open(*st.Spec, &e.log); err == nil {
 		out.Local, out.Peer = e.ep.Names()
 	}
+	s.ends[st.End] = e
 	if err != nil {
-		s.log = append(s.log, Entry{e.name, e.log.String()})
+		// It stays, unopened, for what it logged; its further steps are skipped.
+		e.broken = true
 		return fmt.Errorf("%s: open: %w", st.End, err)
 	}
-	s.ends[st.End] = e
 	return nil
 }
 
@@ -220,7 +223,9 @@ func (s *session) close() {
 			s.log = append(s.log, e.traced.close()...)
 			continue
 		}
-		_ = e.ep.Close()
+		if e.ep != nil {
+			_ = e.ep.Close()
+		}
 		s.log = append(s.log, Entry{e.name, e.log.String()})
 	}
 	s.ends = nil

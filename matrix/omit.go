@@ -1,0 +1,38 @@
+package matrix
+
+import (
+	"slices"
+
+	"pfdivert/roles/endpoint"
+)
+
+// Pieces of a cell that Options.Omit can leave out on purpose, so that a test sees
+// that the cells which need them fail. Those of the packet filter and of the
+// endpoints have their names there (nft.Piece, endpoint.Piece).
+const (
+	OwnRule = "rule" // the cell's rule: one for nobody's packets is loaded
+	Drop    = "drop" // the drop of sockets in TIME_WAIT
+	Swap    = "swap" // the swapped port in the rule of a reuse target's second cell
+)
+
+// endpointPieces are those that endpoints leave out.
+var endpointPieces = []endpoint.Piece{endpoint.Transparent, endpoint.Checksum, endpoint.Listen}
+
+// omitted gives the pieces that the cell's endpoints leave out. A server's ear is not a client's to
+// lose.
+func (h *half) omitted() []endpoint.Piece {
+	var some []endpoint.Piece
+	for _, p := range endpointPieces {
+		if h.omit[string(p)] {
+			some = append(some, p)
+		}
+	}
+	return some
+}
+
+// filterPieces are the rest: the packet filter's, for its agent.
+func filterPieces(omit []string) []string {
+	return slices.DeleteFunc(slices.Clone(omit), func(s string) bool {
+		return s == OwnRule || s == Drop || s == Swap || slices.Contains(endpointPieces, endpoint.Piece(s))
+	})
+}

@@ -1,0 +1,81 @@
+package roles
+
+import (
+	"io"
+	"sync"
+
+	"pfdivert/matrix"
+	"pfdivert/roles/report"
+)
+
+// findings gathers the results of a run: each of them, or, of a run that
+// plays targets again and again, statistics.
+type findings struct {
+	stats   *report.Stats // nil for a run that plays each target once
+	mu      sync.Mutex
+	results []matrix.Result
+}
+
+func newFindings(p matrix.Plan) *findings {
+	if !p.Repeats() {
+		return &findings{}
+	}
+	var names []string
+	for _, t := range p.Targets {
+		names = append(names, t.Name)
+	}
+	return &findings{stats: report.NewStats(names)}
+}
+
+// add takes a result, from any goroutine. What an interrupted run did not get
+// to judge is left out, and add says so.
+func (f *findings) add(r matrix.Result) (counted bool) {
+	if r.Reason == matrix.Interrupted {
+		return false
+	}
+	if f.stats != nil {
+		f.stats.Add(r)
+		return true
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.results = append(f.results, r)
+	return true
+}
+
+// kept are the results whose transcripts are worth keeping.
+func (f *findings) kept() []matrix.Result {
+	if f.stats == nil {
+		return f.results
+	}
+	var all []matrix.Result
+	for _, k := range f.stats.Kept() {
+		all = append(all, k.Result)
+	}
+	return all
+}
+
+func (f *findings) writeText(w io.Writer, style report.Style, run report.Run) error {
+	if f.stats != nil {
+		return f.stats.WriteText(w, style, run)
+	}
+	return report.WriteText(w, style, run, f.results)
+}
+
+func (f *findings) writeJSON(w io.Writer, run report.Run) error {
+	if f.stats != nil {
+		return f.stats.WriteJSON(w, run)
+	}
+	return report.WriteJSON(w, run, f.results)
+}
+
+func (f *findings) exitStatus() int {
+	if f.stats != nil {
+		return f.stats.ExitStatus()
+	}
+	var verdicts []matrix.Verdict
+	for _, r := range f.results {
+		verdicts = append(verdicts, r.Verdict)
+	}
+	return matrix.ExitStatus(verdicts...)
+}
