@@ -46,8 +46,8 @@ type Firewall struct {
 
 	load   sync.Mutex // held while the anchor's rules are changed; guards what follows
 	rules  []pfconf.Rule
-	labels map[string]bool // all that a load was tried with
-	begun  bool            // the journal has been written
+	tried  map[pfconf.Rule]bool // all that a load was tried with
+	begun  bool                 // the journal has been written
 	closed bool
 }
 
@@ -66,7 +66,7 @@ func Open(ctx context.Context, cfg Config) (*Firewall, error) {
 		anchor:  cfg.Anchor,
 		journal: cfg.Journal,
 		backoff: 10 * time.Millisecond,
-		labels:  map[string]bool{},
+		tried:   map[pfconf.Rule]bool{},
 	}
 	if f.anchor == "" {
 		f.anchor = DefaultAnchor
@@ -112,14 +112,39 @@ func (f *Firewall) Close(ctx context.Context) error {
 		return nil
 	}
 	err := f.restore(ctx, f.anchor, f.former, f.backoff)
-	labels := make([]string, 0, len(f.labels))
-	for l := range f.labels {
-		labels = append(labels, l)
-	}
-	slices.Sort(labels)
 	// After the rules, or they would go on creating states.
-	_, errKill := f.KillLabels(ctx, labels)
-	err = errors.Join(err, errKill)
+	err = errors.Join(err, f.killTried(ctx))
 	f.closed = err == nil
 	return err
+}
+
+// killTried removes the states of all rules that were ever loaded. Each label takes a
+// pfctl, so it is asked first which rules can have states at all.
+func (f *Firewall) killTried(ctx context.Context) error {
+	states, err := f.states(ctx, false)
+	if err != nil {
+		return fmt.Errorf("looking for states to remove: %w", err)
+	}
+	var labels []string
+	for r := range f.tried {
+		if slices.ContainsFunc(states, func(s pfconf.State) bool { return f.mayHaveMade(r, s) }) {
+			labels = append(labels, r.Label)
+		}
+	}
+	slices.Sort(labels)
+	_, err = f.KillLabels(ctx, slices.Compact(labels))
+	return err
+}
+
+// mayHaveMade tells whether the state has the protocol, direction and addresses of the
+// rule's packets. A translation by the host's own rules hides the addresses.
+func (f *Firewall) mayHaveMade(r pfconf.Rule, s pfconf.State) bool {
+	if s.Domain != f.domain || s.Family != r.Family || s.Number != r.Proto.Number(r.Family) || s.Direction != r.Direction {
+		return false
+	}
+	near, far := r.From, r.To
+	if r.Direction == pfconf.In {
+		near, far = far, near
+	}
+	return (s.NearWas.IsValid() || s.Near.Addr() == near) && (s.FarWas.IsValid() || s.Far.Addr() == far)
 }

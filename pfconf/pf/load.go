@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"pfdivert/pfconf"
@@ -159,7 +160,7 @@ func (f *Firewall) replace(rules []pfconf.Rule) error {
 	}
 	f.begun = true
 	for _, r := range rules {
-		f.labels[r.Label] = true
+		f.tried[r] = true
 	}
 	r, err := f.loadSet(ctx, rules)
 	if err != nil {
@@ -177,20 +178,32 @@ func (f *Firewall) loadSet(ctx context.Context, rules []pfconf.Rule) (Result, er
 	return f.loadText(ctx, f.backoff, Document(rules), "-v", "-a", f.anchor, "-f", "-")
 }
 
-// loadText runs a pfctl that loads an anchor from text, again and again while
-// another process is loading the same anchor.
+// maxBackoff is the longest wait for a busy anchor between two tries.
+const maxBackoff = 5 * time.Second
+
+// loadText runs a pfctl that loads an anchor from text, again and again while another
+// process is loading the same anchor. A load that begins makes one that is under way
+// fail, so a waiter leaves the other at least the time that a load takes, and a part of it
+// by chance, or the two would stop each other for ever.
 func (c *Control) loadText(ctx context.Context, wait time.Duration, text string, args ...string) (Result, error) {
+	var busy error
 	for {
+		begun := time.Now()
 		r, err := c.pfctl(ctx, text, nothing, args...)
+		if err != nil && ctx.Err() != nil && busy != nil {
+			err = busy
+		}
 		var e *Error
 		if err == nil || !errors.As(err, &e) || !e.busy() {
 			return r, err
 		}
+		busy = err
+		wait = min(max(wait, time.Since(begun)), maxBackoff)
 		select {
 		case <-ctx.Done():
 			return r, fmt.Errorf("still busy when time was up: %w", err)
-		case <-time.After(wait):
-			wait = min(2*wait, time.Second/2)
+		case <-time.After(wait + rand.N(wait)):
+			wait *= 2
 		}
 	}
 }
