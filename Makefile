@@ -65,14 +65,17 @@ generate: pfdivert
 # Built from source at this version, so that all see the same findings.
 STATICCHECK ?= ${GO} run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
+# Darwin can be LOCAL's system, never REMOTE's.
+VET = linux-amd64 linux-arm64 openbsd-amd64 openbsd-arm64 \
+	freebsd-amd64 freebsd-arm64 darwin-arm64
+
 check:
 	@unformatted=$$(gofmt -l .) && test -z "$$unformatted" || \
 	{ echo "error: not formatted:" $$unformatted; echo "hint: gofmt -w ."; exit 1; }
-	@for system in linux openbsd freebsd darwin; do \
-	for arch in amd64 arm64; do \
-		echo "GOOS=$$system GOARCH=$$arch ${GO} vet ./..."; \
-		GOOS=$$system GOARCH=$$arch ${GO} vet ./... || exit 1; \
-	done; done
+	@for system in ${VET}; do \
+		echo "${GO} vet ./... for $$system"; \
+		GOOS=$${system%-*} GOARCH=$${system#*-} ${GO} vet ./... || exit 1; \
+	done
 	${STATICCHECK} ./...
 
 test: check pfdivert
