@@ -249,8 +249,8 @@ func both(ctx context.Context, a, b func(context.Context) error) error {
 func (p *play) end(ctx context.Context, local, remote *script) error {
 	for _, h := range p.handled {
 		if h.socket {
-			remote.drop(h.flow.Near, h.flow.Far)
-			local.drop(h.flow.Far, h.flow.Near)
+			remote.sweep(h.flow.Near, h.flow.Far)
+			local.sweep(h.flow.Far, h.flow.Near)
 		}
 		remote.kill(h.flow)
 	}

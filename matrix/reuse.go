@@ -47,7 +47,7 @@ func (h *half) settle(ctx context.Context) error {
 		if h.mode == To {
 			before = remote.lookup(h.flow())
 		}
-		dropped, gone = at.drop(server, client), at.tcpState(server, client)
+		dropped, gone = at.drop(server, client), at.tcpState(server, client, agent.Gone)
 	}
 	if at != remote {
 		if err := at.run(ctx); err != nil {

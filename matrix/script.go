@@ -116,15 +116,26 @@ func (s *script) kill(f pfconf.Flow) *asked {
 	return s.add(agent.Step{Do: agent.Kill, Flow: &f}, nil)
 }
 
-// drop drops a TCP socket; that there is none is an answer.
+// drop drops a TCP socket that must be there; that there is none is an answer.
 func (s *script) drop(near, far netip.AddrPort) *asked {
-	return s.add(agent.Step{Do: agent.Drop, Near: near, Far: far}, map[string]bool{agent.CodeNoSocket: true})
+	return s.add(agent.Step{Do: agent.Drop, Near: near, Far: far, Data: timeWait}, noSocket)
 }
 
-// tcpState asks for a TCP socket; that there is none is an answer.
-func (s *script) tcpState(near, far netip.AddrPort) *asked {
-	return s.add(agent.Step{Do: agent.TCPState, Near: near, Far: far}, map[string]bool{agent.CodeNoSocket: true})
+// sweep drops a TCP socket if there is one.
+func (s *script) sweep(near, far netip.AddrPort) *asked {
+	return s.add(agent.Step{Do: agent.Drop, Near: near, Far: far}, noSocket)
 }
+
+// tcpState asks for the state of a TCP socket, which must be the one given or agent.Gone;
+// that there is no socket is an answer.
+func (s *script) tcpState(near, far netip.AddrPort, state string) *asked {
+	return s.add(agent.Step{Do: agent.TCPState, Near: near, Far: far, Data: state}, noSocket)
+}
+
+// timeWait is the state of the socket that closed first.
+const timeWait = "TIME_WAIT"
+
+var noSocket = map[string]bool{agent.CodeNoSocket: true}
 
 // end has the host close the cell's endpoints after the last step.
 func (s *script) end() { s.last = true }
@@ -161,4 +172,12 @@ func (s *script) run(ctx context.Context) error {
 		}
 	}
 	return first
+}
+
+// found says what a question was answered.
+func (a *asked) found() string {
+	if a.Fault != nil {
+		return a.Fault.Text
+	}
+	return a.Text
 }

@@ -86,7 +86,7 @@ func (h *half) stream(ctx context.Context, control bool) error {
 
 	at, there = serverSide.script(), clientSide.script()
 	rest := at.rest(server)
-	waiting := at.tcpState(to, from)
+	waiting := at.tcpState(to, from, timeWait)
 	ending := h.ending(at, there, client, server)
 	if err := both(ctx, at.run, there.run); err != nil {
 		return err
@@ -120,8 +120,8 @@ func (h *half) stream(ctx context.Context, control bool) error {
 	if err := h.judge(rest); err != nil {
 		return err
 	}
-	if waiting.Fault != nil {
-		return failed(StateMissing, "%s: the server closed first and its socket is not in TIME_WAIT: %s", waiting.where, waiting.Fault.Text)
+	if waiting.Text != timeWait {
+		return failed(StateMissing, "%s: the server closed first and its socket is not in TIME_WAIT but %s", waiting.where, waiting.found())
 	}
 	// SYN, ACK and data, FIN or what carries it: an exchange needs three packets
 	// of the client, and two that come back.

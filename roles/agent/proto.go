@@ -134,8 +134,8 @@ const (
 	Counters  Do = "counters" // of the rule Label
 	Lookup    Do = "lookup"   // states of Flow
 	Kill      Do = "kill"     // states of Flow
-	Drop      Do = "drop"     // the TCP socket Near, Far
-	TCPState  Do = "tcpstate" // of the TCP socket Near, Far
+	Drop      Do = "drop"     // the TCP socket Near, Far; with Data it must be there
+	TCPState  Do = "tcpstate" // of the TCP socket Near, Far; Data is the one expected, or Gone
 )
 
 // Step is one step of a script.

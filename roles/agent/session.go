@@ -107,12 +107,8 @@ func (a *agent) step(ctx context.Context, s *session, st *Step) (out Outcome) {
 		}
 		out.States = states[0]
 		return out
-	case Drop:
-		return fail(endpoint.Drop(ctx, st.Near, st.Far))
-	case TCPState:
-		var err error
-		out.Text, err = endpoint.TCPState(ctx, st.Near, st.Far)
-		return fail(err)
+	case Drop, TCPState:
+		return fail(tcpSocket(ctx, st, &out))
 	case Open:
 		return fail(a.open(ctx, s, st, &out))
 	}

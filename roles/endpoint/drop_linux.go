@@ -48,26 +48,8 @@ func (id diagSocketID) sameNames(other diagSocketID) bool {
 func tcpState(_ context.Context, local, remote netip.AddrPort) (string, error) {
 	sockDiag.mu.Lock()
 	defer sockDiag.mu.Unlock()
-	var state string
-	err := insist(func() (err error) {
-		state, _, err = findSocket(local, remote)
-		return err
-	})
+	state, _, err := findSocket(local, remote)
 	return state, err
-}
-
-// insist asks the kernel for a socket and believes a no only when it is
-// repeated. Its look-up takes no lock and can miss a socket whose neighbour in
-// the hash chain is being replaced, as happens when a connection goes over to
-// TIME_WAIT (inet_twsk_hashdance_schedule in net/ipv4/inet_timewait_sock.c); seen once in
-// some 5,000 questions while 70 connections closed at the same time.
-func insist(question func() error) (err error) {
-	for range 3 {
-		if err = question(); !errors.Is(err, ErrNoSocket) {
-			return err
-		}
-	}
-	return err
 }
 
 func tcpDrop(_ context.Context, local, remote netip.AddrPort) error {
@@ -75,16 +57,14 @@ func tcpDrop(_ context.Context, local, remote netip.AddrPort) error {
 	defer sockDiag.mu.Unlock()
 	// The kernel's look-up falls back to a listener (inet_diag_find_one_icsk):
 	// the socket is looked at first, and destroyed by the cookie it has then.
-	return insist(func() error {
-		_, id, err := findSocket(local, remote)
-		if err != nil {
-			return err
-		}
-		if _, err := diagnose(unix.SOCK_DESTROY, unix.NLM_F_ACK, local, id); err != nil {
-			return fmt.Errorf("SOCK_DESTROY: %w", noSocket(err))
-		}
-		return nil
-	})
+	_, id, err := findSocket(local, remote)
+	if err != nil {
+		return err
+	}
+	if _, err := diagnose(unix.SOCK_DESTROY, unix.NLM_F_ACK, local, id); err != nil {
+		return fmt.Errorf("SOCK_DESTROY: %w", noSocket(err))
+	}
+	return nil
 }
 
 // findSocket looks the socket up and gives its state and id.
