@@ -64,8 +64,11 @@ const (
 	CTMark     Piece = "ct-mark"     // ct mark set, in divert-reply rules
 	TProxy     Piece = "tproxy"      // the tproxy statement
 	Back       Piece = "back"        // the rule that takes a divert-reply flow's answers
-	KernelEcho Piece = "kernel-echo" // the rule that stops the kernel's own ICMPv6 echo replies
-	EarlyDemux Piece = "early-demux" // net.ipv4.ip_early_demux=0
+	// AnyDirection: that rule takes what comes back whichever side began the
+	// conntrack entry, not only what answers it.
+	AnyDirection Piece = "any-direction"
+	KernelEcho   Piece = "kernel-echo" // the rule that stops the kernel's own ICMPv6 echo replies
+	EarlyDemux   Piece = "early-demux" // net.ipv4.ip_early_demux=0
 )
 
 // maxInterface is IFNAMSIZ without the final zero.

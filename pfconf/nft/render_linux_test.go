@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -60,12 +61,20 @@ func testConfig() Config {
 
 // What Render says is what the kernel has been given, in nft(8)'s words.
 func TestRenderIsWhatNftLists(t *testing.T) {
+	for _, omit := range [][]Piece{nil, {AnyDirection}} {
+		t.Run(fmt.Sprint(omit), func(t *testing.T) { renderAndList(t, omit) })
+	}
+}
+
+func renderAndList(t *testing.T, omit []Piece) {
 	remote := newNamespace(t)
 	nft, err := exec.LookPath("nft")
 	if err != nil && os.Getenv("CI") != "true" {
 		t.Skip("needs nft(8) to compare with")
 	}
-	f := remote.open(t, testConfig())
+	config := testConfig()
+	config.Omit = omit
+	f := remote.open(t, config)
 	rules := everyRule()
 	if err := f.Load(t.Context(), rules); err != nil {
 		t.Fatal(err)
@@ -83,7 +92,7 @@ func TestRenderIsWhatNftLists(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := render(rules, testConfig(), xt)
+	want := render(rules, config, xt)
 	// nft before 1.0.7 shows nothing for a target that it has no library for.
 	target := regexp.MustCompile(` (xt target "NFQUEUE")? *comment`)
 	got, want = target.ReplaceAllString(got, " comment"), target.ReplaceAllString(want, " comment")

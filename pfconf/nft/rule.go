@@ -139,6 +139,9 @@ func (c Config) divertReply(r pfconf.Rule) []kernelRule {
 	} else {
 		back = append(back, ofProto{r.Proto.Number(r.Family)})
 	}
+	if c.omits(AnyDirection) {
+		back = append(back, ctReply{})
+	}
 	back = append(back, ctMarked{}, counter{})
 	if !c.omits(PacketMark) {
 		back = append(back, mark{})

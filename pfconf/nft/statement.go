@@ -82,6 +82,12 @@ func (ctMarked) String() string { return fmt.Sprintf("ct mark 0x%08x", Mark) }
 func (ctMark) String() string   { return fmt.Sprintf("ct mark set 0x%08x", Mark) }
 func (mark) String() string     { return fmt.Sprintf("meta mark set 0x%08x", Mark) }
 
+// ctReply matches packets that go the other way than the one that began their
+// conntrack entry.
+type ctReply struct{}
+
+func (ctReply) String() string { return "ct direction reply" }
+
 // counter counts the packets that come so far in the rule.
 type counter struct{}
 

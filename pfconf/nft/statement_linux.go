@@ -63,6 +63,12 @@ func (ctInvalid) encode(r *request) {
 	r.compare(unix.NFT_CMP_NEQ, none)
 }
 
+func (ctReply) encode(r *request) {
+	// IP_CT_DIR_REPLY, linux/netfilter/nf_conntrack_tuple_common.h; a key of one byte.
+	r.load("ct", unix.NFTA_CT_KEY, unix.NFT_CT_DIRECTION, unix.NFTA_CT_DREG)
+	r.compare(unix.NFT_CMP_EQ, []byte{1})
+}
+
 func (ctMarked) encode(r *request) {
 	r.load("ct", unix.NFTA_CT_KEY, unix.NFT_CT_MARK, unix.NFTA_CT_DREG)
 	r.compare(unix.NFT_CMP_EQ, native32(Mark))
