@@ -181,10 +181,18 @@ func TestPackets(t *testing.T) {
 	})
 }
 
+// keepsRequests tells whether the kernel answers echo requests before raw sockets see
+// them: the BSDs on IPv4, where a diverted one alone comes to the socket
+// (sys/netinet/ip_icmp.c, icmp_input_if).
+func keepsRequests(a netip.Addr) bool { return runtime.GOOS != "linux" && a.Is4() }
+
 // TestRest: what comes twice is found.
 func TestRest(t *testing.T) {
 	eachLoopback(t, func(t *testing.T, lo netip.Addr) {
 		for _, kind := range []endpoint.Kind{endpoint.Datagram, endpoint.RawIP, endpoint.Echo} {
+			if kind == endpoint.Echo && keepsRequests(lo) {
+				continue
+			}
 			to := port(lo, serverPort(kind, 5005))
 			s, _ := open(t, endpoint.Spec{Kind: kind, Role: endpoint.Server, Local: to})
 			c, _ := connect(t, endpoint.Spec{Kind: kind, Local: port(lo, 0), Remote: to, EchoID: 9})
@@ -232,9 +240,11 @@ func TestEcho(t *testing.T) {
 			for seq := range uint16(2) {
 				must(t, c.Send([]byte(endpoint.ClientLine), seq+1))
 				want := endpoint.EchoHeader{Type: types[0], ID: id + seq, Seq: seq + 1, Checksum: true}
-				m := receive(t, s, endpoint.Now, endpoint.ClientLine)
-				if *m.Echo != want || m.From != port(lo, 0) || m.To != port(lo, 0) {
-					t.Errorf("request %+v from %v to %v, want %+v", *m.Echo, m.From, m.To, want)
+				if !keepsRequests(lo) {
+					m := receive(t, s, endpoint.Now, endpoint.ClientLine)
+					if *m.Echo != want || m.From != port(lo, 0) || m.To != port(lo, 0) {
+						t.Errorf("request %+v from %v to %v, want %+v", *m.Echo, m.From, m.To, want)
+					}
 				}
 				want.Type = types[1]
 				if m := receive(t, c, soon(), endpoint.ClientLine); *m.Echo != want {
@@ -267,7 +277,11 @@ func TestOmitListen(t *testing.T) {
 			nothing(t, s)
 			c, _ := open(t, endpoint.Spec{Kind: kind, Role: endpoint.Client, Local: port(lo, 0), Remote: port(lo, 5003)})
 			must(t, c.Connect())
-			if err := c.Connected(soon()); kind == endpoint.Stream != errors.Is(err, syscall.ECONNREFUSED) {
+			// A socket that is bound and does not listen refuses on Linux and
+			// says nothing on OpenBSD (sys/netinet/tcp_input.c, TCPS_CLOSED).
+			err := c.Connected(time.Now().Add(50 * time.Millisecond))
+			deaf := errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, endpoint.ErrNothing)
+			if kind == endpoint.Stream && !deaf || kind != endpoint.Stream && err != nil {
 				t.Errorf("%s: connected: %v", kind, err)
 			}
 		}
