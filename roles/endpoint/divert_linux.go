@@ -52,7 +52,7 @@ const queueLength = 256
 // The messages, attributes and commands of netfilter queues
 // (uapi/linux/netfilter/nfnetlink_queue.h).
 const (
-	nfqnlPacket  = unix.NFNL_SUBSYS_QUEUE<<8 | 0
+	nfqnlPacket  = unix.NFNL_SUBSYS_QUEUE << 8
 	nfqnlVerdict = unix.NFNL_SUBSYS_QUEUE<<8 | 1
 	nfqnlConfig  = unix.NFNL_SUBSYS_QUEUE<<8 | 2
 

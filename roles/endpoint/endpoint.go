@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"runtime"
 	"time"
 )
 
@@ -135,9 +134,4 @@ func open(s Spec, log *transcript) (Endpoint, error) {
 		return openEcho(s, log)
 	}
 	return openDivert(s, log)
-}
-
-// unsupported is what the files for other systems answer.
-func unsupported(what string) error {
-	return fmt.Errorf("%s: %w (%s)", what, ErrUnsupported, runtime.GOOS)
 }
