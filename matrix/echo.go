@@ -149,8 +149,9 @@ func (h *half) echoReply(ctx context.Context, control bool) error {
 	}
 	there.fence()
 	returned := there.rest(client)
-	ending := h.ending(nil, there, client, "")
-	if err := there.run(ctx); err != nil {
+	at := h.local.script()
+	ending := h.ending(at, there, client, "")
+	if err := both(ctx, there.run, at.run); err != nil {
 		return err
 	}
 	h.note(ending)

@@ -1,31 +1,53 @@
 package matrix
 
-import "pfdivert/pfconf"
+import (
+	"pfdivert/pfconf"
+	"pfdivert/roles/agent"
+)
 
-// ending is the last look at REMOTE in a half.
+// ending is the last look at both hosts in a half, and what clears the way for
+// the next: one script for each host.
 type ending struct {
-	counters      *asked
-	before, after *asked // the flow's states before and after the client's socket is closed
+	counters *asked
+	// open: the flow's states on REMOTE while the client's socket is open, where the
+	// kernel ties them.
+	open *asked
+	// waiting: the states while the server's socket is in TIME_WAIT; dropped and gone: that
+	// socket's end.
+	waiting, dropped, gone *asked
+	// after: the states when all is closed and dropped.
+	after *asked
 }
 
-// ending adds the last look to the script that is for REMOTE, and closes the
-// sockets: a reuse target's second cell binds their ports.
+// ending adds the last look to the two scripts and closes the sockets. Of the
+// last half of a cell it also removes what the cell left in the hosts' tables.
 func (h *half) ending(server, client *script, clientEnd, serverEnd string) ending {
-	remote := client
+	remote, local := client, server
 	if h.toServer() {
-		remote = server
+		remote, local = server, client
 	}
 	e := ending{counters: remote.counters(h.label())}
-	ties := h.kernel.TiesStates && (h.mode == Reply || h.mode == ReplyTo) && h.Proto != pfconf.ICMP
-	if ties {
-		e.before = remote.lookup(h.flow())
+	tied := h.kernel.TiesStates && (h.mode == Reply || h.mode == ReplyTo) && h.Proto != pfconf.ICMP
+	if tied {
+		e.open = remote.lookup(h.flow())
 	}
 	client.close(clientEnd)
 	if serverEnd != "" {
 		server.close(serverEnd)
 	}
-	if ties {
+	if h.Target.reuse() && h.Proto == pfconf.TCP && !h.omit[Drop] {
+		// The server closed first: its end is in TIME_WAIT.
+		from, to := h.ends()
+		if h.mode == To {
+			e.waiting = remote.lookup(h.flow())
+		}
+		e.dropped, e.gone = server.drop(to, from), server.tcpState(to, from, agent.Gone)
+	}
+	if tied || h.Target.reuse() {
 		e.after = remote.lookup(h.flow())
+	}
+	if h.last() {
+		h.clear(local, remote)
 	}
 	return e
 }
@@ -37,16 +59,29 @@ func (h *half) note(e ending) {
 	}
 }
 
-// judgeEnding judges the states around the close.
+// judgeEnding judges states and sockets of the ending.
 func (h *half) judgeEnding(e ending) error {
-	if e.before == nil {
-		return nil
-	}
-	if len(e.before.States) == 0 {
+	if e.open != nil && len(e.open.States) == 0 {
 		return failed(StateMissing, "remote: there is no state of %s while its socket is open", h.label())
 	}
-	if n := len(e.after.States); n > 0 {
-		return failed(StateLeft, "remote: the state of %s is left after its socket was closed: %s", h.label(), e.after.States[0].Phase)
+	if e.waiting != nil && len(e.waiting.States) == 0 {
+		return failed(StateMissing, "remote: there is no state of %s while its socket is in TIME_WAIT", h.label())
+	}
+	if e.dropped != nil && e.dropped.Fault != nil {
+		return failed(StateMissing, "%s: there is no socket in TIME_WAIT to drop: %s", e.dropped.where, e.dropped.Fault.Text)
+	}
+	if e.gone != nil && e.gone.Fault == nil {
+		return failed(StateLeft, "%s: the dropped socket is still there, in %s", e.gone.where, e.gone.Text)
+	}
+	if e.after == nil {
+		return nil
+	}
+	left := len(e.after.States) > 0
+	switch stays := h.kernel.stateStays(h.Proto, h.mode); {
+	case stays && !left:
+		return failed(StateMissing, "remote: the state of %s is gone; this kernel keeps it", h.label())
+	case !stays && left:
+		return failed(StateLeft, "remote: the state of %s is left (%s); it must go with its socket", h.label(), e.after.States[0].Phase)
 	}
 	return nil
 }

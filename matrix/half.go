@@ -18,7 +18,6 @@ type play struct {
 	gate    *gate
 	local   side
 	remote  side
-	ended   bool     // both hosts have closed the cell's endpoints
 	labels  []string // of the rules that are loaded
 	handled []handled
 }
@@ -244,9 +243,12 @@ func both(ctx context.Context, a, b func(context.Context) error) error {
 	return errB
 }
 
-// end closes the cell on both hosts and removes what it left in REMOTE's
-// tables: states, and sockets in TIME_WAIT.
-func (p *play) end(ctx context.Context, local, remote *script) error {
+// last tells whether the cell is over with this half.
+func (h *half) last() bool { return !h.Target.reuse() || h.part != "" }
+
+// clear adds to the scripts that close the cell on both hosts what removes the
+// rest of it from their tables: states, and sockets in TIME_WAIT.
+func (p *play) clear(local, remote *script) {
 	for _, h := range p.handled {
 		if h.socket {
 			remote.sweep(h.flow.Near, h.flow.Far)
@@ -256,6 +258,14 @@ func (p *play) end(ctx context.Context, local, remote *script) error {
 	}
 	local.end()
 	remote.end()
-	p.ended = true
+}
+
+// end closes a cell that did not come to its end by itself.
+func (p *play) end(ctx context.Context) error {
+	if p.local.ended() && p.remote.ended() {
+		return nil
+	}
+	local, remote := p.local.script(), p.remote.script()
+	p.clear(local, remote)
 	return both(ctx, remote.run, local.run)
 }

@@ -65,8 +65,8 @@ func (r *runner) playCell(ctx context.Context, t Target) (*play, error) {
 	defer cancel()
 	c := r.space.Cell(t)
 	p := &play{Cell: c, kernel: r.kernel, gate: r.gate, omit: r.omit,
-		local:  side{"local", r.hosts.Local, c.Session, t.Family},
-		remote: side{"remote", r.hosts.Remote, c.Session, t.Family}}
+		local:  side{"local", r.hosts.Local, c.Session, t.Family, new(bool)},
+		remote: side{"remote", r.hosts.Remote, c.Session, t.Family, new(bool)}}
 	if err := r.turns.take(ctx, c.turn); err != nil {
 		return p, err
 	}
@@ -84,7 +84,7 @@ func (r *runner) playCell(ctx context.Context, t Target) (*play, error) {
 
 	// What is left is closed and forgotten whatever became of the cell; that this
 	// failed is worth telling only when nothing else did.
-	if ended := p.end(ctx, p.local.script(), p.remote.script()); err == nil && ended != nil {
+	if ended := p.end(ctx); err == nil && ended != nil {
 		err = ended
 	}
 	return p, err

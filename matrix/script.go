@@ -15,6 +15,7 @@ type side struct {
 	host    *agent.Conn
 	session string
 	family  pfconf.Family
+	closed  *bool // the host has closed the cell's endpoints
 }
 
 // script collects the steps for one host. The pointer that a method gives is filled
@@ -140,6 +141,9 @@ var noSocket = map[string]bool{agent.CodeNoSocket: true}
 // end has the host close the cell's endpoints after the last step.
 func (s *script) end() { s.last = true }
 
+// ended tells whether the host has done so.
+func (s side) ended() bool { return *s.closed }
+
 // run has the host carry the steps out. Its error is an ERROR: the
 // connection failed, or a step did in a way that says nothing about the
 // kernel's diverting.
@@ -154,6 +158,7 @@ func (s *script) run(ctx context.Context) error {
 		}
 		return connectionError(s.side.name, err)
 	}
+	*s.side.closed = s.last
 	var first error
 	for i, o := range outcomes {
 		a := s.out[i]
