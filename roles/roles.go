@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -75,8 +76,14 @@ func find(name string) *Role {
 	return nil
 }
 
+// gcPercent is how far the heap may grow between collections.
+const gcPercent = 400
+
 // Main plays the role that args ask for and returns the exit status.
 func Main(version string, args []string, std IO) int {
+	// Little memory is alive at any time, and collecting it less often saves a tenth
+	// of a long run's time.
+	debug.SetGCPercent(gcPercent)
 	role, rest, err := pick(args)
 	if err == nil {
 		var status int

@@ -35,7 +35,8 @@ type agent struct {
 	opt Options
 	ctx context.Context
 
-	out *writer
+	out  *writer
+	work chan *Request // to idle workers
 
 	mu        sync.Mutex
 	sessions  map[string]*session
@@ -54,7 +55,7 @@ type agent struct {
 func Serve(ctx context.Context, r io.Reader, w io.Writer, opt Options) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	a := &agent{opt: opt, ctx: ctx, sessions: map[string]*session{}, done: map[string][]Entry{}}
+	a := &agent{opt: opt, ctx: ctx, work: make(chan *Request), sessions: map[string]*session{}, done: map[string][]Entry{}}
 	a.out = newWriter(w)
 	defer a.out.stop()
 
@@ -80,7 +81,12 @@ func Serve(ctx context.Context, r io.Reader, w io.Writer, opt Options) error {
 	for ctx.Err() == nil {
 		select {
 		case req := <-requests:
-			ended.Go(func() { a.answer(ctx, req) })
+			// A worker that is idle takes it; one more is started when none is.
+			select {
+			case a.work <- req:
+			default:
+				ended.Go(func() { a.workOn(ctx, req) })
+			}
 		case <-ctx.Done():
 		}
 	}
@@ -136,6 +142,19 @@ func watch(ctx context.Context, cancel context.CancelCauseFunc, alive <-chan str
 			t.Reset(heartbeat)
 		case <-t.C:
 			cancel(fmt.Errorf("agent: no sign of life from the orchestrator for %v", heartbeat))
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// workOn answers a request and then those that it finds waiting. Workers are
+// kept because requests need deep stacks, which a new goroutine has to grow.
+func (a *agent) workOn(ctx context.Context, req *Request) {
+	for {
+		a.answer(ctx, req)
+		select {
+		case req = <-a.work:
 		case <-ctx.Done():
 			return
 		}
