@@ -137,7 +137,7 @@ func (c *call) playRun(ctx context.Context, targets []matrix.Target, o runFlags)
 		total = 0
 	}
 	found := newFindings(plan)
-	progress := report.NewProgress(text, total, style.Live)
+	progress := report.NewProgress(c.Err, total, report.StyleOf(c.Err, c.Getenv).Live)
 	err = matrix.Run(ctx, pair.hosts, plan, opt, func(r matrix.Result) {
 		if found.add(r) {
 			progress.Done(r)

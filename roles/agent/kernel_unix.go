@@ -2,12 +2,12 @@ package agent
 
 import "golang.org/x/sys/unix"
 
-// kernel gives uname's release, and its name with its version.
+// kernel gives uname's name with its release, and its version.
 func kernel() (release, system string) {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		return "unknown (" + err.Error() + ")", "unknown"
 	}
 	text := func(b []byte) string { return unix.ByteSliceToString(b) }
-	return text(u.Release[:]), text(u.Sysname[:]) + " " + text(u.Version[:])
+	return text(u.Sysname[:]) + " " + text(u.Release[:]), text(u.Version[:])
 }
