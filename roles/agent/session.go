@@ -130,8 +130,10 @@ func (a *agent) step(ctx context.Context, s *session, st *Step) (out Outcome) {
 		delete(s.ends, st.End)
 	}
 	if err != nil {
-		e.broken = true
-		return fail(fmt.Errorf("%s: %s: %w", st.End, st.Do, err))
+		// That a stream has ended is an answer: its client closes after it.
+		f := FaultOf(fmt.Errorf("%s: %s: %w", st.End, st.Do, err))
+		e.broken = f.Code != CodeEOF
+		return fail(f)
 	}
 	return out
 }
