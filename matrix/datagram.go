@@ -149,7 +149,7 @@ func (h *half) datagramControl(ctx context.Context, server string) ([]pfconf.Flo
 		return nil, nil, err
 	}
 	if arrived.Fault != nil {
-		return nil, nil, broken(ControlLost, "%s: what REMOTE sends from FAKE to %v does not arrive: %s", arrived.where, to, arrived.Fault.Text)
+		return nil, nil, failed(ControlLost, "%s: what REMOTE sends from FAKE to %v does not arrive: %s", arrived.where, to, arrived.Fault.Text)
 	}
 	return kill, func(ctx context.Context) error {
 		there := clientSide.script()
