@@ -8,7 +8,7 @@ import (
 
 // Pieces of a cell that Options.Omit can leave out on purpose, so that a test sees
 // that the cells which need them fail. Those of the packet filter and of the
-// endpoints have their names there (nft.Piece, endpoint.Piece).
+// endpoints have their names there (nft.Piece, endpoint.Piece), those of the hosts in agent.
 const (
 	OwnRule = "rule" // the cell's rule: one for nobody's packets is loaded
 	Drop    = "drop" // the drop of sockets in TIME_WAIT
@@ -30,8 +30,8 @@ func (h *half) omitted() []endpoint.Piece {
 	return some
 }
 
-// filterPieces are the rest: the packet filter's, for its agent.
-func filterPieces(omit []string) []string {
+// agentPieces are the rest: the hosts' and the packet filter's.
+func agentPieces(omit []string) []string {
 	return slices.DeleteFunc(slices.Clone(omit), func(s string) bool {
 		return s == OwnRule || s == Drop || s == Swap || slices.Contains(endpointPieces, endpoint.Piece(s))
 	})

@@ -93,7 +93,7 @@ func Run(ctx context.Context, hosts Hosts, plan Plan, opt Options, done func(Res
 // prepare makes the hosts LOCAL and REMOTE.
 func (r *runner) prepare(targets []Target) error {
 	var here, there []agent.Path
-	setup := agent.Setup{Rounds: r.opt.Rounds, Trace: r.opt.Trace}
+	setup := agent.Setup{Rounds: r.opt.Rounds, Trace: r.opt.Trace, Omit: agentPieces(r.opt.Omit)}
 	for _, f := range pfconf.Families {
 		a, ok := r.opt.Families[f]
 		if !ok {
@@ -108,7 +108,7 @@ func (r *runner) prepare(targets []Target) error {
 	}
 	local, remote := setup, setup
 	local.Paths, remote.Paths = here, there
-	remote.Remote, remote.Omit = true, filterPieces(r.opt.Omit)
+	remote.Remote = true
 	for _, t := range targets {
 		if need := t.need(); need != "" && !slices.Contains(remote.Needs, need) {
 			remote.Needs = append(remote.Needs, need)

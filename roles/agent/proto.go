@@ -30,8 +30,8 @@ type Hello struct {
 	Protocol int    `json:"protocol"`
 	GOOS     string `json:"goos"`
 	GOARCH   string `json:"goarch"`
-	Kernel   string `json:"kernel"` // uname's release
-	System   string `json:"system"` // uname's name and version
+	Kernel   string `json:"kernel"` // uname's name and release
+	System   string `json:"system"` // uname's version
 	Host     string `json:"host"`
 	PID      int    `json:"pid"`
 	Euid     int    `json:"euid"`
@@ -74,7 +74,8 @@ type Setup struct {
 	Rounds int `json:"rounds"`
 	// Needs are the features of REMOTE's kernel to probe for.
 	Needs []string `json:"needs,omitempty"`
-	// Omit leaves pieces of the filter's set-up out on purpose, for tests.
+	// Omit leaves pieces of the set-up out on purpose, for tests: Timestamps, and
+	// the packet filter's (nft.Piece).
 	Omit []string `json:"omit,omitempty"`
 	// Trace is KTRACE: the command under which endpoints run as processes of
 	// their own.
@@ -92,6 +93,11 @@ const (
 	NeedStream = "divert-to"     // of protocols with ports
 	NeedPacket = "divert-packet" //
 )
+
+// Timestamps is the piece of Setup.Omit that takes TCP's timestamps from a lab's
+// host. Linux lets a connection of a socket in TIME_WAIT be taken up again by
+// them alone (tcp_tw_reuse in its ip-sysctl.rst).
+const Timestamps = "timestamps"
 
 // Facts is what setting up found out.
 type Facts struct {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"time"
 
 	"pfdivert/pfconf"
@@ -20,6 +22,11 @@ func (a *agent) setUp(ctx context.Context, s *Setup) (*Facts, error) {
 	defer a.setup.Unlock()
 	if a.fences != nil {
 		return nil, errors.New("this host was set up before")
+	}
+	if slices.Contains(s.Omit, Timestamps) {
+		if err := a.withoutTimestamps(); err != nil {
+			return nil, err
+		}
 	}
 	facts := &Facts{Missing: map[string]string{}}
 	a.fences = map[pfconf.Family]*endpoint.Fence{}
@@ -49,6 +56,17 @@ func (a *agent) setUp(ctx context.Context, s *Setup) (*Facts, error) {
 	}
 	facts.Firewall, facts.KeepsCounters = a.fw.Name(), a.fw.KeepsCounters()
 	return facts, nil
+}
+
+// withoutTimestamps has a lab's host send and take TCP packets without timestamps.
+func (a *agent) withoutTimestamps() error {
+	if !a.opt.Ephemeral {
+		return errors.New("TCP's timestamps are left out in a lab only")
+	}
+	if err := os.WriteFile("/proc/sys/net/ipv4/tcp_timestamps", []byte("0\n"), 0); err != nil {
+		return fmt.Errorf("switch TCP's timestamps off: %w", err)
+	}
+	return nil
 }
 
 // undo closes what is open and puts back what was changed. A second call does
