@@ -1,0 +1,64 @@
+package roles
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"pfdivert/matrix"
+	"pfdivert/roles/lab/labtest"
+)
+
+// asProgram, in the environment, makes the test binary be the program: whatever
+// a test starts under this program's name is instrumented as the test is.
+const asProgram = "PFDIVERT_TEST_PROGRAM"
+
+// countLeaks, in the environment, has an agent complain about goroutines that it
+// leaves behind.
+const countLeaks = "PFDIVERT_TEST_LEAKS"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) == "" && (len(os.Args) < 2 || os.Args[1] != agentRole.Name) {
+		os.Exit(labtest.Main(m))
+	}
+	status := Main("test", os.Args, Standard())
+	if os.Getenv(countLeaks) != "" {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			status = exitError
+		}
+	}
+	os.Exit(status)
+}
+
+// reach builds a lab whose agents are children of the test.
+func reach(t testing.TB, o runFlags) *pair {
+	t.Helper()
+	labtest.Need(t)
+	p, err := reachLab(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.close)
+	return p
+}
+
+// play plays the plan in the lab and gives the results by target.
+func (p *pair) play(t testing.TB, plan matrix.Plan, opt matrix.Options) map[string]matrix.Result {
+	t.Helper()
+	var mu sync.Mutex
+	results := map[string]matrix.Result{}
+	err := matrix.Run(t.Context(), p.hosts, plan, opt, func(r matrix.Result) {
+		mu.Lock()
+		defer mu.Unlock()
+		results[r.Name] = r
+	})
+	if err != nil {
+		t.Fatal(p.explain(err))
+	}
+	return results
+}

@@ -1,0 +1,80 @@
+package roles
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"pfdivert/matrix"
+	"pfdivert/pfconf"
+	"pfdivert/roles/agent"
+	"pfdivert/roles/lab/namespace"
+)
+
+// inNamespaceOf runs f on a thread in the network namespace of a process.
+func inNamespaceOf(t testing.TB, pid int, f func() error) {
+	t.Helper()
+	done := make(chan error)
+	namespace.OwnThread(func() {
+		ns, err := netns.GetFromPid(pid)
+		if err != nil {
+			done <- err
+			return
+		}
+		defer ns.Close()
+		if err := unix.Setns(int(ns), unix.CLONE_NEWNET); err != nil {
+			done <- err
+			return
+		}
+		done <- f()
+	})
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A REMOTE that has FAKE configured would receive without any rule: no target may be
+// believed.
+func TestFakeIsOwned(t *testing.T) {
+	p := reach(t, runFlags{})
+	fake := p.options.Families[pfconf.Inet].Fakes.Addr().Next().Next()
+	inNamespaceOf(t, p.hosts.Remote.Hello.PID, func() error {
+		link, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		return netlink.AddrAdd(link, &netlink.Addr{IPNet: &net.IPNet{IP: fake.AsSlice(), Mask: net.CIDRMask(32, 32)}})
+	})
+	results := p.play(t, matrix.Plan{Targets: matrix.Targets()}, p.options)
+	want := fmt.Sprintf("REMOTE has FAKE configured ([%v]): cells would pass without being diverted", fake)
+	for _, target := range matrix.Targets() {
+		if r := results[target.Name]; r.Verdict != matrix.Error || r.Reason != matrix.FakeOwned || r.Detail != want {
+			t.Errorf("%s: want ERROR fake-owned: %s; got %v", target.Name, want, r)
+		}
+	}
+}
+
+// The piece "timestamps" does what it says, on both hosts: that no target fails
+// without it would prove nothing otherwise.
+func TestWithoutTimestamps(t *testing.T) {
+	for _, omit := range [][]string{nil, {agent.Timestamps}} {
+		p := reach(t, runFlags{})
+		p.options.Omit = omit
+		p.play(t, matrix.Plan{Targets: matrix.Targets()[:1]}, p.options)
+		for host, conn := range map[string]*agent.Conn{"local": p.hosts.Local, "remote": p.hosts.Remote} {
+			var value []byte
+			inNamespaceOf(t, conn.Hello.PID, func() (err error) {
+				value, err = os.ReadFile("/proc/sys/net/ipv4/tcp_timestamps")
+				return err
+			})
+			if off := string(value) == "0\n"; off != (omit != nil) {
+				t.Errorf("%s without %q: tcp_timestamps is %q", host, omit, value)
+			}
+		}
+	}
+}
