@@ -2,9 +2,10 @@ package agent
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"io"
+
+	"github.com/fxamacker/cbor/v2"
 )
 
 // MaxFrame is the longest frame, in bytes, that either side accepts. The
@@ -12,12 +13,22 @@ import (
 const MaxFrame = 8 << 20
 
 // A frame is its length in four bytes, most significant first, and then that
-// many bytes of JSON.
+// many bytes of CBOR (RFC 8949). Packing JSON and unpacking it took a third of the
+// processor time of a long run; CBOR takes less than half of that.
 const frameHead = 4
+
+// decoder bounds what a frame can hold beside its length.
+var decoder = func() cbor.DecMode {
+	mode, err := cbor.DecOptions{MaxArrayElements: 1 << 16, MaxMapPairs: 1 << 10, MaxNestedLevels: 16}.DecMode()
+	if err != nil {
+		panic(err) // the options are constants
+	}
+	return mode
+}()
 
 // appendFrame appends v as a frame to buf.
 func appendFrame(buf []byte, v any) ([]byte, error) {
-	body, err := json.Marshal(v)
+	body, err := cbor.Marshal(v)
 	if err != nil {
 		return buf, fmt.Errorf("frame: %w", err)
 	}
@@ -50,7 +61,7 @@ func readFrame(r io.Reader, buf *[]byte, v any) error {
 		}
 		return err
 	}
-	if err := json.Unmarshal(body, v); err != nil {
+	if err := decoder.Unmarshal(body, v); err != nil {
 		return fmt.Errorf("frame: %w", err)
 	}
 	return nil
