@@ -9,8 +9,8 @@ import (
 )
 
 // A gate loads the rules of many cells in few loads. On a filter whose rules
-// keep their counters, a load begins as soon as the last one is done, with all
-// changes that arrived meanwhile. On one that begins to count again with every
+// keep their counters, a load begins when the last one is done and a quarter of
+// the cells under way waits for it: the kernel copies the whole set for every load. On one that begins to count again with every
 // load (pf), a load waits until no cell has a rule in play: all cells that are
 // under way have come to the gate.
 type gate struct {
@@ -74,7 +74,7 @@ func (g *gate) load(ctx context.Context, c agent.Change) error {
 func (g *gate) next(ctx context.Context) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	due := len(g.queue) > 0 || len(g.remove) >= removeAt
+	due := len(g.queue) > 0 && 4*len(g.queue) >= g.active || len(g.remove) >= removeAt
 	if g.together {
 		due = len(g.queue) > 0 && len(g.queue) == g.active
 	}
