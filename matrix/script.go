@@ -158,7 +158,9 @@ func (s *script) run(ctx context.Context) error {
 		}
 		return connectionError(s.side.name, err)
 	}
-	*s.side.closed = s.last
+	if s.last { // the host's other scripts may run meanwhile, but none with the last one
+		*s.side.closed = true
+	}
 	var first error
 	for i, o := range outcomes {
 		a := s.out[i]
