@@ -22,6 +22,9 @@ const asProgram = "PFDIVERT_TEST_PROGRAM"
 const countLeaks = "PFDIVERT_TEST_LEAKS"
 
 func TestMain(m *testing.M) {
+	// The race detector has a process that ends wait for a second, in case that
+	// others still race; here agents end by the hundred.
+	os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	if os.Getenv(asProgram) == "" && (len(os.Args) < 2 || os.Args[1] != agentRole.Name) {
 		os.Exit(labtest.Main(m))
 	}
