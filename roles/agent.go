@@ -30,6 +30,7 @@ func runAgent(ctx context.Context, c *call) (int, error) {
 	var opt agent.Options
 	labSettings := f.String("lab", "", "be LOCAL of a lab with these settings, and start REMOTE's agent")
 	labRemote := f.Bool("lab-remote", false, "be REMOTE of a lab")
+	remove := f.String("remove", "", "at the end remove this program's file and its folder `DIR`")
 	if err := c.parse(f); err != nil {
 		return exitError, err
 	}
@@ -60,6 +61,13 @@ func runAgent(ctx context.Context, c *call) (int, error) {
 		}
 	}
 	opt.Ephemeral = opt.Interface != ""
+	if *remove != "" {
+		defer func() {
+			if err := host.RemoveOwn(*remove); err != nil {
+				tell(c.Err, err)
+			}
+		}()
+	}
 	if err := agent.Serve(ctx, c.In, c.Out, opt); err != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, os.ErrClosed) {
 		return exitError, err
 	}

@@ -22,9 +22,12 @@ var orchestratorRole = Role{
 the names. Without REMOTE_SSH the targets run between two network namespaces of
 this machine.
 
-Environment: KTRACE is a command to run each endpoint under (strace, ktrace),
-its traces come into the folder of -o; SUDO a command that makes root (sudo,
-doas). NO_COLOR leaves colours out.
+Environment: REMOTE_SSH is the host to test, as ssh takes it; LOCAL_ADDR,
+REMOTE_ADDR and FAKE_ADDR, and the same with 6 at the end, are the addresses to
+use with it; FAKE may be a prefix. SSH_OPTIONS go to every ssh. SUDO is a command
+that makes root (sudo, doas), on both hosts. KTRACE is a command to run each
+endpoint under (strace, ktrace); its traces come into the folder of -o. NO_COLOR
+leaves colours out.
 
 Exit status: 0 when every target is PASS, XFAIL or SKIP; 1 when one is FAIL or
 XPASS; 2 when one is ERROR, or the run could not start or was interrupted.`,
@@ -38,6 +41,8 @@ type runFlags struct {
 	out      string
 	parallel int
 	single   bool
+	keep     bool
+	sudo     string // $SUDO
 	count    int
 	duration time.Duration
 	shuffle  uint64
@@ -45,11 +50,12 @@ type runFlags struct {
 
 func runOrchestrator(ctx context.Context, c *call) (int, error) {
 	f := c.flags()
-	var o runFlags
+	o := runFlags{sudo: c.Getenv("SUDO")}
 	f.StringVar(&o.json, "json", "", "write the results as JSON to `FILE`, '-' for standard output")
 	f.StringVar(&o.out, "o", "", "keep each target's transcripts (and traces) in the folder `DIR`")
 	f.IntVar(&o.parallel, "parallel", 0, "play at most `N` targets at the same time; 0: all")
 	f.BoolVar(&o.single, "single", false, "one LOCAL and one FAKE address per family in the lab, as OpenBSD's suite has them")
+	f.BoolVar(&o.keep, "keep", false, "leave the program on the remote host, in ~/.cache/pfdivert, for later runs")
 	f.IntVar(&o.count, "count", 1, "play each target `N` times, with fresh addresses and ports")
 	f.DurationVar(&o.duration, "for", 0, "play the targets again and again for this `TIME` (30s, 5m)")
 	f.Func("shuffle", "play in a random order, chosen by `SEED`, a number, or by chance: 'on'", func(s string) (err error) {
@@ -74,9 +80,6 @@ func runOrchestrator(ctx context.Context, c *call) (int, error) {
 		return exitError, err
 	}
 	if err := o.check(c); err != nil {
-		return exitError, err
-	}
-	if again, err := withSudo(c); again {
 		return exitError, err
 	}
 	return c.playRun(ctx, targets, o)
@@ -121,7 +124,7 @@ func (c *call) playRun(ctx context.Context, targets []matrix.Target, o runFlags)
 	for _, t := range targets {
 		run.Targets = append(run.Targets, t.Name)
 	}
-	pair, err := reachLab(ctx, o)
+	pair, err := reachHosts(ctx, c, o, targets)
 	if err != nil {
 		return exitError, err
 	}
@@ -161,6 +164,9 @@ func (c *call) playRun(ctx context.Context, targets []matrix.Target, o runFlags)
 		if err := keep(o.out, found.kept()); err != nil {
 			return exitError, err
 		}
+	}
+	if err := pair.leave(ctx); err != nil {
+		return exitError, err
 	}
 	if tail := pair.stderr(); tail != "" {
 		fmt.Fprintf(c.Err, "the agents said:\n%s", tail)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"strings"
 	"time"
 
 	"pfdivert/matrix"
@@ -23,26 +25,35 @@ type pair struct {
 	hosts         matrix.Hosts
 	options       matrix.Options
 	local, remote *host.Link
+	far           *host.Remote // of a real remote host
+	real          bool         // the hosts stay when the agents end
+}
+
+// reachHosts reaches the two hosts: the ones that the environment names, or a lab.
+func reachHosts(ctx context.Context, c *call, o runFlags, targets []matrix.Target) (*pair, error) {
+	if c.Getenv("REMOTE_SSH") != "" {
+		return reachRemote(ctx, c, o, targets)
+	}
+	if err := strayAddresses(c.Getenv); err != nil {
+		return nil, err
+	}
+	return reachLab(ctx, o)
 }
 
 // reachLab builds a lab and reaches its agents.
 func reachLab(ctx context.Context, o runFlags) (*pair, error) {
 	config := lab.Config{Single: o.single}
-	local, remote, err := host.Lab(ctx, host.LabOptions{Args: []string{"agent", "-lab"}, Config: config})
+	options := host.LabOptions{Args: []string{"agent", "-lab"}, Config: config}
+	if os.Geteuid() != 0 {
+		options.Sudo = strings.Fields(o.sudo)
+	}
+	local, remote, err := host.Lab(ctx, options)
 	if err != nil {
 		return nil, err
 	}
 	p := &pair{local: local, remote: remote}
-	hello, cancel := context.WithTimeoutCause(ctx, helloPatience, errors.New("no hello in time"))
-	defer cancel()
-	// LOCAL's agent first: it starts the other and knows why that failed.
-	if p.hosts.Local, err = agent.Dial(hello, local.Read, local.Write, heartbeat); err == nil {
-		p.hosts.Remote, err = agent.Dial(hello, remote.Read, remote.Write, heartbeat)
-	}
-	if err != nil {
-		err = p.explain(fmt.Errorf("lab: %w", err))
-		p.close()
-		return nil, err
+	if err := p.dial(ctx); err != nil {
+		return nil, fmt.Errorf("lab: %w", err)
 	}
 	p.options.NoFamily = p.hosts.Local.Hello.NoFamily
 	p.options.Families = map[pfconf.Family]matrix.Addresses{}
@@ -61,6 +72,72 @@ func reachLab(ctx context.Context, o runFlags) (*pair, error) {
 	return p, nil
 }
 
+// realRounds is how many echoes make a fence between real hosts: network cards
+// with several queues and stacks with several threads change the order of flows, but
+// not by as much as an echo takes to come back.
+const realRounds = 2
+
+// reachRemote reaches a real remote host by ssh, and makes this machine LOCAL.
+func reachRemote(ctx context.Context, c *call, o runFlags, targets []matrix.Target) (*pair, error) {
+	if o.single {
+		return nil, hinted{errors.New("-single is for the lab"), "with REMOTE_SSH, give one FAKE_ADDR and one FAKE_ADDR6"}
+	}
+	families, err := addressesFor(targets, c.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	invoker, err := host.FindInvoker(c.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("the own executable: %w", err)
+	}
+	ask := terminalAsk()
+	p := &pair{real: true}
+	p.far, err = host.SSH(ctx, host.SSHOptions{
+		Destination: c.Getenv("REMOTE_SSH"), Options: c.Getenv("SSH_OPTIONS"), Sudo: o.sudo,
+		Args: []string{"agent"}, Keep: o.keep, Dist: host.DistFolders(c.Getenv), Ask: ask, Invoker: invoker,
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.remote = p.far.Link
+	if p.local, err = host.Privileged(ctx, []string{exe, "agent"}, o.sudo, ask); err != nil {
+		p.close()
+		return nil, err
+	}
+	if err := p.dial(ctx); err != nil {
+		return nil, err
+	}
+	if got := p.hosts.Remote.Hello.SHA256; got != p.far.Want {
+		p.close()
+		return nil, hinted{
+			fmt.Errorf("%s: the agent's sha256 is %s and not %s: another program answered", c.Getenv("REMOTE_SSH"), got, p.far.Want),
+			"remove ~/.cache/pfdivert on that host",
+		}
+	}
+	p.options.Families = families
+	p.options.Rounds = realRounds
+	return p, nil
+}
+
+// dial takes up the connections to the agents.
+func (p *pair) dial(ctx context.Context) (err error) {
+	hello, cancel := context.WithTimeoutCause(ctx, helloPatience, errors.New("no hello in time"))
+	defer cancel()
+	// LOCAL's agent first: in a lab it starts the other and knows why that failed.
+	if p.hosts.Local, err = agent.Dial(hello, p.local.Read, p.local.Write, heartbeat); err == nil {
+		p.hosts.Remote, err = agent.Dial(hello, p.remote.Read, p.remote.Write, heartbeat)
+	}
+	if err != nil {
+		err = p.explain(err)
+		p.close()
+	}
+	return err
+}
+
 // describe fills in what the agents said of their hosts.
 func (p *pair) describe(run *report.Run) {
 	local, remote := p.hosts.Local.Hello, p.hosts.Remote.Hello
@@ -72,7 +149,15 @@ func (p *pair) describe(run *report.Run) {
 }
 
 // stderr is what the agents wrote to their standard error.
-func (p *pair) stderr() string { return p.local.Stderr() + p.remote.Stderr() }
+func (p *pair) stderr() string {
+	var all string
+	for _, l := range []*host.Link{p.local, p.remote} {
+		if l != nil {
+			all += l.Stderr()
+		}
+	}
+	return all
+}
 
 // explain adds what the agents said to an error.
 func (p *pair) explain(err error) error {
@@ -82,6 +167,26 @@ func (p *pair) explain(err error) error {
 	return err
 }
 
+// leave has the agents of real hosts put everything back, and tells what they
+// could not. It does so also when the run was interrupted.
+func (p *pair) leave(ctx context.Context) error {
+	if !p.real {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), agentPatience)
+	defer cancel()
+	var errs []error
+	for name, c := range map[string]*agent.Conn{"local": p.hosts.Local, "remote": p.hosts.Remote} {
+		if err := c.Bye(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("%s: not everything was put back: %w", name, err))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return hinted{err, "'pfdivert cleanup' on that host mends what is left"}
+	}
+	return nil
+}
+
 // close ends the agents and waits until they are gone.
 func (p *pair) close() {
 	for _, c := range []*agent.Conn{p.hosts.Local, p.hosts.Remote} {
@@ -89,13 +194,18 @@ func (p *pair) close() {
 			_ = c.Close()
 		}
 	}
-	_ = p.local.Write.Close()
-	_ = p.remote.Write.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), agentPatience)
 	defer cancel()
 	for _, l := range []*host.Link{p.local, p.remote} {
+		if l == nil {
+			continue
+		}
+		_ = l.Write.Close()
 		if err := l.Wait(ctx); err != nil && ctx.Err() != nil {
 			l.Kill()
 		}
+	}
+	if p.far != nil {
+		_ = p.far.Close(ctx)
 	}
 }

@@ -134,10 +134,14 @@ func play(role *Role, version string, args []string, std IO) (int, error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	signal.Notify(signals, syscall.SIGTERM)
 	defer signal.Stop(signals)
-	if !role.Hidden { // an agent undoes what it did before it ends, whoever hangs up
-		signal.Notify(signals, syscall.SIGHUP)
+	if role.Hidden {
+		// An agent's orchestrator gets the terminal's signals; the agent ends when it
+		// does, and has to undo things when nobody reads what it writes.
+		signal.Ignore(syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
+	} else {
+		signal.Notify(signals, syscall.SIGINT, syscall.SIGHUP)
 	}
 	go func() {
 		select {
