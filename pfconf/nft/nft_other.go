@@ -18,6 +18,9 @@ type Firewall struct{ pfconf.Firewall }
 // Open fails: only Linux has nftables.
 func Open(context.Context, Config) (*Firewall, error) { return nil, errNotLinux }
 
+// Ask fails: only Linux has nftables.
+func Ask(context.Context, Config, ...Feature) (map[Feature]Answer, error) { return nil, errNotLinux }
+
 // Undo fails: only Linux has nftables.
 func Undo(context.Context, pfconf.Undo) error { return errNotLinux }
 

@@ -17,6 +17,9 @@ import (
 // in any order.
 type Conn struct {
 	Hello Hello
+	// Notices are what the agent says unasked, for a person to read. Those that
+	// nobody takes are dropped.
+	Notices chan string
 
 	out    *writer
 	closer io.Closer
@@ -55,7 +58,7 @@ func (e *LostError) Unwrap() error { return e.Err }
 // often the agent is shown that the orchestrator lives and how often it must
 // answer; an agent that misses three is lost.
 func Dial(ctx context.Context, r io.Reader, w io.WriteCloser, heartbeat time.Duration) (*Conn, error) {
-	c := &Conn{closer: w, waiting: map[uint64]chan *Answer{}, gone: make(chan struct{})}
+	c := &Conn{closer: w, waiting: map[uint64]chan *Answer{}, gone: make(chan struct{}), Notices: make(chan string, 16)}
 	in := bufio.NewReaderSize(r, 64<<10)
 	hello := make(chan error, 1)
 	go func() {
@@ -117,6 +120,13 @@ func (c *Conn) read(in *bufio.Reader) error {
 		ans := new(Answer)
 		if err := readFrame(in, &buf, ans); err != nil {
 			return err
+		}
+		if ans.Notice != "" {
+			select {
+			case c.Notices <- printable(ans.Notice):
+			default:
+			}
+			continue
 		}
 		c.mu.Lock()
 		ch := c.waiting[ans.ID]
@@ -231,6 +241,24 @@ func (c *Conn) Log(ctx context.Context, cell string) ([]Entry, error) {
 		return nil, err
 	}
 	return ans.Log, nil
+}
+
+// Check asks whether the host can be made what s says; it changes nothing.
+func (c *Conn) Check(ctx context.Context, s Setup) ([]CheckItem, error) {
+	ans, err := c.call(ctx, &Request{Check: &s})
+	if err != nil {
+		return nil, err
+	}
+	return ans.Checks, nil
+}
+
+// Cleanup is the function Cleanup on the agent's host.
+func (c *Conn) Cleanup(ctx context.Context, look bool) ([]*Left, error) {
+	ans, err := c.call(ctx, &Request{Cleanup: &Tidy{look}})
+	if err != nil {
+		return nil, err
+	}
+	return ans.Left, nil
 }
 
 // Bye has the agent undo all that it did.

@@ -10,7 +10,14 @@ import (
 
 // OpenFilter opens nf_tables and notes what the kernel is proven to lack.
 func OpenFilter(ctx context.Context, s *Setup, opt Options, facts *Facts) (pfconf.Firewall, error) {
-	c := nft.Config{Interface: opt.Interface, Fakes: s.Fakes, Journal: opt.Journal}
+	nic := opt.Interface
+	if nic == "" {
+		var err error
+		if nic, err = interfaceTowards(s.Paths); err != nil {
+			return nil, err
+		}
+	}
+	c := nft.Config{Interface: nic, Fakes: s.Fakes, Journal: opt.Journal}
 	for _, o := range s.Omit {
 		c.Omit = append(c.Omit, nft.Piece(o))
 	}

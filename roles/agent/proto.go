@@ -53,7 +53,10 @@ type Request struct {
 	Script *Script `json:"script,omitempty"`
 	Rules  *Rules  `json:"rules,omitempty"`
 	Log    *Log    `json:"log,omitempty"`
-	Bye    *Bye    `json:"bye,omitempty"`
+	// Check asks whether the host can be made what the Setup says. It changes nothing.
+	Check   *Setup `json:"check,omitempty"`
+	Cleanup *Tidy  `json:"cleanup,omitempty"`
+	Bye     *Bye   `json:"bye,omitempty"`
 }
 
 // Ping is the heartbeat.
@@ -62,6 +65,12 @@ type Ping struct{}
 // Bye asks the agent to undo all and to answer when that is done. The agent
 // ends when its input ends, with or without it.
 type Bye struct{}
+
+// Tidy asks the agent to undo what killed ones left on its host; with Look only
+// to tell what that is.
+type Tidy struct {
+	Look bool `json:"look,omitempty"`
+}
 
 // Setup makes the host LOCAL or REMOTE of a run.
 type Setup struct {
@@ -80,6 +89,10 @@ type Setup struct {
 	// Trace is KTRACE: the command under which endpoints run as processes of
 	// their own.
 	Trace string `json:"trace,omitempty"`
+	// By is who runs the orchestrator, and where: shown to those who wait for the host.
+	By string `json:"by,omitempty"`
+	// WaitSeconds is how long to wait for another run that is using the host as REMOTE.
+	WaitSeconds int `json:"waitSeconds,omitempty"`
 }
 
 // Path is the way between the hosts in one family, as the agent sees it.
@@ -188,6 +201,9 @@ const (
 	CodeUnsupported = "unsupported" // this system can't
 	CodeNoSocket    = "nosocket"    // there is no such TCP socket
 	CodeSkipped     = "skipped"     // an earlier step of the endpoint failed
+	CodeBusy        = "busy"        // another run is using the host
+	CodeStale       = "stale"       // a killed run left what can't be undone
+	CodeSetup       = "setup"       // the host lacks what a run needs, see CheckItem
 	CodeOther       = "error"
 )
 
@@ -258,13 +274,27 @@ type Answer struct {
 	Outcomes []Outcome `json:"outcomes,omitempty"`
 	Faults   []*Fault  `json:"faults,omitempty"` // of Rules, one per change
 	Log      []Entry   `json:"log,omitempty"`
+
+	Checks []CheckItem `json:"checks,omitempty"`
+	Left   []*Left     `json:"left,omitempty"` // of Tidy
+	// Notice is something that a person may want to know now. It answers no
+	// request: ID is 0.
+	Notice string `json:"notice,omitempty"`
+}
+
+// CheckItem is one thing that a run needs of a host.
+type CheckItem struct {
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail,omitempty"` // what was found
+	Cure   string `json:"cure,omitempty"`   // the command that mends it
 }
 
 // check refuses a request that no orchestrator of this program sends.
 func (r *Request) check() error {
-	const maxSteps, maxChanges = 64, 4096
+	const maxSteps, maxChanges, maxPrefixes = 64, 4096, 64
 	n := 0
-	for _, set := range []bool{r.Ping != nil, r.Setup != nil, r.Script != nil, r.Rules != nil, r.Log != nil, r.Bye != nil} {
+	for _, set := range []bool{r.Ping != nil, r.Setup != nil, r.Script != nil, r.Rules != nil, r.Log != nil, r.Check != nil, r.Cleanup != nil, r.Bye != nil} {
 		if set {
 			n++
 		}
@@ -276,6 +306,11 @@ func (r *Request) check() error {
 		return fmt.Errorf("script of %d steps is over the limit of %d", len(r.Script.Steps), maxSteps)
 	case r.Rules != nil && len(r.Rules.Changes) > maxChanges:
 		return fmt.Errorf("%d changes of rules are over the limit of %d", len(r.Rules.Changes), maxChanges)
+	}
+	for _, s := range []*Setup{r.Setup, r.Check} {
+		if s != nil && len(s.Paths)+len(s.Fakes) > maxPrefixes {
+			return fmt.Errorf("%d addresses are over the limit of %d", len(s.Paths)+len(s.Fakes), maxPrefixes)
+		}
 	}
 	return nil
 }

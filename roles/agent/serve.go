@@ -21,11 +21,13 @@ type Options struct {
 	// Heartbeat is how long the agent works on without a sign of life from the
 	// orchestrator before it undoes all.
 	Heartbeat time.Duration
-	// Journal records changes of the host before they are made.
+	// Journal records changes of the packet filter before they are made; Serve has its own.
 	Journal pfconf.Journal
 	// Ephemeral: the host is a lab's and ends with the agent; nothing on it
-	// needs to be put back.
+	// needs to be put back, and nobody else is there.
 	Ephemeral bool
+	// StateDir is where journals and locks are; empty means StateDir's value.
+	StateDir string
 	// Interface is the name of the interface towards the other host.
 	Interface string
 }
@@ -45,7 +47,9 @@ type agent struct {
 
 	setup  sync.Mutex // held while the fields below are written, by setUp and undo
 	fences map[pfconf.Family]*endpoint.Fence
+	hold   *Hold // of a real host
 	fw     pfconf.Firewall
+	table  pfconf.StateTable // of LOCAL
 	trace  *tracer
 }
 
@@ -174,6 +178,11 @@ func (a *agent) answer(ctx context.Context, req *Request) {
 		ans.Faults = a.change(ctx, req.Rules.Changes)
 	case req.Log != nil:
 		ans.Log = a.transcripts(req.Log.Cell)
+	case req.Check != nil:
+		ans.Checks = a.check(ctx, req.Check)
+	case req.Cleanup != nil:
+		left, err := Cleanup(ctx, a.stateDir(), req.Cleanup.Look)
+		ans.Left, ans.Fault = left, FaultOf(err)
 	case req.Bye != nil:
 		ans.Fault = FaultOf(a.undo())
 	}
@@ -239,6 +248,30 @@ func (a *agent) filter() (pfconf.Firewall, error) {
 	}
 	return a.fw, nil
 }
+
+// states gives the host's state table.
+func (a *agent) states() (pfconf.StateTable, error) {
+	a.setup.Lock()
+	defer a.setup.Unlock()
+	switch {
+	case a.fw != nil:
+		return a.fw, nil
+	case a.table != nil:
+		return a.table, nil
+	}
+	return nil, errors.New("this host is not set up: its states are not known")
+}
+
+// stateDir is where journals and locks are.
+func (a *agent) stateDir() string {
+	if a.opt.StateDir != "" {
+		return a.opt.StateDir
+	}
+	return StateDir
+}
+
+// notice tells the orchestrator something that is no answer.
+func (a *agent) notice(text string) { _ = a.out.send(&Answer{Notice: text}) }
 
 // writer sends frames: those of concurrent senders leave in as few writes as possible.
 type writer struct {

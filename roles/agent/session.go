@@ -89,7 +89,7 @@ func (a *agent) step(ctx context.Context, s *session, st *Step) (out Outcome) {
 		out.Counters = &c
 		return out
 	case Lookup, Kill:
-		fw, err := a.filter()
+		table, err := a.states()
 		if err == nil && st.Flow == nil {
 			err = fmt.Errorf("%s without a flow", st.Do)
 		}
@@ -98,10 +98,10 @@ func (a *agent) step(ctx context.Context, s *session, st *Step) (out Outcome) {
 		}
 		flows := []pfconf.Flow{*st.Flow}
 		if st.Do == Kill {
-			out.Count, err = fw.KillFlows(ctx, flows)
+			out.Count, err = table.KillFlows(ctx, flows)
 			return fail(err)
 		}
-		states, err := fw.Lookup(ctx, flows)
+		states, err := table.Lookup(ctx, flows)
 		if err != nil {
 			return fail(err)
 		}

@@ -30,6 +30,14 @@ func (a *agent) setUp(ctx context.Context, s *Setup) (*Facts, error) {
 	}
 	facts := &Facts{Missing: map[string]string{}}
 	a.fences = map[pfconf.Family]*endpoint.Fence{}
+	opt := a.opt
+	var err error
+	if !a.opt.Ephemeral {
+		if err := a.takeHost(ctx, s); err != nil {
+			return nil, err
+		}
+		opt.Journal = a.hold.Journal
+	}
 	for _, p := range s.Paths {
 		family := pfconf.FamilyOf(p.Here)
 		f, err := endpoint.OpenFence(p.Here, p.There)
@@ -39,19 +47,19 @@ func (a *agent) setUp(ctx context.Context, s *Setup) (*Facts, error) {
 		f.Rounds = s.Rounds
 		a.fences[family] = f
 	}
-	var err error
 	if s.Trace != "" {
 		if a.trace, err = newTracer(s.Trace); err != nil {
 			return nil, err
 		}
 	}
 	if !s.Remote {
-		return facts, nil
+		a.table, err = ownStates(ctx, a.opt)
+		return facts, err
 	}
 	if facts.Owned, err = owned(s.Fakes); err != nil {
 		return nil, fmt.Errorf("is FAKE configured here: %w", err)
 	}
-	if a.fw, err = OpenFilter(ctx, s, a.opt, facts); err != nil {
+	if a.fw, err = OpenFilter(ctx, s, opt, facts); err != nil {
 		return nil, err
 	}
 	facts.Firewall, facts.KeepsCounters = a.fw.Name(), a.fw.KeepsCounters()
@@ -67,6 +75,28 @@ func (a *agent) withoutTimestamps() error {
 		return fmt.Errorf("switch TCP's timestamps off: %w", err)
 	}
 	return nil
+}
+
+// takeHost takes a real host for a run that it is fit for.
+func (a *agent) takeHost(ctx context.Context, s *Setup) error {
+	var err error
+	a.hold, err = Take(ctx, HoldOptions{
+		Dir:      a.opt.StateDir,
+		Remote:   s.Remote,
+		By:       printable(s.By),
+		Patience: time.Duration(s.WaitSeconds) * time.Second,
+		Tell:     a.notice,
+	})
+	if err != nil {
+		return err
+	}
+	if err := unfit(a.check(ctx, s)); err != nil {
+		return err
+	}
+	if s.Remote {
+		return nil
+	}
+	return a.hold.addRoutes(ctx, s.routesTo())
 }
 
 // undo closes what is open and puts back what was changed. A second call does
@@ -93,12 +123,16 @@ func (a *agent) undo() error {
 		errs = append(errs, a.trace.remove())
 		a.trace = nil
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), undoTimeout)
+	defer cancel()
 	if a.fw != nil && !a.opt.Ephemeral {
-		ctx, cancel := context.WithTimeout(context.Background(), undoTimeout)
-		defer cancel()
 		errs = append(errs, a.fw.Close(ctx))
 	}
-	a.fw = nil
+	a.fw, a.table = nil, nil
+	if a.hold != nil {
+		errs = append(errs, a.hold.End(ctx, errors.Join(errs...) == nil))
+		a.hold = nil
+	}
 	return errors.Join(errs...)
 }
 

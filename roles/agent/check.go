@@ -1,0 +1,188 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+
+	"pfdivert/pfconf"
+	"pfdivert/roles/endpoint"
+)
+
+// checks are the findings about a host.
+type checks []CheckItem
+
+// ok notes that something is as it must be.
+func (c *checks) ok(name, format string, args ...any) {
+	*c = append(*c, CheckItem{Name: name, OK: true, Detail: fmt.Sprintf(format, args...)})
+}
+
+// no notes what is wrong and the command that mends it.
+func (c *checks) no(name, cure, format string, args ...any) {
+	*c = append(*c, CheckItem{Name: name, Detail: fmt.Sprintf(format, args...), Cure: cure})
+}
+
+// fail notes an error, with its hint as the cure.
+func (c *checks) fail(name string, err error) {
+	f := FaultOf(err)
+	c.no(name, f.Hint, "%s", f.Text)
+}
+
+// unfit makes a fault of what is wrong with a host.
+func unfit(items []CheckItem) error {
+	var wrong, cures []string
+	for _, i := range items {
+		if i.OK {
+			continue
+		}
+		wrong = append(wrong, i.Name+": "+i.Detail)
+		if i.Cure != "" {
+			cures = append(cures, i.Cure)
+		}
+	}
+	if wrong == nil {
+		return nil
+	}
+	return &Fault{Code: CodeSetup, Text: strings.Join(wrong, "; "), Hint: strings.Join(cures, "; ")}
+}
+
+// check finds out whether the host can be LOCAL or REMOTE. It changes nothing.
+func (a *agent) check(ctx context.Context, s *Setup) []CheckItem {
+	var c checks
+	if uid := os.Geteuid(); uid != 0 {
+		c.no("privilege", "set SUDO to sudo or doas, for a user who may use it", "the agent runs as user %d, not as root", uid)
+		return c // the rest could not be asked
+	}
+	c.ok("privilege", "root")
+	a.checkJournals(ctx, &c)
+	c.addresses(s)
+	if s.Remote {
+		c.fakes(s)
+		c.system(ctx, s, a.opt)
+		return c
+	}
+	c.answers(ctx, s)
+	c.fakes(s)
+	for _, r := range s.routesTo() {
+		name := fmt.Sprintf("route to FAKE %v", r.dst)
+		switch missing, err := r.plan(ctx, hostRoutes); {
+		case err != nil:
+			c.fail(name, err)
+		case missing:
+			c.ok(name, "none yet: the run adds one via %v and removes it", r.via)
+		default:
+			c.ok(name, "via %v", r.via)
+		}
+	}
+	return c
+}
+
+// checkJournals looks for what killed agents left, and for others at work.
+func (a *agent) checkJournals(ctx context.Context, c *checks) {
+	const name = "journals"
+	left, err := Cleanup(ctx, a.stateDir(), true)
+	if err != nil {
+		c.fail(name, err)
+		return
+	}
+	var notes []string
+	for _, l := range left {
+		switch {
+		case l.Stale() && (a.hold == nil || l.PID != os.Getpid()):
+			c.no(name, "pfdivert cleanup, on that host (the next run does it too)", "%s was killed and left %d changes", l, len(l.Steps))
+			return
+		case l.Alive && l.PID != os.Getpid():
+			notes = append(notes, l.String()+" is at work")
+		}
+	}
+	if notes == nil {
+		notes = []string{"no killed run has left anything"}
+	}
+	c.ok(name, "%s", strings.Join(notes, "; "))
+}
+
+// addresses looks whether the host has the addresses that it is said to have.
+func (c *checks) addresses(s *Setup) {
+	for _, p := range s.Paths {
+		name := fmt.Sprintf("%v address", pfconf.FamilyOf(p.Here))
+		switch nic, err := interfaceOf(p.Here); {
+		case err != nil:
+			c.fail(name, err)
+		case nic == "":
+			c.no(name, "correct the address, or configure it", "no interface of this host has %v", p.Here)
+		default:
+			c.ok(name, "%v on %s", p.Here, nic)
+		}
+	}
+}
+
+// answers looks whether the other host answers.
+func (c *checks) answers(ctx context.Context, s *Setup) {
+	for _, p := range s.Paths {
+		name := fmt.Sprintf("%v REMOTE answers", pfconf.FamilyOf(p.Here))
+		f, err := endpoint.OpenFence(p.Here, p.There)
+		if err == nil {
+			_, err = f.Pass(ctx)
+			err = errors.Join(err, f.Close())
+		}
+		if err != nil {
+			c.no(name, fmt.Sprintf("ping %v, and let the packet filters of both hosts pass ICMP echo", p.There), "%v", err)
+			continue
+		}
+		c.ok(name, "%v", p.There)
+	}
+}
+
+// fakes looks whether FAKE is nobody's here.
+func (c *checks) fakes(s *Setup) {
+	const name = "FAKE is not configured here"
+	own, err := owned(s.Fakes)
+	if err == nil {
+		var more []string
+		more, err = locals(s.Fakes)
+		own = append(own, more...)
+	}
+	switch {
+	case err != nil:
+		c.fail(name, err)
+	case len(own) > 0:
+		c.no(name, "remove it from the interface, or choose another FAKE address",
+			"this host has %s: it would take the packets without any rule", strings.Join(own, ", "))
+	default:
+		c.ok(name, "%s", joinPrefixes(s.Fakes))
+	}
+}
+
+func joinPrefixes(ps []netip.Prefix) string {
+	var out []string
+	for _, p := range ps {
+		out = append(out, p.String())
+	}
+	return strings.Join(out, ", ")
+}
+
+// interfaceOf gives the name of the interface that has the address, "" if none has.
+func interfaceOf(addr netip.Addr) (string, error) {
+	nics, err := net.Interfaces()
+	if err != nil {
+		return "", err
+	}
+	for _, nic := range nics {
+		list, err := nic.Addrs()
+		if err != nil {
+			return "", fmt.Errorf("addresses of %s: %w", nic.Name, err)
+		}
+		for _, a := range list {
+			if n, ok := a.(*net.IPNet); ok {
+				if ip, ok := netip.AddrFromSlice(n.IP); ok && ip.Unmap() == addr {
+					return nic.Name, nil
+				}
+			}
+		}
+	}
+	return "", nil
+}

@@ -1,0 +1,200 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf/nft"
+)
+
+// features are what the suite needs of a Linux kernel, with the options that bring them.
+var features = []struct {
+	feature nft.Feature
+	config  string
+}{
+	{nft.NFTables, "CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET"},
+	{nft.TransparentProxy, "CONFIG_NFT_TPROXY"},
+	{nft.NFQueue, "CONFIG_NFT_QUEUE, or CONFIG_NETFILTER_XT_TARGET_NFQUEUE with CONFIG_NFT_COMPAT"},
+	{nft.Conntrack, "CONFIG_NF_CONNTRACK, CONFIG_NF_CT_NETLINK"},
+}
+
+// system looks at nf_tables, at policy routing and at what can keep packets from it.
+func (c *checks) system(ctx context.Context, s *Setup, opt Options) {
+	c.nftables(ctx, s)
+	for _, p := range s.Paths {
+		c.way(p)
+	}
+}
+
+// nftables asks for the kernel's features. Those that only some targets need are no failure: these
+// targets are skipped.
+func (c *checks) nftables(ctx context.Context, s *Setup) {
+	var ask []nft.Feature
+	for _, f := range features {
+		ask = append(ask, f.feature)
+	}
+	answers, err := nft.Ask(ctx, nft.Config{Fakes: s.Fakes}, ask...)
+	for _, f := range features {
+		name := string(f.feature)
+		some := f.feature == nft.TransparentProxy || f.feature == nft.NFQueue
+		switch a, asked := answers[f.feature]; {
+		case !asked: // err says why
+		case a.Outcome == nft.Yes:
+			c.ok(name, "the kernel has it")
+		case a.Outcome == nft.No && some:
+			c.ok(name, "the kernel has it not (%v): the targets that need it are skipped", a.Err)
+		case a.Outcome == nft.No:
+			c.no(name, "modprobe it, or run a kernel with "+f.config, "the kernel has it not: %v", a.Err)
+		default:
+			c.fail(name, a.Err)
+		}
+	}
+	const name = "table, policy rules and routing table of " + nft.TableName
+	var taken *nft.TakenError
+	switch {
+	case err == nil:
+		c.ok(name, "unused")
+	case errors.As(err, &taken):
+		c.no(name, fmt.Sprintf("pfdivert cleanup, on that host; without a journal: nft delete table inet %s; ip rule del fwmark 0x%x; ip route flush table %d; the last two with ip -6 too",
+			nft.TableName, nft.Mark, nft.Table), "%v", taken)
+	case errors.Is(err, unix.EOPNOTSUPP):
+		c.no("policy routing", "run a kernel with CONFIG_IP_MULTIPLE_TABLES and CONFIG_IPV6_MULTIPLE_TABLES", "%v", err)
+	default:
+		c.fail(name, err)
+	}
+}
+
+// way looks at the interface by which packets of LOCAL come in.
+func (c *checks) way(p Path) {
+	out, err := towards(p.There)
+	if err != nil {
+		c.fail(fmt.Sprintf("way to LOCAL %v", p.There), err)
+		return
+	}
+	in, err := interfaceOf(p.Here)
+	if err != nil || in == "" {
+		return // said before
+	}
+	const cure = "sysctl -w net.ipv4.conf.%s.rp_filter=2"
+	if p.There.Is4() {
+		name := "rp_filter"
+		switch strict, err := strictReversePath(in); {
+		case err != nil:
+			c.fail(name, err)
+		case strict && in != out:
+			c.no(name, fmt.Sprintf(cure, in), "%v is on %s, packets to LOCAL %v go out by %s, and %s drops what does not come the same way", p.Here, in, p.There, out, in)
+		default:
+			c.ok(name, "packets to and from LOCAL use %s", out)
+		}
+	}
+	c.bridge(p, out)
+}
+
+// strictReversePath tells whether the interface drops what would be answered by another one: the
+// larger of its own and of all's rp_filter counts (ip-sysctl.rst).
+func strictReversePath(nic string) (bool, error) {
+	highest := ""
+	for _, name := range []string{"all", nic} {
+		b, err := os.ReadFile("/proc/sys/net/ipv4/conf/" + name + "/rp_filter")
+		if err != nil {
+			return false, err
+		}
+		highest = max(highest, strings.TrimSpace(string(b)))
+	}
+	return highest == "1", nil
+}
+
+// bridge looks whether br_netfilter takes the packets of a bridge through the IP hooks before
+// the bridge has handed them to IP: the socket that tproxy chose is lost between (skb_orphan in ip_rcv_core).
+func (c *checks) bridge(p Path, nic string) {
+	link, err := netlink.LinkByName(nic)
+	if err != nil {
+		c.fail("interface "+nic, err)
+		return
+	}
+	if link.Type() != "bridge" {
+		return
+	}
+	key := "bridge-nf-call-iptables"
+	if p.There.Is6() {
+		key = "bridge-nf-call-ip6tables"
+	}
+	b, err := os.ReadFile("/proc/sys/net/bridge/" + key)
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // br_netfilter is not loaded
+		c.ok(key, "there is no br_netfilter")
+	case err != nil:
+		c.fail(key, err)
+	case strings.TrimSpace(string(b)) != "0":
+		c.no(key, "sysctl -w net.bridge."+key+"=0", "%s is a bridge, whose packets br_netfilter takes through nftables too early", nic)
+	default:
+		c.ok(key, "off")
+	}
+}
+
+// towards gives the name of the interface by which packets to the address leave.
+func towards(a netip.Addr) (string, error) {
+	list, err := netlink.RouteGet(a.AsSlice())
+	if err != nil {
+		return "", fmt.Errorf("ask for the way to %v: %w", a, err)
+	}
+	if len(list) == 0 {
+		return "", fmt.Errorf("ask for the way to %v: no answer", a)
+	}
+	link, err := netlink.LinkByIndex(list[0].LinkIndex)
+	if err != nil {
+		return "", fmt.Errorf("the interface on the way to %v: %w", a, err)
+	}
+	return link.Attrs().Name, nil
+}
+
+// interfaceTowards gives the interface on the way to the other host, "" for any if the
+// families use several.
+func interfaceTowards(paths []Path) (string, error) {
+	var names []string
+	for _, p := range paths {
+		name, err := towards(p.There)
+		if err != nil {
+			return "", err
+		}
+		names = append(names, name)
+	}
+	if names = slices.Compact(names); len(names) != 1 {
+		return "", nil
+	}
+	return names[0], nil
+}
+
+// locals gives FAKE addresses that a local route makes the host's own: no interface needs to
+// have them.
+func locals(fakes []netip.Prefix) ([]string, error) {
+	list, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_UNSPEC, Type: unix.RTN_LOCAL},
+		netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+	if err != nil {
+		return nil, fmt.Errorf("list the local routes: %w", err)
+	}
+	var found []string
+	for _, r := range list {
+		if r.Dst == nil || r.Table == nft.Table {
+			continue
+		}
+		a, _ := netip.AddrFromSlice(r.Dst.IP)
+		ones, _ := r.Dst.Mask.Size()
+		p := netip.PrefixFrom(a, ones)
+		for _, f := range fakes {
+			if f.Overlaps(p) && !p.IsSingleIP() {
+				found = append(found, fmt.Sprintf("a local route to %v in table %d", p, r.Table))
+			}
+		}
+	}
+	return found, nil
+}

@@ -1,0 +1,35 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf"
+	"pfdivert/pfconf/pf"
+)
+
+// system looks at pf and at divert sockets.
+func (c *checks) system(ctx context.Context, s *Setup, _ Options) {
+	c.pf(ctx, pf.NewControl(pf.Exec, 0), s)
+	for _, p := range s.Paths {
+		family := pfconf.FamilyOf(p.Here)
+		name := fmt.Sprintf("%v divert socket", family)
+		domain := unix.AF_INET
+		if family == pfconf.Inet6 {
+			domain = unix.AF_INET6
+		}
+		fd, err := unix.Socket(domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_DIVERT)
+		if err != nil {
+			c.no(name, "run a kernel with pf's divert(4), as GENERIC is", "socket: %v", err)
+			continue
+		}
+		_ = unix.Close(fd)
+		c.ok(name, "can be opened")
+	}
+}
+
+// locals is for Linux, where a route can make an address the host's.
+func locals([]netip.Prefix) ([]string, error) { return nil, nil }

@@ -1,0 +1,114 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"pfdivert/pfconf"
+	"pfdivert/pfconf/pf"
+)
+
+// pf looks whether rules in the anchor will decide about the suite's packets.
+func (c *checks) pf(ctx context.Context, control *pf.Control, s *Setup) {
+	status, err := control.Status(ctx)
+	switch {
+	case err != nil:
+		c.fail("pf", err)
+		return
+	case !status.Enabled:
+		c.no("pf", "pfctl -e", "it is switched off")
+		return
+	}
+	c.ok("pf", "switched on, %d states", status.States)
+
+	skipped, err := control.Skipped(ctx)
+	if err != nil {
+		c.fail("pf sees the interfaces", err)
+	} else {
+		c.skipped(skipped, s)
+	}
+	main, err := control.MainRuleset(ctx)
+	if err != nil {
+		c.fail(anchorItem, err)
+		return
+	}
+	c.reach(main, s)
+}
+
+const anchorItem = `anchor "` + pf.DefaultAnchor + `"`
+
+// skipped looks whether pf looks at the packets between the hosts.
+func (c *checks) skipped(skipped []string, s *Setup) {
+	const name = "pf sees the interfaces"
+	var seen []string
+	for _, p := range s.Paths {
+		nic, err := interfaceOf(p.Here)
+		if err != nil || nic == "" {
+			continue // said before
+		}
+		if slices.Contains(skipped, nic) {
+			c.no(name, "take "+nic+" (and its group) out of 'set skip on' in /etc/pf.conf, then: pfctl -f /etc/pf.conf",
+				"pf.conf has 'set skip on' for %s", nic)
+			return
+		}
+		if !slices.Contains(seen, nic) {
+			seen = append(seen, nic)
+		}
+	}
+	c.ok(name, "%s", strings.Join(seen, ", "))
+}
+
+// reach looks whether the main ruleset comes to the anchor for every kind of rule, and to no other
+// rule that decides in its place.
+func (c *checks) reach(main *pf.MainRuleset, s *Setup) {
+	cure := "put the line   " + anchorItem + "   last into /etc/pf.conf, then: pfctl -f /etc/pf.conf"
+	var call string
+	for _, r := range s.typicalRules() {
+		kind := fmt.Sprintf("%v %v %v", r.Family, r.Proto, r.Action)
+		reach := main.Reach(pf.DefaultAnchor, r)
+		switch {
+		case len(reach.Calls) == 0 && len(reach.Children) > 0:
+			c.no(anchorItem, cure, "the main ruleset has %s, which leaves out the anchor's own rules", reach.Children[0])
+			return
+		case len(reach.Calls) == 0:
+			c.no(anchorItem, cure, "no rule of the main ruleset comes to it (%s)", kind)
+			return
+		case len(reach.Hidden) > 0:
+			c.no(anchorItem, cure+"; and no rule with 'quick' before it may match the tests' packets", "this rule decides before it (%s): %s", kind, reach.Hidden[0])
+			return
+		}
+		call = reach.Calls[0]
+	}
+	c.ok(anchorItem, "the main ruleset calls it: %s", call)
+}
+
+// typicalRules are rules of each kind that the suite loads, about flows as it has them.
+func (s *Setup) typicalRules() []pfconf.Rule {
+	var rules []pfconf.Rule
+	for _, p := range s.Paths {
+		family := pfconf.FamilyOf(p.Here)
+		i := slices.IndexFunc(s.Fakes, func(f netip.Prefix) bool { return pfconf.FamilyOf(f.Addr()) == family })
+		if i < 0 {
+			continue
+		}
+		fake := s.Fakes[i].Addr()
+		const port = 20000 // of those that cells have
+		rule := func(a pfconf.Action, d pfconf.Direction, proto pfconf.Proto, from, to netip.Addr) {
+			r := pfconf.Rule{Family: family, Action: a, Direction: d, Proto: proto, From: from, To: to}
+			if proto.HasPorts() {
+				r.Port = port
+			}
+			rules = append(rules, r)
+		}
+		for _, proto := range []pfconf.Proto{pfconf.TCP, pfconf.UDP, pfconf.Raw, pfconf.ICMP} {
+			rule(pfconf.DivertTo, pfconf.In, proto, p.There, fake)
+			rule(pfconf.DivertReply, pfconf.Out, proto, fake, p.There)
+		}
+		rule(pfconf.DivertPacket, pfconf.In, pfconf.UDP, p.There, p.Here)
+		rule(pfconf.DivertPacket, pfconf.Out, pfconf.UDP, p.Here, p.There)
+	}
+	return rules
+}

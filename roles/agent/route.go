@@ -1,0 +1,177 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf"
+)
+
+// route is an entry of the host's routing table.
+type route struct {
+	dst netip.Prefix
+	via netip.Addr // not valid: no router is on the way
+}
+
+func (r route) String() string {
+	if !r.via.IsValid() {
+		return fmt.Sprintf("%v without a router", r.dst)
+	}
+	return fmt.Sprintf("%v via %v", r.dst, r.via)
+}
+
+// routes is the host's routing table.
+type routes interface {
+	// taken gives the routes that packets to addresses of the prefix take. It gives the
+	// zero route for addresses without one.
+	taken(ctx context.Context, dst netip.Prefix) ([]route, error)
+	add(ctx context.Context, r route) error
+	// remove removes a route that add added. It is no error when there is none.
+	remove(ctx context.Context, r route) error
+}
+
+// undoAddedRoute is the step that removes the route to FAKE. Its arguments are the
+// prefix and REMOTE's address.
+const undoAddedRoute = "route/to"
+
+// A fakeRoute is LOCAL's route to FAKE via REMOTE, which this program added. Runs
+// at the same time share it: each holds a shared lock on a file about it, and the last one
+// removes it. The file exists as long as the route is this program's.
+type fakeRoute struct {
+	undo pfconf.Undo
+	file *os.File
+}
+
+// plan finds out whether the route has to be added.
+func (r route) plan(ctx context.Context, host routes) (missing bool, err error) {
+	there, err := host.taken(ctx, r.dst)
+	if err != nil {
+		return false, fmt.Errorf("route to FAKE %v: %w", r.dst, err)
+	}
+	for _, t := range there {
+		if t.via == r.via {
+			continue
+		}
+		if t.dst.IsValid() && r.dst.Bits() <= t.dst.Bits() && r.dst.Contains(t.dst.Addr()) {
+			return false, hinted{fmt.Errorf("route to FAKE %v: this host has a route to %v; it must be via REMOTE %v", r.dst, t, r.via),
+				"remove that route, or choose another FAKE address"}
+		}
+		missing = true // what goes nowhere, or to a wider network's router, will go to REMOTE
+	}
+	return missing, nil
+}
+
+// routeFile names the file about a route.
+func (d stateDir) routeFile(r route) string {
+	name := strings.NewReplacer("/", "_", ":", ".").Replace(r.dst.String() + "_via_" + r.via.String())
+	return d.file("route" + netSuffix() + "-" + name + ".lock")
+}
+
+// addRoute sees to it that packets to FAKE go to REMOTE. It gives nil when the
+// host has such a route of its own. The directory's turn must be held.
+func (d stateDir) addRoute(ctx context.Context, host routes, r route, journal pfconf.Journal) (*fakeRoute, error) {
+	path := d.routeFile(r)
+	_, err := os.Lstat(path)
+	shared := err == nil // it is another run's, at work too
+	missing, err := r.plan(ctx, host)
+	if err != nil || !missing && !shared {
+		return nil, err
+	}
+	f := &fakeRoute{undo: pfconf.Undo{Do: undoAddedRoute, Args: []string{r.dst.String(), r.via.String()}}}
+	// The other run's journal may be undone before this one's ends, or never.
+	if err := journal(f.undo); err != nil {
+		return nil, fmt.Errorf("write the journal: %w", err)
+	}
+	if f.file, err = lockFile(path, unix.LOCK_SH); err != nil {
+		return nil, err
+	}
+	if missing {
+		if err := host.add(ctx, r); err != nil {
+			return f, err
+		}
+		// Some other rule of the host's may have the last word (ip rule, a metric).
+		switch still, err := r.plan(ctx, host); {
+		case err != nil:
+			return f, err
+		case still:
+			return f, fmt.Errorf("route to FAKE %v: it was added and packets still do not go to REMOTE %v", r.dst, r.via)
+		}
+	}
+	return f, nil
+}
+
+// undoRoute removes a route unless another run needs it still.
+func (d stateDir) undoRoute(ctx context.Context, u pfconf.Undo) (string, error) {
+	r, err := routeOf(u)
+	if err != nil {
+		return "", err
+	}
+	f, err := lockFile(d.routeFile(r), unix.LOCK_EX)
+	if errors.Is(err, errHeld) {
+		return fmt.Sprintf("leave the route to %v: another run needs it", r), nil
+	}
+	if err == nil {
+		defer f.Close()
+		err = hostRoutes.remove(ctx, r)
+	}
+	if err == nil {
+		err = os.Remove(f.Name())
+	}
+	return Describe(u), err
+}
+
+func routeOf(u pfconf.Undo) (r route, err error) {
+	if u.Do != undoAddedRoute || len(u.Args) != 2 {
+		return r, fmt.Errorf("undo %s %q: not a step of this program", u.Do, u.Args)
+	}
+	if r.dst, err = netip.ParsePrefix(u.Args[0]); err == nil {
+		r.via, err = netip.ParseAddr(u.Args[1])
+	}
+	if err != nil {
+		return r, fmt.Errorf("undo %s: %w", u.Do, err)
+	}
+	return r, nil
+}
+
+// close lets go of the route, for undoRoute.
+func (f *fakeRoute) close() error {
+	if f.file == nil {
+		return nil
+	}
+	return f.file.Close()
+}
+
+// routesTo gives the routes that LOCAL needs.
+func (s *Setup) routesTo() []route {
+	var rs []route
+	for _, dst := range s.Fakes {
+		for _, p := range s.Paths {
+			if pfconf.FamilyOf(p.There) == pfconf.FamilyOf(dst.Addr()) {
+				rs = append(rs, route{dst.Masked(), p.There})
+			}
+		}
+	}
+	return rs
+}
+
+// last is the last address of a prefix.
+func last(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().AsSlice()
+	for i := p.Bits(); i < len(b)*8; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}
+
+// notNeighbour explains why there can't be a route via REMOTE.
+func notNeighbour(r route, err error) error {
+	return hinted{fmt.Errorf("add the route to FAKE %v: %w", r, err),
+		fmt.Sprintf("LOCAL and REMOTE must be in one network: no router may be on the way to %v", r.via)}
+}
