@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"pfdivert/pfconf"
 	"pfdivert/roles/agent"
@@ -29,6 +30,10 @@ type Options struct {
 	Trace string
 	// Rounds is how many echoes make a fence (see endpoint.Fence).
 	Rounds int
+	// By is who runs this, and where; Patience how long to wait for another run that
+	// is using REMOTE.
+	By       string
+	Patience time.Duration
 	// Omit leaves pieces out on purpose, for tests.
 	Omit []string
 }
@@ -90,23 +95,26 @@ func Run(ctx context.Context, hosts Hosts, plan Plan, opt Options, done func(Res
 	return nil
 }
 
-// prepare makes the hosts LOCAL and REMOTE.
-func (r *runner) prepare(targets []Target) error {
+// Setups says what a run of the targets makes of the hosts.
+func Setups(opt Options, targets []Target) (local, remote agent.Setup, err error) {
 	var here, there []agent.Path
-	setup := agent.Setup{Rounds: r.opt.Rounds, Trace: r.opt.Trace, Omit: agentPieces(r.opt.Omit)}
+	setup := agent.Setup{
+		Rounds: opt.Rounds, Trace: opt.Trace, Omit: agentPieces(opt.Omit),
+		By: opt.By, WaitSeconds: int(opt.Patience.Seconds()),
+	}
 	for _, f := range pfconf.Families {
-		a, ok := r.opt.Families[f]
+		a, ok := opt.Families[f]
 		if !ok {
 			continue
 		}
 		if err := a.Validate(); err != nil {
-			return err
+			return local, remote, err
 		}
 		here = append(here, agent.Path{Here: a.Local, There: a.Remote})
 		there = append(there, agent.Path{Here: a.Remote, There: a.Local})
 		setup.Fakes = append(setup.Fakes, a.Fakes.Masked())
 	}
-	local, remote := setup, setup
+	local, remote = setup, setup
 	local.Paths, remote.Paths = here, there
 	remote.Remote = true
 	for _, t := range targets {
@@ -114,7 +122,16 @@ func (r *runner) prepare(targets []Target) error {
 			remote.Needs = append(remote.Needs, need)
 		}
 	}
-	err := both(r.ctx,
+	return local, remote, nil
+}
+
+// prepare makes the hosts LOCAL and REMOTE.
+func (r *runner) prepare(targets []Target) error {
+	local, remote, err := Setups(r.opt, targets)
+	if err != nil {
+		return err
+	}
+	err = both(r.ctx,
 		func(ctx context.Context) error {
 			_, err := r.hosts.Local.Setup(ctx, local)
 			return wrap("local", err)

@@ -61,7 +61,7 @@ const (
 // all lists the roles in the order in which help shows them.
 func all() []*Role {
 	return []*Role{
-		&orchestratorRole, &listRole, &labRole,
+		&orchestratorRole, &listRole, &labRole, &checkSetupRole, &cleanupRole,
 		&serverRole, &clientRole, &packetRole, &pfSetupRole,
 		&installRole, &versionRole, &helpRole, &agentRole,
 	}

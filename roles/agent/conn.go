@@ -18,7 +18,7 @@ import (
 type Conn struct {
 	Hello Hello
 	// Notices are what the agent says unasked, for a person to read. Those that
-	// nobody takes are dropped.
+	// nobody takes are dropped. It is closed when the connection ends.
 	Notices chan string
 
 	out    *writer
@@ -62,6 +62,7 @@ func Dial(ctx context.Context, r io.Reader, w io.WriteCloser, heartbeat time.Dur
 	in := bufio.NewReaderSize(r, 64<<10)
 	hello := make(chan error, 1)
 	go func() {
+		defer close(c.Notices)
 		err := c.greet(in)
 		hello <- err
 		if err != nil {

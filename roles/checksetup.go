@@ -1,0 +1,76 @@
+package roles
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"pfdivert/matrix"
+	"pfdivert/roles/agent"
+)
+
+var checkSetupRole = Role{
+	Name: "check-setup", Usage: "[PATTERN...]", Summary: "look whether both hosts have what the targets need, and say what mends it",
+	Help: `Without REMOTE_SSH the hosts are a lab's. Nothing is changed on either host. A
+run looks at the same things before it begins.
+
+Exit status: 0 when all is as it must be, 2 otherwise.`,
+	run: func(ctx context.Context, c *call) (int, error) {
+		f := c.flags()
+		o := runFlags{sudo: c.Getenv("SUDO")}
+		if err := c.parse(f); err != nil {
+			return exitError, err
+		}
+		targets, err := matrix.Select(f.Args())
+		if err != nil {
+			return exitError, err
+		}
+		pair, err := reachHosts(ctx, c, o, targets)
+		if err != nil {
+			return exitError, err
+		}
+		defer pair.close()
+		return c.checkSetup(ctx, pair, targets)
+	},
+}
+
+// checkSetup asks both hosts and prints what they found.
+func (c *call) checkSetup(ctx context.Context, p *pair, targets []matrix.Target) (int, error) {
+	local, remote, err := matrix.Setups(p.options, targets)
+	if err != nil {
+		return exitError, err
+	}
+	status := exitOK
+	for _, side := range []struct {
+		name  string
+		conn  *agent.Conn
+		setup agent.Setup
+	}{{"local", p.hosts.Local, local}, {"remote", p.hosts.Remote, remote}} {
+		h := side.conn.Hello
+		fmt.Fprintf(c.Out, "%s: %s, %s/%s, kernel %s\n", side.name, h.Host, h.GOOS, h.GOARCH, h.Kernel)
+		items, err := side.conn.Check(ctx, side.setup)
+		if err != nil {
+			return exitError, p.explain(fmt.Errorf("%s: %w", side.name, err))
+		}
+		if !writeChecks(c.Out, items) {
+			status = exitError
+		}
+	}
+	return status, nil
+}
+
+// writeChecks prints what was found of a host and tells whether all is as it must be.
+func writeChecks(w io.Writer, items []agent.CheckItem) (fine bool) {
+	fine = true
+	for _, i := range items {
+		mark := "ok"
+		if !i.OK {
+			mark, fine = "NO", false
+		}
+		fmt.Fprintf(w, "  %s  %s: %s\n", mark, i.Name, i.Detail)
+		if !i.OK && i.Cure != "" {
+			fmt.Fprintf(w, "      mend: %s\n", i.Cure)
+		}
+	}
+	return fine
+}
