@@ -28,17 +28,35 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case "agent":
-			os.Exit(agent(os.Args[2:]))
+			os.Exit(labAgent(os.Args[2:]))
 		case "orchestrator":
 			os.Exit(orchestrator())
+		case "world":
+			fail(enterWorld(os.Args[2]))
+		case "copied":
+			fail(copiedAgent(os.Args[2:]))
+			os.Exit(0)
+		case "delay":
+			each, err := time.ParseDuration(os.Args[3])
+			fail(err)
+			fail(delay(os.Args[2], each))
+			os.Exit(0)
 		}
 	}
 	os.Exit(labtest.Main(m))
 }
 
-// agent tells its process id and namespace, then echoes lines. On the line
+// fail ends the program if there is an error.
+func fail(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(3)
+	}
+}
+
+// labAgent tells its process id and namespace, then echoes lines. On the line
 // "status" it gives its CPUs, on "exit N" it ends.
-func agent(args []string) int {
+func labAgent(args []string) int {
 	ctx := context.Background()
 	if len(args) >= 2 {
 		r, err := host.StartRemoteAgent(ctx, args[1], []string{"agent"})

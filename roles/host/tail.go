@@ -19,6 +19,7 @@ const lateOutput = 200 * time.Millisecond
 type tail struct {
 	source io.ReadCloser
 	over   chan struct{} // closed at the end of the stream
+	more   chan struct{} // has a value when there is something new
 
 	mu      sync.Mutex
 	kept    []byte
@@ -27,7 +28,7 @@ type tail struct {
 
 // readTail begins to read the stream.
 func readTail(source io.ReadCloser) *tail {
-	t := &tail{source: source, over: make(chan struct{})}
+	t := &tail{source: source, over: make(chan struct{}), more: make(chan struct{}, 1)}
 	go func() {
 		defer close(t.over)
 		defer source.Close()
@@ -51,6 +52,17 @@ func (t *tail) add(b []byte) {
 		t.kept = append(t.kept[:0], t.kept[n:]...)
 		t.dropped = true
 	}
+	select {
+	case t.more <- struct{}{}:
+	default:
+	}
+}
+
+// forget drops what was kept.
+func (t *tail) forget() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.kept, t.dropped = t.kept[:0], false
 }
 
 // finish waits a short time for the end of the stream and stops reading.

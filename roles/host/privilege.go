@@ -1,0 +1,221 @@
+package host
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"pfdivert/roles/agent"
+)
+
+// agentPatience bounds the time in which a started agent says its first word.
+// What a person needs for a password does not count.
+const agentPatience = 30 * time.Second
+
+// maxNoise bounds what may come before that, in bytes.
+const maxNoise = 64 << 10
+
+// Ask asks a person for a password on the terminal, without showing it.
+type Ask func(prompt string) (password string, err error)
+
+// privilege is how a command becomes root: the words of $SUDO.
+type privilege struct {
+	words []string // empty: not at all
+	ask   Ask      // nil when nobody can be asked
+	host  string   // the ssh destination; empty for this machine
+	user  string   // whose password is asked for
+}
+
+// tool is the command in $SUDO without its folder.
+func (p *privilege) tool() string { return path.Base(p.words[0]) }
+
+// argv puts more flags and a command behind the words.
+func (p *privilege) argv(command []string, flags ...string) []string {
+	if len(p.words) == 0 {
+		return command
+	}
+	a := append([]string{p.words[0]}, flags...)
+	return append(append(a, p.words[1:]...), command...)
+}
+
+// Privileged starts an agent on this machine as root: argv is its command line,
+// sudo the value of $SUDO, which may have arguments; root does without it. It
+// returns when the agent has said its first word. Without a terminal to ask for
+// a password on, ask is nil.
+func Privileged(ctx context.Context, argv []string, sudo string, ask Ask) (*Link, error) {
+	words, err := splitWords(sudo)
+	if err != nil {
+		return nil, &Error{Reason: Destination, Text: fmt.Sprintf("SUDO=%q", sudo), Err: err, hint: "SUDO=sudo or SUDO=doas"}
+	}
+	if os.Geteuid() == 0 {
+		words = nil
+	}
+	p := privilege{words: words, ask: ask, user: fmt.Sprintf("user %d", os.Getuid())}
+	for _, name := range []string{"USER", "LOGNAME"} {
+		if v := os.Getenv(name); v != "" {
+			p.user = v
+		}
+	}
+	return p.start(ctx, argv, func(argv []string) (*Link, error) {
+		l, err := Child(ctx, argv)
+		if err != nil && len(words) > 0 {
+			return nil, &Error{Reason: NoSudo, Text: "SUDO=" + sudo, Err: err, hint: "SUDO=sudo or SUDO=doas, whichever is installed"}
+		}
+		return l, err
+	})
+}
+
+// start starts an agent by run, as root. It tries without a password first
+// (-n), and asks for it when it is needed: sudo -S reads it from standard input,
+// one line and not a byte more (tgetpass.c), so the agent's stream follows it. It
+// is sent only when sudo's prompt has come, because a sudo that asks nothing
+// would leave it to the agent.
+func (p *privilege) start(ctx context.Context, command []string, run func(argv []string) (*Link, error)) (*Link, error) {
+	var quiet []string
+	if len(p.words) > 0 && (p.tool() == "sudo" || p.tool() == "doas") {
+		quiet = []string{"-n"}
+	}
+	l, err := run(p.argv(command, quiet...))
+	if err != nil {
+		return nil, err
+	}
+	err = p.greeted(ctx, l, "", "")
+	if needsPassword(err) {
+		end(l)
+		return p.startAsking(ctx, command, run)
+	}
+	if err != nil {
+		end(l)
+		return nil, err
+	}
+	return l, nil
+}
+
+func needsPassword(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Reason == SudoPassword
+}
+
+// startAsking is start with a password.
+func (p *privilege) startAsking(ctx context.Context, command []string, run func(argv []string) (*Link, error)) (*Link, error) {
+	needed := &Error{Reason: SudoPassword, Host: p.host, Text: p.tool() + " needs a password of " + p.user}
+	if p.tool() == "doas" {
+		// doas(1) reads passwords from a terminal only, and the stream has none.
+		needed.hint = fmt.Sprintf("allow it without one in doas.conf there: permit nopass %s as root", p.user)
+		return nil, needed
+	}
+	if p.ask == nil {
+		needed.Text += ", and there is no terminal to ask on"
+		needed.hint = fmt.Sprintf("run it on a terminal, or allow it without a password in sudoers there: %s ALL=(root) NOPASSWD: ALL", p.user)
+		return nil, needed
+	}
+	where := "this machine"
+	if p.host != "" {
+		where = p.host
+	}
+	password, err := p.ask(fmt.Sprintf("password of %s for sudo on %s: ", p.user, where))
+	if err != nil {
+		needed.Err, needed.hint = err, "allow it without a password in sudoers there (NOPASSWD)"
+		return nil, needed
+	}
+	if strings.ContainsAny(password, "\n\x00") {
+		return nil, &Error{Reason: SudoWrong, Host: p.host, Text: "the password has more than one line"}
+	}
+	prompt := "[pfdivert-" + rand.Text() + "]"
+	l, err := run(p.argv(command, "-S", "-p", prompt))
+	if err != nil {
+		return nil, err
+	}
+	if err := p.greeted(ctx, l, prompt, password); err != nil {
+		end(l)
+		return nil, err
+	}
+	return l, nil
+}
+
+// end makes sure that a process that is no agent is gone.
+func end(l *Link) {
+	l.Kill()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	_ = l.Wait(ctx) // that of a sudo that waits for its PAM modules ends later
+	l.Read.Close()
+}
+
+// greeted waits for the agent's first word. When the prompt shows up on standard
+// error it answers with the password, once.
+func (p *privilege) greeted(ctx context.Context, l *Link, prompt, password string) error {
+	heard := make(chan error, 1)
+	read := l.Read
+	var noise []byte
+	go func() {
+		var err error
+		noise, err = skipNoise(read)
+		heard <- err
+	}()
+	patience := time.NewTimer(agentPatience)
+	defer patience.Stop()
+	answered := false
+	for {
+		select {
+		case err := <-heard:
+			if err != nil {
+				return p.explain(l, noise, err)
+			}
+			// What rc files, sudo and the like said does not matter any more.
+			l.stderr.forget()
+			l.Read = struct {
+				io.Reader
+				io.Closer
+			}{io.MultiReader(strings.NewReader(agent.Magic), read), read}
+			return nil
+		case <-l.stderr.more:
+			n := 0
+			if prompt != "" {
+				n = strings.Count(l.Stderr(), prompt)
+			}
+			switch {
+			case n > 1:
+				return p.wrongPassword()
+			case n == 1 && !answered:
+				answered = true
+				if _, err := io.WriteString(l.Write, password+"\n"); err != nil {
+					return fmt.Errorf("give sudo the password: %w", err)
+				}
+			}
+		case <-patience.C:
+			return &Error{Reason: AgentFailed, Host: p.host, Text: fmt.Sprintf("the agent said nothing for %v", agentPatience), Err: quoted(l.Stderr(), nil),
+				hint: "look at the host: it may be overloaded, or hold up what root starts"}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// skipNoise reads up to and with the agent's magic, and nothing behind it. It
+// gives what came before.
+func skipNoise(r io.Reader) ([]byte, error) {
+	magic := []byte(agent.Magic)
+	var noise []byte
+	b := make([]byte, 1)
+	for len(noise) < maxNoise {
+		if _, err := r.Read(b); err != nil {
+			return noise, err
+		}
+		if noise = append(noise, b[0]); bytes.HasSuffix(noise, magic) {
+			return noise[:len(noise)-len(magic)], nil
+		}
+	}
+	return noise, fmt.Errorf("%d bytes without an agent's first word", maxNoise)
+}
+
+func (p *privilege) wrongPassword() error {
+	return &Error{Reason: SudoWrong, Host: p.host, Text: "sudo did not take the password of " + p.user, hint: "it wants the password of " + p.user + " there, not that of root; run it again"}
+}

@@ -1,0 +1,309 @@
+package host
+
+import (
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// SSHOptions say how a host is reached.
+type SSHOptions struct {
+	// Destination is what the user would give to ssh: root@pfhost, an alias.
+	Destination string
+	// Options is $SSH_OPTIONS, which every ssh gets, split like a shell's words.
+	Options string
+	// Sudo is $SUDO: what makes root there if the user is not, with its
+	// arguments. Empty: nothing.
+	Sudo string
+	// Args are the arguments that make the program an agent. The folder that it
+	// must remove at its end follows, as "-remove" DIR (RemoveOwn), unless it
+	// was kept.
+	Args []string
+	// Keep leaves the program in ~/.cache/pfdivert there for later runs.
+	Keep bool
+	// Dist are the folders with binaries for other systems (DistFolders).
+	Dist []string
+	// Ask asks for a password on the terminal; nil when there is none. Then ssh
+	// does not ask for anything either.
+	Ask Ask
+	// Invoker is the user as whom ssh runs; nil: this process's.
+	Invoker *Invoker
+}
+
+// Remote is an agent reached by ssh, and what is known of its host.
+type Remote struct {
+	*Link
+	GOOS, GOARCH string
+	User         string            // who logged in
+	UID          int               // of User; the agent is root
+	Tools        map[string]string // which of sudo, doas, gzip, pfctl, nft, kdump there are, with their paths
+	Want         string            // the sha256 that the agent's hello must show
+	Sent         int64             // bytes of the program that were sent, as they were on the way
+	Cached       bool              // the program was there already
+	Trips        int               // how often something was sent and its answer awaited, the login being one
+
+	host   string
+	master *master
+	dir    string // that of the probe
+}
+
+// SSH reaches a host by the user's own ssh, with a binary for its system, and
+// starts the agent there. It returns when the agent has said its first word. The
+// errors are of type *Error. The end of ctx breaks the connection off; close the
+// Remote to end it in order.
+func SSH(ctx context.Context, o SSHOptions) (_ *Remote, err error) {
+	c, p, err := o.commands()
+	if err != nil {
+		return nil, err
+	}
+	m, err := startMaster(ctx, c, o.Invoker, o.Ask != nil)
+	if err != nil {
+		return nil, err
+	}
+	r := &Remote{host: o.Destination, master: m}
+	defer func() {
+		if err != nil {
+			end, cancel := context.WithTimeout(context.Background(), endPatience)
+			defer cancel()
+			_ = m.close(end) // its shell removes the folder
+		}
+	}()
+	facts, err := r.look(ctx, o, &p)
+	if err != nil {
+		return nil, err
+	}
+	b, err := findBinary(r.GOOS, r.GOARCH, o.Dist)
+	if err != nil {
+		var e *Error
+		if errors.As(err, &e) {
+			e.Host = o.Destination
+			return nil, e
+		}
+		return nil, fmt.Errorf("the program for %s: %w", o.Destination, err)
+	}
+	r.Want = b.sum
+	path, err := r.place(ctx, o, b, facts)
+	if err != nil {
+		return nil, err
+	}
+	argv := append([]string{path}, o.Args...)
+	if strings.HasPrefix(path, r.dir+"/") {
+		argv = append(argv, "-remove", r.dir)
+	}
+	r.Link, err = p.start(ctx, argv, func(argv []string) (*Link, error) {
+		m.trips++
+		line, err := command(append([]string{"exec"}, argv...)...)
+		if err != nil {
+			return nil, &Error{Reason: Destination, Host: o.Destination, Text: "SUDO", Err: err, hint: "use simple words in SUDO"}
+		}
+		return m.command(ctx, line)
+	})
+	r.Trips = m.trips + 1
+	return r, err
+}
+
+// endPatience bounds the orderly end of a connection.
+const endPatience = 10 * time.Second
+
+// commands checks the options.
+func (o *SSHOptions) commands() (c sshCommand, p privilege, err error) {
+	wrong := func(text, hint string, err error) (sshCommand, privilege, error) {
+		return c, p, &Error{Reason: Destination, Host: "", Text: text, Err: err, hint: hint}
+	}
+	if o.Destination == "" || strings.HasPrefix(o.Destination, "-") || strings.ContainsAny(o.Destination, " \t\n\x00") {
+		return wrong(fmt.Sprintf("REMOTE_SSH=%q is no ssh destination", o.Destination), "REMOTE_SSH=root@pfhost", nil)
+	}
+	c.destination = o.Destination
+	if c.options, err = splitWords(o.Options); err != nil {
+		return wrong(fmt.Sprintf("SSH_OPTIONS=%q", o.Options), "SSH_OPTIONS='-p 2222 -i KEYFILE'", err)
+	}
+	p = privilege{ask: o.Ask, host: o.Destination}
+	if p.words, err = splitWords(o.Sudo); err != nil {
+		return wrong(fmt.Sprintf("SUDO=%q", o.Sudo), "SUDO=sudo or SUDO=doas", err)
+	}
+	if c.path, err = exec.LookPath("ssh"); err != nil {
+		return c, p, &Error{Reason: NoSSH, Text: "this machine has no ssh", Err: err, hint: "install OpenSSH's client (openssh-client, openssh)"}
+	}
+	return c, p, nil
+}
+
+// look probes the host.
+func (r *Remote) look(ctx context.Context, o SSHOptions, p *privilege) (*hostFacts, error) {
+	keep := ""
+	if o.Keep {
+		keep = "yes"
+	}
+	out, _, err := r.master.script(ctx, strings.Replace(probe, "keep=KEEP", "keep="+keep, 1))
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("%s: %w", r.host, err)
+		}
+		return nil, r.master.failed(err)
+	}
+	f, err := parseFacts(out)
+	if err != nil {
+		return nil, &Error{Reason: NoShell, Host: r.host, Text: "its shell is none that this program knows", Err: err, hint: "the host needs a POSIX sh, uname and id"}
+	}
+	r.dir, r.User, r.UID, r.Tools = f.dir, f.user, f.uid, f.tools
+	var known bool
+	if r.GOOS, known = goos[f.system]; known {
+		r.GOARCH, known = goarch[f.machine]
+	}
+	if !known {
+		return nil, &Error{Reason: SystemOther, Host: r.host, Text: fmt.Sprintf("it is a %s on %s, for which there is no program", f.system, f.machine),
+			hint: "OpenBSD, FreeBSD and Linux can be tested, on amd64, arm64 and i386"}
+	}
+	p.user = f.user
+	switch {
+	case f.uid == 0:
+		p.words = nil
+	case len(p.words) == 0:
+		return nil, &Error{Reason: NotRoot, Host: r.host, Text: f.user + " is not root there", hint: "log in as root, or set SUDO=sudo or SUDO=doas"}
+	default:
+		// sudo may be where the login shell does not look.
+		if path, ok := f.tools[p.words[0]]; ok {
+			p.words[0] = path
+		} else if p.words[0] == "sudo" || p.words[0] == "doas" {
+			return nil, &Error{Reason: NoSudo, Host: r.host, Text: "there is no " + p.words[0], hint: otherTool(f)}
+		}
+	}
+	return &f, nil
+}
+
+func otherTool(f hostFacts) string {
+	for _, t := range []string{"doas", "sudo"} {
+		if f.tools[t] != "" {
+			return "there is " + t + ": SUDO=" + t
+		}
+	}
+	return "log in as root, or install sudo or doas there"
+}
+
+// place makes sure that the program is on the host and gives its path.
+func (r *Remote) place(ctx context.Context, o SSHOptions, b *binary, f *hostFacts) (string, error) {
+	for _, path := range f.cached {
+		if keptBinary.FindStringSubmatch(path)[1] == b.sum {
+			r.Cached = true
+			return path, nil
+		}
+	}
+	if f.dir == "" {
+		return "", f.folderError(r.host)
+	}
+	path := f.dir + "/" + binaryName
+	steps := []string{"umask 077", "cd " + f.dir, "cat >new", "chmod 700 new", "mv new " + binaryName, "wc -c <" + binaryName}
+	if f.tools["gzip"] != "" {
+		steps[2] = f.tools["gzip"] + " -dc >new"
+	}
+	// The probe made its folder in the cache if that takes one.
+	if cache, ok := strings.CutSuffix(f.dir[:strings.LastIndexByte(f.dir, '/')], "/.cache/pfdivert"); ok && o.Keep {
+		kept := cache + "/.cache/pfdivert/" + b.sum
+		path = kept + "/" + binaryName
+		steps = append(steps, "mkdir -p "+kept, "mv -f "+binaryName+" "+path)
+	}
+	r.master.trips++
+	line, err := command("exec", "env", "LC_ALL=C", "sh", "-c", strings.Join(steps, " && "))
+	if err != nil {
+		return "", err
+	}
+	l, err := r.master.command(ctx, line)
+	if err != nil {
+		return "", err
+	}
+	defer end(l)
+	sent := &counter{w: l.Write}
+	sendErr := send(sent, b, f.tools["gzip"] != "")
+	l.Write.Close()
+	out, readErr := io.ReadAll(io.LimitReader(l.Read, maxNoise))
+	ended := l.Wait(ctx)
+	r.Sent = sent.n
+	said := l.Stderr()
+	switch {
+	case ctx.Err() != nil:
+		return "", context.Cause(ctx)
+	case diskFull(said):
+		return "", &Error{Reason: DiskFull, Host: r.host, Text: "the disk with " + f.dir + " is full", Err: quoted(said, nil), hint: fmt.Sprintf("make room there: the program needs %d MB for the run", (b.size>>20)+1)}
+	case ended != nil || readErr != nil || sendErr != nil:
+		return "", &Error{Reason: Lost, Host: r.host, Text: "the program could not be copied", Err: quoted(said, errors.Join(ended, readErr, sendErr)), hint: "check the network and the disk there"}
+	}
+	// rc files may have said something before.
+	words := strings.Fields(string(out))
+	if len(words) == 0 || words[len(words)-1] != strconv.FormatInt(b.size, 10) {
+		return "", &Error{Reason: WrongSum, Host: r.host, Text: fmt.Sprintf("the copied program should have %d bytes, the host says %q", b.size, out), hint: "run it again"}
+	}
+	return path, nil
+}
+
+// send writes the program to a host.
+func send(w io.Writer, b *binary, zip bool) error {
+	f, err := os.Open(b.path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if !zip {
+		_, err = io.Copy(w, f)
+		return err
+	}
+	z, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(z, f); err != nil {
+		return err
+	}
+	return z.Close()
+}
+
+type counter struct {
+	w io.Writer
+	n int64
+}
+
+func (c *counter) Write(b []byte) (int, error) {
+	n, err := c.w.Write(b)
+	c.n += int64(n)
+	return n, err
+}
+
+// CheckSum compares the sha256 of an agent's hello with that of the program
+// that was meant.
+func (r *Remote) CheckSum(sum string) error {
+	if sum == r.Want {
+		return nil
+	}
+	hint := "run it again; if that does not help, something changes files on the way or there"
+	if r.Cached {
+		hint = "the kept copy was changed; remove it there: rm -r ~/.cache/pfdivert"
+	}
+	return &Error{Reason: WrongSum, Host: r.host, Text: fmt.Sprintf("the agent's sha256 is %q, not %s", sum, r.Want), hint: hint}
+}
+
+// Close ends the connection, after the agent, which is told to end and waited
+// for until ctx is done. What was copied for this run is gone then; an error
+// says that this is not certain.
+func (r *Remote) Close(ctx context.Context) error {
+	_ = r.Link.Write.Close()
+	if err := r.Link.Wait(ctx); err != nil && ctx.Err() != nil {
+		r.Link.Kill()
+	}
+	defer r.Link.Read.Close()
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), endPatience)
+	defer cancel()
+	var left error
+	if r.dir != "" {
+		// An agent that was killed has not removed it.
+		_, status, err := r.master.script(end, `test -z "$dir" || rm -rf "$dir"; test ! -e "$dir"`)
+		if err != nil || status != 0 {
+			left = &Error{Reason: Left, Host: r.host, Text: "the copied program may still be there", Err: err, hint: fmt.Sprintf("look there: ls %s; the agent removes it when its input ends", r.dir)}
+		}
+	}
+	return errors.Join(left, r.master.close(end))
+}

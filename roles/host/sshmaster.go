@@ -1,0 +1,164 @@
+package host
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// maxAnswer bounds what a host may answer to one script, or print before its
+// first answer, in bytes.
+const maxAnswer = 256 << 10
+
+// master is the first ssh to a host: it logs in, and later ones go through its
+// socket. Its own session is a sh that carries out scripts, one after the
+// other. That sh, and the master with it, ends when this process does, however
+// that ends, because then its standard input does.
+type master struct {
+	ssh  *sshCommand
+	as   *Invoker
+	dir  *controlDir
+	link *Link
+	out  *bufio.Reader
+	mark string
+	// trips counts the times that something was sent and an answer awaited.
+	trips int
+}
+
+// startMaster calls ssh. It may ask on the terminal, if ask is set, for as long
+// as that takes.
+func startMaster(ctx context.Context, c sshCommand, as *Invoker, ask bool) (*master, error) {
+	dir, err := newControlDir(as)
+	if err != nil {
+		return nil, err
+	}
+	c.socket = dir.socket()
+	m := &master{ssh: &c, as: as, dir: dir, mark: "pfdivert-" + rand.Text()}
+	// The terminal's interrupt is this program's to act on: the connection must
+	// live until the agent has undone what it did. ssh leaves a signal ignored
+	// that was (clientloop.c, "matches behaviour from rsh(1)"), and the terminal is
+	// only for processes of the group in the foreground, so that it stays in.
+	cmd := exec.Command("/bin/sh", append([]string{"-c", `trap "" INT QUIT HUP; exec "$@"`, "sh", c.path},
+		c.args(true, ask, "exec sh")...)...)
+	as.apply(cmd)
+	if m.link, err = pipedStart(ctx, cmd); err != nil {
+		return nil, errors.Join(fmt.Errorf("start ssh: %w", err), dir.remove())
+	}
+	m.out = bufio.NewReader(m.link.Read)
+	return m, nil
+}
+
+// pipedStart starts cmd as a Link.
+func pipedStart(ctx context.Context, cmd *exec.Cmd) (*Link, error) {
+	var p pipes
+	defer p.closeTheirs()
+	l, err := p.link(&cmd.Stdin, &cmd.Stdout, &cmd.Stderr)
+	if err == nil {
+		err = start(ctx, cmd, cmd.Start, l)
+	}
+	if err != nil {
+		p.closeOurs()
+		return nil, err
+	}
+	return l, nil
+}
+
+// script has the host's sh carry out a script and gives its output and exit
+// status. What was printed before it is skipped.
+func (m *master) script(ctx context.Context, script string) (string, int, error) {
+	m.trips++
+	type answer struct {
+		out    string
+		status int
+		err    error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		var a answer
+		_, a.err = fmt.Fprintf(m.link.Write, "echo; echo %s begin\n{ %s\n} </dev/null\necho; echo %s end $?\n", m.mark, script, m.mark)
+		if a.err == nil {
+			a.out, a.status, a.err = m.answer()
+		}
+		done <- a
+	}()
+	select {
+	case a := <-done:
+		return a.out, a.status, a.err
+	case <-ctx.Done():
+		m.link.Kill()
+		<-done
+		return "", 0, context.Cause(ctx)
+	}
+}
+
+// answer reads up to the end of an answer. The mark begins a line of its own,
+// even behind noise that does not end its last line.
+func (m *master) answer() (string, int, error) {
+	var out strings.Builder
+	begun := false
+	for n := 0; n < maxAnswer; {
+		line, err := m.out.ReadSlice('\n')
+		n += len(line)
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			return "", 0, err
+		}
+		s := string(line)
+		rest, marked := strings.CutPrefix(s, m.mark+" ")
+		switch {
+		case marked && rest == "begin\n":
+			begun = true
+		case marked && begun:
+			var status int
+			if _, err := fmt.Sscanf(rest, "end %d\n", &status); err != nil {
+				return "", 0, fmt.Errorf("the host's shell answered %q", s)
+			}
+			return strings.TrimSuffix(out.String(), "\n"), status, nil
+		case begun:
+			out.WriteString(s)
+		}
+	}
+	return "", 0, fmt.Errorf("the host's shell answered more than %d bytes", maxAnswer)
+}
+
+// command runs one more command of the login shell through the master.
+func (m *master) command(ctx context.Context, command string) (*Link, error) {
+	cmd := exec.Command(m.ssh.path, m.ssh.args(false, false, command)...)
+	cmd.SysProcAttr = dieWithParent()
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setpgid = true // keeps the terminal's signals away
+	m.as.apply(cmd)
+	l, err := pipedStart(ctx, cmd)
+	if err != nil {
+		return nil, fmt.Errorf("start ssh: %w", err)
+	}
+	return l, nil
+}
+
+// failed explains why the master's session ended.
+func (m *master) failed(err error) error {
+	end, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if wait := m.link.Wait(end); wait != nil {
+		err = wait
+	}
+	return sshError(m.ssh.destination, m.link.Stderr(), err)
+}
+
+// close ends the master and removes its folder.
+func (m *master) close(ctx context.Context) error {
+	m.link.Write.Close()
+	if m.link.Wait(ctx); ctx.Err() != nil {
+		m.link.Kill()
+		m.link.Wait(context.Background())
+	}
+	m.link.Read.Close()
+	return m.dir.remove()
+}
