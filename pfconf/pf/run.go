@@ -38,6 +38,16 @@ const (
 
 // Exec is the Runner that runs commands on this host.
 func Exec(ctx context.Context, c Command) (Result, error) {
+	return run(ctx, c, (*exec.Cmd).Start)
+}
+
+// ExecBy is Exec for a process that has to choose when a program is started: start
+// must call cmd.Start.
+func ExecBy(start func(*exec.Cmd) error) Runner {
+	return func(ctx context.Context, c Command) (Result, error) { return run(ctx, c, start) }
+}
+
+func run(ctx context.Context, c Command, start func(*exec.Cmd) error) (Result, error) {
 	path, err := find(c.Argv[0])
 	if err != nil {
 		return Result{}, err
@@ -49,7 +59,9 @@ func Exec(ctx context.Context, c Command) (Result, error) {
 	stdout, stderr := &bounded{left: maxStdout}, &bounded{left: maxStderr}
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	cmd.WaitDelay = time.Second
-	err = cmd.Run()
+	if err = start(cmd); err == nil {
+		err = cmd.Wait()
+	}
 	if ctx.Err() != nil {
 		return Result{}, ctx.Err()
 	}

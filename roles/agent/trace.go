@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"pfdivert/roles/endpoint"
 )
 
 // A tracer runs endpoints under $KTRACE: each in a process of its own, which is
@@ -83,7 +85,7 @@ func (t *tracer) open(ctx context.Context, st *Step) (*traced, Outcome, error) {
 	}
 	var stderr bounded
 	e.cmd.Stderr = &stderr
-	if err := e.cmd.Start(); err != nil {
+	if err := endpoint.Start(e.cmd); err != nil {
 		return nil, Outcome{}, fmt.Errorf("trace: %w", err)
 	}
 	if e.conn, err = Dial(ctx, out, in, traceHeartbeat); err != nil {

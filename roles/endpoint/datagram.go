@@ -27,7 +27,7 @@ func openDatagram(s Spec, log *transcript) (Endpoint, error) {
 	}
 	if s.Diverted {
 		if err := askOrigDst(k.fd, family(s.Local.Addr())); err != nil {
-			_ = unix.Close(k.fd)
+			_ = closeSocket(k.fd)
 			return nil, fmt.Errorf("original destination: %w", err)
 		}
 	}

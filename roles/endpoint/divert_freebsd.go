@@ -38,7 +38,7 @@ func newDiverter(s Spec) (diverter, error) {
 	}
 	// The address is ignored, but must be one of AF_INET.
 	if err := unix.Bind(fd, &unix.SockaddrInet4{Port: int(s.Local.Port())}); err != nil {
-		_ = unix.Close(fd)
+		_ = closeSocket(fd)
 		return nil, fmt.Errorf("bind to divert port %d: %w", s.Local.Port(), err)
 	}
 	return &divertSocket{socket: &socket{spec: s, fd: fd, buf: make([]byte, maxPacket)}}, nil

@@ -25,7 +25,7 @@ func newDiverter(s Spec) (diverter, error) {
 		return nil, fmt.Errorf("divert socket: %w", err)
 	}
 	if err := unix.Bind(fd, sockaddr(s.Local)); err != nil {
-		_ = unix.Close(fd)
+		_ = closeSocket(fd)
 		return nil, fmt.Errorf("bind to divert port %d: %w", s.Local.Port(), err)
 	}
 	return &divertSocket{socket: &socket{spec: s, fd: fd, buf: make([]byte, maxPacket)}}, nil

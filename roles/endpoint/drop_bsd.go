@@ -19,21 +19,25 @@ func tcpState(ctx context.Context, local, remote netip.AddrPort) (string, error)
 	if runtime.GOOS == "freebsd" {
 		wide = "-W"
 	}
-	var stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, "netstat", "-an", wide, "-p", "tcp")
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil || stderr.Len() > 0 {
-		return "", fmt.Errorf("netstat: %w", toolError(err, stderr.String()))
+	stdout, stderr, err := run(exec.CommandContext(ctx, "netstat", "-an", wide, "-p", "tcp"))
+	if err != nil || stderr != "" {
+		return "", fmt.Errorf("netstat: %w", toolError(err, stderr))
 	}
-	return findInNetstat(string(out), local, remote)
+	return findInNetstat(stdout, local, remote)
 }
 
 func tcpDrop(ctx context.Context, local, remote netip.AddrPort) error {
-	var stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, "/usr/sbin/tcpdrop",
-		local.Addr().String(), strconv.Itoa(int(local.Port())), remote.Addr().String(), strconv.Itoa(int(remote.Port())))
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	return readTCPDrop(string(out), strings.TrimSpace(stderr.String()), err)
+	stdout, stderr, err := run(exec.CommandContext(ctx, "/usr/sbin/tcpdrop",
+		local.Addr().String(), strconv.Itoa(int(local.Port())), remote.Addr().String(), strconv.Itoa(int(remote.Port()))))
+	return readTCPDrop(stdout, strings.TrimSpace(stderr), err)
+}
+
+// run runs a program to its end and gives what it printed.
+func run(cmd *exec.Cmd) (stdout, stderr string, err error) {
+	var out, complaint bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &complaint
+	if err = Start(cmd); err == nil {
+		err = cmd.Wait()
+	}
+	return out.String(), complaint.String(), err
 }

@@ -32,7 +32,7 @@ func openEcho(s Spec, log *transcript) (Endpoint, error) {
 	}
 	// Neighbour discovery and other programs' messages need not come here at all.
 	if err := filterICMP(e.fd, family(s.Local.Addr()), e.wanted()); err != nil {
-		_ = unix.Close(e.fd)
+		_ = closeSocket(e.fd)
 		return nil, fmt.Errorf("ICMP filter: %w", err)
 	}
 	e.discard()

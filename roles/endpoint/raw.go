@@ -35,7 +35,7 @@ func openRawSocket(s Spec, log *transcript, proto int) (*socket, error) {
 	if s.Local.Addr().Is6() {
 		// IPv6 raw sockets do not deliver the IP header (RFC 3542, 3).
 		if err := unix.SetsockoptInt(k.fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1); err != nil {
-			_ = unix.Close(k.fd)
+			_ = closeSocket(k.fd)
 			return nil, fmt.Errorf("IPV6_RECVPKTINFO: %w", err)
 		}
 	}

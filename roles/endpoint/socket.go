@@ -36,7 +36,7 @@ func openSocket(s Spec, log *transcript, typ, proto int) (*socket, error) {
 	}
 	k := &socket{spec: s, log: log, fd: fd}
 	if err := k.setUp(); err != nil {
-		_ = unix.Close(fd)
+		_ = closeSocket(fd)
 		return nil, err
 	}
 	return k, nil
@@ -167,7 +167,7 @@ func (k *socket) closeFD() error {
 	}
 	fd := k.fd
 	k.fd = -1
-	if err := unix.Close(fd); err != nil {
+	if err := closeSocket(fd); err != nil {
 		return fmt.Errorf("close: %w", err)
 	}
 	return nil

@@ -38,7 +38,7 @@ func openStream(s Spec, log *transcript) (Endpoint, error) {
 	}
 	if !s.omits(Listen) {
 		if err := unix.Listen(k.fd, backlog); err != nil {
-			_ = unix.Close(k.fd)
+			_ = closeSocket(k.fd)
 			return nil, fmt.Errorf("listen: %w", err)
 		}
 	}
@@ -225,7 +225,7 @@ func (e *stream) Rest() ([]Message, error) {
 		}
 		all = append(all, Message{From: from, To: e.sockName(conn)})
 		e.log.address("accept from", from)
-		_ = unix.Close(conn)
+		_ = closeSocket(conn)
 	}
 	return all, nil
 }
@@ -240,7 +240,7 @@ func (e *stream) CloseConn() error {
 	if conn == e.fd {
 		return e.closeFD()
 	}
-	if err := unix.Close(conn); err != nil {
+	if err := closeSocket(conn); err != nil {
 		return fmt.Errorf("close: %w", err)
 	}
 	return nil
