@@ -247,6 +247,9 @@ func (a *agent) retire(cell string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := a.sessions[cell]
+	if s == nil {
+		return // a script that ends the cell came while another one did
+	}
 	delete(a.sessions, cell)
 	if len(a.doneOrder) >= maxDone {
 		delete(a.done, a.doneOrder[0])
