@@ -12,10 +12,9 @@ import (
 const Gone = "gone"
 
 // socketPatience is how long a TCP socket is looked for that must be there, or
-// waited for to go. Linux's look-up takes no lock and can miss a socket
-// while its hash chain changes (net/ipv4/inet_hashtables.c): of 70 connections that
-// close at the same time one in some 5,000 was said to be missing and found by a later
-// question. The BSDs may take a moment to get from one state to the next.
+// waited for to go. Linux's look-up takes no lock and can miss a socket while it goes
+// over to TIME_WAIT (net/ipv4/inet_timewait_sock.c); the BSDs may take a moment to get
+// from one state to the next.
 const (
 	socketPatience = 100 * time.Millisecond
 	socketPause    = 500 * time.Microsecond
