@@ -39,6 +39,12 @@ func openRawSocket(s Spec, log *transcript, proto int) (*socket, error) {
 			return nil, fmt.Errorf("IPV6_RECVPKTINFO: %w", err)
 		}
 	}
+	// Until it is bound, a raw socket hears everything, and what is on its way to it on
+	// another CPU arrives even after discard. A diverted packet's destination is not the
+	// address that the socket is bound to, unless that is a foreign one.
+	if a := s.Local.Addr(); !a.IsUnspecified() && (!s.Diverted || s.Bindany) {
+		k.onlyTo = a
+	}
 	if s.Role == Client {
 		k.reportsErrors = askErrors(k.fd, family(s.Local.Addr()))
 		return k, nil

@@ -23,7 +23,7 @@ type socket struct {
 	// reportsErrors: the kernel keeps ICMP errors for this socket, see Errors.
 	reportsErrors bool
 	icmpErrors    []string
-	// onlyTo: take only what was sent to this address (FreeBSD, bindForeignRaw).
+	// onlyTo: take only what was sent to this address, if it is valid (raw sockets).
 	onlyTo netip.Addr
 	closed bool
 }
