@@ -139,12 +139,14 @@ func (c *Conn) read(in *bufio.Reader) error {
 	}
 }
 
-// lose ends the connection for all who wait.
+// lose ends the connection for all who wait. The first reason counts.
 func (c *Conn) lose(err error) {
 	c.mu.Lock()
-	c.lost = err
-	c.mu.Unlock()
-	close(c.gone)
+	defer c.mu.Unlock()
+	if c.lost == nil {
+		c.lost = err
+		close(c.gone)
+	}
 }
 
 // beat keeps the agent from believing that the orchestrator is gone, and finds
@@ -162,6 +164,7 @@ func (c *Conn) beat(every time.Duration) {
 		_, err := c.call(ctx, &Request{Ping: &Ping{}})
 		cancel()
 		if err != nil {
+			c.lose(err) // it may hold its output open for ever
 			c.hangUp()
 			return
 		}
