@@ -1,0 +1,288 @@
+package roles_test
+
+import (
+	"bytes"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"pfdivert/roles"
+	"pfdivert/roles/lab/labtest"
+)
+
+// pages are the pages whose commands must exist.
+func pages(t *testing.T) map[string]string {
+	t.Helper()
+	names, err := filepath.Glob("../docs/*.md")
+	if err != nil || len(names) == 0 {
+		t.Fatal("no docs: ", err)
+	}
+	all := map[string]string{}
+	for _, name := range append(names, "../README.md") {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[name] = string(text)
+	}
+	return all
+}
+
+// TestReasonsDocumented: docs/reasons.md has a section for each reason code of
+// matrix/finding.go and for nothing else.
+func TestReasonsDocumented(t *testing.T) {
+	file, err := parser.ParseFile(token.NewFileSet(), "../matrix/finding.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var codes []string
+	for _, d := range file.Decls {
+		g, ok := d.(*ast.GenDecl)
+		if !ok || g.Tok != token.CONST {
+			continue
+		}
+		for _, s := range g.Specs {
+			for _, v := range s.(*ast.ValueSpec).Values {
+				code, err := strconv.Unquote(v.(*ast.BasicLit).Value)
+				if err != nil {
+					t.Fatal(err)
+				}
+				codes = append(codes, code)
+			}
+		}
+	}
+	var documented []string
+	for _, m := range regexp.MustCompile(`(?m)^### (.*)$`).FindAllStringSubmatch(pages(t)["../docs/reasons.md"], -1) {
+		documented = append(documented, m[1])
+	}
+	slices.Sort(codes)
+	slices.Sort(documented)
+	if len(codes) == 0 || !slices.Equal(codes, documented) {
+		t.Errorf("reason codes are\n%q, docs/reasons.md has\n%q", codes, documented)
+	}
+}
+
+var (
+	// Commands with their arguments, as far as a shell reads them.
+	command = regexp.MustCompile(`(?:^|[ /])pfdivert (help )?([a-z][-a-z]*)([^|;&>#]*)`)
+	maker   = regexp.MustCompile(`(?:^|[ (])b?make ([^|;&>#]*)`)
+	flagged = regexp.MustCompile(`(?:^| )-([a-z0-9][-a-z0-9]*)`)
+	alone   = regexp.MustCompile(`^-([a-z][-a-z]*)( [A-Z0-9]+| on)?$`)
+	spans   = regexp.MustCompile("`([^`]+)`")
+	link    = regexp.MustCompile(`\]\(([^)#]*)(#[^)]*)?\)`)
+)
+
+// help is what the program says of a role, "" if there is none.
+func help(role string) string {
+	var out, err bytes.Buffer
+	std := roles.IO{In: strings.NewReader(""), Out: &out, Err: &err, Getenv: func(string) string { return "" }}
+	if roles.Main("test", []string{"pfdivert", "help", role}, std) != 0 {
+		return ""
+	}
+	return out.String()
+}
+
+// has tells whether a role's help has the flag.
+func has(help, flag string) bool {
+	return flag == "h" || regexp.MustCompile(`(?m)^  -`+regexp.QuoteMeta(flag)+`\b`).MatchString(help)
+}
+
+// codeOf gives the code of a page: its indented and fenced lines up to an
+// explanation behind two spaces, and what is between backquotes.
+func codeOf(page string) []string {
+	var code []string
+	fenced := false
+	for line := range strings.Lines(page) {
+		line = strings.TrimRight(line, "\n")
+		switch text := strings.TrimSpace(line); {
+		case strings.HasPrefix(text, "```"):
+			fenced = !fenced
+		case fenced || strings.HasPrefix(line, "    "):
+			text, _, _ = strings.Cut(text, "  ")
+			code = append(code, text)
+		default:
+			for _, m := range spans.FindAllStringSubmatch(line, -1) {
+				code = append(code, m[1])
+			}
+		}
+	}
+	return code
+}
+
+// TestDocumentedCommands: each role, flag and make target that a page shows exists.
+func TestDocumentedCommands(t *testing.T) {
+	var targets []string
+	for _, name := range []string{"../Makefile", "../regress.mk"} {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`(?m)^([a-z][-a-z]*):|\+= (run-\S+)`).FindAllStringSubmatch(string(text), -1) {
+			targets = append(targets, m[1]+m[2])
+		}
+	}
+	roleNames := []string{"run", "list", "lab", "server", "client", "packet", "pf-setup", "check-setup", "cleanup", "install", "version"}
+	commands := 0
+	for name, page := range pages(t) {
+		for _, line := range codeOf(page) {
+			for _, m := range command.FindAllStringSubmatch(line, -1) {
+				commands++
+				role := m[2]
+				if role == "help" {
+					continue
+				}
+				text := help(role)
+				if text == "" {
+					t.Errorf("%s: there is no role %q: %s", name, role, line)
+					continue
+				}
+				args, _, _ := strings.Cut(m[3], " -- ")
+				for _, f := range flagged.FindAllStringSubmatch(args, -1) {
+					if !has(text, f[1]) {
+						t.Errorf("%s: role %s has no flag -%s: %s", name, role, f[1], line)
+					}
+				}
+			}
+			for _, m := range maker.FindAllStringSubmatch(line, -1) {
+				for _, word := range strings.Fields(m[1]) {
+					if strings.ToLower(word) == word && !strings.Contains(word, "=") && !slices.Contains(targets, word) {
+						t.Errorf("%s: make has no target %q: %s", name, word, line)
+					}
+				}
+			}
+			for _, m := range alone.FindAllStringSubmatch(line, -1) {
+				if !slices.ContainsFunc(roleNames, func(r string) bool { return has(help(r), m[1]) }) {
+					t.Errorf("%s: no role has a flag -%s: %s", name, m[1], line)
+				}
+			}
+		}
+	}
+	if commands < 20 {
+		t.Errorf("only %d commands were found in the pages: the test looks past them", commands)
+	}
+}
+
+// TestDocumentedLinks: what the pages link to is there, headings too.
+func TestDocumentedLinks(t *testing.T) {
+	all := pages(t)
+	for name, page := range all {
+		for _, m := range link.FindAllStringSubmatch(page, -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			to := name
+			if m[1] != "" {
+				to = path.Join(path.Dir(name), m[1])
+			}
+			if _, err := os.Stat(to); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			if m[2] != "" && !slices.Contains(anchors(all[to]), m[2][1:]) {
+				t.Errorf("%s: %s has no heading for %s", name, to, m[2])
+			}
+		}
+	}
+}
+
+// anchors are the names by which the headings of a page are linked to: small
+// letters, '-' for spaces, no other signs.
+func anchors(page string) []string {
+	var names []string
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(page, -1) {
+		name := strings.ReplaceAll(strings.ToLower(m[1]), " ", "-")
+		names = append(names, regexp.MustCompile(`[^-a-z0-9_]`).ReplaceAllString(name, ""))
+	}
+	return names
+}
+
+// TestByHand plays README's script of roles that are started by hand, in a lab.
+func TestByHand(t *testing.T) {
+	labtest.Need(t)
+	if _, err := exec.LookPath("nsenter"); err != nil {
+		t.Skip("README's script needs nsenter(1): ", err)
+	}
+	_, page, _ := strings.Cut(pages(t)["../README.md"], "\n## Roles by hand\n")
+	_, script, _ := strings.Cut(page, "\n```sh\n")
+	script, _, _ = strings.Cut(script, "\n```\n")
+
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.Symlink(self, filepath.Join(dir, "pfdivert")); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("./pfdivert", "lab", "-host", "remote", "--", "sh", "-c", script)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "PFDIVERT_TEST_PROGRAM=1") // see TestMain
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, want := range []string{
+		"accept sock: 10.208.0.9 4000\n", "accept from: 10.188.1.1 ", "\n<<< Client\n", "\n<<< Server\n",
+		"nftables: the rule matched ",
+	} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("%q is not in the output:\n%s", want, out)
+		}
+	}
+}
+
+// mayImport says which of this program's packages each may use: imports point one way.
+var mayImport = map[string][]string{
+	"pfdivert":                     {"roles"},
+	"pfdivert/roles":               {"matrix", "pfconf", "pfconf/nft", "pfconf/pf", "roles/agent", "roles/endpoint", "roles/host", "roles/lab", "roles/report"},
+	"pfdivert/matrix":              {"pfconf", "roles/agent", "roles/endpoint"},
+	"pfdivert/roles/report":        {"matrix"},
+	"pfdivert/roles/agent":         {"pfconf", "pfconf/nft", "pfconf/pf", "roles/endpoint"},
+	"pfdivert/roles/host":          {"roles/agent", "roles/lab", "roles/lab/namespace"},
+	"pfdivert/roles/lab":           {"pfconf", "roles/lab/namespace"},
+	"pfdivert/roles/lab/labtest":   nil,
+	"pfdivert/roles/lab/namespace": nil,
+	"pfdivert/roles/endpoint":      nil,
+	"pfdivert/pfconf":              nil,
+	"pfdivert/pfconf/nft":          {"pfconf"},
+	"pfdivert/pfconf/pf":           {"pfconf"},
+}
+
+// TestImports holds the direction of imports of docs/design.md, for the files of
+// all systems.
+func TestImports(t *testing.T) {
+	err := filepath.WalkDir("..", func(name string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") ||
+			strings.Contains(name, "/vendor/") {
+			return err
+		}
+		pkg := path.Join("pfdivert", path.Dir(strings.TrimPrefix(filepath.ToSlash(name), "../")))
+		allowed, ok := mayImport[pkg]
+		if !ok {
+			t.Errorf("%s: package %s is not in the table of imports", name, pkg)
+			return nil
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		for _, i := range file.Imports {
+			of, own := strings.CutPrefix(strings.Trim(i.Path.Value, `"`), "pfdivert/")
+			if own && !slices.Contains(allowed, of) {
+				t.Errorf("%s imports pfdivert/%s", name, of)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
