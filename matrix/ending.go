@@ -27,8 +27,7 @@ func (h *half) ending(server, client *script, clientEnd, serverEnd string) endin
 		remote, local = server, client
 	}
 	e := ending{counters: remote.counters(h.label())}
-	tied := h.kernel.TiesStates && (h.mode == Reply || h.mode == ReplyTo) && h.Proto != pfconf.ICMP
-	if tied {
+	if h.tied() && h.Proto != pfconf.TCP { // a stream's client is closed before
 		e.open = remote.lookup(h.flow())
 	}
 	client.close(clientEnd)
@@ -43,13 +42,18 @@ func (h *half) ending(server, client *script, clientEnd, serverEnd string) endin
 		}
 		e.dropped, e.gone = server.drop(to, from), server.tcpState(to, from, agent.Gone)
 	}
-	if tied || h.Target.reuse() {
+	if h.tied() || h.Target.reuse() {
 		e.after = remote.lookup(h.flow())
 	}
 	if h.last() {
 		h.clear(local, remote)
 	}
 	return e
+}
+
+// tied tells whether the kernel ties the state of the half to its client's socket.
+func (h *half) tied() bool {
+	return h.kernel.TiesStates && (h.mode == Reply || h.mode == ReplyTo) && h.Proto != pfconf.ICMP
 }
 
 // note keeps the counters for the details of failures.

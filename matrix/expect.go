@@ -24,6 +24,9 @@ type Kernel struct {
 	// counts a rule's states' packets of both directions, and ICMP errors that
 	// belong to them.
 	CountsPackets bool
+	// StatesFirst: a packet that belongs to a state does not meet the rules. In pf
+	// a rule's packets are those that create a state, and its states'.
+	StatesFirst bool
 	// CountsDiverted: a divert-packet rule counts packets. pf's count only states.
 	CountsDiverted bool
 }
@@ -31,7 +34,7 @@ type Kernel struct {
 // kernels are the kernels by their firewall.
 var kernels = map[string]Kernel{
 	"nftables": {RawOnFake: true, RepliesNeedRule: true, CountsPackets: true, CountsDiverted: true},
-	"pf":       {TiesStates: true},
+	"pf":       {TiesStates: true, StatesFirst: true},
 }
 
 // KernelOf gives the expectations of a kernel whose firewall has this name, and

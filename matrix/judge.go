@@ -133,11 +133,24 @@ func (h *half) counted() string {
 	return fmt.Sprintf("; REMOTE's rule matched %d packets", c.Matched)
 }
 
+// carried tells whether the half's packets belong to a state that a reuse target's
+// first cell has left: udp-to and rip-to leave one, which is also that of the same
+// addresses and ports in the other direction.
+func (h *half) carried() bool {
+	return h.part != "" && h.kernel.StatesFirst && h.kernel.stateStays(h.Proto, h.First) && h.handled[0].flow == h.flow()
+}
+
 // judgeCounters judges that the rule's own counters moved by the packets of the
 // cell: sent is how many the client sent past the rule, answered how many came
 // back to it. TCP's numbers are the least that an exchange needs.
 func (h *half) judgeCounters(sent, answered uint64) error {
 	c, k := h.counters, h.kernel
+	if h.carried() {
+		if c.Matched+c.States > 0 {
+			return failed(NotCounted, "remote: rule %s matched %d packets and created %d states; they belong to the first cell's state", h.label(), c.Matched, c.States)
+		}
+		return nil
+	}
 	atLeast := h.Proto == pfconf.TCP || !k.CountsPackets
 	bad := func(what string, n, want uint64) error {
 		if n == want || atLeast && n > want {

@@ -24,6 +24,9 @@ import (
 //  7. No further connection waits at the server; the connection that closed first is in
 //     TIME_WAIT there. The rule counted the client's packets, and those that
 //     came back for divert-reply.
+//  8. Where the kernel ties the state of a divert-reply rule to its socket, the
+//     state is there before the socket is closed and gone when the server has
+//     acknowledged that.
 func (h *half) stream(ctx context.Context, control bool) error {
 	clientSide, serverSide := h.sides()
 	from, to := h.ends()
@@ -78,6 +81,10 @@ func (h *half) stream(ctx context.Context, control bool) error {
 	there = clientSide.script()
 	clientRead := there.receive(client)
 	clientEnd := there.receive(client)
+	var open *asked
+	if h.tied() {
+		open = there.lookup(h.flow())
+	}
 	there.closeConn(client)
 	there.fence()
 	if err := there.run(ctx); err != nil {
@@ -88,6 +95,7 @@ func (h *half) stream(ctx context.Context, control bool) error {
 	rest := at.rest(server)
 	waiting := at.tcpState(to, from, timeWait)
 	ending := h.ending(at, there, client, server)
+	ending.open = open
 	if err := both(ctx, at.run, there.run); err != nil {
 		return err
 	}
