@@ -3,7 +3,6 @@ package matrix
 import (
 	"context"
 	"net/netip"
-	"sync"
 
 	"pfdivert/pfconf"
 	"pfdivert/roles/agent"
@@ -214,6 +213,7 @@ func (h *half) controlFlow(local netip.AddrPort) pfconf.Flow {
 // forgets states of the control before.
 func (h *half) load(ctx context.Context, kill ...pfconf.Flow) error {
 	c := agent.Change{Kill: kill, Add: []pfconf.Rule{h.loaded()}, Remove: h.labels}
+	trip(ctx, 1)
 	if err := h.gate.load(ctx, c); err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -227,20 +227,6 @@ func (h *half) load(ctx context.Context, kill ...pfconf.Flow) error {
 	h.labels = []string{h.label()}
 	h.handled = append(h.handled, handled{h.flow(), h.Proto == pfconf.TCP})
 	return nil
-}
-
-// both runs two things at the same time and gives the first's error before the
-// second's.
-func both(ctx context.Context, a, b func(context.Context) error) error {
-	var errB error
-	var wg sync.WaitGroup
-	wg.Go(func() { errB = b(ctx) })
-	errA := a(ctx)
-	wg.Wait()
-	if errA != nil {
-		return errA
-	}
-	return errB
 }
 
 // last tells whether the cell is over with this half.

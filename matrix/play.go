@@ -21,7 +21,9 @@ const portTries = 5
 // playTarget plays a target and judges it.
 func (r *runner) playTarget(ctx context.Context, t Target) Result {
 	start := time.Now()
+	ctx, trips := withTrips(ctx)
 	res, p := r.judgeTarget(ctx, t)
+	res.Trips = *trips
 	res.Name, res.Seconds = t.Name, time.Since(start).Seconds()
 	res = r.kernel.expected(t, res)
 	if p != nil && (res.Verdict != Pass || r.opt.Transcripts) {

@@ -151,6 +151,7 @@ func (s *script) run(ctx context.Context) error {
 	if len(s.steps) == 0 && !s.last {
 		return nil
 	}
+	trip(ctx, 1)
 	outcomes, err := s.side.host.Script(ctx, agent.Script{Cell: s.side.session, Steps: s.steps, End: s.last})
 	if err != nil {
 		if ctx.Err() != nil {
