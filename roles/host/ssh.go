@@ -1,6 +1,7 @@
 package host
 
 import (
+	"bufio"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -198,7 +199,7 @@ func (r *Remote) place(ctx context.Context, o SSHOptions, b *binary, f *hostFact
 		return "", f.folderError(r.host)
 	}
 	path := f.dir + "/" + binaryName
-	steps := []string{"umask 077", "cd " + f.dir, "cat >new", "chmod 700 new", "mv new " + binaryName, "wc -c <" + binaryName}
+	steps := []string{"umask 077", "cd " + f.dir, "cat >new", "chmod 700 new", "mv new " + binaryName, "echo", "wc -c <" + binaryName}
 	if f.tools["gzip"] != "" {
 		steps[2] = f.tools["gzip"] + " -dc >new"
 	}
@@ -252,14 +253,17 @@ func send(w io.Writer, b *binary, zip bool) error {
 		_, err = io.Copy(w, f)
 		return err
 	}
-	z, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
+	// The compressor writes some 240 bytes at a time, which ssh would make a
+	// packet each.
+	big := bufio.NewWriterSize(w, 32<<10)
+	z, err := gzip.NewWriterLevel(big, gzip.BestSpeed)
 	if err != nil {
 		return err
 	}
 	if _, err := io.Copy(z, f); err != nil {
 		return err
 	}
-	return z.Close()
+	return errors.Join(z.Close(), big.Flush())
 }
 
 type counter struct {
