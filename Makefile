@@ -14,6 +14,7 @@
 #
 #	make			builds ./pfdivert
 #	make regress		runs all targets
+#	make check-setup	says what the hosts lack, and what mends it
 #	make run-TARGET		runs one; "make list" shows which there are
 #	make dist		builds dist/pfdivert-SYSTEM-ARCHITECTURE for REMOTE
 #	make check		formatting, vet and staticcheck
@@ -48,11 +49,17 @@ ${DIST}:
 	@mkdir -p dist; echo $@; t=$@; t=$${t#dist/pfdivert-}; \
 	GOOS=$${t%-*} GOARCH=$${t#*-} ${GO_BUILD} -o $@ .
 
+# On a BSD the lines are those of bsd.regress.mk(5).
+FORMAT = $$(case $$(uname -s) in OpenBSD|FreeBSD) echo -regress;; esac)
+
 regress: pfdivert
-	./pfdivert run
+	./pfdivert run ${FORMAT}
 
 ${REGRESS_TARGETS}: pfdivert
-	@t=$@; ./pfdivert run "$${t#run-}"
+	@t=$@; ./pfdivert run ${FORMAT} "$${t#run-}"
+
+check-setup: pfdivert
+	@./pfdivert check-setup
 
 list: pfdivert
 	@./pfdivert list
@@ -95,4 +102,4 @@ clean:
 	rm -rf pfdivert dist out
 
 .PHONY: all pfdivert dist ${DIST} regress ${REGRESS_TARGETS} list generate
-.PHONY: check test bench install clean
+.PHONY: check check-setup test bench install clean

@@ -1,6 +1,7 @@
 package roles
 
 import (
+	"fmt"
 	"io"
 	"sync"
 
@@ -14,6 +15,7 @@ type findings struct {
 	stats   *report.Stats // nil for a run that plays each target once
 	mu      sync.Mutex
 	results []matrix.Result
+	longest matrix.Result // of most round trips
 }
 
 func newFindings(p matrix.Plan) *findings {
@@ -33,12 +35,15 @@ func (f *findings) add(r matrix.Result) (counted bool) {
 	if r.Reason == matrix.Interrupted {
 		return false
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if r.Trips > f.longest.Trips {
+		f.longest = r
+	}
 	if f.stats != nil {
 		f.stats.Add(r)
 		return true
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.results = append(f.results, r)
 	return true
 }
@@ -67,6 +72,13 @@ func (f *findings) writeJSON(w io.Writer, run report.Run) error {
 		return f.stats.WriteJSON(w, run)
 	}
 	return report.WriteJSON(w, run, f.results)
+}
+
+// tripsText says how many round trips waited for one another; before is how many
+// came before the first target.
+func (f *findings) tripsText(before int) string {
+	return fmt.Sprintf("control round trips in the longest chain: %d to prepare the hosts, %d for %s",
+		before, f.longest.Trips, f.longest.Name)
 }
 
 func (f *findings) exitStatus() int {

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -46,6 +47,8 @@ type runFlags struct {
 	count    int
 	duration time.Duration
 	shuffle  uint64
+	verbose  bool
+	regress  bool
 }
 
 func runOrchestrator(ctx context.Context, c *call) (int, error) {
@@ -56,6 +59,8 @@ func runOrchestrator(ctx context.Context, c *call) (int, error) {
 	f.IntVar(&o.parallel, "parallel", 0, "play at most `N` targets at the same time; 0: all")
 	f.BoolVar(&o.single, "single", false, "one LOCAL and one FAKE address per family in the lab, as OpenBSD's suite has them")
 	f.BoolVar(&o.keep, "keep", false, "leave the program on the remote host, in ~/.cache/pfdivert, for later runs")
+	f.BoolVar(&o.verbose, "v", false, "say how many round trips to the hosts there were")
+	f.BoolVar(&o.regress, "regress", false, "print the lines of OpenBSD's bsd.regress.mk")
 	f.IntVar(&o.count, "count", 1, "play each target `N` times, with fresh addresses and ports")
 	f.DurationVar(&o.duration, "for", 0, "play the targets again and again for this `TIME` (30s, 5m)")
 	f.Func("shuffle", "play in a random order, chosen by `SEED`, a number, or by chance: 'on'", func(s string) (err error) {
@@ -72,6 +77,8 @@ func runOrchestrator(ctx context.Context, c *call) (int, error) {
 	switch {
 	case o.parallel < 0:
 		return exitError, hinted{fmt.Errorf("-parallel %d: there is no such number of targets", o.parallel), "0 plays all at once, 1 one after the other"}
+	case o.regress && (o.count > 1 || o.duration > 0):
+		return exitError, hinted{errors.New("-regress prints each target once, and -count and -for play it again"), "leave one of them out"}
 	case o.count < 1 || o.duration < 0:
 		return exitError, hinted{fmt.Errorf("-count %d -for %v: a target can't be played less than once", o.count, o.duration), "-count 100, or -for 30s"}
 	}
@@ -120,6 +127,9 @@ func (c *call) playRun(ctx context.Context, targets []matrix.Target, o runFlags)
 	}
 	style := report.StyleOf(text, c.Getenv)
 
+	if !hasLab && c.Getenv("REMOTE_SSH") == "" {
+		return c.skipRun(text, targets)
+	}
 	run := report.Run{Version: c.version, Started: time.Now()}
 	for _, t := range targets {
 		run.Targets = append(run.Targets, t.Name)
@@ -129,6 +139,9 @@ func (c *call) playRun(ctx context.Context, targets []matrix.Target, o runFlags)
 		return exitError, err
 	}
 	defer pair.close()
+	if err := pair.check(ctx, targets); err != nil {
+		return exitError, err
+	}
 	pair.describe(&run)
 
 	opt := pair.options
@@ -152,8 +165,16 @@ func (c *call) playRun(ctx context.Context, targets []matrix.Target, o runFlags)
 	}
 	run.Seconds = time.Since(run.Started).Seconds()
 	run.Interrupted = ctx.Err() != nil
-	if err := found.writeText(text, style, run); err != nil {
+	if o.regress {
+		err = report.WriteRegress(text, run, found.results)
+	} else {
+		err = found.writeText(text, style, run)
+	}
+	if err != nil {
 		return exitError, err
+	}
+	if o.verbose {
+		fmt.Fprintln(text, found.tripsText(pair.trips))
 	}
 	if jsonTo != nil {
 		if err := found.writeJSON(jsonTo, run); err != nil {
@@ -175,6 +196,21 @@ func (c *call) playRun(ctx context.Context, targets []matrix.Target, o runFlags)
 		return exitError, nil
 	}
 	return found.exitStatus(), nil
+}
+
+// hasLab tells whether this system can be both hosts by itself.
+const hasLab = runtime.GOOS == "linux"
+
+// skipRun tells what a run on this system needs. Where there is no remote host,
+// OpenBSD's suites skip their targets and succeed.
+func (c *call) skipRun(text io.Writer, targets []matrix.Target) (int, error) {
+	fmt.Fprintf(text, `No remote host is given. Set REMOTE_SSH to a host whose packet filter is to be
+tested, and the addresses:
+  REMOTE_SSH=root@host LOCAL_ADDR= REMOTE_ADDR= FAKE_ADDR= LOCAL_ADDR6= REMOTE_ADDR6= FAKE_ADDR6=
+FAKE is configured nowhere. %d targets were not run.
+SKIPPED
+`, len(targets))
+	return exitOK, nil
 }
 
 // openJSON opens where the JSON goes, nil for nowhere.

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"pfdivert/matrix"
@@ -16,6 +17,10 @@ import (
 	"pfdivert/roles/lab"
 	"pfdivert/roles/report"
 )
+
+// setupTrips are the round trips of each run beside those of its cells: the
+// hello, the set-up and the farewell.
+const setupTrips = 3
 
 // helloPatience bounds the start of an agent.
 const helloPatience = 20 * time.Second
@@ -27,6 +32,7 @@ type pair struct {
 	local, remote *host.Link
 	far           *host.Remote // of a real remote host
 	real          bool         // the hosts stay when the agents end
+	trips         int          // round trips until the agents had said hello, and to set them up
 }
 
 // reachHosts reaches the two hosts: the ones that the environment names, or a lab.
@@ -51,7 +57,7 @@ func reachLab(ctx context.Context, o runFlags) (*pair, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &pair{local: local, remote: remote}
+	p := &pair{local: local, remote: remote, trips: setupTrips}
 	if err := p.dial(ctx); err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
 	}
@@ -95,7 +101,7 @@ func reachRemote(ctx context.Context, c *call, o runFlags, targets []matrix.Targ
 		return nil, fmt.Errorf("the own executable: %w", err)
 	}
 	ask := terminalAsk()
-	p := &pair{real: true}
+	p := &pair{real: true, trips: setupTrips}
 	p.far, err = host.SSH(ctx, host.SSHOptions{
 		Destination: c.Getenv("REMOTE_SSH"), Options: c.Getenv("SSH_OPTIONS"), Sudo: o.sudo,
 		Args: []string{"agent"}, Keep: o.keep, Dist: host.DistFolders(c.Getenv), Ask: ask, Invoker: invoker,
@@ -120,6 +126,7 @@ func reachRemote(ctx context.Context, c *call, o runFlags, targets []matrix.Targ
 	}
 	p.options.Families = families
 	p.options.Rounds = realRounds
+	p.trips += p.far.Trips
 	return p, nil
 }
 
@@ -136,6 +143,36 @@ func (p *pair) dial(ctx context.Context) (err error) {
 		p.close()
 	}
 	return err
+}
+
+// check has real hosts look whether all is there that the targets need. See
+// checkSetup for all that they find.
+func (p *pair) check(ctx context.Context, targets []matrix.Target) error {
+	if !p.real {
+		return nil
+	}
+	local, remote, err := matrix.Setups(p.options, targets)
+	if err != nil {
+		return err
+	}
+	p.trips++
+	var items [2][]agent.CheckItem
+	var errs [2]error
+	var both sync.WaitGroup
+	both.Go(func() { items[0], errs[0] = p.hosts.Local.Check(ctx, local) })
+	both.Go(func() { items[1], errs[1] = p.hosts.Remote.Check(ctx, remote) })
+	both.Wait()
+	for i, name := range []string{"local", "remote"} {
+		if errs[i] != nil {
+			return p.explain(fmt.Errorf("%s: %w", name, errs[i]))
+		}
+		for _, item := range items[i] {
+			if !item.OK {
+				return hinted{fmt.Errorf("%s: %s: %s", name, item.Name, item.Detail), item.Cure}
+			}
+		}
+	}
+	return nil
 }
 
 // describe fills in what the agents said of their hosts.
