@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -50,7 +51,10 @@ func (d stateDir) file(name string) string { return filepath.Join(string(d), nam
 
 // turn is the lock for short pieces of work on the directory and on what its files
 // are about. No file of the directory is made or removed without it.
-const turn = "turn.lock"
+const (
+	turn       = "turn" + lockSuffix
+	lockSuffix = ".lock"
+)
 
 // locked does something while no other process does something locked. Afterwards a
 // directory in which nothing is left is removed.
@@ -75,11 +79,32 @@ func (d stateDir) locked(ctx context.Context, do func() error) error {
 	}
 }
 
-// tidy removes the directory if the lock of turns is all that is in it.
+// tidy removes the locks that nobody holds, which killed processes leave, and the directory
+// if nothing else is in it.
 func (d stateDir) tidy() error {
 	entries, err := os.ReadDir(string(d))
-	if err != nil || len(entries) != 1 || entries[0].Name() != turn {
+	if err != nil {
 		return err
+	}
+	left := len(entries)
+	for _, e := range entries {
+		if e.Name() == turn || !strings.HasSuffix(e.Name(), lockSuffix) {
+			continue
+		}
+		f, err := lockFile(d.file(e.Name()), unix.LOCK_EX)
+		if errors.Is(err, errHeld) {
+			continue
+		}
+		if err == nil {
+			err = errors.Join(os.Remove(f.Name()), f.Close())
+		}
+		if err != nil {
+			return err
+		}
+		left--
+	}
+	if left > 1 {
+		return nil
 	}
 	return errors.Join(os.Remove(d.file(turn)), os.Remove(string(d)))
 }
@@ -151,7 +176,7 @@ type hostLock struct {
 // hold takes the host for its agent, as REMOTE: rules of two runs at once would
 // disturb each other. While another has it, it waits, at most for patience; tell is told once for whom.
 func (d stateDir) hold(ctx context.Context, me holder, patience time.Duration, tell func(string)) (*hostLock, error) {
-	path := d.file("remote" + netSuffix() + ".lock")
+	path := d.file("remote" + netSuffix() + lockSuffix)
 	end := time.Now().Add(patience)
 	told := false
 	for {

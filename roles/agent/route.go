@@ -70,7 +70,7 @@ func (r route) plan(ctx context.Context, host routes) (missing bool, err error) 
 // routeFile names the file about a route.
 func (d stateDir) routeFile(r route) string {
 	name := strings.NewReplacer("/", "_", ":", ".").Replace(r.dst.String() + "_via_" + r.via.String())
-	return d.file("route" + netSuffix() + "-" + name + ".lock")
+	return d.file("route" + netSuffix() + "-" + name + lockSuffix)
 }
 
 // addRoute sees to it that packets to FAKE go to REMOTE. It gives nil when the

@@ -1,0 +1,476 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf"
+	"pfdivert/pfconf/nft"
+	"pfdivert/roles/lab/labtest"
+)
+
+// lan joins this test's namespace, which is 10.188.1.1 and fd00:188:1::1, to another one, 10.188.1.2 and
+// fd00:188:1::2, which answers echoes.
+func lan(t *testing.T) {
+	t.Helper()
+	labtest.Need(t)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	here := openNet(t)
+	check(t, unix.Unshare(unix.CLONE_NEWNET))
+	other := openNet(t)
+	check(t, unix.Setns(here, unix.CLONE_NEWNET))
+	mac := func(n byte) net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, 0, n} }
+	check(t, netlink.LinkAdd(&netlink.Veth{
+		LinkAttrs: netlink.LinkAttrs{Name: "here", HardwareAddr: mac(1)},
+		PeerName:  "there", PeerHardwareAddr: mac(2), PeerNamespace: netlink.NsFd(other),
+	}))
+	end := func(name string, n, other byte) {
+		for _, name := range []string{"lo", name} {
+			l, err := netlink.LinkByName(name)
+			check(t, err)
+			if l.Type() == "veth" {
+				check(t, netlink.LinkSetIP6AddrGenMode(l, nl.IN6_ADDR_GEN_MODE_NONE)) // the kernel's own address comes when it likes
+			}
+			check(t, netlink.LinkSetUp(l))
+		}
+		l, err := netlink.LinkByName(name)
+		check(t, err)
+		for _, s := range []string{"10.188.1.%d/24", "fd00:188:1::%d/64"} {
+			a, err := netlink.ParseAddr(fmt.Sprintf(s, n))
+			check(t, err)
+			a.Flags = unix.IFA_F_NODAD
+			check(t, netlink.AddrAdd(l, a))
+			o, err := netlink.ParseAddr(fmt.Sprintf(s, other))
+			check(t, err)
+			check(t, netlink.NeighSet(&netlink.Neigh{LinkIndex: l.Attrs().Index, State: netlink.NUD_PERMANENT, IP: o.IP, HardwareAddr: mac(other)}))
+		}
+	}
+	end("here", 1, 2)
+	check(t, unix.Setns(other, unix.CLONE_NEWNET))
+	end("there", 2, 1)
+	ready(t, "fd00:188:1::2")
+	check(t, unix.Setns(here, unix.CLONE_NEWNET))
+	ready(t, "fd00:188:1::1")
+	t.Cleanup(func() {
+		if l, err := netlink.LinkByName("here"); err == nil {
+			check(t, netlink.LinkDel(l))
+		}
+		unix.Close(here)
+		unix.Close(other)
+	})
+}
+
+// ready waits until the kernel takes packets to the address: it makes the local route of an
+// IPv6 address behind the caller's back.
+func ready(t *testing.T, addr string) {
+	t.Helper()
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		list, err := netlink.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{Table: unix.RT_TABLE_LOCAL}, netlink.RT_FILTER_TABLE)
+		check(t, err)
+		if slices.ContainsFunc(list, func(r netlink.Route) bool { return r.Dst.IP.String() == addr }) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("there is no local route to %s", addr)
+		}
+	}
+}
+
+func openNet(t *testing.T) int {
+	fd, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	check(t, err)
+	return fd
+}
+
+// picture is what of this namespace an agent changes.
+func picture(t *testing.T) string {
+	t.Helper()
+	var lines []string
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		rules, err := netlink.RuleList(family)
+		check(t, err)
+		for _, r := range rules {
+			lines = append(lines, "rule "+r.String())
+		}
+		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+		check(t, err)
+		for _, r := range routes {
+			if !r.Dst.IP.IsMulticast() {
+				lines = append(lines, fmt.Sprintf("route %v via %v dev %d type %d table %d", r.Dst, r.Gw, r.LinkIndex, r.Type, r.Table))
+			}
+		}
+	}
+	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_early_demux")
+	check(t, err)
+	lines = append(lines, "early demux "+string(b))
+	_, err = nft.Ask(t.Context(), nft.Config{})
+	lines = append(lines, fmt.Sprintf("tables: %v", err))
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+// The Setups of the two hosts; both name FAKE addresses that are nobody's.
+func setupOf(remote bool) Setup {
+	s := Setup{Remote: remote, Rounds: 1, By: "tester@here", Fakes: []netip.Prefix{
+		netip.MustParsePrefix("10.188.2.9/32"), netip.MustParsePrefix("fd00:188:2::/64"),
+	}}
+	for _, p := range [][2]string{{"10.188.1.1", "10.188.1.2"}, {"fd00:188:1::1", "fd00:188:1::2"}} {
+		s.Paths = append(s.Paths, Path{Here: netip.MustParseAddr(p[0]), There: netip.MustParseAddr(p[1])})
+	}
+	return s
+}
+
+const (
+	alive       = testHeartbeat / 4
+	noHeartbeat = "no heartbeat"
+)
+
+// child is an agent in a process of its own, in this test's namespace.
+type child struct {
+	*Conn
+	cmd    *exec.Cmd
+	in     *os.File
+	stderr strings.Builder
+	ended  bool
+}
+
+// startAgent starts one; beat is how often it is shown that the test is alive.
+func startAgent(t *testing.T, dir string, beat time.Duration) *child {
+	t.Helper()
+	c := &child{cmd: exec.Command("/proc/self/exe")}
+	c.cmd.Env = append(os.Environ(), asAgent+"="+dir)
+	c.cmd.Stderr = &c.stderr
+	in, w, err := os.Pipe()
+	check(t, err)
+	r, out, err := os.Pipe()
+	check(t, err)
+	c.cmd.Stdin, c.cmd.Stdout, c.in = in, out, w
+	check(t, c.cmd.Start())
+	in.Close()
+	out.Close()
+	c.Conn, err = Dial(t.Context(), r, w, beat)
+	check(t, err)
+	t.Cleanup(func() {
+		_ = c.Close()
+		c.wait(t)
+		r.Close()
+	})
+	return c
+}
+
+// wait waits for the agent's end and gives its exit status, -1 for a signal.
+func (c *child) wait(t *testing.T) int {
+	t.Helper()
+	if !c.ended {
+		c.ended = true
+		defer time.AfterFunc(30*time.Second, func() { _ = c.cmd.Process.Kill() }).Stop()
+		_ = c.cmd.Wait()
+		if c.stderr.Len() > 0 {
+			t.Logf("agent %d said: %s", c.cmd.Process.Pid, &c.stderr)
+		}
+	}
+	return c.cmd.ProcessState.ExitCode()
+}
+
+// use has the agent change what it changes as LOCAL or REMOTE.
+func (c *child) use(t *testing.T, s Setup) {
+	t.Helper()
+	_, err := c.Setup(t.Context(), s)
+	check(t, err)
+	if !s.Remote {
+		return
+	}
+	faults, err := c.Change(t.Context(), []Change{{Add: []pfconf.Rule{{
+		Label: "regress-test", Family: pfconf.Inet, Action: pfconf.DivertReply, Direction: pfconf.Out, Proto: pfconf.UDP,
+		From: s.Fakes[0].Addr(), To: s.Paths[0].There, Port: 4000,
+	}}}})
+	check(t, err)
+	if faults[0] != nil {
+		t.Fatal(faults[0])
+	}
+}
+
+// ends are the ways in which an agent ends. Those that only kill it leave all to a cleanup.
+var ends = []struct {
+	name   string
+	end    func(t *testing.T, c *child)
+	killed bool
+}{
+	{"bye", func(t *testing.T, c *child) { check(t, c.Bye(t.Context())); check(t, c.Close()) }, false},
+	{"input ends", func(t *testing.T, c *child) { check(t, c.in.Close()) }, false},
+	{"SIGTERM", func(t *testing.T, c *child) { check(t, c.cmd.Process.Signal(syscall.SIGTERM)) }, false},
+	{"SIGHUP, then the input ends", func(t *testing.T, c *child) {
+		check(t, c.cmd.Process.Signal(syscall.SIGHUP))
+		check(t, c.in.Close())
+	}, false},
+	{noHeartbeat, func(*testing.T, *child) {}, false},
+	{"SIGKILL", func(t *testing.T, c *child) { check(t, c.cmd.Process.Kill()) }, true},
+}
+
+func TestAllIsPutBack(t *testing.T) {
+	lan(t)
+	for _, remote := range []bool{false, true} {
+		for _, e := range ends {
+			t.Run(fmt.Sprintf("remote=%v/%s", remote, e.name), func(t *testing.T) {
+				dir := filepath.Join(t.TempDir(), "state")
+				before := picture(t)
+				c := startAgent(t, dir, map[bool]time.Duration{true: time.Hour, false: alive}[e.name == noHeartbeat])
+				c.use(t, setupOf(remote))
+				if picture(t) == before {
+					t.Fatal("the agent has changed nothing")
+				}
+				e.end(t, c)
+				status := c.wait(t)
+				if e.killed {
+					if picture(t) == before {
+						t.Fatal("a killed agent has put things back: what does the cleanup prove?")
+					}
+					left, err := Cleanup(t.Context(), dir, true)
+					check(t, err)
+					if len(left) != 1 || !left[0].Stale() || left[0].PID != c.cmd.Process.Pid || len(left[0].Steps) == 0 || left[0].Undone != nil {
+						t.Fatalf("before the cleanup: %+v", left)
+					}
+					left, err = Cleanup(t.Context(), dir, false)
+					check(t, err)
+					if left[0].Err != "" || len(left[0].Undone) != len(left[0].Steps) {
+						t.Fatalf("cleanup: %+v", left[0])
+					}
+				} else if want := map[bool]int{false: 0, true: 2}[e.name == noHeartbeat]; status != want {
+					t.Errorf("exit status %d, want %d", status, want)
+				}
+				if after := picture(t); after != before {
+					t.Errorf("not put back:\n%s\n\nbefore:\n%s", after, before)
+				}
+				if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+					t.Errorf("the state directory is left: %v", err)
+				}
+			})
+		}
+	}
+}
+
+// The next run undoes what a killed one left.
+func TestNextRunMends(t *testing.T) {
+	lan(t)
+	dir := filepath.Join(t.TempDir(), "state")
+	before := picture(t)
+	first := startAgent(t, dir, alive)
+	first.use(t, setupOf(true))
+	check(t, first.cmd.Process.Kill())
+	first.wait(t)
+	second := startAgent(t, dir, alive)
+	second.use(t, setupOf(true))
+	select {
+	case said := <-second.Notices:
+		if want := fmt.Sprintf("agent %d, started ", first.cmd.Process.Pid); !strings.HasPrefix(said, want) || !strings.Contains(said, "tester@here was killed") {
+			t.Errorf("notice %q, want it to begin with %q", said, want)
+		}
+	default:
+		t.Error("nothing is said of the killed run")
+	}
+	check(t, second.Bye(t.Context()))
+	if after := picture(t); after != before {
+		t.Errorf("not put back:\n%s\n\nbefore:\n%s", after, before)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the state directory is left: %v", err)
+	}
+}
+
+// Two runs that are LOCAL here at once share the route; the last one removes it.
+func TestSharedRoute(t *testing.T) {
+	lan(t)
+	for _, killed := range []bool{false, true} {
+		t.Run(fmt.Sprintf("killed=%v", killed), func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "state")
+			before := picture(t)
+			first, second := startAgent(t, dir, alive), startAgent(t, dir, alive)
+			first.use(t, setupOf(false))
+			during := picture(t)
+			second.use(t, setupOf(false))
+			if killed {
+				check(t, first.cmd.Process.Kill())
+				first.wait(t)
+				left, err := Cleanup(t.Context(), dir, false)
+				check(t, err)
+				if len(left) != 2 {
+					t.Fatalf("journals: %v", left)
+				}
+			} else {
+				check(t, first.Bye(t.Context()))
+			}
+			if now := picture(t); now != during {
+				t.Errorf("after the first run's end, while the second is at work:\n%s\nwant\n%s", now, during)
+			}
+			check(t, second.Bye(t.Context()))
+			if after := picture(t); after != before {
+				t.Errorf("not put back:\n%s\n\nbefore:\n%s", after, before)
+			}
+		})
+	}
+}
+
+// The second run that wants the host as REMOTE waits for the first.
+func TestTurns(t *testing.T) {
+	lan(t)
+	dir := filepath.Join(t.TempDir(), "state")
+	first := startAgent(t, dir, alive)
+	first.use(t, setupOf(true))
+
+	impatient := startAgent(t, dir, alive)
+	_, err := impatient.Setup(t.Context(), setupOf(true))
+	var fault *Fault
+	if !errors.As(err, &fault) || fault.Code != CodeBusy || fault.Hint == "" || !strings.Contains(fault.Text, fmt.Sprintf("tester@here, agent %d since ", first.cmd.Process.Pid)) {
+		t.Fatalf("while another run has the host: %v", err)
+	}
+
+	patient := startAgent(t, dir, alive)
+	s := setupOf(true)
+	s.WaitSeconds = 20
+	done := make(chan error, 1)
+	go func() {
+		_, err := patient.Setup(context.Background(), s)
+		done <- err
+	}()
+	if said := <-patient.Notices; !strings.Contains(said, "tester@here") {
+		t.Errorf("notice %q", said)
+	}
+	select {
+	case err := <-done:
+		t.Fatalf("two runs have the host: %v", err)
+	default:
+	}
+	check(t, first.Bye(t.Context()))
+	check(t, <-done)
+	check(t, patient.Bye(t.Context()))
+}
+
+// A route of the host's own is used and left, one that leads elsewhere is an error.
+func TestRoutesOfTheHost(t *testing.T) {
+	lan(t)
+	_, fake, err := net.ParseCIDR("10.188.2.9/32")
+	check(t, err)
+	for _, c := range []struct {
+		name string
+		dst  string
+		via  string
+		want string // of the error
+	}{
+		{"the same", "10.188.2.9/32", "10.188.1.2", ""},
+		{"wider, by REMOTE", "10.188.2.0/24", "10.188.1.2", ""},
+		{"wider, elsewhere", "10.188.2.0/24", "10.188.1.77", ""},
+		{"the same, elsewhere", "10.188.2.9/32", "10.188.1.77", "this host has a route to 10.188.2.9/32 via 10.188.1.77; it must be via REMOTE 10.188.1.2"},
+		{"part of it elsewhere", "fd00:188:2::5/128", "fd00:188:1::77", "this host has a route to fd00:188:2::5/128 via fd00:188:1::77; it must be via REMOTE fd00:188:1::2"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, dst, err := net.ParseCIDR(c.dst)
+			check(t, err)
+			own := &netlink.Route{Dst: dst, Gw: net.ParseIP(c.via)}
+			check(t, netlink.RouteAdd(own))
+			defer func() { check(t, netlink.RouteDel(own)) }()
+			before := picture(t)
+			a := startAgent(t, filepath.Join(t.TempDir(), "state"), alive)
+			_, err = a.Setup(t.Context(), setupOf(false))
+			var fault *Fault
+			switch {
+			case c.want == "":
+				check(t, err)
+				got, err := netlink.RouteGet(fake.IP)
+				check(t, err)
+				if got[0].Gw.String() != "10.188.1.2" {
+					t.Errorf("packets to FAKE go to %v", got[0].Gw)
+				}
+			case !errors.As(err, &fault) || fault.Code != CodeSetup || fault.Hint == "" || !strings.Contains(fault.Text, c.want):
+				t.Errorf("error %v, want %s", err, c.want)
+			}
+			check(t, a.Bye(t.Context()))
+			if after := picture(t); after != before {
+				t.Errorf("not put back:\n%s\n\nbefore:\n%s", after, before)
+			}
+		})
+	}
+}
+
+// What is wrong with a host is said, with what mends it, and a run does not begin.
+func TestUnfit(t *testing.T) {
+	lan(t)
+	command := func(f func() error) func(*testing.T) { return func(t *testing.T) { check(t, f()) } }
+	here, err := netlink.LinkByName("here")
+	check(t, err)
+	lo, err := netlink.LinkByName("lo")
+	check(t, err)
+	fake, err := netlink.ParseAddr("10.188.2.9/32")
+	check(t, err)
+	_, fakes, err := net.ParseCIDR("fd00:188:2::/64")
+	check(t, err)
+	local := &netlink.Route{Dst: fakes, LinkIndex: lo.Attrs().Index, Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL, Scope: netlink.SCOPE_HOST}
+	rule := netlink.NewRule()
+	rule.Mark, rule.Table, rule.Family = nft.Mark, nft.Table, netlink.FAMILY_V4
+	for _, c := range []struct {
+		name      string
+		remote    bool
+		do, undo  func(*testing.T)
+		item      string
+		cure      string
+		otherwise func(*Setup)
+	}{
+		{"FAKE on an interface", true, command(func() error { return netlink.AddrAdd(lo, fake) }),
+			command(func() error { return netlink.AddrDel(lo, fake) }), "FAKE is not configured here", "another FAKE", nil},
+		{"FAKE in a local route", true, command(func() error { return netlink.RouteAdd(local) }),
+			command(func() error { return netlink.RouteDel(local) }), "FAKE is not configured here", "another FAKE", nil},
+		{"names taken", true, command(func() error { return netlink.RuleAdd(rule) }),
+			command(func() error { return netlink.RuleDel(rule) }), "table, policy rules", "ip rule del fwmark 0x70660076", nil},
+		{"no such address", true, nil, nil, "inet address", "correct the address", func(s *Setup) { s.Paths[0].Here = netip.MustParseAddr("10.188.1.66") }},
+		{"REMOTE does not answer", false, nil, nil, "inet REMOTE answers", "ping 10.188.1.66", func(s *Setup) { s.Paths[0].There = netip.MustParseAddr("10.188.1.66") }},
+		{"no carrier", false, command(func() error { return netlink.LinkSetDown(here) }),
+			command(func() error { return netlink.LinkSetUp(here) }), "inet REMOTE answers", "ping", nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a := startAgent(t, filepath.Join(t.TempDir(), "state"), alive)
+			s := setupOf(c.remote)
+			items, err := a.Check(t.Context(), s)
+			check(t, err)
+			for _, i := range items {
+				if !i.OK {
+					t.Fatalf("before: %+v", i)
+				}
+			}
+			if c.do != nil {
+				c.do(t)
+				defer c.undo(t)
+			}
+			if c.otherwise != nil {
+				c.otherwise(&s)
+			}
+			if items, err = a.Check(t.Context(), s); err != nil {
+				t.Fatal(err)
+			}
+			i := slices.IndexFunc(items, func(i CheckItem) bool { return !i.OK && strings.HasPrefix(i.Name, c.item) })
+			if i < 0 || !strings.Contains(items[i].Cure, c.cure) {
+				t.Errorf("%+v", items)
+			}
+			_, err = a.Setup(t.Context(), s)
+			var fault *Fault
+			if !errors.As(err, &fault) || fault.Code != CodeSetup || !strings.Contains(fault.Text, c.item) || !strings.Contains(fault.Hint, c.cure) {
+				t.Errorf("set up: %v", err)
+			}
+		})
+	}
+}
