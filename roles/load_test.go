@@ -1,0 +1,56 @@
+package roles
+
+import (
+	"context"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"pfdivert/matrix"
+	"pfdivert/roles/lab/labtest"
+)
+
+// TestLoad plays all targets 20 times in a lab, in another order each time, all at
+// once: every one passes, and neither this process nor the agents leave a
+// goroutine behind. It is run under the race detector, and then the agents are too.
+func TestLoad(t *testing.T) {
+	labtest.Need(t)
+	before := goleak.IgnoreCurrent()
+	t.Setenv(countLeaks, "1")
+	for _, single := range []bool{false, true} {
+		p, err := reachLab(context.Background(), runFlags{single: single})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var mu sync.Mutex
+		played := map[string]int{}
+		rounds := 20
+		if single {
+			rounds = 2 // cells take turns: slow, and the same code
+		}
+		plan := matrix.Plan{Targets: matrix.Targets(), Rounds: rounds, Seed: 20}
+		err = matrix.Run(t.Context(), p.hosts, plan, p.options, func(r matrix.Result) {
+			mu.Lock()
+			defer mu.Unlock()
+			if played[r.Name]++; r.Verdict != matrix.Pass {
+				t.Errorf("single=%v: %v\n%s", single, r, transcript(r))
+			}
+		})
+		if err != nil {
+			t.Error(p.explain(err))
+		}
+		for _, target := range matrix.Targets() {
+			if n := played[target.Name]; n != rounds {
+				t.Errorf("%s was played %d times, not %d", target.Name, n, rounds)
+			}
+		}
+		p.close()
+		if said := p.stderr(); said != "" {
+			t.Errorf("the agents said:\n%s", said)
+		}
+	}
+	if err := goleak.Find(before); err != nil {
+		t.Error(err)
+	}
+}
