@@ -47,8 +47,8 @@ func (p *privilege) argv(command []string, flags ...string) []string {
 
 // Privileged starts an agent on this machine as root: argv is its command line,
 // sudo the value of $SUDO, which may have arguments; root does without it. It
-// returns when the agent has said its first word. Without a terminal to ask for
-// a password on, ask is nil.
+// returns when the agent has said its first word; from then on the end of ctx
+// does not matter to it. Without a terminal to ask for a password on, ask is nil.
 func Privileged(ctx context.Context, argv []string, sudo string, ask Ask) (*Link, error) {
 	words, err := splitWords(sudo)
 	if err != nil {
@@ -63,13 +63,24 @@ func Privileged(ctx context.Context, argv []string, sudo string, ask Ask) (*Link
 			p.user = v
 		}
 	}
+	life, reached := startOnly(ctx)
+	defer reached()
 	return p.start(ctx, argv, func(argv []string) (*Link, error) {
-		l, err := Child(ctx, argv)
+		l, err := Child(life, argv)
 		if err != nil && len(words) > 0 {
 			return nil, &Error{Reason: NoSudo, Text: "SUDO=" + sudo, Err: err, hint: "SUDO=sudo or SUDO=doas, whichever is installed"}
 		}
 		return l, err
 	})
+}
+
+// startOnly gives a context that ends with ctx until reached is called: what an
+// interrupt may break off is the start. Afterwards the agent must undo what it
+// did.
+func startOnly(ctx context.Context) (life context.Context, reached func()) {
+	life, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
+	return life, func() { stop() }
 }
 
 // start starts an agent by run, as root. It tries without a password first
@@ -133,6 +144,7 @@ func (p *privilege) startAsking(ctx context.Context, command []string, run func(
 	if err != nil {
 		return nil, err
 	}
+	l.stderr.from(prompt) // sudo's lecture is before it
 	if err := p.greeted(ctx, l, prompt, password); err != nil {
 		end(l)
 		return nil, err
@@ -169,19 +181,16 @@ func (p *privilege) greeted(ctx context.Context, l *Link, prompt, password strin
 			if err != nil {
 				return p.explain(l, noise, err)
 			}
-			// What rc files, sudo and the like said does not matter any more.
-			l.stderr.forget()
 			l.Read = struct {
 				io.Reader
 				io.Closer
 			}{io.MultiReader(strings.NewReader(agent.Magic), read), read}
 			return nil
 		case <-l.stderr.more:
-			n := 0
-			if prompt != "" {
-				n = strings.Count(l.Stderr(), prompt)
+			if prompt == "" {
+				continue
 			}
-			switch {
+			switch n := l.stderr.count(prompt); {
 			case n > 1:
 				return p.wrongPassword()
 			case n == 1 && !answered:

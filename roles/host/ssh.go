@@ -57,14 +57,16 @@ type Remote struct {
 
 // SSH reaches a host by the user's own ssh, with a binary for its system, and
 // starts the agent there. It returns when the agent has said its first word. The
-// errors are of type *Error. The end of ctx breaks the connection off; close the
-// Remote to end it in order.
+// errors are of type *Error. The end of ctx breaks off the reaching; afterwards it
+// does not matter to the connection, which Close ends.
 func SSH(ctx context.Context, o SSHOptions) (_ *Remote, err error) {
 	c, p, err := o.commands()
 	if err != nil {
 		return nil, err
 	}
-	m, err := startMaster(ctx, c, o.Invoker, o.Ask != nil)
+	life, reached := startOnly(ctx)
+	defer reached()
+	m, err := startMaster(life, c, o.Invoker, o.Ask != nil)
 	if err != nil {
 		return nil, err
 	}
@@ -99,12 +101,7 @@ func SSH(ctx context.Context, o SSHOptions) (_ *Remote, err error) {
 		argv = append(argv, "-remove", r.dir)
 	}
 	r.Link, err = p.start(ctx, argv, func(argv []string) (*Link, error) {
-		m.trips++
-		line, err := command(append([]string{"exec"}, argv...)...)
-		if err != nil {
-			return nil, &Error{Reason: Destination, Host: o.Destination, Text: "SUDO", Err: err, hint: "use simple words in SUDO"}
-		}
-		return m.command(ctx, line)
+		return m.command(life, argv...)
 	})
 	r.Trips = m.trips + 1
 	return r, err
@@ -209,12 +206,7 @@ func (r *Remote) place(ctx context.Context, o SSHOptions, b *binary, f *hostFact
 		path = kept + "/" + binaryName
 		steps = append(steps, "mkdir -p "+kept, "mv -f "+binaryName+" "+path)
 	}
-	r.master.trips++
-	line, err := command("exec", "env", "LC_ALL=C", "sh", "-c", strings.Join(steps, " && "))
-	if err != nil {
-		return "", err
-	}
-	l, err := r.master.command(ctx, line)
+	l, err := r.master.command(ctx, "env", "LC_ALL=C", "sh", "-c", strings.Join(steps, " && "))
 	if err != nil {
 		return "", err
 	}

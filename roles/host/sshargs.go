@@ -46,10 +46,9 @@ func (c *sshCommand) args(master, ask bool, command string) []string {
 	} else {
 		a = append(a, "-o", "ControlMaster=no")
 	}
-	a = append(a, "-o", "ControlPath="+c.socket)
 	a = append(a, c.options...)
 	a = append(a, defaults...)
-	return append(a, "-T", "-x", "-a", "--", c.destination, command)
+	return append(a, "-S", c.socket, "-T", "-x", "-a", "--", c.destination, command)
 }
 
 // splitWords splits like a shell, as far as words, blanks, quotes and

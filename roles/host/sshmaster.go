@@ -26,7 +26,7 @@ type master struct {
 	dir  *controlDir
 	link *Link
 	out  *bufio.Reader
-	mark string
+	mark string // begins a line of this program's own, in noise
 	// trips counts the times that something was sent and an answer awaited.
 	trips int
 }
@@ -126,9 +126,15 @@ func (m *master) answer() (string, int, error) {
 	return "", 0, fmt.Errorf("the host's shell answered more than %d bytes", maxAnswer)
 }
 
-// command runs one more command of the login shell through the master.
-func (m *master) command(ctx context.Context, command string) (*Link, error) {
-	cmd := exec.Command(m.ssh.path, m.ssh.args(false, false, command)...)
+// command runs one more command through the master. What the login shell's rc
+// files print to standard error does not appear in the Link's.
+func (m *master) command(ctx context.Context, argv ...string) (*Link, error) {
+	m.trips++
+	line, err := command(append([]string{"exec", "sh", "-c", "echo " + m.mark + ` >&2; exec "$@"`, "sh"}, argv...)...)
+	if err != nil {
+		return nil, &Error{Reason: Destination, Host: m.ssh.destination, Text: "the command can't be given to its shell", Err: err, hint: "use simple words in SUDO"}
+	}
+	cmd := exec.Command(m.ssh.path, m.ssh.args(false, false, line)...)
 	cmd.SysProcAttr = dieWithParent()
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
@@ -139,6 +145,7 @@ func (m *master) command(ctx context.Context, command string) (*Link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start ssh: %w", err)
 	}
+	l.stderr.from(m.mark)
 	return l, nil
 }
 

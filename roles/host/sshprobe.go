@@ -28,6 +28,7 @@ for f in "$cache"/*/pfdivert; do
 done
 dir=
 trap 'test -z "$dir" || rm -rf "$dir"' 0
+trap 'exit 1' 1 2 15
 for base in "${keep:+$cache}" "$TMPDIR" /tmp /var/tmp "$HOME/.cache" "$HOME"; do
 	case $base in
 	*[!A-Za-z0-9/._@+-]*|[!/]*|'') continue ;;

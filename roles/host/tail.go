@@ -1,6 +1,7 @@
 package host
 
 import (
+	"bytes"
 	"io"
 	"strings"
 	"sync"
@@ -24,6 +25,7 @@ type tail struct {
 	mu      sync.Mutex
 	kept    []byte
 	dropped bool
+	marks   [][]byte // see from
 }
 
 // readTail begins to read the stream.
@@ -58,11 +60,12 @@ func (t *tail) add(b []byte) {
 	}
 }
 
-// forget drops what was kept.
-func (t *tail) forget() {
+// from has the text begin behind the last of the marks, which nobody else
+// writes.
+func (t *tail) from(mark string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.kept, t.dropped = t.kept[:0], false
+	t.marks = append(t.marks, []byte(mark))
 }
 
 // finish waits a short time for the end of the stream and stops reading.
@@ -75,18 +78,31 @@ func (t *tail) finish() {
 	}
 }
 
+// count tells how often the mark came.
+func (t *tail) count(mark string) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return bytes.Count(t.kept, []byte(mark))
+}
+
 // String gives what was kept as lines of text. A terminal takes it as text,
 // whatever the other host sent: control characters are gone.
 func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	kept, dropped := t.kept, t.dropped
+	for _, mark := range t.marks {
+		if i := bytes.LastIndex(kept, mark); i >= 0 {
+			kept, dropped = bytes.TrimLeft(kept[i+len(mark):], "\r\n"), false
+		}
+	}
 	s := strings.Map(func(r rune) rune {
 		if r != '\n' && r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Cf, r)) {
 			return -1
 		}
 		return r
-	}, strings.ToValidUTF8(string(t.kept), "?"))
-	if t.dropped {
+	}, strings.ToValidUTF8(string(kept), "?"))
+	if dropped {
 		return "..." + s
 	}
 	return s
