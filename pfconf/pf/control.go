@@ -57,7 +57,7 @@ func (c *Control) pfctl(ctx context.Context, stdin string, harmless known, args 
 	return r, nil
 }
 
-var killedLine = regexp.MustCompile(`^killed ([0-9]+) states$`)
+var killedLine = regexp.MustCompile(`^killed ([0-9]+) states( from [0-9]+ sources and [0-9]+ destinations)?$`)
 
 // kill runs a pfctl that kills states and returns how many it killed.
 func (c *Control) kill(ctx context.Context, args ...string) (int, error) {

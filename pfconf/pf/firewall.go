@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"regexp"
 	"slices"
 	"sync"
@@ -26,6 +27,9 @@ type Config struct {
 	Journal pfconf.Journal
 	// Domain is the routing domain that flows and labels are looked for in.
 	Domain int
+	// Between are pairs of prefixes: all states from an address of one to one of the
+	// other are this program's, whichever rule made them. Close removes them.
+	Between [][2]netip.Prefix
 }
 
 // Firewall is an anchor of the host's pf.
@@ -33,6 +37,7 @@ type Firewall struct {
 	*Control
 	anchor  string
 	journal pfconf.Journal
+	between [][2]netip.Prefix
 	former  string // what the anchor held before, as `pfctl -s rules` printed it
 	counts  *shared[map[string]pfconf.Counters]
 	backoff time.Duration // the first wait for a busy anchor
@@ -65,6 +70,7 @@ func Open(ctx context.Context, cfg Config) (*Firewall, error) {
 		Control: NewControl(cfg.Run, cfg.Domain),
 		anchor:  cfg.Anchor,
 		journal: cfg.Journal,
+		between: cfg.Between,
 		backoff: 10 * time.Millisecond,
 		tried:   map[pfconf.Rule]bool{},
 	}
@@ -118,12 +124,25 @@ func (f *Firewall) Close(ctx context.Context) error {
 	return err
 }
 
-// killTried removes the states of all rules that were ever loaded. Each label takes a
-// pfctl, so it is asked first which rules can have states at all.
+// killTried removes the states between the addresses of Between, and of all rules that
+// were ever loaded. Each removal takes a pfctl, so it is asked first which there
+// is something for.
 func (f *Firewall) killTried(ctx context.Context) error {
 	states, err := f.states(ctx, false)
 	if err != nil {
 		return fmt.Errorf("looking for states to remove: %w", err)
+	}
+	for _, b := range f.between {
+		for _, ends := range [][2]netip.Prefix{b, {b[1], b[0]}} {
+			of := func(s pfconf.State) bool { return f.from(s, ends[0], ends[1]) }
+			if !slices.ContainsFunc(states, of) {
+				continue
+			}
+			if err := f.killBetween(ctx, ends[0], ends[1]); err != nil {
+				return err
+			}
+			states = slices.DeleteFunc(states, of)
+		}
 	}
 	var labels []string
 	for r := range f.tried {

@@ -102,6 +102,24 @@ func TestSession(t *testing.T) {
 	wantError(t, f.Load(ctx, nil), "given back", "")
 }
 
+// TestBetween proves that the states between the prefixes are removed at once, in the
+// directions in which there are any, and those of labels only besides.
+func TestBetween(t *testing.T) {
+	prefix := netip.MustParsePrefix
+	f, err := Open(t.Context(), Config{Run: play(t, "between"), Between: [][2]netip.Prefix{
+		{prefix("10.188.1.1/32"), prefix("10.188.2.0/24")}, {prefix("fd00:188:1::1/128"), prefix("fd00:188:2::/64")},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Change(t.Context(), []pfconf.Rule{to(pfconf.Inet, pfconf.TCP, 5000, 5000)}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestAnchorsPutBack proves that what was in the anchor is there again, and that the
 // journal has it.
 func TestAnchorsPutBack(t *testing.T) {

@@ -3,6 +3,7 @@ package pf
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -103,15 +104,40 @@ func (c *Control) KillLabels(ctx context.Context, labels []string) (int, error) 
 		if !pfconf.ValidLabel(l) {
 			return killed, fmt.Errorf("%q is no label of this program: its states are left alone", l)
 		}
-		var args []string
-		if c.domain != 0 {
-			args = []string{"-V", strconv.Itoa(c.domain)}
-		}
-		n, err := c.kill(ctx, append(args, "-k", "label", "-k", l)...)
+		n, err := c.kill(ctx, append(c.inDomain(), "-k", "label", "-k", l)...)
 		if err != nil {
 			return killed, fmt.Errorf("removing the states of label %s: %w", l, err)
 		}
 		killed += n
 	}
 	return killed, nil
+}
+
+// from tells whether the state was begun by an address of the first prefix with one of
+// the second, and neither was translated.
+func (c *Control) from(s pfconf.State, first, second netip.Prefix) bool {
+	began, other := s.Near, s.Far
+	if s.Direction == pfconf.In {
+		began, other = other, began
+	}
+	return s.Domain == c.domain && !s.NearWas.IsValid() && !s.FarWas.IsValid() &&
+		first.Contains(began.Addr()) && second.Contains(other.Addr())
+}
+
+// killBetween removes the states that an address of the first prefix began with one of
+// the second.
+func (c *Control) killBetween(ctx context.Context, first, second netip.Prefix) error {
+	_, err := c.kill(ctx, append(c.inDomain(), "-k", first.String(), "-k", second.String())...)
+	if err != nil {
+		return fmt.Errorf("removing the states from %v to %v: %w", first, second, err)
+	}
+	return nil
+}
+
+// inDomain are the words that restrict a removal to the routing domain.
+func (c *Control) inDomain() []string {
+	if c.domain == 0 {
+		return nil
+	}
+	return []string{"-V", strconv.Itoa(c.domain)}
 }
