@@ -25,35 +25,26 @@ import (
 //  6. The rule counted one packet, and one that came back for reply-to.
 //  7. Where the kernel ties the state of a divert-reply rule to its socket, the
 //     state is there before the socket is closed and gone after.
-func (h *half) datagram(ctx context.Context, control bool) error {
+func (h *half) datagram(ctx context.Context, withControl bool) error {
 	clientSide, serverSide := h.sides()
 	from, to := h.ends()
 	client, server := "client"+h.part, "server"+h.part
 
-	at, there := serverSide.script(), clientSide.script()
-	opened := []*asked{at.open(server, h.serverSpec())}
-	opened = append(opened, there.open(client, h.clientSpec()), there.connect(client, h.clientSpec()))
-	if err := both(ctx, at.run, there.run); err != nil {
+	if err := h.openEnds(ctx); err != nil {
 		return err
 	}
-	if err := h.opened(opened...); err != nil {
-		return err
-	}
-
-	var kill []pfconf.Flow
-	controlled := func(context.Context) error { return nil }
-	if control && (h.mode == To || h.kernel.controlReplies(h.Proto)) {
+	var c control
+	if withControl && (h.mode == To || h.kernel.controlReplies(h.Proto)) {
 		var err error
-		if kill, controlled, err = h.datagramControl(ctx, server); err != nil {
+		if c, err = h.datagramControl(ctx, server); err != nil {
 			return err
 		}
 	}
-	load := func(ctx context.Context) error { return h.load(ctx, kill...) }
-	if err := both(ctx, controlled, load); err != nil {
+	if err := h.loadBehind(ctx, c); err != nil {
 		return err
 	}
 
-	there = clientSide.script()
+	there := clientSide.script()
 	there.send(client, endpoint.ClientLine, 0)
 	there.fence()
 	if err := there.run(ctx); err != nil {
@@ -67,7 +58,7 @@ func (h *half) datagram(ctx context.Context, control bool) error {
 	var received, rest, returned *asked
 	var answered uint64
 	if h.mode == ReplyTo {
-		at = serverSide.script()
+		at := serverSide.script()
 		received = at.receive(server)
 		at.send(server, endpoint.ServerLine, 0)
 		rest = at.rest(server)
@@ -80,7 +71,8 @@ func (h *half) datagram(ctx context.Context, control bool) error {
 
 	// The last look at both hosts; the rule's counters are read on REMOTE whatever
 	// its part.
-	at, there = serverSide.script(), clientSide.script()
+	at := serverSide.script()
+	there = clientSide.script()
 	if h.mode == ReplyTo {
 		returned = there.rest(client)
 	} else {
@@ -108,37 +100,18 @@ func (h *half) datagram(ctx context.Context, control bool) error {
 	return h.judgeEnding(ending)
 }
 
-// datagramControl sends the control. It gives the flow whose states must be
-// forgotten before the rule is loaded, and what is left to do to see that the control
-// was not diverted: that may run while the rule is loaded, for it looks at
-// what has arrived before.
-func (h *half) datagramControl(ctx context.Context, server string) ([]pfconf.Flow, func(context.Context) error, error) {
+// datagramControl sends the control. With divert-reply it reaches the server, as
+// nothing keeps it from it, and the server answers.
+func (h *half) datagramControl(ctx context.Context, server string) (control, error) {
 	clientSide, serverSide := h.sides()
-	_, to := h.ends()
-	spec := h.controlSpec()
-	there := clientSide.script()
-	opened := []*asked{there.open("control", spec), there.connect("control", spec)}
-	there.send("control", endpoint.ClientLine, 0)
-	there.fence()
-	if err := there.run(ctx); err != nil {
-		return nil, nil, err
+	local, err := h.sendControl(ctx, h.mode != To)
+	if err != nil {
+		return control{}, err
 	}
-	if err := h.opened(opened...); err != nil {
-		return nil, nil, err
-	}
-	local := opened[1].Local
-	kill := []pfconf.Flow{h.controlFlow(local)}
-
+	c := control{kill: []pfconf.Flow{h.controlFlow(local)}}
 	if h.mode == To {
-		return kill, func(ctx context.Context) error {
-			at, there := serverSide.script(), clientSide.script()
-			heard := at.rest(server)
-			there.close("control")
-			if err := both(ctx, at.run, there.run); err != nil {
-				return err
-			}
-			return h.silent(heard, "it was sent before the rule was there")
-		}, nil
+		c.judge = h.silentAt(serverSide, server, "it was sent before the rule was there")
+		return c, nil
 	}
 
 	at := serverSide.script()
@@ -146,18 +119,12 @@ func (h *half) datagramControl(ctx context.Context, server string) ([]pfconf.Flo
 	at.send(server, endpoint.ServerLine, 0)
 	at.fence()
 	if err := at.run(ctx); err != nil {
-		return nil, nil, err
+		return c, err
 	}
 	if arrived.Fault != nil {
-		return nil, nil, failed(ControlLost, "%s: what REMOTE sends from FAKE to %v does not arrive: %s", arrived.where, to, arrived.Fault.Text)
+		_, to := h.ends()
+		return c, failed(ControlLost, "%s: what REMOTE sends from FAKE to %v does not arrive: %s", arrived.where, to, arrived.Fault.Text)
 	}
-	return kill, func(ctx context.Context) error {
-		there := clientSide.script()
-		heard := there.rest("control")
-		there.close("control")
-		if err := there.run(ctx); err != nil {
-			return err
-		}
-		return h.silent(heard, "the answer came back before the rule was there")
-	}, nil
+	c.judge = h.silentAt(clientSide, "control", "the answer came back before the rule was there")
+	return c, nil
 }

@@ -25,58 +25,34 @@ func (h *half) header(reply int, n uint16) *endpoint.EchoHeader {
 //  4. LOCAL sends one echo request to FAKE. Exactly that one is waiting at the
 //     server, with its id, sequence number and checksum, from LOCAL to FAKE.
 //  5. The rule counted one packet. Nobody answered: nothing is waiting at the client.
-func (h *half) echoTo(ctx context.Context, control bool) error {
+func (h *half) echoTo(ctx context.Context, withControl bool) error {
 	from, to := h.ends()
 	client, server := "client"+h.part, "server"+h.part
 
-	at, there := h.remote.script(), h.local.script()
-	opened := []*asked{at.open(server, h.serverSpec())}
-	opened = append(opened, there.open(client, h.clientSpec()), there.connect(client, h.clientSpec()))
-	if err := both(ctx, at.run, there.run); err != nil {
+	if err := h.openEnds(ctx); err != nil {
 		return err
 	}
-	if err := h.opened(opened...); err != nil {
+	var c control
+	if withControl {
+		if _, err := h.sendControl(ctx, false); err != nil {
+			return err
+		}
+		c.kill = []pfconf.Flow{h.controlFlow(from)}
+		c.judge = h.silentAt(h.remote, server, "it was sent before the rule was there")
+	}
+	if err := h.loadBehind(ctx, c); err != nil {
 		return err
 	}
 
-	var kill []pfconf.Flow
-	controlled := func(context.Context) error { return nil }
-	if control {
-		spec := h.controlSpec()
-		there := h.local.script()
-		opened := []*asked{there.open("control", spec), there.connect("control", spec)}
-		there.send("control", endpoint.ClientLine, 1)
-		there.fence()
-		there.close("control")
-		if err := there.run(ctx); err != nil {
-			return err
-		}
-		if err := h.opened(opened...); err != nil {
-			return err
-		}
-		kill = append(kill, h.controlFlow(from))
-		controlled = func(ctx context.Context) error {
-			at := h.remote.script()
-			heard := at.rest(server)
-			if err := at.run(ctx); err != nil {
-				return err
-			}
-			return h.silent(heard, "it was sent before the rule was there")
-		}
-	}
-	load := func(ctx context.Context) error { return h.load(ctx, kill...) }
-	if err := both(ctx, controlled, load); err != nil {
-		return err
-	}
-
-	there = h.local.script()
+	there := h.local.script()
 	there.send(client, endpoint.ClientLine, 1)
 	there.fence()
 	if err := there.run(ctx); err != nil {
 		return err
 	}
 
-	at, there = h.remote.script(), h.local.script()
+	at := h.remote.script()
+	there = h.local.script()
 	received := at.rest(server)
 	answers := there.rest(client)
 	ending := h.ending(at, there, client, server)
@@ -104,7 +80,7 @@ func (h *half) echoTo(ctx context.Context, control bool) error {
 //     which needs a second state for the same socket. The replies, and nothing else, are
 //     waiting at the socket, with id, sequence number and checksum, from LOCAL to FAKE.
 //  5. The rule counted each request and each reply once.
-func (h *half) echoReply(ctx context.Context, control bool) error {
+func (h *half) echoReply(ctx context.Context, withControl bool) error {
 	from, to := h.ends()
 	client := "client" + h.part
 
@@ -113,7 +89,7 @@ func (h *half) echoReply(ctx context.Context, control bool) error {
 	opened := []*asked{there.open(client, spec), there.connect(client, spec)}
 	var heard *asked
 	var kill []pfconf.Flow
-	if control && h.kernel.controlReplies(h.Proto) {
+	if withControl && h.kernel.controlReplies(h.Proto) {
 		spec := h.controlSpec()
 		opened = append(opened, there.open("control", spec), there.connect("control", spec))
 		there.send("control", endpoint.ClientLine, 1)

@@ -20,69 +20,46 @@ import (
 //  5. Exactly the rewritten one is then waiting at the server, from the client.
 //     The rule did not see it a second time: nothing else is waiting at the divert socket.
 //  6. The rule counted one packet (or one state, where it counts no packets).
-func (h *half) packet(ctx context.Context, control bool) error {
+func (h *half) packet(ctx context.Context, withControl bool) error {
 	clientSide, serverSide := h.sides()
 	from, to := h.ends()
-	divert := h.remote.script()
-	opened := []*asked{divert.open("packet", endpoint.Spec{
+	spec := endpoint.Spec{
 		Kind: endpoint.Divert, Role: endpoint.Packet, Local: netip.AddrPortFrom(h.Family.Unspecified(), h.server),
 		Omit: h.omitted(),
-	})}
-	at, there := divert, h.local.script()
-	if serverSide != h.remote {
-		at, there = there, at
 	}
-	opened = append(opened, at.open("server", h.serverSpec()))
-	opened = append(opened, there.open("client", h.clientSpec()), there.connect("client", h.clientSpec()))
-	if err := both(ctx, at.run, there.run); err != nil {
+	if err := h.openEnds(ctx, func(remote *script) *asked { return remote.open("packet", spec) }); err != nil {
 		return err
 	}
-	if err := h.opened(opened...); err != nil {
+	var c control
+	if withControl {
+		local, err := h.sendControl(ctx, false)
+		if err != nil {
+			return err
+		}
+		c.kill = []pfconf.Flow{h.controlFlow(local)}
+		unseen := h.silentAt(h.remote, "packet", "the divert socket saw it before the rule was there")
+		arrived := func(ctx context.Context) error {
+			at := serverSide.script()
+			heard := at.rest("server")
+			if err := at.run(ctx); err != nil {
+				return err
+			}
+			return h.judge(heard, want{line: endpoint.ClientLine, from: local, missing: ControlLost})
+		}
+		c.judge = func(ctx context.Context) error { return both(ctx, unseen, arrived) }
+	}
+	if err := h.loadBehind(ctx, c); err != nil {
 		return err
 	}
 
-	var kill []pfconf.Flow
-	controlled := func(context.Context) error { return nil }
-	if control {
-		spec := h.controlSpec()
-		there := clientSide.script()
-		opened := []*asked{there.open("control", spec), there.connect("control", spec)}
-		there.send("control", endpoint.ClientLine, 0)
-		there.fence()
-		there.close("control")
-		if err := there.run(ctx); err != nil {
-			return err
-		}
-		if err := h.opened(opened...); err != nil {
-			return err
-		}
-		local := opened[1].Local
-		kill = append(kill, h.controlFlow(local))
-		controlled = func(ctx context.Context) error {
-			at, divert := serverSide.script(), h.remote.script()
-			arrived, diverted := at.rest("server"), divert.rest("packet")
-			if err := both(ctx, at.run, divert.run); err != nil {
-				return err
-			}
-			if err := h.silent(diverted, "the divert socket saw it before the rule was there"); err != nil {
-				return err
-			}
-			return h.judge(arrived, want{line: endpoint.ClientLine, from: local, missing: ControlLost})
-		}
-	}
-	load := func(ctx context.Context) error { return h.load(ctx, kill...) }
-	if err := both(ctx, controlled, load); err != nil {
-		return err
-	}
-
-	there = clientSide.script()
+	there := clientSide.script()
 	there.send("client", endpoint.ClientLine, 0)
 	there.fence()
 	if err := there.run(ctx); err != nil {
 		return err
 	}
 
-	divert = h.remote.script()
+	divert := h.remote.script()
 	seen := divert.receive("packet")
 	sent := divert.relay("packet", endpoint.ClientLine, endpoint.PacketLine)
 	divert.fence()
@@ -91,7 +68,8 @@ func (h *half) packet(ctx context.Context, control bool) error {
 		return err
 	}
 
-	at, there = serverSide.script(), clientSide.script()
+	at := serverSide.script()
+	there = clientSide.script()
 	received := at.rest("server")
 	ending := h.ending(at, there, "client", "server")
 	if err := both(ctx, at.run, there.run); err != nil {

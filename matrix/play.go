@@ -63,8 +63,6 @@ func (r *runner) judgeTarget(ctx context.Context, t Target) (Result, *play) {
 
 // playCell plays a target once, with a fresh cell.
 func (r *runner) playCell(ctx context.Context, t Target) (*play, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, cellTimeout, fmt.Errorf("the cell did not end within %v", cellTimeout))
-	defer cancel()
 	c := r.space.Cell(t)
 	p := &play{Cell: c, kernel: r.kernel, gate: r.gate, omit: r.omit,
 		local:  side{"local", r.hosts.Local, c.Session, t.Family, new(bool)},
@@ -73,6 +71,8 @@ func (r *runner) playCell(ctx context.Context, t Target) (*play, error) {
 		return p, err
 	}
 	defer r.turns.give(c.turn)
+	ctx, cancel := context.WithTimeoutCause(ctx, cellTimeout, fmt.Errorf("the cell did not end within %v", cellTimeout))
+	defer cancel()
 	r.gate.enter()
 	err := p.run(ctx)
 	if c.turn != "" && len(p.labels) > 0 {

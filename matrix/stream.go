@@ -27,7 +27,7 @@ import (
 //  8. Where the kernel ties the state of a divert-reply rule to its socket, the
 //     state is there before the socket is closed and gone when the server has
 //     acknowledged that.
-func (h *half) stream(ctx context.Context, control bool) error {
+func (h *half) stream(ctx context.Context, withControl bool) error {
 	clientSide, serverSide := h.sides()
 	from, to := h.ends()
 	client, server := "client"+h.part, "server"+h.part
@@ -41,16 +41,14 @@ func (h *half) stream(ctx context.Context, control bool) error {
 		return err
 	}
 
-	var kill []pfconf.Flow
-	controlled := func(context.Context) error { return nil }
-	if control && (h.mode == To || h.kernel.controlReplies(h.Proto)) {
+	var c control
+	if withControl && (h.mode == To || h.kernel.controlReplies(h.Proto)) {
 		var err error
-		if kill, controlled, err = h.streamControl(ctx, server); err != nil {
+		if c, err = h.streamControl(ctx, server); err != nil {
 			return err
 		}
 	}
-	load := func(ctx context.Context) error { return h.load(ctx, kill...) }
-	if err := both(ctx, controlled, load); err != nil {
+	if err := h.loadBehind(ctx, c); err != nil {
 		return err
 	}
 
@@ -139,9 +137,8 @@ func (h *half) stream(ctx context.Context, control bool) error {
 	return h.judgeEnding(ending)
 }
 
-// streamControl tries to connect before the rule is there. See datagramControl for
-// what it gives.
-func (h *half) streamControl(ctx context.Context, server string) ([]pfconf.Flow, func(context.Context) error, error) {
+// streamControl tries to connect before the rule is there.
+func (h *half) streamControl(ctx context.Context, server string) (c control, err error) {
 	clientSide, serverSide := h.sides()
 	spec := h.controlSpec()
 	there := clientSide.script()
@@ -150,23 +147,18 @@ func (h *half) streamControl(ctx context.Context, server string) ([]pfconf.Flow,
 	connected := there.connected("control")
 	there.close("control")
 	if err := there.run(ctx); err != nil {
-		return nil, nil, err
+		return c, err
 	}
 	if err := h.opened(opened...); err != nil {
-		return nil, nil, err
+		return c, err
 	}
 	if connected.Fault == nil {
-		return nil, nil, failed(ControlDelivered, "%s: connected before the rule was there", connected.where)
+		return c, failed(ControlDelivered, "%s: connected before the rule was there", connected.where)
 	}
 	if h.mode == Reply && connected.Fault.Code != agent.CodeNothing {
-		return nil, nil, failed(ControlDelivered, "%s: got an answer before the rule was there: %s", connected.where, connected.Fault.Text)
+		return c, failed(ControlDelivered, "%s: got an answer before the rule was there: %s", connected.where, connected.Fault.Text)
 	}
-	return []pfconf.Flow{h.controlFlow(opened[1].Local)}, func(ctx context.Context) error {
-		at := serverSide.script()
-		heard := at.rest(server)
-		if err := at.run(ctx); err != nil {
-			return err
-		}
-		return h.silent(heard, "it connected before the rule was there")
-	}, nil
+	c.kill = []pfconf.Flow{h.controlFlow(opened[1].Local)}
+	c.judge = h.silentAt(serverSide, server, "it connected before the rule was there")
+	return c, nil
 }

@@ -1,0 +1,81 @@
+package matrix
+
+import (
+	"context"
+	"net/netip"
+
+	"pfdivert/pfconf"
+	"pfdivert/roles/endpoint"
+)
+
+// control is a flow like the cell's that was sent before the cell's rule was
+// there: what is not diverted without the rule was diverted by it.
+type control struct {
+	// kill are flows whose states must be forgotten before the rule is loaded.
+	kill []pfconf.Flow
+	// judge sees that the control was not diverted. It may run while the rule
+	// is loaded, for it looks at what has arrived before. nil: there was no control.
+	judge func(context.Context) error
+}
+
+// sendControl sends what the cell's client will send, from another port or id,
+// and waits until the other host has seen it. It gives the control's own name.
+// With keep its socket stays open for an answer.
+func (h *half) sendControl(ctx context.Context, keep bool) (netip.AddrPort, error) {
+	clientSide, _ := h.sides()
+	spec := h.controlSpec()
+	there := clientSide.script()
+	opened := []*asked{there.open("control", spec), there.connect("control", spec)}
+	there.send("control", endpoint.ClientLine, 1)
+	there.fence()
+	if !keep {
+		there.close("control")
+	}
+	if err := there.run(ctx); err != nil {
+		return netip.AddrPort{}, err
+	}
+	return opened[1].Local, h.opened(opened...)
+}
+
+// silentAt is the judgement that nothing of the control waits at the endpoint.
+func (h *half) silentAt(s side, end, what string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		at := s.script()
+		heard := at.rest(end)
+		if err := at.run(ctx); err != nil {
+			return err
+		}
+		return h.silent(heard, what)
+	}
+}
+
+// openEnds opens the server's socket and the client's, and connects the client.
+// The steps that more adds go to REMOTE first.
+func (h *half) openEnds(ctx context.Context, more ...func(remote *script) *asked) error {
+	clientSide, serverSide := h.sides()
+	at, there := serverSide.script(), clientSide.script()
+	remote := there
+	if h.toServer() {
+		remote = at
+	}
+	var opened []*asked
+	for _, m := range more {
+		opened = append(opened, m(remote))
+	}
+	spec := h.clientSpec()
+	opened = append(opened, at.open("server"+h.part, h.serverSpec()),
+		there.open("client"+h.part, spec), there.connect("client"+h.part, spec))
+	if err := both(ctx, at.run, there.run); err != nil {
+		return err
+	}
+	return h.opened(opened...)
+}
+
+// loadBehind judges the control and loads the rule.
+func (h *half) loadBehind(ctx context.Context, c control) error {
+	load := func(ctx context.Context) error { return h.load(ctx, c.kill...) }
+	if c.judge == nil {
+		return load(ctx)
+	}
+	return both(ctx, c.judge, load)
+}
