@@ -126,7 +126,11 @@ func (a *agent) step(ctx context.Context, s *session, st *Step) (out Outcome) {
 		err = endpointStep(e.ep, st, &out)
 	}
 	if st.Do == Close {
-		s.log = append(s.log, Entry{e.name, e.log.String()})
+		if e.traced != nil {
+			s.log = append(s.log, e.traced.close()...)
+		} else {
+			s.log = append(s.log, Entry{e.name, e.log.String()})
+		}
 		delete(s.ends, st.End)
 	}
 	if err != nil {
