@@ -50,8 +50,9 @@ func unfit(items []CheckItem) error {
 	return &Fault{Code: CodeSetup, Text: strings.Join(wrong, "; "), Hint: strings.Join(cures, "; ")}
 }
 
-// check finds out whether the host can be LOCAL or REMOTE. It changes nothing.
-func (a *agent) check(ctx context.Context, s *Setup) []CheckItem {
+// check finds out whether the host can be LOCAL or REMOTE; begins tells that it will be made so at
+// once. It changes nothing.
+func (a *agent) check(ctx context.Context, s *Setup, begins bool) []CheckItem {
 	var c checks
 	if uid := os.Geteuid(); uid != 0 {
 		c.no("privilege", "set SUDO to sudo or doas, for a user who may use it", "the agent runs as user %d, not as root", uid)
@@ -64,7 +65,7 @@ func (a *agent) check(ctx context.Context, s *Setup) []CheckItem {
 	c.addresses(s)
 	if s.Remote {
 		c.fakes(s)
-		c.system(ctx, s, a.opt)
+		c.system(ctx, s, begins)
 		return c
 	}
 	c.answers(ctx, s)

@@ -16,20 +16,25 @@ import (
 	"pfdivert/pfconf/nft"
 )
 
-// features are what the suite needs of a Linux kernel, with the options that bring them.
-var features = []struct {
+type feature struct {
 	feature nft.Feature
 	config  string
-}{
+}
+
+// features are what the suite needs of a Linux kernel, with the options that bring them.
+var features = []feature{
 	{nft.NFTables, "CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET"},
 	{nft.TransparentProxy, "CONFIG_NFT_TPROXY"},
 	{nft.NFQueue, "CONFIG_NFT_QUEUE, or CONFIG_NETFILTER_XT_TARGET_NFQUEUE with CONFIG_NFT_COMPAT"},
 	{nft.Conntrack, "CONFIG_NF_CONNTRACK, CONFIG_NF_CT_NETLINK"},
 }
 
-// system looks at nf_tables, at policy routing and at what can keep packets from it.
-func (c *checks) system(ctx context.Context, s *Setup, opt Options) {
-	c.nftables(ctx, s)
+// system looks at nf_tables, at policy routing and at what can keep packets from it. A
+// run that begins finds out about nf_tables as it opens it: each probe takes the kernel 15 ms.
+func (c *checks) system(ctx context.Context, s *Setup, begins bool) {
+	if !begins {
+		c.nftables(ctx, s)
+	}
 	for _, p := range s.Paths {
 		c.way(p)
 	}
@@ -53,24 +58,37 @@ func (c *checks) nftables(ctx context.Context, s *Setup) {
 		case a.Outcome == nft.No && some:
 			c.ok(name, "the kernel has it not (%v): the targets that need it are skipped", a.Err)
 		case a.Outcome == nft.No:
-			c.no(name, "modprobe it, or run a kernel with "+f.config, "the kernel has it not: %v", a.Err)
+			c.fail(name, explainNFT(&nft.MissingError{Feature: f.feature, Err: a.Err}))
 		default:
 			c.fail(name, a.Err)
 		}
 	}
 	const name = "table, policy rules and routing table of " + nft.TableName
-	var taken *nft.TakenError
-	switch {
-	case err == nil:
-		c.ok(name, "unused")
-	case errors.As(err, &taken):
-		c.no(name, fmt.Sprintf("pfdivert cleanup, on that host; without a journal: nft delete table inet %s; ip rule del fwmark 0x%x; ip route flush table %d; the last two with ip -6 too",
-			nft.TableName, nft.Mark, nft.Table), "%v", taken)
-	case errors.Is(err, unix.EOPNOTSUPP):
-		c.no("policy routing", "run a kernel with CONFIG_IP_MULTIPLE_TABLES and CONFIG_IPV6_MULTIPLE_TABLES", "%v", err)
-	default:
-		c.fail(name, err)
+	if err != nil {
+		c.fail(name, explainNFT(err))
+		return
 	}
+	c.ok(name, "unused")
+}
+
+// explainNFT adds to an error of the packet filter's what can be done about it.
+func explainNFT(err error) error {
+	var taken *nft.TakenError
+	var missing *nft.MissingError
+	switch {
+	case errors.As(err, &taken):
+		return hinted{err, fmt.Sprintf("pfdivert cleanup, on that host; without a journal: nft delete table inet %s; ip rule del fwmark 0x%x; ip route flush table %d; the last two with ip -6 too",
+			nft.TableName, nft.Mark, nft.Table)}
+	case errors.As(err, &missing):
+		i := slices.IndexFunc(features, func(f feature) bool { return f.feature == missing.Feature })
+		if i < 0 {
+			return err
+		}
+		return hinted{err, "load its modules, or run a kernel with " + features[i].config}
+	case errors.Is(err, unix.EOPNOTSUPP):
+		return hinted{err, "run a kernel with CONFIG_IP_MULTIPLE_TABLES and CONFIG_IPV6_MULTIPLE_TABLES"}
+	}
+	return err
 }
 
 // way looks at the interface by which packets of LOCAL come in.

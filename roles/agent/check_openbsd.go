@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -12,8 +13,15 @@ import (
 )
 
 // system looks at pf and at divert sockets.
-func (c *checks) system(ctx context.Context, s *Setup, _ Options) {
-	c.pf(ctx, pf.NewControl(pf.Exec, 0), s)
+func (c *checks) system(ctx context.Context, s *Setup, _ bool) {
+	var nics []string
+	for _, p := range s.Paths {
+		nic, err := interfaceOf(p.Here)
+		if err == nil && nic != "" && !slices.Contains(nics, nic) { // else said before
+			nics = append(nics, nic)
+		}
+	}
+	c.pf(ctx, pf.NewControl(pf.Exec, 0), s, nics)
 	for _, p := range s.Paths {
 		family := pfconf.FamilyOf(p.Here)
 		name := fmt.Sprintf("%v divert socket", family)

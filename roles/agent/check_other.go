@@ -9,7 +9,7 @@ import (
 )
 
 // system notes that there is no driver for this system's packet filter.
-func (c *checks) system(context.Context, *Setup, Options) {
+func (c *checks) system(context.Context, *Setup, bool) {
 	c.no("packet filter", "choose a REMOTE with OpenBSD or Linux", "there is no driver for %s's", runtime.GOOS)
 }
 

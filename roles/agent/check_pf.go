@@ -11,8 +11,9 @@ import (
 	"pfdivert/pfconf/pf"
 )
 
-// pf looks whether rules in the anchor will decide about the suite's packets.
-func (c *checks) pf(ctx context.Context, control *pf.Control, s *Setup) {
+// pf looks whether rules in the anchor will decide about the suite's packets, which use the interfaces
+// nics.
+func (c *checks) pf(ctx context.Context, control *pf.Control, s *Setup, nics []string) {
 	status, err := control.Status(ctx)
 	switch {
 	case err != nil:
@@ -28,7 +29,7 @@ func (c *checks) pf(ctx context.Context, control *pf.Control, s *Setup) {
 	if err != nil {
 		c.fail("pf sees the interfaces", err)
 	} else {
-		c.skipped(skipped, s)
+		c.skipped(skipped, nics)
 	}
 	main, err := control.MainRuleset(ctx)
 	if err != nil {
@@ -41,24 +42,16 @@ func (c *checks) pf(ctx context.Context, control *pf.Control, s *Setup) {
 const anchorItem = `anchor "` + pf.DefaultAnchor + `"`
 
 // skipped looks whether pf looks at the packets between the hosts.
-func (c *checks) skipped(skipped []string, s *Setup) {
+func (c *checks) skipped(skipped, nics []string) {
 	const name = "pf sees the interfaces"
-	var seen []string
-	for _, p := range s.Paths {
-		nic, err := interfaceOf(p.Here)
-		if err != nil || nic == "" {
-			continue // said before
-		}
+	for _, nic := range nics {
 		if slices.Contains(skipped, nic) {
 			c.no(name, "take "+nic+" (and its group) out of 'set skip on' in /etc/pf.conf, then: pfctl -f /etc/pf.conf",
 				"pf.conf has 'set skip on' for %s", nic)
 			return
 		}
-		if !slices.Contains(seen, nic) {
-			seen = append(seen, nic)
-		}
 	}
-	c.ok(name, "%s", strings.Join(seen, ", "))
+	c.ok(name, "%s", strings.Join(nics, ", "))
 }
 
 // reach looks whether the main ruleset comes to the anchor for every kind of rule, and to no other

@@ -23,7 +23,7 @@ func OpenFilter(ctx context.Context, s *Setup, opt Options, facts *Facts) (pfcon
 	}
 	fw, err := nft.Open(ctx, c)
 	if err != nil {
-		return nil, err
+		return nil, explainNFT(err)
 	}
 	for _, need := range s.Needs {
 		feature, ok := map[string]nft.Feature{NeedStream: nft.TransparentProxy, NeedPacket: nft.NFQueue}[need]

@@ -436,7 +436,7 @@ func TestUnfit(t *testing.T) {
 		{"FAKE in a local route", true, command(func() error { return netlink.RouteAdd(local) }),
 			command(func() error { return netlink.RouteDel(local) }), "FAKE is not configured here", "another FAKE", nil},
 		{"names taken", true, command(func() error { return netlink.RuleAdd(rule) }),
-			command(func() error { return netlink.RuleDel(rule) }), "table, policy rules", "ip rule del fwmark 0x70660076", nil},
+			command(func() error { return netlink.RuleDel(rule) }), "table, policy rules and routing table of pfdivert", "ip rule del fwmark 0x70660076", nil},
 		{"no such address", true, nil, nil, "inet address", "correct the address", func(s *Setup) { s.Paths[0].Here = netip.MustParseAddr("10.188.1.66") }},
 		{"REMOTE does not answer", false, nil, nil, "inet REMOTE answers", "ping 10.188.1.66", func(s *Setup) { s.Paths[0].There = netip.MustParseAddr("10.188.1.66") }},
 		{"no carrier", false, command(func() error { return netlink.LinkSetDown(here) }),
@@ -464,11 +464,11 @@ func TestUnfit(t *testing.T) {
 			}
 			i := slices.IndexFunc(items, func(i CheckItem) bool { return !i.OK && strings.HasPrefix(i.Name, c.item) })
 			if i < 0 || !strings.Contains(items[i].Cure, c.cure) {
-				t.Errorf("%+v", items)
+				t.Fatalf("%+v", items)
 			}
 			_, err = a.Setup(t.Context(), s)
 			var fault *Fault
-			if !errors.As(err, &fault) || fault.Code != CodeSetup || !strings.Contains(fault.Text, c.item) || !strings.Contains(fault.Hint, c.cure) {
+			if !errors.As(err, &fault) || !strings.Contains(fault.Text, strings.TrimPrefix(items[i].Detail, "ask nftables: ")) || !strings.Contains(fault.Hint, c.cure) {
 				t.Errorf("set up: %v", err)
 			}
 		})

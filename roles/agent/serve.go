@@ -179,7 +179,7 @@ func (a *agent) answer(ctx context.Context, req *Request) {
 	case req.Log != nil:
 		ans.Log = a.transcripts(req.Log.Cell)
 	case req.Check != nil:
-		ans.Checks = a.check(ctx, req.Check)
+		ans.Checks = a.check(ctx, req.Check, false)
 	case req.Cleanup != nil:
 		left, err := Cleanup(ctx, a.stateDir(), req.Cleanup.Look)
 		ans.Left, ans.Fault = left, FaultOf(err)

@@ -90,7 +90,7 @@ func (a *agent) takeHost(ctx context.Context, s *Setup) error {
 	if err != nil {
 		return err
 	}
-	if err := unfit(a.check(ctx, s)); err != nil {
+	if err := unfit(a.check(ctx, s, true)); err != nil {
 		return err
 	}
 	if s.Remote {
