@@ -27,6 +27,9 @@ type Kernel struct {
 	// StatesFirst: a packet that belongs to a state does not meet the rules. In pf
 	// a rule's packets are those that create a state, and its states'.
 	StatesFirst bool
+	// SweepsFake: when the run is over the filter removes all states between LOCAL and
+	// FAKE. Before, only what is in a cell's way is removed: each removal takes a pfctl.
+	SweepsFake bool
 	// CountsDiverted: a divert-packet rule counts packets. pf's count only states.
 	CountsDiverted bool
 }
@@ -34,7 +37,7 @@ type Kernel struct {
 // kernels are the kernels by their firewall.
 var kernels = map[string]Kernel{
 	"nftables": {RawOnFake: true, RepliesNeedRule: true, CountsPackets: true, CountsDiverted: true},
-	"pf":       {TiesStates: true, StatesFirst: true},
+	"pf":       {TiesStates: true, StatesFirst: true, SweepsFake: true},
 }
 
 // KernelOf gives the expectations of a kernel whose firewall has this name, and

@@ -3,6 +3,7 @@ package matrix
 import (
 	"context"
 	"net/netip"
+	"slices"
 
 	"pfdivert/pfconf"
 	"pfdivert/roles/agent"
@@ -212,7 +213,7 @@ func (h *half) controlFlow(local netip.AddrPort) pfconf.Flow {
 // load puts the rule in force, in place of the target's former one, and
 // forgets states of the control before.
 func (h *half) load(ctx context.Context, kill ...pfconf.Flow) error {
-	c := agent.Change{Kill: kill, Add: []pfconf.Rule{h.loaded()}, Remove: h.labels}
+	c := agent.Change{Kill: h.inTheWay(kill), Add: []pfconf.Rule{h.loaded()}, Remove: h.labels}
 	trip(ctx, 1)
 	if err := h.gate.load(ctx, c); err != nil {
 		if ctx.Err() != nil {
@@ -229,6 +230,15 @@ func (h *half) load(ctx context.Context, kill ...pfconf.Flow) error {
 	return nil
 }
 
+// inTheWay leaves out the flows whose states are no matter for the cell and go at the end
+// of the run.
+func (h *half) inTheWay(flows []pfconf.Flow) []pfconf.Flow {
+	return slices.DeleteFunc(flows, func(f pfconf.Flow) bool { return h.swept(f) && f != h.flow() })
+}
+
+// swept tells whether REMOTE's agent removes the states of the flow at the end of the run.
+func (p *play) swept(f pfconf.Flow) bool { return p.kernel.SweepsFake && f.Near.Addr() == p.Fake }
+
 // last tells whether the cell is over with this half.
 func (h *half) last() bool { return !h.Target.reuse() || h.part != "" }
 
@@ -240,7 +250,10 @@ func (p *play) clear(local, remote *script) {
 			remote.sweep(h.flow.Near, h.flow.Far)
 			local.sweep(h.flow.Far, h.flow.Near)
 		}
-		remote.kill(h.flow)
+		// The next cell of a shared conversation has the same flow.
+		if p.turn != "" || !p.swept(h.flow) {
+			remote.kill(h.flow)
+		}
 	}
 	local.end()
 	remote.end()

@@ -155,15 +155,20 @@ func (f *Firewall) killTried(ctx context.Context) error {
 	return err
 }
 
-// mayHaveMade tells whether the state has the protocol, direction and addresses of the
-// rule's packets. A translation by the host's own rules hides the addresses.
+// mayHaveMade tells whether the state has the protocol, direction, addresses and port of
+// the rule's packets. A translation by the host's own rules hides the latter.
 func (f *Firewall) mayHaveMade(r pfconf.Rule, s pfconf.State) bool {
 	if s.Domain != f.domain || s.Family != r.Family || s.Number != r.Proto.Number(r.Family) || s.Direction != r.Direction {
 		return false
 	}
 	near, far := r.From, r.To
+	port := s.Far.Port()
 	if r.Direction == pfconf.In {
 		near, far = far, near
+		port = s.Near.Port()
 	}
-	return (s.NearWas.IsValid() || s.Near.Addr() == near) && (s.FarWas.IsValid() || s.Far.Addr() == far)
+	if s.NearWas.IsValid() || s.FarWas.IsValid() {
+		port = r.Port
+	}
+	return (r.Port == 0 || port == r.Port) && (s.NearWas.IsValid() || s.Near.Addr() == near) && (s.FarWas.IsValid() || s.Far.Addr() == far)
 }

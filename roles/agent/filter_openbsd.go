@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"net/netip"
 
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/pf"
@@ -10,6 +11,14 @@ import (
 
 // OpenFilter opens pf's anchor. pf has every feature: divert-to, divert-reply and
 // divert-packet are parts of its grammar.
-func OpenFilter(ctx context.Context, _ *Setup, opt Options, _ *Facts) (pfconf.Firewall, error) {
-	return pf.Open(ctx, pf.Config{Anchor: "regress", Run: pf.ExecBy(endpoint.Start), Journal: opt.Journal})
+func OpenFilter(ctx context.Context, s *Setup, opt Options, _ *Facts) (pfconf.Firewall, error) {
+	c := pf.Config{Anchor: "regress", Run: pf.ExecBy(endpoint.Start), Journal: opt.Journal}
+	for _, p := range s.Paths {
+		for _, f := range s.Fakes {
+			if pfconf.FamilyOf(f.Addr()) == pfconf.FamilyOf(p.There) {
+				c.Between = append(c.Between, [2]netip.Prefix{netip.PrefixFrom(p.There, p.There.BitLen()), f.Masked()})
+			}
+		}
+	}
+	return pf.Open(ctx, c)
 }
