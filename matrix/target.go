@@ -118,7 +118,7 @@ func Select(patterns []string) ([]Target, error) {
 		for i, t := range all {
 			ok, err := path.Match(p, t.Name)
 			if err != nil {
-				return nil, fmt.Errorf("pattern %q: %w", p, err)
+				return nil, &PatternError{p, err}
 			}
 			if ok || p == "run-"+t.Name {
 				wanted[i], found = true, true
@@ -153,6 +153,22 @@ func (e *NoTargetError) Error() string { return fmt.Sprintf("no target matches %
 // Hint names the nearest target.
 func (e *NoTargetError) Hint() string {
 	return fmt.Sprintf("the nearest is %s; 'pfdivert list' shows all", e.Nearest)
+}
+
+// PatternError says that a pattern is none.
+type PatternError struct {
+	Pattern string
+	Err     error
+}
+
+func (e *PatternError) Error() string { return fmt.Sprintf("pattern %q: %v", e.Pattern, e.Err) }
+
+// Unwrap gives path.Match's error.
+func (e *PatternError) Unwrap() error { return e.Err }
+
+// Hint says what patterns are made of.
+func (e *PatternError) Hint() string {
+	return "'*' stands for any letters, '?' for one, '[a-z]' for one of these; 'pfdivert list' shows the names"
 }
 
 // Nearest gives the one of the names that the fewest edits turn word into.

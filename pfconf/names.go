@@ -2,6 +2,8 @@ package pfconf
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -30,9 +32,6 @@ func unmarshalName[T ~uint8](names map[T]string, v *T, b []byte, what string) er
 			return nil
 		}
 	}
-	var all []string
-	for _, s := range names {
-		all = append(all, s)
-	}
+	all := slices.Sorted(maps.Values(names))
 	return fmt.Errorf("no %s is called %q (known: %s)", what, b, strings.Join(all, ", "))
 }

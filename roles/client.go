@@ -41,7 +41,7 @@ func runClient(_ context.Context, c *call) (int, error) {
 	}
 	remote, err := address(f.Arg(0))
 	if err != nil {
-		return exitError, err
+		return exitError, hinted{fmt.Errorf("address %q: %w", f.Arg(0), err), "10.1.2.3, 10.1.2.3:4000 or [fd00::1]:4000"}
 	}
 	if !h.bind.IsValid() {
 		h.bind = netip.AddrPortFrom(pfconf.FamilyOf(remote.Addr()).Unspecified(), 0)

@@ -42,7 +42,9 @@ func address(s string) (netip.AddrPort, error) {
 
 // protocol gives the protocol that a flag names.
 func protocol(name string) (p pfconf.Proto, err error) {
-	err = p.UnmarshalText([]byte(name))
+	if err = p.UnmarshalText([]byte(name)); err != nil {
+		err = hinted{err, "-proto tcp, udp, rip or icmp"}
+	}
 	return p, err
 }
 
