@@ -36,6 +36,12 @@ func TestMain(m *testing.M) {
 		case "copied":
 			fail(copiedAgent(os.Args[2:]))
 			os.Exit(0)
+		case "reacher":
+			fail(reacher(os.Args[2]))
+			os.Exit(0)
+		case "privileged":
+			fail(privileged(os.Args[2], os.Args[3]))
+			os.Exit(0)
 		case "delay":
 			each, err := time.ParseDuration(os.Args[3])
 			fail(err)

@@ -3,12 +3,14 @@ package host_test
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,7 +20,6 @@ import (
 
 	"pfdivert/roles/agent"
 	"pfdivert/roles/host"
-	"pfdivert/roles/lab/labtest"
 )
 
 // sshd is a host of its own as far as files go: Debian's sshd in a mount
@@ -39,6 +40,12 @@ type world struct {
 	Mounts map[string]string
 	// Without are commands that the host lacks.
 	Without []string
+	// Config is more of sshd_config.
+	Config string
+	// Run is a command to run in place of sshd, as the user As. The test program
+	// is there as /run/pfdivert-test.
+	Run []string
+	As  string
 	// Uname is what uname -s and -m say, if they should say something else.
 	Uname []string
 }
@@ -50,9 +57,11 @@ const (
 	secretHash = "$6$pfdivert$iRH6Alt2AElYf0vfCs3UTkL/ykuiRqC4lEOLFIa5N9wSWFuORtXeBkZD3UPnAPaH5/sZKt.0LA6fpAAmGWZ/g1"
 )
 
+type user struct{ name, shell, rc, noise, sudoers, doas string }
+
 // users are a world's users besides root: the login shell, its rc file and that
 // file's noise, the line in sudoers, the line in doas.conf.
-var users = []struct{ name, shell, rc, noise, sudoers, doas string }{
+var users = []user{
 	{name: "bash", shell: "/bin/bash", rc: ".bashrc", noise: "echo Welcome to this host; echo error >&2; printf 'no line end'\n", sudoers: "bash ALL=(ALL) NOPASSWD: ALL"},
 	{name: "csh", shell: "/bin/tcsh", rc: ".cshrc", noise: "echo 'Welcome to csh'\necho -n 'no line end'\nalias sh false\n", sudoers: "csh ALL=(ALL) NOPASSWD: ALL"},
 	{name: "fish", shell: "/usr/bin/fish", rc: ".config/fish/config.fish", noise: "echo Welcome to fish\n", sudoers: "fish ALL=(ALL) NOPASSWD: ALL"},
@@ -61,16 +70,14 @@ var users = []struct{ name, shell, rc, noise, sudoers, doas string }{
 	{name: "requiretty", shell: "/bin/sh", sudoers: "Defaults:requiretty requiretty\nrequiretty ALL=(ALL) NOPASSWD: ALL"},
 	{name: "doas", shell: "/bin/sh", doas: "permit nopass doas"},
 	{name: "doasked", shell: "/bin/sh", doas: "permit doasked"},
+	{name: "homeless", shell: "/bin/sh"},
 	{name: "nologin", shell: "/usr/sbin/nologin"},
 }
 
 // startSSHD starts a host that the test ends.
 func startSSHD(t testing.TB, w world) *sshd {
 	t.Helper()
-	labtest.Need(t)
-	if b, err := os.ReadFile("/proc/self/uid_map"); os.Geteuid() != 0 || err != nil || !strings.Contains(string(b), "4294967295") {
-		t.Skip("only root can start an sshd with several users")
-	}
+	needSeveralUsers(t)
 	for _, tool := range []string{"/usr/sbin/sshd", "/usr/bin/ssh", "/usr/bin/sudo"} {
 		if _, err := os.Stat(tool); err != nil {
 			if os.Getenv("CI") == "true" {
@@ -181,9 +188,12 @@ func enterWorld(settings string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
 	}
-	hostKey, err := os.ReadFile(w.HostKey)
-	if err != nil {
-		return err
+	var hostKey []byte
+	if w.HostKey != "" {
+		var err error
+		if hostKey, err = os.ReadFile(w.HostKey); err != nil {
+			return err
+		}
 	}
 	mounts := map[string]string{"/run": "mode=755", "/home": "mode=755", "/root": "mode=700", "/tmp": "mode=1777", "/var/tmp": "mode=1777", "/var/lib/sudo": "mode=700"}
 	for dir, o := range w.Mounts {
@@ -241,7 +251,29 @@ func enterWorld(settings string) error {
 			return err
 		}
 	}
+	if len(w.Run) > 0 {
+		return w.run()
+	}
 	return syscall.Exec("/usr/sbin/sshd", []string{"/usr/sbin/sshd", "-D", "-e", "-f", "/etc/ssh/test_config"}, os.Environ())
+}
+
+// run becomes the command, as a user.
+func (w *world) run() error {
+	b, err := os.ReadFile("/proc/self/exe")
+	if err == nil {
+		err = os.WriteFile("/run/pfdivert-test", b, 0o755)
+	}
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(users, func(u user) bool { return u.name == w.As })
+	if i < 0 {
+		return fmt.Errorf("no user %q", w.As)
+	}
+	if err := errors.Join(syscall.Setgroups(nil), syscall.Setgid(65534), syscall.Setuid(61001+i)); err != nil {
+		return err
+	}
+	return syscall.Exec(w.Run[0], w.Run, append(os.Environ(), "USER="+w.As))
 }
 
 // write fills the namespace's own /etc and /home.
@@ -259,6 +291,9 @@ func (w *world) write(hostKey []byte) error {
 		}
 		if u.doas != "" {
 			doas += u.doas + "\n"
+		}
+		if u.name == "homeless" {
+			continue
 		}
 		if err := os.Mkdir(home, 0o755); err != nil {
 			return err
@@ -306,7 +341,8 @@ StrictModes no
 PidFile none
 LogLevel ERROR
 Banner /etc/issue.net
-`, w.Port), false},
+%s
+`, w.Port, w.Config), false},
 	} {
 		flags := os.O_WRONLY | os.O_CREATE | os.O_TRUNC
 		if f.more {
@@ -335,6 +371,9 @@ func copiedAgent(args []string) error {
 	exe, err := os.Executable()
 	if err != nil {
 		return err
+	}
+	if len(args) > 0 && args[0] == "fails" {
+		return errors.New("this agent fails")
 	}
 	fmt.Printf("%s%d %d %s\n", agent.Magic, os.Getpid(), os.Geteuid(), exe)
 	in := bufio.NewScanner(os.Stdin)

@@ -66,7 +66,7 @@ var sshSays = []struct {
 	reason     Reason
 	text, hint string
 }{
-	{"REMOTE HOST IDENTIFICATION HAS CHANGED", HostKeyNew, "its host key is not the one known before",
+	{"has changed and you have requested strict checking", HostKeyNew, "its host key is not the one known before",
 		"find out why it changed; if it is right, remove the old one by 'ssh-keygen -R HOST' and log in once by hand: ssh %s"},
 	{"Host key verification failed", HostKey, "its host key is not known here",
 		"log in once by hand and compare the key's fingerprint: ssh %s"},
@@ -103,11 +103,22 @@ func sshError(host, said string, err error) *Error {
 			if strings.Contains(hint, "%") {
 				hint = fmt.Sprintf(hint, host)
 			}
-			return &Error{Reason: s.reason, Host: host, Text: s.text, hint: hint, Err: quoted(said, nil)}
+			return &Error{Reason: s.reason, Host: host, Text: s.text, hint: hint, Err: quoted(lineWith(said, s.part), nil)}
 		}
 	}
 	return &Error{Reason: NoShell, Host: host, Text: "no shell answered", Err: quoted(said, err),
 		hint: fmt.Sprintf("the account needs a login shell that carries out commands; 'ssh %s uname -a' must work", host)}
+}
+
+// lineWith gives the line that has the part; greetings and warnings around it
+// help nobody.
+func lineWith(said, part string) string {
+	for line := range strings.Lines(said) {
+		if strings.Contains(line, part) {
+			return line
+		}
+	}
+	return said
 }
 
 // saidError is what a program wrote to standard error.

@@ -1,0 +1,126 @@
+package host_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"pfdivert/roles/agent"
+	"pfdivert/roles/host"
+	"pfdivert/roles/lab/labtest"
+)
+
+// privileged starts an agent by $SUDO, with the password if it is asked for, and
+// tells what it is and how it ended.
+func privileged(sudo, password string) error {
+	var ask host.Ask
+	if password != "" {
+		ask = func(string) (string, error) { return password, nil }
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	l, err := host.Privileged(ctx, []string{"/run/pfdivert-test", "copied"}, sudo, ask)
+	if err != nil {
+		cancel()
+		var e *host.Error
+		if errors.As(err, &e) {
+			fmt.Println(e.Reason, full(err))
+			return nil
+		}
+		return err
+	}
+	cancel() // does not matter any more
+	lines := bufio.NewScanner(l.Read)
+	if _, err := io.ReadFull(l.Read, make([]byte, len(agent.Magic))); err != nil {
+		return err
+	}
+	lines.Scan()
+	var pid, euid int
+	if _, err := fmt.Sscan(lines.Text(), &pid, &euid); err != nil {
+		return err
+	}
+	for _, line := range []string{"hello", "\x03\x04\x1a\x7f", "say"} {
+		fmt.Fprintln(l.Write, line)
+		if !lines.Scan() || lines.Text() != line {
+			return fmt.Errorf("%q came back as %q", line, lines.Text())
+		}
+	}
+	l.Write.Close()
+	err = l.Wait(context.Background())
+	fmt.Printf("euid %d, stderr %q, %v\n", euid, l.Stderr(), err)
+	return nil
+}
+
+// On this machine, too, an agent becomes root by sudo or doas, and what these
+// say is understood.
+func TestPrivileged(t *testing.T) {
+	const works = `euid 0, stderr "hear\n", <nil>`
+	for _, c := range []struct {
+		user, sudo, password string
+		want                 string
+	}{
+		{"bash", "sudo", "", works},
+		{"bash", "sudo", "not needed", works},
+		{"bash", "sudo -u norights", "", `euid 61005, stderr "hear\n", <nil>`},
+		{"asked", "sudo", secret, works},
+		{"asked", "sudo", "wrong", string(host.SudoWrong)},
+		{"asked", "sudo", "", string(host.SudoPassword)},
+		{"norights", "sudo", secret, string(host.SudoDenied)},
+		{"requiretty", "sudo", "", string(host.SudoTTY)},
+		{"doas", "doas", "", works},
+		{"doas", "/usr/bin/doas", "", works},
+		{"doasked", "doas", secret, string(host.SudoPassword)},
+		{"bash", "doas", "", string(host.SudoDenied)},
+		{"bash", "env", "", `euid 61001, stderr "hear\n", <nil>`},
+		{"bash", "no-such-command", "", string(host.NoSudo)},
+		{"bash", "sudo '", "", string(host.Destination)},
+	} {
+		t.Run(c.user+" "+c.sudo+" "+c.password, func(t *testing.T) {
+			needSeveralUsers(t)
+			settings, err := json.Marshal(world{As: c.user, Run: []string{"/run/pfdivert-test", "privileged", c.sudo, c.password}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command("/proc/self/exe", "world", string(settings))
+			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+			cmd.Dir = "/"
+			out, err := cmd.CombinedOutput()
+			if err != nil || !strings.HasPrefix(string(out), c.want) {
+				t.Errorf("%v: %s", err, out)
+			}
+			t.Logf("%s", out)
+		})
+	}
+}
+
+// Root needs no sudo.
+func TestPrivilegedRoot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("this is not root")
+	}
+	l, err := host.Privileged(t.Context(), []string{"/proc/self/exe", "copied"}, "no-such-command", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Write.Close()
+	io.Copy(io.Discard, l.Read)
+	if err := l.Wait(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func needSeveralUsers(t testing.TB) {
+	t.Helper()
+	labtest.Need(t)
+	if b, err := os.ReadFile("/proc/self/uid_map"); os.Geteuid() != 0 || err != nil || !strings.Contains(string(b), "4294967295") {
+		t.Skip("only root can be several users")
+	}
+}
