@@ -250,10 +250,11 @@ var mayImport = map[string][]string{
 	"pfdivert/roles/lab":           {"pfconf", "roles/lab/namespace"},
 	"pfdivert/roles/lab/labtest":   nil,
 	"pfdivert/roles/lab/namespace": nil,
-	"pfdivert/roles/endpoint":      nil,
+	"pfdivert/roles/endpoint":      {"pfconf/shared"},
 	"pfdivert/pfconf":              nil,
 	"pfdivert/pfconf/nft":          {"pfconf"},
-	"pfdivert/pfconf/pf":           {"pfconf"},
+	"pfdivert/pfconf/pf":           {"pfconf", "pfconf/shared"},
+	"pfdivert/pfconf/shared":       nil,
 }
 
 // TestImports holds the direction of imports of docs/design.md, for the files of

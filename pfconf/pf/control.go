@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/shared"
 )
 
 // Control asks a host's pf and changes its states. It needs no anchor; a host
@@ -15,8 +16,8 @@ import (
 type Control struct {
 	run    Runner
 	domain int
-	list   *shared[[]pfconf.State] // pfctl -ss
-	listVV *shared[[]pfconf.State] // pfctl -ss -vv
+	list   *shared.Question[[]pfconf.State] // pfctl -ss
+	listVV *shared.Question[[]pfconf.State] // pfctl -ss -vv
 }
 
 // NewControl makes a Control. Run nil means Exec. The flows and labels that it
@@ -26,8 +27,8 @@ func NewControl(run Runner, domain int) *Control {
 		run = Exec
 	}
 	c := &Control{run: run, domain: domain}
-	c.list = newShared(func(ctx context.Context) ([]pfconf.State, error) { return c.states(ctx, false) })
-	c.listVV = newShared(func(ctx context.Context) ([]pfconf.State, error) { return c.states(ctx, true) })
+	c.list = shared.New(func(ctx context.Context) ([]pfconf.State, error) { return c.states(ctx, false) })
+	c.listVV = shared.New(func(ctx context.Context) ([]pfconf.State, error) { return c.states(ctx, true) })
 	return c
 }
 

@@ -12,7 +12,7 @@ import (
 // Counters reads the counters of the rules with these labels, with one listing
 // for all who ask at the same time.
 func (f *Firewall) Counters(ctx context.Context, labels []string) (map[string]pfconf.Counters, error) {
-	all, err := f.counts.get(ctx)
+	all, err := f.counts.Get(ctx)
 	if err != nil {
 		return nil, err
 	}

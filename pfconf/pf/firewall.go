@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/shared"
 )
 
 // DefaultAnchor is the anchor of OpenBSD's regress suite.
@@ -39,7 +40,7 @@ type Firewall struct {
 	journal pfconf.Journal
 	between [][2]netip.Prefix
 	former  string // what the anchor held before, as `pfctl -s rules` printed it
-	counts  *shared[map[string]pfconf.Counters]
+	counts  *shared.Question[map[string]pfconf.Counters]
 	backoff time.Duration // the first wait for a busy anchor
 	open    context.Context
 	stop    context.CancelFunc // ends open: loads under way are given up
@@ -80,7 +81,7 @@ func Open(ctx context.Context, cfg Config) (*Firewall, error) {
 	if !anchorName.MatchString(f.anchor) {
 		return nil, fmt.Errorf("%q cannot be the name of the anchor", f.anchor)
 	}
-	f.counts = newShared(f.readCounters)
+	f.counts = shared.New(f.readCounters)
 	f.open, f.stop = context.WithCancel(context.Background())
 	status, err := f.Status(ctx)
 	if err != nil {

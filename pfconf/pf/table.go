@@ -30,13 +30,13 @@ func (c *Control) states(ctx context.Context, vv bool) ([]pfconf.State, error) {
 
 // States lists the whole table, of all routing domains.
 func (c *Control) States(ctx context.Context) ([]pfconf.State, error) {
-	return c.listVV.get(ctx)
+	return c.listVV.Get(ctx)
 }
 
 // Lookup gives the states of each flow in this routing domain, from one listing
 // for all who ask. Their age and id are not known.
 func (c *Control) Lookup(ctx context.Context, flows []pfconf.Flow) ([][]pfconf.State, error) {
-	all, err := c.list.get(ctx)
+	all, err := c.list.Get(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +75,7 @@ func (c *Control) KillFlows(ctx context.Context, flows []pfconf.Flow) (int, erro
 	if len(flows) == 0 {
 		return 0, nil
 	}
-	all, err := c.listVV.get(ctx)
+	all, err := c.listVV.Get(ctx)
 	if err != nil {
 		return 0, err
 	}

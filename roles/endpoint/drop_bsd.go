@@ -11,9 +11,14 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+
+	"pfdivert/pfconf/shared"
 )
 
-func tcpState(ctx context.Context, local, remote netip.AddrPort) (string, error) {
+// sockets lists the TCP sockets, for all who ask at the same time.
+var sockets = shared.New(listSockets)
+
+func listSockets(ctx context.Context) (string, error) {
 	// Without -v (OpenBSD) or -W (FreeBSD) netstat(1) cuts long addresses off.
 	wide := "-v"
 	if runtime.GOOS == "freebsd" {
@@ -23,10 +28,23 @@ func tcpState(ctx context.Context, local, remote netip.AddrPort) (string, error)
 	if err != nil || stderr != "" {
 		return "", fmt.Errorf("netstat: %w", toolError(err, stderr))
 	}
-	return findInNetstat(stdout, local, remote)
+	return stdout, nil
 }
 
+func tcpState(ctx context.Context, local, remote netip.AddrPort) (string, error) {
+	list, err := sockets.Get(ctx)
+	if err != nil {
+		return "", err
+	}
+	return findInNetstat(list, local, remote)
+}
+
+// tcpDrop asks first whether there is such a socket: the list serves many, and
+// tcpdrop(8) runs for one.
 func tcpDrop(ctx context.Context, local, remote netip.AddrPort) error {
+	if _, err := tcpState(ctx, local, remote); err != nil {
+		return err
+	}
 	stdout, stderr, err := run(exec.CommandContext(ctx, "/usr/sbin/tcpdrop",
 		local.Addr().String(), strconv.Itoa(int(local.Port())), remote.Addr().String(), strconv.Itoa(int(remote.Port()))))
 	return readTCPDrop(stdout, strings.TrimSpace(stderr), err)

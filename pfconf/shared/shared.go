@@ -1,4 +1,5 @@
-package pf
+// Package shared answers a dear question for many who ask it at the same time.
+package shared
 
 import (
 	"context"
@@ -6,10 +7,10 @@ import (
 	"time"
 )
 
-// shared answers the same question for many at the same time with few answers:
-// who asks while an answer is being fetched gets the next one, never one that was
-// begun before the question.
-type shared[T any] struct {
+// Question is answered for many at the same time with few answers: who asks
+// while an answer is being fetched gets the next one, never one that was begun before
+// it was asked.
+type Question[T any] struct {
 	ask func(context.Context) (T, error)
 
 	mu      sync.Mutex
@@ -26,13 +27,14 @@ type answer[T any] struct {
 // askTimeout bounds one answer; those who asked have deadlines of their own.
 const askTimeout = time.Minute
 
-func newShared[T any](ask func(context.Context) (T, error)) *shared[T] {
-	return &shared[T]{ask: ask}
+// New makes a question that ask answers.
+func New[T any](ask func(context.Context) (T, error)) *Question[T] {
+	return &Question[T]{ask: ask}
 }
 
-// get returns an answer that was begun after the call. The value is shared: it
+// Get returns an answer that was begun after the call. The value is shared: it
 // must not be changed.
-func (s *shared[T]) get(ctx context.Context) (T, error) {
+func (s *Question[T]) Get(ctx context.Context) (T, error) {
 	s.mu.Lock()
 	if s.next == nil {
 		s.next = &answer[T]{done: make(chan struct{})}
@@ -53,7 +55,7 @@ func (s *shared[T]) get(ctx context.Context) (T, error) {
 }
 
 // serve fetches answers until nobody waits for one.
-func (s *shared[T]) serve() {
+func (s *Question[T]) serve() {
 	for {
 		s.mu.Lock()
 		a := s.next
