@@ -65,6 +65,11 @@ func broken(reason, format string, a ...any) error {
 	return &finding{Error, reason, fmt.Sprintf(format, a...)}
 }
 
+// skipped says that the kernel was asked for a feature and proved to lack it.
+func skipped(format string, a ...any) error {
+	return &finding{Skip, NoFeature, fmt.Sprintf(format, a...)}
+}
+
 // lost is how a network tells a socket that nothing came through: codes of
 // faults that say something about packets and nothing about the test.
 var lost = map[string]bool{

@@ -220,7 +220,10 @@ func (h *half) load(ctx context.Context, kill ...pfconf.Flow) error {
 			return context.Cause(ctx)
 		}
 		var fault *agent.Fault
-		if asFault(err, &fault) {
+		if asFault(err, &fault) && fault.Code == agent.CodeMissing {
+			return skipped("REMOTE: %s", fault.Text)
+		}
+		if fault != nil {
 			return broken(RuleRefused, "remote: %s", fault.Text)
 		}
 		return connectionError("remote", err)

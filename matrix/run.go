@@ -3,7 +3,6 @@ package matrix
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -66,7 +65,7 @@ func Run(ctx context.Context, hosts Hosts, plan Plan, opt Options, done func(Res
 	for _, p := range opt.Omit {
 		r.omit[p] = true
 	}
-	if err := r.prepare(plan.Targets); err != nil {
+	if err := r.prepare(); err != nil {
 		return err
 	}
 	parallel := opt.Parallel
@@ -96,7 +95,7 @@ func Run(ctx context.Context, hosts Hosts, plan Plan, opt Options, done func(Res
 }
 
 // Setups says what a run of the targets makes of the hosts.
-func Setups(opt Options, targets []Target) (local, remote agent.Setup, err error) {
+func Setups(opt Options) (local, remote agent.Setup, err error) {
 	var here, there []agent.Path
 	setup := agent.Setup{
 		Rounds: opt.Rounds, Trace: opt.Trace, Omit: agentPieces(opt.Omit),
@@ -117,17 +116,12 @@ func Setups(opt Options, targets []Target) (local, remote agent.Setup, err error
 	local, remote = setup, setup
 	local.Paths, remote.Paths = here, there
 	remote.Remote = true
-	for _, t := range targets {
-		if need := t.need(); need != "" && !slices.Contains(remote.Needs, need) {
-			remote.Needs = append(remote.Needs, need)
-		}
-	}
 	return local, remote, nil
 }
 
 // prepare makes the hosts LOCAL and REMOTE.
-func (r *runner) prepare(targets []Target) error {
-	local, remote, err := Setups(r.opt, targets)
+func (r *runner) prepare() error {
+	local, remote, err := Setups(r.opt)
 	if err != nil {
 		return err
 	}
@@ -166,19 +160,5 @@ func (r *runner) skip(t Target) *finding {
 	if len(r.facts.Owned) > 0 {
 		return &finding{Error, FakeOwned, fmt.Sprintf("REMOTE has FAKE configured (%v): cells would pass without being diverted", r.facts.Owned)}
 	}
-	if why, missing := r.facts.Missing[t.need()]; missing {
-		return &finding{Skip, NoFeature, why}
-	}
 	return nil
-}
-
-// need is what the target needs of the kernel beyond a packet filter.
-func (t Target) need() string {
-	switch {
-	case t.First == PacketIn || t.First == PacketOut:
-		return agent.NeedPacket
-	case t.Proto.HasPorts() && (t.First == To || t.Second == To):
-		return agent.NeedStream
-	}
-	return ""
 }

@@ -30,13 +30,13 @@ Exit status: 0 when all is as it must be, 2 otherwise.`,
 			return exitError, err
 		}
 		defer pair.close()
-		return c.checkSetup(ctx, pair, targets)
+		return c.checkSetup(ctx, pair)
 	},
 }
 
 // checkSetup asks both hosts and prints what they found.
-func (c *call) checkSetup(ctx context.Context, p *pair, targets []matrix.Target) (int, error) {
-	local, remote, err := matrix.Setups(p.options, targets)
+func (c *call) checkSetup(ctx context.Context, p *pair) (int, error) {
+	local, remote, err := matrix.Setups(p.options)
 	if err != nil {
 		return exitError, err
 	}

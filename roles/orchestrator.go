@@ -139,7 +139,7 @@ func (c *call) playRun(ctx context.Context, targets []matrix.Target, o runFlags)
 		return exitError, err
 	}
 	defer pair.close()
-	if err := pair.check(ctx, targets); err != nil {
+	if err := pair.check(ctx); err != nil {
 		return exitError, err
 	}
 	pair.describe(&run)

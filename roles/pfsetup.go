@@ -54,7 +54,7 @@ func runPFSetup(ctx context.Context, c *call) (int, error) {
 		fmt.Fprintf(c.Out, "\n# nftables, as 'nft list table inet %s' shows it\n%s", nft.TableName, nft.Render(rules, nft.Config{Fakes: fakes}))
 		return exitOK, nil
 	}
-	fw, err := agent.OpenFilter(ctx, &agent.Setup{Fakes: fakes}, agent.Options{}, &agent.Facts{})
+	fw, err := agent.OpenFilter(ctx, &agent.Setup{Fakes: fakes}, agent.Options{})
 	if err != nil {
 		return exitError, err
 	}

@@ -147,11 +147,11 @@ func (p *pair) dial(ctx context.Context) (err error) {
 
 // check has real hosts look whether all is there that the targets need. See
 // checkSetup for all that they find.
-func (p *pair) check(ctx context.Context, targets []matrix.Target) error {
+func (p *pair) check(ctx context.Context) error {
 	if !p.real {
 		return nil
 	}
-	local, remote, err := matrix.Setups(p.options, targets)
+	local, remote, err := matrix.Setups(p.options)
 	if err != nil {
 		return err
 	}

@@ -38,6 +38,11 @@ func (f *Firewall) Load(ctx context.Context, rules []pfconf.Rule) error {
 }
 
 func (f *Firewall) change(c *change) error {
+	for _, r := range c.add {
+		if r.Action == pfconf.DivertPacket {
+			_, _ = f.queueByXT() // others' changes need not wait for that
+		}
+	}
 	f.changes.ask(c)
 	if c.err != nil {
 		return fmt.Errorf("change the rules of table inet %s: %w", TableName, c.err)

@@ -124,6 +124,9 @@ func (e *MissingError) Error() string {
 
 func (e *MissingError) Unwrap() error { return e.Err }
 
+// Missing marks the error as the proof that a feature is missing.
+func (e *MissingError) Missing() string { return string(e.Feature) }
+
 // TakenError says that something which the driver would create is there
 // already: another run is using it, or a killed one left it.
 type TakenError struct{ What string }

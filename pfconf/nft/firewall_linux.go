@@ -29,7 +29,7 @@ type Firewall struct {
 	changes group[*change]
 	reads   group[*question]
 	lists   group[*listing]
-	xt      *bool // queues go through iptables' target; nil before the first. Under tx.mu
+	queues  *queueWay
 
 	mu    sync.RWMutex
 	rules map[string]*loaded // by label; the map is replaced, never changed
@@ -60,6 +60,7 @@ func Open(ctx context.Context, c Config) (*Firewall, error) {
 		f.ct, err = openSocket()
 	}
 	if err == nil {
+		f.queues = f.findQueueWay()
 		err = f.setUp()
 	}
 	if err != nil {

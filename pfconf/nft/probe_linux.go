@@ -82,28 +82,3 @@ func probeIPv6() Answer {
 	_ = unix.Close(fd)
 	return Answer{Outcome: Yes}
 }
-
-// queueByXT tells which way this kernel has to a netfilter queue: its own
-// expression (CONFIG_NFT_QUEUE) or iptables' target.
-func (f *Firewall) queueByXT() (bool, error) {
-	if f.xt != nil {
-		return *f.xt, nil
-	}
-	for _, xt := range []bool{false, true} {
-		var q statement = queue{1}
-		if xt {
-			q = xtQueue{1}
-		}
-		a := f.probe(q)
-		switch {
-		case a.Outcome == Yes:
-			f.xt = &xt
-			return xt, nil
-		case a.Outcome == Unknown:
-			return false, fmt.Errorf("find out whether there is NFQUEUE: %w", a.Err)
-		case xt:
-			return false, &MissingError{NFQueue, a.Err}
-		}
-	}
-	panic("unreachable")
-}

@@ -2,14 +2,13 @@ package agent
 
 import (
 	"context"
-	"fmt"
 
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/nft"
 )
 
-// OpenFilter opens nf_tables and notes what the kernel is proven to lack.
-func OpenFilter(ctx context.Context, s *Setup, opt Options, facts *Facts) (pfconf.Firewall, error) {
+// OpenFilter opens nf_tables.
+func OpenFilter(ctx context.Context, s *Setup, opt Options) (pfconf.Firewall, error) {
 	nic := opt.Interface
 	if nic == "" {
 		var err error
@@ -24,18 +23,6 @@ func OpenFilter(ctx context.Context, s *Setup, opt Options, facts *Facts) (pfcon
 	fw, err := nft.Open(ctx, c)
 	if err != nil {
 		return nil, explainNFT(err)
-	}
-	for _, need := range s.Needs {
-		feature, ok := map[string]nft.Feature{NeedStream: nft.TransparentProxy, NeedPacket: nft.NFQueue}[need]
-		if !ok {
-			_ = fw.Close(ctx)
-			return nil, fmt.Errorf("there is no feature %q to ask for", need)
-		}
-		// A feature that could not be asked for is left to the cells: they
-		// fail with the kernel's own words.
-		if a := fw.Probe(feature); a.Outcome == nft.No {
-			facts.Missing[need] = fmt.Sprintf("the kernel refused a rule with %s: %v", feature, a.Err)
-		}
 	}
 	return fw, nil
 }

@@ -11,7 +11,7 @@ import (
 
 // OpenFilter opens pf's anchor. pf has every feature: divert-to, divert-reply and
 // divert-packet are parts of its grammar.
-func OpenFilter(ctx context.Context, s *Setup, opt Options, _ *Facts) (pfconf.Firewall, error) {
+func OpenFilter(ctx context.Context, s *Setup, opt Options) (pfconf.Firewall, error) {
 	c := pf.Config{Anchor: "regress", Run: pf.ExecBy(endpoint.Start), Journal: opt.Journal}
 	for _, p := range s.Paths {
 		for _, f := range s.Fakes {

@@ -11,6 +11,6 @@ import (
 )
 
 // OpenFilter fails: there is no driver for this system's packet filter.
-func OpenFilter(context.Context, *Setup, Options, *Facts) (pfconf.Firewall, error) {
+func OpenFilter(context.Context, *Setup, Options) (pfconf.Firewall, error) {
 	return nil, errors.New("REMOTE can't be a " + runtime.GOOS + " host: there is no driver for its packet filter")
 }

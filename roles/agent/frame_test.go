@@ -22,7 +22,7 @@ func someRequests() []Request {
 	return []Request{
 		{ID: 1, Ping: &Ping{}},
 		{ID: 2, Setup: &Setup{
-			Remote: true, Rounds: 1, Needs: []string{NeedPacket}, Omit: []string{Timestamps}, Trace: "strace",
+			Remote: true, Rounds: 1, Omit: []string{Timestamps}, Trace: "strace",
 			Paths: []Path{{Here: netip.MustParseAddr("fd00:188:1::2"), There: netip.MustParseAddr("fd00:188:1::1")}},
 			Fakes: []netip.Prefix{netip.MustParsePrefix("fd00:188:2::/64")},
 		}},

@@ -81,8 +81,6 @@ type Setup struct {
 	Fakes []netip.Prefix `json:"fakes"`
 	// Rounds is how many echoes make a fence (see endpoint.Fence).
 	Rounds int `json:"rounds"`
-	// Needs are the features of REMOTE's kernel to probe for.
-	Needs []string `json:"needs,omitempty"`
 	// Omit leaves pieces of the set-up out on purpose, for tests: Timestamps, and
 	// the packet filter's (nft.Piece).
 	Omit []string `json:"omit,omitempty"`
@@ -101,12 +99,6 @@ type Path struct {
 	There netip.Addr `json:"there"`
 }
 
-// The features that a Setup can need.
-const (
-	NeedStream = "divert-to"     // of protocols with ports
-	NeedPacket = "divert-packet" //
-)
-
 // Timestamps is the piece of Setup.Omit that takes TCP's timestamps from a lab's
 // host. Linux lets a connection of a socket in TIME_WAIT be taken up again by
 // them alone (tcp_tw_reuse in its ip-sysctl.rst).
@@ -116,8 +108,6 @@ const Timestamps = "timestamps"
 type Facts struct {
 	Firewall      string `json:"firewall,omitempty"`
 	KeepsCounters bool   `json:"keepsCounters,omitempty"`
-	// Missing says of each needed feature that a probe proved missing how.
-	Missing map[string]string `json:"missing,omitempty"`
 	// Owned are FAKE addresses that this host has configured.
 	Owned []string `json:"owned,omitempty"`
 }
@@ -204,6 +194,7 @@ const (
 	CodeBusy        = "busy"        // another run is using the host
 	CodeStale       = "stale"       // a killed run left what can't be undone
 	CodeSetup       = "setup"       // the host lacks what a run needs, see CheckItem
+	CodeMissing     = "missing"     // the kernel was asked for a feature and proved to lack it
 	CodeOther       = "error"
 )
 
@@ -225,7 +216,10 @@ func FaultOf(err error) *Fault {
 		f.Hint = hinter.Hint()
 	}
 	var errno syscall.Errno
+	var missing interface{ Missing() string }
 	switch {
+	case errors.As(err, &missing):
+		f.Code = CodeMissing
 	case errors.Is(err, endpoint.ErrNothing):
 		f.Code = CodeNothing
 	case errors.Is(err, io.EOF):

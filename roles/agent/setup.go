@@ -28,7 +28,7 @@ func (a *agent) setUp(ctx context.Context, s *Setup) (*Facts, error) {
 			return nil, err
 		}
 	}
-	facts := &Facts{Missing: map[string]string{}}
+	facts := &Facts{}
 	a.fences = map[pfconf.Family]*endpoint.Fence{}
 	opt := a.opt
 	var err error
@@ -59,7 +59,7 @@ func (a *agent) setUp(ctx context.Context, s *Setup) (*Facts, error) {
 	if facts.Owned, err = owned(s.Fakes); err != nil {
 		return nil, fmt.Errorf("is FAKE configured here: %w", err)
 	}
-	if a.fw, err = OpenFilter(ctx, s, opt, facts); err != nil {
+	if a.fw, err = OpenFilter(ctx, s, opt); err != nil {
 		return nil, err
 	}
 	facts.Firewall, facts.KeepsCounters = a.fw.Name(), a.fw.KeepsCounters()
