@@ -408,6 +408,54 @@ func TestRoutesOfTheHost(t *testing.T) {
 	}
 }
 
+// What can keep packets from the packet filter is said.
+func TestWay(t *testing.T) {
+	lan(t)
+	a := &agent{opt: Options{Ephemeral: true}}
+	for own, link := range map[string]netlink.Link{
+		"10.188.3.1/24": &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "bridge"}},
+		"10.188.4.1/24": &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "aside"}, PeerName: "nowhere"},
+	} {
+		check(t, netlink.LinkAdd(link))
+		t.Cleanup(func() { check(t, netlink.LinkDel(link)) })
+		addr, err := netlink.ParseAddr(own)
+		check(t, err)
+		check(t, netlink.AddrAdd(link, addr))
+		check(t, netlink.LinkSetUp(link))
+	}
+	for _, c := range []struct {
+		name, here, there string
+		sysctl, value     string
+		wrong             string // the item
+		cure              string
+	}{
+		{"nothing in the way", "10.188.1.1", "10.188.1.2", "ipv4/conf/here/rp_filter", "1", "", ""},
+		{"another way back", "10.188.1.1", "10.188.4.2", "ipv4/conf/here/rp_filter", "0", "", ""},
+		{"another way back, strict", "10.188.1.1", "10.188.4.2", "ipv4/conf/here/rp_filter", "1", "rp_filter", "sysctl -w net.ipv4.conf.here.rp_filter=2"},
+		{"another way back, all strict", "10.188.1.1", "10.188.4.2", "ipv4/conf/all/rp_filter", "1", "rp_filter", "sysctl -w net.ipv4.conf.here.rp_filter=2"},
+		{"another way back, all loose", "10.188.1.1", "10.188.4.2", "ipv4/conf/all/rp_filter", "2", "", ""},
+		{"bridge", "10.188.3.1", "10.188.3.2", "bridge/bridge-nf-call-iptables", "0", "", ""},
+		{"bridge with netfilter", "10.188.3.1", "10.188.3.2", "bridge/bridge-nf-call-iptables", "1", "bridge-nf-call-iptables", "sysctl -w net.bridge.bridge-nf-call-iptables=0"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			file := "/proc/sys/net/" + c.sysctl
+			before, err := os.ReadFile(file)
+			if errors.Is(err, os.ErrNotExist) {
+				t.Skip("this kernel, or this user's namespace, has no br_netfilter")
+			}
+			check(t, err)
+			check(t, os.WriteFile(file, []byte(c.value), 0))
+			defer func() { check(t, os.WriteFile(file, before, 0)) }()
+			s := Setup{Remote: true, Paths: []Path{{netip.MustParseAddr(c.here), netip.MustParseAddr(c.there)}}}
+			for _, i := range a.check(t.Context(), &s, true) {
+				if i.OK == (i.Name == c.wrong) || !i.OK && i.Cure != c.cure {
+					t.Errorf("%+v", i)
+				}
+			}
+		})
+	}
+}
+
 // What is wrong with a host is said, with what mends it, and a run does not begin.
 func TestUnfit(t *testing.T) {
 	lan(t)
@@ -472,5 +520,26 @@ func TestUnfit(t *testing.T) {
 				t.Errorf("set up: %v", err)
 			}
 		})
+	}
+}
+
+// LOCAL's own states can be asked for and killed on every system; Linux has none in the way.
+func TestStatesOfLocal(t *testing.T) {
+	lan(t)
+	a := startAgent(t, filepath.Join(t.TempDir(), "state"), alive)
+	flow := &pfconf.Flow{Family: pfconf.Inet, Proto: pfconf.TCP, Near: netip.MustParseAddrPort("10.188.1.1:8001"), Far: netip.MustParseAddrPort("10.188.2.9:20001")}
+	script := Script{Cell: "c", Steps: []Step{{Do: Lookup, Flow: flow}, {Do: Kill, Flow: flow}}}
+	for _, set := range []bool{false, true} {
+		if set {
+			_, err := a.Setup(t.Context(), setupOf(false))
+			check(t, err)
+		}
+		out, err := a.Script(t.Context(), script)
+		check(t, err)
+		for _, o := range out {
+			if (o.Fault == nil) != set || o.Count != 0 || o.States != nil {
+				t.Errorf("set up %v: %+v", set, o)
+			}
+		}
 	}
 }

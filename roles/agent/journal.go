@@ -222,8 +222,11 @@ func readJournal(r io.Reader) (head Head, steps []pfconf.Undo, err error) {
 // means that the journals could not be read; what went wrong with one is in its Err.
 func Cleanup(ctx context.Context, dir string, look bool) (found []*Left, err error) {
 	d := stateDir(dir)
-	if _, err := os.Lstat(dir); errors.Is(err, os.ErrNotExist) {
+	switch _, err := os.Lstat(dir); {
+	case errors.Is(err, os.ErrNotExist):
 		return nil, nil
+	case os.Geteuid() != 0:
+		return nil, hinted{fmt.Errorf("user %d can't read the journals in %s", os.Geteuid(), dir), "it takes root: set SUDO to sudo or doas"}
 	}
 	err = d.locked(ctx, func() error {
 		var files []*os.File

@@ -52,14 +52,14 @@ type fakeRoute struct {
 func (r route) plan(ctx context.Context, host routes) (missing bool, err error) {
 	there, err := host.taken(ctx, r.dst)
 	if err != nil {
-		return false, fmt.Errorf("route to FAKE %v: %w", r.dst, err)
+		return false, err
 	}
 	for _, t := range there {
 		if t.via == r.via {
 			continue
 		}
 		if t.dst.IsValid() && r.dst.Bits() <= t.dst.Bits() && r.dst.Contains(t.dst.Addr()) {
-			return false, hinted{fmt.Errorf("route to FAKE %v: this host has a route to %v; it must be via REMOTE %v", r.dst, t, r.via),
+			return false, hinted{fmt.Errorf("this host has a route to %v; it must be via REMOTE %v", t, r.via),
 				"remove that route, or choose another FAKE address"}
 		}
 		missing = true // what goes nowhere, or to a wider network's router, will go to REMOTE
@@ -80,8 +80,11 @@ func (d stateDir) addRoute(ctx context.Context, host routes, r route, journal pf
 	_, err := os.Lstat(path)
 	shared := err == nil // it is another run's, at work too
 	missing, err := r.plan(ctx, host)
-	if err != nil || !missing && !shared {
-		return nil, err
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("route to FAKE %v: %w", r.dst, err)
+	case !missing && !shared:
+		return nil, nil
 	}
 	f := &fakeRoute{undo: pfconf.Undo{Do: undoAddedRoute, Args: []string{r.dst.String(), r.via.String()}}}
 	// The other run's journal may be undone before this one's ends, or never.
