@@ -76,7 +76,7 @@ func (g *gate) next(ctx context.Context) {
 	defer g.mu.Unlock()
 	due := len(g.queue) > 0 && 4*len(g.queue) >= g.active || len(g.remove) >= removeAt
 	if g.together {
-		due = len(g.queue) > 0 && len(g.queue) == g.active
+		due = len(g.queue) > 0 && len(g.queue) >= g.active // more when one gave up waiting
 	}
 	if g.loading || !due {
 		return

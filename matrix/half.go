@@ -102,10 +102,10 @@ func (h *half) rule() pfconf.Rule {
 		r.Divert = h.divertAddr()
 	case PacketIn:
 		r.Direction, r.Action = pfconf.In, pfconf.DivertPacket
-		r.Divert = netip.AddrPortFrom(h.Family.Unspecified(), h.server)
+		r.Divert = netip.AddrPortFrom(h.Family.Unspecified(), h.Divert)
 	case PacketOut:
 		r.Action = pfconf.DivertPacket
-		r.Divert = netip.AddrPortFrom(h.Family.Unspecified(), h.server)
+		r.Divert = netip.AddrPortFrom(h.Family.Unspecified(), h.Divert)
 	}
 	return r
 }

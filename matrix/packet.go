@@ -24,7 +24,7 @@ func (h *half) packet(ctx context.Context, withControl bool) error {
 	clientSide, serverSide := h.sides()
 	from, to := h.ends()
 	spec := endpoint.Spec{
-		Kind: endpoint.Divert, Role: endpoint.Packet, Local: netip.AddrPortFrom(h.Family.Unspecified(), h.server),
+		Kind: endpoint.Divert, Role: endpoint.Packet, Local: netip.AddrPortFrom(h.Family.Unspecified(), h.Divert),
 		Omit: h.omitted(),
 	}
 	if err := h.openEnds(ctx, func(remote *script) *asked { return remote.open("packet", spec) }); err != nil {

@@ -67,6 +67,14 @@ func (r *runner) playCell(ctx context.Context, t Target) (*play, error) {
 	p := &play{Cell: c, kernel: r.kernel, gate: r.gate, omit: r.omit,
 		local:  side{"local", r.hosts.Local, c.Session, t.Family, new(bool)},
 		remote: side{"remote", r.hosts.Remote, c.Session, t.Family, new(bool)}}
+	if t.First == PacketIn || t.First == PacketOut {
+		select {
+		case p.Divert = <-r.divert:
+			defer func() { r.divert <- p.Divert }()
+		case <-ctx.Done():
+			return p, context.Cause(ctx)
+		}
+	}
 	if err := r.turns.take(ctx, c.turn); err != nil {
 		return p, err
 	}

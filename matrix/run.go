@@ -55,13 +55,14 @@ type runner struct {
 	space  *Space
 	gate   *gate
 	turns  turns
+	divert chan uint16 // free divert ports
 }
 
 // Run prepares the hosts, plays the targets and calls done for each as it
 // ends, from several goroutines at once. When ctx ends, targets that are being
 // played get the reason Interrupted. An error means that the run could not begin.
 func Run(ctx context.Context, hosts Hosts, plan Plan, opt Options, done func(Result)) error {
-	r := &runner{ctx: ctx, hosts: hosts, opt: opt, omit: map[string]bool{}, space: NewSpace(opt.Families)}
+	r := &runner{ctx: ctx, hosts: hosts, opt: opt, omit: map[string]bool{}, space: NewSpace(opt.Families), divert: newDivertPorts()}
 	for _, p := range opt.Omit {
 		r.omit[p] = true
 	}

@@ -51,6 +51,22 @@ const (
 	portsEach   = 12000
 )
 
+// Divert ports have a number space of their own (divert(4)), queues too. The suite has
+// 666; other programs begin at 0.
+const (
+	divertPorts     = 26600
+	divertPortsEach = 32
+)
+
+// newDivertPorts makes the pool of divert ports.
+func newDivertPorts() chan uint16 {
+	pool := make(chan uint16, divertPortsEach)
+	for i := range uint16(divertPortsEach) {
+		pool <- divertPorts + i
+	}
+	return pool
+}
+
 // Space gives out the addresses, ports and ids of cells, each fresh until the
 // largest prefix or port range is used up.
 type Space struct {
@@ -81,6 +97,9 @@ type Cell struct {
 	// Client and Server are the ports of the two ends; the first cell of a reuse
 	// target has them this way round. Portless protocols use them as ids.
 	Client, Server uint16
+	// Divert is the divert port, or the queue's number, of a divert-packet cell. It is
+	// taken from a small pool: a netfilter queue is cheap only when it was there before.
+	Divert uint16
 	// shared: other cells may have the same LOCAL, so that their raw packets are
 	// heard as well and must be told apart by FAKE.
 	shared bool
