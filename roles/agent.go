@@ -47,7 +47,8 @@ func runAgent(ctx context.Context, c *call) (int, error) {
 		}
 		opt.Hello.NoFamily = remote.Lab.Missing
 		defer func() {
-			end, cancel := context.WithTimeout(context.Background(), agentPatience)
+			// Who is told to end by a signal does not wait for REMOTE's input to end.
+			end, cancel := context.WithTimeout(ctx, agentPatience)
 			defer cancel()
 			_ = remote.Close(end) // what went wrong there is on its standard error
 		}()
