@@ -11,8 +11,9 @@ import (
 )
 
 // cellTimeout is the last resort: nothing in a cell waits by the clock, so only a host that
-// hangs can take so long.
-const cellTimeout = 20 * time.Second
+// hangs can take so long. All cells wait for the same loads of pf: on a busy emulated
+// machine a pfctl takes a second, and a run 60 of them one after the other.
+const cellTimeout = 2 * time.Minute
 
 // portTries is how often a cell is played again because a planned port was in
 // use on a host.
