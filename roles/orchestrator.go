@@ -44,6 +44,7 @@ type runFlags struct {
 	single   bool
 	keep     bool
 	sudo     string // $SUDO
+	wait     time.Duration
 	count    int
 	duration time.Duration
 	shuffle  uint64
@@ -63,6 +64,7 @@ func runOrchestrator(ctx context.Context, c *call) (int, error) {
 	f.BoolVar(&o.regress, "regress", false, "print the lines of OpenBSD's bsd.regress.mk")
 	f.IntVar(&o.count, "count", 1, "play each target `N` times, with fresh addresses and ports")
 	f.DurationVar(&o.duration, "for", 0, "play the targets again and again for this `TIME` (30s, 5m)")
+	f.DurationVar(&o.wait, "wait", 10*time.Minute, "wait this `TIME` at most for another run that is using the remote host")
 	f.Func("shuffle", "play in a random order, chosen by `SEED`, a number, or by chance: 'on'", func(s string) (err error) {
 		if s == "on" {
 			o.shuffle = 1 + rand.Uint64N(1<<32)

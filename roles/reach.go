@@ -126,6 +126,8 @@ func reachRemote(ctx context.Context, c *call, o runFlags, targets []matrix.Targ
 	}
 	p.options.Families = families
 	p.options.Rounds = realRounds
+	p.options.By, p.options.Patience = whoRuns(c.Getenv), o.wait
+	p.relay(c.Err)
 	p.trips += p.far.Trips
 	return p, nil
 }

@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"pfdivert/matrix"
+	"pfdivert/roles/agent"
 )
 
 // Role is one part.
@@ -174,9 +175,17 @@ func (h hinted) Unwrap() error { return h.error }
 // tell prints an error for a person.
 func tell(w io.Writer, err error) {
 	fmt.Fprintf(w, "error: %v\n", err)
-	var h interface{ Hint() string }
-	if errors.As(err, &h) && h.Hint() != "" {
-		fmt.Fprintf(w, "hint: %s\n", h.Hint())
+	var hint string
+	var h agent.Hinter
+	var fault *agent.Fault // has its hint with it
+	switch {
+	case errors.As(err, &h):
+		hint = h.Hint()
+	case errors.As(err, &fault):
+		hint = fault.Hint
+	}
+	if hint != "" {
+		fmt.Fprintf(w, "hint: %s\n", hint)
 	}
 }
 

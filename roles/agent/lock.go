@@ -182,15 +182,16 @@ func (d stateDir) hold(ctx context.Context, me holder, patience time.Duration, t
 	for {
 		var f *os.File
 		err := d.locked(ctx, func() (err error) {
-			f, err = lockFile(path, unix.LOCK_EX)
+			if f, err = lockFile(path, unix.LOCK_EX); err == nil {
+				err = sign(f, me)
+			}
 			return err
 		})
 		if err == nil {
-			l := &hostLock{d, f}
-			if err := l.sign(me); err != nil {
-				return nil, errors.Join(err, l.release(ctx))
-			}
-			return l, nil
+			return &hostLock{d, f}, nil
+		}
+		if f != nil {
+			_ = f.Close()
 		}
 		if !errors.Is(err, errHeld) {
 			return nil, fmt.Errorf("take the host: %w", err)
@@ -212,15 +213,15 @@ func (d stateDir) hold(ctx context.Context, me holder, patience time.Duration, t
 }
 
 // sign writes who holds the lock into its file.
-func (l *hostLock) sign(me holder) error {
+func sign(f *os.File, me holder) error {
 	b, err := json.Marshal(me)
 	if err != nil {
 		return err
 	}
-	if err := l.file.Truncate(0); err != nil {
+	if err := f.Truncate(0); err != nil {
 		return err
 	}
-	_, err = l.file.WriteAt(append(b, '\n'), 0)
+	_, err = f.WriteAt(append(b, '\n'), 0)
 	return err
 }
 
