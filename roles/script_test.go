@@ -18,12 +18,19 @@ import (
 )
 
 // TestScripts plays what people type: testdata/script needs nothing of the
-// machine, testdata/lab the right to make namespaces.
+// machine, testdata/lab the right to make namespaces, testdata/trace strace too.
 func TestScripts(t *testing.T) {
 	t.Run("plain", func(t *testing.T) { playScripts(t, "testdata/script") })
 	t.Run("lab", func(t *testing.T) {
 		labtest.Need(t)
 		playScripts(t, "testdata/lab")
+	})
+	t.Run("trace", func(t *testing.T) {
+		labtest.Need(t)
+		if _, err := exec.LookPath("strace"); err != nil && os.Getenv("CI") != "true" {
+			t.Skip(err)
+		}
+		playScripts(t, "testdata/trace")
 	})
 }
 

@@ -35,7 +35,7 @@ func newTracer(command string) (*tracer, error) {
 		return nil, fmt.Errorf("%q is no command to trace with", command)
 	}
 	if _, err := exec.LookPath(t.command[0]); err != nil {
-		return nil, fmt.Errorf("KTRACE: %w", err)
+		return nil, hinted{fmt.Errorf("KTRACE: %w", err), "install it on this host, or leave KTRACE out"}
 	}
 	var err error
 	t.dir, err = os.MkdirTemp("", "pfdivert-trace-")
