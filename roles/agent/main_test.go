@@ -29,6 +29,8 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	// The race detector has a process that ends wait for a second; the agents must not.
+	os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	os.Exit(labtest.Main(m))
 }
 
