@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"pfdivert/matrix"
 	"pfdivert/pfconf"
 	"pfdivert/roles/agent"
 )
@@ -14,13 +13,9 @@ import (
 // A lab has all that the targets need.
 func TestCheckSetup(t *testing.T) {
 	p := reach(t, runFlags{})
-	targets, err := matrix.Select(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var out bytes.Buffer
 	c := &call{IO: IO{Out: &out}, role: &checkSetupRole}
-	if status, err := c.checkSetup(t.Context(), p, targets); status != exitOK || err != nil {
+	if status, err := c.checkSetup(t.Context(), p); status != exitOK || err != nil {
 		t.Errorf("exit status %d, %v", status, err)
 	}
 	for _, want := range []string{"local: ", "remote: ", "  ok  inet REMOTE answers: ", "  ok  route to FAKE ", "  ok  nf_tables: the kernel has it\n"} {
