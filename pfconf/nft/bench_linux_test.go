@@ -33,6 +33,16 @@ func BenchmarkChangeAmong700(b *testing.B) {
 	}
 }
 
+// A divert-packet rule comes and goes, with a number that was used before.
+func BenchmarkChangeDivertPacket(b *testing.B) {
+	f := newNamespace(b).open(b, testConfig())
+	r := packetRule(pfconf.Inet, pfconf.In, 7000, 100)
+	for b.Loop() {
+		check(b, f.Change(b.Context(), []pfconf.Rule{r}, nil))
+		check(b, f.Change(b.Context(), nil, []string{r.Label}))
+	}
+}
+
 func BenchmarkCounters(b *testing.B) {
 	for _, n := range []int{100, 700} {
 		for _, asked := range []int{1, 26, n} {
