@@ -40,7 +40,7 @@ func (f *Firewall) Load(ctx context.Context, rules []pfconf.Rule) error {
 func (f *Firewall) change(c *change) error {
 	for _, r := range c.add {
 		if r.Action == pfconf.DivertPacket {
-			_, _ = f.queueByXT() // others' changes need not wait for that
+			queueWay() // others' changes need not wait for that
 		}
 	}
 	f.changes.ask(c)
@@ -56,6 +56,8 @@ type plan struct {
 	owner   map[uint32]*change // of each message
 	rules   map[string]*loaded // what is in force afterwards
 	places  map[uint32]place   // of each added kernel rule
+	queues  map[uint16]bool    // whose chains are there afterwards
+	chains  map[uint32]chain   // that a message makes or drops
 }
 
 // place is where an added rule's handle goes when the kernel tells it.
@@ -105,6 +107,7 @@ func (f *Firewall) commitLocked(changes []*change) {
 			f.mu.Lock()
 			f.rules = p.rules
 			f.mu.Unlock()
+			f.queues = p.queues
 			return
 		}
 		for seq := p.request.first; seq != p.request.first+p.request.count; seq++ {
@@ -124,6 +127,8 @@ func (f *Firewall) plan(changes []*change) *plan {
 		owner:   map[uint32]*change{},
 		rules:   maps.Clone(f.rules),
 		places:  map[uint32]place{},
+		queues:  maps.Clone(f.queues),
+		chains:  map[uint32]chain{},
 	}
 	for _, c := range changes {
 		compiled, err := f.check(p, c)
@@ -142,6 +147,9 @@ func (f *Firewall) plan(changes []*change) *plan {
 			delete(p.rules, label)
 		}
 		for i, r := range c.add {
+			if r.Action == pfconf.DivertPacket {
+				p.needQueue(c, r.Divert.Port())
+			}
 			l := &loaded{rule: r}
 			for _, k := range compiled[i] {
 				seq := p.request.newRule(TableName, k, unix.NLM_F_ECHO)
@@ -179,15 +187,13 @@ func (f *Firewall) check(p *plan, c *change) ([][]kernelRule, error) {
 			return nil, fmt.Errorf("add rule %q: a rule with this label is loaded", r.Label)
 		}
 		added[r.Label] = true
-		xt := false
 		if r.Action == pfconf.DivertPacket {
-			var err error
-			if xt, err = f.queueByXT(); err != nil {
+			if err := queueWay().err(); err != nil {
 				return nil, fmt.Errorf("add rule %q: %w", r.Label, err)
 			}
 		}
 		var err error
-		if compiled[i], err = f.config.compile(r, xt); err != nil {
+		if compiled[i], err = f.config.compile(r); err != nil {
 			return nil, err
 		}
 		if !slices.Contains(f.families, r.Family) {
@@ -244,16 +250,25 @@ func (f *Firewall) learn(p *plan) error {
 
 // explain says what the kernel found wrong with the message.
 func (f *Firewall) explain(p *plan, seq uint32, errno unix.Errno) error {
+	var what string
 	at, added := p.places[seq]
-	if !added {
+	ch, queue := p.chains[seq]
+	switch {
+	case added:
+		what = fmt.Sprintf("add rule %q", at.rule.rule.Label)
+	case queue:
+		what = "chain " + ch.name
+	default:
 		return fmt.Errorf("remove a rule: %w", errno)
 	}
-	r := at.rule.rule
 	if errno != unix.ENOENT {
-		return fmt.Errorf("add rule %q: %w", r.Label, errno)
+		return fmt.Errorf("%s: %w", what, errno)
 	}
-	if r.Action == pfconf.DivertTo && r.Proto.HasPorts() && f.Probe(TransparentProxy).Outcome == No {
-		return fmt.Errorf("add rule %q: %w", r.Label, &MissingError{TransparentProxy, errno})
+	if added {
+		r := at.rule.rule
+		if r.Action == pfconf.DivertTo && r.Proto.HasPorts() && f.Probe(TransparentProxy).Outcome == No {
+			return fmt.Errorf("%s: %w", what, &MissingError{TransparentProxy, errno})
+		}
 	}
-	return fmt.Errorf("add rule %q: %w (has somebody else removed table inet %s?)", r.Label, errno, TableName)
+	return fmt.Errorf("%s: %w (has somebody else removed table inet %s?)", what, errno, TableName)
 }

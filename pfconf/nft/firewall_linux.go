@@ -29,7 +29,8 @@ type Firewall struct {
 	changes group[*change]
 	reads   group[*question]
 	lists   group[*listing]
-	queues  *queueWay
+
+	queues map[uint16]bool // numbers whose chain is there; tx.mu guards it
 
 	mu    sync.RWMutex
 	rules map[string]*loaded // by label; the map is replaced, never changed
@@ -49,18 +50,18 @@ func Open(ctx context.Context, c Config) (*Firewall, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	WarmUp()
 	h, err := openHost()
 	if err != nil {
 		return nil, fmt.Errorf("open nftables: %w", err)
 	}
-	f := &Firewall{config: c, host: h, tx: h.nf, rules: map[string]*loaded{}}
+	f := &Firewall{config: c, host: h, tx: h.nf, rules: map[string]*loaded{}, queues: map[uint16]bool{}}
 	f.changes.do, f.reads.do, f.lists.do = f.commitChanges, f.answer, f.list
 	f.rx, err = openSocket()
 	if err == nil {
 		f.ct, err = openSocket()
 	}
 	if err == nil {
-		f.queues = f.findQueueWay()
 		err = f.setUp()
 	}
 	if err != nil {

@@ -101,7 +101,7 @@ func (h *host) delStates() error {
 	// entries (ctnetlink_alloc_filter, net/netfilter/nf_conntrack_netlink.c).
 	h.nf.mu.Lock()
 	defer h.nf.mu.Unlock()
-	if a := h.nf.probe([]statement{ctMark{}}); a.Outcome != Yes {
+	if a := h.nf.probe([]statement{ctMark{}})[0]; a.Outcome != Yes {
 		return wrap("find out whether there are conntrack marks", absent(a.Err))
 	}
 	r := h.nf.request()

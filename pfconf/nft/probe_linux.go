@@ -15,51 +15,54 @@ const probeTable = TableName + "-probe"
 // Probe finds out whether the kernel has the feature. It changes nothing: rules
 // are tried in a transaction that also has a message which must fail.
 func (f *Firewall) Probe(feature Feature) Answer {
-	var statements []statement
 	switch feature {
 	case NFTables:
+		return f.probe()
 	case TransparentProxy:
-		statements = []statement{tproxy{netip.AddrPortFrom(netip.IPv6Loopback(), 1)}}
+		return f.probe(tproxy{netip.AddrPortFrom(netip.IPv6Loopback(), 1)})
 	case NFQueue:
-		if a := f.probe(queue{1}); a.Outcome != No {
-			return a
-		}
-		statements = []statement{xtQueue{1}}
+		return queueWay().answer
 	case Conntrack:
 		return f.probeConntrack()
 	case IPv6:
 		return probeIPv6()
-	default:
-		return Answer{Unknown, fmt.Errorf("no probe for %q", feature)}
 	}
-	return f.probe(statements...)
+	return Answer{Unknown, fmt.Errorf("no probe for %q", feature)}
 }
 
 func (f *Firewall) probe(statements ...statement) Answer {
 	f.rx.mu.Lock()
 	defer f.rx.mu.Unlock()
-	return f.rx.probe(statements)
+	return f.rx.probe(statements)[0]
 }
 
-// probe tries a rule with the statements.
-func (s *socket) probe(statements []statement) Answer {
+// probe tries rules with these statements, each for itself.
+func (s *socket) probe(rules ...[]statement) []Answer {
 	r := s.transaction()
 	table := r.newTable(probeTable, unix.NLM_F_CREATE)
 	r.newChain(probeTable, pre)
-	rule := r.newRule(probeTable, kernelRule{chain: pre, statements: statements}, 0)
+	tried := make([]uint32, len(rules))
+	for i, statements := range rules {
+		tried[i] = r.newRule(probeTable, kernelRule{chain: pre, statements: statements}, 0)
+	}
 	failure := r.delTable(probeTable + "-none")
 	rejected, err := s.commit(r, noEcho)
-	switch {
-	case err != nil:
-		return refusal(err)
-	case rejected[table] != 0:
-		return refusal(rejected[table])
-	case rejected[rule] != 0:
-		return refusal(rejected[rule])
-	case rejected[failure] == 0:
-		return Answer{Unknown, errors.New("the kernel took a transaction that it should have refused")}
+	answers := make([]Answer, len(rules))
+	for i, rule := range tried {
+		switch {
+		case err != nil:
+			answers[i] = refusal(err)
+		case rejected[table] != 0:
+			answers[i] = refusal(rejected[table])
+		case rejected[rule] != 0:
+			answers[i] = refusal(rejected[rule])
+		case rejected[failure] == 0:
+			answers[i].Err = errors.New("the kernel took a transaction that it should have refused")
+		default:
+			answers[i].Outcome = Yes
+		}
 	}
-	return Answer{Outcome: Yes}
+	return answers
 }
 
 // lacking are the errors by which the kernel says that it has no such thing:

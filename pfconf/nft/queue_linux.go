@@ -4,75 +4,119 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf"
 )
 
-// queueWay is which way this kernel has to a netfilter queue: its own
-// expression (CONFIG_NFT_QUEUE) or iptables' target.
-type queueWay struct {
-	known chan struct{} // closed when xt or err is
-	xt    bool
-	err   error
+// way is which way this kernel has to a netfilter queue: its own expression
+// (CONFIG_NFT_QUEUE) or iptables' target.
+type way struct {
+	xt     bool
+	answer Answer
 }
 
-// findQueueWay begins to find out. The kernel waits for a grace period of RCU
+// err is nil when there is a way.
+func (w way) err() error {
+	switch w.answer.Outcome {
+	case Yes:
+		return nil
+	case No:
+		return &MissingError{NFQueue, w.answer.Err}
+	}
+	return fmt.Errorf("find out whether there is NFQUEUE: %w", w.answer.Err)
+}
+
+// WarmUp begins, in the background, to ask the kernel what Open does not need
+// and the first divert-packet rule waits for. It is for a process that is going
+// to Open soon; a process asks once. It changes nothing.
+func WarmUp() { go queueWay() }
+
+// queueWay finds out and waits for it. The kernel waits for a grace period of RCU
 // when it takes the probe's transaction back (__nf_tables_abort in
 // net/netfilter/nf_tables_api.c), 10 ms and more, and lets no other transaction of the
 // namespace pass. So the question is asked in a namespace that is for nothing else.
-func (f *Firewall) findQueueWay() *queueWay {
-	w := &queueWay{known: make(chan struct{})}
+var queueWay = sync.OnceValue(func() way {
+	found := make(chan way, 1)
+	go onOwnThread(func() { askElsewhere(found) })
+	return <-found
+})
+
+// onOwnThread runs fn on a thread that ends with it.
+func onOwnThread(fn func()) {
+	done := make(chan struct{})
 	go func() {
-		// For good: the thread, which is in another namespace, ends with the
-		// goroutine. The first thread must not: what it is in, the process is taken to be in.
-		runtime.LockOSThread()
-		if unix.Gettid() == os.Getpid() {
-			other := make(chan struct{})
-			go func() {
-				runtime.LockOSThread()
-				f.askElsewhere(w)
-				close(other)
-			}()
-			<-other
-			runtime.UnlockOSThread()
+		defer close(done)
+		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		if unix.Gettid() != os.Getpid() {
+			fn()
 			return
 		}
-		f.askElsewhere(w)
+		// What the first thread is in, the process is taken to be in. While it waits here
+		// another one is used.
+		onOwnThread(fn)
+		runtime.UnlockOSThread()
 	}()
-	return w
+	<-done
 }
 
-// askElsewhere asks in a new namespace; where this process may make none, in
-// the one that it is in.
-func (f *Firewall) askElsewhere(w *queueWay) {
-	s := f.rx
-	if unix.Unshare(unix.CLONE_NEWNET) == nil {
-		var err error
-		if s, err = openSocket(); err != nil {
-			w.err = fmt.Errorf("find out whether there is NFQUEUE: %w", err)
-			close(w.known)
-			return
-		}
-		defer s.close() // after known: it waits for the kernel as well
+// askElsewhere asks in a new namespace, which the thread stays in; where this process may
+// make none, in the one that it is in.
+func askElsewhere(found chan<- way) {
+	_ = unix.Unshare(unix.CLONE_NEWNET)
+	s, err := openSocket()
+	if err != nil {
+		found <- way{answer: Answer{Err: err}}
+		return
 	}
 	s.mu.Lock()
-	own := s.probe([]statement{queue{1}})
-	if own.Outcome == No {
-		w.xt = true
-		own = s.probe([]statement{xtQueue{1}})
-	}
+	answers := s.probe([]statement{queue{1}}, []statement{xtQueue{1}})
 	s.mu.Unlock()
-	switch own.Outcome {
-	case No:
-		w.err = &MissingError{NFQueue, own.Err}
-	case Unknown:
-		w.err = fmt.Errorf("find out whether there is NFQUEUE: %w", own.Err)
+	w := way{answer: answers[0]}
+	if w.answer.Outcome == No {
+		w = way{xt: true, answer: answers[1]}
 	}
-	close(w.known)
+	found <- w
+	_ = s.close() // only now: it waits for the kernel as well
 }
 
-// queueByXT tells which way to a queue there is, and waits until that is known.
-func (f *Firewall) queueByXT() (bool, error) {
-	<-f.queues.known
-	return f.queues.xt, f.queues.err
+// maxQueues is from how many chains on those that no rule jumps to are dropped. The numbers
+// are drawn from a few, so this bounds what somebody who draws from all 65536 would leave.
+const maxQueues = 1024
+
+// needQueue makes the number's chain when it is not there. When an earlier
+// transaction made it but its answers were lost, it gets a second rule like the first,
+// which no packet reaches.
+func (p *plan) needQueue(c *change, number uint16) {
+	if p.queues[number] {
+		return
+	}
+	if len(p.queues) >= maxQueues {
+		p.dropQueues(c)
+	}
+	k := queueRule(number, queueWay().xt)
+	for _, seq := range []uint32{p.request.newChain(TableName, k.chain), p.request.newRule(TableName, k, 0)} {
+		p.owner[seq], p.chains[seq] = c, k.chain
+	}
+	p.queues[number] = true
+}
+
+// dropQueues deletes the chains that no rule jumps to.
+func (p *plan) dropQueues(c *change) {
+	used := map[uint16]bool{}
+	for _, l := range p.rules {
+		if l.rule.Action == pfconf.DivertPacket {
+			used[l.rule.Divert.Port()] = true
+		}
+	}
+	for number := range p.queues {
+		if !used[number] {
+			ch := queueRule(number, false).chain
+			seq := p.request.delChain(TableName, ch)
+			p.owner[seq], p.chains[seq] = c, ch
+			delete(p.queues, number)
+		}
+	}
 }

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"pfdivert/pfconf"
@@ -13,12 +14,17 @@ import (
 func Render(rules []pfconf.Rule, c Config) string { return render(rules, c, false) }
 
 func render(rules []pfconf.Rule, c Config, xt bool) string {
-	lines := map[string][]string{permanent.chain.name: {permanent.String()}}
+	chains, lines := slices.Clone(chains), map[string][]string{permanent.chain.name: {permanent.String()}}
 	var b strings.Builder
 	for _, r := range rules {
-		compiled, err := c.compile(r, xt)
+		compiled, err := c.compile(r)
 		if err != nil {
 			fmt.Fprintf(&b, "# %v\n", err)
+		} else if r.Action == pfconf.DivertPacket {
+			q := queueRule(r.Divert.Port(), xt)
+			if lines[q.chain.name] == nil {
+				chains, compiled = append(chains, q.chain), append(compiled, q)
+			}
 		}
 		for _, k := range compiled {
 			lines[k.chain.name] = append(lines[k.chain.name], k.String())
@@ -29,7 +35,10 @@ func render(rules []pfconf.Rule, c Config, xt bool) string {
 		if i > 0 {
 			b.WriteString("\n")
 		}
-		fmt.Fprintf(&b, "\tchain %s {\n\t\t%v\n", ch.name, ch)
+		fmt.Fprintf(&b, "\tchain %s {\n", ch.name)
+		if ch.hook != "" {
+			fmt.Fprintf(&b, "\t\t%v\n", ch)
+		}
 		for _, l := range lines[ch.name] {
 			fmt.Fprintf(&b, "\t\t%s\n", l)
 		}

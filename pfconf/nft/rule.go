@@ -8,10 +8,10 @@ import (
 	"pfdivert/pfconf"
 )
 
-// chain is one of the table's base chains.
+// chain is one of the table's.
 type chain struct {
 	name     string
-	hook     string // as in "type filter hook HOOK"
+	hook     string // as in "type filter hook HOOK"; "" of a chain that is only jumped to
 	number   uint32 // of the hook: enum nf_inet_hooks, linux/netfilter.h
 	priority int32
 }
@@ -29,7 +29,21 @@ var (
 	outDone = chain{"out-done", "output", 3, manglePriority + 1}
 )
 
+// chains are those that are there from the beginning.
 var chains = []chain{pre, in, inDone, out, outDone}
+
+// queueRule is the one rule of the chain that divert-packet rules with this
+// number jump to. The chain stays when they go: to add iptables' target, the
+// kernel first waits for all that was deleted before
+// (nft_compat_wait_for_destructors, net/netfilter/nft_compat.c), 10 ms and
+// more in which it lets no other transaction pass.
+func queueRule(number uint16, xt bool) kernelRule {
+	var q statement = queue{number}
+	if xt {
+		q = xtQueue{number}
+	}
+	return kernelRule{chain: chain{name: fmt.Sprintf("queue-%d", number)}, statements: []statement{q}}
+}
 
 func (c chain) String() string {
 	priority := "mangle"
@@ -43,7 +57,8 @@ func (c chain) String() string {
 // network namespace only while some rule there uses it.
 var permanent = kernelRule{chain: pre, statements: []statement{ctInvalid{}, counter{}}}
 
-// kernelRule is a rule as the kernel has it. A pfconf.Rule becomes one or two.
+// kernelRule is a rule as the kernel has it. A pfconf.Rule becomes one or two;
+// divert-packet needs the number's queueRule besides.
 type kernelRule struct {
 	chain      chain
 	label      string
@@ -77,9 +92,8 @@ func (k kernelRule) String() string {
 	return strings.Join(words, " ")
 }
 
-// compile gives the kernel's rules for r. With xt, queues go through iptables'
-// target.
-func (c Config) compile(r pfconf.Rule, xt bool) ([]kernelRule, error) {
+// compile gives the kernel's rules for r.
+func (c Config) compile(r pfconf.Rule) ([]kernelRule, error) {
 	if err := r.Validate(); err != nil {
 		return nil, err
 	}
@@ -92,7 +106,7 @@ func (c Config) compile(r pfconf.Rule, xt bool) ([]kernelRule, error) {
 		}
 		return c.divertReply(r), nil
 	}
-	return c.divertPacket(r, xt), nil
+	return c.divertPacket(r), nil
 }
 
 func (c Config) divertTo(r pfconf.Rule) []kernelRule {
@@ -149,16 +163,13 @@ func (c Config) divertReply(r pfconf.Rule) []kernelRule {
 	return append(rules, kernelRule{pre, r.Label, partReply, append(back, accept)})
 }
 
-func (c Config) divertPacket(r pfconf.Rule, xt bool) []kernelRule {
+func (c Config) divertPacket(r pfconf.Rule) []kernelRule {
 	at, after, came := out, outDone, []statement(nil)
 	if r.Direction == pfconf.In {
 		at, after, came = in, inDone, c.came()
 	}
-	var q statement = queue{r.Divert.Port()}
-	if xt {
-		q = xtQueue{r.Divert.Port()}
-	}
 	m := match(r)
+	q := jump{queueRule(r.Divert.Port(), false).chain.name}
 	return []kernelRule{
 		{at, r.Label, partMain, slices.Concat(came, m, []statement{counter{}, q})},
 		{after, r.Label, partDone, slices.Concat(came, m, []statement{counter{}})},

@@ -99,6 +99,12 @@ type tproxy struct{ to netip.AddrPort }
 
 func (s tproxy) String() string { return fmt.Sprintf("tproxy %s to %v", ipName(s.to.Addr()), s.to) }
 
+// jump goes on in another chain of the table, and behind the rule when that
+// chain gives no verdict.
+type jump struct{ chain string }
+
+func (s jump) String() string { return "jump " + s.chain }
+
 // queue hands the packet to whoever listens on the netfilter queue; a packet
 // that nobody listens for is dropped. xtQueue is the same through iptables'
 // NFQUEUE target, for kernels without CONFIG_NFT_QUEUE.

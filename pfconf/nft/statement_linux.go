@@ -145,17 +145,30 @@ func (v verdict) encode(r *request) {
 	if v == drop {
 		code = 0 // NF_DROP
 	}
+	r.verdict(code, "")
+}
+
+func (s jump) encode(r *request) {
+	code := int32(unix.NFT_JUMP)
+	r.verdict(uint32(code), s.chain)
+}
+
+// The expressions that statements share. Data go through register 1.
+
+// verdict decides about the packet; chain is where a jump goes.
+func (r *request) verdict(code uint32, chain string) {
 	r.expression("immediate", func() {
 		r.attr32(unix.NFTA_IMMEDIATE_DREG, unix.NFT_REG_VERDICT)
 		data := r.nest(unix.NFTA_IMMEDIATE_DATA)
 		n := r.nest(unix.NFTA_DATA_VERDICT)
 		r.attr32(unix.NFTA_VERDICT_CODE, code)
+		if chain != "" {
+			r.attrString(unix.NFTA_VERDICT_CHAIN, chain)
+		}
 		r.close(n)
 		r.close(data)
 	})
 }
-
-// The expressions that statements share. All go through register 1.
 
 func (r *request) expression(name string, body func()) {
 	e := r.nest(unix.NFTA_LIST_ELEM)

@@ -92,17 +92,31 @@ func (r *request) delTable(name string) uint32 {
 	return seq
 }
 
-func (r *request) newChain(table string, c chain) {
-	r.nft(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE)
+// newChain creates the chain; one that is there stays as it is.
+func (r *request) newChain(table string, c chain) uint32 {
+	seq := r.nft(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE)
 	r.attrString(unix.NFTA_CHAIN_TABLE, table)
 	r.attrString(unix.NFTA_CHAIN_NAME, c.name)
-	hook := r.nest(unix.NFTA_CHAIN_HOOK)
-	r.attr32(unix.NFTA_HOOK_HOOKNUM, c.number)
-	r.attr32(unix.NFTA_HOOK_PRIORITY, uint32(c.priority))
-	r.close(hook)
-	r.attr32(unix.NFTA_CHAIN_POLICY, 1) // NF_ACCEPT
-	r.attrString(unix.NFTA_CHAIN_TYPE, "filter")
+	if c.hook != "" {
+		hook := r.nest(unix.NFTA_CHAIN_HOOK)
+		r.attr32(unix.NFTA_HOOK_HOOKNUM, c.number)
+		r.attr32(unix.NFTA_HOOK_PRIORITY, uint32(c.priority))
+		r.close(hook)
+		r.attr32(unix.NFTA_CHAIN_POLICY, 1) // NF_ACCEPT
+		r.attrString(unix.NFTA_CHAIN_TYPE, "filter")
+	}
 	r.finish()
+	return seq
+}
+
+// delChain deletes the chain with its rules (nf_tables_delchain,
+// net/netfilter/nf_tables_api.c), unless a rule jumps to it.
+func (r *request) delChain(table string, c chain) uint32 {
+	seq := r.nft(unix.NFT_MSG_DELCHAIN, 0)
+	r.attrString(unix.NFTA_CHAIN_TABLE, table)
+	r.attrString(unix.NFTA_CHAIN_NAME, c.name)
+	r.finish()
+	return seq
 }
 
 // newRule appends the rule to its chain; with NLM_F_ECHO in flags the kernel
