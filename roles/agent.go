@@ -30,6 +30,7 @@ func runAgent(ctx context.Context, c *call) (int, error) {
 	var opt agent.Options
 	labSettings := f.String("lab", "", "be LOCAL of a lab with these settings, and start REMOTE's agent")
 	labRemote := f.Bool("lab-remote", false, "be REMOTE of a lab")
+	traced := f.Bool("traced", false, "hold one endpoint, under a tracer, for an agent")
 	remove := f.String("remove", "", "at the end remove this program's file and its folder `DIR`")
 	if err := c.parse(f); err != nil {
 		return exitError, err
@@ -54,7 +55,9 @@ func runAgent(ctx context.Context, c *call) (int, error) {
 		}()
 		opt.Interface = lab.LocalInterface
 	case *labRemote:
+		agent.WarmUp()
 		opt.Interface = lab.RemoteInterface
+	case *traced: // its own file's sum is nobody's question, and would fill the trace
 	default:
 		var err error
 		if opt.Hello.SHA256, err = ownSum(); err != nil {

@@ -7,6 +7,10 @@ import (
 	"pfdivert/pfconf/nft"
 )
 
+// WarmUp begins to find out, in the background, what OpenFilter's firewall will want to
+// know. It is for the agent of a host that is going to be REMOTE.
+func WarmUp() { nft.WarmUp() }
+
 // OpenFilter opens nf_tables.
 func OpenFilter(ctx context.Context, s *Setup, opt Options) (pfconf.Firewall, error) {
 	nic := opt.Interface

@@ -9,6 +9,9 @@ import (
 	"pfdivert/roles/endpoint"
 )
 
+// WarmUp does nothing: pf needs no questions.
+func WarmUp() {}
+
 // OpenFilter opens pf's anchor. pf has every feature: divert-to, divert-reply and
 // divert-packet are parts of its grammar.
 func OpenFilter(ctx context.Context, s *Setup, opt Options) (pfconf.Firewall, error) {
