@@ -34,13 +34,24 @@ func newTracer(command string) (*tracer, error) {
 	if len(t.command) == 0 {
 		return nil, fmt.Errorf("%q is no command to trace with", command)
 	}
-	if _, err := exec.LookPath(t.command[0]); err != nil {
+	_, err := exec.LookPath(t.command[0])
+	if err != nil {
+		// One KTRACE is for both hosts, which may be of two systems.
+		if twin := twins[t.command[0]]; twin != "" {
+			if _, errTwin := exec.LookPath(twin); errTwin == nil {
+				t.command, err = []string{twin}, nil
+			}
+		}
+	}
+	if err != nil {
 		return nil, hinted{fmt.Errorf("KTRACE: %w", err), "install it on this host, or leave KTRACE out"}
 	}
-	var err error
 	t.dir, err = os.MkdirTemp("", "pfdivert-trace-")
 	return t, err
 }
+
+// twins are the tracers of the BSDs and of Linux.
+var twins = map[string]string{"ktrace": "strace", "strace": "ktrace"}
 
 // argv is the command line that traces the agent in exe into file. Options
 // that the user gave with the command are kept; what every tracer needs
@@ -52,7 +63,7 @@ func (t *tracer) argv(exe, file string) []string {
 	} else { // ktrace(1): threads are the process's, -i is for its children
 		argv = append(argv, "-f", file)
 	}
-	return append(argv, exe, "agent")
+	return append(argv, exe, "agent", "-traced")
 }
 
 // traced is an endpoint in a process under the tracer.
