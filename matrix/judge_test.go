@@ -1,0 +1,259 @@
+package matrix
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"pfdivert/pfconf"
+	"pfdivert/roles/agent"
+	"pfdivert/roles/endpoint"
+)
+
+// halfOf is a half of the target, as it is played on a kernel with the firewall.
+func halfOf(t *testing.T, firewall, target string, second bool) *half {
+	t.Helper()
+	some, err := Select([]string{target})
+	if err != nil {
+		t.Fatal(err)
+	}
+	kernel, ok := KernelOf(firewall)
+	if !ok {
+		t.Fatalf("no kernel with %s", firewall)
+	}
+	p := &play{Cell: space(someAddresses, someAddresses6).Cell(some[0]), kernel: kernel}
+	h := &half{play: p, mode: p.First, client: p.Client, server: p.Server}
+	if second {
+		p.handled = []handled{{h.flow(), false}}
+		h = &half{play: p, mode: p.Second, part: "-2", client: p.Server, server: p.Client}
+	}
+	return h
+}
+
+// verdictOf says what an error of a half means: "PASS", or verdict and reason.
+func verdictOf(err error) string {
+	var f *finding
+	var taken *portTakenError
+	switch {
+	case err == nil:
+		return "PASS"
+	case errors.As(err, &f):
+		return fmt.Sprintf("%s %s", f.verdict, f.reason)
+	case errors.As(err, &taken):
+		return "again"
+	}
+	return err.Error()
+}
+
+func fault(code string) *agent.Fault { return &agent.Fault{Code: code, Text: "text of " + code} }
+
+// What a socket received, against what was sent.
+func TestJudge(t *testing.T) {
+	from, to := netip.MustParseAddrPort("10.192.0.1:8000"), netip.MustParseAddrPort("10.208.0.1:20000")
+	header := endpoint.EchoHeader{Type: 8, ID: 7, Seq: 1, Checksum: true}
+	good := endpoint.Message{Data: []byte(endpoint.ClientLine), From: from, To: to}
+	echo := good
+	echo.Echo = &header
+	with := func(m endpoint.Message, change func(*endpoint.Message)) endpoint.Message {
+		change(&m)
+		return m
+	}
+	sent := want{endpoint.ClientLine, from, to, NotDelivered, nil}
+	pinged := want{endpoint.ClientLine, from, to, NoReply, &header}
+	packet := want{endpoint.PacketLine, from, netip.AddrPort{}, NotReinjected, nil}
+	for _, c := range []struct {
+		name    string
+		outcome agent.Outcome
+		wants   []want
+		verdict string
+		detail  string
+	}{
+		{"what was sent", agent.Outcome{Messages: []endpoint.Message{good}}, []want{sent}, "PASS", ""},
+		{"two in order", agent.Outcome{Messages: []endpoint.Message{good, echo}}, []want{sent, pinged}, "PASS", ""},
+		{"nothing where nothing was sent", agent.Outcome{}, nil, "PASS", ""},
+		{"nothing", agent.Outcome{}, []want{sent}, "FAIL not-delivered", `nothing arrived, "Client\n" from 10.192.0.1:8000 was due`},
+		{"nothing, and it is said", agent.Outcome{Fault: fault(agent.CodeNothing)}, []want{pinged}, "FAIL no-reply", "text of nothing"},
+		{"an ICMP error", agent.Outcome{Text: "port unreachable from 10.188.1.2"}, []want{sent}, "FAIL not-delivered", "port unreachable from"},
+		{"a refused connection", agent.Outcome{Fault: fault("ECONNREFUSED")}, []want{sent}, "FAIL not-delivered", ""},
+		{"one of two", agent.Outcome{Messages: []endpoint.Message{echo}}, []want{pinged, pinged}, "FAIL no-reply", "1 of 2 messages arrived"},
+		{"twice", agent.Outcome{Messages: []endpoint.Message{good, good}}, []want{sent}, "FAIL duplicate", "1 more than was sent"},
+		{"something where nothing was sent", agent.Outcome{Messages: []endpoint.Message{good}}, nil, "FAIL duplicate", ""},
+		{"something else", agent.Outcome{Messages: []endpoint.Message{with(good, func(m *endpoint.Message) { m.Data = []byte("Server\n") })}}, []want{sent}, "FAIL wrong-data", `received "Server\n", not "Client\n"`},
+		{"from another", agent.Outcome{Messages: []endpoint.Message{with(good, func(m *endpoint.Message) { m.From = to })}}, []want{sent}, "FAIL wrong-address", "received from 10.208.0.1:20000"},
+		{"from another port", agent.Outcome{Messages: []endpoint.Message{with(good, func(m *endpoint.Message) { m.From = netip.AddrPortFrom(from.Addr(), 1) })}}, []want{sent}, "FAIL wrong-address", ""},
+		{"to the loopback address", agent.Outcome{Messages: []endpoint.Message{with(good, func(m *endpoint.Message) { m.To = netip.MustParseAddrPort("127.0.0.1:20000") })}}, []want{sent}, "FAIL wrong-address", "the destination is shown as 127.0.0.1:20000"},
+		{"an echo of another id", agent.Outcome{Messages: []endpoint.Message{with(echo, func(m *endpoint.Message) { m.Echo = &endpoint.EchoHeader{Type: 8, ID: 8, Seq: 1, Checksum: true} })}}, []want{pinged}, "FAIL wrong-data", ""},
+		{"an echo of a bad checksum", agent.Outcome{Messages: []endpoint.Message{with(echo, func(m *endpoint.Message) { m.Echo = &endpoint.EchoHeader{Type: 8, ID: 7, Seq: 1} })}}, []want{pinged}, "FAIL wrong-data", ""},
+		{"no echo", agent.Outcome{Messages: []endpoint.Message{good}}, []want{pinged}, "FAIL wrong-data", "no ICMP header"},
+		{"not rewritten", agent.Outcome{Messages: []endpoint.Message{good}}, []want{packet}, "FAIL not-rewritten", ""},
+		{"not reinjected", agent.Outcome{}, []want{packet}, "FAIL not-reinjected", ""},
+		{"a socket that broke", agent.Outcome{Fault: fault("EBADF")}, []want{sent}, "ERROR question-failed", "text of EBADF"},
+		{"nothing due, and a socket that broke", agent.Outcome{Fault: fault("EIO")}, nil, "ERROR question-failed", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := halfOf(t, "nftables", "inet-args-udp-to", false)
+			err := h.judge(&asked{Outcome: c.outcome, where: "remote server"}, c.wants...)
+			if got := verdictOf(err); got != c.verdict {
+				t.Errorf("%s (%v), want %s", got, err, c.verdict)
+			}
+			if err != nil && (!strings.HasPrefix(err.Error(), "remote server: ") || !strings.Contains(err.Error(), c.detail)) {
+				t.Errorf("detail %q", err)
+			}
+		})
+	}
+}
+
+func TestSilent(t *testing.T) {
+	h := halfOf(t, "nftables", "inet-args-udp-to", false)
+	for want, o := range map[string]agent.Outcome{
+		"PASS":                   {},
+		"FAIL control-delivered": {Messages: []endpoint.Message{{Data: []byte("x")}}},
+		"ERROR question-failed":  {Fault: fault("EBADF")},
+	} {
+		if got := verdictOf(h.silent(&asked{Outcome: o}, "it came")); got != want {
+			t.Errorf("%+v: %s, want %s", o, got, want)
+		}
+	}
+	if got := verdictOf(h.silent(&asked{Outcome: agent.Outcome{Fault: fault(agent.CodeNothing)}}, "")); got != "PASS" {
+		t.Errorf("nothing heard: %s", got)
+	}
+}
+
+// What it means that a socket could not be opened or connected.
+func TestOpened(t *testing.T) {
+	foreign := &endpoint.Spec{Bindany: true}
+	for _, c := range []struct {
+		name    string
+		second  bool
+		asked   asked
+		verdict string
+	}{
+		{"all well", false, asked{}, "PASS"},
+		{"a port that somebody has", false, asked{Outcome: agent.Outcome{Fault: fault("EADDRINUSE")}}, "again"},
+		{"a port that the first cell has", true, asked{Outcome: agent.Outcome{Fault: fault("EADDRINUSE")}}, "FAIL port-blocked"},
+		{"a flow that the first cell has", true, asked{do: agent.Connect, Outcome: agent.Outcome{Fault: fault("EADDRNOTAVAIL")}}, "FAIL port-blocked"},
+		{"a foreign address", false, asked{spec: foreign, Outcome: agent.Outcome{Fault: fault("EADDRNOTAVAIL")}}, "FAIL no-bindany"},
+		{"an address that is not the host's", false, asked{spec: &endpoint.Spec{}, Outcome: agent.Outcome{Fault: fault("EADDRNOTAVAIL")}}, "ERROR socket-failed"},
+		{"no way to FAKE", false, asked{host: "local", do: agent.Connect, Outcome: agent.Outcome{Fault: fault("ENETUNREACH")}}, "ERROR local-route"},
+		{"no way from FAKE", false, asked{host: "remote", bound: true, do: agent.Connect, Outcome: agent.Outcome{Fault: fault("EHOSTUNREACH")}}, "FAIL no-bindany"},
+		{"no privilege", false, asked{Outcome: agent.Outcome{Fault: fault("EPERM")}}, "ERROR socket-failed"},
+	} {
+		h := halfOf(t, "nftables", "inet-reuse-tcp-to-reply", c.second)
+		if got := verdictOf(h.opened(&asked{}, &c.asked)); got != c.verdict {
+			t.Errorf("%s: %s, want %s", c.name, got, c.verdict)
+		}
+	}
+}
+
+// The rule's counters, against what the cell's packets must have made of them.
+func TestJudgeCounters(t *testing.T) {
+	for _, c := range []struct {
+		firewall, target string
+		second           bool
+		counters         pfconf.Counters
+		sent, answered   uint64
+		verdict          string
+	}{
+		{"nftables", "inet-args-udp-to", false, pfconf.Counters{Matched: 1, Done: 1}, 1, 0, "PASS"},
+		{"nftables", "inet-args-udp-to", false, pfconf.Counters{}, 1, 0, "FAIL not-counted"},
+		{"nftables", "inet-args-udp-to", false, pfconf.Counters{Matched: 2, Done: 2}, 1, 0, "FAIL not-counted"},
+		{"nftables", "inet-args-udp-to", false, pfconf.Counters{Matched: 1}, 1, 0, "FAIL not-counted"},
+		{"nftables", "inet-args-udp-reply", false, pfconf.Counters{Matched: 1, Done: 1}, 1, 0, "PASS"},
+		{"nftables", "inet-args-udp-reply", false, pfconf.Counters{Matched: 1, Done: 1, Replies: 1}, 1, 0, "FAIL not-counted"},
+		{"nftables", "inet-args-rip-reply-to", false, pfconf.Counters{Matched: 1, Done: 1, Replies: 1}, 1, 1, "PASS"},
+		{"nftables", "inet-args-rip-reply-to", false, pfconf.Counters{Matched: 1, Done: 1}, 1, 1, "FAIL not-counted"},
+		{"nftables", "inet-args-tcp-to", false, pfconf.Counters{Matched: 5, Done: 5}, 3, 2, "PASS"},
+		{"nftables", "inet-args-tcp-to", false, pfconf.Counters{Matched: 2, Done: 2}, 3, 2, "FAIL not-counted"},
+		{"nftables", "inet-args-tcp-reply", false, pfconf.Counters{Matched: 5, Done: 5, Replies: 4}, 3, 2, "PASS"},
+		{"nftables", "inet-args-tcp-reply", false, pfconf.Counters{Matched: 5, Done: 5, Replies: 1}, 3, 2, "FAIL not-counted"},
+		{"nftables", "inet-args-udp-packet-in", false, pfconf.Counters{Matched: 1, Done: 1}, 1, 0, "PASS"},
+		{"nftables", "inet-args-udp-packet-in", false, pfconf.Counters{Matched: 1}, 1, 0, "FAIL not-counted"},
+		{"pf", "inet-args-udp-packet-in", false, pfconf.Counters{States: 1}, 1, 0, "PASS"},
+		{"pf", "inet-args-udp-packet-in", false, pfconf.Counters{}, 1, 0, "FAIL not-counted"},
+		{"pf", "inet-args-udp-reply-to", false, pfconf.Counters{Matched: 2, Done: 2, States: 1}, 1, 1, "PASS"},
+		{"pf", "inet-args-udp-reply-to", false, pfconf.Counters{}, 1, 1, "FAIL not-counted"},
+		// pf's state of udp-to is that of the reversed flow as well.
+		{"pf", "inet-reuse-udp-to-reply", true, pfconf.Counters{}, 1, 0, "PASS"},
+		{"pf", "inet-reuse-udp-to-reply", true, pfconf.Counters{Matched: 1, States: 1}, 1, 0, "FAIL not-counted"},
+		{"pf", "inet-reuse-udp-reply-to", true, pfconf.Counters{Matched: 1, Done: 1, States: 1}, 1, 0, "PASS"},
+		{"nftables", "inet-reuse-udp-to-reply", true, pfconf.Counters{Matched: 1, Done: 1}, 1, 0, "PASS"},
+	} {
+		h := halfOf(t, c.firewall, c.target, c.second)
+		h.counters, h.counterKnown = c.counters, true
+		if got := verdictOf(h.judgeCounters(c.sent, c.answered)); got != c.verdict {
+			t.Errorf("%s on %s, second %v, %+v: %s, want %s", c.target, c.firewall, c.second, c.counters, got, c.verdict)
+		}
+	}
+}
+
+// A failure that a kernel is known for is expected, any other is not, and so is
+// its passing.
+func TestExpected(t *testing.T) {
+	known, other := halfOf(t, "pf", "inet6-reuse-rip-to-reply-to", false).Target, halfOf(t, "pf", "inet-args-tcp-to", false).Target
+	for _, c := range []struct {
+		firewall string
+		target   Target
+		result   Result
+		want     Verdict
+		reason   string
+	}{
+		{"pf", known, Result{Verdict: Fail, Reason: NoReply, Detail: "no."}, XFail, NoReply},
+		{"pf", known, Result{Verdict: Fail, Reason: NotDelivered}, Fail, NotDelivered},
+		{"pf", known, Result{Verdict: Pass}, XPass, KnownFailurePassed},
+		{"pf", known, Result{Verdict: Error, Reason: AgentLost}, Error, AgentLost},
+		{"pf", other, Result{Verdict: Fail, Reason: NoReply}, Fail, NoReply},
+		{"nftables", known, Result{Verdict: Pass}, Pass, ""},
+		{"nftables", known, Result{Verdict: Fail, Reason: NoReply}, Fail, NoReply},
+	} {
+		k, _ := KernelOf(c.firewall)
+		got := k.expected(c.target, c.result)
+		if got.Verdict != c.want || got.Reason != c.reason || got.Verdict == XFail && !strings.Contains(got.Detail, "no; known: ") {
+			t.Errorf("%s on %s, %v: %v", c.target.Name, c.firewall, c.result, got)
+		}
+	}
+	if _, ok := KernelOf("ipfw"); ok {
+		t.Error("what to expect of ipfw is not known")
+	}
+	for _, f := range knownFailures {
+		if some, err := Select([]string{"inet-" + f.kind}); err != nil || len(some) != 1 {
+			t.Errorf("known failure of %s: %v", f.kind, err)
+		}
+	}
+}
+
+// The rules are those that the suite gives, for each way in which a cell is played.
+func TestRules(t *testing.T) {
+	for _, target := range Targets() {
+		for _, second := range []bool{false, true} {
+			if second && !target.reuse() {
+				continue
+			}
+			h := halfOf(t, "nftables", target.Name, second)
+			h.Divert = 666
+			r := h.rule()
+			if err := r.Validate(); err != nil {
+				t.Errorf("%s: %v", target.Name, err)
+			}
+			want := map[Mode]string{
+				To: "in divert-to LOCAL FAKE", Reply: "out divert-reply FAKE LOCAL", ReplyTo: "out divert-reply FAKE LOCAL",
+				ReplyReuse: "out divert-reply FAKE LOCAL", PacketIn: "in divert-packet LOCAL REMOTE", PacketOut: "out divert-packet REMOTE LOCAL",
+			}[h.mode]
+			who := map[netip.Addr]string{h.Local: "LOCAL", h.Remote: "REMOTE", h.Fake: "FAKE"}
+			if got := fmt.Sprintf("%v %v %s %s", r.Direction, r.Action, who[r.From], who[r.To]); got != want {
+				t.Errorf("%s, second %v: %s, want %s", target.Name, second, got, want)
+			}
+			port := h.Server
+			if second { // the ports are swapped
+				port = h.Client
+			}
+			if !target.Proto.HasPorts() {
+				port = 0
+			}
+			if r.Port != port {
+				t.Errorf("%s, second %v: port %d, want %d", target.Name, second, r.Port, port)
+			}
+		}
+	}
+}
