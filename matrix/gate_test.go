@@ -48,6 +48,13 @@ func (f *filter) change(_ context.Context, changes []agent.Change) ([]*agent.Fau
 	return faults, f.err
 }
 
+// fail makes the error of the loads to come.
+func (f *filter) fail(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err = err
+}
+
 // adding is the change that loads a rule.
 func adding(label string) agent.Change {
 	return agent.Change{Add: []pfconf.Rule{{Label: label}}}
@@ -55,6 +62,8 @@ func adding(label string) agent.Change {
 
 // labels are those that each load added and removed ("-").
 func (f *filter) labels() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	var all []string
 	for _, changes := range f.loads {
 		s := ""
@@ -73,8 +82,6 @@ func (f *filter) labels() []string {
 
 func wantLoads(t *testing.T, f *filter, want ...string) {
 	t.Helper()
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	if got := f.labels(); !slices.Equal(got, want) {
 		t.Errorf("loads %q, want %q", got, want)
 	}
@@ -172,14 +179,17 @@ func TestGateRemoves(t *testing.T) {
 		g := &gate{change: f.change}
 		for i := range removeAt {
 			synctest.Wait()
-			if len(f.loads) > 0 {
+			if len(f.labels()) > 0 {
 				t.Fatalf("loaded for %d rules", i)
 			}
 			g.enter()
 			g.leave(t.Context(), fmt.Sprint(i))
 		}
 		time.Sleep(time.Minute)
-		if len(f.loads) != 1 || len(f.loads[0][0].Remove) != removeAt {
+		f.mu.Lock()
+		loads := f.loads
+		f.mu.Unlock()
+		if len(loads) != 1 || len(loads[0][0].Remove) != removeAt {
 			t.Errorf("loads %q", f.labels())
 		}
 	})
@@ -202,15 +212,16 @@ func TestGateFaults(t *testing.T) {
 			cells.Wait()
 			return good, bad
 		}
-		if good, bad := both(); good != nil || bad != error(refused) || len(f.loads) != 1 {
-			t.Errorf("good: %v, bad: %v in %d loads", good, bad, len(f.loads))
+		if good, bad := both(); good != nil || bad != error(refused) || len(f.labels()) != 1 {
+			t.Errorf("good: %v, bad: %v in loads %q", good, bad, f.labels())
 		}
-		f.err = errors.New("lost")
-		if good, bad := both(); good != f.err || bad != f.err {
+		lost := errors.New("lost")
+		f.fail(lost)
+		if good, bad := both(); good != lost || bad != lost {
 			t.Errorf("good: %v, bad: %v", good, bad)
 		}
 		// A rule of an ended cell that stays makes every later result unsure.
-		f.err = nil
+		f.fail(nil)
 		g.leave(t.Context(), "rotten")
 		_, _ = both()
 		if err := g.load(t.Context(), adding("later")); !errors.Is(err, refused) {
@@ -268,6 +279,8 @@ func TestGateManyCells(t *testing.T) {
 			}
 			players.Wait()
 			time.Sleep(time.Minute)
+			f.mu.Lock()
+			defer f.mu.Unlock()
 			added, removed := map[string]int{}, map[string]int{}
 			for _, changes := range f.loads {
 				for _, c := range changes {
