@@ -41,6 +41,10 @@ func (h *half) ending(server, client *script, clientEnd, serverEnd string) endin
 			e.waiting = remote.lookup(h.flow())
 		}
 		e.dropped, e.gone = server.drop(to, from), server.tcpState(to, from, agent.Gone)
+		// LOCAL's own filter is not under test.
+		near := h.flow()
+		near.Near, near.Far = near.Far, near.Near
+		local.kill(near)
 	}
 	if h.tied() || h.Target.reuse() {
 		e.after = remote.lookup(h.flow())

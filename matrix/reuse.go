@@ -8,7 +8,8 @@ import "context"
 //  1. The first cell works.
 //  2. tcp: what it left in the way can be cleared. divert-to: REMOTE's socket is in
 //     TIME_WAIT and its state is there; tcpdrop removes the socket (and the state with it, where
-//     the kernel ties them). divert-reply: tcpdrop removes LOCAL's socket.
+//     the kernel ties them). divert-reply: tcpdrop removes LOCAL's socket. Where LOCAL
+//     filters too, its own state is removed.
 //  3. REMOTE's state of the first cell is what this kind of kernel must have
 //     now: gone with its socket, or still there and in the way of the second.
 //  4. The second cell works at once, with its rule in place of the first's and nothing
