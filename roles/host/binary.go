@@ -27,6 +27,9 @@ type binary struct {
 	sum  string // sha256, in hexadecimal
 }
 
+// executable is this program's file; tests have a smaller one sent.
+var executable = os.Executable
+
 // DistFolders are the folders in which binaries for other systems are looked
 // for: $PFDIVERT_DIST, next to this program's file, dist there.
 func DistFolders(getenv func(string) string) []string {
@@ -44,7 +47,7 @@ func DistFolders(getenv func(string) string) []string {
 // this one, else pfdivert-GOOS-GOARCH in one of the folders ("make dist").
 func findBinary(system, arch string, folders []string) (*binary, error) {
 	if system == runtime.GOOS && arch == runtime.GOARCH {
-		exe, err := os.Executable()
+		exe, err := executable()
 		if err != nil {
 			return nil, fmt.Errorf("the own executable: %w", err)
 		}

@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 			fail(copiedAgent(os.Args[2:]))
 			os.Exit(0)
 		case "reacher":
-			fail(reacher(os.Args[2]))
+			fail(reacher(os.Args[2], os.Args[3]))
 			os.Exit(0)
 		case "privileged":
 			fail(privileged(os.Args[2], os.Args[3]))

@@ -16,8 +16,10 @@ import (
 )
 
 // agentPatience bounds the time in which a started agent says its first word.
-// What a person needs for a password does not count.
 const agentPatience = 30 * time.Second
+
+// personPatience is the same where a person has to type a password meanwhile.
+const personPatience = 5 * time.Minute
 
 // maxNoise bounds what may come before that, in bytes.
 const maxNoise = 64 << 10
@@ -97,7 +99,7 @@ func (p *privilege) start(ctx context.Context, command []string, run func(argv [
 	if err != nil {
 		return nil, err
 	}
-	err = p.greeted(ctx, l, "", "")
+	err = p.greeted(ctx, l, agentPatience, "", "")
 	if needsPassword(err) {
 		end(l)
 		return p.startAsking(ctx, command, run)
@@ -118,6 +120,9 @@ func needsPassword(err error) bool {
 func (p *privilege) startAsking(ctx context.Context, command []string, run func(argv []string) (*Link, error)) (*Link, error) {
 	needed := &Error{Reason: SudoPassword, Host: p.host, Text: p.tool() + " needs a password of " + p.user}
 	if p.tool() == "doas" {
+		if p.host == "" && p.ask != nil {
+			return p.startOnTerminal(ctx, command, run)
+		}
 		// doas(1) reads passwords from a terminal only, and the stream has none.
 		needed.hint = fmt.Sprintf("allow it without one in doas.conf there: permit nopass %s as root", p.user)
 		return nil, needed
@@ -145,7 +150,21 @@ func (p *privilege) startAsking(ctx context.Context, command []string, run func(
 		return nil, err
 	}
 	l.stderr.from(prompt) // sudo's lecture is before it
-	if err := p.greeted(ctx, l, prompt, password); err != nil {
+	if err := p.greeted(ctx, l, agentPatience, prompt, password); err != nil {
+		end(l)
+		return nil, err
+	}
+	return l, nil
+}
+
+// startOnTerminal is start where doas asks by itself, on the terminal that it
+// shares with this process.
+func (p *privilege) startOnTerminal(ctx context.Context, command []string, run func(argv []string) (*Link, error)) (*Link, error) {
+	l, err := run(p.argv(command))
+	if err != nil {
+		return nil, err
+	}
+	if err := p.greeted(ctx, l, personPatience, "", ""); err != nil {
 		end(l)
 		return nil, err
 	}
@@ -163,7 +182,7 @@ func end(l *Link) {
 
 // greeted waits for the agent's first word. When the prompt shows up on standard
 // error it answers with the password, once.
-func (p *privilege) greeted(ctx context.Context, l *Link, prompt, password string) error {
+func (p *privilege) greeted(ctx context.Context, l *Link, most time.Duration, prompt, password string) error {
 	heard := make(chan error, 1)
 	read := l.Read
 	var noise []byte
@@ -172,7 +191,7 @@ func (p *privilege) greeted(ctx context.Context, l *Link, prompt, password strin
 		noise, err = skipNoise(read)
 		heard <- err
 	}()
-	patience := time.NewTimer(agentPatience)
+	patience := time.NewTimer(most)
 	defer patience.Stop()
 	answered := false
 	for {
@@ -200,7 +219,7 @@ func (p *privilege) greeted(ctx context.Context, l *Link, prompt, password strin
 				}
 			}
 		case <-patience.C:
-			return &Error{Reason: AgentFailed, Host: p.host, Text: fmt.Sprintf("the agent said nothing for %v", agentPatience), Err: quoted(l.Stderr(), nil),
+			return &Error{Reason: AgentFailed, Host: p.host, Text: fmt.Sprintf("the agent said nothing for %v", most), Err: quoted(l.Stderr(), nil),
 				hint: "look at the host: it may be overloaded, or hold up what root starts"}
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -226,5 +245,5 @@ func skipNoise(r io.Reader) ([]byte, error) {
 }
 
 func (p *privilege) wrongPassword() error {
-	return &Error{Reason: SudoWrong, Host: p.host, Text: "sudo did not take the password of " + p.user, hint: "it wants the password of " + p.user + " there, not that of root; run it again"}
+	return &Error{Reason: SudoWrong, Host: p.host, Text: p.tool() + " did not take the password of " + p.user, hint: "it wants the password of " + p.user + " there, not that of root; run it again"}
 }

@@ -24,6 +24,7 @@ var sudoSays = []struct {
 	{"incorrect password attempt", SudoWrong},
 	{"incorrect authentication attempt", SudoWrong}, // sudo-rs
 	{"no password was provided", SudoWrong},
+	{"Authentication failed", SudoWrong}, // doas
 	{"is not in the sudoers file", SudoDenied},
 	{"is not allowed to", SudoDenied},
 	{"may not run sudo", SudoDenied},

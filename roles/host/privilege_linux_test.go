@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"pfdivert/roles/agent"
 	"pfdivert/roles/host"
 	"pfdivert/roles/lab/labtest"
@@ -77,7 +79,7 @@ func TestPrivileged(t *testing.T) {
 		{"requiretty", "sudo", "", string(host.SudoTTY)},
 		{"doas", "doas", "", works},
 		{"doas", "/usr/bin/doas", "", works},
-		{"doasked", "doas", secret, string(host.SudoPassword)},
+		{"doasked", "doas", "", string(host.SudoPassword)},
 		{"bash", "doas", "", string(host.SudoDenied)},
 		{"bash", "env", "", `euid 61001, stderr "hear\n", <nil>`},
 		{"bash", "no-such-command", "", string(host.NoSudo)},
@@ -85,13 +87,15 @@ func TestPrivileged(t *testing.T) {
 	} {
 		t.Run(c.user+" "+c.sudo+" "+c.password, func(t *testing.T) {
 			needSeveralUsers(t)
+			userOf(c.user).needTools(t, c.sudo)
 			settings, err := json.Marshal(world{As: c.user, Run: []string{"/run/pfdivert-test", "privileged", c.sudo, c.password}})
 			if err != nil {
 				t.Fatal(err)
 			}
 			cmd := exec.Command("/proc/self/exe", "world", string(settings))
-			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
 			cmd.Dir = "/"
+			cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
 			out, err := cmd.CombinedOutput()
 			if err != nil || !strings.HasPrefix(string(out), c.want) {
 				t.Errorf("%v: %s", err, out)
@@ -99,6 +103,89 @@ func TestPrivileged(t *testing.T) {
 			t.Logf("%s", out)
 		})
 	}
+}
+
+// With a terminal, sudo puts a pseudo-terminal between (use_pty, which Debian
+// sets), and doas asks on it.
+func TestPrivilegedTerminal(t *testing.T) {
+	const works = `euid 0, stderr "hear\n", <nil>`
+	for _, c := range []struct {
+		user, sudo, password, typed string
+		want                        string
+	}{
+		{"bash", "sudo", "", "", works},
+		{"asked", "sudo", secret, "", works},
+		{"requiretty", "sudo", "", "", works},
+		{"doasked", "doas", "any", secret, works},
+		{"doasked", "doas", "any", "wrong", string(host.SudoWrong)},
+	} {
+		t.Run(c.user+" "+c.typed, func(t *testing.T) {
+			needSeveralUsers(t)
+			userOf(c.user).needTools(t, c.sudo)
+			settings, err := json.Marshal(world{As: c.user, Run: []string{"/run/pfdivert-test", "privileged", c.sudo, c.password}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			terminal, tty := openTerminal(t)
+			var out strings.Builder
+			cmd := exec.Command("/proc/self/exe", "world", string(settings))
+			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Setsid: true, Setctty: true}
+			cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = "/", tty, &out, &out
+			cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			tty.Close()
+			shown := make(chan string)
+			go func() {
+				var all []byte
+				b := make([]byte, 1000)
+				for {
+					n, err := terminal.Read(b)
+					all = append(all, b[:n]...)
+					if strings.Contains(string(all[len(all)-n:]), "assword") && c.typed != "" {
+						fmt.Fprintln(terminal, c.typed)
+					}
+					if err != nil {
+						shown <- string(all)
+						return
+					}
+				}
+			}()
+			err = cmd.Wait()
+			seen := <-shown
+			if err != nil || !strings.HasPrefix(out.String(), c.want) {
+				t.Errorf("%v: %s", err, out.String())
+			}
+			t.Logf("%s; the terminal showed %q", out.String(), seen)
+		})
+	}
+}
+
+// openTerminal gives both ends of a pseudo-terminal.
+func openTerminal(t testing.TB) (terminal, tty *os.File) {
+	t.Helper()
+	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { terminal.Close() })
+	if err := unix.IoctlSetPointerInt(int(terminal.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(int(terminal.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// doas and sudo run as others open it by its name.
+	name := fmt.Sprintf("/dev/pts/%d", n)
+	if err := os.Chmod(name, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if tty, err = os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
+		t.Fatal(err)
+	}
+	return terminal, tty
 }
 
 // Root needs no sudo.

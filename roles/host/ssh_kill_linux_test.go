@@ -21,7 +21,8 @@ import (
 
 // reacher is a program that reaches a host, tells the agent's process and
 // waits to be killed.
-func reacher(options string) error {
+func reacher(options, agent string) error {
+	host.SetExecutable(agent)
 	var o host.SSHOptions
 	if err := json.Unmarshal([]byte(options), &o); err != nil {
 		return err
@@ -177,7 +178,7 @@ func (s *sshd) startReacher(t testing.TB) (cmd *exec.Cmd, agent int, in io.Close
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd = exec.Command("/proc/self/exe", "reacher", string(o))
+	cmd = exec.Command("/proc/self/exe", "reacher", string(o), s.agent)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()

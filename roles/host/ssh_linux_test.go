@@ -25,6 +25,22 @@ type reached struct {
 	exe   string
 }
 
+// smallAgent does on a host what the test program does there (copiedAgent). The
+// rest of the file is room that it takes.
+const smallAgent = `#!/bin/sh
+if test "$2" = fails; then
+	echo 'error: this agent fails' >&2
+	exit 3
+fi
+printf '\000pfdivert agent\n'
+echo "$$ $(id -u) $0"
+while IFS= read -r line; do
+	printf '%s\n' "$line"
+done
+test "$2" != -remove || rm -r "$3"
+exit
+`
+
 func reach(ctx context.Context, o host.SSHOptions) (*reached, error) {
 	if o.Args == nil {
 		o.Args = []string{"copied"}
@@ -92,6 +108,11 @@ func answer(secrets ...string) host.Ask {
 // An agent runs as root on a host, whoever logs in there by whichever shell.
 func TestSSH(t *testing.T) {
 	s := startSSHD(t, world{})
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	host.SetExecutable(exe)
 	for _, c := range []struct {
 		user, sudo string
 		ask        host.Ask
@@ -105,6 +126,10 @@ func TestSSH(t *testing.T) {
 		{user: "doas", sudo: "doas"},
 	} {
 		t.Run(c.user+c.sudo, func(t *testing.T) {
+			userOf(c.user).needTools(t, c.sudo)
+			if c.user != "root" {
+				host.SetExecutable(s.agent)
+			}
 			r := s.mustReach(t, host.SSHOptions{Destination: c.user + "@127.0.0.1", Sudo: c.sudo, Ask: c.ask})
 			if r.euid != 0 {
 				t.Errorf("the agent runs as %d", r.euid)
@@ -207,7 +232,7 @@ func TestSSHFaults(t *testing.T) {
 		{name: "broken proxy", o: host.SSHOptions{Options: "-o ProxyCommand=false"}, reason: host.Unreachable, text: "answer", hint: "ProxyCommand"},
 		{name: "no shell", o: host.SSHOptions{Destination: "nologin@127.0.0.1"}, reason: host.NoShell, text: "no shell", hint: "login shell"},
 		{name: "not root", o: host.SSHOptions{Destination: "bash@127.0.0.1"}, reason: host.NotRoot, text: "bash is not root", hint: "SUDO=sudo"},
-		{name: "no sudo", world: world{Without: []string{"sudo"}}, o: host.SSHOptions{Destination: "bash@127.0.0.1", Sudo: "sudo"}, reason: host.NoSudo, text: "no sudo", hint: "SUDO=doas"},
+		{name: "no sudo", world: world{Without: []string{"sudo"}}, o: host.SSHOptions{Destination: "bash@127.0.0.1", Sudo: "sudo"}, reason: host.NoSudo, text: "no sudo", hint: "doas"},
 		{name: "no such command", o: host.SSHOptions{Destination: "bash@127.0.0.1", Sudo: "become-root"}, reason: host.NoSudo, text: "become-root", hint: "SUDO=sudo"},
 		{name: "no password to be had", o: host.SSHOptions{Destination: "asked@127.0.0.1", Sudo: "sudo"}, reason: host.SudoPassword, text: "password of asked", hint: "NOPASSWD"},
 		{name: "wrong password", o: host.SSHOptions{Destination: "asked@127.0.0.1", Sudo: "sudo", Ask: answer("wrong")}, reason: host.SudoWrong, text: "did not take", hint: "password of asked"},
@@ -219,12 +244,13 @@ func TestSSHFaults(t *testing.T) {
 		{name: "noexec", world: world{Mounts: map[string]string{"/tmp": "mode=1777,noexec", "/var/tmp": "mode=1777,noexec", "/root": "mode=700,noexec"}}, reason: host.NoExec, text: "/var/tmp", hint: "noexec"},
 		{name: "no folder", world: world{Mounts: map[string]string{"/tmp": "mode=755", "/var/tmp": "mode=755"}}, o: host.SSHOptions{Destination: "homeless@127.0.0.1", Sudo: "sudo"}, reason: host.NoFolder, text: "ermission denied", hint: "folder of their own"},
 		{name: "no inode", world: world{Mounts: map[string]string{"/tmp": "mode=1777,nr_inodes=1", "/var/tmp": "mode=1777,nr_inodes=1", "/root": "mode=700,nr_inodes=1"}}, reason: host.DiskFull, text: "No space", hint: "make room"},
-		{name: "disk full", world: world{Mounts: map[string]string{"/tmp": "mode=1777,size=1m"}}, reason: host.DiskFull, text: "/tmp/pfdivert-", hint: "make room"},
+		{name: "disk full", world: world{Mounts: map[string]string{"/tmp": "mode=1777,size=64k"}}, reason: host.DiskFull, text: "/tmp/pfdivert-", hint: "make room"},
 		{name: "other system", world: world{Uname: []string{"Plan9", "mips"}}, reason: host.SystemOther, text: "Plan9 on mips", hint: "OpenBSD"},
 		{name: "no binary", world: world{Uname: []string{"OpenBSD", "i386"}}, o: host.SSHOptions{Dist: []string{"/nowhere"}}, reason: host.NoBinary, text: "no pfdivert-openbsd-386 in /nowhere", hint: "make dist"},
 		{name: "agent fails", o: host.SSHOptions{Args: []string{"copied", "fails"}}, reason: host.AgentFailed, text: "this agent fails", hint: ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			userOf(c.o.Destination).needTools(t, c.o.Sudo)
 			s := startSSHD(t, c.world)
 			if name, value, ok := strings.Cut(c.env, "="); ok {
 				t.Setenv(name, value)

@@ -20,6 +20,7 @@ import (
 
 	"pfdivert/roles/agent"
 	"pfdivert/roles/host"
+	"pfdivert/roles/lab/namespace"
 )
 
 // sshd is a host of its own as far as files go: Debian's sshd in a mount
@@ -29,6 +30,7 @@ type sshd struct {
 	port    int
 	key     string // the user's, on this side
 	options string // for ssh
+	agent   string // the file that is sent there
 }
 
 // world is what an sshd is started with.
@@ -78,17 +80,13 @@ var users = []user{
 func startSSHD(t testing.TB, w world) *sshd {
 	t.Helper()
 	needSeveralUsers(t)
-	for _, tool := range []string{"/usr/sbin/sshd", "/usr/bin/ssh", "/usr/bin/sudo"} {
-		if _, err := os.Stat(tool); err != nil {
-			if os.Getenv("CI") == "true" {
-				t.Fatal(err)
-			}
-			t.Skip(err)
-		}
-	}
+	needTools(t, "/usr/sbin/sshd", "/usr/bin/ssh", "/usr/bin/sudo")
 	loopback(t)
 	dir := t.TempDir()
-	s := &sshd{key: filepath.Join(dir, "id")}
+	agent := filepath.Join(dir, "agent")
+	mustWrite(t, agent, smallAgent+strings.Repeat("#\n", 100<<10))
+	host.SetExecutable(agent)
+	s := &sshd{key: filepath.Join(dir, "id"), agent: agent}
 	for _, f := range []string{s.key, filepath.Join(dir, "hostkey")} {
 		mustRun(t, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f)
 	}
@@ -110,12 +108,18 @@ func startSSHD(t testing.TB, w world) *sshd {
 	var log strings.Builder
 	cmd.Stdout, cmd.Stderr = &log, &log
 	cmd.WaitDelay = time.Second
-	if err := cmd.Start(); err != nil {
+	begun, ended := make(chan error), make(chan error, 1)
+	namespace.OwnThread(func() { // Pdeathsig is of a thread
+		err := cmd.Start()
+		begun <- err
+		if err == nil {
+			ended <- cmd.Wait()
+		}
+	})
+	if err := <-begun; err != nil {
 		t.Fatal(err)
 	}
 	s.pid = cmd.Process.Pid
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
 	t.Cleanup(func() {
 		cmd.Process.Kill()
 		<-ended
@@ -146,6 +150,39 @@ func startSSHD(t testing.TB, w world) *sshd {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// needTools skips the test where a program is missing; on CI that is a failure.
+func needTools(t testing.TB, paths ...string) {
+	t.Helper()
+	for _, p := range paths {
+		if _, err := os.Stat(p); err != nil {
+			if os.Getenv("CI") == "true" {
+				t.Fatal(err)
+			}
+			t.Skip(err)
+		}
+	}
+}
+
+// needTools is needTools for the user's shell and what makes them root.
+func (u *user) needTools(t testing.TB, sudo string) {
+	t.Helper()
+	needTools(t, u.shell)
+	if strings.HasSuffix(sudo, "doas") {
+		needTools(t, "/usr/bin/doas")
+	}
+}
+
+// userOf gives the user of a destination; root is none of the list.
+func userOf(destination string) *user {
+	name, _, _ := strings.Cut(destination, "@")
+	for i := range users {
+		if users[i].name == name {
+			return &users[i]
+		}
+	}
+	return &user{shell: "/bin/sh"}
 }
 
 // files gives what matches a pattern on the host.
@@ -371,9 +408,6 @@ func copiedAgent(args []string) error {
 	exe, err := os.Executable()
 	if err != nil {
 		return err
-	}
-	if len(args) > 0 && args[0] == "fails" {
-		return errors.New("this agent fails")
 	}
 	fmt.Printf("%s%d %d %s\n", agent.Magic, os.Getpid(), os.Geteuid(), exe)
 	in := bufio.NewScanner(os.Stdin)

@@ -34,6 +34,7 @@ for base in "${keep:+$cache}" "$TMPDIR" /tmp /var/tmp "$HOME/.cache" "$HOME"; do
 	*[!A-Za-z0-9/._@+-]*|[!/]*|'') continue ;;
 	esac
 	test "$base" = "$cache" && mkdir -p "$cache" 2>/dev/null
+	test -d "$base" || continue
 	if ! e=$(mktemp -d "$base/pfdivert-XXXXXXXXXX" 2>&1); then
 		echo "no=$e"
 		continue
