@@ -18,12 +18,16 @@ import (
 )
 
 // TestScripts plays what people type: testdata/script needs nothing of the
-// machine, testdata/lab the right to make namespaces, testdata/trace strace too.
+// machine, testdata/lab the right to make namespaces, testdata/lack kernels that lack something, testdata/trace strace.
 func TestScripts(t *testing.T) {
 	t.Run("plain", func(t *testing.T) { playScripts(t, "testdata/script") })
 	t.Run("lab", func(t *testing.T) {
 		labtest.Need(t)
 		playScripts(t, "testdata/lab")
+	})
+	t.Run("lack", func(t *testing.T) {
+		labtest.Need(t)
+		playScripts(t, "testdata/lack")
 	})
 	t.Run("trace", func(t *testing.T) {
 		labtest.Need(t)
