@@ -33,6 +33,9 @@ type Options struct {
 	// is using REMOTE.
 	By       string
 	Patience time.Duration
+	// Part and Parts: runs at the same time that may have the same LOCAL each use their
+	// part of the ports, 0 to Parts-1. Parts is 0 for a run that is alone.
+	Part, Parts int
 	// Omit leaves pieces out on purpose, for tests.
 	Omit []string
 }
@@ -66,6 +69,7 @@ func Run(ctx context.Context, hosts Hosts, plan Plan, opt Options, done func(Res
 	for _, p := range opt.Omit {
 		r.omit[p] = true
 	}
+	r.space.take(opt.Part, opt.Parts)
 	if err := r.prepare(); err != nil {
 		return err
 	}

@@ -72,7 +72,9 @@ func newDivertPorts() chan uint16 {
 type Space struct {
 	families map[pfconf.Family]Addresses
 	run      string
-	offset   uint64 // where this run begins in the port ranges
+	first    uint64 // of the run's ports in the port ranges
+	ports    uint64 // how many it has
+	offset   uint64 // where it begins among them
 	n        atomic.Uint64
 }
 
@@ -82,7 +84,16 @@ func NewSpace(families map[pfconf.Family]Addresses) *Space {
 	return &Space{
 		families: families,
 		run:      fmt.Sprintf("%06x", rand.Uint32N(1<<24)),
+		ports:    portsEach,
 		offset:   rand.Uint64N(portsEach),
+	}
+}
+
+// take leaves the space one of so many equal parts of the ports; 0 parts leave all.
+func (s *Space) take(part, parts int) {
+	if parts > 0 {
+		s.ports = portsEach / uint64(parts)
+		s.first = uint64(part) * s.ports
 	}
 }
 
@@ -113,7 +124,7 @@ type Cell struct {
 func (s *Space) Cell(t Target) Cell {
 	n := s.n.Add(1)
 	a := s.families[t.Family]
-	port := uint16((s.offset + n) % portsEach)
+	port := uint16(s.first + (s.offset+n)%s.ports)
 	c := Cell{
 		Target:  t,
 		Session: fmt.Sprintf("%s#%d", t.Name, n),

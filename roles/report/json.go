@@ -19,7 +19,10 @@ import (
 //	{"name":"inet-args-tcp-to","verdict":"PASS","reason":"","detail":"","seconds":0.0012}]}
 //
 // on one line. The keys' order never changes, the targets are in the order of
-// the target list, times are seconds, rounded to a microsecond.
+// the target list, times are seconds, rounded to a microsecond. Of several hosts:
+//
+//	{"run":{"version":…,…},"hosts":[{"name":"pfhost","kernel":…,"system":…},…],"targets":[
+//	{"name":"inet-args-tcp-to","host":"pfhost","verdict":"PASS",…},…]}
 func WriteJSON(w io.Writer, run Run, results []matrix.Result) error {
 	results = run.ordered(results)
 	if results == nil {
@@ -28,10 +31,27 @@ func WriteJSON(w io.Writer, run Run, results []matrix.Result) error {
 	for i := range results {
 		results[i].Seconds = micro(results[i].Seconds)
 	}
+	if run.Tested == nil {
+		return encode(w, struct {
+			Run     Run             `json:"run"`
+			Targets []matrix.Result `json:"targets"`
+		}{run.forJSON(), results})
+	}
+	type onHost struct {
+		Name string `json:"name"` // in place of the Result's
+		Host string `json:"host"`
+		matrix.Result
+	}
+	targets := make([]onHost, len(results))
+	for i, r := range results {
+		host, name := run.splitHost(r.Name)
+		targets[i] = onHost{name, host, r}
+	}
 	return encode(w, struct {
-		Run     Run             `json:"run"`
-		Targets []matrix.Result `json:"targets"`
-	}{run.forJSON(), results})
+		Run     Run      `json:"run"`
+		Hosts   []Host   `json:"hosts"`
+		Targets []onHost `json:"targets"`
+	}{run.forJSON(), run.Tested, targets})
 }
 
 // forJSON rounds the run's times to what they are worth.

@@ -29,16 +29,21 @@ import (
 type Run struct {
 	// Kernel is the kernel under test, REMOTE's, as its agent names it; System
 	// is its GOOS/GOARCH.
-	Kernel string `json:"kernel"`
-	System string `json:"system"`
+	// Both are empty when several hosts are tested.
+	Kernel string `json:"kernel,omitempty"`
+	System string `json:"system,omitempty"`
 	// Version is this program's.
 	Version string `json:"version"`
 	// Started is printed as RFC 3339, in milliseconds.
 	Started time.Time `json:"started"`
 	// Seconds is the time from the start until the last verdict.
 	Seconds float64 `json:"seconds"`
-	// Hosts has both hosts, LOCAL first.
+	// Hosts has both hosts, LOCAL first, when one host is tested.
 	Hosts []Host `json:"hosts,omitempty"`
+	// Tested are the hosts under test when they are several, and Local is LOCAL. The names
+	// of targets and results are those of OnHost then.
+	Tested []Host `json:"-"`
+	Local  *Host  `json:"local,omitempty"`
 	// Seed is the one that shuffled the order of the targets, 0 when they were
 	// played in the order of the list.
 	Seed uint64 `json:"seed,omitempty"`
@@ -52,7 +57,7 @@ type Run struct {
 
 // Host is one of the hosts of a run.
 type Host struct {
-	Name    string `json:"name"` // "local" or "remote"
+	Name    string `json:"name"` // "local" or "remote", or that of one of several
 	Address string `json:"address,omitempty"`
 	Kernel  string `json:"kernel"`
 	System  string `json:"system"` // GOOS/GOARCH
@@ -87,6 +92,9 @@ func (r Run) totals(results []matrix.Result) string {
 		fmt.Fprintf(&b, "%d of %s", len(results), plural(planned, "target"))
 	default:
 		b.WriteString(plural(planned, "target"))
+	}
+	if len(r.Tested) > 0 {
+		b.WriteString(" on " + plural(len(r.Tested), "host"))
 	}
 	b.WriteString(verdictCounts(count))
 	b.WriteString(" in " + duration(r.Seconds))

@@ -105,6 +105,22 @@ func (s *Stats) countAll() map[matrix.Verdict]uint64 {
 	return all
 }
 
+// hostCounts says how many results one of several hosts has, and of which verdicts.
+// The caller holds mu.
+func (s *Stats) hostCounts(run Run, host string) (n int, verdicts string) {
+	count := make(map[matrix.Verdict]uint64)
+	for _, t := range s.targets {
+		if on, _ := run.splitHost(t.name); on != host {
+			continue
+		}
+		n += int(t.runs)
+		for v, c := range t.count {
+			count[v] += c
+		}
+	}
+	return n, verdictCounts(count)
+}
+
 // ExitStatus is that of a run with all these verdicts.
 func (s *Stats) ExitStatus() int {
 	var given []matrix.Verdict

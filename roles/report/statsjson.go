@@ -19,6 +19,7 @@ func (s *Stats) WriteJSON(w io.Writer, run Run) error {
 	}
 	type target struct {
 		Name     string                    `json:"name"`
+		Host     string                    `json:"host,omitempty"`
 		Runs     uint64                    `json:"runs"`
 		Passes   uint64                    `json:"passes"`
 		Verdicts map[matrix.Verdict]uint64 `json:"verdicts"` // encoded in the keys' order
@@ -35,18 +36,20 @@ func (s *Stats) WriteJSON(w io.Writer, run Run) error {
 	targets := make([]target, len(s.targets)) // [] and not null
 	for i, t := range s.targets {
 		q := func(share float64) float64 { return micro(t.times.quantile(share).Seconds()) }
+		host, name := run.splitHost(t.name)
 		targets[i] = target{
-			Name: t.name, Runs: t.runs, Passes: t.count[matrix.Pass], Verdicts: t.count,
+			Name: name, Host: host, Runs: t.runs, Passes: t.count[matrix.Pass], Verdicts: t.count,
 			Seconds: times{q(quantiles[0]), q(quantiles[1]), q(quantiles[2]), micro(t.times.max.Seconds())},
 			Kept:    make([]Kept, len(t.kept)),
 		}
 		for j, k := range t.kept {
-			k.Seconds = micro(k.Seconds)
+			k.Name, k.Seconds = name, micro(k.Seconds)
 			targets[i].Kept[j] = k
 		}
 	}
 	return encode(w, struct {
 		Run     total    `json:"run"`
+		Hosts   []Host   `json:"hosts,omitempty"`
 		Targets []target `json:"targets"`
-	}{total{run.forJSON(), s.cells, micro(rate(s.cells, run.Seconds))}, targets})
+	}{total{run.forJSON(), s.cells, micro(rate(s.cells, run.Seconds))}, run.Tested, targets})
 }

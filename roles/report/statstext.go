@@ -20,8 +20,8 @@ func (s *Stats) WriteText(w io.Writer, style Style, run Run) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var b bytes.Buffer
-	if style.Terminal && (run.Kernel != "" || run.System != "") {
-		fmt.Fprintf(&b, "%s %s\n\n", printable(run.Kernel), printable(run.System))
+	if style.Terminal {
+		run.writeKernels(&b)
 	}
 	name := len("target")
 	for _, t := range s.targets {
@@ -46,10 +46,15 @@ func (s *Stats) WriteText(w io.Writer, style Style, run Run) error {
 			b.WriteString("\n" + wrap(printable(k.Detail), "  ", min(style.Width, maxText)) + "\n")
 		}
 	}
+	run.writeHostTotals(&b, "cell", func(host string) (int, string) { return s.hostCounts(run, host) })
 	if run.Interrupted {
 		b.WriteString("interrupted after ")
 	}
-	fmt.Fprintf(&b, "%s of %s%s in %s, %.0f cells/s", pluralCells(s.cells), plural(len(s.targets), "target"),
+	on := ""
+	if len(run.Tested) > 0 {
+		on = " on " + plural(len(run.Tested), "host")
+	}
+	fmt.Fprintf(&b, "%s of %s%s%s in %s, %.0f cells/s", pluralCells(s.cells), plural(len(s.targets), "target"), on,
 		verdictCounts(s.countAll()), duration(run.Seconds), rate(s.cells, run.Seconds))
 	if run.Seed != 0 {
 		fmt.Fprintf(&b, ", shuffled by %d", run.Seed)

@@ -18,65 +18,79 @@ func WriteText(w io.Writer, style Style, run Run, results []matrix.Result) error
 	results = run.ordered(results)
 	var b bytes.Buffer
 	if style.Terminal {
-		if run.Kernel != "" || run.System != "" {
-			fmt.Fprintf(&b, "%s\n\n", printable(strings.TrimSpace(run.Kernel+" "+run.System)))
+		run.writeKernels(&b)
+		for _, hosts := range run.tables(style, results) {
+			writePanels(&b, style, panels(run, results, hosts))
 		}
-		writePanels(&b, style, panels(run, results))
-		for _, group := range notPassed(results) {
-			writeGroup(&b, style, group)
+		for _, group := range run.notPassed(results) {
+			run.writeGroup(&b, style, group)
 		}
 	} else {
 		for _, r := range results {
 			b.WriteString(printable(r.String()) + "\n")
 		}
 	}
+	run.writeHostTotals(&b, "target", func(host string) (int, string) {
+		return run.hostCounts(results, host)
+	})
 	b.WriteString(run.totals(results) + "\n")
 	_, err := w.Write(b.Bytes())
 	return err
 }
 
 // notPassed returns the results that did not pass; those that say the same are
-// together, so that one cause that takes many targets down is told once.
-func notPassed(results []matrix.Result) [][]matrix.Result {
+// together, host by host, so that one cause that takes many targets down is told once.
+func (r Run) notPassed(results []matrix.Result) [][]matrix.Result {
 	type cause struct {
+		host           string
 		verdict        matrix.Verdict
 		reason, detail string
 	}
 	var groups [][]matrix.Result
 	index := make(map[cause]int)
-	for _, r := range results {
-		if r.Verdict == matrix.Pass {
+	for _, result := range results {
+		if result.Verdict == matrix.Pass {
 			continue
 		}
-		c := cause{r.Verdict, r.Reason, r.Detail}
+		host, _ := r.splitHost(result.Name)
+		c := cause{host, result.Verdict, result.Reason, result.Detail}
 		i, ok := index[c]
 		if !ok {
 			i = len(groups)
 			index[c] = i
 			groups = append(groups, nil)
 		}
-		groups[i] = append(groups[i], r)
+		groups[i] = append(groups[i], result)
 	}
 	return groups
 }
 
 // writeGroup writes targets that did not pass for the same reason.
-func writeGroup(b *bytes.Buffer, style Style, group []matrix.Result) {
+func (r Run) writeGroup(b *bytes.Buffer, style Style, group []matrix.Result) {
 	width := min(style.Width, maxText)
 	first := group[0]
 	subject := printable(first.Name)
+	host, _ := r.splitHost(first.Name)
+	whole := host != "" && len(group)*len(r.Tested) == len(r.Targets) // all of the host's
 	if len(group) > 1 {
 		subject = plural(len(group), "target")
+		if whole {
+			subject = "all " + subject
+		}
+		if host != "" {
+			subject = printable(host) + ": " + subject
+		}
 	}
 	fmt.Fprintf(b, "%s %s", style.verdict(first.Verdict, 0), subject)
 	if first.Reason != "" {
 		fmt.Fprintf(b, " (%s)", printable(first.Reason))
 	}
 	b.WriteByte('\n')
-	if len(group) > 1 {
+	if len(group) > 1 && !whole {
 		names := make([]string, len(group))
-		for i, r := range group {
-			names[i] = printable(r.Name)
+		for i, result := range group {
+			_, name := r.splitHost(result.Name)
+			names[i] = printable(name)
 		}
 		b.WriteString(wrap(strings.Join(names, " "), "  ", width))
 	}
@@ -87,19 +101,31 @@ func writeGroup(b *bytes.Buffer, style Style, group []matrix.Result) {
 // panel is one part of the table: the targets of one group ("args", "reuse").
 type panel struct {
 	title   string
-	columns []string // address families
+	columns []column
 	rows    []string // target kinds
-	cells   map[[2]string]matrix.Verdict
+	cells   map[cell]matrix.Verdict
+}
+
+// column is an address family, on one of several hosts.
+type column struct{ host, family string }
+
+type cell struct {
+	column
+	row string
 }
 
 // missing is what a table shows for a target that was selected and not played.
 const missing matrix.Verdict = "-"
 
-// panels sorts the results into a table. Names are family-group-kind; one that
-// is not is a row of its own.
-func panels(run Run, results []matrix.Result) []*panel {
+// panels sorts the results of some hosts into a table; no hosts are all. Names
+// are family-group-kind; one that is not is a row of its own.
+func panels(run Run, results []matrix.Result, hosts []Host) []*panel {
 	var all []*panel
 	put := func(name string, v matrix.Verdict) {
+		host, name := run.splitHost(name)
+		if hosts != nil && !slices.ContainsFunc(hosts, func(h Host) bool { return h.Name == host }) {
+			return
+		}
 		family, rest, ok1 := strings.Cut(name, "-")
 		title, kind, ok2 := strings.Cut(rest, "-")
 		if !ok1 || !ok2 {
@@ -108,16 +134,16 @@ func panels(run Run, results []matrix.Result) []*panel {
 		i := slices.IndexFunc(all, func(p *panel) bool { return p.title == title })
 		if i < 0 {
 			i = len(all)
-			all = append(all, &panel{title: title, cells: make(map[[2]string]matrix.Verdict)})
+			all = append(all, &panel{title: title, cells: make(map[cell]matrix.Verdict)})
 		}
-		p := all[i]
-		if !slices.Contains(p.columns, family) {
-			p.columns = append(p.columns, family)
+		p, c := all[i], column{host, family}
+		if !slices.Contains(p.columns, c) {
+			p.columns = append(p.columns, c)
 		}
 		if !slices.Contains(p.rows, kind) {
 			p.rows = append(p.rows, kind)
 		}
-		p.cells[[2]string{kind, family}] = v
+		p.cells[cell{c, kind}] = v
 	}
 	for _, name := range run.Targets {
 		put(name, missing)
@@ -139,20 +165,57 @@ func (p *panel) lines(style Style) (lines []string, width int) {
 	for _, row := range p.rows {
 		name = max(name, len(printable(row)))
 	}
-	width = name + len(p.columns)*(2+cellWidth)
+	hosts, cells := p.widths()
+	width = name
+	for _, w := range cells {
+		width += w
+	}
+	if p.columns[0].host != "" {
+		head := strings.Repeat(" ", name)
+		for i, c := range p.columns {
+			if hosts[i] > 0 {
+				head += fmt.Sprintf("  %-*s", hosts[i]-2, printable(c.host))
+			}
+		}
+		lines = append(lines, style.bold(head))
+	}
 	head := fmt.Sprintf("%-*s", name, p.title)
-	for _, c := range p.columns {
-		head += fmt.Sprintf("  %-*s", cellWidth, printable(c))
+	for i, c := range p.columns {
+		head += fmt.Sprintf("  %-*s", cells[i]-2, printable(c.family))
 	}
 	lines = append(lines, style.bold(head))
 	for _, row := range p.rows {
 		line := fmt.Sprintf("%-*s", name, printable(row))
-		for _, c := range p.columns {
-			line += "  " + style.verdict(p.cells[[2]string{row, c}], cellWidth)
+		for i, c := range p.columns {
+			line += "  " + style.verdict(p.cells[cell{c, row}], cells[i]-2)
 		}
 		lines = append(lines, line)
 	}
 	return lines, width
+}
+
+// widths gives the columns' widths, with two spaces before each, and at the first of each
+// host that of all its columns.
+func (p *panel) widths() (hosts, cells []int) {
+	hosts, cells = make([]int, len(p.columns)), make([]int, len(p.columns))
+	first := 0
+	for i, c := range p.columns {
+		if c.host != p.columns[first].host {
+			first = i
+		}
+		cells[i] = 2 + cellWidth
+		hosts[first] += cells[i]
+	}
+	for i, c := range p.columns {
+		if more := 2 + len(printable(c.host)) - hosts[i]; hosts[i] > 0 && c.host != "" && more > 0 {
+			hosts[i] += more
+			for i+1 < len(p.columns) && hosts[i+1] == 0 { // to the host's last
+				i++
+			}
+			cells[i] += more
+		}
+	}
+	return hosts, cells
 }
 
 // writePanels writes the panels side by side when they fit, so that all 70
