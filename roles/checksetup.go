@@ -1,16 +1,18 @@
 package roles
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
+	"slices"
 
 	"pfdivert/matrix"
 	"pfdivert/roles/agent"
 )
 
 var checkSetupRole = Role{
-	Name: "check-setup", Usage: "[PATTERN...]", Summary: "look whether both hosts have what the targets need, and say what mends it",
+	Name: "check-setup", Usage: "[-hosts FILE] [PATTERN...]", Summary: "look whether both hosts have what the targets need, and say what mends it",
 	Help: `Without REMOTE_SSH the hosts are a lab's. Nothing is changed on either host. A
 run looks at the same things before it begins.
 
@@ -18,6 +20,7 @@ Exit status: 0 when all is as it must be, 2 otherwise.`,
 	run: func(ctx context.Context, c *call) (int, error) {
 		f := c.flags()
 		o := runFlags{sudo: c.Getenv("SUDO")}
+		f.StringVar(&o.hosts, "hosts", "", "check the hosts in `FILE`, or those of them that REMOTE_SSH names")
 		if err := c.parse(f); err != nil {
 			return exitError, err
 		}
@@ -25,13 +28,44 @@ Exit status: 0 when all is as it must be, 2 otherwise.`,
 		if err != nil {
 			return exitError, err
 		}
-		pair, err := reachHosts(ctx, c, o, targets)
+		hosts, err := c.hostsToTest(o, targets)
 		if err != nil {
 			return exitError, err
 		}
-		defer pair.close()
-		return c.checkSetup(ctx, pair)
+		return c.checkHosts(ctx, hosts)
 	},
+}
+
+// checkHosts checks all hosts at once and prints what was found of one after the other.
+func (c *call) checkHosts(ctx context.Context, hosts []*tested) (int, error) {
+	defer each(hosts, (*tested).close)
+	found := make([]bytes.Buffer, len(hosts))
+	statuses := make([]int, len(hosts))
+	errs := each(hosts, func(h *tested) (err error) {
+		if h.pair, err = h.reach(ctx); err != nil {
+			return err
+		}
+		own := *c
+		own.Out = &found[h.index]
+		statuses[h.index], err = own.checkSetup(ctx, h.pair)
+		return err
+	})
+	for i, h := range hosts {
+		if h.name != "" {
+			fmt.Fprintf(c.Out, "== %s\n", h.name)
+		}
+		if _, err := found[i].WriteTo(c.Out); err != nil {
+			return exitError, err
+		}
+		switch {
+		case errs[i] != nil && h.name == "":
+			return exitError, errs[i]
+		case errs[i] != nil:
+			h.tell(c.Err, errs[i])
+			statuses[i] = exitError
+		}
+	}
+	return slices.Max(statuses), nil
 }
 
 // checkSetup asks both hosts and prints what they found.

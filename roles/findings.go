@@ -18,15 +18,12 @@ type findings struct {
 	longest matrix.Result // of most round trips
 }
 
-func newFindings(p matrix.Plan) *findings {
-	if !p.Repeats() {
+// newFindings gathers the results of targets, which are named as in the report.
+func newFindings(targets []string, repeats bool) *findings {
+	if !repeats {
 		return &findings{}
 	}
-	var names []string
-	for _, t := range p.Targets {
-		names = append(names, t.Name)
-	}
-	return &findings{stats: report.NewStats(names)}
+	return &findings{stats: report.NewStats(targets)}
 }
 
 // add takes a result, from any goroutine. What an interrupted run did not get

@@ -7,10 +7,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strconv"
-	"strings"
 	"time"
 
 	"pfdivert/matrix"
@@ -39,6 +37,7 @@ func init() { orchestratorRole.run = runOrchestrator }
 // runFlags are the orchestrator's flags.
 type runFlags struct {
 	json     string
+	hosts    string
 	out      string
 	parallel int
 	single   bool
@@ -56,6 +55,7 @@ func runOrchestrator(ctx context.Context, c *call) (int, error) {
 	f := c.flags()
 	o := runFlags{sudo: c.Getenv("SUDO")}
 	f.StringVar(&o.json, "json", "", "write the results as JSON to `FILE`, '-' for standard output")
+	f.StringVar(&o.hosts, "hosts", "", "test the hosts in `FILE` at once, or those of them that REMOTE_SSH names")
 	f.StringVar(&o.out, "o", "", "keep each target's transcripts (and traces) in the folder `DIR`")
 	f.IntVar(&o.parallel, "parallel", 0, "play at most `N` targets at the same time; 0: all")
 	f.BoolVar(&o.single, "single", false, "one LOCAL and one FAKE address per family in the lab, as OpenBSD's suite has them")
@@ -120,84 +120,24 @@ func (c *call) playRun(ctx context.Context, targets []matrix.Target, o runFlags)
 	if err != nil {
 		return exitError, err
 	}
+	to := output{text: c.Out}
 	if jsonTo != nil {
 		defer jsonTo.Close()
+		to.json = jsonTo
 	}
-	text := c.Out
 	if o.json == "-" {
-		text = c.Err
+		to.text = c.Err
 	}
-	style := report.StyleOf(text, c.Getenv)
+	to.style = report.StyleOf(to.text, c.Getenv)
 
-	if !hasLab && c.Getenv("REMOTE_SSH") == "" {
-		return c.skipRun(text, targets)
+	if !hasLab && c.Getenv("REMOTE_SSH") == "" && o.hosts == "" {
+		return c.skipRun(to.text, targets)
 	}
-	run := report.Run{Version: c.version, Started: time.Now()}
-	for _, t := range targets {
-		run.Targets = append(run.Targets, t.Name)
-	}
-	pair, err := reachHosts(ctx, c, o, targets)
+	hosts, err := c.hostsToTest(o, targets)
 	if err != nil {
 		return exitError, err
 	}
-	defer pair.close()
-	if err := pair.check(ctx); err != nil {
-		return exitError, err
-	}
-	pair.describe(&run)
-
-	opt := pair.options
-	opt.Parallel, opt.Transcripts, opt.Trace = o.parallel, o.out != "", c.Getenv("KTRACE")
-	plan := matrix.Plan{Targets: targets, Rounds: o.count, For: o.duration, Seed: o.shuffle}
-	run.Seed = o.shuffle
-	total := len(targets) * o.count
-	if o.duration > 0 {
-		total = 0
-	}
-	found := newFindings(plan)
-	progress := report.NewProgress(c.Err, total, report.StyleOf(c.Err, c.Getenv).Live)
-	err = matrix.Run(ctx, pair.hosts, plan, opt, func(r matrix.Result) {
-		if found.add(r) {
-			progress.Done(r)
-		}
-	})
-	progress.Finish()
-	if err != nil {
-		return exitError, pair.explain(err)
-	}
-	run.Seconds = time.Since(run.Started).Seconds()
-	run.Interrupted = ctx.Err() != nil
-	if o.regress {
-		err = report.WriteRegress(text, run, found.results)
-	} else {
-		err = found.writeText(text, style, run)
-	}
-	if err != nil {
-		return exitError, err
-	}
-	if o.verbose {
-		fmt.Fprintln(text, found.tripsText(pair.trips))
-	}
-	if jsonTo != nil {
-		if err := found.writeJSON(jsonTo, run); err != nil {
-			return exitError, fmt.Errorf("results: %w", err)
-		}
-	}
-	if o.out != "" {
-		if err := keep(o.out, found.kept()); err != nil {
-			return exitError, err
-		}
-	}
-	if err := pair.leave(ctx); err != nil {
-		return exitError, err
-	}
-	if tail := pair.stderr(); tail != "" {
-		fmt.Fprintf(c.Err, "the agents said:\n%s", tail)
-	}
-	if run.Interrupted {
-		return exitError, nil
-	}
-	return found.exitStatus(), nil
+	return c.playHosts(ctx, hosts, targets, o, to)
 }
 
 // hasLab tells whether this system can be both hosts by itself.
@@ -233,34 +173,3 @@ func (c *call) openJSON(name string) (io.WriteCloser, error) {
 type nopCloser struct{ io.Writer }
 
 func (nopCloser) Close() error { return nil }
-
-// keep writes the transcripts: DIR/TARGET/HOST-ENDPOINT.
-func keep(dir string, results []matrix.Result) error {
-	var errs []error
-	for _, r := range results {
-		folder := filepath.Join(dir, r.Name)
-		if err := os.MkdirAll(folder, 0o755); err != nil {
-			return fmt.Errorf("transcripts: %w", err)
-		}
-		for _, t := range r.Transcript {
-			// The names are this program's own, but they came from another host.
-			name := strings.Map(fileLetter, t.Host+"-"+t.Name)
-			if !strings.Contains(name, ".") {
-				name += ".log"
-			}
-			errs = append(errs, os.WriteFile(filepath.Join(folder, name), []byte(t.Text), 0o644))
-		}
-		errs = append(errs, os.WriteFile(filepath.Join(folder, "verdict"), []byte(r.String()+"\n"), 0o644))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("transcripts: %w", err)
-	}
-	return nil
-}
-
-func fileLetter(r rune) rune {
-	if 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '.' {
-		return r
-	}
-	return '_'
-}

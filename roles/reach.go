@@ -83,10 +83,21 @@ func reachLab(ctx context.Context, o runFlags) (*pair, error) {
 // not by as much as an echo takes to come back.
 const realRounds = 2
 
-// reachRemote reaches a real remote host by ssh, and makes this machine LOCAL.
+// asks are the ways to ask for a password on each side; nil where nobody can be asked.
+type asks struct{ remote, local host.Ask }
+
+var singleInLab = hinted{errors.New("-single is for the lab"), "of a remote host, give one FAKE_ADDR and one FAKE_ADDR6"}
+
+// reachRemote reaches the remote host of the environment by ssh, and makes this
+// machine LOCAL.
 func reachRemote(ctx context.Context, c *call, o runFlags, targets []matrix.Target) (*pair, error) {
+	ask := terminalAsk()
+	return reachSSH(ctx, c, o, targets, asks{ask, ask})
+}
+
+func reachSSH(ctx context.Context, c *call, o runFlags, targets []matrix.Target, ask asks) (*pair, error) {
 	if o.single {
-		return nil, hinted{errors.New("-single is for the lab"), "with REMOTE_SSH, give one FAKE_ADDR and one FAKE_ADDR6"}
+		return nil, singleInLab
 	}
 	families, err := addressesFor(targets, c.Getenv)
 	if err != nil {
@@ -100,17 +111,16 @@ func reachRemote(ctx context.Context, c *call, o runFlags, targets []matrix.Targ
 	if err != nil {
 		return nil, fmt.Errorf("the own executable: %w", err)
 	}
-	ask := terminalAsk()
 	p := &pair{real: true, trips: setupTrips}
 	p.far, err = host.SSH(ctx, host.SSHOptions{
-		Destination: c.Getenv("REMOTE_SSH"), Options: c.Getenv("SSH_OPTIONS"), Sudo: o.sudo,
-		Args: []string{"agent"}, Keep: o.keep, Dist: host.DistFolders(c.Getenv), Ask: ask, Invoker: invoker,
+		Destination: c.Getenv("REMOTE_SSH"), Options: c.Getenv("SSH_OPTIONS"), Sudo: c.Getenv("SUDO"),
+		Args: []string{"agent"}, Keep: o.keep, Dist: host.DistFolders(c.Getenv), Ask: ask.remote, Invoker: invoker,
 	})
 	if err != nil {
 		return nil, err
 	}
 	p.remote = p.far.Link
-	if p.local, err = host.Privileged(ctx, []string{exe, "agent"}, o.sudo, ask); err != nil {
+	if p.local, err = host.Privileged(ctx, []string{exe, "agent"}, o.sudo, ask.local); err != nil {
 		p.close()
 		return nil, err
 	}
@@ -177,14 +187,12 @@ func (p *pair) check(ctx context.Context) error {
 	return nil
 }
 
-// describe fills in what the agents said of their hosts.
-func (p *pair) describe(run *report.Run) {
-	local, remote := p.hosts.Local.Hello, p.hosts.Remote.Hello
-	run.Kernel, run.System = remote.Kernel, remote.GOOS+"/"+remote.GOARCH
-	run.Hosts = []report.Host{
-		{Name: "local", Kernel: local.Kernel, System: local.GOOS + "/" + local.GOARCH},
-		{Name: "remote", Kernel: remote.Kernel, System: remote.GOOS + "/" + remote.GOARCH},
+// machines are what the agents said of their hosts.
+func (p *pair) machines() (local, remote report.Host) {
+	of := func(name string, c *agent.Conn) report.Host {
+		return report.Host{Name: name, Kernel: c.Hello.Kernel, System: c.Hello.GOOS + "/" + c.Hello.GOARCH}
 	}
+	return of("local", p.hosts.Local), of("remote", p.hosts.Remote)
 }
 
 // stderr is what the agents wrote to their standard error.

@@ -1,0 +1,166 @@
+package roles
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"pfdivert/matrix"
+	"pfdivert/roles/report"
+)
+
+// output is where the results go.
+type output struct {
+	text  io.Writer
+	style report.Style
+	json  io.Writer // nil for nowhere
+}
+
+// playHosts runs the targets on all hosts at once and reports.
+func (c *call) playHosts(ctx context.Context, hosts []*tested, targets []matrix.Target, o runFlags, to output) (int, error) {
+	run := report.Run{Version: c.version, Started: time.Now(), Seed: o.shuffle}
+	for _, h := range hosts {
+		for _, t := range targets {
+			run.Targets = append(run.Targets, h.target(t.Name))
+		}
+	}
+	plan := matrix.Plan{Targets: targets, Rounds: o.count, For: o.duration, Seed: o.shuffle}
+	found := newFindings(run.Targets, plan.Repeats())
+
+	defer each(hosts, (*tested).close)
+	errs := each(hosts, func(h *tested) error { return h.prepare(ctx) })
+	if len(hosts) == 1 && errs[0] != nil {
+		return exitError, errs[0]
+	}
+	describe(hosts, &run)
+	total := 0
+	for i, h := range hosts {
+		if errs[i] != nil {
+			h.tell(c.Err, errs[i])
+		} else if o.duration == 0 {
+			total += len(targets) * o.count
+		}
+	}
+	// Not before: somebody may have been asked for passwords.
+	progress := report.NewProgress(c.Err, total, report.StyleOf(c.Err, c.Getenv).Live)
+	done := func(r matrix.Result) {
+		if found.add(r) {
+			progress.Done(r)
+		}
+	}
+	change := func(opt *matrix.Options) {
+		opt.Parallel, opt.Transcripts, opt.Trace = o.parallel, o.out != "", c.Getenv("KTRACE")
+	}
+	each(hosts, func(h *tested) error {
+		if errs[h.index] == nil {
+			if errs[h.index] = h.play(ctx, plan, change, done); errs[h.index] != nil && len(hosts) > 1 {
+				h.tell(progress, errs[h.index])
+			}
+		}
+		return nil
+	})
+	progress.Finish()
+	if len(hosts) == 1 && errs[0] != nil {
+		return exitError, errs[0]
+	}
+	for i, h := range hosts {
+		if errs[i] != nil && ctx.Err() == nil {
+			h.lost(targets, errs[i], func(r matrix.Result) { found.add(r) })
+		}
+	}
+	run.Seconds = time.Since(run.Started).Seconds()
+	run.Interrupted = ctx.Err() != nil
+	if err := c.report(run, found, hosts, o, to); err != nil {
+		return exitError, err
+	}
+	status := found.exitStatus()
+	if run.Interrupted {
+		status = exitError
+	}
+	left := each(hosts, func(h *tested) error {
+		if errs[h.index] != nil {
+			return nil
+		}
+		return h.pair.leave(ctx)
+	})
+	if len(hosts) == 1 && left[0] != nil {
+		return exitError, left[0]
+	}
+	for i, h := range hosts {
+		if left[i] != nil {
+			h.tell(c.Err, left[i])
+			status = exitError
+		}
+		if errs[i] == nil { // else it was told
+			h.tellStderr(c.Err)
+		}
+	}
+	return status, nil
+}
+
+// report writes what was found.
+func (c *call) report(run report.Run, found *findings, hosts []*tested, o runFlags, to output) (err error) {
+	if o.regress {
+		err = report.WriteRegress(to.text, run, found.results)
+	} else {
+		err = found.writeText(to.text, to.style, run)
+	}
+	if err != nil {
+		return err
+	}
+	if o.verbose {
+		before := 0
+		for _, h := range hosts {
+			if h.pair != nil {
+				before = max(before, h.pair.trips)
+			}
+		}
+		fmt.Fprintln(to.text, found.tripsText(before))
+	}
+	if to.json != nil {
+		if err := found.writeJSON(to.json, run); err != nil {
+			return fmt.Errorf("results: %w", err)
+		}
+	}
+	if o.out != "" {
+		return keep(o.out, found.kept())
+	}
+	return nil
+}
+
+// keep writes the transcripts: DIR/TARGET/HOST-ENDPOINT; with several hosts under test
+// the target's name begins with a folder for each.
+func keep(dir string, results []matrix.Result) error {
+	var errs []error
+	for _, r := range results {
+		folder := filepath.Join(dir, r.Name)
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			return fmt.Errorf("transcripts: %w", err)
+		}
+		for _, t := range r.Transcript {
+			// The names are this program's own, but they came from another host.
+			name := strings.Map(fileLetter, t.Host+"-"+t.Name)
+			if !strings.Contains(name, ".") {
+				name += ".log"
+			}
+			errs = append(errs, os.WriteFile(filepath.Join(folder, name), []byte(t.Text), 0o644))
+		}
+		errs = append(errs, os.WriteFile(filepath.Join(folder, "verdict"), []byte(r.String()+"\n"), 0o644))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("transcripts: %w", err)
+	}
+	return nil
+}
+
+func fileLetter(r rune) rune {
+	if 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '.' {
+		return r
+	}
+	return '_'
+}
