@@ -277,8 +277,9 @@ func TestFakesRouted(t *testing.T) {
 			if _, err := client.Write([]byte("Client")); err != nil {
 				t.Fatal(err)
 			}
-			if got := received(t, l) - before; got != 1 {
-				t.Errorf("%v: REMOTE's interface received %d packets, want 1", fake, got)
+			// More than one: LOCAL's multicast listener reports come when they like.
+			if received(t, l) == before {
+				t.Errorf("%v: REMOTE's interface received nothing", fake)
 			}
 			in(t, l, Remote, func() error {
 				s, err := net.ListenUDP("udp", &net.UDPAddr{IP: fake.AsSlice()})
