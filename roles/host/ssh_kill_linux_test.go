@@ -238,6 +238,40 @@ func TestSSHInterrupted(t *testing.T) {
 	r.mustClose(t)
 }
 
+// A host that says nothing any more is given up, and puts itself in order when it
+// hears that the connection is gone.
+func TestSSHDead(t *testing.T) {
+	s := startSSHD(t, world{})
+	r := s.mustReach(t, host.SSHOptions{Destination: "root@127.0.0.1", Options: "-o ServerAliveInterval=1 -o ServerAliveCountMax=1"})
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", s.pid, s.pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sessions []int
+	for _, f := range strings.Fields(string(b)) {
+		pid, err := strconv.Atoi(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sessions = append(sessions, pid)
+		syscall.Kill(pid, syscall.SIGSTOP)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := r.Wait(ctx); err == nil || ctx.Err() != nil {
+		t.Errorf("the connection is not given up: %v", err)
+	}
+	for _, pid := range sessions {
+		syscall.Kill(pid, syscall.SIGCONT)
+	}
+	gone(t, r.pid)
+	var e *host.Error
+	if err := r.Close(ctx); !errors.As(err, &e) || e.Reason != host.Left {
+		t.Errorf("Close: %v", err)
+	}
+	s.clean(t)
+}
+
 // A host that allows one session on a connection gets another connection.
 func TestSSHMaxSessions(t *testing.T) {
 	s := startSSHD(t, world{Config: "MaxSessions 1"})

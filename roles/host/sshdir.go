@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -69,12 +70,11 @@ func (d *controlDir) remove() error {
 func removeStale(base string, owner int) {
 	found, _ := filepath.Glob(filepath.Join(base, controlPrefix+"*"))
 	for _, path := range found {
-		var st unix.Stat_t
-		if unix.Lstat(path, &st) != nil || int(st.Uid) != owner || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		info, err := os.Lstat(path)
+		if err != nil || !info.IsDir() || time.Since(info.ModTime()) < time.Minute {
 			continue
 		}
-		info, err := os.Lstat(path)
-		if err != nil || time.Since(info.ModTime()) < time.Minute {
+		if st, ok := info.Sys().(*syscall.Stat_t); !ok || int(st.Uid) != owner {
 			continue
 		}
 		f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_DIRECTORY, 0)
