@@ -20,23 +20,19 @@ type Kernel struct {
 	RepliesNeedRule bool
 	// TiesStates: the state of a divert-reply rule goes with its socket.
 	TiesStates bool
-	// CountsPackets: a rule counts exactly the packets that it matched. pf
-	// counts a rule's states' packets of both directions, and ICMP errors that
-	// belong to them.
-	CountsPackets bool
-	// StatesFirst: a packet that belongs to a state does not meet the rules. In pf
-	// a rule's packets are those that create a state, and its states'.
+	// StatesFirst: a packet that belongs to a state does not meet the rules. A rule
+	// counts the states that it creates, and their packets of both directions with the ICMP
+	// errors that belong to them; one of divert-packet counts its states alone. Where it is
+	// false, a rule counts exactly the packets that it matches.
 	StatesFirst bool
 	// SweepsFake: when the run is over the filter removes all states between LOCAL and
 	// FAKE. Before, only what is in a cell's way is removed: each removal takes a pfctl.
 	SweepsFake bool
-	// CountsDiverted: a divert-packet rule counts packets. pf's count only states.
-	CountsDiverted bool
 }
 
 // kernels are the kernels by their firewall.
 var kernels = map[string]Kernel{
-	"nftables": {RawOnFake: true, RepliesNeedRule: true, CountsPackets: true, CountsDiverted: true},
+	"nftables": {RawOnFake: true, RepliesNeedRule: true},
 	"pf":       {TiesStates: true, StatesFirst: true, SweepsFake: true},
 }
 

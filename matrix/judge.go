@@ -125,6 +125,8 @@ func (h *half) counted() string {
 		return ""
 	case c.Matched == 0 && c.States == 0:
 		return "; REMOTE's rule matched no packet"
+	case h.kernel.StatesFirst:
+		return fmt.Sprintf("; REMOTE's rule created %d states; they and it had %d packets", c.States, c.Matched)
 	case c.Done < c.Matched:
 		return fmt.Sprintf("; REMOTE's rule matched %d packets and its action found no socket for %d", c.Matched, c.Matched-c.Done)
 	case h.mode == Reply || h.mode == ReplyTo || h.mode == ReplyReuse:
@@ -145,21 +147,14 @@ func (h *half) carried() bool {
 // back to it. TCP's numbers are the least that an exchange needs.
 func (h *half) judgeCounters(sent, answered uint64) error {
 	c, k := h.counters, h.kernel
-	if h.carried() {
-		if c.Matched+c.States > 0 {
-			return failed(NotCounted, "remote: rule %s matched %d packets and created %d states; they belong to the first cell's state", h.label(), c.Matched, c.States)
-		}
-		return nil
+	if k.StatesFirst {
+		return h.judgeStateCounters(sent + answered)
 	}
-	atLeast := h.Proto == pfconf.TCP || !k.CountsPackets
 	bad := func(what string, n, want uint64) error {
-		if n == want || atLeast && n > want {
+		if n == want || h.Proto == pfconf.TCP && n > want {
 			return nil
 		}
 		return failed(NotCounted, "remote: rule %s: %s is %d, not %d", h.label(), what, n, want)
-	}
-	if h.rule().Action == pfconf.DivertPacket && !k.CountsDiverted {
-		return bad("the number of states it created", c.States, 1)
 	}
 	if err := bad("the number of packets it matched", c.Matched, sent); err != nil {
 		return err
@@ -169,6 +164,33 @@ func (h *half) judgeCounters(sent, answered uint64) error {
 	}
 	if h.rule().Action == pfconf.DivertReply && k.RepliesNeedRule {
 		return bad("the number of replies it brought back", c.Replies, answered)
+	}
+	return nil
+}
+
+// judgeStateCounters judges the counters of a rule that makes states, which have the
+// packets: how many states it made, and that they had the packets of both
+// directions. The number of packets is the least, for ICMP errors that belong to a
+// state are counted with it. A divert-packet rule counts none.
+func (h *half) judgeStateCounters(packets uint64) error {
+	c, states := h.counters, uint64(1)
+	switch {
+	case h.carried():
+		states = 0
+		if c.Matched > 0 {
+			return failed(NotCounted, "remote: rule %s matched %d packets, which belong to the first cell's state", h.label(), c.Matched)
+		}
+		packets = 0
+	case h.mode == ReplyReuse:
+		states = 2 // one for each echo id, of the same socket
+	case h.rule().Action == pfconf.DivertPacket:
+		packets = 0
+	}
+	if c.States != states {
+		return failed(NotCounted, "remote: rule %s: the number of states it created is %d, not %d", h.label(), c.States, states)
+	}
+	if c.Matched < packets {
+		return failed(NotCounted, "remote: rule %s: the number of packets that it and its states matched is %d, not %d", h.label(), c.Matched, packets)
 	}
 	return nil
 }
