@@ -74,8 +74,12 @@ func Run(ctx context.Context, hosts Hosts, plan Plan, opt Options, done func(Res
 		return err
 	}
 	parallel := opt.Parallel
-	if parallel <= 0 || parallel > len(plan.Targets) {
-		parallel = len(plan.Targets)
+	most := len(plan.Targets)
+	if plan.Repeats() {
+		most *= 2 // while some wait for their rules, others use the processors
+	}
+	if parallel <= 0 || parallel > most {
+		parallel = most
 	}
 	next := make(chan Target)
 	var players sync.WaitGroup
