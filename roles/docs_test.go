@@ -247,6 +247,7 @@ var mayImport = map[string][]string{
 	"pfdivert/roles/report":        {"matrix"},
 	"pfdivert/roles/agent":         {"pfconf", "pfconf/nft", "pfconf/pf", "roles/endpoint"},
 	"pfdivert/roles/host":          {"roles/agent", "roles/lab", "roles/lab/namespace"},
+	"pfdivert/roles/host/sshtest":  {"roles/lab/labtest", "roles/lab/namespace"},
 	"pfdivert/roles/lab":           {"pfconf", "roles/lab/namespace"},
 	"pfdivert/roles/lab/labtest":   nil,
 	"pfdivert/roles/lab/namespace": nil,

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"pfdivert/roles/host"
+	"pfdivert/roles/host/sshtest"
 	"pfdivert/roles/lab"
 	"pfdivert/roles/lab/labtest"
 	"pfdivert/roles/lab/namespace"
@@ -25,14 +26,13 @@ import (
 
 // The test program plays every process of a lab, by its first argument.
 func TestMain(m *testing.M) {
+	sshtest.Main()
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case "agent":
 			os.Exit(labAgent(os.Args[2:]))
 		case "orchestrator":
 			os.Exit(orchestrator())
-		case "world":
-			fail(enterWorld(os.Args[2]))
 		case "copied":
 			fail(copiedAgent(os.Args[2:]))
 			os.Exit(0)
@@ -41,11 +41,6 @@ func TestMain(m *testing.M) {
 			os.Exit(0)
 		case "privileged":
 			fail(privileged(os.Args[2], os.Args[3]))
-			os.Exit(0)
-		case "delay":
-			each, err := time.ParseDuration(os.Args[3])
-			fail(err)
-			fail(delay(os.Args[2], each))
 			os.Exit(0)
 		}
 	}

@@ -3,14 +3,11 @@ package host_test
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -18,7 +15,7 @@ import (
 
 	"pfdivert/roles/agent"
 	"pfdivert/roles/host"
-	"pfdivert/roles/lab/labtest"
+	"pfdivert/roles/host/sshtest"
 )
 
 // privileged starts an agent by $SUDO, with the password if it is asked for, and
@@ -72,10 +69,10 @@ func TestPrivileged(t *testing.T) {
 		{"bash", "sudo", "", works},
 		{"bash", "sudo", "not needed", works},
 		{"bash", "sudo -u norights", "", `euid 61005, stderr "hear\n", <nil>`},
-		{"asked", "sudo", secret, works},
+		{"asked", "sudo", sshtest.Secret, works},
 		{"asked", "sudo", "wrong", string(host.SudoWrong)},
 		{"asked", "sudo", "", string(host.SudoPassword)},
-		{"norights", "sudo", secret, string(host.SudoDenied)},
+		{"norights", "sudo", sshtest.Secret, string(host.SudoDenied)},
 		{"requiretty", "sudo", "", string(host.SudoTTY)},
 		{"doas", "doas", "", works},
 		{"doas", "/usr/bin/doas", "", works},
@@ -86,14 +83,9 @@ func TestPrivileged(t *testing.T) {
 		{"bash", "sudo '", "", string(host.Destination)},
 	} {
 		t.Run(c.user+" "+c.sudo+" "+c.password, func(t *testing.T) {
-			needSeveralUsers(t)
-			userOf(c.user).needTools(t, c.sudo)
-			settings, err := json.Marshal(world{As: c.user, Run: []string{"/run/pfdivert-test", "privileged", c.sudo, c.password}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			cmd := exec.Command("/proc/self/exe", "world", string(settings))
-			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+			sshtest.NeedUsers(t)
+			sshtest.UserOf(c.user).Need(t, c.sudo)
+			cmd := sshtest.Command(t, sshtest.World{As: c.user, Run: []string{sshtest.Program, "privileged", c.sudo, c.password}})
 			cmd.Dir = "/"
 			cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
 			out, err := cmd.CombinedOutput()
@@ -114,22 +106,18 @@ func TestPrivilegedTerminal(t *testing.T) {
 		want                        string
 	}{
 		{"bash", "sudo", "", "", works},
-		{"asked", "sudo", secret, "", works},
+		{"asked", "sudo", sshtest.Secret, "", works},
 		{"requiretty", "sudo", "", "", works},
-		{"doasked", "doas", "any", secret, works},
+		{"doasked", "doas", "any", sshtest.Secret, works},
 		{"doasked", "doas", "any", "wrong", string(host.SudoWrong)},
 	} {
 		t.Run(c.user+" "+c.typed, func(t *testing.T) {
-			needSeveralUsers(t)
-			userOf(c.user).needTools(t, c.sudo)
-			settings, err := json.Marshal(world{As: c.user, Run: []string{"/run/pfdivert-test", "privileged", c.sudo, c.password}})
-			if err != nil {
-				t.Fatal(err)
-			}
+			sshtest.NeedUsers(t)
+			sshtest.UserOf(c.user).Need(t, c.sudo)
 			terminal, tty := openTerminal(t)
 			var out strings.Builder
-			cmd := exec.Command("/proc/self/exe", "world", string(settings))
-			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Setsid: true, Setctty: true}
+			cmd := sshtest.Command(t, sshtest.World{As: c.user, Run: []string{sshtest.Program, "privileged", c.sudo, c.password}})
+			cmd.SysProcAttr.Setsid, cmd.SysProcAttr.Setctty = true, true
 			cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = "/", tty, &out, &out
 			cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
 			if err := cmd.Start(); err != nil {
@@ -152,7 +140,7 @@ func TestPrivilegedTerminal(t *testing.T) {
 					}
 				}
 			}()
-			err = cmd.Wait()
+			err := cmd.Wait()
 			seen := <-shown
 			if err != nil || !strings.HasPrefix(out.String(), c.want) {
 				t.Errorf("%v: %s", err, out.String())
@@ -201,13 +189,5 @@ func TestPrivilegedRoot(t *testing.T) {
 	io.Copy(io.Discard, l.Read)
 	if err := l.Wait(t.Context()); err != nil {
 		t.Error(err)
-	}
-}
-
-func needSeveralUsers(t testing.TB) {
-	t.Helper()
-	labtest.Need(t)
-	if b, err := os.ReadFile("/proc/self/uid_map"); os.Geteuid() != 0 || err != nil || !strings.Contains(string(b), "4294967295") {
-		t.Skip("only root can be several users")
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"pfdivert/roles/host"
+	"pfdivert/roles/host/sshtest"
 )
 
 // reacher is a program that reaches a host, tells the agent's process and
@@ -62,7 +63,7 @@ func sshOf(t testing.TB, parent int) []int {
 
 // Whatever is killed, the agent ends and nothing is left.
 func TestSSHKill(t *testing.T) {
-	s := startSSHD(t, world{})
+	s := startSSHD(t, sshtest.World{})
 	t.Run("agent", func(t *testing.T) {
 		r := s.mustReach(t, host.SSHOptions{Destination: "bash@127.0.0.1", Sudo: "sudo"})
 		syscall.Kill(r.pid, syscall.SIGKILL)
@@ -71,7 +72,7 @@ func TestSSHKill(t *testing.T) {
 		if err := r.Wait(ctx); err == nil || ctx.Err() != nil {
 			t.Errorf("agent killed: %v", err)
 		}
-		if len(s.files(t, "/tmp/pfdivert-*")) != 1 {
+		if len(s.Files(t, "/tmp/pfdivert-*")) != 1 {
 			t.Error("the agent that was killed removed its file")
 		}
 		if err := r.Close(ctx); err != nil {
@@ -205,7 +206,7 @@ func (s *sshd) startReacher(t testing.TB) (cmd *exec.Cmd, agent int, in io.Close
 
 // ctx ends while the host is being reached: it is as if it had not begun.
 func TestSSHInterrupted(t *testing.T) {
-	s := startSSHD(t, world{})
+	s := startSSHD(t, sshtest.World{})
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -241,9 +242,9 @@ func TestSSHInterrupted(t *testing.T) {
 // A host that says nothing any more is given up, and puts itself in order when it
 // hears that the connection is gone.
 func TestSSHDead(t *testing.T) {
-	s := startSSHD(t, world{})
+	s := startSSHD(t, sshtest.World{})
 	r := s.mustReach(t, host.SSHOptions{Destination: "root@127.0.0.1", Options: "-o ServerAliveInterval=1 -o ServerAliveCountMax=1"})
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", s.pid, s.pid))
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", s.PID, s.PID))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -274,7 +275,7 @@ func TestSSHDead(t *testing.T) {
 
 // A host that allows one session on a connection gets another connection.
 func TestSSHMaxSessions(t *testing.T) {
-	s := startSSHD(t, world{Config: "MaxSessions 1"})
+	s := startSSHD(t, sshtest.World{Config: "MaxSessions 1"})
 	r := s.mustReach(t, host.SSHOptions{Destination: "root@127.0.0.1"})
 	fmt.Fprintln(r.Write, "hello")
 	if !r.lines.Scan() || r.lines.Text() != "hello" {
@@ -287,7 +288,7 @@ func TestSSHMaxSessions(t *testing.T) {
 
 // Under sudo, ssh runs as the user who called it.
 func TestSSHInvoker(t *testing.T) {
-	s := startSSHD(t, world{})
+	s := startSSHD(t, sshtest.World{})
 	o := host.SSHOptions{Destination: "root@127.0.0.1"}
 	env := map[string]string{"SUDO_UID": "65534"}
 	var err error
@@ -301,13 +302,13 @@ func TestSSHInvoker(t *testing.T) {
 	if _, err := reach(t.Context(), host.SSHOptions{Destination: o.Destination, Options: s.options, Invoker: o.Invoker}); err == nil {
 		t.Fatal("nobody can use root's key")
 	}
-	dir := filepath.Dir(s.key)
+	dir := filepath.Dir(s.Key)
 	for d := dir; d != "/tmp" && d != "/"; d = filepath.Dir(d) {
 		if err := os.Chmod(d, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, f := range []string{s.key, dir, os.TempDir()} {
+	for _, f := range []string{s.Key, dir, os.TempDir()} {
 		if err := os.Chown(f, 65534, 65534); err != nil {
 			t.Fatal(err)
 		}

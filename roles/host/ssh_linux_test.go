@@ -14,6 +14,7 @@ import (
 
 	"pfdivert/roles/agent"
 	"pfdivert/roles/host"
+	"pfdivert/roles/host/sshtest"
 )
 
 // reached is a Remote with its agent's first line read.
@@ -107,7 +108,7 @@ func answer(secrets ...string) host.Ask {
 
 // An agent runs as root on a host, whoever logs in there by whichever shell.
 func TestSSH(t *testing.T) {
-	s := startSSHD(t, world{})
+	s := startSSHD(t, sshtest.World{})
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -122,11 +123,11 @@ func TestSSH(t *testing.T) {
 		{user: "bash", sudo: "sudo"},
 		{user: "csh", sudo: "sudo -u root"},
 		{user: "fish", sudo: "sudo"},
-		{user: "asked", sudo: "sudo", ask: answer(secret)},
+		{user: "asked", sudo: "sudo", ask: answer(sshtest.Secret)},
 		{user: "doas", sudo: "doas"},
 	} {
 		t.Run(c.user+c.sudo, func(t *testing.T) {
-			userOf(c.user).needTools(t, c.sudo)
+			sshtest.UserOf(c.user).Need(t, c.sudo)
 			if c.user != "root" {
 				host.SetExecutable(s.agent)
 			}
@@ -152,7 +153,7 @@ func TestSSH(t *testing.T) {
 
 // A kept program is sent once; a run without -keep takes it, too.
 func TestSSHKeep(t *testing.T) {
-	s := startSSHD(t, world{})
+	s := startSSHD(t, sshtest.World{})
 	o := host.SSHOptions{Destination: "bash@127.0.0.1", Sudo: "sudo", Keep: true}
 	first := s.mustReach(t, o)
 	first.mustClose(t)
@@ -167,7 +168,7 @@ func TestSSHKeep(t *testing.T) {
 			t.Errorf("second: sent %d, cached %t, %s, %d trips", r.Sent, r.Cached, r.exe, r.Trips)
 		}
 	}
-	kept := s.files(t, "/home/bash/.cache/pfdivert/*/*")
+	kept := s.Files(t, "/home/bash/.cache/pfdivert/*/*")
 	if len(kept) != 1 || !strings.HasSuffix(kept[0], first.exe) {
 		t.Errorf("kept: %q, the agent was %s", kept, first.exe)
 	}
@@ -188,7 +189,7 @@ func TestSSHKeep(t *testing.T) {
 
 // A way to the host on which everything takes 50 ms in each direction.
 func TestSSHDelay(t *testing.T) {
-	s := startSSHD(t, world{})
+	s := startSSHD(t, sshtest.World{})
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -212,7 +213,7 @@ func TestSSHDelay(t *testing.T) {
 func TestSSHFaults(t *testing.T) {
 	for _, c := range []struct {
 		name   string
-		world  world
+		world  sshtest.World
 		o      host.SSHOptions
 		env    string // of this side
 		reason host.Reason
@@ -232,25 +233,25 @@ func TestSSHFaults(t *testing.T) {
 		{name: "broken proxy", o: host.SSHOptions{Options: "-o ProxyCommand=false"}, reason: host.Unreachable, text: "answer", hint: "ProxyCommand"},
 		{name: "no shell", o: host.SSHOptions{Destination: "nologin@127.0.0.1"}, reason: host.NoShell, text: "no shell", hint: "login shell"},
 		{name: "not root", o: host.SSHOptions{Destination: "bash@127.0.0.1"}, reason: host.NotRoot, text: "bash is not root", hint: "SUDO=sudo"},
-		{name: "no sudo", world: world{Without: []string{"sudo"}}, o: host.SSHOptions{Destination: "bash@127.0.0.1", Sudo: "sudo"}, reason: host.NoSudo, text: "no sudo", hint: "doas"},
+		{name: "no sudo", world: sshtest.World{Without: []string{"sudo"}}, o: host.SSHOptions{Destination: "bash@127.0.0.1", Sudo: "sudo"}, reason: host.NoSudo, text: "no sudo", hint: "doas"},
 		{name: "no such command", o: host.SSHOptions{Destination: "bash@127.0.0.1", Sudo: "become-root"}, reason: host.NoSudo, text: "become-root", hint: "SUDO=sudo"},
 		{name: "no password to be had", o: host.SSHOptions{Destination: "asked@127.0.0.1", Sudo: "sudo"}, reason: host.SudoPassword, text: "password of asked", hint: "NOPASSWD"},
 		{name: "wrong password", o: host.SSHOptions{Destination: "asked@127.0.0.1", Sudo: "sudo", Ask: answer("wrong")}, reason: host.SudoWrong, text: "did not take", hint: "password of asked"},
 		{name: "not asked", o: host.SSHOptions{Destination: "asked@127.0.0.1", Sudo: "sudo", Ask: answer()}, reason: host.SudoPassword, text: "asked once more", hint: "NOPASSWD"},
-		{name: "no right", o: host.SSHOptions{Destination: "norights@127.0.0.1", Sudo: "sudo", Ask: answer(secret)}, reason: host.SudoDenied, text: "no right", hint: "norights ALL=(root)"},
+		{name: "no right", o: host.SSHOptions{Destination: "norights@127.0.0.1", Sudo: "sudo", Ask: answer(sshtest.Secret)}, reason: host.SudoDenied, text: "no right", hint: "norights ALL=(root)"},
 		{name: "tty required", o: host.SSHOptions{Destination: "requiretty@127.0.0.1", Sudo: "sudo"}, reason: host.SudoTTY, text: "terminal", hint: "!requiretty"},
-		{name: "doas with password", o: host.SSHOptions{Destination: "doasked@127.0.0.1", Sudo: "doas", Ask: answer(secret)}, reason: host.SudoPassword, text: "doas needs", hint: "permit nopass doasked as root"},
+		{name: "doas with password", o: host.SSHOptions{Destination: "doasked@127.0.0.1", Sudo: "doas", Ask: answer(sshtest.Secret)}, reason: host.SudoPassword, text: "doas needs", hint: "permit nopass doasked as root"},
 		{name: "no right for doas", o: host.SSHOptions{Destination: "bash@127.0.0.1", Sudo: "doas"}, reason: host.SudoDenied, text: "no right", hint: "doas.conf"},
-		{name: "noexec", world: world{Mounts: map[string]string{"/tmp": "mode=1777,noexec", "/var/tmp": "mode=1777,noexec", "/root": "mode=700,noexec"}}, reason: host.NoExec, text: "/var/tmp", hint: "noexec"},
-		{name: "no folder", world: world{Mounts: map[string]string{"/tmp": "mode=755", "/var/tmp": "mode=755"}}, o: host.SSHOptions{Destination: "homeless@127.0.0.1", Sudo: "sudo"}, reason: host.NoFolder, text: "ermission denied", hint: "folder of their own"},
-		{name: "no inode", world: world{Mounts: map[string]string{"/tmp": "mode=1777,nr_inodes=1", "/var/tmp": "mode=1777,nr_inodes=1", "/root": "mode=700,nr_inodes=1"}}, reason: host.DiskFull, text: "No space", hint: "make room"},
-		{name: "disk full", world: world{Mounts: map[string]string{"/tmp": "mode=1777,size=64k"}}, reason: host.DiskFull, text: "/tmp/pfdivert-", hint: "make room"},
-		{name: "other system", world: world{Uname: []string{"Plan9", "mips"}}, reason: host.SystemOther, text: "Plan9 on mips", hint: "OpenBSD"},
-		{name: "no binary", world: world{Uname: []string{"OpenBSD", "i386"}}, o: host.SSHOptions{Dist: []string{"/nowhere"}}, reason: host.NoBinary, text: "no pfdivert-openbsd-386 in /nowhere", hint: "make dist"},
+		{name: "noexec", world: sshtest.World{Mounts: map[string]string{"/tmp": "mode=1777,noexec", "/var/tmp": "mode=1777,noexec", "/root": "mode=700,noexec"}}, reason: host.NoExec, text: "/var/tmp", hint: "noexec"},
+		{name: "no folder", world: sshtest.World{Mounts: map[string]string{"/tmp": "mode=755", "/var/tmp": "mode=755"}}, o: host.SSHOptions{Destination: "homeless@127.0.0.1", Sudo: "sudo"}, reason: host.NoFolder, text: "ermission denied", hint: "folder of their own"},
+		{name: "no inode", world: sshtest.World{Mounts: map[string]string{"/tmp": "mode=1777,nr_inodes=1", "/var/tmp": "mode=1777,nr_inodes=1", "/root": "mode=700,nr_inodes=1"}}, reason: host.DiskFull, text: "No space", hint: "make room"},
+		{name: "disk full", world: sshtest.World{Mounts: map[string]string{"/tmp": "mode=1777,size=64k"}}, reason: host.DiskFull, text: "/tmp/pfdivert-", hint: "make room"},
+		{name: "other system", world: sshtest.World{Uname: []string{"Plan9", "mips"}}, reason: host.SystemOther, text: "Plan9 on mips", hint: "OpenBSD"},
+		{name: "no binary", world: sshtest.World{Uname: []string{"OpenBSD", "i386"}}, o: host.SSHOptions{Dist: []string{"/nowhere"}}, reason: host.NoBinary, text: "no pfdivert-openbsd-386 in /nowhere", hint: "make dist"},
 		{name: "agent fails", o: host.SSHOptions{Args: []string{"copied", "fails"}}, reason: host.AgentFailed, text: "this agent fails", hint: ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			userOf(c.o.Destination).needTools(t, c.o.Sudo)
+			sshtest.UserOf(c.o.Destination).Need(t, c.o.Sudo)
 			s := startSSHD(t, c.world)
 			if name, value, ok := strings.Cut(c.env, "="); ok {
 				t.Setenv(name, value)
@@ -262,10 +263,10 @@ func TestSSHFaults(t *testing.T) {
 			o.Options += " " + s.options
 			switch c.name {
 			case "host key changed":
-				known := filepath.Join(filepath.Dir(s.key), "known_hosts")
-				mustWrite(t, known, "changed "+strings.Join(strings.Fields(mustRead(t, s.key+".pub"))[:2], " ")+"\n")
+				known := filepath.Join(filepath.Dir(s.Key), "known_hosts")
+				mustWrite(t, known, "changed "+strings.Join(strings.Fields(mustRead(t, s.Key+".pub"))[:2], " ")+"\n")
 			case "key refused": // the first -i would not hide the second
-				o.Options = strings.ReplaceAll(o.Options, s.key, "/nowhere")
+				o.Options = strings.ReplaceAll(o.Options, s.Key, "/nowhere")
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
