@@ -11,10 +11,10 @@ import (
 )
 
 // program builds the program as "make" does and gives its path.
-func program(b *testing.B) string {
+func program(b testing.TB) string {
 	b.Helper()
 	path := filepath.Join(b.TempDir(), "pfdivert")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, "..")
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", path, "..")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		b.Fatalf("%v\n%s", err, out)
