@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,7 +34,10 @@ func (c *call) playHosts(ctx context.Context, hosts []*tested, targets []matrix.
 	found := newFindings(run.Targets, plan.Repeats())
 
 	defer each(hosts, (*tested).close)
-	errs := each(hosts, func(h *tested) error { return h.prepare(ctx) })
+	errs := each(hosts, func(h *tested) (err error) {
+		h.pair, err = h.reach(ctx)
+		return err
+	})
 	if len(hosts) == 1 && errs[0] != nil {
 		return exitError, errs[0]
 	}
@@ -56,13 +60,24 @@ func (c *call) playHosts(ctx context.Context, hosts []*tested, targets []matrix.
 	change := func(opt *matrix.Options) {
 		opt.Parallel, opt.Transcripts, opt.Trace = o.parallel, o.out != "", c.Getenv("KTRACE")
 	}
-	each(hosts, func(h *tested) error {
-		if errs[h.index] == nil {
-			if errs[h.index] = h.play(ctx, plan, change, done); errs[h.index] != nil && len(hosts) > 1 {
-				h.tell(progress, errs[h.index])
-			}
+	ended := make([]time.Time, len(hosts))
+	left := each(hosts, func(h *tested) error {
+		ended[h.index] = time.Now()
+		if errs[h.index] != nil {
+			return nil
 		}
-		return nil
+		err := h.play(ctx, plan, change, done)
+		ended[h.index] = time.Now()
+		if err != nil && len(hosts) > 1 {
+			h.tell(progress, err)
+		}
+		errs[h.index] = err
+		// At once: another run may wait for this host, and hold one that this run waits for.
+		left := h.pair.leave(ctx)
+		if err != nil {
+			return nil // it was told what is wrong with the host
+		}
+		return left
 	})
 	progress.Finish()
 	if len(hosts) == 1 && errs[0] != nil {
@@ -73,7 +88,7 @@ func (c *call) playHosts(ctx context.Context, hosts []*tested, targets []matrix.
 			h.lost(targets, errs[i], func(r matrix.Result) { found.add(r) })
 		}
 	}
-	run.Seconds = time.Since(run.Started).Seconds()
+	run.Seconds = slices.MaxFunc(ended, time.Time.Compare).Sub(run.Started).Seconds()
 	run.Interrupted = ctx.Err() != nil
 	if err := c.report(run, found, hosts, o, to); err != nil {
 		return exitError, err
@@ -82,12 +97,6 @@ func (c *call) playHosts(ctx context.Context, hosts []*tested, targets []matrix.
 	if run.Interrupted {
 		status = exitError
 	}
-	left := each(hosts, func(h *tested) error {
-		if errs[h.index] != nil {
-			return nil
-		}
-		return h.pair.leave(ctx)
-	})
 	if len(hosts) == 1 && left[0] != nil {
 		return exitError, left[0]
 	}

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"pfdivert/matrix"
@@ -155,36 +154,6 @@ func (p *pair) dial(ctx context.Context) (err error) {
 		p.close()
 	}
 	return err
-}
-
-// check has real hosts look whether all is there that the targets need. See
-// checkSetup for all that they find.
-func (p *pair) check(ctx context.Context) error {
-	if !p.real {
-		return nil
-	}
-	local, remote, err := matrix.Setups(p.options)
-	if err != nil {
-		return err
-	}
-	p.trips++
-	var items [2][]agent.CheckItem
-	var errs [2]error
-	var both sync.WaitGroup
-	both.Go(func() { items[0], errs[0] = p.hosts.Local.Check(ctx, local) })
-	both.Go(func() { items[1], errs[1] = p.hosts.Remote.Check(ctx, remote) })
-	both.Wait()
-	for i, name := range []string{"local", "remote"} {
-		if errs[i] != nil {
-			return p.explain(fmt.Errorf("%s: %w", name, errs[i]))
-		}
-		for _, item := range items[i] {
-			if !item.OK {
-				return hinted{fmt.Errorf("%s: %s: %s", name, item.Name, item.Detail), item.Cure}
-			}
-		}
-	}
-	return nil
 }
 
 // machines are what the agents said of their hosts.

@@ -20,7 +20,7 @@ type tested struct {
 	name  string // empty when it is the only one
 	index int    // among the run's hosts
 	reach func(context.Context) (*pair, error)
-	pair  *pair // nil until it was reached
+	pair  *pair // nil if it was not reached
 }
 
 // hostsToTest gives the hosts that the flags and the environment name, or a lab.
@@ -142,15 +142,6 @@ func each(hosts []*tested, do func(*tested) error) []error {
 	}
 	all.Wait()
 	return errs
-}
-
-// prepare reaches a host and looks whether it has what the targets need.
-func (h *tested) prepare(ctx context.Context) (err error) {
-	if h.pair, err = h.reach(ctx); err != nil {
-		h.pair = nil
-		return err
-	}
-	return h.pair.check(ctx)
 }
 
 // describe fills in what the agents said of their machines.
