@@ -23,7 +23,8 @@ this machine.
 
 Environment: REMOTE_SSH is the host to test, as ssh takes it; LOCAL_ADDR,
 REMOTE_ADDR and FAKE_ADDR, and the same with 6 at the end, are the addresses to
-use with it; FAKE may be a prefix. SSH_OPTIONS go to every ssh. SUDO is a command
+use with it; FAKE may be a prefix. With -hosts, a file has several hosts and their
+addresses (docs/remote.md), and REMOTE_SSH chooses among them. SSH_OPTIONS go to every ssh. SUDO is a command
 that makes root (sudo, doas), on both hosts. KTRACE is a command to run each
 endpoint under (strace, ktrace); its traces come into the folder of -o. NO_COLOR
 leaves colours out.
