@@ -39,9 +39,9 @@ func appendFrame(buf []byte, v any) ([]byte, error) {
 	return append(buf, body...), nil
 }
 
-// readFrame reads one frame into v. Memory is taken as bytes arrive in buf,
-// which is kept for the next frame, and never more than MaxFrame. io.EOF means the end between
-// two frames; an end within one is io.ErrUnexpectedEOF.
+// readFrame reads one frame into v, through buf, which is kept for the next
+// frame and never larger than MaxFrame. io.EOF means the end between two
+// frames; an end within one is io.ErrUnexpectedEOF.
 func readFrame(r io.Reader, buf *[]byte, v any) error {
 	var head [frameHead]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
