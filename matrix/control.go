@@ -26,7 +26,7 @@ func (h *half) sendControl(ctx context.Context, keep bool) (netip.AddrPort, erro
 	spec := h.controlSpec()
 	there := clientSide.script()
 	opened := []*asked{there.open("control", spec), there.connect("control", spec)}
-	there.send("control", endpoint.ClientLine, 1)
+	sent := there.send("control", endpoint.ClientLine, 1)
 	there.fence()
 	if !keep {
 		there.close("control")
@@ -34,7 +34,11 @@ func (h *half) sendControl(ctx context.Context, keep bool) (netip.AddrPort, erro
 	if err := there.run(ctx); err != nil {
 		return netip.AddrPort{}, err
 	}
-	return opened[1].Local, h.opened(opened...)
+	if err := h.opened(opened...); err != nil {
+		return netip.AddrPort{}, err
+	}
+	// What was never sent proves nothing by not arriving.
+	return opened[1].Local, unanswered(sent)
 }
 
 // silentAt is the judgement that nothing of the control waits at the endpoint.

@@ -116,7 +116,7 @@ func (h *half) datagramControl(ctx context.Context, server string) (control, err
 
 	at := serverSide.script()
 	arrived := at.receive(server)
-	at.send(server, endpoint.ServerLine, 0)
+	answered := at.send(server, endpoint.ServerLine, 0)
 	at.fence()
 	if err := at.run(ctx); err != nil {
 		return c, err
@@ -124,6 +124,9 @@ func (h *half) datagramControl(ctx context.Context, server string) (control, err
 	if arrived.Fault != nil {
 		_, to := h.ends()
 		return c, failed(ControlLost, "%s: what REMOTE sends from FAKE to %v does not arrive: %s", arrived.where, to, arrived.Fault.Text)
+	}
+	if err := unanswered(answered); err != nil {
+		return c, err
 	}
 	c.judge = h.silentAt(clientSide, "control", "the answer came back before the rule was there")
 	return c, nil

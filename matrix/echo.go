@@ -87,12 +87,12 @@ func (h *half) echoReply(ctx context.Context, withControl bool) error {
 	spec := h.clientSpec()
 	there := h.remote.script()
 	opened := []*asked{there.open(client, spec), there.connect(client, spec)}
-	var heard *asked
+	var heard, sent *asked
 	var kill []pfconf.Flow
 	if withControl && h.kernel.controlReplies(h.Proto) {
 		spec := h.controlSpec()
 		opened = append(opened, there.open("control", spec), there.connect("control", spec))
-		there.send("control", endpoint.ClientLine, 1)
+		sent = there.send("control", endpoint.ClientLine, 1)
 		there.fence()
 		heard = there.rest("control")
 		there.close("control")
@@ -105,6 +105,9 @@ func (h *half) echoReply(ctx context.Context, withControl bool) error {
 		return err
 	}
 	if heard != nil {
+		if err := unanswered(sent); err != nil {
+			return err
+		}
 		if err := h.silent(heard, "LOCAL's reply came back before the rule was there"); err != nil {
 			return err
 		}

@@ -47,6 +47,15 @@ func (h *half) judge(a *asked, wants ...want) error {
 		m := got[len(wants)]
 		return failed(Duplicate, "%s: %d more than was sent, the first %q from %v", a.where, extra, m.Data, m.From)
 	}
+	return unanswered(a)
+}
+
+// unanswered is the ERROR of a step that failed although nothing more was due: that
+// nothing more had arrived is then not known.
+func unanswered(a *asked) error {
+	if a.Fault != nil && a.Fault.Code != agent.CodeNothing {
+		return broken(QuestionFailed, "%s: %s: %s", a.where, a.do, a.Fault.Text)
+	}
 	return nil
 }
 
@@ -73,13 +82,10 @@ func judgeMessage(where string, m endpoint.Message, w want) error {
 
 // silent judges that a socket has received nothing of a control.
 func (h *half) silent(a *asked, what string) error {
-	if a.Fault != nil && !lost[a.Fault.Code] {
-		return broken(QuestionFailed, "%s: %s", a.where, a.Fault.Text)
-	}
 	if got := a.Messages; len(got) > 0 {
 		return failed(ControlDelivered, "%s: received %q from %v: %s", a.where, got[0].Data, got[0].From, what)
 	}
-	return nil
+	return unanswered(a)
 }
 
 // opened judges that the endpoints could be opened and connected. A port that is

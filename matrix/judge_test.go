@@ -119,6 +119,15 @@ func TestSilent(t *testing.T) {
 	if got := verdictOf(h.silent(&asked{Outcome: agent.Outcome{Fault: fault(agent.CodeNothing)}}, "")); got != "PASS" {
 		t.Errorf("nothing heard: %s", got)
 	}
+	// A socket that could not be asked is not one that heard nothing.
+	for _, code := range []string{agent.CodeSkipped, "ECONNREFUSED", "EHOSTUNREACH"} {
+		a := &asked{Outcome: agent.Outcome{Fault: fault(code)}}
+		for _, err := range []error{h.silent(a, ""), h.judge(a)} {
+			if got := verdictOf(err); got != "ERROR question-failed" {
+				t.Errorf("%s: %s", code, got)
+			}
+		}
+	}
 }
 
 // What it means that a socket could not be opened or connected.

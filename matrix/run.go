@@ -40,13 +40,6 @@ type Options struct {
 	Omit []string
 }
 
-// Facts is what preparing the hosts found out about the kernel under test.
-type Facts struct {
-	Firewall string
-	Kernel   string // uname's release
-	System   string
-}
-
 // runner is a run under way.
 type runner struct {
 	ctx    context.Context
