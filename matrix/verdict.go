@@ -1,6 +1,11 @@
 package matrix
 
-import "fmt"
+import (
+	"fmt"
+
+	"pfdivert/matrix/explain"
+	"pfdivert/roles/evidence"
+)
 
 // Verdict is what became of a cell.
 type Verdict string
@@ -50,6 +55,16 @@ type Result struct {
 	// Transcript has the endpoints' log lines, host by host; filled when the
 	// cell did not pass or when transcripts were asked for.
 	Transcript []Transcript `json:"-"`
+	// Evidence is what the hosts showed of the cell, nil when it was not asked for;
+	// Explanation what that means, nil for a cell that passed.
+	Evidence    *Evidence            `json:"-"`
+	Explanation *explain.Explanation `json:"explanation,omitempty"`
+}
+
+// Evidence is what both hosts showed of a cell.
+type Evidence struct {
+	Local  evidence.Cell `json:"local"`
+	Remote evidence.Cell `json:"remote"`
 }
 
 // Transcript is what one endpoint logged.
