@@ -14,6 +14,7 @@
 #
 #	make			builds ./pfdivert
 #	make regress		runs all targets
+#	make claims		runs what manuals say of packets handed to user space
 #	make check-setup	says what the hosts lack, and what mends it
 #	make run-TARGET		runs one; "make list" shows which there are
 #	make dist		builds dist/pfdivert-SYSTEM-ARCHITECTURE for REMOTE
@@ -55,7 +56,10 @@ FORMAT = $$(case $$(uname -s) in OpenBSD|FreeBSD) echo -regress;; esac)
 regress: pfdivert
 	./pfdivert run ${FORMAT}
 
-${REGRESS_TARGETS}: pfdivert
+claims: pfdivert
+	./pfdivert run ${FORMAT} '*-divert-*'
+
+${REGRESS_TARGETS} ${CLAIM_TARGETS}: pfdivert
 	@t=$@; ./pfdivert run ${FORMAT} "$${t#run-}"
 
 check-setup: pfdivert
@@ -66,7 +70,8 @@ list: pfdivert
 
 generate: pfdivert
 	@{ sed '/^#/!d' regress.mk && \
-	./pfdivert list -names | sed 's/^/REGRESS_TARGETS += run-/'; } >regress.mk.new
+	./pfdivert list -names | sed 's/^/REGRESS_TARGETS += run-/' && \
+	./pfdivert list -names '*-divert-*' | sed 's/^/CLAIM_TARGETS += run-/'; } >regress.mk.new
 	mv regress.mk.new regress.mk
 
 # Built from source at this version, so that all see the same findings.
@@ -102,4 +107,5 @@ clean:
 	rm -rf pfdivert dist out
 
 .PHONY: all pfdivert dist ${DIST} regress ${REGRESS_TARGETS} list generate
+.PHONY: claims ${CLAIM_TARGETS}
 .PHONY: check check-setup test bench install clean

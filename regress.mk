@@ -1,5 +1,5 @@
-# The targets of the suite, one "run-" target each. Written by "make generate"
-# from "pfdivert list -names"; do not edit.
+# The targets of the suite and the claims, one "run-" target each. Written by
+# "make generate" from "pfdivert list -names"; do not edit.
 REGRESS_TARGETS += run-inet-args-tcp-to
 REGRESS_TARGETS += run-inet-args-tcp-reply
 REGRESS_TARGETS += run-inet-args-udp-to
@@ -70,3 +70,13 @@ REGRESS_TARGETS += run-inet6-reuse-rip-reply-reply-to
 REGRESS_TARGETS += run-inet6-reuse-rip-reply-to-to
 REGRESS_TARGETS += run-inet6-reuse-rip-reply-to-reply
 REGRESS_TARGETS += run-inet6-reuse-rip-reply-to-reply-to
+CLAIM_TARGETS += run-inet-divert-no-listener-in
+CLAIM_TARGETS += run-inet-divert-no-listener-out
+CLAIM_TARGETS += run-inet-divert-not-given-back
+CLAIM_TARGETS += run-inet-divert-no-loop-in
+CLAIM_TARGETS += run-inet-divert-no-loop-out
+CLAIM_TARGETS += run-inet6-divert-no-listener-in
+CLAIM_TARGETS += run-inet6-divert-no-listener-out
+CLAIM_TARGETS += run-inet6-divert-not-given-back
+CLAIM_TARGETS += run-inet6-divert-no-loop-in
+CLAIM_TARGETS += run-inet6-divert-no-loop-out

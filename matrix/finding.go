@@ -24,6 +24,8 @@ const (
 	NoBindany        = "no-bindany"        // the kernel refuses to bind a foreign address
 	StateMissing     = "state-missing"     // the kernel lacks a state that must be there
 	StateLeft        = "state-left"        // the kernel kept a state that must be gone
+	NotLost          = "not-lost"          // a packet arrived that must be lost
+	Looped           = "looped"            // a packet that was given back met its rule again
 	PortBlocked      = "port-blocked"      // the kernel refuses the reversed flow's port
 
 	// XPASS
@@ -42,8 +44,9 @@ const (
 	Interrupted    = "interrupted"     // the run was stopped
 
 	// SKIP
-	NoFamily  = "no-family"  // a host lacks the address family
-	NoFeature = "no-feature" // REMOTE's kernel lacks what the target tests
+	NoFamily   = "no-family"   // a host lacks the address family
+	NotClaimed = "not-claimed" // nobody says that a kernel of this kind does what the target tests
+	NoFeature  = "no-feature"  // REMOTE's kernel lacks what the target tests
 )
 
 // finding is what ended a cell without a pass.

@@ -2,7 +2,6 @@ package matrix
 
 import (
 	"context"
-	"net/netip"
 
 	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
@@ -23,30 +22,15 @@ import (
 func (h *half) packet(ctx context.Context, withControl bool) error {
 	clientSide, serverSide := h.sides()
 	from, to := h.ends()
-	spec := endpoint.Spec{
-		Kind: endpoint.Divert, Role: endpoint.Packet, Local: netip.AddrPortFrom(h.Family.Unspecified(), h.Divert),
-		Omit: h.omitted(),
-	}
-	if err := h.openEnds(ctx, func(remote *script) *asked { return remote.open("packet", spec) }); err != nil {
+	if err := h.openEnds(ctx, func(remote *script) *asked { return remote.open("packet", h.divertSpec()) }); err != nil {
 		return err
 	}
 	var c control
 	if withControl {
-		local, err := h.sendControl(ctx, false)
-		if err != nil {
+		var err error
+		if c, err = h.packetControl(ctx, true); err != nil {
 			return err
 		}
-		c.kill = []pfconf.Flow{h.controlFlow(local)}
-		unseen := h.silentAt(h.remote, "packet", "the divert socket saw it before the rule was there")
-		arrived := func(ctx context.Context) error {
-			at := serverSide.script()
-			heard := at.rest("server")
-			if err := at.run(ctx); err != nil {
-				return err
-			}
-			return h.judge(heard, want{line: endpoint.ClientLine, from: local, missing: ControlLost})
-		}
-		c.judge = func(ctx context.Context) error { return both(ctx, unseen, arrived) }
 	}
 	if err := h.loadBehind(ctx, c); err != nil {
 		return err
@@ -93,4 +77,28 @@ func (h *half) packet(ctx context.Context, withControl bool) error {
 		return err
 	}
 	return h.judgeCounters(1, 0)
+}
+
+// packetControl sends the control of a divert-packet rule: it must arrive as it was sent, and
+// the divert socket, if there is one, must not see it.
+func (h *half) packetControl(ctx context.Context, listens bool) (control, error) {
+	_, serverSide := h.sides()
+	local, err := h.sendControl(ctx, false)
+	if err != nil {
+		return control{}, err
+	}
+	arrived := func(ctx context.Context) error {
+		at := serverSide.script()
+		heard := at.rest("server")
+		if err := at.run(ctx); err != nil {
+			return err
+		}
+		return h.judge(heard, want{line: endpoint.ClientLine, from: local, missing: ControlLost})
+	}
+	c := control{kill: []pfconf.Flow{h.controlFlow(local)}, judge: arrived}
+	if listens {
+		unseen := h.silentAt(h.remote, "packet", "the divert socket saw it before the rule was there")
+		c.judge = func(ctx context.Context) error { return both(ctx, unseen, arrived) }
+	}
+	return c, nil
 }

@@ -113,6 +113,8 @@ func (p *play) run(ctx context.Context) error {
 // run plays an args cell, with or without its control.
 func (h *half) run(ctx context.Context, control bool) error {
 	switch {
+	case h.Claim != nil:
+		return h.Claim.play(h, ctx)
 	case h.mode == PacketIn || h.mode == PacketOut:
 		return h.packet(ctx, control)
 	case h.Proto == pfconf.TCP:

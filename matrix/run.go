@@ -159,6 +159,11 @@ func (r *runner) skip(t Target) *finding {
 	if why, missing := r.opt.NoFamily[t.Family]; missing {
 		return &finding{Skip, NoFamily, why}
 	}
+	if t.Claim != nil {
+		if f := t.Claim.skip(r.kernel); f != nil {
+			return f
+		}
+	}
 	if len(r.facts.Owned) > 0 {
 		return &finding{Error, FakeOwned, fmt.Sprintf("REMOTE has FAKE configured (%v): cells would pass without being diverted", r.facts.Owned)}
 	}

@@ -32,6 +32,8 @@ type Target struct {
 	// First is the mode of an args target and of a reuse target's first cell;
 	// Second of a reuse target's second cell, empty for args targets.
 	First, Second Mode
+	// Claim is what the target tests that is none of the suite's, nil for those.
+	Claim *Claim
 }
 
 // Kind is the target's name without its family: the row of the matrix.
@@ -69,13 +71,13 @@ func Targets() []Target {
 	for _, f := range pfconf.Families {
 		for _, a := range argsModes {
 			for _, m := range a.modes {
-				all = append(all, Target{fmt.Sprintf("%v-args-%v-%s", f, a.proto, m), f, a.proto, m, ""})
+				all = append(all, Target{fmt.Sprintf("%v-args-%v-%s", f, a.proto, m), f, a.proto, m, "", nil})
 			}
 		}
 		for _, r := range reuseModes {
 			for _, first := range r.modes {
 				for _, second := range r.modes {
-					all = append(all, Target{fmt.Sprintf("%v-reuse-%v-%s-%s", f, r.proto, first, second), f, r.proto, first, second})
+					all = append(all, Target{fmt.Sprintf("%v-reuse-%v-%s-%s", f, r.proto, first, second), f, r.proto, first, second, nil})
 				}
 			}
 		}
@@ -96,6 +98,9 @@ var proofs = map[Mode]string{
 
 // Proves says in a sentence what the target proves.
 func (t Target) Proves() string {
+	if t.Claim != nil {
+		return t.Claim.proves(t.Family)
+	}
 	s := fmt.Sprintf("%v %v: %s", t.Family, t.Proto, proofs[t.First])
 	if t.reuse() {
 		s = fmt.Sprintf("%v %v: %s works after %s with the same addresses and the ports swapped; the first's state does not interfere",
@@ -105,13 +110,13 @@ func (t Target) Proves() string {
 }
 
 // Select gives the targets that match one of the patterns (path.Match's: '*', '?',
-// '[…]'), in the order of Targets; all without a pattern. A pattern that
+// '[…]'), in the order of Targets and Claims; the suite's without a pattern. A pattern that
 // matches nothing is an error that names what comes nearest.
 func Select(patterns []string) ([]Target, error) {
-	all := Targets()
 	if len(patterns) == 0 {
-		return all, nil
+		return Targets(), nil
 	}
+	all := append(Targets(), Claims()...)
 	wanted := make([]bool, len(all))
 	for _, p := range patterns {
 		found := false

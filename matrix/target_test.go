@@ -50,15 +50,18 @@ func TestTargets(t *testing.T) {
 }
 
 func TestSelect(t *testing.T) {
-	all := Targets()
+	all := names(append(Targets(), Claims()...))
 	for _, c := range []struct {
 		patterns []string
 		want     int
 		first    string
 	}{
 		{nil, 70, "inet-args-tcp-to"},
-		{[]string{"*"}, 70, "inet-args-tcp-to"},
-		{[]string{"inet6-*"}, 35, "inet6-args-tcp-to"},
+		{[]string{"*"}, 70 + len(Claims()), "inet-args-tcp-to"},
+		{[]string{"inet6-[ar]*"}, 35, "inet6-args-tcp-to"},
+		{[]string{"inet6-*"}, 35 + len(claims), "inet6-args-tcp-to"},
+		{[]string{"*-divert-*"}, 2 * len(claims), "inet-divert-no-listener-in"},
+		{[]string{"inet6-divert-no-loop-in"}, 1, "inet6-divert-no-loop-in"},
 		{[]string{"*-args-*"}, 26, "inet-args-tcp-to"},
 		{[]string{"inet?-reuse-tcp-*"}, 4, "inet6-reuse-tcp-to-to"},
 		{[]string{"inet-args-udp-[rt]*"}, 3, "inet-args-udp-to"},
@@ -70,7 +73,7 @@ func TestSelect(t *testing.T) {
 			t.Errorf("%q: %d targets, %v", c.patterns, len(got), err)
 			continue
 		}
-		if !slices.IsSortedFunc(got, func(a, b Target) int { return slices.Index(all, a) - slices.Index(all, b) }) {
+		if !slices.IsSortedFunc(got, func(a, b Target) int { return slices.Index(all, a.Name) - slices.Index(all, b.Name) }) {
 			t.Errorf("%q: not in the suite's order", c.patterns)
 		}
 	}

@@ -10,7 +10,11 @@ import (
 
 var listRole = Role{
 	Name: "list", Usage: "[PATTERN...]", Summary: "list the targets and what each proves",
-	Help: "Exit status: 0, or 2 when a pattern matches no target.",
+	Help: `Without a pattern the targets of OpenBSD's suite are listed, which 'pfdivert run'
+plays, and behind them the claims, which it plays when a pattern matches them.
+With -names and no pattern, those of the suite alone.
+
+Exit status: 0, or 2 when a pattern matches no target.`,
 	run: func(_ context.Context, c *call) (int, error) {
 		f := c.flags()
 		bare := f.Bool("names", false, "print names only")
@@ -22,13 +26,25 @@ var listRole = Role{
 			return exitError, err
 		}
 		w := bufio.NewWriter(c.Out)
-		for _, t := range targets {
-			if *bare {
-				fmt.Fprintln(w, t.Name)
-			} else {
-				fmt.Fprintf(w, "%s\t%s\n", t.Name, t.Proves())
+		list := func(targets []matrix.Target) {
+			for _, t := range targets {
+				if *bare {
+					fmt.Fprintln(w, t.Name)
+				} else {
+					fmt.Fprintf(w, "%s\t%s\n", t.Name, t.Proves())
+				}
 			}
+		}
+		list(targets)
+		if f.NArg() == 0 && !*bare {
+			fmt.Fprint(w, claimsHeading)
+			list(matrix.Claims())
 		}
 		return exitOK, w.Flush()
 	},
 }
+
+// claimsHeading is above the claims, which "run" plays only by pattern.
+const claimsHeading = `
+What manuals say of packets that are handed to user space; 'pfdivert run '*-divert-*'' plays these:
+`

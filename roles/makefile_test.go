@@ -22,10 +22,10 @@ done
 if [ -z "$out" ]; then exit; fi
 cat >"$out" <<'END'
 #!/bin/sh
-if [ "$*" = "list -names" ]; then
-	echo inet-args-tcp-to
-	exit
-fi
+case $* in
+"list -names") echo inet-args-tcp-to; exit;;
+"list -names *-divert-*") echo inet-divert-no-loop-in; exit;;
+esac
 for v in LOCAL_ADDR REMOTE_ADDR FAKE_ADDR LOCAL_ADDR6 REMOTE_ADDR6 FAKE_ADDR6 REMOTE_SSH SUDO KTRACE SSH_OPTIONS; do
 	eval "echo \"$v=\$$v\""
 done
@@ -119,7 +119,7 @@ func TestMakefile(t *testing.T) {
 			}
 
 			var all, called []string
-			for _, target := range matrix.Targets() {
+			for _, target := range append(matrix.Targets(), matrix.Claims()...) {
 				all = append(all, "run-"+target.Name)
 				called = append(called, "called with run "+target.Name)
 			}
@@ -127,6 +127,8 @@ func TestMakefile(t *testing.T) {
 			expect(out, err, called...)
 			out, err = run(nil, "list")
 			expect(out, err, "called with list")
+			out, err = run(nil, "claims")
+			expect(out, err, "called with run *-divert-*")
 
 			out, err = run(nil, "-j4", "dist")
 			expect(out, err)
@@ -151,7 +153,7 @@ func TestMakefile(t *testing.T) {
 			out, err = run(nil, "generate")
 			expect(out, err)
 			text, err := os.ReadFile(filepath.Join(dir, "regress.mk"))
-			if err != nil || !strings.HasPrefix(string(text), "# ") || !strings.HasSuffix(string(text), "not edit.\nREGRESS_TARGETS += run-inet-args-tcp-to\n") {
+			if err != nil || !strings.HasPrefix(string(text), "# ") || !strings.HasSuffix(string(text), "not edit.\nREGRESS_TARGETS += run-inet-args-tcp-to\nCLAIM_TARGETS += run-inet-divert-no-loop-in\n") {
 				t.Errorf("generated, %v:\n%s", err, text)
 			}
 

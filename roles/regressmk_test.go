@@ -26,6 +26,9 @@ func TestRegressMk(t *testing.T) {
 	for _, target := range matrix.Targets() {
 		want.WriteString("REGRESS_TARGETS += run-" + target.Name + "\n")
 	}
+	for _, target := range matrix.Claims() {
+		want.WriteString("CLAIM_TARGETS += run-" + target.Name + "\n")
+	}
 	if diff := cmp.Diff(want.String(), got.String()); diff != "" {
 		t.Errorf("regress.mk is stale, run \"make generate\" (-want +got):\n%s", diff)
 	}

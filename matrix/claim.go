@@ -1,0 +1,187 @@
+package matrix
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"pfdivert/pfconf"
+	"pfdivert/roles/endpoint"
+)
+
+// Claim is a sentence of a kernel's manual about packets that are handed to user
+// space, and how it is tested. Each is a target of both families, FAMILY-divert-NAME.
+type Claim struct {
+	Name string
+	// Says is the sentence, shortened.
+	Says string
+	// By has where the sentence is from, for each kernel that claims it, by the name of its
+	// firewall. For other kernels the target is a SKIP, because of Not.
+	By  map[string]string
+	Not string
+	// Proto and Mode make the flow: who is the client, and what the cell's rule is.
+	Proto pfconf.Proto
+	Mode  Mode
+	// play tests it. The comment of the function begins with the sentence.
+	play func(*half, context.Context) error
+}
+
+// Claims lists the targets of all claims, family by family.
+func Claims() []Target {
+	var all []Target
+	for _, f := range pfconf.Families {
+		for i := range claims {
+			c := &claims[i]
+			all = append(all, Target{Name: fmt.Sprintf("%v-divert-%s", f, c.Name), Family: f, Proto: c.Proto, First: c.Mode, Claim: c})
+		}
+	}
+	return all
+}
+
+// proves is the sentence with its sources.
+func (c *Claim) proves(f pfconf.Family) string {
+	var by []string
+	for _, firewall := range slices.Sorted(maps.Keys(c.By)) {
+		by = append(by, firewall+": "+c.By[firewall])
+	}
+	return fmt.Sprintf("%v %v: %s [%s]", f, c.Proto, c.Says, strings.Join(by, "; "))
+}
+
+// skip tells whether the kernel does not claim it.
+func (c *Claim) skip(k Kernel) *finding {
+	if c.By[k.Firewall] != "" {
+		return nil
+	}
+	return &finding{Skip, NotClaimed, fmt.Sprintf("the manual of a kernel with %s does not say that %s: %s", k.Firewall, c.Says, c.Not)}
+}
+
+// What the plays of claims have in common.
+
+// divertSpec specifies the cell's divert socket.
+func (h *half) divertSpec() endpoint.Spec {
+	return endpoint.Spec{
+		Kind: endpoint.Divert, Role: endpoint.Packet, Local: netip.AddrPortFrom(h.Family.Unspecified(), h.Divert),
+		Omit: h.omitted(),
+	}
+}
+
+// openDivert opens the divert socket alone.
+func (h *half) openDivert(ctx context.Context, end string) error {
+	at := h.remote.script()
+	opened := at.open(end, h.divertSpec())
+	if err := at.run(ctx); err != nil {
+		return err
+	}
+	return h.opened(opened)
+}
+
+// sends has the client send its line and waits until the other host has seen it.
+func (h *half) sends(ctx context.Context) error {
+	clientSide, _ := h.sides()
+	there := clientSide.script()
+	sent := there.send("client", endpoint.ClientLine, 0)
+	there.fence()
+	if err := there.run(ctx); err != nil {
+		return err
+	}
+	return unanswered(sent)
+}
+
+// passes sends the client's line through the divert socket and judges that it came to
+// the server rewritten: the proof that a rule and its socket work.
+func (h *half) passes(ctx context.Context, end string) error {
+	from, to := h.ends()
+	if err := h.sends(ctx); err != nil {
+		return err
+	}
+	divert := h.remote.script()
+	seen := divert.receive(end)
+	sent := divert.relay(end, endpoint.ClientLine, endpoint.PacketLine)
+	divert.fence()
+	again := divert.rest(end)
+	if err := divert.run(ctx); err != nil {
+		return err
+	}
+	if err := h.judge(seen, want{line: endpoint.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
+		return err
+	}
+	if sent.Fault != nil {
+		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Fault.Text)
+	}
+	if err := h.arrives(ctx, endpoint.PacketLine, NotReinjected); err != nil {
+		return err
+	}
+	return h.judge(again)
+}
+
+// arrives judges that exactly the line waits at the server, from the client.
+func (h *half) arrives(ctx context.Context, line, missing string) error {
+	from, _ := h.ends()
+	received, err := h.atServer(ctx)
+	if err != nil {
+		return err
+	}
+	return h.judge(received, want{line: line, from: from, missing: missing})
+}
+
+// nothingArrives judges that nothing waits at the server; why is what must have
+// become of what was sent.
+func (h *half) nothingArrives(ctx context.Context, why string) error {
+	received, err := h.atServer(ctx)
+	if err != nil {
+		return err
+	}
+	if got := received.Messages; len(got) > 0 {
+		return failed(NotLost, "%s: received %q from %v: %s", received.where, got[0].Data, got[0].From, why)
+	}
+	return unanswered(received)
+}
+
+func (h *half) atServer(ctx context.Context) (*asked, error) {
+	_, serverSide := h.sides()
+	at := serverSide.script()
+	received := at.rest("server")
+	return received, at.run(ctx)
+}
+
+// judgeMatched judges that the rule has matched so many packets and that so many of them
+// came out behind it; on a kernel whose states have the packets, that it made one state.
+func (h *half) judgeMatched(ctx context.Context, matched, behind uint64) error {
+	at := h.remote.script()
+	counters := at.counters(h.label())
+	if err := at.run(ctx); err != nil {
+		return err
+	}
+	c := counters.Counters
+	if h.kernel.StatesFirst {
+		matched, behind = 1, 1
+		c.Matched, c.Done = c.States, c.States
+	}
+	switch {
+	case c.Matched != matched:
+		return failed(NotCounted, "remote: rule %s matched %d packets, not %d", h.label(), c.Matched, matched)
+	case c.Done != behind:
+		return failed(NotCounted, "remote: %d packets went on behind rule %s, not %d", c.Done, h.label(), behind)
+	}
+	return nil
+}
+
+// begin opens the ends of the flow, with the divert socket if it is to listen from the beginning,
+// plays the control and loads the rule.
+func (h *half) begin(ctx context.Context, listen bool) error {
+	var more []func(*script) *asked
+	if listen {
+		more = append(more, func(remote *script) *asked { return remote.open("packet", h.divertSpec()) })
+	}
+	if err := h.openEnds(ctx, more...); err != nil {
+		return err
+	}
+	c, err := h.packetControl(ctx, listen)
+	if err != nil {
+		return err
+	}
+	return h.loadBehind(ctx, c)
+}

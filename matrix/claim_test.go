@@ -1,0 +1,59 @@
+package matrix
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// The list of claims, and what a kernel that does not make one says.
+func TestClaims(t *testing.T) {
+	var b strings.Builder
+	seen := map[string]bool{}
+	for _, target := range Claims() {
+		fmt.Fprintf(&b, "%s\t%s\n", target.Name, target.Proves())
+		if seen[target.Name] || target.Kind() != "divert-"+target.Claim.Name {
+			t.Errorf("%s is there twice, or is of kind %s", target.Name, target.Kind())
+		}
+		seen[target.Name] = true
+	}
+	if len(seen) != 2*len(claims) {
+		t.Errorf("%d targets of %d claims", len(seen), len(claims))
+	}
+	for i := range claims {
+		c := &claims[i]
+		if c.play == nil || c.Says == "" || len(c.By) == 0 {
+			t.Errorf("%s: incomplete", c.Name)
+		}
+		for firewall := range c.By {
+			if firewall != "nftables" && firewall != "pf" && firewall != "ipfw" {
+				t.Errorf("%s: claimed by %q", c.Name, firewall)
+			}
+		}
+		for firewall := range kernels {
+			f := c.skip(Kernel{Firewall: firewall})
+			switch {
+			case (f == nil) != (c.By[firewall] != ""):
+				t.Errorf("%s on %s: %v", c.Name, firewall, f)
+			case f != nil && (f.verdict != Skip || f.reason != NotClaimed || c.Not == ""):
+				t.Errorf("%s on %s: %+v, because %q", c.Name, firewall, f, c.Not)
+			}
+		}
+	}
+	const golden = "testdata/claims.txt"
+	if *update {
+		if err := os.WriteFile(golden, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), b.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
