@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/program"
 	"pfdivert/pfconf/shared"
 )
 
@@ -20,11 +21,11 @@ type Control struct {
 	listVV *shared.Question[[]pfconf.State] // pfctl -ss -vv
 }
 
-// NewControl makes a Control. Run nil means Exec. The flows and labels that it
+// NewControl makes a Control. Run nil means program.Exec. The flows and labels that it
 // is asked about are those of the routing domain, 0 where there are none.
 func NewControl(run Runner, domain int) *Control {
 	if run == nil {
-		run = Exec
+		run = program.Exec
 	}
 	c := &Control{run: run, domain: domain}
 	c.list = shared.New(func(ctx context.Context) ([]pfconf.State, error) { return c.states(ctx, false) })
@@ -44,16 +45,16 @@ func (c *Control) pfctl(ctx context.Context, stdin string, harmless known, args 
 	argv := append([]string{"pfctl"}, args...)
 	r, err := c.run(ctx, Command{Argv: argv, Stdin: stdin})
 	if err != nil {
-		return r, &Error{Argv: argv, Err: err}
+		return r, &Error{program.Failure{Argv: argv, Err: err}}
 	}
 	bad := r.Status != 0
-	for _, l := range splitLines(r.Stderr) {
+	for _, l := range program.Lines(r.Stderr) {
 		if !harmless(l) && l != "No ALTQ support in kernel" && l != "ALTQ related functions disabled" {
 			bad = true
 		}
 	}
 	if bad {
-		return r, &Error{Argv: argv, Status: r.Status, Stderr: r.Stderr}
+		return r, &Error{program.Failure{Argv: argv, Status: r.Status, Stderr: r.Stderr}}
 	}
 	return r, nil
 }
@@ -66,7 +67,7 @@ func (c *Control) kill(ctx context.Context, args ...string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	for _, l := range splitLines(r.Stderr) {
+	for _, l := range program.Lines(r.Stderr) {
 		if m := killedLine.FindStringSubmatch(l); m != nil {
 			return strconv.Atoi(m[1])
 		}

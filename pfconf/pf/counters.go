@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/program"
 )
 
 // Counters reads the counters of the rules with these labels, with one listing
@@ -42,7 +43,7 @@ func (f *Firewall) readCounters(ctx context.Context) (map[string]pfconf.Counters
 func parseLabels(out string) (map[string]pfconf.Counters, error) {
 	const columns = 8
 	all := map[string]pfconf.Counters{}
-	for _, line := range splitLines(out) {
+	for _, line := range program.Lines(out) {
 		words := strings.Split(line, " ")
 		if len(words) <= columns {
 			return nil, fmt.Errorf("pfctl -s labels: not understood: %q", line)

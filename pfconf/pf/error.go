@@ -2,33 +2,22 @@ package pf
 
 import (
 	"errors"
-	"fmt"
 	"os/exec"
 	"strings"
+
+	"pfdivert/pfconf/program"
+)
+
+// What runs pfctl.
+type (
+	Command = program.Command
+	Result  = program.Result
+	Runner  = program.Runner
 )
 
 // Error is a pfctl that failed, or said something that is not known to be
-// harmless. It answers nothing about the host.
-type Error struct {
-	Argv   []string
-	Status int    // exit status; 0 is possible
-	Stderr string // as printed
-	Err    error  // why it could not be run, nil when it was
-}
-
-func (e *Error) Error() string {
-	what := strings.Join(e.Argv, " ")
-	if e.Err != nil {
-		return what + ": " + e.Err.Error()
-	}
-	said := strings.Join(splitLines(e.Stderr), "; ")
-	if said == "" {
-		said = "it gave no reason"
-	}
-	return fmt.Sprintf("%s: %s (exit status %d)", what, said, e.Status)
-}
-
-func (e *Error) Unwrap() error { return e.Err }
+// harmless.
+type Error struct{ program.Failure }
 
 // Hint says what can be done about it, "" when that is not known.
 func (e *Error) Hint() string {

@@ -22,7 +22,7 @@ type Config struct {
 	// Anchor holds the rules; empty means DefaultAnchor. The host's pf.conf must
 	// call it: see MainRuleset.
 	Anchor string
-	// Run runs pfctl; nil means Exec.
+	// Run runs pfctl; nil means program.Exec.
 	Run Runner
 	// Journal records how to put the anchor back; nil means that nobody could.
 	Journal pfconf.Journal

@@ -122,31 +122,7 @@ func (e *edit) apply(rules []pfconf.Rule) ([]pfconf.Rule, error) {
 	if e.whole {
 		rules = nil
 	}
-	gone := make(map[string]bool, len(e.remove))
-	for _, l := range e.remove {
-		gone[l] = true
-	}
-	there := make(map[string]bool, len(rules)+len(e.add))
-	next := make([]pfconf.Rule, 0, len(rules)+len(e.add))
-	for _, r := range rules {
-		if gone[r.Label] {
-			delete(gone, r.Label)
-			continue
-		}
-		there[r.Label] = true
-		next = append(next, r)
-	}
-	for l := range gone {
-		return nil, fmt.Errorf("there is no rule with the label %s to remove", l)
-	}
-	for _, r := range e.add {
-		if there[r.Label] {
-			return nil, fmt.Errorf("there is a rule with the label %s already", r.Label)
-		}
-		there[r.Label] = true
-		next = append(next, r)
-	}
-	return next, nil
+	return pfconf.Edit(rules, e.add, e.remove)
 }
 
 // replace loads the rules; on success they are the set.

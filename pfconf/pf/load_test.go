@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/program"
 )
 
 // anchor stands for the kernel where no transcript can: several loads at the same time.
@@ -40,7 +41,7 @@ func (a *anchor) run(ctx context.Context, c Command) (Result, error) {
 		}
 		var labels []string
 		var out string
-		for _, l := range splitLines(c.Stdin) {
+		for _, l := range program.Lines(c.Stdin) {
 			rule, label, _ := strings.Cut(l, " divert-reply label ")
 			labels = append(labels, label)
 			out += fmt.Sprintf("%s label %q divert-reply\n", rule, label)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/program"
 )
 
 // UndoAnchor is the step that Mend knows: put an anchor's rules back. Its
@@ -42,7 +43,7 @@ func Mend(ctx context.Context, run Runner, u pfconf.Undo) error {
 		return nil
 	}
 	var labels []string
-	for _, line := range splitLines(now) {
+	for _, line := range program.Lines(now) {
 		m := labelled.FindStringSubmatch(line)
 		if m == nil || !pfconf.ValidLabel(m[1]) {
 			return hinted{
@@ -71,7 +72,7 @@ func (c *Control) content(ctx context.Context, anchor string) (string, error) {
 		return "", err
 	}
 	if r.Stderr != "" && r.Stdout != "" {
-		return "", &Error{Argv: []string{"pfctl", "-a", anchor, "-s", "rules"}, Stderr: r.Stderr}
+		return "", &Error{program.Failure{Argv: []string{"pfctl", "-a", anchor, "-s", "rules"}, Stderr: r.Stderr}}
 	}
 	return r.Stdout, nil
 }
@@ -90,7 +91,7 @@ func (c *Control) restorable(ctx context.Context, anchor, rules string) error {
 			"empty it (pfctl -a " + anchor + " -F rules), or use another anchor",
 		}
 	}
-	for _, line := range splitLines(rules) {
+	for _, line := range program.Lines(rules) {
 		if tableRef.MatchString(line) {
 			return refuse(fmt.Sprintf("%q refers to a table", line))
 		}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/program"
 )
 
 // MainRuleset is the host's main ruleset, as `pfctl -s rules` prints it.
@@ -28,7 +29,7 @@ func (c *Control) MainRuleset(ctx context.Context) (*MainRuleset, error) {
 
 func parseMain(out string) (*MainRuleset, error) {
 	m := &MainRuleset{}
-	for _, line := range splitLines(out) {
+	for _, line := range program.Lines(out) {
 		text := strings.TrimSpace(line)
 		if text == "}" { // the end of an anchor that is written in place
 			continue

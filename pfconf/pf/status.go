@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"pfdivert/pfconf/program"
 )
 
 // Status is what `pfctl -s info` says.
@@ -45,7 +47,7 @@ func (c *Control) Skipped(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	var skipped []string
-	for _, line := range splitLines(r.Stdout) {
+	for _, line := range program.Lines(r.Stdout) {
 		if name, found := strings.CutSuffix(line, " (skip)"); found {
 			skipped = append(skipped, name)
 		}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/program"
 )
 
 // Text is the rule as a line of pf.conf(5), written as OpenBSD's regress suite
@@ -88,7 +89,7 @@ func Document(rules []pfconf.Rule) string {
 // FreeBSD loads divert-to and shows `divert-to 5000`, the port of a divert socket.
 // Only what a cell depends on is compared, so that a release may print more.
 func understood(rules []pfconf.Rule, printed string) error {
-	lines := splitLines(printed)
+	lines := program.Lines(printed)
 	if len(lines) != len(rules) {
 		return fmt.Errorf("pfctl was given %d rules and printed %d", len(rules), len(lines))
 	}
@@ -99,15 +100,4 @@ func understood(rules []pfconf.Rule, printed string) error {
 		}
 	}
 	return nil
-}
-
-// splitLines gives the lines of a command's output, without blank ones.
-func splitLines(s string) []string {
-	var lines []string
-	for l := range strings.Lines(s) {
-		if l = strings.TrimRight(l, "\r\n"); l != "" {
-			lines = append(lines, l)
-		}
-	}
-	return lines
 }

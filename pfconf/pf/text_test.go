@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/program"
 )
 
 var (
@@ -106,7 +107,7 @@ func goldenLines(t testing.TB, name string) []string {
 		t.Fatal(err)
 	}
 	var lines []string
-	for _, l := range splitLines(string(b)) {
+	for _, l := range program.Lines(string(b)) {
 		if !strings.HasPrefix(l, "#") {
 			lines = append(lines, l)
 		}

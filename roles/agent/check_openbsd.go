@@ -10,6 +10,7 @@ import (
 
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/pf"
+	"pfdivert/pfconf/program"
 )
 
 // system looks at pf and at divert sockets.
@@ -21,7 +22,7 @@ func (c *checks) system(ctx context.Context, s *Setup, _ bool) {
 			nics = append(nics, nic)
 		}
 	}
-	c.pf(ctx, pf.NewControl(pf.Exec, 0), s, nics)
+	c.pf(ctx, pf.NewControl(program.Exec, 0), s, nics)
 	for _, p := range s.Paths {
 		family := pfconf.FamilyOf(p.Here)
 		name := fmt.Sprintf("%v divert socket", family)

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"pfdivert/pfconf/pf"
+	"pfdivert/pfconf/program"
 )
 
 // pf's settings are said to be right, or what mends them.
@@ -36,7 +37,7 @@ func TestCheckPF(t *testing.T) {
 		{"behind it", "anchor \"regress\" all\npass all flags S/SA\n", "", "", anchorItem, "decides before it", "last"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			run := replay(t, "pf", func(command string, r *pf.Result) {
+			run := replay(t, "pf", func(command string, r *program.Result) {
 				if command == "pfctl -s rules" && c.rules != "" {
 					r.Stdout = c.rules
 				}

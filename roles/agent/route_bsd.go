@@ -2,7 +2,7 @@
 
 package agent
 
-import "pfdivert/pfconf/pf"
+import "pfdivert/pfconf/program"
 
 // hostRoutes is this host's routing table.
-var hostRoutes routes = routeTool{pf.Exec}
+var hostRoutes routes = routeTool{program.Exec}

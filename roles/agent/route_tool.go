@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"pfdivert/pfconf"
-	"pfdivert/pfconf/pf"
+	"pfdivert/pfconf/program"
 )
 
 // routeTool is the routing table of a BSD, by route(8).
@@ -17,12 +17,12 @@ import (
 // mask for a host on FreeBSD; a route that is not there is "not in table" ("has not been found" on
 // FreeBSD) and exit status 1; adding a second one to the same destination is "File exists" and exit
 // status 1; deleting one with another gateway is "not in table".
-type routeTool struct{ run pf.Runner }
+type routeTool struct{ run program.Runner }
 
 // route runs route(8). absent tells that it did not find the route.
 func (t routeTool) route(ctx context.Context, args ...string) (out string, absent bool, err error) {
 	argv := append([]string{"route", "-n"}, args...)
-	r, err := t.run(ctx, pf.Command{Argv: argv})
+	r, err := t.run(ctx, program.Command{Argv: argv})
 	if err != nil {
 		return "", false, fmt.Errorf("%s: %w", strings.Join(argv, " "), err)
 	}

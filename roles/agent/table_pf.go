@@ -11,6 +11,7 @@ import (
 
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/pf"
+	"pfdivert/pfconf/program"
 	"pfdivert/roles/endpoint"
 )
 
@@ -23,7 +24,7 @@ func ownStates(ctx context.Context, opt Options) (pfconf.StateTable, error) {
 	if _, err := os.Stat("/dev/pf"); errors.Is(err, fs.ErrNotExist) {
 		return noStates{}, nil // pf is not loaded (FreeBSD), or not for this jail
 	}
-	c := pf.NewControl(pf.ExecBy(endpoint.Start), 0)
+	c := pf.NewControl(program.ExecBy(endpoint.Start), 0)
 	status, err := c.Status(ctx)
 	switch {
 	case err != nil:

@@ -1,4 +1,6 @@
-package pf
+// Package program runs the programs of the system that this one drives, such as
+// pfctl(8), ipfw(8) and route(8), and keeps what they say.
+package program
 
 import (
 	"bytes"
@@ -14,7 +16,7 @@ import (
 
 // Command is one command line to run on the host.
 type Command struct {
-	Argv  []string // Argv[0] is "pfctl" or an absolute path
+	Argv  []string // Argv[0] is a name such as "pfctl", or an absolute path
 	Stdin string
 }
 
@@ -75,7 +77,7 @@ func run(ctx context.Context, c Command, start func(*exec.Cmd) error) (Result, e
 	return Result{}, err
 }
 
-// find is exec.LookPath, and knows where pfctl is when the agent's PATH, which
+// find is exec.LookPath, and knows where pfctl and its like are when the agent's PATH, which
 // may be a plain user's, does not.
 func find(name string) (string, error) {
 	if filepath.IsAbs(name) {
@@ -104,4 +106,15 @@ func (b *bounded) Write(p []byte) (int, error) {
 	}
 	b.left -= len(p)
 	return b.Buffer.Write(p)
+}
+
+// Lines gives the lines of a command's output, without blank ones.
+func Lines(s string) []string {
+	var lines []string
+	for l := range strings.Lines(s) {
+		if l = strings.TrimRight(l, "\r\n"); l != "" {
+			lines = append(lines, l)
+		}
+	}
+	return lines
 }
