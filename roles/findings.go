@@ -71,6 +71,28 @@ func (f *findings) writeJSON(w io.Writer, run report.Run) error {
 	return report.WriteJSON(w, run, f.results)
 }
 
+// formats are the reports that a run can write to files, by the names of their flags.
+var formats = []struct {
+	flag, usage string
+	write       func(*findings, io.Writer, report.Run) error
+}{
+	{"json", "write the results as JSON to `FILE`, '-' for standard output", (*findings).writeJSON},
+	{"tap", "write the results as TAP 14 to `FILE`, or '-'", func(f *findings, w io.Writer, run report.Run) error {
+		return report.WriteTAP(w, run, f.outcomes(run))
+	}},
+	{"junit", "write the results as JUnit's XML to `FILE`, or '-'", func(f *findings, w io.Writer, run report.Run) error {
+		return report.WriteJUnit(w, run, f.outcomes(run))
+	}},
+}
+
+// outcomes are the findings for reports that show one verdict for each target.
+func (f *findings) outcomes(run report.Run) []report.Outcome {
+	if f.stats != nil {
+		return f.stats.Outcomes(run)
+	}
+	return report.Outcomes(run, f.results)
+}
+
 // tripsText says how many round trips waited for one another; before is how many
 // came before the first target.
 func (f *findings) tripsText(before int) string {

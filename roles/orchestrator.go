@@ -37,7 +37,7 @@ func init() { orchestratorRole.run = runOrchestrator }
 
 // runFlags are the orchestrator's flags.
 type runFlags struct {
-	json     string
+	reports  []string // for each of formats the file, "" for none
 	hosts    string
 	out      string
 	parallel int
@@ -55,7 +55,10 @@ type runFlags struct {
 func runOrchestrator(ctx context.Context, c *call) (int, error) {
 	f := c.flags()
 	o := runFlags{sudo: c.Getenv("SUDO")}
-	f.StringVar(&o.json, "json", "", "write the results as JSON to `FILE`, '-' for standard output")
+	o.reports = make([]string, len(formats))
+	for i, format := range formats {
+		f.StringVar(&o.reports[i], format.flag, "", format.usage)
+	}
 	f.StringVar(&o.hosts, "hosts", "", "test the hosts in `FILE` at once, or those of them that REMOTE_SSH names")
 	f.StringVar(&o.out, "o", "", "keep each target's transcripts (and traces) in the folder `DIR`")
 	f.IntVar(&o.parallel, "parallel", 0, "play at most `N` targets at the same time; 0: all")
@@ -117,16 +120,13 @@ func (o *runFlags) check(c *call) error {
 // playRun runs the targets and reports.
 func (c *call) playRun(ctx context.Context, targets []matrix.Target, o runFlags) (int, error) {
 	// Opened before the run: a run whose results can't be kept is in vain.
-	jsonTo, err := c.openJSON(o.json)
+	files, err := openReports(o.reports, c.Out)
 	if err != nil {
 		return exitError, err
 	}
-	to := output{text: c.Out}
-	if jsonTo != nil {
-		defer jsonTo.Close()
-		to.json = jsonTo
-	}
-	if o.json == "-" {
+	defer files.discard()
+	to := output{text: c.Out, files: files}
+	if files.standard {
 		to.text = c.Err
 	}
 	to.style = report.StyleOf(to.text, c.Getenv)
@@ -155,22 +155,3 @@ SKIPPED
 `, len(targets))
 	return exitOK, nil
 }
-
-// openJSON opens where the JSON goes, nil for nowhere.
-func (c *call) openJSON(name string) (io.WriteCloser, error) {
-	switch name {
-	case "":
-		return nil, nil
-	case "-":
-		return nopCloser{c.Out}, nil
-	}
-	f, err := os.Create(name)
-	if err != nil {
-		return nil, hinted{fmt.Errorf("results: %w", err), "choose another file with -json"}
-	}
-	return f, nil
-}
-
-type nopCloser struct{ io.Writer }
-
-func (nopCloser) Close() error { return nil }

@@ -19,7 +19,7 @@ import (
 type output struct {
 	text  io.Writer
 	style report.Style
-	json  io.Writer // nil for nowhere
+	files *reportFiles
 }
 
 // playHosts runs the targets on all hosts at once and reports.
@@ -131,10 +131,8 @@ func (c *call) report(run report.Run, found *findings, hosts []*tested, o runFla
 		}
 		fmt.Fprintln(to.text, found.tripsText(before))
 	}
-	if to.json != nil {
-		if err := found.writeJSON(to.json, run); err != nil {
-			return fmt.Errorf("results: %w", err)
-		}
+	if err := to.files.write(found, run); err != nil {
+		return err
 	}
 	if o.out != "" {
 		return keep(o.out, found.kept())

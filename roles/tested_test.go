@@ -28,8 +28,14 @@ func labHost(index int, name string) *tested {
 func playSeveral(t *testing.T, ctx context.Context, hosts []*tested, o runFlags) (text, said, machine string, status int) {
 	t.Helper()
 	var out, err, results bytes.Buffer
+	names := make([]string, len(formats))
+	names[0] = "-" // JSON
+	files, failed := openReports(names, &results)
+	if failed != nil {
+		t.Fatal(failed)
+	}
 	c := &call{IO: IO{Out: &out, Err: &err, Getenv: func(string) string { return "" }}, version: "test"}
-	status, failed := c.playHosts(ctx, hosts, matrix.Targets(), o, output{&out, report.Style{Width: 80}, &results})
+	status, failed = c.playHosts(ctx, hosts, matrix.Targets(), o, output{&out, report.Style{Width: 80}, files})
 	if failed != nil {
 		t.Fatal(failed)
 	}

@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -20,24 +21,33 @@ func (r Run) splitHost(name string) (host, target string) {
 	return "", name
 }
 
-// writeKernels writes which kernels are tested, and an empty line.
-func (r Run) writeKernels(b *bytes.Buffer) {
+// kernels says which kernels are tested, a line for each host.
+func (r Run) kernels() (lines []string) {
 	width := 0
 	for _, h := range r.Tested {
 		width = max(width, len(printable(h.Name)))
 	}
 	for _, h := range r.Tested {
-		kernel := strings.TrimSpace(h.Kernel + " " + h.System)
-		if kernel == "" {
-			kernel = "(not reached)"
-		}
-		fmt.Fprintf(b, "%-*s  %s\n", width, printable(h.Name), printable(kernel))
+		lines = append(lines, fmt.Sprintf("%-*s  %s", width, printable(h.Name), printable(h.kernel())))
 	}
-	kernel := strings.TrimSpace(r.Kernel + " " + r.System)
-	if kernel != "" {
-		fmt.Fprintf(b, "%s\n", printable(kernel))
+	if kernel := strings.TrimSpace(r.Kernel + " " + r.System); kernel != "" {
+		lines = append(lines, printable(kernel))
 	}
-	if kernel != "" || width > 0 {
+	return lines
+}
+
+// kernel is what a host runs.
+func (h Host) kernel() string {
+	return cmp.Or(strings.TrimSpace(h.Kernel+" "+h.System), "(not reached)")
+}
+
+// writeKernels writes which kernels are tested, and an empty line.
+func (r Run) writeKernels(b *bytes.Buffer) {
+	lines := r.kernels()
+	for _, line := range lines {
+		b.WriteString(line + "\n")
+	}
+	if lines != nil {
 		b.WriteByte('\n')
 	}
 }

@@ -1,0 +1,114 @@
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"pfdivert/matrix"
+)
+
+// WriteJUnit writes the outcomes as the XML of Ant's JUnit task, as far as CI
+// systems agree on it: a testsuite for each host, a testcase for each target. FAIL
+// and XPASS are failures, ERROR is an error, as is a target that an interrupted run
+// did not play; SKIP is skipped, and so is XFAIL, for which JUnit has no
+// word (its message begins with XFAIL). Times are in seconds.
+//
+// testdata/junit.xsd says what the XML looks like.
+func WriteJUnit(w io.Writer, run Run, outcomes []Outcome) error {
+	var m markup
+	m.b.WriteString(`<?xml version="1.0" encoding="UTF-8"?>` + "\n")
+	seconds := fmt.Sprintf("%.6f", run.Seconds)
+	m.open("testsuites", append([]string{"name", "pfdivert", "time", seconds}, junitCounts(outcomes)...)...)
+	m.b.WriteByte('\n')
+	hosts := run.Tested
+	if hosts == nil {
+		hosts = []Host{{Kernel: run.Kernel, System: run.System}}
+	}
+	for _, h := range hosts {
+		own := slices.DeleteFunc(slices.Clone(outcomes), func(o Outcome) bool { return o.Host != h.Name })
+		m.open("testsuite", append([]string{
+			"name", cmp.Or(h.Name, "pfdivert"), "hostname", cmp.Or(h.Name, "localhost"), "time", seconds,
+			// JUnit's times have no zone; consumers take them for UTC.
+			"timestamp", run.Started.UTC().Format("2006-01-02T15:04:05"),
+		}, junitCounts(own)...)...)
+		m.b.WriteString("\n<properties>\n")
+		properties := [][2]string{{"kernel", h.Kernel}, {"system", h.System}, {"version", run.Version}}
+		if run.Seed != 0 {
+			properties = append(properties, [2]string{"seed", strconv.FormatUint(run.Seed, 10)})
+		}
+		for _, p := range properties {
+			m.empty("property", "name", p[0], "value", p[1])
+			m.b.WriteByte('\n')
+		}
+		m.close("properties")
+		for _, o := range own {
+			o.junit(&m)
+		}
+		m.close("testsuite")
+	}
+	m.close("testsuites")
+	_, err := w.Write(m.b.Bytes())
+	return err
+}
+
+// junitCounts are the attributes that count a suite's cases.
+func junitCounts(outcomes []Outcome) []string {
+	counts := map[string]int{}
+	for _, o := range outcomes {
+		counts[o.junitElement()]++
+	}
+	attributes := []string{"tests", strconv.Itoa(len(outcomes))}
+	for _, c := range [][2]string{{"failures", "failure"}, {"errors", "error"}, {"skipped", "skipped"}} {
+		attributes = append(attributes, c[0], strconv.Itoa(counts[c[1]]))
+	}
+	return attributes
+}
+
+// junitElement is what a case has in it, "" when it passed.
+func (o Outcome) junitElement() string {
+	switch o.Verdict {
+	case matrix.Pass:
+		return ""
+	case matrix.XFail, matrix.Skip:
+		return "skipped"
+	case matrix.Fail, matrix.XPass:
+		return "failure"
+	}
+	return "error"
+}
+
+// junit writes a testcase.
+func (o Outcome) junit(m *markup) {
+	family, rest, _ := strings.Cut(o.Name, "-")
+	group, _, _ := strings.Cut(rest, "-")
+	class := "pfdivert."
+	if o.Host != "" {
+		class += strings.ReplaceAll(o.Host, ".", "_") + "." // a dot begins a package
+	}
+	m.open("testcase", "name", o.Name, "classname", class+family+"-"+group, "time", fmt.Sprintf("%.6f", o.Seconds))
+	switch kind := o.junitElement(); {
+	case kind == "":
+	case o.Verdict == "":
+		m.element(kind, "", "type", matrix.Interrupted, "message", notPlayed)
+	case kind == "skipped":
+		m.element(kind, "", "message", fmt.Sprintf("%s (%s): %s", o.Verdict, o.Reason, o.Detail))
+	default:
+		m.open(kind, "type", o.Reason, "message", fmt.Sprintf("%s (%s): %s", o.Verdict, o.Reason, o.Detail))
+		for _, line := range o.explained() {
+			m.lines(line[0] + ": " + line[1] + "\n")
+		}
+		m.close(kind)
+	}
+	if o.Verdict != matrix.Pass && len(o.Transcript) > 0 {
+		m.open("system-out")
+		for _, t := range o.Transcript {
+			m.lines(t.Host + " " + t.Name + ":\n" + t.Text)
+		}
+		m.close("system-out")
+	}
+	m.close("testcase")
+}
