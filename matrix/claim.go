@@ -64,7 +64,7 @@ func (c *Claim) skip(k Kernel) *finding {
 func (h *half) divertSpec() endpoint.Spec {
 	return endpoint.Spec{
 		Kind: endpoint.Divert, Role: endpoint.Packet, Local: netip.AddrPortFrom(h.Family.Unspecified(), h.Divert),
-		Omit: h.omitted(),
+		Big: h.big, Omit: h.omitted(),
 	}
 }
 

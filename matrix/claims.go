@@ -44,4 +44,49 @@ var claims = []Claim{
 			"nftables": "nf_queue.c: NF_ACCEPT goes on behind the chain",
 		},
 	},
+	{
+		Name: "order-in", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).inOrder,
+		Says: "packets are queued: 1,000 come in their order and go on in it",
+		By: map[string]string{
+			"pf": "divert(4)", "ipfw": "divert(4)", "nftables": "nfnetlink_queue.h: packets have ids in their order",
+		},
+	},
+	{
+		Name: "order-out", Proto: pfconf.UDP, Mode: PacketOut, play: (*half).inOrder,
+		Says: "packets that leave are queued: 1,000 come in their order and go on in it",
+		By: map[string]string{
+			"pf": "divert(4)", "ipfw": "divert(4)", "nftables": "nfnetlink_queue.h: packets have ids in their order",
+		},
+	},
+	{
+		Name: "reassembled", Proto: pfconf.Raw, Mode: PacketIn, play: (*half).reassembled,
+		Says: "fragments are put together before they are diverted",
+		By: map[string]string{
+			"pf": "pf.conf(5), set reassemble", "ipfw": "divert(4)", "nftables": "nf_defrag_ipv4.c, nf_defrag_ipv6_hooks.c: before the hooks of conntrack",
+		},
+	},
+	{
+		Name: "reassembled-udp", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).reassembled,
+		Says: "fragments are put together before a rule looks at their ports",
+		By: map[string]string{
+			"pf": "pf.conf(5), set reassemble", "nftables": "nf_defrag_ipv4.c, nf_defrag_ipv6_hooks.c: before the hooks of conntrack",
+		},
+		Not: "ipfw compares fragments with its rules, and only the first has ports",
+	},
+	{
+		Name: "longest-in", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).longest,
+		Says: "the longest datagrams are diverted whole",
+		By: map[string]string{
+			"pf": "divert(4): sysctl net.inet.divert.recvspace, 65,636 bytes", "nftables": "nfnetlink_queue.c: up to 65,531 bytes are copied",
+		},
+		Not: "ipfw compares fragments with its rules, and only the first has ports",
+	},
+	{
+		Name: "longest-out", Proto: pfconf.UDP, Mode: PacketOut, play: (*half).longest,
+		Says: "the longest datagrams that leave are diverted whole and cut into fragments after",
+		By: map[string]string{
+			"pf": "divert(4): sysctl net.inet.divert.recvspace, 65,636 bytes", "ipfw": "divert(4)",
+			"nftables": "nfnetlink_queue.c: up to 65,531 bytes are copied",
+		},
+	},
 }

@@ -39,6 +39,8 @@ type half struct {
 	part string
 	// client and server are the ports of the two ends, or the ids of echoes.
 	client, server uint16
+	// big: the sockets take messages as long as an IP packet, and many.
+	big bool
 	// counters of the rule when the exchange was over.
 	counters     pfconf.Counters
 	counterKnown bool
@@ -143,7 +145,7 @@ func (h *half) loaded() pfconf.Rule {
 // serverSpec specifies the server's socket.
 func (h *half) serverSpec() endpoint.Spec {
 	client, server := h.ends()
-	s := endpoint.Spec{Kind: kinds[h.Proto], Role: endpoint.Server, Local: server, Reuse: h.part != ""}
+	s := endpoint.Spec{Kind: kinds[h.Proto], Role: endpoint.Server, Local: server, Reuse: h.part != "", Big: h.big}
 	if h.mode == To {
 		s.Diverted = true
 		s.Local = h.divertAddr()
@@ -169,7 +171,7 @@ func (h *half) clientSpec() endpoint.Spec {
 	client, server := h.ends()
 	s := endpoint.Spec{
 		Kind: kinds[h.Proto], Role: endpoint.Client, Local: client, Remote: server, Reuse: h.part != "",
-		Bindany: client.Addr() == h.Fake, Omit: h.omitted(),
+		Bindany: client.Addr() == h.Fake, Big: h.big, Omit: h.omitted(),
 	}
 	if h.Proto == pfconf.ICMP {
 		s.EchoID = h.client

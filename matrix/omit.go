@@ -10,10 +10,14 @@ import (
 // that the cells which need them fail. Those of the packet filter and of the
 // endpoints have their names there (nft.Piece, endpoint.Piece), those of the hosts in agent.
 const (
-	OwnRule = "rule" // the cell's rule: one for nobody's packets is loaded
-	Drop    = "drop" // the drop of sockets in TIME_WAIT
-	Swap    = "swap" // the swapped port in the rule of a reuse target's second cell
+	OwnRule = "rule"  // the cell's rule: one for nobody's packets is loaded
+	Drop    = "drop"  // the drop of sockets in TIME_WAIT
+	Order   = "order" // the order of a burst: neighbours are sent the wrong way round
+	Swap    = "swap"  // the swapped port in the rule of a reuse target's second cell
 )
+
+// ownPieces are those that are left out here.
+var ownPieces = []string{OwnRule, Drop, Swap, Order}
 
 // endpointPieces are those that endpoints leave out.
 var endpointPieces = []endpoint.Piece{endpoint.Transparent, endpoint.Checksum, endpoint.Listen}
@@ -33,6 +37,6 @@ func (h *half) omitted() []endpoint.Piece {
 // agentPieces are the rest: the hosts' and the packet filter's.
 func agentPieces(omit []string) []string {
 	return slices.DeleteFunc(slices.Clone(omit), func(s string) bool {
-		return s == OwnRule || s == Drop || s == Swap || slices.Contains(endpointPieces, endpoint.Piece(s))
+		return slices.Contains(ownPieces, s) || slices.Contains(endpointPieces, endpoint.Piece(s))
 	})
 }

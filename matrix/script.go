@@ -88,6 +88,19 @@ func (s *script) relay(end, old, new string) *asked {
 	return s.add(agent.Step{Do: agent.Relay, End: end, Data: old, New: new}, lost)
 }
 
+func (s *script) sendBurst(end string, b endpoint.Burst) *asked {
+	return s.add(agent.Step{Do: agent.SendBurst, End: end, Burst: &b}, lost)
+}
+
+func (s *script) receiveBurst(end string, b endpoint.Burst) *asked {
+	return s.add(agent.Step{Do: agent.ReceiveBurst, End: end, Burst: &b}, lost)
+}
+
+// relayBurst has the packet role send a burst on, with line in place of its own.
+func (s *script) relayBurst(end string, b endpoint.Burst, line string) *asked {
+	return s.add(agent.Step{Do: agent.RelayBurst, End: end, Burst: &b, New: line}, lost)
+}
+
 func (s *script) rest(end string) *asked {
 	return s.add(agent.Step{Do: agent.Rest, End: end}, lost)
 }

@@ -136,7 +136,8 @@ func (s *Space) Cell(t Target) Cell {
 		shared:  a.Locals.IsSingleIP(),
 		run:     fmt.Sprintf("%s-%d", s.run, n),
 	}
-	if !t.Proto.HasPorts() && a.Fakes.IsSingleIP() {
+	// The suite's cells without ports have FAKE to tell them apart, claims the hosts' own addresses.
+	if !t.Proto.HasPorts() && (a.Fakes.IsSingleIP() || t.Claim != nil && a.Locals.IsSingleIP()) {
 		c.turn = fmt.Sprintf("%v %v", t.Family, t.Proto)
 	}
 	return c

@@ -136,30 +136,35 @@ const (
 	Send      Do = "send"
 	Receive   Do = "receive"
 	Relay     Do = "relay"
-	Rest      Do = "rest"
-	CloseConn Do = "closeconn"
-	Close     Do = "close"
-	Fence     Do = "fence"    // wait until the other host has processed all that was sent before
-	Counters  Do = "counters" // of the rule Label
-	Lookup    Do = "lookup"   // states of Flow
-	Kill      Do = "kill"     // states of Flow
-	Drop      Do = "drop"     // the TCP socket Near, Far; with Data it must be there
-	TCPState  Do = "tcpstate" // of the TCP socket Near, Far; Data is the one expected, or Gone
+	// Of many messages; see endpoint.Burst.
+	SendBurst    Do = "sendburst"
+	ReceiveBurst Do = "receiveburst"
+	RelayBurst   Do = "relayburst"
+	Rest         Do = "rest"
+	CloseConn    Do = "closeconn"
+	Close        Do = "close"
+	Fence        Do = "fence"    // wait until the other host has processed all that was sent before
+	Counters     Do = "counters" // of the rule Label
+	Lookup       Do = "lookup"   // states of Flow
+	Kill         Do = "kill"     // states of Flow
+	Drop         Do = "drop"     // the TCP socket Near, Far; with Data it must be there
+	TCPState     Do = "tcpstate" // of the TCP socket Near, Far; Data is the one expected, or Gone
 )
 
 // Step is one step of a script.
 type Step struct {
-	Do     Do             `json:"do"`
-	End    string         `json:"end,omitempty"` // the endpoint's name within the cell
-	Spec   *endpoint.Spec `json:"spec,omitempty"`
-	Data   string         `json:"data,omitempty"`
-	New    string         `json:"new,omitempty"` // Relay: what replaces Data
-	Seq    uint16         `json:"seq,omitempty"`
-	Family pfconf.Family  `json:"af,omitempty"` // Fence
-	Label  string         `json:"label,omitempty"`
-	Flow   *pfconf.Flow   `json:"flow,omitempty"`
-	Near   netip.AddrPort `json:"near,omitzero"`
-	Far    netip.AddrPort `json:"far,omitzero"`
+	Do     Do              `json:"do"`
+	End    string          `json:"end,omitempty"` // the endpoint's name within the cell
+	Spec   *endpoint.Spec  `json:"spec,omitempty"`
+	Data   string          `json:"data,omitempty"`
+	New    string          `json:"new,omitempty"` // Relay: what replaces Data; RelayBurst: the burst's line
+	Burst  *endpoint.Burst `json:"burst,omitempty"`
+	Seq    uint16          `json:"seq,omitempty"`
+	Family pfconf.Family   `json:"af,omitempty"` // Fence
+	Label  string          `json:"label,omitempty"`
+	Flow   *pfconf.Flow    `json:"flow,omitempty"`
+	Near   netip.AddrPort  `json:"near,omitzero"`
+	Far    netip.AddrPort  `json:"far,omitzero"`
 }
 
 // Outcome is what a step found.
@@ -168,6 +173,7 @@ type Outcome struct {
 	Local    netip.AddrPort     `json:"local,omitzero"`
 	Peer     netip.AddrPort     `json:"peer,omitzero"`
 	Messages []endpoint.Message `json:"messages,omitempty"`
+	Tally    *endpoint.Tally    `json:"tally,omitempty"` // of ReceiveBurst and RelayBurst
 	Counters *pfconf.Counters   `json:"counters,omitempty"`
 	States   []pfconf.State     `json:"states,omitempty"`
 	Count    int                `json:"count,omitempty"`

@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -167,6 +168,8 @@ func endpointStep(ep endpoint.Endpoint, st *Step, out *Outcome) error {
 	case Rest:
 		out.Messages, err = ep.Rest()
 		out.Text = joinErrors(ep.Errors())
+	case SendBurst, ReceiveBurst, RelayBurst:
+		err = burstStep(ep, st, out)
 	case CloseConn:
 		err = ep.CloseConn()
 	case Close:
@@ -178,6 +181,25 @@ func endpointStep(ep endpoint.Endpoint, st *Step, out *Outcome) error {
 	case Connect, Connected, Accept:
 		out.Local, out.Peer = ep.Names()
 	}
+	return err
+}
+
+// burstStep carries out a step with many messages.
+func burstStep(ep endpoint.Endpoint, st *Step, out *Outcome) error {
+	if st.Burst == nil {
+		return errors.New("no burst is given")
+	}
+	if st.Do == SendBurst {
+		return endpoint.SendBurst(ep, *st.Burst)
+	}
+	var t endpoint.Tally
+	var err error
+	if st.Do == RelayBurst {
+		t, err = endpoint.RelayBurst(ep, *st.Burst, st.New)
+	} else {
+		t, err = endpoint.ReceiveBurst(ep, *st.Burst)
+	}
+	out.Tally = &t
 	return err
 }
 

@@ -62,7 +62,7 @@ func (e *datagram) Receive(deadline time.Time) (Message, error) {
 	if e.spec.Role == Server {
 		e.last = from
 	}
-	m := Message{Data: bounded(b), From: from, To: to}
+	m := Message{Data: e.spec.bounded(b), From: from, To: to}
 	e.logReceived(m)
 	e.log.data("<<<", m.Data)
 	return m, nil

@@ -58,7 +58,7 @@ func (e *divert) Receive(deadline time.Time) (Message, error) {
 		return Message{}, errors.Join(fmt.Errorf("diverted packet: %w", err), e.dev.drop())
 	}
 	e.held = p
-	return Message{Data: bounded(p.payload()), From: p.from, To: p.to}, nil
+	return Message{Data: e.spec.bounded(p.payload()), From: p.from, To: p.to}, nil
 }
 
 // Relay rewrites the held packet and sends it on.
@@ -67,11 +67,14 @@ func (e *divert) Relay(old, new []byte) (Message, error) {
 	if p == nil {
 		return Message{}, errors.New("relay: no packet is held")
 	}
-	m := Message{Data: bounded(p.payload()), From: p.from, To: p.to}
+	m := Message{Data: e.spec.bounded(p.payload()), From: p.from, To: p.to}
 	if err := p.replace(old, new); err != nil {
 		return Message{}, fmt.Errorf("relay: %w", err)
 	}
-	if !kernelMends && !e.spec.omits(Checksum) {
+	switch {
+	case e.spec.Spoil:
+		p.spoil()
+	case !kernelMends && !e.spec.omits(Checksum):
 		p.mend()
 	}
 	e.held = nil
@@ -79,7 +82,7 @@ func (e *divert) Relay(old, new []byte) (Message, error) {
 		return Message{}, fmt.Errorf("relay: %w", err)
 	}
 	e.log.packet(">>>", p.raw)
-	m.Sent = bounded(p.payload())
+	m.Sent = e.spec.bounded(p.payload())
 	return m, nil
 }
 

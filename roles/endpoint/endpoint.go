@@ -16,7 +16,7 @@ import (
 
 // Message is something that a socket received.
 type Message struct {
-	Data []byte         `json:"data"` // payload without IP, UDP and ICMP header; at most MaxData bytes
+	Data []byte         `json:"data"` // payload without the headers; at most MaxData bytes, or all for a Big endpoint
 	From netip.AddrPort `json:"from"` // sender; port 0 for protocols without
 	// To is the original destination, as the system reports it (IP_RECVDSTADDR,
 	// IP_RECVORIGDSTADDR, IP header of a raw packet …); for a stream the accepted or
@@ -36,7 +36,7 @@ type EchoHeader struct {
 	Checksum bool   `json:"checksum"` // the checksum was right (with the pseudo header, for ICMPv6)
 }
 
-// MaxData bounds what is kept of one message.
+// MaxData bounds what is kept of one message, unless the endpoint is a Big one.
 const MaxData = 2048
 
 // Errors that callers tell apart with errors.Is. System errors stay visible
@@ -88,7 +88,7 @@ type Endpoint interface {
 	// it until Relay or Close.
 	Receive(deadline time.Time) (Message, error)
 	// Relay sends the packet received last on its way, with old in its payload
-	// replaced by new (of the same length) and, where the system leaves that to
+	// replaced by new (in TCP of the same length) and, where the system leaves that to
 	// the program, its checksums mended. The message tells what was sent.
 	Relay(old, new []byte) (Message, error)
 	// Rest takes all that is still waiting on the socket without waiting for

@@ -10,17 +10,25 @@ import (
 // maxPacket is the longest IP packet (RFC 791, 3.1).
 const maxPacket = 65535
 
-const protoUDP = 17
+// The protocols of which a packet's header is understood.
+const (
+	protoICMP   = 1
+	protoTCP    = 6
+	protoUDP    = 17
+	protoICMPv6 = 58
+)
 
-// packet is a whole UDP packet, from the IP header on.
+// packet is a whole packet, from the IP header on.
 type packet struct {
-	raw      []byte // the packet's own bytes: nothing behind its IP length
-	udp      int    // where the UDP header begins
-	from, to netip.AddrPort
+	raw       []byte // the packet's own bytes: nothing behind its IP length
+	proto     uint8
+	transport int // where the transport header begins
+	data      int // where the payload begins
+	from, to  netip.AddrPort
 }
 
-// parsePacket reads a diverted packet. Only what the suite's rules divert is
-// taken: a whole UDP packet, on IPv6 without extension headers.
+// parsePacket reads a diverted packet. It must be whole, and on IPv6 have no extension
+// headers. Of a protocol that is not known, all is payload.
 func parsePacket(b []byte) (*packet, error) {
 	if len(b) == 0 {
 		return nil, errShort
@@ -33,10 +41,10 @@ func parsePacket(b []byte) (*packet, error) {
 		if err != nil {
 			return nil, err
 		}
-		if h.proto != protoUDP || h.fragment {
-			return nil, fmt.Errorf("protocol %d (fragment: %t) from %v to %v: not a whole UDP packet", h.proto, h.fragment, h.from, h.to)
+		if h.fragment {
+			return nil, fmt.Errorf("protocol %d from %v to %v: a fragment, not a whole packet", h.proto, h.from, h.to)
 		}
-		p.raw, p.udp, from, to = b[:h.total], h.size, h.from, h.to
+		p.raw, p.proto, p.transport, from, to = b[:h.total], h.proto, h.size, h.from, h.to
 	case 6:
 		const size = 40 // RFC 8200, 3
 		if len(b) < size {
@@ -47,48 +55,145 @@ func parsePacket(b []byte) (*packet, error) {
 			return nil, fmt.Errorf("IPv6: %d bytes of %d: %w", len(b), total, errShort)
 		}
 		from, to = netip.AddrFrom16([16]byte(b[8:])), netip.AddrFrom16([16]byte(b[24:]))
-		if b[6] != protoUDP {
-			return nil, fmt.Errorf("next header %d from %v to %v: not UDP", b[6], from, to)
+		switch b[6] {
+		case 0, 43, 44, 60: // hop-by-hop, routing, fragment, destination options (RFC 8200, 4)
+			return nil, fmt.Errorf("extension header %d from %v to %v", b[6], from, to)
 		}
-		p.raw, p.udp = b[:total], size
+		p.raw, p.proto, p.transport = b[:total], b[6], size
 	default:
 		return nil, fmt.Errorf("IP version %d", b[0]>>4)
 	}
-	u := p.raw[p.udp:]
-	if len(u) < 8 || int(binary.BigEndian.Uint16(u[4:])) != len(u) {
-		return nil, fmt.Errorf("UDP from %v to %v: length does not fit the %d bytes", from, to, len(u))
+	header, ports, err := transportHeader(p.proto, p.raw[p.transport:])
+	if err != nil {
+		return nil, fmt.Errorf("protocol %d from %v to %v: %w", p.proto, from, to, err)
 	}
-	p.from = netip.AddrPortFrom(from, binary.BigEndian.Uint16(u))
-	p.to = netip.AddrPortFrom(to, binary.BigEndian.Uint16(u[2:]))
+	p.data = p.transport + header
+	p.from, p.to = netip.AddrPortFrom(from, ports[0]), netip.AddrPortFrom(to, ports[1])
 	return p, nil
 }
 
-func (p *packet) payload() []byte { return p.raw[p.udp+8:] }
+// transportHeader gives the length of a transport header and its two ports, 0 for protocols
+// without.
+func transportHeader(proto uint8, b []byte) (size int, ports [2]uint16, err error) {
+	switch proto {
+	case protoUDP, protoICMP, protoICMPv6:
+		size = 8
+	case protoTCP:
+		size = 20 // RFC 9293, 3.1
+		if len(b) >= size {
+			size = int(b[12]>>4) * 4
+		}
+	}
+	if len(b) < size || proto == protoTCP && size < 20 {
+		return 0, ports, errShort
+	}
+	if proto == protoUDP && int(binary.BigEndian.Uint16(b[4:])) != len(b) {
+		return 0, ports, fmt.Errorf("UDP's length does not fit the %d bytes", len(b))
+	}
+	if proto == protoUDP || proto == protoTCP {
+		ports = [2]uint16{binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])}
+	}
+	return size, ports, nil
+}
+
+func (p *packet) payload() []byte { return p.raw[p.data:] }
 
 // replace puts new in the place of the first old in the payload. A payload
 // without it stays as it is.
 func (p *packet) replace(old, new []byte) error {
-	if len(old) != len(new) {
-		return fmt.Errorf("%q and %q differ in length", old, new)
+	at := bytes.Index(p.payload(), old)
+	if at < 0 {
+		return nil
 	}
-	if at := bytes.Index(p.payload(), old); at >= 0 {
+	if len(old) == len(new) {
 		copy(p.payload()[at:], new)
+		return nil
+	}
+	if p.proto == protoTCP {
+		return fmt.Errorf("%q and %q differ in length: TCP's sequence numbers would not fit", old, new)
+	}
+	at += p.data
+	raw := append(append(append(make([]byte, 0, len(p.raw)+len(new)), p.raw[:at]...), new...), p.raw[at+len(old):]...)
+	if len(raw) > maxPacket {
+		return fmt.Errorf("a packet of %d bytes is too long", len(raw))
+	}
+	p.raw = raw
+	if p.to.Addr().Is4() {
+		binary.BigEndian.PutUint16(raw[2:], uint16(len(raw)))
+	} else {
+		binary.BigEndian.PutUint16(raw[4:], uint16(len(raw)-p.transport))
+	}
+	if p.proto == protoUDP {
+		binary.BigEndian.PutUint16(raw[p.transport+4:], uint16(len(raw)-p.transport))
 	}
 	return nil
 }
 
-// mend computes the checksums of the IPv4 header and of UDP anew.
+// turn exchanges the two ends: the packet becomes an answer to itself.
+func (p *packet) turn() {
+	swap := func(a, b []byte) {
+		for i := range a {
+			a[i], b[i] = b[i], a[i]
+		}
+	}
+	if p.to.Addr().Is4() {
+		swap(p.raw[12:16], p.raw[16:20])
+	} else {
+		swap(p.raw[8:24], p.raw[24:40])
+	}
+	if p.proto == protoUDP || p.proto == protoTCP {
+		t := p.raw[p.transport:]
+		swap(t[:2], t[2:4])
+	}
+	p.from, p.to = p.to, p.from
+}
+
+// checksumAt says where the transport header has its checksum, and whether a pseudo header
+// counts for it; -1 for a protocol whose checksum is not known.
+func (p *packet) checksumAt() (at int, pseudo bool) {
+	switch p.proto {
+	case protoUDP:
+		return p.transport + 6, true
+	case protoTCP:
+		return p.transport + 16, true
+	case protoICMP:
+		return p.transport + 2, false
+	case protoICMPv6:
+		return p.transport + 2, true
+	}
+	return -1, false
+}
+
+// mend computes the checksums of the IPv4 header and of the transport header anew.
 func (p *packet) mend() {
 	if p.to.Addr().Is4() {
-		h := p.raw[:p.udp]
+		h := p.raw[:p.transport]
 		h[10], h[11] = 0, 0
 		binary.BigEndian.PutUint16(h[10:], checksum(sum(0, h)))
 	}
-	u := p.raw[p.udp:]
-	u[6], u[7] = 0, 0
-	s := checksum(sum(pseudoSum(p.from.Addr(), p.to.Addr(), protoUDP, len(u)), u))
-	if s == 0 {
+	at, pseudo := p.checksumAt()
+	if at < 0 {
+		return
+	}
+	p.raw[at], p.raw[at+1] = 0, 0
+	var start uint32
+	if pseudo {
+		start = pseudoSum(p.from.Addr(), p.to.Addr(), p.proto, len(p.raw)-p.transport)
+	}
+	s := checksum(sum(start, p.raw[p.transport:]))
+	if s == 0 && p.proto == protoUDP {
 		s = 0xffff // 0 means that there is none (RFC 768)
 	}
-	binary.BigEndian.PutUint16(u[6:], s)
+	binary.BigEndian.PutUint16(p.raw[at:], s)
+}
+
+// spoil makes the checksums wrong.
+func (p *packet) spoil() {
+	p.mend()
+	if p.to.Addr().Is4() {
+		p.raw[10] ^= 0x55
+	}
+	if at, _ := p.checksumAt(); at >= 0 {
+		p.raw[at] ^= 0x55
+	}
 }

@@ -119,7 +119,7 @@ func TestMend(t *testing.T) {
 		if p.to.Addr().Is4() {
 			p.raw[10], p.raw[11] = 0xde, 0xad
 		}
-		p.raw[p.udp+6], p.raw[p.udp+7] = 0xbe, 0xef
+		p.raw[p.transport+6], p.raw[p.transport+7] = 0xbe, 0xef
 		p.mend()
 		if !bytes.Equal(p.raw, in) {
 			t.Errorf("%s: mended from ruins\n%x, was\n%x", name, p.raw, in)

@@ -56,6 +56,13 @@ func (k *socket) setUp() error {
 			return fmt.Errorf("SO_REUSEADDR: %w", err)
 		}
 	}
+	if s.Big {
+		for _, option := range []int{unix.SO_SNDBUF, unix.SO_RCVBUF} {
+			if err := unix.SetsockoptInt(k.fd, unix.SOL_SOCKET, option, bigBuffer); err != nil {
+				return fmt.Errorf("socket buffer of %d bytes: %w", bigBuffer, err)
+			}
+		}
+	}
 	if s.Bindany && !s.omits(Transparent) {
 		if err := setBindany(k.fd, f); err != nil {
 			return fmt.Errorf("bindany: %w", err)
@@ -71,6 +78,10 @@ func (k *socket) setUp() error {
 	}
 	return k.bind()
 }
+
+// bigBuffer has room for some of the longest packets, in bytes. Every system gives that
+// much to whoever asks (Linux: net.core.rmem_max is 212992).
+const bigBuffer = 200 << 10
 
 func (k *socket) bind() error {
 	to := k.spec.Local
@@ -239,5 +250,13 @@ func rest(receive func(time.Time) (Message, error)) ([]Message, error) {
 	return all, nil
 }
 
-// bounded is a copy of a message's payload, of which MaxData bytes are kept.
-func bounded(b []byte) []byte { return slices.Clone(b[:min(len(b), MaxData)]) }
+// longest is how many bytes of one message are kept.
+func (s Spec) longest() int {
+	if s.Big {
+		return maxPacket
+	}
+	return MaxData
+}
+
+// bounded is a copy of a message's payload, as far as it is kept.
+func (s Spec) bounded(b []byte) []byte { return slices.Clone(b[:min(len(b), s.longest())]) }

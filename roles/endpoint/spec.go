@@ -58,6 +58,11 @@ type Spec struct {
 	// to this address: raw sockets that are bound to one address hear the packets
 	// of all cells that share it.
 	Only netip.Addr `json:"only,omitzero"`
+	// Big is for messages as long as an IP packet can be, and for many at once: the
+	// socket gets large buffers, and whole messages are kept.
+	Big bool `json:"big,omitempty"`
+	// Spoil has the packet role make the checksums of what it sends on wrong.
+	Spoil bool `json:"spoil,omitempty"`
 	// Omit leaves pieces out on purpose, for tests which show that a cell
 	// notices.
 	Omit []Piece `json:"omit,omitempty"`

@@ -1,0 +1,95 @@
+package matrix
+
+import (
+	"context"
+
+	"pfdivert/roles/endpoint"
+)
+
+// inOrder: "queues raw packets from the kernel stack to userspace applications, and vice
+// versa" (OpenBSD divert(4)): a queue keeps the order.
+//
+//  1. Control: before the rule is there, what a client like the cell's sends arrives.
+//  2. The client sends 1,000 datagrams, 40 at a time, which every system's buffers hold.
+//     They come to the divert socket in their order, all and each once, and are given back rewritten.
+//  3. They come to the server in the same order, all and each once, and whole.
+//  4. The rule has counted 1,000 packets.
+func (h *half) inOrder(ctx context.Context) error { return h.bursts(ctx, 1000, 40, 64) }
+
+// reassembled: "fragments are reassembled before they are diverted" (FreeBSD divert(4),
+// in other words; pf.conf(5), set reassemble; nf_defrag on Linux).
+//
+//  1. Control: before the rule is there, what a client like the cell's sends arrives.
+//  2. The client sends a message of 20,000 bytes, more than any network's frames hold. It
+//     comes to the divert socket as one packet, which is given back rewritten.
+//  3. It comes to the server whole.
+//  4. The rule has counted one packet.
+func (h *half) reassembled(ctx context.Context) error { return h.bursts(ctx, 1, 1, 20_000) }
+
+// longest: a divert socket takes the longest datagrams. (IP's 65,535 bytes; a netlink
+// attribute has room for 65,531 bytes, so the packet on IPv6 has that many.) On their way in
+// they come in fragments and must be put together, on their way out they are diverted
+// before they are cut.
+//
+// The steps are those of reassembled.
+func (h *half) longest(ctx context.Context) error { return h.bursts(ctx, 1, 1, 65_531-40-8) }
+
+// bursts plays count messages of the size through the divert socket, batch by batch.
+func (h *half) bursts(ctx context.Context, count, batch, size int) error {
+	h.big = true
+	if err := h.begin(ctx, true); err != nil {
+		return err
+	}
+	clientSide, serverSide := h.sides()
+	for first := 0; first < count; first += batch {
+		b := endpoint.Burst{First: first, Count: min(batch, count-first), Size: size, Line: endpoint.ClientLine, Swap: h.omit[Order]}
+		there := clientSide.script()
+		sent := there.sendBurst("client", b)
+		there.fence()
+		if err := there.run(ctx); err != nil {
+			return err
+		}
+		if err := unanswered(sent); err != nil {
+			return err
+		}
+		divert := h.remote.script()
+		seen := divert.relayBurst("packet", b, endpoint.PacketLine)
+		divert.fence()
+		again := divert.rest("packet")
+		if err := divert.run(ctx); err != nil {
+			return err
+		}
+		at := serverSide.script()
+		b.Line = endpoint.PacketLine
+		received := at.receiveBurst("server", b)
+		if err := at.run(ctx); err != nil {
+			return err
+		}
+		if err := judgeBurst(seen, b, NotDelivered); err != nil {
+			return err
+		}
+		if err := judgeBurst(received, b, NotReinjected); err != nil {
+			return err
+		}
+		if err := h.judge(again); err != nil {
+			return err
+		}
+	}
+	return h.judgeMatched(ctx, uint64(count), uint64(count))
+}
+
+// judgeBurst judges that exactly the burst was received, in order.
+func judgeBurst(a *asked, b endpoint.Burst, missing string) error {
+	t := a.Tally
+	switch {
+	case t == nil:
+		return broken(QuestionFailed, "%s: %s: %s", a.where, a.do, a.found())
+	case t.Wrong != "":
+		return failed(WrongData, "%s: in place of message %d of %d came %s", a.where, b.First+t.Right, b.Size, t.Wrong)
+	case t.Right < b.Count:
+		return failed(missing, "%s: %d of %d messages arrived: %s", a.where, t.Right, b.Count, a.found())
+	case t.Bytes != b.Count*b.Size:
+		return failed(WrongData, "%s: %d bytes arrived, not %d", a.where, t.Bytes, b.Count*b.Size)
+	}
+	return unanswered(a)
+}

@@ -1,0 +1,124 @@
+package endpoint
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+// Burst is a row of messages whose content both ends know, so that many and long ones
+// need not travel beside the network that is tested. Message n begins with Line, then has
+// its number, then bytes that follow from the number.
+type Burst struct {
+	First int    `json:"first"` // number of the first
+	Count int    `json:"count"`
+	Size  int    `json:"size"` // bytes of each
+	Line  string `json:"line"`
+	// Swap has each two neighbours sent the wrong way round, for tests.
+	Swap bool `json:"swap,omitempty"`
+}
+
+// Tally is what was received of a burst.
+type Tally struct {
+	Count int `json:"count"`
+	Bytes int `json:"bytes"`
+	// Right counts the messages, from the first on, that were those of the burst, whole
+	// and in order. Wrong says what came in place of the next one.
+	Right int    `json:"right"`
+	Wrong string `json:"wrong,omitempty"`
+}
+
+// Bounds of a burst, which may come from another host.
+const (
+	maxBurst    = 4096
+	burstNumber = 4 // bytes of a message's number
+)
+
+func (b Burst) validate() error {
+	switch {
+	case b.First < 0 || b.Count < 1 || b.Count > maxBurst || b.First > 1<<20:
+		return fmt.Errorf("burst of %d messages from number %d on", b.Count, b.First)
+	case b.Size < len(b.Line)+burstNumber || b.Size > maxPacket:
+		return fmt.Errorf("burst of messages of %d bytes", b.Size)
+	}
+	return nil
+}
+
+// message makes the message with the number.
+func (b Burst) message(number int) []byte {
+	m := append(make([]byte, 0, b.Size), b.Line...)
+	m = binary.BigEndian.AppendUint32(m, uint32(number))
+	for x := uint32(number)*2654435761 + 1; len(m) < b.Size; x = x*1664525 + 1013904223 {
+		m = append(m, byte(x>>24))
+	}
+	return m
+}
+
+// SendBurst sends the messages.
+func SendBurst(e Endpoint, b Burst) error {
+	if err := b.validate(); err != nil {
+		return err
+	}
+	for i := range b.Count {
+		if b.Swap && i^1 < b.Count {
+			i ^= 1
+		}
+		if err := e.Send(b.message(b.First+i), 0); err != nil {
+			return fmt.Errorf("message %d: %w", b.First+i, err)
+		}
+	}
+	return nil
+}
+
+// ReceiveBurst takes what is there, without waiting, and compares it with the burst.
+func ReceiveBurst(e Endpoint, b Burst) (Tally, error) {
+	return b.take(e, func() error { return nil })
+}
+
+// RelayBurst has a packet endpoint take what is there and send each packet on, with the
+// burst's line replaced by line.
+func RelayBurst(e Endpoint, b Burst, line string) (Tally, error) {
+	return b.take(e, func() error {
+		_, err := e.Relay([]byte(b.Line), []byte(line))
+		return err
+	})
+}
+
+// take receives until nothing is left; each is called for each message.
+func (b Burst) take(e Endpoint, each func() error) (t Tally, err error) {
+	if err := b.validate(); err != nil {
+		return t, err
+	}
+	for t.Count < maxBurst {
+		m, err := e.Receive(Now)
+		if errors.Is(err, ErrNothing) {
+			break
+		}
+		if err != nil {
+			return t, err
+		}
+		t.Count++
+		t.Bytes += len(m.Data)
+		switch {
+		case t.Wrong != "":
+		case t.Right < b.Count && bytes.Equal(m.Data, b.message(b.First+t.Right)):
+			t.Right++
+		default:
+			t.Wrong = b.describe(m.Data)
+		}
+		if err := each(); err != nil {
+			return t, err
+		}
+	}
+	return t, nil
+}
+
+// describe says what a message is that is not the next one of the burst.
+func (b Burst) describe(data []byte) string {
+	if n := len(b.Line); len(data) >= n+burstNumber {
+		number := binary.BigEndian.Uint32(data[n:])
+		return fmt.Sprintf("%d bytes that begin with %q and number %d", len(data), data[:n], number)
+	}
+	return fmt.Sprintf("%d bytes", len(data))
+}
