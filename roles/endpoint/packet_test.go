@@ -127,6 +127,109 @@ func TestMend(t *testing.T) {
 	}
 }
 
+// segments are packets of the other protocols, right ones with right checksums.
+func segments(t testing.TB) map[string][]byte {
+	t.Helper()
+	all := map[string][]byte{}
+	for name, text := range map[string]string{
+		"tcp inet":   "45000034000040004006e5ad 0a1f0001 0a1f0002 1f404e20 00000001 00000002 8018 00ff 0000 0000 0101080a0000000100000002 436c69656e740a",
+		"icmp inet":  "450000230000000040010000 0a1f0001 0a1f0002 0800 0000 1234 0001 436c69656e740a",
+		"254 inet":   "4500001b0000000040fe0000 0a1f0001 0a1f0002 436c69656e740a",
+		"tcp inet6":  "60000000001b0640 fd000188000100000000000000000001 fd000188000100000000000000000002 1f404e20 00000001 00000002 5018 00ff 0000 0000 436c69656e740a",
+		"icmp inet6": "60000000000f3a40 fd000188000100000000000000000001 fd000188000100000000000000000002 8000 0000 1234 0001 436c69656e740a",
+	} {
+		b, err := hex.DecodeString(strings.ReplaceAll(text, " ", ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b[0]>>4 == 4 {
+			b[3] = byte(len(b))
+		}
+		all[name] = b
+	}
+	return all
+}
+
+// Packets of every protocol can be rewritten, longer and shorter where that makes sense, and
+// have right checksums after.
+func TestRewrite(t *testing.T) {
+	all := segments(t)
+	all["udp inet"], _, _ = hexLines(t, "testdata/openbsd/packet-in-inet")
+	all["udp inet6"], _, _ = hexLines(t, "testdata/openbsd/packet-in-inet6")
+	for name, in := range all {
+		for _, line := range []string{"Packet\n", "Parcel post\n", "Pkt\n"} {
+			p, err := parsePacket(bytes.Clone(in))
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+				break
+			}
+			if string(p.payload()) != ClientLine {
+				t.Errorf("%s: payload %q", name, p.payload())
+			}
+			err = p.replace([]byte(ClientLine), []byte(line))
+			if strings.HasPrefix(name, "tcp") && len(line) != len(ClientLine) {
+				if err == nil {
+					t.Errorf("%s: TCP's payload became %q", name, line)
+				}
+				continue
+			}
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			p.mend()
+			q, err := parsePacket(p.raw)
+			if err != nil || string(q.payload()) != line || q.from != p.from || len(q.raw) != len(in)+len(line)-len(ClientLine) || !right(q) {
+				t.Errorf("%s: %q: %x: %v", name, line, p.raw, err)
+			}
+			q.spoil()
+			if q.proto != 254 && right(q) || q.to.Addr().Is4() && checksum(sum(0, q.raw[:q.transport])) == 0 {
+				t.Errorf("%s: spoilt: %x", name, q.raw)
+			}
+			from, to := q.from, q.to
+			q.turn()
+			q.mend()
+			q, err = parsePacket(q.raw)
+			if err != nil || q.from != to || q.to != from || !right(q) {
+				t.Errorf("%s: turned round: %x %v", name, q.raw, err)
+			}
+		}
+	}
+}
+
+// right tells whether both checksums are.
+func right(p *packet) bool {
+	if p.to.Addr().Is4() && checksum(sum(0, p.raw[:p.transport])) != 0 {
+		return false
+	}
+	at, pseudo := p.checksumAt()
+	var start uint32
+	if pseudo {
+		start = pseudoSum(p.from.Addr(), p.to.Addr(), p.proto, len(p.raw)-p.transport)
+	}
+	return at < 0 || checksum(sum(start, p.raw[p.transport:])) == 0
+}
+
+func TestParsePacket(t *testing.T) {
+	all := segments(t)
+	cut := func(name string, n int) []byte { return all[name][:n] }
+	fragment := bytes.Clone(all["254 inet"])
+	fragment[6] = 0x20
+	extension := bytes.Clone(all["icmp inet6"])
+	extension[6] = 44
+	offset := bytes.Clone(all["tcp inet6"])
+	offset[40+12] = 0x40
+	long := bytes.Clone(all["tcp inet6"])
+	long[40+12] = 0xf0
+	for name, b := range map[string][]byte{
+		"nothing": nil, "version 5": {0x50, 0}, "header of TCP cut": cut("tcp inet", 39), "IPv6 cut": cut("tcp inet6", 39), "IPv6 payload cut": cut("icmp inet6", 50),
+		"fragment": fragment, "extension header": extension, "TCP's header too short": offset, "TCP's header too long": long,
+	} {
+		if p, err := parsePacket(b); err == nil {
+			t.Errorf("%s: %+v", name, p)
+		}
+	}
+}
+
 func FuzzPacket(f *testing.F) {
 	for _, name := range packetLogs {
 		in, out, _ := hexLines(f, filepath.Join("testdata/openbsd", name))
@@ -134,6 +237,9 @@ func FuzzPacket(f *testing.F) {
 		f.Add(out)
 		f.Add(in[:30])
 		f.Add(append(in, 0))
+	}
+	for _, b := range segments(f) {
+		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		was := bytes.Clone(b)

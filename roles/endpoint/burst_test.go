@@ -1,0 +1,102 @@
+package endpoint
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// pipe is an endpoint that receives what is sent to it, and relays into sent.
+type pipe struct {
+	Endpoint
+	waiting [][]byte
+	sent    []string
+}
+
+func (p *pipe) Send(b []byte, _ uint16) error { p.waiting = append(p.waiting, b); return nil }
+
+func (p *pipe) Receive(time.Time) (Message, error) {
+	if len(p.waiting) == 0 {
+		return Message{}, ErrNothing
+	}
+	b := p.waiting[0]
+	p.waiting = p.waiting[1:]
+	return Message{Data: b}, nil
+}
+
+func (p *pipe) Relay(old, new []byte) (Message, error) {
+	p.sent = append(p.sent, string(old)+" "+string(new))
+	return Message{}, nil
+}
+
+func TestBurst(t *testing.T) {
+	burst := Burst{First: 40, Count: 5, Size: 30, Line: ClientLine}
+	whole := Tally{Count: 5, Bytes: 150, Right: 5}
+	for name, c := range map[string]struct {
+		change func(*pipe)
+		want   Tally
+		wrong  string
+	}{
+		"all":          {func(*pipe) {}, whole, ""},
+		"none":         {func(p *pipe) { p.waiting = nil }, Tally{}, ""},
+		"one short":    {func(p *pipe) { p.waiting = p.waiting[:4] }, Tally{Count: 4, Bytes: 120, Right: 4}, ""},
+		"a hole":       {func(p *pipe) { p.waiting = slices.Delete(p.waiting, 1, 2) }, Tally{Count: 4, Bytes: 120, Right: 1}, "number 42"},
+		"turned round": {func(p *pipe) { slices.Reverse(p.waiting[3:]) }, Tally{Count: 5, Bytes: 150, Right: 3}, "number 44"},
+		"twice":        {func(p *pipe) { p.waiting = append(p.waiting, p.waiting[4]) }, Tally{Count: 6, Bytes: 180, Right: 5}, "number 44"},
+		"cut":          {func(p *pipe) { p.waiting[0] = p.waiting[0][:9] }, Tally{Count: 5, Bytes: 129, Right: 0}, "9 bytes"},
+		"one bit":      {func(p *pipe) { p.waiting[2][29] ^= 1 }, Tally{Count: 5, Bytes: 150, Right: 2}, "number 42"},
+	} {
+		p := &pipe{}
+		if err := SendBurst(p, burst); err != nil {
+			t.Fatal(err)
+		}
+		c.change(p)
+		got, err := RelayBurst(p, burst, PacketLine)
+		if !strings.Contains(got.Wrong, c.wrong) || (got.Wrong == "") != (c.wrong == "") {
+			t.Errorf("%s: wrong is %q", name, got.Wrong)
+		}
+		got.Wrong = ""
+		if err != nil || got != c.want || len(p.sent) != got.Count {
+			t.Errorf("%s: %+v, %v, %d relayed", name, got, err, len(p.sent))
+		}
+	}
+
+	swapped := burst
+	swapped.Swap = true
+	p := &pipe{}
+	if err := SendBurst(p, swapped); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := ReceiveBurst(p, burst); err != nil || got.Count != 5 || got.Right != 0 || got.Wrong == "" {
+		t.Errorf("out of order: %+v %v", got, err)
+	}
+}
+
+// A burst that another host sends is bounded, and ends at the first error.
+func TestBurstBounds(t *testing.T) {
+	for _, b := range []Burst{
+		{}, {Count: 1, Size: 10, Line: ClientLine}, {Count: 1, Size: maxPacket + 1}, {Count: maxBurst + 1, Size: 20},
+		{Count: 1, Size: 20, First: -1}, {Count: 1, Size: 20, First: 1 << 30},
+	} {
+		p := &pipe{}
+		if err := SendBurst(p, b); err == nil || len(p.waiting) > 0 {
+			t.Errorf("%+v was sent: %v", b, err)
+		}
+		if _, err := ReceiveBurst(p, b); err == nil {
+			t.Errorf("%+v was received", b)
+		}
+	}
+	d := deaf{Endpoint: &pipe{waiting: [][]byte{{1}}}}
+	if got, err := ReceiveBurst(d, Burst{Count: 1, Size: 20}); err != nil || got.Count != 0 {
+		t.Errorf("%+v %v", got, err)
+	}
+	if err := SendBurst(refuser{}, Burst{Count: 2, Size: 20}); !errors.Is(err, ErrUnsupported) {
+		t.Error(err)
+	}
+}
+
+type refuser struct{ Endpoint }
+
+func (refuser) Send([]byte, uint16) error { return ErrUnsupported }
