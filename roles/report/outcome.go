@@ -75,7 +75,7 @@ func (s *Stats) Outcomes(run Run) []Outcome {
 		}
 		o.Host, o.Name = run.splitHost(t.name)
 		o.Seconds = t.times.quantile(quantiles[0]).Seconds()
-		o.Runs, o.Counts = t.runs, strings.TrimPrefix(verdictCounts(t.count), ": ")
+		o.Runs, o.Counts = t.runs, verdictsOf(t.count)
 		if o.Run > 0 {
 			o.Detail = fmt.Sprintf("%s of %s; run %d: %s", o.Counts, plural(int(o.Runs), "run"), o.Run, o.Detail)
 		}
@@ -83,7 +83,12 @@ func (s *Stats) Outcomes(run Run) []Outcome {
 	return all
 }
 
-// notPlayed says why a target has no verdict, and what of it is known.
+// verdictsOf is "294 PASS, 6 FAIL", as Outcome.Counts has it.
+func verdictsOf(count map[matrix.Verdict]uint64) string {
+	return strings.TrimPrefix(verdictCounts(count), ": ")
+}
+
+// notPlayed says why a target has no verdict.
 const notPlayed = "the run was ended before this target was played"
 
 // says is what the outcome's reason and detail say in one line.
