@@ -20,6 +20,7 @@
 #	make dist		builds dist/pfdivert-SYSTEM-ARCHITECTURE for REMOTE
 #	make check		formatting, vet and staticcheck
 #	make test		check, all tests, and the lab end to end
+#	make faults		breaks the lab on purpose and sees that the targets notice
 #	make bench		times the parts and the whole
 #	make generate		writes regress.mk anew from the list of targets
 #	make install clean	as everywhere; PREFIX and DESTDIR
@@ -95,6 +96,9 @@ test: check pfdivert
 	${GO} test -race ./...
 	sh .ci/end-to-end
 
+faults: pfdivert
+	./pfdivert faults
+
 bench: pfdivert
 	${GO} test -run '^$$' -bench . -benchmem ./...
 
@@ -108,4 +112,4 @@ clean:
 
 .PHONY: all pfdivert dist ${DIST} regress ${REGRESS_TARGETS} list generate
 .PHONY: claims ${CLAIM_TARGETS}
-.PHONY: check check-setup test bench install clean
+.PHONY: check check-setup test faults bench install clean

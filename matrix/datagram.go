@@ -55,12 +55,12 @@ func (h *half) datagram(ctx context.Context, withControl bool) error {
 	if h.mode == To {
 		sent.to = to
 	}
-	var received, rest, returned *asked
+	var received, replied, rest, returned *asked
 	var answered uint64
 	if h.mode == ReplyTo {
 		at := serverSide.script()
 		received = at.receive(server)
-		at.send(server, endpoint.ServerLine, 0)
+		replied = at.send(server, endpoint.ServerLine, 0)
 		rest = at.rest(server)
 		at.fence()
 		if err := at.run(ctx); err != nil {
@@ -87,6 +87,9 @@ func (h *half) datagram(ctx context.Context, withControl bool) error {
 		return err
 	}
 	if h.mode == ReplyTo {
+		if err := replied.unrouted(); err != nil {
+			return err
+		}
 		if err := h.judge(rest); err != nil {
 			return err
 		}

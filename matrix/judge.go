@@ -53,8 +53,19 @@ func (h *half) judge(a *asked, wants ...want) error {
 // unanswered is the ERROR of a step that failed although nothing more was due: that
 // nothing more had arrived is then not known.
 func unanswered(a *asked) error {
+	if err := a.unrouted(); err != nil {
+		return err
+	}
 	if a.Fault != nil && a.Fault.Code != agent.CodeNothing {
 		return broken(QuestionFailed, "%s: %s: %s", a.where, a.do, a.Fault.Text)
+	}
+	return nil
+}
+
+// unrouted is the ERROR of a step that LOCAL could not do because it has no way to FAKE.
+func (a *asked) unrouted() error {
+	if a.Fault != nil && a.host == "local" && (a.Fault.Code == "ENETUNREACH" || a.Fault.Code == "EHOSTUNREACH") {
+		return broken(LocalRoute, "%s: LOCAL has no route: %s", a.where, a.Fault.Text)
 	}
 	return nil
 }
@@ -106,8 +117,8 @@ func (h *half) opened(steps ...*asked) error {
 			return failed(NoBindany, "%s: the kernel does not let a foreign address be bound: %s", a.where, a.Fault.Text)
 		case code == "EADDRNOTAVAIL" && a.do == agent.Connect && h.part != "":
 			return failed(PortBlocked, "%s: the first cell's socket blocks the flow: %s", a.where, a.Fault.Text)
-		case (code == "ENETUNREACH" || code == "EHOSTUNREACH") && a.host == "local":
-			return broken(LocalRoute, "%s: LOCAL has no route: %s", a.where, a.Fault.Text)
+		case a.unrouted() != nil:
+			return a.unrouted()
 		case (code == "ENETUNREACH" || code == "EHOSTUNREACH") && a.bound:
 			return failed(NoBindany, "%s: the kernel does not let a socket with a foreign address connect: %s", a.where, a.Fault.Text)
 		default:

@@ -8,6 +8,7 @@ import (
 
 	"pfdivert/pfconf"
 	"pfdivert/roles/agent"
+	"pfdivert/roles/lab/spoil"
 )
 
 // Hosts are the agents on the two hosts.
@@ -36,8 +37,10 @@ type Options struct {
 	// Part and Parts: runs at the same time that may have the same LOCAL each use their
 	// part of the ports, 0 to Parts-1. Parts is 0 for a run that is alone.
 	Part, Parts int
-	// Omit leaves pieces out on purpose, for tests.
-	Omit []string
+	// Omit leaves pieces out on purpose, BreakLocal and BreakRemote break a lab's hosts,
+	// to see what this program says of that.
+	Omit                    []string
+	BreakLocal, BreakRemote []spoil.Step
 }
 
 // runner is a run under way.
@@ -118,6 +121,7 @@ func Setups(opt Options) (local, remote agent.Setup, err error) {
 	local, remote = setup, setup
 	local.Paths, remote.Paths = here, there
 	remote.Remote = true
+	local.Break, remote.Break = opt.BreakLocal, opt.BreakRemote
 	return local, remote, nil
 }
 

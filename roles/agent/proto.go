@@ -15,6 +15,7 @@ import (
 
 	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
+	"pfdivert/roles/lab/spoil"
 )
 
 // Magic comes before the hello. What a login shell prints before it (rc files,
@@ -84,6 +85,8 @@ type Setup struct {
 	// Omit leaves pieces of the set-up out on purpose, for tests: Timestamps, and
 	// the packet filter's (nft.Piece).
 	Omit []string `json:"omit,omitempty"`
+	// Break is what is done to a lab's host at last, to break it. A real host refuses.
+	Break []spoil.Step `json:"break,omitempty"`
 	// Trace is KTRACE: the command under which endpoints run as processes of
 	// their own.
 	Trace string `json:"trace,omitempty"`

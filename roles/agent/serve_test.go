@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"pfdivert/roles/endpoint"
+	"pfdivert/roles/lab/spoil"
 )
 
 // served is an agent in this process, and the connection to it.
@@ -326,4 +327,15 @@ func TestServeToDeaf(t *testing.T) {
 		t.Error("it does not end")
 	}
 	output.Close()
+}
+
+// TestBreaksNoRealHost: what breaks a host is for labs, and nothing has been done when it is refused.
+func TestBreaksNoRealHost(t *testing.T) {
+	s := serve(t, Options{Heartbeat: time.Minute, StateDir: t.TempDir()}, time.Minute)
+	for _, remote := range []bool{false, true} {
+		_, err := s.conn.Setup(t.Context(), Setup{Remote: remote, Break: []spoil.Step{spoil.Forwarding}})
+		if err == nil || !strings.Contains(err.Error(), "in a lab only") {
+			t.Errorf("remote %v: %v", remote, err)
+		}
+	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
+	"pfdivert/roles/lab/spoil"
 )
 
 // undoTimeout bounds putting the host back: the agent must end even when a command
@@ -22,6 +23,9 @@ func (a *agent) setUp(ctx context.Context, s *Setup) (*Facts, error) {
 	defer a.setup.Unlock()
 	if a.fences != nil {
 		return nil, errors.New("this host was set up before")
+	}
+	if len(s.Break) > 0 && !a.opt.Ephemeral {
+		return nil, errors.New("a host is broken on purpose in a lab only")
 	}
 	if slices.Contains(s.Omit, Timestamps) {
 		if err := a.withoutTimestamps(); err != nil {
@@ -53,14 +57,19 @@ func (a *agent) setUp(ctx context.Context, s *Setup) (*Facts, error) {
 		}
 	}
 	if !s.Remote {
-		a.table, err = ownStates(ctx, a.opt)
-		return facts, err
-	}
-	if facts.Owned, err = owned(s.Fakes); err != nil {
-		return nil, fmt.Errorf("is FAKE configured here: %w", err)
+		if a.table, err = ownStates(ctx, a.opt); err != nil {
+			return nil, err
+		}
+		return facts, a.breakHost(s)
 	}
 	if a.fw, err = OpenFilter(ctx, s, opt); err != nil {
 		return nil, err
+	}
+	if err := a.breakHost(s); err != nil {
+		return nil, err
+	}
+	if facts.Owned, err = owned(s.Fakes); err != nil {
+		return nil, fmt.Errorf("is FAKE configured here: %w", err)
 	}
 	facts.Firewall, facts.KeepsCounters = a.fw.Name(), a.fw.KeepsCounters()
 	return facts, nil
@@ -73,6 +82,20 @@ func (a *agent) withoutTimestamps() error {
 	}
 	if err := os.WriteFile("/proc/sys/net/ipv4/tcp_timestamps", []byte("0\n"), 0); err != nil {
 		return fmt.Errorf("switch TCP's timestamps off: %w", err)
+	}
+	return nil
+}
+
+// breakHost breaks a lab's host as it is asked to.
+func (a *agent) breakHost(s *Setup) error {
+	h := spoil.Host{Remote: s.Remote, Interface: a.opt.Interface, Fakes: s.Fakes}
+	for _, p := range s.Paths {
+		h.Paths = append(h.Paths, spoil.Path(p))
+	}
+	for _, step := range s.Break {
+		if err := h.Do(step); err != nil {
+			return fmt.Errorf("break the host: %w", err)
+		}
 	}
 	return nil
 }

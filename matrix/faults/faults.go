@@ -1,0 +1,97 @@
+// Package faults is the table of what can be broken on purpose in a lab, and of
+// what each target must say then: a suite is worth what it notices.
+package faults
+
+import (
+	"slices"
+
+	"pfdivert/matrix"
+	"pfdivert/roles/lab/spoil"
+)
+
+// Fault is one thing that is broken, in a lab of its own.
+type Fault struct {
+	Name  string
+	About string // in a line, what is broken
+	// Single breaks it in a lab with one LOCAL and one FAKE address per family.
+	Single bool
+	// Omit are the pieces of this program's own that are left out (matrix.Options.Omit).
+	Omit []string
+	// Local and Remote are what is done to the hosts.
+	Local, Remote []spoil.Step
+	// expect gives what a cell must say that is concerned, and nothing for one that is
+	// not.
+	expect func(Part) Want
+}
+
+// Want is what a target must say of a fault. A target that is not concerned passes
+// and has neither reason nor cause.
+type Want struct {
+	Verdict matrix.Verdict
+	Reason  string
+}
+
+// pass is what a cell says that needs nothing of what is broken.
+var pass = Want{Verdict: matrix.Pass}
+
+func fails(reason string) Want { return Want{matrix.Fail, reason} }
+func errs(reason string) Want  { return Want{matrix.Error, reason} }
+
+// Want is what the target must say: what its first cell says that does not pass.
+func (f Fault) Want(t matrix.Target) Want {
+	for _, p := range parts(t) {
+		if w := f.expect(p); w.Verdict != matrix.Pass {
+			return w
+		}
+	}
+	return pass
+}
+
+// Concerned are those of the targets that must notice the fault. None may: then what is
+// broken is no fault as far as these targets can tell.
+func (f Fault) Concerned(targets []matrix.Target) []matrix.Target {
+	return slices.DeleteFunc(slices.Clone(targets), func(t matrix.Target) bool { return f.Want(t) == pass })
+}
+
+// Options adds what is broken to the options of a run in the lab.
+func (f Fault) Options(opt matrix.Options) matrix.Options {
+	opt.Omit, opt.BreakLocal, opt.BreakRemote = f.Omit, f.Local, f.Remote
+	return opt
+}
+
+// All lists the faults: first what this program can leave out itself, then what can be
+// wrong with the hosts.
+func All() []Fault { return slices.Concat(pieces, hosts) }
+
+// Judgement is what became of one target in a run with a fault.
+type Judgement struct {
+	Result matrix.Result
+	Want   Want
+}
+
+// Wrong says what is wrong with the result, "" when it is as it must be. What was skipped
+// proves nothing and is not wrong.
+func (j Judgement) Wrong() string {
+	r, w := j.Result, j.Want
+	switch {
+	case r.Verdict == matrix.Skip:
+		return ""
+	case r.Verdict == matrix.Pass && w.Verdict != matrix.Pass:
+		return "wrong PASS"
+	case r.Verdict != matrix.Pass && w.Verdict == matrix.Pass:
+		return "wrong " + string(r.Verdict)
+	case r.Verdict != w.Verdict:
+		return "wrong verdict"
+	case r.Reason != w.Reason:
+		return "wrong reason"
+	}
+	return ""
+}
+
+// String says what a target must say.
+func (w Want) String() string {
+	if w.Reason == "" {
+		return string(w.Verdict)
+	}
+	return string(w.Verdict) + " (" + w.Reason + ")"
+}

@@ -1,0 +1,42 @@
+package faults
+
+import (
+	"pfdivert/matrix"
+	"pfdivert/pfconf"
+)
+
+// Part is one of the cells that a target plays.
+type Part struct {
+	matrix.Target
+	Mode   matrix.Mode
+	Second bool // of a reuse target
+}
+
+// parts are a target's cells in their order.
+func parts(t matrix.Target) []Part {
+	all := []Part{{t, t.First, false}}
+	if t.Second != "" {
+		all = append(all, Part{t, t.Second, true})
+	}
+	return all
+}
+
+func (p Part) packet() bool { return p.Mode == matrix.PacketIn || p.Mode == matrix.PacketOut }
+func (p Part) tcp() bool    { return p.Proto == pfconf.TCP }
+
+// to tells whether the client is on LOCAL and its packets go to FAKE.
+func (p Part) to() bool { return p.Mode == matrix.To }
+
+// reply tells whether the client is on REMOTE and bound to FAKE.
+func (p Part) reply() bool { return !p.to() && !p.packet() }
+
+// back tells whether something must come back to a cell's client on REMOTE.
+func (p Part) back() bool {
+	return p.Mode == matrix.ReplyTo || p.Mode == matrix.ReplyReuse || p.tcp() && p.Mode == matrix.Reply
+}
+
+// reuse tells whether it is a cell of a reuse target, which plays no control.
+func (p Part) reuse() bool { return p.Target.Second != "" }
+
+// afterTo tells whether it follows a divert-to cell of the same flow.
+func (p Part) afterTo() bool { return p.Second && p.First == matrix.To }

@@ -1,0 +1,98 @@
+// Package spoil breaks a host of a lab on purpose, in ways in which hosts of
+// people are broken, so that a test sees what this program says about them. What it
+// does is never undone: the host ends with the lab.
+package spoil
+
+import (
+	"net/netip"
+
+	"pfdivert/pfconf"
+)
+
+// Step is one change to a host.
+type Step string
+
+// The steps for either host.
+const (
+	// FakeAside routes FAKE, or on REMOTE what comes from FAKE, by another interface.
+	FakeAside Step = "fake-aside"
+	// DropFake drops what comes in from FAKE or for it, where a host's own
+	// filter usually does: in the input hook, after routing.
+	DropFake Step = "drop-fake"
+	// Twice sends each packet for FAKE twice, as a port that is mirrored does; TCP's not.
+	Twice Step = "twice"
+)
+
+// The steps for LOCAL.
+const (
+	// NoFakeRoute takes the route to FAKE away.
+	NoFakeRoute Step = "no-fake-route"
+	// FakeOnLink has that route without a gateway: LOCAL looks for FAKE on the cable.
+	FakeOnLink Step = "fake-on-link"
+)
+
+// The steps for REMOTE.
+const (
+	// OwnFake gives the first address of FAKE's prefix to REMOTE.
+	OwnFake Step = "own-fake"
+	// OtherMark has the policy rule look for another mark.
+	OtherMark Step = "other-mark"
+	// OtherMask has it look at other bits of the mark.
+	OtherMask Step = "other-mask"
+	// OtherTable has FAKE local in another table.
+	OtherTable Step = "other-table"
+	// NoRule6 takes IPv6's policy rule away.
+	NoRule6 Step = "no-rule6"
+	// LateRule puts the policy rule behind the main table, which has a route to FAKE.
+	LateRule Step = "late-rule"
+	// Martian has all addresses local in the table of marked packets and filters by reverse path,
+	// with the mark.
+	Martian Step = "martian"
+	// Forwarding makes it a router.
+	Forwarding Step = "forwarding"
+	// NoInet6 disables IPv6 on the loopback interface.
+	NoInet6 Step = "no-inet6"
+	// Loop marks what FAKE's sockets send, in a table in which all addresses are local.
+	Loop Step = "loop"
+	// DropEarly drops what is for FAKE before the rules of the test see it.
+	DropEarly Step = "drop-early"
+	// DropOut drops what leaves with FAKE's address, as filters against spoofing do.
+	DropOut Step = "drop-out"
+	// Unmark clears the mark after the rules of the test have set it.
+	Unmark Step = "unmark"
+	// NoTrack keeps FAKE's packets from conntrack.
+	NoTrack Step = "notrack"
+	// OtherZone has conntrack keep what comes in in a zone of its own.
+	OtherZone Step = "other-zone"
+	// Redirect translates FAKE's address to REMOTE's own, for TCP and UDP.
+	Redirect Step = "redirect"
+	// Masquerade translates the source address FAKE to REMOTE's own.
+	Masquerade Step = "masquerade"
+	// OtherProxy diverts TCP and UDP for FAKE to the loopback address, whatever the port.
+	OtherProxy Step = "other-proxy"
+)
+
+// Host is the host that is broken.
+type Host struct {
+	// Remote: it is REMOTE.
+	Remote bool
+	// Interface is the one towards the other host.
+	Interface string
+	// Paths are the hosts' addresses, by family.
+	Paths []Path
+	// Fakes are the prefixes of FAKE.
+	Fakes []netip.Prefix
+}
+
+// Path has the hosts' addresses in one family, as this host sees it.
+type Path struct{ Here, There netip.Addr }
+
+// fake gives the family's prefix of FAKE.
+func (h Host) fake(f pfconf.Family) netip.Prefix {
+	for _, p := range h.Fakes {
+		if pfconf.FamilyOf(p.Addr()) == f {
+			return p
+		}
+	}
+	return netip.Prefix{}
+}
