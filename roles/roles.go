@@ -63,7 +63,7 @@ const (
 func all() []*Role {
 	return []*Role{
 		&orchestratorRole, &listRole, &compareRole, &faultsRole, &labRole, &checkSetupRole, &cleanupRole,
-		&serverRole, &clientRole, &packetRole, &pfSetupRole,
+		&serverRole, &clientRole, &packetRole, &pfSetupRole, &natlookRole,
 		&installRole, &versionRole, &helpRole, &agentRole,
 	}
 }

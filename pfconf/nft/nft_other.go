@@ -24,5 +24,8 @@ func Ask(context.Context, Config, ...Feature) (map[Feature]Answer, error) { retu
 // Undo fails: only Linux has nftables.
 func Undo(context.Context, pfconf.Undo) error { return errNotLinux }
 
+// Natlook fails: only Linux has conntrack.
+func Natlook(pfconf.NATQuery) (pfconf.NATAnswer, error) { return pfconf.NATAnswer{}, errNotLinux }
+
 // Probe answers No.
 func (*Firewall) Probe(Feature) Answer { return Answer{No, errNotLinux} }

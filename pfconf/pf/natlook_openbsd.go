@@ -1,0 +1,3 @@
+package pf
+
+var systemNatlook = openbsdNatlook
