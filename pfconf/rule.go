@@ -107,10 +107,11 @@ const (
 	DivertTo     Action = iota + 1 // deliver to the socket at Rule.Divert
 	DivertReply                    // deliver the replies to the socket that sent
 	DivertPacket                   // hand each packet to the divert socket at Rule.Divert's port
+	RdrTo                          // translate the destination to Rule.Divert, an address of this host
 )
 
 var actionNames = map[Action]string{
-	DivertTo: "divert-to", DivertReply: "divert-reply", DivertPacket: "divert-packet",
+	DivertTo: "divert-to", DivertReply: "divert-reply", DivertPacket: "divert-packet", RdrTo: "rdr-to",
 }
 
 func (a Action) String() string { return nameOf(actionNames, a) }
@@ -156,7 +157,8 @@ type Rule struct {
 	Action Action `json:"action"`
 	// Divert is where a divert-to rule delivers (address and port; the port of
 	// a protocol without ports means nothing and is 1 in pf.conf); a divert-packet
-	// rule has the divert port here, with no address or the unspecified one.
+	// rule has the divert port here, with no address or the unspecified one; an rdr-to
+	// rule the new destination.
 	Divert netip.AddrPort `json:"divert,omitzero"`
 }
 
@@ -223,6 +225,15 @@ func (r Rule) Validate() error {
 	case DivertPacket:
 		if a := r.Divert.Addr(); a.IsValid() && !a.IsUnspecified() || r.Divert.Port() == 0 {
 			return bad("divert-packet needs a port and no address, not %v", r.Divert)
+		}
+	case RdrTo:
+		switch {
+		case r.Direction != In:
+			return bad("rdr-to works on packets that come in")
+		case !r.Proto.HasPorts():
+			return bad("rdr-to is for tcp and udp")
+		case !fits(r.Divert.Addr(), r.Family) || r.Divert.Port() == 0:
+			return bad("rdr-to needs a %v address and a port, not %v", r.Family, r.Divert)
 		}
 	}
 	return nil

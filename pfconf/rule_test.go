@@ -58,6 +58,11 @@ func TestValidate(t *testing.T) {
 			r.Direction, r.Action = Out, DivertReply
 		},
 		"packet with an address": func(r *Rule) { r.Proto, r.Action = UDP, DivertPacket },
+		"rdr-to out":             func(r *Rule) { r.Action, r.Direction = RdrTo, Out },
+		"rdr-to without ports":   func(r *Rule) { r.Action, r.Proto, r.Port = RdrTo, ICMP, 0 },
+		"rdr-to nowhere":         func(r *Rule) { r.Action, r.Divert = RdrTo, netip.AddrPort{} },
+		"rdr-to port 0":          func(r *Rule) { r.Action, r.Divert = RdrTo, netip.MustParseAddrPort("10.188.1.2:0") },
+		"rdr-to the other":       func(r *Rule) { r.Action, r.Divert = RdrTo, netip.MustParseAddrPort("[fd00::1]:80") },
 		"packet without a port":  func(r *Rule) { r.Proto, r.Action, r.Divert = UDP, DivertPacket, netip.AddrPort{} },
 	} {
 		r := good()

@@ -26,12 +26,14 @@ Exit status: 0 when all was put back, 2 otherwise.`,
 func runPFSetup(ctx context.Context, c *call) (int, error) {
 	f := c.flags()
 	r := pfconf.Rule{Label: pfconf.LabelPrefix, Action: pfconf.DivertTo, Proto: pfconf.TCP}
-	f.TextVar(&r.Action, "action", pfconf.DivertTo, "divert-to, divert-reply or divert-packet")
+	f.TextVar(&r.Action, "action", pfconf.DivertTo, "divert-to, divert-reply, divert-packet or rdr-to")
 	f.TextVar(&r.Proto, "proto", pfconf.TCP, "tcp, udp, rip (raw IP, protocol 254) or icmp")
 	f.TextVar(&r.From, "from", netip.Addr{}, "source `ADDRESS` of the flow: LOCAL, or FAKE with divert-reply")
 	f.TextVar(&r.To, "to", netip.Addr{}, "destination `ADDRESS` of the flow: FAKE, or LOCAL with divert-reply")
 	port := f.Uint("port", 0, "destination port of the flow (tcp, udp)")
 	divert := f.Uint("divert-port", 0, "port of the socket on the loopback address, the flow's port if not given; with divert-packet the divert port")
+	var target netip.Addr
+	f.TextVar(&target, "target", netip.Addr{}, "with rdr-to, the `ADDRESS` of this host to which the flow is redirected, at -divert-port")
 	out := f.Bool("out", false, "divert-packet on the way out; on the way in otherwise")
 	dry := f.Bool("n", false, "print what would be loaded, for pf and for nftables, and load nothing")
 	if err := c.parse(f); err != nil {
@@ -43,7 +45,7 @@ func runPFSetup(ctx context.Context, c *call) (int, error) {
 	if *port > 65535 || *divert > 65535 {
 		return exitError, hinted{fmt.Errorf("port %d does not exist", max(*port, *divert)), "ports go up to 65535"}
 	}
-	complete(&r, uint16(*port), uint16(*divert), *out)
+	complete(&r, uint16(*port), netip.AddrPortFrom(target, uint16(*divert)), *out)
 	if err := r.Validate(); err != nil {
 		return exitError, hinted{err, "pfdivert pf-setup -proto tcp -from 10.188.1.1 -to 10.188.2.9 -port 4000"}
 	}
@@ -74,7 +76,8 @@ func runPFSetup(ctx context.Context, c *call) (int, error) {
 }
 
 // complete fills in what follows from the action.
-func complete(r *pfconf.Rule, port, divert uint16, out bool) {
+func complete(r *pfconf.Rule, port uint16, target netip.AddrPort, out bool) {
+	divert := target.Port()
 	r.Port, r.Direction = port, pfconf.In
 	if r.From.IsValid() {
 		r.Family = pfconf.FamilyOf(r.From)
@@ -92,6 +95,11 @@ func complete(r *pfconf.Rule, port, divert uint16, out bool) {
 		if out {
 			r.Direction = pfconf.Out
 		}
+	case pfconf.RdrTo:
+		if divert == 0 {
+			divert = port
+		}
+		r.Divert = netip.AddrPortFrom(target.Addr(), divert)
 	}
 }
 

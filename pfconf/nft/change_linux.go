@@ -147,8 +147,12 @@ func (f *Firewall) plan(changes []*change) *plan {
 			delete(p.rules, label)
 		}
 		for i, r := range c.add {
-			if r.Action == pfconf.DivertPacket {
+			switch r.Action {
+			case pfconf.DivertPacket:
 				p.needQueue(c, r.Divert.Port())
+			case pfconf.RdrTo:
+				seq := p.request.newChain(TableName, rdr)
+				p.owner[seq], p.chains[seq] = c, rdr
 			}
 			l := &loaded{rule: r}
 			for _, k := range compiled[i] {
@@ -252,14 +256,17 @@ func (f *Firewall) learn(p *plan) error {
 func (f *Firewall) explain(p *plan, seq uint32, errno unix.Errno) error {
 	var what string
 	at, added := p.places[seq]
-	ch, queue := p.chains[seq]
+	ch, chained := p.chains[seq]
 	switch {
 	case added:
 		what = fmt.Sprintf("add rule %q", at.rule.rule.Label)
-	case queue:
+	case chained:
 		what = "chain " + ch.name
 	default:
 		return fmt.Errorf("remove a rule: %w", errno)
+	}
+	if (chained && ch == rdr || added && at.rule.rule.Action == pfconf.RdrTo) && f.Probe(NAT).Outcome == No {
+		return fmt.Errorf("%s: %w", what, &MissingError{NAT, errno})
 	}
 	if errno != unix.ENOENT {
 		return fmt.Errorf("%s: %w", what, errno)

@@ -109,6 +109,7 @@ const (
 	NFQueue          Feature = "NFQUEUE"
 	Conntrack        Feature = "ctnetlink"
 	IPv6             Feature = "IPv6"
+	NAT              Feature = "NAT"
 )
 
 // MissingError says that the kernel has no such feature: it was asked for and

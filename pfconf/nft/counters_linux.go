@@ -125,6 +125,8 @@ func (p part) count(c pfconf.Counters, rule []byte) pfconf.Counters {
 		if n == 2 {
 			c.Done = packets[1]
 		}
+	case partBoth:
+		c.Matched, c.Done = packets[0], packets[0]
 	case partDone:
 		c.Done = packets[0]
 	case partReply:

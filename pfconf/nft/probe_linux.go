@@ -26,6 +26,10 @@ func (f *Firewall) Probe(feature Feature) Answer {
 		return f.probeConntrack()
 	case IPv6:
 		return probeIPv6()
+	case NAT:
+		f.rx.mu.Lock()
+		defer f.rx.mu.Unlock()
+		return f.rx.probeIn(rdr, []statement{dnat{netip.AddrPortFrom(netip.IPv6Loopback(), 1)}})[0]
 	}
 	return Answer{Unknown, fmt.Errorf("no probe for %q", feature)}
 }
@@ -37,13 +41,16 @@ func (f *Firewall) probe(statements ...statement) Answer {
 }
 
 // probe tries rules with these statements, each for itself.
-func (s *socket) probe(rules ...[]statement) []Answer {
+func (s *socket) probe(rules ...[]statement) []Answer { return s.probeIn(pre, rules...) }
+
+// probeIn tries them in a chain like this one.
+func (s *socket) probeIn(c chain, rules ...[]statement) []Answer {
 	r := s.transaction()
 	table := r.newTable(probeTable, unix.NLM_F_CREATE)
-	r.newChain(probeTable, pre)
+	made := r.newChain(probeTable, c)
 	tried := make([]uint32, len(rules))
 	for i, statements := range rules {
-		tried[i] = r.newRule(probeTable, kernelRule{chain: pre, statements: statements}, 0)
+		tried[i] = r.newRule(probeTable, kernelRule{chain: c, statements: statements}, 0)
 	}
 	failure := r.delTable(probeTable + "-none")
 	rejected, err := s.commit(r, noEcho)
@@ -54,6 +61,8 @@ func (s *socket) probe(rules ...[]statement) []Answer {
 			answers[i] = refusal(err)
 		case rejected[table] != 0:
 			answers[i] = refusal(rejected[table])
+		case rejected[made] != 0:
+			answers[i] = refusal(rejected[made])
 		case rejected[rule] != 0:
 			answers[i] = refusal(rejected[rule])
 		case rejected[failure] == 0:

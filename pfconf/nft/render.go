@@ -20,6 +20,8 @@ func render(rules []pfconf.Rule, c Config, xt bool) string {
 		compiled, err := c.compile(r)
 		if err != nil {
 			fmt.Fprintf(&b, "# %v\n", err)
+		} else if r.Action == pfconf.RdrTo && lines[rdr.name] == nil {
+			chains = append(chains, rdr)
 		} else if r.Action == pfconf.DivertPacket {
 			q := queueRule(r.Divert.Port(), xt)
 			if lines[q.chain.name] == nil {

@@ -39,6 +39,12 @@ func everyRule() []pfconf.Rule {
 		}, pfconf.Rule{
 			Label: label("packet-out"), Direction: pfconf.Out, Family: f, Proto: pfconf.UDP, From: remote, To: local, Port: 7101,
 			Action: pfconf.DivertPacket, Divert: netip.AddrPortFrom(netip.Addr{}, 667),
+		}, pfconf.Rule{
+			Label: label("tcp-rdr"), Direction: pfconf.In, Family: f, Proto: pfconf.TCP, From: local, To: fake, Port: 7200,
+			Action: pfconf.RdrTo, Divert: netip.AddrPortFrom(remote, 7201),
+		}, pfconf.Rule{
+			Label: label("udp-rdr"), Direction: pfconf.In, Family: f, Proto: pfconf.UDP, From: local, To: fake, Port: 7202,
+			Action: pfconf.RdrTo, Divert: netip.AddrPortFrom(remote, 7203),
 		})
 	}
 	return rules

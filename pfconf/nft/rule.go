@@ -29,6 +29,21 @@ var (
 	outDone = chain{"out-done", "output", 3, manglePriority + 1}
 )
 
+// rdr has the rules that translate destinations. It meets the first packet of a connection
+// only. It is made when there is such a rule: kernels without NAT have no chains of the type.
+var rdr = chain{"rdr", "prerouting", 0, dstnatPriority}
+
+// dstnatPriority is NF_IP_PRI_NAT_DST.
+const dstnatPriority = -100
+
+// kind is the type of a chain with a hook.
+func (c chain) kind() string {
+	if c.priority == dstnatPriority {
+		return "nat"
+	}
+	return "filter"
+}
+
 // chains are those that are there from the beginning.
 var chains = []chain{pre, in, inDone, out, outDone}
 
@@ -47,10 +62,12 @@ func queueRule(number uint16, xt bool) kernelRule {
 
 func (c chain) String() string {
 	priority := "mangle"
-	if d := c.priority - manglePriority; d != 0 {
+	if d := c.priority - manglePriority; c == rdr {
+		priority = "dstnat"
+	} else if d != 0 {
 		priority = fmt.Sprintf("mangle + %d", d)
 	}
-	return fmt.Sprintf("type filter hook %s priority %s; policy accept;", c.hook, priority)
+	return fmt.Sprintf("type %s hook %s priority %s; policy accept;", c.kind(), c.hook, priority)
 }
 
 // permanent is the rule that pre always begins with. Conntrack works in a
@@ -74,9 +91,10 @@ const (
 	partDone               // Done
 	partReply              // Replies
 	partKernel             // Kernel
+	partBoth               // Matched and Done: the action can't fail
 )
 
-var partNames = [...]string{"", " done", " replies", " kernel"}
+var partNames = [...]string{"", " done", " replies", " kernel", ""}
 
 // comment tells an administrator whose rule it is.
 func (k kernelRule) comment() string { return k.label + partNames[k.part] }
@@ -105,6 +123,9 @@ func (c Config) compile(r pfconf.Rule) ([]kernelRule, error) {
 			return nil, fmt.Errorf("rule %q: divert-reply on Linux works on what goes out", r.Label)
 		}
 		return c.divertReply(r), nil
+	case pfconf.RdrTo:
+		s := append(c.came(), match(r)...)
+		return []kernelRule{{rdr, r.Label, partBoth, append(s, counter{}, ctMark{}, dnat{r.Divert})}}, nil
 	}
 	return c.divertPacket(r), nil
 }

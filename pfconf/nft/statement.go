@@ -99,6 +99,11 @@ type tproxy struct{ to netip.AddrPort }
 
 func (s tproxy) String() string { return fmt.Sprintf("tproxy %s to %v", ipName(s.to.Addr()), s.to) }
 
+// dnat translates the destination of the connection to the address.
+type dnat struct{ to netip.AddrPort }
+
+func (s dnat) String() string { return fmt.Sprintf("dnat %s to %v", ipName(s.to.Addr()), s.to) }
+
 // jump goes on in another chain of the table, and behind the rule when that
 // chain gives no verdict.
 type jump struct{ chain string }

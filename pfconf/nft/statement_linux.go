@@ -119,6 +119,21 @@ func (s tproxy) encode(r *request) {
 	})
 }
 
+func (s dnat) encode(r *request) {
+	family := uint32(unix.NFPROTO_IPV6)
+	if s.to.Addr().Is4() {
+		family = unix.NFPROTO_IPV4
+	}
+	r.immediate(unix.NFT_REG_1, s.to.Addr().AsSlice())
+	r.immediate(unix.NFT_REG_2, binary.BigEndian.AppendUint16(nil, s.to.Port()))
+	r.expression("nat", func() {
+		r.attr32(unix.NFTA_NAT_TYPE, unix.NFT_NAT_DNAT)
+		r.attr32(unix.NFTA_NAT_FAMILY, family)
+		r.attr32(unix.NFTA_NAT_REG_ADDR_MIN, unix.NFT_REG_1)
+		r.attr32(unix.NFTA_NAT_REG_PROTO_MIN, unix.NFT_REG_2)
+	})
+}
+
 func (s queue) encode(r *request) {
 	r.expression("queue", func() {
 		r.attr16(unix.NFTA_QUEUE_NUM, s.number)

@@ -103,7 +103,7 @@ func (r *request) newChain(table string, c chain) uint32 {
 		r.attr32(unix.NFTA_HOOK_PRIORITY, uint32(c.priority))
 		r.close(hook)
 		r.attr32(unix.NFTA_CHAIN_POLICY, 1) // NF_ACCEPT
-		r.attrString(unix.NFTA_CHAIN_TYPE, "filter")
+		r.attrString(unix.NFTA_CHAIN_TYPE, c.kind())
 	}
 	r.finish()
 	return seq

@@ -57,6 +57,8 @@ func divertClause(r pfconf.Rule) string {
 		return "divert-to " + r.Divert.Addr().String() + " port " + divertPort(r)
 	case pfconf.DivertPacket:
 		return "divert-packet port " + divertPort(r)
+	case pfconf.RdrTo:
+		return fmt.Sprintf("rdr-to %v port %d", r.Divert.Addr(), r.Divert.Port())
 	}
 	return r.Action.String()
 }
