@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"pfdivert/pfconf"
+	"pfdivert/roles/agent"
 	"pfdivert/roles/endpoint"
 )
 
@@ -79,7 +80,14 @@ func (h *half) datagram(ctx context.Context, withControl bool) error {
 		received = at.rest(server)
 	}
 	ending := h.ending(at, there, client, server)
-	if err := both(ctx, at.run, there.run); err != nil {
+	at.want(received, agent.Want{Messages: 1})
+	doubt := h.mode == ReplyTo && received.Fault != nil
+	if returned != nil {
+		there.want(returned, agent.Want{Messages: 1})
+		doubt = doubt || len(rest.Messages) > 0
+	}
+	h.wantCounters(ending, at, there, 1, answered)
+	if err := h.finish(ctx, at, there, doubt); err != nil {
 		return err
 	}
 	h.note(ending)

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"pfdivert/pfconf"
+	"pfdivert/roles/agent"
 	"pfdivert/roles/endpoint"
 )
 
@@ -56,7 +57,10 @@ func (h *half) echoTo(ctx context.Context, withControl bool) error {
 	received := at.rest(server)
 	answers := there.rest(client)
 	ending := h.ending(at, there, client, server)
-	if err := both(ctx, at.run, there.run); err != nil {
+	at.want(received, agent.Want{Messages: 1})
+	there.want(answers, agent.Want{})
+	h.wantCounters(ending, at, there, 1, 0)
+	if err := h.finish(ctx, at, there, false); err != nil {
 		return err
 	}
 	h.note(ending)
@@ -130,7 +134,9 @@ func (h *half) echoReply(ctx context.Context, withControl bool) error {
 	returned := there.rest(client)
 	at := h.local.script()
 	ending := h.ending(at, there, client, "")
-	if err := both(ctx, there.run, at.run); err != nil {
+	there.want(returned, agent.Want{Messages: int(requests)})
+	h.wantCounters(ending, at, there, uint64(requests), uint64(requests))
+	if err := h.finish(ctx, there, at, false); err != nil {
 		return err
 	}
 	h.note(ending)

@@ -60,6 +60,25 @@ func (h *half) tied() bool {
 	return h.kernel.TiesStates && (h.mode == Reply || h.mode == ReplyTo) && h.Proto != pfconf.ICMP
 }
 
+// wantCounters has the rule's counters looked at before the hosts clear anything; see
+// judgeCounters, which is stricter.
+func (h *half) wantCounters(e ending, a, b *script, sent, answered uint64) {
+	var least pfconf.Counters
+	switch {
+	case h.kernel.StatesFirst && h.carried():
+	case h.kernel.StatesFirst:
+		least.States = 1
+	default:
+		least.Matched, least.Done = sent, sent
+		if h.rule().Action == pfconf.DivertReply {
+			least.Replies = answered
+		}
+	}
+	for _, s := range []*script{a, b} {
+		s.want(e.counters, agent.Want{Counters: least})
+	}
+}
+
 // note keeps the counters for the details of failures.
 func (h *half) note(e ending) {
 	if e.counters.Counters != nil {

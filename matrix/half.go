@@ -20,6 +20,10 @@ type play struct {
 	remote  side
 	labels  []string // of the rules that are loaded
 	handled []handled
+
+	// lookable: evidence is wanted when the cell does not pass; lookAlways: also when it does.
+	lookable, lookAlways bool
+	evidence             *Evidence // nil until the hosts were looked at
 }
 
 // handled is a conversation that REMOTE's tables may still know at the end.

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"pfdivert/pfconf"
+	"pfdivert/roles/agent"
 	"pfdivert/roles/endpoint"
 )
 
@@ -56,7 +57,9 @@ func (h *half) packet(ctx context.Context, withControl bool) error {
 	there = clientSide.script()
 	received := at.rest("server")
 	ending := h.ending(at, there, "client", "server")
-	if err := both(ctx, at.run, there.run); err != nil {
+	at.want(received, agent.Want{Messages: 1})
+	h.wantCounters(ending, at, there, 1, 0)
+	if err := h.finish(ctx, at, there, seen.Fault != nil || sent.Fault != nil || len(again.Messages) > 0); err != nil {
 		return err
 	}
 	h.note(ending)

@@ -27,6 +27,10 @@ func (r *runner) playTarget(ctx context.Context, t Target) Result {
 	res.Trips = *trips
 	res.Name, res.Seconds = t.Name, time.Since(start).Seconds()
 	res = r.kernel.expected(t, res)
+	if p != nil && p.evidence != nil && (res.Verdict != Pass || p.lookAlways) {
+		r.looks.took(t.Name)
+		res.Evidence = p.evidence
+	}
 	if p != nil && (res.Verdict != Pass || r.opt.Transcripts) {
 		res.Transcript = p.transcript(ctx)
 	}
@@ -66,6 +70,7 @@ func (r *runner) judgeTarget(ctx context.Context, t Target) (Result, *play) {
 func (r *runner) playCell(ctx context.Context, t Target) (*play, error) {
 	c := r.space.Cell(t)
 	p := &play{Cell: c, kernel: r.kernel, gate: r.gate, omit: r.omit,
+		lookable: r.looks.wanted(t.Name), lookAlways: r.looks.all,
 		local:  side{"local", r.hosts.Local, c.Session, t.Family, new(bool)},
 		remote: side{"remote", r.hosts.Remote, c.Session, t.Family, new(bool)}}
 	if t.First == PacketIn || t.First == PacketOut {
@@ -84,6 +89,10 @@ func (r *runner) playCell(ctx context.Context, t Target) (*play, error) {
 	defer cancel()
 	r.gate.enter()
 	err := p.run(ctx)
+	var taken *portTakenError
+	if (err != nil || p.lookAlways) && r.ctx.Err() == nil && !errors.As(err, &taken) {
+		p.look(ctx)
+	}
 	if c.turn != "" && len(p.labels) > 0 {
 		// The next one of this conversation begins without a rule.
 		if left := r.gate.load(ctx, agent.Change{Remove: p.labels}); err == nil && left != nil {
@@ -106,8 +115,7 @@ func (p *play) run(ctx context.Context) error {
 	if p.Target.reuse() {
 		return p.reuse(ctx)
 	}
-	h := &half{play: p, mode: p.First, client: p.Client, server: p.Server}
-	return h.run(ctx, true)
+	return p.halves()[0].run(ctx, true)
 }
 
 // run plays an args cell, with or without its control.

@@ -18,9 +18,7 @@ import "context"
 //     same four addresses and ports in the other direction.
 //  5. and 6. as 2 and 3 for the second cell.
 func (p *play) reuse(ctx context.Context) error {
-	first := &half{play: p, mode: p.First, client: p.Client, server: p.Server}
-	second := &half{play: p, mode: p.Second, part: "-2", client: p.Server, server: p.Client}
-	for _, h := range []*half{first, second} {
+	for _, h := range p.halves() {
 		if err := h.run(ctx, false); err != nil {
 			return err
 		}

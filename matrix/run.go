@@ -26,6 +26,8 @@ type Options struct {
 	Parallel int
 	// Transcripts are wanted of passed cells too.
 	Transcripts bool
+	// Evidence is wanted of passed cells too, where targets are not played again and again.
+	Evidence bool
 	// Trace is the command to run endpoints under, empty for none.
 	Trace string
 	// Rounds is how many echoes make a fence (see endpoint.Fence).
@@ -54,6 +56,7 @@ type runner struct {
 	space  *Space
 	gate   *gate
 	turns  turns
+	looks  looks
 	divert chan uint16 // free divert ports
 }
 
@@ -65,6 +68,7 @@ func Run(ctx context.Context, hosts Hosts, plan Plan, opt Options, done func(Res
 	for _, p := range opt.Omit {
 		r.omit[p] = true
 	}
+	r.looks.all = opt.Evidence && !plan.Repeats()
 	r.space.take(opt.Part, opt.Parts)
 	if err := r.prepare(); err != nil {
 		return err

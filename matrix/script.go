@@ -3,6 +3,7 @@ package matrix
 import (
 	"context"
 	"net/netip"
+	"slices"
 
 	"pfdivert/pfconf"
 	"pfdivert/roles/agent"
@@ -25,6 +26,10 @@ type script struct {
 	steps []agent.Step
 	out   []*asked
 	last  bool
+	// hold: the host is to stop before it clears anything when something is not as wanted.
+	// later is then what it did not do.
+	hold  bool
+	later *script
 }
 
 // asked is a step's outcome together with what was asked.
@@ -165,12 +170,16 @@ func (s *script) run(ctx context.Context) error {
 		return nil
 	}
 	trip(ctx, 1)
-	outcomes, err := s.side.host.Script(ctx, agent.Script{Cell: s.side.session, Steps: s.steps, End: s.last})
+	outcomes, err := s.side.host.Script(ctx, agent.Script{Cell: s.side.session, Steps: s.steps, Hold: s.hold, End: s.last})
 	if err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		return connectionError(s.side.name, err)
+	}
+	if at := s.heldFrom(outcomes); at < len(outcomes) {
+		s.cut(at)
+		outcomes = outcomes[:at]
 	}
 	if s.last { // the host's other scripts may run meanwhile, but none with the last one
 		*s.side.closed = true
@@ -193,6 +202,38 @@ func (s *script) run(ctx context.Context) error {
 		}
 	}
 	return first
+}
+
+// heldFrom is the first step that the host did not do.
+func (s *script) heldFrom(outcomes []agent.Outcome) int {
+	at := slices.IndexFunc(outcomes, func(o agent.Outcome) bool { return o.Fault != nil && o.Fault.Code == agent.CodeHeld })
+	if !s.hold || at < 0 {
+		return len(outcomes)
+	}
+	return at
+}
+
+// cut leaves the steps from at on to a script of their own.
+func (s *script) cut(at int) {
+	s.later = &script{side: s.side, steps: s.steps[at:], out: s.out[at:], last: s.last}
+	s.steps, s.out, s.last = s.steps[:at], s.out[:at], false
+}
+
+// cutClearing leaves what closes or removes something, and all behind it, to a script of
+// its own.
+func (s *script) cutClearing() {
+	at := slices.IndexFunc(s.steps, func(st agent.Step) bool { return st.Do.Clears() })
+	if at < 0 {
+		at = len(s.steps)
+	}
+	s.cut(at)
+}
+
+// want has the step's outcome looked at before the host clears anything.
+func (s *script) want(a *asked, w agent.Want) {
+	if i := slices.Index(s.out, a); i >= 0 {
+		s.steps[i].Want = &w
+	}
 }
 
 // found says what a question was answered.

@@ -114,6 +114,7 @@ type Cell struct {
 	// shared: other cells may have the same LOCAL, so that their raw packets are
 	// heard as well and must be told apart by FAKE.
 	shared bool
+	own    []netip.Addr // addresses that no other cell has at the same time
 	// turn is a key; cells with the same one must not be played at the same
 	// time. Empty: any time.
 	turn string
@@ -134,6 +135,7 @@ func (s *Space) Cell(t Target) Cell {
 		Client:  clientPorts + port,
 		Server:  serverPorts + port,
 		shared:  a.Locals.IsSingleIP(),
+		own:     a.own(nth(a.Locals, n), nth(a.Fakes, n)),
 		run:     fmt.Sprintf("%s-%d", s.run, n),
 	}
 	// The suite's cells without ports have FAKE to tell them apart, claims the hosts' own addresses.

@@ -94,7 +94,10 @@ func (h *half) stream(ctx context.Context, withControl bool) error {
 	waiting := at.tcpState(to, from, timeWait)
 	ending := h.ending(at, there, client, server)
 	ending.open = open
-	if err := both(ctx, at.run, there.run); err != nil {
+	at.want(rest, agent.Want{})
+	h.wantCounters(ending, at, there, 3, 2)
+	doubt := connected.Fault != nil || accepted.Fault != nil || serverRead.Fault != nil || clientRead.Fault != nil
+	if err := h.finish(ctx, at, there, doubt); err != nil {
 		return err
 	}
 	h.note(ending)

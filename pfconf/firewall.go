@@ -38,6 +38,13 @@ type Firewall interface {
 	Close(ctx context.Context) error
 }
 
+// Shower is a Firewall that can show its rules.
+type Shower interface {
+	// Show gives the rules with these labels as the system's own tool would show them. A label
+	// that is not loaded is an error.
+	Show(ctx context.Context, labels []string) (map[string]string, error)
+}
+
 // Counters are what a rule has counted since it was loaded.
 type Counters struct {
 	// Matched counts packets that the rule matched; Done those for which its

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"pfdivert/roles/evidence"
 )
 
 // Conn is the orchestrator's end of the connection to an agent. Its methods
@@ -245,6 +247,18 @@ func (c *Conn) Log(ctx context.Context, cell string) ([]Entry, error) {
 		return nil, err
 	}
 	return ans.Log, nil
+}
+
+// Look asks for the host's evidence of a cell.
+func (c *Conn) Look(ctx context.Context, l Look) (evidence.Cell, error) {
+	ans, err := c.call(ctx, &Request{Look: &l})
+	switch {
+	case err != nil:
+		return evidence.Cell{}, err
+	case ans.Evidence == nil:
+		return evidence.Cell{}, errors.New("the agent looked and has no evidence")
+	}
+	return *ans.Evidence, nil
 }
 
 // Check asks whether the host can be made what s says; it changes nothing.

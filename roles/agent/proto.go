@@ -15,6 +15,7 @@ import (
 
 	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
+	"pfdivert/roles/evidence"
 	"pfdivert/roles/lab/spoil"
 )
 
@@ -54,6 +55,7 @@ type Request struct {
 	Script *Script `json:"script,omitempty"`
 	Rules  *Rules  `json:"rules,omitempty"`
 	Log    *Log    `json:"log,omitempty"`
+	Look   *Look   `json:"look,omitempty"`
 	// Check asks whether the host can be made what the Setup says. It changes nothing.
 	Check   *Setup `json:"check,omitempty"`
 	Cleanup *Tidy  `json:"cleanup,omitempty"`
@@ -121,6 +123,10 @@ type Facts struct {
 type Script struct {
 	Cell  string `json:"cell"`
 	Steps []Step `json:"steps"`
+	// Hold: when a step did not find what it wants, the script ends before the next one that
+	// closes or removes something. It and all behind it have the fault CodeHeld, and
+	// End is not done.
+	Hold bool `json:"hold,omitempty"`
 	// End closes the cell's endpoints after the last step. Their log stays for
 	// a while (see Log).
 	End bool `json:"end,omitempty"`
@@ -154,6 +160,15 @@ const (
 	TCPState     Do = "tcpstate" // of the TCP socket Near, Far; Data is the one expected, or Gone
 )
 
+// Clears tells whether the step closes or removes something.
+func (d Do) Clears() bool {
+	switch d {
+	case Close, CloseConn, Drop, Kill:
+		return true
+	}
+	return false
+}
+
 // Step is one step of a script.
 type Step struct {
 	Do     Do              `json:"do"`
@@ -168,6 +183,25 @@ type Step struct {
 	Flow   *pfconf.Flow    `json:"flow,omitempty"`
 	Near   netip.AddrPort  `json:"near,omitzero"`
 	Far    netip.AddrPort  `json:"far,omitzero"`
+	// Want is what a step of a script with Hold is to find.
+	Want *Want `json:"want,omitempty"`
+}
+
+// Want is the number of messages of a Rest, or the least that Counters are.
+type Want struct {
+	Messages int             `json:"messages,omitempty"`
+	Counters pfconf.Counters `json:"counters,omitzero"`
+}
+
+// as tells whether the outcome is as the step wants it.
+func (st *Step) as(o *Outcome) bool {
+	if st.Want == nil {
+		return true
+	}
+	if c, w := o.Counters, st.Want.Counters; st.Do == Counters {
+		return c != nil && c.Matched >= w.Matched && c.Done >= w.Done && c.Replies >= w.Replies && c.States >= w.States
+	}
+	return o.Fault == nil && len(o.Messages) == st.Want.Messages
 }
 
 // Outcome is what a step found.
@@ -200,6 +234,7 @@ const (
 	CodeUnsupported = "unsupported" // this system can't
 	CodeNoSocket    = "nosocket"    // there is no such TCP socket
 	CodeSkipped     = "skipped"     // an earlier step of the endpoint failed
+	CodeHeld        = "held"        // see Script.Hold
 	CodeBusy        = "busy"        // another run is using the host
 	CodeStale       = "stale"       // a killed run left what can't be undone
 	CodeSetup       = "setup"       // the host lacks what a run needs, see CheckItem
@@ -263,6 +298,13 @@ type Log struct {
 	Cell string `json:"cell"`
 }
 
+// Look asks for what the host shows of a cell: its evidence.
+type Look struct {
+	Cell   string         `json:"cell"`
+	Labels []string       `json:"labels,omitempty"` // of its rules, for REMOTE
+	About  evidence.About `json:"about"`
+}
+
 // Entry is the transcript of one endpoint.
 type Entry struct {
 	End  string `json:"end"`
@@ -277,6 +319,8 @@ type Answer struct {
 	Outcomes []Outcome `json:"outcomes,omitempty"`
 	Faults   []*Fault  `json:"faults,omitempty"` // of Rules, one per change
 	Log      []Entry   `json:"log,omitempty"`
+
+	Evidence *evidence.Cell `json:"evidence,omitempty"` // of Look
 
 	Checks []CheckItem `json:"checks,omitempty"`
 	Left   []*Left     `json:"left,omitempty"` // of Tidy
@@ -295,9 +339,9 @@ type CheckItem struct {
 
 // check refuses a request that no orchestrator of this program sends.
 func (r *Request) check() error {
-	const maxSteps, maxChanges, maxPrefixes = 64, 4096, 64
+	const maxSteps, maxChanges, maxPrefixes, maxLabels = 64, 4096, 64, 8
 	n := 0
-	for _, set := range []bool{r.Ping != nil, r.Setup != nil, r.Script != nil, r.Rules != nil, r.Log != nil, r.Check != nil, r.Cleanup != nil, r.Bye != nil} {
+	for _, set := range []bool{r.Ping != nil, r.Setup != nil, r.Script != nil, r.Rules != nil, r.Log != nil, r.Look != nil, r.Check != nil, r.Cleanup != nil, r.Bye != nil} {
 		if set {
 			n++
 		}
@@ -309,6 +353,14 @@ func (r *Request) check() error {
 		return fmt.Errorf("script of %d steps is over the limit of %d", len(r.Script.Steps), maxSteps)
 	case r.Rules != nil && len(r.Rules.Changes) > maxChanges:
 		return fmt.Errorf("%d changes of rules are over the limit of %d", len(r.Rules.Changes), maxChanges)
+	}
+	if l := r.Look; l != nil {
+		if len(l.Labels) > maxLabels {
+			return fmt.Errorf("%d labels of one cell are over the limit of %d", len(l.Labels), maxLabels)
+		}
+		if err := l.About.Validate(); err != nil {
+			return err
+		}
 	}
 	for _, s := range []*Setup{r.Setup, r.Check} {
 		if s != nil && len(s.Paths)+len(s.Fakes) > maxPrefixes {

@@ -13,6 +13,7 @@ import (
 
 	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
+	"pfdivert/roles/evidence"
 )
 
 // Options is what an agent is told by its own command line.
@@ -42,7 +43,7 @@ type agent struct {
 
 	mu        sync.Mutex
 	sessions  map[string]*session
-	done      map[string][]Entry
+	done      map[string]ended
 	doneOrder []string
 
 	setup  sync.Mutex // held while the fields below are written, by setUp and undo
@@ -51,6 +52,7 @@ type agent struct {
 	fw     pfconf.Firewall
 	table  pfconf.StateTable // of LOCAL
 	trace  *tracer
+	seen   *evidence.Host
 }
 
 // Serve says hello on w, then answers the requests that it reads from r until
@@ -59,7 +61,7 @@ type agent struct {
 func Serve(ctx context.Context, r io.Reader, w io.Writer, opt Options) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	a := &agent{opt: opt, ctx: ctx, work: make(chan *Request), sessions: map[string]*session{}, done: map[string][]Entry{}}
+	a := &agent{opt: opt, ctx: ctx, work: make(chan *Request), sessions: map[string]*session{}, done: map[string]ended{}}
 	a.out = newWriter(w)
 	defer a.out.stop()
 
@@ -178,6 +180,8 @@ func (a *agent) answer(ctx context.Context, req *Request) {
 		ans.Faults = a.change(ctx, req.Rules.Changes)
 	case req.Log != nil:
 		ans.Log = a.transcripts(req.Log.Cell)
+	case req.Look != nil:
+		ans.Evidence = a.look(ctx, req.Look)
 	case req.Check != nil:
 		ans.Checks = a.check(ctx, req.Check, false)
 	case req.Cleanup != nil:

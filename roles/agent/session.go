@@ -5,11 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
+	"pfdivert/roles/evidence"
 )
 
 // A session is what an agent holds for one cell: its endpoints and their logs.
@@ -17,7 +20,15 @@ import (
 type session struct {
 	mu   sync.Mutex
 	ends map[string]*end
-	log  []Entry // of ends that were closed by name, in the order of opening
+	ended
+}
+
+// ended is what stays of a session when its endpoints are closed.
+type ended struct {
+	began  time.Time
+	log    []Entry           // of ends that were closed by name, in the order of opening
+	errors []string          // ICMP errors of all its sockets
+	closed []evidence.Socket // the names that they had
 }
 
 // end is one endpoint of a cell.
@@ -27,6 +38,9 @@ type end struct {
 	traced *traced // in place of ep, when endpoints run under $KTRACE
 	log    bounded
 	broken bool // a step failed; what would follow means nothing
+
+	kind        endpoint.Kind
+	local, peer netip.AddrPort // as far as steps have shown them
 }
 
 func (e *end) opened() bool { return e.ep != nil || e.traced != nil }
@@ -54,8 +68,17 @@ func (a *agent) run(ctx context.Context, sc *Script) []Outcome {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := make([]Outcome, len(sc.Steps))
+	wrong := false
 	for i := range sc.Steps {
-		out[i] = a.step(ctx, s, &sc.Steps[i])
+		st := &sc.Steps[i]
+		if sc.Hold && wrong && st.Do.Clears() {
+			for ; i < len(out); i++ {
+				out[i].Fault = &Fault{Code: CodeHeld, Text: "held back: the cell is to be looked at"}
+			}
+			return out
+		}
+		out[i] = a.step(ctx, s, st)
+		wrong = wrong || !st.as(&out[i])
 	}
 	if sc.End {
 		s.close()
@@ -126,12 +149,10 @@ func (a *agent) step(ctx context.Context, s *session, st *Step) (out Outcome) {
 	} else {
 		err = endpointStep(e.ep, st, &out)
 	}
+	e.named(&out)
+	s.heard(e, out.Text)
 	if st.Do == Close {
-		if e.traced != nil {
-			s.log = append(s.log, e.traced.close()...)
-		} else {
-			s.log = append(s.log, Entry{e.name, e.log.String()})
-		}
+		s.closeEnd(e)
 		delete(s.ends, st.End)
 	}
 	if err != nil {
@@ -173,6 +194,7 @@ func endpointStep(ep endpoint.Endpoint, st *Step, out *Outcome) error {
 	case CloseConn:
 		err = ep.CloseConn()
 	case Close:
+		out.Text = joinErrors(ep.Errors())
 		err = ep.Close()
 	default:
 		err = fmt.Errorf("there is no step %q", st.Do)
@@ -224,7 +246,7 @@ func (a *agent) open(ctx context.Context, s *session, st *Step, out *Outcome) er
 	case len(s.ends) >= maxEnds:
 		return fmt.Errorf("open %q: the cell has %d endpoints already", st.End, maxEnds)
 	}
-	e := &end{name: st.End}
+	e := &end{name: st.End, kind: st.Spec.Kind}
 	var err error
 	if a.trace != nil {
 		e.traced, *out, err = a.trace.open(ctx, st)
@@ -232,6 +254,7 @@ func (a *agent) open(ctx context.Context, s *session, st *Step, out *Outcome) er
 		out.Local, out.Peer = e.ep.Names()
 	}
 	s.ends[st.End] = e
+	e.named(out)
 	if err != nil {
 		// It stays, unopened, for what it logged; its further steps are skipped.
 		e.broken = true
@@ -243,17 +266,50 @@ func (a *agent) open(ctx context.Context, s *session, st *Step, out *Outcome) er
 // close closes all endpoints of the session and keeps their logs.
 func (s *session) close() {
 	for _, e := range s.ends {
-		if e.traced != nil {
-			s.log = append(s.log, e.traced.close()...)
-			continue
-		}
 		if e.ep != nil {
+			s.heard(e, joinErrors(e.ep.Errors()))
 			_ = e.ep.Close()
 		}
-		s.log = append(s.log, Entry{e.name, e.log.String()})
+		s.closeEnd(e)
 	}
 	s.ends = nil
 	slices.SortStableFunc(s.log, func(a, b Entry) int { return bytes.Compare([]byte(a.End), []byte(b.End)) })
+}
+
+// closeEnd keeps what is to be known of an endpoint whose socket is closed.
+func (s *session) closeEnd(e *end) {
+	if e.traced != nil {
+		s.log = append(s.log, e.traced.close()...)
+	} else {
+		s.log = append(s.log, Entry{e.name, e.log.String()})
+	}
+	if e.local.IsValid() {
+		s.closed = append(s.closed, evidence.Socket{
+			Proto: protoOf[e.kind], Local: e.local, Remote: e.peer, State: closedState, Text: "the cell's " + e.name,
+		})
+	}
+}
+
+// closedState is the state of a socket that the cell had and has no more.
+const closedState = "closed"
+
+// protoOf has the evidence's names of what endpoints speak.
+var protoOf = map[endpoint.Kind]string{
+	endpoint.Stream: "tcp", endpoint.Datagram: "udp", endpoint.RawIP: "raw 254", endpoint.Echo: "icmp", endpoint.Divert: "divert",
+}
+
+// heard keeps the ICMP errors of an endpoint.
+func (s *session) heard(e *end, text string) {
+	if text != "" && len(s.errors) < maxEnds {
+		s.errors = append(s.errors, e.name+": "+text)
+	}
+}
+
+// named keeps the names that a step has shown.
+func (e *end) named(out *Outcome) {
+	if out.Local.IsValid() {
+		e.local, e.peer = out.Local, out.Peer
+	}
 }
 
 // session finds or makes the cell's session.
@@ -262,7 +318,7 @@ func (a *agent) session(cell string) *session {
 	defer a.mu.Unlock()
 	s := a.sessions[cell]
 	if s == nil {
-		s = &session{ends: map[string]*end{}}
+		s = &session{ends: map[string]*end{}, ended: ended{began: time.Now()}}
 		a.sessions[cell] = s
 	}
 	return s
@@ -282,13 +338,13 @@ func (a *agent) retire(cell string) {
 		a.doneOrder = a.doneOrder[1:]
 	}
 	a.doneOrder = append(a.doneOrder, cell)
-	a.done[cell] = s.log
+	a.done[cell] = s.ended
 }
 
 // transcripts gives the logs of a cell that runs or has ended.
 func (a *agent) transcripts(cell string) []Entry {
 	a.mu.Lock()
-	s, log := a.sessions[cell], a.done[cell]
+	s, log := a.sessions[cell], a.done[cell].log
 	a.mu.Unlock()
 	if s == nil {
 		return log

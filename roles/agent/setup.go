@@ -10,6 +10,7 @@ import (
 
 	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
+	"pfdivert/roles/evidence"
 	"pfdivert/roles/lab/spoil"
 )
 
@@ -42,6 +43,7 @@ func (a *agent) setUp(ctx context.Context, s *Setup) (*Facts, error) {
 		}
 		opt.Journal = a.hold.Journal
 	}
+	a.seen = evidence.Open(a.observed(s))
 	for _, p := range s.Paths {
 		family := pfconf.FamilyOf(p.Here)
 		f, err := endpoint.OpenFence(p.Here, p.There)
@@ -151,7 +153,7 @@ func (a *agent) undo() error {
 	if a.fw != nil && !a.opt.Ephemeral {
 		errs = append(errs, a.fw.Close(ctx))
 	}
-	a.fw, a.table = nil, nil
+	a.fw, a.table, a.seen = nil, nil, nil
 	if a.hold != nil {
 		errs = append(errs, a.hold.End(ctx, errors.Join(errs...) == nil))
 		a.hold = nil

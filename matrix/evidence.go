@@ -1,0 +1,140 @@
+package matrix
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"time"
+
+	"pfdivert/pfconf"
+	"pfdivert/roles/agent"
+	"pfdivert/roles/evidence"
+)
+
+// lookTimeout bounds the gathering of one cell's evidence.
+const lookTimeout = 10 * time.Second
+
+// evidencePerTarget is of how many plays of a target evidence is gathered: later
+// ones are mostly the same, and reports keep no more.
+const evidencePerTarget = 3
+
+// looks says of which plays evidence is gathered.
+type looks struct {
+	all bool // also of those that pass
+	mu  sync.Mutex
+	n   map[string]int // plays of a target that were looked at
+}
+
+// wanted tells whether a play of the target is to be looked at if it does not pass.
+func (l *looks) wanted(target string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.n[target] < evidencePerTarget
+}
+
+func (l *looks) took(target string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.n == nil {
+		l.n = map[string]int{}
+	}
+	l.n[target]++
+}
+
+// finish runs the last scripts of a half. When something is wrong the hosts are looked at
+// before sockets, states and rule are cleared away: doubt says that something is already
+// known to be. What is judged, and in which order it was done, is the same either way.
+func (h *half) finish(ctx context.Context, a, b *script, doubt bool) error {
+	switch {
+	case doubt && h.lookable || h.lookAlways && h.last():
+		a.cutClearing()
+		b.cutClearing()
+	default:
+		a.hold, b.hold = h.lookable, h.lookable
+	}
+	if err := both(ctx, a.run, b.run); err != nil {
+		return err
+	}
+	if a.later == nil && b.later == nil {
+		return nil
+	}
+	h.look(ctx)
+	later := func(s *script) func(context.Context) error {
+		return func(ctx context.Context) error {
+			if s.later == nil {
+				return nil
+			}
+			return s.later.run(ctx)
+		}
+	}
+	return both(ctx, later(a), later(b))
+}
+
+// look gathers the cell's evidence from both hosts, once. It has no part in the verdict.
+func (p *play) look(ctx context.Context) {
+	if p.evidence != nil || !p.lookable && !p.lookAlways {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout)
+	defer cancel()
+	p.evidence = &Evidence{}
+	about := p.about()
+	_ = both(ctx,
+		func(ctx context.Context) error {
+			p.evidence.Local = p.local.look(ctx, agent.Look{About: about})
+			return nil
+		},
+		func(ctx context.Context) error {
+			p.evidence.Remote = p.remote.look(ctx, agent.Look{About: about, Labels: p.labels})
+			for i := range p.evidence.Remote.Rules {
+				// It is loaded once, by this cell, and begins at zero.
+				p.evidence.Remote.Rules[i].Before = &pfconf.Counters{}
+			}
+			return nil
+		})
+}
+
+func (s side) look(ctx context.Context, l agent.Look) evidence.Cell {
+	trip(ctx, 1)
+	l.Cell = s.session
+	c, err := s.host.Look(ctx, l)
+	if err != nil {
+		c.Missing = []string{s.name + ": " + err.Error()}
+	}
+	return c
+}
+
+// about says what belongs to the cell.
+func (p *play) about() evidence.About {
+	a := evidence.About{Proto: p.Proto, Local: p.Local, Remote: p.Remote, Fake: p.Fake, Own: p.own, Divert: p.Divert}
+	for _, h := range p.halves() {
+		a.Flows = append(a.Flows, h.flow())
+		if h.mode == ReplyReuse {
+			second := h.flow()
+			second.Echo++ // of the second request
+			a.Flows = append(a.Flows, second)
+		}
+	}
+	return a
+}
+
+// halves are the cells of a target in their order: one, or two of a reuse target.
+func (p *play) halves() []*half {
+	all := []*half{{play: p, mode: p.First, client: p.Client, server: p.Server}}
+	if p.Target.reuse() {
+		all = append(all, &half{play: p, mode: p.Second, part: "-2", client: p.Server, server: p.Client})
+	}
+	return all
+}
+
+// own gives those addresses of a cell that no other has.
+func (a Addresses) own(local, fake netip.Addr) []netip.Addr {
+	var own []netip.Addr
+	if !a.Locals.IsSingleIP() {
+		own = append(own, local)
+	}
+	if !a.Fakes.IsSingleIP() {
+		own = append(own, fake)
+	}
+	return own
+}

@@ -1,0 +1,40 @@
+package nft
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"pfdivert/pfconf"
+)
+
+var _ pfconf.Shower = (*Firewall)(nil)
+
+// Show gives the kernel rules of each label, each behind its chain's name, in the words of
+// nft(8). That the kernel has them still, with the counters that Counters reads, is known by their
+// handles; the counters in the text are those of the beginning.
+func (f *Firewall) Show(_ context.Context, labels []string) (map[string]string, error) {
+	f.mu.RLock()
+	rules := f.rules
+	f.mu.RUnlock()
+	all := make(map[string]string, len(labels))
+	for _, label := range labels {
+		l := rules[label]
+		if l == nil {
+			return nil, fmt.Errorf("show rule %q: no such rule is loaded", label)
+		}
+		compiled, err := f.config.compile(l.rule)
+		if err != nil {
+			return nil, fmt.Errorf("show rule %q: %w", label, err)
+		}
+		var b strings.Builder
+		for i, k := range compiled {
+			if i > 0 {
+				b.WriteByte('\n')
+			}
+			fmt.Fprintf(&b, "inet %s %s: %v # handle %d", TableName, k.chain.name, k, l.parts[i].handle)
+		}
+		all[label] = b.String()
+	}
+	return all, nil
+}

@@ -1,0 +1,93 @@
+package agent
+
+import (
+	"context"
+	"slices"
+
+	"pfdivert/pfconf"
+	"pfdivert/roles/evidence"
+)
+
+// observed says which host it is that is going to be looked at.
+func (a *agent) observed(s *Setup) evidence.Options {
+	o := evidence.Options{Interface: a.opt.Interface, Remote: s.Remote}
+	if o.Interface == "" && len(s.Paths) > 0 {
+		o.Interface, _ = interfaceOf(s.Paths[0].Here) // else it is not known, which the answers show
+	}
+	if s.Remote {
+		routing(&o)
+	}
+	return o
+}
+
+// look gathers what this host shows of a cell. What can't be found out is named
+// in the evidence and fails nothing.
+func (a *agent) look(ctx context.Context, l *Look) *evidence.Cell {
+	a.setup.Lock()
+	seen, fw := a.seen, a.fw
+	a.setup.Unlock()
+	var c evidence.Cell
+	if seen == nil {
+		c.Missing = []string{"this host is not set up"}
+		return &c
+	}
+	ended := a.standing(l.Cell)
+	c = seen.Look(ctx, l.About)
+	c.Sockets = append(c.Sockets, ended.closed...)
+	c.Errors = ended.errors
+	miss := func(what string, err error) {
+		if err != nil {
+			c.Missing = append(c.Missing, what+": "+err.Error())
+		}
+	}
+	table, err := a.states()
+	if err == nil {
+		var found [][]pfconf.State
+		found, err = table.Lookup(ctx, l.About.Flows)
+		c.States = slices.Concat(found...)
+	}
+	miss("states", err)
+	if fw != nil && len(l.Labels) > 0 {
+		c.Rules, err = rulesOf(ctx, fw, l.Labels)
+		miss("rules", err)
+	}
+	return &c
+}
+
+// standing gives what a cell's sockets have heard of ICMP errors, and which are closed.
+func (a *agent) standing(cell string) ended {
+	a.mu.Lock()
+	s, e := a.sessions[cell], a.done[cell]
+	a.mu.Unlock()
+	if s == nil {
+		return e
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, end := range s.ends {
+		if end.ep != nil {
+			s.heard(end, joinErrors(end.ep.Errors()))
+		}
+	}
+	e = s.ended
+	e.errors, e.closed = slices.Clone(e.errors), slices.Clone(e.closed)
+	return e
+}
+
+// rulesOf gives the rules of a cell with what they have counted.
+func rulesOf(ctx context.Context, fw pfconf.Firewall, labels []string) ([]evidence.Rule, error) {
+	counters, err := fw.Counters(ctx, labels)
+	if err != nil {
+		return nil, err
+	}
+	var texts map[string]string
+	if s, ok := fw.(pfconf.Shower); ok {
+		texts, err = s.Show(ctx, labels)
+	}
+	var all []evidence.Rule
+	for _, label := range labels {
+		after := counters[label]
+		all = append(all, evidence.Rule{Label: label, Text: texts[label], After: &after})
+	}
+	return all, err
+}

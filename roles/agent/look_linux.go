@@ -1,0 +1,9 @@
+package agent
+
+import (
+	"pfdivert/pfconf/nft"
+	"pfdivert/roles/evidence"
+)
+
+// routing gives what the packet filter's diverted packets are routed by.
+func routing(o *evidence.Options) { o.Mark, o.Table = nft.Mark, nft.Table }

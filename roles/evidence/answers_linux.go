@@ -1,0 +1,303 @@
+package evidence
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf"
+)
+
+// answers asks the kernel about addresses, routes and settings. Nothing is executed: the commands
+// are those that ask the same.
+func (h *Host) answers(ctx context.Context, a About) ([]Answer, []error) {
+	q := &routeAsking{host: h, about: a, family: netlink.FAMILY_V4, ip: "ip"}
+	if a.Family() == pfconf.Inet6 {
+		q.family, q.ip = netlink.FAMILY_V6, "ip -6"
+	}
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, []error{fmt.Errorf("route socket: %w", err)}
+	}
+	defer handle.Close()
+	q.handle = handle
+	q.links()
+	q.owned()
+	if h.opt.Remote {
+		q.rules()
+		q.table()
+		if h.opt.Mark != 0 {
+			q.get(a.Fake, a.Local, h.opt.Interface, h.opt.Mark)
+		}
+		q.get(a.Fake, a.Local, h.opt.Interface, 0)
+		q.get(a.Local, netip.Addr{}, "", 0)
+	} else {
+		q.get(a.Fake, a.Local, "", 0)
+		q.get(a.Remote, a.Local, "", 0)
+	}
+	q.sysctls()
+	return q.answers, q.errs
+}
+
+type routeAsking struct {
+	asking
+	host   *Host
+	about  About
+	handle *netlink.Handle
+	family int
+	ip     string // with the family's flag
+	names  map[int]string
+}
+
+// links learns the interfaces' names and tells of the one towards the other host.
+func (q *routeAsking) links() {
+	list, err := q.handle.LinkList()
+	if err != nil {
+		q.answer("ip link", "", err)
+		return
+	}
+	q.names = make(map[int]string, len(list))
+	for _, l := range list {
+		at := l.Attrs()
+		q.names[at.Index] = at.Name
+		if at.Name == q.host.opt.Interface {
+			state := "DOWN"
+			if at.RawFlags&unix.IFF_UP != 0 {
+				state = "UP"
+			}
+			q.answer("ip link show dev "+at.Name, fmt.Sprintf("%s: %s mtu %d %s", at.Name, state, at.MTU, l.Type()), nil)
+		}
+	}
+}
+
+// nobodys is the answer of a question whose list is empty.
+const nobodys = "(none)"
+
+// owned asks whether FAKE is configured here.
+func (q *routeAsking) owned() {
+	command := fmt.Sprintf("%s addr show to %v", q.ip, q.about.Fake)
+	list, err := q.handle.AddrList(nil, q.family)
+	text := nobodys
+	for _, x := range list {
+		if ip, ok := netip.AddrFromSlice(x.IP); ok && ip.Unmap() == q.about.Fake {
+			text = fmt.Sprintf("%v dev %s", x.IPNet, q.names[x.LinkIndex])
+		}
+	}
+	q.answer(command, text, err)
+}
+
+// rules lists the policy rules, as ip(8) does.
+func (q *routeAsking) rules() {
+	list, err := q.handle.RuleList(q.family)
+	slices.SortStableFunc(list, func(a, b netlink.Rule) int { return max(a.Priority, 0) - max(b.Priority, 0) })
+	var b strings.Builder
+	for _, r := range list {
+		fmt.Fprintln(&b, ruleText(r))
+	}
+	q.answer(q.ip+" rule", strings.TrimRight(b.String(), "\n"), err)
+}
+
+func ruleText(r netlink.Rule) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d:\t", max(r.Priority, 0))
+	if r.Invert {
+		b.WriteString("not ")
+	}
+	b.WriteString("from ")
+	if r.Src != nil {
+		b.WriteString(r.Src.String())
+	} else {
+		b.WriteString("all")
+	}
+	if r.Dst != nil {
+		b.WriteString(" to " + r.Dst.String())
+	}
+	if r.Mark != 0 || r.Mask != nil {
+		fmt.Fprintf(&b, " fwmark 0x%x", r.Mark)
+		if r.Mask != nil && *r.Mask != 0xffffffff {
+			fmt.Fprintf(&b, "/0x%x", *r.Mask)
+		}
+	}
+	if r.IifName != "" {
+		b.WriteString(" iif " + r.IifName)
+	}
+	if r.OifName != "" {
+		b.WriteString(" oif " + r.OifName)
+	}
+	if r.Table != 0 {
+		b.WriteString(" lookup " + tableName(r.Table))
+	} else if r.Type != 0 {
+		b.WriteString(" " + typeName(int(r.Type)))
+	}
+	if r.Protocol != 0 && r.Protocol != unix.RTPROT_KERNEL && r.Protocol != unix.RTPROT_BOOT {
+		fmt.Fprintf(&b, " proto %d", r.Protocol)
+	}
+	return b.String()
+}
+
+// table lists the routing table of diverted packets.
+func (q *routeAsking) table() {
+	if q.host.opt.Table == 0 {
+		return
+	}
+	command := fmt.Sprintf("%s route show table %d", q.ip, q.host.opt.Table)
+	list, err := q.handle.RouteListFiltered(q.family, &netlink.Route{Table: q.host.opt.Table}, netlink.RT_FILTER_TABLE)
+	text := nobodys
+	if len(list) > 0 {
+		var lines []string
+		for _, r := range list {
+			lines = append(lines, q.routeText(r))
+		}
+		text = strings.Join(lines, "\n")
+	}
+	q.answer(command, text, err)
+}
+
+// get asks for the route of a packet, with a mark or without. The kernel's refusal is an answer,
+// too: it is what becomes of the packet.
+func (q *routeAsking) get(to, from netip.Addr, iif string, mark uint32) {
+	command := fmt.Sprintf("%s route get %v", q.ip, to)
+	opt := &netlink.RouteGetOptions{Mark: mark}
+	if from.IsValid() {
+		command += fmt.Sprintf(" from %v", from)
+		opt.SrcAddr = from.AsSlice()
+	}
+	if iif != "" {
+		command += " iif " + iif
+		for index, name := range q.names {
+			if name == iif {
+				opt.IifIndex = index
+			}
+		}
+		if opt.IifIndex == 0 {
+			q.answer(command, "", fmt.Errorf("no interface %q", iif))
+			return
+		}
+	}
+	if mark != 0 {
+		command += fmt.Sprintf(" mark 0x%x", mark)
+	}
+	list, err := q.handle.RouteGetWithOptions(to.AsSlice(), opt)
+	var errno syscall.Errno
+	switch {
+	case errors.As(err, &errno):
+		q.answer(command, "RTNETLINK answers: "+sentence(errno), nil)
+	case err != nil || len(list) == 0:
+		q.answer(command, "", errors.Join(err, errors.New("the kernel gave no route")))
+	default:
+		q.answer(command, q.routeText(list[0]), nil)
+	}
+}
+
+// sentence is the system error as strerror(3) has it: with a capital letter.
+func sentence(e syscall.Errno) string {
+	s := e.Error()
+	return strings.ToUpper(s[:1]) + s[1:]
+}
+
+// routeText is a route as ip(8) shows it.
+func (q *routeAsking) routeText(r netlink.Route) string {
+	var b strings.Builder
+	if r.Type != unix.RTN_UNICAST && r.Type != 0 {
+		b.WriteString(typeName(r.Type) + " ")
+	}
+	switch {
+	case r.Dst == nil:
+		b.WriteString("default")
+	case isHost(r):
+		b.WriteString(r.Dst.IP.String())
+	default:
+		b.WriteString(r.Dst.String())
+	}
+	if r.Gw != nil {
+		b.WriteString(" via " + r.Gw.String())
+	}
+	if name := q.names[r.LinkIndex]; name != "" {
+		b.WriteString(" dev " + name)
+	}
+	if r.Table != 0 {
+		b.WriteString(" table " + tableName(r.Table))
+	}
+	if r.Src != nil {
+		b.WriteString(" src " + r.Src.String())
+	}
+	if r.MTU != 0 {
+		fmt.Fprintf(&b, " mtu %d", r.MTU)
+	}
+	return b.String()
+}
+
+func isHost(r netlink.Route) bool {
+	ones, bits := r.Dst.Mask.Size()
+	return ones == bits
+}
+
+func tableName(n int) string {
+	switch n {
+	case unix.RT_TABLE_LOCAL:
+		return "local"
+	case unix.RT_TABLE_MAIN:
+		return "main"
+	case unix.RT_TABLE_DEFAULT:
+		return "default"
+	}
+	return fmt.Sprint(n)
+}
+
+// typeName is ip-route(8)'s name of a type of routes (RTN_*, linux/rtnetlink.h).
+func typeName(n int) string {
+	names := []string{"unspec", "unicast", "local", "broadcast", "anycast", "multicast", "blackhole", "unreachable", "prohibit", "throw", "nat"}
+	if n < len(names) {
+		return names[n]
+	}
+	return fmt.Sprintf("type %d", n)
+}
+
+// sysctls of one family that decide what becomes of diverted packets; NIC stands for the
+// interface. "net.bridge" is there when its module is.
+var sysctls = map[pfconf.Family][]string{
+	pfconf.Inet: {
+		"net.ipv4.ip_forward", "net.ipv4.ip_early_demux", "net.ipv4.ip_nonlocal_bind", "net.ipv4.tcp_timestamps",
+		"net.ipv4.conf.all.rp_filter", "net.ipv4.conf.NIC.rp_filter",
+		"net.ipv4.conf.all.src_valid_mark", "net.ipv4.conf.NIC.src_valid_mark",
+		"net.ipv4.conf.all.accept_local", "net.ipv4.conf.NIC.accept_local",
+		"net.ipv4.conf.NIC.forwarding", "net.ipv4.conf.NIC.route_localnet",
+		"net.ipv4.icmp_echo_ignore_all", "net.bridge.bridge-nf-call-iptables",
+	},
+	pfconf.Inet6: {
+		"net.ipv6.conf.all.disable_ipv6", "net.ipv6.conf.NIC.disable_ipv6", "net.ipv6.conf.lo.disable_ipv6",
+		"net.ipv6.conf.all.forwarding", "net.ipv6.conf.NIC.forwarding", "net.ipv6.ip_nonlocal_bind",
+		"net.ipv4.ip_early_demux", "net.ipv4.tcp_timestamps",
+		"net.ipv6.icmp.echo_ignore_all", "net.bridge.bridge-nf-call-ip6tables",
+	},
+}
+
+// sysctls asks for the settings that the kernel has.
+func (q *routeAsking) sysctls() {
+	for _, name := range sysctls[q.about.Family()] {
+		path := "/proc/sys/" + strings.ReplaceAll(name, ".", "/")
+		if strings.Contains(name, "NIC") {
+			nic := q.host.opt.Interface
+			if nic == "" {
+				continue
+			}
+			path = strings.Replace(path, "NIC", nic, 1) // which may have dots
+			// sysctl(8) takes '/' for a dot in a name.
+			name = strings.Replace(name, "NIC", strings.ReplaceAll(nic, ".", "/"), 1)
+		}
+		b, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		q.answer("sysctl "+name, name+" = "+strings.TrimSpace(string(b)), err)
+	}
+}
