@@ -69,6 +69,7 @@ func (a *agent) check(ctx context.Context, s *Setup, begins bool) []CheckItem {
 		return c
 	}
 	c.answers(ctx, s)
+	c.ownFilter(ctx, s)
 	c.fakes(s)
 	for _, r := range s.routesTo() {
 		name := fmt.Sprintf("route to FAKE %v", r.dst)

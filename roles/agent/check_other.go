@@ -1,4 +1,4 @@
-//go:build !linux && !openbsd
+//go:build !linux && !openbsd && !freebsd
 
 package agent
 
@@ -10,7 +10,7 @@ import (
 
 // system notes that there is no driver for this system's packet filter.
 func (c *checks) system(context.Context, *Setup, bool) {
-	c.no("packet filter", "choose a REMOTE with OpenBSD or Linux", "there is no driver for %s's", runtime.GOOS)
+	c.no("packet filter", "choose a REMOTE with OpenBSD, FreeBSD or Linux", "there is no driver for %s's", runtime.GOOS)
 }
 
 // locals is for Linux, where a route can make an address the host's.

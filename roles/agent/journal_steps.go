@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/ipfw"
 	"pfdivert/pfconf/nft"
 	"pfdivert/pfconf/pf"
 )
@@ -17,6 +18,8 @@ func (d stateDir) undoStep(ctx context.Context, u pfconf.Undo) (string, error) {
 	switch owner, _, _ := strings.Cut(u.Do, "/"); owner {
 	case "nft":
 		err = nft.Undo(ctx, u)
+	case "ipfw":
+		err = ipfw.Mend(ctx, nil, u)
 	case "pf":
 		err = pf.Mend(ctx, nil, u)
 	case "route":
@@ -46,6 +49,10 @@ func Describe(u pfconf.Undo) string {
 		return fmt.Sprintf("delete the local route to %s in table %d", arg(0), nft.Table)
 	case "nft/early-demux":
 		return "set net.ipv4.ip_early_demux to " + arg(0)
+	case ipfw.UndoSets:
+		return fmt.Sprintf("delete ipfw's sets %s and %s", arg(0), arg(1))
+	case ipfw.UndoExthdrs:
+		return "have ipfw deny unknown IPv6 protocols"
 	case pf.UndoAnchor:
 		return fmt.Sprintf("put the rules of anchor %q back", arg(0))
 	case undoAddedRoute:

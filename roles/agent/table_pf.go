@@ -19,10 +19,10 @@ import (
 // the way of a reuse target's second cell.
 func ownStates(ctx context.Context, opt Options) (pfconf.StateTable, error) {
 	if opt.Ephemeral {
-		return noStates{}, nil
+		return pfconf.Stateless{}, nil
 	}
 	if _, err := os.Stat("/dev/pf"); errors.Is(err, fs.ErrNotExist) {
-		return noStates{}, nil // pf is not loaded (FreeBSD), or not for this jail
+		return pfconf.Stateless{}, nil // pf is not loaded (FreeBSD), or not for this jail
 	}
 	c := pf.NewControl(program.ExecBy(endpoint.Start), 0)
 	status, err := c.Status(ctx)
@@ -30,7 +30,7 @@ func ownStates(ctx context.Context, opt Options) (pfconf.StateTable, error) {
 	case err != nil:
 		return nil, fmt.Errorf("asking whether LOCAL's own pf is switched on: %w", err)
 	case !status.Enabled:
-		return noStates{}, nil
+		return pfconf.Stateless{}, nil
 	}
 	return c, nil
 }

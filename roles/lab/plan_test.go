@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"math"
 	"testing"
 
 	"pfdivert/pfconf"
@@ -17,7 +18,7 @@ func TestPair(t *testing.T) {
 		{pfconf.Inet, false, 256, "10.192.1.0", "10.208.1.0"},
 		{pfconf.Inet, false, 1<<20 - 1, "10.207.255.255", "10.223.255.255"},
 		{pfconf.Inet, false, 1 << 20, "", ""},
-		{pfconf.Inet, false, 1 << 40, "", ""},
+		{pfconf.Inet, false, math.MaxInt, "", ""},
 		{pfconf.Inet, false, 0, "", ""},
 		{pfconf.Inet, false, -1, "", ""},
 		{pfconf.Inet, true, 5, "10.188.1.1", "10.188.2.9"},

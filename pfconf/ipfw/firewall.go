@@ -1,0 +1,201 @@
+package ipfw
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"pfdivert/pfconf"
+	"pfdivert/pfconf/program"
+	"pfdivert/pfconf/shared"
+)
+
+// Config says what a Firewall works on.
+type Config struct {
+	// Families are those that rules will be about.
+	Families []pfconf.Family
+	// Run runs ipfw and sysctl; nil means program.Exec.
+	Run program.Runner
+	// Journal records how the changes are undone; nil means that nobody could.
+	Journal pfconf.Journal
+}
+
+// Firewall is two sets of the host's ipfw: the rules in force are in one, the other is
+// disabled and takes the next load.
+type Firewall struct {
+	*Control
+	pfconf.Stateless
+	journal pfconf.Journal
+	exthdrs bool // the sysctl was changed
+	counts  *shared.Question[map[string]uint64]
+
+	load   sync.Mutex // held while rules are changed; guards what follows
+	active int
+	idle   int
+	begun  bool // the journal has been written
+	closed bool
+
+	mu    sync.Mutex // guards what follows; may be taken while load is held
+	rules []pfconf.Rule
+}
+
+var _ pfconf.Firewall = (*Firewall)(nil)
+
+// Open takes two free sets. It fails where Look does, and changes nothing but the treatment of
+// unknown IPv6 protocols.
+func Open(ctx context.Context, cfg Config) (*Firewall, error) {
+	f := &Firewall{Control: NewControl(cfg.Run), journal: cfg.Journal}
+	f.counts = shared.New(f.readCounters)
+	host, err := f.Look(ctx, cfg.Families)
+	if err != nil {
+		return nil, err
+	}
+	f.active, f.idle = host.free[0], host.free[1]
+	if slices.Contains(cfg.Families, pfconf.Inet6) {
+		if err := f.passUnknown(ctx); err != nil {
+			return nil, errors.Join(err, f.Close(context.WithoutCancel(ctx)))
+		}
+	}
+	return f, nil
+}
+
+// Name is "ipfw".
+func (f *Firewall) Name() string { return "ipfw" }
+
+// KeepsCounters is false: a load makes all rules anew.
+func (f *Firewall) KeepsCounters() bool { return false }
+
+// Change adds and removes rules; see pfconf.Firewall. The whole set is loaded each
+// time. Changes take turns: the agent makes one of all that come together.
+func (f *Firewall) Change(ctx context.Context, add []pfconf.Rule, remove []string) error {
+	return f.change(ctx, add, func() ([]pfconf.Rule, error) { return pfconf.Edit(f.loaded(), add, remove) })
+}
+
+// Load replaces all rules.
+func (f *Firewall) Load(ctx context.Context, rules []pfconf.Rule) error {
+	return f.change(ctx, rules, func() ([]pfconf.Rule, error) { return pfconf.Edit(nil, rules, nil) })
+}
+
+func (f *Firewall) change(ctx context.Context, add []pfconf.Rule, edited func() ([]pfconf.Rule, error)) error {
+	for _, r := range add {
+		if err := r.Validate(); err != nil {
+			return err
+		}
+	}
+	f.load.Lock()
+	defer f.load.Unlock()
+	if f.closed {
+		return errors.New("ipfw's sets have been given back")
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	rules, err := edited()
+	if err != nil {
+		return err
+	}
+	return f.replace(ctx, rules)
+}
+
+func (f *Firewall) loaded() []pfconf.Rule {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.rules
+}
+
+// loadTimeout bounds one load. Who waits for it has a deadline of his own, which does not end it
+// in the middle.
+const loadTimeout = 30 * time.Second
+
+// replace loads the rules into the idle set and has the sets change places; f.load must be held.
+// After an error in the last step it is not known which set is in force: the next load makes
+// its own so, whichever it was.
+func (f *Firewall) replace(ctx context.Context, rules []pfconf.Rule) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
+	defer cancel()
+	if !f.begun && f.journal != nil {
+		if err := f.journal(undoSets(f.active, f.idle)); err != nil {
+			return fmt.Errorf("recording how to remove the rules: %w", err)
+		}
+	}
+	f.begun = true
+	out, err := f.do(ctx, fmt.Sprintf("set disable %d\ndelete set %d\n", f.idle, f.idle)+adding(rules, f.idle))
+	if err == nil {
+		err = understood(rules, out)
+	}
+	if err != nil {
+		return fmt.Errorf("loading ipfw's set %d: %w", f.idle, err)
+	}
+	if _, err := f.do(ctx, fmt.Sprintf("set disable %d enable %d\ndelete set %d\n", f.active, f.idle, f.active)); err != nil {
+		return fmt.Errorf("putting ipfw's set %d in force: %w", f.idle, err)
+	}
+	f.active, f.idle = f.idle, f.active
+	f.mu.Lock()
+	f.rules = rules
+	f.mu.Unlock()
+	return nil
+}
+
+// Close removes the rules, and sets the sysctl back. When it fails it can be called again.
+func (f *Firewall) Close(ctx context.Context) error {
+	f.load.Lock()
+	defer f.load.Unlock()
+	if f.closed {
+		return nil
+	}
+	var errs []error
+	if f.begun {
+		errs = append(errs, f.free(ctx, f.active, f.idle))
+	}
+	if f.exthdrs {
+		errs = append(errs, f.denyUnknown(ctx))
+	}
+	err := errors.Join(errs...)
+	f.closed = err == nil
+	return err
+}
+
+// Counters reads the counters of the rules with these labels, with one listing for all who ask at
+// the same time.
+func (f *Firewall) Counters(ctx context.Context, labels []string) (map[string]pfconf.Counters, error) {
+	all, err := f.counts.Get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	replies := map[string]bool{}
+	for _, r := range f.loaded() {
+		replies[r.Label] = r.Action == pfconf.DivertReply
+	}
+	found := make(map[string]pfconf.Counters, len(labels))
+	for _, l := range labels {
+		n, ok := all[l]
+		if !ok {
+			return nil, fmt.Errorf("ipfw has no rule with the label %s in force", l)
+		}
+		c := pfconf.Counters{Matched: n, Done: n}
+		if replies[l] {
+			c.Replies = n
+		}
+		found[l] = c
+	}
+	return found, nil
+}
+
+// readCounters gives the packets of the rules in force that carry a label. Of several rules with
+// one label the counters are added.
+func (f *Firewall) readCounters(ctx context.Context) (map[string]uint64, error) {
+	rules, err := f.list(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]uint64{}
+	for _, e := range rules {
+		if l := e.label(); l != "" && !e.disabled {
+			all[l] += e.packets
+		}
+	}
+	return all, nil
+}

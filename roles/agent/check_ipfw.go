@@ -1,0 +1,48 @@
+package agent
+
+import (
+	"context"
+	"slices"
+
+	"pfdivert/pfconf"
+	"pfdivert/pfconf/ipfw"
+)
+
+// families are those of the paths.
+func (s *Setup) families() []pfconf.Family {
+	var all []pfconf.Family
+	for _, p := range s.Paths {
+		all = append(all, pfconf.FamilyOf(p.Here))
+	}
+	return all
+}
+
+// ipfw looks whether ipfw can be used and lets the suite's packets pass that no rule of the suite is for.
+func (c *checks) ipfw(ctx context.Context, control *ipfw.Control, s *Setup) {
+	switch host, err := control.Look(ctx, s.families()); {
+	case err != nil:
+		c.fail("ipfw", err)
+	case host.DeniesAll:
+		c.no("ipfw", "let pass what is between LOCAL, REMOTE and FAKE, for instance: ipfw add 65000 allow ip from any to any",
+			"it has no rules, and its default rule denies all")
+	default:
+		c.ok("ipfw", "switched on, %d rules of the host's", host.Rules)
+	}
+}
+
+// unknownProtocols looks whether the ipfw of LOCAL, which is not under test, is in the way of the raw
+// IPv6 cells. REMOTE's is told otherwise for the run.
+func (c *checks) unknownProtocols(ctx context.Context, control *ipfw.Control, s *Setup) {
+	if !slices.Contains(s.families(), pfconf.Inet6) {
+		return
+	}
+	const name = "ipfw passes IPv6 of any protocol"
+	switch denies, err := control.DeniesUnknown(ctx); {
+	case err != nil:
+		c.fail(name, err)
+	case denies:
+		c.no(name, ipfw.PassUnknown, "it drops what is of protocol %d, as the raw IP cells are", pfconf.RawNumber)
+	default:
+		c.ok(name, "so it does, or it is off")
+	}
+}
