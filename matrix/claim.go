@@ -160,6 +160,9 @@ func (h *half) judgeMatched(ctx context.Context, matched, behind uint64) error {
 		matched, behind = 1, 1
 		c.Matched, c.Done = c.States, c.States
 	}
+	if h.kernel.MatchesOnly {
+		behind = c.Done
+	}
 	switch {
 	case c.Matched != matched:
 		return failed(NotCounted, "remote: rule %s matched %d packets, not %d", h.label(), c.Matched, matched)

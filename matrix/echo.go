@@ -26,12 +26,27 @@ func (h *half) header(reply int, n uint16) *endpoint.EchoHeader {
 //  4. LOCAL sends one echo request to FAKE. Exactly that one is waiting at the
 //     server, with its id, sequence number and checksum, from LOCAL to FAKE.
 //  5. The rule counted one packet. Nobody answered: nothing is waiting at the client.
+//
+// Where the kernel is known to answer a diverted request itself, a second socket on LOCAL hears
+// replies from any address. The target is a SKIP when the rule counted the request, the
+// server's socket is silent and a reply came: that proves it.
 func (h *half) echoTo(ctx context.Context, withControl bool) error {
 	from, to := h.ends()
 	client, server := "client"+h.part, "server"+h.part
 
 	if err := h.openEnds(ctx); err != nil {
 		return err
+	}
+	witness := h.kernel.AnswersEcho && h.Family == pfconf.Inet
+	if witness {
+		there := h.local.script()
+		opened := there.open("witness", h.clientSpec())
+		if err := there.run(ctx); err != nil {
+			return err
+		}
+		if err := h.opened(opened); err != nil {
+			return err
+		}
 	}
 	var c control
 	if withControl {
@@ -56,6 +71,10 @@ func (h *half) echoTo(ctx context.Context, withControl bool) error {
 	there = h.local.script()
 	received := at.rest(server)
 	answers := there.rest(client)
+	var heard *asked
+	if witness {
+		heard = there.rest("witness")
+	}
 	ending := h.ending(at, there, client, server)
 	at.want(received, agent.Want{Messages: 1})
 	there.want(answers, agent.Want{})
@@ -64,6 +83,11 @@ func (h *half) echoTo(ctx context.Context, withControl bool) error {
 		return err
 	}
 	h.note(ending)
+	if witness {
+		if err := h.judgeWitness(received, heard); err != nil {
+			return err
+		}
+	}
 	if err := h.judge(received, want{endpoint.ClientLine, from, to, NotDelivered, h.header(0, 1)}); err != nil {
 		return err
 	}
@@ -71,6 +95,22 @@ func (h *half) echoTo(ctx context.Context, withControl bool) error {
 		return err
 	}
 	return h.judgeCounters(1, 0)
+}
+
+// judgeWitness is a SKIP when it is proven that the kernel took the diverted request for itself: the
+// rule matched it alone, the server's socket is silent, and the witness heard the one reply to it.
+func (h *half) judgeWitness(received, heard *asked) error {
+	if received.Fault != nil || len(received.Messages) > 0 || heard.Fault != nil || len(heard.Messages) != 1 ||
+		!h.counterKnown || h.counters.Matched != 1 {
+		return nil
+	}
+	m := heard.Messages[0]
+	w := want{line: endpoint.ClientLine, from: m.From, echo: h.header(1, 1)}
+	if m.From.Addr() == h.Fake || judgeMessage(heard.where, m, w) != nil {
+		return nil
+	}
+	return skipped("REMOTE's kernel answered the diverted echo request itself, from %v, and no raw socket saw it: "+
+		"the rule matched 1 packet, the socket on %v heard nothing, and the reply came to LOCAL", m.From.Addr(), h.Fake)
 }
 
 // echoReply plays icmp-reply-to and icmp-reply-reuse. What it proves, step by

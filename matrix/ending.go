@@ -37,7 +37,7 @@ func (h *half) ending(server, client *script, clientEnd, serverEnd string) endin
 	if h.Target.reuse() && h.Proto == pfconf.TCP && !h.omit[Drop] {
 		// The server closed first: its end is in TIME_WAIT.
 		from, to := h.ends()
-		if h.mode == To {
+		if h.mode == To && !h.kernel.Stateless {
 			e.waiting = remote.lookup(h.flow())
 		}
 		e.dropped, e.gone = server.drop(to, from), server.tcpState(to, from, agent.Gone)
@@ -46,7 +46,7 @@ func (h *half) ending(server, client *script, clientEnd, serverEnd string) endin
 		near.Near, near.Far = near.Far, near.Near
 		local.kill(near)
 	}
-	if h.tied() || h.Target.reuse() {
+	if h.tied() || h.Target.reuse() && !h.kernel.Stateless {
 		e.after = remote.lookup(h.flow())
 	}
 	if h.last() {

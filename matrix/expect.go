@@ -12,7 +12,8 @@ type Kernel struct {
 	Firewall string
 	// RawOnFake: a diverted raw or ICMP packet reaches a socket that is bound to
 	// FAKE, not one on the loopback address. Linux: raw sockets are matched by the
-	// packet's destination, which policy routing does not change (net/ipv4/raw.c).
+	// packet's destination, which policy routing does not change (net/ipv4/raw.c). FreeBSD: nor
+	// does ipfw's fwd (netinet/raw_ip.c, netinet6/raw_ip6.c).
 	RawOnFake bool
 	// RepliesNeedRule: without a divert-reply rule the replies do not reach the socket.
 	// pf links a state with the socket that sent the packet and delivers TCP, UDP
@@ -25,6 +26,16 @@ type Kernel struct {
 	// errors that belong to them; one of divert-packet counts its states alone. Where it is
 	// false, a rule counts exactly the packets that it matches.
 	StatesFirst bool
+	// Stateless: the rules keep no states, so there is none to ask for (ipfw's static rules).
+	Stateless bool
+	// MeetsReplies: a divert-reply rule is about the packets that come back, and counts those alone.
+	MeetsReplies bool
+	// MatchesOnly: what a rule counts says nothing about what its action did.
+	MatchesOnly bool
+	// AnswersEcho: the kernel answers a diverted IPv4 echo request itself, and no raw socket sees it.
+	// FreeBSD: icmp_input (netinet/ip_icmp.c) makes the request a reply and sends it, before raw sockets
+	// are looked for, whatever the destination.
+	AnswersEcho bool
 	// SweepsFake: when the run is over the filter removes all states between LOCAL and
 	// FAKE. Before, only what is in a cell's way is removed: each removal takes a pfctl.
 	SweepsFake bool
@@ -32,6 +43,7 @@ type Kernel struct {
 
 // kernels are the kernels by their firewall.
 var kernels = map[string]Kernel{
+	"ipfw":     {RawOnFake: true, RepliesNeedRule: true, Stateless: true, MeetsReplies: true, MatchesOnly: true, AnswersEcho: true},
 	"nftables": {RawOnFake: true, RepliesNeedRule: true},
 	"pf":       {TiesStates: true, StatesFirst: true, SweepsFake: true},
 }

@@ -146,6 +146,8 @@ func (h *half) counted() string {
 		return fmt.Sprintf("; REMOTE's rule created %d states; they and it had %d packets", c.States, c.Matched)
 	case c.Done < c.Matched:
 		return fmt.Sprintf("; REMOTE's rule matched %d packets and its action found no socket for %d", c.Matched, c.Matched-c.Done)
+	case h.rule().Action == pfconf.DivertReply && h.kernel.MeetsReplies:
+		return fmt.Sprintf("; REMOTE's rule matched %d packets that came back", c.Matched)
 	case h.mode == Reply || h.mode == ReplyTo || h.mode == ReplyReuse:
 		return fmt.Sprintf("; REMOTE's rule matched %d packets on their way out and %d came back", c.Matched, c.Replies)
 	}
@@ -172,6 +174,9 @@ func (h *half) judgeCounters(sent, answered uint64) error {
 			return nil
 		}
 		return failed(NotCounted, "remote: rule %s: %s is %d, not %d", h.label(), what, n, want)
+	}
+	if h.rule().Action == pfconf.DivertReply && k.MeetsReplies {
+		return bad("the number of replies it brought back", c.Replies, answered)
 	}
 	if err := bad("the number of packets it matched", c.Matched, sent); err != nil {
 		return err

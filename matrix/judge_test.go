@@ -179,6 +179,16 @@ func TestJudgeCounters(t *testing.T) {
 		{"nftables", "inet-args-tcp-reply", false, pfconf.Counters{Matched: 5, Done: 5, Replies: 1}, 3, 2, "FAIL not-counted"},
 		{"nftables", "inet-args-udp-packet-in", false, pfconf.Counters{Matched: 1, Done: 1}, 1, 0, "PASS"},
 		{"nftables", "inet-args-udp-packet-in", false, pfconf.Counters{Matched: 1}, 1, 0, "FAIL not-counted"},
+		// A reply rule of ipfw is about the packets that come back.
+		{"ipfw", "inet-args-udp-to", false, pfconf.Counters{Matched: 1, Done: 1}, 1, 0, "PASS"},
+		{"ipfw", "inet-args-udp-to", false, pfconf.Counters{}, 1, 0, "FAIL not-counted"},
+		{"ipfw", "inet-args-udp-reply", false, pfconf.Counters{}, 1, 0, "PASS"},
+		{"ipfw", "inet-args-udp-reply", false, pfconf.Counters{Matched: 1, Done: 1, Replies: 1}, 1, 0, "FAIL not-counted"},
+		{"ipfw", "inet-args-icmp-reply-reuse", false, pfconf.Counters{Matched: 2, Done: 2, Replies: 2}, 2, 2, "PASS"},
+		{"ipfw", "inet-args-icmp-reply-reuse", false, pfconf.Counters{Matched: 1, Done: 1, Replies: 1}, 2, 2, "FAIL not-counted"},
+		{"ipfw", "inet-args-tcp-reply", false, pfconf.Counters{Matched: 4, Done: 4, Replies: 4}, 3, 2, "PASS"},
+		{"ipfw", "inet-args-tcp-reply", false, pfconf.Counters{Matched: 1, Done: 1, Replies: 1}, 3, 2, "FAIL not-counted"},
+		{"ipfw", "inet-args-udp-packet-out", false, pfconf.Counters{Matched: 2, Done: 2}, 1, 0, "FAIL not-counted"},
 		{"pf", "inet-args-udp-packet-in", false, pfconf.Counters{States: 1}, 1, 0, "PASS"},
 		{"pf", "inet-args-udp-packet-in", false, pfconf.Counters{}, 1, 0, "FAIL not-counted"},
 		{"pf", "inet-args-udp-reply-to", false, pfconf.Counters{Matched: 2, Done: 2, States: 1}, 1, 1, "PASS"},
@@ -222,8 +232,8 @@ func TestExpected(t *testing.T) {
 			t.Errorf("%s on %s, %v: %v", c.target.Name, c.firewall, c.result, got)
 		}
 	}
-	if _, ok := KernelOf("ipfw"); ok {
-		t.Error("what to expect of ipfw is not known")
+	if _, ok := KernelOf("iptables"); ok {
+		t.Error("what to expect of iptables is not known")
 	}
 	for _, f := range knownFailures {
 		if some, err := Select([]string{"inet-" + f.kind}); err != nil || len(some) != 1 {
@@ -263,6 +273,43 @@ func TestRules(t *testing.T) {
 			if r.Port != port {
 				t.Errorf("%s, second %v: port %d, want %d", target.Name, second, r.Port, port)
 			}
+		}
+	}
+}
+
+// That a kernel takes an echo request for itself is a SKIP only when all of it is proven: any other
+// outcome is judged as on other kernels.
+func TestWitness(t *testing.T) {
+	h := halfOf(t, "ipfw", "inet-args-icmp-to", false)
+	from, to := h.ends()
+	reply := func(change func(*endpoint.Message)) []endpoint.Message {
+		m := endpoint.Message{Data: []byte(endpoint.ClientLine), From: netip.AddrPortFrom(h.Remote, 0), To: from, Echo: h.header(1, 1)}
+		if change != nil {
+			change(&m)
+		}
+		return []endpoint.Message{m}
+	}
+	request := []endpoint.Message{{Data: []byte(endpoint.ClientLine), From: from, To: to, Echo: h.header(0, 1)}}
+	silent := agent.Outcome{}
+	for _, c := range []struct {
+		name            string
+		matched         uint64
+		received, heard agent.Outcome
+		verdict         string
+	}{
+		{"as FreeBSD does", 1, silent, agent.Outcome{Messages: reply(nil)}, "SKIP no-feature"},
+		{"the rule did not match", 0, silent, agent.Outcome{Messages: reply(nil)}, "PASS"},
+		{"no reply", 1, silent, silent, "PASS"},
+		{"two replies", 1, silent, agent.Outcome{Messages: append(reply(nil), reply(nil)...)}, "PASS"},
+		{"the socket heard it", 1, agent.Outcome{Messages: request}, agent.Outcome{Messages: reply(nil)}, "PASS"},
+		{"the socket was not asked", 1, agent.Outcome{Fault: fault(agent.CodeSkipped)}, agent.Outcome{Messages: reply(nil)}, "PASS"},
+		{"a reply from FAKE", 1, silent, agent.Outcome{Messages: reply(func(m *endpoint.Message) { m.From = to })}, "PASS"},
+		{"another data", 1, silent, agent.Outcome{Messages: reply(func(m *endpoint.Message) { m.Data = nil })}, "PASS"},
+		{"another id", 1, silent, agent.Outcome{Messages: reply(func(m *endpoint.Message) { m.Echo = h.header(1, 2) })}, "PASS"},
+	} {
+		h.counters, h.counterKnown = pfconf.Counters{Matched: c.matched, Done: c.matched}, true
+		if got := verdictOf(h.judgeWitness(&asked{Outcome: c.received}, &asked{Outcome: c.heard})); got != c.verdict {
+			t.Errorf("%s: %s, want %s", c.name, got, c.verdict)
 		}
 	}
 }
