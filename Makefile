@@ -58,7 +58,7 @@ regress: pfdivert
 	./pfdivert run ${FORMAT}
 
 claims: pfdivert
-	./pfdivert run ${FORMAT} '*-divert-*'
+	./pfdivert run ${FORMAT} '*-divert-*' '*-natlook-*'
 
 ${REGRESS_TARGETS} ${CLAIM_TARGETS}: pfdivert
 	@t=$@; ./pfdivert run ${FORMAT} "$${t#run-}"
@@ -72,7 +72,7 @@ list: pfdivert
 generate: pfdivert
 	@{ sed '/^#/!d' regress.mk && \
 	./pfdivert list -names | sed 's/^/REGRESS_TARGETS += run-/' && \
-	./pfdivert list -names '*-divert-*' | sed 's/^/CLAIM_TARGETS += run-/'; } >regress.mk.new
+	./pfdivert list -names '*-divert-*' '*-natlook-*' | sed 's/^/CLAIM_TARGETS += run-/'; } >regress.mk.new
 	mv regress.mk.new regress.mk
 
 # Built from source at this version, so that all see the same findings.

@@ -1,6 +1,7 @@
 package matrix
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -13,9 +14,12 @@ import (
 )
 
 // Claim is a sentence of a kernel's manual about packets that are handed to user
-// space, and how it is tested. Each is a target of both families, FAMILY-divert-NAME.
+// space, or of translated connections, and how it is tested. Each is a target of both families,
+// FAMILY-divert-NAME.
 type Claim struct {
 	Name string
+	// About is what stands for "divert" in the targets' names, empty for that.
+	About string
 	// Says is the sentence, shortened.
 	Says string
 	// By has where the sentence is from, for each kernel that claims it, by the name of its
@@ -35,11 +39,14 @@ func Claims() []Target {
 	for _, f := range pfconf.Families {
 		for i := range claims {
 			c := &claims[i]
-			all = append(all, Target{Name: fmt.Sprintf("%v-divert-%s", f, c.Name), Family: f, Proto: c.Proto, First: c.Mode, Claim: c})
+			all = append(all, Target{Name: fmt.Sprintf("%v-%s", f, c.kind()), Family: f, Proto: c.Proto, First: c.Mode, Claim: c})
 		}
 	}
 	return all
 }
+
+// kind is the targets' name without the family.
+func (c *Claim) kind() string { return cmp.Or(c.About, "divert") + "-" + c.Name }
 
 // proves is the sentence with its sources.
 func (c *Claim) proves(f pfconf.Family) string {

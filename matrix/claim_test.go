@@ -15,7 +15,7 @@ func TestClaims(t *testing.T) {
 	seen := map[string]bool{}
 	for _, target := range Claims() {
 		fmt.Fprintf(&b, "%s\t%s\n", target.Name, target.Proves())
-		if seen[target.Name] || target.Kind() != "divert-"+target.Claim.Name {
+		if seen[target.Name] || target.Kind() != target.Claim.kind() {
 			t.Errorf("%s is there twice, or is of kind %s", target.Name, target.Kind())
 		}
 		seen[target.Name] = true

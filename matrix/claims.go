@@ -88,5 +88,22 @@ var claims = []Claim{
 			"pf": "divert(4): sysctl net.inet.divert.recvspace, 65,636 bytes", "ipfw": "divert(4)",
 			"nftables": "nfnetlink_queue.c: up to 65,531 bytes are copied",
 		},
+	}, {
+		Name: "tcp", About: "natlook", Proto: pfconf.TCP, Mode: Redirect, play: (*half).natlook,
+		Says: "of a redirected connection the filter tells whom it was meant for, and of no other",
+		By: map[string]string{
+			"pf":       "pf(4), DIOCNATLOOK",
+			"nftables": "nf_conntrack_netlink.c: an entry is found by the tuple of its answers",
+		},
+		Not: "ipfw keeps no states that tell the original destination; pf's would, and diverts nothing here",
+	},
+	{
+		Name: "udp", About: "natlook", Proto: pfconf.UDP, Mode: Redirect, play: (*half).natlook,
+		Says: "of a redirected datagram the filter tells whom it was meant for, and of no other",
+		By: map[string]string{
+			"pf":       "pf(4), DIOCNATLOOK",
+			"nftables": "nf_conntrack_netlink.c: an entry is found by the tuple of its answers",
+		},
+		Not: "ipfw keeps no states that tell the original destination; pf's would, and diverts nothing here",
 	},
 }

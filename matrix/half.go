@@ -51,7 +51,7 @@ type half struct {
 }
 
 // toServer tells whether the cell's server is on REMOTE and its client on LOCAL.
-func (h *half) toServer() bool { return h.mode == To || h.mode == PacketIn }
+func (h *half) toServer() bool { return h.mode == To || h.mode == PacketIn || h.mode == Redirect }
 
 // sides gives the hosts of client and server.
 func (h *half) sides() (client, server side) {
@@ -71,6 +71,8 @@ func (h *half) ends() (client, server netip.AddrPort) {
 	switch h.mode {
 	case To:
 		return netip.AddrPortFrom(h.Local, c), netip.AddrPortFrom(h.Fake, s)
+	case Redirect: // at another port than the server's
+		return netip.AddrPortFrom(h.Local, c), netip.AddrPortFrom(h.Fake, c)
 	case PacketIn:
 		return netip.AddrPortFrom(h.Local, c), netip.AddrPortFrom(h.Remote, s)
 	case PacketOut:
@@ -106,6 +108,9 @@ func (h *half) rule() pfconf.Rule {
 	case To:
 		r.Direction, r.Action = pfconf.In, pfconf.DivertTo
 		r.Divert = h.divertAddr()
+	case Redirect:
+		r.Direction, r.Action = pfconf.In, pfconf.RdrTo
+		r.Divert = h.redirected()
 	case PacketIn:
 		r.Direction, r.Action = pfconf.In, pfconf.DivertPacket
 		r.Divert = netip.AddrPortFrom(h.Family.Unspecified(), h.Divert)
@@ -159,6 +164,9 @@ func (h *half) serverSpec() endpoint.Spec {
 				s.Local, s.Bindany = server, true
 			}
 		}
+	}
+	if h.mode == Redirect {
+		s.Local = h.redirected()
 	}
 	s.Omit = h.omitted()
 	if h.shared && !h.Proto.HasPorts() {

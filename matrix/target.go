@@ -22,6 +22,7 @@ const (
 	ReplyReuse Mode = "reply-reuse" // two echo requests with different ids through one socket
 	PacketIn   Mode = "packet-in"   // divert-packet on the way in
 	PacketOut  Mode = "packet-out"  // divert-packet on the way out
+	Redirect   Mode = "rdr-to"      // rdr-to, for claims alone
 )
 
 // Target is one target of the suite: one cell of the matrix.

@@ -9,16 +9,17 @@ import (
 // A NATQuery asks for a translated connection by its addresses and ports as one side of the
 // filter sees them, and is answered with those of the other side (pf(4), DIOCNATLOOK).
 type NATQuery struct {
-	Proto Proto
+	Proto Proto `json:"proto"`
 	// Direction is Out for a connection whose destination was translated (rdr-to) as the socket
 	// here sees it: Src is the client, Dst the socket's own name. It is In for one whose source was
 	// translated (nat-to) as the other host sees it: Src is the address that it was translated
 	// to, Dst the other host. These are the constants that pf(4) wants, PF_OUT and PF_IN. 0 asks for
 	// either.
-	Direction Direction
-	Src, Dst  netip.AddrPort
+	Direction Direction      `json:"dir,omitempty"`
+	Src       netip.AddrPort `json:"src"`
+	Dst       netip.AddrPort `json:"dst"`
 	// Domain is the routing domain of Src and Dst (OpenBSD), 0 elsewhere.
-	Domain int
+	Domain int `json:"domain,omitempty"`
 }
 
 // NATAnswer has the addresses and ports of the other side: Src is who began the

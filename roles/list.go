@@ -46,5 +46,6 @@ Exit status: 0, or 2 when a pattern matches no target.`,
 
 // claimsHeading is above the claims, which "run" plays only by pattern.
 const claimsHeading = `
-What manuals say of packets that are handed to user space; 'pfdivert run '*-divert-*'' plays these:
+What manuals say of packets that are handed to user space, and of translated connections;
+'pfdivert run '*-divert-*' '*-natlook-*'' plays these:
 `

@@ -157,6 +157,7 @@ const (
 	Lookup       Do = "lookup"   // states of Flow
 	Kill         Do = "kill"     // states of Flow
 	Drop         Do = "drop"     // the TCP socket Near, Far; with Data it must be there
+	AskNAT       Do = "natlook"  // the other side of the connection NAT
 	TCPState     Do = "tcpstate" // of the TCP socket Near, Far; Data is the one expected, or Gone
 )
 
@@ -183,6 +184,8 @@ type Step struct {
 	Flow   *pfconf.Flow    `json:"flow,omitempty"`
 	Near   netip.AddrPort  `json:"near,omitzero"`
 	Far    netip.AddrPort  `json:"far,omitzero"`
+	// NAT is what AskNAT asks for.
+	NAT *pfconf.NATQuery `json:"nat,omitempty"`
 	// Want is what a step of a script with Hold is to find.
 	Want *Want `json:"want,omitempty"`
 }
@@ -233,6 +236,7 @@ const (
 	CodeEOF         = "eof"         // the stream had ended
 	CodeUnsupported = "unsupported" // this system can't
 	CodeNoSocket    = "nosocket"    // there is no such TCP socket
+	CodeNoState     = "nostate"     // the filter has no such state
 	CodeSkipped     = "skipped"     // an earlier step of the endpoint failed
 	CodeHeld        = "held"        // see Script.Hold
 	CodeBusy        = "busy"        // another run is using the host
@@ -272,6 +276,8 @@ func FaultOf(err error) *Fault {
 		f.Code = CodeUnsupported
 	case errors.Is(err, endpoint.ErrNoSocket):
 		f.Code = CodeNoSocket
+	case errors.Is(err, pfconf.ErrNoState):
+		f.Code = CodeNoState
 	case errors.As(err, &errno):
 		if name := unix.ErrnoName(errno); name != "" {
 			f.Code = name

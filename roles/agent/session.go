@@ -131,6 +131,13 @@ func (a *agent) step(ctx context.Context, s *session, st *Step) (out Outcome) {
 		}
 		out.States = states[0]
 		return out
+	case AskNAT:
+		if st.NAT == nil {
+			return fail(fmt.Errorf("%s without a connection", st.Do))
+		}
+		answer, err := Natlook(*st.NAT)
+		out.Peer, out.Local = answer.Src, answer.Dst
+		return fail(err)
 	case Drop, TCPState:
 		return fail(tcpSocket(ctx, st, &out))
 	case Open:
