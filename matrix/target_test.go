@@ -60,7 +60,7 @@ func TestSelect(t *testing.T) {
 		{[]string{"*"}, 70 + len(Claims()), "inet-args-tcp-to"},
 		{[]string{"inet6-[ar]*"}, 35, "inet6-args-tcp-to"},
 		{[]string{"inet6-*"}, 35 + len(claims), "inet6-args-tcp-to"},
-		{[]string{"*-divert-*"}, 2 * len(claims), "inet-divert-no-listener-in"},
+		{[]string{"*-divert-*", "*-natlook-*"}, 2 * len(claims), "inet-divert-no-listener-in"},
 		{[]string{"inet6-divert-no-loop-in"}, 1, "inet6-divert-no-loop-in"},
 		{[]string{"*-args-*"}, 26, "inet-args-tcp-to"},
 		{[]string{"inet?-reuse-tcp-*"}, 4, "inet6-reuse-tcp-to-to"},
