@@ -232,6 +232,16 @@ func TestExpected(t *testing.T) {
 			t.Errorf("%s on %s, %v: %v", c.target.Name, c.firewall, c.result, got)
 		}
 	}
+	// One is known in other routing domains than 0 only.
+	in := halfOf(t, "pf", "inet-args-udp-packet-in", false).Target
+	for _, other := range []bool{false, true} {
+		k, _ := KernelOf("pf")
+		k.OtherDomain = other
+		want := map[bool]Verdict{false: Fail, true: XFail}[other]
+		if got := k.expected(in, Result{Verdict: Fail, Reason: NotReinjected}); got.Verdict != want {
+			t.Errorf("%s, other domain %v: %v, want %v", in.Name, other, got, want)
+		}
+	}
 	if _, ok := KernelOf("iptables"); ok {
 		t.Error("what to expect of iptables is not known")
 	}

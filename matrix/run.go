@@ -151,6 +151,7 @@ func (r *runner) prepare() error {
 	if r.kernel, ok = KernelOf(r.facts.Firewall); !ok {
 		return fmt.Errorf("remote: what to expect of a kernel with %q is not known", r.facts.Firewall)
 	}
+	r.kernel.OtherDomain = r.facts.Domain != 0
 	r.gate = &gate{change: r.hosts.Remote.Change, together: !r.facts.KeepsCounters}
 	return nil
 }

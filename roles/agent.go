@@ -30,6 +30,8 @@ func runAgent(ctx context.Context, c *call) (int, error) {
 	var opt agent.Options
 	labSettings := f.String("lab", "", "be LOCAL of a lab with these settings, and start REMOTE's agent")
 	labRemote := f.Bool("lab-remote", false, "be REMOTE of a lab")
+	labHost := f.String("lab-host", "", "be a host of a lab that ends with it; `IF` is the interface towards the other one")
+	domain := f.Int("rdomain", -1, "work in the routing domain `N`")
 	traced := f.Bool("traced", false, "hold one endpoint, under a tracer, for an agent")
 	remove := f.String("remove", "", "at the end remove this program's file and its folder `DIR`")
 	if err := c.parse(f); err != nil {
@@ -57,6 +59,8 @@ func runAgent(ctx context.Context, c *call) (int, error) {
 	case *labRemote:
 		agent.WarmUp()
 		opt.Interface = lab.RemoteInterface
+	case *labHost != "":
+		opt.Interface = *labHost
 	case *traced: // its own file's sum is nobody's question, and would fill the trace
 	default:
 		var err error
@@ -65,6 +69,10 @@ func runAgent(ctx context.Context, c *call) (int, error) {
 		}
 	}
 	opt.Ephemeral = opt.Interface != ""
+	var err error
+	if opt.Domain, err = agent.EnterDomain(*domain); err != nil {
+		opt.Hello.Failed = agent.FaultOf(err)
+	}
 	if *remove != "" {
 		defer func() {
 			if err := host.RemoveOwn(*remove); err != nil {

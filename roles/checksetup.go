@@ -13,14 +13,16 @@ import (
 
 var checkSetupRole = Role{
 	Name: "check-setup", Usage: "[-hosts FILE] [PATTERN...]", Summary: "look whether both hosts have what the targets need, and say what mends it",
-	Help: `Without REMOTE_SSH the hosts are a lab's. Nothing is changed on either host. A
-run looks at the same things before it begins.
+	Help: `Without REMOTE_SSH the hosts are a lab's, which is made for it and taken away
+again. Nothing else is changed on either host. A run looks at the same things
+before it begins.
 
 Exit status: 0 when all is as it must be, 2 otherwise.`,
 	run: func(ctx context.Context, c *call) (int, error) {
 		f := c.flags()
 		o := runFlags{sudo: c.Getenv("SUDO")}
 		f.StringVar(&o.hosts, "hosts", "", "check the hosts in `FILE`, or those of them that REMOTE_SSH names")
+		f.IntVar(&o.domain, "rdomain", 0, "look at OpenBSD in the routing domain `N` of REMOTE, or of a lab's")
 		if err := c.parse(f); err != nil {
 			return exitError, err
 		}

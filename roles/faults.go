@@ -49,7 +49,7 @@ func runFaults(ctx context.Context, c *call) (int, error) {
 	if *list {
 		return exitOK, c.listFaults(all)
 	}
-	if !hasLab {
+	if !hasNamespaces {
 		return exitError, hinted{errors.New("only Linux has a lab to break"), "'pfdivert faults -list' shows what would be broken"}
 	}
 	if *keep && *name == "" {

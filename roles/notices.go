@@ -12,11 +12,14 @@ import (
 // relay prints what the agents say unasked: whom they wait for, what killed runs had left.
 func (p *pair) relay(w io.Writer) {
 	for name, conn := range map[string]*agent.Conn{"local": p.hosts.Local, "remote": p.hosts.Remote} {
-		go func() {
-			for text := range conn.Notices {
-				fmt.Fprintf(w, "%s: %s\n", name, text)
-			}
-		}()
+		go tellNotices(w, name, conn)
+	}
+}
+
+// tellNotices prints what one agent says unasked, until it ends.
+func tellNotices(w io.Writer, name string, conn *agent.Conn) {
+	for text := range conn.Notices {
+		fmt.Fprintf(w, "%s: %s\n", name, text)
 	}
 }
 

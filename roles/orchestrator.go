@@ -12,14 +12,16 @@ import (
 	"time"
 
 	"pfdivert/matrix"
+	"pfdivert/roles/lab/bsd"
 	"pfdivert/roles/report"
 )
 
 var orchestratorRole = Role{
 	Name: "run", Usage: "[FLAGS] [PATTERN...]", Summary: "run the targets that match, or all, and judge the kernel",
 	Help: `Patterns are names of targets with '*', '?' and '[...]'; 'pfdivert list' shows
-the names. Without REMOTE_SSH the targets run between two network namespaces of
-this machine.
+the names. Without REMOTE_SSH the targets run between two hosts that are made on
+this machine: network namespaces on Linux, routing domains on OpenBSD, jails on
+FreeBSD. The BSDs' take root: SUDO, or start it as root.
 
 Environment: REMOTE_SSH is the host to test, as ssh takes it; LOCAL_ADDR,
 REMOTE_ADDR and FAKE_ADDR, and the same with 6 at the end, are the addresses to
@@ -43,6 +45,7 @@ type runFlags struct {
 	parallel int
 	single   bool
 	keep     bool
+	domain   int    // REMOTE's routing domain
 	sudo     string // $SUDO
 	wait     time.Duration
 	count    int
@@ -64,6 +67,7 @@ func runOrchestrator(ctx context.Context, c *call) (int, error) {
 	f.IntVar(&o.parallel, "parallel", 0, "play at most `N` targets at the same time; 0: all")
 	f.BoolVar(&o.single, "single", false, "one LOCAL and one FAKE address per family in the lab, as OpenBSD's suite has them")
 	f.BoolVar(&o.keep, "keep", false, "leave the program on the remote host, in ~/.cache/pfdivert, for later runs")
+	f.IntVar(&o.domain, "rdomain", 0, "test OpenBSD in the routing domain `N` of REMOTE, or of a lab's")
 	f.BoolVar(&o.verbose, "v", false, "say how many round trips to the hosts there were")
 	f.BoolVar(&o.regress, "regress", false, "print the lines of OpenBSD's bsd.regress.mk")
 	f.IntVar(&o.count, "count", 1, "play each target `N` times, with fresh addresses and ports")
@@ -85,6 +89,8 @@ func runOrchestrator(ctx context.Context, c *call) (int, error) {
 		return exitError, hinted{fmt.Errorf("-parallel %d: there is no such number of targets", o.parallel), "0 plays all at once, 1 one after the other"}
 	case o.regress && (o.count > 1 || o.duration > 0):
 		return exitError, hinted{errors.New("-regress prints each target once, and -count and -for play it again"), "leave one of them out"}
+	case o.domain < 0 || o.domain > bsd.MaxDomain:
+		return exitError, hinted{fmt.Errorf("-rdomain %d: there is no such routing domain", o.domain), fmt.Sprintf("they go up to %d", bsd.MaxDomain)}
 	case o.count < 1 || o.duration < 0:
 		return exitError, hinted{fmt.Errorf("-count %d -for %v: a target can't be played less than once", o.count, o.duration), "-count 100, or -for 30s"}
 	}
@@ -131,8 +137,10 @@ func (c *call) playRun(ctx context.Context, targets []matrix.Target, o runFlags)
 	}
 	to.style = report.StyleOf(to.text, c.Getenv)
 
-	if !hasLab && c.Getenv("REMOTE_SSH") == "" && o.hosts == "" {
-		return c.skipRun(to.text, targets)
+	if c.Getenv("REMOTE_SSH") == "" && o.hosts == "" {
+		if why := noLab(runtime.GOOS, os.Geteuid(), o.sudo); why != "" {
+			return c.skipRun(to.text, targets, why)
+		}
 	}
 	hosts, err := c.hostsToTest(o, targets)
 	if err != nil {
@@ -141,17 +149,29 @@ func (c *call) playRun(ctx context.Context, targets []matrix.Target, o runFlags)
 	return c.playHosts(ctx, hosts, targets, o, to)
 }
 
-// hasLab tells whether this system can be both hosts by itself.
-const hasLab = runtime.GOOS == "linux"
+// noLab says why a system can't be both hosts by itself, "" if it can.
+func noLab(system string, euid int, sudo string) string {
+	switch system {
+	case "linux":
+		return ""
+	case "openbsd", "freebsd":
+		if euid == 0 || sudo != "" {
+			return ""
+		}
+		return "As root this machine can be both hosts by itself: set SUDO to doas or sudo."
+	}
+	return "This machine can't be both hosts by itself, as Linux, OpenBSD and FreeBSD can."
+}
 
 // skipRun tells what a run on this system needs. Where there is no remote host,
 // OpenBSD's suites skip their targets and succeed.
-func (c *call) skipRun(text io.Writer, targets []matrix.Target) (int, error) {
-	fmt.Fprintf(text, `No remote host is given. Set REMOTE_SSH to a host whose packet filter is to be
+func (c *call) skipRun(text io.Writer, targets []matrix.Target, why string) (int, error) {
+	fmt.Fprintf(text, `No remote host is given. %s
+Or set REMOTE_SSH to a host whose packet filter is to be
 tested, and the addresses:
   REMOTE_SSH=root@host LOCAL_ADDR= REMOTE_ADDR= FAKE_ADDR= LOCAL_ADDR6= REMOTE_ADDR6= FAKE_ADDR6=
 FAKE is configured nowhere. %d targets were not run.
 SKIPPED
-`, len(targets))
+`, why, len(targets))
 	return exitOK, nil
 }

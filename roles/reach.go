@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"runtime"
 	"strings"
 	"time"
 
@@ -30,9 +31,14 @@ type pair struct {
 	options       matrix.Options
 	local, remote *host.Link
 	far           *host.Remote // of a real remote host
+	builder       *builder     // of a lab that outlives its processes
 	real          bool         // the hosts stay when the agents end
 	trips         int          // round trips until the agents had said hello, and to set them up
 }
+
+// hasNamespaces tells whether a lab on this system is gone with its processes, and needs
+// no root.
+const hasNamespaces = runtime.GOOS == "linux"
 
 // reachHosts reaches the two hosts: the ones that the environment names, or a lab.
 func reachHosts(ctx context.Context, c *call, o runFlags, targets []matrix.Target) (*pair, error) {
@@ -41,6 +47,12 @@ func reachHosts(ctx context.Context, c *call, o runFlags, targets []matrix.Targe
 	}
 	if err := strayAddresses(c.Getenv); err != nil {
 		return nil, err
+	}
+	if !hasNamespaces {
+		return reachBSDLab(ctx, c, o)
+	}
+	if o.domain != 0 {
+		return nil, hinted{errors.New("-rdomain: this system has no routing domains"), "set REMOTE_SSH to an OpenBSD host, or run it there"}
 	}
 	return reachLab(ctx, o)
 }
@@ -113,7 +125,7 @@ func reachSSH(ctx context.Context, c *call, o runFlags, targets []matrix.Target,
 	p := &pair{real: true, trips: setupTrips}
 	p.far, err = host.SSH(ctx, host.SSHOptions{
 		Destination: c.Getenv("REMOTE_SSH"), Options: c.Getenv("SSH_OPTIONS"), Sudo: c.Getenv("SUDO"),
-		Args: []string{"agent"}, Keep: o.keep, Dist: host.DistFolders(c.Getenv), Ask: ask.remote, Invoker: invoker,
+		Args: remoteArgs(o), Keep: o.keep, Dist: host.DistFolders(c.Getenv), Ask: ask.remote, Invoker: invoker,
 	})
 	if err != nil {
 		return nil, err
@@ -167,7 +179,11 @@ func (p *pair) machines() (local, remote report.Host) {
 // stderr is what the agents wrote to their standard error.
 func (p *pair) stderr() string {
 	var all string
-	for _, l := range []*host.Link{p.local, p.remote} {
+	links := []*host.Link{p.local, p.remote}
+	if p.builder != nil {
+		links = append(links, p.builder.link)
+	}
+	for _, l := range links {
 		if l != nil {
 			all += l.Stderr()
 		}
@@ -197,6 +213,11 @@ func (p *pair) leave(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("%s: not everything was put back: %w", name, err))
 		}
 	}
+	if p.builder != nil { // after those who use the lab
+		if err := p.builder.conn.Bye(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("lab: not everything was put back: %w", err))
+		}
+	}
 	if err := errors.Join(errs...); err != nil {
 		return hinted{err, "'pfdivert cleanup' on that host mends what is left"}
 	}
@@ -213,15 +234,23 @@ func (p *pair) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), agentPatience)
 	defer cancel()
 	for _, l := range []*host.Link{p.local, p.remote} {
-		if l == nil {
-			continue
-		}
-		_ = l.Write.Close()
-		if err := l.Wait(ctx); err != nil && ctx.Err() != nil {
-			l.Kill()
-		}
+		end(ctx, l)
 	}
 	if p.far != nil {
 		_ = p.far.Close(ctx)
+	}
+	if p.builder != nil {
+		p.builder.close()
+	}
+}
+
+// end waits for an agent to end, which the end of its input brings about.
+func end(ctx context.Context, l *host.Link) {
+	if l == nil {
+		return
+	}
+	_ = l.Write.Close()
+	if err := l.Wait(ctx); err != nil && ctx.Err() != nil {
+		l.Kill()
 	}
 }

@@ -98,17 +98,7 @@ type people struct {
 }
 
 func newPeople(ask host.Ask) *people {
-	p := &people{ask: ask}
-	if ask != nil {
-		var once sync.Once
-		var password string
-		var err error
-		p.local = func(prompt string) (string, error) {
-			once.Do(func() { password, err = ask(prompt) })
-			return password, err
-		}
-	}
-	return p
+	return &people{ask: ask, local: askOnce(ask)}
 }
 
 // reach reaches a host without asking anything, which may be done for many hosts at

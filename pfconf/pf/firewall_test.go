@@ -222,4 +222,10 @@ func TestStatesOfADomain(t *testing.T) {
 	if n != 1 || err != nil {
 		t.Errorf("killed %d, %v, want the 1 of domain 2", n, err)
 	}
+	// The other domain's are none of its business, and nothing is removed where nothing is.
+	for _, network := range []string{"10.188.13.0/24", "10.188.11.0/24"} {
+		if err := c.KillNetwork(ctx, netip.MustParsePrefix(network)); err != nil {
+			t.Errorf("%s: %v", network, err)
+		}
+	}
 }

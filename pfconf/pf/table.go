@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -140,4 +141,23 @@ func (c *Control) inDomain() []string {
 		return nil
 	}
 	return []string{"-V", strconv.Itoa(c.domain)}
+}
+
+// KillNetwork removes the states of this routing domain that have an end in the
+// prefix. It is asked first whether there are any: a removal takes a pfctl each way.
+func (c *Control) KillNetwork(ctx context.Context, p netip.Prefix) error {
+	all, err := c.list.Get(ctx)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(all, func(s pfconf.State) bool {
+		return s.Domain == c.domain && (p.Contains(s.Near.Addr()) || p.Contains(s.Far.Addr()))
+	}) {
+		return nil
+	}
+	everything := netip.PrefixFrom(pfconf.FamilyOf(p.Addr()).Unspecified(), 0)
+	if err := c.killBetween(ctx, p, everything); err != nil {
+		return err
+	}
+	return c.killBetween(ctx, everything, p)
 }

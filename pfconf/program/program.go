@@ -38,6 +38,10 @@ const (
 	maxStderr = 1 << 20
 )
 
+// outputPatience is how long the output of a command that has ended may take to be read. On
+// a machine with more to do than it can, a second was too short.
+const outputPatience = 10 * time.Second
+
 // Exec is the Runner that runs commands on this host.
 func Exec(ctx context.Context, c Command) (Result, error) {
 	return run(ctx, c, (*exec.Cmd).Start)
@@ -60,7 +64,7 @@ func run(ctx context.Context, c Command, start func(*exec.Cmd) error) (Result, e
 	cmd.Stdin = strings.NewReader(c.Stdin)
 	stdout, stderr := &bounded{left: maxStdout}, &bounded{left: maxStderr}
 	cmd.Stdout, cmd.Stderr = stdout, stderr
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = outputPatience
 	if err = start(cmd); err == nil {
 		err = cmd.Wait()
 	}

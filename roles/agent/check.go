@@ -63,6 +63,7 @@ func (a *agent) check(ctx context.Context, s *Setup, begins bool) []CheckItem {
 		a.checkJournals(ctx, &c)
 	}
 	c.addresses(s)
+	c.domain(ctx, s, a.opt.Domain)
 	if s.Remote {
 		c.fakes(s)
 		c.system(ctx, s, begins)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"pfdivert/roles/evidence"
+	"pfdivert/roles/lab/bsd"
 )
 
 // Conn is the orchestrator's end of the connection to an agent. Its methods
@@ -277,6 +278,18 @@ func (c *Conn) Cleanup(ctx context.Context, look bool) ([]*Left, error) {
 		return nil, err
 	}
 	return ans.Left, nil
+}
+
+// Lab has the agent build a lab on its host.
+func (c *Conn) Lab(ctx context.Context, l Lab) (*bsd.Lab, error) {
+	ans, err := c.call(ctx, &Request{Lab: &l})
+	switch {
+	case err != nil:
+		return nil, err
+	case ans.Lab == nil:
+		return nil, errors.New("the agent built a lab and told nothing of it")
+	}
+	return ans.Lab, nil
 }
 
 // Bye has the agent undo all that it did.

@@ -9,6 +9,8 @@ import (
 	"pfdivert/pfconf/ipfw"
 	"pfdivert/pfconf/nft"
 	"pfdivert/pfconf/pf"
+	"pfdivert/pfconf/program"
+	"pfdivert/roles/lab/bsd"
 )
 
 // undoStep does one step of a journal and says what it did. The directory's turn
@@ -22,6 +24,8 @@ func (d stateDir) undoStep(ctx context.Context, u pfconf.Undo) (string, error) {
 		err = ipfw.Mend(ctx, nil, u)
 	case "pf":
 		err = pf.Mend(ctx, nil, u)
+	case "lab":
+		err = bsd.Undo(ctx, program.Exec, u)
 	case "route":
 		return d.undoRoute(ctx, u)
 	default:
@@ -57,6 +61,9 @@ func Describe(u pfconf.Undo) string {
 		return fmt.Sprintf("put the rules of anchor %q back", arg(0))
 	case undoAddedRoute:
 		return fmt.Sprintf("delete the route to %s via %s", arg(0), arg(1))
+	}
+	if s := bsd.Describe(u); s != "" {
+		return printable(s)
 	}
 	return fmt.Sprintf("%q %q", u.Do, u.Args)
 }

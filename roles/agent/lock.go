@@ -167,16 +167,23 @@ func (h holder) String() string {
 	return s
 }
 
-// hostLock is the lock that the agent of a REMOTE holds as long as it works.
+// What a host is held for. A lab's own agents are REMOTE and LOCAL beside the one that
+// holds the host for the lab.
+const (
+	asRemote = "remote"
+	forLab   = "lab"
+)
+
+// hostLock is the lock that an agent holds as long as it works as REMOTE or has a lab.
 type hostLock struct {
 	dir  stateDir
 	file *os.File
 }
 
-// hold takes the host for its agent, as REMOTE: rules of two runs at once would
+// hold takes the host for its agent: rules of two runs at once would
 // disturb each other. While another has it, it waits, at most for patience; tell is told once for whom.
-func (d stateDir) hold(ctx context.Context, me holder, patience time.Duration, tell func(string)) (*hostLock, error) {
-	path := d.file("remote" + netSuffix() + lockSuffix)
+func (d stateDir) hold(ctx context.Context, what string, me holder, patience time.Duration, tell func(string)) (*hostLock, error) {
+	path := d.file(what + netSuffix() + lockSuffix)
 	end := time.Now().Add(patience)
 	told := false
 	for {

@@ -24,6 +24,7 @@ type Hold struct {
 type HoldOptions struct {
 	Dir    string // of journals and locks; empty means StateDir
 	Remote bool   // nobody else may be REMOTE here at the same time
+	Lab    bool   // nobody else may have a lab here that outlives its processes
 	// By is who runs the program, and where, for those who have to wait.
 	By string
 	// Patience is how long to wait for another run; Tell is told of it.
@@ -46,9 +47,13 @@ func Take(ctx context.Context, o HoldOptions) (h *Hold, err error) {
 	if os.Geteuid() != 0 {
 		return h, hinted{fmt.Errorf("this host's packet filter and routes can't be changed by user %d", os.Geteuid()), "it takes root: set SUDO to sudo or doas"}
 	}
-	if o.Remote {
+	if o.Remote || o.Lab {
+		what := asRemote
+		if o.Lab {
+			what = forLab
+		}
 		me := holder{PID: os.Getpid(), By: o.By, Since: time.Now()}
-		if h.lock, err = h.dir.hold(ctx, me, o.Patience, o.Tell); err != nil {
+		if h.lock, err = h.dir.hold(ctx, what, me, o.Patience, o.Tell); err != nil {
 			return h, err
 		}
 	}

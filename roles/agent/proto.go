@@ -16,6 +16,7 @@ import (
 	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
 	"pfdivert/roles/evidence"
+	"pfdivert/roles/lab/bsd"
 	"pfdivert/roles/lab/spoil"
 )
 
@@ -59,6 +60,7 @@ type Request struct {
 	// Check asks whether the host can be made what the Setup says. It changes nothing.
 	Check   *Setup `json:"check,omitempty"`
 	Cleanup *Tidy  `json:"cleanup,omitempty"`
+	Lab     *Lab   `json:"lab,omitempty"`
 	Bye     *Bye   `json:"bye,omitempty"`
 }
 
@@ -73,6 +75,14 @@ type Bye struct{}
 // to tell what that is.
 type Tidy struct {
 	Look bool `json:"look,omitempty"`
+}
+
+// Lab asks the agent to build a lab on its host, which stands until the agent undoes all.
+type Lab struct {
+	Config bsd.Config `json:"config"`
+	// By and WaitSeconds are as in Setup; who is waited for is another lab on this host.
+	By          string `json:"by,omitempty"`
+	WaitSeconds int    `json:"waitSeconds,omitempty"`
 }
 
 // Setup makes the host LOCAL or REMOTE of a run.
@@ -115,6 +125,8 @@ type Facts struct {
 	KeepsCounters bool   `json:"keepsCounters,omitempty"`
 	// Owned are FAKE addresses that this host has configured.
 	Owned []string `json:"owned,omitempty"`
+	// Domain is the routing domain in which the agent works.
+	Domain int `json:"domain,omitempty"`
 }
 
 // Script is a list of steps that the agent carries out in order for one cell.
@@ -330,6 +342,7 @@ type Answer struct {
 
 	Checks []CheckItem `json:"checks,omitempty"`
 	Left   []*Left     `json:"left,omitempty"` // of Tidy
+	Lab    *bsd.Lab    `json:"lab,omitempty"`
 	// Notice is something that a person may want to know now. It answers no
 	// request: ID is 0.
 	Notice string `json:"notice,omitempty"`
@@ -347,7 +360,7 @@ type CheckItem struct {
 func (r *Request) check() error {
 	const maxSteps, maxChanges, maxPrefixes, maxLabels = 64, 4096, 64, 8
 	n := 0
-	for _, set := range []bool{r.Ping != nil, r.Setup != nil, r.Script != nil, r.Rules != nil, r.Log != nil, r.Look != nil, r.Check != nil, r.Cleanup != nil, r.Bye != nil} {
+	for _, set := range []bool{r.Ping != nil, r.Setup != nil, r.Script != nil, r.Rules != nil, r.Log != nil, r.Look != nil, r.Check != nil, r.Cleanup != nil, r.Lab != nil, r.Bye != nil} {
 		if set {
 			n++
 		}

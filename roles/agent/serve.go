@@ -14,6 +14,7 @@ import (
 	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
 	"pfdivert/roles/evidence"
+	"pfdivert/roles/lab/bsd"
 )
 
 // Options is what an agent is told by its own command line.
@@ -31,6 +32,8 @@ type Options struct {
 	StateDir string
 	// Interface is the name of the interface towards the other host.
 	Interface string
+	// Domain is the routing domain that the agent works in, see EnterDomain.
+	Domain int
 }
 
 // agent is the state of Serve.
@@ -51,6 +54,7 @@ type agent struct {
 	hold   *Hold // of a real host
 	fw     pfconf.Firewall
 	table  pfconf.StateTable // of LOCAL
+	lab    *bsd.Lab          // that this agent built
 	trace  *tracer
 	seen   *evidence.Host
 }
@@ -111,6 +115,9 @@ func (a *agent) hello() Hello {
 	h.Kernel, h.System = kernel()
 	h.PID, h.Euid = os.Getpid(), os.Geteuid()
 	h.Host, _ = os.Hostname() // only shown
+	if a.opt.Domain != 0 {
+		h.Kernel += fmt.Sprintf(" rdomain %d", a.opt.Domain)
+	}
 	return h
 }
 
@@ -187,6 +194,9 @@ func (a *agent) answer(ctx context.Context, req *Request) {
 	case req.Cleanup != nil:
 		left, err := Cleanup(ctx, a.stateDir(), req.Cleanup.Look)
 		ans.Left, ans.Fault = left, FaultOf(err)
+	case req.Lab != nil:
+		made, err := a.buildLab(ctx, req.Lab)
+		ans.Lab, ans.Fault = made, FaultOf(err)
 	case req.Bye != nil:
 		ans.Fault = FaultOf(a.undo())
 	}

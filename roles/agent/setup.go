@@ -18,6 +18,11 @@ import (
 // of the system hangs.
 const undoTimeout = 20 * time.Second
 
+// realFence is how long a fence between hosts that are no lab of namespaces may take: an
+// emulated machine that is both hosts, with all programs that a run starts on one
+// processor, has taken more than two seconds.
+const realFence = 10 * time.Second
+
 // setUp makes this host LOCAL or REMOTE.
 func (a *agent) setUp(ctx context.Context, s *Setup) (*Facts, error) {
 	a.setup.Lock()
@@ -33,7 +38,7 @@ func (a *agent) setUp(ctx context.Context, s *Setup) (*Facts, error) {
 			return nil, err
 		}
 	}
-	facts := &Facts{}
+	facts := &Facts{Domain: a.opt.Domain}
 	a.fences = map[pfconf.Family]*endpoint.Fence{}
 	opt := a.opt
 	var err error
@@ -51,6 +56,9 @@ func (a *agent) setUp(ctx context.Context, s *Setup) (*Facts, error) {
 			return nil, fmt.Errorf("fence from %v to %v: %w", p.Here, p.There, err)
 		}
 		f.Rounds = s.Rounds
+		if !a.opt.Ephemeral {
+			f.Timeout = realFence
+		}
 		a.fences[family] = f
 	}
 	if s.Trace != "" {
@@ -154,6 +162,10 @@ func (a *agent) undo() error {
 		errs = append(errs, a.fw.Close(ctx))
 	}
 	a.fw, a.table, a.seen = nil, nil, nil
+	if a.lab != nil {
+		errs = append(errs, a.lab.Close(ctx))
+		a.lab = nil
+	}
 	if a.hold != nil {
 		errs = append(errs, a.hold.End(ctx, errors.Join(errs...) == nil))
 		a.hold = nil

@@ -24,7 +24,7 @@ func ownStates(ctx context.Context, opt Options) (pfconf.StateTable, error) {
 	if _, err := os.Stat("/dev/pf"); errors.Is(err, fs.ErrNotExist) {
 		return pfconf.Stateless{}, nil // pf is not loaded (FreeBSD), or not for this jail
 	}
-	c := pf.NewControl(program.ExecBy(endpoint.Start), 0)
+	c := pf.NewControl(program.ExecBy(endpoint.Start), opt.Domain)
 	status, err := c.Status(ctx)
 	switch {
 	case err != nil:

@@ -45,6 +45,9 @@ func tcpDrop(ctx context.Context, local, remote netip.AddrPort) error {
 	if _, err := tcpState(ctx, local, remote); err != nil {
 		return err
 	}
+	if done, err := dropInDomain(local, remote); done || err != nil {
+		return err
+	}
 	stdout, stderr, err := run(exec.CommandContext(ctx, "/usr/sbin/tcpdrop",
 		local.Addr().String(), strconv.Itoa(int(local.Port())), remote.Addr().String(), strconv.Itoa(int(remote.Port()))))
 	return readTCPDrop(stdout, strings.TrimSpace(stderr), err)

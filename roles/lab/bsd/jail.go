@@ -1,0 +1,142 @@
+package bsd
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"pfdivert/pfconf"
+)
+
+// jailNetworks are those of the lab of network namespaces. The jails have network stacks of
+// their own, so that nothing of the host's is in the way.
+var jailNetworks = map[pfconf.Family]struct{ cable, fakes netip.Prefix }{
+	pfconf.Inet:  {netip.MustParsePrefix("10.188.1.0/24"), netip.MustParsePrefix("10.208.0.0/12")},
+	pfconf.Inet6: {netip.MustParsePrefix("fd00:188:1::/64"), netip.MustParsePrefix("fd00:188:2::/64")},
+}
+
+// maxEpairs bounds the search for a number of an epair(4) that nobody has: those in
+// other jails are not seen from here.
+const maxEpairs = 256
+
+// jails builds a lab on FreeBSD. unique makes the jails' names their own: a jail
+// with sockets in TIME_WAIT lives on for a while after it was removed.
+func (b *builder) jails(c Config, unique int) error {
+	local, remote := fmt.Sprintf("pfdivert%dlocal", unique), fmt.Sprintf("pfdivert%dremote", unique)
+	for _, name := range []string{local, remote} {
+		if err := b.make(pfconf.Undo{Do: undoJail, Args: []string{name}},
+			"jail", "-c", "name="+name, "vnet", "persist", "path=/"); err != nil {
+			return err
+		}
+	}
+	pair, err := b.epair(local, remote)
+	if err != nil {
+		return err
+	}
+	b.lab.Addresses = map[pfconf.Family]Addresses{}
+	for _, f := range pfconf.Families {
+		b.lab.Addresses[f] = addressesIn(jailNetworks[f].cable, jailNetworks[f].fakes, c.Single)
+	}
+	for _, side := range []struct {
+		jail, nic string
+		address   func(Addresses) netip.Addr
+		host      *Host
+	}{
+		{local, pair + "a", func(a Addresses) netip.Addr { return a.Local }, &b.lab.Local},
+		{remote, pair + "b", func(a Addresses) netip.Addr { return a.Remote }, &b.lab.Remote},
+	} {
+		*side.host = Host{Enter: []string{"jexec", side.jail}, Args: []string{"-lab-host", side.nic}}
+		if err := b.all(
+			words("ifconfig %s vnet %s", side.nic, side.jail),
+			words("jexec %s ifconfig lo0 inet 127.0.0.1/8 up", side.jail),
+			words("jexec %s ifconfig lo0 inet6 ::1/128", side.jail),
+			// Nobody else is on the link: its addresses can be used at once.
+			words("jexec %s ifconfig %s inet6 -ifdisabled no_dad up", side.jail, side.nic),
+		); err != nil {
+			return err
+		}
+		for _, f := range pfconf.Families {
+			if err := b.tools().do(words("jexec %s ifconfig %s %v %v/%d", side.jail, side.nic, f,
+				side.address(b.lab.Addresses[f]), jailNetworks[f].cable.Bits())...); err != nil {
+				return err
+			}
+		}
+		if err := b.filter(side.jail); err != nil {
+			return err
+		}
+	}
+	for _, f := range pfconf.Families {
+		a := b.lab.Addresses[f]
+		if err := b.tools().do(words("jexec %s route -n add -%v -net %v %v", local, f, a.Fakes, a.Remote)...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// epair makes the cable and gives its name, to which the ends add a and b.
+func (b *builder) epair(local, remote string) (string, error) {
+	nics, err := b.tools().interfaces()
+	if err != nil {
+		return "", err
+	}
+	for n := range maxEpairs {
+		name := "epair" + strconv.Itoa(n)
+		if slices.ContainsFunc(nics, func(n nic) bool { return n.name == name+"a" || n.name == name+"b" }) {
+			continue
+		}
+		err := b.make(pfconf.Undo{Do: undoEpair, Args: []string{name, local, remote}},
+			"ifconfig", name, "create", "description", mark)
+		if said(err, "File exists") {
+			continue
+		}
+		return name, err
+	}
+	return "", fmt.Errorf("no epair of %d is free", maxEpairs)
+}
+
+// filter has a jail's ipfw pass what the run does not divert. What an ipfw does that
+// has no rules was decided when the kernel module was loaded; and extension headers that it
+// does not know, protocol 254 among them, it drops unless it is told not to.
+func (b *builder) filter(jail string) error {
+	err := b.all(
+		words("jexec %s sysctl net.inet6.ip6.fw.deny_unknown_exthdrs=0", jail),
+		words("jexec %s ipfw -q add 65534 allow ip from any to any", jail),
+	)
+	if said(err, "unknown oid", "Protocol not available") {
+		return hinted{fmt.Errorf("this kernel has no ipfw: %w", err),
+			"kenv net.inet.ip.fw.default_to_accept=1; kldload ipfw ipdivert (without the first, ipfw cuts this host off)"}
+	}
+	return err
+}
+
+// removeEpair takes both ends back from their jails and destroys them: what a jail has when it is
+// removed comes back only when its last socket in TIME_WAIT is gone.
+func (t tools) removeEpair(name string, jails []string) error {
+	ours := false
+	for i, end := range []string{name + "a", name + "b"} {
+		err := t.do("ifconfig", end, "-vnet", jails[i])
+		if err == nil {
+			ours = true // the jails' names are the lab's own
+			continue
+		}
+		if !said(err, "does not exist", "not found", "Device not configured", "Operation not permitted") {
+			return err
+		}
+	}
+	n, err := t.nic(name + "a")
+	if err != nil || n == nil || !ours && n.description != mark {
+		return err
+	}
+	return t.do("ifconfig", n.name, "destroy")
+}
+
+// removeJail removes a jail and ends what runs in it.
+func (t tools) removeJail(name string) error {
+	err := t.do("jail", "-r", name)
+	if said(err, "not found") {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,210 @@
+// Package bsd builds the two hosts of a run on one BSD machine: LOCAL and REMOTE
+// are routing domains joined by a pair(4) on OpenBSD, and jails with network
+// stacks of their own joined by an epair(4) on FreeBSD.
+//
+// Unlike a lab of network namespaces it is not gone with its processes. So each
+// change is recorded before it is made, and undone by Close or, when the process
+// that made it was killed, by Undo.
+package bsd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"pfdivert/pfconf"
+	"pfdivert/pfconf/program"
+)
+
+// Config says which lab to build.
+type Config struct {
+	// Single gives each family one FAKE address in place of a prefix.
+	Single bool `json:"single,omitempty"`
+	// Domain is REMOTE's routing domain, 0 for the one that every host has. Only
+	// OpenBSD has others.
+	Domain int `json:"domain,omitempty"`
+}
+
+// Addresses are those of one family. Every cell has LOCAL's address as its own:
+// the BSDs have no routes that make a whole prefix the host's.
+type Addresses struct {
+	Local  netip.Addr   `json:"local"`
+	Remote netip.Addr   `json:"remote"`
+	Fakes  netip.Prefix `json:"fakes"` // LOCAL routes it via REMOTE, and nobody has it
+}
+
+// Host says how an agent becomes one of the lab's.
+type Host struct {
+	Enter []string `json:"enter,omitempty"` // the command to put before the program
+	Args  []string `json:"args"`            // the agent's arguments
+}
+
+// Lab is a lab that stands.
+type Lab struct {
+	Local     Host                        `json:"local"`
+	Remote    Host                        `json:"remote"`
+	Addresses map[pfconf.Family]Addresses `json:"addresses"`
+
+	steps []pfconf.Undo
+	run   program.Runner
+}
+
+// Build builds the lab of a system (runtime.GOOS) with the commands that run runs. The lab
+// must be closed also when there is an error: it has what was made before.
+func Build(ctx context.Context, system string, c Config, run program.Runner, journal pfconf.Journal) (*Lab, error) {
+	b := &builder{ctx: ctx, run: run, journal: journal, lab: &Lab{run: run}}
+	var err error
+	switch {
+	case system == "openbsd":
+		err = b.domains(c)
+	case c.Domain != 0:
+		err = fmt.Errorf("%s has no routing domains", system)
+	case system == "freebsd":
+		err = b.jails(c, os.Getpid())
+	default:
+		err = fmt.Errorf("%s can't be both hosts this way", system)
+	}
+	if err != nil {
+		err = fmt.Errorf("lab: %w", err)
+	}
+	return b.lab, err
+}
+
+// Close undoes all, the last change first. What can't be undone does not keep the rest
+// from it. A second call tries again what failed.
+func (l *Lab) Close(ctx context.Context) error {
+	var errs []error
+	var left []pfconf.Undo
+	for _, u := range slices.Backward(l.steps) {
+		if err := Undo(ctx, l.run, u); err != nil {
+			errs = append(errs, err)
+			left = append(left, u)
+		}
+	}
+	slices.Reverse(left)
+	l.steps = left
+	return errors.Join(errs...)
+}
+
+// The steps that Undo knows.
+const (
+	undoInterface = "lab/interface" // name, LOCAL's and REMOTE's routing domain
+	undoEpair     = "lab/epair"     // name, LOCAL's and REMOTE's jail
+	undoJail      = "lab/jail"      // name
+)
+
+// Undo undoes a change that Build recorded. It does nothing when the change was not made,
+// or when what has the name now is not a lab's.
+func Undo(ctx context.Context, run program.Runner, u pfconf.Undo) error {
+	t := tools{ctx, run}
+	switch {
+	case u.Do == undoInterface && len(u.Args) == 3:
+		return t.removeInterface(u.Args[0], u.Args[1:])
+	case u.Do == undoEpair && len(u.Args) == 3:
+		return t.removeEpair(u.Args[0], u.Args[1:])
+	case u.Do == undoJail && len(u.Args) == 1:
+		return t.removeJail(u.Args[0])
+	}
+	return fmt.Errorf("undo %q %q: not a step of a lab", u.Do, u.Args)
+}
+
+// Describe says what a step undoes, "" for one that Undo does not know.
+func Describe(u pfconf.Undo) string {
+	switch {
+	case u.Do == undoInterface && len(u.Args) == 3:
+		return fmt.Sprintf("destroy the lab's interface %s, and the states of its addresses", u.Args[0])
+	case u.Do == undoEpair && len(u.Args) == 3:
+		return fmt.Sprintf("destroy the lab's interfaces %[1]sa and %[1]sb", u.Args[0])
+	case u.Do == undoJail && len(u.Args) == 1:
+		return fmt.Sprintf("remove the lab's jail %s", u.Args[0])
+	}
+	return ""
+}
+
+// mark is the description of a lab's interfaces: what has another is somebody else's.
+const mark = "pfdivert lab"
+
+// builder is a lab that is being built.
+type builder struct {
+	ctx     context.Context
+	run     program.Runner
+	journal pfconf.Journal
+	lab     *Lab
+}
+
+func (b *builder) tools() tools { return tools{b.ctx, b.run} }
+
+// make records how a change is undone and makes it.
+func (b *builder) make(u pfconf.Undo, argv ...string) error {
+	if err := b.journal(u); err != nil {
+		return fmt.Errorf("write the journal: %w", err)
+	}
+	b.lab.steps = append(b.lab.steps, u)
+	return b.tools().do(argv...)
+}
+
+// all runs commands one after the other, up to the first that fails.
+func (b *builder) all(commands ...[]string) error {
+	for _, argv := range commands {
+		if err := b.tools().do(argv...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tools runs the system's programs.
+type tools struct {
+	ctx context.Context
+	run program.Runner
+}
+
+// toolError is what a program complained about.
+type toolError struct {
+	argv []string
+	said string
+	exit int
+}
+
+func (e *toolError) Error() string {
+	return fmt.Sprintf("%s: %s (exit status %d)", strings.Join(e.argv, " "), strings.ReplaceAll(e.said, "\n", "; "), e.exit)
+}
+
+// ask runs a program and gives what it printed. That it failed is a *toolError.
+func (t tools) ask(argv ...string) (string, error) {
+	r, err := t.run(t.ctx, program.Command{Argv: argv})
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", strings.Join(argv, " "), err)
+	}
+	if r.Status != 0 {
+		return "", &toolError{argv, strings.TrimSpace(r.Stdout + r.Stderr), r.Status}
+	}
+	return r.Stdout, nil
+}
+
+func (t tools) do(argv ...string) error {
+	_, err := t.ask(argv...)
+	return err
+}
+
+// said tells whether the error is a program's that said this.
+func said(err error, what ...string) bool {
+	var e *toolError
+	return errors.As(err, &e) && slices.ContainsFunc(what, func(w string) bool { return strings.Contains(e.said, w) })
+}
+
+// hinted is an error with what can be done about it.
+type hinted struct {
+	error
+	hint string
+}
+
+func (h hinted) Hint() string  { return h.hint }
+func (h hinted) Unwrap() error { return h.error }
+
+// words splits a command line that has no quotes.
+func words(format string, args ...any) []string { return strings.Fields(fmt.Sprintf(format, args...)) }

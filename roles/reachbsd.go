@@ -1,0 +1,116 @@
+package roles
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+
+	"pfdivert/matrix"
+	"pfdivert/pfconf"
+	"pfdivert/roles/agent"
+	"pfdivert/roles/host"
+	"pfdivert/roles/lab/bsd"
+)
+
+// builder is the agent that builds a lab and undoes it when its hosts' agents have ended.
+type builder struct {
+	link *host.Link
+	conn *agent.Conn
+}
+
+// remoteArgs are the arguments of a remote host's agent.
+func remoteArgs(o runFlags) []string {
+	if o.domain == 0 {
+		return []string{"agent"}
+	}
+	return []string{"agent", "-rdomain", strconv.Itoa(o.domain)}
+}
+
+// reachBSDLab has an agent build a lab on this machine, and starts one in each of
+// its hosts. The hosts are real in that changes of them outlive the agents.
+func reachBSDLab(ctx context.Context, c *call, o runFlags) (*pair, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("the own executable: %w", err)
+	}
+	ask := askOnce(terminalAsk())
+	start := func(h bsd.Host) (*host.Link, error) {
+		argv := append(slices.Clone(h.Enter), exe, "agent")
+		return host.Privileged(ctx, append(argv, h.Args...), o.sudo, ask)
+	}
+	p := &pair{real: true, trips: setupTrips}
+	lab, err := p.build(ctx, c, o, start)
+	if err == nil {
+		p.local, err = start(lab.Local)
+	}
+	if err == nil {
+		p.remote, err = start(lab.Remote)
+	}
+	if err != nil {
+		p.close()
+		return nil, err
+	}
+	if err := p.dial(ctx); err != nil {
+		return nil, fmt.Errorf("lab: %w", err)
+	}
+	p.options.Families = map[pfconf.Family]matrix.Addresses{}
+	for f, a := range lab.Addresses {
+		p.options.Families[f] = matrix.Addresses{Local: a.Local, Remote: a.Remote, Locals: netip.PrefixFrom(a.Local, a.Local.BitLen()), Fakes: a.Fakes}
+	}
+	p.options.Rounds = realRounds
+	p.options.By, p.options.Patience = whoRuns(c.Getenv), o.wait
+	p.relay(c.Err)
+	return p, nil
+}
+
+// build starts the lab's builder and has it build.
+func (p *pair) build(ctx context.Context, c *call, o runFlags, start func(bsd.Host) (*host.Link, error)) (*bsd.Lab, error) {
+	link, err := start(bsd.Host{})
+	if err != nil {
+		return nil, err
+	}
+	p.builder = &builder{link: link}
+	hello, cancel := context.WithTimeoutCause(ctx, helloPatience, errors.New("no hello in time"))
+	defer cancel()
+	if p.builder.conn, err = agent.Dial(hello, link.Read, link.Write, heartbeat); err != nil {
+		return nil, p.explain(err)
+	}
+	go tellNotices(c.Err, "lab", p.builder.conn)
+	lab, err := p.builder.conn.Lab(ctx, agent.Lab{
+		Config: bsd.Config{Single: o.single, Domain: o.domain},
+		By:     whoRuns(c.Getenv), WaitSeconds: int(o.wait.Seconds()),
+	})
+	if err != nil {
+		return nil, p.explain(err)
+	}
+	return lab, nil
+}
+
+// close ends the builder, which undoes the lab, and waits until it is gone.
+func (b *builder) close() {
+	if b.conn != nil {
+		_ = b.conn.Close()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), agentPatience)
+	defer cancel()
+	end(ctx, b.link)
+}
+
+// askOnce asks for a password that is one for several agents; nil where nobody can be asked.
+func askOnce(ask host.Ask) host.Ask {
+	if ask == nil {
+		return nil
+	}
+	var once sync.Once
+	var password string
+	var err error
+	return func(prompt string) (string, error) {
+		once.Do(func() { password, err = ask(prompt) })
+		return password, err
+	}
+}
