@@ -2,6 +2,7 @@ package roles
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -10,14 +11,16 @@ import (
 	"pfdivert/pfconf/nft"
 	"pfdivert/pfconf/pf"
 	"pfdivert/roles/agent"
+	"pfdivert/roles/lab"
 )
 
 var pfSetupRole = Role{
 	Name: "pf-setup", Usage: "[FLAGS]", Link: true,
 	Summary: "load one divert rule into this host's packet filter, until interrupted",
-	Help: `The rule is loaded into pf's anchor "regress" or into a table of its own in
-nftables. It stays until the role is interrupted (Ctrl-C, SIGTERM); then its
-counters are shown and what was there before is put back.
+	Help: `The rule is loaded into pf's anchor "regress", a table of its own in nftables, or a
+set of its own in ipfw. It stays until the role is interrupted (Ctrl-C, SIGTERM);
+then its counters are shown and what was there before is put back. What a killed
+pf-setup left is undone by 'pfdivert cleanup', and by whoever is next to use the host.
 
 Exit status: 0 when all was put back, 2 otherwise.`,
 	run: runPFSetup,
@@ -56,23 +59,43 @@ func runPFSetup(ctx context.Context, c *call) (int, error) {
 		fmt.Fprintf(c.Out, "\n# nftables, as 'nft list table inet %s' shows it\n%s", nft.TableName, nft.Render(rules, nft.Config{Fakes: fakes}))
 		return exitOK, nil
 	}
-	fw, err := agent.OpenFilter(ctx, &agent.Setup{Fakes: fakes}, agent.Options{})
-	if err != nil {
+	if err := c.loadUntilEnd(ctx, r, fakes); err != nil {
 		return exitError, err
 	}
-	err = fw.Load(ctx, rules)
+	return exitOK, nil
+}
+
+// loadUntilEnd has the rule in force until ctx ends. It takes the host as a run does, but for
+// a lab, which nobody else has and which leaves nothing.
+func (c *call) loadUntilEnd(ctx context.Context, r pfconf.Rule, fakes []netip.Prefix) error {
+	var opt agent.Options
+	undone := func(context.Context, bool) error { return nil }
+	if c.Getenv(lab.Marker) == "" {
+		hold, err := agent.Take(ctx, agent.HoldOptions{
+			Remote: true, By: "pf-setup of " + whoRuns(c.Getenv),
+			Tell: func(s string) { fmt.Fprintf(c.Err, "notice: %s\n", s) },
+		})
+		if err != nil {
+			return err
+		}
+		opt.Journal, undone = hold.Journal, hold.End
+	}
+	fw, err := agent.OpenFilter(ctx, &agent.Setup{Fakes: fakes}, opt)
+	if err != nil {
+		return errors.Join(err, undone(context.WithoutCancel(ctx), true))
+	}
+	err = fw.Load(ctx, []pfconf.Rule{r})
 	if err == nil {
 		fmt.Fprintf(c.Out, "loaded; interrupt to put back what was there before\n")
 		<-ctx.Done()
 		err = counted(fw, c, r)
 	}
-	if closed := fw.Close(context.WithoutCancel(ctx)); err == nil {
-		err = closed
-	}
+	closed := fw.Close(context.WithoutCancel(ctx))
+	ended := undone(context.WithoutCancel(ctx), closed == nil)
 	if err != nil {
-		return exitError, err
+		return err
 	}
-	return exitOK, nil
+	return errors.Join(closed, ended)
 }
 
 // complete fills in what follows from the action.

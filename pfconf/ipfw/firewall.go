@@ -84,6 +84,9 @@ func (f *Firewall) change(ctx context.Context, add []pfconf.Rule, edited func() 
 		if err := r.Validate(); err != nil {
 			return err
 		}
+		if r.Action == pfconf.RdrTo {
+			return fmt.Errorf("rule %q: ipfw has no rdr-to", r.Label)
+		}
 	}
 	f.load.Lock()
 	defer f.load.Unlock()

@@ -112,8 +112,9 @@ func (l *Lab) In(h Host, f func() error) error {
 }
 
 // Start starts cmd in the host. If cmd has a Pdeathsig, it comes when the lab
-// is closed or its process ends.
+// is closed or its process ends. In its environment it has Marker.
 func (l *Lab) Start(cmd *exec.Cmd, h Host) error {
+	cmd.Env = append(cmd.Environ(), Marker+"=1")
 	return l.In(h, cmd.Start)
 }
 

@@ -19,6 +19,9 @@ type Stdio struct {
 	Out, Err io.Writer
 }
 
+// Marker is in the environment of commands in a lab: nothing that they change outlives it.
+const Marker = "PFDIVERT_LAB"
+
 // InnerArgument is the role's first argument when Run has started this program
 // again: the role then hands all arguments to Inner and exits with its status.
 const InnerArgument = "-inner"
