@@ -106,4 +106,39 @@ var claims = []Claim{
 		},
 		Not: "ipfw keeps no states that tell the original destination; pf's would, and diverts nothing here",
 	},
+	{
+		Name: "bypass", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).bypass,
+		Says: "a rule with bypass lets packets pass for which nobody listens",
+		By:   map[string]string{"nftables": "nft(8), queue statement"},
+		Not:  "packets are dropped there, and rules have no such option",
+	},
+	{
+		Name: "own-numbers", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).ownNumbers,
+		Says: "divert ports have their own number space, separate from TCP's and UDP's",
+		By: map[string]string{
+			"pf": "divert(4)", "ipfw": "divert(4)", "nftables": "nft(8), queue statement: queue numbers",
+		},
+	},
+	{
+		Name: "rules-port", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).rulesPort,
+		Says: "a packet goes to the socket on the rule's port, at once and to no other",
+		By: map[string]string{
+			"pf": "divert(4)", "ipfw": "divert(4)", "nftables": "nft(8), queue statement: queue numbers",
+		},
+	},
+	{
+		Name: "second-bind", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).secondBind,
+		Says: "a divert port is one socket's: a second one is refused",
+		By: map[string]string{
+			"pf": "divert(4) and bind(2): EADDRINUSE", "ipfw": "divert(4) and bind(2): EADDRINUSE",
+			"nftables": "nfnetlink_queue.c, nfqnl_recv_config: EPERM",
+		},
+	},
+	{
+		Name: "superuser", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).superuser,
+		Says: "only the superuser may open and bind a divert socket",
+		By: map[string]string{
+			"pf": "divert(4): EACCES", "ipfw": "divert(4): EPERM", "nftables": "nfnetlink.c, nfnetlink_rcv: EPERM without CAP_NET_ADMIN",
+		},
+	},
 }

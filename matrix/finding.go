@@ -25,6 +25,9 @@ const (
 	StateMissing     = "state-missing"     // the kernel lacks a state that must be there
 	StateLeft        = "state-left"        // the kernel kept a state that must be gone
 	NotLost          = "not-lost"          // a packet arrived that must be lost
+	NotRefused       = "not-refused"       // the kernel let something be opened that it must refuse
+	NotOpened        = "not-opened"        // the kernel refused to open something that it must allow
+	NotBypassed      = "not-bypassed"      // a packet did not arrive that a rule must let pass when nobody listens
 	Looped           = "looped"            // a packet that was given back met its rule again
 	PortBlocked      = "port-blocked"      // the kernel refuses the reversed flow's port
 

@@ -43,6 +43,8 @@ type half struct {
 	part string
 	// client and server are the ports of the two ends, or the ids of echoes.
 	client, server uint16
+	// change, if not nil, makes the rule of a claim what it must be.
+	change func(*pfconf.Rule)
 	// big: the sockets take messages as long as an IP packet, and many.
 	big bool
 	// counters of the rule when the exchange was over.
@@ -117,6 +119,9 @@ func (h *half) rule() pfconf.Rule {
 	case PacketOut:
 		r.Action = pfconf.DivertPacket
 		r.Divert = netip.AddrPortFrom(h.Family.Unspecified(), h.Divert)
+	}
+	if h.change != nil {
+		h.change(&r)
 	}
 	return r
 }

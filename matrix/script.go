@@ -62,6 +62,13 @@ func (s *script) open(end string, spec endpoint.Spec) *asked {
 	return s.add(agent.Step{Do: agent.Open, End: end, Spec: &spec}, portTrouble)
 }
 
+// openApart opens an endpoint in a process of its own; that the kernel refuses it is an answer.
+func (s *script) openApart(end string, spec endpoint.Spec, apart agent.Apart) *asked {
+	return s.add(agent.Step{Do: agent.Open, End: end, Spec: &spec, Apart: apart}, refusals)
+}
+
+var refusals = map[string]bool{"EADDRINUSE": true, "EPERM": true, "EACCES": true}
+
 var portTrouble = map[string]bool{"EADDRINUSE": true, "EADDRNOTAVAIL": true}
 
 // connect connects the endpoint that spec opened.

@@ -160,6 +160,12 @@ type Rule struct {
 	// rule has the divert port here, with no address or the unspecified one; an rdr-to
 	// rule the new destination.
 	Divert netip.AddrPort `json:"divert,omitzero"`
+	// Both has a divert-packet rule hand over what answers the flow as well. On pf
+	// every rule does: the answers belong to its state.
+	Both bool `json:"both,omitempty"`
+	// Bypass has a divert-packet rule let packets pass when nobody listens on the
+	// divert port. nftables only.
+	Bypass bool `json:"bypass,omitempty"`
 }
 
 // MaxLabel is the longest label, in characters, that OpenBSD's pfctl loads
@@ -209,6 +215,9 @@ func (r Rule) Validate() error {
 		return bad("to %v is no plain %v address", r.To, r.Family)
 	case r.Proto.HasPorts() != (r.Port != 0):
 		return bad("%v and port %d do not go together", r.Proto, r.Port)
+	}
+	if r.Action != DivertPacket && (r.Both || r.Bypass) {
+		return bad("only divert-packet can be for both ways, or be bypassed")
 	}
 	switch r.Action {
 	case DivertTo:

@@ -63,6 +63,8 @@ func TestValidate(t *testing.T) {
 		"rdr-to nowhere":         func(r *Rule) { r.Action, r.Divert = RdrTo, netip.AddrPort{} },
 		"rdr-to port 0":          func(r *Rule) { r.Action, r.Divert = RdrTo, netip.MustParseAddrPort("10.188.1.2:0") },
 		"rdr-to the other":       func(r *Rule) { r.Action, r.Divert = RdrTo, netip.MustParseAddrPort("[fd00::1]:80") },
+		"divert-to both ways":    func(r *Rule) { r.Both = true },
+		"divert-to bypassed":     func(r *Rule) { r.Bypass = true },
 		"packet without a port":  func(r *Rule) { r.Proto, r.Action, r.Divert = UDP, DivertPacket, netip.AddrPort{} },
 	} {
 		r := good()

@@ -33,12 +33,18 @@ func runAgent(ctx context.Context, c *call) (int, error) {
 	labHost := f.String("lab-host", "", "be a host of a lab that ends with it; `IF` is the interface towards the other one")
 	domain := f.Int("rdomain", -1, "work in the routing domain `N`")
 	traced := f.Bool("traced", false, "hold one endpoint, under a tracer, for an agent")
+	unprivileged := f.Bool("unprivileged", false, "drop all privilege first")
 	remove := f.String("remove", "", "at the end remove this program's file and its folder `DIR`")
 	if err := c.parse(f); err != nil {
 		return exitError, err
 	}
 	if err := c.noArgs(f); err != nil {
 		return exitError, err
+	}
+	if *unprivileged {
+		if err := agent.DropPrivilege(); err != nil {
+			return exitError, err
+		}
 	}
 	opt.Heartbeat = agentPatience
 	switch {

@@ -56,7 +56,7 @@ type plan struct {
 	owner   map[uint32]*change // of each message
 	rules   map[string]*loaded // what is in force afterwards
 	places  map[uint32]place   // of each added kernel rule
-	queues  map[uint16]bool    // whose chains are there afterwards
+	queues  map[queue]bool     // whose chains are there afterwards
 	chains  map[uint32]chain   // that a message makes or drops
 }
 
@@ -149,7 +149,7 @@ func (f *Firewall) plan(changes []*change) *plan {
 		for i, r := range c.add {
 			switch r.Action {
 			case pfconf.DivertPacket:
-				p.needQueue(c, r.Divert.Port())
+				p.needQueue(c, queueOf(r))
 			case pfconf.RdrTo:
 				seq := p.request.newChain(TableName, rdr)
 				p.owner[seq], p.chains[seq] = c, rdr

@@ -30,7 +30,7 @@ type Firewall struct {
 	reads   group[*question]
 	lists   group[*listing]
 
-	queues map[uint16]bool // numbers whose chain is there; tx.mu guards it
+	queues map[queue]bool // queues whose chains are there; tx.mu guards it
 
 	mu    sync.RWMutex
 	rules map[string]*loaded // by label; the map is replaced, never changed
@@ -55,7 +55,7 @@ func Open(ctx context.Context, c Config) (*Firewall, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open nftables: %w", err)
 	}
-	f := &Firewall{config: c, host: h, tx: h.nf, rules: map[string]*loaded{}, queues: map[uint16]bool{}}
+	f := &Firewall{config: c, host: h, tx: h.nf, rules: map[string]*loaded{}, queues: map[queue]bool{}}
 	f.changes.do, f.reads.do, f.lists.do = f.commitChanges, f.answer, f.list
 	f.rx, err = openSocket()
 	if err == nil {

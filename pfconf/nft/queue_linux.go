@@ -72,7 +72,7 @@ func askElsewhere(found chan<- way) {
 		return
 	}
 	s.mu.Lock()
-	answers := s.probe([]statement{queue{1}}, []statement{xtQueue{1}})
+	answers := s.probe([]statement{queue{number: 1}}, []statement{xtQueue{number: 1}})
 	s.mu.Unlock()
 	w := way{answer: answers[0]}
 	if w.answer.Outcome == No {
@@ -86,37 +86,37 @@ func askElsewhere(found chan<- way) {
 // are drawn from a few, so this bounds what somebody who draws from all 65536 would leave.
 const maxQueues = 1024
 
-// needQueue makes the number's chain when it is not there. When an earlier
+// needQueue makes the queue's chain when it is not there. When an earlier
 // transaction made it but its answers were lost, it gets a second rule like the first,
 // which no packet reaches.
-func (p *plan) needQueue(c *change, number uint16) {
-	if p.queues[number] {
+func (p *plan) needQueue(c *change, q queue) {
+	if p.queues[q] {
 		return
 	}
 	if len(p.queues) >= maxQueues {
 		p.dropQueues(c)
 	}
-	k := queueRule(number, queueWay().xt)
+	k := queueRule(q, queueWay().xt)
 	for _, seq := range []uint32{p.request.newChain(TableName, k.chain), p.request.newRule(TableName, k, 0)} {
 		p.owner[seq], p.chains[seq] = c, k.chain
 	}
-	p.queues[number] = true
+	p.queues[q] = true
 }
 
 // dropQueues deletes the chains that no rule jumps to.
 func (p *plan) dropQueues(c *change) {
-	used := map[uint16]bool{}
+	used := map[queue]bool{}
 	for _, l := range p.rules {
 		if l.rule.Action == pfconf.DivertPacket {
-			used[l.rule.Divert.Port()] = true
+			used[queueOf(l.rule)] = true
 		}
 	}
-	for number := range p.queues {
-		if !used[number] {
-			ch := queueRule(number, false).chain
+	for q := range p.queues {
+		if !used[q] {
+			ch := queueRule(q, false).chain
 			seq := p.request.delChain(TableName, ch)
 			p.owner[seq], p.chains[seq] = c, ch
-			delete(p.queues, number)
+			delete(p.queues, q)
 		}
 	}
 }

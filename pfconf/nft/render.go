@@ -23,7 +23,7 @@ func render(rules []pfconf.Rule, c Config, xt bool) string {
 		} else if r.Action == pfconf.RdrTo && lines[rdr.name] == nil {
 			chains = append(chains, rdr)
 		} else if r.Action == pfconf.DivertPacket {
-			q := queueRule(r.Divert.Port(), xt)
+			q := queueRule(queueOf(r), xt)
 			if lines[q.chain.name] == nil {
 				chains, compiled = append(chains, q.chain), append(compiled, q)
 			}

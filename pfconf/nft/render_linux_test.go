@@ -45,6 +45,15 @@ func everyRule() []pfconf.Rule {
 		}, pfconf.Rule{
 			Label: label("udp-rdr"), Direction: pfconf.In, Family: f, Proto: pfconf.UDP, From: local, To: fake, Port: 7202,
 			Action: pfconf.RdrTo, Divert: netip.AddrPortFrom(remote, 7203),
+		}, pfconf.Rule{
+			Label: label("packet-both-ways"), Direction: pfconf.In, Family: f, Proto: pfconf.TCP, From: local, To: remote, Port: 7102,
+			Action: pfconf.DivertPacket, Divert: netip.AddrPortFrom(netip.Addr{}, 668), Both: true,
+		}, pfconf.Rule{
+			Label: label("packet-out-both-ways"), Direction: pfconf.Out, Family: f, Proto: pfconf.ICMP, From: remote, To: local,
+			Action: pfconf.DivertPacket, Divert: netip.AddrPortFrom(netip.Addr{}, 668), Both: true,
+		}, pfconf.Rule{
+			Label: label("packet-bypassed"), Direction: pfconf.In, Family: f, Proto: pfconf.UDP, From: local, To: remote, Port: 7103,
+			Action: pfconf.DivertPacket, Divert: netip.AddrPortFrom(netip.Addr{}, 666), Bypass: true,
 		})
 	}
 	return rules

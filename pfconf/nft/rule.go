@@ -48,17 +48,24 @@ func (c chain) kind() string {
 var chains = []chain{pre, in, inDone, out, outDone}
 
 // queueRule is the one rule of the chain that divert-packet rules with this
-// number jump to. The chain stays when they go: to add iptables' target, the
+// queue jump to. The chain stays when they go: to add iptables' target, the
 // kernel first waits for all that was deleted before
 // (nft_compat_wait_for_destructors, net/netfilter/nft_compat.c), 10 ms and
 // more in which it lets no other transaction pass.
-func queueRule(number uint16, xt bool) kernelRule {
-	var q statement = queue{number}
-	if xt {
-		q = xtQueue{number}
+func queueRule(q queue, xt bool) kernelRule {
+	name := fmt.Sprintf("queue-%d", q.number)
+	if q.bypass {
+		name += "-bypass"
 	}
-	return kernelRule{chain: chain{name: fmt.Sprintf("queue-%d", number)}, statements: []statement{q}}
+	var s statement = q
+	if xt {
+		s = xtQueue(q)
+	}
+	return kernelRule{chain: chain{name: name}, statements: []statement{s}}
 }
+
+// queueOf is the queue of a divert-packet rule.
+func queueOf(r pfconf.Rule) queue { return queue{r.Divert.Port(), r.Bypass} }
 
 func (c chain) String() string {
 	priority := "mangle"
@@ -75,7 +82,7 @@ func (c chain) String() string {
 var permanent = kernelRule{chain: pre, statements: []statement{ctInvalid{}, counter{}}}
 
 // kernelRule is a rule as the kernel has it. A pfconf.Rule becomes one or two;
-// divert-packet needs the number's queueRule besides.
+// divert-packet needs the queue's queueRule besides.
 type kernelRule struct {
 	chain      chain
 	label      string
@@ -190,11 +197,19 @@ func (c Config) divertPacket(r pfconf.Rule) []kernelRule {
 		at, after, came = in, inDone, c.came()
 	}
 	m := match(r)
-	q := jump{queueRule(r.Divert.Port(), false).chain.name}
-	return []kernelRule{
+	q := jump{queueRule(queueOf(r), false).chain.name}
+	rules := []kernelRule{
 		{at, r.Label, partMain, slices.Concat(came, m, []statement{counter{}, q})},
 		{after, r.Label, partDone, slices.Concat(came, m, []statement{counter{}})},
 	}
+	if r.Both {
+		at, came = out, nil
+		if r.Direction == pfconf.Out {
+			at, came = in, c.came()
+		}
+		rules = append(rules, kernelRule{at, r.Label, partReply, slices.Concat(came, answers(r), []statement{counter{}, q})})
+	}
+	return rules
 }
 
 // came matches the interface towards LOCAL, when one is configured.
@@ -211,4 +226,13 @@ func match(r pfconf.Rule) []statement {
 		return []statement{fromAddr{r.From}, toAddr{r.To}, toPort{r.Proto, r.Port}}
 	}
 	return []statement{fromAddr{r.From}, toAddr{r.To}, ofProto{r.Proto.Number(r.Family)}}
+}
+
+// answers matches what answers the packets that match matches.
+func answers(r pfconf.Rule) []statement {
+	s := []statement{fromAddr{r.To}, toAddr{r.From}}
+	if r.Proto.HasPorts() {
+		return append(s, fromPort{r.Proto, r.Port})
+	}
+	return append(s, ofProto{r.Proto.Number(r.Family)})
 }

@@ -111,14 +111,23 @@ type jump struct{ chain string }
 func (s jump) String() string { return "jump " + s.chain }
 
 // queue hands the packet to whoever listens on the netfilter queue; a packet
-// that nobody listens for is dropped. xtQueue is the same through iptables'
+// that nobody listens for is dropped, or passes with bypass. xtQueue is the same through iptables'
 // NFQUEUE target, for kernels without CONFIG_NFT_QUEUE.
 type (
-	queue   struct{ number uint16 }
-	xtQueue struct{ number uint16 }
+	queue struct {
+		number uint16
+		bypass bool
+	}
+	xtQueue queue
 )
 
-func (s queue) String() string { return fmt.Sprintf("queue to %d", s.number) }
+func (s queue) String() string {
+	flags := ""
+	if s.bypass {
+		flags = " flags bypass"
+	}
+	return fmt.Sprintf("queue%s to %d", flags, s.number)
+}
 func (xtQueue) String() string { return `xt target "NFQUEUE"` }
 
 // verdict ends the packet's way through the chain.

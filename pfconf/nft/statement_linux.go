@@ -138,7 +138,7 @@ func (s queue) encode(r *request) {
 	r.expression("queue", func() {
 		r.attr16(unix.NFTA_QUEUE_NUM, s.number)
 		r.attr16(unix.NFTA_QUEUE_TOTAL, 1)
-		r.attr16(unix.NFTA_QUEUE_FLAGS, 0)
+		r.attr16(unix.NFTA_QUEUE_FLAGS, bypassFlag(s.bypass))
 	})
 }
 
@@ -147,12 +147,22 @@ func (s xtQueue) encode(r *request) {
 	// padded to 8 (XT_ALIGN).
 	info := binary.NativeEndian.AppendUint16(nil, s.number)
 	info = binary.NativeEndian.AppendUint16(info, 1)
-	info = append(info, 0, 0, 0, 0)
+	info = binary.NativeEndian.AppendUint16(info, bypassFlag(s.bypass))
+	info = append(info, 0, 0)
 	r.expression("target", func() {
 		r.attrString(unix.NFTA_TARGET_NAME, "NFQUEUE")
 		r.attr32(unix.NFTA_TARGET_REV, 3)
 		r.attr(unix.NFTA_TARGET_INFO, info)
 	})
+}
+
+// bypassFlag is NFT_QUEUE_FLAG_BYPASS and NFQ_FLAG_BYPASS (linux/netfilter/nf_tables.h,
+// xt_NFQUEUE.h).
+func bypassFlag(bypass bool) uint16 {
+	if bypass {
+		return 1
+	}
+	return 0
 }
 
 func (v verdict) encode(r *request) {

@@ -40,6 +40,9 @@ func (f *Firewall) submit(ctx context.Context, e *edit) error {
 		if err := r.Validate(); err != nil {
 			return err
 		}
+		if r.Bypass {
+			return fmt.Errorf("rule %q: pf drops packets for which no divert socket listens", r.Label)
+		}
 	}
 	e.done = make(chan error, 1)
 	f.mu.Lock()

@@ -187,6 +187,7 @@ type Step struct {
 	Do     Do              `json:"do"`
 	End    string          `json:"end,omitempty"` // the endpoint's name within the cell
 	Spec   *endpoint.Spec  `json:"spec,omitempty"`
+	Apart  Apart           `json:"apart,omitempty"` // Open: in which process
 	Data   string          `json:"data,omitempty"`
 	New    string          `json:"new,omitempty"` // Relay: what replaces Data; RelayBurst: the burst's line
 	Burst  *endpoint.Burst `json:"burst,omitempty"`

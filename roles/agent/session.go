@@ -255,7 +255,9 @@ func (a *agent) open(ctx context.Context, s *session, st *Step, out *Outcome) er
 	}
 	e := &end{name: st.End, kind: st.Spec.Kind}
 	var err error
-	if a.trace != nil {
+	if st.Apart != "" {
+		e.traced, *out, err = openApart(ctx, st)
+	} else if a.trace != nil {
 		e.traced, *out, err = a.trace.open(ctx, st)
 	} else if e.ep, err = endpoint.Open(*st.Spec, &e.log); err == nil {
 		out.Local, out.Peer = e.ep.Names()

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"pfdivert/roles/endpoint"
 )
 
 // A tracer runs endpoints under $KTRACE: each in a process of its own, which is
@@ -66,10 +64,10 @@ func (t *tracer) argv(exe, file string) []string {
 	return append(argv, exe, "agent", "-traced")
 }
 
-// traced is an endpoint in a process under the tracer.
+// traced is an endpoint in a process of its own, under the tracer or without one.
 type traced struct {
 	end  string
-	file string
+	file string // of the trace, empty without one
 	cmd  *exec.Cmd
 	conn *Conn
 }
@@ -86,28 +84,12 @@ func (t *tracer) open(ctx context.Context, st *Step) (*traced, Outcome, error) {
 	}
 	argv := t.argv(exe, file)
 	e := &traced{end: st.End, file: file, cmd: exec.Command(argv[0], argv[1:]...)}
-	in, err := e.cmd.StdinPipe()
-	if err != nil {
-		return nil, Outcome{}, err
-	}
-	out, err := e.cmd.StdoutPipe()
-	if err != nil {
-		return nil, Outcome{}, err
-	}
-	var stderr bounded
-	e.cmd.Stderr = &stderr
-	if err := endpoint.Start(e.cmd); err != nil {
-		return nil, Outcome{}, fmt.Errorf("trace: %w", err)
-	}
-	if e.conn, err = Dial(ctx, out, in, traceHeartbeat); err != nil {
-		_ = e.cmd.Process.Kill()
-		_ = e.cmd.Wait()
-		return nil, Outcome{}, fmt.Errorf("trace with %s: %w %s", argv[0], err, strings.TrimSpace(stderr.String()))
-	}
-	o, err := e.step(ctx, st)
-	if err != nil {
+	o, err := e.start(ctx, st)
+	if err != nil && e.conn != nil {
 		e.close()
-		return nil, o, err
+	}
+	if err != nil {
+		return nil, o, fmt.Errorf("trace: %w", err)
 	}
 	return e, o, nil
 }
@@ -133,6 +115,9 @@ func (e *traced) close() []Entry {
 		log = []Entry{{End: e.end, Text: "no log: " + err.Error() + "\n"}}
 	}
 	err = errors.Join(e.conn.Close(), e.cmd.Wait())
+	if e.file == "" {
+		return log
+	}
 	tool := filepath.Base(e.cmd.Args[0])
 	trace, errRead := readTrace(ctx, tool, e.file)
 	if errRead != nil {

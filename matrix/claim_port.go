@@ -1,0 +1,214 @@
+package matrix
+
+import (
+	"context"
+	"net/netip"
+
+	"pfdivert/pfconf"
+	"pfdivert/roles/agent"
+	"pfdivert/roles/endpoint"
+)
+
+// ownNumbers: "Divert ports have their own number space, completely separated from
+// tcp(4) and udp(4)." (OpenBSD divert(4)) The numbers of netfilter's queues have too.
+//
+//  1. REMOTE has a TCP server and a UDP server on ports of the divert port's number.
+//  2. The divert socket is opened nevertheless. Control: before the rule is there, what a client
+//     like the cell's sends arrives, and the divert socket does not see it.
+//  3. LOCAL sends a datagram to the UDP port of that number: it comes to the UDP server, not to
+//     the divert socket.
+//  4. The cell's client sends. That comes to the divert socket, and through it to the
+//     cell's server, and nothing more to the two.
+func (h *half) ownNumbers(ctx context.Context) error {
+	number := netip.AddrPortFrom(h.Remote, h.Divert)
+	at := h.remote.script()
+	opened := []*asked{
+		at.open("tcp", endpoint.Spec{Kind: endpoint.Stream, Role: endpoint.Server, Local: number}),
+		at.open("udp", endpoint.Spec{Kind: endpoint.Datagram, Role: endpoint.Server, Local: number}),
+	}
+	if err := at.run(ctx); err != nil {
+		return err
+	}
+	if err := h.opened(opened...); err != nil {
+		return err
+	}
+	if err := h.begin(ctx, true); err != nil {
+		return err
+	}
+	there := h.local.script()
+	spec := endpoint.Spec{Kind: endpoint.Datagram, Role: endpoint.Client, Local: netip.AddrPortFrom(h.Local, 0), Remote: number}
+	ready := []*asked{there.open("prober", spec), there.connect("prober", spec)}
+	sent := there.send("prober", endpoint.ClientLine, 0)
+	there.fence()
+	if err := there.run(ctx); err != nil {
+		return err
+	}
+	if err := h.opened(ready...); err != nil {
+		return err
+	}
+	if err := unanswered(sent); err != nil {
+		return err
+	}
+	at = h.remote.script()
+	probed := at.rest("udp")
+	if err := at.run(ctx); err != nil {
+		return err
+	}
+	if err := h.judge(probed, want{line: endpoint.ClientLine, from: ready[1].Local, missing: ControlLost}); err != nil {
+		return err
+	}
+	if err := h.passes(ctx, "packet"); err != nil {
+		return err
+	}
+	at = h.remote.script()
+	tcp, udp := at.rest("tcp"), at.rest("udp")
+	if err := at.run(ctx); err != nil {
+		return err
+	}
+	for _, a := range []*asked{tcp, udp} {
+		if err := h.silent(a, "it was diverted to a divert port of the same number"); err != nil {
+			return err
+		}
+	}
+	return h.judgeMatched(ctx, 1, 1)
+}
+
+// rulesPort: "it is immediately sent to the divert socket listening on the port
+// specified in the rule" (OpenBSD divert(4)).
+//
+//  1. REMOTE has two divert sockets, one on the rule's port. Control: before the rule is
+//     there, what a client like the cell's sends arrives, and the socket on the rule's port does not see it.
+//  2. The client sends. As soon as REMOTE's kernel has processed the packet it is at the
+//     socket on the rule's port, and is given back.
+//  3. It arrives; the other divert socket has seen nothing.
+func (h *half) rulesPort(ctx context.Context) error {
+	other := h.divertSpec()
+	other.Local = netip.AddrPortFrom(other.Local.Addr(), h.Divert+divertPortsEach)
+	at := h.remote.script()
+	opened := at.open("other", other)
+	if err := at.run(ctx); err != nil {
+		return err
+	}
+	if err := h.opened(opened); err != nil {
+		return err
+	}
+	if err := h.begin(ctx, true); err != nil {
+		return err
+	}
+	if err := h.passes(ctx, "packet"); err != nil {
+		return err
+	}
+	if err := h.silentAt(h.remote, "other", "its port is not the rule's")(ctx); err != nil {
+		return err
+	}
+	return h.judgeMatched(ctx, 1, 1)
+}
+
+// inUse and unprivileged are what kernels say to a second bind and to one without privilege:
+// in_pcbbind and divert_attach of OpenBSD, div_attach of FreeBSD; on Linux
+// nfnetlink_rcv, and nfqnl_recv_config for a queue that another socket has.
+var (
+	inUse        = map[string]string{"pf": "EADDRINUSE", "ipfw": "EADDRINUSE", "nftables": "EPERM"}
+	unprivileged = map[string]string{"pf": "EACCES", "ipfw": "EPERM", "nftables": "EPERM"}
+)
+
+// secondBind: a divert port is one socket's (EADDRINUSE of bind(2)); a netfilter queue as well.
+//
+//  1. A divert socket is open. Another process tries to open one on the same port, and is refused.
+//  2. The first still works: what the client sends comes to it, and through it to the server.
+//  3. The first is closed. Another process can have the port now: it was the first that kept it.
+func (h *half) secondBind(ctx context.Context) error {
+	if err := h.begin(ctx, true); err != nil {
+		return err
+	}
+	if err := h.refused(ctx, "second", agent.OtherProcess, inUse); err != nil {
+		return err
+	}
+	if err := h.passes(ctx, "packet"); err != nil {
+		return err
+	}
+	at := h.remote.script()
+	at.close("packet")
+	third := at.openApart("third", h.divertSpec(), agent.OtherProcess)
+	if err := at.run(ctx); err != nil {
+		return err
+	}
+	if third.Fault != nil {
+		return failed(NotOpened, "%s: the divert port is still kept from others when its socket is closed: %s", third.where, third.Fault.Text)
+	}
+	return h.judgeMatched(ctx, 1, 1)
+}
+
+// superuser: "A divert socket must be bound to a divert port through bind(2), which only
+// the superuser can do." (OpenBSD divert(4)) On Linux it takes CAP_NET_ADMIN.
+//
+//  1. A process without privilege tries to open a divert socket, and is refused.
+//  2. The same process with privilege can.
+//  3. Nothing is left of the attempt: the cell's own divert socket gets the port then, and passes
+//     on what the client sends.
+func (h *half) superuser(ctx context.Context) error {
+	if err := h.refused(ctx, "nobody", agent.Unprivileged, unprivileged); err != nil {
+		return err
+	}
+	at := h.remote.script()
+	opened := at.openApart("root", h.divertSpec(), agent.OtherProcess)
+	at.close("root")
+	if err := at.run(ctx); err != nil {
+		return err
+	}
+	if opened.Fault != nil {
+		return broken(SocketFailed, "%s: %s", opened.where, opened.Fault.Text)
+	}
+	if err := h.begin(ctx, true); err != nil {
+		return err
+	}
+	return h.passes(ctx, "packet")
+}
+
+// refused judges that a process cannot open the cell's divert socket, for the reason that
+// the kernel has.
+func (h *half) refused(ctx context.Context, end string, apart agent.Apart, codes map[string]string) error {
+	at := h.remote.script()
+	opened := at.openApart(end, h.divertSpec(), apart)
+	if err := at.run(ctx); err != nil {
+		return err
+	}
+	code := codes[h.kernel.Firewall]
+	switch {
+	case opened.Fault == nil:
+		return failed(NotRefused, "%s: the kernel lets the divert socket be opened and must say %s", opened.where, code)
+	case opened.Fault.Code != code:
+		return failed(NotRefused, "%s: the kernel must refuse with %s, and says %s", opened.where, code, opened.Fault.Text)
+	}
+	return nil
+}
+
+// bypass: "bypass: let packets go through if userspace application cannot back off"
+// (nft(8), queue statement): a queue to which nobody listens lets them pass.
+//
+//  1. The rule is loaded and nobody listens. What the client sends arrives as it was sent.
+//  2. A divert socket is opened. What the client sends now comes to it, and arrives
+//     as the socket has rewritten it.
+//  3. The rule has counted both, before and behind.
+func (h *half) bypass(ctx context.Context) error {
+	h.change = func(r *pfconf.Rule) { r.Bypass = !h.omit[Bypass] }
+	if err := h.begin(ctx, false); err != nil {
+		return err
+	}
+	if err := h.sends(ctx); err != nil {
+		return err
+	}
+	if err := h.arrives(ctx, endpoint.ClientLine, NotBypassed); err != nil {
+		return err
+	}
+	if err := h.judgeMatched(ctx, 1, 1); err != nil {
+		return err
+	}
+	if err := h.openDivert(ctx, "packet"); err != nil {
+		return err
+	}
+	if err := h.passes(ctx, "packet"); err != nil {
+		return err
+	}
+	return h.judgeMatched(ctx, 2, 2)
+}

@@ -1,0 +1,70 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+
+	"pfdivert/roles/endpoint"
+)
+
+// Apart says in which process a step opens its endpoint.
+type Apart string
+
+// The processes; the agent's own without one of these.
+const (
+	// OtherProcess is a process like the agent, with its privileges.
+	OtherProcess Apart = "other"
+	// Unprivileged is a process that may do nothing with the host's network that not everybody may.
+	Unprivileged Apart = "unprivileged"
+)
+
+// openApart starts a process for an endpoint and opens it there.
+func openApart(ctx context.Context, st *Step) (*traced, Outcome, error) {
+	if st.Apart != OtherProcess && st.Apart != Unprivileged {
+		return nil, Outcome{}, fmt.Errorf("there is no process %q", st.Apart)
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, Outcome{}, err
+	}
+	cmd := exec.Command(exe, "agent", "-traced")
+	if st.Apart == Unprivileged {
+		withoutPrivilege(cmd)
+	}
+	e := &traced{end: st.End, cmd: cmd}
+	step := *st
+	step.Apart = ""
+	out, err := e.start(ctx, &step)
+	if e.conn == nil {
+		return nil, out, err
+	}
+	// A socket that it could not open is an answer; the process stays for what it logged.
+	return e, out, err
+}
+
+// start starts the process and has it carry out the step. Without an error, or when it was
+// the step that failed, conn is set.
+func (e *traced) start(ctx context.Context, st *Step) (Outcome, error) {
+	in, err := e.cmd.StdinPipe()
+	if err != nil {
+		return Outcome{}, err
+	}
+	out, err := e.cmd.StdoutPipe()
+	if err != nil {
+		return Outcome{}, err
+	}
+	var stderr bounded
+	e.cmd.Stderr = &stderr
+	if err := endpoint.Start(e.cmd); err != nil {
+		return Outcome{}, fmt.Errorf("start %s: %w", e.cmd.Args[0], err)
+	}
+	if e.conn, err = Dial(ctx, out, in, traceHeartbeat); err != nil {
+		_ = e.cmd.Process.Kill()
+		_ = e.cmd.Wait()
+		return Outcome{}, fmt.Errorf("start %s: %w %s", e.cmd.Args[0], err, strings.TrimSpace(stderr.String()))
+	}
+	return e.step(ctx, st)
+}
