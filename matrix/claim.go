@@ -71,7 +71,7 @@ func (c *Claim) skip(k Kernel) *finding {
 func (h *half) divertSpec() endpoint.Spec {
 	return endpoint.Spec{
 		Kind: endpoint.Divert, Role: endpoint.Packet, Local: netip.AddrPortFrom(h.Family.Unspecified(), h.Divert),
-		Big: h.big, Omit: h.omitted(),
+		Big: h.big, Queue: h.queue, Spoil: h.spoil, Omit: h.omitted(),
 	}
 }
 
@@ -100,13 +100,18 @@ func (h *half) sends(ctx context.Context) error {
 // passes sends the client's line through the divert socket and judges that it came to
 // the server rewritten: the proof that a rule and its socket work.
 func (h *half) passes(ctx context.Context, end string) error {
+	return h.passesAs(ctx, end, endpoint.PacketLine)
+}
+
+// passesAs is passes with another line than the usual one in the client's place.
+func (h *half) passesAs(ctx context.Context, end, line string) error {
 	from, to := h.ends()
 	if err := h.sends(ctx); err != nil {
 		return err
 	}
 	divert := h.remote.script()
 	seen := divert.receive(end)
-	sent := divert.relay(end, endpoint.ClientLine, endpoint.PacketLine)
+	sent := divert.relay(end, endpoint.ClientLine, line)
 	divert.fence()
 	again := divert.rest(end)
 	if err := divert.run(ctx); err != nil {
@@ -118,7 +123,7 @@ func (h *half) passes(ctx context.Context, end string) error {
 	if sent.Fault != nil {
 		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Fault.Text)
 	}
-	if err := h.arrives(ctx, endpoint.PacketLine, NotReinjected); err != nil {
+	if err := h.arrives(ctx, line, NotReinjected); err != nil {
 		return err
 	}
 	return h.judge(again)

@@ -141,4 +141,74 @@ var claims = []Claim{
 			"pf": "divert(4): EACCES", "ipfw": "divert(4): EPERM", "nftables": "nfnetlink.c, nfnetlink_rcv: EPERM without CAP_NET_ADMIN",
 		},
 	},
+	{
+		Name: "full", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).full,
+		Says: "what finds no room at the divert socket is dropped and counted",
+		By: map[string]string{
+			"pf": "divert(4): net.inet.divert.recvspace; netstat(1)", "nftables": "nfnetlink_queue.h: NFQA_CFG_QUEUE_MAXLEN",
+		},
+		Not: "its divert sockets do not count what they drop",
+	},
+	{
+		Name: "counted", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).counted20,
+		Says: "what finds no divert socket is counted",
+		By:   map[string]string{"pf": "divert(4), netstat(1)"},
+		Not:  "it has no counter for that",
+	},
+	{
+		Name: "rip-in", Proto: pfconf.Raw, Mode: PacketIn, play: (*half).through,
+		Says: "packets of any protocol are diverted",
+		By:   map[string]string{"pf": "divert(4)", "ipfw": "divert(4)", "nftables": "nft(8), queue statement"},
+	},
+	{
+		Name: "rip-out", Proto: pfconf.Raw, Mode: PacketOut, play: (*half).through,
+		Says: "packets of any protocol that leave are diverted",
+		By:   map[string]string{"pf": "divert(4)", "ipfw": "divert(4)", "nftables": "nft(8), queue statement"},
+	},
+	{
+		Name: "other-length-in", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).otherLength,
+		Says: "what is given back may be longer or shorter than what was diverted",
+		By:   map[string]string{"pf": "divert(4)", "ipfw": "divert(4)", "nftables": "nfnetlink_queue.c, nfqnl_mangle"},
+	},
+	{
+		Name: "other-length-out", Proto: pfconf.UDP, Mode: PacketOut, play: (*half).otherLength,
+		Says: "what is given back to leave may be longer or shorter than what was diverted",
+		By:   map[string]string{"pf": "divert(4)", "ipfw": "divert(4)", "nftables": "nfnetlink_queue.c, nfqnl_mangle"},
+	},
+	{
+		Name: "checksums-mended-in", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).checksumsMended,
+		Says: "the checksums of what is given back are computed anew",
+		By:   map[string]string{"pf": "divert(4)"},
+		Not:  "what comes in again is taken as it is",
+	},
+	{
+		Name: "checksums-mended-out", Proto: pfconf.UDP, Mode: PacketOut, play: (*half).checksumsMended,
+		Says: "the checksums of what is given back to leave are computed anew",
+		By:   map[string]string{"pf": "divert(4)"},
+		Not:  "transport checksums are user space's work",
+	},
+	{
+		Name: "header-mended-out", Proto: pfconf.UDP, Mode: PacketOut, play: (*half).headerMended,
+		Says: "the header checksum of what is given back to leave is computed anew",
+		By:   map[string]string{"pf": "divert(4)", "ipfw": "divert(4)"},
+		Not:  "what is given back is taken as it is",
+	},
+	{
+		Name: "checksums-kept", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).checksumsKept,
+		Says: "what is given back with wrong checksums is dropped",
+		By:   map[string]string{"ipfw": "divert(4)", "nftables": "nfnetlink_queue.c, nfqnl_mangle: CHECKSUM_NONE, the receiver looks"},
+		Not:  "its divert(4) says that they are computed anew",
+	},
+	{
+		Name: "turned-in", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).turned,
+		Says: "a packet that came in leaves when it is written without an address",
+		By:   map[string]string{"pf": "divert(4)", "ipfw": "divert(4)"},
+		Not:  "a netfilter queue gives a packet back where it was taken",
+	},
+	{
+		Name: "turned-out", Proto: pfconf.UDP, Mode: PacketOut, play: (*half).turned,
+		Says: "a packet that was to leave comes in when it is written with an interface's address",
+		By:   map[string]string{"pf": "divert(4)", "ipfw": "divert(4)"},
+		Not:  "a netfilter queue gives a packet back where it was taken",
+	},
 }

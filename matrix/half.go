@@ -47,6 +47,9 @@ type half struct {
 	change func(*pfconf.Rule)
 	// big: the sockets take messages as long as an IP packet, and many.
 	big bool
+	// queue and spoil are the divert socket's, see endpoint.Spec.
+	queue int
+	spoil endpoint.Spoil
 	// counters of the rule when the exchange was over.
 	counters     pfconf.Counters
 	counterKnown bool
@@ -174,7 +177,8 @@ func (h *half) serverSpec() endpoint.Spec {
 		s.Local = h.redirected()
 	}
 	s.Omit = h.omitted()
-	if h.shared && !h.Proto.HasPorts() {
+	// The servers of claims on REMOTE have its own address, which all cells know.
+	if (h.shared || h.Claim != nil) && !h.Proto.HasPorts() {
 		s.Only = client.Addr()
 		if h.mode == To {
 			s.Only = server.Addr()

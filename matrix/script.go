@@ -113,6 +113,16 @@ func (s *script) relayBurst(end string, b endpoint.Burst, line string) *asked {
 	return s.add(agent.Step{Do: agent.RelayBurst, End: end, Burst: &b, New: line}, lost)
 }
 
+// turn has the packet role send the packet that it holds back, as an answer to itself.
+func (s *script) turn(end, old, new string, in netip.AddrPort) *asked {
+	return s.add(agent.Step{Do: agent.Turn, End: end, Data: old, New: new, Near: in}, lost)
+}
+
+// drops asks what was dropped for a divert port.
+func (s *script) drops(port netip.AddrPort) *asked {
+	return s.add(agent.Step{Do: agent.Drops, Family: s.side.family, Near: port}, nil)
+}
+
 func (s *script) rest(end string) *asked {
 	return s.add(agent.Step{Do: agent.Rest, End: end}, lost)
 }

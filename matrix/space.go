@@ -138,8 +138,9 @@ func (s *Space) Cell(t Target) Cell {
 		own:     a.own(nth(a.Locals, n), nth(a.Fakes, n)),
 		run:     fmt.Sprintf("%s-%d", s.run, n),
 	}
-	// The suite's cells without ports have FAKE to tell them apart, claims the hosts' own addresses.
-	if !t.Proto.HasPorts() && (a.Fakes.IsSingleIP() || t.Claim != nil && a.Locals.IsSingleIP()) {
+	// The suite's cells without ports have FAKE to tell them apart; the claims' servers on
+	// REMOTE have its own address, and would hear each other's packets.
+	if !t.Proto.HasPorts() && (a.Fakes.IsSingleIP() || t.Claim != nil) {
 		c.turn = fmt.Sprintf("%v %v", t.Family, t.Proto)
 	}
 	return c

@@ -161,6 +161,9 @@ const (
 	SendBurst    Do = "sendburst"
 	ReceiveBurst Do = "receiveburst"
 	RelayBurst   Do = "relayburst"
+	RelayAll     Do = "relayall" // all packets that wait, with Rewrites
+	Turn         Do = "turn"     // the packet received last, round: Data becomes New, Near has the interface's address; see endpoint.Turn
+	Drops        Do = "drops"    // what was dropped for Near's divert port and Family; see endpoint.Drops
 	Rest         Do = "rest"
 	CloseConn    Do = "closeconn"
 	Close        Do = "close"
@@ -184,19 +187,20 @@ func (d Do) Clears() bool {
 
 // Step is one step of a script.
 type Step struct {
-	Do     Do              `json:"do"`
-	End    string          `json:"end,omitempty"` // the endpoint's name within the cell
-	Spec   *endpoint.Spec  `json:"spec,omitempty"`
-	Apart  Apart           `json:"apart,omitempty"` // Open: in which process
-	Data   string          `json:"data,omitempty"`
-	New    string          `json:"new,omitempty"` // Relay: what replaces Data; RelayBurst: the burst's line
-	Burst  *endpoint.Burst `json:"burst,omitempty"`
-	Seq    uint16          `json:"seq,omitempty"`
-	Family pfconf.Family   `json:"af,omitempty"` // Fence
-	Label  string          `json:"label,omitempty"`
-	Flow   *pfconf.Flow    `json:"flow,omitempty"`
-	Near   netip.AddrPort  `json:"near,omitzero"`
-	Far    netip.AddrPort  `json:"far,omitzero"`
+	Do       Do                 `json:"do"`
+	End      string             `json:"end,omitempty"` // the endpoint's name within the cell
+	Spec     *endpoint.Spec     `json:"spec,omitempty"`
+	Apart    Apart              `json:"apart,omitempty"` // Open: in which process
+	Data     string             `json:"data,omitempty"`
+	New      string             `json:"new,omitempty"` // Relay: what replaces Data; RelayBurst: the burst's line
+	Burst    *endpoint.Burst    `json:"burst,omitempty"`
+	Seq      uint16             `json:"seq,omitempty"`
+	Family   pfconf.Family      `json:"af,omitempty"` // Fence
+	Rewrites []endpoint.Rewrite `json:"rewrites,omitempty"`
+	Label    string             `json:"label,omitempty"`
+	Flow     *pfconf.Flow       `json:"flow,omitempty"`
+	Near     netip.AddrPort     `json:"near,omitzero"`
+	Far      netip.AddrPort     `json:"far,omitzero"`
 	// NAT is what AskNAT asks for.
 	NAT *pfconf.NATQuery `json:"nat,omitempty"`
 	// Want is what a step of a script with Hold is to find.
@@ -227,6 +231,7 @@ type Outcome struct {
 	Peer     netip.AddrPort     `json:"peer,omitzero"`
 	Messages []endpoint.Message `json:"messages,omitempty"`
 	Tally    *endpoint.Tally    `json:"tally,omitempty"` // of ReceiveBurst and RelayBurst
+	Drops    *endpoint.Dropped  `json:"drops,omitempty"`
 	Counters *pfconf.Counters   `json:"counters,omitempty"`
 	States   []pfconf.State     `json:"states,omitempty"`
 	Count    int                `json:"count,omitempty"`

@@ -47,9 +47,10 @@ func (e *end) opened() bool { return e.ep != nil || e.traced != nil }
 
 // Bounds against an orchestrator gone mad.
 const (
-	maxEnds = 16
-	maxLog  = 16 << 10 // bytes of log kept of each endpoint
-	maxDone = 1024     // cells whose logs are kept after their end
+	maxEnds     = 16
+	maxLog      = 16 << 10 // bytes of log kept of each endpoint
+	maxRewrites = 8
+	maxDone     = 1024 // cells whose logs are kept after their end
 )
 
 // bounded is a buffer that keeps the first maxLog bytes.
@@ -142,6 +143,10 @@ func (a *agent) step(ctx context.Context, s *session, st *Step) (out Outcome) {
 		return fail(tcpSocket(ctx, st, &out))
 	case Open:
 		return fail(a.open(ctx, s, st, &out))
+	case Drops:
+		d, err := endpoint.Drops(ctx, st.Family == pfconf.Inet6, st.Near.Port())
+		out.Drops = &d
+		return fail(err)
 	}
 	e := s.ends[st.End]
 	switch {
@@ -196,6 +201,13 @@ func endpointStep(ep endpoint.Endpoint, st *Step, out *Outcome) error {
 	case Rest:
 		out.Messages, err = ep.Rest()
 		out.Text = joinErrors(ep.Errors())
+	case RelayAll:
+		if len(st.Rewrites) > maxRewrites {
+			return fmt.Errorf("%d rewrites are over the limit of %d", len(st.Rewrites), maxRewrites)
+		}
+		out.Messages, err = endpoint.RelayAll(ep, st.Rewrites)
+	case Turn:
+		err = endpoint.Turn(ep, []byte(st.Data), []byte(st.New), st.Near.Addr())
 	case SendBurst, ReceiveBurst, RelayBurst:
 		err = burstStep(ep, st, out)
 	case CloseConn:

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 )
 
 // Burst is a row of messages whose content both ends know, so that many and long ones
@@ -121,4 +123,26 @@ func (b Burst) describe(data []byte) string {
 		return fmt.Sprintf("%d bytes that begin with %q and number %d", len(data), data[:n], number)
 	}
 	return fmt.Sprintf("%d bytes", len(data))
+}
+
+// Rewrite is a replacement in payloads: New, as long as Old, takes its place.
+type Rewrite struct {
+	Old string `json:"old"`
+	New string `json:"new"`
+}
+
+// RelayAll has a packet endpoint take what is there and send each packet on, with the first
+// of the rewrites that applies. It gives each packet as it came and, in Sent, as it went.
+func RelayAll(e Endpoint, rewrites []Rewrite) ([]Message, error) {
+	return rest(func(time.Time) (Message, error) {
+		m, err := e.Receive(Now)
+		if err != nil {
+			return m, err
+		}
+		var r Rewrite
+		if i := slices.IndexFunc(rewrites, func(r Rewrite) bool { return bytes.Contains(m.Data, []byte(r.Old)) }); i >= 0 {
+			r = rewrites[i]
+		}
+		return e.Relay([]byte(r.Old), []byte(r.New))
+	})
 }

@@ -20,6 +20,9 @@ type diverter interface {
 	close() error
 }
 
+// queueLength is how many packets may wait at a packet endpoint on Linux.
+const queueLength = 256
+
 // divert is the packet role: a divert(4) socket, on Linux a netfilter queue.
 type divert struct {
 	spec   Spec
@@ -71,12 +74,7 @@ func (e *divert) Relay(old, new []byte) (Message, error) {
 	if err := p.replace(old, new); err != nil {
 		return Message{}, fmt.Errorf("relay: %w", err)
 	}
-	switch {
-	case e.spec.Spoil:
-		p.spoil()
-	case !kernelMends && !e.spec.omits(Checksum):
-		p.mend()
-	}
+	e.mend(p)
 	e.held = nil
 	if err := e.dev.reinject(p.raw); err != nil {
 		return Message{}, fmt.Errorf("relay: %w", err)
@@ -84,6 +82,50 @@ func (e *divert) Relay(old, new []byte) (Message, error) {
 	e.log.packet(">>>", p.raw)
 	m.Sent = e.spec.bounded(p.payload())
 	return m, nil
+}
+
+// mend makes the checksums of a rewritten packet what they are to be.
+func (e *divert) mend(p *packet) {
+	switch {
+	case e.spec.Spoil != "":
+		p.spoil(e.spec.Spoil)
+	case !kernelMends && !e.spec.omits(Checksum):
+		p.mend()
+	}
+}
+
+// turner is a diverter that can put a packet back on the other way than it came: in at
+// the interface with the address, or out with the unspecified address.
+type turner interface {
+	turn(netip.Addr)
+}
+
+// Turn makes the packet that a packet endpoint holds an answer to itself, with old in its
+// payload replaced by new, and sends it on the other way than it came: one that
+// came in goes out (in is the unspecified address), one that was to leave comes in at the
+// interface that has the address in.
+func Turn(ep Endpoint, old, new []byte, in netip.Addr) error {
+	e, ok := ep.(*divert)
+	if !ok || e.held == nil {
+		return errors.New("turn: no packet is held")
+	}
+	t, ok := e.dev.(turner)
+	if !ok {
+		return fmt.Errorf("turn a packet round: %w", ErrUnsupported)
+	}
+	p := e.held
+	if err := p.replace(old, new); err != nil {
+		return fmt.Errorf("turn: %w", err)
+	}
+	p.turn()
+	e.mend(p)
+	e.held = nil
+	t.turn(in)
+	if err := e.dev.reinject(p.raw); err != nil {
+		return fmt.Errorf("turn: %w", err)
+	}
+	e.log.packet(">>>", p.raw)
+	return nil
 }
 
 // Rest takes the packets that are waiting and ends them.

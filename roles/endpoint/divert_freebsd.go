@@ -85,6 +85,17 @@ func (d *divertSocket) reinject(b []byte) error {
 	}
 }
 
+// turn has the packet written out (no address), or in at the interface that has the address.
+// ipfw goes on behind the same rule.
+func (d *divertSocket) turn(in netip.Addr) {
+	var addr [4]byte
+	if in.Is4() {
+		addr = in.As4()
+	}
+	copy(d.last[4:], addr[:])
+	clear(d.last[8:]) // the name of an interface
+}
+
 // drop has nothing to do: what was read and is not written back is gone.
 func (d *divertSocket) drop() error { return nil }
 

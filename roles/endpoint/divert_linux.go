@@ -32,6 +32,7 @@ type queueHub struct {
 // keeps each packet until its verdict.
 type queue struct {
 	number  uint16
+	length  int      // how many packets may wait for a verdict; the kernel drops what is more
 	waiting []queued // under queues.mu
 	failed  error    // under queues.mu
 	taken   uint32   // id of the packet taken last
@@ -44,10 +45,6 @@ type queued struct {
 	id     uint32
 	packet []byte
 }
-
-// queueLength bounds the packets of one queue that wait for a verdict; the
-// kernel drops what is more.
-const queueLength = 256
 
 // The messages, attributes and commands of netfilter queues
 // (uapi/linux/netfilter/nfnetlink_queue.h).
@@ -73,7 +70,10 @@ const (
 )
 
 func newDiverter(s Spec) (diverter, error) {
-	q := &queue{number: s.Local.Port(), wake: -1}
+	q := &queue{number: s.Local.Port(), length: queueLength, wake: -1}
+	if s.Queue > 0 {
+		q.length = s.Queue
+	}
 	queues.mu.Lock()
 	defer queues.mu.Unlock()
 	if err := queues.netlink.open(unix.NETLINK_NETFILTER); err != nil {
@@ -94,7 +94,7 @@ func (h *queueHub) bind(q *queue) error {
 	h.bound[q.number] = q
 	err := h.configure(q.number, nfqaCfgCmd, []byte{nfqnlBind, 0, 0, 0})
 	if err == nil {
-		err = h.configure(q.number, nfqaCfgMaxLen, binary.BigEndian.AppendUint32(nil, queueLength))
+		err = h.configure(q.number, nfqaCfgMaxLen, binary.BigEndian.AppendUint32(nil, uint32(q.length)))
 	}
 	if err == nil {
 		// struct nfqnl_msg_config_params: the whole packet is copied. Without

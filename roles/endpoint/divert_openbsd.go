@@ -60,6 +60,9 @@ func (d *divertSocket) reinject(b []byte) error {
 	}
 }
 
+// turn has the packet written out (no address), or in at the interface that has the address.
+func (d *divertSocket) turn(in netip.Addr) { d.last = sockaddr(netip.AddrPortFrom(in, 0)) }
+
 // drop has nothing to do: what was read and is not written back is gone.
 func (d *divertSocket) drop() error { return nil }
 

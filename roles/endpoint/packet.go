@@ -187,13 +187,13 @@ func (p *packet) mend() {
 	binary.BigEndian.PutUint16(p.raw[at:], s)
 }
 
-// spoil makes the checksums wrong.
-func (p *packet) spoil() {
+// spoil makes checksums wrong, and the others right.
+func (p *packet) spoil(which Spoil) {
 	p.mend()
 	if p.to.Addr().Is4() {
 		p.raw[10] ^= 0x55
 	}
-	if at, _ := p.checksumAt(); at >= 0 {
+	if at, _ := p.checksumAt(); at >= 0 && which == SpoilAll {
 		p.raw[at] ^= 0x55
 	}
 }

@@ -181,7 +181,7 @@ func TestRewrite(t *testing.T) {
 			if err != nil || string(q.payload()) != line || q.from != p.from || len(q.raw) != len(in)+len(line)-len(ClientLine) || !right(q) {
 				t.Errorf("%s: %q: %x: %v", name, line, p.raw, err)
 			}
-			q.spoil()
+			q.spoil(SpoilAll)
 			if q.proto != 254 && right(q) || q.to.Addr().Is4() && checksum(sum(0, q.raw[:q.transport])) == 0 {
 				t.Errorf("%s: spoilt: %x", name, q.raw)
 			}

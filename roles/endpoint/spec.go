@@ -61,12 +61,24 @@ type Spec struct {
 	// Big is for messages as long as an IP packet can be, and for many at once: the
 	// socket gets large buffers, and whole messages are kept.
 	Big bool `json:"big,omitempty"`
-	// Spoil has the packet role make the checksums of what it sends on wrong.
-	Spoil bool `json:"spoil,omitempty"`
+	// Spoil has the packet role make checksums of what it sends on wrong.
+	Spoil Spoil `json:"spoil,omitempty"`
+	// Queue, if not 0, is how many packets may wait at the packet role (Linux; elsewhere
+	// the socket's buffer bounds them).
+	Queue int `json:"queue,omitempty"`
 	// Omit leaves pieces out on purpose, for tests which show that a cell
 	// notices.
 	Omit []Piece `json:"omit,omitempty"`
 }
+
+// Spoil says which checksums are made wrong; none without one.
+type Spoil string
+
+// The checksums.
+const (
+	SpoilHeader Spoil = "header" // of the IPv4 header
+	SpoilAll    Spoil = "all"    // that and the transport protocol's
+)
 
 // Piece is something that an endpoint needs in order to play its part.
 type Piece string
@@ -109,6 +121,9 @@ func (s Spec) validate() error {
 	}
 	if s.Role == Client && (!plain(s.Remote.Addr()) || s.Remote.Addr().Is4() != s.Local.Addr().Is4()) {
 		return bad("cannot connect from %v to %v", s.Local, s.Remote)
+	}
+	if s.Queue < 0 || s.Queue > queueLength {
+		return bad("no queue can have room for %d packets", s.Queue)
 	}
 	for _, p := range s.Omit {
 		if p != Transparent && p != Checksum && p != Listen {

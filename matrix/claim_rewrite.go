@@ -1,0 +1,155 @@
+package matrix
+
+import (
+	"context"
+	"net/netip"
+
+	"pfdivert/roles/endpoint"
+)
+
+// through: any protocol's packets are diverted ("queues raw packets", OpenBSD divert(4)).
+//
+//  1. Control: before the rule is there, what a client like the cell's sends arrives, and the
+//     divert socket does not see it.
+//  2. The client sends. The packet comes to the divert socket, which gives it back rewritten.
+//  3. It does not come again, and arrives rewritten, once.
+//  4. The rule has counted it.
+func (h *half) through(ctx context.Context) error {
+	if err := h.begin(ctx, true); err != nil {
+		return err
+	}
+	if err := h.passes(ctx, "packet"); err != nil {
+		return err
+	}
+	return h.judgeMatched(ctx, 1, 1)
+}
+
+// otherLength: what is written back need not be as long as what was read: the whole packet is
+// (sendto(2) of divert(4); NFQA_PAYLOAD of a verdict, nfqnl_mangle).
+//
+// As through, with a line that is longer and then with one that is shorter than the client's.
+func (h *half) otherLength(ctx context.Context) error {
+	if err := h.begin(ctx, true); err != nil {
+		return err
+	}
+	for _, line := range []string{"A line that is longer than the client's was\n", "Px\n"} {
+		if err := h.passesAs(ctx, "packet", line); err != nil {
+			return err
+		}
+	}
+	return h.judgeMatched(ctx, 2, 2)
+}
+
+// checksumsMended: "The packets' checksums are recalculated upon reinjection." (OpenBSD
+// divert(4))
+//
+// As through; and what the divert socket gives back has wrong checksums, those of the IPv4
+// header and of UDP.
+func (h *half) checksumsMended(ctx context.Context) error { return h.spoilt(ctx, endpoint.SpoilAll) }
+
+// headerMended: "packets written as outgoing have their IP header checksums overwritten with
+// the correct value" (FreeBSD divert(4)).
+//
+// As through; and what the divert socket gives back has a wrong checksum in its IPv4 header.
+// (IPv6 has none there.)
+func (h *half) headerMended(ctx context.Context) error { return h.spoilt(ctx, endpoint.SpoilHeader) }
+
+func (h *half) spoilt(ctx context.Context, which endpoint.Spoil) error {
+	h.spoil = which
+	return h.through(ctx)
+}
+
+// checksumsKept: "Packets written as incoming and having incorrect checksums will be dropped."
+// (FreeBSD divert(4)) On Linux the receiver drops them: what comes with a verdict is taken as
+// it is.
+//
+//  1. Control: before the rule is there, what a client like the cell's sends arrives.
+//  2. The client sends; the divert socket gives the packet back with wrong checksums. It does
+//     not arrive.
+//  3. Another divert socket gives the next packet back with right checksums. It arrives.
+func (h *half) checksumsKept(ctx context.Context) error {
+	h.spoil = endpoint.SpoilAll
+	if h.omit[Spoilt] {
+		h.spoil = ""
+	}
+	if err := h.begin(ctx, true); err != nil {
+		return err
+	}
+	if err := h.sends(ctx); err != nil {
+		return err
+	}
+	from, to := h.ends()
+	divert := h.remote.script()
+	seen := divert.receive("packet")
+	sent := divert.relay("packet", endpoint.ClientLine, endpoint.PacketLine)
+	divert.fence()
+	divert.close("packet")
+	if err := divert.run(ctx); err != nil {
+		return err
+	}
+	if err := h.judge(seen, want{line: endpoint.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
+		return err
+	}
+	if sent.Fault != nil {
+		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Fault.Text)
+	}
+	if err := h.nothingArrives(ctx, "its checksums were wrong when it was given back"); err != nil {
+		return err
+	}
+	h.spoil = ""
+	if err := h.openDivert(ctx, "packet"); err != nil {
+		return err
+	}
+	return h.passes(ctx, "packet")
+}
+
+// turned: "After being reinjected, inbound and outbound packets are treated differently.
+// Inbound packets are added to the relevant input queue …; outbound ones are processed
+// directly by the relevant IP/IPv6 output function." (OpenBSD divert(4)) Which one it is, the
+// address given to sendto says.
+//
+//  1. Control: before the rule is there, what a client like the cell's sends arrives.
+//  2. The client sends. The divert socket makes the packet an answer to itself, and writes it the
+//     other way: one that came in goes out, one that was to leave comes in.
+//  3. The client has that answer, from the server's address; the server has nothing, and the
+//     packet does not come again.
+func (h *half) turned(ctx context.Context) error {
+	if err := h.begin(ctx, true); err != nil {
+		return err
+	}
+	if err := h.sends(ctx); err != nil {
+		return err
+	}
+	from, to := h.ends()
+	in := h.Remote
+	if h.toServer() {
+		in = h.Family.Unspecified()
+	}
+	divert := h.remote.script()
+	seen := divert.receive("packet")
+	sent := divert.turn("packet", endpoint.ClientLine, endpoint.PacketLine, netip.AddrPortFrom(in, 0))
+	divert.fence()
+	again := divert.rest("packet")
+	if err := divert.run(ctx); err != nil {
+		return err
+	}
+	clientSide, _ := h.sides()
+	there := clientSide.script()
+	answered := there.rest("client")
+	if err := there.run(ctx); err != nil {
+		return err
+	}
+	if err := h.judge(seen, want{line: endpoint.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
+		return err
+	}
+	if sent.Fault != nil {
+		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Fault.Text)
+	}
+	if err := h.judge(answered, want{line: endpoint.PacketLine, from: to, missing: NotReinjected}); err != nil {
+		return err
+	}
+	if err := h.judge(again); err != nil {
+		return err
+	}
+	return h.nothingArrives(ctx, "it was turned round")
+}
