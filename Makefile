@@ -13,7 +13,8 @@
 # variables of the command line in the environment of the commands.
 #
 #	make			builds ./pfdivert
-#	make regress		runs all targets
+#	make regress		runs all targets, without REMOTE_SSH on this
+#				machine alone (as root, on a BSD)
 #	make claims		runs what manuals say of packets handed to user space
 #	make check-setup	says what the hosts lack, and what mends it
 #	make run-TARGET		runs one; "make list" shows which there are

@@ -6,10 +6,16 @@ import (
 	"runtime"
 	"time"
 
+	"pfdivert/pfconf"
 	"pfdivert/pfconf/program"
 	"pfdivert/roles/endpoint"
 	"pfdivert/roles/lab/bsd"
 )
+
+// buildBSD builds a lab on this system. A test replaces it.
+var buildBSD = func(ctx context.Context, c bsd.Config, journal pfconf.Journal) (*bsd.Lab, error) {
+	return bsd.Build(ctx, runtime.GOOS, c, program.ExecBy(endpoint.Start), journal)
+}
 
 // buildLab builds a lab on this host, for two other agents. This one undoes it when it
 // undoes all.
@@ -19,8 +25,7 @@ func (a *agent) buildLab(ctx context.Context, l *Lab) (*bsd.Lab, error) {
 	if a.hold != nil {
 		return nil, errors.New("this agent holds the host already")
 	}
-	var err error
-	a.hold, err = Take(ctx, HoldOptions{
+	hold, err := Take(ctx, HoldOptions{
 		Dir:      a.opt.StateDir,
 		Lab:      true,
 		By:       printable(l.By),
@@ -30,6 +35,7 @@ func (a *agent) buildLab(ctx context.Context, l *Lab) (*bsd.Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.lab, err = bsd.Build(ctx, runtime.GOOS, l.Config, program.ExecBy(endpoint.Start), a.hold.Journal)
+	a.hold = hold
+	a.lab, err = buildBSD(ctx, l.Config, hold.Journal)
 	return a.lab, err
 }
