@@ -24,6 +24,7 @@ type play struct {
 	// lookable: evidence is wanted when the cell does not pass; lookAlways: also when it does.
 	lookable, lookAlways bool
 	evidence             *Evidence // nil until the hosts were looked at
+	playing              *half     // the last half that was begun
 }
 
 // handled is a conversation that REMOTE's tables may still know at the end.

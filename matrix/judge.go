@@ -40,6 +40,9 @@ func (h *half) judge(a *asked, wants ...want) error {
 			return failed(w.missing, "%s%s", detail, h.counted())
 		}
 		if err := judgeMessage(a.where, got[i], w); err != nil {
+			if i > 0 && judgeMessage(a.where, got[i], wants[i-1]) == nil {
+				return failed(Duplicate, "%s: received again what had come before: %q from %v", a.where, got[i].Data, got[i].From)
+			}
 			return err
 		}
 	}

@@ -31,6 +31,9 @@ func (r *runner) playTarget(ctx context.Context, t Target) Result {
 		r.looks.took(t.Name)
 		res.Evidence = p.evidence
 	}
+	if res.Verdict != Pass {
+		res.Explanation = r.explain(t, res, p)
+	}
 	if p != nil && (res.Verdict != Pass || r.opt.Transcripts) {
 		res.Transcript = p.transcript(ctx)
 	}
@@ -120,6 +123,7 @@ func (p *play) run(ctx context.Context) error {
 
 // run plays an args cell, with or without its control.
 func (h *half) run(ctx context.Context, control bool) error {
+	h.playing = h
 	switch {
 	case h.Claim != nil:
 		return h.Claim.play(h, ctx)

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"pfdivert/matrix/explain"
 	"pfdivert/roles"
 	"pfdivert/roles/lab/labtest"
 )
@@ -68,6 +69,18 @@ func TestReasonsDocumented(t *testing.T) {
 	slices.Sort(documented)
 	if len(codes) == 0 || !slices.Equal(codes, documented) {
 		t.Errorf("reason codes are\n%q, docs/reasons.md has\n%q", codes, documented)
+	}
+}
+
+// TestCausesDocumented: docs/reasons.md has a section for each cause and for nothing else.
+func TestCausesDocumented(t *testing.T) {
+	var documented []string
+	for _, m := range regexp.MustCompile(`(?m)^#### (.*)$`).FindAllStringSubmatch(pages(t)["../docs/reasons.md"], -1) {
+		documented = append(documented, m[1])
+	}
+	slices.Sort(documented)
+	if codes := explain.Codes(); !slices.Equal(codes, documented) {
+		t.Errorf("causes are\n%q, docs/reasons.md has\n%q", codes, documented)
 	}
 }
 

@@ -84,7 +84,7 @@ func (c *call) playFaults(ctx context.Context, all []faults.Fault, keep bool) (i
 	targets := matrix.Targets()
 	var total faultTotals
 	w := tabwriter.NewWriter(c.Out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "FAULT\tNOTICED BY\tVERDICT\tREASONS\t\n")
+	fmt.Fprintf(w, "FAULT\tNOTICED BY\tVERDICT\tREASONS\tCAUSES\n")
 	for _, f := range all {
 		err := inBrokenLab(ctx, f, targets, c.Getenv("SUDO"), func(p *pair, judged []faults.Judgement) error {
 			total.add(w, f, judged)
@@ -149,6 +149,14 @@ func (p *pair) judgeFault(ctx context.Context, f faults.Fault, targets []matrix.
 	return judged, nil
 }
 
+// causeOf is the code of a result's explanation.
+func causeOf(r matrix.Result) string {
+	if r.Explanation == nil {
+		return "no explanation"
+	}
+	return r.Explanation.Cause
+}
+
 // faultTotals counts over all faults.
 type faultTotals struct {
 	faults, noticed, skipped int
@@ -168,7 +176,7 @@ func (n *faultTotals) wrong() int {
 func (n *faultTotals) add(w *tabwriter.Writer, f faults.Fault, judged []faults.Judgement) {
 	n.faults++
 	noticed := 0
-	var verdicts, reasons tally
+	var verdicts, reasons, causes tally
 	var bad []string
 	for _, j := range judged {
 		r := j.Result
@@ -179,13 +187,16 @@ func (n *faultTotals) add(w *tabwriter.Writer, f faults.Fault, judged []faults.J
 			noticed++
 			verdicts.add(string(r.Verdict))
 			reasons.add(r.Reason)
+			if r.Explanation != nil {
+				causes.add(r.Explanation.Cause)
+			}
 		}
 		if wrong := j.Wrong(); wrong != "" {
 			if n.wrongs == nil {
 				n.wrongs = map[string]int{}
 			}
 			n.wrongs[wrong]++
-			bad = append(bad, fmt.Sprintf("  %s: want %s, got %v", wrong, j.Want, r))
+			bad = append(bad, fmt.Sprintf("  %s: want %s, got %s: %v", wrong, j.Want, causeOf(r), r))
 		}
 	}
 	by := fmt.Sprintf("%d of %d", noticed, len(judged))
@@ -194,7 +205,7 @@ func (n *faultTotals) add(w *tabwriter.Writer, f faults.Fault, judged []faults.J
 	} else if len(bad) == 0 {
 		n.noticed++
 	}
-	fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", f.Name, by, &verdicts, &reasons)
+	fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", f.Name, by, &verdicts, &reasons, &causes)
 	for _, b := range bad {
 		fmt.Fprintln(w, b)
 	}

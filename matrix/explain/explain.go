@@ -3,6 +3,8 @@
 // lists them.
 package explain
 
+import "slices"
+
 // Explanation says why a cell did not pass, as far as the evidence tells.
 type Explanation struct {
 	// Cause is a code that never changes its meaning (docs/reasons.md).
@@ -16,4 +18,61 @@ type Explanation struct {
 	// Check is the command that checks it, Mend how to mend it.
 	Check string `json:"check,omitempty"`
 	Mend  string `json:"mend,omitempty"`
+}
+
+// Explain gives the explanation of a cell that did not pass: of all causes that fit what is
+// known, the first. There is always one.
+func Explain(c Case) *Explanation {
+	for _, cause := range causes {
+		if !cause.fits(&c) {
+			continue
+		}
+		a := cause.advice(c.Firewall)
+		fill := c.filler()
+		return &Explanation{
+			Cause: cause.Code, Expected: fill.Replace(c.expected()), LastSeen: fill.Replace(c.lastSeen()),
+			Likely: fill.Replace(a.Likely), Check: fill.Replace(a.Check), Mend: fill.Replace(a.Mend),
+		}
+	}
+	return nil // the last cause fits everything
+}
+
+// Problem is something that is wrong with a host, whatever is sent to it.
+type Problem struct {
+	Cause string `json:"cause"`
+	// Maybe: it depends on the packets; a firewall that drops is none by itself.
+	Maybe  bool   `json:"maybe,omitempty"`
+	Likely string `json:"likely"`
+	Check  string `json:"check,omitempty"`
+	Mend   string `json:"mend,omitempty"`
+}
+
+// Problems gives what the facts of a host show to be wrong with it. What a host needs depends
+// on its part: h.Remote.
+func Problems(h Host, firewall string) []Problem {
+	var all []Problem
+	c := Case{Firewall: firewall}
+	if h.Remote {
+		c.Remote = h
+	} else {
+		c.Local = h
+	}
+	for _, cause := range causes {
+		if cause.Host == nil || cause.OnLocal == h.Remote || !cause.Host(&h) {
+			continue
+		}
+		a, fill := cause.advice(firewall), c.filler()
+		all = append(all, Problem{cause.Code, cause.Maybe, fill.Replace(a.Likely), fill.Replace(a.Check), fill.Replace(a.Mend)})
+	}
+	return all
+}
+
+// Codes lists the codes of all causes, sorted.
+func Codes() []string {
+	var all []string
+	for _, c := range causes {
+		all = append(all, c.Code)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }

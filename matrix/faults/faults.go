@@ -19,6 +19,8 @@ type Fault struct {
 	Omit []string
 	// Local and Remote are what is done to the hosts.
 	Local, Remote []spoil.Step
+	// Cause is the code of the explanation that all who notice must give (docs/reasons.md).
+	Cause string
 	// expect gives what a cell must say that is concerned, and nothing for one that is
 	// not.
 	expect func(Part) Want
@@ -29,18 +31,22 @@ type Fault struct {
 type Want struct {
 	Verdict matrix.Verdict
 	Reason  string
+	Cause   string
 }
 
 // pass is what a cell says that needs nothing of what is broken.
 var pass = Want{Verdict: matrix.Pass}
 
-func fails(reason string) Want { return Want{matrix.Fail, reason} }
-func errs(reason string) Want  { return Want{matrix.Error, reason} }
+func fails(reason string) Want { return Want{matrix.Fail, reason, ""} }
+func errs(reason string) Want  { return Want{matrix.Error, reason, ""} }
 
 // Want is what the target must say: what its first cell says that does not pass.
 func (f Fault) Want(t matrix.Target) Want {
 	for _, p := range parts(t) {
 		if w := f.expect(p); w.Verdict != matrix.Pass {
+			if w.Cause == "" {
+				w.Cause = f.Cause
+			}
 			return w
 		}
 	}
@@ -84,8 +90,18 @@ func (j Judgement) Wrong() string {
 		return "wrong verdict"
 	case r.Reason != w.Reason:
 		return "wrong reason"
+	case w.Cause != cause(r):
+		return "wrong cause"
 	}
 	return ""
+}
+
+// cause is the code of the result's explanation, "" without one.
+func cause(r matrix.Result) string {
+	if r.Explanation == nil {
+		return ""
+	}
+	return r.Explanation.Cause
 }
 
 // String says what a target must say.
@@ -93,5 +109,5 @@ func (w Want) String() string {
 	if w.Reason == "" {
 		return string(w.Verdict)
 	}
-	return string(w.Verdict) + " (" + w.Reason + ")"
+	return string(w.Verdict) + " (" + w.Reason + "; " + w.Cause + ")"
 }

@@ -10,9 +10,9 @@ func does(steps ...spoil.Step) []spoil.Step { return steps }
 
 // hosts are what can be wrong with the hosts themselves.
 var hosts = []Fault{
-	{Name: "fake-owned", About: "REMOTE has a FAKE address on an interface", Remote: does(spoil.OwnFake),
+	{Name: "fake-owned", Cause: "fake-owned", About: "REMOTE has a FAKE address on an interface", Remote: does(spoil.OwnFake),
 		expect: func(Part) Want { return errs(matrix.FakeOwned) }},
-	{Name: "fake-unrouted", About: "LOCAL has no route to FAKE", Local: does(spoil.NoFakeRoute), expect: func(p Part) Want {
+	{Name: "fake-unrouted", Cause: "no-route-to-fake", About: "LOCAL has no route to FAKE", Local: does(spoil.NoFakeRoute), expect: func(p Part) Want {
 		// LOCAL's server is told when it answers; its kernel tells nobody.
 		answers := p.Proto != pfconf.TCP && p.Proto != pfconf.ICMP && (p.Mode == matrix.ReplyTo || p.reply() && !p.reuse())
 		if p.to() || answers {
@@ -20,29 +20,29 @@ var hosts = []Fault{
 		}
 		return undelivered(p)
 	}},
-	{Name: "fake-aside", About: "LOCAL routes FAKE by an interface that does not lead to REMOTE", Local: does(spoil.FakeAside), expect: undelivered},
-	{Name: "fake-on-link", About: "LOCAL looks for FAKE on the cable and not behind REMOTE", Local: does(spoil.FakeOnLink), expect: undelivered},
-	{Name: "other-mark", About: "the policy rule looks for another mark than the rules set", Remote: does(spoil.OtherMark), expect: undelivered},
-	{Name: "other-mask", About: "the policy rule looks at other bits of the mark", Remote: does(spoil.OtherMask), expect: undelivered},
-	{Name: "other-table", About: "FAKE is local in another table than the policy rule chooses", Remote: does(spoil.OtherTable), expect: undelivered},
-	{Name: "no-policy-rule6", About: "IPv6 has no policy rule", Remote: does(spoil.NoRule6), expect: inet6(undelivered)},
-	{Name: "late-policy-rule", About: "the main table, which comes before the policy rule, has a route to FAKE", Remote: does(spoil.LateRule), expect: undelivered},
-	{Name: "martian", About: "reverse path filtering takes the mark, and all addresses are local for marked packets",
+	{Name: "fake-aside", Cause: "fake-routed-elsewhere", About: "LOCAL routes FAKE by an interface that does not lead to REMOTE", Local: does(spoil.FakeAside), expect: undelivered},
+	{Name: "fake-on-link", Cause: "fake-on-link", About: "LOCAL looks for FAKE on the cable and not behind REMOTE", Local: does(spoil.FakeOnLink), expect: undelivered},
+	{Name: "other-mark", Cause: "mark-mismatch", About: "the policy rule looks for another mark than the rules set", Remote: does(spoil.OtherMark), expect: undelivered},
+	{Name: "other-mask", Cause: "mark-mismatch", About: "the policy rule looks at other bits of the mark", Remote: does(spoil.OtherMask), expect: undelivered},
+	{Name: "other-table", Cause: "no-local-route", About: "FAKE is local in another table than the policy rule chooses", Remote: does(spoil.OtherTable), expect: undelivered},
+	{Name: "no-policy-rule6", Cause: "no-policy-rule", About: "IPv6 has no policy rule", Remote: does(spoil.NoRule6), expect: inet6(undelivered)},
+	{Name: "late-policy-rule", Cause: "late-policy-rule", About: "the main table, which comes before the policy rule, has a route to FAKE", Remote: does(spoil.LateRule), expect: undelivered},
+	{Name: "martian", Cause: "rp-filter", About: "reverse path filtering takes the mark, and all addresses are local for marked packets",
 		Remote: does(spoil.Martian), expect: inet(undelivered)},
-	{Name: "no-inet6-on-lo", About: "IPv6 is disabled on REMOTE's loopback interface", Remote: does(spoil.NoInet6), expect: inet6(undelivered)},
-	{Name: "mark-cleared", About: "a rule of REMOTE's own clears the mark before the packet is routed", Remote: does(spoil.Unmark), expect: undelivered},
-	{Name: "drop-early", About: "a rule of REMOTE's own drops what is for FAKE before the test's rules see it", Remote: does(spoil.DropEarly), expect: undelivered},
-	{Name: "drop-input", About: "REMOTE's own filter drops what is diverted, in its input chain", Remote: does(spoil.DropFake), expect: undelivered},
-	{Name: "drop-output", About: "REMOTE's own filter drops what leaves with FAKE's address", Remote: does(spoil.DropOut), expect: func(p Part) Want {
+	{Name: "no-inet6-on-lo", Cause: "inet6-disabled", About: "IPv6 is disabled on REMOTE's loopback interface", Remote: does(spoil.NoInet6), expect: inet6(undelivered)},
+	{Name: "mark-cleared", Cause: "mark-cleared", About: "a rule of REMOTE's own clears the mark before the packet is routed", Remote: does(spoil.Unmark), expect: undelivered},
+	{Name: "drop-early", Cause: "dropped-before", About: "a rule of REMOTE's own drops what is for FAKE before the test's rules see it", Remote: does(spoil.DropEarly), expect: undelivered},
+	{Name: "drop-input", Cause: "dropped-after", About: "REMOTE's own filter drops what is diverted, in its input chain", Remote: does(spoil.DropFake), expect: undelivered},
+	{Name: "drop-output", Cause: "dropped-out", About: "REMOTE's own filter drops what leaves with FAKE's address", Remote: does(spoil.DropOut), expect: func(p Part) Want {
 		if w := unanswered(p); w == pass || p.tcp() { // TCP tries again by itself
 			return w
 		}
 		return errs(matrix.SocketFailed)
 	}},
-	{Name: "drop-local", About: "LOCAL's own filter drops what comes from FAKE", Local: does(spoil.DropFake), expect: unanswered},
-	{Name: "reply-aside", About: "REMOTE routes what comes from FAKE by an interface that does not lead to LOCAL", Remote: does(spoil.FakeAside), expect: unanswered},
-	{Name: "loop", About: "REMOTE diverts what its own proxy sends", Remote: does(spoil.Loop), expect: unanswered},
-	{Name: "notrack", About: "REMOTE's conntrack does not see FAKE's packets", Remote: does(spoil.NoTrack), expect: func(p Part) Want {
+	{Name: "drop-local", Cause: "dropped-on-local", About: "LOCAL's own filter drops what comes from FAKE", Local: does(spoil.DropFake), expect: unanswered},
+	{Name: "reply-aside", Cause: "reply-routed-elsewhere", About: "REMOTE routes what comes from FAKE by an interface that does not lead to LOCAL", Remote: does(spoil.FakeAside), expect: unanswered},
+	{Name: "loop", Cause: "looped", About: "REMOTE diverts what its own proxy sends", Remote: does(spoil.Loop), expect: unanswered},
+	{Name: "notrack", Cause: "not-tracked", About: "REMOTE's conntrack does not see FAKE's packets", Remote: does(spoil.NoTrack), expect: func(p Part) Want {
 		switch {
 		case p.packet(), p.to() && !p.reuse():
 			return pass
@@ -51,7 +51,7 @@ var hosts = []Fault{
 		}
 		return uncounted(p)
 	}},
-	{Name: "other-zone", About: "REMOTE's conntrack keeps what comes in in a zone of its own", Remote: does(spoil.OtherZone), expect: func(p Part) Want {
+	{Name: "other-zone", Cause: "other-zone", About: "REMOTE's conntrack keeps what comes in in a zone of its own", Remote: does(spoil.OtherZone), expect: func(p Part) Want {
 		switch {
 		case !p.to():
 			return undelivered(p)
@@ -60,7 +60,7 @@ var hosts = []Fault{
 		}
 		return pass
 	}},
-	{Name: "redirected", About: "REMOTE translates FAKE's address to its own for TCP and UDP", Remote: does(spoil.Redirect), expect: func(p Part) Want {
+	{Name: "redirected", Cause: "destination-translated", About: "REMOTE translates FAKE's address to its own for TCP and UDP", Remote: does(spoil.Redirect), expect: func(p Part) Want {
 		switch {
 		case !p.to() || !p.Proto.HasPorts():
 			return pass
@@ -71,7 +71,7 @@ var hosts = []Fault{
 		}
 		return fails(matrix.WrongAddress)
 	}},
-	{Name: "masqueraded", About: "REMOTE translates the source address FAKE to its own", Remote: does(spoil.Masquerade), expect: func(p Part) Want {
+	{Name: "masqueraded", Cause: "source-translated", About: "REMOTE translates the source address FAKE to its own", Remote: does(spoil.Masquerade), expect: func(p Part) Want {
 		switch {
 		case !p.reply(), p.afterTo() && !p.tcp():
 			return pass // nor is one of a flow that LOCAL began
@@ -82,22 +82,26 @@ var hosts = []Fault{
 		}
 		return fails(matrix.WrongAddress)
 	}},
-	{Name: "other-proxy", About: "another rule of REMOTE's diverts TCP and UDP for FAKE", Remote: does(spoil.OtherProxy), expect: func(p Part) Want {
+	{Name: "other-proxy", Cause: "diverted-by-another", About: "another rule of REMOTE's diverts TCP and UDP for FAKE", Remote: does(spoil.OtherProxy), expect: func(p Part) Want {
 		if p.packet() || !p.Proto.HasPorts() || p.reuse() {
 			return pass
 		}
 		return fails(matrix.ControlDelivered)
 	}},
-	{Name: "twice", About: "what LOCAL sends to FAKE comes twice, except TCP", Local: does(spoil.Twice), expect: func(p Part) Want {
+	{Name: "twice", Cause: "copied", About: "what LOCAL sends to FAKE comes twice, except TCP", Local: does(spoil.Twice), expect: func(p Part) Want {
 		switch {
 		case p.tcp() || p.packet() || !p.to() && !p.back():
 			return pass
-		case p.Mode == matrix.ReplyReuse:
-			return fails(matrix.WrongData) // the first reply again, where the second is due
 		}
 		return fails(matrix.Duplicate)
 	}},
-	{Name: "router", About: "nothing is diverted, and REMOTE forwards", Omit: []string{"policy-rule"}, Remote: does(spoil.Forwarding), expect: undelivered},
+	{Name: "router", Cause: "forwarded", About: "the rule that is loaded is for nobody's packets, and REMOTE forwards", Omit: []string{"rule"}, Remote: does(spoil.Forwarding), expect: func(p Part) Want {
+		w := unmatched(p)
+		if p.packet() || p.reply() && !p.back() {
+			w.Cause = "rule-mismatch" // what is lost is not what is forwarded
+		}
+		return w
+	}},
 	{Name: "forwarding", About: "REMOTE forwards", Remote: does(spoil.Forwarding), expect: unconcerned},
 }
 

@@ -7,43 +7,33 @@ import (
 
 // pieces are what this program itself sets up and can leave out.
 var pieces = []Fault{
-	{Name: "no-rule", About: "the rule that is loaded is for nobody's packets", Omit: []string{"rule"}, expect: func(p Part) Want {
-		switch {
-		case p.packet():
-			return fails(matrix.NotRewritten)
-		case p.tcp() || p.to():
-			return fails(matrix.NotDelivered)
-		case p.back():
-			return fails(matrix.NoReply)
-		}
-		return fails(matrix.NotCounted) // what the client sends arrives anyway
-	}},
-	{Name: "no-policy-rule", About: "no policy rule sends marked packets to the table in which FAKE is local", Omit: []string{"policy-rule"}, expect: undelivered},
-	{Name: "no-policy-rule-single", About: "the same where all cells share one FAKE address", Omit: []string{"policy-rule"}, Single: true, expect: undelivered},
-	{Name: "no-local-route", About: "FAKE is not local in the table that marked packets are sent to", Omit: []string{"local-route"}, expect: undelivered},
-	{Name: "no-mark", About: "the rules do not mark the packets that they divert", Omit: []string{"mark"}, expect: undelivered},
-	{Name: "no-tproxy", About: "the divert-to rules have no tproxy statement", Omit: []string{"tproxy"}, expect: socketless},
-	{Name: "no-ct-mark", About: "the divert-reply rules do not mark the flow's conntrack entry", Omit: []string{"ct-mark"}, expect: func(p Part) Want {
+	{Name: "no-rule", Cause: "rule-mismatch", About: "the rule that is loaded is for nobody's packets", Omit: []string{"rule"}, expect: unmatched},
+	{Name: "no-policy-rule", Cause: "no-policy-rule", About: "no policy rule sends marked packets to the table in which FAKE is local", Omit: []string{"policy-rule"}, expect: undelivered},
+	{Name: "no-policy-rule-single", Cause: "no-policy-rule", About: "the same where all cells share one FAKE address", Omit: []string{"policy-rule"}, Single: true, expect: undelivered},
+	{Name: "no-local-route", Cause: "no-local-route", About: "FAKE is not local in the table that marked packets are sent to", Omit: []string{"local-route"}, expect: undelivered},
+	{Name: "no-mark", Cause: "mark-not-set", About: "the rules do not mark the packets that they divert", Omit: []string{"mark"}, expect: undelivered},
+	{Name: "no-tproxy", Cause: "no-tproxy", About: "the divert-to rules have no tproxy statement", Omit: []string{"tproxy"}, expect: socketless},
+	{Name: "no-ct-mark", Cause: "state-not-marked", About: "the divert-reply rules do not mark the flow's conntrack entry", Omit: []string{"ct-mark"}, expect: func(p Part) Want {
 		if p.packet() || p.to() || p.afterTo() && !p.tcp() {
 			return pass // the first cell's state has the mark; TCP's new connection has a new state
 		}
 		return uncounted(p)
 	}},
-	{Name: "no-rule-back", About: "no rule takes the answers of a divert-reply flow", Omit: []string{"back"}, expect: func(p Part) Want {
+	{Name: "no-rule-back", Cause: "no-rule-back", About: "no rule takes the answers of a divert-reply flow", Omit: []string{"back"}, expect: func(p Part) Want {
 		if p.to() {
 			return pass
 		}
 		return undelivered(p)
 	}},
-	{Name: "one-direction", About: "answers are taken only of flows that REMOTE began", Omit: []string{"any-direction"}, expect: stale},
-	{Name: "one-direction-single", About: "the same where all cells share one FAKE address", Omit: []string{"any-direction"}, Single: true, expect: stale},
-	{Name: "kernel-echo", About: "nothing stops the kernel from answering diverted ICMPv6 echo requests", Omit: []string{"kernel-echo"}, expect: func(p Part) Want {
+	{Name: "one-direction", Cause: "stale-state", About: "answers are taken only of flows that REMOTE began", Omit: []string{"any-direction"}, expect: stale},
+	{Name: "one-direction-single", Cause: "stale-state", About: "the same where all cells share one FAKE address", Omit: []string{"any-direction"}, Single: true, expect: stale},
+	{Name: "kernel-echo", Cause: "kernel-answers", About: "nothing stops the kernel from answering diverted ICMPv6 echo requests", Omit: []string{"kernel-echo"}, expect: func(p Part) Want {
 		if p.Family == pfconf.Inet6 && p.Proto == pfconf.ICMP && p.to() {
 			return fails(matrix.Duplicate)
 		}
 		return pass
 	}},
-	{Name: "not-transparent", About: "no socket is marked transparent", Omit: []string{"transparent"}, expect: func(p Part) Want {
+	{Name: "not-transparent", Cause: "not-transparent", About: "no socket is marked transparent", Omit: []string{"transparent"}, expect: func(p Part) Want {
 		switch {
 		case p.packet():
 			return pass
@@ -52,13 +42,13 @@ var pieces = []Fault{
 		}
 		return fails(matrix.NoBindany)
 	}},
-	{Name: "bad-checksum", About: "the packet role leaves the checksum as it was", Omit: []string{"checksum"}, expect: func(p Part) Want {
+	{Name: "bad-checksum", Cause: "bad-checksum", About: "the packet role leaves the checksum as it was", Omit: []string{"checksum"}, expect: func(p Part) Want {
 		if p.packet() {
 			return fails(matrix.NotReinjected)
 		}
 		return pass
 	}},
-	{Name: "no-listener", About: "the servers' sockets do not listen, or are closed", Omit: []string{"listen"}, expect: func(p Part) Want {
+	{Name: "no-listener", Cause: "no-listener", About: "the servers' sockets do not listen, or are closed", Omit: []string{"listen"}, expect: func(p Part) Want {
 		switch {
 		case p.Proto == pfconf.ICMP && !p.to():
 			return pass // the kernel is the server
@@ -67,7 +57,7 @@ var pieces = []Fault{
 		}
 		return fails(matrix.NotDelivered)
 	}},
-	{Name: "ports-not-swapped", About: "the rule of a reuse target's second cell names the first one's port", Omit: []string{"swap"}, expect: func(p Part) Want {
+	{Name: "ports-not-swapped", Cause: "rule-mismatch", About: "the rule of a reuse target's second cell names the first one's port", Omit: []string{"swap"}, expect: func(p Part) Want {
 		if !p.Second || !p.Proto.HasPorts() {
 			return pass
 		}
@@ -76,12 +66,20 @@ var pieces = []Fault{
 		}
 		return uncounted(p)
 	}},
-	{Name: "time-wait-left", About: "the socket in TIME_WAIT is not dropped before its flow is turned round", Omit: []string{"drop"}, expect: blocked},
-	{Name: "time-wait-left-untimed", About: "the same without TCP's timestamps", Omit: []string{"drop", "timestamps"}, expect: blocked},
+	{Name: "time-wait-left", Cause: "time-wait", About: "the socket in TIME_WAIT is not dropped before its flow is turned round", Omit: []string{"drop"}, expect: blocked},
+	{Name: "time-wait-left-untimed", Cause: "time-wait", About: "the same without TCP's timestamps", Omit: []string{"drop", "timestamps"}, expect: blocked},
 	{Name: "no-timestamps", About: "TCP has no timestamps, and every socket in TIME_WAIT is dropped", Omit: []string{"timestamps"}, expect: unconcerned},
 	// It is off so that a killed state is missed at once; no target kills one
 	// that is in use.
 	{Name: "early-demux", About: "REMOTE's kernel looks for an established flow's socket before it routes", Omit: []string{"early-demux"}, expect: unconcerned},
+}
+
+// unmatched: the rule matches nothing.
+func unmatched(p Part) Want {
+	if p.packet() {
+		return fails(matrix.NotRewritten)
+	}
+	return uncounted(p) // what the client sends may arrive anyway
 }
 
 func unconcerned(Part) Want { return pass }

@@ -32,6 +32,7 @@ func (a *agent) look(ctx context.Context, l *Look) *evidence.Cell {
 		return &c
 	}
 	ended := a.standing(l.Cell)
+	l.About.Ports = ended.ports
 	c = seen.Look(ctx, l.About)
 	c.Sockets = append(c.Sockets, ended.closed...)
 	c.Errors = ended.errors
@@ -54,7 +55,8 @@ func (a *agent) look(ctx context.Context, l *Look) *evidence.Cell {
 	return &c
 }
 
-// standing gives what a cell's sockets have heard of ICMP errors, and which are closed.
+// standing gives what a cell's sockets have heard of ICMP errors, and which are closed, and
+// the ports of those that are open.
 func (a *agent) standing(cell string) ended {
 	a.mu.Lock()
 	s, e := a.sessions[cell], a.done[cell]
@@ -64,12 +66,17 @@ func (a *agent) standing(cell string) ended {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	var ports []uint16
 	for _, end := range s.ends {
 		if end.ep != nil {
 			s.heard(end, joinErrors(end.ep.Errors()))
 		}
+		if p := end.local.Port(); p != 0 {
+			ports = append(ports, p)
+		}
 	}
 	e = s.ended
+	e.ports = ports
 	e.errors, e.closed = slices.Clone(e.errors), slices.Clone(e.closed)
 	return e
 }

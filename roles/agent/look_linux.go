@@ -6,4 +6,4 @@ import (
 )
 
 // routing gives what the packet filter's diverted packets are routed by.
-func routing(o *evidence.Options) { o.Mark, o.Table = nft.Mark, nft.Table }
+func routing(o *evidence.Options) { o.Mark, o.Table, o.Own = nft.Mark, nft.Table, nft.TableName }

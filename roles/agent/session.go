@@ -29,6 +29,7 @@ type ended struct {
 	log    []Entry           // of ends that were closed by name, in the order of opening
 	errors []string          // ICMP errors of all its sockets
 	closed []evidence.Socket // the names that they had
+	ports  []uint16          // only while it is looked at: of sockets that are open
 }
 
 // end is one endpoint of a cell.

@@ -19,6 +19,8 @@ type About struct {
 	Own []netip.Addr `json:"own,omitempty"`
 	// Flows are the cell's conversations, as REMOTE's state table has them.
 	Flows []pfconf.Flow `json:"flows,omitempty"`
+	// Ports are those of the cell's own sockets on this host, where they are not the flows'.
+	Ports []uint16 `json:"ports,omitempty"`
 	// Divert is the divert port or the number of the queue, 0 for none.
 	Divert uint16 `json:"divert,omitempty"`
 }
@@ -33,7 +35,7 @@ func (a About) Validate() error {
 			return errors.New("evidence: the cell's addresses are not three of one family")
 		}
 	}
-	if len(a.Own) > maxAbout || len(a.Flows) > maxAbout {
+	if len(a.Own) > maxAbout || len(a.Ports) > maxAbout || len(a.Flows) > maxAbout {
 		return errors.New("evidence: a cell has not as many addresses and flows")
 	}
 	return nil
@@ -68,7 +70,7 @@ func (a About) socket(s Socket) bool {
 		// One that is bound to another cell's address is none of this cell's.
 		return a.near(s.Local.Addr()) && a.near(s.Remote.Addr())
 	}
-	ports := a.ports()
+	ports := append(a.ports(), a.Ports...)
 	return slices.Contains(ports, s.Local.Port()) || slices.Contains(ports, s.Remote.Port()) && a.near(s.Remote.Addr())
 }
 

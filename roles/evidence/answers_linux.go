@@ -45,6 +45,11 @@ func (h *Host) answers(ctx context.Context, a About) ([]Answer, []error) {
 		q.get(a.Remote, a.Local, "", 0)
 	}
 	q.sysctls()
+	text, err := h.chains.Get(ctx)
+	if text == "" {
+		text = nobodys
+	}
+	q.answer("nft list ruleset", text, err)
 	return q.answers, q.errs
 }
 

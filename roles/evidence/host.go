@@ -17,6 +17,8 @@ type Options struct {
 	// Mark and Table send diverted packets to their sockets, on a REMOTE that needs them.
 	Mark  uint32
 	Table int
+	// Own is the table of packet filter rules that is this program's own.
+	Own string
 	// Remote: this host is REMOTE.
 	Remote bool
 }
@@ -29,11 +31,12 @@ type Host struct {
 	noBefore error            // why they are not known
 	now      *shared.Question[map[string]int64]
 	sockets  *shared.Question[[]Socket]
+	chains   *shared.Question[string] // of other programs' packet filters
 }
 
 // Open begins: protocol counters are compared with what they are now.
 func Open(opt Options) *Host {
-	h := &Host{opt: opt, begun: time.Now(), now: shared.New(readCounters), sockets: shared.New(readSockets)}
+	h := &Host{opt: opt, begun: time.Now(), now: shared.New(readCounters), sockets: shared.New(readSockets), chains: shared.New(readChains(opt.Own))}
 	h.before, h.noBefore = readCounters(context.Background())
 	return h
 }

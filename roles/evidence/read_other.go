@@ -15,3 +15,7 @@ func readCounters(context.Context) (map[string]int64, error) { return nil, errSy
 func readSockets(context.Context) ([]Socket, error) { return nil, errSystem }
 
 func (h *Host) answers(context.Context, About) ([]Answer, []error) { return nil, []error{errSystem} }
+
+func readChains(string) func(context.Context) (string, error) {
+	return func(context.Context) (string, error) { return "", errSystem }
+}

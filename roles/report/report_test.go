@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"pfdivert/matrix"
+	"pfdivert/matrix/explain"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -94,6 +95,15 @@ func mixed() []matrix.Result {
 	set("inet6-args-icmp-to", matrix.Error, "agent-lost", "The connection to the agent on REMOTE ended: EOF.")
 	set("inet-args-icmp-reply-to", matrix.XFail, "known-rip-reply-to", "The state stayed, as OpenBSD 7.7 is known to do.")
 	set("inet-args-udp-packet-in", matrix.XPass, "passed", "It passed although it was known to fail.")
+	why := &explain.Explanation{
+		Cause: "no-policy-rule", Expected: "a socket on REMOTE gets it", LastSeen: "REMOTE's rule matched it",
+		Likely: "there is no policy rule: packets with mark 0x1 are not sent to table 100", Check: "ip rule", Mend: "ip rule add fwmark 0x1 lookup 100",
+	}
+	for i := range results {
+		if results[i].Verdict == matrix.Fail || results[i].Verdict == matrix.Error {
+			results[i].Explanation = why // of the second, the cause alone is told
+		}
+	}
 	results[0], results[20] = results[20], results[0]
 	return results
 }
@@ -101,8 +111,9 @@ func mixed() []matrix.Result {
 // hostile is a result with everything that a terminal would obey.
 var hostile = []matrix.Result{{
 	Name: "inet-args-tcp-to", Verdict: matrix.Fail, Reason: "x\x1b]0;title\a",
-	Detail:  "read \"\x1b[2J\x9b31m\u009b31m\r\n\x00\u202egnp\u200b\U000e0001\" \x7f\xff é \\ <end>",
-	Seconds: 0.1,
+	Detail:      "read \"\x1b[2J\x9b31m\u009b31m\r\n\x00\u202egnp\u200b\U000e0001\" \x7f\xff é \\ <end>",
+	Explanation: &explain.Explanation{Cause: "x\x1b[2J", Expected: "\x1b[2J", Likely: "a\u009b31m\nb", Check: "\x1b]0;title\a"},
+	Seconds:     0.1,
 }}
 
 var (

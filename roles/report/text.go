@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 
 	"pfdivert/matrix"
+	"pfdivert/matrix/explain"
 )
 
 // WriteText writes the results for people. On a terminal: the kernel, a table
@@ -17,6 +19,7 @@ import (
 func WriteText(w io.Writer, style Style, run Run, results []matrix.Result) error {
 	results = run.ordered(results)
 	var b bytes.Buffer
+	told := explanations{}
 	if style.Terminal {
 		run.writeKernels(&b)
 		for _, hosts := range run.tables(style, results) {
@@ -24,10 +27,13 @@ func WriteText(w io.Writer, style Style, run Run, results []matrix.Result) error
 		}
 		for _, group := range run.notPassed(results) {
 			run.writeGroup(&b, style, group)
+			told.write(&b, min(style.Width, maxText), group[0].Explanation)
+			b.WriteByte('\n')
 		}
 	} else {
 		for _, r := range results {
 			b.WriteString(printable(r.String()) + "\n")
+			told.write(&b, math.MaxInt, r.Explanation)
 		}
 	}
 	run.writeHostTotals(&b, "target", func(host string) (int, string) {
@@ -95,7 +101,29 @@ func (r Run) writeGroup(b *bytes.Buffer, style Style, group []matrix.Result) {
 		b.WriteString(wrap(strings.Join(names, " "), "  ", width))
 	}
 	b.WriteString(wrap(printable(first.Detail), "  ", width))
-	b.WriteByte('\n')
+}
+
+// explanations are the causes that were told, which many targets can share: later ones
+// only name them.
+type explanations map[string]bool
+
+// write tells the likely cause, how to check it and what mends it.
+func (told explanations) write(b *bytes.Buffer, width int, e *explain.Explanation) {
+	if e == nil {
+		return
+	}
+	if told[e.Cause] {
+		fmt.Fprintf(b, "  likely: %s, as above\n", printable(e.Cause))
+		return
+	}
+	told[e.Cause] = true
+	for _, line := range []struct{ word, text string }{
+		{"last seen", e.LastSeen}, {"likely", e.Cause + ": " + e.Likely}, {"check", e.Check}, {"mend", e.Mend},
+	} {
+		if line.text != "" {
+			b.WriteString(wrap(line.word+": "+printable(line.text), "  ", width))
+		}
+	}
 }
 
 // panel is one part of the table: the targets of one group ("args", "reuse").

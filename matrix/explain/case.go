@@ -1,0 +1,184 @@
+package explain
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"pfdivert/pfconf"
+	"pfdivert/roles/evidence"
+)
+
+// Way is what is diverted.
+type Way string
+
+// The ways.
+const (
+	To        Way = "to"         // divert-to: from LOCAL to FAKE, to a socket on REMOTE
+	Reply     Way = "reply"      // divert-reply: from FAKE on REMOTE to LOCAL, and back
+	PacketIn  Way = "packet-in"  // divert-packet, from LOCAL to REMOTE
+	PacketOut Way = "packet-out" // divert-packet, from REMOTE to LOCAL
+)
+
+// Case is a cell that did not pass.
+type Case struct {
+	Verdict, Reason, Detail string
+	Firewall                string // of REMOTE (pfconf.Firewall.Name)
+
+	Proto               pfconf.Proto
+	Way                 Way
+	Answered            bool // something comes back to the client
+	Local, Remote       Host
+	LocalAddr           netip.Addr
+	RemoteAddr          netip.Addr
+	Fake                netip.Addr
+	Divert              netip.AddrPort // where the rule diverts to
+	Server              uint16         // the server's port, 0 where there is none
+	Counters            pfconf.Counters
+	CountersKnown       bool
+	StatesFirst, Second bool // the filter counts states; the cell is a reuse target's second
+}
+
+// is tells whether the finding has one of these reason codes.
+func (c *Case) is(reasons ...string) bool { return slices.Contains(reasons, c.Reason) }
+
+func (c *Case) says(words ...string) bool {
+	return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(c.Detail, w) })
+}
+
+func (c *Case) packet() bool { return c.Way == PacketIn || c.Way == PacketOut }
+func (c *Case) to() bool     { return c.Way == To }
+func (c *Case) reply() bool  { return c.Way == Reply }
+func (c *Case) v6() bool     { return c.Fake.Is6() }
+
+// lost: packets did not arrive, or their answers.
+func (c *Case) lost() bool {
+	return c.is("not-delivered", "no-reply", "control-lost", "not-reinjected")
+}
+
+// diverted: packets from LOCAL must reach a socket by way of REMOTE's table of diverted packets.
+func (c *Case) diverted() bool { return c.lost() && (c.to() || c.reply() && c.comesBack()) }
+
+// comesBack tells whether the client on REMOTE gets packets.
+func (c *Case) comesBack() bool { return c.Answered || c.Proto == pfconf.TCP }
+
+// fromFake: packets from FAKE must reach LOCAL.
+func (c *Case) fromFake() bool {
+	return c.lost() && (c.reply() || c.to() && c.Proto == pfconf.TCP)
+}
+
+// matched tells whether the rule matched a packet, and whether that is known; unmatched that it is
+// known that it did not.
+func (c *Case) matched() bool   { return c.CountersKnown && c.Counters.Matched+c.Counters.States > 0 }
+func (c *Case) unmatched() bool { return c.CountersKnown && !c.matched() }
+
+// undone: the rule matched and its action could not be carried out.
+func (c *Case) undone() bool {
+	return c.CountersKnown && !c.StatesFirst && c.Counters.Done < c.Counters.Matched
+}
+
+// rule is the text of the cell's rules as the filter shows them, "" when it is not known.
+func (c *Case) rule() string {
+	var b strings.Builder
+	for _, r := range c.Remote.Rules {
+		b.WriteString(r.Text + "\n")
+	}
+	return b.String()
+}
+
+// ruleLacks tells whether the rule is known and does not have the words.
+func (c *Case) ruleLacks(words string) bool {
+	text := c.rule()
+	return strings.TrimSpace(text) != "" && !strings.Contains(text, words)
+}
+
+// listeners are the sockets on REMOTE that a divert-to rule could deliver to.
+func (c *Case) listeners() []evidence.Socket {
+	var all []evidence.Socket
+	for _, s := range c.Remote.Sockets {
+		if s.Proto == "tcp" && s.State == "LISTEN" || s.Proto == "udp" && !s.Remote.IsValid() {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// named tells whether one of them is where the rule says.
+func (c *Case) named() bool {
+	return slices.ContainsFunc(c.listeners(), func(s evidence.Socket) bool {
+		a := s.Local.Addr()
+		return s.Local.Port() == c.Divert.Port() && (a == c.Divert.Addr() || a.IsUnspecified())
+	})
+}
+
+// socketsKnown tells whether REMOTE could be asked for its sockets.
+func (c *Case) socketsKnown() bool {
+	return c.known() && !slices.ContainsFunc(c.Remote.Missing, func(m string) bool { return strings.HasPrefix(m, "sockets") })
+}
+
+// known tells whether there is evidence of REMOTE at all.
+func (c *Case) known() bool {
+	return len(c.Remote.Answers)+len(c.Remote.Sockets)+len(c.Remote.Rules) > 0
+}
+
+// expected says what should have happened.
+func (c *Case) expected() string {
+	p := c.Proto.String()
+	switch c.Way {
+	case To:
+		return fmt.Sprintf("what {LOCAL} sends to {FAKE} by %s is diverted to a socket on REMOTE, which sees {FAKE} as its destination", p)
+	case Reply:
+		if c.comesBack() {
+			return fmt.Sprintf("what LOCAL answers by %s to {FAKE} comes back to the socket on REMOTE that is bound to it", p)
+		}
+		return fmt.Sprintf("what REMOTE sends by %s from {FAKE} reaches {LOCAL}, and the rule counts it", p)
+	case PacketIn:
+		return "a datagram for REMOTE is handed to user space, which sends it on rewritten, and it arrives"
+	}
+	return "a datagram that leaves REMOTE is handed to user space, which sends it on rewritten, and it arrives"
+}
+
+// filler fills in the cell's names.
+func (c *Case) filler() *strings.Replacer {
+	name := func(a netip.Addr, otherwise string) string {
+		if a.IsValid() {
+			return a.String()
+		}
+		return otherwise
+	}
+	or := func(s, otherwise string) string {
+		if s == "" {
+			return otherwise
+		}
+		return s
+	}
+	mark := "MARK"
+	if m := c.Remote.mark(); m != 0 {
+		mark = fmt.Sprintf("0x%x", m)
+	}
+	ip := "ip"
+	if c.v6() || c.Remote.family() == pfconf.Inet6 {
+		ip = "ip -6"
+	}
+	divert := "the rule's address and port"
+	if c.Divert.IsValid() {
+		divert = c.Divert.String()
+	}
+	return strings.NewReplacer(
+		"{FAKE}", name(c.Fake, "FAKE"), "{LOCAL}", name(c.LocalAddr, "LOCAL"), "{REMOTE}", name(c.RemoteAddr, "REMOTE"),
+		"{NIC}", or(c.Remote.nic(), "the interface"), "{MARK}", mark, "{TABLE}", or(c.Remote.table(), "TABLE"),
+		"{DIVERT}", divert, "{DETAIL}", c.Detail, "{ip}", ip, "{ROUTE}", or(c.Local.fakeRoute(c.Fake), "no route"),
+		"{RULES}", or(c.foreign(), "a rule of somebody else's"), "{ERRORS}", strings.Join(append(slices.Clone(c.Local.Errors), c.Remote.Errors...), "; "))
+}
+
+// foreign names the chains of other tables on both hosts.
+func (c *Case) foreign() string {
+	var all []string
+	for _, h := range []*Host{&c.Local, &c.Remote} {
+		for _, f := range h.foreigns() {
+			all = append(all, f.text)
+		}
+	}
+	return strings.Join(all, "; ")
+}

@@ -1,0 +1,61 @@
+package explain
+
+import "slices"
+
+// Cause is why packets are lost, or do what they should not.
+type Cause struct {
+	// Code never changes its meaning; docs/reasons.md has a section for each.
+	Code string
+	// Firewalls are those whose hosts have such a cause; nil for all.
+	Firewalls []string
+	// Host looks at a host alone: at REMOTE, or at LOCAL with OnLocal. nil: the host
+	// does not matter.
+	Host    func(*Host) bool
+	OnLocal bool
+	// Maybe: what the host shows does harm to some packets, perhaps not to those that matter.
+	Maybe bool
+	// Cell looks at the cell. nil: any that did not pass.
+	Cell func(*Case) bool
+	// Advice is the text for a firewall's systems; "" has that for those that it does not name.
+	Advice map[string]Advice
+}
+
+// Advice says what is wrong in a sentence, which command checks it, and what mends it.
+// {FAKE}, {LOCAL}, {REMOTE}, {NIC}, {MARK}, {TABLE}, {PORT} and {DETAIL} stand for the cell's.
+type Advice struct{ Likely, Check, Mend string }
+
+// anywhere is the advice where the system makes no difference.
+func anywhere(likely, check, mend string) map[string]Advice {
+	return map[string]Advice{"": {likely, check, mend}}
+}
+
+func (c *Cause) fits(k *Case) bool {
+	if c.Firewalls != nil && !slices.Contains(c.Firewalls, k.Firewall) {
+		return false
+	}
+	h := &k.Remote
+	if c.OnLocal {
+		h = &k.Local
+	}
+	return (c.Host == nil || c.Host(h)) && (c.Cell == nil || c.Cell(k))
+}
+
+func (c *Cause) advice(firewall string) Advice {
+	if a, ok := c.Advice[firewall]; ok {
+		return a
+	}
+	return c.Advice[""]
+}
+
+// The names of packet filters (pfconf.Firewall.Name).
+const (
+	nftables = "nftables"
+	pf       = "pf"
+	ipfw     = "ipfw"
+)
+
+var linux = []string{nftables}
+
+// causes are all, in the order in which they are tried: what explains few cases before what
+// explains many.
+var causes = slices.Concat(hostCauses, routeCauses, filterCauses, ruleCauses, socketCauses, resultCauses, lastCauses)

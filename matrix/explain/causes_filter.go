@@ -1,0 +1,119 @@
+package explain
+
+// Rules of other tables that an nftables host may have.
+const listRules = "nft list ruleset"
+
+// filterCauses are what other rules of the hosts do to the cell's packets.
+var filterCauses = []Cause{
+	{
+		Code: "not-tracked", Firewalls: linux,
+		Maybe: true,
+		Host: func(h *Host) bool {
+			return h.chain("prerouting", lowest, highest, "notrack") || h.chain("output", lowest, highest, "notrack")
+		},
+		Cell: func(c *Case) bool { return c.reply() && c.undone() || c.is("state-missing") },
+		Advice: anywhere("a notrack rule keeps the flow from conntrack, so there is no state to mark and nothing to know the answer by ({RULES})",
+			listRules, "leave FAKE's flows out of the notrack rule"),
+	},
+	{
+		Code: "other-zone", Firewalls: linux,
+		Maybe: true,
+		Host: func(h *Host) bool {
+			return h.chain("prerouting", lowest, highest, "ct zone set") || h.chain("output", lowest, highest, "ct zone set")
+		},
+		Cell: func(c *Case) bool { return c.reply() && c.lost() || c.is("state-missing") },
+		Advice: anywhere("conntrack keeps what comes in and what goes out in different zones, so an answer does not find its flow's state ({RULES})",
+			listRules+"; conntrack -L -z", "set the same zone for both directions (ct zone set in prerouting and in output), or none"),
+	},
+	{
+		Code: "source-translated", Firewalls: linux,
+		Maybe: true,
+		Host:  func(h *Host) bool { return h.chain("postrouting", lowest, highest, "masquerade", "snat") },
+		Cell:  func(c *Case) bool { return c.reply() && (c.is("wrong-address") || c.lost()) },
+		Advice: anywhere("a rule translates the source address of what leaves REMOTE, so LOCAL does not see FAKE ({RULES})",
+			listRules+"; conntrack -L -n", "leave FAKE out of the masquerade or snat rule (ip saddr {FAKE} return, before it)"),
+	},
+	{
+		Code: "destination-translated", Firewalls: linux,
+		Maybe: true,
+		Host:  func(h *Host) bool { return h.chain("prerouting", lowest, highest, "redirect", "dnat") },
+		Cell:  func(c *Case) bool { return c.to() && (c.is("wrong-address") || c.lost()) },
+		Advice: anywhere("a redirect or dnat rule changes the destination, so the original one is lost and the socket sees REMOTE's own address ({RULES})",
+			listRules+"; conntrack -L -g", "divert with tproxy alone: delete the redirect or dnat rule, or leave FAKE out of it"),
+	},
+	{
+		Code: "destination-translated", Firewalls: []string{pf, ipfw},
+		Cell: func(c *Case) bool { return c.to() && c.is("wrong-address") },
+		Advice: map[string]Advice{
+			pf:   {"a rdr-to rule changes the destination, so the original one is lost", "pfctl -vvsr; pfctl -ss", "use divert-to in place of rdr-to, and no other rule that translates FAKE"},
+			ipfw: {"a nat or fwd rule changes the destination, so the original one is lost", "ipfw -d show", "leave FAKE out of the nat rule"},
+		},
+	},
+	{
+		Code: "source-translated", Firewalls: []string{pf, ipfw},
+		Cell: func(c *Case) bool { return !c.to() && c.is("wrong-address") },
+		Advice: map[string]Advice{
+			pf:   {"a nat-to rule translates the source address of what leaves REMOTE", "pfctl -vvsr; pfctl -ss", "leave FAKE out of the nat-to rule"},
+			ipfw: {"a nat rule translates the source address of what leaves REMOTE", "ipfw -d show", "leave FAKE out of the nat rule"},
+		},
+	},
+	{
+		Code: "diverted-by-another", Cell: func(c *Case) bool { return c.is("control-delivered") },
+		Advice: map[string]Advice{
+			"":       {"another rule of REMOTE's diverts the same flow, or another host answers for FAKE", "", "leave FAKE out of that rule"},
+			nftables: {"another rule of REMOTE's diverts the same flow ({RULES}), or rules of an earlier run are still loaded", listRules, "leave FAKE out of that rule; pfdivert cleanup removes what a killed run left"},
+			pf:       {"another rule of REMOTE's diverts the same flow, or a state of an earlier flow catches it", "pfctl -vvsr; pfctl -a '*' -sr; pfctl -ss", "leave FAKE out of that rule; pfctl -k {LOCAL}"},
+			ipfw:     {"another rule of REMOTE's diverts the same flow", "ipfw -d show", "leave FAKE out of that rule"},
+		},
+	},
+	{
+		Code: "dropped-out", Firewalls: linux,
+		Maybe: true,
+		Host: func(h *Host) bool {
+			return h.chain("output", lowest, highest, "drop", "reject") || h.chain("postrouting", lowest, highest, "drop")
+		},
+		Cell: func(c *Case) bool { return c.fromFake() || c.is("socket-failed") && c.says("not permitted") },
+		Advice: anywhere("a rule of REMOTE's own drops what leaves with FAKE as its source, as filters against spoofing do ({RULES})",
+			listRules, "let FAKE pass in that chain (ip saddr {FAKE} accept, before the drop)"),
+	},
+	{
+		Code: "dropped-on-local", OnLocal: true,
+		Maybe: true,
+		Host: func(h *Host) bool {
+			return h.chain("input", lowest, highest, "drop", "reject") || h.chain("prerouting", lowest, highest, "drop")
+		},
+		Cell: func(c *Case) bool { return c.fromFake() },
+		Advice: anywhere("LOCAL's own filter drops what comes from FAKE ({RULES})",
+			"nft list ruleset or pfctl -vvsr, on LOCAL", "let {FAKE} pass in that chain on LOCAL"),
+	},
+	{
+		Code: "dropped-before", Firewalls: linux,
+		Maybe: true,
+		Host:  func(h *Host) bool { return h.chain("prerouting", lowest, manglePriority, "drop") },
+		Cell: func(c *Case) bool {
+			return c.to() && c.unmatched() || c.reply() && c.diverted() && c.Counters.Replies == 0
+		},
+		Advice: anywhere("an earlier rule of REMOTE's own drops the packet: its chain stands before the rules that divert ({RULES})",
+			listRules+" (look at hooks and priorities; counters tell which rule it is)", "let FAKE pass in that chain"),
+	},
+	{
+		Code: "mark-cleared", Firewalls: linux,
+		Maybe: true,
+		Host:  func(h *Host) bool { return h.chain("prerouting", manglePriority, highest, "mark set") },
+		Cell:  func(c *Case) bool { return c.diverted() && c.matched() && !c.undone() },
+		Advice: anywhere("a later rule of REMOTE's own sets the mark anew, so the policy rule does not see {MARK} ({RULES})",
+			listRules, "have that rule leave packets alone that have a mark (meta mark 0 …), or change other bits only"),
+	},
+	{
+		Code: "dropped-after", Firewalls: linux,
+		Maybe: true,
+		Host: func(h *Host) bool {
+			return h.chain("input", lowest, highest, "drop", "reject") || h.chain("prerouting", manglePriority+1, highest, "drop")
+		},
+		Cell: func(c *Case) bool {
+			return c.diverted() && !c.undone() && (c.to() && c.matched() || c.reply() && c.Counters.Replies > 0)
+		},
+		Advice: anywhere("REMOTE's own filter drops the packet after the rule has diverted it: to the input chain it is still one for FAKE ({RULES})",
+			listRules, "accept in the input chain what has mark {MARK} (meta mark {MARK} accept)"),
+	},
+}

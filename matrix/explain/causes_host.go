@@ -1,0 +1,87 @@
+package explain
+
+import "strings"
+
+// hostCauses are what keeps a test from being done, and what of a host's set-up is
+// nobody's rule or route.
+var hostCauses = []Cause{
+	{
+		Code: "module-missing",
+		Cell: func(c *Case) bool { return c.is("no-feature") },
+		Advice: map[string]Advice{
+			"": {"the kernel was built without what the target needs, or its module is not loaded: {DETAIL}", "", ""},
+			nftables: {"the kernel has no such module, or may not load it from a container: {DETAIL}",
+				"modprobe nft_tproxy; modprobe nfnetlink_queue; zgrep -E 'NFT_TPROXY|NFT_QUEUE|NF_CONNTRACK' /proc/config.gz",
+				"load the module on the host itself (CONFIG_NFT_TPROXY, CONFIG_NFT_QUEUE, CONFIG_NETFILTER_XT_TARGET_NFQUEUE, CONFIG_NF_CT_NETLINK)"},
+			ipfw: {"the kernel module is not loaded: {DETAIL}", "kldstat", "kldload ipfw ipdivert"},
+		},
+	},
+	{
+		Code: "no-such-family", Cell: func(c *Case) bool { return c.is("no-family") },
+		Advice: anywhere("a host lacks the address family: {DETAIL}", "sysctl net.ipv6.conf.all.disable_ipv6", "boot without ipv6.disable=1, or give addresses of that family"),
+	},
+	{
+		Code: "not-claimed", Cell: func(c *Case) bool { return c.is("not-claimed") },
+		Advice: anywhere("nobody says that a kernel of this kind does what the target tests", "", "nothing is to be mended"),
+	},
+	{
+		Code: "fake-owned",
+		Host: func(h *Host) bool {
+			text, ok := h.answer("ip addr show to ", "")
+			return ok && text != "(none)"
+		},
+		Advice: fakeOwned,
+	},
+	{
+		Code: "fake-owned", Cell: func(c *Case) bool { return c.is("fake-owned") }, Advice: fakeOwned,
+	},
+	{
+		Code: "inet6-disabled", Firewalls: linux,
+		Host: func(h *Host) bool {
+			return h.nicSysctl("ipv6", "disable_ipv6") == "1" || h.sysctl("net.ipv6.conf.lo.disable_ipv6") == "1"
+		},
+		Cell: func(c *Case) bool { return c.v6() },
+		Advice: anywhere("IPv6 is disabled on one of REMOTE's interfaces, and with it go the routes by that interface: without it on lo there is no local route to FAKE",
+			"sysctl net.ipv6.conf.all.disable_ipv6 net.ipv6.conf.lo.disable_ipv6; ip -6 route show table {TABLE}",
+			"sysctl net.ipv6.conf.lo.disable_ipv6=0, then add the policy rule and the route again"),
+	},
+	{
+		Code: "hosts-apart", Cell: func(c *Case) bool { return c.is("fence-lost") },
+		Advice: anywhere("the hosts do not hear each other's echo requests: a firewall drops ICMP between their own addresses, or the addresses are wrong",
+			"ping {REMOTE} on LOCAL; ping {LOCAL} on REMOTE", "let ICMP and ICMPv6 echo pass between the hosts"),
+	},
+	{
+		Code: "port-in-use", Cell: func(c *Case) bool { return c.is("socket-failed") && c.says("address already in use") },
+		Advice: map[string]Advice{
+			"":       {"another program has the port", "netstat -an", "stop that program, or begin the run again: it chooses other ports"},
+			nftables: {"another program has the port", "ss -anp", "stop that program, or begin the run again: it chooses other ports"},
+		},
+	},
+	{
+		Code: "no-privilege",
+		Cell: func(c *Case) bool {
+			return c.is("socket-failed", "rule-refused", "setup-failed", "question-failed") && !c.says(": send: ") &&
+				c.says("operation not permitted", "permission denied", "not permitted", "Permission denied")
+		},
+		Advice: map[string]Advice{
+			"":       {"this process may not do that: sockets with a foreign address, raw sockets and rules need root", "id", "start it as root, or with SUDO=sudo or SUDO=doas"},
+			nftables: {"this process may not do that: IP_TRANSPARENT needs CAP_NET_ADMIN or CAP_NET_RAW, rules and queues CAP_NET_ADMIN, in the user namespace that owns the network", "grep CapEff /proc/self/status; capsh --decode=…", "start it as root, with SUDO=sudo, or give the proxy's service AmbientCapabilities=CAP_NET_ADMIN"},
+		},
+	},
+	{
+		Code: "not-tested",
+		Cell: func(c *Case) bool {
+			return c.is("agent-lost", "setup-failed", "rule-refused", "question-failed", "timed-out", "interrupted")
+		},
+		Advice: anywhere("the test could not be done, which says nothing about the kernel: {DETAIL}", "pfdivert check-setup", "mend what the sentence says and run it again"),
+	},
+}
+
+var fakeOwned = map[string]Advice{
+	"": {"REMOTE has FAKE configured on an interface: it would receive what is sent there without any rule", "ifconfig -a", "ifconfig IF inet {FAKE} delete, or choose another FAKE"},
+	nftables: {"REMOTE has FAKE configured on an interface: it would receive what is sent there without any rule",
+		"{ip} addr show to {FAKE}", "ip addr del {FAKE} dev IF, or choose another FAKE"},
+}
+
+// answeredWith tells whether a route is a refusal.
+func answeredWith(route string) bool { return strings.HasPrefix(route, "RTNETLINK answers") }

@@ -1,0 +1,101 @@
+package explain
+
+import (
+	"regexp"
+	"strings"
+
+	"pfdivert/pfconf"
+)
+
+var ofInterface = regexp.MustCompile(`iifname "([^"]*)"`)
+
+// ruleCauses are what is wrong with the rules that divert.
+var ruleCauses = []Cause{
+	{
+		Code: "no-tproxy", Firewalls: linux,
+		Cell: func(c *Case) bool { return c.to() && c.Proto.HasPorts() && c.lost() && c.ruleLacks("tproxy ") },
+		Advice: anywhere("the rule marks the packet and has no tproxy statement: it is delivered by its own address, where no socket is",
+			listRules, "tproxy to {DIVERT} before the mark is set"),
+	},
+	{
+		Code: "state-not-marked", Firewalls: linux,
+		Cell: func(c *Case) bool { return c.reply() && c.undone() && c.ruleLacks("ct mark set") },
+		Advice: anywhere("the rule does not mark the flow's conntrack entry, so its answers are not known",
+			listRules+"; conntrack -L -o extended", "ct mark set {MARK} in the output chain for what leaves from {FAKE}"),
+	},
+	{
+		Code: "no-rule-back", Firewalls: linux,
+		Cell: func(c *Case) bool { return c.reply() && c.diverted() && c.ruleLacks(" pre: ") },
+		Advice: anywhere("no rule in the prerouting hook marks the answers of the flow, so they are not local",
+			listRules, "ct mark {MARK} meta mark set {MARK} in a prerouting chain of type filter"),
+	},
+	{
+		Code: "mark-not-set", Firewalls: linux,
+		Cell: func(c *Case) bool { return c.diverted() && c.ruleLacks("meta mark set") },
+		Advice: anywhere("the rule does not set the packet's mark, so the policy rule does not see it and it is dropped in routing",
+			listRules, "meta mark set {MARK} in the rule, behind tproxy"),
+	},
+	{
+		Code: "rule-other-interface", Firewalls: linux,
+		Cell: func(c *Case) bool {
+			nic := c.Remote.nic()
+			m := ofInterface.FindStringSubmatch(c.rule())
+			return (c.unmatched() || c.reply() && c.diverted() && c.Counters.Replies == 0) && nic != "" && m != nil && m[1] != nic
+		},
+		Advice: anywhere("the rule is for another interface than {NIC}, by which the packets come",
+			listRules+"; tcpdump -ni any host {FAKE}", "name {NIC} in the rule; of a bridge or a VLAN, the interface that the host's IP sees"),
+	},
+	{
+		Code: "stale-state",
+		Cell: func(c *Case) bool {
+			return c.Second && c.reply() && c.is("no-reply") && (c.Firewall == pf || !c.ruleLacks("ct direction reply"))
+		},
+		Advice: map[string]Advice{
+			"":       {"a state that an earlier flow left catches the answers", "", "kill the state"},
+			nftables: {"a state that an earlier flow with the same addresses left is of the other direction, and the rule takes only replies (ct direction reply)", "conntrack -L", "conntrack -D -s {LOCAL} -d {FAKE}, or leave the direction out of the rule"},
+			pf:       {"the state that an earlier divert-to flow with the same addresses left catches the answer", "pfctl -ss -v", "pfctl -k {LOCAL} -k {FAKE}"},
+			ipfw:     {"a dynamic rule of an earlier flow catches the answer", "ipfw -d show", "wait for its end (net.inet.ip.fw.dyn_udp_lifetime)"},
+		},
+	},
+	{
+		Code: "forwarded",
+		Cell: func(c *Case) bool {
+			return c.unmatched() && c.Remote.forwards() && (c.to() || c.reply() && c.comesBack())
+		},
+		Advice: map[string]Advice{
+			"":       {"REMOTE forwards, and no rule takes the packet: it is sent on, or answered with an ICMP error, in place of being diverted", "sysctl net.inet.ip.forwarding; pfctl -vvsr", "mend the rule, so that it matches; see rule-mismatch"},
+			nftables: {"REMOTE forwards, and no rule takes the packet: it is sent on, or answered with an ICMP error, in place of being diverted ({ERRORS})", "sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding; {ip} route get {FAKE} from {LOCAL} iif {NIC}", "mend the rule, so that it matches; see rule-mismatch"},
+			ipfw:     {"REMOTE forwards, and no rule takes the packet: it is sent on, or answered with an ICMP error, in place of being diverted", "sysctl net.inet.ip.forwarding; ipfw -a list", "mend the rule, so that it matches; see rule-mismatch"},
+		},
+	},
+	{
+		Code: "lost-on-the-way",
+		Cell: func(c *Case) bool {
+			return c.to() && c.unmatched() && len(c.Local.Packets) > 0 && c.captured(&c.Local) && !c.captured(&c.Remote)
+		},
+		Advice: anywhere("the packet left LOCAL's interface and did not come to REMOTE's: something between the hosts drops it",
+			"tcpdump -ni {NIC} host {FAKE}, on both hosts", "let FAKE's packets pass between the hosts"),
+	},
+	{
+		Code: "rule-mismatch",
+		Cell: func(c *Case) bool {
+			return c.unmatched() && c.is("not-delivered", "no-reply", "not-rewritten", "not-counted")
+		},
+		Advice: map[string]Advice{
+			"":       {"the rule matched none of the cell's packets: addresses, port, protocol, family or interface are not theirs, or an earlier rule decided", "", "compare the rule with what comes"},
+			nftables: {"the rule matched none of the cell's packets: addresses, port, protocol, family or interface are not theirs", "nft -a list ruleset; tcpdump -ni {NIC} host {FAKE}; nft monitor trace, with meta nftrace set 1", "compare the rule with what comes"},
+			pf:       {"the rule matched none of the cell's packets: an earlier rule with quick decided, the main ruleset does not call the anchor, or a state of an earlier flow has them", "pfctl -vvsr; pfctl -a regress -vvsr; pfctl -ss; tcpdump -nettti pflog0", "move the anchor before the quick rule; pfctl -k {LOCAL} for a state"},
+			ipfw:     {"the rule matched none of the cell's packets: an earlier rule decided, or net.inet.ip.fw.enable is 0", "ipfw -a list; sysctl net.inet.ip.fw.enable", "give the rule a lower number than the one that decides"},
+		},
+	},
+	{
+		Code: "kernel-answers",
+		Cell: func(c *Case) bool {
+			return c.is("duplicate") && c.to() && c.Proto == pfconf.ICMP && strings.HasPrefix(c.Detail, "local client")
+		},
+		Advice: map[string]Advice{
+			"":       {"REMOTE's kernel answers the diverted echo request itself", "tcpdump -ni {NIC} icmp or icmp6", "drop its echo replies from {FAKE}"},
+			nftables: {"REMOTE's kernel answers the diverted echo request itself: to it FAKE is local", "tcpdump -ni {NIC} icmp6", "ip6 saddr {FAKE} icmpv6 type echo-reply drop, in an output chain; or sysctl net.ipv6.icmp.echo_ignore_all=1"},
+		},
+	},
+}

@@ -1,0 +1,130 @@
+package explain
+
+import (
+	"slices"
+	"strings"
+
+	"pfdivert/pfconf"
+	"pfdivert/roles/evidence"
+)
+
+// socketCauses are what is wrong with the sockets and queues that packets are diverted to.
+var socketCauses = []Cause{
+	{
+		Code: "listener-elsewhere",
+		Cell: func(c *Case) bool {
+			return c.to() && c.is("not-delivered") && c.socketsKnown() && len(c.listeners()) > 0 && !c.named()
+		},
+		Advice: map[string]Advice{
+			"":       {"the proxy listens, and on another address or port than {DIVERT}, which the rule names", "netstat -an -f inet", "have both name the same address and port"},
+			nftables: {"the proxy listens, and on another address or port than {DIVERT}, which the rule names", "ss -lnptu; nft list ruleset", "have both name the same address and port (tproxy to {DIVERT})"},
+		},
+	},
+	{
+		Code: "no-listener",
+		Cell: func(c *Case) bool { return c.socketsKnown() && c.deaf() },
+		Advice: map[string]Advice{
+			"":       {"nobody listens where the packet goes: the server's socket is closed or does not listen", "netstat -an; fstat | grep internet", "start the proxy, or have it listen"},
+			nftables: {"nobody listens where the packet goes: the server's socket is closed or does not listen", "ss -lnptuw", "start the proxy, or have it listen on {DIVERT}"},
+			ipfw:     {"nobody listens where the packet goes: the server's socket is closed or does not listen", "sockstat -46", "start the proxy, or have it listen"},
+		},
+	},
+	{
+		Code: "not-transparent",
+		Cell: func(c *Case) bool { return c.is("no-bindany") || c.to() && c.undone() },
+		Advice: map[string]Advice{
+			"":       {"the socket may not have a foreign address: SO_BINDANY was not set before it was bound", "ktrace the proxy and look for setsockopt", "setsockopt(fd, SOL_SOCKET, SO_BINDANY, …), as root"},
+			nftables: {"the socket is not transparent, so tproxy does not take it and a foreign address can't be bound: IP_TRANSPARENT (IPv6: IPV6_TRANSPARENT) was not set", "strace -e setsockopt the proxy", "setsockopt(fd, SOL_IP, IP_TRANSPARENT, …) and SOL_IPV6, IPV6_TRANSPARENT, each for its own family; it takes CAP_NET_ADMIN"},
+			ipfw:     {"the socket may not have a foreign address: IP_BINDANY was not set before it was bound", "truss the proxy and look for setsockopt", "setsockopt(fd, IPPROTO_IP, IP_BINDANY, …), with the privilege PRIV_NETINET_BINDANY"},
+		},
+	},
+	{
+		Code: "time-wait", Cell: func(c *Case) bool { return c.is("port-blocked") },
+		Advice: map[string]Advice{
+			"":       {"a socket in TIME_WAIT has the very addresses and ports", "netstat -an | grep TIME_WAIT", "tcpdrop it, or take another port"},
+			nftables: {"a socket in TIME_WAIT has the very addresses and ports, and was not dropped (with TCP's timestamps the kernel takes it up again only where the new client binds with SO_REUSEADDR)", "ss -tan state time-wait; sysctl net.ipv4.tcp_timestamps net.ipv4.tcp_tw_reuse", "ss -K dst …, or take another port"},
+		},
+	},
+	{
+		Code: "queue-full",
+		Cell: func(c *Case) bool {
+			return c.packet() && c.matched() && slices.ContainsFunc(c.Remote.Sockets, func(s evidence.Socket) bool {
+				return s.Proto == "divert" && strings.Contains(s.Text, "dropped ") && !strings.Contains(s.Text, "dropped 0 by the full queue and 0 ")
+			})
+		},
+		Advice: map[string]Advice{
+			"":       {"the divert socket's buffer is full, so the kernel drops what is diverted", "netstat -s -p divert", "read faster, or give the socket a larger buffer"},
+			nftables: {"the queue is full, so the kernel drops what is diverted", "cat /proc/net/netfilter/nfnetlink_queue (the sixth column counts)", "read faster, or make it longer (NFQA_CFG_QUEUE_MAXLEN), or set fail-open"},
+		},
+	},
+	{
+		Code: "queue-bypassed",
+		Cell: func(c *Case) bool { return c.packet() && c.is("not-rewritten") && c.matched() },
+		Advice: map[string]Advice{
+			"":       {"the rule matched and the packet passed the divert socket by", "netstat -s -p divert", "start the program that reads the socket"},
+			nftables: {"nobody listens on the queue, and its rule lets packets pass then (bypass): it fails open", "cat /proc/net/netfilter/nfnetlink_queue; nft list ruleset", "start the program that listens on the queue, or take bypass away"},
+		},
+	},
+	{
+		Code: "queue-unheard",
+		Cell: func(c *Case) bool { return c.packet() && c.is("not-delivered") && c.matched() },
+		Advice: map[string]Advice{
+			"":       {"nobody listens on the divert port, so the kernel drops what is diverted: it fails closed", "netstat -s -p divert; fstat | grep divert", "start the program that reads the divert socket"},
+			nftables: {"nobody listens on the queue, so the kernel drops what it gets: it fails closed", "cat /proc/net/netfilter/nfnetlink_queue", "start the program that listens on the queue; with bypass packets pass without it"},
+		},
+	},
+	{
+		Code: "bad-checksum",
+		Cell: func(c *Case) bool {
+			h := &c.Remote
+			if c.Way == PacketOut {
+				h = &c.Local
+			}
+			return c.packet() && c.is("not-reinjected") && h.movedBy("Udp: InCsumErrors")+h.movedBy("Udp6: InCsumErrors") > 0
+		},
+		Advice: map[string]Advice{
+			"":       {"what user space sent on has a wrong checksum, and the receiver drops it", "netstat -s -p udp | grep checksum", "compute the checksums of IP and UDP anew after rewriting"},
+			nftables: {"what user space sent on has a wrong checksum, and the receiver drops it: after a verdict with a payload the kernel takes the checksums as they are", "nstat -az UdpInCsumErrors Udp6InCsumErrors, on the receiver", "compute the checksums of IP and UDP anew after rewriting (0 becomes 0xffff)"},
+		},
+	},
+	{
+		Code: "checksum-offload",
+		Cell: func(c *Case) bool { return c.is("wrong-data") && c.says("Checksum:false") },
+		Advice: anywhere("the checksum was not there when the packet was seen: it is filled in by the network card, or was not mended after a change",
+			"ethtool -k {NIC} | grep checksum", "ethtool -K {NIC} tx off rx off, or compute it before user space sees it"),
+	},
+	{
+		Code: "mtu",
+		Cell: func(c *Case) bool {
+			return slices.ContainsFunc(slices.Concat(c.Local.Errors, c.Remote.Errors, []string{c.Detail}), func(s string) bool {
+				s = strings.ToLower(s)
+				return strings.Contains(s, "message too long") || strings.Contains(s, "too big") || strings.Contains(s, "fragmentation needed")
+			})
+		},
+		Advice: anywhere("the packet is larger than the path's MTU: {ERRORS}", "ping -M do -s 1472 {REMOTE} (Linux), ping -D -s 1472 {REMOTE} (BSD)", "let ICMP \"fragmentation needed\" and \"packet too big\" pass, or lower the MTU of {NIC}"),
+	},
+}
+
+// deaf tells whether nobody listens for what the cell's client sends: on REMOTE of a diverted
+// flow, on the server's host else.
+func (c *Case) deaf() bool {
+	if !c.is("not-delivered", "control-lost") {
+		return false
+	}
+	h := &c.Remote
+	if c.reply() || c.Way == PacketOut {
+		h = &c.Local
+	}
+	if c.to() && c.Proto.HasPorts() && !c.undone() {
+		return false
+	}
+	return !slices.ContainsFunc(h.Sockets, func(s evidence.Socket) bool {
+		switch {
+		case c.Proto == pfconf.TCP:
+			return s.Proto == "tcp" && s.State == "LISTEN"
+		case c.Proto == pfconf.UDP:
+			return s.Proto == "udp" && (c.Server == 0 || s.Local.Port() == c.Server)
+		}
+		return strings.HasPrefix(s.Proto, "raw") || s.Proto == "icmp"
+	})
+}

@@ -1,0 +1,307 @@
+package explain
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"pfdivert/pfconf"
+	"pfdivert/roles/evidence"
+)
+
+func answers(all ...string) []evidence.Answer {
+	var list []evidence.Answer
+	for i := 0; i < len(all); i += 2 {
+		list = append(list, evidence.Answer{Command: all[i], Text: all[i+1]})
+	}
+	return list
+}
+
+// healthy are what a Linux REMOTE and its LOCAL answer when all is well (from a lab).
+func healthy() (local, remote Host) {
+	local.Answers = answers(
+		"ip link show dev local0", "local0: UP mtu 1500 veth",
+		"ip addr show to 10.208.0.3", "(none)",
+		"ip route get 10.208.0.3 from 10.192.0.3", "10.208.0.3 via 10.188.1.2 dev local0 table main",
+		"nft list ruleset", "(none)",
+	)
+	remote.Remote = true
+	remote.Answers = answers(
+		"ip link show dev remote0", "remote0: UP mtu 1500 veth",
+		"ip addr show to 10.208.0.3", "(none)",
+		"ip rule", "0:\tfrom all lookup local\n32765:\tfrom all fwmark 0x70660076 lookup 28774 proto 118\n32766:\tfrom all lookup main\n32767:\tfrom all lookup default",
+		"ip route show table 28774", "local 10.208.0.0/12 dev lo table 28774",
+		"ip route get 10.208.0.3 from 10.192.0.3 iif remote0 mark 0x70660076", "local 10.208.0.3 dev lo table 28774 src 10.188.1.2",
+		"sysctl net.ipv4.ip_forward", "net.ipv4.ip_forward = 0",
+		"sysctl net.ipv4.conf.all.rp_filter", "net.ipv4.conf.all.rp_filter = 0",
+		"nft list ruleset", "(none)",
+	)
+	return local, remote
+}
+
+// to is a UDP cell of divert-to whose rule matched, and nothing arrived.
+func to() Case {
+	c := Case{
+		Verdict: "FAIL", Reason: "not-delivered", Detail: "remote server: nothing arrived", Firewall: nftables, Proto: pfconf.UDP, Way: To,
+		LocalAddr: netip.MustParseAddr("10.192.0.3"), RemoteAddr: netip.MustParseAddr("10.188.1.2"), Fake: netip.MustParseAddr("10.208.0.3"),
+		Divert: netip.MustParseAddrPort("127.0.0.1:20003"), Server: 20003,
+		Counters: pfconf.Counters{Matched: 1, Done: 1}, CountersKnown: true,
+	}
+	c.Local, c.Remote = healthy()
+	c.Remote.Rules = []evidence.Rule{{Text: `inet pfdivert pre: iifname "remote0" ip saddr 10.192.0.3 udp dport 20003 counter tproxy ip to 127.0.0.1:20003 meta mark set 0x70660076 ct mark set 0x70660076 counter accept`}}
+	c.Remote.Sockets = []evidence.Socket{{Proto: "udp", Local: c.Divert}}
+	return c
+}
+
+// reply is one of divert-reply, whose answer did not come back.
+func reply() Case {
+	c := to()
+	c.Reason, c.Way, c.Answered, c.Divert = "no-reply", Reply, true, netip.AddrPort{}
+	c.Remote.Rules[0].Text = "inet pfdivert out: ip saddr 10.208.0.3 counter ct mark set 0x70660076 ct mark 0x70660076 counter\n" +
+		`inet pfdivert pre: iifname "remote0" ip saddr 10.192.0.3 ct mark 0x70660076 counter meta mark set 0x70660076 accept`
+	c.Local.Sockets = []evidence.Socket{{Proto: "udp", Local: netip.MustParseAddrPort("10.192.0.3:20003")}}
+	return c
+}
+
+func queued() Case {
+	c := to()
+	c.Way, c.Divert = PacketIn, netip.MustParseAddrPort("0.0.0.0:26600")
+	c.Remote.Rules[0].Text = "inet pfdivert in: udp dport 20003 counter jump queue-26600"
+	return c
+}
+
+// asked has a host answer otherwise.
+func asked(h *Host, command, text string) {
+	h.Answers = slices.DeleteFunc(h.Answers, func(a evidence.Answer) bool { return strings.HasPrefix(a.Command, command) })
+	h.Answers = append(h.Answers, evidence.Answer{Command: command, Text: text})
+}
+
+func because(c Case, reason, detail string) Case {
+	c.Reason, c.Detail = reason, detail
+	return c
+}
+
+func counted(c Case, n pfconf.Counters) Case {
+	c.Counters, c.CountersKnown = n, true
+	return c
+}
+
+func on(c Case, firewall string) Case {
+	c.Firewall, c.StatesFirst = firewall, firewall == pf
+	c.Local, c.Remote = Host{}, Host{}
+	c.Remote.Remote = true
+	return c
+}
+
+func remote(c Case, command, text string) Case {
+	c.Remote.Answers = slices.Clone(c.Remote.Answers)
+	asked(&c.Remote, command, text)
+	return c
+}
+
+func local(c Case, command, text string) Case {
+	c.Local.Answers = slices.Clone(c.Local.Answers)
+	asked(&c.Local, command, text)
+	return c
+}
+
+// chain is the only one of somebody else's filter on REMOTE.
+func chain(c Case, hook, priority, does string) Case {
+	return remote(c, "nft list ruleset", "table ip other chain c type filter hook "+hook+" priority "+priority+": "+does)
+}
+
+func change(c Case, f func(*Case)) Case {
+	f(&c)
+	return c
+}
+
+const table = "ip route show table 28774"
+
+// Every cause is reached, and by what it is about.
+func TestExplain(t *testing.T) {
+	none, undone := pfconf.Counters{}, pfconf.Counters{Matched: 1}
+	v6 := func(c *Case) { c.Fake = netip.MustParseAddr("fd00:188:2::3") }
+	ethernet := func(from, to string) []evidence.Packet {
+		ip := make([]byte, 20)
+		ip[0] = 0x45
+		copy(ip[12:], netip.MustParseAddr(from).AsSlice())
+		copy(ip[16:], netip.MustParseAddr(to).AsSlice())
+		return []evidence.Packet{{Link: evidence.LinkEthernet, Data: append(make([]byte, 14), ip...)}}
+	}
+	reached := map[string]bool{}
+	for _, x := range []struct {
+		want string
+		c    Case
+	}{
+		{"module-missing", because(to(), "no-feature", "this kernel has no tproxy")},
+		{"no-such-family", because(to(), "no-family", "")},
+		{"not-claimed", because(to(), "not-claimed", "")},
+		{"fake-owned", remote(to(), "ip addr show to 10.208.0.3", "10.208.0.3/32 dev lo")},
+		{"fake-owned", because(on(to(), pf), "fake-owned", "")},
+		{"inet6-disabled", change(remote(to(), "sysctl net.ipv6.conf.lo.disable_ipv6", "net.ipv6.conf.lo.disable_ipv6 = 1"), v6)},
+		{"hosts-apart", because(to(), "fence-lost", "")},
+		{"port-in-use", because(to(), "socket-failed", "server: open: bind: address already in use")},
+		{"no-privilege", because(to(), "socket-failed", "server: open: transparent: operation not permitted")},
+		{"no-privilege", because(on(to(), pf), "rule-refused", "pfctl: /dev/pf: Permission denied")},
+		{"not-tested", because(to(), "question-failed", "netstat printed nonsense")},
+		{"not-tested", because(Case{}, "agent-lost", "")},
+		{"socket-trouble", because(to(), "socket-failed", "server: open: too many open files")},
+
+		{"no-route-to-fake", because(to(), "local-route", "")},
+		{"no-route-to-fake", local(to(), "ip route get 10.208.0.3", "RTNETLINK answers: Network is unreachable")},
+		{"fake-routed-elsewhere", local(to(), "ip route get 10.208.0.3", "10.208.0.3 via 192.0.2.1 dev wlan0 table main")},
+		{"fake-on-link", local(to(), "ip route get 10.208.0.3", "10.208.0.3 dev local0 table main")},
+		{"looped", remote(chain(because(reply(), "control-lost", ""), "output", "-150", "mark set"), table, "local default dev lo table 28774")},
+		{"reply-routed-elsewhere", remote(reply(), "ip rule", "100:\tfrom 10.208.0.0/12 lookup 200\n32765:\tfrom all fwmark 0x70660076 lookup 28774\n32766:\tfrom all lookup main")},
+		{"no-policy-rule", remote(to(), "ip rule", "0:\tfrom all lookup local\n32766:\tfrom all lookup main")},
+		{"mark-mismatch", remote(to(), "ip rule", "32765:\tfrom all fwmark 0x1 lookup 28774\n32766:\tfrom all lookup main")},
+		{"mark-mismatch", remote(to(), "ip rule", "32765:\tfrom all fwmark 0x1/0xff lookup 28774\n32766:\tfrom all lookup main")},
+		{"no-local-route", remote(to(), table, "(none)")},
+		{"rp-filter", remote(to(), "ip route get 10.208.0.3 from 10.192.0.3 iif remote0 mark 0x70660076", "RTNETLINK answers: Invalid cross-device link")},
+		{"late-policy-rule", remote(remote(to(), "ip rule", "32766:\tfrom all lookup main\n32767:\tfrom all fwmark 0x70660076 lookup 28774"),
+			"ip route get 10.208.0.3 from 10.192.0.3 iif remote0 mark 0x70660076", "RTNETLINK answers: No route to host")},
+		{"bridge-netfilter", remote(remote(to(), "ip link show dev remote0", "remote0: UP mtu 1500 bridge"), "sysctl net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-iptables = 1")},
+
+		{"not-tracked", counted(chain(reply(), "output", "-300", "notrack"), undone)},
+		{"other-zone", chain(reply(), "prerouting", "-300", "ct zone set")},
+		{"source-translated", chain(because(reply(), "wrong-address", ""), "postrouting", "100", "masquerade")},
+		{"source-translated", because(on(reply(), pf), "wrong-address", "")},
+		{"destination-translated", chain(because(to(), "wrong-address", ""), "prerouting", "-100", "redirect")},
+		{"destination-translated", because(on(to(), ipfw), "wrong-address", "")},
+		{"diverted-by-another", because(to(), "control-delivered", "")},
+		{"dropped-out", chain(because(reply(), "control-lost", ""), "output", "0", "drop")},
+		{"dropped-out", chain(because(reply(), "socket-failed", "client: send: send: operation not permitted"), "output", "0", "drop")},
+		{"dropped-on-local", local(because(reply(), "control-lost", ""), "nft list ruleset", "table ip f chain in type filter hook input priority 0: drop")},
+		{"dropped-before", chain(counted(to(), none), "prerouting", "-300", "drop")},
+		{"mark-cleared", chain(to(), "prerouting", "-149", "mark set")},
+		{"dropped-after", chain(to(), "input", "0", "drop, reject")},
+
+		{"no-tproxy", change(to(), func(c *Case) { c.Remote.Rules = []evidence.Rule{{Text: "counter meta mark set 0x70660076"}} })},
+		{"mark-not-set", change(to(), func(c *Case) { c.Remote.Rules = []evidence.Rule{{Text: "counter tproxy ip to 127.0.0.1:20003"}} })},
+		{"state-not-marked", change(counted(reply(), undone), func(c *Case) { c.Remote.Rules = []evidence.Rule{{Text: "out: counter"}} })},
+		{"no-rule-back", change(reply(), func(c *Case) { c.Remote.Rules = []evidence.Rule{{Text: "out: counter ct mark set 0x70660076"}} })},
+		{"rule-other-interface", change(counted(to(), none), func(c *Case) { c.Remote.Rules[0].Text = `pre: iifname "eth9" tproxy meta mark set` })},
+		{"stale-state", change(reply(), func(c *Case) { c.Second = true; c.Remote.Rules[0].Text += " ct direction reply" })},
+		{"stale-state", change(on(reply(), pf), func(c *Case) { c.Second = true })},
+		{"forwarded", remote(counted(to(), none), "sysctl net.ipv4.ip_forward", "net.ipv4.ip_forward = 1")},
+		{"lost-on-the-way", change(counted(to(), none), func(c *Case) { c.Local.Packets = ethernet("10.192.0.3", "10.208.0.3") })},
+		{"rule-mismatch", counted(to(), none)},
+		{"rule-mismatch", counted(on(to(), pf), none)},
+		{"kernel-answers", change(because(to(), "duplicate", "local client: 1 more than was sent"), func(c *Case) { c.Proto = pfconf.ICMP })},
+
+		{"listener-elsewhere", change(counted(to(), undone), func(c *Case) { c.Remote.Sockets[0].Local = netip.MustParseAddrPort("127.0.0.1:4000") })},
+		{"listener-elsewhere", change(counted(to(), undone), func(c *Case) { c.Remote.Sockets[0].Local = netip.MustParseAddrPort("10.188.1.2:20003") })},
+		{"no-listener", change(counted(to(), undone), func(c *Case) { c.Remote.Sockets = nil })},
+		{"no-listener", change(because(reply(), "control-lost", ""), func(c *Case) { c.Local.Sockets = nil })},
+		{"not-transparent", counted(to(), undone)},
+		{"not-transparent", because(on(reply(), pf), "no-bindany", "")},
+		{"time-wait", because(reply(), "port-blocked", "")},
+		{"queue-full", change(queued(), func(c *Case) {
+			c.Remote.Sockets = append(c.Remote.Sockets, evidence.Socket{Proto: "divert", Text: "netfilter queue, 0 waiting, dropped 1 by the full queue and 0 by the full socket, last id 1"})
+		})},
+		{"queue-bypassed", because(queued(), "not-rewritten", "")},
+		{"queue-unheard", queued()},
+		{"bad-checksum", change(because(queued(), "not-reinjected", ""), func(c *Case) { c.Remote.Moved = []evidence.Moved{{Name: "Udp: InCsumErrors", By: 1}} })},
+		{"checksum-offload", because(to(), "wrong-data", "received {Type:8 Checksum:false}")},
+		{"mtu", change(to(), func(c *Case) { c.Local.Errors = []string{"from 10.188.1.2: ICMP type 3 code 4: fragmentation needed"} })},
+
+		{"answered-by-icmp", change(to(), func(c *Case) { c.Local.Errors = []string{"from 10.188.1.2: ICMP type 3 code 13"} })},
+		{"copied", because(to(), "duplicate", "remote server: 1 more than was sent")},
+		{"address-changed", because(to(), "wrong-address", "")},
+		{"data-changed", because(to(), "wrong-data", "received \"x\"")},
+		{"counted-elsewhere", because(to(), "not-counted", "")},
+		{"state-gone", because(to(), "state-missing", "")},
+		{"state-kept", because(to(), "state-left", "")},
+		{"known-failure-gone", because(to(), "known-failure-passed", "")},
+		{"not-taken-back", because(queued(), "not-reinjected", "")},
+		{"lost-after-rule", to()},
+		{"answer-lost", reply()},
+		{"unexplained", because(Case{}, "something-new", "")},
+	} {
+		got := Explain(x.c)
+		reached[got.Cause] = true
+		if got.Cause != x.want {
+			t.Errorf("%s %s: explained by %s, not %s", x.c.Reason, x.c.Detail, got.Cause, x.want)
+		}
+		for _, text := range []string{got.Expected, got.LastSeen, got.Likely, got.Check, got.Mend} {
+			if strings.ContainsAny(text, "{}") && !strings.Contains(text, x.c.Detail) {
+				t.Errorf("%s: not filled in: %s", got.Cause, text)
+			}
+		}
+		if got.Expected == "" || got.Likely == "" {
+			t.Errorf("%s says nothing: %+v", got.Cause, got)
+		}
+	}
+	for _, code := range Codes() {
+		if !reached[code] {
+			t.Errorf("cause %s is not tested", code)
+		}
+	}
+}
+
+// Each cause has advice for all firewalls that it is for, with known names.
+func TestAdvice(t *testing.T) {
+	known := map[string]bool{"": true, nftables: true, pf: true, ipfw: true}
+	for _, c := range causes {
+		firewalls := c.Firewalls
+		if firewalls == nil {
+			firewalls = []string{nftables, pf, ipfw, "another"}
+		}
+		for _, f := range firewalls {
+			if c.advice(f).Likely == "" {
+				t.Errorf("%s has no advice for %s", c.Code, f)
+			}
+		}
+		for f, a := range c.Advice {
+			if !known[f] || a.Likely == "" {
+				t.Errorf("%s: advice for %q: %+v", c.Code, f, a)
+			}
+		}
+	}
+}
+
+// What is wrong with a host is found without a cell, and nothing with one where all is well.
+func TestProblems(t *testing.T) {
+	local, remote := healthy()
+	for _, h := range []Host{local, remote} {
+		if all := Problems(h, nftables); len(all) > 0 {
+			t.Errorf("nothing is wrong, and found is %+v", all)
+		}
+	}
+	asked(&remote, "ip rule", "0:\tfrom all lookup local\n32766:\tfrom all lookup main")
+	asked(&remote, "nft list ruleset", "table ip nat chain post type nat hook postrouting priority 100: masquerade")
+	var codes []string
+	for _, p := range Problems(remote, nftables) {
+		codes = append(codes, p.Cause)
+		if p.Check == "" || strings.ContainsAny(p.Likely+p.Check+p.Mend, "{}") {
+			t.Errorf("%+v", p)
+		}
+	}
+	if want := []string{"no-policy-rule", "source-translated"}; !slices.Equal(codes, slices.Sorted(slices.Values(want))) {
+		t.Errorf("found are %q, not %q", codes, want)
+	}
+}
+
+// What another host sent is read without harm.
+func FuzzExplain(f *testing.F) {
+	local, remote := healthy()
+	for _, h := range []Host{local, remote} {
+		for _, a := range h.Answers {
+			f.Add(a.Command, a.Text, []byte{0x45})
+		}
+	}
+	f.Fuzz(func(t *testing.T, command, text string, packet []byte) {
+		for _, c := range []Case{to(), reply(), queued()} {
+			asked(&c.Local, command, text)
+			asked(&c.Remote, command, text)
+			for _, l := range []evidence.Link{evidence.LinkEthernet, evidence.LinkRaw, evidence.LinkPflog} {
+				c.Local.Packets = append(c.Local.Packets, evidence.Packet{Link: l, Data: packet})
+			}
+			Problems(c.Remote, nftables)
+			if Explain(c) == nil {
+				t.Error("no explanation")
+			}
+		}
+	})
+}

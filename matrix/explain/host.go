@@ -1,0 +1,256 @@
+package explain
+
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"pfdivert/pfconf"
+	"pfdivert/roles/evidence"
+)
+
+// Host is what is known of a host: what was asked of it, and how it answered.
+type Host struct {
+	evidence.Cell
+	Remote bool // it is REMOTE, whose packet filter diverts
+}
+
+// answer gives the answer to the command that begins and ends so. "ip -6" asks the same as "ip".
+func (h *Host) answer(begin, end string) (text string, ok bool) {
+	for _, a := range h.Answers {
+		command := strings.Replace(a.Command, "ip -6 ", "ip ", 1)
+		if strings.HasPrefix(command, begin) && strings.HasSuffix(command, end) {
+			return a.Text, true
+		}
+	}
+	return "", false
+}
+
+// commandAfter gives the rest of the first command that begins so.
+func (h *Host) commandAfter(begin string) string {
+	for _, a := range h.Answers {
+		if rest, ok := strings.CutPrefix(strings.Replace(a.Command, "ip -6 ", "ip ", 1), begin); ok {
+			return rest
+		}
+	}
+	return ""
+}
+
+// sysctl gives a setting, "" when it is not known.
+func (h *Host) sysctl(name string) string {
+	text, _ := h.answer("sysctl "+name, name)
+	_, value, _ := strings.Cut(text, " = ")
+	return value
+}
+
+// nicSysctl gives the larger of a setting of all interfaces and of the one towards the other host,
+// which is what the kernel goes by.
+func (h *Host) nicSysctl(family, name string) string {
+	nic := strings.ReplaceAll(h.nic(), ".", "/")
+	return max(h.sysctl("net."+family+".conf.all."+name), h.sysctl("net."+family+".conf."+nic+"."+name))
+}
+
+// nic is the interface towards the other host.
+func (h *Host) nic() string { return h.commandAfter("ip link show dev ") }
+
+// mark and table are those of diverted packets.
+func (h *Host) mark() uint32 {
+	for _, a := range h.Answers {
+		if _, mark, ok := strings.Cut(a.Command, " mark "); ok {
+			n, _ := strconv.ParseUint(mark, 0, 32)
+			return uint32(n)
+		}
+	}
+	return 0
+}
+
+func (h *Host) table() string { return h.commandAfter("ip route show table ") }
+
+// policyRule is a line of "ip rule".
+type policyRule struct {
+	priority   int
+	from       netip.Prefix // of all when it is invalid
+	mark, mask uint32
+	marked     bool
+	table      string
+}
+
+// takes tells whether a packet with the mark goes by the rule.
+func (r policyRule) takes(mark uint32) bool { return mark&r.mask == r.mark }
+
+// policyRules gives the policy rules, false when they are not known.
+func (h *Host) policyRules() ([]policyRule, bool) {
+	text, ok := h.answer("ip rule", "ip rule")
+	if !ok {
+		return nil, false
+	}
+	var all []policyRule
+	for line := range strings.Lines(text) {
+		priority, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
+		r := policyRule{}
+		r.priority, _ = strconv.Atoi(priority)
+		words := strings.Fields(rest)
+		for i := 0; i+1 < len(words); i++ {
+			switch next := words[i+1]; words[i] {
+			case "from":
+				r.from = prefix(next)
+			case "fwmark":
+				mark, mask, _ := strings.Cut(next, "/")
+				r.mark, r.mask, r.marked = number(mark, 0), number(mask, ^uint32(0)), true
+			case "lookup":
+				r.table = next
+			}
+		}
+		all = append(all, r)
+	}
+	return all, true
+}
+
+func number(s string, otherwise uint32) uint32 {
+	n, err := strconv.ParseUint(s, 0, 32)
+	if err != nil {
+		return otherwise
+	}
+	return uint32(n)
+}
+
+// prefix reads an address with or without its length; "all" is invalid.
+func prefix(s string) netip.Prefix {
+	if p, err := netip.ParsePrefix(s); err == nil {
+		return p
+	}
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return netip.PrefixFrom(a, a.BitLen())
+}
+
+// diverting gives the policy rules that lead to the table of diverted packets, and whether that is
+// known.
+func (h *Host) diverting() (all []policyRule, known bool) {
+	rules, ok := h.policyRules()
+	table := h.table()
+	if !ok || table == "" {
+		return nil, false
+	}
+	return slices.DeleteFunc(rules, func(r policyRule) bool { return r.table != table }), true
+}
+
+// routes gives the routes of the table of diverted packets, one a line, and whether they
+// are known.
+func (h *Host) routes() (lines []string, known bool) {
+	text, ok := h.answer("ip route show table ", "")
+	if text == "(none)" {
+		text = ""
+	}
+	return strings.FieldsFunc(text, func(r rune) bool { return r == '\n' }), ok
+}
+
+// localDefault tells whether all addresses are local in that table.
+func (h *Host) localDefault() bool {
+	routes, _ := h.routes()
+	return slices.ContainsFunc(routes, func(r string) bool {
+		return strings.HasPrefix(r, "local default") || strings.HasPrefix(r, "local 0.0.0.0/0") || strings.HasPrefix(r, "local ::/0")
+	})
+}
+
+// markedRoute is the kernel's answer to where a diverted packet goes.
+func (h *Host) markedRoute() string {
+	for _, a := range h.Answers {
+		if strings.Contains(a.Command, " route get ") && strings.Contains(a.Command, " mark ") {
+			return a.Text
+		}
+	}
+	return ""
+}
+
+// fakeRoute is the way to FAKE, on LOCAL.
+func (h *Host) fakeRoute(fake netip.Addr) string {
+	text, _ := h.answer("ip route get "+fake.String(), "")
+	if text == "" {
+		text, _ = h.answer("route -n get ", fake.String())
+	}
+	return text
+}
+
+// device is the interface of a route.
+func device(route string) string {
+	words := strings.Fields(route)
+	if i := slices.Index(words, "dev"); i >= 0 && i+1 < len(words) {
+		return words[i+1]
+	}
+	return ""
+}
+
+// movedBy gives by how much a protocol counter of the host grew.
+func (h *Host) movedBy(name string) int64 {
+	for _, m := range h.Moved {
+		if m.Name == name {
+			return m.By
+		}
+	}
+	return 0
+}
+
+// forwards tells whether the host forwards packets of the family.
+func (h *Host) forwards() bool {
+	return h.sysctl("net.ipv4.ip_forward") == "1" || h.sysctl("net.ipv6.conf.all.forwarding") == "1" ||
+		h.sysctl("net.inet.ip.forwarding") == "1" || h.sysctl("net.inet6.ip6.forwarding") == "1"
+}
+
+// A foreign chain is one of somebody else's table, as "nft list chains" tells of it:
+// its hook, its priority, and what its rules do.
+type foreign struct {
+	text     string
+	hook     string
+	priority int
+	does     []string
+}
+
+// foreigns gives the chains of other tables than the driver's.
+func (h *Host) foreigns() []foreign {
+	text, _ := h.answer("nft list ruleset", "")
+	var all []foreign
+	for line := range strings.Lines(text) {
+		head, does, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		words := strings.Fields(head)
+		f := foreign{text: head}
+		for i := 0; i+1 < len(words); i++ {
+			switch words[i] {
+			case "hook":
+				f.hook = words[i+1]
+			case "priority":
+				f.priority, _ = strconv.Atoi(words[i+1])
+			}
+		}
+		f.does = strings.Split(does, ", ")
+		all = append(all, f)
+	}
+	return all
+}
+
+// manglePriority is that of the driver's chains.
+const manglePriority = -150
+
+// chain tells whether a foreign chain at the hook, between the priorities, does one of
+// the things.
+func (h *Host) chain(hook string, from, to int, does ...string) bool {
+	return slices.ContainsFunc(h.foreigns(), func(f foreign) bool {
+		return f.hook == hook && from <= f.priority && f.priority <= to &&
+			slices.ContainsFunc(f.does, func(d string) bool { return slices.Contains(does, d) })
+	})
+}
+
+const lowest, highest = -1 << 31, 1<<31 - 1
+
+// family of the answers.
+func (h *Host) family() pfconf.Family {
+	for _, a := range h.Answers {
+		if strings.HasPrefix(a.Command, "ip -6 ") {
+			return pfconf.Inet6
+		}
+	}
+	return pfconf.Inet
+}

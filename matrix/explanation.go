@@ -1,0 +1,59 @@
+package matrix
+
+import (
+	"net/netip"
+
+	"pfdivert/matrix/explain"
+)
+
+// explain says why a target did not pass. p is nil when it was not played.
+func (r *runner) explain(t Target, res Result, p *play) *explain.Explanation {
+	c := explain.Case{
+		Verdict: string(res.Verdict), Reason: res.Reason, Detail: res.Detail,
+		Firewall: r.kernel.Firewall, Proto: t.Proto, Way: way(t.First), StatesFirst: r.kernel.StatesFirst,
+	}
+	c.Remote.Remote = true
+	if p == nil {
+		return explain.Explain(c)
+	}
+	c.LocalAddr, c.RemoteAddr, c.Fake = p.Local, p.Remote, p.Fake
+	if e := res.Evidence; e != nil {
+		c.Local.Cell, c.Remote.Cell = e.Local, e.Remote
+		for _, rule := range e.Remote.Rules {
+			if rule.After != nil {
+				c.Counters, c.CountersKnown = *rule.After, true
+			}
+		}
+	}
+	h := p.playing
+	if h == nil {
+		h = p.halves()[0]
+	}
+	if h.counterKnown {
+		c.Counters, c.CountersKnown = h.counters, true
+	}
+	_, server := h.ends()
+	c.Way, c.Second, c.Server = way(h.mode), h.part != "", server.Port()
+	c.Answered = h.mode == ReplyTo || h.mode == ReplyReuse
+	if h.mode == To && h.Proto.HasPorts() {
+		c.Divert = h.divertAddr()
+	} else if h.mode == To {
+		c.Divert = netip.AddrPortFrom(p.Fake, 0)
+	} else {
+		c.Divert = server
+	}
+	return explain.Explain(c)
+}
+
+// way is what is diverted in a cell of the mode.
+func way(m Mode) explain.Way {
+	switch m {
+	case To:
+		return explain.To
+	case PacketIn:
+		return explain.PacketIn
+	case PacketOut:
+		return explain.PacketOut
+	}
+	return explain.Reply
+}
