@@ -24,6 +24,8 @@
 #	make faults		breaks the lab on purpose and sees that the targets notice
 #	make bench		times the parts and the whole
 #	make generate		writes regress.mk anew from the list of targets
+#	make kernels		writes docs/kernels.md anew from the runs in docs/kernels
+#	make kernel NAME=name	runs all there is, keeps the results there, and does that
 #	make install clean	as everywhere; PREFIX and DESTDIR
 
 all: pfdivert
@@ -76,6 +78,15 @@ generate: pfdivert
 	./pfdivert list -names '*-divert-*' '*-natlook-*' | sed 's/^/CLAIM_TARGETS += run-/'; } >regress.mk.new
 	mv regress.mk.new regress.mk
 
+kernels: pfdivert
+	./pfdivert kernels docs/kernels/*.json >docs/kernels.md.new
+	mv docs/kernels.md.new docs/kernels.md
+
+kernel: pfdivert
+	@test -n "$$NAME" || { echo 'error: no NAME is given'; echo 'hint: make kernel NAME=openbsd-7.7'; exit 1; }
+	./pfdivert run -json "docs/kernels/$$NAME.json" '*' || test $$? -eq 1
+	${MAKE} kernels
+
 # Built from source at this version, so that all see the same findings.
 STATICCHECK ?= ${GO} run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
@@ -113,4 +124,4 @@ clean:
 
 .PHONY: all pfdivert dist ${DIST} regress ${REGRESS_TARGETS} list generate
 .PHONY: claims ${CLAIM_TARGETS}
-.PHONY: check check-setup test faults bench install clean
+.PHONY: kernels kernel check check-setup test faults bench install clean

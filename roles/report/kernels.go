@@ -1,0 +1,202 @@
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"pfdivert/matrix"
+	"pfdivert/pfconf"
+)
+
+// kernelRun is what a page of kernels has of one host under test.
+type kernelRun struct {
+	run      Run
+	kernel   Host
+	outcomes map[string]Outcome // by target
+}
+
+// kernelRuns are the hosts under test of all runs.
+func kernelRuns(runs []*Past) []kernelRun {
+	var all []kernelRun
+	for _, p := range runs {
+		hosts := p.Run.Tested
+		if hosts == nil {
+			hosts = []Host{{Kernel: p.Run.Kernel, System: p.Run.System}}
+		}
+		for _, h := range hosts {
+			c := kernelRun{p.Run, h, map[string]Outcome{}}
+			for _, o := range p.Outcomes {
+				if p.Run.Tested == nil || o.Host == h.Name {
+					c.outcomes[o.Name] = o
+				}
+			}
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+// local is the kernel of the run's other host.
+func (c kernelRun) local() string {
+	switch {
+	case c.run.Local != nil:
+		return c.run.Local.Kernel
+	case len(c.run.Hosts) > 0:
+		return c.run.Hosts[0].Kernel
+	}
+	return ""
+}
+
+// WriteKernels writes a page in Markdown that has the runs beside each other: which kernels
+// they tested, the targets with a column for each, and of each kernel why a target is not
+// PASS, and what is expected of it that is not of others.
+func WriteKernels(w io.Writer, runs []*Past) error {
+	all := kernelRuns(runs)
+	var b strings.Builder
+	b.WriteString("# Kernels\n\n<!-- Written by 'make kernels' from the runs in docs/kernels. -->\n\n" +
+		"What becomes of the targets on which kernel, from real runs.\n\n" +
+		"| kernel under test | system | LOCAL's kernel | day | program | verdicts |\n|---|---|---|---|---|---|\n")
+	for _, c := range all {
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", inMarkdown(c.kernel.Kernel), inMarkdown(c.kernel.System), inMarkdown(c.local()),
+			c.run.Started.UTC().Format(time.DateOnly), inMarkdown(c.run.Version), c.counts())
+	}
+	b.WriteString("\n## The targets\n\nWhere the families differ, `inet` is before the stroke and `inet6` behind it. A dash stands for a target that\n" +
+		"the run did not have. What is not PASS is explained below.\n\n| target |")
+	for _, c := range all {
+		fmt.Fprintf(&b, " %s |", inMarkdown(c.kernel.Kernel))
+	}
+	b.WriteString("\n|---|" + strings.Repeat("---|", len(all)) + "\n")
+	for _, kind := range kindsOf(all) {
+		fmt.Fprintf(&b, "| %s |", inMarkdown(kind))
+		for _, c := range all {
+			fmt.Fprintf(&b, " %s |", c.cell(kind))
+		}
+		b.WriteByte('\n')
+	}
+	for _, c := range all {
+		c.explain(&b)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// counts are the numbers of the verdicts.
+func (c kernelRun) counts() string {
+	count := map[matrix.Verdict]uint64{}
+	for _, o := range c.outcomes {
+		count[o.Verdict]++
+	}
+	return verdictsOf(count)
+}
+
+// kindsOf are the targets that a run has, without their families, in the order of the target
+// list, with those that it has not behind them.
+func kindsOf(all []kernelRun) []string {
+	place := map[string]int{}
+	for i, t := range append(matrix.Targets(), matrix.Claims()...) {
+		if place[t.Kind()] == 0 {
+			place[t.Kind()] = i + 1
+		}
+	}
+	var kinds []string
+	for _, c := range all {
+		for name := range c.outcomes {
+			kinds = append(kinds, kindOfName(name))
+		}
+	}
+	slices.SortFunc(kinds, func(a, b string) int {
+		if known := place[a] != 0; known != (place[b] != 0) {
+			return map[bool]int{true: -1, false: 1}[known]
+		}
+		return cmp.Or(place[a]-place[b], cmp.Compare(a, b))
+	})
+	return slices.Compact(kinds)
+}
+
+// kindOfName is a target's name without its family.
+func kindOfName(name string) string {
+	for _, f := range pfconf.Families {
+		if kind, ok := strings.CutPrefix(name, f.String()+"-"); ok {
+			return kind
+		}
+	}
+	return name
+}
+
+// cell is the verdict of both families, once if it is the same.
+func (c kernelRun) cell(kind string) string {
+	var verdicts []string
+	for _, f := range pfconf.Families {
+		verdicts = append(verdicts, cmp.Or(string(c.outcomes[f.String()+"-"+kind].Verdict), "–"))
+	}
+	if verdicts[0] == verdicts[1] {
+		return verdicts[0]
+	}
+	return strings.Join(verdicts, " / ")
+}
+
+// explain writes the section of one kernel.
+func (c kernelRun) explain(b *strings.Builder) {
+	fmt.Fprintf(b, "\n## %s\n", inMarkdown(cmp.Or(c.kernel.Kernel, c.kernel.Name)))
+	type cause struct {
+		verdict        matrix.Verdict
+		reason, detail string
+	}
+	targets := map[cause][]string{}
+	var causes []cause
+	for _, name := range c.inOrder() {
+		o := c.outcomes[name]
+		if o.Verdict == matrix.Pass {
+			continue
+		}
+		why := cause{o.Verdict, o.Reason, o.Detail}
+		if _, known, ok := strings.Cut(o.Detail, "; known: "); ok && o.Verdict == matrix.XFail {
+			why.detail = known
+		}
+		if targets[why] == nil {
+			causes = append(causes, why)
+		}
+		targets[why] = append(targets[why], "`"+inMarkdown(name)+"`")
+	}
+	if len(causes) == 0 {
+		b.WriteString("\nAll targets are PASS.\n")
+	} else {
+		b.WriteString("\n| verdict | reason | targets | why |\n|---|---|---|---|\n")
+	}
+	for _, why := range causes {
+		fmt.Fprintf(b, "| %s | [%s](reasons.md#%[2]s) | %s | %s |\n", why.verdict, inMarkdown(why.reason), strings.Join(targets[why], ", "), inMarkdown(why.detail))
+	}
+	kernel, ok := matrix.KernelOn(c.kernel.System)
+	if !ok {
+		return
+	}
+	fmt.Fprintf(b, "\nWhat is expected of kernels with %s and not of all ([states.md](states.md) says why):\n\n", kernel.Firewall)
+	for _, d := range kernel.Differences() {
+		fmt.Fprintf(b, "- %s\n", d)
+	}
+}
+
+// inOrder are the names of the run's targets in the order of the page.
+func (c kernelRun) inOrder() []string {
+	var names []string
+	for _, kind := range kindsOf([]kernelRun{c}) {
+		for _, f := range pfconf.Families {
+			if name := f.String() + "-" + kind; c.outcomes[name].Verdict != "" {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
+// inMarkdown is text of one line that means itself in a table: what came from elsewhere is neither
+// markup nor the end of a cell.
+func inMarkdown(s string) string {
+	return markdownEscaper.Replace(printable(s))
+}
+
+var markdownEscaper = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "|", `\|`, "`", "&#96;", "*", `\*`, "_", `\_`, "[", `\[`, "]", `\]`)
