@@ -2,7 +2,9 @@ package matrix
 
 import (
 	"context"
+	"net/netip"
 
+	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
 )
 
@@ -44,6 +46,72 @@ func (h *half) noLoop(ctx context.Context) error {
 		return err
 	}
 	if err := h.arrives(ctx, endpoint.ClientLine, NotReinjected); err != nil {
+		return err
+	}
+	return h.judgeMatched(ctx, 1, 1)
+}
+
+// echoOut: ICMP is diverted like any protocol ("queues raw packets", OpenBSD divert(4)).
+//
+//  1. REMOTE has a socket that is bound to FAKE, so that no echo of the hosts' own is diverted.
+//     LOCAL has one that hears echo requests.
+//  2. Control: before the rule is there, a request like the cell's comes to LOCAL as it was sent, and
+//     the divert socket does not see it.
+//  3. The client sends an echo request to LOCAL. It comes to the divert socket, which gives it back
+//     rewritten.
+//  4. LOCAL hears it, once, rewritten, with its id and number and a right checksum.
+//  5. The rule has counted it.
+func (h *half) echoOut(ctx context.Context) error {
+	h.change = func(r *pfconf.Rule) {
+		r.Action, r.Divert = pfconf.DivertPacket, netip.AddrPortFrom(h.Family.Unspecified(), h.Divert)
+	}
+	if err := h.openEnds(ctx, func(remote *script) *asked { return remote.open("packet", h.divertSpec()) }); err != nil {
+		return err
+	}
+	from, to := h.ends()
+	if _, err := h.sendControl(ctx, false); err != nil {
+		return err
+	}
+	unseen := h.silentAt(h.remote, "packet", "the divert socket saw it before the rule was there")
+	arrived := func(ctx context.Context) error {
+		heard, err := h.atServer(ctx)
+		if err != nil {
+			return err
+		}
+		return h.judge(heard, want{line: endpoint.ClientLine, from: from, missing: ControlLost})
+	}
+	c := control{kill: []pfconf.Flow{h.controlFlow(from)}, judge: func(ctx context.Context) error { return both(ctx, unseen, arrived) }}
+	if err := h.loadBehind(ctx, c); err != nil {
+		return err
+	}
+	there := h.remote.script()
+	there.send("client", endpoint.ClientLine, 1)
+	seen := there.receive("packet")
+	sent := there.relay("packet", endpoint.ClientLine, endpoint.PacketLine)
+	there.fence()
+	again := there.rest("packet")
+	if err := there.run(ctx); err != nil {
+		return err
+	}
+	received, err := h.atServer(ctx)
+	if err != nil {
+		return err
+	}
+	if err := h.judge(seen, want{line: endpoint.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
+		return err
+	}
+	if sent.Fault != nil {
+		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Fault.Text)
+	}
+	if err := h.judge(received, want{line: endpoint.PacketLine, from: from, missing: NotReinjected, echo: h.header(0, 1)}); err != nil {
+		return err
+	}
+	// Where a rule's state has the packets of both directions, LOCAL's reply is diverted too.
+	var reply []want
+	if h.kernel.StatesFirst {
+		reply = []want{{line: endpoint.PacketLine, from: to, to: from, missing: NoReply}}
+	}
+	if err := h.judge(again, reply...); err != nil {
 		return err
 	}
 	return h.judgeMatched(ctx, 1, 1)

@@ -211,4 +211,46 @@ var claims = []Claim{
 		By:   map[string]string{"pf": "divert(4)", "ipfw": "divert(4)"},
 		Not:  "a netfilter queue gives a packet back where it was taken",
 	},
+	{
+		Name: "tcp-in", Proto: pfconf.TCP, Mode: PacketIn, play: (*half).streamThrough,
+		Says: "a TCP connection that comes in goes through the divert socket, both ways, and what it carries can be rewritten",
+		By:   map[string]string{"pf": "pf.conf(5), divert-packet", "ipfw": "divert(4)", "nftables": "nft(8), queue statement"},
+	},
+	{
+		Name: "tcp-out", Proto: pfconf.TCP, Mode: PacketOut, play: (*half).streamThrough,
+		Says: "a TCP connection that REMOTE begins goes through the divert socket, both ways, and what it carries can be rewritten",
+		By:   map[string]string{"pf": "pf.conf(5), divert-packet", "ipfw": "divert(4)", "nftables": "nft(8), queue statement"},
+	},
+	{
+		Name: "both-tcp", Proto: pfconf.TCP, Mode: To, play: (*half).bothDiverts,
+		Says: "a connection goes through the divert socket, both ways, and to a transparent proxy",
+		By:   map[string]string{"nftables": "nft(8): the hooks prerouting and input"},
+		Not:  oneRule,
+	},
+	{
+		Name: "both-udp", Proto: pfconf.UDP, Mode: To, play: (*half).bothDiverts,
+		Says: "a datagram goes through the divert socket and to a transparent proxy",
+		By:   map[string]string{"nftables": "nft(8): the hooks prerouting and input"},
+		Not:  oneRule,
+	},
+	{
+		Name: "both-rip", Proto: pfconf.Raw, Mode: To, play: (*half).bothDiverts,
+		Says: "a raw packet goes through the divert socket and to another socket",
+		By:   map[string]string{"nftables": "nft(8): the hooks prerouting and input"},
+		Not:  oneRule,
+	},
+	{
+		Name: "both-icmp", Proto: pfconf.ICMP, Mode: To, play: (*half).bothDiverts,
+		Says: "an echo request goes through the divert socket and to another socket",
+		By:   map[string]string{"nftables": "nft(8): the hooks prerouting and input"},
+		Not:  oneRule,
+	},
+	{
+		Name: "icmp-out", Proto: pfconf.ICMP, Mode: Reply, play: (*half).echoOut,
+		Says: "an echo request that leaves goes through the divert socket",
+		By:   map[string]string{"pf": "divert(4)", "ipfw": "divert(4)", "nftables": "nft(8), queue statement"},
+	},
 }
+
+// oneRule is why there is no such thing as a packet that is diverted twice.
+const oneRule = "one rule decides there what becomes of a packet"

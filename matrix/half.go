@@ -46,6 +46,8 @@ type half struct {
 	client, server uint16
 	// change, if not nil, makes the rule of a claim what it must be.
 	change func(*pfconf.Rule)
+	// more are the rules that a claim has besides.
+	more []pfconf.Rule
 	// big: the sockets take messages as long as an IP packet, and many.
 	big bool
 	// queue and spoil are the divert socket's, see endpoint.Spec.
@@ -237,7 +239,7 @@ func (h *half) controlFlow(local netip.AddrPort) pfconf.Flow {
 // load puts the rule in force, in place of the target's former one, and
 // forgets states of the control before.
 func (h *half) load(ctx context.Context, kill ...pfconf.Flow) error {
-	c := agent.Change{Kill: h.inTheWay(kill), Add: []pfconf.Rule{h.loaded()}, Remove: h.labels}
+	c := agent.Change{Kill: h.inTheWay(kill), Add: append([]pfconf.Rule{h.loaded()}, h.more...), Remove: h.labels}
 	trip(ctx, 1)
 	if err := h.gate.load(ctx, c); err != nil {
 		if ctx.Err() != nil {
@@ -253,6 +255,9 @@ func (h *half) load(ctx context.Context, kill ...pfconf.Flow) error {
 		return connectionError("remote", err)
 	}
 	h.labels = []string{h.label()}
+	for _, r := range h.more {
+		h.labels = append(h.labels, r.Label)
+	}
 	h.handled = append(h.handled, handled{h.flow(), h.Proto == pfconf.TCP})
 	return nil
 }

@@ -10,18 +10,19 @@ import (
 // that the cells which need them fail. Those of the packet filter and of the
 // endpoints have their names there (nft.Piece, endpoint.Piece), those of the hosts in agent.
 const (
-	OwnRule = "rule"   // the cell's rule: one for nobody's packets is loaded
-	Drop    = "drop"   // the drop of sockets in TIME_WAIT
-	Bypass  = "bypass" // the rule's leave to pass when nobody listens
-	Many    = "many"   // so many packets that there is no room for them
-	Spoilt  = "spoilt" // the spoiling of checksums
-	Order   = "order"  // the order of a burst: neighbours are sent the wrong way round
-	Tuple   = "tuple"  // the client's port in the question for a translated connection: another's
-	Swap    = "swap"   // the swapped port in the rule of a reuse target's second cell
+	OwnRule   = "rule"      // the cell's rule: one for nobody's packets is loaded
+	Drop      = "drop"      // the drop of sockets in TIME_WAIT
+	Bypass    = "bypass"    // the rule's leave to pass when nobody listens
+	Rewriting = "rewriting" // what the packet role changes: it gives packets back as they are
+	Many      = "many"      // so many packets that there is no room for them
+	Spoilt    = "spoilt"    // the spoiling of checksums
+	Order     = "order"     // the order of a burst: neighbours are sent the wrong way round
+	Tuple     = "tuple"     // the client's port in the question for a translated connection: another's
+	Swap      = "swap"      // the swapped port in the rule of a reuse target's second cell
 )
 
 // ownPieces are those that are left out here.
-var ownPieces = []string{OwnRule, Drop, Swap, Bypass, Many, Spoilt, Order, Tuple}
+var ownPieces = []string{OwnRule, Drop, Swap, Bypass, Many, Spoilt, Rewriting, Order, Tuple}
 
 // endpointPieces are those that endpoints leave out.
 var endpointPieces = []endpoint.Piece{endpoint.Transparent, endpoint.Checksum, endpoint.Listen}

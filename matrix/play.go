@@ -76,7 +76,7 @@ func (r *runner) playCell(ctx context.Context, t Target) (*play, error) {
 		lookable: r.looks.wanted(t.Name), lookAlways: r.looks.all,
 		local:  side{"local", r.hosts.Local, c.Session, t.Family, new(bool)},
 		remote: side{"remote", r.hosts.Remote, c.Session, t.Family, new(bool)}}
-	if t.First == PacketIn || t.First == PacketOut {
+	if t.First == PacketIn || t.First == PacketOut || t.Claim != nil {
 		select {
 		case p.Divert = <-r.divert:
 			defer func() { r.divert <- p.Divert }()

@@ -113,6 +113,11 @@ func (s *script) relayBurst(end string, b endpoint.Burst, line string) *asked {
 	return s.add(agent.Step{Do: agent.RelayBurst, End: end, Burst: &b, New: line}, lost)
 }
 
+// relayAll has the packet role send all on that waits.
+func (s *script) relayAll(end string, rewrites []endpoint.Rewrite) *asked {
+	return s.add(agent.Step{Do: agent.RelayAll, End: end, Rewrites: rewrites}, lost)
+}
+
 // turn has the packet role send the packet that it holds back, as an answer to itself.
 func (s *script) turn(end, old, new string, in netip.AddrPort) *asked {
 	return s.add(agent.Step{Do: agent.Turn, End: end, Data: old, New: new, Near: in}, lost)
