@@ -73,17 +73,17 @@ func (h *half) streamPacketControl(ctx context.Context) (c control, err error) {
 		return c, failed(ControlLost, "%s: the connection was not answered before the rule was there: %s", connected.where, connected.Fault.Text)
 	}
 	c.kill = []pfconf.Flow{h.controlFlow(connected.Local)}
-	unseen := h.silentAt(h.remote, "packet", "the divert socket saw it before the rule was there")
-	accepted := func(ctx context.Context) error {
-		at := serverSide.script()
-		heard := at.rest("server")
-		if err := at.run(ctx); err != nil {
-			return err
-		}
-		return h.judge(heard, want{from: connected.Local, missing: ControlLost})
+	// The rule would take the last packets of this connection too: it must be over before.
+	at := serverSide.script()
+	heard := at.rest("server") // accepts and closes
+	at.fence()
+	if err := at.run(ctx); err != nil {
+		return c, err
 	}
-	c.judge = func(ctx context.Context) error { return both(ctx, unseen, accepted) }
-	return c, nil
+	if err := h.judge(heard, want{from: connected.Local, missing: ControlLost}); err != nil {
+		return c, err
+	}
+	return c, h.silentAt(h.remote, "packet", "the divert socket saw it before the rule was there")(ctx)
 }
 
 // streamRewritten plays the connection of a rule that is loaded.
