@@ -83,7 +83,13 @@ var formats = []struct {
 	{"junit", "write the results as JUnit's XML to `FILE`, or '-'", func(f *findings, w io.Writer, run report.Run) error {
 		return report.WriteJUnit(w, run, f.outcomes(run))
 	}},
+	{htmlFlag, "write the results as one page of HTML to `FILE`, or '-'", func(f *findings, w io.Writer, run report.Run) error {
+		return report.WriteHTML(w, run, f.outcomes(run))
+	}},
 }
+
+// htmlFlag is that of the report that shows what the sockets of all cells logged.
+const htmlFlag = "html"
 
 // outcomes are the findings for reports that show one verdict for each target.
 func (f *findings) outcomes(run report.Run) []report.Outcome {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"pfdivert/roles/report"
 )
@@ -77,6 +78,11 @@ func (r *reportFiles) open(format int, name string, standard io.Writer) error {
 		}
 	}
 	return nil
+}
+
+// has tells whether a report of the format is wanted.
+func (r *reportFiles) has(flag string) bool {
+	return slices.ContainsFunc(r.files, func(f *reportFile) bool { return formats[f.format].flag == flag })
 }
 
 // write writes all reports; one that can't be written does not keep the others from it.

@@ -142,6 +142,16 @@ type cell struct {
 	row string
 }
 
+// splitName splits a target's name, family-group-kind. One that is not made so is all kind.
+func splitName(name string) (family, title, kind string) {
+	family, rest, ok1 := strings.Cut(name, "-")
+	title, kind, ok2 := strings.Cut(rest, "-")
+	if !ok1 || !ok2 {
+		return "", "", name
+	}
+	return family, title, kind
+}
+
 // missing is what a table shows for a target that was selected and not played.
 const missing matrix.Verdict = "-"
 
@@ -154,11 +164,7 @@ func panels(run Run, results []matrix.Result, hosts []Host) []*panel {
 		if hosts != nil && !slices.ContainsFunc(hosts, func(h Host) bool { return h.Name == host }) {
 			return
 		}
-		family, rest, ok1 := strings.Cut(name, "-")
-		title, kind, ok2 := strings.Cut(rest, "-")
-		if !ok1 || !ok2 {
-			family, title, kind = "", "", name
-		}
+		family, title, kind := splitName(name)
 		i := slices.IndexFunc(all, func(p *panel) bool { return p.title == title })
 		if i < 0 {
 			i = len(all)

@@ -1,0 +1,337 @@
+package report
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+var shots = flag.String("shots", "", "keep the browser's screenshots in the folder `DIR`")
+
+// browser is a headless Chromium that is driven by the DevTools protocol over a pair of
+// pipes (https://chromedevtools.github.io/devtools-protocol/): JSON with a NUL behind
+// each message.
+type browser struct {
+	t       *testing.T
+	to      io.Writer
+	answers chan devtools
+	id      int
+	session string
+	events  []devtools // since the last navigation
+}
+
+// devtools is a message from the browser.
+type devtools struct {
+	ID     int
+	Method string
+	Params json.RawMessage
+	Result json.RawMessage
+	Error  *struct{ Message string }
+}
+
+// patience is how long the browser may take for anything.
+const patience = 60 * time.Second
+
+func startBrowser(t *testing.T) *browser {
+	file := tool(t, "chromium")
+	theirIn, in, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, theirOut, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	cmd := exec.Command(file, "--headless", "--remote-debugging-pipe", "--disable-gpu", "--no-first-run", "--disable-extensions",
+		"--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage", "--user-data-dir="+filepath.Join(dir, "data"),
+		// As root, and in containers, it refuses to make its own sandbox; the page is the test's own.
+		"--no-sandbox")
+	cmd.Env = append(os.Environ(), "HOME="+dir)
+	cmd.ExtraFiles = []*os.File{theirIn, theirOut} // 3 and 4
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	theirIn.Close()
+	theirOut.Close()
+	b := &browser{t: t, to: in, answers: make(chan devtools, 1000)}
+	go func() {
+		defer close(b.answers)
+		r := bufio.NewReader(out)
+		for {
+			text, err := r.ReadBytes(0)
+			if err != nil {
+				return
+			}
+			var m devtools
+			if json.Unmarshal(text[:len(text)-1], &m) == nil {
+				b.answers <- m
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		// The end of its pipe ends it, with all its processes, which then are done with its folder.
+		in.Close()
+		timer := time.AfterFunc(patience, func() { cmd.Process.Kill() })
+		_ = cmd.Wait()
+		timer.Stop()
+		out.Close()
+		if t.Failed() {
+			t.Logf("chromium said:\n%s", &said)
+		}
+	})
+	var target struct{ TargetID string }
+	b.call("Target.createTarget", map[string]any{"url": "about:blank"}, &target)
+	var session struct{ SessionID string }
+	b.call("Target.attachToTarget", map[string]any{"targetId": target.TargetID, "flatten": true}, &session)
+	b.session = session.SessionID
+	for _, domain := range []string{"Page", "Network", "Runtime", "Log"} {
+		b.call(domain+".enable", nil, nil)
+	}
+	return b
+}
+
+// call asks the browser for something.
+func (b *browser) call(method string, params any, result any) {
+	b.t.Helper()
+	b.id++
+	text, err := json.Marshal(struct {
+		ID      int    `json:"id"`
+		Method  string `json:"method"`
+		Params  any    `json:"params,omitempty"`
+		Session string `json:"sessionId,omitempty"`
+	}{b.id, method, params, b.session})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if _, err := b.to.Write(append(text, 0)); err != nil {
+		b.t.Fatal(err)
+	}
+	m := b.wait(func(m devtools) bool { return m.ID == b.id })
+	if m.Error != nil {
+		b.t.Fatalf("%s: %s", method, m.Error.Message)
+	}
+	if result != nil {
+		if err := json.Unmarshal(m.Result, result); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+}
+
+// wait collects events until a message is the one that is waited for.
+func (b *browser) wait(is func(devtools) bool) devtools {
+	b.t.Helper()
+	timeout := time.After(patience)
+	for {
+		select {
+		case m, ok := <-b.answers:
+			if !ok {
+				b.t.Fatal("the browser ended")
+			}
+			if m.Method != "" {
+				b.events = append(b.events, m)
+			}
+			if is(m) {
+				return m
+			}
+		case <-timeout:
+			b.t.Fatal("the browser does not answer")
+		}
+	}
+}
+
+// open shows a page in a window of a size and a mode.
+func (b *browser) open(file string, width, height int, mode string) {
+	b.t.Helper()
+	b.call("Emulation.setDeviceMetricsOverride", map[string]any{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}, nil)
+	b.call("Emulation.setEmulatedMedia", map[string]any{"features": []any{map[string]any{"name": "prefers-color-scheme", "value": mode}}}, nil)
+	b.call("Page.navigate", map[string]any{"url": "about:blank"}, nil)
+	b.events = nil
+	b.call("Page.navigate", map[string]any{"url": "file://" + file}, nil)
+	b.wait(func(m devtools) bool { return m.Method == "Page.loadEventFired" })
+}
+
+// eval gives the value of an expression in the page.
+func (b *browser) eval(expression string) any {
+	b.t.Helper()
+	var got struct {
+		Result           struct{ Value any }
+		ExceptionDetails any
+	}
+	b.call("Runtime.evaluate", map[string]any{"expression": expression, "returnByValue": true}, &got)
+	if got.ExceptionDetails != nil {
+		b.t.Fatalf("%s: %v", expression, got.ExceptionDetails)
+	}
+	return got.Result.Value
+}
+
+// is fails when an expression is not true in the page.
+func (b *browser) is(expression string) {
+	b.t.Helper()
+	if got := b.eval(expression); got != true {
+		b.t.Errorf("%s is %v", expression, got)
+	}
+}
+
+// press presses a key.
+func (b *browser) press(key string) {
+	b.t.Helper()
+	code := map[string]int{"Tab": 9, "Enter": 13}[key]
+	text := map[string]string{"Enter": "\r"}[key]
+	b.call("Input.dispatchKeyEvent", map[string]any{"type": "keyDown", "key": key, "code": key, "windowsVirtualKeyCode": code, "text": text}, nil)
+	b.call("Input.dispatchKeyEvent", map[string]any{"type": "keyUp", "key": key, "code": key, "windowsVirtualKeyCode": code}, nil)
+}
+
+// tabTo presses Tab until an expression is true of what has the focus.
+func (b *browser) tabTo(expression string) {
+	b.t.Helper()
+	for range 400 {
+		b.press("Tab")
+		if b.eval("(a => "+expression+")(document.activeElement)") == true {
+			return
+		}
+	}
+	b.t.Fatalf("Tab does not lead to where %s", expression)
+}
+
+// quiet fails when the page asked for anything but itself, or said or did anything.
+func (b *browser) quiet(file string) {
+	b.t.Helper()
+	b.is("document.scripts.length == 0 && typeof pwned == 'undefined'")
+	for _, e := range b.events {
+		switch e.Method {
+		case "Network.requestWillBeSent":
+			var p struct{ Request struct{ URL string } }
+			if err := json.Unmarshal(e.Params, &p); err != nil || p.Request.URL != "file://"+file {
+				b.t.Errorf("the page asks for %s", p.Request.URL)
+			}
+		case "Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Page.javascriptDialogOpening", "Page.windowOpen":
+			b.t.Errorf("%s: %s", e.Method, e.Params)
+		}
+	}
+}
+
+// keep writes a screenshot of the whole page.
+func (b *browser) keep(name string) {
+	b.t.Helper()
+	var got struct{ Data string }
+	b.call("Page.captureScreenshot", map[string]any{"captureBeyondViewport": true}, &got)
+	data, err := base64.StdEncoding.DecodeString(got.Data)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(*shots, name+".png"), data, 0o666); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// TestBrowser: in a browser, wide and narrow, light and dark, the pages are as wide as the
+// window, ask for nothing, run nothing, and can be used by keyboard.
+func TestBrowser(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
+	b := startBrowser(t)
+	dir := t.TempDir()
+	pages := htmlPages()
+	for _, name := range []string{"evidence", "hostile-page", "hosts", "stats", "passed", "interrupted"} {
+		var html bytes.Buffer
+		run, outcomes := pages[name]()
+		if err := WriteHTML(&html, run, outcomes); err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(dir, name+".html")
+		if err := os.WriteFile(file, html.Bytes(), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		for _, view := range []struct {
+			name  string
+			width int
+			mode  string
+			back  string // body's background
+		}{
+			{"light", 1280, "light", "rgb(255, 255, 255)"}, {"dark", 1280, "dark", "rgb(20, 23, 26)"},
+			{"narrow", 360, "light", "rgb(255, 255, 255)"}, {"narrow-dark", 360, "dark", "rgb(20, 23, 26)"},
+		} {
+			if name != "evidence" && name != "hostile-page" && view.name != "narrow" && *shots == "" {
+				continue // nothing is there that those have not
+			}
+			b.open(file, view.width, 800, view.mode)
+			b.is(fmt.Sprintf("document.documentElement.scrollWidth <= %d", view.width))
+			b.is(fmt.Sprintf("getComputedStyle(document.body).backgroundColor == %q", view.back))
+			b.is("document.title.startsWith('pfdivert: ') && document.compatMode == 'CSS1Compat'")
+			// What opens is as wide as the window too.
+			b.eval("document.querySelectorAll('details').forEach(d => d.open = true)")
+			b.eval("document.querySelectorAll('.quiet').forEach(s => s.classList.remove('quiet'))")
+			b.is(fmt.Sprintf("document.documentElement.scrollWidth <= %d", view.width))
+			b.quiet(file)
+			if *shots != "" {
+				b.open(file, view.width, 800, view.mode)
+				if name == "passed" {
+					b.eval("location.hash = '#c3'")
+				}
+				b.keep(name + "-" + view.name)
+			}
+		}
+	}
+	t.Run("keyboard", func(t *testing.T) {
+		b.t = t
+		file := filepath.Join(dir, "evidence.html")
+		b.open(file, 1280, 800, "light")
+		// The second target passed: its section is hidden until it is asked for.
+		b.is("getComputedStyle(c2).display == 'none'")
+		b.tabTo("a.id == 'mc2'")
+		b.is("getComputedStyle(document.activeElement).outlineStyle == 'solid'")
+		b.press("Enter")
+		b.is("location.hash == '#c2' && getComputedStyle(c2).display == 'block'")
+		b.is("c2.getBoundingClientRect().top >= 0 && c2.getBoundingClientRect().top < innerHeight")
+		b.tabTo("a.tagName == 'SUMMARY' && c2.contains(a)")
+		b.is("!document.activeElement.parentElement.open")
+		b.press("Enter")
+		b.is("document.activeElement.parentElement.open")
+		if *shots != "" {
+			b.keep("opened")
+		}
+		b.tabTo("a.getAttribute('href') == '#mc2'")
+		b.press("Enter")
+		b.is("location.hash == '#mc2' && getComputedStyle(c2).display == 'none'")
+		b.quiet(file)
+	})
+	t.Run("can fail", func(t *testing.T) {
+		// What the test looks for is found where it is: a page that asks for another and whose
+		// script the policy stops.
+		b.t = t
+		file := filepath.Join(dir, "bad.html")
+		var html bytes.Buffer
+		if err := WriteHTML(&html, run26, nil); err != nil {
+			t.Fatal(err)
+		}
+		text := strings.Replace(html.String(), "<main>", "<main><img src='other.png'><script>pwned = 1</script>", 1)
+		if err := os.WriteFile(file, []byte(text), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		b.open(file, 360, 800, "light")
+		said := 0
+		for _, e := range b.events {
+			if e.Method == "Log.entryAdded" && bytes.Contains(e.Params, []byte("Content Security Policy")) {
+				said++
+			}
+		}
+		if said < 2 {
+			t.Errorf("the policy stopped %d of an image and a script", said)
+		}
+		b.is("document.scripts.length == 1 && typeof pwned == 'undefined'")
+	})
+}

@@ -1,0 +1,259 @@
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"pfdivert/matrix"
+	"pfdivert/pfconf"
+	"pfdivert/roles/evidence"
+)
+
+// sections writes a section for each target. Those of targets that are in order, and of those of
+// which the list of causes says all, are hidden until they are asked for.
+func (p *page) sections() {
+	proofs := map[string]string{}
+	for _, t := range matrix.Targets() {
+		proofs[t.Name] = t.Proves()
+	}
+	p.element("h2", "The targets")
+	p.element("p", "Here is what did not pass and has more to show, and the target that was chosen in the matrix.", "class", "muted")
+	for i, o := range p.outcomes {
+		p.section(i, o, proofs[o.Name])
+	}
+}
+
+// section writes what is known of a target.
+func (p *page) section(i int, o Outcome, proves string) {
+	classes := "cell " + class(o.Verdict)
+	if fine(o.Verdict) || o.Evidence == nil && o.Explanation == nil && len(o.Transcript) == 0 {
+		classes += " quiet"
+	}
+	p.open("section", "id", id(i), "class", classes, "tabindex", "-1", "aria-labelledby", "h"+id(i))
+	p.open("h3", "id", "h"+id(i))
+	p.verdict(o.Verdict, string(cmp.Or(o.Verdict, "not played")), "", "", "")
+	p.element("span", o.Name, "class", "mono")
+	if o.Host != "" {
+		p.element("span", "on "+o.Host)
+	}
+	if o.Verdict != "" {
+		p.element("span", duration(o.Seconds), "class", "took")
+	}
+	p.close("h3")
+	if proves != "" {
+		p.element("p", "It proves: "+proves+".", "class", "muted")
+	}
+	if o.Counts != "" {
+		p.element("p", fmt.Sprintf("Played %d times: %s. The time is the median.", o.Runs, o.Counts))
+	}
+	switch {
+	case o.Verdict == "":
+		p.element("p", "There is no verdict: "+notPlayed+".")
+	case o.Reason != "":
+		p.open("p")
+		p.element("code", o.Reason)
+		p.text(" " + o.Detail)
+		p.close("p")
+	}
+	p.explanation(o)
+	if o.Evidence != nil {
+		p.evidence(i, o)
+	}
+	p.transcripts(o)
+	p.open("p", "class", "back")
+	p.element("a", "Back to the matrix", "href", "#m"+id(i))
+	p.close("p")
+	p.close("section")
+}
+
+// explanation writes why the target did not pass and what to do.
+func (p *page) explanation(o Outcome) {
+	lines := o.explained()
+	if lines == nil {
+		return
+	}
+	p.open("dl", "class", "explained")
+	for _, line := range lines {
+		p.element("dt", strings.ToUpper(line[0][:1])+line[0][1:])
+		p.open("dd")
+		switch line[0] {
+		case "check", "mend":
+			p.open("pre")
+			p.lines(line[1])
+			p.close("pre")
+		case "cause":
+			p.element("code", line[1])
+		default:
+			p.text(line[1])
+		}
+		p.close("dd")
+	}
+	p.close("dl")
+}
+
+// evidence writes what the hosts showed: the ladder, and all of it in tables.
+func (p *page) evidence(i int, o Outcome) {
+	e := o.Evidence
+	if l := newLadder(e, o.Transcript); len(l.rungs) > 0 {
+		p.open("figure")
+		p.open("div", "class", "scroll", "role", "region", "aria-label", "Packets of "+o.Name, "tabindex", "0")
+		l.svg(&p.markup, "l"+id(i), "What became of the packets of "+o.Name)
+		p.close("div")
+		text := "Arrows are packets, dashed ones what REMOTE's sockets logged. Times are since the first packet."
+		if l.more > 0 {
+			text += fmt.Sprintf(" %d more packets are not drawn.", l.more)
+		}
+		p.element("figcaption", text)
+		p.close("figure")
+	}
+	for _, side := range []struct {
+		host string
+		cell evidence.Cell
+	}{{"REMOTE", e.Remote}, {"LOCAL", e.Local}} {
+		p.packets(side.host, side.cell.Packets)
+		p.side(side.host, side.cell)
+	}
+}
+
+// table is a table in a details element; nothing without rows.
+func (p *page) table(title string, head []string, rows [][]string) {
+	if len(rows) == 0 {
+		return
+	}
+	p.open("details")
+	p.element("summary", fmt.Sprintf("%s (%d)", title, len(rows)))
+	p.open("div", "class", "scroll", "role", "region", "aria-label", title, "tabindex", "0")
+	p.open("table", "class", "list")
+	p.open("thead")
+	p.open("tr")
+	for _, h := range head {
+		p.element("th", h, "scope", "col")
+	}
+	p.close("tr")
+	p.close("thead")
+	p.open("tbody")
+	for _, row := range rows {
+		p.open("tr")
+		for _, text := range row {
+			p.open("td", "class", "mono")
+			p.lines(text)
+			p.close("td")
+		}
+		p.close("tr")
+	}
+	p.close("tbody")
+	p.close("table")
+	p.close("div")
+	p.close("details")
+}
+
+// packets is the ladder as a table, host by host.
+func (p *page) packets(host string, packets []evidence.Packet) {
+	var rows [][]string
+	for _, packet := range packets {
+		d := evidence.Decode(packet)
+		what := d.Summary
+		if d.Pflog != "" {
+			what += "; " + d.Pflog
+		}
+		if payload := logged(d.Payload); payload != "" {
+			what += fmt.Sprintf("; %q", shorten(payload, 60))
+		}
+		rows = append(rows, []string{
+			packet.Time.UTC().Format("15:04:05.000000"), packet.Interface, packet.Direction, d.From(), d.To(), what, fmt.Sprint(packet.Length),
+		})
+	}
+	p.table("Packets on "+host, []string{"time (UTC)", "interface", "", "from", "to", "what", "bytes"}, rows)
+}
+
+// side is the rest of what a host showed.
+func (p *page) side(host string, c evidence.Cell) {
+	var rows [][]string
+	for _, r := range c.Rules {
+		rows = append(rows, []string{r.Label, r.Text, counters(r.Before), counters(r.After)})
+	}
+	p.table("Rules on "+host, []string{"label", "rule", "before", "after"}, rows)
+
+	rows = nil
+	for _, s := range c.States {
+		rows = append(rows, []string{
+			fmt.Sprint(s.Number), ends(s.Near, s.Far), s.Direction.String(), s.Phase, s.Label,
+		})
+	}
+	p.table("States on "+host, []string{"protocol", "from and to", "", "phase", "rule"}, rows)
+
+	rows = nil
+	for _, s := range c.Sockets {
+		rows = append(rows, []string{s.Proto, ends(s.Local, s.Remote), s.State, s.Text})
+	}
+	p.table("Sockets on "+host, []string{"protocol", "own and other address", "state", ""}, rows)
+
+	rows = nil
+	for _, a := range c.Answers {
+		rows = append(rows, []string{a.Command, a.Text})
+	}
+	p.table("Addresses and routes on "+host, []string{"command", "answer"}, rows)
+
+	rows = nil
+	for _, m := range c.Moved {
+		rows = append(rows, []string{m.Name, fmt.Sprintf("%+d", m.By)})
+	}
+	p.table("Counters that moved on "+host+", of all targets", []string{"counter", "by"}, rows)
+
+	rows = nil
+	for _, text := range c.Errors {
+		rows = append(rows, []string{text})
+	}
+	p.table("ICMP errors that sockets on "+host+" received", []string{"error"}, rows)
+
+	rows = nil
+	for _, text := range c.Missing {
+		rows = append(rows, []string{text})
+	}
+	p.table("What could not be asked on "+host, []string{"question"}, rows)
+}
+
+func counters(c *pfconf.Counters) string {
+	if c == nil {
+		return ""
+	}
+	text := fmt.Sprintf("matched %d, done %d", c.Matched, c.Done)
+	for _, more := range []struct {
+		name string
+		n    uint64
+	}{{"replies", c.Replies}, {"kernel's", c.Kernel}, {"states", c.States}} {
+		if more.n > 0 {
+			text += fmt.Sprintf(", %s %d", more.name, more.n)
+		}
+	}
+	return text
+}
+
+// ends are two addresses; one that is not known is '-'.
+func ends(a, b netip.AddrPort) string {
+	text := func(a netip.AddrPort) string {
+		if !a.IsValid() {
+			return "-"
+		}
+		return a.String()
+	}
+	return text(a) + "  " + text(b)
+}
+
+// transcripts are what the endpoints logged.
+func (p *page) transcripts(o Outcome) {
+	if len(o.Transcript) == 0 {
+		return
+	}
+	p.open("details")
+	p.element("summary", fmt.Sprintf("Transcripts (%d)", len(o.Transcript)))
+	for _, t := range o.Transcript {
+		p.element("h4", t.Host+" "+t.Name)
+		p.open("pre")
+		p.lines(t.Text)
+		p.close("pre")
+	}
+	p.close("details")
+}

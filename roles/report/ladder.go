@@ -1,0 +1,299 @@
+package report
+
+import (
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"pfdivert/matrix"
+	"pfdivert/roles/evidence"
+)
+
+// lane is one of the places where a cell's packets are seen.
+type lane int
+
+const (
+	laneLocal  lane = iota
+	laneWire        // between the hosts
+	laneFilter      // REMOTE's interface, where its packet filter is
+	laneSocket      // REMOTE's sockets
+)
+
+// laneNames are the lanes' headings.
+var laneNames = [...]string{"LOCAL", "wire", "REMOTE's filter", "socket"}
+
+// ladder is what happened to a cell's packets, in the order of time.
+type ladder struct {
+	rungs []rung
+	more  int // packets that are not among the rungs, because there are too many
+}
+
+// rung is a packet on its way from one lane to another, or, when they are the same, what
+// happened there.
+type rung struct {
+	at       time.Duration // since the first packet
+	timed    bool          // the time is known: what sockets did has none
+	from, to lane
+	text     string
+	lost     bool // the other host did not capture it
+	packet   bool
+}
+
+// maxRungs bounds the packets of a ladder: more can't be read.
+const maxRungs = 60
+
+// seen is a captured packet with what was made of it.
+type seen struct {
+	evidence.Packet
+	evidence.Decoded
+	remote bool // captured there
+	pair   *seen
+}
+
+// newLadder arranges what was captured on both hosts and what REMOTE's sockets logged.
+func newLadder(e *matrix.Evidence, transcripts []matrix.Transcript) *ladder {
+	local, remote := decodeAll(e.Local.Packets, false), decodeAll(e.Remote.Packets, true)
+	pairUp(local, remote)
+	shift := clockShift(remote)
+	var all []*seen
+	for _, p := range remote {
+		p.Time = p.Time.Add(-shift)
+		// Of a packet that both captured, the sender's time counts.
+		if p.Pflog != "" || p.pair == nil || p.Direction == "out" {
+			all = append(all, p)
+		}
+	}
+	for _, p := range local {
+		if p.pair == nil || p.Direction == "out" {
+			all = append(all, p)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b *seen) int { return a.Time.Compare(b.Time) })
+	l := &ladder{}
+	if len(all) > maxRungs {
+		l.more = len(all) - maxRungs
+		all = all[:maxRungs]
+	}
+	for _, p := range all {
+		r := rung{at: p.Time.Sub(all[0].Time), timed: true, text: p.text(), packet: true}
+		switch {
+		case p.Pflog != "":
+			r.from, r.to, r.text, r.packet = laneFilter, laneFilter, "pf: "+p.Pflog, false
+		case p.remote && p.Direction == "in":
+			r.from, r.to = laneWire, laneFilter
+		case p.remote:
+			r.from, r.to, r.lost = laneFilter, laneWire, true
+		case p.Direction == "in":
+			r.from, r.to = laneWire, laneLocal
+		default:
+			r.from, r.to, r.lost = laneLocal, laneWire, true
+		}
+		if p.pair != nil {
+			r.lost = false
+			r.from, r.to = laneLocal, laneFilter
+			if p.remote {
+				r.from, r.to = laneFilter, laneLocal
+			}
+		}
+		if r.lost {
+			other, there := e.Remote, "REMOTE"
+			if p.remote {
+				other, there = e.Local, "LOCAL"
+			}
+			if !capturing(other) {
+				r.lost = false
+			} else {
+				r.text += "; not in " + there + "'s capture"
+			}
+		}
+		l.rungs = append(l.rungs, r)
+	}
+	l.addSockets(all, transcripts)
+	l.addCounters(e.Remote.Rules)
+	return l
+}
+
+// capturing tells whether a host captured, so that what is not there did not come.
+func capturing(c evidence.Cell) bool {
+	return len(c.Packets) > 0 || !slices.ContainsFunc(c.Missing, func(text string) bool {
+		return strings.HasPrefix(text, "packets")
+	})
+}
+
+func decodeAll(packets []evidence.Packet, remote bool) []*seen {
+	all := make([]*seen, len(packets))
+	for i, p := range packets {
+		all[i] = &seen{Packet: p, Decoded: evidence.Decode(p), remote: remote}
+	}
+	return all
+}
+
+// text says what a packet is and carries.
+func (p *seen) text() string {
+	text := p.Summary
+	if p.Source.IsValid() {
+		text += "  " + p.From() + " > " + p.To()
+	}
+	if payload := logged(p.Payload); len(payload) > 0 && len(payload) <= 24 {
+		text += fmt.Sprintf("  %q", payload)
+	}
+	return text
+}
+
+// pairUp finds for each packet that one host sent the same one that came in on the other,
+// in their order.
+func pairUp(local, remote []*seen) {
+	waiting := map[string][]*seen{}
+	key := func(p *seen, way string) string { return way + p.Same }
+	for _, p := range remote {
+		if p.Pflog == "" && p.Same != "" {
+			k := key(p, p.Direction)
+			waiting[k] = append(waiting[k], p)
+		}
+	}
+	other := map[string]string{"out": "in", "in": "out"}
+	for _, p := range local {
+		k := key(p, other[p.Direction])
+		if same := waiting[k]; len(same) > 0 && p.Same != "" && p.Direction != "" {
+			p.pair, same[0].pair = same[0], p
+			waiting[k] = same[1:]
+		}
+	}
+}
+
+// clockShift is by how much REMOTE's clock is ahead of LOCAL's, as far as packets tell: by the
+// middle of the fastest ways there and back (as NTP, RFC 5905), and nothing while
+// each packet came after it was sent and within a second.
+func clockShift(remote []*seen) time.Duration {
+	var there, back []time.Duration
+	plausible := true
+	for _, p := range remote {
+		if p.pair == nil {
+			continue
+		}
+		took := p.Time.Sub(p.pair.Time)
+		if p.Direction == "out" {
+			took = -took
+			back = append(back, took)
+		} else {
+			there = append(there, took)
+		}
+		plausible = plausible && took >= 0 && took < time.Second
+	}
+	switch {
+	case plausible:
+		return 0
+	case back == nil:
+		return slices.Min(there)
+	case there == nil:
+		return -slices.Min(back)
+	}
+	return (slices.Min(there) - slices.Min(back)) / 2
+}
+
+// addSockets puts what REMOTE's sockets logged to the packets that carried it: "<<< Client" behind
+// the packet that came in with that text, ">>> Client" before the one that went out
+// with it, an accepted connection behind the ACK that ended its handshake. What has no such
+// packet is left to the transcripts.
+func (l *ladder) addSockets(packets []*seen, transcripts []matrix.Transcript) {
+	behind, before := map[int][]rung{}, map[int][]rung{}
+	for _, t := range transcripts {
+		if t.Host != "remote" {
+			continue
+		}
+		used := map[int]bool{}
+		find := func(way string, fits func(*seen) bool) int {
+			for i, p := range packets {
+				if !used[i] && p.Pflog == "" && p.goes() == way && fits(p) {
+					used[i] = true
+					return i
+				}
+			}
+			return -1
+		}
+		for line := range strings.Lines(t.Text) {
+			line = strings.TrimSuffix(line, "\n")
+			what, text, _ := strings.Cut(line, " ")
+			carries := func(p *seen) bool { return len(p.Payload) > 0 && logged(p.Payload) == text }
+			switch {
+			case what == "<<<":
+				if i := find("there", carries); i >= 0 {
+					behind[i] = append(behind[i], rung{from: laneFilter, to: laneSocket, text: t.Name + ": " + line})
+				}
+			case what == ">>>":
+				if i := find("back", carries); i >= 0 {
+					before[i] = append(before[i], rung{from: laneSocket, to: laneFilter, text: t.Name + ": " + line})
+				}
+			case strings.HasPrefix(line, "accept from: "):
+				from := strings.TrimPrefix(line, "accept from: ")
+				if i := find("there", func(p *seen) bool {
+					return strings.HasPrefix(p.Summary, "TCP ACK") && from == fmt.Sprintf("%v %d", p.Source, p.SourcePort)
+				}); i >= 0 {
+					delete(used, i) // it may carry data as well
+					behind[i] = append(behind[i], rung{from: laneFilter, to: laneSocket, text: t.Name + ": " + line})
+				}
+			}
+		}
+	}
+	var all []rung
+	for i, r := range l.rungs {
+		all = append(append(append(all, before[i]...), r), behind[i]...)
+	}
+	l.rungs = all
+}
+
+// goes tells whether a packet is on its way to REMOTE ("there") or from it ("back").
+func (p *seen) goes() string {
+	if p.remote == (p.Direction == "in") {
+		return "there"
+	}
+	return "back"
+}
+
+// logged is a payload as transcripts have it: without the newline at its end, and with all
+// but printable ASCII escaped.
+func logged(payload []byte) string {
+	if n := len(payload); n > 0 && payload[n-1] == '\n' {
+		payload = payload[:n-1]
+	}
+	var b strings.Builder
+	for _, c := range payload[:min(len(payload), maxLogged)] {
+		switch {
+		case c == '\\':
+			b.WriteString(`\\`)
+		case c == '\n':
+			b.WriteString(`\n`)
+		case c < ' ' || c > '~':
+			b.WriteString(`\x` + hex.EncodeToString([]byte{c}))
+		default:
+			b.WriteByte(c)
+		}
+	}
+	if len(payload) > maxLogged {
+		b.WriteString("...")
+	}
+	return b.String()
+}
+
+// maxLogged is how much of a message an endpoint logs.
+const maxLogged = 256
+
+// addCounters says at the end what the rules counted.
+func (l *ladder) addCounters(rules []evidence.Rule) {
+	for _, r := range rules {
+		if r.After == nil {
+			continue
+		}
+		after := *r.After
+		if r.Before != nil {
+			after.Matched -= min(r.Before.Matched, after.Matched)
+			after.Done -= min(r.Before.Done, after.Done)
+		}
+		l.rungs = append(l.rungs, rung{
+			from: laneFilter, to: laneFilter,
+			text: fmt.Sprintf("the rule matched %s, its action served %d", plural(int(after.Matched), "packet"), after.Done),
+		})
+	}
+}
