@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -51,6 +52,9 @@ func (c kernelRun) local() string {
 	return ""
 }
 
+// title is the kernel, or the name of a host that did not get as far as to tell it.
+func (c kernelRun) title() string { return inMarkdown(cmp.Or(c.kernel.Kernel, c.kernel.Name)) }
+
 // WriteKernels writes a page in Markdown that has the runs beside each other: which kernels
 // they tested, the targets with a column for each, and of each kernel why a target is not
 // PASS, and what is expected of it that is not of others.
@@ -61,13 +65,13 @@ func WriteKernels(w io.Writer, runs []*Past) error {
 		"What becomes of the targets on which kernel, from real runs.\n\n" +
 		"| kernel under test | system | LOCAL's kernel | day | program | verdicts |\n|---|---|---|---|---|---|\n")
 	for _, c := range all {
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", inMarkdown(c.kernel.Kernel), inMarkdown(c.kernel.System), inMarkdown(c.local()),
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", c.title(), inMarkdown(c.kernel.System), inMarkdown(c.local()),
 			c.run.Started.UTC().Format(time.DateOnly), inMarkdown(c.run.Version), c.counts())
 	}
 	b.WriteString("\n## The targets\n\nWhere the families differ, `inet` is before the stroke and `inet6` behind it. A dash stands for a target that\n" +
 		"the run did not have. What is not PASS is explained below.\n\n| target |")
 	for _, c := range all {
-		fmt.Fprintf(&b, " %s |", inMarkdown(c.kernel.Kernel))
+		fmt.Fprintf(&b, " %s |", c.title())
 	}
 	b.WriteString("\n|---|" + strings.Repeat("---|", len(all)) + "\n")
 	for _, kind := range kindsOf(all) {
@@ -141,7 +145,7 @@ func (c kernelRun) cell(kind string) string {
 
 // explain writes the section of one kernel.
 func (c kernelRun) explain(b *strings.Builder) {
-	fmt.Fprintf(b, "\n## %s\n", inMarkdown(cmp.Or(c.kernel.Kernel, c.kernel.Name)))
+	fmt.Fprintf(b, "\n## %s\n", c.title())
 	type cause struct {
 		verdict        matrix.Verdict
 		reason, detail string
@@ -168,7 +172,11 @@ func (c kernelRun) explain(b *strings.Builder) {
 		b.WriteString("\n| verdict | reason | targets | why |\n|---|---|---|---|\n")
 	}
 	for _, why := range causes {
-		fmt.Fprintf(b, "| %s | [%s](reasons.md#%[2]s) | %s | %s |\n", why.verdict, inMarkdown(why.reason), strings.Join(targets[why], ", "), inMarkdown(why.detail))
+		reason := inMarkdown(why.reason)
+		if reasonCode.MatchString(why.reason) {
+			reason = fmt.Sprintf("[%s](reasons.md#%[1]s)", reason)
+		}
+		fmt.Fprintf(b, "| %s | %s | %s | %s |\n", why.verdict, reason, strings.Join(targets[why], ", "), inMarkdown(why.detail))
 	}
 	kernel, ok := matrix.KernelOn(c.kernel.System)
 	if !ok {
@@ -179,6 +187,9 @@ func (c kernelRun) explain(b *strings.Builder) {
 		fmt.Fprintf(b, "- %s\n", d)
 	}
 }
+
+// reasonCode is what a reason of this program looks like.
+var reasonCode = regexp.MustCompile(`^[a-z]+(-[a-z]+)*$`)
 
 // inOrder are the names of the run's targets in the order of the page.
 func (c kernelRun) inOrder() []string {
