@@ -158,6 +158,8 @@ func (h *half) loaded() pfconf.Rule {
 		}
 	case h.omit[Swap] && h.part != "" && r.Port != 0:
 		r.Port = h.client
+	case h.omit[Closed]:
+		r.Bypass = r.Action == pfconf.DivertPacket
 	}
 	return r
 }
@@ -178,6 +180,14 @@ func (h *half) serverSpec() endpoint.Spec {
 	}
 	if h.mode == Redirect {
 		s.Local = h.redirected()
+	}
+	if h.mode == To && h.Proto.HasPorts() {
+		if h.omit[Port] {
+			s.Local = netip.AddrPortFrom(s.Local.Addr(), 0) // one of the kernel's choice
+		}
+		if h.omit[Address] {
+			s.Local = netip.AddrPortFrom(h.Remote, s.Local.Port())
+		}
 	}
 	s.Omit = h.omitted()
 	// The servers of claims on REMOTE have its own address, which all cells know.

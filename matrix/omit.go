@@ -19,13 +19,16 @@ const (
 	Order     = "order"     // the order of a burst: neighbours are sent the wrong way round
 	Tuple     = "tuple"     // the client's port in the question for a translated connection: another's
 	Swap      = "swap"      // the swapped port in the rule of a reuse target's second cell
+	Closed    = "closed"    // that a rule fails closed: it lets pass when nobody listens
+	Port      = "port"      // the port on which a diverted packet's server listens: another one
+	Address   = "address"   // its address: REMOTE's own
 )
 
 // ownPieces are those that are left out here.
-var ownPieces = []string{OwnRule, Drop, Swap, Bypass, Many, Spoilt, Rewriting, Order, Tuple}
+var ownPieces = []string{OwnRule, Drop, Swap, Bypass, Many, Spoilt, Rewriting, Order, Tuple, Closed, Port, Address}
 
 // endpointPieces are those that endpoints leave out.
-var endpointPieces = []endpoint.Piece{endpoint.Transparent, endpoint.Checksum, endpoint.Listen}
+var endpointPieces = []endpoint.Piece{endpoint.Transparent, endpoint.Checksum, endpoint.Listen, endpoint.Reader, endpoint.Room}
 
 // omitted gives the pieces that the cell's endpoints leave out. A server's ear is not a client's to
 // lose.

@@ -57,6 +57,17 @@ var pieces = []Fault{
 		}
 		return fails(matrix.NotDelivered)
 	}},
+	{Name: "other-port", Cause: "listener-elsewhere", About: "the servers of divert-to listen on another port than the rule names", Omit: []string{"port"}, expect: socketless},
+	{Name: "other-address", Cause: "listener-elsewhere", About: "the servers of divert-to listen on another address than the rule names", Omit: []string{"address"}, expect: socketless},
+	{Name: "other-interface", Cause: "rule-other-interface", About: "the rules are for another interface than the one towards LOCAL", Omit: []string{"towards"}, expect: func(p Part) Want {
+		if p.Mode == matrix.PacketIn {
+			return fails(matrix.NotRewritten)
+		}
+		return undelivered(p)
+	}},
+	{Name: "no-reader", Cause: "queue-unheard", About: "nobody listens on the queue, and the rule fails closed", Omit: []string{"reader"}, expect: unread(matrix.NotDelivered)},
+	{Name: "no-reader-bypass", Cause: "queue-bypassed", About: "nobody listens on the queue, and the rule fails open", Omit: []string{"reader", "closed"}, expect: unread(matrix.NotRewritten)},
+	{Name: "queue-full", Cause: "queue-full", About: "the queue has no room", Omit: []string{"room"}, expect: unread(matrix.NotDelivered)},
 	{Name: "ports-not-swapped", Cause: "rule-mismatch", About: "the rule of a reuse target's second cell names the first one's port", Omit: []string{"swap"}, expect: func(p Part) Want {
 		if !p.Second || !p.Proto.HasPorts() {
 			return pass
@@ -113,6 +124,16 @@ func socketless(p Part) Want {
 		return fails(matrix.NotDelivered)
 	}
 	return pass
+}
+
+// unread: what goes to user space is not read there.
+func unread(reason string) func(Part) Want {
+	return func(p Part) Want {
+		if p.packet() {
+			return fails(reason)
+		}
+		return pass
+	}
 }
 
 // stale: the state that a divert-to cell left catches the answers of the cell after it,

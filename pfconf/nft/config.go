@@ -68,7 +68,9 @@ const (
 	// conntrack entry, not only what answers it.
 	AnyDirection Piece = "any-direction"
 	KernelEcho   Piece = "kernel-echo" // the rule that stops the kernel's own ICMPv6 echo replies
-	EarlyDemux   Piece = "early-demux" // net.ipv4.ip_early_demux=0
+	// Towards is the name of the interface towards LOCAL: the rules have another.
+	Towards    Piece = "towards"
+	EarlyDemux Piece = "early-demux" // net.ipv4.ip_early_demux=0
 )
 
 // maxInterface is IFNAMSIZ without the final zero.

@@ -214,6 +214,9 @@ func (c Config) divertPacket(r pfconf.Rule) []kernelRule {
 
 // came matches the interface towards LOCAL, when one is configured.
 func (c Config) came() []statement {
+	if c.omits(Towards) {
+		return []statement{onInterface{"elsewhere0"}}
+	}
 	if c.Interface == "" {
 		return nil
 	}

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// deaf is an endpoint whose ear was left out (Omit Listen): nothing arrives.
+// deaf is an endpoint whose ear was left out (Omit Listen or Reader): nothing arrives.
 type deaf struct {
 	Endpoint
 	local, peer netip.AddrPort

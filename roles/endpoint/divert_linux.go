@@ -74,6 +74,9 @@ func newDiverter(s Spec) (diverter, error) {
 	if s.Queue > 0 {
 		q.length = s.Queue
 	}
+	if s.omits(Room) {
+		q.length = 0
+	}
 	queues.mu.Lock()
 	defer queues.mu.Unlock()
 	if err := queues.netlink.open(unix.NETLINK_NETFILTER); err != nil {

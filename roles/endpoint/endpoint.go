@@ -116,7 +116,7 @@ func Open(s Spec, log io.Writer) (Endpoint, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s %s on %v: %w", s.Kind, s.Role, s.Local, err)
 	}
-	if s.omits(Listen) && s.Role != Client {
+	if s.Role == Server && s.omits(Listen) || s.Role == Packet && s.omits(Reader) {
 		return newDeaf(e, s)
 	}
 	return e, nil

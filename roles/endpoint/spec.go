@@ -93,7 +93,13 @@ const (
 	// Listen is the server's ear: a stream server binds but does not listen,
 	// any other socket is closed again after it was bound.
 	Listen Piece = "listen"
+	// Reader is the packet role's ear: the divert socket is closed again.
+	Reader Piece = "reader"
+	// Room is the room for packets that wait at the packet role (Linux).
+	Room Piece = "room"
 )
+
+var pieces = []Piece{Transparent, Checksum, Listen, Reader, Room}
 
 // omits tells whether the piece is left out.
 func (s Spec) omits(p Piece) bool { return slices.Contains(s.Omit, p) }
@@ -126,7 +132,7 @@ func (s Spec) validate() error {
 		return bad("no queue can have room for %d packets", s.Queue)
 	}
 	for _, p := range s.Omit {
-		if p != Transparent && p != Checksum && p != Listen {
+		if !slices.Contains(pieces, p) {
 			return bad("no piece %q to omit", p)
 		}
 	}
