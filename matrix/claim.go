@@ -159,8 +159,9 @@ func (h *half) atServer(ctx context.Context) (*asked, error) {
 	return received, at.run(ctx)
 }
 
-// judgeMatched judges that the rule has matched so many packets and that so many of them
-// came out behind it; on a kernel whose states have the packets, that it made one state.
+// judgeMatched judges that the rule has matched so many packets, or more of what came in
+// pieces, and that so many of them came out behind it; on a kernel whose states have the
+// packets, that it made one state.
 func (h *half) judgeMatched(ctx context.Context, matched, behind uint64) error {
 	at := h.remote.script()
 	counters := at.counters(h.label())
@@ -174,6 +175,9 @@ func (h *half) judgeMatched(ctx context.Context, matched, behind uint64) error {
 	}
 	if h.kernel.MatchesOnly {
 		behind = c.Done
+	}
+	if h.pieces {
+		matched = max(matched+1, c.Matched)
 	}
 	switch {
 	case c.Matched != matched:

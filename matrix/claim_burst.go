@@ -23,7 +23,7 @@ func (h *half) inOrder(ctx context.Context) error { return h.bursts(ctx, 1000, 4
 //  2. The client sends a message of 20,000 bytes, more than any network's frames hold. It
 //     comes to the divert socket as one packet, which is given back rewritten.
 //  3. It comes to the server whole.
-//  4. The rule has counted one packet.
+//  4. The rule has counted one packet; one for each fragment, where rules meet these (ipfw).
 func (h *half) reassembled(ctx context.Context) error { return h.bursts(ctx, 1, 1, 20_000) }
 
 // longest: a divert socket takes the longest datagrams. (IP's 65,535 bytes; a netlink
@@ -34,9 +34,13 @@ func (h *half) reassembled(ctx context.Context) error { return h.bursts(ctx, 1, 
 // The steps are those of reassembled.
 func (h *half) longest(ctx context.Context) error { return h.bursts(ctx, 1, 1, 65_531-40-8) }
 
+// oneFrame is more than what an Ethernet frame holds.
+const oneFrame = 1500
+
 // bursts plays count messages of the size through the divert socket, batch by batch.
 func (h *half) bursts(ctx context.Context, count, batch, size int) error {
 	h.big = true
+	h.pieces = h.kernel.MeetsFragments && h.mode == PacketIn && size > oneFrame
 	if err := h.begin(ctx, true); err != nil {
 		return err
 	}

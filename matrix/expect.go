@@ -32,6 +32,9 @@ type Kernel struct {
 	MeetsReplies bool
 	// MatchesOnly: what a rule counts says nothing about what its action did.
 	MatchesOnly bool
+	// MeetsFragments: a rule about packets that come in meets their fragments one by one, before they
+	// are put together.
+	MeetsFragments bool
 	// AnswersEcho: the kernel answers a diverted IPv4 echo request itself, and no raw socket sees it.
 	// FreeBSD: icmp_input (netinet/ip_icmp.c) makes the request a reply and sends it, before raw sockets
 	// are looked for, whatever the destination.
@@ -45,7 +48,7 @@ type Kernel struct {
 
 // kernels are the kernels by their firewall.
 var kernels = map[string]Kernel{
-	"ipfw":     {RawOnFake: true, RepliesNeedRule: true, Stateless: true, MeetsReplies: true, MatchesOnly: true, AnswersEcho: true},
+	"ipfw":     {RawOnFake: true, RepliesNeedRule: true, Stateless: true, MeetsReplies: true, MatchesOnly: true, MeetsFragments: true, AnswersEcho: true},
 	"nftables": {RawOnFake: true, RepliesNeedRule: true},
 	"pf":       {TiesStates: true, StatesFirst: true, SweepsFake: true},
 }

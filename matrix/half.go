@@ -53,6 +53,8 @@ type half struct {
 	// queue and spoil are the divert socket's, see endpoint.Spec.
 	queue int
 	spoil endpoint.Spoil
+	// pieces: the kernel's rule meets the client's messages in pieces, see Kernel.MeetsFragments.
+	pieces bool
 	// counters of the rule when the exchange was over.
 	counters     pfconf.Counters
 	counterKnown bool

@@ -123,6 +123,8 @@ func TestSession(t *testing.T) {
 		}
 	}
 	counters("regress-to", pfconf.Counters{Matched: 5, Done: 5})
+	redirect := divertTo(pfconf.Inet, pfconf.UDP, 5003)
+	redirect.Action = pfconf.RdrTo
 	for _, bad := range []struct {
 		add    []pfconf.Rule
 		remove []string
@@ -131,6 +133,7 @@ func TestSession(t *testing.T) {
 		{[]pfconf.Rule{divertTo(pfconf.Inet, pfconf.TCP, 5001)}, nil, "already"},
 		{nil, []string{"regress-nosuch"}, "no rule with the label regress-nosuch"},
 		{[]pfconf.Rule{{Label: "regress-bad"}}, nil, "no direction"},
+		{[]pfconf.Rule{redirect}, nil, "ipfw has no rdr-to"},
 	} {
 		if err := f.Change(ctx, bad.add, bad.remove); err == nil || !strings.Contains(err.Error(), bad.text) {
 			t.Errorf("%+v: %v, want %q", bad, err, bad.text)
