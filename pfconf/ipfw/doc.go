@@ -9,7 +9,7 @@
 // 12.1, an excerpt of which is in testdata):
 //
 //   - A rule belongs to one of 32 sets; the rules of a disabled set are not
-//     evaluated; `set disable A enable B` is one step (ipfw(8); enable_sets in
+//     evaluated; `set disable A enable B` is one step (ipfw(8), seen; enable_sets in
 //     ip_fw_sockopt.c). So a whole set is loaded into a disabled one, which then
 //     changes places with the one in force.
 //   - `delete set N` removes the rules of set N and no others (ipfw(8), seen).
@@ -18,7 +18,7 @@
 //   - A diverted packet that is written back goes on behind all rules of the number of
 //     the rule that diverted it (divert(4), seen).
 //   - `ipfw FILE` reads a line for each command and ends with the first that fails:
-//     "Line 3: getsockopt(IP_FW_XADD): Invalid argument" (ipfw_readfile in main.c).
+//     "Line 3: getsockopt(IP_FW_XADD): Invalid argument" (ipfw_readfile in main.c, seen).
 //   - `add` prints the rule as it was understood: a port of 70000 becomes 4464 without a
 //     word (seen). Releases before 12 print "dst-port" before a port.
 //   - `ipfw -S show` prints a line for each rule: its number, packets, bytes, "set N", and the

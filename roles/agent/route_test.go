@@ -50,6 +50,46 @@ func TestRouteTool(t *testing.T) {
 	}
 }
 
+// The same on FreeBSD, whose route(8) says things in other words.
+func TestRouteToolFreeBSD(t *testing.T) {
+	ctx := context.Background()
+	tool := routeTool{replay(t, "route-freebsd", nil)}
+	r := routeTo("10.189.2.9/32", "10.189.1.1")
+	if missing, err := r.plan(ctx, tool); err != nil || !missing {
+		t.Errorf("with a default route elsewhere: missing %v, %v", missing, err)
+	}
+	check(t, tool.add(ctx, r))
+	if missing, err := r.plan(ctx, tool); err != nil || missing {
+		t.Errorf("after it was added: missing %v, %v", missing, err)
+	}
+	if err := tool.add(ctx, r); err == nil || !strings.Contains(err.Error(), "already in table (exit status 1)") {
+		t.Errorf("added twice: %v", err)
+	}
+	check(t, tool.remove(ctx, r))
+	if err := tool.remove(ctx, r); err != nil {
+		t.Errorf("removed twice: %v", err)
+	}
+	r = routeTo("fd00:189:2::/64", "fd00:189:1::1")
+	first := netip.PrefixFrom(r.dst.Addr(), 128)
+	if found, err := tool.taken(ctx, first); err != nil || len(found) != 1 || found[0] != (route{}) {
+		t.Errorf("without any route: %v, %v", found, err)
+	}
+	check(t, tool.add(ctx, r))
+	if found, err := tool.taken(ctx, first); err != nil || len(found) != 1 || found[0] != r {
+		t.Errorf("after it was added: %v, %v", found, err)
+	}
+	check(t, tool.remove(ctx, r))
+	if found, err := tool.taken(ctx, netip.MustParsePrefix("10.189.1.2/32")); err != nil || len(found) != 1 || found[0].via.IsValid() {
+		t.Errorf("an own address: %v, %v", found, err)
+	}
+	for dst, want := range map[string][2]string{"10.189.2.77": {"10.77.66.55", "one network"}, "10.189.2.78": {"10.189.1.1", "SUDO"}} {
+		err := tool.add(ctx, routeTo(dst+"/32", want[0]))
+		if h := (hinted{}); !errors.As(err, &h) || !strings.Contains(h.hint, want[1]) {
+			t.Errorf("%s via %s: %v", dst, want[0], err)
+		}
+	}
+}
+
 func TestParseRoute(t *testing.T) {
 	for _, c := range []struct{ out, like, want string }{
 		{"destination: 10.188.2.0\nmask: 255.255.254.0\ngateway: 10.188.1.2\n", "10.188.2.9", "10.188.2.0/23 via 10.188.1.2"},
