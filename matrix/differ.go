@@ -16,6 +16,7 @@ var sentences = map[string]string{
 	"Stateless":       "The rules keep no states, so none are looked for.",
 	"MeetsReplies":    "A divert-reply rule is about the packets that come back, and counts those alone.",
 	"MatchesOnly":     "A rule counts what it matched, not what its action did.",
+	"MeetsFragments":  "A rule about packets that come in meets their fragments one by one, and counts each.",
 	"AnswersEcho":     "The kernel answers a diverted IPv4 echo request itself; the target that would see it proves that and is SKIP.",
 	"SweepsFake":      "The states between LOCAL and FAKE are removed at the end of a run, not with each cell, unless they are in its way.",
 	"OtherDomain":     "REMOTE works in another routing domain than 0.",
