@@ -97,6 +97,7 @@ func (p *play) look(ctx context.Context) {
 func (s side) look(ctx context.Context, l agent.Look) evidence.Cell {
 	trip(ctx, 1)
 	l.Cell = s.session
+	l.Age = time.Since(s.began)
 	c, err := s.host.Look(ctx, l)
 	if err != nil {
 		c.Missing = []string{s.name + ": " + err.Error()}

@@ -71,11 +71,11 @@ func (r *runner) judgeTarget(ctx context.Context, t Target) (Result, *play) {
 
 // playCell plays a target once, with a fresh cell.
 func (r *runner) playCell(ctx context.Context, t Target) (*play, error) {
-	c := r.space.Cell(t)
+	c, began := r.space.Cell(t), time.Now()
 	p := &play{Cell: c, kernel: r.kernel, gate: r.gate, omit: r.omit,
 		lookable: r.looks.wanted(t.Name), lookAlways: r.looks.all,
-		local:  side{"local", r.hosts.Local, c.Session, t.Family, new(bool)},
-		remote: side{"remote", r.hosts.Remote, c.Session, t.Family, new(bool)}}
+		local:  side{"local", r.hosts.Local, c.Session, began, t.Family, new(bool)},
+		remote: side{"remote", r.hosts.Remote, c.Session, began, t.Family, new(bool)}}
 	if t.First == PacketIn || t.First == PacketOut || t.Claim != nil {
 		select {
 		case p.Divert = <-r.divert:

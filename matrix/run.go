@@ -28,6 +28,8 @@ type Options struct {
 	Transcripts bool
 	// Evidence is wanted of passed cells too, where targets are not played again and again.
 	Evidence bool
+	// Capture: the hosts keep the newest packets of their test interfaces, for evidence.
+	Capture bool
 	// Trace is the command to run endpoints under, empty for none.
 	Trace string
 	// Rounds is how many echoes make a fence (see endpoint.Fence).
@@ -121,6 +123,12 @@ func Setups(opt Options) (local, remote agent.Setup, err error) {
 		here = append(here, agent.Path{Here: a.Local, There: a.Remote})
 		there = append(there, agent.Path{Here: a.Remote, There: a.Local})
 		setup.Fakes = append(setup.Fakes, a.Fakes.Masked())
+		if opt.Capture {
+			setup.Capture = append(setup.Capture, a.Fakes.Masked())
+			if !a.Locals.IsSingleIP() {
+				setup.Capture = append(setup.Capture, a.Locals.Masked())
+			}
+		}
 	}
 	local, remote = setup, setup
 	local.Paths, remote.Paths = here, there

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"time"
 
 	"pfdivert/pfconf"
 	"pfdivert/roles/agent"
@@ -15,6 +16,7 @@ type side struct {
 	name    string // "local" or "remote"
 	host    *agent.Conn
 	session string
+	began   time.Time // the cell
 	family  pfconf.Family
 	closed  *bool // the host has closed the cell's endpoints
 }

@@ -15,7 +15,7 @@ func looked(t *testing.T, opt matrix.Options, plan matrix.Plan, names ...string)
 	t.Helper()
 	p := reach(t, runFlags{})
 	all := p.options
-	all.Omit, all.Evidence = opt.Omit, opt.Evidence
+	all.Omit, all.Evidence, all.Capture = opt.Omit, opt.Evidence, opt.Capture
 	var err error
 	if plan.Targets, err = matrix.Select(names); err != nil {
 		t.Fatal(err)

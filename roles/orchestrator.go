@@ -53,6 +53,7 @@ type runFlags struct {
 	shuffle  uint64
 	verbose  bool
 	regress  bool
+	evidence bool
 }
 
 func runOrchestrator(ctx context.Context, c *call) (int, error) {
@@ -70,6 +71,7 @@ func runOrchestrator(ctx context.Context, c *call) (int, error) {
 	f.IntVar(&o.domain, "rdomain", 0, "test OpenBSD in the routing domain `N` of REMOTE, or of a lab's")
 	f.BoolVar(&o.verbose, "v", false, "say how many round trips to the hosts there were")
 	f.BoolVar(&o.regress, "regress", false, "print the lines of OpenBSD's bsd.regress.mk")
+	f.BoolVar(&o.evidence, "evidence", false, "gather what the hosts show of passed targets too")
 	f.IntVar(&o.count, "count", 1, "play each target `N` times, with fresh addresses and ports")
 	f.DurationVar(&o.duration, "for", 0, "play the targets again and again for this `TIME` (30s, 5m)")
 	f.DurationVar(&o.wait, "wait", 10*time.Minute, "wait this `TIME` at most for another run that is using the remote host")

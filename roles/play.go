@@ -59,6 +59,7 @@ func (c *call) playHosts(ctx context.Context, hosts []*tested, targets []matrix.
 	}
 	change := func(opt *matrix.Options) {
 		opt.Parallel, opt.Transcripts, opt.Trace = o.parallel, o.out != "" || to.files.has(htmlFlag), c.Getenv("KTRACE")
+		opt.Evidence, opt.Capture = o.evidence, o.evidence || !plan.Repeats()
 	}
 	ended := make([]time.Time, len(hosts))
 	left := each(hosts, func(h *tested) error {

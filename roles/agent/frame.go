@@ -26,9 +26,18 @@ var decoder = func() cbor.DecMode {
 	return mode
 }()
 
+// encoder keeps the nanoseconds of times, which captured packets have.
+var encoder = func() cbor.EncMode {
+	mode, err := cbor.EncOptions{Time: cbor.TimeRFC3339Nano}.EncMode()
+	if err != nil {
+		panic(err)
+	}
+	return mode
+}()
+
 // appendFrame appends v as a frame to buf.
 func appendFrame(buf []byte, v any) ([]byte, error) {
-	body, err := cbor.Marshal(v)
+	body, err := encoder.Marshal(v)
 	if err != nil {
 		return buf, fmt.Errorf("frame: %w", err)
 	}

@@ -2,7 +2,9 @@ package agent
 
 import (
 	"context"
+	"net/netip"
 	"slices"
+	"time"
 
 	"pfdivert/pfconf"
 	"pfdivert/roles/evidence"
@@ -10,7 +12,13 @@ import (
 
 // observed says which host it is that is going to be looked at.
 func (a *agent) observed(s *Setup) evidence.Options {
-	o := evidence.Options{Interface: a.opt.Interface, Remote: s.Remote}
+	o := evidence.Options{Interface: a.opt.Interface, Remote: s.Remote, Ephemeral: a.opt.Ephemeral}
+	if len(s.Capture) > 0 {
+		o.Capture = &evidence.Filter{Cells: s.Capture}
+		for _, p := range s.Paths {
+			o.Capture.Pairs = append(o.Capture.Pairs, [2]netip.Addr{p.Here, p.There})
+		}
+	}
 	if o.Interface == "" && len(s.Paths) > 0 {
 		o.Interface, _ = interfaceOf(s.Paths[0].Here) // else it is not known, which the answers show
 	}
@@ -33,7 +41,7 @@ func (a *agent) look(ctx context.Context, l *Look) *evidence.Cell {
 	}
 	ended := a.standing(l.Cell)
 	l.About.Ports = ended.ports
-	c = seen.Look(ctx, l.About)
+	c = seen.Look(ctx, l.About, time.Now().Add(-l.Age))
 	c.Sockets = append(c.Sockets, ended.closed...)
 	c.Errors = ended.errors
 	miss := func(what string, err error) {

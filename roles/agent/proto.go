@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/netip"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -99,6 +100,9 @@ type Setup struct {
 	Omit []string `json:"omit,omitempty"`
 	// Break is what is done to a lab's host at last, to break it. A real host refuses.
 	Break []spoil.Step `json:"break,omitempty"`
+	// Capture are the prefixes of the cells' addresses: packets from and to them are
+	// captured, and those between Paths. Empty: nothing is captured.
+	Capture []netip.Prefix `json:"capture,omitempty"`
 	// Trace is KTRACE: the command under which endpoints run as processes of
 	// their own.
 	Trace string `json:"trace,omitempty"`
@@ -326,6 +330,7 @@ type Log struct {
 type Look struct {
 	Cell   string         `json:"cell"`
 	Labels []string       `json:"labels,omitempty"` // of its rules, for REMOTE
+	Age    time.Duration  `json:"age"`              // since the cell began
 	About  evidence.About `json:"about"`
 }
 
@@ -388,8 +393,8 @@ func (r *Request) check() error {
 		}
 	}
 	for _, s := range []*Setup{r.Setup, r.Check} {
-		if s != nil && len(s.Paths)+len(s.Fakes) > maxPrefixes {
-			return fmt.Errorf("%d addresses are over the limit of %d", len(s.Paths)+len(s.Fakes), maxPrefixes)
+		if s != nil && len(s.Paths)+len(s.Fakes)+len(s.Capture) > maxPrefixes {
+			return fmt.Errorf("%d addresses are over the limit of %d", len(s.Paths)+len(s.Fakes)+len(s.Capture), maxPrefixes)
 		}
 	}
 	return nil

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
-	"time"
 
 	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
@@ -25,7 +24,6 @@ type session struct {
 
 // ended is what stays of a session when its endpoints are closed.
 type ended struct {
-	began  time.Time
 	log    []Entry           // of ends that were closed by name, in the order of opening
 	errors []string          // ICMP errors of all its sockets
 	closed []evidence.Socket // the names that they had
@@ -340,7 +338,7 @@ func (a *agent) session(cell string) *session {
 	defer a.mu.Unlock()
 	s := a.sessions[cell]
 	if s == nil {
-		s = &session{ends: map[string]*end{}, ended: ended{began: time.Now()}}
+		s = &session{ends: map[string]*end{}}
 		a.sessions[cell] = s
 	}
 	return s

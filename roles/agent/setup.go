@@ -156,6 +156,9 @@ func (a *agent) undo() error {
 		errs = append(errs, a.trace.remove())
 		a.trace = nil
 	}
+	if a.seen != nil {
+		errs = append(errs, a.seen.Close())
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), undoTimeout)
 	defer cancel()
 	if a.fw != nil && !a.opt.Ephemeral {

@@ -57,6 +57,18 @@ func (a About) ports() []uint16 {
 	return all
 }
 
+// tables are the tables that have the cell's sockets.
+func (a About) tables() []string {
+	table := "raw"
+	if a.Proto.HasPorts() {
+		table = a.Proto.String()
+	}
+	if a.Divert != 0 {
+		return []string{table, protoDivert}
+	}
+	return []string{table}
+}
+
 // socket tells whether a socket could have a part in the cell: it has one of its
 // ports, or takes all packets of its protocol.
 func (a About) socket(s Socket) bool {

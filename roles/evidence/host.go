@@ -2,6 +2,7 @@ package evidence
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -21,40 +22,67 @@ type Options struct {
 	Own string
 	// Remote: this host is REMOTE.
 	Remote bool
+	// Capture says which packets of Interface to capture, nil for none.
+	Capture *Filter
+	// Ephemeral: the host ends with this process.
+	Ephemeral bool
 }
 
 // Host is the own host as something to ask. It may be asked by several at once.
 type Host struct {
 	opt      Options
-	begun    time.Time
-	before   map[string]int64 // protocol counters
-	noBefore error            // why they are not known
-	now      *shared.Question[map[string]int64]
-	sockets  *shared.Question[[]Socket]
-	chains   *shared.Question[string] // of other programs' packet filters
+	before   counters // of protocols
+	noBefore error    // why they are not known
+	now      *shared.Question[counters]
+	sockets  map[string]*shared.Question[[]Socket] // by protocol, as the system's tables are named
+	chains   *shared.Question[string]              // of other programs' packet filters
+
+	capture   *capture
+	noCapture error // why there is none
 }
+
+// counters understands protocol counters that were read.
+type counters func() (map[string]int64, error)
 
 // Open begins: protocol counters are compared with what they are now.
 func Open(opt Options) *Host {
-	h := &Host{opt: opt, begun: time.Now(), now: shared.New(readCounters), sockets: shared.New(readSockets), chains: shared.New(readChains(opt.Own))}
+	h := &Host{opt: opt, now: shared.New(readCounters), sockets: map[string]*shared.Question[[]Socket]{}, chains: shared.New(readChains(opt.Own))}
+	for _, proto := range []string{"tcp", "udp", "raw", protoDivert} {
+		h.sockets[proto] = shared.New(func(context.Context) ([]Socket, error) { return readSockets(proto) })
+	}
 	h.before, h.noBefore = readCounters(context.Background())
+	if opt.Capture == nil {
+		h.noCapture = errors.New("not captured: the run was not asked to")
+		return h
+	}
+	h.capture, h.noCapture = openCapture(opt.Interface, *opt.Capture, opt.Ephemeral)
 	return h
 }
 
+// Close ends the capture.
+func (h *Host) Close() error {
+	if h.capture == nil {
+		return nil
+	}
+	return h.capture.close()
+}
+
 // Look gives what the host has of a cell, but for what its agent alone knows: rules, states
-// and the cell's own endpoints.
-func (h *Host) Look(ctx context.Context, a About) Cell {
+// and the cell's own endpoints. The cell began then.
+func (h *Host) Look(ctx context.Context, a About, began time.Time) Cell {
 	var c Cell
 	miss := func(what string, err error) {
 		if err != nil {
 			c.Missing = append(c.Missing, what+": "+err.Error())
 		}
 	}
-	all, err := h.sockets.Get(ctx)
-	miss("sockets", err)
-	for _, s := range all {
-		if a.socket(s) {
-			c.Sockets = append(c.Sockets, s)
+	for _, proto := range a.tables() {
+		all, err := h.sockets[proto].Get(ctx)
+		miss("sockets of "+proto, err)
+		for _, s := range all {
+			if a.socket(s) {
+				c.Sockets = append(c.Sockets, s)
+			}
 		}
 	}
 	var errs []error
@@ -62,8 +90,13 @@ func (h *Host) Look(ctx context.Context, a About) Cell {
 	for _, err := range errs {
 		miss("routes and settings", err)
 	}
+	var err error
 	c.Moved, err = h.moved(ctx)
 	miss("protocol counters", err)
+	if err = h.noCapture; err == nil {
+		c.Packets, err = h.capture.look(a, began)
+	}
+	miss("packets", err)
 	return c
 }
 
@@ -72,13 +105,21 @@ func (h *Host) moved(ctx context.Context) ([]Moved, error) {
 	if h.noBefore != nil {
 		return nil, h.noBefore
 	}
-	now, err := h.now.Get(ctx)
+	was, err := h.before()
+	if err != nil {
+		return nil, err
+	}
+	read, err := h.now.Get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	now, err := read()
 	if err != nil {
 		return nil, err
 	}
 	var all []Moved
 	for name, n := range now {
-		if by := n - h.before[name]; by != 0 {
+		if by := n - was[name]; by != 0 {
 			all = append(all, Moved{name, by})
 		}
 	}

@@ -17,6 +17,9 @@ import (
 // parsePairs reads /proc/net/snmp and netstat: two lines for each protocol, the names
 // and the values (net/ipv4/proc.c).
 func parsePairs(text string, into map[string]int64) error {
+	if text == "" {
+		return nil
+	}
 	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
 	if len(lines)%2 != 0 {
 		return fmt.Errorf("%d lines, not pairs of names and values", len(lines))

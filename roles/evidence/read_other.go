@@ -10,9 +10,9 @@ import (
 
 var errSystem = errors.New("not known how to ask on " + runtime.GOOS)
 
-func readCounters(context.Context) (map[string]int64, error) { return nil, errSystem }
+func readCounters(context.Context) (counters, error) { return nil, errSystem }
 
-func readSockets(context.Context) ([]Socket, error) { return nil, errSystem }
+func readSockets(string) ([]Socket, error) { return nil, errSystem }
 
 func (h *Host) answers(context.Context, About) ([]Answer, []error) { return nil, []error{errSystem} }
 

@@ -1,0 +1,58 @@
+package evidence
+
+import (
+	"slices"
+	"sync"
+	"time"
+)
+
+// A recorder keeps the newest packets of an interface.
+type recorder struct {
+	mu      sync.Mutex
+	packets []Packet
+	size    int   // bytes of packets
+	lost    int64 // packets that the system could not keep for us
+}
+
+// ringSize bounds what a recorder keeps, in bytes, packets with what Go needs for them.
+const ringSize = 4 << 20
+
+// packetOverhead is about what a Packet takes beside its data.
+const packetOverhead = 128
+
+// add keeps a packet and forgets the oldest ones if there is no room.
+func (r *recorder) add(p Packet) {
+	r.packets = append(r.packets, p)
+	r.size += len(p.Data) + packetOverhead
+	if r.size <= ringSize {
+		return
+	}
+	drop := 0
+	for r.size > ringSize*3/4 { // not one for one: what is left is moved
+		r.size -= len(r.packets[drop].Data) + packetOverhead
+		drop++
+	}
+	r.packets = slices.Delete(r.packets, 0, drop)
+}
+
+// of gives the packets of a cell that began then.
+func (r *recorder) of(a About, began time.Time) []Packet {
+	var some []Packet
+	for _, p := range r.packets {
+		if !p.Time.Before(began) && a.packet(p.ip()) {
+			some = append(some, p)
+		}
+	}
+	return some
+}
+
+// maxPackets bounds the packets of one cell's evidence: the first and the last ones are kept.
+const maxPackets = 256
+
+// bound leaves out the middle of too many packets.
+func bound(packets []Packet) []Packet {
+	if len(packets) <= maxPackets {
+		return packets
+	}
+	return slices.Concat(packets[:maxPackets/2], packets[len(packets)-maxPackets/2:])
+}
