@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pfdivert/matrix"
 	"pfdivert/pfconf"
@@ -46,7 +47,7 @@ func moved(c evidence.Cell, name string) int64 {
 // and the evidence of both hosts shows that, from before anything was cleared away.
 func TestEvidence(t *testing.T) {
 	const udp, tcp6 = "inet-args-udp-to", "inet6-args-tcp-to"
-	results := looked(t, matrix.Options{Omit: []string{"policy-rule"}}, matrix.Plan{}, udp, tcp6)
+	results := looked(t, matrix.Options{Omit: []string{"policy-rule"}, Capture: true}, matrix.Plan{}, udp, tcp6)
 	for _, name := range []string{udp, tcp6} {
 		r := results[name]
 		e := r.Evidence
@@ -73,6 +74,8 @@ func TestEvidence(t *testing.T) {
 		}) {
 			t.Errorf("%s: the server's open socket is not among %+v", name, e.Remote.Sockets)
 		}
+		checkPackets(t, name, e.Local.Packets, "local0", "out")
+		checkPackets(t, name, e.Remote.Packets, "remote0", "in")
 		if len(e.Local.Sockets) == 0 {
 			t.Errorf("%s: LOCAL has no socket", name)
 		}
@@ -98,6 +101,25 @@ func TestEvidence(t *testing.T) {
 	}
 	if !slices.ContainsFunc(tcpSeen.Local.Sockets, func(s evidence.Socket) bool { return s.State == "SYN_SENT" }) {
 		t.Errorf("the client's SYN is not seen: %+v", tcpSeen.Local.Sockets)
+	}
+}
+
+// checkPackets: the cell's packets were captured on the interface, its first in the direction.
+func checkPackets(t *testing.T, name string, packets []evidence.Packet, nic, direction string) {
+	t.Helper()
+	if len(packets) < 2 { // the control's and the cell's
+		t.Fatalf("%s: %d packets on %s", name, len(packets), nic)
+	}
+	last := time.Time{}
+	for _, p := range packets {
+		if p.Interface != nic || p.Link != evidence.LinkEthernet || len(p.Data) < 49 || p.Length < len(p.Data) ||
+			p.Time.Before(last) || time.Since(p.Time) > time.Minute || p.Time.Nanosecond() == 0 {
+			t.Errorf("%s: packet %+v", name, p)
+		}
+		last = p.Time
+	}
+	if packets[0].Direction != direction {
+		t.Errorf("%s: the first packet on %s went %s", name, nic, packets[0].Direction)
 	}
 }
 
@@ -132,18 +154,18 @@ func TestEvidenceOfErrors(t *testing.T) {
 // verdict is the same.
 func TestEvidenceOfPassed(t *testing.T) {
 	for _, wanted := range []bool{false, true} {
-		for name, r := range looked(t, matrix.Options{Evidence: wanted}, matrix.Plan{}, "*") {
+		for name, r := range looked(t, matrix.Options{Evidence: wanted, Capture: true}, matrix.Plan{}, "inet*-args-*", "inet*-reuse-*") {
 			if r.Verdict != matrix.Pass || (r.Evidence != nil) != wanted {
 				t.Errorf("wanted %v: %s: %v, evidence %v", wanted, name, r, r.Evidence)
 			}
 			if !wanted {
 				continue
 			}
-			if !strings.Contains(name, "-args-") && !strings.Contains(name, "reuse") {
-				continue
-			}
 			if rules := r.Evidence.Remote.Rules; len(rules) != 1 || rules[0].After.Matched == 0 || len(r.Evidence.Remote.States) == 0 {
 				t.Errorf("%s: rules %+v, states %+v", name, rules, r.Evidence.Remote.States)
+			}
+			if len(r.Evidence.Local.Packets) == 0 || len(r.Evidence.Remote.Packets) == 0 {
+				t.Errorf("%s: %d packets at LOCAL and %d at REMOTE", name, len(r.Evidence.Local.Packets), len(r.Evidence.Remote.Packets))
 			}
 		}
 	}

@@ -141,7 +141,7 @@ func (c *call) report(run report.Run, found *findings, hosts []*tested, o runFla
 	return nil
 }
 
-// keep writes the transcripts: DIR/TARGET/HOST-ENDPOINT; with several hosts under test
+// keep writes the transcripts and the evidence: DIR/TARGET/HOST-ENDPOINT; with several hosts under test
 // the target's name begins with a folder for each.
 func keep(dir string, results []matrix.Result) error {
 	var errs []error
@@ -159,11 +159,25 @@ func keep(dir string, results []matrix.Result) error {
 			errs = append(errs, os.WriteFile(filepath.Join(folder, name), []byte(t.Text), 0o644))
 		}
 		errs = append(errs, os.WriteFile(filepath.Join(folder, "verdict"), []byte(r.String()+"\n"), 0o644))
+		if r.Evidence != nil {
+			errs = append(errs,
+				writeFile(filepath.Join(folder, "evidence.txt"), r, report.WriteEvidence),
+				writeFile(filepath.Join(folder, "capture.pcapng"), r, report.WritePcapng))
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("transcripts: %w", err)
 	}
 	return nil
+}
+
+// writeFile writes a result's file.
+func writeFile(name string, r matrix.Result, write func(io.Writer, matrix.Result) error) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(write(f, r), f.Close())
 }
 
 func fileLetter(r rune) rune {

@@ -28,6 +28,11 @@ func (a *agent) observed(s *Setup) evidence.Options {
 	return o
 }
 
+// lookMargin is for the request's own way: a cell's first packet may be older than the
+// request says. What this lets in of earlier cells has other addresses or ports, but for raw IP between
+// addresses that cells share.
+const lookMargin = time.Second
+
 // look gathers what this host shows of a cell. What can't be found out is named
 // in the evidence and fails nothing.
 func (a *agent) look(ctx context.Context, l *Look) *evidence.Cell {
@@ -41,7 +46,7 @@ func (a *agent) look(ctx context.Context, l *Look) *evidence.Cell {
 	}
 	ended := a.standing(l.Cell)
 	l.About.Ports = ended.ports
-	c = seen.Look(ctx, l.About, time.Now().Add(-l.Age))
+	c = seen.Look(ctx, l.About, time.Now().Add(-l.Age-lookMargin))
 	c.Sockets = append(c.Sockets, ended.closed...)
 	c.Errors = ended.errors
 	miss := func(what string, err error) {

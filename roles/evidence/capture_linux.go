@@ -141,6 +141,8 @@ func (c *capture) look(a About, began time.Time) ([]Packet, error) {
 
 // take moves the packets that wait in the socket to the recorder.
 func (c *capture) take() error {
+	had := len(c.packets)
+	defer func() { stampedLate(c.packets[min(had, len(c.packets)):]) }()
 	for {
 		n, oobn, _, from, err := unix.Recvmsg(c.fd, c.buf[:], c.oob[:], unix.MSG_DONTWAIT|unix.MSG_TRUNC)
 		switch {
@@ -157,6 +159,17 @@ func (c *capture) take() error {
 			p.Direction = "out"
 		}
 		c.add(p)
+	}
+}
+
+// stampedLate mends the times of packets that came before the kernel began to stamp them, which it
+// does a while after it was asked to (net_enable_timestamp, net/core/dev.c). They have the
+// time at which they were read, and came before those behind them.
+func stampedLate(packets []Packet) {
+	for i := len(packets) - 2; i >= 0; i-- {
+		if packets[i].Time.After(packets[i+1].Time) {
+			packets[i].Time = packets[i+1].Time
+		}
 	}
 }
 
