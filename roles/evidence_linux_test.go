@@ -1,6 +1,8 @@
 package roles
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -78,6 +80,15 @@ func TestEvidence(t *testing.T) {
 		checkPackets(t, name, e.Remote.Packets, "remote0", "in")
 		if len(e.Local.Sockets) == 0 {
 			t.Errorf("%s: LOCAL has no socket", name)
+		}
+	}
+	dir := t.TempDir()
+	if err := keep(dir, []matrix.Result{results[udp]}); err != nil {
+		t.Fatal(err)
+	}
+	for file, want := range map[string]string{"evidence.txt": "local 10.208.0.0/12 dev lo table 28774", "capture.pcapng": "Client\n"} {
+		if text, err := os.ReadFile(filepath.Join(dir, udp, file)); err != nil || !strings.Contains(string(text), want) {
+			t.Errorf("%s: %v, without %q", file, err, want)
 		}
 	}
 	udpSeen, tcpSeen := results[udp].Evidence, results[tcp6].Evidence

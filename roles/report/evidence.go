@@ -71,7 +71,7 @@ func (t *evidenceText) host(name string, c evidence.Cell) {
 		if s.Remote.IsValid() {
 			remote = s.Remote.String()
 		}
-		t.line(1, "%s %v %s %s", s.Proto, s.Local, remote, strings.TrimSpace(s.State+"  "+s.Text))
+		t.line(1, "%s", strings.TrimRight(fmt.Sprintf("%s %v %s  %s  %s", s.Proto, s.Local, remote, s.State, s.Text), " "))
 	}
 	t.head("ICMP errors of its sockets", len(c.Errors))
 	for _, e := range c.Errors {
