@@ -111,7 +111,11 @@ func (h *half) passesAs(ctx context.Context, end, line string) error {
 	}
 	divert := h.remote.script()
 	seen := divert.receive(end)
-	sent := divert.relay(end, endpoint.ClientLine, line)
+	rewritten := line
+	if h.omit[Rewriting] {
+		rewritten = endpoint.ClientLine
+	}
+	sent := divert.relay(end, endpoint.ClientLine, rewritten)
 	divert.fence()
 	again := divert.rest(end)
 	if err := divert.run(ctx); err != nil {
@@ -136,7 +140,11 @@ func (h *half) arrives(ctx context.Context, line, missing string) error {
 	if err != nil {
 		return err
 	}
-	return h.judge(received, want{line: line, from: from, missing: missing})
+	w := want{line: line, from: from, missing: missing}
+	if h.Proto == pfconf.ICMP {
+		w.echo = h.header(0, 0) // of sends
+	}
+	return h.judge(received, w)
 }
 
 // nothingArrives judges that nothing waits at the server; why is what must have

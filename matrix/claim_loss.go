@@ -55,6 +55,9 @@ func (h *half) notGivenBack(ctx context.Context) error {
 	from, to := h.ends()
 	divert := h.remote.script()
 	seen := divert.receive("packet")
+	if h.omit[Keep] {
+		divert.relay("packet", "", "")
+	}
 	divert.fence()
 	if err := divert.run(ctx); err != nil {
 		return err

@@ -121,6 +121,13 @@ func (h *half) secondBind(ctx context.Context) error {
 	if err := h.begin(ctx, true); err != nil {
 		return err
 	}
+	if h.omit[First] {
+		at := h.remote.script()
+		at.close("packet")
+		if err := at.run(ctx); err != nil {
+			return err
+		}
+	}
 	if err := h.refused(ctx, "second", agent.OtherProcess, inUse); err != nil {
 		return err
 	}
@@ -147,7 +154,11 @@ func (h *half) secondBind(ctx context.Context) error {
 //  3. Nothing is left of the attempt: the cell's own divert socket gets the port then, and passes
 //     on what the client sends.
 func (h *half) superuser(ctx context.Context) error {
-	if err := h.refused(ctx, "nobody", agent.Unprivileged, unprivileged); err != nil {
+	who := agent.Unprivileged
+	if h.omit[Privilege] {
+		who = agent.OtherProcess
+	}
+	if err := h.refused(ctx, "nobody", who, unprivileged); err != nil {
 		return err
 	}
 	at := h.remote.script()

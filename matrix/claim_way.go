@@ -87,7 +87,11 @@ func (h *half) echoOut(ctx context.Context) error {
 	there := h.remote.script()
 	there.send("client", endpoint.ClientLine, 1)
 	seen := there.receive("packet")
-	sent := there.relay("packet", endpoint.ClientLine, endpoint.PacketLine)
+	line := endpoint.PacketLine
+	if h.omit[Rewriting] {
+		line = endpoint.ClientLine
+	}
+	sent := there.relay("packet", endpoint.ClientLine, line)
 	there.fence()
 	again := there.rest("packet")
 	if err := there.run(ctx); err != nil {

@@ -81,12 +81,11 @@ func (c *call) listFaults(all []faults.Fault) error {
 // playFaults breaks a lab with each fault and prints what the targets said.
 func (c *call) playFaults(ctx context.Context, all []faults.Fault, keep bool) (int, error) {
 	start := time.Now()
-	targets := matrix.Targets()
 	var total faultTotals
 	w := tabwriter.NewWriter(c.Out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "FAULT\tNOTICED BY\tVERDICT\tREASONS\tCAUSES\n")
 	for _, f := range all {
-		err := inBrokenLab(ctx, f, targets, c.Getenv("SUDO"), func(p *pair, judged []faults.Judgement) error {
+		err := inBrokenLab(ctx, f, f.Targets(), c.Getenv("SUDO"), func(p *pair, judged []faults.Judgement) error {
 			total.add(w, f, judged)
 			if !keep {
 				return nil

@@ -24,6 +24,8 @@ type Fault struct {
 	// expect gives what a cell must say that is concerned, and nothing for one that is
 	// not.
 	expect func(Part) Want
+	// claims, in place of expect, gives what each claim must say: the claims are played then.
+	claims func(matrix.Target) Want
 }
 
 // Want is what a target must say of a fault. A target that is not concerned passes
@@ -42,6 +44,9 @@ func errs(reason string) Want  { return Want{matrix.Error, reason, ""} }
 
 // Want is what the target must say: what its first cell says that does not pass.
 func (f Fault) Want(t matrix.Target) Want {
+	if t.Claim != nil {
+		return f.claims(t)
+	}
 	for _, p := range parts(t) {
 		if w := f.expect(p); w.Verdict != matrix.Pass {
 			if w.Cause == "" {
@@ -51,6 +56,14 @@ func (f Fault) Want(t matrix.Target) Want {
 		}
 	}
 	return pass
+}
+
+// Targets are those that are played with the fault: the suite's, or the claims.
+func (f Fault) Targets() []matrix.Target {
+	if f.claims == nil {
+		return matrix.Targets()
+	}
+	return matrix.Claims()
 }
 
 // Concerned are those of the targets that must notice the fault. None may: then what is
@@ -67,7 +80,7 @@ func (f Fault) Options(opt matrix.Options) matrix.Options {
 
 // All lists the faults: first what this program can leave out itself, then what can be
 // wrong with the hosts.
-func All() []Fault { return slices.Concat(pieces, hosts) }
+func All() []Fault { return slices.Concat(pieces, hosts, claims) }
 
 // Judgement is what became of one target in a run with a fault.
 type Judgement struct {
@@ -90,7 +103,7 @@ func (j Judgement) Wrong() string {
 		return "wrong verdict"
 	case r.Reason != w.Reason:
 		return "wrong reason"
-	case w.Cause != cause(r):
+	case w.Cause != anyCause && w.Cause != cause(r):
 		return "wrong cause"
 	}
 	return ""

@@ -20,7 +20,7 @@ func TestTable(t *testing.T) {
 		if len(f.Omit)+len(f.Local)+len(f.Remote) == 0 {
 			t.Errorf("%s breaks nothing", f.Name)
 		}
-		concerned := len(f.Concerned(matrix.Targets()))
+		concerned := len(f.Concerned(f.Targets()))
 		if concerned > 0 {
 			noticed++
 		}

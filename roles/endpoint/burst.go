@@ -92,7 +92,7 @@ func (b Burst) take(e Endpoint, each func() error) (t Tally, err error) {
 	if err := b.validate(); err != nil {
 		return t, err
 	}
-	for t.Count < maxBurst {
+	for t.Count < b.Count+drainLimit { // more than that is wrong whatever it is
 		m, err := e.Receive(Now)
 		if errors.Is(err, ErrNothing) {
 			break

@@ -33,6 +33,7 @@ type queueHub struct {
 type queue struct {
 	number  uint16
 	length  int      // how many packets may wait for a verdict; the kernel drops what is more
+	back    uint32   // the verdict that gives a packet back
 	waiting []queued // under queues.mu
 	failed  error    // under queues.mu
 	taken   uint32   // id of the packet taken last
@@ -67,10 +68,14 @@ const (
 
 	nfDrop   = 0
 	nfAccept = 1
+	nfRepeat = 4
 )
 
 func newDiverter(s Spec) (diverter, error) {
-	q := &queue{number: s.Local.Port(), length: queueLength, wake: -1}
+	q := &queue{number: s.Local.Port(), length: queueLength, back: nfAccept, wake: -1}
+	if s.omits(GoOn) {
+		q.back = nfRepeat
+	}
 	if s.Queue > 0 {
 		q.length = s.Queue
 	}
@@ -237,7 +242,7 @@ func (q *queue) next(willWait bool) (p queued, ok bool, err error) {
 	return p, true, nil
 }
 
-func (q *queue) reinject(b []byte) error { return q.verdict(nfAccept, b) }
+func (q *queue) reinject(b []byte) error { return q.verdict(q.back, b) }
 
 func (q *queue) drop() error { return q.verdict(nfDrop, nil) }
 

@@ -90,6 +90,9 @@ const (
 	Transparent Piece = "transparent"
 	// Checksum is the mending of checksums in Relay.
 	Checksum Piece = "checksum"
+	// GoOn is that a packet which is given back goes on behind its rule (Linux): left
+	// out, it meets the rule again.
+	GoOn Piece = "go-on"
 	// Listen is the server's ear: a stream server binds but does not listen,
 	// any other socket is closed again after it was bound.
 	Listen Piece = "listen"
@@ -99,7 +102,7 @@ const (
 	Room Piece = "room"
 )
 
-var pieces = []Piece{Transparent, Checksum, Listen, Reader, Room}
+var pieces = []Piece{Transparent, Checksum, Listen, Reader, Room, GoOn}
 
 // omits tells whether the piece is left out.
 func (s Spec) omits(p Piece) bool { return slices.Contains(s.Omit, p) }
