@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
-	"pfdivert/pfconf"
 	"pfdivert/pfconf/program"
 	"pfdivert/roles/lab/bsd"
 )
@@ -35,18 +35,20 @@ func EnterDomain(n int) (int, error) {
 // works.
 func (c *checks) domain(ctx context.Context, s *Setup, domain int) {
 	const name = "routing domain"
+	var seen []string
 	for _, p := range s.Paths {
 		nic, err := interfaceOf(p.Here)
-		if err != nil || nic == "" {
+		if err != nil || nic == "" || slices.Contains(seen, nic) {
 			continue // said before
 		}
+		seen = append(seen, nic)
 		switch there, err := bsd.DomainOf(ctx, program.Exec, nic); {
 		case err != nil:
 			c.fail(name, err)
 		case there != domain && s.Remote:
-			c.no(name, fmt.Sprintf("-rdomain %d, or the addresses of another interface", there), "%v %v: %s is in %d and not in %d", pfconf.FamilyOf(p.Here), p.Here, nic, there, domain)
+			c.no(name, fmt.Sprintf("-rdomain %d, or the addresses of another interface", there), "%s with %v is in %d and not in %d", nic, p.Here, there, domain)
 		case there != domain:
-			c.no(name, fmt.Sprintf("route -T%d exec pfdivert …, or the addresses of another interface", there), "%v %v: %s is in %d and not in %d", pfconf.FamilyOf(p.Here), p.Here, nic, there, domain)
+			c.no(name, fmt.Sprintf("route -T%d exec pfdivert …, or the addresses of another interface", there), "%s with %v is in %d and not in %d", nic, p.Here, there, domain)
 		default:
 			c.ok(name, "%s is in %d", nic, there)
 		}

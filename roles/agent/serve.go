@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"runtime"
 	"sync"
@@ -54,6 +55,7 @@ type agent struct {
 	hold   *Hold // of a real host
 	fw     pfconf.Firewall
 	table  pfconf.StateTable // of LOCAL
+	fakes  []netip.Prefix    // of LOCAL's states
 	lab    *bsd.Lab          // that this agent built
 	trace  *tracer
 	seen   *evidence.Host

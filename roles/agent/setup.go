@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"time"
@@ -67,6 +68,7 @@ func (a *agent) setUp(ctx context.Context, s *Setup) (*Facts, error) {
 		}
 	}
 	if !s.Remote {
+		a.fakes = s.Fakes
 		if a.table, err = ownStates(ctx, a.opt); err != nil {
 			return nil, err
 		}
@@ -132,6 +134,12 @@ func (a *agent) takeHost(ctx context.Context, s *Setup) error {
 	return a.hold.addRoutes(ctx, s.routesTo())
 }
 
+// sweeper is a state table whose states of a network can be removed at once: pf's, where LOCAL
+// has its own of the cells' flows.
+type sweeper interface {
+	KillNetwork(ctx context.Context, p netip.Prefix) error
+}
+
 // undo closes what is open and puts back what was changed. A second call does
 // nothing.
 func (a *agent) undo() error {
@@ -163,6 +171,11 @@ func (a *agent) undo() error {
 	defer cancel()
 	if a.fw != nil && !a.opt.Ephemeral {
 		errs = append(errs, a.fw.Close(ctx))
+	}
+	if s, ok := a.table.(sweeper); ok {
+		for _, f := range a.fakes {
+			errs = append(errs, s.KillNetwork(ctx, f))
+		}
 	}
 	a.fw, a.table, a.seen = nil, nil, nil
 	if a.lab != nil {
