@@ -33,8 +33,8 @@ func (k Kernel) Differences() []string {
 		}
 	}
 	for _, f := range knownFailures {
-		if f.firewall == k.Firewall && (!f.domain || k.OtherDomain) {
-			all = append(all, fmt.Sprintf("`%s` is known to fail (`%s`): %s.", f.kind, f.reason, strings.TrimSuffix(f.why, ".")))
+		if f.ofKernel(k) {
+			all = append(all, fmt.Sprintf("%s is known to fail (`%s`): %s.", f.what, f.reason, strings.TrimSuffix(f.why, ".")))
 		}
 	}
 	return all

@@ -213,7 +213,8 @@ func (p *pair) leave(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("%s: not everything was put back: %w", name, err))
 		}
 	}
-	if p.builder != nil { // after those who use the lab
+	if p.builder != nil {
+		p.endHosts() // a jail's processes are ended with it
 		if err := p.builder.conn.Bye(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("lab: not everything was put back: %w", err))
 		}
@@ -226,6 +227,15 @@ func (p *pair) leave(ctx context.Context) error {
 
 // close ends the agents and waits until they are gone.
 func (p *pair) close() {
+	p.endHosts()
+	if p.builder != nil {
+		p.builder.close()
+	}
+}
+
+// endHosts ends the two hosts' agents, which undo what they have not undone. A second call
+// does nothing.
+func (p *pair) endHosts() {
 	for _, c := range []*agent.Conn{p.hosts.Local, p.hosts.Remote} {
 		if c != nil {
 			_ = c.Close()
@@ -238,9 +248,6 @@ func (p *pair) close() {
 	}
 	if p.far != nil {
 		_ = p.far.Close(ctx)
-	}
-	if p.builder != nil {
-		p.builder.close()
 	}
 }
 
