@@ -2,8 +2,8 @@ package host
 
 import "syscall"
 
-// dieWithParent has a child killed when the thread that started it ends, even
+// dieWithParent has a child get a signal when the thread that started it ends, even
 // by SIGKILL. It is a belt: an agent ends by itself when its input does.
-func dieWithParent() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+func dieWithParent(signal syscall.Signal) *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Pdeathsig: signal}
 }

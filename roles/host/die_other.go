@@ -6,4 +6,4 @@ import "syscall"
 
 // dieWithParent does nothing: this system cannot tie a child's life to its
 // parent's. An agent ends by itself when its input does.
-func dieWithParent() *syscall.SysProcAttr { return nil }
+func dieWithParent(syscall.Signal) *syscall.SysProcAttr { return nil }

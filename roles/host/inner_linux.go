@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 
 	"pfdivert/roles/lab"
 
@@ -37,7 +38,7 @@ func StartRemoteAgent(ctx context.Context, settings string, args []string) (*Rem
 	}
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Args[0] = os.Args[0]
-	cmd.SysProcAttr = dieWithParent()
+	cmd.SysProcAttr = dieWithParent(syscall.SIGKILL)
 	var files [3]*os.File
 	for i, fd := range s.Pipes {
 		if fd <= 2 {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"sync"
+	"syscall"
 
 	"pfdivert/roles/lab/namespace"
 )
@@ -105,7 +106,7 @@ func (o LabOptions) command(s labSettings) (*exec.Cmd, error) {
 	}
 	cmd := exec.Command("/proc/self/exe", append(o.Args[:len(o.Args):len(o.Args)], string(b))...)
 	cmd.Args[0] = os.Args[0]
-	cmd.SysProcAttr = dieWithParent()
+	cmd.SysProcAttr = dieWithParent(syscall.SIGKILL)
 	// A terminal's signals are the orchestrator's to act on.
 	cmd.SysProcAttr.Setpgid = true
 	return cmd, nil

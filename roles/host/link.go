@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"syscall"
 
 	"pfdivert/roles/lab/namespace"
 )
@@ -59,7 +60,8 @@ func Child(ctx context.Context, argv []string) (*Link, error) {
 		return nil, err
 	}
 	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.SysProcAttr = dieWithParent()
+	// Not SIGKILL: it may have changes of this host to undo.
+	cmd.SysProcAttr = dieWithParent(syscall.SIGTERM)
 	var p pipes
 	defer p.closeTheirs()
 	l, err := p.link(&cmd.Stdin, &cmd.Stdout, &cmd.Stderr)

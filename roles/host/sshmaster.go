@@ -135,7 +135,7 @@ func (m *master) command(ctx context.Context, argv ...string) (*Link, error) {
 		return nil, &Error{Reason: Destination, Host: m.ssh.destination, Text: "the command can't be given to its shell", Err: err, hint: "use simple words in SUDO"}
 	}
 	cmd := exec.Command(m.ssh.path, m.ssh.args(false, false, line)...)
-	cmd.SysProcAttr = dieWithParent()
+	cmd.SysProcAttr = dieWithParent(syscall.SIGKILL)
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}

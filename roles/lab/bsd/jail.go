@@ -26,7 +26,7 @@ func (b *builder) jails(c Config, unique int) error {
 	local, remote := fmt.Sprintf("pfdivert%dlocal", unique), fmt.Sprintf("pfdivert%dremote", unique)
 	for _, name := range []string{local, remote} {
 		if err := b.make(pfconf.Undo{Do: undoJail, Args: []string{name}},
-			"jail", "-c", "name="+name, "vnet", "persist", "path=/"); err != nil {
+			"jail", "-c", "name="+name, "vnet", "persist", "path=/", "host=inherit"); err != nil {
 			return err
 		}
 	}

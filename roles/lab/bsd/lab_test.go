@@ -172,8 +172,8 @@ func TestJails(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		"jail -c name=pfdivert77local vnet persist path=/",
-		"jail -c name=pfdivert77remote vnet persist path=/",
+		"jail -c name=pfdivert77local vnet persist path=/ host=inherit",
+		"jail -c name=pfdivert77remote vnet persist path=/ host=inherit",
 		"ifconfig epair1 create description pfdivert lab",
 		"ifconfig epair2 create description pfdivert lab",
 		"ifconfig epair2a vnet pfdivert77local",
