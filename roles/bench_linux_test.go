@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"syscall"
 	"testing"
+
+	"pfdivert/matrix/faults"
 )
 
 // program builds the program as "make" does and gives its path.
@@ -54,6 +56,17 @@ func BenchmarkRun(b *testing.B) {
 			b.ReportMetric(most, "MB/process")
 		})
 	}
+}
+
+// BenchmarkFaults times 'pfdivert faults' as a whole.
+func BenchmarkFaults(b *testing.B) {
+	exe := program(b)
+	for b.Loop() {
+		if out, err := exec.Command(exe, "faults").CombinedOutput(); err != nil {
+			b.Fatalf("%v\n%s", err, out)
+		}
+	}
+	b.ReportMetric(b.Elapsed().Seconds()/float64(b.N*len(faults.All())), "s/fault")
 }
 
 // BenchmarkCells plays all targets again and again: how many cells a second, and

@@ -21,10 +21,6 @@ var hostCauses = []Cause{
 		Advice: anywhere("a host lacks the address family: {DETAIL}", "sysctl net.ipv6.conf.all.disable_ipv6", "boot without ipv6.disable=1, or give addresses of that family"),
 	},
 	{
-		Code: "not-claimed", Cell: func(c *Case) bool { return c.is("not-claimed") },
-		Advice: anywhere("nobody says that a kernel of this kind does what the target tests", "", "nothing is to be mended"),
-	},
-	{
 		Code: "fake-owned",
 		Host: func(h *Host) bool {
 			text, ok := h.answer("ip addr show to ", "")

@@ -24,6 +24,10 @@ var resultCauses = []Cause{
 		Advice: anywhere("it was not this rule that did it: another rule diverts the flow, or the kernel delivers it without one", "nft list ruleset, pfctl -vvsr or ipfw -a list", "leave FAKE out of the other rule"),
 	},
 	{
+		Code: "claim-broken", Cell: func(c *Case) bool { return c.is("not-lost", "not-refused", "not-opened", "not-bypassed", "looped") },
+		Advice: anywhere("the kernel does not do what its manual says of packets that are handed to user space: {DETAIL}", "", "it is the kernel's own: report it with the transcript"),
+	},
+	{
 		Code: "state-gone", Cell: func(c *Case) bool { return c.is("state-missing") },
 		Advice: map[string]Advice{
 			"":       {"something flushed or killed the flow's state or socket, its time is very short, or there never was one", "", ""},

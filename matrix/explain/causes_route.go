@@ -38,7 +38,7 @@ var routeCauses = []Cause{
 			"{ip} route get {FAKE} and {ip} neigh show {FAKE}, on LOCAL", "{ip} route replace {FAKE} via {REMOTE}, on LOCAL"),
 	},
 	{
-		Code: "looped", Firewalls: linux, Maybe: true,
+		Code: "own-traffic-diverted", Firewalls: linux, Maybe: true,
 		Host: func(h *Host) bool { return h.localDefault() && h.chain("output", lowest, highest, "mark set") },
 		Cell: func(c *Case) bool { return c.fromFake() },
 		Advice: anywhere("REMOTE diverts what its own proxy sends: a rule marks it on its way out, and in table {TABLE} all addresses are local, so it comes back ({RULES})",

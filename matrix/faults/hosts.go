@@ -41,7 +41,7 @@ var hosts = []Fault{
 	}},
 	{Name: "drop-local", Cause: "dropped-on-local", About: "LOCAL's own filter drops what comes from FAKE", Local: does(spoil.DropFake), expect: unanswered},
 	{Name: "reply-aside", Cause: "reply-routed-elsewhere", About: "REMOTE routes what comes from FAKE by an interface that does not lead to LOCAL", Remote: does(spoil.FakeAside), expect: unanswered},
-	{Name: "loop", Cause: "looped", About: "REMOTE diverts what its own proxy sends", Remote: does(spoil.Loop), expect: unanswered},
+	{Name: "loop", Cause: "own-traffic-diverted", About: "REMOTE diverts what its own proxy sends", Remote: does(spoil.Loop), expect: unanswered},
 	{Name: "notrack", Cause: "not-tracked", About: "REMOTE's conntrack does not see FAKE's packets", Remote: does(spoil.NoTrack), expect: func(p Part) Want {
 		switch {
 		case p.packet(), p.to() && !p.reuse():
