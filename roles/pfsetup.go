@@ -15,18 +15,34 @@ import (
 )
 
 var pfSetupRole = Role{
-	Name: "pf-setup", Usage: "[FLAGS]", Link: true,
-	Summary: "load one divert rule into this host's packet filter, until interrupted",
+	Name: "pf-setup", Usage: "[FLAGS] | WORD [FLAGS]", Link: true,
+	Summary: "load one divert rule into this host's packet filter, until interrupted; or show what it holds",
 	Help: `The rule is loaded into pf's anchor "regress", a table of its own in nftables, or a
 set of its own in ipfw. It stays until the role is interrupted (Ctrl-C, SIGTERM);
 then its counters are shown and what was there before is put back. What a killed
 pf-setup left is undone by 'pfdivert cleanup', and by whoever is next to use the host.
 
-Exit status: 0 when all was put back, 2 otherwise.`,
+With a WORD it shows or clears what the filter holds, in the same words for pf,
+nf_tables and ipfw; 'pfdivert pf-setup WORD -h' shows its flags:
+
+  status    which filter, whether it is switched on, how many states and own rules
+  anchors   where rules are: anchors, tables or sets; 'own' are this program's
+  rules     this program's rules, with their counters
+  states    the state table, or those that -s HOST, -d HOST or -id pick
+  kill      remove states: those of this program's rules, or those that -label, -s, -d
+            or -id pick
+  flush     remove this program's rules and their states; those of the host stay
+  timeouts  how long states live, by pf.conf(5)'s names
+  limits    how many there may be
+
+Exit status: 0 when all was put back, or shown or removed; 2 otherwise.`,
 	run: runPFSetup,
 }
 
 func runPFSetup(ctx context.Context, c *call) (int, error) {
+	if len(c.args) > 0 && verbs[c.args[0]].rows != nil {
+		return c.runVerb(ctx, c.args[0], agent.OpenDesk)
+	}
 	f := c.flags()
 	r := pfconf.Rule{Label: pfconf.LabelPrefix, Action: pfconf.DivertTo, Proto: pfconf.TCP}
 	f.TextVar(&r.Action, "action", pfconf.DivertTo, "divert-to, divert-reply, divert-packet or rdr-to")

@@ -64,11 +64,13 @@ func (f *Firewall) killListed(ctx context.Context, wanted func(entry) bool) (int
 
 // kill removes the entries with the tuples, and with the ids where they are
 // given: then not a later entry of the same flow.
-func (f *Firewall) kill(tuples []tuple, ids [][]byte) (int, error) {
+func (f *Firewall) kill(tuples []tuple, ids [][]byte) (int, error) { return f.ct.kill(tuples, ids) }
+
+func (s *socket) kill(tuples []tuple, ids [][]byte) (int, error) {
 	killed := 0
 	var failed error
-	f.ct.mu.Lock()
-	err := f.ct.each(ctDelete, unix.NLM_F_ACK, tuples, ids, func(_ int, m message) {
+	s.mu.Lock()
+	err := s.each(ctDelete, unix.NLM_F_ACK, tuples, ids, func(_ int, m message) {
 		switch m.errno {
 		case 0:
 			killed++
@@ -77,7 +79,7 @@ func (f *Firewall) kill(tuples []tuple, ids [][]byte) (int, error) {
 			failed = m.errno
 		}
 	})
-	f.ct.mu.Unlock()
+	s.mu.Unlock()
 	if err == nil {
 		err = failed
 	}
