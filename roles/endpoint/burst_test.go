@@ -100,3 +100,12 @@ func TestBurstBounds(t *testing.T) {
 type refuser struct{ Endpoint }
 
 func (refuser) Send([]byte, uint16) error { return ErrUnsupported }
+
+func TestRelayAll(t *testing.T) {
+	p := &pipe{waiting: [][]byte{[]byte("a Client\n"), []byte("nothing"), []byte("Server\nClient\n")}}
+	got, err := RelayAll(p, []Rewrite{{ClientLine, PacketLine}, {ServerLine, "Answer\n"}})
+	want := []string{"Client\n Packet\n", " ", "Client\n Packet\n"}
+	if err != nil || len(got) != 3 || !slices.Equal(p.sent, want) {
+		t.Errorf("%d relayed, %v: %q, want %q", len(got), err, p.sent, want)
+	}
+}

@@ -3,6 +3,7 @@ package endpoint
 import (
 	"bytes"
 	"encoding/hex"
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -305,5 +306,46 @@ func TestPrintable(t *testing.T) {
 		if got := string(appendPrintable(nil, []byte(in))); got != want {
 			t.Errorf("%q: %q", in, got)
 		}
+	}
+}
+
+// turningDiverter notes which way a packet is to go.
+type turningDiverter struct {
+	fakeDiverter
+	way netip.Addr
+}
+
+func (d *turningDiverter) turn(in netip.Addr) { d.way = in }
+
+// TestTurn: a packet is made an answer to itself, with right checksums, and goes the way that is asked for.
+func TestTurn(t *testing.T) {
+	for name, in := range segments(t) {
+		d := &turningDiverter{fakeDiverter: fakeDiverter{in: in}}
+		e := &divert{log: newTranscript(nil), dev: d, spec: Spec{Kind: Divert, Role: Packet, Local: netip.MustParseAddrPort("0.0.0.0:666")}}
+		way := netip.MustParseAddr("10.188.1.2")
+		if err := Turn(e, nil, nil, way); err == nil {
+			t.Errorf("%s: turned a packet that there is not", name)
+		}
+		m, err := e.Receive(Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := Turn(e, []byte(ClientLine), []byte(PacketLine), way); err != nil {
+			t.Fatal(err)
+		}
+		q, err := parsePacket(d.out)
+		if err != nil || q.from != m.To || q.to != m.From || string(q.payload()) != PacketLine || d.way != way || !kernelMends && !right(q) {
+			t.Errorf("%s: %x by %v: %v", name, d.out, d.way, err)
+		}
+		if err := Turn(e, nil, nil, way); err == nil {
+			t.Errorf("%s: turned twice", name)
+		}
+	}
+	e := &divert{log: newTranscript(nil), dev: &fakeDiverter{in: segments(t)["254 inet"]}}
+	if _, err := e.Receive(Now); err != nil {
+		t.Fatal(err)
+	}
+	if err := Turn(e, nil, nil, netip.Addr{}); !errors.Is(err, ErrUnsupported) {
+		t.Errorf("a queue turned a packet: %v", err)
 	}
 }
