@@ -23,17 +23,23 @@ then its counters are shown and what was there before is put back. What a killed
 pf-setup left is undone by 'pfdivert cleanup', and by whoever is next to use the host.
 
 With a WORD it shows or clears what the filter holds, in the same words for pf,
-nf_tables and ipfw; 'pfdivert pf-setup WORD -h' shows its flags:
+nf_tables and ipfw:
 
   status    which filter, whether it is switched on, how many states and own rules
   anchors   where rules are: anchors, tables or sets; 'own' are this program's
   rules     this program's rules, with their counters
-  states    the state table, or those that -s HOST, -d HOST or -id pick
-  kill      remove states: those of this program's rules, or those that -label, -s, -d
-            or -id pick
+  states    the state table, or what is picked of it
+  kill      remove states: those of this program's rules, or those that are picked
   flush     remove this program's rules and their states; those of the host stay
   timeouts  how long states live, by pf.conf(5)'s names
   limits    how many there may be
+
+Flags behind a WORD:
+  -s HOST       states that this HOST or HOST:PORT began
+  -d HOST       states that are for this HOST or HOST:PORT
+  -id ID        the state with this ID
+  -label LABEL  kill: states that rules of this program with the LABEL made (pf)
+  -plain        no heading, and tabs between the columns
 
 Exit status: 0 when all was put back, or shown or removed; 2 otherwise.`,
 	run: runPFSetup,
