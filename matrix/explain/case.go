@@ -97,7 +97,7 @@ func (c *Case) ruleLacks(words string) bool {
 func (c *Case) listeners() []evidence.Socket {
 	var all []evidence.Socket
 	for _, s := range c.Remote.Sockets {
-		if s.Proto == "tcp" && s.State == "LISTEN" || s.Proto == "udp" && !s.Remote.IsValid() {
+		if s.Proto == "tcp" && s.State == "LISTEN" || s.Proto == "udp" && !s.Remote.IsValid() && s.State != "closed" {
 			all = append(all, s)
 		}
 	}

@@ -115,11 +115,14 @@ func (c *Case) deaf() bool {
 	if c.reply() || c.Way == PacketOut {
 		h = &c.Local
 	}
-	if c.to() && c.Proto.HasPorts() && !c.undone() {
+	// On nftables the rule's second counter tells that there was a socket.
+	if c.to() && c.Proto.HasPorts() && !c.undone() && (c.Firewall == nftables || !c.matched()) {
 		return false
 	}
 	return !slices.ContainsFunc(h.Sockets, func(s evidence.Socket) bool {
 		switch {
+		case s.State == "closed":
+			return false
 		case c.Proto == pfconf.TCP:
 			return s.Proto == "tcp" && s.State == "LISTEN"
 		case c.Proto == pfconf.UDP:

@@ -193,6 +193,10 @@ func TestExplain(t *testing.T) {
 		{"listener-elsewhere", change(counted(to(), undone), func(c *Case) { c.Remote.Sockets[0].Local = netip.MustParseAddrPort("10.188.1.2:20003") })},
 		{"no-listener", change(counted(to(), undone), func(c *Case) { c.Remote.Sockets = nil })},
 		{"no-listener", change(because(reply(), "control-lost", ""), func(c *Case) { c.Local.Sockets = nil })},
+		{"no-listener", change(on(to(), pf), func(c *Case) {
+			c.Counters = pfconf.Counters{Matched: 1, States: 1}
+			c.Remote.Sockets = []evidence.Socket{{Proto: "udp", Local: c.Divert, State: "closed"}}
+		})},
 		{"not-transparent", counted(to(), undone)},
 		{"not-transparent", because(on(reply(), pf), "no-bindany", "")},
 		{"time-wait", because(reply(), "port-blocked", "")},

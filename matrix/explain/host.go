@@ -40,8 +40,8 @@ func (h *Host) commandAfter(begin string) string {
 // sysctl gives a setting, "" when it is not known.
 func (h *Host) sysctl(name string) string {
 	text, _ := h.answer("sysctl "+name, name)
-	_, value, _ := strings.Cut(text, " = ")
-	return value
+	_, value, _ := strings.Cut(text, "=") // Linux has spaces about it
+	return strings.TrimSpace(value)
 }
 
 // nicSysctl gives the larger of a setting of all interfaces and of the one towards the other host,

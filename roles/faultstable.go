@@ -1,0 +1,129 @@
+package roles
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"pfdivert/matrix"
+	"pfdivert/matrix/faults"
+)
+
+// causeOf is the code of a result's explanation.
+func causeOf(r matrix.Result) string {
+	if r.Explanation == nil {
+		return "no explanation"
+	}
+	return r.Explanation.Cause
+}
+
+// faultTotals writes the table, a line for each fault as soon as it was played, and counts.
+type faultTotals struct {
+	out                      io.Writer
+	name, cause              int // widths of columns
+	faults, noticed, skipped int
+	wrongs                   map[string]int
+}
+
+func newFaultTotals(out io.Writer, all []faults.Fault) *faultTotals {
+	n := &faultTotals{out: out, wrongs: map[string]int{}}
+	for _, f := range all {
+		n.name, n.cause = max(n.name, len(f.Name)), max(n.cause, len(f.Cause))
+	}
+	n.line("FAULT", "NOTICED BY", "VERDICT", "CAUSE", "REASONS")
+	return n
+}
+
+// line writes a line of the table; by and verdict have room for "58 of 70" and two verdicts.
+func (n *faultTotals) line(name, by, verdict, cause, reasons string) {
+	s := fmt.Sprintf("%-*s  %-10s  %-17s  %-*s  %s", n.name, name, by, verdict, n.cause, cause, reasons)
+	fmt.Fprintln(n.out, strings.TrimRight(s, " "))
+}
+
+func (n *faultTotals) wrong() int {
+	sum := 0
+	for _, w := range n.wrongs {
+		sum += w
+	}
+	return sum
+}
+
+// add counts a fault and writes its line, and one for each target that said something else
+// than it must.
+func (n *faultTotals) add(f faults.Fault, judged []faults.Judgement) {
+	n.faults++
+	noticed := 0
+	var verdicts, reasons, causes tally
+	var bad []string
+	for _, j := range judged {
+		r := j.Result
+		switch {
+		case r.Verdict == matrix.Skip:
+			n.skipped++
+		case r.Verdict != matrix.Pass:
+			noticed++
+			verdicts.add(string(r.Verdict))
+			reasons.add(r.Reason)
+			if r.Explanation != nil {
+				causes.add(r.Explanation.Cause)
+			}
+		}
+		if wrong := j.Wrong(); wrong != "" {
+			n.wrongs[wrong]++
+			bad = append(bad, fmt.Sprintf("  %s: want %s, got %s: %v", wrong, j.Want, causeOf(r), r))
+		}
+	}
+	by := fmt.Sprintf("%d of %d", noticed, len(judged))
+	if noticed == 0 {
+		by = "none"
+	} else if len(bad) == 0 {
+		n.noticed++
+	}
+	n.line(f.Name, by, verdicts.String(), causes.String(), reasons.String())
+	for _, b := range bad {
+		fmt.Fprintln(n.out, b)
+	}
+}
+
+func (n *faultTotals) String() string {
+	s := fmt.Sprintf("%d faults: %d noticed by exactly the targets concerned, with the right reason", n.faults, n.noticed)
+	if none := n.faults - n.noticed; none > 0 && n.wrong() == 0 {
+		s += fmt.Sprintf(", %d that no target can notice", none)
+	}
+	s += fmt.Sprintf("; %d wrong PASS, %d wrong FAIL", n.wrongs["wrong PASS"], n.wrongs["wrong FAIL"])
+	if others := n.wrong() - n.wrongs["wrong PASS"] - n.wrongs["wrong FAIL"]; others > 0 {
+		s += fmt.Sprintf(", %d otherwise wrong", others)
+	}
+	if n.skipped > 0 {
+		s += fmt.Sprintf("; %d cells skipped", n.skipped)
+	}
+	return s
+}
+
+// tally counts words in the order in which they first came.
+type tally struct {
+	words  []string
+	counts []int
+}
+
+func (t *tally) add(word string) {
+	i := slices.Index(t.words, word)
+	if i < 0 {
+		t.words, t.counts = append(t.words, word), append(t.counts, 0)
+		i = len(t.words) - 1
+	}
+	t.counts[i]++
+}
+
+// String gives the words, and how often each came when there are several.
+func (t *tally) String() string {
+	if len(t.words) == 1 {
+		return t.words[0]
+	}
+	all := make([]string, len(t.words))
+	for i, w := range t.words {
+		all[i] = fmt.Sprintf("%d %s", t.counts[i], w)
+	}
+	return strings.Join(all, ", ")
+}
