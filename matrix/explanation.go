@@ -13,6 +13,12 @@ func (r *runner) explain(t Target, res Result, p *play) *explain.Explanation {
 		Firewall: r.kernel.Firewall, Proto: t.Proto, Way: way(t.First), StatesFirst: r.kernel.StatesFirst,
 	}
 	c.Remote.Remote = true
+	if t.Claim != nil {
+		c.Should = t.Claim.Says
+		if !c.Packet() {
+			c.Way = "" // its rules are several
+		}
+	}
 	if p == nil {
 		return explain.Explain(c)
 	}
@@ -20,10 +26,13 @@ func (r *runner) explain(t Target, res Result, p *play) *explain.Explanation {
 	if e := res.Evidence; e != nil {
 		c.Local.Cell, c.Remote.Cell = e.Local, e.Remote
 		for _, rule := range e.Remote.Rules {
-			if rule.After != nil {
+			if rule.After != nil && (t.Claim == nil || len(e.Remote.Rules) == 1) {
 				c.Counters, c.CountersKnown = *rule.After, true
 			}
 		}
+	}
+	if t.Claim != nil {
+		return explain.Explain(c)
 	}
 	h := p.playing
 	if h == nil {

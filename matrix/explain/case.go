@@ -25,6 +25,8 @@ const (
 type Case struct {
 	Verdict, Reason, Detail string
 	Firewall                string // of REMOTE (pfconf.Firewall.Name)
+	// Should says what should have happened, where Way and Proto do not tell.
+	Should string
 
 	Proto               pfconf.Proto
 	Way                 Way
@@ -47,7 +49,8 @@ func (c *Case) says(words ...string) bool {
 	return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(c.Detail, w) })
 }
 
-func (c *Case) packet() bool { return c.Way == PacketIn || c.Way == PacketOut }
+// Packet tells whether packets are handed to user space.
+func (c *Case) Packet() bool { return c.Way == PacketIn || c.Way == PacketOut }
 func (c *Case) to() bool     { return c.Way == To }
 func (c *Case) reply() bool  { return c.Way == Reply }
 func (c *Case) v6() bool     { return c.Fake.Is6() }
@@ -124,6 +127,9 @@ func (c *Case) known() bool {
 
 // expected says what should have happened.
 func (c *Case) expected() string {
+	if c.Should != "" {
+		return c.Should
+	}
 	p := c.Proto.String()
 	switch c.Way {
 	case To:

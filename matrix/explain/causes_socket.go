@@ -48,7 +48,7 @@ var socketCauses = []Cause{
 	{
 		Code: "queue-full",
 		Cell: func(c *Case) bool {
-			return c.packet() && c.matched() && slices.ContainsFunc(c.Remote.Sockets, func(s evidence.Socket) bool {
+			return c.Packet() && c.matched() && slices.ContainsFunc(c.Remote.Sockets, func(s evidence.Socket) bool {
 				return s.Proto == "divert" && strings.Contains(s.Text, "dropped ") && !strings.Contains(s.Text, "dropped 0 by the full queue and 0 ")
 			})
 		},
@@ -59,7 +59,7 @@ var socketCauses = []Cause{
 	},
 	{
 		Code: "queue-bypassed",
-		Cell: func(c *Case) bool { return c.packet() && c.is("not-rewritten") && c.matched() },
+		Cell: func(c *Case) bool { return c.Packet() && c.is("not-rewritten") && c.matched() },
 		Advice: map[string]Advice{
 			"":       {"the rule matched and the packet passed the divert socket by", "netstat -s -p divert", "start the program that reads the socket"},
 			nftables: {"nobody listens on the queue, and its rule lets packets pass then (bypass): it fails open", "cat /proc/net/netfilter/nfnetlink_queue; nft list ruleset", "start the program that listens on the queue, or take bypass away"},
@@ -67,7 +67,7 @@ var socketCauses = []Cause{
 	},
 	{
 		Code: "queue-unheard",
-		Cell: func(c *Case) bool { return c.packet() && c.is("not-delivered") && c.matched() },
+		Cell: func(c *Case) bool { return c.Packet() && c.is("not-delivered") && c.matched() },
 		Advice: map[string]Advice{
 			"":       {"nobody listens on the divert port, so the kernel drops what is diverted: it fails closed", "netstat -s -p divert; fstat | grep divert", "start the program that reads the divert socket"},
 			nftables: {"nobody listens on the queue, so the kernel drops what it gets: it fails closed", "cat /proc/net/netfilter/nfnetlink_queue", "start the program that listens on the queue; with bypass packets pass without it"},
@@ -80,7 +80,7 @@ var socketCauses = []Cause{
 			if c.Way == PacketOut {
 				h = &c.Local
 			}
-			return c.packet() && c.is("not-reinjected") && h.movedBy("Udp: InCsumErrors")+h.movedBy("Udp6: InCsumErrors") > 0
+			return c.Packet() && c.is("not-reinjected") && h.movedBy("Udp: InCsumErrors")+h.movedBy("Udp6: InCsumErrors") > 0
 		},
 		Advice: map[string]Advice{
 			"":       {"what user space sent on has a wrong checksum, and the receiver drops it", "netstat -s -p udp | grep checksum", "compute the checksums of IP and UDP anew after rewriting"},

@@ -16,7 +16,7 @@ func (c *Case) lastSeen() string {
 	switch {
 	case c.is("control-lost"):
 		return c.onWire("before the rule was loaded, ")
-	case c.packet():
+	case c.Packet():
 		return c.packetSeen()
 	case c.reply():
 		return c.replySeen()
