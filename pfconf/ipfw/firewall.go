@@ -84,8 +84,11 @@ func (f *Firewall) change(ctx context.Context, add []pfconf.Rule, edited func() 
 		if err := r.Validate(); err != nil {
 			return err
 		}
-		if r.Action == pfconf.RdrTo {
+		switch {
+		case r.Action == pfconf.RdrTo:
 			return fmt.Errorf("rule %q: ipfw has no rdr-to", r.Label)
+		case r.Bypass:
+			return fmt.Errorf("rule %q: ipfw's divert can't be bypassed", r.Label)
 		}
 	}
 	f.load.Lock()
@@ -168,27 +171,37 @@ func (f *Firewall) Counters(ctx context.Context, labels []string) (map[string]pf
 	if err != nil {
 		return nil, err
 	}
-	replies := map[string]bool{}
+	rules := map[string]pfconf.Rule{}
 	for _, r := range f.loaded() {
-		replies[r.Label] = r.Action == pfconf.DivertReply
+		rules[r.Label] = r
 	}
 	found := make(map[string]pfconf.Counters, len(labels))
 	for _, l := range labels {
-		n, ok := all[l]
+		r, ok := rules[l]
 		if !ok {
-			return nil, fmt.Errorf("ipfw has no rule with the label %s in force", l)
+			return nil, fmt.Errorf("ipfw has no rule with the label %s", l)
 		}
-		c := pfconf.Counters{Matched: n, Done: n}
-		if replies[l] {
-			c.Replies = n
+		n := make([]uint64, 0, 2)
+		for _, text := range Text(r) {
+			packets, ok := all[text]
+			if !ok {
+				return nil, fmt.Errorf("ipfw has no rule %q in force", text)
+			}
+			n = append(n, packets)
+		}
+		c := pfconf.Counters{Matched: n[0], Done: n[0]}
+		switch {
+		case r.Action == pfconf.DivertReply:
+			c.Replies = n[0]
+		case r.Both:
+			c.Replies = n[1]
 		}
 		found[l] = c
 	}
 	return found, nil
 }
 
-// readCounters gives the packets of the rules in force that carry a label. Of several rules with
-// one label the counters are added.
+// readCounters gives the packets of the rules in force that carry a label, by their text.
 func (f *Firewall) readCounters(ctx context.Context) (map[string]uint64, error) {
 	rules, err := f.list(ctx)
 	if err != nil {
@@ -196,8 +209,8 @@ func (f *Firewall) readCounters(ctx context.Context) (map[string]uint64, error) 
 	}
 	all := map[string]uint64{}
 	for _, e := range rules {
-		if l := e.label(); l != "" && !e.disabled {
-			all[l] += e.packets
+		if e.label() != "" && !e.disabled {
+			all[plain(e.text)] += e.packets
 		}
 	}
 	return all, nil

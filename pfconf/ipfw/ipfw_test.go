@@ -76,11 +76,13 @@ func TestText(t *testing.T) {
 		if err := r.Validate(); err != nil {
 			t.Fatal(err)
 		}
-		got, found := strings.CutSuffix(Text(r), " // "+r.Label)
-		if !found || !slices.Contains(seen, got) {
-			t.Errorf("%q is not among the rules of the transcript", Text(r))
+		for _, text := range Text(r) {
+			got, found := strings.CutSuffix(text, " // "+r.Label)
+			if !found || !slices.Contains(seen, got) {
+				t.Errorf("%q is not among the rules of the transcript", text)
+			}
+			used[got] = true
 		}
-		used[got] = true
 	}
 	for _, s := range seen {
 		if !used[s] {
@@ -125,6 +127,8 @@ func TestSession(t *testing.T) {
 	counters("regress-to", pfconf.Counters{Matched: 5, Done: 5})
 	redirect := divertTo(pfconf.Inet, pfconf.UDP, 5003)
 	redirect.Action = pfconf.RdrTo
+	bypassed := divertPacket(pfconf.Inet, pfconf.In, 5006)
+	bypassed.Bypass = true
 	for _, bad := range []struct {
 		add    []pfconf.Rule
 		remove []string
@@ -133,6 +137,7 @@ func TestSession(t *testing.T) {
 		{[]pfconf.Rule{divertTo(pfconf.Inet, pfconf.TCP, 5001)}, nil, "already"},
 		{nil, []string{"regress-nosuch"}, "no rule with the label regress-nosuch"},
 		{[]pfconf.Rule{{Label: "regress-bad"}}, nil, "no direction"},
+		{[]pfconf.Rule{bypassed}, nil, "can't be bypassed"},
 		{[]pfconf.Rule{redirect}, nil, "ipfw has no rdr-to"},
 	} {
 		if err := f.Change(ctx, bad.add, bad.remove); err == nil || !strings.Contains(err.Error(), bad.text) {
@@ -320,4 +325,22 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestBoth: what answers is diverted by a second rule, and counted by itself.
+func TestBoth(t *testing.T) {
+	ctx := t.Context()
+	f, _ := open(t, play(t, "both"))
+	r := divertPacket(pfconf.Inet, pfconf.In, 5006)
+	r.Proto, r.Both = pfconf.TCP, true
+	if err := f.Load(ctx, []pfconf.Rule{r}); err != nil {
+		t.Fatal(err)
+	}
+	want := pfconf.Counters{Matched: 5, Done: 5, Replies: 3}
+	if c, err := f.Counters(ctx, []string{r.Label}); err != nil || c[r.Label] != want {
+		t.Errorf("%+v, %v, want %+v", c, err, want)
+	}
+	if c, err := f.Counters(ctx, []string{r.Label}); err == nil {
+		t.Errorf("with one of its two rules gone: %+v", c)
+	}
 }

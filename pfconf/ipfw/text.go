@@ -18,20 +18,38 @@ import (
 //
 // for divert-to, divert-reply and divert-packet. A divert-reply rule is about the packets
 // that come back: a keep-state rule about those that leave does not bring them to the socket.
-func Text(r pfconf.Rule) string {
-	from, to, direction := r.From.String(), end(r.To.String(), r.Port), r.Direction
-	action := "fwd " + r.Family.Loopback().String()
-	switch r.Action {
-	case pfconf.DivertTo:
-		if r.Proto.HasPorts() {
-			action += "," + strconv.Itoa(int(r.Divert.Port()))
-		}
-	case pfconf.DivertReply:
-		from, to, direction = to, from, pfconf.In
-	case pfconf.DivertPacket:
-		action = "divert " + strconv.Itoa(int(r.Divert.Port()))
+// A divert-packet rule for both ways is two.
+func Text(r pfconf.Rule) []string {
+	from, to := r.From.String(), end(r.To.String(), r.Port)
+	line := func(from, to string, d pfconf.Direction) string {
+		return fmt.Sprintf("%s %s from %s to %s %v // %s", action(r), protoName(r), from, to, d, r.Label)
 	}
-	return fmt.Sprintf("%s %s from %s to %s %v // %s", action, protoName(r), from, to, direction, r.Label)
+	switch {
+	case r.Action == pfconf.DivertReply:
+		return []string{line(to, from, pfconf.In)}
+	case r.Both:
+		return []string{line(from, to, r.Direction), line(to, from, back(r.Direction))}
+	}
+	return []string{line(from, to, r.Direction)}
+}
+
+// back is the direction of what answers.
+func back(d pfconf.Direction) pfconf.Direction {
+	if d == pfconf.In {
+		return pfconf.Out
+	}
+	return pfconf.In
+}
+
+func action(r pfconf.Rule) string {
+	if r.Action == pfconf.DivertPacket {
+		return "divert " + strconv.Itoa(int(r.Divert.Port()))
+	}
+	to := "fwd " + r.Family.Loopback().String()
+	if r.Action == pfconf.DivertTo && r.Proto.HasPorts() {
+		to += "," + strconv.Itoa(int(r.Divert.Port()))
+	}
+	return to
 }
 
 func end(addr string, port uint16) string {
@@ -60,23 +78,36 @@ const number = 1
 // adding are the commands that put rules into a set.
 func adding(rules []pfconf.Rule, set int) string {
 	var b strings.Builder
-	for _, r := range rules {
-		fmt.Fprintf(&b, "add %d set %d %s\n", number, set, Text(r))
+	for _, line := range texts(rules) {
+		fmt.Fprintf(&b, "add %d set %d %s\n", number, set, line)
 	}
 	return b.String()
 }
 
+func texts(rules []pfconf.Rule) []string {
+	var all []string
+	for _, r := range rules {
+		all = append(all, Text(r)...)
+	}
+	return all
+}
+
 // understood compares what `add` printed with the rules that it was given.
 func understood(rules []pfconf.Rule, printed string) error {
-	lines := program.Lines(printed)
-	if len(lines) != len(rules) {
-		return fmt.Errorf("ipfw was given %d rules and printed %d", len(rules), len(lines))
+	given, lines := texts(rules), program.Lines(printed)
+	if len(lines) != len(given) {
+		return fmt.Errorf("ipfw was given %d rules and printed %d", len(given), len(lines))
 	}
-	for i, r := range rules {
-		want := fmt.Sprintf("%05d %s", number, Text(r))
-		if got := strings.ReplaceAll(lines[i], " dst-port ", " "); strings.ReplaceAll(got, " src-port ", " ") != want {
+	for i, text := range given {
+		want := fmt.Sprintf("%05d %s", number, text)
+		if plain(lines[i]) != want {
 			return fmt.Errorf("ipfw was given %q and understood %q", want, lines[i])
 		}
 	}
 	return nil
+}
+
+// plain is a printed rule without what releases before 12 write before a port.
+func plain(text string) string {
+	return strings.NewReplacer(" dst-port ", " ", " src-port ", " ").Replace(text)
 }
