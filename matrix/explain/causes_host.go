@@ -1,10 +1,19 @@
 package explain
 
-import "strings"
+import (
+	"strings"
+
+	"pfdivert/pfconf"
+)
 
 // hostCauses are what keeps a test from being done, and what of a host's set-up is
 // nobody's rule or route.
 var hostCauses = []Cause{
+	{
+		Code: "echo-reflected", Firewalls: []string{ipfw},
+		Cell:   func(c *Case) bool { return c.is("no-feature") && c.Proto == pfconf.ICMP },
+		Advice: anywhere("the kernel answers diverted echo requests itself, and no socket can have them: {DETAIL}", "", "nothing is to be mended"),
+	},
 	{
 		Code: "module-missing",
 		Cell: func(c *Case) bool { return c.is("no-feature") },
@@ -13,7 +22,6 @@ var hostCauses = []Cause{
 			nftables: {"the kernel has no such module, or may not load it from a container: {DETAIL}",
 				"modprobe nft_tproxy; modprobe nfnetlink_queue; zgrep -E 'NFT_TPROXY|NFT_QUEUE|NF_CONNTRACK' /proc/config.gz",
 				"load the module on the host itself (CONFIG_NFT_TPROXY, CONFIG_NFT_QUEUE, CONFIG_NETFILTER_XT_TARGET_NFQUEUE, CONFIG_NF_CT_NETLINK)"},
-			ipfw: {"the kernel module is not loaded: {DETAIL}", "kldstat", "kldload ipfw ipdivert"},
 		},
 	},
 	{

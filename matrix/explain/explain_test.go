@@ -134,6 +134,7 @@ func TestExplain(t *testing.T) {
 		want string
 		c    Case
 	}{
+		{"echo-reflected", change(because(to(), "no-feature", "REMOTE's kernel answered"), func(c *Case) { c.Firewall, c.Proto = ipfw, pfconf.ICMP })},
 		{"module-missing", because(to(), "no-feature", "this kernel has no tproxy")},
 		{"no-such-family", because(to(), "no-family", "")},
 		{"fake-owned", remote(to(), "ip addr show to 10.208.0.3", "10.208.0.3/32 dev lo")},
