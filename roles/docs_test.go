@@ -269,7 +269,7 @@ var mayImport = map[string][]string{
 	"pfdivert/matrix/explain":            {"pfconf", "roles/evidence"},
 	"pfdivert/roles/report":              {"matrix", "matrix/explain", "pfconf", "roles/evidence"},
 	"pfdivert/roles/agent":               {"pfconf", "pfconf/ipfw", "pfconf/nft", "pfconf/pf", "pfconf/program", "roles/endpoint", "roles/evidence", "roles/lab/bsd", "roles/lab/spoil"},
-	"pfdivert/roles/evidence":            {"pfconf", "pfconf/shared"},
+	"pfdivert/roles/evidence":            {"pfconf", "pfconf/program", "pfconf/shared"},
 	"pfdivert/roles/host":                {"roles/agent", "roles/lab", "roles/lab/namespace"},
 	"pfdivert/roles/host/sshtest":        {"roles/lab/labtest", "roles/lab/namespace"},
 	"pfdivert/roles/lab":                 {"pfconf", "roles/lab/namespace"},

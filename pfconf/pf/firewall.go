@@ -41,6 +41,7 @@ type Firewall struct {
 	between [][2]netip.Prefix
 	former  string // what the anchor held before, as `pfctl -s rules` printed it
 	counts  *shared.Question[map[string]pfconf.Counters]
+	shows   *shared.Question[map[string]string]
 	backoff time.Duration // the first wait for a busy anchor
 	open    context.Context
 	stop    context.CancelFunc // ends open: loads under way are given up
@@ -82,6 +83,7 @@ func Open(ctx context.Context, cfg Config) (*Firewall, error) {
 		return nil, fmt.Errorf("%q cannot be the name of the anchor", f.anchor)
 	}
 	f.counts = shared.New(f.readCounters)
+	f.shows = shared.New(f.readRules)
 	f.open, f.stop = context.WithCancel(context.Background())
 	status, err := f.Status(ctx)
 	if err != nil {

@@ -7,12 +7,14 @@ import (
 	"time"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/program"
+	"pfdivert/roles/endpoint"
 	"pfdivert/roles/evidence"
 )
 
 // observed says which host it is that is going to be looked at.
 func (a *agent) observed(s *Setup) evidence.Options {
-	o := evidence.Options{Interface: a.opt.Interface, Remote: s.Remote, Ephemeral: a.opt.Ephemeral}
+	o := evidence.Options{Interface: a.opt.Interface, Remote: s.Remote, Ephemeral: a.opt.Ephemeral, Run: program.ExecBy(endpoint.Start)}
 	if len(s.Capture) > 0 {
 		o.Capture = &evidence.Filter{Cells: s.Capture}
 		for _, p := range s.Paths {

@@ -57,25 +57,13 @@ func (a About) ports() []uint16 {
 	return all
 }
 
-// tables are the tables that have the cell's sockets.
-func (a About) tables() []string {
-	table := "raw"
-	if a.Proto.HasPorts() {
-		table = a.Proto.String()
-	}
-	if a.Divert != 0 {
-		return []string{table, protoDivert}
-	}
-	return []string{table}
-}
-
 // socket tells whether a socket could have a part in the cell: it has one of its
 // ports, or takes all packets of its protocol.
 func (a About) socket(s Socket) bool {
 	if a.Divert != 0 && s.Proto == protoDivert {
 		return s.Local.Port() == a.Divert
 	}
-	if s.Proto != protoName(a.Proto) {
+	if s.Proto != protoName(a.Proto) && (s.Proto != protoRaw || a.Proto.HasPorts()) {
 		return false
 	}
 	if !a.Proto.HasPorts() {
@@ -94,6 +82,9 @@ func (a About) near(x netip.Addr) bool {
 // protoDivert is the Socket.Proto of divert sockets and of those that take a netfilter
 // queue; their Local has the port or the queue's number.
 const protoDivert = "divert"
+
+// protoRaw is the Socket.Proto of a raw socket whose protocol the system does not show.
+const protoRaw = "raw"
 
 // protoName is the Socket.Proto of a cell's protocol.
 func protoName(p pfconf.Proto) string {

@@ -2,12 +2,18 @@
 
 package evidence
 
-import "time"
+import (
+	"errors"
+	"runtime"
+	"time"
+)
 
 // capture records an interface.
 type capture struct{ recorder }
 
-func openCapture(string, Filter, bool) (*capture, error) { return nil, errSystem }
+func openCapture(string, Filter, bool) (*capture, error) {
+	return nil, errors.New("not known how to capture on " + runtime.GOOS)
+}
 
 func (c *capture) look(a About, began time.Time) ([]Packet, error) { return c.of(a, began), nil }
 

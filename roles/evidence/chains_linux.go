@@ -11,11 +11,11 @@ import (
 )
 
 // readChains lists the base chains of nf_tables, one a line, with what their rules do to
-// packets; those of rules that only match and count are left out. own is the table of this
-// program, whose rules are shown with the cells.
+// packets; those of rules that only match and count are left out, and this program's own, which
+// are shown with the cells.
 //
 //	table ip filter chain input type filter hook input priority 0: drop
-func readChains(own string) func(context.Context) (string, error) {
+func readChains(o Options) func(context.Context) (string, error) {
 	return func(context.Context) (string, error) {
 		conn, err := nftables.New(nftables.AsLasting())
 		if err != nil {
@@ -30,7 +30,7 @@ func readChains(own string) func(context.Context) (string, error) {
 		does := map[*nftables.Chain][]string{}
 		jumped := map[string][]string{}
 		for _, c := range chains {
-			if c.Table.Name == own {
+			if c.Table.Name == o.Own {
 				continue
 			}
 			rules, err := conn.GetRules(c.Table, c)
@@ -46,7 +46,7 @@ func readChains(own string) func(context.Context) (string, error) {
 		}
 		var lines []string
 		for _, c := range chains {
-			if c.Table.Name == own || c.Hooknum == nil || c.Priority == nil || !ofIP[c.Table.Family] {
+			if c.Table.Name == o.Own || c.Hooknum == nil || c.Priority == nil || !ofIP[c.Table.Family] {
 				continue
 			}
 			all := does[c]

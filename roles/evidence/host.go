@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"pfdivert/pfconf/program"
 	"pfdivert/pfconf/shared"
 )
 
@@ -22,6 +23,8 @@ type Options struct {
 	Own string
 	// Remote: this host is REMOTE.
 	Remote bool
+	// Run runs the system's programs, where it is asked through them.
+	Run program.Runner
 	// Capture says which packets of Interface to capture, nil for none.
 	Capture *Filter
 	// Ephemeral: the host ends with this process.
@@ -31,8 +34,9 @@ type Options struct {
 // Host is the own host as something to ask. It may be asked by several at once.
 type Host struct {
 	opt      Options
-	before   counters // of protocols
-	noBefore error    // why they are not known
+	before   counters      // of protocols
+	noBefore error         // why they are not known
+	began    chan struct{} // closed when those of the beginning are read
 	now      *shared.Question[counters]
 	sockets  map[string]*shared.Question[[]Socket] // by protocol, as the system's tables are named
 	chains   *shared.Question[string]              // of other programs' packet filters
@@ -46,11 +50,20 @@ type counters func() (map[string]int64, error)
 
 // Open begins: protocol counters are compared with what they are now.
 func Open(opt Options) *Host {
-	h := &Host{opt: opt, now: shared.New(readCounters), sockets: map[string]*shared.Question[[]Socket]{}, chains: shared.New(readChains(opt.Own))}
+	h := &Host{opt: opt, began: make(chan struct{}), sockets: map[string]*shared.Question[[]Socket]{}, chains: shared.New(readChains(opt))}
 	for _, proto := range []string{"tcp", "udp", "raw", protoDivert} {
-		h.sockets[proto] = shared.New(func(context.Context) ([]Socket, error) { return readSockets(proto) })
+		h.sockets[proto] = shared.New(func(ctx context.Context) ([]Socket, error) { return readSockets(ctx, opt, proto) })
 	}
-	h.before, h.noBefore = readCounters(context.Background())
+	h.now = shared.New(func(ctx context.Context) (counters, error) { return readCounters(ctx, opt) })
+	read := func() {
+		defer close(h.began)
+		h.before, h.noBefore = readCounters(context.Background(), opt)
+	}
+	if countersTakeLong {
+		go read()
+	} else {
+		read()
+	}
 	if opt.Capture == nil {
 		h.noCapture = errors.New("not captured: the run was not asked to")
 		return h
@@ -102,6 +115,11 @@ func (h *Host) Look(ctx context.Context, a About, began time.Time) Cell {
 
 // moved compares the protocol counters.
 func (h *Host) moved(ctx context.Context) ([]Moved, error) {
+	select {
+	case <-h.began:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	if h.noBefore != nil {
 		return nil, h.noBefore
 	}

@@ -14,6 +14,9 @@ import (
 // /proc/thread-self, but a process that was looking there takes 10 ms longer to end.
 const procNet = "/proc/self/net"
 
+// countersTakeLong: the beginning of a run does not wait for them.
+const countersTakeLong = false
+
 // counterFiles have the kernel's protocol counters.
 var counterFiles = []struct {
 	name  string
@@ -22,7 +25,7 @@ var counterFiles = []struct {
 
 // readCounters reads the protocol counters. Each run does so once; to understand what was
 // read takes longer, and is only done for evidence.
-func readCounters(context.Context) (counters, error) {
+func readCounters(context.Context, Options) (counters, error) {
 	buf := make([]byte, 16<<10) // the files have some 8 KB
 	var ends []int
 	n := 0
@@ -68,10 +71,22 @@ func readInto(name string, buf []byte) (n int, err error) {
 	}
 }
 
+// tables are the tables that have the cell's sockets.
+func (a About) tables() []string {
+	table := "raw"
+	if a.Proto.HasPorts() {
+		table = a.Proto.String()
+	}
+	if a.Divert != 0 {
+		return []string{table, protoDivert}
+	}
+	return []string{table}
+}
+
 // readSockets lists the sockets of a protocol, and of divert-packet rules' queues for protoDivert.
 // tcp's takes the kernel 4 ms for each family, as it goes through a table that all
 // namespaces share.
-func readSockets(proto string) ([]Socket, error) {
+func readSockets(_ context.Context, _ Options, proto string) ([]Socket, error) {
 	var all []Socket
 	take := func(s Socket) { all = append(all, s) }
 	if proto == protoDivert {

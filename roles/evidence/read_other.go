@@ -1,4 +1,4 @@
-//go:build !linux
+//go:build !linux && !openbsd && !freebsd && !darwin
 
 package evidence
 
@@ -8,14 +8,18 @@ import (
 	"runtime"
 )
 
+const countersTakeLong = false
+
 var errSystem = errors.New("not known how to ask on " + runtime.GOOS)
 
-func readCounters(context.Context) (counters, error) { return nil, errSystem }
+func readCounters(context.Context, Options) (counters, error) { return nil, errSystem }
 
-func readSockets(string) ([]Socket, error) { return nil, errSystem }
+func readSockets(context.Context, Options, string) ([]Socket, error) { return nil, errSystem }
+
+func (a About) tables() []string { return []string{protoRaw} }
 
 func (h *Host) answers(context.Context, About) ([]Answer, []error) { return nil, []error{errSystem} }
 
-func readChains(string) func(context.Context) (string, error) {
+func readChains(Options) func(context.Context) (string, error) {
 	return func(context.Context) (string, error) { return "", errSystem }
 }

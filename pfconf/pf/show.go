@@ -1,0 +1,58 @@
+package pf
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"pfdivert/pfconf"
+)
+
+var _ pfconf.Shower = (*Firewall)(nil)
+
+// Show gives the rules with these labels as pfctl prints them, with what they have counted.
+func (f *Firewall) Show(ctx context.Context, labels []string) (map[string]string, error) {
+	all, err := f.shows.Get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[string]string, len(labels))
+	for _, l := range labels {
+		text, ok := all[l]
+		if !ok {
+			return nil, fmt.Errorf("anchor %s has no rule with the label %s", f.anchor, l)
+		}
+		found[l] = text
+	}
+	return found, nil
+}
+
+func (f *Firewall) readRules(ctx context.Context) (map[string]string, error) {
+	r, err := f.pfctl(ctx, "", nothing, "-a", f.anchor, "-s", "rules", "-vv")
+	if err != nil {
+		return nil, err
+	}
+	return parseRules(r.Stdout), nil
+}
+
+// parseRules reads `pfctl -s rules -vv`: a rule begins with '@' and its number, and what it
+// has counted is below it. Rules without a label are left out.
+func parseRules(out string) map[string]string {
+	all := map[string]string{}
+	label := ""
+	for line := range strings.Lines(out) {
+		line = strings.TrimRight(line, " \n")
+		if strings.HasPrefix(line, "@") {
+			_, behind, _ := strings.Cut(line, ` label "`)
+			label, _, _ = strings.Cut(behind, `"`)
+		}
+		switch {
+		case label == "" || line == "":
+		case all[label] == "":
+			all[label] = line
+		default:
+			all[label] += "\n" + line
+		}
+	}
+	return all
+}
