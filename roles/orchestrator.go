@@ -169,8 +169,7 @@ func noLab(system string, euid int, sudo string) string {
 // OpenBSD's suites skip their targets and succeed.
 func (c *call) skipRun(text io.Writer, targets []matrix.Target, why string) (int, error) {
 	fmt.Fprintf(text, `No remote host is given. %s
-Or set REMOTE_SSH to a host whose packet filter is to be
-tested, and the addresses:
+Or set REMOTE_SSH to a host whose packet filter is to be tested, and the addresses:
   REMOTE_SSH=root@host LOCAL_ADDR= REMOTE_ADDR= FAKE_ADDR= LOCAL_ADDR6= REMOTE_ADDR6= FAKE_ADDR6=
 FAKE is configured nowhere. %d targets were not run.
 SKIPPED

@@ -67,8 +67,12 @@ func (t tools) plan(nics []nic, remote int) (d domainLab, err error) {
 	switch there := members[remote]; {
 	case remote == 0:
 	case len(there) == 0:
-		if ok, err := free(remote); err != nil || !ok {
-			return d, hinted{fmt.Errorf("routing domain %d can't be made for REMOTE: its routing table or %s is in use (%v)", remote, loop(remote), err), "choose another number for -rdomain"}
+		ok, err := free(remote)
+		if err != nil {
+			return d, err
+		}
+		if !ok {
+			return d, hinted{fmt.Errorf("routing domain %d can't be made for REMOTE: its routing table or %s is in use", remote, loop(remote)), "choose another number for -rdomain"}
 		}
 		d.loops = append(d.loops, loop(remote))
 	case !slices.ContainsFunc(there, func(n nic) bool { return n.has("127.0.0.1") }):
@@ -211,7 +215,7 @@ func (b *builder) domains(c Config) error {
 	}
 	for _, f := range pfconf.Families {
 		a := b.lab.Addresses[f]
-		if err := b.tools().do(words("route -n -T%d add -%v -net %v %v", d.local, f, a.Fakes, a.Remote)...); err != nil {
+		if err := b.tools().do(words("route -n -T%d add %s", d.local, a.route())...); err != nil {
 			return err
 		}
 	}
@@ -220,6 +224,14 @@ func (b *builder) domains(c Config) error {
 
 // inDomain is an agent in a routing domain.
 func inDomain(n int) Host { return Host{Args: []string{"-rdomain", strconv.Itoa(n)}} }
+
+// route is LOCAL's route to FAKE, as route(8) takes it: a network must have more than one address.
+func (a Addresses) route() string {
+	if a.Fakes.IsSingleIP() {
+		return fmt.Sprintf("-%s -host %v %v", inet(a.Remote), a.Fakes.Addr(), a.Remote)
+	}
+	return fmt.Sprintf("-%s -net %v %v", inet(a.Remote), a.Fakes, a.Remote)
+}
 
 // addressesIn gives the addresses of a family: LOCAL is the first of the cable's network.
 func addressesIn(cable, fakes netip.Prefix, single bool) Addresses {

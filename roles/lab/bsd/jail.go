@@ -67,8 +67,7 @@ func (b *builder) jails(c Config, unique int) error {
 		}
 	}
 	for _, f := range pfconf.Families {
-		a := b.lab.Addresses[f]
-		if err := b.tools().do(words("jexec %s route -n add -%v -net %v %v", local, f, a.Fakes, a.Remote)...); err != nil {
+		if err := b.tools().do(words("jexec %s route -n add %s", local, b.lab.Addresses[f].route())...); err != nil {
 			return err
 		}
 	}

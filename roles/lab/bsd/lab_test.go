@@ -72,8 +72,8 @@ func TestDomains(t *testing.T) {
 			"ifconfig pair3 inet 10.188.3.2/24 up",
 			"ifconfig pair2 inet6 fd00:188:3::1/64 up",
 			"ifconfig pair3 inet6 fd00:188:3::2/64 up",
-			"route -n -T4 add -inet -net 10.188.4.9/32 10.188.3.2",
-			"route -n -T4 add -inet6 -net fd00:188:4::9/128 fd00:188:3::2",
+			"route -n -T4 add -inet -host 10.188.4.9 10.188.3.2",
+			"route -n -T4 add -inet6 -host fd00:188:4::9 fd00:188:3::2",
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
