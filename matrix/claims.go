@@ -250,7 +250,28 @@ var claims = []Claim{
 		Says: "an echo request that leaves goes through the divert socket",
 		By:   map[string]string{"pf": "divert(4)", "ipfw": "divert(4)", "nftables": "nft(8), queue statement"},
 	},
+	{
+		Name: "address-in", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).address,
+		Says: "with a packet that came in the divert socket gives an address of its interface",
+		By:   map[string]string{"pf": "ip_divert.c, divert_packet", "ipfw": "divert(4)"},
+		Not:  queueless,
+	},
+	{
+		Name: "address-out", Proto: pfconf.UDP, Mode: PacketOut, play: (*half).address,
+		Says: "with a packet that leaves the divert socket gives no address",
+		By:   map[string]string{"pf": "ip_divert.c, divert_packet", "ipfw": "divert(4)"},
+		Not:  queueless,
+	},
+	{
+		Name: "no-interface", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).noInterface,
+		Says: "a packet that is written to the address of no interface is refused",
+		By:   map[string]string{"pf": "ip_divert.c, divert_output: EADDRNOTAVAIL", "ipfw": "divert(4): EADDRNOTAVAIL"},
+		Not:  queueless,
+	},
 }
 
 // oneRule is why there is no such thing as a packet that is diverted twice.
 const oneRule = "one rule decides there what becomes of a packet"
+
+// queueless is why a netfilter queue says and takes no addresses.
+const queueless = "a netfilter queue gives packets numbers, not addresses"

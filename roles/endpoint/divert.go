@@ -61,7 +61,7 @@ func (e *divert) Receive(deadline time.Time) (Message, error) {
 		return Message{}, errors.Join(fmt.Errorf("diverted packet: %w", err), e.dev.drop())
 	}
 	e.held = p
-	return Message{Data: e.spec.bounded(p.payload()), From: p.from, To: p.to}, nil
+	return Message{Data: e.spec.bounded(p.payload()), From: p.from, To: p.to, Via: from}, nil
 }
 
 // Relay rewrites the held packet and sends it on.

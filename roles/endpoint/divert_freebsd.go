@@ -89,8 +89,11 @@ func (d *divertSocket) reinject(b []byte) error {
 // ipfw goes on behind the same rule.
 func (d *divertSocket) turn(in netip.Addr) {
 	var addr [4]byte
-	if in.Is4() {
+	switch {
+	case in.Is4():
 		addr = in.As4()
+	case !in.IsUnspecified(): // it stands for an interface, and only IPv4's addresses do
+		addr = [4]byte{127, 0, 0, 1}
 	}
 	copy(d.last[4:], addr[:])
 	clear(d.last[8:]) // the name of an interface

@@ -23,6 +23,10 @@ type Message struct {
 	// connected socket's own name. Invalid where it was not asked for.
 	To   netip.AddrPort `json:"to,omitzero"`
 	Echo *EchoHeader    `json:"echo,omitempty"` // of ICMP messages
+	// Via is what a divert socket gives as the sender: an address of the interface by which the packet came in,
+	// or the unspecified address of one that leaves; on FreeBSD with the rule's number
+	// as port. Invalid for a netfilter queue.
+	Via netip.AddrPort `json:"via,omitzero"`
 	// Sent is what the packet role sent on in place of Data.
 	Sent []byte `json:"sent,omitempty"`
 }

@@ -1,0 +1,97 @@
+package matrix
+
+import (
+	"context"
+	"net/netip"
+
+	"pfdivert/roles/endpoint"
+)
+
+// address: recvfrom(2) on a divert socket gives "the first address of the interface on which the
+// packet was received …, or INADDR_ANY" if it leaves (FreeBSD divert(4), shortened). With ipfw the port is
+// the number of the rule.
+//
+//  1. Control: before the rule is there, what a client like the cell's sends arrives.
+//  2. The client sends. The packet comes to the divert socket: one that came in with an address, one that
+//     leaves without.
+//  3. Written back to the same address, the packet goes its way and arrives.
+func (h *half) address(ctx context.Context) error {
+	if err := h.begin(ctx, true); err != nil {
+		return err
+	}
+	seen, err := h.handedOver(ctx)
+	if err != nil {
+		return err
+	}
+	via := seen.Messages[0].Via
+	switch in := h.toServer(); {
+	case !via.IsValid():
+		return failed(WrongAddress, "%s: the packet came without an address", seen.where)
+	case in == via.Addr().IsUnspecified():
+		return failed(WrongAddress, "%s: the packet came with the address %v; one that comes in has an interface's, one that leaves none", seen.where, via)
+	case h.kernel.Firewall == "ipfw" && via.Port() == 0:
+		return failed(WrongAddress, "%s: the packet came without the number of the rule", seen.where)
+	}
+	divert := h.remote.script()
+	sent := divert.relay("packet", endpoint.ClientLine, endpoint.PacketLine)
+	divert.fence()
+	if err := divert.run(ctx); err != nil {
+		return err
+	}
+	if sent.Fault != nil {
+		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Fault.Text)
+	}
+	return h.arrives(ctx, endpoint.PacketLine, NotReinjected)
+}
+
+// noInterface: EADDRNOTAVAIL, "the destination address contained an IP address not equal to INADDR_ANY that was
+// not associated with any interface" (FreeBSD divert(4)).
+//
+//  1. Control: before the rule is there, what a client like the cell's sends arrives.
+//  2. The client sends. The divert socket writes the packet to the address of no interface, and the kernel
+//     refuses it. Nothing arrives.
+//  3. What the client sends next is written to the address that it came with, and arrives.
+func (h *half) noInterface(ctx context.Context) error {
+	if err := h.begin(ctx, true); err != nil {
+		return err
+	}
+	if _, err := h.handedOver(ctx); err != nil {
+		return err
+	}
+	nowhere := h.Fake
+	if h.kernel.Firewall == "ipfw" { // interfaces have IPv4 addresses there, whatever the packet is
+		nowhere = netip.AddrFrom4([4]byte{192, 0, 2, 1}) // TEST-NET-1 (RFC 5737)
+	}
+	divert := h.remote.script()
+	sent := divert.turn("packet", endpoint.ClientLine, endpoint.PacketLine, netip.AddrPortFrom(nowhere, 0))
+	sent.may = map[string]bool{"EADDRNOTAVAIL": true}
+	divert.fence()
+	divert.close("packet")
+	if err := divert.run(ctx); err != nil {
+		return err
+	}
+	if sent.Fault == nil {
+		return failed(NotRefused, "%s: the kernel takes a packet for %v, which is no interface's address, and must say EADDRNOTAVAIL", sent.where, nowhere)
+	}
+	if err := h.nothingArrives(ctx, "it was written to the address of no interface"); err != nil {
+		return err
+	}
+	if err := h.openDivert(ctx, "packet"); err != nil {
+		return err
+	}
+	return h.passes(ctx, "packet")
+}
+
+// handedOver has the client send, and judges that the divert socket has the packet, which it keeps.
+func (h *half) handedOver(ctx context.Context) (*asked, error) {
+	if err := h.sends(ctx); err != nil {
+		return nil, err
+	}
+	from, to := h.ends()
+	divert := h.remote.script()
+	seen := divert.receive("packet")
+	if err := divert.run(ctx); err != nil {
+		return nil, err
+	}
+	return seen, h.judge(seen, want{line: endpoint.ClientLine, from: from, to: to, missing: NotDelivered})
+}
