@@ -151,7 +151,7 @@ func TestDocumentedCommands(t *testing.T) {
 			targets = append(targets, m[1]+m[2])
 		}
 	}
-	roleNames := []string{"run", "list", "compare", "kernels", "lab", "server", "client", "packet", "pf-setup", "natlook", "check-setup", "cleanup", "install", "version"}
+	roleNames := []string{"run", "list", "compare", "kernels", "lab", "server", "client", "packet", "pf-setup", "natlook", "check-setup", "doctor", "cleanup", "install", "version"}
 	commands := 0
 	for name, page := range pages(t) {
 		for _, line := range codeOf(page) {

@@ -62,7 +62,7 @@ const (
 // all lists the roles in the order in which help shows them.
 func all() []*Role {
 	return []*Role{
-		&orchestratorRole, &listRole, &compareRole, &kernelsRole, &faultsRole, &labRole, &checkSetupRole, &cleanupRole,
+		&orchestratorRole, &listRole, &compareRole, &kernelsRole, &faultsRole, &labRole, &checkSetupRole, &doctorRole, &cleanupRole,
 		&serverRole, &clientRole, &packetRole, &pfSetupRole, &natlookRole,
 		&installRole, &versionRole, &helpRole, &agentRole,
 	}

@@ -48,9 +48,7 @@ var socketCauses = []Cause{
 	{
 		Code: "queue-full",
 		Cell: func(c *Case) bool {
-			return c.Packet() && c.matched() && slices.ContainsFunc(c.Remote.Sockets, func(s evidence.Socket) bool {
-				return s.Proto == "divert" && strings.Contains(s.Text, "dropped ") && !strings.Contains(s.Text, "dropped 0 by the full queue and 0 ")
-			})
+			return c.Packet() && c.matched() && slices.ContainsFunc(c.Remote.Sockets, queueDropped)
 		},
 		Advice: map[string]Advice{
 			"":       {"the divert socket's buffer is full, so the kernel drops what is diverted", "netstat -s -p divert", "read faster, or give the socket a larger buffer"},

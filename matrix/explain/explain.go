@@ -61,8 +61,7 @@ func Problems(h Host, firewall string) []Problem {
 		if cause.Host == nil || cause.OnLocal == h.Remote || !cause.Host(&h) {
 			continue
 		}
-		a, fill := cause.advice(firewall), c.filler()
-		all = append(all, Problem{cause.Code, cause.Maybe, fill.Replace(a.Likely), fill.Replace(a.Check), fill.Replace(a.Mend)})
+		all = append(all, cause.problem(&c, cause.Maybe))
 	}
 	return all
 }

@@ -1,0 +1,97 @@
+package explain
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"pfdivert/pfconf"
+	"pfdivert/roles/evidence"
+)
+
+// Diverted gives what is wrong with a rule that diverts packets of a family to a program, whoever's it is,
+// and with the program's sockets. h is what the host answered when it was asked about such packets;
+// what of it is about rules in general (Problems) is not said again.
+func Diverted(d evidence.Diversion, f pfconf.Family, h Host, listeners []evidence.Listener, firewall string) []Problem {
+	c := Case{Firewall: firewall, Remote: h, Fake: netip.IPv4Unspecified(), Divert: d.DivertsTo(f)}
+	if f == pfconf.Inet6 {
+		c.Fake = netip.IPv6Unspecified()
+	}
+	var all []Problem
+	add := func(code string, maybe bool) { all = append(all, c.problem(code, maybe)) }
+	switch d.Kind {
+	case evidence.Redirect:
+		// A program can ask for TCP's original destination, with SO_ORIGINAL_DST.
+		add("destination-translated", d.Proto == "tcp")
+	case evidence.Queue:
+		switch queue := h.queue(d); {
+		case queue == nil && d.Bypass:
+			add("queue-bypassed", false)
+		case queue == nil:
+			add("queue-unheard", false)
+		case queueDropped(*queue):
+			add("queue-full", true)
+		}
+		return all
+	}
+	if d.Kind == evidence.TProxy && d.Mark == 0 {
+		add("mark-not-set", false)
+	}
+	if listeners == nil || d.Port == 0 {
+		return all // not known, or to the packet's own port
+	}
+	var there, elsewhere []evidence.Listener
+	for _, l := range listeners {
+		switch {
+		case d.Proto != "" && l.Proto != d.Proto || !l.Takes(f):
+		case l.At.Port() == d.Port && (!d.Address.IsValid() || l.At.Addr() == d.Address || l.At.Addr().IsUnspecified()):
+			there = append(there, l)
+		case l.At.Port() == d.Port || l.Transparent:
+			elsewhere = append(elsewhere, l)
+		}
+	}
+	// Where the rule says no address, tproxy takes the interface's, and a socket on another is not found.
+	loopback := func(l evidence.Listener) bool { return l.At.Addr().IsLoopback() }
+	switch {
+	case there == nil && elsewhere != nil:
+		add("listener-elsewhere", false)
+	case there == nil:
+		add("no-listener", false)
+	case !d.Address.IsValid() && !slices.ContainsFunc(there, func(l evidence.Listener) bool { return !loopback(l) }):
+		add("listener-elsewhere", false)
+	case d.Kind == evidence.TProxy && !slices.ContainsFunc(there, func(l evidence.Listener) bool { return l.Transparent || !l.Known }):
+		add("not-transparent", false)
+	}
+	return all
+}
+
+// problem is the first cause with a code for the case's packet filter.
+func (c *Case) problem(code string, maybe bool) Problem {
+	for _, cause := range causes {
+		if cause.Code == code && (cause.Firewalls == nil || slices.Contains(cause.Firewalls, c.Firewall)) {
+			return cause.problem(c, maybe)
+		}
+	}
+	panic("explain: there is no cause " + code)
+}
+
+// problem is the cause as one of a host.
+func (c *Cause) problem(k *Case, maybe bool) Problem {
+	a, fill := c.advice(k.Firewall), k.filler()
+	return Problem{c.Code, maybe, fill.Replace(a.Likely), fill.Replace(a.Check), fill.Replace(a.Mend)}
+}
+
+// queue is the socket that takes a rule's queue, nil when there is none.
+func (h *Host) queue(d evidence.Diversion) *evidence.Socket {
+	for i, s := range h.Sockets {
+		if s.Proto == "divert" && d.Queue <= s.Local.Port() && s.Local.Port() <= d.Last {
+			return &h.Sockets[i]
+		}
+	}
+	return nil
+}
+
+// queueDropped tells whether packets were dropped for want of room.
+func queueDropped(s evidence.Socket) bool {
+	return s.Proto == "divert" && strings.Contains(s.Text, "dropped ") && !strings.Contains(s.Text, "dropped 0 by the full queue and 0 ")
+}

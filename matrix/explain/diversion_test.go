@@ -1,0 +1,78 @@
+package explain
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"pfdivert/pfconf"
+	"pfdivert/roles/evidence"
+)
+
+// TestDiverted: what is wrong with a rule of somebody else's and the sockets that it leads to.
+func TestDiverted(t *testing.T) {
+	tproxy := evidence.Diversion{Kind: evidence.TProxy, Proto: "tcp", Port: 3128, Mark: 1}
+	to := func(d evidence.Diversion, address string) evidence.Diversion {
+		d.Address = netip.MustParseAddr(address)
+		return d
+	}
+	listens := func(at string, transparent, known bool) evidence.Listener {
+		return evidence.Listener{Proto: "tcp", At: netip.MustParseAddrPort(at), Transparent: transparent, Known: known}
+	}
+	queue := evidence.Diversion{Kind: evidence.Queue, Queue: 5, Last: 8}
+	bypass := queue
+	bypass.Bypass = true
+	unmarked, udp := tproxy, tproxy
+	unmarked.Mark, udp.Proto = 0, "udp"
+	redirect := evidence.Diversion{Kind: evidence.Redirect, Proto: "tcp", Port: 3128}
+	heard := func(number, text string) []evidence.Socket {
+		return []evidence.Socket{{Proto: "divert", Local: netip.MustParseAddrPort("0.0.0.0:" + number), Text: text}}
+	}
+	const fine = "dropped 0 by the full queue and 0 by the full socket"
+	type all = []evidence.Listener
+	for _, c := range []struct {
+		name    string
+		rule    evidence.Diversion
+		family  pfconf.Family
+		listens all
+		queues  []evidence.Socket
+		want    string
+	}{
+		{"right", tproxy, pfconf.Inet, all{listens("0.0.0.0:3128", true, true)}, nil, ""},
+		{"right, of both families", tproxy, pfconf.Inet, all{listens("[::]:3128", true, true)}, nil, ""},
+		{"right, IPv6", tproxy, pfconf.Inet6, all{listens("[::]:3128", true, true)}, nil, ""},
+		{"right, to an address", to(tproxy, "127.0.0.1"), pfconf.Inet, all{listens("127.0.0.1:3128", true, true)}, nil, ""},
+		{"an old kernel does not tell", tproxy, pfconf.Inet, all{listens("0.0.0.0:3128", false, false)}, nil, ""},
+		{"sockets are not known", tproxy, pfconf.Inet, nil, nil, ""},
+		{"not transparent", tproxy, pfconf.Inet, all{listens("0.0.0.0:3128", false, true)}, nil, "not-transparent"},
+		{"one of two is transparent", tproxy, pfconf.Inet, all{listens("0.0.0.0:3128", false, true), listens("10.0.0.1:3128", true, true)}, nil, ""},
+		{"nobody", tproxy, pfconf.Inet, all{}, nil, "no-listener"},
+		{"the other family", tproxy, pfconf.Inet6, all{listens("0.0.0.0:3128", true, true)}, nil, "no-listener"},
+		{"another protocol", udp, pfconf.Inet, all{listens("0.0.0.0:3128", true, true)}, nil, "no-listener"},
+		{"another port", tproxy, pfconf.Inet, all{listens("0.0.0.0:3129", true, true)}, nil, "listener-elsewhere"},
+		{"another program", tproxy, pfconf.Inet, all{listens("0.0.0.0:22", false, true)}, nil, "no-listener"},
+		{"another address", to(tproxy, "127.0.0.1"), pfconf.Inet, all{listens("10.0.0.1:3128", true, true)}, nil, "listener-elsewhere"},
+		{"loopback", tproxy, pfconf.Inet, all{listens("127.0.0.1:3128", true, true)}, nil, "listener-elsewhere"},
+		{"not marked", unmarked, pfconf.Inet, all{listens("0.0.0.0:3128", true, true)}, nil, "mark-not-set"},
+		{"redirect", redirect, pfconf.Inet, all{listens("0.0.0.0:3128", false, true)}, nil, "destination-translated"},
+		{"queue", queue, pfconf.Inet, nil, heard("6", fine), ""},
+		{"unheard", queue, pfconf.Inet, nil, heard("9", fine), "queue-unheard"},
+		{"bypassed", bypass, pfconf.Inet, nil, nil, "queue-bypassed"},
+		{"full", queue, pfconf.Inet, nil, heard("5", "dropped 3 by the full queue and 0 by the full socket"), "queue-full"},
+	} {
+		var codes []string
+		for _, p := range Diverted(c.rule, c.family, Host{Cell: evidence.Cell{Sockets: c.queues}, Remote: true}, c.listens, nftables) {
+			codes = append(codes, p.Cause)
+			if p.Likely == "" || p.Check == "" || p.Mend == "" {
+				t.Errorf("%s: %+v", c.name, p)
+			}
+		}
+		var want []string
+		if c.want != "" {
+			want = []string{c.want}
+		}
+		if !slices.Equal(codes, want) {
+			t.Errorf("%s: %q, want %q", c.name, codes, want)
+		}
+	}
+}

@@ -1,0 +1,197 @@
+package roles
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"pfdivert/matrix/explain"
+	"pfdivert/pfconf"
+	"pfdivert/roles/evidence"
+)
+
+var doctorRole = Role{
+	Name: "doctor", Usage: "[-json]", Summary: "look at a Linux host that diverts to a proxy of its own, and say what is wrong",
+	Help: `It reads the rules of nf_tables that divert (tproxy, redirect, queue), also those of
+iptables-nft, and looks whether somebody listens where they lead and whether the
+marks, policy rules, routes and settings fit. Nothing is changed on the host; the
+kernel may load its modules for listing sockets. Reading rules needs root: without
+it doctor says what it could not see.
+
+Exit status: 0 when nothing is bad, 1 when something is, 2 when it could not look.`,
+	run: func(ctx context.Context, c *call) (int, error) {
+		f := c.flags()
+		asJSON := f.Bool("json", false, "print the findings as JSON")
+		if err := c.parse(f); err != nil {
+			return exitError, err
+		}
+		if err := c.noArgs(f); err != nil {
+			return exitError, err
+		}
+		seen, err := evidence.LookAround(ctx)
+		if err != nil {
+			return exitError, hinted{err, "start it on the host whose kernel diverts"}
+		}
+		found := judge(seen)
+		if err := found.write(c, *asJSON); err != nil {
+			return exitError, err
+		}
+		switch {
+		case !seen.RulesKnown:
+			return exitError, hinted{errors.New("the rules could not be read"), "start it as root: sudo pfdivert doctor"}
+		case found.bad():
+			return exitFail, nil
+		}
+		return exitOK, nil
+	},
+}
+
+// The levels of a doctor's finding.
+const (
+	levelOK   = "ok"
+	levelWarn = "warn" // it depends on the packets
+	levelBad  = "bad"
+)
+
+// ailment is a finding of the doctor's.
+type ailment struct {
+	Level string `json:"level"`
+	About string `json:"about"` // the rule, or the family and interface
+	explain.Problem
+}
+
+// diagnosis is all that the doctor found.
+type diagnosis struct {
+	Found []ailment `json:"findings"`
+	// Unseen says what could not be looked at, and why.
+	Unseen []string `json:"unseen"`
+}
+
+// judge makes findings of what a host showed.
+func judge(s *evidence.Survey) *diagnosis {
+	d := &diagnosis{Found: []ailment{}, Unseen: s.Missing}
+	if d.Unseen == nil {
+		d.Unseen = []string{}
+	}
+	const firewall = "nftables"
+	told := map[string]bool{}
+	add := func(about string, problems []explain.Problem) {
+		for _, p := range problems {
+			level := levelBad
+			if p.Maybe {
+				level = levelWarn
+			}
+			if key := about + p.Cause + p.Likely + p.Mend; !told[key] {
+				told[key] = true
+				d.Found = append(d.Found, ailment{level, about, p})
+			}
+		}
+	}
+	for _, rule := range s.Diversions {
+		for _, f := range rule.Families {
+			about := describeRule(rule, f)
+			before := len(d.Found)
+			add(about, explain.Diverted(rule, f, hostOf(s, rule, f), s.Listeners, firewall))
+			if len(d.Found) == before && !told[about] {
+				told[about] = true
+				d.Found = append(d.Found, ailment{Level: levelOK, About: about})
+			}
+		}
+	}
+	for _, c := range s.Cells {
+		about := fmt.Sprintf("%v packets with mark 0x%x by %s", c.Family, c.Mark, c.Interface)
+		before := len(d.Found)
+		add(about, explain.Problems(explain.Host{Cell: withoutOwn(c.Cell, s.Diversions), Remote: true}, firewall))
+		if len(d.Found) == before {
+			d.Found = append(d.Found, ailment{Level: levelOK, About: about})
+		}
+	}
+	return d
+}
+
+// hostOf is the host as a rule's packets of a family meet it, with the queues that are open.
+func hostOf(s *evidence.Survey, rule evidence.Diversion, f pfconf.Family) explain.Host {
+	h := explain.Host{Remote: true}
+	for _, c := range s.Cells {
+		if c.Family == f && c.Mark == rule.Mark {
+			h.Cell = c.Cell
+		}
+	}
+	h.Sockets = s.Queues
+	return h
+}
+
+// withoutOwn leaves the chains that divert out of the answers: they are no other program's.
+func withoutOwn(c evidence.Cell, diversions []evidence.Diversion) evidence.Cell {
+	c.Answers = slices.Clone(c.Answers)
+	for i, a := range c.Answers {
+		if a.Command == "nft list ruleset" {
+			lines := slices.DeleteFunc(strings.Split(a.Text, "\n"), func(line string) bool {
+				return slices.ContainsFunc(diversions, func(d evidence.Diversion) bool { return strings.HasPrefix(line, d.Rule+" ") })
+			})
+			c.Answers[i].Text = strings.Join(lines, "\n")
+		}
+	}
+	return c
+}
+
+// describeRule says which rule it is and where it leads.
+func describeRule(d evidence.Diversion, f pfconf.Family) string {
+	text := fmt.Sprintf("%s: %v", d.Rule, f)
+	if d.Proto != "" {
+		text += " " + d.Proto
+	}
+	if d.Kind == evidence.Queue {
+		text += fmt.Sprintf(" to queue %d", d.Queue)
+		if d.Last != d.Queue {
+			text += fmt.Sprintf("-%d", d.Last)
+		}
+		return text
+	}
+	to := fmt.Sprintf(":%d", d.Port)
+	if d.Address.IsValid() {
+		to = d.DivertsTo(f).String()
+	}
+	text += fmt.Sprintf(" %s to %s", d.Kind, to)
+	if d.Mark != 0 {
+		text += fmt.Sprintf(", mark 0x%x", d.Mark)
+	}
+	return text
+}
+
+// bad tells whether something is.
+func (d *diagnosis) bad() bool {
+	return slices.ContainsFunc(d.Found, func(a ailment) bool { return a.Level == levelBad })
+}
+
+func (d *diagnosis) write(c *call, asJSON bool) error {
+	if asJSON {
+		return json.NewEncoder(c.Out).Encode(d)
+	}
+	var b bytes.Buffer
+	for _, a := range d.Found {
+		fmt.Fprintf(&b, "%-4s  %s\n", a.Level, a.About)
+		if a.Cause == "" {
+			continue
+		}
+		fmt.Fprintf(&b, "      %s: %s\n", a.Cause, a.Likely)
+		if a.Check != "" {
+			fmt.Fprintf(&b, "      check: %s\n", a.Check)
+		}
+		if a.Mend != "" {
+			fmt.Fprintf(&b, "      mend: %s\n", a.Mend)
+		}
+	}
+	if len(d.Found) == 0 && len(d.Unseen) == 0 {
+		fmt.Fprintln(&b, "no rule diverts to a program")
+	}
+	for _, text := range d.Unseen {
+		fmt.Fprintf(&b, "not seen: %s\n", text)
+	}
+	_, err := b.WriteTo(c.Out)
+	return err
+}

@@ -1,0 +1,94 @@
+package evidence
+
+import (
+	"net/netip"
+
+	"pfdivert/pfconf"
+)
+
+// Diversion is a rule of a host, whoever's it is, that hands packets to a program.
+type Diversion struct {
+	Kind Kind `json:"kind"`
+	// Rule says where the rule is: "table ip proxy chain pre".
+	Rule string `json:"rule"`
+	// Families are those that the rule applies to; Proto is "tcp" or "udp", "" when the rule does
+	// not say or says several.
+	Families []pfconf.Family `json:"families"`
+	Proto    string          `json:"proto,omitempty"`
+	// Interface is the one by which the packets come, "" when the rule does not say.
+	Interface string `json:"interface,omitempty"`
+	// Address and Port are where the packets go: an invalid address is the one of the interface
+	// or the packet's own, port 0 the packet's own.
+	Address netip.Addr `json:"address,omitzero"`
+	Port    uint16     `json:"port,omitempty"`
+	// Mark is what the rule, or another of its table, marks the packets with, 0 for nothing.
+	Mark uint32 `json:"mark,omitempty"`
+	// Queue and Last are the first and the last number of the queues; Bypass: packets pass when
+	// nobody listens there.
+	Queue  uint16 `json:"queue,omitempty"`
+	Last   uint16 `json:"last,omitempty"`
+	Bypass bool   `json:"bypass,omitempty"`
+}
+
+// DivertsTo is the address and port for a family; without an address of the rule's the unspecified
+// one.
+func (d Diversion) DivertsTo(f pfconf.Family) netip.AddrPort {
+	a := d.Address
+	if !a.IsValid() {
+		if a = netip.IPv4Unspecified(); f == pfconf.Inet6 {
+			a = netip.IPv6Unspecified()
+		}
+	}
+	return netip.AddrPortFrom(a, d.Port)
+}
+
+// Kind is how a rule diverts.
+type Kind string
+
+// The kinds, by the words of nft(8).
+const (
+	TProxy   Kind = "tproxy"
+	Redirect Kind = "redirect" // the destination is translated
+	Queue    Kind = "queue"
+)
+
+// Listener is a socket that could get diverted packets.
+type Listener struct {
+	Proto string         `json:"proto"` // "tcp", listening, or "udp", not connected
+	At    netip.AddrPort `json:"at"`
+	// Only6 is an IPv6 socket that takes no IPv4.
+	Only6 bool `json:"only6,omitempty"`
+	// Transparent: IP_TRANSPARENT was set; known since Linux 5.10.
+	Transparent bool `json:"transparent"`
+	Known       bool `json:"known"`
+}
+
+// Takes tells whether the socket is for packets of a family.
+func (l Listener) Takes(f pfconf.Family) bool {
+	a := l.At.Addr()
+	if a.Is6() && a.IsUnspecified() && !l.Only6 {
+		return true
+	}
+	return pfconf.FamilyOf(a) == f
+}
+
+// Survey is what a host that diverts to a program of its own shows.
+type Survey struct {
+	// Diversions are the rules that divert; RulesKnown: they could be read.
+	Diversions []Diversion
+	RulesKnown bool
+	Listeners  []Listener // nil when they are not known
+	Queues     []Socket   // those that take netfilter queues
+	// Cells are what the host answers about packets that a tproxy rule diverts, by interface.
+	Cells []SurveyCell
+	// Missing says what could not be asked, and why.
+	Missing []string
+}
+
+// SurveyCell are the answers about packets of a family that come in by an interface.
+type SurveyCell struct {
+	Family    pfconf.Family
+	Interface string
+	Mark      uint32
+	Cell      Cell
+}
