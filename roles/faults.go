@@ -16,8 +16,8 @@ var faultsRole = Role{
 	Name: "faults", Usage: "[FLAGS]",
 	Summary: "break a lab on purpose, in one way after the other, and see that the targets notice",
 	Help: `Each fault has a lab of its own, in which all targets are played. Exactly those that need
-what is broken must say so, with the right reason. -only NAME -keep leaves the broken lab
-open for a shell on REMOTE, to look around.
+what is broken must say so, with the right reason and cause. With -only NAME one of them is
+shown with its explanation. -keep leaves that lab open for a shell on REMOTE, to look around.
 
 Exit status: 0 when each fault was noticed as it must be, 1 when one was not, 2 when a
 lab could not be made or a run not begin.`,
@@ -87,6 +87,9 @@ func (c *call) playFaults(ctx context.Context, all []faults.Fault, keep bool) (i
 	for _, f := range all {
 		err := inBrokenLab(ctx, f, f.Targets(), c.Getenv("SUDO"), func(p *pair, judged []faults.Judgement) error {
 			total.add(f, judged)
+			if len(all) == 1 {
+				writeExample(c.Out, judged)
+			}
 			if !keep {
 				return nil
 			}

@@ -27,7 +27,7 @@ type faultTotals struct {
 }
 
 func newFaultTotals(out io.Writer, all []faults.Fault) *faultTotals {
-	n := &faultTotals{out: out, wrongs: map[string]int{}}
+	n := &faultTotals{out: out, name: len("FAULT"), cause: len("CAUSE"), wrongs: map[string]int{}}
 	for _, f := range all {
 		n.name, n.cause = max(n.name, len(f.Name)), max(n.cause, len(f.Cause))
 	}
@@ -99,6 +99,22 @@ func (n *faultTotals) String() string {
 		s += fmt.Sprintf("; %d cells skipped", n.skipped)
 	}
 	return s
+}
+
+// writeExample writes what the first that noticed said, and its explanation.
+func writeExample(out io.Writer, judged []faults.Judgement) {
+	i := slices.IndexFunc(judged, func(j faults.Judgement) bool { return j.Result.Explanation != nil && j.Want.Verdict != matrix.Pass })
+	if i < 0 {
+		return
+	}
+	r := judged[i].Result
+	e := r.Explanation
+	fmt.Fprintf(out, "  %v\n", r)
+	for _, line := range [][2]string{{"expected", e.Expected}, {"last seen", e.LastSeen}, {"likely", e.Likely}, {"check", e.Check}, {"mend", e.Mend}} {
+		if line[1] != "" {
+			fmt.Fprintf(out, "  %s: %s\n", line[0], line[1])
+		}
+	}
 }
 
 // tally counts words in the order in which they first came.

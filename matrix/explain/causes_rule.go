@@ -64,7 +64,7 @@ var ruleCauses = []Cause{
 		},
 		Advice: map[string]Advice{
 			"":       {"REMOTE forwards, and no rule takes the packet: it is sent on, or answered with an ICMP error, in place of being diverted", "sysctl net.inet.ip.forwarding; pfctl -vvsr", "mend the rule, so that it matches; see rule-mismatch"},
-			nftables: {"REMOTE forwards, and no rule takes the packet: it is sent on, or answered with an ICMP error, in place of being diverted ({ERRORS})", "sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding; {ip} route get {FAKE} from {LOCAL} iif {NIC}", "mend the rule, so that it matches; see rule-mismatch"},
+			nftables: {"REMOTE forwards, and no rule takes the packet: it is sent on, or answered with an ICMP error, in place of being diverted", "sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding; {ip} route get {FAKE} from {LOCAL} iif {NIC}", "mend the rule, so that it matches; see rule-mismatch"},
 			ipfw:     {"REMOTE forwards, and no rule takes the packet: it is sent on, or answered with an ICMP error, in place of being diverted", "sysctl net.inet.ip.forwarding; ipfw -a list", "mend the rule, so that it matches; see rule-mismatch"},
 		},
 	},

@@ -221,6 +221,7 @@ func TestExplain(t *testing.T) {
 		{"known-failure-gone", because(to(), "known-failure-passed", "")},
 		{"not-taken-back", because(queued(), "not-reinjected", "")},
 		{"lost-after-rule", to()},
+		{"lost-after-rule", remote(to(), "nft list ruleset", "table ip6 f chain in type filter hook input priority 0: drop")},
 		{"answer-lost", reply()},
 		{"unexplained", because(Case{}, "something-new", "")},
 	} {

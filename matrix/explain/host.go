@@ -10,7 +10,7 @@ import (
 	"pfdivert/roles/evidence"
 )
 
-// Host is what is known of a host: what was asked of it, and how it answered.
+// Host is what is known of a host in one address family: what was asked of it, and how it answered.
 type Host struct {
 	evidence.Cell
 	Remote bool // it is REMOTE, whose packet filter diverts
@@ -209,13 +209,19 @@ type foreign struct {
 	does     []string
 }
 
-// foreigns gives the chains of other tables than the driver's.
+// otherFamily is the family of the tables that have nothing to do with packets of a family.
+var otherFamily = map[pfconf.Family]string{pfconf.Inet: "ip6", pfconf.Inet6: "ip"}
+
+// foreigns gives the chains of other tables than the driver's that packets of the family meet.
 func (h *Host) foreigns() []foreign {
 	text, _ := h.answer("nft list ruleset", "")
 	var all []foreign
 	for line := range strings.Lines(text) {
 		head, does, _ := strings.Cut(strings.TrimSpace(line), ": ")
 		words := strings.Fields(head)
+		if strings.HasPrefix(head, "table "+otherFamily[h.family()]+" ") {
+			continue
+		}
 		f := foreign{text: head}
 		for i := 0; i+1 < len(words); i++ {
 			switch words[i] {
@@ -226,7 +232,9 @@ func (h *Host) foreigns() []foreign {
 			}
 		}
 		f.does = strings.Split(does, ", ")
-		all = append(all, f)
+		if f.hook != "" {
+			all = append(all, f)
+		}
 	}
 	return all
 }
