@@ -172,6 +172,9 @@ func TestRefused(t *testing.T) {
 	f, _ := open(t, play(t, "refused"), pfconf.Inet)
 	to, packet := divertTo(pfconf.Inet, pfconf.TCP, 5000), divertPacket(pfconf.Inet, pfconf.In, 5006)
 	wantError(t, f.Load(ctx, []pfconf.Rule{to, packet}), `"add 1 set 2 divert 666 udp`, "kldload ipdivert")
+	redirect := to
+	redirect.Action, redirect.Divert = pfconf.RdrTo, netip.AddrPortFrom(hosts[pfconf.Inet].remote, 5000)
+	wantError(t, f.Load(ctx, []pfconf.Rule{redirect}), "ipfw has no rdr-to", "") // and no command is run
 	wantError(t, f.Change(ctx, []pfconf.Rule{packet}, nil), "understood \"00001 divert 4464", "")
 	if err := f.Change(ctx, []pfconf.Rule{to}, nil); err != nil {
 		t.Error(err)

@@ -26,7 +26,7 @@ func Natlook(q pfconf.NATQuery) (answer pfconf.NATAnswer, err error) {
 		return answer, err
 	}
 	if q.Domain != 0 {
-		return answer, errors.New("Linux knows no routing domains")
+		return answer, errors.New("there are no routing domains on Linux")
 	}
 	s, err := openSocket()
 	if err != nil {

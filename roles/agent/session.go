@@ -135,7 +135,11 @@ func (a *agent) step(ctx context.Context, s *session, st *Step) (out Outcome) {
 		if st.NAT == nil {
 			return fail(fmt.Errorf("%s without a connection", st.Do))
 		}
-		answer, err := Natlook(*st.NAT)
+		q := *st.NAT
+		if q.Domain == 0 {
+			q.Domain = a.opt.Domain
+		}
+		answer, err := Natlook(q)
 		out.Peer, out.Local = answer.Src, answer.Dst
 		return fail(err)
 	case Drop, TCPState:
