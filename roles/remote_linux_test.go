@@ -254,6 +254,41 @@ func TestRemote(t *testing.T) {
 	t.Run("check-setup", func(t *testing.T) { n.checkSetup(t) })
 }
 
+// TestRemoteEvidence: a rule of REMOTE's own drops what LOCAL sends, and the run over ssh tells
+// what both hosts show of that, with the packet on REMOTE's interface.
+func TestRemoteEvidence(t *testing.T) {
+	n := startNetwork(t)
+	root(t, n.remote, `nft add table ip own
+		nft add chain ip own early '{ type filter hook prerouting priority -300; }'
+		nft add rule ip own early ip daddr 10.77.2.0/24 udp dport '>' 0 counter drop`)
+	const target = "inet-args-udp-to"
+	stdout, stderr, status := n.run(t, []string{"REMOTE_SSH=root@10.77.1.2"}, "run", "-o", home+"/out", target)
+	if status != 1 || !strings.Contains(stdout, "FAIL "+target) {
+		t.Fatalf("status %d\n%s%s", status, stdout, stderr)
+	}
+	text, err := os.ReadFile(n.local.Path(home + "/out/" + target + "/evidence.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	local, remote, _ := strings.Cut(string(text), "== REMOTE")
+	for _, want := range []string{" out ether0 UDP, 7 bytes  10.77.1.1:", "# ip route get 10.77.2."} {
+		if !strings.Contains(local, want) {
+			t.Errorf("LOCAL's evidence has no %q:\n%s", want, local)
+		}
+	}
+	for _, want := range []string{" in  ether0 UDP, 7 bytes  10.77.1.1:", "after:  matched 0, done 0", "table ip own chain early"} {
+		if !strings.Contains(remote, want) {
+			t.Errorf("REMOTE's evidence has no %q:\n%s", want, remote)
+		}
+	}
+	if strings.Contains(string(text), "Not known") {
+		t.Errorf("something is not known:\n%s", text)
+	}
+	if b, err := os.ReadFile(n.local.Path(home + "/out/" + target + "/capture.pcapng")); err != nil || strings.Count(string(b), "Client\n") < 2 {
+		t.Errorf("the capture: %v, %d bytes", err, len(b))
+	}
+}
+
 // inode gives that of the only file on REMOTE that matches.
 func (n *network) inode(t testing.TB, pattern string) uint64 {
 	t.Helper()
