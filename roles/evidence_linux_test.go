@@ -11,6 +11,7 @@ import (
 	"pfdivert/matrix"
 	"pfdivert/pfconf"
 	"pfdivert/roles/evidence"
+	"pfdivert/roles/lab/labtest"
 )
 
 // looked plays targets in a lab with pieces left out and gives their results.
@@ -207,4 +208,39 @@ func TestEvidenceBounded(t *testing.T) {
 	if all != 10 || seen < 1 || seen > 5 {
 		t.Errorf("%d of %d plays were looked at", seen, all)
 	}
+}
+
+// BenchmarkCapture plays all targets in a lab, from the start of its agents to their end, with packets
+// captured and without, by turns, and tells by how much longer the one takes.
+func BenchmarkCapture(b *testing.B) {
+	labtest.Need(b)
+	took := map[bool][]time.Duration{}
+	play := func(capture bool) {
+		began := time.Now()
+		p, err := reachLab(b.Context(), runFlags{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		opt := p.options
+		opt.Capture = capture
+		err = matrix.Run(b.Context(), p.hosts, matrix.Plan{Targets: matrix.Targets()}, opt, func(r matrix.Result) {
+			if r.Verdict == matrix.Fail || r.Verdict == matrix.Error {
+				b.Error(r)
+			}
+		})
+		p.close()
+		if err != nil {
+			b.Fatal(err)
+		}
+		took[capture] = append(took[capture], time.Since(began))
+	}
+	for first := false; b.Loop(); first = !first {
+		play(first)
+		play(!first)
+	}
+	median := func(all []time.Duration) time.Duration {
+		slices.Sort(all)
+		return all[len(all)/2]
+	}
+	b.ReportMetric(float64(median(took[true]))/float64(median(took[false])), "captured/without")
 }
