@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -140,6 +141,8 @@ func TestChangeRefuses(t *testing.T) {
 	}
 	invalid := numbered(3)
 	invalid.Port = 0
+	bypassed := numbered(4)
+	bypassed.Action, bypassed.Divert, bypassed.Bypass = pfconf.DivertPacket, netip.AddrPortFrom(netip.Addr{}, 666), true
 	for what, err := range map[string]error{
 		"a label that is there":       f.Change(ctx, []pfconf.Rule{numbered(1)}, nil),
 		"a label twice":               f.Change(ctx, []pfconf.Rule{numbered(3), numbered(3)}, nil),
@@ -147,6 +150,7 @@ func TestChangeRefuses(t *testing.T) {
 		"a label that is not there":   f.Change(ctx, nil, []string{"regress-3"}),
 		"a removal that fails, whole": f.Change(ctx, []pfconf.Rule{numbered(4)}, []string{"regress-1", "regress-3"}),
 		"an invalid rule":             f.Change(ctx, []pfconf.Rule{invalid}, nil),
+		"a bypassed rule":             f.Change(ctx, []pfconf.Rule{bypassed}, nil),
 	} {
 		if err == nil {
 			t.Errorf("%s: no error", what)
