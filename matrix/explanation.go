@@ -9,7 +9,7 @@ import (
 // explain says why a target did not pass. p is nil when it was not played.
 func (r *runner) explain(t Target, res Result, p *play) *explain.Explanation {
 	c := explain.Case{
-		Verdict: string(res.Verdict), Reason: res.Reason, Detail: res.Detail,
+		Reason: res.Reason, Detail: res.Detail,
 		Firewall: r.kernel.Firewall, Proto: t.Proto, Way: way(t.First), StatesFirst: r.kernel.StatesFirst,
 	}
 	c.Remote.Remote = true

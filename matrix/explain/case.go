@@ -23,8 +23,8 @@ const (
 
 // Case is a cell that did not pass.
 type Case struct {
-	Verdict, Reason, Detail string
-	Firewall                string // of REMOTE (pfconf.Firewall.Name)
+	Reason, Detail string
+	Firewall       string // of REMOTE (pfconf.Firewall.Name)
 	// Should says what should have happened, where Way and Proto do not tell.
 	Should string
 

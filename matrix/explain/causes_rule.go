@@ -48,7 +48,7 @@ var ruleCauses = []Cause{
 	{
 		Code: "stale-state",
 		Cell: func(c *Case) bool {
-			return c.Second && c.reply() && c.is("no-reply") && (c.Firewall == pf || !c.ruleLacks("ct direction reply"))
+			return c.Second && c.reply() && c.is("no-reply") && (c.Firewall == pf || strings.Contains(c.rule(), "ct direction reply"))
 		},
 		Advice: map[string]Advice{
 			"":       {"a state that an earlier flow left catches the answers", "", "kill the state"},

@@ -43,7 +43,7 @@ func healthy() (local, remote Host) {
 // to is a UDP cell of divert-to whose rule matched, and nothing arrived.
 func to() Case {
 	c := Case{
-		Verdict: "FAIL", Reason: "not-delivered", Detail: "remote server: nothing arrived", Firewall: nftables, Proto: pfconf.UDP, Way: To,
+		Reason: "not-delivered", Detail: "remote server: nothing arrived", Firewall: nftables, Proto: pfconf.UDP, Way: To,
 		LocalAddr: netip.MustParseAddr("10.192.0.3"), RemoteAddr: netip.MustParseAddr("10.188.1.2"), Fake: netip.MustParseAddr("10.208.0.3"),
 		Divert: netip.MustParseAddrPort("127.0.0.1:20003"), Server: 20003,
 		Counters: pfconf.Counters{Matched: 1, Done: 1}, CountersKnown: true,
