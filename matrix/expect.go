@@ -99,6 +99,12 @@ var knownFailures = []known{
 		reason: NotReinjected,
 		why:    "divert_output() gives a packet that comes in again no routing domain, and its destination is looked up in domain 0 (sys/netinet/ip_divert.c)",
 	},
+	{
+		firewall: "pf", domain: true, what: "A TCP connection whose packets are diverted, `divert-tcp-in` and `divert-tcp-out`,",
+		of:     func(t Target) bool { return strings.HasPrefix(t.Kind(), "divert-tcp-") },
+		reason: NotDelivered,
+		why:    "one way of it comes in again, and its packets are lost as those of args-udp-packet-in are",
+	},
 }
 
 // ofKernel tells whether the kernel is known for the failure.
