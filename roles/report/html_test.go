@@ -21,8 +21,6 @@ import (
 	"pfdivert/roles/evidence"
 )
 
-func html(w *bytes.Buffer, run Run, o []Outcome) error { return WriteHTML(w, run, o) }
-
 // frame is an IPv4 packet in an Ethernet frame, as a capture has it.
 func frame(at time.Duration, direction string, id uint16, proto byte, from, to netip.AddrPort, body string) evidence.Packet {
 	transport := []byte(body)
