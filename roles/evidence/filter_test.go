@@ -161,3 +161,25 @@ func TestRecorder(t *testing.T) {
 		}
 	}
 }
+
+// TestBound: of too many packets the first and the last are kept.
+func TestBound(t *testing.T) {
+	for _, n := range []int{0, maxPackets, maxPackets + 1, 3 * maxPackets} {
+		packets := make([]Packet, n)
+		for i := range packets {
+			packets[i].Length = i
+		}
+		got := bound(packets)
+		if len(got) != min(n, maxPackets) {
+			t.Errorf("%d of %d packets", len(got), n)
+		}
+		for i, p := range got {
+			if want := i; i < maxPackets/2 && p.Length != want {
+				t.Fatalf("of %d, place %d has packet %d", n, i, p.Length)
+			}
+			if want := n - len(got) + i; i >= maxPackets/2 && p.Length != want {
+				t.Fatalf("of %d, place %d has packet %d, not %d", n, i, p.Length, want)
+			}
+		}
+	}
+}

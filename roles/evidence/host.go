@@ -110,6 +110,10 @@ func (h *Host) Look(ctx context.Context, a About, began time.Time) Cell {
 		c.Packets, err = h.capture.look(a, began)
 	}
 	miss("packets", err)
+	if n := len(c.Packets) - maxPackets; n > 0 {
+		c.Packets = bound(c.Packets)
+		miss("packets", fmt.Errorf("%d in the middle were left out", n))
+	}
 	return c
 }
 
