@@ -197,18 +197,28 @@ func (h *half) judgeMatched(ctx context.Context, matched, behind uint64) error {
 }
 
 // begin opens the ends of the flow, with the divert socket if it is to listen from the beginning,
-// plays the control and loads the rule.
-func (h *half) begin(ctx context.Context, listen bool) error {
-	var more []func(*script) *asked
+// plays the control and loads the rule. Controls that a claim has besides are played first; each gives
+// its flow.
+func (h *half) begin(ctx context.Context, listen bool, more ...func(context.Context) (pfconf.Flow, error)) error {
+	var opens []func(*script) *asked
 	if listen {
-		more = append(more, func(remote *script) *asked { return remote.open("packet", h.divertSpec()) })
+		opens = append(opens, func(remote *script) *asked { return remote.open("packet", h.divertSpec()) })
 	}
-	if err := h.openEnds(ctx, more...); err != nil {
+	if err := h.openEnds(ctx, opens...); err != nil {
 		return err
+	}
+	var kill []pfconf.Flow
+	for _, play := range more {
+		flow, err := play(ctx)
+		if err != nil {
+			return err
+		}
+		kill = append(kill, flow)
 	}
 	c, err := h.packetControl(ctx, listen)
 	if err != nil {
 		return err
 	}
+	c.kill = append(c.kill, kill...)
 	return h.loadBehind(ctx, c)
 }

@@ -3,6 +3,7 @@ package matrix
 import (
 	"context"
 
+	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
 )
 
@@ -19,7 +20,8 @@ func (h *half) inOrder(ctx context.Context) error { return h.bursts(ctx, 1000, 4
 // reassembled: "fragments are reassembled before they are diverted" (FreeBSD divert(4),
 // in other words; pf.conf(5), set reassemble; nf_defrag on Linux).
 //
-//  1. Control: before the rule is there, what a client like the cell's sends arrives.
+//  1. Control: before the rule is there, what a client like the cell's sends arrives, and so
+//     does a message as long as the cell's.
 //  2. The client sends a message of 20,000 bytes, more than any network's frames hold. It
 //     comes to the divert socket as one packet, which is given back rewritten.
 //  3. It comes to the server whole.
@@ -41,7 +43,11 @@ const oneFrame = 1500
 func (h *half) bursts(ctx context.Context, count, batch, size int) error {
 	h.big = true
 	h.pieces = h.kernel.MeetsFragments && h.mode == PacketIn && size > oneFrame
-	if err := h.begin(ctx, true); err != nil {
+	var more []func(context.Context) (pfconf.Flow, error)
+	if size > oneFrame {
+		more = append(more, func(ctx context.Context) (pfconf.Flow, error) { return h.longControl(ctx, size) })
+	}
+	if err := h.begin(ctx, true, more...); err != nil {
 		return err
 	}
 	clientSide, serverSide := h.sides()
@@ -84,6 +90,39 @@ func (h *half) bursts(ctx context.Context, count, batch, size int) error {
 		}
 	}
 	return h.judgeMatched(ctx, uint64(count), uint64(count))
+}
+
+// longControl sends a message of the size from another port before the rule is there. That it
+// does not arrive is no fault of diverting: the way loses fragments, or the receiver takes only so many for one
+// message (FreeBSD's net.inet.ip.maxfragsperpacket is 16).
+func (h *half) longControl(ctx context.Context, size int) (pfconf.Flow, error) {
+	clientSide, serverSide := h.sides()
+	b := endpoint.Burst{Count: 1, Size: size, Line: endpoint.ClientLine}
+	spec := h.controlSpec()
+	there := clientSide.script()
+	opened := []*asked{there.open("long-control", spec), there.connect("long-control", spec)}
+	sent := there.sendBurst("long-control", b)
+	there.fence()
+	there.close("long-control")
+	if err := there.run(ctx); err != nil {
+		return pfconf.Flow{}, err
+	}
+	if err := h.opened(opened...); err != nil {
+		return pfconf.Flow{}, err
+	}
+	if err := unanswered(sent); err != nil {
+		return pfconf.Flow{}, err
+	}
+	at := serverSide.script()
+	received := at.receiveBurst("server", b)
+	if err := at.run(ctx); err != nil {
+		return pfconf.Flow{}, err
+	}
+	if t := received.Tally; t == nil || t.Right < 1 {
+		return pfconf.Flow{}, broken(ControlLost, "%s: a message of %d bytes does not arrive although no rule diverts it: %s",
+			received.where, size, received.found())
+	}
+	return h.controlFlow(opened[1].Local), nil
 }
 
 // judgeBurst judges that exactly the burst was received, in order.

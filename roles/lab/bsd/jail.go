@@ -100,6 +100,7 @@ func (b *builder) epair(local, remote string) (string, error) {
 // does not know, protocol 254 among them, it drops unless it is told not to.
 func (b *builder) filter(jail string) error {
 	err := b.all(
+		words("jexec %s sysctl net.inet.ip.maxfragsperpacket=64", jail),
 		words("jexec %s sysctl net.inet6.ip6.fw.deny_unknown_exthdrs=0", jail),
 		words("jexec %s ipfw -q add 65534 allow ip from any to any", jail),
 	)
