@@ -26,6 +26,8 @@ type Claim struct {
 	// firewall. For other kernels the target is a SKIP, because of Not.
 	By  map[string]string
 	Not string
+	// PF: the rule is one of the pf that FreeBSD has beside ipfw.
+	PF bool
 	// Proto and Mode make the flow: who is the client, and what the cell's rule is.
 	Proto pfconf.Proto
 	Mode  Mode

@@ -45,6 +45,18 @@ var claims = []Claim{
 		},
 	},
 	{
+		Name: "pf-packet-in", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).givenBack, PF: true,
+		Says: "divert-to of pf hands a packet to a divert socket, and what is given back does not meet the rule again",
+		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)"},
+		Not:  onlyFreeBSD,
+	},
+	{
+		Name: "pf-packet-out", Proto: pfconf.UDP, Mode: PacketOut, play: (*half).givenBack, PF: true,
+		Says: "divert-to of pf hands a packet that leaves to a divert socket, and what is given back does not meet the rule again",
+		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)"},
+		Not:  onlyFreeBSD,
+	},
+	{
 		Name: "order-in", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).inOrder,
 		Says: "packets are queued: 1,000 come in their order and go on in it",
 		By: map[string]string{
@@ -269,6 +281,9 @@ var claims = []Claim{
 		Not:  queueless,
 	},
 }
+
+// onlyFreeBSD is why other kernels do not claim what FreeBSD's pf does beside ipfw.
+const onlyFreeBSD = "only FreeBSD's pf diverts to a divert socket by divert-to"
 
 // oneRule is why there is no such thing as a packet that is diverted twice.
 const oneRule = "one rule decides there what becomes of a packet"

@@ -40,9 +40,11 @@ func (k Kernel) Differences() []string {
 	return all
 }
 
-// KernelOn gives the expectations of the kernel under test of a system (GOOS/GOARCH), and false
-// for one that is not known.
-func KernelOn(system string) (Kernel, bool) {
+// KernelOn gives the expectations of the kernel under test of a system (GOOS/GOARCH) with a kernel of
+// this name and release, and false for one that is not known.
+func KernelOn(system, kernel string) (Kernel, bool) {
 	goos, _, _ := strings.Cut(system, "/")
-	return KernelOf(map[string]string{"linux": "nftables", "openbsd": "pf", "freebsd": "ipfw"}[goos])
+	k, ok := KernelOf(map[string]string{"linux": "nftables", "openbsd": "pf", "freebsd": "ipfw"}[goos])
+	k.Release = releaseOf(kernel)
+	return k, ok
 }

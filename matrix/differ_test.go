@@ -23,7 +23,7 @@ func TestDifferences(t *testing.T) {
 			t.Errorf("Kernel has no %s", name)
 		}
 	}
-	k, ok := KernelOn("openbsd/amd64")
+	k, ok := KernelOn("openbsd/amd64", "OpenBSD 7.7")
 	if !ok || k.Firewall != "pf" {
 		t.Fatalf("OpenBSD's kernel is %+v", k)
 	}
@@ -34,7 +34,12 @@ func TestDifferences(t *testing.T) {
 	if last := said[len(said)-1]; !strings.HasPrefix(last, "`reuse-rip-to-reply-to` is known to fail (`no-reply`): ") {
 		t.Errorf("of pf's known failure it is said: %q", last)
 	}
-	if _, ok := KernelOn("plan9/386"); ok {
+	fbsd12, _ := KernelOn("freebsd/amd64", "FreeBSD 12.1-STABLE")
+	fbsd14, _ := KernelOn("freebsd/amd64", "FreeBSD 14.1-RELEASE-p3")
+	if a, b := len(fbsd12.Differences()), len(fbsd14.Differences()); a != b+2 {
+		t.Errorf("%d sentences on FreeBSD 12 and %d on 14", a, b)
+	}
+	if _, ok := KernelOn("plan9/386", "Plan 9"); ok {
 		t.Error("what to expect of Plan 9 is known")
 	}
 }

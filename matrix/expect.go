@@ -1,6 +1,7 @@
 package matrix
 
 import (
+	"strconv"
 	"strings"
 
 	"pfdivert/pfconf"
@@ -42,6 +43,8 @@ type Kernel struct {
 	// SweepsFake: when the run is over the filter removes all states between LOCAL and
 	// FAKE. Before, only what is in a cell's way is removed: each removal takes a pfctl.
 	SweepsFake bool
+	// Release is the first number of the kernel's release, 0 when it is not known.
+	Release int
 	// OtherDomain: REMOTE works in another of OpenBSD's routing domains than 0.
 	OtherDomain bool
 }
@@ -79,6 +82,7 @@ func (k Kernel) stateStays(p pfconf.Proto, m Mode) bool {
 type known struct {
 	firewall string
 	domain   bool   // only in another routing domain than 0
+	before   int    // only in releases before this one; 0 for all
 	what     string // the targets, in words
 	of       func(Target) bool
 	reason   string // of the failure; any other is a new one
@@ -105,11 +109,35 @@ var knownFailures = []known{
 		reason: NotDelivered,
 		why:    "one way of it comes in again, and its packets are lost as those of args-udp-packet-in are",
 	},
+	{
+		firewall: "ipfw", before: 14, what: "On FreeBSD before 14, what pf itself diverts, `inet-divert-pf-packet-in` and `-out`,",
+		of:     func(t Target) bool { return t.Claim != nil && t.Claim.PF && t.Family == pfconf.Inet },
+		reason: Looped,
+		why:    "pf does not know a packet that its divert-to has handed out and diverts it again (seen on 12.1; mended in 14)",
+	},
+	{
+		firewall: "ipfw", before: 13, what: "On FreeBSD before 13, what pf itself diverts, `inet6-divert-pf-packet-in` and `-out`,",
+		of:     func(t Target) bool { return t.Claim != nil && t.Claim.PF && t.Family == pfconf.Inet6 },
+		reason: NotRewritten,
+		why:    "pf lets the packet pass and says on the console that divert is not supported for IPv6 (seen on 12.1)",
+	},
 }
 
 // ofKernel tells whether the kernel is known for the failure.
 func (f known) ofKernel(k Kernel) bool {
-	return f.firewall == k.Firewall && (!f.domain || k.OtherDomain)
+	old := f.before == 0 || k.Release > 0 && k.Release < f.before
+	return f.firewall == k.Firewall && (!f.domain || k.OtherDomain) && old
+}
+
+// releaseOf is the first number of a kernel's release, of "FreeBSD 12.1-STABLE" 12, and 0 where
+// there is none.
+func releaseOf(kernel string) int {
+	_, release, _ := strings.Cut(kernel, " ")
+	n, err := strconv.Atoi(release[:len(release)-len(strings.TrimLeft(release, "0123456789"))])
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // comesInAgain tells whether packets that the packet role gives back are to come in on REMOTE.

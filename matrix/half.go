@@ -128,6 +128,9 @@ func (h *half) rule() pfconf.Rule {
 		r.Action = pfconf.DivertPacket
 		r.Divert = netip.AddrPortFrom(h.Family.Unspecified(), h.Divert)
 	}
+	if h.Claim != nil && h.Claim.PF {
+		r.Action = pfconf.PFDivertTo
+	}
 	if h.change != nil {
 		h.change(&r)
 	}

@@ -237,6 +237,51 @@ func TestExpected(t *testing.T) {
 	}
 }
 
+// What pf of FreeBSD diverts itself is known to fail in old releases, by family.
+func TestExpectedOfPF(t *testing.T) {
+	for _, c := range []struct {
+		kernel, target, reason string
+		want                   Verdict
+	}{
+		{"FreeBSD 12.1-STABLE", "inet-divert-pf-packet-in", Looped, XFail},
+		{"FreeBSD 13.2-RELEASE", "inet-divert-pf-packet-out", Looped, XFail},
+		{"FreeBSD 14.0-RELEASE", "inet-divert-pf-packet-in", Looped, Fail},
+		{"", "inet-divert-pf-packet-in", Looped, Fail},
+		{"FreeBSD 12.1-STABLE", "inet-divert-pf-packet-in", NotRewritten, Fail},
+		{"FreeBSD 12.1-STABLE", "inet-divert-no-loop-in", Looped, Fail},
+		{"FreeBSD 12.1-STABLE", "inet6-divert-pf-packet-in", NotRewritten, XFail},
+		{"FreeBSD 13.2-RELEASE", "inet6-divert-pf-packet-in", NotRewritten, Fail},
+		{"FreeBSD 12.1-STABLE", "inet6-divert-pf-packet-out", NotDelivered, Fail},
+	} {
+		targets, err := Select([]string{c.target})
+		if err != nil || len(targets) != 1 {
+			t.Fatalf("%s: %v, %v", c.target, targets, err)
+		}
+		k, _ := KernelOf("ipfw")
+		k.Release = releaseOf(c.kernel)
+		if got := k.expected(targets[0], Result{Verdict: Fail, Reason: c.reason}); got.Verdict != c.want {
+			t.Errorf("%s on %q, %s: %v, want %v", c.target, c.kernel, c.reason, got.Verdict, c.want)
+		}
+	}
+}
+
+// What pf diverts can't be tested where pf can't be used; all else can.
+func TestSkipOfPF(t *testing.T) {
+	k, _ := KernelOf("ipfw")
+	r := runner{kernel: k, facts: agent.Facts{Firewall: "ipfw", NoPF: "pf: it is switched off"}}
+	for name, skipped := range map[string]bool{"inet-divert-pf-packet-in": true, "inet-divert-no-loop-in": false} {
+		targets, _ := Select([]string{name})
+		f := r.skip(targets[0])
+		if (f != nil) != skipped || f != nil && (f.reason != NoFeature || !strings.Contains(f.detail, "switched off")) {
+			t.Errorf("%s: %+v", name, f)
+		}
+	}
+	r.facts.NoPF = ""
+	if targets, _ := Select([]string{"inet6-divert-pf-packet-out"}); r.skip(targets[0]) != nil {
+		t.Error("it is skipped where pf can be used")
+	}
+}
+
 // What fails in other routing domains than 0 is what comes in again, and nothing else: so it was on
 // OpenBSD 7.7.
 func TestExpectedInDomain(t *testing.T) {

@@ -160,6 +160,7 @@ func (r *runner) prepare() error {
 		return fmt.Errorf("remote: what to expect of a kernel with %q is not known", r.facts.Firewall)
 	}
 	r.kernel.OtherDomain = r.facts.Domain != 0
+	r.kernel.Release = releaseOf(r.hosts.Remote.Hello.Kernel)
 	r.gate = &gate{change: r.hosts.Remote.Change, together: !r.facts.KeepsCounters}
 	return nil
 }
@@ -179,6 +180,9 @@ func (r *runner) skip(t Target) *finding {
 	if t.Claim != nil {
 		if f := t.Claim.skip(r.kernel); f != nil {
 			return f
+		}
+		if t.Claim.PF && r.facts.NoPF != "" {
+			return &finding{Skip, NoFeature, "REMOTE: pf can't be used beside ipfw: " + r.facts.NoPF}
 		}
 	}
 	if len(r.facts.Owned) > 0 {

@@ -108,10 +108,11 @@ const (
 	DivertReply                    // deliver the replies to the socket that sent
 	DivertPacket                   // hand each packet to the divert socket at Rule.Divert's port
 	RdrTo                          // translate the destination to Rule.Divert, an address of this host
+	PFDivertTo                     // as DivertPacket, by the divert-to of FreeBSD's pf, which stands beside ipfw
 )
 
 var actionNames = map[Action]string{
-	DivertTo: "divert-to", DivertReply: "divert-reply", DivertPacket: "divert-packet", RdrTo: "rdr-to",
+	DivertTo: "divert-to", DivertReply: "divert-reply", DivertPacket: "divert-packet", RdrTo: "rdr-to", PFDivertTo: "pf-divert-to",
 }
 
 func (a Action) String() string { return nameOf(actionNames, a) }
@@ -231,9 +232,9 @@ func (r Rule) Validate() error {
 		if r.Divert != (netip.AddrPort{}) {
 			return bad("divert-reply takes no address or port")
 		}
-	case DivertPacket:
+	case DivertPacket, PFDivertTo:
 		if a := r.Divert.Addr(); a.IsValid() && !a.IsUnspecified() || r.Divert.Port() == 0 {
-			return bad("divert-packet needs a port and no address, not %v", r.Divert)
+			return bad("%v needs a port and no address, not %v", r.Action, r.Divert)
 		}
 	case RdrTo:
 		switch {

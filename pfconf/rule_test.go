@@ -57,15 +57,17 @@ func TestValidate(t *testing.T) {
 		"reply with an address": func(r *Rule) {
 			r.Direction, r.Action = Out, DivertReply
 		},
-		"packet with an address": func(r *Rule) { r.Proto, r.Action = UDP, DivertPacket },
-		"rdr-to out":             func(r *Rule) { r.Action, r.Direction = RdrTo, Out },
-		"rdr-to without ports":   func(r *Rule) { r.Action, r.Proto, r.Port = RdrTo, ICMP, 0 },
-		"rdr-to nowhere":         func(r *Rule) { r.Action, r.Divert = RdrTo, netip.AddrPort{} },
-		"rdr-to port 0":          func(r *Rule) { r.Action, r.Divert = RdrTo, netip.MustParseAddrPort("10.188.1.2:0") },
-		"rdr-to the other":       func(r *Rule) { r.Action, r.Divert = RdrTo, netip.MustParseAddrPort("[fd00::1]:80") },
-		"divert-to both ways":    func(r *Rule) { r.Both = true },
-		"divert-to bypassed":     func(r *Rule) { r.Bypass = true },
-		"packet without a port":  func(r *Rule) { r.Proto, r.Action, r.Divert = UDP, DivertPacket, netip.AddrPort{} },
+		"packet with an address":  func(r *Rule) { r.Proto, r.Action = UDP, DivertPacket },
+		"pf-divert-to an address": func(r *Rule) { r.Proto, r.Action = UDP, PFDivertTo },
+		"pf-divert-to nowhere":    func(r *Rule) { r.Proto, r.Action, r.Divert = UDP, PFDivertTo, netip.AddrPort{} },
+		"rdr-to out":              func(r *Rule) { r.Action, r.Direction = RdrTo, Out },
+		"rdr-to without ports":    func(r *Rule) { r.Action, r.Proto, r.Port = RdrTo, ICMP, 0 },
+		"rdr-to nowhere":          func(r *Rule) { r.Action, r.Divert = RdrTo, netip.AddrPort{} },
+		"rdr-to port 0":           func(r *Rule) { r.Action, r.Divert = RdrTo, netip.MustParseAddrPort("10.188.1.2:0") },
+		"rdr-to the other":        func(r *Rule) { r.Action, r.Divert = RdrTo, netip.MustParseAddrPort("[fd00::1]:80") },
+		"divert-to both ways":     func(r *Rule) { r.Both = true },
+		"divert-to bypassed":      func(r *Rule) { r.Bypass = true },
+		"packet without a port":   func(r *Rule) { r.Proto, r.Action, r.Divert = UDP, DivertPacket, netip.AddrPort{} },
 	} {
 		r := good()
 		change(&r)
@@ -78,6 +80,9 @@ func TestValidate(t *testing.T) {
 		"reply":         func(r *Rule) { r.Direction, r.Action, r.Divert = Out, DivertReply, netip.AddrPort{} },
 		"packet out": func(r *Rule) {
 			r.Proto, r.Direction, r.Action, r.Divert = UDP, Out, DivertPacket, netip.AddrPortFrom(netip.Addr{}, 666)
+		},
+		"pf-divert-to out": func(r *Rule) {
+			r.Proto, r.Direction, r.Action, r.Divert = UDP, Out, PFDivertTo, netip.AddrPortFrom(Inet.Unspecified(), 666)
 		},
 		"raw": func(r *Rule) { r.Proto, r.Port = Raw, 0 },
 	} {

@@ -85,8 +85,8 @@ func (f *Firewall) change(ctx context.Context, add []pfconf.Rule, edited func() 
 			return err
 		}
 		switch {
-		case r.Action == pfconf.RdrTo:
-			return fmt.Errorf("rule %q: ipfw has no rdr-to", r.Label)
+		case r.Action == pfconf.RdrTo || r.Action == pfconf.PFDivertTo:
+			return fmt.Errorf("rule %q: ipfw has no %v", r.Label, r.Action)
 		case r.Bypass:
 			return fmt.Errorf("rule %q: ipfw's divert can't be bypassed", r.Label)
 		}

@@ -133,6 +133,8 @@ func (c Config) compile(r pfconf.Rule) ([]kernelRule, error) {
 	case pfconf.RdrTo:
 		s := append(c.came(), match(r)...)
 		return []kernelRule{{rdr, r.Label, partBoth, append(s, counter{}, ctMark{}, dnat{r.Divert})}}, nil
+	case pfconf.PFDivertTo:
+		return nil, fmt.Errorf("rule %q: only FreeBSD has %v", r.Label, r.Action)
 	}
 	return c.divertPacket(r), nil
 }

@@ -158,6 +158,24 @@ func (f *Firewall) killTried(ctx context.Context) error {
 	return err
 }
 
+// Forget removes the states whose packets would not meet these rules, because a rule of the host's own
+// made a state for them.
+func (f *Firewall) Forget(ctx context.Context, rules []pfconf.Rule) error {
+	states, err := f.listVV.Get(ctx)
+	if err != nil {
+		return fmt.Errorf("looking for states to remove: %w", err)
+	}
+	for _, s := range states {
+		if !slices.ContainsFunc(rules, func(r pfconf.Rule) bool { return f.mayHaveMade(r, s) }) {
+			continue
+		}
+		if _, err := f.kill(ctx, "-k", "id", "-k", s.ID); err != nil {
+			return fmt.Errorf("removing the state %q: %w", Line(s), err)
+		}
+	}
+	return nil
+}
+
 // mayHaveMade tells whether the state has the protocol, direction, addresses and port of
 // the rule's packets. A translation by the host's own rules hides the latter.
 func (f *Firewall) mayHaveMade(r pfconf.Rule, s pfconf.State) bool {

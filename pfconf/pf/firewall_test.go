@@ -145,7 +145,7 @@ func TestOpenRefuses(t *testing.T) {
 	for _, tt := range []struct{ script, text, hint string }{
 		{"notroot", "/dev/pf: Permission denied", "SUDO"},
 		{"disabled", "switched off", "pfctl -e"},
-		{"status0", "DIOCGETRULES: Invalid argument (exit status 0)", ""},
+		{"status0", "DIOCGETRULES: Device not configured (exit status 0)", ""},
 		{"table", "refers to a table", "-F rules"},
 	} {
 		_, err := Open(t.Context(), Config{Run: play(t, tt.script)})

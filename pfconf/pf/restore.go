@@ -66,7 +66,9 @@ var (
 // content is what the anchor holds, as text that can be loaded; empty when there is
 // no such anchor.
 func (c *Control) content(ctx context.Context, anchor string) (string, error) {
-	absent := func(line string) bool { return line == "pfctl: Anchor does not exist" }
+	absent := func(line string) bool {
+		return line == "pfctl: Anchor does not exist" || line == "pfctl: DIOCGETRULES: Invalid argument" // FreeBSD's
+	}
 	r, err := c.pfctl(ctx, "", absent, "-a", anchor, "-s", "rules")
 	if err != nil {
 		return "", err

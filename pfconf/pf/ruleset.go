@@ -31,7 +31,9 @@ func parseMain(out string) (*MainRuleset, error) {
 	m := &MainRuleset{}
 	for _, line := range program.Lines(out) {
 		text := strings.TrimSpace(line)
-		if text == "}" { // the end of an anchor that is written in place
+		// The end of an anchor that is written in place, and on FreeBSD what normalizes packets: neither
+		// decides about any.
+		if text == "}" || strings.HasPrefix(text, "scrub ") || strings.HasPrefix(text, "scrub-anchor ") {
 			continue
 		}
 		r, err := parseMainRule(text)

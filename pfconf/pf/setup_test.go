@@ -60,6 +60,7 @@ func TestReach(t *testing.T) {
 		{"anchor \"regress\" all\npass all flags S/SA", "regress", tcp, `anchor "regress" all||pass all flags S/SA`},
 		{"anchor \"regress\" quick all\npass all flags S/SA", "regress", tcp, `anchor "regress" quick all||`},
 		{"anchor \"regress\" all\nmatch in all scrub (no-df)", "regress", tcp, `anchor "regress" all||`},
+		{"scrub in all fragment reassemble\npass all flags S/SA keep state\nanchor \"regress\" all", "regress", tcp, `anchor "regress" all||`},
 		{"anchor \"regress\" all\nblock return in on ! lo0 proto tcp from any to any port 6000:6010", "regress", tcp,
 			`anchor "regress" all||block return in on ! lo0 proto tcp from any to any port 6000:6010`}, // a range is not looked into
 		{"anchor \"regress\" all\nblock return-icmp(port-unr, port-unr) in log (all, to pflog1) quick inet proto udp all", "regress", tcp, `anchor "regress" all||`},
@@ -91,7 +92,7 @@ func TestReach(t *testing.T) {
 			t.Errorf("%s\n\tto %s in %s\n\tgot  %s\n\twant %s", tt.main, Text(tt.rule), tt.anchor, got, tt.want)
 		}
 	}
-	for _, text := range []string{"scrub in all fragment reassemble", "pass in quick", "pass proto nosuch all", "pass from any"} {
+	for _, text := range []string{"nat on em0 all", "pass in quick", "pass proto nosuch all", "pass from any"} {
 		if _, err := parseMain(text); err == nil {
 			t.Errorf("%q was understood", text)
 		}

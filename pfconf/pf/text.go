@@ -11,13 +11,20 @@ import (
 
 // Text is the rule as a line of pf.conf(5), written as OpenBSD's regress suite
 // writes it; the rule must be valid.
+//
+// A PFDivertTo rule is for FreeBSD's pf alone. It decides in place of the host's own rules, as ipfw's
+// does, and makes no state: the packets of one would not meet the rule.
 func Text(r pfconf.Rule) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "pass %v log %v proto %s from %v to %v", r.Direction, r.Family, protoWritten(r), r.From, r.To)
+	quick, stateless := "", ""
+	if r.Action == pfconf.PFDivertTo {
+		quick, stateless = " quick", " no state"
+	}
+	fmt.Fprintf(&b, "pass %v log%s %v proto %s from %v to %v", r.Direction, quick, r.Family, protoWritten(r), r.From, r.To)
 	if r.Port != 0 {
 		fmt.Fprintf(&b, " port %d", r.Port)
 	}
-	fmt.Fprintf(&b, " %s label %s", divertClause(r), r.Label)
+	fmt.Fprintf(&b, " %s%s label %s", divertClause(r), stateless, r.Label)
 	return b.String()
 }
 
@@ -57,6 +64,8 @@ func divertClause(r pfconf.Rule) string {
 		return "divert-to " + r.Divert.Addr().String() + " port " + divertPort(r)
 	case pfconf.DivertPacket:
 		return "divert-packet port " + divertPort(r)
+	case pfconf.PFDivertTo: // the grammar wants an address, which means nothing
+		return fmt.Sprintf("divert-to %v port %d", r.Family.Loopback(), r.Divert.Port())
 	case pfconf.RdrTo:
 		return fmt.Sprintf("rdr-to %v port %d", r.Divert.Addr(), r.Divert.Port())
 	}
@@ -97,7 +106,11 @@ func understood(rules []pfconf.Rule, printed string) error {
 	}
 	for i, r := range rules {
 		label := fmt.Sprintf(" label %q", r.Label)
-		if !strings.HasSuffix(lines[i], " "+divertClause(r)) || !strings.Contains(lines[i], label) {
+		clause := divertClause(r)
+		if r.Action == pfconf.PFDivertTo { // FreeBSD's divert-to of a divert socket
+			clause = fmt.Sprintf("no state%s divert-to %d", label, r.Divert.Port())
+		}
+		if !strings.HasSuffix(lines[i], " "+clause) || !strings.Contains(lines[i], label) {
 			return fmt.Errorf("pfctl was given %q and understood %q", Text(r), lines[i])
 		}
 	}

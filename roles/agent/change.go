@@ -10,20 +10,29 @@ import (
 
 // change makes the changes side by side, so that the filter can make them in
 // one load, and gives each its own fault. On a filter whose rules begin to count again
-// with every load there must be one only: all succeed or fail together.
+// with every load there must be one only: all succeed or fail together. What goes to the pf beside it is made apart.
 func (a *agent) change(ctx context.Context, changes []Change) []*Fault {
 	faults := make([]*Fault, len(changes))
 	if fw, err := a.filter(); err == nil && !fw.KeepsCounters() {
 		var all Change
-		for _, c := range changes {
+		var together []int
+		var apart sync.WaitGroup
+		b, _ := fw.(*beside)
+		for i, c := range changes {
+			if b != nil && b.forPF(c) {
+				apart.Go(func() { faults[i] = FaultOf(a.changeOne(ctx, c)) })
+				continue
+			}
+			together = append(together, i)
 			all.Kill = append(all.Kill, c.Kill...)
 			all.Add = append(all.Add, c.Add...)
 			all.Remove = append(all.Remove, c.Remove...)
 		}
 		fault := FaultOf(a.changeOne(ctx, all))
-		for i := range faults {
+		for _, i := range together {
 			faults[i] = fault
 		}
+		apart.Wait()
 		return faults
 	}
 	var all sync.WaitGroup

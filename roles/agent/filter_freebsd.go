@@ -13,13 +13,19 @@ import (
 // WarmUp does nothing: ipfw needs no questions.
 func WarmUp() {}
 
-// OpenFilter opens ipfw. FreeBSD's pf has no divert-reply, and its divert-to is a divert-packet.
+// OpenFilter opens ipfw, and pf beside it where it can be used. FreeBSD's pf has no divert-reply, and
+// its divert-to is a divert-packet.
 func OpenFilter(ctx context.Context, s *Setup, opt Options) (pfconf.Firewall, error) {
-	c := ipfw.Config{Run: program.ExecBy(endpoint.Start), Journal: opt.Journal}
+	run := program.ExecBy(endpoint.Start)
+	c := ipfw.Config{Run: run, Journal: opt.Journal}
 	for _, fake := range s.Fakes {
 		if f := pfconf.FamilyOf(fake.Addr()); !slices.Contains(c.Families, f) {
 			c.Families = append(c.Families, f)
 		}
 	}
-	return ipfw.Open(ctx, c)
+	fw, err := ipfw.Open(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	return put(ctx, fw, s, run, opt.Journal), nil
 }

@@ -127,6 +127,8 @@ const Timestamps = "timestamps"
 type Facts struct {
 	Firewall      string `json:"firewall,omitempty"`
 	KeepsCounters bool   `json:"keepsCounters,omitempty"`
+	// NoPF is why the pf of a FreeBSD host can't be used beside ipfw, empty where it can.
+	NoPF string `json:"noPF,omitempty"`
 	// Owned are FAKE addresses that this host has configured.
 	Owned []string `json:"owned,omitempty"`
 	// Domain is the routing domain in which the agent works.

@@ -84,6 +84,9 @@ func (a *agent) setUp(ctx context.Context, s *Setup) (*Facts, error) {
 		return nil, fmt.Errorf("is FAKE configured here: %w", err)
 	}
 	facts.Firewall, facts.KeepsCounters = a.fw.Name(), a.fw.KeepsCounters()
+	if b, ok := a.fw.(*beside); ok {
+		facts.NoPF = b.noPF
+	}
 	return facts, nil
 }
 

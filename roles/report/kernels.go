@@ -178,7 +178,7 @@ func (c kernelRun) explain(b *strings.Builder) {
 		}
 		fmt.Fprintf(b, "| %s | %s | %s | %s |\n", why.verdict, reason, strings.Join(targets[why], ", "), inMarkdown(why.detail))
 	}
-	kernel, ok := matrix.KernelOn(c.kernel.System)
+	kernel, ok := matrix.KernelOn(c.kernel.System, c.kernel.Kernel)
 	if !ok {
 		return
 	}

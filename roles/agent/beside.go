@@ -1,0 +1,177 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"pfdivert/pfconf"
+	"pfdivert/pfconf/pf"
+	"pfdivert/pfconf/program"
+)
+
+// beside is a packet filter with FreeBSD's pf beside it, which has the rules with PFDivertTo
+// and no others.
+type beside struct {
+	pfconf.Firewall
+	// pf is nil where it can't be used, and noPF says why.
+	pf   *pf.Firewall
+	noPF string
+
+	mu sync.Mutex
+	in map[string]bool // the labels of pf's rules
+}
+
+var _ pfconf.Shower = (*beside)(nil)
+
+// put opens pf beside the filter. That it can't be used is no error.
+func put(ctx context.Context, fw pfconf.Firewall, s *Setup, run program.Runner, journal pfconf.Journal) *beside {
+	b := &beside{Firewall: fw, in: map[string]bool{}}
+	var err error
+	if b.pf, err = openPF(ctx, s, run, journal); err != nil {
+		b.pf, b.noPF = nil, err.Error()
+	}
+	return b
+}
+
+// openPF opens pf's anchor when rules in it decide about the suite's packets and all that it holds
+// can be put back.
+func openPF(ctx context.Context, s *Setup, run program.Runner, journal pfconf.Journal) (*pf.Firewall, error) {
+	var nics []string
+	for _, p := range s.Paths {
+		nic, err := interfaceOf(p.Here)
+		if err != nil {
+			return nil, err
+		}
+		if nic != "" && !slices.Contains(nics, nic) {
+			nics = append(nics, nic)
+		}
+	}
+	var c checks
+	control := pf.NewControl(run, 0)
+	c.pf(ctx, control, s, nics)
+	if err := unfit(c); err != nil {
+		return nil, err
+	}
+	translates, err := control.Translates(ctx, pf.DefaultAnchor)
+	switch {
+	case err != nil:
+		return nil, err
+	case translates:
+		return nil, fmt.Errorf("the anchor %s holds rules that translate, and a load would remove them", pf.DefaultAnchor)
+	}
+	return pf.Open(ctx, pf.Config{Run: run, Journal: journal})
+}
+
+// forPF tells whether pf has the rules of the change, and the other filter no part in it.
+func (b *beside) forPF(c Change) bool {
+	return len(c.Add) > 0 && !slices.ContainsFunc(c.Add, func(r pfconf.Rule) bool { return r.Action != pfconf.PFDivertTo })
+}
+
+// Change has each filter make its part of the change. The parts are not one step.
+func (b *beside) Change(ctx context.Context, add []pfconf.Rule, remove []string) error {
+	var toPF, others []pfconf.Rule
+	for _, r := range add {
+		if r.Action == pfconf.PFDivertTo {
+			toPF = append(toPF, r)
+		} else {
+			others = append(others, r)
+		}
+	}
+	fromPF, rest := b.split(remove)
+	var errs []error
+	if len(others)+len(rest) > 0 {
+		errs = append(errs, b.Firewall.Change(ctx, others, rest))
+	}
+	if len(toPF)+len(fromPF) > 0 {
+		errs = append(errs, b.changePF(ctx, toPF, fromPF))
+	}
+	return errors.Join(errs...)
+}
+
+func (b *beside) changePF(ctx context.Context, add []pfconf.Rule, remove []string) error {
+	if b.pf == nil {
+		return fmt.Errorf("pf can't be used: %s", b.noPF)
+	}
+	if len(add) > 0 {
+		if err := b.pf.Forget(ctx, add); err != nil {
+			return err
+		}
+	}
+	if err := b.pf.Change(ctx, add, remove); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, l := range remove {
+		delete(b.in, l)
+	}
+	for _, r := range add {
+		b.in[r.Label] = true
+	}
+	return nil
+}
+
+// split tells the labels of pf's rules from others.
+func (b *beside) split(labels []string) (inPF, others []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, l := range labels {
+		if b.in[l] {
+			inPF = append(inPF, l)
+		} else {
+			others = append(others, l)
+		}
+	}
+	return inPF, others
+}
+
+// Counters asks each filter for those of its own rules.
+func (b *beside) Counters(ctx context.Context, labels []string) (map[string]pfconf.Counters, error) {
+	return ask(b, labels, func(fw pfconf.Firewall, labels []string) (map[string]pfconf.Counters, error) {
+		return fw.Counters(ctx, labels)
+	})
+}
+
+// Show has each filter show its own rules.
+func (b *beside) Show(ctx context.Context, labels []string) (map[string]string, error) {
+	return ask(b, labels, func(fw pfconf.Firewall, labels []string) (map[string]string, error) {
+		if s, ok := fw.(pfconf.Shower); ok {
+			return s.Show(ctx, labels)
+		}
+		return nil, nil
+	})
+}
+
+// ask asks each filter about its own rules.
+func ask[T any](b *beside, labels []string, of func(pfconf.Firewall, []string) (map[string]T, error)) (map[string]T, error) {
+	all := map[string]T{}
+	inPF, others := b.split(labels)
+	for _, part := range []struct {
+		fw     pfconf.Firewall
+		labels []string
+	}{{b.pf, inPF}, {b.Firewall, others}} {
+		if len(part.labels) == 0 {
+			continue
+		}
+		some, err := of(part.fw, part.labels)
+		if err != nil {
+			return nil, err
+		}
+		for l, v := range some {
+			all[l] = v
+		}
+	}
+	return all, nil
+}
+
+// Close closes both.
+func (b *beside) Close(ctx context.Context) error {
+	var err error
+	if b.pf != nil {
+		err = b.pf.Close(ctx)
+	}
+	return errors.Join(err, b.Firewall.Close(ctx))
+}
