@@ -31,7 +31,11 @@ func put(ctx context.Context, fw pfconf.Firewall, s *Setup, run program.Runner, 
 	b := &beside{Firewall: fw, in: map[string]bool{}}
 	var err error
 	if b.pf, err = openPF(ctx, s, run, journal); err != nil {
-		b.pf, b.noPF = nil, err.Error()
+		f := FaultOf(err)
+		b.pf, b.noPF = nil, f.Text
+		if f.Hint != "" {
+			b.noPF += " (" + f.Hint + ")"
+		}
 	}
 	return b
 }

@@ -113,7 +113,7 @@ func TestPutPF(t *testing.T) {
 		why    string
 	}{
 		{"as it must be", func(*fakePF) {}, ""},
-		{"off", func(p *fakePF) { p.status = "Disabled" }, "switched off"},
+		{"off", func(p *fakePF) { p.status = "Disabled" }, "it is switched off (pfctl -e)"},
 		{"no anchor", func(p *fakePF) { p.main = "pass all flags S/SA keep state\n" }, "comes to it"},
 		{"quick before", func(p *fakePF) { p.main = "pass quick all flags S/SA keep state\nanchor \"regress\" all\n" }, "decides before it"},
 		{"translates", func(p *fakePF) { p.nat = "rdr on em0 inet proto tcp from any to any port = http -> 127.0.0.1\n" }, "rules that translate"},
