@@ -15,12 +15,15 @@ import (
 )
 
 var doctorRole = Role{
-	Name: "doctor", Usage: "[-json]", Summary: "look at a Linux host that diverts to a proxy of its own, and say what is wrong",
-	Help: `It reads the rules of nf_tables that divert (tproxy, redirect, queue), also those of
-iptables-nft, and looks whether somebody listens where they lead and whether the
-marks, policy rules, routes and settings fit. Nothing is changed on the host; the
-kernel may load its modules for listing sockets. Reading rules needs root: without
-it doctor says what it could not see.
+	Name: "doctor", Usage: "[-json]", Summary: "look at a host that diverts to a proxy of its own, and say what is wrong",
+	Help: `On Linux it reads the rules of nf_tables that divert (tproxy, redirect, queue), also
+those of iptables-nft, and looks whether somebody listens where they lead and whether
+the marks, policy rules, routes and settings fit. On OpenBSD it reads pf's (divert-to,
+divert-reply, divert-packet, rdr-to) and on FreeBSD ipfw's (fwd, divert, tee), and looks
+for listeners and divert sockets, for rules that decide in their place, and whether
+they are evaluated at all. Nothing is changed on the host; a Linux kernel may load its
+modules for listing sockets. Reading rules needs root: without it doctor says what it
+could not see.
 
 Exit status: 0 when nothing is bad, 1 when something is, 2 when it could not look.`,
 	run: func(ctx context.Context, c *call) (int, error) {
@@ -77,7 +80,6 @@ func judge(s *evidence.Survey) *diagnosis {
 	if d.Unseen == nil {
 		d.Unseen = []string{}
 	}
-	const firewall = "nftables"
 	told := map[string]bool{}
 	add := func(about string, problems []explain.Problem) {
 		for _, p := range problems {
@@ -95,7 +97,11 @@ func judge(s *evidence.Survey) *diagnosis {
 		for _, f := range rule.Families {
 			about := describeRule(rule, f)
 			before := len(d.Found)
-			add(about, explain.Diverted(rule, f, hostOf(s, rule, f), s.Listeners, firewall))
+			problems := explain.Diverted(rule, f, hostOf(s, rule, f), s.Listeners, s.Firewall)
+			if s.QueuesUnknown && rule.Kind == evidence.Divert {
+				problems = slices.DeleteFunc(problems, func(p explain.Problem) bool { return strings.HasPrefix(p.Cause, "queue-") })
+			}
+			add(about, problems)
 			if len(d.Found) == before && !told[about] {
 				told[about] = true
 				d.Found = append(d.Found, ailment{Level: levelOK, About: about})
@@ -103,9 +109,12 @@ func judge(s *evidence.Survey) *diagnosis {
 		}
 	}
 	for _, c := range s.Cells {
-		about := fmt.Sprintf("%v packets with mark 0x%x by %s", c.Family, c.Mark, c.Interface)
+		about := fmt.Sprintf("%v packets", c.Family)
+		if c.Interface != "" {
+			about += fmt.Sprintf(" with mark 0x%x by %s", c.Mark, c.Interface)
+		}
 		before := len(d.Found)
-		add(about, explain.Problems(explain.Host{Cell: withoutOwn(c.Cell, s.Diversions), Remote: true}, firewall))
+		add(about, explain.Problems(explain.Host{Cell: withoutOwn(c.Cell, s.Diversions), Remote: true}, s.Firewall))
 		if len(d.Found) == before {
 			d.Found = append(d.Found, ailment{Level: levelOK, About: about})
 		}
@@ -145,7 +154,12 @@ func describeRule(d evidence.Diversion, f pfconf.Family) string {
 	if d.Proto != "" {
 		text += " " + d.Proto
 	}
-	if d.Kind == evidence.Queue {
+	switch d.Kind {
+	case evidence.DivertReply:
+		return text + " " + string(d.Kind)
+	case evidence.Divert:
+		return text + fmt.Sprintf(" to divert port %d", d.Queue)
+	case evidence.Queue:
 		text += fmt.Sprintf(" to queue %d", d.Queue)
 		if d.Last != d.Queue {
 			text += fmt.Sprintf("-%d", d.Last)
@@ -155,8 +169,15 @@ func describeRule(d evidence.Diversion, f pfconf.Family) string {
 	to := fmt.Sprintf(":%d", d.Port)
 	if d.Address.IsValid() {
 		to = d.DivertsTo(f).String()
+		if d.Port == 0 {
+			to = d.Address.String()
+		}
 	}
-	text += fmt.Sprintf(" %s to %s", d.Kind, to)
+	text += " " + string(d.Kind)
+	if d.Kind == evidence.TProxy || d.Kind == evidence.Redirect {
+		text += " to"
+	}
+	text += " " + to
 	if d.Mark != 0 {
 		text += fmt.Sprintf(", mark 0x%x", d.Mark)
 	}

@@ -54,7 +54,13 @@ const (
 	ipfw     = "ipfw"
 )
 
-var linux = []string{nftables}
+var (
+	linux = []string{nftables}
+	bsd   = []string{pf, ipfw}
+)
+
+// byDoctor is the Cell of causes that only a look at all rules of a host finds (Diverted).
+func byDoctor(*Case) bool { return false }
 
 // causes are all, in the order in which they are tried: what explains few cases before what
 // explains many.

@@ -97,6 +97,14 @@ var filterCauses = []Cause{
 			listRules+" (look at hooks and priorities; counters tell which rule it is)", "let FAKE pass in that chain"),
 	},
 	{
+		Code: "dropped-before", Firewalls: bsd,
+		Cell: byDoctor,
+		Advice: map[string]Advice{
+			pf:   {"an earlier rule with quick drops the packet before the rule that diverts is looked at: {DETAIL}", "pfctl -vvsr; pfctl -a '*' -sr", "move the rule that diverts before it, or leave its packets out of it"},
+			ipfw: {"an earlier rule drops the packet before the rule that diverts is looked at: {DETAIL}", "ipfw -a list", "give the rule that diverts a lower number, or leave its packets out of the other"},
+		},
+	},
+	{
 		Code: "mark-cleared", Firewalls: linux,
 		Maybe: true,
 		Host:  func(h *Host) bool { return h.chain("prerouting", manglePriority, highest, "mark set") },

@@ -58,6 +58,32 @@ var ruleCauses = []Cause{
 		},
 	},
 	{
+		Code: "filter-off", Firewalls: bsd,
+		Host: func(h *Host) bool {
+			status, _ := h.answer("pfctl -s ", " info")
+			return strings.Contains(status, "Status: Disabled") || h.sysctl("net.inet.ip.fw.enable") == "0" || h.sysctl("net.inet6.ip6.fw.enable") == "0"
+		},
+		Cell: func(c *Case) bool { return c.unmatched() && c.lost() },
+		Advice: map[string]Advice{
+			pf:   {"pf is disabled, so no rule is evaluated", "pfctl -si", "pfctl -e"},
+			ipfw: {"ipfw is switched off for this family, so no rule is evaluated", "sysctl net.inet.ip.fw.enable net.inet6.ip6.fw.enable", "sysctl net.inet.ip.fw.enable=1 net.inet6.ip6.fw.enable=1"},
+		},
+	},
+	{
+		Code: "not-evaluated", Firewalls: bsd, Cell: byDoctor,
+		Advice: map[string]Advice{
+			pf:   {"pf never looks at the rule: {DETAIL}", "pfctl -sr; pfctl -v -sA; pfctl -vsI", "call the anchor in pf.conf (anchor \"NAME\"), or take the interface out of set skip"},
+			ipfw: {"ipfw never looks at the rule: {DETAIL}", "ipfw set show", "ipfw set enable N"},
+		},
+	},
+	{
+		Code: "overruled", Firewalls: bsd, Cell: byDoctor,
+		Advice: map[string]Advice{
+			pf:   {"another rule decides about the packet: an earlier one with quick, or, where the rule that diverts has none, a later one that matches: {DETAIL}", "pfctl -vvsr; pfctl -a '*' -sr", "put the rule that diverts behind it, or give it quick and put it before"},
+			ipfw: {"an earlier rule decides about the packet: {DETAIL}", "ipfw -a list", "give the rule that diverts a lower number, or leave its packets out of the other"},
+		},
+	},
+	{
 		Code: "forwarded",
 		Cell: func(c *Case) bool {
 			return c.unmatched() && c.Remote.forwards() && (c.to() || c.reply() && c.comesBack())

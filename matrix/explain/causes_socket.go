@@ -69,6 +69,7 @@ var socketCauses = []Cause{
 		Advice: map[string]Advice{
 			"":       {"nobody listens on the divert port, so the kernel drops what is diverted: it fails closed", "netstat -s -p divert; fstat | grep divert", "start the program that reads the divert socket"},
 			nftables: {"nobody listens on the queue, so the kernel drops what it gets: it fails closed", "cat /proc/net/netfilter/nfnetlink_queue", "start the program that listens on the queue; with bypass packets pass without it"},
+			ipfw:     {"nobody listens on the divert port, so the kernel drops what is diverted: it fails closed", "sockstat -P divert; netstat -an | grep ^div", "start the program that reads the divert socket"},
 		},
 	},
 	{

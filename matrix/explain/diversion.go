@@ -19,12 +19,29 @@ func Diverted(d evidence.Diversion, f pfconf.Family, h Host, listeners []evidenc
 	}
 	var all []Problem
 	add := func(code string, maybe bool) { all = append(all, c.problem(code, maybe)) }
+	if d.Unreached != "" {
+		c.Detail = d.Unreached
+		add("not-evaluated", false)
+	}
+	for _, o := range d.Overruled {
+		if o.Family != f {
+			continue
+		}
+		c.Detail = o.Rule
+		if o.Drops && o.Before {
+			add("dropped-before", !o.All)
+		} else {
+			add("overruled", !o.All)
+		}
+	}
 	switch d.Kind {
-	case evidence.Redirect:
+	case evidence.DivertReply:
+		return all // to the socket that sent
+	case evidence.Redirect, evidence.RdrTo:
 		// A program can ask for TCP's original destination, with SO_ORIGINAL_DST.
 		add("destination-translated", d.Proto == "tcp")
-	case evidence.Queue:
-		switch queue := h.queue(d); {
+	case evidence.Queue, evidence.Divert:
+		switch queue := h.queue(d, f); {
 		case queue == nil && d.Bypass:
 			add("queue-bypassed", false)
 		case queue == nil:
@@ -37,8 +54,8 @@ func Diverted(d evidence.Diversion, f pfconf.Family, h Host, listeners []evidenc
 	if d.Kind == evidence.TProxy && d.Mark == 0 {
 		add("mark-not-set", false)
 	}
-	if listeners == nil || d.Port == 0 {
-		return all // not known, or to the packet's own port
+	if listeners == nil || d.Port == 0 || d.Proto != "" && d.Proto != "tcp" && d.Proto != "udp" {
+		return all // not known, to the packet's own port, or to a raw socket
 	}
 	var there, elsewhere []evidence.Listener
 	for _, l := range listeners {
@@ -82,8 +99,15 @@ func (c *Cause) problem(k *Case, maybe bool) Problem {
 }
 
 // queue is the socket that takes a rule's queue, nil when there is none.
-func (h *Host) queue(d evidence.Diversion) *evidence.Socket {
+func (h *Host) queue(d evidence.Diversion, f pfconf.Family) *evidence.Socket {
 	for i, s := range h.Sockets {
+		// Netfilter's queues are for both families, and OpenBSD's divert sockets each for its own.
+		if d.Kind == evidence.Divert && strings.HasPrefix(s.Text, "divert") && pfconf.FamilyOf(s.Local.Addr()) != f {
+			continue
+		}
+		if d.Kind == evidence.Divert && s.Proto == "divert" && s.Local.Port() == 0 {
+			return &h.Sockets[i] // of which port is not known
+		}
 		if s.Proto == "divert" && d.Queue <= s.Local.Port() && s.Local.Port() <= d.Last {
 			return &h.Sockets[i]
 		}

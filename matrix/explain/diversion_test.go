@@ -76,3 +76,62 @@ func TestDiverted(t *testing.T) {
 		}
 	}
 }
+
+// TestDivertedBSD: the same of pf's rules and ipfw's.
+func TestDivertedBSD(t *testing.T) {
+	to := evidence.Diversion{Kind: evidence.DivertTo, Proto: "tcp", Address: netip.MustParseAddr("127.0.0.1"), Port: 3128}
+	rdr, raw, lost, divert, reply := to, to, to, evidence.Diversion{Kind: evidence.Divert, Queue: 700, Last: 700}, evidence.Diversion{Kind: evidence.DivertReply}
+	rdr.Kind, raw.Proto, lost.Unreached = evidence.RdrTo, "254", "nobody calls it"
+	tee := divert
+	tee.Bypass = true
+	over := func(drops, before, all bool) evidence.Diversion {
+		d := to
+		d.Overruled = []evidence.Overruling{{Family: pfconf.Inet, Rule: "rule 7", Drops: drops, Before: before, All: all}, {Family: pfconf.Inet6, All: true}}
+		return d
+	}
+	listens := func(at string) []evidence.Listener {
+		return []evidence.Listener{{Proto: "tcp", At: netip.MustParseAddrPort(at), Only6: true}}
+	}
+	right := listens("127.0.0.1:3128")
+	heard := func(at, text string) []evidence.Socket {
+		return []evidence.Socket{{Proto: "divert", Local: netip.MustParseAddrPort(at), Text: text}}
+	}
+	for _, c := range []struct {
+		name    string
+		rule    evidence.Diversion
+		family  pfconf.Family
+		listens []evidence.Listener
+		queues  []evidence.Socket
+		want    string
+		maybe   bool
+	}{
+		{"right", to, pfconf.Inet, right, nil, "", false},
+		{"right, any address", to, pfconf.Inet, listens("0.0.0.0:3128"), nil, "", false},
+		{"nobody", to, pfconf.Inet, listens("127.0.0.1:3129"), nil, "no-listener", false},
+		{"the other family", to, pfconf.Inet, listens("[::]:3128"), nil, "no-listener", false},
+		{"another address", to, pfconf.Inet, listens("10.0.0.1:3128"), nil, "listener-elsewhere", false},
+		{"a raw socket", raw, pfconf.Inet, right, nil, "", false},
+		{"rdr-to", rdr, pfconf.Inet, right, nil, "destination-translated", true},
+		{"divert-reply", reply, pfconf.Inet, listens("0.0.0.0:22"), nil, "", false},
+		{"not called", lost, pfconf.Inet, right, nil, "not-evaluated", false},
+		{"dropped before", over(true, true, true), pfconf.Inet, right, nil, "dropped-before", false},
+		{"some dropped before", over(true, true, false), pfconf.Inet, right, nil, "dropped-before", true},
+		{"dropped by a later rule", over(true, false, true), pfconf.Inet, right, nil, "overruled", false},
+		{"passed before", over(false, true, false), pfconf.Inet, right, nil, "overruled", true},
+		{"divert", divert, pfconf.Inet, nil, heard("0.0.0.0:700", "div4 0 0 *.700 *.*"), "", false},
+		{"FreeBSD's takes both", divert, pfconf.Inet6, nil, heard("0.0.0.0:700", "div4 0 0 *.700 *.*"), "", false},
+		{"another port", divert, pfconf.Inet, nil, heard("0.0.0.0:701", "div4 0 0 *.701 *.*"), "queue-unheard", false},
+		{"a port that is not shown", divert, pfconf.Inet, nil, heard("0.0.0.0:0", "divert: internet raw divert 0x1"), "", false},
+		{"OpenBSD's takes one", divert, pfconf.Inet6, nil, heard("0.0.0.0:0", "divert: internet raw divert 0x1"), "queue-unheard", false},
+		{"tee", tee, pfconf.Inet, nil, nil, "queue-bypassed", false},
+	} {
+		for _, firewall := range []string{pf, ipfw} {
+			all := Diverted(c.rule, c.family, Host{Cell: evidence.Cell{Sockets: c.queues}, Remote: true}, c.listens, firewall)
+			switch {
+			case c.want == "" && len(all) == 0:
+			case len(all) != 1 || all[0].Cause != c.want || all[0].Maybe != c.maybe || all[0].Likely == "" || all[0].Check == "" || all[0].Mend == "":
+				t.Errorf("%s, %s: %+v, want %q", c.name, firewall, all, c.want)
+			}
+		}
+	}
+}

@@ -40,8 +40,11 @@ func (h *Host) commandAfter(begin string) string {
 // sysctl gives a setting, "" when it is not known.
 func (h *Host) sysctl(name string) string {
 	text, _ := h.answer("sysctl "+name, name)
-	_, value, _ := strings.Cut(text, "=") // Linux has spaces about it
-	return strings.TrimSpace(value)
+	// Linux has spaces about the sign, and FreeBSD has a colon.
+	if i := strings.IndexAny(text, "=:"); i >= 0 {
+		return strings.TrimSpace(text[i+1:])
+	}
+	return ""
 }
 
 // nicSysctl gives the larger of a setting of all interfaces and of the one towards the other host,

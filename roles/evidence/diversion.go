@@ -9,7 +9,7 @@ import (
 // Diversion is a rule of a host, whoever's it is, that hands packets to a program.
 type Diversion struct {
 	Kind Kind `json:"kind"`
-	// Rule says where the rule is: "table ip proxy chain pre".
+	// Rule says where the rule is: "table ip proxy chain pre", "rule 3 of anchor regress".
 	Rule string `json:"rule"`
 	// Families are those that the rule applies to; Proto is "tcp" or "udp", "" when the rule does
 	// not say or says several.
@@ -28,6 +28,19 @@ type Diversion struct {
 	Queue  uint16 `json:"queue,omitempty"`
 	Last   uint16 `json:"last,omitempty"`
 	Bypass bool   `json:"bypass,omitempty"`
+	// Unreached says why the filter never looks at the rule, "" when it does.
+	Unreached string `json:"unreached,omitempty"`
+	// Overruled are rules that decide in its place.
+	Overruled []Overruling `json:"overruled,omitempty"`
+}
+
+// Overruling is a rule that decides about packets of a family in place of one that diverts.
+type Overruling struct {
+	Family pfconf.Family `json:"family"`
+	Rule   string        `json:"rule"` // where it is, and its text
+	Drops  bool          `json:"drops"`
+	Before bool          `json:"before"` // it is evaluated before
+	All    bool          `json:"all"`    // it takes all of the rule's packets, else some of them
 }
 
 // DivertsTo is the address and port for a family; without an address of the rule's the unspecified
@@ -45,11 +58,17 @@ func (d Diversion) DivertsTo(f pfconf.Family) netip.AddrPort {
 // Kind is how a rule diverts.
 type Kind string
 
-// The kinds, by the words of nft(8).
+// The kinds, by the words of nft(8), pf.conf(5) and ipfw(8). Divert is pf's divert-packet and ipfw's divert
+// and tee, which have the divert port as their queue.
 const (
-	TProxy   Kind = "tproxy"
-	Redirect Kind = "redirect" // the destination is translated
-	Queue    Kind = "queue"
+	TProxy      Kind = "tproxy"
+	Redirect    Kind = "redirect" // the destination is translated
+	Queue       Kind = "queue"
+	DivertTo    Kind = "divert-to"
+	DivertReply Kind = "divert-reply"
+	RdrTo       Kind = "rdr-to" // the destination is translated
+	Fwd         Kind = "fwd"
+	Divert      Kind = "divert"
 )
 
 // Listener is a socket that could get diverted packets.
@@ -74,18 +93,22 @@ func (l Listener) Takes(f pfconf.Family) bool {
 
 // Survey is what a host that diverts to a program of its own shows.
 type Survey struct {
+	Firewall string // whose rules they are (pfconf.Firewall.Name)
 	// Diversions are the rules that divert; RulesKnown: they could be read.
 	Diversions []Diversion
 	RulesKnown bool
 	Listeners  []Listener // nil when they are not known
-	Queues     []Socket   // those that take netfilter queues
-	// Cells are what the host answers about packets that a tproxy rule diverts, by interface.
+	Queues     []Socket   // those that take netfilter queues, or divert sockets
+	// QueuesUnknown: divert sockets could not be listed.
+	QueuesUnknown bool
+	// Cells are what the host answers about packets that a rule diverts: on Linux that a tproxy rule
+	// does, by interface.
 	Cells []SurveyCell
 	// Missing says what could not be asked, and why.
 	Missing []string
 }
 
-// SurveyCell are the answers about packets of a family that come in by an interface.
+// SurveyCell are the answers about packets of a family that come in by an interface, "" for any.
 type SurveyCell struct {
 	Family    pfconf.Family
 	Interface string

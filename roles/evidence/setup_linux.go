@@ -28,12 +28,8 @@ var anywhere = map[pfconf.Family]netip.Addr{
 
 // LookAround surveys this host. Nothing is changed.
 func LookAround(ctx context.Context) (*Survey, error) {
-	s := &Survey{}
-	miss := func(what string, err error) {
-		if err != nil {
-			s.Missing = append(s.Missing, what+": "+err.Error())
-		}
-	}
+	s := &Survey{Firewall: "nftables"}
+	miss := s.miss
 	var err error
 	s.Diversions, err = diversions()
 	s.RulesKnown = err == nil

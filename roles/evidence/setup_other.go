@@ -1,4 +1,4 @@
-//go:build !linux
+//go:build !linux && !openbsd && !freebsd
 
 package evidence
 
@@ -8,7 +8,7 @@ import (
 	"runtime"
 )
 
-// LookAround is for Linux alone.
+// LookAround is for other systems.
 func LookAround(context.Context) (*Survey, error) {
-	return nil, fmt.Errorf("how %s diverts is not known here: only Linux hosts can be looked at", runtime.GOOS)
+	return nil, fmt.Errorf("how %s diverts is not known here: only hosts of Linux, OpenBSD and FreeBSD can be looked at", runtime.GOOS)
 }

@@ -1,0 +1,142 @@
+package evidence
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"pfdivert/pfconf"
+)
+
+// What a filter's rule takes, as far as its text tells: enough to say of two rules that the one takes
+// all that the other does, or nothing of it. Where that is not certain it is neither.
+type taken struct {
+	families  []pfconf.Family // nil for both
+	proto     string          // as printed, "" for any
+	direction string          // "in", "out", "" for both
+	nic       string          // "" for any
+	from, to  side
+	more      bool // it asks for more than this
+}
+
+// side is the source or the destination that a rule asks for.
+type side struct {
+	text   string       // as printed, "" for any address
+	prefix netip.Prefix // of the text, if it is one
+	port   string       // as printed, "" for any
+}
+
+// address takes an address as a rule has it.
+func (s *side) address(text string) {
+	if text == "any" {
+		return
+	}
+	s.text = text
+	if p, err := netip.ParsePrefix(text); err == nil {
+		s.prefix = p
+	} else if a, err := netip.ParseAddr(text); err == nil {
+		s.prefix = netip.PrefixFrom(a, a.BitLen())
+	}
+}
+
+// familiesOf gives the families of what is taken.
+func (t taken) familiesOf() []pfconf.Family {
+	if t.families != nil {
+		return t.families
+	}
+	for _, s := range []side{t.from, t.to} {
+		if s.prefix.IsValid() {
+			return []pfconf.Family{pfconf.FamilyOf(s.prefix.Addr())}
+		}
+	}
+	return pfconf.Families
+}
+
+// covers tells whether t surely takes all of a family that o takes.
+func (t taken) covers(o taken) bool {
+	return !t.more && in(t.proto, o.proto) && in(t.direction, o.direction) && in(t.nic, o.nic) && t.from.covers(o.from) && t.to.covers(o.to)
+}
+
+func in(wide, narrow string) bool { return wide == "" || wide == narrow }
+
+func (s side) covers(o side) bool {
+	switch {
+	case !in(s.port, o.port):
+		return false
+	case s.text == "" || s.text == o.text:
+		return true
+	}
+	return s.prefix.IsValid() && o.prefix.IsValid() && s.prefix.Bits() <= o.prefix.Bits() && s.prefix.Contains(o.prefix.Addr())
+}
+
+// apart tells whether no packet surely is taken by both.
+func (t taken) apart(o taken) bool {
+	differ := func(a, b string) bool { return a != "" && b != "" && a != b }
+	// A name without a number may be a group of interfaces; one that is negated is none.
+	unit := func(name string) bool {
+		return name != "" && name[0] != '!' && strings.ContainsRune("0123456789", rune(name[len(name)-1]))
+	}
+	return differ(t.proto, o.proto) || differ(t.direction, o.direction) || unit(t.nic) && unit(o.nic) && t.nic != o.nic ||
+		t.from.apart(o.from) || t.to.apart(o.to)
+}
+
+func (s side) apart(o side) bool {
+	plain := func(port string) bool { return port != "" && strings.Trim(port, "0123456789") == "" }
+	return plain(s.port) && plain(o.port) && s.port != o.port ||
+		s.prefix.IsValid() && o.prefix.IsValid() && !s.prefix.Overlaps(o.prefix)
+}
+
+// ordered is a rule in the order in which the filter looks at them.
+type ordered struct {
+	where string // "rule 3 of anchor regress"
+	text  string
+	taken
+	drops   bool
+	passes  bool
+	jumps   int        // to the rule of that number, behind it; 0 for none
+	number  int        // of ipfw's rule
+	quick   bool       // it decides at once
+	alone   bool       // it is not compared with others
+	diverts *Diversion // nil for a rule that does not
+}
+
+// The most rules of a host that are compared with one that diverts; what others decide is not known.
+const maxOrdered = 5000
+
+// overrule notes at the rules that divert which others decide in their place. Where not all is
+// quick, the last rule that matches decides.
+func overrule(rules []ordered) {
+	for i, r := range rules {
+		if r.diverts == nil || r.alone {
+			continue
+		}
+		for _, f := range r.diverts.Families {
+			var some *Overruling // the first that takes some packets only
+			all := false
+			for j, o := range rules {
+				before := j < i
+				switch {
+				case i == j || o.alone || before && !o.quick || !before && r.quick:
+					continue
+				case !o.drops && !o.passes && (o.jumps <= r.number):
+					continue
+				case !slices.Contains(o.familiesOf(), f) || o.apart(r.taken):
+					continue
+				}
+				over := Overruling{Family: f, Rule: o.where + ": " + o.text, Drops: o.drops, Before: before, All: o.covers(r.taken)}
+				if over.All {
+					r.diverts.Overruled = append(r.diverts.Overruled, over)
+					all = true
+					break
+				}
+				// Of two rules that divert, the narrower one is meant to have its packets.
+				if some == nil && o.diverts == nil {
+					some = &over
+				}
+			}
+			if !all && some != nil {
+				r.diverts.Overruled = append(r.diverts.Overruled, *some)
+			}
+		}
+	}
+}

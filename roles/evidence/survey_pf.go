@@ -1,0 +1,490 @@
+package evidence
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"pfdivert/pfconf"
+	"pfdivert/pfconf/program"
+)
+
+// The readers of what pfctl(8) prints build everywhere, so that they are tested everywhere.
+
+// pfRule is a line of `pfctl -s rules`.
+type pfRule struct {
+	ordered
+	anchor string   // that it calls, by the name that it uses; "" for none
+	inline bool     // what it calls follows, in braces
+	inner  []pfRule // that
+}
+
+// bounds of rules that are not this program's.
+const (
+	maxAnchors = 100
+	maxDepth   = 16
+)
+
+// words splits a line; a string in quotes and a group in parentheses are one word each.
+func words(line string) ([]string, error) {
+	var all []string
+	for line = strings.TrimSpace(line); line != ""; line = strings.TrimSpace(line) {
+		end, depth, quoted := 0, 0, false
+		for ; end < len(line) && (depth > 0 || quoted || line[end] != ' '); end++ {
+			switch c := line[end]; {
+			case c == '"':
+				quoted = !quoted
+			case c == '(' && !quoted:
+				depth++
+			case c == ')' && !quoted:
+				depth--
+			}
+		}
+		if quoted || depth > 0 {
+			return nil, errors.New("a quote or a parenthesis has no end")
+		}
+		all = append(all, line[:end])
+		line = line[end:]
+	}
+	return all, nil
+}
+
+// reader takes words one by one.
+type reader struct{ left []string }
+
+func (r *reader) peek() string {
+	if len(r.left) == 0 {
+		return ""
+	}
+	return r.left[0]
+}
+
+func (r *reader) next() string {
+	w := r.peek()
+	if w != "" {
+		r.left = r.left[1:]
+	}
+	return w
+}
+
+// is takes the word if it is the next one.
+func (r *reader) is(word string) bool {
+	if r.peek() == word {
+		r.next()
+		return true
+	}
+	return false
+}
+
+// parsePFRule reads one rule. What limits it and is not known makes taken.more; a
+// rule whose packets can't be told at all is an error.
+func parsePFRule(line string) (p pfRule, err error) {
+	list, err := words(line)
+	if err != nil {
+		return p, err
+	}
+	r := &reader{list}
+	p.text = strings.TrimSuffix(strings.TrimSpace(line), " {")
+	switch action := r.next(); action {
+	case "pass":
+		p.passes = true
+	case "block":
+		p.drops = true
+		for strings.HasPrefix(r.peek(), "return") || r.peek() == "drop" {
+			r.next()
+		}
+	case "match", "antispoof":
+	case "anchor":
+		if strings.HasPrefix(r.peek(), `"`) {
+			p.anchor = strings.Trim(r.next(), `"`)
+		}
+	default:
+		return p, fmt.Errorf("%.40q is no rule's beginning", action)
+	}
+	if d := r.peek(); d == "in" || d == "out" {
+		p.direction = r.next()
+	}
+	if r.is("log") && strings.HasPrefix(r.peek(), "(") {
+		r.next()
+	}
+	p.quick = r.is("quick")
+	for r.is("on") {
+		switch {
+		case r.is("any"):
+		case r.is("rdomain"):
+			r.next()
+			p.more = true
+		case r.is("!"):
+			p.nic = "!" + r.next()
+		default:
+			p.nic = r.next()
+		}
+	}
+	for r.is("received-on") {
+		r.next()
+		p.more = true
+	}
+	switch {
+	case r.is("inet"):
+		p.families = []pfconf.Family{pfconf.Inet}
+	case r.is("inet6"):
+		p.families = []pfconf.Family{pfconf.Inet6}
+	}
+	if r.is("proto") {
+		p.proto = r.next()
+	}
+	switch {
+	case r.is("all"):
+	case r.is("from"):
+		p.from.read(r)
+		if r.is("os") {
+			r.next()
+			p.more = true
+		}
+		if !r.is("to") {
+			return p, fmt.Errorf("no destination before %.40q", r.peek())
+		}
+		p.to.read(r)
+	default:
+		return p, fmt.Errorf("no addresses before %.40q", r.peek())
+	}
+	return p, p.options(r)
+}
+
+// read takes an address with its port.
+func (s *side) read(r *reader) {
+	text := r.next()
+	if text == "!" {
+		text += " " + r.next()
+	}
+	if r.is("-") {
+		text += " - " + r.next()
+	}
+	s.address(text)
+	if !r.is("port") {
+		return
+	}
+	s.port = r.next()
+	switch s.port {
+	case "=":
+		s.port = r.next()
+	case "!=", "<", ">", "<=", ">=":
+		s.port += " " + r.next()
+	}
+	if op := r.peek(); op == "><" || op == "<>" {
+		s.port += " " + r.next() + " " + r.next()
+	}
+}
+
+// options takes what follows the addresses.
+func (p *pfRule) options(r *reader) error {
+	target := func() (d Diversion, err error) {
+		if d.Address, err = netip.ParseAddr(r.next()); err == nil && r.is("port") {
+			d.Port, err = portNumber(r.next())
+		}
+		return d, err
+	}
+	var d Diversion
+	var err error
+	for len(r.left) > 0 && err == nil {
+		switch word := r.next(); word {
+		case "{":
+			p.inline = true
+		case "flags":
+			if f := r.next(); f != "S/SA" && f != "any" { // what is without limit, as TCP's rules are
+				p.more = true
+			}
+		case "label", "tag", "rtable", "queue", "scrub", "set":
+			r.next()
+		case "no", "keep", "modulate", "synproxy":
+			if !r.is("state") {
+				p.more = true
+			} else if strings.HasPrefix(r.peek(), "(") {
+				r.next()
+			}
+		case "allow-opts", "once":
+		case "divert-to":
+			d, err = target()
+			d.Kind = DivertTo
+		case "rdr-to":
+			d, err = target()
+			d.Kind = RdrTo
+		case "divert-reply":
+			d.Kind = DivertReply
+		case "divert-packet":
+			if !r.is("port") {
+				err = errors.New("divert-packet has no port")
+				break
+			}
+			d.Kind = Divert
+			d.Queue, err = portNumber(r.next())
+			d.Last = d.Queue
+		default:
+			p.more = true
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("where it leads is not understood: %w", err)
+	}
+	if d.Kind != "" {
+		d.Families, d.Interface = p.familiesOf(), p.nic
+		if d.Address.IsValid() {
+			d.Families = []pfconf.Family{pfconf.FamilyOf(d.Address)}
+		}
+		d.Proto = p.proto
+		p.diverts = &d
+	}
+	return nil
+}
+
+func portNumber(s string) (uint16, error) {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil {
+		return 0, fmt.Errorf("port %.20q", s)
+	}
+	return uint16(n), nil
+}
+
+// parsePF reads `pfctl -s rules` of a ruleset: the main one, or an anchor by its name. What is not
+// understood is said.
+func parsePF(out, anchor string, miss func(string, error)) []pfRule {
+	of := "the main ruleset"
+	if anchor != "" {
+		of = "anchor " + anchor
+	}
+	type level struct {
+		rules []pfRule
+		owner pfRule
+	}
+	open := []level{{}}
+	for _, line := range program.Lines(out) {
+		last := len(open) - 1
+		if strings.TrimSpace(line) == "}" {
+			if last == 0 {
+				miss(of, errors.New("a brace closes what was not opened"))
+				continue
+			}
+			owner := open[last].owner
+			owner.inner = open[last].rules
+			open = open[:last]
+			open[last-1].rules = append(open[last-1].rules, owner)
+			continue
+		}
+		rule, err := parsePFRule(line)
+		rule.where = fmt.Sprintf("rule %d of %s", len(open[last].rules), of)
+		if last > 0 {
+			rule.where = "a rule within " + open[last].owner.where
+		}
+		if err != nil {
+			miss(rule.where, fmt.Errorf("%.200q: %w", line, err))
+			rule = pfRule{} // it keeps its number
+		}
+		if rule.diverts != nil {
+			rule.diverts.Rule = rule.where
+		}
+		if rule.inline && len(open) < maxDepth {
+			open = append(open, level{owner: rule})
+			continue
+		}
+		open[last].rules = append(open[last].rules, rule)
+	}
+	if len(open) > 1 {
+		miss(of, errors.New("braces are not closed"))
+	}
+	for last := len(open) - 1; last > 0; last-- {
+		owner := open[last].owner
+		owner.inner = open[last].rules
+		open[last-1].rules = append(open[last-1].rules, owner)
+	}
+	return open[0].rules
+}
+
+// pfOrder puts the rules of all rulesets in the order in which pf looks at them.
+type pfOrder struct {
+	sets    map[string][]pfRule // by anchor, "" for the main ruleset
+	all     []ordered
+	reached map[string]bool
+	miss    func(string, error)
+}
+
+// follow goes through rules of the anchor named at; limited: what calls them takes not all packets.
+// alone: one of the anchors that lead there is called with quick.
+func (o *pfOrder) follow(at string, rules []pfRule, limited, alone bool, depth int) {
+	for _, r := range rules {
+		apart := alone
+		if r.quick && (r.inline || r.anchor != "") {
+			apart = true
+			o.miss(r.where, errors.New("it calls an anchor with quick, whose rules are not compared with others"))
+		}
+		narrow := limited || !(taken{}).same(r.taken)
+		switch {
+		case len(o.all) >= maxOrdered || depth > maxDepth:
+			o.miss("rules", errors.New("there are more, or deeper anchors, than are looked at"))
+			return
+		case r.inline:
+			o.follow(at, r.inner, narrow, apart, depth+1)
+		case r.anchor != "":
+			for _, name := range o.called(at, r.anchor) {
+				o.reached[name] = true
+				o.follow(name, o.sets[name], narrow, apart, depth+1)
+			}
+		case r.passes || r.drops || r.diverts != nil:
+			r.more = r.more || limited
+			r.alone = alone
+			o.all = append(o.all, r.ordered)
+		}
+	}
+}
+
+// same tells whether both ask for the same.
+func (t taken) same(o taken) bool {
+	return t.covers(o) && o.covers(t) && len(t.families) == len(o.families)
+}
+
+// called gives the anchors that a rule of the anchor named at calls.
+func (o *pfOrder) called(at, name string) []string {
+	if strings.Contains(name, "..") {
+		o.miss("anchor "+name, errors.New("how it is called is not understood"))
+		return nil
+	}
+	if rest, ok := strings.CutPrefix(name, "/"); ok {
+		name = rest
+	} else if at != "" {
+		name = at + "/" + name
+	}
+	base, ok := strings.CutSuffix(name, "*")
+	if !ok {
+		return []string{name}
+	}
+	var all []string
+	for set := range o.sets {
+		if rest, ok := strings.CutPrefix(set, base); ok && rest != "" && !strings.Contains(rest, "/") {
+			all = append(all, set)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+var pfStatus = regexp.MustCompile(`(?m)^Status: (Enabled|Disabled)\b`)
+
+// surveyPF reads OpenBSD's pf and what its rules need. own tells whether an address is the host's.
+func surveyPF(ctx context.Context, run program.Runner, own func(netip.Addr) bool) *Survey {
+	s := &Survey{Firewall: "pf"}
+	o := &pfOrder{sets: map[string][]pfRule{}, reached: map[string]bool{}, miss: s.miss}
+	out, err := ask1(ctx, run, "pfctl", "-s", "rules")
+	s.miss("rules of pf", err)
+	if err == nil {
+		s.RulesKnown = true
+		o.sets[""] = parsePF(out, "", s.miss)
+		s.pfAnchors(ctx, run, o)
+		o.follow("", o.sets[""], false, false, 0)
+		overrule(o.all)
+		s.pfDiversions(o, own)
+		s.pfHost(ctx, run)
+	}
+	s.sockets(ctx, run, "-v")
+	s.unseenSockets()
+	if slices.ContainsFunc(s.Diversions, func(d Diversion) bool { return d.Kind == Divert }) {
+		s.divertSockets(ctx, run)
+	}
+	return s
+}
+
+var divertSocket = regexp.MustCompile(`\binternet(6?) raw divert\b.*`)
+
+// divertSockets lists the divert sockets, which fstat(1) alone shows, without their ports.
+func (s *Survey) divertSockets(ctx context.Context, run program.Runner) {
+	out, err := ask1(ctx, run, "fstat")
+	s.miss("divert sockets", err)
+	if err != nil {
+		s.Queues = nil
+		s.QueuesUnknown = true
+		return
+	}
+	for _, m := range divertSocket.FindAllStringSubmatch(out, -1) {
+		at := netip.IPv4Unspecified()
+		if m[1] != "" {
+			at = netip.IPv6Unspecified()
+		}
+		s.Queues = append(s.Queues, Socket{Proto: protoDivert, Local: netip.AddrPortFrom(at, 0), Text: "divert" + m[1] + ": " + m[0]})
+	}
+	if len(s.Queues) > 0 {
+		s.miss("divert sockets", errors.New("there are some; the system does not show of which port"))
+	}
+}
+
+// pfAnchors reads the rules of all anchors.
+func (s *Survey) pfAnchors(ctx context.Context, run program.Runner, o *pfOrder) {
+	out, err := ask1(ctx, run, "pfctl", "-v", "-s", "Anchors")
+	s.miss("anchors of pf", err)
+	for i, name := range program.Lines(out) {
+		name = strings.TrimSpace(name)
+		if _, last, _ := strings.Cut("/"+name, "/_"); last != "" {
+			continue // without a name: its rules are shown where it is called
+		}
+		if i >= maxAnchors {
+			s.miss("anchors of pf", fmt.Errorf("of more than %d the rest is not read", maxAnchors))
+			return
+		}
+		out, err := ask1(ctx, run, "pfctl", "-a", name, "-s", "rules")
+		s.miss("anchor "+name, err)
+		o.sets[name] = parsePF(out, name, s.miss)
+	}
+}
+
+// pfDiversions takes those that are evaluated, and those of anchors that no rule calls.
+func (s *Survey) pfDiversions(o *pfOrder, own func(netip.Addr) bool) {
+	take := func(d *Diversion) {
+		if d != nil && (d.Kind != RdrTo || own(d.Address)) { // to another host is to no program here
+			s.Diversions = append(s.Diversions, *d)
+		}
+	}
+	for _, r := range o.all {
+		take(r.diverts)
+	}
+	var names []string
+	for name := range o.sets {
+		if name != "" && !o.reached[name] {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		lost := &pfOrder{sets: map[string][]pfRule{}, reached: map[string]bool{}, miss: o.miss}
+		lost.follow(name, o.sets[name], false, false, 0)
+		for _, r := range lost.all {
+			if r.diverts != nil {
+				r.diverts.Unreached = "no rule that is evaluated calls the anchor " + name
+			}
+			take(r.diverts)
+		}
+	}
+}
+
+// pfHost asks whether pf is on, and on which interfaces it looks at nothing.
+func (s *Survey) pfHost(ctx context.Context, run program.Runner) {
+	info, err := ask1(ctx, run, "pfctl", "-s", "info")
+	if err == nil && pfStatus.FindString(info) == "" {
+		err = fmt.Errorf("not understood: %.80q", info)
+	}
+	s.miss("status of pf", err)
+	if err == nil {
+		s.answers(func(pfconf.Family) Answer { return Answer{"pfctl -s info", pfStatus.FindString(info)} })
+	}
+	out, err := ask1(ctx, run, "pfctl", "-s", "Interfaces", "-v")
+	s.miss("interfaces of pf", err)
+	for _, line := range program.Lines(out) {
+		name, skipped := strings.CutSuffix(line, " (skip)")
+		for i := range s.Diversions {
+			if d := &s.Diversions[i]; skipped && d.Interface == name && d.Unreached == "" {
+				d.Unreached = "pf looks at nothing on " + name + " (set skip on)"
+			}
+		}
+	}
+}

@@ -1,0 +1,221 @@
+package evidence
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"pfdivert/pfconf/program"
+	"pfdivert/pfconf/program/replaytest"
+)
+
+func loopback(a netip.Addr) bool { return a.IsLoopback() }
+
+// tell says what a survey found, a line for each.
+func tell(s *Survey) []string {
+	var all []string
+	for _, d := range s.Diversions {
+		line := fmt.Sprintf("%s: %v %s %s %v %d %d %s", d.Rule, d.Families, d.Proto, d.Kind, d.Address, d.Port, d.Queue, d.Unreached)
+		for _, o := range d.Overruled {
+			line += fmt.Sprintf(" (%v by %s, drops %t, before %t, all %t)", o.Family, o.Rule, o.Drops, o.Before, o.All)
+		}
+		all = append(all, line)
+	}
+	for _, l := range s.Listeners {
+		all = append(all, fmt.Sprintf("listens %s %v %t", l.Proto, l.At, l.Only6))
+	}
+	for _, q := range s.Queues {
+		all = append(all, fmt.Sprintf("divert socket %v", q.Local))
+	}
+	for _, c := range s.Cells {
+		all = append(all, fmt.Sprintf("%v %v", c.Family, c.Cell.Answers))
+	}
+	for _, m := range s.Missing {
+		all = append(all, "missing "+m)
+	}
+	return all
+}
+
+func same(t *testing.T, got []string, want string) {
+	t.Helper()
+	if text := strings.Join(got, "\n"); text != strings.TrimSpace(want) {
+		t.Errorf("got\n%s\n\nwant\n%s", text, want)
+	}
+}
+
+func TestSurveyPF(t *testing.T) {
+	s := surveyPF(t.Context(), replaytest.Play(t, "testdata/openbsd/survey.txt"), loopback)
+	if !s.RulesKnown || s.Firewall != "pf" {
+		t.Errorf("%+v", s)
+	}
+	same(t, tell(s), `
+rule 1 of anchor regress: [inet] udp divert invalid IP 0 700 
+rule 2 of anchor regress: [inet inet6] udp divert-reply invalid IP 0 0 
+a rule within rule 3 of anchor regress: [inet] tcp rdr-to 127.0.0.1 3128 0 
+rule 4 of anchor regress: [inet6] tcp divert-to ::1 3128 0 pf looks at nothing on lo0 (set skip on)
+rule 5 of anchor regress: [inet] tcp divert-to 127.0.0.1 3128 0  (inet by rule 0 of anchor regress: block drop in quick proto tcp from any to any port = 8080, drops true, before true, all true)
+rule 0 of anchor other: [inet] tcp divert-to 127.0.0.1 3128 0 no rule that is evaluated calls the anchor other
+listens tcp 127.0.0.1:3128 false
+listens udp 127.0.0.1:25603 false
+listens tcp [::]:22 true
+divert socket 0.0.0.0:0
+inet [{pfctl -s info Status: Enabled}]
+inet6 [{pfctl -s info Status: Enabled}]
+missing rule 6 of anchor regress: "pass in inet proto tcp from any to any port = 83 flags S/SA rdr-to <proxies> round-robin": where it leads is not understood: ParseAddr("<proxies>"): unable to parse IP
+missing rule 7 of anchor regress: "bogus rule": "bogus" is no rule's beginning
+missing divert sockets: there are some; the system does not show of which port`)
+}
+
+func TestSurveyIPFW(t *testing.T) {
+	s := surveyIPFW(t.Context(), replaytest.Play(t, "testdata/freebsd/survey.txt"), loopback)
+	if !s.RulesKnown || s.Firewall != "ipfw" {
+		t.Errorf("%+v", s)
+	}
+	same(t, tell(s), `
+rule 00110: [inet6] tcp fwd ::1 3128 0 its set 5 is disabled
+rule 00100: [inet] tcp fwd 127.0.0.1 3128 0  (inet by rule 00050: allow tcp from 10.0.0.0/8 to any in, drops false, before true, all false)
+rule 00120: [inet inet6] udp divert invalid IP 0 700 
+rule 00130: [inet inet6] udp divert invalid IP 0 701 
+listens tcp [::]:3128 false
+listens tcp [::]:22 true
+divert socket 0.0.0.0:700
+inet [{sysctl net.inet.ip.fw.enable net.inet.ip.fw.enable: 1}]
+inet6 [{sysctl net.inet6.ip6.fw.enable net.inet6.ip6.fw.enable: 0}]
+missing rule 00150: "00150 set 0 fwd tablearg ip from any to table(1)": where it leads is not understood: ParseAddr("tablearg"): unable to parse IP
+missing rule 00160: "00160 set 0 bogus ip from any to any": "bogus" is no known action
+missing a rule of ipfw: not understood: "bogus"
+missing rules of pf: pf is enabled too, and only ipfw's rules are read on this system`)
+}
+
+// Without the right to read rules nothing is known, and nothing is said to be fine.
+func TestSurveyDenied(t *testing.T) {
+	run := func(context.Context, program.Command) (program.Result, error) {
+		return program.Result{Stderr: "pfctl: /dev/pf: Permission denied\n", Status: 1}, nil
+	}
+	for _, s := range []*Survey{surveyPF(t.Context(), run, loopback), surveyIPFW(t.Context(), run, loopback)} {
+		if s.RulesKnown || s.Listeners != nil || !s.QueuesUnknown || len(s.Missing) != 2 || !strings.Contains(s.Missing[0], "Permission denied") {
+			t.Errorf("%+v", s)
+		}
+	}
+}
+
+// TestOverrule: which rules decide in place of one that diverts.
+func TestOverrule(t *testing.T) {
+	const divert = "pass in on vio1 inet proto tcp from any to any port = 80 flags S/SA divert-to 127.0.0.1 port 3128"
+	const quick = "pass in quick on vio1 inet proto tcp from any to any port = 80 flags S/SA divert-to 127.0.0.1 port 3128"
+	const fwd = "fwd 127.0.0.1,3128 tcp from any to any 80 in via em0"
+	const all, some, none = "all", "some", ""
+	for _, c := range []struct{ rules, want string }{
+		{divert, none},
+		{"pass all flags S/SA\n" + divert, none}, // the last decides
+		{divert + "\npass all flags S/SA", all},
+		{quick + "\npass all flags S/SA", none},
+		{"block drop all\n" + quick, none},
+		{"block drop quick all\n" + quick, all},
+		{"block return in quick on vio1 all\n" + divert, all},
+		{"block drop in quick on vio2 all\n" + divert, none},
+		{"block drop in quick on egress all\n" + divert, some},
+		{"block drop in quick on ! vio1 all\n" + divert, some},
+		{"block drop in quick inet6 all\n" + divert, none},
+		{"block drop out quick all\n" + divert, none},
+		{"block drop in quick proto udp all\n" + divert, none},
+		{"block drop in quick proto tcp from any to any port = 25\n" + divert, none},
+		{"block drop in quick proto tcp from any to any port 1:1024\n" + divert, some},
+		{"block drop in quick from <bad> to any\n" + divert, some},
+		{"block drop in quick from ! 10.0.0.0/8 to any\n" + divert, some},
+		{"block drop in quick all probability 50%\n" + divert, some},
+		{"match in all scrub (no-df)\n" + divert, none},
+		{"anchor in on vio1 all {\n  block drop quick all\n}\n" + divert, some},
+		{"anchor all {\n  block drop quick all\n}\n" + divert, all},
+		{"anchor quick all {\n  block drop quick all\n}\n" + divert, none},
+
+		{fwd, none},
+		{fwd + "\ndeny ip from any to any", none},
+		{"deny ip from any to any\n" + fwd, all},
+		{"unreach port tcp from any to any dst-port 80\n" + fwd, all},
+		{"allow log logamount 5 tcp from any to any 80 in recv em0 setup keep-state :default\n" + fwd, all},
+		{"prob 0.5 deny ip from any to any\n" + fwd, some},
+		{"deny ip from any to any frag\n" + fwd, some},
+		{"deny ip6 from any to any\n" + fwd, none},
+		{"deny ip from any to me6\n" + fwd, none},
+		{"deny ip from me to any\n" + fwd, some},
+		{"deny ip from any to any not via em0\n" + fwd, some},
+		{"deny { tcp or udp } from any to any\n" + fwd, some},
+		{"deny 254 from any to any\n" + fwd, none},
+		{"check-state :default\n" + fwd, none},
+		{"count ip from any to any\n" + fwd, none},
+		{"skipto 100 ip from any to any\n" + fwd, none},
+		{"skipto 65000 ip from any to any\n" + fwd, all},
+	} {
+		var rules []ordered
+		miss := func(what string, err error) {
+			if !strings.Contains(err.Error(), "with quick") {
+				t.Errorf("%s: %s: %v", c.rules, what, err)
+			}
+		}
+		if strings.Contains(c.rules, fwd) {
+			for _, line := range strings.Split(c.rules, "\n") {
+				o, err := parseIPFWRule(line)
+				if err != nil {
+					t.Errorf("%s: %v", line, err)
+				}
+				o.number = 100
+				rules = append(rules, o)
+			}
+		} else {
+			o := &pfOrder{reached: map[string]bool{}, miss: miss}
+			o.follow("", parsePF(c.rules, "", miss), false, false, 0)
+			rules = o.all
+		}
+		overrule(rules)
+		got := none
+		for _, r := range rules {
+			if r.diverts == nil {
+				continue
+			}
+			for _, o := range r.diverts.Overruled {
+				got = some
+				if o.All {
+					got = all
+				}
+			}
+		}
+		if got != c.want {
+			t.Errorf("%s: %q, want %q", c.rules, got, c.want)
+		}
+	}
+}
+
+// TestCalledAnchors: which anchors a rule calls (pf.conf(5)).
+func TestCalledAnchors(t *testing.T) {
+	o := &pfOrder{sets: map[string][]pfRule{"a": nil, "a/b": nil, "a/c": nil, "a/b/d": nil, "e": nil}, miss: func(string, error) {}}
+	for _, c := range []struct{ at, name, want string }{
+		{"", "a", "a"}, {"", "a/*", "a/b a/c"}, {"", "*", "a e"}, {"a", "*", "a/b a/c"}, {"a", "b", "a/b"}, {"a", "/e", "e"}, {"a", "../e", ""},
+	} {
+		if got := strings.Join(o.called(c.at, c.name), " "); got != c.want {
+			t.Errorf("%q at %q: %q, want %q", c.name, c.at, got, c.want)
+		}
+	}
+}
+
+// FuzzSurvey: rules that nobody could have loaded are read without harm, and none is passed
+// over in silence.
+func FuzzSurvey(f *testing.F) {
+	f.Add("pass in on vio1 inet proto tcp from any to any port = 80 divert-to 127.0.0.1 port 3128\nanchor \"*\" all {\n  block all\n}\n")
+	f.Add("00100 set 0 fwd 127.0.0.1,3128 tcp from any to any 80 in via em0\n")
+	f.Add("anchor \"a\" all\n}\npass (\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		s := &Survey{}
+		rules := parsePF(text, "a", s.miss)
+		if lines := slices.DeleteFunc(program.Lines(text), func(l string) bool { return strings.TrimSpace(l) == "}" }); len(lines) > 0 && len(rules) == 0 {
+			t.Errorf("%q has no rules", text)
+		}
+		o := &pfOrder{sets: map[string][]pfRule{"a": rules, "a/a": rules}, reached: map[string]bool{}, miss: s.miss}
+		o.follow("a", rules[:min(len(rules), 20)], false, false, 0)
+		overrule(o.all)
+		s.ipfwRules(text, loopback)
+	})
+}
