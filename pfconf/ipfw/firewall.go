@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,6 +32,7 @@ type Firewall struct {
 	journal pfconf.Journal
 	exthdrs bool // the sysctl was changed
 	counts  *shared.Question[map[string]uint64]
+	shown   *shared.Question[[]entry]
 
 	load   sync.Mutex // held while rules are changed; guards what follows
 	active int
@@ -49,6 +51,7 @@ var _ pfconf.Firewall = (*Firewall)(nil)
 func Open(ctx context.Context, cfg Config) (*Firewall, error) {
 	f := &Firewall{Control: NewControl(cfg.Run), journal: cfg.Journal}
 	f.counts = shared.New(f.readCounters)
+	f.shown = shared.New(f.list)
 	host, err := f.Look(ctx, cfg.Families)
 	if err != nil {
 		return nil, err
@@ -197,6 +200,34 @@ func (f *Firewall) Counters(ctx context.Context, labels []string) (map[string]pf
 			c.Replies = n[1]
 		}
 		found[l] = c
+	}
+	return found, nil
+}
+
+var _ pfconf.Shower = (*Firewall)(nil)
+
+// Show gives the rules with these labels as they are in force, each with its number and its packets.
+func (f *Firewall) Show(ctx context.Context, labels []string) (map[string]string, error) {
+	rules, err := f.shown.Get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return show(rules, labels)
+}
+
+func show(rules []entry, labels []string) (map[string]string, error) {
+	found := make(map[string]string, len(labels))
+	for _, l := range labels {
+		var lines []string
+		for _, e := range rules {
+			if e.label() == l && !e.disabled {
+				lines = append(lines, fmt.Sprintf("%05d %d packets: %s", e.number, e.packets, e.text))
+			}
+		}
+		if lines == nil {
+			return nil, fmt.Errorf("ipfw has no rule with the label %s in force", l)
+		}
+		found[l] = strings.Join(lines, "\n")
 	}
 	return found, nil
 }

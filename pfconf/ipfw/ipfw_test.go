@@ -347,3 +347,22 @@ func TestBoth(t *testing.T) {
 		t.Errorf("with one of its two rules gone: %+v", c)
 	}
 }
+
+// TestShow: a label's rules in force are shown, all of them.
+func TestShow(t *testing.T) {
+	rules := []entry{
+		{number: 100, packets: 3, text: "fwd ::1,5000 udp from any to any in // regress-1"},
+		{number: 101, packets: 2, text: "allow udp from any to any out // regress-1"},
+		{number: 102, text: "count ip from any to any // regress-2", disabled: true},
+	}
+	got, err := show(rules, []string{"regress-1"})
+	want := map[string]string{"regress-1": "00100 3 packets: fwd ::1,5000 udp from any to any in // regress-1\n00101 2 packets: allow udp from any to any out // regress-1"}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%q, %v, want %q", got, err, want)
+	}
+	for _, label := range []string{"regress-2", "regress-3"} {
+		if got, err := show(rules, []string{label}); err == nil {
+			t.Errorf("%s, which is not in force: %q", label, got)
+		}
+	}
+}

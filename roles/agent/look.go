@@ -35,6 +35,10 @@ func (a *agent) observed(s *Setup) evidence.Options {
 // addresses that cells share.
 const lookMargin = time.Second
 
+// lookTime bounds what a host is asked for, below the orchestrator's own bound: what was
+// not answered by then is missing, and the rest is not lost with it.
+const lookTime = 5 * time.Second
+
 // look gathers what this host shows of a cell. What can't be found out is named
 // in the evidence and fails nothing.
 func (a *agent) look(ctx context.Context, l *Look) *evidence.Cell {
@@ -46,27 +50,33 @@ func (a *agent) look(ctx context.Context, l *Look) *evidence.Cell {
 		c.Missing = []string{"this host is not set up"}
 		return &c
 	}
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
 	ended := a.standing(l.Cell)
 	l.About.Ports = ended.ports
-	c = seen.Look(ctx, l.About, time.Now().Add(-l.Age-lookMargin))
-	c.Sockets = append(c.Sockets, ended.closed...)
-	c.Errors = ended.errors
+	var missing []string
 	miss := func(what string, err error) {
 		if err != nil {
-			c.Missing = append(c.Missing, what+": "+err.Error())
+			missing = append(missing, what+": "+err.Error())
 		}
 	}
+	var states []pfconf.State
 	table, err := a.states()
 	if err == nil {
 		var found [][]pfconf.State
 		found, err = table.Lookup(ctx, l.About.Flows)
-		c.States = slices.Concat(found...)
+		states = slices.Concat(found...)
 	}
 	miss("states", err)
+	var rules []evidence.Rule
 	if fw != nil && len(l.Labels) > 0 {
-		c.Rules, err = rulesOf(ctx, fw, l.Labels)
+		rules, err = rulesOf(ctx, fw, l.Labels)
 		miss("rules", err)
 	}
+	c = seen.Look(ctx, l.About, time.Now().Add(-l.Age-lookMargin))
+	c.Rules, c.States, c.Errors = rules, states, ended.errors
+	c.Sockets = append(c.Sockets, ended.closed...)
+	c.Missing = append(missing, c.Missing...)
 	return &c
 }
 

@@ -81,12 +81,12 @@ func Decode(p Packet) (d Decoded) {
 		// struct pfloghdr, OpenBSD sys/net/if_pflog.h: its own length, the family, the
 		// action, the reason, the interface, the anchor, the rule's number and
 		// that within the anchor; then, from 60 on, the direction. It is padded to four bytes.
-		const directionAt = 60
-		if len(data) <= directionAt || int(data[0]) <= directionAt || len(data) < pad4(data[0]) {
+		way, ok := pflogDirection(data)
+		if !ok || len(data) < pad4(data[0]) {
 			d.Summary = "cut off in pflog's header"
 			return d
 		}
-		d.Pflog = pflog(data, data[directionAt])
+		d.Pflog = pflog(data, way)
 		data = data[pad4(data[0]):]
 	case LinkRaw:
 	default:
@@ -99,11 +99,19 @@ func Decode(p Packet) (d Decoded) {
 
 func pad4(n byte) int { return (int(n) + 3) &^ 3 }
 
+// pflogDirection reads the direction, "" for none, and tells whether pflog's header has it.
+func pflogDirection(header []byte) (way string, ok bool) {
+	const directionAt = 60
+	if len(header) <= directionAt || int(header[0]) <= directionAt {
+		return "", false
+	}
+	return map[byte]string{1: "in", 2: "out"}[header[directionAt]], true // PF_IN, PF_OUT
+}
+
 // pflog says what pf did, by the header's fields.
-func pflog(header []byte, direction byte) string {
+func pflog(header []byte, way string) string {
 	// PF_PASS and so on, OpenBSD sys/net/pfvar.h; those that a packet can have.
 	action := map[byte]string{0: "pass", 1: "block", 2: "scrub", 8: "rdr", 11: "defer", 12: "match", 13: "divert", 14: "route", 15: "af-to"}[header[2]]
-	way := map[byte]string{1: "in", 2: "out"}[direction] // PF_IN, PF_OUT
 	rule := binary.BigEndian.Uint32(header[36:])
 	text := fmt.Sprintf("%s %s, rule %d", cmp.Or(action, fmt.Sprint("action ", header[2])), cmp.Or(way, "?"), rule)
 	if sub := binary.BigEndian.Uint32(header[40:]); sub != 1<<32-1 { // -1: in no anchor

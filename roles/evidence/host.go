@@ -98,11 +98,6 @@ func (h *Host) Look(ctx context.Context, a About, began time.Time) Cell {
 			}
 		}
 	}
-	var errs []error
-	c.Answers, errs = h.answers(ctx, a)
-	for _, err := range errs {
-		miss("routes and settings", err)
-	}
 	var err error
 	c.Moved, err = h.moved(ctx)
 	miss("protocol counters", err)
@@ -113,6 +108,12 @@ func (h *Host) Look(ctx context.Context, a About, began time.Time) Cell {
 	if n := len(c.Packets) - maxPackets; n > 0 {
 		c.Packets = bound(c.Packets)
 		miss("packets", fmt.Errorf("%d in the middle were left out", n))
+	}
+	// Last, as they are the most and may take a program each.
+	var errs []error
+	c.Answers, errs = h.answers(ctx, a)
+	for _, err := range errs {
+		miss("routes and settings", err)
 	}
 	return c
 }

@@ -3,6 +3,7 @@ package evidence
 import (
 	"fmt"
 	"net/netip"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -13,8 +14,8 @@ import (
 // everywhere.
 
 // parseStatistics reads "netstat -s": under each protocol's name lines of a number and what was
-// counted. "3 packets" and "1 packet" count the same, so names are compared without the plural's
-// 's' and kept as they are printed now.
+// counted. "3 packets" and "1 packet" count the same, so names are kept in the singular, and
+// without further numbers: "2 data packets (9 bytes)" are "data packet".
 func parseStatistics(out string, into map[string]int64) {
 	section, head := "", ""
 	for line := range strings.Lines(out) {
@@ -28,7 +29,7 @@ func parseStatistics(out string, into map[string]int64) {
 		}
 		first, rest, _ := strings.Cut(text, " ")
 		if n, err := strconv.ParseInt(first, 10, 64); err == nil && rest != "" {
-			into[section+": "+singular(rest)] += n
+			into[section+": "+singular(numbers.ReplaceAllString(rest, ""))] += n
 			continue
 		}
 		// A histogram's line: "echo reply: 4", below "Output histogram:".
@@ -41,11 +42,20 @@ func parseStatistics(out string, into map[string]int64) {
 	}
 }
 
-// singular takes the plural's 's' from each word.
+// numbers are words in parentheses with a number: "(for 45369 bytes)".
+var numbers = regexp.MustCompile(`\s*\([^()]*[0-9][^()]*\)`)
+
+// singular makes words singular as the BSDs' netstat makes them plural: with "s", "es" or "ies".
 func singular(text string) string {
 	words := strings.Fields(text)
 	for i, w := range words {
-		if len(w) > 3 && !strings.HasSuffix(w, "ss") {
+		switch {
+		case len(w) <= 3 || w == "this" || strings.HasSuffix(w, "ss"):
+		case strings.HasSuffix(w, "ies"):
+			words[i] = strings.TrimSuffix(w, "ies") + "y"
+		case strings.HasSuffix(w, "sses"):
+			words[i] = strings.TrimSuffix(w, "es")
+		default:
 			words[i] = strings.TrimSuffix(w, "s")
 		}
 	}
@@ -63,6 +73,12 @@ func parseNetstat(out string, take func(Socket)) error {
 		}
 		if _, err := strconv.ParseUint(f[1], 10, 64); err != nil {
 			continue // a heading
+		}
+		if f[0] == "ip" && !strings.Contains(f[3], ".") {
+			f = append([]string{f[0] + f[1]}, f[2:]...) // FreeBSD 12's "ip 4"
+		}
+		if len(f) < 5 {
+			continue
 		}
 		s := Socket{Proto: netstatProto(f), Text: strings.TrimSpace(line)}
 		if s.Proto == "" {

@@ -44,6 +44,49 @@ func TestParseStatistics(t *testing.T) {
 	}
 }
 
+// TestParseNetstatRaw: FreeBSD 12 parts the name of a raw socket's protocol from its family.
+func TestParseNetstatRaw(t *testing.T) {
+	for _, line := range []string{
+		"ip 4       0      0 *.*                    *.*                    ",
+		"ip4        0      0 *.*                    *.*                    ",
+		"ip         0      0 *.*                    *.*                    ",
+	} {
+		n := 0
+		err := parseNetstat(line, func(s Socket) {
+			n++
+			if s.Proto != protoRaw || s.Local.Addr() != netip.IPv4Unspecified() {
+				t.Errorf("%q: %+v", line, s)
+			}
+		})
+		if err != nil || n != 1 {
+			t.Errorf("%q: %d sockets, %v", line, n, err)
+		}
+	}
+}
+
+// TestCounterNames: a counter has one name, however much it and others beside it count.
+func TestCounterNames(t *testing.T) {
+	for text, want := range map[string]string{
+		"221 acks (for 45369 bytes)":                     "ack",
+		"1 data packet (7 bytes) retransmitted":          "data packet retransmitted",
+		"5 packets for this host":                        "packet for this host",
+		"2 SYN cache entries added":                      "SYN cache entry added",
+		"4 PCB cache misses":                             "PCB cache miss",
+		"1 PCB cache miss":                               "PCB cache miss",
+		"6 connections established (including accepts)":  "connection established (including accepts)",
+		"3 ack-only packets (2247 delayed)":              "ack-only packet",
+		"9 packets (6225386 bytes) received in-sequence": "packet received in-sequence",
+		"2 connections closed (including 1 drop)":        "connection closed",
+		"1 ICMP packet ignored because of bad address":   "ICMP packet ignored because of bad address",
+	} {
+		all := map[string]int64{}
+		parseStatistics("tcp:\n\t"+text+"\n", all)
+		if _, ok := all["tcp: "+want]; !ok || len(all) != 1 {
+			t.Errorf("%q: %v, not %q", text, all, want)
+		}
+	}
+}
+
 func TestParseNetstat(t *testing.T) {
 	a := netip.MustParseAddrPort
 	for _, c := range []struct {

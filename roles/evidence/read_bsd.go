@@ -11,6 +11,8 @@ import (
 	"os"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/program"
 )
@@ -84,6 +86,8 @@ func (h *Host) answers(ctx context.Context, a About) ([]Answer, []error) {
 		text, err := h.opt.say(ctx, argv...)
 		q.answer(strings.Join(argv, " "), text, err)
 	}
+	filter, err := h.chains.Get(ctx)
+	q.answer("pfctl -s rules -s info", filter, err)
 	family := "-" + a.Family().String()
 	routes := []netip.Addr{a.Fake, a.Local}
 	if !h.opt.Remote {
@@ -92,17 +96,35 @@ func (h *Host) answers(ctx context.Context, a About) ([]Answer, []error) {
 	for _, to := range routes {
 		ask("route", "-n", "get", family, to.String())
 	}
-	if h.opt.Interface != "" {
-		ask("ifconfig", h.opt.Interface)
+	if nic := h.opt.Interface; nic != "" {
+		text, err := interfaceText(nic)
+		q.answer("ifconfig "+nic, text, err)
 	}
 	owned, err := hasAddress(a.Fake)
 	q.answer(fmt.Sprintf("ifconfig -a | grep %v", a.Fake), owned, err)
 	for _, name := range []string{"net.inet.ip.forwarding", "net.inet6.ip6.forwarding"} {
-		ask("sysctl", name)
+		value, err := unix.SysctlUint32(name)
+		q.answer("sysctl "+name, fmt.Sprintf("%s=%d", name, value), err)
 	}
-	filter, err := h.chains.Get(ctx)
-	q.answer("pfctl -s rules -s info", filter, err)
 	return q.answers, q.errs
+}
+
+// interfaceText says of an interface what matters. That and settings are not asked through programs:
+// with many cells these would take too long.
+func interfaceText(name string) (string, error) {
+	nic, err := net.InterfaceByName(name)
+	if err != nil {
+		return "", err
+	}
+	list, err := nic.Addrs()
+	if err != nil {
+		return "", err
+	}
+	text := fmt.Sprintf("%s: <%v> mtu %d", nic.Name, nic.Flags, nic.MTU)
+	for _, a := range list {
+		text += "\n" + a.String()
+	}
+	return text, nil
 }
 
 // hasAddress names the interface that has the address.

@@ -1,0 +1,5 @@
+package evidence
+
+import "strconv"
+
+var layout = freebsdLayout(strconv.IntSize / 8)
