@@ -67,6 +67,10 @@ func runPFSetup(ctx context.Context, c *call) (int, error) {
 	if err := c.noArgs(f); err != nil {
 		return exitError, err
 	}
+	if r.Action == pfconf.PFDivertTo {
+		return exitError, hinted{errors.New("pf-divert-to is for the filter beside ipfw that a run opens, and not for pf-setup"),
+			"pfdivert run '*-divert-pf-*' loads it on a FreeBSD host"}
+	}
 	if *port > 65535 || *divert > 65535 {
 		return exitError, hinted{fmt.Errorf("port %d does not exist", max(*port, *divert)), "ports go up to 65535"}
 	}

@@ -74,6 +74,16 @@ func (a About) socket(s Socket) bool {
 	return slices.Contains(ports, s.Local.Port()) || slices.Contains(ports, s.Remote.Port()) && a.near(s.Remote.Addr())
 }
 
+// complete tells whether each of the cell's own sockets is among these.
+func (a About) complete(some []Socket) bool {
+	for _, p := range a.Ports {
+		if p != a.Divert && !slices.ContainsFunc(some, func(s Socket) bool { return s.Local.Port() == p }) {
+			return false
+		}
+	}
+	return true
+}
+
 // near tells whether the address is the cell's, a host's or none.
 func (a About) near(x netip.Addr) bool {
 	return !x.IsValid() || x.IsUnspecified() || x.IsLoopback() || x == a.Local || x == a.Remote || x == a.Fake

@@ -90,13 +90,9 @@ func (h *Host) Look(ctx context.Context, a About, began time.Time) Cell {
 		}
 	}
 	for _, proto := range a.tables() {
-		all, err := h.sockets[proto].Get(ctx)
+		some, err := h.socketsOf(ctx, a, proto)
 		miss("sockets of "+proto, err)
-		for _, s := range all {
-			if a.socket(s) {
-				c.Sockets = append(c.Sockets, s)
-			}
-		}
+		c.Sockets = append(c.Sockets, some...)
 	}
 	var err error
 	c.Moved, err = h.moved(ctx)
@@ -116,6 +112,31 @@ func (h *Host) Look(ctx context.Context, a About, began time.Time) Cell {
 		miss("routes and settings", err)
 	}
 	return c
+}
+
+// tableTries is how often a table of sockets is read that lacks one which is known to be open.
+const tableTries = 3
+
+// socketsOf gives the cell's sockets out of a system's table. The table is read piece by piece, and a
+// socket that is closed meanwhile moves others out of the next piece (Linux: udp_get_idx,
+// net/ipv4/udp.c), so a table without one of the cell's own is read again.
+func (h *Host) socketsOf(ctx context.Context, a About, proto string) (some []Socket, err error) {
+	for range tableTries {
+		var all []Socket
+		if all, err = h.sockets[proto].Get(ctx); err != nil {
+			return nil, err
+		}
+		some = nil
+		for _, s := range all {
+			if a.socket(s) {
+				some = append(some, s)
+			}
+		}
+		if proto == protoDivert || a.complete(some) {
+			break
+		}
+	}
+	return some, nil
 }
 
 // moved compares the protocol counters.
