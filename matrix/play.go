@@ -32,7 +32,9 @@ func (r *runner) playTarget(ctx context.Context, t Target) Result {
 		res.Evidence = p.evidence
 	}
 	noPF := res.Verdict == Skip && t.Claim != nil && t.Claim.PF
-	if res.Verdict != Pass && res.Reason != NotClaimed && !noPF { // nothing is wrong there
+	known := res.Verdict == XFail // its detail says why
+
+	if res.Verdict != Pass && !known && res.Reason != NotClaimed && !noPF { // nothing is wrong there
 		res.Explanation = r.explain(t, res, p)
 	}
 	if p != nil && (res.Verdict != Pass || r.opt.Transcripts) {

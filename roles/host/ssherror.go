@@ -80,7 +80,7 @@ var sshSays = []struct {
 		"check the name in REMOTE_SSH; 'ssh %s true' must work"},
 	{"connect to host", Unreachable, "it does not answer",
 		"check that the host is up, sshd runs there and nothing filters the port; 'ssh %s true' must work"},
-	{"during banner exchange", Unreachable, "it does not answer as ssh",
+	{"banner exchange", Unreachable, "it does not answer as ssh",
 		"check the port and the ProxyCommand or ProxyJump; 'ssh %s true' must work"},
 	{"kex_exchange_identification", Unreachable, "it does not answer as ssh",
 		"check the port and the ProxyCommand or ProxyJump; 'ssh %s true' must work"},
