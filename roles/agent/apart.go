@@ -46,7 +46,9 @@ func openApart(ctx context.Context, st *Step) (*traced, Outcome, error) {
 }
 
 // start starts the process and has it carry out the step. Without an error, or when it was
-// the step that failed, conn is set.
+// the step that failed, conn is set. That the process could not be started is never told with a
+// system's code: EPERM of a kernel that gives no user namespace would be taken for the
+// refusal of the socket, which nobody then asked for.
 func (e *traced) start(ctx context.Context, st *Step) (Outcome, error) {
 	in, err := e.cmd.StdinPipe()
 	if err != nil {
@@ -59,12 +61,16 @@ func (e *traced) start(ctx context.Context, st *Step) (Outcome, error) {
 	var stderr bounded
 	e.cmd.Stderr = &stderr
 	if err := endpoint.Start(e.cmd); err != nil {
-		return Outcome{}, fmt.Errorf("start %s: %w", e.cmd.Args[0], err)
+		return Outcome{}, e.unstarted(err.Error())
 	}
 	if e.conn, err = Dial(ctx, out, in, traceHeartbeat); err != nil {
 		_ = e.cmd.Process.Kill()
 		_ = e.cmd.Wait()
-		return Outcome{}, fmt.Errorf("start %s: %w %s", e.cmd.Args[0], err, strings.TrimSpace(stderr.String()))
+		return Outcome{}, e.unstarted(err.Error() + " " + strings.TrimSpace(stderr.String()))
 	}
 	return e.step(ctx, st)
+}
+
+func (e *traced) unstarted(why string) *Fault {
+	return &Fault{Code: CodeOther, Text: fmt.Sprintf("start %s: %s", e.cmd.Args[0], why)}
 }
