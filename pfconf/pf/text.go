@@ -28,25 +28,6 @@ func Text(r pfconf.Rule) string {
 	return b.String()
 }
 
-// Normalised is the rule as `pfctl -s rules` of OpenBSD prints it after loading
-// Text (print_rule in pfctl_parser.c).
-func Normalised(r pfconf.Rule) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "pass %v log %v proto %s from %v to %v", r.Direction, r.Family, protoName(r.Proto.Number(r.Family)), r.From, r.To)
-	if r.Port != 0 {
-		fmt.Fprintf(&b, " port = %d", r.Port)
-	}
-	if r.Proto == pfconf.TCP {
-		b.WriteString(" flags S/SA")
-	}
-	if r.Action == pfconf.DivertPacket {
-		// parse.y sets it on every such rule: packets come back reassembled.
-		b.WriteString(" scrub (reassemble tcp)")
-	}
-	fmt.Fprintf(&b, " label %q %s", r.Label, divertClause(r))
-	return b.String()
-}
-
 // protoWritten is the protocol as it is written in a rule.
 func protoWritten(r pfconf.Rule) string {
 	switch {
