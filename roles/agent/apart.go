@@ -71,6 +71,6 @@ func (e *traced) start(ctx context.Context, st *Step) (Outcome, error) {
 	return e.step(ctx, st)
 }
 
-func (e *traced) unstarted(why string) *Fault {
-	return &Fault{Code: CodeOther, Text: fmt.Sprintf("start %s: %s", e.cmd.Args[0], why)}
+func (e *traced) unstarted(why string) error {
+	return fmt.Errorf("start %s: %s", e.cmd.Args[0], why)
 }
