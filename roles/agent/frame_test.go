@@ -47,7 +47,7 @@ func TestFrames(t *testing.T) {
 	var wire, buf []byte
 	for _, r := range someRequests() {
 		var err error
-		if wire, err = appendFrame(wire, r); err != nil {
+		if wire, err = appendFrame(wire, &r); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -75,11 +75,13 @@ func frame(body []byte) []byte {
 }
 
 func TestBadFrames(t *testing.T) {
-	good, err := appendFrame(nil, someRequests()[2])
+	good, err := appendFrame(nil, &someRequests()[2])
 	if err != nil {
 		t.Fatal(err)
 	}
 	nested := bytes.Repeat([]byte{0x81}, 100) // arrays of one element, RFC 8949 3.1
+	inCBOR := func(body ...byte) []byte { return frame(append([]byte{inCBOR}, body...)) }
+	packed := func(body ...byte) []byte { return frame(append([]byte{byHand}, body...)) }
 	for _, bad := range []struct {
 		name string
 		wire []byte
@@ -92,11 +94,22 @@ func TestBadFrames(t *testing.T) {
 		{"the longest and no body", binary.BigEndian.AppendUint32(nil, MaxFrame), "unexpected EOF"},
 		{"longer than the longest", binary.BigEndian.AppendUint32(nil, MaxFrame+1), "over the limit"},
 		{"a greeting", []byte("Last login: Sun Nov 22"), "over the limit"},
-		{"empty", frame(nil), "frame: EOF"},
-		{"text", frame([]byte(`"hello"`)), "frame: "},
-		{"two values", frame([]byte{0xa0, 0xa0}), "extraneous"},
-		{"nested", frame(append(nested, 0xa0)), "nested level"},
-		{"an array longer than its frame", frame([]byte{0xa1, 0x66, 'f', 'a', 'u', 'l', 't', 's', 0x9a, 0xff, 0xff, 0xff, 0xff}), "exceeded max number of elements"},
+		{"empty", frame(nil), "frame: it is empty"},
+		{"unknown", frame([]byte{'j', '{', '}'}), "unknown way (0x6a)"},
+		{"no CBOR", inCBOR(), "frame: EOF"},
+		{"text", inCBOR([]byte(`"hello"`)...), "frame: "},
+		{"two values", inCBOR(0xa0, 0xa0), "extraneous"},
+		{"nested", inCBOR(append(nested, 0xa0)...), "nested level"},
+		{"an array longer than its frame", inCBOR(0xa1, 0x66, 'f', 'a', 'u', 'l', 't', 's', 0x9a, 0xff, 0xff, 0xff, 0xff), "exceeded max number of elements"},
+		{"nothing packed", packed(), "ends within"},
+		{"half an answer", packed(7, 0, 1, 0), "ends within"},
+		{"a list longer than its frame", packed(7, 0, 0, 0xff, 0xff, 3), "ends within"},
+		{"a text longer than its frame", packed(7, 1, 9, 'x'), "ends within"},
+		{"a number of 65 bits", packed(0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0), "does not fit"},
+		{"neither there nor not", packed(7, 2), "does not fit"},
+		{"an address of five bytes", packed(7, 0, 1, 0, 5, 1, 2, 3, 4, 5), "no known length"},
+		{"a port of 17 bits", packed(7, 0, 1, 0, 0, 0x80, 0x80, 4), "does not fit"},
+		{"two answers", packed(7, 0, 0, 0, 7), "1 bytes are behind its end"},
 	} {
 		t.Run(bad.name, func(t *testing.T) {
 			var buf []byte
@@ -112,7 +125,7 @@ func TestBadFrames(t *testing.T) {
 }
 
 func TestLongestFrame(t *testing.T) {
-	head := len("log") + len("id") + len("end") + len("text") + 20
+	head := 1 + len("log") + len("id") + len("end") + len("text") + 20
 	for _, over := range []int{-head, 1} {
 		before := []byte("before")
 		out, err := appendFrame(before, Answer{Log: []Entry{{Text: strings.Repeat("x", MaxFrame+over)}}})
@@ -136,13 +149,13 @@ func TestLongestFrame(t *testing.T) {
 // a frame, and what was understood is understood again when it is passed on.
 func FuzzFrame(f *testing.F) {
 	for _, r := range someRequests() {
-		wire, err := appendFrame(nil, r)
+		wire, err := appendFrame(nil, &r)
 		if err != nil {
 			f.Fatal(err)
 		}
 		f.Add(wire)
 	}
-	answer, err := appendFrame(nil, Answer{ID: 7, Fault: &Fault{CodeOther, "no", "yes"}, Log: []Entry{{"client", "x\n"}}, Outcomes: []Outcome{{
+	answer, err := appendFrame(nil, &Answer{ID: 7, Fault: &Fault{CodeOther, "no", "yes"}, Log: []Entry{{"client", "x\n"}}, Outcomes: []Outcome{{
 		Local: netip.MustParseAddrPort("[::1]:1"), Counters: &pfconf.Counters{Matched: 1},
 		Messages: []endpoint.Message{{Data: []byte{0, 255}, Echo: &endpoint.EchoHeader{Type: 128}}},
 	}}})
@@ -168,7 +181,7 @@ func FuzzFrame(f *testing.F) {
 			if err != nil {
 				return
 			}
-			out, err := appendFrame(nil, a)
+			out, err := appendFrame(nil, &a)
 			if err != nil {
 				return // a number without a name, which this program never sends
 			}
@@ -182,7 +195,7 @@ func FuzzFrame(f *testing.F) {
 // FuzzRequest: what check lets through asks for one thing, within the bounds.
 func FuzzRequest(f *testing.F) {
 	for _, r := range someRequests() {
-		wire, err := appendFrame(nil, r)
+		wire, err := appendFrame(nil, &r)
 		if err != nil {
 			f.Fatal(err)
 		}

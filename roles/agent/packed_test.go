@@ -1,0 +1,174 @@
+package agent
+
+import (
+	"encoding"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"pfdivert/pfconf"
+)
+
+// fill sets all that v holds, and each thing to another value.
+func fill(t *testing.T, v reflect.Value, n *int) {
+	t.Helper()
+	*n++
+	switch x := v.Addr().Interface().(type) {
+	case *netip.Addr:
+		*x = netip.AddrFrom4([4]byte{10, 0, byte(*n >> 8), byte(*n)})
+		return
+	case *netip.AddrPort:
+		*x = netip.AddrPortFrom(netip.MustParseAddr(fmt.Sprintf("fe80::%x%%eth%d", *n, *n)), uint16(*n))
+		return
+	case encoding.TextUnmarshaler: // an enumeration: its first value; TestPackedChoices has them all
+		for i := uint64(1); ; i++ {
+			v.SetUint(i)
+			if _, err := v.Interface().(encoding.TextMarshaler).MarshalText(); err == nil {
+				return
+			}
+		}
+	}
+	switch v.Kind() {
+	case reflect.Struct:
+		for i := range v.NumField() {
+			fill(t, v.Field(i), n)
+		}
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(t, v.Elem(), n)
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
+		fill(t, v.Index(0), n)
+		fill(t, v.Index(1), n)
+	case reflect.String:
+		v.SetString(fmt.Sprint("text ", *n))
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.Int, reflect.Int64:
+		v.SetInt(int64(-*n))
+	case reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		v.SetUint(uint64(*n))
+		if v.Uint() == 0 {
+			v.SetUint(1)
+		}
+	default:
+		t.Fatalf("a %v can't be filled", v.Type())
+	}
+}
+
+// throughFrame packs v and unpacks it into to.
+func throughFrame(t *testing.T, v, to any) {
+	t.Helper()
+	wire, err := appendFrame(nil, v)
+	if err == nil {
+		err = unpack(wire[frameHead:], to)
+	}
+	if err != nil || wire[frameHead] != byHand {
+		t.Fatalf("%v: %x", err, wire)
+	}
+}
+
+var exactly = cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{})
+
+// Every field of what is packed by hand arrives, whatever else is set.
+func TestPacked(t *testing.T) {
+	var script Script
+	var rules Rules
+	var outcomes []Outcome
+	var faults []*Fault
+	n := 0
+	for _, v := range []any{&script, &rules, &outcomes, &faults} {
+		fill(t, reflect.ValueOf(v).Elem(), &n)
+	}
+	faults[0] = nil
+	for _, want := range []Request{{ID: 1<<64 - 1, Script: &script}, {ID: 1, Rules: &rules}, {Script: &Script{}}, {Rules: &Rules{}}} {
+		var got Request
+		throughFrame(t, &want, &got)
+		if diff := cmp.Diff(want, got, exactly); diff != "" {
+			t.Errorf("(-sent +received):\n%s", diff)
+		}
+	}
+	for _, want := range []Answer{{ID: 1<<64 - 1, Outcomes: outcomes}, {ID: 1, Fault: &Fault{"a", "b", "c"}, Faults: faults}} {
+		var got Answer
+		throughFrame(t, &want, &got)
+		if diff := cmp.Diff(want, got, exactly); diff != "" {
+			t.Errorf("(-sent +received):\n%s", diff)
+		}
+	}
+}
+
+// Every value of an enumeration arrives, and none that has no name.
+func TestPackedChoices(t *testing.T) {
+	for i := range 256 {
+		for _, r := range []pfconf.Rule{
+			{Direction: pfconf.Direction(i)}, {Family: pfconf.Family(i)}, {Proto: pfconf.Proto(i)}, {Action: pfconf.Action(i)},
+		} {
+			known := i == 0
+			for _, e := range []encoding.TextMarshaler{r.Direction, r.Family, r.Proto, r.Action} {
+				_, err := e.MarshalText()
+				known = known || err == nil
+			}
+			want := Request{Rules: &Rules{[]Change{{Add: []pfconf.Rule{r}}}}}
+			wire, err := appendFrame(nil, &want)
+			if (err == nil) != known {
+				t.Errorf("%+v packed: %v", r, err)
+			}
+			if !known {
+				continue
+			}
+			var got Request
+			if err := unpack(wire[frameHead:], &got); err != nil || got.Rules.Changes[0].Add[0] != r {
+				t.Errorf("%+v received as %+v: %v", r, got.Rules, err)
+			}
+		}
+	}
+	var p packer
+	p.rules(&Rules{[]Change{{Add: []pfconf.Rule{{}}}}})
+	for i := range p.out { // wherever a number without a name comes to stand, it does not get through
+		bad := packer{unpack: true, in: string(p.out[:i]) + "\x7f" + string(p.out[i+1:])}
+		var r Rules
+		bad.rules(&r)
+		if bad.end() != nil {
+			continue
+		}
+		for _, c := range r.Changes {
+			for _, rule := range c.Add {
+				for _, e := range []uint8{uint8(rule.Direction), uint8(rule.Family), uint8(rule.Proto), uint8(rule.Action)} {
+					if e != 0 {
+						t.Errorf("byte %d made %+v", i, rule)
+					}
+				}
+			}
+		}
+	}
+}
+
+// How long packing takes, of a script and of its answer as a cell has them.
+func BenchmarkPacked(b *testing.B) {
+	request := &someRequests()[2]
+	answer := &Answer{ID: 3, Outcomes: make([]Outcome, len(request.Script.Steps))}
+	answer.Outcomes[0].Local = request.Script.Steps[0].Spec.Local
+	var wire []byte
+	b.ReportAllocs()
+	for b.Loop() {
+		var err error
+		if wire, err = appendFrame(wire[:0], request); err != nil {
+			b.Fatal(err)
+		}
+		var r Request
+		if err := unpack(wire[frameHead:], &r); err != nil {
+			b.Fatal(err)
+		}
+		if wire, err = appendFrame(wire[:0], answer); err != nil {
+			b.Fatal(err)
+		}
+		var a Answer
+		if err := unpack(wire[frameHead:], &a); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
