@@ -38,6 +38,18 @@ type Firewall interface {
 	Close(ctx context.Context) error
 }
 
+// Change is what Firewall.Change does: the rules to add and the labels of those to remove.
+type Change struct {
+	Add    []Rule
+	Remove []string
+}
+
+// Gatherer is a Firewall that makes the changes of many in one load.
+type Gatherer interface {
+	// ChangeEach makes each of the changes or does not make it, and gives each its own error.
+	ChangeEach(ctx context.Context, changes []Change) []error
+}
+
 // Shower is a Firewall that can show its rules.
 type Shower interface {
 	// Show gives the rules with these labels as the system's own tool would show them. A label

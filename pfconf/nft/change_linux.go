@@ -37,13 +37,36 @@ func (f *Firewall) Load(ctx context.Context, rules []pfconf.Rule) error {
 	return f.change(&change{ctx: ctx, add: rules, all: true})
 }
 
+// ChangeEach makes the changes in one transaction; see pfconf.Gatherer.
+func (f *Firewall) ChangeEach(ctx context.Context, changes []pfconf.Change) []error {
+	all, errs := make([]*change, len(changes)), make([]error, len(changes))
+	for i, c := range changes {
+		all[i] = &change{ctx: ctx, add: c.Add, remove: c.Remove}
+	}
+	f.ask(all...)
+	for i, c := range all {
+		errs[i] = c.told()
+	}
+	return errs
+}
+
 func (f *Firewall) change(c *change) error {
-	for _, r := range c.add {
-		if r.Action == pfconf.DivertPacket {
+	f.ask(c)
+	return c.told()
+}
+
+// ask has the changes made.
+func (f *Firewall) ask(changes ...*change) {
+	for _, c := range changes {
+		if slices.ContainsFunc(c.add, func(r pfconf.Rule) bool { return r.Action == pfconf.DivertPacket }) {
 			queueWay() // others' changes need not wait for that
 		}
 	}
-	f.changes.ask(c)
+	f.changes.ask(changes...)
+}
+
+// told is the error that the caller gets.
+func (c *change) told() error {
 	if c.err != nil {
 		return fmt.Errorf("change the rules of table inet %s: %w", TableName, c.err)
 	}

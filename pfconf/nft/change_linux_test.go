@@ -110,6 +110,30 @@ func TestOneBadChange(t *testing.T) {
 	wantInForce(t, f, labels[2], labels[4])
 }
 
+// What one caller wants for many goes into one transaction too, and each has the own error.
+func TestChangeEach(t *testing.T) {
+	f := newNamespace(t).open(t, testConfig())
+	rules, labels := numbered("a", 20)
+	check(t, f.Change(t.Context(), rules[:1], nil))
+	changes := []pfconf.Change{{Remove: labels[:1]}, {Remove: []string{"regress-nobody"}}, {Add: []pfconf.Rule{{Label: "regress-nothing"}}}}
+	for _, r := range rules[1:] {
+		changes = append(changes, pfconf.Change{Add: []pfconf.Rule{r}})
+	}
+	generation := f.generation(t)
+	for i, err := range f.ChangeEach(t.Context(), changes) {
+		if bad := i == 1 || i == 2; (err != nil) != bad {
+			t.Errorf("change %d: %v", i, err)
+		}
+	}
+	if n := f.generation(t) - generation; n != 1 {
+		t.Errorf("%d transactions took effect, want 1", n)
+	}
+	wantInForce(t, f, labels[1:]...)
+	if errs := f.ChangeEach(t.Context(), nil); len(errs) != 0 {
+		t.Errorf("errors of nothing: %v", errs)
+	}
+}
+
 // generation counts the namespace's transactions.
 func (f *Firewall) generation(t *testing.T) uint32 {
 	f.rx.mu.Lock()

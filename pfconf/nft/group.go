@@ -14,10 +14,10 @@ type group[T any] struct {
 	busy    bool
 }
 
-// ask returns when do has been called with a batch that x was in.
-func (g *group[T]) ask(x T) {
+// ask returns when do has been called with a batch that all of xs were in.
+func (g *group[T]) ask(xs ...T) {
 	g.mu.Lock()
-	g.waiting = append(g.waiting, x)
+	g.waiting = append(g.waiting, xs...)
 	if g.busy {
 		if g.done == nil {
 			g.done = make(chan struct{})

@@ -8,62 +8,79 @@ import (
 	"pfdivert/pfconf"
 )
 
-// change makes the changes side by side, so that the filter can make them in
-// one load, and gives each its own fault. On a filter whose rules begin to count again
-// with every load there must be one only: all succeed or fail together. What goes to the pf beside it is made apart.
+// change makes the changes and gives each its own fault. On a filter whose rules begin to
+// count again with every load there must be one load only: all succeed or fail together.
+// What goes to the pf beside it is made apart.
 func (a *agent) change(ctx context.Context, changes []Change) []*Fault {
 	faults := make([]*Fault, len(changes))
-	if fw, err := a.filter(); err == nil && !fw.KeepsCounters() {
-		var all Change
-		var together []int
-		var apart sync.WaitGroup
-		b, _ := fw.(*beside)
-		for i, c := range changes {
-			if b != nil && b.forPF(c) {
-				apart.Go(func() { faults[i] = FaultOf(a.changeOne(ctx, c)) })
-				continue
-			}
-			together = append(together, i)
-			all.Kill = append(all.Kill, c.Kill...)
-			all.Add = append(all.Add, c.Add...)
-			all.Remove = append(all.Remove, c.Remove...)
+	fw, err := a.filter()
+	if err != nil {
+		for i := range faults {
+			faults[i] = FaultOf(err)
 		}
-		fault := FaultOf(a.changeOne(ctx, all))
-		for _, i := range together {
-			faults[i] = fault
-		}
-		apart.Wait()
 		return faults
 	}
-	var all sync.WaitGroup
-	for i, c := range changes {
-		all.Go(func() {
-			faults[i] = FaultOf(a.changeOne(ctx, c))
-		})
+	if each, ok := fw.(pfconf.Gatherer); ok {
+		changeEach(ctx, fw, each, changes, faults)
+		return faults
 	}
-	all.Wait()
+	var all Change
+	var together []int
+	var apart sync.WaitGroup
+	b, _ := fw.(*beside)
+	for i, c := range changes {
+		if b != nil && b.forPF(c) {
+			apart.Go(func() { faults[i] = FaultOf(changeOne(ctx, fw, c)) })
+			continue
+		}
+		together = append(together, i)
+		all.Kill = append(all.Kill, c.Kill...)
+		all.Add = append(all.Add, c.Add...)
+		all.Remove = append(all.Remove, c.Remove...)
+	}
+	fault := FaultOf(changeOne(ctx, fw, all))
+	for _, i := range together {
+		faults[i] = fault
+	}
+	apart.Wait()
 	return faults
 }
 
-func (a *agent) changeOne(ctx context.Context, c Change) error {
-	fw, err := a.filter()
-	if err != nil {
+// changeEach makes the changes in one load, without those whose states can't be killed.
+func changeEach(ctx context.Context, fw pfconf.Firewall, each pfconf.Gatherer, changes []Change, faults []*Fault) {
+	var load []pfconf.Change
+	var at []int // in changes
+	for i, c := range changes {
+		if err := begin(ctx, fw, c); err != nil {
+			faults[i] = FaultOf(err)
+			continue
+		}
+		load, at = append(load, pfconf.Change{Add: c.Add, Remove: c.Remove}), append(at, i)
+	}
+	for n, err := range each.ChangeEach(ctx, load) {
+		faults[at[n]] = FaultOf(err)
+	}
+}
+
+func changeOne(ctx context.Context, fw pfconf.Firewall, c Change) error {
+	if err := begin(ctx, fw, c); err != nil || len(c.Add)+len(c.Remove) == 0 {
 		return err
 	}
+	return fw.Change(ctx, c.Add, c.Remove)
+}
+
+// begin does what goes before the load.
+func begin(ctx context.Context, fw pfconf.Firewall, c Change) error {
 	for _, r := range c.Add {
 		if err := r.Validate(); err != nil {
 			return err
 		}
 	}
-	if len(c.Kill) > 0 {
-		if _, err := fw.KillFlows(ctx, c.Kill); err != nil {
-			return err
-		}
-	}
-	if len(c.Add)+len(c.Remove) == 0 {
+	if len(c.Kill) == 0 {
 		return nil
 	}
-	return fw.Change(ctx, c.Add, c.Remove)
+	_, err := fw.KillFlows(ctx, c.Kill)
+	return err
 }
 
 // filter gives the packet filter that Setup opened.
