@@ -179,7 +179,7 @@ func (h *half) judgeMatched(ctx context.Context, matched, behind uint64) error {
 		return err
 	}
 	c := counters.Counters
-	if h.kernel.StatesFirst {
+	if h.kernel.StatesFirst || h.mode == Redirect && h.kernel.RedirectsBeside {
 		matched, behind = 1, 1
 		c.Matched, c.Done = c.States, c.States
 	}

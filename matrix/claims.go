@@ -105,18 +105,18 @@ var claims = []Claim{
 		Says: "of a redirected connection the filter tells whom it was meant for, and of no other",
 		By: map[string]string{
 			"pf":       "pf(4), DIOCNATLOOK",
+			"ipfw":     "FreeBSD's pf(4), DIOCNATLOOK",
 			"nftables": "nf_conntrack_netlink.c: an entry is found by the tuple of its answers",
 		},
-		Not: "ipfw keeps no states that tell the original destination; pf's would, and diverts nothing here",
 	},
 	{
 		Name: "udp", About: "natlook", Proto: pfconf.UDP, Mode: Redirect, play: (*half).natlook,
 		Says: "of a redirected datagram the filter tells whom it was meant for, and of no other",
 		By: map[string]string{
 			"pf":       "pf(4), DIOCNATLOOK",
+			"ipfw":     "FreeBSD's pf(4), DIOCNATLOOK",
 			"nftables": "nf_conntrack_netlink.c: an entry is found by the tuple of its answers",
 		},
-		Not: "ipfw keeps no states that tell the original destination; pf's would, and diverts nothing here",
 	},
 	{
 		Name: "bypass", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).bypass,

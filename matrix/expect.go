@@ -40,6 +40,9 @@ type Kernel struct {
 	// FreeBSD: icmp_input (netinet/ip_icmp.c) makes the request a reply and sends it, before raw sockets
 	// are looked for, whatever the destination.
 	AnswersEcho bool
+	// RedirectsBeside: a rule that redirects is one of the pf that stands beside the filter, whose states
+	// have the packets.
+	RedirectsBeside bool
 	// SweepsFake: when the run is over the filter removes all states between LOCAL and
 	// FAKE. Before, only what is in a cell's way is removed: each removal takes a pfctl.
 	SweepsFake bool
@@ -51,7 +54,8 @@ type Kernel struct {
 
 // kernels are the kernels by their firewall.
 var kernels = map[string]Kernel{
-	"ipfw":     {RawOnFake: true, RepliesNeedRule: true, Stateless: true, MeetsReplies: true, MatchesOnly: true, MeetsFragments: true, AnswersEcho: true},
+	"ipfw": {RawOnFake: true, RepliesNeedRule: true, Stateless: true, MeetsReplies: true, MatchesOnly: true, MeetsFragments: true,
+		AnswersEcho: true, RedirectsBeside: true},
 	"nftables": {RawOnFake: true, RepliesNeedRule: true},
 	"pf":       {TiesStates: true, StatesFirst: true, SweepsFake: true},
 }
@@ -62,6 +66,11 @@ func KernelOf(firewall string) (Kernel, bool) {
 	k, ok := kernels[firewall]
 	k.Firewall = firewall
 	return k, ok
+}
+
+// besides tells whether the target's rule is one of the pf that stands beside the kernel's filter.
+func (k Kernel) besides(t Target) bool {
+	return t.Claim != nil && t.Claim.PF || k.RedirectsBeside && t.First == Redirect
 }
 
 // controlReplies tells whether a control of a divert-reply rule means

@@ -276,7 +276,15 @@ func TestSkipOfPF(t *testing.T) {
 			t.Errorf("%s: %+v", name, f)
 		}
 	}
-	r.facts.NoPF = ""
+	r.facts = agent.Facts{Firewall: "ipfw", NoRdr: "no rdr-anchor"}
+	for name, skipped := range map[string]bool{"inet-natlook-tcp": true, "inet-divert-pf-packet-in": false, "inet6-divert-no-loop-in": false} {
+		targets, _ := Select([]string{name})
+		f := r.skip(targets[0])
+		if (f != nil) != skipped || f != nil && (f.reason != NoFeature || !strings.Contains(f.detail, "no rdr-anchor")) {
+			t.Errorf("%s: %+v", name, f)
+		}
+	}
+	r.facts.NoRdr = ""
 	if targets, _ := Select([]string{"inet6-divert-pf-packet-out"}); r.skip(targets[0]) != nil {
 		t.Error("it is skipped where pf can be used")
 	}

@@ -31,7 +31,7 @@ func (r *runner) playTarget(ctx context.Context, t Target) Result {
 		r.looks.took(t.Name)
 		res.Evidence = p.evidence
 	}
-	noPF := res.Verdict == Skip && t.Claim != nil && t.Claim.PF
+	noPF := res.Verdict == Skip && r.kernel.besides(t)
 	known := res.Verdict == XFail // its detail says why
 
 	if res.Verdict != Pass && !known && res.Reason != NotClaimed && !noPF { // nothing is wrong there

@@ -181,8 +181,11 @@ func (r *runner) skip(t Target) *finding {
 		if f := t.Claim.skip(r.kernel); f != nil {
 			return f
 		}
-		if t.Claim.PF && r.facts.NoPF != "" {
+		switch besides := r.kernel.besides(t); {
+		case besides && r.facts.NoPF != "":
 			return &finding{Skip, NoFeature, "REMOTE: pf can't be used beside ipfw: " + r.facts.NoPF}
+		case besides && t.First == Redirect && r.facts.NoRdr != "":
+			return &finding{Skip, NoFeature, "REMOTE: pf beside ipfw can't redirect: " + r.facts.NoRdr}
 		}
 	}
 	if len(r.facts.Owned) > 0 {

@@ -1,6 +1,9 @@
 package pf
 
 import (
+	"net/netip"
+	"reflect"
+	"strings"
 	"testing"
 
 	"pfdivert/pfconf"
@@ -12,17 +15,17 @@ func besides(f pfconf.Family, d pfconf.Direction, port, divert uint16, label str
 	return r
 }
 
+// openFreeBSD opens the anchor of FreeBSD's pf.
+func openFreeBSD(t *testing.T, name string) (*Firewall, *[]pfconf.Undo) {
+	t.Helper()
+	return openWith(t, name, Config{RdrRules: true})
+}
+
 // What FreeBSD's pf diverts itself: its rules are taken as they are meant, states that would hide packets
 // from them go before, and the anchor is empty after.
 func TestPacketDivertOfFreeBSD(t *testing.T) {
-	f, undos := open(t, "freebsd-divert")
+	f, undos := openFreeBSD(t, "freebsd-divert")
 	ctx := t.Context()
-	if translates, err := f.Translates(ctx, "regress"); err != nil || translates {
-		t.Errorf("the anchor translates: %v, %v", translates, err)
-	}
-	if translates, err := f.Translates(ctx, "other"); err != nil || !translates {
-		t.Errorf("the other anchor translates: %v, %v", translates, err)
-	}
 	rules := []pfconf.Rule{
 		besides(pfconf.Inet, pfconf.In, 20000, 701, "regress-x"),
 		besides(pfconf.Inet6, pfconf.Out, 20001, 702, "regress-y"),
@@ -55,7 +58,7 @@ func TestPacketDivertMisunderstood(t *testing.T) {
 		{`no state label "regress-x" divert-to 1701`, false},
 		{`no state label "regress-y" divert-to 701`, false},
 	} {
-		if err := understood(rules, begin+c.end+"\n"); (err == nil) != c.good {
+		if err := understood(writings(rules, true), begin+c.end+"\n"); (err == nil) != c.good {
 			t.Errorf("%s: %v", c.end, err)
 		}
 	}
@@ -66,5 +69,111 @@ func TestAbsentOnFreeBSD(t *testing.T) {
 	c := NewControl(play(t, "freebsd-absent"), 0)
 	if text, err := c.content(t.Context(), "regress"); text != "" || err != nil {
 		t.Errorf("%q, %v", text, err)
+	}
+}
+
+func redirects(f pfconf.Family, p pfconf.Proto, port, divert uint16, label string) pfconf.Rule {
+	r := to(f, p, port, divert)
+	r.Action, r.Label = pfconf.RdrTo, label
+	r.Divert = netip.AddrPortFrom(packet(f, pfconf.In, port, divert).To, divert)
+	return r
+}
+
+// What FreeBSD's pf redirects: each rule is two there, of which the second counts and shows with the first; a state
+// that hides a flow goes before, not one that a rule of the host has translated; both lists are empty after.
+func TestRedirectOfFreeBSD(t *testing.T) {
+	f, undos := openFreeBSD(t, "freebsd-rdr")
+	ctx := t.Context()
+	rules := []pfconf.Rule{
+		redirects(pfconf.Inet, pfconf.TCP, 8080, 20000, "regress-x"),
+		redirects(pfconf.Inet6, pfconf.UDP, 8081, 20001, "regress-y"),
+	}
+	if err := f.Forget(ctx, rules); err != nil {
+		t.Error(err)
+	}
+	if err := f.Change(ctx, rules, nil); err != nil {
+		t.Fatal(err)
+	}
+	if want := []pfconf.Undo{{Do: "pf/anchor", Args: []string{"regress", "0", "", "rdr"}}}; !reflect.DeepEqual(*undos, want) {
+		t.Errorf("journal: %q", *undos)
+	}
+	counted, err := f.Counters(ctx, []string{"regress-x", "regress-y"})
+	want := map[string]pfconf.Counters{"regress-x": {Matched: 5, Done: 5, States: 1}, "regress-y": {}}
+	if err != nil || !reflect.DeepEqual(counted, want) {
+		t.Errorf("counters: %+v, %v", counted, err)
+	}
+	shown, err := f.Show(ctx, []string{"regress-x"})
+	for _, part := range []string{"-> 10.188.1.2 port 20000\n", "Packets: 5 ", "tagged regress-x\n", "Packets: 9 "} {
+		if err != nil || !strings.Contains(shown["regress-x"], part) {
+			t.Errorf("%q, %v: there is no %q", shown, err, part)
+		}
+	}
+	if err := f.Close(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// Of a redirection both rules must be understood.
+func TestRedirectMisunderstood(t *testing.T) {
+	rules := writings([]pfconf.Rule{redirects(pfconf.Inet, pfconf.TCP, 8080, 20000, "regress-x")}, true)
+	const (
+		rdr  = `rdr inet proto tcp from 10.188.1.1 to 10.188.2.9 port = http-alt tag regress-x -> 10.188.1.2 port 20000`
+		pass = `pass in log quick inet proto tcp from 10.188.1.1 to 10.188.1.2 port = 20000 flags S/SA keep state label "regress-x" tagged regress-x`
+	)
+	for _, c := range []struct {
+		printed string
+		good    bool
+	}{
+		{rdr + "\n" + pass + "\n", true},
+		{rdr + "\n", false},
+		{pass + "\n" + rdr + "\n", false},
+		{strings.Replace(rdr, "port 20000", "port 20001", 1) + "\n" + pass + "\n", false},
+		{rdr + "\n" + strings.Replace(pass, "keep", "no", 1) + "\n", false},
+		{rdr + "\n" + strings.Replace(pass, "tagged regress-x", "tagged regress-y", 1) + "\n", false},
+	} {
+		if err := understood(rules, c.printed); (err == nil) != c.good {
+			t.Errorf("%s: %v", c.printed, err)
+		}
+	}
+}
+
+// What a killed agent left of both lists is undone, and what was there before put back.
+func TestMendRedirect(t *testing.T) {
+	const former = "rdr on vtnet1 inet proto tcp from any to any port = http -> 127.0.0.1 port 8080\n" +
+		"pass in quick on vtnet1 inet proto tcp from any to 127.0.0.1 port = http-alt flags S/SA keep state\n"
+	u := pfconf.Undo{Do: UndoAnchor, Args: []string{"regress", "0", former, withRdr}}
+	if err := Mend(t.Context(), play(t, "freebsd-rdr-mend"), u); err != nil {
+		t.Error(err)
+	}
+}
+
+// Which rules of FreeBSD's main ruleset lead to the anchor's rdr rules, or decide before them.
+func TestReachOfRedirects(t *testing.T) {
+	flow := redirects(pfconf.Inet, pfconf.TCP, 8080, 20000, "regress-x")
+	const anchor = `rdr-anchor "regress" all`
+	for _, c := range []struct{ main, want string }{
+		{"nat-anchor \"regress\" all\n" + anchor, anchor + "|"},
+		{"nat on vtnet0 inet from 10.0.0.0/8 to any -> (vtnet0) round-robin\n" + anchor, anchor + "|"},
+		{"nat-anchor \"regress\" all", "|"},
+		{"rdr-anchor \"regression\" all", "|"},
+		{"rdr-anchor \"regress\" inet6 all", "|"},
+		{"rdr pass log on vtnet0 inet proto tcp from any to any port = 8080 -> 127.0.0.1\n" + anchor,
+			anchor + "|rdr pass log on vtnet0 inet proto tcp from any to any port = 8080 -> 127.0.0.1"},
+		{"no rdr inet proto tcp from 10.188.0.0/16 to any\n" + anchor, anchor + "|no rdr inet proto tcp from 10.188.0.0/16 to any"},
+		{"rdr inet proto udp from any to any -> 127.0.0.1\nrdr inet proto tcp from any to 10.0.2.15 -> 127.0.0.1\n" + anchor, anchor + "|"},
+		{anchor + "\nrdr inet proto tcp from any to any -> 127.0.0.1", anchor + "|"},
+	} {
+		m, err := parseRedirects(c.main)
+		if err != nil {
+			t.Errorf("%s: %v", c.main, err)
+			continue
+		}
+		r := m.Reach("regress", flow)
+		if got := strings.Join(r.Calls, ";") + "|" + strings.Join(r.Hidden, ";"); got != c.want {
+			t.Errorf("%s\n\tgot  %s\n\twant %s", c.main, got, c.want)
+		}
+	}
+	if _, err := parseRedirects("rdr what"); err == nil {
+		t.Error("nonsense was understood")
 	}
 }

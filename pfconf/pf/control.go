@@ -17,8 +17,10 @@ import (
 type Control struct {
 	run    Runner
 	domain int
-	list   *shared.Question[[]pfconf.State] // pfctl -ss
-	listVV *shared.Question[[]pfconf.State] // pfctl -ss -vv
+	// rdrRules: see Config.
+	rdrRules bool
+	list     *shared.Question[[]pfconf.State] // pfctl -ss
+	listVV   *shared.Question[[]pfconf.State] // pfctl -ss -vv
 }
 
 // NewControl makes a Control. Run nil means program.Exec. The flows and labels that it

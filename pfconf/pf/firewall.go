@@ -28,6 +28,9 @@ type Config struct {
 	Journal pfconf.Journal
 	// Domain is the routing domain that flows and labels are looked for in.
 	Domain int
+	// RdrRules: an anchor has the rules that redirect in a list of their own, which `pfctl -s rules` does not
+	// show (FreeBSD).
+	RdrRules bool
 	// Between are pairs of prefixes: all states from an address of one to one of the
 	// other are this program's, whichever rule made them. Close removes them.
 	Between [][2]netip.Prefix
@@ -39,7 +42,7 @@ type Firewall struct {
 	anchor  string
 	journal pfconf.Journal
 	between [][2]netip.Prefix
-	former  string // what the anchor held before, as `pfctl -s rules` printed it
+	former  string // what the anchor held before, as pfctl printed it
 	counts  *shared.Question[map[string]pfconf.Counters]
 	shows   *shared.Question[map[string]string]
 	backoff time.Duration // the first wait for a busy anchor
@@ -82,6 +85,7 @@ func Open(ctx context.Context, cfg Config) (*Firewall, error) {
 	if !anchorName.MatchString(f.anchor) {
 		return nil, fmt.Errorf("%q cannot be the name of the anchor", f.anchor)
 	}
+	f.rdrRules = cfg.RdrRules
 	f.counts = shared.New(f.readCounters)
 	f.shows = shared.New(f.readRules)
 	f.open, f.stop = context.WithCancel(context.Background())
@@ -166,7 +170,7 @@ func (f *Firewall) Forget(ctx context.Context, rules []pfconf.Rule) error {
 		return fmt.Errorf("looking for states to remove: %w", err)
 	}
 	for _, s := range states {
-		if !slices.ContainsFunc(rules, func(r pfconf.Rule) bool { return f.mayHaveMade(r, s) }) {
+		if !slices.ContainsFunc(rules, func(r pfconf.Rule) bool { return f.hides(s, r) }) {
 			continue
 		}
 		if _, err := f.kill(ctx, "-k", "id", "-k", s.ID); err != nil {
@@ -174,6 +178,21 @@ func (f *Firewall) Forget(ctx context.Context, rules []pfconf.Rule) error {
 		}
 	}
 	return nil
+}
+
+// hides tells whether packets that the rule is about belong to the state. Of a translated end both names
+// count: which one the packets have that meet the rule, the rule's kind decides.
+func (f *Firewall) hides(s pfconf.State, r pfconf.Rule) bool {
+	if s.Domain != f.domain || s.Family != r.Family || s.Number != r.Proto.Number(r.Family) || s.Direction != r.Direction {
+		return false
+	}
+	began, beganWas, other, otherWas := s.Near, s.NearWas, s.Far, s.FarWas
+	if r.Direction == pfconf.In {
+		began, beganWas, other, otherWas = other, otherWas, began, beganWas
+	}
+	isFrom := func(a netip.AddrPort) bool { return a.Addr() == r.From }
+	isTo := func(a netip.AddrPort) bool { return a.Addr() == r.To && (r.Port == 0 || a.Port() == r.Port) }
+	return (isFrom(began) || isFrom(beganWas)) && (isTo(other) || isTo(otherWas))
 }
 
 // mayHaveMade tells whether the state has the protocol, direction, addresses and port of

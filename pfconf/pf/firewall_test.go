@@ -14,11 +14,18 @@ import (
 
 func open(t *testing.T, name string) (*Firewall, *[]pfconf.Undo) {
 	t.Helper()
+	return openWith(t, name, Config{})
+}
+
+// openWith opens an anchor with a transcript, and gives what is recorded.
+func openWith(t *testing.T, name string, c Config) (*Firewall, *[]pfconf.Undo) {
+	t.Helper()
 	var undos []pfconf.Undo
-	f, err := Open(t.Context(), Config{Run: play(t, name), Journal: func(u pfconf.Undo) error {
+	c.Run, c.Journal = play(t, name), func(u pfconf.Undo) error {
 		undos = append(undos, u)
 		return nil
-	}})
+	}
+	f, err := Open(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +191,7 @@ func TestBusy(t *testing.T) {
 
 func TestMend(t *testing.T) {
 	const old = `pass in log inet proto 254 from 10.188.1.1 to 10.188.2.9 label "regress" divert-to 127.0.0.1 port 1` + "\n"
-	u := undo("regress", 0, old)
+	u := NewControl(nil, 0).undo("regress", old)
 	if err := Mend(t.Context(), play(t, "mend"), u); err != nil {
 		t.Error(err)
 	}

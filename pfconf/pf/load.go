@@ -133,7 +133,7 @@ func (f *Firewall) replace(rules []pfconf.Rule) error {
 	ctx, cancel := context.WithTimeout(f.open, loadTimeout)
 	defer cancel()
 	if !f.begun && f.journal != nil {
-		if err := f.journal(undo(f.anchor, f.domain, f.former)); err != nil {
+		if err := f.journal(f.undo(f.anchor, f.former)); err != nil {
 			return fmt.Errorf("recording how to put the anchor %s back: %w", f.anchor, err)
 		}
 	}
@@ -141,20 +141,21 @@ func (f *Firewall) replace(rules []pfconf.Rule) error {
 	for _, r := range rules {
 		f.tried[r] = true
 	}
-	r, err := f.loadSet(ctx, rules)
+	given := writings(rules, f.rdrRules)
+	r, err := f.loadSet(ctx, given)
 	if err != nil {
 		return err
 	}
-	if err := understood(rules, r.Stdout); err != nil {
-		_, errBack := f.loadSet(ctx, f.rules)
+	if err := understood(given, r.Stdout); err != nil {
+		_, errBack := f.loadSet(ctx, writings(f.rules, f.rdrRules))
 		return errors.Join(err, errBack)
 	}
 	f.rules = rules
 	return nil
 }
 
-func (f *Firewall) loadSet(ctx context.Context, rules []pfconf.Rule) (Result, error) {
-	return f.loadText(ctx, f.backoff, Document(rules), "-v", "-a", f.anchor, "-f", "-")
+func (f *Firewall) loadSet(ctx context.Context, given []written) (Result, error) {
+	return f.loadText(ctx, f.backoff, document(given), "-v", "-a", f.anchor, "-f", "-")
 }
 
 // maxBackoff is the longest wait for a busy anchor between two tries.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,11 +15,18 @@ import (
 )
 
 // UndoAnchor is the step that Mend knows: put an anchor's rules back. Its
-// arguments are the anchor, the routing domain and the rules.
-const UndoAnchor = "pf/anchor"
+// arguments are the anchor, the routing domain and the rules, and withRdr where RdrRules is set.
+const (
+	UndoAnchor = "pf/anchor"
+	withRdr    = "rdr"
+)
 
-func undo(anchor string, domain int, rules string) pfconf.Undo {
-	return pfconf.Undo{Do: UndoAnchor, Args: []string{anchor, strconv.Itoa(domain), rules}}
+func (c *Control) undo(anchor, rules string) pfconf.Undo {
+	args := []string{anchor, strconv.Itoa(c.domain), rules}
+	if c.rdrRules {
+		args = append(args, withRdr)
+	}
+	return pfconf.Undo{Do: UndoAnchor, Args: args}
 }
 
 // Mend undoes what a Firewall that was never closed left: it puts the anchor's
@@ -26,7 +34,8 @@ func undo(anchor string, domain int, rules string) pfconf.Undo {
 // When the anchor holds its former rules there is nothing to do; when it holds rules
 // that are not this program's, somebody else has used it since, and it is left alone.
 func Mend(ctx context.Context, run Runner, u pfconf.Undo) error {
-	if u.Do != UndoAnchor || len(u.Args) != 3 || !anchorName.MatchString(u.Args[0]) {
+	rdrRules := len(u.Args) == 4 && u.Args[3] == withRdr
+	if u.Do != UndoAnchor || len(u.Args) != 3 && !rdrRules || !anchorName.MatchString(u.Args[0]) {
 		return fmt.Errorf("not a step of pf to undo: %q %q", u.Do, u.Args)
 	}
 	anchor, former := u.Args[0], u.Args[2]
@@ -35,6 +44,7 @@ func Mend(ctx context.Context, run Runner, u pfconf.Undo) error {
 		return fmt.Errorf("the step %q: %w", u.Do, err)
 	}
 	c := NewControl(run, domain)
+	c.rdrRules = rdrRules
 	now, err := c.content(ctx, anchor)
 	if err != nil {
 		return fmt.Errorf("reading what is in the anchor %s: %w", anchor, err)
@@ -44,37 +54,71 @@ func Mend(ctx context.Context, run Runner, u pfconf.Undo) error {
 	}
 	var labels []string
 	for _, line := range program.Lines(now) {
-		m := labelled.FindStringSubmatch(line)
-		if m == nil || !pfconf.ValidLabel(m[1]) {
+		label := labelOf(line)
+		if !pfconf.ValidLabel(label) {
 			return hinted{
 				fmt.Errorf("the anchor %s has been changed since by something else: %q", anchor, line),
 				"look at `pfctl -a " + anchor + " -s rules`, and empty it when nobody needs it: pfctl -a " + anchor + " -F rules",
 			}
 		}
-		labels = append(labels, m[1])
+		labels = append(labels, label)
 	}
 	err = c.restore(ctx, anchor, former, 10*time.Millisecond)
-	_, errKill := c.KillLabels(ctx, labels)
+	slices.Sort(labels)
+	_, errKill := c.KillLabels(ctx, slices.Compact(labels))
 	return errors.Join(err, errKill)
 }
 
 var (
 	labelled = regexp.MustCompile(` label "([^"]*)"`)
+	tagging  = regexp.MustCompile(`^rdr .* tag (\S+) -> `)
 	tableRef = regexp.MustCompile(`<[A-Za-z_][^ >]*>`)
 )
+
+// labelOf is the label of a printed rule, of one that redirects (see redirect) its tag, and "" of others.
+func labelOf(line string) string {
+	for _, form := range []*regexp.Regexp{tagging, labelled} {
+		if m := form.FindStringSubmatch(line); m != nil {
+			return m[1]
+		}
+	}
+	return ""
+}
 
 // content is what the anchor holds, as text that can be loaded; empty when there is
 // no such anchor.
 func (c *Control) content(ctx context.Context, anchor string) (string, error) {
+	var all string
+	for _, list := range c.lists() {
+		rules, err := c.rulesOf(ctx, anchor, list)
+		if err != nil {
+			return "", err
+		}
+		all += rules
+	}
+	return all, nil
+}
+
+// lists are the lists of rules that an anchor has, in the order in which they are loaded, as `pfctl -s`
+// knows them.
+func (c *Control) lists() []string {
+	if c.rdrRules {
+		return []string{"nat", "rules"}
+	}
+	return []string{"rules"}
+}
+
+// rulesOf is one of the anchor's lists of rules.
+func (c *Control) rulesOf(ctx context.Context, anchor, list string) (string, error) {
 	absent := func(line string) bool {
 		return line == "pfctl: Anchor does not exist" || line == "pfctl: DIOCGETRULES: Invalid argument" // FreeBSD's
 	}
-	r, err := c.pfctl(ctx, "", absent, "-a", anchor, "-s", "rules")
+	r, err := c.pfctl(ctx, "", absent, "-a", anchor, "-s", list)
 	if err != nil {
 		return "", err
 	}
 	if r.Stderr != "" && r.Stdout != "" {
-		return "", &Error{program.Failure{Argv: []string{"pfctl", "-a", anchor, "-s", "rules"}, Stderr: r.Stderr}}
+		return "", &Error{program.Failure{Argv: []string{"pfctl", "-a", anchor, "-s", list}, Stderr: r.Stderr}}
 	}
 	return r.Stdout, nil
 }

@@ -9,7 +9,7 @@ import (
 	"pfdivert/pfconf/program"
 )
 
-// MainRuleset is the host's main ruleset, as `pfctl -s rules` prints it.
+// MainRuleset is the host's main ruleset, as `pfctl -s rules` prints it, or another list of its rules.
 type MainRuleset struct {
 	lines []mainRule
 }
@@ -23,6 +23,49 @@ func (c *Control) MainRuleset(ctx context.Context) (*MainRuleset, error) {
 	m, err := parseMain(r.Stdout)
 	if err != nil {
 		return nil, fmt.Errorf("pfctl -s rules: %w", err)
+	}
+	return m, nil
+}
+
+// MainRedirects asks FreeBSD's pf for the main ruleset's rules that redirect packets which come in.
+func (c *Control) MainRedirects(ctx context.Context) (*MainRuleset, error) {
+	r, err := c.pfctl(ctx, "", nothing, "-s", "nat")
+	if err != nil {
+		return nil, err
+	}
+	m, err := parseRedirects(r.Stdout)
+	if err != nil {
+		return nil, fmt.Errorf("pfctl -s nat: %w", err)
+	}
+	return m, nil
+}
+
+// parseRedirects reads `pfctl -s nat`. Of the rules that redirect the first that matches decides (FreeBSD's
+// pf.conf(5), TRANSLATION), as if all were quick; those of nat and binat are about other packets.
+func parseRedirects(out string) (*MainRuleset, error) {
+	m := &MainRuleset{}
+	for _, line := range program.Lines(out) {
+		text := strings.TrimSpace(line)
+		words := strings.Fields(strings.TrimPrefix(text, "no "))
+		var as []string
+		switch {
+		case len(words) > 0 && words[0] == "rdr-anchor":
+			as = []string{"anchor"}
+		case len(words) > 0 && words[0] == "rdr":
+			as = []string{"pass"}
+		default:
+			continue
+		}
+		rest := words[1:]
+		for len(rest) > 0 && (rest[0] == "pass" || rest[0] == "log") {
+			rest = rest[1:]
+		}
+		r, err := parseMainRule(strings.Join(append(as, rest...), " "))
+		if err != nil {
+			return nil, fmt.Errorf("%q: %w", text, err)
+		}
+		r.text, r.quick = text, true
+		m.lines = append(m.lines, r)
 	}
 	return m, nil
 }

@@ -28,11 +28,15 @@ func (f *Firewall) Show(ctx context.Context, labels []string) (map[string]string
 }
 
 func (f *Firewall) readRules(ctx context.Context) (map[string]string, error) {
-	r, err := f.pfctl(ctx, "", nothing, "-a", f.anchor, "-s", "rules", "-vv")
-	if err != nil {
-		return nil, err
+	var text string
+	for _, list := range f.lists() {
+		r, err := f.pfctl(ctx, "", nothing, "-a", f.anchor, "-s", list, "-vv")
+		if err != nil {
+			return nil, err
+		}
+		text += r.Stdout
 	}
-	return parseRules(r.Stdout), nil
+	return parseRules(text), nil
 }
 
 // parseRules reads `pfctl -s rules -vv`: a rule begins with '@' and its number, and what it
@@ -43,8 +47,8 @@ func parseRules(out string) map[string]string {
 	for line := range strings.Lines(out) {
 		line = strings.TrimRight(line, " \n")
 		if strings.HasPrefix(line, "@") {
-			_, behind, _ := strings.Cut(line, ` label "`)
-			label, _, _ = strings.Cut(behind, `"`)
+			_, rule, _ := strings.Cut(line, " ")
+			label = labelOf(rule)
 		}
 		switch {
 		case label == "" || line == "":

@@ -39,13 +39,6 @@ func (c *Control) Status(ctx context.Context) (Status, error) {
 	return Status{Enabled: on[1] == "Enabled", States: n}, nil
 }
 
-// Translates tells whether the anchor holds rules of FreeBSD's pf that translate, which are no part of
-// what `pfctl -s rules` prints and go when other rules are loaded.
-func (c *Control) Translates(ctx context.Context, anchor string) (bool, error) {
-	r, err := c.pfctl(ctx, "", nothing, "-a", anchor, "-s", "nat")
-	return r.Stdout != "", err
-}
-
 // Skipped lists the interfaces and interface groups that pf.conf's `set skip on`
 // names: no rule is evaluated for them (print_iface in pfctl_table.c).
 func (c *Control) Skipped(ctx context.Context) ([]string, error) {

@@ -13,7 +13,8 @@ import (
 // writes it; the rule must be valid.
 //
 // A PFDivertTo rule is for FreeBSD's pf alone. It decides in place of the host's own rules, as ipfw's
-// does, and makes no state: the packets of one would not meet the rule.
+// does, and makes no state: the packets of one would not meet the rule. How that pf is told of an RdrTo
+// rule, redirect says.
 func Text(r pfconf.Rule) string {
 	var b strings.Builder
 	quick, stateless := "", ""
@@ -62,15 +63,51 @@ func divertPort(r pfconf.Rule) string {
 	return strconv.Itoa(int(r.Divert.Port()))
 }
 
-// Document is the rules as the whole content of an anchor. With no rules it is
-// a blank line, which empties the anchor.
-func Document(rules []pfconf.Rule) string {
-	if len(rules) == 0 {
+// redirect is an RdrTo rule as FreeBSD's pf takes it (OpenBSD's did before 4.7): a rule of the list of
+// those that translate, and one that lets pass what the first has translated, which it tells by a tag. The second decides in
+// place of the host's own rules. It makes the state and has the label and the counters: the first can have none.
+func redirect(r pfconf.Rule) (translates, passes string) {
+	from := fmt.Sprintf("%v proto %s from %v to", r.Family, protoWritten(r), r.From)
+	to, port := r.Divert.Addr(), r.Divert.Port()
+	return fmt.Sprintf("rdr %s %v port %d tag %s -> %v port %d", from, r.To, r.Port, r.Label, to, port),
+		fmt.Sprintf("pass %v log quick %s %v port %d tagged %s keep state label %[5]s", r.Direction, from, to, port, r.Label)
+}
+
+// written is a rule as it is written, and what pfctl prints of it if it has understood it: a line with this
+// in it and at its end. Only what a cell depends on is compared, so that a release may print more.
+type written struct {
+	text    string
+	in, end string
+}
+
+// writings are the rules line by line; rdrRules as Config has it. What translates comes first: pfctl wants it so.
+func writings(rules []pfconf.Rule, rdrRules bool) []written {
+	var translating, all []written
+	for _, r := range rules {
+		label := fmt.Sprintf(" label %q", r.Label)
+		w := written{Text(r), label, " " + divertClause(r)}
+		switch {
+		case r.Action == pfconf.PFDivertTo: // FreeBSD's divert-to of a divert socket
+			w.end = fmt.Sprintf(" no state%s divert-to %d", label, r.Divert.Port())
+		case r.Action == pfconf.RdrTo && rdrRules:
+			translates, passes := redirect(r)
+			end := fmt.Sprintf(" tag %s -> %v port %d", r.Label, r.Divert.Addr(), r.Divert.Port())
+			translating = append(translating, written{translates, "rdr ", end})
+			w = written{passes, "pass ", fmt.Sprintf(" keep state%s tagged %s", label, r.Label)}
+		}
+		all = append(all, w)
+	}
+	return append(translating, all...)
+}
+
+// document is the content of an anchor. With no rules it is a blank line, which empties the anchor.
+func document(lines []written) string {
+	if len(lines) == 0 {
 		return "\n"
 	}
 	var b strings.Builder
-	for _, r := range rules {
-		b.WriteString(Text(r))
+	for _, w := range lines {
+		b.WriteString(w.text)
 		b.WriteByte('\n')
 	}
 	return b.String()
@@ -79,20 +116,14 @@ func Document(rules []pfconf.Rule) string {
 // understood compares what `pfctl -v -f -` printed with the rules that it was
 // given. Other systems have rules that read the same and mean something else:
 // FreeBSD loads divert-to and shows `divert-to 5000`, the port of a divert socket.
-// Only what a cell depends on is compared, so that a release may print more.
-func understood(rules []pfconf.Rule, printed string) error {
+func understood(given []written, printed string) error {
 	lines := program.Lines(printed)
-	if len(lines) != len(rules) {
-		return fmt.Errorf("pfctl was given %d rules and printed %d", len(rules), len(lines))
+	if len(lines) != len(given) {
+		return fmt.Errorf("pfctl was given %d rules and printed %d", len(given), len(lines))
 	}
-	for i, r := range rules {
-		label := fmt.Sprintf(" label %q", r.Label)
-		clause := divertClause(r)
-		if r.Action == pfconf.PFDivertTo { // FreeBSD's divert-to of a divert socket
-			clause = fmt.Sprintf("no state%s divert-to %d", label, r.Divert.Port())
-		}
-		if !strings.HasSuffix(lines[i], " "+clause) || !strings.Contains(lines[i], label) {
-			return fmt.Errorf("pfctl was given %q and understood %q", Text(r), lines[i])
+	for i, w := range given {
+		if !strings.HasSuffix(lines[i], w.end) || !strings.Contains(lines[i], w.in) {
+			return fmt.Errorf("pfctl was given %q and understood %q", w.text, lines[i])
 		}
 	}
 	return nil

@@ -72,23 +72,23 @@ func TestRules(t *testing.T) {
 		}
 		printed.WriteString(golden[2*i+1] + "\n")
 	}
-	if err := understood(rules, printed.String()); err != nil {
+	if err := understood(writings(rules, false), printed.String()); err != nil {
 		t.Error(err)
 	}
-	if err := understood(rules[:13], printed.String()); err == nil {
+	if err := understood(writings(rules[:13], false), printed.String()); err == nil {
 		t.Error("a rule too many was not noticed")
 	}
 	rules[3], rules[4] = rules[4], rules[3]
-	if err := understood(rules, printed.String()); err == nil {
+	if err := understood(writings(rules, false), printed.String()); err == nil {
 		t.Error("rules in another order were not noticed")
 	}
 }
 
 func TestDocument(t *testing.T) {
-	if got := Document(nil); got != "\n" {
+	if got := document(nil); got != "\n" {
 		t.Errorf("no rules: %q", got)
 	}
-	got := Document([]pfconf.Rule{reply(pfconf.Inet6, pfconf.ICMP, 0), to(pfconf.Inet, pfconf.Raw, 0, 5000)})
+	got := document(writings([]pfconf.Rule{reply(pfconf.Inet6, pfconf.ICMP, 0), to(pfconf.Inet, pfconf.Raw, 0, 5000)}, false))
 	want := "pass out log inet6 proto icmp6 from fd00:188:2::9 to fd00:188:1::1 divert-reply label regress\n" +
 		"pass in log inet proto 254 from 10.188.1.1 to 10.188.2.9 divert-to 127.0.0.1 port 1 label regress\n"
 	if got != want {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -12,37 +13,51 @@ import (
 	"pfdivert/pfconf/program"
 )
 
-// beside is a packet filter with FreeBSD's pf beside it, which has the rules with PFDivertTo
+// beside is a packet filter with FreeBSD's pf beside it, which has the rules with PFDivertTo and RdrTo
 // and no others.
 type beside struct {
 	pfconf.Firewall
 	// pf is nil where it can't be used, and noPF says why.
 	pf   *pf.Firewall
 	noPF string
+	// noRdr says why pf can't redirect, empty where it can.
+	noRdr string
 
 	mu sync.Mutex
-	in map[string]bool // the labels of pf's rules
+	in map[string]pfconf.Action // of pf's rules, by their labels
 }
 
 var _ pfconf.Shower = (*beside)(nil)
 
 // put opens pf beside the filter. That it can't be used is no error.
 func put(ctx context.Context, fw pfconf.Firewall, s *Setup, run program.Runner, journal pfconf.Journal) *beside {
-	b := &beside{Firewall: fw, in: map[string]bool{}}
-	var err error
-	if b.pf, err = openPF(ctx, s, run, journal); err != nil {
-		f := FaultOf(err)
-		b.pf, b.noPF = nil, f.Text
-		if f.Hint != "" {
-			b.noPF += " (" + f.Hint + ")"
-		}
+	b := &beside{Firewall: fw, in: map[string]pfconf.Action{}}
+	control := pf.NewControl(run, 0)
+	opened, err := openPF(ctx, control, s, run, journal)
+	if err != nil {
+		b.noPF = reason(err)
+		return b
+	}
+	b.pf = opened
+	var c checks
+	if c.redirects(ctx, control, s); len(c) > 0 {
+		b.noRdr = reason(unfit(c))
 	}
 	return b
 }
 
+// reason is an error with its hint.
+func reason(err error) string {
+	f := FaultOf(err)
+	if f.Hint == "" {
+		return f.Text
+	}
+	return f.Text + " (" + f.Hint + ")"
+}
+
 // openPF opens pf's anchor when rules in it decide about the suite's packets and all that it holds
 // can be put back.
-func openPF(ctx context.Context, s *Setup, run program.Runner, journal pfconf.Journal) (*pf.Firewall, error) {
+func openPF(ctx context.Context, control *pf.Control, s *Setup, run program.Runner, journal pfconf.Journal) (*pf.Firewall, error) {
 	var nics []string
 	for _, p := range s.Paths {
 		nic, err := interfaceOf(p.Here)
@@ -54,36 +69,49 @@ func openPF(ctx context.Context, s *Setup, run program.Runner, journal pfconf.Jo
 		}
 	}
 	var c checks
-	control := pf.NewControl(run, 0)
 	c.pf(ctx, control, s, nics)
 	if err := unfit(c); err != nil {
 		return nil, err
 	}
-	translates, err := control.Translates(ctx, pf.DefaultAnchor)
-	switch {
-	case err != nil:
-		return nil, err
-	case translates:
-		return nil, fmt.Errorf("the anchor %s holds rules that translate, and a load would remove them", pf.DefaultAnchor)
-	}
-	return pf.Open(ctx, pf.Config{Run: run, Journal: journal})
+	return pf.Open(ctx, pf.Config{Run: run, Journal: journal, RdrRules: true})
 }
+
+// ofPF tells whether pf has the rule.
+func ofPF(r pfconf.Rule) bool { return r.Action == pfconf.PFDivertTo || r.Action == pfconf.RdrTo }
 
 // forPF tells whether pf has the rules of the change, and the other filter no part in it.
 func (b *beside) forPF(c Change) bool {
-	return len(c.Add) > 0 && !slices.ContainsFunc(c.Add, func(r pfconf.Rule) bool { return r.Action != pfconf.PFDivertTo })
+	return len(c.Add) > 0 && !slices.ContainsFunc(c.Add, func(r pfconf.Rule) bool { return !ofPF(r) })
 }
 
-// Change has each filter make its part of the change. The parts are not one step.
-func (b *beside) Change(ctx context.Context, add []pfconf.Rule, remove []string) error {
-	var toPF, others []pfconf.Rule
-	for _, r := range add {
-		if r.Action == pfconf.PFDivertTo {
+// Load gives each filter its rules in place of those that it has.
+func (b *beside) Load(ctx context.Context, rules []pfconf.Rule) error {
+	toPF, others := divide(rules)
+	b.mu.Lock()
+	had := slices.Collect(maps.Keys(b.in))
+	b.mu.Unlock()
+	err := b.Firewall.Load(ctx, others)
+	if len(toPF)+len(had) > 0 {
+		err = errors.Join(err, b.changePF(ctx, toPF, had))
+	}
+	return err
+}
+
+// divide tells the rules that pf has from the others.
+func divide(rules []pfconf.Rule) (toPF, others []pfconf.Rule) {
+	for _, r := range rules {
+		if ofPF(r) {
 			toPF = append(toPF, r)
 		} else {
 			others = append(others, r)
 		}
 	}
+	return toPF, others
+}
+
+// Change has each filter make its part of the change. The parts are not one step.
+func (b *beside) Change(ctx context.Context, add []pfconf.Rule, remove []string) error {
+	toPF, others := divide(add)
 	fromPF, rest := b.split(remove)
 	var errs []error
 	if len(others)+len(rest) > 0 {
@@ -99,6 +127,9 @@ func (b *beside) changePF(ctx context.Context, add []pfconf.Rule, remove []strin
 	if b.pf == nil {
 		return fmt.Errorf("pf can't be used: %s", b.noPF)
 	}
+	if b.noRdr != "" && slices.ContainsFunc(add, func(r pfconf.Rule) bool { return r.Action == pfconf.RdrTo }) {
+		return fmt.Errorf("pf can't redirect: %s", b.noRdr)
+	}
 	if len(add) > 0 {
 		if err := b.pf.Forget(ctx, add); err != nil {
 			return err
@@ -108,14 +139,20 @@ func (b *beside) changePF(ctx context.Context, add []pfconf.Rule, remove []strin
 		return err
 	}
 	b.mu.Lock()
-	defer b.mu.Unlock()
+	var made []string
 	for _, l := range remove {
+		if b.in[l] == pfconf.RdrTo {
+			made = append(made, l)
+		}
 		delete(b.in, l)
 	}
 	for _, r := range add {
-		b.in[r.Label] = true
+		b.in[r.Label] = r.Action
 	}
-	return nil
+	b.mu.Unlock()
+	// States go with their rules: were the agent killed, nobody would know their labels.
+	_, err := b.pf.KillLabels(ctx, made)
+	return err
 }
 
 // split tells the labels of pf's rules from others.
@@ -123,7 +160,7 @@ func (b *beside) split(labels []string) (inPF, others []string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, l := range labels {
-		if b.in[l] {
+		if b.in[l] != 0 {
 			inPF = append(inPF, l)
 		} else {
 			others = append(others, l)

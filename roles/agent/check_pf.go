@@ -57,25 +57,31 @@ func (c *checks) skipped(skipped, nics []string) {
 // reach looks whether the main ruleset comes to the anchor for every kind of rule, and to no other
 // rule that decides in its place.
 func (c *checks) reach(main *pf.MainRuleset, s *Setup) {
-	cure := "put the line   " + anchorItem + "   last into /etc/pf.conf, then: pfctl -f /etc/pf.conf"
 	var call string
 	for _, r := range s.typicalRules() {
-		kind := fmt.Sprintf("%v %v %v", r.Family, r.Proto, r.Action)
-		reach := main.Reach(pf.DefaultAnchor, r)
-		switch {
-		case len(reach.Calls) == 0 && len(reach.Children) > 0:
-			c.no(anchorItem, cure, "the main ruleset has %s, which leaves out the anchor's own rules", reach.Children[0])
-			return
-		case len(reach.Calls) == 0:
-			c.no(anchorItem, cure, "no rule of the main ruleset comes to it (%s)", kind)
-			return
-		case len(reach.Hidden) > 0:
-			c.no(anchorItem, cure+"; and no rule with 'quick' before it may match the tests' packets", "this rule decides before it (%s): %s", kind, reach.Hidden[0])
+		if !c.reaches(main, r) {
 			return
 		}
-		call = reach.Calls[0]
+		call = main.Reach(pf.DefaultAnchor, r).Calls[0]
 	}
 	c.ok(anchorItem, "the main ruleset calls it: %s", call)
+}
+
+// reaches looks whether the main ruleset comes to the anchor with what the rule is about; that it does is not noted.
+func (c *checks) reaches(main *pf.MainRuleset, r pfconf.Rule) bool {
+	const cure = "put the line   " + anchorItem + "   last into /etc/pf.conf, then: pfctl -f /etc/pf.conf"
+	kind := fmt.Sprintf("%v %v %v", r.Family, r.Proto, r.Action)
+	switch reach := main.Reach(pf.DefaultAnchor, r); {
+	case len(reach.Calls) == 0 && len(reach.Children) > 0:
+		c.no(anchorItem, cure, "the main ruleset has %s, which leaves out the anchor's own rules", reach.Children[0])
+	case len(reach.Calls) == 0:
+		c.no(anchorItem, cure, "no rule of the main ruleset comes to it (%s)", kind)
+	case len(reach.Hidden) > 0:
+		c.no(anchorItem, cure+"; and no rule with 'quick' before it may match the tests' packets", "this rule decides before it (%s): %s", kind, reach.Hidden[0])
+	default:
+		return true
+	}
+	return false
 }
 
 // typicalRules are rules of each kind that the suite loads, about flows as it has them.
@@ -104,4 +110,45 @@ func (s *Setup) typicalRules() []pfconf.Rule {
 		rule(pfconf.DivertPacket, pfconf.Out, pfconf.UDP, p.Here, p.There)
 	}
 	return rules
+}
+
+const rdrAnchorItem = `rdr-` + anchorItem
+
+// redirects looks whether FreeBSD's pf comes to the anchor with what is to be redirected, and with what was. It notes what
+// is wrong, and nothing else.
+func (c *checks) redirects(ctx context.Context, control *pf.Control, s *Setup) {
+	translating, err := control.MainRedirects(ctx)
+	if err != nil {
+		c.fail(rdrAnchorItem, err)
+		return
+	}
+	main, err := control.MainRuleset(ctx)
+	if err != nil {
+		c.fail(anchorItem, err)
+		return
+	}
+	cure := "put the line   " + rdrAnchorItem + "   before all other rdr rules into /etc/pf.conf, then: pfctl -f /etc/pf.conf"
+	for _, proto := range []pfconf.Proto{pfconf.TCP, pfconf.UDP} {
+		for _, p := range s.Paths {
+			r := pfconf.Rule{Family: pfconf.FamilyOf(p.Here), Action: pfconf.RdrTo, Direction: pfconf.In, Proto: proto, From: p.There, Port: 20000}
+			for _, fake := range s.Fakes {
+				if pfconf.FamilyOf(fake.Addr()) != r.Family {
+					continue
+				}
+				r.To = fake.Addr()
+				switch reach := translating.Reach(pf.DefaultAnchor, r); {
+				case len(reach.Calls) == 0:
+					c.no(rdrAnchorItem, cure, "no rule of the main ruleset comes to it (%v %v rdr)", r.Family, proto)
+					return
+				case len(reach.Hidden) > 0:
+					c.no(rdrAnchorItem, cure, "this rule decides before it (%v %v rdr): %s", r.Family, proto, reach.Hidden[0])
+					return
+				}
+			}
+			r.To = p.Here
+			if !c.reaches(main, r) {
+				return
+			}
+		}
+	}
 }

@@ -129,6 +129,8 @@ type Facts struct {
 	KeepsCounters bool   `json:"keepsCounters,omitempty"`
 	// NoPF is why the pf of a FreeBSD host can't be used beside ipfw, empty where it can.
 	NoPF string `json:"noPF,omitempty"`
+	// NoRdr is why that pf can't redirect, empty where it can.
+	NoRdr string `json:"noRdr,omitempty"`
 	// Owned are FAKE addresses that this host has configured.
 	Owned []string `json:"owned,omitempty"`
 	// Domain is the routing domain in which the agent works.

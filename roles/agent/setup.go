@@ -85,7 +85,7 @@ func (a *agent) setUp(ctx context.Context, s *Setup) (*Facts, error) {
 	}
 	facts.Firewall, facts.KeepsCounters = a.fw.Name(), a.fw.KeepsCounters()
 	if b, ok := a.fw.(*beside); ok {
-		facts.NoPF = b.noPF
+		facts.NoPF, facts.NoRdr = b.noPF, b.noRdr
 	}
 	return facts, nil
 }
