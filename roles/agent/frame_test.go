@@ -107,8 +107,8 @@ func TestBadFrames(t *testing.T) {
 		{"a text longer than its frame", packed(7, 1, 9, 'x'), "ends within"},
 		{"a number of 65 bits", packed(0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0), "does not fit"},
 		{"neither there nor not", packed(7, 2), "does not fit"},
-		{"an address of five bytes", packed(7, 0, 1, 0, 5, 1, 2, 3, 4, 5), "no known length"},
-		{"a port of 17 bits", packed(7, 0, 1, 0, 0, 0x80, 0x80, 4), "does not fit"},
+		{"an address of five bytes", packed(7, 0, 1, 0, 1, 5, 1, 2, 3, 4, 5), "no known length"},
+		{"a port of 17 bits", packed(7, 0, 1, 0, 1, 0, 0x80, 0x80, 4), "does not fit"},
 		{"two answers", packed(7, 0, 0, 0, 7), "1 bytes are behind its end"},
 	} {
 		t.Run(bad.name, func(t *testing.T) {

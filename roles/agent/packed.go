@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"net/netip"
+
 	"pfdivert/roles/endpoint"
 )
 
@@ -38,19 +40,21 @@ func (p *packer) step(s *Step) {
 	text(p, &s.Do)
 	text(p, &s.End)
 	maybe(p, &s.Spec, (*packer).spec)
-	text(p, &s.Apart)
 	text(p, &s.Data)
-	text(p, &s.New)
-	maybe(p, &s.Burst, (*packer).burst)
 	count(p, &s.Seq)
 	choice(p, &s.Family, families)
-	list(p, &s.Rewrites, (*packer).rewrite)
 	text(p, &s.Label)
 	maybe(p, &s.Flow, (*packer).flow)
 	p.addrPort(&s.Near)
 	p.addrPort(&s.Far)
-	maybe(p, &s.NAT, (*packer).natQuery)
 	maybe(p, &s.Want, (*packer).want)
+	if p.any(s.Apart != "" || s.New != "" || s.Burst != nil || s.Rewrites != nil || s.NAT != nil) {
+		text(p, &s.Apart)
+		text(p, &s.New)
+		maybe(p, &s.Burst, (*packer).burst)
+		list(p, &s.Rewrites, (*packer).rewrite)
+		maybe(p, &s.NAT, (*packer).natQuery)
+	}
 }
 
 func (p *packer) spec(s *endpoint.Spec) {
@@ -89,15 +93,19 @@ func (p *packer) want(v *Want) {
 
 func (p *packer) outcome(o *Outcome) {
 	maybe(p, &o.Fault, (*packer).fault)
-	p.addrPort(&o.Local)
-	p.addrPort(&o.Peer)
+	if p.any(o.Local != (netip.AddrPort{}) || o.Peer != (netip.AddrPort{})) {
+		p.addrPort(&o.Local)
+		p.addrPort(&o.Peer)
+	}
 	list(p, &o.Messages, (*packer).message)
-	maybe(p, &o.Tally, (*packer).tally)
-	maybe(p, &o.Drops, (*packer).dropped)
 	maybe(p, &o.Counters, (*packer).counters)
-	list(p, &o.States, (*packer).state)
-	integer(p, &o.Count)
 	text(p, &o.Text)
+	if p.any(o.Tally != nil || o.Drops != nil || o.States != nil || o.Count != 0) {
+		maybe(p, &o.Tally, (*packer).tally)
+		maybe(p, &o.Drops, (*packer).dropped)
+		list(p, &o.States, (*packer).state)
+		integer(p, &o.Count)
+	}
 }
 
 func (p *packer) maybeFault(f **Fault) { maybe(p, f, (*packer).fault) }

@@ -92,6 +92,24 @@ func TestPacked(t *testing.T) {
 			t.Errorf("(-sent +received):\n%s", diff)
 		}
 	}
+	// Each field of an outcome and of a step arrives when it is the only one, too.
+	var steps []Step
+	for i := range reflect.TypeFor[Outcome]().NumField() {
+		var one Outcome
+		reflect.ValueOf(&one).Elem().Field(i).Set(reflect.ValueOf(outcomes[0]).Field(i))
+		outcomes = append(outcomes, one)
+	}
+	for i := range reflect.TypeFor[Step]().NumField() {
+		var one Step
+		reflect.ValueOf(&one).Elem().Field(i).Set(reflect.ValueOf(script.Steps[0]).Field(i))
+		steps = append(steps, one)
+	}
+	want := Request{ID: 2, Script: &Script{Steps: steps}}
+	var got Request
+	throughFrame(t, &want, &got)
+	if diff := cmp.Diff(want, got, exactly); diff != "" {
+		t.Errorf("(-sent +received):\n%s", diff)
+	}
 	for _, want := range []Answer{{ID: 1<<64 - 1, Outcomes: outcomes}, {ID: 1, Fault: &Fault{"a", "b", "c"}, Faults: faults}} {
 		var got Answer
 		throughFrame(t, &want, &got)

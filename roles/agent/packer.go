@@ -116,6 +116,12 @@ func (p *packer) flag(v *bool) {
 	*v = x == 1
 }
 
+// any packs whether one of some fields is set, and tells so: none of them follows if not.
+func (p *packer) any(set bool) bool {
+	p.flag(&set)
+	return set
+}
+
 func text[T ~string](p *packer, v *T) {
 	n := p.uvarint(uint64(len(*v)))
 	if !p.unpack {

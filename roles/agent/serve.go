@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"pfdivert/pfconf"
@@ -42,10 +43,14 @@ type agent struct {
 	opt Options
 	ctx context.Context
 
-	out  *writer
-	work chan *Request // to idle workers
+	out     *writer
+	work    chan *Request // to idle workers
+	workers sync.WaitGroup
+	began   time.Time
+	heard   atomic.Int64 // from began to the last request, in nanoseconds
 
 	mu        sync.Mutex
+	ending    bool // no more workers
 	sessions  map[string]*session
 	done      map[string]ended
 	doneOrder []string
@@ -67,7 +72,7 @@ type agent struct {
 func Serve(ctx context.Context, r io.Reader, w io.Writer, opt Options) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	a := &agent{opt: opt, ctx: ctx, work: make(chan *Request), sessions: map[string]*session{}, done: map[string]ended{}}
+	a := &agent{opt: opt, ctx: ctx, work: make(chan *Request), began: time.Now(), sessions: map[string]*session{}, done: map[string]ended{}}
 	a.out = newWriter(w)
 	defer a.out.stop()
 
@@ -81,28 +86,14 @@ func Serve(ctx context.Context, r io.Reader, w io.Writer, opt Options) error {
 		return nil
 	}
 
-	alive := make(chan struct{}, 1)
-	var ended sync.WaitGroup
-	ended.Go(func() { watch(ctx, cancel, alive, opt.Heartbeat) })
-
+	a.workers.Go(func() { a.watch(ctx, cancel) })
 	// The reader is not waited for: it may hang in a read that nothing ends.
-	requests := make(chan *Request)
-	go func() {
-		cancel(a.read(ctx, r, requests, alive))
-	}()
-	for ctx.Err() == nil {
-		select {
-		case req := <-requests:
-			// A worker that is idle takes it; one more is started when none is.
-			select {
-			case a.work <- req:
-			default:
-				ended.Go(func() { a.workOn(ctx, req) })
-			}
-		case <-ctx.Done():
-		}
-	}
-	ended.Wait()
+	go func() { cancel(a.read(r)) }()
+	<-ctx.Done()
+	a.mu.Lock()
+	a.ending = true
+	a.mu.Unlock()
+	a.workers.Wait()
 	undone := a.undo()
 	if err := context.Cause(ctx); err != io.EOF && !errors.Is(err, context.Canceled) {
 		return errors.Join(err, undone)
@@ -124,7 +115,7 @@ func (a *agent) hello() Hello {
 }
 
 // read hands requests on until the input ends.
-func (a *agent) read(ctx context.Context, r io.Reader, requests chan<- *Request, alive chan<- struct{}) error {
+func (a *agent) read(r io.Reader) error {
 	in := bufio.NewReaderSize(r, 64<<10)
 	var buf []byte
 	for {
@@ -135,42 +126,53 @@ func (a *agent) read(ctx context.Context, r io.Reader, requests chan<- *Request,
 		if err := req.check(); err != nil {
 			return err
 		}
-		select {
-		case alive <- struct{}{}:
-		default:
-		}
-		select {
-		case requests <- req:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+		a.heard.Store(int64(time.Since(a.began)))
+		a.handOn(req)
+	}
+}
+
+// handOn gives the request to a worker that is idle, or to a new one when none is. When the agent
+// ends it is dropped.
+func (a *agent) handOn(req *Request) {
+	select {
+	case a.work <- req:
+		return
+	default:
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.ending {
+		a.workers.Go(func() { a.workOn(req) })
 	}
 }
 
 // watch cancels when no request has come for the time of a heartbeat.
-func watch(ctx context.Context, cancel context.CancelCauseFunc, alive <-chan struct{}, heartbeat time.Duration) {
-	t := time.NewTimer(heartbeat)
+func (a *agent) watch(ctx context.Context, cancel context.CancelCauseFunc) {
+	t := time.NewTimer(a.opt.Heartbeat)
 	defer t.Stop()
 	for {
 		select {
-		case <-alive:
-			t.Reset(heartbeat)
 		case <-t.C:
-			cancel(fmt.Errorf("agent: no sign of life from the orchestrator for %v", heartbeat))
 		case <-ctx.Done():
 			return
 		}
+		silent := time.Since(a.began) - time.Duration(a.heard.Load())
+		if silent >= a.opt.Heartbeat {
+			cancel(fmt.Errorf("agent: no sign of life from the orchestrator for %v", a.opt.Heartbeat))
+			return
+		}
+		t.Reset(a.opt.Heartbeat - silent)
 	}
 }
 
 // workOn answers a request and then those that it finds waiting. Workers are
 // kept because requests need deep stacks, which a new goroutine has to grow.
-func (a *agent) workOn(ctx context.Context, req *Request) {
+func (a *agent) workOn(req *Request) {
 	for {
-		a.answer(ctx, req)
+		a.answer(a.ctx, req)
 		select {
 		case req = <-a.work:
-		case <-ctx.Done():
+		case <-a.ctx.Done():
 			return
 		}
 	}
