@@ -80,6 +80,10 @@ func (h *half) divertSpec() endpoint.Spec {
 // openDivert opens the divert socket alone.
 func (h *half) openDivert(ctx context.Context, end string) error {
 	at := h.remote.script()
+	if h.keeps {
+		at.close("keeper")
+		h.keeps = false
+	}
 	opened := at.open(end, h.divertSpec())
 	if err := at.run(ctx); err != nil {
 		return err
@@ -113,11 +117,7 @@ func (h *half) passesAs(ctx context.Context, end, line string) error {
 	}
 	divert := h.remote.script()
 	seen := divert.receive(end)
-	rewritten := line
-	if h.omit[Rewriting] {
-		rewritten = endpoint.ClientLine
-	}
-	sent := divert.relay(end, endpoint.ClientLine, rewritten)
+	sent := divert.relay(end, endpoint.ClientLine, h.rewritten(line))
 	divert.fence()
 	again := divert.rest(end)
 	if err := divert.run(ctx); err != nil {
@@ -133,6 +133,14 @@ func (h *half) passesAs(ctx context.Context, end, line string) error {
 		return err
 	}
 	return h.judge(again)
+}
+
+// rewritten is what the packet role makes of the client's line.
+func (h *half) rewritten(line string) string {
+	if h.omit[Rewriting] {
+		return endpoint.ClientLine
+	}
+	return line
 }
 
 // arrives judges that exactly the line waits at the server, from the client.
@@ -205,6 +213,9 @@ func (h *half) begin(ctx context.Context, listen bool, more ...func(context.Cont
 	var opens []func(*script) *asked
 	if listen {
 		opens = append(opens, func(remote *script) *asked { return remote.open("packet", h.divertSpec()) })
+	} else if h.omit[Unheard] {
+		opens = append(opens, func(remote *script) *asked { return remote.open("keeper", h.divertSpec()) })
+		h.keeps = true
 	}
 	if err := h.openEnds(ctx, opens...); err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 
+	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
 )
 
@@ -33,7 +34,7 @@ func (h *half) address(ctx context.Context) error {
 		return failed(WrongAddress, "%s: the packet came without the number of the rule", seen.where)
 	}
 	divert := h.remote.script()
-	sent := divert.relay("packet", endpoint.ClientLine, endpoint.PacketLine)
+	sent := divert.relay("packet", endpoint.ClientLine, h.rewritten(endpoint.PacketLine))
 	divert.fence()
 	if err := divert.run(ctx); err != nil {
 		return err
@@ -61,6 +62,9 @@ func (h *half) noInterface(ctx context.Context) error {
 	nowhere := h.Fake
 	if h.kernel.Firewall == "ipfw" { // interfaces have IPv4 addresses there, whatever the packet is
 		nowhere = netip.AddrFrom4([4]byte{192, 0, 2, 1}) // TEST-NET-1 (RFC 5737)
+	}
+	if h.omit[Nowhere] {
+		nowhere = pfconf.FamilyOf(nowhere).Loopback()
 	}
 	divert := h.remote.script()
 	sent := divert.turn("packet", endpoint.ClientLine, endpoint.PacketLine, netip.AddrPortFrom(nowhere, 0))

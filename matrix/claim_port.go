@@ -32,6 +32,11 @@ func (h *half) ownNumbers(ctx context.Context) error {
 	if err := h.opened(opened...); err != nil {
 		return err
 	}
+	if h.omit[Number] {
+		r := h.rule()
+		r.Label, r.Port = h.Cell.label("-number"), h.Divert
+		h.more = []pfconf.Rule{r}
+	}
 	if err := h.begin(ctx, true); err != nil {
 		return err
 	}
@@ -83,7 +88,7 @@ func (h *half) ownNumbers(ctx context.Context) error {
 //  3. It arrives; the other divert socket has seen nothing.
 func (h *half) rulesPort(ctx context.Context) error {
 	other := h.divertSpec()
-	other.Local = netip.AddrPortFrom(other.Local.Addr(), h.Divert+divertPortsEach)
+	other.Local = h.otherDivert()
 	at := h.remote.script()
 	opened := at.open("other", other)
 	if err := at.run(ctx); err != nil {
@@ -102,6 +107,11 @@ func (h *half) rulesPort(ctx context.Context) error {
 		return err
 	}
 	return h.judgeMatched(ctx, 1, 1)
+}
+
+// otherDivert is a divert port that no cell has.
+func (h *half) otherDivert() netip.AddrPort {
+	return netip.AddrPortFrom(h.Family.Unspecified(), h.Divert+divertPortsEach)
 }
 
 // inUse and unprivileged are what kernels say to a second bind and to one without privilege:

@@ -122,12 +122,12 @@ func (h *half) turned(ctx context.Context) error {
 	}
 	from, to := h.ends()
 	in := h.Remote
-	if h.toServer() {
+	if h.toServer() != h.omit[Turned] {
 		in = h.Family.Unspecified()
 	}
 	divert := h.remote.script()
 	seen := divert.receive("packet")
-	sent := divert.turn("packet", endpoint.ClientLine, endpoint.PacketLine, netip.AddrPortFrom(in, 0))
+	sent := divert.turn("packet", endpoint.ClientLine, h.rewritten(endpoint.PacketLine), netip.AddrPortFrom(in, 0))
 	divert.fence()
 	again := divert.rest("packet")
 	if err := divert.run(ctx); err != nil {

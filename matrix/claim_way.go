@@ -33,6 +33,11 @@ func (h *half) givenBack(ctx context.Context) error {
 	if err := h.sends(ctx); err != nil {
 		return err
 	}
+	if h.omit[Once] {
+		if err := h.sends(ctx); err != nil {
+			return err
+		}
+	}
 	from, to := h.ends()
 	divert := h.remote.script()
 	seen := divert.receive("packet")
@@ -106,11 +111,7 @@ func (h *half) echoOut(ctx context.Context) error {
 	there := h.remote.script()
 	there.send("client", endpoint.ClientLine, 1)
 	seen := there.receive("packet")
-	line := endpoint.PacketLine
-	if h.omit[Rewriting] {
-		line = endpoint.ClientLine
-	}
-	sent := there.relay("packet", endpoint.ClientLine, line)
+	sent := there.relay("packet", endpoint.ClientLine, h.rewritten(endpoint.PacketLine))
 	there.fence()
 	again := there.rest("packet")
 	if err := there.run(ctx); err != nil {

@@ -20,16 +20,17 @@ const evidencePerTarget = 3
 
 // looks says of which plays evidence is gathered.
 type looks struct {
-	all bool // also of those that pass
-	mu  sync.Mutex
-	n   map[string]int // plays of a target that were looked at
+	all  bool // also of those that pass
+	none bool
+	mu   sync.Mutex
+	n    map[string]int // plays of a target that were looked at
 }
 
 // wanted tells whether a play of the target is to be looked at if it does not pass.
 func (l *looks) wanted(target string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.n[target] < evidencePerTarget
+	return !l.none && l.n[target] < evidencePerTarget
 }
 
 func (l *looks) took(target string) {

@@ -53,6 +53,8 @@ type half struct {
 	// queue and spoil are the divert socket's, see endpoint.Spec.
 	queue int
 	spoil endpoint.Spoil
+	// keeps: somebody has the divert port before the cell's divert socket; see Unheard.
+	keeps bool
 	// pieces: the kernel's rule meets the client's messages in pieces, see Kernel.MeetsFragments.
 	pieces bool
 	// counters of the rule when the exchange was over.
@@ -165,6 +167,8 @@ func (h *half) loaded() pfconf.Rule {
 		r.Port = h.client
 	case h.omit[Closed]:
 		r.Bypass = r.Action == pfconf.DivertPacket
+	case h.omit[RulesPort] && (r.Action == pfconf.DivertPacket || r.Action == pfconf.PFDivertTo):
+		r.Divert = h.otherDivert()
 	}
 	return r
 }

@@ -20,6 +20,12 @@ const (
 	Whole     = "whole"        // a long message: it is sent as many short ones
 	Many      = "many"         // so many packets that there is no room for them
 	Spoilt    = "spoilt"       // the spoiling of checksums
+	Once      = "once"         // that the client's packet is sent once: it comes twice
+	Unheard   = "unheard"      // that nobody listens: a divert socket keeps what comes until the claim's own is opened
+	Number    = "number"       // the divert port's number: a rule diverts what is for the UDP port of the same number
+	RulesPort = "rules-port"   // the divert port in the rule: it names another
+	Turned    = "turned"       // the address that turns a packet round: it is written to the one that it came with
+	Nowhere   = "nowhere"      // an address of no interface: it is one of REMOTE's
 	Order     = "order"        // the order of a burst: neighbours are sent the wrong way round
 	Tuple     = "tuple"        // the client's port in the question for a translated connection: another's
 	Swap      = "swap"         // the swapped port in the rule of a reuse target's second cell
@@ -29,10 +35,11 @@ const (
 )
 
 // ownPieces are those that are left out here.
-var ownPieces = []string{OwnRule, Drop, Swap, Bypass, Keep, Privilege, First, Whole, Many, Spoilt, Rewriting, Order, Tuple, Closed, Port, Address}
+var ownPieces = []string{OwnRule, Drop, Swap, Bypass, Keep, Privilege, First, Whole, Many, Spoilt, Rewriting, Order, Tuple, Closed, Port, Address,
+	Once, Unheard, Number, RulesPort, Turned, Nowhere}
 
 // endpointPieces are those that endpoints leave out.
-var endpointPieces = []endpoint.Piece{endpoint.Transparent, endpoint.Checksum, endpoint.Listen, endpoint.Reader, endpoint.Room, endpoint.GoOn}
+var endpointPieces = []endpoint.Piece{endpoint.Transparent, endpoint.Checksum, endpoint.Listen, endpoint.Reader, endpoint.Room, endpoint.GoOn, endpoint.Back, endpoint.Way}
 
 // omitted gives the pieces that the cell's endpoints leave out. A server's ear is not a client's to
 // lose.

@@ -34,7 +34,7 @@ func (r *runner) playTarget(ctx context.Context, t Target) Result {
 	noPF := res.Verdict == Skip && r.kernel.besides(t)
 	known := res.Verdict == XFail // its detail says why
 
-	if res.Verdict != Pass && !known && res.Reason != NotClaimed && !noPF { // nothing is wrong there
+	if res.Verdict != Pass && !known && res.Reason != NotClaimed && !noPF && !r.opt.NoEvidence { // nothing is wrong there
 		res.Explanation = r.explain(t, res, p)
 	}
 	if p != nil && (res.Verdict != Pass || r.opt.Transcripts) {

@@ -28,6 +28,9 @@ type Options struct {
 	Transcripts bool
 	// Evidence is wanted of passed cells too, where targets are not played again and again.
 	Evidence bool
+	// NoEvidence is gathered of any cell, and nothing explained: for hosts that are slow to show it and have
+	// many that fail.
+	NoEvidence bool
 	// Capture: the hosts keep the newest packets of their test interfaces, for evidence.
 	Capture bool
 	// Trace is the command to run endpoints under, empty for none.
@@ -70,7 +73,7 @@ func Run(ctx context.Context, hosts Hosts, plan Plan, opt Options, done func(Res
 	for _, p := range opt.Omit {
 		r.omit[p] = true
 	}
-	r.looks.all = opt.Evidence && !plan.Repeats()
+	r.looks.all, r.looks.none = opt.Evidence && !plan.Repeats(), opt.NoEvidence
 	r.space.take(opt.Part, opt.Parts)
 	if err := r.prepare(); err != nil {
 		return err

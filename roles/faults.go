@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"text/tabwriter"
 	"time"
@@ -15,9 +19,13 @@ import (
 var faultsRole = Role{
 	Name: "faults", Usage: "[FLAGS]",
 	Summary: "break a lab on purpose, in one way after the other, and see that the targets notice",
-	Help: `Each fault has a lab of its own, in which all targets are played. Exactly those that need
+	Help: `Each fault has a lab of its own, in which targets are played. Exactly those that need
 what is broken must say so, with the right reason and cause. With -only NAME one of them is
 shown with its explanation. -keep leaves that lab open for a shell on REMOTE, to look around.
+
+On Linux all targets are played, or all claims. On OpenBSD and FreeBSD, where a lab takes
+seconds and root (or SUDO), those that must notice and four others; with -only all. The
+faults of the BSDs are about the claims of divert(4).
 
 Exit status: 0 when each fault was noticed as it must be, 1 when one was not, 2 when a
 lab could not be made or a run not begin.`,
@@ -47,8 +55,12 @@ func runFaults(ctx context.Context, c *call) (int, error) {
 	if *list {
 		return exitOK, c.listFaults(all)
 	}
-	if !hasNamespaces {
-		return exitError, hinted{errors.New("only Linux has a lab to break"), "'pfdivert faults -list' shows what would be broken"}
+	if why := noLab(runtime.GOOS, os.Geteuid(), c.Getenv("SUDO")); why != "" {
+		return exitError, hinted{errors.New("there is no lab to break: " + why), "'pfdivert faults -list' shows what would be broken"}
+	}
+	all = slices.DeleteFunc(all, func(f faults.Fault) bool { return !f.IsOn(runtime.GOOS) })
+	if len(all) == 0 {
+		return exitError, hinted{fmt.Errorf("the fault %s is none of this system's", *name), "'pfdivert faults -list' shows the systems of each"}
 	}
 	if *keep && *name == "" {
 		return exitError, hinted{errors.New("-keep leaves one lab open"), "name the fault with -only"}
@@ -75,7 +87,7 @@ func namedFault(all []faults.Fault, name string) (faults.Fault, error) {
 func (c *call) listFaults(all []faults.Fault) error {
 	w := tabwriter.NewWriter(c.Out, 0, 0, 2, ' ', 0)
 	for _, f := range all {
-		fmt.Fprintf(w, "%s\t%s\n", f.Name, f.About)
+		fmt.Fprintf(w, "%s\t%s\t%s\n", f.Name, strings.Join(f.Where(), " "), f.About)
 	}
 	return w.Flush()
 }
@@ -85,7 +97,11 @@ func (c *call) playFaults(ctx context.Context, all []faults.Fault, keep bool) (i
 	start := time.Now()
 	total := newFaultTotals(c.Out, all)
 	for _, f := range all {
-		err := inBrokenLab(ctx, f, f.Targets(), c.Getenv("SUDO"), func(p *pair, judged []faults.Judgement) error {
+		targets, change := f.Targets(runtime.GOOS), func(*matrix.Options) {}
+		if !hasNamespaces {
+			targets, change = slowLab(f, len(all) == 1)
+		}
+		err := c.inBrokenLab(ctx, f, targets, change, func(p *pair, judged []faults.Judgement) error {
 			total.add(f, judged)
 			if len(all) == 1 {
 				writeExample(c.Out, judged)
@@ -108,19 +124,31 @@ func (c *call) playFaults(ctx context.Context, all []faults.Fault, keep bool) (i
 	return exitOK, nil
 }
 
+// slowLab says what is played with the fault, and how, in a lab that is no lab of namespaces. What such a host
+// shows of a cell that fails takes dozens of commands: it is asked only when the fault is played alone. Few
+// cells at once leave a small machine time for the agents' heartbeats.
+func slowLab(f faults.Fault, alone bool) ([]matrix.Target, func(*matrix.Options)) {
+	targets := f.Targets(runtime.GOOS)
+	if !alone {
+		targets = f.Sample(runtime.GOOS)
+	}
+	return targets, func(o *matrix.Options) { o.Parallel, o.NoEvidence = 8, !alone }
+}
+
 // inBrokenLab plays the targets in a lab that is broken so. The lab is gone when look
 // has seen it.
-func inBrokenLab(ctx context.Context, f faults.Fault, targets []matrix.Target, sudo string, look func(*pair, []faults.Judgement) error) error {
-	p, err := reachLab(ctx, runFlags{single: f.Single, sudo: sudo})
+func (c *call) inBrokenLab(ctx context.Context, f faults.Fault, targets []matrix.Target, change func(*matrix.Options), look func(*pair, []faults.Judgement) error) error {
+	p, err := reachOwnLab(ctx, c, runFlags{single: f.Single, sudo: c.Getenv("SUDO"), wait: labPatience})
 	if err != nil {
 		return err
 	}
 	defer p.close()
+	change(&p.options)
 	judged, err := p.judgeFault(ctx, f, targets)
-	if err != nil {
-		return err
+	if err == nil {
+		err = look(p, judged)
 	}
-	return look(p, judged)
+	return errors.Join(err, p.leave(ctx))
 }
 
 // judgeFault breaks the lab and plays the targets; the judgements are in their order.
@@ -140,7 +168,7 @@ func (p *pair) judgeFault(ctx context.Context, f faults.Fault, targets []matrix.
 	}
 	judged := make([]faults.Judgement, len(targets))
 	for i, t := range targets {
-		judged[i] = faults.Judgement{Result: results[t.Name], Want: f.Want(t)}
+		judged[i] = faults.Judgement{Result: results[t.Name], Want: f.Want(runtime.GOOS, t)}
 	}
 	return judged, nil
 }

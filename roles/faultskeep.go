@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,12 +16,11 @@ import (
 // keepFault is a shell on REMOTE of a lab that has been broken and played in. The lab
 // stands until the shell ends.
 func (c *call) keepFault(p *pair, f faults.Fault) error {
-	remote, local := p.hosts.Remote.Hello.PID, p.hosts.Local.Hello.PID
-	enter := []string{"nsenter", "--target", strconv.Itoa(remote), "--net"}
+	enter, local, look := p.byHand()
 	if os.Geteuid() != 0 {
 		if sudo := strings.Fields(c.Getenv("SUDO")); len(sudo) > 0 {
 			enter = append(sudo, enter...)
-		} else {
+		} else { // on Linux: elsewhere it takes root
 			enter = append(enter, "--user", "--preserve-credentials")
 		}
 	}
@@ -29,19 +29,35 @@ func (c *call) keepFault(p *pair, f faults.Fault) error {
 		shell = "/bin/sh"
 	}
 	fmt.Fprintf(c.Err, `Broken: %s.
-This is REMOTE, with the rules of the targets; exit ends the lab. A command on LOCAL: nsenter --net=/proc/%d/ns/net CMD
-Look at: ip rule; ip route show table all; nft list ruleset; nstat -az; ip route get FAKE (on LOCAL)
-`, f.About, local)
+This is REMOTE, with the rules of the targets; exit ends the lab. A command on LOCAL: %s CMD
+Look at: %s
+`, f.About, local, look)
 	// A terminal's interrupts are for the shell.
 	cmd := exec.CommandContext(context.Background(), enter[0], append(enter[1:], shell)...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.In, c.Out, c.Err
 	err := cmd.Run()
 	var exit *exec.ExitError
 	switch {
-	case errors.Is(err, exec.ErrNotFound):
+	case errors.Is(err, exec.ErrNotFound) && hasNamespaces:
 		return hinted{err, "nsenter is part of util-linux"}
 	case errors.As(err, &exit):
 		return nil // that of its last command
 	}
 	return err
+}
+
+// byHand gives what stands before a command on REMOTE, and before one on LOCAL, and what is
+// worth a look there.
+func (p *pair) byHand() (remote []string, local, look string) {
+	if p.builder == nil {
+		return []string{"nsenter", "--target", strconv.Itoa(p.hosts.Remote.Hello.PID), "--net"},
+			fmt.Sprintf("nsenter --net=/proc/%d/ns/net", p.hosts.Local.Hello.PID),
+			"ip rule; ip route show table all; nft list ruleset; nstat -az; ip route get FAKE (on LOCAL)"
+	}
+	look = "pfctl -a regress -vsr; pfctl -ss; netstat -s -p divert"
+	if p.hosts.Remote.Hello.GOOS == "freebsd" {
+		look = "ipfw -S show; sysctl net.inet.ip.fw; netstat -rn"
+	}
+	lab := p.builder.lab
+	return slices.Clone(lab.Remote.Command()), strings.Join(lab.Local.Command(), " "), look
 }

@@ -59,7 +59,7 @@ func (n *faultTotals) add(f faults.Fault, judged []faults.Judgement) {
 	for _, j := range judged {
 		r := j.Result
 		switch {
-		case r.Verdict == matrix.Skip:
+		case r.Verdict == matrix.Skip, r.Verdict == matrix.XFail:
 			n.skipped++
 		case r.Verdict != matrix.Pass:
 			noticed++
@@ -96,7 +96,7 @@ func (n *faultTotals) String() string {
 		s += fmt.Sprintf(", %d otherwise wrong", others)
 	}
 	if n.skipped > 0 {
-		s += fmt.Sprintf("; %d cells skipped", n.skipped)
+		s += fmt.Sprintf("; %d cells that prove nothing, skipped or known to fail", n.skipped)
 	}
 	return s
 }

@@ -16,6 +16,9 @@ import (
 	"pfdivert/roles/report"
 )
 
+// labPatience is how long a run waits for another one that is using the host, unless it is told otherwise.
+const labPatience = 10 * time.Minute
+
 var orchestratorRole = Role{
 	Name: "run", Usage: "[FLAGS] [PATTERN...]", Summary: "run the targets that match, or all, and judge the kernel",
 	Help: `Patterns are names of targets with '*', '?' and '[...]'; 'pfdivert list' shows
@@ -74,7 +77,7 @@ func runOrchestrator(ctx context.Context, c *call) (int, error) {
 	f.BoolVar(&o.evidence, "evidence", false, "gather what the hosts show of passed targets too")
 	f.IntVar(&o.count, "count", 1, "play each target `N` times, with fresh addresses and ports")
 	f.DurationVar(&o.duration, "for", 0, "play the targets again and again for this `TIME` (30s, 5m)")
-	f.DurationVar(&o.wait, "wait", 10*time.Minute, "wait this `TIME` at most for another run that is using the remote host")
+	f.DurationVar(&o.wait, "wait", labPatience, "wait this `TIME` at most for another run that is using the remote host")
 	f.Func("shuffle", "play in a random order, chosen by `SEED`, a number, or by chance: 'on'", func(s string) (err error) {
 		if s == "on" {
 			o.shuffle = 1 + rand.Uint64N(1<<32)

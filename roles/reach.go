@@ -48,6 +48,11 @@ func reachHosts(ctx context.Context, c *call, o runFlags, targets []matrix.Targe
 	if err := strayAddresses(c.Getenv); err != nil {
 		return nil, err
 	}
+	return reachOwnLab(ctx, c, o)
+}
+
+// reachOwnLab builds the lab that this system has, and reaches its agents.
+func reachOwnLab(ctx context.Context, c *call, o runFlags) (*pair, error) {
 	if !hasNamespaces {
 		return reachBSDLab(ctx, c, o)
 	}
@@ -57,7 +62,7 @@ func reachHosts(ctx context.Context, c *call, o runFlags, targets []matrix.Targe
 	return reachLab(ctx, o)
 }
 
-// reachLab builds a lab and reaches its agents.
+// reachLab builds a lab of namespaces and reaches its agents.
 func reachLab(ctx context.Context, o runFlags) (*pair, error) {
 	config := lab.Config{Single: o.single}
 	options := host.LabOptions{Args: []string{"agent", "-lab"}, Config: config}

@@ -21,6 +21,7 @@ import (
 type builder struct {
 	link *host.Link
 	conn *agent.Conn
+	lab  *bsd.Lab
 }
 
 // remoteArgs are the arguments of a remote host's agent.
@@ -88,6 +89,7 @@ func (p *pair) build(ctx context.Context, c *call, o runFlags, start func(bsd.Ho
 	if err != nil {
 		return nil, p.explain(err)
 	}
+	p.builder.lab = lab
 	return lab, nil
 }
 

@@ -1,74 +1,134 @@
 package faults
 
-import "pfdivert/matrix"
+import (
+	"slices"
+
+	"pfdivert/matrix"
+)
+
+// Where the faults of claims are. Those of one kernel's own are left out where its firewall has no such
+// thing, or where what is left out is not this program's to leave.
+var (
+	everywhere = []string{"linux", "openbsd", "freebsd"}
+	bsds       = []string{"openbsd", "freebsd"}
+	notOpenBSD = []string{"linux", "freebsd"}
+)
 
 // claims are what is broken for the claims: for each of them the thing that it is about.
 var claims = []Fault{
-	{Name: "claims-no-rule", About: "the rule of every claim is for nobody's packets", Omit: []string{"rule"},
+	{Name: "claims-no-rule", On: everywhere, About: "the rule of every claim is for nobody's packets", Omit: []string{"rule"},
 		claims: all(matrix.NotDelivered, reasons{
-			matrix.NotLost: {"no-listener-in", "no-listener-out"}, matrix.NotCounted: {"bypass"}, matrix.NotRewritten: {"tcp-in", "tcp-out"},
+			matrix.NotLost: {"no-listener-in", "no-listener-out", "counted"}, matrix.NotCounted: {"bypass"},
+			matrix.NotRewritten: {"tcp-in", "tcp-out", "pf-packet-in", "pf-packet-out"},
 		})},
+	{Name: "other-divert-port", On: everywhere, About: "the rule of every claim names another divert port than its socket has", Omit: []string{"rules-port"},
+		claims: all(matrix.NotDelivered, reasons{"": slices.Concat(natlook, bothDiverts)})},
 	{Name: "fail-open", About: "the divert-packet rules let packets pass when nobody listens", Omit: []string{"closed"},
 		claims: some(matrix.NotLost, "no-listener-in", "no-listener-out")},
 	{Name: "not-bypassed", About: "the rule with bypass is loaded without it", Omit: []string{"bypass"}, claims: some(matrix.NotBypassed, "bypass")},
-	{Name: "given-back", About: "the divert socket gives a packet back that it must keep", Omit: []string{"keep"}, claims: some(matrix.NotLost, "not-given-back")},
-	{Name: "looped", About: "a packet that is given back meets its rule again", Omit: []string{"go-on"},
+	{Name: "heard", On: []string{"linux", "openbsd"}, About: "where nobody must listen, a divert socket takes the packets and keeps them", Omit: []string{"unheard"},
+		claims: all("", reasons{matrix.NotBypassed: {"bypass"}, matrix.NotCounted: {"counted"}})},
+	{Name: "given-back", On: everywhere, About: "the divert socket gives a packet back that it must keep", Omit: []string{"keep"}, claims: some(matrix.NotLost, "not-given-back")},
+	{Name: "lost-behind", On: everywhere, About: "what a divert socket gives back is lost", Omit: []string{"give-back"},
+		claims: all(matrix.NotReinjected, reasons{
+			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp"}, matrix.NotRefused: {"no-interface"}, "": natlook,
+		})},
+	{Name: "looped", On: notOpenBSD, About: "a packet that is given back meets its rule again", Omit: []string{"go-on"},
 		claims: all(matrix.NotReinjected, reasons{
 			matrix.Looped:       {"no-loop-in", "no-loop-out"},
 			matrix.WrongData:    {"order-in", "order-out", "reassembled", "reassembled-udp", "longest-in", "longest-out", "full"},
 			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp"},
-			"":                  natlook,
+			// What is turned round does not go the rule's way.
+			"": append(natlook, "freebsd:turned-in", "freebsd:turned-out"),
 		})},
-	{Name: "privileged", About: "the process that has no privilege has it", Omit: []string{"no-privilege"}, claims: some(matrix.NotRefused, "superuser")},
-	{Name: "first-closed", About: "the first socket of a divert port is closed when the second one is opened", Omit: []string{"first"},
+	{Name: "comes-twice", On: everywhere, About: "a packet comes to the divert socket twice, as if it had met its rule again", Omit: []string{"once"},
+		claims: some(matrix.Looped, "no-loop-in", "no-loop-out", "pf-packet-in", "pf-packet-out")},
+	{Name: "privileged", On: everywhere, About: "the process that has no privilege has it", Omit: []string{"no-privilege"}, claims: some(matrix.NotRefused, "superuser")},
+	{Name: "first-closed", On: everywhere, About: "the first socket of a divert port is closed when the second one is opened", Omit: []string{"first"},
 		claims: some(matrix.NotRefused, "second-bind")},
-	{Name: "disordered", About: "neighbours in a row of packets are sent the wrong way round", Omit: []string{"order"},
+	{Name: "one-number-space", On: everywhere, About: "what is for the UDP port of a divert port's number is diverted too", Omit: []string{"number"},
+		claims: some(matrix.ControlLost, "own-numbers")},
+	{Name: "disordered", On: everywhere, About: "neighbours in a row of packets are sent the wrong way round", Omit: []string{"order"},
 		claims: some(matrix.WrongData, "order-in", "order-out")},
-	{Name: "in-pieces", About: "a long message comes as many short ones", Omit: []string{"whole"},
+	{Name: "in-pieces", On: everywhere, About: "a long message comes as many short ones", Omit: []string{"whole"},
 		claims: some(matrix.WrongData, "reassembled", "reassembled-udp", "longest-in", "longest-out")},
-	{Name: "room-for-all", About: "no more packets are sent than the divert socket has room for", Omit: []string{"many"}, claims: some(matrix.NotLost, "full")},
-	{Name: "right-checksums", About: "checksums that must be wrong are right", Omit: []string{"spoilt"}, claims: some(matrix.NotLost, "checksums-kept")},
-	{Name: "not-rewritten", About: "the packet role gives packets back as they are", Omit: []string{"rewriting"},
+	{Name: "room-for-all", On: []string{"linux", "openbsd"}, About: "no more packets are sent than the divert socket has room for", Omit: []string{"many"},
+		claims: some(matrix.NotLost, "full")},
+	{Name: "right-checksums", On: notOpenBSD, About: "checksums that must be wrong are right", Omit: []string{"spoilt"}, claims: some(matrix.NotLost, "checksums-kept")},
+	{Name: "other-way", On: bsds, About: "the divert socket says of what came in that it is to leave, and of what is to leave that it came in", Omit: []string{"way"},
+		claims: on(map[string]func(string, matrix.Target) Want{
+			// What is written out to REMOTE's own address comes in again by the loopback interface.
+			"openbsd": all("", reasons{
+				matrix.WrongAddress: {"address-in", "address-out"},
+				matrix.NotReinjected: {"no-listener-out", "no-loop-out", "order-out", "longest-out", "rip-out", "other-length-out",
+					"checksums-mended-out", "header-mended-out", "icmp-out"},
+				matrix.NotDelivered: {"tcp-in", "tcp-out"},
+			}),
+			// There it meets the rule once more.
+			"freebsd": all(matrix.NotReinjected, reasons{
+				matrix.WrongAddress: {"address-in", "address-out"},
+				matrix.Looped:       {"no-loop-in"},
+				matrix.WrongData:    {"order-in", "reassembled"},
+				matrix.NotDelivered: {"tcp-in", "tcp-out"},
+				"":                  append(natlook, "turned-in", "turned-out"), // to addresses of their own
+			}),
+		})},
+	{Name: "not-turned", On: bsds, About: "a packet that must be turned round is written to the address that it came with", Omit: []string{"turned"},
+		claims: some(matrix.NotReinjected, "turned-in")},
+	{Name: "an-interface", On: bsds, About: "an address of no interface is one of REMOTE's", Omit: []string{"nowhere"}, claims: some(matrix.NotRefused, "no-interface")},
+	{Name: "other-connection", About: "the filter is asked for another client's connection", Omit: []string{"tuple"},
+		claims: some(matrix.StateMissing, natlook...)},
+	{Name: "not-rewritten", On: everywhere, About: "the packet role gives packets back as they are", Omit: []string{"rewriting"},
 		claims: all(matrix.NotRewritten, reasons{
 			matrix.WrongData: {"other-length-in", "other-length-out"},
-			"":               append(natlook, "no-loop-in", "no-loop-out", "order-in", "order-out", "reassembled", "reassembled-udp", "longest-in", "longest-out"),
+			"":               append(natlook, "no-loop-in", "no-loop-out", "pf-packet-in", "pf-packet-out", "order-in", "order-out", "reassembled", "reassembled-udp", "longest-in", "longest-out"),
 		})},
-	{Name: "claims-bad-checksum", About: "the packet role of every claim leaves the checksums as they were", Omit: []string{"checksum"},
+	{Name: "claims-bad-checksum", On: notOpenBSD, About: "the packet role of every claim leaves the checksums as they were", Omit: []string{"checksum"},
 		claims: all(matrix.NotReinjected, reasons{
 			// IPv6 looks at ICMP's checksum before LOCAL's socket does.
-			matrix.WrongData: {"inet-divert-icmp-out", "both-icmp"},
-			"":               append(natlook, "no-loop-in", "no-loop-out", "reassembled", "rip-in", "rip-out", "both-rip"),
+			matrix.WrongData:    {"inet-divert-icmp-out", "both-icmp"},
+			matrix.NotDelivered: {"freebsd:inet6-divert-tcp-in", "freebsd:inet6-divert-tcp-out"},
+			// What header-mended-out spoils the kernel mends.
+			"": append(natlook, "no-loop-in", "no-loop-out", "pf-packet-in", "pf-packet-out", "reassembled", "rip-in", "rip-out", "both-rip", "freebsd:header-mended-out"),
 		})},
 }
 
-// natlook are the claims in which no packet comes to a divert socket.
-var natlook = []string{"tcp", "udp"}
+// natlook are the claims in which no packet comes to a divert socket, and bothDiverts those whose
+// divert socket has a rule besides the cell's.
+var (
+	natlook     = []string{"tcp", "udp"}
+	bothDiverts = []string{"both-tcp", "both-udp", "both-rip", "both-icmp"}
+)
 
 // reasons has, by the reason for which they fail, the names of claims, or of targets for one
-// family; those of "" pass.
+// family, with "SYSTEM:" before it for one system; those of "" pass.
 type reasons map[string][]string
 
 // some: the claims with these names fail for the reason, and no others.
-func some(reason string, names ...string) func(matrix.Target) Want {
+func some(reason string, names ...string) func(string, matrix.Target) Want {
 	return all("", reasons{reason: names})
+}
+
+// on: each system has its own.
+func on(system map[string]func(string, matrix.Target) Want) func(string, matrix.Target) Want {
+	return func(name string, t matrix.Target) Want { return system[name](name, t) }
 }
 
 // all: every claim fails for the reason, or for its own. What explains it depends on
 // how far each had come.
-func all(reason string, own reasons) func(matrix.Target) Want {
+func all(reason string, own reasons) func(string, matrix.Target) Want {
 	by := map[string]string{}
 	for r, names := range own {
 		for _, n := range names {
 			by[n] = r
 		}
 	}
-	return func(t matrix.Target) Want {
-		r, ok := by[t.Name]
-		if !ok {
-			r, ok = by[t.Claim.Name]
-		}
-		if !ok {
-			r = reason
+	return func(system string, t matrix.Target) Want {
+		r := reason
+		for _, name := range []string{t.Claim.Name, t.Name, system + ":" + t.Claim.Name, system + ":" + t.Name} {
+			if own, ok := by[name]; ok {
+				r = own
+			}
 		}
 		if r == "" {
 			return pass

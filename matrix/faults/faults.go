@@ -9,10 +9,15 @@ import (
 	"pfdivert/roles/lab/spoil"
 )
 
+// Systems are those that have labs (runtime.GOOS), each with the firewall of its REMOTE.
+var Systems = map[string]string{"linux": "nftables", "openbsd": "pf", "freebsd": "ipfw"}
+
 // Fault is one thing that is broken, in a lab of its own.
 type Fault struct {
 	Name  string
 	About string // in a line, what is broken
+	// On are the systems in whose labs it is; none for Linux alone.
+	On []string
 	// Single breaks it in a lab with one LOCAL and one FAKE address per family.
 	Single bool
 	// Omit are the pieces of this program's own that are left out (matrix.Options.Omit).
@@ -24,8 +29,20 @@ type Fault struct {
 	// expect gives what a cell must say that is concerned, and nothing for one that is
 	// not.
 	expect func(Part) Want
-	// claims, in place of expect, gives what each claim must say: the claims are played then.
-	claims func(matrix.Target) Want
+	// claims, in place of expect, gives what each claim must say on a system: the claims are
+	// played then.
+	claims func(system string, t matrix.Target) Want
+}
+
+// IsOn tells whether the fault is one of the system's labs.
+func (f Fault) IsOn(system string) bool { return slices.Contains(f.Where(), system) }
+
+// Where are the systems in whose labs it is.
+func (f Fault) Where() []string {
+	if f.On == nil {
+		return []string{"linux"}
+	}
+	return f.On
 }
 
 // Want is what a target must say of a fault. A target that is not concerned passes
@@ -42,10 +59,10 @@ var pass = Want{Verdict: matrix.Pass}
 func fails(reason string) Want { return Want{matrix.Fail, reason, ""} }
 func errs(reason string) Want  { return Want{matrix.Error, reason, ""} }
 
-// Want is what the target must say: what its first cell says that does not pass.
-func (f Fault) Want(t matrix.Target) Want {
+// Want is what the target must say on the system: what its first cell says that does not pass.
+func (f Fault) Want(system string, t matrix.Target) Want {
 	if t.Claim != nil {
-		return f.claims(t)
+		return f.claims(system, t)
 	}
 	for _, p := range parts(t) {
 		if w := f.expect(p); w.Verdict != matrix.Pass {
@@ -58,18 +75,34 @@ func (f Fault) Want(t matrix.Target) Want {
 	return pass
 }
 
-// Targets are those that are played with the fault: the suite's, or the claims.
-func (f Fault) Targets() []matrix.Target {
+// Targets are those that can be played with the fault on the system: the suite's, or the claims of
+// its kernel.
+func (f Fault) Targets(system string) []matrix.Target {
 	if f.claims == nil {
 		return matrix.Targets()
 	}
-	return matrix.Claims()
+	return slices.DeleteFunc(matrix.Claims(), func(t matrix.Target) bool { return t.Claim.By[Systems[system]] == "" })
 }
 
-// Concerned are those of the targets that must notice the fault. None may: then what is
+// Concerned are those of the system's targets that must notice the fault. None may: then what is
 // broken is no fault as far as these targets can tell.
-func (f Fault) Concerned(targets []matrix.Target) []matrix.Target {
-	return slices.DeleteFunc(slices.Clone(targets), func(t matrix.Target) bool { return f.Want(t) == pass })
+func (f Fault) Concerned(system string) []matrix.Target {
+	return slices.DeleteFunc(f.Targets(system), func(t matrix.Target) bool { return f.Want(system, t) == pass })
+}
+
+// bystanders is how many targets Sample has that must not notice.
+const bystanders = 4
+
+// Sample are the targets that must notice the fault, and some of those that must not: where a lab
+// and each cell in it take long.
+func (f Fault) Sample(system string) []matrix.Target {
+	all := f.Targets(system)
+	others := slices.DeleteFunc(slices.Clone(all), func(t matrix.Target) bool { return f.Want(system, t) != pass })
+	some := map[string]bool{}
+	for i := range min(bystanders, len(others)) {
+		some[others[i*len(others)/bystanders].Name] = true
+	}
+	return slices.DeleteFunc(all, func(t matrix.Target) bool { return f.Want(system, t) == pass && !some[t.Name] })
 }
 
 // Options adds what is broken to the options of a run in the lab.
@@ -82,18 +115,23 @@ func (f Fault) Options(opt matrix.Options) matrix.Options {
 // wrong with the hosts.
 func All() []Fault { return slices.Concat(pieces, hosts, claims) }
 
+// For lists the faults of a system's labs.
+func For(system string) []Fault {
+	return slices.DeleteFunc(All(), func(f Fault) bool { return !f.IsOn(system) })
+}
+
 // Judgement is what became of one target in a run with a fault.
 type Judgement struct {
 	Result matrix.Result
 	Want   Want
 }
 
-// Wrong says what is wrong with the result, "" when it is as it must be. What was skipped
-// proves nothing and is not wrong.
+// Wrong says what is wrong with the result, "" when it is as it must be. What was skipped, or what the
+// kernel is known to fail anyway, proves nothing and is not wrong.
 func (j Judgement) Wrong() string {
 	r, w := j.Result, j.Want
 	switch {
-	case r.Verdict == matrix.Skip:
+	case r.Verdict == matrix.Skip, r.Verdict == matrix.XFail:
 		return ""
 	case r.Verdict == matrix.Pass && w.Verdict != matrix.Pass:
 		return "wrong PASS"

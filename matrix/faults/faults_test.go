@@ -20,16 +20,41 @@ func TestTable(t *testing.T) {
 		if len(f.Omit)+len(f.Local)+len(f.Remote) == 0 {
 			t.Errorf("%s breaks nothing", f.Name)
 		}
-		concerned := len(f.Concerned(f.Targets()))
-		if concerned > 0 {
-			noticed++
-		}
-		if (concerned == 0) != unnoticed[f.Name] {
-			t.Errorf("%s concerns %d targets", f.Name, concerned)
+		for _, system := range f.Where() {
+			if Systems[system] == "" {
+				t.Errorf("%s is for %q, which has no lab", f.Name, system)
+			}
+			concerned := len(f.Concerned(system))
+			if concerned > 0 {
+				noticed++
+			}
+			if (concerned == 0) != unnoticed[f.Name] {
+				t.Errorf("%s concerns %d targets on %s", f.Name, concerned, system)
+			}
+			if n := len(f.Sample(system)); n > concerned+bystanders || n < min(concerned+1, len(f.Targets(system))) {
+				t.Errorf("%s on %s: %d targets are played of whom %d are concerned", f.Name, system, n, concerned)
+			}
 		}
 	}
-	if noticed < 25 {
+	if noticed < 50 {
 		t.Errorf("only %d faults can be noticed", noticed)
+	}
+}
+
+// TestClaimsBroken: each claim of each kernel is broken by a fault of that system.
+func TestClaimsBroken(t *testing.T) {
+	for system, firewall := range Systems {
+		noticed := map[string]bool{}
+		for _, f := range For(system) {
+			for _, target := range f.Concerned(system) {
+				noticed[target.Name] = true
+			}
+		}
+		for _, target := range matrix.Claims() {
+			if claimed := target.Claim.By[firewall] != ""; claimed != noticed[target.Name] {
+				t.Errorf("%s on %s: claimed: %v, broken by a fault: %v", target.Name, system, claimed, noticed[target.Name])
+			}
+		}
 	}
 }
 

@@ -75,13 +75,21 @@ func (e *divert) Relay(old, new []byte) (Message, error) {
 		return Message{}, fmt.Errorf("relay: %w", err)
 	}
 	e.mend(p)
-	e.held = nil
-	if err := e.dev.reinject(p.raw); err != nil {
+	if err := e.giveBack(p); err != nil {
 		return Message{}, fmt.Errorf("relay: %w", err)
 	}
 	e.log.packet(">>>", p.raw)
 	m.Sent = e.spec.bounded(p.payload())
 	return m, nil
+}
+
+// giveBack ends the holding of a packet and puts it back.
+func (e *divert) giveBack(p *packet) error {
+	e.held = nil
+	if e.spec.omits(Back) {
+		return e.dev.drop()
+	}
+	return e.dev.reinject(p.raw)
 }
 
 // mend makes the checksums of a rewritten packet what they are to be.
@@ -119,9 +127,8 @@ func Turn(ep Endpoint, old, new []byte, in netip.Addr) error {
 	}
 	p.turn()
 	e.mend(p)
-	e.held = nil
 	t.turn(in)
-	if err := e.dev.reinject(p.raw); err != nil {
+	if err := e.giveBack(p); err != nil {
 		return fmt.Errorf("turn: %w", err)
 	}
 	e.log.packet(">>>", p.raw)

@@ -56,7 +56,15 @@ func (d *divertSocket) take(deadline time.Time) ([]byte, netip.AddrPort, error) 
 			// struct sockaddr_in: len, family, port, address, zero. The port is in
 			// host order here.
 			port := uint16(d.last[2]) | uint16(d.last[3])<<8
-			return d.buf[:n], netip.AddrPortFrom(netip.AddrFrom4([4]byte(d.last[4:])), port), nil
+			via := netip.AddrFrom4([4]byte(d.last[4:]))
+			if d.spec.omits(GoOn) {
+				clear(d.last[2:4]) // ipfw begins with its first rule
+			}
+			if d.spec.omits(Way) {
+				via = otherWay(via)
+				d.turn(via)
+			}
+			return d.buf[:n], netip.AddrPortFrom(via, port), nil
 		case unix.EINTR:
 		case unix.EAGAIN:
 			if err := wait(d.fd, unix.POLLIN, deadline); err != nil {

@@ -37,7 +37,10 @@ func (d *divertSocket) take(deadline time.Time) ([]byte, netip.AddrPort, error) 
 		switch {
 		case err == nil:
 			d.last = from
-			return d.buf[:n], addrPort(from), nil
+			if d.spec.omits(Way) {
+				d.last = sockaddr(netip.AddrPortFrom(otherWay(addrPort(from).Addr()), 0))
+			}
+			return d.buf[:n], addrPort(d.last), nil
 		case errors.Is(err, unix.EINTR):
 		case errors.Is(err, unix.EAGAIN):
 			if err := wait(d.fd, unix.POLLIN, deadline); err != nil {

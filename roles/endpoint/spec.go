@@ -90,19 +90,24 @@ const (
 	Transparent Piece = "transparent"
 	// Checksum is the mending of checksums in Relay.
 	Checksum Piece = "checksum"
-	// GoOn is that a packet which is given back goes on behind its rule (Linux): left
-	// out, it meets the rule again.
+	// GoOn is that a packet which is given back goes on behind its rule (Linux, FreeBSD):
+	// left out, it meets the rule again.
 	GoOn Piece = "go-on"
 	// Listen is the server's ear: a stream server binds but does not listen,
 	// any other socket is closed again after it was bound.
 	Listen Piece = "listen"
 	// Reader is the packet role's ear: the divert socket is closed again.
 	Reader Piece = "reader"
+	// Back is that the kernel gets the packet which is given back: it is lost.
+	Back Piece = "give-back"
+	// Way is the address that a packet came with (the BSDs): one that came in has
+	// none, as if it were to leave, and one that is to leave the loopback address.
+	Way Piece = "way"
 	// Room is the room for packets that wait at the packet role (Linux).
 	Room Piece = "room"
 )
 
-var pieces = []Piece{Transparent, Checksum, Listen, Reader, Room, GoOn}
+var pieces = []Piece{Transparent, Checksum, Listen, Reader, Room, GoOn, Back, Way}
 
 // omits tells whether the piece is left out.
 func (s Spec) omits(p Piece) bool { return slices.Contains(s.Omit, p) }

@@ -43,6 +43,14 @@ type Host struct {
 	Args  []string `json:"args"`            // the agent's arguments
 }
 
+// Command is what stands before a command that somebody runs on the host.
+func (h Host) Command() []string {
+	if len(h.Enter) > 0 {
+		return h.Enter
+	}
+	return []string{"route", "-T" + h.Args[len(h.Args)-1], "exec"}
+}
+
 // Lab is a lab that stands.
 type Lab struct {
 	Local     Host                        `json:"local"`
