@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 
+	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
 )
 
@@ -113,7 +114,22 @@ func (h *half) checksumsKept(ctx context.Context) error {
 //     other way: one that came in goes out, one that was to leave comes in.
 //  3. The client has that answer, from the server's address; the server has nothing, and the
 //     packet does not come again.
+//
+// What was written to come in must not have gone out instead: a packet for the host itself comes back by
+// the loopback interface. OpenBSD tells the interface. On FreeBSD, where IPv6 does not show that one, such a
+// packet meets the rules anew, while one that comes in goes on behind those of the cell: one of these diverts
+// it to nobody.
 func (h *half) turned(ctx context.Context) error {
+	switch {
+	case h.toServer():
+	case h.kernel.Firewall == "ipfw":
+		back := h.rule()
+		back.Label, back.Direction, back.Divert = h.Cell.label("-back"), pfconf.In, h.otherDivert()
+		back.From, back.To, back.Port = h.Local, h.Remote, h.client
+		h.more = []pfconf.Rule{back}
+	default:
+		h.arrival = true
+	}
 	if err := h.begin(ctx, true); err != nil {
 		return err
 	}
@@ -147,6 +163,9 @@ func (h *half) turned(ctx context.Context) error {
 	}
 	if err := h.judge(answered, want{line: endpoint.PacketLine, from: to, missing: NotReinjected}); err != nil {
 		return err
+	}
+	if via := answered.Messages[0].Via.Addr(); via.IsLoopback() {
+		return failed(NotReinjected, "%s: the packet came by the interface of %v: it went out to its own host, and did not come in by that of %v", answered.where, via, in)
 	}
 	if err := h.judge(again); err != nil {
 		return err

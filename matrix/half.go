@@ -53,6 +53,8 @@ type half struct {
 	// queue and spoil are the divert socket's, see endpoint.Spec.
 	queue int
 	spoil endpoint.Spoil
+	// arrival: the client asks by which interface its answers come (OpenBSD).
+	arrival bool
 	// keeps: somebody has the divert port before the cell's divert socket; see Unheard.
 	keeps bool
 	// pieces: the kernel's rule meets the client's messages in pieces, see Kernel.MeetsFragments.
@@ -214,7 +216,7 @@ func (h *half) clientSpec() endpoint.Spec {
 	client, server := h.ends()
 	s := endpoint.Spec{
 		Kind: kinds[h.Proto], Role: endpoint.Client, Local: client, Remote: server, Reuse: h.part != "",
-		Bindany: client.Addr() == h.Fake, Big: h.big, Omit: h.omitted(),
+		Bindany: client.Addr() == h.Fake, Big: h.big, Arrival: h.arrival, Omit: h.omitted(),
 	}
 	if h.Proto == pfconf.ICMP {
 		s.EchoID = h.client

@@ -74,7 +74,7 @@ var claims = []Fault{
 			}),
 		})},
 	{Name: "not-turned", On: bsds, About: "a packet that must be turned round is written to the address that it came with", Omit: []string{"turned"},
-		claims: some(matrix.NotReinjected, "turned-in")},
+		claims: some(matrix.NotReinjected, "turned-in", "turned-out")},
 	{Name: "an-interface", On: bsds, About: "an address of no interface is one of REMOTE's", Omit: []string{"nowhere"}, claims: some(matrix.NotRefused, "no-interface")},
 	{Name: "other-connection", About: "the filter is asked for another client's connection", Omit: []string{"tuple"},
 		claims: some(matrix.StateMissing, natlook...)},

@@ -64,6 +64,7 @@ func (p *packer) spec(s *endpoint.Spec) {
 	p.addrPort(&s.Remote)
 	p.flag(&s.Bindany)
 	p.flag(&s.Diverted)
+	p.flag(&s.Arrival)
 	p.flag(&s.Reuse)
 	count(p, &s.EchoID)
 	p.addr(&s.Only)

@@ -20,6 +20,12 @@ func openDatagram(s Spec, log *transcript) (Endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.Arrival {
+		if err := askArrival(k.fd, family(s.Local.Addr())); err != nil {
+			_ = closeSocket(k.fd)
+			return nil, fmt.Errorf("interface of arrival: %w", err)
+		}
+	}
 	e := &datagram{socket: k}
 	if s.Role == Client {
 		k.reportsErrors = askErrors(k.fd, family(s.Local.Addr()))
@@ -63,6 +69,13 @@ func (e *datagram) Receive(deadline time.Time) (Message, error) {
 		e.last = from
 	}
 	m := Message{Data: e.spec.bounded(b), From: from, To: to}
+	if e.spec.Arrival {
+		a, err := arrival(e.control, family(e.spec.Local.Addr()))
+		if err != nil {
+			return Message{}, fmt.Errorf("interface of arrival: %w", err)
+		}
+		m.Via = netip.AddrPortFrom(a, 0)
+	}
 	e.logReceived(m)
 	e.log.data("<<<", m.Data)
 	return m, nil

@@ -25,7 +25,8 @@ type Message struct {
 	Echo *EchoHeader    `json:"echo,omitempty"` // of ICMP messages
 	// Via is what a divert socket gives as the sender: an address of the interface by which the packet came in,
 	// or the unspecified address of one that leaves; on FreeBSD with the rule's number
-	// as port. Invalid for a netfilter queue.
+	// as port. Invalid for a netfilter queue. Of a datagram whose interface was asked for (Spec.Arrival) an
+	// address of that.
 	Via netip.AddrPort `json:"via,omitzero"`
 	// Sent is what the packet role sent on in place of Data.
 	Sent []byte `json:"sent,omitempty"`

@@ -30,7 +30,8 @@ func (k *socket) receiveMessage(deadline time.Time) (b []byte, from, to netip.Ad
 		n, oobn, _, sa, err := unix.Recvmsg(k.fd, k.buf, k.oob, 0)
 		switch {
 		case err == nil:
-			return k.buf[:n], addrPort(sa), destination(k.oob[:oobn]), nil
+			k.control = k.oob[:oobn]
+			return k.buf[:n], addrPort(sa), destination(k.control), nil
 		case errors.Is(err, unix.EINTR):
 		case errors.Is(err, unix.EAGAIN):
 			if pending != nil {

@@ -20,6 +20,7 @@ type socket struct {
 	local, peer netip.AddrPort
 	// buf and oob take one message and its control messages.
 	buf, oob []byte
+	control  []byte // the part of oob that has the last message's
 	// reportsErrors: the kernel keeps ICMP errors for this socket, see Errors.
 	reportsErrors bool
 	icmpErrors    []string

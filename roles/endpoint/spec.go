@@ -45,6 +45,8 @@ type Spec struct {
 	// socket: it asks for each datagram's original destination and, where the
 	// system wants that (Linux), is marked transparent.
 	Diverted bool `json:"diverted,omitempty"`
+	// Arrival has a datagram endpoint ask for the interface by which each datagram came (OpenBSD).
+	Arrival bool `json:"arrival,omitempty"`
 	// Reuse sets SO_REUSEADDR: the second cell of a reuse target binds a port
 	// of the first.
 	Reuse bool `json:"reuse,omitempty"`
