@@ -27,7 +27,7 @@ const Magic = "\x00pfdivert agent\n"
 
 // Protocol is the version of the requests and answers. Both sides are the same
 // program, copied for the run; a difference means that an old copy answered.
-const Protocol = 1
+const Protocol = 2
 
 // Hello is what an agent says first, unasked.
 type Hello struct {
