@@ -47,7 +47,12 @@ type asked struct {
 	may map[string]bool
 }
 
-func (s side) script() *script { return &script{side: s} }
+func (s side) script() *script {
+	return &script{side: s, steps: make([]agent.Step, 0, usualSteps), out: make([]*asked, 0, usualSteps)}
+}
+
+// usualSteps is how many steps nearly all scripts have at most.
+const usualSteps = 8
 
 func (s *script) add(st agent.Step, may map[string]bool) *asked {
 	a := &asked{where: s.side.name, host: s.side.name, do: st.Do, spec: st.Spec, may: may}

@@ -148,9 +148,7 @@ func (s *Space) Cell(t Target) Cell {
 
 // label is the label of the cell's rule; part tells the two rules of a reuse
 // target apart.
-func (c Cell) label(part string) string {
-	return fmt.Sprintf("%s-%s%s", pfconf.LabelPrefix, c.run, part)
-}
+func (c *Cell) label(part string) string { return pfconf.LabelPrefix + "-" + c.run + part }
 
 // nth gives the nth address of a prefix, counted round and leaving out the
 // first and the last, which may mean a network and a broadcast address.
