@@ -73,7 +73,7 @@ func (c *Claim) skip(k Kernel) *finding {
 func (h *half) divertSpec() endpoint.Spec {
 	return endpoint.Spec{
 		Kind: endpoint.Divert, Role: endpoint.Packet, Local: netip.AddrPortFrom(h.Family.Unspecified(), h.Divert),
-		Big: h.big, Queue: h.queue, Spoil: h.spoil, Omit: h.omitted(),
+		Big: h.big, Queue: h.queue, Spoil: h.spoil, Call: h.call, WriteTo: h.writeTo, Pieces: h.asPieces, Omit: h.omitted(),
 	}
 }
 

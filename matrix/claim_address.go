@@ -2,7 +2,6 @@ package matrix
 
 import (
 	"context"
-	"net/netip"
 
 	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
@@ -56,28 +55,14 @@ func (h *half) noInterface(ctx context.Context) error {
 	if err := h.begin(ctx, true); err != nil {
 		return err
 	}
-	if _, err := h.handedOver(ctx); err != nil {
-		return err
-	}
-	nowhere := h.Fake
+	address := h.Fake
 	if h.kernel.Firewall == "ipfw" { // interfaces have IPv4 addresses there, whatever the packet is
-		nowhere = netip.AddrFrom4([4]byte{192, 0, 2, 1}) // TEST-NET-1 (RFC 5737)
+		address = nowhere
 	}
 	if h.omit[Nowhere] {
-		nowhere = pfconf.FamilyOf(nowhere).Loopback()
+		address = pfconf.FamilyOf(address).Loopback()
 	}
-	divert := h.remote.script()
-	sent := divert.turn("packet", endpoint.ClientLine, endpoint.PacketLine, netip.AddrPortFrom(nowhere, 0))
-	sent.may = map[string]bool{"EADDRNOTAVAIL": true}
-	divert.fence()
-	divert.close("packet")
-	if err := divert.run(ctx); err != nil {
-		return err
-	}
-	if sent.Fault == nil {
-		return failed(NotRefused, "%s: the kernel takes a packet for %v, which is no interface's address, and must say EADDRNOTAVAIL", sent.where, nowhere)
-	}
-	if err := h.nothingArrives(ctx, "it was written to the address of no interface"); err != nil {
+	if err := h.refusedNowhere(ctx, address); err != nil {
 		return err
 	}
 	if err := h.openDivert(ctx, "packet"); err != nil {

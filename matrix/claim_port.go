@@ -186,6 +186,46 @@ func (h *half) superuser(ctx context.Context) error {
 	return h.passes(ctx, "packet")
 }
 
+// lowPorts are divert ports below 1024, for those who have one of newDivertPorts.
+const lowPorts = 1024 - divertPortsEach
+
+// lowPort: "Binding to port numbers less than 1024 requires super-user access, as does creating a socket of type SOCK_RAW."
+// (FreeBSD divert(4); the second half is the claim superuser.)
+//
+//  1. A process opens a divert socket and gives its privilege up. To bind it to a port below 1024 is refused (EACCES).
+//  2. The same process with privilege can bind that port, and without privilege one above.
+//  3. Nothing is left of the attempts: the cell's own divert socket gets its port then, and passes on what the client sends.
+func (h *half) lowPort(ctx context.Context) error {
+	low, high := h.divertSpec(), h.divertSpec()
+	low.Local = netip.AddrPortFrom(low.Local.Addr(), lowPorts+(h.Divert-divertPorts))
+	privileged := low
+	low.Drop, high.Drop = !h.omit[Privilege], true
+	at := h.remote.script()
+	refused := at.openApart("low", low, agent.OtherProcess)
+	at.close("low")
+	opened := at.openApart("root", privileged, agent.OtherProcess)
+	at.close("root")
+	above := at.openApart("high", high, agent.OtherProcess)
+	at.close("high")
+	if err := at.run(ctx); err != nil {
+		return err
+	}
+	switch {
+	case refused.Fault == nil:
+		return failed(NotRefused, "%s: the kernel lets a process without privilege bind divert port %d and must say EACCES", refused.where, low.Local.Port())
+	case refused.Fault.Code != "EACCES":
+		return failed(NotRefused, "%s: the kernel must refuse with EACCES, and says %s", refused.where, refused.Fault.Text)
+	case opened.Fault != nil:
+		return broken(SocketFailed, "%s: %s", opened.where, opened.Fault.Text)
+	case above.Fault != nil:
+		return failed(NotOpened, "%s: the kernel does not let a process without privilege bind divert port %d: %s", above.where, h.Divert, above.Fault.Text)
+	}
+	if err := h.begin(ctx, true); err != nil {
+		return err
+	}
+	return h.passes(ctx, "packet")
+}
+
 // refused judges that a process cannot open the cell's divert socket, for the reason that
 // the kernel has.
 func (h *half) refused(ctx context.Context, end string, apart agent.Apart, codes map[string]string) error {

@@ -275,6 +275,60 @@ var claims = []Claim{
 		Not:  queueless,
 	},
 	{
+		Name: "rule-number", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).ruleNumber,
+		Says: "a packet comes with the number of its rule, and goes on behind all rules of that number when it is given back",
+		By:   map[string]string{"ipfw": "divert(4)"},
+		Not:  numberless,
+	},
+	{
+		Name: "interface-name", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).interfaceName,
+		Says: "the name of the interface by which a packet came in stands behind the address that the divert socket gives",
+		By:   map[string]string{"ipfw": "divert(4)"},
+		Not:  nameless,
+	},
+	{
+		Name: "named-interface", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).namedInterface,
+		Says: "a packet that is written to the address of no interface comes in when an interface's name stands behind it",
+		By:   map[string]string{"ipfw": "divert(4)"},
+		Not:  nameless,
+	},
+	{
+		Name: "bad-header-in", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).badHeader,
+		Says: "a packet that is written back to come in with a bad header is refused",
+		By:   map[string]string{"ipfw": "divert(4): EINVAL"},
+		Not:  unsaid,
+	},
+	{
+		Name: "bad-header-out", Proto: pfconf.UDP, Mode: PacketOut, play: (*half).badHeader,
+		Says: "a packet that is written back to leave with a bad header is refused",
+		By:   map[string]string{"ipfw": "divert(4): EINVAL"},
+		Not:  unsaid,
+	},
+	{
+		Name: "bad-length-in", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).badLength,
+		Says: "a packet that is written back to come in with more length in its header than it has is refused",
+		By:   map[string]string{"ipfw": "divert(4): EINVAL"},
+		Not:  unsaid,
+	},
+	{
+		Name: "low-port", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).lowPort,
+		Says: "only the superuser may bind a divert socket to a port below 1024",
+		By:   map[string]string{"ipfw": "divert(4): EACCES"},
+		Not:  "no port of theirs is lower than others: what the superuser may, the claim superuser tests",
+	},
+	{
+		Name: "read", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).read,
+		Says: "packets are taken from a divert socket by read(2) and recv(2) as well",
+		By:   map[string]string{"pf": "divert(4)", "ipfw": "divert(4)"},
+		Not:  "a netfilter queue's packets come in messages of netlink",
+	},
+	{
+		Name: "tee-fragments", Proto: pfconf.Raw, Mode: PacketIn, play: (*half).teed,
+		Says: "a rule with tee hands over a copy as it is, fragments in pieces, and the packet goes its way",
+		By:   map[string]string{"ipfw": "divert(4)"},
+		Not:  "rules have no such action",
+	},
+	{
 		Name: "no-interface", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).noInterface,
 		Says: "a packet that is written to the address of no interface is refused",
 		By:   map[string]string{"pf": "ip_divert.c, divert_output: EADDRNOTAVAIL", "ipfw": "divert(4): EADDRNOTAVAIL"},
@@ -284,6 +338,13 @@ var claims = []Claim{
 
 // onlyFreeBSD is why other kernels do not claim what FreeBSD's pf does beside ipfw.
 const onlyFreeBSD = "only FreeBSD's pf diverts to a divert socket by divert-to"
+
+// Why what FreeBSD's divert(4) says is said of no other.
+const (
+	numberless = "its rules have no numbers that a packet could go on behind"
+	nameless   = "no interface's name comes with a packet"
+	unsaid     = "it does not say what becomes of a packet with a bad header"
+)
 
 // oneRule is why there is no such thing as a packet that is diverted twice.
 const oneRule = "one rule decides there what becomes of a packet"

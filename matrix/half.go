@@ -14,6 +14,7 @@ import (
 type play struct {
 	Cell
 	kernel  Kernel
+	nics    map[pfconf.Family]string // REMOTE's interfaces towards LOCAL
 	omit    map[string]bool
 	gate    *gate
 	local   side
@@ -50,9 +51,12 @@ type half struct {
 	more []pfconf.Rule
 	// big: the sockets take messages as long as an IP packet, and many.
 	big bool
-	// queue and spoil are the divert socket's, see endpoint.Spec.
-	queue int
-	spoil endpoint.Spoil
+	// queue, spoil, call, writeTo and asPieces are the divert socket's, see endpoint.Spec.
+	queue    int
+	spoil    endpoint.Spoil
+	call     endpoint.Call
+	writeTo  netip.Addr
+	asPieces bool
 	// arrival: the client asks by which interface its answers come (OpenBSD).
 	arrival bool
 	// keeps: somebody has the divert port before the cell's divert socket; see Unheard.

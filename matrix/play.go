@@ -75,7 +75,7 @@ func (r *runner) judgeTarget(ctx context.Context, t Target) (Result, *play) {
 // playCell plays a target once, with a fresh cell.
 func (r *runner) playCell(ctx context.Context, t Target) (*play, error) {
 	c, began := r.space.Cell(t), time.Now()
-	p := &play{Cell: c, kernel: r.kernel, gate: r.gate, omit: r.omit,
+	p := &play{Cell: c, kernel: r.kernel, nics: r.facts.Interfaces, gate: r.gate, omit: r.omit,
 		lookable: r.looks.wanted(t.Name), lookAlways: r.looks.all,
 		local:  side{"local", r.hosts.Local, c.Session, began, t.Family, new(bool)},
 		remote: side{"remote", r.hosts.Remote, c.Session, began, t.Family, new(bool)}}

@@ -2,6 +2,7 @@ package matrix
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -104,8 +105,16 @@ func (s *script) receive(end string) *asked {
 }
 
 func (s *script) relay(end, old, new string) *asked {
-	return s.add(agent.Step{Do: agent.Relay, End: end, Data: old, New: new}, lost)
+	return s.add(agent.Step{Do: agent.Relay, End: end, Data: old, New: new}, refusedWrites)
 }
+
+// refusedWrites are the codes with which a kernel refuses a packet that is given back to it (FreeBSD's divert(4)), and
+// those that say that it got lost.
+var refusedWrites = func() map[string]bool {
+	codes := maps.Clone(lost)
+	codes["EINVAL"], codes["EADDRNOTAVAIL"] = true, true
+	return codes
+}()
 
 func (s *script) sendBurst(end string, b endpoint.Burst) *asked {
 	return s.add(agent.Step{Do: agent.SendBurst, End: end, Burst: &b}, lost)

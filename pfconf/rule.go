@@ -167,6 +167,10 @@ type Rule struct {
 	// Bypass has a divert-packet rule let packets pass when nobody listens on the
 	// divert port. nftables only.
 	Bypass bool `json:"bypass,omitempty"`
+	// Tee has a divert-packet rule hand over a copy of each packet, which goes its way. ipfw only.
+	Tee bool `json:"tee,omitempty"`
+	// Number is the number of a divert-packet rule where that matters. ipfw only.
+	Number uint16 `json:"number,omitempty"`
 }
 
 // MaxLabel is the longest label, in characters, that OpenBSD's pfctl loads
@@ -217,8 +221,8 @@ func (r Rule) Validate() error {
 	case r.Proto.HasPorts() != (r.Port != 0):
 		return bad("%v and port %d do not go together", r.Proto, r.Port)
 	}
-	if r.Action != DivertPacket && (r.Both || r.Bypass) {
-		return bad("only divert-packet can be for both ways, or be bypassed")
+	if r.Action != DivertPacket && (r.Both || r.Bypass || r.Tee || r.Number != 0) {
+		return bad("only divert-packet can be for both ways, be bypassed, hand over copies, or have a number")
 	}
 	switch r.Action {
 	case DivertTo:

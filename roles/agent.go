@@ -68,6 +68,7 @@ func runAgent(ctx context.Context, c *call) (int, error) {
 	case *labHost != "":
 		opt.Interface = *labHost
 	case *traced: // its own file's sum is nobody's question, and would fill the trace
+		opt.Alone = true
 	default:
 		var err error
 		if opt.Hello.SHA256, err = ownSum(); err != nil {

@@ -30,6 +30,7 @@ type Firewall struct {
 	*Control
 	pfconf.Stateless
 	journal pfconf.Journal
+	first   int  // the number of the host's own first rule
 	exthdrs bool // the sysctl was changed
 	counts  *shared.Question[map[string]uint64]
 	shown   *shared.Question[[]entry]
@@ -56,7 +57,7 @@ func Open(ctx context.Context, cfg Config) (*Firewall, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.active, f.idle = host.free[0], host.free[1]
+	f.active, f.idle, f.first = host.free[0], host.free[1], host.first
 	if slices.Contains(cfg.Families, pfconf.Inet6) {
 		if err := f.passUnknown(ctx); err != nil {
 			return nil, errors.Join(err, f.Close(context.WithoutCancel(ctx)))
@@ -92,6 +93,11 @@ func (f *Firewall) change(ctx context.Context, add []pfconf.Rule, edited func() 
 			return fmt.Errorf("rule %q: ipfw has no %v", r.Label, r.Action)
 		case r.Bypass:
 			return fmt.Errorf("rule %q: ipfw's divert can't be bypassed", r.Label)
+		case int(r.Number) >= f.first:
+			return hinted{
+				fmt.Errorf("rule %q: ipfw has rules of the host's own from number %d on, and it must stand before them with the number %d", r.Label, f.first, r.Number),
+				fmt.Sprintf("give the host's first rule a number higher than %d", r.Number),
+			}
 		}
 	}
 	f.load.Lock()

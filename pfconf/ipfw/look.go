@@ -15,7 +15,8 @@ type Host struct {
 	Rules     int
 	DeniesAll bool
 
-	free [2]int // sets
+	free  [2]int // sets
+	first int    // the number of its first rule
 }
 
 // Look asks for it. It fails when ipfw may not be used, is switched off for one of the
@@ -27,6 +28,7 @@ func (c *Control) Look(ctx context.Context, families []pfconf.Family) (h Host, e
 	}
 	h.Rules = len(rules) - 1
 	h.DeniesAll = h.Rules == 0 && strings.HasPrefix(rules[0].text, "deny ")
+	h.first = rules[0].number
 	if first := rules[0]; first.number <= number {
 		return h, hinted{
 			fmt.Errorf("ipfw has a rule with the number %d already, %q: there is none left before it", first.number, first.text),

@@ -1,6 +1,7 @@
 package ipfw
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -15,6 +16,7 @@ import (
 //	fwd 127.0.0.1,5000 tcp from LOCAL to FAKE 4000 in // regress…
 //	fwd 127.0.0.1 tcp from LOCAL 4000 to FAKE in // regress…
 //	divert 700 udp from LOCAL to REMOTE 4000 in // regress…
+//	tee 700 254 from LOCAL to REMOTE in // regress…
 //
 // for divert-to, divert-reply and divert-packet. A divert-reply rule is about the packets
 // that come back: a keep-state rule about those that leave does not bring them to the socket.
@@ -42,7 +44,10 @@ func back(d pfconf.Direction) pfconf.Direction {
 }
 
 func action(r pfconf.Rule) string {
-	if r.Action == pfconf.DivertPacket {
+	switch {
+	case r.Action == pfconf.DivertPacket && r.Tee:
+		return "tee " + strconv.Itoa(int(r.Divert.Port()))
+	case r.Action == pfconf.DivertPacket:
 		return "divert " + strconv.Itoa(int(r.Divert.Port()))
 	}
 	to := "fwd " + r.Family.Loopback().String()
@@ -70,24 +75,32 @@ func protoName(r pfconf.Rule) string {
 	return r.Proto.String()
 }
 
-// number is the number of all rules of this program: the lowest, so that they are
+// number is the number of this program's rules that do not want another: the lowest, so that they are
 // evaluated before the host's own. (A packet that is written to a divert socket with 0
 // would begin with the first rule again.)
 const number = 1
 
+// numbered is a line of a rule with its number.
+type numbered struct {
+	number int
+	text   string
+}
+
 // adding are the commands that put rules into a set.
 func adding(rules []pfconf.Rule, set int) string {
 	var b strings.Builder
-	for _, line := range texts(rules) {
-		fmt.Fprintf(&b, "add %d set %d %s\n", number, set, line)
+	for _, n := range texts(rules) {
+		fmt.Fprintf(&b, "add %d set %d %s\n", n.number, set, n.text)
 	}
 	return b.String()
 }
 
-func texts(rules []pfconf.Rule) []string {
-	var all []string
+func texts(rules []pfconf.Rule) []numbered {
+	var all []numbered
 	for _, r := range rules {
-		all = append(all, Text(r)...)
+		for _, text := range Text(r) {
+			all = append(all, numbered{cmp.Or(int(r.Number), number), text})
+		}
 	}
 	return all
 }
@@ -98,8 +111,8 @@ func understood(rules []pfconf.Rule, printed string) error {
 	if len(lines) != len(given) {
 		return fmt.Errorf("ipfw was given %d rules and printed %d", len(given), len(lines))
 	}
-	for i, text := range given {
-		want := fmt.Sprintf("%05d %s", number, text)
+	for i, n := range given {
+		want := fmt.Sprintf("%05d %s", n.number, n.text)
 		if plain(lines[i]) != want {
 			return fmt.Errorf("ipfw was given %q and understood %q", want, lines[i])
 		}

@@ -119,6 +119,9 @@ func (k kernelRule) String() string {
 
 // compile gives the kernel's rules for r.
 func (c Config) compile(r pfconf.Rule) ([]kernelRule, error) {
+	if r.Tee || r.Number != 0 {
+		return nil, fmt.Errorf("rule %q: a netfilter queue is given no copies, and rules have no numbers of their own", r.Label)
+	}
 	if err := r.Validate(); err != nil {
 		return nil, err
 	}

@@ -40,8 +40,11 @@ func (f *Firewall) submit(ctx context.Context, e *edit) error {
 		if err := r.Validate(); err != nil {
 			return err
 		}
-		if r.Bypass {
+		switch {
+		case r.Bypass:
 			return fmt.Errorf("rule %q: pf drops packets for which no divert socket listens", r.Label)
+		case r.Tee || r.Number != 0:
+			return fmt.Errorf("rule %q: pf hands over no copies, and its rules have no numbers of their own", r.Label)
 		}
 	}
 	e.done = make(chan error, 1)

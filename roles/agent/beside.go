@@ -22,6 +22,7 @@ type beside struct {
 	noPF string
 	// noRdr says why pf can't redirect, empty where it can.
 	noRdr string
+	nics  map[pfconf.Family]string // towards the other host
 
 	mu sync.Mutex
 	in map[string]pfconf.Action // of pf's rules, by their labels
@@ -31,9 +32,19 @@ var _ pfconf.Shower = (*beside)(nil)
 
 // put opens pf beside the filter. That it can't be used is no error.
 func put(ctx context.Context, fw pfconf.Firewall, s *Setup, run program.Runner, journal pfconf.Journal) *beside {
-	b := &beside{Firewall: fw, in: map[string]pfconf.Action{}}
+	b := &beside{Firewall: fw, in: map[string]pfconf.Action{}, nics: map[pfconf.Family]string{}}
+	for _, p := range s.Paths {
+		nic, err := interfaceOf(p.Here)
+		if err != nil {
+			b.noPF = reason(err)
+			return b
+		}
+		if nic != "" {
+			b.nics[pfconf.FamilyOf(p.Here)] = nic
+		}
+	}
 	control := pf.NewControl(run, 0)
-	opened, err := openPF(ctx, control, s, run, journal)
+	opened, err := openPF(ctx, control, s, b.nics, run, journal)
 	if err != nil {
 		b.noPF = reason(err)
 		return b
@@ -57,19 +68,9 @@ func reason(err error) string {
 
 // openPF opens pf's anchor when rules in it decide about the suite's packets and all that it holds
 // can be put back.
-func openPF(ctx context.Context, control *pf.Control, s *Setup, run program.Runner, journal pfconf.Journal) (*pf.Firewall, error) {
-	var nics []string
-	for _, p := range s.Paths {
-		nic, err := interfaceOf(p.Here)
-		if err != nil {
-			return nil, err
-		}
-		if nic != "" && !slices.Contains(nics, nic) {
-			nics = append(nics, nic)
-		}
-	}
+func openPF(ctx context.Context, control *pf.Control, s *Setup, nics map[pfconf.Family]string, run program.Runner, journal pfconf.Journal) (*pf.Firewall, error) {
 	var c checks
-	c.pf(ctx, control, s, nics)
+	c.pf(ctx, control, s, slices.Compact(slices.Sorted(maps.Values(nics))))
 	if err := unfit(c); err != nil {
 		return nil, err
 	}

@@ -71,6 +71,10 @@ func (p *packer) spec(s *endpoint.Spec) {
 	p.flag(&s.Big)
 	text(p, &s.Spoil)
 	integer(p, &s.Queue)
+	text(p, &s.Call)
+	p.flag(&s.Pieces)
+	p.addr(&s.WriteTo)
+	p.flag(&s.Drop)
 	list(p, &s.Omit, text[endpoint.Piece])
 }
 
@@ -123,6 +127,7 @@ func (p *packer) message(m *endpoint.Message) {
 	p.addrPort(&m.To)
 	maybe(p, &m.Echo, (*packer).echo)
 	p.addrPort(&m.Via)
+	text(p, &m.Interface)
 	p.bytes(&m.Sent)
 }
 

@@ -23,6 +23,8 @@ func (p *packer) rule(r *pfconf.Rule) {
 	p.addrPort(&r.Divert)
 	p.flag(&r.Both)
 	p.flag(&r.Bypass)
+	p.flag(&r.Tee)
+	count(p, &r.Number)
 }
 
 func (p *packer) flow(f *pfconf.Flow) {

@@ -131,6 +131,8 @@ type Facts struct {
 	NoPF string `json:"noPF,omitempty"`
 	// NoRdr is why that pf can't redirect, empty where it can.
 	NoRdr string `json:"noRdr,omitempty"`
+	// Interfaces are those that have the addresses of Setup's Paths; of FreeBSD hosts alone.
+	Interfaces map[pfconf.Family]string `json:"interfaces,omitempty"`
 	// Owned are FAKE addresses that this host has configured.
 	Owned []string `json:"owned,omitempty"`
 	// Domain is the routing domain in which the agent works.

@@ -32,6 +32,8 @@ type Options struct {
 	Ephemeral bool
 	// StateDir is where journals and locks are; empty means StateDir's value.
 	StateDir string
+	// Alone: the process is there for one endpoint, and may be changed for it.
+	Alone bool
 	// Interface is the name of the interface towards the other host.
 	Interface string
 	// Domain is the routing domain that the agent works in, see EnterDomain.

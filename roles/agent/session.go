@@ -265,6 +265,8 @@ func (a *agent) open(ctx context.Context, s *session, st *Step, out *Outcome) er
 		return fmt.Errorf("open %q: no socket is specified", st.End)
 	case s.ends[st.End] != nil:
 		return fmt.Errorf("open %q: the cell has such an endpoint", st.End)
+	case st.Spec.Drop && st.Apart == "" && !a.opt.Alone:
+		return fmt.Errorf("open %q: this process keeps its privilege", st.End)
 	case len(s.ends) >= maxEnds:
 		return fmt.Errorf("open %q: the cell has %d endpoints already", st.End, maxEnds)
 	}

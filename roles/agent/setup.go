@@ -85,7 +85,7 @@ func (a *agent) setUp(ctx context.Context, s *Setup) (*Facts, error) {
 	}
 	facts.Firewall, facts.KeepsCounters = a.fw.Name(), a.fw.KeepsCounters()
 	if b, ok := a.fw.(*beside); ok {
-		facts.NoPF, facts.NoRdr = b.noPF, b.noRdr
+		facts.NoPF, facts.NoRdr, facts.Interfaces = b.noPF, b.noRdr, b.nics
 	}
 	return facts, nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"time"
 )
 
@@ -20,6 +21,31 @@ type diverter interface {
 	close() error
 }
 
+// abilities are what not every system's packet role has; see Spec.
+type abilities struct{ read, recv, writeTo, drop bool }
+
+// unable tells what of a specification the system's packet role can't do.
+func (a abilities) unable(s Spec) error {
+	for _, x := range []struct {
+		what        string
+		wanted, can bool
+	}{
+		{"taking packets by read(2)", s.Call == Read, a.read},
+		{"taking packets by recv(2)", s.Call == Recv, a.recv},
+		{"taking packets by " + string(s.Call), s.Call != "" && s.Call != Read && s.Call != Recv, false},
+		{"writing to another address", s.WriteTo.IsValid(), a.writeTo},
+		{"binding without privilege", s.Drop, a.drop},
+	} {
+		if x.wanted && !x.can {
+			return fmt.Errorf("divert socket: %s: %w (%s)", x.what, ErrUnsupported, runtime.GOOS)
+		}
+	}
+	return nil
+}
+
+// namer is a diverter that knows by which interface the packet taken last came.
+type namer interface{ interfaceName() string }
+
 // queueLength is how many packets may wait at a packet endpoint on Linux.
 const queueLength = 256
 
@@ -33,6 +59,9 @@ type divert struct {
 }
 
 func openDivert(s Spec, log *transcript) (Endpoint, error) {
+	if err := divertAbilities.unable(s); err != nil {
+		return nil, err
+	}
 	dev, err := newDiverter(s)
 	if err != nil {
 		return nil, err
@@ -55,13 +84,21 @@ func (e *divert) Receive(deadline time.Time) (Message, error) {
 	}
 	e.log.address("recv from", from)
 	e.log.packet("<<<", b)
-	p, err := parsePacket(b)
+	parse := parsePacket
+	if e.spec.Pieces {
+		parse = parsePiece
+	}
+	p, err := parse(b)
 	if err != nil {
 		// Nobody can rewrite it; it must not stay in the way of those behind it.
 		return Message{}, errors.Join(fmt.Errorf("diverted packet: %w", err), e.dev.drop())
 	}
 	e.held = p
-	return Message{Data: e.spec.bounded(p.payload()), From: p.from, To: p.to, Via: from}, nil
+	m := Message{Data: e.spec.bounded(p.payload()), From: p.from, To: p.to, Via: from}
+	if n, ok := e.dev.(namer); ok {
+		m.Interface = n.interfaceName()
+	}
+	return m, nil
 }
 
 // Relay rewrites the held packet and sends it on.
@@ -69,6 +106,9 @@ func (e *divert) Relay(old, new []byte) (Message, error) {
 	p := e.held
 	if p == nil {
 		return Message{}, errors.New("relay: no packet is held")
+	}
+	if e.spec.Pieces {
+		return Message{}, errors.New("relay: it may be a piece of a packet")
 	}
 	m := Message{Data: e.spec.bounded(p.payload()), From: p.from, To: p.to}
 	if err := p.replace(old, new); err != nil {
@@ -79,7 +119,9 @@ func (e *divert) Relay(old, new []byte) (Message, error) {
 		return Message{}, fmt.Errorf("relay: %w", err)
 	}
 	e.log.packet(">>>", p.raw)
-	m.Sent = e.spec.bounded(p.payload())
+	if p.data < len(p.raw) {
+		m.Sent = e.spec.bounded(p.payload())
+	}
 	return m, nil
 }
 
@@ -122,6 +164,9 @@ func Turn(ep Endpoint, old, new []byte, in netip.Addr) error {
 		return fmt.Errorf("turn a packet round: %w", ErrUnsupported)
 	}
 	p := e.held
+	if e.spec.Pieces {
+		return errors.New("turn: it may be a piece of a packet")
+	}
 	if err := p.replace(old, new); err != nil {
 		return fmt.Errorf("turn: %w", err)
 	}

@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -28,6 +29,8 @@ type divertSocket struct {
 	lastLen uint32
 }
 
+var divertAbilities = abilities{read: true, recv: true, writeTo: true, drop: true}
+
 func newDiverter(s Spec) (diverter, error) {
 	fd, err := newSocket(pfDivert, unix.SOCK_RAW, 0)
 	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EPROTONOSUPPORT) {
@@ -35,6 +38,12 @@ func newDiverter(s Spec) (diverter, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("divert socket: %w", err)
+	}
+	if s.Drop {
+		if err := DropPrivilege(); err != nil {
+			_ = closeSocket(fd)
+			return nil, fmt.Errorf("give up all privilege: %w", err)
+		}
 	}
 	// The address is ignored, but must be one of AF_INET.
 	if err := unix.Bind(fd, &unix.SockaddrInet4{Port: int(s.Local.Port())}); err != nil {
@@ -46,13 +55,16 @@ func newDiverter(s Spec) (diverter, error) {
 
 func (d *divertSocket) take(deadline time.Time) ([]byte, netip.AddrPort, error) {
 	for {
-		d.lastLen = uint32(len(d.last))
-		n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(d.fd),
-			uintptr(unsafe.Pointer(&d.buf[0])), uintptr(len(d.buf)), 0,
-			uintptr(unsafe.Pointer(&d.last)), uintptr(unsafe.Pointer(&d.lastLen)))
+		n, errno := d.call()
 		switch errno {
 		case 0:
+			if d.lastLen == 0 {
+				return d.buf[:n], netip.AddrPort{}, nil
+			}
 			d.lastLen = min(d.lastLen, uint32(len(d.last)))
+			if d.spec.omits(Name) {
+				clear(d.last[8:])
+			}
 			// struct sockaddr_in: len, family, port, address, zero. The port is in
 			// host order here.
 			port := uint16(d.last[2]) | uint16(d.last[3])<<8
@@ -76,9 +88,46 @@ func (d *divertSocket) take(deadline time.Time) ([]byte, netip.AddrPort, error) 
 	}
 }
 
+// call makes the system call that takes a packet. Only recvfrom(2) tells an address; recv(2) is recvfrom(2) without
+// room for one.
+func (d *divertSocket) call() (int, unix.Errno) {
+	var n uintptr
+	var errno unix.Errno
+	d.lastLen = 0
+	switch d.spec.Call {
+	case Read:
+		n, _, errno = unix.Syscall(unix.SYS_READ, uintptr(d.fd), uintptr(unsafe.Pointer(&d.buf[0])), uintptr(len(d.buf)))
+	case Recv:
+		n, _, errno = unix.Syscall6(unix.SYS_RECVFROM, uintptr(d.fd),
+			uintptr(unsafe.Pointer(&d.buf[0])), uintptr(len(d.buf)), 0, 0, 0)
+	default:
+		d.lastLen = uint32(len(d.last))
+		n, _, errno = unix.Syscall6(unix.SYS_RECVFROM, uintptr(d.fd),
+			uintptr(unsafe.Pointer(&d.buf[0])), uintptr(len(d.buf)), 0,
+			uintptr(unsafe.Pointer(&d.last)), uintptr(unsafe.Pointer(&d.lastLen)))
+	}
+	return int(n), errno
+}
+
+// interfaceName is what stands behind the address, up to a NUL (divert_packet, netinet/ip_divert.c).
+func (d *divertSocket) interfaceName() string {
+	if d.lastLen == 0 {
+		return ""
+	}
+	name, _, _ := bytes.Cut(d.last[8:], []byte{0})
+	return string(name)
+}
+
 // reinject writes the packet back with the address that it came with: ipfw
 // goes on behind the rule of that number.
 func (d *divertSocket) reinject(b []byte) error {
+	if d.lastLen == 0 {
+		return errors.New("it is not known whence the packet came")
+	}
+	if a := d.spec.WriteTo; a.Is4() {
+		addr := a.As4()
+		copy(d.last[4:8], addr[:])
+	}
 	for {
 		_, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(d.fd),
 			uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0,

@@ -71,6 +71,9 @@ const (
 	nfRepeat = 4
 )
 
+// divertAbilities: a queue is read by netlink.
+var divertAbilities abilities
+
 func newDiverter(s Spec) (diverter, error) {
 	q := &queue{number: s.Local.Port(), length: queueLength, back: nfAccept, wake: -1}
 	if s.omits(GoOn) {

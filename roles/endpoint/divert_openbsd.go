@@ -19,6 +19,9 @@ type divertSocket struct {
 	last unix.Sockaddr // where the packet taken last came from
 }
 
+// divertAbilities: Go has no recv(2) there, which programs must call in libc; there it is recvfrom(2) without an address.
+var divertAbilities = abilities{read: true}
+
 func newDiverter(s Spec) (diverter, error) {
 	fd, err := newSocket(family(s.Local.Addr()), unix.SOCK_RAW, unix.IPPROTO_DIVERT)
 	if err != nil {
@@ -33,10 +36,20 @@ func newDiverter(s Spec) (diverter, error) {
 
 func (d *divertSocket) take(deadline time.Time) ([]byte, netip.AddrPort, error) {
 	for {
-		n, from, err := unix.Recvfrom(d.fd, d.buf, 0)
+		var n int
+		var from unix.Sockaddr
+		var err error
+		if d.spec.Call == Read {
+			n, err = unix.Read(d.fd, d.buf)
+		} else {
+			n, from, err = unix.Recvfrom(d.fd, d.buf, 0)
+		}
 		switch {
 		case err == nil:
 			d.last = from
+			if from == nil {
+				return d.buf[:n], netip.AddrPort{}, nil
+			}
 			if d.spec.omits(Way) {
 				d.last = sockaddr(netip.AddrPortFrom(otherWay(addrPort(from).Addr()), 0))
 			}
@@ -55,6 +68,9 @@ func (d *divertSocket) take(deadline time.Time) ([]byte, netip.AddrPort, error) 
 // reinject writes the packet back with the address that it came with, which
 // says whether it goes in (an interface's address) or out (none).
 func (d *divertSocket) reinject(b []byte) error {
+	if d.last == nil {
+		return errors.New("it is not known whence the packet came")
+	}
 	for {
 		err := unix.Sendto(d.fd, b, 0, d.last)
 		if !errors.Is(err, unix.EINTR) {

@@ -4,4 +4,6 @@ package endpoint
 
 const kernelMends = false
 
+var divertAbilities abilities
+
 func newDiverter(Spec) (diverter, error) { return nil, unsupported("divert sockets") }

@@ -28,6 +28,9 @@ type Message struct {
 	// as port. Invalid for a netfilter queue. Of a datagram whose interface was asked for (Spec.Arrival) an
 	// address of that.
 	Via netip.AddrPort `json:"via,omitzero"`
+	// Interface is the name that FreeBSD's divert socket puts behind that address: of the interface by which the
+	// packet came to this host, and empty for one that began here.
+	Interface string `json:"interface,omitempty"`
 	// Sent is what the packet role sent on in place of Data.
 	Sent []byte `json:"sent,omitempty"`
 }

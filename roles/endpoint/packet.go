@@ -72,6 +72,39 @@ func parsePacket(b []byte) (*packet, error) {
 	return p, nil
 }
 
+// parsePiece reads a packet that may be a fragment. All behind the IP header, and IPv6's fragment header, is
+// payload.
+func parsePiece(b []byte) (*packet, error) {
+	if len(b) > 0 && b[0]>>4 == 4 {
+		h, err := parseIPv4(b)
+		if err != nil {
+			return nil, err
+		}
+		return &packet{
+			raw: b[:h.total], proto: h.proto, transport: h.size, data: h.size,
+			from: netip.AddrPortFrom(h.from, 0), to: netip.AddrPortFrom(h.to, 0),
+		}, nil
+	}
+	const header, fragment = 40, 44 // RFC 8200, 3 and 4.5
+	if len(b) < header || b[0]>>4 != 6 {
+		return nil, fmt.Errorf("IPv6: %w", errShort)
+	}
+	total, proto, data := header+int(binary.BigEndian.Uint16(b[4:])), b[6], header
+	if proto == fragment {
+		data += 8
+	}
+	if total < data || len(b) < total {
+		return nil, fmt.Errorf("IPv6: %d bytes of %d: %w", len(b), total, errShort)
+	}
+	if proto == fragment {
+		proto = b[header]
+	}
+	return &packet{
+		raw: b[:total], proto: proto, transport: data, data: data,
+		from: netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[8:])), 0), to: netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[24:])), 0),
+	}, nil
+}
+
 // transportHeader gives the length of a transport header and its two ports, 0 for protocols
 // without.
 func transportHeader(proto uint8, b []byte) (size int, ports [2]uint16, err error) {
@@ -187,9 +220,26 @@ func (p *packet) mend() {
 	binary.BigEndian.PutUint16(p.raw[at:], s)
 }
 
-// spoil makes checksums wrong, and the others right.
+// spoil makes something wrong, and all else right.
 func (p *packet) spoil(which Spoil) {
+	switch which {
+	case SpoilVersion:
+		p.raw[0] = 5<<4 | p.raw[0]&0xf
+	case SpoilLength:
+		at := 4 // IPv6: of what is behind the header
+		if p.to.Addr().Is4() {
+			at = 2
+		}
+		binary.BigEndian.PutUint16(p.raw[at:], uint16(len(p.raw)+1000))
+	}
 	p.mend()
+	switch which {
+	case SpoilVersion, SpoilLength:
+		return
+	case SpoilShort:
+		p.raw = p.raw[:19] // an IPv4 header has 20 bytes (RFC 791, 3.1)
+		return
+	}
 	if p.to.Addr().Is4() {
 		p.raw[10] ^= 0x55
 	}

@@ -63,8 +63,19 @@ type Spec struct {
 	// Big is for messages as long as an IP packet can be, and for many at once: the
 	// socket gets large buffers, and whole messages are kept.
 	Big bool `json:"big,omitempty"`
-	// Spoil has the packet role make checksums of what it sends on wrong.
+	// Spoil has the packet role make something of what it sends on wrong.
 	Spoil Spoil `json:"spoil,omitempty"`
+	// Call is how the packet role takes packets, where there are several ways.
+	Call Call `json:"call,omitempty"`
+	// Pieces has the packet role take fragments for what they are: a message's data is all behind the IP
+	// header. Such a packet can't be relayed.
+	Pieces bool `json:"pieces,omitempty"`
+	// WriteTo, if valid, is the address to which the packet role writes in place of the one that a packet came
+	// with; the name of the interface stays behind it (FreeBSD).
+	WriteTo netip.Addr `json:"writeTo,omitzero"`
+	// Drop has the process give up all privilege between opening the packet role's socket and binding it. Only
+	// one that is there for this endpoint alone may.
+	Drop bool `json:"drop,omitempty"`
 	// Queue, if not 0, is how many packets may wait at the packet role (Linux; elsewhere
 	// the socket's buffer bounds them).
 	Queue int `json:"queue,omitempty"`
@@ -73,13 +84,25 @@ type Spec struct {
 	Omit []Piece `json:"omit,omitempty"`
 }
 
-// Spoil says which checksums are made wrong; none without one.
+// Spoil says what is made wrong; nothing without one.
 type Spoil string
 
-// The checksums.
+// What can be made wrong.
 const (
-	SpoilHeader Spoil = "header" // of the IPv4 header
-	SpoilAll    Spoil = "all"    // that and the transport protocol's
+	SpoilHeader  Spoil = "header"  // the checksum of the IPv4 header
+	SpoilAll     Spoil = "all"     // that and the transport protocol's
+	SpoilVersion Spoil = "version" // the IP version is 5
+	SpoilLength  Spoil = "length"  // the IP header says that the packet is longer than it is
+	SpoilShort   Spoil = "short"   // only 19 bytes are sent on
+)
+
+// Call is a system call that takes a packet from a divert socket.
+type Call string
+
+// The calls; recvfrom(2), which tells an address, without one of these.
+const (
+	Read Call = "read"
+	Recv Call = "recv"
 )
 
 // Piece is something that an endpoint needs in order to play its part.
@@ -105,11 +128,14 @@ const (
 	// Way is the address that a packet came with (the BSDs): one that came in has
 	// none, as if it were to leave, and one that is to leave the loopback address.
 	Way Piece = "way"
+	// Name is the name of the interface that stands behind a diverted packet's address (FreeBSD): left out, the packet
+	// role forgets it.
+	Name Piece = "name"
 	// Room is the room for packets that wait at the packet role (Linux).
 	Room Piece = "room"
 )
 
-var pieces = []Piece{Transparent, Checksum, Listen, Reader, Room, GoOn, Back, Way}
+var pieces = []Piece{Transparent, Checksum, Listen, Reader, Room, GoOn, Back, Way, Name}
 
 // omits tells whether the piece is left out.
 func (s Spec) omits(p Piece) bool { return slices.Contains(s.Omit, p) }
@@ -137,6 +163,12 @@ func (s Spec) validate() error {
 	}
 	if s.Role == Client && (!plain(s.Remote.Addr()) || s.Remote.Addr().Is4() != s.Local.Addr().Is4()) {
 		return bad("cannot connect from %v to %v", s.Local, s.Remote)
+	}
+	if s.Kind != Divert && (s.Spoil != "" || s.Call != "" || s.Pieces || s.WriteTo.IsValid() || s.Drop) {
+		return bad("that is for the packet role")
+	}
+	if s.WriteTo.IsValid() && !plain(s.WriteTo) {
+		return bad("nobody can write to %v", s.WriteTo)
 	}
 	if s.Queue < 0 || s.Queue > queueLength {
 		return bad("no queue can have room for %d packets", s.Queue)

@@ -1,0 +1,218 @@
+package matrix
+
+import (
+	"context"
+	"net/netip"
+
+	"pfdivert/pfconf"
+	"pfdivert/roles/endpoint"
+)
+
+// nowhere is an address that no interface of any host has: of TEST-NET-1 (RFC 5737).
+var nowhere = netip.AddrFrom4([4]byte{192, 0, 2, 1})
+
+// namedInterface: "the IP address specified must match the address of some local interface, or an interface name must be
+// found after the IP address. If an interface name is found, that interface will be used and the value of the IP
+// address will be ignored (other than the fact that it is not INADDR_ANY)." (FreeBSD divert(4))
+//
+//  1. Control: before the rule is there, what a client like the cell's sends arrives.
+//  2. The client sends. The divert socket writes the packet, rewritten, to the address of no interface, with the name of its
+//     interface behind it as it came. It comes in and arrives.
+//  3. What the client sends next is written to the same address without a name, and the kernel refuses it
+//     (EADDRNOTAVAIL): the name it was that counted. Nothing more arrives.
+//  4. The rule has counted both.
+func (h *half) namedInterface(ctx context.Context) error {
+	h.writeTo = nowhere
+	if err := h.begin(ctx, true); err != nil {
+		return err
+	}
+	if err := h.passes(ctx, "packet"); err != nil {
+		return err
+	}
+	if err := h.refusedNowhere(ctx, nowhere); err != nil {
+		return err
+	}
+	return h.judgeMatched(ctx, 2, 2)
+}
+
+// refusedNowhere has the client send, and the divert socket write the packet to an address that no interface has, with no
+// name behind it. The kernel must refuse it, and nothing must arrive.
+func (h *half) refusedNowhere(ctx context.Context, address netip.Addr) error {
+	if _, err := h.handedOver(ctx); err != nil {
+		return err
+	}
+	divert := h.remote.script()
+	sent := divert.turn("packet", endpoint.ClientLine, endpoint.PacketLine, netip.AddrPortFrom(address, 0))
+	sent.may = map[string]bool{"EADDRNOTAVAIL": true}
+	divert.fence()
+	divert.close("packet")
+	if err := divert.run(ctx); err != nil {
+		return err
+	}
+	if sent.Fault == nil {
+		return failed(NotRefused, "%s: the kernel takes a packet for %v, which is no interface's address, and must say EADDRNOTAVAIL", sent.where, address)
+	}
+	return h.nothingArrives(ctx, "it was written to the address of no interface")
+}
+
+// badHeader: EINVAL, "the packet had an invalid header" (FreeBSD divert(4)), is what a write is answered with.
+//
+//  1. Control: before the rule is there, what a client like the cell's sends arrives.
+//  2. The client sends, and the divert socket writes the packet back with another IP version. The kernel refuses it with EINVAL, and
+//     nothing arrives. The same with 19 bytes of it, which hold no header; and of a packet that is to leave, with a
+//     length in its header that it does not have.
+//  3. What the client sends at last is written back as it must be, and arrives.
+//  4. The rule has counted all.
+func (h *half) badHeader(ctx context.Context) error {
+	spoils := []endpoint.Spoil{endpoint.SpoilVersion, endpoint.SpoilShort}
+	if h.mode == PacketOut {
+		spoils = append(spoils, endpoint.SpoilLength)
+	}
+	return h.refusesSpoilt(ctx, spoils...)
+}
+
+// badLength is badHeader about a packet that comes in and has a length in its header that it does not have.
+func (h *half) badLength(ctx context.Context) error {
+	return h.refusesSpoilt(ctx, endpoint.SpoilLength)
+}
+
+// spoilt says what was made wrong.
+var spoilt = map[endpoint.Spoil]string{
+	endpoint.SpoilVersion: "of IP version 5",
+	endpoint.SpoilShort:   "of 19 bytes",
+	endpoint.SpoilLength:  "whose header says that it is longer",
+}
+
+func (h *half) refusesSpoilt(ctx context.Context, spoils ...endpoint.Spoil) error {
+	if err := h.begin(ctx, false); err != nil {
+		return err
+	}
+	for _, s := range spoils {
+		if !h.omit[Spoilt] {
+			h.spoil = s
+		}
+		if err := h.openDivert(ctx, "packet"); err != nil {
+			return err
+		}
+		if _, err := h.handedOver(ctx); err != nil {
+			return err
+		}
+		divert := h.remote.script()
+		sent := divert.relay("packet", endpoint.ClientLine, endpoint.PacketLine)
+		divert.fence()
+		divert.close("packet")
+		if err := divert.run(ctx); err != nil {
+			return err
+		}
+		switch {
+		case sent.Fault == nil:
+			return failed(NotRefused, "%s: the kernel takes a packet %s, and must say EINVAL", sent.where, spoilt[s])
+		case sent.Fault.Code != "EINVAL":
+			return failed(NotRefused, "%s: the kernel must refuse a packet %s with EINVAL, and says %s", sent.where, spoilt[s], sent.Fault.Text)
+		}
+		if err := h.nothingArrives(ctx, "it was written back "+spoilt[s]+", and refused"); err != nil {
+			return err
+		}
+	}
+	h.spoil = ""
+	if err := h.openDivert(ctx, "packet"); err != nil {
+		return err
+	}
+	if err := h.passes(ctx, "packet"); err != nil {
+		return err
+	}
+	n := uint64(len(spoils) + 1)
+	return h.judgeMatched(ctx, n, n)
+}
+
+// ruleNumber: with a diverted packet recvfrom(2) gives an address whose port is "usually the ipfw rule number". Packets that are written
+// "re-enter the packet filter at the rule number following the tag given in the port part …, which is usually already
+// set at the rule number that caused the diversion (not the next rule if there are several at the same number)."
+// (FreeBSD divert(4))
+//
+//  1. REMOTE has three divert sockets, for three rules about the cell's packets: two with the number 1, one with 2. Control:
+//     before the rules are there, what a client like the cell's sends arrives.
+//  2. The client sends. The packet comes to the socket of the first rule, with 1 as the port of its address. It is given back
+//     as it is.
+//  3. It comes to the socket of the rule with number 2, with that as the port, and is given back rewritten.
+//  4. It arrives. The socket of the second rule with number 1 has seen nothing, and the rules have counted 1, 0
+//     and 1 packets.
+func (h *half) ruleNumber(ctx context.Context) error {
+	same, next := h.rule(), h.rule()
+	same.Label, next.Label = h.Cell.label("-same"), h.Cell.label("-next")
+	same.Number, next.Number = 1, 2
+	same.Divert = netip.AddrPortFrom(same.Divert.Addr(), h.Divert+divertPortsEach)
+	next.Divert = netip.AddrPortFrom(next.Divert.Addr(), h.Divert+2*divertPortsEach)
+	if h.omit[RuleNumber] {
+		next.Number = 1
+	}
+	h.change = func(r *pfconf.Rule) { r.Number = 1 }
+	h.more = []pfconf.Rule{same, next}
+
+	at := h.remote.script()
+	var opened []*asked
+	for i, end := range []string{"same", "next"} {
+		spec := h.divertSpec()
+		spec.Local = h.more[i].Divert
+		opened = append(opened, at.open(end, spec))
+	}
+	if err := at.run(ctx); err != nil {
+		return err
+	}
+	if err := h.opened(opened...); err != nil {
+		return err
+	}
+	if err := h.begin(ctx, true); err != nil {
+		return err
+	}
+	seen, err := h.handedOver(ctx)
+	if err != nil {
+		return err
+	}
+	if via := seen.Messages[0].Via; via.Port() != 1 {
+		return failed(WrongAddress, "%s: the packet came with the address %v, and its rule has the number 1", seen.where, via)
+	}
+	divert := h.remote.script()
+	first := divert.relay("packet", "", "")
+	divert.fence()
+	twice := divert.rest("same")
+	again := divert.receive("next")
+	second := divert.relay("next", endpoint.ClientLine, endpoint.PacketLine)
+	divert.fence()
+	if err := divert.run(ctx); err != nil {
+		return err
+	}
+	if first.Fault != nil {
+		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", first.where, first.Fault.Text)
+	}
+	if len(twice.Messages) > 0 {
+		return failed(Looped, "%s: the packet that was given back met another rule with its number", twice.where)
+	}
+	if err := unanswered(twice); err != nil {
+		return err
+	}
+	from, to := h.ends()
+	if err := h.judge(again, want{line: endpoint.ClientLine, from: from, to: to, missing: NotReinjected}); err != nil {
+		return err
+	}
+	if via := again.Messages[0].Via; via.Port() != 2 {
+		return failed(WrongAddress, "%s: the packet came with the address %v, and its rule has the number 2", again.where, via)
+	}
+	if second.Fault != nil {
+		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", second.where, second.Fault.Text)
+	}
+	if err := h.arrives(ctx, endpoint.PacketLine, NotReinjected); err != nil {
+		return err
+	}
+	at = h.remote.script()
+	counted := []*asked{at.counters(h.label()), at.counters(same.Label), at.counters(next.Label)}
+	if err := at.run(ctx); err != nil {
+		return err
+	}
+	for i, due := range []uint64{1, 0, 1} {
+		if got := counted[i].Counters.Matched; got != due {
+			return failed(NotCounted, "remote: of the three rules number %d has matched %d packets, not %d", i+1, got, due)
+		}
+	}
+	return nil
+}
