@@ -3,7 +3,6 @@ package matrix
 import (
 	"context"
 
-	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
 )
 
@@ -58,9 +57,6 @@ func (h *half) noInterface(ctx context.Context) error {
 	address := h.Fake
 	if h.kernel.Firewall == "ipfw" { // interfaces have IPv4 addresses there, whatever the packet is
 		address = nowhere
-	}
-	if h.omit[Nowhere] {
-		address = pfconf.FamilyOf(address).Loopback()
 	}
 	if err := h.refusedNowhere(ctx, address); err != nil {
 		return err

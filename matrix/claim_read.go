@@ -99,7 +99,7 @@ func (h *half) interfaceName(ctx context.Context) error {
 		return failed(WrongAddress, "%s: the packet came with the interface name %q, and it came in by %s", seen.where, got, name)
 	}
 	divert := h.remote.script()
-	sent := divert.relay("packet", endpoint.ClientLine, endpoint.PacketLine)
+	sent := divert.relay("packet", endpoint.ClientLine, h.rewritten(endpoint.PacketLine))
 	divert.fence()
 	if err := divert.run(ctx); err != nil {
 		return err

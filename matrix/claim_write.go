@@ -41,6 +41,9 @@ func (h *half) refusedNowhere(ctx context.Context, address netip.Addr) error {
 	if _, err := h.handedOver(ctx); err != nil {
 		return err
 	}
+	if h.omit[Nowhere] {
+		address = pfconf.FamilyOf(address).Loopback()
+	}
 	divert := h.remote.script()
 	sent := divert.turn("packet", endpoint.ClientLine, endpoint.PacketLine, netip.AddrPortFrom(address, 0))
 	sent.may = map[string]bool{"EADDRNOTAVAIL": true}
@@ -177,7 +180,7 @@ func (h *half) ruleNumber(ctx context.Context) error {
 	divert.fence()
 	twice := divert.rest("same")
 	again := divert.receive("next")
-	second := divert.relay("next", endpoint.ClientLine, endpoint.PacketLine)
+	second := divert.relay("next", endpoint.ClientLine, h.rewritten(endpoint.PacketLine))
 	divert.fence()
 	if err := divert.run(ctx); err != nil {
 		return err

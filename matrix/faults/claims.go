@@ -31,7 +31,9 @@ var claims = []Fault{
 	{Name: "given-back", On: everywhere, About: "the divert socket gives a packet back that it must keep", Omit: []string{"keep"}, claims: some(matrix.NotLost, "not-given-back")},
 	{Name: "lost-behind", On: everywhere, About: "what a divert socket gives back is lost", Omit: []string{"give-back"},
 		claims: all(matrix.NotReinjected, reasons{
-			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp"}, matrix.NotRefused: {"no-interface"}, "": natlook,
+			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp"},
+			matrix.NotRefused:   {"no-interface", "bad-header-in", "bad-header-out", "bad-length-in"},
+			"":                  append(natlook, "tee-fragments"),
 		})},
 	{Name: "looped", On: notOpenBSD, About: "a packet that is given back meets its rule again", Omit: []string{"go-on"},
 		claims: all(matrix.NotReinjected, reasons{
@@ -39,11 +41,12 @@ var claims = []Fault{
 			matrix.WrongData:    {"order-in", "order-out", "reassembled", "reassembled-udp", "longest-in", "longest-out", "full"},
 			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp"},
 			// What is turned round does not go the rule's way.
-			"": append(natlook, "freebsd:turned-in", "freebsd:turned-out"),
+			"": append(natlook, "freebsd:turned-in", "freebsd:turned-out", "tee-fragments"),
 		})},
 	{Name: "comes-twice", On: everywhere, About: "a packet comes to the divert socket twice, as if it had met its rule again", Omit: []string{"once"},
 		claims: some(matrix.Looped, "no-loop-in", "no-loop-out", "pf-packet-in", "pf-packet-out")},
-	{Name: "privileged", On: everywhere, About: "the process that has no privilege has it", Omit: []string{"no-privilege"}, claims: some(matrix.NotRefused, "superuser")},
+	{Name: "privileged", On: everywhere, About: "the process that has no privilege has it", Omit: []string{"no-privilege"},
+		claims: some(matrix.NotRefused, "superuser", "low-port")},
 	{Name: "first-closed", On: everywhere, About: "the first socket of a divert port is closed when the second one is opened", Omit: []string{"first"},
 		claims: some(matrix.NotRefused, "second-bind")},
 	{Name: "one-number-space", On: everywhere, About: "what is for the UDP port of a divert port's number is diverted too", Omit: []string{"number"},
@@ -51,10 +54,11 @@ var claims = []Fault{
 	{Name: "disordered", On: everywhere, About: "neighbours in a row of packets are sent the wrong way round", Omit: []string{"order"},
 		claims: some(matrix.WrongData, "order-in", "order-out")},
 	{Name: "in-pieces", On: everywhere, About: "a long message comes as many short ones", Omit: []string{"whole"},
-		claims: some(matrix.WrongData, "reassembled", "reassembled-udp", "longest-in", "longest-out")},
+		claims: some(matrix.WrongData, "reassembled", "reassembled-udp", "longest-in", "longest-out", "tee-fragments")},
 	{Name: "room-for-all", On: []string{"linux", "openbsd"}, About: "no more packets are sent than the divert socket has room for", Omit: []string{"many"},
 		claims: some(matrix.NotLost, "full")},
-	{Name: "right-checksums", On: notOpenBSD, About: "checksums that must be wrong are right", Omit: []string{"spoilt"}, claims: some(matrix.NotLost, "checksums-kept")},
+	{Name: "right-checksums", On: notOpenBSD, About: "checksums and headers that must be wrong are right", Omit: []string{"spoilt"},
+		claims: all("", reasons{matrix.NotLost: {"checksums-kept"}, matrix.NotRefused: {"bad-header-in", "bad-header-out", "bad-length-in"}})},
 	{Name: "other-way", On: bsds, About: "the divert socket says of what came in that it is to leave, and of what is to leave that it came in", Omit: []string{"way"},
 		claims: on(map[string]func(string, matrix.Target) Want{
 			// What is written out to REMOTE's own address comes in again by the loopback interface.
@@ -66,22 +70,28 @@ var claims = []Fault{
 			}),
 			// There it meets the rule once more.
 			"freebsd": all(matrix.NotReinjected, reasons{
-				matrix.WrongAddress: {"address-in", "address-out"},
+				matrix.WrongAddress: {"address-in", "address-out", "interface-name"},
 				matrix.Looped:       {"no-loop-in"},
 				matrix.WrongData:    {"order-in", "reassembled"},
 				matrix.NotDelivered: {"tcp-in", "tcp-out"},
-				"":                  append(natlook, "turned-in", "turned-out"), // to addresses of their own
+				// What comes in is taken whatever its length.
+				matrix.NotRefused: {"bad-header-out"},
+				"":                append(natlook, "turned-in", "turned-out", "tee-fragments"), // two are to addresses of their own
 			}),
 		})},
 	{Name: "not-turned", On: bsds, About: "a packet that must be turned round is written to the address that it came with", Omit: []string{"turned"},
 		claims: some(matrix.NotReinjected, "turned-in", "turned-out")},
-	{Name: "an-interface", On: bsds, About: "an address of no interface is one of REMOTE's", Omit: []string{"nowhere"}, claims: some(matrix.NotRefused, "no-interface")},
-	{Name: "other-connection", About: "the filter is asked for another client's connection", Omit: []string{"tuple"},
+	{Name: "an-interface", On: bsds, About: "an address of no interface is one of REMOTE's", Omit: []string{"nowhere"}, claims: some(matrix.NotRefused, "no-interface", "named-interface")},
+	{Name: "numbered-alike", On: []string{"freebsd"}, About: "a rule that must stand behind others has their number", Omit: []string{"rule-number"},
+		claims: some(matrix.NotReinjected, "rule-number")},
+	{Name: "nameless", On: []string{"freebsd"}, About: "the packet role forgets the name of the interface", Omit: []string{"name"},
+		claims: all("", reasons{matrix.WrongAddress: {"interface-name"}, matrix.NotReinjected: {"named-interface"}})},
+	{Name: "other-connection", On: notOpenBSD, About: "the filter is asked for another client's connection", Omit: []string{"tuple"},
 		claims: some(matrix.StateMissing, natlook...)},
 	{Name: "not-rewritten", On: everywhere, About: "the packet role gives packets back as they are", Omit: []string{"rewriting"},
 		claims: all(matrix.NotRewritten, reasons{
 			matrix.WrongData: {"other-length-in", "other-length-out"},
-			"":               append(natlook, "no-loop-in", "no-loop-out", "pf-packet-in", "pf-packet-out", "order-in", "order-out", "reassembled", "reassembled-udp", "longest-in", "longest-out"),
+			"":               append(natlook, "no-loop-in", "no-loop-out", "pf-packet-in", "pf-packet-out", "order-in", "order-out", "reassembled", "reassembled-udp", "longest-in", "longest-out", "tee-fragments"),
 		})},
 	{Name: "claims-bad-checksum", On: notOpenBSD, About: "the packet role of every claim leaves the checksums as they were", Omit: []string{"checksum"},
 		claims: all(matrix.NotReinjected, reasons{
@@ -89,7 +99,7 @@ var claims = []Fault{
 			matrix.WrongData:    {"inet-divert-icmp-out", "both-icmp"},
 			matrix.NotDelivered: {"freebsd:inet6-divert-tcp-in", "freebsd:inet6-divert-tcp-out"},
 			// What header-mended-out spoils the kernel mends.
-			"": append(natlook, "no-loop-in", "no-loop-out", "pf-packet-in", "pf-packet-out", "reassembled", "rip-in", "rip-out", "both-rip", "freebsd:header-mended-out"),
+			"": append(natlook, "no-loop-in", "no-loop-out", "pf-packet-in", "pf-packet-out", "reassembled", "rip-in", "rip-out", "both-rip", "freebsd:header-mended-out", "tee-fragments"),
 		})},
 }
 
