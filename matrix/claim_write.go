@@ -22,7 +22,7 @@ var nowhere = netip.AddrFrom4([4]byte{192, 0, 2, 1})
 //     (EADDRNOTAVAIL): the name it was that counted. Nothing more arrives.
 //  4. The rule has counted both.
 func (h *half) namedInterface(ctx context.Context) error {
-	h.writeTo = nowhere
+	h.writeTo = h.nobodys(nowhere)
 	if err := h.begin(ctx, true); err != nil {
 		return err
 	}
@@ -35,15 +35,21 @@ func (h *half) namedInterface(ctx context.Context) error {
 	return h.judgeMatched(ctx, 2, 2)
 }
 
+// nobodys is an address that no interface has, unless that is left out.
+func (h *half) nobodys(a netip.Addr) netip.Addr {
+	if h.omit[Nowhere] {
+		return pfconf.FamilyOf(a).Loopback()
+	}
+	return a
+}
+
 // refusedNowhere has the client send, and the divert socket write the packet to an address that no interface has, with no
 // name behind it. The kernel must refuse it, and nothing must arrive.
 func (h *half) refusedNowhere(ctx context.Context, address netip.Addr) error {
 	if _, err := h.handedOver(ctx); err != nil {
 		return err
 	}
-	if h.omit[Nowhere] {
-		address = pfconf.FamilyOf(address).Loopback()
-	}
+	address = h.nobodys(address)
 	divert := h.remote.script()
 	sent := divert.turn("packet", endpoint.ClientLine, endpoint.PacketLine, netip.AddrPortFrom(address, 0))
 	sent.may = map[string]bool{"EADDRNOTAVAIL": true}

@@ -67,6 +67,8 @@ func TestValidate(t *testing.T) {
 		"rdr-to the other":        func(r *Rule) { r.Action, r.Divert = RdrTo, netip.MustParseAddrPort("[fd00::1]:80") },
 		"divert-to both ways":     func(r *Rule) { r.Both = true },
 		"divert-to bypassed":      func(r *Rule) { r.Bypass = true },
+		"divert-to of copies":     func(r *Rule) { r.Tee = true },
+		"divert-to with a number": func(r *Rule) { r.Number = 2 },
 		"packet without a port":   func(r *Rule) { r.Proto, r.Action, r.Divert = UDP, DivertPacket, netip.AddrPort{} },
 	} {
 		r := good()
@@ -80,6 +82,9 @@ func TestValidate(t *testing.T) {
 		"reply":         func(r *Rule) { r.Direction, r.Action, r.Divert = Out, DivertReply, netip.AddrPort{} },
 		"packet out": func(r *Rule) {
 			r.Proto, r.Direction, r.Action, r.Divert = UDP, Out, DivertPacket, netip.AddrPortFrom(netip.Addr{}, 666)
+		},
+		"copies of packets, with a number": func(r *Rule) {
+			r.Proto, r.Action, r.Divert, r.Tee, r.Number = UDP, DivertPacket, netip.AddrPortFrom(netip.Addr{}, 666), true, 2
 		},
 		"pf-divert-to out": func(r *Rule) {
 			r.Proto, r.Direction, r.Action, r.Divert = UDP, Out, PFDivertTo, netip.AddrPortFrom(Inet.Unspecified(), 666)

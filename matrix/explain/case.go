@@ -49,6 +49,9 @@ func (c *Case) says(words ...string) bool {
 	return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(c.Detail, w) })
 }
 
+// ofDivertSocket tells whether it is about what a divert socket says of a packet besides the packet itself.
+func (c *Case) ofDivertSocket() bool { return c.says("the packet came with") }
+
 // Packet tells whether packets are handed to user space.
 func (c *Case) Packet() bool { return c.Way == PacketIn || c.Way == PacketOut }
 func (c *Case) to() bool     { return c.Way == To }

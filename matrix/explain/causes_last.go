@@ -12,7 +12,7 @@ var resultCauses = []Cause{
 		Advice: anywhere("the packet came twice: something on the way copies it (a mirrored port, iptables TEE, dup to), or the kernel saw it again after it was sent on", "tcpdump -ni {NIC} host {FAKE}, on both hosts; nft list ruleset", "find which of the two hosts has it twice, and leave FAKE out of the rule that copies"),
 	},
 	{
-		Code: "address-changed", Cell: func(c *Case) bool { return c.is("wrong-address") },
+		Code: "address-changed", Cell: func(c *Case) bool { return c.is("wrong-address") && !c.ofDivertSocket() },
 		Advice: anywhere("something translates the addresses between the client and the server's socket, or the kernel reports a wrong original destination", "tcpdump -ni {NIC} host {FAKE}, on both hosts", "leave FAKE out of the translation on REMOTE and on every machine between"),
 	},
 	{
@@ -24,7 +24,10 @@ var resultCauses = []Cause{
 		Advice: anywhere("it was not this rule that did it: another rule diverts the flow, or the kernel delivers it without one", "nft list ruleset, pfctl -vvsr or ipfw -a list", "leave FAKE out of the other rule"),
 	},
 	{
-		Code: "claim-broken", Cell: func(c *Case) bool { return c.is("not-lost", "not-refused", "not-opened", "not-bypassed", "looped") },
+		Code: "claim-broken",
+		Cell: func(c *Case) bool {
+			return c.is("not-lost", "not-refused", "not-opened", "not-bypassed", "looped") || c.is("wrong-address") && c.ofDivertSocket()
+		},
 		Advice: anywhere("the kernel does not do what its manual says of packets that are handed to user space: {DETAIL}", "", "it is the kernel's own: report it with the transcript"),
 	},
 	{

@@ -216,6 +216,7 @@ func TestExplain(t *testing.T) {
 		{"data-changed", because(to(), "wrong-data", "received \"x\"")},
 		{"counted-elsewhere", because(to(), "not-counted", "")},
 		{"claim-broken", because(queued(), "not-lost", "")},
+		{"claim-broken", on(because(queued(), "wrong-address", "remote packet: the packet came with the interface name \"\", and it came in by em0"), ipfw)},
 		{"state-gone", because(to(), "state-missing", "")},
 		{"state-kept", because(to(), "state-left", "")},
 		{"known-failure-gone", because(to(), "known-failure-passed", "")},

@@ -91,6 +91,37 @@ func TestText(t *testing.T) {
 	}
 }
 
+// TestNumbers: a rule has the number that it wants, and a copy is handed over by tee.
+func TestNumbers(t *testing.T) {
+	first, behind, tee := divertPacket(pfconf.Inet, pfconf.In, 5006), divertPacket(pfconf.Inet, pfconf.In, 5006), divertPacket(pfconf.Inet, pfconf.In, 0)
+	behind.Label, behind.Number = "regress-next", 2
+	tee.Label, tee.Proto, tee.Tee = "regress-tee", pfconf.Raw, true
+	rules := []pfconf.Rule{first, behind, tee}
+	for _, r := range rules {
+		if err := r.Validate(); err != nil {
+			t.Error(err)
+		}
+	}
+	const want = "add 1 set 3 divert 666 udp from 10.189.11.1 to 10.189.11.2 5006 in // regress-packet\n" +
+		"add 2 set 3 divert 666 udp from 10.189.11.1 to 10.189.11.2 5006 in // regress-next\n" +
+		"add 1 set 3 tee 666 254 from 10.189.11.1 to 10.189.11.2 in // regress-tee\n"
+	if got := adding(rules, 3); got != want {
+		t.Errorf("%s\nwant\n%s", got, want)
+	}
+	// As FreeBSD 12.1 prints them.
+	const printed = "00001 divert 666 udp from 10.189.11.1 to 10.189.11.2 5006 in // regress-packet\n" +
+		"00002 divert 666 udp from 10.189.11.1 to 10.189.11.2 5006 in // regress-next\n" +
+		"00001 tee 666 254 from 10.189.11.1 to 10.189.11.2 in // regress-tee\n"
+	if err := understood(rules, printed); err != nil {
+		t.Error(err)
+	}
+	for _, wrong := range []string{strings.Replace(printed, "00002", "00001", 1), strings.Replace(printed, "tee", "divert", 1)} {
+		if err := understood(rules, wrong); err == nil {
+			t.Errorf("understood:\n%s", wrong)
+		}
+	}
+}
+
 func open(t *testing.T, run program.Runner, families ...pfconf.Family) (*Firewall, *[]pfconf.Undo) {
 	t.Helper()
 	var undos []pfconf.Undo
@@ -129,6 +160,8 @@ func TestSession(t *testing.T) {
 	redirect.Action = pfconf.RdrTo
 	bypassed := divertPacket(pfconf.Inet, pfconf.In, 5006)
 	bypassed.Bypass = true
+	late := divertPacket(pfconf.Inet, pfconf.In, 5006)
+	late.Number = 150
 	for _, bad := range []struct {
 		add    []pfconf.Rule
 		remove []string
@@ -139,6 +172,7 @@ func TestSession(t *testing.T) {
 		{[]pfconf.Rule{{Label: "regress-bad"}}, nil, "no direction"},
 		{[]pfconf.Rule{bypassed}, nil, "can't be bypassed"},
 		{[]pfconf.Rule{redirect}, nil, "ipfw has no rdr-to"},
+		{[]pfconf.Rule{late}, nil, "rules of the host's own from number 150 on"},
 	} {
 		if err := f.Change(ctx, bad.add, bad.remove); err == nil || !strings.Contains(err.Error(), bad.text) {
 			t.Errorf("%+v: %v, want %q", bad, err, bad.text)

@@ -174,6 +174,7 @@ func TestScript(t *testing.T) {
 	server := s.run(t, Script{Cell: "cell", Steps: []Step{openServer("server")}})[0].Local
 	client := endpoint.Spec{Kind: endpoint.Datagram, Role: endpoint.Client, Local: loopback, Remote: server}
 	taken := endpoint.Spec{Kind: endpoint.Datagram, Role: endpoint.Server, Local: server}
+	dropped := endpoint.Spec{Kind: endpoint.Divert, Role: endpoint.Packet, Local: netip.MustParseAddrPort("0.0.0.0:700"), Drop: true}
 	steps := []Step{
 		{Do: Open, End: "client", Spec: &client},
 		{Do: Connect, End: "client"},
@@ -189,6 +190,7 @@ func TestScript(t *testing.T) {
 		{Do: Open, End: "nothing"},
 		{Do: Receive, End: "nobody"},
 		{Do: "dance", End: "client"},
+		{Do: Open, End: "dropped", Spec: &dropped},
 		{Do: Counters, Label: "regress"},
 		{Do: Lookup},
 		{Do: Fence},
@@ -200,7 +202,7 @@ func TestScript(t *testing.T) {
 	}
 	for i, want := range []string{
 		"", "", "", "", CodeNothing, CodeSkipped, "", "EADDRINUSE", CodeSkipped, CodeSkipped,
-		CodeOther, CodeOther, CodeOther, CodeOther, CodeOther, CodeOther, CodeOther, "",
+		CodeOther, CodeOther, CodeOther, CodeOther, CodeOther, CodeOther, CodeOther, CodeOther, "",
 	} {
 		got := ""
 		if f := out[i].Fault; f != nil {

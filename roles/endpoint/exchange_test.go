@@ -322,6 +322,11 @@ func TestBadSpec(t *testing.T) {
 		"mapped":      func(s *endpoint.Spec) { s.Local = netip.MustParseAddrPort("[::ffff:127.0.0.1]:0") },
 		"zone":        func(s *endpoint.Spec) { s.Local = netip.MustParseAddrPort("[fe80::1%lo]:0") },
 		"piece":       func(s *endpoint.Spec) { s.Omit = []endpoint.Piece{"hat"} },
+		"spoilt":      func(s *endpoint.Spec) { s.Spoil = endpoint.SpoilVersion },
+		"read":        func(s *endpoint.Spec) { s.Call = endpoint.Read },
+		"pieces":      func(s *endpoint.Spec) { s.Pieces = true },
+		"elsewhere":   func(s *endpoint.Spec) { s.WriteTo = loopbacks[0] },
+		"dropped":     func(s *endpoint.Spec) { s.Drop = true },
 	} {
 		s := good
 		change(&s)

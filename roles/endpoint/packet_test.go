@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"net/netip"
@@ -347,5 +348,96 @@ func TestTurn(t *testing.T) {
 	}
 	if err := Turn(e, nil, nil, netip.Addr{}); !errors.Is(err, ErrUnsupported) {
 		t.Errorf("a queue turned a packet: %v", err)
+	}
+}
+
+// namingDiverter says by which interface packets come.
+type namingDiverter struct{ fakeDiverter }
+
+func (*namingDiverter) interfaceName() string { return "em0" }
+
+// Each header that is spoilt is wrong in that alone.
+func TestSpoilHeader(t *testing.T) {
+	for name, in := range segments(t) {
+		for _, which := range []Spoil{SpoilVersion, SpoilLength, SpoilShort} {
+			d := &namingDiverter{fakeDiverter{in: bytes.Clone(in)}}
+			e := &divert{log: newTranscript(nil), dev: d, spec: Spec{Spoil: which}}
+			m, err := e.Receive(Now)
+			if err != nil || m.Interface != "em0" {
+				t.Fatalf("%s: %+v, %v", name, m, err)
+			}
+			if _, err := e.Relay(nil, nil); err != nil {
+				t.Fatalf("%s %s: %v", name, which, err)
+			}
+			out := d.out
+			at, more := 4, 40
+			if in[0]>>4 == 4 {
+				at, more = 2, 0
+			}
+			length := int(binary.BigEndian.Uint16(out[at:])) + more
+			switch {
+			case which == SpoilShort && len(out) != 19, which != SpoilShort && len(out) != len(in),
+				(which == SpoilVersion) != (out[0]>>4 == 5), (which == SpoilLength) != (length > len(in)+more):
+				t.Errorf("%s %s: %x of %x", name, which, out, in)
+			case which != SpoilShort && more == 0 && checksum(sum(0, out[:20])) != 0:
+				t.Errorf("%s %s: the header's checksum is wrong too: %x", name, which, out)
+			}
+		}
+	}
+}
+
+// A fragment is taken for what it is, and can't be relayed.
+func TestPieces(t *testing.T) {
+	all := segments(t)
+	first := bytes.Clone(all["254 inet"])
+	first[6] = 0x20
+	last := bytes.Clone(all["254 inet"])
+	last[7] = 3
+	whole := bytes.Clone(all["icmp inet6"])
+	whole[6] = 254
+	whole = append(whole[:40], whole[48:]...) // without ICMP's header
+	whole[5] = byte(len(whole) - 40)
+	first6 := append(bytes.Clone(whole[:40]), 254, 0, 0, 1, 0, 0, 0, 7)
+	first6 = append(first6, whole[40:]...)
+	first6[6] = 44
+	binary.BigEndian.PutUint16(first6[4:], uint16(len(first6)-40))
+	for name, b := range map[string][]byte{"first": first, "last": last, "whole": all["254 inet"], "whole inet6": whole, "inet6": first6} {
+		e := &divert{log: newTranscript(nil), dev: &fakeDiverter{in: b}, spec: Spec{Pieces: true}}
+		m, err := e.Receive(Now)
+		if err != nil || string(m.Data) != ClientLine || m.From.Port() != 0 || !m.From.IsValid() || !m.To.IsValid() {
+			t.Errorf("%s: %+v, %v", name, m, err)
+		}
+		if _, err := e.Relay(nil, nil); err == nil {
+			t.Errorf("%s: a piece was relayed", name)
+		}
+	}
+	for name, b := range map[string][]byte{
+		"nothing": nil, "version 5": {0x50, 0}, "cut": first[:len(first)-1], "IPv6 cut": first6[:len(first6)-1], "IPv6 header cut": first6[:39],
+		"no fragment header": append(bytes.Clone(first6[:4]), append([]byte{0, 7, 44, 1}, first6[8:47]...)...),
+	} {
+		if p, err := parsePiece(b); err == nil {
+			t.Errorf("%s: %+v", name, p)
+		}
+	}
+}
+
+// What a system's packet role can't do is refused, not left out.
+func TestUnable(t *testing.T) {
+	all := abilities{read: true, recv: true, writeTo: true, drop: true}
+	for name, s := range map[string]Spec{
+		"read": {Call: Read}, "recv": {Call: Recv}, "writeTo": {WriteTo: netip.MustParseAddr("192.0.2.1")}, "drop": {Drop: true},
+	} {
+		if err := (abilities{}).unable(s); !errors.Is(err, ErrUnsupported) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := all.unable(s); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := all.unable(Spec{Call: "telepathy"}); !errors.Is(err, ErrUnsupported) {
+		t.Errorf("an unknown call: %v", err)
+	}
+	if err := (abilities{}).unable(Spec{}); err != nil {
+		t.Error(err)
 	}
 }
