@@ -126,8 +126,16 @@ func (s *script) receiveBurst(end string, b endpoint.Burst) *asked {
 
 // relayBurst has the packet role send a burst on, with line in place of its own.
 func (s *script) relayBurst(end string, b endpoint.Burst, line string) *asked {
-	return s.add(agent.Step{Do: agent.RelayBurst, End: end, Burst: &b, New: line}, lost)
+	return s.add(agent.Step{Do: agent.RelayBurst, End: end, Burst: &b, New: line}, notTaken)
 }
+
+// notTaken are the answers to packets that are written back: besides those of lost ones, that one is longer
+// than the socket may write.
+var notTaken = func() map[string]bool {
+	codes := maps.Clone(lost)
+	codes["EMSGSIZE"] = true
+	return codes
+}()
 
 // relayAll has the packet role send all on that waits.
 func (s *script) relayAll(end string, rewrites []endpoint.Rewrite) *asked {

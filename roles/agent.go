@@ -31,6 +31,7 @@ func runAgent(ctx context.Context, c *call) (int, error) {
 	labSettings := f.String("lab", "", "be LOCAL of a lab with these settings, and start REMOTE's agent")
 	labRemote := f.Bool("lab-remote", false, "be REMOTE of a lab")
 	labHost := f.String("lab-host", "", "be a host of a lab that ends with it; `IF` is the interface towards the other one")
+	f.BoolVar(&opt.Lab, "in-lab", false, "be a host of a lab that another agent takes away")
 	domain := f.Int("rdomain", -1, "work in the routing domain `N`")
 	traced := f.Bool("traced", false, "hold one endpoint, under a tracer, for an agent")
 	unprivileged := f.Bool("unprivileged", false, "drop all privilege first")

@@ -274,7 +274,7 @@ var mayImport = map[string][]string{
 	"pfdivert/roles/host/sshtest":        {"roles/lab/labtest", "roles/lab/namespace"},
 	"pfdivert/roles/lab":                 {"pfconf", "roles/lab/namespace"},
 	"pfdivert/roles/lab/bsd":             {"pfconf", "pfconf/pf", "pfconf/program"},
-	"pfdivert/roles/lab/spoil":           {"pfconf", "pfconf/nft"},
+	"pfdivert/roles/lab/spoil":           {"pfconf", "pfconf/nft", "pfconf/program"},
 	"pfdivert/roles/lab/labtest":         nil,
 	"pfdivert/roles/lab/namespace":       nil,
 	"pfdivert/roles/endpoint":            {"pfconf/shared"},

@@ -96,10 +96,11 @@ func (c *call) listFaults(all []faults.Fault) error {
 func (c *call) playFaults(ctx context.Context, all []faults.Fault, keep bool) (int, error) {
 	start := time.Now()
 	total := newFaultTotals(c.Out, all)
-	for _, f := range all {
+	for i, f := range all {
 		targets, change := f.Targets(runtime.GOOS), func(*matrix.Options) {}
 		if !hasNamespaces {
 			targets, change = slowLab(f, len(all) == 1)
+			fmt.Fprintf(c.Err, "%d of %d: %s, in which %d targets are played\n", i+1, len(all), f.Name, len(targets))
 		}
 		err := c.inBrokenLab(ctx, f, targets, change, func(p *pair, judged []faults.Judgement) error {
 			total.add(f, judged)

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"pfdivert/matrix"
+	"pfdivert/roles/lab/spoil"
 )
 
 // Where the faults of claims are. Those of one kernel's own are left out where its firewall has no such
@@ -11,16 +12,15 @@ import (
 var (
 	everywhere = []string{"linux", "openbsd", "freebsd"}
 	bsds       = []string{"openbsd", "freebsd"}
+	openbsd    = []string{"openbsd"}
+	freebsd    = []string{"freebsd"}
 	notOpenBSD = []string{"linux", "freebsd"}
 )
 
 // claims are what is broken for the claims: for each of them the thing that it is about.
 var claims = []Fault{
 	{Name: "claims-no-rule", On: everywhere, About: "the rule of every claim is for nobody's packets", Omit: []string{"rule"},
-		claims: all(matrix.NotDelivered, reasons{
-			matrix.NotLost: {"no-listener-in", "no-listener-out", "counted"}, matrix.NotCounted: {"bypass"},
-			matrix.NotRewritten: {"tcp-in", "tcp-out", "pf-packet-in", "pf-packet-out"},
-		})},
+		claims: unruled},
 	{Name: "other-divert-port", On: everywhere, About: "the rule of every claim names another divert port than its socket has", Omit: []string{"rules-port"},
 		claims: all(matrix.NotDelivered, reasons{"": slices.Concat(natlook, bothDiverts)})},
 	{Name: "fail-open", About: "the divert-packet rules let packets pass when nobody listens", Omit: []string{"closed"},
@@ -88,6 +88,16 @@ var claims = []Fault{
 		claims: all("", reasons{matrix.WrongAddress: {"interface-name"}, matrix.NotReinjected: {"named-interface"}})},
 	{Name: "other-connection", On: notOpenBSD, About: "the filter is asked for another client's connection", Omit: []string{"tuple"},
 		claims: some(matrix.StateMissing, natlook...)},
+	{Name: "little-room", On: openbsd, About: "divert sockets have room for 4,000 bytes (net.inet.divert.recvspace)", Remote: does(spoil.LittleRoom),
+		claims: some(matrix.NotDelivered, "order-in", "order-out", "reassembled", "reassembled-udp", "longest-in", "longest-out")},
+	{Name: "little-written", On: openbsd, About: "divert sockets take no packets of more than 4,000 bytes (net.inet.divert.sendspace)", Remote: does(spoil.LittleWritten),
+		claims: some(matrix.NotReinjected, "reassembled", "reassembled-udp", "longest-in", "longest-out")},
+	{Name: "allow-first", On: freebsd, About: "a rule of REMOTE's own lets all packets pass before the test's rules see them", Remote: does(spoil.AllowFirst), claims: unruled},
+	{Name: "no-filter", On: freebsd, About: "REMOTE's ipfw is switched off", Remote: does(spoil.NoFilter), claims: unruled},
+	{Name: "drop-diverted", On: freebsd, About: "a rule of REMOTE's own drops what comes from divert sockets", Remote: does(spoil.DropDiverted),
+		claims: all(matrix.NotReinjected, reasons{matrix.NotDelivered: {"tcp-in"}, "": natlook})},
+	{Name: "few-fragments", On: freebsd, About: "LOCAL puts packets of 16 fragments together, and of no more", Local: does(spoil.FewFragments),
+		claims: untested(matrix.ControlLost, "longest-out")},
 	{Name: "not-rewritten", On: everywhere, About: "the packet role gives packets back as they are", Omit: []string{"rewriting"},
 		claims: all(matrix.NotRewritten, reasons{
 			matrix.WrongData: {"other-length-in", "other-length-out"},
@@ -103,6 +113,12 @@ var claims = []Fault{
 		})},
 }
 
+// unruled: the rule takes no packet.
+var unruled = all(matrix.NotDelivered, reasons{
+	matrix.NotLost: {"no-listener-in", "no-listener-out", "counted"}, matrix.NotCounted: {"bypass"},
+	matrix.NotRewritten: {"tcp-in", "tcp-out", "pf-packet-in", "pf-packet-out"},
+})
+
 // natlook are the claims in which no packet comes to a divert socket, and bothDiverts those whose
 // divert socket has a rule besides the cell's.
 var (
@@ -117,6 +133,18 @@ type reasons map[string][]string
 // some: the claims with these names fail for the reason, and no others.
 func some(reason string, names ...string) func(string, matrix.Target) Want {
 	return all("", reasons{reason: names})
+}
+
+// untested: the claims with these names can't be tested, for the reason, and others can.
+func untested(reason string, names ...string) func(string, matrix.Target) Want {
+	concerned := some(reason, names...)
+	return func(system string, t matrix.Target) Want {
+		w := concerned(system, t)
+		if w != pass {
+			w.Verdict = matrix.Error
+		}
+		return w
+	}
 }
 
 // on: each system has its own.

@@ -11,6 +11,7 @@ import (
 	"pfdivert/pfconf/pf"
 	"pfdivert/pfconf/program"
 	"pfdivert/roles/lab/bsd"
+	"pfdivert/roles/lab/spoil"
 )
 
 // undoStep does one step of a journal and says what it did. The directory's turn
@@ -26,6 +27,8 @@ func (d stateDir) undoStep(ctx context.Context, u pfconf.Undo) (string, error) {
 		err = pf.Mend(ctx, nil, u)
 	case "lab":
 		err = bsd.Undo(ctx, program.Exec, u)
+	case "spoil":
+		err = spoil.Undo(ctx, program.Exec, u)
 	case "route":
 		return d.undoRoute(ctx, u)
 	default:
@@ -59,6 +62,8 @@ func Describe(u pfconf.Undo) string {
 		return "have ipfw deny unknown IPv6 protocols"
 	case pf.UndoAnchor:
 		return fmt.Sprintf("put the rules of anchor %q back", arg(0))
+	case spoil.UndoSetting:
+		return fmt.Sprintf("set %s to %s", arg(0), arg(1))
 	case undoAddedRoute:
 		return fmt.Sprintf("delete the route to %s via %s", arg(0), arg(1))
 	}

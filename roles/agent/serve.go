@@ -30,6 +30,8 @@ type Options struct {
 	// Ephemeral: the host is a lab's and ends with the agent; nothing on it
 	// needs to be put back, and nobody else is there.
 	Ephemeral bool
+	// Lab: the host is one of a lab that another agent takes away, and may be broken on purpose.
+	Lab bool
 	// StateDir is where journals and locks are; empty means StateDir's value.
 	StateDir string
 	// Alone: the process is there for one endpoint, and may be changed for it.
@@ -64,6 +66,7 @@ type agent struct {
 	table  pfconf.StateTable // of LOCAL
 	fakes  []netip.Prefix    // of LOCAL's states
 	lab    *bsd.Lab          // that this agent built
+	broken []pfconf.Undo     // how what was broken on purpose is mended
 	trace  *tracer
 	seen   *evidence.Host
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/program"
 	"pfdivert/roles/endpoint"
 	"pfdivert/roles/evidence"
 	"pfdivert/roles/lab/spoil"
@@ -31,7 +32,7 @@ func (a *agent) setUp(ctx context.Context, s *Setup) (*Facts, error) {
 	if a.fences != nil {
 		return nil, errors.New("this host was set up before")
 	}
-	if len(s.Break) > 0 && !a.opt.Ephemeral {
+	if len(s.Break) > 0 && !a.opt.Ephemeral && !a.opt.Lab {
 		return nil, errors.New("a host is broken on purpose in a lab only")
 	}
 	if slices.Contains(s.Omit, Timestamps) {
@@ -72,12 +73,12 @@ func (a *agent) setUp(ctx context.Context, s *Setup) (*Facts, error) {
 		if a.table, err = ownStates(ctx, a.opt); err != nil {
 			return nil, err
 		}
-		return facts, a.breakHost(s)
+		return facts, a.breakHost(ctx, s)
 	}
 	if a.fw, err = OpenFilter(ctx, s, opt); err != nil {
 		return nil, err
 	}
-	if err := a.breakHost(s); err != nil {
+	if err := a.breakHost(ctx, s); err != nil {
 		return nil, err
 	}
 	if facts.Owned, err = owned(s.Fakes); err != nil {
@@ -102,13 +103,22 @@ func (a *agent) withoutTimestamps() error {
 }
 
 // breakHost breaks a lab's host as it is asked to.
-func (a *agent) breakHost(s *Setup) error {
-	h := spoil.Host{Remote: s.Remote, Interface: a.opt.Interface, Fakes: s.Fakes}
+func (a *agent) breakHost(ctx context.Context, s *Setup) error {
+	h := spoil.Host{Remote: s.Remote, Interface: a.opt.Interface, Fakes: s.Fakes, Run: program.ExecBy(endpoint.Start)}
+	if !a.opt.Ephemeral {
+		h.Journal = func(u pfconf.Undo) error {
+			if err := a.hold.Journal(u); err != nil {
+				return err
+			}
+			a.broken = append(a.broken, u)
+			return nil
+		}
+	}
 	for _, p := range s.Paths {
 		h.Paths = append(h.Paths, spoil.Path(p))
 	}
 	for _, step := range s.Break {
-		if err := h.Do(step); err != nil {
+		if err := h.Do(ctx, step); err != nil {
 			return fmt.Errorf("break the host: %w", err)
 		}
 	}
@@ -181,6 +191,10 @@ func (a *agent) undo() error {
 		}
 	}
 	a.fw, a.table, a.seen = nil, nil, nil
+	for _, u := range slices.Backward(a.broken) {
+		errs = append(errs, spoil.Undo(ctx, program.Exec, u))
+	}
+	a.broken = nil
 	if a.lab != nil {
 		errs = append(errs, a.lab.Close(ctx))
 		a.lab = nil

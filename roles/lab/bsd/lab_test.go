@@ -91,7 +91,7 @@ func TestDomains(t *testing.T) {
 				t.Error("it did not wait until the addresses can be used")
 			}
 			remote := fmt.Sprint(test.config.Domain)
-			if !slices.Equal(l.Local.Args, []string{"-rdomain", "4"}) || !slices.Equal(l.Remote.Args, []string{"-rdomain", remote}) {
+			if !slices.Equal(l.Local.Args, []string{"-in-lab", "-rdomain", "4"}) || !slices.Equal(l.Remote.Args, []string{"-in-lab", "-rdomain", remote}) {
 				t.Errorf("agents: %+v, %+v", l.Local, l.Remote)
 			}
 			if test.config.Domain == 0 {

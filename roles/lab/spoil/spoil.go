@@ -1,12 +1,13 @@
 // Package spoil breaks a host of a lab on purpose, in ways in which hosts of
 // people are broken, so that a test sees what this program says about them. What it
-// does is never undone: the host ends with the lab.
+// does to a host that ends with the lab is never undone; Undo undoes the rest.
 package spoil
 
 import (
 	"net/netip"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/program"
 )
 
 // Step is one change to a host.
@@ -27,6 +28,8 @@ const (
 const (
 	// NoFakeRoute takes the route to FAKE away.
 	NoFakeRoute Step = "no-fake-route"
+	// FewFragments has a FreeBSD host put packets of few fragments together only.
+	FewFragments Step = "few-fragments"
 	// FakeOnLink has that route without a gateway: LOCAL looks for FAKE on the cable.
 	FakeOnLink Step = "fake-on-link"
 )
@@ -68,6 +71,16 @@ const (
 	Redirect Step = "redirect"
 	// Masquerade translates the source address FAKE to REMOTE's own.
 	Masquerade Step = "masquerade"
+	// LittleRoom has OpenBSD's divert sockets hold some 4,000 bytes of packets.
+	LittleRoom Step = "little-room"
+	// LittleWritten has them take packets of some 4,000 bytes at most.
+	LittleWritten Step = "little-written"
+	// AllowFirst has a rule of FreeBSD's own let all packets pass before those of the test.
+	AllowFirst Step = "allow-first"
+	// DropDiverted has one drop what comes from divert sockets.
+	DropDiverted Step = "drop-diverted"
+	// NoFilter switches FreeBSD's ipfw off.
+	NoFilter Step = "no-filter"
 	// OtherProxy diverts TCP and UDP for FAKE to the loopback address, whatever the port.
 	OtherProxy Step = "other-proxy"
 )
@@ -82,6 +95,10 @@ type Host struct {
 	Paths []Path
 	// Fakes are the prefixes of FAKE.
 	Fakes []netip.Prefix
+	// Run runs the system's programs, where the BSDs are broken by these.
+	Run program.Runner
+	// Journal records what outlives the lab; nil for a host that ends with it.
+	Journal pfconf.Journal
 }
 
 // Path has the hosts' addresses in one family, as this host sees it.

@@ -1,6 +1,7 @@
 package spoil
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -39,7 +40,7 @@ var steps = map[Step]func(change) error{
 
 // Do makes the change in the network namespace of the process. The driver of the packet
 // filter must have made its own before.
-func (h Host) Do(s Step) error {
+func (h Host) Do(_ context.Context, s Step) error {
 	for _, p := range h.Paths {
 		f := pfconf.FamilyOf(p.Here)
 		c := change{h, p, f, h.fake(f)}

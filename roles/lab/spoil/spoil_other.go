@@ -3,9 +3,10 @@
 package spoil
 
 import (
-	"errors"
+	"context"
 	"runtime"
 )
 
-// Do fails: only Linux has labs.
-func (h Host) Do(Step) error { return errors.New("no host can be broken on " + runtime.GOOS) }
+// Do makes the change on the host of the process. The driver of the packet filter must have made its
+// own before.
+func (h Host) Do(ctx context.Context, s Step) error { return h.byPrograms(ctx, runtime.GOOS, s) }
