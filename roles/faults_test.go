@@ -2,6 +2,7 @@ package roles
 
 import (
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -47,6 +48,24 @@ func TestFaults(t *testing.T) {
 				t.Errorf("it took %v: something waits for a time-out", took)
 			}
 		})
+	}
+}
+
+// TestNoEvidence: where nobody is asked, targets say the same, and nothing is explained.
+func TestNoEvidence(t *testing.T) {
+	p := reach(t, runFlags{})
+	p.options.NoEvidence = true
+	all := faults.For(runtime.GOOS)
+	f := all[slices.IndexFunc(all, func(f faults.Fault) bool { return f.Name == "no-rule" })]
+	judged, err := p.judgeFault(t.Context(), f, f.Sample(runtime.GOOS))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, j := range judged {
+		r := j.Result
+		if r.Verdict != j.Want.Verdict || r.Reason != j.Want.Reason || r.Evidence != nil || r.Explanation != nil {
+			t.Errorf("want %v, got %v, explained by %v", j.Want, r, r.Explanation)
+		}
 	}
 }
 

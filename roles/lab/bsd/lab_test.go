@@ -94,6 +94,9 @@ func TestDomains(t *testing.T) {
 			if !slices.Equal(l.Local.Args, []string{"-in-lab", "-rdomain", "4"}) || !slices.Equal(l.Remote.Args, []string{"-in-lab", "-rdomain", remote}) {
 				t.Errorf("agents: %+v, %+v", l.Local, l.Remote)
 			}
+			if got := l.Local.Command(); !slices.Equal(got, []string{"route", "-T4", "exec"}) {
+				t.Errorf("a command on LOCAL: %q", got)
+			}
 			if test.config.Domain == 0 {
 				m.traffic()
 			}
