@@ -95,7 +95,7 @@ var claims = []Fault{
 	{Name: "allow-first", On: freebsd, About: "a rule of REMOTE's own lets all packets pass before the test's rules see them", Remote: does(spoil.AllowFirst), claims: unruled},
 	{Name: "no-filter", On: freebsd, About: "REMOTE's ipfw is switched off", Remote: does(spoil.NoFilter), claims: unruled},
 	{Name: "drop-diverted", On: freebsd, About: "a rule of REMOTE's own drops what comes from divert sockets", Remote: does(spoil.DropDiverted),
-		claims: all(matrix.NotReinjected, reasons{matrix.NotDelivered: {"tcp-in"}, "": natlook})},
+		claims: all(matrix.NotReinjected, reasons{matrix.NotDelivered: {"tcp-in"}, "": append(natlook, "tee-fragments")})},
 	{Name: "few-fragments", On: freebsd, About: "LOCAL puts packets of 16 fragments together, and of no more", Local: does(spoil.FewFragments),
 		claims: untested(matrix.ControlLost, "longest-out")},
 	{Name: "not-rewritten", On: everywhere, About: "the packet role gives packets back as they are", Omit: []string{"rewriting"},

@@ -76,6 +76,10 @@ func (d *divertSocket) take(deadline time.Time) ([]byte, netip.AddrPort, error) 
 				via = otherWay(via)
 				d.turn(via)
 			}
+			if a := d.spec.WriteTo; a.Is4() {
+				addr := a.As4()
+				copy(d.last[4:8], addr[:])
+			}
 			return d.buf[:n], netip.AddrPortFrom(via, port), nil
 		case unix.EINTR:
 		case unix.EAGAIN:
@@ -123,10 +127,6 @@ func (d *divertSocket) interfaceName() string {
 func (d *divertSocket) reinject(b []byte) error {
 	if d.lastLen == 0 {
 		return errors.New("it is not known whence the packet came")
-	}
-	if a := d.spec.WriteTo; a.Is4() {
-		addr := a.As4()
-		copy(d.last[4:8], addr[:])
 	}
 	for {
 		_, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(d.fd),
