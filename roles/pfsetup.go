@@ -175,6 +175,10 @@ func counted(fw pfconf.Firewall, c *call, r pfconf.Rule) error {
 	if n.States > 0 {
 		parts = append(parts, fmt.Sprintf("%d states", n.States))
 	}
-	fmt.Fprintf(c.Out, "%s: the rule %s\n", fw.Name(), strings.Join(parts, ", "))
+	name := fw.Name()
+	if name == "ipfw" && r.Action == pfconf.RdrTo {
+		name = "pf" // which stands beside it
+	}
+	fmt.Fprintf(c.Out, "%s: the rule %s\n", name, strings.Join(parts, ", "))
 	return nil
 }

@@ -20,8 +20,12 @@ type Desk struct{ *Control }
 
 var _ pfconf.Desk = (*Desk)(nil)
 
-// OpenDesk makes one. Run nil means program.Exec.
-func OpenDesk(run Runner) *Desk { return &Desk{NewControl(run, 0)} }
+// OpenDesk makes one. Run nil means program.Exec. rdrRules is as in Config.
+func OpenDesk(run Runner, rdrRules bool) *Desk {
+	d := &Desk{NewControl(run, 0)}
+	d.rdrRules = rdrRules
+	return d
+}
 
 // Close does nothing.
 func (*Desk) Close() error { return nil }
@@ -92,12 +96,8 @@ func (d *Desk) OwnRules(ctx context.Context) ([]pfconf.LoadedRule, error) {
 			return nil, err
 		}
 		for _, line := range program.Lines(text) {
-			rule := pfconf.LoadedRule{Place: a, Text: line}
-			if m := labelled.FindStringSubmatch(line); m != nil {
-				rule.Label = m[1]
-				rule.Packets = counted[m[1]].Matched
-			}
-			all = append(all, rule)
+			label := labelOf(line)
+			all = append(all, pfconf.LoadedRule{Label: label, Packets: counted[label].Matched, Place: a, Text: line})
 		}
 	}
 	return all, nil
@@ -161,17 +161,19 @@ func (d *Desk) Flush(ctx context.Context) ([]string, error) {
 		case !strings.HasPrefix(r.Text, "anchor "): // the call of those below it
 			return nil, hinted{
 				fmt.Errorf("the anchor %s holds a rule that is not this program's: %q", r.Place, r.Text),
-				"look at `pfctl -a " + r.Place + " -s rules`, and empty it when nobody needs it: pfctl -a " + r.Place + " -F rules",
+				d.lookAt(r.Place),
 			}
 		}
 		held[r.Place]++
 	}
 	var done []string
-	cleared := func(line string) bool { return line == "rules cleared" }
+	cleared := func(line string) bool { return line == "rules cleared" || line == "nat cleared" }
 	innermost := func(a, b string) int { return cmp.Or(strings.Count(b, "/")-strings.Count(a, "/"), cmp.Compare(a, b)) }
 	for _, a := range slices.SortedFunc(maps.Keys(held), innermost) {
-		if _, err := d.pfctl(ctx, "", cleared, "-a", a, "-F", "rules"); err != nil {
-			return done, fmt.Errorf("emptying the anchor %s: %w", a, err)
+		for _, list := range d.lists() {
+			if _, err := d.pfctl(ctx, "", cleared, "-a", a, "-F", list); err != nil {
+				return done, fmt.Errorf("emptying the anchor %s: %w", a, err)
+			}
 		}
 		done = append(done, fmt.Sprintf("%d rules of anchor %s", held[a], a))
 	}

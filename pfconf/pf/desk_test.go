@@ -13,7 +13,7 @@ import (
 )
 
 func desk(t *testing.T, name string) *Desk {
-	return OpenDesk(replaytest.Play(t, "testdata/replay/"+name+".txt"))
+	return OpenDesk(replaytest.Play(t, "testdata/replay/"+name+".txt"), false)
 }
 
 // What a person sees and clears on OpenBSD.

@@ -2,6 +2,7 @@ package pf
 
 import (
 	"errors"
+	"io/fs"
 	"os/exec"
 	"strings"
 
@@ -32,6 +33,11 @@ func (e *Error) Hint() string {
 		return "another pfctl is loading the same anchor: is a second run, or a script of the host, using it?"
 	}
 	return ""
+}
+
+// Absent tells whether there is no pf on the host, or no pfctl.
+func (e *Error) Absent() bool {
+	return errors.Is(e.Err, exec.ErrNotFound) || errors.Is(e.Err, fs.ErrNotExist) || strings.Contains(e.Stderr, "/dev/pf: No such file or directory")
 }
 
 // busy tells whether another process had a transaction open on the anchor.

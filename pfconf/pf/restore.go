@@ -58,7 +58,7 @@ func Mend(ctx context.Context, run Runner, u pfconf.Undo) error {
 		if !pfconf.ValidLabel(label) {
 			return hinted{
 				fmt.Errorf("the anchor %s has been changed since by something else: %q", anchor, line),
-				"look at `pfctl -a " + anchor + " -s rules`, and empty it when nobody needs it: pfctl -a " + anchor + " -F rules",
+				c.lookAt(anchor),
 			}
 		}
 		labels = append(labels, label)
@@ -99,6 +99,24 @@ func (c *Control) content(ctx context.Context, anchor string) (string, error) {
 	return all, nil
 }
 
+// lookAt is the hint about an anchor that holds what is somebody else's.
+func (c *Control) lookAt(anchor string) string {
+	var looks []string
+	for _, list := range c.lists() {
+		looks = append(looks, "`pfctl -a "+anchor+" -s "+list+"`")
+	}
+	return "look at " + strings.Join(looks, " and ") + ", and empty it when nobody needs it: " + c.emptying(anchor)
+}
+
+// emptying are the commands that empty an anchor.
+func (c *Control) emptying(anchor string) string {
+	var commands []string
+	for _, list := range c.lists() {
+		commands = append(commands, "pfctl -a "+anchor+" -F "+list)
+	}
+	return strings.Join(commands, "; ")
+}
+
 // lists are the lists of rules that an anchor has, in the order in which they are loaded, as `pfctl -s`
 // knows them.
 func (c *Control) lists() []string {
@@ -134,7 +152,7 @@ func (c *Control) restorable(ctx context.Context, anchor, rules string) error {
 	refuse := func(why string) error {
 		return hinted{
 			fmt.Errorf("the anchor %s holds rules that could not be put back: %s", anchor, why),
-			"empty it (pfctl -a " + anchor + " -F rules), or use another anchor",
+			"empty it (" + c.emptying(anchor) + "), or use another anchor",
 		}
 	}
 	for _, line := range program.Lines(rules) {

@@ -1,9 +1,10 @@
 package agent
 
 import (
+	"context"
+
 	"pfdivert/pfconf"
-	"pfdivert/pfconf/ipfw"
 )
 
-// OpenDesk shows this host's ipfw, which is the filter that this program uses here.
-func OpenDesk() (pfconf.Desk, error) { return ipfw.OpenDesk(nil), nil }
+// OpenDesk shows this host's ipfw, and its pf where that is switched on.
+func OpenDesk() (pfconf.Desk, error) { return openDesks(context.Background(), nil) }

@@ -6,4 +6,4 @@ import (
 )
 
 // OpenDesk shows this host's pf.
-func OpenDesk() (pfconf.Desk, error) { return pf.OpenDesk(nil), nil }
+func OpenDesk() (pfconf.Desk, error) { return pf.OpenDesk(nil, false), nil }
