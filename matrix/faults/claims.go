@@ -7,8 +7,9 @@ import (
 	"pfdivert/roles/lab/spoil"
 )
 
-// Where the faults of claims are. Those of one kernel's own are left out where its firewall has no such
-// thing, or where what is left out is not this program's to leave.
+// Where the faults of claims are: on the systems whose kernels make a claim that the fault breaks, and
+// where it is this program that does what is left out (OpenBSD's kernel mends checksums by itself, and remembers which
+// packets were given back).
 var (
 	everywhere = []string{"linux", "openbsd", "freebsd"}
 	bsds       = []string{"openbsd", "freebsd"}

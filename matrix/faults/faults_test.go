@@ -41,18 +41,31 @@ func TestTable(t *testing.T) {
 	}
 }
 
+// ruleless are the faults with which a claim's rule takes no packet. Every claim notices that, whatever it is
+// about, so they prove little of it.
+var ruleless = map[string]bool{"claims-no-rule": true, "other-divert-port": true, "allow-first": true, "no-filter": true}
+
+// unbroken are claims of a system that no other fault breaks, with why.
+var unbroken = map[string]string{
+	"openbsd natlook-tcp": "it is known to fail there by itself",
+	"openbsd natlook-udp": "it is known to fail there by itself",
+}
+
 // TestClaimsBroken: each claim of each kernel is broken by a fault of that system.
 func TestClaimsBroken(t *testing.T) {
 	for system, firewall := range Systems {
-		noticed := map[string]bool{}
+		all, most := map[string]bool{}, map[string]bool{}
 		for _, f := range For(system) {
 			for _, target := range f.Concerned(system) {
-				noticed[target.Name] = true
+				all[target.Name] = true
+				most[target.Name] = most[target.Name] || !ruleless[f.Name]
 			}
 		}
 		for _, target := range matrix.Claims() {
-			if claimed := target.Claim.By[firewall] != ""; claimed != noticed[target.Name] {
-				t.Errorf("%s on %s: claimed: %v, broken by a fault: %v", target.Name, system, claimed, noticed[target.Name])
+			claimed, why := target.Claim.By[firewall] != "", unbroken[system+" "+target.Kind()]
+			if claimed != all[target.Name] || claimed && most[target.Name] == (why != "") {
+				t.Errorf("%s on %s: claimed: %v, broken by a fault: %v, by one of the rule alone: %v, excused: %q",
+					target.Name, system, claimed, all[target.Name], !most[target.Name], why)
 			}
 		}
 	}
