@@ -59,11 +59,14 @@ var ruleCauses = []Cause{
 	},
 	{
 		Code: "filter-off", Firewalls: bsd,
-		Host: func(h *Host) bool {
-			status, _ := h.answer("pfctl -s ", " info")
-			return strings.Contains(status, "Status: Disabled") || h.sysctl("net.inet.ip.fw.enable") == "0" || h.sysctl("net.inet6.ip6.fw.enable") == "0"
+		Host: func(h *Host) bool { return h.pfOff() || h.ipfwOff() },
+		Cell: func(c *Case) bool {
+			off := c.Remote.pfOff
+			if c.Firewall == ipfw { // the pf beside it is mostly off
+				off = c.Remote.ipfwOff
+			}
+			return c.unmatched() && c.lost() && off()
 		},
-		Cell: func(c *Case) bool { return c.unmatched() && c.lost() },
 		Advice: map[string]Advice{
 			pf:   {"pf is disabled, so no rule is evaluated", "pfctl -si", "pfctl -e"},
 			ipfw: {"ipfw is switched off for this family, so no rule is evaluated", "sysctl net.inet.ip.fw.enable net.inet6.ip6.fw.enable", "sysctl net.inet.ip.fw.enable=1 net.inet6.ip6.fw.enable=1"},

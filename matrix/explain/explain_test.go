@@ -224,6 +224,7 @@ func TestExplain(t *testing.T) {
 		{"filter-off", switchedOff(pf, "pfctl -s rules -s info", "pass all\nStatus: Disabled for 0 days")},
 		{"filter-off", switchedOff(ipfw, "sysctl net.inet.ip.fw.enable", "net.inet.ip.fw.enable: 0")},
 		{"rule-mismatch", switchedOff(ipfw, "sysctl net.inet.ip.fw.enable", "net.inet.ip.fw.enable: 1")},
+		{"rule-mismatch", switchedOff(ipfw, "pfctl -s rules -s info", "Status: Disabled")},
 		{"lost-after-rule", to()},
 		{"lost-after-rule", remote(to(), "nft list ruleset", "table ip6 f chain in type filter hook input priority 0: drop")},
 		{"answer-lost", reply()},

@@ -47,6 +47,16 @@ func (h *Host) sysctl(name string) string {
 	return ""
 }
 
+// pfOff and ipfwOff tell whether the filter is known to be switched off.
+func (h *Host) pfOff() bool {
+	status, _ := h.answer("pfctl -s ", " info")
+	return strings.Contains(status, "Status: Disabled")
+}
+
+func (h *Host) ipfwOff() bool {
+	return h.sysctl("net.inet.ip.fw.enable") == "0" || h.sysctl("net.inet6.ip6.fw.enable") == "0"
+}
+
 // nicSysctl gives the larger of a setting of all interfaces and of the one towards the other host,
 // which is what the kernel goes by.
 func (h *Host) nicSysctl(family, name string) string {
