@@ -169,7 +169,11 @@ func (p *pair) judgeFault(ctx context.Context, f faults.Fault, targets []matrix.
 	}
 	judged := make([]faults.Judgement, len(targets))
 	for i, t := range targets {
-		judged[i] = faults.Judgement{Result: results[t.Name], Want: f.Want(runtime.GOOS, t)}
+		want := f.Want(runtime.GOOS, t)
+		if p.options.NoEvidence {
+			want = want.Unexplained()
+		}
+		judged[i] = faults.Judgement{Result: results[t.Name], Want: want}
 	}
 	return judged, nil
 }

@@ -23,6 +23,7 @@ type faultTotals struct {
 	out                      io.Writer
 	name, cause              int // widths of columns
 	faults, noticed, skipped int
+	unplayed                 int // faults whose targets prove nothing here
 	wrongs                   map[string]int
 }
 
@@ -53,7 +54,7 @@ func (n *faultTotals) wrong() int {
 // than it must.
 func (n *faultTotals) add(f faults.Fault, judged []faults.Judgement) {
 	n.faults++
-	noticed := 0
+	noticed, due := 0, 0
 	var verdicts, reasons, causes tally
 	var bad []string
 	for _, j := range judged {
@@ -69,15 +70,22 @@ func (n *faultTotals) add(f faults.Fault, judged []faults.Judgement) {
 				causes.add(r.Explanation.Cause)
 			}
 		}
+		if j.Want.Verdict != matrix.Pass {
+			due++
+		}
 		if wrong := j.Wrong(); wrong != "" {
 			n.wrongs[wrong]++
 			bad = append(bad, fmt.Sprintf("  %s: want %s, got %s: %v", wrong, j.Want, causeOf(r), r))
 		}
 	}
 	by := fmt.Sprintf("%d of %d", noticed, len(judged))
-	if noticed == 0 {
+	switch {
+	case noticed == 0 && due > 0 && len(bad) == 0:
+		by = "skipped"
+		n.unplayed++
+	case noticed == 0:
 		by = "none"
-	} else if len(bad) == 0 {
+	case len(bad) == 0:
 		n.noticed++
 	}
 	n.line(f.Name, by, verdicts.String(), causes.String(), reasons.String())
@@ -88,8 +96,11 @@ func (n *faultTotals) add(f faults.Fault, judged []faults.Judgement) {
 
 func (n *faultTotals) String() string {
 	s := fmt.Sprintf("%d faults: %d noticed by exactly the targets concerned, with the right reason", n.faults, n.noticed)
-	if none := n.faults - n.noticed; none > 0 && n.wrong() == 0 {
+	if none := n.faults - n.noticed - n.unplayed; none > 0 && n.wrong() == 0 {
 		s += fmt.Sprintf(", %d that no target can notice", none)
+	}
+	if n.unplayed > 0 {
+		s += fmt.Sprintf(", %d of which all targets concerned were skipped or are known to fail", n.unplayed)
 	}
 	s += fmt.Sprintf("; %d wrong PASS, %d wrong FAIL", n.wrongs["wrong PASS"], n.wrongs["wrong FAIL"])
 	if others := n.wrong() - n.wrongs["wrong PASS"] - n.wrongs["wrong FAIL"]; others > 0 {

@@ -64,7 +64,7 @@ func (f Fault) Want(system string, t matrix.Target) Want {
 	if t.Claim != nil {
 		return f.claims(system, t)
 	}
-	for _, p := range parts(t) {
+	for _, p := range parts(system, t) {
 		if w := f.expect(p); w.Verdict != matrix.Pass {
 			if w.Cause == "" {
 				w.Cause = f.Cause
@@ -118,6 +118,14 @@ func All() []Fault { return slices.Concat(pieces, hosts, claims) }
 // For lists the faults of a system's labs.
 func For(system string) []Fault {
 	return slices.DeleteFunc(All(), func(f Fault) bool { return !f.IsOn(system) })
+}
+
+// Unexplained is the same where nothing is explained.
+func (w Want) Unexplained() Want {
+	if w != pass {
+		w.Cause = anyCause
+	}
+	return w
 }
 
 // Judgement is what became of one target in a run with a fault.

@@ -10,13 +10,14 @@ type Part struct {
 	matrix.Target
 	Mode   matrix.Mode
 	Second bool // of a reuse target
+	System string
 }
 
-// parts are a target's cells in their order.
-func parts(t matrix.Target) []Part {
-	all := []Part{{t, t.First, false}}
+// parts are a target's cells in their order, on a system.
+func parts(system string, t matrix.Target) []Part {
+	all := []Part{{t, t.First, false, system}}
 	if t.Second != "" {
-		all = append(all, Part{t, t.Second, true})
+		all = append(all, Part{t, t.Second, true, system})
 	}
 	return all
 }
@@ -33,6 +34,12 @@ func (p Part) reply() bool { return !p.to() && !p.packet() }
 // back tells whether something must come back to a cell's client on REMOTE.
 func (p Part) back() bool {
 	return p.Mode == matrix.ReplyTo || p.Mode == matrix.ReplyReuse || p.tcp() && p.Mode == matrix.Reply
+}
+
+// answered tells whether its answers come to the client without the rule: pf knows by the state of any
+// rule which socket sent, but for ICMP.
+func (p Part) answered() bool {
+	return p.System == "openbsd" && p.reply() && p.Proto != pfconf.ICMP
 }
 
 // reuse tells whether it is a cell of a reuse target, which plays no control.
