@@ -170,7 +170,7 @@ func (p *pair) judgeFault(ctx context.Context, f faults.Fault, targets []matrix.
 	judged := make([]faults.Judgement, len(targets))
 	for i, t := range targets {
 		want := f.Want(runtime.GOOS, t)
-		if p.options.NoEvidence {
+		if !hasNamespaces { // nothing may have been asked; and what a BSD shows does not always tell causes apart
 			want = want.Unexplained()
 		}
 		judged[i] = faults.Judgement{Result: results[t.Name], Want: want}

@@ -120,7 +120,7 @@ func For(system string) []Fault {
 	return slices.DeleteFunc(All(), func(f Fault) bool { return !f.IsOn(system) })
 }
 
-// Unexplained is the same where nothing is explained.
+// Unexplained is the same where the explanation is not looked at.
 func (w Want) Unexplained() Want {
 	if w != pass {
 		w.Cause = anyCause
