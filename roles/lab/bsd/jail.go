@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/pf"
 )
 
 // jailNetworks are those of the lab of network namespaces. The jails have network stacks of
@@ -66,6 +67,9 @@ func (b *builder) jails(c Config, unique int) error {
 			return err
 		}
 	}
+	if err := b.pf(remote); err != nil {
+		return err
+	}
 	for _, f := range pfconf.Families {
 		if err := b.tools().do(words("jexec %s route -n add %s", local, b.lab.Addresses[f].route())...); err != nil {
 			return err
@@ -107,6 +111,25 @@ func (b *builder) filter(jail string) error {
 	if said(err, "unknown oid", "Protocol not available") {
 		return hinted{fmt.Errorf("this kernel has no ipfw: %w", err),
 			"kenv net.inet.ip.fw.default_to_accept=1; kldload ipfw ipdivert (without the first, ipfw cuts this host off)"}
+	}
+	return err
+}
+
+// mainRules are all that a lab's pf has besides the run's rules. Without states it is in no other cell's way.
+const mainRules = `rdr-anchor "` + pf.DefaultAnchor + `"
+pass no state
+anchor "` + pf.DefaultAnchor + `"
+`
+
+// pf has a jail's own pf, which is off at first, evaluate the rules of a run's anchor. A kernel without pf can't, and
+// the cells that are about pf are skipped then.
+func (b *builder) pf(jail string) error {
+	err := b.tools().tell(mainRules, words("jexec %s pfctl -q -f -", jail)...)
+	if err == nil {
+		err = b.tools().do(words("jexec %s pfctl -q -e", jail)...)
+	}
+	if said(err, "/dev/pf: No such file or directory") {
+		return nil
 	}
 	return err
 }

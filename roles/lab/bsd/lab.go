@@ -183,8 +183,10 @@ func (e *toolError) Error() string {
 }
 
 // ask runs a program and gives what it printed. That it failed is a *toolError.
-func (t tools) ask(argv ...string) (string, error) {
-	r, err := t.run(t.ctx, program.Command{Argv: argv})
+func (t tools) ask(argv ...string) (string, error) { return t.exchange("", argv) }
+
+func (t tools) exchange(stdin string, argv []string) (string, error) {
+	r, err := t.run(t.ctx, program.Command{Argv: argv, Stdin: stdin})
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", strings.Join(argv, " "), err)
 	}
@@ -196,6 +198,12 @@ func (t tools) ask(argv ...string) (string, error) {
 
 func (t tools) do(argv ...string) error {
 	_, err := t.ask(argv...)
+	return err
+}
+
+// tell runs a program that reads a text.
+func (t tools) tell(stdin string, argv ...string) error {
+	_, err := t.exchange(stdin, argv)
 	return err
 }
 

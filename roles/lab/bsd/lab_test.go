@@ -197,6 +197,8 @@ func TestJails(t *testing.T) {
 		"jexec pfdivert77remote sysctl net.inet.ip.maxfragsperpacket=64",
 		"jexec pfdivert77remote sysctl net.inet6.ip6.fw.deny_unknown_exthdrs=0",
 		"jexec pfdivert77remote ipfw -q add 65534 allow ip from any to any",
+		"jexec pfdivert77remote pfctl -q -f -",
+		"jexec pfdivert77remote pfctl -q -e",
 		"jexec pfdivert77local route -n add -inet -net 10.208.0.0/12 10.188.1.2",
 		"jexec pfdivert77local route -n add -inet6 -net fd00:188:2::/64 fd00:188:1::2",
 	}
@@ -222,6 +224,19 @@ func TestJails(t *testing.T) {
 	m.nics = slices.DeleteFunc(m.nics, func(n *fakeNIC) bool { return n.jail == "web" })
 	if got := m.String(); got != before {
 		t.Errorf("after the lab:\n%s\nbefore:\n%s", got, before)
+	}
+}
+
+// A kernel without pf can still be a lab.
+func TestJailsWithoutPF(t *testing.T) {
+	m, r := newMachine(t), &recorder{}
+	m.noPF = true
+	l, err := Build(t.Context(), "freebsd", Config{}, m.run, r.record)
+	if err != nil {
+		t.Error(err)
+	}
+	if err := l.Close(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -32,6 +32,7 @@ type machine struct {
 	// tentative is how often IPv6 addresses are shown as tentative.
 	tentative int
 	noIPFW    bool
+	noPF      bool
 }
 
 type fakeNIC struct {
@@ -185,7 +186,9 @@ func (m *machine) change(argv []string) program.Result {
 	switch w := strings.Join(argv, " "); {
 	case argv[0] == "sysctl" && m.noIPFW:
 		return failed("sysctl: unknown oid '%s'", argv[1])
-	case argv[0] == "ipfw", argv[0] == "sysctl":
+	case argv[0] == "pfctl" && jail != "" && m.noPF:
+		return failed("pfctl: /dev/pf: No such file or directory")
+	case argv[0] == "ipfw", argv[0] == "sysctl", argv[0] == "pfctl" && jail != "":
 		return program.Result{}
 	case argv[0] == "jail" && argv[1] == "-c":
 		m.jails = append(m.jails, strings.TrimPrefix(argv[2], "name="))
