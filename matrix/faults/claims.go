@@ -93,8 +93,8 @@ var claims = []Fault{
 		claims: some(matrix.NotDelivered, "order-in", "order-out", "reassembled", "reassembled-udp", "longest-in", "longest-out")},
 	{Name: "little-written", On: openbsd, About: "divert sockets take no packets of more than 4,000 bytes (net.inet.divert.sendspace)", Remote: does(spoil.LittleWritten),
 		claims: some(matrix.NotReinjected, "reassembled", "reassembled-udp", "longest-in", "longest-out")},
-	{Name: "allow-first", On: freebsd, About: "a rule of REMOTE's own lets all packets pass before the test's rules see them", Remote: does(spoil.AllowFirst), claims: unruled},
-	{Name: "no-filter", On: freebsd, About: "REMOTE's ipfw is switched off", Remote: does(spoil.NoFilter), claims: unruled},
+	{Name: "allow-first", On: freebsd, About: "a rule of REMOTE's own lets all packets pass before the test's rules see them", Remote: does(spoil.AllowFirst), claims: withoutIPFW},
+	{Name: "no-filter", On: freebsd, About: "REMOTE's ipfw is switched off", Remote: does(spoil.NoFilter), claims: withoutIPFW},
 	{Name: "drop-diverted", On: freebsd, About: "a rule of REMOTE's own drops what comes from divert sockets", Remote: does(spoil.DropDiverted),
 		claims: all(matrix.NotReinjected, reasons{matrix.NotDelivered: {"tcp-in"}, "": append(natlook, "tee-fragments")})},
 	{Name: "few-fragments", On: freebsd, About: "LOCAL puts packets of 16 fragments together, and of no more", Local: does(spoil.FewFragments),
@@ -118,6 +118,12 @@ var claims = []Fault{
 var unruled = all(matrix.NotDelivered, reasons{
 	matrix.NotLost: {"no-listener-in", "no-listener-out", "counted"}, matrix.NotCounted: {"bypass"},
 	matrix.NotRewritten: {"tcp-in", "tcp-out", "pf-packet-in", "pf-packet-out"},
+})
+
+// withoutIPFW: ipfw's rule takes no packet, and pf's beside it do as before.
+var withoutIPFW = all(matrix.NotDelivered, reasons{
+	matrix.NotLost: {"no-listener-in", "no-listener-out"}, matrix.NotRewritten: {"tcp-in", "tcp-out"},
+	"": append(natlook, "pf-packet-in", "pf-packet-out"),
 })
 
 // natlook are the claims in which no packet comes to a divert socket, and bothDiverts those whose
