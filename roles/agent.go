@@ -19,6 +19,14 @@ const (
 	agentPatience = 4 * heartbeat
 )
 
+// labHeartbeat and labAgentPatience are the same in a lab. Its orchestrator and its agents are on one machine, where the end
+// of one ends the others' input at once; and a scheduler that prefers those who seldom ran (FreeBSD's ULE) may
+// keep the one that built the lab waiting for as long as the others are busy.
+const (
+	labHeartbeat     = 30 * time.Second
+	labAgentPatience = 4 * labHeartbeat
+)
+
 var agentRole = Role{
 	Name: "agent", Hidden: true, Summary: "work on a host for an orchestrator that holds the other end of standard input and output",
 	Help: "Exit status: 0 when all was undone, 2 otherwise.",
@@ -31,6 +39,7 @@ func runAgent(ctx context.Context, c *call) (int, error) {
 	labSettings := f.String("lab", "", "be LOCAL of a lab with these settings, and start REMOTE's agent")
 	labRemote := f.Bool("lab-remote", false, "be REMOTE of a lab")
 	labHost := f.String("lab-host", "", "be a host of a lab that ends with it; `IF` is the interface towards the other one")
+	labBuilder := f.Bool("lab-builder", false, "build a lab, and take it away at the end")
 	f.BoolVar(&opt.Lab, "in-lab", false, "be a host of a lab that another agent takes away")
 	domain := f.Int("rdomain", -1, "work in the routing domain `N`")
 	traced := f.Bool("traced", false, "hold one endpoint, under a tracer, for an agent")
@@ -48,6 +57,9 @@ func runAgent(ctx context.Context, c *call) (int, error) {
 		}
 	}
 	opt.Heartbeat = agentPatience
+	if *labSettings != "" || *labRemote || *labHost != "" || *labBuilder || opt.Lab {
+		opt.Heartbeat = labAgentPatience
+	}
 	switch {
 	case *labSettings != "":
 		remote, err := host.StartRemoteAgent(ctx, *labSettings, []string{"agent", "-lab-remote"})

@@ -74,7 +74,7 @@ func reachLab(ctx context.Context, o runFlags) (*pair, error) {
 		return nil, err
 	}
 	p := &pair{local: local, remote: remote, trips: setupTrips}
-	if err := p.dial(ctx); err != nil {
+	if err := p.dial(ctx, labHeartbeat); err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
 	}
 	p.options.NoFamily = p.hosts.Local.Hello.NoFamily
@@ -140,7 +140,7 @@ func reachSSH(ctx context.Context, c *call, o runFlags, targets []matrix.Target,
 		p.close()
 		return nil, err
 	}
-	if err := p.dial(ctx); err != nil {
+	if err := p.dial(ctx, heartbeat); err != nil {
 		return nil, err
 	}
 	if got := p.hosts.Remote.Hello.SHA256; got != p.far.Want {
@@ -158,8 +158,8 @@ func reachSSH(ctx context.Context, c *call, o runFlags, targets []matrix.Target,
 	return p, nil
 }
 
-// dial takes up the connections to the agents.
-func (p *pair) dial(ctx context.Context) (err error) {
+// dial takes up the connections to the agents, which are shown every so often that this process lives.
+func (p *pair) dial(ctx context.Context, heartbeat time.Duration) (err error) {
 	hello, cancel := context.WithTimeoutCause(ctx, helloPatience, errors.New("no hello in time"))
 	defer cancel()
 	// LOCAL's agent first: in a lab it starts the other and knows why that failed.

@@ -56,7 +56,7 @@ func reachBSDLab(ctx context.Context, c *call, o runFlags) (*pair, error) {
 		p.close()
 		return nil, err
 	}
-	if err := p.dial(ctx); err != nil {
+	if err := p.dial(ctx, labHeartbeat); err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
 	}
 	p.options.Families = map[pfconf.Family]matrix.Addresses{}
@@ -71,14 +71,14 @@ func reachBSDLab(ctx context.Context, c *call, o runFlags) (*pair, error) {
 
 // build starts the lab's builder and has it build.
 func (p *pair) build(ctx context.Context, c *call, o runFlags, start func(bsd.Host) (*host.Link, error)) (*bsd.Lab, error) {
-	link, err := start(bsd.Host{})
+	link, err := start(bsd.Host{Args: []string{"-lab-builder"}})
 	if err != nil {
 		return nil, err
 	}
 	p.builder = &builder{link: link}
 	hello, cancel := context.WithTimeoutCause(ctx, helloPatience, errors.New("no hello in time"))
 	defer cancel()
-	if p.builder.conn, err = agent.Dial(hello, link.Read, link.Write, heartbeat); err != nil {
+	if p.builder.conn, err = agent.Dial(hello, link.Read, link.Write, labHeartbeat); err != nil {
 		return nil, p.explain(err)
 	}
 	go tellNotices(c.Err, "lab", p.builder.conn)
