@@ -64,6 +64,11 @@ func (k *socket) setUp() error {
 			}
 		}
 	}
+	if !s.hasPorts() {
+		if err := k.makeRoom(); err != nil {
+			return err
+		}
+	}
 	if s.Bindany && !s.omits(Transparent) {
 		if err := setBindany(k.fd, f); err != nil {
 			return fmt.Errorf("bindany: %w", err)
@@ -83,6 +88,24 @@ func (k *socket) setUp() error {
 // bigBuffer has room for some of the longest packets, in bytes. Every system gives that
 // much to whoever asks (Linux: net.core.rmem_max is 212992).
 const bigBuffer = 200 << 10
+
+// crowd is the room, in bytes, that a raw socket asks for. It hears all that comes to its address,
+// other cells' packets and the fences of all among it, and what comes when it is full is lost: FreeBSD gives 9 KB unasked,
+// which 28 echo requests fill.
+const crowd = 1 << 20
+
+// makeRoom asks for a crowd's room, and for less where the system refuses that. Linux never does, and gives what it may.
+func (k *socket) makeRoom() error {
+	for room := crowd; ; room /= 2 {
+		err := unix.SetsockoptInt(k.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, room)
+		if err == nil {
+			return nil
+		}
+		if room <= bigBuffer {
+			return fmt.Errorf("socket buffer of %d bytes: %w", room, err)
+		}
+	}
+}
 
 func (k *socket) bind() error {
 	to := k.spec.Local
