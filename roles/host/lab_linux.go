@@ -20,7 +20,8 @@ import (
 //
 // LOCAL's agent is pinned to one CPU and REMOTE's to another, where this
 // process has two: packets wait in a queue for each CPU, so what one host
-// sends arrives in the order in which it was sent, and a fence holds.
+// sends arrives in the order in which it was sent, and a fence holds. This
+// process keeps off REMOTE's until REMOTE's agent has ended.
 func Lab(ctx context.Context, o LabOptions) (local, remote *Link, err error) {
 	var p, q pipes // LOCAL's and REMOTE's
 	defer func() {
@@ -88,11 +89,16 @@ func Lab(ctx context.Context, o LabOptions) (local, remote *Link, err error) {
 			heard.then()
 		}()
 	}
+	back := func() {}
+	if settings.Pin {
+		back = keepOff(settings.RemoteCPU)
+	}
 	remote.kill = local.kill // its Pdeathsig does the rest
 	remote.ended = make(chan struct{})
 	go func() {
 		<-remote.stderr.over // the last to hold it open was the process
 		local.Write.Close()
+		back()
 		close(remote.ended)
 	}()
 	return local, remote, nil
