@@ -135,6 +135,20 @@ func (h *half) passesAs(ctx context.Context, end, line string) error {
 	return h.judge(again)
 }
 
+// goesOn gives the packet that the cell's divert socket holds back, rewritten, and judges that it arrives.
+func (h *half) goesOn(ctx context.Context) error {
+	divert := h.remote.script()
+	sent := divert.relay("packet", endpoint.ClientLine, h.rewritten(endpoint.PacketLine))
+	divert.fence()
+	if err := divert.run(ctx); err != nil {
+		return err
+	}
+	if sent.Fault != nil {
+		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Fault.Text)
+	}
+	return h.arrives(ctx, endpoint.PacketLine, NotReinjected)
+}
+
 // rewritten is what the packet role makes of the client's line.
 func (h *half) rewritten(line string) string {
 	if h.omit[Rewriting] {

@@ -31,16 +31,7 @@ func (h *half) address(ctx context.Context) error {
 	case h.kernel.Firewall == "ipfw" && via.Port() == 0:
 		return failed(WrongAddress, "%s: the packet came without the number of the rule", seen.where)
 	}
-	divert := h.remote.script()
-	sent := divert.relay("packet", endpoint.ClientLine, h.rewritten(endpoint.PacketLine))
-	divert.fence()
-	if err := divert.run(ctx); err != nil {
-		return err
-	}
-	if sent.Fault != nil {
-		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Fault.Text)
-	}
-	return h.arrives(ctx, endpoint.PacketLine, NotReinjected)
+	return h.goesOn(ctx)
 }
 
 // noInterface: EADDRNOTAVAIL, "the destination address contained an IP address not equal to INADDR_ANY that was

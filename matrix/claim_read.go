@@ -2,7 +2,6 @@ package matrix
 
 import (
 	"context"
-	"maps"
 	"strings"
 
 	"pfdivert/pfconf"
@@ -65,13 +64,7 @@ func (h *half) read(ctx context.Context) error {
 }
 
 // refusedReads are the codes of a kernel that does not let a packet be read, and those that say that there is none.
-var refusedReads = func() map[string]bool {
-	codes := maps.Clone(lost)
-	for _, c := range []string{"EINVAL", "EOPNOTSUPP", "ENOTCONN", "EDESTADDRREQ", "ENXIO"} {
-		codes[c] = true
-	}
-	return codes
-}()
+var refusedReads = lostOr("EINVAL", "EOPNOTSUPP", "ENOTCONN", "EDESTADDRREQ", "ENXIO")
 
 // interfaceName: "The interface name (if defined for the packet) will be placed in the 8 bytes following the address, if it
 // fits." (FreeBSD divert(4))
@@ -98,16 +91,7 @@ func (h *half) interfaceName(ctx context.Context) error {
 	if got := seen.Messages[0].Interface; got != name {
 		return failed(WrongAddress, "%s: the packet came with the interface name %q, and it came in by %s", seen.where, got, name)
 	}
-	divert := h.remote.script()
-	sent := divert.relay("packet", endpoint.ClientLine, h.rewritten(endpoint.PacketLine))
-	divert.fence()
-	if err := divert.run(ctx); err != nil {
-		return err
-	}
-	if sent.Fault != nil {
-		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Fault.Text)
-	}
-	return h.arrives(ctx, endpoint.PacketLine, NotReinjected)
+	return h.goesOn(ctx)
 }
 
 // teed: "packets arriving on the divert socket by the ipfw(8) tee action are delivered as-is and packet fragments do not get

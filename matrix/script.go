@@ -110,11 +110,16 @@ func (s *script) relay(end, old, new string) *asked {
 
 // refusedWrites are the codes with which a kernel refuses a packet that is given back to it (FreeBSD's divert(4)), and
 // those that say that it got lost.
-var refusedWrites = func() map[string]bool {
-	codes := maps.Clone(lost)
-	codes["EINVAL"], codes["EADDRNOTAVAIL"] = true, true
-	return codes
-}()
+var refusedWrites = lostOr("EINVAL", "EADDRNOTAVAIL")
+
+// lostOr are the codes that say that something got lost, and others.
+func lostOr(codes ...string) map[string]bool {
+	all := maps.Clone(lost)
+	for _, c := range codes {
+		all[c] = true
+	}
+	return all
+}
 
 func (s *script) sendBurst(end string, b endpoint.Burst) *asked {
 	return s.add(agent.Step{Do: agent.SendBurst, End: end, Burst: &b}, lost)
@@ -131,11 +136,7 @@ func (s *script) relayBurst(end string, b endpoint.Burst, line string) *asked {
 
 // notTaken are the answers to packets that are written back: besides those of lost ones, that one is longer
 // than the socket may write.
-var notTaken = func() map[string]bool {
-	codes := maps.Clone(lost)
-	codes["EMSGSIZE"] = true
-	return codes
-}()
+var notTaken = lostOr("EMSGSIZE")
 
 // relayAll has the packet role send all on that waits.
 func (s *script) relayAll(end string, rewrites []endpoint.Rewrite) *asked {
