@@ -19,7 +19,7 @@ const (
 	agentPatience = 4 * heartbeat
 )
 
-// labHeartbeat and labAgentPatience are the same in a lab. Its orchestrator and its agents are on one machine, where the end
+// labHeartbeat and labAgentPatience are the same in a lab of the BSDs. Its orchestrator and its agents are on one machine, where the end
 // of one ends the others' input at once; and a scheduler that prefers those who seldom ran (FreeBSD's ULE) may
 // keep the one that built the lab waiting for as long as the others are busy.
 const (
@@ -57,7 +57,7 @@ func runAgent(ctx context.Context, c *call) (int, error) {
 		}
 	}
 	opt.Heartbeat = agentPatience
-	if *labSettings != "" || *labRemote || *labHost != "" || *labBuilder || opt.Lab {
+	if *labHost != "" || *labBuilder || opt.Lab {
 		opt.Heartbeat = labAgentPatience
 	}
 	switch {

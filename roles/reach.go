@@ -74,7 +74,7 @@ func reachLab(ctx context.Context, o runFlags) (*pair, error) {
 		return nil, err
 	}
 	p := &pair{local: local, remote: remote, trips: setupTrips}
-	if err := p.dial(ctx, labHeartbeat); err != nil {
+	if err := p.dial(ctx, heartbeat); err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
 	}
 	p.options.NoFamily = p.hosts.Local.Hello.NoFamily
