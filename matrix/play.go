@@ -94,7 +94,7 @@ func (r *runner) playCell(ctx context.Context, t Target) (*play, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, cellTimeout, fmt.Errorf("the cell did not end within %v", cellTimeout))
 	defer cancel()
 	r.gate.enter()
-	err := p.run(ctx)
+	err := r.unlessStopped(p.run(ctx))
 	var taken *portTakenError
 	if (err != nil || p.lookAlways) && r.ctx.Err() == nil && !errors.As(err, &taken) {
 		p.look(ctx)
@@ -110,10 +110,19 @@ func (r *runner) playCell(ctx context.Context, t Target) (*play, error) {
 
 	// What is left is closed and forgotten whatever became of the cell; that this
 	// failed is worth telling only when nothing else did.
-	if ended := p.end(ctx); err == nil && ended != nil {
+	if ended := r.unlessStopped(p.end(ctx)); err == nil && ended != nil {
 		err = ended
 	}
 	return p, err
+}
+
+// unlessStopped gives err, or why the run was stopped: what a cell finds then may be the stop's own
+// doing, for cells that gave up left their sockets, rules and divert ports as they were.
+func (r *runner) unlessStopped(err error) error {
+	if err != nil && r.ctx.Err() != nil {
+		return context.Cause(r.ctx)
+	}
+	return err
 }
 
 // run plays the cell.
