@@ -14,10 +14,8 @@ func (r *runner) explain(t Target, res Result, p *play) *explain.Explanation {
 	}
 	c.Remote.Remote = true
 	if t.Claim != nil {
-		c.Should = t.Claim.Says
-		if !c.Packet() {
-			c.Way = "" // its rules are several
-		}
+		c.Should, c.Claim = t.Claim.Says, true
+		c.Way = t.Claim.way()
 	}
 	if p == nil {
 		return explain.Explain(c)
@@ -26,8 +24,9 @@ func (r *runner) explain(t Target, res Result, p *play) *explain.Explanation {
 	if e := res.Evidence; e != nil {
 		c.Local.Cell, c.Remote.Cell = e.Local, e.Remote
 		for _, rule := range e.Remote.Rules {
-			if rule.After != nil && (t.Claim == nil || len(e.Remote.Rules) == 1) {
-				c.Counters, c.CountersKnown = *rule.After, true
+			// Where a packet meets several, the one that saw the fewest tells.
+			if n := rule.After; n != nil && (!c.CountersKnown || n.Matched+n.States < c.Counters.Matched+c.Counters.States) {
+				c.Counters, c.CountersKnown = *n, true
 			}
 		}
 	}
@@ -52,6 +51,19 @@ func (r *runner) explain(t Target, res Result, p *play) *explain.Explanation {
 		c.Divert = server
 	}
 	return explain.Explain(c)
+}
+
+// way is what is diverted in the claim's cell, whose flow is that of a mode and whose rules are its own.
+func (c *Claim) way() explain.Way {
+	switch c.Mode {
+	case To:
+		return explain.Both
+	case Reply:
+		return explain.PacketOut
+	case Redirect:
+		return explain.Translated
+	}
+	return way(c.Mode)
 }
 
 // way is what is diverted in a cell of the mode.

@@ -39,6 +39,8 @@ func TestFaults(t *testing.T) {
 					t.Errorf("%s: %s: want %v, got %v\n%s", r.Name, j.Wrong(), j.Want, r, transcript(r))
 				case r.Verdict != matrix.Pass && r.Detail == "":
 					t.Errorf("%v: without a sentence", r)
+				case r.Verdict != matrix.Pass && causeOf(r) == "unexplained":
+					t.Errorf("%v: nothing explains it", r)
 				case r.Verdict == matrix.Fail && len(r.Transcript) == 0:
 					t.Errorf("%v: a failure without a transcript", r)
 				}

@@ -3,7 +3,9 @@ package explain
 import (
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"pfdivert/pfconf"
@@ -15,10 +17,12 @@ type Way string
 
 // The ways.
 const (
-	To        Way = "to"         // divert-to: from LOCAL to FAKE, to a socket on REMOTE
-	Reply     Way = "reply"      // divert-reply: from FAKE on REMOTE to LOCAL, and back
-	PacketIn  Way = "packet-in"  // divert-packet, from LOCAL to REMOTE
-	PacketOut Way = "packet-out" // divert-packet, from REMOTE to LOCAL
+	To         Way = "to"         // divert-to: from LOCAL to FAKE, to a socket on REMOTE
+	Reply      Way = "reply"      // divert-reply: from FAKE on REMOTE to LOCAL, and back
+	PacketIn   Way = "packet-in"  // divert-packet, from LOCAL to REMOTE
+	PacketOut  Way = "packet-out" // divert-packet, from REMOTE to LOCAL
+	Both       Way = "both"       // divert-packet and divert-to, one after the other
+	Translated Way = "translated" // rdr-to, to a socket on REMOTE
 )
 
 // Case is a cell that did not pass.
@@ -27,6 +31,8 @@ type Case struct {
 	Firewall       string // of REMOTE (pfconf.Firewall.Name)
 	// Should says what should have happened, where Way and Proto do not tell.
 	Should string
+	// Claim: it is a sentence of the kernel's manual that is tested.
+	Claim bool
 
 	Proto               pfconf.Proto
 	Way                 Way
@@ -53,7 +59,7 @@ func (c *Case) says(words ...string) bool {
 func (c *Case) ofDivertSocket() bool { return c.says("the packet came with") }
 
 // Packet tells whether packets are handed to user space.
-func (c *Case) Packet() bool { return c.Way == PacketIn || c.Way == PacketOut }
+func (c *Case) Packet() bool { return c.Way == PacketIn || c.Way == PacketOut || c.Way == Both }
 func (c *Case) to() bool     { return c.Way == To }
 func (c *Case) reply() bool  { return c.Way == Reply }
 func (c *Case) v6() bool     { return c.Fake.Is6() }
@@ -63,14 +69,20 @@ func (c *Case) lost() bool {
 	return c.is("not-delivered", "no-reply", "control-lost", "not-reinjected")
 }
 
-// diverted: packets from LOCAL must reach a socket by way of REMOTE's table of diverted packets.
-func (c *Case) diverted() bool { return c.lost() && (c.to() || c.reply() && c.comesBack()) }
+// diverted: packets from LOCAL must reach a socket by way of REMOTE's table of diverted packets, and did not.
+// Of what goes out by a divert-reply rule only TCP has such before it arrives.
+func (c *Case) diverted() bool {
+	return c.lost() && c.to() || c.reply() && (c.is("no-reply") || c.is("not-delivered") && c.Proto == pfconf.TCP)
+}
 
 // comesBack tells whether the client on REMOTE gets packets.
 func (c *Case) comesBack() bool { return c.Answered || c.Proto == pfconf.TCP }
 
-// fromFake: packets from FAKE must reach LOCAL.
+// fromFake: packets from FAKE must reach LOCAL, and may not have. A server that answers has got them.
 func (c *Case) fromFake() bool {
+	if c.reply() && c.is("no-reply") {
+		return c.Proto == pfconf.TCP || c.Proto == pfconf.ICMP
+	}
 	return c.lost() && (c.reply() || c.to() && c.Proto == pfconf.TCP)
 }
 
@@ -123,6 +135,80 @@ func (c *Case) socketsKnown() bool {
 	return c.known() && !slices.ContainsFunc(c.Remote.Missing, func(m string) bool { return strings.HasPrefix(m, "sockets") })
 }
 
+// queues are the divert sockets and netfilter queues that the cell's rules can hand packets to.
+func (c *Case) queues() []evidence.Socket {
+	var all []evidence.Socket
+	for _, s := range c.Remote.Sockets {
+		if s.Proto == "divert" {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// queue is the divert port, or number of the queue, that the rule names, 0 when it is not known.
+func (c *Case) queue() uint16 {
+	for _, m := range ofQueue.FindAllStringSubmatch(c.rule(), 1) {
+		n, _ := strconv.ParseUint(m[1], 10, 16)
+		return uint16(n)
+	}
+	return 0
+}
+
+// ofQueue finds it as nftables (in the name of the chain that has the queue), pf and ipfw show it.
+var ofQueue = regexp.MustCompile(`(?:queue-|divert-packet port |divert |tee )(\d+)`)
+
+// heard tells whether somebody is known to listen there, and unheard that it is known that nobody does.
+func (c *Case) heard() bool {
+	return slices.ContainsFunc(c.queues(), func(s evidence.Socket) bool {
+		return c.queue() == 0 || s.Local.Port() == 0 || s.Local.Port() == c.queue()
+	})
+}
+func (c *Case) unheard() bool { return c.socketsKnown() && !c.heard() }
+
+// stuck tells whether a netfilter queue still has all packets that were ever handed to it.
+func (c *Case) stuck() bool {
+	return slices.ContainsFunc(c.queues(), func(s evidence.Socket) bool {
+		var waiting, lost, lostBySocket, last int
+		n, _ := fmt.Sscanf(s.Text, "netfilter queue, %d waiting, dropped %d by the full queue and %d by the full socket, last id %d", &waiting, &lost, &lostBySocket, &last)
+		return n == 4 && waiting > 0 && waiting == last
+	})
+}
+
+// bypasses tells whether the rule is known to let packets pass when nobody listens. Only nftables has such rules.
+func (c *Case) bypasses() bool {
+	return c.Firewall == nftables && strings.Contains(c.rule(), "-bypass")
+}
+
+// anotherMatched tells whether a rule matched that is not the first of the cell's.
+func (c *Case) anotherMatched() bool {
+	return len(c.Remote.Rules) > 1 && slices.ContainsFunc(c.Remote.Rules[1:], func(r evidence.Rule) bool {
+		return r.After != nil && r.After.Matched+r.After.States > 0
+	})
+}
+
+// errors are the ICMP errors that the cell's sockets got, without those of its control: that one's packet is not
+// diverted, so it has to go nowhere. Where there are no ports, the client's socket gets the control's error too.
+func (c *Case) errors() []string {
+	controls := map[string]bool{}
+	return slices.DeleteFunc(slices.Concat(c.Local.Errors, c.Remote.Errors), func(e string) bool {
+		if strings.HasPrefix(e, "control: ") {
+			return true
+		}
+		first := !c.Proto.HasPorts() && !controls[e]
+		controls[e] = true
+		return first
+	})
+}
+
+// host is the one whose packets are the cell's, whichever interface they are looked for on.
+func (c *Case) host() netip.Addr {
+	if c.Way == PacketIn || c.Way == PacketOut {
+		return c.LocalAddr
+	}
+	return c.Fake
+}
+
 // known tells whether there is evidence of REMOTE at all.
 func (c *Case) known() bool {
 	return len(c.Remote.Answers)+len(c.Remote.Sockets)+len(c.Remote.Rules) > 0
@@ -170,6 +256,10 @@ func (c *Case) filler() *strings.Replacer {
 	if c.v6() || c.Remote.family() == pfconf.Inet6 {
 		ip = "ip -6"
 	}
+	queue := "the one that the rule names"
+	if n := c.queue(); n != 0 {
+		queue = fmt.Sprint(n)
+	}
 	divert := "the rule's address and port"
 	if c.Divert.IsValid() {
 		divert = c.Divert.String()
@@ -178,7 +268,8 @@ func (c *Case) filler() *strings.Replacer {
 		"{FAKE}", name(c.Fake, "FAKE"), "{LOCAL}", name(c.LocalAddr, "LOCAL"), "{REMOTE}", name(c.RemoteAddr, "REMOTE"),
 		"{NIC}", or(c.Remote.nic(), "the interface"), "{MARK}", mark, "{TABLE}", or(c.Remote.table(), "TABLE"),
 		"{DIVERT}", divert, "{DETAIL}", c.Detail, "{ip}", ip, "{ROUTE}", or(c.Local.fakeRoute(c.Fake), "no route"),
-		"{RULES}", or(c.foreign(), "a rule of somebody else's"), "{ERRORS}", strings.Join(append(slices.Clone(c.Local.Errors), c.Remote.Errors...), "; "))
+		"{RULES}", or(c.foreign(), "a rule of somebody else's"), "{ERRORS}", strings.Join(c.errors(), "; "),
+		"{HOST}", name(c.host(), "FAKE"), "{QUEUE}", queue, "{LOCALNIC}", or(c.Local.nic(), "its interface"))
 }
 
 // foreign names the chains of other tables on both hosts.

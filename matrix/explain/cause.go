@@ -21,7 +21,7 @@ type Cause struct {
 }
 
 // Advice says what is wrong in a sentence, which command checks it, and what mends it.
-// {FAKE}, {LOCAL}, {REMOTE}, {NIC}, {MARK}, {TABLE}, {PORT} and {DETAIL} stand for the cell's.
+// {FAKE}, {LOCAL}, {REMOTE}, {NIC}, {MARK}, {TABLE}, {DIVERT}, {DETAIL} and more stand for the cell's (Case.filler).
 type Advice struct{ Likely, Check, Mend string }
 
 // anywhere is the advice where the system makes no difference.
@@ -64,4 +64,4 @@ func byDoctor(*Case) bool { return false }
 
 // causes are all, in the order in which they are tried: what explains few cases before what
 // explains many.
-var causes = slices.Concat(hostCauses, routeCauses, filterCauses, ruleCauses, socketCauses, resultCauses, lastCauses)
+var causes = slices.Concat(hostCauses, routeCauses, ruleCauses, filterCauses, matchCauses, socketCauses, resultCauses, lastCauses)

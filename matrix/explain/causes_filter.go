@@ -21,7 +21,7 @@ var filterCauses = []Cause{
 		Host: func(h *Host) bool {
 			return h.chain("prerouting", lowest, highest, "ct zone set") || h.chain("output", lowest, highest, "ct zone set")
 		},
-		Cell: func(c *Case) bool { return c.reply() && c.lost() || c.is("state-missing") },
+		Cell: func(c *Case) bool { return c.reply() && c.diverted() || c.is("state-missing") },
 		Advice: anywhere("conntrack keeps what comes in and what goes out in different zones, so an answer does not find its flow's state ({RULES})",
 			listRules+"; conntrack -L -z", "set the same zone for both directions (ct zone set in prerouting and in output), or none"),
 	},
@@ -37,7 +37,10 @@ var filterCauses = []Cause{
 		Code: "destination-translated", Firewalls: linux,
 		Maybe: true,
 		Host:  func(h *Host) bool { return h.chain("prerouting", lowest, highest, "redirect", "dnat") },
-		Cell:  func(c *Case) bool { return c.to() && (c.is("wrong-address") || c.lost()) },
+		Cell: func(c *Case) bool { // of what the rule did not match the addresses are those that it has
+			return c.to() && (c.is("wrong-address") || c.lost() && !c.unmatched()) &&
+				(c.Proto.HasPorts() || c.Remote.chain("prerouting", lowest, highest, "dnat"))
+		},
 		Advice: anywhere("a redirect or dnat rule changes the destination, so the original one is lost and the socket sees REMOTE's own address ({RULES})",
 			listRules+"; conntrack -L -g", "divert with tproxy alone: delete the redirect or dnat rule, or leave FAKE out of it"),
 	},
@@ -58,7 +61,8 @@ var filterCauses = []Cause{
 		},
 	},
 	{
-		Code: "diverted-by-another", Cell: func(c *Case) bool { return c.is("control-delivered") },
+		Code: "diverted-by-another",
+		Cell: func(c *Case) bool { return c.is("control-delivered") || c.is("control-lost") && c.anotherMatched() },
 		Advice: map[string]Advice{
 			"":       {"another rule of REMOTE's diverts the same flow, or another host answers for FAKE", "", "leave FAKE out of that rule"},
 			nftables: {"another rule of REMOTE's diverts the same flow ({RULES}), or rules of an earlier run are still loaded", listRules, "leave FAKE out of that rule; pfdivert cleanup removes what a killed run left"},

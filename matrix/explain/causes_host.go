@@ -44,7 +44,7 @@ var hostCauses = []Cause{
 		Host: func(h *Host) bool {
 			return h.nicSysctl("ipv6", "disable_ipv6") == "1" || h.sysctl("net.ipv6.conf.lo.disable_ipv6") == "1"
 		},
-		Cell: func(c *Case) bool { return c.v6() },
+		Cell: func(c *Case) bool { return c.v6() && (c.diverted() || c.is("socket-failed", "fence-lost")) },
 		Advice: anywhere("IPv6 is disabled on one of REMOTE's interfaces, and with it go the routes by that interface: without it on lo there is no local route to FAKE",
 			"sysctl net.ipv6.conf.all.disable_ipv6 net.ipv6.conf.lo.disable_ipv6; ip -6 route show table {TABLE}",
 			"sysctl net.ipv6.conf.lo.disable_ipv6=0, then add the policy rule and the route again"),

@@ -1,34 +1,47 @@
 package explain
 
+// watch shows the cell's packets on both hosts.
+const watch = "tcpdump -ni {NIC} host {HOST}; on LOCAL: tcpdump -ni {LOCALNIC} host {HOST}"
+
 // resultCauses go by what was found, where the hosts tell no more.
 var resultCauses = []Cause{
 	{
 		Code:   "answered-by-icmp",
-		Cell:   func(c *Case) bool { return c.lost() && len(c.Local.Errors)+len(c.Remote.Errors) > 0 },
+		Cell:   func(c *Case) bool { return c.lost() && len(c.errors()) > 0 },
 		Advice: anywhere("a host answered with an ICMP error: {ERRORS}", "tcpdump -ni {NIC} icmp or icmp6", "the error's sender says who refused, its code why: no route, no port, or administratively prohibited"),
 	},
 	{
-		Code: "copied", Cell: func(c *Case) bool { return c.is("duplicate") },
-		Advice: anywhere("the packet came twice: something on the way copies it (a mirrored port, iptables TEE, dup to), or the kernel saw it again after it was sent on", "tcpdump -ni {NIC} host {FAKE}, on both hosts; nft list ruleset", "find which of the two hosts has it twice, and leave FAKE out of the rule that copies"),
-	},
-	{
-		Code: "address-changed", Cell: func(c *Case) bool { return c.is("wrong-address") && !c.ofDivertSocket() },
-		Advice: anywhere("something translates the addresses between the client and the server's socket, or the kernel reports a wrong original destination", "tcpdump -ni {NIC} host {FAKE}, on both hosts", "leave FAKE out of the translation on REMOTE and on every machine between"),
-	},
-	{
-		Code: "data-changed", Cell: func(c *Case) bool { return c.is("wrong-data") },
-		Advice: anywhere("something between the hosts, or another program on the same address, sent other data", "tcpdump -nXi {NIC} host {FAKE}, on both hosts", "find which host has it changed"),
-	},
-	{
-		Code: "counted-elsewhere", Cell: func(c *Case) bool { return c.is("not-counted") },
-		Advice: anywhere("it was not this rule that did it: another rule diverts the flow, or the kernel delivers it without one", "nft list ruleset, pfctl -vvsr or ipfw -a list", "leave FAKE out of the other rule"),
+		Code: "given-back-unchanged",
+		Cell: func(c *Case) bool {
+			return c.Packet() && c.matched() && c.heard() && (c.is("not-rewritten") || c.is("wrong-data") && c.says("remote server: received", "local server: received") && c.says(`received "Client`))
+		},
+		Advice: anywhere("somebody listens where the rule hands packets to user space, and what came out there is what went in: the program gave it back unchanged",
+			"strace -f -p PID (Linux), ktrace -p PID (BSD) of the program that listens", "have the program write what it has changed"),
 	},
 	{
 		Code: "claim-broken",
 		Cell: func(c *Case) bool {
-			return c.is("not-lost", "not-refused", "not-opened", "not-bypassed", "looped") || c.is("wrong-address") && c.ofDivertSocket()
+			return c.is("not-lost", "not-refused", "not-opened", "not-bypassed", "looped") || c.is("wrong-address") && c.ofDivertSocket() ||
+				c.Claim && c.Packet() && c.is("wrong-data", "duplicate", "control-lost")
 		},
-		Advice: anywhere("the kernel does not do what its manual says of packets that are handed to user space: {DETAIL}", "", "it is the kernel's own: report it with the transcript"),
+		Advice: anywhere("the kernel does not do what its manual says of packets that are handed to user space: {DETAIL}", watch,
+			"if the captures show nothing wrong on the way between the hosts it is the kernel's own: report it with the transcript"),
+	},
+	{
+		Code: "copied", Cell: func(c *Case) bool { return c.is("duplicate") },
+		Advice: anywhere("the packet came twice: something on the way copies it (a mirrored port, iptables TEE, dup to), or the kernel saw it again after it was sent on", watch+"; nft list ruleset, pfctl -vvsr or ipfw -a list", "find which of the two hosts has it twice, and leave FAKE out of the rule that copies"),
+	},
+	{
+		Code: "address-changed", Cell: func(c *Case) bool { return c.is("wrong-address") && !c.ofDivertSocket() },
+		Advice: anywhere("something translates the addresses between the client and the server's socket, or the kernel reports a wrong original destination", watch, "leave FAKE out of the translation on REMOTE and on every machine between"),
+	},
+	{
+		Code: "data-changed", Cell: func(c *Case) bool { return c.is("wrong-data") },
+		Advice: anywhere("something between the hosts, or another program on the same address, sent other data", "tcpdump -nXi {NIC} host {HOST}; on LOCAL: tcpdump -nXi {LOCALNIC} host {HOST}", "find which host has it changed"),
+	},
+	{
+		Code: "counted-elsewhere", Cell: func(c *Case) bool { return c.is("not-counted") },
+		Advice: anywhere("it was not this rule that did it: another rule diverts the flow, or the kernel delivers it without one", "nft list ruleset, pfctl -vvsr or ipfw -a list", "leave FAKE out of the other rule"),
 	},
 	{
 		Code: "state-gone", Cell: func(c *Case) bool { return c.is("state-missing") },
@@ -55,10 +68,13 @@ var resultCauses = []Cause{
 // lastCauses say at least where the packet was last seen.
 var lastCauses = []Cause{
 	{
-		Code: "not-taken-back", Cell: func(c *Case) bool { return c.is("not-reinjected") },
+		Code: "not-taken-back",
+		Cell: func(c *Case) bool {
+			return c.is("not-reinjected") || c.Packet() && c.is("not-delivered") && c.matched() && c.heard() && !c.says("remote packet: ")
+		},
 		Advice: map[string]Advice{
 			"":       {"the kernel did not take back what user space sent on, or the receiver dropped it", "netstat -s -p divert; netstat -s -p udp", "look at its addresses and checksums"},
-			nftables: {"the kernel did not take back what user space sent on, or the receiver dropped it", "nstat -az Udp* Ip*, before and after, on the server's host", "look at its addresses and checksums"},
+			nftables: {"the kernel did not take back what user space sent on, or the receiver dropped it", "nstat -az 'Udp*' 'Ip*', before and after, on the server's host", "look at its addresses and checksums"},
 		},
 	},
 	{
@@ -71,12 +87,12 @@ var lastCauses = []Cause{
 	{
 		Code: "answer-lost", Cell: func(c *Case) bool { return c.reply() && c.lost() },
 		Advice: map[string]Advice{
-			"":       {"the answer does not come back to the client on REMOTE", "tcpdump -ni {NIC} host {FAKE}, on both hosts; pfctl -ss -v", "if LOCAL sends it, look at REMOTE's states; else at LOCAL's route and filter"},
-			nftables: {"the answer does not come back to the client on REMOTE", "tcpdump -ni {NIC} host {FAKE}, on both hosts; conntrack -L", "if LOCAL sends it, look at the mark and the policy route on REMOTE; else at LOCAL's route and filter"},
+			"":       {"the answer does not come back to the client on REMOTE", watch + "; pfctl -vss", "if LOCAL sends it, look at REMOTE's states; else at LOCAL's route and filter"},
+			nftables: {"the answer does not come back to the client on REMOTE", watch + "; conntrack -L", "if LOCAL sends it, look at the mark and the policy route on REMOTE; else at LOCAL's route and filter"},
 		},
 	},
 	{
 		Code:   "unexplained",
-		Advice: anywhere("what the hosts showed fits no cause that this program knows: {DETAIL}", "tcpdump -ni {NIC} host {FAKE}, on both hosts", "look where the packet was last seen, and at what comes next on its way"),
+		Advice: anywhere("what the hosts showed fits no cause that this program knows: {DETAIL}", watch, "look where the packet was last seen, and at what comes next on its way"),
 	},
 }

@@ -9,7 +9,7 @@ import (
 
 var ofInterface = regexp.MustCompile(`iifname "([^"]*)"`)
 
-// ruleCauses are what is wrong with the rules that divert.
+// ruleCauses are what the rules that divert lack, as the filter shows them.
 var ruleCauses = []Cause{
 	{
 		Code: "no-tproxy", Firewalls: linux,
@@ -43,7 +43,7 @@ var ruleCauses = []Cause{
 			return (c.unmatched() || c.reply() && c.diverted() && c.Counters.Replies == 0) && nic != "" && m != nil && m[1] != nic
 		},
 		Advice: anywhere("the rule is for another interface than {NIC}, by which the packets come",
-			listRules+"; tcpdump -ni any host {FAKE}", "name {NIC} in the rule; of a bridge or a VLAN, the interface that the host's IP sees"),
+			listRules+"; tcpdump -ni any host {HOST}", "name {NIC} in the rule; of a bridge or a VLAN, the interface that the host's IP sees"),
 	},
 	{
 		Code: "stale-state",
@@ -57,6 +57,10 @@ var ruleCauses = []Cause{
 			ipfw:     {"a dynamic rule of an earlier flow catches the answer", "ipfw -d show", "wait for its end (net.inet.ip.fw.dyn_udp_lifetime)"},
 		},
 	},
+}
+
+// matchCauses are why a rule that is right takes no packet.
+var matchCauses = []Cause{
 	{
 		Code: "filter-off", Firewalls: bsd,
 		Host: func(h *Host) bool { return h.pfOff() || h.ipfwOff() },
@@ -103,16 +107,16 @@ var ruleCauses = []Cause{
 			return c.to() && c.unmatched() && len(c.Local.Packets) > 0 && c.captured(&c.Local) && !c.captured(&c.Remote)
 		},
 		Advice: anywhere("the packet left LOCAL's interface and did not come to REMOTE's: something between the hosts drops it",
-			"tcpdump -ni {NIC} host {FAKE}, on both hosts", "let FAKE's packets pass between the hosts"),
+			watch, "let FAKE's packets pass between the hosts"),
 	},
 	{
 		Code: "rule-mismatch",
 		Cell: func(c *Case) bool {
-			return c.unmatched() && c.is("not-delivered", "no-reply", "not-rewritten", "not-counted")
+			return c.unmatched() && c.is("not-delivered", "no-reply", "not-rewritten", "not-counted", "not-lost")
 		},
 		Advice: map[string]Advice{
 			"":       {"the rule matched none of the cell's packets: addresses, port, protocol, family or interface are not theirs, or an earlier rule decided", "", "compare the rule with what comes"},
-			nftables: {"the rule matched none of the cell's packets: addresses, port, protocol, family or interface are not theirs", "nft -a list ruleset; tcpdump -ni {NIC} host {FAKE}; nft monitor trace, with meta nftrace set 1", "compare the rule with what comes"},
+			nftables: {"the rule matched none of the cell's packets: addresses, port, protocol, family or interface are not theirs", "nft -a list ruleset; tcpdump -ni {NIC} host {HOST}; nft monitor trace, with meta nftrace set 1", "compare the rule with what comes"},
 			pf:       {"the rule matched none of the cell's packets: an earlier rule with quick decided, the main ruleset does not call the anchor, or a state of an earlier flow has them", "pfctl -vvsr; pfctl -a regress -vvsr; pfctl -ss; tcpdump -nettti pflog0", "move the anchor before the quick rule; pfctl -k {LOCAL} for a state"},
 			ipfw:     {"the rule matched none of the cell's packets: an earlier rule decided, or net.inet.ip.fw.enable is 0", "ipfw -a list; sysctl net.inet.ip.fw.enable", "give the rule a lower number than the one that decides"},
 		},

@@ -46,9 +46,20 @@ var socketCauses = []Cause{
 		},
 	},
 	{
+		Code: "listener-elsewhere",
+		Cell: func(c *Case) bool {
+			return c.Packet() && c.is("not-delivered") && c.matched() && !c.heard() && len(c.queues()) > 0
+		},
+		Advice: map[string]Advice{
+			"":       {"the program that reads diverted packets has another divert port than {QUEUE}, which the rule names", "netstat -an | grep divert; pfctl -a regress -vsr", "have both name the same divert port"},
+			nftables: {"the program that reads diverted packets listens on another queue than {QUEUE}, which the rule names", "cat /proc/net/netfilter/nfnetlink_queue; nft list ruleset", "have both name the same queue"},
+			ipfw:     {"the program that reads diverted packets has another divert port than {QUEUE}, which the rule names", "sockstat -P divert; ipfw list", "have both name the same divert port"},
+		},
+	},
+	{
 		Code: "queue-full",
 		Cell: func(c *Case) bool {
-			return c.Packet() && c.matched() && slices.ContainsFunc(c.Remote.Sockets, queueDropped)
+			return c.Packet() && c.is("not-delivered") && c.matched() && slices.ContainsFunc(c.Remote.Sockets, queueDropped)
 		},
 		Advice: map[string]Advice{
 			"":       {"the divert socket's buffer is full, so the kernel drops what is diverted", "netstat -s -p divert", "read faster, or give the socket a larger buffer"},
@@ -56,8 +67,19 @@ var socketCauses = []Cause{
 		},
 	},
 	{
+		Code: "queue-stuck", Firewalls: linux,
+		Cell: func(c *Case) bool {
+			return c.Packet() && c.is("not-delivered", "not-bypassed", "not-reinjected") && c.matched() && c.stuck()
+		},
+		Advice: anywhere("a program listens on the queue and gives no verdict: the packet waits there",
+			"cat /proc/net/netfilter/nfnetlink_queue (the second column is the program's port id, the third counts what waits)",
+			"have the program that listens give a verdict for each packet, or stop it"),
+	},
+	{
 		Code: "queue-bypassed",
-		Cell: func(c *Case) bool { return c.Packet() && c.is("not-rewritten") && c.matched() },
+		Cell: func(c *Case) bool {
+			return c.Packet() && c.matched() && (c.is("not-rewritten") && !c.heard() || c.is("not-lost") && c.unheard() && c.bypasses())
+		},
 		Advice: map[string]Advice{
 			"":       {"the rule matched and the packet passed the divert socket by", "netstat -s -p divert", "start the program that reads the socket"},
 			nftables: {"nobody listens on the queue, and its rule lets packets pass then (bypass): it fails open", "cat /proc/net/netfilter/nfnetlink_queue; nft list ruleset", "start the program that listens on the queue, or take bypass away"},
@@ -65,7 +87,9 @@ var socketCauses = []Cause{
 	},
 	{
 		Code: "queue-unheard",
-		Cell: func(c *Case) bool { return c.Packet() && c.is("not-delivered") && c.matched() },
+		Cell: func(c *Case) bool {
+			return c.Packet() && c.matched() && !c.heard() && (c.is("not-delivered") || c.is("not-bypassed") && !c.bypasses())
+		},
 		Advice: map[string]Advice{
 			"":       {"nobody listens on the divert port, so the kernel drops what is diverted: it fails closed", "netstat -s -p divert; fstat | grep divert", "start the program that reads the divert socket"},
 			nftables: {"nobody listens on the queue, so the kernel drops what it gets: it fails closed", "cat /proc/net/netfilter/nfnetlink_queue", "start the program that listens on the queue; with bypass packets pass without it"},
@@ -79,7 +103,7 @@ var socketCauses = []Cause{
 			if c.Way == PacketOut {
 				h = &c.Local
 			}
-			return c.Packet() && c.is("not-reinjected") && h.movedBy("Udp: InCsumErrors")+h.movedBy("Udp6: InCsumErrors") > 0
+			return c.Packet() && (c.is("wrong-data") && c.says("Checksum:false") || c.is("not-reinjected", "not-delivered") && h.badChecksums(c.Proto) > 0)
 		},
 		Advice: map[string]Advice{
 			"":       {"what user space sent on has a wrong checksum, and the receiver drops it", "netstat -s -p udp | grep checksum", "compute the checksums of IP and UDP anew after rewriting"},
@@ -129,4 +153,17 @@ func (c *Case) deaf() bool {
 		}
 		return strings.HasPrefix(s.Proto, "raw") || s.Proto == "icmp"
 	})
+}
+
+// badChecksums is how many packets the host has dropped for the checksum of IP's header or the protocol's own.
+func (h *Host) badChecksums(p pfconf.Proto) int64 {
+	n := h.movedBy("IpExt: InCsumErrors") + h.movedBy("ip: bad header checksum")
+	for _, name := range map[pfconf.Proto][]string{
+		pfconf.TCP:  {"Tcp: InCsumErrors", "tcp: discarded for bad checksum"},
+		pfconf.UDP:  {"Udp: InCsumErrors", "Udp6: InCsumErrors", "udp: with bad checksum"},
+		pfconf.ICMP: {"Icmp: InCsumErrors", "Icmp6: InCsumErrors", "icmp: bad checksum", "icmp6: bad checksum"},
+	}[p] {
+		n += h.movedBy(name)
+	}
+	return n
 }

@@ -1,6 +1,7 @@
 package explain
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -68,6 +69,22 @@ func queued() Case {
 	c := to()
 	c.Way, c.Divert = PacketIn, netip.MustParseAddrPort("0.0.0.0:26600")
 	c.Remote.Rules[0].Text = "inet pfdivert in: udp dport 20003 counter jump queue-26600"
+	return c
+}
+
+// read is a case whose queue somebody reads, with so many packets that wait in it.
+func read(c Case, waiting int) Case {
+	c.Remote.Sockets = append(slices.Clone(c.Remote.Sockets), evidence.Socket{
+		Proto: "divert", Local: c.Divert, Text: fmt.Sprintf("netfilter queue, %d waiting, dropped 0 by the full queue and 0 by the full socket, last id 1", waiting),
+	})
+	return c
+}
+
+// raw is to, for a protocol without ports.
+func raw() Case {
+	c := to()
+	c.Proto = pfconf.Raw
+	c.Remote.Sockets = []evidence.Socket{{Proto: "raw 254", Local: netip.AddrPortFrom(c.Fake, 0)}}
 	return c
 }
 
@@ -153,7 +170,7 @@ func TestExplain(t *testing.T) {
 		{"fake-routed-elsewhere", local(to(), "ip route get 10.208.0.3", "10.208.0.3 via 192.0.2.1 dev wlan0 table main")},
 		{"fake-on-link", local(to(), "ip route get 10.208.0.3", "10.208.0.3 dev local0 table main")},
 		{"own-traffic-diverted", remote(chain(because(reply(), "control-lost", ""), "output", "-150", "mark set"), table, "local default dev lo table 28774")},
-		{"reply-routed-elsewhere", remote(reply(), "ip rule", "100:\tfrom 10.208.0.0/12 lookup 200\n32765:\tfrom all fwmark 0x70660076 lookup 28774\n32766:\tfrom all lookup main")},
+		{"reply-routed-elsewhere", remote(because(reply(), "control-lost", ""), "ip rule", "100:\tfrom 10.208.0.0/12 lookup 200\n32765:\tfrom all fwmark 0x70660076 lookup 28774\n32766:\tfrom all lookup main")},
 		{"no-policy-rule", remote(to(), "ip rule", "0:\tfrom all lookup local\n32766:\tfrom all lookup main")},
 		{"mark-mismatch", remote(to(), "ip rule", "32765:\tfrom all fwmark 0x1 lookup 28774\n32766:\tfrom all lookup main")},
 		{"mark-mismatch", remote(to(), "ip rule", "32765:\tfrom all fwmark 0x1/0xff lookup 28774\n32766:\tfrom all lookup main")},
@@ -205,7 +222,14 @@ func TestExplain(t *testing.T) {
 			c.Remote.Sockets = append(c.Remote.Sockets, evidence.Socket{Proto: "divert", Text: "netfilter queue, 0 waiting, dropped 1 by the full queue and 0 by the full socket, last id 1"})
 		})},
 		{"queue-bypassed", because(queued(), "not-rewritten", "")},
+		{"queue-bypassed", change(because(queued(), "not-lost", ""), func(c *Case) { c.Remote.Rules[0].Text += "-bypass" })},
 		{"queue-unheard", queued()},
+		{"queue-unheard", because(queued(), "not-bypassed", "")},
+		{"queue-stuck", read(because(queued(), "not-bypassed", ""), 1)},
+		{"given-back-unchanged", read(because(queued(), "not-rewritten", ""), 0)},
+		{"given-back-unchanged", read(because(queued(), "wrong-data", `remote server: received "Client\n", not "x"`), 0)},
+		{"not-taken-back", read(because(queued(), "not-reinjected", ""), 0)},
+		{"bad-checksum", because(queued(), "wrong-data", "received {Type:8 Checksum:false}")},
 		{"bad-checksum", change(because(queued(), "not-reinjected", ""), func(c *Case) { c.Remote.Moved = []evidence.Moved{{Name: "Udp: InCsumErrors", By: 1}} })},
 		{"checksum-offload", because(to(), "wrong-data", "received {Type:8 Checksum:false}")},
 		{"mtu", change(to(), func(c *Case) { c.Local.Errors = []string{"from 10.188.1.2: ICMP type 3 code 4: fragmentation needed"} })},
@@ -216,6 +240,19 @@ func TestExplain(t *testing.T) {
 		{"data-changed", because(to(), "wrong-data", "received \"x\"")},
 		{"counted-elsewhere", because(to(), "not-counted", "")},
 		{"claim-broken", because(queued(), "not-lost", "")},
+		{"rule-mismatch", counted(because(queued(), "not-lost", ""), none)},
+		{"claim-broken", change(read(because(queued(), "wrong-data", "in place of message 2 of 64 came 64 bytes"), 0), func(c *Case) { c.Claim = true })},
+		{"lost-after-rule", change(to(), func(c *Case) { c.Local.Errors = []string{"control: ICMPv6 type 1 code 0 from fd00:188:1::2"} })},
+		{"lost-after-rule", change(raw(), func(c *Case) { c.Local.Errors = []string{"control: code 0", "client: code 0"} })},
+		{"answered-by-icmp", change(raw(), func(c *Case) { c.Local.Errors = []string{"control: code 0", "client: code 0", "client: code 0"} })},
+		{"lost-after-rule", chain(raw(), "prerouting", "-100", "redirect")},
+		{"not-taken-back", read(because(queued(), "not-delivered", "local client: the connection was not answered"), 0)},
+		{"listener-elsewhere", change(read(queued(), 0), func(c *Case) { c.Remote.Rules[0].Text = "inet pfdivert in: udp dport 20003 counter jump queue-26601" })},
+		{"rule-mismatch", chain(counted(to(), none), "prerouting", "-100", "redirect")},
+		{"answer-lost", chain(because(reply(), "control-lost", ""), "prerouting", "-300", "ct zone set")},
+		{"diverted-by-another", change(counted(because(queued(), "control-lost", ""), none), func(c *Case) {
+			c.Remote.Rules = append(c.Remote.Rules, evidence.Rule{After: &pfconf.Counters{Matched: 1}})
+		})},
 		{"claim-broken", on(because(queued(), "wrong-address", "remote packet: the packet came with the interface name \"\", and it came in by em0"), ipfw)},
 		{"state-gone", because(to(), "state-missing", "")},
 		{"state-kept", because(to(), "state-left", "")},

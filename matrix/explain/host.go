@@ -65,7 +65,16 @@ func (h *Host) nicSysctl(family, name string) string {
 }
 
 // nic is the interface towards the other host.
-func (h *Host) nic() string { return h.commandAfter("ip link show dev ") }
+func (h *Host) nic() string {
+	if nic := h.commandAfter("ip link show dev "); nic != "" {
+		return nic
+	}
+	// A BSD is asked for the interface alone before it is asked for all.
+	if nic := h.commandAfter("ifconfig "); !strings.HasPrefix(nic, "-") {
+		return nic
+	}
+	return ""
+}
 
 // mark and table are those of diverted packets.
 func (h *Host) mark() uint32 {

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"pfdivert/pfconf"
 	"pfdivert/roles/evidence"
 )
 
@@ -14,6 +15,8 @@ func (c *Case) lastSeen() string {
 		return ""
 	}
 	switch {
+	case c.is("control-lost") && c.Claim: // some controls of claims are played when the rule is there
+		return c.onWire("")
 	case c.is("control-lost"):
 		return c.onWire("before the rule was loaded, ")
 	case c.Packet():
@@ -55,7 +58,7 @@ func (c *Case) packetSeen() string {
 	case c.is("not-reinjected"):
 		return "user space sent it on; it is not at the server's socket"
 	case c.matched():
-		return "REMOTE's rule matched it and handed it to the queue"
+		return "REMOTE's rule matched it and handed it to user space"
 	case c.unmatched():
 		return "REMOTE's rule matched no packet"
 	}
@@ -78,32 +81,32 @@ func (c *Case) onWire(before string) string {
 	return before + "it was on neither interface"
 }
 
-// captured tells whether a host captured a packet from or to FAKE.
+// captured tells whether a host captured a packet of the cell's. LOCAL's address may have others.
 func (c *Case) captured(h *Host) bool {
 	return slices.ContainsFunc(h.Packets, func(p evidence.Packet) bool {
-		from, to, ok := addresses(p)
-		return ok && (from == c.Fake || to == c.Fake)
+		from, to, proto, ok := header(p)
+		return ok && (from == c.host() || to == c.host()) && (c.host() == c.Fake || int(proto) == c.Proto.Number(pfconf.FamilyOf(c.Fake)))
 	})
 }
 
-// addresses reads the addresses of a captured IP packet.
-func addresses(p evidence.Packet) (from, to netip.Addr, ok bool) {
+// header reads the addresses of a captured IP packet, and what comes behind its first header.
+func header(p evidence.Packet) (from, to netip.Addr, proto byte, ok bool) {
 	b := p.Data
 	if p.Link == evidence.LinkEthernet {
 		if len(b) < 14 {
-			return from, to, false
+			return from, to, 0, false
 		}
 		b = b[14:]
 	}
 	switch {
 	case p.Link == evidence.LinkPflog || len(b) < 20:
-		return from, to, false
+		return from, to, 0, false
 	case b[0]>>4 == 4:
 		from, to = netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20]))
-		return from, to, true
+		return from, to, b[9], true
 	case b[0]>>4 == 6 && len(b) >= 40:
 		from, to = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
-		return from, to, true
+		return from, to, b[6], true
 	}
-	return from, to, false
+	return from, to, 0, false
 }

@@ -20,17 +20,17 @@ var (
 
 // claims are what is broken for the claims: for each of them the thing that it is about.
 var claims = []Fault{
-	{Name: "claims-no-rule", On: everywhere, About: "the rule of every claim is for nobody's packets", Omit: []string{"rule"},
+	{Name: "claims-no-rule", Cause: "rule-mismatch", On: everywhere, About: "the rule of every claim is for nobody's packets", Omit: []string{"rule"},
 		claims: unruled},
-	{Name: "other-divert-port", On: everywhere, About: "the rule of every claim names another divert port than its socket has", Omit: []string{"rules-port"},
+	{Name: "other-divert-port", Cause: "listener-elsewhere", On: everywhere, About: "the rule of every claim names another divert port than its socket has", Omit: []string{"rules-port"},
 		claims: all(matrix.NotDelivered, reasons{"": slices.Concat(natlook, bothDiverts)})},
-	{Name: "fail-open", About: "the divert-packet rules let packets pass when nobody listens", Omit: []string{"closed"},
+	{Name: "fail-open", Cause: "queue-bypassed", About: "the divert-packet rules let packets pass when nobody listens", Omit: []string{"closed"},
 		claims: some(matrix.NotLost, "no-listener-in", "no-listener-out")},
-	{Name: "not-bypassed", About: "the rule with bypass is loaded without it", Omit: []string{"bypass"}, claims: some(matrix.NotBypassed, "bypass")},
+	{Name: "not-bypassed", Cause: "queue-unheard", About: "the rule with bypass is loaded without it", Omit: []string{"bypass"}, claims: some(matrix.NotBypassed, "bypass")},
 	{Name: "heard", On: []string{"linux", "openbsd"}, About: "where nobody must listen, a divert socket takes the packets and keeps them", Omit: []string{"unheard"},
 		claims: all("", reasons{matrix.NotBypassed: {"bypass"}, matrix.NotCounted: {"counted"}})},
-	{Name: "given-back", On: everywhere, About: "the divert socket gives a packet back that it must keep", Omit: []string{"keep"}, claims: some(matrix.NotLost, "not-given-back")},
-	{Name: "lost-behind", On: everywhere, About: "what a divert socket gives back is lost", Omit: []string{"give-back"},
+	{Name: "given-back", Cause: "claim-broken", On: everywhere, About: "the divert socket gives a packet back that it must keep", Omit: []string{"keep"}, claims: some(matrix.NotLost, "not-given-back")},
+	{Name: "lost-behind", Cause: "not-taken-back", On: everywhere, About: "what a divert socket gives back is lost", Omit: []string{"give-back"},
 		claims: all(matrix.NotReinjected, reasons{
 			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp"},
 			matrix.NotRefused:   {"no-interface", "bad-header-in", "bad-header-out", "bad-length-in"},
@@ -44,21 +44,21 @@ var claims = []Fault{
 			// What is turned round does not go the rule's way.
 			"": append(natlook, "freebsd:turned-in", "freebsd:turned-out", "tee-fragments"),
 		})},
-	{Name: "comes-twice", On: everywhere, About: "a packet comes to the divert socket twice, as if it had met its rule again", Omit: []string{"once"},
+	{Name: "comes-twice", Cause: "claim-broken", On: everywhere, About: "a packet comes to the divert socket twice, as if it had met its rule again", Omit: []string{"once"},
 		claims: some(matrix.Looped, "no-loop-in", "no-loop-out", "pf-packet-in", "pf-packet-out")},
-	{Name: "privileged", On: everywhere, About: "the process that has no privilege has it", Omit: []string{"no-privilege"},
+	{Name: "privileged", Cause: "claim-broken", On: everywhere, About: "the process that has no privilege has it", Omit: []string{"no-privilege"},
 		claims: some(matrix.NotRefused, "superuser", "low-port")},
-	{Name: "first-closed", On: everywhere, About: "the first socket of a divert port is closed when the second one is opened", Omit: []string{"first"},
+	{Name: "first-closed", Cause: "claim-broken", On: everywhere, About: "the first socket of a divert port is closed when the second one is opened", Omit: []string{"first"},
 		claims: some(matrix.NotRefused, "second-bind")},
-	{Name: "one-number-space", On: everywhere, About: "what is for the UDP port of a divert port's number is diverted too", Omit: []string{"number"},
+	{Name: "one-number-space", Cause: "diverted-by-another", On: everywhere, About: "what is for the UDP port of a divert port's number is diverted too", Omit: []string{"number"},
 		claims: some(matrix.ControlLost, "own-numbers")},
-	{Name: "disordered", On: everywhere, About: "neighbours in a row of packets are sent the wrong way round", Omit: []string{"order"},
+	{Name: "disordered", Cause: "claim-broken", On: everywhere, About: "neighbours in a row of packets are sent the wrong way round", Omit: []string{"order"},
 		claims: some(matrix.WrongData, "order-in", "order-out")},
-	{Name: "in-pieces", On: everywhere, About: "a long message comes as many short ones", Omit: []string{"whole"},
+	{Name: "in-pieces", Cause: "claim-broken", On: everywhere, About: "a long message comes as many short ones", Omit: []string{"whole"},
 		claims: some(matrix.WrongData, "reassembled", "reassembled-udp", "longest-in", "longest-out", "tee-fragments")},
-	{Name: "room-for-all", On: []string{"linux", "openbsd"}, About: "no more packets are sent than the divert socket has room for", Omit: []string{"many"},
+	{Name: "room-for-all", Cause: "claim-broken", On: []string{"linux", "openbsd"}, About: "no more packets are sent than the divert socket has room for", Omit: []string{"many"},
 		claims: some(matrix.NotLost, "full")},
-	{Name: "right-checksums", On: notOpenBSD, About: "checksums and headers that must be wrong are right", Omit: []string{"spoilt"},
+	{Name: "right-checksums", Cause: "claim-broken", On: notOpenBSD, About: "checksums and headers that must be wrong are right", Omit: []string{"spoilt"},
 		claims: all("", reasons{matrix.NotLost: {"checksums-kept"}, matrix.NotRefused: {"bad-header-in", "bad-header-out", "bad-length-in"}})},
 	{Name: "other-way", On: bsds, About: "the divert socket says of what came in that it is to leave, and of what is to leave that it came in", Omit: []string{"way"},
 		claims: on(map[string]func(string, matrix.Target) Want{
@@ -87,7 +87,7 @@ var claims = []Fault{
 		claims: some(matrix.NotReinjected, "rule-number")},
 	{Name: "nameless", On: []string{"freebsd"}, About: "the packet role forgets the name of the interface", Omit: []string{"name"},
 		claims: all("", reasons{matrix.WrongAddress: {"interface-name"}, matrix.NotReinjected: {"named-interface"}})},
-	{Name: "other-connection", On: notOpenBSD, About: "the filter is asked for another client's connection", Omit: []string{"tuple"},
+	{Name: "other-connection", Cause: "state-gone", On: notOpenBSD, About: "the filter is asked for another client's connection", Omit: []string{"tuple"},
 		claims: some(matrix.StateMissing, natlook...)},
 	{Name: "little-room", On: openbsd, About: "divert sockets have room for 4,000 bytes (net.inet.divert.recvspace)", Remote: does(spoil.LittleRoom),
 		claims: some(matrix.NotDelivered, "order-in", "order-out", "reassembled", "reassembled-udp", "longest-in", "longest-out")},
@@ -99,12 +99,12 @@ var claims = []Fault{
 		claims: all(matrix.NotReinjected, reasons{matrix.NotDelivered: {"tcp-in"}, "": append(natlook, "tee-fragments")})},
 	{Name: "few-fragments", On: freebsd, About: "LOCAL puts packets of 16 fragments together, and of no more", Local: does(spoil.FewFragments),
 		claims: untested(matrix.ControlLost, "longest-out")},
-	{Name: "not-rewritten", On: everywhere, About: "the packet role gives packets back as they are", Omit: []string{"rewriting"},
+	{Name: "not-rewritten", Cause: "given-back-unchanged", On: everywhere, About: "the packet role gives packets back as they are", Omit: []string{"rewriting"},
 		claims: all(matrix.NotRewritten, reasons{
 			matrix.WrongData: {"other-length-in", "other-length-out"},
 			"":               append(natlook, "no-loop-in", "no-loop-out", "pf-packet-in", "pf-packet-out", "order-in", "order-out", "reassembled", "reassembled-udp", "longest-in", "longest-out", "tee-fragments"),
 		})},
-	{Name: "claims-bad-checksum", On: notOpenBSD, About: "the packet role of every claim leaves the checksums as they were", Omit: []string{"checksum"},
+	{Name: "claims-bad-checksum", Cause: "bad-checksum", On: notOpenBSD, About: "the packet role of every claim leaves the checksums as they were", Omit: []string{"checksum"},
 		claims: all(matrix.NotReinjected, reasons{
 			// IPv6 looks at ICMP's checksum before LOCAL's socket does.
 			matrix.WrongData:    {"inet-divert-icmp-out", "both-icmp"},
@@ -182,5 +182,5 @@ func all(reason string, own reasons) func(string, matrix.Target) Want {
 	}
 }
 
-// anyCause stands for every explanation and for none.
+// anyCause stands for every explanation and for none; the fault's own Cause goes before it.
 const anyCause = "*"

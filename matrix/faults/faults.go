@@ -62,7 +62,11 @@ func errs(reason string) Want  { return Want{matrix.Error, reason, ""} }
 // Want is what the target must say on the system: what its first cell says that does not pass.
 func (f Fault) Want(system string, t matrix.Target) Want {
 	if t.Claim != nil {
-		return f.claims(system, t)
+		w := f.claims(system, t)
+		if w.Cause == anyCause && f.Cause != "" {
+			w.Cause = f.Cause
+		}
+		return w
 	}
 	for _, p := range parts(system, t) {
 		if w := f.expect(p); w.Verdict != matrix.Pass {

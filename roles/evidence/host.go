@@ -132,7 +132,7 @@ func (h *Host) socketsOf(ctx context.Context, a About, proto string) (some []Soc
 				some = append(some, s)
 			}
 		}
-		if proto == protoDivert || a.complete(some) {
+		if proto != protoDivert && a.complete(some) || proto == protoDivert && (len(some) > 0 || !slices.Contains(a.Ports, a.Divert)) {
 			break
 		}
 	}

@@ -90,7 +90,8 @@ func readSockets(_ context.Context, _ Options, proto string) ([]Socket, error) {
 	var all []Socket
 	take := func(s Socket) { all = append(all, s) }
 	if proto == protoDivert {
-		return all, readQueues(&all)
+		err := readQueues(&all)
+		return all, err
 	}
 	for _, family := range []string{"", "6"} {
 		text, err := os.ReadFile(filepath.Join(procNet, proto+family))
