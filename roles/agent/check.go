@@ -155,7 +155,7 @@ func (c *checks) fakes(s *Setup) {
 	case err != nil:
 		c.fail(name, err)
 	case len(own) > 0:
-		c.no(name, "remove it from the interface, or choose another FAKE address",
+		c.no(name, "remove the address or route, or choose another FAKE address",
 			"this host has %s: it would take the packets without any rule", strings.Join(own, ", "))
 	default:
 		c.ok(name, "%s", joinPrefixes(s.Fakes))

@@ -193,26 +193,40 @@ func interfaceTowards(paths []Path) (string, error) {
 }
 
 // locals gives FAKE addresses that a local route makes the host's own: no interface needs to
-// have them.
+// have them. The tables of a proxy, to which only packets with a mark are sent, do no such thing.
 func locals(fakes []netip.Prefix) ([]string, error) {
-	list, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_UNSPEC, Type: unix.RTN_LOCAL},
-		netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
-	if err != nil {
-		return nil, fmt.Errorf("list the local routes: %w", err)
-	}
 	var found []string
-	for _, r := range list {
-		if r.Dst == nil || r.Table == nft.Table {
-			continue
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		list, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC, Type: unix.RTN_LOCAL},
+			netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+		if err != nil {
+			return nil, fmt.Errorf("list the local routes: %w", err)
 		}
-		a, _ := netip.AddrFromSlice(r.Dst.IP)
-		ones, _ := r.Dst.Mask.Size()
-		p := netip.PrefixFrom(a, ones)
-		for _, f := range fakes {
-			if f.Overlaps(p) && !p.IsSingleIP() {
-				found = append(found, fmt.Sprintf("a local route to %v in table %d", p, r.Table))
+		rules, err := netlink.RuleList(family)
+		if err != nil {
+			return nil, fmt.Errorf("list the policy rules: %w", err)
+		}
+		for _, r := range list {
+			if r.Dst == nil || !sentWithoutMark(rules, r.Table) {
+				continue
+			}
+			a, _ := netip.AddrFromSlice(r.Dst.IP)
+			ones, _ := r.Dst.Mask.Size()
+			p := netip.PrefixFrom(a.Unmap(), ones)
+			for _, f := range fakes {
+				if f.Overlaps(p) && !p.IsSingleIP() {
+					found = append(found, fmt.Sprintf("a local route to %v in table %d", p, r.Table))
+				}
 			}
 		}
 	}
 	return found, nil
+}
+
+// sentWithoutMark tells whether packets without a mark may be looked up in the table. A rule that names no
+// table may choose any (l3mdev).
+func sentWithoutMark(rules []netlink.Rule, table int) bool {
+	return slices.ContainsFunc(rules, func(r netlink.Rule) bool {
+		return r.Mark == 0 && (r.Table == table || r.Table == unix.RT_TABLE_UNSPEC && r.Goto < 0)
+	})
 }

@@ -528,6 +528,44 @@ func TestUnfit(t *testing.T) {
 	}
 }
 
+// A host with a proxy has all addresses local in a table, as its manual says. Who sends only marked packets there
+// leaves FAKE nobody's.
+func TestTableOfProxy(t *testing.T) {
+	lan(t)
+	lo, err := netlink.LinkByName("lo")
+	check(t, err)
+	const table = 100
+	local := &netlink.Route{Dst: &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}, LinkIndex: lo.Attrs().Index,
+		Type: unix.RTN_LOCAL, Table: table, Scope: netlink.SCOPE_HOST}
+	check(t, netlink.RouteAdd(local))
+	defer func() { check(t, netlink.RouteDel(local)) }()
+	owned := func(t *testing.T) bool {
+		a := startAgent(t, filepath.Join(t.TempDir(), "state"), alive)
+		items, err := a.Check(t.Context(), setupOf(true))
+		check(t, err)
+		i := slices.IndexFunc(items, func(i CheckItem) bool { return i.Name == "FAKE is not configured here" })
+		if i < 0 {
+			t.Fatalf("%+v", items)
+		}
+		if !items[i].OK && !strings.Contains(items[i].Detail, "a local route to 0.0.0.0/0 in table 100") {
+			t.Errorf("%+v", items[i])
+		}
+		return !items[i].OK
+	}
+	if owned(t) {
+		t.Error("refused although no packets are sent to the table")
+	}
+	for _, mark := range []uint32{1, 0} {
+		rule := netlink.NewRule()
+		rule.Mark, rule.Table, rule.Family = mark, table, netlink.FAMILY_V4
+		check(t, netlink.RuleAdd(rule))
+		if got := owned(t); got != (mark == 0) {
+			t.Errorf("with a rule for mark %d: refused %v", mark, got)
+		}
+		check(t, netlink.RuleDel(rule))
+	}
+}
+
 // LOCAL's own states can be asked for and killed on every system; Linux has none in the way.
 func TestStatesOfLocal(t *testing.T) {
 	lan(t)
