@@ -82,11 +82,11 @@ func (p *play) look(ctx context.Context) {
 	about := p.about()
 	_ = both(ctx,
 		func(ctx context.Context) error {
-			p.evidence.Local = p.local.look(ctx, agent.Look{About: about})
+			p.evidence.Local = p.local.look(ctx, p.began, agent.Look{About: about})
 			return nil
 		},
 		func(ctx context.Context) error {
-			p.evidence.Remote = p.remote.look(ctx, agent.Look{About: about, Labels: p.labels})
+			p.evidence.Remote = p.remote.look(ctx, p.began, agent.Look{About: about, Labels: p.labels})
 			for i := range p.evidence.Remote.Rules {
 				// It is loaded once, by this cell, and begins at zero.
 				p.evidence.Remote.Rules[i].Before = &pfconf.Counters{}
@@ -95,10 +95,10 @@ func (p *play) look(ctx context.Context) {
 		})
 }
 
-func (s side) look(ctx context.Context, l agent.Look) evidence.Cell {
+func (s side) look(ctx context.Context, began time.Time, l agent.Look) evidence.Cell {
 	trip(ctx, 1)
 	l.Cell = s.session
-	l.Age = time.Since(s.began)
+	l.Began = began.Sub(s.host.Since)
 	c, err := s.host.Look(ctx, l)
 	if err != nil {
 		c.Missing = []string{s.name + ": " + err.Error()}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"time"
 
 	"pfdivert/pfconf"
 	"pfdivert/roles/agent"
@@ -21,6 +22,7 @@ type play struct {
 	remote  side
 	labels  []string // of the rules that are loaded
 	handled []handled
+	began   time.Time // no packet of the cell is older
 
 	// lookable: evidence is wanted when the cell does not pass; lookAlways: also when it does.
 	lookable, lookAlways bool

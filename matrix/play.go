@@ -74,11 +74,11 @@ func (r *runner) judgeTarget(ctx context.Context, t Target) (Result, *play) {
 
 // playCell plays a target once, with a fresh cell.
 func (r *runner) playCell(ctx context.Context, t Target) (*play, error) {
-	c, began := r.space.Cell(t), time.Now()
+	c := r.space.Cell(t)
 	p := &play{Cell: c, kernel: r.kernel, nics: r.facts.Interfaces, gate: r.gate, omit: r.omit,
 		lookable: r.looks.wanted(t.Name), lookAlways: r.looks.all,
-		local:  side{"local", r.hosts.Local, c.Session, began, t.Family, new(bool)},
-		remote: side{"remote", r.hosts.Remote, c.Session, began, t.Family, new(bool)}}
+		local:  side{"local", r.hosts.Local, c.Session, t.Family, new(bool)},
+		remote: side{"remote", r.hosts.Remote, c.Session, t.Family, new(bool)}}
 	if t.First == PacketIn || t.First == PacketOut || t.Claim != nil {
 		select {
 		case p.Divert = <-r.divert:
@@ -91,6 +91,8 @@ func (r *runner) playCell(ctx context.Context, t Target) (*play, error) {
 		return p, err
 	}
 	defer r.turns.give(c.turn)
+	// What came before was another's, who may have had the same addresses.
+	p.began = time.Now()
 	ctx, cancel := context.WithTimeoutCause(ctx, cellTimeout, fmt.Errorf("the cell did not end within %v", cellTimeout))
 	defer cancel()
 	r.gate.enter()

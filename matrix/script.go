@@ -5,7 +5,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"time"
 
 	"pfdivert/pfconf"
 	"pfdivert/roles/agent"
@@ -17,7 +16,6 @@ type side struct {
 	name    string // "local" or "remote"
 	host    *agent.Conn
 	session string
-	began   time.Time // the cell
 	family  pfconf.Family
 	closed  *bool // the host has closed the cell's endpoints
 }

@@ -20,6 +20,7 @@ import (
 // in any order.
 type Conn struct {
 	Hello Hello
+	Since time.Time // when the hello came
 	// Notices are what the agent says unasked, for a person to read. Those that
 	// nobody takes are dropped. It is closed when the connection ends.
 	Notices chan string
@@ -114,7 +115,9 @@ func (c *Conn) greet(in *bufio.Reader) error {
 	}
 	c.noise = c.noise[:len(c.noise)-len(magic)]
 	var buf []byte
-	return readFrame(in, &buf, &c.Hello)
+	err := readFrame(in, &buf, &c.Hello)
+	c.Since = time.Now()
+	return err
 }
 
 // read hands out answers until the connection ends.
@@ -259,6 +262,7 @@ func (c *Conn) Look(ctx context.Context, l Look) (evidence.Cell, error) {
 	case ans.Evidence == nil:
 		return evidence.Cell{}, errors.New("the agent looked and has no evidence")
 	}
+	ans.Evidence.Bound() // the host may be hostile
 	return *ans.Evidence, nil
 }
 

@@ -30,11 +30,6 @@ func (a *agent) observed(s *Setup) evidence.Options {
 	return o
 }
 
-// lookMargin is for the request's own way: a cell's first packet may be older than the
-// request says. What this lets in of earlier cells has other addresses or ports, but for raw IP between
-// addresses that cells share.
-const lookMargin = time.Second
-
 // lookTime bounds what a host is asked for, below the orchestrator's own bound: what was
 // not answered by then is missing, and the rest is not lost with it.
 const lookTime = 5 * time.Second
@@ -73,11 +68,18 @@ func (a *agent) look(ctx context.Context, l *Look) *evidence.Cell {
 		rules, err = rulesOf(ctx, fw, l.Labels)
 		miss("rules", err)
 	}
-	c = seen.Look(ctx, l.About, time.Now().Add(-l.Age-lookMargin))
+	c = seen.Look(ctx, l.About, a.when(l.Began))
 	c.Rules, c.States, c.Errors = rules, states, ended.errors
 	c.Sockets = append(c.Sockets, ended.closed...)
 	c.Missing = append(missing, c.Missing...)
+	c.Bound()
 	return &c
+}
+
+// when gives the own host's time of what began so long after the hello had come to the orchestrator.
+// It is never late, however long a request was on its way or waited: the hello left after a.began.
+func (a *agent) when(began time.Duration) time.Time {
+	return time.Now().Add(began - time.Since(a.began))
 }
 
 // standing gives what a cell's sockets have heard of ICMP errors, and which are closed, and

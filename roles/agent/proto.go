@@ -336,7 +336,7 @@ type Log struct {
 type Look struct {
 	Cell   string         `json:"cell"`
 	Labels []string       `json:"labels,omitempty"` // of its rules, for REMOTE
-	Age    time.Duration  `json:"age"`              // since the cell began
+	Began  time.Duration  `json:"began"`            // the cell, since the hello came
 	About  evidence.About `json:"about"`
 }
 

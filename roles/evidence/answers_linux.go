@@ -45,11 +45,7 @@ func (h *Host) answers(ctx context.Context, a About) ([]Answer, []error) {
 		q.get(a.Remote, a.Local, "", 0)
 	}
 	q.sysctls()
-	text, err := h.chains.Get(ctx)
-	if text == "" {
-		text = nobodys
-	}
-	q.answer("nft list ruleset", text, err)
+	h.askFilters(ctx, &q.asking)
 	return q.answers, q.errs
 }
 
@@ -83,9 +79,6 @@ func (q *routeAsking) links() {
 		}
 	}
 }
-
-// nobodys is the answer of a question whose list is empty.
-const nobodys = "(none)"
 
 // owned asks whether FAKE is configured here.
 func (q *routeAsking) owned() {

@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -12,6 +13,8 @@ type recorder struct {
 	packets []Packet
 	size    int   // bytes of packets
 	lost    int64 // packets that the system could not keep for us
+	// forgot is the time of the newest packet that had to make room.
+	forgot time.Time
 }
 
 // ringSize bounds what a recorder keeps, in bytes, packets with what Go needs for them.
@@ -30,20 +33,25 @@ func (r *recorder) add(p Packet) {
 	drop := 0
 	for r.size > ringSize*3/4 { // not one for one: what is left is moved
 		r.size -= len(r.packets[drop].Data) + packetOverhead
+		r.forgot = r.packets[drop].Time
 		drop++
 	}
 	r.packets = slices.Delete(r.packets, 0, drop)
 }
 
-// of gives the packets of a cell that began then.
-func (r *recorder) of(a About, began time.Time) []Packet {
+// of gives the packets of a cell that began then. It fails besides when there were older ones
+// that are not kept any more.
+func (r *recorder) of(a About, began time.Time) ([]Packet, error) {
 	var some []Packet
 	for _, p := range r.packets {
 		if !p.Time.Before(began) && a.packet(p.ip()) {
 			some = append(some, p)
 		}
 	}
-	return some
+	if r.forgot.After(began) {
+		return some, fmt.Errorf("those from before %s made room for newer ones", r.forgot.Format("15:04:05.000000"))
+	}
+	return some, nil
 }
 
 // maxPackets bounds the packets of one cell's evidence: the first and the last ones are kept.

@@ -184,7 +184,8 @@ func (c *capture) look(a About, began time.Time) ([]Packet, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	err := c.take()
-	packets := c.of(a, began)
+	packets, forgot := c.of(a, began)
+	err = errors.Join(err, forgot)
 	slices.SortStableFunc(packets, func(a, b Packet) int { return a.Time.Compare(b.Time) })
 	for _, t := range c.taps {
 		var s unix.BpfStat

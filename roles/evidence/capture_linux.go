@@ -129,14 +129,14 @@ func (c *capture) look(a About, began time.Time) ([]Packet, error) {
 	if err := c.take(); err != nil {
 		return nil, err
 	}
-	packets := c.of(a, began)
+	packets, forgot := c.of(a, began)
 	if s, err := unix.GetsockoptTpacketStats(c.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
 		c.lost += int64(s.Drops) // the kernel begins again at zero
 	}
 	if c.lost > 0 {
-		return packets, fmt.Errorf("%d packets of %s were lost, as too many came at once", c.lost, c.nic)
+		return packets, errors.Join(forgot, fmt.Errorf("%d packets of %s were lost, as too many came at once", c.lost, c.nic))
 	}
-	return packets, nil
+	return packets, forgot
 }
 
 // take moves the packets that wait in the socket to the recorder.

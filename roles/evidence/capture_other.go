@@ -15,6 +15,6 @@ func openCapture(string, Filter, bool) (*capture, error) {
 	return nil, errors.New("not known how to capture on " + runtime.GOOS)
 }
 
-func (c *capture) look(a About, began time.Time) ([]Packet, error) { return c.of(a, began), nil }
+func (c *capture) look(a About, began time.Time) ([]Packet, error) { return c.of(a, began) }
 
 func (c *capture) close() error { return nil }

@@ -10,63 +10,74 @@ import (
 	"github.com/google/nftables/expr"
 )
 
+// readFilters asks for the chains that are not this program's.
+func readFilters(o Options) func(context.Context) (asking, error) {
+	return func(context.Context) (asking, error) {
+		var q asking
+		text, err := readChains(o.Own)
+		if text == "" {
+			text = nobodys
+		}
+		q.answer("nft list ruleset", text, err)
+		return q, nil
+	}
+}
+
 // readChains lists the base chains of nf_tables, one a line, with what their rules do to
 // packets; those of rules that only match and count are left out, and this program's own, which
 // are shown with the cells.
 //
 //	table ip filter chain input type filter hook input priority 0: drop
-func readChains(o Options) func(context.Context) (string, error) {
-	return func(context.Context) (string, error) {
-		conn, err := nftables.New(nftables.AsLasting())
-		if err != nil {
-			return "", err
-		}
-		defer func() { _ = conn.CloseLasting() }()
-		chains, err := conn.ListChains()
-		if err != nil {
-			return "", err
-		}
-		// What a chain without a hook does is its table's: other chains jump there.
-		does := map[*nftables.Chain][]string{}
-		jumped := map[string][]string{}
-		for _, c := range chains {
-			if c.Table.Name == o.Own {
-				continue
-			}
-			rules, err := conn.GetRules(c.Table, c)
-			if err != nil {
-				return "", fmt.Errorf("chain %s: %w", c.Name, err)
-			}
-			for _, r := range rules {
-				does[c] = append(does[c], doings(r.Exprs)...)
-			}
-			if c.Hooknum == nil {
-				jumped[tableText(c.Table)] = append(jumped[tableText(c.Table)], does[c]...)
-			}
-		}
-		var lines []string
-		for _, c := range chains {
-			if c.Table.Name == o.Own || c.Hooknum == nil || c.Priority == nil || !ofIP[c.Table.Family] {
-				continue
-			}
-			all := does[c]
-			if slices.Contains(all, jumps) {
-				all = append(all, jumped[tableText(c.Table)]...)
-			}
-			if c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop {
-				all = append(all, "drop")
-			}
-			all = slices.DeleteFunc(all, func(s string) bool { return s == jumps })
-			slices.Sort(all)
-			if all = slices.Compact(all); len(all) == 0 {
-				continue
-			}
-			lines = append(lines, fmt.Sprintf("table %s chain %s type %s hook %s priority %d: %s",
-				tableText(c.Table), c.Name, c.Type, hooks[*c.Hooknum], *c.Priority, strings.Join(all, ", ")))
-		}
-		slices.Sort(lines)
-		return strings.Join(lines, "\n"), nil
+func readChains(own string) (string, error) {
+	conn, err := nftables.New(nftables.AsLasting())
+	if err != nil {
+		return "", err
 	}
+	defer func() { _ = conn.CloseLasting() }()
+	chains, err := conn.ListChains()
+	if err != nil {
+		return "", err
+	}
+	// What a chain without a hook does is its table's: other chains jump there.
+	does := map[*nftables.Chain][]string{}
+	jumped := map[string][]string{}
+	for _, c := range chains {
+		if c.Table.Name == own {
+			continue
+		}
+		rules, err := conn.GetRules(c.Table, c)
+		if err != nil {
+			return "", fmt.Errorf("chain %s: %w", c.Name, err)
+		}
+		for _, r := range rules {
+			does[c] = append(does[c], doings(r.Exprs)...)
+		}
+		if c.Hooknum == nil {
+			jumped[tableText(c.Table)] = append(jumped[tableText(c.Table)], does[c]...)
+		}
+	}
+	var lines []string
+	for _, c := range chains {
+		if c.Table.Name == own || c.Hooknum == nil || c.Priority == nil || !ofIP[c.Table.Family] {
+			continue
+		}
+		all := does[c]
+		if slices.Contains(all, jumps) {
+			all = append(all, jumped[tableText(c.Table)]...)
+		}
+		if c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop {
+			all = append(all, "drop")
+		}
+		all = slices.DeleteFunc(all, func(s string) bool { return s == jumps })
+		slices.Sort(all)
+		if all = slices.Compact(all); len(all) == 0 {
+			continue
+		}
+		lines = append(lines, fmt.Sprintf("table %s chain %s type %s hook %s priority %d: %s",
+			tableText(c.Table), c.Name, c.Type, hooks[*c.Hooknum], *c.Priority, strings.Join(all, ", ")))
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n"), nil
 }
 
 const jumps = "jump"

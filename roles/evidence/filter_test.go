@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"testing"
+	"time"
 
 	"golang.org/x/net/bpf"
 
@@ -97,6 +98,9 @@ func TestAboutPacket(t *testing.T) {
 		}}
 	}
 	udp, icmp, rip := about(pfconf.UDP, 20001, 8001), about(pfconf.ICMP, 0, 0), about(pfconf.Raw, 0, 0)
+	const local6, fake6 = "fd00:77:1::1", "fd00:77:2::9"
+	udp6 := udp
+	udp6.Flows = []pfconf.Flow{{Family: pfconf.Inet6, Proto: pfconf.UDP, Near: end(fake6, 20001), Far: end(local6, 8001)}}
 	own := udp
 	own.Own = []netip.Addr{own.Fake}
 	echo := func(id uint16) []byte { return binary.BigEndian.AppendUint16([]byte{8, 0, 0, 0}, id) }
@@ -122,6 +126,15 @@ func TestAboutPacket(t *testing.T) {
 		{icmp, ipPacket(1, local, fake, echo8(8002)...), false},
 		{rip, ipPacket(254, local, fake, 'C'), true},
 		{rip, ipPacket(253, local, fake, 'C'), false},
+		{udp6, ipPacket(17, local6, fake6, portPair(8001, 20001)...), true},
+		{udp6, ipPacket(17, local6, fake6, portPair(8002, 20002)...), false},
+		{udp6, ipPacket(44, local6, fake6, append([]byte{17, 0, 0, 1, 0, 0, 0, 7}, portPair(8001, 20001)...)...), true},
+		{udp6, ipPacket(44, local6, fake6, append([]byte{17, 0, 0, 1, 0, 0, 0, 7}, portPair(8002, 20002)...)...), false},
+		{udp6, ipPacket(44, local6, fake6, 17, 0, 5, 0xa8, 0, 0, 0, 7, 'x'), true}, // a later fragment
+		{udp6, ipPacket(44, local6, fake6, 6, 0, 5, 0xa8, 0, 0, 0, 7, 'x'), false},
+		{udp6, ipPacket(0, local6, fake6, append([]byte{17, 0, 1, 4, 0, 0, 0, 0}, portPair(8001, 20001)...)...), true},
+		{udp6, ipPacket(44, local6, fake6, 17, 0, 0), false},
+		{udp6, ipPacket(58, "fd00:77:1::2", local6, append([]byte{1, 4, 0, 0, 0, 0, 0, 0}, ipPacket(44, local6, fake6, append([]byte{17, 0, 0, 1, 0, 0, 0, 7}, portPair(8001, 20001)...)...)...)...), true},
 		{udp, nil, false},
 		{udp, []byte{0x4f, 0}, false},
 	} {
@@ -147,13 +160,19 @@ func FuzzPacket(f *testing.F) {
 func TestRecorder(t *testing.T) {
 	var r recorder
 	for i := range 100_000 {
-		r.add(Packet{Length: i, Data: make([]byte, 100)})
+		r.add(Packet{Length: i, Time: time.Unix(int64(i), 0), Data: make([]byte, 100)})
 	}
 	if r.size > ringSize || r.size < ringSize/2 || len(r.packets)*(100+packetOverhead) != r.size {
 		t.Errorf("%d packets, %d bytes", len(r.packets), r.size)
 	}
 	if last := r.packets[len(r.packets)-1].Length; last != 99_999 {
 		t.Errorf("the last packet is %d", last)
+	}
+	// A cell that began before the oldest packet that is there may lack some, and is told.
+	for began, lacks := range map[int64]bool{0: true, int64(r.packets[0].Length) - 2: true, int64(r.packets[0].Length): false} {
+		if _, err := r.of(About{}, time.Unix(began, 0)); (err != nil) != lacks {
+			t.Errorf("began %d, the oldest is of %d: %v", began, r.packets[0].Length, err)
+		}
 	}
 	for i, p := range r.packets {
 		if p.Length != r.packets[0].Length+i {

@@ -39,7 +39,7 @@ type Host struct {
 	began    chan struct{} // closed when those of the beginning are read
 	now      *shared.Question[counters]
 	sockets  map[string]*shared.Question[[]Socket] // by protocol, as the system's tables are named
-	chains   *shared.Question[string]              // of other programs' packet filters
+	filters  *shared.Question[asking]              // the host's own rules
 
 	capture   *capture
 	noCapture error // why there is none
@@ -50,7 +50,7 @@ type counters func() (map[string]int64, error)
 
 // Open begins: protocol counters are compared with what they are now.
 func Open(opt Options) *Host {
-	h := &Host{opt: opt, began: make(chan struct{}), sockets: map[string]*shared.Question[[]Socket]{}, chains: shared.New(readChains(opt))}
+	h := &Host{opt: opt, began: make(chan struct{}), sockets: map[string]*shared.Question[[]Socket]{}, filters: shared.New(readFilters(opt))}
 	for _, proto := range []string{"tcp", "udp", "raw", protoDivert} {
 		h.sockets[proto] = shared.New(func(ctx context.Context) ([]Socket, error) { return readSockets(ctx, opt, proto) })
 	}
@@ -114,12 +114,8 @@ func (h *Host) Look(ctx context.Context, a About, began time.Time) Cell {
 	return c
 }
 
-// tableTries is how often a table of sockets is read that lacks one which is known to be open.
-const tableTries = 3
-
-// socketsOf gives the cell's sockets out of a system's table. The table is read piece by piece, and a
-// socket that is closed meanwhile moves others out of the next piece (Linux: udp_get_idx,
-// net/ipv4/udp.c), so a table without one of the cell's own is read again.
+// socketsOf gives the cell's sockets out of a system's table. A table that is read piece by piece
+// may lack one of the cell's own, and is read again.
 func (h *Host) socketsOf(ctx context.Context, a About, proto string) (some []Socket, err error) {
 	for range tableTries {
 		var all []Socket
@@ -184,4 +180,18 @@ func (q *asking) answer(command, text string, err error) {
 		return
 	}
 	q.answers = append(q.answers, Answer{command, text})
+}
+
+// nobodys is the answer of a question whose list is empty.
+const nobodys = "(none)"
+
+// askFilters adds what the host's packet filters say of rules that are not this program's.
+func (h *Host) askFilters(ctx context.Context, q *asking) {
+	said, err := h.filters.Get(ctx)
+	if err != nil {
+		q.answer("packet filters", "", err)
+		return
+	}
+	q.answers = append(q.answers, said.answers...)
+	q.errs = append(q.errs, said.errs...)
 }

@@ -27,6 +27,9 @@ func parseStatistics(out string, into map[string]int64) {
 			section, head = strings.TrimSuffix(text, ":"), ""
 			continue
 		}
+		if strings.HasSuffix(section, " by state") {
+			continue // FreeBSD's numbers of TCP's connections: they come and go, and count nothing
+		}
 		first, rest, _ := strings.Cut(text, " ")
 		if n, err := strconv.ParseInt(first, 10, 64); err == nil && rest != "" {
 			into[section+": "+singular(numbers.ReplaceAllString(rest, ""))] += n

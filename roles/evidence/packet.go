@@ -48,9 +48,37 @@ func parseHeader(b []byte) (h header, ok bool) {
 		}
 		return h, true
 	case len(b) >= 40 && b[0]>>4 == 6:
-		return header{int(b[6]), netip.AddrFrom16([16]byte(b[8:])), netip.AddrFrom16([16]byte(b[24:])), b[40:]}, true
+		h = header{int(b[6]), netip.AddrFrom16([16]byte(b[8:])), netip.AddrFrom16([16]byte(b[24:])), b[40:]}
+		h.skipExtensions()
+		return h, true
 	}
 	return h, false
+}
+
+// skipExtensions goes on to what IPv6's extension headers precede (RFC 8200, section 4). Headers
+// that are cut off are left as they are.
+func (h *header) skipExtensions() {
+	for range 8 {
+		size := 8
+		switch h.proto {
+		case 0, 43, 60: // hop-by-hop options, routing, destination options
+			if len(h.data) >= 2 {
+				size += int(h.data[1]) * 8
+			}
+		case 44: // fragment
+		default:
+			return
+		}
+		if len(h.data) < size {
+			return
+		}
+		later := h.proto == 44 && binary.BigEndian.Uint16(h.data[2:])&^7 != 0
+		h.proto, h.data = int(h.data[0]), h.data[size:]
+		if later {
+			h.data = nil // no ports
+			return
+		}
+	}
 }
 
 // packet tells whether the packet that begins with this IP header belongs to the cell: it has

@@ -1,4 +1,4 @@
-//go:build openbsd || freebsd || darwin
+//go:build openbsd || freebsd
 
 package evidence
 
@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -17,19 +19,24 @@ import (
 	"pfdivert/pfconf/program"
 )
 
+// tableTries: the tables are read in one piece.
+const tableTries = 1
+
 // countersTakeLong: they take a program, and the beginning of a run does not wait for it.
 const countersTakeLong = true
 
-// say runs a program and gives what it prints, whatever its exit status.
+// say runs a program and gives what it prints.
 func (o Options) say(ctx context.Context, argv ...string) (string, error) {
 	if o.Run == nil {
 		return "", errors.New("no programs may be run")
 	}
 	r, err := o.Run(ctx, program.Command{Argv: argv})
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", strings.Join(argv, " "), err)
+	if err == nil && r.Status != 0 {
+		err = &program.Failure{Argv: argv, Status: r.Status, Stderr: r.Stderr}
+	} else if err != nil {
+		err = fmt.Errorf("%s: %w", strings.Join(argv, " "), err)
 	}
-	return strings.TrimRight(r.Stdout+r.Stderr, "\n"), nil
+	return strings.TrimRight(r.Stdout, "\n"), err
 }
 
 func readCounters(ctx context.Context, o Options) (counters, error) {
@@ -61,40 +68,62 @@ func readSockets(ctx context.Context, o Options, _ string) ([]Socket, error) {
 // tables is what readSockets reads in one go.
 func (a About) tables() []string { return []string{protoRaw} }
 
-// readChains gives the main rules of pf, which call this program's anchor, and its status.
-func readChains(o Options) func(context.Context) (string, error) {
-	return func(ctx context.Context) (string, error) {
-		if _, err := os.Stat("/dev/pf"); err != nil {
-			return nobodys, nil // not loaded
+// readFilters asks the host's packet filters for their rules, with what these have counted, and
+// whether they are on: of pf those of the main ruleset, which call the anchors and whose numbers are in
+// pf's log, of ipfw all but this program's own.
+func readFilters(o Options) func(context.Context) (asking, error) {
+	return func(ctx context.Context) (asking, error) {
+		var q asking
+		ask := func(argv ...string) {
+			text, err := o.say(ctx, argv...)
+			if err == nil && text == "" {
+				text = nobodys
+			}
+			q.answer(strings.Join(argv, " "), text, err)
 		}
-		rules, err := o.say(ctx, "pfctl", "-s", "rules")
-		if err != nil {
-			return "", err
+		if _, err := os.Stat("/dev/pf"); err == nil { // else it is not loaded
+			ask("pfctl", "-s", "info")
+			if runtime.GOOS == "freebsd" {
+				ask("pfctl", "-vv", "-s", "nat")
+			}
+			ask("pfctl", "-vv", "-s", "rules")
 		}
-		info, err := o.say(ctx, "pfctl", "-s", "info")
-		return rules + "\n" + info, err
+		if _, err := unix.SysctlUint32("net.inet.ip.fw.enable"); err == nil {
+			text, err := o.say(ctx, "ipfw", "-a", "list")
+			q.answer("ipfw -a list | grep -v '// regress-'", without(text, " // regress-"), err)
+		}
+		return q, nil
 	}
 }
 
-// nobodys is the answer of a question whose list is empty.
-const nobodys = "(none)"
+// without leaves out the lines that have the words.
+func without(text, words string) string {
+	lines := strings.Split(text, "\n")
+	return strings.Join(slices.DeleteFunc(lines, func(l string) bool { return strings.Contains(l, words) }), "\n")
+}
+
+// sysctls of one family that decide what becomes of diverted packets. Each kernel has some of them.
+var sysctls = map[pfconf.Family][]string{
+	pfconf.Inet: {
+		"net.inet.ip.forwarding", "net.inet.divert.recvspace", "net.inet.ip.fw.enable", "net.inet.ip.fw.one_pass",
+		"net.inet.ip.check_interface", "net.inet.tcp.blackhole", "net.inet.udp.blackhole", "net.inet.icmp.icmplim",
+	},
+	pfconf.Inet6: {
+		"net.inet6.ip6.forwarding", "net.inet6.divert.recvspace", "net.inet6.ip6.fw.enable", "net.inet.ip.fw.one_pass",
+		"net.inet6.ip6.fw.deny_unknown_exthdrs", "net.inet.tcp.blackhole", "net.inet.udp.blackhole", "net.inet6.icmp6.errppslimit",
+	},
+}
 
 // answers asks for the routes between the cell's addresses, and for settings.
 func (h *Host) answers(ctx context.Context, a About) ([]Answer, []error) {
 	q := &asking{}
-	ask := func(argv ...string) {
-		text, err := h.opt.say(ctx, argv...)
-		q.answer(strings.Join(argv, " "), text, err)
-	}
-	filter, err := h.chains.Get(ctx)
-	q.answer("pfctl -s rules -s info", filter, err)
-	family := "-" + a.Family().String()
 	routes := []netip.Addr{a.Fake, a.Local}
 	if !h.opt.Remote {
 		routes[1] = a.Remote
 	}
 	for _, to := range routes {
-		ask("route", "-n", "get", family, to.String())
+		text, err := routeTo(to)
+		q.answer(fmt.Sprintf("route -n get -%v %v", a.Family(), to), text, err)
 	}
 	if nic := h.opt.Interface; nic != "" {
 		text, err := interfaceText(nic)
@@ -102,10 +131,14 @@ func (h *Host) answers(ctx context.Context, a About) ([]Answer, []error) {
 	}
 	owned, err := hasAddress(a.Fake)
 	q.answer(fmt.Sprintf("ifconfig -a | grep %v", a.Fake), owned, err)
-	for _, name := range []string{"net.inet.ip.forwarding", "net.inet6.ip6.forwarding"} {
+	for _, name := range sysctls[a.Family()] {
 		value, err := unix.SysctlUint32(name)
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOPROTOOPT) { // FreeBSD, and OpenBSD
+			continue
+		}
 		q.answer("sysctl "+name, fmt.Sprintf("%s=%d", name, value), err)
 	}
+	h.askFilters(ctx, q)
 	return q.answers, q.errs
 }
 

@@ -1,4 +1,4 @@
-//go:build !linux && !openbsd && !freebsd && !darwin
+//go:build !linux && !openbsd && !freebsd
 
 package evidence
 
@@ -8,7 +8,10 @@ import (
 	"runtime"
 )
 
-const countersTakeLong = false
+const (
+	countersTakeLong = false
+	tableTries       = 1
+)
 
 var errSystem = errors.New("not known how to ask on " + runtime.GOOS)
 
@@ -20,6 +23,6 @@ func (a About) tables() []string { return []string{protoRaw} }
 
 func (h *Host) answers(context.Context, About) ([]Answer, []error) { return nil, []error{errSystem} }
 
-func readChains(Options) func(context.Context) (string, error) {
-	return func(context.Context) (string, error) { return "", errSystem }
+func readFilters(Options) func(context.Context) (asking, error) {
+	return func(context.Context) (asking, error) { return asking{}, errSystem }
 }

@@ -121,7 +121,7 @@ func ask(ctx context.Context, f pfconf.Family, l link, mark uint32) (Cell, error
 		return Cell{}, err
 	}
 	opt := Options{Interface: l.name, Mark: mark, Table: table, Remote: true}
-	h := &Host{opt: opt, chains: shared.New(readChains(opt))}
+	h := &Host{opt: opt, filters: shared.New(readFilters(opt))}
 	answers, errs := h.answers(ctx, About{Proto: pfconf.TCP, Local: l.beside, Remote: l.own, Fake: to})
 	return Cell{Answers: answers}, errors.Join(errs...)
 }
