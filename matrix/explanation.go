@@ -15,6 +15,7 @@ func (r *runner) explain(t Target, res Result, p *play) *explain.Explanation {
 	c.Remote.Remote = true
 	if t.Claim != nil {
 		c.Should, c.Claim = t.Claim.Says, true
+		c.Long = p != nil && p.playing != nil && p.playing.big
 		c.Way = t.Claim.way()
 	}
 	if p == nil {

@@ -31,8 +31,8 @@ type Case struct {
 	Firewall       string // of REMOTE (pfconf.Firewall.Name)
 	// Should says what should have happened, where Way and Proto do not tell.
 	Should string
-	// Claim: it is a sentence of the kernel's manual that is tested.
-	Claim bool
+	// Claim: it is a sentence of the kernel's manual that is tested; Long: with messages that make long packets.
+	Claim, Long bool
 
 	Proto               pfconf.Proto
 	Way                 Way
@@ -260,6 +260,13 @@ func (c *Case) filler() *strings.Replacer {
 	if n := c.queue(); n != 0 {
 		queue = fmt.Sprint(n)
 	}
+	mtu := func(h *Host, host string) string {
+		n := "unknown"
+		if h.mtu() != 0 {
+			n = fmt.Sprint(h.mtu())
+		}
+		return fmt.Sprintf("%s of %s's %s", n, host, or(h.nic(), "interface"))
+	}
 	divert := "the rule's address and port"
 	if c.Divert.IsValid() {
 		divert = c.Divert.String()
@@ -269,7 +276,7 @@ func (c *Case) filler() *strings.Replacer {
 		"{NIC}", or(c.Remote.nic(), "the interface"), "{MARK}", mark, "{TABLE}", or(c.Remote.table(), "TABLE"),
 		"{DIVERT}", divert, "{DETAIL}", c.Detail, "{ip}", ip, "{ROUTE}", or(c.Local.fakeRoute(c.Fake), "no route"),
 		"{RULES}", or(c.foreign(), "a rule of somebody else's"), "{ERRORS}", strings.Join(c.errors(), "; "),
-		"{HOST}", name(c.host(), "FAKE"), "{QUEUE}", queue, "{LOCALNIC}", or(c.Local.nic(), "its interface"))
+		"{HOST}", name(c.host(), "FAKE"), "{QUEUE}", queue, "{MTUS}", "MTU "+mtu(&c.Local, "LOCAL")+", "+mtu(&c.Remote, "REMOTE"), "{LOCALNIC}", or(c.Local.nic(), "its interface"))
 }
 
 // foreign names the chains of other tables on both hosts.

@@ -73,6 +73,13 @@ var hostCauses = []Cause{
 		},
 	},
 	{
+		Code: "mtu", Cell: (*Case).tooLong,
+		Advice: map[string]Advice{
+			"":       {"the packet is longer than the way takes ({MTUS}): {DETAIL}", "ifconfig -a | grep mtu, on both hosts; ping -D -s 1472 {REMOTE}, on LOCAL", "give both ends of the link the same MTU, and let ICMP \"fragmentation needed\" and \"packet too big\" pass"},
+			nftables: {"the packet is longer than the way takes ({MTUS}): {DETAIL}", "ip link show dev {NIC}; on LOCAL: ip link show dev {LOCALNIC}; ping -M do -s 1472 {REMOTE}", "give both ends of the link the same MTU, and let ICMP \"fragmentation needed\" and \"packet too big\" pass"},
+		},
+	},
+	{
 		Code: "not-tested",
 		Cell: func(c *Case) bool {
 			return c.is("agent-lost", "setup-failed", "rule-refused", "question-failed", "timed-out", "interrupted")
@@ -85,6 +92,19 @@ var fakeOwned = map[string]Advice{
 	"": {"REMOTE has FAKE configured on an interface: it would receive what is sent there without any rule", "ifconfig -a", "ifconfig IF inet {FAKE} delete, or choose another FAKE"},
 	nftables: {"REMOTE has FAKE configured on an interface: it would receive what is sent there without any rule",
 		"{ip} addr show to {FAKE}", "ip addr del {FAKE} dev IF, or choose another FAKE"},
+}
+
+// tooLong tells whether an error says that a packet was too long, or one was lost that is longer than
+// one of the two interfaces takes: a veth tells its sender of those by ENOBUFS.
+func (c *Case) tooLong() bool {
+	for _, s := range append(c.errors(), c.Detail) {
+		s = strings.ToLower(s)
+		if strings.Contains(s, "message too long") || strings.Contains(s, "too big") || strings.Contains(s, "fragmentation needed") {
+			return true
+		}
+	}
+	local, remote := c.Local.mtu(), c.Remote.mtu()
+	return local != 0 && remote != 0 && local != remote && (c.says("no buffer space") || c.Long && c.lost())
 }
 
 // answeredWith tells whether a route is a refusal.

@@ -111,8 +111,8 @@ var routeCauses = []Cause{
 			link, _ := h.answer("ip link show dev ", "")
 			return strings.HasSuffix(link, " bridge") && (h.sysctl("net.bridge.bridge-nf-call-iptables") == "1" || h.sysctl("net.bridge.bridge-nf-call-ip6tables") == "1")
 		},
-		Cell: (*Case).diverted,
-		Advice: anywhere("{NIC} is a bridge and br_netfilter has bridged packets go through the IP rules too, which sets and looks up marks twice and with another interface",
+		Cell: func(c *Case) bool { return c.to() && c.Proto.HasPorts() && c.lost() && !c.unmatched() && !c.undone() },
+		Advice: anywhere("{NIC} is a bridge, and br_netfilter has its packets go through the rules of IP before the bridge hands them to IP: the socket that tproxy chose is forgotten between",
 			"sysctl net.bridge.bridge-nf-call-iptables net.bridge.bridge-nf-call-ip6tables",
 			"sysctl net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0, or unload br_netfilter"),
 	},

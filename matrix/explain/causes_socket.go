@@ -116,16 +116,6 @@ var socketCauses = []Cause{
 		Advice: anywhere("the checksum was not there when the packet was seen: it is filled in by the network card, or was not mended after a change",
 			"ethtool -k {NIC} | grep checksum", "ethtool -K {NIC} tx off rx off, or compute it before user space sees it"),
 	},
-	{
-		Code: "mtu",
-		Cell: func(c *Case) bool {
-			return slices.ContainsFunc(slices.Concat(c.Local.Errors, c.Remote.Errors, []string{c.Detail}), func(s string) bool {
-				s = strings.ToLower(s)
-				return strings.Contains(s, "message too long") || strings.Contains(s, "too big") || strings.Contains(s, "fragmentation needed")
-			})
-		},
-		Advice: anywhere("the packet is larger than the path's MTU: {ERRORS}", "ping -M do -s 1472 {REMOTE} (Linux), ping -D -s 1472 {REMOTE} (BSD)", "let ICMP \"fragmentation needed\" and \"packet too big\" pass, or lower the MTU of {NIC}"),
-	},
 }
 
 // deaf tells whether nobody listens for what the cell's client sends: on REMOTE of a diverted

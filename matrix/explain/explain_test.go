@@ -233,6 +233,9 @@ func TestExplain(t *testing.T) {
 		{"bad-checksum", change(because(queued(), "not-reinjected", ""), func(c *Case) { c.Remote.Moved = []evidence.Moved{{Name: "Udp: InCsumErrors", By: 1}} })},
 		{"checksum-offload", because(to(), "wrong-data", "received {Type:8 Checksum:false}")},
 		{"mtu", change(to(), func(c *Case) { c.Local.Errors = []string{"from 10.188.1.2: ICMP type 3 code 4: fragmentation needed"} })},
+		{"mtu", remote(because(queued(), "question-failed", "local client: send: no buffer space available"), "ip link show dev remote0", "remote0: UP mtu 1280 veth")},
+		{"mtu", remote(change(because(queued(), "control-lost", ""), func(c *Case) { c.Long = true }), "ip link show dev remote0", "remote0: UP mtu 1280 veth")},
+		{"not-tested", because(queued(), "question-failed", "local client: send: no buffer space available")},
 
 		{"answered-by-icmp", change(to(), func(c *Case) { c.Local.Errors = []string{"from 10.188.1.2: ICMP type 3 code 13"} })},
 		{"copied", because(to(), "duplicate", "remote server: 1 more than was sent")},

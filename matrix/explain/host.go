@@ -76,6 +76,17 @@ func (h *Host) nic() string {
 	return ""
 }
 
+// mtu is that interface's, 0 when it is not known.
+func (h *Host) mtu() int {
+	for _, a := range h.Answers {
+		nic := h.nic()
+		if _, after, ok := strings.Cut(a.Text, " mtu "); ok && nic != "" && strings.HasPrefix(a.Text, nic+":") {
+			return int(number(strings.Fields(after + " ")[0], 0))
+		}
+	}
+	return 0
+}
+
 // mark and table are those of diverted packets.
 func (h *Host) mark() uint32 {
 	for _, a := range h.Answers {

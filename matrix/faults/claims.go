@@ -97,6 +97,8 @@ var claims = []Fault{
 	{Name: "no-filter", On: freebsd, About: "REMOTE's ipfw is switched off", Remote: does(spoil.NoFilter), claims: withoutIPFW},
 	{Name: "drop-diverted", On: freebsd, About: "a rule of REMOTE's own drops what comes from divert sockets", Remote: does(spoil.DropDiverted),
 		claims: all(matrix.NotReinjected, reasons{matrix.NotDelivered: {"tcp-in"}, "": append(natlook, "tee-fragments")})},
+	{Name: "little-mtu", Cause: "mtu", About: "REMOTE's interface takes packets of 1280 bytes, and LOCAL sends longer ones", Remote: does(spoil.LittleMTU),
+		claims: untested(matrix.QuestionFailed, "longest-in", "reassembled", "reassembled-udp", "full")},
 	{Name: "few-fragments", On: freebsd, About: "LOCAL puts packets of 16 fragments together, and of no more", Local: does(spoil.FewFragments),
 		claims: untested(matrix.ControlLost, "longest-out")},
 	{Name: "not-rewritten", Cause: "given-back-unchanged", On: everywhere, About: "the packet role gives packets back as they are", Omit: []string{"rewriting"},

@@ -95,6 +95,7 @@ var hosts = []Fault{
 		}
 		return fails(matrix.Duplicate)
 	}},
+	{Name: "bridged", Cause: "bridge-netfilter", About: "REMOTE's interface is a bridge, and br_netfilter takes bridged packets through the rules of IP", Remote: does(spoil.Bridged), expect: socketless},
 	{Name: "router", Cause: "forwarded", About: "the rule that is loaded is for nobody's packets, and REMOTE forwards", Omit: []string{"rule"}, Remote: does(spoil.Forwarding), expect: func(p Part) Want {
 		w := unmatched(p)
 		if p.packet() || p.reply() && !p.back() {

@@ -71,6 +71,11 @@ const (
 	Redirect Step = "redirect"
 	// Masquerade translates the source address FAKE to REMOTE's own.
 	Masquerade Step = "masquerade"
+	// Bridged makes the interface towards LOCAL a port of a bridge that has its name and addresses, and has
+	// br_netfilter take bridged packets through the rules of IP.
+	Bridged Step = "bridged"
+	// LittleMTU lets the interface towards LOCAL take packets of 1280 bytes at most. LOCAL does not know.
+	LittleMTU Step = "little-mtu"
 	// LittleRoom has OpenBSD's divert sockets hold some 4,000 bytes of packets.
 	LittleRoom Step = "little-room"
 	// LittleWritten has them take packets of some 4,000 bytes at most.

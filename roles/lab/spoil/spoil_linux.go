@@ -36,6 +36,8 @@ var steps = map[Step]func(change) error{
 	Forwarding:  change.forwarding,
 	NoInet6:     change.noInet6,
 	Loop:        change.loop,
+	Bridged:     change.bridged,
+	LittleMTU:   change.littleMTU,
 }
 
 // Do makes the change in the network namespace of the process. The driver of the packet
