@@ -40,7 +40,7 @@ var ownPieces = []string{OwnRule, Drop, Swap, Bypass, Keep, Privilege, First, Wh
 	Once, Unheard, Number, RulesPort, RuleNumber, Turned, Nowhere}
 
 // endpointPieces are those that endpoints leave out.
-var endpointPieces = []endpoint.Piece{endpoint.Transparent, endpoint.Checksum, endpoint.Listen, endpoint.Reader, endpoint.Room, endpoint.GoOn, endpoint.Back, endpoint.Way, endpoint.Name}
+var endpointPieces = []endpoint.Piece{endpoint.Transparent, endpoint.Right, endpoint.Checksum, endpoint.Listen, endpoint.Reader, endpoint.Room, endpoint.GoOn, endpoint.Back, endpoint.Way, endpoint.Name}
 
 // omitted gives the pieces that the cell's endpoints leave out. A server's ear is not a client's to
 // lose.

@@ -14,6 +14,7 @@ import (
 
 	"pfdivert/matrix"
 	"pfdivert/matrix/faults"
+	"pfdivert/roles/agent"
 )
 
 var faultsRole = Role{
@@ -163,6 +164,13 @@ func (p *pair) judgeFault(ctx context.Context, f faults.Fault, targets []matrix.
 	})
 	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
+	}
+	var fault *agent.Fault
+	if errors.As(err, &fault) && fault.Code == agent.CodeUnsupported {
+		for _, t := range targets { // none was played
+			results[t.Name] = matrix.Result{Name: t.Name, Verdict: matrix.Skip, Reason: matrix.NoFeature, Detail: fault.Text}
+		}
+		err = nil
 	}
 	if err != nil {
 		return nil, p.explain(err)

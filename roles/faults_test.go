@@ -28,6 +28,9 @@ func TestFaults(t *testing.T) {
 				t.Fatal(err)
 			}
 			took := time.Since(start)
+			if r := judged[0].Result; r.Verdict == matrix.Skip && strings.HasPrefix(r.Detail, "break the host: ") {
+				t.Skip(r.Detail)
+			}
 			noticed := 0
 			for _, j := range judged {
 				r := j.Result
@@ -35,7 +38,7 @@ func TestFaults(t *testing.T) {
 					noticed++
 				}
 				switch {
-				case j.Wrong() != "" || r.Verdict == matrix.Skip:
+				case j.Wrong() != "" || r.Verdict == matrix.Skip && j.Want.Verdict != matrix.Skip:
 					t.Errorf("%s: %s: want %v, got %v\n%s", r.Name, j.Wrong(), j.Want, r, transcript(r))
 				case r.Verdict != matrix.Pass && r.Detail == "":
 					t.Errorf("%v: without a sentence", r)

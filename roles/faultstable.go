@@ -60,7 +60,7 @@ func (n *faultTotals) add(f faults.Fault, judged []faults.Judgement) {
 	for _, j := range judged {
 		r := j.Result
 		switch {
-		case r.Verdict == matrix.Skip, r.Verdict == matrix.XFail:
+		case r.Verdict == matrix.Skip && j.Want.Verdict != matrix.Skip, r.Verdict == matrix.XFail:
 			n.skipped++
 		case r.Verdict != matrix.Pass:
 			noticed++

@@ -20,8 +20,8 @@ var hostCauses = []Cause{
 		Advice: map[string]Advice{
 			"": {"the kernel was built without what the target needs, or its module is not loaded: {DETAIL}", "", ""},
 			nftables: {"the kernel has no such module, or may not load it from a container: {DETAIL}",
-				"modprobe nft_tproxy; modprobe nfnetlink_queue; zgrep -E 'NFT_TPROXY|NFT_QUEUE|NF_CONNTRACK' /proc/config.gz",
-				"load the module on the host itself (CONFIG_NFT_TPROXY, CONFIG_NFT_QUEUE, CONFIG_NETFILTER_XT_TARGET_NFQUEUE, CONFIG_NF_CT_NETLINK)"},
+				"modinfo nft_tproxy nfnetlink_queue; zgrep -E 'NFT_TPROXY|NFT_QUEUE|TARGET_NFQUEUE|NF_CT_NETLINK' /proc/config.gz /boot/config-$(uname -r)",
+				"load the module on the host itself: modprobe -a nft_tproxy nfnetlink_queue nf_conntrack_netlink (CONFIG_NFT_TPROXY, CONFIG_NFT_QUEUE, CONFIG_NETFILTER_XT_TARGET_NFQUEUE, CONFIG_NF_CT_NETLINK)"},
 		},
 	},
 	{
@@ -69,7 +69,7 @@ var hostCauses = []Cause{
 		},
 		Advice: map[string]Advice{
 			"":       {"this process may not do that: sockets with a foreign address, raw sockets and rules need root", "id", "start it as root, or with SUDO=sudo or SUDO=doas"},
-			nftables: {"this process may not do that: IP_TRANSPARENT needs CAP_NET_ADMIN or CAP_NET_RAW, rules and queues CAP_NET_ADMIN, in the user namespace that owns the network", "grep CapEff /proc/self/status; capsh --decode=…", "start it as root, with SUDO=sudo, or give the proxy's service AmbientCapabilities=CAP_NET_ADMIN"},
+			nftables: {"this process may not do that: IP_TRANSPARENT needs CAP_NET_ADMIN or CAP_NET_RAW, rules and queues CAP_NET_ADMIN, in the user namespace that owns the network", "capsh --decode=$(sed -n 's/^CapEff:.//p' /proc/PID/status), with the proxy's PID", "start it as root, with SUDO=sudo, or give the proxy's service AmbientCapabilities=CAP_NET_ADMIN"},
 		},
 	},
 	{

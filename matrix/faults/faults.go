@@ -143,7 +143,7 @@ type Judgement struct {
 func (j Judgement) Wrong() string {
 	r, w := j.Result, j.Want
 	switch {
-	case r.Verdict == matrix.Skip, r.Verdict == matrix.XFail:
+	case r.Verdict == matrix.Skip && w.Verdict != matrix.Skip, r.Verdict == matrix.XFail:
 		return ""
 	case r.Verdict == matrix.Pass && w.Verdict != matrix.Pass:
 		return "wrong PASS"

@@ -83,6 +83,8 @@ func TestWrong(t *testing.T) {
 		{matrix.Result{Verdict: matrix.Skip, Reason: matrix.NoFamily}, fails(matrix.NoReply), ""},
 		{matrix.Result{Verdict: matrix.Pass}, fails(matrix.NoReply), "wrong PASS"},
 		{lost, pass, "wrong FAIL"},
+		{matrix.Result{Verdict: matrix.Skip, Reason: matrix.NoFamily}, Want{matrix.Skip, matrix.NoFeature, ""}, "wrong reason"},
+		{lost, Want{matrix.Skip, matrix.NoFeature, ""}, "wrong verdict"},
 		{lost, errs(matrix.NotDelivered), "wrong verdict"},
 		{lost, fails(matrix.NoReply), "wrong reason"},
 	} {

@@ -13,6 +13,12 @@ var pieces = []Fault{
 	{Name: "no-local-route", Cause: "no-local-route", About: "FAKE is not local in the table that marked packets are sent to", Omit: []string{"local-route"}, expect: undelivered},
 	{Name: "no-mark", Cause: "mark-not-set", About: "the rules do not mark the packets that they divert", Omit: []string{"mark"}, expect: undelivered},
 	{Name: "no-tproxy", Cause: "no-tproxy", About: "the divert-to rules have no tproxy statement", Omit: []string{"tproxy"}, expect: socketless},
+	{Name: "no-module", Cause: "module-missing", About: "REMOTE's kernel has no tproxy: neither built in nor as a module", Omit: []string{"tproxy-module"}, expect: func(p Part) Want {
+		if socketless(p) == pass {
+			return pass
+		}
+		return Want{matrix.Skip, matrix.NoFeature, ""}
+	}},
 	{Name: "no-ct-mark", Cause: "state-not-marked", About: "the divert-reply rules do not mark the flow's conntrack entry", Omit: []string{"ct-mark"}, expect: func(p Part) Want {
 		if p.packet() || p.to() || p.afterTo() && !p.tcp() {
 			return pass // the first cell's state has the mark; TCP's new connection has a new state
@@ -41,6 +47,12 @@ var pieces = []Fault{
 			return fails(matrix.NotDelivered)
 		}
 		return fails(matrix.NoBindany)
+	}},
+	{Name: "no-right", Cause: "no-privilege", About: "REMOTE's sockets may not be made transparent: the program has neither CAP_NET_ADMIN nor CAP_NET_RAW", Omit: []string{"right"}, expect: func(p Part) Want {
+		if p.packet() {
+			return pass
+		}
+		return errs(matrix.SocketFailed)
 	}},
 	{Name: "bad-checksum", Cause: "bad-checksum", About: "the packet role leaves the checksum as it was", Omit: []string{"checksum"}, expect: func(p Part) Want {
 		if p.packet() {

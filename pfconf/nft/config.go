@@ -63,7 +63,9 @@ const (
 	PacketMark Piece = "mark"        // meta mark set
 	CTMark     Piece = "ct-mark"     // ct mark set, in divert-reply rules
 	TProxy     Piece = "tproxy"      // the tproxy statement
-	Back       Piece = "back"        // the rule that takes a divert-reply flow's answers
+	// TProxyModule is the kernel's module for that statement: the kernel is asked for one that it does not have.
+	TProxyModule Piece = "tproxy-module"
+	Back         Piece = "back" // the rule that takes a divert-reply flow's answers
 	// AnyDirection: that rule takes what comes back whichever side began the
 	// conntrack entry, not only what answers it.
 	AnyDirection Piece = "any-direction"

@@ -19,7 +19,7 @@ func (f *Firewall) Probe(feature Feature) Answer {
 	case NFTables:
 		return f.probe()
 	case TransparentProxy:
-		return f.probe(tproxy{netip.AddrPortFrom(netip.IPv6Loopback(), 1)})
+		return f.probe(tproxy{netip.AddrPortFrom(netip.IPv6Loopback(), 1), f.config.omits(TProxyModule)})
 	case NFQueue:
 		return queueWay().answer
 	case Conntrack:

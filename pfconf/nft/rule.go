@@ -146,7 +146,7 @@ func (c Config) divertTo(r pfconf.Rule) []kernelRule {
 	s := append(c.came(), match(r)...)
 	s = append(s, counter{})
 	if r.Proto.HasPorts() && !c.omits(TProxy) {
-		s = append(s, tproxy{r.Divert})
+		s = append(s, tproxy{r.Divert, c.omits(TProxyModule)})
 	}
 	if !c.omits(PacketMark) {
 		s = append(s, mark{})

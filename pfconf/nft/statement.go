@@ -95,7 +95,11 @@ func (counter) String() string { return "counter packets 0 bytes 0" }
 
 // tproxy gives the packet to the transparent socket that is connected to its
 // sender or else listens at the address; without such a socket the rule ends.
-type tproxy struct{ to netip.AddrPort }
+// It is absent where it is to be like on a kernel that has no such statement.
+type tproxy struct {
+	to     netip.AddrPort
+	absent bool
+}
 
 func (s tproxy) String() string { return fmt.Sprintf("tproxy %s to %v", ipName(s.to.Addr()), s.to) }
 

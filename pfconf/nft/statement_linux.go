@@ -112,7 +112,11 @@ func (s tproxy) encode(r *request) {
 	}
 	r.immediate(unix.NFT_REG_1, s.to.Addr().AsSlice())
 	r.immediate(unix.NFT_REG_2, binary.BigEndian.AppendUint16(nil, s.to.Port()))
-	r.expression("tproxy", func() {
+	name := "tproxy"
+	if s.absent {
+		name = "no-tproxy"
+	}
+	r.expression(name, func() {
 		r.attr32(nftaTproxyFamily, family)
 		r.attr32(nftaTproxyRegAddr, unix.NFT_REG_1)
 		r.attr32(nftaTproxyRegPort, unix.NFT_REG_2)

@@ -118,7 +118,11 @@ func (a *agent) breakHost(ctx context.Context, s *Setup) error {
 		h.Paths = append(h.Paths, spoil.Path(p))
 	}
 	for _, step := range s.Break {
-		if err := h.Do(ctx, step); err != nil {
+		err := h.Do(ctx, step)
+		if errors.Is(err, spoil.ErrLacks) {
+			return &Fault{Code: CodeUnsupported, Text: "break the host: " + err.Error()}
+		}
+		if err != nil {
 			return fmt.Errorf("break the host: %w", err)
 		}
 	}

@@ -70,12 +70,12 @@ func (k *socket) setUp() error {
 		}
 	}
 	if s.Bindany && !s.omits(Transparent) {
-		if err := setBindany(k.fd, f); err != nil {
+		if err := k.byRight(setBindany, f); err != nil {
 			return fmt.Errorf("bindany: %w", err)
 		}
 	}
 	if s.Diverted && !s.omits(Transparent) {
-		if err := markDiverted(k.fd, f); err != nil {
+		if err := k.byRight(markDiverted, f); err != nil {
 			return fmt.Errorf("transparent: %w", err)
 		}
 	}
@@ -83,6 +83,14 @@ func (k *socket) setUp() error {
 		return nil
 	}
 	return k.bind()
+}
+
+// byRight gives the socket the permission to be foreign, without the right to if that is left out.
+func (k *socket) byRight(permit func(fd, family int) error, family int) error {
+	if k.spec.omits(Right) {
+		return withoutRight(func() error { return permit(k.fd, family) })
+	}
+	return permit(k.fd, family)
 }
 
 // bigBuffer has room for some of the longest packets, in bytes. Every system gives that

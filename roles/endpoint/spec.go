@@ -113,6 +113,8 @@ const (
 	// Transparent is the socket's permission to be foreign: a Bindany socket
 	// then fails to bind, a Diverted one is not marked (Linux).
 	Transparent Piece = "transparent"
+	// Right is the right to give a socket that permission (Linux: CAP_NET_ADMIN or CAP_NET_RAW).
+	Right Piece = "right"
 	// Checksum is the mending of checksums in Relay.
 	Checksum Piece = "checksum"
 	// GoOn is that a packet which is given back goes on behind its rule (Linux, FreeBSD):
@@ -135,7 +137,7 @@ const (
 	Room Piece = "room"
 )
 
-var pieces = []Piece{Transparent, Checksum, Listen, Reader, Room, GoOn, Back, Way, Name}
+var pieces = []Piece{Transparent, Right, Checksum, Listen, Reader, Room, GoOn, Back, Way, Name}
 
 // omits tells whether the piece is left out.
 func (s Spec) omits(p Piece) bool { return slices.Contains(s.Omit, p) }

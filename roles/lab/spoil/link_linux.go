@@ -1,7 +1,9 @@
 package spoil
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -10,7 +12,11 @@ import (
 // bridged does it for both families at once.
 func (c change) bridged() error {
 	for _, call := range []string{"iptables", "ip6tables"} {
-		if err := sysctl("bridge/bridge-nf-call-"+call, "1"); err != nil {
+		err := sysctl("bridge/bridge-nf-call-"+call, "1")
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%w: br_netfilter is not loaded", ErrLacks)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -31,7 +37,11 @@ func (c change) bridged() error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.HardwareAddr = c.Interface, port.Attrs().HardwareAddr
 	bridge := &netlink.Bridge{LinkAttrs: attrs}
-	if err := netlink.LinkAdd(bridge); err != nil {
+	err = netlink.LinkAdd(bridge)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("%w: it has no bridges: %w", ErrLacks, err)
+	}
+	if err != nil {
 		return fmt.Errorf("make a bridge: %w", err)
 	}
 	if err := netlink.LinkSetIP6AddrGenMode(bridge, 1); err != nil { // IN6_ADDR_GEN_MODE_NONE, linux/if_link.h

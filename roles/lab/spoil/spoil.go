@@ -4,6 +4,7 @@
 package spoil
 
 import (
+	"errors"
 	"net/netip"
 
 	"pfdivert/pfconf"
@@ -89,6 +90,9 @@ const (
 	// OtherProxy diverts TCP and UDP for FAKE to the loopback address, whatever the port.
 	OtherProxy Step = "other-proxy"
 )
+
+// ErrLacks says that the kernel lacks what a step needs, so that a host of its cannot be broken so.
+var ErrLacks = errors.New("this kernel cannot be broken so")
 
 // Host is the host that is broken.
 type Host struct {
