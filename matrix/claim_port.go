@@ -59,7 +59,7 @@ func (h *half) ownNumbers(ctx context.Context) error {
 	if err := at.run(ctx); err != nil {
 		return err
 	}
-	if err := h.judge(probed, want{line: endpoint.ClientLine, from: ready[1].Local, missing: ControlLost}); err != nil {
+	if err := h.judge(probed, want{line: endpoint.ClientLine, from: ready[1].Local, missing: NotDelivered}); err != nil {
 		return err
 	}
 	if err := h.passes(ctx, "packet"); err != nil {

@@ -70,7 +70,7 @@ func (h *half) streamPacketControl(ctx context.Context) (c control, err error) {
 		return c, err
 	}
 	if connected.Fault != nil {
-		return c, failed(ControlLost, "%s: the connection was not answered before the rule was there: %s", connected.where, connected.Fault.Text)
+		return c, broken(ControlLost, "%s: the connection was not answered before the rule was there: %s", connected.where, connected.Fault.Text)
 	}
 	c.kill = []pfconf.Flow{h.controlFlow(connected.Local)}
 	// The rule would take the last packets of this connection too: it must be over before.

@@ -134,7 +134,7 @@ func (h *half) datagramControl(ctx context.Context, server string) (control, err
 	}
 	if arrived.Fault != nil {
 		_, to := h.ends()
-		return c, failed(ControlLost, "%s: what REMOTE sends from FAKE to %v does not arrive: %s", arrived.where, to, arrived.Fault.Text)
+		return c, broken(ControlLost, "%s: what REMOTE sends from FAKE to %v does not arrive: %s", arrived.where, to, arrived.Fault.Text)
 	}
 	if err := unanswered(answered); err != nil {
 		return c, err

@@ -19,7 +19,6 @@ const (
 	NotRewritten     = "not-rewritten"     // the packet arrived as it was sent, past the packet role
 	NotReinjected    = "not-reinjected"    // what the packet role sent on did not arrive
 	ControlDelivered = "control-delivered" // a flow to which no rule applies was diverted
-	ControlLost      = "control-lost"      // a flow that needs no rule did not arrive
 	NotCounted       = "not-counted"       // the rule's counters did not move as the cell's packets must move them
 	NoBindany        = "no-bindany"        // the kernel refuses to bind a foreign address
 	StateMissing     = "state-missing"     // the kernel lacks a state that must be there
@@ -40,6 +39,7 @@ const (
 	SocketFailed   = "socket-failed"   // a socket could not be opened for a reason that is not the kernel's diverting
 	RuleRefused    = "rule-refused"    // the packet filter did not take the rule
 	LocalRoute     = "local-route"     // LOCAL has no way to FAKE
+	ControlLost    = "control-lost"    // a flow that needs no rule did not arrive
 	FenceLost      = "fence-lost"      // the hosts can't hear each other
 	FakeOwned      = "fake-owned"      // REMOTE has FAKE configured
 	QuestionFailed = "question-failed" // a question to a host was not answered

@@ -37,6 +37,9 @@ func (h *half) judge(a *asked, wants ...want) error {
 			} else if a.Text != "" {
 				detail += " (" + a.Text + ")"
 			}
+			if w.missing == ControlLost { // no rule has anything to do with it
+				return broken(ControlLost, "%s", detail)
+			}
 			return failed(w.missing, "%s%s", detail, h.counted())
 		}
 		if err := judgeMessage(a.where, got[i], w); err != nil {

@@ -63,6 +63,7 @@ func TestJudge(t *testing.T) {
 	sent := want{endpoint.ClientLine, from, to, NotDelivered, nil}
 	pinged := want{endpoint.ClientLine, from, to, NoReply, &header}
 	packet := want{endpoint.PacketLine, from, netip.AddrPort{}, NotReinjected, nil}
+	control := want{endpoint.ClientLine, from, netip.AddrPort{}, ControlLost, nil}
 	for _, c := range []struct {
 		name    string
 		outcome agent.Outcome
@@ -89,6 +90,8 @@ func TestJudge(t *testing.T) {
 		{"no echo", agent.Outcome{Messages: []endpoint.Message{good}}, []want{pinged}, "FAIL wrong-data", "no ICMP header"},
 		{"not rewritten", agent.Outcome{Messages: []endpoint.Message{good}}, []want{packet}, "FAIL not-rewritten", ""},
 		{"not reinjected", agent.Outcome{}, []want{packet}, "FAIL not-reinjected", ""},
+		{"a control that is lost", agent.Outcome{}, []want{control}, "ERROR control-lost", "nothing arrived"},
+		{"another line than the control's", agent.Outcome{Messages: []endpoint.Message{with(good, func(m *endpoint.Message) { m.Data = []byte(endpoint.PacketLine) })}}, []want{control}, "FAIL wrong-data", ""},
 		{"a socket that broke", agent.Outcome{Fault: fault("EBADF")}, []want{sent}, "ERROR question-failed", "text of EBADF"},
 		{"nothing due, and a socket that broke", agent.Outcome{Fault: fault("EIO")}, nil, "ERROR question-failed", ""},
 	} {

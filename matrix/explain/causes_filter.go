@@ -62,7 +62,9 @@ var filterCauses = []Cause{
 	},
 	{
 		Code: "diverted-by-another",
-		Cell: func(c *Case) bool { return c.is("control-delivered") || c.is("control-lost") && c.anotherMatched() },
+		Cell: func(c *Case) bool {
+			return c.is("control-delivered") || c.is("not-delivered") && c.Way != Both && c.unmatched() && c.anotherMatched()
+		},
 		Advice: map[string]Advice{
 			"":       {"another rule of REMOTE's diverts the same flow, or another host answers for FAKE", "", "leave FAKE out of that rule"},
 			nftables: {"another rule of REMOTE's diverts the same flow ({RULES}), or rules of an earlier run are still loaded", listRules, "leave FAKE out of that rule; pfdivert cleanup removes what a killed run left"},

@@ -6,6 +6,12 @@ const watch = "tcpdump -ni {NIC} host {HOST}; on LOCAL: tcpdump -ni {LOCALNIC} h
 // resultCauses go by what was found, where the hosts tell no more.
 var resultCauses = []Cause{
 	{
+		Code: "filtered",
+		Cell: func(c *Case) bool { return c.is("control-lost") && (c.Remote.drops() || c.Local.drops()) },
+		Advice: anywhere("a filter of one of the hosts drops packets between them that no rule diverts ({RULES})",
+			"nft list ruleset, on both hosts (counters tell which rule it is)", "let {LOCAL} and {REMOTE} talk in that chain"),
+	},
+	{
 		Code:   "answered-by-icmp",
 		Cell:   func(c *Case) bool { return c.lost() && len(c.errors()) > 0 },
 		Advice: anywhere("a host answered with an ICMP error: {ERRORS}", "tcpdump -ni {NIC} icmp or icmp6", "the error's sender says who refused, its code why: no route, no port, or administratively prohibited"),
@@ -22,7 +28,7 @@ var resultCauses = []Cause{
 		Code: "claim-broken",
 		Cell: func(c *Case) bool {
 			return c.is("not-lost", "not-refused", "not-opened", "not-bypassed", "looped") || c.is("wrong-address") && c.ofDivertSocket() ||
-				c.Claim && c.Packet() && c.is("wrong-data", "duplicate", "control-lost")
+				c.Claim && c.Packet() && c.is("wrong-data", "duplicate")
 		},
 		Advice: anywhere("the kernel does not do what its manual says of packets that are handed to user space: {DETAIL}", watch,
 			"if the captures show nothing wrong on the way between the hosts it is the kernel's own: report it with the transcript"),

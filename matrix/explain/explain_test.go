@@ -242,6 +242,9 @@ func TestExplain(t *testing.T) {
 		{"address-changed", because(to(), "wrong-address", "")},
 		{"data-changed", because(to(), "wrong-data", "received \"x\"")},
 		{"counted-elsewhere", because(to(), "not-counted", "")},
+		{"filtered", chain(because(queued(), "control-lost", ""), "input", "0", "drop")},
+		{"filtered", local(because(queued(), "control-lost", ""), "nft list ruleset", "table ip f chain out type filter hook output priority 0: drop")},
+		{"unexplained", chain(because(queued(), "control-lost", ""), "input", "0", "mark set")},
 		{"claim-broken", because(queued(), "not-lost", "")},
 		{"rule-mismatch", counted(because(queued(), "not-lost", ""), none)},
 		{"claim-broken", change(read(because(queued(), "wrong-data", "in place of message 2 of 64 came 64 bytes"), 0), func(c *Case) { c.Claim = true })},
@@ -253,7 +256,7 @@ func TestExplain(t *testing.T) {
 		{"listener-elsewhere", change(read(queued(), 0), func(c *Case) { c.Remote.Rules[0].Text = "inet pfdivert in: udp dport 20003 counter jump queue-26601" })},
 		{"rule-mismatch", chain(counted(to(), none), "prerouting", "-100", "redirect")},
 		{"answer-lost", chain(because(reply(), "control-lost", ""), "prerouting", "-300", "ct zone set")},
-		{"diverted-by-another", change(counted(because(queued(), "control-lost", ""), none), func(c *Case) {
+		{"diverted-by-another", change(counted(because(queued(), "not-delivered", ""), none), func(c *Case) {
 			c.Remote.Rules = append(c.Remote.Rules, evidence.Rule{After: &pfconf.Counters{Matched: 1}})
 		})},
 		{"claim-broken", on(because(queued(), "wrong-address", "remote packet: the packet came with the interface name \"\", and it came in by em0"), ipfw)},

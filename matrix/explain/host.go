@@ -284,6 +284,13 @@ func (h *Host) chain(hook string, from, to int, does ...string) bool {
 	})
 }
 
+// drops tells whether a foreign chain drops something.
+func (h *Host) drops() bool {
+	return slices.ContainsFunc([]string{"prerouting", "input", "output", "postrouting"}, func(hook string) bool {
+		return h.chain(hook, lowest, highest, "drop", "reject")
+	})
+}
+
 const lowest, highest = -1 << 31, 1<<31 - 1
 
 // family of the answers.

@@ -51,7 +51,7 @@ var claims = []Fault{
 	{Name: "first-closed", Cause: "claim-broken", On: everywhere, About: "the first socket of a divert port is closed when the second one is opened", Omit: []string{"first"},
 		claims: some(matrix.NotRefused, "second-bind")},
 	{Name: "one-number-space", Cause: "diverted-by-another", On: everywhere, About: "what is for the UDP port of a divert port's number is diverted too", Omit: []string{"number"},
-		claims: some(matrix.ControlLost, "own-numbers")},
+		claims: some(matrix.NotDelivered, "own-numbers")},
 	{Name: "disordered", Cause: "claim-broken", On: everywhere, About: "neighbours in a row of packets are sent the wrong way round", Omit: []string{"order"},
 		claims: some(matrix.WrongData, "order-in", "order-out")},
 	{Name: "in-pieces", Cause: "claim-broken", On: everywhere, About: "a long message comes as many short ones", Omit: []string{"whole"},

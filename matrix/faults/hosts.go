@@ -33,6 +33,12 @@ var hosts = []Fault{
 	{Name: "mark-cleared", Cause: "mark-cleared", About: "a rule of REMOTE's own clears the mark before the packet is routed", Remote: does(spoil.Unmark), expect: undelivered},
 	{Name: "drop-early", Cause: "dropped-before", About: "a rule of REMOTE's own drops what is for FAKE before the test's rules see it", Remote: does(spoil.DropEarly), expect: undelivered},
 	{Name: "drop-input", Cause: "dropped-after", About: "REMOTE's own filter drops what is diverted, in its input chain", Remote: does(spoil.DropFake), expect: undelivered},
+	{Name: "drop-plain", Cause: "filtered", About: "REMOTE's own filter drops UDP that is for REMOTE itself", Remote: does(spoil.DropPlain), expect: func(p Part) Want {
+		if p.Mode == matrix.PacketIn {
+			return errs(matrix.ControlLost)
+		}
+		return pass
+	}},
 	{Name: "drop-output", Cause: "dropped-out", About: "REMOTE's own filter drops what leaves with FAKE's address", Remote: does(spoil.DropOut), expect: func(p Part) Want {
 		if w := unanswered(p); w == pass || p.tcp() { // TCP tries again by itself
 			return w
@@ -131,5 +137,5 @@ func unanswered(p Part) Want {
 	case p.reuse():
 		return fails(matrix.NotDelivered)
 	}
-	return fails(matrix.ControlLost)
+	return errs(matrix.ControlLost)
 }

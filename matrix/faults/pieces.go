@@ -65,7 +65,7 @@ var pieces = []Fault{
 		case p.Proto == pfconf.ICMP && !p.to():
 			return pass // the kernel is the server
 		case p.packet(), !p.reuse() && !p.to() && !p.tcp():
-			return fails(matrix.ControlLost)
+			return errs(matrix.ControlLost)
 		}
 		return fails(matrix.NotDelivered)
 	}},

@@ -2,6 +2,7 @@ package spoil
 
 import (
 	"encoding/binary"
+	"net/netip"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -36,6 +37,9 @@ var rules = map[Step]func(change) []chained{
 	},
 	DropEarly: func(c change) []chained {
 		return []chained{c.at(nftables.ChainHookPrerouting, nftables.ChainPriorityRaw, c.toFake(), drop)}
+	},
+	DropPlain: func(c change) []chained {
+		return []chained{c.at(nftables.ChainHookInput, nftables.ChainPriorityFilter, c.toHere(), c.proto(pfconf.UDP), drop)}
 	},
 	DropOut: func(c change) []chained {
 		return []chained{c.at(nftables.ChainHookOutput, nftables.ChainPriorityFilter, c.fromFake(), drop)}
@@ -133,16 +137,21 @@ func (c change) table() nftables.TableFamily {
 var drop = []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}
 
 // fromFake and toFake match packets from and to the prefix of FAKE.
-func (c change) fromFake() []expr.Any { return c.address(12, 8) }
-func (c change) toFake() []expr.Any   { return c.address(16, 24) }
+func (c change) fromFake() []expr.Any { return c.address(c.fake, 12, 8) }
+func (c change) toFake() []expr.Any   { return c.address(c.fake, 16, 24) }
 
-// address matches FAKE's prefix at an offset of the network header.
-func (c change) address(offset4, offset6 uint32) []expr.Any {
+// toHere matches packets to the host's own address.
+func (c change) toHere() []expr.Any {
+	return c.address(netip.PrefixFrom(c.Here, c.Here.BitLen()), 16, 24)
+}
+
+// address matches a prefix at an offset of the network header.
+func (c change) address(p netip.Prefix, offset4, offset6 uint32) []expr.Any {
 	n, offset := uint32(16), offset6
 	if c.family == pfconf.Inet {
 		n, offset = 4, offset4
 	}
-	net := ipnet(c.fake)
+	net := ipnet(p)
 	return []expr.Any{
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: n},
 		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: n, Mask: net.Mask, Xor: make([]byte, n)},

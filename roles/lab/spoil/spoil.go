@@ -60,6 +60,8 @@ const (
 	Loop Step = "loop"
 	// DropEarly drops what is for FAKE before the rules of the test see it.
 	DropEarly Step = "drop-early"
+	// DropPlain drops UDP for the host's own address, as a filter does that was not told of the test.
+	DropPlain Step = "drop-plain"
 	// DropOut drops what leaves with FAKE's address, as filters against spoofing do.
 	DropOut Step = "drop-out"
 	// Unmark clears the mark after the rules of the test have set it.
