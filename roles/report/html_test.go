@@ -313,6 +313,9 @@ func rungs(l *ladder) (lines []string) {
 		if r.lost {
 			line += " LOST"
 		}
+		if r.control {
+			line += " CONTROL"
+		}
 		lines = append(lines, line)
 	}
 	return lines

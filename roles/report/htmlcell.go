@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"pfdivert/matrix"
 	"pfdivert/pfconf"
@@ -15,7 +16,7 @@ import (
 // which the list of causes says all, are hidden until they are asked for.
 func (p *page) sections() {
 	proofs := map[string]string{}
-	for _, t := range matrix.Targets() {
+	for _, t := range append(matrix.Targets(), matrix.Claims()...) {
 		proofs[t.Name] = t.Proves()
 	}
 	p.element("h2", "The targets")
@@ -96,12 +97,20 @@ func (p *page) explanation(o Outcome) {
 // evidence writes what the hosts showed: the ladder, and all of it in tables.
 func (p *page) evidence(i int, o Outcome) {
 	e := o.Evidence
-	if l := newLadder(e, o.Transcript); len(l.rungs) > 0 {
+	l := newLadder(e, o.Transcript)
+	l.addLastSeen(o.Explanation)
+	if len(l.rungs) > 0 {
 		p.open("figure")
 		p.open("div", "class", "scroll", "role", "region", "aria-label", "Packets of "+o.Name, "tabindex", "0")
 		l.svg(&p.markup, "l"+id(i), "What became of the packets of "+o.Name)
 		p.close("div")
 		text := "Arrows are packets, dashed ones what REMOTE's sockets logged. Times are since the first packet."
+		if l.controls {
+			text += " A control is sent before the rule is loaded."
+		}
+		if l.shift != 0 {
+			text += fmt.Sprintf(" REMOTE's clock is %s LOCAL's; that is taken off.", ahead(l.shift))
+		}
 		if l.more > 0 {
 			text += fmt.Sprintf(" %d more packets are not drawn.", l.more)
 		}
@@ -117,13 +126,26 @@ func (p *page) evidence(i int, o Outcome) {
 	}
 }
 
+// ahead says how one clock is to another.
+func ahead(d time.Duration) string {
+	if d < 0 {
+		return duration(-d.Seconds()) + " behind"
+	}
+	return duration(d.Seconds()) + " ahead of"
+}
+
 // table is a table in a details element; nothing without rows.
 func (p *page) table(title string, head []string, rows [][]string) {
-	if len(rows) == 0 {
+	p.countedTable(title, len(rows), head, rows)
+}
+
+// countedTable is a table of n things, of which not all may have a row.
+func (p *page) countedTable(title string, n int, head []string, rows [][]string) {
+	if n == 0 {
 		return
 	}
 	p.open("details")
-	p.element("summary", fmt.Sprintf("%s (%d)", title, len(rows)))
+	p.element("summary", fmt.Sprintf("%s (%d)", title, n))
 	p.open("div", "class", "scroll", "role", "region", "aria-label", title, "tabindex", "0")
 	p.open("table", "class", "list")
 	p.open("thead")
@@ -134,11 +156,16 @@ func (p *page) table(title string, head []string, rows [][]string) {
 	p.close("tr")
 	p.close("thead")
 	p.open("tbody")
+	long := longColumns(rows)
 	for _, row := range rows {
 		p.open("tr")
-		for _, text := range row {
-			p.open("td", "class", "mono")
-			p.lines(text)
+		for i, text := range row {
+			if long[i] {
+				p.open("td", "class", "long")
+			} else {
+				p.open("td")
+			}
+			p.lines(strings.ReplaceAll(text, "\t", " "))
 			p.close("td")
 		}
 		p.close("tr")
@@ -149,10 +176,27 @@ func (p *page) table(title string, head []string, rows [][]string) {
 	p.close("details")
 }
 
+// longColumns tells which columns have texts that are broken into lines. The others are as wide
+// as their texts; where that is wider than the window the table is scrolled.
+func longColumns(rows [][]string) map[int]bool {
+	const most = 48 // characters
+	long := map[int]bool{}
+	for _, row := range rows {
+		for i, text := range row {
+			long[i] = long[i] || len(text) > most || strings.Contains(text, "\n")
+		}
+	}
+	return long
+}
+
 // packets is the ladder as a table, host by host.
 func (p *page) packets(host string, packets []evidence.Packet) {
 	var rows [][]string
-	for _, packet := range packets {
+	for i, packet := range packets {
+		if i == maxPacketRows {
+			rows = append(rows, []string{"", "", "", "", "", fmt.Sprintf("and %d more", len(packets)-i), ""})
+			break
+		}
 		d := evidence.Decode(packet)
 		what := d.Summary
 		if d.Pflog != "" {
@@ -165,8 +209,11 @@ func (p *page) packets(host string, packets []evidence.Packet) {
 			packet.Time.UTC().Format("15:04:05.000000"), packet.Interface, packet.Direction, d.From(), d.To(), what, fmt.Sprint(packet.Length),
 		})
 	}
-	p.table("Packets on "+host, []string{"time (UTC)", "interface", "", "from", "to", "what", "bytes"}, rows)
+	p.countedTable("Packets on "+host, len(packets), []string{"time (UTC)", "interface", "", "from", "to", "what", "bytes"}, rows)
 }
+
+// maxPacketRows is how many packets of a host are listed.
+const maxPacketRows = 200
 
 // side is the rest of what a host showed.
 func (p *page) side(host string, c evidence.Cell) {

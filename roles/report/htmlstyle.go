@@ -89,9 +89,13 @@ table{border-collapse:collapse}
 th,td{text-align:left;padding:.2rem .75rem .2rem 0;vertical-align:middle}
 .list th,.list td{border-top:1px solid var(--line);vertical-align:top;font-size:.875rem}
 .list thead th{border-top:0;color:var(--muted);font-weight:400}
+.list th,.list td,.matrix th,.matrix td{white-space:nowrap;overflow-wrap:normal}
+.list td{font-family:ui-monospace,"SF Mono",Menlo,Consolas,"DejaVu Sans Mono",monospace}
+.list .long{white-space:pre-wrap;overflow-wrap:anywhere;min-width:18rem}
 .matrix{margin-bottom:1.5rem}
 .matrix caption{text-align:left;font-weight:600;padding-bottom:.25rem}
 .matrix tbody th{font-weight:400;padding-right:1rem}
+.matrix tr>:first-child{position:sticky;left:0;background:var(--back)}
 .matrix thead th{font-size:.875rem;color:var(--muted);font-weight:600}
 .matrix .v{min-width:5.75rem}
 .matrix .v.pass{border-color:transparent}
@@ -116,6 +120,9 @@ figcaption{font-size:.875rem;color:var(--muted)}
 .ladder path{fill:none;stroke:var(--text);stroke-width:1.5}
 .ladder .line{stroke:var(--muted);stroke-width:1;stroke-dasharray:2 3}
 .ladder .head,.ladder .mark{fill:var(--text);stroke:none}
+.ladder .control .what{fill:var(--muted)}
+.ladder .control path{stroke:var(--muted)}
+.ladder .control .head{fill:var(--muted);stroke:none}
 .ladder .event .way{stroke-dasharray:5 3}
 .ladder .event path{stroke:var(--link)}
 .ladder .event .head,.ladder .event .mark{fill:var(--link);stroke:none}

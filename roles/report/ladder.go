@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"pfdivert/matrix"
+	"pfdivert/matrix/explain"
 	"pfdivert/roles/evidence"
 )
 
@@ -26,8 +27,10 @@ var laneNames = [...]string{"LOCAL", "wire", "REMOTE's filter", "socket"}
 
 // ladder is what happened to a cell's packets, in the order of time.
 type ladder struct {
-	rungs []rung
-	more  int // packets that are not among the rungs, because there are too many
+	rungs    []rung
+	more     int           // packets that are not among the rungs, because there are too many
+	shift    time.Duration // by how much REMOTE's clock is ahead; it is taken off the times
+	controls bool          // there are packets of controls
 }
 
 // rung is a packet on its way from one lane to another, or, when they are the same, what
@@ -37,8 +40,9 @@ type rung struct {
 	timed    bool          // the time is known: what sockets did has none
 	from, to lane
 	text     string
-	lost     bool // the other host did not capture it
+	lost     bool // the other host did not capture it, or it was last seen here
 	packet   bool
+	control  bool // it was sent before the rule was loaded
 }
 
 // maxRungs bounds the packets of a ladder: more can't be read.
@@ -48,18 +52,19 @@ const maxRungs = 60
 type seen struct {
 	evidence.Packet
 	evidence.Decoded
-	remote bool // captured there
-	pair   *seen
+	remote  bool // captured there
+	control bool // sent before the rule was loaded, or the answer to that
+	pair    *seen
 }
 
 // newLadder arranges what was captured on both hosts and what REMOTE's sockets logged.
 func newLadder(e *matrix.Evidence, transcripts []matrix.Transcript) *ladder {
 	local, remote := decodeAll(e.Local.Packets, false), decodeAll(e.Remote.Packets, true)
 	pairUp(local, remote)
-	shift := clockShift(remote)
+	l := &ladder{shift: clockShift(remote)}
 	var all []*seen
 	for _, p := range remote {
-		p.Time = p.Time.Add(-shift)
+		p.Time = p.Time.Add(-l.shift)
 		// Of a packet that both captured, the sender's time counts.
 		if p.Pflog != "" || p.pair == nil || p.Direction == "out" {
 			all = append(all, p)
@@ -71,13 +76,14 @@ func newLadder(e *matrix.Evidence, transcripts []matrix.Transcript) *ladder {
 		}
 	}
 	slices.SortStableFunc(all, func(a, b *seen) int { return a.Time.Compare(b.Time) })
-	l := &ladder{}
+	markControls(all, e, transcripts)
 	if len(all) > maxRungs {
 		l.more = len(all) - maxRungs
 		all = all[:maxRungs]
 	}
 	for _, p := range all {
-		r := rung{at: p.Time.Sub(all[0].Time), timed: true, text: p.text(), packet: true}
+		r := rung{at: p.Time.Sub(all[0].Time), timed: true, text: p.text(), packet: true, control: p.control}
+		l.controls = l.controls || p.control
 		switch {
 		case p.Pflog != "":
 			r.from, r.to, r.text, r.packet = laneFilter, laneFilter, "pf: "+p.Pflog, false
@@ -107,6 +113,9 @@ func newLadder(e *matrix.Evidence, transcripts []matrix.Transcript) *ladder {
 			} else {
 				r.text += "; not in " + there + "'s capture"
 			}
+		}
+		if p.control {
+			r.text = "control: " + r.text
 		}
 		l.rungs = append(l.rungs, r)
 	}
@@ -193,65 +202,6 @@ func clockShift(remote []*seen) time.Duration {
 	return (slices.Min(there) - slices.Min(back)) / 2
 }
 
-// addSockets puts what REMOTE's sockets logged to the packets that carried it: "<<< Client" behind
-// the packet that came in with that text, ">>> Client" before the one that went out
-// with it, an accepted connection behind the ACK that ended its handshake. What has no such
-// packet is left to the transcripts.
-func (l *ladder) addSockets(packets []*seen, transcripts []matrix.Transcript) {
-	behind, before := map[int][]rung{}, map[int][]rung{}
-	for _, t := range transcripts {
-		if t.Host != "remote" {
-			continue
-		}
-		used := map[int]bool{}
-		find := func(way string, fits func(*seen) bool) int {
-			for i, p := range packets {
-				if !used[i] && p.Pflog == "" && p.goes() == way && fits(p) {
-					used[i] = true
-					return i
-				}
-			}
-			return -1
-		}
-		for line := range strings.Lines(t.Text) {
-			line = strings.TrimSuffix(line, "\n")
-			what, text, _ := strings.Cut(line, " ")
-			carries := func(p *seen) bool { return len(p.Payload) > 0 && logged(p.Payload) == text }
-			switch {
-			case what == "<<<":
-				if i := find("there", carries); i >= 0 {
-					behind[i] = append(behind[i], rung{from: laneFilter, to: laneSocket, text: t.Name + ": " + line})
-				}
-			case what == ">>>":
-				if i := find("back", carries); i >= 0 {
-					before[i] = append(before[i], rung{from: laneSocket, to: laneFilter, text: t.Name + ": " + line})
-				}
-			case strings.HasPrefix(line, "accept from: "):
-				from := strings.TrimPrefix(line, "accept from: ")
-				if i := find("there", func(p *seen) bool {
-					return strings.HasPrefix(p.Summary, "TCP ACK") && from == fmt.Sprintf("%v %d", p.Source, p.SourcePort)
-				}); i >= 0 {
-					delete(used, i) // it may carry data as well
-					behind[i] = append(behind[i], rung{from: laneFilter, to: laneSocket, text: t.Name + ": " + line})
-				}
-			}
-		}
-	}
-	var all []rung
-	for i, r := range l.rungs {
-		all = append(append(append(all, before[i]...), r), behind[i]...)
-	}
-	l.rungs = all
-}
-
-// goes tells whether a packet is on its way to REMOTE ("there") or from it ("back").
-func (p *seen) goes() string {
-	if p.remote == (p.Direction == "in") {
-		return "there"
-	}
-	return "back"
-}
-
 // logged is a payload as transcripts have it: without the newline at its end, and with all
 // but printable ASCII escaped.
 func logged(payload []byte) string {
@@ -291,9 +241,31 @@ func (l *ladder) addCounters(rules []evidence.Rule) {
 			after.Matched -= min(r.Before.Matched, after.Matched)
 			after.Done -= min(r.Before.Done, after.Done)
 		}
+		rule := "the rule"
+		if len(rules) > 1 {
+			rule += " " + r.Label
+		}
 		l.rungs = append(l.rungs, rung{
 			from: laneFilter, to: laneFilter,
-			text: fmt.Sprintf("the rule matched %s, its action served %d", plural(int(after.Matched), "packet"), after.Done),
+			text: fmt.Sprintf("%s matched %s, its action served %d", rule, plural(int(after.Matched), "packet"), after.Done),
 		})
 	}
+}
+
+// addLastSeen marks where the explanation last saw the packet that is missing.
+func (l *ladder) addLastSeen(e *explain.Explanation) {
+	if e == nil || e.LastSeen == "" || len(l.rungs) == 0 {
+		return
+	}
+	at := laneFilter
+	for _, place := range []struct {
+		words string
+		lane  lane
+	}{{"did not come to", laneWire}, {"on neither interface", laneWire}, {"REMOTE's client sent it", laneSocket}} {
+		if strings.Contains(e.LastSeen, place.words) {
+			at = place.lane
+			break
+		}
+	}
+	l.rungs = append(l.rungs, rung{from: at, to: at, text: "last seen: " + e.LastSeen, lost: true})
 }

@@ -48,6 +48,8 @@ func (r rung) draw(m *markup, y int) {
 	switch {
 	case r.lost:
 		kind = "lost"
+	case r.control:
+		kind = "control"
 	case r.packet:
 		kind = "packet"
 	}
@@ -55,6 +57,8 @@ func (r rung) draw(m *markup, y int) {
 	m.element("text", shorten(r.text, maxRungText), "class", "what", "x", fmt.Sprint(textLeft), "y", fmt.Sprint(y+16))
 	from, to, line := laneAt[r.from], laneAt[r.to], y+26
 	switch {
+	case from == to && r.lost:
+		m.empty("path", "class", "way", "d", cross(from, line))
 	case from == to:
 		m.empty("path", "class", "mark", "d", fmt.Sprintf("M%d %dl6 6l-6 6l-6 -6z", from, line-6))
 	default:
@@ -64,12 +68,17 @@ func (r rung) draw(m *markup, y int) {
 		}
 		m.empty("path", "class", "way", "d", fmt.Sprintf("M%d %dH%d", from, line, to))
 		if r.lost {
-			m.empty("path", "class", "way", "d", fmt.Sprintf("M%d %dl12 12M%d %dl-12 12", to-6, line-6, to+6, line-6))
+			m.empty("path", "class", "way", "d", cross(to, line))
 		} else {
 			m.empty("path", "class", "head", "d", fmt.Sprintf("M%d %dl%d -5v10z", to, line, back))
 		}
 	}
 	m.close("g")
+}
+
+// cross is a path of an X.
+func cross(x, y int) string {
+	return fmt.Sprintf("M%d %dl12 12M%d %dl-12 12", x-6, y-6, x+6, y-6)
 }
 
 // description tells the ladder to who can't see it.
@@ -85,7 +94,7 @@ func (l *ladder) description() string {
 		} else {
 			text += laneNames[r.from] + " to " + laneNames[r.to] + ": "
 		}
-		text += r.text + "."
+		text += shorten(r.text, maxRungText) + "."
 	}
 	return text
 }
