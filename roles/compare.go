@@ -16,7 +16,8 @@ one host is compared with each host of the other.
 
 A regression is a target that passed in A and does not in B, for whatever reason,
 also because it was not played; or one that was XFAIL or SKIP and is FAIL or
-ERROR. Of runs with -count or -for a target's worst verdict counts.
+ERROR. Of runs with -count or -for a target's worst verdict counts. '-' is standard
+input.
 
 Exit status: 0 when nothing regressed, 1 when something did, 2 when a file can't
 be read.`,
@@ -32,7 +33,7 @@ be read.`,
 		var runs [2]*report.Past
 		for i := range runs {
 			var err error
-			if runs[i], err = readRun(f.Arg(i)); err != nil {
+			if runs[i], err = c.readRun(f.Arg(i)); err != nil {
 				return exitError, hinted{err, "'pfdivert run -json FILE' writes what can be compared"}
 			}
 		}
@@ -47,13 +48,18 @@ be read.`,
 	},
 }
 
-func readRun(name string) (*report.Past, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
+// readRun reads the results of a run from a file, or from standard input.
+func (c *call) readRun(name string) (*report.Past, error) {
+	from := c.In
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		from = f
 	}
-	defer f.Close()
-	run, err := report.ReadJSON(f)
+	run, err := report.ReadJSON(from)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}

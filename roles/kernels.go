@@ -24,7 +24,7 @@ Exit status: 0, or 2 when a file can't be read.`,
 		}
 		var runs []*report.Past
 		for _, name := range f.Args() {
-			run, err := readRun(name)
+			run, err := c.readRun(name)
 			if err != nil {
 				return exitError, hinted{err, "'pfdivert run -json FILE' writes what can be read"}
 			}

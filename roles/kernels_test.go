@@ -20,7 +20,7 @@ func TestKernelsPage(t *testing.T) {
 		t.Fatal("no runs: ", err)
 	}
 	for _, name := range files {
-		run, err := readRun(name)
+		run, err := new(call).readRun(name)
 		if err != nil {
 			t.Fatal(err)
 		}

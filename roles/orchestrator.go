@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"runtime"
@@ -144,7 +143,7 @@ func (c *call) playRun(ctx context.Context, targets []matrix.Target, o runFlags)
 
 	if c.Getenv("REMOTE_SSH") == "" && o.hosts == "" {
 		if why := noLab(runtime.GOOS, os.Geteuid(), o.sudo); why != "" {
-			return c.skipRun(to.text, targets, why)
+			return c.skipRun(to, targets, why)
 		}
 	}
 	hosts, err := c.hostsToTest(o, targets)
@@ -168,14 +167,18 @@ func noLab(system string, euid int, sudo string) string {
 	return "This machine can't be both hosts by itself, as Linux, OpenBSD and FreeBSD can."
 }
 
-// skipRun tells what a run on this system needs. Where there is no remote host,
-// OpenBSD's suites skip their targets and succeed.
-func (c *call) skipRun(text io.Writer, targets []matrix.Target, why string) (int, error) {
-	fmt.Fprintf(text, `No remote host is given. %s
+// skipRun tells what a run on this system needs, also in the reports that are wanted. Where
+// there is no remote host, OpenBSD's suites skip their targets and succeed.
+func (c *call) skipRun(to output, targets []matrix.Target, why string) (int, error) {
+	run := report.Run{Version: c.version, Started: time.Now(), Skipped: "No remote host is given. " + why}
+	if err := to.files.write(newFindings(nil, false), run); err != nil {
+		return exitError, err
+	}
+	fmt.Fprintf(to.text, `%s
 Or set REMOTE_SSH to a host whose packet filter is to be tested, and the addresses:
   REMOTE_SSH=root@host LOCAL_ADDR= REMOTE_ADDR= FAKE_ADDR= LOCAL_ADDR6= REMOTE_ADDR6= FAKE_ADDR6=
 FAKE is configured nowhere. %d targets were not run.
 SKIPPED
-`, why, len(targets))
+`, run.Skipped, len(targets))
 	return exitOK, nil
 }

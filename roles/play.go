@@ -113,17 +113,19 @@ func (c *call) playHosts(ctx context.Context, hosts []*tested, targets []matrix.
 	return status, nil
 }
 
-// report writes what was found.
-func (c *call) report(run report.Run, found *findings, hosts []*tested, o runFlags, to output) (err error) {
+// report writes what was found: the files first, because whoever reads the text may go away
+// before its end.
+func (c *call) report(run report.Run, found *findings, hosts []*tested, o runFlags, to output) error {
+	err := to.files.write(found, run)
+	if o.out != "" {
+		err = errors.Join(err, keep(o.out, found.kept()))
+	}
 	if o.regress {
-		err = report.WriteRegress(to.text, run, found.results)
+		err = errors.Join(err, report.WriteRegress(to.text, run, found.results))
 	} else {
-		err = found.writeText(to.text, to.style, run)
+		err = errors.Join(err, found.writeText(to.text, to.style, run))
 	}
-	if err != nil {
-		return err
-	}
-	if o.verbose {
+	if o.verbose && err == nil {
 		before := 0
 		for _, h := range hosts {
 			if h.pair != nil {
@@ -132,13 +134,7 @@ func (c *call) report(run report.Run, found *findings, hosts []*tested, o runFla
 		}
 		fmt.Fprintln(to.text, found.tripsText(before))
 	}
-	if err := to.files.write(found, run); err != nil {
-		return err
-	}
-	if o.out != "" {
-		return keep(o.out, found.kept())
-	}
-	return nil
+	return err
 }
 
 // keep writes the transcripts and the evidence: DIR/TARGET/HOST-ENDPOINT; with several hosts under test

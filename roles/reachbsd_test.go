@@ -2,6 +2,8 @@ package roles
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -33,9 +35,30 @@ func TestNoLab(t *testing.T) {
 			continue
 		}
 		var text bytes.Buffer
-		status, err := new(call).skipRun(&text, matrix.Targets(), why)
+		dir := t.TempDir()
+		var names []string
+		for _, f := range formats {
+			names = append(names, filepath.Join(dir, f.flag))
+		}
+		files, err := openReports(names, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		status, err := (&call{version: "v1"}).skipRun(output{text: &text, files: files}, matrix.Targets(), why)
 		if status != exitOK || err != nil || !strings.Contains(text.String(), why) || !strings.HasSuffix(text.String(), "\nSKIPPED\n") {
 			t.Errorf("%s: exit status %d, %v, %q", c.system, status, err, text.String())
+		}
+		// The run succeeded, so its reports are there, and say that nothing was played.
+		for format, want := range map[string]string{
+			"json": `"targets":[]}`, "tap": "\n1..0 # SKIP No remote host is given. ", "junit": `tests="0" failures="0"`, "html": "<dt>Skipped</dt>",
+		} {
+			got, err := os.ReadFile(filepath.Join(dir, format))
+			if err != nil || !strings.Contains(string(got), want) || !strings.Contains(string(got), "No remote host is given. ") {
+				t.Errorf("%s: -%s: %v, %q", c.system, format, err, got)
+			}
+		}
+		if past, err := new(call).readRun(filepath.Join(dir, "json")); err != nil || past.Run.Skipped == "" || len(past.Outcomes) != 0 {
+			t.Errorf("%s: it is read as %+v, %v", c.system, past, err)
 		}
 	}
 }

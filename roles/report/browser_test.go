@@ -194,6 +194,18 @@ func (b *browser) press(key string) {
 	b.call("Input.dispatchKeyEvent", map[string]any{"type": "keyUp", "key": key, "code": key, "windowsVirtualKeyCode": code}, nil)
 }
 
+// click clicks on an element.
+func (b *browser) click(selector string) {
+	b.t.Helper()
+	b.eval(fmt.Sprintf("document.querySelector(%q).scrollIntoView({block: 'center'})", selector))
+	for _, kind := range []string{"mousePressed", "mouseReleased"} {
+		at := func(axis, size string) any {
+			return b.eval(fmt.Sprintf("(r => r.%s + r.%s / 2)(document.querySelector(%q).getBoundingClientRect())", axis, size, selector))
+		}
+		b.call("Input.dispatchMouseEvent", map[string]any{"type": kind, "x": at("left", "width"), "y": at("top", "height"), "button": "left", "clickCount": 1}, nil)
+	}
+}
+
 // tabTo presses Tab until an expression is true of what has the focus.
 func (b *browser) tabTo(expression string) {
 	b.t.Helper()
@@ -220,6 +232,31 @@ func (b *browser) quiet(file string) {
 		case "Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Page.javascriptDialogOpening", "Page.windowOpen":
 			b.t.Errorf("%s: %s", e.Method, e.Params)
 		}
+	}
+}
+
+// legible fails when a table or diagram that is wider than the window is squeezed or cut off in place of
+// being scrolled, when headings leave out a level, or a region or picture has no name.
+func (b *browser) legible() {
+	b.t.Helper()
+	for _, expression := range []string{
+		// The rows of the matrix have one line, those of lists too, where no text is long.
+		"all('.matrix tbody tr').every(r => r.offsetHeight < 48)",
+		"all('.list td:not(.long)').every(c => c.firstChild == null || lines(c) == 1)",
+		"all('.list .long').every(c => c.offsetWidth > 240)",
+		// What is in a region that scrolls can be scrolled to.
+		"all('.scroll table, .ladder text').every(e => box(e).right <= box(e.closest('.scroll')).left + e.closest('.scroll').scrollWidth + 1)",
+		"all('.scroll').every(e => e.tabIndex == 0 && e.getAttribute('role') == 'region' && e.ariaLabel.length > 8)",
+		"all('[tabindex]').every(e => e.tabIndex <= 0)", // else the order of the keyboard is not the page's
+		"all('svg[role=img]').every(e => e.getAttribute('aria-labelledby').split(' ').every(id => document.getElementById(id).textContent.length > 8))",
+		"all('h1, h2, h3, h4').every((h, i, hs) => h.tagName[1] <= (i ? +hs[i - 1].tagName[1] + 1 : 1))",
+		"all('html[lang=en] > body > header').length == 1 && all('body > main').length == 1",
+		"all('th').every(h => ['row', 'col', 'colgroup'].includes(h.scope))",
+		// Links and what opens are big enough for a finger (WCAG 2.2, 2.5.8).
+		"all('a.v, summary').every(e => e.offsetHeight == 0 || e.offsetHeight >= 24)",
+	} {
+		b.is(`((all, box, lines) => ` + expression + `)(s => [...document.querySelectorAll(s)], e => e.getBoundingClientRect(),
+			e => { const r = document.createRange(); r.selectNodeContents(e); return new Set([...r.getClientRects()].map(x => x.top)).size })`)
 	}
 }
 
@@ -276,6 +313,7 @@ func TestBrowser(t *testing.T) {
 			b.eval("document.querySelectorAll('details').forEach(d => d.open = true)")
 			b.eval("document.querySelectorAll('.quiet').forEach(s => s.classList.remove('quiet'))")
 			b.is(fmt.Sprintf("document.documentElement.scrollWidth <= %d", view.width))
+			b.legible()
 			b.quiet(file)
 			if *shots != "" {
 				b.open(file, view.width, 800, view.mode)
@@ -308,6 +346,34 @@ func TestBrowser(t *testing.T) {
 		b.press("Enter")
 		b.is("location.hash == '#mc2' && getComputedStyle(c2).display == 'none'")
 		b.quiet(file)
+	})
+	t.Run("dark", func(t *testing.T) {
+		b.t = t
+		b.open(filepath.Join(dir, "evidence.html"), 1280, 800, "dark")
+		for element, property := range map[string]string{".ladder .what": "fill", ".ladder .way": "stroke", "main p": "color", "pre": "color", ".list td": "color"} {
+			b.is(fmt.Sprintf("getComputedStyle(document.querySelector(%q)).%s.match(/\\d+/g).every(part => part > 120)", element, property))
+		}
+	})
+	t.Run("without scripts", func(t *testing.T) {
+		b.t = t
+		b.call("Emulation.setScriptExecutionDisabled", map[string]any{"value": true}, nil)
+		defer b.call("Emulation.setScriptExecutionDisabled", map[string]any{"value": false}, nil)
+		b.open(filepath.Join(dir, "evidence.html"), 360, 800, "light")
+		b.is("getComputedStyle(c2).display == 'none'")
+		b.click("#mc2")
+		b.is("location.hash == '#c2' && getComputedStyle(c2).display == 'block'")
+		b.click("#c2 summary")
+		b.is("document.querySelector('#c2 details').open && document.querySelector('#c2 details .list').offsetHeight > 0")
+	})
+	t.Run("print", func(t *testing.T) {
+		b.t = t
+		b.open(filepath.Join(dir, "evidence.html"), 800, 800, "dark")
+		b.call("Emulation.setEmulatedMedia", map[string]any{"media": "print", "features": []any{map[string]any{"name": "prefers-color-scheme", "value": "dark"}}}, nil)
+		b.is("getComputedStyle(document.body).backgroundColor == 'rgb(255, 255, 255)' && getComputedStyle(document.body).color == 'rgb(28, 32, 36)'")
+		// What is closed on the screen is on paper.
+		b.is("[...document.querySelectorAll('#c3 .list, #c3 pre')].every(e => e.getBoundingClientRect().height > 8)")
+		b.is("[...document.querySelectorAll('#c3 .ladder')].every(e => e.getBoundingClientRect().width <= 800)")
+		b.call("Emulation.setEmulatedMedia", map[string]any{"media": ""}, nil)
 	})
 	t.Run("can fail", func(t *testing.T) {
 		// What the test looks for is found where it is: a page that asks for another and whose

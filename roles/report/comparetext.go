@@ -91,7 +91,11 @@ func (c *Comparison) WriteText(w io.Writer, style Style) error {
 
 // writeCompared writes which kernels a run tested.
 func (r Run) writeCompared(b *bytes.Buffer, name string) {
-	for i, kernel := range r.kernels() {
+	kernels := r.kernels()
+	if kernels == nil {
+		kernels = []string{"(no kernel was tested)"}
+	}
+	for i, kernel := range kernels {
 		if i > 0 {
 			name = " "
 		}

@@ -46,9 +46,11 @@ func (p *page) write() {
 	p.signs()
 	p.header()
 	p.open("main")
-	p.matrix()
-	p.causes()
-	p.sections()
+	if len(p.outcomes) > 0 {
+		p.matrix()
+		p.causes()
+		p.sections()
+	}
 	p.close("main")
 	p.close("body")
 	p.close("html")
@@ -120,7 +122,7 @@ func (p *page) header() {
 	for _, h := range p.run.Tested {
 		p.pair(h.Name, h.kernel())
 	}
-	if p.run.Tested == nil {
+	if p.run.Tested == nil && p.run.Skipped == "" {
 		p.pair("Kernel", Host{Kernel: p.run.Kernel, System: p.run.System}.kernel())
 	}
 	if p.run.Local != nil {
@@ -135,6 +137,9 @@ func (p *page) header() {
 	p.pair("Started", p.run.Started.Format(time.RFC3339))
 	if p.run.Interrupted {
 		p.pair("Ended", "The run was interrupted: what is not played has no verdict.")
+	}
+	if p.run.Skipped != "" {
+		p.pair("Skipped", p.run.Skipped)
 	}
 	p.close("dl")
 	p.close("header")

@@ -174,6 +174,14 @@ func htmlPages() map[string]func() (Run, []Outcome) {
 		run := with(run26, func(r *Run) { r.Targets = all70 })
 		return run, Outcomes(run, passes(all70))
 	}
+	pages["claims"] = func() (Run, []Outcome) {
+		var names []string
+		for _, t := range matrix.Claims() {
+			names = append(names, t.Name)
+		}
+		run := with(run26, func(r *Run) { r.Targets = names })
+		return run, Outcomes(run, passes(names))
+	}
 	return pages
 }
 
@@ -191,6 +199,9 @@ func TestHTML(t *testing.T) {
 			golden(t, name+".html", b.Bytes())
 		}
 		assertClean(t, b.String())
+		if proves := strings.Count(b.String(), ">It proves: "); proves != len(outcomes) {
+			t.Errorf("%s says of %d targets what they prove, and has %d", name, proves, len(outcomes))
+		}
 		names := map[string]int{}
 		ids := map[string]bool{}
 		var hrefs []string

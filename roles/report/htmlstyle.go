@@ -113,7 +113,7 @@ details{border-top:1px solid var(--line);margin-top:.5rem}
 summary{cursor:pointer;padding:.4rem 0;min-height:1.75rem}
 figure{margin:1rem 0 .5rem}
 figcaption{font-size:.875rem;color:var(--muted)}
-.ladder{display:block;font-size:13px}
+.ladder{display:block;overflow:visible;font-size:13px}
 .ladder text{fill:var(--text);stroke:var(--back);stroke-width:4px;paint-order:stroke}
 .ladder .lane{font-weight:600}
 .ladder .at{fill:var(--muted)}

@@ -11,27 +11,31 @@ import (
 	"pfdivert/matrix"
 )
 
-// WriteJUnit writes the outcomes as the XML of Ant's JUnit task, as far as CI
-// systems agree on it: a testsuite for each host, a testcase for each target. FAIL
+// WriteJUnit writes the outcomes as the XML of Ant's JUnit task: a testsuite for each
+// host, a testcase for each target. FAIL
 // and XPASS are failures, ERROR is an error, as is a target that an interrupted run
 // did not play; SKIP is skipped, and so is XFAIL, for which JUnit has no
-// word (its message begins with XFAIL). Times are in seconds.
+// word (its message begins with XFAIL). Transcripts are in their text: where a case's output
+// goes is what the schemas do not agree on. Times are in seconds.
 //
-// testdata/junit.xsd says what the XML looks like.
+// testdata/junit.xsd says what the XML looks like. What it accepts the two schemas that are
+// in use accept: the one of Ant's task (JUnit.xsd of Windy Road) and that of Jenkins'
+// xUnit plugin (junit-10.xsd). They refuse attributes of testsuites, and times with more
+// than milliseconds.
 func WriteJUnit(w io.Writer, run Run, outcomes []Outcome) error {
 	var m markup
 	m.b.WriteString(`<?xml version="1.0" encoding="UTF-8"?>` + "\n")
-	seconds := fmt.Sprintf("%.6f", run.Seconds)
-	m.open("testsuites", append([]string{"name", "pfdivert", "time", seconds}, junitCounts(outcomes)...)...)
+	m.open("testsuites")
 	m.b.WriteByte('\n')
 	hosts := run.Tested
 	if hosts == nil {
 		hosts = []Host{{Kernel: run.Kernel, System: run.System}}
 	}
-	for _, h := range hosts {
+	for i, h := range hosts {
 		own := slices.DeleteFunc(slices.Clone(outcomes), func(o Outcome) bool { return o.Host != h.Name })
 		m.open("testsuite", append([]string{
-			"name", cmp.Or(h.Name, "pfdivert"), "hostname", cmp.Or(h.Name, "localhost"), "time", seconds,
+			"name", cmp.Or(h.Name, "pfdivert"), "package", "pfdivert", "id", strconv.Itoa(i),
+			"hostname", cmp.Or(h.Name, "localhost"), "time", fmt.Sprintf("%.3f", run.Seconds),
 			// JUnit's times have no zone; consumers take them for UTC.
 			"timestamp", run.Started.UTC().Format("2006-01-02T15:04:05"),
 		}, junitCounts(own)...)...)
@@ -39,6 +43,12 @@ func WriteJUnit(w io.Writer, run Run, outcomes []Outcome) error {
 		properties := [][2]string{{"kernel", h.Kernel}, {"system", h.System}, {"version", run.Version}}
 		if run.Seed != 0 {
 			properties = append(properties, [2]string{"seed", strconv.FormatUint(run.Seed, 10)})
+		}
+		if run.Interrupted {
+			properties = append(properties, [2]string{"interrupted", "true"})
+		}
+		if run.Skipped != "" {
+			properties = append(properties, [2]string{"skipped", run.Skipped})
 		}
 		for _, p := range properties {
 			m.empty("property", "name", p[0], "value", p[1])
@@ -48,6 +58,8 @@ func WriteJUnit(w io.Writer, run Run, outcomes []Outcome) error {
 		for _, o := range own {
 			o.junit(&m)
 		}
+		m.element("system-out", "") // both are required
+		m.element("system-err", "")
 		m.close("testsuite")
 	}
 	m.close("testsuites")
@@ -94,21 +106,19 @@ func (o Outcome) junit(m *markup) {
 	case kind == "":
 	case o.Verdict == "":
 		m.element(kind, "", "type", matrix.Interrupted, "message", notPlayed)
-	case kind == "skipped":
-		m.element(kind, "", "message", fmt.Sprintf("%s (%s): %s", o.Verdict, o.Reason, o.Detail))
 	default:
-		m.open(kind, "type", o.Reason, "message", fmt.Sprintf("%s (%s): %s", o.Verdict, o.Reason, o.Detail))
+		attributes := []string{"message", fmt.Sprintf("%s (%s): %s", o.Verdict, o.Reason, o.Detail)}
+		if kind != "skipped" {
+			attributes = append(attributes, "type", o.Reason)
+		}
+		m.open(kind, attributes...)
 		for _, line := range o.explained() {
 			m.lines(line[0] + ": " + line[1] + "\n")
 		}
-		m.close(kind)
-	}
-	if o.Verdict != matrix.Pass && len(o.Transcript) > 0 {
-		m.open("system-out")
 		for _, t := range o.Transcript {
 			m.lines(t.Host + " " + t.Name + ":\n" + t.Text)
 		}
-		m.close("system-out")
+		m.close(kind)
 	}
 	m.close("testcase")
 }

@@ -9,12 +9,13 @@ import (
 // The diagram's measures, in the SVG's own units, which are pixels while the page is wide
 // enough.
 const (
-	ladderWidth = 760
+	ladderWidth = 760 // at least
 	rungHeight  = 40
 	headHeight  = 34
 	timeRight   = 78  // right end of the times
 	textLeft    = 92  // of the rungs
-	maxRungText = 100 // characters that fit beside the times
+	maxRungText = 100 // characters
+	letterWidth = 8   // in a text of 13 units, with room for wide ones
 )
 
 // laneAt are the lanes' places.
@@ -23,9 +24,12 @@ var laneAt = [...]int{120, 330, 540, 710}
 // svg draws the ladder; id makes the ids of its title and description unique. Each rung has a
 // line of text and below it an arrow, so that no text is between lanes and is cut off there.
 func (l *ladder) svg(m *markup, id, title string) {
-	height := headHeight + rungHeight*len(l.rungs) + 8
+	height, width := headHeight+rungHeight*len(l.rungs)+8, ladderWidth
+	for _, r := range l.rungs {
+		width = max(width, textLeft+letterWidth*utf8.RuneCountInString(shorten(r.text, maxRungText)))
+	}
 	m.open("svg", "class", "ladder", "role", "img", "aria-labelledby", id+"-t "+id+"-d",
-		"viewBox", fmt.Sprintf("0 0 %d %d", ladderWidth, height), "width", fmt.Sprint(ladderWidth), "height", fmt.Sprint(height))
+		"viewBox", fmt.Sprintf("0 0 %d %d", width, height), "width", fmt.Sprint(width), "height", fmt.Sprint(height))
 	m.element("title", title, "id", id+"-t")
 	m.element("desc", l.description(), "id", id+"-d")
 	for i, name := range laneNames {

@@ -49,6 +49,8 @@ type Run struct {
 	Seed uint64 `json:"seed,omitempty"`
 	// Interrupted says that the run was ended before all targets were played.
 	Interrupted bool `json:"interrupted"`
+	// Skipped is why no target was played although the run succeeded; else it is empty.
+	Skipped string `json:"skipped,omitempty"`
 	// Targets are the names of all targets that were selected, in the order of
 	// the target list. Results are reported in this order, whatever the order
 	// they came in.

@@ -14,10 +14,15 @@ import (
 // (https://testanything.org/tap-version-14-specification.html). A target is a
 // test point with a block of YAML: FAIL, ERROR and XPASS are not ok, as for the
 // exit status; SKIP has TAP's SKIP directive, XFAIL its TODO, which is for what is known
-// to fail. Where a run was interrupted the report bails out.
+// to fail. Where a run was interrupted the report bails out, also when each target was
+// played once: the run has failed.
 func WriteTAP(w io.Writer, run Run, outcomes []Outcome) error {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "TAP version 14\n1..%d\n# pfdivert %s\n", len(outcomes), printable(run.Version))
+	fmt.Fprintf(&b, "TAP version 14\n1..%d", len(outcomes))
+	if run.Skipped != "" {
+		b.WriteString(" # SKIP " + printable(run.Skipped))
+	}
+	fmt.Fprintf(&b, "\n# pfdivert %s\n", printable(run.Version))
 	for _, line := range run.kernels() {
 		fmt.Fprintf(&b, "# %s\n", line)
 	}
@@ -43,8 +48,11 @@ func WriteTAP(w io.Writer, run Run, outcomes []Outcome) error {
 		fmt.Fprintf(&b, "%s %d - %s%s\n", ok, i+1, tapText(name), directive)
 		tapBlock(&b, o)
 	}
-	if played < len(outcomes) {
+	switch {
+	case played < len(outcomes):
 		fmt.Fprintf(&b, "Bail out! interrupted after %d of %s\n", played, plural(len(outcomes), "target"))
+	case run.Interrupted:
+		b.WriteString("Bail out! the run was interrupted\n")
 	}
 	_, err := w.Write(b.Bytes())
 	return err
