@@ -235,7 +235,7 @@ func (c *Case) expected() string {
 }
 
 // filler fills in the cell's names.
-func (c *Case) filler() *strings.Replacer {
+func (c *Case) filler(cause *Cause) *strings.Replacer {
 	name := func(a netip.Addr, otherwise string) string {
 		if a.IsValid() {
 			return a.String()
@@ -275,15 +275,20 @@ func (c *Case) filler() *strings.Replacer {
 		"{FAKE}", name(c.Fake, "FAKE"), "{LOCAL}", name(c.LocalAddr, "LOCAL"), "{REMOTE}", name(c.RemoteAddr, "REMOTE"),
 		"{NIC}", or(c.Remote.nic(), "the interface"), "{MARK}", mark, "{TABLE}", or(c.Remote.table(), "TABLE"),
 		"{DIVERT}", divert, "{DETAIL}", c.Detail, "{ip}", ip, "{ROUTE}", or(c.Local.fakeRoute(c.Fake), "no route"),
-		"{RULES}", or(c.foreign(), "a rule of somebody else's"), "{ERRORS}", strings.Join(c.errors(), "; "),
+		"{RULES}", or(c.foreign(cause), "a rule of somebody else's"), "{ERRORS}", strings.Join(c.errors(), "; "),
 		"{HOST}", name(c.host(), "FAKE"), "{QUEUE}", queue, "{MTUS}", "MTU "+mtu(&c.Local, "LOCAL")+", "+mtu(&c.Remote, "REMOTE"), "{LOCALNIC}", or(c.Local.nic(), "its interface"))
 }
 
-// foreign names the chains of other tables on both hosts.
-func (c *Case) foreign() string {
+// foreign names the chains of somebody else's that a cause is about, or all on both hosts.
+func (c *Case) foreign(cause *Cause) string {
 	var all []string
-	for _, h := range []*Host{&c.Local, &c.Remote} {
-		for _, f := range h.foreigns() {
+	switch {
+	case cause.Chains != nil && cause.OnLocal:
+		all = c.Local.having(cause.Chains)
+	case cause.Chains != nil:
+		all = c.Remote.having(cause.Chains)
+	default:
+		for _, f := range append(c.Local.foreigns(), c.Remote.foreigns()...) {
 			all = append(all, f.text)
 		}
 	}

@@ -12,6 +12,9 @@ type Cause struct {
 	// does not matter.
 	Host    func(*Host) bool
 	OnLocal bool
+	// Chains are those of somebody else's packet filter that do it: the host has one of them at least.
+	// nil: chains do not matter. {RULES} stands for those that it has.
+	Chains []chains
 	// Maybe: what the host shows does harm to some packets, perhaps not to those that matter.
 	Maybe bool
 	// Cell looks at the cell. nil: any that did not pass.
@@ -37,7 +40,12 @@ func (c *Cause) fits(k *Case) bool {
 	if c.OnLocal {
 		h = &k.Local
 	}
-	return (c.Host == nil || c.Host(h)) && (c.Cell == nil || c.Cell(k))
+	return c.onHost(h) && (c.Cell == nil || c.Cell(k))
+}
+
+// onHost tells whether the host has what the cause needs of it.
+func (c *Cause) onHost(h *Host) bool {
+	return (c.Host == nil || c.Host(h)) && (c.Chains == nil || len(h.having(c.Chains)) > 0)
 }
 
 func (c *Cause) advice(firewall string) Advice {

@@ -7,39 +7,35 @@ const listRules = "nft list ruleset"
 var filterCauses = []Cause{
 	{
 		Code: "not-tracked", Firewalls: linux,
-		Maybe: true,
-		Host: func(h *Host) bool {
-			return h.chain("prerouting", lowest, highest, "notrack") || h.chain("output", lowest, highest, "notrack")
-		},
-		Cell: func(c *Case) bool { return c.reply() && c.undone() || c.is("state-missing") },
+		Maybe:  true,
+		Chains: []chains{at("prerouting", "notrack"), at("output", "notrack")},
+		Cell:   func(c *Case) bool { return c.reply() && c.undone() || c.is("state-missing") },
 		Advice: anywhere("a notrack rule keeps the flow from conntrack, so there is no state to mark and nothing to know the answer by ({RULES})",
 			listRules, "leave FAKE's flows out of the notrack rule"),
 	},
 	{
 		Code: "other-zone", Firewalls: linux,
-		Maybe: true,
-		Host: func(h *Host) bool {
-			return h.chain("prerouting", lowest, highest, "ct zone set") || h.chain("output", lowest, highest, "ct zone set")
-		},
-		Cell: func(c *Case) bool { return c.reply() && c.diverted() || c.is("state-missing") },
+		Maybe:  true,
+		Chains: []chains{at("prerouting", "ct zone set"), at("output", "ct zone set")},
+		Cell:   func(c *Case) bool { return c.reply() && c.diverted() || c.is("state-missing") },
 		Advice: anywhere("conntrack keeps what comes in and what goes out in different zones, so an answer does not find its flow's state ({RULES})",
 			listRules+"; conntrack -L -z", "set the same zone for both directions (ct zone set in prerouting and in output), or none"),
 	},
 	{
 		Code: "source-translated", Firewalls: linux,
-		Maybe: true,
-		Host:  func(h *Host) bool { return h.chain("postrouting", lowest, highest, "masquerade", "snat") },
-		Cell:  func(c *Case) bool { return c.reply() && (c.is("wrong-address") || c.lost()) },
+		Maybe:  true,
+		Chains: []chains{at("postrouting", "masquerade", "snat")},
+		Cell:   func(c *Case) bool { return c.reply() && (c.is("wrong-address") || c.lost()) },
 		Advice: anywhere("a rule translates the source address of what leaves REMOTE, so LOCAL does not see FAKE ({RULES})",
 			listRules+"; conntrack -L -n", "leave FAKE out of the masquerade or snat rule (ip saddr {FAKE} return, before it)"),
 	},
 	{
 		Code: "destination-translated", Firewalls: linux,
-		Maybe: true,
-		Host:  func(h *Host) bool { return h.chain("prerouting", lowest, highest, "redirect", "dnat") },
+		Maybe:  true,
+		Chains: []chains{at("prerouting", "redirect", "dnat")},
 		Cell: func(c *Case) bool { // of what the rule did not match the addresses are those that it has
 			return c.to() && (c.is("wrong-address") || c.lost() && !c.unmatched()) &&
-				(c.Proto.HasPorts() || c.Remote.chain("prerouting", lowest, highest, "dnat"))
+				(c.Proto.HasPorts() || len(c.Remote.having([]chains{at("prerouting", "dnat")})) > 0)
 		},
 		Advice: anywhere("a redirect or dnat rule changes the destination, so the original one is lost and the socket sees REMOTE's own address ({RULES})",
 			listRules+"; conntrack -L -g", "divert with tproxy alone: delete the redirect or dnat rule, or leave FAKE out of it"),
@@ -74,28 +70,24 @@ var filterCauses = []Cause{
 	},
 	{
 		Code: "dropped-out", Firewalls: linux,
-		Maybe: true,
-		Host: func(h *Host) bool {
-			return h.chain("output", lowest, highest, "drop", "reject") || h.chain("postrouting", lowest, highest, "drop")
-		},
-		Cell: func(c *Case) bool { return c.fromFake() || c.is("socket-failed") && c.says("not permitted") },
+		Maybe:  true,
+		Chains: []chains{at("output", "drop", "reject"), at("postrouting", "drop")},
+		Cell:   func(c *Case) bool { return c.fromFake() || c.is("socket-failed") && c.says("not permitted") },
 		Advice: anywhere("a rule of REMOTE's own drops what leaves with FAKE as its source, as filters against spoofing do ({RULES})",
 			listRules, "let FAKE pass in that chain (ip saddr {FAKE} accept, before the drop)"),
 	},
 	{
 		Code: "dropped-on-local", OnLocal: true,
-		Maybe: true,
-		Host: func(h *Host) bool {
-			return h.chain("input", lowest, highest, "drop", "reject") || h.chain("prerouting", lowest, highest, "drop")
-		},
-		Cell: func(c *Case) bool { return c.fromFake() },
+		Maybe:  true,
+		Chains: []chains{at("input", "drop", "reject"), at("prerouting", "drop")},
+		Cell:   func(c *Case) bool { return c.fromFake() },
 		Advice: anywhere("LOCAL's own filter drops what comes from FAKE ({RULES})",
 			"nft list ruleset or pfctl -vvsr, on LOCAL", "let {FAKE} pass in that chain on LOCAL"),
 	},
 	{
 		Code: "dropped-before", Firewalls: linux,
-		Maybe: true,
-		Host:  func(h *Host) bool { return h.chain("prerouting", lowest, manglePriority, "drop") },
+		Maybe:  true,
+		Chains: []chains{{"prerouting", lowest, manglePriority, []string{"drop"}}},
 		Cell: func(c *Case) bool {
 			return c.to() && c.unmatched() || c.reply() && c.diverted() && c.Counters.Replies == 0
 		},
@@ -112,22 +104,20 @@ var filterCauses = []Cause{
 	},
 	{
 		Code: "mark-cleared", Firewalls: linux,
-		Maybe: true,
-		Host:  func(h *Host) bool { return h.chain("prerouting", manglePriority, highest, "mark set") },
-		Cell:  func(c *Case) bool { return c.diverted() && c.matched() && !c.undone() },
+		Maybe:  true,
+		Chains: []chains{{"prerouting", manglePriority, highest, []string{"mark set"}}},
+		Cell:   func(c *Case) bool { return c.diverted() && c.matched() && !c.undone() },
 		Advice: anywhere("a later rule of REMOTE's own sets the mark anew, so the policy rule does not see {MARK} ({RULES})",
 			listRules, "have that rule leave packets alone that have a mark (meta mark 0 …), or change other bits only"),
 	},
 	{
 		Code: "dropped-after", Firewalls: linux,
-		Maybe: true,
-		Host: func(h *Host) bool {
-			return h.chain("input", lowest, highest, "drop", "reject") || h.chain("prerouting", manglePriority+1, highest, "drop")
-		},
+		Maybe:  true,
+		Chains: []chains{at("input", "drop", "reject"), {"prerouting", manglePriority + 1, highest, []string{"drop"}}},
 		Cell: func(c *Case) bool {
 			return c.diverted() && !c.undone() && (c.to() && c.matched() || c.reply() && c.Counters.Replies > 0)
 		},
-		Advice: anywhere("REMOTE's own filter drops the packet after the rule has diverted it: to the input chain it is still one for FAKE ({RULES})",
-			listRules, "accept in the input chain what has mark {MARK} (meta mark {MARK} accept)"),
+		Advice: anywhere("REMOTE's own filter drops the packet after the rule has diverted it: to that chain it is still one for FAKE ({RULES})",
+			listRules, "accept in that chain what has mark {MARK} (meta mark {MARK} accept)"),
 	},
 }

@@ -7,7 +7,9 @@ const watch = "tcpdump -ni {NIC} host {HOST}; on LOCAL: tcpdump -ni {LOCALNIC} h
 var resultCauses = []Cause{
 	{
 		Code: "filtered",
-		Cell: func(c *Case) bool { return c.is("control-lost") && (c.Remote.drops() || c.Local.drops()) },
+		Cell: func(c *Case) bool {
+			return c.is("control-lost") && len(c.Remote.having(dropping))+len(c.Local.having(dropping)) > 0
+		},
 		Advice: anywhere("a filter of one of the hosts drops packets between them that no rule diverts ({RULES})",
 			"nft list ruleset, on both hosts (counters tell which rule it is)", "let {LOCAL} and {REMOTE} talk in that chain"),
 	},

@@ -39,8 +39,9 @@ var routeCauses = []Cause{
 	},
 	{
 		Code: "own-traffic-diverted", Firewalls: linux, Maybe: true,
-		Host: func(h *Host) bool { return h.localDefault() && h.chain("output", lowest, highest, "mark set") },
-		Cell: func(c *Case) bool { return c.fromFake() },
+		Host:   (*Host).localDefault,
+		Chains: []chains{at("output", "mark set")},
+		Cell:   func(c *Case) bool { return c.fromFake() },
 		Advice: anywhere("REMOTE diverts what its own proxy sends: a rule marks it on its way out, and in table {TABLE} all addresses are local, so it comes back ({RULES})",
 			"nft list ruleset; {ip} route get {LOCAL} mark {MARK}",
 			"leave the proxy's own packets out of that rule (meta skuid, socket mark, or ct mark), and have only FAKE's prefix local in table {TABLE}"),

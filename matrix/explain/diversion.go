@@ -94,7 +94,7 @@ func (c *Case) problem(code string, maybe bool) Problem {
 
 // problem is the cause as one of a host.
 func (c *Cause) problem(k *Case, maybe bool) Problem {
-	a, fill := c.advice(k.Firewall), k.filler()
+	a, fill := c.advice(k.Firewall), k.filler(c)
 	return Problem{c.Code, maybe, fill.Replace(a.Likely), fill.Replace(a.Check), fill.Replace(a.Mend)}
 }
 

@@ -28,7 +28,7 @@ func Explain(c Case) *Explanation {
 			continue
 		}
 		a := cause.advice(c.Firewall)
-		fill := c.filler()
+		fill := c.filler(&cause)
 		return &Explanation{
 			Cause: cause.Code, Expected: fill.Replace(c.expected()), LastSeen: fill.Replace(c.lastSeen()),
 			Likely: fill.Replace(a.Likely), Check: fill.Replace(a.Check), Mend: fill.Replace(a.Mend),
@@ -58,7 +58,7 @@ func Problems(h Host, firewall string) []Problem {
 		c.Local = h
 	}
 	for _, cause := range causes {
-		if cause.Host == nil || cause.OnLocal == h.Remote || !cause.Host(&h) {
+		if cause.Host == nil && cause.Chains == nil || cause.OnLocal == h.Remote || !cause.onHost(&h) {
 			continue
 		}
 		all = append(all, cause.problem(&c, cause.Maybe))

@@ -368,3 +368,19 @@ func FuzzExplain(f *testing.F) {
 		}
 	})
 }
+
+// Of all that a host's firewall has, the chains are named that can be the cause.
+func TestNamesChains(t *testing.T) {
+	const ruleset = "table ip nat chain post type nat hook postrouting priority 100: masquerade\n" +
+		"table inet filter chain input type filter hook input priority 0: drop\n" +
+		"table ip6 filter6 chain input type filter hook input priority 0: drop\n" +
+		"table inet filter chain forward type filter hook forward priority 0: drop"
+	got := Explain(remote(to(), "nft list ruleset", ruleset))
+	if got.Cause != "dropped-after" || !strings.HasSuffix(got.Likely, " (table inet filter chain input type filter hook input priority 0)") {
+		t.Errorf("%s: %s", got.Cause, got.Likely)
+	}
+	got = Explain(local(because(reply(), "not-delivered", ""), "nft list ruleset", ruleset))
+	if got.Cause != "dropped-on-local" || !strings.HasSuffix(got.Likely, " (table inet filter chain input type filter hook input priority 0)") {
+		t.Errorf("%s: %s", got.Cause, got.Likely)
+	}
+}

@@ -275,23 +275,38 @@ func (h *Host) foreigns() []foreign {
 // manglePriority is that of the driver's chains.
 const manglePriority = -150
 
-// chain tells whether a foreign chain at the hook, between the priorities, does one of
-// the things.
-func (h *Host) chain(hook string, from, to int, does ...string) bool {
-	return slices.ContainsFunc(h.foreigns(), func(f foreign) bool {
-		return f.hook == hook && from <= f.priority && f.priority <= to &&
-			slices.ContainsFunc(f.does, func(d string) bool { return slices.Contains(does, d) })
-	})
-}
-
-// drops tells whether a foreign chain drops something.
-func (h *Host) drops() bool {
-	return slices.ContainsFunc([]string{"prerouting", "input", "output", "postrouting"}, func(hook string) bool {
-		return h.chain(hook, lowest, highest, "drop", "reject")
-	})
+// chains are foreign chains at a hook, between priorities, that do one of some things.
+type chains struct {
+	hook     string
+	from, to int
+	does     []string
 }
 
 const lowest, highest = -1 << 31, 1<<31 - 1
+
+// at are those of any priority.
+func at(hook string, does ...string) chains { return chains{hook, lowest, highest, does} }
+
+// dropping are those that drop something, wherever.
+var dropping = []chains{
+	at("prerouting", "drop", "reject"), at("input", "drop", "reject"), at("output", "drop", "reject"), at("postrouting", "drop", "reject"),
+}
+
+// having gives the texts of the host's foreign chains that are one of these.
+func (h *Host) having(some []chains) []string {
+	var all []string
+	for _, f := range h.foreigns() {
+		if slices.ContainsFunc(some, f.is) {
+			all = append(all, f.text)
+		}
+	}
+	return all
+}
+
+func (f foreign) is(c chains) bool {
+	return f.hook == c.hook && c.from <= f.priority && f.priority <= c.to &&
+		slices.ContainsFunc(f.does, func(d string) bool { return slices.Contains(c.does, d) })
+}
 
 // family of the answers.
 func (h *Host) family() pfconf.Family {
