@@ -79,7 +79,7 @@ var filterCauses = []Cause{
 	{
 		Code: "dropped-on-local", OnLocal: true,
 		Maybe:  true,
-		Chains: []chains{at("input", "drop", "reject"), at("prerouting", "drop")},
+		Chains: []chains{at("input", "drop", "reject"), at("prerouting", "drop", "reject")},
 		Cell:   func(c *Case) bool { return c.fromFake() },
 		Advice: anywhere("LOCAL's own filter drops what comes from FAKE ({RULES})",
 			"nft list ruleset or pfctl -vvsr, on LOCAL", "let {FAKE} pass in that chain on LOCAL"),
@@ -87,7 +87,7 @@ var filterCauses = []Cause{
 	{
 		Code: "dropped-before", Firewalls: linux,
 		Maybe:  true,
-		Chains: []chains{{"prerouting", lowest, manglePriority, []string{"drop"}}},
+		Chains: []chains{{"prerouting", lowest, manglePriority, []string{"drop", "reject"}}},
 		Cell: func(c *Case) bool {
 			return c.to() && c.unmatched() || c.reply() && c.diverted() && c.Counters.Replies == 0
 		},
@@ -113,7 +113,7 @@ var filterCauses = []Cause{
 	{
 		Code: "dropped-after", Firewalls: linux,
 		Maybe:  true,
-		Chains: []chains{at("input", "drop", "reject"), {"prerouting", manglePriority + 1, highest, []string{"drop"}}},
+		Chains: []chains{at("input", "drop", "reject"), {"prerouting", manglePriority + 1, highest, []string{"drop", "reject"}}},
 		Cell: func(c *Case) bool {
 			return c.diverted() && !c.undone() && (c.to() && c.matched() || c.reply() && c.Counters.Replies > 0)
 		},
