@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"time"
 
 	"pfdivert/matrix"
@@ -97,6 +98,11 @@ func runOrchestrator(ctx context.Context, c *call) (int, error) {
 		return exitError, hinted{fmt.Errorf("-rdomain %d: there is no such routing domain", o.domain), fmt.Sprintf("they go up to %d", bsd.MaxDomain)}
 	case o.count < 1 || o.duration < 0:
 		return exitError, hinted{fmt.Errorf("-count %d -for %v: a target can't be played less than once", o.count, o.duration), "-count 100, or -for 30s"}
+	}
+	for _, arg := range f.Args() {
+		if strings.HasPrefix(arg, "-") {
+			return exitError, hinted{fmt.Errorf("%s stands behind a pattern", arg), "flags come first: pfdivert run " + arg + " … PATTERN"}
+		}
 	}
 	targets, err := matrix.Select(f.Args())
 	if err != nil {

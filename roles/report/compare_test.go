@@ -248,6 +248,50 @@ func TestCompare(t *testing.T) {
 	}
 }
 
+// TestKeysDocumented: the README has the keys of the JSON of all runs.
+func TestKeysDocumented(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := map[string]bool{"skipped": true} // in no golden file
+	var collect func(any)
+	collect = func(v any) {
+		switch v := v.(type) {
+		case []any:
+			for _, x := range v {
+				collect(x)
+			}
+		case map[string]any:
+			for key, x := range v {
+				if !slices.Contains(matrix.Verdicts, matrix.Verdict(key)) {
+					keys[key] = true
+				}
+				collect(x)
+			}
+		}
+	}
+	for _, name := range []string{"mixed.json", "interrupted.json", "hosts.json", "stats.json", "hosts-stats.json"} {
+		text, err := os.ReadFile(filepath.Join("testdata", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var v any
+		if err := json.Unmarshal(text, &v); err != nil {
+			t.Fatal(err)
+		}
+		collect(v)
+	}
+	for key := range keys {
+		if !strings.Contains(string(readme), "`"+key+"`") {
+			t.Errorf("the README does not have the key %s", key)
+		}
+	}
+	if len(keys) < 25 {
+		t.Errorf("only %d keys were found: %v", len(keys), keys)
+	}
+}
+
 // FuzzReadJSON: no input makes reading or comparing panic, and what was read compares with
 // itself as the same.
 func FuzzReadJSON(f *testing.F) {

@@ -73,6 +73,9 @@ func (s *Stats) Outcomes(run Run) []Outcome {
 				break
 			}
 		}
+		if o.Verdict == matrix.Pass && t.passed != nil {
+			o.Transcript, o.Evidence = t.passed.Transcript, t.passed.Evidence
+		}
 		o.Host, o.Name = run.splitHost(t.name)
 		o.Seconds = t.times.quantile(quantiles[0]).Seconds()
 		o.Runs, o.Counts = t.runs, verdictsOf(t.count)

@@ -31,7 +31,9 @@ type targetStats struct {
 	runs  uint64
 	count map[matrix.Verdict]uint64
 	kept  []Kept
-	times histogram
+	// passed is the first result that passed and has something to show; nil for none.
+	passed *Kept
+	times  histogram
 }
 
 // Kept is one of the first results of a target that did not pass.
@@ -70,6 +72,9 @@ func (s *Stats) Add(r matrix.Result) (kept bool) {
 	t.runs++
 	t.count[r.Verdict]++
 	t.times.add(time.Duration(r.Seconds * float64(time.Second)))
+	if r.Verdict == matrix.Pass && t.passed == nil && (r.Evidence != nil || len(r.Transcript) > 0) {
+		t.passed = &Kept{Run: t.runs, Result: r}
+	}
 	if t.count[r.Verdict] > uint64(keptPerVerdict[r.Verdict]) {
 		return false
 	}
@@ -77,13 +82,17 @@ func (s *Stats) Add(r matrix.Result) (kept bool) {
 	return true
 }
 
-// Kept returns the first results that did not pass, target by target.
+// Kept returns the first results that did not pass, target by target; of a target that
+// always passed, the first with something to show.
 func (s *Stats) Kept() []Kept {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all []Kept
 	for _, t := range s.targets {
 		all = append(all, t.kept...)
+		if len(t.kept) == 0 && t.passed != nil {
+			all = append(all, *t.passed)
+		}
 	}
 	return all
 }

@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -96,6 +97,39 @@ func TestStatsKeepsTheFirst(t *testing.T) {
 	want := []string{"XFAIL", "SKIP", "FAIL", "XPASS", "ERROR", "FAIL", "XPASS", "ERROR", "FAIL", "XPASS", "ERROR"}
 	if !slices.Equal(got, want) {
 		t.Errorf("kept %v, want %v", got, want)
+	}
+}
+
+// TestStatsKeepsAPass: of a target that always passed the first result is kept that has something
+// to show, for the page and the folder; it is none of those that did not pass.
+func TestStatsKeepsAPass(t *testing.T) {
+	s := NewStats([]string{"a", "b", "c"})
+	for i := range 3 {
+		r := matrix.Result{Name: "a", Verdict: matrix.Pass}
+		if i > 0 {
+			r.Transcript = []matrix.Transcript{{Host: "local", Name: "client", Text: fmt.Sprint("run ", i+1)}}
+			r.Evidence = &matrix.Evidence{}
+		}
+		s.Add(r)
+		r.Name = "b"
+		s.Add(r)
+		s.Add(matrix.Result{Name: "c", Verdict: matrix.Pass})
+	}
+	s.Add(matrix.Result{Name: "b", Verdict: matrix.Fail})
+	kept := s.Kept()
+	if len(kept) != 2 || kept[0].Name != "a" || kept[0].Run != 2 || kept[1].Verdict != matrix.Fail {
+		t.Errorf("kept %+v", kept)
+	}
+	outcomes := s.Outcomes(Run{})
+	if o := outcomes[0]; o.Evidence == nil || len(o.Transcript) != 1 || o.Transcript[0].Text != "run 2" || o.Run != 0 || o.Detail != "" {
+		t.Errorf("of what passed: %+v", o)
+	}
+	if o := outcomes[1]; o.Evidence != nil || len(o.Transcript) != 0 {
+		t.Errorf("what failed has what a pass showed: %+v", o)
+	}
+	var b bytes.Buffer
+	if err := s.WriteJSON(&b, Run{}); err != nil || !strings.Contains(b.String(), `"name":"a","runs":3,"passes":3`) || strings.Count(b.String(), `"run":`) != 2 {
+		t.Errorf("%v, %s", err, &b)
 	}
 }
 
