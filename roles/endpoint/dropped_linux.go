@@ -1,16 +1,38 @@
 package endpoint
 
 import (
+	"bufio"
 	"context"
+	"io"
 	"os"
 )
 
+// dropsTries is how often the table of queues is read that lacks one which somebody listens on.
+const dropsTries = 3
+
 // Drops reads what the netfilter queue with the number has dropped. Somebody must listen
-// there: the kernel shows no others.
-func Drops(_ context.Context, _ bool, number uint16) (Dropped, error) {
-	text, err := os.ReadFile("/proc/thread-self/net/netfilter/nfnetlink_queue")
-	if err != nil {
-		return Dropped{}, err
+// there: the kernel shows no others. A queue that is closed meanwhile moves others out of the next piece of
+// the table (get_idx, nfnetlink_queue.c), so one that is missing is looked for again.
+func Drops(_ context.Context, _ bool, number uint16) (d Dropped, err error) {
+	for range dropsTries {
+		var text string
+		if text, err = readQueueTable(); err != nil {
+			return Dropped{}, err
+		}
+		if d, err = parseQueues(text, number); err == nil {
+			break
+		}
 	}
-	return parseQueues(string(text), number)
+	return d, err
+}
+
+// readQueueTable reads a page of the table at a time: the kernel fills one under one lock.
+func readQueueTable() (string, error) {
+	f, err := os.Open("/proc/thread-self/net/netfilter/nfnetlink_queue")
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(bufio.NewReaderSize(f, os.Getpagesize()))
+	return string(text), err
 }

@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -98,12 +99,12 @@ func readSockets(_ context.Context, _ Options, proto string) ([]Socket, error) {
 		return all, err
 	}
 	for _, family := range []string{"", "6"} {
-		text, err := os.ReadFile(filepath.Join(procNet, proto+family))
+		text, err := readTable(proto + family)
 		if family == "6" && errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err == nil {
-			err = parseSockets(proto, string(text), take)
+			err = parseSockets(proto, text, take)
 		}
 		if err != nil {
 			return nil, err
@@ -112,13 +113,25 @@ func readSockets(_ context.Context, _ Options, proto string) ([]Socket, error) {
 	return all, nil
 }
 
+// readTable reads a page of a table at a time: the kernel fills one under one lock, and what is closed between two
+// moves others out of the second.
+func readTable(name string) (string, error) {
+	f, err := os.Open(filepath.Join(procNet, name))
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(bufio.NewReaderSize(f, os.Getpagesize()))
+	return string(text), err
+}
+
 func readQueues(all *[]Socket) error {
-	text, err := os.ReadFile(filepath.Join(procNet, "netfilter/nfnetlink_queue"))
+	text, err := readTable("netfilter/nfnetlink_queue")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // no queue was ever opened
 	}
 	if err == nil {
-		err = parseQueues(string(text), func(s Socket) { *all = append(*all, s) })
+		err = parseQueues(text, func(s Socket) { *all = append(*all, s) })
 	}
 	return err
 }
