@@ -16,14 +16,20 @@ import (
 
 var doctorRole = Role{
 	Name: "doctor", Usage: "[-json]", Summary: "look at a host that diverts to a proxy of its own, and say what is wrong",
-	Help: `On Linux it reads the rules of nf_tables that divert (tproxy, redirect, queue), also
-those of iptables-nft, and looks whether somebody listens where they lead and whether
-the marks, policy rules, routes and settings fit. On OpenBSD it reads pf's (divert-to,
+	Help: `On Linux it reads the rules of nft, iptables-nft and iptables-legacy that divert
+(tproxy, redirect, dnat to an own address, queue, and marks for transparent sockets),
+follows packets through all rules to them and on to the socket, and looks whether
+somebody listens there and whether the policy rules, routes and settings fit their
+marks. On OpenBSD it reads pf's (divert-to,
 divert-reply, divert-packet, rdr-to) and on FreeBSD ipfw's (fwd, divert, tee), and looks
 for listeners and divert sockets, for rules that decide in their place, and whether
 they are evaluated at all. Nothing is changed on the host; a Linux kernel may load its
 modules for listing sockets. Reading rules needs root: without it doctor says what it
 could not see.
+
+A line of the output is "ok", "bad", or "warn": wrong for some packets, or where it
+depends on them. What could not be looked at, or is not understood, is a line
+"not seen:" and is neither.
 
 Exit status: 0 when nothing is bad, 1 when something is, 2 when it could not look.`,
 	run: func(ctx context.Context, c *call) (int, error) {
@@ -114,7 +120,7 @@ func judge(s *evidence.Survey) *diagnosis {
 			about += fmt.Sprintf(" with mark 0x%x by %s", c.Mark, c.Interface)
 		}
 		before := len(d.Found)
-		add(about, explain.Problems(explain.Host{Cell: withoutOwn(c.Cell, s.Diversions), Remote: true}, s.Firewall))
+		add(about, explain.Problems(explain.Host{Cell: c.Cell, Remote: true}, s.Firewall))
 		if len(d.Found) == before {
 			d.Found = append(d.Found, ailment{Level: levelOK, About: about})
 		}
@@ -134,20 +140,6 @@ func hostOf(s *evidence.Survey, rule evidence.Diversion, f pfconf.Family) explai
 	return h
 }
 
-// withoutOwn leaves the chains that divert out of the answers: they are no other program's.
-func withoutOwn(c evidence.Cell, diversions []evidence.Diversion) evidence.Cell {
-	c.Answers = slices.Clone(c.Answers)
-	for i, a := range c.Answers {
-		if a.Command == "nft list ruleset" {
-			lines := slices.DeleteFunc(strings.Split(a.Text, "\n"), func(line string) bool {
-				return slices.ContainsFunc(diversions, func(d evidence.Diversion) bool { return strings.HasPrefix(line, d.Rule+" ") })
-			})
-			c.Answers[i].Text = strings.Join(lines, "\n")
-		}
-	}
-	return c
-}
-
 // describeRule says which rule it is and where it leads.
 func describeRule(d evidence.Diversion, f pfconf.Family) string {
 	text := fmt.Sprintf("%s: %v", d.Rule, f)
@@ -157,6 +149,10 @@ func describeRule(d evidence.Diversion, f pfconf.Family) string {
 	switch d.Kind {
 	case evidence.DivertReply:
 		return text + " " + string(d.Kind)
+	case evidence.Marks:
+		return text + fmt.Sprintf(" to local sockets, mark 0x%x", d.Mark)
+	case evidence.OfSocket:
+		return text + fmt.Sprintf(" of transparent sockets, mark 0x%x", d.Mark)
 	case evidence.Divert:
 		return text + fmt.Sprintf(" to divert port %d", d.Queue)
 	case evidence.Queue:

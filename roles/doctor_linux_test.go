@@ -57,6 +57,7 @@ func TestDoctor(t *testing.T) {
 		name      string
 		change    string // of the set-up, before the rules are loaded
 		listens   string // in place of proxyListens
+		needs     string // a program
 		bad, warn []string
 	}{
 		{name: "healthy"},
@@ -76,13 +77,26 @@ func TestDoctor(t *testing.T) {
 		{name: "not transparent", listens: strings.Replace(proxyListens, "-diverted", "", 1), bad: []string{"not-transparent"}},
 		{name: "queue", change: "rm rules; touch rules", listens: queueRule, bad: []string{"queue-unheard"}},
 		{name: "queue that is heard", change: "rm rules; touch rules", listens: queueRule + "pfdivert packet -timeout 20s 666 >said6 &\n"},
-		{name: "redirect", change: "sed -i 's/type filter.*/type nat hook prerouting priority dstnat;/; s/tproxy.*/redirect to :3128/' rules", warn: []string{"destination-translated"}},
+		{name: "redirect", change: redirects},
+		{name: "redirect that is not tracked", change: redirects + otherChain("prerouting", "-300", "notrack"), warn: []string{"not-tracked"}},
+		{name: "redirect besides", change: strings.Replace(otherChain("prerouting", "-100", "redirect to :3128"), "type filter", "type nat", 1), warn: []string{"destination-translated"}},
+		{name: "old iptables", change: oldRules, needs: "iptables-legacy"},
+		{name: "old iptables, no rule", change: oldRules + "ip rule del fwmark 0x1\n", needs: "iptables-legacy", bad: []string{noRule}},
+		{name: "iptables-nft", change: strings.ReplaceAll(oldRules, "-legacy", "-nft"), needs: "iptables-nft"},
+		{name: "half of the queues", change: "rm rules; touch rules\niptables-nft -A FORWARD -j NFQUEUE --queue-balance 666:667\n", needs: "iptables-nft",
+			listens: "pfdivert packet -timeout 20s 666 >said6 &\n", bad: []string{"queue-unheard"}},
+		{name: "another interface's rule", change: "ip rule del fwmark 0x1\nip rule add fwmark 0x1 iif nowhere0 lookup 100", bad: []string{noRule}},
+		{name: "marks of others", change: "ip rule add not fwmark 0xca6c lookup 51820\nip rule add fwmark 0x80000/0xff0000 lookup main"},
+		{name: "not called", change: "sed -i 's/type filter.*//' rules", bad: []string{"not-evaluated"}},
 		{name: "dropped before", change: otherChain("prerouting", "-300", "drop"), warn: []string{"dropped-before"}},
 		{name: "dropped after", change: otherChain("input", "0", "drop"), warn: []string{"dropped-after"}},
 		{name: "mark cleared", change: otherChain("prerouting", "0", "meta mark set 0"), warn: []string{"mark-cleared"}},
-		{name: "not tracked", change: otherChain("prerouting", "-300", "notrack"), warn: []string{"not-tracked"}},
+		{name: "not tracked", change: otherChain("prerouting", "-300", "notrack")}, // tproxy needs no tracking
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			if _, err := exec.LookPath(c.needs); c.needs != "" && err != nil {
+				t.Skip(err)
+			}
 			if c.listens == "" {
 				c.listens = proxyListens
 			}
@@ -135,6 +149,23 @@ func TestDoctor(t *testing.T) {
 		})
 	}
 }
+
+// redirects makes a set-up of one that diverts by tproxy.
+const redirects = "sed -i 's/type filter.*/type nat hook prerouting priority dstnat;/; s/tproxy.*/redirect to :3128/' rules\n"
+
+// oldRules are those that squid's manual has, in place of nft's.
+const oldRules = `rm rules; touch rules
+for i in iptables-legacy ip6tables-legacy; do
+	$i -t mangle -N DIVERT
+	$i -t mangle -A DIVERT -j MARK --set-mark 1
+	$i -t mangle -A DIVERT -j ACCEPT
+	$i -t mangle -A PREROUTING -p tcp -m socket -j DIVERT
+	$i -t mangle -A PREROUTING -p tcp --dport 80 -j TPROXY --tproxy-mark 0x1/0x1 --on-port 3128
+	$i -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT
+	$i -A INPUT -m mark --mark 1 -j ACCEPT
+	$i -P INPUT DROP
+done
+`
 
 // otherChain is one of another table.
 func otherChain(hook, priority, does string) string {

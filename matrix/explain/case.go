@@ -46,6 +46,8 @@ type Case struct {
 	Counters            pfconf.Counters
 	CountersKnown       bool
 	StatesFirst, Second bool // the filter counts states; the cell is a reuse target's second
+
+	others string // the rules of somebody else's that it is about, where they are known
 }
 
 // is tells whether the finding has one of these reason codes.
@@ -267,6 +269,10 @@ func (c *Case) filler(cause *Cause) *strings.Replacer {
 		}
 		return fmt.Sprintf("%s of %s's %s", n, host, or(h.nic(), "interface"))
 	}
+	queues := "the queue"
+	if strings.HasPrefix(c.Detail, "queue") {
+		queues = c.Detail
+	}
 	divert := "the rule's address and port"
 	if c.Divert.IsValid() {
 		divert = c.Divert.String()
@@ -274,8 +280,8 @@ func (c *Case) filler(cause *Cause) *strings.Replacer {
 	return strings.NewReplacer(
 		"{FAKE}", name(c.Fake, "FAKE"), "{LOCAL}", name(c.LocalAddr, "LOCAL"), "{REMOTE}", name(c.RemoteAddr, "REMOTE"),
 		"{NIC}", or(c.Remote.nic(), "the interface"), "{MARK}", mark, "{TABLE}", or(c.Remote.table(), "TABLE"),
-		"{DIVERT}", divert, "{DETAIL}", c.Detail, "{ip}", ip, "{ROUTE}", or(c.Local.fakeRoute(c.Fake), "no route"),
-		"{RULES}", or(c.foreign(cause), "a rule of somebody else's"), "{ERRORS}", strings.Join(c.errors(), "; "),
+		"{DIVERT}", divert, "{DETAIL}", c.Detail, "{QUEUES}", queues, "{ip}", ip, "{ROUTE}", or(c.Local.fakeRoute(c.Fake), "no route"),
+		"{RULES}", or(c.others, or(c.foreign(cause), "a rule of somebody else's")), "{ERRORS}", strings.Join(c.errors(), "; "),
 		"{HOST}", name(c.host(), "FAKE"), "{QUEUE}", queue, "{MTUS}", "MTU "+mtu(&c.Local, "LOCAL")+", "+mtu(&c.Remote, "REMOTE"), "{LOCALNIC}", or(c.Local.nic(), "its interface"))
 }
 

@@ -10,7 +10,7 @@ var filterCauses = []Cause{
 		Maybe:  true,
 		Chains: []chains{at("prerouting", "notrack"), at("output", "notrack")},
 		Cell:   func(c *Case) bool { return c.reply() && c.undone() || c.is("state-missing") },
-		Advice: anywhere("a notrack rule keeps the flow from conntrack, so there is no state to mark and nothing to know the answer by ({RULES})",
+		Advice: anywhere("a notrack rule keeps the flow from conntrack, so there is no state to mark or to translate by, and nothing to know the answer by ({RULES})",
 			listRules, "leave FAKE's flows out of the notrack rule"),
 	},
 	{
@@ -91,7 +91,7 @@ var filterCauses = []Cause{
 		Cell: func(c *Case) bool {
 			return c.to() && c.unmatched() || c.reply() && c.diverted() && c.Counters.Replies == 0
 		},
-		Advice: anywhere("an earlier rule of REMOTE's own drops the packet: its chain stands before the rules that divert ({RULES})",
+		Advice: anywhere("an earlier rule of REMOTE's own drops the packet: it or its chain stands before the rules that divert ({RULES})",
 			listRules+" (look at hooks and priorities; counters tell which rule it is)", "let FAKE pass in that chain"),
 	},
 	{

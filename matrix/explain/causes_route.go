@@ -38,6 +38,12 @@ var routeCauses = []Cause{
 			"{ip} route get {FAKE} and {ip} neigh show {FAKE}, on LOCAL", "{ip} route replace {FAKE} via {REMOTE}, on LOCAL"),
 	},
 	{
+		Code: "own-traffic-diverted", Firewalls: linux, Cell: byDoctor,
+		Advice: anywhere("REMOTE diverts what its own proxy sends, so it comes back to the proxy: {DETAIL}",
+			"nft list ruleset; iptables-save; ss -lntue (the uid of the proxy)",
+			"leave the proxy's own packets out, before that rule: by its user (meta skuid, -m owner --uid-owner), or by a mark that its sockets have"),
+	},
+	{
 		Code: "own-traffic-diverted", Firewalls: linux, Maybe: true,
 		Host:   (*Host).localDefault,
 		Chains: []chains{at("output", "mark set")},

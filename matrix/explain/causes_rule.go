@@ -77,17 +77,19 @@ var matchCauses = []Cause{
 		},
 	},
 	{
-		Code: "not-evaluated", Firewalls: bsd, Cell: byDoctor,
+		Code: "not-evaluated", Firewalls: []string{nftables, pf, ipfw}, Cell: byDoctor,
 		Advice: map[string]Advice{
-			pf:   {"pf never looks at the rule: {DETAIL}", "pfctl -sr; pfctl -v -sA; pfctl -vsI", "call the anchor in pf.conf (anchor \"NAME\"), or take the interface out of set skip"},
-			ipfw: {"ipfw never looks at the rule: {DETAIL}", "ipfw set show", "ipfw set enable N"},
+			nftables: {"no packet comes to the rule: {DETAIL}", "nft -a list ruleset; iptables-save; ip -br link", "jump to its chain from one with a hook, name the interface by which the packets come, or take the table's flag dormant away"},
+			pf:       {"pf never looks at the rule: {DETAIL}", "pfctl -sr; pfctl -v -sA; pfctl -vsI", "call the anchor in pf.conf (anchor \"NAME\"), or take the interface out of set skip"},
+			ipfw:     {"ipfw never looks at the rule: {DETAIL}", "ipfw set show", "ipfw set enable N"},
 		},
 	},
 	{
-		Code: "overruled", Firewalls: bsd, Cell: byDoctor,
+		Code: "overruled", Firewalls: []string{nftables, pf, ipfw}, Cell: byDoctor,
 		Advice: map[string]Advice{
-			pf:   {"another rule decides about the packet: an earlier one with quick, or, where the rule that diverts has none, a later one that matches: {DETAIL}", "pfctl -vvsr; pfctl -a '*' -sr", "put the rule that diverts behind it, or give it quick and put it before"},
-			ipfw: {"an earlier rule decides about the packet: {DETAIL}", "ipfw -a list", "give the rule that diverts a lower number, or leave its packets out of the other"},
+			nftables: {"an earlier rule of the same table decides about the packet: {DETAIL}", "nft -a list ruleset; iptables-save", "put the rule that diverts before it, or leave its packets out of the other"},
+			pf:       {"another rule decides about the packet: an earlier one with quick, or, where the rule that diverts has none, a later one that matches: {DETAIL}", "pfctl -vvsr; pfctl -a '*' -sr", "put the rule that diverts behind it, or give it quick and put it before"},
+			ipfw:     {"an earlier rule decides about the packet: {DETAIL}", "ipfw -a list", "give the rule that diverts a lower number, or leave its packets out of the other"},
 		},
 	},
 	{

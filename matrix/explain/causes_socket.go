@@ -82,7 +82,7 @@ var socketCauses = []Cause{
 		},
 		Advice: map[string]Advice{
 			"":       {"the rule matched and the packet passed the divert socket by", "netstat -s -p divert", "start the program that reads the socket"},
-			nftables: {"nobody listens on the queue, and its rule lets packets pass then (bypass): it fails open", "cat /proc/net/netfilter/nfnetlink_queue; nft list ruleset", "start the program that listens on the queue, or take bypass away"},
+			nftables: {"nobody listens on {QUEUES}, and its rule lets packets pass then (bypass): it fails open", "cat /proc/net/netfilter/nfnetlink_queue; nft list ruleset", "start the program that listens on the queue, or take bypass away"},
 		},
 	},
 	{
@@ -92,7 +92,7 @@ var socketCauses = []Cause{
 		},
 		Advice: map[string]Advice{
 			"":       {"nobody listens on the divert port, so the kernel drops what is diverted: it fails closed", "netstat -s -p divert; fstat | grep divert", "start the program that reads the divert socket"},
-			nftables: {"nobody listens on the queue, so the kernel drops what it gets: it fails closed", "cat /proc/net/netfilter/nfnetlink_queue", "start the program that listens on the queue; with bypass packets pass without it"},
+			nftables: {"nobody listens on {QUEUES}, so the kernel drops what it gets: it fails closed", "cat /proc/net/netfilter/nfnetlink_queue", "start the program that listens on the queue; with bypass packets pass without it"},
 			ipfw:     {"nobody listens on the divert port, so the kernel drops what is diverted: it fails closed", "sockstat -P divert; netstat -an | grep ^div", "start the program that reads the divert socket"},
 		},
 	},

@@ -1,6 +1,7 @@
 package explain
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -18,7 +19,15 @@ func Diverted(d evidence.Diversion, f pfconf.Family, h Host, listeners []evidenc
 		c.Fake = netip.IPv6Unspecified()
 	}
 	var all []Problem
-	add := func(code string, maybe bool) { all = append(all, c.problem(code, maybe)) }
+	add := func(code string, maybe bool) {
+		p := c.problem(code, maybe)
+		for _, old := range []string{"iptables-legacy", "ip6tables-legacy"} { // whose rules nft does not show
+			if strings.HasPrefix(d.Rule, old) {
+				p.Check = strings.ReplaceAll(p.Check, listRules, old+"-save")
+			}
+		}
+		all = append(all, p)
+	}
 	if d.Unreached != "" {
 		c.Detail = d.Unreached
 		add("not-evaluated", false)
@@ -27,31 +36,42 @@ func Diverted(d evidence.Diversion, f pfconf.Family, h Host, listeners []evidenc
 		if o.Family != f {
 			continue
 		}
-		c.Detail = o.Rule
-		if o.Drops && o.Before {
-			add("dropped-before", !o.All)
-		} else {
-			add("overruled", !o.All)
-		}
+		c.Detail, c.others = o.Rule, o.Rule
+		add(deed(o, firewall), !o.All || o.Does == evidence.LacksNIC)
 	}
 	switch d.Kind {
 	case evidence.DivertReply:
 		return all // to the socket that sent
-	case evidence.Redirect, evidence.RdrTo:
-		// A program can ask for TCP's original destination, with SO_ORIGINAL_DST.
-		add("destination-translated", d.Proto == "tcp")
+	case evidence.RdrTo:
+		// A program can ask pf for the original destination: natlook.
+	case evidence.Redirect:
+		// A program can ask for TCP's original destination, with SO_ORIGINAL_DST; one for a single port needs none.
+		if d.Proto == "udp" && d.Ports {
+			c.others = d.Rule
+			add("destination-translated", true)
+		}
 	case evidence.Queue, evidence.Divert:
-		switch queue := h.queue(d, f); {
-		case queue == nil && d.Bypass:
+		unheard, dropped := h.queue(d, f)
+		c.Detail = unheard
+		switch {
+		case unheard != "" && d.Bypass:
 			add("queue-bypassed", false)
-		case queue == nil:
+		case unheard != "":
 			add("queue-unheard", false)
-		case queueDropped(*queue):
+		case dropped:
 			add("queue-full", true)
 		}
 		return all
+	case evidence.Marks:
+		return all
+	case evidence.OfSocket:
+		if d.Mark == 0 && !d.MarkUnknown && d.Unreached == "" {
+			add("mark-not-set", false)
+		}
+		return all
 	}
-	if d.Kind == evidence.TProxy && d.Mark == 0 {
+	// What never comes to the rule has no mark.
+	if d.Kind == evidence.TProxy && d.Mark == 0 && !d.MarkUnknown && len(d.Interfaces) > 0 {
 		add("mark-not-set", false)
 	}
 	if listeners == nil || d.Port == 0 || d.Proto != "" && d.Proto != "tcp" && d.Proto != "udp" {
@@ -98,17 +118,76 @@ func (c *Cause) problem(k *Case, maybe bool) Problem {
 	return Problem{c.Code, maybe, fill.Replace(a.Likely), fill.Replace(a.Check), fill.Replace(a.Mend)}
 }
 
-// queue is the socket that takes a rule's queue, nil when there is none.
-func (h *Host) queue(d evidence.Diversion, f pfconf.Family) *evidence.Socket {
+// deed is the cause for what another rule does.
+func deed(o evidence.Overruling, firewall string) string {
+	switch o.Does {
+	case evidence.Drops:
+		switch {
+		case o.Before:
+			return "dropped-before"
+		case firewall == nftables:
+			return "dropped-after"
+		}
+		return "overruled" // pf's last rule decides
+	case evidence.Clears:
+		return "mark-cleared"
+	case evidence.Translates:
+		return "destination-translated"
+	case evidence.Untracks:
+		return "not-tracked"
+	case evidence.Loops:
+		return "own-traffic-diverted"
+	case evidence.DropsAnswer:
+		return "dropped-out"
+	case evidence.LacksNIC:
+		return "not-evaluated"
+	}
+	return "overruled"
+}
+
+// queueNumbers says which queues a rule leads to.
+func queueNumbers(d evidence.Diversion) string {
+	switch {
+	case d.Kind == evidence.Divert:
+		return fmt.Sprintf("divert port %d", d.Queue)
+	case d.Last > d.Queue:
+		return fmt.Sprintf("queues %d-%d", d.Queue, d.Last)
+	}
+	return fmt.Sprintf("queue %d", d.Queue)
+}
+
+// queue tells which of a rule's queues nobody takes, "" for none, and whether packets were dropped
+// for want of room.
+func (h *Host) queue(d evidence.Diversion, f pfconf.Family) (unheard string, full bool) {
+	var deaf []string
+	for n := int(d.Queue); n <= int(d.Last); n++ {
+		s := h.reader(d.Kind, uint16(n), f)
+		switch {
+		case s == nil && d.Kind == evidence.Divert:
+			deaf = append(deaf, fmt.Sprintf("divert port %d", n))
+		case s == nil:
+			deaf = append(deaf, fmt.Sprintf("queue %d", n))
+		default:
+			full = full || queueDropped(*s)
+		}
+	}
+	if len(deaf) > 1 && len(deaf) == int(d.Last-d.Queue)+1 {
+		return queueNumbers(d), full
+	}
+	return strings.Join(deaf, ", "), full
+}
+
+// reader is the socket that takes a queue, nil when there is none.
+func (h *Host) reader(kind evidence.Kind, number uint16, f pfconf.Family) *evidence.Socket {
 	for i, s := range h.Sockets {
 		// Netfilter's queues are for both families, and OpenBSD's divert sockets each for its own.
-		if d.Kind == evidence.Divert && strings.HasPrefix(s.Text, "divert") && pfconf.FamilyOf(s.Local.Addr()) != f {
+		if kind == evidence.Divert && strings.HasPrefix(s.Text, "divert") && pfconf.FamilyOf(s.Local.Addr()) != f {
 			continue
 		}
-		if d.Kind == evidence.Divert && s.Proto == "divert" && s.Local.Port() == 0 {
+		if kind == evidence.Divert && s.Proto == "divert" && s.Local.Port() == 0 {
 			return &h.Sockets[i] // of which port is not known
 		}
-		if s.Proto == "divert" && d.Queue <= s.Local.Port() && s.Local.Port() <= d.Last {
+		if s.Proto == "divert" && s.Local.Port() == number {
 			return &h.Sockets[i]
 		}
 	}

@@ -3,6 +3,7 @@ package explain
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"pfdivert/pfconf"
@@ -11,7 +12,8 @@ import (
 
 // TestDiverted: what is wrong with a rule of somebody else's and the sockets that it leads to.
 func TestDiverted(t *testing.T) {
-	tproxy := evidence.Diversion{Kind: evidence.TProxy, Proto: "tcp", Port: 3128, Mark: 1}
+	type all = []evidence.Listener
+	tproxy := evidence.Diversion{Kind: evidence.TProxy, Proto: "tcp", Port: 3128, Mark: 1, Interfaces: []string{"eth0"}}
 	to := func(d evidence.Diversion, address string) evidence.Diversion {
 		d.Address = netip.MustParseAddr(address)
 		return d
@@ -24,12 +26,23 @@ func TestDiverted(t *testing.T) {
 	bypass.Bypass = true
 	unmarked, udp := tproxy, tproxy
 	unmarked.Mark, udp.Proto = 0, "udp"
+	many := evidence.Diversion{Kind: evidence.Redirect, Proto: "udp", Port: 53, Ports: true}
+	over := func(does evidence.Deed, before, all bool) evidence.Diversion {
+		d := tproxy
+		d.Overruled = []evidence.Overruling{{Family: pfconf.Inet, Rule: "rule 7", Does: does, Before: before, All: all}, {Family: pfconf.Inet6, Does: does, All: true}}
+		return d
+	}
+	right := all{listens("0.0.0.0:3128", true, true)}
+	ofSocket, unknown := evidence.Diversion{Kind: evidence.OfSocket, Rule: "iptables-legacy table mangle chain PREROUTING rule 1"}, unmarked
+	unknown.MarkUnknown = true
 	redirect := evidence.Diversion{Kind: evidence.Redirect, Proto: "tcp", Port: 3128}
-	heard := func(number, text string) []evidence.Socket {
-		return []evidence.Socket{{Proto: "divert", Local: netip.MustParseAddrPort("0.0.0.0:" + number), Text: text}}
+	heard := func(text string, numbers ...string) (some []evidence.Socket) {
+		for _, n := range numbers {
+			some = append(some, evidence.Socket{Proto: "divert", Local: netip.MustParseAddrPort("0.0.0.0:" + n), Text: text})
+		}
+		return some
 	}
 	const fine = "dropped 0 by the full queue and 0 by the full socket"
-	type all = []evidence.Listener
 	for _, c := range []struct {
 		name    string
 		rule    evidence.Diversion
@@ -54,17 +67,36 @@ func TestDiverted(t *testing.T) {
 		{"another address", to(tproxy, "127.0.0.1"), pfconf.Inet, all{listens("10.0.0.1:3128", true, true)}, nil, "listener-elsewhere"},
 		{"loopback", tproxy, pfconf.Inet, all{listens("127.0.0.1:3128", true, true)}, nil, "listener-elsewhere"},
 		{"not marked", unmarked, pfconf.Inet, all{listens("0.0.0.0:3128", true, true)}, nil, "mark-not-set"},
-		{"redirect", redirect, pfconf.Inet, all{listens("0.0.0.0:3128", false, true)}, nil, "destination-translated"},
-		{"queue", queue, pfconf.Inet, nil, heard("6", fine), ""},
-		{"unheard", queue, pfconf.Inet, nil, heard("9", fine), "queue-unheard"},
+		{"not marked as far as is known", unknown, pfconf.Inet, right, nil, ""},
+		{"redirect", redirect, pfconf.Inet, all{listens("0.0.0.0:3128", false, true)}, nil, ""},
+		{"redirect of UDP to many ports", many, pfconf.Inet, nil, nil, "destination-translated"},
+		{"dropped before", over(evidence.Drops, true, true), pfconf.Inet, right, nil, "dropped-before"},
+		{"dropped after", over(evidence.Drops, false, true), pfconf.Inet, right, nil, "dropped-after"},
+		{"passed before", over(evidence.Passes, true, true), pfconf.Inet, right, nil, "overruled"},
+		{"cleared", over(evidence.Clears, false, true), pfconf.Inet, right, nil, "mark-cleared"},
+		{"translated", over(evidence.Translates, false, false), pfconf.Inet, right, nil, "destination-translated"},
+		{"not tracked", over(evidence.Untracks, true, true), pfconf.Inet, right, nil, "not-tracked"},
+		{"looped", over(evidence.Loops, false, true), pfconf.Inet, right, nil, "own-traffic-diverted"},
+		{"answers dropped", over(evidence.DropsAnswer, false, true), pfconf.Inet, right, nil, "dropped-out"},
+		{"no interface", over(evidence.LacksNIC, false, true), pfconf.Inet, right, nil, "not-evaluated"},
+		{"sockets that are not marked", ofSocket, pfconf.Inet, nil, nil, "mark-not-set"},
+		{"queue", queue, pfconf.Inet, nil, heard(fine, "5", "6", "7", "8"), ""},
+		{"unheard", queue, pfconf.Inet, nil, heard(fine, "9"), "queue-unheard"},
+		{"one of four unheard", queue, pfconf.Inet, nil, heard(fine, "5", "6", "8"), "queue-unheard"},
 		{"bypassed", bypass, pfconf.Inet, nil, nil, "queue-bypassed"},
-		{"full", queue, pfconf.Inet, nil, heard("5", "dropped 3 by the full queue and 0 by the full socket"), "queue-full"},
+		{"full", queue, pfconf.Inet, nil, heard("dropped 3 by the full queue and 0 by the full socket", "5", "6", "7", "8"), "queue-full"},
 	} {
 		var codes []string
 		for _, p := range Diverted(c.rule, c.family, Host{Cell: evidence.Cell{Sockets: c.queues}, Remote: true}, c.listens, nftables) {
 			codes = append(codes, p.Cause)
-			if p.Likely == "" || p.Check == "" || p.Mend == "" {
+			if p.Likely == "" || p.Check == "" || p.Mend == "" || strings.Contains(p.Likely, "{") {
 				t.Errorf("%s: %+v", c.name, p)
+			}
+			if d := c.rule; len(d.Overruled) > 0 && !strings.Contains(p.Likely, d.Overruled[0].Rule) {
+				t.Errorf("%s: %q does not name the rule", c.name, p.Likely)
+			}
+			if strings.HasPrefix(c.rule.Rule, "iptables-legacy") != strings.Contains(p.Check, "iptables-legacy-save") {
+				t.Errorf("%s: check %q", c.name, p.Check)
 			}
 		}
 		var want []string
@@ -86,7 +118,8 @@ func TestDivertedBSD(t *testing.T) {
 	tee.Bypass = true
 	over := func(drops, before, all bool) evidence.Diversion {
 		d := to
-		d.Overruled = []evidence.Overruling{{Family: pfconf.Inet, Rule: "rule 7", Drops: drops, Before: before, All: all}, {Family: pfconf.Inet6, All: true}}
+		does := map[bool]evidence.Deed{true: evidence.Drops, false: evidence.Passes}[drops]
+		d.Overruled = []evidence.Overruling{{Family: pfconf.Inet, Rule: "rule 7", Does: does, Before: before, All: all}, {Family: pfconf.Inet6, Does: does, All: true}}
 		return d
 	}
 	listens := func(at string) []evidence.Listener {
@@ -111,7 +144,7 @@ func TestDivertedBSD(t *testing.T) {
 		{"the other family", to, pfconf.Inet, listens("[::]:3128"), nil, "no-listener", false},
 		{"another address", to, pfconf.Inet, listens("10.0.0.1:3128"), nil, "listener-elsewhere", false},
 		{"a raw socket", raw, pfconf.Inet, right, nil, "", false},
-		{"rdr-to", rdr, pfconf.Inet, right, nil, "destination-translated", true},
+		{"rdr-to", rdr, pfconf.Inet, right, nil, "", false},
 		{"divert-reply", reply, pfconf.Inet, listens("0.0.0.0:22"), nil, "", false},
 		{"not called", lost, pfconf.Inet, right, nil, "not-evaluated", false},
 		{"dropped before", over(true, true, true), pfconf.Inet, right, nil, "dropped-before", false},

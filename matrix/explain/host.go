@@ -106,11 +106,13 @@ type policyRule struct {
 	from       netip.Prefix // of all when it is invalid
 	mark, mask uint32
 	marked     bool
+	invert     bool   // of what is not so
+	iif        string // of what comes in by it, "" for any
 	table      string
 }
 
 // takes tells whether a packet with the mark goes by the rule.
-func (r policyRule) takes(mark uint32) bool { return mark&r.mask == r.mark }
+func (r policyRule) takes(mark uint32) bool { return mark&r.mask == r.mark != r.invert }
 
 // policyRules gives the policy rules, false when they are not known.
 func (h *Host) policyRules() ([]policyRule, bool) {
@@ -121,7 +123,7 @@ func (h *Host) policyRules() ([]policyRule, bool) {
 	var all []policyRule
 	for line := range strings.Lines(text) {
 		priority, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
-		r := policyRule{}
+		r := policyRule{invert: strings.HasPrefix(strings.TrimSpace(rest), "not ")}
 		r.priority, _ = strconv.Atoi(priority)
 		words := strings.Fields(rest)
 		for i := 0; i+1 < len(words); i++ {
@@ -131,6 +133,8 @@ func (h *Host) policyRules() ([]policyRule, bool) {
 			case "fwmark":
 				mark, mask, _ := strings.Cut(next, "/")
 				r.mark, r.mask, r.marked = number(mark, 0), number(mask, ^uint32(0)), true
+			case "iif":
+				r.iif = next
 			case "lookup":
 				r.table = next
 			}
@@ -168,7 +172,9 @@ func (h *Host) diverting() (all []policyRule, known bool) {
 	if !ok || table == "" {
 		return nil, false
 	}
-	return slices.DeleteFunc(rules, func(r policyRule) bool { return r.table != table }), true
+	return slices.DeleteFunc(rules, func(r policyRule) bool {
+		return r.table != table || r.iif != "" && h.nic() != "" && r.iif != h.nic()
+	}), true
 }
 
 // routes gives the routes of the table of diverted packets, one a line, and whether they

@@ -17,12 +17,18 @@ type Diversion struct {
 	Proto    string          `json:"proto,omitempty"`
 	// Interface is the one by which the packets come, "" when the rule does not say.
 	Interface string `json:"interface,omitempty"`
+	// Interfaces are those of the host's by which packets come that the rule takes; on Linux.
+	Interfaces []string `json:"interfaces,omitempty"`
 	// Address and Port are where the packets go: an invalid address is the one of the interface
 	// or the packet's own, port 0 the packet's own.
 	Address netip.Addr `json:"address,omitzero"`
 	Port    uint16     `json:"port,omitempty"`
-	// Mark is what the rule, or another of its table, marks the packets with, 0 for nothing.
-	Mark uint32 `json:"mark,omitempty"`
+	// Mark is what the packets have when they are routed, 0 for nothing. MarkUnknown: rules do with it what can't be
+	// followed.
+	Mark        uint32 `json:"mark,omitempty"`
+	MarkUnknown bool   `json:"markUnknown,omitempty"`
+	// Ports: it takes packets to more ports than one.
+	Ports bool `json:"ports,omitempty"`
 	// Queue and Last are the first and the last number of the queues; Bypass: packets pass when
 	// nobody listens there.
 	Queue  uint16 `json:"queue,omitempty"`
@@ -30,18 +36,33 @@ type Diversion struct {
 	Bypass bool   `json:"bypass,omitempty"`
 	// Unreached says why the filter never looks at the rule, "" when it does.
 	Unreached string `json:"unreached,omitempty"`
-	// Overruled are rules that decide in its place.
+	// Overruled are rules that decide in its place, or undo what it does.
 	Overruled []Overruling `json:"overruled,omitempty"`
 }
 
-// Overruling is a rule that decides about packets of a family in place of one that diverts.
+// Overruling is what another rule does to packets of a family that one diverts.
 type Overruling struct {
 	Family pfconf.Family `json:"family"`
 	Rule   string        `json:"rule"` // where it is, and its text
-	Drops  bool          `json:"drops"`
+	Does   Deed          `json:"does"`
 	Before bool          `json:"before"` // it is evaluated before
 	All    bool          `json:"all"`    // it takes all of the rule's packets, else some of them
 }
+
+// Deed is what a rule does to packets that another one diverts.
+type Deed string
+
+// The deeds.
+const (
+	Drops       Deed = "drops"
+	Passes      Deed = "passes"
+	Clears      Deed = "clears the mark"
+	Translates  Deed = "translates"
+	Untracks    Deed = "does not track"
+	Loops       Deed = "diverts what the proxy sends"
+	DropsAnswer Deed = "drops the answer"
+	LacksNIC    Deed = "names an interface that is not there"
+)
 
 // DivertsTo is the address and port for a family; without an address of the rule's the unspecified
 // one.
@@ -64,6 +85,8 @@ const (
 	TProxy      Kind = "tproxy"
 	Redirect    Kind = "redirect" // the destination is translated
 	Queue       Kind = "queue"
+	OfSocket    Kind = "socket" // marks what belongs to a transparent socket
+	Marks       Kind = "mark"   // marks packets that are local then
 	DivertTo    Kind = "divert-to"
 	DivertReply Kind = "divert-reply"
 	RdrTo       Kind = "rdr-to" // the destination is translated
@@ -80,6 +103,8 @@ type Listener struct {
 	// Transparent: IP_TRANSPARENT was set; known since Linux 5.10.
 	Transparent bool `json:"transparent"`
 	Known       bool `json:"known"`
+	// UID is the user that it belongs to, on Linux.
+	UID uint32 `json:"uid,omitempty"`
 }
 
 // Takes tells whether the socket is for packets of a family.

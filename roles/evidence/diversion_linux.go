@@ -1,276 +1,188 @@
 package evidence
 
 import (
-	"encoding/binary"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
-	"strings"
+	"os"
+	"slices"
 
-	"github.com/google/nftables"
-	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
+	"github.com/vishvananda/netlink"
 
 	"pfdivert/pfconf"
+	"pfdivert/roles/evidence/netfilter"
 )
 
-// diversions lists the rules of nf_tables that divert, also those that iptables-nft made. It reads
-// them itself, because the library leaves out the statements that it does not know, tproxy among them.
-func diversions() ([]Diversion, error) {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+// maxFollowed bounds the interfaces by which packets are followed.
+const maxFollowed = 64
+
+// diversions makes what is told of rules out of what was followed.
+func (s *Survey) diversions(rules *netfilter.Ruleset) error {
+	h, err := s.netfilterHost()
 	if err != nil {
-		return nil, fmt.Errorf("netfilter socket: %w", err)
+		return err
 	}
-	defer conn.Close()
-	messages, err := conn.Execute(netlink.Message{
-		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETRULE, Flags: netlink.Request | netlink.Dump},
-		Data:   make([]byte, 4), // struct nfgenmsg: of all families
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list of rules: %w", err)
+	all, notes := rules.Follow(h)
+	for _, n := range notes {
+		s.miss("rules", errors.New(n))
 	}
-	var all []Diversion
-	marks := map[string]uint32{} // that a table's rules set
-	var tables []string          // of all
-	for _, m := range messages {
-		r, err := parseRule(m.Data)
-		if err != nil {
-			return nil, err
-		}
-		if !ofIP[r.family] {
+	for _, d := range all {
+		if !s.meant(d, h) {
 			continue
 		}
-		d, mark := r.follow()
-		table := families[r.family] + " " + r.table
-		if mark != 0 && marks[table] == 0 {
-			marks[table] = mark
+		s.Diversions = append(s.Diversions, diversionOf(d)...)
+		where := d.Rule.Where()
+		switch {
+		case d.Action != nil && d.Action.Unknown != "":
+			s.miss(where, fmt.Errorf("where it leads: %s", d.Action.Unknown))
+		case d.Action != nil && d.Action.Does != netfilter.Queue && len(d.Action.Ports) == 0:
+			s.miss(where, errors.New("whether somebody listens on the packets' own port is not looked at"))
 		}
-		if d != nil {
-			d.Rule = fmt.Sprintf("table %s chain %s", table, r.chain)
-			all, tables = append(all, *d), append(tables, table)
-		}
-	}
-	for i := range all {
-		if all[i].Kind == TProxy && all[i].Mark == 0 {
-			all[i].Mark = marks[tables[i]] // another rule may mark what this one diverts
-		}
-	}
-	return all, nil
-}
-
-// rawRule is a rule as the kernel lists it.
-type rawRule struct {
-	family       nftables.TableFamily
-	table, chain string
-	statements   []statement
-}
-
-// statement is one of a rule's, with its attributes by their numbers.
-type statement struct {
-	name string
-	data map[uint16][]byte
-}
-
-// parseRule reads a rule's message: struct nfgenmsg and attributes.
-func parseRule(b []byte) (r rawRule, err error) {
-	if len(b) < 4 {
-		return r, fmt.Errorf("a rule of %d bytes", len(b))
-	}
-	r.family = nftables.TableFamily(b[0])
-	ad, err := netlink.NewAttributeDecoder(b[4:])
-	if err != nil {
-		return r, fmt.Errorf("rule: %w", err)
-	}
-	for ad.Next() {
-		switch ad.Type() {
-		case unix.NFTA_RULE_TABLE:
-			r.table = ad.String()
-		case unix.NFTA_RULE_CHAIN:
-			r.chain = ad.String()
-		case unix.NFTA_RULE_EXPRESSIONS:
-			ad.Nested(func(list *netlink.AttributeDecoder) error {
-				for list.Next() {
-					s := statement{data: map[uint16][]byte{}}
-					list.Nested(s.parse)
-					r.statements = append(r.statements, s)
-				}
-				return nil
-			})
-		}
-	}
-	if err := ad.Err(); err != nil {
-		return r, fmt.Errorf("rule of chain %.60q: %w", r.chain, err)
-	}
-	return r, nil
-}
-
-func (s *statement) parse(ad *netlink.AttributeDecoder) error {
-	for ad.Next() {
-		switch ad.Type() {
-		case unix.NFTA_EXPR_NAME:
-			s.name = ad.String()
-		case unix.NFTA_EXPR_DATA:
-			ad.Nested(func(data *netlink.AttributeDecoder) error {
-				for data.Next() {
-					s.data[data.Type()] = data.Bytes()
-				}
-				return nil
-			})
+		if !d.Marked {
+			s.miss(where, errors.New("what mark its packets have in the end is not known"))
 		}
 	}
 	return nil
 }
 
-// number is an attribute of 32 bits; there are no others but of strings and data, and the
-// queue's.
-func (s statement) number(attribute uint16) uint32 {
-	if b := s.data[attribute]; len(b) == 4 {
-		return binary.BigEndian.Uint32(b)
+// meant tells whether a rule's family matters: one of both families says nothing of a family that the
+// host does not have.
+func (s *Survey) meant(d netfilter.Diverted, h *netfilter.Host) bool {
+	if d.Rule.Chain.Family != "inet" {
+		return true
 	}
-	return 0
-}
-
-// value is an attribute with data: nested, as NFTA_DATA_VALUE.
-func (s statement) value(attribute uint16) []byte {
-	ad, err := netlink.NewAttributeDecoder(s.data[attribute])
-	if err != nil {
-		return nil
-	}
-	for ad.Next() {
-		if ad.Type() == unix.NFTA_DATA_VALUE {
-			return ad.Bytes()
+	for _, i := range h.Interfaces {
+		if slices.ContainsFunc(i.Nets, func(n netip.Prefix) bool {
+			return pfconf.FamilyOf(n.Addr()) == d.Family && !n.Addr().IsLinkLocalUnicast()
+		}) {
+			return true
 		}
 	}
-	return nil
+	rules, err := netlink.RuleList(map[pfconf.Family]int{pfconf.Inet: netlink.FAMILY_V4, pfconf.Inet6: netlink.FAMILY_V6}[d.Family])
+	return err == nil && slices.ContainsFunc(rules, func(r netlink.Rule) bool { return r.Mark != 0 })
 }
 
-// follow goes through a rule's statements, which hand values on in registers. It gives nil for a
-// rule that does not divert, and the mark that it sets.
-func (r rawRule) follow() (d *Diversion, mark uint32) {
-	values := map[uint32][]byte{}
-	loaded := map[uint32]uint32{} // meta keys
-	var seen Diversion
-	switch r.family {
-	case nftables.TableFamilyIPv4:
-		seen.Families = []pfconf.Family{pfconf.Inet}
-	case nftables.TableFamilyIPv6:
-		seen.Families = []pfconf.Family{pfconf.Inet6}
+// diversionOf gives one for each port that the rule can choose.
+func diversionOf(d netfilter.Diverted) []Diversion {
+	one := Diversion{
+		Kind: OfSocket, Rule: d.Rule.Where(), Families: []pfconf.Family{d.Family}, Unreached: d.Unreached,
+		Mark: d.Mark, MarkUnknown: !d.Marked, Ports: d.Ports, Interfaces: d.Interfaces,
+	}
+	switch d.Proto {
+	case 0:
+	case protoTCP:
+		one.Proto = "tcp"
+	case protoUDP:
+		one.Proto = "udp"
 	default:
-		seen.Families = pfconf.Families
+		one.Proto = fmt.Sprint(d.Proto)
 	}
-	found := func(kind Kind) {
-		seen.Kind = kind
-		d = &seen
+	for _, f := range d.Fates {
+		o := Overruling{Family: d.Family, Rule: f.By, All: f.All}
+		switch f.What {
+		case netfilter.DroppedBefore:
+			o.Does, o.Before = Drops, true
+		case netfilter.PassedBefore:
+			o.Does, o.Before = Passes, true
+		case netfilter.DroppedAfter:
+			o.Does = Drops
+		case netfilter.MarkCleared:
+			o.Does = Clears
+		case netfilter.Translated:
+			o.Does = Translates
+		case netfilter.Untracked:
+			o.Does, o.Before = Untracks, true
+		case netfilter.Looped:
+			o.Does = Loops
+		case netfilter.AnswerDropped:
+			o.Does = DropsAnswer
+		case netfilter.NoInterface:
+			o.Does = LacksNIC
+		}
+		one.Overruled = append(one.Overruled, o)
 	}
-	for _, s := range r.statements {
-		switch s.name {
-		case "immediate":
-			values[s.number(unix.NFTA_IMMEDIATE_DREG)] = s.value(unix.NFTA_IMMEDIATE_DATA)
-		case "bitwise":
-			// Of a mark whose other bits stay: those that are set.
-			values[s.number(unix.NFTA_BITWISE_DREG)] = s.value(unix.NFTA_BITWISE_XOR)
-		case "meta":
-			key := s.number(unix.NFTA_META_KEY)
-			if to := s.number(unix.NFTA_META_DREG); to != 0 {
-				loaded[to] = key
-			} else if key == unix.NFT_META_MARK {
-				mark = native32(values[s.number(unix.NFTA_META_SREG)])
-			}
-		case "payload", "ct":
-			delete(loaded, s.number(1)) // the register has something else now; both have it as the first attribute
-		case "cmp":
-			if s.number(unix.NFTA_CMP_OP) == unix.NFT_CMP_EQ {
-				seen.match(loaded[s.number(unix.NFTA_CMP_SREG)], s.value(unix.NFTA_CMP_DATA))
-			}
-		case "tproxy": // NFTA_TPROXY_FAMILY, _REG_ADDR, _REG_PORT
-			found(TProxy)
-			seen.at(values[s.number(2)], values[s.number(3)])
-			switch s.number(1) {
-			case unix.NFPROTO_IPV4:
-				seen.Families = []pfconf.Family{pfconf.Inet}
-			case unix.NFPROTO_IPV6:
-				seen.Families = []pfconf.Family{pfconf.Inet6}
-			}
-		case "redir":
-			found(Redirect)
-			seen.at(nil, values[s.number(1)]) // NFTA_REDIR_REG_PROTO_MIN
-		case "queue":
-			found(Queue)
-			seen.Queue = big16(s.data[unix.NFTA_QUEUE_NUM])
-			seen.Last = seen.Queue + max(big16(s.data[unix.NFTA_QUEUE_TOTAL]), 1) - 1
-			seen.Bypass = big16(s.data[unix.NFTA_QUEUE_FLAGS])&unix.NFT_QUEUE_FLAG_BYPASS != 0
-		case "match": // of iptables: its name, revision and data
-			seen.Proto = map[string]string{"tcp": "tcp", "udp": "udp"}[text(s.data[1])]
-		case "target":
-			// struct xt_NFQ_info_v1 to v3, linux/netfilter/xt_NFQUEUE.h: number, how many, and whether
-			// it is bypassed.
-			if info := s.data[3]; text(s.data[1]) == "NFQUEUE" && len(info) >= 2 {
-				found(Queue)
-				seen.Queue = binary.NativeEndian.Uint16(info)
-				seen.Last = seen.Queue
-				if len(info) >= 4 {
-					seen.Last += max(binary.NativeEndian.Uint16(info[2:]), 1) - 1
-				}
-				seen.Bypass = len(info) >= 6 && binary.NativeEndian.Uint16(info[4:])&1 != 0
-			}
-			// struct xt_tproxy_target_info_v1, linux/netfilter/xt_TPROXY.h: mask and value of the
-			// mark, the address in 16 bytes, the port.
-			if info := s.data[3]; text(s.data[1]) == "TPROXY" && len(info) >= 26 {
-				found(TProxy)
-				mark = binary.NativeEndian.Uint32(info[4:])
-				size := 4
-				if r.family == nftables.TableFamilyIPv6 {
-					size = 16
-				}
-				seen.at(info[8:8+size], info[24:26])
+	a := d.Action
+	if d.Marks {
+		one.Kind = Marks
+	}
+	if a == nil {
+		return []Diversion{one}
+	}
+	one.Address = a.Address
+	switch a.Does {
+	case netfilter.TProxy:
+		one.Kind = TProxy
+	case netfilter.Redirect:
+		one.Kind = Redirect
+	case netfilter.Queue:
+		one.Kind, one.Queue, one.Last, one.Bypass = Queue, a.First, a.Last, a.Bypass
+	}
+	var all []Diversion
+	for _, p := range a.Ports {
+		one.Port = p
+		all = append(all, one)
+	}
+	if all == nil && (a.Does != netfilter.Queue || a.Unknown == "") {
+		all = []Diversion{one}
+	}
+	return all
+}
+
+// netfilterHost tells of the host what rules ask for.
+func (s *Survey) netfilterHost() (*netfilter.Host, error) {
+	h := &netfilter.Host{Leaves: map[pfconf.Family]string{}, Owner: s.owner, Local: leadsHome}
+	list, err := net.Interfaces()
+	if err != nil {
+		return nil, fmt.Errorf("interfaces: %w", err)
+	}
+	for _, i := range list {
+		own, err := i.Addrs()
+		if err != nil {
+			return nil, fmt.Errorf("addresses of %s: %w", i.Name, err)
+		}
+		one := netfilter.Interface{Name: i.Name}
+		for _, a := range own {
+			if p, err := netip.ParsePrefix(a.String()); err == nil {
+				one.Nets = append(one.Nets, p.Masked())
+				h.Addresses = append(h.Addresses, p.Addr())
 			}
 		}
-	}
-	seen.Mark = mark
-	return d, mark
-}
-
-// at takes where a rule leads; an address of zeros is none.
-func (d *Diversion) at(address, port []byte) {
-	d.Port = big16(port)
-	if a, ok := netip.AddrFromSlice(address); ok && !a.IsUnspecified() {
-		d.Address = a
-	}
-}
-
-// match takes what a rule asks of packets.
-func (d *Diversion) match(key uint32, data []byte) {
-	if len(data) == 0 {
-		return
-	}
-	switch key {
-	case unix.NFT_META_L4PROTO:
-		d.Proto = map[byte]string{protoTCP: "tcp", protoUDP: "udp"}[data[0]]
-	case unix.NFT_META_NFPROTO:
-		d.Families = []pfconf.Family{pfconf.Inet}
-		if data[0] == unix.NFPROTO_IPV6 {
-			d.Families = []pfconf.Family{pfconf.Inet6}
+		// A bridge's port hands its packets to the bridge.
+		if _, err := os.Stat("/sys/class/net/" + i.Name + "/master"); err == nil && len(one.Nets) == 0 {
+			continue
 		}
-	case unix.NFT_META_IIFNAME:
-		d.Interface = text(data)
+		if i.Flags&net.FlagUp == 0 || i.Flags&net.FlagLoopback != 0 {
+			continue
+		}
+		if len(h.Interfaces) == maxFollowed {
+			s.miss("interfaces", fmt.Errorf("packets are followed by %d of them, and not by the rest", maxFollowed))
+			break
+		}
+		h.Interfaces = append(h.Interfaces, one)
 	}
+	for _, f := range pfconf.Families {
+		routes, err := netlink.RouteGetWithOptions(anywhere[f].AsSlice(), &netlink.RouteGetOptions{})
+		if err != nil || len(routes) == 0 {
+			continue
+		}
+		if link, err := netlink.LinkByIndex(routes[0].LinkIndex); err == nil {
+			h.Leaves[f] = link.Attrs().Name
+		}
+	}
+	return h, nil
 }
 
-// text is a string with NULs behind it.
-func text(b []byte) string {
-	s, _, _ := strings.Cut(string(b), "\x00")
-	return s
-}
-
-func native32(b []byte) uint32 {
-	if len(b) != 4 {
-		return 0
+// owner gives the user whose socket listens on a port, -1 when there is none or are several.
+func (s *Survey) owner(proto uint8, port uint16, f pfconf.Family) int {
+	user := -1
+	for _, l := range s.Listeners {
+		if l.At.Port() == port && l.Takes(f) && (l.Proto == "tcp") == (proto == protoTCP) {
+			if user >= 0 && user != int(l.UID) {
+				return -1
+			}
+			user = int(l.UID)
+		}
 	}
-	return binary.NativeEndian.Uint32(b)
-}
-
-func big16(b []byte) uint16 {
-	if len(b) < 2 {
-		return 0
-	}
-	return binary.BigEndian.Uint16(b)
+	return user
 }

@@ -70,6 +70,7 @@ func parseListener(b []byte) (l Listener, err error) {
 		size = 16
 	}
 	a, _ := netip.AddrFromSlice(b[8 : 8+size])
+	l.UID = binary.NativeEndian.Uint32(b[64:])
 	l.At = netip.AddrPortFrom(a, binary.BigEndian.Uint16(b[4:]))
 	ad, err := netlink.NewAttributeDecoder(b[header:])
 	if err != nil {

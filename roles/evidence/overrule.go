@@ -123,7 +123,10 @@ func overrule(rules []ordered) {
 				case !slices.Contains(o.familiesOf(), f) || o.apart(r.taken):
 					continue
 				}
-				over := Overruling{Family: f, Rule: o.where + ": " + o.text, Drops: o.drops, Before: before, All: o.covers(r.taken)}
+				over := Overruling{Family: f, Rule: o.where + ": " + o.text, Does: Passes, Before: before, All: o.covers(r.taken)}
+				if o.drops {
+					over.Does = Drops
+				}
 				if over.All {
 					r.diverts.Overruled = append(r.diverts.Overruled, over)
 					all = true

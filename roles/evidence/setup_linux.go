@@ -6,15 +6,14 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/shared"
+	"pfdivert/roles/evidence/netfilter"
 )
 
 // maxInterfaces bounds the interfaces that are asked about where a rule does not name one.
@@ -31,17 +30,12 @@ func LookAround(ctx context.Context) (*Survey, error) {
 	s := &Survey{Firewall: "nftables"}
 	miss := s.miss
 	var err error
-	s.Diversions, err = diversions()
-	s.RulesKnown = err == nil
-	miss("rules of nf_tables", err)
 	s.Listeners, err = listeners()
 	miss("sockets", err)
-	for _, f := range []string{"ip_tables_names", "ip6_tables_names"} {
-		// Root alone may read them; without the modules they are not there.
-		if text, err := os.ReadFile(procNet + "/" + f); err == nil && len(strings.TrimSpace(string(text))) > 0 {
-			s.Missing = append(s.Missing, f+": rules of the old iptables (iptables-legacy) are not read")
-		}
-	}
+	rules, err := netfilter.Read()
+	s.RulesKnown = err == nil
+	miss("rules", err)
+	miss("rules", s.diversions(rules))
 	s.Queues, err = readSockets(ctx, Options{}, protoDivert)
 	miss("netfilter queues", err)
 	links, err := addresses()
@@ -53,22 +47,24 @@ func LookAround(ctx context.Context) (*Survey, error) {
 	}
 	var asked []question
 	for _, d := range s.Diversions {
-		if d.Kind != TProxy || d.Mark == 0 {
+		if d.Kind != TProxy && d.Kind != OfSocket && d.Kind != Marks || d.Mark == 0 || d.MarkUnknown {
 			continue // no mark is to lead them
 		}
-		for _, f := range d.Families {
-			n := 0
-			for _, l := range links[f] {
-				q := question{f, l.name, d.Mark}
-				if d.Interface != "" && d.Interface != l.name || slices.Contains(asked, q) || n == maxInterfaces {
-					continue
-				}
-				n++
-				asked = append(asked, q)
-				cell, err := ask(ctx, f, l, d.Mark)
-				miss(fmt.Sprintf("%v by %s", f, l.name), err)
-				s.Cells = append(s.Cells, SurveyCell{f, l.name, d.Mark, cell})
+		f := d.Families[0]
+		n := 0
+		for _, l := range links[f] {
+			q := question{f, l.name, d.Mark}
+			if !slices.Contains(d.Interfaces, l.name) || slices.Contains(asked, q) {
+				continue
 			}
+			if n++; n > maxInterfaces {
+				miss(fmt.Sprintf("%v by %s", f, l.name), errors.New("routes are asked for packets by other interfaces"))
+				continue
+			}
+			asked = append(asked, q)
+			cell, err := ask(ctx, f, l, d.Mark)
+			miss(fmt.Sprintf("%v by %s", f, l.name), err)
+			s.Cells = append(s.Cells, SurveyCell{f, l.name, d.Mark, cell})
 		}
 	}
 	return s, nil
@@ -121,7 +117,8 @@ func ask(ctx context.Context, f pfconf.Family, l link, mark uint32) (Cell, error
 		return Cell{}, err
 	}
 	opt := Options{Interface: l.name, Mark: mark, Table: table, Remote: true}
-	h := &Host{opt: opt, filters: shared.New(readFilters(opt))}
+	// Other rules were followed, and are not asked for here.
+	h := &Host{opt: opt, filters: shared.New(func(context.Context) (asking, error) { return asking{}, nil })}
 	answers, errs := h.answers(ctx, About{Proto: pfconf.TCP, Local: l.beside, Remote: l.own, Fake: to})
 	return Cell{Answers: answers}, errors.Join(errs...)
 }
@@ -142,22 +139,28 @@ func tableOf(f pfconf.Family, mark uint32) (int, netip.Addr, error) {
 	if err != nil {
 		return 0, netip.Addr{}, fmt.Errorf("routes: %w", err)
 	}
+	ours := func(r netlink.Route) bool { return r.Type == unix.RTN_LOCAL && r.Table != unix.RT_TABLE_LOCAL }
 	table := 0
 	for _, r := range rules {
 		mask := uint32(1<<32 - 1)
 		if r.Mask != nil {
 			mask = *r.Mask
 		}
-		if r.Mark != 0 && (mark&mask == r.Mark || table == 0) {
+		if r.Mark == 0 || r.Invert || r.Table == 0 {
+			continue
+		}
+		if mark&mask == r.Mark {
 			table = r.Table
-			if mark&mask == r.Mark {
-				break
-			}
+			break
+		}
+		// Marks are for other ends too: one that leads to addresses that are local is meant for this.
+		if table == 0 && slices.ContainsFunc(routes, func(x netlink.Route) bool { return ours(x) && x.Table == r.Table }) {
+			table = r.Table
 		}
 	}
 	to := anywhere[f]
 	for _, r := range routes {
-		if r.Type != unix.RTN_LOCAL || r.Table == unix.RT_TABLE_LOCAL || table != 0 && table != r.Table {
+		if !ours(r) || table != 0 && table != r.Table {
 			continue
 		}
 		table = r.Table
@@ -173,4 +176,35 @@ func tableOf(f pfconf.Family, mark uint32) (int, netip.Addr, error) {
 		table = 100 // the one of every manual
 	}
 	return table, to, nil
+}
+
+// leadsHome tells whether packets with a mark are meant to be local: by the table that the mark chooses, which has
+// local routes or none at all; or, where no policy rule chooses such a table by any mark, because there is one
+// besides the kernel's.
+func leadsHome(mark uint32, f pfconf.Family) bool {
+	family := netlink.FAMILY_V4
+	if f == pfconf.Inet6 {
+		family = netlink.FAMILY_V6
+	}
+	table, _, err := tableOf(f, mark)
+	if err != nil || table == unix.RT_TABLE_MAIN || table == unix.RT_TABLE_LOCAL {
+		return false
+	}
+	rules, err := netlink.RuleList(family)
+	if err != nil {
+		return false
+	}
+	routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return false
+	}
+	chosen, taken := false, false
+	for _, r := range rules {
+		if r.Mark != 0 && r.Table == table && !r.Invert {
+			chosen = true
+			taken = taken || r.Mask == nil && mark == r.Mark || r.Mask != nil && mark&*r.Mask == r.Mark
+		}
+	}
+	local := slices.ContainsFunc(routes, func(r netlink.Route) bool { return r.Type == unix.RTN_LOCAL })
+	return taken && (local || len(routes) == 0) || !chosen && local
 }

@@ -20,7 +20,7 @@ func tell(s *Survey) []string {
 	for _, d := range s.Diversions {
 		line := fmt.Sprintf("%s: %v %s %s %v %d %d %s", d.Rule, d.Families, d.Proto, d.Kind, d.Address, d.Port, d.Queue, d.Unreached)
 		for _, o := range d.Overruled {
-			line += fmt.Sprintf(" (%v by %s, drops %t, before %t, all %t)", o.Family, o.Rule, o.Drops, o.Before, o.All)
+			line += fmt.Sprintf(" (%v by %s, drops %t, before %t, all %t)", o.Family, o.Rule, o.Does == Drops, o.Before, o.All)
 		}
 		all = append(all, line)
 	}
