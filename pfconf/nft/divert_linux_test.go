@@ -244,6 +244,38 @@ func TestDivertPacket(t *testing.T) {
 	}
 }
 
+// A packet that waits in a queue, which may be another program's, is still there when the kernel has been asked for
+// its features.
+func TestProbesLeaveQueues(t *testing.T) {
+	l := newLab(t)
+	f := l.remote.open(t, testConfig())
+	r := packetRule(pfconf.Inet, pfconf.In, 7004, 100)
+	check(t, f.Change(t.Context(), []pfconf.Rule{r}, nil))
+	server, client := udpPair(t, l.local, l.remote, r)
+	var q *socket
+	var err error
+	l.remote.do(t, func() { q, err = openSocket() })
+	check(t, err)
+	defer q.close()
+	bindQueue(t, q, r.Divert.Port())
+	_, err = client.Write([]byte("queued"))
+	check(t, err)
+	for _, feature := range []Feature{NFTables, TransparentProxy, NFQueue, Conntrack} {
+		if a := f.Probe(feature); a.Outcome != Yes {
+			t.Errorf("%s: %+v", feature, a)
+		}
+	}
+	if a := f.probe(missing{}); a.Outcome != No {
+		t.Errorf("an expression that no kernel has: %+v", a)
+	}
+	acceptQueued(t, q, r.Divert.Port())
+	check(t, server.SetReadDeadline(ended()))
+	b := make([]byte, 100)
+	if n, err := server.Read(b); err != nil || string(b[:n]) != "queued" {
+		t.Errorf("received %q, %v", b[:n], err)
+	}
+}
+
 func udpPair(t *testing.T, from, to namespace, r pfconf.Rule) (server, client net.Conn) {
 	t.Helper()
 	address := net.UDPAddrFromAddrPort(netip.AddrPortFrom(r.To, r.Port))

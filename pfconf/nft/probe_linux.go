@@ -40,8 +40,13 @@ func (f *Firewall) probe(statements ...statement) Answer {
 	return f.rx.probe(statements)[0]
 }
 
+// unhooked is a chain that no packet comes to. The kernel drops all packets that wait in the queues of the
+// namespace, whoever's they are, when it takes a chain off its hook (nf_unregister_net_hook,
+// net/netfilter/core.c), also one of a transaction that fails.
+var unhooked = chain{name: "probe"}
+
 // probe tries rules with these statements, each for itself.
-func (s *socket) probe(rules ...[]statement) []Answer { return s.probeIn(pre, rules...) }
+func (s *socket) probe(rules ...[]statement) []Answer { return s.probeIn(unhooked, rules...) }
 
 // probeIn tries them in a chain like this one.
 func (s *socket) probeIn(c chain, rules ...[]statement) []Answer {

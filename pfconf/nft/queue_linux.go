@@ -72,7 +72,8 @@ func askElsewhere(found chan<- way) {
 		return
 	}
 	s.mu.Lock()
-	answers := s.probe([]statement{queue{number: 1}}, []statement{xtQueue{number: 1}})
+	// iptables' target wants to know its hook.
+	answers := s.probeIn(pre, []statement{queue{number: 1}}, []statement{xtQueue{number: 1}})
 	s.mu.Unlock()
 	w := way{answer: answers[0]}
 	if w.answer.Outcome == No {
