@@ -332,6 +332,9 @@ func TestBrowser(t *testing.T) {
 		b.is("getComputedStyle(c2).display == 'none'")
 		b.tabTo("a.id == 'mc2'")
 		b.is("getComputedStyle(document.activeElement).outlineStyle == 'solid'")
+		// Nothing covers the outline, 5 pixels around it.
+		b.is("(r => [[r.left - 4, r.top + 9], [r.right + 4, r.top + 9], [r.left + 9, r.top - 3], [r.left + 9, r.bottom + 3]]" +
+			".every(at => ['TD', 'TR', 'A'].includes(document.elementFromPoint(...at).tagName)))(document.activeElement.getBoundingClientRect())")
 		b.press("Enter")
 		b.is("location.hash == '#c2' && getComputedStyle(c2).display == 'block'")
 		b.is("c2.getBoundingClientRect().top >= 0 && c2.getBoundingClientRect().top < innerHeight")

@@ -94,8 +94,9 @@ th,td{text-align:left;padding:.2rem .75rem .2rem 0;vertical-align:middle}
 .list .long{white-space:pre-wrap;overflow-wrap:anywhere;min-width:18rem}
 .matrix{margin-bottom:1.5rem}
 .matrix caption{text-align:left;font-weight:600;padding-bottom:.25rem}
-.matrix tbody th{font-weight:400;padding-right:1rem}
-.matrix tr>:first-child{position:sticky;left:0;background:var(--back)}
+.matrix tbody th{font-weight:400;padding-right:.625rem}
+.matrix td,.matrix thead th{padding-left:.375rem;padding-right:.375rem}
+.matrix tr>:first-child{position:sticky;left:0;padding-left:0;background:var(--back)}
 .matrix thead th{font-size:.875rem;color:var(--muted);font-weight:600}
 .matrix .v{min-width:5.75rem}
 .matrix .v.pass{border-color:transparent}
@@ -129,7 +130,8 @@ figcaption{font-size:.875rem;color:var(--muted)}
 .ladder .lost path{stroke:var(--fail)}
 .ladder .lost .what{fill:var(--fail)}
 .signs{position:absolute;width:0;height:0}
-@media(max-width:30rem){body{padding:1rem .75rem 3rem}dl{grid-template-columns:minmax(0,1fr);gap:0}dd{margin-bottom:.5rem}.cell{padding:.75rem}.matrix .v{min-width:4.75rem;padding:.15rem .3rem}.matrix tbody th{padding-right:.5rem}}
+@media(max-width:30rem){body{padding:1rem .75rem 3rem}dl{grid-template-columns:minmax(0,1fr);gap:0}dd{margin-bottom:.5rem}.cell{padding:.75rem}.matrix .v{min-width:5rem;padding:.15rem .3rem}.matrix tbody th{padding-right:.25rem;font-size:.875rem}}
+@media screen and (min-width:66rem){.panels{width:max-content;max-width:calc(50vw + 30rem)}}
 @media print{body{max-width:none;padding:0;font-size:10pt}.cell,tr{break-inside:avoid}.back{display:none}details::details-content{content-visibility:visible;display:block;height:auto}.ladder{max-width:100%;height:auto}}
 `
 
