@@ -2,7 +2,9 @@ package report
 
 import (
 	"bytes"
+	"encoding/xml"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -261,6 +263,74 @@ func TestJUnitSchema(t *testing.T) {
 			t.Errorf("with %q in place of %q it is taken", change[1], change[0])
 		}
 	}
+}
+
+// FuzzTAPAndJUnit: whatever text came from elsewhere, each target is one test point with one block, and
+// one case of the same elements.
+func FuzzTAPAndJUnit(f *testing.F) {
+	for _, text := range nasty {
+		f.Add(text)
+	}
+	points := regexp.MustCompile(`^(TAP version 14|1\.\.3|# .*|not ok 1 - [^#]*|not ok 2 - [^#]* # TODO known failure: .*|ok 3 - [^#]* # SKIP .*)$`)
+	f.Fuzz(func(t *testing.T, text string) {
+		run := with(run26, func(r *Run) { r.Kernel, r.Version = text, text })
+		var outcomes []Outcome
+		for _, v := range []matrix.Verdict{matrix.Fail, matrix.XFail, matrix.Skip} {
+			outcomes = append(outcomes, Outcome{Result: matrix.Result{
+				Name: "inet-args-tcp-to" + strings.ReplaceAll(text, "#", ""), Verdict: v, Reason: text, Detail: text,
+				Explanation: &explain.Explanation{Cause: "x" + text, Mend: "x" + text},
+				Transcript:  []matrix.Transcript{{Host: "local", Name: text, Text: "x" + text}},
+			}})
+		}
+		var b bytes.Buffer
+		if err := WriteTAP(&b, run, outcomes); err != nil {
+			t.Fatal(err)
+		}
+		assertClean(t, b.String())
+		begun, ended := 0, 0
+		for line := range strings.Lines(b.String()) {
+			line = strings.TrimSuffix(line, "\n")
+			switch {
+			case line == "  ---":
+				begun++
+			case line == "  ...":
+				ended++
+			case !strings.HasPrefix(line, "  ") && !points.MatchString(line):
+				t.Errorf("a line of TAP is %q", line)
+			}
+		}
+		if begun != 3 || ended != 3 {
+			t.Errorf("%d blocks begin and %d end:\n%s", begun, ended, &b)
+		}
+		b.Reset()
+		if err := WriteJUnit(&b, run, outcomes); err != nil {
+			t.Fatal(err)
+		}
+		var got struct {
+			Suites []struct {
+				Cases []struct {
+					Failure *struct{} `xml:"failure"`
+					Skipped *struct{} `xml:"skipped"`
+				} `xml:"testcase"`
+			} `xml:"testsuite"`
+		}
+		elements, d := 0, xml.NewDecoder(bytes.NewReader(b.Bytes()))
+		for {
+			token, err := d.Token()
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, ok := token.(xml.StartElement); ok {
+				elements++
+			}
+		}
+		if err := xml.Unmarshal(b.Bytes(), &got); err != nil || len(got.Suites) != 1 || len(got.Suites[0].Cases) != 3 || elements != 14 {
+			t.Errorf("%v, %d elements: %s", err, elements, &b)
+		}
+	})
 }
 
 // TestWorstVerdict: of a target that was played again and again the worst counts, with
