@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -96,7 +97,7 @@ func TestReadJSON(t *testing.T) {
 		}
 		for i, w := range c.want {
 			if g := p.Outcomes[i]; g.Name != w.Name || g.Host != w.Host || g.Verdict != w.Verdict || g.Reason != w.Reason ||
-				!strings.HasSuffix(w.Detail, g.Detail) || g.Seconds != micro(w.Seconds) || g.Runs != w.Runs || g.Counts != w.Counts {
+				!strings.HasSuffix(w.Detail, g.Detail) || g.Seconds != micro(w.Seconds) || !reflect.DeepEqual(g.Explanation, w.Explanation) || g.Runs != w.Runs || g.Counts != w.Counts {
 				t.Errorf("%s: %+v\nwant %+v", name, g, w)
 			}
 		}
@@ -205,6 +206,7 @@ func compared(t *testing.T) map[string][2]*Past {
 	same := single(run26, passes(args26))
 	return map[string][2]*Past{
 		"same":    {same, same},
+		"causes":  {same, single(later, explained())},
 		"pairs":   {single(run26, before), single(later, after)},
 		"hosts":   {single(run26, passes(args26[:6])), single(severalRun, severalResults)},
 		"speed":   {stats(run26, 1), stats(with(later, func(r *Run) { r.Interrupted = true }), 1.5)},
@@ -213,7 +215,7 @@ func compared(t *testing.T) map[string][2]*Past {
 }
 
 func TestCompare(t *testing.T) {
-	regressions := map[string]int{"same": 0, "pairs": 13, "hosts": 9, "speed": 0, "hostile": 1}
+	regressions := map[string]int{"same": 0, "pairs": 13, "hosts": 9, "speed": 0, "hostile": 1, "causes": 6}
 	for name, runs := range compared(t) {
 		c := Compare(runs[0], runs[1])
 		if got := c.Regressions(); got != regressions[name] {

@@ -5,9 +5,11 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"math"
 	"time"
 
 	"pfdivert/matrix"
+	"pfdivert/matrix/explain"
 )
 
 // kindTitles are the headings of a comparison, with what is listed below them.
@@ -31,7 +33,7 @@ var kindTotals = map[Kind]string{
 
 // WriteText writes which runs are compared, a table of the changes for each kind, and the
 // totals. The detail is that of B, of A for what B lacks; one that is as the line's before
-// is not written again.
+// is not written again. Of what did not pass in B the cause is told, each once.
 func (c *Comparison) WriteText(w io.Writer, style Style) error {
 	var b bytes.Buffer
 	c.A.Run.writeCompared(&b, "A")
@@ -41,6 +43,7 @@ func (c *Comparison) WriteText(w io.Writer, style Style) error {
 		name = max(name, len(change.name()))
 	}
 	last, said := Kind(""), ""
+	told := explanations{}
 	for _, change := range c.Changes {
 		if change.Kind != last {
 			last, said = change.Kind, ""
@@ -73,6 +76,10 @@ func (c *Comparison) WriteText(w io.Writer, style Style) error {
 		if text != said {
 			b.WriteString(wrap(printable(text), "    ", width))
 		}
+		if !style.Terminal {
+			width = math.MaxInt
+		}
+		told.write(&b, "    ", width, change.After.Explanation)
 		said = text
 	}
 	if len(c.Changes) > 0 {
@@ -137,17 +144,18 @@ func (c *Comparison) WriteJSON(w io.Writer) error {
 		Tested []Host `json:"tested,omitempty"`
 	}
 	type state struct {
-		Verdict matrix.Verdict `json:"verdict"`
-		Reason  string         `json:"reason"`
-		Detail  string         `json:"detail"`
-		Seconds float64        `json:"seconds"`
-		Runs    uint64         `json:"runs,omitempty"`
+		Verdict matrix.Verdict       `json:"verdict"`
+		Reason  string               `json:"reason"`
+		Detail  string               `json:"detail"`
+		Seconds float64              `json:"seconds"`
+		Runs    uint64               `json:"runs,omitempty"`
+		Why     *explain.Explanation `json:"explanation,omitempty"`
 	}
 	of := func(o Outcome) *state {
 		if o.Verdict == "" {
 			return nil
 		}
-		return &state{o.Verdict, o.Reason, o.Detail, micro(o.Seconds), o.Runs}
+		return &state{o.Verdict, o.Reason, o.Detail, micro(o.Seconds), o.Runs, o.Explanation}
 	}
 	type change struct {
 		Kind   Kind   `json:"kind"`

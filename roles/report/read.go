@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"pfdivert/matrix"
+	"pfdivert/matrix/explain"
 )
 
 // Past is what the JSON of a run says: of one host or several, each target played once
@@ -38,6 +39,7 @@ type pastTarget struct {
 	Runs                       *uint64
 	Verdicts                   map[matrix.Verdict]uint64
 	NotPassed                  []Kept `json:"not_passed"`
+	Explanation                *explain.Explanation
 }
 
 // ReadJSON reads what the WriteJSONs write. What it does not know is ignored, so that
@@ -108,7 +110,7 @@ func (t pastTarget) outcome() (o Outcome, tail float64, err error) {
 		if !slices.Contains(matrix.Verdicts, t.Verdict) {
 			return o, 0, fmt.Errorf("%q is no verdict", t.Verdict)
 		}
-		o.Verdict, o.Reason, o.Detail = t.Verdict, t.Reason, t.Detail
+		o.Verdict, o.Reason, o.Detail, o.Explanation = t.Verdict, t.Reason, t.Detail, t.Explanation
 		err = json.Unmarshal(t.Seconds, &o.Seconds)
 		return o, 0, validTimes(err, o.Seconds)
 	}
@@ -129,7 +131,7 @@ func (t pastTarget) outcome() (o Outcome, tail float64, err error) {
 	}
 	for _, k := range t.NotPassed {
 		if k.Verdict == o.Verdict {
-			o.Reason, o.Detail, o.Run = k.Reason, k.Detail, k.Run
+			o.Reason, o.Detail, o.Explanation, o.Run = k.Reason, k.Detail, k.Explanation, k.Run
 			break
 		}
 	}

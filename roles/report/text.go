@@ -27,13 +27,13 @@ func WriteText(w io.Writer, style Style, run Run, results []matrix.Result) error
 		}
 		for _, group := range run.notPassed(results) {
 			run.writeGroup(&b, style, group)
-			told.write(&b, min(style.Width, maxText), group[0].Explanation)
+			told.write(&b, "  ", min(style.Width, maxText), group[0].Explanation)
 			b.WriteByte('\n')
 		}
 	} else {
 		for _, r := range results {
 			b.WriteString(printable(r.String()) + "\n")
-			told.write(&b, math.MaxInt, r.Explanation)
+			told.write(&b, "  ", math.MaxInt, r.Explanation)
 		}
 	}
 	run.writeHostTotals(&b, "target", func(host string) (int, string) {
@@ -108,12 +108,12 @@ func (r Run) writeGroup(b *bytes.Buffer, style Style, group []matrix.Result) {
 type explanations map[string]bool
 
 // write tells the likely cause, how to check it and what mends it.
-func (told explanations) write(b *bytes.Buffer, width int, e *explain.Explanation) {
+func (told explanations) write(b *bytes.Buffer, indent string, width int, e *explain.Explanation) {
 	if e == nil {
 		return
 	}
 	if told[e.Cause] {
-		fmt.Fprintf(b, "  likely: %s, as above\n", printable(e.Cause))
+		fmt.Fprintf(b, "%slikely: %s, as above\n", indent, printable(e.Cause))
 		return
 	}
 	told[e.Cause] = true
@@ -121,7 +121,7 @@ func (told explanations) write(b *bytes.Buffer, width int, e *explain.Explanatio
 		{"last seen", e.LastSeen}, {"likely", e.Cause + ": " + e.Likely}, {"check", e.Check}, {"mend", e.Mend},
 	} {
 		if line.text != "" {
-			b.WriteString(wrap(line.word+": "+printable(line.text), "  ", width))
+			b.WriteString(wrap(line.word+": "+printable(line.text), indent, width))
 		}
 	}
 }
