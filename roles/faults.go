@@ -106,7 +106,7 @@ func (c *call) playFaults(ctx context.Context, all []faults.Fault, keep bool) (i
 		err := c.inBrokenLab(ctx, f, targets, change, func(p *pair, judged []faults.Judgement) error {
 			total.add(f, judged)
 			if len(all) == 1 {
-				writeExample(c.Out, judged)
+				writeExamples(c.Out, judged)
 			}
 			if !keep {
 				return nil

@@ -112,18 +112,21 @@ func (n *faultTotals) String() string {
 	return s
 }
 
-// writeExample writes what the first that noticed said, and its explanation.
-func writeExample(out io.Writer, judged []faults.Judgement) {
-	i := slices.IndexFunc(judged, func(j faults.Judgement) bool { return j.Result.Explanation != nil && j.Want.Verdict != matrix.Pass })
-	if i < 0 {
-		return
-	}
-	r := judged[i].Result
-	e := r.Explanation
-	fmt.Fprintf(out, "  %v\n", r)
-	for _, line := range [][2]string{{"expected", e.Expected}, {"last seen", e.LastSeen}, {"likely", e.Likely}, {"check", e.Check}, {"mend", e.Mend}} {
-		if line[1] != "" {
-			fmt.Fprintf(out, "  %s: %s\n", line[0], line[1])
+// writeExamples writes, for each cause, what the first said that gave it, and its explanation.
+func writeExamples(out io.Writer, judged []faults.Judgement) {
+	shown := map[string]bool{}
+	for _, j := range judged {
+		r := j.Result
+		e := r.Explanation
+		if e == nil || j.Want.Verdict == matrix.Pass || shown[e.Cause] {
+			continue
+		}
+		shown[e.Cause] = true
+		fmt.Fprintf(out, "  %v\n", r)
+		for _, line := range [][2]string{{"cause", e.Cause}, {"expected", e.Expected}, {"last seen", e.LastSeen}, {"likely", e.Likely}, {"check", e.Check}, {"mend", e.Mend}} {
+			if line[1] != "" {
+				fmt.Fprintf(out, "    %s: %s\n", line[0], line[1])
+			}
 		}
 	}
 }
