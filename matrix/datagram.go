@@ -46,9 +46,12 @@ func (h *half) datagram(ctx context.Context, withControl bool) error {
 	}
 
 	there := clientSide.script()
-	there.send(client, endpoint.ClientLine, 0)
+	left := there.send(client, endpoint.ClientLine, 0)
 	there.fence()
 	if err := there.run(ctx); err != nil {
+		return err
+	}
+	if err := left.unsent(); err != nil {
 		return err
 	}
 

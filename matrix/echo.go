@@ -61,9 +61,12 @@ func (h *half) echoTo(ctx context.Context, withControl bool) error {
 	}
 
 	there := h.local.script()
-	there.send(client, endpoint.ClientLine, 1)
+	left := there.send(client, endpoint.ClientLine, 1)
 	there.fence()
 	if err := there.run(ctx); err != nil {
+		return err
+	}
+	if err := left.unsent(); err != nil {
 		return err
 	}
 
@@ -166,8 +169,9 @@ func (h *half) echoReply(ctx context.Context, withControl bool) error {
 	}
 	there = h.remote.script()
 	var wants []want
+	var left []*asked
 	for n := uint16(1); n <= requests; n++ {
-		there.send(client, endpoint.ClientLine, n)
+		left = append(left, there.send(client, endpoint.ClientLine, n))
 		wants = append(wants, want{endpoint.ClientLine, to, from, NoReply, h.header(1, n)})
 	}
 	there.fence()
@@ -180,6 +184,11 @@ func (h *half) echoReply(ctx context.Context, withControl bool) error {
 		return err
 	}
 	h.note(ending)
+	for _, a := range left {
+		if err := a.unsent(); err != nil {
+			return err
+		}
+	}
 	if err := h.judge(returned, wants...); err != nil {
 		return err
 	}

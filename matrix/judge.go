@@ -59,7 +59,7 @@ func (h *half) judge(a *asked, wants ...want) error {
 // unanswered is the ERROR of a step that failed although nothing more was due: that
 // nothing more had arrived is then not known.
 func unanswered(a *asked) error {
-	if err := a.unrouted(); err != nil {
+	if err := a.unsent(); err != nil {
 		return err
 	}
 	if a.Fault != nil && a.Fault.Code != agent.CodeNothing {
@@ -75,6 +75,20 @@ func (a *asked) unrouted() error {
 	}
 	return nil
 }
+
+// unsent is the ERROR of a step whose packet its own host did not let go, for want of a way or because its filter
+// refuses it (EACCES on the BSDs).
+func (a *asked) unsent() error {
+	if err := a.unrouted(); err != nil {
+		return err
+	}
+	if a.Fault != nil && a.do == agent.Send && unsendable[a.Fault.Code] {
+		return broken(SocketFailed, "%s: %s", a.where, a.Fault.Text)
+	}
+	return nil
+}
+
+var unsendable = map[string]bool{"ENETUNREACH": true, "EHOSTUNREACH": true, "EACCES": true}
 
 // judgeMessage compares one message.
 func judgeMessage(where string, m endpoint.Message, w want) error {
@@ -125,6 +139,8 @@ func (h *half) opened(steps ...*asked) error {
 			return failed(PortBlocked, "%s: the first cell's socket blocks the flow: %s", a.where, a.Fault.Text)
 		case a.unrouted() != nil:
 			return a.unrouted()
+		case code == "ECONNREFUSED" && a.do == agent.Connect: // where the other host is the same machine, the answer is there at once
+			return failed(NotDelivered, "%s: the connection was not answered: %s", a.where, a.Fault.Text)
 		case (code == "ENETUNREACH" || code == "EHOSTUNREACH") && a.bound:
 			return failed(NoBindany, "%s: the kernel does not let a socket with a foreign address connect: %s", a.where, a.Fault.Text)
 		default:

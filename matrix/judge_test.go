@@ -149,7 +149,9 @@ func TestOpened(t *testing.T) {
 		{"a foreign address", false, asked{spec: foreign, Outcome: agent.Outcome{Fault: fault("EADDRNOTAVAIL")}}, "FAIL no-bindany"},
 		{"an address that is not the host's", false, asked{spec: &endpoint.Spec{}, Outcome: agent.Outcome{Fault: fault("EADDRNOTAVAIL")}}, "ERROR socket-failed"},
 		{"no way to FAKE", false, asked{host: "local", do: agent.Connect, Outcome: agent.Outcome{Fault: fault("ENETUNREACH")}}, "ERROR local-route"},
+		{"a connection that is refused at once", false, asked{do: agent.Connect, Outcome: agent.Outcome{Fault: fault("ECONNREFUSED")}}, "FAIL not-delivered"},
 		{"no way from FAKE", false, asked{host: "remote", bound: true, do: agent.Connect, Outcome: agent.Outcome{Fault: fault("EHOSTUNREACH")}}, "FAIL no-bindany"},
+		{"a connection that the own filter refuses", false, asked{do: agent.Connect, Outcome: agent.Outcome{Fault: fault("EACCES")}}, "ERROR socket-failed"},
 		{"no privilege", false, asked{Outcome: agent.Outcome{Fault: fault("EPERM")}}, "ERROR socket-failed"},
 	} {
 		h := halfOf(t, "nftables", "inet-reuse-tcp-to-reply", c.second)

@@ -77,6 +77,16 @@ var filterCauses = []Cause{
 			listRules, "let FAKE pass in that chain (ip saddr {FAKE} accept, before the drop)"),
 	},
 	{
+		Code: "dropped-out", Firewalls: bsd,
+		Cell: func(c *Case) bool {
+			return c.is("socket-failed") && c.says(": send: ", ": connect: ") && c.says("ermission denied", "not permitted")
+		},
+		Advice: map[string]Advice{
+			pf:   {"a rule of the host's own blocks what leaves: {DETAIL}", "pfctl -vvsr; pfctl -ss", "let FAKE pass out before that rule (pass out quick from {FAKE})"},
+			ipfw: {"a rule of the host's own denies what leaves: {DETAIL}", "ipfw -a list", "let FAKE pass out before that rule (allow ip from {FAKE} to any out)"},
+		},
+	},
+	{
 		Code: "dropped-on-local", OnLocal: true,
 		Maybe:  true,
 		Chains: []chains{at("input", "drop", "reject"), at("prerouting", "drop", "reject")},

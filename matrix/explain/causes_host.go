@@ -64,7 +64,7 @@ var hostCauses = []Cause{
 	{
 		Code: "no-privilege",
 		Cell: func(c *Case) bool {
-			return c.is("socket-failed", "rule-refused", "setup-failed", "question-failed") && !c.says(": send: ") &&
+			return c.is("socket-failed", "rule-refused", "setup-failed", "question-failed") && !c.says(": send: ", ": connect: ") &&
 				c.says("operation not permitted", "permission denied", "not permitted", "Permission denied")
 		},
 		Advice: map[string]Advice{

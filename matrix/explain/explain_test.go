@@ -189,6 +189,7 @@ func TestExplain(t *testing.T) {
 		{"diverted-by-another", because(to(), "control-delivered", "")},
 		{"dropped-out", chain(because(reply(), "control-lost", ""), "output", "0", "drop")},
 		{"dropped-out", chain(because(reply(), "socket-failed", "client: send: send: operation not permitted"), "output", "0", "drop")},
+		{"dropped-out", because(on(reply(), ipfw), "socket-failed", "remote client: client: connect: connect to 10.188.1.1:25674: permission denied")},
 		{"dropped-on-local", local(because(reply(), "control-lost", ""), "nft list ruleset", "table ip f chain in type filter hook input priority 0: drop")},
 		{"dropped-before", chain(counted(to(), none), "prerouting", "-300", "drop")},
 		{"mark-cleared", chain(to(), "prerouting", "-149", "mark set")},

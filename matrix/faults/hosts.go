@@ -10,11 +10,11 @@ func does(steps ...spoil.Step) []spoil.Step { return steps }
 
 // hosts are what can be wrong with the hosts themselves.
 var hosts = []Fault{
-	{Name: "fake-owned", Cause: "fake-owned", About: "REMOTE has a FAKE address on an interface", Remote: does(spoil.OwnFake),
+	{Name: "fake-owned", On: everywhere, Cause: "fake-owned", About: "REMOTE has a FAKE address on an interface", Remote: does(spoil.OwnFake),
 		expect: func(Part) Want { return errs(matrix.FakeOwned) }},
-	{Name: "fake-unrouted", Cause: "no-route-to-fake", About: "LOCAL has no route to FAKE", Local: does(spoil.NoFakeRoute), expect: func(p Part) Want {
+	{Name: "fake-unrouted", On: everywhere, Cause: "no-route-to-fake", About: "LOCAL has no route to FAKE", Local: does(spoil.NoFakeRoute), expect: func(p Part) Want {
 		// LOCAL's server is told when it answers; its kernel tells nobody.
-		answers := p.Proto != pfconf.TCP && p.Proto != pfconf.ICMP && (p.Mode == matrix.ReplyTo || p.reply() && !p.reuse())
+		answers := p.Proto != pfconf.TCP && p.Proto != pfconf.ICMP && (p.Mode == matrix.ReplyTo || p.reply() && !p.reuse() && p.System != "openbsd") // which plays no control
 		if p.to() || answers {
 			return errs(matrix.LocalRoute)
 		}
@@ -31,7 +31,7 @@ var hosts = []Fault{
 		Remote: does(spoil.Martian), expect: inet(undelivered)},
 	{Name: "no-inet6-on-lo", Cause: "inet6-disabled", About: "IPv6 is disabled on REMOTE's loopback interface", Remote: does(spoil.NoInet6), expect: inet6(undelivered)},
 	{Name: "mark-cleared", Cause: "mark-cleared", About: "a rule of REMOTE's own clears the mark before the packet is routed", Remote: does(spoil.Unmark), expect: undelivered},
-	{Name: "drop-early", Cause: "dropped-before", About: "a rule of REMOTE's own drops what is for FAKE before the test's rules see it", Remote: does(spoil.DropEarly), expect: undelivered},
+	{Name: "drop-early", On: notOpenBSD, Cause: "dropped-before", About: "a rule of REMOTE's own drops what is for FAKE before the test's rules see it", Remote: does(spoil.DropEarly), expect: undelivered},
 	{Name: "drop-input", Cause: "dropped-after", About: "REMOTE's own filter drops what is diverted, in its input chain", Remote: does(spoil.DropFake), expect: undelivered},
 	{Name: "drop-plain", Cause: "filtered", About: "REMOTE's own filter drops UDP that is for REMOTE itself", Remote: does(spoil.DropPlain), expect: func(p Part) Want {
 		if p.Mode == matrix.PacketIn {
@@ -39,13 +39,13 @@ var hosts = []Fault{
 		}
 		return pass
 	}},
-	{Name: "drop-output", Cause: "dropped-out", About: "REMOTE's own filter drops what leaves with FAKE's address", Remote: does(spoil.DropOut), expect: func(p Part) Want {
-		if w := unanswered(p); w == pass || p.tcp() { // TCP tries again by itself
+	{Name: "drop-output", On: notOpenBSD, Cause: "dropped-out", About: "REMOTE's own filter drops what leaves with FAKE's address", Remote: does(spoil.DropOut), expect: func(p Part) Want {
+		if w := unanswered(p); w == pass || p.tcp() && (p.to() || p.System == "linux") { // TCP tries again by itself
 			return w
 		}
 		return errs(matrix.SocketFailed)
 	}},
-	{Name: "drop-local", Cause: "dropped-on-local", About: "LOCAL's own filter drops what comes from FAKE", Local: does(spoil.DropFake), expect: unanswered},
+	{Name: "drop-local", On: notOpenBSD, Cause: "dropped-on-local", About: "LOCAL's own filter drops what comes from FAKE", Local: does(spoil.DropFake), expect: unanswered},
 	{Name: "reply-aside", Cause: "reply-routed-elsewhere", About: "REMOTE routes what comes from FAKE by an interface that does not lead to LOCAL", Remote: does(spoil.FakeAside), expect: unanswered},
 	{Name: "loop", Cause: "own-traffic-diverted", About: "REMOTE diverts what its own proxy sends", Remote: does(spoil.Loop), expect: unanswered},
 	{Name: "notrack", Cause: "not-tracked", About: "REMOTE's conntrack does not see FAKE's packets", Remote: does(spoil.NoTrack), expect: func(p Part) Want {
@@ -102,14 +102,15 @@ var hosts = []Fault{
 		return fails(matrix.Duplicate)
 	}},
 	{Name: "bridged", Cause: "bridge-netfilter", About: "REMOTE's interface is a bridge, and br_netfilter takes bridged packets through the rules of IP", Remote: does(spoil.Bridged), expect: socketless},
-	{Name: "router", Cause: "forwarded", About: "the rule that is loaded is for nobody's packets, and REMOTE forwards", Omit: []string{"rule"}, Remote: does(spoil.Forwarding), expect: func(p Part) Want {
+	{Name: "filter-off", On: freebsd, Cause: "filter-off", About: "REMOTE's ipfw is switched off", Remote: does(spoil.NoFilter), expect: unmatched},
+	{Name: "router", On: everywhere, Cause: "forwarded", About: "the rule that is loaded is for nobody's packets, and REMOTE forwards", Omit: []string{"rule"}, Remote: does(spoil.Forwarding), expect: func(p Part) Want {
 		w := unmatched(p)
 		if p.packet() || p.reply() && !p.back() {
 			w.Cause = "rule-mismatch" // what is lost is not what is forwarded
 		}
 		return w
 	}},
-	{Name: "forwarding", About: "REMOTE forwards", Remote: does(spoil.Forwarding), expect: unconcerned},
+	{Name: "forwarding", On: everywhere, About: "REMOTE forwards", Remote: does(spoil.Forwarding), expect: unconcerned},
 }
 
 // inet and inet6 are for faults of one family.

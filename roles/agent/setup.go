@@ -116,6 +116,12 @@ func (a *agent) breakHost(ctx context.Context, s *Setup) error {
 	}
 	for _, p := range s.Paths {
 		h.Paths = append(h.Paths, spoil.Path(p))
+		if h.Interface == "" {
+			var err error
+			if h.Interface, err = interfaceOf(p.Here); err != nil {
+				return err
+			}
+		}
 	}
 	for _, step := range s.Break {
 		err := h.Do(ctx, step)

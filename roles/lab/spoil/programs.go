@@ -3,6 +3,7 @@ package spoil
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,9 +14,8 @@ import (
 
 // programmed is a step that the system's programs do.
 type programmed struct {
-	system   string
 	settings []setting
-	rule     string // of ipfw, with its number
+	commands func(Host) [][]string
 }
 
 // setting is a sysctl with the value that breaks something.
@@ -24,21 +24,82 @@ type setting struct {
 	value int
 }
 
-// The rules of the test have the number 1 and come into force after a rule of the same number that was
-// there before.
-var programSteps = map[Step]programmed{
-	LittleRoom:    {system: "openbsd", settings: []setting{{"net.inet.divert.recvspace", 4000}, {"net.inet6.divert.recvspace", 4000}}},
-	LittleWritten: {system: "openbsd", settings: []setting{{"net.inet.divert.sendspace", 4000}, {"net.inet6.divert.sendspace", 4000}}},
-	AllowFirst:    {system: "freebsd", rule: "1 allow ip from any to any"},
-	DropDiverted:  {system: "freebsd", rule: "2 deny ip from any to any diverted"},
-	NoFilter:      {system: "freebsd", settings: []setting{{"net.inet.ip.fw.enable", 0}, {"net.inet6.ip6.fw.enable", 0}}},
-	FewFragments:  {system: "freebsd", settings: []setting{{"net.inet.ip.maxfragsperpacket", 16}, {"net.inet6.ip6.maxfragsperpacket", 16}}},
+func set(all ...setting) programmed { return programmed{settings: all} }
+
+// rule is one of ipfw's, with its number.
+func rule(text string) programmed {
+	return programmed{commands: func(Host) [][]string { return [][]string{ipfwAdd(text)} }}
+}
+
+func ipfwAdd(text string) []string {
+	return append([]string{"ipfw", "-q", "add"}, strings.Fields(text)...)
+}
+
+// forEach is what is done for each family with its prefix of FAKE, and with the hosts' addresses.
+func forEach(command func(h Host, p Path, fake netip.Prefix) []string) programmed {
+	return programmed{commands: func(h Host) [][]string {
+		var all [][]string
+		for _, p := range h.Paths {
+			all = append(all, command(h, p, h.fake(pfconf.FamilyOf(p.Here))))
+		}
+		return all
+	}}
+}
+
+// deny drops packets of FAKE's before the test's rules: those have the number 1 and come into force after a
+// rule of the same number that was there before.
+func deny(pattern string) programmed {
+	return forEach(func(_ Host, p Path, fake netip.Prefix) []string {
+		version := "ip4"
+		if p.Here.Is6() {
+			version = "ip6"
+		}
+		return ipfwAdd("1 deny " + version + " " + strings.ReplaceAll(pattern, "FAKE", fake.String()))
+	})
+}
+
+// ownFake gives the first address of FAKE's prefix to the interface, which ends with the lab.
+var ownFake = forEach(func(h Host, p Path, fake netip.Prefix) []string {
+	first := fake.Addr()
+	if !fake.IsSingleIP() {
+		first = first.Next()
+	}
+	return []string{"ifconfig", h.Interface, pfconf.FamilyOf(p.Here).String(), netip.PrefixFrom(first, first.BitLen()).String(), "alias"}
+})
+
+// noFakeRoute takes LOCAL's route away.
+var noFakeRoute = forEach(func(_ Host, p Path, fake netip.Prefix) []string {
+	if fake.IsSingleIP() {
+		return []string{"route", "-n", "delete", "-" + pfconf.FamilyOf(p.Here).String(), "-host", fake.Addr().String(), p.There.String()}
+	}
+	return []string{"route", "-n", "delete", "-" + pfconf.FamilyOf(p.Here).String(), "-net", fake.String(), p.There.String()}
+})
+
+var forwarding = set(setting{"net.inet.ip.forwarding", 1}, setting{"net.inet6.ip6.forwarding", 1})
+
+// programSteps are those of a system.
+var programSteps = map[string]map[Step]programmed{
+	"openbsd": {
+		OwnFake: ownFake, NoFakeRoute: noFakeRoute, Forwarding: forwarding,
+		LittleRoom:    set(setting{"net.inet.divert.recvspace", 4000}, setting{"net.inet6.divert.recvspace", 4000}),
+		LittleWritten: set(setting{"net.inet.divert.sendspace", 4000}, setting{"net.inet6.divert.sendspace", 4000}),
+	},
+	"freebsd": {
+		OwnFake: ownFake, NoFakeRoute: noFakeRoute, Forwarding: forwarding,
+		AllowFirst:   rule("1 allow ip from any to any"),
+		DropDiverted: rule("2 deny ip from any to any diverted"),
+		DropEarly:    deny("from any to FAKE in"),
+		DropOut:      deny("from FAKE to any out"),
+		DropFake:     deny("from FAKE to any in"), // on LOCAL
+		NoFilter:     set(setting{"net.inet.ip.fw.enable", 0}, setting{"net.inet6.ip6.fw.enable", 0}),
+		FewFragments: set(setting{"net.inet.ip.maxfragsperpacket", 16}, setting{"net.inet6.ip6.maxfragsperpacket", 16}),
+	},
 }
 
 // byPrograms does a step on a host of the system.
 func (h Host) byPrograms(ctx context.Context, system string, s Step) error {
-	p, there := programSteps[s]
-	if !there || p.system != system {
+	p, there := programSteps[system][s]
+	if !there {
 		return fmt.Errorf("there is no step %q on %s", s, system)
 	}
 	for _, set := range p.settings {
@@ -46,8 +107,11 @@ func (h Host) byPrograms(ctx context.Context, system string, s Step) error {
 			return fmt.Errorf("%s: %w", s, err)
 		}
 	}
-	if p.rule != "" {
-		if _, err := ask(ctx, h.Run, append([]string{"ipfw", "-q", "add"}, strings.Fields(p.rule)...)...); err != nil {
+	if p.commands == nil {
+		return nil
+	}
+	for _, argv := range p.commands(h) {
+		if _, err := ask(ctx, h.Run, argv...); err != nil {
 			return fmt.Errorf("%s: %w", s, err)
 		}
 	}
@@ -87,9 +151,11 @@ func Undo(ctx context.Context, run program.Runner, u pfconf.Undo) error {
 
 // known tells whether a step sets the sysctl.
 func known(name string) bool {
-	for _, p := range programSteps {
-		if slices.ContainsFunc(p.settings, func(s setting) bool { return s.name == name }) {
-			return true
+	for _, steps := range programSteps {
+		for _, p := range steps {
+			if slices.ContainsFunc(p.settings, func(s setting) bool { return s.name == name }) {
+				return true
+			}
 		}
 	}
 	return false

@@ -3,6 +3,7 @@ package spoil
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -37,9 +38,19 @@ func TestPrograms(t *testing.T) {
 		}},
 		{NoFilter, "freebsd", nil, []string{"sysctl net.inet.ip.fw.enable=0", "sysctl net.inet6.ip6.fw.enable=0"}},
 		{DropDiverted, "freebsd", nil, []string{"ipfw -q add 2 deny ip from any to any diverted"}},
+		{DropEarly, "freebsd", nil, []string{"ipfw -q add 1 deny ip4 from any to 10.188.2.0/24 in", "ipfw -q add 1 deny ip6 from any to fd00:188:2::/64 in"}},
+		{OwnFake, "openbsd", journal, []string{"ifconfig pair2 inet 10.188.2.1/32 alias", "ifconfig pair2 inet6 fd00:188:2::1/128 alias"}},
+		{NoFakeRoute, "freebsd", nil, []string{"route -n delete -inet -net 10.188.2.0/24 10.188.1.1", "route -n delete -inet6 -net fd00:188:2::/64 fd00:188:1::1"}},
 	} {
 		ran = nil
-		h := Host{Remote: true, Run: run, Journal: c.journal}
+		h := Host{
+			Remote: true, Interface: "pair2", Run: run, Journal: c.journal,
+			Paths: []Path{
+				{Here: netip.MustParseAddr("10.188.1.2"), There: netip.MustParseAddr("10.188.1.1")},
+				{Here: netip.MustParseAddr("fd00:188:1::2"), There: netip.MustParseAddr("fd00:188:1::1")},
+			},
+			Fakes: []netip.Prefix{netip.MustParsePrefix("10.188.2.0/24"), netip.MustParsePrefix("fd00:188:2::/64")},
+		}
 		if err := h.byPrograms(t.Context(), c.system, c.step); err != nil || !slices.Equal(ran, c.want) {
 			t.Errorf("%s on %s: %v, %q, want %q", c.step, c.system, err, ran, c.want)
 		}
@@ -62,7 +73,7 @@ func TestPrograms(t *testing.T) {
 	for _, bad := range []struct {
 		system string
 		step   Step
-	}{{"freebsd", LittleRoom}, {"openbsd", AllowFirst}, {"openbsd", OwnFake}, {"openbsd", ""}} {
+	}{{"freebsd", LittleRoom}, {"openbsd", AllowFirst}, {"openbsd", DropEarly}, {"openbsd", ""}} {
 		if err := h.byPrograms(t.Context(), bad.system, bad.step); err == nil {
 			t.Errorf("%s has the step %q", bad.system, bad.step)
 		}
