@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -108,6 +109,23 @@ func mixed() []matrix.Result {
 	return results
 }
 
+// oneCause has targets that failed for one cause, each with its own words.
+func oneCause() []matrix.Result {
+	results := passes(args26)
+	for i := range results {
+		if i%4 != 0 {
+			continue
+		}
+		r := &results[i]
+		r.Verdict, r.Reason, r.Detail = matrix.Fail, matrix.NotDelivered, fmt.Sprintf("remote server: nothing arrived from 10.192.0.%d", i)
+		r.Explanation = &explain.Explanation{
+			Cause: "no-policy-rule", Expected: fmt.Sprint("x", i), LastSeen: "REMOTE's rule matched it",
+			Likely: "there is no policy rule", Check: "ip rule", Mend: "ip rule add fwmark 0x1 lookup 100",
+		}
+	}
+	return results
+}
+
 // hostile is a result with everything that a terminal would obey.
 var hostile = []matrix.Result{{
 	Name: "inet-args-tcp-to", Verdict: matrix.Fail, Reason: "x\x1b]0;title\a",
@@ -150,6 +168,8 @@ func TestText(t *testing.T) {
 		{"mixed-colour.txt", colour, run26, mixed()},
 		{"mixed-narrow.txt", narrow, run26, mixed()},
 		{"mixed-plain.txt", pipe, run26, mixed()},
+		{"cause-terminal.txt", terminal, run26, oneCause()},
+		{"cause-plain.txt", pipe, run26, oneCause()},
 		{"one-terminal.txt", terminal, one, passes(args26[:1])},
 		{"none-terminal.txt", terminal, none, nil},
 		{"none-plain.txt", pipe, none, nil},

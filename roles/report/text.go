@@ -44,13 +44,13 @@ func WriteText(w io.Writer, style Style, run Run, results []matrix.Result) error
 	return err
 }
 
-// notPassed returns the results that did not pass; those that say the same are
-// together, host by host, so that one cause that takes many targets down is told once.
+// notPassed returns the results that did not pass; those that say the same or have the same
+// explanation are together, host by host, so that one cause that takes many targets down is told once.
 func (r Run) notPassed(results []matrix.Result) [][]matrix.Result {
 	type cause struct {
-		host           string
-		verdict        matrix.Verdict
-		reason, detail string
+		host        string
+		verdict     matrix.Verdict
+		reason, why string
 	}
 	var groups [][]matrix.Result
 	index := make(map[cause]int)
@@ -60,6 +60,9 @@ func (r Run) notPassed(results []matrix.Result) [][]matrix.Result {
 		}
 		host, _ := r.splitHost(result.Name)
 		c := cause{host, result.Verdict, result.Reason, result.Detail}
+		if e := result.Explanation; e != nil {
+			c.why = e.Cause + ": " + e.Likely
+		}
 		i, ok := index[c]
 		if !ok {
 			i = len(groups)
@@ -100,7 +103,11 @@ func (r Run) writeGroup(b *bytes.Buffer, style Style, group []matrix.Result) {
 		}
 		b.WriteString(wrap(strings.Join(names, " "), "  ", width))
 	}
-	b.WriteString(wrap(printable(first.Detail), "  ", width))
+	detail := first.Detail
+	if slices.ContainsFunc(group, func(r matrix.Result) bool { return r.Detail != detail }) {
+		detail = "for example: " + detail
+	}
+	b.WriteString(wrap(printable(detail), "  ", width))
 }
 
 // explanations are the causes that were told, which many targets can share: later ones
