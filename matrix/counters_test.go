@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"pfdivert/pfconf"
+	"pfdivert/roles/agent"
 )
 
 // TestStateCounters proves what pf's counters must be: as many states as the cell's
@@ -82,5 +83,41 @@ func addresses(local, remote, fakes string) Addresses {
 	return Addresses{
 		Local: l, Remote: netip.MustParseAddr(remote),
 		Locals: netip.PrefixFrom(l, l.BitLen()), Fakes: netip.MustParsePrefix(fakes),
+	}
+}
+
+// TestWantCounters: no counters that are judged to be right keep a cell from being cleared away at
+// once, to be looked at: what passes must not pay for evidence.
+func TestWantCounters(t *testing.T) {
+	for firewall := range kernels {
+		for _, target := range Targets() {
+			for _, second := range []bool{false, true} {
+				if second && !target.reuse() {
+					continue
+				}
+				h := halfOf(t, firewall, target.Name, second)
+				sent, answered := uint64(1), uint64(0)
+				if h.mode == ReplyTo {
+					answered = 1
+				}
+				s := h.remote.script()
+				e := ending{counters: s.counters(h.label())}
+				h.wantCounters(e, s, h.local.script(), sent, answered)
+				accepted := 0
+				for n := range uint64(256) { // each of the four counts from 0 to 3
+					h.counters = pfconf.Counters{Matched: n & 3, Done: n >> 2 & 3, Replies: n >> 4 & 3, States: n >> 6}
+					if h.judgeCounters(sent, answered) != nil {
+						continue
+					}
+					accepted++
+					if !s.steps[0].As(&agent.Outcome{Counters: &h.counters}) {
+						t.Fatalf("%s on %s, second %v: %+v passes, and is looked at", target.Name, firewall, second, h.counters)
+					}
+				}
+				if accepted == 0 {
+					t.Errorf("%s on %s, second %v: nothing passes", target.Name, firewall, second)
+				}
+			}
+		}
 	}
 }

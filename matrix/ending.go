@@ -68,6 +68,8 @@ func (h *half) wantCounters(e ending, a, b *script, sent, answered uint64) {
 	case h.kernel.StatesFirst && h.carried():
 	case h.kernel.StatesFirst:
 		least.States = 1
+	case h.kernel.MeetsReplies && h.rule().Action == pfconf.DivertReply:
+		least.Replies = answered
 	default:
 		least.Matched, least.Done = sent, sent
 		if h.rule().Action == pfconf.DivertReply {

@@ -223,8 +223,8 @@ type Want struct {
 	Counters pfconf.Counters `json:"counters,omitzero"`
 }
 
-// as tells whether the outcome is as the step wants it.
-func (st *Step) as(o *Outcome) bool {
+// As tells whether the outcome is as the step wants it.
+func (st *Step) As(o *Outcome) bool {
 	if st.Want == nil {
 		return true
 	}

@@ -78,7 +78,7 @@ func (a *agent) run(ctx context.Context, sc *Script) []Outcome {
 			return out
 		}
 		out[i] = a.step(ctx, s, st)
-		wrong = wrong || !st.as(&out[i])
+		wrong = wrong || !st.As(&out[i])
 	}
 	if sc.End {
 		s.close()

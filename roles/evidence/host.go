@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"pfdivert/pfconf/program"
@@ -50,6 +51,7 @@ type counters func() (map[string]int64, error)
 
 // Open begins: protocol counters are compared with what they are now.
 func Open(opt Options) *Host {
+	opt.Run = oneByOne(opt.Run)
 	h := &Host{opt: opt, began: make(chan struct{}), sockets: map[string]*shared.Question[[]Socket]{}, filters: shared.New(readFilters(opt))}
 	for _, proto := range []string{"tcp", "udp", "raw", protoDivert} {
 		h.sockets[proto] = shared.New(func(ctx context.Context) ([]Socket, error) { return readSockets(ctx, opt, proto) })
@@ -72,6 +74,21 @@ func Open(opt Options) *Host {
 	return h
 }
 
+// oneByOne has a runner run one program at a time: many at once keep a small machine from all else, and none of
+// them ends the sooner.
+func oneByOne(run program.Runner) program.Runner {
+	turn := make(chan struct{}, 1)
+	return func(ctx context.Context, c program.Command) (program.Result, error) {
+		select {
+		case turn <- struct{}{}:
+		case <-ctx.Done():
+			return program.Result{}, ctx.Err()
+		}
+		defer func() { <-turn }()
+		return run(ctx, c)
+	}
+}
+
 // Close ends the capture.
 func (h *Host) Close() error {
 	if h.capture == nil {
@@ -84,33 +101,51 @@ func (h *Host) Close() error {
 // and the cell's own endpoints. The cell began then.
 func (h *Host) Look(ctx context.Context, a About, began time.Time) Cell {
 	var c Cell
-	miss := func(what string, err error) {
-		if err != nil {
-			c.Missing = append(c.Missing, what+": "+err.Error())
+	var missing [4][]string
+	// All is asked at once: what takes a program is asked for many cells together, and each question
+	// waits for its next turn but once.
+	var wg sync.WaitGroup
+	ask := func(what int, f func(miss func(string, error))) {
+		wg.Go(func() {
+			f(func(name string, err error) {
+				if err != nil {
+					missing[what] = append(missing[what], name+": "+err.Error())
+				}
+			})
+		})
+	}
+	ask(0, func(miss func(string, error)) {
+		for _, proto := range a.tables() {
+			some, err := h.socketsOf(ctx, a, proto)
+			miss("sockets of "+proto, err)
+			c.Sockets = append(c.Sockets, some...)
 		}
-	}
-	for _, proto := range a.tables() {
-		some, err := h.socketsOf(ctx, a, proto)
-		miss("sockets of "+proto, err)
-		c.Sockets = append(c.Sockets, some...)
-	}
-	var err error
-	c.Moved, err = h.moved(ctx)
-	miss("protocol counters", err)
-	if err = h.noCapture; err == nil {
-		c.Packets, err = h.capture.look(a, began)
-	}
-	miss("packets", err)
-	if n := len(c.Packets) - maxPackets; n > 0 {
-		c.Packets = bound(c.Packets)
-		miss("packets", fmt.Errorf("%d in the middle were left out", n))
-	}
-	// Last, as they are the most and may take a program each.
-	var errs []error
-	c.Answers, errs = h.answers(ctx, a)
-	for _, err := range errs {
-		miss("routes and settings", err)
-	}
+	})
+	ask(1, func(miss func(string, error)) {
+		var err error
+		c.Moved, err = h.moved(ctx)
+		miss("protocol counters", err)
+	})
+	ask(2, func(miss func(string, error)) {
+		err := h.noCapture
+		if err == nil {
+			c.Packets, err = h.capture.look(a, began)
+		}
+		miss("packets", err)
+		if n := len(c.Packets) - maxPackets; n > 0 {
+			c.Packets = bound(c.Packets)
+			miss("packets", fmt.Errorf("%d in the middle were left out", n))
+		}
+	})
+	ask(3, func(miss func(string, error)) {
+		var errs []error
+		c.Answers, errs = h.answers(ctx, a)
+		for _, err := range errs {
+			miss("routes and settings", err)
+		}
+	})
+	wg.Wait()
+	c.Missing = slices.Concat(missing[:]...)
 	return c
 }
 

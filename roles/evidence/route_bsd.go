@@ -17,7 +17,7 @@ import (
 )
 
 // routePatience bounds how long the kernel may take to answer on a routing socket.
-const routePatience = 2 * time.Second
+const routePatience = 10 * time.Second
 
 // routeSeq tells the questions of this process apart.
 var routeSeq atomic.Int32
