@@ -11,8 +11,8 @@ import (
 	"pfdivert/roles/evidence"
 )
 
-// lookTimeout bounds the gathering of one cell's evidence.
-const lookTimeout = 10 * time.Second
+// lookTimeout bounds the gathering of one cell's evidence, above the hosts' own bound.
+const lookTimeout = 15 * time.Second
 
 // evidencePerTarget is of how many plays of a target evidence is gathered: later
 // ones are mostly the same, and reports keep no more.

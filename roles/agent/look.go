@@ -32,9 +32,9 @@ func (a *agent) observed(s *Setup) evidence.Options {
 }
 
 // lookTime bounds what a host is asked for, below the orchestrator's own bound: what was
-// not answered by then is missing, and the rest is not lost with it. Two emulated machines on one
-// processor, of which each shows what it has of 70 cells, take half of it.
-const lookTime = 40 * time.Second
+// not answered by then is missing, and the rest is not lost with it. Other cells may wait for this one
+// meanwhile, and their states do not live for ever.
+const lookTime = 10 * time.Second
 
 // look gathers what this host shows of a cell. What can't be found out is named
 // in the evidence and fails nothing.

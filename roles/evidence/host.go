@@ -46,7 +46,7 @@ type Host struct {
 	noCapture error // why there is none
 }
 
-// counters understands protocol counters that were read.
+// counters understands protocol counters that were read, once for all cells.
 type counters func() (map[string]int64, error)
 
 // Open begins: protocol counters are compared with what they are now.

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -44,11 +45,11 @@ func readCounters(ctx context.Context, o Options) (counters, error) {
 	if err != nil {
 		return nil, err
 	}
-	return func() (map[string]int64, error) {
+	return sync.OnceValues(func() (map[string]int64, error) {
 		all := map[string]int64{}
 		parseStatistics(out, all)
 		return all, nil
-	}, nil
+	}), nil
 }
 
 func readSockets(ctx context.Context, o Options, _ string) ([]Socket, error) {

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 )
 
 // procNet is the network namespace of the process's first thread. The others' would be in
@@ -42,7 +43,7 @@ func readCounters(context.Context, Options) (counters, error) {
 		n += m
 		ends = append(ends, n)
 	}
-	return func() (map[string]int64, error) {
+	return sync.OnceValues(func() (map[string]int64, error) {
 		all := make(map[string]int64, 512)
 		begin := 0
 		for i, f := range counterFiles {
@@ -52,7 +53,7 @@ func readCounters(context.Context, Options) (counters, error) {
 			begin = ends[i]
 		}
 		return all, nil
-	}, nil
+	}), nil
 }
 
 // readInto reads a file of /proc, which must fit.
