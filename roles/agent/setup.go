@@ -132,6 +132,15 @@ func (a *agent) breakHost(ctx context.Context, s *Setup) error {
 			return fmt.Errorf("break the host: %w", err)
 		}
 	}
+	// An interface that was down for a moment drops packets until the kernel has got round to it, on either
+	// host (linkwatch, net/core/link_watch.c).
+	for _, f := range a.fences {
+		if len(s.Break) > 0 {
+			if _, err := f.Pass(ctx); err != nil {
+				return fmt.Errorf("break the host: it does not hear the other one any more: %w", err)
+			}
+		}
+	}
 	return nil
 }
 
