@@ -21,7 +21,8 @@ var doctorRole = Role{
 follows packets through all rules to them and on to the socket, and looks whether
 somebody listens there and whether the policy rules, routes and settings fit their
 marks. On OpenBSD it reads pf's (divert-to,
-divert-reply, divert-packet, rdr-to) and on FreeBSD ipfw's (fwd, divert, tee), and looks
+divert-reply, divert-packet, rdr-to), on FreeBSD ipfw's (fwd, divert, tee) and pf's
+(rdr, divert-to), and looks
 for listeners and divert sockets, for rules that decide in their place, and whether
 they are evaluated at all. Nothing is changed on the host; a Linux kernel may load its
 modules for listing sockets. Reading rules needs root: without it doctor says what it
@@ -119,8 +120,13 @@ func judge(s *evidence.Survey) *diagnosis {
 		if c.Interface != "" {
 			about += fmt.Sprintf(" with mark 0x%x by %s", c.Mark, c.Interface)
 		}
+		firewall := s.Firewall
+		if c.Firewall != "" {
+			firewall = c.Firewall
+			about += " in " + firewall
+		}
 		before := len(d.Found)
-		add(about, explain.Problems(explain.Host{Cell: c.Cell, Remote: true}, s.Firewall))
+		add(about, explain.Problems(explain.Host{Cell: c.Cell, Remote: true}, firewall))
 		if len(d.Found) == before {
 			d.Found = append(d.Found, ailment{Level: levelOK, About: about})
 		}
@@ -169,7 +175,11 @@ func describeRule(d evidence.Diversion, f pfconf.Family) string {
 			to = d.Address.String()
 		}
 	}
-	text += " " + string(d.Kind)
+	kind := string(d.Kind)
+	if d.Firewall == "pf" { // FreeBSD's, which knows no rdr-to
+		kind = "rdr ->"
+	}
+	text += " " + kind
 	if d.Kind == evidence.TProxy || d.Kind == evidence.Redirect {
 		text += " to"
 	}

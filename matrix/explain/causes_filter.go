@@ -121,6 +121,10 @@ var filterCauses = []Cause{
 			listRules, "have that rule leave packets alone that have a mark (meta mark 0 …), or change other bits only"),
 	},
 	{
+		Code: "dropped-after", Firewalls: []string{pf}, Cell: byDoctor,
+		Advice: anywhere("the filter drops what the rule has translated: {DETAIL}", "pfctl -sn; pfctl -vvsr", "pass it in the filter, by its new address and port, or give the rule pass (rdr pass)"),
+	},
+	{
 		Code: "dropped-after", Firewalls: linux,
 		Maybe:  true,
 		Chains: []chains{at("input", "drop", "reject"), {"prerouting", manglePriority + 1, highest, []string{"drop", "reject"}}},

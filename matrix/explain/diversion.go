@@ -14,6 +14,9 @@ import (
 // and with the program's sockets. h is what the host answered when it was asked about such packets;
 // what of it is about rules in general (Problems) is not said again.
 func Diverted(d evidence.Diversion, f pfconf.Family, h Host, listeners []evidence.Listener, firewall string) []Problem {
+	if d.Firewall != "" {
+		firewall = d.Firewall
+	}
 	c := Case{Firewall: firewall, Remote: h, Fake: netip.IPv4Unspecified(), Divert: d.DivertsTo(f)}
 	if f == pfconf.Inet6 {
 		c.Fake = netip.IPv6Unspecified()
@@ -139,6 +142,8 @@ func deed(o evidence.Overruling, firewall string) string {
 		return "own-traffic-diverted"
 	case evidence.DropsAnswer:
 		return "dropped-out"
+	case evidence.Refuses:
+		return "dropped-after"
 	case evidence.LacksNIC:
 		return "not-evaluated"
 	}

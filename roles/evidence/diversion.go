@@ -34,6 +34,8 @@ type Diversion struct {
 	Queue  uint16 `json:"queue,omitempty"`
 	Last   uint16 `json:"last,omitempty"`
 	Bypass bool   `json:"bypass,omitempty"`
+	// Firewall is whose rule it is, "" for the survey's.
+	Firewall string `json:"firewall,omitempty"`
 	// Unreached says why the filter never looks at the rule, "" when it does.
 	Unreached string `json:"unreached,omitempty"`
 	// Overruled are rules that decide in its place, or undo what it does.
@@ -61,6 +63,7 @@ const (
 	Untracks    Deed = "does not track"
 	Loops       Deed = "diverts what the proxy sends"
 	DropsAnswer Deed = "drops the answer"
+	Refuses     Deed = "drops what was translated"
 	LacksNIC    Deed = "names an interface that is not there"
 )
 
@@ -138,5 +141,6 @@ type SurveyCell struct {
 	Family    pfconf.Family
 	Interface string
 	Mark      uint32
+	Firewall  string // whose packets, "" for the survey's
 	Cell      Cell
 }

@@ -61,12 +61,46 @@ func in(wide, narrow string) bool { return wide == "" || wide == narrow }
 
 func (s side) covers(o side) bool {
 	switch {
-	case !in(s.port, o.port):
+	case !portIn(s.port, o.port):
 		return false
 	case s.text == "" || s.text == o.text:
 		return true
 	}
 	return s.prefix.IsValid() && o.prefix.IsValid() && s.prefix.Bits() <= o.prefix.Bits() && s.prefix.Contains(o.prefix.Addr())
+}
+
+// narrows tells whether t surely takes some of what o takes, whoever sends it and wherever to: it asks for less than o
+// only in protocol or port.
+func (t taken) narrows(o taken) bool {
+	wide := t
+	if o.proto == "" {
+		wide.proto = ""
+	}
+	if o.from.port == "" {
+		wide.from.port = ""
+	}
+	if _, _, known := portRange(t.to.port); o.to.port == "" || known && portIn(o.to.port, t.to.port) {
+		wide.to.port = ""
+	}
+	return wide.covers(o)
+}
+
+// portRange reads a port, or a range as pf (1:1024) or ipfw (1-1024) has it, with both ends.
+func portRange(text string) (from, to uint16, ok bool) {
+	low, high, is := strings.Cut(strings.ReplaceAll(text, "-", ":"), ":")
+	if !is {
+		high = low
+	}
+	from, err := portNumber(low)
+	to, err2 := portNumber(high)
+	return from, to, err == nil && err2 == nil
+}
+
+// portIn tells whether ports are all among others.
+func portIn(wide, narrow string) bool {
+	a, b, known := portRange(wide)
+	c, d, also := portRange(narrow)
+	return in(wide, narrow) || known && also && a <= c && d <= b
 }
 
 // apart tells whether no packet surely is taken by both.
@@ -81,8 +115,9 @@ func (t taken) apart(o taken) bool {
 }
 
 func (s side) apart(o side) bool {
-	plain := func(port string) bool { return port != "" && strings.Trim(port, "0123456789") == "" }
-	return plain(s.port) && plain(o.port) && s.port != o.port ||
+	a, b, known := portRange(s.port)
+	c, d, also := portRange(o.port)
+	return known && also && (b < c || d < a) ||
 		s.prefix.IsValid() && o.prefix.IsValid() && !s.prefix.Overlaps(o.prefix)
 }
 
@@ -97,6 +132,7 @@ type ordered struct {
 	number  int        // of ipfw's rule
 	quick   bool       // it decides at once
 	alone   bool       // it is not compared with others
+	through bool       // what it translates is not filtered
 	diverts *Diversion // nil for a rule that does not
 }
 
@@ -132,8 +168,9 @@ func overrule(rules []ordered) {
 					all = true
 					break
 				}
-				// Of two rules that divert, the narrower one is meant to have its packets.
-				if some == nil && o.diverts == nil {
+				// A rule that passes some is an exception that is meant, and so is one that drops what comes
+				// from some addresses.
+				if some == nil && o.drops && o.narrows(r.taken) {
 					some = &over
 				}
 			}

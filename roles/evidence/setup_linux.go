@@ -64,7 +64,7 @@ func LookAround(ctx context.Context) (*Survey, error) {
 			asked = append(asked, q)
 			cell, err := ask(ctx, f, l, d.Mark)
 			miss(fmt.Sprintf("%v by %s", f, l.name), err)
-			s.Cells = append(s.Cells, SurveyCell{f, l.name, d.Mark, cell})
+			s.Cells = append(s.Cells, SurveyCell{Family: f, Interface: l.name, Mark: d.Mark, Cell: cell})
 		}
 	}
 	return s, nil

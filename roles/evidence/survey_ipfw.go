@@ -187,20 +187,22 @@ func (s *side) readIPFW(r *reader) {
 	}
 }
 
-// surveyIPFW reads FreeBSD's ipfw and what its rules need. own tells whether an address is the host's.
+// surveyIPFW reads FreeBSD's ipfw and pf, and what their rules need. own tells whether an address is the host's.
 func surveyIPFW(ctx context.Context, run program.Runner, own func(netip.Addr) bool) *Survey {
 	s := &Survey{Firewall: "ipfw"}
 	out, err := ask1(ctx, run, "ipfw", "-S", "list")
-	s.miss("rules of ipfw", err)
-	if err == nil {
+	switch {
+	case err == nil:
 		s.RulesKnown = true
 		s.ipfwRules(out, own)
 		s.ipfwHost(ctx, run)
+	case strings.Contains(err.Error(), "Protocol not available"):
+		s.RulesKnown = true // it is not loaded
+	default:
+		s.miss("rules of ipfw", err)
 	}
-	// A host can have both. Where pf is not loaded, or may not be asked, ipfw's answer stands alone.
-	if info, err := ask1(ctx, run, "pfctl", "-s", "info"); err == nil && pfStatus.FindString(info) == "Status: Enabled" {
-		s.miss("rules of pf", errors.New("pf is enabled too, and only ipfw's rules are read on this system"))
-	}
+	// A host can have both.
+	s.RulesKnown = s.surveyRdr(ctx, run, own) && s.RulesKnown
 	s.sockets(ctx, run, "-W")
 	s.unseenSockets()
 	return s

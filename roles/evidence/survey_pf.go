@@ -113,6 +113,14 @@ func parsePFRule(line string) (p pfRule, err error) {
 		r.next()
 	}
 	p.quick = r.is("quick")
+	if err := p.packets(r); err != nil {
+		return p, err
+	}
+	return p, p.options(r)
+}
+
+// packets takes what a rule says of the packets that it is for.
+func (p *pfRule) packets(r *reader) error {
 	for r.is("on") {
 		switch {
 		case r.is("any"):
@@ -128,6 +136,17 @@ func parsePFRule(line string) (p pfRule, err error) {
 	for r.is("received-on") {
 		r.next()
 		p.more = true
+	}
+	// FreeBSD has them here, and OpenBSD among the options.
+	for r.peek() == "route-to" || r.peek() == "reply-to" || r.peek() == "dup-to" {
+		r.next()
+		if r.next() == "{" {
+			for len(r.left) > 0 && r.next() != "}" {
+			}
+		}
+		for slices.Contains([]string{"round-robin", "random", "source-hash", "bitmask", "sticky-address"}, r.peek()) {
+			r.next()
+		}
 	}
 	switch {
 	case r.is("inet"):
@@ -147,13 +166,13 @@ func parsePFRule(line string) (p pfRule, err error) {
 			p.more = true
 		}
 		if !r.is("to") {
-			return p, fmt.Errorf("no destination before %.40q", r.peek())
+			return fmt.Errorf("no destination before %.40q", r.peek())
 		}
 		p.to.read(r)
 	default:
-		return p, fmt.Errorf("no addresses before %.40q", r.peek())
+		return fmt.Errorf("no addresses before %.40q", r.peek())
 	}
-	return p, p.options(r)
+	return nil
 }
 
 // read takes an address with its port.
@@ -186,6 +205,8 @@ func (p *pfRule) options(r *reader) error {
 	target := func() (d Diversion, err error) {
 		if d.Address, err = netip.ParseAddr(r.next()); err == nil && r.is("port") {
 			d.Port, err = portNumber(r.next())
+		} else if err == nil {
+			d.ownPort(p.to)
 		}
 		return d, err
 	}
@@ -209,6 +230,11 @@ func (p *pfRule) options(r *reader) error {
 			}
 		case "allow-opts", "once":
 		case "divert-to":
+			if n, numeric := portNumber(r.peek()); numeric == nil { // FreeBSD's
+				r.next()
+				d.Kind, d.Queue, d.Last = Divert, n, n
+				break
+			}
 			d, err = target()
 			d.Kind = DivertTo
 		case "rdr-to":
@@ -382,7 +408,11 @@ func surveyPF(ctx context.Context, run program.Runner, own func(netip.Addr) bool
 	if err == nil {
 		s.RulesKnown = true
 		o.sets[""] = parsePF(out, "", s.miss)
-		s.pfAnchors(ctx, run, o)
+		s.pfAnchors(ctx, run, func(name string) {
+			out, err := ask1(ctx, run, "pfctl", "-a", name, "-s", "rules")
+			s.miss("anchor "+name, err)
+			o.sets[name] = parsePF(out, name, s.miss)
+		})
 		o.follow("", o.sets[""], false, false, 0)
 		overrule(o.all)
 		s.pfDiversions(o, own)
@@ -419,8 +449,8 @@ func (s *Survey) divertSockets(ctx context.Context, run program.Runner) {
 	}
 }
 
-// pfAnchors reads the rules of all anchors.
-func (s *Survey) pfAnchors(ctx context.Context, run program.Runner, o *pfOrder) {
+// pfAnchors has the rules of all anchors read.
+func (s *Survey) pfAnchors(ctx context.Context, run program.Runner, read func(name string)) {
 	out, err := ask1(ctx, run, "pfctl", "-v", "-s", "Anchors")
 	s.miss("anchors of pf", err)
 	for i, name := range program.Lines(out) {
@@ -432,9 +462,7 @@ func (s *Survey) pfAnchors(ctx context.Context, run program.Runner, o *pfOrder) 
 			s.miss("anchors of pf", fmt.Errorf("of more than %d the rest is not read", maxAnchors))
 			return
 		}
-		out, err := ask1(ctx, run, "pfctl", "-a", name, "-s", "rules")
-		s.miss("anchor "+name, err)
-		o.sets[name] = parsePF(out, name, s.miss)
+		read(name)
 	}
 }
 

@@ -20,7 +20,7 @@ func tell(s *Survey) []string {
 	for _, d := range s.Diversions {
 		line := fmt.Sprintf("%s: %v %s %s %v %d %d %s", d.Rule, d.Families, d.Proto, d.Kind, d.Address, d.Port, d.Queue, d.Unreached)
 		for _, o := range d.Overruled {
-			line += fmt.Sprintf(" (%v by %s, drops %t, before %t, all %t)", o.Family, o.Rule, o.Does == Drops, o.Before, o.All)
+			line += fmt.Sprintf(" (%v by %s, %s, before %t, all %t)", o.Family, o.Rule, o.Does, o.Before, o.All)
 		}
 		all = append(all, line)
 	}
@@ -56,7 +56,7 @@ rule 1 of anchor regress: [inet] udp divert invalid IP 0 700
 rule 2 of anchor regress: [inet inet6] udp divert-reply invalid IP 0 0 
 a rule within rule 3 of anchor regress: [inet] tcp rdr-to 127.0.0.1 3128 0 
 rule 4 of anchor regress: [inet6] tcp divert-to ::1 3128 0 pf looks at nothing on lo0 (set skip on)
-rule 5 of anchor regress: [inet] tcp divert-to 127.0.0.1 3128 0  (inet by rule 0 of anchor regress: block drop in quick proto tcp from any to any port = 8080, drops true, before true, all true)
+rule 5 of anchor regress: [inet] tcp divert-to 127.0.0.1 3128 0  (inet by rule 0 of anchor regress: block drop in quick proto tcp from any to any port = 8080, drops, before true, all true)
 rule 0 of anchor other: [inet] tcp divert-to 127.0.0.1 3128 0 no rule that is evaluated calls the anchor other
 listens tcp 127.0.0.1:3128 false
 listens udp 127.0.0.1:25603 false
@@ -76,7 +76,7 @@ func TestSurveyIPFW(t *testing.T) {
 	}
 	same(t, tell(s), `
 rule 00110: [inet6] tcp fwd ::1 3128 0 its set 5 is disabled
-rule 00100: [inet] tcp fwd 127.0.0.1 3128 0  (inet by rule 00050: allow tcp from 10.0.0.0/8 to any in, drops false, before true, all false)
+rule 00100: [inet] tcp fwd 127.0.0.1 3128 0 
 rule 00120: [inet inet6] udp divert invalid IP 0 700 
 rule 00130: [inet inet6] udp divert invalid IP 0 701 
 listens tcp [::]:3128 false
@@ -86,8 +86,64 @@ inet [{sysctl net.inet.ip.fw.enable net.inet.ip.fw.enable: 1}]
 inet6 [{sysctl net.inet6.ip6.fw.enable net.inet6.ip6.fw.enable: 0}]
 missing rule 00150: "00150 set 0 fwd tablearg ip from any to table(1)": where it leads is not understood: ParseAddr("tablearg"): unable to parse IP
 missing rule 00160: "00160 set 0 bogus ip from any to any": "bogus" is no known action
-missing a rule of ipfw: not understood: "bogus"
-missing rules of pf: pf is enabled too, and only ipfw's rules are read on this system`)
+missing a rule of ipfw: not understood: "bogus"`)
+}
+
+// TestSurveyFreeBSDPF: FreeBSD's pf beside ipfw.
+func TestSurveyFreeBSDPF(t *testing.T) {
+	s := surveyIPFW(t.Context(), replaytest.Play(t, "testdata/freebsd/survey-pf.txt"), loopback)
+	if !s.RulesKnown {
+		t.Errorf("%+v", s)
+	}
+	for _, d := range s.Diversions {
+		if pf := d.Kind == RdrTo || d.Queue == 700; pf != (d.Firewall == "pf") {
+			t.Errorf("%+v", d)
+		}
+	}
+	same(t, tell(s), `
+rule 00100: [inet] tcp fwd 127.0.0.1 3128 0 
+rule 00110: [inet inet6] udp divert invalid IP 0 701 
+rdr rule 1 of the main ruleset: [inet] tcp rdr-to 127.0.0.1 3128 0 
+rdr rule 2 of the main ruleset: [inet] tcp rdr-to 127.0.0.1 3128 0 
+rdr rule 3 of the main ruleset: [inet6] tcp rdr-to ::1 3128 0 
+rdr rule 4 of the main ruleset: [inet] udp rdr-to 127.0.0.1 53 0  (inet by rule 0 of the main ruleset: block drop in on vtnet1 all, drops what was translated, before false, all true)
+rdr rule 0 of anchor regress: [inet] tcp rdr-to 127.0.0.1 3128 0 
+rdr rule 8 of the main ruleset: [inet] tcp rdr-to 127.0.0.1 3128 0 
+rdr rule 9 of the main ruleset: [inet] tcp rdr-to 127.0.0.1 3129 0  (inet by rdr rule 8 of the main ruleset: rdr on vtnet1 inet proto tcp from any to any port = 81 -> 127.0.0.1 port 3128, passes, before true, all true) (inet by rule 0 of the main ruleset: block drop in on vtnet1 all, drops what was translated, before false, all true)
+rdr rule 0 of anchor lost: [inet] tcp rdr-to 127.0.0.1 3191 0 no rule that is evaluated calls the anchor lost
+rule 4 of the main ruleset: [inet] udp divert invalid IP 0 700 
+listens tcp 127.0.0.1:3128 false
+listens tcp 0.0.0.0:22 false
+listens udp 0.0.0.0:514 false
+listens tcp [::]:22 true
+listens udp [::]:514 true
+inet [{sysctl net.inet.ip.fw.enable net.inet.ip.fw.enable: 1}]
+inet6 [{sysctl net.inet6.ip6.fw.enable net.inet6.ip6.fw.enable: 1}]
+inet [{pfctl -s info Status: Enabled}]
+inet6 [{pfctl -s info Status: Enabled}]
+missing rdr rule 5 of the main ruleset: "rdr on vtnet1 inet proto tcp from any to any port 2000:2010 -> 127.0.0.1 port 3000:3010": where it leads is not understood: port "3000:3010"`)
+}
+
+// Without ipfw pf's rules are all.
+func TestSurveyPFAlone(t *testing.T) {
+	replay := replaytest.Play(t, "testdata/freebsd/survey-pf.txt")
+	run := func(ctx context.Context, c program.Command) (program.Result, error) {
+		r, err := replay(ctx, c)
+		if c.Argv[0] == "ipfw" {
+			r = program.Result{Stderr: "ipfw: retrieving config failed: Protocol not available\n", Status: 71}
+		}
+		return r, err
+	}
+	s := surveyIPFW(t.Context(), run, loopback)
+	if _, err := run(t.Context(), program.Command{Argv: []string{"sysctl", "net.inet.ip.fw.enable"}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := run(t.Context(), program.Command{Argv: []string{"sysctl", "net.inet6.ip6.fw.enable"}}); err != nil {
+		t.Fatal(err)
+	}
+	if !s.RulesKnown || len(s.Diversions) == 0 || slices.ContainsFunc(s.Missing, func(m string) bool { return strings.Contains(m, "ipfw") }) {
+		t.Errorf("%+v", s)
+	}
 }
 
 // Without the right to read rules nothing is known, and nothing is said to be fine.
@@ -96,7 +152,7 @@ func TestSurveyDenied(t *testing.T) {
 		return program.Result{Stderr: "pfctl: /dev/pf: Permission denied\n", Status: 1}, nil
 	}
 	for _, s := range []*Survey{surveyPF(t.Context(), run, loopback), surveyIPFW(t.Context(), run, loopback)} {
-		if s.RulesKnown || s.Listeners != nil || !s.QueuesUnknown || len(s.Missing) != 2 || !strings.Contains(s.Missing[0], "Permission denied") {
+		if s.RulesKnown || s.Listeners != nil || !s.QueuesUnknown || len(s.Missing) < 2 || !strings.Contains(s.Missing[0], "Permission denied") {
 			t.Errorf("%+v", s)
 		}
 	}
@@ -106,6 +162,7 @@ func TestSurveyDenied(t *testing.T) {
 func TestOverrule(t *testing.T) {
 	const divert = "pass in on vio1 inet proto tcp from any to any port = 80 flags S/SA divert-to 127.0.0.1 port 3128"
 	const quick = "pass in quick on vio1 inet proto tcp from any to any port = 80 flags S/SA divert-to 127.0.0.1 port 3128"
+	const wide = "pass in quick on vio1 inet proto tcp from any to any flags S/SA divert-to 127.0.0.1 port 3128"
 	const fwd = "fwd 127.0.0.1,3128 tcp from any to any 80 in via em0"
 	const all, some, none = "all", "some", ""
 	for _, c := range []struct{ rules, want string }{
@@ -117,18 +174,23 @@ func TestOverrule(t *testing.T) {
 		{"block drop quick all\n" + quick, all},
 		{"block return in quick on vio1 all\n" + divert, all},
 		{"block drop in quick on vio2 all\n" + divert, none},
-		{"block drop in quick on egress all\n" + divert, some},
-		{"block drop in quick on ! vio1 all\n" + divert, some},
+		{"block drop in quick on egress all\n" + divert, none},
+		{"block drop in quick on ! vio1 all\n" + divert, none},
 		{"block drop in quick inet6 all\n" + divert, none},
 		{"block drop out quick all\n" + divert, none},
 		{"block drop in quick proto udp all\n" + divert, none},
 		{"block drop in quick proto tcp from any to any port = 25\n" + divert, none},
-		{"block drop in quick proto tcp from any to any port 1:1024\n" + divert, some},
-		{"block drop in quick from <bad> to any\n" + divert, some},
-		{"block drop in quick from ! 10.0.0.0/8 to any\n" + divert, some},
-		{"block drop in quick all probability 50%\n" + divert, some},
+		{"block drop in quick proto tcp from any to any port 1:1024\n" + divert, all},
+		{"block drop in quick proto tcp from any to any port 81:1024\n" + divert, none},
+		{"block drop in quick proto tcp from any to any port = 25\n" + wide, some},
+		{"block drop in quick proto tcp from <bad> to any port = 25\n" + wide, none},
+		{"pass in quick proto tcp from any to any port = 25\n" + wide, none},
+		{wide + "\nblock drop in proto tcp from any to any port = 25", none},
+		{"block drop in quick from <bad> to any\n" + divert, none},
+		{"block drop in quick from ! 10.0.0.0/8 to any\n" + divert, none},
+		{"block drop in quick all probability 50%\n" + divert, none},
 		{"match in all scrub (no-df)\n" + divert, none},
-		{"anchor in on vio1 all {\n  block drop quick all\n}\n" + divert, some},
+		{"anchor in on vio1 all {\n  block drop quick all\n}\n" + divert, none},
 		{"anchor all {\n  block drop quick all\n}\n" + divert, all},
 		{"anchor quick all {\n  block drop quick all\n}\n" + divert, none},
 
@@ -137,13 +199,13 @@ func TestOverrule(t *testing.T) {
 		{"deny ip from any to any\n" + fwd, all},
 		{"unreach port tcp from any to any dst-port 80\n" + fwd, all},
 		{"allow log logamount 5 tcp from any to any 80 in recv em0 setup keep-state :default\n" + fwd, all},
-		{"prob 0.5 deny ip from any to any\n" + fwd, some},
-		{"deny ip from any to any frag\n" + fwd, some},
+		{"prob 0.5 deny ip from any to any\n" + fwd, none},
+		{"deny ip from any to any frag\n" + fwd, none},
 		{"deny ip6 from any to any\n" + fwd, none},
 		{"deny ip from any to me6\n" + fwd, none},
-		{"deny ip from me to any\n" + fwd, some},
-		{"deny ip from any to any not via em0\n" + fwd, some},
-		{"deny { tcp or udp } from any to any\n" + fwd, some},
+		{"deny ip from me to any\n" + fwd, none},
+		{"deny ip from any to any not via em0\n" + fwd, none},
+		{"deny { tcp or udp } from any to any\n" + fwd, none},
 		{"deny 254 from any to any\n" + fwd, none},
 		{"check-state :default\n" + fwd, none},
 		{"count ip from any to any\n" + fwd, none},
@@ -189,6 +251,55 @@ func TestOverrule(t *testing.T) {
 	}
 }
 
+// TestTranslated: FreeBSD's translation rules, and which rules of the filter drop what they made.
+func TestTranslated(t *testing.T) {
+	const rdr = "rdr on vtnet1 inet proto tcp from any to any port = 80 -> 127.0.0.1 port 3128"
+	const own = "pass in on vtnet1 inet proto tcp from any to 127.0.0.1 port = 3128 flags S/SA keep state"
+	for _, c := range []struct {
+		rdr, filter string
+		want        string // "", "blocked", or what is wrong with the line
+	}{
+		{rdr, "", ""},
+		{rdr, "pass all flags S/SA keep state", ""},
+		{rdr, "block drop all", "blocked"},
+		{rdr, "block drop in on vtnet0 all", ""},
+		{rdr, "block drop in inet6 all", ""},
+		{rdr, "block drop out all", ""},
+		{rdr, "block drop in proto tcp from any to any port = 80", ""}, // it has another port then
+		{rdr, "block drop in quick proto tcp from any to any port = 3128\n" + own, "blocked"},
+		{rdr, "block drop all\n" + own, ""},
+		{rdr, own + "\nblock drop all", "blocked"},
+		{rdr, "block drop all\npass in proto tcp from <clients> to 127.0.0.1 port = 3128", ""},
+		{rdr, "block drop all\npass in on vtnet1 inet proto tcp from any to any port 3000:4000", ""},
+		{rdr, "block drop all\npass in on vtnet1 route-to (vtnet1 10.0.0.1) inet proto tcp from any to any port = 3128", ""},
+		{strings.Replace(rdr, "rdr", "rdr pass", 1), "block drop all", ""},
+		{strings.Replace(rdr, "rdr", "rdr pass log (all)", 1), "block drop all", ""},
+		{strings.Replace(rdr, " port 3128", "", 1), "block drop in proto tcp from any to any port = 80", "blocked"},
+		{"rdr on ! vtnet1 inet proto tcp from ! 10.0.0.0/8 to any port 80:90 tagged X -> 127.0.0.1 port 3128", "", ""},
+		{"rdr on vtnet1 inet all -> 127.0.0.1", "", ""},
+		{"rdr on vtnet1 inet proto tcp from any to any port = 80 -> <proxies> port 3128 round-robin", "", "where it leads"},
+		{"rdr on vtnet1 inet proto tcp from any to any -> (vtnet0) port 3128", "", "where it leads"},
+		{"rdr on vtnet1", "", "no addresses"},
+		{"translate all", "", "no rule's beginning"},
+	} {
+		p, relevant, err := parsePFTranslation(c.rdr)
+		if err != nil || !relevant || p.diverts == nil {
+			if c.want == "" || err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%s: %+v, %v", c.rdr, p, err)
+			}
+			continue
+		}
+		o := &pfOrder{reached: map[string]bool{}, miss: func(what string, err error) { t.Errorf("%s: %s: %v", c.filter, what, err) }}
+		o.follow("", parsePF(c.filter, "", o.miss), false, false, 0)
+		if !p.through {
+			blocked(p.diverts, p.taken, o.all)
+		}
+		if got := len(p.diverts.Overruled) > 0; got != (c.want == "blocked") || got && p.diverts.Overruled[0].Does != Refuses {
+			t.Errorf("%s\n%s: %+v", c.rdr, c.filter, p.diverts.Overruled)
+		}
+	}
+}
+
 // TestCalledAnchors: which anchors a rule calls (pf.conf(5)).
 func TestCalledAnchors(t *testing.T) {
 	o := &pfOrder{sets: map[string][]pfRule{"a": nil, "a/b": nil, "a/c": nil, "a/b/d": nil, "e": nil}, miss: func(string, error) {}}
@@ -210,6 +321,7 @@ func FuzzSurvey(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		s := &Survey{}
 		rules := parsePF(text, "a", s.miss)
+		_ = parsePFTranslations(text, "a", s.miss)
 		if lines := slices.DeleteFunc(program.Lines(text), func(l string) bool { return strings.TrimSpace(l) == "}" }); len(lines) > 0 && len(rules) == 0 {
 			t.Errorf("%q has no rules", text)
 		}
