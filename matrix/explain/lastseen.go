@@ -3,6 +3,7 @@ package explain
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	"pfdivert/pfconf"
 	"pfdivert/roles/evidence"
@@ -27,6 +28,8 @@ func (c *Case) lastSeen() string {
 	switch {
 	case c.undone():
 		return "REMOTE's rule matched it, and its action could not be carried out"
+	case c.connecting():
+		return "REMOTE's socket has the connection; " + c.answerSeen()
 	case c.matched() && c.StatesFirst:
 		return "REMOTE's rule made a state for it"
 	case c.matched():
@@ -35,6 +38,29 @@ func (c *Case) lastSeen() string {
 		return c.onWire("") + ", and REMOTE's rule matched no packet"
 	}
 	return c.onWire("")
+}
+
+// connecting tells whether a connection to FAKE is at a socket of REMOTE that waits for the ACK of its SYN ACK:
+// SYN_RECV on Linux, SYN_RCVD on the BSDs.
+func (c *Case) connecting() bool {
+	return slices.ContainsFunc(c.Remote.Sockets, func(s evidence.Socket) bool {
+		return s.Local.Addr() == c.Fake && s.Remote.Addr() == c.LocalAddr && strings.HasPrefix(s.State, "SYN_R")
+	})
+}
+
+// answerSeen says how far the SYN ACK came.
+func (c *Case) answerSeen() string {
+	answer := func(p evidence.Packet) bool {
+		from, _, proto, ok := header(p)
+		return ok && from == c.Fake && int(proto) == pfconf.TCP.Number(pfconf.FamilyOf(c.Fake))
+	}
+	switch {
+	case slices.ContainsFunc(c.Local.Packets, answer):
+		return "its answer came to LOCAL's interface and is not at the client"
+	case slices.ContainsFunc(c.Remote.Packets, answer):
+		return "its answer left REMOTE's interface and did not come to LOCAL's"
+	}
+	return "its answer is not on REMOTE's interface"
 }
 
 func (c *Case) replySeen() string {

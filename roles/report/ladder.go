@@ -261,7 +261,7 @@ func (l *ladder) addLastSeen(e *explain.Explanation) {
 	for _, place := range []struct {
 		words string
 		lane  lane
-	}{{"did not come to", laneWire}, {"on neither interface", laneWire}, {"REMOTE's client sent it", laneSocket}} {
+	}{{"did not come to", laneWire}, {"on neither interface", laneWire}, {"is not at the client", laneLocal}, {"REMOTE's client sent it", laneSocket}} {
 		if strings.Contains(e.LastSeen, place.words) {
 			at = place.lane
 			break
