@@ -80,7 +80,7 @@ var portTrouble = map[string]bool{"EADDRINUSE": true, "EADDRNOTAVAIL": true}
 // connect connects the endpoint that spec opened.
 func (s *script) connect(end string, spec endpoint.Spec) *asked {
 	a := s.add(agent.Step{Do: agent.Connect, End: end}, map[string]bool{
-		"EADDRINUSE": true, "EADDRNOTAVAIL": true, "ENETUNREACH": true, "EHOSTUNREACH": true, agent.CodeSkipped: true,
+		"EADDRINUSE": true, "EADDRNOTAVAIL": true, "ENETUNREACH": true, "EHOSTUNREACH": true, "ECONNREFUSED": true, agent.CodeSkipped: true,
 	})
 	a.bound = spec.Bindany
 	return a

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"time"
 
@@ -58,7 +59,7 @@ func (a *agent) setUp(ctx context.Context, s *Setup) (*Facts, error) {
 			return nil, fmt.Errorf("fence from %v to %v: %w", p.Here, p.There, err)
 		}
 		f.Rounds = s.Rounds
-		if !a.opt.Ephemeral {
+		if !a.opt.Ephemeral || runtime.GOOS != "linux" { // a jail ends with its processes, too
 			f.Timeout = realFence
 		}
 		a.fences[family] = f
