@@ -234,9 +234,11 @@ func (h *Host) movedBy(name string) int64 {
 }
 
 // forwards tells whether the host forwards packets of the family.
-func (h *Host) forwards() bool {
-	return h.sysctl("net.ipv4.ip_forward") == "1" || h.sysctl("net.ipv6.conf.all.forwarding") == "1" ||
-		h.sysctl("net.inet.ip.forwarding") == "1" || h.sysctl("net.inet6.ip6.forwarding") == "1"
+func (h *Host) forwards(v6 bool) bool {
+	if v6 {
+		return h.sysctl("net.ipv6.conf.all.forwarding") == "1" || h.sysctl("net.inet6.ip6.forwarding") == "1"
+	}
+	return h.sysctl("net.ipv4.ip_forward") == "1" || h.sysctl("net.inet.ip.forwarding") == "1"
 }
 
 // A foreign chain is one of somebody else's table, as "nft list chains" tells of it:

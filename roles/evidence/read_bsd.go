@@ -89,6 +89,9 @@ func readFilters(o Options) func(context.Context) (asking, error) {
 			}
 			ask("pfctl", "-vv", "-s", "rules")
 		}
+		if misnamed6 {
+			ask("sysctl", "net.inet6.ip6.forwarding")
+		}
 		if _, err := unix.SysctlUint32("net.inet.ip.fw.enable"); err == nil {
 			text, err := o.say(ctx, "ipfw", "-a", "list")
 			q.answer("ipfw -a list | grep -v '// regress-'", without(text, " // regress-"), err)
@@ -102,6 +105,10 @@ func without(text, words string) string {
 	lines := strings.Split(text, "\n")
 	return strings.Join(slices.DeleteFunc(lines, func(l string) bool { return strings.Contains(l, words) }), "\n")
 }
+
+// misnamed6: x/sys/unix asks OpenBSD for another sysctl than one of IPv6's that it is told: it has 17, UDP's number, for
+// "ip6" and 30 for "icmp6" (zsysctl_openbsd_amd64.go), so "net.inet6.ip6.forwarding" is the first of UDP's. sysctl(8) knows them.
+const misnamed6 = runtime.GOOS == "openbsd"
 
 // sysctls of one family that decide what becomes of diverted packets. Each kernel has some of them.
 var sysctls = map[pfconf.Family][]string{
@@ -133,6 +140,9 @@ func (h *Host) answers(ctx context.Context, a About) ([]Answer, []error) {
 	owned, err := hasAddress(a.Fake)
 	q.answer(fmt.Sprintf("ifconfig -a | grep %v", a.Fake), owned, err)
 	for _, name := range sysctls[a.Family()] {
+		if misnamed6 && strings.HasPrefix(name, "net.inet6.") {
+			continue
+		}
 		value, err := unix.SysctlUint32(name)
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOPROTOOPT) { // FreeBSD, and OpenBSD
 			continue
