@@ -29,7 +29,7 @@ func (c *Case) lastSeen() string {
 	case c.undone():
 		return "REMOTE's rule matched it, and its action could not be carried out"
 	case c.connecting():
-		return "REMOTE's socket has the connection; " + c.answerSeen()
+		return "it is at REMOTE's socket; " + c.answerSeen()
 	case c.matched() && c.StatesFirst:
 		return "REMOTE's rule made a state for it"
 	case c.matched():

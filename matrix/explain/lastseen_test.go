@@ -21,7 +21,7 @@ func TestAnswerSeen(t *testing.T) {
 	base := to()
 	base.Proto = pfconf.TCP
 	const at = "REMOTE's rule matched it and its action was carried out; it is not at the socket"
-	const has = "REMOTE's socket has the connection; its answer "
+	const has = "it is at REMOTE's socket; its answer "
 	for name, x := range map[string]struct {
 		state         string
 		local, remote bool // captured the answer

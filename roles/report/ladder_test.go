@@ -158,12 +158,12 @@ func TestLadderSockets(t *testing.T) {
 // TestLadderLastSeen: the missing packet's end is marked where the explanation saw it.
 func TestLadderLastSeen(t *testing.T) {
 	for text, want := range map[string]lane{
-		"REMOTE's rule matched it and its action was carried out; it is not at the socket":                   laneFilter,
-		"it was on LOCAL's interface and did not come to REMOTE's":                                           laneWire,
-		"REMOTE's client sent it, and the rule matched no packet":                                            laneSocket,
-		"REMOTE's socket has the connection; its answer came to LOCAL's interface and is not at the client":  laneLocal,
-		"REMOTE's socket has the connection; its answer left REMOTE's interface and did not come to LOCAL's": laneWire,
-		"REMOTE's socket has the connection; its answer is not on REMOTE's interface":                        laneFilter,
+		"REMOTE's rule matched it and its action was carried out; it is not at the socket":         laneFilter,
+		"it was on LOCAL's interface and did not come to REMOTE's":                                 laneWire,
+		"REMOTE's client sent it, and the rule matched no packet":                                  laneSocket,
+		"it is at REMOTE's socket; its answer came to LOCAL's interface and is not at the client":  laneLocal,
+		"it is at REMOTE's socket; its answer left REMOTE's interface and did not come to LOCAL's": laneWire,
+		"it is at REMOTE's socket; its answer is not on REMOTE's interface":                        laneFilter,
 	} {
 		e, transcripts := undelivered()
 		l := newLadder(e, transcripts)

@@ -14,8 +14,8 @@ const (
 	headHeight  = 34
 	timeRight   = 78  // right end of the times
 	textLeft    = 92  // of the rungs
-	maxRungText = 100 // characters
-	letterWidth = 8   // in a text of 13 units, with room for wide ones
+	maxRungText = 110 // characters
+	letterWidth = 7.5 // in a text of 13 units, with room for wide ones
 )
 
 // laneAt are the lanes' places.
@@ -26,7 +26,7 @@ var laneAt = [...]int{120, 330, 540, 710}
 func (l *ladder) svg(m *markup, id, title string) {
 	height, width := headHeight+rungHeight*len(l.rungs)+8, ladderWidth
 	for _, r := range l.rungs {
-		width = max(width, textLeft+letterWidth*utf8.RuneCountInString(shorten(r.text, maxRungText)))
+		width = max(width, textLeft+int(letterWidth*float64(utf8.RuneCountInString(shorten(r.text, maxRungText)))))
 	}
 	m.open("svg", "class", "ladder", "role", "img", "aria-labelledby", id+"-t "+id+"-d",
 		"viewBox", fmt.Sprintf("0 0 %d %d", width, height), "width", fmt.Sprint(width), "height", fmt.Sprint(height))
