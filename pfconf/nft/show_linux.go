@@ -34,6 +34,10 @@ func (f *Firewall) Show(_ context.Context, labels []string) (map[string]string, 
 			}
 			fmt.Fprintf(&b, "inet %s %s: %v # handle %d", TableName, k.chain.name, k, l.parts[i].handle)
 		}
+		if l.rule.Action == pfconf.DivertPacket {
+			q := queueRule(queueOf(l.rule), queueWay().xt)
+			fmt.Fprintf(&b, "\ninet %s %s: %v", TableName, q.chain.name, q)
+		}
 		all[label] = b.String()
 	}
 	return all, nil

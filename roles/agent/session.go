@@ -27,7 +27,9 @@ type ended struct {
 	log    []Entry           // of ends that were closed by name, in the order of opening
 	errors []string          // ICMP errors of all its sockets
 	closed []evidence.Socket // the names that they had
-	ports  []uint16          // only while it is looked at: of sockets that are open
+	// Only while it is looked at, of sockets that are open:
+	ports   []uint16
+	diverts []evidence.Socket
 }
 
 // end is one endpoint of a cell.

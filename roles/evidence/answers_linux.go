@@ -32,17 +32,19 @@ func (h *Host) answers(ctx context.Context, a About) ([]Answer, []error) {
 	q.handle = handle
 	q.links()
 	q.owned()
+	q.rules()
 	if h.opt.Remote {
-		q.rules()
 		q.table()
 		if h.opt.Mark != 0 {
 			q.get(a.Fake, a.Local, h.opt.Interface, h.opt.Mark)
 		}
 		q.get(a.Fake, a.Local, h.opt.Interface, 0)
 		q.get(a.Local, netip.Addr{}, "", 0)
+		q.arriving(a.Remote, a.Local)
 	} else {
 		q.get(a.Fake, a.Local, "", 0)
 		q.get(a.Remote, a.Local, "", 0)
+		q.arriving(a.Local, a.Fake)
 	}
 	q.sysctls()
 	h.askFilters(ctx, &q.asking)
@@ -158,6 +160,13 @@ func (q *routeAsking) table() {
 		text = strings.Join(lines, "\n")
 	}
 	q.answer(command, text, err)
+}
+
+// arriving asks what becomes of a packet that comes in by the interface towards the other host.
+func (q *routeAsking) arriving(to, from netip.Addr) {
+	if nic := q.host.opt.Interface; nic != "" {
+		q.get(to, from, nic, 0)
+	}
 }
 
 // get asks for the route of a packet, with a mark or without. The kernel's refusal is an answer,

@@ -26,8 +26,8 @@ func TestParseBpf(t *testing.T) {
 			"Nov 22 06:30:48.783722 in  [fd00:188:1::1]:13620 [fd00:188:13::19]:25620 TCP ACK",
 		}},
 		{"openbsd/bpf-pflog", openbsdLayout, LinkPflog, []string{
-			"Nov 22 06:30:48.694817 out pass in, rule 1.12 10.188.1.1:13601 10.188.13.6:25601 TCP SYN",
-			"Nov 22 06:30:48.695057 out pass in, rule 1.15 [fd00:188:1::1]:13620 [fd00:188:13::19]:25620 TCP SYN",
+			"Nov 22 06:30:48.694817 out pass in on vio1, rule 1.regress.12 10.188.1.1:13601 10.188.13.6:25601 TCP SYN",
+			"Nov 22 06:30:48.695057 out pass in on vio1, rule 1.regress.15 [fd00:188:1::1]:13620 [fd00:188:13::19]:25620 TCP SYN",
 		}},
 		{"freebsd/bpf-ethernet", freebsdLayout(8), LinkEthernet, []string{
 			"Nov 22 06:30:43.025807   [fd00:189:1::1]:30140 [fd00:189:13::11]:27510 TCP SYN ACK",

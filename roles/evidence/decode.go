@@ -112,12 +112,36 @@ func pflogDirection(header []byte) (way string, ok bool) {
 func pflog(header []byte, way string) string {
 	// PF_PASS and so on, OpenBSD sys/net/pfvar.h; those that a packet can have.
 	action := map[byte]string{0: "pass", 1: "block", 2: "scrub", 8: "rdr", 11: "defer", 12: "match", 13: "divert", 14: "route", 15: "af-to"}[header[2]]
-	rule := binary.BigEndian.Uint32(header[36:])
-	text := fmt.Sprintf("%s %s, rule %d", cmp.Or(action, fmt.Sprint("action ", header[2])), cmp.Or(way, "?"), rule)
+	text := cmp.Or(action, fmt.Sprint("action ", header[2])) + " " + cmp.Or(way, "?")
+	if nic := pflogName(header[4:20]); nic != "" {
+		text += " on " + nic
+	}
+	text += fmt.Sprintf(", rule %d", binary.BigEndian.Uint32(header[36:]))
 	if sub := binary.BigEndian.Uint32(header[40:]); sub != 1<<32-1 { // -1: in no anchor
+		if anchor := pflogName(header[20:36]); anchor != "" {
+			text += "." + anchor
+		}
 		text += fmt.Sprintf(".%d", sub)
 	}
+	// PFRES_MATCH and so on, pfvar.h. Others than a match are why pf dropped it without a rule.
+	reasons := []string{"match", "bad-offset", "fragment", "short", "normalize", "memory", "bad-timestamp", "congestion", "ip-option",
+		"proto-cksum", "state-mismatch", "state-insert", "state-limit", "src-limit", "synproxy"}
+	if n := int(header[3]); n > 0 && n < len(reasons) {
+		text += " (" + reasons[n] + ")"
+	}
 	return text
+}
+
+// pflogName reads the name of an interface or an anchor. What no such name has is left out: the
+// header may be anybody's.
+func pflogName(b []byte) string {
+	name, _, _ := strings.Cut(string(b), "\x00")
+	return strings.Map(func(r rune) rune {
+		if r == '_' || r == '-' || r == '.' || r == '/' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' {
+			return r
+		}
+		return -1
+	}, name)
 }
 
 // ip reads an IPv4 or IPv6 packet.

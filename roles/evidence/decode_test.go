@@ -56,9 +56,9 @@ var packets = []struct {
 	// As OpenBSD 7.7 logs what a rule in an anchor passes: the header has 100 bytes.
 	{"pflog", "64 02 00 00 76696f30000000000000000000000000 72656772657373000000000000000000 00000002 00000001" +
 		strings.Repeat("00", 16) + "01 00 02 00" + strings.Repeat("00", 36) +
-		"4500 0023 1234 0000 40 11 0000 0ac00002 0ad00002" + udp, LinkPflog, Decoded{Summary: "UDP, 7 bytes", Pflog: "pass in, rule 2.1"}, "Client\n"},
+		"4500 0023 1234 0000 40 11 0000 0ac00002 0ad00002" + udp, LinkPflog, Decoded{Summary: "UDP, 7 bytes", Pflog: "pass in on vio0, rule 2.regress.1"}, "Client\n"},
 	{"pflog, FreeBSD", "3d 02 01 00 76746e65743000000000000000000000 00000000000000000000000000000000 00000003 ffffffff" +
-		strings.Repeat("00", 16) + "02 000000" + "4500 0023 1234 0000 40 11 0000 0ac00002 0ad00002" + udp, LinkPflog, Decoded{Summary: "UDP, 7 bytes", Pflog: "block out, rule 3"}, "Client\n"},
+		strings.Repeat("00", 16) + "02 000000" + "4500 0023 1234 0000 40 11 0000 0ac00002 0ad00002" + udp, LinkPflog, Decoded{Summary: "UDP, 7 bytes", Pflog: "block out on vtnet0, rule 3"}, "Client\n"},
 }
 
 func TestDecode(t *testing.T) {

@@ -3,6 +3,8 @@ package report
 import (
 	"fmt"
 	"io"
+	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -51,6 +53,18 @@ func (t *evidenceText) head(name string, n int) {
 	}
 }
 
+// headOf begins a section that says so when the host has none. That is not known of a host that was not
+// asked, or that could not tell.
+func (t *evidenceText) headOf(name string, n int, c evidence.Cell) {
+	untold := func(m string) bool { return strings.HasPrefix(m, strings.ToLower(name)) }
+	switch {
+	case n > 0:
+		t.head(name, n)
+	case len(c.Answers) > 0 && !slices.ContainsFunc(c.Missing, untold):
+		t.line(0, "\n%s: none", name)
+	}
+}
+
 func (t *evidenceText) host(name string, c evidence.Cell) {
 	t.line(0, "\n== %s", name)
 	t.head("Rules", len(c.Rules))
@@ -61,11 +75,15 @@ func (t *evidenceText) host(name string, c evidence.Cell) {
 			t.line(2, "after:  %s", countersText(*r.After))
 		}
 	}
-	t.head("States", len(c.States))
+	if len(c.Rules) > 0 { // else nobody filters there for the cell
+		t.headOf("States", len(c.States), c)
+	} else {
+		t.head("States", len(c.States))
+	}
 	for _, s := range c.States {
 		t.line(1, "%s", stateText(s))
 	}
-	t.head("Sockets", len(c.Sockets))
+	t.headOf("Sockets", len(c.Sockets), c)
 	for _, s := range c.Sockets {
 		remote := "*"
 		if s.Remote.IsValid() {
@@ -77,7 +95,7 @@ func (t *evidenceText) host(name string, c evidence.Cell) {
 	for _, e := range c.Errors {
 		t.line(1, "%s", e)
 	}
-	t.head("Packets", len(c.Packets))
+	t.headOf("Packets", len(c.Packets), c)
 	for i, p := range c.Packets {
 		t.line(1, "%s", packetText(p, c.Packets[0].Time))
 		if i == maxPacketLines {
@@ -121,7 +139,19 @@ func stateText(s pfconf.State) string {
 	if s.Direction == pfconf.In {
 		arrow = "<-"
 	}
-	text := fmt.Sprintf("protocol %d %v %s %v %s", s.Number, s.Near, arrow, s.Far, s.Phase)
+	was := func(a netip.AddrPort) string {
+		if !a.IsValid() {
+			return ""
+		}
+		return fmt.Sprintf(" (%v)", a) // before translation, as pfctl shows it
+	}
+	text := fmt.Sprintf("protocol %d %v%s %s %v%s", s.Number, s.Near, was(s.NearWas), arrow, s.Far, was(s.FarWas))
+	if s.Phase != "" {
+		text += " " + s.Phase
+	}
+	if s.Interface != "" {
+		text += " on " + s.Interface
+	}
 	if s.Mark != 0 {
 		text += fmt.Sprintf(" mark 0x%x", s.Mark)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"pfdivert/matrix"
 	"pfdivert/roles/evidence"
@@ -39,8 +40,8 @@ func WritePcapng(w io.Writer, r matrix.Result) error {
 	}
 	f.section(title)
 	if r.Evidence != nil {
-		f.host("local", r.Evidence.Local.Packets)
-		f.host("remote", r.Evidence.Remote.Packets)
+		f.host("local", r.Evidence.Local)
+		f.host("remote", r.Evidence.Remote)
 	}
 	slices.SortStableFunc(f.packets, func(a, b captured) int { return a.Time.Compare(b.Time) })
 	for _, p := range f.packets {
@@ -62,8 +63,14 @@ type captured struct {
 	number uint32
 }
 
-// host describes a host's interfaces and takes its packets.
-func (f *pcapng) host(name string, packets []evidence.Packet) {
+// host describes a host's interfaces and takes its packets. One that captured none has its interface,
+// too: that nothing came is then seen in Wireshark as well.
+func (f *pcapng) host(name string, c evidence.Cell) {
+	packets := c.Packets
+	uncaptured := func(m string) bool { return strings.HasPrefix(m, "packets: ") }
+	if len(packets) == 0 && len(c.Answers) > 0 && !slices.ContainsFunc(c.Missing, uncaptured) {
+		f.description(name, "no packet of this target", evidence.LinkEthernet)
+	}
 	type nic struct {
 		name string
 		link evidence.Link
