@@ -211,6 +211,27 @@ func (c *Case) host() netip.Addr {
 	return c.Fake
 }
 
+// logged is what REMOTE's pf last logged of the cell's packets with the action, and the rule of the main
+// ruleset that did it: "block in on vio1, rule 0 (match): @0 block drop in log quick on vio1".
+func (c *Case) logged(action string) string {
+	for _, p := range slices.Backward(c.Remote.Packets) {
+		text := evidence.Decode(p).Pflog
+		if !strings.HasPrefix(text, action+" ") {
+			continue
+		}
+		_, number, _ := strings.Cut(text, ", rule ")
+		number, _, _ = strings.Cut(number, " ")
+		rules, _ := c.Remote.answer("pfctl -vv -s rules", "")
+		for line := range strings.Lines(rules) {
+			if strings.HasPrefix(line, "@"+number+" ") {
+				return text + ": " + strings.TrimSpace(line)
+			}
+		}
+		return text
+	}
+	return ""
+}
+
 // known tells whether there is evidence of REMOTE at all.
 func (c *Case) known() bool {
 	return len(c.Remote.Answers)+len(c.Remote.Sockets)+len(c.Remote.Rules) > 0
@@ -280,7 +301,7 @@ func (c *Case) filler(cause *Cause) *strings.Replacer {
 	return strings.NewReplacer(
 		"{FAKE}", name(c.Fake, "FAKE"), "{LOCAL}", name(c.LocalAddr, "LOCAL"), "{REMOTE}", name(c.RemoteAddr, "REMOTE"),
 		"{NIC}", or(c.Remote.nic(), "the interface"), "{MARK}", mark, "{TABLE}", or(c.Remote.table(), "TABLE"),
-		"{DIVERT}", divert, "{DETAIL}", c.Detail, "{QUEUES}", queues, "{ip}", ip, "{ROUTE}", or(c.Local.fakeRoute(c.Fake), "no route"),
+		"{DIVERT}", divert, "{DETAIL}", c.Detail, "{BLOCK}", c.logged("block"), "{QUEUES}", queues, "{ip}", ip, "{ROUTE}", or(c.Local.fakeRoute(c.Fake), "no route"),
 		"{RULES}", or(c.others, or(c.foreign(cause), "a rule of somebody else's")), "{ERRORS}", strings.Join(c.errors(), "; "),
 		"{HOST}", name(c.host(), "FAKE"), "{QUEUE}", queue, "{MTUS}", "MTU "+mtu(&c.Local, "LOCAL")+", "+mtu(&c.Remote, "REMOTE"), "{LOCALNIC}", or(c.Local.nic(), "its interface"))
 }

@@ -105,6 +105,13 @@ var filterCauses = []Cause{
 			listRules+" (look at hooks and priorities; counters tell which rule it is)", "let FAKE pass in that chain"),
 	},
 	{
+		Code: "dropped-before", Firewalls: []string{pf},
+		Cell: func(c *Case) bool { return c.unmatched() && c.logged("block") != "" },
+		Advice: map[string]Advice{
+			pf: {"pf drops the packet before the rule that diverts is looked at, as its log says: {BLOCK}", "pfctl -vvsr; tcpdump -nettti pflog0", "move the rule that diverts before it, or leave its packets out of it"},
+		},
+	},
+	{
 		Code: "dropped-before", Firewalls: bsd,
 		Cell: byDoctor,
 		Advice: map[string]Advice{

@@ -104,6 +104,29 @@ func counted(c Case, n pfconf.Counters) Case {
 	return c
 }
 
+// logged is what pf's log has of a packet for which rule 2 had the action, 0 for pass and 1 for block.
+func logged(action byte) []evidence.Packet {
+	header := make([]byte, 100)
+	copy(header, []byte{100, 2, action})
+	copy(header[4:], "vio1")
+	header[39], header[60] = 2, 1
+	copy(header[40:], []byte{255, 255, 255, 255})
+	return []evidence.Packet{{Link: evidence.LinkPflog, Data: append(header, 0x45)}}
+}
+
+// TestLogged: the rule that pf's log names is the one of that number.
+func TestLogged(t *testing.T) {
+	c := on(to(), pf)
+	c.Remote.Packets = logged(1)
+	c.Remote.Answers = []evidence.Answer{{Command: "pfctl -vv -s rules", Text: "@1 pass all\n  [ Evaluations: 1 ]\n@2 block drop in log quick on vio1\n@20 pass"}}
+	if got, want := c.logged("block"), "block in on vio1, rule 2: @2 block drop in log quick on vio1"; got != want {
+		t.Errorf("%q, not %q", got, want)
+	}
+	if got := c.logged("pass"); got != "" {
+		t.Errorf("passed: %q", got)
+	}
+}
+
 func on(c Case, firewall string) Case {
 	c.Firewall, c.StatesFirst = firewall, firewall == pf
 	c.Local, c.Remote = Host{}, Host{}
@@ -192,6 +215,8 @@ func TestExplain(t *testing.T) {
 		{"dropped-out", because(on(reply(), ipfw), "socket-failed", "remote client: client: connect: connect to 10.188.1.1:25674: permission denied")},
 		{"dropped-on-local", local(because(reply(), "control-lost", ""), "nft list ruleset", "table ip f chain in type filter hook input priority 0: drop")},
 		{"dropped-before", chain(counted(to(), none), "prerouting", "-300", "drop")},
+		{"dropped-before", change(counted(on(to(), pf), none), func(c *Case) { c.Remote.Packets = logged(1) })},
+		{"rule-mismatch", change(counted(on(to(), pf), none), func(c *Case) { c.Remote.Packets = logged(0) })},
 		{"mark-cleared", chain(to(), "prerouting", "-149", "mark set")},
 		{"dropped-after", chain(to(), "input", "0", "drop, reject")},
 
