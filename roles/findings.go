@@ -50,11 +50,7 @@ func (f *findings) kept() []matrix.Result {
 	if f.stats == nil {
 		return f.results
 	}
-	var all []matrix.Result
-	for _, k := range f.stats.Kept() {
-		all = append(all, k.Result)
-	}
-	return all
+	return f.stats.Shown()
 }
 
 func (f *findings) writeText(w io.Writer, style report.Style, run report.Run) error {

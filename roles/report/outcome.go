@@ -62,19 +62,13 @@ func (s *Stats) Outcomes(run Run) []Outcome {
 	all := make([]Outcome, len(s.targets))
 	for i, t := range s.targets {
 		o := &all[i]
-		for v := range t.count {
-			if worse(v, o.Verdict) > 0 {
-				o.Verdict = v
-			}
-		}
-		for _, k := range t.kept {
-			if k.Verdict == o.Verdict {
-				o.Result, o.Run = k.Result, k.Run
-				break
-			}
-		}
-		if o.Verdict == matrix.Pass && t.passed != nil {
-			o.Transcript, o.Evidence = t.passed.Transcript, t.passed.Evidence
+		o.Verdict = t.worst()
+		switch k := t.shown(); {
+		case k == nil:
+		case k.Verdict == matrix.Pass:
+			o.Transcript, o.Evidence = k.Transcript, k.Evidence
+		default:
+			o.Result, o.Run = k.Result, k.Run
 		}
 		o.Host, o.Name = run.splitHost(t.name)
 		o.Seconds = t.times.quantile(quantiles[0]).Seconds()

@@ -82,19 +82,39 @@ func (s *Stats) Add(r matrix.Result) (kept bool) {
 	return true
 }
 
-// Kept returns the first results that did not pass, target by target; of a target that
-// always passed, the first with something to show.
-func (s *Stats) Kept() []Kept {
+// Shown returns of each target the result that is shown where there is room for one: the first of
+// its worst verdict, and of one that always passed the first with something to show.
+func (s *Stats) Shown() []matrix.Result {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var all []Kept
+	var all []matrix.Result
 	for _, t := range s.targets {
-		all = append(all, t.kept...)
-		if len(t.kept) == 0 && t.passed != nil {
-			all = append(all, *t.passed)
+		if k := t.shown(); k != nil {
+			all = append(all, k.Result)
 		}
 	}
 	return all
+}
+
+// shown is the target's result of Shown, nil for none.
+func (t *targetStats) shown() *Kept {
+	worst := t.worst()
+	for i := range t.kept {
+		if t.kept[i].Verdict == worst {
+			return &t.kept[i]
+		}
+	}
+	return t.passed
+}
+
+// worst is the target's worst verdict, empty when it was not played.
+func (t *targetStats) worst() (worst matrix.Verdict) {
+	for v := range t.count {
+		if worse(v, worst) > 0 {
+			worst = v
+		}
+	}
+	return worst
 }
 
 // Count returns how often each verdict was given.

@@ -88,7 +88,7 @@ func TestStatsKeepsTheFirst(t *testing.T) {
 		}
 	}
 	var got []string
-	for _, k := range s.Kept() {
+	for _, k := range s.targets[0].kept {
 		if want := fmt.Sprint(k.Run - 1); k.Transcript[0].Text != want {
 			t.Errorf("run %d has the transcript of %s", k.Run, k.Transcript[0].Text)
 		}
@@ -97,6 +97,10 @@ func TestStatsKeepsTheFirst(t *testing.T) {
 	want := []string{"XFAIL", "SKIP", "FAIL", "XPASS", "ERROR", "FAIL", "XPASS", "ERROR", "FAIL", "XPASS", "ERROR"}
 	if !slices.Equal(got, want) {
 		t.Errorf("kept %v, want %v", got, want)
+	}
+	// Of a target there is one folder: what it has is of one run.
+	if shown := s.Shown(); len(shown) != 1 || shown[0].Verdict != matrix.Error || shown[0].Transcript[0].Text != "5" {
+		t.Errorf("shown are %+v", shown)
 	}
 }
 
@@ -116,9 +120,9 @@ func TestStatsKeepsAPass(t *testing.T) {
 		s.Add(matrix.Result{Name: "c", Verdict: matrix.Pass})
 	}
 	s.Add(matrix.Result{Name: "b", Verdict: matrix.Fail})
-	kept := s.Kept()
-	if len(kept) != 2 || kept[0].Name != "a" || kept[0].Run != 2 || kept[1].Verdict != matrix.Fail {
-		t.Errorf("kept %+v", kept)
+	shown := s.Shown()
+	if len(shown) != 2 || shown[0].Name != "a" || shown[0].Transcript[0].Text != "run 2" || shown[1].Verdict != matrix.Fail {
+		t.Errorf("shown are %+v", shown)
 	}
 	outcomes := s.Outcomes(Run{})
 	if o := outcomes[0]; o.Evidence == nil || len(o.Transcript) != 1 || o.Transcript[0].Text != "run 2" || o.Run != 0 || o.Detail != "" {
