@@ -52,7 +52,7 @@ Exit status: 0 when nothing is bad, 1 when something is, 2 when it could not loo
 		}
 		switch {
 		case !seen.RulesKnown:
-			return exitError, hinted{errors.New("the rules could not be read"), "start it as root: sudo pfdivert doctor"}
+			return exitError, hinted{errors.New("the rules could not be read"), "start it as root (sudo or doas)"}
 		case found.bad():
 			return exitFail, nil
 		}
@@ -197,7 +197,9 @@ func (d *diagnosis) bad() bool {
 
 func (d *diagnosis) write(c *call, asJSON bool) error {
 	if asJSON {
-		return json.NewEncoder(c.Out).Encode(d)
+		e := json.NewEncoder(c.Out)
+		e.SetEscapeHTML(false)
+		return e.Encode(d)
 	}
 	var b bytes.Buffer
 	for _, a := range d.Found {

@@ -42,6 +42,9 @@ func Diverted(d evidence.Diversion, f pfconf.Family, h Host, listeners []evidenc
 		c.Detail, c.others = o.Rule, o.Rule
 		add(deed(o, firewall), !o.All || o.Does == evidence.LacksNIC)
 	}
+	if d.Table != "" {
+		return all // whose sockets are not known
+	}
 	switch d.Kind {
 	case evidence.DivertReply:
 		return all // to the socket that sent

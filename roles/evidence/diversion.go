@@ -34,6 +34,8 @@ type Diversion struct {
 	Queue  uint16 `json:"queue,omitempty"`
 	Last   uint16 `json:"last,omitempty"`
 	Bypass bool   `json:"bypass,omitempty"`
+	// Table is the routing table or domain that it hands packets to, "" for the usual one.
+	Table string `json:"table,omitempty"`
 	// Firewall is whose rule it is, "" for the survey's.
 	Firewall string `json:"firewall,omitempty"`
 	// Unreached says why the filter never looks at the rule, "" when it does.

@@ -133,6 +133,8 @@ type ordered struct {
 	quick   bool       // it decides at once
 	alone   bool       // it is not compared with others
 	through bool       // what it translates is not filtered
+	matches bool       // it does not decide, and what it translates is for the rules behind it
+	table   string     // the routing table or domain that it is for, "" for the usual one
 	diverts *Diversion // nil for a rule that does not
 }
 
@@ -152,6 +154,8 @@ func overrule(rules []ordered) {
 			for j, o := range rules {
 				before := j < i
 				switch {
+				case r.matches && !before:
+					continue // they see what it has translated
 				case i == j || o.alone || before && !o.quick || !before && r.quick:
 					continue
 				case !o.drops && !o.passes && (o.jumps <= r.number):
@@ -177,6 +181,9 @@ func overrule(rules []ordered) {
 			if !all && some != nil {
 				r.diverts.Overruled = append(r.diverts.Overruled, *some)
 			}
+		}
+		if r.matches && r.diverts.Kind == RdrTo {
+			blocked(r.diverts, r.taken, rules[i+1:])
 		}
 	}
 }

@@ -41,6 +41,11 @@ func (s *Survey) answers(ask func(pfconf.Family) Answer) {
 // unseenSockets says which rules lead to sockets that are not looked for.
 func (s *Survey) unseenSockets() {
 	for _, d := range s.Diversions {
+		if d.Table != "" && d.Kind != DivertReply {
+			s.miss(d.Rule, errors.New("who listens in routing domain "+d.Table+" is not looked at"))
+		} else if d.Kind == RdrTo && d.Port == 0 {
+			s.miss(d.Rule, errors.New("whether somebody listens on the packets' own port is not looked at"))
+		}
 		if d.Kind == Fwd && d.Port == 0 {
 			s.miss(d.Rule, errors.New("whether somebody listens on the packets' own port is not looked at"))
 		} else if d.Address.IsValid() && d.Proto != "" && d.Proto != "tcp" && d.Proto != "udp" {

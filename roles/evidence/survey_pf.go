@@ -98,7 +98,8 @@ func parsePFRule(line string) (p pfRule, err error) {
 		for strings.HasPrefix(r.peek(), "return") || r.peek() == "drop" {
 			r.next()
 		}
-	case "match", "antispoof":
+	case "match":
+		p.matches = true
 	case "anchor":
 		if strings.HasPrefix(r.peek(), `"`) {
 			p.anchor = strings.Trim(r.next(), `"`)
@@ -125,7 +126,9 @@ func (p *pfRule) packets(r *reader) error {
 		switch {
 		case r.is("any"):
 		case r.is("rdomain"):
-			r.next()
+			if p.table = r.next(); p.table == "0" {
+				p.table = ""
+			}
 			p.more = true
 		case r.is("!"):
 			p.nic = "!" + r.next()
@@ -181,6 +184,9 @@ func (s *side) read(r *reader) {
 	if text == "!" {
 		text += " " + r.next()
 	}
+	if text == "route" { // a label of routes
+		text += " " + r.next()
+	}
 	if r.is("-") {
 		text += " - " + r.next()
 	}
@@ -220,8 +226,12 @@ func (p *pfRule) options(r *reader) error {
 			if f := r.next(); f != "S/SA" && f != "any" { // what is without limit, as TCP's rules are
 				p.more = true
 			}
-		case "label", "tag", "rtable", "queue", "scrub", "set":
+		case "label", "tag", "queue", "scrub", "set":
 			r.next()
+		case "rtable":
+			if p.table = r.next(); p.table == "0" {
+				p.table = ""
+			}
 		case "no", "keep", "modulate", "synproxy":
 			if !r.is("state") {
 				p.more = true
@@ -262,7 +272,7 @@ func (p *pfRule) options(r *reader) error {
 		if d.Address.IsValid() {
 			d.Families = []pfconf.Family{pfconf.FamilyOf(d.Address)}
 		}
-		d.Proto = p.proto
+		d.Proto, d.Table = p.proto, p.table
 		p.diverts = &d
 	}
 	return nil
@@ -345,6 +355,12 @@ func (o *pfOrder) follow(at string, rules []pfRule, limited, alone bool, depth i
 		apart := alone
 		if r.quick && (r.inline || r.anchor != "") {
 			apart = true
+		}
+		filled := len(r.inner) > 0
+		if r.anchor != "" {
+			filled = filled || slices.ContainsFunc(o.called(at, r.anchor), func(name string) bool { return len(o.sets[name]) > 0 })
+		}
+		if apart && !alone && filled {
 			o.miss(r.where, errors.New("it calls an anchor with quick, whose rules are not compared with others"))
 		}
 		narrow := limited || !(taken{}).same(r.taken)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -163,6 +164,7 @@ func TestOverrule(t *testing.T) {
 	const divert = "pass in on vio1 inet proto tcp from any to any port = 80 flags S/SA divert-to 127.0.0.1 port 3128"
 	const quick = "pass in quick on vio1 inet proto tcp from any to any port = 80 flags S/SA divert-to 127.0.0.1 port 3128"
 	const wide = "pass in quick on vio1 inet proto tcp from any to any flags S/SA divert-to 127.0.0.1 port 3128"
+	const match = "match in on vio1 inet proto tcp from any to any port = 80 rdr-to 127.0.0.1 port 3128"
 	const fwd = "fwd 127.0.0.1,3128 tcp from any to any 80 in via em0"
 	const all, some, none = "all", "some", ""
 	for _, c := range []struct{ rules, want string }{
@@ -192,6 +194,10 @@ func TestOverrule(t *testing.T) {
 		{"match in all scrub (no-df)\n" + divert, none},
 		{"anchor in on vio1 all {\n  block drop quick all\n}\n" + divert, none},
 		{"anchor all {\n  block drop quick all\n}\n" + divert, all},
+		{match + "\nblock drop all", all},
+		{match + "\nblock drop in proto tcp from any to any port = 80", none}, // it has another port then
+		{match + "\nblock drop all\npass in proto tcp from any to 127.0.0.1 port = 3128", none},
+		{match + "\npass all", none},
 		{"anchor quick all {\n  block drop quick all\n}\n" + divert, none},
 
 		{fwd, none},
@@ -297,6 +303,56 @@ func TestTranslated(t *testing.T) {
 		if got := len(p.diverts.Overruled) > 0; got != (c.want == "blocked") || got && p.diverts.Overruled[0].Does != Refuses {
 			t.Errorf("%s\n%s: %+v", c.rdr, c.filter, p.diverts.Overruled)
 		}
+	}
+}
+
+// TestPFRules reads rules of all kinds as OpenBSD 7.7 prints them (pfctl -nvf).
+func TestPFRules(t *testing.T) {
+	for file, want := range map[string]string{"rules.txt": `
+rule 13 of the main ruleset: [inet] tcp divert-to 127.0.0.1 8025 0 
+rule 15 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 
+rule 16 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 
+rule 17 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 
+rule 18 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 
+rule 19 of the main ruleset: [inet6] tcp divert-to ::1 3128 0 
+rule 20 of the main ruleset: [inet inet6] tcp divert-reply invalid IP 0 0 
+rule 21 of the main ruleset: [inet] tcp rdr-to 127.0.0.1 8443 0 
+rule 22 of the main ruleset: [inet] udp rdr-to 127.0.0.1 53 0 
+rule 24 of the main ruleset: [inet] udp divert invalid IP 0 700 
+rule 26 of the main ruleset: [inet] icmp divert invalid IP 0 701 
+rule 30 of the main ruleset: [inet] tcp divert-to 10.188.1.2 3128 0 
+rule 33 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 
+rule 34 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 
+a rule within rule 36 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 
+missing rule 31 of the main ruleset: "pass in quick on vio1 inet proto tcp from any os \"OpenBSD\" to any port = 86 flags S/SA rdr-to <__automatic_0> port 3128 round-robin sticky-address": where it leads is not understood: ParseAddr("<__automatic_0>"): unable to parse IP
+missing rule 32 of the main ruleset: "pass in on vio1 inet proto tcp from any to any port = 87 flags S/SA rdr-to <proxies> port 3128 round-robin": where it leads is not understood: ParseAddr("<proxies>"): unable to parse IP
+missing a rule within rule 36 of the main ruleset: it calls an anchor with quick, whose rules are not compared with others`, "rules-match.txt": `
+rule 0 of the main ruleset: [inet] tcp rdr-to 127.0.0.1 3128 0 
+rule 1 of the main ruleset: [inet] tcp rdr-to 127.0.0.1 3129 0 
+rule 4 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 
+rule 5 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 
+rule 6 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 
+rule 7 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 
+rule 8 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 
+rule 9 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 
+rule 10 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 
+rule 11 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 
+rule 12 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 
+rule 13 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 
+rule 14 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 
+missing rule 5 of the main ruleset: who listens in routing domain 1 is not looked at
+missing rule 6 of the main ruleset: who listens in routing domain 1 is not looked at`} {
+		text, err := os.ReadFile("testdata/openbsd/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &Survey{}
+		o := &pfOrder{sets: map[string][]pfRule{"": parsePF(string(text), "", s.miss)}, reached: map[string]bool{}, miss: s.miss}
+		o.follow("", o.sets[""], false, false, 0)
+		overrule(o.all)
+		s.pfDiversions(o, loopback)
+		s.unseenSockets()
+		same(t, tell(s), want)
 	}
 }
 
