@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"pfdivert/matrix/faults"
+	"pfdivert/pfconf"
 )
 
 // keepFault is a shell on REMOTE of a lab that has been broken and played in. The lab
@@ -28,10 +29,13 @@ func (c *call) keepFault(p *pair, f faults.Fault) error {
 	if shell == "" {
 		shell = "/bin/sh"
 	}
+	a := p.options.Families[pfconf.Inet]
 	fmt.Fprintf(c.Err, `Broken: %s.
-This is REMOTE, with the rules of the targets; exit ends the lab. A command on LOCAL: %s CMD
+This is a shell on REMOTE, %v, with the rules that were loaded last. exit ends the lab.
+LOCAL is %v, FAKE %v. A command on LOCAL: %s CMD
 Look at: %s
-`, f.About, local, look)
+Send something to FAKE: %[5]s %[7]s client -proto udp -bind %[3]v %[8]v:4000
+`, f.About, a.Remote, a.Local, a.Fakes, local, look, ownPath(), a.Fakes.Addr().Next())
 	// A terminal's interrupts are for the shell.
 	cmd := exec.CommandContext(context.Background(), enter[0], append(enter[1:], shell)...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.In, c.Out, c.Err
@@ -44,6 +48,14 @@ Look at: %s
 		return nil // that of its last command
 	}
 	return err
+}
+
+// ownPath is how a shell starts this one.
+func ownPath() string {
+	if path, err := os.Executable(); err == nil {
+		return path
+	}
+	return os.Args[0]
 }
 
 // byHand gives what stands before a command on REMOTE, and before one on LOCAL, and what is

@@ -133,8 +133,12 @@ func (c *Case) named() bool {
 }
 
 // socketsKnown tells whether REMOTE could be asked for its sockets.
-func (c *Case) socketsKnown() bool {
-	return c.known() && !slices.ContainsFunc(c.Remote.Missing, func(m string) bool { return strings.HasPrefix(m, "sockets") })
+func (c *Case) socketsKnown() bool { return c.known() && c.Remote.socketsKnown() }
+
+func (h *Host) socketsKnown() bool {
+	return !slices.ContainsFunc(h.Missing, func(m string) bool {
+		return strings.HasPrefix(m, "sockets") || strings.HasPrefix(m, "local: ") || strings.HasPrefix(m, "remote: ")
+	})
 }
 
 // queues are the divert sockets and netfilter queues that the cell's rules can hand packets to.
@@ -294,6 +298,10 @@ func (c *Case) filler(cause *Cause) *strings.Replacer {
 	if strings.HasPrefix(c.Detail, "queue") {
 		queues = c.Detail
 	}
+	blocking := &c.Remote
+	if cause.OnLocal {
+		blocking = &c.Local
+	}
 	divert := "the rule's address and port"
 	if c.Divert.IsValid() {
 		divert = c.Divert.String()
@@ -303,7 +311,7 @@ func (c *Case) filler(cause *Cause) *strings.Replacer {
 		"{NIC}", or(c.Remote.nic(), "the interface"), "{MARK}", mark, "{TABLE}", or(c.Remote.table(), "TABLE"),
 		"{DIVERT}", divert, "{DETAIL}", c.Detail, "{BLOCK}", c.logged("block"), "{QUEUES}", queues, "{ip}", ip, "{ROUTE}", or(c.Local.fakeRoute(c.Fake), "no route"),
 		"{RULES}", or(c.others, or(c.foreign(cause), "a rule of somebody else's")), "{ERRORS}", strings.Join(c.errors(), "; "),
-		"{HOST}", name(c.host(), "FAKE"), "{QUEUE}", queue, "{MTUS}", "MTU "+mtu(&c.Local, "LOCAL")+", "+mtu(&c.Remote, "REMOTE"), "{LOCALNIC}", or(c.Local.nic(), "its interface"))
+		"{HOST}", name(c.host(), "FAKE"), "{BLOCKS}", strings.Join(blocking.blocks(c.v6()), "; "), "{QUEUE}", queue, "{MTUS}", "MTU "+mtu(&c.Local, "LOCAL")+", "+mtu(&c.Remote, "REMOTE"), "{LOCALNIC}", or(c.Local.nic(), "its interface"))
 }
 
 // foreign names the chains of somebody else's that a cause is about, or all on both hosts.

@@ -105,6 +105,14 @@ var filterCauses = []Cause{
 			listRules+" (look at hooks and priorities; counters tell which rule it is)", "let FAKE pass in that chain"),
 	},
 	{
+		Code: "dropped-before", Firewalls: bsd, // first, as doctor takes the first with a code
+		Cell: byDoctor,
+		Advice: map[string]Advice{
+			pf:   {"an earlier rule with quick drops the packet before the rule that diverts is looked at: {DETAIL}", "pfctl -vvsr; pfctl -a '*' -sr", "move the rule that diverts before it, or leave its packets out of it"},
+			ipfw: {"an earlier rule drops the packet before the rule that diverts is looked at: {DETAIL}", "ipfw -a list", "give the rule that diverts a lower number, or leave its packets out of the other"},
+		},
+	},
+	{
 		Code: "dropped-before", Firewalls: []string{pf},
 		Cell: func(c *Case) bool { return c.unmatched() && c.logged("block") != "" },
 		Advice: map[string]Advice{
@@ -112,11 +120,19 @@ var filterCauses = []Cause{
 		},
 	},
 	{
+		Code: "dropped-on-local", OnLocal: true,
+		Cell: func(c *Case) bool { return c.fromFake() && len(c.Local.blocks(c.v6())) > 0 },
+		Advice: anywhere("LOCAL's own filter has dropped packets, and what comes from FAKE is missing ({BLOCKS})",
+			"pfctl -vvsr or ipfw -a list, on LOCAL", "let {FAKE} pass before that rule on LOCAL"),
+	},
+	{
 		Code: "dropped-before", Firewalls: bsd,
-		Cell: byDoctor,
+		Cell: func(c *Case) bool {
+			return (c.to() || c.diverted()) && c.unmatched() && len(c.Remote.blocks(c.v6())) > 0
+		},
 		Advice: map[string]Advice{
-			pf:   {"an earlier rule with quick drops the packet before the rule that diverts is looked at: {DETAIL}", "pfctl -vvsr; pfctl -a '*' -sr", "move the rule that diverts before it, or leave its packets out of it"},
-			ipfw: {"an earlier rule drops the packet before the rule that diverts is looked at: {DETAIL}", "ipfw -a list", "give the rule that diverts a lower number, or leave its packets out of the other"},
+			pf:   {"a rule of REMOTE's own has dropped packets, and the rule that diverts has seen none ({BLOCKS})", "pfctl -vvsr; pfctl -a '*' -sr", "move the rule that diverts before it, or leave its packets out of it"},
+			ipfw: {"a rule of REMOTE's own has dropped packets, and the rule that diverts has seen none ({BLOCKS})", "ipfw -a list", "give the rule that diverts a lower number, or leave its packets out of the other"},
 		},
 	},
 	{

@@ -95,7 +95,7 @@ var matchCauses = []Cause{
 	{
 		Code: "forwarded",
 		Cell: func(c *Case) bool {
-			return c.unmatched() && c.Remote.forwards(c.v6()) && (c.to() || c.reply() && c.comesBack())
+			return c.unmatched() && c.is("not-delivered", "no-reply", "not-counted") && c.Remote.forwards(c.v6()) && (c.to() || c.reply() && c.comesBack())
 		},
 		Advice: map[string]Advice{
 			"":       {"REMOTE forwards, and no rule takes the packet: it is sent on, or answered with an ICMP error, in place of being diverted", "sysctl net.inet.ip.forwarding; pfctl -vvsr", "mend the rule, so that it matches; see rule-mismatch"},

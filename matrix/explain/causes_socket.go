@@ -128,6 +128,9 @@ func (c *Case) deaf() bool {
 	if c.reply() || c.Way == PacketOut {
 		h = &c.Local
 	}
+	if !h.socketsKnown() {
+		return false
+	}
 	// On nftables the rule's second counter tells that there was a socket.
 	if c.to() && c.Proto.HasPorts() && !c.undone() && (c.Firewall == nftables || !c.matched()) {
 		return false
