@@ -3,6 +3,7 @@ package matrix
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"pfdivert/pfconf"
 	"pfdivert/roles/agent"
@@ -60,7 +61,7 @@ func TestStateCounters(t *testing.T) {
 		p := &play{Cell: space.Cell(targets[0]), kernel: pf}
 		h := &half{play: p, mode: p.First, client: p.Client, server: p.Server}
 		if tt.second {
-			p.handled = []handled{{flow: h.flow()}}
+			p.handled = []handled{{flow: h.flow(), began: time.Now()}}
 			h = &half{play: p, mode: p.Second, part: "-2", client: p.Server, server: p.Client}
 		}
 		for _, c := range tt.good {
@@ -119,5 +120,22 @@ func TestWantCounters(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestStateGone: what a slow run waited for too long is not laid to the kernel.
+func TestStateGone(t *testing.T) {
+	h := halfOf(t, "pf", "inet-reuse-udp-to-reply", true)
+	h.counters = pfconf.Counters{Matched: 1, States: 1}
+	if got := verdictOf(h.judgeCounters(1, 0)); got != "FAIL not-counted" {
+		t.Errorf("at once: %s", got)
+	}
+	h.handled[0].began = time.Now().Add(-statesStay - time.Second)
+	if got := verdictOf(h.judgeCounters(1, 0)); got != "ERROR timed-out" {
+		t.Errorf("too late: %s", got)
+	}
+	h.counters = pfconf.Counters{}
+	if got := verdictOf(h.judgeCounters(1, 0)); got != "PASS" {
+		t.Errorf("with the state: %s", got)
 	}
 }

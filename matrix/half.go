@@ -35,6 +35,7 @@ type handled struct {
 	flow pfconf.Flow
 	// socket: REMOTE's TCP socket of the flow may be in TIME_WAIT.
 	socket bool
+	began  time.Time
 }
 
 // half is the play of one args cell: all of an args target, or one of the two
@@ -285,7 +286,7 @@ func (h *half) load(ctx context.Context, kill ...pfconf.Flow) error {
 	for _, r := range h.more {
 		h.labels = append(h.labels, r.Label)
 	}
-	h.handled = append(h.handled, handled{h.flow(), h.Proto == pfconf.TCP})
+	h.handled = append(h.handled, handled{h.flow(), h.Proto == pfconf.TCP, time.Now()})
 	return nil
 }
 

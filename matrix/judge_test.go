@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"pfdivert/pfconf"
 	"pfdivert/roles/agent"
@@ -26,7 +27,7 @@ func halfOf(t *testing.T, firewall, target string, second bool) *half {
 	p := &play{Cell: space(someAddresses, someAddresses6).Cell(some[0]), kernel: kernel}
 	h := &half{play: p, mode: p.First, client: p.Client, server: p.Server}
 	if second {
-		p.handled = []handled{{h.flow(), false}}
+		p.handled = []handled{{h.flow(), false, time.Now()}}
 		h = &half{play: p, mode: p.Second, part: "-2", client: p.Server, server: p.Client}
 	}
 	return h
