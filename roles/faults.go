@@ -25,8 +25,7 @@ what is broken must say so, with the right reason and cause. With -only NAME one
 shown with its explanation. -keep leaves that lab open for a shell on REMOTE, to look around.
 
 On Linux all targets are played, or all claims. On OpenBSD and FreeBSD, where a lab takes
-seconds and root (or SUDO), those that must notice and four others; with -only all. Most
-faults of the BSDs are about the claims of divert(4).
+seconds and root (or SUDO), those that must notice and four others; with -only all.
 
 Exit status: 0 when each fault was noticed as it must be, 1 when one was not, 2 when a
 lab could not be made or a run not begin.`,
