@@ -70,11 +70,6 @@ func (a *agent) look(ctx context.Context, l *Look) *evidence.Cell {
 	c = seen.Look(ctx, l.About, a.when(l.Began))
 	wg.Wait()
 	c.Rules, c.States, c.Errors = rules, states, ended.errors
-	for _, d := range ended.diverts { // OpenBSD's netstat has none
-		if !slices.ContainsFunc(c.Sockets, func(s evidence.Socket) bool { return s.Proto == d.Proto && s.Local.Port() == d.Local.Port() }) {
-			c.Sockets = append(c.Sockets, d)
-		}
-	}
 	c.Sockets = append(c.Sockets, ended.closed...)
 	for _, m := range []struct {
 		what string
@@ -106,20 +101,16 @@ func (a *agent) standing(cell string) ended {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var ports []uint16
-	var diverts []evidence.Socket
 	for _, end := range s.ends {
 		if end.ep != nil {
 			s.heard(end, joinErrors(end.ep.Errors()))
 		}
 		if p := end.local.Port(); p != 0 {
 			ports = append(ports, p)
-			if end.kind == endpoint.Divert && end.opened() {
-				diverts = append(diverts, evidence.Socket{Proto: "divert", Local: end.local, Text: "the cell's own; the system's table does not list it"})
-			}
 		}
 	}
 	e = s.ended
-	e.ports, e.diverts = ports, diverts
+	e.ports = ports
 	e.errors, e.closed = slices.Clone(e.errors), slices.Clone(e.closed)
 	return e
 }

@@ -27,9 +27,7 @@ type ended struct {
 	log    []Entry           // of ends that were closed by name, in the order of opening
 	errors []string          // ICMP errors of all its sockets
 	closed []evidence.Socket // the names that they had
-	// Only while it is looked at, of sockets that are open:
-	ports   []uint16
-	diverts []evidence.Socket
+	ports  []uint16          // only while it is looked at: of sockets that are open
 }
 
 // end is one endpoint of a cell.
