@@ -261,6 +261,21 @@ func (c *Case) expected() string {
 	return "a datagram that leaves REMOTE is handed to user space, which sends it on rewritten, and it arrives"
 }
 
+// adviser is the packet filter whose systems the advice is for: LOCAL's may be another than REMOTE's.
+func (c *Case) adviser(cause *Cause) string {
+	if cause.OnLocal {
+		for _, a := range c.Local.Answers {
+			switch {
+			case strings.HasPrefix(a.Command, "ip "):
+				return nftables
+			case strings.HasPrefix(a.Command, "route "):
+				return ""
+			}
+		}
+	}
+	return c.Firewall
+}
+
 // filler fills in the cell's names.
 func (c *Case) filler(cause *Cause) *strings.Replacer {
 	name := func(a netip.Addr, otherwise string) string {
@@ -282,6 +297,10 @@ func (c *Case) filler(cause *Cause) *strings.Replacer {
 	ip := "ip"
 	if c.v6() || c.Remote.family() == pfconf.Inet6 {
 		ip = "ip -6"
+	}
+	inet := "inet"
+	if c.v6() {
+		inet = "inet6"
 	}
 	queue := "the one that the rule names"
 	if n := c.queue(); n != 0 {
@@ -311,7 +330,7 @@ func (c *Case) filler(cause *Cause) *strings.Replacer {
 		"{NIC}", or(c.Remote.nic(), "the interface"), "{MARK}", mark, "{TABLE}", or(c.Remote.table(), "TABLE"),
 		"{DIVERT}", divert, "{DETAIL}", c.Detail, "{BLOCK}", c.logged("block"), "{QUEUES}", queues, "{ip}", ip, "{ROUTE}", or(c.Local.fakeRoute(c.Fake), "no route"),
 		"{RULES}", or(c.others, or(c.foreign(cause), "a rule of somebody else's")), "{ERRORS}", strings.Join(c.errors(), "; "),
-		"{HOST}", name(c.host(), "FAKE"), "{BLOCKS}", strings.Join(blocking.blocks(c.v6()), "; "), "{QUEUE}", queue, "{MTUS}", "MTU "+mtu(&c.Local, "LOCAL")+", "+mtu(&c.Remote, "REMOTE"), "{LOCALNIC}", or(c.Local.nic(), "its interface"))
+		"{inet}", inet, "{HOST}", name(c.host(), "FAKE"), "{BLOCKS}", strings.Join(blocking.blocks(c.v6()), "; "), "{QUEUE}", queue, "{MTUS}", "MTU "+mtu(&c.Local, "LOCAL")+", "+mtu(&c.Remote, "REMOTE"), "{LOCALNIC}", or(c.Local.nic(), "its interface"))
 }
 
 // foreign names the chains of somebody else's that a cause is about, or all on both hosts.

@@ -89,7 +89,7 @@ var hostCauses = []Cause{
 }
 
 var fakeOwned = map[string]Advice{
-	"": {"REMOTE has FAKE configured on an interface: it would receive what is sent there without any rule", "ifconfig -a", "ifconfig IF inet {FAKE} delete, or choose another FAKE"},
+	"": {"REMOTE has FAKE configured on an interface: it would receive what is sent there without any rule", "ifconfig -a", "ifconfig IF {inet} {FAKE} delete, or choose another FAKE"},
 	nftables: {"REMOTE has FAKE configured on an interface: it would receive what is sent there without any rule",
 		"{ip} addr show to {FAKE}", "ip addr del {FAKE} dev IF, or choose another FAKE"},
 }

@@ -13,12 +13,12 @@ const mainPriority = 32766
 // routeCauses are wrong ways to FAKE and back.
 var routeCauses = []Cause{
 	{
-		Code: "no-route-to-fake", Cell: func(c *Case) bool {
+		Code: "no-route-to-fake", OnLocal: true, Cell: func(c *Case) bool {
 			return c.is("local-route") || c.diverted() && answeredWith(c.Local.fakeRoute(c.Fake))
 		},
 		Advice: map[string]Advice{
-			"":       {"LOCAL has no route to FAKE", "route -n get {FAKE}", "route add {FAKE} {REMOTE}, on LOCAL"},
-			nftables: {"LOCAL has no route to FAKE", "{ip} route get {FAKE}", "{ip} route add {FAKE} via {REMOTE}, on LOCAL"},
+			"":       {"LOCAL has no route to FAKE", "route -n get -{inet} {FAKE}, on LOCAL", "route add -{inet} {FAKE} {REMOTE}, on LOCAL"},
+			nftables: {"LOCAL has no route to FAKE", "{ip} route get {FAKE}, on LOCAL", "{ip} route add {FAKE} via {REMOTE}, on LOCAL"},
 		},
 	},
 	{

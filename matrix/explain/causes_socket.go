@@ -16,7 +16,7 @@ var socketCauses = []Cause{
 			return c.to() && c.is("not-delivered") && c.socketsKnown() && len(c.listeners()) > 0 && !c.named()
 		},
 		Advice: map[string]Advice{
-			"":       {"the proxy listens, and on another address or port than {DIVERT}, which the rule names", "netstat -an -f inet", "have both name the same address and port"},
+			"":       {"the proxy listens, and on another address or port than {DIVERT}, which the rule names", "netstat -an -f {inet}", "have both name the same address and port"},
 			nftables: {"the proxy listens, and on another address or port than {DIVERT}, which the rule names", "ss -lnptu; nft list ruleset", "have both name the same address and port (tproxy to {DIVERT})"},
 		},
 	},

@@ -27,7 +27,7 @@ func Explain(c Case) *Explanation {
 		if !cause.fits(&c) {
 			continue
 		}
-		a := cause.advice(c.Firewall)
+		a := cause.advice(c.adviser(&cause))
 		fill := c.filler(&cause)
 		return &Explanation{
 			Cause: cause.Code, Expected: fill.Replace(c.expected()), LastSeen: fill.Replace(c.lastSeen()),

@@ -416,3 +416,15 @@ func TestNamesChains(t *testing.T) {
 		t.Errorf("%s: %s", got.Cause, got.Likely)
 	}
 }
+
+// TestAdviceOnLocal: what is to be done on LOCAL is said as LOCAL's system has it.
+func TestAdviceOnLocal(t *testing.T) {
+	c := because(on(to(), pf), "local-route", "")
+	if got := Explain(c); got.Check != "route -n get -inet 10.208.0.3, on LOCAL" {
+		t.Errorf("check: %s", got.Check)
+	}
+	c.Local.Answers = answers("ip link show dev local0", "local0: UP mtu 1500 veth")
+	if got := Explain(c); got.Check != "ip route get 10.208.0.3, on LOCAL" {
+		t.Errorf("on Linux, check: %s", got.Check)
+	}
+}
