@@ -32,9 +32,11 @@ func LookAround(ctx context.Context) (*Survey, error) {
 	var err error
 	s.Listeners, err = listeners()
 	miss("sockets", err)
-	rules, err := netfilter.Read()
-	s.RulesKnown = err == nil
-	miss("rules", err)
+	rules, errs := netfilter.Read()
+	s.RulesKnown = len(errs) == 0
+	for _, err := range errs {
+		miss("rules", err)
+	}
 	miss("rules", s.diversions(rules))
 	s.Queues, err = readSockets(ctx, Options{}, protoDivert)
 	miss("netfilter queues", err)

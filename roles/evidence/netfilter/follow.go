@@ -209,11 +209,14 @@ func (r *Ruleset) Follow(h *Host) ([]Diverted, []string) {
 		if c.Hook == "another" {
 			continue
 		}
-		callers := r.callers(c)
+		var callers []string
 		for _, rule := range c.Rules {
 			a := rule.diverts()
 			if a == nil {
 				continue
+			}
+			if callers == nil {
+				callers = r.callers(c)
 			}
 			for _, f := range pfconf.Families {
 				if !c.of(f) || a.Family == "ip" && f == pfconf.Inet6 || a.Family == "ip6" && f == pfconf.Inet {
@@ -324,7 +327,7 @@ func (r *Ruleset) queues(rule *Rule, a *Action, f pfconf.Family) (Diverted, bool
 // judge says what becomes of the packets that a rule is to divert.
 func (d *Diverted) judge(r *Ruleset, h *Host, ways []*way, comes, leaves bool) {
 	if comes {
-		d.arriving(ways)
+		d.arriving(r, ways)
 	}
 	if leaves && d.Action.Does == Redirect || d.Action.Does == TProxy {
 		d.looping(r, h)
@@ -335,7 +338,7 @@ func (d *Diverted) judge(r *Ruleset, h *Host, ways []*way, comes, leaves bool) {
 }
 
 // arriving looks at packets that come in.
-func (d *Diverted) arriving(ways []*way) {
+func (d *Diverted) arriving(r *Ruleset, ways []*way) {
 	type count struct{ wanted, taken, dropped, after, translated, cleared, untracked spans }
 	by := map[What]string{}
 	var all []count
@@ -365,14 +368,14 @@ func (d *Diverted) arriving(ways []*way) {
 			case e.does == Drop && e.sure && e.state.taken == nil && e.state.redirected == nil && len(c.taken) == 0:
 				if lost := e.ports.and(c.wanted); len(lost) > 0 {
 					c.dropped = c.dropped.or(lost)
-					first(DroppedBefore, e.by)
+					first(DroppedBefore, e.by())
 				}
 			case e.does == Drop && e.sure && (e.state.taken == d.Rule || e.state.redirected == d.Rule):
 				c.after = c.after.or(e.ports)
-				first(DroppedAfter, e.by)
+				first(DroppedAfter, e.by())
 			case (e.does == Redirect || e.does == NATAway) && e.sure && e.state.taken == d.Rule:
 				c.translated = c.translated.or(e.ports)
-				first(Translated, e.by)
+				first(Translated, e.by())
 			}
 		}
 		for _, s := range y.routed {
@@ -398,7 +401,7 @@ func (d *Diverted) arriving(ways []*way) {
 			for _, e := range y.walk.events { // who had them
 				if (e.does == Accept || e.does == Return || e.does == Redirect || e.does == TProxy) && e.sure && e.rule != d.Rule &&
 					e.rule.Chain.Hook+e.rule.Chain.Table != "" && sameTable(e.rule, d.Rule) && len(c.wanted.without(e.ports)) == 0 {
-					first(PassedBefore, e.by)
+					first(PassedBefore, e.by())
 				}
 			}
 		}
@@ -409,7 +412,7 @@ func (d *Diverted) arriving(ways []*way) {
 			d.Mark = m
 		}
 	}
-	if !wanting {
+	if !wanting && !d.own(r) {
 		d.Fates = append(d.Fates, Fate{NoInterface, "there is no interface by which they could come", true})
 		return
 	}
@@ -453,6 +456,13 @@ func (d *Diverted) arriving(ways []*way) {
 	}
 }
 
+// own tells whether the rule is for what the host sends itself, and a policy rule sends back by lo.
+func (d *Diverted) own(r *Ruleset) bool {
+	w, in := r.begin(&Packets{Family: d.Family, Proto: d.Proto, In: "lo", UID: -1})
+	in[0].known = 0
+	return len(w.wants(d.Rule, in[0])) > 0
+}
+
 // sameTable tells whether a rule that accepts keeps packets from another one: those of one
 // chain's hook and what it calls.
 func sameTable(a, b *Rule) bool {
@@ -470,7 +480,7 @@ func (d *Diverted) looping(r *Ruleset, h *Host) {
 	if d.Action.Does == Redirect {
 		for _, e := range y.walk.events {
 			if e.rule == d.Rule && e.does == Redirect && !e.state.picked && !e.state.guarded {
-				d.Fates = append(d.Fates, Fate{Looped, e.by, true})
+				d.Fates = append(d.Fates, Fate{Looped, e.by(), true})
 				return
 			}
 		}
@@ -500,7 +510,7 @@ func (d *Diverted) answering(r *Ruleset, h *Host) {
 		lost := false
 		for _, e := range y.walk.events {
 			if e.does == Drop && e.sure && len(allPorts.without(e.ports)) == 0 {
-				lost, by = true, e.by
+				lost, by = true, e.by()
 			}
 		}
 		if !lost {
@@ -519,11 +529,12 @@ func (r *Ruleset) ofSockets(h *Host) []Diverted {
 		if c.Hook == "another" {
 			continue
 		}
-		callers := r.callers(c)
+		var callers []string
 		for _, rule := range c.Rules {
 			if !slices.ContainsFunc(rule.Steps, func(s Step) bool { return s.Cond != nil && s.Cond.Field == Transparent }) || rule.diverts() != nil {
 				continue
 			}
+			callers = r.callers(c)
 			for _, f := range pfconf.Families {
 				if !c.of(f) || !r.takes(rule, f, 6, h) && !r.takes(rule, f, 17, h) {
 					continue

@@ -150,6 +150,7 @@ func TestFollow(t *testing.T) {
 		{"a table that sleeps", strings.Replace(web, "{", "{\nflags dormant\n", 1), "pre 1: inet 6 tproxy to :3129 UNREACHED"},
 		{"names with a wildcard", pre + "iifname \"eth*\" tcp dport 80 " + to + end, is},
 		{"an interface that is not there", pre + "iifname tun0 tcp dport 80 " + to + end, "pre 1: inet 6 tproxy to :3129 interface"},
+		{"what comes back by lo", pre + "iifname lo tcp dport 80 " + to + end, "pre 1: inet 6 tproxy to :3129"},
 		{"a named set", "table inet p {\nset s { type inet_service; flags interval; elements = { 80, 8000-8080 }; }\nchain pre {\ntype filter hook prerouting priority mangle\ntcp dport @s " + to + "\n}\n}\n" + other("prerouting", "-300", "tcp dport 8000-8080 drop"), is + " dropped-before some"},
 		{"several in one key", "table inet p {\nset s { type ifname . inet_service; elements = { eth0 . 80 }; }\nchain pre {\ntype filter hook prerouting priority mangle\niifname . tcp dport @s " + to + "\n}\n}\n", is},
 		{"local addresses apart", pre + "fib daddr type local accept\nip daddr { 127.0.0.0/8, 10.0.0.0/8 } accept\ntcp dport 80 " + to + end, "pre 3: inet 6 tproxy to :3129 0x1"},
@@ -172,9 +173,9 @@ func TestFollow(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			load(t, "flush ruleset\n"+c.rules, "nft", "-f", "-")
-			r, err := Read()
-			if err != nil {
-				t.Fatal(err)
+			r, errs := Read()
+			if len(errs) > 0 {
+				t.Fatal(errs)
 			}
 			h := testHost
 			if got := tellAll(r.Follow(&h)); got != c.want {
@@ -240,9 +241,9 @@ func TestFollowTables(t *testing.T) {
 					load(t, c.rules, program)
 					defer load(t, none, program)
 				}
-				r, err := Read()
-				if err != nil {
-					t.Fatal(err)
+				r, errs := Read()
+				if len(errs) > 0 {
+					t.Fatal(errs)
 				}
 				h := testHost
 				if got := tellAll(r.Follow(&h)); got != c.want {

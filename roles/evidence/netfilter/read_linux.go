@@ -2,28 +2,20 @@ package netfilter
 
 import (
 	"errors"
-	"io/fs"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// Read reads the rules of this host's network namespace. Rules that could not be read are an error, beside those
-// that could.
-func Read() (*Ruleset, error) {
+// Read reads the rules of this host's network namespace, and gives why some could not be read.
+func Read() (*Ruleset, []error) {
 	r := &Ruleset{}
-	err := r.nfTables()
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPROTONOSUPPORT) {
-		err = nil // a kernel without nf_tables has no rules of it
-		r.Chains = nil
+	var errs []error
+	// A kernel without nf_tables has no rules of it.
+	if err := r.nfTables(); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EPROTONOSUPPORT) {
+		errs = append(errs, err)
 	}
-	old := r.legacy()
-	if old != nil {
-		if errors.Is(old, fs.ErrPermission) || errors.Is(old, syscall.EPERM) {
-			old = errors.Join(err, old)
-			return r, old
-		}
-		return r, errors.Join(err, old)
+	if err := r.legacy(); err != nil {
+		errs = append(errs, err)
 	}
-	return r, err
+	return r, errs
 }

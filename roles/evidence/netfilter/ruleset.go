@@ -15,9 +15,11 @@ import (
 // Ruleset is all that a host's hooks of IP look at.
 type Ruleset struct {
 	Chains []*Chain
-	// Unread says what of it could not be understood, and is left out.
-	Unread []string
+
+	byName map[chainKey]*Chain // for called
 }
+
+type chainKey struct{ program, family, table, name string }
 
 // Chain is a list of rules, with a hook or to be jumped to.
 type Chain struct {
@@ -50,12 +52,13 @@ func (c *Chain) of(f pfconf.Family) bool {
 
 // called gives the chain that a rule of c jumps to.
 func (r *Ruleset) called(c *Chain, name string) *Chain {
-	for _, o := range r.Chains {
-		if o.Name == name && o.Table == c.Table && o.Family == c.Family && o.Program == c.Program {
-			return o
+	if r.byName == nil {
+		r.byName = make(map[chainKey]*Chain, len(r.Chains))
+		for _, o := range r.Chains {
+			r.byName[chainKey{o.Program, o.Family, o.Table, o.Name}] = o
 		}
 	}
-	return nil
+	return r.byName[chainKey{c.Program, c.Family, c.Table, name}]
 }
 
 // hooked gives the chains of a hook for a family, in the order in which packets meet them.

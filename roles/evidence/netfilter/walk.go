@@ -48,16 +48,24 @@ type state struct {
 // event is what a rule or a policy did to packets.
 type event struct {
 	does  Does
-	by    string // where the rule is, and its text
 	rule  *Rule  // nil for a policy
+	chain *Chain // whose policy it is
 	ports spans
 	sure  bool // to all of those
 	state state
 }
 
+// by names the rule or policy, with its text.
+func (e *event) by() string {
+	if e.rule == nil {
+		return e.chain.Where() + ": policy drop"
+	}
+	return e.rule.Where() + ": " + e.rule.Text()
+}
+
 const (
 	maxStates  = 200
-	maxAssumed = 200
+	maxAssumed = 32
 	maxSteps   = 200000
 	maxJumps   = 16 // NFT_JUMP_STACK_SIZE, include/net/netfilter/nf_tables.h
 )
@@ -98,7 +106,7 @@ func (w *walk) hook(name string, in []state) []state {
 		left := w.chain(c, here)
 		if c.Drops {
 			for _, s := range left {
-				w.event(event{does: Drop, by: c.Where() + ": policy drop", ports: s.ports, sure: !s.picked && !s.passed, state: s})
+				w.event(event{does: Drop, chain: c, ports: s.ports, sure: !s.picked && !s.passed, state: s})
 			}
 			left = nil
 		}
@@ -245,17 +253,16 @@ func (w *walk) split(r *Rule, c *Cond, s state) (met, not []state) {
 // act does what an action does, and gives those that stay in the rule and those that leave
 // its chain.
 func (w *walk) act(r *Rule, a *Action, s state) (stay, leave []state) {
-	by := r.Where() + ": " + r.Text()
 	switch a.Does {
 	case Accept:
-		w.event(event{Accept, by, r, s.ports, !s.picked && !s.passed, s})
+		w.event(event{does: Accept, rule: r, ports: s.ports, sure: !s.picked && !s.passed, state: s})
 		w.accepted = append(w.accepted, s)
 		return nil, nil
 	case Drop:
-		w.event(event{Drop, by, r, s.ports, !s.picked && !s.passed, s})
+		w.event(event{does: Drop, rule: r, ports: s.ports, sure: !s.picked && !s.passed, state: s})
 		return nil, nil
 	case Return:
-		w.event(event{Return, by, r, s.ports, !s.picked && !s.passed, s})
+		w.event(event{does: Return, rule: r, ports: s.ports, sure: !s.picked && !s.passed, state: s})
 		return nil, []state{s}
 	case Jump, Goto:
 		c := w.set.called(r.Chain, a.Chain)
@@ -288,10 +295,10 @@ func (w *walk) act(r *Rule, a *Action, s state) (stay, leave []state) {
 		}
 		s.remark(old, r)
 	case TProxy:
-		w.event(event{TProxy, by, r, s.ports, true, s})
+		w.event(event{does: TProxy, rule: r, ports: s.ports, sure: true, state: s})
 		s.taken, s.picked, s.passed = r, false, false
 	case Redirect, NATAway:
-		w.event(event{a.Does, by, r, s.ports, !s.picked && !s.passed, s})
+		w.event(event{does: a.Does, rule: r, ports: s.ports, sure: !s.picked && !s.passed, state: s})
 		if a.Does == NATAway && s.taken == nil {
 			return nil, nil
 		}
@@ -305,7 +312,7 @@ func (w *walk) act(r *Rule, a *Action, s state) (stay, leave []state) {
 		w.accepted = append(w.accepted, s)
 		return nil, nil
 	case Queue:
-		w.event(event{Queue, by, r, s.ports, true, s})
+		w.event(event{does: Queue, rule: r, ports: s.ports, sure: true, state: s})
 		w.accepted = append(w.accepted, s)
 		return nil, nil
 	case Notrack:
