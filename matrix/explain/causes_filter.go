@@ -19,7 +19,7 @@ var filterCauses = []Cause{
 		Chains: []chains{at("prerouting", "ct zone set"), at("output", "ct zone set")},
 		Cell:   func(c *Case) bool { return c.reply() && c.diverted() || c.is("state-missing") },
 		Advice: anywhere("conntrack keeps what comes in and what goes out in different zones, so an answer does not find its flow's state ({RULES})",
-			listRules+"; conntrack -L -z", "set the same zone for both directions (ct zone set in prerouting and in output), or none"),
+			listRules+"; conntrack -L -o extended (zone=, zone-orig= or zone-reply=)", "set the same zone for both directions (ct zone set in prerouting and in output), or none"),
 	},
 	{
 		Code: "source-translated", Firewalls: linux,

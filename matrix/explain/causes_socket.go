@@ -33,16 +33,16 @@ var socketCauses = []Cause{
 		Code: "not-transparent",
 		Cell: func(c *Case) bool { return c.is("no-bindany") || c.to() && c.undone() },
 		Advice: map[string]Advice{
-			"":       {"the socket may not have a foreign address: SO_BINDANY was not set before it was bound", "ktrace the proxy and look for setsockopt", "setsockopt(fd, SOL_SOCKET, SO_BINDANY, …), as root"},
-			nftables: {"the socket is not transparent, so tproxy does not take it and a foreign address can't be bound: IP_TRANSPARENT (IPv6: IPV6_TRANSPARENT) was not set", "strace -e setsockopt the proxy", "setsockopt(fd, SOL_IP, IP_TRANSPARENT, …) and SOL_IPV6, IPV6_TRANSPARENT, each for its own family; it takes CAP_NET_ADMIN"},
-			ipfw:     {"the socket may not have a foreign address: IP_BINDANY was not set before it was bound", "truss the proxy and look for setsockopt", "setsockopt(fd, IPPROTO_IP, IP_BINDANY, …), with the privilege PRIV_NETINET_BINDANY"},
+			"":       {"the socket may not have a foreign address: SO_BINDANY was not set before it was bound", "ktrace -i PROXY; kdump | grep setsockopt, with the proxy's command", "setsockopt(fd, SOL_SOCKET, SO_BINDANY, …), as root"},
+			nftables: {"the socket is not transparent, so tproxy does not take it and a foreign address can't be bound: IP_TRANSPARENT (IPv6: IPV6_TRANSPARENT) was not set", "strace -f -e trace=setsockopt,bind PROXY, with the proxy's command", "setsockopt(fd, SOL_IP, IP_TRANSPARENT, …) and SOL_IPV6, IPV6_TRANSPARENT, each for its own family; it takes CAP_NET_ADMIN"},
+			ipfw:     {"the socket may not have a foreign address: IP_BINDANY was not set before it was bound", "truss -f PROXY 2>&1 | grep setsockopt, with the proxy's command", "setsockopt(fd, IPPROTO_IP, IP_BINDANY, …), with the privilege PRIV_NETINET_BINDANY"},
 		},
 	},
 	{
 		Code: "time-wait", Cell: func(c *Case) bool { return c.is("port-blocked") },
 		Advice: map[string]Advice{
 			"":       {"a socket in TIME_WAIT has the very addresses and ports", "netstat -an | grep TIME_WAIT", "tcpdrop it, or take another port"},
-			nftables: {"a socket in TIME_WAIT has the very addresses and ports, and was not dropped (with TCP's timestamps the kernel takes it up again only where the new client binds with SO_REUSEADDR)", "ss -tan state time-wait; sysctl net.ipv4.tcp_timestamps net.ipv4.tcp_tw_reuse", "ss -K dst …, or take another port"},
+			nftables: {"a socket in TIME_WAIT has the very addresses and ports, and was not dropped (with TCP's timestamps the kernel takes it up again only where the new client binds with SO_REUSEADDR)", "ss -tan state time-wait; sysctl net.ipv4.tcp_timestamps net.ipv4.tcp_tw_reuse", "ss -tK state time-wait dst {LOCAL}, or take another port"},
 		},
 	},
 	{
