@@ -145,7 +145,7 @@ var filterCauses = []Cause{
 	},
 	{
 		Code: "dropped-after", Firewalls: []string{pf}, Cell: byDoctor,
-		Advice: anywhere("the filter drops what the rule has translated: {DETAIL}", "pfctl -sn; pfctl -vvsr", "pass it in the filter, by its new address and port, or give the rule pass (rdr pass)"),
+		Advice: anywhere("the filter drops what an rdr rule, or on OpenBSD a match rule with rdr-to, has translated: {DETAIL}", "pfctl -sn; pfctl -vvsr", "pass it in the filter, by its new address and port, or on FreeBSD give the rule pass (rdr pass)"),
 	},
 	{
 		Code: "dropped-after", Firewalls: linux,
