@@ -91,8 +91,8 @@ kernel: pfdivert
 STATICCHECK ?= ${GO} run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # Darwin can be LOCAL's system, never REMOTE's.
-VET = linux-amd64 linux-arm64 openbsd-amd64 openbsd-arm64 \
-	freebsd-amd64 freebsd-arm64 darwin-arm64
+VET = linux-amd64 linux-arm64 openbsd-amd64 openbsd-arm64 openbsd-386 \
+	freebsd-amd64 freebsd-arm64 freebsd-386 darwin-arm64
 
 check:
 	@unformatted=$$(gofmt -l .) && test -z "$$unformatted" || \

@@ -106,7 +106,7 @@ func routeText(to netip.Addr, r *route.RouteMessage) string {
 	}
 	add("if address", unix.RTAX_IFA)
 	var flags []string
-	for bit := 1; bit < 1<<31; bit <<= 1 {
+	for bit := 1; bit <= 1<<30; bit <<= 1 {
 		if name := routeFlags[bit]; r.Flags&bit != 0 && name != "" {
 			flags = append(flags, name)
 		}
