@@ -40,7 +40,7 @@ var ruleCauses = []Cause{
 		Cell: func(c *Case) bool {
 			nic := c.Remote.nic()
 			m := ofInterface.FindStringSubmatch(c.rule())
-			return (c.unmatched() || c.reply() && c.diverted() && c.Counters.Replies == 0) && nic != "" && m != nil && m[1] != nic
+			return !c.is("control-delivered", "control-lost") && (c.unmatched() || c.reply() && c.diverted() && c.Counters.Replies == 0) && nic != "" && m != nil && m[1] != nic
 		},
 		Advice: anywhere("the rule is for another interface than {NIC}, by which the packets come",
 			listRules+"; tcpdump -ni any host {HOST}", "name {NIC} in the rule; of a bridge or a VLAN, the interface that the host's IP sees"),
