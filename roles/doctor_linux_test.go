@@ -43,14 +43,7 @@ const queueRule = "pfdivert pf-setup -action divert-packet -proto udp -from 10.1
 // of its cause.
 func TestDoctor(t *testing.T) {
 	labtest.Need(t)
-	for _, program := range []string{"nft", "ip", "sysctl"} {
-		if _, err := exec.LookPath(program); err != nil {
-			if os.Getenv("CI") == "true" {
-				t.Fatal(err)
-			}
-			t.Skip(err)
-		}
-	}
+	labtest.Programs(t, "nft", "ip", "sysctl")
 	bin := program(t)
 	const noRule = "no-policy-rule"
 	for _, c := range []struct {
@@ -94,8 +87,8 @@ func TestDoctor(t *testing.T) {
 		{name: "not tracked", change: otherChain("prerouting", "-300", "notrack")}, // tproxy needs no tracking
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if _, err := exec.LookPath(c.needs); c.needs != "" && err != nil {
-				t.Skip(err)
+			if c.needs != "" {
+				labtest.Programs(t, c.needs)
 			}
 			if c.listens == "" {
 				c.listens = proxyListens

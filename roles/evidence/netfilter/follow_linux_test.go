@@ -103,12 +103,7 @@ func input(rules string) string { return other("input", "0", "policy drop\n"+rul
 // TestFollow: rules of nft, as the kernel has them, and what becomes of packets.
 func TestFollow(t *testing.T) {
 	labtest.Need(t)
-	if _, err := exec.LookPath("nft"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
+	labtest.Programs(t, "nft")
 	for _, c := range []struct{ name, rules, want string }{
 		{"nothing", "", ""},
 		{"plain", web, is},
@@ -227,11 +222,7 @@ func TestFollowTables(t *testing.T) {
 	} {
 		for _, kind := range []string{"legacy", "nft"} {
 			t.Run(c.name+" "+kind, func(t *testing.T) {
-				for _, program := range []string{"iptables-" + kind + "-restore", "ip6tables-" + kind + "-restore"} {
-					if _, err := exec.LookPath(program); err != nil {
-						t.Skip(err)
-					}
-				}
+				labtest.Programs(t, "iptables-"+kind+"-restore", "ip6tables-"+kind+"-restore")
 				const none = "*raw\nCOMMIT\n*mangle\nCOMMIT\n*nat\nCOMMIT\n*filter\n:INPUT ACCEPT\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\nCOMMIT\n"
 				programs := []string{"iptables-" + kind + "-restore"}
 				if six := !strings.Contains(c.rules, "192.168") && !strings.Contains(c.rules, "10.0.0.0"); six {

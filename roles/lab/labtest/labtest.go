@@ -70,6 +70,29 @@ func Need(t testing.TB) {
 	}
 }
 
+// Programs skips the test on a machine that lacks one of the programs; CI has them all. Those of old iptables need
+// a kernel that has its tables, too, which a look at one tells.
+func Programs(t testing.TB, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		file, err := exec.LookPath(name)
+		switch {
+		case err == nil:
+		case os.Getenv("CI") == "true":
+			t.Fatalf("not on CI: %v", err)
+		default:
+			t.Skip(err)
+		}
+		if !strings.Contains(name, "-legacy") {
+			continue
+		}
+		out, err := exec.Command(strings.TrimSuffix(file, "-restore"), "-t", "mangle", "-S").CombinedOutput()
+		if err != nil && strings.Contains(string(out), "does not exist") {
+			t.Skipf("this kernel has no tables of old iptables: %s", out)
+		}
+	}
+}
+
 // AsNobody runs the tests of this package that match the pattern once more,
 // as a user without any privilege, who gets a user namespace. It is skipped when
 // this process is no root that could become that user.
