@@ -100,6 +100,9 @@ func (h *Host) Close() error {
 // Look gives what the host has of a cell, but for what its agent alone knows: rules, states
 // and the cell's own endpoints. The cell began then.
 func (h *Host) Look(ctx context.Context, a About, began time.Time) Cell {
+	if !h.opt.Remote {
+		a.Divert = 0 // LOCAL diverts nothing, and its table of queues may be another user's
+	}
 	var c Cell
 	var missing [4][]string
 	// All is asked at once: what takes a program is asked for many cells together, and each question
