@@ -51,7 +51,9 @@ type counters func() (map[string]int64, error)
 
 // Open begins: protocol counters are compared with what they are now.
 func Open(opt Options) *Host {
-	opt.Run = oneByOne(opt.Run)
+	if opt.Run != nil {
+		opt.Run = oneByOne(opt.Run)
+	}
 	h := &Host{opt: opt, began: make(chan struct{}), sockets: map[string]*shared.Question[[]Socket]{}, filters: shared.New(readFilters(opt))}
 	for _, proto := range []string{"tcp", "udp", "raw", protoDivert} {
 		h.sockets[proto] = shared.New(func(ctx context.Context) ([]Socket, error) { return readSockets(ctx, opt, proto) })

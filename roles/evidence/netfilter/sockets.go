@@ -13,12 +13,11 @@ func (r *Ruleset) ofSockets(h *Host) []Diverted {
 		if c.Hook == "another" {
 			continue
 		}
-		var callers []string
 		for _, rule := range c.Rules {
 			if !slices.ContainsFunc(rule.Steps, func(s Step) bool { return s.Cond != nil && s.Cond.Field == Transparent }) || rule.diverts() != nil {
 				continue
 			}
-			callers = r.callers(c)
+			callers := r.callers(c)
 			for _, f := range pfconf.Families {
 				if !c.of(f) || !r.takes(rule, f, 6, h) && !r.takes(rule, f, 17, h) {
 					continue
