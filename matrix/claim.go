@@ -59,7 +59,7 @@ func (c *Claim) proves(f pfconf.Family) string {
 	return fmt.Sprintf("%v %v: %s [%s]", f, c.Proto, c.Says, strings.Join(by, "; "))
 }
 
-// skip tells whether the kernel does not claim it.
+// skip reports whether the kernel does not claim it.
 func (c *Claim) skip(k Kernel) *finding {
 	if c.By[k.Firewall] != "" {
 		return nil
@@ -135,7 +135,8 @@ func (h *half) passesAs(ctx context.Context, end, line string) error {
 	return h.judge(again)
 }
 
-// goesOn gives the packet that the cell's divert socket holds back, rewritten, and judges that it arrives.
+// goesOn reinjects the packet that the cell's divert socket holds back, rewritten, and judges that it
+// arrives.
 func (h *half) goesOn(ctx context.Context) error {
 	divert := h.remote.script()
 	sent := divert.relay("packet", endpoint.ClientLine, h.rewritten(endpoint.PacketLine))
@@ -221,8 +222,8 @@ func (h *half) judgeMatched(ctx context.Context, matched, behind uint64) error {
 }
 
 // begin opens the ends of the flow, with the divert socket if it is to listen from the beginning,
-// plays the control and loads the rule. Controls that a claim has besides are played first; each gives
-// its flow.
+// plays the control and loads the rule. Controls that a claim has besides are played first; each
+// gives its flow.
 func (h *half) begin(ctx context.Context, listen bool, more ...func(context.Context) (pfconf.Flow, error)) error {
 	var opens []func(*script) *asked
 	if listen {

@@ -7,12 +7,12 @@ import (
 )
 
 // address: recvfrom(2) on a divert socket gives "the first address of the interface on which the
-// packet was received …, or INADDR_ANY" if it leaves (FreeBSD divert(4), shortened). With ipfw the port is
-// the number of the rule.
+// packet was received …, or INADDR_ANY" if it leaves (FreeBSD divert(4), shortened). With ipfw the
+// port is the number of the rule.
 //
 //  1. Control: before the rule is there, what a client like the cell's sends arrives.
-//  2. The client sends. The packet comes to the divert socket: one that came in with an address, one that
-//     leaves without.
+//  2. The client sends. The packet comes to the divert socket: one that came in with an address,
+//     one that leaves without.
 //  3. Written back to the same address, the packet goes its way and arrives.
 func (h *half) address(ctx context.Context) error {
 	if err := h.begin(ctx, true); err != nil {
@@ -34,12 +34,12 @@ func (h *half) address(ctx context.Context) error {
 	return h.goesOn(ctx)
 }
 
-// noInterface: EADDRNOTAVAIL, "the destination address contained an IP address not equal to INADDR_ANY that was
-// not associated with any interface" (FreeBSD divert(4)).
+// noInterface: EADDRNOTAVAIL, "the destination address contained an IP address not equal to
+// INADDR_ANY that was not associated with any interface" (FreeBSD divert(4)).
 //
 //  1. Control: before the rule is there, what a client like the cell's sends arrives.
-//  2. The client sends. The divert socket writes the packet to the address of no interface, and the kernel
-//     refuses it. Nothing arrives.
+//  2. The client sends. The divert socket writes the packet to the address of no interface, and the
+//     kernel refuses it. Nothing arrives.
 //  3. What the client sends next is written to the address that it came with, and arrives.
 func (h *half) noInterface(ctx context.Context) error {
 	if err := h.begin(ctx, true); err != nil {

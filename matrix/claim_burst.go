@@ -7,12 +7,12 @@ import (
 	"pfdivert/roles/endpoint"
 )
 
-// inOrder: "queues raw packets from the kernel stack to userspace applications, and vice
-// versa" (OpenBSD divert(4)): a queue keeps the order.
+// inOrder: "queues raw packets from the kernel stack to userspace applications, and vice versa"
+// (OpenBSD divert(4)): a queue keeps the order.
 //
 //  1. Control: before the rule is there, what a client like the cell's sends arrives.
-//  2. The client sends 1,000 datagrams, 40 at a time, which every system's buffers hold.
-//     They come to the divert socket in their order, all and each once, and are given back rewritten.
+//  2. The client sends 1,000 datagrams, 40 at a time, which every system's buffers hold. They come
+//     to the divert socket in their order, all and each once, and are given back rewritten.
 //  3. They come to the server in the same order, all and each once, and whole.
 //  4. The rule has counted 1,000 packets.
 func (h *half) inOrder(ctx context.Context) error { return h.bursts(ctx, 1000, 40, 64) }
@@ -95,9 +95,9 @@ func (h *half) bursts(ctx context.Context, count, batch, size int) error {
 	return h.judgeMatched(ctx, uint64(count), uint64(count))
 }
 
-// longControl sends a message of the size from another port before the rule is there. That it
-// does not arrive is no fault of diverting: the way loses fragments, or the receiver takes only so many for one
-// message (FreeBSD's net.inet.ip.maxfragsperpacket is 16).
+// longControl sends a message of the size from another port before the rule is there. That it does
+// not arrive is no fault of diverting: the way loses fragments, or the receiver takes only so many
+// for one message (FreeBSD's net.inet.ip.maxfragsperpacket is 16).
 func (h *half) longControl(ctx context.Context, size int) (pfconf.Flow, error) {
 	clientSide, serverSide := h.sides()
 	b := endpoint.Burst{Count: 1, Size: size, Line: endpoint.ClientLine}

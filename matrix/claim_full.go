@@ -17,7 +17,7 @@ const fullQueue = 32
 //
 //  1. Control: before the rule is there, what a client like the cell's sends arrives.
 //  2. The client sends 100 datagrams of 1,400 bytes, which is more than there is room for,
-//     and nobody takes one.
+//     and no one takes one.
 //  3. Of these, the first so many as there is room for wait at the divert socket, in order, and
 //     arrive when they are given back; the rest was dropped, and the kernel has counted them.
 //  4. There is room again: what the client sends now passes.
@@ -85,12 +85,12 @@ func (h *half) full(ctx context.Context) error {
 	return h.passes(ctx, "packet")
 }
 
-// counted: the counter of packets for which there was no socket (netstat(1), -s -p divert: "dropped due to no
-// socket").
+// counted: the counter of packets for which there was no socket (netstat(1), -s -p divert: "dropped
+// due to no socket").
 //
 //  1. Control: before the rule is there, what a client like the cell's sends arrives.
-//  2. Nobody listens, and the client sends 20 datagrams. None arrives, and the kernel has
-//     counted 20 at least: other programs of the host may have lost packets as well.
+//  2. No one listens, and the client sends 20 datagrams. None arrives, and the kernel has counted
+//     20 at least: other programs of the host may have lost packets as well.
 //  3. A divert socket is opened, and what the client sends now passes.
 func (h *half) counted20(ctx context.Context) error {
 	if err := h.begin(ctx, false); err != nil {

@@ -10,7 +10,7 @@ import (
 // (OpenBSD divert(4))
 //
 //  1. Control: before the rule is there, what a client like the cell's sends arrives.
-//  2. The rule is loaded and nobody listens. The client sends: nothing arrives, and the
+//  2. The rule is loaded and no one listens. The client sends: nothing arrives, and the
 //     rule has counted the packet.
 //  3. A divert socket is opened, and the client sends the same again. That one comes to
 //     the socket, and through it to the server: it was the listener that was missing.

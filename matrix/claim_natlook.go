@@ -103,8 +103,8 @@ func (h *half) natlook(ctx context.Context) error {
 	return h.judgeMatched(ctx, 1, 1)
 }
 
-// redirected is where a Redirect cell's rule sends the client's packets. REMOTE's own address, not the
-// loopback one, for those who come from outside may be refused there.
+// redirected is where a Redirect cell's rule sends the client's packets. REMOTE's own address, not
+// the loopback one, for those who come from outside may be refused there.
 func (h *half) redirected() netip.AddrPort { return netip.AddrPortFrom(h.Remote, h.server) }
 
 // otherPort is a name that no cell's client has together with this server.

@@ -78,13 +78,14 @@ func (h *half) ownNumbers(ctx context.Context) error {
 	return h.judgeMatched(ctx, 1, 1)
 }
 
-// rulesPort: "it is immediately sent to the divert socket listening on the port
-// specified in the rule" (OpenBSD divert(4)).
+// rulesPort: "it is immediately sent to the divert socket listening on the port specified in the
+// rule" (OpenBSD divert(4)).
 //
-//  1. REMOTE has two divert sockets, one on the rule's port. Control: before the rule is
-//     there, what a client like the cell's sends arrives, and the socket on the rule's port does not see it.
-//  2. The client sends. As soon as REMOTE's kernel has processed the packet it is at the
-//     socket on the rule's port, and is given back.
+//  1. REMOTE has two divert sockets, one on the rule's port. Control: before the rule is there,
+//     what a client like the cell's sends arrives, and the socket on the rule's port does not see
+//     it.
+//  2. The client sends. As soon as REMOTE's kernel has processed the packet it is at the socket on
+//     the rule's port, and is given back.
 //  3. It arrives; the other divert socket has seen nothing.
 func (h *half) rulesPort(ctx context.Context) error {
 	other := h.divertSpec()
@@ -189,12 +190,14 @@ func (h *half) superuser(ctx context.Context) error {
 // lowPorts are divert ports below 1024, for those who have one of newDivertPorts.
 const lowPorts = 1024 - divertPortsEach
 
-// lowPort: "Binding to port numbers less than 1024 requires super-user access, as does creating a socket of type SOCK_RAW."
-// (FreeBSD divert(4); the second half is the claim superuser.)
+// lowPort: "Binding to port numbers less than 1024 requires super-user access, as does creating a
+// socket of type SOCK_RAW." (FreeBSD divert(4); the second half is the claim superuser.)
 //
-//  1. A process opens a divert socket and gives its privilege up. To bind it to a port below 1024 is refused (EACCES).
+//  1. A process opens a divert socket and gives its privilege up. To bind it to a port below 1024
+//     is refused (EACCES).
 //  2. The same process with privilege can bind that port, and without privilege one above.
-//  3. Nothing is left of the attempts: the cell's own divert socket gets its port then, and passes on what the client sends.
+//  3. Nothing is left of the attempts: the cell's own divert socket gets its port then, and passes
+//     on what the client sends.
 func (h *half) lowPort(ctx context.Context) error {
 	low, high := h.divertSpec(), h.divertSpec()
 	low.Local = netip.AddrPortFrom(low.Local.Addr(), lowPorts+(h.Divert-divertPorts))
@@ -245,9 +248,9 @@ func (h *half) refused(ctx context.Context, end string, apart agent.Apart, codes
 }
 
 // bypass: "bypass: let packets go through if userspace application cannot back off"
-// (nft(8), queue statement): a queue to which nobody listens lets them pass.
+// (nft(8), queue statement): a queue to which no one listens lets them pass.
 //
-//  1. The rule is loaded and nobody listens. What the client sends arrives as it was sent.
+//  1. The rule is loaded and no one listens. What the client sends arrives as it was sent.
 //  2. A divert socket is opened. What the client sends now comes to it, and arrives
 //     as the socket has rewritten it.
 //  3. The rule has counted both, before and behind.

@@ -8,14 +8,14 @@ import (
 	"pfdivert/roles/endpoint"
 )
 
-// read: "Packets can be read via read(2), recv(2), or recvfrom(2) from the divert socket." (OpenBSD divert(4); FreeBSD's: "may be
-// read unaltered via read(2), recv(2), or recvfrom(2)")
+// read: "Packets can be read via read(2), recv(2), or recvfrom(2) from the divert socket." (OpenBSD
+// divert(4); FreeBSD's: "may be read unaltered via read(2), recv(2), or recvfrom(2)")
 //
 //  1. Control: before the rule is there, what a client like the cell's sends arrives.
-//  2. The client sends, and the divert socket takes the packet by read(2). It is the packet that was sent. It is not given back,
-//     and does not arrive.
-//  3. The same by recv(2). On OpenBSD that is left out: programs call libc's there, and a Go program can't; the kernel has one system
-//     call for recv(2) and recvfrom(2).
+//  2. The client sends, and the divert socket takes the packet by read(2). It is the packet that
+//     was sent. It is not given back, and does not arrive.
+//  3. The same by recv(2). On OpenBSD that is left out: programs call libc's there, and a Go
+//     program can't; the kernel has one system call for recv(2) and recvfrom(2).
 //  4. What the client sends at last is taken by recvfrom(2), given back rewritten, and arrives.
 //  5. The rule has counted all.
 func (h *half) read(ctx context.Context) error {
@@ -63,14 +63,16 @@ func (h *half) read(ctx context.Context) error {
 	return h.judgeMatched(ctx, n, n)
 }
 
-// refusedReads are the codes of a kernel that does not let a packet be read, and those that say that there is none.
+// refusedReads are the codes of a kernel that does not let a packet be read, and those that say
+// that there is none.
 var refusedReads = lostOr("EINVAL", "EOPNOTSUPP", "ENOTCONN", "EDESTADDRREQ", "ENXIO")
 
-// interfaceName: "The interface name (if defined for the packet) will be placed in the 8 bytes following the address, if it
-// fits." (FreeBSD divert(4))
+// interfaceName: "The interface name (if defined for the packet) will be placed in the 8 bytes
+// following the address, if it fits." (FreeBSD divert(4))
 //
 //  1. Control: before the rule is there, what a client like the cell's sends arrives.
-//  2. The client sends. With the packet the divert socket gives the name of REMOTE's interface towards LOCAL.
+//  2. The client sends. With the packet the divert socket gives the name of REMOTE's interface
+//     towards LOCAL.
 //  3. Given back rewritten, it arrives.
 func (h *half) interfaceName(ctx context.Context) error {
 	const room = 7 // and a NUL
@@ -94,13 +96,13 @@ func (h *half) interfaceName(ctx context.Context) error {
 	return h.goesOn(ctx)
 }
 
-// teed: "packets arriving on the divert socket by the ipfw(8) tee action are delivered as-is and packet fragments do not get
-// reassembled in this case" (FreeBSD divert(4)).
+// teed: "packets arriving on the divert socket by the ipfw(8) tee action are delivered as-is and
+// packet fragments do not get reassembled in this case" (FreeBSD divert(4)).
 //
-//  1. Control: before the rule is there, what a client like the cell's sends arrives, and so does a message as long as
-//     the cell's.
-//  2. The client sends a message of 4,000 bytes, more than a network's frames hold. It comes to the server as it was sent: the rule
-//     hands over a copy.
+//  1. Control: before the rule is there, what a client like the cell's sends arrives, and so does a
+//     message as long as the cell's.
+//  2. The client sends a message of 4,000 bytes, more than a network's frames hold. It comes to the
+//     server as it was sent: the rule hands over a copy.
 //  3. The divert socket has that in pieces, which together are the message.
 //  4. The rule has counted each fragment.
 //

@@ -104,21 +104,21 @@ func (h *half) checksumsKept(ctx context.Context) error {
 	return h.passes(ctx, "packet")
 }
 
-// turned: "After being reinjected, inbound and outbound packets are treated differently.
-// Inbound packets are added to the relevant input queue …; outbound ones are processed
-// directly by the relevant IP/IPv6 output function." (OpenBSD divert(4)) Which one it is, the
-// address given to sendto says.
+// turned: "After being reinjected, inbound and outbound packets are treated differently. Inbound
+// packets are added to the relevant input queue …; outbound ones are processed directly by the
+// relevant IP/IPv6 output function." (OpenBSD divert(4)) Which one it is, the address given to
+// sendto says.
 //
 //  1. Control: before the rule is there, what a client like the cell's sends arrives.
 //  2. The client sends. The divert socket makes the packet an answer to itself, and writes it the
 //     other way: one that came in goes out, one that was to leave comes in.
-//  3. The client has that answer, from the server's address; the server has nothing, and the
-//     packet does not come again.
+//  3. The client has that answer, from the server's address; the server has nothing, and the packet
+//     does not come again.
 //
-// What was written to come in must not have gone out instead: a packet for the host itself comes back by
-// the loopback interface. OpenBSD tells the interface. On FreeBSD, where IPv6 does not show that one, such a
-// packet meets the rules anew, while one that comes in goes on behind those of the cell: one of these diverts
-// it to nobody.
+// What was written to come in must not have gone out instead: a packet for the host itself comes
+// back by the loopback interface. OpenBSD tells the interface. On FreeBSD, where IPv6 does not show
+// that one, such a packet meets the rules anew, while one that comes in goes on behind those of the
+// cell: one of these diverts it to no one.
 func (h *half) turned(ctx context.Context) error {
 	switch {
 	case h.toServer():

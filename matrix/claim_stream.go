@@ -20,13 +20,14 @@ const rounds = 3
 // streamThrough: a TCP connection is diverted packet by packet, in both directions. (pf.conf(5),
 // divert-packet: a rule's state has the packets of both.)
 //
-//  1. Control: before the rule is there, a client like the cell's connects, and the divert
-//     socket does not see it.
+//  1. Control: before the rule is there, a client like the cell's connects, and the divert socket
+//     does not see it.
 //  2. The client connects: SYN, SYN+ACK and ACK go through the divert socket.
 //  3. The client sends its line, and the server reads it as it was rewritten on its way.
-//  4. The server answers and closes, and the client reads the answer as that was rewritten, then the end.
-//  5. Nothing more waits at the server. The rule has counted at least three packets of the
-//     client and two that answer, and each came out behind it.
+//  4. The server answers and closes, and the client reads the answer as that was rewritten, then
+//     the end.
+//  5. Nothing more waits at the server. The rule has counted at least three packets of the client
+//     and two that answer, and each came out behind it.
 func (h *half) streamThrough(ctx context.Context) error {
 	h.change = func(r *pfconf.Rule) { r.Both = true }
 	if err := h.openStream(ctx); err != nil {
@@ -166,7 +167,7 @@ func (h *half) streamRewritten(ctx context.Context, label string) error {
 	return h.judgeStreamCounters(label, *counters.Counters)
 }
 
-// giveBack gives back what waits at the divert socket, rewritten, and what that brings forth.
+// giveBack returns what waits at the divert socket, rewritten, and what that brings forth.
 func (h *half) giveBack(ctx context.Context) error {
 	rewrites := []endpoint.Rewrite{{Old: endpoint.ClientLine, New: endpoint.PacketLine}, {Old: endpoint.ServerLine, New: answerLine}}
 	if h.omit[Rewriting] {
@@ -204,16 +205,16 @@ func (h *half) judgeStreamCounters(label string, c pfconf.Counters) error {
 }
 
 // bothDiverts: a packet is handed to the divert socket, given back, and then diverted to another
-// socket: a packet filter in front of a transparent proxy. (On Linux the hooks come one after the other:
-// tproxy at prerouting, the queue at input.)
+// socket: a packet filter in front of a transparent proxy. (On Linux the hooks come one after the
+// other: tproxy at prerouting, the queue at input.)
 //
 //  1. REMOTE's proxy listens for what LOCAL sends to FAKE, and a divert socket is open.
-//  2. Control: before the rules are there, a client like the cell's does not reach the proxy, and the
-//     divert socket sees nothing.
+//  2. Control: before the rules are there, a client like the cell's does not reach the proxy, and
+//     the divert socket sees nothing.
 //  3. Both rules are loaded, for the same flow: divert-to and divert-packet.
-//  4. What the client sends goes through the divert socket, which rewrites it, and comes to the proxy
-//     with FAKE as its destination. TCP: the answers too, and the client reads the proxy's as they were
-//     rewritten.
+//  4. What the client sends goes through the divert socket, which rewrites it, and comes to the
+//     proxy with FAKE as its destination. TCP: the answers too, and the client reads the proxy's as
+//     they were rewritten.
 //  5. Both rules have counted.
 func (h *half) bothDiverts(ctx context.Context) error {
 	packets := h.rule()

@@ -24,8 +24,9 @@ func (h *half) noLoop(ctx context.Context) error {
 	return h.judgeMatched(ctx, 1, 1)
 }
 
-// givenBack is noLoop without what the rule has counted: FreeBSD's pf counts no packet that a rule of
-// its own has diverted. A packet that such a rule lets pass instead is told apart from one that is lost.
+// givenBack is noLoop without what the rule has counted: FreeBSD's pf counts no packet that a rule
+// of its own has diverted. A packet that such a rule lets pass instead is told apart from one that
+// is lost.
 func (h *half) givenBack(ctx context.Context) error {
 	if err := h.begin(ctx, true); err != nil {
 		return err
@@ -75,8 +76,8 @@ func (h *half) givenBack(ctx context.Context) error {
 //
 //  1. REMOTE has a socket that is bound to FAKE, so that no echo of the hosts' own is diverted.
 //     LOCAL has one that hears echo requests.
-//  2. Control: before the rule is there, a request like the cell's comes to LOCAL as it was sent, and
-//     the divert socket does not see it.
+//  2. Control: before the rule is there, a request like the cell's comes to LOCAL as it was sent,
+//     and the divert socket does not see it.
 //  3. The client sends an echo request to LOCAL. It comes to the divert socket, which gives it back
 //     rewritten.
 //  4. LOCAL hears it, once, rewritten, with its id and number and a right checksum.
@@ -141,8 +142,9 @@ func (h *half) echoOut(ctx context.Context) error {
 	return h.judgeMatched(ctx, 1, 1)
 }
 
-// answersFirst tells whether a system's kernel makes an echo request the reply before raw sockets are
-// looked for. Of IPv4 the BSDs do (icmp_input, netinet/ip_icmp.c); of IPv6 raw sockets get a copy.
+// answersFirst reports whether a system's kernel makes an echo request the reply before raw sockets
+// are looked for. Of IPv4 the BSDs do (icmp_input, netinet/ip_icmp.c); of IPv6 raw sockets get a
+// copy.
 func answersFirst(f pfconf.Family, goos string) bool {
 	return f == pfconf.Inet && (goos == "freebsd" || goos == "openbsd")
 }

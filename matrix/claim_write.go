@@ -11,15 +11,16 @@ import (
 // nowhere is an address that no interface of any host has: of TEST-NET-1 (RFC 5737).
 var nowhere = netip.AddrFrom4([4]byte{192, 0, 2, 1})
 
-// namedInterface: "the IP address specified must match the address of some local interface, or an interface name must be
-// found after the IP address. If an interface name is found, that interface will be used and the value of the IP
-// address will be ignored (other than the fact that it is not INADDR_ANY)." (FreeBSD divert(4))
+// namedInterface: "the IP address specified must match the address of some local interface, or an
+// interface name must be found after the IP address. If an interface name is found, that interface
+// will be used and the value of the IP address will be ignored (other than the fact that it is not
+// INADDR_ANY)." (FreeBSD divert(4))
 //
 //  1. Control: before the rule is there, what a client like the cell's sends arrives.
-//  2. The client sends. The divert socket writes the packet, rewritten, to the address of no interface, with the name of its
-//     interface behind it as it came. It comes in and arrives.
-//  3. What the client sends next is written to the same address without a name, and the kernel refuses it
-//     (EADDRNOTAVAIL): the name it was that counted. Nothing more arrives.
+//  2. The client sends. The divert socket writes the packet, rewritten, to the address of no
+//     interface, with the name of its interface behind it as it came. It comes in and arrives.
+//  3. What the client sends next is written to the same address without a name, and the kernel
+//     refuses it (EADDRNOTAVAIL): the name it was that counted. Nothing more arrives.
 //  4. The rule has counted both.
 func (h *half) namedInterface(ctx context.Context) error {
 	h.writeTo = h.nobodys(nowhere)
@@ -43,8 +44,8 @@ func (h *half) nobodys(a netip.Addr) netip.Addr {
 	return a
 }
 
-// refusedNowhere has the client send, and the divert socket write the packet to an address that no interface has, with no
-// name behind it. The kernel must refuse it, and nothing must arrive.
+// refusedNowhere has the client send, and the divert socket write the packet to an address that no
+// interface has, with no name behind it. The kernel must refuse it, and nothing must arrive.
 func (h *half) refusedNowhere(ctx context.Context, address netip.Addr) error {
 	if _, err := h.handedOver(ctx); err != nil {
 		return err
@@ -64,12 +65,14 @@ func (h *half) refusedNowhere(ctx context.Context, address netip.Addr) error {
 	return h.nothingArrives(ctx, "it was written to the address of no interface")
 }
 
-// badHeader: EINVAL, "the packet had an invalid header" (FreeBSD divert(4)), is what a write is answered with.
+// badHeader: EINVAL, "the packet had an invalid header" (FreeBSD divert(4)), is what a write is
+// answered with.
 //
 //  1. Control: before the rule is there, what a client like the cell's sends arrives.
-//  2. The client sends, and the divert socket writes the packet back with another IP version. The kernel refuses it with EINVAL, and
-//     nothing arrives. The same with 19 bytes of it, which hold no header; and of a packet that is to leave, with a
-//     length in its header that it does not have.
+//  2. The client sends, and the divert socket writes the packet back with another IP version. The
+//     kernel refuses it with EINVAL, and nothing arrives. The same with 19 bytes of it, which hold
+//     no header; and of a packet that is to leave, with a length in its header that it does not
+//     have.
 //  3. What the client sends at last is written back as it must be, and arrives.
 //  4. The rule has counted all.
 func (h *half) badHeader(ctx context.Context) error {
@@ -80,7 +83,8 @@ func (h *half) badHeader(ctx context.Context) error {
 	return h.refusesSpoilt(ctx, spoils...)
 }
 
-// badLength is badHeader about a packet that comes in and has a length in its header that it does not have.
+// badLength is badHeader about a packet that comes in and has a length in its header that it does
+// not have.
 func (h *half) badLength(ctx context.Context) error {
 	return h.refusesSpoilt(ctx, endpoint.SpoilLength)
 }
@@ -134,18 +138,20 @@ func (h *half) refusesSpoilt(ctx context.Context, spoils ...endpoint.Spoil) erro
 	return h.judgeMatched(ctx, n, n)
 }
 
-// ruleNumber: with a diverted packet recvfrom(2) gives an address whose port is "usually the ipfw rule number". Packets that are written
-// "re-enter the packet filter at the rule number following the tag given in the port part …, which is usually already
-// set at the rule number that caused the diversion (not the next rule if there are several at the same number)."
-// (FreeBSD divert(4))
+// ruleNumber: with a diverted packet recvfrom(2) gives an address whose port is "usually the ipfw
+// rule number". Packets that are written "re-enter the packet filter at the rule number following
+// the tag given in the port part …, which is usually already set at the rule number that caused the
+// diversion (not the next rule if there are several at the same number)." (FreeBSD divert(4))
 //
-//  1. REMOTE has three divert sockets, for three rules about the cell's packets: two with the number 1, one with 2. Control:
-//     before the rules are there, what a client like the cell's sends arrives.
-//  2. The client sends. The packet comes to the socket of the first rule, with 1 as the port of its address. It is given back
-//     as it is.
-//  3. It comes to the socket of the rule with number 2, with that as the port, and is given back rewritten.
-//  4. It arrives. The socket of the second rule with number 1 has seen nothing, and the rules have counted 1, 0
-//     and 1 packets.
+//  1. REMOTE has three divert sockets, for three rules about the cell's packets: two with the
+//     number 1, one with 2. Control: before the rules are there, what a client like the cell's
+//     sends arrives.
+//  2. The client sends. The packet comes to the socket of the first rule, with 1 as the port of its
+//     address. It is given back as it is.
+//  3. It comes to the socket of the rule with number 2, with that as the port, and is given back
+//     rewritten.
+//  4. It arrives. The socket of the second rule with number 1 has seen nothing, and the rules have
+//     counted 1, 0 and 1 packets.
 func (h *half) ruleNumber(ctx context.Context) error {
 	same, next := h.rule(), h.rule()
 	same.Label, next.Label = h.Cell.label("-same"), h.Cell.label("-next")

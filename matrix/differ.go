@@ -41,8 +41,8 @@ func (k Kernel) Differences() []string {
 	return all
 }
 
-// KernelOn gives the expectations of the kernel under test of a system (GOOS/GOARCH) with a kernel of
-// this name and release, and false for one that is not known.
+// KernelOn returns the expectations of the kernel under test of a system (GOOS/GOARCH) with a
+// kernel of this name and release, and false for one that is not known.
 func KernelOn(system, kernel string) (Kernel, bool) {
 	goos, _, _ := strings.Cut(system, "/")
 	k, ok := KernelOf(map[string]string{"linux": "nftables", "openbsd": "pf", "freebsd": "ipfw"}[goos])

@@ -25,7 +25,7 @@ func (h *half) header(reply int, n uint16) *endpoint.EchoHeader {
 //  3. The rule is loaded.
 //  4. LOCAL sends one echo request to FAKE. Exactly that one is waiting at the
 //     server, with its id, sequence number and checksum, from LOCAL to FAKE.
-//  5. The rule counted one packet. Nobody answered: nothing is waiting at the client.
+//  5. The rule counted one packet. No one answered: nothing is waiting at the client.
 //
 // Where the kernel is known to answer a diverted request itself, a second socket on LOCAL hears
 // replies from any address. The target is a SKIP when the rule counted the request, the
@@ -100,8 +100,9 @@ func (h *half) echoTo(ctx context.Context, withControl bool) error {
 	return h.judgeCounters(1, 0)
 }
 
-// judgeWitness is a SKIP when it is proven that the kernel took the diverted request for itself: the
-// rule matched it alone, the server's socket is silent, and the witness heard the one reply to it.
+// judgeWitness is a SKIP when it is proven that the kernel took the diverted request for itself:
+// the rule matched it alone, the server's socket is silent, and the witness heard the one reply to
+// it.
 func (h *half) judgeWitness(received, heard *asked) error {
 	if received.Fault != nil || len(received.Messages) > 0 || heard.Fault != nil || len(heard.Messages) != 1 ||
 		!h.counterKnown || h.counters.Matched != 1 {

@@ -55,7 +55,7 @@ func (h *half) ending(server, client *script, clientEnd, serverEnd string) endin
 	return e
 }
 
-// tied tells whether the kernel ties the state of the half to its client's socket.
+// tied reports whether the kernel ties the state of the half to its client's socket.
 func (h *half) tied() bool {
 	return h.kernel.TiesStates && (h.mode == Reply || h.mode == ReplyTo) && h.Proto != pfconf.ICMP
 }

@@ -26,7 +26,7 @@ type looks struct {
 	n    map[string]int // plays of a target that were looked at
 }
 
-// wanted tells whether a play of the target is to be looked at if it does not pass.
+// wanted reports whether a play of the target is to be looked at if it does not pass.
 func (l *looks) wanted(target string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -129,7 +129,7 @@ func (p *play) halves() []*half {
 	return all
 }
 
-// own gives those addresses of a cell that no other has.
+// own returns those addresses of a cell that no other has.
 func (a Addresses) own(local, fake netip.Addr) []netip.Addr {
 	var own []netip.Addr
 	if !a.Locals.IsSingleIP() {

@@ -29,19 +29,20 @@ type Kernel struct {
 	StatesFirst bool
 	// Stateless: the rules keep no states, so there is none to ask for (ipfw's static rules).
 	Stateless bool
-	// MeetsReplies: a divert-reply rule is about the packets that come back, and counts those alone.
+	// MeetsReplies: a divert-reply rule is about the packets that come back, and counts those
+	// alone.
 	MeetsReplies bool
 	// MatchesOnly: what a rule counts says nothing about what its action did.
 	MatchesOnly bool
-	// MeetsFragments: a rule about packets that come in meets their fragments one by one, before they
-	// are put together.
+	// MeetsFragments: a rule about packets that come in meets their fragments one by one, before
+	// they are put together.
 	MeetsFragments bool
-	// AnswersEcho: the kernel answers a diverted IPv4 echo request itself, and no raw socket sees it.
-	// FreeBSD: icmp_input (netinet/ip_icmp.c) makes the request a reply and sends it, before raw sockets
-	// are looked for, whatever the destination.
+	// AnswersEcho: the kernel answers a diverted IPv4 echo request itself, and no raw socket sees
+	// it. FreeBSD: icmp_input (netinet/ip_icmp.c) makes the request a reply and sends it, before
+	// raw sockets are looked for, whatever the destination.
 	AnswersEcho bool
-	// RedirectsBeside: a rule that redirects is one of the pf that stands beside the filter, whose states
-	// have the packets.
+	// RedirectsBeside: a rule that redirects is one of the pf that stands beside the filter, whose
+	// states have the packets.
 	RedirectsBeside bool
 	// SweepsFake: when the run is over the filter removes all states between LOCAL and
 	// FAKE. Before, only what is in a cell's way is removed: each removal takes a pfctl.
@@ -60,7 +61,7 @@ var kernels = map[string]Kernel{
 	"pf":       {TiesStates: true, StatesFirst: true, SweepsFake: true},
 }
 
-// KernelOf gives the expectations of a kernel whose firewall has this name, and
+// KernelOf returns the expectations of a kernel whose firewall has this name, and
 // false for one that is not known.
 func KernelOf(firewall string) (Kernel, bool) {
 	k, ok := kernels[firewall]
@@ -68,18 +69,19 @@ func KernelOf(firewall string) (Kernel, bool) {
 	return k, ok
 }
 
-// besides tells whether the target's rule is one of the pf that stands beside the kernel's filter.
+// besides reports whether the target's rule is one of the pf that stands beside the kernel's
+// filter.
 func (k Kernel) besides(t Target) bool {
 	return t.Claim != nil && t.Claim.PF || k.RedirectsBeside && t.First == Redirect
 }
 
-// controlReplies tells whether a control of a divert-reply rule means
+// controlReplies reports whether a control of a divert-reply rule means
 // something for the protocol.
 func (k Kernel) controlReplies(p pfconf.Proto) bool {
 	return k.RepliesNeedRule || p == pfconf.ICMP
 }
 
-// stateStays tells whether the state of a cell is still there when its sockets
+// stateStays reports whether the state of a cell is still there when its sockets
 // are closed and, for tcp, TIME_WAIT has been dropped. pf ties states to
 // connected sockets; the server of udp-to and rip-to never is, and an ICMP
 // state lives until its timeout. conntrack ties states to no socket.
@@ -146,7 +148,7 @@ var knownFailures = []known{
 	},
 }
 
-// ofKernel tells whether the kernel is known for the failure.
+// ofKernel reports whether the kernel is known for the failure.
 func (f known) ofKernel(k Kernel) bool {
 	old := f.before == 0 || k.Release > 0 && k.Release < f.before
 	return f.firewall == k.Firewall && (!f.domain || k.OtherDomain) && old
@@ -163,7 +165,7 @@ func releaseOf(kernel string) int {
 	return n
 }
 
-// comesInAgain tells whether packets that the packet role gives back are to come in on REMOTE.
+// comesInAgain reports whether packets that the packet role gives back are to come in on REMOTE.
 func (t Target) comesInAgain() bool {
 	turned := strings.HasPrefix(t.Kind(), "divert-turned-")
 	return t.First == PacketIn && !turned || t.First == PacketOut && turned

@@ -54,7 +54,8 @@ func (r *runner) explain(t Target, res Result, p *play) *explain.Explanation {
 	return explain.Explain(c)
 }
 
-// way is what is diverted in the claim's cell, whose flow is that of a mode and whose rules are its own.
+// way is what is diverted in the claim's cell, whose flow is that of a mode and whose rules are its
+// own.
 func (c *Claim) way() explain.Way {
 	switch c.Mode {
 	case To:

@@ -26,7 +26,7 @@ const (
 	NotLost          = "not-lost"          // a packet arrived that must be lost
 	NotRefused       = "not-refused"       // the kernel let something be opened that it must refuse
 	NotOpened        = "not-opened"        // the kernel refused to open something that it must allow
-	NotBypassed      = "not-bypassed"      // a packet did not arrive that a rule must let pass when nobody listens
+	NotBypassed      = "not-bypassed"      // a packet did not arrive that a rule must let pass when no one listens
 	Looped           = "looped"            // a packet that was given back met its rule again
 	PortBlocked      = "port-blocked"      // the kernel refuses the reversed flow's port
 
@@ -48,7 +48,7 @@ const (
 
 	// SKIP
 	NoFamily   = "no-family"   // a host lacks the address family
-	NotClaimed = "not-claimed" // nobody says that a kernel of this kind does what the target tests
+	NotClaimed = "not-claimed" // no one says that a kernel of this kind does what the target tests
 	NoFeature  = "no-feature"  // REMOTE's kernel lacks what the target tests
 )
 

@@ -150,7 +150,7 @@ func TestGateWaitsForQuarter(t *testing.T) {
 	})
 }
 
-// Where a load sets counters back, it waits for all cells, whose counters nobody
+// Where a load sets counters back, it waits for all cells, whose counters no one
 // needs then.
 func TestGateTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -62,7 +62,7 @@ type half struct {
 	asPieces bool
 	// arrival: the client asks by which interface its answers come (OpenBSD).
 	arrival bool
-	// keeps: somebody has the divert port before the cell's divert socket; see Unheard.
+	// keeps: someone has the divert port before the cell's divert socket; see Unheard.
 	keeps bool
 	// pieces: the kernel's rule meets the client's messages in pieces, see Kernel.MeetsFragments.
 	pieces bool
@@ -71,10 +71,10 @@ type half struct {
 	counterKnown bool
 }
 
-// toServer tells whether the cell's server is on REMOTE and its client on LOCAL.
+// toServer reports whether the cell's server is on REMOTE and its client on LOCAL.
 func (h *half) toServer() bool { return h.mode == To || h.mode == PacketIn || h.mode == Redirect }
 
-// sides gives the hosts of client and server.
+// sides returns the hosts of client and server.
 func (h *half) sides() (client, server side) {
 	if h.toServer() {
 		return h.local, h.remote
@@ -82,7 +82,7 @@ func (h *half) sides() (client, server side) {
 	return h.remote, h.local
 }
 
-// ends gives the conversation's two ends as LOCAL and the wire see them: the
+// ends returns the conversation's two ends as LOCAL and the wire see them: the
 // client's name and the one that it talks to.
 func (h *half) ends() (client, server netip.AddrPort) {
 	c, s := h.client, h.server
@@ -102,7 +102,7 @@ func (h *half) ends() (client, server netip.AddrPort) {
 	return netip.AddrPortFrom(h.Fake, c), netip.AddrPortFrom(h.Local, s)
 }
 
-// flow gives the conversation as REMOTE's state table has it.
+// flow returns the conversation as REMOTE's state table has it.
 func (h *half) flow() pfconf.Flow {
 	client, server := h.ends()
 	f := pfconf.Flow{Family: h.Family, Proto: h.Proto, Near: client, Far: server}
@@ -118,7 +118,7 @@ func (h *half) flow() pfconf.Flow {
 // label is the rule's label.
 func (h *half) label() string { return h.Cell.label(h.part) }
 
-// rule gives the cell's rule.
+// rule returns the cell's rule.
 func (h *half) rule() pfconf.Rule {
 	client, server := h.ends()
 	r := pfconf.Rule{
@@ -167,7 +167,7 @@ var kinds = map[pfconf.Proto]endpoint.Kind{
 func (h *half) loaded() pfconf.Rule {
 	r := h.rule()
 	switch {
-	case h.omit[OwnRule]: // a rule of the same label for nobody's packets
+	case h.omit[OwnRule]: // a rule of the same label for no one's packets
 		r.From = h.Remote
 		if r.Direction == pfconf.Out {
 			r.From = h.Local
@@ -296,10 +296,10 @@ func (h *half) inTheWay(flows []pfconf.Flow) []pfconf.Flow {
 	return slices.DeleteFunc(flows, func(f pfconf.Flow) bool { return h.swept(f) && f != h.flow() })
 }
 
-// swept tells whether REMOTE's agent removes the states of the flow at the end of the run.
+// swept reports whether REMOTE's agent removes the states of the flow at the end of the run.
 func (p *play) swept(f pfconf.Flow) bool { return p.kernel.SweepsFake && f.Near.Addr() == p.Fake }
 
-// last tells whether the cell is over with this half.
+// last reports whether the cell is over with this half.
 func (h *half) last() bool { return !h.Target.reuse() || h.part != "" }
 
 // clear adds to the scripts that close the cell on both hosts what removes the

@@ -77,8 +77,8 @@ func (a *asked) unrouted() error {
 	return nil
 }
 
-// unsent is the ERROR of a step whose packet its own host did not let go, for want of a way or because its filter
-// refuses it (EACCES on the BSDs).
+// unsent is the ERROR of a step whose packet its own host did not let go, for want of a way or
+// because its filter refuses it (EACCES on the BSDs).
 func (a *asked) unsent() error {
 	if err := a.unrouted(); err != nil {
 		return err
@@ -151,7 +151,7 @@ func (h *half) opened(steps ...*asked) error {
 	return nil
 }
 
-// portTakenError: a planned port is in use by somebody else.
+// portTakenError: a planned port is in use by someone else.
 type portTakenError struct{ detail string }
 
 func (e *portTakenError) Error() string { return e.detail }
@@ -177,7 +177,7 @@ func (h *half) counted() string {
 	return fmt.Sprintf("; REMOTE's rule matched %d packets", c.Matched)
 }
 
-// carried tells whether the half's packets belong to a state that a reuse target's
+// carried reports whether the half's packets belong to a state that a reuse target's
 // first cell has left: udp-to and rip-to leave one, which is also that of the same
 // addresses and ports in the other direction.
 func (h *half) carried() bool {
@@ -213,8 +213,8 @@ func (h *half) judgeCounters(sent, answered uint64) error {
 	return nil
 }
 
-// statesStay is how long pf keeps any state at least, unless it was told otherwise: its shortest timeouts are
-// those of 30 seconds (pf.conf(5), udp.single and other.single).
+// statesStay is how long pf keeps any state at least, unless it was told otherwise: its shortest
+// timeouts are those of 30 seconds (pf.conf(5), udp.single and other.single).
 const statesStay = 25 * time.Second
 
 // judgeStateCounters judges the counters of a rule that makes states, which have the

@@ -19,10 +19,10 @@ type Plan struct {
 	Seed uint64
 }
 
-// Repeats tells whether targets are played more than once.
+// Repeats reports whether targets are played more than once.
 func (p Plan) Repeats() bool { return p.Rounds > 1 || p.For > 0 }
 
-// order gives the targets in the order in which they are played, until ctx is
+// order returns the targets in the order in which they are played, until ctx is
 // done.
 func (p Plan) order(ctx context.Context) iter.Seq[Target] {
 	return func(yield func(Target) bool) {

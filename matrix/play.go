@@ -44,7 +44,7 @@ func (r *runner) playTarget(ctx context.Context, t Target) Result {
 }
 
 // judgeTarget plays a target, with other ports if those of the first cell are
-// in use, and gives its verdict and the last cell.
+// in use, and returns its verdict and the last cell.
 func (r *runner) judgeTarget(ctx context.Context, t Target) (Result, *play) {
 	if s := r.skip(t); s != nil {
 		return s.result(), nil
@@ -110,7 +110,7 @@ func (r *runner) playCell(ctx context.Context, t Target) (*play, error) {
 	}
 	r.gate.leave(ctx, p.labels...)
 
-	// What is left is closed and forgotten whatever became of the cell; that this
+	// What is left is closed and forgotten whatever happened to the cell; that this
 	// failed is worth telling only when nothing else did.
 	if ended := r.unlessStopped(p.end(ctx)); err == nil && ended != nil {
 		err = ended
@@ -118,8 +118,8 @@ func (r *runner) playCell(ctx context.Context, t Target) (*play, error) {
 	return p, err
 }
 
-// unlessStopped gives err, or why the run was stopped: what a cell finds then may be the stop's own
-// doing, for cells that gave up left their sockets, rules and divert ports as they were.
+// unlessStopped returns err, or why the run was stopped: what a cell finds then may be the stop's
+// own doing, for cells that gave up left their sockets, rules and divert ports as they were.
 func (r *runner) unlessStopped(err error) error {
 	if err != nil && r.ctx.Err() != nil {
 		return context.Cause(r.ctx)

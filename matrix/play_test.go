@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// What a cell finds once the run is stopped accuses nobody.
+// What a cell finds once the run is stopped accuses no one.
 func TestStopped(t *testing.T) {
 	stopped, stop := context.WithCancelCause(t.Context())
 	stop(errors.New("interrupt"))

@@ -28,8 +28,8 @@ type Options struct {
 	Transcripts bool
 	// Evidence is wanted of passed cells too, where targets are not played again and again.
 	Evidence bool
-	// NoEvidence is gathered of any cell, and nothing explained: for hosts that are slow to show it and have
-	// many that fail.
+	// NoEvidence is gathered of any cell, and nothing explained: for hosts that are slow to show it
+	// and have many that fail.
 	NoEvidence bool
 	// Capture: the hosts keep the newest packets of their test interfaces, for evidence.
 	Capture bool
@@ -175,7 +175,7 @@ func wrap(host string, err error) error {
 	return nil
 }
 
-// skip tells whether the target can't be played, and why.
+// skip reports whether the target can't be played, and why.
 func (r *runner) skip(t Target) *finding {
 	if why, missing := r.opt.NoFamily[t.Family]; missing {
 		return &finding{Skip, NoFamily, why}

@@ -106,8 +106,8 @@ func (s *script) relay(end, old, new string) *asked {
 	return s.add(agent.Step{Do: agent.Relay, End: end, Data: old, New: new}, refusedWrites)
 }
 
-// refusedWrites are the codes with which a kernel refuses a packet that is given back to it (FreeBSD's divert(4)), and
-// those that say that it got lost.
+// refusedWrites are the codes with which a kernel refuses a packet that is given back to it
+// (FreeBSD's divert(4)), and those that say that it got lost.
 var refusedWrites = lostOr("EINVAL", "EADDRNOTAVAIL")
 
 // lostOr are the codes that say that something got lost, and others.
@@ -132,8 +132,8 @@ func (s *script) relayBurst(end string, b endpoint.Burst, line string) *asked {
 	return s.add(agent.Step{Do: agent.RelayBurst, End: end, Burst: &b, New: line}, notTaken)
 }
 
-// notTaken are the answers to packets that are written back: besides those of lost ones, that one is longer
-// than the socket may write.
+// notTaken are the answers to packets that are written back: besides those of lost ones, that one
+// is longer than the socket may write.
 var notTaken = lostOr("EMSGSIZE")
 
 // relayAll has the packet role send all on that waits.
@@ -204,7 +204,7 @@ var noSocket = map[string]bool{agent.CodeNoSocket: true}
 // end has the host close the cell's endpoints after the last step.
 func (s *script) end() { s.last = true }
 
-// ended tells whether the host has done so.
+// ended reports whether the host has done so.
 func (s side) ended() bool { return *s.closed }
 
 // run has the host carry the steps out. Its error is an ERROR: the

@@ -121,7 +121,7 @@ type Cell struct {
 	run  string
 }
 
-// Cell gives the target addresses, ports and ids.
+// Cell returns the target addresses, ports and ids.
 func (s *Space) Cell(t Target) Cell {
 	n := s.n.Add(1)
 	a := s.families[t.Family]
@@ -150,7 +150,7 @@ func (s *Space) Cell(t Target) Cell {
 // target apart.
 func (c *Cell) label(part string) string { return pfconf.LabelPrefix + "-" + c.run + part }
 
-// nth gives the nth address of a prefix, counted round and leaving out the
+// nth returns the nth address of a prefix, counted round and leaving out the
 // first and the last, which may mean a network and a broadcast address.
 func nth(p netip.Prefix, n uint64) netip.Addr {
 	bits := p.Addr().BitLen() - p.Bits()

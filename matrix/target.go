@@ -40,7 +40,7 @@ type Target struct {
 // Kind is the target's name without its family: the row of the matrix.
 func (t Target) Kind() string { return strings.TrimPrefix(t.Name, t.Family.String()+"-") }
 
-// reuse tells whether the target plays two cells.
+// reuse reports whether the target plays two cells.
 func (t Target) reuse() bool { return t.Second != "" }
 
 // argsModes are the args targets of each protocol, in the suite's order.
@@ -110,7 +110,7 @@ func (t Target) Proves() string {
 	return s
 }
 
-// Select gives the targets that match one of the patterns (path.Match's: '*', '?',
+// Select returns the targets that match one of the patterns (path.Match's: '*', '?',
 // '[…]'), in the order of Targets and Claims; the suite's without a pattern. A pattern that
 // matches nothing is an error that names what comes nearest.
 func Select(patterns []string) ([]Target, error) {
@@ -169,7 +169,7 @@ type PatternError struct {
 
 func (e *PatternError) Error() string { return fmt.Sprintf("pattern %q: %v", e.Pattern, e.Err) }
 
-// Unwrap gives path.Match's error.
+// Unwrap returns path.Match's error.
 func (e *PatternError) Unwrap() error { return e.Err }
 
 // Hint says what patterns are made of.
@@ -177,7 +177,7 @@ func (e *PatternError) Hint() string {
 	return "'*' stands for any letters, '?' for one, '[a-z]' for one of these; 'pfdivert list' shows the names"
 }
 
-// Nearest gives the one of the names that the fewest edits turn word into.
+// Nearest returns the one of the names that the fewest edits turn word into.
 func Nearest(word string, names []string) string {
 	return slices.MinFunc(names, func(a, b string) int { return edits(word, a) - edits(word, b) })
 }

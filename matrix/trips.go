@@ -10,7 +10,7 @@ import (
 
 type tripsKey struct{}
 
-// withTrips gives a context in which round trips are counted from zero.
+// withTrips returns a context in which round trips are counted from zero.
 func withTrips(ctx context.Context) (context.Context, *int) {
 	n := new(int)
 	return context.WithValue(ctx, tripsKey{}, n), n

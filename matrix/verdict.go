@@ -7,7 +7,7 @@ import (
 	"pfdivert/roles/evidence"
 )
 
-// Verdict is what became of a cell.
+// Verdict is what happened to a cell.
 type Verdict string
 
 // The verdicts. FAIL accuses the kernel under test and nothing else; ERROR is

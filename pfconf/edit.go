@@ -2,7 +2,7 @@ package pfconf
 
 import "fmt"
 
-// Edit gives the rules without those with the labels in remove and with those of add behind
+// Edit returns the rules without those with the labels in remove and with those of add behind
 // them, and leaves rules as it is. A label to remove that is not there and one to add that is are
 // errors; one may be removed and added again.
 func Edit(rules, add []Rule, remove []string) ([]Rule, error) {

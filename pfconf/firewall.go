@@ -23,7 +23,7 @@ type Firewall interface {
 	// counters begin at zero. It takes its turn among the Changes.
 	Load(ctx context.Context, rules []Rule) error
 
-	// KeepsCounters tells whether a rule that stays keeps its counters when
+	// KeepsCounters reports whether a rule that stays keeps its counters when
 	// others change (nftables), or begins again at zero (pf).
 	KeepsCounters() bool
 
@@ -46,13 +46,13 @@ type Change struct {
 
 // Gatherer is a Firewall that makes the changes of many in one load.
 type Gatherer interface {
-	// ChangeEach makes each of the changes or does not make it, and gives each its own error.
+	// ChangeEach makes each of the changes or does not make it, and returns each its own error.
 	ChangeEach(ctx context.Context, changes []Change) []error
 }
 
 // Shower is a Firewall that can show its rules.
 type Shower interface {
-	// Show gives the rules with these labels as the system's own tool would show them. A label
+	// Show returns the rules with these labels as the system's own tool would show them. A label
 	// that is not loaded is an error.
 	Show(ctx context.Context, labels []string) (map[string]string, error)
 }

@@ -1,7 +1,7 @@
 package pfconf
 
 // Undo is how one change to a host is undone. It is written to a file before the
-// change is made, so that a later run can mend what a killed one left.
+// change is made, so that a later run can fix what a killed one left.
 type Undo struct {
 	// Do names the step, with the package that knows it before the slash:
 	// "nft/table".

@@ -12,8 +12,8 @@ type NATQuery struct {
 	Proto Proto `json:"proto"`
 	// Direction is Out for a connection whose destination was translated (rdr-to) as the socket
 	// here sees it: Src is the client, Dst the socket's own name. It is In for one whose source was
-	// translated (nat-to) as the other host sees it: Src is the address that it was translated
-	// to, Dst the other host. These are the constants that pf(4) wants, PF_OUT and PF_IN. 0 asks for
+	// translated (nat-to) as the other host sees it: Src is the address that it was translated to,
+	// Dst the other host. These are the constants that pf(4) wants, PF_OUT and PF_IN. 0 asks for
 	// either.
 	Direction Direction      `json:"dir,omitempty"`
 	Src       netip.AddrPort `json:"src"`

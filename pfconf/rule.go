@@ -23,7 +23,7 @@ var Families = []Family{Inet, Inet6}
 
 var familyNames = map[Family]string{Inet: "inet", Inet6: "inet6"}
 
-// FamilyOf gives the family of an address.
+// FamilyOf returns the family of an address.
 func FamilyOf(a netip.Addr) Family {
 	if a.Is4() {
 		return Inet
@@ -96,7 +96,7 @@ func (p Proto) Number(f Family) int {
 	return RawNumber
 }
 
-// HasPorts tells whether the protocol's flows are told apart by ports.
+// HasPorts reports whether the protocol's flows are told apart by ports.
 func (p Proto) HasPorts() bool { return p == TCP || p == UDP }
 
 // Action is what a rule does with the packets that it matches.
@@ -164,7 +164,7 @@ type Rule struct {
 	// Both has a divert-packet rule hand over what answers the flow as well. On pf
 	// every rule does: the answers belong to its state.
 	Both bool `json:"both,omitempty"`
-	// Bypass has a divert-packet rule let packets pass when nobody listens on the
+	// Bypass has a divert-packet rule let packets pass when no one listens on the
 	// divert port. nftables only.
 	Bypass bool `json:"bypass,omitempty"`
 	// Tee has a divert-packet rule hand over a copy of each packet, which goes its way. ipfw only.
@@ -181,7 +181,7 @@ const MaxLabel = 63
 // sees whose rules and states they are.
 const LabelPrefix = "regress"
 
-// ValidLabel tells whether the label can be loaded on every system and means
+// ValidLabel reports whether the label can be loaded on every system and means
 // itself there: it begins with LabelPrefix and has only letters, digits, '-',
 // '_' and '.' (pfctl expands "$nr" and its like in labels).
 func ValidLabel(s string) bool {
@@ -253,7 +253,7 @@ func (r Rule) Validate() error {
 	return nil
 }
 
-// fits tells whether a is an address of the family that can stand in a rule.
+// fits reports whether a is an address of the family that can stand in a rule.
 func fits(a netip.Addr, f Family) bool {
 	return a.IsValid() && FamilyOf(a) == f && a.Zone() == "" && !a.Is4In6() && !a.IsUnspecified() && !a.IsMulticast()
 }

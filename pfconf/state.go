@@ -53,7 +53,7 @@ type State struct {
 	Mark  uint32 `json:"mark,omitempty"`
 }
 
-// Flow gives the flow that the state belongs to, and false for a protocol that
+// Flow returns the flow that the state belongs to, and false for a protocol that
 // the suite does not have.
 func (s State) Flow() (Flow, bool) {
 	f := Flow{Family: s.Family, Near: s.Near, Far: s.Far}
@@ -73,7 +73,7 @@ func (s State) Flow() (Flow, bool) {
 type StateTable interface {
 	// States lists the whole table.
 	States(ctx context.Context) ([]State, error)
-	// Lookup gives the states of each flow, in the order of flows; a flow
+	// Lookup returns the states of each flow, in the order of flows; a flow
 	// without a state has none. Flows asked for at the same time are looked up
 	// together where that is cheaper.
 	Lookup(ctx context.Context, flows []Flow) ([][]State, error)

@@ -19,9 +19,10 @@ const (
 	agentPatience = 4 * heartbeat
 )
 
-// labHeartbeat and labAgentPatience are the same in a lab of the BSDs. Its orchestrator and its agents are on one machine, where the end
-// of one ends the others' input at once; and a scheduler that prefers those who seldom ran (FreeBSD's ULE) may
-// keep the one that built the lab waiting for as long as the others are busy.
+// labHeartbeat and labAgentPatience are the same in a lab of the BSDs. Its orchestrator and its
+// agents are on one machine, where the end of one ends the others' input at once; and a scheduler
+// that prefers those who seldom ran (FreeBSD's ULE) may keep the one that built the lab waiting for
+// as long as the others are busy.
 const (
 	labHeartbeat     = 30 * time.Second
 	labAgentPatience = 4 * labHeartbeat
@@ -80,7 +81,7 @@ func runAgent(ctx context.Context, c *call) (int, error) {
 		opt.Interface = lab.RemoteInterface
 	case *labHost != "":
 		opt.Interface = *labHost
-	case *traced: // its own file's sum is nobody's question, and would fill the trace
+	case *traced: // its own file's sum is no one's question, and would fill the trace
 		opt.Alone = true
 	default:
 		var err error

@@ -95,7 +95,7 @@ func (c *call) checkSetup(ctx context.Context, p *pair) (int, error) {
 	return status, nil
 }
 
-// writeChecks prints what was found of a host and tells whether all is as it must be.
+// writeChecks prints what was found of a host and reports whether all is as it must be.
 func writeChecks(w io.Writer, items []agent.CheckItem) (fine bool) {
 	fine = true
 	for _, i := range items {

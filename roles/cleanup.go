@@ -81,7 +81,7 @@ func reachForCleanup(ctx context.Context, c *call, o runFlags) (*pair, error) {
 	return p, nil
 }
 
-// writeLeft prints what journals say and what was done, and tells whether nothing is left.
+// writeLeft prints what journals say and what was done, and reports whether nothing is left.
 func writeLeft(w io.Writer, left []*agent.Left, look bool) (fine bool) {
 	fine = true
 	if len(left) == 0 {

@@ -266,7 +266,7 @@ func (p *picked) add(f *flag.FlagSet, kill bool) {
 	}
 }
 
-// any tells whether states are picked by what the listing shows.
+// any reports whether states are picked by what the listing shows.
 func (p *picked) any() bool { return p.source.IsValid() || p.destination.IsValid() || p.id != "" }
 
 func (p *picked) check() error {
@@ -280,7 +280,7 @@ func (p *picked) check() error {
 	return nil
 }
 
-// takes tells whether the state is meant: -s is about who began, -d about the other end, each
+// takes reports whether the state is meant: -s is about who began, -d about the other end, each
 // before or after translation.
 func (p *picked) takes(s pfconf.State) bool {
 	began, beganWas, other, otherWas := s.Near, s.NearWas, s.Far, s.FarWas

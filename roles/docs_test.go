@@ -67,7 +67,8 @@ func TestReasonsDocumented(t *testing.T) {
 	}
 	slices.Sort(codes)
 	slices.Sort(documented)
-	// What passed user space by needs counters to be explained; a SKIP for want of a claim needs nothing.
+	// What passed user space by needs counters to be explained; a SKIP for want of a claim needs
+	// nothing.
 	bare := []string{"not-rewritten", "not-claimed"}
 	for _, code := range codes {
 		cause := explain.Explain(explain.Case{Reason: code, Way: explain.Reply}).Cause

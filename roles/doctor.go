@@ -190,7 +190,7 @@ func describeRule(d evidence.Diversion, f pfconf.Family) string {
 	return text
 }
 
-// bad tells whether something is.
+// bad reports whether something is.
 func (d *diagnosis) bad() bool {
 	return slices.ContainsFunc(d.Found, func(a ailment) bool { return a.Level == levelBad })
 }

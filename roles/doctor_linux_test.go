@@ -39,8 +39,8 @@ const (
 const queueRule = "pfdivert pf-setup -action divert-packet -proto udp -from 10.188.1.1 -to 10.188.1.2 -port 4000 -divert-port 666 >said4 2>&1 &\n" +
 	"for i in $(seq 100); do grep -q loaded said4 || sleep 0.1; done\n"
 
-// TestDoctor: a set-up that is right has nothing bad, and what is broken in one is found, by the code
-// of its cause.
+// TestDoctor: a set-up that is right has nothing bad, and what is broken in one is found, by the
+// code of its cause.
 func TestDoctor(t *testing.T) {
 	labtest.Need(t)
 	labtest.Programs(t, "nft", "ip", "sysctl")

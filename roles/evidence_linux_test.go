@@ -27,7 +27,7 @@ func looked(t *testing.T, opt matrix.Options, plan matrix.Plan, names ...string)
 	return p.play(t, plan, all)
 }
 
-// answer gives what a host said to the command that begins so.
+// answer returns what a host said to the command that begins so.
 func answer(c evidence.Cell, command string) string {
 	for _, a := range c.Answers {
 		if strings.HasPrefix(a.Command, command) {
@@ -210,8 +210,8 @@ func TestEvidenceBounded(t *testing.T) {
 	}
 }
 
-// BenchmarkCapture plays all targets in a lab, from the start of its agents to their end, with packets
-// captured and without, by turns, and tells by how much longer the one takes.
+// BenchmarkCapture plays all targets in a lab, from the start of its agents to their end, with
+// packets captured and without, by turns, and tells by how much longer the one takes.
 func BenchmarkCapture(b *testing.B) {
 	labtest.Need(b)
 	took := map[bool][]time.Duration{}

@@ -125,9 +125,9 @@ func (c *call) playFaults(ctx context.Context, all []faults.Fault, keep bool) (i
 	return exitOK, nil
 }
 
-// slowLab says what is played with the fault, and how, in a lab that is no lab of namespaces. What such a host
-// shows of a cell that fails takes dozens of commands: it is asked only when the fault is played alone. Few
-// cells at once leave a small machine time for the agents' heartbeats.
+// slowLab says what is played with the fault, and how, in a lab that is no lab of namespaces. What
+// such a host shows of a cell that fails takes dozens of commands: it is asked only when the fault
+// is played alone. Few cells at once leave a small machine time for the agents' heartbeats.
 func slowLab(f faults.Fault, alone bool) ([]matrix.Target, func(*matrix.Options)) {
 	targets := f.Targets(runtime.GOOS)
 	if !alone {

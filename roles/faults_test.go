@@ -56,7 +56,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// TestNoEvidence: where nobody is asked, targets say the same, and nothing is explained.
+// TestNoEvidence: where no one is asked, targets say the same, and nothing is explained.
 func TestNoEvidence(t *testing.T) {
 	p := reach(t, runFlags{})
 	p.options.NoEvidence = true

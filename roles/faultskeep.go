@@ -58,7 +58,7 @@ func ownPath() string {
 	return os.Args[0]
 }
 
-// byHand gives what stands before a command on REMOTE, and before one on LOCAL, and what is
+// byHand returns what stands before a command on REMOTE, and before one on LOCAL, and what is
 // worth a look there.
 func (p *pair) byHand() (remote []string, local, look string) {
 	if p.builder == nil {

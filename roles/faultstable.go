@@ -146,7 +146,7 @@ func (t *tally) add(word string) {
 	t.counts[i]++
 }
 
-// String gives the words, and how often each came when there are several.
+// String returns the words, and how often each came when there are several.
 func (t *tally) String() string {
 	if len(t.words) == 1 {
 		return t.words[0]

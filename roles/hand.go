@@ -40,7 +40,7 @@ func address(s string) (netip.AddrPort, error) {
 	return netip.ParseAddrPort(s)
 }
 
-// protocol gives the protocol that a flag names.
+// protocol returns the protocol that a flag names.
 func protocol(name string) (p pfconf.Proto, err error) {
 	if err = p.UnmarshalText([]byte(name)); err != nil {
 		err = hinted{err, "-proto tcp, udp, rip or icmp"}

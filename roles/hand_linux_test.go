@@ -46,7 +46,7 @@ func hosts(t *testing.T) *lab.Lab {
 	return b.lab
 }
 
-// role is a role that somebody started by hand on a host.
+// role is a role that someone started by hand on a host.
 type role struct {
 	name   string
 	cmd    *exec.Cmd

@@ -128,7 +128,7 @@ func parseHosts(file, text string) (hosts []fileHost, err error) {
 	return hosts, nameHosts(hosts)
 }
 
-// nameHosts gives each host its name: what the file says, else the host's part of
+// nameHosts returns each host its name: what the file says, else the host's part of
 // what ssh takes.
 func nameHosts(hosts []fileHost) error {
 	named := map[string]fileHost{}
@@ -183,7 +183,7 @@ func hostWords(line string) (words []string, err error) {
 	return words, nil
 }
 
-// selectHosts gives the hosts that $REMOTE_SSH names, by name or by what ssh takes, or
+// selectHosts returns the hosts that $REMOTE_SSH names, by name or by what ssh takes, or
 // all when it names none.
 func selectHosts(hosts []fileHost, names string) ([]fileHost, error) {
 	wanted := strings.Fields(names)

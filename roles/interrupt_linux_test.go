@@ -73,7 +73,7 @@ func eventually(t *testing.T, what string, so func() bool) {
 	}
 }
 
-// onlyChild gives the child of a process, 0 if it has none.
+// onlyChild returns the child of a process, 0 if it has none.
 func onlyChild(pid int) int {
 	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	for _, l := range lists {
@@ -101,7 +101,7 @@ func received(pid int) (n int) {
 	return n
 }
 
-// alive tells whether a process runs. One that has ended and waits for its parent
+// alive reports whether a process runs. One that has ended and waits for its parent
 // to notice does not.
 func alive(pid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

@@ -16,7 +16,8 @@ import (
 	"pfdivert/roles/report"
 )
 
-// labPatience is how long a run waits for another one that is using the host, unless it is told otherwise.
+// labPatience is how long a run waits for another one that is using the host, unless it is told
+// otherwise.
 const labPatience = 10 * time.Minute
 
 var orchestratorRole = Role{

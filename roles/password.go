@@ -10,7 +10,7 @@ import (
 	"pfdivert/roles/host"
 )
 
-// terminalAsk gives the function that asks for a password on the terminal, nil
+// terminalAsk returns the function that asks for a password on the terminal, nil
 // when this process has none.
 func terminalAsk() host.Ask {
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)

@@ -92,7 +92,7 @@ func runPFSetup(ctx context.Context, c *call) (int, error) {
 }
 
 // loadUntilEnd has the rule in force until ctx ends. It takes the host as a run does, but for
-// a lab, which nobody else has and which leaves nothing.
+// a lab, which no one else has and which leaves nothing.
 func (c *call) loadUntilEnd(ctx context.Context, r pfconf.Rule, fakes []netip.Prefix) error {
 	var opt agent.Options
 	undone := func(context.Context, bool) error { return nil }
@@ -152,7 +152,7 @@ func complete(r *pfconf.Rule, port uint16, target netip.AddrPort, out bool) {
 	}
 }
 
-// fakeOf gives the rule's foreign address as a prefix.
+// fakeOf returns the rule's foreign address as a prefix.
 func fakeOf(r pfconf.Rule) netip.Prefix {
 	a := r.To
 	if r.Action == pfconf.DivertReply {

@@ -50,7 +50,7 @@ func (c *call) playHosts(ctx context.Context, hosts []*tested, targets []matrix.
 			total += len(targets) * o.count
 		}
 	}
-	// Not before: somebody may have been asked for passwords.
+	// Not before: someone may have been asked for passwords.
 	progress := report.NewProgress(c.Err, total, report.StyleOf(c.Err, c.Getenv).Live)
 	done := func(r matrix.Result) {
 		if found.add(r) {
@@ -137,8 +137,8 @@ func (c *call) report(run report.Run, found *findings, hosts []*tested, o runFla
 	return err
 }
 
-// keep writes the transcripts and the evidence: DIR/TARGET/HOST-ENDPOINT; with several hosts under test
-// the target's name begins with a folder for each.
+// keep writes the transcripts and the evidence: DIR/TARGET/HOST-ENDPOINT; with several hosts under
+// test the target's name begins with a folder for each.
 func keep(dir string, results []matrix.Result) error {
 	var errs []error
 	for _, r := range results {

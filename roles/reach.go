@@ -36,7 +36,7 @@ type pair struct {
 	trips         int          // round trips until the agents had said hello, and to set them up
 }
 
-// hasNamespaces tells whether a lab on this system is gone with its processes, and needs
+// hasNamespaces reports whether a lab on this system is gone with its processes, and needs
 // no root.
 const hasNamespaces = runtime.GOOS == "linux"
 
@@ -99,7 +99,7 @@ func reachLab(ctx context.Context, o runFlags) (*pair, error) {
 // not by as much as an echo takes to come back.
 const realRounds = 2
 
-// asks are the ways to ask for a password on each side; nil where nobody can be asked.
+// asks are the ways to ask for a password on each side; nil where no one can be asked.
 type asks struct{ remote, local host.Ask }
 
 var singleInLab = hinted{errors.New("-single is for the lab"), "of a remote host, give one FAKE_ADDR and one FAKE_ADDR6"}
@@ -158,7 +158,8 @@ func reachSSH(ctx context.Context, c *call, o runFlags, targets []matrix.Target,
 	return p, nil
 }
 
-// dial takes up the connections to the agents, which are shown every so often that this process lives.
+// dial takes up the connections to the agents, which are shown every so often that this process
+// lives.
 func (p *pair) dial(ctx context.Context, heartbeat time.Duration) (err error) {
 	hello, cancel := context.WithTimeoutCause(ctx, helloPatience, errors.New("no hello in time"))
 	defer cancel()

@@ -103,7 +103,7 @@ func (b *builder) close() {
 	end(ctx, b.link)
 }
 
-// askOnce asks for a password that is one for several agents; nil where nobody can be asked.
+// askOnce asks for a password that is one for several agents; nil where no one can be asked.
 func askOnce(ask host.Ask) host.Ask {
 	if ask == nil {
 		return nil

@@ -289,7 +289,7 @@ func TestRemoteEvidence(t *testing.T) {
 	}
 }
 
-// inode gives that of the only file on REMOTE that matches.
+// inode returns that of the only file on REMOTE that matches.
 func (n *network) inode(t testing.TB, pattern string) uint64 {
 	t.Helper()
 	files := n.remote.Files(t, pattern)

@@ -80,7 +80,7 @@ func (r *reportFiles) open(format int, name string, standard io.Writer) error {
 	return nil
 }
 
-// has tells whether a report of the format is wanted.
+// has reports whether a report of the format is wanted.
 func (r *reportFiles) has(flag string) bool {
 	return slices.ContainsFunc(r.files, func(f *reportFile) bool { return formats[f.format].flag == flag })
 }

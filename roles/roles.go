@@ -139,7 +139,7 @@ func play(role *Role, version string, args []string, std IO) (int, error) {
 	defer signal.Stop(signals)
 	if role.Hidden {
 		// An agent's orchestrator gets the terminal's signals; the agent ends when it
-		// does, and has to undo things when nobody reads what it writes.
+		// does, and has to undo things when no one reads what it writes.
 		signal.Ignore(syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
 	} else {
 		signal.Notify(signals, syscall.SIGINT, syscall.SIGHUP)

@@ -23,7 +23,7 @@ type tested struct {
 	pair  *pair // nil if it was not reached
 }
 
-// hostsToTest gives the hosts that the flags and the environment name, or a lab.
+// hostsToTest returns the hosts that the flags and the environment name, or a lab.
 func (c *call) hostsToTest(o runFlags, targets []matrix.Target) ([]*tested, error) {
 	if o.hosts == "" {
 		if words := strings.Fields(c.Getenv("REMOTE_SSH")); len(words) > 1 {
@@ -176,7 +176,7 @@ func (h *tested) play(ctx context.Context, plan matrix.Plan, change func(*matrix
 	return nil
 }
 
-// lost gives the results of a host that could not be tested: those of the other
+// lost returns the results of a host that could not be tested: those of the other
 // hosts count nevertheless.
 func (h *tested) lost(targets []matrix.Target, err error, done func(matrix.Result)) {
 	reason := matrix.SetupFailed

@@ -30,7 +30,7 @@ var versionRole = Role{
 	},
 }
 
-// ownSum gives the sha256 of the running executable, in hexadecimal.
+// ownSum returns the sha256 of the running executable, in hexadecimal.
 func ownSum() (string, error) {
 	exe, err := os.Executable()
 	if err != nil {

@@ -31,7 +31,8 @@ type Case struct {
 	Firewall       string // of REMOTE (pfconf.Firewall.Name)
 	// Should says what should have happened, where Way and Proto do not tell.
 	Should string
-	// Claim: it is a sentence of the kernel's manual that is tested; Long: with messages that make long packets.
+	// Claim: it is a sentence of the kernel's manual that is tested; Long: with messages that make
+	// long packets.
 	Claim, Long bool
 
 	Proto               pfconf.Proto
@@ -47,20 +48,21 @@ type Case struct {
 	CountersKnown       bool
 	StatesFirst, Second bool // the filter counts states; the cell is a reuse target's second
 
-	others string // the rules of somebody else's that it is about, where they are known
+	others string // the rules of someone else's that it is about, where they are known
 }
 
-// is tells whether the finding has one of these reason codes.
+// is reports whether the finding has one of these reason codes.
 func (c *Case) is(reasons ...string) bool { return slices.Contains(reasons, c.Reason) }
 
 func (c *Case) says(words ...string) bool {
 	return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(c.Detail, w) })
 }
 
-// ofDivertSocket tells whether it is about what a divert socket says of a packet besides the packet itself.
+// ofDivertSocket reports whether it is about what a divert socket says of a packet besides the
+// packet itself.
 func (c *Case) ofDivertSocket() bool { return c.says("the packet came with") }
 
-// Packet tells whether packets are handed to user space.
+// Packet reports whether packets are handed to user space.
 func (c *Case) Packet() bool { return c.Way == PacketIn || c.Way == PacketOut || c.Way == Both }
 func (c *Case) to() bool     { return c.Way == To }
 func (c *Case) reply() bool  { return c.Way == Reply }
@@ -71,16 +73,17 @@ func (c *Case) lost() bool {
 	return c.is("not-delivered", "no-reply", "control-lost", "not-reinjected")
 }
 
-// diverted: packets from LOCAL must reach a socket by way of REMOTE's table of diverted packets, and did not.
-// Of what goes out by a divert-reply rule only TCP has such before it arrives.
+// diverted: packets from LOCAL must reach a socket by way of REMOTE's table of diverted packets,
+// and did not. Of what goes out by a divert-reply rule only TCP has such before it arrives.
 func (c *Case) diverted() bool {
 	return c.lost() && c.to() || c.reply() && (c.is("no-reply") || c.is("not-delivered") && c.Proto == pfconf.TCP)
 }
 
-// comesBack tells whether the client on REMOTE gets packets.
+// comesBack reports whether the client on REMOTE gets packets.
 func (c *Case) comesBack() bool { return c.Answered || c.Proto == pfconf.TCP }
 
-// fromFake: packets from FAKE must reach LOCAL, and may not have. A server that answers has got them.
+// fromFake: packets from FAKE must reach LOCAL, and may not have. A server that answers has got
+// them.
 func (c *Case) fromFake() bool {
 	if c.reply() && c.is("no-reply") {
 		return c.Proto == pfconf.TCP || c.Proto == pfconf.ICMP
@@ -88,8 +91,8 @@ func (c *Case) fromFake() bool {
 	return c.lost() && (c.reply() || c.to() && c.Proto == pfconf.TCP)
 }
 
-// matched tells whether the rule matched a packet, and whether that is known; unmatched that it is
-// known that it did not.
+// matched reports whether the rule matched a packet, and whether that is known; unmatched that it
+// is known that it did not.
 func (c *Case) matched() bool   { return c.CountersKnown && c.Counters.Matched+c.Counters.States > 0 }
 func (c *Case) unmatched() bool { return c.CountersKnown && !c.matched() }
 
@@ -107,7 +110,7 @@ func (c *Case) rule() string {
 	return b.String()
 }
 
-// ruleLacks tells whether the rule is known and does not have the words.
+// ruleLacks reports whether the rule is known and does not have the words.
 func (c *Case) ruleLacks(words string) bool {
 	text := c.rule()
 	return strings.TrimSpace(text) != "" && !strings.Contains(text, words)
@@ -124,7 +127,7 @@ func (c *Case) listeners() []evidence.Socket {
 	return all
 }
 
-// named tells whether one of them is where the rule says.
+// named reports whether one of them is where the rule says.
 func (c *Case) named() bool {
 	return slices.ContainsFunc(c.listeners(), func(s evidence.Socket) bool {
 		a := s.Local.Addr()
@@ -132,7 +135,7 @@ func (c *Case) named() bool {
 	})
 }
 
-// socketsKnown tells whether REMOTE could be asked for its sockets.
+// socketsKnown reports whether REMOTE could be asked for its sockets.
 func (c *Case) socketsKnown() bool { return c.known() && c.Remote.socketsKnown() }
 
 func (h *Host) socketsKnown() bool {
@@ -164,7 +167,8 @@ func (c *Case) queue() uint16 {
 // ofQueue finds it as nftables (in the name of the chain that has the queue), pf and ipfw show it.
 var ofQueue = regexp.MustCompile(`(?:queue-|divert-packet port |divert |tee )(\d+)`)
 
-// heard tells whether somebody is known to listen there, and unheard that it is known that nobody does.
+// heard reports whether someone is known to listen there, and unheard that it is known that no one
+// does.
 func (c *Case) heard() bool {
 	return slices.ContainsFunc(c.queues(), func(s evidence.Socket) bool {
 		return c.queue() == 0 || s.Local.Port() == 0 || s.Local.Port() == c.queue()
@@ -172,7 +176,7 @@ func (c *Case) heard() bool {
 }
 func (c *Case) unheard() bool { return c.socketsKnown() && !c.heard() }
 
-// stuck tells whether a netfilter queue still has all packets that were ever handed to it.
+// stuck reports whether a netfilter queue still has all packets that were ever handed to it.
 func (c *Case) stuck() bool {
 	return slices.ContainsFunc(c.queues(), func(s evidence.Socket) bool {
 		var waiting, lost, lostBySocket, last int
@@ -181,20 +185,22 @@ func (c *Case) stuck() bool {
 	})
 }
 
-// bypasses tells whether the rule is known to let packets pass when nobody listens. Only nftables has such rules.
+// bypasses reports whether the rule is known to let packets pass when no one listens. Only nftables
+// has such rules.
 func (c *Case) bypasses() bool {
 	return c.Firewall == nftables && strings.Contains(c.rule(), "-bypass")
 }
 
-// anotherMatched tells whether a rule matched that is not the first of the cell's.
+// anotherMatched reports whether a rule matched that is not the first of the cell's.
 func (c *Case) anotherMatched() bool {
 	return len(c.Remote.Rules) > 1 && slices.ContainsFunc(c.Remote.Rules[1:], func(r evidence.Rule) bool {
 		return r.After != nil && r.After.Matched+r.After.States > 0
 	})
 }
 
-// errors are the ICMP errors that the cell's sockets got, without those of its control: that one's packet is not
-// diverted, so it has to go nowhere. Where there are no ports, the client's socket gets the control's error too.
+// errors are the ICMP errors that the cell's sockets got, without those of its control: that one's
+// packet is not diverted, so it has to go nowhere. Where there are no ports, the client's socket
+// gets the control's error too.
 func (c *Case) errors() []string {
 	controls := map[string]bool{}
 	return slices.DeleteFunc(slices.Concat(c.Local.Errors, c.Remote.Errors), func(e string) bool {
@@ -215,8 +221,8 @@ func (c *Case) host() netip.Addr {
 	return c.Fake
 }
 
-// logged is what REMOTE's pf last logged of the cell's packets with the action, and the rule of the main
-// ruleset that did it: "block in on vio1, rule 0 (match): @0 block drop in log quick on vio1".
+// logged is what REMOTE's pf last logged of the cell's packets with the action, and the rule of the
+// main ruleset that did it: "block in on vio1, rule 0 (match): @0 block drop in log quick on vio1".
 func (c *Case) logged(action string) string {
 	for _, p := range slices.Backward(c.Remote.Packets) {
 		text := evidence.Decode(p).Pflog
@@ -236,7 +242,7 @@ func (c *Case) logged(action string) string {
 	return ""
 }
 
-// known tells whether there is evidence of REMOTE at all.
+// known reports whether there is evidence of REMOTE at all.
 func (c *Case) known() bool {
 	return len(c.Remote.Answers)+len(c.Remote.Sockets)+len(c.Remote.Rules) > 0
 }
@@ -261,7 +267,8 @@ func (c *Case) expected() string {
 	return "a datagram that leaves REMOTE is handed to user space, which sends it on rewritten, and it arrives"
 }
 
-// adviser is the packet filter whose systems the advice is for: LOCAL's may be another than REMOTE's.
+// adviser is the packet filter whose systems the advice is for: LOCAL's may be another than
+// REMOTE's.
 func (c *Case) adviser(cause *Cause) string {
 	if cause.OnLocal {
 		for _, a := range c.Local.Answers {
@@ -333,7 +340,7 @@ func (c *Case) filler(cause *Cause) *strings.Replacer {
 		"{inet}", inet, "{HOST}", name(c.host(), "FAKE"), "{BLOCKS}", strings.Join(blocking.blocks(c.v6()), "; "), "{QUEUE}", queue, "{MTUS}", "MTU "+mtu(&c.Local, "LOCAL")+", "+mtu(&c.Remote, "REMOTE"), "{LOCALNIC}", or(c.Local.nic(), "its interface"))
 }
 
-// foreign names the chains of somebody else's that a cause is about, or all on both hosts.
+// foreign names the chains of someone else's that a cause is about, or all on both hosts.
 func (c *Case) foreign(cause *Cause) string {
 	var all []string
 	switch {

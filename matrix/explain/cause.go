@@ -12,8 +12,8 @@ type Cause struct {
 	// does not matter.
 	Host    func(*Host) bool
 	OnLocal bool
-	// Chains are those of somebody else's packet filter that do it: the host has one of them at least.
-	// nil: chains do not matter. {RULES} stands for those that it has.
+	// Chains are those of someone else's packet filter that do it: the host has one of them at
+	// least. nil: chains do not matter. {RULES} stands for those that it has.
 	Chains []chains
 	// Maybe: what the host shows does harm to some packets, perhaps not to those that matter.
 	Maybe bool
@@ -23,8 +23,9 @@ type Cause struct {
 	Advice map[string]Advice
 }
 
-// Advice says what is wrong in a sentence, which command checks it, and what mends it.
-// {FAKE}, {LOCAL}, {REMOTE}, {NIC}, {MARK}, {TABLE}, {DIVERT}, {DETAIL} and more stand for the cell's (Case.filler).
+// Advice says what is wrong in a sentence, which command checks it, and what fixes it. {FAKE},
+// {LOCAL}, {REMOTE}, {NIC}, {MARK}, {TABLE}, {DIVERT}, {DETAIL} and more stand for the cell's
+// (Case.filler).
 type Advice struct{ Likely, Check, Mend string }
 
 // anywhere is the advice where the system makes no difference.
@@ -43,7 +44,7 @@ func (c *Cause) fits(k *Case) bool {
 	return c.onHost(h) && (c.Cell == nil || c.Cell(k))
 }
 
-// onHost tells whether the host has what the cause needs of it.
+// onHost reports whether the host has what the cause needs of it.
 func (c *Cause) onHost(h *Host) bool {
 	return (c.Host == nil || c.Host(h)) && (c.Chains == nil || len(h.having(c.Chains)) > 0)
 }

@@ -7,7 +7,7 @@ import (
 )
 
 // hostCauses are what keeps a test from being done, and what of a host's set-up is
-// nobody's rule or route.
+// no one's rule or route.
 var hostCauses = []Cause{
 	{
 		Code: "echo-reflected", Firewalls: []string{ipfw},
@@ -94,8 +94,8 @@ var fakeOwned = map[string]Advice{
 		"{ip} addr show to {FAKE}", "ip addr del {FAKE} dev IF, or choose another FAKE"},
 }
 
-// tooLong tells whether an error says that a packet was too long, or one was lost that is longer than
-// one of the two interfaces takes: a veth tells its sender of those by ENOBUFS.
+// tooLong reports whether an error says that a packet was too long, or one was lost that is longer
+// than one of the two interfaces takes: a veth tells its sender of those by ENOBUFS.
 func (c *Case) tooLong() bool {
 	for _, s := range append(c.errors(), c.Detail) {
 		s = strings.ToLower(s)
@@ -107,5 +107,5 @@ func (c *Case) tooLong() bool {
 	return local != 0 && remote != 0 && local != remote && (c.says("no buffer space") || c.Long && c.lost())
 }
 
-// answeredWith tells whether a route is a refusal.
+// answeredWith reports whether a route is a refusal.
 func answeredWith(route string) bool { return strings.HasPrefix(route, "RTNETLINK answers") }

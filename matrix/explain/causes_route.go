@@ -125,8 +125,8 @@ var routeCauses = []Cause{
 	},
 }
 
-// replyElsewhere tells whether a policy rule chooses by FAKE as the source and not by a mark, before the
-// main table.
+// replyElsewhere reports whether a policy rule chooses by FAKE as the source and not by a mark,
+// before the main table.
 func replyElsewhere(h *Host) bool {
 	rules, _ := h.policyRules()
 	fake, _ := netip.ParseAddr(h.commandAfter("ip addr show to "))

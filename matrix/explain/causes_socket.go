@@ -118,7 +118,7 @@ var socketCauses = []Cause{
 	},
 }
 
-// deaf tells whether nobody listens for what the cell's client sends: on REMOTE of a diverted
+// deaf reports whether no one listens for what the cell's client sends: on REMOTE of a diverted
 // flow, on the server's host else.
 func (c *Case) deaf() bool {
 	if !c.is("not-delivered", "control-lost") {
@@ -148,7 +148,8 @@ func (c *Case) deaf() bool {
 	})
 }
 
-// badChecksums is how many packets the host has dropped for the checksum of IP's header or the protocol's own.
+// badChecksums is how many packets the host has dropped for the checksum of IP's header or the
+// protocol's own.
 func (h *Host) badChecksums(p pfconf.Proto) int64 {
 	n := h.movedBy("IpExt: InCsumErrors") + h.movedBy("ip: bad header checksum")
 	for _, name := range map[pfconf.Proto][]string{

@@ -10,9 +10,9 @@ import (
 	"pfdivert/roles/evidence"
 )
 
-// Diverted gives what is wrong with a rule that diverts packets of a family to a program, whoever's it is,
-// and with the program's sockets. h is what the host answered when it was asked about such packets;
-// what of it is about rules in general (Problems) is not said again.
+// Diverted returns what is wrong with a rule that diverts packets of a family to a program,
+// whoever's it is, and with the program's sockets. h is what the host answered when it was asked
+// about such packets; what of it is about rules in general (Problems) is not said again.
 func Diverted(d evidence.Diversion, f pfconf.Family, h Host, listeners []evidence.Listener, firewall string) []Problem {
 	if d.Firewall != "" {
 		firewall = d.Firewall
@@ -51,7 +51,8 @@ func Diverted(d evidence.Diversion, f pfconf.Family, h Host, listeners []evidenc
 	case evidence.RdrTo:
 		// A program can ask pf for the original destination: natlook.
 	case evidence.Redirect:
-		// A program can ask for TCP's original destination, with SO_ORIGINAL_DST; one for a single port needs none.
+		// A program can ask for TCP's original destination, with SO_ORIGINAL_DST; one for a single
+		// port needs none.
 		if d.Proto == "udp" && d.Ports {
 			c.others = d.Rule
 			add("destination-translated", true)
@@ -93,7 +94,8 @@ func Diverted(d evidence.Diversion, f pfconf.Family, h Host, listeners []evidenc
 			elsewhere = append(elsewhere, l)
 		}
 	}
-	// Where the rule says no address, tproxy takes the interface's, and a socket on another is not found.
+	// Where the rule says no address, tproxy takes the interface's, and a socket on another is not
+	// found.
 	loopback := func(l evidence.Listener) bool { return l.At.Addr().IsLoopback() }
 	switch {
 	case there == nil && elsewhere != nil:
@@ -164,7 +166,7 @@ func queueNumbers(d evidence.Diversion) string {
 	return fmt.Sprintf("queue %d", d.Queue)
 }
 
-// queue tells which of a rule's queues nobody takes, "" for none, and whether packets were dropped
+// queue tells which of a rule's queues no one takes, "" for none, and whether packets were dropped
 // for want of room.
 func (h *Host) queue(d evidence.Diversion, f pfconf.Family) (unheard string, full bool) {
 	var deaf []string
@@ -202,7 +204,7 @@ func (h *Host) reader(kind evidence.Kind, number uint16, f pfconf.Family) *evide
 	return nil
 }
 
-// queueDropped tells whether packets were dropped for want of room.
+// queueDropped reports whether packets were dropped for want of room.
 func queueDropped(s evidence.Socket) bool {
 	return s.Proto == "divert" && strings.Contains(s.Text, "dropped ") && !strings.Contains(s.Text, "dropped 0 by the full queue and 0 ")
 }

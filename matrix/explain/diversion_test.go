@@ -10,7 +10,7 @@ import (
 	"pfdivert/roles/evidence"
 )
 
-// TestDiverted: what is wrong with a rule of somebody else's and the sockets that it leads to.
+// TestDiverted: what is wrong with a rule of someone else's and the sockets that it leads to.
 func TestDiverted(t *testing.T) {
 	type all = []evidence.Listener
 	tproxy := evidence.Diversion{Kind: evidence.TProxy, Proto: "tcp", Port: 3128, Mark: 1, Interfaces: []string{"eth0"}}

@@ -1,5 +1,5 @@
 // Package explain turns what the hosts showed of a cell, or of themselves, into
-// the most likely cause and how to mend it. Its rules are data; docs/reasons.md
+// the most likely cause and how to fix it. Its rules are data; docs/reasons.md
 // lists them.
 package explain
 
@@ -15,12 +15,12 @@ type Explanation struct {
 	LastSeen string `json:"lastSeen,omitempty"`
 	// Likely is the most likely cause, in a sentence.
 	Likely string `json:"likely"`
-	// Check is the command that checks it, Mend how to mend it.
+	// Check is the command that checks it, Mend how to fix it.
 	Check string `json:"check,omitempty"`
 	Mend  string `json:"mend,omitempty"`
 }
 
-// Explain gives the explanation of a cell that did not pass: of all causes that fit what is
+// Explain returns the explanation of a cell that did not pass: of all causes that fit what is
 // known, the first. There is always one.
 func Explain(c Case) *Explanation {
 	for _, cause := range causes {
@@ -47,7 +47,7 @@ type Problem struct {
 	Mend   string `json:"mend,omitempty"`
 }
 
-// Problems gives what the facts of a host show to be wrong with it. What a host needs depends
+// Problems returns what the facts of a host show to be wrong with it. What a host needs depends
 // on its part: h.Remote.
 func Problems(h Host, firewall string) []Problem {
 	var all []Problem

@@ -72,7 +72,7 @@ func queued() Case {
 	return c
 }
 
-// read is a case whose queue somebody reads, with so many packets that wait in it.
+// read is a case whose queue someone reads, with so many packets that wait in it.
 func read(c Case, waiting int) Case {
 	c.Remote.Sockets = append(slices.Clone(c.Remote.Sockets), evidence.Socket{
 		Proto: "divert", Local: c.Divert, Text: fmt.Sprintf("netfilter queue, %d waiting, dropped 0 by the full queue and 0 by the full socket, last id 1", waiting),
@@ -104,7 +104,8 @@ func counted(c Case, n pfconf.Counters) Case {
 	return c
 }
 
-// logged is what pf's log has of a packet for which rule 2 had the action, 0 for pass and 1 for block.
+// logged is what pf's log has of a packet for which rule 2 had the action, 0 for pass and 1 for
+// block.
 func logged(action byte) []evidence.Packet {
 	header := make([]byte, 100)
 	copy(header, []byte{100, 2, action})
@@ -146,7 +147,7 @@ func local(c Case, command, text string) Case {
 	return c
 }
 
-// chain is the only one of somebody else's filter on REMOTE.
+// chain is the only one of someone else's filter on REMOTE.
 func chain(c Case, hook, priority, does string) Case {
 	return remote(c, "nft list ruleset", "table ip other chain c type filter hook "+hook+" priority "+priority+": "+does)
 }

@@ -16,7 +16,7 @@ type Host struct {
 	Remote bool // it is REMOTE, whose packet filter diverts
 }
 
-// answer gives the answer to the command that begins and ends so. "ip -6" asks the same as "ip".
+// answer returns the answer to the command that begins and ends so. "ip -6" asks the same as "ip".
 func (h *Host) answer(begin, end string) (text string, ok bool) {
 	for _, a := range h.Answers {
 		command := strings.Replace(a.Command, "ip -6 ", "ip ", 1)
@@ -27,7 +27,7 @@ func (h *Host) answer(begin, end string) (text string, ok bool) {
 	return "", false
 }
 
-// commandAfter gives the rest of the first command that begins so.
+// commandAfter returns the rest of the first command that begins so.
 func (h *Host) commandAfter(begin string) string {
 	for _, a := range h.Answers {
 		if rest, ok := strings.CutPrefix(strings.Replace(a.Command, "ip -6 ", "ip ", 1), begin); ok {
@@ -37,7 +37,7 @@ func (h *Host) commandAfter(begin string) string {
 	return ""
 }
 
-// sysctl gives a setting, "" when it is not known.
+// sysctl returns a setting, "" when it is not known.
 func (h *Host) sysctl(name string) string {
 	text, _ := h.answer("sysctl "+name, name)
 	// Linux has spaces about the sign, and FreeBSD has a colon.
@@ -47,7 +47,7 @@ func (h *Host) sysctl(name string) string {
 	return ""
 }
 
-// pfOff and ipfwOff tell whether the filter is known to be switched off.
+// pfOff and ipfwOff report whether the filter is known to be switched off.
 func (h *Host) pfOff() bool {
 	status, _ := h.answer("pfctl -s ", " info")
 	return strings.Contains(status, "Status: Disabled")
@@ -57,8 +57,8 @@ func (h *Host) ipfwOff() bool {
 	return h.sysctl("net.inet.ip.fw.enable") == "0" || h.sysctl("net.inet6.ip6.fw.enable") == "0"
 }
 
-// nicSysctl gives the larger of a setting of all interfaces and of the one towards the other host,
-// which is what the kernel goes by.
+// nicSysctl returns the larger of a setting of all interfaces and of the one towards the other
+// host, which is what the kernel goes by.
 func (h *Host) nicSysctl(family, name string) string {
 	nic := strings.ReplaceAll(h.nic(), ".", "/")
 	return max(h.sysctl("net."+family+".conf.all."+name), h.sysctl("net."+family+".conf."+nic+"."+name))
@@ -111,10 +111,10 @@ type policyRule struct {
 	table      string
 }
 
-// takes tells whether a packet with the mark goes by the rule.
+// takes reports whether a packet with the mark goes by the rule.
 func (r policyRule) takes(mark uint32) bool { return mark&r.mask == r.mark != r.invert }
 
-// policyRules gives the policy rules, false when they are not known.
+// policyRules returns the policy rules, false when they are not known.
 func (h *Host) policyRules() ([]policyRule, bool) {
 	text, ok := h.answer("ip rule", "ip rule")
 	if !ok {
@@ -164,8 +164,8 @@ func prefix(s string) netip.Prefix {
 	return netip.PrefixFrom(a, a.BitLen())
 }
 
-// diverting gives the policy rules that lead to the table of diverted packets, and whether that is
-// known.
+// diverting returns the policy rules that lead to the table of diverted packets, and whether that
+// is known.
 func (h *Host) diverting() (all []policyRule, known bool) {
 	rules, ok := h.policyRules()
 	table := h.table()
@@ -177,7 +177,7 @@ func (h *Host) diverting() (all []policyRule, known bool) {
 	}), true
 }
 
-// routes gives the routes of the table of diverted packets, one a line, and whether they
+// routes returns the routes of the table of diverted packets, one a line, and whether they
 // are known.
 func (h *Host) routes() (lines []string, known bool) {
 	text, ok := h.answer("ip route show table ", "")
@@ -187,7 +187,7 @@ func (h *Host) routes() (lines []string, known bool) {
 	return strings.FieldsFunc(text, func(r rune) bool { return r == '\n' }), ok
 }
 
-// localDefault tells whether all addresses are local in that table.
+// localDefault reports whether all addresses are local in that table.
 func (h *Host) localDefault() bool {
 	routes, _ := h.routes()
 	return slices.ContainsFunc(routes, func(r string) bool {
@@ -223,7 +223,7 @@ func device(route string) string {
 	return ""
 }
 
-// movedBy gives by how much a protocol counter of the host grew.
+// movedBy returns by how much a protocol counter of the host grew.
 func (h *Host) movedBy(name string) int64 {
 	for _, m := range h.Moved {
 		if m.Name == name {
@@ -233,7 +233,7 @@ func (h *Host) movedBy(name string) int64 {
 	return 0
 }
 
-// forwards tells whether the host forwards packets of the family.
+// forwards reports whether the host forwards packets of the family.
 func (h *Host) forwards(v6 bool) bool {
 	if v6 {
 		return h.sysctl("net.ipv6.conf.all.forwarding") == "1" || h.sysctl("net.inet6.ip6.forwarding") == "1"
@@ -241,7 +241,7 @@ func (h *Host) forwards(v6 bool) bool {
 	return h.sysctl("net.ipv4.ip_forward") == "1" || h.sysctl("net.inet.ip.forwarding") == "1"
 }
 
-// A foreign chain is one of somebody else's table, as "nft list chains" tells of it:
+// A foreign chain is one of someone else's table, as "nft list chains" tells of it:
 // its hook, its priority, and what its rules do.
 type foreign struct {
 	text     string
@@ -253,7 +253,7 @@ type foreign struct {
 // otherFamily is the family of the tables that have nothing to do with packets of a family.
 var otherFamily = map[pfconf.Family]string{pfconf.Inet: "ip6", pfconf.Inet6: "ip"}
 
-// foreigns gives the chains of other tables than the driver's that packets of the family meet.
+// foreigns returns the chains of other tables than the driver's that packets of the family meet.
 func (h *Host) foreigns() []foreign {
 	text, _ := h.answer("nft list ruleset", "")
 	var all []foreign
@@ -300,7 +300,7 @@ var dropping = []chains{
 	at("prerouting", "drop", "reject"), at("input", "drop", "reject"), at("output", "drop", "reject"), at("postrouting", "drop", "reject"),
 }
 
-// having gives the texts of the host's foreign chains that are one of these.
+// having returns the texts of the host's foreign chains that are one of these.
 func (h *Host) having(some []chains) []string {
 	var all []string
 	for _, f := range h.foreigns() {

@@ -40,8 +40,8 @@ func (c *Case) lastSeen() string {
 	return c.onWire("")
 }
 
-// connecting tells whether a connection to FAKE is at a socket of REMOTE that waits for the ACK of its SYN ACK:
-// SYN_RECV on Linux, SYN_RCVD on the BSDs.
+// connecting reports whether a connection to FAKE is at a socket of REMOTE that waits for the ACK
+// of its SYN ACK: SYN_RECV on Linux, SYN_RCVD on the BSDs.
 func (c *Case) connecting() bool {
 	return slices.ContainsFunc(c.Remote.Sockets, func(s evidence.Socket) bool {
 		return s.Local.Addr() == c.Fake && s.Remote.Addr() == c.LocalAddr && strings.HasPrefix(s.State, "SYN_R")
@@ -107,7 +107,7 @@ func (c *Case) onWire(before string) string {
 	return before + "it was on neither interface"
 }
 
-// captured tells whether a host captured a packet of the cell's. LOCAL's address may have others.
+// captured reports whether a host captured a packet of the cell's. LOCAL's address may have others.
 func (c *Case) captured(h *Host) bool {
 	return slices.ContainsFunc(h.Packets, func(p evidence.Packet) bool {
 		from, to, proto, ok := header(p)

@@ -8,10 +8,11 @@ import (
 	"pfdivert/roles/evidence"
 )
 
-// TestAnswerSeen: of a connection that REMOTE's socket has it is not said that it did not come there,
-// but how far the answer came.
+// TestAnswerSeen: of a connection that REMOTE's socket has it is not said that it did not come
+// there, but how far the answer came.
 func TestAnswerSeen(t *testing.T) {
-	// The beginning of a SYN ACK from FAKE, as BSD's and Linux' captures of the test interface have it.
+	// The beginning of a SYN ACK from FAKE, as BSD's and Linux' captures of the test interface have
+	// it.
 	answer := func(from netip.Addr) []evidence.Packet {
 		ip := make([]byte, 40)
 		ip[0], ip[9] = 0x45, 6

@@ -7,9 +7,9 @@ import (
 	"pfdivert/roles/lab/spoil"
 )
 
-// Where the faults of claims are: on the systems whose kernels make a claim that the fault breaks, and
-// where it is this program that does what is left out (OpenBSD's kernel mends checksums by itself, and remembers which
-// packets were given back).
+// Where the faults of claims are: on the systems whose kernels make a claim that the fault breaks,
+// and where it is this program that does what is left out (OpenBSD's kernel fixes checksums by
+// itself, and remembers which packets were given back).
 var (
 	everywhere = []string{"linux", "openbsd", "freebsd"}
 	bsds       = []string{"openbsd", "freebsd"}

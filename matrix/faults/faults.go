@@ -26,7 +26,7 @@ type Fault struct {
 	Local, Remote []spoil.Step
 	// Cause is the code of the explanation that all who notice must give (docs/reasons.md).
 	Cause string
-	// expect gives what a cell must say that is concerned, and nothing for one that is
+	// expect returns what a cell must say that is concerned, and nothing for one that is
 	// not.
 	expect func(Part) Want
 	// claims, in place of expect, gives what each claim must say on a system: the claims are
@@ -34,7 +34,7 @@ type Fault struct {
 	claims func(system string, t matrix.Target) Want
 }
 
-// IsOn tells whether the fault is one of the system's labs.
+// IsOn reports whether the fault is one of the system's labs.
 func (f Fault) IsOn(system string) bool { return slices.Contains(f.Where(), system) }
 
 // Where are the systems in whose labs it is.
@@ -132,14 +132,14 @@ func (w Want) Unexplained() Want {
 	return w
 }
 
-// Judgement is what became of one target in a run with a fault.
+// Judgement is what happened to one target in a run with a fault.
 type Judgement struct {
 	Result matrix.Result
 	Want   Want
 }
 
-// Wrong says what is wrong with the result, "" when it is as it must be. What was skipped, or what the
-// kernel is known to fail anyway, proves nothing and is not wrong.
+// Wrong says what is wrong with the result, "" when it is as it must be. What was skipped, or what
+// the kernel is known to fail anyway, proves nothing and is not wrong.
 func (j Judgement) Wrong() string {
 	r, w := j.Result, j.Want
 	switch {

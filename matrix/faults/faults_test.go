@@ -41,8 +41,8 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// ruleless are the faults with which a claim's rule takes no packet. Every claim notices that, whatever it is
-// about, so they prove little of it.
+// ruleless are the faults with which a claim's rule takes no packet. Every claim notices that,
+// whatever it is about, so they prove little of it.
 var ruleless = map[string]bool{"claims-no-rule": true, "other-divert-port": true, "allow-first": true, "no-filter": true}
 
 // unbroken are claims of a system that no other fault breaks, with why.

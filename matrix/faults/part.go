@@ -25,25 +25,25 @@ func parts(system string, t matrix.Target) []Part {
 func (p Part) packet() bool { return p.Mode == matrix.PacketIn || p.Mode == matrix.PacketOut }
 func (p Part) tcp() bool    { return p.Proto == pfconf.TCP }
 
-// to tells whether the client is on LOCAL and its packets go to FAKE.
+// to reports whether the client is on LOCAL and its packets go to FAKE.
 func (p Part) to() bool { return p.Mode == matrix.To }
 
-// reply tells whether the client is on REMOTE and bound to FAKE.
+// reply reports whether the client is on REMOTE and bound to FAKE.
 func (p Part) reply() bool { return !p.to() && !p.packet() }
 
-// back tells whether something must come back to a cell's client on REMOTE.
+// back reports whether something must come back to a cell's client on REMOTE.
 func (p Part) back() bool {
 	return p.Mode == matrix.ReplyTo || p.Mode == matrix.ReplyReuse || p.tcp() && p.Mode == matrix.Reply
 }
 
-// answered tells whether its answers come to the client without the rule: pf knows by the state of any
-// rule which socket sent, but for ICMP.
+// answered reports whether its answers come to the client without the rule: pf knows by the state
+// of any rule which socket sent, but for ICMP.
 func (p Part) answered() bool {
 	return p.System == "openbsd" && p.reply() && p.Proto != pfconf.ICMP
 }
 
-// reuse tells whether it is a cell of a reuse target, which plays no control.
+// reuse reports whether it is a cell of a reuse target, which plays no control.
 func (p Part) reuse() bool { return p.Target.Second != "" }
 
-// afterTo tells whether it follows a divert-to cell of the same flow.
+// afterTo reports whether it follows a divert-to cell of the same flow.
 func (p Part) afterTo() bool { return p.Second && p.First == matrix.To }

@@ -79,7 +79,7 @@ func (c *Control) setSysctl(ctx context.Context, name string, value int) error {
 // harmless.
 type Error struct{ program.Failure }
 
-// unloaded tells whether an error means that the kernel has no ipfw: then neither the socket
+// unloaded reports whether an error means that the kernel has no ipfw: then neither the socket
 // option (raw_ip.c) nor the sysctls are there.
 func unloaded(err error) bool {
 	var e *Error

@@ -20,7 +20,7 @@ type Config struct {
 	Families []pfconf.Family
 	// Run runs ipfw and sysctl; nil means program.Exec.
 	Run program.Runner
-	// Journal records how the changes are undone; nil means that nobody could.
+	// Journal records how the changes are undone; nil means that no one could.
 	Journal pfconf.Journal
 }
 
@@ -212,7 +212,8 @@ func (f *Firewall) Counters(ctx context.Context, labels []string) (map[string]pf
 
 var _ pfconf.Shower = (*Firewall)(nil)
 
-// Show gives the rules with these labels as they are in force, each with its number and its packets.
+// Show returns the rules with these labels as they are in force, each with its number and its
+// packets.
 func (f *Firewall) Show(ctx context.Context, labels []string) (map[string]string, error) {
 	rules, err := f.shown.Get(ctx)
 	if err != nil {
@@ -238,7 +239,7 @@ func show(rules []entry, labels []string) (map[string]string, error) {
 	return found, nil
 }
 
-// readCounters gives the packets of the rules in force that carry a label, by their text.
+// readCounters returns the packets of the rules in force that carry a label, by their text.
 func (f *Firewall) readCounters(ctx context.Context) (map[string]uint64, error) {
 	rules, err := f.list(ctx)
 	if err != nil {

@@ -230,7 +230,7 @@ func wantError(t *testing.T, err error, text, hint string) {
 	}
 }
 
-// TestOpenFails: each host that cannot be used is told of with what mends it, and left alone.
+// TestOpenFails: each host that cannot be used is told of with what fixes it, and left alone.
 func TestOpenFails(t *testing.T) {
 	for name, want := range map[string][2]string{
 		"notroot": {"Operation not permitted", "SUDO"},
@@ -280,7 +280,8 @@ func TestJournalFirst(t *testing.T) {
 	}
 }
 
-// TestMend: what a killed run left is removed, by its journal's steps; what is somebody else's stays.
+// TestMend: what a killed run left is removed, by its journal's steps; what is someone else's
+// stays.
 func TestMend(t *testing.T) {
 	ctx := t.Context()
 	sets := undoSets(1, 2)

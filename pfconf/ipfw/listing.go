@@ -72,7 +72,7 @@ func (c *Control) list(ctx context.Context) ([]entry, error) {
 	return parseListing(out)
 }
 
-// parseSets reads what `ipfw set show` prints, `disable 7 8 enable 0 1 2 …`, and gives the
+// parseSets reads what `ipfw set show` prints, `disable 7 8 enable 0 1 2 …`, and returns the
 // sets that are enabled.
 func parseSets(out string) ([]int, error) {
 	var enabled []int
@@ -96,7 +96,7 @@ func parseSets(out string) ([]int, error) {
 	return enabled, nil
 }
 
-// freeSets gives two enabled sets without rules.
+// freeSets returns two enabled sets without rules.
 func freeSets(rules []entry, enabled []int) ([2]int, error) {
 	var free []int
 	for _, n := range enabled {

@@ -26,8 +26,8 @@ func undoSets(a, b int) pfconf.Undo {
 // (ipfw(8)), such as those of the raw IP cells.
 const exthdrs = "net.inet6.ip6.fw.deny_unknown_exthdrs"
 
-// DeniesUnknown tells whether ipfw is at work on this host for IPv6 and drops packets of protocols that
-// it does not know.
+// DeniesUnknown reports whether ipfw is at work on this host for IPv6 and drops packets of
+// protocols that it does not know.
 func (c *Control) DeniesUnknown(ctx context.Context) (bool, error) {
 	for _, name := range []string{enableName(pfconf.Inet6), exthdrs} {
 		n, err := c.sysctl(ctx, name)
@@ -81,7 +81,7 @@ func (c *Control) free(ctx context.Context, a, b int) error {
 
 // Mend undoes what a Firewall that was never closed left; an ipfw that was unloaded since has taken
 // it along. When one of its sets holds rules that are
-// not this program's, somebody else has used it since, and both are left alone.
+// not this program's, someone else has used it since, and both are left alone.
 func Mend(ctx context.Context, run program.Runner, u pfconf.Undo) error {
 	c := NewControl(run)
 	if u.Do == UndoExthdrs && len(u.Args) == 0 {

@@ -75,9 +75,9 @@ func protoName(r pfconf.Rule) string {
 	return r.Proto.String()
 }
 
-// number is the number of this program's rules that do not want another: the lowest, so that they are
-// evaluated before the host's own. (A packet that is written to a divert socket with 0
-// would begin with the first rule again.)
+// number is the number of this program's rules that do not want another: the lowest, so that they
+// are evaluated before the host's own. (A packet that is written to a divert socket with 0 would
+// begin with the first rule again.)
 const number = 1
 
 // numbered is a line of a rule with its number.

@@ -41,7 +41,7 @@ func Ask(ctx context.Context, c Config, features ...Feature) (map[Feature]Answer
 	return answers, errors.Join(err, f.putBack())
 }
 
-// unused tells whether nothing has the table's name, the mark and the routing table's number.
+// unused reports whether nothing has the table's name, the mark and the routing table's number.
 func (f *Firewall) unused() error {
 	for _, family := range f.config.families() {
 		if err := f.host.free(family); err != nil {

@@ -118,7 +118,7 @@ func (f *Firewall) commitLocked(changes []*change) {
 		rejected, err := f.send(p)
 		switch {
 		case err != nil && len(changes) > 1:
-			// Nobody in particular is to blame (the transaction was too large for
+			// No one in particular is to blame (the transaction was too large for
 			// the socket, say).
 			f.commitLocked(changes[:len(changes)/2])
 			f.commitLocked(changes[len(changes)/2:])
@@ -189,7 +189,7 @@ func (f *Firewall) plan(changes []*change) *plan {
 	return p
 }
 
-// check tells whether the change can be made to the rules that the plan has so
+// check reports whether the change can be made to the rules that the plan has so
 // far, and compiles what it adds.
 func (f *Firewall) check(p *plan, c *change) ([][]kernelRule, error) {
 	if err := c.ctx.Err(); err != nil {
@@ -247,7 +247,7 @@ func (f *Firewall) send(p *plan) (map[uint32]unix.Errno, error) {
 	return nil, f.learn(p)
 }
 
-// learn finds out by listing the table what became of the plan, and the added
+// learn finds out by listing the table what happened to the plan, and the added
 // rules' handles, when the kernel's answers were lost.
 func (f *Firewall) learn(p *plan) error {
 	handles, there := map[string]uint64{}, map[uint64]bool{}

@@ -91,7 +91,7 @@ func TestOneBadChange(t *testing.T) {
 	f := newNamespace(t).open(t, testConfig())
 	rules, labels := numbered("a", 5)
 	check(t, f.Change(t.Context(), rules[:2], nil))
-	// Somebody else removes a rule of ours.
+	// Someone else removes a rule of ours.
 	r := f.rx.transaction()
 	r.delRule(f.rules[labels[0]].parts[0])
 	check(t, f.rx.commitAll(r))
@@ -278,7 +278,7 @@ func TestClosePutsBack(t *testing.T) {
 	}
 }
 
-// A later run mends by the journal what a killed one left, as often as it
+// A later run fixes by the journal what a killed one left, as often as it
 // likes, and a second driver does not take what the first one has.
 func TestUndo(t *testing.T) {
 	n := newNamespace(t)
@@ -317,7 +317,7 @@ func TestUndo(t *testing.T) {
 	}
 }
 
-// Whatever somebody else has of what the driver wants, Open says so and
+// Whatever someone else has of what the driver wants, Open says so and
 // changes nothing.
 func TestTaken(t *testing.T) {
 	prefix := testConfig().Fakes[0]

@@ -46,7 +46,7 @@ type Config struct {
 	// as martian.
 	Fakes []netip.Prefix
 	// Journal is told of every change to the host before it is made; nil for
-	// nobody.
+	// no one.
 	Journal pfconf.Journal
 	// Omit leaves pieces out on purpose, so that a test sees what this program
 	// says about a host where they are missing. Nothing else sets it.
@@ -63,7 +63,8 @@ const (
 	PacketMark Piece = "mark"        // meta mark set
 	CTMark     Piece = "ct-mark"     // ct mark set, in divert-reply rules
 	TProxy     Piece = "tproxy"      // the tproxy statement
-	// TProxyModule is the kernel's module for that statement: the kernel is asked for one that it does not have.
+	// TProxyModule is the kernel's module for that statement: the kernel is asked for one that it
+	// does not have.
 	TProxyModule Piece = "tproxy-module"
 	Back         Piece = "back" // the rule that takes a divert-reply flow's answers
 	// AnyDirection: that rule takes what comes back whichever side began the

@@ -244,8 +244,8 @@ func TestDivertPacket(t *testing.T) {
 	}
 }
 
-// A packet that waits in a queue, which may be another program's, is still there when the kernel has been asked for
-// its features.
+// A packet that waits in a queue, which may be another program's, is still there when the kernel
+// has been asked for its features.
 func TestProbesLeaveQueues(t *testing.T) {
 	l := newLab(t)
 	f := l.remote.open(t, testConfig())

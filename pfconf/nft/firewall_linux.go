@@ -176,7 +176,7 @@ func (f *Firewall) putBack() error {
 	return nil
 }
 
-// ours tells whether the address is one of the fake prefixes'.
+// ours reports whether the address is one of the fake prefixes'.
 func (c Config) ours(a netip.Addr) bool {
 	return slices.ContainsFunc(c.Fakes, func(p netip.Prefix) bool { return p.Contains(a) })
 }

@@ -38,7 +38,7 @@ func (g *group[T]) ask(xs ...T) {
 	}
 }
 
-// next does one batch and tells whether another waits.
+// next does one batch and reports whether another waits.
 func (g *group[T]) next() bool {
 	g.mu.Lock()
 	batch, done := g.waiting, g.done

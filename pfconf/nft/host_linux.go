@@ -118,12 +118,12 @@ func (h *host) delStates() error {
 	})
 	var missing *MissingError
 	if errors.As(noConntrack(refused), &missing) {
-		refused = nil // nobody here sees or makes entries
+		refused = nil // no one here sees or makes entries
 	}
 	return wrap("remove the diverted flows' conntrack entries", errors.Join(err, refused))
 }
 
-// free tells whether nobody else uses the mark and the routing table.
+// free reports whether no one else uses the mark and the routing table.
 func (h *host) free(f pfconf.Family) error {
 	rules, err := h.route.RuleList(afOf(f))
 	if err != nil {

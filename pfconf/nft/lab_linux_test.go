@@ -98,8 +98,8 @@ func ipNet(a netip.Addr, bits4, bits6 int) *net.IPNet {
 	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(bits, a.BitLen())}
 }
 
-// end gives the interface its addresses. The other end's are known for ever,
-// so that nobody asks for them, and nothing waits for duplicate detection.
+// end returns the interface its addresses. The other end's are known for ever,
+// so that no one asks for them, and nothing waits for duplicate detection.
 func end(t testing.TB, name string, host, peer byte) netlink.Link {
 	l, err := netlink.LinkByName(name)
 	check(t, err)

@@ -65,7 +65,7 @@ func Natlook(q pfconf.NATQuery) (answer pfconf.NATAnswer, err error) {
 	return pfconf.NATAnswer{Src: e.orig.src, Dst: e.orig.dst}, nil
 }
 
-// seenFrom tells whether a question with the direction is about such an entry. One whose
+// seenFrom reports whether a question with the direction is about such an entry. One whose
 // addresses are as they were answers both, as a state of pf that passes a host does.
 func (e entry) seenFrom(d pfconf.Direction) bool {
 	switch {

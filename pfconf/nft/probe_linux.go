@@ -40,8 +40,8 @@ func (f *Firewall) probe(statements ...statement) Answer {
 	return f.rx.probe(statements)[0]
 }
 
-// unhooked is a chain that no packet comes to. The kernel drops all packets that wait in the queues of the
-// namespace, whoever's they are, when it takes a chain off its hook (nf_unregister_net_hook,
+// unhooked is a chain that no packet comes to. The kernel drops all packets that wait in the queues
+// of the namespace, whoever's they are, when it takes a chain off its hook (nf_unregister_net_hook,
 // net/netfilter/core.c), also one of a transaction that fails.
 var unhooked = chain{name: "probe"}
 

@@ -84,7 +84,7 @@ func askElsewhere(found chan<- way) {
 }
 
 // maxQueues is from how many chains on those that no rule jumps to are dropped. The numbers
-// are drawn from a few, so this bounds what somebody who draws from all 65536 would leave.
+// are drawn from a few, so this bounds what someone who draws from all 65536 would leave.
 const maxQueues = 1024
 
 // needQueue makes the queue's chain when it is not there. When an earlier

@@ -109,7 +109,7 @@ func TestQueueAfterFailure(t *testing.T) {
 	f := newNamespace(t).open(t, testConfig())
 	rules, labels := numbered("a", 2)
 	check(t, f.Change(t.Context(), rules, nil))
-	// Somebody else removes rules of ours, which cannot be removed then.
+	// Someone else removes rules of ours, which cannot be removed then.
 	r := f.rx.transaction()
 	r.delRule(f.rules[labels[0]].parts[0])
 	r.delRule(f.rules[labels[1]].parts[0])
@@ -139,7 +139,7 @@ func TestQueueAfterFailure(t *testing.T) {
 	wantInForce(t, f, a.Label, a.Label+" done", b.Label, b.Label+" done", same.Label, same.Label+" done")
 }
 
-// Somebody who removes the table is named, whatever is first missed of it.
+// Someone who removes the table is named, whatever is first missed of it.
 func TestQueueWithoutTable(t *testing.T) {
 	f := newNamespace(t).open(t, testConfig())
 	r := f.rx.transaction()

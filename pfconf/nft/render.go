@@ -8,7 +8,7 @@ import (
 	"pfdivert/pfconf"
 )
 
-// Render gives the table with these rules as "nft list table inet pfdivert"
+// Render returns the table with these rules as "nft list table inet pfdivert"
 // shows it right after a load, on a kernel with the queue expression. Rules
 // that the driver would refuse are shown as comments with the reason.
 func Render(rules []pfconf.Rule, c Config) string { return render(rules, c, false) }

@@ -105,7 +105,8 @@ func renderAndList(t *testing.T, omit []Piece) {
 	got := counted.ReplaceAllString(string(listed), "packets 0 bytes 0")
 	check(t, queueWay().err())
 	want := render(rules, config, queueWay().xt)
-	// nft before 1.0.7 shows nothing for a target that it has no library for; where iptables is installed it has one.
+	// nft before 1.0.7 shows nothing for a target that it has no library for; where iptables is
+	// installed it has one.
 	target := regexp.MustCompile(`xt target "NFQUEUE"|queue num \d+( bypass)?`)
 	got, want = target.ReplaceAllString(got, ""), target.ReplaceAllString(want, "")
 	if diff := cmp.Diff(strings.Split(got, "\n"), strings.Split(want, "\n")); diff != "" {

@@ -117,7 +117,7 @@ func (k kernelRule) String() string {
 	return strings.Join(words, " ")
 }
 
-// compile gives the kernel's rules for r.
+// compile returns the kernel's rules for r.
 func (c Config) compile(r pfconf.Rule) ([]kernelRule, error) {
 	if r.Tee || r.Number != 0 {
 		return nil, fmt.Errorf("rule %q: a netfilter queue is given no copies, and rules have no numbers of their own", r.Label)

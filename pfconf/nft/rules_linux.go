@@ -54,7 +54,7 @@ func handleOf(m message) (uint64, error) {
 	return binary.BigEndian.Uint64(b), nil
 }
 
-// dumpRules gives each rule of the table to take.
+// dumpRules returns each rule of the table to take.
 func (s *socket) dumpRules(take func(message)) error {
 	for {
 		r := s.request()
@@ -90,7 +90,7 @@ func (s *socket) dumpRules(take func(message)) error {
 // takes 4 KB of the socket's buffer, which is at least 208 KB.
 const atOnce = 32
 
-// getRules gives those of the rules that are there to take. That costs twice
+// getRules returns those of the rules that are there to take. That costs twice
 // as much per rule as dumpRules.
 func (s *socket) getRules(rules []placed, take func(message)) error {
 	for some := range slices.Chunk(rules, atOnce) {

@@ -10,7 +10,7 @@ import (
 
 var _ pfconf.Shower = (*Firewall)(nil)
 
-// Show gives the kernel rules of each label, each behind its chain's name, in the words of
+// Show returns the kernel rules of each label, each behind its chain's name, in the words of
 // nft(8). That the kernel has them still, with the counters that Counters reads, is known by their
 // handles; the counters in the text are those of the beginning.
 func (f *Firewall) Show(_ context.Context, labels []string) (map[string]string, error) {

@@ -93,7 +93,7 @@ type counter struct{}
 
 func (counter) String() string { return "counter packets 0 bytes 0" }
 
-// tproxy gives the packet to the transparent socket that is connected to its
+// tproxy returns the packet to the transparent socket that is connected to its
 // sender or else listens at the address; without such a socket the rule ends.
 // It is absent where it is to be like on a kernel that has no such statement.
 type tproxy struct {
@@ -115,7 +115,7 @@ type jump struct{ chain string }
 func (s jump) String() string { return "jump " + s.chain }
 
 // queue hands the packet to whoever listens on the netfilter queue; a packet
-// that nobody listens for is dropped, or passes with bypass. xtQueue is the same through iptables'
+// that no one listens for is dropped, or passes with bypass. xtQueue is the same through iptables'
 // NFQUEUE target, for kernels without CONFIG_NFT_QUEUE.
 type (
 	queue struct {

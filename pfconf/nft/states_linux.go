@@ -97,7 +97,7 @@ func tuples(fl pfconf.Flow) []tuple {
 	return []tuple{t, back}
 }
 
-// of tells whether the entry is one of the ICMP flow's, with any id.
+// of reports whether the entry is one of the ICMP flow's, with any id.
 func (e entry) of(fl pfconf.Flow) bool {
 	src, dst := e.orig.src.Addr(), e.orig.dst.Addr()
 	near, far := fl.Near.Addr(), fl.Far.Addr()
@@ -130,7 +130,7 @@ func search(flows []pfconf.Flow) (found, error) {
 	return s, nil
 }
 
-// Lookup gives each flow's states; see pfconf.StateTable.
+// Lookup returns each flow's states; see pfconf.StateTable.
 func (f *Firewall) Lookup(ctx context.Context, flows []pfconf.Flow) ([][]pfconf.State, error) {
 	s, err := search(flows)
 	if err != nil {

@@ -21,8 +21,8 @@ func openFreeBSD(t *testing.T, name string) (*Firewall, *[]pfconf.Undo) {
 	return openWith(t, name, Config{RdrRules: true})
 }
 
-// What FreeBSD's pf diverts itself: its rules are taken as they are meant, states that would hide packets
-// from them go before, and the anchor is empty after.
+// What FreeBSD's pf diverts itself: its rules are taken as they are meant, states that would hide
+// packets from them go before, and the anchor is empty after.
 func TestPacketDivertOfFreeBSD(t *testing.T) {
 	f, undos := openFreeBSD(t, "freebsd-divert")
 	ctx := t.Context()
@@ -44,7 +44,8 @@ func TestPacketDivertOfFreeBSD(t *testing.T) {
 	}
 }
 
-// A pf that keeps states for such a rule, or takes it for a divert-to of a socket, has not understood it.
+// A pf that keeps states for such a rule, or takes it for a divert-to of a socket, has not
+// understood it.
 func TestPacketDivertMisunderstood(t *testing.T) {
 	rules := []pfconf.Rule{besides(pfconf.Inet, pfconf.In, 20000, 701, "regress-x")}
 	const begin = `pass in log quick inet proto udp from 10.188.1.1 to 10.188.1.2 port = 20000 `
@@ -79,8 +80,9 @@ func redirects(f pfconf.Family, p pfconf.Proto, port, divert uint16, label strin
 	return r
 }
 
-// What FreeBSD's pf redirects: each rule is two there, of which the second counts and shows with the first; a state
-// that hides a flow goes before, not one that a rule of the host has translated; both lists are empty after.
+// What FreeBSD's pf redirects: each rule is two there, of which the second counts and shows with
+// the first; a state that hides a flow goes before, not one that a rule of the host has translated;
+// both lists are empty after.
 func TestRedirectOfFreeBSD(t *testing.T) {
 	f, undos := openFreeBSD(t, "freebsd-rdr")
 	ctx := t.Context()

@@ -35,7 +35,7 @@ func NewControl(run Runner, domain int) *Control {
 	return c
 }
 
-// known tells whether a line on stderr is known to be harmless after a command.
+// known reports whether a line on stderr is known to be harmless after a command.
 type known func(line string) bool
 
 func nothing(string) bool { return false }

@@ -74,7 +74,7 @@ func (d *Desk) ownAnchors(ctx context.Context) ([]string, error) {
 	return own, nil
 }
 
-// OwnRules are the rules in this program's anchors, with whatever label: nobody else
+// OwnRules are the rules in this program's anchors, with whatever label: no one else
 // should have any there.
 func (d *Desk) OwnRules(ctx context.Context) ([]pfconf.LoadedRule, error) {
 	anchors, err := d.ownAnchors(ctx)
@@ -145,7 +145,7 @@ func (d *Desk) ownLabels(ctx context.Context) ([]string, error) {
 }
 
 // Flush empties this program's anchors, the innermost first: an anchor goes with its last
-// rule. Then it removes the states of the labels that were there. It refuses when somebody else
+// rule. Then it removes the states of the labels that were there. It refuses when someone else
 // has put a rule there.
 func (d *Desk) Flush(ctx context.Context) ([]string, error) {
 	rules, err := d.OwnRules(ctx)

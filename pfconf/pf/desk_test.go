@@ -78,7 +78,7 @@ func TestDeskOfFreeBSD(t *testing.T) {
 	}
 }
 
-// An anchor that somebody else uses is not emptied, and what is not understood is no answer.
+// An anchor that someone else uses is not emptied, and what is not understood is no answer.
 func TestDeskRefuses(t *testing.T) {
 	done, err := desk(t, "desk-foreign").Flush(t.Context())
 	if err == nil || len(done) > 0 || !strings.Contains(err.Error(), "holds a rule that is not this program's") {

@@ -35,12 +35,12 @@ func (e *Error) Hint() string {
 	return ""
 }
 
-// Absent tells whether there is no pf on the host, or no pfctl.
+// Absent reports whether there is no pf on the host, or no pfctl.
 func (e *Error) Absent() bool {
 	return errors.Is(e.Err, exec.ErrNotFound) || errors.Is(e.Err, fs.ErrNotExist) || strings.Contains(e.Stderr, "/dev/pf: No such file or directory")
 }
 
-// busy tells whether another process had a transaction open on the anchor.
+// busy reports whether another process had a transaction open on the anchor.
 func (e *Error) busy() bool {
 	return e.Status != 0 && strings.Contains(e.Stderr, ": Device busy")
 }

@@ -24,12 +24,12 @@ type Config struct {
 	Anchor string
 	// Run runs pfctl; nil means program.Exec.
 	Run Runner
-	// Journal records how to put the anchor back; nil means that nobody could.
+	// Journal records how to put the anchor back; nil means that no one could.
 	Journal pfconf.Journal
 	// Domain is the routing domain that flows and labels are looked for in.
 	Domain int
-	// RdrRules: an anchor has the rules that redirect in a list of their own, which `pfctl -s rules` does not
-	// show (FreeBSD).
+	// RdrRules: an anchor has the rules that redirect in a list of their own, which `pfctl -s
+	// rules` does not show (FreeBSD).
 	RdrRules bool
 	// Between are pairs of prefixes: all states from an address of one to one of the
 	// other are this program's, whichever rule made them. Close removes them.
@@ -162,8 +162,8 @@ func (f *Firewall) killTried(ctx context.Context) error {
 	return err
 }
 
-// Forget removes the states whose packets would not meet these rules, because a rule of the host's own
-// made a state for them.
+// Forget removes the states whose packets would not meet these rules, because a rule of the host's
+// own made a state for them.
 func (f *Firewall) Forget(ctx context.Context, rules []pfconf.Rule) error {
 	states, err := f.listVV.Get(ctx)
 	if err != nil {
@@ -180,8 +180,8 @@ func (f *Firewall) Forget(ctx context.Context, rules []pfconf.Rule) error {
 	return nil
 }
 
-// hides tells whether packets that the rule is about belong to the state. Of a translated end both names
-// count: which one the packets have that meet the rule, the rule's kind decides.
+// hides reports whether packets that the rule is about belong to the state. Of a translated end
+// both names count: which one the packets have that meet the rule, the rule's kind decides.
 func (f *Firewall) hides(s pfconf.State, r pfconf.Rule) bool {
 	if s.Domain != f.domain || s.Family != r.Family || s.Number != r.Proto.Number(r.Family) || s.Direction != r.Direction {
 		return false
@@ -195,7 +195,7 @@ func (f *Firewall) hides(s pfconf.State, r pfconf.Rule) bool {
 	return (isFrom(began) || isFrom(beganWas)) && (isTo(other) || isTo(otherWas))
 }
 
-// mayHaveMade tells whether the state has the protocol, direction, addresses and port of
+// mayHaveMade reports whether the state has the protocol, direction, addresses and port of
 // the rule's packets. A translation by the host's own rules hides the latter.
 func (f *Firewall) mayHaveMade(r pfconf.Rule, s pfconf.State) bool {
 	if s.Domain != f.domain || s.Family != r.Family || s.Number != r.Proto.Number(r.Family) || s.Direction != r.Direction {

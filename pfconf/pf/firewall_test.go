@@ -17,7 +17,7 @@ func open(t *testing.T, name string) (*Firewall, *[]pfconf.Undo) {
 	return openWith(t, name, Config{})
 }
 
-// openWith opens an anchor with a transcript, and gives what is recorded.
+// openWith opens an anchor with a transcript, and returns what is recorded.
 func openWith(t *testing.T, name string, c Config) (*Firewall, *[]pfconf.Undo) {
 	t.Helper()
 	var undos []pfconf.Undo

@@ -123,7 +123,7 @@ func answerAll(edits []*edit, err error) {
 	}
 }
 
-// apply gives the set after the edit and leaves rules as they are.
+// apply returns the set after the edit and leaves rules as they are.
 func (e *edit) apply(rules []pfconf.Rule) ([]pfconf.Rule, error) {
 	if e.whole {
 		rules = nil

@@ -169,7 +169,7 @@ func TestChangeRefuses(t *testing.T) {
 	}
 }
 
-// TestWaiting proves that nobody waits longer than he wants, and that Close ends a load.
+// TestWaiting proves that no one waits longer than he wants, and that Close ends a load.
 func TestWaiting(t *testing.T) {
 	a := &anchor{holdup: make(chan struct{})}
 	f := openAnchor(t, a)

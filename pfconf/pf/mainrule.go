@@ -10,7 +10,7 @@ import (
 	"pfdivert/pfconf"
 )
 
-// mainRule is what of a printed rule tells whether a flow may match it. What is
+// mainRule is what of a printed rule reports whether a flow may match it. What is
 // not understood only makes a rule match less, so it may be left out.
 type mainRule struct {
 	text   string
@@ -101,7 +101,7 @@ func parseMainRule(text string) (mainRule, error) {
 	return r, nil
 }
 
-// calls tells whether the rule has the rules of the anchor evaluated: by its name,
+// calls reports whether the rule has the rules of the anchor evaluated: by its name,
 // or by its parent's with "/*", which means the anchors below and not the parent
 // itself (pf.conf(5), ANCHORS).
 func (r mainRule) calls(anchor string) bool {

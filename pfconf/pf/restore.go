@@ -32,7 +32,7 @@ func (c *Control) undo(anchor, rules string) pfconf.Undo {
 // Mend undoes what a Firewall that was never closed left: it puts the anchor's
 // former rules back and removes the states of the rules that it finds there.
 // When the anchor holds its former rules there is nothing to do; when it holds rules
-// that are not this program's, somebody else has used it since, and it is left alone.
+// that are not this program's, someone else has used it since, and it is left alone.
 func Mend(ctx context.Context, run Runner, u pfconf.Undo) error {
 	rdrRules := len(u.Args) == 4 && u.Args[3] == withRdr
 	if u.Do != UndoAnchor || len(u.Args) != 3 && !rdrRules || !anchorName.MatchString(u.Args[0]) {
@@ -75,7 +75,8 @@ var (
 	tableRef = regexp.MustCompile(`<[A-Za-z_][^ >]*>`)
 )
 
-// labelOf is the label of a printed rule, of one that redirects (see redirect) its tag, and "" of others.
+// labelOf is the label of a printed rule, of one that redirects (see redirect) its tag, and "" of
+// others.
 func labelOf(line string) string {
 	for _, form := range []*regexp.Regexp{tagging, labelled} {
 		if m := form.FindStringSubmatch(line); m != nil {
@@ -99,7 +100,7 @@ func (c *Control) content(ctx context.Context, anchor string) (string, error) {
 	return all, nil
 }
 
-// lookAt is the hint about an anchor that holds what is somebody else's.
+// lookAt is the hint about an anchor that holds what is someone else's.
 func (c *Control) lookAt(anchor string) string {
 	var looks []string
 	for _, list := range c.lists() {
@@ -117,8 +118,8 @@ func (c *Control) emptying(anchor string) string {
 	return strings.Join(commands, "; ")
 }
 
-// lists are the lists of rules that an anchor has, in the order in which they are loaded, as `pfctl -s`
-// knows them.
+// lists are the lists of rules that an anchor has, in the order in which they are loaded, as `pfctl
+// -s` knows them.
 func (c *Control) lists() []string {
 	if c.rdrRules {
 		return []string{"nat", "rules"}
@@ -141,7 +142,7 @@ func (c *Control) rulesOf(ctx context.Context, anchor, list string) (string, err
 	return r.Stdout, nil
 }
 
-// restorable tells whether rules that the anchor holds can be put back as they
+// restorable reports whether rules that the anchor holds can be put back as they
 // are: pfctl, asked to load them without doing it (-n), must print them again. The
 // contents of tables are in no rule, and pf drops a table with the last rule that
 // refers to it.

@@ -9,7 +9,8 @@ import (
 	"pfdivert/pfconf/program"
 )
 
-// MainRuleset is the host's main ruleset, as `pfctl -s rules` prints it, or another list of its rules.
+// MainRuleset is the host's main ruleset, as `pfctl -s rules` prints it, or another list of its
+// rules.
 type MainRuleset struct {
 	lines []mainRule
 }
@@ -40,8 +41,9 @@ func (c *Control) MainRedirects(ctx context.Context) (*MainRuleset, error) {
 	return m, nil
 }
 
-// parseRedirects reads `pfctl -s nat`. Of the rules that redirect the first that matches decides (FreeBSD's
-// pf.conf(5), TRANSLATION), as if all were quick; those of nat and binat are about other packets.
+// parseRedirects reads `pfctl -s nat`. Of the rules that redirect the first that matches decides
+// (FreeBSD's pf.conf(5), TRANSLATION), as if all were quick; those of nat and binat are about other
+// packets.
 func parseRedirects(out string) (*MainRuleset, error) {
 	m := &MainRuleset{}
 	for _, line := range program.Lines(out) {
@@ -74,8 +76,8 @@ func parseMain(out string) (*MainRuleset, error) {
 	m := &MainRuleset{}
 	for _, line := range program.Lines(out) {
 		text := strings.TrimSpace(line)
-		// The end of an anchor that is written in place, and on FreeBSD what normalizes packets: neither
-		// decides about any.
+		// The end of an anchor that is written in place, and on FreeBSD what normalizes packets:
+		// neither decides about any.
 		if text == "}" || strings.HasPrefix(text, "scrub ") || strings.HasPrefix(text, "scrub-anchor ") {
 			continue
 		}

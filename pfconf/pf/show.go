@@ -10,7 +10,7 @@ import (
 
 var _ pfconf.Shower = (*Firewall)(nil)
 
-// Show gives the rules with these labels as pfctl prints them, with what they have counted.
+// Show returns the rules with these labels as pfctl prints them, with what they have counted.
 func (f *Firewall) Show(ctx context.Context, labels []string) (map[string]string, error) {
 	all, err := f.shows.Get(ctx)
 	if err != nil {

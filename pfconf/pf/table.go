@@ -34,7 +34,7 @@ func (c *Control) States(ctx context.Context) ([]pfconf.State, error) {
 	return c.listVV.Get(ctx)
 }
 
-// Lookup gives the states of each flow in this routing domain, from one listing
+// Lookup returns the states of each flow in this routing domain, from one listing
 // for all who ask. Their age and id are not known.
 func (c *Control) Lookup(ctx context.Context, flows []pfconf.Flow) ([][]pfconf.State, error) {
 	all, err := c.list.Get(ctx)
@@ -52,7 +52,7 @@ func (c *Control) Lookup(ctx context.Context, flows []pfconf.Flow) ([][]pfconf.S
 	return found, nil
 }
 
-// of tells whether the state belongs to the flow.
+// of reports whether the state belongs to the flow.
 func (c *Control) of(s pfconf.State, f pfconf.Flow) bool {
 	if s.Domain != c.domain || s.Family != f.Family || s.Number != f.Proto.Number(f.Family) ||
 		s.Near.Addr() != f.Near.Addr() || s.Far.Addr() != f.Far.Addr() {
@@ -114,7 +114,7 @@ func (c *Control) KillLabels(ctx context.Context, labels []string) (int, error) 
 	return killed, nil
 }
 
-// from tells whether the state was begun by an address of the first prefix with one of
+// from reports whether the state was begun by an address of the first prefix with one of
 // the second, and neither was translated.
 func (c *Control) from(s pfconf.State, first, second netip.Prefix) bool {
 	began, other := s.Near, s.Far

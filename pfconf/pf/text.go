@@ -9,12 +9,12 @@ import (
 	"pfdivert/pfconf/program"
 )
 
-// Text is the rule as a line of pf.conf(5), written as OpenBSD's regress suite
-// writes it; the rule must be valid.
+// Text is the rule as a line of pf.conf(5), written as OpenBSD's regress suite writes it; the rule
+// must be valid.
 //
-// A PFDivertTo rule is for FreeBSD's pf alone. It decides in place of the host's own rules, as ipfw's
-// does, and makes no state: the packets of one would not meet the rule. How that pf is told of an RdrTo
-// rule, redirect says.
+// A PFDivertTo rule is for FreeBSD's pf alone. It decides in place of the host's own rules, as
+// ipfw's does, and makes no state: the packets of one would not meet the rule. How that pf is told
+// of an RdrTo rule, redirect says.
 func Text(r pfconf.Rule) string {
 	var b strings.Builder
 	quick, stateless := "", ""
@@ -63,9 +63,10 @@ func divertPort(r pfconf.Rule) string {
 	return strconv.Itoa(int(r.Divert.Port()))
 }
 
-// redirect is an RdrTo rule as FreeBSD's pf takes it (OpenBSD's did before 4.7): a rule of the list of
-// those that translate, and one that lets pass what the first has translated, which it tells by a tag. The second decides in
-// place of the host's own rules. It makes the state and has the label and the counters: the first can have none.
+// redirect is an RdrTo rule as FreeBSD's pf takes it (OpenBSD's did before 4.7): a rule of the list
+// of those that translate, and one that lets pass what the first has translated, which it tells by
+// a tag. The second decides in place of the host's own rules. It makes the state and has the label
+// and the counters: the first can have none.
 func redirect(r pfconf.Rule) (translates, passes string) {
 	from := fmt.Sprintf("%v proto %s from %v to", r.Family, protoWritten(r), r.From)
 	to, port := r.Divert.Addr(), r.Divert.Port()
@@ -73,14 +74,16 @@ func redirect(r pfconf.Rule) (translates, passes string) {
 		fmt.Sprintf("pass %v log quick %s %v port %d tagged %s keep state label %[5]s", r.Direction, from, to, port, r.Label)
 }
 
-// written is a rule as it is written, and what pfctl prints of it if it has understood it: a line with this
-// in it and at its end. Only what a cell depends on is compared, so that a release may print more.
+// written is a rule as it is written, and what pfctl prints of it if it has understood it: a line
+// with this in it and at its end. Only what a cell depends on is compared, so that a release may
+// print more.
 type written struct {
 	text    string
 	in, end string
 }
 
-// writings are the rules line by line; rdrRules as Config has it. What translates comes first: pfctl wants it so.
+// writings are the rules line by line; rdrRules as Config has it. What translates comes first:
+// pfctl wants it so.
 func writings(rules []pfconf.Rule, rdrRules bool) []written {
 	var translating, all []written
 	for _, r := range rules {

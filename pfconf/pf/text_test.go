@@ -96,7 +96,7 @@ func TestDocument(t *testing.T) {
 	}
 }
 
-// goldenLines gives the lines of a file without comments.
+// goldenLines returns the lines of a file without comments.
 func goldenLines(t testing.TB, name string) []string {
 	t.Helper()
 	b, err := os.ReadFile(name)

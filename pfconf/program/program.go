@@ -112,7 +112,7 @@ func (b *bounded) Write(p []byte) (int, error) {
 	return b.Buffer.Write(p)
 }
 
-// Lines gives the lines of a command's output, without blank ones.
+// Lines returns the lines of a command's output, without blank ones.
 func Lines(s string) []string {
 	var lines []string
 	for l := range strings.Lines(s) {

@@ -54,7 +54,7 @@ func (s *Question[T]) Get(ctx context.Context) (T, error) {
 	}
 }
 
-// serve fetches answers until nobody waits for one.
+// serve fetches answers until no one waits for one.
 func (s *Question[T]) serve() {
 	for {
 		s.mu.Lock()

@@ -48,7 +48,7 @@ func openApart(ctx context.Context, st *Step) (*traced, Outcome, error) {
 // start starts the process and has it carry out the step. Without an error, or when it was
 // the step that failed, conn is set. That the process could not be started is never told with a
 // system's code: EPERM of a kernel that gives no user namespace would be taken for the
-// refusal of the socket, which nobody then asked for.
+// refusal of the socket, which no one then asked for.
 func (e *traced) start(ctx context.Context, st *Step) (Outcome, error) {
 	in, err := e.cmd.StdinPipe()
 	if err != nil {

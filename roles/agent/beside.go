@@ -13,8 +13,8 @@ import (
 	"pfdivert/pfconf/program"
 )
 
-// beside is a packet filter with FreeBSD's pf beside it, which has the rules with PFDivertTo and RdrTo
-// and no others.
+// beside is a packet filter with FreeBSD's pf beside it, which has the rules with PFDivertTo and
+// RdrTo and no others.
 type beside struct {
 	pfconf.Firewall
 	// pf is nil where it can't be used, and noPF says why.
@@ -77,15 +77,15 @@ func openPF(ctx context.Context, control *pf.Control, s *Setup, nics map[pfconf.
 	return pf.Open(ctx, pf.Config{Run: run, Journal: journal, RdrRules: true})
 }
 
-// ofPF tells whether pf has the rule.
+// ofPF reports whether pf has the rule.
 func ofPF(r pfconf.Rule) bool { return r.Action == pfconf.PFDivertTo || r.Action == pfconf.RdrTo }
 
-// forPF tells whether pf has the rules of the change, and the other filter no part in it.
+// forPF reports whether pf has the rules of the change, and the other filter no part in it.
 func (b *beside) forPF(c Change) bool {
 	return len(c.Add) > 0 && !slices.ContainsFunc(c.Add, func(r pfconf.Rule) bool { return !ofPF(r) })
 }
 
-// Load gives each filter its rules in place of those that it has.
+// Load returns each filter its rules in place of those that it has.
 func (b *beside) Load(ctx context.Context, rules []pfconf.Rule) error {
 	toPF, others := divide(rules)
 	b.mu.Lock()
@@ -151,7 +151,7 @@ func (b *beside) changePF(ctx context.Context, add []pfconf.Rule, remove []strin
 		b.in[r.Label] = r.Action
 	}
 	b.mu.Unlock()
-	// States go with their rules: were the agent killed, nobody would know their labels.
+	// States go with their rules: were the agent killed, no one would know their labels.
 	_, err := b.pf.KillLabels(ctx, made)
 	return err
 }

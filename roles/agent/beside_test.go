@@ -212,7 +212,8 @@ func redirection(label string) pfconf.Rule {
 	return r
 }
 
-// A redirection is pf's, alone and among others, unless pf can't redirect: then it is refused, and no other rule of pf's is.
+// A redirection is pf's, alone and among others, unless pf can't redirect: then it is refused, and
+// no other rule of pf's is.
 func TestRedirectBeside(t *testing.T) {
 	for _, can := range []bool{true, false} {
 		p, fw := goodPF(), &mainFilter{}

@@ -18,7 +18,7 @@ func bootID() (string, error) {
 	return strconv.FormatInt(int64(t.Sec), 10), nil
 }
 
-// sameBoot tells whether two boot times are of one boot. The kernel changes the time
+// sameBoot reports whether two boot times are of one boot. The kernel changes the time
 // with the clock (tc_setclock in OpenBSD's kern_tc.c), which ntpd adjusts; two boots within the
 // minute do not leave the first one's journal, for /var/run is emptied in between.
 func sameBoot(a, b string) bool {

@@ -83,7 +83,7 @@ func begin(ctx context.Context, fw pfconf.Firewall, c Change) error {
 	return err
 }
 
-// filter gives the packet filter that Setup opened.
+// filter returns the packet filter that Setup opened.
 func (a *agent) filter() (pfconf.Firewall, error) {
 	a.setup.Lock()
 	defer a.setup.Unlock()
@@ -93,7 +93,7 @@ func (a *agent) filter() (pfconf.Firewall, error) {
 	return a.fw, nil
 }
 
-// states gives the host's state table.
+// states returns the host's state table.
 func (a *agent) states() (pfconf.StateTable, error) {
 	a.setup.Lock()
 	defer a.setup.Unlock()

@@ -21,7 +21,7 @@ func (c *checks) ok(name, format string, args ...any) {
 	*c = append(*c, CheckItem{Name: name, OK: true, Detail: fmt.Sprintf(format, args...)})
 }
 
-// no notes what is wrong and the command that mends it.
+// no notes what is wrong and the command that fixes it.
 func (c *checks) no(name, cure, format string, args ...any) {
 	*c = append(*c, CheckItem{Name: name, Detail: fmt.Sprintf(format, args...), Cure: cure})
 }
@@ -142,7 +142,7 @@ func (c *checks) answers(ctx context.Context, s *Setup) {
 	}
 }
 
-// fakes looks whether FAKE is nobody's here.
+// fakes looks whether FAKE is no one's here.
 func (c *checks) fakes(s *Setup) {
 	const name = "FAKE is not configured here"
 	own, err := owned(s.Fakes)
@@ -170,7 +170,7 @@ func joinPrefixes(ps []netip.Prefix) string {
 	return strings.Join(out, ", ")
 }
 
-// interfaceOf gives the name of the interface that has the address, "" if none has.
+// interfaceOf returns the name of the interface that has the address, "" if none has.
 func interfaceOf(addr netip.Addr) (string, error) {
 	nics, err := net.Interfaces()
 	if err != nil {

@@ -17,7 +17,8 @@ func (s *Setup) families() []pfconf.Family {
 	return all
 }
 
-// ipfw looks whether ipfw can be used and lets the suite's packets pass that no rule of the suite is for.
+// ipfw looks whether ipfw can be used and lets the suite's packets pass that no rule of the suite
+// is for.
 func (c *checks) ipfw(ctx context.Context, control *ipfw.Control, s *Setup) {
 	switch host, err := control.Look(ctx, s.families()); {
 	case err != nil:
@@ -30,8 +31,8 @@ func (c *checks) ipfw(ctx context.Context, control *ipfw.Control, s *Setup) {
 	}
 }
 
-// unknownProtocols looks whether the ipfw of LOCAL, which is not under test, is in the way of the raw
-// IPv6 cells. REMOTE's is told otherwise for the run.
+// unknownProtocols looks whether the ipfw of LOCAL, which is not under test, is in the way of the
+// raw IPv6 cells. REMOTE's is told otherwise for the run.
 func (c *checks) unknownProtocols(ctx context.Context, control *ipfw.Control, s *Setup) {
 	if !slices.Contains(s.families(), pfconf.Inet6) {
 		return

@@ -9,7 +9,8 @@ import (
 	"pfdivert/pfconf/program"
 )
 
-// What is looked at on a FreeBSD host: each thing that is not as it must be is told of with what mends it.
+// What is looked at on a FreeBSD host: each thing that is not as it must be is told of with what
+// fixes it.
 func TestCheckIPFW(t *testing.T) {
 	s := &Setup{}
 	for _, p := range [][2]string{{"10.189.11.2", "10.189.11.1"}, {"fd00:189:11::2", "fd00:189:11::1"}} {

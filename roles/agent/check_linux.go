@@ -117,7 +117,7 @@ func (c *checks) way(p Path) {
 	c.bridge(p, out)
 }
 
-// strictReversePath tells whether the interface drops what would be answered by another one: the
+// strictReversePath reports whether the interface drops what would be answered by another one: the
 // larger of its own and of all's rp_filter counts (ip-sysctl.rst).
 func strictReversePath(nic string) (bool, error) {
 	highest := ""
@@ -131,8 +131,9 @@ func strictReversePath(nic string) (bool, error) {
 	return highest == "1", nil
 }
 
-// bridge looks whether br_netfilter takes the packets of a bridge through the IP hooks before
-// the bridge has handed them to IP: the socket that tproxy chose is lost between (skb_orphan in ip_rcv_core).
+// bridge looks whether br_netfilter takes the packets of a bridge through the IP hooks before the
+// bridge has handed them to IP: the socket that tproxy chose is lost between (skb_orphan in
+// ip_rcv_core).
 func (c *checks) bridge(p Path, nic string) {
 	link, err := netlink.LinkByName(nic)
 	if err != nil {
@@ -159,7 +160,7 @@ func (c *checks) bridge(p Path, nic string) {
 	}
 }
 
-// towards gives the name of the interface by which packets to the address leave.
+// towards returns the name of the interface by which packets to the address leave.
 func towards(a netip.Addr) (string, error) {
 	list, err := netlink.RouteGet(a.AsSlice())
 	if err != nil {
@@ -175,7 +176,7 @@ func towards(a netip.Addr) (string, error) {
 	return link.Attrs().Name, nil
 }
 
-// interfaceTowards gives the interface on the way to the other host, "" for any if the
+// interfaceTowards returns the interface on the way to the other host, "" for any if the
 // families use several.
 func interfaceTowards(paths []Path) (string, error) {
 	var names []string
@@ -192,7 +193,7 @@ func interfaceTowards(paths []Path) (string, error) {
 	return names[0], nil
 }
 
-// locals gives FAKE addresses that a local route makes the host's own: no interface needs to
+// locals returns FAKE addresses that a local route makes the host's own: no interface needs to
 // have them. The tables of a proxy, to which only packets with a mark are sent, do no such thing.
 func locals(fakes []netip.Prefix) ([]string, error) {
 	var found []string
@@ -223,8 +224,8 @@ func locals(fakes []netip.Prefix) ([]string, error) {
 	return found, nil
 }
 
-// sentWithoutMark tells whether packets without a mark may be looked up in the table. A rule that names no
-// table may choose any (l3mdev).
+// sentWithoutMark reports whether packets without a mark may be looked up in the table. A rule that
+// names no table may choose any (l3mdev).
 func sentWithoutMark(rules []netlink.Rule, table int) bool {
 	return slices.ContainsFunc(rules, func(r netlink.Rule) bool {
 		return r.Mark == 0 && (r.Table == table || r.Table == unix.RT_TABLE_UNSPEC && r.Goto < 0)

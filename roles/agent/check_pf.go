@@ -11,8 +11,8 @@ import (
 	"pfdivert/pfconf/pf"
 )
 
-// pf looks whether rules in the anchor will decide about the suite's packets, which use the interfaces
-// nics.
+// pf looks whether rules in the anchor will decide about the suite's packets, which use the
+// interfaces nics.
 func (c *checks) pf(ctx context.Context, control *pf.Control, s *Setup, nics []string) {
 	status, err := control.Status(ctx)
 	switch {
@@ -67,7 +67,8 @@ func (c *checks) reach(main *pf.MainRuleset, s *Setup) {
 	c.ok(anchorItem, "the main ruleset calls it: %s", call)
 }
 
-// reaches looks whether the main ruleset comes to the anchor with what the rule is about; that it does is not noted.
+// reaches looks whether the main ruleset comes to the anchor with what the rule is about; that it
+// does is not noted.
 func (c *checks) reaches(main *pf.MainRuleset, r pfconf.Rule) bool {
 	const cure = "put the line   " + anchorItem + "   last into /etc/pf.conf, then: pfctl -f /etc/pf.conf"
 	kind := fmt.Sprintf("%v %v %v", r.Family, r.Proto, r.Action)
@@ -114,8 +115,8 @@ func (s *Setup) typicalRules() []pfconf.Rule {
 
 const rdrAnchorItem = `rdr-` + anchorItem
 
-// redirects looks whether FreeBSD's pf comes to the anchor with what is to be redirected, and with what was. It notes what
-// is wrong, and nothing else.
+// redirects looks whether FreeBSD's pf comes to the anchor with what is to be redirected, and with
+// what was. It notes what is wrong, and nothing else.
 func (c *checks) redirects(ctx context.Context, control *pf.Control, s *Setup) {
 	translating, err := control.MainRedirects(ctx)
 	if err != nil {

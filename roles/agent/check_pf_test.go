@@ -10,7 +10,7 @@ import (
 	"pfdivert/pfconf/program"
 )
 
-// pf's settings are said to be right, or what mends them.
+// pf's settings are said to be right, or what fixes them.
 func TestCheckPF(t *testing.T) {
 	s := &Setup{Remote: true,
 		Paths: []Path{{netip.MustParseAddr("10.188.1.2"), netip.MustParseAddr("10.188.1.1")}, {netip.MustParseAddr("fd00:188:1::2"), netip.MustParseAddr("fd00:188:1::1")}},

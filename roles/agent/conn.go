@@ -22,7 +22,7 @@ type Conn struct {
 	Hello Hello
 	Since time.Time // when the hello came
 	// Notices are what the agent says unasked, for a person to read. Those that
-	// nobody takes are dropped. It is closed when the connection ends.
+	// no one takes are dropped. It is closed when the connection ends.
 	Notices chan string
 
 	out    *writer
@@ -139,7 +139,7 @@ func (c *Conn) read(in *bufio.Reader) error {
 		ch := c.waiting[ans.ID]
 		delete(c.waiting, ans.ID)
 		c.mu.Unlock()
-		if ch != nil { // nobody waits any more for an answer that comes late
+		if ch != nil { // no one waits any more for an answer that comes late
 			ch <- ans
 		}
 	}
@@ -316,7 +316,7 @@ func (c *Conn) hangUp() {
 	})
 }
 
-// Lost tells whether the connection has ended.
+// Lost reports whether the connection has ended.
 func (c *Conn) Lost() bool {
 	select {
 	case <-c.gone:

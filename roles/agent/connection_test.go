@@ -64,7 +64,7 @@ func (w *wire) say(t *testing.T, what ...any) {
 	}
 }
 
-// hear gives the next request.
+// hear returns the next request.
 func (w *wire) hear() (Request, error) {
 	var r Request
 	return r, readFrame(w.in, &w.buf, &r)
@@ -152,7 +152,7 @@ func TestHelloTooLate(t *testing.T) {
 	w.out.Close()
 }
 
-// connect gives a connection to an agent that answers by f, until the
+// connect returns a connection to an agent that answers by f, until the
 // connection ends.
 func connect(t *testing.T, heartbeat time.Duration, f func(w *wire, r Request)) (*Conn, *wire) {
 	t.Helper()
@@ -315,7 +315,7 @@ func TestHeartbeat(t *testing.T) {
 }
 
 // A call ends with its context and leaves nothing behind; an answer that
-// comes later is nobody's.
+// comes later is no one's.
 func TestCallEnds(t *testing.T) {
 	noLeaks(t)
 	asked := make(chan Request, 1)

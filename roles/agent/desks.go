@@ -11,8 +11,8 @@ import (
 	"pfdivert/pfconf/program"
 )
 
-// desks is ipfw with FreeBSD's pf beside it, as this program uses both: what one has stands behind what the
-// other has. Only pf has states.
+// desks is ipfw with FreeBSD's pf beside it, as this program uses both: what one has stands behind
+// what the other has. Only pf has states.
 type desks struct {
 	*ipfw.Desk
 	pf *pf.Desk

@@ -13,7 +13,8 @@ import (
 	"pfdivert/pfconf/program"
 )
 
-// bothFilters answers as a FreeBSD 12.1 does whose ipfw has rules of a run, and whose pf a redirection.
+// bothFilters answers as a FreeBSD 12.1 does whose ipfw has rules of a run, and whose pf a
+// redirection.
 type bothFilters struct {
 	status  string
 	failure string // of pfctl
@@ -107,7 +108,8 @@ func TestDesks(t *testing.T) {
 	})
 }
 
-// pf is shown only where it is switched on; that it can't be asked is an error, unless there is none.
+// pf is shown only where it is switched on; that it can't be asked is an error, unless there is
+// none.
 func TestDesksWithoutPF(t *testing.T) {
 	for _, c := range []struct {
 		f      bothFilters

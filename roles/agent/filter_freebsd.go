@@ -13,8 +13,8 @@ import (
 // WarmUp does nothing: ipfw needs no questions.
 func WarmUp() {}
 
-// OpenFilter opens ipfw, and pf beside it where it can be used. FreeBSD's pf has no divert-reply, and
-// its divert-to is a divert-packet.
+// OpenFilter opens ipfw, and pf beside it where it can be used. FreeBSD's pf has no divert-reply,
+// and its divert-to is a divert-packet.
 func OpenFilter(ctx context.Context, s *Setup, opt Options) (pfconf.Firewall, error) {
 	run := program.ExecBy(endpoint.Start)
 	c := ipfw.Config{Run: run, Journal: opt.Journal}

@@ -26,8 +26,8 @@ import (
 	"pfdivert/roles/lab/labtest"
 )
 
-// lan joins this test's namespace, which is 10.188.1.1 and fd00:188:1::1, to another one, 10.188.1.2 and
-// fd00:188:1::2, which answers echoes.
+// lan joins this test's namespace, which is 10.188.1.1 and fd00:188:1::1, to another one,
+// 10.188.1.2 and fd00:188:1::2, which answers echoes.
 func lan(t *testing.T) {
 	t.Helper()
 	labtest.Need(t)
@@ -127,7 +127,7 @@ func picture(t *testing.T) string {
 	return strings.Join(lines, "\n")
 }
 
-// The Setups of the two hosts; both name FAKE addresses that are nobody's.
+// The Setups of the two hosts; both name FAKE addresses that are no one's.
 func setupOf(remote bool) Setup {
 	s := Setup{Remote: remote, Rounds: 1, By: "tester@here", Fakes: []netip.Prefix{
 		netip.MustParsePrefix("10.188.2.9/32"), netip.MustParsePrefix("fd00:188:2::/64"),
@@ -459,7 +459,7 @@ func TestWay(t *testing.T) {
 
 var counted = regexp.MustCompile(`\d+ echo requests`)
 
-// What is wrong with a host is said, with what mends it, and a run does not begin.
+// What is wrong with a host is said, with what fixes it, and a run does not begin.
 func TestUnfit(t *testing.T) {
 	lan(t)
 	command := func(f func() error) func(*testing.T) { return func(t *testing.T) { check(t, f()) } }
@@ -528,8 +528,8 @@ func TestUnfit(t *testing.T) {
 	}
 }
 
-// A host with a proxy has all addresses local in a table, as its manual says. Who sends only marked packets there
-// leaves FAKE nobody's.
+// A host with a proxy has all addresses local in a table, as its manual says. Who sends only marked
+// packets there leaves FAKE no one's.
 func TestTableOfProxy(t *testing.T) {
 	lan(t)
 	lo, err := netlink.LinkByName("lo")

@@ -130,7 +130,7 @@ type Left struct {
 	Err    string   `json:"err,omitempty"`
 }
 
-// Stale tells whether the journal should be undone here.
+// Stale reports whether the journal should be undone here.
 func (l *Left) Stale() bool { return !l.Alive && !l.Elsewhere }
 
 func (l *Left) String() string {
@@ -245,7 +245,7 @@ func Cleanup(ctx context.Context, dir string, look bool) (found []*Left, err err
 	return found, err
 }
 
-// mend undoes a stale journal, last step first, and removes it. What can't be undone
+// fix undoes a stale journal, last step first, and removes it. What can't be undone
 // does not keep the rest from it; then the journal stays.
 func (d stateDir) mend(ctx context.Context, l *Left) {
 	var errs []error

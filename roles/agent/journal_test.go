@@ -60,7 +60,7 @@ func FuzzReadJournal(f *testing.F) {
 // newState makes a state directory that belongs to the test.
 func newState(t *testing.T) stateDir { return stateDir(filepath.Join(t.TempDir(), "state")) }
 
-// A journal is somebody's as long as the file is open, and stale afterwards.
+// A journal is someone's as long as the file is open, and stale afterwards.
 func TestJournalIsStale(t *testing.T) {
 	ctx := context.Background()
 	d := newState(t)
@@ -112,7 +112,7 @@ func TestJournalOfAnotherBoot(t *testing.T) {
 	}
 }
 
-// Journals say what is done as root: nobody else may write them.
+// Journals say what is done as root: no one else may write them.
 func TestStateDirOfOthers(t *testing.T) {
 	for name, make := range map[string]func(d string) error{
 		"others may read": func(d string) error { return os.Mkdir(d, 0o755) },

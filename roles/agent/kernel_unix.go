@@ -2,7 +2,7 @@ package agent
 
 import "golang.org/x/sys/unix"
 
-// kernel gives uname's name with its release, and its version.
+// kernel returns uname's name with its release, and its version.
 func kernel() (release, system string) {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {

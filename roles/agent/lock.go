@@ -30,7 +30,7 @@ var errHeld = errors.New("held by another process")
 // lockPoll is how often a lock that is held is tried again: flock(2) has no timeout.
 const lockPoll = 20 * time.Millisecond
 
-// open makes the directory. It must be nobody else's: what journals say is done as root.
+// open makes the directory. It must be no one else's: what journals say is done as root.
 func (d stateDir) open() error {
 	if err := os.Mkdir(string(d), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
@@ -79,7 +79,7 @@ func (d stateDir) locked(ctx context.Context, do func() error) error {
 	}
 }
 
-// tidy removes the locks that nobody holds, which killed processes leave, and the directory
+// tidy removes the locks that no one holds, which killed processes leave, and the directory
 // if nothing else is in it.
 func (d stateDir) tidy() error {
 	entries, err := os.ReadDir(string(d))
@@ -180,8 +180,8 @@ type hostLock struct {
 	file *os.File
 }
 
-// hold takes the host for its agent: rules of two runs at once would
-// disturb each other. While another has it, it waits, at most for patience; tell is told once for whom.
+// hold takes the host for its agent: rules of two runs at once would disturb each other. While
+// another has it, it waits, at most for patience; tell is told once for whom.
 func (d stateDir) hold(ctx context.Context, what string, me holder, patience time.Duration, tell func(string)) (*hostLock, error) {
 	path := d.file(what + netSuffix() + lockSuffix)
 	end := time.Now().Add(patience)

@@ -23,8 +23,8 @@ type Hold struct {
 // HoldOptions say how to take a host.
 type HoldOptions struct {
 	Dir    string // of journals and locks; empty means StateDir
-	Remote bool   // nobody else may be REMOTE here at the same time
-	Lab    bool   // nobody else may have a lab here that outlives its processes
+	Remote bool   // no one else may be REMOTE here at the same time
+	Lab    bool   // no one else may have a lab here that outlives its processes
 	// By is who runs the program, and where, for those who have to wait.
 	By string
 	// Patience is how long to wait for another run; Tell is told of it.
@@ -107,7 +107,7 @@ func (h *Hold) addRoutes(ctx context.Context, rs []route) error {
 	})
 }
 
-// End gives the host back. All changes but the routes must have been undone; if
+// End returns the host back. All changes but the routes must have been undone; if
 // they could not be, the journal stays for a cleanup.
 func (h *Hold) End(ctx context.Context, undone bool) error {
 	if h.lock == nil && h.journal == nil {

@@ -31,8 +31,8 @@ func (a *agent) observed(s *Setup) evidence.Options {
 	return o
 }
 
-// lookTime bounds what a host is asked for, below the orchestrator's own bound: what was
-// not answered by then is missing, and the rest is not lost with it. Other cells may wait for this one
+// lookTime bounds what a host is asked for, below the orchestrator's own bound: what was not
+// answered by then is missing, and the rest is not lost with it. Other cells may wait for this one
 // meanwhile, and their states do not live for ever.
 const lookTime = 10 * time.Second
 
@@ -83,13 +83,14 @@ func (a *agent) look(ctx context.Context, l *Look) *evidence.Cell {
 	return &c
 }
 
-// when gives the own host's time of what began so long after the hello had come to the orchestrator.
-// It is never late, however long a request was on its way or waited: the hello left after a.began.
+// when returns the own host's time of what began so long after the hello had come to the
+// orchestrator. It is never late, however long a request was on its way or waited: the hello left
+// after a.began.
 func (a *agent) when(began time.Duration) time.Time {
 	return time.Now().Add(began - time.Since(a.began))
 }
 
-// standing gives what a cell's sockets have heard of ICMP errors, and which are closed, and
+// standing returns what a cell's sockets have heard of ICMP errors, and which are closed, and
 // the ports of those that are open.
 func (a *agent) standing(cell string) ended {
 	a.mu.Lock()
@@ -115,7 +116,7 @@ func (a *agent) standing(cell string) ended {
 	return e
 }
 
-// rulesOf gives the rules of a cell with what they have counted.
+// rulesOf returns the rules of a cell with what they have counted.
 func rulesOf(ctx context.Context, fw pfconf.Firewall, labels []string) ([]evidence.Rule, error) {
 	var texts map[string]string
 	var noTexts error

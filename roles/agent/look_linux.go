@@ -5,5 +5,5 @@ import (
 	"pfdivert/roles/evidence"
 )
 
-// routing gives what the packet filter's diverted packets are routed by.
+// routing returns what the packet filter's diverted packets are routed by.
 func routing(o *evidence.Options) { o.Mark, o.Table, o.Own = nft.Mark, nft.Table, nft.TableName }

@@ -5,7 +5,7 @@ import (
 	"net/netip"
 )
 
-// owned gives those addresses of this host that are in one of the prefixes. A
+// owned returns those addresses of this host that are in one of the prefixes. A
 // REMOTE that has FAKE configured would receive what is sent to it without any rule.
 func owned(fakes []netip.Prefix) ([]string, error) {
 	addrs, err := net.InterfaceAddrs()

@@ -6,14 +6,14 @@ import (
 	"pfdivert/roles/endpoint"
 )
 
-// What passes many times for each cell is packed by hand: scripts, changes of
-// rules, and their answers. In CBOR they took a fifth of a long run's processor time. A field that is
-// missing here fails TestPacked.
+// What passes many times for each cell is packed by hand: scripts, changes of rules, and their
+// answers. In CBOR they took a fifth of a long run's processor time. A field that is missing here
+// fails TestPacked.
 
-// often tells whether the request is packed by hand.
+// often reports whether the request is packed by hand.
 func (r *Request) often() bool { return r.Script != nil || r.Rules != nil }
 
-// often tells whether the answer is: one to Script or Rules, which has nothing else.
+// often reports whether the answer is: one to Script or Rules, which has nothing else.
 func (a *Answer) often() bool { return a.Outcomes != nil || a.Faults != nil }
 
 func (p *packer) request(r *Request) {

@@ -61,7 +61,7 @@ func (p *packer) uvarint(v uint64) uint64 {
 	return 0
 }
 
-// take gives the next n bytes.
+// take returns the next n bytes.
 func (p *packer) take(n uint64) string {
 	if n > p.left() {
 		p.fail(errShort)

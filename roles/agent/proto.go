@@ -186,7 +186,7 @@ const (
 	TCPState     Do = "tcpstate" // of the TCP socket Near, Far; Data is the one expected, or Gone
 )
 
-// Clears tells whether the step closes or removes something.
+// Clears reports whether the step closes or removes something.
 func (d Do) Clears() bool {
 	switch d {
 	case Close, CloseConn, Drop, Kill:
@@ -223,7 +223,7 @@ type Want struct {
 	Counters pfconf.Counters `json:"counters,omitzero"`
 }
 
-// As tells whether the outcome is as the step wants it.
+// As reports whether the outcome is as the step wants it.
 func (st *Step) As(o *Outcome) bool {
 	if st.Want == nil {
 		return true
@@ -370,7 +370,7 @@ type CheckItem struct {
 	Name   string `json:"name"`
 	OK     bool   `json:"ok"`
 	Detail string `json:"detail,omitempty"` // what was found
-	Cure   string `json:"cure,omitempty"`   // the command that mends it
+	Cure   string `json:"cure,omitempty"`   // the command that fixes it
 }
 
 // check refuses a request that no orchestrator of this program sends.

@@ -9,7 +9,7 @@ import (
 	"pfdivert/pfconf/program/replaytest"
 )
 
-// replay gives a Runner that answers commands with the transcripts in testdata. change may alter
+// replay returns a Runner that answers commands with the transcripts in testdata. change may alter
 // an answer.
 func replay(t *testing.T, name string, change func(command string, r *program.Result)) program.Runner {
 	t.Helper()

@@ -28,7 +28,7 @@ func (r route) String() string {
 
 // routes is the host's routing table.
 type routes interface {
-	// taken gives the routes that packets to addresses of the prefix take. It gives the
+	// taken returns the routes that packets to addresses of the prefix take. It gives the
 	// zero route for addresses without one.
 	taken(ctx context.Context, dst netip.Prefix) ([]route, error)
 	add(ctx context.Context, r route) error
@@ -150,7 +150,7 @@ func (f *fakeRoute) close() error {
 	return f.file.Close()
 }
 
-// routesTo gives the routes that LOCAL needs.
+// routesTo returns the routes that LOCAL needs.
 func (s *Setup) routesTo() []route {
 	var rs []route
 	for _, dst := range s.Fakes {

@@ -13,10 +13,11 @@ import (
 
 // routeTool is the routing table of a BSD, by route(8).
 //
-// What is relied on (seen on OpenBSD 7.7 and FreeBSD 12.1): `route -n get` prints "name: value" lines, and no
-// mask for a host on FreeBSD; a route that is not there is "not in table" ("has not been found" on
-// FreeBSD) and an exit status other than 0; adding a second one to the same destination is "File exists" ("route
-// already in table" on FreeBSD) and exit status 1; deleting one with another gateway is "not in table".
+// What is relied on (seen on OpenBSD 7.7 and FreeBSD 12.1): `route -n get` prints "name: value"
+// lines, and no mask for a host on FreeBSD; a route that is not there is "not in table" ("has not
+// been found" on FreeBSD) and an exit status other than 0; adding a second one to the same
+// destination is "File exists" ("route already in table" on FreeBSD) and exit status 1; deleting
+// one with another gateway is "not in table".
 type routeTool struct{ run program.Runner }
 
 // route runs route(8). absent tells that it did not find the route.

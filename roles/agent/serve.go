@@ -28,7 +28,7 @@ type Options struct {
 	// Journal records changes of the packet filter before they are made; Serve has its own.
 	Journal pfconf.Journal
 	// Ephemeral: the host is a lab's and ends with the agent; nothing on it
-	// needs to be put back, and nobody else is there.
+	// needs to be put back, and no one else is there.
 	Ephemeral bool
 	// Lab: the host is one of a lab that another agent takes away, and may be broken on purpose.
 	Lab bool
@@ -66,7 +66,7 @@ type agent struct {
 	table  pfconf.StateTable // of LOCAL
 	fakes  []netip.Prefix    // of LOCAL's states
 	lab    *bsd.Lab          // that this agent built
-	broken []pfconf.Undo     // how what was broken on purpose is mended
+	broken []pfconf.Undo     // how what was broken on purpose is fixed
 	trace  *tracer
 	seen   *evidence.Host
 }
@@ -136,7 +136,7 @@ func (a *agent) read(r io.Reader) error {
 	}
 }
 
-// handOn gives the request to a worker that is idle, or to a new one when none is. When the agent
+// handOn returns the request to a worker that is idle, or to a new one when none is. When the agent
 // ends it is dropped.
 func (a *agent) handOn(req *Request) {
 	select {

@@ -49,7 +49,7 @@ func serve(t *testing.T, opt Options, heartbeat time.Duration) *served {
 	return s
 }
 
-// wait gives the error with which the agent ended.
+// wait returns the error with which the agent ended.
 func (s *served) wait(t *testing.T) error {
 	t.Helper()
 	select {
@@ -83,7 +83,7 @@ func (s *served) run(t *testing.T, sc Script) []Outcome {
 	return out
 }
 
-// free tells whether the port is not in use.
+// free reports whether the port is not in use.
 func free(a netip.AddrPort) bool {
 	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(a))
 	if err == nil {
@@ -315,7 +315,7 @@ func TestServeToDeaf(t *testing.T) {
 	output, out := io.Pipe()
 	ended := make(chan error, 1)
 	go func() { ended <- Serve(t.Context(), in, out, Options{Heartbeat: slow}) }()
-	// The magic is written before all else; nobody reads the hello.
+	// The magic is written before all else; no one reads the hello.
 	if _, err := io.ReadFull(output, make([]byte, len(Magic))); err != nil {
 		t.Fatal(err)
 	}
@@ -331,7 +331,8 @@ func TestServeToDeaf(t *testing.T) {
 	output.Close()
 }
 
-// TestBreaksNoRealHost: what breaks a host is for labs, and nothing has been done when it is refused.
+// TestBreaksNoRealHost: what breaks a host is for labs, and nothing has been done when it is
+// refused.
 func TestBreaksNoRealHost(t *testing.T) {
 	s := serve(t, Options{Heartbeat: time.Minute, StateDir: t.TempDir()}, time.Minute)
 	for _, remote := range []bool{false, true} {

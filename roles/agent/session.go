@@ -367,7 +367,7 @@ func (a *agent) retire(cell string) {
 	a.done[cell] = s.ended
 }
 
-// transcripts gives the logs of a cell that runs or has ended.
+// transcripts returns the logs of a cell that runs or has ended.
 func (a *agent) transcripts(cell string) []Entry {
 	a.mu.Lock()
 	s, log := a.sessions[cell], a.done[cell].log

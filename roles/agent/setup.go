@@ -133,8 +133,8 @@ func (a *agent) breakHost(ctx context.Context, s *Setup) error {
 			return fmt.Errorf("break the host: %w", err)
 		}
 	}
-	// An interface that was down for a moment drops packets until the kernel has got round to it, on either
-	// host (linkwatch, net/core/link_watch.c).
+	// An interface that was down for a moment drops packets until the kernel has got round to it,
+	// on either host (linkwatch, net/core/link_watch.c).
 	for _, f := range a.fences {
 		if len(s.Break) > 0 {
 			if _, err := f.Pass(ctx); err != nil {
@@ -226,7 +226,7 @@ func (a *agent) undo() error {
 	return errors.Join(errs...)
 }
 
-// fence gives the fence of a family.
+// fence returns the fence of a family.
 func (a *agent) fence(f pfconf.Family) (*endpoint.Fence, error) {
 	a.setup.Lock()
 	defer a.setup.Unlock()

@@ -15,7 +15,7 @@ import (
 	"pfdivert/roles/endpoint"
 )
 
-// ownStates gives LOCAL's state table: pf's where it is switched on. Its states are in
+// ownStates returns LOCAL's state table: pf's where it is switched on. Its states are in
 // the way of a reuse target's second cell.
 func ownStates(ctx context.Context, opt Options) (pfconf.StateTable, error) {
 	if opt.Ephemeral {

@@ -129,7 +129,7 @@ func (e *traced) close() []Entry {
 // maxTrace bounds what is kept of one trace, in bytes.
 const maxTrace = 512 << 10
 
-// readTrace gives the trace as text: ktrace(1) writes for kdump(1), others for
+// readTrace returns the trace as text: ktrace(1) writes for kdump(1), others for
 // people.
 func readTrace(ctx context.Context, tool, file string) (string, error) {
 	var text []byte

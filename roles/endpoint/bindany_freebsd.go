@@ -21,7 +21,7 @@ func markDiverted(int, int) error { return nil }
 // bindForeignRaw stands in for bind on inet6: there the kernel refuses a
 // foreign address to a raw socket, IPV6_BINDANY or not (EADDRNOTAVAIL). A sticky
 // IPV6_PKTINFO (RFC 3542, 6.2) makes the address the source of all that is sent;
-// what arrives for other addresses is left out by the program. It tells whether
+// what arrives for other addresses is left out by the program. It reports whether
 // it did so.
 func bindForeignRaw(fd int, s Spec) (bool, error) {
 	if !s.Bindany || s.omits(Transparent) || !s.Local.Addr().Is6() {

@@ -90,7 +90,7 @@ func (e *divert) Receive(deadline time.Time) (Message, error) {
 	}
 	p, err := parse(b)
 	if err != nil {
-		// Nobody can rewrite it; it must not stay in the way of those behind it.
+		// No one can rewrite it; it must not stay in the way of those behind it.
 		return Message{}, errors.Join(fmt.Errorf("diverted packet: %w", err), e.dev.drop())
 	}
 	e.held = p
@@ -134,7 +134,7 @@ func (e *divert) giveBack(p *packet) error {
 	return e.dev.reinject(p.raw)
 }
 
-// mend makes the checksums of a rewritten packet what they are to be.
+// fix makes the checksums of a rewritten packet what they are to be.
 func (e *divert) mend(p *packet) {
 	switch {
 	case e.spec.Spoil != "":
@@ -195,7 +195,7 @@ func (e *divert) Rest() ([]Message, error) {
 	})
 }
 
-// Names gives the divert port.
+// Names returns the divert port.
 func (e *divert) Names() (local, peer netip.AddrPort) { return e.spec.Local, netip.AddrPort{} }
 
 // Close closes the divert socket; the kernel drops what it still holds.
@@ -209,7 +209,7 @@ func (e *divert) Close() error {
 	return err
 }
 
-// Errors has nothing to tell: nobody answers the packet role.
+// Errors has nothing to tell: no one answers the packet role.
 func (e *divert) Errors() []string { return nil }
 
 // CloseConn has nothing to close.

@@ -12,7 +12,7 @@ import (
 )
 
 // kernelMends: outgoing packets are diverted before their UDP checksum is
-// computed, and nobody computes it when they are written back.
+// computed, and no one computes it when they are written back.
 const kernelMends = false
 
 // pfDivert is PF_DIVERT of FreeBSD 14 (sys/socket.h); the older kernels have
@@ -92,8 +92,8 @@ func (d *divertSocket) take(deadline time.Time) ([]byte, netip.AddrPort, error) 
 	}
 }
 
-// call makes the system call that takes a packet. Only recvfrom(2) tells an address; recv(2) is recvfrom(2) without
-// room for one.
+// call makes the system call that takes a packet. Only recvfrom(2) tells an address; recv(2) is
+// recvfrom(2) without room for one.
 func (d *divertSocket) call() (int, unix.Errno) {
 	var n uintptr
 	var errno unix.Errno
@@ -113,7 +113,8 @@ func (d *divertSocket) call() (int, unix.Errno) {
 	return int(n), errno
 }
 
-// interfaceName is what stands behind the address, up to a NUL (divert_packet, netinet/ip_divert.c).
+// interfaceName is what stands behind the address, up to a NUL (divert_packet,
+// netinet/ip_divert.c).
 func (d *divertSocket) interfaceName() string {
 	if d.lastLen == 0 {
 		return ""

@@ -166,7 +166,7 @@ func (h *queueHub) collect(acknowledged func(netlinkMessage), reader *queue) {
 	if err == nil {
 		return
 	}
-	// Packets were lost, and nobody knows whose.
+	// Packets were lost, and no one knows whose.
 	for _, q := range h.bound {
 		q.failed = err
 		q.notify(reader)
@@ -219,7 +219,7 @@ func (q *queue) take(deadline time.Time) ([]byte, netip.AddrPort, error) {
 	}
 }
 
-// next gives the first packet that waits for this queue. willWait prepares
+// next returns the first packet that waits for this queue. willWait prepares
 // the queue for being woken: whoever reads the socket from now on tells it.
 func (q *queue) next(willWait bool) (p queued, ok bool, err error) {
 	queues.mu.Lock()

@@ -182,7 +182,7 @@ func TestQueueTwice(t *testing.T) {
 	nothing(t, s)
 }
 
-// A queue that somebody else has answers EPERM.
+// A queue that someone else has answers EPERM.
 func TestQueueOfAnother(t *testing.T) {
 	loopbackUp(t)
 	other, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)

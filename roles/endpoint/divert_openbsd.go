@@ -19,7 +19,8 @@ type divertSocket struct {
 	last unix.Sockaddr // where the packet taken last came from
 }
 
-// divertAbilities: Go has no recv(2) there, which programs must call in libc; there it is recvfrom(2) without an address.
+// divertAbilities: Go has no recv(2) there, which programs must call in libc; there it is
+// recvfrom(2) without an address.
 var divertAbilities = abilities{read: true}
 
 func newDiverter(s Spec) (diverter, error) {

@@ -6,7 +6,7 @@ import (
 	"net/netip"
 )
 
-// TCPState gives the state of the TCP socket with these names, as netstat(1)
+// TCPState returns the state of the TCP socket with these names, as netstat(1)
 // names it on the BSDs: "ESTABLISHED", "FIN_WAIT_2", "TIME_WAIT" … It is
 // ErrNoSocket when there is none; a listener is not one.
 func TCPState(ctx context.Context, local, remote netip.AddrPort) (state string, err error) {

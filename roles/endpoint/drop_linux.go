@@ -40,7 +40,7 @@ func socketID(local, remote netip.AddrPort) (id diagSocketID) {
 	return id
 }
 
-// sameNames tells whether the ids have the same ports and addresses.
+// sameNames reports whether the ids have the same ports and addresses.
 func (id diagSocketID) sameNames(other diagSocketID) bool {
 	return bytes.Equal(id[:36], other[:36])
 }

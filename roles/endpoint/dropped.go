@@ -9,7 +9,7 @@ import (
 
 // Dropped is what a kernel has dropped that was to be diverted.
 type Dropped struct {
-	// NoSocket counts packets for which nobody listened, NoRoom those for which the
+	// NoSocket counts packets for which no one listened, NoRoom those for which the
 	// socket, or the netfilter queue, was full. Of the divert port on Linux, which
 	// does not count NoSocket; of all ports of the family on OpenBSD.
 	NoSocket uint64 `json:"noSocket"`

@@ -7,11 +7,11 @@ import (
 	"os"
 )
 
-// dropsTries is how often the table of queues is read that lacks one which somebody listens on.
+// dropsTries is how often the table of queues is read that lacks one which someone listens on.
 const dropsTries = 3
 
-// Drops reads what the netfilter queue with the number has dropped. Somebody must listen
-// there: the kernel shows no others. A queue that is closed meanwhile moves others out of the next piece of
+// Drops reads what the netfilter queue with the number has dropped. Someone must listen there: the
+// kernel shows no others. A queue that is closed meanwhile moves others out of the next piece of
 // the table (get_idx, nfnetlink_queue.c), so one that is missing is looked for again.
 func Drops(_ context.Context, _ bool, number uint16) (d Dropped, err error) {
 	for range dropsTries {

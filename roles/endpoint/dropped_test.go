@@ -2,8 +2,8 @@ package endpoint
 
 import "testing"
 
-// A table of queues as the kernel writes it (seq_show, net/netfilter/nfnetlink_queue.c). The second queue was
-// full for three packets and its socket for one.
+// A table of queues as the kernel writes it (seq_show, net/netfilter/nfnetlink_queue.c). The second
+// queue was full for three packets and its socket for one.
 const queueTable = `26600   1834     0 2 65531     0     0        4  1
 26601   1834     2 2 65531     3     1        9  1
 `

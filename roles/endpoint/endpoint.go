@@ -23,13 +23,13 @@ type Message struct {
 	// connected socket's own name. Invalid where it was not asked for.
 	To   netip.AddrPort `json:"to,omitzero"`
 	Echo *EchoHeader    `json:"echo,omitempty"` // of ICMP messages
-	// Via is what a divert socket gives as the sender: an address of the interface by which the packet came in,
-	// or the unspecified address of one that leaves; on FreeBSD with the rule's number
-	// as port. Invalid for a netfilter queue. Of a datagram whose interface was asked for (Spec.Arrival) an
-	// address of that.
+	// Via is what a divert socket gives as the sender: an address of the interface by which the
+	// packet came in, or the unspecified address of one that leaves; on FreeBSD with the rule's
+	// number as port. Invalid for a netfilter queue. Of a datagram whose interface was asked for
+	// (Spec.Arrival) an address of that.
 	Via netip.AddrPort `json:"via,omitzero"`
-	// Interface is the name that FreeBSD's divert socket puts behind that address: of the interface by which the
-	// packet came to this host, and empty for one that began here.
+	// Interface is the name that FreeBSD's divert socket puts behind that address: of the interface
+	// by which the packet came to this host, and empty for one that began here.
 	Interface string `json:"interface,omitempty"`
 	// Sent is what the packet role sent on in place of Data.
 	Sent []byte `json:"sent,omitempty"`
@@ -71,7 +71,7 @@ const (
 // Endpoint is an open socket with its part. Its methods are called by one
 // goroutine at a time.
 type Endpoint interface {
-	// Names gives the socket's own name and its peer's, as getsockname and
+	// Names returns the socket's own name and its peer's, as getsockname and
 	// getpeername say; a stream server's are those of the accepted socket once
 	// there is one. Invalid where the system has none.
 	Names() (local, peer netip.AddrPort)
@@ -97,10 +97,10 @@ type Endpoint interface {
 	Receive(deadline time.Time) (Message, error)
 	// Relay sends the packet received last on its way, with old in its payload
 	// replaced by new (in TCP of the same length) and, where the system leaves that to
-	// the program, its checksums mended. The message tells what was sent.
+	// the program, its checksums fixed. The message tells what was sent.
 	Relay(old, new []byte) (Message, error)
 	// Rest takes all that is still waiting on the socket without waiting for
-	// more: messages, connections that nobody accepted (as a Message without data).
+	// more: messages, connections that no one accepted (as a Message without data).
 	// Packets taken by a packet endpoint end here.
 	Rest() ([]Message, error)
 	// Errors takes the ICMP errors that a datagram, raw or echo client received

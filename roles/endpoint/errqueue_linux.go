@@ -11,7 +11,7 @@ import (
 )
 
 // askErrors has the kernel keep the ICMP errors that concern the socket
-// (IP_RECVERR, ip(7)), and tells whether it does.
+// (IP_RECVERR, ip(7)), and reports whether it does.
 func askErrors(fd, family int) bool {
 	if family == unix.AF_INET {
 		return unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_RECVERR, 1) == nil

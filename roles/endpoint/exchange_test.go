@@ -181,7 +181,7 @@ func TestPackets(t *testing.T) {
 	})
 }
 
-// keepsRequests tells whether the kernel answers echo requests before raw sockets see
+// keepsRequests reports whether the kernel answers echo requests before raw sockets see
 // them: the BSDs on IPv4, where a diverted one alone comes to the socket
 // (sys/netinet/ip_icmp.c, icmp_input_if).
 func keepsRequests(a netip.Addr) bool { return runtime.GOOS != "linux" && a.Is4() }

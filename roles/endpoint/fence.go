@@ -120,7 +120,7 @@ func (f *Fence) filter() error {
 }
 
 // Pass returns when everything that this process sent to the other host before
-// the call has been processed there, and gives the round trip's time. A lost
+// the call has been processed there, and returns the round trip's time. A lost
 // echo is sent again; no answer within Timeout, or the end of ctx, is an error.
 //
 // Callers that come while an echo is under way share the next one.
@@ -170,7 +170,7 @@ func (f *Fence) join() (w *fenceWave, lead bool) {
 	return f.next, lead
 }
 
-// take begins the next wave, or ends the work when nobody waits for one.
+// take begins the next wave, or ends the work when no one waits for one.
 func (f *Fence) take() *fenceWave {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -304,7 +304,7 @@ func (f *Fence) receive(first uint16, until time.Time) (came bool, err error) {
 	return came, errors.Join(err, fault)
 }
 
-// match tells whether a packet is the reply to a request of this fence since
+// match reports whether a packet is the reply to a request of this fence since
 // first, and takes the time that it took.
 func (f *Fence) match(b []byte, first uint16) bool {
 	proto := 58

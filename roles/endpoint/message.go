@@ -53,7 +53,7 @@ func (k *socket) receiveMessage(deadline time.Time) (b []byte, from, to netip.Ad
 	}
 }
 
-// softError tells whether an ICMP error leaves hope (RFC 1122, 4.2.3.9).
+// softError reports whether an ICMP error leaves hope (RFC 1122, 4.2.3.9).
 func softError(err error) bool {
 	return errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EHOSTUNREACH)
 }

@@ -85,7 +85,7 @@ type netlinkMessage struct {
 	body     []byte
 }
 
-// acknowledged gives the error in a NLMSG_ERROR message, nil for success.
+// acknowledged returns the error in a NLMSG_ERROR message, nil for success.
 func (m netlinkMessage) acknowledged() error {
 	if len(m.body) < 4 {
 		return errShort
@@ -96,7 +96,7 @@ func (m netlinkMessage) acknowledged() error {
 	return nil
 }
 
-// receive gives each waiting message to f, whose message is valid during the
+// receive returns each waiting message to f, whose message is valid during the
 // call. No message waiting is no error; lost ones are (ENOBUFS), after the others
 // were given.
 func (n *netlinkSocket) receive(f func(netlinkMessage)) error {
@@ -121,7 +121,7 @@ func (n *netlinkSocket) receive(f func(netlinkMessage)) error {
 	}
 }
 
-// parseNetlink gives each message of a datagram to f. A damaged rest is left
+// parseNetlink returns each message of a datagram to f. A damaged rest is left
 // out.
 func parseNetlink(b []byte, f func(netlinkMessage)) {
 	for len(b) >= unix.NLMSG_HDRLEN {
@@ -138,7 +138,7 @@ func parseNetlink(b []byte, f func(netlinkMessage)) {
 	}
 }
 
-// parseAttributes gives each attribute to f. A damaged rest is left out.
+// parseAttributes returns each attribute to f. A damaged rest is left out.
 func parseAttributes(b []byte, f func(typ uint16, data []byte)) {
 	for len(b) >= 4 {
 		size := int(binary.NativeEndian.Uint16(b))

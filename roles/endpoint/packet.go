@@ -72,8 +72,8 @@ func parsePacket(b []byte) (*packet, error) {
 	return p, nil
 }
 
-// parsePiece reads a packet that may be a fragment. All behind the IP header, and IPv6's fragment header, is
-// payload.
+// parsePiece reads a packet that may be a fragment. All behind the IP header, and IPv6's fragment
+// header, is payload.
 func parsePiece(b []byte) (*packet, error) {
 	if len(b) > 0 && b[0]>>4 == 4 {
 		h, err := parseIPv4(b)
@@ -105,7 +105,7 @@ func parsePiece(b []byte) (*packet, error) {
 	}, nil
 }
 
-// transportHeader gives the length of a transport header and its two ports, 0 for protocols
+// transportHeader returns the length of a transport header and its two ports, 0 for protocols
 // without.
 func transportHeader(proto uint8, b []byte) (size int, ports [2]uint16, err error) {
 	switch proto {
@@ -197,7 +197,7 @@ func (p *packet) checksumAt() (at int, pseudo bool) {
 	return -1, false
 }
 
-// mend computes the checksums of the IPv4 header and of the transport header anew.
+// fix computes the checksums of the IPv4 header and of the transport header anew.
 func (p *packet) mend() {
 	if p.to.Addr().Is4() {
 		h := p.raw[:p.transport]

@@ -42,7 +42,7 @@ func hexLines(t testing.TB, file string) (in, out []byte, log string) {
 
 var packetLogs = []string{"packet-in-inet", "packet-in-inet6", "packet-out-inet", "packet-out-inet6"}
 
-// fakeDiverter gives one packet.
+// fakeDiverter returns one packet.
 type fakeDiverter struct {
 	in, out []byte
 	from    netip.AddrPort
@@ -72,7 +72,7 @@ func TestPacketLog(t *testing.T) {
 		var log bytes.Buffer
 		e := &divert{log: newTranscript(&log), dev: d, spec: Spec{
 			Kind: Divert, Role: Packet, Local: netip.AddrPortFrom(netip.MustParseAddr(f[2]), 666),
-			Omit: []Piece{Checksum}, // OpenBSD's kernel mends them
+			Omit: []Piece{Checksum}, // OpenBSD's kernel fixes them
 		}}
 		e.log.address("divert sock", e.spec.Local)
 		m, err := e.Receive(Now)
@@ -198,7 +198,7 @@ func TestRewrite(t *testing.T) {
 	}
 }
 
-// right tells whether both checksums are.
+// right reports whether both checksums are.
 func right(p *packet) bool {
 	if p.to.Addr().Is4() && checksum(sum(0, p.raw[:p.transport])) != 0 {
 		return false
@@ -318,7 +318,8 @@ type turningDiverter struct {
 
 func (d *turningDiverter) turn(in netip.Addr) { d.way = in }
 
-// TestTurn: a packet is made an answer to itself, with right checksums, and goes the way that is asked for.
+// TestTurn: a packet is made an answer to itself, with right checksums, and goes the way that is
+// asked for.
 func TestTurn(t *testing.T) {
 	for name, in := range segments(t) {
 		d := &turningDiverter{fakeDiverter: fakeDiverter{in: in}}

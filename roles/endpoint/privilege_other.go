@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// nobody is OpenBSD's user and group id nobody; elsewhere it is nobody's as well.
+// no one is OpenBSD's user and group id no one; elsewhere it is no one's as well.
 const nobody = 32767
 
 // DropPrivilege makes this process one of the user nobody, for good.

@@ -85,7 +85,8 @@ func (k *socket) setUp() error {
 	return k.bind()
 }
 
-// byRight gives the socket the permission to be foreign, without the right to if that is left out.
+// byRight returns the socket the permission to be foreign, without the right to if that is left
+// out.
 func (k *socket) byRight(permit func(fd, family int) error, family int) error {
 	if k.spec.omits(Right) {
 		return withoutRight(func() error { return permit(k.fd, family) })
@@ -98,11 +99,12 @@ func (k *socket) byRight(permit func(fd, family int) error, family int) error {
 const bigBuffer = 200 << 10
 
 // crowd is the room, in bytes, that a raw socket asks for. It hears all that comes to its address,
-// other cells' packets and the fences of all among it, and what comes when it is full is lost: FreeBSD gives 9 KB unasked,
-// which 28 echo requests fill.
+// other cells' packets and the fences of all among it, and what comes when it is full is lost:
+// FreeBSD gives 9 KB unasked, which 28 echo requests fill.
 const crowd = 1 << 20
 
-// makeRoom asks for a crowd's room, and for less where the system refuses that. Linux never does, and gives what it may.
+// makeRoom asks for a crowd's room, and for less where the system refuses that. Linux never does,
+// and returns what it may.
 func (k *socket) makeRoom() error {
 	for room := crowd; ; room /= 2 {
 		err := unix.SetsockoptInt(k.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, room)
@@ -130,7 +132,7 @@ func (k *socket) bind() error {
 	return nil
 }
 
-// hasPorts tells whether the sockets of this kind are told apart by ports.
+// hasPorts reports whether the sockets of this kind are told apart by ports.
 func (s Spec) hasPorts() bool { return s.Kind == Stream || s.Kind == Datagram }
 
 // sockName and peerName ask the kernel; invalid where the system has no name.
@@ -152,7 +154,7 @@ func (k *socket) named(sa unix.Sockaddr) netip.AddrPort {
 	return a
 }
 
-// Names gives the names that were asked for when they last changed.
+// Names returns the names that were asked for when they last changed.
 func (k *socket) Names() (local, peer netip.AddrPort) { return k.local, k.peer }
 
 // Connect connects a client of a kind that does so at once.
@@ -216,7 +218,7 @@ func (k *socket) closeFD() error {
 	return nil
 }
 
-// Errors gives the ICMP errors since the last call.
+// Errors returns the ICMP errors since the last call.
 func (k *socket) Errors() []string {
 	k.takeErrors()
 	e := k.icmpErrors
@@ -228,7 +230,7 @@ func (k *socket) Errors() []string {
 const maxErrors = 16
 
 // takeErrors moves the socket's ICMP errors from the kernel to icmpErrors and
-// tells whether there were any.
+// reports whether there were any.
 func (k *socket) takeErrors() bool {
 	if !k.reportsErrors || k.fd < 0 {
 		return false

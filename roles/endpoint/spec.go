@@ -67,14 +67,14 @@ type Spec struct {
 	Spoil Spoil `json:"spoil,omitempty"`
 	// Call is how the packet role takes packets, where there are several ways.
 	Call Call `json:"call,omitempty"`
-	// Pieces has the packet role take fragments for what they are: a message's data is all behind the IP
-	// header. Such a packet can't be relayed.
+	// Pieces has the packet role take fragments for what they are: a message's data is all behind
+	// the IP header. Such a packet can't be relayed.
 	Pieces bool `json:"pieces,omitempty"`
-	// WriteTo, if valid, is the address to which the packet role writes in place of the one that a packet came
-	// with; the name of the interface stays behind it (FreeBSD).
+	// WriteTo, if valid, is the address to which the packet role writes in place of the one that a
+	// packet came with; the name of the interface stays behind it (FreeBSD).
 	WriteTo netip.Addr `json:"writeTo,omitzero"`
-	// Drop has the process give up all privilege between opening the packet role's socket and binding it. Only
-	// one that is there for this endpoint alone may.
+	// Drop has the process give up all privilege between opening the packet role's socket and
+	// binding it. Only one that is there for this endpoint alone may.
 	Drop bool `json:"drop,omitempty"`
 	// Queue, if not 0, is how many packets may wait at the packet role (Linux; elsewhere
 	// the socket's buffer bounds them).
@@ -130,8 +130,8 @@ const (
 	// Way is the address that a packet came with (the BSDs): one that came in has
 	// none, as if it were to leave, and one that is to leave the loopback address.
 	Way Piece = "way"
-	// Name is the name of the interface that stands behind a diverted packet's address (FreeBSD): left out, the packet
-	// role forgets it.
+	// Name is the name of the interface that stands behind a diverted packet's address (FreeBSD):
+	// left out, the packet role forgets it.
 	Name Piece = "name"
 	// Room is the room for packets that wait at the packet role (Linux).
 	Room Piece = "room"
@@ -139,7 +139,7 @@ const (
 
 var pieces = []Piece{Transparent, Right, Checksum, Listen, Reader, Room, GoOn, Back, Way, Name}
 
-// omits tells whether the piece is left out.
+// omits reports whether the piece is left out.
 func (s Spec) omits(p Piece) bool { return slices.Contains(s.Omit, p) }
 
 // validate says what is wrong with a specification, which may come from
@@ -183,5 +183,5 @@ func (s Spec) validate() error {
 	return nil
 }
 
-// plain tells whether a is an address of one family, without a zone.
+// plain reports whether a is an address of one family, without a zone.
 func plain(a netip.Addr) bool { return a.IsValid() && !a.Is4In6() && a.Zone() == "" }

@@ -57,7 +57,7 @@ func (a About) ports() []uint16 {
 	return all
 }
 
-// socket tells whether a socket could have a part in the cell: it has one of its
+// socket reports whether a socket could have a part in the cell: it has one of its
 // ports, or takes all packets of its protocol.
 func (a About) socket(s Socket) bool {
 	if a.Divert != 0 && s.Proto == protoDivert {
@@ -74,7 +74,7 @@ func (a About) socket(s Socket) bool {
 	return slices.Contains(ports, s.Local.Port()) || slices.Contains(ports, s.Remote.Port()) && a.near(s.Remote.Addr())
 }
 
-// complete tells whether each of the cell's own sockets is among these.
+// complete reports whether each of the cell's own sockets is among these.
 func (a About) complete(some []Socket) bool {
 	for _, p := range a.Ports {
 		if p != a.Divert && !slices.ContainsFunc(some, func(s Socket) bool { return s.Local.Port() == p }) {
@@ -84,7 +84,7 @@ func (a About) complete(some []Socket) bool {
 	return true
 }
 
-// near tells whether the address is the cell's, a host's or none.
+// near reports whether the address is the cell's, a host's or none.
 func (a About) near(x netip.Addr) bool {
 	return !x.IsValid() || x.IsUnspecified() || x.IsLoopback() || x == a.Local || x == a.Remote || x == a.Fake
 }

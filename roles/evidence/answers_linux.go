@@ -162,7 +162,7 @@ func (q *routeAsking) table() {
 	q.answer(command, text, err)
 }
 
-// arriving asks what becomes of a packet that comes in by the interface towards the other host.
+// arriving asks what happens to a packet that comes in by the interface towards the other host.
 func (q *routeAsking) arriving(to, from netip.Addr) {
 	if nic := q.host.opt.Interface; nic != "" {
 		q.get(to, from, nic, 0)
@@ -170,7 +170,7 @@ func (q *routeAsking) arriving(to, from netip.Addr) {
 }
 
 // get asks for the route of a packet, with a mark or without. The kernel's refusal is an answer,
-// too: it is what becomes of the packet.
+// too: it is what happens to the packet.
 func (q *routeAsking) get(to, from netip.Addr, iif string, mark uint32) {
 	command := fmt.Sprintf("%s route get %v", q.ip, to)
 	opt := &netlink.RouteGetOptions{Mark: mark}
@@ -269,7 +269,7 @@ func typeName(n int) string {
 	return fmt.Sprintf("type %d", n)
 }
 
-// sysctls of one family that decide what becomes of diverted packets; NIC stands for the
+// sysctls of one family that decide what happens to diverted packets; NIC stands for the
 // interface. "net.bridge" is there when its module is.
 var sysctls = map[pfconf.Family][]string{
 	pfconf.Inet: {

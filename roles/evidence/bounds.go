@@ -64,7 +64,7 @@ func (c *Cell) Bound() {
 	c.Missing = append(c.Missing, lost...)
 }
 
-// first gives the first ones, and notes how many were left out.
+// first returns the first ones, and notes how many were left out.
 func first[T any](lost *[]string, what string, all []T, most int) []T {
 	if n := len(all) - most; n > 0 {
 		*lost = append(*lost, fmt.Sprintf("%s: %d more were left out", what, n))

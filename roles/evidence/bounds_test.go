@@ -7,7 +7,8 @@ import (
 	"pfdivert/pfconf"
 )
 
-// TestBoundCell: whatever a host shows, what is kept of it is bounded, and what was left out is said.
+// TestBoundCell: whatever a host shows, what is kept of it is bounded, and what was left out is
+// said.
 func TestBoundCell(t *testing.T) {
 	const many, long = 5000, 1 << 20
 	text, data := strings.Repeat("x", long), make([]byte, long)

@@ -15,8 +15,8 @@ type bpfLayout struct {
 	flags int
 }
 
-// The layouts. OpenBSD's time is a struct bpf_timeval with two numbers of 32 bits, FreeBSD's a struct
-// timeval with two longs, of 8 bytes or, on i386, 4.
+// The layouts. OpenBSD's time is a struct bpf_timeval with two numbers of 32 bits, FreeBSD's a
+// struct timeval with two longs, of 8 bytes or, on i386, 4.
 var openbsdLayout = bpfLayout{word: 4, flags: 22}
 
 func freebsdLayout(long int) bpfLayout { return bpfLayout{word: long} }
@@ -27,7 +27,7 @@ const (
 	bpfFlagOut = 2 << 4
 )
 
-// parse gives each packet to take, with its time, length and direction. The data is b's.
+// parse returns each packet to take, with its time, length and direction. The data is b's.
 func (l bpfLayout) parse(b []byte, take func(Packet)) error {
 	order := binary.NativeEndian
 	number := func(b []byte) int64 {

@@ -39,7 +39,7 @@ func (r *recorder) add(p Packet) {
 	r.packets = slices.Delete(r.packets, 0, drop)
 }
 
-// of gives the packets of a cell that began then. It fails besides when there were older ones
+// of returns the packets of a cell that began then. It fails besides when there were older ones
 // that are not kept any more.
 func (r *recorder) of(a About, began time.Time) ([]Packet, error) {
 	var some []Packet

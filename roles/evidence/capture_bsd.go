@@ -18,7 +18,7 @@ import (
 )
 
 // capture records an interface, and what pf logs where there is pflog0, with bpf(4). The kernel
-// keeps the packets in two buffers; they are taken from there when somebody asks and, before the
+// keeps the packets in two buffers; they are taken from there when someone asks and, before the
 // buffers are full, now and then.
 type capture struct {
 	recorder
@@ -207,7 +207,7 @@ func (c *capture) take() error {
 	return errors.Join(errs...)
 }
 
-// take gives each packet that waits.
+// take returns each packet that waits.
 func (t *tap) take(buf []byte, give func(Packet)) error {
 	for {
 		n, err := unix.Read(t.fd, buf)

@@ -12,7 +12,7 @@ import (
 )
 
 // capture records an interface with a packet socket (packet(7)). The kernel keeps the
-// packets in the socket, where they cost little; they are taken from there when somebody asks
+// packets in the socket, where they cost little; they are taken from there when someone asks
 // and, before the socket is full, now and then. A mapped ring would cost a run 16 ms: the
 // kernel waits for all processors when one is set up (packet_set_ring, net/packet/af_packet.c).
 type capture struct {
@@ -94,7 +94,7 @@ func openCapture(nic string, f Filter, lingers bool) (*capture, error) {
 // linger has the socket closed by the kernel after this process has ended. To close a packet
 // socket the kernel waits for all processors, some 16 ms (synchronize_net in packet_release,
 // net/packet/af_packet.c), and the end of a process would wait for it. So the socket is put into
-// the queue of a Unix socket that is in its own queue. When the process has ended nobody can
+// the queue of a Unix socket that is in its own queue. When the process has ended no one can
 // reach it any more, and closing it is left to the kernel's collector of such garbage
 // (net/unix/garbage.c), which is in no process's way. Until then the pair stays open.
 func linger(fd int) error {
@@ -162,7 +162,7 @@ func (c *capture) take() error {
 	}
 }
 
-// stampedLate mends the times of packets that came before the kernel began to stamp them, which it
+// stampedLate fixes the times of packets that came before the kernel began to stamp them, which it
 // does a while after it was asked to (net_enable_timestamp, net/core/dev.c). They have the
 // time at which they were read, and came before those behind them.
 func stampedLate(packets []Packet) {

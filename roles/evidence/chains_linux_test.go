@@ -7,7 +7,8 @@ import (
 	"github.com/google/nftables/expr"
 )
 
-// What a rule does is found among its matches and counters, nft's statements and iptables' targets alike.
+// What a rule does is found among its matches and counters, nft's statements and iptables' targets
+// alike.
 func TestDoings(t *testing.T) {
 	matches := []expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, Register: 1}, &expr.Cmp{Register: 1}, &expr.Counter{}, &expr.Ct{Key: expr.CtKeyZONE, Register: 1}}
 	for _, c := range []struct {

@@ -23,14 +23,14 @@ type Diversion struct {
 	// or the packet's own, port 0 the packet's own.
 	Address netip.Addr `json:"address,omitzero"`
 	Port    uint16     `json:"port,omitempty"`
-	// Mark is what the packets have when they are routed, 0 for nothing. MarkUnknown: rules do with it what can't be
-	// followed.
+	// Mark is what the packets have when they are routed, 0 for nothing. MarkUnknown: rules do with
+	// it what can't be followed.
 	Mark        uint32 `json:"mark,omitempty"`
 	MarkUnknown bool   `json:"markUnknown,omitempty"`
 	// Ports: it takes packets to more ports than one.
 	Ports bool `json:"ports,omitempty"`
 	// Queue and Last are the first and the last number of the queues; Bypass: packets pass when
-	// nobody listens there.
+	// no one listens there.
 	Queue  uint16 `json:"queue,omitempty"`
 	Last   uint16 `json:"last,omitempty"`
 	Bypass bool   `json:"bypass,omitempty"`
@@ -84,8 +84,8 @@ func (d Diversion) DivertsTo(f pfconf.Family) netip.AddrPort {
 // Kind is how a rule diverts.
 type Kind string
 
-// The kinds, by the words of nft(8), pf.conf(5) and ipfw(8). Divert is pf's divert-packet and ipfw's divert
-// and tee, which have the divert port as their queue.
+// The kinds, by the words of nft(8), pf.conf(5) and ipfw(8). Divert is pf's divert-packet and
+// ipfw's divert and tee, which have the divert port as their queue.
 const (
 	TProxy      Kind = "tproxy"
 	Redirect    Kind = "redirect" // the destination is translated
@@ -112,7 +112,7 @@ type Listener struct {
 	UID uint32 `json:"uid,omitempty"`
 }
 
-// Takes tells whether the socket is for packets of a family.
+// Takes reports whether the socket is for packets of a family.
 func (l Listener) Takes(f pfconf.Family) bool {
 	a := l.At.Addr()
 	if a.Is6() && a.IsUnspecified() && !l.Only6 {
@@ -131,8 +131,8 @@ type Survey struct {
 	Queues     []Socket   // those that take netfilter queues, or divert sockets
 	// QueuesUnknown: divert sockets could not be listed.
 	QueuesUnknown bool
-	// Cells are what the host answers about packets that a rule diverts: on Linux that a tproxy rule
-	// does, by interface.
+	// Cells are what the host answers about packets that a rule diverts: on Linux that a tproxy
+	// rule does, by interface.
 	Cells []SurveyCell
 	// Missing says what could not be asked, and why.
 	Missing []string

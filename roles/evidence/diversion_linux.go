@@ -46,8 +46,8 @@ func (s *Survey) diversions(rules *netfilter.Ruleset) error {
 	return nil
 }
 
-// meant tells whether a rule's family matters: one of both families says nothing of a family that the
-// host does not have.
+// meant reports whether a rule's family matters: one of both families says nothing of a family that
+// the host does not have.
 func (s *Survey) meant(d netfilter.Diverted, h *netfilter.Host) bool {
 	if d.Rule.Chain.Family != "inet" {
 		return true
@@ -63,7 +63,7 @@ func (s *Survey) meant(d netfilter.Diverted, h *netfilter.Host) bool {
 	return err == nil && slices.ContainsFunc(rules, func(r netlink.Rule) bool { return r.Mark != 0 })
 }
 
-// diversionOf gives one for each port that the rule can choose.
+// diversionOf returns one for each port that the rule can choose.
 func diversionOf(d netfilter.Diverted) []Diversion {
 	one := Diversion{
 		Kind: OfSocket, Rule: d.Rule.Where(), Families: []pfconf.Family{d.Family}, Unreached: d.Unreached,
@@ -173,7 +173,7 @@ func (s *Survey) netfilterHost() (*netfilter.Host, error) {
 	return h, nil
 }
 
-// owner gives the user whose socket listens on a port, -1 when there is none or are several.
+// owner returns the user whose socket listens on a port, -1 when there is none or are several.
 func (s *Survey) owner(proto uint8, port uint16, f pfconf.Family) int {
 	user := -1
 	for _, l := range s.Listeners {

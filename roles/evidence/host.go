@@ -76,8 +76,8 @@ func Open(opt Options) *Host {
 	return h
 }
 
-// oneByOne has a runner run one program at a time: many at once keep a small machine from all else, and none of
-// them ends the sooner.
+// oneByOne has a runner run one program at a time: many at once keep a small machine from all else,
+// and none of them ends the sooner.
 func oneByOne(run program.Runner) program.Runner {
 	turn := make(chan struct{}, 1)
 	return func(ctx context.Context, c program.Command) (program.Result, error) {
@@ -99,7 +99,7 @@ func (h *Host) Close() error {
 	return h.capture.close()
 }
 
-// Look gives what the host has of a cell, but for what its agent alone knows: rules, states
+// Look returns what the host has of a cell, but for what its agent alone knows: rules, states
 // and the cell's own endpoints. The cell began then.
 func (h *Host) Look(ctx context.Context, a About, began time.Time) Cell {
 	if !h.opt.Remote {
@@ -107,8 +107,8 @@ func (h *Host) Look(ctx context.Context, a About, began time.Time) Cell {
 	}
 	var c Cell
 	var missing [4][]string
-	// All is asked at once: what takes a program is asked for many cells together, and each question
-	// waits for its next turn but once.
+	// All is asked at once: what takes a program is asked for many cells together, and each
+	// question waits for its next turn but once.
 	var wg sync.WaitGroup
 	ask := func(what int, f func(miss func(string, error))) {
 		wg.Go(func() {
@@ -154,7 +154,7 @@ func (h *Host) Look(ctx context.Context, a About, began time.Time) Cell {
 	return c
 }
 
-// socketsOf gives the cell's sockets out of a system's table. A table that is read piece by piece
+// socketsOf returns the cell's sockets out of a system's table. A table that is read piece by piece
 // may lack one of the cell's own, and is read again.
 func (h *Host) socketsOf(ctx context.Context, a About, proto string) (some []Socket, err error) {
 	for range tableTries {

@@ -8,8 +8,8 @@ import (
 	"pfdivert/pfconf"
 )
 
-// What a filter's rule takes, as far as its text tells: enough to say of two rules that the one takes
-// all that the other does, or nothing of it. Where that is not certain it is neither.
+// What a filter's rule takes, as far as its text tells: enough to say of two rules that the one
+// takes all that the other does, or nothing of it. Where that is not certain it is neither.
 type taken struct {
 	families  []pfconf.Family // nil for both
 	proto     string          // as printed, "" for any
@@ -39,7 +39,7 @@ func (s *side) address(text string) {
 	}
 }
 
-// familiesOf gives the families of what is taken.
+// familiesOf returns the families of what is taken.
 func (t taken) familiesOf() []pfconf.Family {
 	if t.families != nil {
 		return t.families
@@ -52,7 +52,7 @@ func (t taken) familiesOf() []pfconf.Family {
 	return pfconf.Families
 }
 
-// covers tells whether t surely takes all of a family that o takes.
+// covers reports whether t surely takes all of a family that o takes.
 func (t taken) covers(o taken) bool {
 	return !t.more && in(t.proto, o.proto) && in(t.direction, o.direction) && in(t.nic, o.nic) && t.from.covers(o.from) && t.to.covers(o.to)
 }
@@ -69,8 +69,8 @@ func (s side) covers(o side) bool {
 	return s.prefix.IsValid() && o.prefix.IsValid() && s.prefix.Bits() <= o.prefix.Bits() && s.prefix.Contains(o.prefix.Addr())
 }
 
-// narrows tells whether t surely takes some of what o takes, whoever sends it and wherever to: it asks for less than o
-// only in protocol or port.
+// narrows reports whether t surely takes some of what o takes, whoever sends it and wherever to: it
+// asks for less than o only in protocol or port.
 func (t taken) narrows(o taken) bool {
 	wide := t
 	if o.proto == "" {
@@ -96,14 +96,14 @@ func portRange(text string) (from, to uint16, ok bool) {
 	return from, to, err == nil && err2 == nil
 }
 
-// portIn tells whether ports are all among others.
+// portIn reports whether ports are all among others.
 func portIn(wide, narrow string) bool {
 	a, b, known := portRange(wide)
 	c, d, also := portRange(narrow)
 	return in(wide, narrow) || known && also && a <= c && d <= b
 }
 
-// apart tells whether no packet surely is taken by both.
+// apart reports whether no packet surely is taken by both.
 func (t taken) apart(o taken) bool {
 	differ := func(a, b string) bool { return a != "" && b != "" && a != b }
 	// A name without a number may be a group of interfaces; one that is negated is none.
@@ -138,7 +138,8 @@ type ordered struct {
 	diverts *Diversion // nil for a rule that does not
 }
 
-// The most rules of a host that are compared with one that diverts; what others decide is not known.
+// The most rules of a host that are compared with one that diverts; what others decide is not
+// known.
 const maxOrdered = 5000
 
 // overrule notes at the rules that divert which others decide in their place. Where not all is
@@ -172,8 +173,8 @@ func overrule(rules []ordered) {
 					all = true
 					break
 				}
-				// A rule that passes some is an exception that is meant, and so is one that drops what comes
-				// from some addresses.
+				// A rule that passes some is an exception that is meant, and so is one that drops
+				// what comes from some addresses.
 				if some == nil && o.drops && o.narrows(r.taken) {
 					some = &over
 				}

@@ -11,7 +11,7 @@ import (
 // ethernetHeader is the length of an Ethernet header without VLAN tags.
 const ethernetHeader = 14
 
-// ip gives the packet from its IP header on, nil where there is none.
+// ip returns the packet from its IP header on, nil where there is none.
 func (p Packet) ip() []byte {
 	switch {
 	case p.Link == LinkRaw:
@@ -81,7 +81,7 @@ func (h *header) skipExtensions() {
 	}
 }
 
-// packet tells whether the packet that begins with this IP header belongs to the cell: it has
+// packet reports whether the packet that begins with this IP header belongs to the cell: it has
 // an address that is the cell's own, or is one of its flows', or an ICMP error
 // about such a packet.
 func (a About) packet(ip []byte) bool {
@@ -102,7 +102,7 @@ func (a About) packet(ip []byte) bool {
 	return a.carries(h)
 }
 
-// icmpError tells whether an ICMP message quotes the packet that it is about: RFC 792,
+// icmpError reports whether an ICMP message quotes the packet that it is about: RFC 792,
 // RFC 4443.
 func icmpError(f pfconf.Family, b []byte) bool {
 	if len(b) < 8 {
@@ -114,7 +114,7 @@ func icmpError(f pfconf.Family, b []byte) bool {
 	return slices.Contains([]byte{3, 4, 5, 11, 12}, b[0])
 }
 
-// carries tells whether the packet is one of the cell's flows', or its control's: that has
+// carries reports whether the packet is one of the cell's flows', or its control's: that has
 // another port or id at one end.
 func (a About) carries(h header) bool {
 	for _, f := range a.Flows {

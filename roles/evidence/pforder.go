@@ -49,12 +49,12 @@ func (o *pfOrder) follow(at string, rules []pfRule, limited, alone bool, depth i
 	}
 }
 
-// same tells whether both ask for the same.
+// same reports whether both ask for the same.
 func (t taken) same(o taken) bool {
 	return t.covers(o) && o.covers(t) && len(t.families) == len(o.families)
 }
 
-// called gives the anchors that a rule of the anchor named at calls.
+// called returns the anchors that a rule of the anchor named at calls.
 func (o *pfOrder) called(at, name string) []string {
 	if strings.Contains(name, "..") {
 		o.miss("anchor "+name, errors.New("how it is called is not understood"))

@@ -80,7 +80,7 @@ var tcpStates = map[uint64]string{
 	7: "CLOSE", 8: "CLOSE_WAIT", 9: "LAST_ACK", 10: "LISTEN", 11: "CLOSING", 12: "NEW_SYN_RECV", 13: "BOUND_INACTIVE",
 }
 
-// parseSockets reads /proc/net/tcp, udp or raw, or the same with 6 at the end, and gives each
+// parseSockets reads /proc/net/tcp, udp or raw, or the same with 6 at the end, and returns each
 // socket to take. What is counted on a socket (queues, drops) becomes its text.
 func parseSockets(proto, text string, take func(Socket)) error {
 	for i, line := range strings.Split(strings.TrimRight(text, "\n"), "\n") {

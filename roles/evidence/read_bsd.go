@@ -70,8 +70,8 @@ func readSockets(ctx context.Context, o Options, _ string) ([]Socket, error) {
 func (a About) tables() []string { return []string{protoRaw} }
 
 // readFilters asks the host's packet filters for their rules, with what these have counted, and
-// whether they are on: of pf those of the main ruleset, which call the anchors and whose numbers are in
-// pf's log, of ipfw all but this program's own.
+// whether they are on: of pf those of the main ruleset, which call the anchors and whose numbers
+// are in pf's log, of ipfw all but this program's own.
 func readFilters(o Options) func(context.Context) (asking, error) {
 	return func(ctx context.Context) (asking, error) {
 		var q asking
@@ -106,11 +106,12 @@ func without(text, words string) string {
 	return strings.Join(slices.DeleteFunc(lines, func(l string) bool { return strings.Contains(l, words) }), "\n")
 }
 
-// misnamed6: x/sys/unix asks OpenBSD for another sysctl than one of IPv6's that it is told: it has 17, UDP's number, for
-// "ip6" and 30 for "icmp6" (zsysctl_openbsd_amd64.go), so "net.inet6.ip6.forwarding" is the first of UDP's. sysctl(8) knows them.
+// misnamed6: x/sys/unix asks OpenBSD for another sysctl than one of IPv6's that it is told: it has
+// 17, UDP's number, for "ip6" and 30 for "icmp6" (zsysctl_openbsd_amd64.go), so
+// "net.inet6.ip6.forwarding" is the first of UDP's. sysctl(8) knows them.
 const misnamed6 = runtime.GOOS == "openbsd"
 
-// sysctls of one family that decide what becomes of diverted packets. Each kernel has some of them.
+// sysctls of one family that decide what happens to diverted packets. Each kernel has some of them.
 var sysctls = map[pfconf.Family][]string{
 	pfconf.Inet: {
 		"net.inet.ip.forwarding", "net.inet.divert.recvspace", "net.inet.ip.fw.enable", "net.inet.ip.fw.one_pass",
@@ -153,8 +154,8 @@ func (h *Host) answers(ctx context.Context, a About) ([]Answer, []error) {
 	return q.answers, q.errs
 }
 
-// interfaceText says of an interface what matters. That and settings are not asked through programs:
-// with many cells these would take too long.
+// interfaceText says of an interface what matters. That and settings are not asked through
+// programs: with many cells these would take too long.
 func interfaceText(name string) (string, error) {
 	nic, err := net.InterfaceByName(name)
 	if err != nil {

@@ -114,8 +114,8 @@ func readSockets(_ context.Context, _ Options, proto string) ([]Socket, error) {
 	return all, nil
 }
 
-// readTable reads a page of a table at a time: the kernel fills one under one lock, and what is closed between two
-// moves others out of the second.
+// readTable reads a page of a table at a time: the kernel fills one under one lock, and what is
+// closed between two moves others out of the second.
 func readTable(name string) (string, error) {
 	f, err := os.Open(filepath.Join(procNet, name))
 	if err != nil {

@@ -22,8 +22,8 @@ const routePatience = 10 * time.Second
 // routeSeq tells the questions of this process apart.
 var routeSeq atomic.Int32
 
-// routeTo asks the kernel for the route to an address, through a routing socket (route(4)) as route(8)
-// does, and gives it in that program's words. To run the program for each address took a
+// routeTo asks the kernel for the route to an address, through a routing socket (route(4)) as
+// route(8) does, and returns it in that program's words. To run the program for each address took a
 // slow host longer than all else that it is asked.
 func routeTo(to netip.Addr) (string, error) {
 	family := unix.AF_INET

@@ -79,7 +79,7 @@ type link struct {
 	beside netip.Addr // another address of the same prefix
 }
 
-// addresses gives the interfaces that are up, with their first address of each family.
+// addresses returns the interfaces that are up, with their first address of each family.
 func addresses() (map[pfconf.Family][]link, error) {
 	all := map[pfconf.Family][]link{}
 	list, err := net.Interfaces()
@@ -112,7 +112,7 @@ func addresses() (map[pfconf.Family][]link, error) {
 	return all, nil
 }
 
-// ask asks what becomes of a packet with the mark that comes in by the interface.
+// ask asks what happens to a packet with the mark that comes in by the interface.
 func ask(ctx context.Context, f pfconf.Family, l link, mark uint32) (Cell, error) {
 	table, to, err := tableOf(f, mark)
 	if err != nil {
@@ -125,9 +125,9 @@ func ask(ctx context.Context, f pfconf.Family, l link, mark uint32) (Cell, error
 	return Cell{Answers: answers}, errors.Join(errs...)
 }
 
-// tableOf gives the routing table that marked packets are meant to go by: the one that the mark chooses,
-// else one that any mark chooses, else any that has a local route and is not the kernel's own; and a
-// destination to ask about.
+// tableOf returns the routing table that marked packets are meant to go by: the one that the mark
+// chooses, else one that any mark chooses, else any that has a local route and is not the kernel's
+// own; and a destination to ask about.
 func tableOf(f pfconf.Family, mark uint32) (int, netip.Addr, error) {
 	family := netlink.FAMILY_V4
 	if f == pfconf.Inet6 {
@@ -155,7 +155,8 @@ func tableOf(f pfconf.Family, mark uint32) (int, netip.Addr, error) {
 			table = r.Table
 			break
 		}
-		// Marks are for other ends too: one that leads to addresses that are local is meant for this.
+		// Marks are for other ends too: one that leads to addresses that are local is meant for
+		// this.
 		if table == 0 && slices.ContainsFunc(routes, func(x netlink.Route) bool { return ours(x) && x.Table == r.Table }) {
 			table = r.Table
 		}
@@ -180,9 +181,9 @@ func tableOf(f pfconf.Family, mark uint32) (int, netip.Addr, error) {
 	return table, to, nil
 }
 
-// leadsHome tells whether packets with a mark are meant to be local: by the table that the mark chooses, which has
-// local routes or none at all; or, where no policy rule chooses such a table by any mark, because there is one
-// besides the kernel's.
+// leadsHome reports whether packets with a mark are meant to be local: by the table that the mark
+// chooses, which has local routes or none at all; or, where no policy rule chooses such a table by
+// any mark, because there is one besides the kernel's.
 func leadsHome(mark uint32, f pfconf.Family) bool {
 	family := netlink.FAMILY_V4
 	if f == pfconf.Inet6 {

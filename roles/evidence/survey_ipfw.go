@@ -187,7 +187,8 @@ func (s *side) readIPFW(r *reader) {
 	}
 }
 
-// surveyIPFW reads FreeBSD's ipfw and pf, and what their rules need. own tells whether an address is the host's.
+// surveyIPFW reads FreeBSD's ipfw and pf, and what their rules need. own reports whether an address
+// is the host's.
 func surveyIPFW(ctx context.Context, run program.Runner, own func(netip.Addr) bool) *Survey {
 	s := &Survey{Firewall: "ipfw"}
 	out, err := ask1(ctx, run, "ipfw", "-S", "list")

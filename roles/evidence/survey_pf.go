@@ -17,7 +17,8 @@ import (
 
 var pfStatus = regexp.MustCompile(`(?m)^Status: (Enabled|Disabled)\b`)
 
-// surveyPF reads OpenBSD's pf and what its rules need. own tells whether an address is the host's.
+// surveyPF reads OpenBSD's pf and what its rules need. own reports whether an address is the
+// host's.
 func surveyPF(ctx context.Context, run program.Runner, own func(netip.Addr) bool) *Survey {
 	s := &Survey{Firewall: "pf"}
 	o := &pfOrder{sets: map[string][]pfRule{}, reached: map[string]bool{}, miss: s.miss}

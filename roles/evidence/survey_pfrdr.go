@@ -12,10 +12,12 @@ import (
 	"pfdivert/pfconf/program"
 )
 
-// FreeBSD's pf translates by rules of their own, before it filters: the first one that matches decides, and what it translated
-// must pass the filter, unless it has "pass" (pf.conf(5), TRANSLATION). Its divert-to is what OpenBSD calls divert-packet.
+// FreeBSD's pf translates by rules of their own, before it filters: the first one that matches
+// decides, and what it translated must pass the filter, unless it has "pass" (pf.conf(5),
+// TRANSLATION). Its divert-to is what OpenBSD calls divert-packet.
 
-// parsePFTranslation reads a line of `pfctl -s nat`; relevant: it can decide where packets that come in go.
+// parsePFTranslation reads a line of `pfctl -s nat`; relevant: it can decide where packets that
+// come in go.
 func parsePFTranslation(line string) (p pfRule, relevant bool, err error) {
 	list, err := words(line)
 	if err != nil {
@@ -107,7 +109,8 @@ func parsePFTranslations(out, anchor string, miss func(string, error)) []pfRule 
 	return all
 }
 
-// surveyRdr adds what FreeBSD's pf diverts, and tells whether its rules are known: they are where the host has no pf.
+// surveyRdr adds what FreeBSD's pf diverts, and reports whether its rules are known: they are where
+// the host has no pf.
 func (s *Survey) surveyRdr(ctx context.Context, run program.Runner, own func(netip.Addr) bool) bool {
 	out, err := ask1(ctx, run, "pfctl", "-P", "-s", "rules")
 	if err != nil {

@@ -368,7 +368,7 @@ func TestCalledAnchors(t *testing.T) {
 	}
 }
 
-// FuzzSurvey: rules that nobody could have loaded are read without harm, and none is passed
+// FuzzSurvey: rules that no one could have loaded are read without harm, and none is passed
 // over in silence.
 func FuzzSurvey(f *testing.F) {
 	f.Add("pass in on vio1 inet proto tcp from any to any port = 80 divert-to 127.0.0.1 port 3128\nanchor \"*\" all {\n  block all\n}\n")

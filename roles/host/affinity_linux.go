@@ -21,8 +21,8 @@ func chooseCPUs() (local, remote int, ok bool) {
 	return cpus[first], cpus[(first+1)%len(cpus)], true
 }
 
-// ownCPUs are the CPUs that this process could use when it first asked: keepOff changes that. None where
-// they can't be learnt.
+// ownCPUs are the CPUs that this process could use when it first asked: keepOff changes that. None
+// where they can't be learnt.
 var ownCPUs = sync.OnceValue(func() (cpus []int) {
 	set := unix.NewCPUSet(maxCPUs)
 	if err := unix.SchedGetaffinityDynamic(0, set); err != nil {

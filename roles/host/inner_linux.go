@@ -85,7 +85,7 @@ func StartRemoteAgent(ctx context.Context, settings string, args []string) (*Rem
 func (r *RemoteAgent) Ended() <-chan struct{} { return r.ended }
 
 // Close waits for the end of REMOTE's agent, which the end of its input brings
-// about, and gives the lab up. If ctx ends first, the agent is killed. The error
+// about, and returns the lab up. If ctx ends first, the agent is killed. The error
 // is that of exec.Cmd.Wait.
 func (r *RemoteAgent) Close(ctx context.Context) error {
 	select {

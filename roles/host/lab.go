@@ -11,7 +11,7 @@ type LabOptions struct {
 	// Config is the lab to build.
 	Config lab.Config
 	// Sudo is what to put before the program to become root ("sudo", "-n"),
-	// where the system gives nobody else a namespace. Empty to do without. The
+	// where the system gives no one else a namespace. Empty to do without. The
 	// agents then share the orchestrator's job on a terminal and should ignore
 	// its interrupts.
 	Sudo []string

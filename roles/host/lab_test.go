@@ -337,7 +337,7 @@ func TestAsNobody(t *testing.T) {
 	labtest.AsNobody(t, "^(TestLabAgents|TestLabKill|TestLabFails)$")
 }
 
-// gone waits for processes to end. Nobody may be there to reap them.
+// gone waits for processes to end. No one may be there to reap them.
 func gone(t *testing.T, pids ...int) {
 	t.Helper()
 	for _, pid := range pids {

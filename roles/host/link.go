@@ -17,7 +17,7 @@ import (
 // Link is a reached agent. It ends when its input does: to let it undo what it
 // did, close Write and Wait; Kill is for an agent that does not listen.
 type Link struct {
-	// Read gives what the agent writes to its standard output, Write goes to
+	// Read returns what the agent writes to its standard output, Write goes to
 	// its standard input. What was written to Read can be read when the agent
 	// has ended, too; close it then.
 	Read  io.ReadCloser

@@ -30,7 +30,7 @@ type Ask func(prompt string) (password string, err error)
 // privilege is how a command becomes root: the words of $SUDO.
 type privilege struct {
 	words []string // empty: not at all
-	ask   Ask      // nil when nobody can be asked
+	ask   Ask      // nil when no one can be asked
 	host  string   // the ssh destination; empty for this machine
 	user  string   // whose password is asked for
 }
@@ -76,7 +76,7 @@ func Privileged(ctx context.Context, argv []string, sudo string, ask Ask) (*Link
 	})
 }
 
-// startOnly gives a context that ends with ctx until reached is called: what an
+// startOnly returns a context that ends with ctx until reached is called: what an
 // interrupt may break off is the start. Afterwards the agent must undo what it
 // did.
 func startOnly(ctx context.Context) (life context.Context, reached func()) {

@@ -37,7 +37,7 @@ func reacher(options, agent string) error {
 	return err
 }
 
-// sshOf gives the ssh processes that a process started and are still there.
+// sshOf returns the ssh processes that a process started and are still there.
 func sshOf(t testing.TB, parent int) []int {
 	t.Helper()
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
@@ -166,7 +166,7 @@ func TestSSHKill(t *testing.T) {
 	})
 }
 
-// groupOf gives the process group in a line of /proc/PID/stat.
+// groupOf returns the process group in a line of /proc/PID/stat.
 func groupOf(stat string) int {
 	_, after, _ := strings.Cut(stat, ") ")
 	n, _ := strconv.Atoi(strings.Fields(after)[2])

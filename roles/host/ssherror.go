@@ -26,7 +26,7 @@ const (
 	NotRoot      Reason = "not-root"           // and SUDO is not set
 	NoSudo       Reason = "sudo-missing"       // the command in SUDO is not there
 	SudoDenied   Reason = "sudo-denied"        // the user has no right
-	SudoPassword Reason = "sudo-password"      // one is needed and nobody can be asked
+	SudoPassword Reason = "sudo-password"      // one is needed and no one can be asked
 	SudoWrong    Reason = "sudo-wrong"         // the password was wrong
 	SudoTTY      Reason = "sudo-requiretty"    //
 	AgentFailed  Reason = "agent-failed"       // it was started and ended at once
@@ -95,7 +95,7 @@ var sshSays = []struct {
 }
 
 // sshError explains the end of an ssh that did not get as far as a shell. said
-// is its standard error, err what became of the process.
+// is its standard error, err what happened to the process.
 func sshError(host, said string, err error) *Error {
 	for _, s := range sshSays {
 		if strings.Contains(said, s.part) {
@@ -110,8 +110,8 @@ func sshError(host, said string, err error) *Error {
 		hint: fmt.Sprintf("the account needs a login shell that carries out commands; 'ssh %s uname -a' must work", host)}
 }
 
-// lineWith gives the line that has the part; greetings and warnings around it
-// help nobody.
+// lineWith returns the line that has the part; greetings and warnings around it
+// help no one.
 func lineWith(said, part string) string {
 	for line := range strings.Lines(said) {
 		if strings.Contains(line, part) {

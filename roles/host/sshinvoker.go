@@ -20,7 +20,7 @@ type Invoker struct {
 	Home     string
 }
 
-// FindInvoker gives the invoker, nil when this process is not root or was not
+// FindInvoker returns the invoker, nil when this process is not root or was not
 // made so by sudo (SUDO_UID) or doas (DOAS_USER).
 func FindInvoker(getenv func(string) string) (*Invoker, error) {
 	if os.Geteuid() != 0 {

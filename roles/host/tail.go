@@ -60,7 +60,7 @@ func (t *tail) add(b []byte) {
 	}
 }
 
-// from has the text begin behind the last of the marks, which nobody else
+// from has the text begin behind the last of the marks, which no one else
 // writes.
 func (t *tail) from(mark string) {
 	t.mu.Lock()
@@ -85,7 +85,7 @@ func (t *tail) count(mark string) int {
 	return bytes.Count(t.kept, []byte(mark))
 }
 
-// String gives what was kept as lines of text. A terminal takes it as text,
+// String returns what was kept as lines of text. A terminal takes it as text,
 // whatever the other host sent: control characters are gone.
 func (t *tail) String() string {
 	t.mu.Lock()

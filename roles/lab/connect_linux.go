@@ -109,7 +109,7 @@ func (s *hostSetup) close() {
 	}
 }
 
-// sysctls gives the host the settings that the tests rely on. A new namespace
+// sysctls returns the host the settings that the tests rely on. A new namespace
 // takes many from the first one (net.core.devconf_inherit_init_net), so what
 // the machine was set to must not matter.
 func (s *hostSetup) sysctls() error {
@@ -162,7 +162,7 @@ func setSysctl(name, value string) error {
 func (s *hostSetup) configure() error {
 	if slices.Contains(s.families, pfconf.Inet6) {
 		// No link-local address: it would be tentative for a second or two, and
-		// nobody needs it.
+		// no one needs it.
 		if err := s.netlink.LinkSetIP6AddrGenMode(s.link, addrGenModeNone); err != nil {
 			return fmt.Errorf("set IPv6 address generation of %s: %w", s.host.Interface(), err)
 		}
@@ -202,7 +202,7 @@ func (s *hostSetup) address(p Plan) error {
 	}
 	// A TCP socket acknowledges the end of a stream up to 40 ms later (tcp_fin() in
 	// net/ipv4/tcp_input.c), by a timer on any CPU. The socket's own end can
-	// overtake that: TIME_WAIT answers the late packet, nobody is there for the answer
+	// overtake that: TIME_WAIT answers the late packet, no one is there for the answer
 	// any more, and the reset ends conntrack's entry and TIME_WAIT. On these routes
 	// it is acknowledged at once.
 	const atOnce = 1

@@ -262,8 +262,8 @@ func ping(t *testing.T, l *Lab, from, to netip.Addr) {
 	}
 }
 
-// FAKE is nobody's: what LOCAL sends there reaches REMOTE's interface and no
-// socket, and nobody answers for it.
+// FAKE is no one's: what LOCAL sends there reaches REMOTE's interface and no
+// socket, and no one answers for it.
 func TestFakesRouted(t *testing.T) {
 	for _, c := range []Config{{}, {Single: true}} {
 		l := build(t, c)

@@ -42,7 +42,7 @@ type Plan struct {
 	// Locals are further addresses of LOCAL, one for every cell; invalid in a
 	// single lab.
 	Locals netip.Prefix
-	// Fakes are the addresses that LOCAL routes via REMOTE and nobody has.
+	// Fakes are the addresses that LOCAL routes via REMOTE and no one has.
 	Fakes netip.Prefix
 }
 
@@ -69,7 +69,7 @@ var singleFakes = map[pfconf.Family]netip.Prefix{
 	pfconf.Inet6: netip.MustParsePrefix("fd00:188:2::9/128"),
 }
 
-// PlanOf gives the addresses of a family.
+// PlanOf returns the addresses of a family.
 func (c Config) PlanOf(f pfconf.Family) Plan {
 	p := plans[f]
 	if c.Single {
@@ -78,7 +78,7 @@ func (c Config) PlanOf(f pfconf.Family) Plan {
 	return p
 }
 
-// Pair gives the addresses of the cell number n, counted from 1. In a single
+// Pair returns the addresses of the cell number n, counted from 1. In a single
 // lab every cell has the same pair.
 func (p Plan) Pair(n int) (local, fake netip.Addr, err error) {
 	if !p.Locals.IsValid() {
@@ -89,7 +89,7 @@ func (p Plan) Pair(n int) (local, fake netip.Addr, err error) {
 	return local, fake, errors.Join(errLocal, errFake)
 }
 
-// nth gives the address n places after the first of the prefix.
+// nth returns the address n places after the first of the prefix.
 func nth(p netip.Prefix, n int) (netip.Addr, error) {
 	b := p.Masked().Addr().AsSlice()
 	carry := n
@@ -106,7 +106,7 @@ func nth(p netip.Prefix, n int) (netip.Addr, error) {
 
 // Config says which lab to build.
 type Config struct {
-	// Single gives each family one LOCAL, the address on the interface, and
+	// Single returns each family one LOCAL, the address on the interface, and
 	// one FAKE, as OpenBSD's suite has them, in place of prefixes.
 	Single bool `json:"single,omitempty"`
 }

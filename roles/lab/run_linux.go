@@ -116,7 +116,7 @@ func reap() {
 			}
 		}
 		if _, err := unix.Wait4(-1, nil, 0, nil); err != nil && err != unix.EINTR {
-			return // ECHILD: nobody is left
+			return // ECHILD: no one is left
 		}
 	}
 }
@@ -152,7 +152,7 @@ func (l *Lab) path(h Host) (path string) {
 	return path
 }
 
-// exitStatus gives the exit status of a command that cmd.Wait gave err for, as a
+// exitStatus returns the exit status of a command that cmd.Wait gave err for, as a
 // shell has it: a signal counts from 128. Other errors stay errors.
 func exitStatus(err error) (int, error) {
 	var exit *exec.ExitError

@@ -55,7 +55,8 @@ func startBrowser(t *testing.T) *browser {
 	dir := t.TempDir()
 	cmd := exec.Command(file, "--headless", "--remote-debugging-pipe", "--disable-gpu", "--no-first-run", "--disable-extensions",
 		"--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage", "--user-data-dir="+filepath.Join(dir, "data"),
-		// As root, and in containers, it refuses to make its own sandbox; the page is the test's own.
+		// As root, and in containers, it refuses to make its own sandbox; the page is the test's
+		// own.
 		"--no-sandbox")
 	cmd.Env = append(os.Environ(), "HOME="+dir)
 	cmd.ExtraFiles = []*os.File{theirIn, theirOut} // 3 and 4
@@ -163,7 +164,7 @@ func (b *browser) open(file string, width, height int, mode string) {
 	b.wait(func(m devtools) bool { return m.Method == "Page.loadEventFired" })
 }
 
-// eval gives the value of an expression in the page.
+// eval returns the value of an expression in the page.
 func (b *browser) eval(expression string) any {
 	b.t.Helper()
 	var got struct {
@@ -235,8 +236,8 @@ func (b *browser) quiet(file string) {
 	}
 }
 
-// legible fails when a table or diagram that is wider than the window is squeezed or cut off in place of
-// being scrolled, when headings leave out a level, or a region or picture has no name.
+// legible fails when a table or diagram that is wider than the window is squeezed or cut off in
+// place of being scrolled, when headings leave out a level, or a region or picture has no name.
 func (b *browser) legible() {
 	b.t.Helper()
 	for _, expression := range []string{

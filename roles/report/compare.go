@@ -22,7 +22,7 @@ const (
 	Regression Kind = "regression" // see kindOf
 	Mended     Kind = "mended"     // it did not work and does now
 	Skipped    Kind = "skip"       // SKIP came or went, and it works in neither
-	Changed    Kind = "verdict"    // another verdict, neither worse nor mended
+	Changed    Kind = "verdict"    // another verdict, neither worse nor fixed
 	Reason     Kind = "reason"     // the same verdict for another reason
 	New        Kind = "new"        // A has no verdict
 	Gone       Kind = "gone"       // B has no verdict, and in A it did not work
@@ -40,10 +40,10 @@ type Change struct {
 	Before, After Outcome
 }
 
-// works tells whether the kernel did what the target asks for.
+// works reports whether the kernel did what the target asks for.
 func works(v matrix.Verdict) bool { return v == matrix.Pass || v == matrix.XPass }
 
-// fine tells whether a run with this verdict succeeds.
+// fine reports whether a run with this verdict succeeds.
 func fine(v matrix.Verdict) bool { return matrix.ExitStatus(v) == 0 }
 
 // kindOf says what it means that a target had one verdict and has another; an
@@ -51,7 +51,7 @@ func fine(v matrix.Verdict) bool { return matrix.ExitStatus(v) == 0 }
 //
 //   - what worked and does not now. Whether B's kernel is known to fail there or lacks
 //     the feature makes no difference, and neither does that the test could
-//     not be done or was not: what nobody saw can't be called as good as before;
+//     not be done or was not: what no one saw can't be called as good as before;
 //   - what was in order (a known failure, a proven lack) and now is a FAIL or an ERROR.
 //
 // A target that A did not play can't be a regression.

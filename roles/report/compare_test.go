@@ -14,7 +14,7 @@ import (
 	"pfdivert/matrix"
 )
 
-// TestRegressions: what each pair of verdicts means. R regression, m mended, s SKIP came
+// TestRegressions: what each pair of verdicts means. R regression, m fixed, s SKIP came
 // or went, c another verdict, n new, g gone, - the same.
 func TestRegressions(t *testing.T) {
 	const none = matrix.Verdict("")

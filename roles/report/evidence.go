@@ -53,8 +53,8 @@ func (t *evidenceText) head(name string, n int) {
 	}
 }
 
-// headOf begins a section that says so when the host has none. That is not known of a host that was not
-// asked, or that could not tell.
+// headOf begins a section that says so when the host has none. That is not known of a host that was
+// not asked, or that could not tell.
 func (t *evidenceText) headOf(name string, n int, c evidence.Cell) {
 	untold := func(m string) bool { return strings.HasPrefix(m, strings.ToLower(name)) }
 	switch {
@@ -75,7 +75,7 @@ func (t *evidenceText) host(name string, c evidence.Cell) {
 			t.line(2, "after:  %s", countersText(*r.After))
 		}
 	}
-	if len(c.Rules) > 0 { // else nobody filters there for the cell
+	if len(c.Rules) > 0 { // else no one filters there for the cell
 		t.headOf("States", len(c.States), c)
 	} else {
 		t.head("States", len(c.States))

@@ -76,7 +76,7 @@ remote	veth1	0x00000001	0.000015000	10.192.0.2	27514	49
 	if !strings.HasPrefix(string(out), want) || strings.Count(string(out), "\n") != 4 {
 		t.Errorf("tshark read\n%s", out)
 	}
-	// The comment says what became of the target.
+	// The comment says what happened to the target.
 	if !bytes.Contains(b.Bytes(), []byte(name+": FAIL (not-delivered): remote server: nothing arrived")) {
 		t.Error("the file's comment does not tell the verdict")
 	}

@@ -124,7 +124,7 @@ func newLadder(e *matrix.Evidence, transcripts []matrix.Transcript) *ladder {
 	return l
 }
 
-// capturing tells whether a host captured, so that what is not there did not come.
+// capturing reports whether a host captured, so that what is not there did not come.
 func capturing(c evidence.Cell) bool {
 	return len(c.Packets) > 0 || !slices.ContainsFunc(c.Missing, func(text string) bool {
 		return strings.HasPrefix(text, "packets")

@@ -7,7 +7,7 @@ import (
 	"pfdivert/matrix"
 )
 
-// isControl tells whether an endpoint sent before the cell's rule was loaded.
+// isControl reports whether an endpoint sent before the cell's rule was loaded.
 func isControl(endpoint string) bool {
 	return endpoint == "control" || strings.HasSuffix(endpoint, "-control")
 }

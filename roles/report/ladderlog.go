@@ -99,7 +99,7 @@ func (e *spoken) readPacket() {
 	e.line = strings.TrimSuffix(e.line, e.payload) + e.raw.text()
 }
 
-// fits tells whether the packet is the one that the line is about.
+// fits reports whether the packet is the one that the line is about.
 func (e spoken) fits(p *seen) bool {
 	if e.raw != nil {
 		return e.raw.Same != "" && (e.raw.Same == p.Same || e.cut && strings.HasPrefix(p.Same, e.raw.Same))
@@ -121,7 +121,7 @@ func fitsEnd(known netip.AddrPort, a netip.Addr, port uint16) bool {
 	return !known.IsValid() || known.Addr() == a && (known.Port() == 0 || known.Port() == port)
 }
 
-// hasName tells whether a packet has more than its addresses to tell its sender by.
+// hasName reports whether a packet has more than its addresses to tell its sender by.
 func (p *seen) hasName() bool {
 	return p.SourcePort|p.DestinationPort != 0 || strings.Contains(p.Summary, " echo ")
 }

@@ -49,7 +49,7 @@ func (l *ladder) addSockets(packets []*seen, transcripts []matrix.Transcript) {
 	l.rungs = all
 }
 
-// find gives the first packet on its way to REMOTE ("there") or from it ("back") that
+// find returns the first packet on its way to REMOTE ("there") or from it ("back") that
 // the line is about and that is not among those of its endpoint; -1 for none.
 func (s *sockets) find(e spoken, way string, used map[int]bool) int {
 	for i, p := range s.packets {
@@ -156,7 +156,7 @@ func (s *sockets) divert(lines []spoken) {
 	}
 }
 
-// goes tells whether a packet is on its way to REMOTE ("there") or from it ("back").
+// goes reports whether a packet is on its way to REMOTE ("there") or from it ("back").
 func (p *seen) goes() string {
 	if p.remote == (p.Direction == "in") {
 		return "there"

@@ -34,7 +34,7 @@ func worse(a, b matrix.Verdict) int {
 	return slices.Index(severity, a) - slices.Index(severity, b)
 }
 
-// Outcomes gives the outcomes of a run that played each target once, in the order of
+// Outcomes returns the outcomes of a run that played each target once, in the order of
 // the target list.
 func Outcomes(run Run, results []matrix.Result) []Outcome {
 	played := make(map[string]bool, len(results))
@@ -55,7 +55,7 @@ func Outcomes(run Run, results []matrix.Result) []Outcome {
 	return all
 }
 
-// Outcomes gives the outcomes of the targets that were played again and again.
+// Outcomes returns the outcomes of the targets that were played again and again.
 func (s *Stats) Outcomes(run Run) []Outcome {
 	s.mu.Lock()
 	defer s.mu.Unlock()

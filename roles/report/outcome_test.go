@@ -265,8 +265,8 @@ func TestJUnitSchema(t *testing.T) {
 	}
 }
 
-// FuzzTAPAndJUnit: whatever text came from elsewhere, each target is one test point with one block, and
-// one case of the same elements.
+// FuzzTAPAndJUnit: whatever text came from elsewhere, each target is one test point with one block,
+// and one case of the same elements.
 func FuzzTAPAndJUnit(f *testing.F) {
 	for _, text := range nasty {
 		f.Add(text)

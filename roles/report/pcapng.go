@@ -29,9 +29,9 @@ const (
 	optFlags      = 2 // epb_flags
 )
 
-// WritePcapng writes the packets of a result's evidence, of both hosts in the order of their times, as
-// a file for Wireshark. Its interfaces are called local and remote; a second one of a
-// host has its own name behind. Times are the hosts' own.
+// WritePcapng writes the packets of a result's evidence, of both hosts in the order of their times,
+// as a file for Wireshark. Its interfaces are called local and remote; a second one of a host has
+// its own name behind. Times are the hosts' own.
 func WritePcapng(w io.Writer, r matrix.Result) error {
 	var f pcapng
 	title := fmt.Sprintf("%s: %s", printable(r.Name), r.Verdict)
@@ -63,8 +63,8 @@ type captured struct {
 	number uint32
 }
 
-// host describes a host's interfaces and takes its packets. One that captured none has its interface,
-// too: that nothing came is then seen in Wireshark as well.
+// host describes a host's interfaces and takes its packets. One that captured none has its
+// interface, too: that nothing came is then seen in Wireshark as well.
 func (f *pcapng) host(name string, c evidence.Cell) {
 	packets := c.Packets
 	uncaptured := func(m string) bool { return strings.HasPrefix(m, "packets: ") }

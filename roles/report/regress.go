@@ -10,7 +10,7 @@ import (
 
 // The words that bsd.regress.mk and the tools that read its output know. A
 // target begins with "==== run-regress-name ====" and ends with an empty line;
-// between them a line of its own says what became of it: bsd.regress.mk prints
+// between them a line of its own says what happened to it: bsd.regress.mk prints
 // FAILED when the target's exit status is not 0, EXPECTED_FAIL or
 // UNEXPECTED_PASS for those in REGRESS_EXPECTED_FAILURES, SKIPPED for those in
 // REGRESS_SKIP_TARGETS, and no word for a success. A test itself prints SKIPPED

@@ -62,7 +62,7 @@ func (s *Stats) target(name string) *targetStats {
 	return t
 }
 
-// Add counts a result. It tells whether the result is among those that are
+// Add counts a result. It reports whether the result is among those that are
 // kept, so that its transcript is worth writing.
 func (s *Stats) Add(r matrix.Result) (kept bool) {
 	s.mu.Lock()

@@ -45,7 +45,8 @@ func WriteText(w io.Writer, style Style, run Run, results []matrix.Result) error
 }
 
 // notPassed returns the results that did not pass; those that say the same or have the same
-// explanation are together, host by host, so that one cause that takes many targets down is told once.
+// explanation are together, host by host, so that one cause that takes many targets down is told
+// once.
 func (r Run) notPassed(results []matrix.Result) [][]matrix.Result {
 	type cause struct {
 		host        string
@@ -114,7 +115,7 @@ func (r Run) writeGroup(b *bytes.Buffer, style Style, group []matrix.Result) {
 // only name them.
 type explanations map[string]bool
 
-// write tells the likely cause, how to check it and what mends it.
+// write tells the likely cause, how to check it and what fixes it.
 func (told explanations) write(b *bytes.Buffer, indent string, width int, e *explain.Explanation) {
 	if e == nil {
 		return
@@ -235,7 +236,7 @@ func (p *panel) lines(style Style) (lines []string, width int) {
 	return lines, width
 }
 
-// widths gives the columns' widths, with two spaces before each, and at the first of each
+// widths returns the columns' widths, with two spaces before each, and at the first of each
 // host that of all its columns.
 func (p *panel) widths() (hosts, cells []int) {
 	hosts, cells = make([]int, len(p.columns)), make([]int, len(p.columns))

@@ -27,9 +27,9 @@ type replay struct {
 	answers map[string][]program.Result
 }
 
-// Play gives a Runner that answers a command line with the answers that the file has
+// Play returns a Runner that answers a command line with the answers that the file has
 // for it, in their order. A command line without one, or with other input, fails the test, and
-// so does an answer that nobody asked for.
+// so does an answer that no one asked for.
 func Play(t *testing.T, file string) program.Runner {
 	t.Helper()
 	p := read(t, file)

@@ -24,7 +24,7 @@ func (n nested) each(f func(number uint16, value nested)) error {
 	return ad.Err()
 }
 
-// get gives the last attribute with a number.
+// get returns the last attribute with a number.
 func (n nested) get(number uint16) (v nested) {
 	_ = n.each(func(k uint16, x nested) { // a message that is cut is found where it is listed
 		if k == number {

@@ -81,7 +81,7 @@ func (a answer) not() answer {
 	return yes - a
 }
 
-// asks tells whether packets meet the condition, Port's apart.
+// asks reports whether packets meet the condition, Port's apart.
 func (c *Cond) asks(p *Packets, s *state) answer {
 	number := func(n uint64) answer { return sure(c.In.has(n & c.Mask)) }
 	var a answer
@@ -162,8 +162,8 @@ func (c *Cond) asks(p *Packets, s *state) answer {
 	return a
 }
 
-// identifies tells whether the condition may single out what the proxy itself sends: by its socket, by a mark that
-// the socket sets, or by the server that it is for.
+// identifies reports whether the condition may single out what the proxy itself sends: by its
+// socket, by a mark that the socket sets, or by the server that it is for.
 func (c *Cond) identifies() bool {
 	switch c.Field {
 	case UID, Sender, Mark, CTMark, Unknown:
@@ -221,7 +221,8 @@ func (p *Packets) sent(nets []netip.Prefix) answer {
 	return all
 }
 
-// global tells whether an address can be that of a server far away; RFC 6890 lists those that can't.
+// global reports whether an address can be that of a server far away; RFC 6890 lists those that
+// can't.
 func global(a netip.Addr) bool {
 	return a.IsGlobalUnicast() && !a.IsPrivate() && !slices.ContainsFunc(special, func(n netip.Prefix) bool { return n.Contains(a) })
 }

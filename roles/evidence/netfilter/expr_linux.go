@@ -192,8 +192,8 @@ const (
 	transport = 2
 )
 
-// payload is what is at an offset of a header. Parts of addresses are whole ones with a shorter prefix, which
-// nft asks for so (struct iphdr, ipv6hdr, tcphdr).
+// payload is what is at an offset of a header. Parts of addresses are whole ones with a shorter
+// prefix, which nft asks for so (struct iphdr, ipv6hdr, tcphdr).
 func (r *ruleReader) payload(base, offset, size uint32) value {
 	v := value{field: Packet, name: fmt.Sprintf("@%d,%d,%d", base, offset*8, size*8), size: int(size), network: true}
 	six := map[string]uint32{"ip": 12, "ip6": 8}
@@ -283,7 +283,8 @@ func (r *ruleReader) ct(n nested) {
 	}
 }
 
-// marks is the action that sets a mark: to numbers, to its own other bits, or to what the other mark is.
+// marks is the action that sets a mark: to numbers, to its own other bits, or to what the other
+// mark is.
 func (v value) marks(text string, own Field, set, copied Does) Action {
 	a := Action{Does: set, Text: text}
 	other := map[Field]Field{Mark: CTMark, CTMark: Mark}[own]

@@ -13,9 +13,9 @@ type Host struct {
 	Addresses  []netip.Addr // of all interfaces
 	// Leaves is the interface of the default route by family, "" for none.
 	Leaves map[pfconf.Family]string
-	// Local tells whether a mark leads to where addresses are local, or is meant to.
+	// Local reports whether a mark leads to where addresses are local, or is meant to.
 	Local func(mark uint32, f pfconf.Family) bool
-	// Owner gives the user whose socket listens on a port, -1 when nobody knows.
+	// Owner returns the user whose socket listens on a port, -1 when no one knows.
 	Owner func(proto uint8, port uint16, f pfconf.Family) int
 }
 
@@ -26,7 +26,7 @@ type Interface struct {
 	Lower bool           // it has no addresses of its own
 }
 
-// Fate is what becomes of packets that a rule diverts, other than meant.
+// Fate is what happens to packets that a rule diverts, other than meant.
 type Fate struct {
 	What What
 	By   string // the rule or policy that does it
@@ -61,10 +61,11 @@ type Diverted struct {
 	// Mark is what the packets have when they are routed. Marked: it is known.
 	Mark   uint32
 	Marked bool
-	// Socket: it takes what belongs to a transparent socket, and only marks it. Marks: it only marks what is for some
-	// other socket.
+	// Socket: it takes what belongs to a transparent socket, and only marks it. Marks: it only
+	// marks what is for some other socket.
 	Socket, Marks bool
-	// Interfaces are those by which packets come that it takes. Ports: they are to more ports than one.
+	// Interfaces are those by which packets come that it takes. Ports: they are to more ports than
+	// one.
 	Interfaces []string
 	Ports      bool
 }
@@ -85,7 +86,7 @@ func (r *Ruleset) own(h *Host) {
 	}
 }
 
-// callers gives the hooks from which a chain is called.
+// callers returns the hooks from which a chain is called.
 func (r *Ruleset) callers(c *Chain) []string {
 	var all []string
 	seen := map[*Chain]bool{}
@@ -118,7 +119,7 @@ func (r *Rule) calls(chain string) bool {
 	})
 }
 
-// diverts gives the rule's action that does.
+// diverts returns the rule's action that does.
 func (r *Rule) diverts() *Action {
 	for _, s := range r.Steps {
 		if s.Action != nil && (s.Action.Does == TProxy || s.Action.Does == Redirect || s.Action.Does == Queue) {
@@ -128,7 +129,7 @@ func (r *Rule) diverts() *Action {
 	return nil
 }
 
-// wants gives the ports of those packets that meet a rule's own conditions.
+// wants returns the ports of those packets that meet a rule's own conditions.
 func (w *walk) wants(r *Rule, s state) spans {
 	in := []state{s}
 	for _, step := range r.Steps {
@@ -187,7 +188,7 @@ func (r *Ruleset) leave(p Packets) *way {
 	return y
 }
 
-// Follow gives the rules that divert to programs, and what becomes of their packets; and what
+// Follow returns the rules that divert to programs, and what happens to their packets; and what
 // could not be understood.
 func (r *Ruleset) Follow(h *Host) ([]Diverted, []string) {
 	r.own(h)
@@ -283,8 +284,8 @@ func unreached(c *Chain, callers []string) string {
 	return ""
 }
 
-// takes tells whether a rule's conditions let it take packets of a family and a protocol, whatever else
-// they are.
+// takes reports whether a rule's conditions let it take packets of a family and a protocol,
+// whatever else they are.
 func (r *Ruleset) takes(rule *Rule, f pfconf.Family, proto uint8, h *Host) bool {
 	p := Packets{Family: f, Proto: proto, UID: -1, Addresses: h.Addresses}
 	for _, s := range rule.Steps {
@@ -301,7 +302,7 @@ func (r *Ruleset) takes(rule *Rule, f pfconf.Family, proto uint8, h *Host) bool 
 	return true
 }
 
-// queues gives a rule that hands packets to queues, of whatever protocol.
+// queues returns a rule that hands packets to queues, of whatever protocol.
 func (r *Ruleset) queues(rule *Rule, a *Action, f pfconf.Family) (Diverted, bool) {
 	d := Diverted{Rule: rule, Action: a, Family: f, Marked: true}
 	asked := false

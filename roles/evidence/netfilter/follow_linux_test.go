@@ -15,7 +15,8 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(labtest.Main(m)) }
 
-// testHost has a LAN at eth0, and eth1 leads away. Nobody knows whose the proxy's sockets are, but for port 3130.
+// testHost has a LAN at eth0, and eth1 leads away. No one knows whose the proxy's sockets are, but
+// for port 3130.
 var testHost = Host{
 	Interfaces: []Interface{
 		{Name: "eth0", Nets: []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24"), netip.MustParsePrefix("fd00:1::/64")}},
@@ -100,7 +101,7 @@ func other(hook, priority, rules string) string {
 // input is one of the input hook that drops what it does not accept.
 func input(rules string) string { return other("input", "0", "policy drop\n"+rules) }
 
-// TestFollow: rules of nft, as the kernel has them, and what becomes of packets.
+// TestFollow: rules of nft, as the kernel has them, and what happens to packets.
 func TestFollow(t *testing.T) {
 	labtest.Need(t)
 	labtest.Programs(t, "nft")

@@ -1,6 +1,6 @@
 package netfilter
 
-// judge says what becomes of the packets that a rule is to divert.
+// judge says what happens to the packets that a rule is to divert.
 func (d *Diverted) judge(r *Ruleset, h *Host, ways []*way, comes, leaves bool) {
 	if comes {
 		d.arriving(r, ways)
@@ -92,8 +92,8 @@ func (d *Diverted) arriving(r *Ruleset, ways []*way) {
 		d.Fates = append(d.Fates, Fate{NoInterface, "there is no interface by which they could come", true})
 		return
 	}
-	// Where a rule names no interface, packets may come by one alone, and nobody knows which: something becomes
-	// of them when it does on all.
+	// Where a rule names no interface, packets may come by one alone, and no one knows which:
+	// something becomes of them when it does on all.
 	fate := func(what What, of func(count) spans, from func(count) spans) {
 		every, some := true, true
 		n := 0
@@ -132,14 +132,15 @@ func (d *Diverted) arriving(r *Ruleset, ways []*way) {
 	}
 }
 
-// own tells whether the rule is for what the host sends itself, and a policy rule sends back by lo.
+// own reports whether the rule is for what the host sends itself, and a policy rule sends back by
+// lo.
 func (d *Diverted) own(r *Ruleset) bool {
 	w, in := r.begin(&Packets{Family: d.Family, Proto: d.Proto, In: "lo", UID: -1})
 	in[0].known = 0
 	return len(w.wants(d.Rule, in[0])) > 0
 }
 
-// sameTable tells whether a rule that accepts keeps packets from another one: those of one
+// sameTable reports whether a rule that accepts keeps packets from another one: those of one
 // chain's hook and what it calls.
 func sameTable(a, b *Rule) bool {
 	return a.Chain.Table == b.Chain.Table && a.Chain.Family == b.Chain.Family && a.Chain.Program == b.Chain.Program

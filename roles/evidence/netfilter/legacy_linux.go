@@ -29,8 +29,8 @@ const (
 	soGetEntries = 65 // IPT_SO_GET_ENTRIES: struct ipt_get_entries
 )
 
-// legacy reads the rules of iptables-legacy and ip6tables-legacy. It asks for no table that is not there, because the
-// kernel would load its module.
+// legacy reads the rules of iptables-legacy and ip6tables-legacy. It asks for no table that is not
+// there, because the kernel would load its module.
 func (r *Ruleset) legacy() error {
 	if unsafe.Sizeof(uintptr(0)) != 8 {
 		return errors.New("rules of iptables-legacy are only read where pointers have 64 bits")
@@ -138,8 +138,8 @@ var layouts = map[bool]layout{
 	true:  {16, 64, 128, 131, 132, 140, 168},
 }
 
-// parseBlob reads the entries of a table into chains. An entry whose target is ERROR begins a chain of the user's, and
-// jumps lead to entries by their offset.
+// parseBlob reads the entries of a table into chains. An entry whose target is ERROR begins a chain
+// of the user's, and jumps lead to entries by their offset.
 func parseBlob(info structure, b []byte, six bool) ([]*Chain, error) {
 	at := layouts[six]
 	var all []*Chain

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestBlob reads a table as the kernel gave it (Linux 6.18, amd64): that of squid's manual, with a policy. The file
-// begins with its struct ipt_getinfo.
+// TestBlob reads a table as the kernel gave it (Linux 6.18, amd64): that of squid's manual, with a
+// policy. The file begins with its struct ipt_getinfo.
 func TestBlob(t *testing.T) {
 	for name, six := range map[string]bool{"mangle4.blob": false, "mangle6.blob": true} {
 		b, err := os.ReadFile("testdata/" + name)
@@ -72,7 +72,8 @@ func FuzzBlob(f *testing.F) {
 	})
 }
 
-// FuzzRule: a rule's statements are read without harm, whatever they are, and none asks of packets what it does not say.
+// FuzzRule: a rule's statements are read without harm, whatever they are, and none asks of packets
+// what it does not say.
 func FuzzRule(f *testing.F) {
 	f.Add("payload", []byte{8, 0, 1, 0, 0, 0, 0, 1, 8, 0, 2, 0, 0, 0, 0, 2, 8, 0, 3, 0, 0, 0, 0, 2, 8, 0, 4, 0, 0, 0, 0, 2}, "lookup", []byte{8, 0, 2, 0, 0, 0, 0, 1, 11, 0, 1, 0, '_', '_', 's', 'e', 't', '0', 0, 0})
 	f.Add("match", []byte{8, 0, 1, 0, 't', 'c', 'p', 0}, "target", []byte{12, 0, 1, 0, 'T', 'P', 'R', 'O', 'X', 'Y', 0, 0})

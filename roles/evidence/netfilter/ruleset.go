@@ -1,6 +1,6 @@
-// Package netfilter reads the packet filter rules of a Linux host, whoever made them and with which program (nft,
-// iptables-nft, iptables-legacy), and follows packets through them as far as the rules tell: what
-// a rule asks for that can't be known is neither met nor missed.
+// Package netfilter reads the packet filter rules of a Linux host, whoever made them and with which
+// program (nft, iptables-nft, iptables-legacy), and follows packets through them as far as the
+// rules tell: what a rule asks for that can't be known is neither met nor missed.
 package netfilter
 
 import (
@@ -45,12 +45,12 @@ func (c *Chain) Where() string {
 	return where
 }
 
-// of tells whether packets of a family come to the chain.
+// of reports whether packets of a family come to the chain.
 func (c *Chain) of(f pfconf.Family) bool {
 	return c.Family == "inet" || (c.Family == "ip6") == (f == pfconf.Inet6)
 }
 
-// called gives the chain that a rule of c jumps to.
+// called returns the chain that a rule of c jumps to.
 func (r *Ruleset) called(c *Chain, name string) *Chain {
 	if r.byName == nil {
 		r.byName = make(map[chainKey]*Chain, len(r.Chains))
@@ -61,7 +61,7 @@ func (r *Ruleset) called(c *Chain, name string) *Chain {
 	return r.byName[chainKey{c.Program, c.Family, c.Table, name}]
 }
 
-// hooked gives the chains of a hook for a family, in the order in which packets meet them.
+// hooked returns the chains of a hook for a family, in the order in which packets meet them.
 func (r *Ruleset) hooked(hook string, f pfconf.Family) []*Chain {
 	var all []*Chain
 	for _, c := range r.Chains {
@@ -136,14 +136,14 @@ const (
 	NATAway  // to another host's
 	Queue
 	Notrack
-	Ends // the packet goes to somebody else: synproxy, a stolen one
+	Ends // the packet goes to someone else: synproxy, a stolen one
 )
 
 // Action is what a rule does to a packet.
 type Action struct {
 	Does  Does
 	Chain string // that Jump and Goto lead to
-	// The mark becomes the old one and And, xor Xor. MarkUnknown: nobody knows what it becomes.
+	// The mark becomes the old one and And, xor Xor. MarkUnknown: no one knows what it becomes.
 	And, Xor    uint32
 	MarkUnknown bool
 	// Where packets are led: an invalid address is the interface's. Ports has several where a map
@@ -152,7 +152,7 @@ type Action struct {
 	Family  string // of tproxy's target: "ip", "ip6", "" for the rule's
 	Ports   []uint16
 	Unknown string
-	// The queues, and what becomes of packets without a reader.
+	// The queues, and what happens to packets without a reader.
 	First, Last uint16
 	Bypass      bool
 	Text        string

@@ -6,7 +6,7 @@ import (
 	"pfdivert/pfconf"
 )
 
-// ofSockets gives the rules that mark what belongs to a transparent socket.
+// ofSockets returns the rules that mark what belongs to a transparent socket.
 func (r *Ruleset) ofSockets(h *Host) []Diverted {
 	var all []Diverted
 	for _, c := range r.Chains {
@@ -68,8 +68,8 @@ func (d *Diverted) markOf(r *Ruleset, h *Host) bool {
 	return found
 }
 
-// marking gives the rules whose mark makes packets local, without tproxy: those back to a proxy that
-// uses its clients' addresses.
+// marking returns the rules whose mark makes packets local, without tproxy: those back to a proxy
+// that uses its clients' addresses.
 func marking(h *Host, ways []*way) []Diverted {
 	var all []Diverted
 	for _, y := range ways {

@@ -17,7 +17,7 @@ type Packets struct {
 	From   []netip.Prefix // who sends them
 	Own    bool           // the host sends them
 	Out    string         // the interface by which they leave, "" when it is not known
-	UID    int            // who sends them, -1 for nobody knows
+	UID    int            // who sends them, -1 for no one knows
 	Mark   uint32         // that they have at the beginning
 	Answer bool           // of a flow that conntrack knows
 	Socket bool           // a transparent socket is theirs
@@ -39,8 +39,9 @@ type state struct {
 	taken       *Rule // of tproxy
 	redirected  *Rule
 	socket      bool // a rule asked for their transparent socket
-	// picked: only some are these, by what is not known of packets. passed: a rule of this
-	// hook's chain may have taken them out before. guarded: a rule before may have singled out the proxy's own.
+	// picked: only some are these, by what is not known of packets. passed: a rule of this hook's
+	// chain may have taken them out before. guarded: a rule before may have singled out the proxy's
+	// own.
 	picked, passed, guarded bool
 	assumed                 map[string]bool // conditions that can't be known, met or not
 }
@@ -95,7 +96,8 @@ func (w *walk) hook(name string, in []state) []state {
 		var here, by []state
 		for _, s := range in {
 			s.passed = false
-			// Address translation is for the first packets of flows that are tracked, once in each direction.
+			// Address translation is for the first packets of flows that are tracked, once in each
+			// direction.
 			if c.Type == "nat" && (s.redirected != nil || s.untracked || w.packets.Answer) {
 				by = append(by, s)
 			} else {
@@ -121,7 +123,7 @@ func (w *walk) event(e event) { w.events = append(w.events, e) }
 // note says what is not understood.
 func (w *walk) note(text string) { w.notes[text] = true }
 
-// chain gives the states that come to its end, or return before.
+// chain returns the states that come to its end, or return before.
 func (w *walk) chain(c *Chain, in []state) []state {
 	if len(w.within) > maxJumps || slices.Contains(w.within, c) { // the kernel allows neither
 		w.note(c.Where() + ": chains call each other too deeply")
@@ -151,7 +153,7 @@ func (w *walk) chain(c *Chain, in []state) []state {
 	return merge(append(in, returned...))
 }
 
-// rule gives the states that go on behind it, and those that leave its chain.
+// rule returns the states that go on behind it, and those that leave its chain.
 func (w *walk) rule(r *Rule, s state) (next, back []state) {
 	in := []state{s}
 	act := func(a *Action, some []state) (on []state) {
@@ -193,12 +195,12 @@ func (w *walk) rule(r *Rule, s state) (next, back []state) {
 	return append(next, in...), back
 }
 
-// decides tells whether something becomes of packets by the rule.
+// decides reports whether something becomes of packets by the rule.
 func (r *Rule) decides() bool {
 	return slices.ContainsFunc(r.Steps, func(s Step) bool { return len(s.Choice) > 0 || s.Action != nil && s.Action.Does != 0 })
 }
 
-// split gives those that meet a condition, and the others.
+// split returns those that meet a condition, and the others.
 func (w *walk) split(r *Rule, c *Cond, s state) (met, not []state) {
 	if c.Field == Port {
 		in := s.ports.and(c.In)
@@ -327,7 +329,7 @@ func (w *walk) act(r *Rule, a *Action, s state) (stay, leave []state) {
 	return []state{s}, nil
 }
 
-// tproxies tells whether tproxy is for the packets.
+// tproxies reports whether tproxy is for the packets.
 func (w *walk) tproxies(a *Action) bool {
 	v6 := w.packets.Family == pfconf.Inet6
 	return (a.Family == "" || (a.Family == "ip6") == v6) && slices.Contains(inProtos, w.packets.Proto)
@@ -365,7 +367,7 @@ next:
 	return some
 }
 
-// alike tells whether the same becomes of both.
+// alike reports whether the same becomes of both.
 func (s *state) alike(o state) bool {
 	return s.mark == o.mark && s.known == o.known && s.marked == o.marked && s.ctMark == o.ctMark && s.ctUnknown == o.ctUnknown &&
 		s.untracked == o.untracked && s.taken == o.taken && s.redirected == o.redirected && s.socket == o.socket

@@ -8,15 +8,16 @@ import (
 	"slices"
 )
 
-// The matches of xtables that ask something of a packet that is not followed; iptables-extensions(8).
+// The matches of xtables that ask something of a packet that is not followed;
+// iptables-extensions(8).
 var unfollowed = []string{
 	"ah", "bpf", "cluster", "connbytes", "connlabel", "connlimit", "cpu", "dccp", "devgroup", "dscp", "ecn", "esp", "eui64", "frag", "hashlimit", "helper",
 	"hl", "icmp", "icmp6", "ipcomp", "iprange", "ipv6header", "ipvs", "l2tp", "length", "limit", "mac", "mh", "nfacct", "osf", "physdev", "pkttype", "policy", "quota",
 	"rateest", "realm", "recent", "rpfilter", "rt", "sctp", "set", "srh", "statistic", "string", "tcpmss", "time", "tos", "ttl", "u32", "dst", "hbh",
 }
 
-// little gives numbers of a structure of the kernel's, which has them in the machine's order; what is
-// not there is 0.
+// little returns numbers of a structure of the kernel's, which has them in the machine's order;
+// what is not there is 0.
 type structure []byte
 
 func (s structure) u8(at int) uint64 {
@@ -256,7 +257,8 @@ func targetOf(name string, revision uint32, data []byte, six bool) []Action {
 		a.Text = fmt.Sprintf("-j NFQUEUE %d:%d", a.First, a.Last)
 		return []Action{a}
 	case "REDIRECT", "DNAT":
-		// struct nf_nat_ipv4_multi_range_compat; struct nf_nat_range and nf_nat_range2 with addresses of 16 bytes
+		// struct nf_nat_ipv4_multi_range_compat; struct nf_nat_range and nf_nat_range2 with
+		// addresses of 16 bytes
 		flags, address, low, high := s.u32(4), s.address(8, 4), s.be16(16), s.be16(18)
 		if six || name == "DNAT" && revision >= 1 {
 			flags, low, high = s.u32(0), s.be16(36), s.be16(38)

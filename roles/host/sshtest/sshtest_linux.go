@@ -146,7 +146,7 @@ func (h *Host) prepare(t testing.TB, w *World, dir string) {
 	h.Port = w.Port
 }
 
-// ready tells whether sshd listens, or the command runs.
+// ready reports whether sshd listens, or the command runs.
 func (h *Host) ready(w World) bool {
 	if len(w.Run) > 0 {
 		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", h.PID))
@@ -169,7 +169,7 @@ func (h *Host) KnownHosts(address string) string {
 // Path is how this process reaches a file of the host.
 func (h *Host) Path(name string) string { return fmt.Sprintf("/proc/%d/root%s", h.PID, name) }
 
-// Files gives what matches a pattern on the host, as Path would.
+// Files returns what matches a pattern on the host, as Path would.
 func (h *Host) Files(t testing.TB, pattern string) []string {
 	t.Helper()
 	found, err := filepath.Glob(h.Path(pattern))

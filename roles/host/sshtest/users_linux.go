@@ -40,7 +40,7 @@ const (
 	firstUID = 61001
 )
 
-// UID gives a user's id.
+// UID returns a user's id.
 func UID(name string) (int, error) {
 	for i, u := range users {
 		if u.name == name {
@@ -50,7 +50,7 @@ func UID(name string) (int, error) {
 	return 0, fmt.Errorf("no user %q", name)
 }
 
-// UserOf gives the user of a destination; root is none of the list.
+// UserOf returns the user of a destination; root is none of the list.
 func UserOf(destination string) *User {
 	name, _, _ := strings.Cut(destination, "@")
 	for i := range users {

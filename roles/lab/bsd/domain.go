@@ -88,7 +88,7 @@ func (a Addresses) route() string {
 	return fmt.Sprintf("-%s -net %v %v", inet(a.Remote), a.Fakes, a.Remote)
 }
 
-// addressesIn gives the addresses of a family: LOCAL is the first of the cable's network.
+// addressesIn returns the addresses of a family: LOCAL is the first of the cable's network.
 func addressesIn(cable, fakes netip.Prefix, single bool) Addresses {
 	local := cable.Masked().Addr().Next()
 	a := Addresses{Local: local, Remote: local.Next(), Fakes: fakes}
@@ -102,7 +102,7 @@ func addressesIn(cable, fakes netip.Prefix, single bool) Addresses {
 	return a
 }
 
-// A new IPv6 address can be used when nobody on the link has claimed it for a second
+// A new IPv6 address can be used when no one on the link has claimed it for a second
 // (RFC 4862, 5.4). No message tells of that moment, so the interface is looked at.
 const (
 	readyPatience = 10 * time.Second

@@ -120,7 +120,7 @@ func (t tools) interfaces() ([]nic, error) {
 	return parseIfconfig(out)
 }
 
-// nic gives one interface, nil if there is none of that name.
+// nic returns one interface, nil if there is none of that name.
 func (t tools) nic(name string) (*nic, error) {
 	out, err := t.ask("ifconfig", name)
 	if said(err, "no such interface", "does not exist") {
@@ -142,7 +142,7 @@ func (t tools) nic(name string) (*nic, error) {
 // inet is ifconfig's and route's word for an address's family.
 func inet(a netip.Addr) string { return pfconf.FamilyOf(a).String() }
 
-// DomainOf gives the routing domain of an interface on OpenBSD.
+// DomainOf returns the routing domain of an interface on OpenBSD.
 func DomainOf(ctx context.Context, run program.Runner, name string) (int, error) {
 	n, err := tools{ctx, run}.nic(name)
 	if err == nil && n == nil {

@@ -17,7 +17,7 @@ var jailNetworks = map[pfconf.Family]struct{ cable, fakes netip.Prefix }{
 	pfconf.Inet6: {netip.MustParsePrefix("fd00:188:1::/64"), netip.MustParsePrefix("fd00:188:2::/64")},
 }
 
-// maxEpairs bounds the search for a number of an epair(4) that nobody has: those in
+// maxEpairs bounds the search for a number of an epair(4) that no one has: those in
 // other jails are not seen from here.
 const maxEpairs = 256
 
@@ -52,7 +52,7 @@ func (b *builder) jails(c Config, unique int) error {
 			words("ifconfig %s vnet %s", side.nic, side.jail),
 			words("jexec %s ifconfig lo0 inet 127.0.0.1/8 up", side.jail),
 			words("jexec %s ifconfig lo0 inet6 ::1/128", side.jail),
-			// Nobody else is on the link: its addresses can be used at once.
+			// No one else is on the link: its addresses can be used at once.
 			words("jexec %s ifconfig %s inet6 -ifdisabled no_dad up", side.jail, side.nic),
 		); err != nil {
 			return err
@@ -115,14 +115,15 @@ func (b *builder) filter(jail string) error {
 	return err
 }
 
-// mainRules are all that a lab's pf has besides the run's rules. Without states it is in no other cell's way.
+// mainRules are all that a lab's pf has besides the run's rules. Without states it is in no other
+// cell's way.
 const mainRules = `rdr-anchor "` + pf.DefaultAnchor + `"
 pass no state
 anchor "` + pf.DefaultAnchor + `"
 `
 
-// pf has a jail's own pf, which is off at first, evaluate the rules of a run's anchor. A kernel without pf can't, and
-// the cells that are about pf are skipped then.
+// pf has a jail's own pf, which is off at first, evaluate the rules of a run's anchor. A kernel
+// without pf can't, and the cells that are about pf are skipped then.
 func (b *builder) pf(jail string) error {
 	err := b.tools().tell(mainRules, words("jexec %s pfctl -q -f -", jail)...)
 	if err == nil {

@@ -22,7 +22,7 @@ import (
 
 // Config says which lab to build.
 type Config struct {
-	// Single gives each family one FAKE address in place of a prefix.
+	// Single returns each family one FAKE address in place of a prefix.
 	Single bool `json:"single,omitempty"`
 	// Domain is REMOTE's routing domain, 0 for the one that every host has. Only
 	// OpenBSD has others.
@@ -34,7 +34,7 @@ type Config struct {
 type Addresses struct {
 	Local  netip.Addr   `json:"local"`
 	Remote netip.Addr   `json:"remote"`
-	Fakes  netip.Prefix `json:"fakes"` // LOCAL routes it via REMOTE, and nobody has it
+	Fakes  netip.Prefix `json:"fakes"` // LOCAL routes it via REMOTE, and no one has it
 }
 
 // Host says how an agent becomes one of the lab's.
@@ -43,7 +43,7 @@ type Host struct {
 	Args  []string `json:"args"`            // the agent's arguments
 }
 
-// Command is what stands before a command that somebody runs on the host.
+// Command is what stands before a command that someone runs on the host.
 func (h Host) Command() []string {
 	if len(h.Enter) > 0 {
 		return h.Enter
@@ -133,7 +133,7 @@ func Describe(u pfconf.Undo) string {
 	return ""
 }
 
-// mark is the description of a lab's interfaces: what has another is somebody else's.
+// mark is the description of a lab's interfaces: what has another is someone else's.
 const mark = "pfdivert lab"
 
 // builder is a lab that is being built.
@@ -207,7 +207,7 @@ func (t tools) tell(stdin string, argv ...string) error {
 	return err
 }
 
-// said tells whether the error is a program's that said this.
+// said reports whether the error is a program's that said this.
 func said(err error, what ...string) bool {
 	var e *toolError
 	return errors.As(err, &e) && slices.ContainsFunc(what, func(w string) bool { return strings.Contains(e.said, w) })

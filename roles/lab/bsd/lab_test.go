@@ -37,7 +37,7 @@ func (m *machine) traffic() {
 	)
 }
 
-// TestDomains: numbers and networks that somebody has are left alone, and the commands are those
+// TestDomains: numbers and networks that someone has are left alone, and the commands are those
 // that were seen to work on OpenBSD.
 func TestDomains(t *testing.T) {
 	for _, test := range []struct {

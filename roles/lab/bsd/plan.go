@@ -25,7 +25,7 @@ type domainLab struct {
 	loops []string
 }
 
-// plan chooses routing domains and interfaces that nobody has.
+// plan chooses routing domains and interfaces that no one has.
 func (t tools) plan(nics []nic, remote int) (d domainLab, err error) {
 	d.remote = remote
 	names := map[string]bool{}
@@ -34,7 +34,7 @@ func (t tools) plan(nics []nic, remote int) (d domainLab, err error) {
 		names[n.name] = true
 		members[n.domain] = append(members[n.domain], n)
 	}
-	// free tells whether a routing domain can be made. Its loopback interface has its
+	// free reports whether a routing domain can be made. Its loopback interface has its
 	// number, and its routing table may be one of another domain, with routes in it; an
 	// empty one stays of every domain that once was (rdomain(4)).
 	free := func(n int) (bool, error) {
@@ -116,7 +116,7 @@ func networks(n int) (cables, fakes map[pfconf.Family]netip.Prefix) {
 	return of(n), of(n + 1)
 }
 
-// chooseNetworks gives networks that no interface of the host has, in whatever
+// chooseNetworks returns networks that no interface of the host has, in whatever
 // domain, and to which no route of REMOTE's leads but a default one.
 func (t tools) chooseNetworks(nics []nic, remote int) (cables, fakes map[pfconf.Family]netip.Prefix, err error) {
 	used := func(networks ...netip.Prefix) (bool, error) {

@@ -70,8 +70,8 @@ func Need(t testing.TB) {
 	}
 }
 
-// Programs skips the test on a machine that lacks one of the programs; CI has them all. Those of old iptables need
-// a kernel that has its tables, too, which a look at one tells.
+// Programs skips the test on a machine that lacks one of the programs; CI has them all. Those of
+// old iptables need a kernel that has its tables, too, which a look at one tells.
 func Programs(t testing.TB, names ...string) {
 	t.Helper()
 	for _, name := range names {

@@ -18,7 +18,7 @@ func (e *ForbiddenError) Error() string {
 	return fmt.Sprintf("this system gives no network namespace: %v (%s)", e.Err, e.Cause)
 }
 
-// Unwrap gives the system's error.
+// Unwrap returns the system's error.
 func (e *ForbiddenError) Unwrap() error { return e.Err }
 
 // Hint is what to do, for a person.

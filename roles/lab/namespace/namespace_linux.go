@@ -48,7 +48,7 @@ func Explain(err error) error {
 	return err
 }
 
-// realRoot tells whether this process is root and not just of a user namespace.
+// realRoot reports whether this process is root and not just of a user namespace.
 func realRoot() bool {
 	b, err := os.ReadFile("/proc/self/uid_map")
 	// A kernel without user namespaces has no such file.

@@ -2,5 +2,5 @@ package namespace
 
 import "golang.org/x/sys/unix"
 
-// onMainThread tells whether the calling thread is the process's first.
+// onMainThread reports whether the calling thread is the process's first.
 func onMainThread() bool { return unix.Gettid() == unix.Getpid() }

@@ -12,7 +12,7 @@ import (
 	"pfdivert/pfconf/nft"
 )
 
-// chained is a rule of somebody else's packet filter, with its chain.
+// chained is a rule of someone else's packet filter, with its chain.
 type chained struct {
 	kind     nftables.ChainType
 	hook     *nftables.ChainHook

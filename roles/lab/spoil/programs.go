@@ -46,8 +46,8 @@ func forEach(command func(h Host, p Path, fake netip.Prefix) []string) programme
 	}}
 }
 
-// deny drops packets of FAKE's before the test's rules: those have the number 1 and come into force after a
-// rule of the same number that was there before.
+// deny drops packets of FAKE's before the test's rules: those have the number 1 and come into force
+// after a rule of the same number that was there before.
 func deny(pattern string) programmed {
 	return forEach(func(_ Host, p Path, fake netip.Prefix) []string {
 		version := "ip4"
@@ -58,7 +58,7 @@ func deny(pattern string) programmed {
 	})
 }
 
-// ownFake gives the first address of FAKE's prefix to the interface, which ends with the lab.
+// ownFake returns the first address of FAKE's prefix to the interface, which ends with the lab.
 var ownFake = forEach(func(h Host, p Path, fake netip.Prefix) []string {
 	first := fake.Addr()
 	if !fake.IsSingleIP() {
@@ -149,7 +149,7 @@ func Undo(ctx context.Context, run program.Runner, u pfconf.Undo) error {
 	return fmt.Errorf("undo %q %q: not a step that breaks a lab", u.Do, u.Args)
 }
 
-// known tells whether a step sets the sysctl.
+// known reports whether a step sets the sysctl.
 func known(name string) bool {
 	for _, steps := range programSteps {
 		for _, p := range steps {

@@ -37,7 +37,7 @@ const (
 
 // The steps for REMOTE.
 const (
-	// OwnFake gives the first address of FAKE's prefix to REMOTE.
+	// OwnFake returns the first address of FAKE's prefix to REMOTE.
 	OwnFake Step = "own-fake"
 	// OtherMark has the policy rule look for another mark.
 	OtherMark Step = "other-mark"
@@ -60,7 +60,8 @@ const (
 	Loop Step = "loop"
 	// DropEarly drops what is for FAKE before the rules of the test see it.
 	DropEarly Step = "drop-early"
-	// DropPlain drops UDP for the host's own address, as a filter does that was not told of the test.
+	// DropPlain drops UDP for the host's own address, as a filter does that was not told of the
+	// test.
 	DropPlain Step = "drop-plain"
 	// DropOut drops what leaves with FAKE's address, as filters against spoofing do.
 	DropOut Step = "drop-out"
@@ -74,10 +75,11 @@ const (
 	Redirect Step = "redirect"
 	// Masquerade translates the source address FAKE to REMOTE's own.
 	Masquerade Step = "masquerade"
-	// Bridged makes the interface towards LOCAL a port of a bridge that has its name and addresses, and has
-	// br_netfilter take bridged packets through the rules of IP.
+	// Bridged makes the interface towards LOCAL a port of a bridge that has its name and addresses,
+	// and has br_netfilter take bridged packets through the rules of IP.
 	Bridged Step = "bridged"
-	// LittleMTU lets the interface towards LOCAL take packets of 1280 bytes at most. LOCAL does not know.
+	// LittleMTU lets the interface towards LOCAL take packets of 1280 bytes at most. LOCAL does not
+	// know.
 	LittleMTU Step = "little-mtu"
 	// LittleRoom has OpenBSD's divert sockets hold some 4,000 bytes of packets.
 	LittleRoom Step = "little-room"
@@ -115,7 +117,7 @@ type Host struct {
 // Path has the hosts' addresses in one family, as this host sees it.
 type Path struct{ Here, There netip.Addr }
 
-// fake gives the family's prefix of FAKE.
+// fake returns the family's prefix of FAKE.
 func (h Host) fake(f pfconf.Family) netip.Prefix {
 	for _, p := range h.Fakes {
 		if pfconf.FamilyOf(p.Addr()) == f {

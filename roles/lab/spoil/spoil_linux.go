@@ -97,7 +97,7 @@ func aside() (netlink.Link, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := netlink.LinkSetARPOff(l); err != nil { // nobody is asked for
+		if err := netlink.LinkSetARPOff(l); err != nil { // no one is asked for
 			return nil, err
 		}
 		if err := netlink.LinkSetUp(l); err != nil {

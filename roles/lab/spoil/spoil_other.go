@@ -7,6 +7,6 @@ import (
 	"runtime"
 )
 
-// Do makes the change on the host of the process. The driver of the packet filter must have made its
-// own before.
+// Do makes the change on the host of the process. The driver of the packet filter must have made
+// its own before.
 func (h Host) Do(ctx context.Context, s Step) error { return h.byPrograms(ctx, runtime.GOOS, s) }
