@@ -38,6 +38,11 @@ type Dump struct {
 	Sets   []Message     `cbor:"ipsets"` // ipset: struct nfgenmsg and attributes
 	Legacy []LegacyTable `cbor:"legacy"`
 
+	// Partial names the sets of nf_tables of which only a sample of elements is in NFT, and Asked has
+	// those of their elements that were asked for.
+	Partial []SetName `cbor:"partial"`
+	Asked   []Message `cbor:"asked"`
+
 	// Settings are files below /proc/sys/net, by path: "ipv4/ip_forward".
 	Settings map[string]string `cbor:"settings"`
 	Sockets  []Socket          `cbor:"sockets"`
@@ -62,6 +67,13 @@ type Message struct {
 	Data []byte `cbor:"data"`
 }
 
+// SetName names a set of nf_tables.
+type SetName struct {
+	Family byte   `cbor:"family"` // NFPROTO_
+	Table  string `cbor:"table"`
+	Name   string `cbor:"name"`
+}
+
 // LegacyTable is a table of iptables-legacy or ip6tables-legacy.
 type LegacyTable struct {
 	IPv6    bool   `cbor:"ipv6"`
@@ -72,20 +84,20 @@ type LegacyTable struct {
 
 // Link is a network device.
 type Link struct {
-	Index     int
-	Name      string
-	Kind      string // "veth", "bridge", "tun"; "" for hardware and lo
-	Flags     uint32 // IFF_UP 1, IFF_LOOPBACK 8, IFF_NOARP 0x80, IFF_LOWER_UP 0x10000
-	MTU       uint32
-	MAC       []byte // empty where the device has none
-	Master    int    // index of its bridge, bond or vrf, 0 for none
-	Peer      int    // IFLA_LINK: the other end of a veth, the device below a vlan, 0 for none
-	PeerAway  bool   // Peer is in another namespace
-	Group     uint32
-	Carrier   bool // IFF_LOWER_UP
-	Loopback  bool
-	VRFTable  uint32 // of kind "vrf"
-	Alternate []string
+	Index    int
+	Name     string
+	Kind     string // "veth", "bridge", "tun"; "" for hardware and lo
+	Flags    uint32 // IFF_UP 1, IFF_LOOPBACK 8, IFF_NOARP 0x80, IFF_LOWER_UP 0x10000
+	MTU      uint32
+	MAC      []byte // empty where the device has none
+	Master   int    // index of its bridge, bond or vrf, 0 for none
+	Peer     int    // IFLA_LINK: the other end of a veth, the device below a vlan, 0 for none
+	PeerAway bool   // Peer is in another namespace
+	Group    uint32
+	Carrier  bool // IFF_LOWER_UP
+	Loopback bool
+	VRFTable uint32 // of kind "vrf"
+	Type     uint16 // ARPHRD_: 1 Ethernet, 65534 none
 }
 
 // Up reports whether the device is switched on.
@@ -198,6 +210,7 @@ type Set struct {
 type Element struct {
 	Key    []byte
 	KeyEnd []byte // of a concatenation with intervals
+	Flags  uint32 // NFT_SET_ELEM_: 1 interval end, 2 any key that no other element has
 	End    bool   // the first key that an interval no longer has
 	Data   []byte // NFTA_SET_ELEM_DATA of maps: attributes
 }

@@ -64,8 +64,9 @@ type request struct {
 }
 
 // perform sends the requests in one datagram and returns the errors by the request's index. Those of
-// rtnetlink are carried out one by one, whatever became of others.
-func perform(c *netlink.Conn, requests []request) (map[int]error, error) {
+// rtnetlink are carried out one by one, whatever became of others; of a batch, which is nf_tables', all or
+// none.
+func perform(c *netlink.Conn, requests []request, batch bool) (map[int]error, error) {
 	if len(requests) == 0 {
 		return nil, nil
 	}
@@ -75,7 +76,11 @@ func perform(c *netlink.Conn, requests []request) (map[int]error, error) {
 			Header: netlink.Header{Type: netlink.HeaderType(r.kind), Flags: netlink.Request | r.flags}, Data: r.data,
 		}
 	}
-	messages[len(messages)-1].Header.Flags |= netlink.Acknowledge
+	last := len(messages) - 1
+	if batch {
+		last-- // older kernels do not acknowledge the end of a batch
+	}
+	messages[last].Header.Flags |= netlink.Acknowledge
 	sent, err := c.SendMessages(messages)
 	if err != nil {
 		return nil, err
@@ -85,15 +90,16 @@ func perform(c *netlink.Conn, requests []request) (map[int]error, error) {
 		index[m.Header.Sequence] = i
 	}
 	failed := map[int]error{}
-	last := sent[len(sent)-1].Header.Sequence
+	// The kernel has answered all when SendMessages returns.
 	for {
 		answers, err := c.Receive()
 		var refused *netlink.OpError
 		if errors.As(err, &refused) && refused.Sequence != 0 {
-			if i, ok := index[refused.Sequence]; ok {
+			i, ours := index[refused.Sequence]
+			if ours { // else it is of an earlier batch that was refused as a whole
 				failed[i] = plain(refused)
 			}
-			if refused.Sequence == last {
+			if ours && (i == last || batch && i == 0) {
 				return failed, nil
 			}
 			continue
@@ -101,7 +107,7 @@ func perform(c *netlink.Conn, requests []request) (map[int]error, error) {
 			return failed, err
 		}
 		for _, m := range answers {
-			if m.Header.Type == netlink.Error && m.Header.Sequence == last {
+			if i, ours := index[m.Header.Sequence]; ours && i == last && m.Header.Type == netlink.Error {
 				return failed, nil
 			}
 		}
@@ -116,24 +122,39 @@ func plain(e *netlink.OpError) error {
 	return e.Err
 }
 
-// chunk is how many requests are sent at once: their acknowledgements must fit into the socket's
-// receive buffer, each with the request if it was refused.
-const chunk = 64
+// A datagram holds so many requests and bytes at most: its acknowledgements must fit into the socket's
+// receive buffer, each with its request if that was refused.
+const (
+	chunk      = 64
+	chunkBytes = 64 << 10
+)
 
-// performAll is perform for any number of requests of rtnetlink.
+// performAll is perform for any number of requests, which are no batch.
 func performAll(ctx context.Context, c *netlink.Conn, requests []request) (map[int]error, error) {
 	failed := map[int]error{}
-	for from := 0; from < len(requests); from += chunk {
+	for from := 0; from < len(requests); {
 		if err := ctx.Err(); err != nil {
 			return failed, err
 		}
-		some, err := perform(c, requests[from:min(from+chunk, len(requests))])
+		to, size := from, 0
+		for to < len(requests) && to < from+chunk && (to == from || size+len(requests[to].data) <= chunkBytes) {
+			size += len(requests[to].data)
+			to++
+		}
+		some, err := perform(c, requests[from:to], false)
 		for i, e := range some {
 			failed[from+i] = e
 		}
 		if err != nil {
 			return failed, err
 		}
+		from = to
 	}
 	return failed, nil
+}
+
+// isTimeout reports whether a read deadline passed.
+func isTimeout(err error) bool {
+	var timeout interface{ Timeout() bool }
+	return errors.As(err, &timeout) && timeout.Timeout()
 }
