@@ -39,6 +39,9 @@ type Hop struct {
 	Mark     uint32 // behind the rule
 	In, Out  string // names of devices, "" for none
 	From, To netip.AddrPort
+
+	own      bool  // of the table that has packets traced
+	priority int32 // of the base chain
 }
 
 // Dropped reports whether the packet ended there.
