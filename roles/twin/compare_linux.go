@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,7 +33,12 @@ func Compare(live, twin *Config) []Difference {
 	part("device", live.linkItems(), twin.linkItems())
 	part("address", live.addrItems(), twin.addrItems())
 	part("nexthop object", nexthopItems(live.Nexthops), nexthopItems(twin.Nexthops))
-	part("route", live.routeItems(), twin.routeItems())
+	// While the host asks whether another has an address, its route is still to come.
+	part("route", live.routeItems(), slices.DeleteFunc(twin.routeItems(), func(it item) bool {
+		return slices.ContainsFunc(live.Addrs, func(a Addr) bool {
+			return a.Flags&unix.IFA_F_TENTATIVE != 0 && !live.waits(a) && strings.HasPrefix(it.text, fmt.Sprintf("local %v/128 ", a.Local))
+		})
+	}))
 	part("policy rule", live.ruleItems(), twin.ruleItems())
 	part("setting", live.settingItems(), twin.settingItems())
 	part("nf_tables", live.nftItems(), twin.nftItems())
@@ -48,7 +54,7 @@ func (c *Config) linkItems() []item {
 	var all []item
 	for _, l := range c.Links {
 		mac := l.MAC
-		if !l.ethernet() {
+		if !l.ethernet() || l.Kind == "bridge" && !c.hasPorts(l) {
 			mac = nil // it has none, or no one asks for it
 		}
 		const flags = unix.IFF_UP | unix.IFF_NOARP | unix.IFF_LOOPBACK | unix.IFF_MULTICAST
@@ -83,7 +89,7 @@ func (c *Config) addrItems() []item {
 		if l := c.link(a.Index); l != nil {
 			name = l.Name
 		}
-		all[i] = item{string(newAddr(c.Dump.Addrs[i])), fmt.Sprintf("%v dev %s", a.Prefix, name)}
+		all[i] = item{string(c.newAddr(i)), fmt.Sprintf("%v dev %s", a.Prefix, name)}
 	}
 	return all
 }
@@ -95,7 +101,7 @@ func nexthopItems(messages [][]byte) []item {
 		if about, err := split(m, unix.SizeofNhmsg); err == nil {
 			text = fmt.Sprintf("nexthop object %d", host32(about.get(unix.NHA_ID)))
 		}
-		all = append(all, item{string(m), text})
+		all = append(all, item{string(cleanNexthop(m)), text})
 	}
 	return all
 }

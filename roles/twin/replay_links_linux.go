@@ -91,7 +91,10 @@ func (r *replay) devices(outside int) error {
 	if err := r.route(up, func(i int, err error) { r.lack("device", "%s: switch on: %v", joined[i].Name, err) }); err != nil {
 		return err
 	}
-	return r.addresses(unix.AF_INET6)
+	if err := r.addresses(unix.AF_INET6); err != nil {
+		return err
+	}
+	return r.surplusAddresses()
 }
 
 // rank is the order in which devices are made.
@@ -130,7 +133,11 @@ func (l Link) common(b []byte, mac []byte) []byte {
 
 // newLink makes a device: a bridge or vrf of its own kind, all others as a veth.
 func (r *replay) newLink(l Link, outside int) []byte {
-	b := l.common(l.message(0, 0), l.address())
+	mac := l.address()
+	if l.Kind == "bridge" && l.Carrier && !r.hasPorts(l) {
+		mac = nil // choosing an address would take its carrier away
+	}
+	b := l.common(l.message(0, 0), mac)
 	switch l.Kind {
 	case "bridge":
 		return appendAttr(b, unix.IFLA_LINKINFO|nestedFlag, attrs{
@@ -162,6 +169,11 @@ func (r *replay) newLink(l Link, outside int) []byte {
 	return appendAttr(b, unix.IFLA_LINKINFO|nestedFlag, attrs{
 		{unix.IFLA_INFO_KIND, zero("veth")}, {unix.IFLA_INFO_DATA | nestedFlag, appendAttr(nil, vethInfoPeer|nestedFlag, peer)},
 	}.bytes())
+}
+
+// hasPorts reports whether a bridge has any.
+func (c *Config) hasPorts(bridge Link) bool {
+	return slices.ContainsFunc(c.Links, func(l Link) bool { return l.Master == bridge.Index })
 }
 
 // rawLink is the message that a device was read from.

@@ -58,19 +58,16 @@ func (r *replay) lack(what, format string, args ...any) {
 	r.lacks = append(r.lacks, Difference{what, fmt.Sprintf(format, args...)})
 }
 
-// calm keeps the devices that the thread's namespace will get from choosing addresses, and from
-// asking whether others have them.
+// calm keeps the devices that the thread's namespace will get from choosing addresses of their own.
 func calm() error {
 	if !hasIPv6() {
 		return nil
 	}
 	for _, s := range []struct{ name, value string }{
-		{"accept_dad", "0"}, {"accept_ra", "0"}, {"addr_gen_mode", "1"}, {"autoconf", "0"}, {"router_solicitations", "0"},
+		{"accept_ra", "0"}, {"addr_gen_mode", "1"}, {"autoconf", "0"}, {"router_solicitations", "0"},
 	} {
-		for _, of := range []string{"all", "default", "lo"} {
-			if err := writeSetting("ipv6/conf/"+of+"/"+s.name, s.value); err != nil && (of != "all" || s.name != "addr_gen_mode") {
-				return err
-			}
+		if err := writeSetting("ipv6/conf/default/"+s.name, s.value); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -17,7 +17,7 @@ func (r *replay) addresses(family byte) error {
 	var of []Addr
 	for i, m := range r.Dump.Addrs {
 		if m[0] == family {
-			requests, of = append(requests, request{unix.RTM_NEWADDR, netlink.Create | netlink.Replace, newAddr(m)}), append(of, r.Addrs[i])
+			requests, of = append(requests, request{unix.RTM_NEWADDR, netlink.Create | netlink.Replace, r.newAddr(i)}), append(of, r.Addrs[i])
 		}
 	}
 	if family == unix.AF_INET6 {
@@ -27,25 +27,47 @@ func (r *replay) addresses(family byte) error {
 	return r.route(requests, func(i int, err error) { r.lack("address", "%v: %v", of[i].Prefix, err) })
 }
 
+// surplusAddresses takes away what addresses lo got by itself and the host's has not.
+func (r *replay) surplusAddresses() error {
+	now := &Dump{}
+	if err := now.readRoutes(r.ctx, unix.RTM_GETADDR); err != nil {
+		return err
+	}
+	twin, err := decode(now)
+	if err != nil {
+		return err
+	}
+	var requests []request
+	for i, a := range twin.Addrs {
+		if !slices.ContainsFunc(r.Addrs, func(o Addr) bool { return o.Index == a.Index && o.Local == a.Local && o.Prefix == a.Prefix }) {
+			requests = append(requests, request{unix.RTM_DELADDR, 0, now.Addrs[i]})
+		}
+	}
+	return r.route(requests, func(int, error) {}) // the comparison says what is still there
+}
+
+// waits reports whether an address of IPv6 waits for its device to have a carrier, to ask then whether
+// others have it.
+func (c *Config) waits(a Addr) bool {
+	l := c.link(a.Index)
+	return a.Local.Is6() && a.Flags&unix.IFA_F_TENTATIVE != 0 && l != nil && !l.Carrier
+}
+
 // newAddr is the message of an address without what the kernel made up for it.
-func newAddr(m []byte) []byte {
+func (c *Config) newAddr(i int) []byte {
+	m := c.Dump.Addrs[i]
 	all, err := split(m, unix.SizeofIfAddrmsg)
 	if err != nil {
 		return m
 	}
 	head := bytes.Clone(m[:unix.SizeofIfAddrmsg])
-	flags := uint32(head[2])
-	if b := all.get(unix.IFA_FLAGS); b != nil {
-		flags = host32(b)
-	}
-	outdated := flags&unix.IFA_F_DEPRECATED != 0
-	flags &= unix.IFA_F_NOPREFIXROUTE | unix.IFA_F_HOMEADDRESS | unix.IFA_F_MCAUTOJOIN
-	if head[0] == unix.AF_INET6 {
+	flags := c.Addrs[i].Flags & (unix.IFA_F_NOPREFIXROUTE | unix.IFA_F_HOMEADDRESS | unix.IFA_F_MCAUTOJOIN)
+	if head[0] == unix.AF_INET6 && !c.waits(c.Addrs[i]) {
 		flags |= unix.IFA_F_NODAD
 	}
 	head[2] = byte(flags)
 	all = all.without(unix.IFA_CACHEINFO, unix.IFA_FLAGS, unix.IFA_TARGET_NETNSID).with(unix.IFA_FLAGS, native(flags))
-	if outdated { // it is no source of new connections: preferred for 0 seconds, valid for ever
+	if c.Addrs[i].Flags&unix.IFA_F_DEPRECATED != 0 { // no source of new connections: preferred for 0 seconds, valid for ever
 		all = all.with(unix.IFA_CACHEINFO, append(append(native(0), native(^uint32(0))...), make([]byte, 8)...))
 	}
 	return all.append(head)
@@ -59,7 +81,7 @@ func (r *replay) routes() error {
 	}
 	var nexthops []request
 	for _, m := range r.Nexthops {
-		nexthops = append(nexthops, request{unix.RTM_NEWNEXTHOP, netlink.Create | netlink.Replace, m})
+		nexthops = append(nexthops, request{unix.RTM_NEWNEXTHOP, netlink.Create | netlink.Replace, cleanNexthop(m)})
 	}
 	// Groups name others.
 	slices.SortStableFunc(nexthops, func(a, b request) int {
@@ -111,6 +133,40 @@ func (r *replay) routes() error {
 		lacking = again
 	}
 	return nil
+}
+
+// Attributes of nexthop objects that golang.org/x/sys lacks.
+const (
+	nhaFDB      = 11 // NHA_FDB
+	nhaResGroup = 12 // NHA_RES_GROUP
+)
+
+// cleanNexthop is the message of a nexthop object without what the kernel tells of its present state.
+func cleanNexthop(m []byte) []byte {
+	all, err := split(m, unix.SizeofNhmsg)
+	if err != nil {
+		return m
+	}
+	// struct nhmsg: family, scope, protocol, reserved, flags u32
+	head := bytes.Clone(m[:unix.SizeofNhmsg])
+	head[1] = 0
+	copy(head[4:], native(host32(head[4:8])&unix.RTNH_F_ONLINK))
+	var some attrs
+	for _, a := range all {
+		switch a.kind() {
+		case unix.NHA_ID, unix.NHA_GROUP, unix.NHA_GROUP_TYPE, unix.NHA_BLACKHOLE, unix.NHA_OIF, unix.NHA_GATEWAY,
+			unix.NHA_ENCAP_TYPE, unix.NHA_ENCAP, nhaFDB:
+			some = append(some, a)
+		case nhaResGroup:
+			inner, err := split(a.data, 0)
+			if err != nil {
+				return m
+			}
+			const unbalancedTime = 4 // NHA_RES_GROUP_UNBALANCED_TIME
+			some = append(some, attr{a.flagged, inner.without(unbalancedTime).bytes()})
+		}
+	}
+	return some.append(head)
 }
 
 func hasAttr(m []byte, head int, kind uint16) int {
@@ -166,7 +222,7 @@ func (r *replay) awaitLocal() error {
 		}
 		if !slices.ContainsFunc(r.Addrs, func(a Addr) bool {
 			l := r.link(a.Index)
-			return a.Local.Is6() && l != nil && l.Up() && r.hasLocal(a.Local) && !there[a.Local]
+			return a.Local.Is6() && l != nil && l.Up() && !r.waits(a) && r.hasLocal(a.Local) && !there[a.Local]
 		}) {
 			return nil
 		}
