@@ -47,6 +47,8 @@ const (
 	nftaFlowtableHandle = 5
 	nftaFlowtablePad    = 6
 	nftaFlowtableFlags  = 7
+	nftaExthdrFlags     = 5
+	nftaExthdrSreg      = 7
 )
 
 // withoutFlag clears a bit of an attribute.
@@ -103,13 +105,20 @@ func cleanRule(all attrs) (rule attrs, uses []string, err error) {
 				protocol = uint32(v[0])
 			}
 		case "match", "target":
-			compat = true
 			if logs(name, text(data.get(unix.NFTA_TARGET_NAME))) {
 				continue
 			}
+			compat = true
 		case "log":
 			if !data.has(unix.NFTA_LOG_GROUP) {
 				continue // it would write to the host's log
+			}
+		case "exthdr":
+			if data.has(nftaExthdrSreg) { // one that writes is listed with flags, and refused with them
+				e = attr{e.flagged, attrs{
+					{unix.NFTA_EXPR_NAME, about.get(unix.NFTA_EXPR_NAME)},
+					{unix.NFTA_EXPR_DATA | nestedFlag, data.without(nftaExthdrFlags).bytes()},
+				}.bytes()}
 			}
 		case "lookup":
 			uses = append(uses, text(data.get(unix.NFTA_LOOKUP_SET)))

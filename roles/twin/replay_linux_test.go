@@ -112,6 +112,21 @@ func TestReplay(t *testing.T) {
 			ip addr add 10.9.0.1/24 dev tun0
 			ip link set tun0 up
 		`},
+		{"nft", "nft -f testdata/replay/rules.nft"},
+		{"iptables-nft", `
+			iptables-nft-restore < testdata/replay/rules.iptables
+			ip6tables-nft-restore < testdata/replay/rules.ip6tables
+		`},
+		{"iptables-legacy", `
+			iptables-legacy-restore < testdata/replay/rules.iptables
+			ip6tables-legacy-restore < testdata/replay/rules.ip6tables
+		`},
+		{"ipset", `
+			ipset restore < testdata/replay/sets.ipset
+			ipset destroy gap
+			iptables-legacy -t mangle -A PREROUTING -p tcp -m set --match-set nets src -j MARK --set-mark 1
+			iptables-nft -t mangle -A PREROUTING -p tcp -m set ! --match-set ports dst -j MARK --set-mark 2
+		`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			host := newNetns(t)
@@ -120,7 +135,6 @@ func TestReplay(t *testing.T) {
 			for _, d := range append(lacks, Compare(live, twin)...) {
 				t.Error(d)
 			}
-			t.Log(len(live.Links), len(live.Routes), len(live.PolicyRules), len(live.NFT))
 			for _, u := range append(live.Unread, twin.Unread...) {
 				t.Error("not read:", u)
 			}
