@@ -242,7 +242,8 @@ type Socket struct {
 	GID         uint32         `cbor:"gid"`
 	ReuseAddr   bool           `cbor:"reuseAddr"`
 	ReusePort   bool           `cbor:"reusePort"`
-	OrigDst     bool           `cbor:"origDst"` // IP_RECVORIGDSTADDR or IPV6_RECVORIGDSTADDR
+	OrigDst     bool           `cbor:"origDst"`  // IP_RECVORIGDSTADDR
+	OrigDst6    bool           `cbor:"origDst6"` // IPV6_RECVORIGDSTADDR
 	FreeBind    bool           `cbor:"freeBind"`
 	Comm        string         `cbor:"comm"` // of the process that has it, "" where that is not known
 	// OptionsKnown is set where ReuseAddr, ReusePort, OrigDst and GID were asked.

@@ -64,7 +64,9 @@ func read(ctx context.Context, sockets bool) (*Config, error) {
 		}
 	}
 	c.Dump = *d
-	c.NotCloned = c.notCloned()
+	if sockets {
+		c.NotCloned = c.notCloned(ctx)
+	}
 	return c, nil
 }
 

@@ -54,6 +54,21 @@ func (t *LegacyTable) each(f func(entry []byte, target string) error) error {
 	return nil
 }
 
+// matches calls f for each match of an entry.
+func (t *LegacyTable) matches(e []byte, f func(name string, data []byte)) {
+	at := t.layout()
+	target := int(host32(e[at.targetAt : at.targetAt+2]))
+	// struct xt_entry_match: size u16, name[29], revision u8
+	for b := e[at.size:target]; len(b) >= 32; {
+		size := int(host32(b[:2]))
+		if size < 32 || size > len(b) {
+			return
+		}
+		f(text(b[2:31]), b[32:size])
+		b = b[size:]
+	}
+}
+
 // clean is the table's entries without counters and without rules that would write to the host's log:
 // they match nothing, and keep their place.
 func (t *LegacyTable) clean() ([]byte, error) {

@@ -343,7 +343,7 @@ func lacks(some, others []string) []int {
 func (c *Config) routeText(n int) string {
 	r := c.Routes[n]
 	text := fmt.Sprintf("%v table %d", r.Dst, r.Table)
-	if name := routeTypes[r.Type]; name != "" {
+	if name := routeTypes[r.Type]; name != "" && r.Type != unix.RTN_UNICAST {
 		text = name + " " + text
 	}
 	for _, h := range r.Hops {
@@ -361,7 +361,7 @@ func (c *Config) routeText(n int) string {
 }
 
 var routeTypes = map[uint8]string{
-	unix.RTN_LOCAL: "local", unix.RTN_BROADCAST: "broadcast", unix.RTN_ANYCAST: "anycast", unix.RTN_MULTICAST: "multicast",
+	unix.RTN_UNICAST: "unicast", unix.RTN_LOCAL: "local", unix.RTN_BROADCAST: "broadcast", unix.RTN_ANYCAST: "anycast", unix.RTN_MULTICAST: "multicast",
 	unix.RTN_BLACKHOLE: "blackhole", unix.RTN_UNREACHABLE: "unreachable", unix.RTN_PROHIBIT: "prohibit", unix.RTN_THROW: "throw",
 }
 
