@@ -27,7 +27,8 @@ func ready(names []string) error {
 		}{data: unsafe.Pointer(&value)}
 		copy(request.name[:unix.IFNAMSIZ-1], name)
 		_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request)))
-		if e != 0 && !errors.Is(e, unix.EOPNOTSUPP) { // of a device that has no carrier to ask for
+		// A device may have no carrier to ask for, or be among what Replay could not make.
+		if e != 0 && !errors.Is(e, unix.EOPNOTSUPP) && !errors.Is(e, unix.ENODEV) {
 			return fmt.Errorf("carrier of %s: %w", name, e)
 		}
 	}

@@ -159,9 +159,7 @@ func (r *replay) newLink(l Link, outside int) []byte {
 			// Where neither end asks for neighbors, packets carry the sender's own address.
 			flags, mac = unix.IFF_NOARP, l.address()
 		}
-		if l.Carrier {
-			flags |= unix.IFF_UP
-		}
+		// It can't be made switched on: the device that is made first has no peer yet (veth_open).
 		end.Group = 0
 		peer = end.common(end.message(flags, unix.IFF_UP|unix.IFF_MULTICAST|unix.IFF_NOARP), mac)
 		peer = appendAttr(peer, unix.IFLA_NET_NS_FD, native(uint32(outside)))

@@ -12,9 +12,9 @@ import (
 )
 
 // Replay builds the configuration in an empty namespace. Each device that leads anywhere gets its
-// other end, with the same name and index, in outside; that end is up where the host's device has a
-// carrier, and has no address. Devices, addresses, routes, rules and sets are the host's, with its
-// numbers. Sockets are not copied.
+// other end, with the same name and index, in outside; that end is switched off and has no address.
+// Devices, addresses, routes, rules and sets are the host's, with its numbers. Sockets are not
+// copied.
 //
 // What the kernel did not take is returned, and the rest is there. An error means that there is no
 // copy.
