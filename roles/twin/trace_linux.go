@@ -43,8 +43,11 @@ func (c *Config) traced() (*Config, error) {
 			}))
 		}
 	}
-	for _, hook := range []string{"prerouting", "output"} {
-		made = append(made, ruleMessage("inet", traceTable, hook+" first", setMeta(unix.NFT_META_NFTRACE, []byte{1})))
+	// Each chain has a rule, because events of policies come without the packet's headers.
+	for _, hook := range hookNames {
+		for _, place := range []string{" first", " last"} {
+			made = append(made, ruleMessage("inet", traceTable, hook+place, setMeta(unix.NFT_META_NFTRACE, []byte{1})))
+		}
 	}
 	d.NFT = slices.Concat(made, d.NFT)
 	return redecode(&d)
@@ -113,6 +116,9 @@ func Trace(ctx context.Context, c *Config, flows []Flow) ([]Result, []Path, erro
 	}
 	paths := make([]Path, len(flows))
 	packets := tr.packets()
+	if err := t.askRoutes(packets); err != nil {
+		return nil, nil, err
+	}
 	for i, r := range results {
 		paths[i] = Path{Flow: r.Flow.ID, Counters: after}
 		for _, p := range packets {
@@ -396,7 +402,9 @@ func (tr *tracer) nftEvent(b []byte) []traceEvent {
 			h.Verdict = map[int32]string{2: "stolen", 3: "queue", 4: "repeat"}[code&0xff]
 		}
 		h.Rule = tr.text(key)
-		h.Number = tr.rules[key].number
+		if p, ok := tr.rules[key]; ok {
+			h.Number, h.Handle = p.number, p.chain.Rules[p.number-1].Handle
+		}
 	}
 	if network := n.get(traceNetwork).b; len(network) > 0 {
 		e.known = e.headers(network, n.get(traceTransport).b)
