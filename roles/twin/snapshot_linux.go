@@ -53,6 +53,15 @@ var snapshotDecoder = func() cbor.DecMode {
 	return mode
 }()
 
+// Snapshots of the same configuration are the same.
+var snapshotEncoder = func() cbor.EncMode {
+	mode, err := cbor.CoreDetEncOptions().EncMode()
+	if err != nil {
+		panic(err)
+	}
+	return mode
+}()
+
 // Save writes a snapshot of the configuration, for a bug report. Comments, hardware addresses' vendors,
 // and neighbors that no rule names are left out.
 func (c *Config) Save(w io.Writer) error {
@@ -60,7 +69,7 @@ func (c *Config) Save(w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	b, err := cbor.Marshal(d)
+	b, err := snapshotEncoder.Marshal(d)
 	if err != nil {
 		return err
 	}

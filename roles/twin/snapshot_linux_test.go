@@ -129,7 +129,9 @@ func TestSnapshotRefused(t *testing.T) {
 		{"path as a name", pack(func(d *Dump) { d.Links[0] = bytes.Replace(d.Links[0], []byte("lo\x00"), []byte("..\x00"), 1) }), "device"},
 		{"devices", pack(func(d *Dump) { d.Links = make([][]byte, maxLinks+1) }), "network devices"},
 		{"no message", pack(func(d *Dump) { d.Routes = [][]byte{{2}} }), "cut"},
-		{"legacy", pack(func(d *Dump) { d.Legacy = []LegacyTable{{Name: "nat", Info: make([]byte, legacyInfo), Entries: []byte{1}}} }), "legacy"},
+		{"legacy", pack(func(d *Dump) {
+			d.Legacy = []LegacyTable{{Name: "nat", Info: make([]byte, legacyInfo), Entries: []byte{1}}}
+		}), "legacy"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := Load(bytes.NewReader(c.file))
