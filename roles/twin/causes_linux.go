@@ -215,7 +215,7 @@ func (d *doctor) ofPolicy(s suspect) []remedy {
 		lowest = min(lowest, r.Priority)
 		one := remedy{
 			cause: "policy-rule", check: check, take: d.c.removePolicyRule(i),
-			why: fmt.Sprintf("the policy rule \"%d: %s\" comes before the one of mark 0x%x and leads it elsewhere", r.Priority, r.words(), mark),
+			why: fmt.Sprintf("the policy rule \"%d: %s\" comes before the one of mark 0x%x and leads it elsewhere", r.Priority, d.c.policyWords(i), mark),
 		}
 		if has && r.Priority > 1 {
 			earlier := own
@@ -289,7 +289,7 @@ func (d *doctor) ofChainType(s suspect) []remedy {
 			}
 			from, to := "type filter hook output", "type route hook output"
 			name := fmt.Sprintf("%s %s %s", t.Family, t.Name, chain.Name)
-			all = append(all, remedy{
+			one := remedy{
 				cause: "chain-type", check: "nft list chain " + name,
 				why: fmt.Sprintf("chain %s of table %s %s is of type filter: a mark that it sets does not route the packet anew, as one of type route does", chain.Name, t.Family, t.Name),
 				fix: change{
@@ -305,7 +305,15 @@ func (d *doctor) ofChainType(s suspect) []remedy {
 						return errGone
 					},
 				},
-			})
+			}
+			all = append(all, one)
+			// Where nothing is left out the answers of the proxy would be diverted as well.
+			if len(chain.Rules) > 0 {
+				begin := spot
+				begin.chain, begin.number, begin.handle = chain.Name, 1, chain.Rules[0].Handle
+				one.fix = one.fix.and(begin.insert(added{UID: -1, Reply: true, Do: doReturn}))
+				all = append(all, one)
+			}
 		}
 	}
 	if h.Table != "mangle" && (spot.iptables || spot.legacy) && h.Hook == "output" {
@@ -334,35 +342,14 @@ func (d *doctor) moveToMangle(h Hop) change {
 		if err != nil {
 			return err
 		}
-		family := map[string]byte{"ip": unix.NFPROTO_IPV4, "ip6": unix.NFPROTO_IPV6}[s.family]
 		mangle := spot{family: s.family, table: "mangle", chain: "OUTPUT"}
-		var table, chain bool
-		for _, m := range x.NFT {
-			if _, ok := mangle.hasMessage(m, unix.NFT_MSG_NEWTABLE); ok {
-				table = true
-			}
-			if a, ok := mangle.hasMessage(m, unix.NFT_MSG_NEWCHAIN); ok && text(a.get(unix.NFTA_CHAIN_NAME)) == "OUTPUT" {
-				chain = true
-			}
+		if !slices.ContainsFunc(x.NFT, func(m Message) bool {
+			a, ok := mangle.hasMessage(m, unix.NFT_MSG_NEWCHAIN)
+			return ok && text(a.get(unix.NFTA_CHAIN_NAME)) == "OUTPUT"
+		}) {
+			x.addChain(mangle, "route", 3, -150)
 		}
-		message := func(kind int, all attrs) Message {
-			return Message{uint16(unix.NFNL_SUBSYS_NFTABLES<<8 | kind), all.append([]byte{family, unix.NFNETLINK_V0, 0, 0})}
-		}
-		var made []Message
-		if !table {
-			made = append(made, message(unix.NFT_MSG_NEWTABLE, attrs{{unix.NFTA_TABLE_NAME, zero("mangle")}, {unix.NFTA_TABLE_FLAGS, be32(0)}}))
-		}
-		if !chain {
-			made = append(made, message(unix.NFT_MSG_NEWCHAIN, attrs{
-				{unix.NFTA_CHAIN_TABLE, zero("mangle")}, {unix.NFTA_CHAIN_NAME, zero("OUTPUT")},
-				{unix.NFTA_CHAIN_HOOK | nestedFlag, attrs{{unix.NFTA_HOOK_HOOKNUM, be32(3)}, {unix.NFTA_HOOK_PRIORITY, be32(^uint32(149))}}.bytes()},
-				{unix.NFTA_CHAIN_POLICY, be32(1)}, {unix.NFTA_CHAIN_TYPE, zero("route")},
-			}))
-		}
-		if table && !chain {
-			return errGone // its place among the table's messages is not looked for
-		}
-		x.NFT = append(slices.Concat(made, x.NFT), ruleMessage(s.family, "mangle", "OUTPUT", exprs))
+		x.NFT = append(x.NFT, ruleMessage(s.family, "mangle", "OUTPUT", exprs))
 		return nil
 	}}
 }
@@ -660,52 +647,24 @@ func (d *doctor) ofCapture(s suspect) []remedy {
 
 // ofReachable is that nothing keeps clients from the proxy's own port.
 func (d *doctor) ofReachable(s suspect) []remedy {
-	r := added{UID: -1, Proto: s.Flow.Proto, Port: s.Flow.To.Port(), Do: doReject, IPv6: s.Flow.IPv6()}
-	mark := uint32(0)
-	for _, x := range d.hints.seen {
-		if x.of(s.Flow.IPv6()) && x.marks && d.c.routesLocal(x.set, s.Flow.IPv6()) {
-			mark = x.set
-		}
-	}
-	if mark == 0 {
-		for _, p := range d.c.PolicyRules {
-			if p.IPv6 == s.Flow.IPv6() && p.Mask != 0 && d.c.localTable(p.Table, p.IPv6) {
-				mark = p.Mark
-			}
-		}
-	}
-	if mark == 0 {
-		return nil
-	}
-	p, _ := d.c.markRule(mark, s.Flow.IPv6())
-	r.HasMark, r.NotMark, r.Mark, r.Mask = true, true, cmp.Or(p.Mark, mark), cmp.Or(p.Mask, 0xffffffff)
-	one := remedy{
+	// What tproxy takes has its own destination, which is no address of the host.
+	r := added{UID: -1, Proto: s.Flow.Proto, Port: s.Flow.To.Port(), ToLocal: true, Do: doReject, IPv6: s.Flow.IPv6()}
+	return []remedy{{
 		cause: "listener-reachable", why: "nothing keeps clients from connecting to the proxy's port itself; it then takes its own address for the destination",
-		check: fmt.Sprintf("ss -lnp 'sport = :%d'", s.Flow.To.Port()),
-	}
-	for _, fix := range d.inputSpots(s.Flow.IPv6()) {
-		x := one
-		x.fix = fix(r)
-		return []remedy{x}
-	}
-	return []remedy{one}
+		check: fmt.Sprintf("ss -ln%sp 'sport = :%d'", s.Flow.Proto[:1], s.Flow.To.Port()),
+		fix:   d.inputSpot(s.Flow.IPv6())(r),
+	}}
 }
 
-// inputSpots are where a rule for what comes to the host can be added: a chain that is there, or a
-// table of its own.
-func (d *doctor) inputSpots(ipv6 bool) []func(added) change {
+// inputSpot is where a rule for what comes to the host can be added: in the chain INPUT of iptables
+// that is there, or in a table of its own.
+func (d *doctor) inputSpot(ipv6 bool) func(added) change {
 	family := map[bool]string{false: "ip", true: "ip6"}[ipv6]
-	var all []func(added) change
 	for _, t := range d.c.Legacy {
 		if t.IPv6 == ipv6 && t.Name == "filter" {
-			rules, err := t.rules()
-			if err != nil || len(rules) == 0 {
-				continue
-			}
-			all = append(all, spot{family: family, table: "filter", chain: "INPUT", legacy: true, number: 1}.insert)
+			return spot{family: family, table: "filter", chain: "INPUT", legacy: true, number: 1}.insert
 		}
 	}
-	own := slices.ContainsFunc(d.c.Tables, func(t *Table) bool { return t.Family == family && ofIptables(t) })
 	for _, t := range d.c.Tables {
 		for _, c := range t.Chains {
 			if t.Family == family && t.Name == "filter" && c.Name == "INPUT" && ofIptables(t) {
@@ -713,47 +672,53 @@ func (d *doctor) inputSpots(ipv6 bool) []func(added) change {
 				if len(c.Rules) > 0 {
 					s.number, s.handle = 1, c.Rules[0].Handle
 				}
-				all = append(all, s.insert)
+				return s.insert
 			}
 		}
 	}
-	all = append(all, func(r added) change {
-		s := spot{family: family, table: "filter", chain: "INPUT", iptables: true}
-		name, kind := "filter", "INPUT"
-		if !own {
-			s = spot{family: "inet", table: "proxy-port", chain: "input"}
-			name, kind = s.table, s.chain
-		}
+	own := slices.ContainsFunc(d.c.Tables, func(t *Table) bool { return t.Family == family && ofIptables(t) })
+	s := spot{family: "inet", table: "proxy-port", chain: "input"}
+	if own {
+		s = spot{family: family, table: "filter", chain: "INPUT", iptables: true}
+	}
+	return func(r added) change {
 		x := s.insert(r)
 		add := x.do
 		x.do = func(d *Dump) error {
-			number := byte(unix.NFPROTO_INET)
-			if own {
-				number = map[bool]byte{false: unix.NFPROTO_IPV4, true: unix.NFPROTO_IPV6}[ipv6]
-			}
-			message := func(kind int, all attrs) Message {
-				return Message{uint16(unix.NFNL_SUBSYS_NFTABLES<<8 | kind), all.append([]byte{number, unix.NFNETLINK_V0, 0, 0})}
-			}
-			table := message(unix.NFT_MSG_NEWTABLE, attrs{{unix.NFTA_TABLE_NAME, zero(name)}, {unix.NFTA_TABLE_FLAGS, be32(0)}})
-			there := slices.ContainsFunc(d.NFT, func(m Message) bool { _, ok := s.hasMessage(m, unix.NFT_MSG_NEWTABLE); return ok })
-			chain := message(unix.NFT_MSG_NEWCHAIN, attrs{
-				{unix.NFTA_CHAIN_TABLE, zero(name)}, {unix.NFTA_CHAIN_NAME, zero(kind)},
-				{unix.NFTA_CHAIN_HOOK | nestedFlag, attrs{{unix.NFTA_HOOK_HOOKNUM, be32(1)}, {unix.NFTA_HOOK_PRIORITY, be32(0)}}.bytes()},
-				{unix.NFTA_CHAIN_POLICY, be32(1)}, {unix.NFTA_CHAIN_TYPE, zero("filter")},
-			})
-			if there {
-				d.NFT = append(d.NFT, chain)
-			} else {
-				d.NFT = slices.Concat([]Message{table, chain}, d.NFT)
-			}
+			d.addChain(s, "filter", 1, 0)
 			return add(d)
 		}
 		if !own {
-			x.command = fmt.Sprintf("nft add table inet proxy-port\nnft add chain inet proxy-port input '{ type filter hook input priority filter; }'\n%s", x.command)
+			x.command = "nft add table inet proxy-port\nnft add chain inet proxy-port input '{ type filter hook input priority filter; }'\n" + x.command
 		}
 		return x
+	}
+}
+
+// addChain adds a spot's chain, and its table where it is not there.
+func (d *Dump) addChain(s spot, kind string, hook uint32, priority int32) {
+	number := byte(unix.NFPROTO_INET)
+	for k, name := range families {
+		if name == s.family {
+			number = k
+		}
+	}
+	message := func(kind int, all attrs) Message {
+		return Message{uint16(unix.NFNL_SUBSYS_NFTABLES<<8 | kind), all.append([]byte{number, unix.NFNETLINK_V0, 0, 0})}
+	}
+	chain := message(unix.NFT_MSG_NEWCHAIN, attrs{
+		{unix.NFTA_CHAIN_TABLE, zero(s.table)}, {unix.NFTA_CHAIN_NAME, zero(s.chain)},
+		{unix.NFTA_CHAIN_HOOK | nestedFlag, attrs{{unix.NFTA_HOOK_HOOKNUM, be32(hook)}, {unix.NFTA_HOOK_PRIORITY, be32(uint32(priority))}}.bytes()},
+		{unix.NFTA_CHAIN_POLICY, be32(1)}, {unix.NFTA_CHAIN_TYPE, zero(kind)},
 	})
-	return all
+	for i, m := range d.NFT {
+		if _, ok := s.hasMessage(m, unix.NFT_MSG_NEWTABLE); ok {
+			d.NFT = slices.Insert(d.NFT, i+1, chain)
+			return
+		}
+	}
+	table := message(unix.NFT_MSG_NEWTABLE, attrs{{unix.NFTA_TABLE_NAME, zero(s.table)}, {unix.NFTA_TABLE_FLAGS, be32(0)}})
+	d.NFT = slices.Concat([]Message{table, chain}, d.NFT)
 }
 
 // ofMistaken is a listener for tproxy that a rule redirects to.

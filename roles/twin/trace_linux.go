@@ -1,6 +1,7 @@
 package twin
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -608,6 +609,9 @@ func (tr *tracer) packets() []Packet {
 		}
 		if !e.known { // the headers are told at the first event of a chain
 			e.from, e.to, e.proto, e.flags, e.serial = w.last.from, w.last.to, w.last.proto, w.last.flags, w.last.serial
+		}
+		if e.hop.Hook == w.last.hop.Hook || e.hop.Hook == "" { // devices are told with the headers
+			e.hop.In, e.hop.Out = cmp.Or(e.hop.In, w.last.hop.In), cmp.Or(e.hop.Out, w.last.hop.Out)
 		}
 		e.hop.From, e.hop.To = e.from, e.to
 		w.last = e
