@@ -223,7 +223,7 @@ func TestCompare(t *testing.T) {
 		}
 		for file, write := range map[string]func(*bytes.Buffer) error{
 			"compare-" + name + ".txt":          func(b *bytes.Buffer) error { return c.WriteText(b, pipe) },
-			"compare-" + name + "-terminal.txt": func(b *bytes.Buffer) error { return c.WriteText(b, terminal) },
+			"compare-" + name + "-terminal.txt": func(b *bytes.Buffer) error { return c.WriteText(b, onTerminal) },
 			"compare-" + name + ".json":         func(b *bytes.Buffer) error { return c.WriteJSON(b) },
 		} {
 			var b bytes.Buffer

@@ -91,7 +91,7 @@ func TestSeveralHostsForMachines(t *testing.T) {
 		"hosts.json":           func(b *bytes.Buffer) error { return WriteJSON(b, run, results) },
 		"hosts.regress":        func(b *bytes.Buffer) error { return WriteRegress(b, run, results) },
 		"hosts-stats.json":     func(b *bytes.Buffer) error { return stats.WriteJSON(b, run) },
-		"hosts-stats.txt":      func(b *bytes.Buffer) error { return stats.WriteText(b, terminal, run) },
+		"hosts-stats.txt":      func(b *bytes.Buffer) error { return stats.WriteText(b, onTerminal, run) },
 		"hosts-no-result.json": func(b *bytes.Buffer) error { return WriteJSON(b, run, nil) },
 	} {
 		var b bytes.Buffer

@@ -43,7 +43,7 @@ func TestStatsGolden(t *testing.T) {
 	interrupted := with(run, func(r *Run) { r.Interrupted = true; r.Seed = 0 })
 	var text, plain, empty, js bytes.Buffer
 	for _, err := range []error{
-		s.WriteText(&text, terminal, run),
+		s.WriteText(&text, onTerminal, run),
 		s.WriteText(&plain, pipe, interrupted),
 		NewStats(args26[:1]).WriteText(&empty, pipe, interrupted),
 		s.WriteJSON(&js, run),

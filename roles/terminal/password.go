@@ -1,4 +1,4 @@
-package roles
+package terminal
 
 import (
 	"fmt"
@@ -6,13 +6,11 @@ import (
 	"strings"
 
 	"golang.org/x/term"
-
-	"pfdivert/roles/host"
 )
 
-// terminalAsk returns the function that asks for a password on the terminal, nil
-// when this process has none.
-func terminalAsk() host.Ask {
+// Ask returns a function that asks for a password on /dev/tty, without an echo. It returns nil when
+// this process has no terminal.
+func Ask() func(prompt string) (password string, err error) {
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {
 		return nil

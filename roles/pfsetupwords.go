@@ -15,6 +15,8 @@ import (
 	"pfdivert/pfconf"
 	"pfdivert/roles/agent"
 	"pfdivert/roles/lab"
+	"pfdivert/roles/terminal"
+	"pfdivert/roles/testbed"
 )
 
 // desk is one of pf-setup's words: it shows or clears what the packet filter holds.
@@ -203,7 +205,7 @@ func (d *desk) flush(ctx context.Context) ([][]string, error) {
 	ended := func(context.Context, bool) error { return nil }
 	if d.call.Getenv(lab.Marker) == "" {
 		hold, err := agent.Take(ctx, agent.HoldOptions{
-			Remote: true, By: "pf-setup flush of " + whoRuns(d.call.Getenv),
+			Remote: true, By: "pf-setup flush of " + testbed.WhoRuns(d.call.Getenv),
 			Tell: func(s string) { fmt.Fprintf(d.call.Err, "notice: %s\n", s) },
 		})
 		if err != nil {
@@ -272,10 +274,10 @@ func (p *picked) any() bool { return p.source.IsValid() || p.destination.IsValid
 func (p *picked) check() error {
 	switch {
 	case p.label != "" && p.any():
-		return hinted{errors.New("-label goes with no other choice"), "'pfdivert pf-setup kill -label LABEL', or -s, -d and -id"}
+		return terminal.WithHint(errors.New("-label goes with no other choice"), "'pfdivert pf-setup kill -label LABEL', or -s, -d and -id")
 	case p.label != "" && !pfconf.ValidLabel(p.label):
-		return hinted{fmt.Errorf("%q is no label of this program: the states of others are left alone", p.label),
-			"its labels begin with " + pfconf.LabelPrefix + "; others' states are picked by -s, -d or -id"}
+		return terminal.WithHint(fmt.Errorf("%q is no label of this program: the states of others are left alone", p.label),
+			"its labels begin with "+pfconf.LabelPrefix+"; others' states are picked by -s, -d or -id")
 	}
 	return nil
 }

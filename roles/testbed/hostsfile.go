@@ -1,7 +1,6 @@
-package roles
+package testbed
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -12,6 +11,7 @@ import (
 
 	"pfdivert/matrix"
 	"pfdivert/pfconf"
+	"pfdivert/roles/terminal"
 )
 
 // A hosts file (-hosts) names the hosts that one run tests at once:
@@ -63,15 +63,15 @@ func readHosts(name string) ([]fileHost, error) {
 	const hint = "docs/remote.md shows a hosts file"
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, hinted{fmt.Errorf("hosts file: %w", err), hint}
+		return nil, terminal.WithHint(fmt.Errorf("hosts file: %w", err), hint)
 	}
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, maxHostsFile+1))
 	if err != nil {
-		return nil, hinted{fmt.Errorf("hosts file: %w", err), hint}
+		return nil, terminal.WithHint(fmt.Errorf("hosts file: %w", err), hint)
 	}
 	if len(text) > maxHostsFile {
-		return nil, hinted{fmt.Errorf("hosts file: %s has more than %d bytes", name, maxHostsFile), hint}
+		return nil, terminal.WithHint(fmt.Errorf("hosts file: %s has more than %d bytes", name, maxHostsFile), hint)
 	}
 	return parseHosts(name, string(text))
 }
@@ -89,7 +89,7 @@ func parseHosts(file, text string) (hosts []fileHost, err error) {
 		number++
 		where := fmt.Sprintf("%s:%d", file, number)
 		wrong := func(hint, format string, a ...any) ([]fileHost, error) {
-			return nil, hinted{fmt.Errorf("%s: "+format, append([]any{where}, a...)...), hint}
+			return nil, terminal.WithHint(fmt.Errorf("%s: "+format, append([]any{where}, a...)...), hint)
 		}
 		words, err := hostWords(line)
 		if err != nil {
@@ -123,7 +123,7 @@ func parseHosts(file, text string) (hosts []fileHost, err error) {
 		}
 	}
 	if len(hosts) == 0 {
-		return nil, hinted{fmt.Errorf("%s: there is no host in it", file), "root@pfhost LOCAL_ADDR=… REMOTE_ADDR=… FAKE_ADDR=…; docs/remote.md shows a hosts file"}
+		return nil, terminal.WithHint(fmt.Errorf("%s: there is no host in it", file), "root@pfhost LOCAL_ADDR=… REMOTE_ADDR=… FAKE_ADDR=…; docs/remote.md shows a hosts file")
 	}
 	return hosts, nameHosts(hosts)
 }
@@ -140,10 +140,10 @@ func nameHosts(hosts []fileHost) error {
 			delete(h.set, "name")
 		}
 		if !hostNames.MatchString(h.name) {
-			return hinted{fmt.Errorf("%s: %q can't be the host's name in the report", h.where, h.name), nameHint}
+			return terminal.WithHint(fmt.Errorf("%s: %q can't be the host's name in the report", h.where, h.name), nameHint)
 		}
 		if other, taken := named[h.name]; taken {
-			return hinted{fmt.Errorf("%s: %s is the name of the host of %s, too", h.where, h.name, other.where), "give one of them another: name=NAME"}
+			return terminal.WithHint(fmt.Errorf("%s: %s is the name of the host of %s, too", h.where, h.name, other.where), "give one of them another: name=NAME")
 		}
 		named[h.name] = *h
 	}
@@ -201,8 +201,8 @@ func selectHosts(hosts []fileHost, names string) ([]fileHost, error) {
 			known = append(known, h.name)
 		}
 		if !found {
-			return nil, hinted{fmt.Errorf("REMOTE_SSH: there is no host %q in the hosts file", w),
-				fmt.Sprintf("the nearest is %s; without REMOTE_SSH all are tested", matrix.Nearest(w, known))}
+			return nil, terminal.WithHint(fmt.Errorf("REMOTE_SSH: there is no host %q in the hosts file", w),
+				fmt.Sprintf("the nearest is %s; without REMOTE_SSH all are tested", matrix.Nearest(w, known)))
 		}
 	}
 	return slices.DeleteFunc(slices.Clone(hosts), func(h fileHost) bool { return !chosen[h.name] }), nil
@@ -219,9 +219,7 @@ func validateHosts(hosts []fileHost, targets []matrix.Target, env func(string) s
 	for _, h := range hosts {
 		families, err := addressesFor(targets, h.getenv(env))
 		if err != nil {
-			var hint hinted
-			errors.As(err, &hint)
-			return hinted{fmt.Errorf("%s: %s: %w", h.where, h.name, err), hint.hint}
+			return terminal.WithHint(fmt.Errorf("%s: %s: %w", h.where, h.name, err), terminal.HintOf(err))
 		}
 		for _, f := range pfconf.Families {
 			a, ok := families[f]
@@ -232,10 +230,9 @@ func validateHosts(hosts []fileHost, targets []matrix.Target, env func(string) s
 			for _, mine := range []use{{names[1], netip.PrefixFrom(a.Remote, a.Remote.BitLen()), h}, {names[2], a.Fakes, h}} {
 				for _, u := range uses {
 					if u.host.name != h.name && u.prefix.Overlaps(mine.prefix) {
-						return hinted{
+						return terminal.WithHint(
 							fmt.Errorf("%s: %s of %s is %v, and %s of %s (%s) is %v", h.where, mine.what, h.name, mine.prefix, u.what, u.host.name, u.host.where, u.prefix),
-							"give each host a FAKE of its own: LOCAL can send what is for one address to one host only",
-						}
+							"give each host a FAKE of its own: LOCAL can send what is for one address to one host only")
 					}
 				}
 				uses = append(uses, mine)

@@ -1,4 +1,4 @@
-package roles
+package report
 
 import (
 	"fmt"
@@ -10,16 +10,16 @@ import (
 	"pfdivert/matrix/faults"
 )
 
-// causeOf is the code of a result's explanation.
-func causeOf(r matrix.Result) string {
+// CauseOf returns the code of a result's explanation.
+func CauseOf(r matrix.Result) string {
 	if r.Explanation == nil {
 		return "no explanation"
 	}
 	return r.Explanation.Cause
 }
 
-// faultTotals writes the table, a line for each fault as soon as it was played, and counts.
-type faultTotals struct {
+// FaultTable writes what each fault was noticed by, a line as soon as a fault was run, and counts.
+type FaultTable struct {
 	out                      io.Writer
 	name, cause              int // widths of columns
 	faults, noticed, skipped int
@@ -27,8 +27,9 @@ type faultTotals struct {
 	wrongs                   map[string]int
 }
 
-func newFaultTotals(out io.Writer, all []faults.Fault) *faultTotals {
-	n := &faultTotals{out: out, name: len("FAULT"), cause: len("CAUSE"), wrongs: map[string]int{}}
+// NewFaultTable writes the heading of a table for all faults to out.
+func NewFaultTable(out io.Writer, all []faults.Fault) *FaultTable {
+	n := &FaultTable{out: out, name: len("FAULT"), cause: len("CAUSE"), wrongs: map[string]int{}}
 	for _, f := range all {
 		n.name, n.cause = max(n.name, len(f.Name)), max(n.cause, len(f.Cause))
 	}
@@ -37,12 +38,13 @@ func newFaultTotals(out io.Writer, all []faults.Fault) *faultTotals {
 }
 
 // line writes a line of the table; by and verdict have room for "58 of 70" and two verdicts.
-func (n *faultTotals) line(name, by, verdict, cause, reasons string) {
+func (n *FaultTable) line(name, by, verdict, cause, reasons string) {
 	s := fmt.Sprintf("%-*s  %-10s  %-17s  %-*s  %s", n.name, name, by, verdict, n.cause, cause, reasons)
 	fmt.Fprintln(n.out, strings.TrimRight(s, " "))
 }
 
-func (n *faultTotals) wrong() int {
+// Wrong returns how many targets said something else than they must.
+func (n *FaultTable) Wrong() int {
 	sum := 0
 	for _, w := range n.wrongs {
 		sum += w
@@ -50,9 +52,9 @@ func (n *faultTotals) wrong() int {
 	return sum
 }
 
-// add counts a fault and writes its line, and one for each target that said something else
-// than it must.
-func (n *faultTotals) add(f faults.Fault, judged []faults.Judgement) {
+// Add counts a fault and writes its line, and one for each target that said something else than it
+// must.
+func (n *FaultTable) Add(f faults.Fault, judged []faults.Judgement) {
 	n.faults++
 	noticed, due := 0, 0
 	var verdicts, reasons, causes tally
@@ -75,7 +77,7 @@ func (n *faultTotals) add(f faults.Fault, judged []faults.Judgement) {
 		}
 		if wrong := j.Wrong(); wrong != "" {
 			n.wrongs[wrong]++
-			bad = append(bad, fmt.Sprintf("  %s: want %s, got %s: %v", wrong, j.Want, causeOf(r), r))
+			bad = append(bad, fmt.Sprintf("  %s: want %s, got %s: %v", wrong, j.Want, CauseOf(r), r))
 		}
 	}
 	by := fmt.Sprintf("%d of %d", noticed, len(judged))
@@ -94,16 +96,17 @@ func (n *faultTotals) add(f faults.Fault, judged []faults.Judgement) {
 	}
 }
 
-func (n *faultTotals) String() string {
+// String returns the sums.
+func (n *FaultTable) String() string {
 	s := fmt.Sprintf("%d faults: %d noticed by exactly the targets concerned, with the right reason", n.faults, n.noticed)
-	if none := n.faults - n.noticed - n.unplayed; none > 0 && n.wrong() == 0 {
+	if none := n.faults - n.noticed - n.unplayed; none > 0 && n.Wrong() == 0 {
 		s += fmt.Sprintf(", %d that no target can notice", none)
 	}
 	if n.unplayed > 0 {
 		s += fmt.Sprintf(", %d of which all targets concerned were skipped or are known to fail", n.unplayed)
 	}
 	s += fmt.Sprintf("; %d wrong PASS, %d wrong FAIL", n.wrongs["wrong PASS"], n.wrongs["wrong FAIL"])
-	if others := n.wrong() - n.wrongs["wrong PASS"] - n.wrongs["wrong FAIL"]; others > 0 {
+	if others := n.Wrong() - n.wrongs["wrong PASS"] - n.wrongs["wrong FAIL"]; others > 0 {
 		s += fmt.Sprintf(", %d otherwise wrong", others)
 	}
 	if n.skipped > 0 {
@@ -112,8 +115,8 @@ func (n *faultTotals) String() string {
 	return s
 }
 
-// writeExamples writes, for each cause, what the first said that gave it, and its explanation.
-func writeExamples(out io.Writer, judged []faults.Judgement) {
+// WriteFaultExamples writes, for each cause, the first result that has it, with its explanation.
+func WriteFaultExamples(out io.Writer, judged []faults.Judgement) {
 	shown := map[string]bool{}
 	for _, j := range judged {
 		r := j.Result

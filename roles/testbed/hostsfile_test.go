@@ -1,7 +1,6 @@
-package roles
+package testbed
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"pfdivert/matrix"
+	"pfdivert/roles/terminal"
 )
 
 // twoHosts is a hosts file as docs/remote.md has it.
@@ -56,12 +56,12 @@ func TestParseHosts(t *testing.T) {
 // checkWrong judges an error and its hint.
 func checkWrong(t *testing.T, err error, want, hint string) {
 	t.Helper()
-	var h hinted
-	switch {
-	case err == nil:
+	if err == nil {
 		t.Errorf("no error; want %q", want)
-	case !errors.As(err, &h) || err.Error() != want || !strings.Contains(h.hint, hint) || h.hint == "":
-		t.Errorf("error: %v\nhint: %s\nwant %q and %q", err, h.hint, want, hint)
+		return
+	}
+	if got := terminal.HintOf(err); err.Error() != want || !strings.Contains(got, hint) || got == "" {
+		t.Errorf("error: %v\nhint: %s\nwant %q and %q", err, got, want, hint)
 	}
 }
 
@@ -147,8 +147,7 @@ func TestSelectHosts(t *testing.T) {
 	}
 	_, err = selectHosts(all, "a openbsd76")
 	checkWrong(t, err, `REMOTE_SSH: there is no host "openbsd76" in the hosts file`, "the nearest is openbsd77;")
-	c := &call{IO: IO{Getenv: func(name string) string { return map[string]string{"REMOTE_SSH": "a b"}[name] }}}
-	_, err = c.hostsToTest(runFlags{}, nil)
+	_, err = Find(Options{Getenv: func(name string) string { return map[string]string{"REMOTE_SSH": "a b"}[name] }}, nil)
 	checkWrong(t, err, "REMOTE_SSH names 2 hosts; each needs addresses of its own", "-hosts FILE")
 }
 

@@ -1,4 +1,4 @@
-package roles
+package testbed
 
 import (
 	"context"
@@ -15,6 +15,7 @@ import (
 	"pfdivert/roles/agent"
 	"pfdivert/roles/host"
 	"pfdivert/roles/lab/bsd"
+	"pfdivert/roles/terminal"
 )
 
 // builder is the agent that builds a lab and undoes it when its hosts' agents have ended.
@@ -25,52 +26,52 @@ type builder struct {
 }
 
 // remoteArgs are the arguments of a remote host's agent.
-func remoteArgs(o runFlags) []string {
-	if o.domain == 0 {
+func remoteArgs(o Options) []string {
+	if o.Domain == 0 {
 		return []string{"agent"}
 	}
-	return []string{"agent", "-rdomain", strconv.Itoa(o.domain)}
+	return []string{"agent", "-rdomain", strconv.Itoa(o.Domain)}
 }
 
-// reachBSDLab has an agent build a lab on this machine, and starts one in each of
+// reachBSD has an agent build a lab on this machine, and starts one in each of
 // its hosts. The hosts are real in that changes of them outlive the agents.
-func reachBSDLab(ctx context.Context, c *call, o runFlags) (*pair, error) {
+func reachBSD(ctx context.Context, o Options) (*Pair, error) {
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("the own executable: %w", err)
 	}
-	ask := askOnce(terminalAsk())
+	ask := askOnce(terminal.Ask())
 	start := func(h bsd.Host) (*host.Link, error) {
 		argv := append(slices.Clone(h.Enter), exe, "agent")
-		return host.Privileged(ctx, append(argv, h.Args...), o.sudo, ask)
+		return host.Privileged(ctx, append(argv, h.Args...), o.Sudo, ask)
 	}
-	p := &pair{real: true, trips: setupTrips}
-	lab, err := p.build(ctx, c, o, start)
+	p := &Pair{real: true, Trips: setupTrips}
+	lab, err := p.build(ctx, o, start)
 	if err == nil {
-		p.local, err = start(lab.Local)
+		p.Local, err = start(lab.Local)
 	}
 	if err == nil {
-		p.remote, err = start(lab.Remote)
+		p.Remote, err = start(lab.Remote)
 	}
 	if err != nil {
-		p.close()
+		p.Close()
 		return nil, err
 	}
-	if err := p.dial(ctx, labHeartbeat); err != nil {
+	if err := p.dial(ctx, LabHeartbeat); err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
 	}
-	p.options.Families = map[pfconf.Family]matrix.Addresses{}
+	p.Options.Families = map[pfconf.Family]matrix.Addresses{}
 	for f, a := range lab.Addresses {
-		p.options.Families[f] = matrix.Addresses{Local: a.Local, Remote: a.Remote, Locals: netip.PrefixFrom(a.Local, a.Local.BitLen()), Fakes: a.Fakes}
+		p.Options.Families[f] = matrix.Addresses{Local: a.Local, Remote: a.Remote, Locals: netip.PrefixFrom(a.Local, a.Local.BitLen()), Fakes: a.Fakes}
 	}
-	p.options.Rounds = realRounds
-	p.options.By, p.options.Patience = whoRuns(c.Getenv), o.wait
-	p.relay(c.Err)
+	p.Options.Rounds = realRounds
+	p.Options.By, p.Options.Patience = WhoRuns(o.Getenv), o.Wait
+	p.relay(o.Notices)
 	return p, nil
 }
 
 // build starts the lab's builder and has it build.
-func (p *pair) build(ctx context.Context, c *call, o runFlags, start func(bsd.Host) (*host.Link, error)) (*bsd.Lab, error) {
+func (p *Pair) build(ctx context.Context, o Options, start func(bsd.Host) (*host.Link, error)) (*bsd.Lab, error) {
 	link, err := start(bsd.Host{Args: []string{"-lab-builder"}})
 	if err != nil {
 		return nil, err
@@ -78,16 +79,16 @@ func (p *pair) build(ctx context.Context, c *call, o runFlags, start func(bsd.Ho
 	p.builder = &builder{link: link}
 	hello, cancel := context.WithTimeoutCause(ctx, helloPatience, errors.New("no hello in time"))
 	defer cancel()
-	if p.builder.conn, err = agent.Dial(hello, link.Read, link.Write, labHeartbeat); err != nil {
-		return nil, p.explain(err)
+	if p.builder.conn, err = agent.Dial(hello, link.Read, link.Write, LabHeartbeat); err != nil {
+		return nil, p.Explain(err)
 	}
-	go tellNotices(c.Err, "lab", p.builder.conn)
+	go printNotices(o.Notices, "lab", p.builder.conn)
 	lab, err := p.builder.conn.Lab(ctx, agent.Lab{
-		Config: bsd.Config{Single: o.single, Domain: o.domain},
-		By:     whoRuns(c.Getenv), WaitSeconds: int(o.wait.Seconds()),
+		Config: bsd.Config{Single: o.Single, Domain: o.Domain},
+		By:     WhoRuns(o.Getenv), WaitSeconds: int(o.Wait.Seconds()),
 	})
 	if err != nil {
-		return nil, p.explain(err)
+		return nil, p.Explain(err)
 	}
 	p.builder.lab = lab
 	return lab, nil
@@ -98,7 +99,7 @@ func (b *builder) close() {
 	if b.conn != nil {
 		_ = b.conn.Close()
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), agentPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), AgentPatience)
 	defer cancel()
 	end(ctx, b.link)
 }

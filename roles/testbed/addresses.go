@@ -1,4 +1,4 @@
-package roles
+package testbed
 
 import (
 	"errors"
@@ -8,6 +8,7 @@ import (
 
 	"pfdivert/matrix"
 	"pfdivert/pfconf"
+	"pfdivert/roles/terminal"
 )
 
 // addressNames are the variables with the addresses of each family, by the names
@@ -46,13 +47,12 @@ func addressesOf(f pfconf.Family, getenv func(string) string) (a matrix.Addresse
 		if f == other {
 			other = pfconf.Inet6
 		}
-		return a, hinted{
+		return a, terminal.WithHint(
 			fmt.Errorf("%s: not set, and %v targets are to run", strings.Join(unset, ", "), f),
-			fmt.Sprintf("set it, or run '%v-*' alone", other),
-		}
+			fmt.Sprintf("set it, or run '%v-*' alone", other))
 	}
 	wrong := func(name string, err error) error {
-		return hinted{fmt.Errorf("%s=%q: %w", name, getenv(name), err), "give a plain address; FAKE may be a prefix like 10.188.2.0/24 or fd00:188:2::/64"}
+		return terminal.WithHint(fmt.Errorf("%s=%q: %w", name, getenv(name), err), "give a plain address; FAKE may be a prefix like 10.188.2.0/24 or fd00:188:2::/64")
 	}
 	if a.Local, err = netip.ParseAddr(getenv(names[0])); err != nil {
 		return a, wrong(names[0], err)
@@ -68,7 +68,7 @@ func addressesOf(f pfconf.Family, getenv func(string) string) (a matrix.Addresse
 		return a, wrong(names[0], fmt.Errorf("this is no %v address", f))
 	}
 	if err := a.Validate(); err != nil {
-		return a, hinted{err, "see docs/remote.md for how the three addresses belong together"}
+		return a, terminal.WithHint(err, "see docs/remote.md for how the three addresses belong together")
 	}
 	return a, nil
 }
@@ -90,7 +90,7 @@ func strayAddresses(getenv func(string) string) error {
 	for _, f := range pfconf.Families {
 		for _, n := range addressNames[f] {
 			if getenv(n) != "" {
-				return hinted{fmt.Errorf("%s is set and REMOTE_SSH is not", n), "set REMOTE_SSH to test another host, or unset the addresses to test this machine in a lab"}
+				return terminal.WithHint(fmt.Errorf("%s is set and REMOTE_SSH is not", n), "set REMOTE_SSH to test another host, or unset the addresses to test this machine in a lab")
 			}
 		}
 	}
