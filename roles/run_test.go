@@ -80,7 +80,7 @@ func TestSeveralHosts(t *testing.T) {
 		t.Errorf("exit status %d, it said\n%s", status, said)
 	}
 	var back struct {
-		Hosts   []report.Host
+		Hosts   []report.Machine
 		Targets []struct{ Name, Host, Verdict string }
 	}
 	if err := json.Unmarshal([]byte(machine), &back); err != nil || len(back.Hosts) != 4 || len(back.Targets) != 280 {
@@ -161,7 +161,7 @@ func TestNoLab(t *testing.T) {
 				t.Errorf("%s: -%s: %v, %q", c.system, format, err, got)
 			}
 		}
-		if past, err := new(call).readRun(filepath.Join(dir, "json")); err != nil || past.Run.Skipped == "" || len(past.Outcomes) != 0 {
+		if past, err := new(call).readRun(filepath.Join(dir, "json")); err != nil || past.Run.Skipped == "" || len(past.Summaries) != 0 {
 			t.Errorf("%s: it is read as %+v, %v", c.system, past, err)
 		}
 	}

@@ -20,30 +20,30 @@ type Comparison struct {
 	Same    int      // targets that did not change
 }
 
-// Kind says what a change means.
-type Kind string
+// ChangeKind is what a change means.
+type ChangeKind string
 
 // The kinds, in the order in which they are reported.
 const (
-	Regression Kind = "regression" // see kindOf
-	Mended     Kind = "mended"     // it did not work and does now
-	Skipped    Kind = "skip"       // SKIP came or went, and it works in neither
-	Changed    Kind = "verdict"    // another verdict, neither worse nor fixed
-	Reason     Kind = "reason"     // the same verdict for another reason
-	New        Kind = "new"        // A has no verdict
-	Gone       Kind = "gone"       // B has no verdict, and in A it did not work
-	Slower     Kind = "slower"     // half of B's runs took longer than 95 % of A's
-	Faster     Kind = "faster"     // the other way round
+	Regression ChangeKind = "regression" // see kindOf
+	Fixed      ChangeKind = "mended"     // it did not work and does now
+	Skipped    ChangeKind = "skip"       // SKIP came or went, and it works in neither
+	Changed    ChangeKind = "verdict"    // another verdict, neither worse nor fixed
+	Reason     ChangeKind = "reason"     // the same verdict for another reason
+	New        ChangeKind = "new"        // A has no verdict
+	Gone       ChangeKind = "gone"       // B has no verdict, and in A it did not work
+	Slower     ChangeKind = "slower"     // half of B's runs took longer than 95 % of A's
+	Faster     ChangeKind = "faster"     // the other way round
 )
 
-var kinds = []Kind{Regression, Mended, Skipped, Changed, Reason, New, Gone, Slower, Faster}
+var kinds = []ChangeKind{Regression, Fixed, Skipped, Changed, Reason, New, Gone, Slower, Faster}
 
 // Change is a target that is not in B as it was in A. The verdict of what is missing is
 // empty.
 type Change struct {
-	Kind          Kind
-	Host, Name    string // Host is empty when one was tested
-	Before, After Outcome
+	Kind          ChangeKind
+	Host, Name    string // Machine is empty when one was tested
+	Before, After Summary
 }
 
 // works reports whether the kernel did what the target asks for.
@@ -61,7 +61,7 @@ func fine(v matrix.Verdict) bool { return matrix.ExitStatus(v) == 0 }
 //   - what was in order (a known failure, a proven lack) and now is a FAIL or an ERROR.
 //
 // A target that A did not play can't be a regression.
-func kindOf(before, after matrix.Verdict) Kind {
+func kindOf(before, after matrix.Verdict) ChangeKind {
 	switch {
 	case before == after:
 		return ""
@@ -74,7 +74,7 @@ func kindOf(before, after matrix.Verdict) Kind {
 	case works(before) && works(after):
 		return Changed
 	case works(after):
-		return Mended
+		return Fixed
 	case fine(before) && !fine(after):
 		return Regression
 	case before == matrix.Skip || after == matrix.Skip:
@@ -90,13 +90,13 @@ func Compare(a, b *Past) *Comparison {
 	type key struct{ host, name string }
 	var order []key
 	type times struct {
-		Outcome
+		Summary
 		tail float64
 	}
 	index := func(p, other *Past) map[key]times {
 		all := map[key]times{}
-		for i, o := range p.Outcomes {
-			hosts := []Host{{Name: o.Host}}
+		for i, o := range p.Summaries {
+			hosts := []Machine{{Name: o.Host}}
 			if p.Run.Tested == nil && other.Run.Tested != nil {
 				hosts = other.Run.Tested
 			}
@@ -136,11 +136,11 @@ func Compare(a, b *Past) *Comparison {
 			c.Same++
 			continue
 		}
-		c.Changes = append(c.Changes, Change{kind, k.host, k.name, x.Outcome, y.Outcome})
+		c.Changes = append(c.Changes, Change{kind, k.host, k.name, x.Summary, y.Summary})
 	}
 	hosts := append(slices.Clone(a.Run.Tested), b.Run.Tested...)
 	place := func(host string) int {
-		return slices.IndexFunc(hosts, func(h Host) bool { return h.Name == host })
+		return slices.IndexFunc(hosts, func(h Machine) bool { return h.Name == host })
 	}
 	slices.SortStableFunc(c.Changes, func(x, y Change) int {
 		return cmp.Or(slices.Index(kinds, x.Kind)-slices.Index(kinds, y.Kind), place(x.Host)-place(y.Host))
@@ -155,7 +155,7 @@ const enoughRuns = 20
 // Regressions counts the regressions.
 func (c *Comparison) Regressions() int { return c.count(Regression) }
 
-func (c *Comparison) count(kind Kind) (n int) {
+func (c *Comparison) count(kind ChangeKind) (n int) {
 	for _, change := range c.Changes {
 		if change.Kind == kind {
 			n++
@@ -165,9 +165,9 @@ func (c *Comparison) count(kind Kind) (n int) {
 }
 
 // kindTitles are the headings of a comparison, with what is listed below them.
-var kindTitles = map[Kind]string{
+var kindTitles = map[ChangeKind]string{
 	Regression: "Regressions",
-	Mended:     "Mended",
+	Fixed:      "Mended",
 	Skipped:    "Skipped now, or no longer",
 	Changed:    "Another verdict",
 	Reason:     "The same verdict for another reason",
@@ -178,8 +178,8 @@ var kindTitles = map[Kind]string{
 }
 
 // kindTotals name the kinds in the totals.
-var kindTotals = map[Kind]string{
-	Regression: "regressed", Mended: "mended", Skipped: "skipped or no longer", Changed: "other verdict", Reason: "other reason",
+var kindTotals = map[ChangeKind]string{
+	Regression: "regressed", Fixed: "mended", Skipped: "skipped or no longer", Changed: "other verdict", Reason: "other reason",
 	New: "new", Gone: "gone", Slower: "slower", Faster: "faster",
 }
 
@@ -194,7 +194,7 @@ func (c *Comparison) WriteText(w io.Writer, style Style) error {
 	for _, change := range c.Changes {
 		name = max(name, len(change.name()))
 	}
-	last, said := Kind(""), ""
+	last, said := ChangeKind(""), ""
 	told := explanations{}
 	for _, change := range c.Changes {
 		if change.Kind != last {
@@ -278,7 +278,7 @@ func (c Change) name() string {
 }
 
 // shown is the verdict, or that there is none.
-func (o Outcome) shown(style Style, width int) string {
+func (o Summary) shown(style Style, width int) string {
 	return style.verdict(cmp.Or(o.Verdict, missing), width)
 }
 
@@ -289,11 +289,11 @@ func inTime(seconds float64) time.Duration { return time.Duration(seconds * floa
 //	{"a":{"kernel":…},"b":{"kernel":…},"regressions":1,"same":69,"changes":[
 //	{"kind":"regression","name":"inet-args-tcp-to","before":{"verdict":"PASS",…},"after":{"verdict":"FAIL",…}}]}
 //
-// The kinds are those of Kind; before or after is null for a target that was not played.
+// The kinds are those of ChangeKind; before or after is null for a target that was not played.
 func (c *Comparison) WriteJSON(w io.Writer) error {
 	type side struct {
 		Run
-		Tested []Host `json:"tested,omitempty"`
+		Tested []Machine `json:"tested,omitempty"`
 	}
 	type state struct {
 		Verdict matrix.Verdict       `json:"verdict"`
@@ -303,18 +303,18 @@ func (c *Comparison) WriteJSON(w io.Writer) error {
 		Runs    uint64               `json:"runs,omitempty"`
 		Why     *explain.Explanation `json:"explanation,omitempty"`
 	}
-	of := func(o Outcome) *state {
+	of := func(o Summary) *state {
 		if o.Verdict == "" {
 			return nil
 		}
 		return &state{o.Verdict, o.Reason, o.Detail, micro(o.Seconds), o.Runs, o.Explanation}
 	}
 	type change struct {
-		Kind   Kind   `json:"kind"`
-		Host   string `json:"host,omitempty"`
-		Name   string `json:"name"`
-		Before *state `json:"before"`
-		After  *state `json:"after"`
+		Kind   ChangeKind `json:"kind"`
+		Host   string     `json:"host,omitempty"`
+		Name   string     `json:"name"`
+		Before *state     `json:"before"`
+		After  *state     `json:"after"`
 	}
 	changes := make([]change, len(c.Changes)) // [] and not null
 	for i, x := range c.Changes {

@@ -13,8 +13,8 @@ import (
 func several(targets []string) (Run, []matrix.Result) {
 	run := with(run26, func(r *Run) {
 		r.Kernel, r.System, r.Targets = "", "", nil
-		r.Local = &Host{Name: "local", Kernel: "Linux 6.12.9", System: "linux/amd64"}
-		r.Tested = []Host{
+		r.Local = &Machine{Name: "local", Kernel: "Linux 6.12.9", System: "linux/amd64"}
+		r.Tested = []Machine{
 			{Name: "openbsd77", Kernel: "OpenBSD 7.7", System: "openbsd/amd64"},
 			{Name: "debian-with-a-long-name", Kernel: "Linux 6.12.9", System: "linux/arm64"},
 			{Name: "gone"},

@@ -21,13 +21,13 @@ func (p *page) sections() {
 	}
 	p.element("h2", "The targets")
 	p.element("p", "Here is what did not pass and has more to show, and the target that was chosen in the matrix.", "class", "muted")
-	for i, o := range p.outcomes {
+	for i, o := range p.summaries {
 		p.section(i, o, proofs[o.Name])
 	}
 }
 
 // section writes what is known of a target.
-func (p *page) section(i int, o Outcome, proves string) {
+func (p *page) section(i int, o Summary, proves string) {
 	classes := "cell " + class(o.Verdict)
 	if fine(o.Verdict) || o.Evidence == nil && o.Explanation == nil && len(o.Transcript) == 0 {
 		classes += " quiet"
@@ -70,7 +70,7 @@ func (p *page) section(i int, o Outcome, proves string) {
 }
 
 // explanation writes why the target did not pass and what to do.
-func (p *page) explanation(o Outcome) {
+func (p *page) explanation(o Summary) {
 	lines := o.explained()
 	if lines == nil {
 		return
@@ -95,7 +95,7 @@ func (p *page) explanation(o Outcome) {
 }
 
 // transcripts are what the endpoints logged.
-func (p *page) transcripts(o Outcome) {
+func (p *page) transcripts(o Summary) {
 	if len(o.Transcript) == 0 {
 		return
 	}
@@ -111,7 +111,7 @@ func (p *page) transcripts(o Outcome) {
 }
 
 // evidence writes what the hosts showed: the ladder, and all of it in tables.
-func (p *page) evidence(i int, o Outcome) {
+func (p *page) evidence(i int, o Summary) {
 	e := o.Evidence
 	l := newLadder(e, o.Transcript)
 	l.addLastSeen(o.Explanation)

@@ -52,9 +52,9 @@ func WriteJSON(w io.Writer, run Run, results []matrix.Result) error {
 		targets[i] = onHost{name, host, r}
 	}
 	return encode(w, struct {
-		Run     Run      `json:"run"`
-		Hosts   []Host   `json:"hosts"`
-		Targets []onHost `json:"targets"`
+		Run     Run       `json:"run"`
+		Hosts   []Machine `json:"hosts"`
+		Targets []onHost  `json:"targets"`
 	}{run.forJSON(), run.Tested, targets})
 }
 
@@ -98,9 +98,9 @@ func encode(w io.Writer, v any) error {
 // Past is what the JSON of a run says: of one host or several, each target played once
 // or again and again.
 type Past struct {
-	Run      Run // with Tested when several hosts were tested
-	Outcomes []Outcome
-	// tails are, by the index of Outcomes, the times that 95 % of a target's runs did not
+	Run       Run // with Tested when several hosts were tested
+	Summaries []Summary
+	// tails are, by the index of Summaries, the times that 95 % of a target's runs did not
 	// exceed, in seconds; only for runs that repeat.
 	tails []float64
 }
@@ -135,7 +135,7 @@ func ReadJSON(r io.Reader) (*Past, error) {
 	}
 	var in struct {
 		Run     *Run
-		Hosts   []Host
+		Hosts   []Machine
 		Targets []pastTarget
 	}
 	d := json.NewDecoder(bytes.NewReader(text))
@@ -165,7 +165,7 @@ func ReadJSON(r io.Reader) (*Past, error) {
 	}
 	seen := map[[2]string]bool{}
 	for i, t := range in.Targets {
-		o, tail, err := t.outcome()
+		o, tail, err := t.summary()
 		switch key := [2]string{t.Host, t.Name}; {
 		case t.Name == "" || len(t.Name) > maxName:
 			err = errors.New("it has no name")
@@ -179,13 +179,13 @@ func ReadJSON(r io.Reader) (*Past, error) {
 		if err != nil {
 			return nil, fmt.Errorf("target %d, %q: %w", i+1, t.Name, err)
 		}
-		p.Outcomes, p.tails = append(p.Outcomes, o), append(p.tails, tail)
+		p.Summaries, p.tails = append(p.Summaries, o), append(p.tails, tail)
 	}
 	return p, nil
 }
 
 // outcome reads either form; tail is that of Past.tails.
-func (t pastTarget) outcome() (o Outcome, tail float64, err error) {
+func (t pastTarget) summary() (o Summary, tail float64, err error) {
 	o.Name, o.Host = t.Name, t.Host
 	if t.Runs == nil {
 		if !slices.Contains(matrix.Verdicts, t.Verdict) {

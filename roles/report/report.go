@@ -40,11 +40,11 @@ type Run struct {
 	// Seconds is the time from the start until the last verdict.
 	Seconds float64 `json:"seconds"`
 	// Hosts has both hosts, LOCAL first, when one host is tested.
-	Hosts []Host `json:"hosts,omitempty"`
+	Hosts []Machine `json:"hosts,omitempty"`
 	// Tested are the hosts under test when they are several, and Local is LOCAL. The names
 	// of targets and results are those of OnHost then.
-	Tested []Host `json:"-"`
-	Local  *Host  `json:"local,omitempty"`
+	Tested []Machine `json:"-"`
+	Local  *Machine  `json:"local,omitempty"`
 	// Seed is the one that shuffled the order of the targets, 0 when they were
 	// played in the order of the list.
 	Seed uint64 `json:"seed,omitempty"`
@@ -58,8 +58,8 @@ type Run struct {
 	Targets []string `json:"-"`
 }
 
-// Host is one of the hosts of a run.
-type Host struct {
+// Machine is one of the hosts of a run.
+type Machine struct {
 	Name    string `json:"name"` // "local" or "remote", or that of one of several
 	Address string `json:"address,omitempty"`
 	Kernel  string `json:"kernel"`
@@ -174,7 +174,7 @@ func (r Run) kernels() (lines []string) {
 }
 
 // kernel is what a host runs.
-func (h Host) kernel() string {
+func (h Machine) kernel() string {
 	return cmp.Or(strings.TrimSpace(h.Kernel+" "+h.System), "(not reached)")
 }
 
@@ -190,13 +190,13 @@ func (r Run) writeKernels(b *bytes.Buffer) {
 }
 
 // tables says which hosts are in a table together: as many as fit beside each other.
-func (r Run) tables(style Style, results []matrix.Result) [][]Host {
+func (r Run) tables(style Style, results []matrix.Result) [][]Machine {
 	if len(r.Tested) == 0 {
-		return [][]Host{nil}
+		return [][]Machine{nil}
 	}
 	for n := len(r.Tested); ; n-- {
 		tables := slices.Collect(slices.Chunk(r.Tested, n))
-		fits := !slices.ContainsFunc(tables, func(hosts []Host) bool {
+		fits := !slices.ContainsFunc(tables, func(hosts []Machine) bool {
 			return slices.ContainsFunc(panels(r, results, hosts), func(p *panel) bool {
 				_, width := p.lines(style)
 				return width > style.Width

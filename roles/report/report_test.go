@@ -224,7 +224,7 @@ func TestRegress(t *testing.T) {
 
 func TestJSON(t *testing.T) {
 	withHosts := with(run26, func(r *Run) {
-		r.Hosts = []Host{{Name: "local", Kernel: "Linux 6.1", System: "linux/amd64"}, {Name: "remote", Address: "10.1.1.2", Kernel: "Linux 6.12.9", System: "linux/amd64"}}
+		r.Hosts = []Machine{{Name: "local", Kernel: "Linux 6.1", System: "linux/amd64"}, {Name: "remote", Address: "10.1.1.2", Kernel: "Linux 6.12.9", System: "linux/amd64"}}
 	})
 	interrupted := with(run26, func(r *Run) { r.Interrupted = true; r.Seed = 42 })
 	tests := []struct {

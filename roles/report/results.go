@@ -78,25 +78,25 @@ type Format struct {
 var Formats = []Format{
 	{"json", "write the results as JSON to `FILE`, '-' for standard output", (*Results).WriteJSON},
 	{"tap", "write the results as TAP 14 to `FILE`, or '-'", func(f *Results, w io.Writer, run Run) error {
-		return WriteTAP(w, run, f.Outcomes(run))
+		return WriteTAP(w, run, f.Summaries(run))
 	}},
 	{"junit", "write the results as JUnit's XML to `FILE`, or '-'", func(f *Results, w io.Writer, run Run) error {
-		return WriteJUnit(w, run, f.Outcomes(run))
+		return WriteJUnit(w, run, f.Summaries(run))
 	}},
 	{HTMLFlag, "write the results as one page of HTML to `FILE`, or '-'", func(f *Results, w io.Writer, run Run) error {
-		return WriteHTML(w, run, f.Outcomes(run))
+		return WriteHTML(w, run, f.Summaries(run))
 	}},
 }
 
 // HTMLFlag is the flag of the report that shows what the sockets of all cells logged.
 const HTMLFlag = "html"
 
-// Outcomes returns one verdict for each target.
-func (r *Results) Outcomes(run Run) []Outcome {
+// Summaries returns one verdict for each target.
+func (r *Results) Summaries(run Run) []Summary {
 	if r.stats != nil {
-		return r.stats.Outcomes(run)
+		return r.stats.Summaries(run)
 	}
-	return Outcomes(run, r.results)
+	return Summaries(run, r.results)
 }
 
 // RoundTrips returns a sentence about how many round trips waited for one another; before is how many

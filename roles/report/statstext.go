@@ -128,8 +128,8 @@ func (s *Stats) WriteJSON(w io.Writer, run Run) error {
 		}
 	}
 	return encode(w, struct {
-		Run     total    `json:"run"`
-		Hosts   []Host   `json:"hosts,omitempty"`
-		Targets []target `json:"targets"`
+		Run     total     `json:"run"`
+		Hosts   []Machine `json:"hosts,omitempty"`
+		Targets []target  `json:"targets"`
 	}{total{run.forJSON(), s.cells, micro(rate(s.cells, run.Seconds))}, run.Tested, targets})
 }

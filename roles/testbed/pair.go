@@ -202,9 +202,9 @@ func (p *Pair) dial(ctx context.Context, heartbeat time.Duration) (err error) {
 }
 
 // Machines are what the agents said of their hosts.
-func (p *Pair) Machines() (local, remote report.Host) {
-	of := func(name string, c *agent.Conn) report.Host {
-		return report.Host{Name: name, Kernel: c.Hello.Kernel, System: c.Hello.GOOS + "/" + c.Hello.GOARCH}
+func (p *Pair) Machines() (local, remote report.Machine) {
+	of := func(name string, c *agent.Conn) report.Machine {
+		return report.Machine{Name: name, Kernel: c.Hello.Kernel, System: c.Hello.GOOS + "/" + c.Hello.GOARCH}
 	}
 	return of("local", p.Hosts.Local), of("remote", p.Hosts.Remote)
 }

@@ -139,13 +139,13 @@ func Each(beds []*Testbed, do func(*Testbed) error) []error {
 func Describe(beds []*Testbed, run *report.Run) {
 	if len(beds) == 1 {
 		local, remote := beds[0].Pair.Machines()
-		run.Kernel, run.System, run.Hosts = remote.Kernel, remote.System, []report.Host{local, remote}
+		run.Kernel, run.System, run.Hosts = remote.Kernel, remote.System, []report.Machine{local, remote}
 		return
 	}
 	for _, b := range beds {
-		remote := report.Host{}
+		remote := report.Machine{}
 		if b.Pair != nil {
-			var local report.Host
+			var local report.Machine
 			local, remote = b.Pair.Machines()
 			run.Local = &local
 		}

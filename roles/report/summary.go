@@ -8,10 +8,10 @@ import (
 	"pfdivert/matrix"
 )
 
-// Outcome is what the reports that show one verdict for each target (TAP, JUnit,
+// Summary is what the reports that show one verdict for each target (TAP, JUnit,
 // HTML) say of a target: of a run that played it once its result, of one that
 // played it again and again the worst.
-type Outcome struct {
+type Summary struct {
 	// Result's Name is the target's, without its host. The verdict is empty for a target
 	// that was selected and not played, because the run was interrupted.
 	matrix.Result
@@ -34,9 +34,9 @@ func worse(a, b matrix.Verdict) int {
 	return slices.Index(severity, a) - slices.Index(severity, b)
 }
 
-// Outcomes returns the outcomes of a run that played each target once, in the order of
+// Summaries returns the summaries of a run that played each target once, in the order of
 // the target list.
-func Outcomes(run Run, results []matrix.Result) []Outcome {
+func Summaries(run Run, results []matrix.Result) []Summary {
 	played := make(map[string]bool, len(results))
 	for _, r := range results {
 		played[r.Name] = true
@@ -47,19 +47,19 @@ func Outcomes(run Run, results []matrix.Result) []Outcome {
 			results = append(results, matrix.Result{Name: name})
 		}
 	}
-	all := make([]Outcome, len(results))
+	all := make([]Summary, len(results))
 	for i, r := range run.ordered(results) {
-		all[i] = Outcome{Result: r}
+		all[i] = Summary{Result: r}
 		all[i].Host, all[i].Name = run.splitHost(r.Name)
 	}
 	return all
 }
 
-// Outcomes returns the outcomes of the targets that were played again and again.
-func (s *Stats) Outcomes(run Run) []Outcome {
+// Summaries returns the summaries of the targets that were played again and again.
+func (s *Stats) Summaries(run Run) []Summary {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := make([]Outcome, len(s.targets))
+	all := make([]Summary, len(s.targets))
 	for i, t := range s.targets {
 		o := &all[i]
 		o.Verdict = t.worst()
@@ -80,7 +80,7 @@ func (s *Stats) Outcomes(run Run) []Outcome {
 	return all
 }
 
-// verdictsOf is "294 PASS, 6 FAIL", as Outcome.Counts has it.
+// verdictsOf is "294 PASS, 6 FAIL", as Summary.Counts has it.
 func verdictsOf(count map[matrix.Verdict]uint64) string {
 	return strings.TrimPrefix(verdictCounts(count), ": ")
 }
@@ -89,7 +89,7 @@ func verdictsOf(count map[matrix.Verdict]uint64) string {
 const notPlayed = "the run was ended before this target was played"
 
 // says is what the outcome's reason and detail say in one line.
-func (o Outcome) says() string {
+func (o Summary) says() string {
 	if o.Reason == "" {
 		return o.Detail
 	}
@@ -98,7 +98,7 @@ func (o Outcome) says() string {
 
 // explained is the explanation in lines, each with what it is about; nothing when there is
 // none.
-func (o Outcome) explained() [][2]string {
+func (o Summary) explained() [][2]string {
 	e := o.Explanation
 	if e == nil {
 		return nil

@@ -25,21 +25,21 @@ var nasty = []string{
 }
 
 // nastyOutcomes have nasty text wherever text can come from elsewhere.
-func nastyOutcomes() (Run, []Outcome) {
+func nastyOutcomes() (Run, []Summary) {
 	run := with(run26, func(r *Run) {
 		r.Kernel, r.Version = nasty[8]+nasty[14], nasty[0]
 		r.Targets = args26[:len(nasty)]
 	})
-	var outcomes []Outcome
+	var summaries []Summary
 	for i, text := range nasty {
-		outcomes = append(outcomes, Outcome{Result: matrix.Result{
+		summaries = append(summaries, Summary{Result: matrix.Result{
 			Name: args26[i], Verdict: []matrix.Verdict{matrix.Fail, matrix.XFail, matrix.Skip, matrix.Error}[i%4],
 			Reason: text, Detail: text, Seconds: 0.001,
 			Explanation: &explain.Explanation{Cause: text, Expected: text, LastSeen: text, Likely: text, Check: text, Mend: text},
 			Transcript:  []matrix.Transcript{{Host: "local", Name: text, Text: text + "\n" + text}},
 		}})
 	}
-	return run, outcomes
+	return run, summaries
 }
 
 // explained is mixed with transcripts and an explanation of what failed.
@@ -62,47 +62,47 @@ func explained() []matrix.Result {
 }
 
 // reports are the runs whose reports are compared with golden files.
-func reports() map[string]func() (Run, []Outcome) {
-	once := func(run Run, results []matrix.Result) func() (Run, []Outcome) {
-		return func() (Run, []Outcome) { return run, Outcomes(run, results) }
+func reports() map[string]func() (Run, []Summary) {
+	once := func(run Run, results []matrix.Result) func() (Run, []Summary) {
+		return func() (Run, []Summary) { return run, Summaries(run, results) }
 	}
 	severalRun, severalResults := several(args26[:6])
-	return map[string]func() (Run, []Outcome){
+	return map[string]func() (Run, []Summary){
 		"mixed":       once(with(run26, func(r *Run) { r.Seed = 42 }), explained()),
 		"interrupted": once(with(run26, func(r *Run) { r.Interrupted = true }), passes(args26[:13])),
 		// Each target was played, and then the run was ended.
-		"interrupted-stats": func() (Run, []Outcome) {
+		"interrupted-stats": func() (Run, []Summary) {
 			stats := NewStats(args26)
 			for _, r := range passes(args26) {
 				stats.Add(r)
 			}
 			run := with(run26, func(r *Run) { r.Interrupted = true })
-			return run, stats.Outcomes(run)
+			return run, stats.Summaries(run)
 		},
 		"none":    once(with(run26, func(r *Run) { r.Targets = nil }), nil),
 		"skipped": once(Run{Version: "v1.2", Started: run26.Started, Skipped: "No remote host is given. #1 \x1b[2J"}, nil),
 		"hosts":   once(severalRun, severalResults),
 		"nasty":   nastyOutcomes,
-		"stats": func() (Run, []Outcome) {
+		"stats": func() (Run, []Summary) {
 			run := with(run26, func(r *Run) { r.Seconds = 3.9 })
-			return run, sampleStats().Outcomes(run)
+			return run, sampleStats().Summaries(run)
 		},
 	}
 }
 
-func render(t *testing.T, name string, write func(w *bytes.Buffer, run Run, outcomes []Outcome) error) []byte {
+func render(t *testing.T, name string, write func(w *bytes.Buffer, run Run, summaries []Summary) error) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	run, outcomes := reports()[name]()
-	if err := write(&b, run, outcomes); err != nil {
+	run, summaries := reports()[name]()
+	if err := write(&b, run, summaries); err != nil {
 		t.Fatal(err)
 	}
 	assertClean(t, b.String())
 	return b.Bytes()
 }
 
-func tap(w *bytes.Buffer, run Run, o []Outcome) error   { return WriteTAP(w, run, o) }
-func junit(w *bytes.Buffer, run Run, o []Outcome) error { return WriteJUnit(w, run, o) }
+func tap(w *bytes.Buffer, run Run, o []Summary) error   { return WriteTAP(w, run, o) }
+func junit(w *bytes.Buffer, run Run, o []Summary) error { return WriteJUnit(w, run, o) }
 
 func TestTAPAndJUnit(t *testing.T) {
 	for name := range reports() {
@@ -140,10 +140,10 @@ func TestTAPConsumers(t *testing.T) {
 	}
 	for name := range reports() {
 		text := render(t, name, tap)
-		run, outcomes := reports()[name]()
+		run, summaries := reports()[name]()
 		notOK, played := 0, 0
 		var want []string // the numbers of those that make prove fail
-		for i, o := range outcomes {
+		for i, o := range summaries {
 			switch o.Verdict {
 			case matrix.Fail, matrix.Error, matrix.XPass:
 				notOK++
@@ -154,7 +154,7 @@ func TestTAPConsumers(t *testing.T) {
 			}
 		}
 		t.Run("prove "+name, func(t *testing.T) {
-			if len(outcomes) == 0 && run.Skipped == "" {
+			if len(summaries) == 0 && run.Skipped == "" {
 				t.Skip("prove takes no tests for a fault")
 			}
 			tool(t, "prove")
@@ -169,7 +169,7 @@ func TestTAPConsumers(t *testing.T) {
 				t.Errorf("%v, want success: %v\n%s", err, passed, said)
 			}
 			// To bail out may be to leave the plan unfulfilled.
-			if strings.Contains(said, "Parse errors") != (played < len(outcomes)) || strings.Contains(said, "Bailout") != run.Interrupted {
+			if strings.Contains(said, "Parse errors") != (played < len(summaries)) || strings.Contains(said, "Bailout") != run.Interrupted {
 				t.Error(said)
 			}
 			if skipped := strings.Contains(said, "skipped: No remote host is given."); skipped != (run.Skipped != "") {
@@ -181,7 +181,7 @@ func TestTAPConsumers(t *testing.T) {
 			}
 		})
 		t.Run("tappy "+name, func(t *testing.T) {
-			if len(outcomes) == 0 || run.Interrupted {
+			if len(summaries) == 0 || run.Interrupted {
 				t.Skip("tappy ends without a word")
 			}
 			if err := os.WriteFile(file, text, 0o666); err != nil {
@@ -231,8 +231,8 @@ print map { "error: $_\n" } $parser->parse_errors;`
 	cmd.Stdin = bytes.NewReader(text)
 	out, err := cmd.CombinedOutput()
 	var want strings.Builder
-	_, outcomes := nastyOutcomes()
-	for _, o := range outcomes {
+	_, summaries := nastyOutcomes()
+	for _, o := range summaries {
 		fmt.Fprintf(&want, "%s 1\n", o.Verdict)
 	}
 	if err != nil || string(out) != want.String() {
@@ -274,16 +274,16 @@ func FuzzTAPAndJUnit(f *testing.F) {
 	points := regexp.MustCompile(`^(TAP version 14|1\.\.3|# .*|not ok 1 - [^#]*|not ok 2 - [^#]* # TODO known failure: .*|ok 3 - [^#]* # SKIP .*)$`)
 	f.Fuzz(func(t *testing.T, text string) {
 		run := with(run26, func(r *Run) { r.Kernel, r.Version = text, text })
-		var outcomes []Outcome
+		var summaries []Summary
 		for _, v := range []matrix.Verdict{matrix.Fail, matrix.XFail, matrix.Skip} {
-			outcomes = append(outcomes, Outcome{Result: matrix.Result{
+			summaries = append(summaries, Summary{Result: matrix.Result{
 				Name: "inet-args-tcp-to" + strings.ReplaceAll(text, "#", ""), Verdict: v, Reason: text, Detail: text,
 				Explanation: &explain.Explanation{Cause: "x" + text, Mend: "x" + text},
 				Transcript:  []matrix.Transcript{{Host: "local", Name: text, Text: "x" + text}},
 			}})
 		}
 		var b bytes.Buffer
-		if err := WriteTAP(&b, run, outcomes); err != nil {
+		if err := WriteTAP(&b, run, summaries); err != nil {
 			t.Fatal(err)
 		}
 		assertClean(t, b.String())
@@ -303,7 +303,7 @@ func FuzzTAPAndJUnit(f *testing.F) {
 			t.Errorf("%d blocks begin and %d end:\n%s", begun, ended, &b)
 		}
 		b.Reset()
-		if err := WriteJUnit(&b, run, outcomes); err != nil {
+		if err := WriteJUnit(&b, run, summaries); err != nil {
 			t.Fatal(err)
 		}
 		var got struct {
@@ -352,7 +352,7 @@ func TestWorstVerdict(t *testing.T) {
 			}
 			s.Add(matrix.Result{Name: "a", Verdict: v, Seconds: 0.001})
 		}
-		o := s.Outcomes(Run{})[0]
+		o := s.Summaries(Run{})[0]
 		if want == matrix.Pass {
 			first[want] = 0
 		}
