@@ -35,7 +35,8 @@ func runClient(_ context.Context, c *call) (int, error) {
 		return exitError, err
 	}
 	if f.NArg() != 1 {
-		return exitError, terminal.WithHint(fmt.Errorf("client needs one address, not %d", f.NArg()), "pfdivert client -proto udp 10.188.2.9:4000")
+		return exitError, terminal.WithHint(fmt.Errorf("client needs one address, not %d", f.NArg()),
+			"pfdivert client -proto udp 10.188.2.9:4000")
 	}
 	proto, err := protocol(o.proto)
 	if err != nil {
@@ -43,7 +44,8 @@ func runClient(_ context.Context, c *call) (int, error) {
 	}
 	remote, err := address(f.Arg(0))
 	if err != nil {
-		return exitError, terminal.WithHint(fmt.Errorf("address %q: %w", f.Arg(0), err), "10.1.2.3, 10.1.2.3:4000 or [fd00::1]:4000")
+		return exitError, terminal.WithHint(fmt.Errorf("address %q: %w", f.Arg(0), err),
+			"10.1.2.3, 10.1.2.3:4000 or [fd00::1]:4000")
 	}
 	if !o.bind.IsValid() {
 		o.bind = netip.AddrPortFrom(pfconf.FamilyOf(remote.Addr()).Unspecified(), 0)

@@ -29,7 +29,8 @@ be read.`,
 			return exitError, err
 		}
 		if f.NArg() != 2 {
-			return exitError, terminal.WithHint(fmt.Errorf("compare needs two files and was given %d", f.NArg()), "pfdivert run -json A.json, and later pfdivert compare A.json B.json")
+			return exitError, terminal.WithHint(fmt.Errorf("compare needs two files and was given %d", f.NArg()),
+				"pfdivert run -json A.json, and later pfdivert compare A.json B.json")
 		}
 		var runs [2]*report.Past
 		for i := range runs {

@@ -67,7 +67,8 @@ func TestEvidence(t *testing.T) {
 		}
 		rule := e.Remote.Rules[0]
 		if rule.Before == nil || *rule.Before != (pfconf.Counters{}) || rule.After == nil || rule.After.Matched == 0 ||
-			rule.After.Done != rule.After.Matched || !strings.Contains(rule.Text, "tproxy") || !strings.Contains(rule.Text, rule.Label) {
+			rule.After.Done != rule.After.Matched || !strings.Contains(rule.Text, "tproxy") ||
+			!strings.Contains(rule.Text, rule.Label) {
 			t.Errorf("%s: rule %+v", name, rule)
 		}
 		loopback := "127.0.0.1"
@@ -89,8 +90,10 @@ func TestEvidence(t *testing.T) {
 	if err := report.WriteFolders(dir, []matrix.Result{results[udp]}); err != nil {
 		t.Fatal(err)
 	}
-	for file, want := range map[string]string{"evidence.txt": "local 10.208.0.0/12 dev lo table 28774", "capture.pcapng": "Client\n"} {
-		if text, err := os.ReadFile(filepath.Join(dir, udp, file)); err != nil || !strings.Contains(string(text), want) {
+	for file, want := range map[string]string{"evidence.txt": "local 10.208.0.0/12 dev lo table 28774",
+		"capture.pcapng": "Client\n"} {
+		if text, err := os.ReadFile(filepath.Join(dir, udp, file)); err != nil ||
+			!strings.Contains(string(text), want) {
 			t.Errorf("%s: %v, without %q", file, err, want)
 		}
 	}
@@ -100,7 +103,8 @@ func TestEvidence(t *testing.T) {
 		{"table", answer(udpSeen.Remote, "ip route show table"), "local 10.208.0.0/12 dev lo table 28774"},
 		{"FAKE", answer(udpSeen.Remote, "ip addr show to"), "(none)"},
 		{"route", answer(udpSeen.Remote, "ip route get 10.208"), "RTNETLINK answers: No route to host"},
-		{"route of IPv6", answer(tcpSeen.Remote, "ip -6 route get fd00:188:2:"), "RTNETLINK answers: Network is unreachable"},
+		{"route of IPv6", answer(tcpSeen.Remote, "ip -6 route get fd00:188:2:"),
+			"RTNETLINK answers: Network is unreachable"},
 		{"setting", answer(udpSeen.Remote, "sysctl net.ipv4.ip_early_demux"), "net.ipv4.ip_early_demux = 0"},
 	} {
 		if c.got != c.want {
@@ -159,7 +163,8 @@ func TestEvidenceOfReplies(t *testing.T) {
 func TestEvidenceOfErrors(t *testing.T) {
 	const name = "inet6-args-udp-to"
 	r := looked(t, matrix.Options{Omit: []string{"policy-rule"}}, matrix.Plan{}, name)[name]
-	if r.Evidence == nil || len(r.Evidence.Local.Errors) == 0 || !strings.Contains(r.Evidence.Local.Errors[0], "ICMPv6 type 1 code ") {
+	if r.Evidence == nil || len(r.Evidence.Local.Errors) == 0 ||
+		!strings.Contains(r.Evidence.Local.Errors[0], "ICMPv6 type 1 code ") {
 		t.Fatalf("%v: evidence %+v", r, r.Evidence)
 	}
 }
@@ -168,18 +173,21 @@ func TestEvidenceOfErrors(t *testing.T) {
 // verdict is the same.
 func TestEvidenceOfPassed(t *testing.T) {
 	for _, wanted := range []bool{false, true} {
-		for name, r := range looked(t, matrix.Options{Evidence: wanted, Capture: true}, matrix.Plan{}, "inet*-args-*", "inet*-reuse-*") {
+		for name, r := range looked(t, matrix.Options{Evidence: wanted, Capture: true}, matrix.Plan{}, "inet*-args-*",
+			"inet*-reuse-*") {
 			if r.Verdict != matrix.Pass || (r.Evidence != nil) != wanted {
 				t.Errorf("wanted %v: %s: %v, evidence %v", wanted, name, r, r.Evidence)
 			}
 			if !wanted {
 				continue
 			}
-			if rules := r.Evidence.Remote.Rules; len(rules) != 1 || rules[0].After.Matched == 0 || len(r.Evidence.Remote.States) == 0 {
+			if rules := r.Evidence.Remote.Rules; len(rules) != 1 || rules[0].After.Matched == 0 ||
+				len(r.Evidence.Remote.States) == 0 {
 				t.Errorf("%s: rules %+v, states %+v", name, rules, r.Evidence.Remote.States)
 			}
 			if len(r.Evidence.Local.Packets) == 0 || len(r.Evidence.Remote.Packets) == 0 {
-				t.Errorf("%s: %d packets at LOCAL and %d at REMOTE", name, len(r.Evidence.Local.Packets), len(r.Evidence.Remote.Packets))
+				t.Errorf("%s: %d packets at LOCAL and %d at REMOTE", name, len(r.Evidence.Local.Packets),
+					len(r.Evidence.Remote.Packets))
 			}
 		}
 	}
@@ -195,7 +203,8 @@ func TestEvidenceBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	results := make(chan matrix.Result, 10)
-	if err := matrix.Run(t.Context(), p.Hosts, matrix.Plan{Targets: targets, Rounds: 10}, opt, func(r matrix.Result) { results <- r }); err != nil {
+	if err := matrix.Run(t.Context(), p.Hosts, matrix.Plan{Targets: targets, Rounds: 10}, opt,
+		func(r matrix.Result) { results <- r }); err != nil {
 		t.Fatal(err)
 	}
 	close(results)

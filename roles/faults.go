@@ -61,11 +61,13 @@ func runFaults(ctx context.Context, c *call) (int, error) {
 		return exitOK, c.listFaults(all)
 	}
 	if why := noLab(runtime.GOOS, os.Geteuid(), c.Getenv("SUDO")); why != "" {
-		return exitError, terminal.WithHint(errors.New("there is no lab to break: "+why), "'pfdivert faults -list' shows what would be broken")
+		return exitError, terminal.WithHint(errors.New("there is no lab to break: "+why),
+			"'pfdivert faults -list' shows what would be broken")
 	}
 	all = slices.DeleteFunc(all, func(f faults.Fault) bool { return !f.IsOn(runtime.GOOS) })
 	if len(all) == 0 {
-		return exitError, terminal.WithHint(fmt.Errorf("the fault %s is none of this system's", *name), "'pfdivert faults -list' shows the systems of each")
+		return exitError, terminal.WithHint(fmt.Errorf("the fault %s is none of this system's", *name),
+			"'pfdivert faults -list' shows the systems of each")
 	}
 	if *keep && *name == "" {
 		return exitError, terminal.WithHint(errors.New("-keep leaves one lab open"), "name the fault with -only")
@@ -143,7 +145,8 @@ func slowLab(f faults.Fault, alone bool) ([]matrix.Target, func(*matrix.Options)
 
 // inBrokenLab plays the targets in a lab that is broken so. The lab is gone when look
 // has seen it.
-func (c *call) inBrokenLab(ctx context.Context, f faults.Fault, targets []matrix.Target, change func(*matrix.Options), look func(*testbed.Pair, []faults.Judgement) error) error {
+func (c *call) inBrokenLab(ctx context.Context, f faults.Fault, targets []matrix.Target, change func(*matrix.Options),
+	look func(*testbed.Pair, []faults.Judgement) error) error {
 	o := c.testbed()
 	o.Single, o.Wait = f.Single, labPatience
 	p, err := testbed.ReachLab(ctx, o)
@@ -160,7 +163,8 @@ func (c *call) inBrokenLab(ctx context.Context, f faults.Fault, targets []matrix
 }
 
 // judgeFault breaks the lab and plays the targets; the judgements are in their order.
-func judgeFault(ctx context.Context, p *testbed.Pair, f faults.Fault, targets []matrix.Target) ([]faults.Judgement, error) {
+func judgeFault(ctx context.Context, p *testbed.Pair, f faults.Fault, targets []matrix.Target) ([]faults.Judgement,
+	error) {
 	var mu sync.Mutex
 	results := map[string]matrix.Result{}
 	err := matrix.Run(ctx, p.Hosts, matrix.Plan{Targets: targets}, f.Options(p.Options), func(r matrix.Result) {
@@ -174,7 +178,8 @@ func judgeFault(ctx context.Context, p *testbed.Pair, f faults.Fault, targets []
 	var fault *agent.Fault
 	if errors.As(err, &fault) && fault.Code == agent.CodeUnsupported {
 		for _, t := range targets { // none was played
-			results[t.Name] = matrix.Result{Name: t.Name, Verdict: matrix.Skip, Reason: matrix.NoFeature, Detail: fault.Text}
+			results[t.Name] = matrix.Result{Name: t.Name, Verdict: matrix.Skip, Reason: matrix.NoFeature,
+				Detail: fault.Text}
 		}
 		err = nil
 	}
@@ -184,7 +189,8 @@ func judgeFault(ctx context.Context, p *testbed.Pair, f faults.Fault, targets []
 	judged := make([]faults.Judgement, len(targets))
 	for i, t := range targets {
 		want := f.Want(runtime.GOOS, t)
-		if !testbed.HasNamespaces { // nothing may have been asked; and what a BSD shows does not always tell causes apart
+		// nothing may have been asked; and what a BSD shows does not always tell causes apart
+		if !testbed.HasNamespaces {
 			want = want.Unexplained()
 		}
 		judged[i] = faults.Judgement{Result: results[t.Name], Want: want}

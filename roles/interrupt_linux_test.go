@@ -34,7 +34,8 @@ type running struct {
 func startRun(t *testing.T, args ...string) *running {
 	t.Helper()
 	labtest.Need(t)
-	r := &running{ended: make(chan struct{}), mark: fmt.Sprintf("PFDIVERT_TEST_RUN=%d.%d", os.Getpid(), time.Now().UnixNano())}
+	r := &running{ended: make(chan struct{}), mark: fmt.Sprintf("PFDIVERT_TEST_RUN=%d.%d", os.Getpid(),
+		time.Now().UnixNano())}
 	r.cmd = exec.Command(filepath.Join(program(t), "pfdivert"), append([]string{"run", "-for", "1m"}, args...)...)
 	r.cmd.Env = []string{r.mark, asProgram + "=1", "GORACE=" + os.Getenv("GORACE"), "PATH=" + os.Getenv("PATH")}
 	r.cmd.Stdout, r.cmd.Stderr = &r.stdout, &r.stderr
@@ -199,7 +200,8 @@ func TestKilled(t *testing.T) {
 			}
 			// Each target that was being played is an ERROR, and one line sums it up.
 			sum := regexp.MustCompile(`(?m)^[0-9]+ cells of 70 targets: [0-9]+ PASS, [1-9][0-9]* ERROR in `)
-			if out := r.stdout.String(); !sum.MatchString(out) || !strings.Contains(out, "(agent-lost)") || strings.Contains(out, " FAIL ") {
+			if out := r.stdout.String(); !sum.MatchString(out) || !strings.Contains(out, "(agent-lost)") ||
+				strings.Contains(out, " FAIL ") {
 				t.Errorf("it printed\n%s%s", out, &r.stderr)
 			}
 		})

@@ -107,7 +107,8 @@ func pick(args []string) (*Role, []string, error) {
 	if r := find(base); r != nil && !r.Hidden {
 		return r, args[1:], nil
 	}
-	if len(args) == 1 || strings.HasPrefix(args[1], "-") && args[1] != "-h" && args[1] != "-help" && args[1] != "--help" {
+	if len(args) == 1 || strings.HasPrefix(args[1], "-") && args[1] != "-h" && args[1] != "-help" &&
+		args[1] != "--help" {
 		return &orchestratorRole, args[1:], nil
 	}
 	switch args[1] {
@@ -127,7 +128,8 @@ func pick(args []string) (*Role, []string, error) {
 	}
 	return nil, nil, terminal.WithHint(
 		fmt.Errorf("there is no role %q", args[1]),
-		fmt.Sprintf("the nearest is '%s'; 'pfdivert help' shows all, 'pfdivert run %s' plays targets of that name", matrix.Nearest(args[1], names), args[1]))
+		fmt.Sprintf("the nearest is '%s'; 'pfdivert help' shows all, 'pfdivert run %s' plays targets of that name",
+			matrix.Nearest(args[1], names), args[1]))
 }
 
 // play plays the role until it ends or a signal ends it.
@@ -198,7 +200,8 @@ func (c *call) noArgs(f *flag.FlagSet) error {
 	if f.NArg() == 0 {
 		return nil
 	}
-	return terminal.WithHint(fmt.Errorf("%s takes no argument %q", c.role.Name, f.Arg(0)), fmt.Sprintf("'pfdivert %s -h' shows what it takes", c.role.Name))
+	return terminal.WithHint(fmt.Errorf("%s takes no argument %q", c.role.Name, f.Arg(0)),
+		fmt.Sprintf("'pfdivert %s -h' shows what it takes", c.role.Name))
 }
 
 // testbed returns how the environment says to reach the hosts; a role adds what its flags say.

@@ -39,7 +39,8 @@ func runServer(_ context.Context, c *call) (int, error) {
 		return exitError, err
 	}
 	if !o.bind.IsValid() {
-		return exitError, terminal.WithHint(errors.New("server needs an address to bind"), "pfdivert server -bind 127.0.0.1:4000 -diverted")
+		return exitError, terminal.WithHint(errors.New("server needs an address to bind"),
+			"pfdivert server -bind 127.0.0.1:4000 -diverted")
 	}
 	e, err := endpoint.Open(endpoint.Spec{
 		Kind: socketKinds[proto], Role: endpoint.Server, Local: o.bind, Bindany: o.bindany, Diverted: *diverted,

@@ -94,8 +94,10 @@ var sshSays = []struct {
 		"look at SSH_OPTIONS and ~/.ssh/config; 'ssh %s true' must work"},
 	{"not responding", Lost, "the connection was lost", "check the network to the host"},
 	{"Broken pipe", Lost, "the connection was lost", "check the network to the host"},
-	{"Connection reset by", Unreachable, "it broke the connection off", "look at the log of its sshd; 'ssh %s true' must work"},
-	{"Connection closed by", Unreachable, "it broke the connection off", "look at the log of its sshd; 'ssh %s true' must work"},
+	{"Connection reset by", Unreachable, "it broke the connection off",
+		"look at the log of its sshd; 'ssh %s true' must work"},
+	{"Connection closed by", Unreachable, "it broke the connection off",
+		"look at the log of its sshd; 'ssh %s true' must work"},
 }
 
 // sshError explains the end of an ssh that did not get as far as a shell. said
@@ -107,7 +109,8 @@ func sshError(host, said string, err error) *Error {
 			if strings.Contains(hint, "%") {
 				hint = fmt.Sprintf(hint, host)
 			}
-			return &Error{Reason: s.reason, Host: host, Text: s.text, hint: hint, Err: quoted(lineWith(said, s.part), nil)}
+			return &Error{Reason: s.reason, Host: host, Text: s.text, hint: hint,
+				Err: quoted(lineWith(said, s.part), nil)}
 		}
 	}
 	return &Error{Reason: NoShell, Host: host, Text: "no shell answered", Err: quoted(said, err),
@@ -208,7 +211,8 @@ func (p *privilege) explain(l *Link, noise []byte, err error) error {
 	denied := strings.Contains(said, "ermission denied") || strings.Contains(said, "cannot execute")
 	switch {
 	case status == notFound && len(p.words) > 0:
-		return &Error{Reason: NoSudo, Host: p.host, Text: "there is no " + p.words[0], Err: quoted(said, nil), hint: "SUDO=sudo or SUDO=doas, whichever is installed there"}
+		return &Error{Reason: NoSudo, Host: p.host, Text: "there is no " + p.words[0], Err: quoted(said, nil),
+			hint: "SUDO=sudo or SUDO=doas, whichever is installed there"}
 	case status == cannotExecute || denied:
 		return &Error{Reason: NoExec, Host: p.host, Text: "the copied program may not run", Err: quoted(said, nil),
 			hint: "its folder may be mounted noexec, or a security policy of the host forbids programs there"}
@@ -221,7 +225,8 @@ func (p *privilege) explain(l *Link, noise []byte, err error) error {
 	if len(noise) > 0 {
 		said = fmt.Sprintf("%q\n%s", noise, said)
 	}
-	return &Error{Reason: AgentFailed, Host: p.host, Text: "the agent ended before its first word", Err: quoted(said, err)}
+	return &Error{Reason: AgentFailed, Host: p.host, Text: "the agent ended before its first word",
+		Err: quoted(said, err)}
 }
 
 // refused is why sudo or doas did not start the agent.

@@ -122,7 +122,8 @@ func (o *SSHOptions) commands() (c sshCommand, p privilege, err error) {
 		return wrong(fmt.Sprintf("SUDO=%q", o.Sudo), "SUDO=sudo or SUDO=doas", err)
 	}
 	if c.path, err = exec.LookPath("ssh"); err != nil {
-		return c, p, &Error{Reason: NoSSH, Text: "this machine has no ssh", Err: err, hint: "install OpenSSH's client (openssh-client, openssh)"}
+		return c, p, &Error{Reason: NoSSH, Text: "this machine has no ssh", Err: err,
+			hint: "install OpenSSH's client (openssh-client, openssh)"}
 	}
 	return c, p, nil
 }
@@ -142,7 +143,8 @@ func (r *Remote) look(ctx context.Context, o SSHOptions, p *privilege) (*hostFac
 	}
 	f, err := parseFacts(out)
 	if err != nil {
-		return nil, &Error{Reason: NoShell, Host: r.host, Text: "its shell is none that this program knows", Err: err, hint: "the host needs a POSIX sh, uname and id"}
+		return nil, &Error{Reason: NoShell, Host: r.host, Text: "its shell is none that this program knows", Err: err,
+			hint: "the host needs a POSIX sh, uname and id"}
 	}
 	r.dir, r.User, r.UID, r.Tools = f.dir, f.user, f.uid, f.tools
 	var known bool
@@ -150,7 +152,8 @@ func (r *Remote) look(ctx context.Context, o SSHOptions, p *privilege) (*hostFac
 		r.GOARCH, known = goarch[f.machine]
 	}
 	if !known {
-		return nil, &Error{Reason: SystemOther, Host: r.host, Text: fmt.Sprintf("it is a %s on %s, for which there is no program", f.system, f.machine),
+		return nil, &Error{Reason: SystemOther, Host: r.host,
+			Text: fmt.Sprintf("it is a %s on %s, for which there is no program", f.system, f.machine),
 			hint: "OpenBSD, FreeBSD and Linux can be tested, on amd64, arm64 and i386"}
 	}
 	p.user = f.user
@@ -158,7 +161,8 @@ func (r *Remote) look(ctx context.Context, o SSHOptions, p *privilege) (*hostFac
 	case f.uid == 0:
 		p.words = nil
 	case len(p.words) == 0:
-		return nil, &Error{Reason: NotRoot, Host: r.host, Text: f.user + " is not root there", hint: "log in as root, or set SUDO=sudo or SUDO=doas"}
+		return nil, &Error{Reason: NotRoot, Host: r.host, Text: f.user + " is not root there",
+			hint: "log in as root, or set SUDO=sudo or SUDO=doas"}
 	default:
 		// sudo may be where the login shell does not look.
 		if path, ok := f.tools[p.words[0]]; ok {
@@ -189,7 +193,8 @@ func (r *Remote) CheckSum(sum string) error {
 	if r.Cached {
 		hint = "the kept copy was changed; remove it there: rm -r ~/.cache/pfdivert"
 	}
-	return &Error{Reason: WrongSum, Host: r.host, Text: fmt.Sprintf("the agent's sha256 is %q, not %s", sum, r.Want), hint: hint}
+	return &Error{Reason: WrongSum, Host: r.host, Text: fmt.Sprintf("the agent's sha256 is %q, not %s", sum, r.Want),
+		hint: hint}
 }
 
 // Close ends the connection, after the agent, which is told to end and waited
@@ -208,7 +213,8 @@ func (r *Remote) Close(ctx context.Context) error {
 		// An agent that was killed has not removed it.
 		_, status, err := r.master.script(end, `test -z "$dir" || rm -rf "$dir"; test ! -e "$dir"`)
 		if err != nil || status != 0 {
-			left = &Error{Reason: Left, Host: r.host, Text: "the copied program may still be there", Err: err, hint: fmt.Sprintf("look there: ls %s; the agent removes it when its input ends", r.dir)}
+			left = &Error{Reason: Left, Host: r.host, Text: "the copied program may still be there", Err: err,
+				hint: fmt.Sprintf("look there: ls %s; the agent removes it when its input ends", r.dir)}
 		}
 	}
 	return errors.Join(left, r.master.close(end))
@@ -325,7 +331,8 @@ func command(words ...string) (string, error) {
 // the same list.
 func plain(s string) bool {
 	for _, c := range []byte(s) {
-		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("/._@+-", c) >= 0) {
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
+			strings.IndexByte("/._@+-", c) >= 0) {
 			return false
 		}
 	}

@@ -87,7 +87,8 @@ func (m *master) script(ctx context.Context, script string) (string, int, error)
 	done := make(chan answer, 1)
 	go func() {
 		var a answer
-		_, a.err = fmt.Fprintf(m.link.Write, "echo; echo %s begin\n{ %s\n} </dev/null\necho; echo %s end $?\n", m.mark, script, m.mark)
+		_, a.err = fmt.Fprintf(m.link.Write, "echo; echo %s begin\n{ %s\n} </dev/null\necho; echo %s end $?\n", m.mark,
+			script, m.mark)
 		if a.err == nil {
 			a.out, a.status, a.err = m.answer()
 		}
@@ -138,7 +139,8 @@ func (m *master) command(ctx context.Context, argv ...string) (*Link, error) {
 	m.trips++
 	line, err := command(append([]string{"exec", "sh", "-c", "echo " + m.mark + ` >&2; exec "$@"`, "sh"}, argv...)...)
 	if err != nil {
-		return nil, &Error{Reason: Destination, Host: m.ssh.destination, Text: "the command can't be given to its shell", Err: err, hint: "use simple words in SUDO"}
+		return nil, &Error{Reason: Destination, Host: m.ssh.destination,
+			Text: "the command can't be given to its shell", Err: err, hint: "use simple words in SUDO"}
 	}
 	cmd := exec.Command(m.ssh.path, m.ssh.args(false, false, line)...)
 	cmd.SysProcAttr = dieWithParent(syscall.SIGKILL)
@@ -275,7 +277,8 @@ func FindInvoker(getenv func(string) string) (*Invoker, error) {
 	case uid != "":
 		// The passwd entry may be in a database that only libc can ask.
 		if u, err = user.LookupId(uid); err != nil && getenv("SUDO_HOME") != "" {
-			u, err = &user.User{Uid: uid, Gid: getenv("SUDO_GID"), Username: getenv("SUDO_USER"), HomeDir: getenv("SUDO_HOME")}, nil
+			u, err = &user.User{Uid: uid, Gid: getenv("SUDO_GID"), Username: getenv("SUDO_USER"),
+				HomeDir: getenv("SUDO_HOME")}, nil
 		}
 	case name != "":
 		u, err = user.Lookup(name)

@@ -201,14 +201,16 @@ func (c *Comparison) WriteText(w io.Writer, style Style) error {
 			last, said = change.Kind, ""
 			fmt.Fprintf(&b, "\n%s\n", style.bold(kindTitles[last]))
 		}
-		fmt.Fprintf(&b, "  %-*s  %s -> %s", name, change.name(), change.Before.shown(style, cellWidth), change.After.shown(style, 0))
+		fmt.Fprintf(&b, "  %-*s  %s -> %s", name, change.name(), change.Before.shown(style, cellWidth),
+			change.After.shown(style, 0))
 		o := change.After
 		if o.Verdict == "" {
 			o = change.Before
 		}
 		switch change.Kind {
 		case Slower, Faster:
-			fmt.Fprintf(&b, "  %s -> %s ms\n", millis(inTime(change.Before.Seconds)), millis(inTime(change.After.Seconds)))
+			fmt.Fprintf(&b, "  %s -> %s ms\n", millis(inTime(change.Before.Seconds)),
+				millis(inTime(change.After.Seconds)))
 			continue
 		case Reason:
 			fmt.Fprintf(&b, " (%s -> %s)", printable(change.Before.Reason), printable(o.Reason))
@@ -326,5 +328,6 @@ func (c *Comparison) WriteJSON(w io.Writer) error {
 		Regressions int      `json:"regressions"`
 		Same        int      `json:"same"`
 		Changes     []change `json:"changes"`
-	}{side{c.A.Run.forJSON(), c.A.Run.Tested}, side{c.B.Run.forJSON(), c.B.Run.Tested}, c.Regressions(), c.Same, changes})
+	}{side{c.A.Run.forJSON(), c.A.Run.Tested}, side{c.B.Run.forJSON(),
+		c.B.Run.Tested}, c.Regressions(), c.Same, changes})
 }

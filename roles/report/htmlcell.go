@@ -225,7 +225,8 @@ func (p *page) packets(host string, packets []evidence.Packet) {
 			packet.Time.UTC().Format("15:04:05.000000"), packet.Interface, packet.Direction, d.From(), d.To(), what, fmt.Sprint(packet.Length),
 		})
 	}
-	p.countedTable("Packets on "+host, len(packets), []string{"time (UTC)", "interface", "", "from", "to", "what", "bytes"}, rows)
+	p.countedTable("Packets on "+host, len(packets), []string{"time (UTC)", "interface", "", "from", "to", "what",
+		"bytes"}, rows)
 }
 
 // maxPacketRows is how many packets of a host are listed.

@@ -65,7 +65,8 @@ func WriteKernels(w io.Writer, runs []*Past) error {
 		"What becomes of the targets on which kernel, from real runs.\n\n" +
 		"| kernel under test | system | LOCAL's kernel | day | program | verdicts |\n|---|---|---|---|---|---|\n")
 	for _, c := range all {
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", c.title(), inMarkdown(c.kernel.System), inMarkdown(c.local()),
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", c.title(), inMarkdown(c.kernel.System),
+			inMarkdown(c.local()),
 			c.run.Started.UTC().Format(time.DateOnly), inMarkdown(c.run.Version), c.counts())
 	}
 	b.WriteString("\n## The targets\n\nWhere the families differ, `inet` is before the stroke and `inet6` behind it. A dash stands for a target that\n" +
@@ -176,7 +177,8 @@ func (c kernelRun) explain(b *strings.Builder) {
 		if reasonCode.MatchString(why.reason) {
 			reason = fmt.Sprintf("[%s](reasons.md#%[1]s)", reason)
 		}
-		fmt.Fprintf(b, "| %s | %s | %s | %s |\n", why.verdict, reason, strings.Join(targets[why], ", "), inMarkdown(why.detail))
+		fmt.Fprintf(b, "| %s | %s | %s | %s |\n", why.verdict, reason, strings.Join(targets[why], ", "),
+			inMarkdown(why.detail))
 	}
 	kernel, ok := matrix.KernelOn(c.kernel.System, c.kernel.Kernel)
 	if !ok {

@@ -191,7 +191,8 @@ func speak(t matrix.Transcript) (all []spoken) {
 	divert := false
 	for line := range strings.Lines(t.Text) {
 		line = strings.TrimSuffix(line, "\n")
-		if what, text, ok := strings.Cut(line, ": "); ok && !strings.HasPrefix(line, "<<<") && !strings.HasPrefix(line, ">>>") {
+		if what, text, ok := strings.Cut(line, ": "); ok && !strings.HasPrefix(line, "<<<") &&
+			!strings.HasPrefix(line, ">>>") {
 			switch address := loggedAddress(text); what {
 			case "connect sock":
 				now.own = address

@@ -62,7 +62,8 @@ func reachBSD(ctx context.Context, o Options) (*Pair, error) {
 	}
 	p.Options.Families = map[pfconf.Family]matrix.Addresses{}
 	for f, a := range lab.Addresses {
-		p.Options.Families[f] = matrix.Addresses{Local: a.Local, Remote: a.Remote, Locals: netip.PrefixFrom(a.Local, a.Local.BitLen()), Fakes: a.Fakes}
+		p.Options.Families[f] = matrix.Addresses{Local: a.Local, Remote: a.Remote,
+			Locals: netip.PrefixFrom(a.Local, a.Local.BitLen()), Fakes: a.Fakes}
 	}
 	p.Options.Rounds = realRounds
 	p.Options.By, p.Options.Patience = WhoRuns(o.Getenv), o.Wait

@@ -61,7 +61,8 @@ func ReachLab(ctx context.Context, o Options) (*Pair, error) {
 		return reachBSD(ctx, o)
 	}
 	if o.Domain != 0 {
-		return nil, terminal.WithHint(errors.New("-rdomain: this system has no routing domains"), "set REMOTE_SSH to an OpenBSD host, or run it there")
+		return nil, terminal.WithHint(errors.New("-rdomain: this system has no routing domains"),
+			"set REMOTE_SSH to an OpenBSD host, or run it there")
 	}
 	return reachNamespaces(ctx, o)
 }
@@ -88,7 +89,8 @@ func reachNamespaces(ctx context.Context, o Options) (*Pair, error) {
 			continue
 		}
 		plan := config.PlanOf(f)
-		a := matrix.Addresses{Local: plan.Local.Addr(), Remote: plan.Remote.Addr(), Locals: plan.Locals, Fakes: plan.Fakes}
+		a := matrix.Addresses{Local: plan.Local.Addr(), Remote: plan.Remote.Addr(), Locals: plan.Locals,
+			Fakes: plan.Fakes}
 		if !a.Locals.IsValid() {
 			a.Locals = netip.PrefixFrom(a.Local, a.Local.BitLen())
 		}
@@ -106,7 +108,8 @@ const realRounds = 2
 // asks are the ways to ask for a password on each side; nil where no one can be asked.
 type asks struct{ remote, local host.Ask }
 
-var singleInLab = terminal.WithHint(errors.New("-single is for the lab"), "of a remote host, give one FAKE_ADDR and one FAKE_ADDR6")
+var singleInLab = terminal.WithHint(errors.New("-single is for the lab"),
+	"of a remote host, give one FAKE_ADDR and one FAKE_ADDR6")
 
 // reachRemote reaches the remote host of the environment by ssh, and makes this
 // machine LOCAL.
@@ -150,7 +153,8 @@ func reachSSH(ctx context.Context, o Options, targets []matrix.Target, ask asks)
 	if got := p.Hosts.Remote.Hello.SHA256; got != p.far.Want {
 		p.Close()
 		return nil, terminal.WithHint(
-			fmt.Errorf("%s: the agent's sha256 is %s and not %s: another program answered", o.Getenv("REMOTE_SSH"), got, p.far.Want),
+			fmt.Errorf("%s: the agent's sha256 is %s and not %s: another program answered", o.Getenv("REMOTE_SSH"),
+				got, p.far.Want),
 			"remove ~/.cache/pfdivert on that host")
 	}
 	p.Options.Families = families

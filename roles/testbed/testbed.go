@@ -31,7 +31,8 @@ type Testbed struct {
 func Find(o Options, targets []matrix.Target) ([]*Testbed, error) {
 	if o.HostsFile == "" {
 		if words := strings.Fields(o.Getenv("REMOTE_SSH")); len(words) > 1 {
-			return nil, terminal.WithHint(fmt.Errorf("REMOTE_SSH names %d hosts; each needs addresses of its own", len(words)),
+			return nil, terminal.WithHint(fmt.Errorf("REMOTE_SSH names %d hosts; each needs addresses of its own",
+				len(words)),
 				"write the hosts and their addresses into a file: -hosts FILE")
 		}
 		return []*Testbed{{Dial: func(ctx context.Context) (*Pair, error) { return reachHosts(ctx, o, targets) }}}, nil
@@ -170,7 +171,8 @@ func (b *Testbed) Target(name string) string {
 
 // Run runs the plan's targets and calls done with each result, from any goroutine. It returns an
 // error when none could be run.
-func (b *Testbed) Run(ctx context.Context, plan matrix.Plan, change func(*matrix.Options), done func(matrix.Result)) error {
+func (b *Testbed) Run(ctx context.Context, plan matrix.Plan, change func(*matrix.Options),
+	done func(matrix.Result)) error {
 	opt := b.Pair.Options
 	change(&opt)
 	err := matrix.Run(ctx, b.Pair.Hosts, plan, opt, func(r matrix.Result) {

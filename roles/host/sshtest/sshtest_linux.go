@@ -123,7 +123,8 @@ func (h *Host) prepare(t testing.TB, w *World, dir string) {
 	t.Helper()
 	w.HostKey = filepath.Join(dir, "hostkey")
 	for _, f := range []string{h.Key, w.HostKey} {
-		if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f).CombinedOutput(); err != nil {
+		if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f",
+			f).CombinedOutput(); err != nil {
 			t.Fatalf("ssh-keygen: %v\n%s", err, out)
 		}
 	}
