@@ -13,7 +13,8 @@ import (
 )
 
 var checkSetupRole = Role{
-	Name: "check-setup", Usage: "[-hosts FILE] [PATTERN...]", Summary: "look whether both hosts have what the targets need, and say what mends it",
+	Name: "check-setup", Usage: "[-hosts FILE] [PATTERN...]",
+	Summary: "look whether both hosts have what the targets need, and say what fixes it",
 	Help: `Without REMOTE_SSH the hosts are a lab's, which is made for it and taken away
 again. Nothing else is changed on either host. A run looks at the same things
 before it begins.
@@ -106,7 +107,7 @@ func writeChecks(w io.Writer, items []agent.CheckItem) (fine bool) {
 		}
 		fmt.Fprintf(w, "  %s  %s: %s\n", mark, i.Name, i.Detail)
 		if !i.OK && i.Cure != "" {
-			fmt.Fprintf(w, "      mend: %s\n", i.Cure)
+			fmt.Fprintf(w, "      fix: %s\n", i.Cure)
 		}
 	}
 	return fine

@@ -36,7 +36,7 @@ func TestWriteChecks(t *testing.T) {
 	})
 	const want = `  ok  privilege: root
   NO  pf: it is switched off
-      mend: pfctl -e
+      fix: pfctl -e
   NO  way: none
 `
 	if fine || out.String() != want {

@@ -162,12 +162,14 @@ func TestHandDivertTo(t *testing.T) {
 			server.says(t, "listen sock")
 			client := start(t, l, lab.Local, "client -bind "+f.local+" "+to)
 			client.ends(t,
-				"connect sock: "+f.local+" <n>", "connect peer: "+f.fake+" 4000", ">>> Client", "<<< Server", "Shutdown client")
+				"connect sock: "+f.local+" <n>", "connect peer: "+f.fake+" 4000", ">>> Client", "<<< Server",
+				"Shutdown client")
 			server.ends(t,
 				"listen sock: "+f.loop+" 4000", "accept from: "+f.local+" <n>", "accept sock: "+f.fake+" 4000",
 				"accept peer: "+f.local+" <n>", ">>> Server", "<<< Client", "Shutdown server")
 			rule.interrupt(t,
-				anchorLine, fmt.Sprintf("pass in log %s proto tcp from %s to %s port 4000 divert-to %s port 4000 label regress", f.family, f.local, f.fake, f.loop),
+				anchorLine, fmt.Sprintf(
+					"pass in log %s proto tcp from %s to %s port 4000 divert-to %s port 4000 label regress", f.family, f.local, f.fake, f.loop),
 				loadedLine, "nftables: the rule matched <n> packets, its action served <n>")
 		})
 	}

@@ -11,7 +11,8 @@ import (
 )
 
 var compareRole = Role{
-	Name: "compare", Usage: "[-json FILE] A.json B.json", Summary: "say what changed between two runs, of which -json wrote the results",
+	Name: "compare", Usage: "[-json FILE] A.json B.json",
+	Summary: "say what changed between two runs, of which -json wrote the results",
 	Help: `Targets are compared by name; of runs with several hosts, hosts by name. A run of
 one host is compared with each host of the other.
 

@@ -113,7 +113,7 @@ func help(role string) string {
 	return out.String()
 }
 
-// has tells whether a role's help has the flag.
+// has reports whether a role's help has the flag.
 func has(help, flag string) bool {
 	return flag == "h" || regexp.MustCompile(`(?m)^  -`+regexp.QuoteMeta(flag)+`\b`).MatchString(help)
 }
@@ -226,7 +226,7 @@ func anchors(page string) []string {
 	return names
 }
 
-// TestByHand plays README's script of roles that are started by hand, in a lab.
+// TestByHand runs README's script of roles that are started by hand, in a lab.
 func TestByHand(t *testing.T) {
 	labtest.Need(t)
 	if _, err := exec.LookPath("nsenter"); err != nil {

@@ -20,7 +20,7 @@ var doctorRole = Role{
 	Help: `On Linux it reads the rules of nft, iptables-nft and iptables-legacy that divert
 (tproxy, redirect, dnat to an own address, queue, and marks for transparent sockets),
 follows packets through all rules to them and on to the socket, and looks whether
-somebody listens there and whether the policy rules, routes and settings fit their
+a process listens there and whether the policy rules, routes and settings fit their
 marks. On OpenBSD it reads pf's (divert-to,
 divert-reply, divert-packet, rdr-to), on FreeBSD ipfw's (fwd, divert, tee) and pf's
 (rdr, divert-to), and looks
@@ -213,7 +213,7 @@ func (d *diagnosis) write(c *call, asJSON bool) error {
 			fmt.Fprintf(&b, "      check: %s\n", a.Check)
 		}
 		if a.Mend != "" {
-			fmt.Fprintf(&b, "      mend: %s\n", a.Mend)
+			fmt.Fprintf(&b, "      fix: %s\n", a.Mend)
 		}
 	}
 	if len(d.Found) == 0 && len(d.Unseen) == 0 {

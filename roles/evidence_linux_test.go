@@ -16,7 +16,7 @@ import (
 	"pfdivert/roles/testbed"
 )
 
-// looked plays targets in a lab with pieces left out and gives their results.
+// looked runs targets in a lab with pieces left out and gives their results.
 func looked(t *testing.T, opt matrix.Options, plan matrix.Plan, names ...string) map[string]matrix.Result {
 	t.Helper()
 	p := reach(t, testbed.Options{})
@@ -193,7 +193,7 @@ func TestEvidenceOfPassed(t *testing.T) {
 	}
 }
 
-// TestEvidenceBounded: of a target that fails again and again only the first plays are looked at.
+// TestEvidenceBounded: of a target that fails again and again only the first runs are looked at.
 func TestEvidenceBounded(t *testing.T) {
 	p := reach(t, testbed.Options{})
 	opt := p.Options
@@ -217,11 +217,11 @@ func TestEvidenceBounded(t *testing.T) {
 	}
 	// Those that are under way at the same time do not know of each other.
 	if all != 10 || seen < 1 || seen > 5 {
-		t.Errorf("%d of %d plays were looked at", seen, all)
+		t.Errorf("%d of %d runs were looked at", seen, all)
 	}
 }
 
-// BenchmarkCapture plays all targets in a lab, from the start of its agents to their end, with
+// BenchmarkCapture runs all targets in a lab, from the start of its agents to their end, with
 // packets captured and without, by turns, and tells by how much longer the one takes.
 func BenchmarkCapture(b *testing.B) {
 	labtest.Need(b)

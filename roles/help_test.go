@@ -12,7 +12,7 @@ import (
 	"pfdivert/roles/terminal"
 )
 
-// callMain plays a role in this process.
+// callMain runs a role in this process.
 func callMain(args ...string) (status int, stdout, stderr string) {
 	var out, err bytes.Buffer
 	status = Main("test", args, IO{strings.NewReader(""), &out, &err, func(string) string { return "" }})
@@ -87,8 +87,8 @@ func TestTell(t *testing.T) {
 		want string
 	}{
 		{errors.New("it broke"), "error: it broke\n"},
-		{fmt.Errorf("run: %w", terminal.WithHint(errors.New("it broke"), "mend it")),
-			"error: run: it broke\nhint: mend it\n"},
+		{fmt.Errorf("run: %w", terminal.WithHint(errors.New("it broke"), "fix it")),
+			"error: run: it broke\nhint: fix it\n"},
 		{fmt.Errorf("local: %w", &agent.Fault{Code: "EPERM", Text: "not allowed", Hint: "be root"}),
 			"error: local: not allowed\nhint: be root\n"},
 		{&agent.Fault{Text: "it broke"}, "error: it broke\n"},

@@ -61,7 +61,7 @@ func makes(t *testing.T) []string {
 	return found
 }
 
-// TestMakefile plays the Makefile with each make that there is.
+// TestMakefile runs the Makefile with each make that there is.
 func TestMakefile(t *testing.T) {
 	for _, program := range makes(t) {
 		t.Run(filepath.Base(program), func(t *testing.T) {

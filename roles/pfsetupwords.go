@@ -42,7 +42,7 @@ var verbs = map[string]struct {
 	"limits":   {[]string{"NAME", "VALUE", "SYSTEM"}, (*desk).limits},
 }
 
-// runVerb plays one of them; the role's first argument is its name.
+// runVerb runs one of them; the role's first argument is its name.
 func (c *call) runVerb(ctx context.Context, name string, open func() (pfconf.Desk, error)) (int, error) {
 	d := &desk{call: c}
 	f := c.flags()

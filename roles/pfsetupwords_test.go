@@ -140,7 +140,7 @@ func TestVerbKill(t *testing.T) {
 	}
 }
 
-// verb plays a word of pf-setup on the table, as in a lab.
+// verb runs a word of pf-setup on the table, as in a lab.
 func verb(d *table, args string) (status int, out string, err error) {
 	var b bytes.Buffer
 	getenv := func(name string) string {

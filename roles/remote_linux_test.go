@@ -70,7 +70,8 @@ func startNetwork(t testing.TB) *network {
 		t.Fatal(err)
 	}
 	for name, b := range map[string][]byte{
-		"id": id, "known_hosts": []byte(n.remote.KnownHosts("10.77.1.2")), "ssh_config": []byte(sshConfig), "pfdivert": exe,
+		"id": id, "known_hosts": []byte(n.remote.KnownHosts("10.77.1.2")), "ssh_config": []byte(sshConfig),
+		"pfdivert": exe,
 	} {
 		path := n.local.Path(home + "/" + name)
 		if err := os.WriteFile(path, b, 0o700); err != nil {
@@ -349,7 +350,7 @@ func (n *network) checkSetup(t *testing.T) {
 	}{
 		{"well", "check-setup", "", "", "", 0, `^local: (.*\n  ok )+.*\nremote: (.*\n  ok )+.*\n$`, `^$`},
 		{"FAKE on REMOTE", "check-setup", "", fmt.Sprintf(fake, "add"), fmt.Sprintf(fake, "del"), 2,
-			`\n  NO  FAKE is not configured here: .*10\.77\.2\.9.*\n +mend: `, `^$`},
+			`\n  NO  FAKE is not configured here: .*10\.77\.2\.9.*\n +fix: `, `^$`},
 		{"run with FAKE on REMOTE", "run", "", fmt.Sprintf(fake, "add"), fmt.Sprintf(fake, "del"), 2,
 			`^$`, `^error: remote: FAKE .*10\.77\.2\.9.*\nhint: `},
 		{"no right", "check-setup", "REMOTE_SSH=norights@10.77.1.2", "", "", 2, `^$`,

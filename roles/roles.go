@@ -63,7 +63,8 @@ const (
 // all lists the roles in the order in which help shows them.
 func all() []*Role {
 	return []*Role{
-		&orchestratorRole, &listRole, &compareRole, &kernelsRole, &faultsRole, &labRole, &checkSetupRole, &doctorRole, &cleanupRole,
+		&orchestratorRole, &listRole, &compareRole, &kernelsRole, &faultsRole, &labRole, &checkSetupRole, &doctorRole,
+		&cleanupRole,
 		&serverRole, &clientRole, &packetRole, &pfSetupRole, &natlookRole,
 		&installRole, &versionRole, &helpRole, &agentRole,
 	}
@@ -81,7 +82,7 @@ func find(name string) *Role {
 // gcPercent is how far the heap may grow between collections.
 const gcPercent = 400
 
-// Main plays the role that args ask for and returns the exit status.
+// Main runs the role that args ask for and returns the exit status.
 func Main(version string, args []string, std IO) int {
 	// Little memory is alive at any time, and collecting it less often saves a tenth
 	// of a long run's time.
@@ -128,11 +129,11 @@ func pick(args []string) (*Role, []string, error) {
 	}
 	return nil, nil, terminal.WithHint(
 		fmt.Errorf("there is no role %q", args[1]),
-		fmt.Sprintf("the nearest is '%s'; 'pfdivert help' shows all, 'pfdivert run %s' plays targets of that name",
+		fmt.Sprintf("the nearest is '%s'; 'pfdivert help' shows all, 'pfdivert run %s' runs targets of that name",
 			matrix.Nearest(args[1], names), args[1]))
 }
 
-// play plays the role until it ends or a signal ends it.
+// play runs the role until it ends or a signal ends it.
 func play(role *Role, version string, args []string, std IO) (int, error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)

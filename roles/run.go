@@ -91,14 +91,15 @@ func runOrchestrator(ctx context.Context, c *call) (int, error) {
 	switch {
 	case o.parallel < 0:
 		return exitError, terminal.WithHint(fmt.Errorf("-parallel %d: there is no such number of targets", o.parallel),
-			"0 plays all at once, 1 one after the other")
+			"0 runs all at once, 1 one after the other")
 	case o.regress && (o.count > 1 || o.duration > 0):
-		return exitError, terminal.WithHint(errors.New("-regress prints each target once, and -count and -for play it again"), "leave one of them out")
+		return exitError, terminal.WithHint(errors.New(
+			"-regress prints each target once, and -count and -for run it again"), "leave one of them out")
 	case o.Domain < 0 || o.Domain > bsd.MaxDomain:
 		return exitError, terminal.WithHint(fmt.Errorf("-rdomain %d: there is no such routing domain", o.Domain),
 			fmt.Sprintf("they go up to %d", bsd.MaxDomain))
 	case o.count < 1 || o.duration < 0:
-		return exitError, terminal.WithHint(fmt.Errorf("-count %d -for %v: a target can't be played less than once",
+		return exitError, terminal.WithHint(fmt.Errorf("-count %d -for %v: a target can't be run less than once",
 			o.count, o.duration), "-count 100, or -for 30s")
 	}
 	for _, arg := range f.Args() {

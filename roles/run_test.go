@@ -26,7 +26,7 @@ func labHost(index int, name string) *testbed.Testbed {
 	}}
 }
 
-// playSeveral plays all targets on the hosts and gives what a person and a machine
+// playSeveral runs all targets on the hosts and gives what a person and a machine
 // are told, and the exit status.
 func playSeveral(t *testing.T, ctx context.Context, hosts []*testbed.Testbed, o runFlags) (text, said, machine string,
 	status int) {
@@ -67,7 +67,8 @@ func TestSeveralHosts(t *testing.T) {
 	for _, line := range []string{
 		"PASS one/inet-args-tcp-to", "PASS two/inet6-reuse-rip-reply-to-reply-to",
 		"ERROR three/inet-args-tcp-to (setup-failed): it does not answer",
-		"one: 70 targets: 70 PASS", "two: 70 targets: 70 PASS", "three: 70 targets: 70 ERROR", "four: 70 targets: 70 ERROR",
+		"one: 70 targets: 70 PASS", "two: 70 targets: 70 PASS", "three: 70 targets: 70 ERROR",
+		"four: 70 targets: 70 ERROR",
 		"280 targets on 4 hosts: 140 PASS, 140 ERROR in ",
 	} {
 		if !strings.Contains("\n"+text, "\n"+line) {
@@ -163,9 +164,10 @@ func TestNoLab(t *testing.T) {
 			!strings.HasSuffix(text.String(), "\nSKIPPED\n") {
 			t.Errorf("%s: exit status %d, %v, %q", c.system, status, err, text.String())
 		}
-		// The run succeeded, so its reports are there, and say that nothing was played.
+		// The run succeeded, so its reports are there, and say that nothing was run.
 		for format, want := range map[string]string{
-			"json": `"targets":[]}`, "tap": "\n1..0 # SKIP No remote host is given. ", "junit": `tests="0" failures="0"`, "html": "<dt>Skipped</dt>",
+			"json": `"targets":[]}`, "tap": "\n1..0 # SKIP No remote host is given. ",
+			"junit": `tests="0" failures="0"`, "html": "<dt>Skipped</dt>",
 		} {
 			got, err := os.ReadFile(filepath.Join(dir, format))
 			if err != nil || !strings.Contains(string(got), want) ||

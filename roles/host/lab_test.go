@@ -24,7 +24,7 @@ import (
 	"pfdivert/roles/lab/namespace"
 )
 
-// The test program plays every process of a lab, by its first argument.
+// The test program runs every process of a lab, by its first argument.
 func TestMain(m *testing.M) {
 	sshtest.Main()
 	if len(os.Args) > 1 {

@@ -327,7 +327,7 @@ func command(words ...string) (string, error) {
 	return strings.Join(quoted, " "), nil
 }
 
-// plain tells whether no shell sees anything but letters in s. The probe has
+// plain reports whether no shell sees anything but letters in s. The probe has
 // the same list.
 func plain(s string) bool {
 	for _, c := range []byte(s) {

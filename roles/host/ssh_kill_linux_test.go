@@ -101,7 +101,7 @@ func TestSSHKill(t *testing.T) {
 		gone(t, r.pid)
 		var e *host.Error
 		if err := r.Close(t.Context()); !errors.As(err, &e) || e.Reason != host.Left {
-			t.Errorf("nobody could look after the copied file, Close says %v", err)
+			t.Errorf("no one could look after the copied file, Close says %v", err)
 		}
 		s.clean(t)
 	})
@@ -302,7 +302,7 @@ func TestSSHInvoker(t *testing.T) {
 	// What root alone may read is of no use to them.
 	if _, err := reach(t.Context(), host.SSHOptions{Destination: o.Destination, Options: s.options,
 		Invoker: o.Invoker}); err == nil {
-		t.Fatal("nobody can use root's key")
+		t.Fatal("root's key is readable without privilege")
 	}
 	dir := filepath.Dir(s.Key)
 	for d := dir; d != "/tmp" && d != "/"; d = filepath.Dir(d) {

@@ -55,7 +55,8 @@ func startBrowser(t *testing.T) *browser {
 	dir := t.TempDir()
 	cmd := exec.Command(file, "--headless", "--remote-debugging-pipe", "--disable-gpu", "--no-first-run",
 		"--disable-extensions",
-		"--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage", "--user-data-dir="+filepath.Join(dir, "data"),
+		"--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
+		"--user-data-dir="+filepath.Join(dir, "data"),
 		// As root, and in containers, it refuses to make its own sandbox; the page is the test's
 		// own.
 		"--no-sandbox")
@@ -237,7 +238,8 @@ func (b *browser) quiet(file string) {
 			if err := json.Unmarshal(e.Params, &p); err != nil || p.Request.URL != "file://"+file {
 				b.t.Errorf("the page asks for %s", p.Request.URL)
 			}
-		case "Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Page.javascriptDialogOpening", "Page.windowOpen":
+		case "Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Page.javascriptDialogOpening",
+			"Page.windowOpen":
 			b.t.Errorf("%s: %s", e.Method, e.Params)
 		}
 	}

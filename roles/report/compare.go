@@ -125,8 +125,8 @@ func Compare(a, b *Past) *Comparison {
 		case x.Reason != y.Reason:
 			kind = Reason
 		case x.Runs < enoughRuns || y.Runs < enoughRuns:
-			// Cells of a run that plays each target once take as long as what is
-			// played beside them.
+			// Cells of a run that repeats no target take as long as what
+			// runs beside them.
 		case y.Seconds > x.tail:
 			kind = Slower
 		case y.tail < x.Seconds:
@@ -167,7 +167,7 @@ func (c *Comparison) count(kind ChangeKind) (n int) {
 // kindTitles are the headings of a comparison, with what is listed below them.
 var kindTitles = map[ChangeKind]string{
 	Regression: "Regressions",
-	Fixed:      "Mended",
+	Fixed:      "Fixed",
 	Skipped:    "Skipped now, or no longer",
 	Changed:    "Another verdict",
 	Reason:     "The same verdict for another reason",
@@ -179,8 +179,9 @@ var kindTitles = map[ChangeKind]string{
 
 // kindTotals name the kinds in the totals.
 var kindTotals = map[ChangeKind]string{
-	Regression: "regressed", Fixed: "mended", Skipped: "skipped or no longer", Changed: "other verdict", Reason: "other reason",
-	New: "new", Gone: "gone", Slower: "slower", Faster: "faster",
+	Regression: "regressed", Fixed: "fixed", Skipped: "skipped or no longer", Changed: "other verdict",
+	Reason: "other reason",
+	New:    "new", Gone: "gone", Slower: "slower", Faster: "faster",
 }
 
 // WriteText writes which runs are compared, a table of the changes for each kind, and the

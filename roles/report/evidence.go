@@ -22,7 +22,7 @@ func WriteEvidence(w io.Writer, r matrix.Result) error {
 	}
 	if x := r.Explanation; x != nil {
 		for _, l := range [][2]string{{"cause", x.Cause}, {"expected", x.Expected}, {"last seen", x.LastSeen},
-			{"likely", x.Likely}, {"check", x.Check}, {"mend", x.Mend}} {
+			{"likely", x.Likely}, {"check", x.Check}, {"fix", x.Mend}} {
 			if l[1] != "" {
 				t.line(1, "%s: %s", l[0], l[1])
 			}

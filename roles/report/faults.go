@@ -127,7 +127,7 @@ func WriteFaultExamples(out io.Writer, judged []faults.Judgement) {
 		shown[e.Cause] = true
 		fmt.Fprintf(out, "  %v\n", r)
 		for _, line := range [][2]string{{"cause", e.Cause}, {"expected", e.Expected}, {"last seen", e.LastSeen},
-			{"likely", e.Likely}, {"check", e.Check}, {"mend", e.Mend}} {
+			{"likely", e.Likely}, {"check", e.Check}, {"fix", e.Mend}} {
 			if line[1] != "" {
 				fmt.Fprintf(out, "    %s: %s\n", line[0], line[1])
 			}

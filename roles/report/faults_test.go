@@ -8,7 +8,7 @@ import (
 	"pfdivert/matrix/faults"
 )
 
-// TestFaultTable: a fault is noticed, by nobody, wrongly, or only by targets that prove nothing.
+// TestFaultTable: a fault is noticed, by no target, wrongly, or only by targets that prove nothing.
 func TestFaultTable(t *testing.T) {
 	fails := faults.Want{Verdict: matrix.Fail, Reason: matrix.NotLost, Cause: "claim-broken"}.Unexplained()
 	passes := faults.Want{Verdict: matrix.Pass}

@@ -13,9 +13,10 @@ import (
 	"pfdivert/roles/terminal"
 )
 
-// Files are the files that a run's reports go to. They are opened before the run, so that it is known
-// whether they can be written, and written when there is something to report: until then a file stays
-// as it was. Discard, which the caller defers, removes one that a run that could not start has made.
+// Files are the files that a run's reports go to. They are opened before the run, so that it is
+// known whether they can be written, and written when there is something to report: until then a
+// file stays as it was. Discard, which the caller defers, removes one that a run that could not
+// start has made.
 type Files struct {
 	Standard bool // one goes to standard output
 	files    []*file
@@ -30,8 +31,8 @@ type file struct {
 	made   bool     // it was not there before
 }
 
-// OpenFiles opens the files of the reports that are wanted: a name for each of Formats, "" for none,
-// "-" for standard output.
+// OpenFiles opens the files of the reports that are wanted: a name for each of Formats, "" for
+// none, "-" for standard output.
 func OpenFiles(names []string, standard io.Writer) (*Files, error) {
 	r := &Files{}
 	for i, name := range names {

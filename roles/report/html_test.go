@@ -83,7 +83,8 @@ func handshake() (*matrix.Evidence, []matrix.Transcript) {
 		e.Remote.Packets = append(e.Remote.Packets, also(p, took))
 	}
 	e.Remote.Rules = []evidence.Rule{{Label: "c2",
-		Text: "ip saddr 10.192.0.2 tcp dport 27514 tproxy ip to 127.0.0.1:27514", Before: &pfconf.Counters{}, After: &pfconf.Counters{Matched: 3, Done: 3}}}
+		Text: "ip saddr 10.192.0.2 tcp dport 27514 tproxy ip to 127.0.0.1:27514", Before: &pfconf.Counters{},
+		After: &pfconf.Counters{Matched: 3, Done: 3}}}
 	return e, []matrix.Transcript{
 		{Host: "local", Name: "client", Text: "connect sock: 10.192.0.2 15514\n>>> Client\n<<< Server\n"},
 		{Host: "remote", Name: "server", Text: "listen sock: 127.0.0.1 27514\naccept from: 10.192.0.2 15514\n>>> Server\n<<< Client\nShutdown server\n"},
@@ -112,7 +113,8 @@ func undelivered() (*matrix.Evidence, []matrix.Transcript) {
 					Direction: pfconf.In, Phase: "UNREPLIED", Mark: 0x70660076}},
 				Sockets: []evidence.Socket{{Proto: "udp", Local: netip.MustParseAddrPort("127.0.0.1:27514"),
 					Text: "transparent"}},
-				Answers: []evidence.Answer{{Command: "ip route get 10.208.0.2 from 10.192.0.2 iif veth1 mark 0x70660076", Text: "RTNETLINK answers: No route to host"}},
+				Answers: []evidence.Answer{{Command: "ip route get 10.208.0.2 from 10.192.0.2 iif veth1 mark 0x70660076",
+					Text: "RTNETLINK answers: No route to host"}},
 				Moved:   []evidence.Moved{{Name: "Ip: InAddrErrors", By: 1}},
 				Errors:  []string{"remote server: ICMP port unreachable from 10.208.0.2"},
 				Missing: []string{"states: netlink: operation not permitted"},
@@ -146,8 +148,10 @@ func withEvidence() (Run, []Summary) {
 			r.Detail = `remote server: nothing arrived, "Client\n" from 10.192.0.2:15514 was due; REMOTE's rule matched 1 packets`
 			r.Explanation = &explain.Explanation{
 				Cause: "policy-rule-missing", Expected: "REMOTE's kernel gives the packet to the socket on 127.0.0.1:27514, because the rule marks it and a policy rule makes it local.",
-				LastSeen: "at REMOTE's rule, which marked it", Likely: "No policy rule sends packets with the mark to the table with the local route.",
-				Check: "ip rule show; ip route get 10.208.0.2 from 10.192.0.2 iif veth1 mark 0x70660076", Mend: "ip rule add fwmark 0x70660076 lookup 28774",
+				LastSeen: "at REMOTE's rule, which marked it",
+				Likely:   "No policy rule sends packets with the mark to the table with the local route.",
+				Check:    "ip rule show; ip route get 10.208.0.2 from 10.192.0.2 iif veth1 mark 0x70660076",
+				Mend:     "ip rule add fwmark 0x70660076 lookup 28774",
 			}
 			r.Evidence, r.Transcript = undelivered()
 		}
@@ -240,7 +244,8 @@ func TestHTML(t *testing.T) {
 					ids[a.Value] = true
 				case "href":
 					hrefs = append(hrefs, a.Value)
-				case "class", "lang", "charset", "http-equiv", "content", "name", "viewBox", "fill-rule", "d", "role", "tabindex", "scope", "colspan",
+				case "class", "lang", "charset", "http-equiv", "content", "name", "viewBox", "fill-rule", "d", "role",
+					"tabindex", "scope", "colspan",
 					"x", "y", "width", "height", "text-anchor", "aria-hidden", "aria-label", "aria-labelledby":
 				default:
 					t.Errorf("%s: attribute %s of %s", name, a.Name.Local, start.Name.Local)

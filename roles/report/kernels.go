@@ -62,7 +62,7 @@ func WriteKernels(w io.Writer, runs []*Past) error {
 	all := kernelRuns(runs)
 	var b strings.Builder
 	b.WriteString("# Kernels\n\n<!-- Written by 'make kernels' from the runs in docs/kernels. -->\n\n" +
-		"What becomes of the targets on which kernel, from real runs.\n\n" +
+		"What happens to the targets on which kernel, from real runs.\n\n" +
 		"| kernel under test | system | LOCAL's kernel | day | program | verdicts |\n|---|---|---|---|---|---|\n")
 	for _, c := range all {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", c.title(), inMarkdown(c.kernel.System),
@@ -212,4 +212,5 @@ func inMarkdown(s string) string {
 	return markdownEscaper.Replace(printable(s))
 }
 
-var markdownEscaper = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "|", `\|`, "`", "&#96;", "*", `\*`, "_", `\_`, "[", `\[`, "]", `\]`)
+var markdownEscaper = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "|", `\|`,
+	"`", "&#96;", "*", `\*`, "_", `\_`, "[", `\[`, "]", `\]`)

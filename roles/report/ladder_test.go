@@ -114,7 +114,8 @@ func TestLadderSockets(t *testing.T) {
 				"0.000 ms 0>2 control: TCP SYN  10.192.0.5:49425 > 10.208.0.5:21979 CONTROL",
 				"9.000 ms 0>2 TCP SYN  10.192.0.5:9979 > 10.208.0.5:21979",
 			}},
-		// The server got the control, which nothing diverted, and what the divert socket gave back.
+		// The server got the control, which nothing diverted, and what the divert socket
+		// reinjected.
 		{"udp-packet-in", []sent{{udp(0, 1, control, remote, "Client\n"), false},
 			{udp(9*ms, 2, local, remote, "Client\n"), false}},
 			[]matrix.Transcript{
@@ -146,7 +147,7 @@ func TestLadderSockets(t *testing.T) {
 				`9.000 ms 2>0 IP protocol 254, 7 bytes  10.188.1.2 > 10.192.0.5  "Packet"`,
 			}},
 		// What a divert socket keeps; of a long packet the beginning is logged.
-		{"not given back", []sent{{udp(0, 2, local, remote, "Client\n"), false}},
+		{"not reinjected", []sent{{udp(0, 2, local, remote, "Client\n"), false}},
 			[]matrix.Transcript{log("remote", "packet",
 				"divert sock: 0.0.0.0 26603\n<<< 45zz\n<<< \n<<< "+inHex(udp(0, 2, local, remote,
 					"Client\n"))[:60]+"...\n")},

@@ -46,11 +46,11 @@ type Run struct {
 	Tested []Machine `json:"-"`
 	Local  *Machine  `json:"local,omitempty"`
 	// Seed is the one that shuffled the order of the targets, 0 when they were
-	// played in the order of the list.
+	// run in the order of the list.
 	Seed uint64 `json:"seed,omitempty"`
-	// Interrupted says that the run was ended before all targets were played.
+	// Interrupted says that the run was ended before all targets were run.
 	Interrupted bool `json:"interrupted"`
-	// Skipped is why no target was played although the run succeeded; else it is empty.
+	// Skipped is why no target was run although the run succeeded; else it is empty.
 	Skipped string `json:"skipped,omitempty"`
 	// Targets are the names of all targets that were selected, in the order of
 	// the target list. Results are reported in this order, whatever the order

@@ -100,7 +100,8 @@ func mixed() []matrix.Result {
 	set("inet-args-udp-packet-in", matrix.XPass, "passed", "It passed although it was known to fail.")
 	why := &explain.Explanation{
 		Cause: "no-policy-rule", Expected: "a socket on REMOTE gets it", LastSeen: "REMOTE's rule matched it",
-		Likely: "there is no policy rule: packets with mark 0x1 are not sent to table 100", Check: "ip rule", Mend: "ip rule add fwmark 0x1 lookup 100",
+		Likely: "there is no policy rule: packets with mark 0x1 are not sent to table 100", Check: "ip rule",
+		Mend: "ip rule add fwmark 0x1 lookup 100",
 	}
 	for i := range results {
 		if results[i].Verdict == matrix.Fail || results[i].Verdict == matrix.Error {
@@ -119,7 +120,8 @@ func oneCause() []matrix.Result {
 			continue
 		}
 		r := &results[i]
-		r.Verdict, r.Reason, r.Detail = matrix.Fail, matrix.NotDelivered, fmt.Sprintf("remote server: nothing arrived from 10.192.0.%d", i)
+		r.Verdict, r.Reason, r.Detail = matrix.Fail, matrix.NotDelivered,
+			fmt.Sprintf("remote server: nothing arrived from 10.192.0.%d", i)
 		r.Explanation = &explain.Explanation{
 			Cause: "no-policy-rule", Expected: fmt.Sprint("x", i), LastSeen: "REMOTE's rule matched it",
 			Likely: "there is no policy rule", Check: "ip rule", Mend: "ip rule add fwmark 0x1 lookup 100",

@@ -8,8 +8,8 @@ import (
 	"pfdivert/matrix"
 )
 
-// Results gathers the results of a run: each of them, or statistics when the run repeats its targets.
-// Add may be called from any goroutine, the rest when the run has ended.
+// Results gathers the results of a run: each of them, or statistics when the run repeats its
+// targets. Add may be called from any goroutine, the rest when the run has ended.
 type Results struct {
 	stats   *Stats // nil for a run that runs each target once
 	mu      sync.Mutex
@@ -25,8 +25,8 @@ func NewResults(targets []string, repeats bool) *Results {
 	return &Results{stats: NewStats(targets)}
 }
 
-// Add takes a result and reports whether it counts: one that an interrupted run did not get to judge
-// is left out.
+// Add takes a result and reports whether it counts: one that an interrupted run did not get to
+// judge is left out.
 func (r *Results) Add(result matrix.Result) (counted bool) {
 	if result.Reason == matrix.Interrupted {
 		return false
@@ -99,8 +99,8 @@ func (r *Results) Summaries(run Run) []Summary {
 	return Summaries(run, r.results)
 }
 
-// RoundTrips returns a sentence about how many round trips waited for one another; before is how many
-// preceded the first target.
+// RoundTrips returns a sentence about how many round trips waited for one another; before is how
+// many preceded the first target.
 func (r *Results) RoundTrips(before int) string {
 	return fmt.Sprintf("control round trips in the longest chain: %d to prepare the hosts, %d for %s",
 		before, r.longest.Trips, r.longest.Name)

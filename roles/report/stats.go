@@ -17,7 +17,7 @@ var keptPerVerdict = map[matrix.Verdict]int{
 	matrix.XFail: 1, matrix.Skip: 1,
 }
 
-// Stats gathers the results of targets that are played again and again. Its
+// Stats gathers the results of targets that are run again and again. Its
 // memory does not grow with the number of results. It may be used from several
 // goroutines at once.
 type Stats struct {

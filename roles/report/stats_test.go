@@ -25,7 +25,8 @@ func sampleStats() *Stats {
 			r.Seconds *= 1 + float64((round*7+i)%100)/50
 			switch {
 			case i == 2 && round%50 == 16:
-				r.Verdict, r.Reason, r.Detail = matrix.Fail, "nothing-received", fmt.Sprintf("In round %d the server received no datagram that the fence had not overtaken.", round)
+				r.Verdict, r.Reason, r.Detail = matrix.Fail, "nothing-received",
+					fmt.Sprintf("In round %d the server received no datagram that the fence had not overtaken.", round)
 			case i == 4:
 				r.Verdict, r.Reason, r.Detail = matrix.XFail, "known", "As this kernel is known to."
 			case i == 20 && round == 299:

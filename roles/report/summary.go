@@ -16,7 +16,7 @@ type Summary struct {
 	// that was selected and not played, because the run was interrupted.
 	matrix.Result
 	Host string // empty when one host is tested
-	// Of a target that was played again and again: how often, with which verdicts
+	// Of a target that was run again and again: how often, with which verdicts
 	// ("294 PASS, 6 FAIL"), and which of the runs Result was, from 1. Its seconds are
 	// the median of all runs then.
 	Runs   uint64
@@ -24,7 +24,7 @@ type Summary struct {
 	Run    uint64
 }
 
-// severity orders the verdicts of a target that was played again and again: the
+// severity orders the verdicts of a target that was run again and again: the
 // worst is the target's. A known failure and a missing feature are news where others
 // passed, so they are worse than PASS.
 var severity = []matrix.Verdict{matrix.Pass, matrix.Skip, matrix.XFail, matrix.XPass, matrix.Fail, matrix.Error}
@@ -55,7 +55,7 @@ func Summaries(run Run, results []matrix.Result) []Summary {
 	return all
 }
 
-// Summaries returns the summaries of the targets that were played again and again.
+// Summaries returns the summaries of the targets that were run again and again.
 func (s *Stats) Summaries(run Run) []Summary {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -86,7 +86,7 @@ func verdictsOf(count map[matrix.Verdict]uint64) string {
 }
 
 // notPlayed says why a target has no verdict.
-const notPlayed = "the run was ended before this target was played"
+const notPlayed = "the run was ended before this target was run"
 
 // says is what the outcome's reason and detail say in one line.
 func (o Summary) says() string {
@@ -106,7 +106,7 @@ func (o Summary) explained() [][2]string {
 	var lines [][2]string
 	for _, line := range [][2]string{
 		{"cause", e.Cause}, {"expected", e.Expected}, {"last seen", e.LastSeen},
-		{"likely", e.Likely}, {"check", e.Check}, {"mend", e.Mend},
+		{"likely", e.Likely}, {"check", e.Check}, {"fix", e.Mend},
 	} {
 		if line[1] != "" {
 			lines = append(lines, line)

@@ -20,8 +20,10 @@ import (
 // nasty is text that ends what it stands in, of all the formats.
 var nasty = []string{
 	"# SKIP not really", "ok 7 - forged\nnot ok 8", "  ...", "---", "Bail out! no", `\# \`, "\"\n  ...\nok 99",
-	"]]></failure><testcase name=\"x\"/>", "</style><script>alert(1)</script>", "\" onload=\"alert(1)", "' onclick='x", "&lt;b>", "<!--", "--><img src=x onerror=alert(1)>",
-	"\x00\x1b[2J\x9b\u009b\u202e\u2066\ufffe\uffff\U000e0001\x7f\xff\xed\xa0\x80", "a: b", "- a", "{{.}}", "${x}", "</svg><script>", "\u2028\u2029",
+	"]]></failure><testcase name=\"x\"/>", "</style><script>alert(1)</script>", "\" onload=\"alert(1)", "' onclick='x",
+	"&lt;b>", "<!--", "--><img src=x onerror=alert(1)>",
+	"\x00\x1b[2J\x9b\u009b\u202e\u2066\ufffe\uffff\U000e0001\x7f\xff\xed\xa0\x80", "a: b", "- a", "{{.}}", "${x}",
+	"</svg><script>", "\u2028\u2029",
 }
 
 // nastyOutcomes have nasty text wherever text can come from elsewhere.
@@ -71,7 +73,7 @@ func reports() map[string]func() (Run, []Summary) {
 	return map[string]func() (Run, []Summary){
 		"mixed":       once(with(run26, func(r *Run) { r.Seed = 42 }), explained()),
 		"interrupted": once(with(run26, func(r *Run) { r.Interrupted = true }), passes(args26[:13])),
-		// Each target was played, and then the run was ended.
+		// Each target was run, and then the run was ended.
 		"interrupted-stats": func() (Run, []Summary) {
 			stats := NewStats(args26)
 			for _, r := range passes(args26) {
@@ -258,7 +260,8 @@ func TestJUnitSchema(t *testing.T) {
 	text := render(t, "mixed", junit)
 	for _, change := range [][2]string{
 		{` failures="2"`, ""}, {`<testsuites>`, `<testsuites name="x">`}, {`time="0.041"`,
-			`time="0.041416"`}, {`timestamp="2026-03-04T05:06:07"`, `timestamp="2026-03-04T05:06:07Z"`}, {"<failure message=", "<failed message="},
+			`time="0.041416"`}, {`timestamp="2026-03-04T05:06:07"`, `timestamp="2026-03-04T05:06:07Z"`},
+		{"<failure message=", "<failed message="},
 		{`name="inet-args-tcp-reply"`, `name="inet-args-tcp-to"`}, {"<system-out>",
 			"<system-out>\x01"}, {"<system-out></system-out>\n", ""},
 	} {
@@ -340,7 +343,7 @@ func FuzzTAPAndJUnit(f *testing.F) {
 	})
 }
 
-// TestWorstVerdict: of a target that was played again and again the worst counts, with
+// TestWorstVerdict: of a target that was run again and again the worst counts, with
 // the first result of that verdict, whatever the order.
 func TestWorstVerdict(t *testing.T) {
 	for range 200 {

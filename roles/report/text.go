@@ -126,7 +126,7 @@ func (told explanations) write(b *bytes.Buffer, indent string, width int, e *exp
 	}
 	told[e.Cause] = true
 	for _, line := range []struct{ word, text string }{
-		{"last seen", e.LastSeen}, {"likely", e.Cause + ": " + e.Likely}, {"check", e.Check}, {"mend", e.Mend},
+		{"last seen", e.LastSeen}, {"likely", e.Cause + ": " + e.Likely}, {"check", e.Check}, {"fix", e.Mend},
 	} {
 		if line.text != "" {
 			b.WriteString(wrap(line.word+": "+printable(line.text), indent, width))

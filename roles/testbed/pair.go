@@ -165,8 +165,8 @@ func reachSSH(ctx context.Context, o Options, targets []matrix.Target, ask asks)
 	return p, nil
 }
 
-// ReachForCleanup starts an agent on this host and, if the environment names one, on the remote host;
-// without one, Hosts.Remote stays nil.
+// ReachForCleanup starts an agent on this host and, if the environment names one, on the remote
+// host; without one, Hosts.Remote stays nil.
 func ReachForCleanup(ctx context.Context, o Options) (*Pair, error) {
 	if o.Getenv("REMOTE_SSH") != "" {
 		return reachRemote(ctx, o, nil)
@@ -257,7 +257,7 @@ func (p *Pair) Leave(ctx context.Context) error {
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return terminal.WithHint(err, "'pfdivert cleanup' on that host mends what is left")
+		return terminal.WithHint(err, "'pfdivert cleanup' on that host undoes what is left")
 	}
 	return nil
 }

@@ -26,8 +26,8 @@ type Testbed struct {
 	Dial func(context.Context) (*Pair, error)
 }
 
-// Find returns the testbeds that the options and the environment name, or one that is a lab. It reads
-// and validates what they say, and reaches nothing.
+// Find returns the testbeds that the options and the environment name, or one that is a lab. It
+// reads and validates what they say, and reaches nothing.
 func Find(o Options, targets []matrix.Target) ([]*Testbed, error) {
 	if o.HostsFile == "" {
 		if words := strings.Fields(o.Getenv("REMOTE_SSH")); len(words) > 1 {

@@ -20,7 +20,7 @@ import (
 	"pfdivert/roles/lab/namespace"
 )
 
-// Main plays the test program's part in a World, if its arguments say so, and does
+// Main does the test program's part in a World, if its arguments say so, and does
 // not return then. A package that uses this one calls it before its tests run:
 // "world SETTINGS" becomes a world's command, and "delay ADDRESS TIME" is a
 // ProxyCommand over which everything takes TIME.

@@ -39,7 +39,8 @@ func (b *builder) domains(c Config) error {
 			return err
 		}
 		if domain == d.remote { // REMOTE's servers listen there
-			if err := b.all(words("ifconfig %s inet 127.0.0.1/8 up", name), words("ifconfig %s inet6 ::1/128", name)); err != nil {
+			if err := b.all(words("ifconfig %s inet 127.0.0.1/8 up", name),
+				words("ifconfig %s inet6 ::1/128", name)); err != nil {
 				return err
 			}
 		}
@@ -119,7 +120,7 @@ func (b *builder) ready(names ...string) error {
 			case err != nil:
 				return err
 			case n == nil:
-				return fmt.Errorf("%s has been destroyed by somebody else", name)
+				return fmt.Errorf("%s has been destroyed by another process", name)
 			case n.duplicated != "":
 				return fmt.Errorf("%s: the address %s is duplicated", name, n.duplicated)
 			}

@@ -179,7 +179,8 @@ type toolError struct {
 }
 
 func (e *toolError) Error() string {
-	return fmt.Sprintf("%s: %s (exit status %d)", strings.Join(e.argv, " "), strings.ReplaceAll(e.said, "\n", "; "), e.exit)
+	return fmt.Sprintf("%s: %s (exit status %d)", strings.Join(e.argv, " "), strings.ReplaceAll(e.said, "\n", "; "),
+		e.exit)
 }
 
 // ask runs a program and gives what it printed. That it failed is a *toolError.
