@@ -116,40 +116,39 @@ const (
 )
 
 func TestReadJSONRefuses(t *testing.T) {
-	for text, want := range map[string]string{
-		``:                               "it is no JSON report: EOF",
-		`[]`:                             "it is no JSON report",
-		`{` + aRun + `}`:                 "it lacks the run or the targets",
-		`{"targets":[` + aTarget + `]}`:  "it lacks the run or the targets",
-		`{` + aRun + `,"targets":null}`:  "it lacks the run or the targets",
-		`{"a":{},"b":{},"changes":[]}`:   "it lacks the run or the targets", // of compare itself
-		`{` + aRun + `,"targets":[]}{}`:  "there is more behind the report",
-		`{` + aRun + `,"targets":[]}x`:   "there is more behind the report",
-		`{` + aRun + `,"targets":[{}]}`:  `target 1, "": it has no name`,
-		`{` + aRun + `,"targets":["a"]}`: "it is no JSON report",
-		`{` + aRun + `,"targets":[` + aTarget + `,` + aTarget +
-			`]}`: `target 2, "a": it is there twice`,
-		`{` + aRun + `,"targets":[{"name":"a","verdict":"FINE","seconds":1}]}`:            `"FINE" is no verdict`,
-		`{` + aRun + `,"targets":[{"name":"a","verdict":"PASS","seconds":-1}]}`:           "-1 seconds are no time",
-		`{` + aRun + `,"targets":[{"name":"a","verdict":"PASS"}]}`:                        "unexpected end of JSON",
-		`{` + aRun + `,"targets":[{"name":"a","host":"h","verdict":"PASS","seconds":1}]}`: `its host "h" is not among the hosts`,
-		`{` + aRun + `,"hosts":[{"name":"h"}],"targets":[` + aTarget +
-			`]}`: `its host "" is not among the hosts`,
-		`{` + aRun + `,"hosts":[{"name":"h"},{"name":"h"}],"targets":[]}`:                                                 `host "h" has no name of its own`,
-		`{` + aRun + `,"targets":[{"name":"a","runs":2,"verdicts":{"PASS":1},"seconds":{}}]}`:                             "2 runs have 1 verdicts",
-		`{` + aRun + `,"targets":[{"name":"a","runs":2,"verdicts":{"FINE":2},"seconds":{}}]}`:                             `"FINE" is no verdict`,
-		`{` + aRun + `,"targets":[{"name":"a","runs":1,"verdicts":{"PASS":1},"seconds":{"p50":-1}}]}`:                     "no time",
-		`{` + aRun + `,"targets":[{"name":"a","runs":0,"verdicts":{"PASS":18446744073709551615,"FAIL":1},"seconds":{}}]}`: "can't be counted",
-		`{` + aRun + `,"targets":[{"name":"` + strings.Repeat("a", 300) +
-			`","verdict":"PASS","seconds":1}]}`: "it has no name",
+	for _, c := range []struct{ text, want string }{
+		{``, "it is no JSON report: EOF"},
+		{`[]`, "it is no JSON report"},
+		{`{` + aRun + `}`, "it lacks the run or the targets"},
+		{`{"targets":[` + aTarget + `]}`, "it lacks the run or the targets"},
+		{`{` + aRun + `,"targets":null}`, "it lacks the run or the targets"},
+		{`{"a":{},"b":{},"changes":[]}`, "it lacks the run or the targets"}, // of compare itself
+		{`{` + aRun + `,"targets":[]}{}`, "there is more behind the report"},
+		{`{` + aRun + `,"targets":[]}x`, "there is more behind the report"},
+		{`{` + aRun + `,"targets":[{}]}`, `target 1, "": it has no name`},
+		{`{` + aRun + `,"targets":["a"]}`, "it is no JSON report"},
+		{`{` + aRun + `,"targets":[` + aTarget + `,` + aTarget + `]}`, `target 2, "a": it is there twice`},
+		{`{` + aRun + `,"targets":[{"name":"a","verdict":"FINE","seconds":1}]}`, `"FINE" is no verdict`},
+		{`{` + aRun + `,"targets":[{"name":"a","verdict":"PASS","seconds":-1}]}`, "-1 seconds are no time"},
+		{`{` + aRun + `,"targets":[{"name":"a","verdict":"PASS"}]}`, "unexpected end of JSON"},
+		{`{` + aRun + `,"targets":[{"name":"a","host":"h","verdict":"PASS","seconds":1}]}`,
+			`its host "h" is not among the hosts`},
+		{`{` + aRun + `,"hosts":[{"name":"h"}],"targets":[` + aTarget + `]}`, `its host "" is not among the hosts`},
+		{`{` + aRun + `,"hosts":[{"name":"h"},{"name":"h"}],"targets":[]}`, `host "h" has no name of its own`},
+		{`{` + aRun + `,"targets":[{"name":"a","runs":2,"verdicts":{"PASS":1},"seconds":{}}]}`, "2 runs have 1 verdicts"},
+		{`{` + aRun + `,"targets":[{"name":"a","runs":2,"verdicts":{"FINE":2},"seconds":{}}]}`, `"FINE" is no verdict`},
+		{`{` + aRun + `,"targets":[{"name":"a","runs":1,"verdicts":{"PASS":1},"seconds":{"p50":-1}}]}`, "no time"},
+		{`{` + aRun + `,"targets":[{"name":"a","runs":0,"verdicts":{"PASS":18446744073709551615,"FAIL":1},"seconds":{}}]}`, "can't be counted"},
+		{`{` + aRun + `,"targets":[{"name":"` + strings.Repeat("a", 300) + `","verdict":"PASS","seconds":1}]}`,
+			"it has no name"},
 	} {
-		_, err := ReadJSON(strings.NewReader(text))
-		if err == nil && want == "it has no name" {
+		_, err := ReadJSON(strings.NewReader(c.text))
+		if err == nil && c.want == "it has no name" {
 			t.Errorf("a name of 300 letters is taken")
 			continue
 		}
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v, want %q", text, err, want)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", c.text, err, c.want)
 		}
 	}
 	if _, err := ReadJSON(endless{}); err == nil || !strings.Contains(err.Error(), "more than 64 MB") {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -51,6 +52,12 @@ func phrase(pattern string) *regexp.Regexp {
 // allowed are texts in which a word to avoid is the right one: a name, or a key that never changes.
 var allowed = regexp.MustCompile("^\"nobody\"$|\"mend(ed)?\"|`mend`|json:\"mend|user nobody|nobody's user|su(do)? -u nobody|(as|to|of|for) nobody|nobody:|User: +\"nobody\"|\\bnobody\\(")
 
+// pending are folders and files in which the rules are not held yet.
+var pending = []string{
+	"README.md", "docs/", "matrix/", "pfconf/", "roles/agent/", "roles/doctor", "roles/docs_test.go", "roles/endpoint/",
+	"roles/evidence/", "roles/lab/",
+}
+
 // finding is where a rule is broken.
 type finding struct {
 	file string
@@ -82,6 +89,7 @@ func checkWords(file string, line int, text string) (found []finding) {
 				fmt.Sprintf("%q: write %q", text[at[2]:at[3]], w.instead)})
 		}
 	}
+	slices.SortStableFunc(found, func(a, b finding) int { return a.line - b.line })
 	return found
 }
 
@@ -135,10 +143,12 @@ func checkGo(name string, source []byte) ([]finding, error) {
 		n := i + 1
 		switch width := columns(line); {
 		case strings.HasPrefix(strings.TrimSpace(line), "//go:"):
-		case comments[n] && strings.HasPrefix(strings.TrimSpace(line), "//") && width > commentWidth &&
-			!strings.Contains(line, "://") && !strings.Contains(line, "//\t"):
-			found = append(found, finding{name, n, fmt.Sprintf("the comment has %d columns: break it before %d", width,
-				commentWidth)})
+		case strings.HasPrefix(strings.TrimSpace(line), "//"):
+			example := strings.Contains(line, "//\t") || strings.Contains(line, "://")
+			if width > commentWidth && comments[n] && !example {
+				found = append(found, finding{name, n,
+					fmt.Sprintf("the comment has %d columns: break it before %d", width, commentWidth)})
+			}
 		case width > codeWidth && width-inStrings[n] > besideString:
 			found = append(found, finding{name, n, fmt.Sprintf("the line has %d columns: break it before %d", width,
 				codeWidth)})
@@ -220,7 +230,8 @@ func TestTree(t *testing.T) {
 			return nil
 		}
 		kind := filepath.Ext(path)
-		if kind != ".go" && kind != ".md" || strings.HasPrefix(name, "roles/style/") {
+		isPending := func(prefix string) bool { return strings.HasPrefix(filepath.ToSlash(name), prefix) }
+		if kind != ".go" && kind != ".md" || isPending("roles/style/") || slices.ContainsFunc(pending, isPending) {
 			return nil
 		}
 		text, err := os.ReadFile(path)
@@ -241,5 +252,50 @@ func TestTree(t *testing.T) {
 	})
 	if err != nil || files < 100 {
 		t.Fatalf("%d files: %v", files, err)
+	}
+}
+
+// TestChecks: each rule finds what breaks it, and nothing else.
+func TestChecks(t *testing.T) {
+	long := strings.Repeat("x", codeWidth)
+	for _, c := range []struct{ source, want string }{
+		{"// Open opens it.\nfunc Open() {}", ""},
+		{"// An Opener opens it.\ntype Opener int", ""},
+		{"// This opens it.\nfunc Open() {}", "does not begin with Open"},
+		{"// Opens it.\nfunc Open() {}", "does not begin with Open"},
+		{"// Opens it.\ntype Opener int", "does not begin with Opener"},
+		{"// Opens it.\nvar Door, Gate = 1, 2", "does not begin with Door"},
+		{"// Gate is open.\nvar Door, Gate = 1, 2", ""},
+		{"// What is open.\nvar (\n\tDoor = 1\n)", ""},
+		{"// opens it.\nfunc open() {}", ""},
+		{"// " + long + "\n", "the comment has 123 columns"},
+		{"// https://" + long + "\n", ""},
+		{"var a" + long + " = 1", "the line has 129 columns"},
+		{"var a = \"" + long + "\"", ""},
+		{"var a = `\n" + long + "\n`", ""},
+		{"//go:generate " + long, ""},
+		{"// a tells whether it is open.\nvar a int", `"tells whether": write "reports whether"`},
+		{"// a says\n// whether it is open.\nvar a int", `write "reports whether"`},
+		{"var a = \"nobody listens\"", `"nobody": write`},
+		{"var a = \"nobody\" // the user", ""},
+		{"var a = \"header-mended-out, mend\"", `"mend": write "fix"`},
+		{"var a = \"header-mended-out\"", ""},
+		{"type a struct {\n\tFix string `json:\"mend,omitempty\"`\n}", ""},
+		{"func mend() { mend() }", ""},
+	} {
+		found, err := checkGo("a.go", []byte("package a\n\n"+c.source+"\n"))
+		var got []string
+		for _, f := range found {
+			got = append(got, f.String())
+		}
+		if err != nil || (c.want == "") != (len(got) == 0) || len(got) > 1 || c.want != "" &&
+			!strings.Contains(got[0], c.want) {
+			t.Errorf("%s\n%v, found %q, want %q", c.source, err, got, c.want)
+		}
+	}
+	found := checkWords("page.md", 1, "One.\nPlays are\ngiven back by nobody.\nUse `mend`.\n")
+	if len(found) != 3 || found[1].line != 3 ||
+		found[1].text != `"given back": write "returns; of a packet: reinjects, delivers"` {
+		t.Errorf("found %v", found)
 	}
 }
