@@ -41,7 +41,7 @@ func reachBSD(ctx context.Context, o Options) (*Pair, error) {
 		return nil, fmt.Errorf("the own executable: %w", err)
 	}
 	ask := askOnce(terminal.Ask())
-	start := func(h bsd.Host) (*host.Link, error) {
+	start := func(h bsd.Entry) (*host.Link, error) {
 		argv := append(slices.Clone(h.Enter), exe, "agent")
 		return host.Privileged(ctx, append(argv, h.Args...), o.Sudo, ask)
 	}
@@ -72,8 +72,8 @@ func reachBSD(ctx context.Context, o Options) (*Pair, error) {
 }
 
 // build starts the lab's builder and has it build.
-func (p *Pair) build(ctx context.Context, o Options, start func(bsd.Host) (*host.Link, error)) (*bsd.Lab, error) {
-	link, err := start(bsd.Host{Args: []string{"-lab-builder"}})
+func (p *Pair) build(ctx context.Context, o Options, start func(bsd.Entry) (*host.Link, error)) (*bsd.Lab, error) {
+	link, err := start(bsd.Entry{Args: []string{"-lab-builder"}})
 	if err != nil {
 		return nil, err
 	}

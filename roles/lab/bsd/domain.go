@@ -78,8 +78,8 @@ func (b *builder) domains(c Config) error {
 	return nil
 }
 
-// inDomain is an agent in a routing domain; Host.Command reads the number.
-func inDomain(n int) Host { return Host{Args: []string{"-in-lab", "-rdomain", strconv.Itoa(n)}} }
+// inDomain is an agent in a routing domain; Entry.Command reads the number.
+func inDomain(n int) Entry { return Entry{Args: []string{"-in-lab", "-rdomain", strconv.Itoa(n)}} }
 
 // route is LOCAL's route to FAKE, as route(8) takes it: a network must have more than one address.
 func (a Addresses) route() string {
