@@ -6,9 +6,9 @@ import (
 	"sync"
 	"time"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
 	"pfdivert/roles/agent"
-	"pfdivert/roles/evidence"
 )
 
 // lookTimeout bounds the gathering of one cell's evidence, above the hosts' own bound.

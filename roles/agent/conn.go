@@ -11,7 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"pfdivert/roles/evidence"
+	"pfdivert/matrix/evidence"
 	"pfdivert/roles/lab/bsd"
 )
 

@@ -14,9 +14,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
-	"pfdivert/roles/evidence"
 	"pfdivert/roles/lab/bsd"
 	"pfdivert/roles/lab/spoil"
 )

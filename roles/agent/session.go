@@ -9,9 +9,9 @@ import (
 	"slices"
 	"sync"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
-	"pfdivert/roles/evidence"
 )
 
 // A session is what an agent holds for one cell: its endpoints and their logs.

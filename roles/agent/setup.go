@@ -13,7 +13,7 @@ import (
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/program"
 	"pfdivert/roles/endpoint"
-	"pfdivert/roles/evidence"
+	gather "pfdivert/roles/evidence"
 	"pfdivert/roles/lab/spoil"
 )
 
@@ -51,7 +51,7 @@ func (a *agent) setUp(ctx context.Context, s *Setup) (*Facts, error) {
 		}
 		opt.Journal = a.hold.Journal
 	}
-	a.seen = evidence.Open(a.observed(s))
+	a.seen = gather.Open(a.observed(s))
 	for _, p := range s.Paths {
 		family := pfconf.FamilyOf(p.Here)
 		f, err := endpoint.OpenFence(p.Here, p.There)

@@ -6,8 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
-	"pfdivert/roles/evidence"
 )
 
 // evidence writes what the hosts showed: the ladder, and all of it in tables.

@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"pfdivert/matrix"
-	"pfdivert/roles/evidence"
+	"pfdivert/matrix/evidence"
 )
 
 // spoken is a line of a transcript, with what is known of the packet that carried it.
