@@ -10,17 +10,6 @@ import (
 	"pfdivert/roles/endpoint"
 )
 
-// Apart says in which process a step opens its endpoint.
-type Apart string
-
-// The processes; the agent's own without one of these.
-const (
-	// OtherProcess is a process like the agent, with its privileges.
-	OtherProcess Apart = "other"
-	// Unprivileged is a process that may do nothing with the host's network that not everybody may.
-	Unprivileged Apart = "unprivileged"
-)
-
 // openApart starts a process for an endpoint and opens it there.
 func openApart(ctx context.Context, st *Step) (*traced, Outcome, error) {
 	if st.Apart != OtherProcess && st.Apart != Unprivileged {

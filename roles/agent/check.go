@@ -72,7 +72,7 @@ func (a *agent) check(ctx context.Context, s *Setup, begins bool) []CheckItem {
 	c.answers(ctx, s)
 	c.ownFilter(ctx, s)
 	c.fakes(s)
-	for _, r := range s.routesTo() {
+	for _, r := range routesTo(s) {
 		name := fmt.Sprintf("route to FAKE %v", r.dst)
 		switch missing, err := r.plan(ctx, hostRoutes); {
 		case err != nil:

@@ -58,7 +58,7 @@ func (c *checks) skipped(skipped, nics []string) {
 // rule that decides in its place.
 func (c *checks) reach(main *pf.MainRuleset, s *Setup) {
 	var call string
-	for _, r := range s.typicalRules() {
+	for _, r := range typicalRules(s) {
 		if !c.reaches(main, r) {
 			return
 		}
@@ -86,7 +86,7 @@ func (c *checks) reaches(main *pf.MainRuleset, r pfconf.Rule) bool {
 }
 
 // typicalRules are rules of each kind that the suite loads, about flows as it has them.
-func (s *Setup) typicalRules() []pfconf.Rule {
+func typicalRules(s *Setup) []pfconf.Rule {
 	var rules []pfconf.Rule
 	for _, p := range s.Paths {
 		family := pfconf.FamilyOf(p.Here)

@@ -42,21 +42,6 @@ type Conn struct {
 // maxNoise bounds what is skipped before an agent's hello.
 const maxNoise = 64 << 10
 
-// LostError says that the connection to an agent ended while it was needed.
-type LostError struct {
-	Err   error
-	Noise string // what came in place of a hello, if that was it
-}
-
-func (e *LostError) Error() string {
-	if e.Noise != "" {
-		return fmt.Sprintf("the agent did not answer as one: %v; it said %q", e.Err, e.Noise)
-	}
-	return fmt.Sprintf("the connection to the agent is lost: %v", e.Err)
-}
-
-func (e *LostError) Unwrap() error { return e.Err }
-
 // Dial takes up the connection to an agent that writes to r and reads from w:
 // it waits for the hello, at most until ctx is done. The heartbeat is how
 // often the agent is shown that the orchestrator lives and how often it must

@@ -8,9 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -18,7 +16,6 @@ import (
 	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
 	"pfdivert/roles/lab/bsd"
-	"pfdivert/roles/lab/spoil"
 )
 
 // Magic comes before the hello. What a login shell prints before it (rc files,
@@ -86,194 +83,6 @@ type Lab struct {
 	WaitSeconds int    `json:"waitSeconds,omitempty"`
 }
 
-// Setup makes the host LOCAL or REMOTE of a run.
-type Setup struct {
-	Remote bool `json:"remote"` // this host is REMOTE: open its packet filter
-	// Paths are the hosts' real addresses, by family.
-	Paths []Path `json:"paths"`
-	// Fakes are the FAKE addresses, as prefixes.
-	Fakes []netip.Prefix `json:"fakes"`
-	// Rounds is how many echoes make a fence (see endpoint.Fence).
-	Rounds int `json:"rounds"`
-	// Omit leaves pieces of the set-up out on purpose, for tests: Timestamps, and
-	// the packet filter's (nft.Piece).
-	Omit []string `json:"omit,omitempty"`
-	// Break is what is done to a lab's host at last, to break it. A real host refuses.
-	Break []spoil.Step `json:"break,omitempty"`
-	// Capture are the prefixes of the cells' addresses: packets from and to them are
-	// captured, and those between Paths. Empty: nothing is captured.
-	Capture []netip.Prefix `json:"capture,omitempty"`
-	// Trace is KTRACE: the command under which endpoints run as processes of
-	// their own.
-	Trace string `json:"trace,omitempty"`
-	// By is who runs the orchestrator, and where: shown to those who wait for the host.
-	By string `json:"by,omitempty"`
-	// WaitSeconds is how long to wait for another run that is using the host as REMOTE.
-	WaitSeconds int `json:"waitSeconds,omitempty"`
-}
-
-// Path is the way between the hosts in one family, as the agent sees it.
-type Path struct {
-	Here  netip.Addr `json:"here"`
-	There netip.Addr `json:"there"`
-}
-
-// Timestamps is the piece of Setup.Omit that takes TCP's timestamps from a lab's
-// host. Linux lets a connection of a socket in TIME_WAIT be taken up again by
-// them alone (tcp_tw_reuse in its ip-sysctl.rst).
-const Timestamps = "timestamps"
-
-// Facts is what setting up found out.
-type Facts struct {
-	Firewall      string `json:"firewall,omitempty"`
-	KeepsCounters bool   `json:"keepsCounters,omitempty"`
-	// NoPF is why the pf of a FreeBSD host can't be used beside ipfw, empty where it can.
-	NoPF string `json:"noPF,omitempty"`
-	// NoRdr is why that pf can't redirect, empty where it can.
-	NoRdr string `json:"noRdr,omitempty"`
-	// Interfaces are those that have the addresses of Setup's Paths; of FreeBSD hosts alone.
-	Interfaces map[pfconf.Family]string `json:"interfaces,omitempty"`
-	// Owned are FAKE addresses that this host has configured.
-	Owned []string `json:"owned,omitempty"`
-	// Domain is the routing domain in which the agent works.
-	Domain int `json:"domain,omitempty"`
-}
-
-// Script is a list of steps that the agent carries out in order for one cell.
-// A step that fails does not end the script; later steps of its endpoint,
-// except close, are skipped and say so.
-type Script struct {
-	Cell  string `json:"cell"`
-	Steps []Step `json:"steps"`
-	// Hold: when a step did not find what it wants, the script ends before the next one that
-	// closes or removes something. It and all behind it have the fault CodeHeld, and
-	// End is not done.
-	Hold bool `json:"hold,omitempty"`
-	// End closes the cell's endpoints after the last step. Their log stays for
-	// a while (see Log).
-	End bool `json:"end,omitempty"`
-}
-
-// Do names what a step does.
-type Do string
-
-// The steps. Those on endpoints are methods of endpoint.Endpoint and never
-// wait: they take what has arrived.
-const (
-	Open      Do = "open"
-	Connect   Do = "connect"
-	Connected Do = "connected"
-	Accept    Do = "accept"
-	Send      Do = "send"
-	Receive   Do = "receive"
-	Relay     Do = "relay"
-	// Of many messages; see endpoint.Burst.
-	SendBurst    Do = "sendburst"
-	ReceiveBurst Do = "receiveburst"
-	RelayBurst   Do = "relayburst"
-	RelayAll     Do = "relayall" // all packets that wait, with Rewrites
-	Turn         Do = "turn"     // the packet received last, round: Data becomes New, Near has the interface's address; see endpoint.Turn
-	Drops        Do = "drops"    // what was dropped for Near's divert port and Family; see endpoint.Drops
-	Rest         Do = "rest"
-	CloseConn    Do = "closeconn"
-	Close        Do = "close"
-	Fence        Do = "fence"    // wait until the other host has processed all that was sent before
-	Counters     Do = "counters" // of the rule Label
-	Lookup       Do = "lookup"   // states of Flow
-	Kill         Do = "kill"     // states of Flow
-	Drop         Do = "drop"     // the TCP socket Near, Far; with Data it must be there
-	AskNAT       Do = "natlook"  // the other side of the connection NAT
-	TCPState     Do = "tcpstate" // of the TCP socket Near, Far; Data is the one expected, or Gone
-)
-
-// Clears reports whether the step closes or removes something.
-func (d Do) Clears() bool {
-	switch d {
-	case Close, CloseConn, Drop, Kill:
-		return true
-	}
-	return false
-}
-
-// Step is one step of a script.
-type Step struct {
-	Do       Do                 `json:"do"`
-	End      string             `json:"end,omitempty"` // the endpoint's name within the cell
-	Spec     *endpoint.Spec     `json:"spec,omitempty"`
-	Apart    Apart              `json:"apart,omitempty"` // Open: in which process
-	Data     string             `json:"data,omitempty"`
-	New      string             `json:"new,omitempty"` // Relay: what replaces Data; RelayBurst: the burst's line
-	Burst    *endpoint.Burst    `json:"burst,omitempty"`
-	Seq      uint16             `json:"seq,omitempty"`
-	Family   pfconf.Family      `json:"af,omitempty"` // Fence
-	Rewrites []endpoint.Rewrite `json:"rewrites,omitempty"`
-	Label    string             `json:"label,omitempty"`
-	Flow     *pfconf.Flow       `json:"flow,omitempty"`
-	Near     netip.AddrPort     `json:"near,omitzero"`
-	Far      netip.AddrPort     `json:"far,omitzero"`
-	// NAT is what AskNAT asks for.
-	NAT *pfconf.NATQuery `json:"nat,omitempty"`
-	// Want is what a step of a script with Hold is to find.
-	Want *Want `json:"want,omitempty"`
-}
-
-// Want is the number of messages of a Rest, or the least that Counters are.
-type Want struct {
-	Messages int             `json:"messages,omitempty"`
-	Counters pfconf.Counters `json:"counters,omitzero"`
-}
-
-// As reports whether the outcome is as the step wants it.
-func (st *Step) As(o *Outcome) bool {
-	if st.Want == nil {
-		return true
-	}
-	if c, w := o.Counters, st.Want.Counters; st.Do == Counters {
-		return c != nil && c.Matched >= w.Matched && c.Done >= w.Done && c.Replies >= w.Replies && c.States >= w.States
-	}
-	return o.Fault == nil && len(o.Messages) == st.Want.Messages
-}
-
-// Outcome is what a step found.
-type Outcome struct {
-	Fault    *Fault             `json:"fault,omitempty"`
-	Local    netip.AddrPort     `json:"local,omitzero"`
-	Peer     netip.AddrPort     `json:"peer,omitzero"`
-	Messages []endpoint.Message `json:"messages,omitempty"`
-	Tally    *endpoint.Tally    `json:"tally,omitempty"` // of ReceiveBurst and RelayBurst
-	Drops    *endpoint.Dropped  `json:"drops,omitempty"`
-	Counters *pfconf.Counters   `json:"counters,omitempty"`
-	States   []pfconf.State     `json:"states,omitempty"`
-	Count    int                `json:"count,omitempty"`
-	Text     string             `json:"text,omitempty"`
-}
-
-// Fault is an error on its way through the connection. Code is one of the
-// codes below, or the name of a system error ("EADDRINUSE").
-type Fault struct {
-	Code string `json:"code"`
-	Text string `json:"text"`
-	Hint string `json:"hint,omitempty"`
-}
-
-func (f *Fault) Error() string { return f.Text }
-
-// The codes of faults that are no system errors.
-const (
-	CodeNothing     = "nothing"     // nothing had arrived
-	CodeEOF         = "eof"         // the stream had ended
-	CodeUnsupported = "unsupported" // this system can't
-	CodeNoSocket    = "nosocket"    // there is no such TCP socket
-	CodeNoState     = "nostate"     // the filter has no such state
-	CodeSkipped     = "skipped"     // an earlier step of the endpoint failed
-	CodeHeld        = "held"        // see Script.Hold
-	CodeBusy        = "busy"        // another run is using the host
-	CodeStale       = "stale"       // a killed run left what can't be undone
-	CodeSetup       = "setup"       // the host lacks what a run needs, see CheckItem
-	CodeMissing     = "missing"     // the kernel was asked for a feature and proved to lack it
-	CodeOther       = "error"
-)
-
 // Hinter is an error that knows what its reader can do about it.
 type Hinter interface{ Hint() string }
 
@@ -320,30 +129,9 @@ type Rules struct {
 	Changes []Change `json:"changes"`
 }
 
-// Change is one cell's change. The states of Kill go first.
-type Change struct {
-	Kill   []pfconf.Flow `json:"kill,omitempty"`
-	Add    []pfconf.Rule `json:"add,omitempty"`
-	Remove []string      `json:"remove,omitempty"`
-}
-
 // Log asks for the transcripts of a cell.
 type Log struct {
 	Cell string `json:"cell"`
-}
-
-// Look asks for what the host shows of a cell: its evidence.
-type Look struct {
-	Cell   string         `json:"cell"`
-	Labels []string       `json:"labels,omitempty"` // of its rules, for REMOTE
-	Began  time.Duration  `json:"began"`            // the cell, since the hello came
-	About  evidence.About `json:"about"`
-}
-
-// Entry is the transcript of one endpoint.
-type Entry struct {
-	End  string `json:"end"`
-	Text string `json:"text"`
 }
 
 // Answer answers the request with its ID.

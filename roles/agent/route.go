@@ -151,7 +151,7 @@ func (f *fakeRoute) close() error {
 }
 
 // routesTo returns the routes that LOCAL needs.
-func (s *Setup) routesTo() []route {
+func routesTo(s *Setup) []route {
 	var rs []route
 	for _, dst := range s.Fakes {
 		for _, p := range s.Paths {

@@ -164,7 +164,7 @@ func (a *agent) takeHost(ctx context.Context, s *Setup) error {
 	if s.Remote {
 		return nil
 	}
-	return a.hold.addRoutes(ctx, s.routesTo())
+	return a.hold.addRoutes(ctx, routesTo(s))
 }
 
 // sweeper is a state table whose states of a network can be removed at once: pf's, where LOCAL

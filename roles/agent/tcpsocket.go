@@ -8,9 +8,6 @@ import (
 	"pfdivert/roles/endpoint"
 )
 
-// Gone is the Data of a TCPState step that expects no socket.
-const Gone = "gone"
-
 // socketPatience is how long a TCP socket is looked for that must be there, or
 // waited for to go. Linux's look-up takes no lock and can miss a socket while it goes
 // over to TIME_WAIT (net/ipv4/inet_timewait_sock.c); the BSDs may take a moment to get

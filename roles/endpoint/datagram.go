@@ -68,7 +68,7 @@ func (e *datagram) Receive(deadline time.Time) (Message, error) {
 	if e.spec.Role == Server {
 		e.last = from
 	}
-	m := Message{Data: e.spec.bounded(b), From: from, To: to}
+	m := Message{Data: bounded(e.spec, b), From: from, To: to}
 	if e.spec.Arrival {
 		a, err := arrival(e.control, family(e.spec.Local.Addr()))
 		if err != nil {

@@ -46,9 +46,6 @@ func (a abilities) unable(s Spec) error {
 // namer is a diverter that knows by which interface the packet taken last came.
 type namer interface{ interfaceName() string }
 
-// queueLength is how many packets may wait at a packet endpoint on Linux.
-const queueLength = 256
-
 // divert is the packet role: a divert(4) socket, on Linux a netfilter queue.
 type divert struct {
 	spec   Spec
@@ -94,7 +91,7 @@ func (e *divert) Receive(deadline time.Time) (Message, error) {
 		return Message{}, errors.Join(fmt.Errorf("diverted packet: %w", err), e.dev.drop())
 	}
 	e.held = p
-	m := Message{Data: e.spec.bounded(p.payload()), From: p.from, To: p.to, Via: from}
+	m := Message{Data: bounded(e.spec, p.payload()), From: p.from, To: p.to, Via: from}
 	if n, ok := e.dev.(namer); ok {
 		m.Interface = n.interfaceName()
 	}
@@ -110,7 +107,7 @@ func (e *divert) Relay(old, new []byte) (Message, error) {
 	if e.spec.Pieces {
 		return Message{}, errors.New("relay: it may be a piece of a packet")
 	}
-	m := Message{Data: e.spec.bounded(p.payload()), From: p.from, To: p.to}
+	m := Message{Data: bounded(e.spec, p.payload()), From: p.from, To: p.to}
 	if err := p.replace(old, new); err != nil {
 		return Message{}, fmt.Errorf("relay: %w", err)
 	}
@@ -120,7 +117,7 @@ func (e *divert) Relay(old, new []byte) (Message, error) {
 	}
 	e.log.packet(">>>", p.raw)
 	if p.data < len(p.raw) {
-		m.Sent = e.spec.bounded(p.payload())
+		m.Sent = bounded(e.spec, p.payload())
 	}
 	return m, nil
 }

@@ -7,17 +7,6 @@ import (
 	"strings"
 )
 
-// Dropped is what a kernel has dropped that was to be diverted.
-type Dropped struct {
-	// NoSocket counts packets for which no one listened, NoRoom those for which the
-	// socket, or the netfilter queue, was full. Of the divert port on Linux, which
-	// does not count NoSocket; of all ports of the family on OpenBSD.
-	NoSocket uint64 `json:"noSocket"`
-	NoRoom   uint64 `json:"noRoom"`
-	// Room is how many bytes of packets may wait, 0 where the number of packets is bounded.
-	Room int `json:"room,omitempty"`
-}
-
 // parseQueues finds a queue in the kernel's table (seq_show of nfnetlink_queue.c): number,
 // port of the socket, packets that wait, copy mode and range, packets dropped because the
 // queue was full, packets dropped because the socket was, id of the last packet, 1.

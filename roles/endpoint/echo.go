@@ -89,7 +89,7 @@ func (e *echo) Receive(deadline time.Time) (Message, error) {
 		if !ok || h.Type != e.wanted() || e.spec.Role == Client && h.ID-h.Seq+1 != e.spec.EchoID {
 			continue
 		}
-		m := Message{Data: e.spec.bounded(data), From: from, To: to, Echo: &h}
+		m := Message{Data: bounded(e.spec, data), From: from, To: to, Echo: &h}
 		e.logReceived(m)
 		e.logMessage("<<<", h, m.Data)
 		return m, nil

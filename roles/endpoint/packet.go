@@ -7,9 +7,6 @@ import (
 	"net/netip"
 )
 
-// maxPacket is the longest IP packet (RFC 791, 3.1).
-const maxPacket = 65535
-
 // The protocols of which a packet's header is understood.
 const (
 	protoICMP   = 1

@@ -86,7 +86,7 @@ func (e *raw) Receive(deadline time.Time) (Message, error) {
 	if e.spec.Role == Server {
 		e.last = from
 	}
-	m := Message{Data: e.spec.bounded(b), From: from, To: to}
+	m := Message{Data: bounded(e.spec, b), From: from, To: to}
 	e.logReceived(m)
 	e.log.data("<<<", m.Data)
 	return m, nil

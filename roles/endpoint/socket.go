@@ -132,9 +132,6 @@ func (k *socket) bind() error {
 	return nil
 }
 
-// hasPorts reports whether the sockets of this kind are told apart by ports.
-func (s Spec) hasPorts() bool { return s.Kind == Stream || s.Kind == Datagram }
-
 // sockName and peerName ask the kernel; invalid where the system has no name.
 func (k *socket) sockName(fd int) netip.AddrPort {
 	sa, _ := unix.Getsockname(fd)
@@ -285,7 +282,7 @@ func rest(receive func(time.Time) (Message, error)) ([]Message, error) {
 }
 
 // longest is how many bytes of one message are kept.
-func (s Spec) longest() int {
+func longest(s Spec) int {
 	if s.Big {
 		return maxPacket
 	}
@@ -293,4 +290,4 @@ func (s Spec) longest() int {
 }
 
 // bounded is a copy of a message's payload, as far as it is kept.
-func (s Spec) bounded(b []byte) []byte { return slices.Clone(b[:min(len(b), s.longest())]) }
+func bounded(s Spec, b []byte) []byte { return slices.Clone(b[:min(len(b), longest(s))]) }

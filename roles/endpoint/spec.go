@@ -185,3 +185,12 @@ func (s Spec) validate() error {
 
 // plain reports whether a is an address of one family, without a zone.
 func plain(a netip.Addr) bool { return a.IsValid() && !a.Is4In6() && a.Zone() == "" }
+
+// hasPorts reports whether the sockets of this kind are told apart by ports.
+func (s Spec) hasPorts() bool { return s.Kind == Stream || s.Kind == Datagram }
+
+// maxPacket is the longest IP packet (RFC 791, 3.1).
+const maxPacket = 65535
+
+// queueLength is how many packets may wait at a packet endpoint on Linux.
+const queueLength = 256
