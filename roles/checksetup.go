@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"pfdivert/matrix"
+	"pfdivert/matrix/script"
 	"pfdivert/roles/agent"
 )
 
@@ -80,7 +81,7 @@ func (c *call) checkSetup(ctx context.Context, p *pair) (int, error) {
 	for _, side := range []struct {
 		name  string
 		conn  *agent.Conn
-		setup agent.Setup
+		setup script.Setup
 	}{{"local", p.hosts.Local, local}, {"remote", p.hosts.Remote, remote}} {
 		h := side.conn.Hello
 		fmt.Fprintf(c.Out, "%s: %s, %s/%s, kernel %s\n", side.name, h.Host, h.GOOS, h.GOARCH, h.Kernel)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
 )
@@ -46,8 +47,8 @@ func runClient(_ context.Context, c *call) (int, error) {
 	if !h.bind.IsValid() {
 		h.bind = netip.AddrPortFrom(pfconf.FamilyOf(remote.Addr()).Unspecified(), 0)
 	}
-	e, err := endpoint.Open(endpoint.Spec{
-		Kind: handKinds[proto], Role: endpoint.Client, Local: h.bind, Remote: remote, Bindany: h.bindany,
+	e, err := endpoint.Open(script.Spec{
+		Kind: handKinds[proto], Role: script.Client, Local: h.bind, Remote: remote, Bindany: h.bindany,
 		EchoID: uint16(os.Getpid()),
 	}, c.Out)
 	if err != nil {
@@ -55,14 +56,14 @@ func runClient(_ context.Context, c *call) (int, error) {
 	}
 	defer e.Close()
 	deadline := time.Now().Add(h.timeout)
-	stream := handKinds[proto] == endpoint.Stream
+	stream := handKinds[proto] == script.Stream
 	var s chain
 	s.do("connect", e.Connect)
 	if stream {
 		s.do("connect", func() error { return e.Connected(deadline) })
 	}
-	s.do("send", func() error { return e.Send([]byte(endpoint.ClientLine), 1) })
-	if stream || *answer || handKinds[proto] == endpoint.Echo {
+	s.do("send", func() error { return e.Send([]byte(script.ClientLine), 1) })
+	if stream || *answer || handKinds[proto] == script.Echo {
 		s.do("receive", func() error { _, err := e.Receive(deadline); return err })
 	}
 	if stream {

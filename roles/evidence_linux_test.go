@@ -193,7 +193,7 @@ func TestEvidenceBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	results := make(chan matrix.Result, 10)
-	if err := matrix.Run(t.Context(), p.hosts, matrix.Plan{Targets: targets, Rounds: 10}, opt, func(r matrix.Result) { results <- r }); err != nil {
+	if err := matrix.Run(t.Context(), p.hosts.tested(), matrix.Plan{Targets: targets, Rounds: 10}, opt, func(r matrix.Result) { results <- r }); err != nil {
 		t.Fatal(err)
 	}
 	close(results)
@@ -223,7 +223,7 @@ func BenchmarkCapture(b *testing.B) {
 		}
 		opt := p.options
 		opt.Capture = capture
-		err = matrix.Run(b.Context(), p.hosts, matrix.Plan{Targets: matrix.Targets()}, opt, func(r matrix.Result) {
+		err = matrix.Run(b.Context(), p.hosts.tested(), matrix.Plan{Targets: matrix.Targets()}, opt, func(r matrix.Result) {
 			if r.Verdict == matrix.Fail || r.Verdict == matrix.Error {
 				b.Error(r)
 			}

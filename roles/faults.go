@@ -14,7 +14,7 @@ import (
 
 	"pfdivert/matrix"
 	"pfdivert/matrix/faults"
-	"pfdivert/roles/agent"
+	"pfdivert/matrix/script"
 )
 
 var faultsRole = Role{
@@ -156,7 +156,7 @@ func (c *call) inBrokenLab(ctx context.Context, f faults.Fault, targets []matrix
 func (p *pair) judgeFault(ctx context.Context, f faults.Fault, targets []matrix.Target) ([]faults.Judgement, error) {
 	var mu sync.Mutex
 	results := map[string]matrix.Result{}
-	err := matrix.Run(ctx, p.hosts, matrix.Plan{Targets: targets}, f.Options(p.options), func(r matrix.Result) {
+	err := matrix.Run(ctx, p.hosts.tested(), matrix.Plan{Targets: targets}, f.Options(p.options), func(r matrix.Result) {
 		mu.Lock()
 		defer mu.Unlock()
 		results[r.Name] = r
@@ -164,8 +164,8 @@ func (p *pair) judgeFault(ctx context.Context, f faults.Fault, targets []matrix.
 	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	var fault *agent.Fault
-	if errors.As(err, &fault) && fault.Code == agent.CodeUnsupported {
+	var fault *script.Fault
+	if errors.As(err, &fault) && fault.Code == script.CodeUnsupported {
 		for _, t := range targets { // none was played
 			results[t.Name] = matrix.Result{Name: t.Name, Verdict: matrix.Skip, Reason: matrix.NoFeature, Detail: fault.Text}
 		}

@@ -6,8 +6,8 @@ import (
 	"net/netip"
 	"time"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/endpoint"
 )
 
 // handTimeout is how long a role that was started by hand waits, as upstream's
@@ -49,8 +49,8 @@ func protocol(name string) (p pfconf.Proto, err error) {
 }
 
 // handKinds says which kind of socket plays a protocol.
-var handKinds = map[pfconf.Proto]endpoint.Kind{
-	pfconf.TCP: endpoint.Stream, pfconf.UDP: endpoint.Datagram, pfconf.Raw: endpoint.RawIP, pfconf.ICMP: endpoint.Echo,
+var handKinds = map[pfconf.Proto]script.Kind{
+	pfconf.TCP: script.Stream, pfconf.UDP: script.Datagram, pfconf.Raw: script.RawIP, pfconf.ICMP: script.Echo,
 }
 
 // must makes the first error of a chain of steps stop the rest.

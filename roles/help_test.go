@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"pfdivert/matrix"
-	"pfdivert/roles/agent"
+	"pfdivert/matrix/script"
 )
 
 // callMain plays a role in this process.
@@ -85,8 +85,8 @@ func TestTell(t *testing.T) {
 	}{
 		{errors.New("it broke"), "error: it broke\n"},
 		{fmt.Errorf("run: %w", hinted{errors.New("it broke"), "mend it"}), "error: run: it broke\nhint: mend it\n"},
-		{fmt.Errorf("local: %w", &agent.Fault{Code: "EPERM", Text: "not allowed", Hint: "be root"}), "error: local: not allowed\nhint: be root\n"},
-		{&agent.Fault{Text: "it broke"}, "error: it broke\n"},
+		{fmt.Errorf("local: %w", &script.Fault{Code: "EPERM", Text: "not allowed", Hint: "be root"}), "error: local: not allowed\nhint: be root\n"},
+		{&script.Fault{Text: "it broke"}, "error: it broke\n"},
 		{&matrix.NoTargetError{Pattern: "x", Nearest: "y"}, "error: no target matches \"x\"\nhint: the nearest is y; 'pfdivert list' shows all\n"},
 	} {
 		var b bytes.Buffer

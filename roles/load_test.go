@@ -30,7 +30,7 @@ func TestLoad(t *testing.T) {
 			rounds = 2 // cells take turns: slow, and the same code
 		}
 		plan := matrix.Plan{Targets: append(matrix.Targets(), matrix.Claims()...), Rounds: rounds, Seed: 20}
-		err = matrix.Run(t.Context(), p.hosts, plan, p.options, func(r matrix.Result) {
+		err = matrix.Run(t.Context(), p.hosts.tested(), plan, p.options, func(r matrix.Result) {
 			mu.Lock()
 			defer mu.Unlock()
 			if played[r.Name]++; r.Verdict != matrix.Pass && r.Reason != matrix.NotClaimed {

@@ -55,7 +55,7 @@ func (p *pair) play(t testing.TB, plan matrix.Plan, opt matrix.Options) map[stri
 	t.Helper()
 	var mu sync.Mutex
 	results := map[string]matrix.Result{}
-	err := matrix.Run(t.Context(), p.hosts, plan, opt, func(r matrix.Result) {
+	err := matrix.Run(t.Context(), p.hosts.tested(), plan, opt, func(r matrix.Result) {
 		mu.Lock()
 		defer mu.Unlock()
 		results[r.Name] = r

@@ -27,7 +27,7 @@ func TestNatlookNotices(t *testing.T) {
 			opt := p.options
 			opt.Omit = []string{c.omit}
 			results := make(chan matrix.Result, len(targets))
-			if err := matrix.Run(t.Context(), p.hosts, matrix.Plan{Targets: targets}, opt, func(r matrix.Result) { results <- r }); err != nil {
+			if err := matrix.Run(t.Context(), p.hosts.tested(), matrix.Plan{Targets: targets}, opt, func(r matrix.Result) { results <- r }); err != nil {
 				t.Fatal(err)
 			}
 			for range targets {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/matrix"
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/roles/agent"
 	"pfdivert/roles/lab/namespace"
@@ -62,7 +63,7 @@ func TestFakeIsOwned(t *testing.T) {
 // The piece "timestamps" does what it says, on both hosts: that no target fails
 // without it would prove nothing otherwise.
 func TestWithoutTimestamps(t *testing.T) {
-	for _, omit := range [][]string{nil, {agent.Timestamps}} {
+	for _, omit := range [][]string{nil, {script.Timestamps}} {
 		p := reach(t, runFlags{})
 		p.options.Omit = omit
 		p.play(t, matrix.Plan{Targets: matrix.Targets()[:1]}, p.options)

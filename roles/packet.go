@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
 )
@@ -35,7 +36,7 @@ func runPacket(_ context.Context, c *call) (int, error) {
 	if *six {
 		family = pfconf.Inet6
 	}
-	e, err := endpoint.Open(endpoint.Spec{Kind: endpoint.Divert, Role: endpoint.Packet, Local: netip.AddrPortFrom(family.Unspecified(), port)}, c.Out)
+	e, err := endpoint.Open(script.Spec{Kind: script.Divert, Role: script.Packet, Local: netip.AddrPortFrom(family.Unspecified(), port)}, c.Out)
 	if err != nil {
 		return exitError, err
 	}
@@ -43,7 +44,7 @@ func runPacket(_ context.Context, c *call) (int, error) {
 	var s chain
 	s.do("receive", func() error { _, err := e.Receive(time.Now().Add(*timeout)); return err })
 	s.do("send on", func() error {
-		_, err := e.Relay([]byte(endpoint.ClientLine), []byte(endpoint.PacketLine))
+		_, err := e.Relay([]byte(script.ClientLine), []byte(script.PacketLine))
 		return err
 	})
 	if s.err != nil {

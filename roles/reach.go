@@ -27,7 +27,7 @@ const helloPatience = 20 * time.Second
 
 // pair is the two hosts of a run with their agents.
 type pair struct {
-	hosts         matrix.Hosts
+	hosts         agents
 	options       matrix.Options
 	local, remote *host.Link
 	far           *host.Remote // of a real remote host
@@ -267,3 +267,11 @@ func end(ctx context.Context, l *host.Link) {
 		l.Kill()
 	}
 }
+
+// agents are the connections to the agents on the two hosts.
+type agents struct {
+	Local, Remote *agent.Conn
+}
+
+// tested returns the hosts as a run needs them.
+func (a agents) tested() matrix.Hosts { return matrix.Hosts{Local: a.Local, Remote: a.Remote} }

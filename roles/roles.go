@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"pfdivert/matrix"
+	"pfdivert/matrix/script"
 	"pfdivert/roles/agent"
 )
 
@@ -177,7 +178,7 @@ func tell(w io.Writer, err error) {
 	fmt.Fprintf(w, "error: %v\n", err)
 	var hint string
 	var h agent.Hinter
-	var fault *agent.Fault // has its hint with it
+	var fault *script.Fault // has its hint with it
 	switch {
 	case errors.As(err, &h):
 		hint = h.Hint()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"pfdivert/matrix/script"
 	"pfdivert/roles/endpoint"
 )
 
@@ -40,8 +41,8 @@ func runServer(_ context.Context, c *call) (int, error) {
 	if !h.bind.IsValid() {
 		return exitError, hinted{errors.New("server needs an address to bind"), "pfdivert server -bind 127.0.0.1:4000 -diverted"}
 	}
-	e, err := endpoint.Open(endpoint.Spec{
-		Kind: handKinds[proto], Role: endpoint.Server, Local: h.bind, Bindany: h.bindany, Diverted: *diverted,
+	e, err := endpoint.Open(script.Spec{
+		Kind: handKinds[proto], Role: script.Server, Local: h.bind, Bindany: h.bindany, Diverted: *diverted,
 	}, c.Out)
 	if err != nil {
 		return exitError, err
@@ -49,15 +50,15 @@ func runServer(_ context.Context, c *call) (int, error) {
 	defer e.Close()
 	deadline := time.Now().Add(h.timeout)
 	var s chain
-	if handKinds[proto] == endpoint.Stream {
+	if handKinds[proto] == script.Stream {
 		s.do("accept", func() error { return e.Accept(deadline) })
-		s.do("send", func() error { return e.Send([]byte(endpoint.ServerLine), 0) })
+		s.do("send", func() error { return e.Send([]byte(script.ServerLine), 0) })
 		s.do("receive", func() error { return receiveClient(e, deadline) })
 		s.do("close", e.CloseConn)
 	} else {
 		s.do("receive", func() error { return receiveClient(e, deadline) })
 		if *answer {
-			s.do("send", func() error { return e.Send([]byte(endpoint.ServerLine), 0) })
+			s.do("send", func() error { return e.Send([]byte(script.ServerLine), 0) })
 		}
 	}
 	if s.err != nil {
@@ -74,7 +75,7 @@ func receiveClient(e endpoint.Endpoint, deadline time.Time) error {
 	if err != nil {
 		return err
 	}
-	if s := string(m.Data); s != endpoint.ClientLine && s != endpoint.PacketLine {
+	if s := string(m.Data); s != script.ClientLine && s != script.PacketLine {
 		return fmt.Errorf("received %q, neither a client's nor a packet role's line", s)
 	}
 	return nil

@@ -10,7 +10,7 @@ import (
 	"sync"
 
 	"pfdivert/matrix"
-	"pfdivert/roles/agent"
+	"pfdivert/matrix/script"
 	"pfdivert/roles/host"
 	"pfdivert/roles/report"
 )
@@ -166,7 +166,7 @@ func (h *tested) target(name string) string {
 func (h *tested) play(ctx context.Context, plan matrix.Plan, change func(*matrix.Options), done func(matrix.Result)) error {
 	opt := h.pair.options
 	change(&opt)
-	err := matrix.Run(ctx, h.pair.hosts, plan, opt, func(r matrix.Result) {
+	err := matrix.Run(ctx, h.pair.hosts.tested(), plan, opt, func(r matrix.Result) {
 		r.Name = h.target(r.Name)
 		done(r)
 	})
@@ -180,7 +180,7 @@ func (h *tested) play(ctx context.Context, plan matrix.Plan, change func(*matrix
 // hosts count nevertheless.
 func (h *tested) lost(targets []matrix.Target, err error, done func(matrix.Result)) {
 	reason := matrix.SetupFailed
-	var gone *agent.LostError
+	var gone *script.LostError
 	if errors.As(err, &gone) {
 		reason = matrix.AgentLost
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"pfdivert/matrix/evidence"
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/program"
 	"pfdivert/roles/endpoint"
@@ -15,7 +16,7 @@ import (
 )
 
 // observed says which host it is that is going to be looked at.
-func (a *agent) observed(s *Setup) gather.Options {
+func (a *agent) observed(s *script.Setup) gather.Options {
 	o := gather.Options{Interface: a.opt.Interface, Remote: s.Remote, Ephemeral: a.opt.Ephemeral, Run: program.ExecBy(endpoint.Start)}
 	if len(s.Capture) > 0 {
 		o.Capture = &gather.Filter{Cells: s.Capture}

@@ -9,10 +9,12 @@ import (
 	"fmt"
 	"io"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"pfdivert/matrix/evidence"
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
 	"pfdivert/roles/lab/bsd"
@@ -43,23 +45,23 @@ type Hello struct {
 	// known, in words that name the probe.
 	NoFamily map[pfconf.Family]string `json:"noFamily,omitempty"`
 	// Failed is why the agent can't work; it ends after such a hello.
-	Failed *Fault `json:"failed,omitempty"`
+	Failed *script.Fault `json:"failed,omitempty"`
 }
 
 // Request asks the agent for one thing: exactly one of the pointers is set.
 type Request struct {
-	ID     uint64  `json:"id"`
-	Ping   *Ping   `json:"ping,omitempty"`
-	Setup  *Setup  `json:"setup,omitempty"`
-	Script *Script `json:"script,omitempty"`
-	Rules  *Rules  `json:"rules,omitempty"`
-	Log    *Log    `json:"log,omitempty"`
-	Look   *Look   `json:"look,omitempty"`
+	ID     uint64         `json:"id"`
+	Ping   *Ping          `json:"ping,omitempty"`
+	Setup  *script.Setup  `json:"setup,omitempty"`
+	Script *script.Script `json:"script,omitempty"`
+	Rules  *Rules         `json:"rules,omitempty"`
+	Log    *Log           `json:"log,omitempty"`
+	Look   *Look          `json:"look,omitempty"`
 	// Check asks whether the host can be made what the Setup says. It changes nothing.
-	Check   *Setup `json:"check,omitempty"`
-	Cleanup *Tidy  `json:"cleanup,omitempty"`
-	Lab     *Lab   `json:"lab,omitempty"`
-	Bye     *Bye   `json:"bye,omitempty"`
+	Check   *script.Setup `json:"check,omitempty"`
+	Cleanup *Tidy         `json:"cleanup,omitempty"`
+	Lab     *Lab          `json:"lab,omitempty"`
+	Bye     *Bye          `json:"bye,omitempty"`
 }
 
 // Ping is the heartbeat.
@@ -87,15 +89,15 @@ type Lab struct {
 type Hinter interface{ Hint() string }
 
 // FaultOf makes an error fit for the wire; nil stays nil.
-func FaultOf(err error) *Fault {
+func FaultOf(err error) *script.Fault {
 	if err == nil {
 		return nil
 	}
-	var f *Fault
+	var f *script.Fault
 	if errors.As(err, &f) {
 		return f
 	}
-	f = &Fault{Code: CodeOther, Text: err.Error()}
+	f = &script.Fault{Code: script.CodeOther, Text: err.Error()}
 	var hinter Hinter
 	if errors.As(err, &hinter) {
 		f.Hint = hinter.Hint()
@@ -104,17 +106,17 @@ func FaultOf(err error) *Fault {
 	var missing interface{ Missing() string }
 	switch {
 	case errors.As(err, &missing):
-		f.Code = CodeMissing
+		f.Code = script.CodeMissing
 	case errors.Is(err, endpoint.ErrNothing):
-		f.Code = CodeNothing
+		f.Code = script.CodeNothing
 	case errors.Is(err, io.EOF):
-		f.Code = CodeEOF
+		f.Code = script.CodeEOF
 	case errors.Is(err, endpoint.ErrUnsupported):
-		f.Code = CodeUnsupported
+		f.Code = script.CodeUnsupported
 	case errors.Is(err, endpoint.ErrNoSocket):
-		f.Code = CodeNoSocket
+		f.Code = script.CodeNoSocket
 	case errors.Is(err, pfconf.ErrNoState):
-		f.Code = CodeNoState
+		f.Code = script.CodeNoState
 	case errors.As(err, &errno):
 		if name := unix.ErrnoName(errno); name != "" {
 			f.Code = name
@@ -126,7 +128,7 @@ func FaultOf(err error) *Fault {
 // Rules asks for changes of the rule set. They are made together where the
 // filter can; each has its own answer.
 type Rules struct {
-	Changes []Change `json:"changes"`
+	Changes []script.Change `json:"changes"`
 }
 
 // Log asks for the transcripts of a cell.
@@ -134,14 +136,22 @@ type Log struct {
 	Cell string `json:"cell"`
 }
 
+// Look asks for what the host shows of a cell: its evidence.
+type Look struct {
+	Cell   string         `json:"cell"`
+	Labels []string       `json:"labels,omitempty"` // of its rules, for REMOTE
+	Began  time.Duration  `json:"began"`            // the cell, since the hello came
+	About  evidence.About `json:"about"`
+}
+
 // Answer answers the request with its ID.
 type Answer struct {
-	ID       uint64    `json:"id"`
-	Fault    *Fault    `json:"fault,omitempty"`
-	Facts    *Facts    `json:"facts,omitempty"`
-	Outcomes []Outcome `json:"outcomes,omitempty"`
-	Faults   []*Fault  `json:"faults,omitempty"` // of Rules, one per change
-	Log      []Entry   `json:"log,omitempty"`
+	ID       uint64           `json:"id"`
+	Fault    *script.Fault    `json:"fault,omitempty"`
+	Facts    *script.Facts    `json:"facts,omitempty"`
+	Outcomes []script.Outcome `json:"outcomes,omitempty"`
+	Faults   []*script.Fault  `json:"faults,omitempty"` // of Rules, one per change
+	Log      []script.Entry   `json:"log,omitempty"`
 
 	Evidence *evidence.Cell `json:"evidence,omitempty"` // of Look
 
@@ -186,7 +196,7 @@ func (r *Request) check() error {
 			return err
 		}
 	}
-	for _, s := range []*Setup{r.Setup, r.Check} {
+	for _, s := range []*script.Setup{r.Setup, r.Check} {
 		if s != nil && len(s.Paths)+len(s.Fakes)+len(s.Capture) > maxPrefixes {
 			return fmt.Errorf("%d addresses are over the limit of %d", len(s.Paths)+len(s.Fakes)+len(s.Capture), maxPrefixes)
 		}

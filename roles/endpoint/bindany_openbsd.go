@@ -1,6 +1,9 @@
 package endpoint
 
-import "golang.org/x/sys/unix"
+import (
+	"golang.org/x/sys/unix"
+	"pfdivert/matrix/script"
+)
 
 // setBindany lets the socket bind an address that is not the host's own
 // (SO_BINDANY, getsockopt(2); root only).
@@ -11,7 +14,7 @@ func setBindany(fd, _ int) error {
 // markDiverted has nothing to do: pf delivers to any socket.
 func markDiverted(int, int) error { return nil }
 
-func bindForeignRaw(int, Spec) (bool, error) { return false, nil }
+func bindForeignRaw(int, script.Spec) (bool, error) { return false, nil }
 
 // rawLengthIsPayload: see bindany_other.go.
 const rawLengthIsPayload = false

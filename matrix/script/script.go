@@ -1,10 +1,12 @@
-package agent
+// Package script is the language in which a test case is written: the steps that a host carries out, the
+// sockets that it opens for them, what it answers, and what a run needs of a host (Host). All are
+// values; nothing here makes a system call.
+package script
 
 import (
 	"net/netip"
 
 	"pfdivert/pfconf"
-	"pfdivert/roles/endpoint"
 )
 
 // Script is a list of steps that the agent carries out in order for one cell.
@@ -65,20 +67,20 @@ func (d Do) Clears() bool {
 
 // Step is one step of a script.
 type Step struct {
-	Do       Do                 `json:"do"`
-	End      string             `json:"end,omitempty"` // the endpoint's name within the cell
-	Spec     *endpoint.Spec     `json:"spec,omitempty"`
-	Apart    Apart              `json:"apart,omitempty"` // Open: in which process
-	Data     string             `json:"data,omitempty"`
-	New      string             `json:"new,omitempty"` // Relay: what replaces Data; RelayBurst: the burst's line
-	Burst    *endpoint.Burst    `json:"burst,omitempty"`
-	Seq      uint16             `json:"seq,omitempty"`
-	Family   pfconf.Family      `json:"af,omitempty"` // Fence
-	Rewrites []endpoint.Rewrite `json:"rewrites,omitempty"`
-	Label    string             `json:"label,omitempty"`
-	Flow     *pfconf.Flow       `json:"flow,omitempty"`
-	Near     netip.AddrPort     `json:"near,omitzero"`
-	Far      netip.AddrPort     `json:"far,omitzero"`
+	Do       Do             `json:"do"`
+	End      string         `json:"end,omitempty"` // the endpoint's name within the cell
+	Spec     *Spec          `json:"spec,omitempty"`
+	Apart    Apart          `json:"apart,omitempty"` // Open: in which process
+	Data     string         `json:"data,omitempty"`
+	New      string         `json:"new,omitempty"` // Relay: what replaces Data; RelayBurst: the burst's line
+	Burst    *Burst         `json:"burst,omitempty"`
+	Seq      uint16         `json:"seq,omitempty"`
+	Family   pfconf.Family  `json:"af,omitempty"` // Fence
+	Rewrites []Rewrite      `json:"rewrites,omitempty"`
+	Label    string         `json:"label,omitempty"`
+	Flow     *pfconf.Flow   `json:"flow,omitempty"`
+	Near     netip.AddrPort `json:"near,omitzero"`
+	Far      netip.AddrPort `json:"far,omitzero"`
 	// NAT is what AskNAT asks for.
 	NAT *pfconf.NATQuery `json:"nat,omitempty"`
 	// Want is what a step of a script with Hold is to find.

@@ -1,4 +1,4 @@
-package endpoint
+package script
 
 import (
 	"encoding/binary"
@@ -29,22 +29,22 @@ type Tally struct {
 
 // Bounds of a burst, which may come from another host.
 const (
-	maxBurst    = 4096
+	MaxBurst    = 4096
 	burstNumber = 4 // bytes of a message's number
 )
 
-func (b Burst) validate() error {
+func (b Burst) Validate() error {
 	switch {
-	case b.First < 0 || b.Count < 1 || b.Count > maxBurst || b.First > 1<<20:
+	case b.First < 0 || b.Count < 1 || b.Count > MaxBurst || b.First > 1<<20:
 		return fmt.Errorf("burst of %d messages from number %d on", b.Count, b.First)
-	case b.Size < len(b.Line)+burstNumber || b.Size > maxPacket:
+	case b.Size < len(b.Line)+burstNumber || b.Size > MaxPacket:
 		return fmt.Errorf("burst of messages of %d bytes", b.Size)
 	}
 	return nil
 }
 
 // message makes the message with the number.
-func (b Burst) message(number int) []byte {
+func (b Burst) Message(number int) []byte {
 	m := append(make([]byte, 0, b.Size), b.Line...)
 	m = binary.BigEndian.AppendUint32(m, uint32(number))
 	for x := uint32(number)*2654435761 + 1; len(m) < b.Size; x = x*1664525 + 1013904223 {
@@ -54,7 +54,7 @@ func (b Burst) message(number int) []byte {
 }
 
 // describe says what a message is that is not the next one of the burst.
-func (b Burst) describe(data []byte) string {
+func (b Burst) Describe(data []byte) string {
 	if n := len(b.Line); len(data) >= n+burstNumber {
 		number := binary.BigEndian.Uint32(data[n:])
 		return fmt.Sprintf("%d bytes that begin with %q and number %d", len(data), data[:n], number)

@@ -1,14 +1,34 @@
-package agent
+package script
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"time"
 
 	"pfdivert/matrix/evidence"
+	"pfdivert/matrix/injection"
 	"pfdivert/pfconf"
-	"pfdivert/roles/lab/spoil"
 )
+
+// Host is one of the two hosts of a run. Its methods may be called by many goroutines at once. They
+// return a *LostError when the host can't be reached any more, a *Fault when it could not do what it
+// was asked, and the cause of ctx when that ended first.
+type Host interface {
+	// Setup makes the host LOCAL or REMOTE. It is called once, before all else.
+	Setup(ctx context.Context, s Setup) (Facts, error)
+	// Script carries the steps out in their order and returns an outcome for each.
+	Script(ctx context.Context, s Script) ([]Outcome, error)
+	// Change makes changes of REMOTE's rules, together where the filter can. Each has a fault of its
+	// own, nil if it is in force.
+	Change(ctx context.Context, changes []Change) ([]*Fault, error)
+	// Look returns the host's evidence of a cell. What could not be asked is named in it.
+	Look(ctx context.Context, l Look) (evidence.Cell, error)
+	// Log returns the transcripts of a cell's sockets.
+	Log(ctx context.Context, cell string) ([]Entry, error)
+	// Lost reports whether the host can't be reached any more.
+	Lost() bool
+}
 
 // Setup makes the host LOCAL or REMOTE of a run.
 type Setup struct {
@@ -17,13 +37,13 @@ type Setup struct {
 	Paths []Path `json:"paths"`
 	// Fakes are the FAKE addresses, as prefixes.
 	Fakes []netip.Prefix `json:"fakes"`
-	// Rounds is how many echoes make a fence (see endpoint.Fence).
+	// Rounds is how many echoes make a fence (see Fence).
 	Rounds int `json:"rounds"`
 	// Omit leaves pieces of the set-up out on purpose, for tests: Timestamps, and
 	// the packet filter's (nft.Piece).
 	Omit []string `json:"omit,omitempty"`
 	// Break is what is done to a lab's host at last, to break it. A real host refuses.
-	Break []spoil.Step `json:"break,omitempty"`
+	Break []injection.Step `json:"break,omitempty"`
 	// Capture are the prefixes of the cells' addresses: packets from and to them are
 	// captured, and those between Paths. Empty: nothing is captured.
 	Capture []netip.Prefix `json:"capture,omitempty"`
@@ -49,6 +69,10 @@ const Timestamps = "timestamps"
 
 // Facts is what setting up found out.
 type Facts struct {
+	// Kernel is uname's name and release.
+	Kernel string `json:"-"`
+	// System is the host's operating system, as in runtime.GOOS.
+	System        string `json:"-"`
 	Firewall      string `json:"firewall,omitempty"`
 	KeepsCounters bool   `json:"keepsCounters,omitempty"`
 	// NoPF is why the pf of a FreeBSD host can't be used beside ipfw, empty where it can.
@@ -72,10 +96,10 @@ type Change struct {
 
 // Look asks for what the host shows of a cell: its evidence.
 type Look struct {
-	Cell   string         `json:"cell"`
-	Labels []string       `json:"labels,omitempty"` // of its rules, for REMOTE
-	Began  time.Duration  `json:"began"`            // the cell, since the hello came
-	About  evidence.About `json:"about"`
+	Cell   string
+	Labels []string  // of its rules, for REMOTE
+	Began  time.Time // no packet of the cell is older
+	About  evidence.About
 }
 
 // LostError says that the connection to an agent ended while it was needed.

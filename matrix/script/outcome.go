@@ -1,24 +1,23 @@
-package agent
+package script
 
 import (
 	"net/netip"
 
 	"pfdivert/pfconf"
-	"pfdivert/roles/endpoint"
 )
 
 // Outcome is what a step found.
 type Outcome struct {
-	Fault    *Fault             `json:"fault,omitempty"`
-	Local    netip.AddrPort     `json:"local,omitzero"`
-	Peer     netip.AddrPort     `json:"peer,omitzero"`
-	Messages []endpoint.Message `json:"messages,omitempty"`
-	Tally    *endpoint.Tally    `json:"tally,omitempty"` // of ReceiveBurst and RelayBurst
-	Drops    *endpoint.Dropped  `json:"drops,omitempty"`
-	Counters *pfconf.Counters   `json:"counters,omitempty"`
-	States   []pfconf.State     `json:"states,omitempty"`
-	Count    int                `json:"count,omitempty"`
-	Text     string             `json:"text,omitempty"`
+	Fault    *Fault           `json:"fault,omitempty"`
+	Local    netip.AddrPort   `json:"local,omitzero"`
+	Peer     netip.AddrPort   `json:"peer,omitzero"`
+	Messages []Message        `json:"messages,omitempty"`
+	Tally    *Tally           `json:"tally,omitempty"` // of ReceiveBurst and RelayBurst
+	Drops    *Dropped         `json:"drops,omitempty"`
+	Counters *pfconf.Counters `json:"counters,omitempty"`
+	States   []pfconf.State   `json:"states,omitempty"`
+	Count    int              `json:"count,omitempty"`
+	Text     string           `json:"text,omitempty"`
 }
 
 // Fault is an error on its way through the connection. Code is one of the

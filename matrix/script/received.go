@@ -1,4 +1,4 @@
-package endpoint
+package script
 
 import (
 	"net/netip"
