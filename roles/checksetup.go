@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"pfdivert/matrix/script"
 	"slices"
 
 	"pfdivert/matrix"
@@ -82,7 +83,7 @@ func (c *call) checkSetup(ctx context.Context, p *testbed.Pair) (int, error) {
 	for _, side := range []struct {
 		name  string
 		conn  *agent.Conn
-		setup agent.Setup
+		setup script.Setup
 	}{{"local", p.Hosts.Local, local}, {"remote", p.Hosts.Remote, remote}} {
 		h := side.conn.Hello
 		fmt.Fprintf(c.Out, "%s: %s, %s/%s, kernel %s\n", side.name, h.Host, h.GOOS, h.GOARCH, h.Kernel)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"pfdivert/matrix/script"
 	"time"
 
 	"pfdivert/pfconf"
@@ -50,8 +51,8 @@ func runClient(_ context.Context, c *call) (int, error) {
 	if !o.bind.IsValid() {
 		o.bind = netip.AddrPortFrom(pfconf.FamilyOf(remote.Addr()).Unspecified(), 0)
 	}
-	e, err := endpoint.Open(endpoint.Spec{
-		Kind: socketKinds[proto], Role: endpoint.Client, Local: o.bind, Remote: remote, Bindany: o.bindany,
+	e, err := endpoint.Open(script.Spec{
+		Kind: socketKinds[proto], Role: script.Client, Local: o.bind, Remote: remote, Bindany: o.bindany,
 		EchoID: uint16(os.Getpid()),
 	}, c.Out)
 	if err != nil {
@@ -59,14 +60,14 @@ func runClient(_ context.Context, c *call) (int, error) {
 	}
 	defer e.Close()
 	deadline := time.Now().Add(o.timeout)
-	stream := socketKinds[proto] == endpoint.Stream
+	stream := socketKinds[proto] == script.Stream
 	var s chain
 	s.do("connect", e.Connect)
 	if stream {
 		s.do("connect", func() error { return e.Connected(deadline) })
 	}
-	s.do("send", func() error { return e.Send([]byte(endpoint.ClientLine), 1) })
-	if stream || *answer || socketKinds[proto] == endpoint.Echo {
+	s.do("send", func() error { return e.Send([]byte(script.ClientLine), 1) })
+	if stream || *answer || socketKinds[proto] == script.Echo {
 		s.do("receive", func() error { _, err := e.Receive(deadline); return err })
 	}
 	if stream {
@@ -122,8 +123,8 @@ func protocol(name string) (p pfconf.Proto, err error) {
 }
 
 // socketKinds are the kinds of socket for each protocol.
-var socketKinds = map[pfconf.Proto]endpoint.Kind{
-	pfconf.TCP: endpoint.Stream, pfconf.UDP: endpoint.Datagram, pfconf.Raw: endpoint.RawIP, pfconf.ICMP: endpoint.Echo,
+var socketKinds = map[pfconf.Proto]script.Kind{
+	pfconf.TCP: script.Stream, pfconf.UDP: script.Datagram, pfconf.Raw: script.RawIP, pfconf.ICMP: script.Echo,
 }
 
 // chain runs steps until one fails.

@@ -9,9 +9,10 @@ import (
 	"slices"
 	"strings"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/matrix/explain"
 	"pfdivert/pfconf"
-	"pfdivert/roles/evidence"
+	gather "pfdivert/roles/evidence"
 	"pfdivert/roles/terminal"
 )
 
@@ -43,7 +44,7 @@ Exit status: 0 when nothing is bad, 1 when something is, 2 when it could not loo
 		if err := c.noArgs(f); err != nil {
 			return exitError, err
 		}
-		seen, err := evidence.LookAround(ctx)
+		seen, err := gather.LookAround(ctx)
 		if err != nil {
 			return exitError, terminal.WithHint(err, "start it on the host whose kernel diverts")
 		}
@@ -83,7 +84,7 @@ type diagnosis struct {
 }
 
 // judge makes findings of what a host showed.
-func judge(s *evidence.Survey) *diagnosis {
+func judge(s *gather.Survey) *diagnosis {
 	d := &diagnosis{Found: []ailment{}, Unseen: s.Missing}
 	if d.Unseen == nil {
 		d.Unseen = []string{}
@@ -136,7 +137,7 @@ func judge(s *evidence.Survey) *diagnosis {
 }
 
 // hostOf is the host as a rule's packets of a family meet it, with the queues that are open.
-func hostOf(s *evidence.Survey, rule evidence.Diversion, f pfconf.Family) explain.Host {
+func hostOf(s *gather.Survey, rule evidence.Diversion, f pfconf.Family) explain.Host {
 	h := explain.Host{Remote: true}
 	for _, c := range s.Cells {
 		if c.Family == f && c.Mark == rule.Mark {

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"pfdivert/matrix"
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
-	"pfdivert/roles/evidence"
 	"pfdivert/roles/lab/labtest"
 	"pfdivert/roles/report"
 	"pfdivert/roles/testbed"
@@ -203,7 +203,7 @@ func TestEvidenceBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	results := make(chan matrix.Result, 10)
-	if err := matrix.Run(t.Context(), p.Hosts, matrix.Plan{Targets: targets, Rounds: 10}, opt,
+	if err := matrix.Run(t.Context(), p.Hosts.Tested(), matrix.Plan{Targets: targets, Rounds: 10}, opt,
 		func(r matrix.Result) { results <- r }); err != nil {
 		t.Fatal(err)
 	}
@@ -234,11 +234,12 @@ func BenchmarkCapture(b *testing.B) {
 		}
 		opt := p.Options
 		opt.Capture = capture
-		err = matrix.Run(b.Context(), p.Hosts, matrix.Plan{Targets: matrix.Targets()}, opt, func(r matrix.Result) {
-			if r.Verdict == matrix.Fail || r.Verdict == matrix.Error {
-				b.Error(r)
-			}
-		})
+		err = matrix.Run(b.Context(), p.Hosts.Tested(), matrix.Plan{Targets: matrix.Targets()}, opt,
+			func(r matrix.Result) {
+				if r.Verdict == matrix.Fail || r.Verdict == matrix.Error {
+					b.Error(r)
+				}
+			})
 		p.Close()
 		if err != nil {
 			b.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"pfdivert/matrix/script"
 	"runtime"
 	"slices"
 	"strings"
@@ -16,7 +17,6 @@ import (
 	"pfdivert/matrix"
 	"pfdivert/matrix/faults"
 	"pfdivert/pfconf"
-	"pfdivert/roles/agent"
 	"pfdivert/roles/report"
 	"pfdivert/roles/terminal"
 	"pfdivert/roles/testbed"
@@ -167,16 +167,17 @@ func judgeFault(ctx context.Context, p *testbed.Pair, f faults.Fault, targets []
 	error) {
 	var mu sync.Mutex
 	results := map[string]matrix.Result{}
-	err := matrix.Run(ctx, p.Hosts, matrix.Plan{Targets: targets}, f.Options(p.Options), func(r matrix.Result) {
-		mu.Lock()
-		defer mu.Unlock()
-		results[r.Name] = r
-	})
+	err := matrix.Run(ctx, p.Hosts.Tested(), matrix.Plan{Targets: targets}, f.Options(p.Options),
+		func(r matrix.Result) {
+			mu.Lock()
+			defer mu.Unlock()
+			results[r.Name] = r
+		})
 	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	var fault *agent.Fault
-	if errors.As(err, &fault) && fault.Code == agent.CodeUnsupported {
+	var fault *script.Fault
+	if errors.As(err, &fault) && fault.Code == script.CodeUnsupported {
 		for _, t := range targets { // none was run
 			results[t.Name] = matrix.Result{Name: t.Name, Verdict: matrix.Skip, Reason: matrix.NoFeature,
 				Detail: fault.Text}

@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"pfdivert/matrix/script"
 	"strings"
 	"testing"
 
 	"pfdivert/matrix"
-	"pfdivert/roles/agent"
 	"pfdivert/roles/terminal"
 )
 
@@ -89,9 +89,9 @@ func TestTell(t *testing.T) {
 		{errors.New("it broke"), "error: it broke\n"},
 		{fmt.Errorf("run: %w", terminal.WithHint(errors.New("it broke"), "fix it")),
 			"error: run: it broke\nhint: fix it\n"},
-		{fmt.Errorf("local: %w", &agent.Fault{Code: "EPERM", Text: "not allowed", Hint: "be root"}),
+		{fmt.Errorf("local: %w", &script.Fault{Code: "EPERM", Text: "not allowed", Hint: "be root"}),
 			"error: local: not allowed\nhint: be root\n"},
-		{&agent.Fault{Text: "it broke"}, "error: it broke\n"},
+		{&script.Fault{Text: "it broke"}, "error: it broke\n"},
 		{&matrix.NoTargetError{Pattern: "x", Nearest: "y"},
 			"error: no target matches \"x\"\nhint: the nearest is y; 'pfdivert list' shows all\n"},
 	} {

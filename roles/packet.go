@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"pfdivert/matrix/script"
 	"time"
 
 	"pfdivert/pfconf"
@@ -37,7 +38,7 @@ func runPacket(_ context.Context, c *call) (int, error) {
 	if *six {
 		family = pfconf.Inet6
 	}
-	e, err := endpoint.Open(endpoint.Spec{Kind: endpoint.Divert, Role: endpoint.Packet,
+	e, err := endpoint.Open(script.Spec{Kind: script.Divert, Role: script.Packet,
 		Local: netip.AddrPortFrom(family.Unspecified(), port)}, c.Out)
 	if err != nil {
 		return exitError, err
@@ -46,7 +47,7 @@ func runPacket(_ context.Context, c *call) (int, error) {
 	var s chain
 	s.do("receive", func() error { _, err := e.Receive(time.Now().Add(*timeout)); return err })
 	s.do("send on", func() error {
-		_, err := e.Relay([]byte(endpoint.ClientLine), []byte(endpoint.PacketLine))
+		_, err := e.Relay([]byte(script.ClientLine), []byte(script.PacketLine))
 		return err
 	})
 	if s.err != nil {

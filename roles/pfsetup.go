@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/nft"
 	"pfdivert/pfconf/pf"
@@ -110,7 +111,7 @@ func (c *call) loadUntilEnd(ctx context.Context, r pfconf.Rule, fakes []netip.Pr
 		}
 		opt.Journal, undone = hold.Journal, hold.End
 	}
-	fw, err := agent.OpenFilter(ctx, &agent.Setup{Fakes: fakes}, opt)
+	fw, err := agent.OpenFilter(ctx, &script.Setup{Fakes: fakes}, opt)
 	if err != nil {
 		return errors.Join(err, undone(context.WithoutCancel(ctx), true))
 	}

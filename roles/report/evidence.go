@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"pfdivert/matrix"
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
-	"pfdivert/roles/evidence"
 )
 
 // WriteEvidence writes what the hosts showed of a target as text for people.

@@ -16,9 +16,9 @@ import (
 	"time"
 
 	"pfdivert/matrix"
+	"pfdivert/matrix/evidence"
 	"pfdivert/matrix/explain"
 	"pfdivert/pfconf"
-	"pfdivert/roles/evidence"
 )
 
 // frame is an IPv4 packet in an Ethernet frame, as a capture has it.

@@ -9,7 +9,7 @@ import (
 
 	"pfdivert/matrix"
 	"pfdivert/pfconf"
-	"pfdivert/roles/evidence"
+	"pfdivert/matrix/evidence"
 )
 
 // sections writes a section for each target. Those of targets that are in order, and of those of

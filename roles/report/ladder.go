@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"pfdivert/matrix"
+	"pfdivert/matrix/evidence"
 	"pfdivert/matrix/explain"
-	"pfdivert/roles/evidence"
 )
 
 // lane is one of the places where a cell's packets are seen.

@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"pfdivert/matrix"
+	"pfdivert/matrix/evidence"
 	"pfdivert/matrix/explain"
 	"pfdivert/pfconf"
-	"pfdivert/roles/evidence"
 )
 
 // inHex is a packet as divert sockets log it.

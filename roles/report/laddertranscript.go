@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"pfdivert/matrix"
-	"pfdivert/roles/evidence"
+	"pfdivert/matrix/evidence"
 )
 
 // sockets puts what REMOTE's sockets logged to the packets.

@@ -31,7 +31,7 @@ const helloPatience = 20 * time.Second
 
 // Pair is the two hosts of a run with their agents.
 type Pair struct {
-	Hosts         matrix.Hosts
+	Hosts         Agents
 	Options       matrix.Options // addresses, fences and waiting, as these hosts need them
 	Local, Remote *host.Link     // nil until it was started
 	Trips         int            // round trips until the agents had said hello, and to set them up
@@ -39,6 +39,12 @@ type Pair struct {
 	builder       *builder       // of a lab that outlives its processes
 	real          bool           // the hosts stay when the agents end
 }
+
+// Agents are the connections to the two hosts' agents.
+type Agents struct{ Local, Remote *agent.Conn }
+
+// Tested returns the two hosts as a run needs them.
+func (a Agents) Tested() matrix.Hosts { return matrix.Hosts{Local: a.Local, Remote: a.Remote} }
 
 // HasNamespaces reports whether a lab on this system is gone with its processes, and needs
 // no root.

@@ -6,11 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"pfdivert/matrix/script"
 	"strings"
 	"sync"
 
 	"pfdivert/matrix"
-	"pfdivert/roles/agent"
 	"pfdivert/roles/host"
 	"pfdivert/roles/report"
 	"pfdivert/roles/terminal"
@@ -175,7 +175,7 @@ func (b *Testbed) Run(ctx context.Context, plan matrix.Plan, change func(*matrix
 	done func(matrix.Result)) error {
 	opt := b.Pair.Options
 	change(&opt)
-	err := matrix.Run(ctx, b.Pair.Hosts, plan, opt, func(r matrix.Result) {
+	err := matrix.Run(ctx, b.Pair.Hosts.Tested(), plan, opt, func(r matrix.Result) {
 		r.Name = b.Target(r.Name)
 		done(r)
 	})
@@ -189,7 +189,7 @@ func (b *Testbed) Run(ctx context.Context, plan matrix.Plan, change func(*matrix
 // other hosts' results count nevertheless.
 func (b *Testbed) Lost(targets []matrix.Target, err error, done func(matrix.Result)) {
 	reason := matrix.SetupFailed
-	var gone *agent.LostError
+	var gone *script.LostError
 	if errors.As(err, &gone) {
 		reason = matrix.AgentLost
 	}

@@ -1,4 +1,4 @@
-package endpoint
+package script
 
 import (
 	"fmt"
@@ -140,11 +140,11 @@ const (
 var pieces = []Piece{Transparent, Right, Checksum, Listen, Reader, Room, GoOn, Back, Way, Name}
 
 // omits reports whether the piece is left out.
-func (s Spec) omits(p Piece) bool { return slices.Contains(s.Omit, p) }
+func (s Spec) Omits(p Piece) bool { return slices.Contains(s.Omit, p) }
 
 // validate says what is wrong with a specification, which may come from
 // another host.
-func (s Spec) validate() error {
+func (s Spec) Validate() error {
 	bad := func(format string, a ...any) error {
 		return fmt.Errorf("%s %s: %s", s.Kind, s.Role, fmt.Sprintf(format, a...))
 	}
@@ -160,19 +160,19 @@ func (s Spec) validate() error {
 	default:
 		return bad("no such kind of socket")
 	}
-	if !plain(s.Local.Addr()) {
+	if !Plain(s.Local.Addr()) {
 		return bad("%v is no plain address to bind", s.Local)
 	}
-	if s.Role == Client && (!plain(s.Remote.Addr()) || s.Remote.Addr().Is4() != s.Local.Addr().Is4()) {
+	if s.Role == Client && (!Plain(s.Remote.Addr()) || s.Remote.Addr().Is4() != s.Local.Addr().Is4()) {
 		return bad("cannot connect from %v to %v", s.Local, s.Remote)
 	}
 	if s.Kind != Divert && (s.Spoil != "" || s.Call != "" || s.Pieces || s.WriteTo.IsValid() || s.Drop) {
 		return bad("that is for the packet role")
 	}
-	if s.WriteTo.IsValid() && !plain(s.WriteTo) {
+	if s.WriteTo.IsValid() && !Plain(s.WriteTo) {
 		return bad("nobody can write to %v", s.WriteTo)
 	}
-	if s.Queue < 0 || s.Queue > queueLength {
+	if s.Queue < 0 || s.Queue > QueueLength {
 		return bad("no queue can have room for %d packets", s.Queue)
 	}
 	for _, p := range s.Omit {
@@ -184,4 +184,13 @@ func (s Spec) validate() error {
 }
 
 // plain reports whether a is an address of one family, without a zone.
-func plain(a netip.Addr) bool { return a.IsValid() && !a.Is4In6() && a.Zone() == "" }
+func Plain(a netip.Addr) bool { return a.IsValid() && !a.Is4In6() && a.Zone() == "" }
+
+// hasPorts reports whether the sockets of this kind are told apart by ports.
+func (s Spec) HasPorts() bool { return s.Kind == Stream || s.Kind == Datagram }
+
+// maxPacket is the longest IP packet (RFC 791, 3.1).
+const MaxPacket = 65535
+
+// queueLength is how many packets may wait at a packet endpoint on Linux.
+const QueueLength = 256
