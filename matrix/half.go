@@ -158,7 +158,7 @@ func (h *half) divertAddr() netip.AddrPort {
 	return netip.AddrPortFrom(h.Family.Loopback(), port)
 }
 
-// kinds says which kind of socket plays a protocol.
+// kinds says which kind of socket runs a protocol.
 var kinds = map[pfconf.Proto]endpoint.Kind{
 	pfconf.TCP: endpoint.Stream, pfconf.UDP: endpoint.Datagram, pfconf.Raw: endpoint.RawIP, pfconf.ICMP: endpoint.Echo,
 }

@@ -13,7 +13,7 @@ import (
 	"pfdivert/roles/endpoint"
 )
 
-// halfOf is a half of the target, as it is played on a kernel with the firewall.
+// halfOf is a half of the target, as it is run on a kernel with the firewall.
 func halfOf(t *testing.T, firewall, target string, second bool) *half {
 	t.Helper()
 	some, err := Select([]string{target})
@@ -144,7 +144,7 @@ func TestOpened(t *testing.T) {
 		verdict string
 	}{
 		{"all well", false, asked{}, "PASS"},
-		{"a port that somebody has", false, asked{Outcome: agent.Outcome{Fault: fault("EADDRINUSE")}}, "again"},
+		{"a port that another process has", false, asked{Outcome: agent.Outcome{Fault: fault("EADDRINUSE")}}, "again"},
 		{"a port that the first cell has", true, asked{Outcome: agent.Outcome{Fault: fault("EADDRINUSE")}}, "FAIL port-blocked"},
 		{"a flow that the first cell has", true, asked{do: agent.Connect, Outcome: agent.Outcome{Fault: fault("EADDRNOTAVAIL")}}, "FAIL port-blocked"},
 		{"a foreign address", false, asked{spec: foreign, Outcome: agent.Outcome{Fault: fault("EADDRNOTAVAIL")}}, "FAIL no-bindany"},
@@ -325,7 +325,7 @@ func TestExpectedInDomain(t *testing.T) {
 	}
 }
 
-// The rules are those that the suite gives, for each way in which a cell is played.
+// The rules are those that the suite gives, for each way in which a cell is run.
 func TestRules(t *testing.T) {
 	for _, target := range Targets() {
 		for _, second := range []bool{false, true} {
