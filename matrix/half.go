@@ -159,7 +159,7 @@ func (h *half) divertAddr() netip.AddrPort {
 	return netip.AddrPortFrom(h.Family.Loopback(), port)
 }
 
-// kinds says which kind of socket plays a protocol.
+// kinds says which kind of socket runs a protocol.
 var kinds = map[pfconf.Proto]script.Kind{
 	pfconf.TCP: script.Stream, pfconf.UDP: script.Datagram, pfconf.Raw: script.RawIP, pfconf.ICMP: script.Echo,
 }

@@ -105,7 +105,7 @@ func (s *request) relay(end, old, new string) *asked {
 	return s.add(script.Step{Do: script.Relay, End: end, Data: old, New: new}, refusedWrites)
 }
 
-// refusedWrites are the codes with which a kernel refuses a packet that is given back to it
+// refusedWrites are the codes with which a kernel refuses a packet that is reinjected to it
 // (FreeBSD's divert(4)), and those that say that it got lost.
 var refusedWrites = lostOr("EINVAL", "EADDRNOTAVAIL")
 
