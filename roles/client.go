@@ -47,23 +47,20 @@ func runClient(_ context.Context, c *call) (int, error) {
 	if !h.bind.IsValid() {
 		h.bind = netip.AddrPortFrom(pfconf.FamilyOf(remote.Addr()).Unspecified(), 0)
 	}
-	e, err := endpoint.Open(script.Spec{
-		Kind: handKinds[proto], Role: script.Client, Local: h.bind, Remote: remote, Bindany: h.bindany,
-		EchoID: uint16(os.Getpid()),
-	}, c.Out)
+	e, err := endpoint.Open(clientSocket(proto, script.Ends{Role: script.Client, Local: h.bind, Remote: remote, Bindany: h.bindany}), c.Out)
 	if err != nil {
 		return exitError, err
 	}
 	defer e.Close()
 	deadline := time.Now().Add(h.timeout)
-	stream := handKinds[proto] == script.Stream
+	stream := proto == pfconf.TCP
 	var s chain
 	s.do("connect", e.Connect)
 	if stream {
 		s.do("connect", func() error { return e.Connected(deadline) })
 	}
 	s.do("send", func() error { return e.Send([]byte(script.ClientLine), 1) })
-	if stream || *answer || handKinds[proto] == script.Echo {
+	if stream || *answer || proto == pfconf.ICMP {
 		s.do("receive", func() error { _, err := e.Receive(deadline); return err })
 	}
 	if stream {
@@ -79,4 +76,14 @@ func runClient(_ context.Context, c *call) (int, error) {
 		return exitFail, nil
 	}
 	return exitOK, nil
+}
+
+// clientSocket is the client's socket. Echoes have the process's own id.
+func clientSocket(proto pfconf.Proto, e script.Ends) script.Socket {
+	s := script.SocketOf(proto, e)
+	if echo, ok := s.(script.Echo); ok {
+		echo.ID = uint16(os.Getpid())
+		return echo
+	}
+	return s
 }

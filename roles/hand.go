@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"time"
 
-	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 )
 
@@ -46,11 +45,6 @@ func protocol(name string) (p pfconf.Proto, err error) {
 		err = hinted{err, "-proto tcp, udp, rip or icmp"}
 	}
 	return p, err
-}
-
-// handKinds says which kind of socket plays a protocol.
-var handKinds = map[pfconf.Proto]script.Kind{
-	pfconf.TCP: script.Stream, pfconf.UDP: script.Datagram, pfconf.Raw: script.RawIP, pfconf.ICMP: script.Echo,
 }
 
 // must makes the first error of a chain of steps stop the rest.

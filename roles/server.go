@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pfdivert/matrix/script"
+	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
 )
 
@@ -41,16 +42,16 @@ func runServer(_ context.Context, c *call) (int, error) {
 	if !h.bind.IsValid() {
 		return exitError, hinted{errors.New("server needs an address to bind"), "pfdivert server -bind 127.0.0.1:4000 -diverted"}
 	}
-	e, err := endpoint.Open(script.Spec{
-		Kind: handKinds[proto], Role: script.Server, Local: h.bind, Bindany: h.bindany, Diverted: *diverted,
-	}, c.Out)
+	e, err := endpoint.Open(script.SocketOf(proto, script.Ends{
+		Role: script.Server, Local: h.bind, Bindany: h.bindany, Diverted: *diverted,
+	}), c.Out)
 	if err != nil {
 		return exitError, err
 	}
 	defer e.Close()
 	deadline := time.Now().Add(h.timeout)
 	var s chain
-	if handKinds[proto] == script.Stream {
+	if proto == pfconf.TCP {
 		s.do("accept", func() error { return e.Accept(deadline) })
 		s.do("send", func() error { return e.Send([]byte(script.ServerLine), 0) })
 		s.do("receive", func() error { return receiveClient(e, deadline) })
