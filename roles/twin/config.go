@@ -46,6 +46,8 @@ type Dump struct {
 	// Settings are files below /proc/sys/net, by path: "ipv4/ip_forward".
 	Settings map[string]string `cbor:"settings"`
 	Sockets  []Socket          `cbor:"sockets"`
+	// Queues are the numbers of NFQUEUE that a program takes packets from.
+	Queues []uint16 `cbor:"queues"`
 
 	// NotCloned names what the host has and a twin has not, one line each, for people.
 	NotCloned []string `cbor:"notCloned"`

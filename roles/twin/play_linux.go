@@ -34,7 +34,7 @@ const patience = 200 * time.Millisecond
 // player waits for events of all sockets of a twin.
 type player struct {
 	epoll  int
-	who    map[int32]any // by file descriptor: *stand, *sender, *accepted
+	who    map[int32]any // by file descriptor: *stand, *sender, *accepted, *queues, *fence
 	serial uint16        // of the run
 	fence  *fence        // nil where packets change processors
 }
@@ -378,6 +378,8 @@ func (r *playing) event(e unix.EpollEvent) error {
 		r.serve(who)
 	case *sender:
 		return r.proceed(who, e.Events)
+	case *queues:
+		return who.accept()
 	}
 	return nil
 }

@@ -31,6 +31,7 @@ type Twin struct {
 	outside    map[place]*stand     // of everyone else
 	uplinks    map[int]bool
 	own        map[netip.Addr]bool // the host's addresses
+	queues     *queues             // nil for none
 	player     *player
 }
 
@@ -77,6 +78,9 @@ func (t *Twin) prepare(ctx context.Context) error {
 	if err := t.Outside.Do(t.raise); err != nil {
 		return err
 	}
+	if err := t.Inside.Do(t.queue); err != nil {
+		return err
+	}
 	// One that can't be made says so: the rest of the twin is right without it.
 	err = t.Inside.Do(t.listen)
 	for _, e := range eachError(err) {
@@ -103,6 +107,19 @@ func (t *Twin) raise() error {
 	return t.player.add(f.in, unix.EPOLLIN, f)
 }
 
+// queue makes stand-ins for programs that packets are queued to.
+func (t *Twin) queue() error {
+	if len(t.Config.Queues) == 0 {
+		return nil
+	}
+	q, err := newQueues(t.Config.Queues)
+	if err != nil {
+		return err
+	}
+	t.queues = q
+	return t.player.add(q.fd, unix.EPOLLIN, q)
+}
+
 // eachError returns the errors that were joined.
 func eachError(err error) []error {
 	var all interface{ Unwrap() []error }
@@ -121,6 +138,9 @@ func (t *Twin) Close() {
 	}
 	for _, s := range t.outside {
 		_ = unix.Close(s.fd)
+	}
+	if t.queues != nil {
+		t.queues.close()
 	}
 	if t.player != nil {
 		t.player.close()
