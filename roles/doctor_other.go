@@ -1,3 +1,5 @@
+//go:build !linux
+
 package roles
 
 import (
@@ -16,50 +18,46 @@ import (
 	"pfdivert/roles/terminal"
 )
 
-var doctorRole = Role{
-	Name: "doctor", Usage: "[-json]", Summary: "look at a host that diverts to a proxy of its own, and say what is wrong",
-	Help: `On Linux it reads the rules of nft, iptables-nft and iptables-legacy that divert
-(tproxy, redirect, dnat to an own address, queue, and marks for transparent sockets),
-follows packets through all rules to them and on to the socket, and looks whether
-a process listens there and whether the policy rules, routes and settings fit their
-marks. On OpenBSD it reads pf's (divert-to,
-divert-reply, divert-packet, rdr-to), on FreeBSD ipfw's (fwd, divert, tee) and pf's
-(rdr, divert-to), and looks
-for listeners and divert sockets, for rules that decide in their place, and whether
-they are evaluated at all. Nothing is changed on the host; a Linux kernel may load its
-modules for listing sockets. Reading rules needs root: without it doctor says what it
-could not see.
+const (
+	doctorUsage = "[-json]"
+	doctorHelp  = `On OpenBSD it reads pf's rules (divert-to, divert-reply, divert-packet, rdr-to), on
+FreeBSD ipfw's (fwd, divert, tee) and pf's (rdr, divert-to), and looks for listeners
+and divert sockets, for rules that decide in their place, and whether they are
+evaluated at all. Nothing is changed on the host. Reading rules needs root: without it
+doctor says what it could not see.
 
 A line of the output is "ok", "bad", or "warn": wrong for some packets, or where it
 depends on them. What could not be looked at, or is not understood, is a line
 "not seen:" and is neither.
 
-Exit status: 0 when nothing is bad, 1 when something is, 2 when it could not look.`,
-	run: func(ctx context.Context, c *call) (int, error) {
-		f := c.flags()
-		asJSON := f.Bool("json", false, "print the findings as JSON")
-		if err := c.parse(f); err != nil {
-			return exitError, err
-		}
-		if err := c.noArgs(f); err != nil {
-			return exitError, err
-		}
-		seen, err := gather.LookAround(ctx)
-		if err != nil {
-			return exitError, terminal.WithHint(err, "start it on the host whose kernel diverts")
-		}
-		found := judge(seen)
-		if err := found.write(c, *asJSON); err != nil {
-			return exitError, err
-		}
-		switch {
-		case !seen.RulesKnown:
-			return exitError, terminal.WithHint(errors.New("the rules could not be read"), "start it as root (sudo or doas)")
-		case found.bad():
-			return exitFail, nil
-		}
-		return exitOK, nil
-	},
+Exit status: 0 when nothing is bad, 1 when something is, 2 when it could not look.`
+)
+
+// runDoctor looks at the rules of a host whose kernel can't be copied.
+func runDoctor(ctx context.Context, c *call) (int, error) {
+	f := c.flags()
+	asJSON := f.Bool("json", false, "print the findings as JSON")
+	if err := c.parse(f); err != nil {
+		return exitError, err
+	}
+	if err := c.noArgs(f); err != nil {
+		return exitError, err
+	}
+	seen, err := gather.LookAround(ctx)
+	if err != nil {
+		return exitError, terminal.WithHint(err, "start it on the host whose kernel diverts")
+	}
+	found := judge(seen)
+	if err := found.write(c, *asJSON); err != nil {
+		return exitError, err
+	}
+	switch {
+	case !seen.RulesKnown:
+		return exitError, terminal.WithHint(errors.New("the rules could not be read"), "start it as root (sudo or doas)")
+	case found.bad():
+		return exitFail, nil
+	}
+	return exitOK, nil
 }
 
 // The levels of a doctor's finding.

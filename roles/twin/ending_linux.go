@@ -189,24 +189,29 @@ func (c *Config) story(p Packet) []string {
 			rule = h
 		}
 	}
+	return append(lines, c.endText(p))
+}
+
+// endText says where a packet ended.
+func (c *Config) endText(p Packet) string {
 	e := p.end()
 	switch e.stage {
 	case inRules:
-		lines = append(lines, "was dropped by "+e.hop.name(c))
+		return "was dropped by " + e.hop.name(c)
 	case inRouting:
-		lines = append(lines, fmt.Sprintf("was dropped by routing, with mark 0x%x (%s)", e.mark, p.Route))
+		return fmt.Sprintf("was dropped by routing, with mark 0x%x (%s)", e.mark, p.Route)
 	case atSocket:
-		lines = append(lines, fmt.Sprintf("came to the sockets of port %d", e.to.Port()))
+		return fmt.Sprintf("came to the sockets of port %d", e.to.Port())
 	case left:
 		text := fmt.Sprintf("left by %s with mark 0x%x", e.out, e.mark)
 		if p.Route != "" {
 			text += " (" + p.Route + ")"
 		}
-		lines = append(lines, text)
+		return text
 	case lostElsewhere:
-		lines = append(lines, fmt.Sprintf("was lost after chain %s of table %s", e.hop.Chain, e.hop.Table))
+		return fmt.Sprintf("was lost after chain %s of table %s", e.hop.Chain, e.hop.Table)
 	}
-	return lines
+	return "was not traced"
 }
 
 // askRoutes asks the twin's kernel where packets are routed that ended in routing or left.
