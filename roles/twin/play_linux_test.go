@@ -12,12 +12,12 @@ import (
 	"time"
 )
 
-// host makes a namespace with a router's devices, addresses and routes, and runs a script there:
+// router makes a namespace with a router's devices, addresses and routes, and runs a script there:
 //
 //	client 10.91.1.2 -- lan0 [10.91.1.1, 10.91.2.1] wan0 -- internet by 10.91.2.2
 //
 // and the same with fd91:1::/64 and fd91:2::/64.
-func host(t *testing.T, script string, sockets []Socket) *Config {
+func router(t *testing.T, script string) *Netns {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("only root may make namespaces with these tools")
@@ -26,6 +26,17 @@ func host(t *testing.T, script string, sockets []Socket) *Config {
 	sh(t, live, fmt.Sprintf(routerScript, fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), beyond.FD())))
 	sh(t, beyond, "ip link set lan-peer up; ip link set wan-peer up")
 	sh(t, live, script)
+	return live
+}
+
+// host is a router's configuration, with sockets.
+func host(t *testing.T, script string, sockets []Socket) *Config {
+	t.Helper()
+	return readHost(t, router(t, script), sockets)
+}
+
+func readHost(t *testing.T, live *Netns, sockets []Socket) *Config {
+	t.Helper()
 	c, err := live.Read(context.Background())
 	if err != nil {
 		t.Fatal(err)
