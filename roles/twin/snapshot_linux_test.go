@@ -163,7 +163,7 @@ func TestSnapshotAsUser(t *testing.T) {
 		t.Skip("root saves a snapshot and another user plays it")
 	}
 	host := newNetns(t)
-	shell(t, host, strings.Replace(everything, "iptables-legacy-restore <", "sed /owner/d testdata/replay/rules.iptables | iptables-legacy-restore #", 1))
+	shell(t, host, everything)
 	_, file := saved(t, host)
 	dir, err := os.MkdirTemp("", "twin")
 	if err != nil {
@@ -211,6 +211,12 @@ func replayFile(t *testing.T, file string) {
 	defer f.Close()
 	c, err := Load(f)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if !OneOwner() {
+		t.Error("the process has several users")
+	}
+	if c, err = c.As(0, 0); err != nil {
 		t.Fatal(err)
 	}
 	inside, outside := newNetns(t), newNetns(t)
