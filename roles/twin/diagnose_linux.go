@@ -499,9 +499,22 @@ func (d *doctor) explain(g []suspect) error {
 	}
 	found := false
 	for _, r := range d.remedies(first) {
+		if r.take.do == nil && r.fix.do == nil { // known by what was seen
+			p.Cause, p.Why, p.Check, found = r.cause, r.why, r.check, true
+			break
+		}
 		take := r.take
 		if take.do == nil {
 			take = r.fix
+		}
+		if take.do == nil {
+			continue
+		}
+		if take.do == nil { // a cause that nothing in a twin takes away is told, unless another is confirmed
+			if p.Cause == "" {
+				p.Cause, p.Why, p.Check = r.cause, r.why, r.check
+			}
+			continue
 		}
 		ok, err := d.try(first.symptom, flows, take)
 		if err != nil {
@@ -541,7 +554,7 @@ func (d *doctor) explain(g []suspect) error {
 		}
 		break
 	}
-	if !found {
+	if p.Cause == "" {
 		p.Cause, p.Why = "unknown", "no single rule, policy rule, setting or socket whose absence mends it was found"
 		p.Check = d.check(first)
 	}
