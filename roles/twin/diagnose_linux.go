@@ -42,18 +42,21 @@ func Diagnose(ctx context.Context, c *Config, o Options) (*Diagnosis, error) {
 	if !o.Only {
 		flows = append(flows, Plan(c)...)
 	}
-	t, err := Build(ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	d.results, err = t.Play(ctx, flows)
-	for _, x := range t.Differences {
-		d.notes = append(d.notes, "not the same in the twin: "+x.String())
-	}
-	for _, x := range t.Warnings {
-		d.notes = append(d.notes, "stand-in: "+x)
-	}
-	t.Close()
+	var err error
+	d.results, err = perOwner(c, flows, func(c *Config, flows []Flow) ([]Result, error) {
+		t, err := Build(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		defer t.Close()
+		for _, x := range t.Differences {
+			d.note("not the same in the twin: " + x.String())
+		}
+		for _, x := range t.Warnings {
+			d.note("stand-in: " + x)
+		}
+		return t.Play(ctx, flows)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -443,6 +446,18 @@ func (d *doctor) run(flows []Flow, changes ...change) ([]Result, error) {
 	if err != nil {
 		return nil, d.ctx.Err()
 	}
+	return perOwner(c, flows, d.runIn)
+}
+
+// note adds a note once.
+func (d *doctor) note(text string) {
+	if !slices.Contains(d.notes, text) {
+		d.notes = append(d.notes, text)
+	}
+}
+
+// runIn runs flows in a twin of a configuration that was changed.
+func (d *doctor) runIn(c *Config, flows []Flow) ([]Result, error) {
 	t, err := Build(d.ctx, c)
 	if err != nil {
 		return nil, err

@@ -65,6 +65,60 @@ func (c *Config) As(uid, gid uint32) (*Config, error) {
 	return decode(&d)
 }
 
+// owner is a user and a group that have a socket.
+type owner struct{ uid, gid uint32 }
+
+// ownerOf is the owner whom rules should see behind a flow: its sender's if that is the host, else that
+// of the socket that it is for.
+func (c *Config) ownerOf(f Flow) owner {
+	if f.Local() {
+		return owner{f.UID, f.GID}
+	}
+	p := &planner{Config: c, hints: c.hints()}
+	for _, s := range c.Sockets {
+		if s.Proto == f.Proto && (f.Kind == Service && s.Local.Port() == f.To.Port() || f.Kind != Service && p.isListener(s)) {
+			return owner{s.UID, s.GID}
+		}
+	}
+	return owner{}
+}
+
+// perOwner calls f with all flows, or where there is but one owner with those of each owner in turn, and
+// with the configuration as that owner's sockets find it. The results are in the order of the flows.
+func perOwner[R any](c *Config, flows []Flow, f func(as *Config, some []Flow) ([]R, error)) ([]R, error) {
+	if !OneOwner() {
+		return f(c, flows)
+	}
+	results := make([]R, len(flows))
+	groups := map[owner][]int{}
+	var order []owner
+	for i, flow := range flows {
+		o := c.ownerOf(flow)
+		if groups[o] == nil {
+			order = append(order, o)
+		}
+		groups[o] = append(groups[o], i)
+	}
+	for _, o := range order {
+		as, err := c.As(o.uid, o.gid)
+		if err != nil {
+			return nil, err
+		}
+		some := make([]Flow, len(groups[o]))
+		for i, n := range groups[o] {
+			some[i] = flows[n]
+		}
+		got, err := f(as, some)
+		if err != nil || got == nil {
+			return nil, err
+		}
+		for i, n := range groups[o] {
+			results[n] = got[i]
+		}
+	}
+	return results, nil
+}
+
 // ruleAs is the message of a rule of nf_tables whose conditions find another owner than the socket's. The
 // owner is still loaded, since there is none without a socket, and then overwritten.
 func ruleAs(m []byte, uid, gid uint32) ([]byte, error) {

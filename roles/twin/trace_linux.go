@@ -78,8 +78,31 @@ type traceEvent struct {
 
 // Trace runs flows in a twin of their own that traces packets, all at once, and returns each one's
 // result and path. What a flow's packets do to each other's (limits, sets that are filled) is in it.
-func Trace(ctx context.Context, c *Config, flows []Flow) ([]Result, []Path, error) {
-	traced, err := c.traced()
+func Trace(ctx context.Context, c *Config, flows []Flow) (results []Result, paths []Path, err error) {
+	type traced struct {
+		result Result
+		path   Path
+	}
+	all, err := perOwner(c, flows, func(as *Config, some []Flow) ([]traced, error) {
+		results, paths, err := c.traceAs(ctx, as, some)
+		if err != nil {
+			return nil, err
+		}
+		both := make([]traced, len(some))
+		for i := range some {
+			both[i] = traced{results[i], paths[i]}
+		}
+		return both, nil
+	})
+	for _, t := range all {
+		results, paths = append(results, t.result), append(paths, t.path)
+	}
+	return results, paths, err
+}
+
+// traceAs is Trace with rules as one owner's sockets find them. The texts are those of the host's rules.
+func (c *Config) traceAs(ctx context.Context, as *Config, flows []Flow) ([]Result, []Path, error) {
+	traced, err := as.traced()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -665,7 +688,7 @@ func (tr *tracer) merge(legacy []traceEvent) {
 		if e := &tr.events[i]; e.hop.Legacy {
 			for _, o := range tr.events[i+1:] {
 				if o.id == e.id {
-					if o.hop.Hook == e.hop.Hook {
+					if o.hop.Hook == e.hop.Hook && !strings.HasSuffix(o.hop.Chain, " first") {
 						e.hop.Mark = o.hop.Mark
 					}
 					break
