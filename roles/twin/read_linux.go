@@ -66,6 +66,9 @@ func read(ctx context.Context, sockets bool) (*Config, error) {
 	}
 	c.Dump = *d
 	if sockets {
+		if c.Upstreams, err = c.upstreams(ctx); err != nil {
+			c.Unread = append(c.Unread, fmt.Sprintf("the connections of listeners: %v", err))
+		}
 		c.NotCloned = c.notCloned(ctx)
 	}
 	if len(c.Partial) > 0 {
