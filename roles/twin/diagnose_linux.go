@@ -266,7 +266,7 @@ func (d *doctor) deciding(r Result, p Path, s symptom) Packet {
 		if e.stage != atSocket && e.stage != left {
 			return k
 		}
-		if k.Answer && (e.out == "lo") != r.Flow.Local() || k.Answer && d.sourceChanged(k) {
+		if k.Answer && ((e.out == "lo") != r.Flow.Local() || d.sourceChanged(k) || e.mark != 0 && d.c.routesLocal(e.mark, r.Flow.IPv6())) {
 			return k
 		}
 		if !k.Answer && d.c.routesLocal(e.mark, e.to.Addr().Is6()) && e.stage == left && e.out != "lo" {
@@ -400,6 +400,7 @@ type remedy struct {
 	fix    change // is what take is where it is not set
 	price  string
 	narrow change
+	socket int // of whose flows the fix may take some, from 1; 0 for none
 }
 
 // good reports whether a flow is now as it should be.
@@ -473,15 +474,15 @@ func (d *doctor) runIn(c *Config, flows []Flow) ([]Result, error) {
 }
 
 // harms reports whether changes spoil a flow that was good.
-func (d *doctor) harms(s symptom, changes ...change) (bool, error) {
+func (d *doctor) harms(fix change, socket int) (bool, error) {
 	var flows []Flow
 	var before []Result
 	for _, r := range d.results {
-		if d.complaint(r) == "" && r.OK() {
+		if d.complaint(r) == "" && r.OK() && !(r.Reached == AtSocket && r.Socket == socket-1) {
 			flows, before = append(flows, r.Flow), append(before, r)
 		}
 	}
-	results, err := d.run(flows, changes...)
+	results, err := d.run(flows, fix)
 	if err != nil || results == nil {
 		return true, err
 	}
@@ -514,16 +515,9 @@ func (d *doctor) explain(g []suspect) error {
 	}
 	found := false
 	for _, r := range d.remedies(first) {
-		if r.take.do == nil && r.fix.do == nil { // known by what was seen
-			p.Cause, p.Why, p.Check, found = r.cause, r.why, r.check, true
-			break
-		}
 		take := r.take
 		if take.do == nil {
 			take = r.fix
-		}
-		if take.do == nil {
-			continue
 		}
 		if take.do == nil { // a cause that nothing in a twin takes away is told, unless another is confirmed
 			if p.Cause == "" {
@@ -553,7 +547,7 @@ func (d *doctor) explain(g []suspect) error {
 				continue
 			}
 		}
-		if harm, err := d.harms(first.symptom, r.fix); err != nil {
+		if harm, err := d.harms(r.fix, r.socket); err != nil {
 			return err
 		} else if harm {
 			continue

@@ -226,7 +226,7 @@ iptables -t nat -A OUTPUT -p tcp -j REDSOCKS`},
 					i := slices.IndexFunc(d.Problems, func(p Problem) bool { return p.Severity == kind.severity && p.Cause == kind.cause })
 					for _, p := range d.Problems {
 						if p.Severity == Bad && p.Cause != c.bad {
-							t.Errorf("it is bad: %s: %s", p.Cause, p.What)
+							t.Errorf("it is bad: %s: %s\n%s", p.Cause, p.What, strings.Join(p.Seen, "\n"))
 						}
 					}
 					if kind.cause == "" {

@@ -50,7 +50,7 @@ func (p Packet) end() ending {
 	}
 	switch {
 	case len(p.Hops) == 0:
-	case e.hop.Dropped() && !e.hop.own:
+	case e.hop.Dropped() && !e.hop.own, e.hop.Legacy: // of which no verdict is told
 		e.stage = inRules
 	case e.at == "prerouting last" || e.at == "output last":
 		e.stage = inRouting
@@ -182,7 +182,11 @@ func (c *Config) story(p Packet) []string {
 			continue
 		}
 		if h.Mark != mark {
-			lines = append(lines, fmt.Sprintf("got mark 0x%x by %s", h.Mark, h.name(c)))
+			by := h.name(c)
+			if h.Number == 0 {
+				by = fmt.Sprintf("a rule of chain %s in table %s %s that did not match to its end", h.Chain, h.Family, h.Table)
+			}
+			lines = append(lines, fmt.Sprintf("got mark 0x%x by %s", h.Mark, by))
 			mark = h.Mark
 		}
 		if h.Number > 0 {
