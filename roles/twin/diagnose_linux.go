@@ -127,6 +127,30 @@ func (d *doctor) serves(s Socket, f Flow) bool {
 	return a == to || a.IsUnspecified() && (a.Is6() == to.Is6() || a.Is6() && !s.V6Only)
 }
 
+// sidecar reports whether a listener is a service mesh's for what comes to the host's own services: the
+// host's own programs are diverted to another one, and no client behind the host to this one.
+func (d *doctor) sidecar(socket int) bool {
+	uplinks, other := d.c.uplinks(), false
+	for _, r := range d.results {
+		if r.Reached != AtSocket || !d.isProxy(r.Socket) {
+			continue
+		}
+		switch {
+		case r.Flow.Kind == Own && r.Socket != socket:
+			other = true
+		case r.Flow.Kind == Own:
+			return false
+		case r.Flow.Kind == Client && r.Socket == socket:
+			for _, l := range d.c.Links {
+				if l.Name == r.Flow.In && !uplinks[d.c.holder(l).Index] {
+					return false
+				}
+			}
+		}
+	}
+	return other
+}
+
 // diverting reports whether rules of a hook divert packets of a family.
 func (d *doctor) diverting(hook int, six bool) bool {
 	return slices.ContainsFunc(d.hints.seen, func(s hookSeen) bool {
@@ -160,7 +184,7 @@ func (d *doctor) complaint(r Result) symptom {
 		}
 	case Service:
 		switch {
-		case proxy && !d.serves(d.c.Sockets[r.Socket], r.Flow) && slices.ContainsFunc(d.c.Sockets, func(s Socket) bool { return d.serves(s, r.Flow) }):
+		case proxy && !d.serves(d.c.Sockets[r.Socket], r.Flow) && !d.sidecar(r.Socket) && slices.ContainsFunc(d.c.Sockets, func(s Socket) bool { return d.serves(s, r.Flow) }):
 			return captured
 		case !r.OK():
 			return lost
