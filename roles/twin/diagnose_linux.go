@@ -290,7 +290,7 @@ func (d *doctor) deciding(r Result, p Path, s symptom) Packet {
 		if e.stage != atSocket && e.stage != left {
 			return k
 		}
-		if k.Answer && ((e.out == "lo") != r.Flow.Local() || d.sourceChanged(k) || e.mark != 0 && d.c.routesLocal(e.mark, r.Flow.IPv6())) {
+		if k.Answer && ((e.out == "lo") != r.Flow.Local() || e.stage == left && !r.Flow.Local() && e.out != first.end().in || d.sourceChanged(k) || e.mark != 0 && d.c.routesLocal(e.mark, r.Flow.IPv6())) {
 			return k
 		}
 		if !k.Answer && d.c.routesLocal(e.mark, e.to.Addr().Is6()) && e.stage == left && e.out != "lo" {
@@ -324,7 +324,7 @@ func (d *doctor) involved(p Path) bool {
 				}
 				continue
 			}
-			if d.c.routesLocal(h.Mark, h.To.Addr().Is6()) || strings.Contains(strings.ToLower(h.Rule), "tproxy") || strings.Contains(h.Rule, "REDIRECT") || strings.Contains(h.Rule, "redirect to") {
+			if d.c.routesLocal(h.Mark, h.To.Addr().Is6()) || h.tproxies() || h.redirects() && !strings.Contains(strings.ToLower(h.Rule), "dnat") {
 				return true
 			}
 		}
@@ -344,6 +344,9 @@ func (d *doctor) counts(s *suspect) bool {
 	s.sign = fmt.Sprint(s.symptom, s.Outcome == Refused, e.stage, s.key.Answer, e.hop.Family, e.hop.Table, e.hop.Chain, e.hop.Number, e.mark, s.Flow.Kind == Service, s.Flow.Local(), s.Flow.IPv6(), e.out, s.key.Flags == "SYN" || s.key.Proto == "udp")
 	switch s.symptom {
 	case looped, captured, reachable, mistaken:
+		if s.symptom == captured && d.inboundOnly(s.Socket) {
+			return false
+		}
 		s.sign = fmt.Sprint(s.symptom, s.Flow.Kind, s.Flow.Mark, s.Flow.UID, s.Flow.GID, s.Socket, s.Flow.IPv6())
 		if s.symptom == looped {
 			h, _ := s.key.diverter()
@@ -373,6 +376,21 @@ func (d *doctor) counts(s *suspect) bool {
 		return false
 	}
 	return involved
+}
+
+// inboundOnly reports whether a proxy's listener is one for services, as a sidecar has it beside one
+// for the host's own connections.
+func (d *doctor) inboundOnly(socket int) bool {
+	other := false
+	for _, r := range d.results {
+		if r.Flow.Kind == Own && r.Reached == AtSocket && d.isProxy(r.Socket) {
+			if r.Socket == socket {
+				return false
+			}
+			other = true
+		}
+	}
+	return other
 }
 
 // socketRule is a rule by which a packet left that asks for its socket.
