@@ -113,7 +113,7 @@ func help(role string) string {
 	return out.String()
 }
 
-// has tells whether a role's help has the flag.
+// has reports whether a role's help has the flag.
 func has(help, flag string) bool {
 	return flag == "h" || regexp.MustCompile(`(?m)^  -`+regexp.QuoteMeta(flag)+`\b`).MatchString(help)
 }
@@ -226,7 +226,7 @@ func anchors(page string) []string {
 	return names
 }
 
-// TestByHand plays README's script of roles that are started by hand, in a lab.
+// TestByHand runs README's script of roles that are started by hand, in a lab.
 func TestByHand(t *testing.T) {
 	labtest.Need(t)
 	if _, err := exec.LookPath("nsenter"); err != nil {
@@ -264,14 +264,16 @@ func TestByHand(t *testing.T) {
 // mayImport says which of this program's packages each may use: imports point one way.
 var mayImport = map[string][]string{
 	"pfdivert":                           {"roles"},
-	"pfdivert/roles":                     {"matrix", "matrix/evidence", "matrix/explain", "matrix/faults", "matrix/script", "pfconf", "pfconf/ipfw", "pfconf/nft", "pfconf/pf", "roles/agent", "roles/endpoint", "roles/evidence", "roles/host", "roles/lab", "roles/lab/bsd", "roles/report"},
-	"pfdivert/matrix":                    {"matrix/evidence", "matrix/explain", "matrix/injection", "matrix/script", "pfconf"},
+	"pfdivert/roles":                     {"matrix", "matrix/evidence", "matrix/explain", "matrix/faults", "matrix/script", "pfconf", "pfconf/nft", "pfconf/pf", "roles/agent", "roles/endpoint", "roles/evidence", "roles/host", "roles/lab", "roles/lab/bsd", "roles/report", "roles/terminal", "roles/testbed"},
+	"pfdivert/roles/testbed":             {"matrix", "matrix/script", "pfconf", "roles/agent", "roles/host", "roles/lab", "roles/lab/bsd", "roles/report", "roles/terminal"},
+	"pfdivert/roles/terminal":            {"matrix/script", "roles/agent"},
 	"pfdivert/matrix/evidence":           {"pfconf"},
+	"pfdivert/matrix":                    {"matrix/evidence", "matrix/explain", "matrix/injection", "matrix/script", "pfconf"},
 	"pfdivert/matrix/faults":             {"matrix", "matrix/explain", "matrix/injection", "pfconf"},
 	"pfdivert/matrix/injection":          nil,
 	"pfdivert/matrix/script":             {"matrix/evidence", "matrix/injection", "pfconf"},
 	"pfdivert/matrix/explain":            {"matrix/evidence", "pfconf"},
-	"pfdivert/roles/report":              {"matrix", "matrix/evidence", "matrix/explain", "pfconf"},
+	"pfdivert/roles/report":              {"matrix", "matrix/evidence", "matrix/explain", "matrix/faults", "pfconf", "roles/terminal"},
 	"pfdivert/roles/agent":               {"matrix/evidence", "matrix/injection", "matrix/script", "pfconf", "pfconf/ipfw", "pfconf/nft", "pfconf/pf", "pfconf/program", "roles/endpoint", "roles/evidence", "roles/lab/bsd", "roles/lab/spoil"},
 	"pfdivert/roles/evidence":            {"matrix/evidence", "pfconf", "pfconf/program", "pfconf/shared", "roles/evidence/netfilter"},
 	"pfdivert/roles/evidence/netfilter":  {"pfconf"},

@@ -13,6 +13,7 @@ import (
 	"pfdivert/matrix/explain"
 	"pfdivert/pfconf"
 	gather "pfdivert/roles/evidence"
+	"pfdivert/roles/terminal"
 )
 
 var doctorRole = Role{
@@ -20,7 +21,7 @@ var doctorRole = Role{
 	Help: `On Linux it reads the rules of nft, iptables-nft and iptables-legacy that divert
 (tproxy, redirect, dnat to an own address, queue, and marks for transparent sockets),
 follows packets through all rules to them and on to the socket, and looks whether
-somebody listens there and whether the policy rules, routes and settings fit their
+a process listens there and whether the policy rules, routes and settings fit their
 marks. On OpenBSD it reads pf's (divert-to,
 divert-reply, divert-packet, rdr-to), on FreeBSD ipfw's (fwd, divert, tee) and pf's
 (rdr, divert-to), and looks
@@ -45,7 +46,7 @@ Exit status: 0 when nothing is bad, 1 when something is, 2 when it could not loo
 		}
 		seen, err := gather.LookAround(ctx)
 		if err != nil {
-			return exitError, hinted{err, "start it on the host whose kernel diverts"}
+			return exitError, terminal.WithHint(err, "start it on the host whose kernel diverts")
 		}
 		found := judge(seen)
 		if err := found.write(c, *asJSON); err != nil {
@@ -53,7 +54,7 @@ Exit status: 0 when nothing is bad, 1 when something is, 2 when it could not loo
 		}
 		switch {
 		case !seen.RulesKnown:
-			return exitError, hinted{errors.New("the rules could not be read"), "start it as root (sudo or doas)"}
+			return exitError, terminal.WithHint(errors.New("the rules could not be read"), "start it as root (sudo or doas)")
 		case found.bad():
 			return exitFail, nil
 		}
@@ -213,7 +214,7 @@ func (d *diagnosis) write(c *call, asJSON bool) error {
 			fmt.Fprintf(&b, "      check: %s\n", a.Check)
 		}
 		if a.Mend != "" {
-			fmt.Fprintf(&b, "      mend: %s\n", a.Mend)
+			fmt.Fprintf(&b, "      fix: %s\n", a.Mend)
 		}
 	}
 	if len(d.Found) == 0 && len(d.Unseen) == 0 {
