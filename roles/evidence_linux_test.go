@@ -234,7 +234,8 @@ func BenchmarkCapture(b *testing.B) {
 		}
 		opt := p.Options
 		opt.Capture = capture
-		err = matrix.Run(b.Context(), p.Agents.Hosts(), matrix.Plan{Targets: matrix.Targets()}, opt, func(r matrix.Result) {
+		plan := matrix.Plan{Targets: matrix.Targets()}
+		err = matrix.Run(b.Context(), p.Agents.Hosts(), plan, opt, func(r matrix.Result) {
 			if r.Verdict == matrix.Fail || r.Verdict == matrix.Error {
 				b.Error(r)
 			}

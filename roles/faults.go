@@ -167,7 +167,8 @@ func judgeFault(ctx context.Context, p *testbed.Pair, f faults.Fault, targets []
 	error) {
 	var mu sync.Mutex
 	results := map[string]matrix.Result{}
-	err := matrix.Run(ctx, p.Agents.Hosts(), matrix.Plan{Targets: targets}, f.Options(p.Options), func(r matrix.Result) {
+	plan := matrix.Plan{Targets: targets}
+	err := matrix.Run(ctx, p.Agents.Hosts(), plan, f.Options(p.Options), func(r matrix.Result) {
 		mu.Lock()
 		defer mu.Unlock()
 		results[r.Name] = r
