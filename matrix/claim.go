@@ -67,7 +67,7 @@ func (c *Claim) skip(k Kernel) *finding {
 	return &finding{Skip, NotClaimed, fmt.Sprintf("the manual of a kernel with %s does not say that %s: %s", k.Firewall, c.Says, c.Not)}
 }
 
-// What the plays of claims have in common.
+// What the runs of claims have in common.
 
 // divertSpec specifies the cell's divert socket.
 func (h *half) divertSpec() script.Divert {
@@ -135,8 +135,8 @@ func (h *half) passesAs(ctx context.Context, end, line string) error {
 	return h.judge(again)
 }
 
-// goesOn reinjects the packet that the cell's divert socket holds back, rewritten, and judges that it
-// arrives.
+// goesOn reinjects the packet that the cell's divert socket holds back, rewritten, and judges that
+// it arrives.
 func (h *half) goesOn(ctx context.Context) error {
 	divert := h.remote.request()
 	sent := divert.relay("packet", script.ClientLine, h.rewritten(script.PacketLine))
@@ -173,7 +173,7 @@ func (h *half) arrives(ctx context.Context, line, missing string) error {
 }
 
 // nothingArrives judges that nothing waits at the server; why is what must have
-// become of what was sent.
+// happen to what was sent.
 func (h *half) nothingArrives(ctx context.Context, why string) error {
 	received, err := h.atServer(ctx)
 	if err != nil {
@@ -222,7 +222,7 @@ func (h *half) judgeMatched(ctx context.Context, matched, behind uint64) error {
 }
 
 // begin opens the ends of the flow, with the divert socket if it is to listen from the beginning,
-// plays the control and loads the rule. Controls that a claim has besides are played first; each
+// runs the control and loads the rule. Controls that a claim has besides are run first; each
 // gives its flow.
 func (h *half) begin(ctx context.Context, listen bool, more ...func(context.Context) (pfconf.Flow, error)) error {
 	var opens []func(*request) *asked

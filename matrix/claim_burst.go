@@ -12,7 +12,7 @@ import (
 //
 //  1. Control: before the rule is there, what a client like the cell's sends arrives.
 //  2. The client sends 1,000 datagrams, 40 at a time, which every system's buffers hold. They come
-//     to the divert socket in their order, all and each once, and are given back rewritten.
+//     to the divert socket in their order, all and each once, and are reinjected rewritten.
 //  3. They come to the server in the same order, all and each once, and whole.
 //  4. The rule has counted 1,000 packets.
 func (h *half) inOrder(ctx context.Context) error { return h.bursts(ctx, 1000, 40, 64) }
@@ -23,7 +23,7 @@ func (h *half) inOrder(ctx context.Context) error { return h.bursts(ctx, 1000, 4
 //  1. Control: before the rule is there, what a client like the cell's sends arrives, and so
 //     does a message as long as the cell's.
 //  2. The client sends a message of 20,000 bytes, more than any network's frames hold. It
-//     comes to the divert socket as one packet, which is given back rewritten.
+//     comes to the divert socket as one packet, which is reinjected rewritten.
 //  3. It comes to the server whole.
 //  4. The rule has counted one packet; one for each fragment, where rules meet these (ipfw).
 func (h *half) reassembled(ctx context.Context) error { return h.bursts(ctx, 1, 1, 20_000) }
@@ -39,7 +39,7 @@ func (h *half) longest(ctx context.Context) error { return h.bursts(ctx, 1, 1, 6
 // oneFrame is more than what an Ethernet frame holds.
 const oneFrame = 1500
 
-// bursts plays count messages of the size through the divert socket, batch by batch.
+// bursts runs count messages of the size through the divert socket, batch by batch.
 func (h *half) bursts(ctx context.Context, count, batch, size int) error {
 	h.big = true
 	h.pieces = h.kernel.MeetsFragments && h.mode == PacketIn && size > oneFrame

@@ -18,7 +18,7 @@ const fullQueue = 32
 //  2. The client sends 100 datagrams of 1,400 bytes, which is more than there is room for,
 //     and no one takes one.
 //  3. Of these, the first so many as there is room for wait at the divert socket, in order, and
-//     arrive when they are given back; the rest was dropped, and the kernel has counted them.
+//     arrive when they are reinjected; the rest was dropped, and the kernel has counted them.
 //  4. There is room again: what the client sends now passes.
 func (h *half) full(ctx context.Context) error {
 	h.big, h.queue = true, fullQueue
@@ -110,7 +110,7 @@ func (h *half) counted20(ctx context.Context) error {
 	if err := unanswered(sent); err != nil {
 		return err
 	}
-	if err := h.nothingArrives(ctx, "nobody listened on its divert port"); err != nil {
+	if err := h.nothingArrives(ctx, "no process listened on its divert port"); err != nil {
 		return err
 	}
 	after, err := h.dropped(ctx)

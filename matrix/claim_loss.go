@@ -21,7 +21,7 @@ func (h *half) noListener(ctx context.Context) error {
 	if err := h.sends(ctx); err != nil {
 		return err
 	}
-	if err := h.nothingArrives(ctx, "nobody listened on its divert port"); err != nil {
+	if err := h.nothingArrives(ctx, "no process listened on its divert port"); err != nil {
 		return err
 	}
 	if err := h.judgeMatched(ctx, 1, 0); err != nil {
@@ -44,7 +44,7 @@ func (h *half) noListener(ctx context.Context) error {
 //     arrives.
 //  3. The socket is closed: still nothing arrives.
 //  4. Another socket on the port does not get the packet either, but the next one, which
-//     it gives back and which arrives.
+//     it reinjects and which arrives.
 func (h *half) notGivenBack(ctx context.Context) error {
 	if err := h.begin(ctx, true); err != nil {
 		return err

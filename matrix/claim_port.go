@@ -84,7 +84,7 @@ func (h *half) ownNumbers(ctx context.Context) error {
 //     what a client like the cell's sends arrives, and the socket on the rule's port does not see
 //     it.
 //  2. The client sends. As soon as REMOTE's kernel has processed the packet it is at the socket on
-//     the rule's port, and is given back.
+//     the rule's port, and is reinjected.
 //  3. It arrives; the other divert socket has seen nothing.
 func (h *half) rulesPort(ctx context.Context) error {
 	other := h.divertSpec()

@@ -13,10 +13,10 @@ import (
 //
 //  1. Control: before the rule is there, what a client like the cell's sends arrives.
 //  2. The client sends, and the divert socket takes the packet by read(2). It is the packet that
-//     was sent. It is not given back, and does not arrive.
+//     was sent. It is not reinjected, and does not arrive.
 //  3. The same by recv(2). On OpenBSD that is left out: programs call libc's there, and a Go
 //     program can't; the kernel has one system call for recv(2) and recvfrom(2).
-//  4. What the client sends at last is taken by recvfrom(2), given back rewritten, and arrives.
+//  4. What the client sends at last is taken by recvfrom(2), reinjected rewritten, and arrives.
 //  5. The rule has counted all.
 func (h *half) read(ctx context.Context) error {
 	if err := h.begin(ctx, false); err != nil {
@@ -48,7 +48,7 @@ func (h *half) read(ctx context.Context) error {
 		if err := h.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
 			return err
 		}
-		if err := h.nothingArrives(ctx, "it was taken by "+string(call)+"(2) and not given back"); err != nil {
+		if err := h.nothingArrives(ctx, "it was taken by "+string(call)+"(2) and not reinjected"); err != nil {
 			return err
 		}
 	}
@@ -73,7 +73,7 @@ var refusedReads = lostOr("EINVAL", "EOPNOTSUPP", "ENOTCONN", "EDESTADDRREQ", "E
 //  1. Control: before the rule is there, what a client like the cell's sends arrives.
 //  2. The client sends. With the packet the divert socket gives the name of REMOTE's interface
 //     towards LOCAL.
-//  3. Given back rewritten, it arrives.
+//  3. Reinjected rewritten, it arrives.
 func (h *half) interfaceName(ctx context.Context) error {
 	const room = 7 // and a NUL
 	name := h.nics[h.Family]
@@ -102,7 +102,7 @@ func (h *half) interfaceName(ctx context.Context) error {
 //  1. Control: before the rule is there, what a client like the cell's sends arrives, and so does a
 //     message as long as the cell's.
 //  2. The client sends a message of 4,000 bytes, more than a network's frames hold. It comes to the
-//     server as it was sent: the rule hands over a copy.
+//     server as it was sent: the rule delivers a copy.
 //  3. The divert socket has that in pieces, which together are the message.
 //  4. The rule has counted each fragment.
 //

@@ -43,14 +43,14 @@ func (h *half) otherLength(ctx context.Context) error {
 // checksumsMended: "The packets' checksums are recalculated upon reinjection." (OpenBSD
 // divert(4))
 //
-// As through; and what the divert socket gives back has wrong checksums, those of the IPv4
+// As through; and what the divert socket reinjects has wrong checksums, those of the IPv4
 // header and of UDP.
 func (h *half) checksumsMended(ctx context.Context) error { return h.spoilt(ctx, script.SpoilAll) }
 
 // headerMended: "packets written as outgoing have their IP header checksums overwritten with
 // the correct value" (FreeBSD divert(4)).
 //
-// As through; and what the divert socket gives back has a wrong checksum in its IPv4 header.
+// As through; and what the divert socket reinjects has a wrong checksum in its IPv4 header.
 // (IPv6 has none there.)
 func (h *half) headerMended(ctx context.Context) error { return h.spoilt(ctx, script.SpoilHeader) }
 
@@ -93,7 +93,7 @@ func (h *half) checksumsKept(ctx context.Context) error {
 	if sent.Fault != nil {
 		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Fault.Text)
 	}
-	if err := h.nothingArrives(ctx, "its checksums were wrong when it was given back"); err != nil {
+	if err := h.nothingArrives(ctx, "its checksums were wrong when it was reinjected"); err != nil {
 		return err
 	}
 	h.spoil = ""

@@ -11,7 +11,7 @@ import (
 // answerLine is what the packet role makes of the server's line.
 const answerLine = "Answer\n"
 
-// rounds is how often what waits at the divert socket is given back before it is looked what
+// rounds is how often what waits at the divert socket is reinjected before it is looked what
 // has come of it: the packets of a handshake follow one another through it, and each
 // brings the next one forth.
 const rounds = 3
@@ -86,7 +86,7 @@ func (h *half) streamPacketControl(ctx context.Context) (c control, err error) {
 	return c, h.silentAt(h.remote, "packet", "the divert socket saw it before the rule was there")(ctx)
 }
 
-// streamRewritten plays the connection of a rule that is loaded.
+// streamRewritten runs the connection of a rule that is loaded.
 func (h *half) streamRewritten(ctx context.Context, label string) error {
 	clientSide, serverSide := h.sides()
 	from, to := h.ends()
@@ -203,7 +203,7 @@ func (h *half) judgeStreamCounters(label string, c pfconf.Counters) error {
 	return nil
 }
 
-// bothDiverts: a packet is handed to the divert socket, given back, and then diverted to another
+// bothDiverts: a packet is handed to the divert socket, reinjected, and then diverted to another
 // socket: a packet filter in front of a transparent proxy. (On Linux the hooks come one after the
 // other: tproxy at prerouting, the queue at input.)
 //

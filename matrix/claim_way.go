@@ -64,7 +64,7 @@ func (h *half) givenBack(ctx context.Context) error {
 		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Fault.Text)
 	}
 	if len(again.Messages) > 0 {
-		return failed(Looped, "%s: the packet that was given back came again", again.where)
+		return failed(Looped, "%s: the packet that was reinjected came again", again.where)
 	}
 	if err := h.judge(again); err != nil {
 		return err
@@ -101,7 +101,7 @@ func (h *half) echoOut(ctx context.Context) error {
 		}
 		if goos := h.localSystem; len(heard.Messages) == 0 && unanswered(heard) == nil && answersFirst(h.Family, goos) {
 			return skipped("LOCAL's kernel (%s) answers an echo request itself and shows it to no raw socket, "+
-				"so nobody can see there what arrives", goos)
+				"so no one can see there what arrives", goos)
 		}
 		return h.judge(heard, want{line: script.ClientLine, from: from, missing: ControlLost})
 	}

@@ -147,8 +147,8 @@ func (h *half) refusesSpoilt(ctx context.Context, spoils ...script.Spoil) error 
 //     number 1, one with 2. Control: before the rules are there, what a client like the cell's
 //     sends arrives.
 //  2. The client sends. The packet comes to the socket of the first rule, with 1 as the port of its
-//     address. It is given back as it is.
-//  3. It comes to the socket of the rule with number 2, with that as the port, and is given back
+//     address. It is reinjected as it is.
+//  3. It comes to the socket of the rule with number 2, with that as the port, and is reinjected
 //     rewritten.
 //  4. It arrives. The socket of the second rule with number 1 has seen nothing, and the rules have
 //     counted 1, 0 and 1 packets.
@@ -201,7 +201,7 @@ func (h *half) ruleNumber(ctx context.Context) error {
 		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", first.where, first.Fault.Text)
 	}
 	if len(twice.Messages) > 0 {
-		return failed(Looped, "%s: the packet that was given back met another rule with its number", twice.where)
+		return failed(Looped, "%s: the packet that was reinjected met another rule with its number", twice.where)
 	}
 	if err := unanswered(twice); err != nil {
 		return err

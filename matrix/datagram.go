@@ -7,7 +7,7 @@ import (
 	"pfdivert/pfconf"
 )
 
-// datagram plays a UDP or raw IP cell (udp-to, udp-reply, udp-reply-to,
+// datagram runs a UDP or raw IP cell (udp-to, udp-reply, udp-reply-to,
 // rip-to, rip-reply, rip-reply-to). What it proves, step by step:
 //
 //  1. The server's socket is open, and the client's: with divert-reply that is on

@@ -16,7 +16,7 @@ func (h *half) header(reply int, n uint16) *script.EchoHeader {
 	return &script.EchoHeader{Type: echoTypes[h.Family][reply], ID: h.client + n - 1, Seq: n, Checksum: true}
 }
 
-// echoTo plays icmp-to. What it proves, step by step:
+// echoTo runs icmp-to. What it proves, step by step:
 //
 //  1. REMOTE has a raw ICMP socket for what is diverted.
 //  2. Control: before the rule is there, LOCAL sends an echo request to FAKE. It
@@ -116,7 +116,7 @@ func (h *half) judgeWitness(received, heard *asked) error {
 		"the rule matched 1 packet, the socket on %v heard nothing, and the reply came to LOCAL", m.From.Addr(), h.Fake)
 }
 
-// echoReply plays icmp-reply-to and icmp-reply-reuse. What it proves, step by
+// echoReply runs icmp-reply-to and icmp-reply-reuse. What it proves, step by
 // step:
 //
 //  1. REMOTE has a raw ICMP socket bound to FAKE.

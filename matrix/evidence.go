@@ -14,16 +14,16 @@ import (
 // lookTimeout bounds the gathering of one cell's evidence, above the hosts' own bound.
 const lookTimeout = 15 * time.Second
 
-// evidencePerTarget is of how many plays of a target evidence is gathered: later
+// evidencePerTarget is of how many runs of a target evidence is gathered: later
 // ones are mostly the same, and reports keep no more.
 const evidencePerTarget = 3
 
-// looks says of which plays evidence is gathered.
+// looks says of which runs evidence is gathered.
 type looks struct {
 	all  bool // also of those that pass
 	none bool
 	mu   sync.Mutex
-	n    map[string]int // plays of a target that were looked at
+	n    map[string]int // runs of a target that were looked at
 }
 
 // wanted reports whether a play of the target is to be looked at if it does not pass.
@@ -71,7 +71,7 @@ func (h *half) finish(ctx context.Context, a, b *request, doubt bool) error {
 	return both(ctx, later(a), later(b))
 }
 
-// look gathers the cell's evidence from both hosts, once. It has no part in the verdict.
+// look gathers the cell's evidence from both hosts, once. It does not affect the verdict.
 func (p *play) look(ctx context.Context) {
 	if p.evidence != nil || !p.lookable && !p.lookAlways {
 		return

@@ -12,7 +12,7 @@ import (
 	"pfdivert/pfconf"
 )
 
-// halfOf is a half of the target, as it is played on a kernel with the firewall.
+// halfOf is a half of the target, as it is run on a kernel with the firewall.
 func halfOf(t *testing.T, firewall, target string, second bool) *half {
 	t.Helper()
 	some, err := Select([]string{target})
@@ -143,7 +143,7 @@ func TestOpened(t *testing.T) {
 		verdict string
 	}{
 		{"all well", false, asked{}, "PASS"},
-		{"a port that somebody has", false, asked{Outcome: script.Outcome{Fault: fault("EADDRINUSE")}}, "again"},
+		{"a port that another process has", false, asked{Outcome: script.Outcome{Fault: fault("EADDRINUSE")}}, "again"},
 		{"a port that the first cell has", true, asked{Outcome: script.Outcome{Fault: fault("EADDRINUSE")}}, "FAIL port-blocked"},
 		{"a flow that the first cell has", true, asked{step: script.Connect{}, Outcome: script.Outcome{Fault: fault("EADDRNOTAVAIL")}}, "FAIL port-blocked"},
 		{"a foreign address", false, asked{step: foreign, Outcome: script.Outcome{Fault: fault("EADDRNOTAVAIL")}}, "FAIL no-bindany"},
@@ -324,7 +324,7 @@ func TestExpectedInDomain(t *testing.T) {
 	}
 }
 
-// The rules are those that the suite gives, for each way in which a cell is played.
+// The rules are those that the suite gives, for each way in which a cell is run.
 func TestRules(t *testing.T) {
 	for _, target := range Targets() {
 		for _, second := range []bool{false, true} {

@@ -7,7 +7,7 @@ import (
 	"pfdivert/pfconf"
 )
 
-// packet plays udp-packet-in and udp-packet-out. What it proves, step by step:
+// packet runs udp-packet-in and udp-packet-out. What it proves, step by step:
 //
 //  1. The server's socket is open, the client's, and on REMOTE the divert socket.
 //  2. Control: before the rule is there, a client like the cell's sends the same.

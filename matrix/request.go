@@ -107,7 +107,7 @@ func (s *request) relay(end, old, new string) *asked {
 	return s.add(script.Relay{Socket: end, Old: old, New: new}, refusedWrites)
 }
 
-// refusedWrites are the codes with which a kernel refuses a packet that is given back to it
+// refusedWrites are the codes with which a kernel refuses a packet that is reinjected to it
 // (FreeBSD's divert(4)), and those that say that it got lost.
 var refusedWrites = lostOr("EINVAL", "EADDRNOTAVAIL")
 

@@ -22,7 +22,7 @@ type Options struct {
 	// says of the others how it is known that one lacks it.
 	Families map[pfconf.Family]Addresses
 	NoFamily map[pfconf.Family]string
-	// Parallel is how many targets are played at the same time, 0 for all.
+	// Parallel is how many targets are run at the same time, 0 for all.
 	Parallel int
 	// Transcripts are wanted of passed cells too.
 	Transcripts bool
@@ -67,7 +67,7 @@ type runner struct {
 	divert      chan uint16 // free divert ports
 }
 
-// Run prepares the hosts, plays the targets and calls done for each as it
+// Run prepares the hosts, runs the targets and calls done for each as it
 // ends, from several goroutines at once. When ctx ends, targets that are being
 // played get the reason Interrupted. An error means that the run could not begin.
 func Run(ctx context.Context, hosts Hosts, plan Plan, opt Options, done func(Result)) error {
@@ -178,7 +178,7 @@ func wrap(host string, err error) error {
 	return nil
 }
 
-// skip reports whether the target can't be played, and why.
+// skip reports whether the target can't be run, and why.
 func (r *runner) skip(t Target) *finding {
 	if why, missing := r.opt.NoFamily[t.Family]; missing {
 		return &finding{Skip, NoFamily, why}

@@ -7,7 +7,7 @@ import (
 	"pfdivert/pfconf"
 )
 
-// stream plays a TCP cell (tcp-to, tcp-reply). What it proves, step by step:
+// stream runs a TCP cell (tcp-to, tcp-reply). What it proves, step by step:
 //
 //  1. The server listens: with divert-to on REMOTE's loopback address, with
 //     divert-reply on LOCAL.

@@ -5,10 +5,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"pfdivert/matrix/script"
 	"slices"
 
 	"pfdivert/matrix"
-	"pfdivert/matrix/script"
 	"pfdivert/roles/agent"
 	"pfdivert/roles/testbed"
 )
@@ -84,7 +84,7 @@ func (c *call) checkSetup(ctx context.Context, p *testbed.Pair) (int, error) {
 		name  string
 		conn  *agent.Conn
 		setup script.Setup
-	}{{"local", p.Agents.Local, local}, {"remote", p.Agents.Remote, remote}} {
+	}{{"local", p.Hosts.Local, local}, {"remote", p.Hosts.Remote, remote}} {
 		h := side.conn.Hello
 		fmt.Fprintf(c.Out, "%s: %s, %s/%s, kernel %s\n", side.name, h.Host, h.GOOS, h.GOARCH, h.Kernel)
 		items, err := side.conn.Check(ctx, side.setup)

@@ -40,7 +40,7 @@ func runCleanup(ctx context.Context, c *call) (int, error) {
 	for _, side := range []struct {
 		name string
 		conn *agent.Conn
-	}{{"local", p.Agents.Local}, {"remote", p.Agents.Remote}} {
+	}{{"local", p.Hosts.Local}, {"remote", p.Hosts.Remote}} {
 		if side.conn == nil {
 			continue
 		}

@@ -8,9 +8,9 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"pfdivert/matrix/script"
 	"time"
 
-	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
 	"pfdivert/roles/terminal"
@@ -84,6 +84,16 @@ func runClient(_ context.Context, c *call) (int, error) {
 	return exitOK, nil
 }
 
+// clientSocket is the client's socket. Echoes have the process's own id.
+func clientSocket(proto pfconf.Proto, e script.Ends) script.Socket {
+	s := script.SocketOf(proto, e)
+	if echo, ok := s.(script.Echo); ok {
+		echo.ID = uint16(os.Getpid())
+		return echo
+	}
+	return s
+}
+
 // socketTimeout is how long client, server and packet wait, as upstream's programs do.
 const socketTimeout = 10 * time.Second
 
@@ -119,16 +129,6 @@ func protocol(name string) (p pfconf.Proto, err error) {
 		err = terminal.WithHint(err, "-proto tcp, udp, rip or icmp")
 	}
 	return p, err
-}
-
-// clientSocket returns a client's socket. Echoes have the id of the process.
-func clientSocket(proto pfconf.Proto, e script.Ends) script.Socket {
-	s := script.SocketOf(proto, e)
-	if echo, ok := s.(script.Echo); ok {
-		echo.ID = uint16(os.Getpid())
-		return echo
-	}
-	return s
 }
 
 // chain runs steps until one fails.

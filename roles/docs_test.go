@@ -263,28 +263,16 @@ func TestByHand(t *testing.T) {
 
 // mayImport says which of this program's packages each may use: imports point one way.
 var mayImport = map[string][]string{
-	"pfdivert":                           {"roles"},
-	"pfdivert/roles":                     {"matrix", "matrix/evidence", "matrix/explain", "matrix/faults", "matrix/script", "pfconf", "pfconf/nft", "pfconf/pf", "roles/agent", "roles/endpoint", "roles/evidence", "roles/host", "roles/lab", "roles/lab/bsd", "roles/report", "roles/terminal", "roles/testbed"},
-	"pfdivert/roles/testbed":             {"matrix", "matrix/script", "pfconf", "roles/agent", "roles/host", "roles/lab", "roles/lab/bsd", "roles/report", "roles/terminal"},
-	"pfdivert/roles/terminal":            {"matrix/script", "roles/agent"},
+	"pfdivert": {"roles"},
+	"pfdivert/matrix": {
+		"matrix/evidence", "matrix/explain", "matrix/injection", "matrix/script", "pfconf",
+		"roles/evidence",
+	},
 	"pfdivert/matrix/evidence":           {"pfconf"},
-	"pfdivert/matrix":                    {"matrix/evidence", "matrix/explain", "matrix/injection", "matrix/script", "pfconf"},
+	"pfdivert/matrix/explain":            {"matrix/evidence", "pfconf", "roles/evidence"},
 	"pfdivert/matrix/faults":             {"matrix", "matrix/explain", "matrix/injection", "pfconf"},
 	"pfdivert/matrix/injection":          nil,
 	"pfdivert/matrix/script":             {"matrix/evidence", "matrix/injection", "pfconf"},
-	"pfdivert/matrix/explain":            {"matrix/evidence", "pfconf"},
-	"pfdivert/roles/report":              {"matrix", "matrix/evidence", "matrix/explain", "matrix/faults", "pfconf", "roles/terminal"},
-	"pfdivert/roles/agent":               {"matrix/evidence", "matrix/injection", "matrix/script", "pfconf", "pfconf/ipfw", "pfconf/nft", "pfconf/pf", "pfconf/program", "roles/endpoint", "roles/evidence", "roles/lab/bsd", "roles/lab/spoil"},
-	"pfdivert/roles/evidence":            {"matrix/evidence", "pfconf", "pfconf/program", "pfconf/shared", "roles/evidence/netfilter"},
-	"pfdivert/roles/evidence/netfilter":  {"pfconf"},
-	"pfdivert/roles/host":                {"roles/agent", "roles/lab", "roles/lab/namespace"},
-	"pfdivert/roles/host/sshtest":        {"roles/lab/labtest", "roles/lab/namespace"},
-	"pfdivert/roles/lab":                 {"pfconf", "roles/lab/namespace"},
-	"pfdivert/roles/lab/bsd":             {"pfconf", "pfconf/pf", "pfconf/program"},
-	"pfdivert/roles/lab/spoil":           {"matrix/injection", "pfconf", "pfconf/nft", "pfconf/program"},
-	"pfdivert/roles/lab/labtest":         nil,
-	"pfdivert/roles/lab/namespace":       nil,
-	"pfdivert/roles/endpoint":            {"matrix/script", "pfconf/shared"},
 	"pfdivert/pfconf":                    nil,
 	"pfdivert/pfconf/ipfw":               {"pfconf", "pfconf/program", "pfconf/shared"},
 	"pfdivert/pfconf/nft":                {"pfconf"},
@@ -292,6 +280,37 @@ var mayImport = map[string][]string{
 	"pfdivert/pfconf/program":            nil,
 	"pfdivert/pfconf/program/replaytest": {"pfconf/program"},
 	"pfdivert/pfconf/shared":             nil,
+	"pfdivert/roles": {
+		"matrix", "matrix/evidence", "matrix/explain", "matrix/faults", "matrix/script", "pfconf",
+		"pfconf/ipfw", "pfconf/nft", "pfconf/pf", "roles/agent", "roles/endpoint", "roles/evidence",
+		"roles/host", "roles/lab", "roles/lab/bsd", "roles/report", "roles/terminal", "roles/testbed",
+	},
+	"pfdivert/roles/agent": {
+		"matrix/evidence", "matrix/injection", "matrix/script", "pfconf", "pfconf/ipfw", "pfconf/nft",
+		"pfconf/pf", "pfconf/program", "roles/endpoint", "roles/evidence", "roles/lab/bsd",
+		"roles/lab/spoil",
+	},
+	"pfdivert/roles/endpoint": {"matrix/script", "pfconf/shared"},
+	"pfdivert/roles/evidence": {
+		"matrix/evidence", "pfconf", "pfconf/program", "pfconf/shared", "roles/evidence/netfilter",
+	},
+	"pfdivert/roles/evidence/netfilter": {"pfconf"},
+	"pfdivert/roles/host":               {"roles/agent", "roles/lab", "roles/lab/namespace"},
+	"pfdivert/roles/host/sshtest":       {"roles/lab/labtest", "roles/lab/namespace"},
+	"pfdivert/roles/lab":                {"pfconf", "roles/lab/namespace"},
+	"pfdivert/roles/lab/bsd":            {"pfconf", "pfconf/pf", "pfconf/program"},
+	"pfdivert/roles/lab/labtest":        nil,
+	"pfdivert/roles/lab/namespace":      nil,
+	"pfdivert/roles/lab/spoil":          {"matrix/injection", "pfconf", "pfconf/nft", "pfconf/program"},
+	"pfdivert/roles/report": {
+		"matrix", "matrix/evidence", "matrix/explain", "matrix/faults", "matrix/script", "pfconf",
+		"roles/evidence", "roles/terminal",
+	},
+	"pfdivert/roles/terminal": {"matrix/script", "roles/agent"},
+	"pfdivert/roles/testbed": {
+		"matrix", "matrix/script", "pfconf", "roles/agent", "roles/host", "roles/lab", "roles/lab/bsd",
+		"roles/report", "roles/terminal",
+	},
 }
 
 // TestImports holds the direction of imports of docs/design.md, for the files of

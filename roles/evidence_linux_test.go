@@ -203,7 +203,7 @@ func TestEvidenceBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	results := make(chan matrix.Result, 10)
-	if err := matrix.Run(t.Context(), p.Agents.Hosts(), matrix.Plan{Targets: targets, Rounds: 10}, opt,
+	if err := matrix.Run(t.Context(), p.Hosts.Tested(), matrix.Plan{Targets: targets, Rounds: 10}, opt,
 		func(r matrix.Result) { results <- r }); err != nil {
 		t.Fatal(err)
 	}
@@ -234,12 +234,12 @@ func BenchmarkCapture(b *testing.B) {
 		}
 		opt := p.Options
 		opt.Capture = capture
-		plan := matrix.Plan{Targets: matrix.Targets()}
-		err = matrix.Run(b.Context(), p.Agents.Hosts(), plan, opt, func(r matrix.Result) {
-			if r.Verdict == matrix.Fail || r.Verdict == matrix.Error {
-				b.Error(r)
-			}
-		})
+		err = matrix.Run(b.Context(), p.Hosts.Tested(), matrix.Plan{Targets: matrix.Targets()}, opt,
+			func(r matrix.Result) {
+				if r.Verdict == matrix.Fail || r.Verdict == matrix.Error {
+					b.Error(r)
+				}
+			})
 		p.Close()
 		if err != nil {
 			b.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"pfdivert/matrix/script"
 	"runtime"
 	"slices"
 	"strings"
@@ -15,7 +16,6 @@ import (
 
 	"pfdivert/matrix"
 	"pfdivert/matrix/faults"
-	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/roles/report"
 	"pfdivert/roles/terminal"
@@ -167,12 +167,12 @@ func judgeFault(ctx context.Context, p *testbed.Pair, f faults.Fault, targets []
 	error) {
 	var mu sync.Mutex
 	results := map[string]matrix.Result{}
-	plan := matrix.Plan{Targets: targets}
-	err := matrix.Run(ctx, p.Agents.Hosts(), plan, f.Options(p.Options), func(r matrix.Result) {
-		mu.Lock()
-		defer mu.Unlock()
-		results[r.Name] = r
-	})
+	err := matrix.Run(ctx, p.Hosts.Tested(), matrix.Plan{Targets: targets}, f.Options(p.Options),
+		func(r matrix.Result) {
+			mu.Lock()
+			defer mu.Unlock()
+			results[r.Name] = r
+		})
 	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}

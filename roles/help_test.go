@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"pfdivert/matrix/script"
 	"strings"
 	"testing"
 
 	"pfdivert/matrix"
-	"pfdivert/matrix/script"
 	"pfdivert/roles/terminal"
 )
 

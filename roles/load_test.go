@@ -31,7 +31,7 @@ func TestLoad(t *testing.T) {
 			rounds = 2 // cells take turns: slow, and the same code
 		}
 		plan := matrix.Plan{Targets: append(matrix.Targets(), matrix.Claims()...), Rounds: rounds, Seed: 20}
-		err = matrix.Run(t.Context(), p.Agents.Hosts(), plan, p.Options, func(r matrix.Result) {
+		err = matrix.Run(t.Context(), p.Hosts.Tested(), plan, p.Options, func(r matrix.Result) {
 			mu.Lock()
 			defer mu.Unlock()
 			if played[r.Name]++; r.Verdict != matrix.Pass && r.Reason != matrix.NotClaimed {

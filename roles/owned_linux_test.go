@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"pfdivert/matrix/script"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -11,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/matrix"
-	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/roles/agent"
 	"pfdivert/roles/lab/namespace"
@@ -45,7 +45,7 @@ func inNamespaceOf(t testing.TB, pid int, f func() error) {
 func TestFakeIsOwned(t *testing.T) {
 	p := reach(t, testbed.Options{})
 	fake := p.Options.Families[pfconf.Inet].Fakes.Addr().Next().Next()
-	inNamespaceOf(t, p.Agents.Remote.Hello.PID, func() error {
+	inNamespaceOf(t, p.Hosts.Remote.Hello.PID, func() error {
 		link, err := netlink.LinkByName("lo")
 		if err != nil {
 			return err
@@ -68,7 +68,7 @@ func TestWithoutTimestamps(t *testing.T) {
 		p := reach(t, testbed.Options{})
 		p.Options.Omit = omit
 		runPlan(t, p, matrix.Plan{Targets: matrix.Targets()[:1]}, p.Options)
-		for host, conn := range map[string]*agent.Conn{"local": p.Agents.Local, "remote": p.Agents.Remote} {
+		for host, conn := range map[string]*agent.Conn{"local": p.Hosts.Local, "remote": p.Hosts.Remote} {
 			var value []byte
 			inNamespaceOf(t, conn.Hello.PID, func() (err error) {
 				value, err = os.ReadFile("/proc/sys/net/ipv4/tcp_timestamps")

@@ -1,8 +1,9 @@
 package endpoint
 
 import (
-	"golang.org/x/sys/unix"
 	"pfdivert/matrix/script"
+
+	"golang.org/x/sys/unix"
 )
 
 // setBindany lets the socket bind an address that is not the host's own

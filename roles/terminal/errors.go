@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-
 	"pfdivert/matrix/script"
+
 	"pfdivert/roles/agent"
 )
 

@@ -29,17 +29,10 @@ const setupTrips = 3
 // helloPatience bounds the start of an agent.
 const helloPatience = 20 * time.Second
 
-// Agents are the connections to the agents on the two hosts.
-type Agents struct {
-	Local, Remote *agent.Conn
-}
-
-// Hosts returns the hosts as a run needs them.
-func (a Agents) Hosts() matrix.Hosts { return matrix.Hosts{Local: a.Local, Remote: a.Remote} }
-
-// Pair is the two hosts of a run with their agents.
+// Pair is the two hosts of a run with their agents. Close it when done, after Leave if the hosts
+// are real.
 type Pair struct {
-	Agents        Agents
+	Hosts         Agents
 	Options       matrix.Options // addresses, fences and waiting, as these hosts need them
 	Local, Remote *host.Link     // nil until it was started
 	Trips         int            // round trips until the agents had said hello, and to set them up
@@ -47,6 +40,12 @@ type Pair struct {
 	builder       *builder       // of a lab that outlives its processes
 	real          bool           // the hosts stay when the agents end
 }
+
+// Agents are the connections to the two hosts' agents.
+type Agents struct{ Local, Remote *agent.Conn }
+
+// Tested returns the two hosts as a run needs them.
+func (a Agents) Tested() matrix.Hosts { return matrix.Hosts{Local: a.Local, Remote: a.Remote} }
 
 // HasNamespaces reports whether a lab on this system is gone with its processes, and needs
 // no root.
@@ -63,7 +62,8 @@ func reachHosts(ctx context.Context, o Options, targets []matrix.Target) (*Pair,
 	return ReachLab(ctx, o)
 }
 
-// ReachLab builds the lab that this system has, and reaches its agents.
+// ReachLab builds the kind of lab that this system has, and connects to its agents. The caller
+// closes the pair.
 func ReachLab(ctx context.Context, o Options) (*Pair, error) {
 	if !HasNamespaces {
 		return reachBSD(ctx, o)
@@ -90,7 +90,7 @@ func reachNamespaces(ctx context.Context, o Options) (*Pair, error) {
 	if err := p.dial(ctx, Heartbeat); err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
 	}
-	p.Options.NoFamily = p.Agents.Local.Hello.NoFamily
+	p.Options.NoFamily = p.Hosts.Local.Hello.NoFamily
 	p.Options.Families = map[pfconf.Family]matrix.Addresses{}
 	for _, f := range pfconf.Families {
 		if _, missing := p.Options.NoFamily[f]; missing {
@@ -158,7 +158,7 @@ func reachSSH(ctx context.Context, o Options, targets []matrix.Target, ask asks)
 	if err := p.dial(ctx, Heartbeat); err != nil {
 		return nil, err
 	}
-	if got := p.Agents.Remote.Hello.SHA256; got != p.far.Want {
+	if got := p.Hosts.Remote.Hello.SHA256; got != p.far.Want {
 		p.Close()
 		return nil, terminal.WithHint(
 			fmt.Errorf("%s: the agent's sha256 is %s and not %s: another program answered", o.Getenv("REMOTE_SSH"),
@@ -189,7 +189,7 @@ func ReachForCleanup(ctx context.Context, o Options) (*Pair, error) {
 	}
 	hello, cancel := context.WithTimeout(ctx, helloPatience)
 	defer cancel()
-	if p.Agents.Local, err = agent.Dial(hello, p.Local.Read, p.Local.Write, Heartbeat); err != nil {
+	if p.Hosts.Local, err = agent.Dial(hello, p.Local.Read, p.Local.Write, Heartbeat); err != nil {
 		err = p.Explain(err)
 		p.Close()
 		return nil, err
@@ -203,8 +203,8 @@ func (p *Pair) dial(ctx context.Context, heartbeat time.Duration) (err error) {
 	hello, cancel := context.WithTimeoutCause(ctx, helloPatience, errors.New("no hello in time"))
 	defer cancel()
 	// LOCAL's agent first: in a lab it starts the other and knows why that failed.
-	if p.Agents.Local, err = agent.Dial(hello, p.Local.Read, p.Local.Write, Heartbeat); err == nil {
-		p.Agents.Remote, err = agent.Dial(hello, p.Remote.Read, p.Remote.Write, Heartbeat)
+	if p.Hosts.Local, err = agent.Dial(hello, p.Local.Read, p.Local.Write, Heartbeat); err == nil {
+		p.Hosts.Remote, err = agent.Dial(hello, p.Remote.Read, p.Remote.Write, Heartbeat)
 	}
 	if err != nil {
 		err = p.Explain(err)
@@ -213,15 +213,15 @@ func (p *Pair) dial(ctx context.Context, heartbeat time.Duration) (err error) {
 	return err
 }
 
-// Machines are what the agents said of their hosts.
+// Machines returns what the agents said of their hosts.
 func (p *Pair) Machines() (local, remote report.Machine) {
 	of := func(name string, c *agent.Conn) report.Machine {
 		return report.Machine{Name: name, Kernel: c.Hello.Kernel, System: c.Hello.GOOS + "/" + c.Hello.GOARCH}
 	}
-	return of("local", p.Agents.Local), of("remote", p.Agents.Remote)
+	return of("local", p.Hosts.Local), of("remote", p.Hosts.Remote)
 }
 
-// Stderr is what the agents wrote to their standard error.
+// Stderr returns what the agents wrote to their standard error.
 func (p *Pair) Stderr() string {
 	var all string
 	links := []*host.Link{p.Local, p.Remote}
@@ -236,7 +236,7 @@ func (p *Pair) Stderr() string {
 	return all
 }
 
-// Explain adds what the agents said to an error.
+// Explain returns err with what the agents wrote to their standard error.
 func (p *Pair) Explain(err error) error {
 	if said := p.Stderr(); said != "" {
 		return fmt.Errorf("%w\nthe agents said:\n%s", err, said)
@@ -244,8 +244,8 @@ func (p *Pair) Explain(err error) error {
 	return err
 }
 
-// Leave has the agents of real hosts put everything back, and tells what they
-// could not. It does so also when the run was interrupted.
+// Leave has the agents of real hosts undo all their changes, also after ctx has ended. The error
+// says what they could not undo.
 func (p *Pair) Leave(ctx context.Context) error {
 	if !p.real {
 		return nil
@@ -253,7 +253,7 @@ func (p *Pair) Leave(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), AgentPatience)
 	defer cancel()
 	var errs []error
-	for name, c := range map[string]*agent.Conn{"local": p.Agents.Local, "remote": p.Agents.Remote} {
+	for name, c := range map[string]*agent.Conn{"local": p.Hosts.Local, "remote": p.Hosts.Remote} {
 		if err := c.Bye(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("%s: not everything was put back: %w", name, err))
 		}
@@ -281,7 +281,7 @@ func (p *Pair) Close() {
 // endHosts ends the two hosts' agents, which undo what they have not undone. A second call
 // does nothing.
 func (p *Pair) endHosts() {
-	for _, c := range []*agent.Conn{p.Agents.Local, p.Agents.Remote} {
+	for _, c := range []*agent.Conn{p.Hosts.Local, p.Hosts.Remote} {
 		if c != nil {
 			_ = c.Close()
 		}
@@ -309,7 +309,7 @@ func end(ctx context.Context, l *host.Link) {
 
 // relay prints what the agents say unasked: whom they wait for, what killed runs had left.
 func (p *Pair) relay(w io.Writer) {
-	for name, conn := range map[string]*agent.Conn{"local": p.Agents.Local, "remote": p.Agents.Remote} {
+	for name, conn := range map[string]*agent.Conn{"local": p.Hosts.Local, "remote": p.Hosts.Remote} {
 		go printNotices(w, name, conn)
 	}
 }
@@ -325,12 +325,12 @@ func printNotices(w io.Writer, name string, conn *agent.Conn) {
 // what was built. The pair must be a lab.
 func (p *Pair) Enter() (remote []string, local, look string) {
 	if p.builder == nil {
-		return []string{"nsenter", "--target", strconv.Itoa(p.Agents.Remote.Hello.PID), "--net"},
-			fmt.Sprintf("nsenter --net=/proc/%d/ns/net", p.Agents.Local.Hello.PID),
+		return []string{"nsenter", "--target", strconv.Itoa(p.Hosts.Remote.Hello.PID), "--net"},
+			fmt.Sprintf("nsenter --net=/proc/%d/ns/net", p.Hosts.Local.Hello.PID),
 			"ip rule; ip route show table all; nft list ruleset; nstat -az; ip route get FAKE (on LOCAL)"
 	}
 	look = "pfctl -a regress -vsr; pfctl -ss; netstat -s -p divert"
-	if p.Agents.Remote.Hello.GOOS == "freebsd" {
+	if p.Hosts.Remote.Hello.GOOS == "freebsd" {
 		look = "ipfw -S show; sysctl net.inet.ip.fw; netstat -rn"
 	}
 	lab := p.builder.lab

@@ -6,11 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"pfdivert/matrix/script"
 	"strings"
 	"sync"
 
 	"pfdivert/matrix"
-	"pfdivert/matrix/script"
 	"pfdivert/roles/host"
 	"pfdivert/roles/report"
 	"pfdivert/roles/terminal"
@@ -175,7 +175,7 @@ func (b *Testbed) Run(ctx context.Context, plan matrix.Plan, change func(*matrix
 	done func(matrix.Result)) error {
 	opt := b.Pair.Options
 	change(&opt)
-	err := matrix.Run(ctx, b.Pair.Agents.Hosts(), plan, opt, func(r matrix.Result) {
+	err := matrix.Run(ctx, b.Pair.Hosts.Tested(), plan, opt, func(r matrix.Result) {
 		r.Name = b.Target(r.Name)
 		done(r)
 	})
