@@ -6,8 +6,8 @@ import (
 	"strconv"
 	"strings"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
-	"pfdivert/roles/evidence"
 )
 
 // Host is what is known of a host in one address family: what was asked of it, and how it answered.
@@ -250,7 +250,7 @@ type foreign struct {
 	does     []string
 }
 
-// otherFamily is the family of the tables that have nothing to do with packets of a family.
+// otherFamily is the family of the tables that packets of a family do not meet.
 var otherFamily = map[pfconf.Family]string{pfconf.Inet: "ip6", pfconf.Inet6: "ip"}
 
 // foreigns returns the chains of other tables than the driver's that packets of the family meet.

@@ -14,13 +14,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/rtnetlink"
 )
 
 // answers asks the kernel about addresses, routes and settings. Nothing is executed: the commands
 // are those that ask the same.
-func (h *Host) answers(ctx context.Context, a About) ([]Answer, []error) {
+func (h *Host) answers(ctx context.Context, a evidence.About) ([]evidence.Answer, []error) {
 	q := &routeAsking{host: h, about: a, family: afOf(a.Family()), ip: "ip"}
 	if a.Family() == pfconf.Inet6 {
 		q.ip = "ip -6"
@@ -55,7 +56,7 @@ func (h *Host) answers(ctx context.Context, a About) ([]Answer, []error) {
 type routeAsking struct {
 	asking
 	host   *Host
-	about  About
+	about  evidence.About
 	routes *rtnetlink.Conn
 	family uint8
 	ip     string // with the family's flag

@@ -26,8 +26,7 @@ var regressWord = map[matrix.Verdict]string{
 	matrix.Skip: "DISABLED",
 }
 
-// WriteRegress writes the results as a "make regress" of OpenBSD's regress
-// tree would have printed them.
+// WriteRegress writes the results in the form of "make regress" in OpenBSD's source tree.
 func WriteRegress(w io.Writer, run Run, results []matrix.Result) error {
 	var b bytes.Buffer
 	for _, r := range run.ordered(results) {

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"pfdivert/matrix/injection"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/netlink"
 	"pfdivert/pfconf/nft"
@@ -34,39 +35,39 @@ const (
 )
 
 // rules are the steps that put such rules into the kernel.
-var rules = map[Step]func(change) []chained{
-	DropFake: func(c change) []chained {
+var rules = map[injection.Step]func(change) []chained{
+	injection.DropFake: func(c change) []chained {
 		if c.Remote {
 			return []chained{at(unix.NF_INET_LOCAL_IN, priorityFilter, c.toFake(), drop)}
 		}
 		return []chained{at(unix.NF_INET_LOCAL_IN, priorityFilter, c.fromFake(), drop)}
 	},
-	Twice: func(c change) []chained {
+	injection.Twice: func(c change) []chained {
 		copied := func(r *netlink.Request) {
 			r.Immediate(unix.NFT_REG_1, c.There.AsSlice())
 			r.Expression("dup", func() { r.Attr32(unix.NFTA_DUP_SREG_ADDR, unix.NFT_REG_1) })
 		}
 		return []chained{at(unix.NF_INET_LOCAL_OUT, priorityMangle, c.toFake(), notTCP, copied)}
 	},
-	DropEarly: func(c change) []chained {
+	injection.DropEarly: func(c change) []chained {
 		return []chained{at(unix.NF_INET_PRE_ROUTING, priorityRaw, c.toFake(), drop)}
 	},
-	DropPlain: func(c change) []chained {
+	injection.DropPlain: func(c change) []chained {
 		return []chained{at(unix.NF_INET_LOCAL_IN, priorityFilter, c.toHere(), c.proto(pfconf.UDP), drop)}
 	},
-	DropOut: func(c change) []chained {
+	injection.DropOut: func(c change) []chained {
 		return []chained{at(unix.NF_INET_LOCAL_OUT, priorityFilter, c.fromFake(), drop)}
 	},
-	Unmark: func(c change) []chained {
+	injection.Unmark: func(c change) []chained {
 		return []chained{at(unix.NF_INET_PRE_ROUTING, priorityMangle+1, c.toFake(), setMark(0))}
 	},
-	NoTrack: func(c change) []chained {
+	injection.NoTrack: func(c change) []chained {
 		return []chained{
 			at(unix.NF_INET_PRE_ROUTING, priorityRaw, c.toFake(), bare("notrack")),
 			at(unix.NF_INET_LOCAL_OUT, priorityRaw, c.fromFake(), bare("notrack")),
 		}
 	},
-	OtherZone: func(c change) []chained {
+	injection.OtherZone: func(c change) []chained {
 		zone := func(r *netlink.Request) {
 			r.Immediate(unix.NFT_REG_1, binary.NativeEndian.AppendUint16(nil, 5))
 			r.Expression("ct", func() {
@@ -76,7 +77,7 @@ var rules = map[Step]func(change) []chained{
 		}
 		return []chained{at(unix.NF_INET_PRE_ROUTING, priorityRaw, c.toFake(), zone)}
 	},
-	Redirect: func(c change) []chained {
+	injection.Redirect: func(c change) []chained {
 		var all []chained
 		for _, p := range []pfconf.Proto{pfconf.TCP, pfconf.UDP} {
 			r := at(unix.NF_INET_PRE_ROUTING, priorityNATDest, c.toFake(), c.proto(p), bare("redir"))
@@ -85,12 +86,12 @@ var rules = map[Step]func(change) []chained{
 		}
 		return all
 	},
-	Masquerade: func(c change) []chained {
+	injection.Masquerade: func(c change) []chained {
 		r := at(unix.NF_INET_POST_ROUTING, priorityNATSource, c.fromFake(), bare("masq"))
 		r.kind = "nat"
 		return []chained{r}
 	},
-	OtherProxy: func(c change) []chained {
+	injection.OtherProxy: func(c change) []chained {
 		diverted := func(r *netlink.Request) {
 			r.Immediate(unix.NFT_REG_1, c.family.Loopback().AsSlice())
 			r.Payload(unix.NFT_REG_2, unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2) // the destination port
@@ -121,7 +122,7 @@ func at(hook uint32, priority int32, statements ...statement) chained {
 }
 
 // filter puts the rules into a table of the step's name.
-func (c change) filter(s Step, all []chained) (err error) {
+func (c change) filter(s injection.Step, all []chained) (err error) {
 	socket, err := netlink.Open(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return err
