@@ -19,10 +19,10 @@ const (
 	agentPatience = 4 * heartbeat
 )
 
-// labHeartbeat and labAgentPatience are the same in a lab of the BSDs. Its orchestrator and its
-// agents are on one machine, where the end of one ends the others' input at once; and a scheduler
+// labHeartbeat and labAgentPatience are the same in a lab. Its orchestrator and its
+// agents are on one machine, where the end of one ends the others' input at once; a scheduler
 // that prefers those who seldom ran (FreeBSD's ULE) may keep the one that built the lab waiting for
-// as long as the others are busy.
+// as long as the others are busy, and a lab in an emulated machine is slow.
 const (
 	labHeartbeat     = 30 * time.Second
 	labAgentPatience = 4 * labHeartbeat
@@ -58,7 +58,7 @@ func runAgent(ctx context.Context, c *call) (int, error) {
 		}
 	}
 	opt.Heartbeat = agentPatience
-	if *labHost != "" || *labBuilder || opt.Lab {
+	if *labSettings != "" || *labRemote || *labHost != "" || *labBuilder || opt.Lab {
 		opt.Heartbeat = labAgentPatience
 	}
 	switch {

@@ -27,6 +27,9 @@ the names. Without REMOTE_SSH the targets run between two hosts that are made on
 this machine: network namespaces on Linux, routing domains on OpenBSD, jails on
 FreeBSD. The BSDs' take root: SUDO, or start it as root.
 
+With -kernel it boots that kernel in QEMU, with this program as its init, and the
+targets run between two hosts there; no root is needed. QEMU uses KVM where it works.
+
 Environment: REMOTE_SSH is the host to test, as ssh takes it; LOCAL_ADDR,
 REMOTE_ADDR and FAKE_ADDR, and the same with 6 at the end, are the addresses to
 use with it; FAKE may be a prefix. With -hosts, a file has several hosts and their
@@ -45,6 +48,10 @@ func init() { orchestratorRole.run = runOrchestrator }
 type runFlags struct {
 	reports  []string // for each of formats the file, "" for none
 	hosts    string
+	kernel   string // the image of a kernel to boot as host
+	modules  string
+	memory   int // of its machine, in MB
+	cpus     int
 	out      string
 	parallel int
 	single   bool
@@ -68,6 +75,7 @@ func runOrchestrator(ctx context.Context, c *call) (int, error) {
 		f.StringVar(&o.reports[i], format.flag, "", format.usage)
 	}
 	f.StringVar(&o.hosts, "hosts", "", "test the hosts in `FILE` at once, or those of them that REMOTE_SSH names")
+	o.kernelFlags(f)
 	f.StringVar(&o.out, "o", "", "keep each target's transcripts (and traces) in the folder `DIR`")
 	f.IntVar(&o.parallel, "parallel", 0, "play at most `N` targets at the same time; 0: all")
 	f.BoolVar(&o.single, "single", false, "one LOCAL and one FAKE address per family in the lab, as OpenBSD's suite has them")
@@ -148,7 +156,7 @@ func (c *call) playRun(ctx context.Context, targets []matrix.Target, o runFlags)
 	}
 	to.style = report.StyleOf(to.text, c.Getenv)
 
-	if c.Getenv("REMOTE_SSH") == "" && o.hosts == "" {
+	if c.Getenv("REMOTE_SSH") == "" && o.hosts == "" && o.kernel == "" {
 		if why := noLab(runtime.GOOS, os.Geteuid(), o.sudo); why != "" {
 			return c.skipRun(to, targets, why)
 		}

@@ -14,6 +14,7 @@ import (
 	"pfdivert/pfconf"
 	"pfdivert/roles/agent"
 	"pfdivert/roles/host"
+	"pfdivert/roles/kernel"
 	"pfdivert/roles/lab"
 	"pfdivert/roles/report"
 )
@@ -31,9 +32,10 @@ type pair struct {
 	options       matrix.Options
 	local, remote *host.Link
 	far           *host.Remote // of a real remote host
-	builder       *builder     // of a lab that outlives its processes
-	real          bool         // the hosts stay when the agents end
-	trips         int          // round trips until the agents had said hello, and to set them up
+	guest         *kernel.Guest
+	builder       *builder // of a lab that outlives its processes
+	real          bool     // the hosts stay when the agents end
+	trips         int      // round trips until the agents had said hello, and to set them up
 }
 
 // hasNamespaces reports whether a lab on this system is gone with its processes, and needs
@@ -74,9 +76,15 @@ func reachLab(ctx context.Context, o runFlags) (*pair, error) {
 		return nil, err
 	}
 	p := &pair{local: local, remote: remote, trips: setupTrips}
-	if err := p.dial(ctx, heartbeat); err != nil {
+	if err := p.dial(ctx, labHeartbeat); err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
 	}
+	p.inLab(config)
+	return p, nil
+}
+
+// inLab takes the lab's addresses for the run.
+func (p *pair) inLab(config lab.Config) {
 	p.options.NoFamily = p.hosts.Local.Hello.NoFamily
 	p.options.Families = map[pfconf.Family]matrix.Addresses{}
 	for _, f := range pfconf.Families {
@@ -91,7 +99,6 @@ func reachLab(ctx context.Context, o runFlags) (*pair, error) {
 		p.options.Families[f] = a
 	}
 	p.options.Rounds = 1 // nothing on a veth pair changes the order of packets
-	return p, nil
 }
 
 // realRounds is how many echoes make a fence between real hosts: network cards
@@ -161,7 +168,7 @@ func reachSSH(ctx context.Context, c *call, o runFlags, targets []matrix.Target,
 // dial takes up the connections to the agents, which are shown every so often that this process
 // lives.
 func (p *pair) dial(ctx context.Context, heartbeat time.Duration) (err error) {
-	hello, cancel := context.WithTimeoutCause(ctx, helloPatience, errors.New("no hello in time"))
+	hello, cancel := p.starting(ctx)
 	defer cancel()
 	// LOCAL's agent first: in a lab it starts the other and knows why that failed.
 	if p.hosts.Local, err = agent.Dial(hello, p.local.Read, p.local.Write, heartbeat); err == nil {
@@ -172,6 +179,14 @@ func (p *pair) dial(ctx context.Context, heartbeat time.Duration) (err error) {
 		p.close()
 	}
 	return err
+}
+
+// starting returns a context for the time until the agents have said hello.
+func (p *pair) starting(ctx context.Context) (context.Context, context.CancelFunc) {
+	if p.guest != nil {
+		return p.guest.Booting(ctx)
+	}
+	return context.WithTimeoutCause(ctx, helloPatience, errors.New("no hello in time"))
 }
 
 // machines are what the agents said of their hosts.

@@ -25,15 +25,18 @@ type tested struct {
 
 // hostsToTest returns the hosts that the flags and the environment name, or a lab.
 func (c *call) hostsToTest(o runFlags, targets []matrix.Target) ([]*tested, error) {
+	if o.kernel != "" {
+		if err := o.onlyKernel(c.Getenv); err != nil {
+			return nil, err
+		}
+		return []*tested{{reach: func(ctx context.Context) (*pair, error) { return reachKernel(ctx, c, o) }}}, nil
+	}
 	if o.hosts == "" {
 		if words := strings.Fields(c.Getenv("REMOTE_SSH")); len(words) > 1 {
 			return nil, hinted{fmt.Errorf("REMOTE_SSH names %d hosts; each needs addresses of its own", len(words)),
 				"write the hosts and their addresses into a file: -hosts FILE"}
 		}
 		return []*tested{{reach: func(ctx context.Context) (*pair, error) { return reachHosts(ctx, c, o, targets) }}}, nil
-	}
-	if o.single {
-		return nil, singleInLab
 	}
 	all, err := readHosts(o.hosts)
 	if err != nil {
@@ -49,6 +52,9 @@ func (c *call) hostsToTest(o runFlags, targets []matrix.Target) ([]*tested, erro
 	if len(chosen) == 1 {
 		own := c.forHost(chosen[0])
 		return []*tested{{reach: func(ctx context.Context) (*pair, error) {
+			if k, ok := chosen[0].guest(o); ok {
+				return reachKernel(ctx, own, k)
+			}
 			return reachRemote(ctx, own, o, targets)
 		}}}, nil
 	}
@@ -57,6 +63,10 @@ func (c *call) hostsToTest(o runFlags, targets []matrix.Target) ([]*tested, erro
 	for i, h := range chosen {
 		own := c.forHost(h)
 		own.Err = &prefixed{c.Err, h.name + " "}
+		if k, ok := h.guest(o); ok {
+			hosts[i] = &tested{name: h.name, index: i, reach: func(ctx context.Context) (*pair, error) { return reachKernel(ctx, own, k) }}
+			continue
+		}
 		hosts[i] = &tested{name: h.name, index: i, reach: func(ctx context.Context) (*pair, error) {
 			p, err := people.reach(ctx, func(a asks) (*pair, error) { return reachSSH(ctx, own, o, targets, a) })
 			if p != nil {
