@@ -74,6 +74,9 @@ type Transcript struct {
 	Text string
 }
 
+// KernelLog is the Transcript's Name of what the kernel said of itself.
+const KernelLog = "kernel.log"
+
 func (r Result) String() string {
 	if r.Reason == "" {
 		return fmt.Sprintf("%s %s", r.Verdict, r.Name)

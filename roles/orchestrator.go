@@ -3,6 +3,7 @@ package roles
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -38,8 +39,13 @@ that makes root (sudo, doas), on both hosts. KTRACE is a command to run each
 endpoint under (strace, ktrace); its traces come into the folder of -o. NO_COLOR
 leaves colours out.
 
-Exit status: 0 when every target is PASS, XFAIL or SKIP; 1 when one is FAIL or
-XPASS; 2 when one is ERROR, or the run could not start or was interrupted.`,
+Exit status, also for those that -as names:
+               all PASS or   FAIL,   ERROR, could  nothing but SKIP, or a target
+               XFAIL         XPASS   not start     that is named in full is SKIP
+  (people)     0             1       2             0
+  bisect       0             1       125           125
+  kselftest    0             1       1             4
+Where several hold, ERROR counts most for people, and FAIL for the others.`,
 }
 
 func init() { orchestratorRole.run = runOrchestrator }
@@ -65,9 +71,28 @@ type runFlags struct {
 	verbose  bool
 	regress  bool
 	evidence bool
+	as       *reader  // nil: people
+	require  bool     // a SKIP for something that the kernel lacks is a FAIL
+	named    []string // targets that were asked for by their whole names
 }
 
+// runOrchestrator runs the targets. To a reader of exit statuses an error is not what the status 2 is
+// to people: 'git bisect run' would take it for a bad kernel.
 func runOrchestrator(ctx context.Context, c *call) (int, error) {
+	status, err := runTargets(ctx, c)
+	as := readerIn(c.args)
+	if err == nil || as == nil || errors.Is(err, flag.ErrHelp) {
+		return status, err
+	}
+	if as.bailOut != "" {
+		text, _, _ := strings.Cut(err.Error(), "\n")
+		fmt.Fprintf(c.Out, "%s%s\n", as.bailOut, text)
+	}
+	tell(c.Err, err)
+	return as.failed, nil
+}
+
+func runTargets(ctx context.Context, c *call) (int, error) {
 	f := c.flags()
 	o := runFlags{sudo: c.Getenv("SUDO")}
 	o.reports = make([]string, len(formats))
@@ -83,6 +108,11 @@ func runOrchestrator(ctx context.Context, c *call) (int, error) {
 	f.IntVar(&o.domain, "rdomain", 0, "test OpenBSD in the routing domain `N` of REMOTE, or of a lab's")
 	f.BoolVar(&o.verbose, "v", false, "say how many round trips to the hosts there were")
 	f.BoolVar(&o.regress, "regress", false, "print the lines of OpenBSD's bsd.regress.mk")
+	f.Func("as", asUsage, func(s string) (err error) {
+		o.as, err = readerOf(s)
+		return err
+	})
+	f.BoolVar(&o.require, "require", false, "a SKIP for something that the kernel lacks is a FAIL")
 	f.BoolVar(&o.evidence, "evidence", false, "gather what the hosts show of passed targets too")
 	f.IntVar(&o.count, "count", 1, "play each target `N` times, with fresh addresses and ports")
 	f.DurationVar(&o.duration, "for", 0, "play the targets again and again for this `TIME` (30s, 5m)")
@@ -103,6 +133,8 @@ func runOrchestrator(ctx context.Context, c *call) (int, error) {
 		return exitError, hinted{fmt.Errorf("-parallel %d: there is no such number of targets", o.parallel), "0 plays all at once, 1 one after the other"}
 	case o.regress && (o.count > 1 || o.duration > 0):
 		return exitError, hinted{errors.New("-regress prints each target once, and -count and -for play it again"), "leave one of them out"}
+	case o.regress && o.as != nil:
+		return exitError, hinted{errors.New("-regress and -as are two formats"), "leave one of them out"}
 	case o.domain < 0 || o.domain > bsd.MaxDomain:
 		return exitError, hinted{fmt.Errorf("-rdomain %d: there is no such routing domain", o.domain), fmt.Sprintf("they go up to %d", bsd.MaxDomain)}
 	case o.count < 1 || o.duration < 0:
@@ -117,6 +149,7 @@ func runOrchestrator(ctx context.Context, c *call) (int, error) {
 	if err != nil {
 		return exitError, err
 	}
+	o.named = wholeNames(f.Args())
 	if err := o.check(c); err != nil {
 		return exitError, err
 	}
@@ -158,7 +191,7 @@ func (c *call) playRun(ctx context.Context, targets []matrix.Target, o runFlags)
 
 	if c.Getenv("REMOTE_SSH") == "" && o.hosts == "" && o.kernel == "" {
 		if why := noLab(runtime.GOOS, os.Geteuid(), o.sudo); why != "" {
-			return c.skipRun(to, targets, why)
+			return c.skipRun(to, targets, o, why)
 		}
 	}
 	hosts, err := c.hostsToTest(o, targets)
@@ -184,10 +217,13 @@ func noLab(system string, euid int, sudo string) string {
 
 // skipRun tells what a run on this system needs, also in the reports that are wanted. Where
 // there is no remote host, OpenBSD's suites skip their targets and succeed.
-func (c *call) skipRun(to output, targets []matrix.Target, why string) (int, error) {
+func (c *call) skipRun(to output, targets []matrix.Target, o runFlags, why string) (int, error) {
 	run := report.Run{Version: c.version, Started: time.Now(), Skipped: "No remote host is given. " + why}
 	if err := to.files.write(newFindings(nil, false), run); err != nil {
 		return exitError, err
+	}
+	if o.as != nil && o.as.write != nil {
+		return o.as.untold, o.as.write(to.text, run, nil)
 	}
 	fmt.Fprintf(to.text, `%s
 Or set REMOTE_SSH to a host whose packet filter is to be tested, and the addresses:
@@ -195,5 +231,8 @@ Or set REMOTE_SSH to a host whose packet filter is to be tested, and the address
 FAKE is configured nowhere. %d targets were not run.
 SKIPPED
 `, run.Skipped, len(targets))
+	if o.as != nil {
+		return o.as.untold, nil
+	}
 	return exitOK, nil
 }

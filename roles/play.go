@@ -53,6 +53,9 @@ func (c *call) playHosts(ctx context.Context, hosts []*tested, targets []matrix.
 	// Not before: someone may have been asked for passwords.
 	progress := report.NewProgress(c.Err, total, report.StyleOf(c.Err, c.Getenv).Live)
 	done := func(r matrix.Result) {
+		if o.require {
+			r = require(r)
+		}
 		if found.add(r) {
 			progress.Done(r)
 		}
@@ -98,13 +101,18 @@ func (c *call) playHosts(ctx context.Context, hosts []*tested, targets []matrix.
 	if run.Interrupted {
 		status = exitError
 	}
+	if o.as != nil {
+		status = o.as.exitStatus(found.outcomes(run), o.named)
+	}
 	if len(hosts) == 1 && left[0] != nil {
 		return exitError, left[0]
 	}
 	for i, h := range hosts {
 		if left[i] != nil {
 			h.tell(c.Err, left[i])
-			status = exitError
+			if status = exitError; o.as != nil {
+				status = o.as.failed
+			}
 		}
 		if errs[i] == nil { // else it was told
 			h.tellStderr(c.Err)
@@ -120,7 +128,9 @@ func (c *call) report(run report.Run, found *findings, hosts []*tested, o runFla
 	if o.out != "" {
 		err = errors.Join(err, keep(o.out, found.kept()))
 	}
-	if o.regress {
+	if o.as != nil && o.as.write != nil {
+		err = errors.Join(err, o.as.write(to.text, run, found.outcomes(run)))
+	} else if o.regress {
 		err = errors.Join(err, report.WriteRegress(to.text, run, found.results))
 	} else {
 		err = errors.Join(err, found.writeText(to.text, to.style, run))

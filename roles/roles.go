@@ -88,7 +88,7 @@ func Main(version string, args []string, std IO) int {
 	debug.SetGCPercent(gcPercent)
 	switch {
 	case kernel.IsInit():
-		kernel.Init() // does not return
+		kernel.Init(func(name string) bool { return find(name) != nil }) // does not return
 	case kernel.IsModprobe(args):
 		return kernel.Modprobe(args, std.Err)
 	}

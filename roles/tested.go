@@ -177,6 +177,7 @@ func (h *tested) play(ctx context.Context, plan matrix.Plan, change func(*matrix
 	opt := h.pair.options
 	change(&opt)
 	err := matrix.Run(ctx, h.pair.hosts, plan, opt, func(r matrix.Result) {
+		r = h.pair.judgeKernel(r)
 		r.Name = h.target(r.Name)
 		done(r)
 	})

@@ -283,6 +283,15 @@ func (g *Guest) Booting(ctx context.Context) (context.Context, context.CancelFun
 	return ctx, func() { cancel(nil) }
 }
 
+// LastWords waits for the machine's end and returns what its kernel reported on its console of
+// itself, as in a panic. A machine that does not end has said nothing.
+func (g *Guest) LastWords(patience time.Duration) []string {
+	if !g.Console.waitOver(patience) {
+		return nil
+	}
+	return g.Console.Splats()
+}
+
 // Failed is the error for a kernel that did not come up.
 func (g *Guest) Failed(err error) error {
 	e := &Error{Text: fmt.Sprintf("the kernel %s did not come up", g.Image.Path), Err: err,

@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -28,8 +29,9 @@ func IsInit() bool {
 // Init is the work of the first process: it mounts what programs expect, loads the modules and
 // starts this program again with what stands behind "--" on the kernel's command line. When that
 // has ended it says so on the console and switches the machine off. It never returns, for the
-// kernel panics when its first process ends; so all that can fail is done by others.
-func Init() {
+// kernel panics when its first process ends; so all that can fail is done by others. Words that do
+// not begin with a role's name are the arguments of a run.
+func Init(isRole func(string) bool) {
 	defer powerOff() // also when something here panics
 	status := 2
 	defer func() {
@@ -53,13 +55,38 @@ func Init() {
 	if _, err := os.Stat(orderPath); err == nil {
 		child(append([]string{modprobePath}, "-a"), env)
 	}
-	status = child(append([]string{"pfdivert"}, behindDashes(string(line))...), env)
+	words := behindDashes(string(line))
+	if len(words) == 0 || !isRole(words[0]) {
+		words = append([]string{"run"}, words...)
+	}
+	status = child(append([]string{"pfdivert"}, words...), env)
+}
+
+// plain returns a file whose text goes to the console, which a program does not take for a terminal,
+// and a function that waits until all has got there.
+func plain() (w *os.File, wait func()) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return os.Stdout, func() {}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = io.Copy(os.Stdout, r)
+	}()
+	return w, func() {
+		w.Close()
+		_ = unix.Kill(-1, unix.SIGKILL) // orphans hold the other end, too
+		<-done
+	}
 }
 
 // child runs this program and waits for its end, and meanwhile for those of all orphans. The status
 // is a shell's.
 func child(argv []string, env []string) (status int) {
-	p, err := os.StartProcess("/proc/self/exe", argv, &os.ProcAttr{Env: env, Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}, Dir: "/"})
+	out, wait := plain()
+	defer wait()
+	p, err := os.StartProcess("/proc/self/exe", argv, &os.ProcAttr{Env: env, Files: []*os.File{os.Stdin, out, os.Stderr}, Dir: "/"})
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "pfdivert: start %s: %v\n", strings.Join(argv, " "), err)
 		return 2

@@ -15,7 +15,7 @@ const GuestRole = "guest"
 func IsInit() bool { return false }
 
 // Init does nothing.
-func Init() {}
+func Init(func(string) bool) {}
 
 // IsModprobe reports false, see IsInit.
 func IsModprobe([]string) bool { return false }
