@@ -12,7 +12,7 @@ import (
 )
 
 var checkSetupRole = Role{
-	Name: "check-setup", Usage: "[-hosts FILE] [PATTERN...]", Summary: "look whether both hosts have what the targets need, and say what mends it",
+	Name: "check-setup", Usage: "[FLAGS] [PATTERN...]", Summary: "look whether both hosts have what the targets need, and say what mends it",
 	Help: `Without REMOTE_SSH the hosts are a lab's, which is made for it and taken away
 again. Nothing else is changed on either host. A run looks at the same things
 before it begins.
@@ -22,6 +22,7 @@ Exit status: 0 when all is as it must be, 2 otherwise.`,
 		f := c.flags()
 		o := runFlags{sudo: c.Getenv("SUDO")}
 		f.StringVar(&o.hosts, "hosts", "", "check the hosts in `FILE`, or those of them that REMOTE_SSH names")
+		o.kernelFlags(f)
 		f.IntVar(&o.domain, "rdomain", 0, "look at OpenBSD in the routing domain `N` of REMOTE, or of a lab's")
 		if err := c.parse(f); err != nil {
 			return exitError, err

@@ -34,8 +34,6 @@ type Options struct {
 	CPUs    int
 	// Single is lab.Config's.
 	Single bool
-	// Without are modules to leave out.
-	Without []string
 	// Dist are folders with this program for other systems.
 	Dist []string
 }
@@ -234,7 +232,6 @@ func (o Options) modules(image *Image) ([]Module, error) {
 	if err != nil {
 		return nil, err
 	}
-	tree.Without(o.Without...)
 	return tree.Closure(ModuleNames())
 }
 

@@ -169,13 +169,6 @@ func (t *Tree) Closure(names []string) ([]Module, error) {
 	return order, nil
 }
 
-// Without leaves modules out of the tree, as if the kernel had been built without them.
-func (t *Tree) Without(names ...string) {
-	for _, name := range names {
-		delete(t.files, underscored(name))
-	}
-}
-
 // readModule reads a module's file and what it says of itself.
 func readModule(name, path string) (Module, error) {
 	data, err := readCompressed(path)
