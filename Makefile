@@ -16,10 +16,10 @@
 #	make regress		runs all targets, without REMOTE_SSH on this
 #				machine alone (as root, on a BSD)
 #	make claims		runs what manuals say of packets handed to user space
-#	make check-setup	says what the hosts lack, and what mends it
+#	make check-setup	says what the hosts lack, and how to fix it
 #	make run-TARGET		runs one; "make list" shows which there are
 #	make dist		builds dist/pfdivert-SYSTEM-ARCHITECTURE for REMOTE
-#	make check		formatting, vet and staticcheck
+#	make check		formatting, vet, staticcheck, and the words and widths of roles/style
 #	make test		check, all tests, and the lab end to end
 #	make faults		breaks the lab on purpose and sees that the targets notice
 #	make bench		times the parts and the whole
@@ -102,6 +102,7 @@ check:
 		GOOS=$${system%-*} GOARCH=$${system#*-} ${GO} vet ./... || exit 1; \
 	done
 	${STATICCHECK} ./...
+	${GO} test ./roles/style
 
 test: check pfdivert
 	${GO} test ./...

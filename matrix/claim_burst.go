@@ -3,8 +3,8 @@ package matrix
 import (
 	"context"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/endpoint"
 )
 
 // inOrder: "queues raw packets from the kernel stack to userspace applications, and vice versa"
@@ -52,8 +52,8 @@ func (h *half) bursts(ctx context.Context, count, batch, size int) error {
 	}
 	clientSide, serverSide := h.sides()
 	for first := 0; first < count; first += batch {
-		b := endpoint.Burst{First: first, Count: min(batch, count-first), Size: size, Line: endpoint.ClientLine, Swap: h.omit[Order]}
-		there := clientSide.script()
+		b := script.Burst{First: first, Count: min(batch, count-first), Size: size, Line: script.ClientLine, Swap: h.omit[Order]}
+		there := clientSide.request()
 		sending := b
 		if h.omit[Whole] && size > 1000 {
 			sending.Count, sending.Size = 20, 1000
@@ -66,15 +66,15 @@ func (h *half) bursts(ctx context.Context, count, batch, size int) error {
 		if err := unanswered(sent); err != nil {
 			return err
 		}
-		divert := h.remote.script()
-		seen := divert.relayBurst("packet", b, endpoint.PacketLine)
+		divert := h.remote.request()
+		seen := divert.relayBurst("packet", b, script.PacketLine)
 		divert.fence()
 		again := divert.rest("packet")
 		if err := divert.run(ctx); err != nil {
 			return err
 		}
-		at := serverSide.script()
-		b.Line = endpoint.PacketLine
+		at := serverSide.request()
+		b.Line = script.PacketLine
 		received := at.receiveBurst("server", b)
 		if err := at.run(ctx); err != nil {
 			return err
@@ -100,9 +100,9 @@ func (h *half) bursts(ctx context.Context, count, batch, size int) error {
 // for one message (FreeBSD's net.inet.ip.maxfragsperpacket is 16).
 func (h *half) longControl(ctx context.Context, size int) (pfconf.Flow, error) {
 	clientSide, serverSide := h.sides()
-	b := endpoint.Burst{Count: 1, Size: size, Line: endpoint.ClientLine}
+	b := script.Burst{Count: 1, Size: size, Line: script.ClientLine}
 	spec := h.controlSpec()
-	there := clientSide.script()
+	there := clientSide.request()
 	opened := []*asked{there.open("long-control", spec), there.connect("long-control", spec)}
 	sent := there.sendBurst("long-control", b)
 	there.fence()
@@ -116,7 +116,7 @@ func (h *half) longControl(ctx context.Context, size int) (pfconf.Flow, error) {
 	if err := unanswered(sent); err != nil {
 		return pfconf.Flow{}, err
 	}
-	at := serverSide.script()
+	at := serverSide.request()
 	received := at.receiveBurst("server", b)
 	if err := at.run(ctx); err != nil {
 		return pfconf.Flow{}, err
@@ -129,7 +129,7 @@ func (h *half) longControl(ctx context.Context, size int) (pfconf.Flow, error) {
 }
 
 // judgeBurst judges that exactly the burst was received, in order.
-func judgeBurst(a *asked, b endpoint.Burst, missing string) error {
+func judgeBurst(a *asked, b script.Burst, missing string) error {
 	t := a.Tally
 	switch {
 	case t == nil:

@@ -4,7 +4,7 @@ import (
 	"context"
 	"net/netip"
 
-	"pfdivert/roles/endpoint"
+	"pfdivert/matrix/script"
 )
 
 // fullQueue is the room that the divert socket of full asks for, in packets; on the
@@ -30,12 +30,12 @@ func (h *half) full(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b := endpoint.Burst{Count: 100, Size: 1400, Line: endpoint.ClientLine}
+	b := script.Burst{Count: 100, Size: 1400, Line: script.ClientLine}
 	if h.omit[Many] {
 		b.Count = fullQueue
 	}
 	clientSide, serverSide := h.sides()
-	there := clientSide.script()
+	there := clientSide.request()
 	sent := there.sendBurst("client", b)
 	there.fence()
 	if err := there.run(ctx); err != nil {
@@ -48,8 +48,8 @@ func (h *half) full(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	divert := h.remote.script()
-	seen := divert.relayBurst("packet", b, endpoint.PacketLine)
+	divert := h.remote.request()
+	seen := divert.relayBurst("packet", b, script.PacketLine)
 	divert.fence()
 	if err := divert.run(ctx); err != nil {
 		return err
@@ -73,8 +73,8 @@ func (h *half) full(ctx context.Context) error {
 	if n := after.NoRoom - before.NoRoom; n < lost || after.Room == 0 && n > lost {
 		return failed(NotCounted, "remote: %d packets found no room, and the kernel has counted %d", lost, n)
 	}
-	at := serverSide.script()
-	b.Count, b.Line = waited.Count, endpoint.PacketLine
+	at := serverSide.request()
+	b.Count, b.Line = waited.Count, script.PacketLine
 	received := at.receiveBurst("server", b)
 	if err := at.run(ctx); err != nil {
 		return err
@@ -100,9 +100,9 @@ func (h *half) counted20(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b := endpoint.Burst{Count: 20, Size: 40, Line: endpoint.ClientLine}
+	b := script.Burst{Count: 20, Size: 40, Line: script.ClientLine}
 	clientSide, _ := h.sides()
-	there := clientSide.script()
+	there := clientSide.request()
 	sent := there.sendBurst("client", b)
 	there.fence()
 	if err := there.run(ctx); err != nil {
@@ -128,11 +128,11 @@ func (h *half) counted20(ctx context.Context) error {
 }
 
 // dropped asks REMOTE what was dropped for the cell's divert port.
-func (h *half) dropped(ctx context.Context) (endpoint.Dropped, error) {
-	at := h.remote.script()
+func (h *half) dropped(ctx context.Context) (script.Dropped, error) {
+	at := h.remote.request()
 	drops := at.drops(netip.AddrPortFrom(h.Family.Unspecified(), h.Divert))
 	if err := at.run(ctx); err != nil {
-		return endpoint.Dropped{}, err
+		return script.Dropped{}, err
 	}
 	return *drops.Drops, nil
 }

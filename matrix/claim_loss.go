@@ -3,7 +3,7 @@ package matrix
 import (
 	"context"
 
-	"pfdivert/roles/endpoint"
+	"pfdivert/matrix/script"
 )
 
 // noListener: "If there are no divert sockets listening, the packets are dropped."
@@ -53,7 +53,7 @@ func (h *half) notGivenBack(ctx context.Context) error {
 		return err
 	}
 	from, to := h.ends()
-	divert := h.remote.script()
+	divert := h.remote.request()
 	seen := divert.receive("packet")
 	if h.omit[Keep] {
 		divert.relay("packet", "", "")
@@ -62,13 +62,13 @@ func (h *half) notGivenBack(ctx context.Context) error {
 	if err := divert.run(ctx); err != nil {
 		return err
 	}
-	if err := h.judge(seen, want{line: endpoint.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
+	if err := h.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
 		return err
 	}
 	if err := h.nothingArrives(ctx, "the divert socket holds it"); err != nil {
 		return err
 	}
-	divert = h.remote.script()
+	divert = h.remote.request()
 	divert.close("packet")
 	divert.fence()
 	if err := divert.run(ctx); err != nil {

@@ -4,8 +4,8 @@ import (
 	"context"
 	"strings"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/endpoint"
 )
 
 // read: "Packets can be read via read(2), recv(2), or recvfrom(2) from the divert socket." (OpenBSD
@@ -22,9 +22,9 @@ func (h *half) read(ctx context.Context) error {
 	if err := h.begin(ctx, false); err != nil {
 		return err
 	}
-	calls := []endpoint.Call{endpoint.Read}
+	calls := []script.Call{script.Read}
 	if h.kernel.Firewall == "ipfw" {
-		calls = append(calls, endpoint.Recv)
+		calls = append(calls, script.Recv)
 	}
 	for _, call := range calls {
 		h.call = call
@@ -35,7 +35,7 @@ func (h *half) read(ctx context.Context) error {
 			return err
 		}
 		from, to := h.ends()
-		divert := h.remote.script()
+		divert := h.remote.request()
 		seen := divert.receive("packet")
 		seen.may = refusedReads
 		divert.close("packet")
@@ -45,7 +45,7 @@ func (h *half) read(ctx context.Context) error {
 		if seen.Fault != nil && !lost[seen.Fault.Code] {
 			return failed(NotDelivered, "%s: the kernel refuses %s(2): %s", seen.where, call, seen.Fault.Text)
 		}
-		if err := h.judge(seen, want{line: endpoint.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
+		if err := h.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
 			return err
 		}
 		if err := h.nothingArrives(ctx, "it was taken by "+string(call)+"(2) and not given back"); err != nil {
@@ -115,11 +115,11 @@ func (h *half) teed(ctx context.Context) error {
 	if err := h.begin(ctx, true, func(ctx context.Context) (pfconf.Flow, error) { return h.longControl(ctx, size) }); err != nil {
 		return err
 	}
-	line := endpoint.ClientLine
+	line := script.ClientLine
 	if !h.omit[Whole] {
 		line += strings.Repeat("A line that is cut\n", size)[:size-len(line)]
 	}
-	there := h.local.script()
+	there := h.local.request()
 	sent := there.send("client", line, 0)
 	there.fence()
 	if err := there.run(ctx); err != nil {
@@ -131,7 +131,7 @@ func (h *half) teed(ctx context.Context) error {
 	if err := h.arrives(ctx, line, NotBypassed); err != nil {
 		return err
 	}
-	at := h.remote.script()
+	at := h.remote.request()
 	copied := at.rest("packet")
 	if err := at.run(ctx); err != nil {
 		return err

@@ -6,9 +6,9 @@ import (
 	"sync"
 	"time"
 
+	"pfdivert/matrix/evidence"
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/agent"
-	"pfdivert/roles/evidence"
 )
 
 // lookTimeout bounds the gathering of one cell's evidence, above the hosts' own bound.
@@ -45,7 +45,7 @@ func (l *looks) took(target string) {
 // finish runs the last scripts of a half. When something is wrong the hosts are looked at
 // before sockets, states and rule are cleared away: doubt says that something is already
 // known to be. What is judged, and in which order it was done, is the same either way.
-func (h *half) finish(ctx context.Context, a, b *script, doubt bool) error {
+func (h *half) finish(ctx context.Context, a, b *request, doubt bool) error {
 	switch {
 	case doubt && h.lookable || h.lookAlways && h.last():
 		a.cutClearing()
@@ -60,7 +60,7 @@ func (h *half) finish(ctx context.Context, a, b *script, doubt bool) error {
 		return nil
 	}
 	h.look(ctx)
-	later := func(s *script) func(context.Context) error {
+	later := func(s *request) func(context.Context) error {
 		return func(ctx context.Context) error {
 			if s.later == nil {
 				return nil
@@ -82,11 +82,11 @@ func (p *play) look(ctx context.Context) {
 	about := p.about()
 	_ = both(ctx,
 		func(ctx context.Context) error {
-			p.evidence.Local = p.local.look(ctx, p.began, agent.Look{About: about})
+			p.evidence.Local = p.local.look(ctx, p.began, script.Look{About: about})
 			return nil
 		},
 		func(ctx context.Context) error {
-			p.evidence.Remote = p.remote.look(ctx, p.began, agent.Look{About: about, Labels: p.labels})
+			p.evidence.Remote = p.remote.look(ctx, p.began, script.Look{About: about, Labels: p.labels})
 			for i := range p.evidence.Remote.Rules {
 				// It is loaded once, by this cell, and begins at zero.
 				p.evidence.Remote.Rules[i].Before = &pfconf.Counters{}
@@ -95,10 +95,10 @@ func (p *play) look(ctx context.Context) {
 		})
 }
 
-func (s side) look(ctx context.Context, began time.Time, l agent.Look) evidence.Cell {
+func (s side) look(ctx context.Context, began time.Time, l script.Look) evidence.Cell {
 	trip(ctx, 1)
 	l.Cell = s.session
-	l.Began = began.Sub(s.host.Since)
+	l.Began = began
 	c, err := s.host.Look(ctx, l)
 	if err != nil {
 		c.Missing = []string{s.name + ": " + err.Error()}

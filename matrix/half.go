@@ -6,23 +6,24 @@ import (
 	"slices"
 	"time"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/agent"
-	"pfdivert/roles/endpoint"
 )
 
 // play is one cell under way.
 type play struct {
 	Cell
-	kernel  Kernel
-	nics    map[pfconf.Family]string // REMOTE's interfaces towards LOCAL
-	omit    map[string]bool
-	gate    *gate
-	local   side
-	remote  side
-	labels  []string // of the rules that are loaded
-	handled []handled
-	began   time.Time // no packet of the cell is older
+	kernel Kernel
+	nics   map[pfconf.Family]string // REMOTE's interfaces towards LOCAL
+	// localSystem is LOCAL's operating system, as in runtime.GOOS.
+	localSystem string
+	omit        map[string]bool
+	gate        *gate
+	local       side
+	remote      side
+	labels      []string // of the rules that are loaded
+	handled     []handled
+	began       time.Time // no packet of the cell is older
 
 	// lookable: evidence is wanted when the cell does not pass; lookAlways: also when it does.
 	lookable, lookAlways bool
@@ -56,8 +57,8 @@ type half struct {
 	big bool
 	// queue, spoil, call, writeTo and asPieces are the divert socket's, see endpoint.Spec.
 	queue    int
-	spoil    endpoint.Spoil
-	call     endpoint.Call
+	spoil    script.Spoil
+	call     script.Call
 	writeTo  netip.Addr
 	asPieces bool
 	// arrival: the client asks by which interface its answers come (OpenBSD).
@@ -159,8 +160,8 @@ func (h *half) divertAddr() netip.AddrPort {
 }
 
 // kinds says which kind of socket plays a protocol.
-var kinds = map[pfconf.Proto]endpoint.Kind{
-	pfconf.TCP: endpoint.Stream, pfconf.UDP: endpoint.Datagram, pfconf.Raw: endpoint.RawIP, pfconf.ICMP: endpoint.Echo,
+var kinds = map[pfconf.Proto]script.Kind{
+	pfconf.TCP: script.Stream, pfconf.UDP: script.Datagram, pfconf.Raw: script.RawIP, pfconf.ICMP: script.Echo,
 }
 
 // loaded is the rule as it is loaded: the cell's, unless a test leaves a piece out.
@@ -183,9 +184,9 @@ func (h *half) loaded() pfconf.Rule {
 }
 
 // serverSpec specifies the server's socket.
-func (h *half) serverSpec() endpoint.Spec {
+func (h *half) serverSpec() script.Spec {
 	client, server := h.ends()
-	s := endpoint.Spec{Kind: kinds[h.Proto], Role: endpoint.Server, Local: server, Reuse: h.part != "", Big: h.big}
+	s := script.Spec{Kind: kinds[h.Proto], Role: script.Server, Local: server, Reuse: h.part != "", Big: h.big}
 	if h.mode == To {
 		s.Diverted = true
 		s.Local = h.divertAddr()
@@ -219,10 +220,10 @@ func (h *half) serverSpec() endpoint.Spec {
 }
 
 // clientSpec specifies the client's socket.
-func (h *half) clientSpec() endpoint.Spec {
+func (h *half) clientSpec() script.Spec {
 	client, server := h.ends()
-	s := endpoint.Spec{
-		Kind: kinds[h.Proto], Role: endpoint.Client, Local: client, Remote: server, Reuse: h.part != "",
+	s := script.Spec{
+		Kind: kinds[h.Proto], Role: script.Client, Local: client, Remote: server, Reuse: h.part != "",
 		Bindany: client.Addr() == h.Fake, Big: h.big, Arrival: h.arrival, Omit: h.omitted(),
 	}
 	if h.Proto == pfconf.ICMP {
@@ -233,7 +234,7 @@ func (h *half) clientSpec() endpoint.Spec {
 
 // controlSpec specifies a client like the cell's, of another port or id: what
 // it sends before the rule is there must not be diverted.
-func (h *half) controlSpec() endpoint.Spec {
+func (h *half) controlSpec() script.Spec {
 	s := h.clientSpec()
 	s.Local = netip.AddrPortFrom(s.Local.Addr(), 0)
 	if h.Proto == pfconf.ICMP {
@@ -267,14 +268,14 @@ func (h *half) controlFlow(local netip.AddrPort) pfconf.Flow {
 // load puts the rule in force, in place of the target's former one, and
 // forgets states of the control before.
 func (h *half) load(ctx context.Context, kill ...pfconf.Flow) error {
-	c := agent.Change{Kill: h.inTheWay(kill), Add: append([]pfconf.Rule{h.loaded()}, h.more...), Remove: h.labels}
+	c := script.Change{Kill: h.inTheWay(kill), Add: append([]pfconf.Rule{h.loaded()}, h.more...), Remove: h.labels}
 	trip(ctx, 1)
 	if err := h.gate.load(ctx, c); err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		var fault *agent.Fault
-		if asFault(err, &fault) && fault.Code == agent.CodeMissing {
+		var fault *script.Fault
+		if asFault(err, &fault) && fault.Code == script.CodeMissing {
 			return skipped("REMOTE: %s", fault.Text)
 		}
 		if fault != nil {
@@ -304,7 +305,7 @@ func (h *half) last() bool { return !h.Target.reuse() || h.part != "" }
 
 // clear adds to the scripts that close the cell on both hosts what removes the
 // rest of it from their tables: states, and sockets in TIME_WAIT.
-func (p *play) clear(local, remote *script) {
+func (p *play) clear(local, remote *request) {
 	for _, h := range p.handled {
 		if h.socket {
 			remote.sweep(h.flow.Near, h.flow.Far)
@@ -324,7 +325,7 @@ func (p *play) end(ctx context.Context) error {
 	if p.local.ended() && p.remote.ended() {
 		return nil
 	}
-	local, remote := p.local.script(), p.remote.script()
+	local, remote := p.local.request(), p.remote.request()
 	p.clear(local, remote)
 	return both(ctx, remote.run, local.run)
 }

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/agent"
 )
 
 // cellTimeout is the last resort: nothing in a cell waits by the clock, so only a host that
@@ -75,7 +75,7 @@ func (r *runner) judgeTarget(ctx context.Context, t Target) (Result, *play) {
 // playCell plays a target once, with a fresh cell.
 func (r *runner) playCell(ctx context.Context, t Target) (*play, error) {
 	c := r.space.Cell(t)
-	p := &play{Cell: c, kernel: r.kernel, nics: r.facts.Interfaces, gate: r.gate, omit: r.omit,
+	p := &play{Cell: c, kernel: r.kernel, nics: r.facts.Interfaces, localSystem: r.localSystem, gate: r.gate, omit: r.omit,
 		lookable: r.looks.wanted(t.Name), lookAlways: r.looks.all,
 		local:  side{"local", r.hosts.Local, c.Session, t.Family, new(bool)},
 		remote: side{"remote", r.hosts.Remote, c.Session, t.Family, new(bool)}}
@@ -103,7 +103,7 @@ func (r *runner) playCell(ctx context.Context, t Target) (*play, error) {
 	}
 	if c.turn != "" && len(p.labels) > 0 {
 		// The next one of this conversation begins without a rule.
-		if left := r.gate.load(ctx, agent.Change{Remove: p.labels}); err == nil && left != nil {
+		if left := r.gate.load(ctx, script.Change{Remove: p.labels}); err == nil && left != nil {
 			err = broken(RuleRefused, "remote: the rule is not removed: %v", left)
 		}
 		p.labels = nil
@@ -159,7 +159,7 @@ func (p *play) transcript(ctx context.Context) []Transcript {
 	for _, s := range []side{p.local, p.remote} {
 		entries, err := s.host.Log(ctx, p.Session)
 		if err != nil {
-			entries = []agent.Entry{{End: "agent", Text: "no transcript: " + err.Error() + "\n"}}
+			entries = []script.Entry{{End: "agent", Text: "no transcript: " + err.Error() + "\n"}}
 		}
 		for _, e := range entries {
 			all = append(all, Transcript{s.name, e.End, e.Text})

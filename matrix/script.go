@@ -6,54 +6,53 @@ import (
 	"net/netip"
 	"slices"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/agent"
-	"pfdivert/roles/endpoint"
 )
 
 // side is one of the two hosts, in the play of one cell.
 type side struct {
 	name    string // "local" or "remote"
-	host    *agent.Conn
+	host    script.Host
 	session string
 	family  pfconf.Family
 	closed  *bool // the host has closed the cell's endpoints
 }
 
-// script collects the steps for one host. The pointer that a method gives is filled
+// request collects the steps for one host. The pointer that a method gives is filled
 // in by run.
-type script struct {
+type request struct {
 	side  side
-	steps []agent.Step
+	steps []script.Step
 	out   []*asked
 	last  bool
 	// hold: the host is to stop before it clears anything when something is not as wanted.
 	// later is then what it did not do.
 	hold  bool
-	later *script
+	later *request
 }
 
 // asked is a step's outcome together with what was asked.
 type asked struct {
-	agent.Outcome
+	script.Outcome
 	where string // "local client"
 	host  string
-	do    agent.Do
-	spec  *endpoint.Spec // of open
-	bound bool           // of connect: the socket is bound to a foreign address
+	do    script.Do
+	spec  *script.Spec // of open
+	bound bool         // of connect: the socket is bound to a foreign address
 	// may lists the codes of faults that are an answer to be judged; any other fault is
 	// an ERROR. nil: no fault is an answer.
 	may map[string]bool
 }
 
-func (s side) script() *script {
-	return &script{side: s, steps: make([]agent.Step, 0, usualSteps), out: make([]*asked, 0, usualSteps)}
+func (s side) request() *request {
+	return &request{side: s, steps: make([]script.Step, 0, usualSteps), out: make([]*asked, 0, usualSteps)}
 }
 
 // usualSteps is how many steps nearly all scripts have at most.
 const usualSteps = 8
 
-func (s *script) add(st agent.Step, may map[string]bool) *asked {
+func (s *request) add(st script.Step, may map[string]bool) *asked {
 	a := &asked{where: s.side.name, host: s.side.name, do: st.Do, spec: st.Spec, may: may}
 	if st.End != "" {
 		a.where += " " + st.End
@@ -64,13 +63,13 @@ func (s *script) add(st agent.Step, may map[string]bool) *asked {
 }
 
 // open opens an endpoint; a bindany client may be refused by the kernel.
-func (s *script) open(end string, spec endpoint.Spec) *asked {
-	return s.add(agent.Step{Do: agent.Open, End: end, Spec: &spec}, portTrouble)
+func (s *request) open(end string, spec script.Spec) *asked {
+	return s.add(script.Step{Do: script.Open, End: end, Spec: &spec}, portTrouble)
 }
 
 // openApart opens an endpoint in a process of its own; that the kernel refuses it is an answer.
-func (s *script) openApart(end string, spec endpoint.Spec, apart agent.Apart) *asked {
-	return s.add(agent.Step{Do: agent.Open, End: end, Spec: &spec, Apart: apart}, refusals)
+func (s *request) openApart(end string, spec script.Spec, apart script.Apart) *asked {
+	return s.add(script.Step{Do: script.Open, End: end, Spec: &spec, Apart: apart}, refusals)
 }
 
 var refusals = map[string]bool{"EADDRINUSE": true, "EPERM": true, "EACCES": true}
@@ -78,32 +77,32 @@ var refusals = map[string]bool{"EADDRINUSE": true, "EPERM": true, "EACCES": true
 var portTrouble = map[string]bool{"EADDRINUSE": true, "EADDRNOTAVAIL": true}
 
 // connect connects the endpoint that spec opened.
-func (s *script) connect(end string, spec endpoint.Spec) *asked {
-	a := s.add(agent.Step{Do: agent.Connect, End: end}, map[string]bool{
-		"EADDRINUSE": true, "EADDRNOTAVAIL": true, "ENETUNREACH": true, "EHOSTUNREACH": true, "ECONNREFUSED": true, agent.CodeSkipped: true,
+func (s *request) connect(end string, spec script.Spec) *asked {
+	a := s.add(script.Step{Do: script.Connect, End: end}, map[string]bool{
+		"EADDRINUSE": true, "EADDRNOTAVAIL": true, "ENETUNREACH": true, "EHOSTUNREACH": true, "ECONNREFUSED": true, script.CodeSkipped: true,
 	})
 	a.bound = spec.Bindany
 	return a
 }
 
-func (s *script) connected(end string) *asked {
-	return s.add(agent.Step{Do: agent.Connected, End: end}, lost)
+func (s *request) connected(end string) *asked {
+	return s.add(script.Step{Do: script.Connected, End: end}, lost)
 }
 
-func (s *script) accept(end string) *asked {
-	return s.add(agent.Step{Do: agent.Accept, End: end}, lost)
+func (s *request) accept(end string) *asked {
+	return s.add(script.Step{Do: script.Accept, End: end}, lost)
 }
 
-func (s *script) send(end, line string, seq uint16) *asked {
-	return s.add(agent.Step{Do: agent.Send, End: end, Data: line, Seq: seq}, lost)
+func (s *request) send(end, line string, seq uint16) *asked {
+	return s.add(script.Step{Do: script.Send, End: end, Data: line, Seq: seq}, lost)
 }
 
-func (s *script) receive(end string) *asked {
-	return s.add(agent.Step{Do: agent.Receive, End: end}, lost)
+func (s *request) receive(end string) *asked {
+	return s.add(script.Step{Do: script.Receive, End: end}, lost)
 }
 
-func (s *script) relay(end, old, new string) *asked {
-	return s.add(agent.Step{Do: agent.Relay, End: end, Data: old, New: new}, refusedWrites)
+func (s *request) relay(end, old, new string) *asked {
+	return s.add(script.Step{Do: script.Relay, End: end, Data: old, New: new}, refusedWrites)
 }
 
 // refusedWrites are the codes with which a kernel refuses a packet that is given back to it
@@ -119,17 +118,17 @@ func lostOr(codes ...string) map[string]bool {
 	return all
 }
 
-func (s *script) sendBurst(end string, b endpoint.Burst) *asked {
-	return s.add(agent.Step{Do: agent.SendBurst, End: end, Burst: &b}, lost)
+func (s *request) sendBurst(end string, b script.Burst) *asked {
+	return s.add(script.Step{Do: script.SendBurst, End: end, Burst: &b}, lost)
 }
 
-func (s *script) receiveBurst(end string, b endpoint.Burst) *asked {
-	return s.add(agent.Step{Do: agent.ReceiveBurst, End: end, Burst: &b}, lost)
+func (s *request) receiveBurst(end string, b script.Burst) *asked {
+	return s.add(script.Step{Do: script.ReceiveBurst, End: end, Burst: &b}, lost)
 }
 
 // relayBurst has the packet role send a burst on, with line in place of its own.
-func (s *script) relayBurst(end string, b endpoint.Burst, line string) *asked {
-	return s.add(agent.Step{Do: agent.RelayBurst, End: end, Burst: &b, New: line}, notTaken)
+func (s *request) relayBurst(end string, b script.Burst, line string) *asked {
+	return s.add(script.Step{Do: script.RelayBurst, End: end, Burst: &b, New: line}, notTaken)
 }
 
 // notTaken are the answers to packets that are written back: besides those of lost ones, that one
@@ -137,72 +136,72 @@ func (s *script) relayBurst(end string, b endpoint.Burst, line string) *asked {
 var notTaken = lostOr("EMSGSIZE")
 
 // relayAll has the packet role send all on that waits.
-func (s *script) relayAll(end string, rewrites []endpoint.Rewrite) *asked {
-	return s.add(agent.Step{Do: agent.RelayAll, End: end, Rewrites: rewrites}, lost)
+func (s *request) relayAll(end string, rewrites []script.Rewrite) *asked {
+	return s.add(script.Step{Do: script.RelayAll, End: end, Rewrites: rewrites}, lost)
 }
 
 // turn has the packet role send the packet that it holds back, as an answer to itself.
-func (s *script) turn(end, old, new string, in netip.AddrPort) *asked {
-	return s.add(agent.Step{Do: agent.Turn, End: end, Data: old, New: new, Near: in}, lost)
+func (s *request) turn(end, old, new string, in netip.AddrPort) *asked {
+	return s.add(script.Step{Do: script.Turn, End: end, Data: old, New: new, Near: in}, lost)
 }
 
 // drops asks what was dropped for a divert port.
-func (s *script) drops(port netip.AddrPort) *asked {
-	return s.add(agent.Step{Do: agent.Drops, Family: s.side.family, Near: port}, nil)
+func (s *request) drops(port netip.AddrPort) *asked {
+	return s.add(script.Step{Do: script.Drops, Family: s.side.family, Near: port}, nil)
 }
 
-func (s *script) rest(end string) *asked {
-	return s.add(agent.Step{Do: agent.Rest, End: end}, lost)
+func (s *request) rest(end string) *asked {
+	return s.add(script.Step{Do: script.Rest, End: end}, lost)
 }
 
-func (s *script) closeConn(end string) *asked {
-	return s.add(agent.Step{Do: agent.CloseConn, End: end}, lost)
+func (s *request) closeConn(end string) *asked {
+	return s.add(script.Step{Do: script.CloseConn, End: end}, lost)
 }
 
-func (s *script) close(end string) *asked {
-	return s.add(agent.Step{Do: agent.Close, End: end}, nil)
+func (s *request) close(end string) *asked {
+	return s.add(script.Step{Do: script.Close, End: end}, nil)
 }
 
 // fence makes sure that the other host has processed all that this one sent.
-func (s *script) fence() *asked {
-	return s.add(agent.Step{Do: agent.Fence, Family: s.side.family}, nil)
+func (s *request) fence() *asked {
+	return s.add(script.Step{Do: script.Fence, Family: s.side.family}, nil)
 }
 
-func (s *script) counters(label string) *asked {
-	return s.add(agent.Step{Do: agent.Counters, Label: label}, nil)
+func (s *request) counters(label string) *asked {
+	return s.add(script.Step{Do: script.Counters, Label: label}, nil)
 }
 
-func (s *script) lookup(f pfconf.Flow) *asked {
-	return s.add(agent.Step{Do: agent.Lookup, Flow: &f}, nil)
+func (s *request) lookup(f pfconf.Flow) *asked {
+	return s.add(script.Step{Do: script.Lookup, Flow: &f}, nil)
 }
 
-func (s *script) kill(f pfconf.Flow) *asked {
-	return s.add(agent.Step{Do: agent.Kill, Flow: &f}, nil)
+func (s *request) kill(f pfconf.Flow) *asked {
+	return s.add(script.Step{Do: script.Kill, Flow: &f}, nil)
 }
 
 // drop drops a TCP socket that must be there; that there is none is an answer.
-func (s *script) drop(near, far netip.AddrPort) *asked {
-	return s.add(agent.Step{Do: agent.Drop, Near: near, Far: far, Data: timeWait}, noSocket)
+func (s *request) drop(near, far netip.AddrPort) *asked {
+	return s.add(script.Step{Do: script.Drop, Near: near, Far: far, Data: timeWait}, noSocket)
 }
 
 // sweep drops a TCP socket if there is one.
-func (s *script) sweep(near, far netip.AddrPort) *asked {
-	return s.add(agent.Step{Do: agent.Drop, Near: near, Far: far}, noSocket)
+func (s *request) sweep(near, far netip.AddrPort) *asked {
+	return s.add(script.Step{Do: script.Drop, Near: near, Far: far}, noSocket)
 }
 
 // tcpState asks for the state of a TCP socket, which must be the one given or agent.Gone;
 // that there is no socket is an answer.
-func (s *script) tcpState(near, far netip.AddrPort, state string) *asked {
-	return s.add(agent.Step{Do: agent.TCPState, Near: near, Far: far, Data: state}, noSocket)
+func (s *request) tcpState(near, far netip.AddrPort, state string) *asked {
+	return s.add(script.Step{Do: script.TCPState, Near: near, Far: far, Data: state}, noSocket)
 }
 
 // timeWait is the state of the socket that closed first.
 const timeWait = "TIME_WAIT"
 
-var noSocket = map[string]bool{agent.CodeNoSocket: true}
+var noSocket = map[string]bool{script.CodeNoSocket: true}
 
 // end has the host close the cell's endpoints after the last step.
-func (s *script) end() { s.last = true }
+func (s *request) end() { s.last = true }
 
 // ended reports whether the host has done so.
 func (s side) ended() bool { return *s.closed }
@@ -210,12 +209,12 @@ func (s side) ended() bool { return *s.closed }
 // run has the host carry the steps out. Its error is an ERROR: the
 // connection failed, or a step did in a way that says nothing about the
 // kernel's diverting.
-func (s *script) run(ctx context.Context) error {
+func (s *request) run(ctx context.Context) error {
 	if len(s.steps) == 0 && !s.last {
 		return nil
 	}
 	trip(ctx, 1)
-	outcomes, err := s.side.host.Script(ctx, agent.Script{Cell: s.side.session, Steps: s.steps, Hold: s.hold, End: s.last})
+	outcomes, err := s.side.host.Script(ctx, script.Script{Cell: s.side.session, Steps: s.steps, Hold: s.hold, End: s.last})
 	if err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -237,10 +236,10 @@ func (s *script) run(ctx context.Context) error {
 			continue
 		}
 		switch {
-		case o.Fault.Code == agent.CodeSkipped:
-		case a.do == agent.Fence:
+		case o.Fault.Code == script.CodeSkipped:
+		case a.do == script.Fence:
 			first = broken(FenceLost, "%s: %s", a.where, o.Fault.Text)
-		case a.do == agent.Open || a.do == agent.Connect || a.do == agent.Send:
+		case a.do == script.Open || a.do == script.Connect || a.do == script.Send:
 			first = broken(SocketFailed, "%s: %s", a.where, o.Fault.Text)
 		default:
 			first = broken(QuestionFailed, "%s: %s", a.where, o.Fault.Text)
@@ -250,8 +249,8 @@ func (s *script) run(ctx context.Context) error {
 }
 
 // heldFrom is the first step that the host did not do.
-func (s *script) heldFrom(outcomes []agent.Outcome) int {
-	at := slices.IndexFunc(outcomes, func(o agent.Outcome) bool { return o.Fault != nil && o.Fault.Code == agent.CodeHeld })
+func (s *request) heldFrom(outcomes []script.Outcome) int {
+	at := slices.IndexFunc(outcomes, func(o script.Outcome) bool { return o.Fault != nil && o.Fault.Code == script.CodeHeld })
 	if !s.hold || at < 0 {
 		return len(outcomes)
 	}
@@ -259,15 +258,15 @@ func (s *script) heldFrom(outcomes []agent.Outcome) int {
 }
 
 // cut leaves the steps from at on to a script of their own.
-func (s *script) cut(at int) {
-	s.later = &script{side: s.side, steps: s.steps[at:], out: s.out[at:], last: s.last}
+func (s *request) cut(at int) {
+	s.later = &request{side: s.side, steps: s.steps[at:], out: s.out[at:], last: s.last}
 	s.steps, s.out, s.last = s.steps[:at], s.out[:at], false
 }
 
 // cutClearing leaves what closes or removes something, and all behind it, to a script of
 // its own.
-func (s *script) cutClearing() {
-	at := slices.IndexFunc(s.steps, func(st agent.Step) bool { return st.Do.Clears() })
+func (s *request) cutClearing() {
+	at := slices.IndexFunc(s.steps, func(st script.Step) bool { return st.Do.Clears() })
 	if at < 0 {
 		at = len(s.steps)
 	}
@@ -275,7 +274,7 @@ func (s *script) cutClearing() {
 }
 
 // want has the step's outcome looked at before the host clears anything.
-func (s *script) want(a *asked, w agent.Want) {
+func (s *request) want(a *asked, w script.Want) {
 	if i := slices.Index(s.out, a); i >= 0 {
 		s.steps[i].Want = &w
 	}

@@ -3,8 +3,8 @@ package matrix
 import (
 	"fmt"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/matrix/explain"
-	"pfdivert/roles/evidence"
 )
 
 // Verdict is what happened to a cell.
@@ -76,6 +76,15 @@ type Transcript struct {
 
 // KernelLog is the Transcript's Name of what the kernel said of itself.
 const KernelLog = "kernel.log"
+
+// Splat returns the result as a FAIL for what the kernel's log has: its report's first line, and all
+// of it. was is what the result was without.
+func (r Result) Splat(title, text, was string) Result {
+	r.Verdict, r.Reason, r.Explanation = Fail, KernelSplat, nil
+	r.Detail = fmt.Sprintf("the kernel's log has %q while this target was under way; else it was %s", title, was)
+	r.Transcript = append(r.Transcript, Transcript{Host: "remote", Name: KernelLog, Text: text})
+	return r
+}
 
 func (r Result) String() string {
 	if r.Reason == "" {

@@ -15,7 +15,7 @@ import (
 type reader struct {
 	name string
 	// write writes the results; nil for those that are not read.
-	write func(io.Writer, report.Run, []report.Outcome) error
+	write func(io.Writer, report.Run, []report.Summary) error
 	// bailOut is what is printed, before the error, when a run could not start; empty for nothing.
 	bailOut string
 	// The exit statuses beside 0 and 1: when a target is ERROR or the run could not start, and when
@@ -61,12 +61,12 @@ func readerIn(args []string) *reader {
 	return nil
 }
 
-// exitStatus is that of a run with these outcomes; named are the targets that were asked for by
+// exitStatus is that of a run with these summaries; named are the targets that were asked for by
 // their whole names. What is proved counts more than what could not be tested.
-func (r *reader) exitStatus(outcomes []report.Outcome, named []string) int {
+func (r *reader) exitStatus(summaries []report.Summary, named []string) int {
 	all := map[matrix.Verdict]int{}
 	skipped := false
-	for _, o := range outcomes {
+	for _, o := range summaries {
 		all[o.Verdict]++
 		skipped = skipped || o.Verdict == matrix.Skip && slices.Contains(named, o.Name)
 	}

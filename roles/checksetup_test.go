@@ -8,17 +8,19 @@ import (
 
 	"pfdivert/pfconf"
 	"pfdivert/roles/agent"
+	"pfdivert/roles/testbed"
 )
 
 // A lab has all that the targets need.
 func TestCheckSetup(t *testing.T) {
-	p := reach(t, runFlags{})
+	p := reach(t, testbed.Options{})
 	var out bytes.Buffer
 	c := &call{IO: IO{Out: &out}, role: &checkSetupRole}
 	if status, err := c.checkSetup(t.Context(), p); status != exitOK || err != nil {
 		t.Errorf("exit status %d, %v", status, err)
 	}
-	for _, want := range []string{"local: ", "remote: ", "  ok  inet REMOTE answers: ", "  ok  route to FAKE ", "  ok  nf_tables: the kernel has it\n"} {
+	for _, want := range []string{"local: ", "remote: ", "  ok  inet REMOTE answers: ", "  ok  route to FAKE ",
+		"  ok  nf_tables: the kernel has it\n"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing in\n%s", want, &out)
 		}
@@ -34,7 +36,7 @@ func TestWriteChecks(t *testing.T) {
 	})
 	const want = `  ok  privilege: root
   NO  pf: it is switched off
-      mend: pfctl -e
+      fix: pfctl -e
   NO  way: none
 `
 	if fine || out.String() != want {

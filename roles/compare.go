@@ -7,10 +7,12 @@ import (
 	"os"
 
 	"pfdivert/roles/report"
+	"pfdivert/roles/terminal"
 )
 
 var compareRole = Role{
-	Name: "compare", Usage: "[-json FILE] A.json B.json", Summary: "say what changed between two runs, of which -json wrote the results",
+	Name: "compare", Usage: "[-json FILE] A.json B.json",
+	Summary: "say what changed between two runs, of which -json wrote the results",
 	Help: `Targets are compared by name; of runs with several hosts, hosts by name. A run of
 one host is compared with each host of the other.
 
@@ -28,13 +30,14 @@ be read.`,
 			return exitError, err
 		}
 		if f.NArg() != 2 {
-			return exitError, hinted{fmt.Errorf("compare needs two files and was given %d", f.NArg()), "pfdivert run -json A.json, and later pfdivert compare A.json B.json"}
+			return exitError, terminal.WithHint(fmt.Errorf("compare needs two files and was given %d", f.NArg()),
+				"pfdivert run -json A.json, and later pfdivert compare A.json B.json")
 		}
 		var runs [2]*report.Past
 		for i := range runs {
 			var err error
 			if runs[i], err = c.readRun(f.Arg(i)); err != nil {
-				return exitError, hinted{err, "'pfdivert run -json FILE' writes what can be compared"}
+				return exitError, terminal.WithHint(err, "'pfdivert run -json FILE' writes what can be compared")
 			}
 		}
 		found := report.Compare(runs[0], runs[1])
@@ -79,7 +82,7 @@ func (c *call) writeCompared(found *report.Comparison, file string) error {
 	default:
 		f, err := os.Create(file)
 		if err != nil {
-			return hinted{err, "choose another file with -json"}
+			return terminal.WithHint(err, "choose another file with -json")
 		}
 		if err := errors.Join(found.WriteJSON(f), f.Close()); err != nil {
 			return fmt.Errorf("%s: %w", file, err)

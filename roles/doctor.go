@@ -9,9 +9,11 @@ import (
 	"slices"
 	"strings"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/matrix/explain"
 	"pfdivert/pfconf"
-	"pfdivert/roles/evidence"
+	gather "pfdivert/roles/evidence"
+	"pfdivert/roles/terminal"
 )
 
 var doctorRole = Role{
@@ -19,7 +21,7 @@ var doctorRole = Role{
 	Help: `On Linux it reads the rules of nft, iptables-nft and iptables-legacy that divert
 (tproxy, redirect, dnat to an own address, queue, and marks for transparent sockets),
 follows packets through all rules to them and on to the socket, and looks whether
-somebody listens there and whether the policy rules, routes and settings fit their
+a process listens there and whether the policy rules, routes and settings fit their
 marks. On OpenBSD it reads pf's (divert-to,
 divert-reply, divert-packet, rdr-to), on FreeBSD ipfw's (fwd, divert, tee) and pf's
 (rdr, divert-to), and looks
@@ -42,9 +44,9 @@ Exit status: 0 when nothing is bad, 1 when something is, 2 when it could not loo
 		if err := c.noArgs(f); err != nil {
 			return exitError, err
 		}
-		seen, err := evidence.LookAround(ctx)
+		seen, err := gather.LookAround(ctx)
 		if err != nil {
-			return exitError, hinted{err, "start it on the host whose kernel diverts"}
+			return exitError, terminal.WithHint(err, "start it on the host whose kernel diverts")
 		}
 		found := judge(seen)
 		if err := found.write(c, *asJSON); err != nil {
@@ -52,7 +54,7 @@ Exit status: 0 when nothing is bad, 1 when something is, 2 when it could not loo
 		}
 		switch {
 		case !seen.RulesKnown:
-			return exitError, hinted{errors.New("the rules could not be read"), "start it as root (sudo or doas)"}
+			return exitError, terminal.WithHint(errors.New("the rules could not be read"), "start it as root (sudo or doas)")
 		case found.bad():
 			return exitFail, nil
 		}
@@ -82,7 +84,7 @@ type diagnosis struct {
 }
 
 // judge makes findings of what a host showed.
-func judge(s *evidence.Survey) *diagnosis {
+func judge(s *gather.Survey) *diagnosis {
 	d := &diagnosis{Found: []ailment{}, Unseen: s.Missing}
 	if d.Unseen == nil {
 		d.Unseen = []string{}
@@ -135,7 +137,7 @@ func judge(s *evidence.Survey) *diagnosis {
 }
 
 // hostOf is the host as a rule's packets of a family meet it, with the queues that are open.
-func hostOf(s *evidence.Survey, rule evidence.Diversion, f pfconf.Family) explain.Host {
+func hostOf(s *gather.Survey, rule evidence.Diversion, f pfconf.Family) explain.Host {
 	h := explain.Host{Remote: true}
 	for _, c := range s.Cells {
 		if c.Family == f && c.Mark == rule.Mark {
@@ -212,7 +214,7 @@ func (d *diagnosis) write(c *call, asJSON bool) error {
 			fmt.Fprintf(&b, "      check: %s\n", a.Check)
 		}
 		if a.Mend != "" {
-			fmt.Fprintf(&b, "      mend: %s\n", a.Mend)
+			fmt.Fprintf(&b, "      fix: %s\n", a.Mend)
 		}
 	}
 	if len(d.Found) == 0 && len(d.Unseen) == 0 {

@@ -7,6 +7,7 @@ import (
 	"pfdivert/roles/host"
 	"pfdivert/roles/kernel"
 	"pfdivert/roles/lab"
+	"pfdivert/roles/terminal"
 )
 
 func init() { guestRole.run = runGuest }
@@ -33,7 +34,7 @@ func runGuest(_ context.Context, c *call) (int, error) {
 	options := host.LabOptions{Args: []string{"agent", "-lab"}, Config: lab.Config{Single: *single}}
 	err := host.LabOn(options, [3]*os.File{local, local, errs}, [3]*os.File{remote, remote, errs})
 	if err != nil {
-		tell(errs, err)
+		terminal.PrintError(errs, err)
 		return exitError, err
 	}
 	return exitOK, nil

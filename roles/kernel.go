@@ -6,74 +6,19 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"strconv"
 
 	"pfdivert/roles/host"
 	"pfdivert/roles/kernel"
-	"pfdivert/roles/lab"
+	"pfdivert/roles/terminal"
+	"pfdivert/roles/testbed"
 )
 
 // kernelFlags are those of a kernel that is booted as host.
-func (o *runFlags) kernelFlags(f *flag.FlagSet) {
-	f.StringVar(&o.kernel, "kernel", "", "boot the kernel in `IMAGE` (bzImage, Image, vmlinux) in QEMU, and test it")
-	f.StringVar(&o.modules, "modules", "", "the kernel's modules are below `DIR`; without it they are looked for beside /boot")
-	f.IntVar(&o.memory, "memory", 256, "the kernel's machine has `N` MB of memory")
-	f.IntVar(&o.cpus, "cpus", 1, "the kernel's machine has `N` processors")
-}
-
-// onlyKernel refuses what goes with other hosts.
-func (o runFlags) onlyKernel(getenv func(string) string) error {
-	switch {
-	case o.hosts != "":
-		return hinted{errors.New("-kernel and -hosts name two hosts"), "begin a line of the hosts file with kernel=" + o.kernel}
-	case getenv("REMOTE_SSH") != "":
-		return hinted{errors.New("-kernel and REMOTE_SSH name two hosts"), "unset REMOTE_SSH, or leave -kernel out"}
-	case o.domain != 0:
-		return hinted{errors.New("-rdomain is OpenBSD's"), "leave it out with -kernel"}
-	}
-	return o.checkMachine()
-}
-
-// checkMachine refuses a machine that can't be.
-func (o runFlags) checkMachine() error {
-	if o.memory < 32 || o.memory > 1<<20 || o.cpus < 1 || o.cpus > 256 {
-		return hinted{fmt.Errorf("-memory %d -cpus %d: there is no such machine", o.memory, o.cpus), "-memory 256 -cpus 1"}
-	}
-	return nil
-}
-
-// guest returns the flags for a host of a hosts file that is a kernel.
-func (h fileHost) guest(o runFlags) (runFlags, bool) {
-	if h.kernel == "" {
-		return o, false
-	}
-	o.kernel, o.modules = h.kernel, h.set["modules"]
-	for name, to := range map[string]*int{"memory": &o.memory, "cpus": &o.cpus} {
-		if text, ok := h.set[name]; ok {
-			*to, _ = strconv.Atoi(text) // 0 is refused
-		}
-	}
-	return o, true
-}
-
-// reachKernel boots a kernel and reaches the agents in it.
-func reachKernel(ctx context.Context, c *call, o runFlags) (*pair, error) {
-	if err := o.checkMachine(); err != nil {
-		return nil, err
-	}
-	config := lab.Config{Single: o.single}
-	guest, err := kernel.Boot(ctx, kernel.Options{
-		Kernel: o.kernel, Modules: o.modules, Memory: o.memory, CPUs: o.cpus, Single: o.single, Dist: host.DistFolders(c.Getenv),
-	})
-	if err != nil {
-		return nil, err
-	}
-	p := &pair{local: guest.Local, remote: guest.Remote, guest: guest, trips: setupTrips}
-	if err := p.dial(ctx, labHeartbeat); err != nil {
-		return nil, guest.Failed(err)
-	}
-	p.inLab(config)
-	return p, nil
+func kernelFlags(f *flag.FlagSet, o *testbed.Options) {
+	f.StringVar(&o.Kernel, "kernel", "", "boot the kernel in `IMAGE` (bzImage, Image, vmlinux) in QEMU, and test it")
+	f.StringVar(&o.Modules, "modules", "", "the kernel's modules are below `DIR`; without it they are looked for beside /boot")
+	f.IntVar(&o.Memory, "memory", 256, "the kernel's machine has `N` MB of memory")
+	f.IntVar(&o.CPUs, "cpus", 1, "the kernel's machine has `N` processors")
 }
 
 var initramfsRole = Role{
@@ -103,7 +48,7 @@ func runInitramfs(_ context.Context, c *call) (int, error) {
 		return exitError, err
 	}
 	if *out == "" {
-		return exitError, hinted{errors.New("no file is named to write the initramfs to"), "-o FILE"}
+		return exitError, terminal.WithHint(errors.New("no file is named to write the initramfs to"), "-o FILE")
 	}
 	file, err := os.Create(*out)
 	if err != nil {

@@ -61,7 +61,7 @@ func makes(t *testing.T) []string {
 	return found
 }
 
-// TestMakefile plays the Makefile with each make that there is.
+// TestMakefile runs the Makefile with each make that there is.
 func TestMakefile(t *testing.T) {
 	for _, program := range makes(t) {
 		t.Run(filepath.Base(program), func(t *testing.T) {
@@ -146,14 +146,16 @@ func TestMakefile(t *testing.T) {
 			root := filepath.Join(dir, "a root")
 			out, err = run(nil, "install", "DESTDIR="+root, "PREFIX=/opt/x")
 			expect(out, err)
-			if info, err := os.Stat(filepath.Join(root, "opt/x/bin/pfdivert")); err != nil || info.Mode().Perm() != 0o755 {
+			if info, err := os.Stat(filepath.Join(root, "opt/x/bin/pfdivert")); err != nil ||
+				info.Mode().Perm() != 0o755 {
 				t.Errorf("installed: %v, %v", info, err)
 			}
 
 			out, err = run(nil, "generate")
 			expect(out, err)
 			text, err := os.ReadFile(filepath.Join(dir, "regress.mk"))
-			if err != nil || !strings.HasPrefix(string(text), "# ") || !strings.HasSuffix(string(text), "not edit.\nREGRESS_TARGETS += run-inet-args-tcp-to\nCLAIM_TARGETS += run-inet-divert-no-loop-in\n") {
+			if err != nil || !strings.HasPrefix(string(text), "# ") ||
+				!strings.HasSuffix(string(text), "not edit.\nREGRESS_TARGETS += run-inet-args-tcp-to\nCLAIM_TARGETS += run-inet-divert-no-loop-in\n") {
 				t.Errorf("generated, %v:\n%s", err, text)
 			}
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"pfdivert/matrix/script"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -14,6 +15,7 @@ import (
 	"pfdivert/pfconf"
 	"pfdivert/roles/agent"
 	"pfdivert/roles/lab/namespace"
+	"pfdivert/roles/testbed"
 )
 
 // inNamespaceOf runs f on a thread in the network namespace of a process.
@@ -41,16 +43,16 @@ func inNamespaceOf(t testing.TB, pid int, f func() error) {
 // A REMOTE that has FAKE configured would receive without any rule: no target may be
 // believed.
 func TestFakeIsOwned(t *testing.T) {
-	p := reach(t, runFlags{})
-	fake := p.options.Families[pfconf.Inet].Fakes.Addr().Next().Next()
-	inNamespaceOf(t, p.hosts.Remote.Hello.PID, func() error {
+	p := reach(t, testbed.Options{})
+	fake := p.Options.Families[pfconf.Inet].Fakes.Addr().Next().Next()
+	inNamespaceOf(t, p.Hosts.Remote.Hello.PID, func() error {
 		link, err := netlink.LinkByName("lo")
 		if err != nil {
 			return err
 		}
 		return netlink.AddrAdd(link, &netlink.Addr{IPNet: &net.IPNet{IP: fake.AsSlice(), Mask: net.CIDRMask(32, 32)}})
 	})
-	results := p.play(t, matrix.Plan{Targets: matrix.Targets()}, p.options)
+	results := runPlan(t, p, matrix.Plan{Targets: matrix.Targets()}, p.Options)
 	want := fmt.Sprintf("REMOTE has FAKE configured ([%v]): cells would pass without being diverted", fake)
 	for _, target := range matrix.Targets() {
 		if r := results[target.Name]; r.Verdict != matrix.Error || r.Reason != matrix.FakeOwned || r.Detail != want {
@@ -62,11 +64,11 @@ func TestFakeIsOwned(t *testing.T) {
 // The piece "timestamps" does what it says, on both hosts: that no target fails
 // without it would prove nothing otherwise.
 func TestWithoutTimestamps(t *testing.T) {
-	for _, omit := range [][]string{nil, {agent.Timestamps}} {
-		p := reach(t, runFlags{})
-		p.options.Omit = omit
-		p.play(t, matrix.Plan{Targets: matrix.Targets()[:1]}, p.options)
-		for host, conn := range map[string]*agent.Conn{"local": p.hosts.Local, "remote": p.hosts.Remote} {
+	for _, omit := range [][]string{nil, {script.Timestamps}} {
+		p := reach(t, testbed.Options{})
+		p.Options.Omit = omit
+		runPlan(t, p, matrix.Plan{Targets: matrix.Targets()[:1]}, p.Options)
+		for host, conn := range map[string]*agent.Conn{"local": p.Hosts.Local, "remote": p.Hosts.Remote} {
 			var value []byte
 			inNamespaceOf(t, conn.Hello.PID, func() (err error) {
 				value, err = os.ReadFile("/proc/sys/net/ipv4/tcp_timestamps")

@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"pfdivert/matrix/script"
 	"time"
 
 	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
+	"pfdivert/roles/terminal"
 )
 
 var packetRole = Role{
@@ -16,26 +18,28 @@ var packetRole = Role{
 	Help: `PORT is the divert port of a divert-packet rule; on Linux the number of a
 netfilter queue.
 
-` + handHelp,
+` + socketHelp,
 	run: runPacket,
 }
 
 func runPacket(_ context.Context, c *call) (int, error) {
 	f := c.flags()
 	six := f.Bool("6", false, "IPv6")
-	timeout := f.Duration("timeout", handTimeout, "give up after this `TIME`")
+	timeout := f.Duration("timeout", socketTimeout, "give up after this `TIME`")
 	if err := c.parse(f); err != nil {
 		return exitError, err
 	}
 	var port uint16
 	if n, err := fmt.Sscan(f.Arg(0), &port); n != 1 || err != nil || port == 0 || f.NArg() != 1 {
-		return exitError, hinted{fmt.Errorf("packet needs one divert port between 1 and 65535, not %q", f.Args()), "pfdivert packet 666"}
+		return exitError, terminal.WithHint(fmt.Errorf("packet needs one divert port between 1 and 65535, not %q",
+			f.Args()), "pfdivert packet 666")
 	}
 	family := pfconf.Inet
 	if *six {
 		family = pfconf.Inet6
 	}
-	e, err := endpoint.Open(endpoint.Spec{Kind: endpoint.Divert, Role: endpoint.Packet, Local: netip.AddrPortFrom(family.Unspecified(), port)}, c.Out)
+	e, err := endpoint.Open(script.Spec{Kind: script.Divert, Role: script.Packet,
+		Local: netip.AddrPortFrom(family.Unspecified(), port)}, c.Out)
 	if err != nil {
 		return exitError, err
 	}
@@ -43,11 +47,11 @@ func runPacket(_ context.Context, c *call) (int, error) {
 	var s chain
 	s.do("receive", func() error { _, err := e.Receive(time.Now().Add(*timeout)); return err })
 	s.do("send on", func() error {
-		_, err := e.Relay([]byte(endpoint.ClientLine), []byte(endpoint.PacketLine))
+		_, err := e.Relay([]byte(script.ClientLine), []byte(script.PacketLine))
 		return err
 	})
 	if s.err != nil {
-		tell(c.Err, s.err)
+		terminal.PrintError(c.Err, s.err)
 		return exitFail, nil
 	}
 	return exitOK, nil

@@ -7,11 +7,14 @@ import (
 	"net/netip"
 	"strings"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/nft"
 	"pfdivert/pfconf/pf"
 	"pfdivert/roles/agent"
 	"pfdivert/roles/lab"
+	"pfdivert/roles/terminal"
+	"pfdivert/roles/testbed"
 )
 
 var pfSetupRole = Role{
@@ -68,21 +71,23 @@ func runPFSetup(ctx context.Context, c *call) (int, error) {
 		return exitError, err
 	}
 	if r.Action == pfconf.PFDivertTo {
-		return exitError, hinted{errors.New("pf-divert-to is for the filter beside ipfw that a run opens, and not for pf-setup"),
-			"pfdivert run '*-divert-pf-*' loads it on a FreeBSD host"}
+		return exitError, terminal.WithHint(errors.New("pf-divert-to is for the filter beside ipfw that a run opens, and not for pf-setup"),
+			"pfdivert run '*-divert-pf-*' loads it on a FreeBSD host")
 	}
 	if *port > 65535 || *divert > 65535 {
-		return exitError, hinted{fmt.Errorf("port %d does not exist", max(*port, *divert)), "ports go up to 65535"}
+		return exitError, terminal.WithHint(fmt.Errorf("port %d does not exist", max(*port, *divert)),
+			"ports go up to 65535")
 	}
 	complete(&r, uint16(*port), netip.AddrPortFrom(target, uint16(*divert)), *out)
 	if err := r.Validate(); err != nil {
-		return exitError, hinted{err, "pfdivert pf-setup -proto tcp -from 10.188.1.1 -to 10.188.2.9 -port 4000"}
+		return exitError, terminal.WithHint(err, "pfdivert pf-setup -proto tcp -from 10.188.1.1 -to 10.188.2.9 -port 4000")
 	}
 	rules := []pfconf.Rule{r}
 	fakes := []netip.Prefix{fakeOf(r)}
 	fmt.Fprintf(c.Out, "# pf.conf, anchor \"regress\"\n%s\n", pf.Text(r))
 	if *dry {
-		fmt.Fprintf(c.Out, "\n# nftables, as 'nft list table inet %s' shows it\n%s", nft.TableName, nft.Render(rules, nft.Config{Fakes: fakes}))
+		fmt.Fprintf(c.Out, "\n# nftables, as 'nft list table inet %s' shows it\n%s", nft.TableName,
+			nft.Render(rules, nft.Config{Fakes: fakes}))
 		return exitOK, nil
 	}
 	if err := c.loadUntilEnd(ctx, r, fakes); err != nil {
@@ -98,7 +103,7 @@ func (c *call) loadUntilEnd(ctx context.Context, r pfconf.Rule, fakes []netip.Pr
 	undone := func(context.Context, bool) error { return nil }
 	if c.Getenv(lab.Marker) == "" {
 		hold, err := agent.Take(ctx, agent.HoldOptions{
-			Remote: true, By: "pf-setup of " + whoRuns(c.Getenv),
+			Remote: true, By: "pf-setup of " + testbed.WhoRuns(c.Getenv),
 			Tell: func(s string) { fmt.Fprintf(c.Err, "notice: %s\n", s) },
 		})
 		if err != nil {
@@ -106,7 +111,7 @@ func (c *call) loadUntilEnd(ctx context.Context, r pfconf.Rule, fakes []netip.Pr
 		}
 		opt.Journal, undone = hold.Journal, hold.End
 	}
-	fw, err := agent.OpenFilter(ctx, &agent.Setup{Fakes: fakes}, opt)
+	fw, err := agent.OpenFilter(ctx, &script.Setup{Fakes: fakes}, opt)
 	if err != nil {
 		return errors.Join(err, undone(context.WithoutCancel(ctx), true))
 	}

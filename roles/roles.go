@@ -16,8 +16,9 @@ import (
 	"syscall"
 
 	"pfdivert/matrix"
-	"pfdivert/roles/agent"
 	"pfdivert/roles/kernel"
+	"pfdivert/roles/terminal"
+	"pfdivert/roles/testbed"
 )
 
 // Role is one part.
@@ -63,7 +64,8 @@ const (
 // all lists the roles in the order in which help shows them.
 func all() []*Role {
 	return []*Role{
-		&orchestratorRole, &listRole, &compareRole, &kernelsRole, &initramfsRole, &faultsRole, &labRole, &checkSetupRole, &doctorRole, &cleanupRole,
+		&orchestratorRole, &listRole, &compareRole, &kernelsRole, &initramfsRole, &faultsRole, &labRole, &checkSetupRole,
+		&doctorRole, &cleanupRole,
 		&serverRole, &clientRole, &packetRole, &pfSetupRole, &natlookRole,
 		&installRole, &versionRole, &helpRole, &agentRole, &guestRole,
 	}
@@ -81,7 +83,7 @@ func find(name string) *Role {
 // gcPercent is how far the heap may grow between collections.
 const gcPercent = 400
 
-// Main plays the role that args ask for and returns the exit status.
+// Main runs the role that args ask for and returns the exit status.
 func Main(version string, args []string, std IO) int {
 	// Little memory is alive at any time, and collecting it less often saves a tenth
 	// of a long run's time.
@@ -99,7 +101,7 @@ func Main(version string, args []string, std IO) int {
 			return status
 		}
 	}
-	tell(std.Err, err)
+	terminal.PrintError(std.Err, err)
 	return exitError
 }
 
@@ -113,7 +115,8 @@ func pick(args []string) (*Role, []string, error) {
 	if r := find(base); r != nil && !r.Hidden {
 		return r, args[1:], nil
 	}
-	if len(args) == 1 || strings.HasPrefix(args[1], "-") && args[1] != "-h" && args[1] != "-help" && args[1] != "--help" {
+	if len(args) == 1 || strings.HasPrefix(args[1], "-") && args[1] != "-h" && args[1] != "-help" &&
+		args[1] != "--help" {
 		return &orchestratorRole, args[1:], nil
 	}
 	switch args[1] {
@@ -131,13 +134,13 @@ func pick(args []string) (*Role, []string, error) {
 			names = append(names, r.Name)
 		}
 	}
-	return nil, nil, hinted{
+	return nil, nil, terminal.WithHint(
 		fmt.Errorf("there is no role %q", args[1]),
-		fmt.Sprintf("the nearest is '%s'; 'pfdivert help' shows all, 'pfdivert run %s' plays targets of that name", matrix.Nearest(args[1], names), args[1]),
-	}
+		fmt.Sprintf("the nearest is '%s'; 'pfdivert help' shows all, 'pfdivert run %s' runs targets of that name",
+			matrix.Nearest(args[1], names), args[1]))
 }
 
-// play plays the role until it ends or a signal ends it.
+// play runs the role until it ends or a signal ends it.
 func play(role *Role, version string, args []string, std IO) (int, error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
@@ -170,32 +173,6 @@ type interrupted struct{ signal os.Signal }
 
 func (i interrupted) Error() string { return i.signal.String() }
 
-// hinted is an error with what to do about it.
-type hinted struct {
-	error
-	hint string
-}
-
-func (h hinted) Hint() string  { return h.hint }
-func (h hinted) Unwrap() error { return h.error }
-
-// tell prints an error for a person.
-func tell(w io.Writer, err error) {
-	fmt.Fprintf(w, "error: %v\n", err)
-	var hint string
-	var h agent.Hinter
-	var fault *agent.Fault // has its hint with it
-	switch {
-	case errors.As(err, &h):
-		hint = h.Hint()
-	case errors.As(err, &fault):
-		hint = fault.Hint
-	}
-	if hint != "" {
-		fmt.Fprintf(w, "hint: %s\n", hint)
-	}
-}
-
 // flags makes the role's flag set.
 func (c *call) flags() *flag.FlagSet {
 	f := flag.NewFlagSet(c.role.Name, flag.ContinueOnError)
@@ -223,7 +200,7 @@ func (c *call) parse(f *flag.FlagSet) error {
 		}
 		err = fmt.Errorf("%s has no flag -%s", c.role.Name, strings.TrimLeft(name, "-"))
 	}
-	return hinted{err, hint}
+	return terminal.WithHint(err, hint)
 }
 
 // noArgs refuses arguments that are left after the flags.
@@ -231,5 +208,11 @@ func (c *call) noArgs(f *flag.FlagSet) error {
 	if f.NArg() == 0 {
 		return nil
 	}
-	return hinted{fmt.Errorf("%s takes no argument %q", c.role.Name, f.Arg(0)), fmt.Sprintf("'pfdivert %s -h' shows what it takes", c.role.Name)}
+	return terminal.WithHint(fmt.Errorf("%s takes no argument %q", c.role.Name, f.Arg(0)),
+		fmt.Sprintf("'pfdivert %s -h' shows what it takes", c.role.Name))
+}
+
+// testbed returns how the environment says to reach the hosts; a role adds what its flags say.
+func (c *call) testbed() testbed.Options {
+	return testbed.Options{Getenv: c.Getenv, Notices: c.Err, Sudo: c.Getenv("SUDO")}
 }

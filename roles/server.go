@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"pfdivert/matrix/script"
 	"time"
 
 	"pfdivert/roles/endpoint"
+	"pfdivert/roles/terminal"
 )
 
 var serverRole = Role{
@@ -17,14 +19,14 @@ address and port that the rule diverts to (on Linux a raw or ICMP server is boun
 FAKE, with -bindany). A TCP server always writes its line and closes first; the
 others answer with -answer.
 
-` + handHelp,
+` + socketHelp,
 	run: runServer,
 }
 
 func runServer(_ context.Context, c *call) (int, error) {
 	f := c.flags()
-	var h handFlags
-	h.add(f)
+	var o socketFlags
+	o.add(f)
 	diverted := f.Bool("diverted", false, "packets for a foreign address will be diverted here")
 	answer := f.Bool("answer", false, "answer to whom the line came from (udp, rip)")
 	if err := c.parse(f); err != nil {
@@ -33,35 +35,36 @@ func runServer(_ context.Context, c *call) (int, error) {
 	if err := c.noArgs(f); err != nil {
 		return exitError, err
 	}
-	proto, err := protocol(h.proto)
+	proto, err := protocol(o.proto)
 	if err != nil {
 		return exitError, err
 	}
-	if !h.bind.IsValid() {
-		return exitError, hinted{errors.New("server needs an address to bind"), "pfdivert server -bind 127.0.0.1:4000 -diverted"}
+	if !o.bind.IsValid() {
+		return exitError, terminal.WithHint(errors.New("server needs an address to bind"),
+			"pfdivert server -bind 127.0.0.1:4000 -diverted")
 	}
-	e, err := endpoint.Open(endpoint.Spec{
-		Kind: handKinds[proto], Role: endpoint.Server, Local: h.bind, Bindany: h.bindany, Diverted: *diverted,
+	e, err := endpoint.Open(script.Spec{
+		Kind: socketKinds[proto], Role: script.Server, Local: o.bind, Bindany: o.bindany, Diverted: *diverted,
 	}, c.Out)
 	if err != nil {
 		return exitError, err
 	}
 	defer e.Close()
-	deadline := time.Now().Add(h.timeout)
+	deadline := time.Now().Add(o.timeout)
 	var s chain
-	if handKinds[proto] == endpoint.Stream {
+	if socketKinds[proto] == script.Stream {
 		s.do("accept", func() error { return e.Accept(deadline) })
-		s.do("send", func() error { return e.Send([]byte(endpoint.ServerLine), 0) })
+		s.do("send", func() error { return e.Send([]byte(script.ServerLine), 0) })
 		s.do("receive", func() error { return receiveClient(e, deadline) })
 		s.do("close", e.CloseConn)
 	} else {
 		s.do("receive", func() error { return receiveClient(e, deadline) })
 		if *answer {
-			s.do("send", func() error { return e.Send([]byte(endpoint.ServerLine), 0) })
+			s.do("send", func() error { return e.Send([]byte(script.ServerLine), 0) })
 		}
 	}
 	if s.err != nil {
-		tell(c.Err, s.err)
+		terminal.PrintError(c.Err, s.err)
 		return exitFail, nil
 	}
 	return exitOK, nil
@@ -74,7 +77,7 @@ func receiveClient(e endpoint.Endpoint, deadline time.Time) error {
 	if err != nil {
 		return err
 	}
-	if s := string(m.Data); s != endpoint.ClientLine && s != endpoint.PacketLine {
+	if s := string(m.Data); s != script.ClientLine && s != script.PacketLine {
 		return fmt.Errorf("received %q, neither a client's nor a packet role's line", s)
 	}
 	return nil

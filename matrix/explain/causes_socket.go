@@ -4,8 +4,8 @@ import (
 	"slices"
 	"strings"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
-	"pfdivert/roles/evidence"
 )
 
 // socketCauses are what is wrong with the sockets and queues that packets are diverted to.

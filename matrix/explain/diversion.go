@@ -6,8 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
-	"pfdivert/roles/evidence"
 )
 
 // Diverted returns what is wrong with a rule that diverts packets of a family to a program,

@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
-	"pfdivert/roles/evidence"
 )
 
 // TestDiverted: what is wrong with a rule of someone else's and the sockets that it leads to.

@@ -6,8 +6,8 @@ import (
 	"strconv"
 	"strings"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
-	"pfdivert/roles/evidence"
 )
 
 // Host is what is known of a host in one address family: what was asked of it, and how it answered.

@@ -5,8 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
-	"pfdivert/roles/evidence"
 )
 
 // lastSeen says how far the packet came, or the one that was to come back: to LOCAL's interface,

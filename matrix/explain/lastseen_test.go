@@ -4,8 +4,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
-	"pfdivert/roles/evidence"
 )
 
 // TestAnswerSeen: of a connection that REMOTE's socket has it is not said that it did not come

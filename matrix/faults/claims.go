@@ -4,7 +4,7 @@ import (
 	"slices"
 
 	"pfdivert/matrix"
-	"pfdivert/roles/lab/spoil"
+	"pfdivert/matrix/injection"
 )
 
 // Where the faults of claims are: on the systems whose kernels make a claim that the fault breaks,
@@ -89,17 +89,17 @@ var claims = []Fault{
 		claims: all("", reasons{matrix.WrongAddress: {"interface-name"}, matrix.NotReinjected: {"named-interface"}})},
 	{Name: "other-connection", Cause: "state-gone", On: notOpenBSD, About: "the filter is asked for another client's connection", Omit: []string{"tuple"},
 		claims: some(matrix.StateMissing, natlook...)},
-	{Name: "little-room", On: openbsd, About: "divert sockets have room for 4,000 bytes (net.inet.divert.recvspace)", Remote: does(spoil.LittleRoom),
+	{Name: "little-room", On: openbsd, About: "divert sockets have room for 4,000 bytes (net.inet.divert.recvspace)", Remote: does(injection.LittleRoom),
 		claims: some(matrix.NotDelivered, "order-in", "order-out", "reassembled", "reassembled-udp", "longest-in", "longest-out")},
-	{Name: "little-written", On: openbsd, About: "divert sockets take no packets of more than 4,000 bytes (net.inet.divert.sendspace)", Remote: does(spoil.LittleWritten),
+	{Name: "little-written", On: openbsd, About: "divert sockets take no packets of more than 4,000 bytes (net.inet.divert.sendspace)", Remote: does(injection.LittleWritten),
 		claims: some(matrix.NotReinjected, "reassembled", "reassembled-udp", "longest-in", "longest-out")},
-	{Name: "allow-first", On: freebsd, About: "a rule of REMOTE's own lets all packets pass before the test's rules see them", Remote: does(spoil.AllowFirst), claims: withoutIPFW},
-	{Name: "no-filter", On: freebsd, About: "REMOTE's ipfw is switched off", Remote: does(spoil.NoFilter), claims: withoutIPFW},
-	{Name: "drop-diverted", On: freebsd, About: "a rule of REMOTE's own drops what comes from divert sockets", Remote: does(spoil.DropDiverted),
+	{Name: "allow-first", On: freebsd, About: "a rule of REMOTE's own lets all packets pass before the test's rules see them", Remote: does(injection.AllowFirst), claims: withoutIPFW},
+	{Name: "no-filter", On: freebsd, About: "REMOTE's ipfw is switched off", Remote: does(injection.NoFilter), claims: withoutIPFW},
+	{Name: "drop-diverted", On: freebsd, About: "a rule of REMOTE's own drops what comes from divert sockets", Remote: does(injection.DropDiverted),
 		claims: all(matrix.NotReinjected, reasons{matrix.NotDelivered: {"tcp-in"}, "": append(natlook, "tee-fragments")})},
-	{Name: "little-mtu", Cause: "mtu", About: "REMOTE's interface takes packets of 1280 bytes, and LOCAL sends longer ones", Remote: does(spoil.LittleMTU),
+	{Name: "little-mtu", Cause: "mtu", About: "REMOTE's interface takes packets of 1280 bytes, and LOCAL sends longer ones", Remote: does(injection.LittleMTU),
 		claims: untested(matrix.QuestionFailed, "longest-in", "reassembled", "reassembled-udp", "full")},
-	{Name: "few-fragments", On: freebsd, About: "LOCAL puts packets of 16 fragments together, and of no more", Local: does(spoil.FewFragments),
+	{Name: "few-fragments", On: freebsd, About: "LOCAL puts packets of 16 fragments together, and of no more", Local: does(injection.FewFragments),
 		claims: untested(matrix.ControlLost, "longest-out")},
 	{Name: "not-rewritten", Cause: "given-back-unchanged", On: everywhere, About: "the packet role gives packets back as they are", Omit: []string{"rewriting"},
 		claims: all(matrix.NotRewritten, reasons{

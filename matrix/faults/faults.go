@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"pfdivert/matrix"
-	"pfdivert/roles/lab/spoil"
+	"pfdivert/matrix/injection"
 )
 
 // Systems are those that have labs (runtime.GOOS), each with the firewall of its REMOTE.
@@ -23,7 +23,7 @@ type Fault struct {
 	// Omit are the pieces of this program's own that are left out (matrix.Options.Omit).
 	Omit []string
 	// Local and Remote are what is done to the hosts.
-	Local, Remote []spoil.Step
+	Local, Remote []injection.Step
 	// Cause is the code of the explanation that all who notice must give (docs/reasons.md).
 	Cause string
 	// expect returns what a cell must say that is concerned, and nothing for one that is

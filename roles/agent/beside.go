@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/pf"
 	"pfdivert/pfconf/program"
@@ -31,7 +32,7 @@ type beside struct {
 var _ pfconf.Shower = (*beside)(nil)
 
 // put opens pf beside the filter. That it can't be used is no error.
-func put(ctx context.Context, fw pfconf.Firewall, s *Setup, run program.Runner, journal pfconf.Journal) *beside {
+func put(ctx context.Context, fw pfconf.Firewall, s *script.Setup, run program.Runner, journal pfconf.Journal) *beside {
 	b := &beside{Firewall: fw, in: map[string]pfconf.Action{}, nics: map[pfconf.Family]string{}}
 	for _, p := range s.Paths {
 		nic, err := interfaceOf(p.Here)
@@ -68,7 +69,7 @@ func reason(err error) string {
 
 // openPF opens pf's anchor when rules in it decide about the suite's packets and all that it holds
 // can be put back.
-func openPF(ctx context.Context, control *pf.Control, s *Setup, nics map[pfconf.Family]string, run program.Runner, journal pfconf.Journal) (*pf.Firewall, error) {
+func openPF(ctx context.Context, control *pf.Control, s *script.Setup, nics map[pfconf.Family]string, run program.Runner, journal pfconf.Journal) (*pf.Firewall, error) {
 	var c checks
 	c.pf(ctx, control, s, slices.Compact(slices.Sorted(maps.Values(nics))))
 	if err := unfit(c); err != nil {
@@ -81,7 +82,7 @@ func openPF(ctx context.Context, control *pf.Control, s *Setup, nics map[pfconf.
 func ofPF(r pfconf.Rule) bool { return r.Action == pfconf.PFDivertTo || r.Action == pfconf.RdrTo }
 
 // forPF reports whether pf has the rules of the change, and the other filter no part in it.
-func (b *beside) forPF(c Change) bool {
+func (b *beside) forPF(c script.Change) bool {
 	return len(c.Add) > 0 && !slices.ContainsFunc(c.Add, func(r pfconf.Rule) bool { return !ofPF(r) })
 }
 

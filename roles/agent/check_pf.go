@@ -7,13 +7,14 @@ import (
 	"slices"
 	"strings"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/pf"
 )
 
 // pf looks whether rules in the anchor will decide about the suite's packets, which use the
 // interfaces nics.
-func (c *checks) pf(ctx context.Context, control *pf.Control, s *Setup, nics []string) {
+func (c *checks) pf(ctx context.Context, control *pf.Control, s *script.Setup, nics []string) {
 	status, err := control.Status(ctx)
 	switch {
 	case err != nil:
@@ -56,9 +57,9 @@ func (c *checks) skipped(skipped, nics []string) {
 
 // reach looks whether the main ruleset comes to the anchor for every kind of rule, and to no other
 // rule that decides in its place.
-func (c *checks) reach(main *pf.MainRuleset, s *Setup) {
+func (c *checks) reach(main *pf.MainRuleset, s *script.Setup) {
 	var call string
-	for _, r := range s.typicalRules() {
+	for _, r := range typicalRules(s) {
 		if !c.reaches(main, r) {
 			return
 		}
@@ -86,7 +87,7 @@ func (c *checks) reaches(main *pf.MainRuleset, r pfconf.Rule) bool {
 }
 
 // typicalRules are rules of each kind that the suite loads, about flows as it has them.
-func (s *Setup) typicalRules() []pfconf.Rule {
+func typicalRules(s *script.Setup) []pfconf.Rule {
 	var rules []pfconf.Rule
 	for _, p := range s.Paths {
 		family := pfconf.FamilyOf(p.Here)
@@ -117,7 +118,7 @@ const rdrAnchorItem = `rdr-` + anchorItem
 
 // redirects looks whether FreeBSD's pf comes to the anchor with what is to be redirected, and with
 // what was. It notes what is wrong, and nothing else.
-func (c *checks) redirects(ctx context.Context, control *pf.Control, s *Setup) {
+func (c *checks) redirects(ctx context.Context, control *pf.Control, s *script.Setup) {
 	translating, err := control.MainRedirects(ctx)
 	if err != nil {
 		c.fail(rdrAnchorItem, err)

@@ -3,7 +3,7 @@ package agent
 import (
 	"net/netip"
 
-	"pfdivert/roles/endpoint"
+	"pfdivert/matrix/script"
 )
 
 // What passes many times for each cell is packed by hand: scripts, changes of rules, and their
@@ -29,14 +29,14 @@ func (p *packer) answer(a *Answer) {
 	list(p, &a.Faults, (*packer).maybeFault)
 }
 
-func (p *packer) script(s *Script) {
+func (p *packer) script(s *script.Script) {
 	text(p, &s.Cell)
 	list(p, &s.Steps, (*packer).step)
 	p.flag(&s.Hold)
 	p.flag(&s.End)
 }
 
-func (p *packer) step(s *Step) {
+func (p *packer) step(s *script.Step) {
 	text(p, &s.Do)
 	text(p, &s.End)
 	maybe(p, &s.Spec, (*packer).spec)
@@ -57,7 +57,7 @@ func (p *packer) step(s *Step) {
 	}
 }
 
-func (p *packer) spec(s *endpoint.Spec) {
+func (p *packer) spec(s *script.Spec) {
 	text(p, &s.Kind)
 	text(p, &s.Role)
 	p.addrPort(&s.Local)
@@ -75,10 +75,10 @@ func (p *packer) spec(s *endpoint.Spec) {
 	p.flag(&s.Pieces)
 	p.addr(&s.WriteTo)
 	p.flag(&s.Drop)
-	list(p, &s.Omit, text[endpoint.Piece])
+	list(p, &s.Omit, text[script.Piece])
 }
 
-func (p *packer) burst(b *endpoint.Burst) {
+func (p *packer) burst(b *script.Burst) {
 	integer(p, &b.First)
 	integer(p, &b.Count)
 	integer(p, &b.Size)
@@ -86,17 +86,17 @@ func (p *packer) burst(b *endpoint.Burst) {
 	p.flag(&b.Swap)
 }
 
-func (p *packer) rewrite(r *endpoint.Rewrite) {
+func (p *packer) rewrite(r *script.Rewrite) {
 	text(p, &r.Old)
 	text(p, &r.New)
 }
 
-func (p *packer) want(v *Want) {
+func (p *packer) want(v *script.Want) {
 	integer(p, &v.Messages)
 	p.counters(&v.Counters)
 }
 
-func (p *packer) outcome(o *Outcome) {
+func (p *packer) outcome(o *script.Outcome) {
 	maybe(p, &o.Fault, (*packer).fault)
 	if p.any(o.Local != (netip.AddrPort{}) || o.Peer != (netip.AddrPort{})) {
 		p.addrPort(&o.Local)
@@ -113,15 +113,15 @@ func (p *packer) outcome(o *Outcome) {
 	}
 }
 
-func (p *packer) maybeFault(f **Fault) { maybe(p, f, (*packer).fault) }
+func (p *packer) maybeFault(f **script.Fault) { maybe(p, f, (*packer).fault) }
 
-func (p *packer) fault(f *Fault) {
+func (p *packer) fault(f *script.Fault) {
 	text(p, &f.Code)
 	text(p, &f.Text)
 	text(p, &f.Hint)
 }
 
-func (p *packer) message(m *endpoint.Message) {
+func (p *packer) message(m *script.Message) {
 	p.bytes(&m.Data)
 	p.addrPort(&m.From)
 	p.addrPort(&m.To)
@@ -131,7 +131,7 @@ func (p *packer) message(m *endpoint.Message) {
 	p.bytes(&m.Sent)
 }
 
-func (p *packer) echo(e *endpoint.EchoHeader) {
+func (p *packer) echo(e *script.EchoHeader) {
 	count(p, &e.Type)
 	count(p, &e.Code)
 	count(p, &e.ID)
@@ -139,14 +139,14 @@ func (p *packer) echo(e *endpoint.EchoHeader) {
 	p.flag(&e.Checksum)
 }
 
-func (p *packer) tally(t *endpoint.Tally) {
+func (p *packer) tally(t *script.Tally) {
 	integer(p, &t.Count)
 	integer(p, &t.Bytes)
 	integer(p, &t.Right)
 	text(p, &t.Wrong)
 }
 
-func (p *packer) dropped(d *endpoint.Dropped) {
+func (p *packer) dropped(d *script.Dropped) {
 	count(p, &d.NoSocket)
 	count(p, &d.NoRoom)
 	integer(p, &d.Room)
@@ -154,7 +154,7 @@ func (p *packer) dropped(d *endpoint.Dropped) {
 
 func (p *packer) rules(r *Rules) { list(p, &r.Changes, (*packer).change) }
 
-func (p *packer) change(c *Change) {
+func (p *packer) change(c *script.Change) {
 	list(p, &c.Kill, (*packer).flow)
 	list(p, &c.Add, (*packer).rule)
 	list(p, &c.Remove, text[string])

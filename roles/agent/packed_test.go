@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 )
 
@@ -76,16 +77,16 @@ var exactly = cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{})
 
 // Every field of what is packed by hand arrives, whatever else is set.
 func TestPacked(t *testing.T) {
-	var script Script
+	var steps script.Script
 	var rules Rules
-	var outcomes []Outcome
-	var faults []*Fault
+	var outcomes []script.Outcome
+	var faults []*script.Fault
 	n := 0
-	for _, v := range []any{&script, &rules, &outcomes, &faults} {
+	for _, v := range []any{&steps, &rules, &outcomes, &faults} {
 		fill(t, reflect.ValueOf(v).Elem(), &n)
 	}
 	faults[0] = nil
-	for _, want := range []Request{{ID: 1<<64 - 1, Script: &script}, {ID: 1, Rules: &rules}, {Script: &Script{}}, {Rules: &Rules{}}} {
+	for _, want := range []Request{{ID: 1<<64 - 1, Script: &steps}, {ID: 1, Rules: &rules}, {Script: &script.Script{}}, {Rules: &Rules{}}} {
 		var got Request
 		throughFrame(t, &want, &got)
 		if diff := cmp.Diff(want, got, exactly); diff != "" {
@@ -93,24 +94,24 @@ func TestPacked(t *testing.T) {
 		}
 	}
 	// Each field of an outcome and of a step arrives when it is the only one, too.
-	var steps []Step
-	for i := range reflect.TypeFor[Outcome]().NumField() {
-		var one Outcome
+	var single []script.Step
+	for i := range reflect.TypeFor[script.Outcome]().NumField() {
+		var one script.Outcome
 		reflect.ValueOf(&one).Elem().Field(i).Set(reflect.ValueOf(outcomes[0]).Field(i))
 		outcomes = append(outcomes, one)
 	}
-	for i := range reflect.TypeFor[Step]().NumField() {
-		var one Step
-		reflect.ValueOf(&one).Elem().Field(i).Set(reflect.ValueOf(script.Steps[0]).Field(i))
-		steps = append(steps, one)
+	for i := range reflect.TypeFor[script.Step]().NumField() {
+		var one script.Step
+		reflect.ValueOf(&one).Elem().Field(i).Set(reflect.ValueOf(steps.Steps[0]).Field(i))
+		single = append(single, one)
 	}
-	want := Request{ID: 2, Script: &Script{Steps: steps}}
+	want := Request{ID: 2, Script: &script.Script{Steps: single}}
 	var got Request
 	throughFrame(t, &want, &got)
 	if diff := cmp.Diff(want, got, exactly); diff != "" {
 		t.Errorf("(-sent +received):\n%s", diff)
 	}
-	for _, want := range []Answer{{ID: 1<<64 - 1, Outcomes: outcomes}, {ID: 1, Fault: &Fault{"a", "b", "c"}, Faults: faults}} {
+	for _, want := range []Answer{{ID: 1<<64 - 1, Outcomes: outcomes}, {ID: 1, Fault: &script.Fault{Code: "a", Text: "b", Hint: "c"}, Faults: faults}} {
 		var got Answer
 		throughFrame(t, &want, &got)
 		if diff := cmp.Diff(want, got, exactly); diff != "" {
@@ -130,7 +131,7 @@ func TestPackedChoices(t *testing.T) {
 				_, err := e.MarshalText()
 				known = known || err == nil
 			}
-			want := Request{Rules: &Rules{[]Change{{Add: []pfconf.Rule{r}}}}}
+			want := Request{Rules: &Rules{[]script.Change{{Add: []pfconf.Rule{r}}}}}
 			wire, err := appendFrame(nil, &want)
 			if (err == nil) != known {
 				t.Errorf("%+v packed: %v", r, err)
@@ -145,7 +146,7 @@ func TestPackedChoices(t *testing.T) {
 		}
 	}
 	var p packer
-	p.rules(&Rules{[]Change{{Add: []pfconf.Rule{{}}}}})
+	p.rules(&Rules{[]script.Change{{Add: []pfconf.Rule{{}}}}})
 	for i := range p.out { // wherever a number without a name comes to stand, it does not get through
 		bad := packer{unpack: true, in: string(p.out[:i]) + "\x7f" + string(p.out[i+1:])}
 		var r Rules
@@ -168,7 +169,7 @@ func TestPackedChoices(t *testing.T) {
 // How long packing takes, of a script and of its answer as a cell has them.
 func BenchmarkPacked(b *testing.B) {
 	request := &someRequests()[2]
-	answer := &Answer{ID: 3, Outcomes: make([]Outcome, len(request.Script.Steps))}
+	answer := &Answer{ID: 3, Outcomes: make([]script.Outcome, len(request.Script.Steps))}
 	answer.Outcomes[0].Local = request.Script.Steps[0].Spec.Local
 	var wire []byte
 	b.ReportAllocs()

@@ -15,7 +15,7 @@ import (
 
 	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
-	"pfdivert/roles/evidence"
+	gather "pfdivert/roles/evidence"
 	"pfdivert/roles/kernel/splat"
 	"pfdivert/roles/lab/bsd"
 )
@@ -69,7 +69,7 @@ type agent struct {
 	lab    *bsd.Lab          // that this agent built
 	broken []pfconf.Undo     // how what was broken on purpose is fixed
 	trace  *tracer
-	seen   *evidence.Host
+	seen   *gather.Host
 	log    atomic.Pointer[splat.Log] // of REMOTE's kernel; nil when it may not be read
 }
 

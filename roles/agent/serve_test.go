@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"pfdivert/roles/endpoint"
-	"pfdivert/roles/lab/spoil"
+	"pfdivert/matrix/injection"
+	"pfdivert/matrix/script"
 )
 
 // served is an agent in this process, and the connection to it.
@@ -64,12 +64,12 @@ func (s *served) wait(t *testing.T) error {
 var loopback = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0)
 
 // openServer is a step that opens a UDP server on this host.
-func openServer(end string) Step {
-	return Step{Do: Open, End: end, Spec: &endpoint.Spec{Kind: endpoint.Datagram, Role: endpoint.Server, Local: loopback}}
+func openServer(end string) script.Step {
+	return script.Step{Do: script.Open, End: end, Spec: &script.Spec{Kind: script.Datagram, Role: script.Server, Local: loopback}}
 }
 
 // run has the agent carry steps out, none of which may fail.
-func (s *served) run(t *testing.T, sc Script) []Outcome {
+func (s *served) run(t *testing.T, sc script.Script) []script.Outcome {
 	t.Helper()
 	out, err := s.conn.Script(t.Context(), sc)
 	if err != nil {
@@ -121,7 +121,7 @@ func TestServeUndoes(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			noLeaks(t)
 			s := serve(t, c.opt, slow)
-			at := s.run(t, Script{Cell: "one", Steps: []Step{openServer("server")}})[0].Local
+			at := s.run(t, script.Script{Cell: "one", Steps: []script.Step{openServer("server")}})[0].Local
 			if free(at) {
 				t.Errorf("%v is free while the server has it", at)
 			}
@@ -133,7 +133,7 @@ func TestServeUndoes(t *testing.T) {
 			if !free(at) {
 				t.Errorf("%v is still in use", at)
 			}
-			var lost *LostError
+			var lost *script.LostError
 			if _, err := s.conn.Log(t.Context(), "one"); !errors.As(err, &lost) {
 				t.Errorf("then: %v, want a lost connection", err)
 			}
@@ -171,38 +171,38 @@ func TestServeFailed(t *testing.T) {
 func TestScript(t *testing.T) {
 	noLeaks(t)
 	s := serve(t, Options{Heartbeat: slow}, slow)
-	server := s.run(t, Script{Cell: "cell", Steps: []Step{openServer("server")}})[0].Local
-	client := endpoint.Spec{Kind: endpoint.Datagram, Role: endpoint.Client, Local: loopback, Remote: server}
-	taken := endpoint.Spec{Kind: endpoint.Datagram, Role: endpoint.Server, Local: server}
-	dropped := endpoint.Spec{Kind: endpoint.Divert, Role: endpoint.Packet, Local: netip.MustParseAddrPort("0.0.0.0:700"), Drop: true}
-	steps := []Step{
-		{Do: Open, End: "client", Spec: &client},
-		{Do: Connect, End: "client"},
-		{Do: Send, End: "client", Data: endpoint.ClientLine},
-		{Do: Receive, End: "server"},
-		{Do: Receive, End: "server"}, // nothing more: the endpoint is broken from here
-		{Do: Send, End: "server", Data: endpoint.ServerLine},
-		{Do: Rest, End: "server"},
-		{Do: Open, End: "second", Spec: &taken},
-		{Do: Receive, End: "second"},
-		{Do: Rest, End: "second"},
-		{Do: Open, End: "client", Spec: &client},
-		{Do: Open, End: "nothing"},
-		{Do: Receive, End: "nobody"},
+	server := s.run(t, script.Script{Cell: "cell", Steps: []script.Step{openServer("server")}})[0].Local
+	client := script.Spec{Kind: script.Datagram, Role: script.Client, Local: loopback, Remote: server}
+	taken := script.Spec{Kind: script.Datagram, Role: script.Server, Local: server}
+	dropped := script.Spec{Kind: script.Divert, Role: script.Packet, Local: netip.MustParseAddrPort("0.0.0.0:700"), Drop: true}
+	steps := []script.Step{
+		{Do: script.Open, End: "client", Spec: &client},
+		{Do: script.Connect, End: "client"},
+		{Do: script.Send, End: "client", Data: script.ClientLine},
+		{Do: script.Receive, End: "server"},
+		{Do: script.Receive, End: "server"}, // nothing more: the endpoint is broken from here
+		{Do: script.Send, End: "server", Data: script.ServerLine},
+		{Do: script.Rest, End: "server"},
+		{Do: script.Open, End: "second", Spec: &taken},
+		{Do: script.Receive, End: "second"},
+		{Do: script.Rest, End: "second"},
+		{Do: script.Open, End: "client", Spec: &client},
+		{Do: script.Open, End: "nothing"},
+		{Do: script.Receive, End: "nobody"},
 		{Do: "dance", End: "client"},
-		{Do: Open, End: "dropped", Spec: &dropped},
-		{Do: Counters, Label: "regress"},
-		{Do: Lookup},
-		{Do: Fence},
-		{Do: Close, End: "server"},
+		{Do: script.Open, End: "dropped", Spec: &dropped},
+		{Do: script.Counters, Label: "regress"},
+		{Do: script.Lookup},
+		{Do: script.Fence},
+		{Do: script.Close, End: "server"},
 	}
-	out, err := s.conn.Script(t.Context(), Script{Cell: "cell", Steps: steps})
+	out, err := s.conn.Script(t.Context(), script.Script{Cell: "cell", Steps: steps})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i, want := range []string{
-		"", "", "", "", CodeNothing, CodeSkipped, "", "EADDRINUSE", CodeSkipped, CodeSkipped,
-		CodeOther, CodeOther, CodeOther, CodeOther, CodeOther, CodeOther, CodeOther, CodeOther, "",
+		"", "", "", "", script.CodeNothing, script.CodeSkipped, "", "EADDRINUSE", script.CodeSkipped, script.CodeSkipped,
+		script.CodeOther, script.CodeOther, script.CodeOther, script.CodeOther, script.CodeOther, script.CodeOther, script.CodeOther, script.CodeOther, "",
 	} {
 		got := ""
 		if f := out[i].Fault; f != nil {
@@ -212,7 +212,7 @@ func TestScript(t *testing.T) {
 			t.Errorf("step %d, %s %s: fault %q (%v), want %q", i, steps[i].Do, steps[i].End, got, out[i].Fault, want)
 		}
 	}
-	if m := out[3].Messages; len(m) != 1 || string(m[0].Data) != endpoint.ClientLine || m[0].From != out[1].Local {
+	if m := out[3].Messages; len(m) != 1 || string(m[0].Data) != script.ClientLine || m[0].From != out[1].Local {
 		t.Errorf("received %+v, the client is %v", m, out[1].Local)
 	}
 
@@ -220,12 +220,12 @@ func TestScript(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.run(t, Script{Cell: "cell", End: true})
+	s.run(t, script.Script{Cell: "cell", End: true})
 	after, err := s.conn.Log(t.Context(), "cell")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for when, log := range map[string][]Entry{"during": during, "after": after} {
+	for when, log := range map[string][]script.Entry{"during": during, "after": after} {
 		var names []string
 		for _, e := range log {
 			names = append(names, e.End)
@@ -249,11 +249,11 @@ func TestScript(t *testing.T) {
 func TestBounds(t *testing.T) {
 	noLeaks(t)
 	s := serve(t, Options{Heartbeat: slow}, slow)
-	var steps []Step
+	var steps []script.Step
 	for i := range maxEnds + 1 {
 		steps = append(steps, openServer(fmt.Sprint(i)))
 	}
-	out, err := s.conn.Script(t.Context(), Script{Cell: "wide", Steps: steps, End: true})
+	out, err := s.conn.Script(t.Context(), script.Script{Cell: "wide", Steps: steps, End: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -261,7 +261,7 @@ func TestBounds(t *testing.T) {
 		t.Errorf("endpoint %d: %v, endpoint %d: %v", maxEnds, out[maxEnds-1].Fault, maxEnds+1, out[maxEnds].Fault)
 	}
 	for i := range maxDone + 1 {
-		s.run(t, Script{Cell: fmt.Sprint(i), Steps: []Step{openServer("server")}, End: true})
+		s.run(t, script.Script{Cell: fmt.Sprint(i), Steps: []script.Step{openServer("server")}, End: true})
 	}
 	for cell, want := range map[string]int{"wide": 0, "0": 0, "1": 1, fmt.Sprint(maxDone): 1} {
 		if log, err := s.conn.Log(t.Context(), cell); len(log) != want || err != nil {
@@ -289,15 +289,15 @@ func TestManyAtOnce(t *testing.T) {
 		all.Go(func() {
 			for r := range rounds {
 				cell := fmt.Sprintf("%d.%d", c, r)
-				out, err := s.conn.Script(t.Context(), Script{Cell: cell, Steps: []Step{openServer("server")}})
+				out, err := s.conn.Script(t.Context(), script.Script{Cell: cell, Steps: []script.Step{openServer("server")}})
 				if err != nil || out[0].Fault != nil {
 					t.Errorf("cell %s: %v %+v", cell, err, out)
 					return
 				}
-				client := endpoint.Spec{Kind: endpoint.Datagram, Role: endpoint.Client, Local: loopback, Remote: out[0].Local}
-				out, err = s.conn.Script(t.Context(), Script{Cell: cell, End: true, Steps: []Step{
-					{Do: Open, End: "client", Spec: &client}, {Do: Connect, End: "client"},
-					{Do: Send, End: "client", Data: cell + "\n"}, {Do: Rest, End: "server"},
+				client := script.Spec{Kind: script.Datagram, Role: script.Client, Local: loopback, Remote: out[0].Local}
+				out, err = s.conn.Script(t.Context(), script.Script{Cell: cell, End: true, Steps: []script.Step{
+					{Do: script.Open, End: "client", Spec: &client}, {Do: script.Connect, End: "client"},
+					{Do: script.Send, End: "client", Data: cell + "\n"}, {Do: script.Rest, End: "server"},
 				}})
 				if err != nil || len(out[3].Messages) != 1 || string(out[3].Messages[0].Data) != cell+"\n" {
 					t.Errorf("cell %s: %v %+v", cell, err, out)
@@ -336,7 +336,7 @@ func TestServeToDeaf(t *testing.T) {
 func TestBreaksNoRealHost(t *testing.T) {
 	s := serve(t, Options{Heartbeat: time.Minute, StateDir: t.TempDir()}, time.Minute)
 	for _, remote := range []bool{false, true} {
-		_, err := s.conn.Setup(t.Context(), Setup{Remote: remote, Break: []spoil.Step{spoil.Forwarding}})
+		_, err := s.conn.Setup(t.Context(), script.Setup{Remote: remote, Break: []injection.Step{injection.Forwarding}})
 		if err == nil || !strings.Contains(err.Error(), "in a lab only") {
 			t.Errorf("remote %v: %v", remote, err)
 		}

@@ -9,9 +9,10 @@ import (
 	"slices"
 	"sync"
 
+	"pfdivert/matrix/evidence"
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
-	"pfdivert/roles/evidence"
 )
 
 // A session is what an agent holds for one cell: its endpoints and their logs.
@@ -24,7 +25,7 @@ type session struct {
 
 // ended is what stays of a session when its endpoints are closed.
 type ended struct {
-	log    []Entry           // of ends that were closed by name, in the order of opening
+	log    []script.Entry    // of ends that were closed by name, in the order of opening
 	errors []string          // ICMP errors of all its sockets
 	closed []evidence.Socket // the names that they had
 	ports  []uint16          // only while it is looked at: of sockets that are open
@@ -38,7 +39,7 @@ type end struct {
 	log    bounded
 	broken bool // a step failed; what would follow means nothing
 
-	kind        endpoint.Kind
+	kind        script.Kind
 	local, peer netip.AddrPort // as far as steps have shown them
 }
 
@@ -63,17 +64,17 @@ func (b *bounded) Write(p []byte) (int, error) {
 }
 
 // run carries the script out.
-func (a *agent) run(ctx context.Context, sc *Script) []Outcome {
+func (a *agent) run(ctx context.Context, sc *script.Script) []script.Outcome {
 	s := a.session(sc.Cell)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := make([]Outcome, len(sc.Steps))
+	out := make([]script.Outcome, len(sc.Steps))
 	wrong := false
 	for i := range sc.Steps {
 		st := &sc.Steps[i]
 		if sc.Hold && wrong && st.Do.Clears() {
 			for ; i < len(out); i++ {
-				out[i].Fault = &Fault{Code: CodeHeld, Text: "held back: the cell is to be looked at"}
+				out[i].Fault = &script.Fault{Code: script.CodeHeld, Text: "held back: the cell is to be looked at"}
 			}
 			return out
 		}
@@ -88,19 +89,19 @@ func (a *agent) run(ctx context.Context, sc *Script) []Outcome {
 }
 
 // step carries one step out.
-func (a *agent) step(ctx context.Context, s *session, st *Step) (out Outcome) {
-	fail := func(err error) Outcome {
+func (a *agent) step(ctx context.Context, s *session, st *script.Step) (out script.Outcome) {
+	fail := func(err error) script.Outcome {
 		out.Fault = FaultOf(err)
 		return out
 	}
 	switch st.Do {
-	case Fence:
+	case script.Fence:
 		fence, err := a.fence(st.Family)
 		if err == nil {
 			_, err = fence.Pass(ctx)
 		}
 		return fail(err)
-	case Counters:
+	case script.Counters:
 		fw, err := a.filter()
 		if err != nil {
 			return fail(err)
@@ -112,7 +113,7 @@ func (a *agent) step(ctx context.Context, s *session, st *Step) (out Outcome) {
 		c := m[st.Label]
 		out.Counters = &c
 		return out
-	case Lookup, Kill:
+	case script.Lookup, script.Kill:
 		table, err := a.states()
 		if err == nil && st.Flow == nil {
 			err = fmt.Errorf("%s without a flow", st.Do)
@@ -121,7 +122,7 @@ func (a *agent) step(ctx context.Context, s *session, st *Step) (out Outcome) {
 			return fail(err)
 		}
 		flows := []pfconf.Flow{*st.Flow}
-		if st.Do == Kill {
+		if st.Do == script.Kill {
 			out.Count, err = table.KillFlows(ctx, flows)
 			return fail(err)
 		}
@@ -131,7 +132,7 @@ func (a *agent) step(ctx context.Context, s *session, st *Step) (out Outcome) {
 		}
 		out.States = states[0]
 		return out
-	case AskNAT:
+	case script.AskNAT:
 		if st.NAT == nil {
 			return fail(fmt.Errorf("%s without a connection", st.Do))
 		}
@@ -142,11 +143,11 @@ func (a *agent) step(ctx context.Context, s *session, st *Step) (out Outcome) {
 		answer, err := Natlook(q)
 		out.Peer, out.Local = answer.Src, answer.Dst
 		return fail(err)
-	case Drop, TCPState:
+	case script.Drop, script.TCPState:
 		return fail(tcpSocket(ctx, st, &out))
-	case Open:
+	case script.Open:
 		return fail(a.open(ctx, s, st, &out))
-	case Drops:
+	case script.Drops:
 		d, err := endpoint.Drops(ctx, st.Family == pfconf.Inet6, st.Near.Port())
 		out.Drops = &d
 		return fail(err)
@@ -155,8 +156,8 @@ func (a *agent) step(ctx context.Context, s *session, st *Step) (out Outcome) {
 	switch {
 	case e == nil:
 		return fail(fmt.Errorf("%s: the cell has no endpoint %q", st.Do, st.End))
-	case e.broken && (!e.opened() || st.Do != Close && st.Do != Rest):
-		return fail(&Fault{Code: CodeSkipped, Text: fmt.Sprintf("%s %s: skipped, an earlier step failed", st.End, st.Do)})
+	case e.broken && (!e.opened() || st.Do != script.Close && st.Do != script.Rest):
+		return fail(&script.Fault{Code: script.CodeSkipped, Text: fmt.Sprintf("%s %s: skipped, an earlier step failed", st.End, st.Do)})
 	}
 	var err error
 	if e.traced != nil {
@@ -166,79 +167,79 @@ func (a *agent) step(ctx context.Context, s *session, st *Step) (out Outcome) {
 	}
 	e.named(&out)
 	s.heard(e, out.Text)
-	if st.Do == Close {
+	if st.Do == script.Close {
 		s.closeEnd(e)
 		delete(s.ends, st.End)
 	}
 	if err != nil {
 		// That a stream has ended is an answer: its client closes after it.
 		f := FaultOf(fmt.Errorf("%s: %s: %w", st.End, st.Do, err))
-		e.broken = f.Code != CodeEOF
+		e.broken = f.Code != script.CodeEOF
 		return fail(f)
 	}
 	return out
 }
 
 // endpointStep carries out a step that is a method of the endpoint.
-func endpointStep(ep endpoint.Endpoint, st *Step, out *Outcome) error {
-	var m endpoint.Message
+func endpointStep(ep endpoint.Endpoint, st *script.Step, out *script.Outcome) error {
+	var m script.Message
 	var err error
 	switch st.Do {
-	case Connect:
+	case script.Connect:
 		err = ep.Connect()
-	case Connected:
+	case script.Connected:
 		err = ep.Connected(endpoint.Now)
-	case Accept:
+	case script.Accept:
 		err = ep.Accept(endpoint.Now)
-	case Send:
+	case script.Send:
 		err = ep.Send([]byte(st.Data), st.Seq)
-	case Receive, Relay:
-		if st.Do == Receive {
+	case script.Receive, script.Relay:
+		if st.Do == script.Receive {
 			m, err = ep.Receive(endpoint.Now)
 		} else {
 			m, err = ep.Relay([]byte(st.Data), []byte(st.New))
 		}
 		if err == nil {
-			out.Messages = []endpoint.Message{m}
+			out.Messages = []script.Message{m}
 		}
-	case Rest:
+	case script.Rest:
 		out.Messages, err = ep.Rest()
 		out.Text = joinErrors(ep.Errors())
-	case RelayAll:
+	case script.RelayAll:
 		if len(st.Rewrites) > maxRewrites {
 			return fmt.Errorf("%d rewrites are over the limit of %d", len(st.Rewrites), maxRewrites)
 		}
 		out.Messages, err = endpoint.RelayAll(ep, st.Rewrites)
-	case Turn:
+	case script.Turn:
 		err = endpoint.Turn(ep, []byte(st.Data), []byte(st.New), st.Near.Addr())
-	case SendBurst, ReceiveBurst, RelayBurst:
+	case script.SendBurst, script.ReceiveBurst, script.RelayBurst:
 		err = burstStep(ep, st, out)
-	case CloseConn:
+	case script.CloseConn:
 		err = ep.CloseConn()
-	case Close:
+	case script.Close:
 		out.Text = joinErrors(ep.Errors())
 		err = ep.Close()
 	default:
 		err = fmt.Errorf("there is no step %q", st.Do)
 	}
 	switch st.Do {
-	case Connect, Connected, Accept:
+	case script.Connect, script.Connected, script.Accept:
 		out.Local, out.Peer = ep.Names()
 	}
 	return err
 }
 
 // burstStep carries out a step with many messages.
-func burstStep(ep endpoint.Endpoint, st *Step, out *Outcome) error {
+func burstStep(ep endpoint.Endpoint, st *script.Step, out *script.Outcome) error {
 	if st.Burst == nil {
 		return errors.New("no burst is given")
 	}
-	if st.Do == SendBurst {
+	if st.Do == script.SendBurst {
 		return endpoint.SendBurst(ep, *st.Burst)
 	}
-	var t endpoint.Tally
+	var t script.Tally
 	var err error
-	if st.Do == RelayBurst {
+	if st.Do == script.RelayBurst {
 		t, err = endpoint.RelayBurst(ep, *st.Burst, st.New)
 	} else {
 		t, err = endpoint.ReceiveBurst(ep, *st.Burst)
@@ -259,7 +260,7 @@ func joinErrors(errs []string) string {
 }
 
 // open opens an endpoint of the session.
-func (a *agent) open(ctx context.Context, s *session, st *Step, out *Outcome) error {
+func (a *agent) open(ctx context.Context, s *session, st *script.Step, out *script.Outcome) error {
 	switch {
 	case st.Spec == nil:
 		return fmt.Errorf("open %q: no socket is specified", st.End)
@@ -299,7 +300,7 @@ func (s *session) close() {
 		s.closeEnd(e)
 	}
 	s.ends = nil
-	slices.SortStableFunc(s.log, func(a, b Entry) int { return bytes.Compare([]byte(a.End), []byte(b.End)) })
+	slices.SortStableFunc(s.log, func(a, b script.Entry) int { return bytes.Compare([]byte(a.End), []byte(b.End)) })
 }
 
 // closeEnd keeps what is to be known of an endpoint whose socket is closed.
@@ -307,7 +308,7 @@ func (s *session) closeEnd(e *end) {
 	if e.traced != nil {
 		s.log = append(s.log, e.traced.close()...)
 	} else {
-		s.log = append(s.log, Entry{e.name, e.log.String()})
+		s.log = append(s.log, script.Entry{End: e.name, Text: e.log.String()})
 	}
 	if e.local.IsValid() {
 		s.closed = append(s.closed, evidence.Socket{
@@ -320,8 +321,8 @@ func (s *session) closeEnd(e *end) {
 const closedState = "closed"
 
 // protoOf has the evidence's names of what endpoints speak.
-var protoOf = map[endpoint.Kind]string{
-	endpoint.Stream: "tcp", endpoint.Datagram: "udp", endpoint.RawIP: "raw 254", endpoint.Echo: "icmp", endpoint.Divert: "divert",
+var protoOf = map[script.Kind]string{
+	script.Stream: "tcp", script.Datagram: "udp", script.RawIP: "raw 254", script.Echo: "icmp", script.Divert: "divert",
 }
 
 // heard keeps the ICMP errors of an endpoint.
@@ -332,7 +333,7 @@ func (s *session) heard(e *end, text string) {
 }
 
 // named keeps the names that a step has shown.
-func (e *end) named(out *Outcome) {
+func (e *end) named(out *script.Outcome) {
 	if out.Local.IsValid() {
 		e.local, e.peer = out.Local, out.Peer
 	}
@@ -368,7 +369,7 @@ func (a *agent) retire(cell string) {
 }
 
 // transcripts returns the logs of a cell that runs or has ended.
-func (a *agent) transcripts(cell string) []Entry {
+func (a *agent) transcripts(cell string) []script.Entry {
 	a.mu.Lock()
 	s, log := a.sessions[cell], a.done[cell].log
 	a.mu.Unlock()
@@ -379,7 +380,7 @@ func (a *agent) transcripts(cell string) []Entry {
 	defer s.mu.Unlock()
 	log = slices.Clone(s.log)
 	for _, e := range s.ends {
-		log = append(log, Entry{e.name, e.log.String()})
+		log = append(log, script.Entry{End: e.name, Text: e.log.String()})
 	}
 	return log
 }

@@ -5,11 +5,9 @@ import (
 	"errors"
 	"time"
 
+	"pfdivert/matrix/script"
 	"pfdivert/roles/endpoint"
 )
-
-// Gone is the Data of a TCPState step that expects no socket.
-const Gone = "gone"
 
 // socketPatience is how long a TCP socket is looked for that must be there, or
 // waited for to go. Linux's look-up takes no lock and can miss a socket while it goes
@@ -22,11 +20,11 @@ const (
 
 // tcpSocket carries out a Drop or TCPState step. One that says in Data what it expects
 // is asked again, for a while, as long as the answer is another.
-func tcpSocket(ctx context.Context, st *Step, out *Outcome) error {
+func tcpSocket(ctx context.Context, st *script.Step, out *script.Outcome) error {
 	end := time.Now().Add(socketPatience)
 	for {
 		var err error
-		if st.Do == Drop {
+		if st.Do == script.Drop {
 			err = endpoint.Drop(ctx, st.Near, st.Far)
 		} else {
 			out.Text, err = endpoint.TCPState(ctx, st.Near, st.Far)
@@ -36,9 +34,9 @@ func tcpSocket(ctx context.Context, st *Step, out *Outcome) error {
 		switch {
 		case err != nil && !none:
 			return err
-		case st.Data == Gone:
+		case st.Data == script.Gone:
 			expected = none
-		case st.Do == Drop:
+		case st.Do == script.Drop:
 			expected = expected || !none
 		case st.Data != "":
 			expected = !none && out.Text == st.Data

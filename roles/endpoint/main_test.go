@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"pfdivert/matrix/script"
 	"pfdivert/roles/endpoint"
 	"pfdivert/roles/lab/labtest"
 )
@@ -30,7 +31,7 @@ func eachLoopback(t *testing.T, f func(t *testing.T, lo netip.Addr)) {
 }
 
 // open opens an endpoint and closes it, twice, when the test ends.
-func open(t testing.TB, s endpoint.Spec) (endpoint.Endpoint, *bytes.Buffer) {
+func open(t testing.TB, s script.Spec) (endpoint.Endpoint, *bytes.Buffer) {
 	t.Helper()
 	log := new(bytes.Buffer)
 	e, err := endpoint.Open(s, log)
@@ -49,9 +50,9 @@ func open(t testing.TB, s endpoint.Spec) (endpoint.Endpoint, *bytes.Buffer) {
 }
 
 // connect opens a client and connects it.
-func connect(t testing.TB, s endpoint.Spec) (endpoint.Endpoint, *bytes.Buffer) {
+func connect(t testing.TB, s script.Spec) (endpoint.Endpoint, *bytes.Buffer) {
 	t.Helper()
-	s.Role = endpoint.Client
+	s.Role = script.Client
 	e, log := open(t, s)
 	must(t, e.Connect())
 	must(t, e.Connected(soon()))
@@ -82,7 +83,7 @@ func arrived(t testing.TB, f func() error) {
 }
 
 // receive takes a message and checks its payload.
-func receive(t testing.TB, e endpoint.Endpoint, deadline time.Time, want string) (m endpoint.Message) {
+func receive(t testing.TB, e endpoint.Endpoint, deadline time.Time, want string) (m script.Message) {
 	t.Helper()
 	arrived(t, func() (err error) {
 		m, err = e.Receive(deadline)
@@ -95,7 +96,7 @@ func receive(t testing.TB, e endpoint.Endpoint, deadline time.Time, want string)
 }
 
 // leftover takes the rest, of which there must be n messages.
-func leftover(t testing.TB, e endpoint.Endpoint, n int) (all []endpoint.Message) {
+func leftover(t testing.TB, e endpoint.Endpoint, n int) (all []script.Message) {
 	t.Helper()
 	arrived(t, func() error {
 		more, err := e.Rest()

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
 )
 
@@ -128,14 +129,14 @@ type ordered struct {
 	taken
 	drops   bool
 	passes  bool
-	jumps   int        // to the rule of that number, behind it; 0 for none
-	number  int        // of ipfw's rule
-	quick   bool       // it decides at once
-	alone   bool       // it is not compared with others
-	through bool       // what it translates is not filtered
-	matches bool       // it does not decide, and what it translates is for the rules behind it
-	table   string     // the routing table or domain that it is for, "" for the usual one
-	diverts *Diversion // nil for a rule that does not
+	jumps   int                 // to the rule of that number, behind it; 0 for none
+	number  int                 // of ipfw's rule
+	quick   bool                // it decides at once
+	alone   bool                // it is not compared with others
+	through bool                // what it translates is not filtered
+	matches bool                // it does not decide, and what it translates is for the rules behind it
+	table   string              // the routing table or domain that it is for, "" for the usual one
+	diverts *evidence.Diversion // nil for a rule that does not
 }
 
 // The most rules of a host that are compared with one that diverts; what others decide is not
@@ -150,7 +151,7 @@ func overrule(rules []ordered) {
 			continue
 		}
 		for _, f := range r.diverts.Families {
-			var some *Overruling // the first that takes some packets only
+			var some *evidence.Overruling // the first that takes some packets only
 			all := false
 			for j, o := range rules {
 				before := j < i
@@ -164,9 +165,9 @@ func overrule(rules []ordered) {
 				case !slices.Contains(o.familiesOf(), f) || o.apart(r.taken):
 					continue
 				}
-				over := Overruling{Family: f, Rule: o.where + ": " + o.text, Does: Passes, Before: before, All: o.covers(r.taken)}
+				over := evidence.Overruling{Family: f, Rule: o.where + ": " + o.text, Does: evidence.Passes, Before: before, All: o.covers(r.taken)}
 				if o.drops {
-					over.Does = Drops
+					over.Does = evidence.Drops
 				}
 				if over.All {
 					r.diverts.Overruled = append(r.diverts.Overruled, over)
@@ -183,7 +184,7 @@ func overrule(rules []ordered) {
 				r.diverts.Overruled = append(r.diverts.Overruled, *some)
 			}
 		}
-		if r.matches && r.diverts.Kind == RdrTo {
+		if r.matches && r.diverts.Kind == evidence.RdrTo {
 			blocked(r.diverts, r.taken, rules[i+1:])
 		}
 	}

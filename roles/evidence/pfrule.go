@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/program"
 )
@@ -204,15 +205,15 @@ func (s *side) read(r *reader) {
 
 // options takes what follows the addresses.
 func (p *pfRule) options(r *reader) error {
-	target := func() (d Diversion, err error) {
+	target := func() (d evidence.Diversion, err error) {
 		if d.Address, err = netip.ParseAddr(r.next()); err == nil && r.is("port") {
 			d.Port, err = portNumber(r.next())
 		} else if err == nil {
-			d.ownPort(p.to)
+			ownPort(&d, p.to)
 		}
 		return d, err
 	}
-	var d Diversion
+	var d evidence.Diversion
 	var err error
 	for len(r.left) > 0 && err == nil {
 		switch word := r.next(); word {
@@ -238,22 +239,22 @@ func (p *pfRule) options(r *reader) error {
 		case "divert-to":
 			if n, numeric := portNumber(r.peek()); numeric == nil { // FreeBSD's
 				r.next()
-				d.Kind, d.Queue, d.Last = Divert, n, n
+				d.Kind, d.Queue, d.Last = evidence.Divert, n, n
 				break
 			}
 			d, err = target()
-			d.Kind = DivertTo
+			d.Kind = evidence.DivertTo
 		case "rdr-to":
 			d, err = target()
-			d.Kind = RdrTo
+			d.Kind = evidence.RdrTo
 		case "divert-reply":
-			d.Kind = DivertReply
+			d.Kind = evidence.DivertReply
 		case "divert-packet":
 			if !r.is("port") {
 				err = errors.New("divert-packet has no port")
 				break
 			}
-			d.Kind = Divert
+			d.Kind = evidence.Divert
 			d.Queue, err = portNumber(r.next())
 			d.Last = d.Queue
 		default:

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/program"
 )
@@ -44,7 +45,7 @@ func parseIPFWRule(body string) (o ordered, err error) {
 	} else if n, ok := ipfwOthers[action]; ok {
 		argument = n
 	}
-	var d *Diversion
+	var d *evidence.Diversion
 	switch {
 	case slices.Contains(ipfwPasses, action):
 		o.passes = true
@@ -53,7 +54,7 @@ func parseIPFWRule(body string) (o ordered, err error) {
 			return o, errors.New("where it leads is not understood")
 		}
 	case action == "fwd" || action == "forward":
-		d = &Diversion{Kind: Fwd}
+		d = &evidence.Diversion{Kind: evidence.Fwd}
 		address, port, ok := strings.Cut(r.next(), ",")
 		if d.Address, err = netip.ParseAddr(address); err == nil && ok {
 			d.Port, err = portNumber(port)
@@ -63,7 +64,7 @@ func parseIPFWRule(body string) (o ordered, err error) {
 		}
 		o.passes = true // it decides
 	case action == "divert" || action == "tee":
-		d = &Diversion{Kind: Divert, Bypass: action == "tee"}
+		d = &evidence.Diversion{Kind: evidence.Divert, Bypass: action == "tee"}
 		if d.Queue, err = portNumber(r.next()); err != nil {
 			return o, fmt.Errorf("where it leads is not understood: %w", err)
 		}
@@ -231,7 +232,7 @@ func (s *Survey) ipfwRules(out string, own func(netip.Addr) bool) {
 		o.where = "rule " + m[2]
 		if d := o.diverts; d != nil {
 			d.Rule = o.where
-			if d.Kind == Fwd && !own(d.Address) {
+			if d.Kind == evidence.Fwd && !own(d.Address) {
 				o.diverts = nil // to another host
 			} else if m[1] != "" {
 				d.Unreached = "its set " + m[3] + " is disabled"
@@ -252,13 +253,13 @@ func (s *Survey) ipfwRules(out string, own func(netip.Addr) bool) {
 
 // ipfwHost asks whether ipfw is on, for each family.
 func (s *Survey) ipfwHost(ctx context.Context, run program.Runner) {
-	s.answers(func(f pfconf.Family) Answer {
+	s.answers(func(f pfconf.Family) evidence.Answer {
 		name := "net.inet.ip.fw.enable"
 		if f == pfconf.Inet6 {
 			name = "net.inet6.ip6.fw.enable"
 		}
 		out, err := ask1(ctx, run, "sysctl", name)
 		s.miss("sysctl "+name, err)
-		return Answer{"sysctl " + name, strings.TrimSpace(out)}
+		return evidence.Answer{Command: "sysctl " + name, Text: strings.TrimSpace(out)}
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/program"
 )
@@ -39,7 +40,7 @@ func surveyPF(ctx context.Context, run program.Runner, own func(netip.Addr) bool
 	}
 	s.sockets(ctx, run, "-v")
 	s.unseenSockets()
-	if slices.ContainsFunc(s.Diversions, func(d Diversion) bool { return d.Kind == Divert }) {
+	if slices.ContainsFunc(s.Diversions, func(d evidence.Diversion) bool { return d.Kind == evidence.Divert }) {
 		s.divertSockets(ctx, run)
 	}
 	return s
@@ -61,7 +62,7 @@ func (s *Survey) divertSockets(ctx context.Context, run program.Runner) {
 		if m[1] != "" {
 			at = netip.IPv6Unspecified()
 		}
-		s.Queues = append(s.Queues, Socket{Proto: protoDivert, Local: netip.AddrPortFrom(at, 0), Text: "divert" + m[1] + ": " + m[0]})
+		s.Queues = append(s.Queues, evidence.Socket{Proto: evidence.ProtoDivert, Local: netip.AddrPortFrom(at, 0), Text: "divert" + m[1] + ": " + m[0]})
 	}
 	if len(s.Queues) > 0 {
 		s.miss("divert sockets", errors.New("there are some; the system does not show of which port"))
@@ -87,8 +88,8 @@ func (s *Survey) pfAnchors(ctx context.Context, run program.Runner, read func(na
 
 // pfDiversions takes those that are evaluated, and those of anchors that no rule calls.
 func (s *Survey) pfDiversions(o *pfOrder, own func(netip.Addr) bool) {
-	take := func(d *Diversion) {
-		if d != nil && (d.Kind != RdrTo || own(d.Address)) { // to another host is to no program here
+	take := func(d *evidence.Diversion) {
+		if d != nil && (d.Kind != evidence.RdrTo || own(d.Address)) { // to another host is to no program here
 			s.Diversions = append(s.Diversions, *d)
 		}
 	}
@@ -122,7 +123,9 @@ func (s *Survey) pfHost(ctx context.Context, run program.Runner) {
 	}
 	s.miss("status of pf", err)
 	if err == nil {
-		s.answers(func(pfconf.Family) Answer { return Answer{"pfctl -s info", pfStatus.FindString(info)} })
+		s.answers(func(pfconf.Family) evidence.Answer {
+			return evidence.Answer{Command: "pfctl -s info", Text: pfStatus.FindString(info)}
+		})
 	}
 	out, err := ask1(ctx, run, "pfctl", "-s", "Interfaces", "-v")
 	s.miss("interfaces of pf", err)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/program"
 )
@@ -60,11 +61,11 @@ func parsePFTranslation(line string) (p pfRule, relevant bool, err error) {
 		return p, true, errors.New("where it leads is not understood")
 	}
 	p.passes = true
-	d := Diversion{Kind: RdrTo, Families: p.familiesOf(), Interface: p.nic, Proto: p.proto}
+	d := evidence.Diversion{Kind: evidence.RdrTo, Families: p.familiesOf(), Interface: p.nic, Proto: p.proto}
 	if d.Address, err = netip.ParseAddr(r.next()); err == nil && r.is("port") {
 		d.Port, err = portNumber(r.next())
 	} else if err == nil {
-		d.ownPort(p.to)
+		ownPort(&d, p.to)
 	}
 	if err != nil {
 		return p, true, fmt.Errorf("where it leads is not understood: %w", err)
@@ -75,7 +76,7 @@ func parsePFTranslation(line string) (p pfRule, relevant bool, err error) {
 }
 
 // ownPort takes the packets' own port, where the rule is for one alone.
-func (d *Diversion) ownPort(to side) {
+func ownPort(d *evidence.Diversion, to side) {
 	if n, err := portNumber(to.port); err == nil {
 		d.Port = n
 	}
@@ -160,7 +161,7 @@ func (s *Survey) surveyRdr(ctx context.Context, run program.Runner, own func(net
 }
 
 // blocked notes at a rule that translates whether the filter drops what it made.
-func blocked(d *Diversion, rule taken, rules []ordered) {
+func blocked(d *evidence.Diversion, rule taken, rules []ordered) {
 	for _, f := range d.Families {
 		made := rule
 		made.direction, made.families, made.more = "in", []pfconf.Family{f}, false
@@ -187,7 +188,7 @@ func blocked(d *Diversion, rule taken, rules []ordered) {
 			}
 		}
 		if decides != nil && decides.drops && certain {
-			d.Overruled = append(d.Overruled, Overruling{Family: f, Rule: decides.where + ": " + decides.text, Does: Refuses, All: true})
+			d.Overruled = append(d.Overruled, evidence.Overruling{Family: f, Rule: decides.where + ": " + decides.text, Does: evidence.Refuses, All: true})
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf/program"
 	"pfdivert/pfconf/program/replaytest"
 )
@@ -97,7 +98,7 @@ func TestSurveyFreeBSDPF(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	for _, d := range s.Diversions {
-		if pf := d.Kind == RdrTo || d.Queue == 700; pf != (d.Firewall == "pf") {
+		if pf := d.Kind == evidence.RdrTo || d.Queue == 700; pf != (d.Firewall == "pf") {
 			t.Errorf("%+v", d)
 		}
 	}
@@ -300,7 +301,7 @@ func TestTranslated(t *testing.T) {
 		if !p.through {
 			blocked(p.diverts, p.taken, o.all)
 		}
-		if got := len(p.diverts.Overruled) > 0; got != (c.want == "blocked") || got && p.diverts.Overruled[0].Does != Refuses {
+		if got := len(p.diverts.Overruled) > 0; got != (c.want == "blocked") || got && p.diverts.Overruled[0].Does != evidence.Refuses {
 			t.Errorf("%s\n%s: %+v", c.rdr, c.filter, p.diverts.Overruled)
 		}
 	}

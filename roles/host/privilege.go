@@ -54,7 +54,8 @@ func (p *privilege) argv(command []string, flags ...string) []string {
 func Privileged(ctx context.Context, argv []string, sudo string, ask Ask) (*Link, error) {
 	words, err := splitWords(sudo)
 	if err != nil {
-		return nil, &Error{Reason: Destination, Text: fmt.Sprintf("SUDO=%q", sudo), Err: err, hint: "SUDO=sudo or SUDO=doas"}
+		return nil, &Error{Reason: Destination, Text: fmt.Sprintf("SUDO=%q", sudo), Err: err,
+			hint: "SUDO=sudo or SUDO=doas"}
 	}
 	if os.Geteuid() == 0 {
 		words = nil
@@ -70,7 +71,8 @@ func Privileged(ctx context.Context, argv []string, sudo string, ask Ask) (*Link
 	return p.start(ctx, argv, func(argv []string) (*Link, error) {
 		l, err := Child(life, argv)
 		if err != nil && len(words) > 0 {
-			return nil, &Error{Reason: NoSudo, Text: "SUDO=" + sudo, Err: err, hint: "SUDO=sudo or SUDO=doas, whichever is installed"}
+			return nil, &Error{Reason: NoSudo, Text: "SUDO=" + sudo, Err: err,
+				hint: "SUDO=sudo or SUDO=doas, whichever is installed"}
 		}
 		return l, err
 	})
@@ -90,7 +92,8 @@ func startOnly(ctx context.Context) (life context.Context, reached func()) {
 // one line and not a byte more (tgetpass.c), so the agent's stream follows it. It
 // is sent only when sudo's prompt has come, because a sudo that asks nothing
 // would leave it to the agent.
-func (p *privilege) start(ctx context.Context, command []string, run func(argv []string) (*Link, error)) (*Link, error) {
+func (p *privilege) start(ctx context.Context, command []string, run func(argv []string) (*Link, error)) (*Link,
+	error) {
 	var quiet []string
 	if len(p.words) > 0 && (p.tool() == "sudo" || p.tool() == "doas") {
 		quiet = []string{"-n"}
@@ -117,7 +120,8 @@ func needsPassword(err error) bool {
 }
 
 // startAsking is start with a password.
-func (p *privilege) startAsking(ctx context.Context, command []string, run func(argv []string) (*Link, error)) (*Link, error) {
+func (p *privilege) startAsking(ctx context.Context, command []string, run func(argv []string) (*Link, error)) (*Link,
+	error) {
 	needed := &Error{Reason: SudoPassword, Host: p.host, Text: p.tool() + " needs a password of " + p.user}
 	if p.tool() == "doas" {
 		if p.host == "" && p.ask != nil {
@@ -159,7 +163,8 @@ func (p *privilege) startAsking(ctx context.Context, command []string, run func(
 
 // startOnTerminal is start where doas asks by itself, on the terminal that it
 // shares with this process.
-func (p *privilege) startOnTerminal(ctx context.Context, command []string, run func(argv []string) (*Link, error)) (*Link, error) {
+func (p *privilege) startOnTerminal(ctx context.Context, command []string,
+	run func(argv []string) (*Link, error)) (*Link, error) {
 	l, err := run(p.argv(command))
 	if err != nil {
 		return nil, err
@@ -219,7 +224,8 @@ func (p *privilege) greeted(ctx context.Context, l *Link, most time.Duration, pr
 				}
 			}
 		case <-patience.C:
-			return &Error{Reason: AgentFailed, Host: p.host, Text: fmt.Sprintf("the agent said nothing for %v", most), Err: quoted(l.Stderr(), nil),
+			return &Error{Reason: AgentFailed, Host: p.host, Text: fmt.Sprintf("the agent said nothing for %v", most),
+				Err:  quoted(l.Stderr(), nil),
 				hint: "look at the host: it may be overloaded, or hold up what root starts"}
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -245,5 +251,6 @@ func skipNoise(r io.Reader) ([]byte, error) {
 }
 
 func (p *privilege) wrongPassword() error {
-	return &Error{Reason: SudoWrong, Host: p.host, Text: p.tool() + " did not take the password of " + p.user, hint: "it wants the password of " + p.user + " there, not that of root; run it again"}
+	return &Error{Reason: SudoWrong, Host: p.host, Text: p.tool() + " did not take the password of " + p.user,
+		hint: "it wants the password of " + p.user + " there, not that of root; run it again"}
 }

@@ -9,12 +9,12 @@ import (
 	"pfdivert/matrix"
 )
 
-// WriteKselftest writes the outcomes as the programs of the kernel's tree below
+// WriteKselftest writes the summaries as the programs of the kernel's tree below
 // tools/testing/selftests print theirs (kselftest.h; Documentation/dev-tools/ktap.rst). Diagnostics
 // stand before their target's line.
-func WriteKselftest(w io.Writer, run Run, outcomes []Outcome) error {
+func WriteKselftest(w io.Writer, run Run, summaries []Summary) error {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "TAP version 13\n1..%d\n", len(outcomes))
+	fmt.Fprintf(&b, "TAP version 13\n1..%d\n", len(summaries))
 	if run.Skipped != "" {
 		fmt.Fprintf(&b, "# %s\n", printable(run.Skipped))
 	}
@@ -22,7 +22,7 @@ func WriteKselftest(w io.Writer, run Run, outcomes []Outcome) error {
 		fmt.Fprintf(&b, "# %s\n", line)
 	}
 	count := map[matrix.Verdict]int{}
-	for i, o := range outcomes {
+	for i, o := range summaries {
 		if o.Verdict == "" {
 			continue
 		}

@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"pfdivert/matrix"
-	"pfdivert/roles/evidence"
+	"pfdivert/matrix/evidence"
 )
 
 // The blocks and options of a pcapng file that are written here

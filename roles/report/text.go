@@ -126,7 +126,7 @@ func (told explanations) write(b *bytes.Buffer, indent string, width int, e *exp
 	}
 	told[e.Cause] = true
 	for _, line := range []struct{ word, text string }{
-		{"last seen", e.LastSeen}, {"likely", e.Cause + ": " + e.Likely}, {"check", e.Check}, {"mend", e.Mend},
+		{"last seen", e.LastSeen}, {"likely", e.Cause + ": " + e.Likely}, {"check", e.Check}, {"fix", e.Mend},
 	} {
 		if line.text != "" {
 			b.WriteString(wrap(line.word+": "+printable(line.text), indent, width))
@@ -165,11 +165,11 @@ const missing matrix.Verdict = "-"
 
 // panels sorts the results of some hosts into a table; no hosts are all. Names
 // are family-group-kind; one that is not is a row of its own.
-func panels(run Run, results []matrix.Result, hosts []Host) []*panel {
+func panels(run Run, results []matrix.Result, hosts []Machine) []*panel {
 	var all []*panel
 	put := func(name string, v matrix.Verdict) {
 		host, name := run.splitHost(name)
-		if hosts != nil && !slices.ContainsFunc(hosts, func(h Host) bool { return h.Name == host }) {
+		if hosts != nil && !slices.ContainsFunc(hosts, func(h Machine) bool { return h.Name == host }) {
 			return
 		}
 		family, title, kind := splitName(name)

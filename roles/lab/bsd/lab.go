@@ -37,14 +37,14 @@ type Addresses struct {
 	Fakes  netip.Prefix `json:"fakes"` // LOCAL routes it via REMOTE, and no one has it
 }
 
-// Host says how an agent becomes one of the lab's.
-type Host struct {
+// Entry is how a command and an agent enter one host of the lab.
+type Entry struct {
 	Enter []string `json:"enter,omitempty"` // the command to put before the program
 	Args  []string `json:"args"`            // the agent's arguments
 }
 
 // Command is what stands before a command that someone runs on the host.
-func (h Host) Command() []string {
+func (h Entry) Command() []string {
 	if len(h.Enter) > 0 {
 		return h.Enter
 	}
@@ -53,8 +53,8 @@ func (h Host) Command() []string {
 
 // Lab is a lab that stands.
 type Lab struct {
-	Local     Host                        `json:"local"`
-	Remote    Host                        `json:"remote"`
+	Local     Entry                       `json:"local"`
+	Remote    Entry                       `json:"remote"`
 	Addresses map[pfconf.Family]Addresses `json:"addresses"`
 
 	steps []pfconf.Undo
@@ -179,7 +179,8 @@ type toolError struct {
 }
 
 func (e *toolError) Error() string {
-	return fmt.Sprintf("%s: %s (exit status %d)", strings.Join(e.argv, " "), strings.ReplaceAll(e.said, "\n", "; "), e.exit)
+	return fmt.Sprintf("%s: %s (exit status %d)", strings.Join(e.argv, " "), strings.ReplaceAll(e.said, "\n", "; "),
+		e.exit)
 }
 
 // ask runs a program and gives what it printed. That it failed is a *toolError.
