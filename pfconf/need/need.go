@@ -46,7 +46,7 @@ func Features() []Feature {
 		{Name: IPv6, For: "the targets of inet6", Modules: []string{"ipv6"}, Config: []string{"IPV6"}, Some: true},
 		{Name: PolicyRouting, For: "routing diverted packets to sockets",
 			Config: []string{"IP_ADVANCED_ROUTER", "IP_MULTIPLE_TABLES", "IPV6_MULTIPLE_TABLES"}},
-		{Name: NFTables, For: "the rules", Modules: []string{"nf_tables"},
+		{Name: NFTables, For: "the rules", Modules: []string{"nf_tables", "nft_counter"},
 			Config: []string{"NETFILTER", "NETFILTER_ADVANCED", "NETFILTER_NETLINK", "NF_TABLES", "NF_TABLES_INET"}, OpenWrt: "kmod-nft-core"},
 		{Name: Conntrack, For: "states", Modules: []string{"nf_conntrack", "nft_ct"},
 			Config: []string{"NF_CONNTRACK", "NF_CONNTRACK_MARK", "NFT_CT"}, OpenWrt: "kmod-nf-conntrack"},
