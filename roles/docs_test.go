@@ -285,7 +285,8 @@ var mayImport = map[string][]string{
 	"pfdivert/roles": {
 		"matrix", "matrix/evidence", "matrix/explain", "matrix/faults", "matrix/script", "pfconf",
 		"pfconf/ipfw", "pfconf/nft", "pfconf/pf", "roles/agent", "roles/endpoint", "roles/evidence",
-		"roles/host", "roles/lab", "roles/lab/bsd", "roles/report", "roles/terminal", "roles/testbed",
+		"roles/host", "roles/lab", "roles/lab/bsd", "roles/lab/namespace", "roles/report", "roles/terminal", "roles/testbed",
+		"roles/twin",
 	},
 	"pfdivert/roles/agent": {
 		"matrix/evidence", "matrix/injection", "matrix/script", "pfconf", "pfconf/ipfw", "pfconf/nft",
@@ -312,6 +313,7 @@ var mayImport = map[string][]string{
 		"roles/evidence", "roles/terminal",
 	},
 	"pfdivert/roles/terminal": {"matrix/script", "roles/agent"},
+	"pfdivert/roles/twin":     {"roles/lab/namespace"},
 	"pfdivert/roles/testbed": {
 		"matrix", "matrix/script", "pfconf", "roles/agent", "roles/host", "roles/lab", "roles/lab/bsd",
 		"roles/report", "roles/terminal",
