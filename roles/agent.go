@@ -5,27 +5,12 @@ import (
 	"errors"
 	"os"
 	"syscall"
-	"time"
 
 	"pfdivert/roles/agent"
 	"pfdivert/roles/host"
 	"pfdivert/roles/lab"
-)
-
-// heartbeat is how often the orchestrator shows an agent that it lives; an
-// agent that has seen nothing for agentPatience undoes what it did and ends.
-const (
-	heartbeat     = 5 * time.Second
-	agentPatience = 4 * heartbeat
-)
-
-// labHeartbeat and labAgentPatience are the same in a lab of the BSDs. Its orchestrator and its
-// agents are on one machine, where the end of one ends the others' input at once; and a scheduler
-// that prefers those who seldom ran (FreeBSD's ULE) may keep the one that built the lab waiting for
-// as long as the others are busy.
-const (
-	labHeartbeat     = 30 * time.Second
-	labAgentPatience = 4 * labHeartbeat
+	"pfdivert/roles/terminal"
+	"pfdivert/roles/testbed"
 )
 
 var agentRole = Role{
@@ -57,9 +42,9 @@ func runAgent(ctx context.Context, c *call) (int, error) {
 			return exitError, err
 		}
 	}
-	opt.Heartbeat = agentPatience
+	opt.Heartbeat = testbed.AgentPatience
 	if *labHost != "" || *labBuilder || opt.Lab {
-		opt.Heartbeat = labAgentPatience
+		opt.Heartbeat = testbed.LabAgentPatience
 	}
 	switch {
 	case *labSettings != "":
@@ -71,7 +56,7 @@ func runAgent(ctx context.Context, c *call) (int, error) {
 		opt.Hello.NoFamily = remote.Lab.Missing
 		defer func() {
 			// Who is told to end by a signal does not wait for REMOTE's input to end.
-			end, cancel := context.WithTimeout(ctx, agentPatience)
+			end, cancel := context.WithTimeout(ctx, testbed.AgentPatience)
 			defer cancel()
 			_ = remote.Close(end) // what went wrong there is on its standard error
 		}()
@@ -97,7 +82,7 @@ func runAgent(ctx context.Context, c *call) (int, error) {
 	if *remove != "" {
 		defer func() {
 			if err := host.RemoveOwn(*remove); err != nil {
-				tell(c.Err, err)
+				terminal.PrintError(c.Err, err)
 			}
 		}()
 	}

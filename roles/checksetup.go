@@ -9,6 +9,7 @@ import (
 
 	"pfdivert/matrix"
 	"pfdivert/roles/agent"
+	"pfdivert/roles/testbed"
 )
 
 var checkSetupRole = Role{
@@ -20,9 +21,9 @@ before it begins.
 Exit status: 0 when all is as it must be, 2 otherwise.`,
 	run: func(ctx context.Context, c *call) (int, error) {
 		f := c.flags()
-		o := runFlags{sudo: c.Getenv("SUDO")}
-		f.StringVar(&o.hosts, "hosts", "", "check the hosts in `FILE`, or those of them that REMOTE_SSH names")
-		f.IntVar(&o.domain, "rdomain", 0, "look at OpenBSD in the routing domain `N` of REMOTE, or of a lab's")
+		o := c.testbed()
+		f.StringVar(&o.HostsFile, "hosts", "", "check the hosts in `FILE`, or those of them that REMOTE_SSH names")
+		f.IntVar(&o.Domain, "rdomain", 0, "look at OpenBSD in the routing domain `N` of REMOTE, or of a lab's")
 		if err := c.parse(f); err != nil {
 			return exitError, err
 		}
@@ -30,40 +31,40 @@ Exit status: 0 when all is as it must be, 2 otherwise.`,
 		if err != nil {
 			return exitError, err
 		}
-		hosts, err := c.hostsToTest(o, targets)
+		beds, err := testbed.Find(o, targets)
 		if err != nil {
 			return exitError, err
 		}
-		return c.checkHosts(ctx, hosts)
+		return c.checkAll(ctx, beds)
 	},
 }
 
-// checkHosts checks all hosts at once and prints what was found of one after the other.
-func (c *call) checkHosts(ctx context.Context, hosts []*tested) (int, error) {
-	defer each(hosts, (*tested).close)
-	found := make([]bytes.Buffer, len(hosts))
-	statuses := make([]int, len(hosts))
-	errs := each(hosts, func(h *tested) (err error) {
-		if h.pair, err = h.reach(ctx); err != nil {
+// checkAll checks all testbeds at once and prints what was found of one after the other.
+func (c *call) checkAll(ctx context.Context, beds []*testbed.Testbed) (int, error) {
+	defer testbed.Each(beds, (*testbed.Testbed).Close)
+	found := make([]bytes.Buffer, len(beds))
+	statuses := make([]int, len(beds))
+	errs := testbed.Each(beds, func(b *testbed.Testbed) (err error) {
+		if err := b.Reach(ctx); err != nil {
 			return err
 		}
 		own := *c
-		own.Out = &found[h.index]
-		statuses[h.index], err = own.checkSetup(ctx, h.pair)
+		own.Out = &found[b.Index]
+		statuses[b.Index], err = own.checkSetup(ctx, b.Pair)
 		return err
 	})
-	for i, h := range hosts {
-		if h.name != "" {
-			fmt.Fprintf(c.Out, "== %s\n", h.name)
+	for i, b := range beds {
+		if b.Name != "" {
+			fmt.Fprintf(c.Out, "== %s\n", b.Name)
 		}
 		if _, err := found[i].WriteTo(c.Out); err != nil {
 			return exitError, err
 		}
 		switch {
-		case errs[i] != nil && h.name == "":
+		case errs[i] != nil && b.Name == "":
 			return exitError, errs[i]
 		case errs[i] != nil:
-			h.tell(c.Err, errs[i])
+			b.PrintError(c.Err, errs[i])
 			statuses[i] = exitError
 		}
 	}
@@ -71,8 +72,8 @@ func (c *call) checkHosts(ctx context.Context, hosts []*tested) (int, error) {
 }
 
 // checkSetup asks both hosts and prints what they found.
-func (c *call) checkSetup(ctx context.Context, p *pair) (int, error) {
-	local, remote, err := matrix.Setups(p.options)
+func (c *call) checkSetup(ctx context.Context, p *testbed.Pair) (int, error) {
+	local, remote, err := matrix.Setups(p.Options)
 	if err != nil {
 		return exitError, err
 	}
@@ -81,12 +82,12 @@ func (c *call) checkSetup(ctx context.Context, p *pair) (int, error) {
 		name  string
 		conn  *agent.Conn
 		setup agent.Setup
-	}{{"local", p.hosts.Local, local}, {"remote", p.hosts.Remote, remote}} {
+	}{{"local", p.Hosts.Local, local}, {"remote", p.Hosts.Remote, remote}} {
 		h := side.conn.Hello
 		fmt.Fprintf(c.Out, "%s: %s, %s/%s, kernel %s\n", side.name, h.Host, h.GOOS, h.GOARCH, h.Kernel)
 		items, err := side.conn.Check(ctx, side.setup)
 		if err != nil {
-			return exitError, p.explain(fmt.Errorf("%s: %w", side.name, err))
+			return exitError, p.Explain(fmt.Errorf("%s: %w", side.name, err))
 		}
 		if !writeChecks(c.Out, items) {
 			status = exitError

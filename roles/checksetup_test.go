@@ -8,11 +8,12 @@ import (
 
 	"pfdivert/pfconf"
 	"pfdivert/roles/agent"
+	"pfdivert/roles/testbed"
 )
 
 // A lab has all that the targets need.
 func TestCheckSetup(t *testing.T) {
-	p := reach(t, runFlags{})
+	p := reach(t, testbed.Options{})
 	var out bytes.Buffer
 	c := &call{IO: IO{Out: &out}, role: &checkSetupRole}
 	if status, err := c.checkSetup(t.Context(), p); status != exitOK || err != nil {

@@ -4,10 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 
 	"pfdivert/roles/agent"
-	"pfdivert/roles/host"
+	"pfdivert/roles/testbed"
 )
 
 var cleanupRole = Role{
@@ -25,7 +24,6 @@ Exit status: 0 when nothing is left, 2 otherwise.`,
 
 func runCleanup(ctx context.Context, c *call) (int, error) {
 	f := c.flags()
-	o := runFlags{sudo: c.Getenv("SUDO")}
 	look := f.Bool("n", false, "show what killed runs left, and change nothing")
 	if err := c.parse(f); err != nil {
 		return exitError, err
@@ -33,22 +31,22 @@ func runCleanup(ctx context.Context, c *call) (int, error) {
 	if err := c.noArgs(f); err != nil {
 		return exitError, err
 	}
-	p, err := reachForCleanup(ctx, c, o)
+	p, err := testbed.ReachForCleanup(ctx, c.testbed())
 	if err != nil {
 		return exitError, err
 	}
-	defer p.close()
+	defer p.Close()
 	status := exitOK
 	for _, side := range []struct {
 		name string
 		conn *agent.Conn
-	}{{"local", p.hosts.Local}, {"remote", p.hosts.Remote}} {
+	}{{"local", p.Hosts.Local}, {"remote", p.Hosts.Remote}} {
 		if side.conn == nil {
 			continue
 		}
 		left, err := side.conn.Cleanup(ctx, *look)
 		if err != nil {
-			return exitError, p.explain(fmt.Errorf("%s: %w", side.name, err))
+			return exitError, p.Explain(fmt.Errorf("%s: %w", side.name, err))
 		}
 		fmt.Fprintf(c.Out, "%s: %s\n", side.name, side.conn.Hello.Host)
 		if !writeLeft(c.Out, left, *look) {
@@ -56,29 +54,6 @@ func runCleanup(ctx context.Context, c *call) (int, error) {
 		}
 	}
 	return status, nil
-}
-
-// reachForCleanup starts an agent on this host and, if there is one, on the remote host.
-func reachForCleanup(ctx context.Context, c *call, o runFlags) (*pair, error) {
-	if c.Getenv("REMOTE_SSH") != "" {
-		return reachRemote(ctx, c, o, nil)
-	}
-	exe, err := os.Executable()
-	if err != nil {
-		return nil, fmt.Errorf("the own executable: %w", err)
-	}
-	p := &pair{}
-	if p.local, err = host.Privileged(ctx, []string{exe, "agent"}, o.sudo, terminalAsk()); err != nil {
-		return nil, err
-	}
-	hello, cancel := context.WithTimeout(ctx, helloPatience)
-	defer cancel()
-	if p.hosts.Local, err = agent.Dial(hello, p.local.Read, p.local.Write, heartbeat); err != nil {
-		err = p.explain(err)
-		p.close()
-		return nil, err
-	}
-	return p, nil
 }
 
 // writeLeft prints what journals say and what was done, and reports whether nothing is left.

@@ -3,6 +3,7 @@ package roles
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 
 	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
+	"pfdivert/roles/terminal"
 )
 
 var clientRole = Role{
@@ -20,49 +22,49 @@ var clientRole = Role{
 A TCP client reads the server's line and the end of the stream; the others wait for
 an answer with -answer, and an ICMP client always does.
 
-` + handHelp,
+` + socketHelp,
 	run: runClient,
 }
 
 func runClient(_ context.Context, c *call) (int, error) {
 	f := c.flags()
-	var h handFlags
-	h.add(f)
+	var o socketFlags
+	o.add(f)
 	answer := f.Bool("answer", false, "wait for the server's answer (udp, rip)")
 	if err := c.parse(f); err != nil {
 		return exitError, err
 	}
 	if f.NArg() != 1 {
-		return exitError, hinted{fmt.Errorf("client needs one address, not %d", f.NArg()), "pfdivert client -proto udp 10.188.2.9:4000"}
+		return exitError, terminal.WithHint(fmt.Errorf("client needs one address, not %d", f.NArg()), "pfdivert client -proto udp 10.188.2.9:4000")
 	}
-	proto, err := protocol(h.proto)
+	proto, err := protocol(o.proto)
 	if err != nil {
 		return exitError, err
 	}
 	remote, err := address(f.Arg(0))
 	if err != nil {
-		return exitError, hinted{fmt.Errorf("address %q: %w", f.Arg(0), err), "10.1.2.3, 10.1.2.3:4000 or [fd00::1]:4000"}
+		return exitError, terminal.WithHint(fmt.Errorf("address %q: %w", f.Arg(0), err), "10.1.2.3, 10.1.2.3:4000 or [fd00::1]:4000")
 	}
-	if !h.bind.IsValid() {
-		h.bind = netip.AddrPortFrom(pfconf.FamilyOf(remote.Addr()).Unspecified(), 0)
+	if !o.bind.IsValid() {
+		o.bind = netip.AddrPortFrom(pfconf.FamilyOf(remote.Addr()).Unspecified(), 0)
 	}
 	e, err := endpoint.Open(endpoint.Spec{
-		Kind: handKinds[proto], Role: endpoint.Client, Local: h.bind, Remote: remote, Bindany: h.bindany,
+		Kind: socketKinds[proto], Role: endpoint.Client, Local: o.bind, Remote: remote, Bindany: o.bindany,
 		EchoID: uint16(os.Getpid()),
 	}, c.Out)
 	if err != nil {
 		return exitError, err
 	}
 	defer e.Close()
-	deadline := time.Now().Add(h.timeout)
-	stream := handKinds[proto] == endpoint.Stream
+	deadline := time.Now().Add(o.timeout)
+	stream := socketKinds[proto] == endpoint.Stream
 	var s chain
 	s.do("connect", e.Connect)
 	if stream {
 		s.do("connect", func() error { return e.Connected(deadline) })
 	}
 	s.do("send", func() error { return e.Send([]byte(endpoint.ClientLine), 1) })
-	if stream || *answer || handKinds[proto] == endpoint.Echo {
+	if stream || *answer || socketKinds[proto] == endpoint.Echo {
 		s.do("receive", func() error { _, err := e.Receive(deadline); return err })
 	}
 	if stream {
@@ -74,8 +76,65 @@ func runClient(_ context.Context, c *call) (int, error) {
 		})
 	}
 	if s.err != nil {
-		tell(c.Err, s.err)
+		terminal.PrintError(c.Err, s.err)
 		return exitFail, nil
 	}
 	return exitOK, nil
 }
+
+// socketTimeout is how long client, server and packet wait, as upstream's programs do.
+const socketTimeout = 10 * time.Second
+
+// socketFlags are the flags that client and server share.
+type socketFlags struct {
+	proto   string
+	bind    netip.AddrPort
+	bindany bool
+	timeout time.Duration
+}
+
+func (o *socketFlags) add(f *flag.FlagSet) {
+	f.StringVar(&o.proto, "proto", "tcp", "`PROTO` is tcp, udp, rip (raw IP, protocol 254) or icmp (echo)")
+	f.Func("bind", "own `ADDRESS` (10.1.2.3, 10.1.2.3:4000, [fd00::1]:4000)", func(s string) (err error) {
+		o.bind, err = address(s)
+		return err
+	})
+	f.BoolVar(&o.bindany, "bindany", false, "the own address need not be one of this host (SO_BINDANY, IP_TRANSPARENT)")
+	f.DurationVar(&o.timeout, "timeout", socketTimeout, "give up after this `TIME`")
+}
+
+// address reads an address with or without port.
+func address(s string) (netip.AddrPort, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return netip.AddrPortFrom(a, 0), nil
+	}
+	return netip.ParseAddrPort(s)
+}
+
+// protocol returns the protocol that a flag names.
+func protocol(name string) (p pfconf.Proto, err error) {
+	if err = p.UnmarshalText([]byte(name)); err != nil {
+		err = terminal.WithHint(err, "-proto tcp, udp, rip or icmp")
+	}
+	return p, err
+}
+
+// socketKinds are the kinds of socket for each protocol.
+var socketKinds = map[pfconf.Proto]endpoint.Kind{
+	pfconf.TCP: endpoint.Stream, pfconf.UDP: endpoint.Datagram, pfconf.Raw: endpoint.RawIP, pfconf.ICMP: endpoint.Echo,
+}
+
+// chain runs steps until one fails.
+type chain struct{ err error }
+
+func (c *chain) do(what string, step func() error) {
+	if c.err == nil {
+		if err := step(); err != nil {
+			c.err = fmt.Errorf("%s: %w", what, err)
+		}
+	}
+}
+
+// socketHelp ends the help of the roles that open a socket.
+const socketHelp = `Exit status: 0 when all was sent and received, 1 when something did not arrive,
+2 when the socket could not be opened.`

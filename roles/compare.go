@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"pfdivert/roles/report"
+	"pfdivert/roles/terminal"
 )
 
 var compareRole = Role{
@@ -28,13 +29,13 @@ be read.`,
 			return exitError, err
 		}
 		if f.NArg() != 2 {
-			return exitError, hinted{fmt.Errorf("compare needs two files and was given %d", f.NArg()), "pfdivert run -json A.json, and later pfdivert compare A.json B.json"}
+			return exitError, terminal.WithHint(fmt.Errorf("compare needs two files and was given %d", f.NArg()), "pfdivert run -json A.json, and later pfdivert compare A.json B.json")
 		}
 		var runs [2]*report.Past
 		for i := range runs {
 			var err error
 			if runs[i], err = c.readRun(f.Arg(i)); err != nil {
-				return exitError, hinted{err, "'pfdivert run -json FILE' writes what can be compared"}
+				return exitError, terminal.WithHint(err, "'pfdivert run -json FILE' writes what can be compared")
 			}
 		}
 		found := report.Compare(runs[0], runs[1])
@@ -79,7 +80,7 @@ func (c *call) writeCompared(found *report.Comparison, file string) error {
 	default:
 		f, err := os.Create(file)
 		if err != nil {
-			return hinted{err, "choose another file with -json"}
+			return terminal.WithHint(err, "choose another file with -json")
 		}
 		if err := errors.Join(found.WriteJSON(f), f.Close()); err != nil {
 			return fmt.Errorf("%s: %w", file, err)

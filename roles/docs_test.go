@@ -264,11 +264,13 @@ func TestByHand(t *testing.T) {
 // mayImport says which of this program's packages each may use: imports point one way.
 var mayImport = map[string][]string{
 	"pfdivert":                           {"roles"},
-	"pfdivert/roles":                     {"matrix", "matrix/explain", "matrix/faults", "pfconf", "pfconf/ipfw", "pfconf/nft", "pfconf/pf", "roles/agent", "roles/endpoint", "roles/evidence", "roles/host", "roles/lab", "roles/lab/bsd", "roles/report"},
+	"pfdivert/roles":                     {"matrix", "matrix/explain", "matrix/faults", "pfconf", "pfconf/nft", "pfconf/pf", "roles/agent", "roles/endpoint", "roles/evidence", "roles/host", "roles/lab", "roles/lab/bsd", "roles/report", "roles/terminal", "roles/testbed"},
+	"pfdivert/roles/testbed":             {"matrix", "pfconf", "roles/agent", "roles/host", "roles/lab", "roles/lab/bsd", "roles/report", "roles/terminal"},
+	"pfdivert/roles/terminal":            {"roles/agent"},
 	"pfdivert/matrix":                    {"matrix/explain", "pfconf", "roles/agent", "roles/endpoint", "roles/evidence", "roles/lab/spoil"},
 	"pfdivert/matrix/faults":             {"matrix", "matrix/explain", "pfconf", "roles/lab/spoil"},
 	"pfdivert/matrix/explain":            {"pfconf", "roles/evidence"},
-	"pfdivert/roles/report":              {"matrix", "matrix/explain", "pfconf", "roles/evidence"},
+	"pfdivert/roles/report":              {"matrix", "matrix/explain", "matrix/faults", "pfconf", "roles/evidence", "roles/terminal"},
 	"pfdivert/roles/agent":               {"pfconf", "pfconf/ipfw", "pfconf/nft", "pfconf/pf", "pfconf/program", "roles/endpoint", "roles/evidence", "roles/lab/bsd", "roles/lab/spoil"},
 	"pfdivert/roles/evidence":            {"pfconf", "pfconf/program", "pfconf/shared", "roles/evidence/netfilter"},
 	"pfdivert/roles/evidence/netfilter":  {"pfconf"},

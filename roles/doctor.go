@@ -12,6 +12,7 @@ import (
 	"pfdivert/matrix/explain"
 	"pfdivert/pfconf"
 	"pfdivert/roles/evidence"
+	"pfdivert/roles/terminal"
 )
 
 var doctorRole = Role{
@@ -44,7 +45,7 @@ Exit status: 0 when nothing is bad, 1 when something is, 2 when it could not loo
 		}
 		seen, err := evidence.LookAround(ctx)
 		if err != nil {
-			return exitError, hinted{err, "start it on the host whose kernel diverts"}
+			return exitError, terminal.WithHint(err, "start it on the host whose kernel diverts")
 		}
 		found := judge(seen)
 		if err := found.write(c, *asJSON); err != nil {
@@ -52,7 +53,7 @@ Exit status: 0 when nothing is bad, 1 when something is, 2 when it could not loo
 		}
 		switch {
 		case !seen.RulesKnown:
-			return exitError, hinted{errors.New("the rules could not be read"), "start it as root (sudo or doas)"}
+			return exitError, terminal.WithHint(errors.New("the rules could not be read"), "start it as root (sudo or doas)")
 		case found.bad():
 			return exitFail, nil
 		}

@@ -12,19 +12,21 @@ import (
 	"pfdivert/pfconf"
 	"pfdivert/roles/evidence"
 	"pfdivert/roles/lab/labtest"
+	"pfdivert/roles/report"
+	"pfdivert/roles/testbed"
 )
 
 // looked plays targets in a lab with pieces left out and gives their results.
 func looked(t *testing.T, opt matrix.Options, plan matrix.Plan, names ...string) map[string]matrix.Result {
 	t.Helper()
-	p := reach(t, runFlags{})
-	all := p.options
+	p := reach(t, testbed.Options{})
+	all := p.Options
 	all.Omit, all.Evidence, all.Capture = opt.Omit, opt.Evidence, opt.Capture
 	var err error
 	if plan.Targets, err = matrix.Select(names); err != nil {
 		t.Fatal(err)
 	}
-	return p.play(t, plan, all)
+	return runPlan(t, p, plan, all)
 }
 
 // answer returns what a host said to the command that begins so.
@@ -84,7 +86,7 @@ func TestEvidence(t *testing.T) {
 		}
 	}
 	dir := t.TempDir()
-	if err := keep(dir, []matrix.Result{results[udp]}); err != nil {
+	if err := report.WriteFolders(dir, []matrix.Result{results[udp]}); err != nil {
 		t.Fatal(err)
 	}
 	for file, want := range map[string]string{"evidence.txt": "local 10.208.0.0/12 dev lo table 28774", "capture.pcapng": "Client\n"} {
@@ -185,15 +187,15 @@ func TestEvidenceOfPassed(t *testing.T) {
 
 // TestEvidenceBounded: of a target that fails again and again only the first plays are looked at.
 func TestEvidenceBounded(t *testing.T) {
-	p := reach(t, runFlags{})
-	opt := p.options
+	p := reach(t, testbed.Options{})
+	opt := p.Options
 	opt.Omit = []string{"mark"}
 	targets, err := matrix.Select([]string{"inet-args-udp-to"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	results := make(chan matrix.Result, 10)
-	if err := matrix.Run(t.Context(), p.hosts, matrix.Plan{Targets: targets, Rounds: 10}, opt, func(r matrix.Result) { results <- r }); err != nil {
+	if err := matrix.Run(t.Context(), p.Hosts, matrix.Plan{Targets: targets, Rounds: 10}, opt, func(r matrix.Result) { results <- r }); err != nil {
 		t.Fatal(err)
 	}
 	close(results)
@@ -217,18 +219,18 @@ func BenchmarkCapture(b *testing.B) {
 	took := map[bool][]time.Duration{}
 	play := func(capture bool) {
 		began := time.Now()
-		p, err := reachLab(b.Context(), runFlags{})
+		p, err := testbed.ReachLab(b.Context(), testbed.Options{})
 		if err != nil {
 			b.Fatal(err)
 		}
-		opt := p.options
+		opt := p.Options
 		opt.Capture = capture
-		err = matrix.Run(b.Context(), p.hosts, matrix.Plan{Targets: matrix.Targets()}, opt, func(r matrix.Result) {
+		err = matrix.Run(b.Context(), p.Hosts, matrix.Plan{Targets: matrix.Targets()}, opt, func(r matrix.Result) {
 			if r.Verdict == matrix.Fail || r.Verdict == matrix.Error {
 				b.Error(r)
 			}
 		})
-		p.close()
+		p.Close()
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"runtime"
 	"slices"
 	"strings"
@@ -14,7 +15,11 @@ import (
 
 	"pfdivert/matrix"
 	"pfdivert/matrix/faults"
+	"pfdivert/pfconf"
 	"pfdivert/roles/agent"
+	"pfdivert/roles/report"
+	"pfdivert/roles/terminal"
+	"pfdivert/roles/testbed"
 )
 
 var faultsRole = Role{
@@ -56,14 +61,14 @@ func runFaults(ctx context.Context, c *call) (int, error) {
 		return exitOK, c.listFaults(all)
 	}
 	if why := noLab(runtime.GOOS, os.Geteuid(), c.Getenv("SUDO")); why != "" {
-		return exitError, hinted{errors.New("there is no lab to break: " + why), "'pfdivert faults -list' shows what would be broken"}
+		return exitError, terminal.WithHint(errors.New("there is no lab to break: "+why), "'pfdivert faults -list' shows what would be broken")
 	}
 	all = slices.DeleteFunc(all, func(f faults.Fault) bool { return !f.IsOn(runtime.GOOS) })
 	if len(all) == 0 {
-		return exitError, hinted{fmt.Errorf("the fault %s is none of this system's", *name), "'pfdivert faults -list' shows the systems of each"}
+		return exitError, terminal.WithHint(fmt.Errorf("the fault %s is none of this system's", *name), "'pfdivert faults -list' shows the systems of each")
 	}
 	if *keep && *name == "" {
-		return exitError, hinted{errors.New("-keep leaves one lab open"), "name the fault with -only"}
+		return exitError, terminal.WithHint(errors.New("-keep leaves one lab open"), "name the fault with -only")
 	}
 	if *keep {
 		// A terminal's interrupts are for the shell in the lab.
@@ -80,8 +85,8 @@ func namedFault(all []faults.Fault, name string) (faults.Fault, error) {
 		}
 		names = append(names, f.Name)
 	}
-	return faults.Fault{}, hinted{fmt.Errorf("there is no fault %q", name),
-		fmt.Sprintf("the nearest is %s; 'pfdivert faults -list' shows all", matrix.Nearest(name, names))}
+	return faults.Fault{}, terminal.WithHint(fmt.Errorf("there is no fault %q", name),
+		fmt.Sprintf("the nearest is %s; 'pfdivert faults -list' shows all", matrix.Nearest(name, names)))
 }
 
 func (c *call) listFaults(all []faults.Fault) error {
@@ -95,17 +100,17 @@ func (c *call) listFaults(all []faults.Fault) error {
 // playFaults breaks a lab with each fault and prints what the targets said.
 func (c *call) playFaults(ctx context.Context, all []faults.Fault, keep bool) (int, error) {
 	start := time.Now()
-	total := newFaultTotals(c.Out, all)
+	total := report.NewFaultTable(c.Out, all)
 	for i, f := range all {
 		targets, change := f.Targets(runtime.GOOS), func(*matrix.Options) {}
-		if !hasNamespaces {
+		if !testbed.HasNamespaces {
 			targets, change = slowLab(f, len(all) == 1)
 			fmt.Fprintf(c.Err, "%d of %d: %s, in which %d targets are played\n", i+1, len(all), f.Name, len(targets))
 		}
-		err := c.inBrokenLab(ctx, f, targets, change, func(p *pair, judged []faults.Judgement) error {
-			total.add(f, judged)
+		err := c.inBrokenLab(ctx, f, targets, change, func(p *testbed.Pair, judged []faults.Judgement) error {
+			total.Add(f, judged)
 			if len(all) == 1 {
-				writeExamples(c.Out, judged)
+				report.WriteFaultExamples(c.Out, judged)
 			}
 			if !keep {
 				return nil
@@ -119,7 +124,7 @@ func (c *call) playFaults(ctx context.Context, all []faults.Fault, keep bool) (i
 	if !keep {
 		fmt.Fprintf(c.Out, "%s in %.1f s\n", total, time.Since(start).Seconds())
 	}
-	if total.wrong() > 0 {
+	if total.Wrong() > 0 {
 		return exitFail, nil
 	}
 	return exitOK, nil
@@ -138,25 +143,27 @@ func slowLab(f faults.Fault, alone bool) ([]matrix.Target, func(*matrix.Options)
 
 // inBrokenLab plays the targets in a lab that is broken so. The lab is gone when look
 // has seen it.
-func (c *call) inBrokenLab(ctx context.Context, f faults.Fault, targets []matrix.Target, change func(*matrix.Options), look func(*pair, []faults.Judgement) error) error {
-	p, err := reachOwnLab(ctx, c, runFlags{single: f.Single, sudo: c.Getenv("SUDO"), wait: labPatience})
+func (c *call) inBrokenLab(ctx context.Context, f faults.Fault, targets []matrix.Target, change func(*matrix.Options), look func(*testbed.Pair, []faults.Judgement) error) error {
+	o := c.testbed()
+	o.Single, o.Wait = f.Single, labPatience
+	p, err := testbed.ReachLab(ctx, o)
 	if err != nil {
 		return err
 	}
-	defer p.close()
-	change(&p.options)
-	judged, err := p.judgeFault(ctx, f, targets)
+	defer p.Close()
+	change(&p.Options)
+	judged, err := judgeFault(ctx, p, f, targets)
 	if err == nil {
 		err = look(p, judged)
 	}
-	return errors.Join(err, p.leave(ctx))
+	return errors.Join(err, p.Leave(ctx))
 }
 
 // judgeFault breaks the lab and plays the targets; the judgements are in their order.
-func (p *pair) judgeFault(ctx context.Context, f faults.Fault, targets []matrix.Target) ([]faults.Judgement, error) {
+func judgeFault(ctx context.Context, p *testbed.Pair, f faults.Fault, targets []matrix.Target) ([]faults.Judgement, error) {
 	var mu sync.Mutex
 	results := map[string]matrix.Result{}
-	err := matrix.Run(ctx, p.hosts, matrix.Plan{Targets: targets}, f.Options(p.options), func(r matrix.Result) {
+	err := matrix.Run(ctx, p.Hosts, matrix.Plan{Targets: targets}, f.Options(p.Options), func(r matrix.Result) {
 		mu.Lock()
 		defer mu.Unlock()
 		results[r.Name] = r
@@ -172,15 +179,59 @@ func (p *pair) judgeFault(ctx context.Context, f faults.Fault, targets []matrix.
 		err = nil
 	}
 	if err != nil {
-		return nil, p.explain(err)
+		return nil, p.Explain(err)
 	}
 	judged := make([]faults.Judgement, len(targets))
 	for i, t := range targets {
 		want := f.Want(runtime.GOOS, t)
-		if !hasNamespaces { // nothing may have been asked; and what a BSD shows does not always tell causes apart
+		if !testbed.HasNamespaces { // nothing may have been asked; and what a BSD shows does not always tell causes apart
 			want = want.Unexplained()
 		}
 		judged[i] = faults.Judgement{Result: results[t.Name], Want: want}
 	}
 	return judged, nil
+}
+
+// keepFault is a shell on REMOTE of a lab that has been broken and played in. The lab
+// stands until the shell ends.
+func (c *call) keepFault(p *testbed.Pair, f faults.Fault) error {
+	enter, local, look := p.Enter()
+	if os.Geteuid() != 0 {
+		if sudo := strings.Fields(c.Getenv("SUDO")); len(sudo) > 0 {
+			enter = append(sudo, enter...)
+		} else { // on Linux: elsewhere it takes root
+			enter = append(enter, "--user", "--preserve-credentials")
+		}
+	}
+	shell := c.Getenv("SHELL")
+	if shell == "" {
+		shell = "/bin/sh"
+	}
+	a := p.Options.Families[pfconf.Inet]
+	fmt.Fprintf(c.Err, `Broken: %s.
+This is a shell on REMOTE, %v, with the rules that were loaded last. exit ends the lab.
+LOCAL is %v, FAKE %v. A command on LOCAL: %s CMD
+Look at: %s
+Send something to FAKE: %[5]s %[7]s client -proto udp -bind %[3]v %[8]v:4000
+`, f.About, a.Remote, a.Local, a.Fakes, local, look, ownPath(), a.Fakes.Addr().Next())
+	// A terminal's interrupts are for the shell.
+	cmd := exec.CommandContext(context.Background(), enter[0], append(enter[1:], shell)...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.In, c.Out, c.Err
+	err := cmd.Run()
+	var exit *exec.ExitError
+	switch {
+	case errors.Is(err, exec.ErrNotFound) && testbed.HasNamespaces:
+		return terminal.WithHint(err, "nsenter is part of util-linux")
+	case errors.As(err, &exit):
+		return nil // that of its last command
+	}
+	return err
+}
+
+// ownPath is how a shell starts this one.
+func ownPath() string {
+	if path, err := os.Executable(); err == nil {
+		return path
+	}
+	return os.Args[0]
 }

@@ -9,6 +9,8 @@ import (
 
 	"pfdivert/matrix"
 	"pfdivert/matrix/faults"
+	"pfdivert/roles/report"
+	"pfdivert/roles/testbed"
 )
 
 // mostSeconds bounds a run of all targets in which nearly all fail. It takes 0.3 s
@@ -21,9 +23,9 @@ const mostSeconds = 10
 func TestFaults(t *testing.T) {
 	for _, f := range faults.For(runtime.GOOS) {
 		t.Run(f.Name, func(t *testing.T) {
-			p := reach(t, runFlags{single: f.Single})
+			p := reach(t, testbed.Options{Single: f.Single})
 			start := time.Now()
-			judged, err := p.judgeFault(t.Context(), f, f.Targets(runtime.GOOS))
+			judged, err := judgeFault(t.Context(), p, f, f.Targets(runtime.GOOS))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -42,7 +44,7 @@ func TestFaults(t *testing.T) {
 					t.Errorf("%s: %s: want %v, got %v\n%s", r.Name, j.Wrong(), j.Want, r, transcript(r))
 				case r.Verdict != matrix.Pass && r.Detail == "":
 					t.Errorf("%v: without a sentence", r)
-				case r.Verdict != matrix.Pass && causeOf(r) == "unexplained":
+				case r.Verdict != matrix.Pass && report.CauseOf(r) == "unexplained":
 					t.Errorf("%v: nothing explains it", r)
 				case r.Verdict == matrix.Fail && len(r.Transcript) == 0:
 					t.Errorf("%v: a failure without a transcript", r)
@@ -58,11 +60,11 @@ func TestFaults(t *testing.T) {
 
 // TestNoEvidence: where no one is asked, targets say the same, and nothing is explained.
 func TestNoEvidence(t *testing.T) {
-	p := reach(t, runFlags{})
-	p.options.NoEvidence = true
+	p := reach(t, testbed.Options{})
+	p.Options.NoEvidence = true
 	all := faults.For(runtime.GOOS)
 	f := all[slices.IndexFunc(all, func(f faults.Fault) bool { return f.Name == "no-rule" })]
-	judged, err := p.judgeFault(t.Context(), f, f.Sample(runtime.GOOS))
+	judged, err := judgeFault(t.Context(), p, f, f.Sample(runtime.GOOS))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"pfdivert/matrix"
+	"pfdivert/roles/terminal"
 )
 
 var helpRole = Role{
@@ -38,7 +39,7 @@ func runHelp(ctx context.Context, c *call) (int, error) {
 		for _, r := range all() {
 			names = append(names, r.Name)
 		}
-		return exitError, hinted{fmt.Errorf("there is no role %q", name), fmt.Sprintf("the nearest is '%s'", matrix.Nearest(name, names))}
+		return exitError, terminal.WithHint(fmt.Errorf("there is no role %q", name), fmt.Sprintf("the nearest is '%s'", matrix.Nearest(name, names)))
 	}
 	// The role itself knows its flags.
 	return r.run(ctx, &call{c.IO, r, c.version, []string{"-h"}})

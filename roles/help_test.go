@@ -9,6 +9,7 @@ import (
 
 	"pfdivert/matrix"
 	"pfdivert/roles/agent"
+	"pfdivert/roles/terminal"
 )
 
 // callMain plays a role in this process.
@@ -84,13 +85,13 @@ func TestTell(t *testing.T) {
 		want string
 	}{
 		{errors.New("it broke"), "error: it broke\n"},
-		{fmt.Errorf("run: %w", hinted{errors.New("it broke"), "mend it"}), "error: run: it broke\nhint: mend it\n"},
+		{fmt.Errorf("run: %w", terminal.WithHint(errors.New("it broke"), "mend it")), "error: run: it broke\nhint: mend it\n"},
 		{fmt.Errorf("local: %w", &agent.Fault{Code: "EPERM", Text: "not allowed", Hint: "be root"}), "error: local: not allowed\nhint: be root\n"},
 		{&agent.Fault{Text: "it broke"}, "error: it broke\n"},
 		{&matrix.NoTargetError{Pattern: "x", Nearest: "y"}, "error: no target matches \"x\"\nhint: the nearest is y; 'pfdivert list' shows all\n"},
 	} {
 		var b bytes.Buffer
-		tell(&b, c.err)
+		terminal.PrintError(&b, c.err)
 		if b.String() != c.want {
 			t.Errorf("%q, want %q", b.String(), c.want)
 		}

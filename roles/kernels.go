@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"pfdivert/roles/report"
+	"pfdivert/roles/terminal"
 )
 
 var kernelsRole = Role{
@@ -20,13 +21,13 @@ Exit status: 0, or 2 when a file can't be read.`,
 			return exitError, err
 		}
 		if f.NArg() == 0 {
-			return exitError, hinted{errors.New("kernels needs the results of a run"), "pfdivert run -json linux.json, and then pfdivert kernels linux.json"}
+			return exitError, terminal.WithHint(errors.New("kernels needs the results of a run"), "pfdivert run -json linux.json, and then pfdivert kernels linux.json")
 		}
 		var runs []*report.Past
 		for _, name := range f.Args() {
 			run, err := c.readRun(name)
 			if err != nil {
-				return exitError, hinted{err, "'pfdivert run -json FILE' writes what can be read"}
+				return exitError, terminal.WithHint(err, "'pfdivert run -json FILE' writes what can be read")
 			}
 			runs = append(runs, run)
 		}

@@ -25,7 +25,7 @@ func TestKernelsPage(t *testing.T) {
 			t.Fatal(err)
 		}
 		var have []string
-		for _, o := range run.Outcomes {
+		for _, o := range run.Summaries {
 			have = append(have, o.Name)
 		}
 		for _, target := range matrix.Targets() {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"pfdivert/roles/lab"
+	"pfdivert/roles/terminal"
 )
 
 var labRole = Role{
@@ -35,7 +36,7 @@ func runLab(ctx context.Context, c *call) (int, error) {
 		return exitError, err
 	}
 	if h := lab.Host(*where); h != lab.Local && h != lab.Remote {
-		return exitError, hinted{fmt.Errorf("the lab has no host %q", *where), "-host local or -host remote"}
+		return exitError, terminal.WithHint(fmt.Errorf("the lab has no host %q", *where), "-host local or -host remote")
 	}
 	return lab.Run(ctx, []string{"lab"}, lab.RunOptions{
 		Config: lab.Config{Single: *single}, Host: lab.Host(*where), Command: f.Args(), Quiet: *quiet,

@@ -9,6 +9,7 @@ import (
 
 	"pfdivert/matrix"
 	"pfdivert/roles/lab/labtest"
+	"pfdivert/roles/testbed"
 )
 
 // TestLoad plays all targets and claims 20 times in a lab, in another order each time, all at
@@ -19,7 +20,7 @@ func TestLoad(t *testing.T) {
 	before := goleak.IgnoreCurrent()
 	t.Setenv(countLeaks, "1")
 	for _, single := range []bool{false, true} {
-		p, err := reachLab(context.Background(), runFlags{single: single})
+		p, err := testbed.ReachLab(context.Background(), testbed.Options{Single: single})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -30,7 +31,7 @@ func TestLoad(t *testing.T) {
 			rounds = 2 // cells take turns: slow, and the same code
 		}
 		plan := matrix.Plan{Targets: append(matrix.Targets(), matrix.Claims()...), Rounds: rounds, Seed: 20}
-		err = matrix.Run(t.Context(), p.hosts, plan, p.options, func(r matrix.Result) {
+		err = matrix.Run(t.Context(), p.Hosts, plan, p.Options, func(r matrix.Result) {
 			mu.Lock()
 			defer mu.Unlock()
 			if played[r.Name]++; r.Verdict != matrix.Pass && r.Reason != matrix.NotClaimed {
@@ -38,15 +39,15 @@ func TestLoad(t *testing.T) {
 			}
 		})
 		if err != nil {
-			t.Error(p.explain(err))
+			t.Error(p.Explain(err))
 		}
 		for _, target := range plan.Targets {
 			if n := played[target.Name]; n != rounds {
 				t.Errorf("%s was played %d times, not %d", target.Name, n, rounds)
 			}
 		}
-		p.close()
-		if said := p.stderr(); said != "" {
+		p.Close()
+		if said := p.Stderr(); said != "" {
 			t.Errorf("the agents said:\n%s", said)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"pfdivert/matrix"
 	"pfdivert/roles/lab/labtest"
+	"pfdivert/roles/testbed"
 )
 
 // asProgram, in the environment, makes the test binary be the program: whatever
@@ -39,29 +40,29 @@ func TestMain(m *testing.M) {
 }
 
 // reach builds a lab whose agents are children of the test.
-func reach(t testing.TB, o runFlags) *pair {
+func reach(t testing.TB, o testbed.Options) *testbed.Pair {
 	t.Helper()
 	labtest.Need(t)
-	p, err := reachLab(context.Background(), o)
+	p, err := testbed.ReachLab(context.Background(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(p.close)
+	t.Cleanup(p.Close)
 	return p
 }
 
-// play plays the plan in the lab and gives the results by target.
-func (p *pair) play(t testing.TB, plan matrix.Plan, opt matrix.Options) map[string]matrix.Result {
+// runPlan runs the plan in the lab and returns the results by target.
+func runPlan(t testing.TB, p *testbed.Pair, plan matrix.Plan, opt matrix.Options) map[string]matrix.Result {
 	t.Helper()
 	var mu sync.Mutex
 	results := map[string]matrix.Result{}
-	err := matrix.Run(t.Context(), p.hosts, plan, opt, func(r matrix.Result) {
+	err := matrix.Run(t.Context(), p.Hosts, plan, opt, func(r matrix.Result) {
 		mu.Lock()
 		defer mu.Unlock()
 		results[r.Name] = r
 	})
 	if err != nil {
-		t.Fatal(p.explain(err))
+		t.Fatal(p.Explain(err))
 	}
 	return results
 }

@@ -9,6 +9,7 @@ import (
 
 	"pfdivert/pfconf"
 	"pfdivert/roles/agent"
+	"pfdivert/roles/terminal"
 )
 
 var natlookRole = Role{
@@ -42,7 +43,7 @@ func runNatlook(_ context.Context, c *call) (int, error) {
 		return exitError, err
 	}
 	if f.NArg() != 4 {
-		return exitError, hinted{fmt.Errorf("natlook needs two addresses with their ports, four words, not %d", f.NArg()), example}
+		return exitError, terminal.WithHint(fmt.Errorf("natlook needs two addresses with their ports, four words, not %d", f.NArg()), example)
 	}
 	var err error
 	if q.Proto, err = protocol(*proto); err != nil {
@@ -50,15 +51,15 @@ func runNatlook(_ context.Context, c *call) (int, error) {
 	}
 	for i, end := range []*netip.AddrPort{&q.Src, &q.Dst} {
 		if *end, err = addressAndPort(f.Arg(2*i), f.Arg(2*i+1)); err != nil {
-			return exitError, hinted{err, example}
+			return exitError, terminal.WithHint(err, example)
 		}
 	}
 	if err := q.Validate(); err != nil {
-		return exitError, hinted{err, example}
+		return exitError, terminal.WithHint(err, example)
 	}
 	answer, err := agent.Natlook(q)
 	if errors.Is(err, pfconf.ErrNoState) {
-		tell(c.Err, err)
+		terminal.PrintError(c.Err, err)
 		return exitFail, nil
 	}
 	if err != nil {

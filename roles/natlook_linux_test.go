@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"pfdivert/matrix"
+	"pfdivert/roles/testbed"
 )
 
 // TestNatlookNotices: the cells of translated connections fail without their rule, and when
@@ -23,11 +24,11 @@ func TestNatlookNotices(t *testing.T) {
 		{matrix.Tuple, matrix.Fail, matrix.StateMissing},
 	} {
 		t.Run("without "+c.omit, func(t *testing.T) {
-			p := reach(t, runFlags{})
-			opt := p.options
+			p := reach(t, testbed.Options{})
+			opt := p.Options
 			opt.Omit = []string{c.omit}
 			results := make(chan matrix.Result, len(targets))
-			if err := matrix.Run(t.Context(), p.hosts, matrix.Plan{Targets: targets}, opt, func(r matrix.Result) { results <- r }); err != nil {
+			if err := matrix.Run(t.Context(), p.Hosts, matrix.Plan{Targets: targets}, opt, func(r matrix.Result) { results <- r }); err != nil {
 				t.Fatal(err)
 			}
 			for range targets {

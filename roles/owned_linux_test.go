@@ -14,6 +14,7 @@ import (
 	"pfdivert/pfconf"
 	"pfdivert/roles/agent"
 	"pfdivert/roles/lab/namespace"
+	"pfdivert/roles/testbed"
 )
 
 // inNamespaceOf runs f on a thread in the network namespace of a process.
@@ -41,16 +42,16 @@ func inNamespaceOf(t testing.TB, pid int, f func() error) {
 // A REMOTE that has FAKE configured would receive without any rule: no target may be
 // believed.
 func TestFakeIsOwned(t *testing.T) {
-	p := reach(t, runFlags{})
-	fake := p.options.Families[pfconf.Inet].Fakes.Addr().Next().Next()
-	inNamespaceOf(t, p.hosts.Remote.Hello.PID, func() error {
+	p := reach(t, testbed.Options{})
+	fake := p.Options.Families[pfconf.Inet].Fakes.Addr().Next().Next()
+	inNamespaceOf(t, p.Hosts.Remote.Hello.PID, func() error {
 		link, err := netlink.LinkByName("lo")
 		if err != nil {
 			return err
 		}
 		return netlink.AddrAdd(link, &netlink.Addr{IPNet: &net.IPNet{IP: fake.AsSlice(), Mask: net.CIDRMask(32, 32)}})
 	})
-	results := p.play(t, matrix.Plan{Targets: matrix.Targets()}, p.options)
+	results := runPlan(t, p, matrix.Plan{Targets: matrix.Targets()}, p.Options)
 	want := fmt.Sprintf("REMOTE has FAKE configured ([%v]): cells would pass without being diverted", fake)
 	for _, target := range matrix.Targets() {
 		if r := results[target.Name]; r.Verdict != matrix.Error || r.Reason != matrix.FakeOwned || r.Detail != want {
@@ -63,10 +64,10 @@ func TestFakeIsOwned(t *testing.T) {
 // without it would prove nothing otherwise.
 func TestWithoutTimestamps(t *testing.T) {
 	for _, omit := range [][]string{nil, {agent.Timestamps}} {
-		p := reach(t, runFlags{})
-		p.options.Omit = omit
-		p.play(t, matrix.Plan{Targets: matrix.Targets()[:1]}, p.options)
-		for host, conn := range map[string]*agent.Conn{"local": p.hosts.Local, "remote": p.hosts.Remote} {
+		p := reach(t, testbed.Options{})
+		p.Options.Omit = omit
+		runPlan(t, p, matrix.Plan{Targets: matrix.Targets()[:1]}, p.Options)
+		for host, conn := range map[string]*agent.Conn{"local": p.Hosts.Local, "remote": p.Hosts.Remote} {
 			var value []byte
 			inNamespaceOf(t, conn.Hello.PID, func() (err error) {
 				value, err = os.ReadFile("/proc/sys/net/ipv4/tcp_timestamps")

@@ -8,6 +8,7 @@ import (
 
 	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
+	"pfdivert/roles/terminal"
 )
 
 var packetRole = Role{
@@ -16,20 +17,20 @@ var packetRole = Role{
 	Help: `PORT is the divert port of a divert-packet rule; on Linux the number of a
 netfilter queue.
 
-` + handHelp,
+` + socketHelp,
 	run: runPacket,
 }
 
 func runPacket(_ context.Context, c *call) (int, error) {
 	f := c.flags()
 	six := f.Bool("6", false, "IPv6")
-	timeout := f.Duration("timeout", handTimeout, "give up after this `TIME`")
+	timeout := f.Duration("timeout", socketTimeout, "give up after this `TIME`")
 	if err := c.parse(f); err != nil {
 		return exitError, err
 	}
 	var port uint16
 	if n, err := fmt.Sscan(f.Arg(0), &port); n != 1 || err != nil || port == 0 || f.NArg() != 1 {
-		return exitError, hinted{fmt.Errorf("packet needs one divert port between 1 and 65535, not %q", f.Args()), "pfdivert packet 666"}
+		return exitError, terminal.WithHint(fmt.Errorf("packet needs one divert port between 1 and 65535, not %q", f.Args()), "pfdivert packet 666")
 	}
 	family := pfconf.Inet
 	if *six {
@@ -47,7 +48,7 @@ func runPacket(_ context.Context, c *call) (int, error) {
 		return err
 	})
 	if s.err != nil {
-		tell(c.Err, s.err)
+		terminal.PrintError(c.Err, s.err)
 		return exitFail, nil
 	}
 	return exitOK, nil

@@ -12,6 +12,8 @@ import (
 	"pfdivert/pfconf/pf"
 	"pfdivert/roles/agent"
 	"pfdivert/roles/lab"
+	"pfdivert/roles/terminal"
+	"pfdivert/roles/testbed"
 )
 
 var pfSetupRole = Role{
@@ -68,15 +70,15 @@ func runPFSetup(ctx context.Context, c *call) (int, error) {
 		return exitError, err
 	}
 	if r.Action == pfconf.PFDivertTo {
-		return exitError, hinted{errors.New("pf-divert-to is for the filter beside ipfw that a run opens, and not for pf-setup"),
-			"pfdivert run '*-divert-pf-*' loads it on a FreeBSD host"}
+		return exitError, terminal.WithHint(errors.New("pf-divert-to is for the filter beside ipfw that a run opens, and not for pf-setup"),
+			"pfdivert run '*-divert-pf-*' loads it on a FreeBSD host")
 	}
 	if *port > 65535 || *divert > 65535 {
-		return exitError, hinted{fmt.Errorf("port %d does not exist", max(*port, *divert)), "ports go up to 65535"}
+		return exitError, terminal.WithHint(fmt.Errorf("port %d does not exist", max(*port, *divert)), "ports go up to 65535")
 	}
 	complete(&r, uint16(*port), netip.AddrPortFrom(target, uint16(*divert)), *out)
 	if err := r.Validate(); err != nil {
-		return exitError, hinted{err, "pfdivert pf-setup -proto tcp -from 10.188.1.1 -to 10.188.2.9 -port 4000"}
+		return exitError, terminal.WithHint(err, "pfdivert pf-setup -proto tcp -from 10.188.1.1 -to 10.188.2.9 -port 4000")
 	}
 	rules := []pfconf.Rule{r}
 	fakes := []netip.Prefix{fakeOf(r)}
@@ -98,7 +100,7 @@ func (c *call) loadUntilEnd(ctx context.Context, r pfconf.Rule, fakes []netip.Pr
 	undone := func(context.Context, bool) error { return nil }
 	if c.Getenv(lab.Marker) == "" {
 		hold, err := agent.Take(ctx, agent.HoldOptions{
-			Remote: true, By: "pf-setup of " + whoRuns(c.Getenv),
+			Remote: true, By: "pf-setup of " + testbed.WhoRuns(c.Getenv),
 			Tell: func(s string) { fmt.Fprintf(c.Err, "notice: %s\n", s) },
 		})
 		if err != nil {

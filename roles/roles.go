@@ -16,7 +16,8 @@ import (
 	"syscall"
 
 	"pfdivert/matrix"
-	"pfdivert/roles/agent"
+	"pfdivert/roles/terminal"
+	"pfdivert/roles/testbed"
 )
 
 // Role is one part.
@@ -92,7 +93,7 @@ func Main(version string, args []string, std IO) int {
 			return status
 		}
 	}
-	tell(std.Err, err)
+	terminal.PrintError(std.Err, err)
 	return exitError
 }
 
@@ -124,10 +125,9 @@ func pick(args []string) (*Role, []string, error) {
 			names = append(names, r.Name)
 		}
 	}
-	return nil, nil, hinted{
+	return nil, nil, terminal.WithHint(
 		fmt.Errorf("there is no role %q", args[1]),
-		fmt.Sprintf("the nearest is '%s'; 'pfdivert help' shows all, 'pfdivert run %s' plays targets of that name", matrix.Nearest(args[1], names), args[1]),
-	}
+		fmt.Sprintf("the nearest is '%s'; 'pfdivert help' shows all, 'pfdivert run %s' plays targets of that name", matrix.Nearest(args[1], names), args[1]))
 }
 
 // play plays the role until it ends or a signal ends it.
@@ -163,32 +163,6 @@ type interrupted struct{ signal os.Signal }
 
 func (i interrupted) Error() string { return i.signal.String() }
 
-// hinted is an error with what to do about it.
-type hinted struct {
-	error
-	hint string
-}
-
-func (h hinted) Hint() string  { return h.hint }
-func (h hinted) Unwrap() error { return h.error }
-
-// tell prints an error for a person.
-func tell(w io.Writer, err error) {
-	fmt.Fprintf(w, "error: %v\n", err)
-	var hint string
-	var h agent.Hinter
-	var fault *agent.Fault // has its hint with it
-	switch {
-	case errors.As(err, &h):
-		hint = h.Hint()
-	case errors.As(err, &fault):
-		hint = fault.Hint
-	}
-	if hint != "" {
-		fmt.Fprintf(w, "hint: %s\n", hint)
-	}
-}
-
 // flags makes the role's flag set.
 func (c *call) flags() *flag.FlagSet {
 	f := flag.NewFlagSet(c.role.Name, flag.ContinueOnError)
@@ -216,7 +190,7 @@ func (c *call) parse(f *flag.FlagSet) error {
 		}
 		err = fmt.Errorf("%s has no flag -%s", c.role.Name, strings.TrimLeft(name, "-"))
 	}
-	return hinted{err, hint}
+	return terminal.WithHint(err, hint)
 }
 
 // noArgs refuses arguments that are left after the flags.
@@ -224,5 +198,10 @@ func (c *call) noArgs(f *flag.FlagSet) error {
 	if f.NArg() == 0 {
 		return nil
 	}
-	return hinted{fmt.Errorf("%s takes no argument %q", c.role.Name, f.Arg(0)), fmt.Sprintf("'pfdivert %s -h' shows what it takes", c.role.Name)}
+	return terminal.WithHint(fmt.Errorf("%s takes no argument %q", c.role.Name, f.Arg(0)), fmt.Sprintf("'pfdivert %s -h' shows what it takes", c.role.Name))
+}
+
+// testbed returns how the environment says to reach the hosts; a role adds what its flags say.
+func (c *call) testbed() testbed.Options {
+	return testbed.Options{Getenv: c.Getenv, Notices: c.Err, Sudo: c.Getenv("SUDO")}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pfdivert/roles/endpoint"
+	"pfdivert/roles/terminal"
 )
 
 var serverRole = Role{
@@ -17,14 +18,14 @@ address and port that the rule diverts to (on Linux a raw or ICMP server is boun
 FAKE, with -bindany). A TCP server always writes its line and closes first; the
 others answer with -answer.
 
-` + handHelp,
+` + socketHelp,
 	run: runServer,
 }
 
 func runServer(_ context.Context, c *call) (int, error) {
 	f := c.flags()
-	var h handFlags
-	h.add(f)
+	var o socketFlags
+	o.add(f)
 	diverted := f.Bool("diverted", false, "packets for a foreign address will be diverted here")
 	answer := f.Bool("answer", false, "answer to whom the line came from (udp, rip)")
 	if err := c.parse(f); err != nil {
@@ -33,23 +34,23 @@ func runServer(_ context.Context, c *call) (int, error) {
 	if err := c.noArgs(f); err != nil {
 		return exitError, err
 	}
-	proto, err := protocol(h.proto)
+	proto, err := protocol(o.proto)
 	if err != nil {
 		return exitError, err
 	}
-	if !h.bind.IsValid() {
-		return exitError, hinted{errors.New("server needs an address to bind"), "pfdivert server -bind 127.0.0.1:4000 -diverted"}
+	if !o.bind.IsValid() {
+		return exitError, terminal.WithHint(errors.New("server needs an address to bind"), "pfdivert server -bind 127.0.0.1:4000 -diverted")
 	}
 	e, err := endpoint.Open(endpoint.Spec{
-		Kind: handKinds[proto], Role: endpoint.Server, Local: h.bind, Bindany: h.bindany, Diverted: *diverted,
+		Kind: socketKinds[proto], Role: endpoint.Server, Local: o.bind, Bindany: o.bindany, Diverted: *diverted,
 	}, c.Out)
 	if err != nil {
 		return exitError, err
 	}
 	defer e.Close()
-	deadline := time.Now().Add(h.timeout)
+	deadline := time.Now().Add(o.timeout)
 	var s chain
-	if handKinds[proto] == endpoint.Stream {
+	if socketKinds[proto] == endpoint.Stream {
 		s.do("accept", func() error { return e.Accept(deadline) })
 		s.do("send", func() error { return e.Send([]byte(endpoint.ServerLine), 0) })
 		s.do("receive", func() error { return receiveClient(e, deadline) })
@@ -61,7 +62,7 @@ func runServer(_ context.Context, c *call) (int, error) {
 		}
 	}
 	if s.err != nil {
-		tell(c.Err, s.err)
+		terminal.PrintError(c.Err, s.err)
 		return exitFail, nil
 	}
 	return exitOK, nil

@@ -6,10 +6,16 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // maxAnswer bounds what a host may answer to one script, or print before its
@@ -168,4 +174,161 @@ func (m *master) close(ctx context.Context) error {
 	}
 	m.link.Read.Close()
 	return m.dir.remove()
+}
+
+// controlPrefix begins the names of folders with a master's socket.
+const controlPrefix = "pfdivert-ssh-"
+
+// maxControlPath is the longest ControlPath, in bytes: ssh appends a dot and 16
+// random characters while it binds the socket (mux.c, muxserver_listen), and
+// sun_path has 104 bytes on the BSDs (unix(4)).
+const maxControlPath = 104 - 1 - 17
+
+// controlDir is a private folder for the master's socket. It is locked as long
+// as this process lives, so that a later run knows that it is stale.
+type controlDir struct {
+	path string
+	lock *os.File
+}
+
+// newControlDir makes one, for the invoker if there is one, and removes those
+// that killed runs have left.
+func newControlDir(i *Invoker) (*controlDir, error) {
+	base := os.TempDir()
+	if len(filepath.Join(base, controlPrefix+"0123456789", "m")) > maxControlPath {
+		base = "/tmp"
+	}
+	owner := os.Geteuid()
+	if i != nil {
+		owner = int(i.UID)
+	}
+	removeStale(base, owner)
+	path, err := os.MkdirTemp(base, controlPrefix) // mode 0700
+	if err != nil {
+		return nil, fmt.Errorf("folder for ssh's socket: %w", err)
+	}
+	d := &controlDir{path: path}
+	if d.lock, err = os.Open(path); err == nil {
+		if err = unix.Flock(int(d.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil && i != nil {
+			err = d.lock.Chown(owner, int(i.GID))
+		}
+	}
+	if err != nil {
+		d.remove()
+		return nil, fmt.Errorf("folder for ssh's socket: %w", err)
+	}
+	return d, nil
+}
+
+func (d *controlDir) socket() string { return filepath.Join(d.path, "m") }
+
+func (d *controlDir) remove() error {
+	err := os.RemoveAll(d.path)
+	if d.lock != nil {
+		err = errors.Join(err, d.lock.Close())
+	}
+	return err
+}
+
+// removeStale removes the folders of owner whose process is gone. One that is
+// a minute old at most may not be locked yet.
+func removeStale(base string, owner int) {
+	found, _ := filepath.Glob(filepath.Join(base, controlPrefix+"*"))
+	for _, path := range found {
+		info, err := os.Lstat(path)
+		if err != nil || !info.IsDir() || time.Since(info.ModTime()) < time.Minute {
+			continue
+		}
+		if st, ok := info.Sys().(*syscall.Stat_t); !ok || int(st.Uid) != owner {
+			continue
+		}
+		f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_DIRECTORY, 0)
+		if err != nil {
+			continue
+		}
+		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+			_ = os.RemoveAll(path)
+		}
+		f.Close()
+	}
+}
+
+// Invoker is the user who made this program root by sudo or doas. ssh runs as
+// that user: with their keys, configuration and known hosts, and without
+// writing root's files into their home.
+type Invoker struct {
+	Name     string
+	UID, GID uint32
+	Groups   []uint32
+	Home     string
+}
+
+// FindInvoker returns the invoker, nil when this process is not root or was not
+// made so by sudo (SUDO_UID) or doas (DOAS_USER).
+func FindInvoker(getenv func(string) string) (*Invoker, error) {
+	if os.Geteuid() != 0 {
+		return nil, nil
+	}
+	var u *user.User
+	var err error
+	switch uid, name := getenv("SUDO_UID"), getenv("DOAS_USER"); {
+	case uid != "":
+		// The passwd entry may be in a database that only libc can ask.
+		if u, err = user.LookupId(uid); err != nil && getenv("SUDO_HOME") != "" {
+			u, err = &user.User{Uid: uid, Gid: getenv("SUDO_GID"), Username: getenv("SUDO_USER"), HomeDir: getenv("SUDO_HOME")}, nil
+		}
+	case name != "":
+		u, err = user.Lookup(name)
+	default:
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the user who called sudo: %w", err)
+	}
+	i := &Invoker{Name: u.Username, Home: u.HomeDir}
+	for _, n := range []struct {
+		to   *uint32
+		from string
+	}{{&i.UID, u.Uid}, {&i.GID, u.Gid}} {
+		v, err := strconv.ParseUint(n.from, 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("the user who called sudo: %w", err)
+		}
+		*n.to = uint32(v)
+	}
+	if i.UID == 0 {
+		return nil, nil
+	}
+	groups, err := u.GroupIds()
+	if err != nil {
+		groups = nil // the groups matter only for reading keys; the own one does
+	}
+	for _, g := range groups {
+		if v, err := strconv.ParseUint(g, 10, 32); err == nil {
+			i.Groups = append(i.Groups, uint32(v))
+		}
+	}
+	return i, nil
+}
+
+// apply has cmd run as the invoker.
+func (i *Invoker) apply(cmd *exec.Cmd) {
+	if i == nil {
+		return
+	}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: i.UID, Gid: i.GID, Groups: i.Groups}
+	for _, e := range os.Environ() {
+		name, _, _ := strings.Cut(e, "=")
+		switch name {
+		case "HOME", "USER", "LOGNAME", "MAIL":
+		default:
+			cmd.Env = append(cmd.Env, e)
+		}
+	}
+	cmd.Env = append(cmd.Env, "HOME="+i.Home, "USER="+i.Name, "LOGNAME="+i.Name)
+	// The current folder may be one that only root may enter.
+	cmd.Dir = "/"
 }

@@ -286,8 +286,8 @@ func TestBrowser(t *testing.T) {
 	pages := htmlPages()
 	for _, name := range []string{"evidence", "hostile-page", "hosts", "stats", "passed", "interrupted"} {
 		var html bytes.Buffer
-		run, outcomes := pages[name]()
-		if err := WriteHTML(&html, run, outcomes); err != nil {
+		run, summaries := pages[name]()
+		if err := WriteHTML(&html, run, summaries); err != nil {
 			t.Fatal(err)
 		}
 		file := filepath.Join(dir, name+".html")

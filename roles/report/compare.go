@@ -1,10 +1,16 @@
 package report
 
 import (
+	"bytes"
 	"cmp"
+	"fmt"
+	"io"
+	"math"
 	"slices"
+	"time"
 
 	"pfdivert/matrix"
+	"pfdivert/matrix/explain"
 )
 
 // Comparison is what changed from one run, A, to another, B.
@@ -14,30 +20,30 @@ type Comparison struct {
 	Same    int      // targets that did not change
 }
 
-// Kind says what a change means.
-type Kind string
+// ChangeKind is what a change means.
+type ChangeKind string
 
 // The kinds, in the order in which they are reported.
 const (
-	Regression Kind = "regression" // see kindOf
-	Mended     Kind = "mended"     // it did not work and does now
-	Skipped    Kind = "skip"       // SKIP came or went, and it works in neither
-	Changed    Kind = "verdict"    // another verdict, neither worse nor fixed
-	Reason     Kind = "reason"     // the same verdict for another reason
-	New        Kind = "new"        // A has no verdict
-	Gone       Kind = "gone"       // B has no verdict, and in A it did not work
-	Slower     Kind = "slower"     // half of B's runs took longer than 95 % of A's
-	Faster     Kind = "faster"     // the other way round
+	Regression ChangeKind = "regression" // see kindOf
+	Fixed      ChangeKind = "mended"     // it did not work and does now
+	Skipped    ChangeKind = "skip"       // SKIP came or went, and it works in neither
+	Changed    ChangeKind = "verdict"    // another verdict, neither worse nor fixed
+	Reason     ChangeKind = "reason"     // the same verdict for another reason
+	New        ChangeKind = "new"        // A has no verdict
+	Gone       ChangeKind = "gone"       // B has no verdict, and in A it did not work
+	Slower     ChangeKind = "slower"     // half of B's runs took longer than 95 % of A's
+	Faster     ChangeKind = "faster"     // the other way round
 )
 
-var kinds = []Kind{Regression, Mended, Skipped, Changed, Reason, New, Gone, Slower, Faster}
+var kinds = []ChangeKind{Regression, Fixed, Skipped, Changed, Reason, New, Gone, Slower, Faster}
 
 // Change is a target that is not in B as it was in A. The verdict of what is missing is
 // empty.
 type Change struct {
-	Kind          Kind
-	Host, Name    string // Host is empty when one was tested
-	Before, After Outcome
+	Kind          ChangeKind
+	Host, Name    string // Machine is empty when one was tested
+	Before, After Summary
 }
 
 // works reports whether the kernel did what the target asks for.
@@ -55,7 +61,7 @@ func fine(v matrix.Verdict) bool { return matrix.ExitStatus(v) == 0 }
 //   - what was in order (a known failure, a proven lack) and now is a FAIL or an ERROR.
 //
 // A target that A did not play can't be a regression.
-func kindOf(before, after matrix.Verdict) Kind {
+func kindOf(before, after matrix.Verdict) ChangeKind {
 	switch {
 	case before == after:
 		return ""
@@ -68,7 +74,7 @@ func kindOf(before, after matrix.Verdict) Kind {
 	case works(before) && works(after):
 		return Changed
 	case works(after):
-		return Mended
+		return Fixed
 	case fine(before) && !fine(after):
 		return Regression
 	case before == matrix.Skip || after == matrix.Skip:
@@ -84,13 +90,13 @@ func Compare(a, b *Past) *Comparison {
 	type key struct{ host, name string }
 	var order []key
 	type times struct {
-		Outcome
+		Summary
 		tail float64
 	}
 	index := func(p, other *Past) map[key]times {
 		all := map[key]times{}
-		for i, o := range p.Outcomes {
-			hosts := []Host{{Name: o.Host}}
+		for i, o := range p.Summaries {
+			hosts := []Machine{{Name: o.Host}}
 			if p.Run.Tested == nil && other.Run.Tested != nil {
 				hosts = other.Run.Tested
 			}
@@ -130,11 +136,11 @@ func Compare(a, b *Past) *Comparison {
 			c.Same++
 			continue
 		}
-		c.Changes = append(c.Changes, Change{kind, k.host, k.name, x.Outcome, y.Outcome})
+		c.Changes = append(c.Changes, Change{kind, k.host, k.name, x.Summary, y.Summary})
 	}
 	hosts := append(slices.Clone(a.Run.Tested), b.Run.Tested...)
 	place := func(host string) int {
-		return slices.IndexFunc(hosts, func(h Host) bool { return h.Name == host })
+		return slices.IndexFunc(hosts, func(h Machine) bool { return h.Name == host })
 	}
 	slices.SortStableFunc(c.Changes, func(x, y Change) int {
 		return cmp.Or(slices.Index(kinds, x.Kind)-slices.Index(kinds, y.Kind), place(x.Host)-place(y.Host))
@@ -149,11 +155,176 @@ const enoughRuns = 20
 // Regressions counts the regressions.
 func (c *Comparison) Regressions() int { return c.count(Regression) }
 
-func (c *Comparison) count(kind Kind) (n int) {
+func (c *Comparison) count(kind ChangeKind) (n int) {
 	for _, change := range c.Changes {
 		if change.Kind == kind {
 			n++
 		}
 	}
 	return n
+}
+
+// kindTitles are the headings of a comparison, with what is listed below them.
+var kindTitles = map[ChangeKind]string{
+	Regression: "Regressions",
+	Fixed:      "Mended",
+	Skipped:    "Skipped now, or no longer",
+	Changed:    "Another verdict",
+	Reason:     "The same verdict for another reason",
+	New:        "New",
+	Gone:       "Gone",
+	Slower:     "Slower: half of B's runs took longer than 95 % of A's",
+	Faster:     "Faster: 95 % of B's runs took less than half of A's",
+}
+
+// kindTotals name the kinds in the totals.
+var kindTotals = map[ChangeKind]string{
+	Regression: "regressed", Fixed: "mended", Skipped: "skipped or no longer", Changed: "other verdict", Reason: "other reason",
+	New: "new", Gone: "gone", Slower: "slower", Faster: "faster",
+}
+
+// WriteText writes which runs are compared, a table of the changes for each kind, and the
+// totals. The detail is that of B, of A for what B lacks; one that is as the line's before
+// is not written again. Of what did not pass in B the cause is told, each once.
+func (c *Comparison) WriteText(w io.Writer, style Style) error {
+	var b bytes.Buffer
+	c.A.Run.writeCompared(&b, "A")
+	c.B.Run.writeCompared(&b, "B")
+	name, width := 0, min(style.Width, maxText)
+	for _, change := range c.Changes {
+		name = max(name, len(change.name()))
+	}
+	last, said := ChangeKind(""), ""
+	told := explanations{}
+	for _, change := range c.Changes {
+		if change.Kind != last {
+			last, said = change.Kind, ""
+			fmt.Fprintf(&b, "\n%s\n", style.bold(kindTitles[last]))
+		}
+		fmt.Fprintf(&b, "  %-*s  %s -> %s", name, change.name(), change.Before.shown(style, cellWidth), change.After.shown(style, 0))
+		o := change.After
+		if o.Verdict == "" {
+			o = change.Before
+		}
+		switch change.Kind {
+		case Slower, Faster:
+			fmt.Fprintf(&b, "  %s -> %s ms\n", millis(inTime(change.Before.Seconds)), millis(inTime(change.After.Seconds)))
+			continue
+		case Reason:
+			fmt.Fprintf(&b, " (%s -> %s)", printable(change.Before.Reason), printable(o.Reason))
+		default:
+			if o.Reason != "" {
+				fmt.Fprintf(&b, " (%s)", printable(o.Reason))
+			}
+		}
+		b.WriteByte('\n')
+		if !style.Terminal {
+			width = len(o.Detail) + len(o.Counts) + 100 // for machines a line
+		}
+		text := o.Detail
+		if o.Counts != "" && o.Verdict != matrix.Pass {
+			text = o.Counts + ": " + text
+		}
+		if text != said {
+			b.WriteString(wrap(printable(text), "    ", width))
+		}
+		if !style.Terminal {
+			width = math.MaxInt
+		}
+		told.write(&b, "    ", width, change.After.Explanation)
+		said = text
+	}
+	if len(c.Changes) > 0 {
+		b.WriteByte('\n')
+	}
+	fmt.Fprintf(&b, "%s: ", plural(len(c.Changes)+c.Same, "target"))
+	for _, kind := range kinds {
+		if n := c.count(kind); n > 0 {
+			fmt.Fprintf(&b, "%d %s, ", n, kindTotals[kind])
+		}
+	}
+	fmt.Fprintf(&b, "%d the same\n", c.Same)
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+// writeCompared writes which kernels a run tested.
+func (r Run) writeCompared(b *bytes.Buffer, name string) {
+	kernels := r.kernels()
+	if kernels == nil {
+		kernels = []string{"(no kernel was tested)"}
+	}
+	for i, kernel := range kernels {
+		if i > 0 {
+			name = " "
+		}
+		fmt.Fprintf(b, "%s  %s", name, kernel)
+		if i == 0 {
+			fmt.Fprintf(b, ", %s, pfdivert %s", r.Started.Format(time.RFC3339), printable(r.Version))
+			if r.Interrupted {
+				b.WriteString(", interrupted")
+			}
+		}
+		b.WriteByte('\n')
+	}
+}
+
+// name is the target's, with its host when there are several.
+func (c Change) name() string {
+	if c.Host != "" {
+		return printable(OnHost(c.Host, c.Name))
+	}
+	return printable(c.Name)
+}
+
+// shown is the verdict, or that there is none.
+func (o Summary) shown(style Style, width int) string {
+	return style.verdict(cmp.Or(o.Verdict, missing), width)
+}
+
+func inTime(seconds float64) time.Duration { return time.Duration(seconds * float64(time.Second)) }
+
+// WriteJSON writes one JSON object and a newline:
+//
+//	{"a":{"kernel":…},"b":{"kernel":…},"regressions":1,"same":69,"changes":[
+//	{"kind":"regression","name":"inet-args-tcp-to","before":{"verdict":"PASS",…},"after":{"verdict":"FAIL",…}}]}
+//
+// The kinds are those of ChangeKind; before or after is null for a target that was not played.
+func (c *Comparison) WriteJSON(w io.Writer) error {
+	type side struct {
+		Run
+		Tested []Machine `json:"tested,omitempty"`
+	}
+	type state struct {
+		Verdict matrix.Verdict       `json:"verdict"`
+		Reason  string               `json:"reason"`
+		Detail  string               `json:"detail"`
+		Seconds float64              `json:"seconds"`
+		Runs    uint64               `json:"runs,omitempty"`
+		Why     *explain.Explanation `json:"explanation,omitempty"`
+	}
+	of := func(o Summary) *state {
+		if o.Verdict == "" {
+			return nil
+		}
+		return &state{o.Verdict, o.Reason, o.Detail, micro(o.Seconds), o.Runs, o.Explanation}
+	}
+	type change struct {
+		Kind   ChangeKind `json:"kind"`
+		Host   string     `json:"host,omitempty"`
+		Name   string     `json:"name"`
+		Before *state     `json:"before"`
+		After  *state     `json:"after"`
+	}
+	changes := make([]change, len(c.Changes)) // [] and not null
+	for i, x := range c.Changes {
+		changes[i] = change{x.Kind, x.Host, x.Name, of(x.Before), of(x.After)}
+	}
+	return encode(w, struct {
+		A           side     `json:"a"`
+		B           side     `json:"b"`
+		Regressions int      `json:"regressions"`
+		Same        int      `json:"same"`
+		Changes     []change `json:"changes"`
+	}{side{c.A.Run.forJSON(), c.A.Run.Tested}, side{c.B.Run.forJSON(), c.B.Run.Tested}, c.Regressions(), c.Same, changes})
 }

@@ -19,7 +19,7 @@ import (
 func TestRegressions(t *testing.T) {
 	const none = matrix.Verdict("")
 	columns := []matrix.Verdict{matrix.Pass, matrix.XPass, matrix.XFail, matrix.Skip, matrix.Fail, matrix.Error, none}
-	words := map[byte]Kind{'R': Regression, 'm': Mended, 's': Skipped, 'c': Changed, 'n': New, 'g': Gone, '-': ""}
+	words := map[byte]ChangeKind{'R': Regression, 'm': Fixed, 's': Skipped, 'c': Changed, 'n': New, 'g': Gone, '-': ""}
 	rows := []struct {
 		before matrix.Verdict
 		after  string // a letter for each of columns
@@ -84,19 +84,19 @@ func TestReadJSON(t *testing.T) {
 	for name, c := range map[string]struct {
 		run   Run
 		write func(*bytes.Buffer) error
-		want  []Outcome
+		want  []Summary
 	}{
-		"one host":       {one, func(b *bytes.Buffer) error { return WriteJSON(b, one, mixed) }, Outcomes(one, mixed)},
-		"several":        {run, func(b *bytes.Buffer) error { return WriteJSON(b, run, results) }, Outcomes(run, results)},
-		"one, stats":     {one, func(b *bytes.Buffer) error { return statsOf(one, mixed).WriteJSON(b, one) }, statsOf(one, mixed).Outcomes(one)},
-		"several, stats": {run, func(b *bytes.Buffer) error { return statsOf(run, results).WriteJSON(b, run) }, statsOf(run, results).Outcomes(run)},
+		"one host":       {one, func(b *bytes.Buffer) error { return WriteJSON(b, one, mixed) }, Summaries(one, mixed)},
+		"several":        {run, func(b *bytes.Buffer) error { return WriteJSON(b, run, results) }, Summaries(run, results)},
+		"one, stats":     {one, func(b *bytes.Buffer) error { return statsOf(one, mixed).WriteJSON(b, one) }, statsOf(one, mixed).Summaries(one)},
+		"several, stats": {run, func(b *bytes.Buffer) error { return statsOf(run, results).WriteJSON(b, run) }, statsOf(run, results).Summaries(run)},
 	} {
 		p := past(t, c.write)
-		if len(p.Outcomes) != len(c.want) || p.Run.Kernel != c.run.Kernel || len(p.Run.Tested) != len(c.run.Tested) || !p.Run.Started.Equal(c.run.forJSON().Started) {
+		if len(p.Summaries) != len(c.want) || p.Run.Kernel != c.run.Kernel || len(p.Run.Tested) != len(c.run.Tested) || !p.Run.Started.Equal(c.run.forJSON().Started) {
 			t.Fatalf("%s: %+v", name, p)
 		}
 		for i, w := range c.want {
-			if g := p.Outcomes[i]; g.Name != w.Name || g.Host != w.Host || g.Verdict != w.Verdict || g.Reason != w.Reason ||
+			if g := p.Summaries[i]; g.Name != w.Name || g.Host != w.Host || g.Verdict != w.Verdict || g.Reason != w.Reason ||
 				!strings.HasSuffix(w.Detail, g.Detail) || g.Seconds != micro(w.Seconds) || !reflect.DeepEqual(g.Explanation, w.Explanation) || g.Runs != w.Runs || g.Counts != w.Counts {
 				t.Errorf("%s: %+v\nwant %+v", name, g, w)
 			}
@@ -223,7 +223,7 @@ func TestCompare(t *testing.T) {
 		}
 		for file, write := range map[string]func(*bytes.Buffer) error{
 			"compare-" + name + ".txt":          func(b *bytes.Buffer) error { return c.WriteText(b, pipe) },
-			"compare-" + name + "-terminal.txt": func(b *bytes.Buffer) error { return c.WriteText(b, terminal) },
+			"compare-" + name + "-terminal.txt": func(b *bytes.Buffer) error { return c.WriteText(b, onTerminal) },
 			"compare-" + name + ".json":         func(b *bytes.Buffer) error { return c.WriteJSON(b) },
 		} {
 			var b bytes.Buffer

@@ -15,8 +15,8 @@ import (
 // evidenceResults are results with evidence: one whose packet was lost, one that passed.
 func evidenceResults() map[string]matrix.Result {
 	all := map[string]matrix.Result{}
-	_, outcomes := withEvidence()
-	for _, o := range outcomes {
+	_, summaries := withEvidence()
+	for _, o := range summaries {
 		if o.Evidence != nil {
 			all[o.Name] = o.Result
 		}

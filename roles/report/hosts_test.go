@@ -13,8 +13,8 @@ import (
 func several(targets []string) (Run, []matrix.Result) {
 	run := with(run26, func(r *Run) {
 		r.Kernel, r.System, r.Targets = "", "", nil
-		r.Local = &Host{Name: "local", Kernel: "Linux 6.12.9", System: "linux/amd64"}
-		r.Tested = []Host{
+		r.Local = &Machine{Name: "local", Kernel: "Linux 6.12.9", System: "linux/amd64"}
+		r.Tested = []Machine{
 			{Name: "openbsd77", Kernel: "OpenBSD 7.7", System: "openbsd/amd64"},
 			{Name: "debian-with-a-long-name", Kernel: "Linux 6.12.9", System: "linux/arm64"},
 			{Name: "gone"},
@@ -91,7 +91,7 @@ func TestSeveralHostsForMachines(t *testing.T) {
 		"hosts.json":           func(b *bytes.Buffer) error { return WriteJSON(b, run, results) },
 		"hosts.regress":        func(b *bytes.Buffer) error { return WriteRegress(b, run, results) },
 		"hosts-stats.json":     func(b *bytes.Buffer) error { return stats.WriteJSON(b, run) },
-		"hosts-stats.txt":      func(b *bytes.Buffer) error { return stats.WriteText(b, terminal, run) },
+		"hosts-stats.txt":      func(b *bytes.Buffer) error { return stats.WriteText(b, onTerminal, run) },
 		"hosts-no-result.json": func(b *bytes.Buffer) error { return WriteJSON(b, run, nil) },
 	} {
 		var b bytes.Buffer

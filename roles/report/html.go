@@ -11,13 +11,13 @@ import (
 	"pfdivert/matrix"
 )
 
-// WriteHTML writes the outcomes as one page without outside references, which needs no
+// WriteHTML writes the summaries as one page without outside references, which needs no
 // script: the matrix with a column for each host and family, what did not pass by
 // cause, and a section for each target. A link to a section opens it: the
 // sections of targets that are in order are shown when they are the URL's
 // target. Verdicts are told by word, sign and colour.
-func WriteHTML(w io.Writer, run Run, outcomes []Outcome) error {
-	p := &page{run: run, outcomes: outcomes}
+func WriteHTML(w io.Writer, run Run, summaries []Summary) error {
+	p := &page{run: run, summaries: summaries}
 	p.write()
 	_, err := w.Write(p.b.Bytes())
 	return err
@@ -26,8 +26,8 @@ func WriteHTML(w io.Writer, run Run, outcomes []Outcome) error {
 // page is a page in the making.
 type page struct {
 	markup
-	run      Run
-	outcomes []Outcome
+	run       Run
+	summaries []Summary
 }
 
 func (p *page) write() {
@@ -46,7 +46,7 @@ func (p *page) write() {
 	p.signs()
 	p.header()
 	p.open("main")
-	if len(p.outcomes) > 0 {
+	if len(p.summaries) > 0 {
 		p.matrix()
 		p.causes()
 		p.sections()
@@ -58,8 +58,8 @@ func (p *page) write() {
 
 // totals are those of the text report.
 func (p *page) totals() string {
-	results := make([]matrix.Result, 0, len(p.outcomes))
-	for _, o := range p.outcomes {
+	results := make([]matrix.Result, 0, len(p.summaries))
+	for _, o := range p.summaries {
 		if o.Verdict != "" {
 			results = append(results, o.Result)
 		}
@@ -106,7 +106,7 @@ func (p *page) header() {
 	p.element("h1", "Does this kernel divert as it should?")
 	p.element("p", "pfdivert: "+p.totals())
 	count := map[matrix.Verdict]int{}
-	for _, o := range p.outcomes {
+	for _, o := range p.summaries {
 		count[o.Verdict]++
 	}
 	p.open("ul", "class", "counts", "aria-label", "Verdicts")
@@ -123,7 +123,7 @@ func (p *page) header() {
 		p.pair(h.Name, h.kernel())
 	}
 	if p.run.Tested == nil && p.run.Skipped == "" {
-		p.pair("Kernel", Host{Kernel: p.run.Kernel, System: p.run.System}.kernel())
+		p.pair("Kernel", Machine{Kernel: p.run.Kernel, System: p.run.System}.kernel())
 	}
 	if p.run.Local != nil {
 		p.pair("LOCAL", p.run.Local.kernel())
@@ -164,7 +164,7 @@ func (p *page) matrix() {
 	index := map[place]int{}
 	run := p.run
 	run.Targets = nil
-	for i, o := range p.outcomes {
+	for i, o := range p.summaries {
 		name := o.Name
 		if o.Host != "" {
 			name = OnHost(o.Host, o.Name)
@@ -191,7 +191,7 @@ func (p *page) matrix() {
 			for _, c := range panel.columns {
 				p.open("td")
 				if i, ok := index[place{panel.title, cell{c, row}}]; ok {
-					o := p.outcomes[i]
+					o := p.summaries[i]
 					p.verdict(o.Verdict, string(cmp.Or(o.Verdict, missing)), "m"+id(i), "#"+id(i),
 						strings.TrimSpace(fmt.Sprintf("%s: %s %s", cmp.Or(o.Verdict, "not played"), o.Name, o.Host)))
 				}
@@ -244,7 +244,7 @@ func (p *page) causes() {
 	}
 	var order []cause
 	members := map[cause][]int{}
-	for i, o := range p.outcomes {
+	for i, o := range p.summaries {
 		if o.Verdict == matrix.Pass || o.Verdict == "" {
 			continue
 		}
@@ -264,7 +264,7 @@ func (p *page) causes() {
 	p.element("h2", "What did not pass")
 	p.open("ul", "class", "causes")
 	for _, c := range order {
-		first := p.outcomes[members[c][0]]
+		first := p.summaries[members[c][0]]
 		p.open("li")
 		p.verdict(c.verdict, string(c.verdict), "", "", "")
 		p.text(" ")
@@ -275,7 +275,7 @@ func (p *page) causes() {
 		p.element("p", cmp.Or(c.likely, first.Detail))
 		p.open("p", "class", "names mono")
 		for _, i := range members[c] {
-			p.element("a", p.outcomes[i].Name, "href", "#"+id(i))
+			p.element("a", p.summaries[i].Name, "href", "#"+id(i))
 		}
 		p.close("p")
 		p.close("li")

@@ -116,9 +116,9 @@ func undelivered() (*matrix.Evidence, []matrix.Transcript) {
 }
 
 // withEvidence has results of all kinds, with what the hosts showed of two.
-func withEvidence() (Run, []Outcome) {
+func withEvidence() (Run, []Summary) {
 	run := with(run26, func(r *Run) {
-		r.Hosts = []Host{{Name: "local", Kernel: "Linux 6.1", System: "linux/amd64"}, {Name: "remote", Kernel: "Linux 6.12.9", System: "linux/amd64"}}
+		r.Hosts = []Machine{{Name: "local", Kernel: "Linux 6.1", System: "linux/amd64"}, {Name: "remote", Kernel: "Linux 6.12.9", System: "linux/amd64"}}
 		r.Targets = all70
 	})
 	results := explained()
@@ -143,15 +143,15 @@ func withEvidence() (Run, []Outcome) {
 			r.Evidence, r.Transcript = undelivered()
 		}
 	}
-	return run, Outcomes(run, results)
+	return run, Summaries(run, results)
 }
 
 // hostilePage has nasty text wherever the page can have text from elsewhere.
-func hostilePage() (Run, []Outcome) {
-	run, outcomes := nastyOutcomes()
-	for i := range outcomes {
+func hostilePage() (Run, []Summary) {
+	run, summaries := nastyOutcomes()
+	for i := range summaries {
 		text := nasty[i]
-		o := &outcomes[i]
+		o := &summaries[i]
 		o.Counts = text
 		cell := evidence.Cell{
 			Rules:   []evidence.Rule{{Label: text, Text: text}},
@@ -164,23 +164,23 @@ func hostilePage() (Run, []Outcome) {
 		o.Evidence = &matrix.Evidence{Local: cell, Remote: cell}
 		o.Transcript = append(o.Transcript, matrix.Transcript{Host: "remote", Name: text, Text: "<<< " + logged([]byte(text)) + "\n" + text})
 	}
-	return run, outcomes
+	return run, summaries
 }
 
-func htmlPages() map[string]func() (Run, []Outcome) {
+func htmlPages() map[string]func() (Run, []Summary) {
 	pages := reports()
 	pages["evidence"], pages["hostile-page"] = withEvidence, hostilePage
-	pages["passed"] = func() (Run, []Outcome) {
+	pages["passed"] = func() (Run, []Summary) {
 		run := with(run26, func(r *Run) { r.Targets = all70 })
-		return run, Outcomes(run, passes(all70))
+		return run, Summaries(run, passes(all70))
 	}
-	pages["claims"] = func() (Run, []Outcome) {
+	pages["claims"] = func() (Run, []Summary) {
 		var names []string
 		for _, t := range matrix.Claims() {
 			names = append(names, t.Name)
 		}
 		run := with(run26, func(r *Run) { r.Targets = names })
-		return run, Outcomes(run, passes(names))
+		return run, Summaries(run, passes(names))
 	}
 	return pages
 }
@@ -190,8 +190,8 @@ func htmlPages() map[string]func() (Run, []Outcome) {
 func TestHTML(t *testing.T) {
 	for name, page := range htmlPages() {
 		var b bytes.Buffer
-		run, outcomes := page()
-		if err := WriteHTML(&b, run, outcomes); err != nil {
+		run, summaries := page()
+		if err := WriteHTML(&b, run, summaries); err != nil {
 			t.Fatal(err)
 		}
 		switch name {
@@ -199,8 +199,8 @@ func TestHTML(t *testing.T) {
 			golden(t, name+".html", b.Bytes())
 		}
 		assertClean(t, b.String())
-		if proves := strings.Count(b.String(), ">It proves: "); proves != len(outcomes) {
-			t.Errorf("%s says of %d targets what they prove, and has %d", name, proves, len(outcomes))
+		if proves := strings.Count(b.String(), ">It proves: "); proves != len(summaries) {
+			t.Errorf("%s says of %d targets what they prove, and has %d", name, proves, len(summaries))
 		}
 		names := map[string]int{}
 		ids := map[string]bool{}
@@ -246,8 +246,8 @@ func TestHTML(t *testing.T) {
 				t.Errorf("%s has a %s", name, element)
 			}
 		}
-		if names["style"] != 1 || names["section"] != len(outcomes) || names["h1"] != 1 {
-			t.Errorf("%s has %v, and %d outcomes", name, names, len(outcomes))
+		if names["style"] != 1 || names["section"] != len(summaries) || names["h1"] != 1 {
+			t.Errorf("%s has %v, and %d summaries", name, names, len(summaries))
 		}
 	}
 }
@@ -392,11 +392,11 @@ func FuzzHTML(f *testing.F) {
 	elements := func(text string, packet []byte, link uint16) (n int, err error) {
 		p := evidence.Packet{Link: evidence.Link(link), Data: packet, Direction: "out"}
 		cell := evidence.Cell{Answers: []evidence.Answer{{Command: text, Text: text}}, Packets: []evidence.Packet{p}}
-		o := Outcome{Host: text, Result: matrix.Result{Name: text, Verdict: matrix.Fail, Reason: text, Detail: text}}
+		o := Summary{Host: text, Result: matrix.Result{Name: text, Verdict: matrix.Fail, Reason: text, Detail: text}}
 		o.Evidence = &matrix.Evidence{Local: cell}
 		o.Transcript = []matrix.Transcript{{Host: "local", Name: text, Text: text}}
 		var b bytes.Buffer
-		if err := WriteHTML(&b, run26, []Outcome{o}); err != nil {
+		if err := WriteHTML(&b, run26, []Summary{o}); err != nil {
 			return 0, err
 		}
 		if printed := printable(strings.ReplaceAll(b.String(), "\n", "")); printed != strings.ReplaceAll(b.String(), "\n", "") {

@@ -3,9 +3,13 @@ package report
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"strings"
+	"time"
 
 	"pfdivert/matrix"
+	"pfdivert/pfconf"
+	"pfdivert/roles/evidence"
 )
 
 // sections writes a section for each target. Those of targets that are in order, and of those of
@@ -17,13 +21,13 @@ func (p *page) sections() {
 	}
 	p.element("h2", "The targets")
 	p.element("p", "Here is what did not pass and has more to show, and the target that was chosen in the matrix.", "class", "muted")
-	for i, o := range p.outcomes {
+	for i, o := range p.summaries {
 		p.section(i, o, proofs[o.Name])
 	}
 }
 
 // section writes what is known of a target.
-func (p *page) section(i int, o Outcome, proves string) {
+func (p *page) section(i int, o Summary, proves string) {
 	classes := "cell " + class(o.Verdict)
 	if fine(o.Verdict) || o.Evidence == nil && o.Explanation == nil && len(o.Transcript) == 0 {
 		classes += " quiet"
@@ -66,7 +70,7 @@ func (p *page) section(i int, o Outcome, proves string) {
 }
 
 // explanation writes why the target did not pass and what to do.
-func (p *page) explanation(o Outcome) {
+func (p *page) explanation(o Summary) {
 	lines := o.explained()
 	if lines == nil {
 		return
@@ -91,7 +95,7 @@ func (p *page) explanation(o Outcome) {
 }
 
 // transcripts are what the endpoints logged.
-func (p *page) transcripts(o Outcome) {
+func (p *page) transcripts(o Summary) {
 	if len(o.Transcript) == 0 {
 		return
 	}
@@ -104,4 +108,199 @@ func (p *page) transcripts(o Outcome) {
 		p.close("pre")
 	}
 	p.close("details")
+}
+
+// evidence writes what the hosts showed: the ladder, and all of it in tables.
+func (p *page) evidence(i int, o Summary) {
+	e := o.Evidence
+	l := newLadder(e, o.Transcript)
+	l.addLastSeen(o.Explanation)
+	if len(l.rungs) > 0 {
+		p.open("figure")
+		p.open("div", "class", "scroll", "role", "region", "aria-label", "Packets of "+o.Name, "tabindex", "0")
+		l.svg(&p.markup, "l"+id(i), "What became of the packets of "+o.Name)
+		p.close("div")
+		text := "Arrows are packets, dashed ones what REMOTE's sockets logged. Times are since the first packet."
+		if l.controls {
+			text += " A control is sent before the rule is loaded."
+		}
+		if l.shift != 0 {
+			text += fmt.Sprintf(" REMOTE's clock is %s LOCAL's; that is taken off.", ahead(l.shift))
+		}
+		if l.more > 0 {
+			text += fmt.Sprintf(" %d more packets are not drawn.", l.more)
+		}
+		p.element("figcaption", text)
+		p.close("figure")
+	}
+	for _, side := range []struct {
+		host string
+		cell evidence.Cell
+	}{{"REMOTE", e.Remote}, {"LOCAL", e.Local}} {
+		p.packets(side.host, side.cell.Packets)
+		p.side(side.host, side.cell)
+	}
+}
+
+// ahead says how one clock is to another.
+func ahead(d time.Duration) string {
+	if d < 0 {
+		return duration(-d.Seconds()) + " behind"
+	}
+	return duration(d.Seconds()) + " ahead of"
+}
+
+// table is a table in a details element; nothing without rows.
+func (p *page) table(title string, head []string, rows [][]string) {
+	p.countedTable(title, len(rows), head, rows)
+}
+
+// countedTable is a table of n things, of which not all may have a row.
+func (p *page) countedTable(title string, n int, head []string, rows [][]string) {
+	if n == 0 {
+		return
+	}
+	p.open("details")
+	p.element("summary", fmt.Sprintf("%s (%d)", title, n))
+	p.open("div", "class", "scroll", "role", "region", "aria-label", title, "tabindex", "0")
+	p.open("table", "class", "list")
+	p.open("thead")
+	p.open("tr")
+	for _, h := range head {
+		p.element("th", h, "scope", "col")
+	}
+	p.close("tr")
+	p.close("thead")
+	p.open("tbody")
+	long := longColumns(rows)
+	for _, row := range rows {
+		p.open("tr")
+		for i, text := range row {
+			if long[i] {
+				p.open("td", "class", "long")
+			} else {
+				p.open("td")
+			}
+			p.lines(strings.ReplaceAll(text, "\t", " "))
+			p.close("td")
+		}
+		p.close("tr")
+	}
+	p.close("tbody")
+	p.close("table")
+	p.close("div")
+	p.close("details")
+}
+
+// longColumns tells which columns have texts that are broken into lines. The others are as wide
+// as their texts; where that is wider than the window the table is scrolled.
+func longColumns(rows [][]string) map[int]bool {
+	const most = 48 // characters
+	long := map[int]bool{}
+	for _, row := range rows {
+		for i, text := range row {
+			long[i] = long[i] || len(text) > most || strings.Contains(text, "\n")
+		}
+	}
+	return long
+}
+
+// packets is the ladder as a table, host by host.
+func (p *page) packets(host string, packets []evidence.Packet) {
+	var rows [][]string
+	for i, packet := range packets {
+		if i == maxPacketRows {
+			rows = append(rows, []string{"", "", "", "", "", fmt.Sprintf("and %d more", len(packets)-i), ""})
+			break
+		}
+		d := evidence.Decode(packet)
+		what := d.Summary
+		if d.Pflog != "" {
+			what += "; " + d.Pflog
+		}
+		if payload := logged(d.Payload); payload != "" {
+			what += fmt.Sprintf("; %q", shorten(payload, 60))
+		}
+		rows = append(rows, []string{
+			packet.Time.UTC().Format("15:04:05.000000"), packet.Interface, packet.Direction, d.From(), d.To(), what, fmt.Sprint(packet.Length),
+		})
+	}
+	p.countedTable("Packets on "+host, len(packets), []string{"time (UTC)", "interface", "", "from", "to", "what", "bytes"}, rows)
+}
+
+// maxPacketRows is how many packets of a host are listed.
+const maxPacketRows = 200
+
+// side is the rest of what a host showed.
+func (p *page) side(host string, c evidence.Cell) {
+	var rows [][]string
+	for _, r := range c.Rules {
+		rows = append(rows, []string{r.Label, r.Text, counters(r.Before), counters(r.After)})
+	}
+	p.table("Rules on "+host, []string{"label", "rule", "before", "after"}, rows)
+
+	rows = nil
+	for _, s := range c.States {
+		rows = append(rows, []string{
+			fmt.Sprint(s.Number), ends(s.Near, s.Far), s.Direction.String(), s.Phase, s.Label,
+		})
+	}
+	p.table("States on "+host, []string{"protocol", "from and to", "", "phase", "rule"}, rows)
+
+	rows = nil
+	for _, s := range c.Sockets {
+		rows = append(rows, []string{s.Proto, ends(s.Local, s.Remote), s.State, s.Text})
+	}
+	p.table("Sockets on "+host, []string{"protocol", "own and other address", "state", ""}, rows)
+
+	rows = nil
+	for _, a := range c.Answers {
+		rows = append(rows, []string{a.Command, a.Text})
+	}
+	p.table("Addresses and routes on "+host, []string{"command", "answer"}, rows)
+
+	rows = nil
+	for _, m := range c.Moved {
+		rows = append(rows, []string{m.Name, fmt.Sprintf("%+d", m.By)})
+	}
+	p.table("Counters that moved on "+host+", of all targets", []string{"counter", "by"}, rows)
+
+	rows = nil
+	for _, text := range c.Errors {
+		rows = append(rows, []string{text})
+	}
+	p.table("ICMP errors that sockets on "+host+" received", []string{"error"}, rows)
+
+	rows = nil
+	for _, text := range c.Missing {
+		rows = append(rows, []string{text})
+	}
+	p.table("What could not be asked on "+host, []string{"question"}, rows)
+}
+
+func counters(c *pfconf.Counters) string {
+	if c == nil {
+		return ""
+	}
+	text := fmt.Sprintf("matched %d, done %d", c.Matched, c.Done)
+	for _, more := range []struct {
+		name string
+		n    uint64
+	}{{"replies", c.Replies}, {"kernel's", c.Kernel}, {"states", c.States}} {
+		if more.n > 0 {
+			text += fmt.Sprintf(", %s %d", more.name, more.n)
+		}
+	}
+	return text
+}
+
+// ends are two addresses; one that is not known is '-'.
+func ends(a, b netip.AddrPort) string {
+	text := func(a netip.AddrPort) string {
+		if !a.IsValid() {
+			return "-"
+		}
+		return a.String()
+	}
+	return text(a) + "  " + text(b)
 }

@@ -11,7 +11,7 @@ import (
 	"pfdivert/matrix"
 )
 
-// WriteJUnit writes the outcomes as the XML of Ant's JUnit task: a testsuite for each
+// WriteJUnit writes the summaries as the XML of Ant's JUnit task: a testsuite for each
 // host, a testcase for each target. FAIL
 // and XPASS are failures, ERROR is an error, as is a target that an interrupted run
 // did not play; SKIP is skipped, and so is XFAIL, for which JUnit has no
@@ -22,17 +22,17 @@ import (
 // in use accept: the one of Ant's task (JUnit.xsd of Windy Road) and that of Jenkins'
 // xUnit plugin (junit-10.xsd). They refuse attributes of testsuites, and times with more
 // than milliseconds.
-func WriteJUnit(w io.Writer, run Run, outcomes []Outcome) error {
+func WriteJUnit(w io.Writer, run Run, summaries []Summary) error {
 	var m markup
 	m.b.WriteString(`<?xml version="1.0" encoding="UTF-8"?>` + "\n")
 	m.open("testsuites")
 	m.b.WriteByte('\n')
 	hosts := run.Tested
 	if hosts == nil {
-		hosts = []Host{{Kernel: run.Kernel, System: run.System}}
+		hosts = []Machine{{Kernel: run.Kernel, System: run.System}}
 	}
 	for i, h := range hosts {
-		own := slices.DeleteFunc(slices.Clone(outcomes), func(o Outcome) bool { return o.Host != h.Name })
+		own := slices.DeleteFunc(slices.Clone(summaries), func(o Summary) bool { return o.Host != h.Name })
 		m.open("testsuite", append([]string{
 			"name", cmp.Or(h.Name, "pfdivert"), "package", "pfdivert", "id", strconv.Itoa(i),
 			"hostname", cmp.Or(h.Name, "localhost"), "time", fmt.Sprintf("%.3f", run.Seconds),
@@ -68,12 +68,12 @@ func WriteJUnit(w io.Writer, run Run, outcomes []Outcome) error {
 }
 
 // junitCounts are the attributes that count a suite's cases.
-func junitCounts(outcomes []Outcome) []string {
+func junitCounts(summaries []Summary) []string {
 	counts := map[string]int{}
-	for _, o := range outcomes {
+	for _, o := range summaries {
 		counts[o.junitElement()]++
 	}
-	attributes := []string{"tests", strconv.Itoa(len(outcomes))}
+	attributes := []string{"tests", strconv.Itoa(len(summaries))}
 	for _, c := range [][2]string{{"failures", "failure"}, {"errors", "error"}, {"skipped", "skipped"}} {
 		attributes = append(attributes, c[0], strconv.Itoa(counts[c[1]]))
 	}
@@ -81,7 +81,7 @@ func junitCounts(outcomes []Outcome) []string {
 }
 
 // junitElement is what a case has in it, "" when it passed.
-func (o Outcome) junitElement() string {
+func (o Summary) junitElement() string {
 	switch o.Verdict {
 	case matrix.Pass:
 		return ""
@@ -94,7 +94,7 @@ func (o Outcome) junitElement() string {
 }
 
 // junit writes a testcase.
-func (o Outcome) junit(m *markup) {
+func (o Summary) junit(m *markup) {
 	family, rest, _ := strings.Cut(o.Name, "-")
 	group, _, _ := strings.Cut(rest, "-")
 	class := "pfdivert."

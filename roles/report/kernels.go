@@ -15,9 +15,9 @@ import (
 
 // kernelRun is what a page of kernels has of one host under test.
 type kernelRun struct {
-	run      Run
-	kernel   Host
-	outcomes map[string]Outcome // by target
+	run       Run
+	kernel    Machine
+	summaries map[string]Summary // by target
 }
 
 // kernelRuns are the hosts under test of all runs.
@@ -26,13 +26,13 @@ func kernelRuns(runs []*Past) []kernelRun {
 	for _, p := range runs {
 		hosts := p.Run.Tested
 		if hosts == nil {
-			hosts = []Host{{Kernel: p.Run.Kernel, System: p.Run.System}}
+			hosts = []Machine{{Kernel: p.Run.Kernel, System: p.Run.System}}
 		}
 		for _, h := range hosts {
-			c := kernelRun{p.Run, h, map[string]Outcome{}}
-			for _, o := range p.Outcomes {
+			c := kernelRun{p.Run, h, map[string]Summary{}}
+			for _, o := range p.Summaries {
 				if p.Run.Tested == nil || o.Host == h.Name {
-					c.outcomes[o.Name] = o
+					c.summaries[o.Name] = o
 				}
 			}
 			all = append(all, c)
@@ -91,7 +91,7 @@ func WriteKernels(w io.Writer, runs []*Past) error {
 // counts are the numbers of the verdicts.
 func (c kernelRun) counts() string {
 	count := map[matrix.Verdict]uint64{}
-	for _, o := range c.outcomes {
+	for _, o := range c.summaries {
 		count[o.Verdict]++
 	}
 	return verdictsOf(count)
@@ -108,7 +108,7 @@ func kindsOf(all []kernelRun) []string {
 	}
 	var kinds []string
 	for _, c := range all {
-		for name := range c.outcomes {
+		for name := range c.summaries {
 			kinds = append(kinds, kindOfName(name))
 		}
 	}
@@ -135,7 +135,7 @@ func kindOfName(name string) string {
 func (c kernelRun) cell(kind string) string {
 	var verdicts []string
 	for _, f := range pfconf.Families {
-		verdicts = append(verdicts, cmp.Or(string(c.outcomes[f.String()+"-"+kind].Verdict), "–"))
+		verdicts = append(verdicts, cmp.Or(string(c.summaries[f.String()+"-"+kind].Verdict), "–"))
 	}
 	if verdicts[0] == verdicts[1] {
 		return verdicts[0]
@@ -153,7 +153,7 @@ func (c kernelRun) explain(b *strings.Builder) {
 	targets := map[cause][]string{}
 	var causes []cause
 	for _, name := range c.inOrder() {
-		o := c.outcomes[name]
+		o := c.summaries[name]
 		if o.Verdict == matrix.Pass {
 			continue
 		}
@@ -196,7 +196,7 @@ func (c kernelRun) inOrder() []string {
 	var names []string
 	for _, kind := range kindsOf([]kernelRun{c}) {
 		for _, f := range pfconf.Families {
-			if name := f.String() + "-" + kind; c.outcomes[name].Verdict != "" {
+			if name := f.String() + "-" + kind; c.summaries[name].Verdict != "" {
 				names = append(names, name)
 			}
 		}

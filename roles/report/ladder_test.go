@@ -192,7 +192,7 @@ func TestLadderSays(t *testing.T) {
 	e.Remote.Rules = append(e.Remote.Rules, evidence.Rule{Label: "c2-packet", After: &pfconf.Counters{Matched: 1}})
 	transcripts = append(transcripts, matrix.Transcript{Host: "local", Name: "control", Text: fmt.Sprintf("connect sock: %v %d\n>>> Client\n", client.Addr(), client.Port())})
 	p := &page{run: run26}
-	p.evidence(0, Outcome{Result: matrix.Result{Name: "x", Evidence: e, Transcript: transcripts}})
+	p.evidence(0, Summary{Result: matrix.Result{Name: "x", Evidence: e, Transcript: transcripts}})
 	for _, want := range []string{
 		"A control is sent before the rule is loaded.", "REMOTE&#39;s clock is 1 min 30 s behind LOCAL&#39;s; that is taken off.",
 		"the rule c2 matched 3 packets", "the rule c2-packet matched 1 packet,", `<g class="control">`,
@@ -210,7 +210,7 @@ func TestManyPackets(t *testing.T) {
 		cell.Packets = append(cell.Packets, frame(time.Duration(i)*time.Microsecond, "out", uint16(i), 17, client, fake, "x"))
 	}
 	p := &page{run: run26}
-	p.evidence(0, Outcome{Result: matrix.Result{Name: "x", Evidence: &matrix.Evidence{Local: cell}}})
+	p.evidence(0, Summary{Result: matrix.Result{Name: "x", Evidence: &matrix.Evidence{Local: cell}}})
 	text := p.b.String()
 	if rows := strings.Count(text, "<tr>"); rows != maxPacketRows+2 || !strings.Contains(text, "<td>and 800 more</td>") ||
 		!strings.Contains(text, fmt.Sprintf("Packets on LOCAL (%d)", len(cell.Packets))) {

@@ -135,9 +135,9 @@ var hostile = []matrix.Result{{
 }}
 
 var (
-	run26    = Run{Kernel: "Linux 6.12.9", System: "linux/amd64", Version: "v1.2-3-gabcdef", Started: time.Date(2026, 3, 4, 5, 6, 7, 891234567, time.UTC), Seconds: 0.0414159, Targets: args26}
-	terminal = Style{Terminal: true, Live: true, Width: 80}
-	pipe     = Style{Width: 80}
+	run26      = Run{Kernel: "Linux 6.12.9", System: "linux/amd64", Version: "v1.2-3-gabcdef", Started: time.Date(2026, 3, 4, 5, 6, 7, 891234567, time.UTC), Seconds: 0.0414159, Targets: args26}
+	onTerminal = Style{Terminal: true, Live: true, Width: 80}
+	pipe       = Style{Width: 80}
 )
 
 func with(run Run, change func(*Run)) Run {
@@ -146,9 +146,9 @@ func with(run Run, change func(*Run)) Run {
 }
 
 func TestText(t *testing.T) {
-	colour := terminal
+	colour := onTerminal
 	colour.Colour = true
-	narrow := terminal
+	narrow := onTerminal
 	narrow.Width = 50
 	run70 := with(run26, func(r *Run) { r.Targets = all70; r.Seconds = 0.1362; r.Seed = 4711 })
 	one := with(run26, func(r *Run) { r.Targets = args26[:1]; r.Seconds = 0.0031 })
@@ -160,20 +160,20 @@ func TestText(t *testing.T) {
 		run     Run
 		results []matrix.Result
 	}{
-		{"args-terminal.txt", terminal, run26, passes(args26)},
+		{"args-terminal.txt", onTerminal, run26, passes(args26)},
 		{"args-plain.txt", pipe, run26, passes(args26)},
-		{"all-terminal.txt", terminal, run70, passes(all70)},
+		{"all-terminal.txt", onTerminal, run70, passes(all70)},
 		{"all-narrow.txt", narrow, run70, passes(all70)},
-		{"mixed-terminal.txt", terminal, run26, mixed()},
+		{"mixed-terminal.txt", onTerminal, run26, mixed()},
 		{"mixed-colour.txt", colour, run26, mixed()},
 		{"mixed-narrow.txt", narrow, run26, mixed()},
 		{"mixed-plain.txt", pipe, run26, mixed()},
-		{"cause-terminal.txt", terminal, run26, oneCause()},
+		{"cause-terminal.txt", onTerminal, run26, oneCause()},
 		{"cause-plain.txt", pipe, run26, oneCause()},
-		{"one-terminal.txt", terminal, one, passes(args26[:1])},
-		{"none-terminal.txt", terminal, none, nil},
+		{"one-terminal.txt", onTerminal, one, passes(args26[:1])},
+		{"none-terminal.txt", onTerminal, none, nil},
 		{"none-plain.txt", pipe, none, nil},
-		{"interrupted-terminal.txt", terminal, interrupted, passes(args26[:13])},
+		{"interrupted-terminal.txt", onTerminal, interrupted, passes(args26[:13])},
 		{"interrupted-plain.txt", pipe, interrupted, passes(args26[:13])},
 		{"hostile-terminal.txt", colour, one, hostile},
 		{"hostile-plain.txt", pipe, one, hostile},
@@ -224,7 +224,7 @@ func TestRegress(t *testing.T) {
 
 func TestJSON(t *testing.T) {
 	withHosts := with(run26, func(r *Run) {
-		r.Hosts = []Host{{Name: "local", Kernel: "Linux 6.1", System: "linux/amd64"}, {Name: "remote", Address: "10.1.1.2", Kernel: "Linux 6.12.9", System: "linux/amd64"}}
+		r.Hosts = []Machine{{Name: "local", Kernel: "Linux 6.1", System: "linux/amd64"}, {Name: "remote", Address: "10.1.1.2", Kernel: "Linux 6.12.9", System: "linux/amd64"}}
 	})
 	interrupted := with(run26, func(r *Run) { r.Interrupted = true; r.Seed = 42 })
 	tests := []struct {

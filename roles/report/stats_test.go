@@ -43,7 +43,7 @@ func TestStatsGolden(t *testing.T) {
 	interrupted := with(run, func(r *Run) { r.Interrupted = true; r.Seed = 0 })
 	var text, plain, empty, js bytes.Buffer
 	for _, err := range []error{
-		s.WriteText(&text, terminal, run),
+		s.WriteText(&text, onTerminal, run),
 		s.WriteText(&plain, pipe, interrupted),
 		NewStats(args26[:1]).WriteText(&empty, pipe, interrupted),
 		s.WriteJSON(&js, run),
@@ -124,11 +124,11 @@ func TestStatsKeepsAPass(t *testing.T) {
 	if len(shown) != 2 || shown[0].Name != "a" || shown[0].Transcript[0].Text != "run 2" || shown[1].Verdict != matrix.Fail {
 		t.Errorf("shown are %+v", shown)
 	}
-	outcomes := s.Outcomes(Run{})
-	if o := outcomes[0]; o.Evidence == nil || len(o.Transcript) != 1 || o.Transcript[0].Text != "run 2" || o.Run != 0 || o.Detail != "" {
+	summaries := s.Summaries(Run{})
+	if o := summaries[0]; o.Evidence == nil || len(o.Transcript) != 1 || o.Transcript[0].Text != "run 2" || o.Run != 0 || o.Detail != "" {
 		t.Errorf("of what passed: %+v", o)
 	}
-	if o := outcomes[1]; o.Evidence != nil || len(o.Transcript) != 0 {
+	if o := summaries[1]; o.Evidence != nil || len(o.Transcript) != 0 {
 		t.Errorf("what failed has what a pass showed: %+v", o)
 	}
 	var b bytes.Buffer

@@ -10,15 +10,15 @@ import (
 	"pfdivert/matrix"
 )
 
-// WriteTAP writes the outcomes in version 14 of the Test Anything Protocol
+// WriteTAP writes the summaries in version 14 of the Test Anything Protocol
 // (https://testanything.org/tap-version-14-specification.html). A target is a
 // test point with a block of YAML: FAIL, ERROR and XPASS are not ok, as for the
 // exit status; SKIP has TAP's SKIP directive, XFAIL its TODO, which is for what is known
 // to fail. Where a run was interrupted the report bails out, also when each target was
 // played once: the run has failed.
-func WriteTAP(w io.Writer, run Run, outcomes []Outcome) error {
+func WriteTAP(w io.Writer, run Run, summaries []Summary) error {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "TAP version 14\n1..%d", len(outcomes))
+	fmt.Fprintf(&b, "TAP version 14\n1..%d", len(summaries))
 	if run.Skipped != "" {
 		b.WriteString(" # SKIP " + printable(run.Skipped))
 	}
@@ -27,7 +27,7 @@ func WriteTAP(w io.Writer, run Run, outcomes []Outcome) error {
 		fmt.Fprintf(&b, "# %s\n", line)
 	}
 	played := 0
-	for i, o := range outcomes {
+	for i, o := range summaries {
 		if o.Verdict == "" {
 			continue
 		}
@@ -49,8 +49,8 @@ func WriteTAP(w io.Writer, run Run, outcomes []Outcome) error {
 		tapBlock(&b, o)
 	}
 	switch {
-	case played < len(outcomes):
-		fmt.Fprintf(&b, "Bail out! interrupted after %d of %s\n", played, plural(len(outcomes), "target"))
+	case played < len(summaries):
+		fmt.Fprintf(&b, "Bail out! interrupted after %d of %s\n", played, plural(len(summaries), "target"))
 	case run.Interrupted:
 		b.WriteString("Bail out! the run was interrupted\n")
 	}
@@ -66,7 +66,7 @@ func tapText(text string) string {
 // tapBlock writes what else is known of a target. All strings are quoted, so that none can
 // end its scalar or the block. A transcript is a literal block: prove's reader of YAML
 // knows no list of strings with a colon.
-func tapBlock(b *bytes.Buffer, o Outcome) {
+func tapBlock(b *bytes.Buffer, o Summary) {
 	b.WriteString("  ---\n")
 	field := func(indent, key, value string) { fmt.Fprintf(b, "  %s%s: %s\n", indent, key, yamlString(value)) }
 	field("", "verdict", string(o.Verdict))

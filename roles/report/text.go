@@ -165,11 +165,11 @@ const missing matrix.Verdict = "-"
 
 // panels sorts the results of some hosts into a table; no hosts are all. Names
 // are family-group-kind; one that is not is a row of its own.
-func panels(run Run, results []matrix.Result, hosts []Host) []*panel {
+func panels(run Run, results []matrix.Result, hosts []Machine) []*panel {
 	var all []*panel
 	put := func(name string, v matrix.Verdict) {
 		host, name := run.splitHost(name)
-		if hosts != nil && !slices.ContainsFunc(hosts, func(h Host) bool { return h.Name == host }) {
+		if hosts != nil && !slices.ContainsFunc(hosts, func(h Machine) bool { return h.Name == host }) {
 			return
 		}
 		family, title, kind := splitName(name)

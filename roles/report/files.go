@@ -1,0 +1,174 @@
+package report
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"pfdivert/matrix"
+	"pfdivert/roles/terminal"
+)
+
+// Files are the files that a run's reports go to. They are opened before the run, so that it is known
+// whether they can be written, and written when there is something to report: until then a file stays
+// as it was. Discard, which the caller defers, removes one that a run that could not start has made.
+type Files struct {
+	Standard bool // one goes to standard output
+	files    []*file
+}
+
+// file is where one report goes.
+type file struct {
+	format int // index of Formats
+	name   string
+	to     io.Writer
+	file   *os.File // nil for standard output, and when it is closed
+	made   bool     // it was not there before
+}
+
+// OpenFiles opens the files of the reports that are wanted: a name for each of Formats, "" for none,
+// "-" for standard output.
+func OpenFiles(names []string, standard io.Writer) (*Files, error) {
+	r := &Files{}
+	for i, name := range names {
+		if name == "" {
+			continue
+		}
+		if err := r.open(i, name, standard); err != nil {
+			r.Discard()
+			return nil, terminal.WithHint(fmt.Errorf("results: %w", err), "choose another file with -"+Formats[i].Flag)
+		}
+	}
+	return r, nil
+}
+
+func (r *Files) open(format int, name string, standard io.Writer) error {
+	f := &file{format: format, name: name, to: standard}
+	if name == "-" {
+		if r.Standard {
+			return errors.New("standard output can have one report")
+		}
+		r.Standard = true
+		r.files = append(r.files, f)
+		return nil
+	}
+	var err error
+	f.file, err = os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	f.made = err == nil
+	if errors.Is(err, os.ErrExist) {
+		f.file, err = os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o666)
+	}
+	if err != nil {
+		return err
+	}
+	f.to = f.file
+	r.files = append(r.files, f)
+	info, err := f.file.Stat()
+	if err != nil {
+		return err
+	}
+	for _, other := range r.files[:len(r.files)-1] {
+		if other.file == nil || !info.Mode().IsRegular() {
+			continue
+		}
+		if o, err := other.file.Stat(); err == nil && os.SameFile(info, o) {
+			return fmt.Errorf("%s is the file of -%s too", name, Formats[other.format].Flag)
+		}
+	}
+	return nil
+}
+
+// Has reports whether a report of the format is wanted.
+func (r *Files) Has(flag string) bool {
+	return slices.ContainsFunc(r.files, func(f *file) bool { return Formats[f.format].Flag == flag })
+}
+
+// Write writes all reports; one that can't be written does not keep the others from it.
+func (r *Files) Write(found *Results, run Run) error {
+	var errs []error
+	for _, f := range r.files {
+		if err := f.write(found, run); err != nil {
+			errs = append(errs, fmt.Errorf("results, -%s %s: %w", Formats[f.format].Flag, f.name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (f *file) write(found *Results, run Run) error {
+	if f.file == nil {
+		return Formats[f.format].write(found, f.to, run)
+	}
+	file := f.file
+	f.file = nil
+	info, err := file.Stat()
+	if err == nil && info.Mode().IsRegular() {
+		err = file.Truncate(0)
+	}
+	if err == nil {
+		err = Formats[f.format].write(found, file, run)
+	}
+	return errors.Join(err, file.Close())
+}
+
+// Discard closes the files that were not written, and removes those that OpenFiles has made.
+func (r *Files) Discard() {
+	for _, f := range r.files {
+		if f.file == nil {
+			continue
+		}
+		f.file.Close()
+		if f.made {
+			os.Remove(f.name)
+		}
+	}
+}
+
+// WriteFolders writes the transcripts and the evidence into dir: TARGET/HOST-ENDPOINT; with several
+// hosts under test the target's name begins with a folder for each.
+func WriteFolders(dir string, results []matrix.Result) error {
+	var errs []error
+	for _, r := range results {
+		folder := filepath.Join(dir, r.Name)
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			return fmt.Errorf("transcripts: %w", err)
+		}
+		for _, t := range r.Transcript {
+			// The names are this program's own, but they came from another host.
+			name := strings.Map(fileLetter, t.Host+"-"+t.Name)
+			if !strings.Contains(name, ".") {
+				name += ".log"
+			}
+			errs = append(errs, os.WriteFile(filepath.Join(folder, name), []byte(t.Text), 0o644))
+		}
+		errs = append(errs, os.WriteFile(filepath.Join(folder, "verdict"), []byte(r.String()+"\n"), 0o644))
+		if r.Evidence != nil {
+			errs = append(errs,
+				writeFile(filepath.Join(folder, "evidence.txt"), r, WriteEvidence),
+				writeFile(filepath.Join(folder, "capture.pcapng"), r, WritePcapng))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("transcripts: %w", err)
+	}
+	return nil
+}
+
+// writeFile writes a result's file.
+func writeFile(name string, r matrix.Result, write func(io.Writer, matrix.Result) error) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(write(f, r), f.Close())
+}
+
+func fileLetter(r rune) rune {
+	if 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '.' {
+		return r
+	}
+	return '_'
+}

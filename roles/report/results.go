@@ -1,0 +1,119 @@
+package report
+
+import (
+	"fmt"
+	"io"
+	"sync"
+
+	"pfdivert/matrix"
+)
+
+// Results gathers the results of a run: each of them, or statistics when the run repeats its targets.
+// Add may be called from any goroutine, the rest when the run has ended.
+type Results struct {
+	stats   *Stats // nil for a run that runs each target once
+	mu      sync.Mutex
+	results []matrix.Result
+	longest matrix.Result // of most round trips
+}
+
+// NewResults gathers the results of targets, which are named as in the report.
+func NewResults(targets []string, repeats bool) *Results {
+	if !repeats {
+		return &Results{}
+	}
+	return &Results{stats: NewStats(targets)}
+}
+
+// Add takes a result and reports whether it counts: one that an interrupted run did not get to judge
+// is left out.
+func (r *Results) Add(result matrix.Result) (counted bool) {
+	if result.Reason == matrix.Interrupted {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if result.Trips > r.longest.Trips {
+		r.longest = result
+	}
+	if r.stats != nil {
+		r.stats.Add(result)
+		return true
+	}
+	r.results = append(r.results, result)
+	return true
+}
+
+// Kept returns the results whose transcripts are worth keeping.
+func (r *Results) Kept() []matrix.Result {
+	if r.stats == nil {
+		return r.results
+	}
+	return r.stats.Shown()
+}
+
+// WriteText writes what a person reads.
+func (r *Results) WriteText(w io.Writer, style Style, run Run) error {
+	if r.stats != nil {
+		return r.stats.WriteText(w, style, run)
+	}
+	return WriteText(w, style, run, r.results)
+}
+
+// WriteJSON writes what a program reads; run names the hosts and the targets.
+func (r *Results) WriteJSON(w io.Writer, run Run) error {
+	if r.stats != nil {
+		return r.stats.WriteJSON(w, run)
+	}
+	return WriteJSON(w, run, r.results)
+}
+
+// Format is a report that a run can write to a file.
+type Format struct {
+	Flag, Usage string // on the command line
+	write       func(*Results, io.Writer, Run) error
+}
+
+// Formats are the reports, in the order of the names that OpenFiles takes.
+var Formats = []Format{
+	{"json", "write the results as JSON to `FILE`, '-' for standard output", (*Results).WriteJSON},
+	{"tap", "write the results as TAP 14 to `FILE`, or '-'", func(f *Results, w io.Writer, run Run) error {
+		return WriteTAP(w, run, f.Summaries(run))
+	}},
+	{"junit", "write the results as JUnit's XML to `FILE`, or '-'", func(f *Results, w io.Writer, run Run) error {
+		return WriteJUnit(w, run, f.Summaries(run))
+	}},
+	{HTMLFlag, "write the results as one page of HTML to `FILE`, or '-'", func(f *Results, w io.Writer, run Run) error {
+		return WriteHTML(w, run, f.Summaries(run))
+	}},
+}
+
+// HTMLFlag is the flag of the report that shows what the sockets of all cells logged.
+const HTMLFlag = "html"
+
+// Summaries returns one verdict for each target.
+func (r *Results) Summaries(run Run) []Summary {
+	if r.stats != nil {
+		return r.stats.Summaries(run)
+	}
+	return Summaries(run, r.results)
+}
+
+// RoundTrips returns a sentence about how many round trips waited for one another; before is how many
+// preceded the first target.
+func (r *Results) RoundTrips(before int) string {
+	return fmt.Sprintf("control round trips in the longest chain: %d to prepare the hosts, %d for %s",
+		before, r.longest.Trips, r.longest.Name)
+}
+
+// ExitStatus returns 0, 1 or 2, as the verdicts make it.
+func (r *Results) ExitStatus() int {
+	if r.stats != nil {
+		return r.stats.ExitStatus()
+	}
+	var verdicts []matrix.Verdict
+	for _, r := range r.results {
+		verdicts = append(verdicts, r.Verdict)
+	}
+	return matrix.ExitStatus(verdicts...)
+}

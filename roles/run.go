@@ -1,0 +1,308 @@
+package roles
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"pfdivert/matrix"
+	"pfdivert/roles/lab/bsd"
+	"pfdivert/roles/report"
+	"pfdivert/roles/terminal"
+	"pfdivert/roles/testbed"
+)
+
+// labPatience is how long a run waits for another one that is using the host, unless it is told
+// otherwise.
+const labPatience = 10 * time.Minute
+
+var orchestratorRole = Role{
+	Name: "run", Usage: "[FLAGS] [PATTERN...]", Summary: "run the targets that match, or all, and judge the kernel",
+	Help: `Patterns are names of targets with '*', '?' and '[...]'; 'pfdivert list' shows
+the names. Without REMOTE_SSH the targets run between two hosts that are made on
+this machine: network namespaces on Linux, routing domains on OpenBSD, jails on
+FreeBSD. The BSDs' take root: SUDO, or start it as root.
+
+Environment: REMOTE_SSH is the host to test, as ssh takes it; LOCAL_ADDR,
+REMOTE_ADDR and FAKE_ADDR, and the same with 6 at the end, are the addresses to
+use with it; FAKE may be a prefix. With -hosts, a file has several hosts and their
+addresses (docs/remote.md), and REMOTE_SSH chooses among them. SSH_OPTIONS go to every ssh. SUDO is a command
+that makes root (sudo, doas), on both hosts. KTRACE is a command to run each
+endpoint under (strace, ktrace); its traces come into the folder of -o. NO_COLOR
+leaves colours out.
+
+Exit status: 0 when every target is PASS, XFAIL or SKIP; 1 when one is FAIL or
+XPASS; 2 when one is ERROR, or the run could not start or was interrupted.`,
+}
+
+func init() { orchestratorRole.run = runOrchestrator }
+
+// runFlags are the orchestrator's flags.
+type runFlags struct {
+	testbed.Options
+	reports  []string // for each of report.Formats the file, "" for none
+	out      string
+	parallel int
+	count    int
+	duration time.Duration
+	shuffle  uint64
+	verbose  bool
+	regress  bool
+	evidence bool
+}
+
+func runOrchestrator(ctx context.Context, c *call) (int, error) {
+	f := c.flags()
+	o := runFlags{Options: c.testbed(), reports: make([]string, len(report.Formats))}
+	for i, format := range report.Formats {
+		f.StringVar(&o.reports[i], format.Flag, "", format.Usage)
+	}
+	f.StringVar(&o.HostsFile, "hosts", "", "test the hosts in `FILE` at once, or those of them that REMOTE_SSH names")
+	f.StringVar(&o.out, "o", "", "keep each target's transcripts (and traces) in the folder `DIR`")
+	f.IntVar(&o.parallel, "parallel", 0, "play at most `N` targets at the same time; 0: all")
+	f.BoolVar(&o.Single, "single", false, "one LOCAL and one FAKE address per family in the lab, as OpenBSD's suite has them")
+	f.BoolVar(&o.Keep, "keep", false, "leave the program on the remote host, in ~/.cache/pfdivert, for later runs")
+	f.IntVar(&o.Domain, "rdomain", 0, "test OpenBSD in the routing domain `N` of REMOTE, or of a lab's")
+	f.BoolVar(&o.verbose, "v", false, "say how many round trips to the hosts there were")
+	f.BoolVar(&o.regress, "regress", false, "print the lines of OpenBSD's bsd.regress.mk")
+	f.BoolVar(&o.evidence, "evidence", false, "gather what the hosts show of passed targets too")
+	f.IntVar(&o.count, "count", 1, "play each target `N` times, with fresh addresses and ports")
+	f.DurationVar(&o.duration, "for", 0, "play the targets again and again for this `TIME` (30s, 5m)")
+	f.DurationVar(&o.Wait, "wait", labPatience, "wait this `TIME` at most for another run that is using the remote host")
+	f.Func("shuffle", "play in a random order, chosen by `SEED`, a number, or by chance: 'on'", func(s string) (err error) {
+		if s == "on" {
+			o.shuffle = 1 + rand.Uint64N(1<<32)
+			return nil
+		}
+		o.shuffle, err = strconv.ParseUint(s, 10, 64)
+		return err
+	})
+	if err := c.parse(f); err != nil {
+		return exitError, err
+	}
+	switch {
+	case o.parallel < 0:
+		return exitError, terminal.WithHint(fmt.Errorf("-parallel %d: there is no such number of targets", o.parallel), "0 plays all at once, 1 one after the other")
+	case o.regress && (o.count > 1 || o.duration > 0):
+		return exitError, terminal.WithHint(errors.New("-regress prints each target once, and -count and -for play it again"), "leave one of them out")
+	case o.Domain < 0 || o.Domain > bsd.MaxDomain:
+		return exitError, terminal.WithHint(fmt.Errorf("-rdomain %d: there is no such routing domain", o.Domain), fmt.Sprintf("they go up to %d", bsd.MaxDomain))
+	case o.count < 1 || o.duration < 0:
+		return exitError, terminal.WithHint(fmt.Errorf("-count %d -for %v: a target can't be played less than once", o.count, o.duration), "-count 100, or -for 30s")
+	}
+	for _, arg := range f.Args() {
+		if strings.HasPrefix(arg, "-") {
+			return exitError, terminal.WithHint(fmt.Errorf("%s stands behind a pattern", arg), "flags come first: pfdivert run "+arg+" … PATTERN")
+		}
+	}
+	targets, err := matrix.Select(f.Args())
+	if err != nil {
+		return exitError, err
+	}
+	if err := o.check(c); err != nil {
+		return exitError, err
+	}
+	return c.playRun(ctx, targets, o)
+}
+
+// check finds out before a run whether its results can be kept.
+func (o *runFlags) check(c *call) error {
+	if c.Getenv("KTRACE") != "" && o.out == "" {
+		o.out = "out"
+	}
+	if o.out != "" {
+		if err := os.MkdirAll(o.out, 0o755); err != nil {
+			return terminal.WithHint(fmt.Errorf("output folder: %w", err), "choose another folder with -o")
+		}
+		probe, err := os.CreateTemp(o.out, ".writable-")
+		if err != nil {
+			return terminal.WithHint(fmt.Errorf("output folder: %w", err), "choose another folder with -o")
+		}
+		probe.Close()
+		os.Remove(probe.Name())
+	}
+	return nil
+}
+
+// playRun runs the targets and reports.
+func (c *call) playRun(ctx context.Context, targets []matrix.Target, o runFlags) (int, error) {
+	// Opened before the run: a run whose results can't be kept is in vain.
+	files, err := report.OpenFiles(o.reports, c.Out)
+	if err != nil {
+		return exitError, err
+	}
+	defer files.Discard()
+	to := output{text: c.Out, files: files}
+	if files.Standard {
+		to.text = c.Err
+	}
+	to.style = report.StyleOf(to.text, c.Getenv)
+
+	if c.Getenv("REMOTE_SSH") == "" && o.HostsFile == "" {
+		if why := noLab(runtime.GOOS, os.Geteuid(), o.Sudo); why != "" {
+			return c.skipRun(to, targets, why)
+		}
+	}
+	beds, err := testbed.Find(o.Options, targets)
+	if err != nil {
+		return exitError, err
+	}
+	return c.runOn(ctx, beds, targets, o, to)
+}
+
+// noLab says why a system can't be both hosts by itself, "" if it can.
+func noLab(system string, euid int, sudo string) string {
+	switch system {
+	case "linux":
+		return ""
+	case "openbsd", "freebsd":
+		if euid == 0 || sudo != "" {
+			return ""
+		}
+		return "As root this machine can be both hosts by itself: set SUDO to doas or sudo."
+	}
+	return "This machine can't be both hosts by itself, as Linux, OpenBSD and FreeBSD can."
+}
+
+// skipRun tells what a run on this system needs, also in the reports that are wanted. Where
+// there is no remote host, OpenBSD's suites skip their targets and succeed.
+func (c *call) skipRun(to output, targets []matrix.Target, why string) (int, error) {
+	run := report.Run{Version: c.version, Started: time.Now(), Skipped: "No remote host is given. " + why}
+	if err := to.files.Write(report.NewResults(nil, false), run); err != nil {
+		return exitError, err
+	}
+	fmt.Fprintf(to.text, `%s
+Or set REMOTE_SSH to a host whose packet filter is to be tested, and the addresses:
+  REMOTE_SSH=root@host LOCAL_ADDR= REMOTE_ADDR= FAKE_ADDR= LOCAL_ADDR6= REMOTE_ADDR6= FAKE_ADDR6=
+FAKE is configured nowhere. %d targets were not run.
+SKIPPED
+`, run.Skipped, len(targets))
+	return exitOK, nil
+}
+
+// output is where the results go.
+type output struct {
+	text  io.Writer
+	style report.Style
+	files *report.Files
+}
+
+// runOn runs the targets on all testbeds at once and reports.
+func (c *call) runOn(ctx context.Context, beds []*testbed.Testbed, targets []matrix.Target, o runFlags, to output) (int, error) {
+	run := report.Run{Version: c.version, Started: time.Now(), Seed: o.shuffle}
+	for _, b := range beds {
+		for _, t := range targets {
+			run.Targets = append(run.Targets, b.Target(t.Name))
+		}
+	}
+	plan := matrix.Plan{Targets: targets, Rounds: o.count, For: o.duration, Seed: o.shuffle}
+	found := report.NewResults(run.Targets, plan.Repeats())
+
+	defer testbed.Each(beds, (*testbed.Testbed).Close)
+	errs := testbed.Each(beds, func(b *testbed.Testbed) error { return b.Reach(ctx) })
+	if len(beds) == 1 && errs[0] != nil {
+		return exitError, errs[0]
+	}
+	testbed.Describe(beds, &run)
+	total := 0
+	for i, b := range beds {
+		if errs[i] != nil {
+			b.PrintError(c.Err, errs[i])
+		} else if o.duration == 0 {
+			total += len(targets) * o.count
+		}
+	}
+	// Not before: someone may have been asked for passwords.
+	progress := report.NewProgress(c.Err, total, report.StyleOf(c.Err, c.Getenv).Live)
+	done := func(r matrix.Result) {
+		if found.Add(r) {
+			progress.Done(r)
+		}
+	}
+	change := func(opt *matrix.Options) {
+		opt.Parallel, opt.Transcripts, opt.Trace = o.parallel, o.out != "" || to.files.Has(report.HTMLFlag), c.Getenv("KTRACE")
+		opt.Evidence, opt.Capture = o.evidence, o.evidence || !plan.Repeats()
+	}
+	ended := make([]time.Time, len(beds))
+	left := testbed.Each(beds, func(b *testbed.Testbed) error {
+		ended[b.Index] = time.Now()
+		if errs[b.Index] != nil {
+			return nil
+		}
+		err := b.Run(ctx, plan, change, done)
+		ended[b.Index] = time.Now()
+		if err != nil && len(beds) > 1 {
+			b.PrintError(progress, err)
+		}
+		errs[b.Index] = err
+		// At once: another run may wait for this host, and hold one that this run waits for.
+		left := b.Pair.Leave(ctx)
+		if err != nil {
+			return nil // the error of the host was printed
+		}
+		return left
+	})
+	progress.Finish()
+	if len(beds) == 1 && errs[0] != nil {
+		return exitError, errs[0]
+	}
+	for i, b := range beds {
+		if errs[i] != nil && ctx.Err() == nil {
+			b.Lost(targets, errs[i], func(r matrix.Result) { found.Add(r) })
+		}
+	}
+	run.Seconds = slices.MaxFunc(ended, time.Time.Compare).Sub(run.Started).Seconds()
+	run.Interrupted = ctx.Err() != nil
+	if err := c.report(run, found, beds, o, to); err != nil {
+		return exitError, err
+	}
+	status := found.ExitStatus()
+	if run.Interrupted {
+		status = exitError
+	}
+	if len(beds) == 1 && left[0] != nil {
+		return exitError, left[0]
+	}
+	for i, b := range beds {
+		if left[i] != nil {
+			b.PrintError(c.Err, left[i])
+			status = exitError
+		}
+		if errs[i] == nil { // else its error has it
+			b.PrintStderr(c.Err)
+		}
+	}
+	return status, nil
+}
+
+// report writes what was found: the files first, because whoever reads the text may go away
+// before its end.
+func (c *call) report(run report.Run, found *report.Results, beds []*testbed.Testbed, o runFlags, to output) error {
+	err := to.files.Write(found, run)
+	if o.out != "" {
+		err = errors.Join(err, report.WriteFolders(o.out, found.Kept()))
+	}
+	if o.regress {
+		err = errors.Join(err, report.WriteRegress(to.text, run, found.Kept()))
+	} else {
+		err = errors.Join(err, found.WriteText(to.text, to.style, run))
+	}
+	if o.verbose && err == nil {
+		before := 0
+		for _, b := range beds {
+			if b.Pair != nil {
+				before = max(before, b.Pair.Trips)
+			}
+		}
+		fmt.Fprintln(to.text, found.RoundTrips(before))
+	}
+	return err
+}

@@ -1,0 +1,46 @@
+// Package terminal is what a person at a terminal sees of a failure and is asked: errors with
+// hints, and passwords.
+package terminal
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"pfdivert/roles/agent"
+)
+
+// hinted is an error with what to do about it.
+type hinted struct {
+	error
+	hint string
+}
+
+func (h hinted) Hint() string  { return h.hint }
+func (h hinted) Unwrap() error { return h.error }
+
+// WithHint returns err with a hint, which PrintError prints below it: a command or a change that
+// the reader can type as it stands.
+func WithHint(err error, hint string) error { return hinted{err, hint} }
+
+// HintOf returns the outermost hint in err's tree, "" if it has none. Errors of this package, of
+// roles/host and of an agent have hints.
+func HintOf(err error) string {
+	var h agent.Hinter
+	var fault *agent.Fault // a field, because it travels
+	switch {
+	case errors.As(err, &h):
+		return h.Hint()
+	case errors.As(err, &fault):
+		return fault.Hint
+	}
+	return ""
+}
+
+// PrintError writes "error: " and err to w, and "hint: " and its hint if it has one.
+func PrintError(w io.Writer, err error) {
+	fmt.Fprintf(w, "error: %v\n", err)
+	if hint := HintOf(err); hint != "" {
+		fmt.Fprintf(w, "hint: %s\n", hint)
+	}
+}

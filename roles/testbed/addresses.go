@@ -1,0 +1,98 @@
+package testbed
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"pfdivert/matrix"
+	"pfdivert/pfconf"
+	"pfdivert/roles/terminal"
+)
+
+// addressNames are the variables with the addresses of each family, by the names
+// of OpenBSD's suite.
+var addressNames = map[pfconf.Family][3]string{
+	pfconf.Inet:  {"LOCAL_ADDR", "REMOTE_ADDR", "FAKE_ADDR"},
+	pfconf.Inet6: {"LOCAL_ADDR6", "REMOTE_ADDR6", "FAKE_ADDR6"},
+}
+
+// addressesFor reads the addresses of the families that the targets need.
+func addressesFor(targets []matrix.Target, getenv func(string) string) (map[pfconf.Family]matrix.Addresses, error) {
+	all := map[pfconf.Family]matrix.Addresses{}
+	for _, t := range targets {
+		if _, done := all[t.Family]; done {
+			continue
+		}
+		a, err := addressesOf(t.Family, getenv)
+		if err != nil {
+			return nil, err
+		}
+		all[t.Family] = a
+	}
+	return all, nil
+}
+
+func addressesOf(f pfconf.Family, getenv func(string) string) (a matrix.Addresses, err error) {
+	names := addressNames[f]
+	var unset []string
+	for _, n := range names {
+		if getenv(n) == "" {
+			unset = append(unset, n)
+		}
+	}
+	if len(unset) > 0 {
+		other := pfconf.Inet
+		if f == other {
+			other = pfconf.Inet6
+		}
+		return a, terminal.WithHint(
+			fmt.Errorf("%s: not set, and %v targets are to run", strings.Join(unset, ", "), f),
+			fmt.Sprintf("set it, or run '%v-*' alone", other))
+	}
+	wrong := func(name string, err error) error {
+		return terminal.WithHint(fmt.Errorf("%s=%q: %w", name, getenv(name), err), "give a plain address; FAKE may be a prefix like 10.188.2.0/24 or fd00:188:2::/64")
+	}
+	if a.Local, err = netip.ParseAddr(getenv(names[0])); err != nil {
+		return a, wrong(names[0], err)
+	}
+	if a.Remote, err = netip.ParseAddr(getenv(names[1])); err != nil {
+		return a, wrong(names[1], err)
+	}
+	if a.Fakes, err = prefix(getenv(names[2])); err != nil {
+		return a, wrong(names[2], err)
+	}
+	a.Locals = netip.PrefixFrom(a.Local, a.Local.BitLen())
+	if pfconf.FamilyOf(a.Local) != f {
+		return a, wrong(names[0], fmt.Errorf("this is no %v address", f))
+	}
+	if err := a.Validate(); err != nil {
+		return a, terminal.WithHint(err, "see docs/remote.md for how the three addresses belong together")
+	}
+	return a, nil
+}
+
+// prefix reads an address or a prefix; its host bits do not matter.
+func prefix(s string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return p, errors.New("neither an address nor a prefix")
+	}
+	return p.Masked(), nil
+}
+
+// strayAddresses refuses addresses that a lab would not use.
+func strayAddresses(getenv func(string) string) error {
+	for _, f := range pfconf.Families {
+		for _, n := range addressNames[f] {
+			if getenv(n) != "" {
+				return terminal.WithHint(fmt.Errorf("%s is set and REMOTE_SSH is not", n), "set REMOTE_SSH to test another host, or unset the addresses to test this machine in a lab")
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,174 @@
+package testbed
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"pfdivert/matrix"
+	"pfdivert/roles/terminal"
+)
+
+// twoHosts is a hosts file as docs/remote.md has it.
+const twoHosts = `# kernels to compare
+root@10.188.1.2  name=openbsd77
+    LOCAL_ADDR=10.188.1.1     REMOTE_ADDR=10.188.1.2     FAKE_ADDR=10.188.2.0/24
+    LOCAL_ADDR6=fd00:188:1::1 REMOTE_ADDR6=fd00:188:1::2 FAKE_ADDR6=fd00:188:2::/64
+
+tester@debian SUDO=sudo SSH_OPTIONS="-p 2222 -o 'User=tester'"  # the other
+    LOCAL_ADDR=10.77.1.1     REMOTE_ADDR=10.77.1.2     FAKE_ADDR=10.77.2.9
+    LOCAL_ADDR6=fd00:77:1::1 REMOTE_ADDR6=fd00:77:1::2 FAKE_ADDR6=fd00:77:2::9
+`
+
+func TestParseHosts(t *testing.T) {
+	got, err := parseHosts("hosts", twoHosts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []fileHost{
+		{name: "openbsd77", ssh: "root@10.188.1.2", where: "hosts:2", set: map[string]string{
+			"LOCAL_ADDR": "10.188.1.1", "REMOTE_ADDR": "10.188.1.2", "FAKE_ADDR": "10.188.2.0/24",
+			"LOCAL_ADDR6": "fd00:188:1::1", "REMOTE_ADDR6": "fd00:188:1::2", "FAKE_ADDR6": "fd00:188:2::/64"}},
+		{name: "debian", ssh: "tester@debian", where: "hosts:6", set: map[string]string{
+			"SUDO": "sudo", "SSH_OPTIONS": "-p 2222 -o 'User=tester'",
+			"LOCAL_ADDR": "10.77.1.1", "REMOTE_ADDR": "10.77.1.2", "FAKE_ADDR": "10.77.2.9",
+			"LOCAL_ADDR6": "fd00:77:1::1", "REMOTE_ADDR6": "fd00:77:1::2", "FAKE_ADDR6": "fd00:77:2::9"}},
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(fileHost{})); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if err := validateHosts(got, matrix.Targets(), func(string) string { return "" }); err != nil {
+		t.Error(err)
+	}
+	env := got[1].getenv(func(name string) string { return "of the environment: " + name })
+	for name, want := range map[string]string{
+		"REMOTE_SSH": "tester@debian", "SUDO": "sudo", "FAKE_ADDR": "10.77.2.9", "HOME": "of the environment: HOME",
+	} {
+		if got := env(name); got != want {
+			t.Errorf("%s=%q, want %q", name, got, want)
+		}
+	}
+}
+
+// checkWrong judges an error and its hint.
+func checkWrong(t *testing.T, err error, want, hint string) {
+	t.Helper()
+	if err == nil {
+		t.Errorf("no error; want %q", want)
+		return
+	}
+	if got := terminal.HintOf(err); err.Error() != want || !strings.Contains(got, hint) || got == "" {
+		t.Errorf("error: %v\nhint: %s\nwant %q and %q", err, got, want, hint)
+	}
+}
+
+func TestParseHostsWrong(t *testing.T) {
+	for _, c := range []struct{ text, err, hint string }{
+		{"# nothing\n", "f: there is no host in it", "root@pfhost"},
+		{"FAKE_ADDR=10.0.0.1", "f:1: FAKE_ADDR belongs to no host", "root@pfhost FAKE_ADDR=10.0.0.1"},
+		{"a\nb c", `f:2: "c" is no NAME=VALUE`, "every host begins a line"},
+		{"a\n b FAKE_ADR=1", `f:2: there is no "FAKE_ADR"`, "the nearest is FAKE_ADDR"},
+		{"a SUDO=doas\nSUDO=sudo", "f:2: SUDO is given twice for a", "at a line's beginning"},
+		{"a name=x name=y", "f:1: name is given twice for a", ""},
+		{"a SSH_OPTIONS='-p 1\nb", "f:1: the quote ' is not closed", "same line"},
+		{"-oProxyCommand", `f:1: "-oProxyCommand" is no ssh destination`, "root@pfhost"},
+		{"'a b'", `f:1: "a b" is no ssh destination`, "root@pfhost"},
+		{"''", `f:1: "" can't be the host's name in the report`, "name=NAME"},
+		{"a name=../x", `f:1: "../x" can't be the host's name in the report`, "name=NAME"},
+		{"root@fe80::1%vio0", `f:1: "fe80::1%vio0" can't be the host's name in the report`, "name=NAME"},
+		{"root@a\n\nb name=c\ntester@a", "f:4: a is the name of the host of f:1, too", "name=NAME"},
+		{strings.Repeat("a\n", maxHosts+1), "f:33: more than 32 hosts", "two runs"},
+	} {
+		_, err := parseHosts("f", c.text)
+		checkWrong(t, err, c.err, c.hint)
+	}
+}
+
+func TestReadHosts(t *testing.T) {
+	dir := t.TempDir()
+	large := filepath.Join(dir, "large")
+	if err := os.WriteFile(large, []byte(strings.Repeat("#\n", maxHostsFile)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := readHosts(large)
+	checkWrong(t, err, "hosts file: "+large+" has more than 65536 bytes", "docs/remote.md")
+	none := filepath.Join(dir, "none")
+	_, err = readHosts(none)
+	checkWrong(t, err, "hosts file: open "+none+": no such file or directory", "docs/remote.md")
+}
+
+func TestValidateHosts(t *testing.T) {
+	const first = "a LOCAL_ADDR=10.1.0.1 REMOTE_ADDR=10.1.0.2 FAKE_ADDR=10.2.0.0/24\n"
+	env := func(name string) string { return map[string]string{"LOCAL_ADDR": "10.1.0.1"}[name] }
+	inet, err := matrix.Select([]string{"inet-*"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ second, err, hint string }{
+		{"b REMOTE_ADDR=10.1.0.3 FAKE_ADDR=10.2.1.0/24", "", ""}, // LOCAL_ADDR is the environment's
+		{"b REMOTE_ADDR=10.1.0.3 FAKE_ADDR=10.2.0.9", "f:2: FAKE_ADDR of b is 10.2.0.9/32, and FAKE_ADDR of a (f:1) is 10.2.0.0/24", "a FAKE of its own"},
+		{"b REMOTE_ADDR=10.1.0.2 FAKE_ADDR=10.2.1.9", "f:2: REMOTE_ADDR of b is 10.1.0.2/32, and REMOTE_ADDR of a (f:1) is 10.1.0.2/32", ""},
+		{"b REMOTE_ADDR=10.2.0.7 FAKE_ADDR=10.2.1.9", "f:2: REMOTE_ADDR of b is 10.2.0.7/32, and FAKE_ADDR of a (f:1) is 10.2.0.0/24", ""},
+		{"b REMOTE_ADDR=10.1.0.3", "f:2: b: FAKE_ADDR: not set, and inet targets are to run", "run 'inet6-*' alone"},
+		{"b REMOTE_ADDR=10.1.0.3 FAKE_ADDR=x", `f:2: b: FAKE_ADDR="x": neither an address nor a prefix`, "may be a prefix"},
+	} {
+		hosts, err := parseHosts("f", first+c.second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = validateHosts(hosts, inet, env)
+		if c.err == "" {
+			if err != nil {
+				t.Errorf("%s: %v", c.second, err)
+			}
+			continue
+		}
+		checkWrong(t, err, c.err, c.hint)
+	}
+}
+
+func TestSelectHosts(t *testing.T) {
+	all, err := parseHosts("f", "root@a\nroot@b name=openbsd77\nc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for names, want := range map[string]string{"": "a openbsd77 c", " c root@a": "a c", "openbsd77 root@b": "openbsd77"} {
+		chosen, err := selectHosts(all, names)
+		var got []string
+		for _, h := range chosen {
+			got = append(got, h.name)
+		}
+		if err != nil || strings.Join(got, " ") != want {
+			t.Errorf("%q: %q %v, want %q", names, got, err, want)
+		}
+	}
+	_, err = selectHosts(all, "a openbsd76")
+	checkWrong(t, err, `REMOTE_SSH: there is no host "openbsd76" in the hosts file`, "the nearest is openbsd77;")
+	_, err = Find(Options{Getenv: func(name string) string { return map[string]string{"REMOTE_SSH": "a b"}[name] }}, nil)
+	checkWrong(t, err, "REMOTE_SSH names 2 hosts; each needs addresses of its own", "-hosts FILE")
+}
+
+// Whatever the file says, what comes out can be a folder and is not there twice.
+func FuzzParseHosts(f *testing.F) {
+	f.Add(twoHosts)
+	f.Add("a name='x' # y\r\nb\tSUDO=\"doas -u 'root'\"")
+	f.Fuzz(func(t *testing.T, text string) {
+		hosts, err := parseHosts("f", text)
+		if err != nil {
+			return
+		}
+		if len(hosts) == 0 || len(hosts) > maxHosts {
+			t.Fatalf("%d hosts", len(hosts))
+		}
+		names := map[string]bool{}
+		for _, h := range hosts {
+			if names[h.name] || h.name != filepath.Base(h.name) || strings.HasPrefix(h.name, ".") || h.ssh == "" || strings.HasPrefix(h.ssh, "-") {
+				t.Errorf("host %+v", h)
+			}
+			names[h.name] = true
+		}
+	})
+}

@@ -1,0 +1,326 @@
+package testbed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"pfdivert/matrix"
+	"pfdivert/pfconf"
+	"pfdivert/roles/agent"
+	"pfdivert/roles/host"
+	"pfdivert/roles/lab"
+	"pfdivert/roles/report"
+	"pfdivert/roles/terminal"
+)
+
+// setupTrips are the round trips of each run beside those of its cells: the
+// hello, the set-up and the farewell.
+const setupTrips = 3
+
+// helloPatience bounds the start of an agent.
+const helloPatience = 20 * time.Second
+
+// Pair is the two hosts of a run with their agents.
+type Pair struct {
+	Hosts         matrix.Hosts
+	Options       matrix.Options // addresses, fences and waiting, as these hosts need them
+	Local, Remote *host.Link     // nil until it was started
+	Trips         int            // round trips until the agents had said hello, and to set them up
+	far           *host.Remote   // of a real remote host
+	builder       *builder       // of a lab that outlives its processes
+	real          bool           // the hosts stay when the agents end
+}
+
+// HasNamespaces reports whether a lab on this system is gone with its processes, and needs
+// no root.
+const HasNamespaces = runtime.GOOS == "linux"
+
+// reachHosts reaches the two hosts: the ones that the environment names, or a lab.
+func reachHosts(ctx context.Context, o Options, targets []matrix.Target) (*Pair, error) {
+	if o.Getenv("REMOTE_SSH") != "" {
+		return reachRemote(ctx, o, targets)
+	}
+	if err := strayAddresses(o.Getenv); err != nil {
+		return nil, err
+	}
+	return ReachLab(ctx, o)
+}
+
+// ReachLab builds the lab that this system has, and reaches its agents.
+func ReachLab(ctx context.Context, o Options) (*Pair, error) {
+	if !HasNamespaces {
+		return reachBSD(ctx, o)
+	}
+	if o.Domain != 0 {
+		return nil, terminal.WithHint(errors.New("-rdomain: this system has no routing domains"), "set REMOTE_SSH to an OpenBSD host, or run it there")
+	}
+	return reachNamespaces(ctx, o)
+}
+
+// reachNamespaces builds a lab of namespaces and reaches its agents.
+func reachNamespaces(ctx context.Context, o Options) (*Pair, error) {
+	config := lab.Config{Single: o.Single}
+	options := host.LabOptions{Args: []string{"agent", "-lab"}, Config: config}
+	if os.Geteuid() != 0 {
+		options.Sudo = strings.Fields(o.Sudo)
+	}
+	local, remote, err := host.Lab(ctx, options)
+	if err != nil {
+		return nil, err
+	}
+	p := &Pair{Local: local, Remote: remote, Trips: setupTrips}
+	if err := p.dial(ctx, Heartbeat); err != nil {
+		return nil, fmt.Errorf("lab: %w", err)
+	}
+	p.Options.NoFamily = p.Hosts.Local.Hello.NoFamily
+	p.Options.Families = map[pfconf.Family]matrix.Addresses{}
+	for _, f := range pfconf.Families {
+		if _, missing := p.Options.NoFamily[f]; missing {
+			continue
+		}
+		plan := config.PlanOf(f)
+		a := matrix.Addresses{Local: plan.Local.Addr(), Remote: plan.Remote.Addr(), Locals: plan.Locals, Fakes: plan.Fakes}
+		if !a.Locals.IsValid() {
+			a.Locals = netip.PrefixFrom(a.Local, a.Local.BitLen())
+		}
+		p.Options.Families[f] = a
+	}
+	p.Options.Rounds = 1 // nothing on a veth pair changes the order of packets
+	return p, nil
+}
+
+// realRounds is how many echoes make a fence between real hosts: network cards
+// with several queues and stacks with several threads change the order of flows, but
+// not by as much as an echo takes to come back.
+const realRounds = 2
+
+// asks are the ways to ask for a password on each side; nil where no one can be asked.
+type asks struct{ remote, local host.Ask }
+
+var singleInLab = terminal.WithHint(errors.New("-single is for the lab"), "of a remote host, give one FAKE_ADDR and one FAKE_ADDR6")
+
+// reachRemote reaches the remote host of the environment by ssh, and makes this
+// machine LOCAL.
+func reachRemote(ctx context.Context, o Options, targets []matrix.Target) (*Pair, error) {
+	ask := terminal.Ask()
+	return reachSSH(ctx, o, targets, asks{ask, ask})
+}
+
+func reachSSH(ctx context.Context, o Options, targets []matrix.Target, ask asks) (*Pair, error) {
+	if o.Single {
+		return nil, singleInLab
+	}
+	families, err := addressesFor(targets, o.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	invoker, err := host.FindInvoker(o.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("the own executable: %w", err)
+	}
+	p := &Pair{real: true, Trips: setupTrips}
+	p.far, err = host.SSH(ctx, host.SSHOptions{
+		Destination: o.Getenv("REMOTE_SSH"), Options: o.Getenv("SSH_OPTIONS"), Sudo: o.Getenv("SUDO"),
+		Args: remoteArgs(o), Keep: o.Keep, Dist: host.DistFolders(o.Getenv), Ask: ask.remote, Invoker: invoker,
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.Remote = p.far.Link
+	if p.Local, err = host.Privileged(ctx, []string{exe, "agent"}, o.Sudo, ask.local); err != nil {
+		p.Close()
+		return nil, err
+	}
+	if err := p.dial(ctx, Heartbeat); err != nil {
+		return nil, err
+	}
+	if got := p.Hosts.Remote.Hello.SHA256; got != p.far.Want {
+		p.Close()
+		return nil, terminal.WithHint(
+			fmt.Errorf("%s: the agent's sha256 is %s and not %s: another program answered", o.Getenv("REMOTE_SSH"), got, p.far.Want),
+			"remove ~/.cache/pfdivert on that host")
+	}
+	p.Options.Families = families
+	p.Options.Rounds = realRounds
+	p.Options.By, p.Options.Patience = WhoRuns(o.Getenv), o.Wait
+	p.relay(o.Notices)
+	p.Trips += p.far.Trips
+	return p, nil
+}
+
+// ReachForCleanup starts an agent on this host and, if the environment names one, on the remote host;
+// without one, Hosts.Remote stays nil.
+func ReachForCleanup(ctx context.Context, o Options) (*Pair, error) {
+	if o.Getenv("REMOTE_SSH") != "" {
+		return reachRemote(ctx, o, nil)
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("the own executable: %w", err)
+	}
+	p := &Pair{}
+	if p.Local, err = host.Privileged(ctx, []string{exe, "agent"}, o.Sudo, terminal.Ask()); err != nil {
+		return nil, err
+	}
+	hello, cancel := context.WithTimeout(ctx, helloPatience)
+	defer cancel()
+	if p.Hosts.Local, err = agent.Dial(hello, p.Local.Read, p.Local.Write, Heartbeat); err != nil {
+		err = p.Explain(err)
+		p.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// dial takes up the connections to the agents, which are shown every so often that this process
+// lives.
+func (p *Pair) dial(ctx context.Context, heartbeat time.Duration) (err error) {
+	hello, cancel := context.WithTimeoutCause(ctx, helloPatience, errors.New("no hello in time"))
+	defer cancel()
+	// LOCAL's agent first: in a lab it starts the other and knows why that failed.
+	if p.Hosts.Local, err = agent.Dial(hello, p.Local.Read, p.Local.Write, Heartbeat); err == nil {
+		p.Hosts.Remote, err = agent.Dial(hello, p.Remote.Read, p.Remote.Write, Heartbeat)
+	}
+	if err != nil {
+		err = p.Explain(err)
+		p.Close()
+	}
+	return err
+}
+
+// Machines are what the agents said of their hosts.
+func (p *Pair) Machines() (local, remote report.Machine) {
+	of := func(name string, c *agent.Conn) report.Machine {
+		return report.Machine{Name: name, Kernel: c.Hello.Kernel, System: c.Hello.GOOS + "/" + c.Hello.GOARCH}
+	}
+	return of("local", p.Hosts.Local), of("remote", p.Hosts.Remote)
+}
+
+// Stderr is what the agents wrote to their standard error.
+func (p *Pair) Stderr() string {
+	var all string
+	links := []*host.Link{p.Local, p.Remote}
+	if p.builder != nil {
+		links = append(links, p.builder.link)
+	}
+	for _, l := range links {
+		if l != nil {
+			all += l.Stderr()
+		}
+	}
+	return all
+}
+
+// Explain adds what the agents said to an error.
+func (p *Pair) Explain(err error) error {
+	if said := p.Stderr(); said != "" {
+		return fmt.Errorf("%w\nthe agents said:\n%s", err, said)
+	}
+	return err
+}
+
+// Leave has the agents of real hosts put everything back, and tells what they
+// could not. It does so also when the run was interrupted.
+func (p *Pair) Leave(ctx context.Context) error {
+	if !p.real {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), AgentPatience)
+	defer cancel()
+	var errs []error
+	for name, c := range map[string]*agent.Conn{"local": p.Hosts.Local, "remote": p.Hosts.Remote} {
+		if err := c.Bye(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("%s: not everything was put back: %w", name, err))
+		}
+	}
+	if p.builder != nil {
+		p.endHosts() // a jail's processes are ended with it
+		if err := p.builder.conn.Bye(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("lab: not everything was put back: %w", err))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return terminal.WithHint(err, "'pfdivert cleanup' on that host mends what is left")
+	}
+	return nil
+}
+
+// Close ends the agents and waits until they are gone.
+func (p *Pair) Close() {
+	p.endHosts()
+	if p.builder != nil {
+		p.builder.close()
+	}
+}
+
+// endHosts ends the two hosts' agents, which undo what they have not undone. A second call
+// does nothing.
+func (p *Pair) endHosts() {
+	for _, c := range []*agent.Conn{p.Hosts.Local, p.Hosts.Remote} {
+		if c != nil {
+			_ = c.Close()
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), AgentPatience)
+	defer cancel()
+	for _, l := range []*host.Link{p.Local, p.Remote} {
+		end(ctx, l)
+	}
+	if p.far != nil {
+		_ = p.far.Close(ctx)
+	}
+}
+
+// end waits for an agent to end, which the end of its input brings about.
+func end(ctx context.Context, l *host.Link) {
+	if l == nil {
+		return
+	}
+	_ = l.Write.Close()
+	if err := l.Wait(ctx); err != nil && ctx.Err() != nil {
+		l.Kill()
+	}
+}
+
+// relay prints what the agents say unasked: whom they wait for, what killed runs had left.
+func (p *Pair) relay(w io.Writer) {
+	for name, conn := range map[string]*agent.Conn{"local": p.Hosts.Local, "remote": p.Hosts.Remote} {
+		go printNotices(w, name, conn)
+	}
+}
+
+// printNotices prints what one agent says unasked, until it ends.
+func printNotices(w io.Writer, name string, conn *agent.Conn) {
+	for text := range conn.Notices {
+		fmt.Fprintf(w, "%s: %s\n", name, text)
+	}
+}
+
+// Enter returns what precedes a command on REMOTE, and one on LOCAL, and commands that show there
+// what was built. The pair must be a lab.
+func (p *Pair) Enter() (remote []string, local, look string) {
+	if p.builder == nil {
+		return []string{"nsenter", "--target", strconv.Itoa(p.Hosts.Remote.Hello.PID), "--net"},
+			fmt.Sprintf("nsenter --net=/proc/%d/ns/net", p.Hosts.Local.Hello.PID),
+			"ip rule; ip route show table all; nft list ruleset; nstat -az; ip route get FAKE (on LOCAL)"
+	}
+	look = "pfctl -a regress -vsr; pfctl -ss; netstat -s -p divert"
+	if p.Hosts.Remote.Hello.GOOS == "freebsd" {
+		look = "ipfw -S show; sysctl net.inet.ip.fw; netstat -rn"
+	}
+	lab := p.builder.lab
+	return slices.Clone(lab.Remote.Command()), strings.Join(lab.Local.Command(), " "), look
+}

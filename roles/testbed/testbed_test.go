@@ -1,0 +1,62 @@
+package testbed
+
+import (
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"pfdivert/roles/host"
+)
+
+// TestPrompter: hosts that need a person are tried again with one, one after the other, and LOCAL's
+// password is asked for once.
+func TestPrompter(t *testing.T) {
+	var asking, asked atomic.Int32
+	p := newPrompter(func(prompt string) (string, error) {
+		if asking.Add(1) > 1 {
+			t.Error("two questions at once")
+		}
+		time.Sleep(time.Millisecond)
+		asking.Add(-1)
+		asked.Add(1)
+		return prompt, nil
+	})
+	hosts := []*Testbed{{Index: 0}, {Index: 1}, {Index: 2}, {Index: 3}}
+	errs := Each(hosts, func(h *Testbed) error {
+		tries := 0
+		_, err := p.reach(t.Context(), func(a asks) (*Pair, error) {
+			tries++
+			switch {
+			case h.Index == 3:
+				return nil, &host.Error{Reason: host.Unreachable}
+			case h.Index == 2:
+				return &Pair{}, nil
+			case a.remote == nil:
+				return nil, &host.Error{Reason: host.SudoPassword}
+			}
+			_, err := a.remote("remote")
+			if password, localErr := a.local("local"); password != "local" || localErr != nil {
+				t.Errorf("LOCAL's password: %q %v", password, localErr)
+			}
+			return &Pair{}, err
+		})
+		if want := map[int]int{0: 2, 1: 2, 2: 1, 3: 1}[h.Index]; tries != want {
+			t.Errorf("host %d was tried %d times, want %d", h.Index, tries, want)
+		}
+		return err
+	})
+	if errs[0] != nil || errs[1] != nil || errs[2] != nil || errs[3] == nil || asked.Load() != 3 {
+		t.Errorf("%v, %d questions", errs, asked.Load())
+	}
+}
+
+// TestRemoteArgs: the routing domain reaches REMOTE's agent.
+func TestRemoteArgs(t *testing.T) {
+	if got := remoteArgs(Options{}); !slices.Equal(got, []string{"agent"}) {
+		t.Errorf("without: %q", got)
+	}
+	if got := remoteArgs(Options{Domain: 2}); !slices.Equal(got, []string{"agent", "-rdomain", "2"}) {
+		t.Errorf("with: %q", got)
+	}
+}
