@@ -272,7 +272,7 @@ var mayImport = map[string][]string{
 	"pfdivert/matrix/explain":            {"pfconf", "roles/evidence"},
 	"pfdivert/roles/report":              {"matrix", "matrix/explain", "matrix/faults", "pfconf", "roles/evidence", "roles/terminal"},
 	"pfdivert/roles/agent":               {"pfconf", "pfconf/ipfw", "pfconf/nft", "pfconf/pf", "pfconf/program", "roles/endpoint", "roles/evidence", "roles/lab/bsd", "roles/lab/spoil"},
-	"pfdivert/roles/evidence":            {"pfconf", "pfconf/program", "pfconf/shared", "roles/evidence/netfilter"},
+	"pfdivert/roles/evidence":            {"pfconf", "pfconf/ipfw", "pfconf/pf", "pfconf/program", "pfconf/shared", "roles/evidence/netfilter"},
 	"pfdivert/roles/evidence/netfilter":  {"pfconf"},
 	"pfdivert/roles/host":                {"roles/agent", "roles/lab", "roles/lab/namespace"},
 	"pfdivert/roles/host/sshtest":        {"roles/lab/labtest", "roles/lab/namespace"},

@@ -53,6 +53,12 @@ func (h *Host) pfOff() bool {
 	return strings.Contains(status, "Status: Disabled")
 }
 
+// pfOn reports whether pf is known to be switched on.
+func (h *Host) pfOn() bool {
+	status, _ := h.answer("pfctl -s ", " info")
+	return strings.Contains(status, "Status: Enabled")
+}
+
 func (h *Host) ipfwOff() bool {
 	return h.sysctl("net.inet.ip.fw.enable") == "0" || h.sysctl("net.inet6.ip6.fw.enable") == "0"
 }

@@ -53,7 +53,7 @@ type Reach struct {
 	// it, and those without it behind, because the last rule that matches decides.
 	Decides []string
 	// May are those that may do so: the packets that they match are not known, or the rule is not
-	// understood.
+	// understood. Without Calls they are the rules that are not understood.
 	May []string
 	// Translates are the rules that certainly change the source address of the flow.
 	Translates []string
@@ -75,6 +75,11 @@ func (m *MainRuleset) Reach(anchor string, r pfconf.Rule, nic string) Reach {
 		}
 	}
 	if last < 0 {
+		for _, rule := range all {
+			if rule.Err != nil {
+				reach.May = append(reach.May, rule.Text)
+			}
+		}
 		return reach
 	}
 	for i, rule := range all {

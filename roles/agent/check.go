@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"pfdivert/pfconf"
@@ -31,10 +32,15 @@ func (c *checks) no(name, cure, format string, args ...any) {
 	*c = append(*c, CheckItem{Name: name, Detail: fmt.Sprintf(format, args...), Cure: cure})
 }
 
-// fail notes an error, with its hint as the cure.
+// fail notes an error that kept a question from being answered, with its hint as the cure.
 func (c *checks) fail(name string, err error) {
 	f := FaultOf(err)
-	c.no(name, f.Hint, "%s", f.Text)
+	*c = append(*c, CheckItem{Name: name, Failed: true, Detail: f.Text, Cure: f.Hint})
+}
+
+// failed reports whether a question was not answered.
+func (c checks) failed() bool {
+	return slices.ContainsFunc(c, func(i CheckItem) bool { return i.Failed })
 }
 
 // unfit makes a fault of what is wrong with a host.

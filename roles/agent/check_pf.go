@@ -83,6 +83,14 @@ func (c *checks) reach(main *pf.MainRuleset, s *Setup) {
 	c.ok(anchorItem, "the main ruleset calls it: %s", call)
 }
 
+// unread says which rule keeps it from being known whether the anchor is called.
+func unread(r pf.Reach) error {
+	return hinted{
+		fmt.Errorf("no rule of the main ruleset calls it that is understood, and this one is not: %s", r.May[0]),
+		"report that rule, or put it behind the anchor's line and make it simpler",
+	}
+}
+
 func kindOf(r pfconf.Rule) string { return fmt.Sprintf("%v %v %v", r.Family, r.Proto, r.Action) }
 
 // reaches looks whether the main ruleset comes to the anchor with what the rule is about. It notes
@@ -91,6 +99,8 @@ func (c *checks) reaches(main *pf.MainRuleset, r pfconf.Rule, s *Setup) *pf.Reac
 	const cure = "put the line   " + anchorItem + "   last into /etc/pf.conf, then: pfctl -f /etc/pf.conf"
 	reach := main.Reach(pf.DefaultAnchor, r, s.nic(r.Family))
 	switch {
+	case len(reach.Calls) == 0 && len(reach.May) > 0:
+		c.fail(anchorItem, unread(reach))
 	case len(reach.Calls) == 0 && len(reach.Children) > 0:
 		c.no(anchorItem, cure, "the main ruleset has %s, which leaves out the anchor's own rules", reach.Children[0])
 	case len(reach.Calls) == 0:
@@ -165,6 +175,9 @@ func (c *checks) redirects(ctx context.Context, control *pf.Control, s *Setup) {
 				}
 				r.To = fake.Addr()
 				switch reach := translating.Reach(pf.DefaultAnchor, r, s.nic(r.Family)); {
+				case len(reach.Calls) == 0 && len(reach.May) > 0:
+					c.fail(rdrAnchorItem, unread(reach))
+					return
 				case len(reach.Calls) == 0:
 					c.no(rdrAnchorItem, cure, "no rule of the main ruleset comes to it (%v %v rdr)", r.Family, proto)
 					return

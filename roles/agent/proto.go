@@ -131,6 +131,8 @@ type Facts struct {
 	NoPF string `json:"noPF,omitempty"`
 	// NoRdr is why that pf can't redirect, empty where it can.
 	NoRdr string `json:"noRdr,omitempty"`
+	// PFUnknown: NoPF or NoRdr is a question about it that failed, and proves no lack.
+	PFUnknown bool `json:"pfUnknown,omitempty"`
 	// Interfaces are those that have the addresses of Setup's Paths; of FreeBSD hosts alone.
 	Interfaces map[pfconf.Family]string `json:"interfaces,omitempty"`
 	// Owned are FAKE addresses that this host has configured.
@@ -370,7 +372,9 @@ type CheckItem struct {
 	Name string `json:"name"`
 	OK   bool   `json:"ok"`
 	// Warn: it is not known to be wrong, or only for some targets. OK is set as well.
-	Warn   bool   `json:"warn,omitempty"`
+	Warn bool `json:"warn,omitempty"`
+	// Failed: it could not be asked. OK is not set.
+	Failed bool   `json:"failed,omitempty"`
 	Detail string `json:"detail,omitempty"` // what was found
 	Cure   string `json:"cure,omitempty"`   // the command that fixes it
 }
