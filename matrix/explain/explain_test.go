@@ -305,6 +305,8 @@ func TestExplain(t *testing.T) {
 		{"pf-spoils-divert", beside(because(on(queued(), ipfw), "looped", ""), 0, "Enabled")},
 		{"not-taken-back", beside(because(on(queued(), ipfw), "not-reinjected", ""), 1, "Enabled")},
 		{"not-taken-back", beside(because(on(queued(), ipfw), "not-reinjected", ""), 2, "Disabled")},
+		{"source-translated", change(because(switchedOff(pf, "pfctl -vv -s rules", "@0 pass all flags S/SA\n@1 match out on vio0 inet all nat-to (vio0)"), "no-reply", ""), func(c *Case) { c.Way = Reply })},
+		{"rule-mismatch", change(because(switchedOff(pf, "pfctl -vv -s rules", "@0 pass all flags S/SA\n@1 match in on vio0 inet all rdr-to 127.0.0.1"), "no-reply", ""), func(c *Case) { c.Way = Reply })},
 		{"lost-after-rule", to()},
 		{"lost-after-rule", remote(to(), "nft list ruleset", "table ip6 f chain in type filter hook input priority 0: drop")},
 		{"answer-lost", reply()},
