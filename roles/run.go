@@ -155,7 +155,8 @@ func (c *call) playRun(ctx context.Context, targets []matrix.Target, o runFlags)
 	if err != nil {
 		return exitError, err
 	}
-	return c.runOn(ctx, beds, targets, o, to)
+	status, _, err := c.runOn(ctx, beds, targets, o, to)
+	return status, err
 }
 
 // noLab says why a system can't be both hosts by itself, "" if it can.
@@ -195,8 +196,8 @@ type output struct {
 	files *report.Files
 }
 
-// runOn runs the targets on all testbeds at once and reports.
-func (c *call) runOn(ctx context.Context, beds []*testbed.Testbed, targets []matrix.Target, o runFlags, to output) (int, error) {
+// runOn runs the targets on all testbeds at once, reports, and returns what was found.
+func (c *call) runOn(ctx context.Context, beds []*testbed.Testbed, targets []matrix.Target, o runFlags, to output) (int, *report.Results, error) {
 	run := report.Run{Version: c.version, Started: time.Now(), Seed: o.shuffle}
 	for _, b := range beds {
 		for _, t := range targets {
@@ -209,7 +210,7 @@ func (c *call) runOn(ctx context.Context, beds []*testbed.Testbed, targets []mat
 	defer testbed.Each(beds, (*testbed.Testbed).Close)
 	errs := testbed.Each(beds, func(b *testbed.Testbed) error { return b.Reach(ctx) })
 	if len(beds) == 1 && errs[0] != nil {
-		return exitError, errs[0]
+		return exitError, nil, errs[0]
 	}
 	testbed.Describe(beds, &run)
 	total := 0
@@ -252,7 +253,7 @@ func (c *call) runOn(ctx context.Context, beds []*testbed.Testbed, targets []mat
 	})
 	progress.Finish()
 	if len(beds) == 1 && errs[0] != nil {
-		return exitError, errs[0]
+		return exitError, nil, errs[0]
 	}
 	for i, b := range beds {
 		if errs[i] != nil && ctx.Err() == nil {
@@ -262,14 +263,14 @@ func (c *call) runOn(ctx context.Context, beds []*testbed.Testbed, targets []mat
 	run.Seconds = slices.MaxFunc(ended, time.Time.Compare).Sub(run.Started).Seconds()
 	run.Interrupted = ctx.Err() != nil
 	if err := c.report(run, found, beds, o, to); err != nil {
-		return exitError, err
+		return exitError, nil, err
 	}
 	status := found.ExitStatus()
 	if run.Interrupted {
 		status = exitError
 	}
 	if len(beds) == 1 && left[0] != nil {
-		return exitError, left[0]
+		return exitError, found, left[0]
 	}
 	for i, b := range beds {
 		if left[i] != nil {
@@ -280,7 +281,7 @@ func (c *call) runOn(ctx context.Context, beds []*testbed.Testbed, targets []mat
 			b.PrintStderr(c.Err)
 		}
 	}
-	return status, nil
+	return status, found, nil
 }
 
 // report writes what was found: the files first, because whoever reads the text may go away
@@ -291,7 +292,7 @@ func (c *call) report(run report.Run, found *report.Results, beds []*testbed.Tes
 		err = errors.Join(err, report.WriteFolders(o.out, found.Kept()))
 	}
 	if o.regress {
-		err = errors.Join(err, report.WriteRegress(to.text, run, found.Kept()))
+		err = errors.Join(err, report.WriteRegress(to.text, run, found.Kept(), len(run.Targets) == 1))
 	} else {
 		err = errors.Join(err, found.WriteText(to.text, to.style, run))
 	}
