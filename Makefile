@@ -17,10 +17,10 @@
 #				machine alone (as root, on a BSD)
 #	make claims		runs what manuals say of packets handed to user space
 #	make kyua		runs suite and claims as FreeBSD's suites are run
-#	make check-setup	says what the hosts lack, and what mends it
+#	make check-setup	says what the hosts lack, and how to fix it
 #	make run-TARGET		runs one; "make list" shows which there are
 #	make dist		builds dist/pfdivert-SYSTEM-ARCHITECTURE for REMOTE
-#	make check		formatting, vet and staticcheck
+#	make check		formatting, vet, staticcheck, and the words and widths of roles/style
 #	make test		check, all tests, and the lab end to end
 #	make faults		breaks the lab on purpose and sees that the targets notice
 #	make bench		times the parts and the whole
@@ -110,6 +110,7 @@ check:
 		GOOS=$${system%-*} GOARCH=$${system#*-} ${GO} vet ./... || exit 1; \
 	done
 	${STATICCHECK} ./...
+	${GO} test ./roles/style
 
 test: check pfdivert
 	${GO} test ./...

@@ -9,8 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/endpoint"
 )
 
 // Claim is a sentence of a kernel's manual about packets that are handed to user
@@ -67,19 +67,19 @@ func (c *Claim) skip(k Kernel) *finding {
 	return &finding{Skip, NotClaimed, fmt.Sprintf("the manual of a kernel with %s does not say that %s: %s", k.Firewall, c.Says, c.Not)}
 }
 
-// What the plays of claims have in common.
+// What the runs of claims have in common.
 
 // divertSpec specifies the cell's divert socket.
-func (h *half) divertSpec() endpoint.Spec {
-	return endpoint.Spec{
-		Kind: endpoint.Divert, Role: endpoint.Packet, Local: netip.AddrPortFrom(h.Family.Unspecified(), h.Divert),
-		Big: h.big, Queue: h.queue, Spoil: h.spoil, Call: h.call, WriteTo: h.writeTo, Pieces: h.asPieces, Omit: h.omitted(),
+func (h *half) divertSpec() script.Divert {
+	return script.Divert{
+		Local: netip.AddrPortFrom(h.Family.Unspecified(), h.Divert),
+		Big:   h.big, Queue: h.queue, Spoil: h.spoil, Call: h.call, WriteTo: h.writeTo, Fragments: h.asPieces, Omit: h.omitted(),
 	}
 }
 
 // openDivert opens the divert socket alone.
 func (h *half) openDivert(ctx context.Context, end string) error {
-	at := h.remote.script()
+	at := h.remote.request()
 	if h.keeps {
 		at.close("keeper")
 		h.keeps = false
@@ -94,8 +94,8 @@ func (h *half) openDivert(ctx context.Context, end string) error {
 // sends has the client send its line and waits until the other host has seen it.
 func (h *half) sends(ctx context.Context) error {
 	clientSide, _ := h.sides()
-	there := clientSide.script()
-	sent := there.send("client", endpoint.ClientLine, 0)
+	there := clientSide.request()
+	sent := there.send("client", script.ClientLine, 0)
 	there.fence()
 	if err := there.run(ctx); err != nil {
 		return err
@@ -106,7 +106,7 @@ func (h *half) sends(ctx context.Context) error {
 // passes sends the client's line through the divert socket and judges that it came to
 // the server rewritten: the proof that a rule and its socket work.
 func (h *half) passes(ctx context.Context, end string) error {
-	return h.passesAs(ctx, end, endpoint.PacketLine)
+	return h.passesAs(ctx, end, script.PacketLine)
 }
 
 // passesAs is passes with another line than the usual one in the client's place.
@@ -115,15 +115,15 @@ func (h *half) passesAs(ctx context.Context, end, line string) error {
 	if err := h.sends(ctx); err != nil {
 		return err
 	}
-	divert := h.remote.script()
+	divert := h.remote.request()
 	seen := divert.receive(end)
-	sent := divert.relay(end, endpoint.ClientLine, h.rewritten(line))
+	sent := divert.relay(end, script.ClientLine, h.rewritten(line))
 	divert.fence()
 	again := divert.rest(end)
 	if err := divert.run(ctx); err != nil {
 		return err
 	}
-	if err := h.judge(seen, want{line: endpoint.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
+	if err := h.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
 		return err
 	}
 	if sent.Fault != nil {
@@ -135,11 +135,11 @@ func (h *half) passesAs(ctx context.Context, end, line string) error {
 	return h.judge(again)
 }
 
-// goesOn reinjects the packet that the cell's divert socket holds back, rewritten, and judges that it
-// arrives.
+// goesOn reinjects the packet that the cell's divert socket holds back, rewritten, and judges that
+// it arrives.
 func (h *half) goesOn(ctx context.Context) error {
-	divert := h.remote.script()
-	sent := divert.relay("packet", endpoint.ClientLine, h.rewritten(endpoint.PacketLine))
+	divert := h.remote.request()
+	sent := divert.relay("packet", script.ClientLine, h.rewritten(script.PacketLine))
 	divert.fence()
 	if err := divert.run(ctx); err != nil {
 		return err
@@ -147,13 +147,13 @@ func (h *half) goesOn(ctx context.Context) error {
 	if sent.Fault != nil {
 		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Fault.Text)
 	}
-	return h.arrives(ctx, endpoint.PacketLine, NotReinjected)
+	return h.arrives(ctx, script.PacketLine, NotReinjected)
 }
 
 // rewritten is what the packet role makes of the client's line.
 func (h *half) rewritten(line string) string {
 	if h.omit[Rewriting] {
-		return endpoint.ClientLine
+		return script.ClientLine
 	}
 	return line
 }
@@ -173,7 +173,7 @@ func (h *half) arrives(ctx context.Context, line, missing string) error {
 }
 
 // nothingArrives judges that nothing waits at the server; why is what must have
-// become of what was sent.
+// happen to what was sent.
 func (h *half) nothingArrives(ctx context.Context, why string) error {
 	received, err := h.atServer(ctx)
 	if err != nil {
@@ -187,7 +187,7 @@ func (h *half) nothingArrives(ctx context.Context, why string) error {
 
 func (h *half) atServer(ctx context.Context) (*asked, error) {
 	_, serverSide := h.sides()
-	at := serverSide.script()
+	at := serverSide.request()
 	received := at.rest("server")
 	return received, at.run(ctx)
 }
@@ -196,7 +196,7 @@ func (h *half) atServer(ctx context.Context) (*asked, error) {
 // pieces, and that so many of them came out behind it; on a kernel whose states have the
 // packets, that it made one state.
 func (h *half) judgeMatched(ctx context.Context, matched, behind uint64) error {
-	at := h.remote.script()
+	at := h.remote.request()
 	counters := at.counters(h.label())
 	if err := at.run(ctx); err != nil {
 		return err
@@ -222,14 +222,14 @@ func (h *half) judgeMatched(ctx context.Context, matched, behind uint64) error {
 }
 
 // begin opens the ends of the flow, with the divert socket if it is to listen from the beginning,
-// plays the control and loads the rule. Controls that a claim has besides are played first; each
+// runs the control and loads the rule. Controls that a claim has besides are run first; each
 // gives its flow.
 func (h *half) begin(ctx context.Context, listen bool, more ...func(context.Context) (pfconf.Flow, error)) error {
-	var opens []func(*script) *asked
+	var opens []func(*request) *asked
 	if listen {
-		opens = append(opens, func(remote *script) *asked { return remote.open("packet", h.divertSpec()) })
+		opens = append(opens, func(remote *request) *asked { return remote.open("packet", h.divertSpec()) })
 	} else if h.omit[Unheard] {
-		opens = append(opens, func(remote *script) *asked { return remote.open("keeper", h.divertSpec()) })
+		opens = append(opens, func(remote *request) *asked { return remote.open("keeper", h.divertSpec()) })
 		h.keeps = true
 	}
 	if err := h.openEnds(ctx, opens...); err != nil {

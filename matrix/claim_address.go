@@ -3,7 +3,7 @@ package matrix
 import (
 	"context"
 
-	"pfdivert/roles/endpoint"
+	"pfdivert/matrix/script"
 )
 
 // address: recvfrom(2) on a divert socket gives "the first address of the interface on which the
@@ -64,10 +64,10 @@ func (h *half) handedOver(ctx context.Context) (*asked, error) {
 		return nil, err
 	}
 	from, to := h.ends()
-	divert := h.remote.script()
+	divert := h.remote.request()
 	seen := divert.receive("packet")
 	if err := divert.run(ctx); err != nil {
 		return nil, err
 	}
-	return seen, h.judge(seen, want{line: endpoint.ClientLine, from: from, to: to, missing: NotDelivered})
+	return seen, h.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered})
 }

@@ -3,8 +3,8 @@ package matrix
 import (
 	"context"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/endpoint"
 )
 
 // inOrder: "queues raw packets from the kernel stack to userspace applications, and vice versa"
@@ -12,7 +12,7 @@ import (
 //
 //  1. Control: before the rule is there, what a client like the cell's sends arrives.
 //  2. The client sends 1,000 datagrams, 40 at a time, which every system's buffers hold. They come
-//     to the divert socket in their order, all and each once, and are given back rewritten.
+//     to the divert socket in their order, all and each once, and are reinjected rewritten.
 //  3. They come to the server in the same order, all and each once, and whole.
 //  4. The rule has counted 1,000 packets.
 func (h *half) inOrder(ctx context.Context) error { return h.bursts(ctx, 1000, 40, 64) }
@@ -23,7 +23,7 @@ func (h *half) inOrder(ctx context.Context) error { return h.bursts(ctx, 1000, 4
 //  1. Control: before the rule is there, what a client like the cell's sends arrives, and so
 //     does a message as long as the cell's.
 //  2. The client sends a message of 20,000 bytes, more than any network's frames hold. It
-//     comes to the divert socket as one packet, which is given back rewritten.
+//     comes to the divert socket as one packet, which is reinjected rewritten.
 //  3. It comes to the server whole.
 //  4. The rule has counted one packet; one for each fragment, where rules meet these (ipfw).
 func (h *half) reassembled(ctx context.Context) error { return h.bursts(ctx, 1, 1, 20_000) }
@@ -39,7 +39,7 @@ func (h *half) longest(ctx context.Context) error { return h.bursts(ctx, 1, 1, 6
 // oneFrame is more than what an Ethernet frame holds.
 const oneFrame = 1500
 
-// bursts plays count messages of the size through the divert socket, batch by batch.
+// bursts runs count messages of the size through the divert socket, batch by batch.
 func (h *half) bursts(ctx context.Context, count, batch, size int) error {
 	h.big = true
 	h.pieces = h.kernel.MeetsFragments && h.mode == PacketIn && size > oneFrame
@@ -52,8 +52,8 @@ func (h *half) bursts(ctx context.Context, count, batch, size int) error {
 	}
 	clientSide, serverSide := h.sides()
 	for first := 0; first < count; first += batch {
-		b := endpoint.Burst{First: first, Count: min(batch, count-first), Size: size, Line: endpoint.ClientLine, Swap: h.omit[Order]}
-		there := clientSide.script()
+		b := script.Burst{First: first, Count: min(batch, count-first), Size: size, Line: script.ClientLine, Swap: h.omit[Order]}
+		there := clientSide.request()
 		sending := b
 		if h.omit[Whole] && size > 1000 {
 			sending.Count, sending.Size = 20, 1000
@@ -66,15 +66,15 @@ func (h *half) bursts(ctx context.Context, count, batch, size int) error {
 		if err := unanswered(sent); err != nil {
 			return err
 		}
-		divert := h.remote.script()
-		seen := divert.relayBurst("packet", b, endpoint.PacketLine)
+		divert := h.remote.request()
+		seen := divert.relayBurst("packet", b, script.PacketLine)
 		divert.fence()
 		again := divert.rest("packet")
 		if err := divert.run(ctx); err != nil {
 			return err
 		}
-		at := serverSide.script()
-		b.Line = endpoint.PacketLine
+		at := serverSide.request()
+		b.Line = script.PacketLine
 		received := at.receiveBurst("server", b)
 		if err := at.run(ctx); err != nil {
 			return err
@@ -100,9 +100,9 @@ func (h *half) bursts(ctx context.Context, count, batch, size int) error {
 // for one message (FreeBSD's net.inet.ip.maxfragsperpacket is 16).
 func (h *half) longControl(ctx context.Context, size int) (pfconf.Flow, error) {
 	clientSide, serverSide := h.sides()
-	b := endpoint.Burst{Count: 1, Size: size, Line: endpoint.ClientLine}
+	b := script.Burst{Count: 1, Size: size, Line: script.ClientLine}
 	spec := h.controlSpec()
-	there := clientSide.script()
+	there := clientSide.request()
 	opened := []*asked{there.open("long-control", spec), there.connect("long-control", spec)}
 	sent := there.sendBurst("long-control", b)
 	there.fence()
@@ -116,7 +116,7 @@ func (h *half) longControl(ctx context.Context, size int) (pfconf.Flow, error) {
 	if err := unanswered(sent); err != nil {
 		return pfconf.Flow{}, err
 	}
-	at := serverSide.script()
+	at := serverSide.request()
 	received := at.receiveBurst("server", b)
 	if err := at.run(ctx); err != nil {
 		return pfconf.Flow{}, err
@@ -129,11 +129,11 @@ func (h *half) longControl(ctx context.Context, size int) (pfconf.Flow, error) {
 }
 
 // judgeBurst judges that exactly the burst was received, in order.
-func judgeBurst(a *asked, b endpoint.Burst, missing string) error {
+func judgeBurst(a *asked, b script.Burst, missing string) error {
 	t := a.Tally
 	switch {
 	case t == nil:
-		return broken(QuestionFailed, "%s: %s: %s", a.where, a.do, a.found())
+		return broken(QuestionFailed, "%s: %s: %s", a.where, a.step.Name(), a.found())
 	case t.Wrong != "":
 		return failed(WrongData, "%s: in place of message %d of %d came %s", a.where, b.First+t.Right, b.Size, t.Wrong)
 	case t.Right < b.Count:

@@ -2,9 +2,8 @@ package matrix
 
 import (
 	"context"
-	"net/netip"
 
-	"pfdivert/roles/endpoint"
+	"pfdivert/matrix/script"
 )
 
 // fullQueue is the room that the divert socket of full asks for, in packets; on the
@@ -19,7 +18,7 @@ const fullQueue = 32
 //  2. The client sends 100 datagrams of 1,400 bytes, which is more than there is room for,
 //     and no one takes one.
 //  3. Of these, the first so many as there is room for wait at the divert socket, in order, and
-//     arrive when they are given back; the rest was dropped, and the kernel has counted them.
+//     arrive when they are reinjected; the rest was dropped, and the kernel has counted them.
 //  4. There is room again: what the client sends now passes.
 func (h *half) full(ctx context.Context) error {
 	h.big, h.queue = true, fullQueue
@@ -30,12 +29,12 @@ func (h *half) full(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b := endpoint.Burst{Count: 100, Size: 1400, Line: endpoint.ClientLine}
+	b := script.Burst{Count: 100, Size: 1400, Line: script.ClientLine}
 	if h.omit[Many] {
 		b.Count = fullQueue
 	}
 	clientSide, serverSide := h.sides()
-	there := clientSide.script()
+	there := clientSide.request()
 	sent := there.sendBurst("client", b)
 	there.fence()
 	if err := there.run(ctx); err != nil {
@@ -48,8 +47,8 @@ func (h *half) full(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	divert := h.remote.script()
-	seen := divert.relayBurst("packet", b, endpoint.PacketLine)
+	divert := h.remote.request()
+	seen := divert.relayBurst("packet", b, script.PacketLine)
 	divert.fence()
 	if err := divert.run(ctx); err != nil {
 		return err
@@ -73,8 +72,8 @@ func (h *half) full(ctx context.Context) error {
 	if n := after.NoRoom - before.NoRoom; n < lost || after.Room == 0 && n > lost {
 		return failed(NotCounted, "remote: %d packets found no room, and the kernel has counted %d", lost, n)
 	}
-	at := serverSide.script()
-	b.Count, b.Line = waited.Count, endpoint.PacketLine
+	at := serverSide.request()
+	b.Count, b.Line = waited.Count, script.PacketLine
 	received := at.receiveBurst("server", b)
 	if err := at.run(ctx); err != nil {
 		return err
@@ -100,9 +99,9 @@ func (h *half) counted20(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b := endpoint.Burst{Count: 20, Size: 40, Line: endpoint.ClientLine}
+	b := script.Burst{Count: 20, Size: 40, Line: script.ClientLine}
 	clientSide, _ := h.sides()
-	there := clientSide.script()
+	there := clientSide.request()
 	sent := there.sendBurst("client", b)
 	there.fence()
 	if err := there.run(ctx); err != nil {
@@ -111,7 +110,7 @@ func (h *half) counted20(ctx context.Context) error {
 	if err := unanswered(sent); err != nil {
 		return err
 	}
-	if err := h.nothingArrives(ctx, "nobody listened on its divert port"); err != nil {
+	if err := h.nothingArrives(ctx, "no process listened on its divert port"); err != nil {
 		return err
 	}
 	after, err := h.dropped(ctx)
@@ -128,11 +127,11 @@ func (h *half) counted20(ctx context.Context) error {
 }
 
 // dropped asks REMOTE what was dropped for the cell's divert port.
-func (h *half) dropped(ctx context.Context) (endpoint.Dropped, error) {
-	at := h.remote.script()
-	drops := at.drops(netip.AddrPortFrom(h.Family.Unspecified(), h.Divert))
+func (h *half) dropped(ctx context.Context) (script.Dropped, error) {
+	at := h.remote.request()
+	drops := at.undelivered(h.Divert)
 	if err := at.run(ctx); err != nil {
-		return endpoint.Dropped{}, err
+		return script.Dropped{}, err
 	}
 	return *drops.Drops, nil
 }

@@ -3,7 +3,7 @@ package matrix
 import (
 	"context"
 
-	"pfdivert/roles/endpoint"
+	"pfdivert/matrix/script"
 )
 
 // noListener: "If there are no divert sockets listening, the packets are dropped."
@@ -21,7 +21,7 @@ func (h *half) noListener(ctx context.Context) error {
 	if err := h.sends(ctx); err != nil {
 		return err
 	}
-	if err := h.nothingArrives(ctx, "nobody listened on its divert port"); err != nil {
+	if err := h.nothingArrives(ctx, "no process listened on its divert port"); err != nil {
 		return err
 	}
 	if err := h.judgeMatched(ctx, 1, 0); err != nil {
@@ -44,7 +44,7 @@ func (h *half) noListener(ctx context.Context) error {
 //     arrives.
 //  3. The socket is closed: still nothing arrives.
 //  4. Another socket on the port does not get the packet either, but the next one, which
-//     it gives back and which arrives.
+//     it reinjects and which arrives.
 func (h *half) notGivenBack(ctx context.Context) error {
 	if err := h.begin(ctx, true); err != nil {
 		return err
@@ -53,7 +53,7 @@ func (h *half) notGivenBack(ctx context.Context) error {
 		return err
 	}
 	from, to := h.ends()
-	divert := h.remote.script()
+	divert := h.remote.request()
 	seen := divert.receive("packet")
 	if h.omit[Keep] {
 		divert.relay("packet", "", "")
@@ -62,13 +62,13 @@ func (h *half) notGivenBack(ctx context.Context) error {
 	if err := divert.run(ctx); err != nil {
 		return err
 	}
-	if err := h.judge(seen, want{line: endpoint.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
+	if err := h.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
 		return err
 	}
 	if err := h.nothingArrives(ctx, "the divert socket holds it"); err != nil {
 		return err
 	}
-	divert = h.remote.script()
+	divert = h.remote.request()
 	divert.close("packet")
 	divert.fence()
 	if err := divert.run(ctx); err != nil {

@@ -4,9 +4,8 @@ import (
 	"context"
 	"net/netip"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/agent"
-	"pfdivert/roles/endpoint"
 )
 
 // natlook: "DIOCNATLOOK … Look up a state table entry by source and destination addresses
@@ -24,7 +23,7 @@ import (
 func (h *half) natlook(ctx context.Context) error {
 	from, to := h.ends()
 	own := h.redirected()
-	at := h.remote.script()
+	at := h.remote.request()
 	opened := at.open("server", h.serverSpec())
 	if err := at.run(ctx); err != nil {
 		return err
@@ -43,7 +42,7 @@ func (h *half) natlook(ctx context.Context) error {
 		return err
 	}
 
-	at = h.remote.script()
+	at = h.remote.request()
 	var accepted *asked
 	if h.Proto == pfconf.TCP {
 		accepted = at.accept("server")
@@ -59,12 +58,12 @@ func (h *half) natlook(ctx context.Context) error {
 	inside := q
 	inside.Direction = pfconf.In
 	unknown := []*asked{at.natlook(other), at.natlook(inside)}
-	answered := at.send("server", endpoint.ServerLine, 0)
+	answered := at.send("server", script.ServerLine, 0)
 	at.fence()
 	if err := at.run(ctx); err != nil {
 		return err
 	}
-	there := h.local.script()
+	there := h.local.request()
 	heard := there.receive("client")
 	there.closeConn("client") // first, so that no socket of REMOTE's is in TIME_WAIT
 	there.fence()
@@ -79,7 +78,7 @@ func (h *half) natlook(ctx context.Context) error {
 	case accepted.Local != own || accepted.Peer != from:
 		return failed(WrongAddress, "%s: a connection from %v to %v came, not from %v to %v", accepted.where, accepted.Peer, accepted.Local, from, own)
 	}
-	if err := h.judge(read, want{line: endpoint.ClientLine, from: from, missing: NotDelivered}); err != nil {
+	if err := h.judge(read, want{line: script.ClientLine, from: from, missing: NotDelivered}); err != nil {
 		return err
 	}
 	switch {
@@ -97,7 +96,7 @@ func (h *half) natlook(ctx context.Context) error {
 	if err := unanswered(answered); err != nil {
 		return err
 	}
-	if err := h.judge(heard, want{line: endpoint.ServerLine, from: to, missing: NoReply}); err != nil {
+	if err := h.judge(heard, want{line: script.ServerLine, from: to, missing: NoReply}); err != nil {
 		return err
 	}
 	return h.judgeMatched(ctx, 1, 1)
@@ -126,14 +125,14 @@ func (h *half) redirectControl(ctx context.Context) (control, error) {
 func (h *half) connects(ctx context.Context) error {
 	_, to := h.ends()
 	spec := h.clientSpec()
-	there := h.local.script()
+	there := h.local.request()
 	ready := []*asked{there.open("client", spec), there.connect("client", spec)}
 	var connected *asked
 	if h.Proto == pfconf.TCP {
 		there.fence()
 		connected = there.connected("client")
 	}
-	sent := there.send("client", endpoint.ClientLine, 0)
+	sent := there.send("client", script.ClientLine, 0)
 	there.fence()
 	if err := there.run(ctx); err != nil {
 		return err
@@ -148,6 +147,6 @@ func (h *half) connects(ctx context.Context) error {
 }
 
 // natlook asks for the other side of a translated connection; that there is none is an answer.
-func (s *script) natlook(q pfconf.NATQuery) *asked {
-	return s.add(agent.Step{Do: agent.AskNAT, NAT: &q}, map[string]bool{agent.CodeNoState: true})
+func (s *request) natlook(q pfconf.NATQuery) *asked {
+	return s.add(script.Natlook{Query: q}, map[string]bool{script.CodeNoState: true})
 }

@@ -4,9 +4,8 @@ import (
 	"context"
 	"net/netip"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/agent"
-	"pfdivert/roles/endpoint"
 )
 
 // ownNumbers: "Divert ports have their own number space, completely separated from
@@ -21,10 +20,10 @@ import (
 //     cell's server, and nothing more to the two.
 func (h *half) ownNumbers(ctx context.Context) error {
 	number := netip.AddrPortFrom(h.Remote, h.Divert)
-	at := h.remote.script()
+	at := h.remote.request()
 	opened := []*asked{
-		at.open("tcp", endpoint.Spec{Kind: endpoint.Stream, Role: endpoint.Server, Local: number}),
-		at.open("udp", endpoint.Spec{Kind: endpoint.Datagram, Role: endpoint.Server, Local: number}),
+		at.open("tcp", script.Stream{Ends: script.Ends{Role: script.Server, Local: number}}),
+		at.open("udp", script.Datagram{Ends: script.Ends{Role: script.Server, Local: number}}),
 	}
 	if err := at.run(ctx); err != nil {
 		return err
@@ -40,10 +39,10 @@ func (h *half) ownNumbers(ctx context.Context) error {
 	if err := h.begin(ctx, true); err != nil {
 		return err
 	}
-	there := h.local.script()
-	spec := endpoint.Spec{Kind: endpoint.Datagram, Role: endpoint.Client, Local: netip.AddrPortFrom(h.Local, 0), Remote: number}
+	there := h.local.request()
+	spec := script.Datagram{Ends: script.Ends{Role: script.Client, Local: netip.AddrPortFrom(h.Local, 0), Remote: number}}
 	ready := []*asked{there.open("prober", spec), there.connect("prober", spec)}
-	sent := there.send("prober", endpoint.ClientLine, 0)
+	sent := there.send("prober", script.ClientLine, 0)
 	there.fence()
 	if err := there.run(ctx); err != nil {
 		return err
@@ -54,18 +53,18 @@ func (h *half) ownNumbers(ctx context.Context) error {
 	if err := unanswered(sent); err != nil {
 		return err
 	}
-	at = h.remote.script()
+	at = h.remote.request()
 	probed := at.rest("udp")
 	if err := at.run(ctx); err != nil {
 		return err
 	}
-	if err := h.judge(probed, want{line: endpoint.ClientLine, from: ready[1].Local, missing: NotDelivered}); err != nil {
+	if err := h.judge(probed, want{line: script.ClientLine, from: ready[1].Local, missing: NotDelivered}); err != nil {
 		return err
 	}
 	if err := h.passes(ctx, "packet"); err != nil {
 		return err
 	}
-	at = h.remote.script()
+	at = h.remote.request()
 	tcp, udp := at.rest("tcp"), at.rest("udp")
 	if err := at.run(ctx); err != nil {
 		return err
@@ -85,12 +84,12 @@ func (h *half) ownNumbers(ctx context.Context) error {
 //     what a client like the cell's sends arrives, and the socket on the rule's port does not see
 //     it.
 //  2. The client sends. As soon as REMOTE's kernel has processed the packet it is at the socket on
-//     the rule's port, and is given back.
+//     the rule's port, and is reinjected.
 //  3. It arrives; the other divert socket has seen nothing.
 func (h *half) rulesPort(ctx context.Context) error {
 	other := h.divertSpec()
 	other.Local = h.otherDivert()
-	at := h.remote.script()
+	at := h.remote.request()
 	opened := at.open("other", other)
 	if err := at.run(ctx); err != nil {
 		return err
@@ -133,21 +132,21 @@ func (h *half) secondBind(ctx context.Context) error {
 		return err
 	}
 	if h.omit[First] {
-		at := h.remote.script()
+		at := h.remote.request()
 		at.close("packet")
 		if err := at.run(ctx); err != nil {
 			return err
 		}
 	}
-	if err := h.refused(ctx, "second", agent.OtherProcess, inUse); err != nil {
+	if err := h.refused(ctx, "second", script.OtherProcess, inUse); err != nil {
 		return err
 	}
 	if err := h.passes(ctx, "packet"); err != nil {
 		return err
 	}
-	at := h.remote.script()
+	at := h.remote.request()
 	at.close("packet")
-	third := at.openApart("third", h.divertSpec(), agent.OtherProcess)
+	third := at.openApart("third", h.divertSpec(), script.OtherProcess)
 	if err := at.run(ctx); err != nil {
 		return err
 	}
@@ -165,15 +164,15 @@ func (h *half) secondBind(ctx context.Context) error {
 //  3. Nothing is left of the attempt: the cell's own divert socket gets the port then, and passes
 //     on what the client sends.
 func (h *half) superuser(ctx context.Context) error {
-	who := agent.Unprivileged
+	who := script.UnprivilegedProcess
 	if h.omit[Privilege] {
-		who = agent.OtherProcess
+		who = script.OtherProcess
 	}
 	if err := h.refused(ctx, "nobody", who, unprivileged); err != nil {
 		return err
 	}
-	at := h.remote.script()
-	opened := at.openApart("root", h.divertSpec(), agent.OtherProcess)
+	at := h.remote.request()
+	opened := at.openApart("root", h.divertSpec(), script.OtherProcess)
 	at.close("root")
 	if err := at.run(ctx); err != nil {
 		return err
@@ -202,13 +201,13 @@ func (h *half) lowPort(ctx context.Context) error {
 	low, high := h.divertSpec(), h.divertSpec()
 	low.Local = netip.AddrPortFrom(low.Local.Addr(), lowPorts+(h.Divert-divertPorts))
 	privileged := low
-	low.Drop, high.Drop = !h.omit[Privilege], true
-	at := h.remote.script()
-	refused := at.openApart("low", low, agent.OtherProcess)
+	low.Unprivileged, high.Unprivileged = !h.omit[Privilege], true
+	at := h.remote.request()
+	refused := at.openApart("low", low, script.OtherProcess)
 	at.close("low")
-	opened := at.openApart("root", privileged, agent.OtherProcess)
+	opened := at.openApart("root", privileged, script.OtherProcess)
 	at.close("root")
-	above := at.openApart("high", high, agent.OtherProcess)
+	above := at.openApart("high", high, script.OtherProcess)
 	at.close("high")
 	if err := at.run(ctx); err != nil {
 		return err
@@ -231,8 +230,8 @@ func (h *half) lowPort(ctx context.Context) error {
 
 // refused judges that a process cannot open the cell's divert socket, for the reason that
 // the kernel has.
-func (h *half) refused(ctx context.Context, end string, apart agent.Apart, codes map[string]string) error {
-	at := h.remote.script()
+func (h *half) refused(ctx context.Context, end string, apart script.Process, codes map[string]string) error {
+	at := h.remote.request()
 	opened := at.openApart(end, h.divertSpec(), apart)
 	if err := at.run(ctx); err != nil {
 		return err
@@ -262,7 +261,7 @@ func (h *half) bypass(ctx context.Context) error {
 	if err := h.sends(ctx); err != nil {
 		return err
 	}
-	if err := h.arrives(ctx, endpoint.ClientLine, NotBypassed); err != nil {
+	if err := h.arrives(ctx, script.ClientLine, NotBypassed); err != nil {
 		return err
 	}
 	if err := h.judgeMatched(ctx, 1, 1); err != nil {

@@ -4,8 +4,8 @@ import (
 	"context"
 	"strings"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/endpoint"
 )
 
 // read: "Packets can be read via read(2), recv(2), or recvfrom(2) from the divert socket." (OpenBSD
@@ -13,18 +13,18 @@ import (
 //
 //  1. Control: before the rule is there, what a client like the cell's sends arrives.
 //  2. The client sends, and the divert socket takes the packet by read(2). It is the packet that
-//     was sent. It is not given back, and does not arrive.
+//     was sent. It is not reinjected, and does not arrive.
 //  3. The same by recv(2). On OpenBSD that is left out: programs call libc's there, and a Go
 //     program can't; the kernel has one system call for recv(2) and recvfrom(2).
-//  4. What the client sends at last is taken by recvfrom(2), given back rewritten, and arrives.
+//  4. What the client sends at last is taken by recvfrom(2), reinjected rewritten, and arrives.
 //  5. The rule has counted all.
 func (h *half) read(ctx context.Context) error {
 	if err := h.begin(ctx, false); err != nil {
 		return err
 	}
-	calls := []endpoint.Call{endpoint.Read}
+	calls := []script.Call{script.Read}
 	if h.kernel.Firewall == "ipfw" {
-		calls = append(calls, endpoint.Recv)
+		calls = append(calls, script.Recv)
 	}
 	for _, call := range calls {
 		h.call = call
@@ -35,7 +35,7 @@ func (h *half) read(ctx context.Context) error {
 			return err
 		}
 		from, to := h.ends()
-		divert := h.remote.script()
+		divert := h.remote.request()
 		seen := divert.receive("packet")
 		seen.may = refusedReads
 		divert.close("packet")
@@ -45,10 +45,10 @@ func (h *half) read(ctx context.Context) error {
 		if seen.Fault != nil && !lost[seen.Fault.Code] {
 			return failed(NotDelivered, "%s: the kernel refuses %s(2): %s", seen.where, call, seen.Fault.Text)
 		}
-		if err := h.judge(seen, want{line: endpoint.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
+		if err := h.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
 			return err
 		}
-		if err := h.nothingArrives(ctx, "it was taken by "+string(call)+"(2) and not given back"); err != nil {
+		if err := h.nothingArrives(ctx, "it was taken by "+string(call)+"(2) and not reinjected"); err != nil {
 			return err
 		}
 	}
@@ -73,7 +73,7 @@ var refusedReads = lostOr("EINVAL", "EOPNOTSUPP", "ENOTCONN", "EDESTADDRREQ", "E
 //  1. Control: before the rule is there, what a client like the cell's sends arrives.
 //  2. The client sends. With the packet the divert socket gives the name of REMOTE's interface
 //     towards LOCAL.
-//  3. Given back rewritten, it arrives.
+//  3. Reinjected rewritten, it arrives.
 func (h *half) interfaceName(ctx context.Context) error {
 	const room = 7 // and a NUL
 	name := h.nics[h.Family]
@@ -102,7 +102,7 @@ func (h *half) interfaceName(ctx context.Context) error {
 //  1. Control: before the rule is there, what a client like the cell's sends arrives, and so does a
 //     message as long as the cell's.
 //  2. The client sends a message of 4,000 bytes, more than a network's frames hold. It comes to the
-//     server as it was sent: the rule hands over a copy.
+//     server as it was sent: the rule delivers a copy.
 //  3. The divert socket has that in pieces, which together are the message.
 //  4. The rule has counted each fragment.
 //
@@ -115,11 +115,11 @@ func (h *half) teed(ctx context.Context) error {
 	if err := h.begin(ctx, true, func(ctx context.Context) (pfconf.Flow, error) { return h.longControl(ctx, size) }); err != nil {
 		return err
 	}
-	line := endpoint.ClientLine
+	line := script.ClientLine
 	if !h.omit[Whole] {
 		line += strings.Repeat("A line that is cut\n", size)[:size-len(line)]
 	}
-	there := h.local.script()
+	there := h.local.request()
 	sent := there.send("client", line, 0)
 	there.fence()
 	if err := there.run(ctx); err != nil {
@@ -131,7 +131,7 @@ func (h *half) teed(ctx context.Context) error {
 	if err := h.arrives(ctx, line, NotBypassed); err != nil {
 		return err
 	}
-	at := h.remote.script()
+	at := h.remote.request()
 	copied := at.rest("packet")
 	if err := at.run(ctx); err != nil {
 		return err

@@ -2,10 +2,9 @@ package matrix
 
 import (
 	"context"
-	"net/netip"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/endpoint"
 )
 
 // through: any protocol's packets are diverted ("queues raw packets", OpenBSD divert(4)).
@@ -44,18 +43,18 @@ func (h *half) otherLength(ctx context.Context) error {
 // checksumsMended: "The packets' checksums are recalculated upon reinjection." (OpenBSD
 // divert(4))
 //
-// As through; and what the divert socket gives back has wrong checksums, those of the IPv4
+// As through; and what the divert socket reinjects has wrong checksums, those of the IPv4
 // header and of UDP.
-func (h *half) checksumsMended(ctx context.Context) error { return h.spoilt(ctx, endpoint.SpoilAll) }
+func (h *half) checksumsMended(ctx context.Context) error { return h.spoilt(ctx, script.SpoilAll) }
 
 // headerMended: "packets written as outgoing have their IP header checksums overwritten with
 // the correct value" (FreeBSD divert(4)).
 //
-// As through; and what the divert socket gives back has a wrong checksum in its IPv4 header.
+// As through; and what the divert socket reinjects has a wrong checksum in its IPv4 header.
 // (IPv6 has none there.)
-func (h *half) headerMended(ctx context.Context) error { return h.spoilt(ctx, endpoint.SpoilHeader) }
+func (h *half) headerMended(ctx context.Context) error { return h.spoilt(ctx, script.SpoilHeader) }
 
-func (h *half) spoilt(ctx context.Context, which endpoint.Spoil) error {
+func (h *half) spoilt(ctx context.Context, which script.Spoil) error {
 	h.spoil = which
 	return h.through(ctx)
 }
@@ -69,7 +68,7 @@ func (h *half) spoilt(ctx context.Context, which endpoint.Spoil) error {
 //     not arrive.
 //  3. Another divert socket gives the next packet back with right checksums. It arrives.
 func (h *half) checksumsKept(ctx context.Context) error {
-	h.spoil = endpoint.SpoilAll
+	h.spoil = script.SpoilAll
 	if h.omit[Spoilt] {
 		h.spoil = ""
 	}
@@ -80,21 +79,21 @@ func (h *half) checksumsKept(ctx context.Context) error {
 		return err
 	}
 	from, to := h.ends()
-	divert := h.remote.script()
+	divert := h.remote.request()
 	seen := divert.receive("packet")
-	sent := divert.relay("packet", endpoint.ClientLine, endpoint.PacketLine)
+	sent := divert.relay("packet", script.ClientLine, script.PacketLine)
 	divert.fence()
 	divert.close("packet")
 	if err := divert.run(ctx); err != nil {
 		return err
 	}
-	if err := h.judge(seen, want{line: endpoint.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
+	if err := h.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
 		return err
 	}
 	if sent.Fault != nil {
 		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Fault.Text)
 	}
-	if err := h.nothingArrives(ctx, "its checksums were wrong when it was given back"); err != nil {
+	if err := h.nothingArrives(ctx, "its checksums were wrong when it was reinjected"); err != nil {
 		return err
 	}
 	h.spoil = ""
@@ -141,27 +140,27 @@ func (h *half) turned(ctx context.Context) error {
 	if h.toServer() != h.omit[Turned] {
 		in = h.Family.Unspecified()
 	}
-	divert := h.remote.script()
+	divert := h.remote.request()
 	seen := divert.receive("packet")
-	sent := divert.turn("packet", endpoint.ClientLine, h.rewritten(endpoint.PacketLine), netip.AddrPortFrom(in, 0))
+	sent := divert.turn("packet", script.ClientLine, h.rewritten(script.PacketLine), in)
 	divert.fence()
 	again := divert.rest("packet")
 	if err := divert.run(ctx); err != nil {
 		return err
 	}
 	clientSide, _ := h.sides()
-	there := clientSide.script()
+	there := clientSide.request()
 	answered := there.rest("client")
 	if err := there.run(ctx); err != nil {
 		return err
 	}
-	if err := h.judge(seen, want{line: endpoint.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
+	if err := h.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
 		return err
 	}
 	if sent.Fault != nil {
 		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Fault.Text)
 	}
-	if err := h.judge(answered, want{line: endpoint.PacketLine, from: to, missing: NotReinjected}); err != nil {
+	if err := h.judge(answered, want{line: script.PacketLine, from: to, missing: NotReinjected}); err != nil {
 		return err
 	}
 	if via := answered.Messages[0].Via.Addr(); via.IsLoopback() {

@@ -4,15 +4,14 @@ import (
 	"context"
 	"net/netip"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/agent"
-	"pfdivert/roles/endpoint"
 )
 
 // answerLine is what the packet role makes of the server's line.
 const answerLine = "Answer\n"
 
-// rounds is how often what waits at the divert socket is given back before it is looked what
+// rounds is how often what waits at the divert socket is reinjected before it is looked what
 // has come of it: the packets of a handshake follow one another through it, and each
 // brings the next one forth.
 const rounds = 3
@@ -46,7 +45,7 @@ func (h *half) streamThrough(ctx context.Context) error {
 // openStream opens the server and the divert socket.
 func (h *half) openStream(ctx context.Context) error {
 	_, serverSide := h.sides()
-	at, divert := serverSide.script(), h.remote.script()
+	at, divert := serverSide.request(), h.remote.request()
 	opened := []*asked{at.open("server", h.serverSpec()), divert.open("packet", h.divertSpec())}
 	if err := both(ctx, at.run, divert.run); err != nil {
 		return err
@@ -58,7 +57,7 @@ func (h *half) openStream(ctx context.Context) error {
 func (h *half) streamPacketControl(ctx context.Context) (c control, err error) {
 	clientSide, serverSide := h.sides()
 	spec := h.controlSpec()
-	there := clientSide.script()
+	there := clientSide.request()
 	opened := []*asked{there.open("control", spec), there.connect("control", spec)}
 	there.fence()
 	connected := there.connected("control")
@@ -75,7 +74,7 @@ func (h *half) streamPacketControl(ctx context.Context) (c control, err error) {
 	}
 	c.kill = []pfconf.Flow{h.controlFlow(connected.Local)}
 	// The rule would take the last packets of this connection too: it must be over before.
-	at := serverSide.script()
+	at := serverSide.request()
 	heard := at.rest("server") // accepts and closes
 	at.fence()
 	if err := at.run(ctx); err != nil {
@@ -87,12 +86,12 @@ func (h *half) streamPacketControl(ctx context.Context) (c control, err error) {
 	return c, h.silentAt(h.remote, "packet", "the divert socket saw it before the rule was there")(ctx)
 }
 
-// streamRewritten plays the connection of a rule that is loaded.
+// streamRewritten runs the connection of a rule that is loaded.
 func (h *half) streamRewritten(ctx context.Context, label string) error {
 	clientSide, serverSide := h.sides()
 	from, to := h.ends()
 	spec := h.clientSpec()
-	there := clientSide.script()
+	there := clientSide.request()
 	ready := []*asked{there.open("client", spec), there.connect("client", spec)}
 	there.fence()
 	if err := there.run(ctx); err != nil {
@@ -104,9 +103,9 @@ func (h *half) streamRewritten(ctx context.Context, label string) error {
 	if err := h.giveBack(ctx); err != nil {
 		return err
 	}
-	there = clientSide.script()
+	there = clientSide.request()
 	connected := there.connected("client")
-	there.send("client", endpoint.ClientLine, 0)
+	there.send("client", script.ClientLine, 0)
 	there.fence()
 	if err := there.run(ctx); err != nil {
 		return err
@@ -114,10 +113,10 @@ func (h *half) streamRewritten(ctx context.Context, label string) error {
 	if err := h.giveBack(ctx); err != nil {
 		return err
 	}
-	at := serverSide.script()
+	at := serverSide.request()
 	accepted := at.accept("server")
 	read := at.receive("server")
-	at.send("server", endpoint.ServerLine, 0)
+	at.send("server", script.ServerLine, 0)
 	at.closeConn("server")
 	at.fence()
 	if err := at.run(ctx); err != nil {
@@ -126,7 +125,7 @@ func (h *half) streamRewritten(ctx context.Context, label string) error {
 	if err := h.giveBack(ctx); err != nil {
 		return err
 	}
-	there = clientSide.script()
+	there = clientSide.request()
 	answer, end := there.receive("client"), there.receive("client")
 	there.closeConn("client")
 	there.fence()
@@ -136,9 +135,9 @@ func (h *half) streamRewritten(ctx context.Context, label string) error {
 	if err := h.giveBack(ctx); err != nil {
 		return err
 	}
-	at = serverSide.script()
+	at = serverSide.request()
 	rest := at.rest("server")
-	remote := h.remote.script()
+	remote := h.remote.request()
 	counters := remote.counters(label)
 	if err := both(ctx, at.run, remote.run); err != nil {
 		return err
@@ -152,13 +151,13 @@ func (h *half) streamRewritten(ctx context.Context, label string) error {
 	case accepted.Local != to || accepted.Peer != from:
 		return failed(WrongAddress, "%s: accepted on %v from %v, not on %v from %v", accepted.where, accepted.Local, accepted.Peer, to, from)
 	}
-	if err := h.judge(read, want{line: endpoint.PacketLine, from: from, missing: NotReinjected}); err != nil {
+	if err := h.judge(read, want{line: script.PacketLine, from: from, missing: NotReinjected}); err != nil {
 		return err
 	}
 	if err := h.judge(answer, want{line: answerLine, from: to, missing: NotReinjected}); err != nil {
 		return err
 	}
-	if end.Fault == nil || end.Fault.Code != agent.CodeEOF {
+	if end.Fault == nil || end.Fault.Code != script.CodeEOF {
 		return failed(NoReply, "%s: the end of the stream did not come: %s", end.where, end.found())
 	}
 	if err := h.judge(rest); err != nil {
@@ -169,11 +168,11 @@ func (h *half) streamRewritten(ctx context.Context, label string) error {
 
 // giveBack returns what waits at the divert socket, rewritten, and what that brings forth.
 func (h *half) giveBack(ctx context.Context) error {
-	rewrites := []endpoint.Rewrite{{Old: endpoint.ClientLine, New: endpoint.PacketLine}, {Old: endpoint.ServerLine, New: answerLine}}
+	rewrites := []script.Rewrite{{Old: script.ClientLine, New: script.PacketLine}, {Old: script.ServerLine, New: answerLine}}
 	if h.omit[Rewriting] {
 		rewrites = nil
 	}
-	divert := h.remote.script()
+	divert := h.remote.request()
 	var given []*asked
 	for range rounds {
 		given = append(given, divert.relayAll("packet", rewrites))
@@ -204,7 +203,7 @@ func (h *half) judgeStreamCounters(label string, c pfconf.Counters) error {
 	return nil
 }
 
-// bothDiverts: a packet is handed to the divert socket, given back, and then diverted to another
+// bothDiverts: a packet is handed to the divert socket, reinjected, and then diverted to another
 // socket: a packet filter in front of a transparent proxy. (On Linux the hooks come one after the
 // other: tproxy at prerouting, the queue at input.)
 //
@@ -236,7 +235,7 @@ func (h *half) bothDiverts(ctx context.Context) error {
 		return h.streamRewritten(ctx, packets.Label)
 	}
 
-	if err := h.openEnds(ctx, func(remote *script) *asked { return remote.open("packet", h.divertSpec()) }); err != nil {
+	if err := h.openEnds(ctx, func(remote *request) *asked { return remote.open("packet", h.divertSpec()) }); err != nil {
 		return err
 	}
 	local, err := h.sendControl(ctx, false)
@@ -252,7 +251,7 @@ func (h *half) bothDiverts(ctx context.Context) error {
 	if err := h.passes(ctx, "packet"); err != nil {
 		return err
 	}
-	at := h.remote.script()
+	at := h.remote.request()
 	first, second := at.counters(h.label()), at.counters(packets.Label)
 	if err := at.run(ctx); err != nil {
 		return err

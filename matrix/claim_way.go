@@ -4,8 +4,8 @@ import (
 	"context"
 	"net/netip"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/endpoint"
 )
 
 // noLoop: "Writing to a divert socket … will skip pf(4) filters to avoid loops."
@@ -40,7 +40,7 @@ func (h *half) givenBack(ctx context.Context) error {
 		}
 	}
 	from, to := h.ends()
-	divert := h.remote.script()
+	divert := h.remote.request()
 	seen := divert.receive("packet")
 	sent := divert.relay("packet", "", "")
 	divert.fence()
@@ -57,19 +57,19 @@ func (h *half) givenBack(ctx context.Context) error {
 			return failed(NotRewritten, "%s: the packet passed the divert socket by and arrived as %q", received.where, received.Messages[0].Data)
 		}
 	}
-	if err := h.judge(seen, want{line: endpoint.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
+	if err := h.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
 		return err
 	}
 	if sent.Fault != nil {
 		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Fault.Text)
 	}
 	if len(again.Messages) > 0 {
-		return failed(Looped, "%s: the packet that was given back came again", again.where)
+		return failed(Looped, "%s: the packet that was reinjected came again", again.where)
 	}
 	if err := h.judge(again); err != nil {
 		return err
 	}
-	return h.arrives(ctx, endpoint.ClientLine, NotReinjected)
+	return h.arrives(ctx, script.ClientLine, NotReinjected)
 }
 
 // echoOut: ICMP is diverted like any protocol ("queues raw packets", OpenBSD divert(4)).
@@ -86,7 +86,7 @@ func (h *half) echoOut(ctx context.Context) error {
 	h.change = func(r *pfconf.Rule) {
 		r.Action, r.Divert = pfconf.DivertPacket, netip.AddrPortFrom(h.Family.Unspecified(), h.Divert)
 	}
-	if err := h.openEnds(ctx, func(remote *script) *asked { return remote.open("packet", h.divertSpec()) }); err != nil {
+	if err := h.openEnds(ctx, func(remote *request) *asked { return remote.open("packet", h.divertSpec()) }); err != nil {
 		return err
 	}
 	from, to := h.ends()
@@ -99,20 +99,20 @@ func (h *half) echoOut(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if goos := h.local.host.Hello.GOOS; len(heard.Messages) == 0 && unanswered(heard) == nil && answersFirst(h.Family, goos) {
+		if goos := h.localSystem; len(heard.Messages) == 0 && unanswered(heard) == nil && answersFirst(h.Family, goos) {
 			return skipped("LOCAL's kernel (%s) answers an echo request itself and shows it to no raw socket, "+
-				"so nobody can see there what arrives", goos)
+				"so no one can see there what arrives", goos)
 		}
-		return h.judge(heard, want{line: endpoint.ClientLine, from: from, missing: ControlLost})
+		return h.judge(heard, want{line: script.ClientLine, from: from, missing: ControlLost})
 	}
 	c := control{kill: []pfconf.Flow{h.controlFlow(from)}, judge: func(ctx context.Context) error { return both(ctx, unseen, arrived) }}
 	if err := h.loadBehind(ctx, c); err != nil {
 		return err
 	}
-	there := h.remote.script()
-	there.send("client", endpoint.ClientLine, 1)
+	there := h.remote.request()
+	there.send("client", script.ClientLine, 1)
 	seen := there.receive("packet")
-	sent := there.relay("packet", endpoint.ClientLine, h.rewritten(endpoint.PacketLine))
+	sent := there.relay("packet", script.ClientLine, h.rewritten(script.PacketLine))
 	there.fence()
 	again := there.rest("packet")
 	if err := there.run(ctx); err != nil {
@@ -122,19 +122,19 @@ func (h *half) echoOut(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := h.judge(seen, want{line: endpoint.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
+	if err := h.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
 		return err
 	}
 	if sent.Fault != nil {
 		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Fault.Text)
 	}
-	if err := h.judge(received, want{line: endpoint.PacketLine, from: from, missing: NotReinjected, echo: h.header(0, 1)}); err != nil {
+	if err := h.judge(received, want{line: script.PacketLine, from: from, missing: NotReinjected, echo: h.header(0, 1)}); err != nil {
 		return err
 	}
 	// Where a rule's state has the packets of both directions, LOCAL's reply is diverted too.
 	var reply []want
 	if h.kernel.StatesFirst {
-		reply = []want{{line: endpoint.PacketLine, from: to, to: from, missing: NoReply}}
+		reply = []want{{line: script.PacketLine, from: to, to: from, missing: NoReply}}
 	}
 	if err := h.judge(again, reply...); err != nil {
 		return err

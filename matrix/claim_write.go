@@ -4,8 +4,8 @@ import (
 	"context"
 	"net/netip"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/endpoint"
 )
 
 // nowhere is an address that no interface of any host has: of TEST-NET-1 (RFC 5737).
@@ -51,8 +51,8 @@ func (h *half) refusedNowhere(ctx context.Context, address netip.Addr) error {
 		return err
 	}
 	address = h.nobodys(address)
-	divert := h.remote.script()
-	sent := divert.turn("packet", endpoint.ClientLine, endpoint.PacketLine, netip.AddrPortFrom(address, 0))
+	divert := h.remote.request()
+	sent := divert.turn("packet", script.ClientLine, script.PacketLine, address)
 	sent.may = map[string]bool{"EADDRNOTAVAIL": true}
 	divert.fence()
 	divert.close("packet")
@@ -76,9 +76,9 @@ func (h *half) refusedNowhere(ctx context.Context, address netip.Addr) error {
 //  3. What the client sends at last is written back as it must be, and arrives.
 //  4. The rule has counted all.
 func (h *half) badHeader(ctx context.Context) error {
-	spoils := []endpoint.Spoil{endpoint.SpoilVersion, endpoint.SpoilShort}
+	spoils := []script.Spoil{script.SpoilVersion, script.SpoilShort}
 	if h.mode == PacketOut {
-		spoils = append(spoils, endpoint.SpoilLength)
+		spoils = append(spoils, script.SpoilLength)
 	}
 	return h.refusesSpoilt(ctx, spoils...)
 }
@@ -86,17 +86,17 @@ func (h *half) badHeader(ctx context.Context) error {
 // badLength is badHeader about a packet that comes in and has a length in its header that it does
 // not have.
 func (h *half) badLength(ctx context.Context) error {
-	return h.refusesSpoilt(ctx, endpoint.SpoilLength)
+	return h.refusesSpoilt(ctx, script.SpoilLength)
 }
 
 // spoilt says what was made wrong.
-var spoilt = map[endpoint.Spoil]string{
-	endpoint.SpoilVersion: "of IP version 5",
-	endpoint.SpoilShort:   "of 19 bytes",
-	endpoint.SpoilLength:  "whose header says that it is longer",
+var spoilt = map[script.Spoil]string{
+	script.SpoilVersion: "of IP version 5",
+	script.SpoilShort:   "of 19 bytes",
+	script.SpoilLength:  "whose header says that it is longer",
 }
 
-func (h *half) refusesSpoilt(ctx context.Context, spoils ...endpoint.Spoil) error {
+func (h *half) refusesSpoilt(ctx context.Context, spoils ...script.Spoil) error {
 	if err := h.begin(ctx, false); err != nil {
 		return err
 	}
@@ -110,8 +110,8 @@ func (h *half) refusesSpoilt(ctx context.Context, spoils ...endpoint.Spoil) erro
 		if _, err := h.handedOver(ctx); err != nil {
 			return err
 		}
-		divert := h.remote.script()
-		sent := divert.relay("packet", endpoint.ClientLine, endpoint.PacketLine)
+		divert := h.remote.request()
+		sent := divert.relay("packet", script.ClientLine, script.PacketLine)
 		divert.fence()
 		divert.close("packet")
 		if err := divert.run(ctx); err != nil {
@@ -147,8 +147,8 @@ func (h *half) refusesSpoilt(ctx context.Context, spoils ...endpoint.Spoil) erro
 //     number 1, one with 2. Control: before the rules are there, what a client like the cell's
 //     sends arrives.
 //  2. The client sends. The packet comes to the socket of the first rule, with 1 as the port of its
-//     address. It is given back as it is.
-//  3. It comes to the socket of the rule with number 2, with that as the port, and is given back
+//     address. It is reinjected as it is.
+//  3. It comes to the socket of the rule with number 2, with that as the port, and is reinjected
 //     rewritten.
 //  4. It arrives. The socket of the second rule with number 1 has seen nothing, and the rules have
 //     counted 1, 0 and 1 packets.
@@ -164,7 +164,7 @@ func (h *half) ruleNumber(ctx context.Context) error {
 	h.change = func(r *pfconf.Rule) { r.Number = 1 }
 	h.more = []pfconf.Rule{same, next}
 
-	at := h.remote.script()
+	at := h.remote.request()
 	var opened []*asked
 	for i, end := range []string{"same", "next"} {
 		spec := h.divertSpec()
@@ -187,12 +187,12 @@ func (h *half) ruleNumber(ctx context.Context) error {
 	if via := seen.Messages[0].Via; via.Port() != 1 {
 		return failed(WrongAddress, "%s: the packet came with the address %v, and its rule has the number 1", seen.where, via)
 	}
-	divert := h.remote.script()
+	divert := h.remote.request()
 	first := divert.relay("packet", "", "")
 	divert.fence()
 	twice := divert.rest("same")
 	again := divert.receive("next")
-	second := divert.relay("next", endpoint.ClientLine, h.rewritten(endpoint.PacketLine))
+	second := divert.relay("next", script.ClientLine, h.rewritten(script.PacketLine))
 	divert.fence()
 	if err := divert.run(ctx); err != nil {
 		return err
@@ -201,13 +201,13 @@ func (h *half) ruleNumber(ctx context.Context) error {
 		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", first.where, first.Fault.Text)
 	}
 	if len(twice.Messages) > 0 {
-		return failed(Looped, "%s: the packet that was given back met another rule with its number", twice.where)
+		return failed(Looped, "%s: the packet that was reinjected met another rule with its number", twice.where)
 	}
 	if err := unanswered(twice); err != nil {
 		return err
 	}
 	from, to := h.ends()
-	if err := h.judge(again, want{line: endpoint.ClientLine, from: from, to: to, missing: NotReinjected}); err != nil {
+	if err := h.judge(again, want{line: script.ClientLine, from: from, to: to, missing: NotReinjected}); err != nil {
 		return err
 	}
 	if via := again.Messages[0].Via; via.Port() != 2 {
@@ -216,10 +216,10 @@ func (h *half) ruleNumber(ctx context.Context) error {
 	if second.Fault != nil {
 		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", second.where, second.Fault.Text)
 	}
-	if err := h.arrives(ctx, endpoint.PacketLine, NotReinjected); err != nil {
+	if err := h.arrives(ctx, script.PacketLine, NotReinjected); err != nil {
 		return err
 	}
-	at = h.remote.script()
+	at = h.remote.request()
 	counted := []*asked{at.counters(h.label()), at.counters(same.Label), at.counters(next.Label)}
 	if err := at.run(ctx); err != nil {
 		return err

@@ -6,7 +6,7 @@ import "pfdivert/pfconf"
 var claims = []Claim{
 	{
 		Name: "no-listener-in", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).noListener,
-		Says: "a packet for which nobody listens is dropped",
+		Says: "a packet for which no process listens is dropped",
 		By: map[string]string{
 			"pf": "divert(4)", "ipfw": "divert(4)",
 			"nftables": "nft(8), queue statement: without bypass the packet is dropped",
@@ -14,7 +14,7 @@ var claims = []Claim{
 	},
 	{
 		Name: "no-listener-out", Proto: pfconf.UDP, Mode: PacketOut, play: (*half).noListener,
-		Says: "a packet that leaves and for which nobody listens is dropped",
+		Says: "a packet that leaves and for which no process listens is dropped",
 		By: map[string]string{
 			"pf": "divert(4)", "ipfw": "divert(4)",
 			"nftables": "nft(8), queue statement: without bypass the packet is dropped",
@@ -22,7 +22,7 @@ var claims = []Claim{
 	},
 	{
 		Name: "not-given-back", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).notGivenBack,
-		Says: "a packet that is not given back is lost",
+		Says: "a packet that is not reinjected is lost",
 		By: map[string]string{
 			"pf": "divert(4)", "ipfw": "divert(4)",
 			"nftables": "nfnetlink_queue.c: a queue that is destroyed drops what it holds",
@@ -30,7 +30,7 @@ var claims = []Claim{
 	},
 	{
 		Name: "no-loop-in", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).noLoop,
-		Says: "a packet that is given back does not meet the rule again",
+		Says: "a packet that is reinjected does not meet the rule again",
 		By: map[string]string{
 			"pf": "divert(4)", "ipfw": "divert(4)",
 			"nftables": "nf_queue.c: NF_ACCEPT goes on behind the chain",
@@ -38,7 +38,7 @@ var claims = []Claim{
 	},
 	{
 		Name: "no-loop-out", Proto: pfconf.UDP, Mode: PacketOut, play: (*half).noLoop,
-		Says: "a packet that leaves and is given back does not meet the rule again",
+		Says: "a packet that leaves and is reinjected does not meet the rule again",
 		By: map[string]string{
 			"pf": "divert(4)", "ipfw": "divert(4)",
 			"nftables": "nf_queue.c: NF_ACCEPT goes on behind the chain",
@@ -46,13 +46,13 @@ var claims = []Claim{
 	},
 	{
 		Name: "pf-packet-in", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).givenBack, PF: true,
-		Says: "divert-to of pf hands a packet to a divert socket, and what is given back does not meet the rule again",
+		Says: "divert-to of pf hands a packet to a divert socket, and what is reinjected does not meet the rule again",
 		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)"},
 		Not:  onlyFreeBSD,
 	},
 	{
 		Name: "pf-packet-out", Proto: pfconf.UDP, Mode: PacketOut, play: (*half).givenBack, PF: true,
-		Says: "divert-to of pf hands a packet that leaves to a divert socket, and what is given back does not meet the rule again",
+		Says: "divert-to of pf hands a packet that leaves to a divert socket, and what is reinjected does not meet the rule again",
 		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)"},
 		Not:  onlyFreeBSD,
 	},
@@ -120,7 +120,7 @@ var claims = []Claim{
 	},
 	{
 		Name: "bypass", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).bypass,
-		Says: "a rule with bypass lets packets pass for which nobody listens",
+		Says: "a rule with bypass lets packets pass for which no process listens",
 		By:   map[string]string{"nftables": "nft(8), queue statement"},
 		Not:  "packets are dropped there, and rules have no such option",
 	},
@@ -179,35 +179,35 @@ var claims = []Claim{
 	},
 	{
 		Name: "other-length-in", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).otherLength,
-		Says: "what is given back may be longer or shorter than what was diverted",
+		Says: "what is reinjected may be longer or shorter than what was diverted",
 		By:   map[string]string{"pf": "divert(4)", "ipfw": "divert(4)", "nftables": "nfnetlink_queue.c, nfqnl_mangle"},
 	},
 	{
 		Name: "other-length-out", Proto: pfconf.UDP, Mode: PacketOut, play: (*half).otherLength,
-		Says: "what is given back to leave may be longer or shorter than what was diverted",
+		Says: "what is reinjected to leave may be longer or shorter than what was diverted",
 		By:   map[string]string{"pf": "divert(4)", "ipfw": "divert(4)", "nftables": "nfnetlink_queue.c, nfqnl_mangle"},
 	},
 	{
 		Name: "checksums-mended-in", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).checksumsMended,
-		Says: "the checksums of what is given back are computed anew",
+		Says: "the checksums of what is reinjected are computed anew",
 		By:   map[string]string{"pf": "divert(4)"},
 		Not:  "what comes in again is taken as it is",
 	},
 	{
 		Name: "checksums-mended-out", Proto: pfconf.UDP, Mode: PacketOut, play: (*half).checksumsMended,
-		Says: "the checksums of what is given back to leave are computed anew",
+		Says: "the checksums of what is reinjected to leave are computed anew",
 		By:   map[string]string{"pf": "divert(4)"},
 		Not:  "transport checksums are user space's work",
 	},
 	{
 		Name: "header-mended-out", Proto: pfconf.UDP, Mode: PacketOut, play: (*half).headerMended,
-		Says: "the header checksum of what is given back to leave is computed anew",
+		Says: "the header checksum of what is reinjected to leave is computed anew",
 		By:   map[string]string{"pf": "divert(4)", "ipfw": "divert(4)"},
-		Not:  "what is given back is taken as it is",
+		Not:  "what is reinjected is taken as it is",
 	},
 	{
 		Name: "checksums-kept", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).checksumsKept,
-		Says: "what is given back with wrong checksums is dropped",
+		Says: "what is reinjected with wrong checksums is dropped",
 		By:   map[string]string{"ipfw": "divert(4)", "nftables": "nfnetlink_queue.c, nfqnl_mangle: CHECKSUM_NONE, the receiver looks"},
 		Not:  "its divert(4) says that they are computed anew",
 	},
@@ -276,7 +276,7 @@ var claims = []Claim{
 	},
 	{
 		Name: "rule-number", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).ruleNumber,
-		Says: "a packet comes with the number of its rule, and goes on behind all rules of that number when it is given back",
+		Says: "a packet comes with the number of its rule, and goes on behind all rules of that number when it is reinjected",
 		By:   map[string]string{"ipfw": "divert(4)"},
 		Not:  numberless,
 	},
@@ -324,7 +324,7 @@ var claims = []Claim{
 	},
 	{
 		Name: "tee-fragments", Proto: pfconf.Raw, Mode: PacketIn, play: (*half).teed,
-		Says: "a rule with tee hands over a copy as it is, fragments in pieces, and the packet goes its way",
+		Says: "a rule with tee delivers a copy as it is, fragments in pieces, and the packet goes its way",
 		By:   map[string]string{"ipfw": "divert(4)"},
 		Not:  "rules have no such action",
 	},
@@ -343,11 +343,11 @@ const onlyFreeBSD = "only FreeBSD's pf diverts to a divert socket by divert-to"
 const (
 	numberless = "its rules have no numbers that a packet could go on behind"
 	nameless   = "no interface's name comes with a packet"
-	unsaid     = "it does not say what becomes of a packet with a bad header"
+	unsaid     = "it does not say what happens to a packet with a bad header"
 )
 
 // oneRule is why there is no such thing as a packet that is diverted twice.
-const oneRule = "one rule decides there what becomes of a packet"
+const oneRule = "one rule decides there what happens to a packet"
 
 // queueless is why a netfilter queue says and takes no addresses.
 const queueless = "a netfilter queue gives packets numbers, not addresses"

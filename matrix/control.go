@@ -4,8 +4,8 @@ import (
 	"context"
 	"net/netip"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/endpoint"
 )
 
 // control is a flow like the cell's that was sent before the cell's rule was
@@ -24,9 +24,9 @@ type control struct {
 func (h *half) sendControl(ctx context.Context, keep bool) (netip.AddrPort, error) {
 	clientSide, _ := h.sides()
 	spec := h.controlSpec()
-	there := clientSide.script()
+	there := clientSide.request()
 	opened := []*asked{there.open("control", spec), there.connect("control", spec)}
-	sent := there.send("control", endpoint.ClientLine, 1)
+	sent := there.send("control", script.ClientLine, 1)
 	there.fence()
 	if !keep {
 		there.close("control")
@@ -44,7 +44,7 @@ func (h *half) sendControl(ctx context.Context, keep bool) (netip.AddrPort, erro
 // silentAt is the judgement that nothing of the control waits at the endpoint.
 func (h *half) silentAt(s side, end, what string) func(context.Context) error {
 	return func(ctx context.Context) error {
-		at := s.script()
+		at := s.request()
 		heard := at.rest(end)
 		if err := at.run(ctx); err != nil {
 			return err
@@ -55,9 +55,9 @@ func (h *half) silentAt(s side, end, what string) func(context.Context) error {
 
 // openEnds opens the server's socket and the client's, and connects the client.
 // The steps that more adds go to REMOTE first.
-func (h *half) openEnds(ctx context.Context, more ...func(remote *script) *asked) error {
+func (h *half) openEnds(ctx context.Context, more ...func(remote *request) *asked) error {
 	clientSide, serverSide := h.sides()
-	at, there := serverSide.script(), clientSide.script()
+	at, there := serverSide.request(), clientSide.request()
 	remote := there
 	if h.toServer() {
 		remote = at

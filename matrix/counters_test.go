@@ -5,8 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/agent"
 )
 
 // TestStateCounters proves what pf's counters must be: as many states as the cell's
@@ -101,9 +101,9 @@ func TestWantCounters(t *testing.T) {
 				if h.mode == ReplyTo {
 					answered = 1
 				}
-				s := h.remote.script()
+				s := h.remote.request()
 				e := ending{counters: s.counters(h.label())}
-				h.wantCounters(e, s, h.local.script(), sent, answered)
+				h.wantCounters(e, s, h.local.request(), sent, answered)
 				accepted := 0
 				for n := range uint64(256) { // each of the four counts from 0 to 3
 					h.counters = pfconf.Counters{Matched: n & 3, Done: n >> 2 & 3, Replies: n >> 4 & 3, States: n >> 6}
@@ -111,7 +111,7 @@ func TestWantCounters(t *testing.T) {
 						continue
 					}
 					accepted++
-					if !s.steps[0].As(&agent.Outcome{Counters: &h.counters}) {
+					if !script.Satisfied(s.steps[0], &script.Outcome{Counters: &h.counters}) {
 						t.Fatalf("%s on %s, second %v: %+v passes, and is looked at", target.Name, firewall, second, h.counters)
 					}
 				}

@@ -3,12 +3,11 @@ package matrix
 import (
 	"context"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/agent"
-	"pfdivert/roles/endpoint"
 )
 
-// datagram plays a UDP or raw IP cell (udp-to, udp-reply, udp-reply-to,
+// datagram runs a UDP or raw IP cell (udp-to, udp-reply, udp-reply-to,
 // rip-to, rip-reply, rip-reply-to). What it proves, step by step:
 //
 //  1. The server's socket is open, and the client's: with divert-reply that is on
@@ -45,8 +44,8 @@ func (h *half) datagram(ctx context.Context, withControl bool) error {
 		return err
 	}
 
-	there := clientSide.script()
-	left := there.send(client, endpoint.ClientLine, 0)
+	there := clientSide.request()
+	left := there.send(client, script.ClientLine, 0)
 	there.fence()
 	if err := there.run(ctx); err != nil {
 		return err
@@ -55,16 +54,16 @@ func (h *half) datagram(ctx context.Context, withControl bool) error {
 		return err
 	}
 
-	sent := want{line: endpoint.ClientLine, from: from, missing: NotDelivered}
+	sent := want{line: script.ClientLine, from: from, missing: NotDelivered}
 	if h.mode == To {
 		sent.to = to
 	}
 	var received, replied, rest, returned *asked
 	var answered uint64
 	if h.mode == ReplyTo {
-		at := serverSide.script()
+		at := serverSide.request()
 		received = at.receive(server)
-		replied = at.send(server, endpoint.ServerLine, 0)
+		replied = at.send(server, script.ServerLine, 0)
 		rest = at.rest(server)
 		at.fence()
 		if err := at.run(ctx); err != nil {
@@ -75,18 +74,18 @@ func (h *half) datagram(ctx context.Context, withControl bool) error {
 
 	// The last look at both hosts; the rule's counters are read on REMOTE whatever
 	// its part.
-	at := serverSide.script()
-	there = clientSide.script()
+	at := serverSide.request()
+	there = clientSide.request()
 	if h.mode == ReplyTo {
 		returned = there.rest(client)
 	} else {
 		received = at.rest(server)
 	}
 	ending := h.ending(at, there, client, server)
-	at.want(received, agent.Want{Messages: 1})
+	at.wantMessages(received, 1)
 	doubt := h.mode == ReplyTo && received.Fault != nil
 	if returned != nil {
-		there.want(returned, agent.Want{Messages: 1})
+		there.wantMessages(returned, 1)
 		doubt = doubt || len(rest.Messages) > 0
 	}
 	h.wantCounters(ending, at, there, 1, answered)
@@ -104,7 +103,7 @@ func (h *half) datagram(ctx context.Context, withControl bool) error {
 		if err := h.judge(rest); err != nil {
 			return err
 		}
-		if err := h.judge(returned, want{line: endpoint.ServerLine, from: to, missing: NoReply}); err != nil {
+		if err := h.judge(returned, want{line: script.ServerLine, from: to, missing: NoReply}); err != nil {
 			return err
 		}
 	}
@@ -128,9 +127,9 @@ func (h *half) datagramControl(ctx context.Context, server string) (control, err
 		return c, nil
 	}
 
-	at := serverSide.script()
+	at := serverSide.request()
 	arrived := at.receive(server)
-	answered := at.send(server, endpoint.ServerLine, 0)
+	answered := at.send(server, script.ServerLine, 0)
 	at.fence()
 	if err := at.run(ctx); err != nil {
 		return c, err

@@ -4,20 +4,19 @@ import (
 	"context"
 	"net/netip"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/agent"
-	"pfdivert/roles/endpoint"
 )
 
 // echoTypes are the ICMP types of echo request and reply: RFC 792, RFC 4443.
 var echoTypes = map[pfconf.Family][2]uint8{pfconf.Inet: {8, 0}, pfconf.Inet6: {128, 129}}
 
 // header is the ICMP header of the nth request or its reply.
-func (h *half) header(reply int, n uint16) *endpoint.EchoHeader {
-	return &endpoint.EchoHeader{Type: echoTypes[h.Family][reply], ID: h.client + n - 1, Seq: n, Checksum: true}
+func (h *half) header(reply int, n uint16) *script.EchoHeader {
+	return &script.EchoHeader{Type: echoTypes[h.Family][reply], ID: h.client + n - 1, Seq: n, Checksum: true}
 }
 
-// echoTo plays icmp-to. What it proves, step by step:
+// echoTo runs icmp-to. What it proves, step by step:
 //
 //  1. REMOTE has a raw ICMP socket for what is diverted.
 //  2. Control: before the rule is there, LOCAL sends an echo request to FAKE. It
@@ -39,7 +38,7 @@ func (h *half) echoTo(ctx context.Context, withControl bool) error {
 	}
 	witness := h.kernel.AnswersEcho && h.Family == pfconf.Inet
 	if witness {
-		there := h.local.script()
+		there := h.local.request()
 		opened := there.open("witness", h.clientSpec())
 		if err := there.run(ctx); err != nil {
 			return err
@@ -60,8 +59,8 @@ func (h *half) echoTo(ctx context.Context, withControl bool) error {
 		return err
 	}
 
-	there := h.local.script()
-	left := there.send(client, endpoint.ClientLine, 1)
+	there := h.local.request()
+	left := there.send(client, script.ClientLine, 1)
 	there.fence()
 	if err := there.run(ctx); err != nil {
 		return err
@@ -70,8 +69,8 @@ func (h *half) echoTo(ctx context.Context, withControl bool) error {
 		return err
 	}
 
-	at := h.remote.script()
-	there = h.local.script()
+	at := h.remote.request()
+	there = h.local.request()
 	received := at.rest(server)
 	answers := there.rest(client)
 	var heard *asked
@@ -79,8 +78,8 @@ func (h *half) echoTo(ctx context.Context, withControl bool) error {
 		heard = there.rest("witness")
 	}
 	ending := h.ending(at, there, client, server)
-	at.want(received, agent.Want{Messages: 1})
-	there.want(answers, agent.Want{})
+	at.wantMessages(received, 1)
+	there.wantMessages(answers, 0)
 	h.wantCounters(ending, at, there, 1, 0)
 	if err := h.finish(ctx, at, there, false); err != nil {
 		return err
@@ -91,7 +90,7 @@ func (h *half) echoTo(ctx context.Context, withControl bool) error {
 			return err
 		}
 	}
-	if err := h.judge(received, want{endpoint.ClientLine, from, to, NotDelivered, h.header(0, 1)}); err != nil {
+	if err := h.judge(received, want{script.ClientLine, from, to, NotDelivered, h.header(0, 1)}); err != nil {
 		return err
 	}
 	if err := h.judge(answers); err != nil {
@@ -109,7 +108,7 @@ func (h *half) judgeWitness(received, heard *asked) error {
 		return nil
 	}
 	m := heard.Messages[0]
-	w := want{line: endpoint.ClientLine, from: m.From, echo: h.header(1, 1)}
+	w := want{line: script.ClientLine, from: m.From, echo: h.header(1, 1)}
 	if m.From.Addr() == h.Fake || judgeMessage(heard.where, m, w) != nil {
 		return nil
 	}
@@ -117,7 +116,7 @@ func (h *half) judgeWitness(received, heard *asked) error {
 		"the rule matched 1 packet, the socket on %v heard nothing, and the reply came to LOCAL", m.From.Addr(), h.Fake)
 }
 
-// echoReply plays icmp-reply-to and icmp-reply-reuse. What it proves, step by
+// echoReply runs icmp-reply-to and icmp-reply-reuse. What it proves, step by
 // step:
 //
 //  1. REMOTE has a raw ICMP socket bound to FAKE.
@@ -133,14 +132,14 @@ func (h *half) echoReply(ctx context.Context, withControl bool) error {
 	client := "client" + h.part
 
 	spec := h.clientSpec()
-	there := h.remote.script()
+	there := h.remote.request()
 	opened := []*asked{there.open(client, spec), there.connect(client, spec)}
 	var heard, sent *asked
 	var kill []pfconf.Flow
 	if withControl && h.kernel.controlReplies(h.Proto) {
 		spec := h.controlSpec()
 		opened = append(opened, there.open("control", spec), there.connect("control", spec))
-		sent = there.send("control", endpoint.ClientLine, 1)
+		sent = there.send("control", script.ClientLine, 1)
 		there.fence()
 		heard = there.rest("control")
 		there.close("control")
@@ -168,18 +167,18 @@ func (h *half) echoReply(ctx context.Context, withControl bool) error {
 	if h.mode == ReplyReuse {
 		requests = 2
 	}
-	there = h.remote.script()
+	there = h.remote.request()
 	var wants []want
 	var left []*asked
 	for n := uint16(1); n <= requests; n++ {
-		left = append(left, there.send(client, endpoint.ClientLine, n))
-		wants = append(wants, want{endpoint.ClientLine, to, from, NoReply, h.header(1, n)})
+		left = append(left, there.send(client, script.ClientLine, n))
+		wants = append(wants, want{script.ClientLine, to, from, NoReply, h.header(1, n)})
 	}
 	there.fence()
 	returned := there.rest(client)
-	at := h.local.script()
+	at := h.local.request()
 	ending := h.ending(at, there, client, "")
-	there.want(returned, agent.Want{Messages: int(requests)})
+	there.wantMessages(returned, int(requests))
 	h.wantCounters(ending, at, there, uint64(requests), uint64(requests))
 	if err := h.finish(ctx, there, at, false); err != nil {
 		return err

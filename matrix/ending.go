@@ -1,8 +1,8 @@
 package matrix
 
 import (
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/agent"
 )
 
 // ending is the last look at both hosts in a half, and what clears the way for
@@ -21,7 +21,7 @@ type ending struct {
 
 // ending adds the last look to the two scripts and closes the sockets. Of the
 // last half of a cell it also removes what the cell left in the hosts' tables.
-func (h *half) ending(server, client *script, clientEnd, serverEnd string) ending {
+func (h *half) ending(server, client *request, clientEnd, serverEnd string) ending {
 	remote, local := client, server
 	if h.toServer() {
 		remote, local = server, client
@@ -40,7 +40,7 @@ func (h *half) ending(server, client *script, clientEnd, serverEnd string) endin
 		if h.mode == To && !h.kernel.Stateless {
 			e.waiting = remote.lookup(h.flow())
 		}
-		e.dropped, e.gone = server.drop(to, from), server.tcpState(to, from, agent.Gone)
+		e.dropped, e.gone = server.drop(to, from), server.tcpState(to, from, script.Gone)
 		// LOCAL's own filter is not under test.
 		near := h.flow()
 		near.Near, near.Far = near.Far, near.Near
@@ -62,7 +62,7 @@ func (h *half) tied() bool {
 
 // wantCounters has the rule's counters looked at before the hosts clear anything; see
 // judgeCounters, which is stricter.
-func (h *half) wantCounters(e ending, a, b *script, sent, answered uint64) {
+func (h *half) wantCounters(e ending, a, b *request, sent, answered uint64) {
 	var least pfconf.Counters
 	switch {
 	case h.kernel.StatesFirst && h.carried():
@@ -76,8 +76,8 @@ func (h *half) wantCounters(e ending, a, b *script, sent, answered uint64) {
 			least.Replies = answered
 		}
 	}
-	for _, s := range []*script{a, b} {
-		s.want(e.counters, agent.Want{Counters: least})
+	for _, s := range []*request{a, b} {
+		s.wantCounters(e.counters, least)
 	}
 }
 

@@ -6,24 +6,24 @@ import (
 	"sync"
 	"time"
 
+	"pfdivert/matrix/evidence"
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/agent"
-	"pfdivert/roles/evidence"
 )
 
 // lookTimeout bounds the gathering of one cell's evidence, above the hosts' own bound.
 const lookTimeout = 15 * time.Second
 
-// evidencePerTarget is of how many plays of a target evidence is gathered: later
+// evidencePerTarget is of how many runs of a target evidence is gathered: later
 // ones are mostly the same, and reports keep no more.
 const evidencePerTarget = 3
 
-// looks says of which plays evidence is gathered.
+// looks says of which runs evidence is gathered.
 type looks struct {
 	all  bool // also of those that pass
 	none bool
 	mu   sync.Mutex
-	n    map[string]int // plays of a target that were looked at
+	n    map[string]int // runs of a target that were looked at
 }
 
 // wanted reports whether a play of the target is to be looked at if it does not pass.
@@ -45,7 +45,7 @@ func (l *looks) took(target string) {
 // finish runs the last scripts of a half. When something is wrong the hosts are looked at
 // before sockets, states and rule are cleared away: doubt says that something is already
 // known to be. What is judged, and in which order it was done, is the same either way.
-func (h *half) finish(ctx context.Context, a, b *script, doubt bool) error {
+func (h *half) finish(ctx context.Context, a, b *request, doubt bool) error {
 	switch {
 	case doubt && h.lookable || h.lookAlways && h.last():
 		a.cutClearing()
@@ -60,7 +60,7 @@ func (h *half) finish(ctx context.Context, a, b *script, doubt bool) error {
 		return nil
 	}
 	h.look(ctx)
-	later := func(s *script) func(context.Context) error {
+	later := func(s *request) func(context.Context) error {
 		return func(ctx context.Context) error {
 			if s.later == nil {
 				return nil
@@ -71,7 +71,7 @@ func (h *half) finish(ctx context.Context, a, b *script, doubt bool) error {
 	return both(ctx, later(a), later(b))
 }
 
-// look gathers the cell's evidence from both hosts, once. It has no part in the verdict.
+// look gathers the cell's evidence from both hosts, once. It does not affect the verdict.
 func (p *play) look(ctx context.Context) {
 	if p.evidence != nil || !p.lookable && !p.lookAlways {
 		return
@@ -82,11 +82,11 @@ func (p *play) look(ctx context.Context) {
 	about := p.about()
 	_ = both(ctx,
 		func(ctx context.Context) error {
-			p.evidence.Local = p.local.look(ctx, p.began, agent.Look{About: about})
+			p.evidence.Local = p.local.look(ctx, p.began, script.Look{About: about})
 			return nil
 		},
 		func(ctx context.Context) error {
-			p.evidence.Remote = p.remote.look(ctx, p.began, agent.Look{About: about, Labels: p.labels})
+			p.evidence.Remote = p.remote.look(ctx, p.began, script.Look{About: about, Labels: p.labels})
 			for i := range p.evidence.Remote.Rules {
 				// It is loaded once, by this cell, and begins at zero.
 				p.evidence.Remote.Rules[i].Before = &pfconf.Counters{}
@@ -95,10 +95,10 @@ func (p *play) look(ctx context.Context) {
 		})
 }
 
-func (s side) look(ctx context.Context, began time.Time, l agent.Look) evidence.Cell {
+func (s side) look(ctx context.Context, began time.Time, l script.Look) evidence.Cell {
 	trip(ctx, 1)
 	l.Cell = s.session
-	l.Began = began.Sub(s.host.Since)
+	l.Began = began
 	c, err := s.host.Look(ctx, l)
 	if err != nil {
 		c.Missing = []string{s.name + ": " + err.Error()}

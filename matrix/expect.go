@@ -138,7 +138,7 @@ var knownFailures = []known{
 		firewall: "ipfw", before: 14, what: "On FreeBSD before 14, what pf itself diverts, `inet-divert-pf-packet-in` and `-out`,",
 		of:     func(t Target) bool { return t.Claim != nil && t.Claim.PF && t.Family == pfconf.Inet },
 		reason: Looped,
-		why:    "pf does not know a packet that its divert-to has handed out and diverts it again (seen on 12.1; mended in 14)",
+		why:    "pf does not know a packet that its divert-to has handed out and diverts it again (seen on 12.1; fixed in 14)",
 	},
 	{
 		firewall: "ipfw", before: 13, what: "On FreeBSD before 13, what pf itself diverts, `inet6-divert-pf-packet-in` and `-out`,",
@@ -165,7 +165,7 @@ func releaseOf(kernel string) int {
 	return n
 }
 
-// comesInAgain reports whether packets that the packet role gives back are to come in on REMOTE.
+// comesInAgain reports whether packets that the packet role reinjects are to come in on REMOTE.
 func (t Target) comesInAgain() bool {
 	turned := strings.HasPrefix(t.Kind(), "divert-turned-")
 	return t.First == PacketIn && !turned || t.First == PacketOut && turned

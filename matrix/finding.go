@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 
-	"pfdivert/roles/agent"
+	"pfdivert/matrix/script"
 )
 
 // The reason codes. They never change their meaning; docs/reasons.md tells
@@ -27,7 +27,7 @@ const (
 	NotRefused       = "not-refused"       // the kernel let something be opened that it must refuse
 	NotOpened        = "not-opened"        // the kernel refused to open something that it must allow
 	NotBypassed      = "not-bypassed"      // a packet did not arrive that a rule must let pass when no one listens
-	Looped           = "looped"            // a packet that was given back met its rule again
+	Looped           = "looped"            // a packet that was reinjected met its rule again
 	PortBlocked      = "port-blocked"      // the kernel refuses the reversed flow's port
 
 	// XPASS
@@ -79,15 +79,15 @@ func skipped(format string, a ...any) error {
 // lost is how a network tells a socket that nothing came through: codes of
 // faults that say something about packets and nothing about the test.
 var lost = map[string]bool{
-	agent.CodeNothing: true, agent.CodeEOF: true,
+	script.CodeNothing: true, script.CodeEOF: true,
 	"ECONNREFUSED": true, "ECONNRESET": true, "ENETUNREACH": true, "EHOSTUNREACH": true,
 	"ETIMEDOUT": true, "EPIPE": true, "EPROTO": true, "ENOPROTOOPT": true, "EACCES": true,
-	agent.CodeSkipped: true,
+	script.CodeSkipped: true,
 }
 
 // connectionError turns a failed request into a finding.
 func connectionError(host string, err error) error {
-	var gone *agent.LostError
+	var gone *script.LostError
 	if errors.As(err, &gone) {
 		return broken(AgentLost, "%s: %v", host, err)
 	}

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"sync"
 
-	"pfdivert/roles/agent"
+	"pfdivert/matrix/script"
 )
 
 // A gate loads the rules of many cells in few loads. On a filter whose rules keep their counters, a
@@ -14,7 +14,7 @@ import (
 // (pf), a load waits until no cell has a rule in play: all cells that are under way have come to
 // the gate.
 type gate struct {
-	change func(context.Context, []agent.Change) ([]*agent.Fault, error)
+	change func(context.Context, []script.Change) ([]*script.Fault, error)
 	// together: load only when every cell under way waits for it.
 	together bool
 
@@ -27,7 +27,7 @@ type gate struct {
 }
 
 type waiter struct {
-	change agent.Change
+	change script.Change
 	done   chan error
 }
 
@@ -52,7 +52,7 @@ func (g *gate) leave(ctx context.Context, labels ...string) {
 }
 
 // load makes a cell's change and waits until it is in force.
-func (g *gate) load(ctx context.Context, c agent.Change) error {
+func (g *gate) load(ctx context.Context, c script.Change) error {
 	w := waiter{c, make(chan error, 1)}
 	g.mu.Lock()
 	if g.stuck != nil {
@@ -89,9 +89,9 @@ func (g *gate) next(ctx context.Context) {
 
 // send makes the changes and tells those who wait.
 func (g *gate) send(ctx context.Context, queue []waiter, remove []string) {
-	var changes []agent.Change
+	var changes []script.Change
 	if len(remove) > 0 {
-		changes = append(changes, agent.Change{Remove: remove})
+		changes = append(changes, script.Change{Remove: remove})
 	}
 	first := len(changes)
 	for _, w := range queue {

@@ -11,20 +11,20 @@ import (
 	"testing/synctest"
 	"time"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/agent"
 )
 
 // filter stands for REMOTE's agent behind a gate: a load takes a second.
 type filter struct {
 	mu    sync.Mutex
-	loads [][]agent.Change
+	loads [][]script.Change
 	busy  bool
-	err   error                   // of every load
-	fault map[string]*agent.Fault // by the label to add or remove
+	err   error                    // of every load
+	fault map[string]*script.Fault // by the label to add or remove
 }
 
-func (f *filter) change(_ context.Context, changes []agent.Change) ([]*agent.Fault, error) {
+func (f *filter) change(_ context.Context, changes []script.Change) ([]*script.Fault, error) {
 	f.mu.Lock()
 	if f.busy {
 		panic("two loads at a time")
@@ -36,7 +36,7 @@ func (f *filter) change(_ context.Context, changes []agent.Change) ([]*agent.Fau
 	defer f.mu.Unlock()
 	f.busy = false
 	f.loads = append(f.loads, changes)
-	faults := make([]*agent.Fault, len(changes))
+	faults := make([]*script.Fault, len(changes))
 	for i, c := range changes {
 		for _, r := range c.Add {
 			faults[i] = f.fault[r.Label]
@@ -56,8 +56,8 @@ func (f *filter) fail(err error) {
 }
 
 // adding is the change that loads a rule.
-func adding(label string) agent.Change {
-	return agent.Change{Add: []pfconf.Rule{{Label: label}}}
+func adding(label string) script.Change {
+	return script.Change{Add: []pfconf.Rule{{Label: label}}}
 }
 
 // labels are those that each load added and removed ("-").
@@ -199,8 +199,8 @@ func TestGateRemoves(t *testing.T) {
 // everybody's.
 func TestGateFaults(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		refused := &agent.Fault{Code: agent.CodeOther, Text: "no"}
-		f := &filter{fault: map[string]*agent.Fault{"bad": refused, "rotten": refused}}
+		refused := &script.Fault{Code: script.CodeOther, Text: "no"}
+		f := &filter{fault: map[string]*script.Fault{"bad": refused, "rotten": refused}}
 		g := &gate{change: f.change}
 		both := func() (good, bad error) {
 			var cells sync.WaitGroup

@@ -6,23 +6,24 @@ import (
 	"slices"
 	"time"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/agent"
-	"pfdivert/roles/endpoint"
 )
 
 // play is one cell under way.
 type play struct {
 	Cell
-	kernel  Kernel
-	nics    map[pfconf.Family]string // REMOTE's interfaces towards LOCAL
-	omit    map[string]bool
-	gate    *gate
-	local   side
-	remote  side
-	labels  []string // of the rules that are loaded
-	handled []handled
-	began   time.Time // no packet of the cell is older
+	kernel Kernel
+	nics   map[pfconf.Family]string // REMOTE's interfaces towards LOCAL
+	// localSystem is LOCAL's operating system, as in runtime.GOOS.
+	localSystem string
+	omit        map[string]bool
+	gate        *gate
+	local       side
+	remote      side
+	labels      []string // of the rules that are loaded
+	handled     []handled
+	began       time.Time // no packet of the cell is older
 
 	// lookable: evidence is wanted when the cell does not pass; lookAlways: also when it does.
 	lookable, lookAlways bool
@@ -54,10 +55,10 @@ type half struct {
 	more []pfconf.Rule
 	// big: the sockets take messages as long as an IP packet, and many.
 	big bool
-	// queue, spoil, call, writeTo and asPieces are the divert socket's, see endpoint.Spec.
+	// queue, spoil, call, writeTo and asPieces are the divert socket's, see script.Divert.
 	queue    int
-	spoil    endpoint.Spoil
-	call     endpoint.Call
+	spoil    script.Spoil
+	call     script.Call
 	writeTo  netip.Addr
 	asPieces bool
 	// arrival: the client asks by which interface its answers come (OpenBSD).
@@ -158,11 +159,6 @@ func (h *half) divertAddr() netip.AddrPort {
 	return netip.AddrPortFrom(h.Family.Loopback(), port)
 }
 
-// kinds says which kind of socket plays a protocol.
-var kinds = map[pfconf.Proto]endpoint.Kind{
-	pfconf.TCP: endpoint.Stream, pfconf.UDP: endpoint.Datagram, pfconf.Raw: endpoint.RawIP, pfconf.ICMP: endpoint.Echo,
-}
-
 // loaded is the rule as it is loaded: the cell's, unless a test leaves a piece out.
 func (h *half) loaded() pfconf.Rule {
 	r := h.rule()
@@ -183,9 +179,9 @@ func (h *half) loaded() pfconf.Rule {
 }
 
 // serverSpec specifies the server's socket.
-func (h *half) serverSpec() endpoint.Spec {
+func (h *half) serverSpec() script.Socket {
 	client, server := h.ends()
-	s := endpoint.Spec{Kind: kinds[h.Proto], Role: endpoint.Server, Local: server, Reuse: h.part != "", Big: h.big}
+	s := script.Ends{Role: script.Server, Local: server, Reuse: h.part != "", Big: h.big}
 	if h.mode == To {
 		s.Diverted = true
 		s.Local = h.divertAddr()
@@ -209,38 +205,53 @@ func (h *half) serverSpec() endpoint.Spec {
 	}
 	s.Omit = h.omitted()
 	// The servers of claims on REMOTE have its own address, which all cells know.
-	if (h.shared || h.Claim != nil) && !h.Proto.HasPorts() {
-		s.Only = client.Addr()
+	var only netip.Addr
+	if h.shared || h.Claim != nil {
+		only = client.Addr()
 		if h.mode == To {
-			s.Only = server.Addr()
+			only = server.Addr()
 		}
 	}
-	return s
+	switch s := script.SocketOf(h.Proto, s).(type) {
+	case script.RawIP:
+		s.Only = only
+		return s
+	case script.Echo:
+		s.Only = only
+		return s
+	default:
+		return s
+	}
 }
 
 // clientSpec specifies the client's socket.
-func (h *half) clientSpec() endpoint.Spec {
+func (h *half) clientSpec() script.Socket {
+	client, _ := h.ends()
+	return h.clientOf(client.Port(), h.client)
+}
+
+// clientOf specifies a client's socket on a port, for echoes with an id.
+func (h *half) clientOf(port, id uint16) script.Socket {
 	client, server := h.ends()
-	s := endpoint.Spec{
-		Kind: kinds[h.Proto], Role: endpoint.Client, Local: client, Remote: server, Reuse: h.part != "",
-		Bindany: client.Addr() == h.Fake, Big: h.big, Arrival: h.arrival, Omit: h.omitted(),
+	s := script.SocketOf(h.Proto, script.Ends{
+		Role: script.Client, Local: netip.AddrPortFrom(client.Addr(), port), Remote: server, Reuse: h.part != "",
+		Bindany: client.Addr() == h.Fake, Big: h.big, Omit: h.omitted(),
+	})
+	switch s := s.(type) {
+	case script.Datagram:
+		s.Arrival = h.arrival
+		return s
+	case script.Echo:
+		s.ID = id
+		return s
+	default:
+		return s
 	}
-	if h.Proto == pfconf.ICMP {
-		s.EchoID = h.client
-	}
-	return s
 }
 
 // controlSpec specifies a client like the cell's, of another port or id: what
 // it sends before the rule is there must not be diverted.
-func (h *half) controlSpec() endpoint.Spec {
-	s := h.clientSpec()
-	s.Local = netip.AddrPortFrom(s.Local.Addr(), 0)
-	if h.Proto == pfconf.ICMP {
-		s.EchoID = h.controlID()
-	}
-	return s
-}
+func (h *half) controlSpec() script.Socket { return h.clientOf(0, h.controlID()) }
 
 // controlID is the id of the control's echo. The ids of cells are ports below 32768.
 func (h *half) controlID() uint16 { return h.client | 1<<15 }
@@ -267,14 +278,14 @@ func (h *half) controlFlow(local netip.AddrPort) pfconf.Flow {
 // load puts the rule in force, in place of the target's former one, and
 // forgets states of the control before.
 func (h *half) load(ctx context.Context, kill ...pfconf.Flow) error {
-	c := agent.Change{Kill: h.inTheWay(kill), Add: append([]pfconf.Rule{h.loaded()}, h.more...), Remove: h.labels}
+	c := script.Change{Kill: h.inTheWay(kill), Add: append([]pfconf.Rule{h.loaded()}, h.more...), Remove: h.labels}
 	trip(ctx, 1)
 	if err := h.gate.load(ctx, c); err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		var fault *agent.Fault
-		if asFault(err, &fault) && fault.Code == agent.CodeMissing {
+		var fault *script.Fault
+		if asFault(err, &fault) && fault.Code == script.CodeMissing {
 			return skipped("REMOTE: %s", fault.Text)
 		}
 		if fault != nil {
@@ -304,7 +315,7 @@ func (h *half) last() bool { return !h.Target.reuse() || h.part != "" }
 
 // clear adds to the scripts that close the cell on both hosts what removes the
 // rest of it from their tables: states, and sockets in TIME_WAIT.
-func (p *play) clear(local, remote *script) {
+func (p *play) clear(local, remote *request) {
 	for _, h := range p.handled {
 		if h.socket {
 			remote.sweep(h.flow.Near, h.flow.Far)
@@ -324,7 +335,7 @@ func (p *play) end(ctx context.Context) error {
 	if p.local.ended() && p.remote.ended() {
 		return nil
 	}
-	local, remote := p.local.script(), p.remote.script()
+	local, remote := p.local.request(), p.remote.request()
 	p.clear(local, remote)
 	return both(ctx, remote.run, local.run)
 }

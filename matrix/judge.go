@@ -6,19 +6,18 @@ import (
 	"net/netip"
 	"time"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/agent"
-	"pfdivert/roles/endpoint"
 )
 
-func asFault(err error, f **agent.Fault) bool { return errors.As(err, f) }
+func asFault(err error, f **script.Fault) bool { return errors.As(err, f) }
 
 // want is a message that must have arrived, alone.
 type want struct {
 	line     string
 	from, to netip.AddrPort // to is not looked at when it is invalid
 	missing  string         // the reason code when it has not arrived
-	echo     *endpoint.EchoHeader
+	echo     *script.EchoHeader
 }
 
 // judge compares what a socket received with what it must have received, in order.
@@ -63,8 +62,8 @@ func unanswered(a *asked) error {
 	if err := a.unsent(); err != nil {
 		return err
 	}
-	if a.Fault != nil && a.Fault.Code != agent.CodeNothing {
-		return broken(QuestionFailed, "%s: %s: %s", a.where, a.do, a.Fault.Text)
+	if a.Fault != nil && a.Fault.Code != script.CodeNothing {
+		return broken(QuestionFailed, "%s: %s: %s", a.where, a.step.Name(), a.Fault.Text)
 	}
 	return nil
 }
@@ -83,7 +82,7 @@ func (a *asked) unsent() error {
 	if err := a.unrouted(); err != nil {
 		return err
 	}
-	if a.Fault != nil && a.do == agent.Send && unsendable[a.Fault.Code] {
+	if _, sends := a.step.(script.Send); a.Fault != nil && sends && unsendable[a.Fault.Code] {
 		return broken(SocketFailed, "%s: %s", a.where, a.Fault.Text)
 	}
 	return nil
@@ -92,11 +91,11 @@ func (a *asked) unsent() error {
 var unsendable = map[string]bool{"ENETUNREACH": true, "EHOSTUNREACH": true, "EACCES": true}
 
 // judgeMessage compares one message.
-func judgeMessage(where string, m endpoint.Message, w want) error {
+func judgeMessage(where string, m script.Message, w want) error {
 	switch {
 	case string(m.Data) != w.line:
 		reason := WrongData
-		if w.line == endpoint.PacketLine && string(m.Data) == endpoint.ClientLine {
+		if w.line == script.PacketLine && string(m.Data) == script.ClientLine {
 			reason = NotRewritten
 		}
 		return failed(reason, "%s: received %q, not %q", where, m.Data, w.line)
@@ -128,19 +127,20 @@ func (h *half) opened(steps ...*asked) error {
 		if a.Fault == nil {
 			continue
 		}
-		bindany := a.spec != nil && a.spec.Bindany
+		open, _ := a.step.(script.Open)
+		_, connects := a.step.(script.Connect)
 		switch code := a.Fault.Code; {
 		case code == "EADDRINUSE" && h.part == "":
 			return &portTakenError{a.where + ": " + a.Fault.Text}
 		case code == "EADDRINUSE":
 			return failed(PortBlocked, "%s: the first cell's socket blocks the port: %s", a.where, a.Fault.Text)
-		case code == "EADDRNOTAVAIL" && bindany:
+		case code == "EADDRNOTAVAIL" && bindany(open.Spec):
 			return failed(NoBindany, "%s: the kernel does not let a foreign address be bound: %s", a.where, a.Fault.Text)
-		case code == "EADDRNOTAVAIL" && a.do == agent.Connect && h.part != "":
+		case code == "EADDRNOTAVAIL" && connects && h.part != "":
 			return failed(PortBlocked, "%s: the first cell's socket blocks the flow: %s", a.where, a.Fault.Text)
 		case a.unrouted() != nil:
 			return a.unrouted()
-		case code == "ECONNREFUSED" && a.do == agent.Connect: // where the other host is the same machine, the answer is there at once
+		case code == "ECONNREFUSED" && connects: // where the other host is the same machine, the answer is there at once
 			return failed(NotDelivered, "%s: the connection was not answered: %s", a.where, a.Fault.Text)
 		case (code == "ENETUNREACH" || code == "EHOSTUNREACH") && a.bound:
 			return failed(NoBindany, "%s: the kernel does not let a socket with a foreign address connect: %s", a.where, a.Fault.Text)

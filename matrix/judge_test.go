@@ -8,12 +8,11 @@ import (
 	"testing"
 	"time"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/agent"
-	"pfdivert/roles/endpoint"
 )
 
-// halfOf is a half of the target, as it is played on a kernel with the firewall.
+// halfOf is a half of the target, as it is run on a kernel with the firewall.
 func halfOf(t *testing.T, firewall, target string, second bool) *half {
 	t.Helper()
 	some, err := Select([]string{target})
@@ -48,57 +47,57 @@ func verdictOf(err error) string {
 	return err.Error()
 }
 
-func fault(code string) *agent.Fault { return &agent.Fault{Code: code, Text: "text of " + code} }
+func fault(code string) *script.Fault { return &script.Fault{Code: code, Text: "text of " + code} }
 
 // What a socket received, against what was sent.
 func TestJudge(t *testing.T) {
 	from, to := netip.MustParseAddrPort("10.192.0.1:8000"), netip.MustParseAddrPort("10.208.0.1:20000")
-	header := endpoint.EchoHeader{Type: 8, ID: 7, Seq: 1, Checksum: true}
-	good := endpoint.Message{Data: []byte(endpoint.ClientLine), From: from, To: to}
+	header := script.EchoHeader{Type: 8, ID: 7, Seq: 1, Checksum: true}
+	good := script.Message{Data: []byte(script.ClientLine), From: from, To: to}
 	echo := good
 	echo.Echo = &header
-	with := func(m endpoint.Message, change func(*endpoint.Message)) endpoint.Message {
+	with := func(m script.Message, change func(*script.Message)) script.Message {
 		change(&m)
 		return m
 	}
-	sent := want{endpoint.ClientLine, from, to, NotDelivered, nil}
-	pinged := want{endpoint.ClientLine, from, to, NoReply, &header}
-	packet := want{endpoint.PacketLine, from, netip.AddrPort{}, NotReinjected, nil}
-	control := want{endpoint.ClientLine, from, netip.AddrPort{}, ControlLost, nil}
+	sent := want{script.ClientLine, from, to, NotDelivered, nil}
+	pinged := want{script.ClientLine, from, to, NoReply, &header}
+	packet := want{script.PacketLine, from, netip.AddrPort{}, NotReinjected, nil}
+	control := want{script.ClientLine, from, netip.AddrPort{}, ControlLost, nil}
 	for _, c := range []struct {
 		name    string
-		outcome agent.Outcome
+		outcome script.Outcome
 		wants   []want
 		verdict string
 		detail  string
 	}{
-		{"what was sent", agent.Outcome{Messages: []endpoint.Message{good}}, []want{sent}, "PASS", ""},
-		{"two in order", agent.Outcome{Messages: []endpoint.Message{good, echo}}, []want{sent, pinged}, "PASS", ""},
-		{"nothing where nothing was sent", agent.Outcome{}, nil, "PASS", ""},
-		{"nothing", agent.Outcome{}, []want{sent}, "FAIL not-delivered", `nothing arrived, "Client\n" from 10.192.0.1:8000 was due`},
-		{"nothing, and it is said", agent.Outcome{Fault: fault(agent.CodeNothing)}, []want{pinged}, "FAIL no-reply", "text of nothing"},
-		{"an ICMP error", agent.Outcome{Text: "port unreachable from 10.188.1.2"}, []want{sent}, "FAIL not-delivered", "port unreachable from"},
-		{"a refused connection", agent.Outcome{Fault: fault("ECONNREFUSED")}, []want{sent}, "FAIL not-delivered", ""},
-		{"one of two", agent.Outcome{Messages: []endpoint.Message{echo}}, []want{pinged, pinged}, "FAIL no-reply", "1 of 2 messages arrived"},
-		{"twice", agent.Outcome{Messages: []endpoint.Message{good, good}}, []want{sent}, "FAIL duplicate", "1 more than was sent"},
-		{"something where nothing was sent", agent.Outcome{Messages: []endpoint.Message{good}}, nil, "FAIL duplicate", ""},
-		{"something else", agent.Outcome{Messages: []endpoint.Message{with(good, func(m *endpoint.Message) { m.Data = []byte("Server\n") })}}, []want{sent}, "FAIL wrong-data", `received "Server\n", not "Client\n"`},
-		{"from another", agent.Outcome{Messages: []endpoint.Message{with(good, func(m *endpoint.Message) { m.From = to })}}, []want{sent}, "FAIL wrong-address", "received from 10.208.0.1:20000"},
-		{"from another port", agent.Outcome{Messages: []endpoint.Message{with(good, func(m *endpoint.Message) { m.From = netip.AddrPortFrom(from.Addr(), 1) })}}, []want{sent}, "FAIL wrong-address", ""},
-		{"to the loopback address", agent.Outcome{Messages: []endpoint.Message{with(good, func(m *endpoint.Message) { m.To = netip.MustParseAddrPort("127.0.0.1:20000") })}}, []want{sent}, "FAIL wrong-address", "the destination is shown as 127.0.0.1:20000"},
-		{"an echo of another id", agent.Outcome{Messages: []endpoint.Message{with(echo, func(m *endpoint.Message) { m.Echo = &endpoint.EchoHeader{Type: 8, ID: 8, Seq: 1, Checksum: true} })}}, []want{pinged}, "FAIL wrong-data", ""},
-		{"an echo of a bad checksum", agent.Outcome{Messages: []endpoint.Message{with(echo, func(m *endpoint.Message) { m.Echo = &endpoint.EchoHeader{Type: 8, ID: 7, Seq: 1} })}}, []want{pinged}, "FAIL wrong-data", ""},
-		{"no echo", agent.Outcome{Messages: []endpoint.Message{good}}, []want{pinged}, "FAIL wrong-data", "no ICMP header"},
-		{"not rewritten", agent.Outcome{Messages: []endpoint.Message{good}}, []want{packet}, "FAIL not-rewritten", ""},
-		{"not reinjected", agent.Outcome{}, []want{packet}, "FAIL not-reinjected", ""},
-		{"a control that is lost", agent.Outcome{}, []want{control}, "ERROR control-lost", "nothing arrived"},
-		{"another line than the control's", agent.Outcome{Messages: []endpoint.Message{with(good, func(m *endpoint.Message) { m.Data = []byte(endpoint.PacketLine) })}}, []want{control}, "FAIL wrong-data", ""},
-		{"a socket that broke", agent.Outcome{Fault: fault("EBADF")}, []want{sent}, "ERROR question-failed", "text of EBADF"},
-		{"nothing due, and a socket that broke", agent.Outcome{Fault: fault("EIO")}, nil, "ERROR question-failed", ""},
+		{"what was sent", script.Outcome{Messages: []script.Message{good}}, []want{sent}, "PASS", ""},
+		{"two in order", script.Outcome{Messages: []script.Message{good, echo}}, []want{sent, pinged}, "PASS", ""},
+		{"nothing where nothing was sent", script.Outcome{}, nil, "PASS", ""},
+		{"nothing", script.Outcome{}, []want{sent}, "FAIL not-delivered", `nothing arrived, "Client\n" from 10.192.0.1:8000 was due`},
+		{"nothing, and it is said", script.Outcome{Fault: fault(script.CodeNothing)}, []want{pinged}, "FAIL no-reply", "text of nothing"},
+		{"an ICMP error", script.Outcome{Text: "port unreachable from 10.188.1.2"}, []want{sent}, "FAIL not-delivered", "port unreachable from"},
+		{"a refused connection", script.Outcome{Fault: fault("ECONNREFUSED")}, []want{sent}, "FAIL not-delivered", ""},
+		{"one of two", script.Outcome{Messages: []script.Message{echo}}, []want{pinged, pinged}, "FAIL no-reply", "1 of 2 messages arrived"},
+		{"twice", script.Outcome{Messages: []script.Message{good, good}}, []want{sent}, "FAIL duplicate", "1 more than was sent"},
+		{"something where nothing was sent", script.Outcome{Messages: []script.Message{good}}, nil, "FAIL duplicate", ""},
+		{"something else", script.Outcome{Messages: []script.Message{with(good, func(m *script.Message) { m.Data = []byte("Server\n") })}}, []want{sent}, "FAIL wrong-data", `received "Server\n", not "Client\n"`},
+		{"from another", script.Outcome{Messages: []script.Message{with(good, func(m *script.Message) { m.From = to })}}, []want{sent}, "FAIL wrong-address", "received from 10.208.0.1:20000"},
+		{"from another port", script.Outcome{Messages: []script.Message{with(good, func(m *script.Message) { m.From = netip.AddrPortFrom(from.Addr(), 1) })}}, []want{sent}, "FAIL wrong-address", ""},
+		{"to the loopback address", script.Outcome{Messages: []script.Message{with(good, func(m *script.Message) { m.To = netip.MustParseAddrPort("127.0.0.1:20000") })}}, []want{sent}, "FAIL wrong-address", "the destination is shown as 127.0.0.1:20000"},
+		{"an echo of another id", script.Outcome{Messages: []script.Message{with(echo, func(m *script.Message) { m.Echo = &script.EchoHeader{Type: 8, ID: 8, Seq: 1, Checksum: true} })}}, []want{pinged}, "FAIL wrong-data", ""},
+		{"an echo of a bad checksum", script.Outcome{Messages: []script.Message{with(echo, func(m *script.Message) { m.Echo = &script.EchoHeader{Type: 8, ID: 7, Seq: 1} })}}, []want{pinged}, "FAIL wrong-data", ""},
+		{"no echo", script.Outcome{Messages: []script.Message{good}}, []want{pinged}, "FAIL wrong-data", "no ICMP header"},
+		{"not rewritten", script.Outcome{Messages: []script.Message{good}}, []want{packet}, "FAIL not-rewritten", ""},
+		{"not reinjected", script.Outcome{}, []want{packet}, "FAIL not-reinjected", ""},
+		{"a control that is lost", script.Outcome{}, []want{control}, "ERROR control-lost", "nothing arrived"},
+		{"another line than the control's", script.Outcome{Messages: []script.Message{with(good, func(m *script.Message) { m.Data = []byte(script.PacketLine) })}}, []want{control}, "FAIL wrong-data", ""},
+		{"a socket that broke", script.Outcome{Fault: fault("EBADF")}, []want{sent}, "ERROR question-failed", "text of EBADF"},
+		{"nothing due, and a socket that broke", script.Outcome{Fault: fault("EIO")}, nil, "ERROR question-failed", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := halfOf(t, "nftables", "inet-args-udp-to", false)
-			err := h.judge(&asked{Outcome: c.outcome, where: "remote server"}, c.wants...)
+			err := h.judge(&asked{step: script.Receive{}, Outcome: c.outcome, where: "remote server"}, c.wants...)
 			if got := verdictOf(err); got != c.verdict {
 				t.Errorf("%s (%v), want %s", got, err, c.verdict)
 			}
@@ -111,21 +110,21 @@ func TestJudge(t *testing.T) {
 
 func TestSilent(t *testing.T) {
 	h := halfOf(t, "nftables", "inet-args-udp-to", false)
-	for want, o := range map[string]agent.Outcome{
+	for want, o := range map[string]script.Outcome{
 		"PASS":                   {},
-		"FAIL control-delivered": {Messages: []endpoint.Message{{Data: []byte("x")}}},
+		"FAIL control-delivered": {Messages: []script.Message{{Data: []byte("x")}}},
 		"ERROR question-failed":  {Fault: fault("EBADF")},
 	} {
-		if got := verdictOf(h.silent(&asked{Outcome: o}, "it came")); got != want {
+		if got := verdictOf(h.silent(&asked{step: script.Rest{}, Outcome: o}, "it came")); got != want {
 			t.Errorf("%+v: %s, want %s", o, got, want)
 		}
 	}
-	if got := verdictOf(h.silent(&asked{Outcome: agent.Outcome{Fault: fault(agent.CodeNothing)}}, "")); got != "PASS" {
+	if got := verdictOf(h.silent(&asked{Outcome: script.Outcome{Fault: fault(script.CodeNothing)}}, "")); got != "PASS" {
 		t.Errorf("nothing heard: %s", got)
 	}
 	// A socket that could not be asked is not one that heard nothing.
-	for _, code := range []string{agent.CodeSkipped, "ECONNREFUSED", "EHOSTUNREACH"} {
-		a := &asked{Outcome: agent.Outcome{Fault: fault(code)}}
+	for _, code := range []string{script.CodeSkipped, "ECONNREFUSED", "EHOSTUNREACH"} {
+		a := &asked{step: script.Rest{}, Outcome: script.Outcome{Fault: fault(code)}}
 		for _, err := range []error{h.silent(a, ""), h.judge(a)} {
 			if got := verdictOf(err); got != "ERROR question-failed" {
 				t.Errorf("%s: %s", code, got)
@@ -136,7 +135,7 @@ func TestSilent(t *testing.T) {
 
 // What it means that a socket could not be opened or connected.
 func TestOpened(t *testing.T) {
-	foreign := &endpoint.Spec{Bindany: true}
+	foreign := script.Open{Spec: script.Datagram{Ends: script.Ends{Bindany: true}}}
 	for _, c := range []struct {
 		name    string
 		second  bool
@@ -144,16 +143,16 @@ func TestOpened(t *testing.T) {
 		verdict string
 	}{
 		{"all well", false, asked{}, "PASS"},
-		{"a port that somebody has", false, asked{Outcome: agent.Outcome{Fault: fault("EADDRINUSE")}}, "again"},
-		{"a port that the first cell has", true, asked{Outcome: agent.Outcome{Fault: fault("EADDRINUSE")}}, "FAIL port-blocked"},
-		{"a flow that the first cell has", true, asked{do: agent.Connect, Outcome: agent.Outcome{Fault: fault("EADDRNOTAVAIL")}}, "FAIL port-blocked"},
-		{"a foreign address", false, asked{spec: foreign, Outcome: agent.Outcome{Fault: fault("EADDRNOTAVAIL")}}, "FAIL no-bindany"},
-		{"an address that is not the host's", false, asked{spec: &endpoint.Spec{}, Outcome: agent.Outcome{Fault: fault("EADDRNOTAVAIL")}}, "ERROR socket-failed"},
-		{"no way to FAKE", false, asked{host: "local", do: agent.Connect, Outcome: agent.Outcome{Fault: fault("ENETUNREACH")}}, "ERROR local-route"},
-		{"a connection that is refused at once", false, asked{do: agent.Connect, Outcome: agent.Outcome{Fault: fault("ECONNREFUSED")}}, "FAIL not-delivered"},
-		{"no way from FAKE", false, asked{host: "remote", bound: true, do: agent.Connect, Outcome: agent.Outcome{Fault: fault("EHOSTUNREACH")}}, "FAIL no-bindany"},
-		{"a connection that the own filter refuses", false, asked{do: agent.Connect, Outcome: agent.Outcome{Fault: fault("EACCES")}}, "ERROR socket-failed"},
-		{"no privilege", false, asked{Outcome: agent.Outcome{Fault: fault("EPERM")}}, "ERROR socket-failed"},
+		{"a port that another process has", false, asked{Outcome: script.Outcome{Fault: fault("EADDRINUSE")}}, "again"},
+		{"a port that the first cell has", true, asked{Outcome: script.Outcome{Fault: fault("EADDRINUSE")}}, "FAIL port-blocked"},
+		{"a flow that the first cell has", true, asked{step: script.Connect{}, Outcome: script.Outcome{Fault: fault("EADDRNOTAVAIL")}}, "FAIL port-blocked"},
+		{"a foreign address", false, asked{step: foreign, Outcome: script.Outcome{Fault: fault("EADDRNOTAVAIL")}}, "FAIL no-bindany"},
+		{"an address that is not the host's", false, asked{step: script.Open{Spec: script.Datagram{}}, Outcome: script.Outcome{Fault: fault("EADDRNOTAVAIL")}}, "ERROR socket-failed"},
+		{"no way to FAKE", false, asked{host: "local", step: script.Connect{}, Outcome: script.Outcome{Fault: fault("ENETUNREACH")}}, "ERROR local-route"},
+		{"a connection that is refused at once", false, asked{step: script.Connect{}, Outcome: script.Outcome{Fault: fault("ECONNREFUSED")}}, "FAIL not-delivered"},
+		{"no way from FAKE", false, asked{host: "remote", bound: true, step: script.Connect{}, Outcome: script.Outcome{Fault: fault("EHOSTUNREACH")}}, "FAIL no-bindany"},
+		{"a connection that the own filter refuses", false, asked{step: script.Connect{}, Outcome: script.Outcome{Fault: fault("EACCES")}}, "ERROR socket-failed"},
+		{"no privilege", false, asked{Outcome: script.Outcome{Fault: fault("EPERM")}}, "ERROR socket-failed"},
 	} {
 		h := halfOf(t, "nftables", "inet-reuse-tcp-to-reply", c.second)
 		if got := verdictOf(h.opened(&asked{}, &c.asked)); got != c.verdict {
@@ -274,7 +273,7 @@ func TestExpectedOfPF(t *testing.T) {
 // What pf diverts can't be tested where pf can't be used; all else can.
 func TestSkipOfPF(t *testing.T) {
 	k, _ := KernelOf("ipfw")
-	r := runner{kernel: k, facts: agent.Facts{Firewall: "ipfw", NoPF: "pf: it is switched off"}}
+	r := runner{kernel: k, facts: script.Facts{Firewall: "ipfw", NoPF: "pf: it is switched off"}}
 	for name, skipped := range map[string]bool{"inet-divert-pf-packet-in": true, "inet-divert-no-loop-in": false} {
 		targets, _ := Select([]string{name})
 		f := r.skip(targets[0])
@@ -282,7 +281,7 @@ func TestSkipOfPF(t *testing.T) {
 			t.Errorf("%s: %+v", name, f)
 		}
 	}
-	r.facts = agent.Facts{Firewall: "ipfw", NoRdr: "no rdr-anchor"}
+	r.facts = script.Facts{Firewall: "ipfw", NoRdr: "no rdr-anchor"}
 	for name, skipped := range map[string]bool{"inet-natlook-tcp": true, "inet-divert-pf-packet-in": false, "inet6-divert-no-loop-in": false} {
 		targets, _ := Select([]string{name})
 		f := r.skip(targets[0])
@@ -331,7 +330,7 @@ func TestExpectedInDomain(t *testing.T) {
 	}
 }
 
-// The rules are those that the suite gives, for each way in which a cell is played.
+// The rules are those that the suite gives, for each way in which a cell is run.
 func TestRules(t *testing.T) {
 	for _, target := range Targets() {
 		for _, second := range []bool{false, true} {
@@ -371,33 +370,33 @@ func TestRules(t *testing.T) {
 func TestWitness(t *testing.T) {
 	h := halfOf(t, "ipfw", "inet-args-icmp-to", false)
 	from, to := h.ends()
-	reply := func(change func(*endpoint.Message)) []endpoint.Message {
-		m := endpoint.Message{Data: []byte(endpoint.ClientLine), From: netip.AddrPortFrom(h.Remote, 0), To: from, Echo: h.header(1, 1)}
+	reply := func(change func(*script.Message)) []script.Message {
+		m := script.Message{Data: []byte(script.ClientLine), From: netip.AddrPortFrom(h.Remote, 0), To: from, Echo: h.header(1, 1)}
 		if change != nil {
 			change(&m)
 		}
-		return []endpoint.Message{m}
+		return []script.Message{m}
 	}
-	request := []endpoint.Message{{Data: []byte(endpoint.ClientLine), From: from, To: to, Echo: h.header(0, 1)}}
-	silent := agent.Outcome{}
+	request := []script.Message{{Data: []byte(script.ClientLine), From: from, To: to, Echo: h.header(0, 1)}}
+	silent := script.Outcome{}
 	for _, c := range []struct {
 		name            string
 		matched         uint64
-		received, heard agent.Outcome
+		received, heard script.Outcome
 		verdict         string
 	}{
-		{"as FreeBSD does", 1, silent, agent.Outcome{Messages: reply(nil)}, "SKIP no-feature"},
-		{"the rule did not match", 0, silent, agent.Outcome{Messages: reply(nil)}, "PASS"},
+		{"as FreeBSD does", 1, silent, script.Outcome{Messages: reply(nil)}, "SKIP no-feature"},
+		{"the rule did not match", 0, silent, script.Outcome{Messages: reply(nil)}, "PASS"},
 		{"no reply", 1, silent, silent, "PASS"},
-		{"two replies", 1, silent, agent.Outcome{Messages: append(reply(nil), reply(nil)...)}, "PASS"},
-		{"the socket heard it", 1, agent.Outcome{Messages: request}, agent.Outcome{Messages: reply(nil)}, "PASS"},
-		{"the socket was not asked", 1, agent.Outcome{Fault: fault(agent.CodeSkipped)}, agent.Outcome{Messages: reply(nil)}, "PASS"},
-		{"a reply from FAKE", 1, silent, agent.Outcome{Messages: reply(func(m *endpoint.Message) { m.From = to })}, "PASS"},
-		{"another data", 1, silent, agent.Outcome{Messages: reply(func(m *endpoint.Message) { m.Data = nil })}, "PASS"},
-		{"another id", 1, silent, agent.Outcome{Messages: reply(func(m *endpoint.Message) { m.Echo = h.header(1, 2) })}, "PASS"},
+		{"two replies", 1, silent, script.Outcome{Messages: append(reply(nil), reply(nil)...)}, "PASS"},
+		{"the socket heard it", 1, script.Outcome{Messages: request}, script.Outcome{Messages: reply(nil)}, "PASS"},
+		{"the socket was not asked", 1, script.Outcome{Fault: fault(script.CodeSkipped)}, script.Outcome{Messages: reply(nil)}, "PASS"},
+		{"a reply from FAKE", 1, silent, script.Outcome{Messages: reply(func(m *script.Message) { m.From = to })}, "PASS"},
+		{"another data", 1, silent, script.Outcome{Messages: reply(func(m *script.Message) { m.Data = nil })}, "PASS"},
+		{"another id", 1, silent, script.Outcome{Messages: reply(func(m *script.Message) { m.Echo = h.header(1, 2) })}, "PASS"},
 	} {
 		h.counters, h.counterKnown = pfconf.Counters{Matched: c.matched, Done: c.matched}, true
-		if got := verdictOf(h.judgeWitness(&asked{Outcome: c.received}, &asked{Outcome: c.heard})); got != c.verdict {
+		if got := verdictOf(h.judgeWitness(&asked{step: script.Receive{}, Outcome: c.received}, &asked{step: script.Rest{}, Outcome: c.heard})); got != c.verdict {
 			t.Errorf("%s: %s, want %s", c.name, got, c.verdict)
 		}
 	}

@@ -3,7 +3,7 @@ package matrix
 import (
 	"slices"
 
-	"pfdivert/roles/endpoint"
+	"pfdivert/matrix/script"
 )
 
 // Pieces of a cell that Options.Omit can leave out on purpose, so that a test sees
@@ -40,12 +40,12 @@ var ownPieces = []string{OwnRule, Drop, Swap, Bypass, Keep, Privilege, First, Wh
 	Once, Unheard, Number, RulesPort, RuleNumber, Turned, Nowhere}
 
 // endpointPieces are those that endpoints leave out.
-var endpointPieces = []endpoint.Piece{endpoint.Transparent, endpoint.Right, endpoint.Checksum, endpoint.Listen, endpoint.Reader, endpoint.Room, endpoint.GoOn, endpoint.Back, endpoint.Way, endpoint.Name}
+var endpointPieces = []script.Piece{script.Transparent, script.Right, script.Checksum, script.Listen, script.Reader, script.Room, script.GoOn, script.Back, script.Way, script.Name}
 
 // omitted returns the pieces that the cell's endpoints leave out. A server's ear is not a client's
 // to lose.
-func (h *half) omitted() []endpoint.Piece {
-	var some []endpoint.Piece
+func (h *half) omitted() []script.Piece {
+	var some []script.Piece
 	for _, p := range endpointPieces {
 		if h.omit[string(p)] {
 			some = append(some, p)
@@ -57,6 +57,6 @@ func (h *half) omitted() []endpoint.Piece {
 // agentPieces are the rest: the hosts' and the packet filter's.
 func agentPieces(omit []string) []string {
 	return slices.DeleteFunc(slices.Clone(omit), func(s string) bool {
-		return slices.Contains(ownPieces, s) || slices.Contains(endpointPieces, endpoint.Piece(s))
+		return slices.Contains(ownPieces, s) || slices.Contains(endpointPieces, script.Piece(s))
 	})
 }

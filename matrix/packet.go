@@ -3,12 +3,11 @@ package matrix
 import (
 	"context"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/agent"
-	"pfdivert/roles/endpoint"
 )
 
-// packet plays udp-packet-in and udp-packet-out. What it proves, step by step:
+// packet runs udp-packet-in and udp-packet-out. What it proves, step by step:
 //
 //  1. The server's socket is open, the client's, and on REMOTE the divert socket.
 //  2. Control: before the rule is there, a client like the cell's sends the same.
@@ -23,7 +22,7 @@ import (
 func (h *half) packet(ctx context.Context, withControl bool) error {
 	clientSide, serverSide := h.sides()
 	from, to := h.ends()
-	if err := h.openEnds(ctx, func(remote *script) *asked { return remote.open("packet", h.divertSpec()) }); err != nil {
+	if err := h.openEnds(ctx, func(remote *request) *asked { return remote.open("packet", h.divertSpec()) }); err != nil {
 		return err
 	}
 	var c control
@@ -37,37 +36,37 @@ func (h *half) packet(ctx context.Context, withControl bool) error {
 		return err
 	}
 
-	there := clientSide.script()
-	there.send("client", endpoint.ClientLine, 0)
+	there := clientSide.request()
+	there.send("client", script.ClientLine, 0)
 	there.fence()
 	if err := there.run(ctx); err != nil {
 		return err
 	}
 
-	divert := h.remote.script()
+	divert := h.remote.request()
 	seen := divert.receive("packet")
-	sent := divert.relay("packet", endpoint.ClientLine, endpoint.PacketLine)
+	sent := divert.relay("packet", script.ClientLine, script.PacketLine)
 	divert.fence()
 	again := divert.rest("packet")
 	if err := divert.run(ctx); err != nil {
 		return err
 	}
 
-	at := serverSide.script()
-	there = clientSide.script()
+	at := serverSide.request()
+	there = clientSide.request()
 	received := at.rest("server")
 	ending := h.ending(at, there, "client", "server")
-	at.want(received, agent.Want{Messages: 1})
+	at.wantMessages(received, 1)
 	h.wantCounters(ending, at, there, 1, 0)
 	if err := h.finish(ctx, at, there, seen.Fault != nil || sent.Fault != nil || len(again.Messages) > 0); err != nil {
 		return err
 	}
 	h.note(ending)
-	arrived := want{line: endpoint.PacketLine, from: from, missing: NotReinjected}
+	arrived := want{line: script.PacketLine, from: from, missing: NotReinjected}
 	if seen.Fault != nil && len(received.Messages) > 0 {
 		return failed(NotRewritten, "%s: the packet passed the divert socket by and arrived as %q%s", received.where, received.Messages[0].Data, h.counted())
 	}
-	if err := h.judge(seen, want{line: endpoint.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
+	if err := h.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
 		return err
 	}
 	if sent.Fault != nil {
@@ -91,12 +90,12 @@ func (h *half) packetControl(ctx context.Context, listens bool) (control, error)
 		return control{}, err
 	}
 	arrived := func(ctx context.Context) error {
-		at := serverSide.script()
+		at := serverSide.request()
 		heard := at.rest("server")
 		if err := at.run(ctx); err != nil {
 			return err
 		}
-		return h.judge(heard, want{line: endpoint.ClientLine, from: local, missing: ControlLost})
+		return h.judge(heard, want{line: script.ClientLine, from: local, missing: ControlLost})
 	}
 	c := control{kill: []pfconf.Flow{h.controlFlow(local)}, judge: arrived}
 	if listens {

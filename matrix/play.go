@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/agent"
 )
 
 // cellTimeout is the last resort: nothing in a cell waits by the clock, so only a host that
@@ -15,11 +15,11 @@ import (
 // machine a pfctl takes a second, and a run 60 of them one after the other.
 const cellTimeout = 2 * time.Minute
 
-// portTries is how often a cell is played again because a planned port was in
+// portTries is how often a cell is run again because a planned port was in
 // use on a host.
 const portTries = 5
 
-// playTarget plays a target and judges it.
+// playTarget runs a target and judges it.
 func (r *runner) playTarget(ctx context.Context, t Target) Result {
 	start := time.Now()
 	ctx, trips := withTrips(ctx)
@@ -43,7 +43,7 @@ func (r *runner) playTarget(ctx context.Context, t Target) Result {
 	return res
 }
 
-// judgeTarget plays a target, with other ports if those of the first cell are
+// judgeTarget runs a target, with other ports if those of the first cell are
 // in use, and returns its verdict and the last cell.
 func (r *runner) judgeTarget(ctx context.Context, t Target) (Result, *play) {
 	if s := r.skip(t); s != nil {
@@ -72,10 +72,10 @@ func (r *runner) judgeTarget(ctx context.Context, t Target) (Result, *play) {
 	return f.result(), p
 }
 
-// playCell plays a target once, with a fresh cell.
+// playCell runs a target once, with a fresh cell.
 func (r *runner) playCell(ctx context.Context, t Target) (*play, error) {
 	c := r.space.Cell(t)
-	p := &play{Cell: c, kernel: r.kernel, nics: r.facts.Interfaces, gate: r.gate, omit: r.omit,
+	p := &play{Cell: c, kernel: r.kernel, nics: r.facts.Interfaces, localSystem: r.localSystem, gate: r.gate, omit: r.omit,
 		lookable: r.looks.wanted(t.Name), lookAlways: r.looks.all,
 		local:  side{"local", r.hosts.Local, c.Session, t.Family, new(bool)},
 		remote: side{"remote", r.hosts.Remote, c.Session, t.Family, new(bool)}}
@@ -103,7 +103,7 @@ func (r *runner) playCell(ctx context.Context, t Target) (*play, error) {
 	}
 	if c.turn != "" && len(p.labels) > 0 {
 		// The next one of this conversation begins without a rule.
-		if left := r.gate.load(ctx, agent.Change{Remove: p.labels}); err == nil && left != nil {
+		if left := r.gate.load(ctx, script.Change{Remove: p.labels}); err == nil && left != nil {
 			err = broken(RuleRefused, "remote: the rule is not removed: %v", left)
 		}
 		p.labels = nil
@@ -127,7 +127,7 @@ func (r *runner) unlessStopped(err error) error {
 	return err
 }
 
-// run plays the cell.
+// run runs the cell.
 func (p *play) run(ctx context.Context) error {
 	if p.Target.reuse() {
 		return p.reuse(ctx)
@@ -135,7 +135,7 @@ func (p *play) run(ctx context.Context) error {
 	return p.halves()[0].run(ctx, true)
 }
 
-// run plays an args cell, with or without its control.
+// run runs an args cell, with or without its control.
 func (h *half) run(ctx context.Context, control bool) error {
 	h.playing = h
 	switch {
@@ -159,7 +159,7 @@ func (p *play) transcript(ctx context.Context) []Transcript {
 	for _, s := range []side{p.local, p.remote} {
 		entries, err := s.host.Log(ctx, p.Session)
 		if err != nil {
-			entries = []agent.Entry{{End: "agent", Text: "no transcript: " + err.Error() + "\n"}}
+			entries = []script.Entry{{End: "agent", Text: "no transcript: " + err.Error() + "\n"}}
 		}
 		for _, e := range entries {
 			all = append(all, Transcript{s.name, e.End, e.Text})

@@ -2,7 +2,7 @@ package matrix
 
 import "context"
 
-// reuse plays a reuse target: two args cells over the same addresses, the
+// reuse runs a reuse target: two args cells over the same addresses, the
 // second with the ports swapped. What it proves, step by step:
 //
 //  1. The first cell works.

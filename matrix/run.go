@@ -6,14 +6,14 @@ import (
 	"sync"
 	"time"
 
+	"pfdivert/matrix/injection"
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/agent"
-	"pfdivert/roles/lab/spoil"
 )
 
-// Hosts are the agents on the two hosts.
+// Hosts are the two hosts of a run.
 type Hosts struct {
-	Local, Remote *agent.Conn
+	Local, Remote script.Host
 }
 
 // Options say how a run is done.
@@ -22,7 +22,7 @@ type Options struct {
 	// says of the others how it is known that one lacks it.
 	Families map[pfconf.Family]Addresses
 	NoFamily map[pfconf.Family]string
-	// Parallel is how many targets are played at the same time, 0 for all.
+	// Parallel is how many targets are run at the same time, 0 for all.
 	Parallel int
 	// Transcripts are wanted of passed cells too.
 	Transcripts bool
@@ -35,7 +35,7 @@ type Options struct {
 	Capture bool
 	// Trace is the command to run endpoints under, empty for none.
 	Trace string
-	// Rounds is how many echoes make a fence (see endpoint.Fence).
+	// Rounds is how many echoes make a fence (see script.Fence).
 	Rounds int
 	// By is who runs this, and where; Patience how long to wait for another run that
 	// is using REMOTE.
@@ -47,7 +47,7 @@ type Options struct {
 	// Omit leaves pieces out on purpose, BreakLocal and BreakRemote break a lab's hosts,
 	// to see what this program says of that.
 	Omit                    []string
-	BreakLocal, BreakRemote []spoil.Step
+	BreakLocal, BreakRemote []injection.Step
 }
 
 // runner is a run under way.
@@ -55,17 +55,19 @@ type runner struct {
 	ctx    context.Context
 	hosts  Hosts
 	opt    Options
-	facts  agent.Facts
+	facts  script.Facts
 	kernel Kernel
-	omit   map[string]bool
-	space  *Space
-	gate   *gate
-	turns  turns
-	looks  looks
-	divert chan uint16 // free divert ports
+	// localSystem is LOCAL's operating system, as in runtime.GOOS.
+	localSystem string
+	omit        map[string]bool
+	space       *Space
+	gate        *gate
+	turns       turns
+	looks       looks
+	divert      chan uint16 // free divert ports
 }
 
-// Run prepares the hosts, plays the targets and calls done for each as it
+// Run prepares the hosts, runs the targets and calls done for each as it
 // ends, from several goroutines at once. When ctx ends, targets that are being
 // played get the reason Interrupted. An error means that the run could not begin.
 func Run(ctx context.Context, hosts Hosts, plan Plan, opt Options, done func(Result)) error {
@@ -109,9 +111,9 @@ func Run(ctx context.Context, hosts Hosts, plan Plan, opt Options, done func(Res
 }
 
 // Setups says what a run of the targets makes of the hosts.
-func Setups(opt Options) (local, remote agent.Setup, err error) {
-	var here, there []agent.Path
-	setup := agent.Setup{
+func Setups(opt Options) (local, remote script.Setup, err error) {
+	var here, there []script.Path
+	setup := script.Setup{
 		Rounds: opt.Rounds, Trace: opt.Trace, Omit: agentPieces(opt.Omit),
 		By: opt.By, WaitSeconds: int(opt.Patience.Seconds()),
 	}
@@ -123,8 +125,8 @@ func Setups(opt Options) (local, remote agent.Setup, err error) {
 		if err := a.Validate(); err != nil {
 			return local, remote, err
 		}
-		here = append(here, agent.Path{Here: a.Local, There: a.Remote})
-		there = append(there, agent.Path{Here: a.Remote, There: a.Local})
+		here = append(here, script.Path{Here: a.Local, There: a.Remote})
+		there = append(there, script.Path{Here: a.Remote, There: a.Local})
 		setup.Fakes = append(setup.Fakes, a.Fakes.Masked())
 		if opt.Capture {
 			setup.Capture = append(setup.Capture, a.Fakes.Masked())
@@ -148,7 +150,8 @@ func (r *runner) prepare() error {
 	}
 	err = both(r.ctx,
 		func(ctx context.Context) error {
-			_, err := r.hosts.Local.Setup(ctx, local)
+			facts, err := r.hosts.Local.Setup(ctx, local)
+			r.localSystem = facts.System
 			return wrap("local", err)
 		},
 		func(ctx context.Context) (err error) {
@@ -163,7 +166,7 @@ func (r *runner) prepare() error {
 		return fmt.Errorf("remote: what to expect of a kernel with %q is not known", r.facts.Firewall)
 	}
 	r.kernel.OtherDomain = r.facts.Domain != 0
-	r.kernel.Release = releaseOf(r.hosts.Remote.Hello.Kernel)
+	r.kernel.Release = releaseOf(r.facts.Kernel)
 	r.gate = &gate{change: r.hosts.Remote.Change, together: !r.facts.KeepsCounters}
 	return nil
 }
@@ -175,7 +178,7 @@ func wrap(host string, err error) error {
 	return nil
 }
 
-// skip reports whether the target can't be played, and why.
+// skip reports whether the target can't be run, and why.
 func (r *runner) skip(t Target) *finding {
 	if why, missing := r.opt.NoFamily[t.Family]; missing {
 		return &finding{Skip, NoFamily, why}

@@ -44,7 +44,7 @@ func (a Addresses) Validate() error {
 
 // Ports of cells lie below the ranges from which Linux (32768 on) and FreeBSD and the
 // BSDs' high range (49152 on) give out ports by themselves. OpenBSD's begins at
-// 1024: a port that is taken there makes the cell be played again.
+// 1024: a port that is taken there makes the cell be run again.
 const (
 	clientPorts = 8000  // first port of the clients
 	serverPorts = 20000 // first port of the servers
@@ -115,7 +115,7 @@ type Cell struct {
 	// heard as well and must be told apart by FAKE.
 	shared bool
 	own    []netip.Addr // addresses that no other cell has at the same time
-	// turn is a key; cells with the same one must not be played at the same
+	// turn is a key; cells with the same one must not be run at the same
 	// time. Empty: any time.
 	turn string
 	run  string

@@ -3,12 +3,11 @@ package matrix
 import (
 	"context"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/agent"
-	"pfdivert/roles/endpoint"
 )
 
-// stream plays a TCP cell (tcp-to, tcp-reply). What it proves, step by step:
+// stream runs a TCP cell (tcp-to, tcp-reply). What it proves, step by step:
 //
 //  1. The server listens: with divert-to on REMOTE's loopback address, with
 //     divert-reply on LOCAL.
@@ -32,7 +31,7 @@ func (h *half) stream(ctx context.Context, withControl bool) error {
 	from, to := h.ends()
 	client, server := "client"+h.part, "server"+h.part
 
-	at := serverSide.script()
+	at := serverSide.request()
 	opened := at.open(server, h.serverSpec())
 	if err := at.run(ctx); err != nil {
 		return err
@@ -53,11 +52,11 @@ func (h *half) stream(ctx context.Context, withControl bool) error {
 	}
 
 	spec := h.clientSpec()
-	there := clientSide.script()
+	there := clientSide.request()
 	ready := []*asked{there.open(client, spec), there.connect(client, spec)}
 	there.fence()
 	connected := there.connected(client)
-	there.send(client, endpoint.ClientLine, 0)
+	there.send(client, script.ClientLine, 0)
 	there.fence()
 	if err := there.run(ctx); err != nil {
 		return err
@@ -66,9 +65,9 @@ func (h *half) stream(ctx context.Context, withControl bool) error {
 		return err
 	}
 
-	at = serverSide.script()
+	at = serverSide.request()
 	accepted := at.accept(server)
-	at.send(server, endpoint.ServerLine, 0)
+	at.send(server, script.ServerLine, 0)
 	serverRead := at.receive(server)
 	at.closeConn(server)
 	at.fence()
@@ -76,7 +75,7 @@ func (h *half) stream(ctx context.Context, withControl bool) error {
 		return err
 	}
 
-	there = clientSide.script()
+	there = clientSide.request()
 	clientRead := there.receive(client)
 	clientEnd := there.receive(client)
 	var open *asked
@@ -89,12 +88,12 @@ func (h *half) stream(ctx context.Context, withControl bool) error {
 		return err
 	}
 
-	at, there = serverSide.script(), clientSide.script()
+	at, there = serverSide.request(), clientSide.request()
 	rest := at.rest(server)
 	waiting := at.tcpState(to, from, timeWait)
 	ending := h.ending(at, there, client, server)
 	ending.open = open
-	at.want(rest, agent.Want{})
+	at.wantMessages(rest, 0)
 	h.wantCounters(ending, at, there, 3, 2)
 	doubt := connected.Fault != nil || accepted.Fault != nil || serverRead.Fault != nil || clientRead.Fault != nil
 	if err := h.finish(ctx, at, there, doubt); err != nil {
@@ -114,16 +113,16 @@ func (h *half) stream(ctx context.Context, withControl bool) error {
 	case accepted.Peer != from:
 		return failed(WrongAddress, "%s: the accepted socket's peer is %v, not %v", accepted.where, accepted.Peer, from)
 	}
-	if err := h.judge(serverRead, want{line: endpoint.ClientLine, missing: NotDelivered, from: from}); err != nil {
+	if err := h.judge(serverRead, want{line: script.ClientLine, missing: NotDelivered, from: from}); err != nil {
 		return err
 	}
-	if err := h.judge(clientRead, want{line: endpoint.ServerLine, missing: NoReply, from: to}); err != nil {
+	if err := h.judge(clientRead, want{line: script.ServerLine, missing: NoReply, from: to}); err != nil {
 		return err
 	}
 	if clientEnd.Fault == nil {
 		return failed(Duplicate, "%s: read %q after the server's line", clientEnd.where, clientEnd.Messages[0].Data)
 	}
-	if clientEnd.Fault.Code != agent.CodeEOF {
+	if clientEnd.Fault.Code != script.CodeEOF {
 		return failed(NoReply, "%s: the end of the stream did not come: %s", clientEnd.where, clientEnd.Fault.Text)
 	}
 	if err := h.judge(rest); err != nil {
@@ -144,7 +143,7 @@ func (h *half) stream(ctx context.Context, withControl bool) error {
 func (h *half) streamControl(ctx context.Context, server string) (c control, err error) {
 	clientSide, serverSide := h.sides()
 	spec := h.controlSpec()
-	there := clientSide.script()
+	there := clientSide.request()
 	opened := []*asked{there.open("control", spec), there.connect("control", spec)}
 	there.fence()
 	connected := there.connected("control")
@@ -158,7 +157,7 @@ func (h *half) streamControl(ctx context.Context, server string) (c control, err
 	if connected.Fault == nil {
 		return c, failed(ControlDelivered, "%s: connected before the rule was there", connected.where)
 	}
-	if h.mode == Reply && connected.Fault.Code != agent.CodeNothing {
+	if h.mode == Reply && connected.Fault.Code != script.CodeNothing {
 		return c, failed(ControlDelivered, "%s: got an answer before the rule was there: %s", connected.where, connected.Fault.Text)
 	}
 	c.kill = []pfconf.Flow{h.controlFlow(opened[1].Local)}

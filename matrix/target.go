@@ -1,5 +1,5 @@
 // Package matrix has the targets of the suite, what each expects of which
-// kernel, and how a cell is played against two hosts and judged.
+// kernel, and how a cell is run against two hosts and judged.
 package matrix
 
 import (
@@ -40,7 +40,7 @@ type Target struct {
 // Kind is the target's name without its family: the row of the matrix.
 func (t Target) Kind() string { return strings.TrimPrefix(t.Name, t.Family.String()+"-") }
 
-// reuse reports whether the target plays two cells.
+// reuse reports whether the target runs two cells.
 func (t Target) reuse() bool { return t.Second != "" }
 
 // argsModes are the args targets of each protocol, in the suite's order.

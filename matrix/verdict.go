@@ -3,8 +3,8 @@ package matrix
 import (
 	"fmt"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/matrix/explain"
-	"pfdivert/roles/evidence"
 )
 
 // Verdict is what happened to a cell.

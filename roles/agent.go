@@ -86,7 +86,8 @@ func runAgent(ctx context.Context, c *call) (int, error) {
 			}
 		}()
 	}
-	if err := agent.Serve(ctx, c.In, c.Out, opt); err != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, os.ErrClosed) {
+	if err := agent.Serve(ctx, c.In, c.Out, opt); err != nil && !errors.Is(err, syscall.EPIPE) &&
+		!errors.Is(err, os.ErrClosed) {
 		return exitError, err
 	}
 	return exitOK, nil

@@ -112,7 +112,8 @@ func runATF(ctx context.Context, c *call) (int, error) {
 	}
 	switch {
 	case len(targets) != 1 || targets[0].Name != a.target:
-		return exitError, terminal.WithHint(fmt.Errorf("%q is no target's name", a.target), "'pfdivert atf -l' lists them")
+		err := fmt.Errorf("%q is no target's name", a.target)
+		return exitError, terminal.WithHint(err, "'pfdivert atf -l' lists them")
 	case a.part == "cleanup":
 		return runCleanup(ctx, &call{c.IO, &cleanupRole, c.version, nil})
 	case a.part != "" && a.part != "body":
@@ -145,7 +146,8 @@ func listCases(w io.Writer, root bool) error {
 		if t.Claim != nil {
 			kind = "claim"
 		}
-		fmt.Fprintf(b, "ident: %s\ndescr: %s\ntimeout: 600\nX-pfdivert.kind: %s\nX-pfdivert.family: %v\n", t.Name, oneLine(t.Proves()), kind, t.Family)
+		fmt.Fprintf(b, "ident: %s\ndescr: %s\ntimeout: 600\n", t.Name, oneLine(t.Proves()))
+		fmt.Fprintf(b, "X-pfdivert.kind: %s\nX-pfdivert.family: %v\n", kind, t.Family)
 		if root {
 			fmt.Fprint(b, "require.user: root\nhas.cleanup: true\n")
 		}

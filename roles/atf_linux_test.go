@@ -41,7 +41,8 @@ func TestATFArgs(t *testing.T) {
 func TestCaseResult(t *testing.T) {
 	for v, want := range map[matrix.Verdict]string{
 		matrix.Pass: "0 passed", matrix.Skip: "0 skipped: r: a b", matrix.XFail: "0 expected_failure: r: a b",
-		matrix.Fail: "1 failed: r: a b", matrix.Error: "1 broken: r: a b", matrix.XPass: "1 failed: it passes, and was known to fail: r: a b",
+		matrix.Fail: "1 failed: r: a b", matrix.Error: "1 broken: r: a b",
+		matrix.XPass: "1 failed: it passes, and was known to fail: r: a b",
 	} {
 		line, status := caseResult(matrix.Result{Verdict: v, Reason: "r", Detail: "a\nb"})
 		if got := strings.TrimSpace(string(rune('0'+status)) + " " + line); got != want {
@@ -59,7 +60,8 @@ func TestListCases(t *testing.T) {
 		}
 		head, rest, _ := strings.Cut(b.String(), "\n\n")
 		cases := strings.Split(rest, "\n\n")
-		if head != `Content-Type: application/X-atf-tp; version="1"` || len(cases) != len(matrix.Targets())+len(matrix.Claims()) {
+		all := len(matrix.Targets()) + len(matrix.Claims())
+		if head != `Content-Type: application/X-atf-tp; version="1"` || len(cases) != all {
 			t.Errorf("%q, %d cases", head, len(cases))
 		}
 		for _, c := range cases {

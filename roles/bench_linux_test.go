@@ -69,7 +69,7 @@ func BenchmarkFaults(b *testing.B) {
 	b.ReportMetric(b.Elapsed().Seconds()/float64(b.N*len(faults.For("linux"))), "s/fault")
 }
 
-// BenchmarkCells plays all targets again and again: how many cells a second, and
+// BenchmarkCells runs all targets again and again: how many cells a second, and
 // whether the last ones take longer than the first. It takes a minute or two.
 func BenchmarkCells(b *testing.B) {
 	exe := program(b)

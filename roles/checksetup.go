@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"pfdivert/matrix/script"
 	"slices"
 
 	"pfdivert/matrix"
@@ -13,7 +14,8 @@ import (
 )
 
 var checkSetupRole = Role{
-	Name: "check-setup", Usage: "[-hosts FILE] [PATTERN...]", Summary: "look whether both hosts have what the targets need, and say what mends it",
+	Name: "check-setup", Usage: "[-hosts FILE] [PATTERN...]",
+	Summary: "look whether both hosts have what the targets need, and say what fixes it",
 	Help: `Without REMOTE_SSH the hosts are a lab's, which is made for it and taken away
 again. Nothing else is changed on either host. A run looks at the same things
 before it begins.
@@ -81,7 +83,7 @@ func (c *call) checkSetup(ctx context.Context, p *testbed.Pair) (int, error) {
 	for _, side := range []struct {
 		name  string
 		conn  *agent.Conn
-		setup agent.Setup
+		setup script.Setup
 	}{{"local", p.Hosts.Local, local}, {"remote", p.Hosts.Remote, remote}} {
 		h := side.conn.Hello
 		fmt.Fprintf(c.Out, "%s: %s, %s/%s, kernel %s\n", side.name, h.Host, h.GOOS, h.GOARCH, h.Kernel)
@@ -109,7 +111,7 @@ func writeChecks(w io.Writer, items []agent.CheckItem) (fine bool) {
 		}
 		fmt.Fprintf(w, "  %s  %s: %s\n", mark, i.Name, i.Detail)
 		if (!i.OK || i.Warn) && i.Cure != "" {
-			fmt.Fprintf(w, "      mend: %s\n", i.Cure)
+			fmt.Fprintf(w, "      fix: %s\n", i.Cure)
 		}
 	}
 	return fine

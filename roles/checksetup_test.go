@@ -19,7 +19,8 @@ func TestCheckSetup(t *testing.T) {
 	if status, err := c.checkSetup(t.Context(), p); status != exitOK || err != nil {
 		t.Errorf("exit status %d, %v", status, err)
 	}
-	for _, want := range []string{"local: ", "remote: ", "  ok  inet REMOTE answers: ", "  ok  route to FAKE ", "  ok  nf_tables: the kernel has it\n"} {
+	for _, want := range []string{"local: ", "remote: ", "  ok  inet REMOTE answers: ", "  ok  route to FAKE ",
+		"  ok  nf_tables: the kernel has it\n"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing in\n%s", want, &out)
 		}
@@ -35,7 +36,7 @@ func TestWriteChecks(t *testing.T) {
 	})
 	const want = `  ok  privilege: root
   NO  pf: it is switched off
-      mend: pfctl -e
+      fix: pfctl -e
   NO  way: none
 `
 	if fine || out.String() != want {

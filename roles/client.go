@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"pfdivert/matrix/script"
 	"time"
 
 	"pfdivert/pfconf"
@@ -35,7 +36,8 @@ func runClient(_ context.Context, c *call) (int, error) {
 		return exitError, err
 	}
 	if f.NArg() != 1 {
-		return exitError, terminal.WithHint(fmt.Errorf("client needs one address, not %d", f.NArg()), "pfdivert client -proto udp 10.188.2.9:4000")
+		return exitError, terminal.WithHint(fmt.Errorf("client needs one address, not %d", f.NArg()),
+			"pfdivert client -proto udp 10.188.2.9:4000")
 	}
 	proto, err := protocol(o.proto)
 	if err != nil {
@@ -43,28 +45,28 @@ func runClient(_ context.Context, c *call) (int, error) {
 	}
 	remote, err := address(f.Arg(0))
 	if err != nil {
-		return exitError, terminal.WithHint(fmt.Errorf("address %q: %w", f.Arg(0), err), "10.1.2.3, 10.1.2.3:4000 or [fd00::1]:4000")
+		return exitError, terminal.WithHint(fmt.Errorf("address %q: %w", f.Arg(0), err),
+			"10.1.2.3, 10.1.2.3:4000 or [fd00::1]:4000")
 	}
 	if !o.bind.IsValid() {
 		o.bind = netip.AddrPortFrom(pfconf.FamilyOf(remote.Addr()).Unspecified(), 0)
 	}
-	e, err := endpoint.Open(endpoint.Spec{
-		Kind: socketKinds[proto], Role: endpoint.Client, Local: o.bind, Remote: remote, Bindany: o.bindany,
-		EchoID: uint16(os.Getpid()),
-	}, c.Out)
+	e, err := endpoint.Open(clientSocket(proto, script.Ends{
+		Role: script.Client, Local: o.bind, Remote: remote, Bindany: o.bindany,
+	}), c.Out)
 	if err != nil {
 		return exitError, err
 	}
 	defer e.Close()
 	deadline := time.Now().Add(o.timeout)
-	stream := socketKinds[proto] == endpoint.Stream
+	stream := proto == pfconf.TCP
 	var s chain
 	s.do("connect", e.Connect)
 	if stream {
 		s.do("connect", func() error { return e.Connected(deadline) })
 	}
-	s.do("send", func() error { return e.Send([]byte(endpoint.ClientLine), 1) })
-	if stream || *answer || socketKinds[proto] == endpoint.Echo {
+	s.do("send", func() error { return e.Send([]byte(script.ClientLine), 1) })
+	if stream || *answer || proto == pfconf.ICMP {
 		s.do("receive", func() error { _, err := e.Receive(deadline); return err })
 	}
 	if stream {
@@ -80,6 +82,16 @@ func runClient(_ context.Context, c *call) (int, error) {
 		return exitFail, nil
 	}
 	return exitOK, nil
+}
+
+// clientSocket is the client's socket. Echoes have the process's own id.
+func clientSocket(proto pfconf.Proto, e script.Ends) script.Socket {
+	s := script.SocketOf(proto, e)
+	if echo, ok := s.(script.Echo); ok {
+		echo.ID = uint16(os.Getpid())
+		return echo
+	}
+	return s
 }
 
 // socketTimeout is how long client, server and packet wait, as upstream's programs do.
@@ -117,11 +129,6 @@ func protocol(name string) (p pfconf.Proto, err error) {
 		err = terminal.WithHint(err, "-proto tcp, udp, rip or icmp")
 	}
 	return p, err
-}
-
-// socketKinds are the kinds of socket for each protocol.
-var socketKinds = map[pfconf.Proto]endpoint.Kind{
-	pfconf.TCP: endpoint.Stream, pfconf.UDP: endpoint.Datagram, pfconf.Raw: endpoint.RawIP, pfconf.ICMP: endpoint.Echo,
 }
 
 // chain runs steps until one fails.

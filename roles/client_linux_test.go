@@ -122,7 +122,8 @@ func (r *role) ends(t *testing.T, want ...string) {
 		t.Errorf("%s: %v\n%s%s", r.name, err, &r.said, &r.stderr)
 		return
 	}
-	pattern := strings.NewReplacer("<n>", "[0-9]+", "<x>", "[0-9a-f]+").Replace(regexp.QuoteMeta(strings.Join(want, "\n")))
+	pattern := strings.NewReplacer("<n>", "[0-9]+", "<x>",
+		"[0-9a-f]+").Replace(regexp.QuoteMeta(strings.Join(want, "\n")))
 	if got := strings.TrimSpace(r.said.String()); !regexp.MustCompile("^" + pattern + "$").MatchString(got) {
 		t.Errorf("%s: said\n%s\nwant\n%s", r.name, got, strings.Join(want, "\n"))
 	}
@@ -161,12 +162,14 @@ func TestHandDivertTo(t *testing.T) {
 			server.says(t, "listen sock")
 			client := start(t, l, lab.Local, "client -bind "+f.local+" "+to)
 			client.ends(t,
-				"connect sock: "+f.local+" <n>", "connect peer: "+f.fake+" 4000", ">>> Client", "<<< Server", "Shutdown client")
+				"connect sock: "+f.local+" <n>", "connect peer: "+f.fake+" 4000", ">>> Client", "<<< Server",
+				"Shutdown client")
 			server.ends(t,
 				"listen sock: "+f.loop+" 4000", "accept from: "+f.local+" <n>", "accept sock: "+f.fake+" 4000",
 				"accept peer: "+f.local+" <n>", ">>> Server", "<<< Client", "Shutdown server")
 			rule.interrupt(t,
-				anchorLine, fmt.Sprintf("pass in log %s proto tcp from %s to %s port 4000 divert-to %s port 4000 label regress", f.family, f.local, f.fake, f.loop),
+				anchorLine, fmt.Sprintf(
+					"pass in log %s proto tcp from %s to %s port 4000 divert-to %s port 4000 label regress", f.family, f.local, f.fake, f.loop),
 				loadedLine, "nftables: the rule matched <n> packets, its action served <n>")
 		})
 	}
@@ -181,7 +184,8 @@ func TestHandDivertReply(t *testing.T) {
 	client := start(t, l, lab.Remote, "client -proto udp -answer -bindany -bind 10.208.0.9 10.188.1.1:4000")
 	client.ends(t, "connect sock: 10.208.0.9 <n>", "connect peer: 10.188.1.1 4000", ">>> Client",
 		"recv from: 10.188.1.1 4000", "<<< Server", "Shutdown client")
-	server.ends(t, "listen sock: 10.188.1.1 4000", "recv from: 10.208.0.9 <n>", "<<< Client", ">>> Server", "Shutdown server")
+	server.ends(t, "listen sock: 10.188.1.1 4000", "recv from: 10.208.0.9 <n>", "<<< Client", ">>> Server",
+		"Shutdown server")
 	rule.interrupt(t,
 		anchorLine, "pass out log inet proto udp from 10.208.0.9 to 10.188.1.1 port 4000 divert-reply label regress",
 		loadedLine, "nftables: the rule matched 1 packets, its action served 1, 1 came back")

@@ -11,7 +11,8 @@ import (
 )
 
 var compareRole = Role{
-	Name: "compare", Usage: "[-json FILE] A.json B.json", Summary: "say what changed between two runs, of which -json wrote the results",
+	Name: "compare", Usage: "[-json FILE] A.json B.json",
+	Summary: "say what changed between two runs, of which -json wrote the results",
 	Help: `Targets are compared by name; of runs with several hosts, hosts by name. A run of
 one host is compared with each host of the other.
 
@@ -29,7 +30,8 @@ be read.`,
 			return exitError, err
 		}
 		if f.NArg() != 2 {
-			return exitError, terminal.WithHint(fmt.Errorf("compare needs two files and was given %d", f.NArg()), "pfdivert run -json A.json, and later pfdivert compare A.json B.json")
+			return exitError, terminal.WithHint(fmt.Errorf("compare needs two files and was given %d", f.NArg()),
+				"pfdivert run -json A.json, and later pfdivert compare A.json B.json")
 		}
 		var runs [2]*report.Past
 		for i := range runs {

@@ -113,7 +113,7 @@ func help(role string) string {
 	return out.String()
 }
 
-// has tells whether a role's help has the flag.
+// has reports whether a role's help has the flag.
 func has(help, flag string) bool {
 	return flag == "h" || regexp.MustCompile(`(?m)^  -`+regexp.QuoteMeta(flag)+`\b`).MatchString(help)
 }
@@ -226,7 +226,7 @@ func anchors(page string) []string {
 	return names
 }
 
-// TestByHand plays README's script of roles that are started by hand, in a lab.
+// TestByHand runs README's script of roles that are started by hand, in a lab.
 func TestByHand(t *testing.T) {
 	labtest.Need(t)
 	if _, err := exec.LookPath("nsenter"); err != nil {
@@ -263,25 +263,16 @@ func TestByHand(t *testing.T) {
 
 // mayImport says which of this program's packages each may use: imports point one way.
 var mayImport = map[string][]string{
-	"pfdivert":                           {"roles"},
-	"pfdivert/roles":                     {"matrix", "matrix/explain", "matrix/faults", "pfconf", "pfconf/nft", "pfconf/pf", "roles/agent", "roles/endpoint", "roles/evidence", "roles/host", "roles/lab", "roles/lab/bsd", "roles/report", "roles/terminal", "roles/testbed"},
-	"pfdivert/roles/testbed":             {"matrix", "pfconf", "roles/agent", "roles/host", "roles/lab", "roles/lab/bsd", "roles/report", "roles/terminal"},
-	"pfdivert/roles/terminal":            {"roles/agent"},
-	"pfdivert/matrix":                    {"matrix/explain", "pfconf", "roles/agent", "roles/endpoint", "roles/evidence", "roles/lab/spoil"},
-	"pfdivert/matrix/faults":             {"matrix", "matrix/explain", "pfconf", "roles/lab/spoil"},
-	"pfdivert/matrix/explain":            {"pfconf", "roles/evidence"},
-	"pfdivert/roles/report":              {"matrix", "matrix/explain", "matrix/faults", "pfconf", "roles/evidence", "roles/terminal"},
-	"pfdivert/roles/agent":               {"pfconf", "pfconf/ipfw", "pfconf/nft", "pfconf/pf", "pfconf/program", "roles/endpoint", "roles/evidence", "roles/lab/bsd", "roles/lab/spoil"},
-	"pfdivert/roles/evidence":            {"pfconf", "pfconf/ipfw", "pfconf/pf", "pfconf/program", "pfconf/shared", "roles/evidence/netfilter"},
-	"pfdivert/roles/evidence/netfilter":  {"pfconf"},
-	"pfdivert/roles/host":                {"roles/agent", "roles/lab", "roles/lab/namespace"},
-	"pfdivert/roles/host/sshtest":        {"roles/lab/labtest", "roles/lab/namespace"},
-	"pfdivert/roles/lab":                 {"pfconf", "roles/lab/namespace"},
-	"pfdivert/roles/lab/bsd":             {"pfconf", "pfconf/pf", "pfconf/program"},
-	"pfdivert/roles/lab/spoil":           {"pfconf", "pfconf/nft", "pfconf/program"},
-	"pfdivert/roles/lab/labtest":         nil,
-	"pfdivert/roles/lab/namespace":       nil,
-	"pfdivert/roles/endpoint":            {"pfconf/shared"},
+	"pfdivert": {"roles"},
+	"pfdivert/matrix": {
+		"matrix/evidence", "matrix/explain", "matrix/injection", "matrix/script", "pfconf",
+		"roles/evidence",
+	},
+	"pfdivert/matrix/evidence":           {"pfconf"},
+	"pfdivert/matrix/explain":            {"matrix/evidence", "pfconf", "roles/evidence"},
+	"pfdivert/matrix/faults":             {"matrix", "matrix/explain", "matrix/injection", "pfconf"},
+	"pfdivert/matrix/injection":          nil,
+	"pfdivert/matrix/script":             {"matrix/evidence", "matrix/injection", "pfconf"},
 	"pfdivert/pfconf":                    nil,
 	"pfdivert/pfconf/ipfw":               {"pfconf", "pfconf/program", "pfconf/shared"},
 	"pfdivert/pfconf/nft":                {"pfconf"},
@@ -289,6 +280,38 @@ var mayImport = map[string][]string{
 	"pfdivert/pfconf/program":            nil,
 	"pfdivert/pfconf/program/replaytest": {"pfconf/program"},
 	"pfdivert/pfconf/shared":             nil,
+	"pfdivert/roles": {
+		"matrix", "matrix/evidence", "matrix/explain", "matrix/faults", "matrix/script", "pfconf",
+		"pfconf/ipfw", "pfconf/nft", "pfconf/pf", "roles/agent", "roles/endpoint", "roles/evidence",
+		"roles/host", "roles/lab", "roles/lab/bsd", "roles/report", "roles/terminal", "roles/testbed",
+	},
+	"pfdivert/roles/agent": {
+		"matrix/evidence", "matrix/injection", "matrix/script", "pfconf", "pfconf/ipfw", "pfconf/nft",
+		"pfconf/pf", "pfconf/program", "roles/endpoint", "roles/evidence", "roles/lab/bsd",
+		"roles/lab/spoil",
+	},
+	"pfdivert/roles/endpoint": {"matrix/script", "pfconf/shared"},
+	"pfdivert/roles/evidence": {
+		"matrix/evidence", "pfconf", "pfconf/ipfw", "pfconf/pf", "pfconf/program", "pfconf/shared",
+		"roles/evidence/netfilter",
+	},
+	"pfdivert/roles/evidence/netfilter": {"pfconf"},
+	"pfdivert/roles/host":               {"roles/agent", "roles/lab", "roles/lab/namespace"},
+	"pfdivert/roles/host/sshtest":       {"roles/lab/labtest", "roles/lab/namespace"},
+	"pfdivert/roles/lab":                {"pfconf", "roles/lab/namespace"},
+	"pfdivert/roles/lab/bsd":            {"pfconf", "pfconf/pf", "pfconf/program"},
+	"pfdivert/roles/lab/labtest":        nil,
+	"pfdivert/roles/lab/namespace":      nil,
+	"pfdivert/roles/lab/spoil":          {"matrix/injection", "pfconf", "pfconf/nft", "pfconf/program"},
+	"pfdivert/roles/report": {
+		"matrix", "matrix/evidence", "matrix/explain", "matrix/faults", "matrix/script", "pfconf",
+		"roles/evidence", "roles/terminal",
+	},
+	"pfdivert/roles/terminal": {"matrix/script", "roles/agent"},
+	"pfdivert/roles/testbed": {
+		"matrix", "matrix/script", "pfconf", "roles/agent", "roles/host", "roles/lab", "roles/lab/bsd",
+		"roles/report", "roles/terminal",
+	},
 }
 
 // TestImports holds the direction of imports of docs/design.md, for the files of

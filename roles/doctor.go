@@ -9,9 +9,10 @@ import (
 	"slices"
 	"strings"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/matrix/explain"
 	"pfdivert/pfconf"
-	"pfdivert/roles/evidence"
+	gather "pfdivert/roles/evidence"
 	"pfdivert/roles/terminal"
 )
 
@@ -20,7 +21,7 @@ var doctorRole = Role{
 	Help: `On Linux it reads the rules of nft, iptables-nft and iptables-legacy that divert
 (tproxy, redirect, dnat to an own address, queue, and marks for transparent sockets),
 follows packets through all rules to them and on to the socket, and looks whether
-somebody listens there and whether the policy rules, routes and settings fit their
+a process listens there and whether the policy rules, routes and settings fit their
 marks. On OpenBSD it reads pf's (divert-to,
 divert-reply, divert-packet, rdr-to), on FreeBSD ipfw's (fwd, divert, tee) and pf's
 (rdr, divert-to), and looks
@@ -43,7 +44,7 @@ Exit status: 0 when nothing is bad, 1 when something is, 2 when it could not loo
 		if err := c.noArgs(f); err != nil {
 			return exitError, err
 		}
-		seen, err := evidence.LookAround(ctx)
+		seen, err := gather.LookAround(ctx)
 		if err != nil {
 			return exitError, terminal.WithHint(err, "start it on the host whose kernel diverts")
 		}
@@ -83,7 +84,7 @@ type diagnosis struct {
 }
 
 // judge makes findings of what a host showed.
-func judge(s *evidence.Survey) *diagnosis {
+func judge(s *gather.Survey) *diagnosis {
 	d := &diagnosis{Found: []ailment{}, Unseen: append([]string{}, s.Missing...)}
 	told := map[string]bool{}
 	add := func(about string, problems []explain.Problem) {
@@ -138,7 +139,7 @@ func judge(s *evidence.Survey) *diagnosis {
 }
 
 // hostOf is the host as a rule's packets of a family meet it, with the queues that are open.
-func hostOf(s *evidence.Survey, rule evidence.Diversion, f pfconf.Family) explain.Host {
+func hostOf(s *gather.Survey, rule evidence.Diversion, f pfconf.Family) explain.Host {
 	h := explain.Host{Remote: true}
 	for _, c := range s.Cells {
 		if c.Family == f && c.Mark == rule.Mark {
@@ -215,7 +216,7 @@ func (d *diagnosis) write(c *call, asJSON bool) error {
 			fmt.Fprintf(&b, "      check: %s\n", a.Check)
 		}
 		if a.Mend != "" {
-			fmt.Fprintf(&b, "      mend: %s\n", a.Mend)
+			fmt.Fprintf(&b, "      fix: %s\n", a.Mend)
 		}
 	}
 	if len(d.Found) == 0 && len(d.Unseen) == 0 {

@@ -63,7 +63,7 @@ func TestDoctor(t *testing.T) {
 		{name: "strict", change: "sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.all.src_valid_mark=1", bad: []string{"rp-filter"}},
 		{name: "IPv6 off", change: "sysctl -qw net.ipv6.conf.lo.disable_ipv6=1", bad: []string{"inet6-disabled", "no-local-route"}},
 		{name: "not marked", change: "sed -i 's/meta mark set 0x1//' rules", bad: []string{"mark-not-set"}},
-		{name: "nobody listens", listens: ":\n", bad: []string{"no-listener"}},
+		{name: "no process listens", listens: ":\n", bad: []string{"no-listener"}},
 		{name: "another port", listens: strings.Replace(proxyListens, "0.0.0.0:3128", "0.0.0.0:3129", 1), bad: []string{"listener-elsewhere"}},
 		{name: "on loopback", listens: strings.Replace(proxyListens, "0.0.0.0", "127.0.0.1", 1), bad: []string{"listener-elsewhere"}},
 		{name: "IPv4 only", listens: proxyListens4, bad: []string{"no-listener"}},

@@ -9,14 +9,14 @@ import (
 	"time"
 
 	"pfdivert/matrix"
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
-	"pfdivert/roles/evidence"
 	"pfdivert/roles/lab/labtest"
 	"pfdivert/roles/report"
 	"pfdivert/roles/testbed"
 )
 
-// looked plays targets in a lab with pieces left out and gives their results.
+// looked runs targets in a lab with pieces left out and gives their results.
 func looked(t *testing.T, opt matrix.Options, plan matrix.Plan, names ...string) map[string]matrix.Result {
 	t.Helper()
 	p := reach(t, testbed.Options{})
@@ -67,7 +67,8 @@ func TestEvidence(t *testing.T) {
 		}
 		rule := e.Remote.Rules[0]
 		if rule.Before == nil || *rule.Before != (pfconf.Counters{}) || rule.After == nil || rule.After.Matched == 0 ||
-			rule.After.Done != rule.After.Matched || !strings.Contains(rule.Text, "tproxy") || !strings.Contains(rule.Text, rule.Label) {
+			rule.After.Done != rule.After.Matched || !strings.Contains(rule.Text, "tproxy") ||
+			!strings.Contains(rule.Text, rule.Label) {
 			t.Errorf("%s: rule %+v", name, rule)
 		}
 		loopback := "127.0.0.1"
@@ -89,8 +90,10 @@ func TestEvidence(t *testing.T) {
 	if err := report.WriteFolders(dir, []matrix.Result{results[udp]}); err != nil {
 		t.Fatal(err)
 	}
-	for file, want := range map[string]string{"evidence.txt": "local 10.208.0.0/12 dev lo table 28774", "capture.pcapng": "Client\n"} {
-		if text, err := os.ReadFile(filepath.Join(dir, udp, file)); err != nil || !strings.Contains(string(text), want) {
+	for file, want := range map[string]string{"evidence.txt": "local 10.208.0.0/12 dev lo table 28774",
+		"capture.pcapng": "Client\n"} {
+		if text, err := os.ReadFile(filepath.Join(dir, udp, file)); err != nil ||
+			!strings.Contains(string(text), want) {
 			t.Errorf("%s: %v, without %q", file, err, want)
 		}
 	}
@@ -100,7 +103,8 @@ func TestEvidence(t *testing.T) {
 		{"table", answer(udpSeen.Remote, "ip route show table"), "local 10.208.0.0/12 dev lo table 28774"},
 		{"FAKE", answer(udpSeen.Remote, "ip addr show to"), "(none)"},
 		{"route", answer(udpSeen.Remote, "ip route get 10.208"), "RTNETLINK answers: No route to host"},
-		{"route of IPv6", answer(tcpSeen.Remote, "ip -6 route get fd00:188:2:"), "RTNETLINK answers: Network is unreachable"},
+		{"route of IPv6", answer(tcpSeen.Remote, "ip -6 route get fd00:188:2:"),
+			"RTNETLINK answers: Network is unreachable"},
 		{"setting", answer(udpSeen.Remote, "sysctl net.ipv4.ip_early_demux"), "net.ipv4.ip_early_demux = 0"},
 	} {
 		if c.got != c.want {
@@ -159,7 +163,8 @@ func TestEvidenceOfReplies(t *testing.T) {
 func TestEvidenceOfErrors(t *testing.T) {
 	const name = "inet6-args-udp-to"
 	r := looked(t, matrix.Options{Omit: []string{"policy-rule"}}, matrix.Plan{}, name)[name]
-	if r.Evidence == nil || len(r.Evidence.Local.Errors) == 0 || !strings.Contains(r.Evidence.Local.Errors[0], "ICMPv6 type 1 code ") {
+	if r.Evidence == nil || len(r.Evidence.Local.Errors) == 0 ||
+		!strings.Contains(r.Evidence.Local.Errors[0], "ICMPv6 type 1 code ") {
 		t.Fatalf("%v: evidence %+v", r, r.Evidence)
 	}
 }
@@ -168,24 +173,27 @@ func TestEvidenceOfErrors(t *testing.T) {
 // verdict is the same.
 func TestEvidenceOfPassed(t *testing.T) {
 	for _, wanted := range []bool{false, true} {
-		for name, r := range looked(t, matrix.Options{Evidence: wanted, Capture: true}, matrix.Plan{}, "inet*-args-*", "inet*-reuse-*") {
+		for name, r := range looked(t, matrix.Options{Evidence: wanted, Capture: true}, matrix.Plan{}, "inet*-args-*",
+			"inet*-reuse-*") {
 			if r.Verdict != matrix.Pass || (r.Evidence != nil) != wanted {
 				t.Errorf("wanted %v: %s: %v, evidence %v", wanted, name, r, r.Evidence)
 			}
 			if !wanted {
 				continue
 			}
-			if rules := r.Evidence.Remote.Rules; len(rules) != 1 || rules[0].After.Matched == 0 || len(r.Evidence.Remote.States) == 0 {
+			if rules := r.Evidence.Remote.Rules; len(rules) != 1 || rules[0].After.Matched == 0 ||
+				len(r.Evidence.Remote.States) == 0 {
 				t.Errorf("%s: rules %+v, states %+v", name, rules, r.Evidence.Remote.States)
 			}
 			if len(r.Evidence.Local.Packets) == 0 || len(r.Evidence.Remote.Packets) == 0 {
-				t.Errorf("%s: %d packets at LOCAL and %d at REMOTE", name, len(r.Evidence.Local.Packets), len(r.Evidence.Remote.Packets))
+				t.Errorf("%s: %d packets at LOCAL and %d at REMOTE", name, len(r.Evidence.Local.Packets),
+					len(r.Evidence.Remote.Packets))
 			}
 		}
 	}
 }
 
-// TestEvidenceBounded: of a target that fails again and again only the first plays are looked at.
+// TestEvidenceBounded: of a target that fails again and again only the first runs are looked at.
 func TestEvidenceBounded(t *testing.T) {
 	p := reach(t, testbed.Options{})
 	opt := p.Options
@@ -195,7 +203,8 @@ func TestEvidenceBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	results := make(chan matrix.Result, 10)
-	if err := matrix.Run(t.Context(), p.Hosts, matrix.Plan{Targets: targets, Rounds: 10}, opt, func(r matrix.Result) { results <- r }); err != nil {
+	if err := matrix.Run(t.Context(), p.Hosts.Tested(), matrix.Plan{Targets: targets, Rounds: 10}, opt,
+		func(r matrix.Result) { results <- r }); err != nil {
 		t.Fatal(err)
 	}
 	close(results)
@@ -208,11 +217,11 @@ func TestEvidenceBounded(t *testing.T) {
 	}
 	// Those that are under way at the same time do not know of each other.
 	if all != 10 || seen < 1 || seen > 5 {
-		t.Errorf("%d of %d plays were looked at", seen, all)
+		t.Errorf("%d of %d runs were looked at", seen, all)
 	}
 }
 
-// BenchmarkCapture plays all targets in a lab, from the start of its agents to their end, with
+// BenchmarkCapture runs all targets in a lab, from the start of its agents to their end, with
 // packets captured and without, by turns, and tells by how much longer the one takes.
 func BenchmarkCapture(b *testing.B) {
 	labtest.Need(b)
@@ -225,11 +234,12 @@ func BenchmarkCapture(b *testing.B) {
 		}
 		opt := p.Options
 		opt.Capture = capture
-		err = matrix.Run(b.Context(), p.Hosts, matrix.Plan{Targets: matrix.Targets()}, opt, func(r matrix.Result) {
-			if r.Verdict == matrix.Fail || r.Verdict == matrix.Error {
-				b.Error(r)
-			}
-		})
+		err = matrix.Run(b.Context(), p.Hosts.Tested(), matrix.Plan{Targets: matrix.Targets()}, opt,
+			func(r matrix.Result) {
+				if r.Verdict == matrix.Fail || r.Verdict == matrix.Error {
+					b.Error(r)
+				}
+			})
 		p.Close()
 		if err != nil {
 			b.Fatal(err)

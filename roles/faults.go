@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"pfdivert/matrix/script"
 	"runtime"
 	"slices"
 	"strings"
@@ -16,7 +17,6 @@ import (
 	"pfdivert/matrix"
 	"pfdivert/matrix/faults"
 	"pfdivert/pfconf"
-	"pfdivert/roles/agent"
 	"pfdivert/roles/report"
 	"pfdivert/roles/terminal"
 	"pfdivert/roles/testbed"
@@ -25,11 +25,11 @@ import (
 var faultsRole = Role{
 	Name: "faults", Usage: "[FLAGS]",
 	Summary: "break a lab on purpose, in one way after the other, and see that the targets notice",
-	Help: `Each fault has a lab of its own, in which targets are played. Exactly those that need
+	Help: `Each fault has a lab of its own, in which targets are run. Exactly those that need
 what is broken must say so, with the right reason and cause. With -only NAME one of them is
 shown with its explanation. -keep leaves that lab open for a shell on REMOTE, to look around.
 
-On Linux all targets are played, or all claims. On OpenBSD and FreeBSD, where a lab takes
+On Linux all targets are run, or all claims. On OpenBSD and FreeBSD, where a lab takes
 seconds and root (or SUDO), those that must notice and four others; with -only all.
 
 Exit status: 0 when each fault was noticed as it must be, 1 when one was not, 2 when a
@@ -61,11 +61,13 @@ func runFaults(ctx context.Context, c *call) (int, error) {
 		return exitOK, c.listFaults(all)
 	}
 	if why := noLab(runtime.GOOS, os.Geteuid(), c.Getenv("SUDO")); why != "" {
-		return exitError, terminal.WithHint(errors.New("there is no lab to break: "+why), "'pfdivert faults -list' shows what would be broken")
+		return exitError, terminal.WithHint(errors.New("there is no lab to break: "+why),
+			"'pfdivert faults -list' shows what would be broken")
 	}
 	all = slices.DeleteFunc(all, func(f faults.Fault) bool { return !f.IsOn(runtime.GOOS) })
 	if len(all) == 0 {
-		return exitError, terminal.WithHint(fmt.Errorf("the fault %s is none of this system's", *name), "'pfdivert faults -list' shows the systems of each")
+		return exitError, terminal.WithHint(fmt.Errorf("the fault %s is none of this system's", *name),
+			"'pfdivert faults -list' shows the systems of each")
 	}
 	if *keep && *name == "" {
 		return exitError, terminal.WithHint(errors.New("-keep leaves one lab open"), "name the fault with -only")
@@ -105,7 +107,7 @@ func (c *call) playFaults(ctx context.Context, all []faults.Fault, keep bool) (i
 		targets, change := f.Targets(runtime.GOOS), func(*matrix.Options) {}
 		if !testbed.HasNamespaces {
 			targets, change = slowLab(f, len(all) == 1)
-			fmt.Fprintf(c.Err, "%d of %d: %s, in which %d targets are played\n", i+1, len(all), f.Name, len(targets))
+			fmt.Fprintf(c.Err, "%d of %d: %s, in which %d targets are run\n", i+1, len(all), f.Name, len(targets))
 		}
 		err := c.inBrokenLab(ctx, f, targets, change, func(p *testbed.Pair, judged []faults.Judgement) error {
 			total.Add(f, judged)
@@ -130,9 +132,9 @@ func (c *call) playFaults(ctx context.Context, all []faults.Fault, keep bool) (i
 	return exitOK, nil
 }
 
-// slowLab says what is played with the fault, and how, in a lab that is no lab of namespaces. What
+// slowLab says what is run with the fault, and how, in a lab that is no lab of namespaces. What
 // such a host shows of a cell that fails takes dozens of commands: it is asked only when the fault
-// is played alone. Few cells at once leave a small machine time for the agents' heartbeats.
+// is run alone. Few cells at once leave a small machine time for the agents' heartbeats.
 func slowLab(f faults.Fault, alone bool) ([]matrix.Target, func(*matrix.Options)) {
 	targets := f.Targets(runtime.GOOS)
 	if !alone {
@@ -141,9 +143,10 @@ func slowLab(f faults.Fault, alone bool) ([]matrix.Target, func(*matrix.Options)
 	return targets, func(o *matrix.Options) { o.Parallel, o.NoEvidence = 8, !alone }
 }
 
-// inBrokenLab plays the targets in a lab that is broken so. The lab is gone when look
+// inBrokenLab runs the targets in a lab that is broken so. The lab is gone when look
 // has seen it.
-func (c *call) inBrokenLab(ctx context.Context, f faults.Fault, targets []matrix.Target, change func(*matrix.Options), look func(*testbed.Pair, []faults.Judgement) error) error {
+func (c *call) inBrokenLab(ctx context.Context, f faults.Fault, targets []matrix.Target, change func(*matrix.Options),
+	look func(*testbed.Pair, []faults.Judgement) error) error {
 	o := c.testbed()
 	o.Single, o.Wait = f.Single, labPatience
 	p, err := testbed.ReachLab(ctx, o)
@@ -159,22 +162,25 @@ func (c *call) inBrokenLab(ctx context.Context, f faults.Fault, targets []matrix
 	return errors.Join(err, p.Leave(ctx))
 }
 
-// judgeFault breaks the lab and plays the targets; the judgements are in their order.
-func judgeFault(ctx context.Context, p *testbed.Pair, f faults.Fault, targets []matrix.Target) ([]faults.Judgement, error) {
+// judgeFault breaks the lab and runs the targets; the judgements are in their order.
+func judgeFault(ctx context.Context, p *testbed.Pair, f faults.Fault, targets []matrix.Target) ([]faults.Judgement,
+	error) {
 	var mu sync.Mutex
 	results := map[string]matrix.Result{}
-	err := matrix.Run(ctx, p.Hosts, matrix.Plan{Targets: targets}, f.Options(p.Options), func(r matrix.Result) {
-		mu.Lock()
-		defer mu.Unlock()
-		results[r.Name] = r
-	})
+	err := matrix.Run(ctx, p.Hosts.Tested(), matrix.Plan{Targets: targets}, f.Options(p.Options),
+		func(r matrix.Result) {
+			mu.Lock()
+			defer mu.Unlock()
+			results[r.Name] = r
+		})
 	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	var fault *agent.Fault
-	if errors.As(err, &fault) && fault.Code == agent.CodeUnsupported {
-		for _, t := range targets { // none was played
-			results[t.Name] = matrix.Result{Name: t.Name, Verdict: matrix.Skip, Reason: matrix.NoFeature, Detail: fault.Text}
+	var fault *script.Fault
+	if errors.As(err, &fault) && fault.Code == script.CodeUnsupported {
+		for _, t := range targets { // none was run
+			results[t.Name] = matrix.Result{Name: t.Name, Verdict: matrix.Skip, Reason: matrix.NoFeature,
+				Detail: fault.Text}
 		}
 		err = nil
 	}
@@ -184,7 +190,8 @@ func judgeFault(ctx context.Context, p *testbed.Pair, f faults.Fault, targets []
 	judged := make([]faults.Judgement, len(targets))
 	for i, t := range targets {
 		want := f.Want(runtime.GOOS, t)
-		if !testbed.HasNamespaces { // nothing may have been asked; and what a BSD shows does not always tell causes apart
+		// nothing may have been asked; and what a BSD shows does not always tell causes apart
+		if !testbed.HasNamespaces {
 			want = want.Unexplained()
 		}
 		judged[i] = faults.Judgement{Result: results[t.Name], Want: want}

@@ -17,7 +17,7 @@ import (
 // alone on two cores; CI's machines have other work.
 const mostSeconds = 10
 
-// TestFaults plays all targets in labs that are broken in one way each. Those that
+// TestFaults runs all targets in labs that are broken in one way each. Those that
 // need what is broken must say so, for the reason that says so, and no others; and failing
 // takes no longer than passing.
 func TestFaults(t *testing.T) {

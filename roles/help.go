@@ -39,7 +39,8 @@ func runHelp(ctx context.Context, c *call) (int, error) {
 		for _, r := range all() {
 			names = append(names, r.Name)
 		}
-		return exitError, terminal.WithHint(fmt.Errorf("there is no role %q", name), fmt.Sprintf("the nearest is '%s'", matrix.Nearest(name, names)))
+		return exitError, terminal.WithHint(fmt.Errorf("there is no role %q", name),
+			fmt.Sprintf("the nearest is '%s'", matrix.Nearest(name, names)))
 	}
 	// The role itself knows its flags.
 	return r.run(ctx, &call{c.IO, r, c.version, []string{"-h"}})
@@ -70,7 +71,8 @@ XPASS; 2 when one is ERROR, or the run could not start.
 
 // help prints the role's help with its flags.
 func (r *Role) help(w io.Writer, f *flag.FlagSet) {
-	fmt.Fprintf(w, "usage: pfdivert %s\n\n%s.\n", strings.TrimSpace(r.Name+" "+r.Usage), strings.ToUpper(r.Summary[:1])+r.Summary[1:])
+	fmt.Fprintf(w, "usage: pfdivert %s\n\n%s.\n", strings.TrimSpace(r.Name+" "+r.Usage),
+		strings.ToUpper(r.Summary[:1])+r.Summary[1:])
 	some := false
 	f.VisitAll(func(*flag.Flag) { some = true })
 	if some {

@@ -4,15 +4,15 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"pfdivert/matrix/script"
 	"strings"
 	"testing"
 
 	"pfdivert/matrix"
-	"pfdivert/roles/agent"
 	"pfdivert/roles/terminal"
 )
 
-// callMain plays a role in this process.
+// callMain runs a role in this process.
 func callMain(args ...string) (status int, stdout, stderr string) {
 	var out, err bytes.Buffer
 	status = Main("test", args, IO{strings.NewReader(""), &out, &err, func(string) string { return "" }})
@@ -22,12 +22,14 @@ func callMain(args ...string) (status int, stdout, stderr string) {
 // Each role explains itself, with its exit status, by whichever way it is asked.
 func TestHelp(t *testing.T) {
 	for _, r := range all() {
-		ways := [][]string{{"pfdivert", r.Name, "-h"}, {"pfdivert", r.Name, "--help"}, {"/usr/bin/pfdivert", "help", r.Name}}
+		ways := [][]string{{"pfdivert", r.Name, "-h"}, {"pfdivert", r.Name, "--help"},
+			{"/usr/bin/pfdivert", "help", r.Name}}
 		if !r.Hidden {
 			ways = append(ways, []string{"links/" + r.Name, "-h"}, []string{"pfdivert-" + r.Name, "-h"})
 		}
 		if r == &orchestratorRole {
-			ways = append(ways, []string{"pfdivert", "orchestrator", "-h"}, []string{"pfdivert", "help", "orchestrator"})
+			ways = append(ways, []string{"pfdivert", "orchestrator", "-h"},
+				[]string{"pfdivert", "help", "orchestrator"})
 		}
 		if r == &helpRole {
 			ways = ways[:2] // 'help help' and so on are the overview's concern
@@ -87,10 +89,13 @@ func TestTell(t *testing.T) {
 		want string
 	}{
 		{errors.New("it broke"), "error: it broke\n"},
-		{fmt.Errorf("run: %w", terminal.WithHint(errors.New("it broke"), "mend it")), "error: run: it broke\nhint: mend it\n"},
-		{fmt.Errorf("local: %w", &agent.Fault{Code: "EPERM", Text: "not allowed", Hint: "be root"}), "error: local: not allowed\nhint: be root\n"},
-		{&agent.Fault{Text: "it broke"}, "error: it broke\n"},
-		{&matrix.NoTargetError{Pattern: "x", Nearest: "y"}, "error: no target matches \"x\"\nhint: the nearest is y; 'pfdivert list' shows all\n"},
+		{fmt.Errorf("run: %w", terminal.WithHint(errors.New("it broke"), "fix it")),
+			"error: run: it broke\nhint: fix it\n"},
+		{fmt.Errorf("local: %w", &script.Fault{Code: "EPERM", Text: "not allowed", Hint: "be root"}),
+			"error: local: not allowed\nhint: be root\n"},
+		{&script.Fault{Text: "it broke"}, "error: it broke\n"},
+		{&matrix.NoTargetError{Pattern: "x", Nearest: "y"},
+			"error: no target matches \"x\"\nhint: the nearest is y; 'pfdivert list' shows all\n"},
 	} {
 		var b bytes.Buffer
 		terminal.PrintError(&b, c.err)

@@ -24,7 +24,8 @@ func runInstall(_ context.Context, c *call) (int, error) {
 		return exitError, err
 	}
 	if f.NArg() != 1 {
-		return exitError, terminal.WithHint(fmt.Errorf("install needs one folder, not %d", f.NArg()), "pfdivert install /usr/local/bin")
+		return exitError, terminal.WithHint(fmt.Errorf("install needs one folder, not %d", f.NArg()),
+			"pfdivert install /usr/local/bin")
 	}
 	exe, err := os.Executable()
 	if err != nil {
@@ -39,7 +40,8 @@ func runInstall(_ context.Context, c *call) (int, error) {
 			if to, readErr := os.Readlink(link); readErr == nil && to == exe {
 				continue
 			}
-			return exitError, terminal.WithHint(err, "choose a folder of its own for the links, for instance "+filepath.Join(f.Arg(0), "pfdivert"))
+			return exitError, terminal.WithHint(err,
+				"choose a folder of its own for the links, for instance "+filepath.Join(f.Arg(0), "pfdivert"))
 		}
 		fmt.Fprintln(c.Out, link)
 	}

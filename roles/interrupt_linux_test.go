@@ -20,7 +20,7 @@ import (
 // soon bounds what must happen after a signal; most of it takes milliseconds.
 const soon = 10 * time.Second
 
-// running is an orchestrator that plays all targets again and again.
+// running is an orchestrator that runs all targets again and again.
 type running struct {
 	cmd           *exec.Cmd
 	stdout        bytes.Buffer
@@ -30,11 +30,12 @@ type running struct {
 	mark          string // in the environment of all of the run's processes
 }
 
-// startRun starts a run and waits until cells have been played.
+// startRun starts a run and waits until cells have been run.
 func startRun(t *testing.T, args ...string) *running {
 	t.Helper()
 	labtest.Need(t)
-	r := &running{ended: make(chan struct{}), mark: fmt.Sprintf("PFDIVERT_TEST_RUN=%d.%d", os.Getpid(), time.Now().UnixNano())}
+	r := &running{ended: make(chan struct{}), mark: fmt.Sprintf("PFDIVERT_TEST_RUN=%d.%d", os.Getpid(),
+		time.Now().UnixNano())}
 	r.cmd = exec.Command(filepath.Join(program(t), "pfdivert"), append([]string{"run", "-for", "1m"}, args...)...)
 	r.cmd.Env = []string{r.mark, asProgram + "=1", "GORACE=" + os.Getenv("GORACE"), "PATH=" + os.Getenv("PATH")}
 	r.cmd.Stdout, r.cmd.Stderr = &r.stdout, &r.stderr
@@ -197,9 +198,10 @@ func TestKilled(t *testing.T) {
 			if status != exitError {
 				t.Errorf("exit status %d", status)
 			}
-			// Each target that was being played is an ERROR, and one line sums it up.
+			// Each target that was being run is an ERROR, and one line sums it up.
 			sum := regexp.MustCompile(`(?m)^[0-9]+ cells of 70 targets: [0-9]+ PASS, [1-9][0-9]* ERROR in `)
-			if out := r.stdout.String(); !sum.MatchString(out) || !strings.Contains(out, "(agent-lost)") || strings.Contains(out, " FAIL ") {
+			if out := r.stdout.String(); !sum.MatchString(out) || !strings.Contains(out, "(agent-lost)") ||
+				strings.Contains(out, " FAIL ") {
 				t.Errorf("it printed\n%s%s", out, &r.stderr)
 			}
 		})

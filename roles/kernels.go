@@ -21,7 +21,8 @@ Exit status: 0, or 2 when a file can't be read.`,
 			return exitError, err
 		}
 		if f.NArg() == 0 {
-			return exitError, terminal.WithHint(errors.New("kernels needs the results of a run"), "pfdivert run -json linux.json, and then pfdivert kernels linux.json")
+			return exitError, terminal.WithHint(errors.New("kernels needs the results of a run"),
+				"pfdivert run -json linux.json, and then pfdivert kernels linux.json")
 		}
 		var runs []*report.Past
 		for _, name := range f.Args() {

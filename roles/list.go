@@ -11,7 +11,7 @@ import (
 var listRole = Role{
 	Name: "list", Usage: "[PATTERN...]", Summary: "list the targets and what each proves",
 	Help: `Without a pattern the targets of OpenBSD's suite are listed, which 'pfdivert run'
-plays, and behind them the claims, which it plays when a pattern matches them.
+runs, followed by the claims, which it runs when a pattern matches them.
 With -names and no pattern, those of the suite alone.
 
 Exit status: 0, or 2 when a pattern matches no target.`,
@@ -44,8 +44,8 @@ Exit status: 0, or 2 when a pattern matches no target.`,
 	},
 }
 
-// claimsHeading is above the claims, which "run" plays only by pattern.
+// claimsHeading is above the claims, which a run includes only by pattern.
 const claimsHeading = `
 What manuals say of packets that are handed to user space, and of translated connections;
-'pfdivert run '*-divert-*' '*-natlook-*'' plays these:
+'pfdivert run '*-divert-*' '*-natlook-*'' runs these:
 `

@@ -56,7 +56,7 @@ func runPlan(t testing.TB, p *testbed.Pair, plan matrix.Plan, opt matrix.Options
 	t.Helper()
 	var mu sync.Mutex
 	results := map[string]matrix.Result{}
-	err := matrix.Run(t.Context(), p.Hosts, plan, opt, func(r matrix.Result) {
+	err := matrix.Run(t.Context(), p.Hosts.Tested(), plan, opt, func(r matrix.Result) {
 		mu.Lock()
 		defer mu.Unlock()
 		results[r.Name] = r

@@ -61,7 +61,7 @@ func makes(t *testing.T) []string {
 	return found
 }
 
-// TestMakefile plays the Makefile with each make that there is.
+// TestMakefile runs the Makefile with each make that there is.
 func TestMakefile(t *testing.T) {
 	for _, program := range makes(t) {
 		t.Run(filepath.Base(program), func(t *testing.T) {
@@ -134,10 +134,12 @@ func TestMakefile(t *testing.T) {
 			if err := os.MkdirAll(filepath.Dir(kyua), 0o777); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.WriteFile(kyua, []byte("#!/bin/sh\necho \"kyua $*\"; ./pfdivert-atf -l\n"), 0o777); err != nil {
+			const stubKyua = "#!/bin/sh\necho \"kyua $*\"; ./pfdivert-atf -l\n"
+			if err := os.WriteFile(kyua, []byte(stubKyua), 0o777); err != nil {
 				t.Fatal(err)
 			}
-			out, err = run([]string{"PATH=" + filepath.Dir(kyua) + ":" + os.Getenv("PATH")}, "kyua", "KYUA_FLAGS=-v test_suites.pfdivert.X=y")
+			path := "PATH=" + filepath.Dir(kyua) + ":" + os.Getenv("PATH")
+			out, err = run([]string{path}, "kyua", "KYUA_FLAGS=-v test_suites.pfdivert.X=y")
 			expect(out, err, "kyua -v test_suites.pfdivert.X=y test", "called with -l")
 
 			out, err = run(nil, "-j4", "dist")
@@ -156,14 +158,16 @@ func TestMakefile(t *testing.T) {
 			root := filepath.Join(dir, "a root")
 			out, err = run(nil, "install", "DESTDIR="+root, "PREFIX=/opt/x")
 			expect(out, err)
-			if info, err := os.Stat(filepath.Join(root, "opt/x/bin/pfdivert")); err != nil || info.Mode().Perm() != 0o755 {
+			if info, err := os.Stat(filepath.Join(root, "opt/x/bin/pfdivert")); err != nil ||
+				info.Mode().Perm() != 0o755 {
 				t.Errorf("installed: %v, %v", info, err)
 			}
 
 			out, err = run(nil, "generate")
 			expect(out, err)
 			text, err := os.ReadFile(filepath.Join(dir, "regress.mk"))
-			if err != nil || !strings.HasPrefix(string(text), "# ") || !strings.HasSuffix(string(text), "not edit.\nREGRESS_TARGETS += run-inet-args-tcp-to\nCLAIM_TARGETS += run-inet-divert-no-loop-in\n") {
+			if err != nil || !strings.HasPrefix(string(text), "# ") ||
+				!strings.HasSuffix(string(text), "not edit.\nREGRESS_TARGETS += run-inet-args-tcp-to\nCLAIM_TARGETS += run-inet-divert-no-loop-in\n") {
 				t.Errorf("generated, %v:\n%s", err, text)
 			}
 

@@ -43,7 +43,8 @@ func runNatlook(_ context.Context, c *call) (int, error) {
 		return exitError, err
 	}
 	if f.NArg() != 4 {
-		return exitError, terminal.WithHint(fmt.Errorf("natlook needs two addresses with their ports, four words, not %d", f.NArg()), example)
+		return exitError, terminal.WithHint(fmt.Errorf(
+			"natlook needs two addresses with their ports, four words, not %d", f.NArg()), example)
 	}
 	var err error
 	if q.Proto, err = protocol(*proto); err != nil {

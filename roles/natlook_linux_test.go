@@ -28,7 +28,8 @@ func TestNatlookNotices(t *testing.T) {
 			opt := p.Options
 			opt.Omit = []string{c.omit}
 			results := make(chan matrix.Result, len(targets))
-			if err := matrix.Run(t.Context(), p.Hosts, matrix.Plan{Targets: targets}, opt, func(r matrix.Result) { results <- r }); err != nil {
+			if err := matrix.Run(t.Context(), p.Hosts.Tested(), matrix.Plan{Targets: targets}, opt,
+				func(r matrix.Result) { results <- r }); err != nil {
 				t.Fatal(err)
 			}
 			for range targets {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"pfdivert/matrix/script"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -63,7 +64,7 @@ func TestFakeIsOwned(t *testing.T) {
 // The piece "timestamps" does what it says, on both hosts: that no target fails
 // without it would prove nothing otherwise.
 func TestWithoutTimestamps(t *testing.T) {
-	for _, omit := range [][]string{nil, {agent.Timestamps}} {
+	for _, omit := range [][]string{nil, {script.Timestamps}} {
 		p := reach(t, testbed.Options{})
 		p.Options.Omit = omit
 		runPlan(t, p, matrix.Plan{Targets: matrix.Targets()[:1]}, p.Options)

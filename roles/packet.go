@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"pfdivert/matrix/script"
 	"time"
 
 	"pfdivert/pfconf"
@@ -30,13 +31,14 @@ func runPacket(_ context.Context, c *call) (int, error) {
 	}
 	var port uint16
 	if n, err := fmt.Sscan(f.Arg(0), &port); n != 1 || err != nil || port == 0 || f.NArg() != 1 {
-		return exitError, terminal.WithHint(fmt.Errorf("packet needs one divert port between 1 and 65535, not %q", f.Args()), "pfdivert packet 666")
+		return exitError, terminal.WithHint(fmt.Errorf("packet needs one divert port between 1 and 65535, not %q",
+			f.Args()), "pfdivert packet 666")
 	}
 	family := pfconf.Inet
 	if *six {
 		family = pfconf.Inet6
 	}
-	e, err := endpoint.Open(endpoint.Spec{Kind: endpoint.Divert, Role: endpoint.Packet, Local: netip.AddrPortFrom(family.Unspecified(), port)}, c.Out)
+	e, err := endpoint.Open(script.Divert{Local: netip.AddrPortFrom(family.Unspecified(), port)}, c.Out)
 	if err != nil {
 		return exitError, err
 	}
@@ -44,7 +46,7 @@ func runPacket(_ context.Context, c *call) (int, error) {
 	var s chain
 	s.do("receive", func() error { _, err := e.Receive(time.Now().Add(*timeout)); return err })
 	s.do("send on", func() error {
-		_, err := e.Relay([]byte(endpoint.ClientLine), []byte(endpoint.PacketLine))
+		_, err := e.Relay([]byte(script.ClientLine), []byte(script.PacketLine))
 		return err
 	})
 	if s.err != nil {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/nft"
 	"pfdivert/pfconf/pf"
@@ -74,7 +75,8 @@ func runPFSetup(ctx context.Context, c *call) (int, error) {
 			"pfdivert run '*-divert-pf-*' loads it on a FreeBSD host")
 	}
 	if *port > 65535 || *divert > 65535 {
-		return exitError, terminal.WithHint(fmt.Errorf("port %d does not exist", max(*port, *divert)), "ports go up to 65535")
+		return exitError, terminal.WithHint(fmt.Errorf("port %d does not exist", max(*port, *divert)),
+			"ports go up to 65535")
 	}
 	complete(&r, uint16(*port), netip.AddrPortFrom(target, uint16(*divert)), *out)
 	if err := r.Validate(); err != nil {
@@ -84,7 +86,8 @@ func runPFSetup(ctx context.Context, c *call) (int, error) {
 	fakes := []netip.Prefix{fakeOf(r)}
 	fmt.Fprintf(c.Out, "# pf.conf, anchor \"regress\"\n%s\n", pf.Text(r))
 	if *dry {
-		fmt.Fprintf(c.Out, "\n# nftables, as 'nft list table inet %s' shows it\n%s", nft.TableName, nft.Render(rules, nft.Config{Fakes: fakes}))
+		fmt.Fprintf(c.Out, "\n# nftables, as 'nft list table inet %s' shows it\n%s", nft.TableName,
+			nft.Render(rules, nft.Config{Fakes: fakes}))
 		return exitOK, nil
 	}
 	if err := c.loadUntilEnd(ctx, r, fakes); err != nil {
@@ -108,7 +111,7 @@ func (c *call) loadUntilEnd(ctx context.Context, r pfconf.Rule, fakes []netip.Pr
 		}
 		opt.Journal, undone = hold.Journal, hold.End
 	}
-	fw, err := agent.OpenFilter(ctx, &agent.Setup{Fakes: fakes}, opt)
+	fw, err := agent.OpenFilter(ctx, &script.Setup{Fakes: fakes}, opt)
 	if err != nil {
 		return errors.Join(err, undone(context.WithoutCancel(ctx), true))
 	}

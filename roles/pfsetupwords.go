@@ -42,7 +42,7 @@ var verbs = map[string]struct {
 	"limits":   {[]string{"NAME", "VALUE", "SYSTEM"}, (*desk).limits},
 }
 
-// runVerb plays one of them; the role's first argument is its name.
+// runVerb runs one of them; the role's first argument is its name.
 func (c *call) runVerb(ctx context.Context, name string, open func() (pfconf.Desk, error)) (int, error) {
 	d := &desk{call: c}
 	f := c.flags()
@@ -117,7 +117,8 @@ func (d *desk) status(ctx context.Context) ([][]string, error) {
 		enabled = "yes"
 	}
 	return [][]string{
-		{"filter", o.Filter}, {"enabled", enabled}, {"states", strconv.Itoa(o.States)}, {"own-rules", strconv.Itoa(o.Own)},
+		{"filter", o.Filter}, {"enabled", enabled}, {"states", strconv.Itoa(o.States)}, {"own-rules",
+			strconv.Itoa(o.Own)},
 	}, nil
 }
 
@@ -274,7 +275,8 @@ func (p *picked) any() bool { return p.source.IsValid() || p.destination.IsValid
 func (p *picked) check() error {
 	switch {
 	case p.label != "" && p.any():
-		return terminal.WithHint(errors.New("-label goes with no other choice"), "'pfdivert pf-setup kill -label LABEL', or -s, -d and -id")
+		return terminal.WithHint(errors.New("-label goes with no other choice"),
+			"'pfdivert pf-setup kill -label LABEL', or -s, -d and -id")
 	case p.label != "" && !pfconf.ValidLabel(p.label):
 		return terminal.WithHint(fmt.Errorf("%q is no label of this program: the states of others are left alone", p.label),
 			"its labels begin with "+pfconf.LabelPrefix+"; others' states are picked by -s, -d or -id")

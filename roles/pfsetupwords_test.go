@@ -70,10 +70,13 @@ func (d *table) Close() error { d.closed++; return nil }
 func someStates() []pfconf.State {
 	ap := netip.MustParseAddrPort
 	return []pfconf.State{
-		{Family: pfconf.Inet, Number: 6, Direction: pfconf.In, Near: ap("10.188.1.2:5000"), NearWas: ap("10.188.2.9:4000"),
-			Far: ap("10.188.1.1:8000"), Phase: "ESTABLISHED:ESTABLISHED", Expires: 90 * time.Second, ID: "1/a"},
-		{Family: pfconf.Inet6, Number: 17, Direction: pfconf.Out, Near: ap("[fd00::2]:53"), Far: ap("[fd00::1]:4000"), Phase: "SINGLE:NO_TRAFFIC", ID: "2/a"},
-		{Family: pfconf.Inet, Number: 254, Direction: pfconf.In, Near: ap("10.188.2.9:0"), Far: ap("10.188.1.1:0"), ID: "3/a"},
+		{Family: pfconf.Inet, Number: 6, Direction: pfconf.In, Near: ap("10.188.1.2:5000"),
+			NearWas: ap("10.188.2.9:4000"),
+			Far:     ap("10.188.1.1:8000"), Phase: "ESTABLISHED:ESTABLISHED", Expires: 90 * time.Second, ID: "1/a"},
+		{Family: pfconf.Inet6, Number: 17, Direction: pfconf.Out, Near: ap("[fd00::2]:53"), Far: ap("[fd00::1]:4000"),
+			Phase: "SINGLE:NO_TRAFFIC", ID: "2/a"},
+		{Family: pfconf.Inet, Number: 254, Direction: pfconf.In, Near: ap("10.188.2.9:0"), Far: ap("10.188.1.1:0"),
+			ID: "3/a"},
 	}
 }
 
@@ -95,7 +98,8 @@ func TestVerbs(t *testing.T) {
 	} {
 		d := &table{list: someStates(), flush: []string{"2 rules of anchor regress"}}
 		if status, out, err := verb(d, c.args); status != exitOK || err != nil || out != c.want || d.closed != 1 {
-			t.Errorf("%s: exit status %d, %v, closed %d times\n%s\nwant\n%s", c.args, status, err, d.closed, out, c.want)
+			t.Errorf("%s: exit status %d, %v, closed %d times\n%s\nwant\n%s", c.args, status, err, d.closed, out,
+				c.want)
 		}
 	}
 	// A question that failed is no answer, and none is printed.
@@ -136,7 +140,7 @@ func TestVerbKill(t *testing.T) {
 	}
 }
 
-// verb plays a word of pf-setup on the table, as in a lab.
+// verb runs a word of pf-setup on the table, as in a lab.
 func verb(d *table, args string) (status int, out string, err error) {
 	var b bytes.Buffer
 	getenv := func(name string) string {

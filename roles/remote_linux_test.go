@@ -70,7 +70,8 @@ func startNetwork(t testing.TB) *network {
 		t.Fatal(err)
 	}
 	for name, b := range map[string][]byte{
-		"id": id, "known_hosts": []byte(n.remote.KnownHosts("10.77.1.2")), "ssh_config": []byte(sshConfig), "pfdivert": exe,
+		"id": id, "known_hosts": []byte(n.remote.KnownHosts("10.77.1.2")), "ssh_config": []byte(sshConfig),
+		"pfdivert": exe,
 	} {
 		path := n.local.Path(home + "/" + name)
 		if err := os.WriteFile(path, b, 0o700); err != nil {
@@ -122,7 +123,8 @@ func (n *network) command(t testing.TB, env []string, args ...string) *exec.Cmd 
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
-	cmd := in(ctx, n.local, []string{"-S", fmt.Sprint(uid), "-G", fmt.Sprint(sshtest.GID)}, append([]string{n.program}, args...)...)
+	cmd := in(ctx, n.local, []string{"-S", fmt.Sprint(uid), "-G", fmt.Sprint(sshtest.GID)},
+		append([]string{n.program}, args...)...)
 	cmd.Env = append(append(cmd.Env, "USER="+caller, "HOME="+home, "SUDO=sudo", "SSH_OPTIONS=-F "+home+"/ssh_config",
 		"LOCAL_ADDR=10.77.1.1", "REMOTE_ADDR=10.77.1.2", "FAKE_ADDR=10.77.2.0/24",
 		"LOCAL_ADDR6=fd00:77:1::1", "REMOTE_ADDR6=fd00:77:1::2", "FAKE_ADDR6=fd00:77:2::/64"), env...)
@@ -276,7 +278,8 @@ func TestRemoteEvidence(t *testing.T) {
 			t.Errorf("LOCAL's evidence has no %q:\n%s", want, local)
 		}
 	}
-	for _, want := range []string{" in  ether0 UDP, 7 bytes  10.77.1.1:", "after:  matched 0, done 0", "table ip own chain early"} {
+	for _, want := range []string{" in  ether0 UDP, 7 bytes  10.77.1.1:", "after:  matched 0, done 0",
+		"table ip own chain early"} {
 		if !strings.Contains(remote, want) {
 			t.Errorf("REMOTE's evidence has no %q:\n%s", want, remote)
 		}
@@ -284,7 +287,8 @@ func TestRemoteEvidence(t *testing.T) {
 	if strings.Contains(string(text), "Not known") {
 		t.Errorf("something is not known:\n%s", text)
 	}
-	if b, err := os.ReadFile(n.local.Path(home + "/out/" + target + "/capture.pcapng")); err != nil || strings.Count(string(b), "Client\n") < 2 {
+	if b, err := os.ReadFile(n.local.Path(home + "/out/" + target + "/capture.pcapng")); err != nil ||
+		strings.Count(string(b), "Client\n") < 2 {
 		t.Errorf("the capture: %v, %d bytes", err, len(b))
 	}
 }
@@ -311,7 +315,8 @@ func (n *network) killed(t *testing.T, env []string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(20 * time.Second); !strings.Contains(root(t, n.remote, "nft list ruleset"), "tproxy"); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); !strings.Contains(root(t, n.remote, "nft list ruleset"),
+		"tproxy"); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			_ = cmd.Process.Kill()
 			_ = cmd.Wait()
@@ -345,18 +350,21 @@ func (n *network) checkSetup(t *testing.T) {
 	}{
 		{"well", "check-setup", "", "", "", 0, `^local: (.*\n  ok )+.*\nremote: (.*\n  ok )+.*\n$`, `^$`},
 		{"FAKE on REMOTE", "check-setup", "", fmt.Sprintf(fake, "add"), fmt.Sprintf(fake, "del"), 2,
-			`\n  NO  FAKE is not configured here: .*10\.77\.2\.9.*\n +mend: `, `^$`},
+			`\n  NO  FAKE is not configured here: .*10\.77\.2\.9.*\n +fix: `, `^$`},
 		{"run with FAKE on REMOTE", "run", "", fmt.Sprintf(fake, "add"), fmt.Sprintf(fake, "del"), 2,
 			`^$`, `^error: remote: FAKE .*10\.77\.2\.9.*\nhint: `},
-		{"no right", "check-setup", "REMOTE_SSH=norights@10.77.1.2", "", "", 2, `^$`, `^error: (.*\n)+hint: .*norights`},
-		{"run without right", "run", "REMOTE_SSH=norights@10.77.1.2", "", "", 2, `^$`, `^error: (.*\n)+hint: .*norights`},
+		{"no right", "check-setup", "REMOTE_SSH=norights@10.77.1.2", "", "", 2, `^$`,
+			`^error: (.*\n)+hint: .*norights`},
+		{"run without right", "run", "REMOTE_SSH=norights@10.77.1.2", "", "", 2, `^$`,
+			`^error: (.*\n)+hint: .*norights`},
 		{"no sudo", "check-setup", "SUDO=", "", "", 2, `^$`, `^error: (.*\n)+hint: .*SUDO`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			root(t, n.remote, c.before)
 			stdout, stderr, status := n.run(t, []string{"REMOTE_SSH=csh@10.77.1.2", c.env}, c.role)
 			root(t, n.remote, c.after)
-			if status != c.status || !regexp.MustCompile(c.stdout).MatchString(stdout) || !regexp.MustCompile(c.stderr).MatchString(stderr) {
+			if status != c.status || !regexp.MustCompile(c.stdout).MatchString(stdout) ||
+				!regexp.MustCompile(c.stderr).MatchString(stderr) {
 				t.Errorf("status %d, stdout\n%s\nstderr\n%s", status, stdout, stderr)
 			}
 			n.clean(t)

@@ -1,5 +1,5 @@
-// Package roles has the parts that the program can play: each role's flags,
-// help and wiring.
+// Package roles is the command line: the flags, the help and the wiring of each role of the
+// program.
 package roles
 
 import (
@@ -20,7 +20,7 @@ import (
 	"pfdivert/roles/testbed"
 )
 
-// Role is one part.
+// Role is one of the commands of the program, such as run or doctor.
 type Role struct {
 	Name    string
 	Usage   string // what comes after the name
@@ -33,7 +33,7 @@ type Role struct {
 	run    func(ctx context.Context, c *call) (int, error)
 }
 
-// Standard is the process's own environment.
+// Standard returns the standard streams and the environment of this process.
 func Standard() IO {
 	return IO{os.Stdin, os.Stdout, os.Stderr, os.Getenv}
 }
@@ -63,7 +63,8 @@ const (
 // all lists the roles in the order in which help shows them.
 func all() []*Role {
 	return []*Role{
-		&orchestratorRole, &listRole, &compareRole, &kernelsRole, &faultsRole, &labRole, &checkSetupRole, &doctorRole, &cleanupRole,
+		&orchestratorRole, &listRole, &compareRole, &kernelsRole, &faultsRole, &labRole, &checkSetupRole, &doctorRole,
+		&cleanupRole,
 		&serverRole, &clientRole, &packetRole, &pfSetupRole, &natlookRole,
 		&atfRole, &installRole, &versionRole, &helpRole, &agentRole,
 	}
@@ -81,7 +82,8 @@ func find(name string) *Role {
 // gcPercent is how far the heap may grow between collections.
 const gcPercent = 400
 
-// Main plays the role that args ask for and returns the exit status.
+// Main runs the role that args, with the program's name in front, ask for, and returns the exit
+// status. It prints the error of a role that fails.
 func Main(version string, args []string, std IO) int {
 	// Little memory is alive at any time, and collecting it less often saves a tenth
 	// of a long run's time.
@@ -97,8 +99,8 @@ func Main(version string, args []string, std IO) int {
 	return exitError
 }
 
-// pick finds the role: by the name that the program was started under, else by the
-// first argument; else it is the orchestrator's, and all arguments are its.
+// pick finds the role by the name that the program was started under, or by the first argument.
+// Without either, all arguments are the orchestrator's.
 func pick(args []string) (*Role, []string, error) {
 	if len(args) == 0 {
 		return &orchestratorRole, nil, nil
@@ -110,7 +112,8 @@ func pick(args []string) (*Role, []string, error) {
 	if r := find(base); r != nil && !r.Hidden {
 		return r, args[1:], nil
 	}
-	if len(args) == 1 || strings.HasPrefix(args[1], "-") && args[1] != "-h" && args[1] != "-help" && args[1] != "--help" {
+	if len(args) == 1 || strings.HasPrefix(args[1], "-") && args[1] != "-h" && args[1] != "-help" &&
+		args[1] != "--help" {
 		return &orchestratorRole, args[1:], nil
 	}
 	switch args[1] {
@@ -130,10 +133,11 @@ func pick(args []string) (*Role, []string, error) {
 	}
 	return nil, nil, terminal.WithHint(
 		fmt.Errorf("there is no role %q", args[1]),
-		fmt.Sprintf("the nearest is '%s'; 'pfdivert help' shows all, 'pfdivert run %s' plays targets of that name", matrix.Nearest(args[1], names), args[1]))
+		fmt.Sprintf("the nearest is '%s'; 'pfdivert help' shows all, 'pfdivert run %s' runs targets of that name",
+			matrix.Nearest(args[1], names), args[1]))
 }
 
-// play plays the role until it ends or a signal ends it.
+// play runs the role until it ends or a signal ends it.
 func play(role *Role, version string, args []string, std IO) (int, error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
@@ -201,7 +205,8 @@ func (c *call) noArgs(f *flag.FlagSet) error {
 	if f.NArg() == 0 {
 		return nil
 	}
-	return terminal.WithHint(fmt.Errorf("%s takes no argument %q", c.role.Name, f.Arg(0)), fmt.Sprintf("'pfdivert %s -h' shows what it takes", c.role.Name))
+	return terminal.WithHint(fmt.Errorf("%s takes no argument %q", c.role.Name, f.Arg(0)),
+		fmt.Sprintf("'pfdivert %s -h' shows what it takes", c.role.Name))
 }
 
 // testbed returns how the environment says to reach the hosts; a role adds what its flags say.

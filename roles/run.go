@@ -90,17 +90,22 @@ func runOrchestrator(ctx context.Context, c *call) (int, error) {
 	}
 	switch {
 	case o.parallel < 0:
-		return exitError, terminal.WithHint(fmt.Errorf("-parallel %d: there is no such number of targets", o.parallel), "0 plays all at once, 1 one after the other")
+		return exitError, terminal.WithHint(fmt.Errorf("-parallel %d: there is no such number of targets", o.parallel),
+			"0 runs all at once, 1 one after the other")
 	case o.regress && (o.count > 1 || o.duration > 0):
-		return exitError, terminal.WithHint(errors.New("-regress prints each target once, and -count and -for play it again"), "leave one of them out")
+		return exitError, terminal.WithHint(errors.New(
+			"-regress prints each target once, and -count and -for run it again"), "leave one of them out")
 	case o.Domain < 0 || o.Domain > bsd.MaxDomain:
-		return exitError, terminal.WithHint(fmt.Errorf("-rdomain %d: there is no such routing domain", o.Domain), fmt.Sprintf("they go up to %d", bsd.MaxDomain))
+		return exitError, terminal.WithHint(fmt.Errorf("-rdomain %d: there is no such routing domain", o.Domain),
+			fmt.Sprintf("they go up to %d", bsd.MaxDomain))
 	case o.count < 1 || o.duration < 0:
-		return exitError, terminal.WithHint(fmt.Errorf("-count %d -for %v: a target can't be played less than once", o.count, o.duration), "-count 100, or -for 30s")
+		return exitError, terminal.WithHint(fmt.Errorf("-count %d -for %v: a target can't be run less than once",
+			o.count, o.duration), "-count 100, or -for 30s")
 	}
 	for _, arg := range f.Args() {
 		if strings.HasPrefix(arg, "-") {
-			return exitError, terminal.WithHint(fmt.Errorf("%s stands behind a pattern", arg), "flags come first: pfdivert run "+arg+" … PATTERN")
+			return exitError, terminal.WithHint(fmt.Errorf("%s stands behind a pattern", arg),
+				"flags come first: pfdivert run "+arg+" … PATTERN")
 		}
 	}
 	targets, err := matrix.Select(f.Args())
@@ -197,7 +202,8 @@ type output struct {
 }
 
 // runOn runs the targets on all testbeds at once, reports, and returns what was found.
-func (c *call) runOn(ctx context.Context, beds []*testbed.Testbed, targets []matrix.Target, o runFlags, to output) (int, *report.Results, error) {
+func (c *call) runOn(ctx context.Context, beds []*testbed.Testbed, targets []matrix.Target, o runFlags,
+	to output) (int, *report.Results, error) {
 	run := report.Run{Version: c.version, Started: time.Now(), Seed: o.shuffle}
 	for _, b := range beds {
 		for _, t := range targets {
@@ -229,7 +235,8 @@ func (c *call) runOn(ctx context.Context, beds []*testbed.Testbed, targets []mat
 		}
 	}
 	change := func(opt *matrix.Options) {
-		opt.Parallel, opt.Transcripts, opt.Trace = o.parallel, o.out != "" || to.files.Has(report.HTMLFlag), c.Getenv("KTRACE")
+		opt.Parallel, opt.Transcripts, opt.Trace = o.parallel, o.out != "" ||
+			to.files.Has(report.HTMLFlag), c.Getenv("KTRACE")
 		opt.Evidence, opt.Capture = o.evidence, o.evidence || !plan.Repeats()
 	}
 	ended := make([]time.Time, len(beds))

@@ -20,12 +20,16 @@ import (
 
 // labHost is a host under test of a lab of its own.
 func labHost(index int, name string) *testbed.Testbed {
-	return &testbed.Testbed{Name: name, Index: index, Dial: func(ctx context.Context) (*testbed.Pair, error) { return testbed.ReachLab(ctx, testbed.Options{}) }}
+	return &testbed.Testbed{Name: name, Index: index, Dial: func(ctx context.Context) (*testbed.Pair,
+		error) {
+		return testbed.ReachLab(ctx, testbed.Options{})
+	}}
 }
 
-// playSeveral plays all targets on the hosts and gives what a person and a machine
+// playSeveral runs all targets on the hosts and gives what a person and a machine
 // are told, and the exit status.
-func playSeveral(t *testing.T, ctx context.Context, hosts []*testbed.Testbed, o runFlags) (text, said, machine string, status int) {
+func playSeveral(t *testing.T, ctx context.Context, hosts []*testbed.Testbed, o runFlags) (text, said, machine string,
+	status int) {
 	t.Helper()
 	var out, err, results bytes.Buffer
 	names := make([]string, len(report.Formats))
@@ -63,7 +67,8 @@ func TestSeveralHosts(t *testing.T) {
 	for _, line := range []string{
 		"PASS one/inet-args-tcp-to", "PASS two/inet6-reuse-rip-reply-to-reply-to",
 		"ERROR three/inet-args-tcp-to (setup-failed): it does not answer",
-		"one: 70 targets: 70 PASS", "two: 70 targets: 70 PASS", "three: 70 targets: 70 ERROR", "four: 70 targets: 70 ERROR",
+		"one: 70 targets: 70 PASS", "two: 70 targets: 70 PASS", "three: 70 targets: 70 ERROR",
+		"four: 70 targets: 70 ERROR",
 		"280 targets on 4 hosts: 140 PASS, 140 ERROR in ",
 	} {
 		if !strings.Contains("\n"+text, "\n"+line) {
@@ -76,7 +81,8 @@ func TestSeveralHosts(t *testing.T) {
 	if t.Failed() {
 		t.Logf("it printed\n%s", text)
 	}
-	if status != exitError || !strings.Contains(said, "error: three: it does not answer\nhint: switch it on\n") || !strings.Contains(said, "error: four: ") {
+	if status != exitError || !strings.Contains(said, "error: three: it does not answer\nhint: switch it on\n") ||
+		!strings.Contains(said, "error: four: ") {
 		t.Errorf("exit status %d, it said\n%s", status, said)
 	}
 	var back struct {
@@ -86,14 +92,18 @@ func TestSeveralHosts(t *testing.T) {
 	if err := json.Unmarshal([]byte(machine), &back); err != nil || len(back.Hosts) != 4 || len(back.Targets) != 280 {
 		t.Errorf("%v: %s", err, machine)
 	}
-	if log, err := os.ReadFile(filepath.Join(dir, "two", "inet-args-tcp-to", "local-client.log")); err != nil || !strings.Contains(string(log), "<<< Server") {
+	if log, err := os.ReadFile(filepath.Join(dir, "two", "inet-args-tcp-to", "local-client.log")); err != nil ||
+		!strings.Contains(string(log), "<<< Server") {
 		t.Errorf("transcript %q: %v", log, err)
 	}
 }
 
 // One host that can't be tested is the run's error, as ever.
 func TestOneHostUnreached(t *testing.T) {
-	hosts := []*testbed.Testbed{{Dial: func(context.Context) (*testbed.Pair, error) { return nil, errors.New("it does not answer") }}}
+	hosts := []*testbed.Testbed{{Dial: func(context.Context) (*testbed.Pair, error) {
+		return nil,
+			errors.New("it does not answer")
+	}}}
 	var out bytes.Buffer
 	c := &call{IO: IO{Out: &out, Err: &out, Getenv: func(string) string { return "" }}}
 	status, _, err := c.runOn(t.Context(), hosts, matrix.Targets(), runFlags{count: 1}, output{text: &out})
@@ -108,7 +118,8 @@ func TestSeveralHostsInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	timer := time.AfterFunc(2*time.Second, func() { cancel(errors.New("enough")) })
 	defer timer.Stop()
-	text, said, machine, status := playSeveral(t, ctx, []*testbed.Testbed{labHost(0, "one"), labHost(1, "two")}, runFlags{count: 1, duration: time.Minute})
+	text, said, machine, status := playSeveral(t, ctx, []*testbed.Testbed{labHost(0, "one"), labHost(1, "two")},
+		runFlags{count: 1, duration: time.Minute})
 	if status != exitError || !strings.Contains(text, "\ninterrupted after ") || strings.Contains(text, " 0 PASS") ||
 		!strings.Contains(text, " on 2 hosts: ") || !strings.Contains(machine, `"interrupted":true`) || said != "" {
 		t.Errorf("exit status %d, it printed\n%s%s", status, text, said)
@@ -149,19 +160,23 @@ func TestNoLab(t *testing.T) {
 			t.Fatal(err)
 		}
 		status, err := (&call{version: "v1"}).skipRun(output{text: &text, files: files}, matrix.Targets(), why)
-		if status != exitOK || err != nil || !strings.Contains(text.String(), why) || !strings.HasSuffix(text.String(), "\nSKIPPED\n") {
+		if status != exitOK || err != nil || !strings.Contains(text.String(), why) ||
+			!strings.HasSuffix(text.String(), "\nSKIPPED\n") {
 			t.Errorf("%s: exit status %d, %v, %q", c.system, status, err, text.String())
 		}
-		// The run succeeded, so its reports are there, and say that nothing was played.
+		// The run succeeded, so its reports are there, and say that nothing was run.
 		for format, want := range map[string]string{
-			"json": `"targets":[]}`, "tap": "\n1..0 # SKIP No remote host is given. ", "junit": `tests="0" failures="0"`, "html": "<dt>Skipped</dt>",
+			"json": `"targets":[]}`, "tap": "\n1..0 # SKIP No remote host is given. ",
+			"junit": `tests="0" failures="0"`, "html": "<dt>Skipped</dt>",
 		} {
 			got, err := os.ReadFile(filepath.Join(dir, format))
-			if err != nil || !strings.Contains(string(got), want) || !strings.Contains(string(got), "No remote host is given. ") {
+			if err != nil || !strings.Contains(string(got), want) ||
+				!strings.Contains(string(got), "No remote host is given. ") {
 				t.Errorf("%s: -%s: %v, %q", c.system, format, err, got)
 			}
 		}
-		if past, err := new(call).readRun(filepath.Join(dir, "json")); err != nil || past.Run.Skipped == "" || len(past.Summaries) != 0 {
+		if past, err := new(call).readRun(filepath.Join(dir, "json")); err != nil || past.Run.Skipped == "" ||
+			len(past.Summaries) != 0 {
 			t.Errorf("%s: it is read as %+v, %v", c.system, past, err)
 		}
 	}
@@ -208,7 +223,8 @@ func TestReportsBeforeText(t *testing.T) {
 	found := report.NewResults([]string{"inet-args-tcp-to"}, false)
 	found.Add(matrix.Result{Name: "inet-args-tcp-to", Verdict: matrix.Pass})
 	run := report.Run{Version: "v1", Targets: []string{"inet-args-tcp-to"}}
-	err = new(call).report(run, found, nil, runFlags{out: filepath.Join(dir, "out")}, output{text: gone{}, files: files})
+	err = new(call).report(run, found, nil, runFlags{out: filepath.Join(dir, "out")},
+		output{text: gone{}, files: files})
 	if !errors.Is(err, errGone) || !strings.Contains(err.Error(), "results, -json -: ") {
 		t.Errorf("%v", err)
 	}

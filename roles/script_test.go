@@ -17,7 +17,7 @@ import (
 	"pfdivert/roles/lab/labtest"
 )
 
-// TestScripts plays what people type: testdata/script needs nothing of the machine, testdata/lab
+// TestScripts runs what people type: testdata/script needs nothing of the machine, testdata/lab
 // the right to make namespaces, testdata/lack kernels that lack something, testdata/trace strace.
 func TestScripts(t *testing.T) {
 	t.Run("plain", func(t *testing.T) { playScripts(t, "testdata/script") })

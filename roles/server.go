@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"pfdivert/matrix/script"
+	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
 	"pfdivert/roles/terminal"
 )
@@ -39,26 +41,27 @@ func runServer(_ context.Context, c *call) (int, error) {
 		return exitError, err
 	}
 	if !o.bind.IsValid() {
-		return exitError, terminal.WithHint(errors.New("server needs an address to bind"), "pfdivert server -bind 127.0.0.1:4000 -diverted")
+		return exitError, terminal.WithHint(errors.New("server needs an address to bind"),
+			"pfdivert server -bind 127.0.0.1:4000 -diverted")
 	}
-	e, err := endpoint.Open(endpoint.Spec{
-		Kind: socketKinds[proto], Role: endpoint.Server, Local: o.bind, Bindany: o.bindany, Diverted: *diverted,
-	}, c.Out)
+	e, err := endpoint.Open(script.SocketOf(proto, script.Ends{
+		Role: script.Server, Local: o.bind, Bindany: o.bindany, Diverted: *diverted,
+	}), c.Out)
 	if err != nil {
 		return exitError, err
 	}
 	defer e.Close()
 	deadline := time.Now().Add(o.timeout)
 	var s chain
-	if socketKinds[proto] == endpoint.Stream {
+	if proto == pfconf.TCP {
 		s.do("accept", func() error { return e.Accept(deadline) })
-		s.do("send", func() error { return e.Send([]byte(endpoint.ServerLine), 0) })
+		s.do("send", func() error { return e.Send([]byte(script.ServerLine), 0) })
 		s.do("receive", func() error { return receiveClient(e, deadline) })
 		s.do("close", e.CloseConn)
 	} else {
 		s.do("receive", func() error { return receiveClient(e, deadline) })
 		if *answer {
-			s.do("send", func() error { return e.Send([]byte(endpoint.ServerLine), 0) })
+			s.do("send", func() error { return e.Send([]byte(script.ServerLine), 0) })
 		}
 	}
 	if s.err != nil {
@@ -75,7 +78,7 @@ func receiveClient(e endpoint.Endpoint, deadline time.Time) error {
 	if err != nil {
 		return err
 	}
-	if s := string(m.Data); s != endpoint.ClientLine && s != endpoint.PacketLine {
+	if s := string(m.Data); s != script.ClientLine && s != script.PacketLine {
 		return fmt.Errorf("received %q, neither a client's nor a packet role's line", s)
 	}
 	return nil

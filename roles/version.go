@@ -25,7 +25,8 @@ var versionRole = Role{
 		if err != nil {
 			return exitError, err
 		}
-		fmt.Fprintf(c.Out, "pfdivert %s\n%s\n%s/%s\nsha256 %s\n", c.version, runtime.Version(), runtime.GOOS, runtime.GOARCH, sum)
+		fmt.Fprintf(c.Out, "pfdivert %s\n%s\n%s/%s\nsha256 %s\n", c.version, runtime.Version(), runtime.GOOS,
+			runtime.GOARCH, sum)
 		return exitOK, nil
 	},
 }

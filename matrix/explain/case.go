@@ -8,8 +8,8 @@ import (
 	"strconv"
 	"strings"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
-	"pfdivert/roles/evidence"
 )
 
 // Way is what is diverted.
@@ -336,7 +336,7 @@ func (c *Case) filler(cause *Cause) *strings.Replacer {
 		"{FAKE}", name(c.Fake, "FAKE"), "{LOCAL}", name(c.LocalAddr, "LOCAL"), "{REMOTE}", name(c.RemoteAddr, "REMOTE"),
 		"{NIC}", or(c.Remote.nic(), "the interface"), "{MARK}", mark, "{TABLE}", or(c.Remote.table(), "TABLE"),
 		"{DIVERT}", divert, "{DETAIL}", c.Detail, "{BLOCK}", c.logged("block"), "{QUEUES}", queues, "{ip}", ip, "{ROUTE}", or(c.Local.fakeRoute(c.Fake), "no route"),
-		"{RULES}", or(c.others, or(c.foreign(cause), "a rule of somebody else's")), "{ERRORS}", strings.Join(c.errors(), "; "),
+		"{RULES}", or(c.others, or(c.foreign(cause), "another program's rule")), "{ERRORS}", strings.Join(c.errors(), "; "),
 		"{inet}", inet, "{HOST}", name(c.host(), "FAKE"), "{BLOCKS}", strings.Join(blocking.blocks(c.v6()), "; "), "{QUEUE}", queue, "{MTUS}", "MTU "+mtu(&c.Local, "LOCAL")+", "+mtu(&c.Remote, "REMOTE"), "{LOCALNIC}", or(c.Local.nic(), "its interface"))
 }
 

@@ -8,7 +8,7 @@ var filterCauses = []Cause{
 	{
 		Code: "pf-spoils-divert", Firewalls: bsd,
 		Cell: (*Case).looped,
-		Advice: anywhere("pf is switched on beside ipfw, and from FreeBSD 14 on it deletes the tag of a packet that was given back to ipfw: "+
+		Advice: anywhere("pf is switched on beside ipfw, and from FreeBSD 14 on it deletes the tag of a packet that is reinjected: "+
 			"in the direction in which pf is asked before ipfw each packet is diverted again and again (pf_test in sys/netpfil/pf/pf.c)",
 			"pfctl -si; ipfw -a list (the rule counts each packet many times); pfilctl heads",
 			"switch pf off (pfctl -d), or divert by pf in place of ipfw (pass … divert-to)"),
@@ -81,7 +81,7 @@ var filterCauses = []Cause{
 	},
 	{
 		Code: "lost-by-divert", Firewalls: bsd, Cell: byDoctor,
-		Advice: anywhere("FreeBSD's pf does not do all that the rule says with a packet that was diverted and given back: {DETAIL}",
+		Advice: anywhere("FreeBSD's pf does not do all that the rule says with a packet that was diverted and reinjected: {DETAIL}",
 			"pfctl -vvsr; pfctl -si (state-insert)",
 			"give the rule \"no state\" for what was translated, and have another rule without divert-to set the route or the tag, on another interface"),
 	},
@@ -176,7 +176,7 @@ var filterCauses = []Cause{
 	},
 }
 
-// looped reports whether a packet that was given back came again beside a pf that is on.
+// looped reports whether a packet that was reinjected came again beside a pf that is on.
 func (c *Case) looped() bool {
 	again := c.is("looped") || c.CountersKnown && c.Counters.Matched > 1 && c.is("not-delivered", "not-reinjected", "wrong-data")
 	return again && c.Firewall == ipfw && (c.Packet() || c.Claim) && c.Remote.pfOn()

@@ -6,8 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
-	"pfdivert/roles/evidence"
 )
 
 // Diverted returns what is wrong with a rule that diverts packets of a family to a program,
@@ -198,8 +198,8 @@ func (h *Host) queue(d evidence.Diversion, f pfconf.Family) (unheard string, ful
 // reader is the socket that takes a queue, nil when there is none.
 func (h *Host) reader(kind evidence.Kind, number uint16, f pfconf.Family) *evidence.Socket {
 	for i, s := range h.Sockets {
-		// Netfilter's queues and FreeBSD's divert sockets are for both families, OpenBSD's each for its
-		// own. fstat(1), which shows the latter, does not say of which port they are.
+		// Netfilter's queues and FreeBSD's divert sockets are for both families, OpenBSD's each for
+		// its own. fstat(1), which shows the latter, does not say of which port they are.
 		if kind == evidence.Divert && strings.Contains(s.Text, "internet") {
 			if pfconf.FamilyOf(s.Local.Addr()) != f {
 				continue

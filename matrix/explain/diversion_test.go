@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
-	"pfdivert/roles/evidence"
 )
 
 // TestDiverted: what is wrong with a rule of someone else's and the sockets that it leads to.
@@ -113,7 +113,7 @@ func TestDiverted(t *testing.T) {
 func TestDivertedBSD(t *testing.T) {
 	to := evidence.Diversion{Kind: evidence.DivertTo, Proto: "tcp", Address: netip.MustParseAddr("127.0.0.1"), Port: 3128}
 	rdr, raw, lost, divert, reply := to, to, to, evidence.Diversion{Kind: evidence.Divert, Queue: 700, Last: 700}, evidence.Diversion{Kind: evidence.DivertReply}
-	rdr.Kind, raw.Proto, lost.Unreached = evidence.RdrTo, "254", "nobody calls it"
+	rdr.Kind, raw.Proto, lost.Unreached = evidence.RdrTo, "254", "no rule calls it"
 	tee := divert
 	tee.Bypass = true
 	over := func(drops, before, all bool) evidence.Diversion {

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
-	"pfdivert/roles/evidence"
 )
 
 func answers(all ...string) []evidence.Answer {

@@ -7,8 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
-	"pfdivert/roles/evidence"
 )
 
 // Host is what is known of a host in one address family: what was asked of it, and how it answered.
@@ -60,8 +60,8 @@ func (h *Host) pfOn() bool {
 	return strings.Contains(status, "Status: Enabled")
 }
 
-// translatesSource reports whether a rule of pf's main ruleset changes the source of what leaves: then
-// the rules behind it see another one.
+// translatesSource reports whether a rule of pf's main ruleset changes the source of what leaves:
+// then the rules behind it see another one.
 func (h *Host) translatesSource() bool {
 	rules, _ := h.answer("pfctl -vv -s ", "rules")
 	return sourceTranslation.MatchString(rules)
@@ -266,7 +266,7 @@ type foreign struct {
 	does     []string
 }
 
-// otherFamily is the family of the tables that have nothing to do with packets of a family.
+// otherFamily is the family of the tables that packets of a family do not meet.
 var otherFamily = map[pfconf.Family]string{pfconf.Inet: "ip6", pfconf.Inet6: "ip"}
 
 // foreigns returns the chains of other tables than the driver's that packets of the family meet.

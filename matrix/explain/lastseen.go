@@ -5,8 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
-	"pfdivert/roles/evidence"
 )
 
 // lastSeen says how far the packet came, or the one that was to come back: to LOCAL's interface,
@@ -16,7 +16,7 @@ func (c *Case) lastSeen() string {
 		return ""
 	}
 	switch {
-	case c.is("control-lost") && c.Claim: // some controls of claims are played when the rule is there
+	case c.is("control-lost") && c.Claim: // some controls of claims are run when the rule is there
 		return c.onWire("")
 	case c.is("control-lost"):
 		return c.onWire("before the rule was loaded, ")

@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"pfdivert/matrix"
-	"pfdivert/roles/lab/spoil"
+	"pfdivert/matrix/injection"
 )
 
 // Systems are those that have labs (runtime.GOOS), each with the firewall of its REMOTE.
@@ -23,14 +23,14 @@ type Fault struct {
 	// Omit are the pieces of this program's own that are left out (matrix.Options.Omit).
 	Omit []string
 	// Local and Remote are what is done to the hosts.
-	Local, Remote []spoil.Step
+	Local, Remote []injection.Step
 	// Cause is the code of the explanation that all who notice must give (docs/reasons.md).
 	Cause string
 	// expect returns what a cell must say that is concerned, and nothing for one that is
 	// not.
 	expect func(Part) Want
 	// claims, in place of expect, gives what each claim must say on a system: the claims are
-	// played then.
+	// run then.
 	claims func(system string, t matrix.Target) Want
 }
 
@@ -79,7 +79,7 @@ func (f Fault) Want(system string, t matrix.Target) Want {
 	return pass
 }
 
-// Targets are those that can be played with the fault on the system: the suite's, or the claims of
+// Targets are those that can be run with the fault on the system: the suite's, or the claims of
 // its kernel.
 func (f Fault) Targets(system string) []matrix.Target {
 	if f.claims == nil {

@@ -5,7 +5,7 @@ import (
 	"pfdivert/pfconf"
 )
 
-// Part is one of the cells that a target plays.
+// Part is one of the cells that a target runs.
 type Part struct {
 	matrix.Target
 	Mode   matrix.Mode
@@ -42,7 +42,7 @@ func (p Part) answered() bool {
 	return p.System == "openbsd" && p.reply() && p.Proto != pfconf.ICMP
 }
 
-// reuse reports whether it is a cell of a reuse target, which plays no control.
+// reuse reports whether it is a cell of a reuse target, which runs no control.
 func (p Part) reuse() bool { return p.Target.Second != "" }
 
 // afterTo reports whether it follows a divert-to cell of the same flow.

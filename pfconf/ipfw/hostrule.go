@@ -219,7 +219,7 @@ func (r *HostRule) side(w *words, s *pfconf.Side) error {
 	return r.ports(s, w.next(), not)
 }
 
-// plainChoice writes "{ 10.0.0.1 or 10.0.0.2 }" as the list that it is, where it is one of addresses.
+// plainChoice writes "{ 10.0.0.1 or 10.0.0.2 }" as the list that it is, if it is one of addresses.
 func plainChoice(text string) string {
 	in, ok := strings.CutPrefix(text, "{ ")
 	if !ok {
@@ -348,7 +348,7 @@ func fragments(word string) bool {
 	return true
 }
 
-// negated reads "not" and the option behind it. Behind the first default rule of FreeBSD 15, which no
+// negated reads "not" and the option behind it. In the first default rule of FreeBSD 15, which no
 // packet matches, nothing follows.
 func (r *HostRule) negated(w *words) error {
 	if w.peek() == "" {

@@ -14,8 +14,8 @@ import (
 // hostRule reads a rule without its number.
 func hostRule(text string) HostRule { return ParseHostRules("00100 set 0 " + text)[0] }
 
-// TestHostRulesRead: every rule that FreeBSD 15.1 was seen to print is understood, and none any more
-// when a word is added to it.
+// TestHostRulesRead: every rule that FreeBSD 15.1 was seen to print is understood, and none any
+// more when a word is added to it.
 func TestHostRulesRead(t *testing.T) {
 	text, err := os.ReadFile("testdata/hostrules/freebsd-15.1.txt")
 	if err != nil {

@@ -300,5 +300,5 @@ func (f *Firewall) explain(p *plan, seq uint32, errno unix.Errno) error {
 			return fmt.Errorf("%s: %w", what, &MissingError{TransparentProxy, errno})
 		}
 	}
-	return fmt.Errorf("%s: %w (has somebody else removed table inet %s?)", what, errno, TableName)
+	return fmt.Errorf("%s: %w (has another process removed table inet %s?)", what, errno, TableName)
 }

@@ -101,7 +101,7 @@ func (f *Firewall) readCounters(rules map[string]*loaded, read map[string]pfconf
 		return err
 	}
 	for _, a := range wanted {
-		return fmt.Errorf("rule %q is not in the kernel any more: somebody else has removed it", a.label)
+		return fmt.Errorf("rule %q is not in the kernel any more: another process has removed it", a.label)
 	}
 	return nil
 }

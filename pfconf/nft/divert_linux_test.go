@@ -215,7 +215,7 @@ func TestDivertPacket(t *testing.T) {
 					from, to = to, from
 				}
 				server, client := udpPair(t, from, to, r)
-				_, err := client.Write([]byte("nobody listens"))
+				_, err := client.Write([]byte("no process listens"))
 				if d == pfconf.In {
 					check(t, err) // on output the sender is told
 				}

@@ -144,7 +144,7 @@ func TestMendRedirect(t *testing.T) {
 	const former = "rdr on vtnet1 inet proto tcp from any to any port = http -> 127.0.0.1 port 8080\n" +
 		"pass in quick on vtnet1 inet proto tcp from any to 127.0.0.1 port = http-alt flags S/SA keep state\n"
 	u := pfconf.Undo{Do: UndoAnchor, Args: []string{"regress", "0", former, withRdr}}
-	if err := Mend(t.Context(), play(t, "freebsd-rdr-mend"), u); err != nil {
+	if err := Restore(t.Context(), play(t, "freebsd-rdr-mend"), u); err != nil {
 		t.Error(err)
 	}
 }

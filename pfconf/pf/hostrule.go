@@ -36,7 +36,7 @@ type HostRule struct {
 
 // Target is where a rule leads packets.
 type Target struct {
-	// Kind is "divert-to", "divert-reply" or "divert-packet", or "rdr-to", "nat-to", "af-to" or "->".
+	// Kind is "divert-to", "divert-reply", "divert-packet", "rdr-to", "nat-to", "af-to" or "->".
 	Kind string
 	// Hosts are the addresses as printed, of several one is chosen: "127.0.0.1", "10.0.0.0/28",
 	// "(em0)", "<table>". FreeBSD's divert-to, which leads to a divert socket, has none.
@@ -191,8 +191,8 @@ func (r *HostRule) side(w *words, s *pfconf.Side) error {
 	return nil
 }
 
-// operator reads what print_op prints: "= 80", "!= 80", "< 80", "80 >< 90", "80 <> 90", "80:90". ports
-// is nil when the numbers are names, or none are left.
+// operator reads what print_op prints: "= 80", "!= 80", "< 80", "80 >< 90", "80 <> 90", "80:90".
+// ports is nil when the numbers are names, or none are left.
 func operator(w *words) (text string, ports pfconf.Ports, err error) {
 	const top = 1<<16 - 1
 	first := w.next()

@@ -147,7 +147,7 @@ func TestChangeRefuses(t *testing.T) {
 	copied.Bypass, copied.Tee = false, true
 	late.Bypass, late.Number = false, 2
 	for what, err := range map[string]error{
-		"a rule that hands over copies": f.Change(ctx, []pfconf.Rule{copied}, nil),
+		"a rule that delivers copies": f.Change(ctx, []pfconf.Rule{copied}, nil),
 		"a rule with a number":          f.Change(ctx, []pfconf.Rule{late}, nil),
 		"a label that is there":         f.Change(ctx, []pfconf.Rule{numbered(1)}, nil),
 		"a label twice":                 f.Change(ctx, []pfconf.Rule{numbered(3), numbered(3)}, nil),

@@ -11,8 +11,8 @@ import (
 // MainRuleset is the host's main ruleset.
 type MainRuleset struct {
 	rules []HostRule
-	// redirects: the rules are those of FreeBSD's list that redirect, of which the first that matches
-	// decides (pf.conf(5), TRANSLATION).
+	// redirects: the rules are those of FreeBSD's list that redirect, of which the first that
+	// matches decides (pf.conf(5), TRANSLATION).
 	redirects bool
 }
 
@@ -59,8 +59,8 @@ type Reach struct {
 	Translates []string
 }
 
-// Reach tells how the packets that the rule is about come to it when it is in the anchor. nic is the
-// interface by which they come and go, "" if it is not known.
+// Reach tells how the packets that the rule is about come to it when it is in the anchor. nic is
+// the interface by which they come and go, "" if it is not known.
 func (m *MainRuleset) Reach(anchor string, r pfconf.Rule, nic string) Reach {
 	var reach Reach
 	all := m.matching(m.rules, pfconf.PacketsOf(r, nic), true, false)
@@ -112,8 +112,8 @@ type matchingRule struct {
 	quick  bool // evaluation ends when it matches
 }
 
-// matching returns the rules that may match the flow, with those that anchor rules have in braces in
-// their place.
+// matching returns the rules that may match the flow, with those that anchor rules have in braces
+// in their place.
 func (m *MainRuleset) matching(rules []HostRule, flow pfconf.Packets, surely, quick bool) []matchingRule {
 	var all []matchingRule
 	for i := range rules {

@@ -7,37 +7,26 @@ import (
 	"os/exec"
 	"strings"
 
+	"pfdivert/matrix/script"
 	"pfdivert/roles/endpoint"
 )
 
-// Apart says in which process a step opens its endpoint.
-type Apart string
-
-// The processes; the agent's own without one of these.
-const (
-	// OtherProcess is a process like the agent, with its privileges.
-	OtherProcess Apart = "other"
-	// Unprivileged is a process that may do nothing with the host's network that not everybody may.
-	Unprivileged Apart = "unprivileged"
-)
-
 // openApart starts a process for an endpoint and opens it there.
-func openApart(ctx context.Context, st *Step) (*traced, Outcome, error) {
-	if st.Apart != OtherProcess && st.Apart != Unprivileged {
-		return nil, Outcome{}, fmt.Errorf("there is no process %q", st.Apart)
+func openApart(ctx context.Context, st script.Open) (*traced, script.Outcome, error) {
+	if st.Process != script.OtherProcess && st.Process != script.UnprivilegedProcess {
+		return nil, script.Outcome{}, fmt.Errorf("there is no process %q", st.Process)
 	}
 	exe, err := os.Executable()
 	if err != nil {
-		return nil, Outcome{}, err
+		return nil, script.Outcome{}, err
 	}
 	cmd := exec.Command(exe, "agent", "-traced")
-	if st.Apart == Unprivileged {
+	if st.Process == script.UnprivilegedProcess {
 		withoutPrivilege(cmd)
 	}
-	e := &traced{end: st.End, cmd: cmd}
-	step := *st
-	step.Apart = ""
-	out, err := e.start(ctx, &step)
+	e := &traced{end: st.Socket, cmd: cmd}
+	st.Process = ""
+	out, err := e.start(ctx, st)
 	if e.conn == nil {
 		return nil, out, err
 	}
@@ -49,24 +38,24 @@ func openApart(ctx context.Context, st *Step) (*traced, Outcome, error) {
 // the step that failed, conn is set. That the process could not be started is never told with a
 // system's code: EPERM of a kernel that gives no user namespace would be taken for the
 // refusal of the socket, which no one then asked for.
-func (e *traced) start(ctx context.Context, st *Step) (Outcome, error) {
+func (e *traced) start(ctx context.Context, st script.Open) (script.Outcome, error) {
 	in, err := e.cmd.StdinPipe()
 	if err != nil {
-		return Outcome{}, err
+		return script.Outcome{}, err
 	}
 	out, err := e.cmd.StdoutPipe()
 	if err != nil {
-		return Outcome{}, err
+		return script.Outcome{}, err
 	}
 	var stderr bounded
 	e.cmd.Stderr = &stderr
 	if err := endpoint.Start(e.cmd); err != nil {
-		return Outcome{}, e.unstarted(err.Error())
+		return script.Outcome{}, e.unstarted(err.Error())
 	}
 	if e.conn, err = Dial(ctx, out, in, traceHeartbeat); err != nil {
 		_ = e.cmd.Process.Kill()
 		_ = e.cmd.Wait()
-		return Outcome{}, e.unstarted(err.Error() + " " + strings.TrimSpace(stderr.String()))
+		return script.Outcome{}, e.unstarted(err.Error() + " " + strings.TrimSpace(stderr.String()))
 	}
 	return e.step(ctx, st)
 }

@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"pfdivert/roles/endpoint"
+	"pfdivert/matrix/script"
 )
 
 // TestUnstarted: that an endpoint's process could not be started is no refusal by the kernel
@@ -22,11 +22,11 @@ func TestUnstarted(t *testing.T) {
 	}
 	for _, name := range []string{file, silent} { // EACCES, and an end without a hello
 		e := &traced{cmd: exec.Command(name)}
-		_, err := e.start(t.Context(), &Step{Do: Open, End: "nobody", Spec: &endpoint.Spec{}})
+		_, err := e.start(t.Context(), script.Open{Socket: "nobody", Spec: script.Datagram{}})
 		if err == nil {
 			t.Fatalf("%s was started", name)
 		}
-		if f := FaultOf(err); f.Code != CodeOther {
+		if f := FaultOf(err); f.Code != script.CodeOther {
 			t.Errorf("%s: code %s: %s", name, f.Code, f.Text)
 		}
 		if e.conn != nil {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/pf"
 	"pfdivert/pfconf/program"
@@ -33,7 +34,7 @@ type beside struct {
 var _ pfconf.Shower = (*beside)(nil)
 
 // put opens pf beside the filter. That it can't be used is no error.
-func put(ctx context.Context, fw pfconf.Firewall, s *Setup, run program.Runner, journal pfconf.Journal) *beside {
+func put(ctx context.Context, fw pfconf.Firewall, s *script.Setup, run program.Runner, journal pfconf.Journal) *beside {
 	b := &beside{Firewall: fw, in: map[string]pfconf.Action{}, nics: map[pfconf.Family]string{}}
 	for _, p := range s.Paths {
 		nic, err := interfaceOf(p.Here)
@@ -77,7 +78,7 @@ func reason(err error) string {
 func ofPF(r pfconf.Rule) bool { return r.Action == pfconf.PFDivertTo || r.Action == pfconf.RdrTo }
 
 // forPF reports whether pf has the rules of the change, and the other filter no part in it.
-func (b *beside) forPF(c Change) bool {
+func (b *beside) forPF(c script.Change) bool {
 	return len(c.Add) > 0 && !slices.ContainsFunc(c.Add, func(r pfconf.Rule) bool { return !ofPF(r) })
 }
 

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/program"
 )
@@ -115,10 +116,10 @@ func goodPF() *fakePF {
 	}
 }
 
-func besideSetup() *Setup {
-	return &Setup{
+func besideSetup() *script.Setup {
+	return &script.Setup{
 		Remote: true,
-		Paths:  []Path{{Here: netip.MustParseAddr("10.188.1.2"), There: netip.MustParseAddr("10.188.1.1")}},
+		Paths:  []script.Path{{Here: netip.MustParseAddr("10.188.1.2"), There: netip.MustParseAddr("10.188.1.1")}},
 		Fakes:  []netip.Prefix{netip.MustParsePrefix("10.188.2.9/32")},
 	}
 }
@@ -177,7 +178,7 @@ func TestChangeBeside(t *testing.T) {
 	p.refuse = "regress-bad"
 	a := &agent{fw: put(t.Context(), fw, besideSetup(), p.run, nil)}
 	ctx := t.Context()
-	faults := a.change(ctx, []Change{
+	faults := a.change(ctx, []script.Change{
 		{Add: []pfconf.Rule{besideRule("regress-a", pfconf.DivertPacket)}},
 		{Add: []pfconf.Rule{besideRule("regress-bad", pfconf.PFDivertTo)}},
 		{Add: []pfconf.Rule{besideRule("regress-pf", pfconf.PFDivertTo)}},
@@ -192,7 +193,7 @@ func TestChangeBeside(t *testing.T) {
 	if err != nil || counted["regress-a"].Matched != 7 || counted["regress-pf"].Matched != 2 {
 		t.Errorf("%v, %v", counted, err)
 	}
-	faults = a.change(ctx, []Change{{Remove: []string{"regress-pf", "regress-a"}}})
+	faults = a.change(ctx, []script.Change{{Remove: []string{"regress-pf", "regress-a"}}})
 	if faults[0] != nil {
 		t.Error(faults[0])
 	}
@@ -224,7 +225,7 @@ func TestRedirectBeside(t *testing.T) {
 			p.rdr = ""
 		}
 		a := &agent{fw: put(t.Context(), fw, besideSetup(), p.run, nil)}
-		faults := a.change(t.Context(), []Change{
+		faults := a.change(t.Context(), []script.Change{
 			{Add: []pfconf.Rule{besideRule("regress-a", pfconf.DivertPacket)}},
 			{Add: []pfconf.Rule{redirection("regress-rdr")}},
 			{Add: []pfconf.Rule{besideRule("regress-pf", pfconf.PFDivertTo)}},
@@ -262,7 +263,7 @@ func TestChangeWithoutPF(t *testing.T) {
 	p := goodPF()
 	p.status = "Disabled"
 	a := &agent{fw: put(t.Context(), &mainFilter{}, besideSetup(), p.run, nil)}
-	faults := a.change(t.Context(), []Change{
+	faults := a.change(t.Context(), []script.Change{
 		{Add: []pfconf.Rule{besideRule("regress-a", pfconf.DivertPacket)}},
 		{Add: []pfconf.Rule{besideRule("regress-pf", pfconf.PFDivertTo)}},
 	})

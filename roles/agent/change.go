@@ -5,14 +5,15 @@ import (
 	"errors"
 	"sync"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 )
 
 // change makes the changes and gives each its own fault. On a filter whose rules begin to
 // count again with every load there must be one load only: all succeed or fail together.
 // What goes to the pf beside it is made apart.
-func (a *agent) change(ctx context.Context, changes []Change) []*Fault {
-	faults := make([]*Fault, len(changes))
+func (a *agent) change(ctx context.Context, changes []script.Change) []*script.Fault {
+	faults := make([]*script.Fault, len(changes))
 	fw, err := a.filter()
 	if err != nil {
 		for i := range faults {
@@ -24,7 +25,7 @@ func (a *agent) change(ctx context.Context, changes []Change) []*Fault {
 		changeEach(ctx, fw, each, changes, faults)
 		return faults
 	}
-	var all Change
+	var all script.Change
 	var together []int
 	var apart sync.WaitGroup
 	b, _ := fw.(*beside)
@@ -47,7 +48,7 @@ func (a *agent) change(ctx context.Context, changes []Change) []*Fault {
 }
 
 // changeEach makes the changes in one load, without those whose states can't be killed.
-func changeEach(ctx context.Context, fw pfconf.Firewall, each pfconf.Gatherer, changes []Change, faults []*Fault) {
+func changeEach(ctx context.Context, fw pfconf.Firewall, each pfconf.Gatherer, changes []script.Change, faults []*script.Fault) {
 	var load []pfconf.Change
 	var at []int // in changes
 	for i, c := range changes {
@@ -62,7 +63,7 @@ func changeEach(ctx context.Context, fw pfconf.Firewall, each pfconf.Gatherer, c
 	}
 }
 
-func changeOne(ctx context.Context, fw pfconf.Firewall, c Change) error {
+func changeOne(ctx context.Context, fw pfconf.Firewall, c script.Change) error {
 	if err := begin(ctx, fw, c); err != nil || len(c.Add)+len(c.Remove) == 0 {
 		return err
 	}
@@ -70,7 +71,7 @@ func changeOne(ctx context.Context, fw pfconf.Firewall, c Change) error {
 }
 
 // begin does what goes before the load.
-func begin(ctx context.Context, fw pfconf.Firewall, c Change) error {
+func begin(ctx context.Context, fw pfconf.Firewall, c script.Change) error {
 	for _, r := range c.Add {
 		if err := r.Validate(); err != nil {
 			return err

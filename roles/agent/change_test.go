@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 )
 
@@ -48,7 +49,7 @@ func TestChangesInOneLoad(t *testing.T) {
 		return []pfconf.Rule{r}
 	}
 	flow := pfconf.Flow{Family: pfconf.Inet, Proto: pfconf.UDP, Near: netip.MustParseAddrPort("10.0.0.1:1"), Far: netip.MustParseAddrPort("10.0.0.2:2")}
-	faults := a.change(t.Context(), []Change{
+	faults := a.change(t.Context(), []script.Change{
 		{Remove: []string{"regress-old"}},
 		{Kill: []pfconf.Flow{flow, flow}, Add: rule("regress-a")},
 		{Add: rule("regress-bad")},

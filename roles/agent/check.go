@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
 )
@@ -58,12 +59,12 @@ func unfit(items []CheckItem) error {
 	if wrong == nil {
 		return nil
 	}
-	return &Fault{Code: CodeSetup, Text: strings.Join(wrong, "; "), Hint: strings.Join(cures, "; ")}
+	return &script.Fault{Code: script.CodeSetup, Text: strings.Join(wrong, "; "), Hint: strings.Join(cures, "; ")}
 }
 
 // check finds out whether the host can be LOCAL or REMOTE; begins tells that it will be made so at
 // once. It changes nothing.
-func (a *agent) check(ctx context.Context, s *Setup, begins bool) []CheckItem {
+func (a *agent) check(ctx context.Context, s *script.Setup, begins bool) []CheckItem {
 	var c checks
 	if uid := os.Geteuid(); uid != 0 {
 		c.no("privilege", "set SUDO to sudo or doas, for a user who may use it", "the agent runs as user %d, not as root", uid)
@@ -83,7 +84,7 @@ func (a *agent) check(ctx context.Context, s *Setup, begins bool) []CheckItem {
 	c.answers(ctx, s)
 	c.ownFilter(ctx, s)
 	c.fakes(s)
-	for _, r := range s.routesTo() {
+	for _, r := range routesTo(s) {
 		name := fmt.Sprintf("route to FAKE %v", r.dst)
 		switch missing, err := r.plan(ctx, hostRoutes); {
 		case err != nil:
@@ -122,7 +123,7 @@ func (a *agent) checkJournals(ctx context.Context, c *checks) {
 }
 
 // addresses looks whether the host has the addresses that it is said to have.
-func (c *checks) addresses(s *Setup) {
+func (c *checks) addresses(s *script.Setup) {
 	for _, p := range s.Paths {
 		name := fmt.Sprintf("%v address", pfconf.FamilyOf(p.Here))
 		switch nic, err := interfaceOf(p.Here); {
@@ -137,7 +138,7 @@ func (c *checks) addresses(s *Setup) {
 }
 
 // answers looks whether the other host answers.
-func (c *checks) answers(ctx context.Context, s *Setup) {
+func (c *checks) answers(ctx context.Context, s *script.Setup) {
 	for _, p := range s.Paths {
 		name := fmt.Sprintf("%v REMOTE answers", pfconf.FamilyOf(p.Here))
 		f, err := endpoint.OpenFence(p.Here, p.There)
@@ -154,7 +155,7 @@ func (c *checks) answers(ctx context.Context, s *Setup) {
 }
 
 // fakes looks whether FAKE is no one's here.
-func (c *checks) fakes(s *Setup) {
+func (c *checks) fakes(s *script.Setup) {
 	const name = "FAKE is not configured here"
 	own, err := owned(s.Fakes)
 	if err == nil {

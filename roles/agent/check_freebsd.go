@@ -5,18 +5,17 @@ import (
 	"io"
 	"net/netip"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/ipfw"
 	"pfdivert/roles/endpoint"
 )
 
 // system looks at ipfw and at divert sockets.
-func (c *checks) system(ctx context.Context, s *Setup, _ bool) {
+func (c *checks) system(ctx context.Context, s *script.Setup, _ bool) {
 	c.ipfw(ctx, ipfw.NewControl(nil), s)
 	const name = "divert socket"
-	e, err := endpoint.Open(endpoint.Spec{
-		Kind: endpoint.Divert, Role: endpoint.Packet, Local: netip.AddrPortFrom(pfconf.Inet.Unspecified(), 0),
-	}, io.Discard)
+	e, err := endpoint.Open(script.Divert{Local: netip.AddrPortFrom(pfconf.Inet.Unspecified(), 0)}, io.Discard)
 	if err == nil {
 		err = e.Close()
 	}
@@ -28,7 +27,7 @@ func (c *checks) system(ctx context.Context, s *Setup, _ bool) {
 }
 
 // ownFilter looks whether LOCAL's packet filter lets the suite's packets pass.
-func (c *checks) ownFilter(ctx context.Context, s *Setup) {
+func (c *checks) ownFilter(ctx context.Context, s *script.Setup) {
 	c.unknownProtocols(ctx, ipfw.NewControl(nil), s)
 }
 

@@ -4,12 +4,13 @@ import (
 	"context"
 	"slices"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/ipfw"
 )
 
 // families are those of the paths.
-func (s *Setup) families() []pfconf.Family {
+func familiesOf(s *script.Setup) []pfconf.Family {
 	var all []pfconf.Family
 	for _, p := range s.Paths {
 		all = append(all, pfconf.FamilyOf(p.Here))
@@ -19,8 +20,8 @@ func (s *Setup) families() []pfconf.Family {
 
 // ipfw looks whether ipfw can be used and lets the suite's packets pass that no rule of the suite
 // is for.
-func (c *checks) ipfw(ctx context.Context, control *ipfw.Control, s *Setup) {
-	switch host, err := control.Look(ctx, s.families()); {
+func (c *checks) ipfw(ctx context.Context, control *ipfw.Control, s *script.Setup) {
+	switch host, err := control.Look(ctx, familiesOf(s)); {
 	case err != nil:
 		c.fail("ipfw", err)
 	case host.DeniesAll:
@@ -33,8 +34,8 @@ func (c *checks) ipfw(ctx context.Context, control *ipfw.Control, s *Setup) {
 
 // unknownProtocols looks whether the ipfw of LOCAL, which is not under test, is in the way of the
 // raw IPv6 cells. REMOTE's is told otherwise for the run.
-func (c *checks) unknownProtocols(ctx context.Context, control *ipfw.Control, s *Setup) {
-	if !slices.Contains(s.families(), pfconf.Inet6) {
+func (c *checks) unknownProtocols(ctx context.Context, control *ipfw.Control, s *script.Setup) {
+	if !slices.Contains(familiesOf(s), pfconf.Inet6) {
 		return
 	}
 	const name = "ipfw passes IPv6 of any protocol"

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf/ipfw"
 	"pfdivert/pfconf/program"
 )
@@ -12,9 +13,9 @@ import (
 // What is looked at on a FreeBSD host: each thing that is not as it must be is told of with what
 // fixes it.
 func TestCheckIPFW(t *testing.T) {
-	s := &Setup{}
+	s := &script.Setup{}
 	for _, p := range [][2]string{{"10.189.11.2", "10.189.11.1"}, {"fd00:189:11::2", "fd00:189:11::1"}} {
-		s.Paths = append(s.Paths, Path{Here: netip.MustParseAddr(p[0]), There: netip.MustParseAddr(p[1])})
+		s.Paths = append(s.Paths, script.Path{Here: netip.MustParseAddr(p[0]), There: netip.MustParseAddr(p[1])})
 	}
 	for _, c := range []struct {
 		name               string

@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf/nft"
 )
 
@@ -31,7 +32,7 @@ var features = []feature{
 
 // system looks at nf_tables, at policy routing and at what can keep packets from it. A
 // run that begins finds out about nf_tables as it opens it: each probe takes the kernel 15 ms.
-func (c *checks) system(ctx context.Context, s *Setup, begins bool) {
+func (c *checks) system(ctx context.Context, s *script.Setup, begins bool) {
 	if !begins {
 		c.nftables(ctx, s)
 	}
@@ -42,7 +43,7 @@ func (c *checks) system(ctx context.Context, s *Setup, begins bool) {
 
 // nftables asks for the kernel's features. Those that only some targets need are no failure: these
 // targets are skipped.
-func (c *checks) nftables(ctx context.Context, s *Setup) {
+func (c *checks) nftables(ctx context.Context, s *script.Setup) {
 	var ask []nft.Feature
 	for _, f := range features {
 		ask = append(ask, f.feature)
@@ -92,7 +93,7 @@ func explainNFT(err error) error {
 }
 
 // way looks at the interface by which packets of LOCAL come in.
-func (c *checks) way(p Path) {
+func (c *checks) way(p script.Path) {
 	out, err := towards(p.There)
 	if err != nil {
 		c.fail(fmt.Sprintf("way to LOCAL %v", p.There), err)
@@ -134,7 +135,7 @@ func strictReversePath(nic string) (bool, error) {
 // bridge looks whether br_netfilter takes the packets of a bridge through the IP hooks before the
 // bridge has handed them to IP: the socket that tproxy chose is lost between (skb_orphan in
 // ip_rcv_core).
-func (c *checks) bridge(p Path, nic string) {
+func (c *checks) bridge(p script.Path, nic string) {
 	link, err := netlink.LinkByName(nic)
 	if err != nil {
 		c.fail("interface "+nic, err)
@@ -178,7 +179,7 @@ func towards(a netip.Addr) (string, error) {
 
 // interfaceTowards returns the interface on the way to the other host, "" for any if the
 // families use several.
-func interfaceTowards(paths []Path) (string, error) {
+func interfaceTowards(paths []script.Path) (string, error) {
 	var names []string
 	for _, p := range paths {
 		name, err := towards(p.There)

@@ -2,7 +2,10 @@
 
 package agent
 
-import "context"
+import (
+	"context"
+	"pfdivert/matrix/script"
+)
 
 // ownFilter is for FreeBSD, whose ipfw drops by default what the raw IPv6 cells send.
-func (*checks) ownFilter(context.Context, *Setup) {}
+func (*checks) ownFilter(context.Context, *script.Setup) {}

@@ -8,13 +8,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/pf"
 	"pfdivert/pfconf/program"
 )
 
 // system looks at pf and at divert sockets.
-func (c *checks) system(ctx context.Context, s *Setup, _ bool) {
+func (c *checks) system(ctx context.Context, s *script.Setup, _ bool) {
 	var nics []string
 	for _, p := range s.Paths {
 		nic, err := interfaceOf(p.Here)

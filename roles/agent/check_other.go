@@ -5,11 +5,12 @@ package agent
 import (
 	"context"
 	"net/netip"
+	"pfdivert/matrix/script"
 	"runtime"
 )
 
 // system notes that there is no driver for this system's packet filter.
-func (c *checks) system(context.Context, *Setup, bool) {
+func (c *checks) system(context.Context, *script.Setup, bool) {
 	c.no("packet filter", "choose a REMOTE with OpenBSD, FreeBSD or Linux", "there is no driver for %s's", runtime.GOOS)
 }
 

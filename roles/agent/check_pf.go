@@ -7,13 +7,14 @@ import (
 	"slices"
 	"strings"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/pf"
 )
 
 // pf looks whether rules in the anchor will decide about the suite's packets, which use the
 // interfaces nics.
-func (c *checks) pf(ctx context.Context, control *pf.Control, s *Setup, nics []string) {
+func (c *checks) pf(ctx context.Context, control *pf.Control, s *script.Setup, nics []string) {
 	status, err := control.Status(ctx)
 	switch {
 	case err != nil:
@@ -56,10 +57,10 @@ func (c *checks) skipped(skipped, nics []string) {
 
 // reach looks whether the main ruleset comes to the anchor for every kind of rule, and to no other
 // rule that decides in its place.
-func (c *checks) reach(main *pf.MainRuleset, s *Setup) {
+func (c *checks) reach(main *pf.MainRuleset, s *script.Setup) {
 	said := map[string]bool{}
 	var call string
-	for _, r := range s.typicalRules() {
+	for _, r := range typicalRules(s) {
 		reach := c.reaches(main, r, s)
 		if reach == nil {
 			return
@@ -69,7 +70,7 @@ func (c *checks) reach(main *pf.MainRuleset, s *Setup) {
 			if !said[rule] {
 				said[rule] = true
 				c.warn(anchorItem, "if targets FAIL with rule-mismatch, put the anchor before that rule",
-					"this rule may decide in its place for some packets (%s): %s", kindOf(r), rule)
+					"this rule may decide in its place for some packets (%s): %s", flowOf(r), rule)
 			}
 		}
 		for _, rule := range reach.Translates {
@@ -91,30 +92,30 @@ func unread(r pf.Reach) error {
 	}
 }
 
-func kindOf(r pfconf.Rule) string { return fmt.Sprintf("%v %v %v", r.Family, r.Proto, r.Action) }
+func flowOf(r pfconf.Rule) string { return fmt.Sprintf("%v %v %v", r.Family, r.Proto, r.Action) }
 
 // reaches looks whether the main ruleset comes to the anchor with what the rule is about. It notes
 // what is certainly wrong and returns nil then.
-func (c *checks) reaches(main *pf.MainRuleset, r pfconf.Rule, s *Setup) *pf.Reach {
+func (c *checks) reaches(main *pf.MainRuleset, r pfconf.Rule, s *script.Setup) *pf.Reach {
 	const cure = "put the line   " + anchorItem + "   last into /etc/pf.conf, then: pfctl -f /etc/pf.conf"
-	reach := main.Reach(pf.DefaultAnchor, r, s.nic(r.Family))
+	reach := main.Reach(pf.DefaultAnchor, r, nicOf(s, r.Family))
 	switch {
 	case len(reach.Calls) == 0 && len(reach.May) > 0:
 		c.fail(anchorItem, unread(reach))
 	case len(reach.Calls) == 0 && len(reach.Children) > 0:
 		c.no(anchorItem, cure, "the main ruleset has %s, which leaves out the anchor's own rules", reach.Children[0])
 	case len(reach.Calls) == 0:
-		c.no(anchorItem, cure, "no rule of the main ruleset comes to it (%s)", kindOf(r))
+		c.no(anchorItem, cure, "no rule of the main ruleset comes to it (%s)", flowOf(r))
 	case len(reach.Decides) > 0:
-		c.no(anchorItem, cure+"; and no rule with 'quick' before it may match the tests' packets", "this rule decides before it (%s): %s", kindOf(r), reach.Decides[0])
+		c.no(anchorItem, cure+"; and no rule with 'quick' before it may match the tests' packets", "this rule decides before it (%s): %s", flowOf(r), reach.Decides[0])
 	default:
 		return &reach
 	}
 	return nil
 }
 
-// nic is the interface towards the other host, "" if it is not known.
-func (s *Setup) nic(f pfconf.Family) string {
+// nicOf is the interface towards the other host, "" if it is not known.
+func nicOf(s *script.Setup, f pfconf.Family) string {
 	for _, p := range s.Paths {
 		if pfconf.FamilyOf(p.Here) == f {
 			nic, err := interfaceOf(p.Here)
@@ -128,7 +129,7 @@ func (s *Setup) nic(f pfconf.Family) string {
 }
 
 // typicalRules are rules of each kind that the suite loads, about flows as it has them.
-func (s *Setup) typicalRules() []pfconf.Rule {
+func typicalRules(s *script.Setup) []pfconf.Rule {
 	var rules []pfconf.Rule
 	for _, p := range s.Paths {
 		family := pfconf.FamilyOf(p.Here)
@@ -159,7 +160,7 @@ const rdrAnchorItem = `rdr-` + anchorItem
 
 // redirects looks whether FreeBSD's pf comes to the anchor with what is to be redirected, and with
 // what was. It notes what is wrong, and nothing else.
-func (c *checks) redirects(ctx context.Context, control *pf.Control, s *Setup) {
+func (c *checks) redirects(ctx context.Context, control *pf.Control, s *script.Setup) {
 	translating, main, err := control.MainRulesets(ctx)
 	if err != nil {
 		c.fail(rdrAnchorItem, err)
@@ -174,7 +175,7 @@ func (c *checks) redirects(ctx context.Context, control *pf.Control, s *Setup) {
 					continue
 				}
 				r.To = fake.Addr()
-				switch reach := translating.Reach(pf.DefaultAnchor, r, s.nic(r.Family)); {
+				switch reach := translating.Reach(pf.DefaultAnchor, r, nicOf(s, r.Family)); {
 				case len(reach.Calls) == 0 && len(reach.May) > 0:
 					c.fail(rdrAnchorItem, unread(reach))
 					return

@@ -6,14 +6,15 @@ import (
 	"strings"
 	"testing"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf/pf"
 	"pfdivert/pfconf/program"
 )
 
 // pf's settings are said to be right, or what fixes them.
 func TestCheckPF(t *testing.T) {
-	s := &Setup{Remote: true,
-		Paths: []Path{{netip.MustParseAddr("10.188.1.2"), netip.MustParseAddr("10.188.1.1")}, {netip.MustParseAddr("fd00:188:1::2"), netip.MustParseAddr("fd00:188:1::1")}},
+	s := &script.Setup{Remote: true,
+		Paths: []script.Path{{Here: netip.MustParseAddr("10.188.1.2"), There: netip.MustParseAddr("10.188.1.1")}, {Here: netip.MustParseAddr("fd00:188:1::2"), There: netip.MustParseAddr("fd00:188:1::1")}},
 		Fakes: []netip.Prefix{netip.MustParsePrefix("10.188.2.9/32"), netip.MustParsePrefix("fd00:188:2::9/128")},
 	}
 	for _, c := range []struct {

@@ -11,7 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"pfdivert/roles/evidence"
+	"pfdivert/matrix/evidence"
+	"pfdivert/matrix/script"
 	"pfdivert/roles/lab/bsd"
 )
 
@@ -42,21 +43,6 @@ type Conn struct {
 // maxNoise bounds what is skipped before an agent's hello.
 const maxNoise = 64 << 10
 
-// LostError says that the connection to an agent ended while it was needed.
-type LostError struct {
-	Err   error
-	Noise string // what came in place of a hello, if that was it
-}
-
-func (e *LostError) Error() string {
-	if e.Noise != "" {
-		return fmt.Sprintf("the agent did not answer as one: %v; it said %q", e.Err, e.Noise)
-	}
-	return fmt.Sprintf("the connection to the agent is lost: %v", e.Err)
-}
-
-func (e *LostError) Unwrap() error { return e.Err }
-
 // Dial takes up the connection to an agent that writes to r and reads from w:
 // it waits for the hello, at most until ctx is done. The heartbeat is how
 // often the agent is shown that the orchestrator lives and how often it must
@@ -78,11 +64,11 @@ func Dial(ctx context.Context, r io.Reader, w io.WriteCloser, heartbeat time.Dur
 	select {
 	case err := <-hello:
 		if err != nil {
-			return nil, &LostError{err, string(c.noise)}
+			return nil, &script.LostError{Err: err, Noise: string(c.noise)}
 		}
 	case <-ctx.Done():
 		_ = w.Close()
-		return nil, &LostError{context.Cause(ctx), ""}
+		return nil, &script.LostError{Err: context.Cause(ctx), Noise: ""}
 	}
 	if c.Hello.Failed != nil {
 		_ = w.Close()
@@ -190,7 +176,7 @@ func (c *Conn) call(ctx context.Context, req *Request) (*Answer, error) {
 		c.mu.Unlock()
 	}()
 	if err := c.out.send(req); err != nil {
-		return nil, &LostError{err, ""}
+		return nil, &script.LostError{Err: err, Noise: ""}
 	}
 	c.sent.Add(1)
 	select {
@@ -204,24 +190,25 @@ func (c *Conn) call(ctx context.Context, req *Request) (*Answer, error) {
 	case <-c.gone:
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return nil, &LostError{c.lost, ""}
+		return nil, &script.LostError{Err: c.lost, Noise: ""}
 	}
 }
 
 // Setup makes the host LOCAL or REMOTE.
-func (c *Conn) Setup(ctx context.Context, s Setup) (Facts, error) {
+func (c *Conn) Setup(ctx context.Context, s script.Setup) (script.Facts, error) {
 	ans, err := c.call(ctx, &Request{Setup: &s})
 	switch {
 	case err != nil:
-		return Facts{}, err
+		return script.Facts{}, err
 	case ans.Facts == nil:
-		return Facts{}, errors.New("the agent set up and found no facts")
+		return script.Facts{}, errors.New("the agent set up and found no facts")
 	}
+	ans.Facts.Kernel, ans.Facts.System = c.Hello.Kernel, c.Hello.GOOS
 	return *ans.Facts, nil
 }
 
 // Script has the agent carry out steps and gives an outcome for each.
-func (c *Conn) Script(ctx context.Context, s Script) ([]Outcome, error) {
+func (c *Conn) Script(ctx context.Context, s script.Script) ([]script.Outcome, error) {
 	ans, err := c.call(ctx, &Request{Script: &s})
 	switch {
 	case err != nil:
@@ -233,7 +220,7 @@ func (c *Conn) Script(ctx context.Context, s Script) ([]Outcome, error) {
 }
 
 // Change makes changes of the rules; each has an error of its own in faults.
-func (c *Conn) Change(ctx context.Context, changes []Change) (faults []*Fault, err error) {
+func (c *Conn) Change(ctx context.Context, changes []script.Change) (faults []*script.Fault, err error) {
 	ans, err := c.call(ctx, &Request{Rules: &Rules{changes}})
 	switch {
 	case err != nil:
@@ -245,7 +232,7 @@ func (c *Conn) Change(ctx context.Context, changes []Change) (faults []*Fault, e
 }
 
 // Log gets the transcripts of a cell.
-func (c *Conn) Log(ctx context.Context, cell string) ([]Entry, error) {
+func (c *Conn) Log(ctx context.Context, cell string) ([]script.Entry, error) {
 	ans, err := c.call(ctx, &Request{Log: &Log{cell}})
 	if err != nil {
 		return nil, err
@@ -254,8 +241,8 @@ func (c *Conn) Log(ctx context.Context, cell string) ([]Entry, error) {
 }
 
 // Look asks for the host's evidence of a cell.
-func (c *Conn) Look(ctx context.Context, l Look) (evidence.Cell, error) {
-	ans, err := c.call(ctx, &Request{Look: &l})
+func (c *Conn) Look(ctx context.Context, l script.Look) (evidence.Cell, error) {
+	ans, err := c.call(ctx, &Request{Look: &Look{Cell: l.Cell, Labels: l.Labels, Began: l.Began.Sub(c.Since), About: l.About}})
 	switch {
 	case err != nil:
 		return evidence.Cell{}, err
@@ -267,7 +254,7 @@ func (c *Conn) Look(ctx context.Context, l Look) (evidence.Cell, error) {
 }
 
 // Check asks whether the host can be made what s says; it changes nothing.
-func (c *Conn) Check(ctx context.Context, s Setup) ([]CheckItem, error) {
+func (c *Conn) Check(ctx context.Context, s script.Setup) ([]CheckItem, error) {
 	ans, err := c.call(ctx, &Request{Check: &s})
 	if err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"pfdivert/matrix/script"
 	"strings"
 	"sync"
 	"testing"
@@ -96,7 +97,7 @@ func TestHello(t *testing.T) {
 		{"of an old agent", []any{Magic, Hello{Protocol: Protocol + 1}}, fmt.Sprintf("speaks protocol %d, not %d", Protocol+1, Protocol)},
 		{"that is no hello", []any{Magic, "\x00\x00\x00\x01x"}, "frame: "},
 		{"too long", []any{Magic, "\xff\xff\xff\xff"}, "over the limit"},
-		{"of one that can't", []any{Magic, Hello{Protocol: Protocol, Failed: &Fault{Code: "EPERM", Text: "not allowed"}}}, "not allowed"},
+		{"of one that can't", []any{Magic, Hello{Protocol: Protocol, Failed: &script.Fault{Code: "EPERM", Text: "not allowed"}}}, "not allowed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWire(t)
@@ -125,7 +126,7 @@ func TestNoHello(t *testing.T) {
 		w.out.Close()
 	})
 	_, err := w.dial(t, slow)
-	var lost *LostError
+	var lost *script.LostError
 	if !errors.As(err, &lost) || lost.Noise != "sudo: a password is required\n" {
 		t.Errorf("%v", err)
 	}
@@ -141,7 +142,7 @@ func TestHelloTooLate(t *testing.T) {
 	ctx, cancel := context.WithTimeoutCause(t.Context(), time.Millisecond, cause)
 	defer cancel()
 	_, err := Dial(ctx, w.read, w.write, slow)
-	var lost *LostError
+	var lost *script.LostError
 	if !errors.As(err, &lost) || !errors.Is(err, cause) {
 		t.Errorf("%v, want a lost connection: %v", err, cause)
 	}
@@ -190,7 +191,7 @@ func TestAnswersOutOfOrder(t *testing.T) {
 		}
 		for i := range heard {
 			r := heard[(i*7+3)%many]
-			w.say(t, Answer{ID: r.ID + 1<<32}, Answer{ID: r.ID, Log: []Entry{{r.Log.Cell, "x"}}}, Answer{ID: r.ID})
+			w.say(t, Answer{ID: r.ID + 1<<32}, Answer{ID: r.ID, Log: []script.Entry{{End: r.Log.Cell, Text: "x"}}}, Answer{ID: r.ID})
 		}
 	})
 	var all sync.WaitGroup
@@ -212,22 +213,22 @@ func TestAnswersOutOfOrder(t *testing.T) {
 // An agent that answers something else than what was asked is not believed.
 func TestWrongAnswers(t *testing.T) {
 	conn, _ := connect(t, slow, func(w *wire, r Request) { w.say(t, Answer{ID: r.ID}) })
-	if _, err := conn.Setup(t.Context(), Setup{}); err == nil {
+	if _, err := conn.Setup(t.Context(), script.Setup{}); err == nil {
 		t.Error("a set-up without facts was taken")
 	}
-	if _, err := conn.Script(t.Context(), Script{Steps: make([]Step, 2)}); err == nil {
+	if _, err := conn.Script(t.Context(), script.Script{Steps: make([]script.Step, 2)}); err == nil {
 		t.Error("a script without outcomes was taken")
 	}
-	if _, err := conn.Change(t.Context(), make([]Change, 2)); err == nil {
+	if _, err := conn.Change(t.Context(), make([]script.Change, 2)); err == nil {
 		t.Error("changes without faults were taken")
 	}
 }
 
 // A fault comes through with its code and hint.
 func TestFaultOfRequest(t *testing.T) {
-	want := Fault{Code: "EPERM", Text: "no", Hint: "be root"}
+	want := script.Fault{Code: "EPERM", Text: "no", Hint: "be root"}
 	conn, _ := connect(t, slow, func(w *wire, r Request) { w.say(t, Answer{ID: r.ID, Fault: &want}) })
-	var got *Fault
+	var got *script.Fault
 	if err := conn.Bye(t.Context()); !errors.As(err, &got) || *got != want {
 		t.Errorf("%#v", err)
 	}
@@ -252,8 +253,8 @@ func TestLost(t *testing.T) {
 			var all sync.WaitGroup
 			for range many {
 				all.Go(func() {
-					_, err := conn.Script(t.Context(), Script{Steps: []Step{{Do: Fence}}})
-					var lost *LostError
+					_, err := conn.Script(t.Context(), script.Script{Steps: []script.Step{script.Fence{}}})
+					var lost *script.LostError
 					if !errors.As(err, &lost) {
 						t.Errorf("%v, want a lost connection", err)
 					}
@@ -264,7 +265,7 @@ func TestLost(t *testing.T) {
 			}
 			end(t, w, conn)
 			all.Wait()
-			var lost *LostError
+			var lost *script.LostError
 			if _, err := conn.Log(t.Context(), ""); !errors.As(err, &lost) || !conn.Lost() {
 				t.Errorf("a later request: %v, lost: %v", err, conn.Lost())
 			}
@@ -281,7 +282,7 @@ func TestHeartbeatUnanswered(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	_, err := conn.Log(ctx, "")
-	var lost *LostError
+	var lost *script.LostError
 	if !errors.As(err, &lost) || !conn.Lost() {
 		t.Errorf("after %v: %v, want a lost connection", time.Since(start), err)
 	}
@@ -330,7 +331,7 @@ func TestCallEnds(t *testing.T) {
 	w.say(t, Answer{ID: late.ID})
 	time.AfterFunc(time.Millisecond, func() {
 		next := <-asked
-		w.say(t, Answer{ID: next.ID, Log: []Entry{{"a", "b"}}})
+		w.say(t, Answer{ID: next.ID, Log: []script.Entry{{End: "a", Text: "b"}}})
 	})
 	if log, err := conn.Log(t.Context(), ""); err != nil || len(log) != 1 {
 		t.Errorf("%v, %v", log, err)

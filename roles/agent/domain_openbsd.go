@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf/program"
 	"pfdivert/roles/lab/bsd"
 )
@@ -33,7 +34,7 @@ func EnterDomain(n int) (int, error) {
 
 // domain looks whether the host's addresses are in the routing domain in which the agent
 // works.
-func (c *checks) domain(ctx context.Context, s *Setup, domain int) {
+func (c *checks) domain(ctx context.Context, s *script.Setup, domain int) {
 	const name = "routing domain"
 	var seen []string
 	for _, p := range s.Paths {

@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"pfdivert/matrix/script"
 	"runtime"
 )
 
@@ -17,4 +18,4 @@ func EnterDomain(n int) (int, error) {
 }
 
 // domain has nothing to look at.
-func (c *checks) domain(context.Context, *Setup, int) {}
+func (c *checks) domain(context.Context, *script.Setup, int) {}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/ipfw"
 	"pfdivert/pfconf/program"
@@ -15,7 +16,7 @@ func WarmUp() {}
 
 // OpenFilter opens ipfw, and pf beside it where it can be used. FreeBSD's pf has no divert-reply,
 // and its divert-to is a divert-packet.
-func OpenFilter(ctx context.Context, s *Setup, opt Options) (pfconf.Firewall, error) {
+func OpenFilter(ctx context.Context, s *script.Setup, opt Options) (pfconf.Firewall, error) {
 	run := program.ExecBy(endpoint.Start)
 	c := ipfw.Config{Run: run, Journal: opt.Journal}
 	for _, fake := range s.Fakes {

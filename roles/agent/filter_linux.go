@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/nft"
 )
@@ -12,7 +13,7 @@ import (
 func WarmUp() { nft.WarmUp() }
 
 // OpenFilter opens nf_tables.
-func OpenFilter(ctx context.Context, s *Setup, opt Options) (pfconf.Firewall, error) {
+func OpenFilter(ctx context.Context, s *script.Setup, opt Options) (pfconf.Firewall, error) {
 	nic := opt.Interface
 	if nic == "" {
 		var err error

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/pf"
 	"pfdivert/pfconf/program"
@@ -15,7 +16,7 @@ func WarmUp() {}
 
 // OpenFilter opens pf's anchor. pf has every feature: divert-to, divert-reply and
 // divert-packet are parts of its grammar.
-func OpenFilter(ctx context.Context, s *Setup, opt Options) (pfconf.Firewall, error) {
+func OpenFilter(ctx context.Context, s *script.Setup, opt Options) (pfconf.Firewall, error) {
 	c := pf.Config{Anchor: "regress", Run: program.ExecBy(endpoint.Start), Journal: opt.Journal, Domain: opt.Domain}
 	for _, p := range s.Paths {
 		for _, f := range s.Fakes {

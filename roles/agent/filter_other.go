@@ -7,6 +7,7 @@ import (
 	"errors"
 	"runtime"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 )
 
@@ -14,6 +15,6 @@ import (
 func WarmUp() {}
 
 // OpenFilter fails: there is no driver for this system's packet filter.
-func OpenFilter(context.Context, *Setup, Options) (pfconf.Firewall, error) {
+func OpenFilter(context.Context, *script.Setup, Options) (pfconf.Firewall, error) {
 	return nil, errors.New("REMOTE can't be a " + runtime.GOOS + " host: there is no driver for its packet filter")
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/endpoint"
 )
 
 // someRequests have each kind of request, filled as an orchestrator fills it.
@@ -21,19 +21,19 @@ func someRequests() []Request {
 	flow := pfconf.Flow{Family: pfconf.Inet, Proto: pfconf.TCP, Near: fake, Far: local}
 	return []Request{
 		{ID: 1, Ping: &Ping{}},
-		{ID: 2, Setup: &Setup{
-			Remote: true, Rounds: 1, Omit: []string{Timestamps}, Trace: "strace",
-			Paths: []Path{{Here: netip.MustParseAddr("fd00:188:1::2"), There: netip.MustParseAddr("fd00:188:1::1")}},
+		{ID: 2, Setup: &script.Setup{
+			Remote: true, Rounds: 1, Omit: []string{script.Timestamps}, Trace: "strace",
+			Paths: []script.Path{{Here: netip.MustParseAddr("fd00:188:1::2"), There: netip.MustParseAddr("fd00:188:1::1")}},
 			Fakes: []netip.Prefix{netip.MustParsePrefix("fd00:188:2::/64")},
 		}},
-		{ID: 3, Script: &Script{Cell: "inet-args-tcp-to#1", End: true, Steps: []Step{
-			{Do: Open, End: "client", Spec: &endpoint.Spec{Kind: endpoint.Stream, Role: endpoint.Client, Local: local, Remote: fake}},
-			{Do: Send, End: "client", Data: endpoint.ClientLine, Seq: 1},
-			{Do: Fence, Family: pfconf.Inet},
-			{Do: Lookup, Flow: &flow},
-			{Do: Drop, Near: fake, Far: local},
+		{ID: 3, Script: &script.Script{Cell: "inet-args-tcp-to#1", End: true, Steps: []script.Step{
+			script.Open{Socket: "client", Spec: script.Stream{Ends: script.Ends{Role: script.Client, Local: local, Remote: fake}}},
+			script.Send{Socket: "client", Data: script.ClientLine, Seq: 1},
+			script.Fence{Family: pfconf.Inet},
+			script.Lookup{Flow: flow},
+			script.DropTCP{Near: fake, Far: local},
 		}}},
-		{ID: 4, Rules: &Rules{[]Change{{Kill: []pfconf.Flow{flow}, Remove: []string{"regress-1"}, Add: []pfconf.Rule{{
+		{ID: 4, Rules: &Rules{[]script.Change{{Kill: []pfconf.Flow{flow}, Remove: []string{"regress-1"}, Add: []pfconf.Rule{{
 			Label: "regress-2", Direction: pfconf.In, Family: pfconf.Inet, Proto: pfconf.TCP,
 			From: local.Addr(), To: fake.Addr(), Port: 20001, Action: pfconf.DivertTo, Divert: netip.MustParseAddrPort("127.0.0.1:20001"),
 		}}}}}},
@@ -128,7 +128,7 @@ func TestLongestFrame(t *testing.T) {
 	head := 1 + len("log") + len("id") + len("end") + len("text") + 20
 	for _, over := range []int{-head, 1} {
 		before := []byte("before")
-		out, err := appendFrame(before, Answer{Log: []Entry{{Text: strings.Repeat("x", MaxFrame+over)}}})
+		out, err := appendFrame(before, Answer{Log: []script.Entry{{Text: strings.Repeat("x", MaxFrame+over)}}})
 		if over > 0 {
 			if err == nil || string(out) != "before" {
 				t.Errorf("a body of more than %d bytes: error %v, %d bytes written", MaxFrame, err, len(out)-len(before))
@@ -155,9 +155,9 @@ func FuzzFrame(f *testing.F) {
 		}
 		f.Add(wire)
 	}
-	answer, err := appendFrame(nil, &Answer{ID: 7, Fault: &Fault{CodeOther, "no", "yes"}, Log: []Entry{{"client", "x\n"}}, Outcomes: []Outcome{{
+	answer, err := appendFrame(nil, &Answer{ID: 7, Fault: &script.Fault{Code: script.CodeOther, Text: "no", Hint: "yes"}, Log: []script.Entry{{End: "client", Text: "x\n"}}, Outcomes: []script.Outcome{{
 		Local: netip.MustParseAddrPort("[::1]:1"), Counters: &pfconf.Counters{Matched: 1},
-		Messages: []endpoint.Message{{Data: []byte{0, 255}, Echo: &endpoint.EchoHeader{Type: 128}}},
+		Messages: []script.Message{{Data: []byte{0, 255}, Echo: &script.EchoHeader{Type: 128}}},
 	}}})
 	if err != nil {
 		f.Fatal(err)
@@ -227,15 +227,15 @@ func FuzzRequest(f *testing.F) {
 }
 
 func TestRequestCheck(t *testing.T) {
-	steps := make([]Step, 65)
+	steps := make([]script.Step, 65)
 	for _, bad := range []struct {
 		request Request
 		want    string
 	}{
 		{Request{ID: 3}, "request 3 asks for 0 things, not one"},
 		{Request{Ping: &Ping{}, Bye: &Bye{}}, "request 0 asks for 2 things, not one"},
-		{Request{Script: &Script{Steps: steps}}, "script of 65 steps is over the limit of 64"},
-		{Request{Rules: &Rules{make([]Change, 4097)}}, "4097 changes of rules are over the limit of 4096"},
+		{Request{Script: &script.Script{Steps: steps}}, "script of 65 steps is over the limit of 64"},
+		{Request{Rules: &Rules{make([]script.Change, 4097)}}, "4097 changes of rules are over the limit of 4096"},
 	} {
 		if err := bad.request.check(); err == nil || err.Error() != bad.want {
 			t.Errorf("%v, want %s", err, bad.want)

@@ -21,6 +21,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/nft"
 	"pfdivert/roles/lab/labtest"
@@ -128,12 +129,12 @@ func picture(t *testing.T) string {
 }
 
 // The Setups of the two hosts; both name FAKE addresses that are no one's.
-func setupOf(remote bool) Setup {
-	s := Setup{Remote: remote, Rounds: 1, By: "tester@here", Fakes: []netip.Prefix{
+func setupOf(remote bool) script.Setup {
+	s := script.Setup{Remote: remote, Rounds: 1, By: "tester@here", Fakes: []netip.Prefix{
 		netip.MustParsePrefix("10.188.2.9/32"), netip.MustParsePrefix("fd00:188:2::/64"),
 	}}
 	for _, p := range [][2]string{{"10.188.1.1", "10.188.1.2"}, {"fd00:188:1::1", "fd00:188:1::2"}} {
-		s.Paths = append(s.Paths, Path{Here: netip.MustParseAddr(p[0]), There: netip.MustParseAddr(p[1])})
+		s.Paths = append(s.Paths, script.Path{Here: netip.MustParseAddr(p[0]), There: netip.MustParseAddr(p[1])})
 	}
 	return s
 }
@@ -191,14 +192,14 @@ func (c *child) wait(t *testing.T) int {
 }
 
 // use has the agent change what it changes as LOCAL or REMOTE.
-func (c *child) use(t *testing.T, s Setup) {
+func (c *child) use(t *testing.T, s script.Setup) {
 	t.Helper()
 	_, err := c.Setup(t.Context(), s)
 	check(t, err)
 	if !s.Remote {
 		return
 	}
-	faults, err := c.Change(t.Context(), []Change{{Add: []pfconf.Rule{{
+	faults, err := c.Change(t.Context(), []script.Change{{Add: []pfconf.Rule{{
 		Label: "regress-test", Family: pfconf.Inet, Action: pfconf.DivertReply, Direction: pfconf.Out, Proto: pfconf.UDP,
 		From: s.Fakes[0].Addr(), To: s.Paths[0].There, Port: 4000,
 	}}}})
@@ -337,8 +338,8 @@ func TestTurns(t *testing.T) {
 
 	impatient := startAgent(t, dir, alive)
 	_, err := impatient.Setup(t.Context(), setupOf(true))
-	var fault *Fault
-	if !errors.As(err, &fault) || fault.Code != CodeBusy || fault.Hint == "" || !strings.Contains(fault.Text, fmt.Sprintf("tester@here, agent %d since ", first.cmd.Process.Pid)) {
+	var fault *script.Fault
+	if !errors.As(err, &fault) || fault.Code != script.CodeBusy || fault.Hint == "" || !strings.Contains(fault.Text, fmt.Sprintf("tester@here, agent %d since ", first.cmd.Process.Pid)) {
 		t.Fatalf("while another run has the host: %v", err)
 	}
 
@@ -389,7 +390,7 @@ func TestRoutesOfTheHost(t *testing.T) {
 			before := picture(t)
 			a := startAgent(t, filepath.Join(t.TempDir(), "state"), alive)
 			_, err = a.Setup(t.Context(), setupOf(false))
-			var fault *Fault
+			var fault *script.Fault
 			switch {
 			case c.want == "":
 				check(t, err)
@@ -398,7 +399,7 @@ func TestRoutesOfTheHost(t *testing.T) {
 				if got[0].Gw.String() != "10.188.1.2" {
 					t.Errorf("packets to FAKE go to %v", got[0].Gw)
 				}
-			case !errors.As(err, &fault) || fault.Code != CodeSetup || fault.Hint == "" || !strings.Contains(fault.Text, c.want):
+			case !errors.As(err, &fault) || fault.Code != script.CodeSetup || fault.Hint == "" || !strings.Contains(fault.Text, c.want):
 				t.Errorf("error %v, want %s", err, c.want)
 			}
 			check(t, a.Bye(t.Context()))
@@ -447,7 +448,7 @@ func TestWay(t *testing.T) {
 			check(t, err)
 			check(t, os.WriteFile(file, []byte(c.value), 0))
 			defer func() { check(t, os.WriteFile(file, before, 0)) }()
-			s := Setup{Remote: true, Paths: []Path{{netip.MustParseAddr(c.here), netip.MustParseAddr(c.there)}}}
+			s := script.Setup{Remote: true, Paths: []script.Path{{Here: netip.MustParseAddr(c.here), There: netip.MustParseAddr(c.there)}}}
 			for _, i := range a.check(t.Context(), &s, true) {
 				if i.OK == (i.Name == c.wrong) || !i.OK && i.Cure != c.cure {
 					t.Errorf("%+v", i)
@@ -480,7 +481,7 @@ func TestUnfit(t *testing.T) {
 		do, undo  func(*testing.T)
 		item      string
 		cure      string
-		otherwise func(*Setup)
+		otherwise func(*script.Setup)
 	}{
 		{"FAKE on an interface", true, command(func() error { return netlink.AddrAdd(lo, fake) }),
 			command(func() error { return netlink.AddrDel(lo, fake) }), "FAKE is not configured here", "another FAKE", nil},
@@ -488,8 +489,8 @@ func TestUnfit(t *testing.T) {
 			command(func() error { return netlink.RouteDel(local) }), "FAKE is not configured here", "another FAKE", nil},
 		{"names taken", true, command(func() error { return netlink.RuleAdd(rule) }),
 			command(func() error { return netlink.RuleDel(rule) }), "table, policy rules and routing table of pfdivert", "ip rule del fwmark 0x70660076", nil},
-		{"no such address", true, nil, nil, "inet address", "correct the address", func(s *Setup) { s.Paths[0].Here = netip.MustParseAddr("10.188.1.66") }},
-		{"REMOTE does not answer", false, nil, nil, "inet REMOTE answers", "ping 10.188.1.66", func(s *Setup) { s.Paths[0].There = netip.MustParseAddr("10.188.1.66") }},
+		{"no such address", true, nil, nil, "inet address", "correct the address", func(s *script.Setup) { s.Paths[0].Here = netip.MustParseAddr("10.188.1.66") }},
+		{"REMOTE does not answer", false, nil, nil, "inet REMOTE answers", "ping 10.188.1.66", func(s *script.Setup) { s.Paths[0].There = netip.MustParseAddr("10.188.1.66") }},
 		{"no carrier", false, command(func() error { return netlink.LinkSetDown(here) }),
 			command(func() error { return netlink.LinkSetUp(here) }), "inet REMOTE answers", "ping", nil},
 	} {
@@ -518,7 +519,7 @@ func TestUnfit(t *testing.T) {
 				t.Fatalf("%+v", items)
 			}
 			_, err = a.Setup(t.Context(), s)
-			var fault *Fault
+			var fault *script.Fault
 			// How many times it asked within its time is not the same twice.
 			detail := counted.ReplaceAllString(strings.TrimPrefix(items[i].Detail, "ask nftables: "), "n echo requests")
 			if !errors.As(err, &fault) || !strings.Contains(counted.ReplaceAllString(fault.Text, "n echo requests"), detail) || !strings.Contains(fault.Hint, c.cure) {
@@ -570,8 +571,8 @@ func TestTableOfProxy(t *testing.T) {
 func TestStatesOfLocal(t *testing.T) {
 	lan(t)
 	a := startAgent(t, filepath.Join(t.TempDir(), "state"), alive)
-	flow := &pfconf.Flow{Family: pfconf.Inet, Proto: pfconf.TCP, Near: netip.MustParseAddrPort("10.188.1.1:8001"), Far: netip.MustParseAddrPort("10.188.2.9:20001")}
-	script := Script{Cell: "c", Steps: []Step{{Do: Lookup, Flow: flow}, {Do: Kill, Flow: flow}}}
+	flow := pfconf.Flow{Family: pfconf.Inet, Proto: pfconf.TCP, Near: netip.MustParseAddrPort("10.188.1.1:8001"), Far: netip.MustParseAddrPort("10.188.2.9:20001")}
+	script := script.Script{Cell: "c", Steps: []script.Step{script.Lookup{Flow: flow}, script.Kill{Flow: flow}}}
 	for _, set := range []bool{false, true} {
 		if set {
 			_, err := a.Setup(t.Context(), setupOf(false))

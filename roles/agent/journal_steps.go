@@ -22,9 +22,9 @@ func (d stateDir) undoStep(ctx context.Context, u pfconf.Undo) (string, error) {
 	case "nft":
 		err = nft.Undo(ctx, u)
 	case "ipfw":
-		err = ipfw.Mend(ctx, nil, u)
+		err = ipfw.Restore(ctx, nil, u)
 	case "pf":
-		err = pf.Mend(ctx, nil, u)
+		err = pf.Restore(ctx, nil, u)
 	case "lab":
 		err = bsd.Undo(ctx, program.Exec, u)
 	case "spoil":

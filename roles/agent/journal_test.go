@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 )
 
@@ -90,8 +91,8 @@ func TestJournalIsStale(t *testing.T) {
 	}
 	// The directory's turn is over, and nothing else holds it.
 	err = d.locked(ctx, func() error { return d.mendAll(ctx, func(string) {}) })
-	var fault *Fault
-	if !errors.As(err, &fault) || fault.Code != CodeStale || !strings.Contains(fault.Hint, "pfdivert cleanup") {
+	var fault *script.Fault
+	if !errors.As(err, &fault) || fault.Code != script.CodeStale || !strings.Contains(fault.Hint, "pfdivert cleanup") {
 		t.Errorf("a run that begins: %v", err)
 	}
 }

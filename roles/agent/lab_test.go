@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/program"
 	"pfdivert/roles/lab/bsd"
@@ -56,8 +57,8 @@ func TestLab(t *testing.T) {
 	if len(left) != 1 || !left[0].Alive || len(left[0].Steps) != 3 || left[0].By != "anna@laptop" {
 		t.Errorf("journals: %+v", left)
 	}
-	var f *Fault
-	if _, err := second.conn.Lab(ctx, Lab{}); !errors.As(err, &f) || f.Code != CodeBusy || !strings.Contains(f.Text, "anna@laptop") {
+	var f *script.Fault
+	if _, err := second.conn.Lab(ctx, Lab{}); !errors.As(err, &f) || f.Code != script.CodeBusy || !strings.Contains(f.Text, "anna@laptop") {
 		t.Errorf("a second lab: %v", err)
 	}
 	if _, err := first.conn.Lab(ctx, Lab{}); err == nil {

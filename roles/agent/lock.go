@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"pfdivert/matrix/script"
 	"strings"
 	"syscall"
 	"time"
@@ -205,7 +206,7 @@ func (d stateDir) hold(ctx context.Context, what string, me holder, patience tim
 		}
 		who := holderOf(path)
 		if left := time.Until(end); left <= 0 {
-			return nil, &Fault{Code: CodeBusy, Text: "another run is using this host: " + who,
+			return nil, &script.Fault{Code: script.CodeBusy, Text: "another run is using this host: " + who,
 				Hint: "start again when it has ended"}
 		} else if !told {
 			tell(fmt.Sprintf("another run is using this host (%s): waiting %v for it at most", who, left.Round(time.Second)))

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 )
 
@@ -80,7 +81,7 @@ func (d stateDir) mendAll(ctx context.Context, tell func(string)) error {
 		}
 		d.mend(ctx, l)
 		if l.Err != "" {
-			return &Fault{Code: CodeStale, Text: fmt.Sprintf("%s was killed, and what it left can't be undone: %s", l, l.Err),
+			return &script.Fault{Code: script.CodeStale, Text: fmt.Sprintf("%s was killed, and what it left can't be undone: %s", l, l.Err),
 				Hint: "'pfdivert cleanup' on that host tries it again; 'pfdivert cleanup -n' shows what was left"}
 		}
 		tell(fmt.Sprintf("%s was killed; %d changes of this host that it left are undone", l, len(l.Undone)))

@@ -4,20 +4,23 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"pfdivert/matrix/evidence"
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/program"
 	"pfdivert/roles/endpoint"
-	"pfdivert/roles/evidence"
+	gather "pfdivert/roles/evidence"
 )
 
 // observed says which host it is that is going to be looked at.
-func (a *agent) observed(s *Setup) evidence.Options {
-	o := evidence.Options{Interface: a.opt.Interface, Remote: s.Remote, Ephemeral: a.opt.Ephemeral, Run: program.ExecBy(endpoint.Start)}
+func (a *agent) observed(s *script.Setup) gather.Options {
+	o := gather.Options{Interface: a.opt.Interface, Remote: s.Remote, Ephemeral: a.opt.Ephemeral, Run: program.ExecBy(endpoint.Start)}
 	if len(s.Capture) > 0 {
-		o.Capture = &evidence.Filter{Cells: s.Capture}
+		o.Capture = &gather.Filter{Cells: s.Capture}
 		for _, p := range s.Paths {
 			o.Capture.Pairs = append(o.Capture.Pairs, [2]netip.Addr{p.Here, p.There})
 		}
@@ -104,7 +107,7 @@ func (a *agent) standing(cell string) ended {
 	var ports []uint16
 	for _, end := range s.ends {
 		if end.ep != nil {
-			s.heard(end, joinErrors(end.ep.Errors()))
+			s.heard(end, strings.Join(end.ep.Errors(), "; "))
 		}
 		if p := end.local.Port(); p != 0 {
 			ports = append(ports, p)

@@ -2,8 +2,8 @@ package agent
 
 import (
 	"pfdivert/pfconf/nft"
-	"pfdivert/roles/evidence"
+	gather "pfdivert/roles/evidence"
 )
 
 // routing returns what the packet filter's diverted packets are routed by.
-func routing(o *evidence.Options) { o.Mark, o.Table, o.Own = nft.Mark, nft.Table, nft.TableName }
+func routing(o *gather.Options) { o.Mark, o.Table, o.Own = nft.Mark, nft.Table, nft.TableName }

@@ -2,7 +2,7 @@
 
 package agent
 
-import "pfdivert/roles/evidence"
+import gather "pfdivert/roles/evidence"
 
 // routing does nothing: no mark and no table of its own route diverted packets.
-func routing(*evidence.Options) {}
+func routing(*gather.Options) {}

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 )
 
@@ -151,7 +152,7 @@ func (f *fakeRoute) close() error {
 }
 
 // routesTo returns the routes that LOCAL needs.
-func (s *Setup) routesTo() []route {
+func routesTo(s *script.Setup) []route {
 	var rs []route
 	for _, dst := range s.Fakes {
 		for _, p := range s.Paths {

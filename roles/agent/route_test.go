@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"pfdivert/matrix/script"
 	"slices"
 	"strings"
 	"testing"
@@ -164,11 +165,11 @@ func TestLast(t *testing.T) {
 
 // FAKE of each family goes via REMOTE's address of that family.
 func TestRoutesTo(t *testing.T) {
-	s := Setup{
-		Paths: []Path{{netip.MustParseAddr("10.188.1.1"), netip.MustParseAddr("10.188.1.2")}, {netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::2")}},
+	s := script.Setup{
+		Paths: []script.Path{{Here: netip.MustParseAddr("10.188.1.1"), There: netip.MustParseAddr("10.188.1.2")}, {Here: netip.MustParseAddr("fd00::1"), There: netip.MustParseAddr("fd00::2")}},
 		Fakes: []netip.Prefix{netip.MustParsePrefix("fd00:9::/64"), netip.MustParsePrefix("10.188.2.9/32")},
 	}
-	if got, want := s.routesTo(), []route{routeTo("fd00:9::/64", "fd00::2"), routeTo("10.188.2.9/32", "10.188.1.2")}; !slices.Equal(got, want) {
+	if got, want := routesTo(&s), []route{routeTo("fd00:9::/64", "fd00::2"), routeTo("10.188.2.9/32", "10.188.1.2")}; !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
 }

@@ -15,7 +15,7 @@ import (
 
 	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
-	"pfdivert/roles/evidence"
+	gather "pfdivert/roles/evidence"
 	"pfdivert/roles/lab/bsd"
 )
 
@@ -68,7 +68,7 @@ type agent struct {
 	lab    *bsd.Lab          // that this agent built
 	broken []pfconf.Undo     // how what was broken on purpose is fixed
 	trace  *tracer
-	seen   *evidence.Host
+	seen   *gather.Host
 }
 
 // Serve says hello on w, then answers the requests that it reads from r until

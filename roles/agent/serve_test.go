@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"pfdivert/roles/endpoint"
-	"pfdivert/roles/lab/spoil"
+	"pfdivert/matrix/injection"
+	"pfdivert/matrix/script"
 )
 
 // served is an agent in this process, and the connection to it.
@@ -64,12 +64,12 @@ func (s *served) wait(t *testing.T) error {
 var loopback = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0)
 
 // openServer is a step that opens a UDP server on this host.
-func openServer(end string) Step {
-	return Step{Do: Open, End: end, Spec: &endpoint.Spec{Kind: endpoint.Datagram, Role: endpoint.Server, Local: loopback}}
+func openServer(end string) script.Step {
+	return script.Open{Socket: end, Spec: script.Datagram{Ends: script.Ends{Role: script.Server, Local: loopback}}}
 }
 
 // run has the agent carry steps out, none of which may fail.
-func (s *served) run(t *testing.T, sc Script) []Outcome {
+func (s *served) run(t *testing.T, sc script.Script) []script.Outcome {
 	t.Helper()
 	out, err := s.conn.Script(t.Context(), sc)
 	if err != nil {
@@ -77,7 +77,7 @@ func (s *served) run(t *testing.T, sc Script) []Outcome {
 	}
 	for i, o := range out {
 		if o.Fault != nil {
-			t.Fatalf("step %d, %s: %v", i, sc.Steps[i].Do, o.Fault)
+			t.Fatalf("step %d, %s: %v", i, sc.Steps[i].Name(), o.Fault)
 		}
 	}
 	return out
@@ -121,7 +121,7 @@ func TestServeUndoes(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			noLeaks(t)
 			s := serve(t, c.opt, slow)
-			at := s.run(t, Script{Cell: "one", Steps: []Step{openServer("server")}})[0].Local
+			at := s.run(t, script.Script{Cell: "one", Steps: []script.Step{openServer("server")}})[0].Local
 			if free(at) {
 				t.Errorf("%v is free while the server has it", at)
 			}
@@ -133,7 +133,7 @@ func TestServeUndoes(t *testing.T) {
 			if !free(at) {
 				t.Errorf("%v is still in use", at)
 			}
-			var lost *LostError
+			var lost *script.LostError
 			if _, err := s.conn.Log(t.Context(), "one"); !errors.As(err, &lost) {
 				t.Errorf("then: %v, want a lost connection", err)
 			}
@@ -171,48 +171,46 @@ func TestServeFailed(t *testing.T) {
 func TestScript(t *testing.T) {
 	noLeaks(t)
 	s := serve(t, Options{Heartbeat: slow}, slow)
-	server := s.run(t, Script{Cell: "cell", Steps: []Step{openServer("server")}})[0].Local
-	client := endpoint.Spec{Kind: endpoint.Datagram, Role: endpoint.Client, Local: loopback, Remote: server}
-	taken := endpoint.Spec{Kind: endpoint.Datagram, Role: endpoint.Server, Local: server}
-	dropped := endpoint.Spec{Kind: endpoint.Divert, Role: endpoint.Packet, Local: netip.MustParseAddrPort("0.0.0.0:700"), Drop: true}
-	steps := []Step{
-		{Do: Open, End: "client", Spec: &client},
-		{Do: Connect, End: "client"},
-		{Do: Send, End: "client", Data: endpoint.ClientLine},
-		{Do: Receive, End: "server"},
-		{Do: Receive, End: "server"}, // nothing more: the endpoint is broken from here
-		{Do: Send, End: "server", Data: endpoint.ServerLine},
-		{Do: Rest, End: "server"},
-		{Do: Open, End: "second", Spec: &taken},
-		{Do: Receive, End: "second"},
-		{Do: Rest, End: "second"},
-		{Do: Open, End: "client", Spec: &client},
-		{Do: Open, End: "nothing"},
-		{Do: Receive, End: "nobody"},
-		{Do: "dance", End: "client"},
-		{Do: Open, End: "dropped", Spec: &dropped},
-		{Do: Counters, Label: "regress"},
-		{Do: Lookup},
-		{Do: Fence},
-		{Do: Close, End: "server"},
+	server := s.run(t, script.Script{Cell: "cell", Steps: []script.Step{openServer("server")}})[0].Local
+	client := script.Datagram{Ends: script.Ends{Role: script.Client, Local: loopback, Remote: server}}
+	taken := script.Datagram{Ends: script.Ends{Role: script.Server, Local: server}}
+	dropped := script.Divert{Local: netip.MustParseAddrPort("0.0.0.0:700"), Unprivileged: true}
+	steps := []script.Step{
+		script.Open{Socket: "client", Spec: client},
+		script.Connect{Socket: "client"},
+		script.Send{Socket: "client", Data: script.ClientLine},
+		script.Receive{Socket: "server"},
+		script.Receive{Socket: "server"}, // nothing more: the endpoint is broken from here
+		script.Send{Socket: "server", Data: script.ServerLine},
+		script.Rest{Socket: "server"},
+		script.Open{Socket: "second", Spec: taken},
+		script.Receive{Socket: "second"},
+		script.Rest{Socket: "second"},
+		script.Open{Socket: "client", Spec: client},
+		script.Receive{Socket: "nobody"},
+		script.Open{Socket: "dropped", Spec: dropped},
+		script.Counters{Label: "regress"},
+		script.Lookup{},
+		script.Fence{},
+		script.Close{Socket: "server"},
 	}
-	out, err := s.conn.Script(t.Context(), Script{Cell: "cell", Steps: steps})
+	out, err := s.conn.Script(t.Context(), script.Script{Cell: "cell", Steps: steps})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i, want := range []string{
-		"", "", "", "", CodeNothing, CodeSkipped, "", "EADDRINUSE", CodeSkipped, CodeSkipped,
-		CodeOther, CodeOther, CodeOther, CodeOther, CodeOther, CodeOther, CodeOther, CodeOther, "",
+		"", "", "", "", script.CodeNothing, script.CodeSkipped, "", "EADDRINUSE", script.CodeSkipped, script.CodeSkipped,
+		script.CodeOther, script.CodeOther, script.CodeOther, script.CodeOther, script.CodeOther, script.CodeOther, "",
 	} {
 		got := ""
 		if f := out[i].Fault; f != nil {
 			got = f.Code
 		}
 		if got != want {
-			t.Errorf("step %d, %s %s: fault %q (%v), want %q", i, steps[i].Do, steps[i].End, got, out[i].Fault, want)
+			t.Errorf("step %d, %s %+v: fault %q (%v), want %q", i, steps[i].Name(), steps[i], got, out[i].Fault, want)
 		}
 	}
-	if m := out[3].Messages; len(m) != 1 || string(m[0].Data) != endpoint.ClientLine || m[0].From != out[1].Local {
+	if m := out[3].Messages; len(m) != 1 || string(m[0].Data) != script.ClientLine || m[0].From != out[1].Local {
 		t.Errorf("received %+v, the client is %v", m, out[1].Local)
 	}
 
@@ -220,12 +218,12 @@ func TestScript(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.run(t, Script{Cell: "cell", End: true})
+	s.run(t, script.Script{Cell: "cell", End: true})
 	after, err := s.conn.Log(t.Context(), "cell")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for when, log := range map[string][]Entry{"during": during, "after": after} {
+	for when, log := range map[string][]script.Entry{"during": during, "after": after} {
 		var names []string
 		for _, e := range log {
 			names = append(names, e.End)
@@ -249,11 +247,11 @@ func TestScript(t *testing.T) {
 func TestBounds(t *testing.T) {
 	noLeaks(t)
 	s := serve(t, Options{Heartbeat: slow}, slow)
-	var steps []Step
+	var steps []script.Step
 	for i := range maxEnds + 1 {
 		steps = append(steps, openServer(fmt.Sprint(i)))
 	}
-	out, err := s.conn.Script(t.Context(), Script{Cell: "wide", Steps: steps, End: true})
+	out, err := s.conn.Script(t.Context(), script.Script{Cell: "wide", Steps: steps, End: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -261,7 +259,7 @@ func TestBounds(t *testing.T) {
 		t.Errorf("endpoint %d: %v, endpoint %d: %v", maxEnds, out[maxEnds-1].Fault, maxEnds+1, out[maxEnds].Fault)
 	}
 	for i := range maxDone + 1 {
-		s.run(t, Script{Cell: fmt.Sprint(i), Steps: []Step{openServer("server")}, End: true})
+		s.run(t, script.Script{Cell: fmt.Sprint(i), Steps: []script.Step{openServer("server")}, End: true})
 	}
 	for cell, want := range map[string]int{"wide": 0, "0": 0, "1": 1, fmt.Sprint(maxDone): 1} {
 		if log, err := s.conn.Log(t.Context(), cell); len(log) != want || err != nil {
@@ -289,15 +287,15 @@ func TestManyAtOnce(t *testing.T) {
 		all.Go(func() {
 			for r := range rounds {
 				cell := fmt.Sprintf("%d.%d", c, r)
-				out, err := s.conn.Script(t.Context(), Script{Cell: cell, Steps: []Step{openServer("server")}})
+				out, err := s.conn.Script(t.Context(), script.Script{Cell: cell, Steps: []script.Step{openServer("server")}})
 				if err != nil || out[0].Fault != nil {
 					t.Errorf("cell %s: %v %+v", cell, err, out)
 					return
 				}
-				client := endpoint.Spec{Kind: endpoint.Datagram, Role: endpoint.Client, Local: loopback, Remote: out[0].Local}
-				out, err = s.conn.Script(t.Context(), Script{Cell: cell, End: true, Steps: []Step{
-					{Do: Open, End: "client", Spec: &client}, {Do: Connect, End: "client"},
-					{Do: Send, End: "client", Data: cell + "\n"}, {Do: Rest, End: "server"},
+				client := script.Datagram{Ends: script.Ends{Role: script.Client, Local: loopback, Remote: out[0].Local}}
+				out, err = s.conn.Script(t.Context(), script.Script{Cell: cell, End: true, Steps: []script.Step{
+					script.Open{Socket: "client", Spec: client}, script.Connect{Socket: "client"},
+					script.Send{Socket: "client", Data: cell + "\n"}, script.Rest{Socket: "server"},
 				}})
 				if err != nil || len(out[3].Messages) != 1 || string(out[3].Messages[0].Data) != cell+"\n" {
 					t.Errorf("cell %s: %v %+v", cell, err, out)
@@ -336,7 +334,7 @@ func TestServeToDeaf(t *testing.T) {
 func TestBreaksNoRealHost(t *testing.T) {
 	s := serve(t, Options{Heartbeat: time.Minute, StateDir: t.TempDir()}, time.Minute)
 	for _, remote := range []bool{false, true} {
-		_, err := s.conn.Setup(t.Context(), Setup{Remote: remote, Break: []spoil.Step{spoil.Forwarding}})
+		_, err := s.conn.Setup(t.Context(), script.Setup{Remote: remote, Break: []injection.Step{injection.Forwarding}})
 		if err == nil || !strings.Contains(err.Error(), "in a lab only") {
 			t.Errorf("remote %v: %v", remote, err)
 		}

@@ -10,10 +10,11 @@ import (
 	"slices"
 	"time"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/program"
 	"pfdivert/roles/endpoint"
-	"pfdivert/roles/evidence"
+	gather "pfdivert/roles/evidence"
 	"pfdivert/roles/lab/spoil"
 )
 
@@ -27,7 +28,7 @@ const undoTimeout = 20 * time.Second
 const realFence = 10 * time.Second
 
 // setUp makes this host LOCAL or REMOTE.
-func (a *agent) setUp(ctx context.Context, s *Setup) (*Facts, error) {
+func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, error) {
 	a.setup.Lock()
 	defer a.setup.Unlock()
 	if a.fences != nil {
@@ -36,12 +37,12 @@ func (a *agent) setUp(ctx context.Context, s *Setup) (*Facts, error) {
 	if len(s.Break) > 0 && !a.opt.Ephemeral && !a.opt.Lab {
 		return nil, errors.New("a host is broken on purpose in a lab only")
 	}
-	if slices.Contains(s.Omit, Timestamps) {
+	if slices.Contains(s.Omit, script.Timestamps) {
 		if err := a.withoutTimestamps(); err != nil {
 			return nil, err
 		}
 	}
-	facts := &Facts{Domain: a.opt.Domain}
+	facts := &script.Facts{Domain: a.opt.Domain}
 	a.fences = map[pfconf.Family]*endpoint.Fence{}
 	opt := a.opt
 	var err error
@@ -51,7 +52,7 @@ func (a *agent) setUp(ctx context.Context, s *Setup) (*Facts, error) {
 		}
 		opt.Journal = a.hold.Journal
 	}
-	a.seen = evidence.Open(a.observed(s))
+	a.seen = gather.Open(a.observed(s))
 	for _, p := range s.Paths {
 		family := pfconf.FamilyOf(p.Here)
 		f, err := endpoint.OpenFence(p.Here, p.There)
@@ -104,7 +105,7 @@ func (a *agent) withoutTimestamps() error {
 }
 
 // breakHost breaks a lab's host as it is asked to.
-func (a *agent) breakHost(ctx context.Context, s *Setup) error {
+func (a *agent) breakHost(ctx context.Context, s *script.Setup) error {
 	h := spoil.Host{Remote: s.Remote, Interface: a.opt.Interface, Fakes: s.Fakes, Run: program.ExecBy(endpoint.Start)}
 	if !a.opt.Ephemeral {
 		h.Journal = func(u pfconf.Undo) error {
@@ -127,7 +128,7 @@ func (a *agent) breakHost(ctx context.Context, s *Setup) error {
 	for _, step := range s.Break {
 		err := h.Do(ctx, step)
 		if errors.Is(err, spoil.ErrLacks) {
-			return &Fault{Code: CodeUnsupported, Text: "break the host: " + err.Error()}
+			return &script.Fault{Code: script.CodeUnsupported, Text: "break the host: " + err.Error()}
 		}
 		if err != nil {
 			return fmt.Errorf("break the host: %w", err)
@@ -146,7 +147,7 @@ func (a *agent) breakHost(ctx context.Context, s *Setup) error {
 }
 
 // takeHost takes a real host for a run that it is fit for.
-func (a *agent) takeHost(ctx context.Context, s *Setup) error {
+func (a *agent) takeHost(ctx context.Context, s *script.Setup) error {
 	var err error
 	a.hold, err = Take(ctx, HoldOptions{
 		Dir:      a.opt.StateDir,
@@ -164,7 +165,7 @@ func (a *agent) takeHost(ctx context.Context, s *Setup) error {
 	if s.Remote {
 		return nil
 	}
-	return a.hold.addRoutes(ctx, s.routesTo())
+	return a.hold.addRoutes(ctx, routesTo(s))
 }
 
 // sweeper is a state table whose states of a network can be removed at once: pf's, where LOCAL

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"pfdivert/matrix/script"
 	"strings"
 	"sync"
 	"time"
@@ -73,17 +74,17 @@ type traced struct {
 }
 
 // open starts a traced process and opens the step's endpoint in it.
-func (t *tracer) open(ctx context.Context, st *Step) (*traced, Outcome, error) {
+func (t *tracer) open(ctx context.Context, st script.Open) (*traced, script.Outcome, error) {
 	t.mu.Lock()
 	t.n++
 	file := filepath.Join(t.dir, fmt.Sprintf("%d.trace", t.n))
 	t.mu.Unlock()
 	exe, err := os.Executable()
 	if err != nil {
-		return nil, Outcome{}, err
+		return nil, script.Outcome{}, err
 	}
 	argv := t.argv(exe, file)
-	e := &traced{end: st.End, file: file, cmd: exec.Command(argv[0], argv[1:]...)}
+	e := &traced{end: st.Socket, file: file, cmd: exec.Command(argv[0], argv[1:]...)}
 	o, err := e.start(ctx, st)
 	if err != nil && e.conn != nil {
 		e.close()
@@ -95,10 +96,10 @@ func (t *tracer) open(ctx context.Context, st *Step) (*traced, Outcome, error) {
 }
 
 // step has the traced process carry out a step.
-func (e *traced) step(ctx context.Context, st *Step) (Outcome, error) {
-	outcomes, err := e.conn.Script(ctx, Script{Cell: "traced", Steps: []Step{*st}})
+func (e *traced) step(ctx context.Context, st script.Step) (script.Outcome, error) {
+	outcomes, err := e.conn.Script(ctx, script.Script{Cell: "traced", Steps: []script.Step{st}})
 	if err != nil {
-		return Outcome{}, err
+		return script.Outcome{}, err
 	}
 	if f := outcomes[0].Fault; f != nil {
 		return outcomes[0], f
@@ -107,12 +108,12 @@ func (e *traced) step(ctx context.Context, st *Step) (Outcome, error) {
 }
 
 // close ends the process and gives its log and its trace.
-func (e *traced) close() []Entry {
+func (e *traced) close() []script.Entry {
 	ctx, cancel := context.WithTimeout(context.Background(), traceHeartbeat)
 	defer cancel()
 	log, err := e.conn.Log(ctx, "traced")
 	if err != nil {
-		log = []Entry{{End: e.end, Text: "no log: " + err.Error() + "\n"}}
+		log = []script.Entry{{End: e.end, Text: "no log: " + err.Error() + "\n"}}
 	}
 	err = errors.Join(e.conn.Close(), e.cmd.Wait())
 	if e.file == "" {
@@ -123,7 +124,7 @@ func (e *traced) close() []Entry {
 	if errRead != nil {
 		trace = fmt.Sprintf("no trace: %v\n", errors.Join(errRead, err))
 	}
-	return append(log, Entry{End: e.end + "." + tool, Text: trace})
+	return append(log, script.Entry{End: e.end + "." + tool, Text: trace})
 }
 
 // maxTrace bounds what is kept of one trace, in bytes.

@@ -3,32 +3,33 @@ package endpoint_test
 import (
 	"testing"
 
+	"pfdivert/matrix/script"
 	"pfdivert/roles/endpoint"
 )
 
 // benchmark opens both ends, exchanges one message and closes them: what the
 // sockets of a cell cost.
-func benchmark(b *testing.B, kind endpoint.Kind) {
+func benchmark(b *testing.B, kind string) {
 	loopbackUp(b)
 	for _, lo := range loopbacks {
 		b.Run(lo.String(), func(b *testing.B) {
 			b.ReportAllocs()
 			to := port(lo, 5200)
-			if kind != endpoint.Stream {
+			if kind != stream {
 				to = port(lo, serverPort(kind, 5200))
 			}
 			for b.Loop() {
-				s, err := endpoint.Open(endpoint.Spec{Kind: kind, Role: endpoint.Server, Local: to, Diverted: true, Reuse: true}, nil)
+				s, err := endpoint.Open(socket(kind, script.Ends{Role: script.Server, Local: to, Diverted: true, Reuse: true}), nil)
 				must(b, err)
-				c, err := endpoint.Open(endpoint.Spec{Kind: kind, Role: endpoint.Client, Local: port(lo, 0), Remote: to}, nil)
+				c, err := endpoint.Open(socket(kind, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: to}), nil)
 				must(b, err)
 				must(b, c.Connect())
 				must(b, c.Connected(endpoint.Now))
-				if kind == endpoint.Stream {
+				if kind == stream {
 					must(b, s.Accept(endpoint.Now))
 				}
-				must(b, c.Send([]byte(endpoint.ClientLine), 1))
-				receive(b, s, endpoint.Now, endpoint.ClientLine)
+				must(b, c.Send([]byte(script.ClientLine), 1))
+				receive(b, s, endpoint.Now, script.ClientLine)
 				must(b, s.Close())
 				must(b, c.Close())
 			}
@@ -36,16 +37,16 @@ func benchmark(b *testing.B, kind endpoint.Kind) {
 	}
 }
 
-func BenchmarkStream(b *testing.B)   { benchmark(b, endpoint.Stream) }
-func BenchmarkDatagram(b *testing.B) { benchmark(b, endpoint.Datagram) }
-func BenchmarkRaw(b *testing.B)      { benchmark(b, endpoint.RawIP) }
-func BenchmarkEcho(b *testing.B)     { benchmark(b, endpoint.Echo) }
+func BenchmarkStream(b *testing.B)   { benchmark(b, stream) }
+func BenchmarkDatagram(b *testing.B) { benchmark(b, datagram) }
+func BenchmarkRaw(b *testing.B)      { benchmark(b, raw) }
+func BenchmarkEcho(b *testing.B)     { benchmark(b, echo) }
 
 // BenchmarkQueue binds and unbinds a divert port.
 func BenchmarkQueue(b *testing.B) {
 	loopbackUp(b)
 	for b.Loop() {
-		e, err := endpoint.Open(endpoint.Spec{Kind: endpoint.Divert, Role: endpoint.Packet, Local: port(unspecified(loopbacks[0]), 666)}, nil)
+		e, err := endpoint.Open(script.Divert{Local: port(unspecified(loopbacks[0]), 666)}, nil)
 		must(b, err)
 		must(b, e.Close())
 	}

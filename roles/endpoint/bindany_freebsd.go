@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"fmt"
+	"pfdivert/matrix/script"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,8 +24,8 @@ func markDiverted(int, int) error { return nil }
 // IPV6_PKTINFO (RFC 3542, 6.2) makes the address the source of all that is sent;
 // what arrives for other addresses is left out by the program. It reports whether
 // it did so.
-func bindForeignRaw(fd int, s Spec) (bool, error) {
-	if !s.Bindany || s.omits(Transparent) || !s.Local.Addr().Is6() {
+func bindForeignRaw(fd int, s script.Ends) (bool, error) {
+	if !s.Bindany || s.Omits(script.Transparent) || !s.Local.Addr().Is6() {
 		return false, nil
 	}
 	a := s.Local.Addr().As16()

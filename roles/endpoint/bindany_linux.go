@@ -1,6 +1,10 @@
 package endpoint
 
-import "golang.org/x/sys/unix"
+import (
+	"pfdivert/matrix/script"
+
+	"golang.org/x/sys/unix"
+)
 
 // setBindany lets the socket bind an address that is not the host's own
 // (IP_TRANSPARENT, ip(7); 75 is IPV6_TRANSPARENT, uapi/linux/in6.h).
@@ -15,7 +19,7 @@ func setBindany(fd, family int) error {
 // (net/netfilter/nft_tproxy.c).
 func markDiverted(fd, family int) error { return setBindany(fd, family) }
 
-func bindForeignRaw(int, Spec) (bool, error) { return false, nil }
+func bindForeignRaw(int, script.Ends) (bool, error) { return false, nil }
 
 // rawLengthIsPayload: see bindany_other.go.
 const rawLengthIsPayload = false

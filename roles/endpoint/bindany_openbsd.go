@@ -1,6 +1,10 @@
 package endpoint
 
-import "golang.org/x/sys/unix"
+import (
+	"pfdivert/matrix/script"
+
+	"golang.org/x/sys/unix"
+)
 
 // setBindany lets the socket bind an address that is not the host's own
 // (SO_BINDANY, getsockopt(2); root only).
@@ -11,7 +15,7 @@ func setBindany(fd, _ int) error {
 // markDiverted has nothing to do: pf delivers to any socket.
 func markDiverted(int, int) error { return nil }
 
-func bindForeignRaw(int, Spec) (bool, error) { return false, nil }
+func bindForeignRaw(int, script.Ends) (bool, error) { return false, nil }
 
 // rawLengthIsPayload: see bindany_other.go.
 const rawLengthIsPayload = false

@@ -2,13 +2,16 @@
 
 package endpoint
 
-import "runtime"
+import (
+	"pfdivert/matrix/script"
+	"runtime"
+)
 
 func setBindany(int, int) error { return unsupported("binding a foreign address") }
 
 func markDiverted(int, int) error { return unsupported("diverting to a socket") }
 
-func bindForeignRaw(int, Spec) (bool, error) { return false, nil }
+func bindForeignRaw(int, script.Ends) (bool, error) { return false, nil }
 
 // rawLengthIsPayload: on macOS the length in the IPv4 header that a raw socket
 // delivers is in host order and without the header (ip(4)), of no use here.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"pfdivert/matrix/script"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -12,11 +13,12 @@ import (
 // datagram is a UDP client or server.
 type datagram struct {
 	*socket
-	last netip.AddrPort // whom a server received from last
+	arrival bool           // the interface by which each datagram came is asked for
+	last    netip.AddrPort // whom a server received from last
 }
 
-func openDatagram(s Spec, log *transcript) (Endpoint, error) {
-	k, err := openSocket(s, log, unix.SOCK_DGRAM, unix.IPPROTO_UDP)
+func openDatagram(s script.Datagram, log *transcript) (Endpoint, error) {
+	k, err := openSocket(s.Ends, log, unix.SOCK_DGRAM, unix.IPPROTO_UDP)
 	if err != nil {
 		return nil, err
 	}
@@ -26,8 +28,8 @@ func openDatagram(s Spec, log *transcript) (Endpoint, error) {
 			return nil, fmt.Errorf("interface of arrival: %w", err)
 		}
 	}
-	e := &datagram{socket: k}
-	if s.Role == Client {
+	e := &datagram{socket: k, arrival: s.Arrival}
+	if s.Role == script.Client {
 		k.reportsErrors = askErrors(k.fd, family(s.Local.Addr()))
 		return e, nil
 	}
@@ -53,26 +55,26 @@ func (e *datagram) Send(data []byte, _ uint16) error {
 
 // answer sends to the client's peer or to the server's last sender.
 func (k *socket) answer(b []byte, last netip.AddrPort) error {
-	if k.spec.Role == Server && !last.IsValid() {
+	if k.spec.Role == script.Server && !last.IsValid() {
 		return errors.New("send: nothing was received that could be answered")
 	}
 	return k.sendMessage(b, last)
 }
 
 // Receive takes one datagram.
-func (e *datagram) Receive(deadline time.Time) (Message, error) {
+func (e *datagram) Receive(deadline time.Time) (script.Message, error) {
 	b, from, to, err := e.receiveMessage(deadline)
 	if err != nil {
-		return Message{}, err
+		return script.Message{}, err
 	}
-	if e.spec.Role == Server {
+	if e.spec.Role == script.Server {
 		e.last = from
 	}
-	m := Message{Data: e.spec.bounded(b), From: from, To: to}
-	if e.spec.Arrival {
+	m := script.Message{Data: bounded(e.spec.Big, b), From: from, To: to}
+	if e.arrival {
 		a, err := arrival(e.control, family(e.spec.Local.Addr()))
 		if err != nil {
-			return Message{}, fmt.Errorf("interface of arrival: %w", err)
+			return script.Message{}, fmt.Errorf("interface of arrival: %w", err)
 		}
 		m.Via = netip.AddrPortFrom(a, 0)
 	}
@@ -81,7 +83,7 @@ func (e *datagram) Receive(deadline time.Time) (Message, error) {
 	return m, nil
 }
 
-func (k *socket) logReceived(m Message) {
+func (k *socket) logReceived(m script.Message) {
 	k.log.address("recv from", m.From)
 	if k.spec.Diverted {
 		k.log.address("orig dst", m.To)
@@ -89,4 +91,4 @@ func (k *socket) logReceived(m Message) {
 }
 
 // Rest takes the datagrams that are waiting.
-func (e *datagram) Rest() ([]Message, error) { return rest(e.Receive) }
+func (e *datagram) Rest() ([]script.Message, error) { return rest(e.Receive) }

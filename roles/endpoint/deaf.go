@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"net/netip"
+	"pfdivert/matrix/script"
 	"time"
 )
 
@@ -13,10 +14,10 @@ type deaf struct {
 
 // newDeaf closes the socket that e has bound. A stream server's stays: it
 // does not listen, which is deaf enough, and its port stays taken.
-func newDeaf(e Endpoint, s Spec) (Endpoint, error) {
+func newDeaf(e Endpoint) (Endpoint, error) {
 	d := deaf{Endpoint: e}
 	d.local, d.peer = e.Names()
-	if s.Kind != Stream {
+	if _, ok := e.(*stream); !ok {
 		if err := e.Close(); err != nil {
 			return nil, err
 		}
@@ -26,9 +27,9 @@ func newDeaf(e Endpoint, s Spec) (Endpoint, error) {
 
 func (d deaf) Names() (local, peer netip.AddrPort) { return d.local, d.peer }
 func (d deaf) Accept(deadline time.Time) error     { return d.silence(deadline) }
-func (d deaf) Rest() ([]Message, error)            { return nil, nil }
-func (d deaf) Receive(deadline time.Time) (Message, error) {
-	return Message{}, d.silence(deadline)
+func (d deaf) Rest() ([]script.Message, error)     { return nil, nil }
+func (d deaf) Receive(deadline time.Time) (script.Message, error) {
+	return script.Message{}, d.silence(deadline)
 }
 
 // silence waits for nothing.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"pfdivert/matrix/script"
 	"runtime"
 	"time"
 )
@@ -21,20 +22,20 @@ type diverter interface {
 	close() error
 }
 
-// abilities are what not every system's packet role has; see Spec.
+// abilities are what not every system's packet role has; see script.Divert.
 type abilities struct{ read, recv, writeTo, drop bool }
 
 // unable tells what of a specification the system's packet role can't do.
-func (a abilities) unable(s Spec) error {
+func (a abilities) unable(s script.Divert) error {
 	for _, x := range []struct {
 		what        string
 		wanted, can bool
 	}{
-		{"taking packets by read(2)", s.Call == Read, a.read},
-		{"taking packets by recv(2)", s.Call == Recv, a.recv},
-		{"taking packets by " + string(s.Call), s.Call != "" && s.Call != Read && s.Call != Recv, false},
+		{"taking packets by read(2)", s.Call == script.Read, a.read},
+		{"taking packets by recv(2)", s.Call == script.Recv, a.recv},
+		{"taking packets by " + string(s.Call), s.Call != "" && s.Call != script.Read && s.Call != script.Recv, false},
 		{"writing to another address", s.WriteTo.IsValid(), a.writeTo},
-		{"binding without privilege", s.Drop, a.drop},
+		{"binding without privilege", s.Unprivileged, a.drop},
 	} {
 		if x.wanted && !x.can {
 			return fmt.Errorf("divert socket: %s: %w (%s)", x.what, ErrUnsupported, runtime.GOOS)
@@ -46,19 +47,16 @@ func (a abilities) unable(s Spec) error {
 // namer is a diverter that knows by which interface the packet taken last came.
 type namer interface{ interfaceName() string }
 
-// queueLength is how many packets may wait at a packet endpoint on Linux.
-const queueLength = 256
-
 // divert is the packet role: a divert(4) socket, on Linux a netfilter queue.
 type divert struct {
-	spec   Spec
+	spec   script.Divert
 	log    *transcript
 	dev    diverter
 	held   *packet // handed out and not yet relayed
 	closed bool
 }
 
-func openDivert(s Spec, log *transcript) (Endpoint, error) {
+func openDivert(s script.Divert, log *transcript) (Endpoint, error) {
 	if err := divertAbilities.unable(s); err != nil {
 		return nil, err
 	}
@@ -71,30 +69,30 @@ func openDivert(s Spec, log *transcript) (Endpoint, error) {
 }
 
 // Receive hands out the next packet's payload and holds the packet.
-func (e *divert) Receive(deadline time.Time) (Message, error) {
+func (e *divert) Receive(deadline time.Time) (script.Message, error) {
 	if e.held != nil {
-		return Message{}, errors.New("receive: a packet waits to be relayed")
+		return script.Message{}, errors.New("receive: a packet waits to be relayed")
 	}
 	if e.closed {
-		return Message{}, errClosed
+		return script.Message{}, errClosed
 	}
 	b, from, err := e.dev.take(deadline)
 	if err != nil {
-		return Message{}, err
+		return script.Message{}, err
 	}
 	e.log.address("recv from", from)
 	e.log.packet("<<<", b)
 	parse := parsePacket
-	if e.spec.Pieces {
+	if e.spec.Fragments {
 		parse = parsePiece
 	}
 	p, err := parse(b)
 	if err != nil {
 		// No one can rewrite it; it must not stay in the way of those behind it.
-		return Message{}, errors.Join(fmt.Errorf("diverted packet: %w", err), e.dev.drop())
+		return script.Message{}, errors.Join(fmt.Errorf("diverted packet: %w", err), e.dev.drop())
 	}
 	e.held = p
-	m := Message{Data: e.spec.bounded(p.payload()), From: p.from, To: p.to, Via: from}
+	m := script.Message{Data: bounded(e.spec.Big, p.payload()), From: p.from, To: p.to, Via: from}
 	if n, ok := e.dev.(namer); ok {
 		m.Interface = n.interfaceName()
 	}
@@ -102,25 +100,25 @@ func (e *divert) Receive(deadline time.Time) (Message, error) {
 }
 
 // Relay rewrites the held packet and sends it on.
-func (e *divert) Relay(old, new []byte) (Message, error) {
+func (e *divert) Relay(old, new []byte) (script.Message, error) {
 	p := e.held
 	if p == nil {
-		return Message{}, errors.New("relay: no packet is held")
+		return script.Message{}, errors.New("relay: no packet is held")
 	}
-	if e.spec.Pieces {
-		return Message{}, errors.New("relay: it may be a piece of a packet")
+	if e.spec.Fragments {
+		return script.Message{}, errors.New("relay: it may be a piece of a packet")
 	}
-	m := Message{Data: e.spec.bounded(p.payload()), From: p.from, To: p.to}
+	m := script.Message{Data: bounded(e.spec.Big, p.payload()), From: p.from, To: p.to}
 	if err := p.replace(old, new); err != nil {
-		return Message{}, fmt.Errorf("relay: %w", err)
+		return script.Message{}, fmt.Errorf("relay: %w", err)
 	}
 	e.mend(p)
 	if err := e.giveBack(p); err != nil {
-		return Message{}, fmt.Errorf("relay: %w", err)
+		return script.Message{}, fmt.Errorf("relay: %w", err)
 	}
 	e.log.packet(">>>", p.raw)
 	if p.data < len(p.raw) {
-		m.Sent = e.spec.bounded(p.payload())
+		m.Sent = bounded(e.spec.Big, p.payload())
 	}
 	return m, nil
 }
@@ -128,7 +126,7 @@ func (e *divert) Relay(old, new []byte) (Message, error) {
 // giveBack ends the holding of a packet and puts it back.
 func (e *divert) giveBack(p *packet) error {
 	e.held = nil
-	if e.spec.omits(Back) {
+	if e.spec.Omits(script.Back) {
 		return e.dev.drop()
 	}
 	return e.dev.reinject(p.raw)
@@ -139,7 +137,7 @@ func (e *divert) mend(p *packet) {
 	switch {
 	case e.spec.Spoil != "":
 		p.spoil(e.spec.Spoil)
-	case !kernelMends && !e.spec.omits(Checksum):
+	case !kernelMends && !e.spec.Omits(script.Checksum):
 		p.mend()
 	}
 }
@@ -164,7 +162,7 @@ func Turn(ep Endpoint, old, new []byte, in netip.Addr) error {
 		return fmt.Errorf("turn a packet round: %w", ErrUnsupported)
 	}
 	p := e.held
-	if e.spec.Pieces {
+	if e.spec.Fragments {
 		return errors.New("turn: it may be a piece of a packet")
 	}
 	if err := p.replace(old, new); err != nil {
@@ -181,11 +179,11 @@ func Turn(ep Endpoint, old, new []byte, in netip.Addr) error {
 }
 
 // Rest takes the packets that are waiting and ends them.
-func (e *divert) Rest() ([]Message, error) {
+func (e *divert) Rest() ([]script.Message, error) {
 	if e.closed {
 		return nil, nil
 	}
-	return rest(func(deadline time.Time) (Message, error) {
+	return rest(func(deadline time.Time) (script.Message, error) {
 		m, err := e.Receive(deadline)
 		if err == nil {
 			e.held = nil
@@ -205,7 +203,7 @@ func (e *divert) Close() error {
 	}
 	e.closed, e.held = true, nil
 	err := e.dev.close()
-	e.log.text("Shutdown " + string(e.spec.Role))
+	e.log.text("Shutdown packet")
 	return err
 }
 

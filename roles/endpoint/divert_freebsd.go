@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"pfdivert/matrix/script"
 	"time"
 	"unsafe"
 
@@ -21,6 +22,7 @@ const pfDivert = 44
 
 // divertSocket is a divert(4) socket.
 type divertSocket struct {
+	spec script.Divert
 	*socket
 	// last is the address of the packet taken last: rule number as port, an
 	// interface's address for "in", and the interface's name in sin_zero. All 16
@@ -31,7 +33,7 @@ type divertSocket struct {
 
 var divertAbilities = abilities{read: true, recv: true, writeTo: true, drop: true}
 
-func newDiverter(s Spec) (diverter, error) {
+func newDiverter(s script.Divert) (diverter, error) {
 	fd, err := newSocket(pfDivert, unix.SOCK_RAW, 0)
 	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EPROTONOSUPPORT) {
 		fd, err = newSocket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_DIVERT)
@@ -39,7 +41,7 @@ func newDiverter(s Spec) (diverter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("divert socket: %w", err)
 	}
-	if s.Drop {
+	if s.Unprivileged {
 		if err := DropPrivilege(); err != nil {
 			_ = closeSocket(fd)
 			return nil, fmt.Errorf("give up all privilege: %w", err)
@@ -50,7 +52,7 @@ func newDiverter(s Spec) (diverter, error) {
 		_ = closeSocket(fd)
 		return nil, fmt.Errorf("bind to divert port %d: %w", s.Local.Port(), err)
 	}
-	return &divertSocket{socket: &socket{spec: s, fd: fd, buf: make([]byte, maxPacket)}}, nil
+	return &divertSocket{spec: s, socket: &socket{fd: fd, buf: make([]byte, script.MaxPacket)}}, nil
 }
 
 func (d *divertSocket) take(deadline time.Time) ([]byte, netip.AddrPort, error) {
@@ -62,17 +64,17 @@ func (d *divertSocket) take(deadline time.Time) ([]byte, netip.AddrPort, error) 
 				return d.buf[:n], netip.AddrPort{}, nil
 			}
 			d.lastLen = min(d.lastLen, uint32(len(d.last)))
-			if d.spec.omits(Name) {
+			if d.spec.Omits(script.Name) {
 				clear(d.last[8:])
 			}
 			// struct sockaddr_in: len, family, port, address, zero. The port is in
 			// host order here.
 			port := uint16(d.last[2]) | uint16(d.last[3])<<8
 			via := netip.AddrFrom4([4]byte(d.last[4:]))
-			if d.spec.omits(GoOn) {
+			if d.spec.Omits(script.GoOn) {
 				clear(d.last[2:4]) // ipfw begins with its first rule
 			}
-			if d.spec.omits(Way) {
+			if d.spec.Omits(script.Way) {
 				via = otherWay(via)
 				d.turn(via)
 			}
@@ -99,9 +101,9 @@ func (d *divertSocket) call() (int, unix.Errno) {
 	var errno unix.Errno
 	d.lastLen = 0
 	switch d.spec.Call {
-	case Read:
+	case script.Read:
 		n, _, errno = unix.Syscall(unix.SYS_READ, uintptr(d.fd), uintptr(unsafe.Pointer(&d.buf[0])), uintptr(len(d.buf)))
-	case Recv:
+	case script.Recv:
 		n, _, errno = unix.Syscall6(unix.SYS_RECVFROM, uintptr(d.fd),
 			uintptr(unsafe.Pointer(&d.buf[0])), uintptr(len(d.buf)), 0, 0, 0)
 	default:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"pfdivert/matrix/script"
 	"slices"
 	"sync"
 	"time"
@@ -74,15 +75,15 @@ const (
 // divertAbilities: a queue is read by netlink.
 var divertAbilities abilities
 
-func newDiverter(s Spec) (diverter, error) {
-	q := &queue{number: s.Local.Port(), length: queueLength, back: nfAccept, wake: -1}
-	if s.omits(GoOn) {
+func newDiverter(s script.Divert) (diverter, error) {
+	q := &queue{number: s.Local.Port(), length: script.QueueLength, back: nfAccept, wake: -1}
+	if s.Omits(script.GoOn) {
 		q.back = nfRepeat
 	}
 	if s.Queue > 0 {
 		q.length = s.Queue
 	}
-	if s.omits(Room) {
+	if s.Omits(script.Room) {
 		q.length = 0
 	}
 	queues.mu.Lock()
@@ -110,7 +111,7 @@ func (h *queueHub) bind(q *queue) error {
 	if err == nil {
 		// struct nfqnl_msg_config_params: the whole packet is copied. Without
 		// NFQA_CFG_F_GSO its checksums are complete.
-		err = h.configure(q.number, nfqaCfgParams, append(binary.BigEndian.AppendUint32(nil, maxPacket), nfqnlCopyPacket))
+		err = h.configure(q.number, nfqaCfgParams, append(binary.BigEndian.AppendUint32(nil, script.MaxPacket), nfqnlCopyPacket))
 	}
 	if err == nil {
 		return nil
@@ -157,7 +158,7 @@ func (h *queueHub) collect(acknowledged func(netlinkMessage), reader *queue) {
 			acknowledged(m)
 		case m.typ == nfqnlPacket:
 			number, p, ok := parseQueued(m.body)
-			if q := h.bound[number]; ok && q != nil && len(q.waiting) < queueLength {
+			if q := h.bound[number]; ok && q != nil && len(q.waiting) < script.QueueLength {
 				q.waiting = append(q.waiting, p)
 				q.notify(reader)
 			}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"pfdivert/matrix/script"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,6 +16,7 @@ const kernelMends = true
 
 // divertSocket is a divert(4) socket.
 type divertSocket struct {
+	spec script.Divert
 	*socket
 	last unix.Sockaddr // where the packet taken last came from
 }
@@ -23,7 +25,7 @@ type divertSocket struct {
 // recvfrom(2) without an address.
 var divertAbilities = abilities{read: true}
 
-func newDiverter(s Spec) (diverter, error) {
+func newDiverter(s script.Divert) (diverter, error) {
 	fd, err := newSocket(family(s.Local.Addr()), unix.SOCK_RAW, unix.IPPROTO_DIVERT)
 	if err != nil {
 		return nil, fmt.Errorf("divert socket: %w", err)
@@ -32,7 +34,7 @@ func newDiverter(s Spec) (diverter, error) {
 		_ = closeSocket(fd)
 		return nil, fmt.Errorf("bind to divert port %d: %w", s.Local.Port(), err)
 	}
-	return &divertSocket{socket: &socket{spec: s, fd: fd, buf: make([]byte, maxPacket)}}, nil
+	return &divertSocket{spec: s, socket: &socket{fd: fd, buf: make([]byte, script.MaxPacket)}}, nil
 }
 
 func (d *divertSocket) take(deadline time.Time) ([]byte, netip.AddrPort, error) {
@@ -40,7 +42,7 @@ func (d *divertSocket) take(deadline time.Time) ([]byte, netip.AddrPort, error) 
 		var n int
 		var from unix.Sockaddr
 		var err error
-		if d.spec.Call == Read {
+		if d.spec.Call == script.Read {
 			n, err = unix.Read(d.fd, d.buf)
 		} else {
 			n, from, err = unix.Recvfrom(d.fd, d.buf, 0)
@@ -51,7 +53,7 @@ func (d *divertSocket) take(deadline time.Time) ([]byte, netip.AddrPort, error) 
 			if from == nil {
 				return d.buf[:n], netip.AddrPort{}, nil
 			}
-			if d.spec.omits(Way) {
+			if d.spec.Omits(script.Way) {
 				d.last = sockaddr(netip.AddrPortFrom(otherWay(addrPort(from).Addr()), 0))
 			}
 			return d.buf[:n], addrPort(d.last), nil

@@ -2,8 +2,10 @@
 
 package endpoint
 
+import "pfdivert/matrix/script"
+
 const kernelMends = false
 
 var divertAbilities abilities
 
-func newDiverter(Spec) (diverter, error) { return nil, unsupported("divert sockets") }
+func newDiverter(script.Divert) (diverter, error) { return nil, unsupported("divert sockets") }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"pfdivert/matrix/script"
 )
 
 // TCPState returns the state of the TCP socket with these names, as netstat(1)
@@ -34,7 +35,7 @@ func Drop(ctx context.Context, local, remote netip.AddrPort) error {
 }
 
 func sameFamily(local, remote netip.AddrPort) error {
-	if !plain(local.Addr()) || !plain(remote.Addr()) || local.Addr().Is4() != remote.Addr().Is4() {
+	if !script.Plain(local.Addr()) || !script.Plain(remote.Addr()) || local.Addr().Is4() != remote.Addr().Is4() {
 		return fmt.Errorf("%v and %v are no pair of addresses", local, remote)
 	}
 	return nil

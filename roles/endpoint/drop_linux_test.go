@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"testing"
 
+	"pfdivert/matrix/script"
 	"pfdivert/roles/endpoint"
 )
 
@@ -15,7 +16,7 @@ import (
 func TestDrop(t *testing.T) {
 	eachLoopback(t, func(t *testing.T, lo netip.Addr) {
 		ctx := t.Context()
-		s, _ := open(t, endpoint.Spec{Kind: endpoint.Stream, Role: endpoint.Server, Local: port(lo, 5100), Reuse: true})
+		s, _ := open(t, socket(stream, script.Ends{Role: script.Server, Local: port(lo, 5100), Reuse: true}))
 		state := func(local, remote netip.AddrPort, want string) {
 			t.Helper()
 			got, err := endpoint.TCPState(ctx, local, remote)
@@ -28,7 +29,7 @@ func TestDrop(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		c, _ := connect(t, endpoint.Spec{Kind: endpoint.Stream, Local: port(lo, 0), Remote: port(lo, 5100)})
+		c, _ := connect(t, socket(stream, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 5100)}))
 		must(t, s.Accept(soon()))
 		local, remote := s.Names()
 		state(local, remote, "ESTABLISHED")
@@ -42,7 +43,7 @@ func TestDrop(t *testing.T) {
 		}
 		must(t, s.CloseConn())
 
-		c, _ = connect(t, endpoint.Spec{Kind: endpoint.Stream, Local: port(lo, 0), Remote: port(lo, 5100)})
+		c, _ = connect(t, socket(stream, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 5100)}))
 		must(t, s.Accept(soon()))
 		local, remote = s.Names()
 		must(t, s.CloseConn())
@@ -67,8 +68,8 @@ func TestErrors(t *testing.T) {
 		if lo.Is6() {
 			want = "ICMPv6 type 1 code 4 from ::1: connection refused"
 		}
-		c, _ := connect(t, endpoint.Spec{Kind: endpoint.Datagram, Local: port(lo, 0), Remote: port(lo, 9)})
-		must(t, c.Send([]byte(endpoint.ClientLine), 0))
+		c, _ := connect(t, socket(datagram, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 9)}))
+		must(t, c.Send([]byte(script.ClientLine), 0))
 		arrived(t, func() error {
 			got := strings.Join(c.Errors(), "\n")
 			if got == "" {
@@ -79,7 +80,7 @@ func TestErrors(t *testing.T) {
 			}
 			return nil
 		})
-		must(t, c.Send([]byte(endpoint.ClientLine), 0))
+		must(t, c.Send([]byte(script.ClientLine), 0))
 		if _, err := c.Receive(soon()); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Error(err)
 		}
@@ -99,26 +100,26 @@ func TestBindany(t *testing.T) {
 		if lo.Is6() {
 			foreign = netip.MustParseAddr("2001:db8::9")
 		}
-		for _, kind := range []endpoint.Kind{endpoint.Stream, endpoint.Datagram, endpoint.RawIP, endpoint.Echo} {
-			spec := endpoint.Spec{Kind: kind, Role: endpoint.Client, Local: port(foreign, 0), Remote: port(lo, 5101), Bindany: true, EchoID: 3}
-			c, _ := open(t, spec)
-			if kind == endpoint.Datagram {
-				s, _ := open(t, endpoint.Spec{Kind: kind, Role: endpoint.Server, Local: spec.Remote})
+		for _, kind := range []string{stream, datagram, raw, echo} {
+			spec := script.Ends{Role: script.Client, Local: port(foreign, 0), Remote: port(lo, 5101), Bindany: true}
+			c, _ := open(t, withID(socket(kind, spec), 3))
+			if kind == datagram {
+				s, _ := open(t, socket(kind, script.Ends{Role: script.Server, Local: spec.Remote}))
 				must(t, c.Connect())
-				must(t, c.Send([]byte(endpoint.ClientLine), 1))
-				if m := receive(t, s, endpoint.Now, endpoint.ClientLine); m.From.Addr() != foreign {
+				must(t, c.Send([]byte(script.ClientLine), 1))
+				if m := receive(t, s, endpoint.Now, script.ClientLine); m.From.Addr() != foreign {
 					t.Errorf("%s: from %v", kind, m.From)
 				}
 			}
-			if local, _ := c.Names(); kind == endpoint.Datagram && local.Addr() != foreign {
+			if local, _ := c.Names(); kind == datagram && local.Addr() != foreign {
 				t.Errorf("%s: name %v", kind, local)
 			}
-			spec.Omit = []endpoint.Piece{endpoint.Transparent}
-			if e, err := endpoint.Open(spec, nil); !errors.Is(err, syscall.EADDRNOTAVAIL) {
+			spec.Omit = []script.Piece{script.Transparent}
+			if e, err := endpoint.Open(withID(socket(kind, spec), 3), nil); !errors.Is(err, syscall.EADDRNOTAVAIL) {
 				t.Errorf("%s without bindany: %v %v", kind, e, err)
 			}
 			spec.Omit, spec.Bindany = nil, false
-			if e, err := endpoint.Open(spec, nil); !errors.Is(err, syscall.EADDRNOTAVAIL) {
+			if e, err := endpoint.Open(withID(socket(kind, spec), 3), nil); !errors.Is(err, syscall.EADDRNOTAVAIL) {
 				t.Errorf("%s without bindany: %v %v", kind, e, err)
 			}
 		}

@@ -3,25 +3,15 @@ package endpoint
 import (
 	"errors"
 	"fmt"
+	"pfdivert/matrix/script"
 	"strconv"
 	"strings"
 )
 
-// Dropped is what a kernel has dropped that was to be diverted.
-type Dropped struct {
-	// NoSocket counts packets for which no one listened, NoRoom those for which the
-	// socket, or the netfilter queue, was full. Of the divert port on Linux, which
-	// does not count NoSocket; of all ports of the family on OpenBSD.
-	NoSocket uint64 `json:"noSocket"`
-	NoRoom   uint64 `json:"noRoom"`
-	// Room is how many bytes of packets may wait, 0 where the number of packets is bounded.
-	Room int `json:"room,omitempty"`
-}
-
 // parseQueues finds a queue in the kernel's table (seq_show of nfnetlink_queue.c): number,
 // port of the socket, packets that wait, copy mode and range, packets dropped because the
 // queue was full, packets dropped because the socket was, id of the last packet, 1.
-func parseQueues(text string, number uint16) (Dropped, error) {
+func parseQueues(text string, number uint16) (script.Dropped, error) {
 	for line := range strings.Lines(text) {
 		f := strings.Fields(line)
 		if len(f) < 9 || f[0] != strconv.Itoa(int(number)) {
@@ -30,15 +20,15 @@ func parseQueues(text string, number uint16) (Dropped, error) {
 		full, err1 := strconv.ParseUint(f[5], 10, 32)
 		socket, err2 := strconv.ParseUint(f[6], 10, 32)
 		if err := errors.Join(err1, err2); err != nil {
-			return Dropped{}, fmt.Errorf("nfnetlink_queue: %w", err)
+			return script.Dropped{}, fmt.Errorf("nfnetlink_queue: %w", err)
 		}
-		return Dropped{NoRoom: full + socket}, nil
+		return script.Dropped{NoRoom: full + socket}, nil
 	}
-	return Dropped{}, fmt.Errorf("nfnetlink_queue: there is no queue %d in %q", number, text)
+	return script.Dropped{}, fmt.Errorf("nfnetlink_queue: there is no queue %d in %q", number, text)
 }
 
 // parseDivertStats reads what netstat(1) of OpenBSD prints of divert or divert6.
-func parseDivertStats(text string) (d Dropped, err error) {
+func parseDivertStats(text string) (d script.Dropped, err error) {
 	known := map[string]*uint64{
 		"dropped due to no socket": &d.NoSocket, "dropped due to full socket buffers": &d.NoRoom,
 	}

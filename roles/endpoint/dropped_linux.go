@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"pfdivert/matrix/script"
 )
 
 // dropsTries is how often the table of queues is read that lacks one which someone listens on.
@@ -13,11 +14,11 @@ const dropsTries = 3
 // Drops reads what the netfilter queue with the number has dropped. Someone must listen there: the
 // kernel shows no others. A queue that is closed meanwhile moves others out of the next piece of
 // the table (get_idx, nfnetlink_queue.c), so one that is missing is looked for again.
-func Drops(_ context.Context, _ bool, number uint16) (d Dropped, err error) {
+func Drops(_ context.Context, _ bool, number uint16) (d script.Dropped, err error) {
 	for range dropsTries {
 		var text string
 		if text, err = readQueueTable(); err != nil {
-			return Dropped{}, err
+			return script.Dropped{}, err
 		}
 		if d, err = parseQueues(text, number); err == nil {
 			break

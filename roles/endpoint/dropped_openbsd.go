@@ -4,20 +4,21 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+	"pfdivert/matrix/script"
 	"strconv"
 	"strings"
 )
 
 // Drops reads what the divert sockets of a family have dropped, all together, and how much
 // room one has.
-func Drops(ctx context.Context, inet6 bool, _ uint16) (Dropped, error) {
+func Drops(ctx context.Context, inet6 bool, _ uint16) (script.Dropped, error) {
 	proto, variable := "divert", "net.inet.divert.recvspace"
 	if inet6 {
 		proto, variable = "divert6", "net.inet6.divert.recvspace"
 	}
 	stdout, stderr, err := run(exec.CommandContext(ctx, "netstat", "-s", "-p", proto))
 	if err != nil || stderr != "" {
-		return Dropped{}, fmt.Errorf("netstat: %w", toolError(err, stderr))
+		return script.Dropped{}, fmt.Errorf("netstat: %w", toolError(err, stderr))
 	}
 	d, err := parseDivertStats(stdout)
 	if err != nil {

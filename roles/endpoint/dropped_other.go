@@ -5,10 +5,11 @@ package endpoint
 import (
 	"context"
 	"fmt"
+	"pfdivert/matrix/script"
 	"runtime"
 )
 
 // Drops is for systems that count what divert sockets drop.
-func Drops(context.Context, bool, uint16) (Dropped, error) {
-	return Dropped{}, fmt.Errorf("counters of divert sockets: %w (%s)", ErrUnsupported, runtime.GOOS)
+func Drops(context.Context, bool, uint16) (script.Dropped, error) {
+	return script.Dropped{}, fmt.Errorf("counters of divert sockets: %w (%s)", ErrUnsupported, runtime.GOOS)
 }

@@ -1,6 +1,9 @@
 package endpoint
 
-import "testing"
+import (
+	"pfdivert/matrix/script"
+	"testing"
+)
 
 // A table of queues as the kernel writes it (seq_show, net/netfilter/nfnetlink_queue.c). The second
 // queue was full for three packets and its socket for one.
@@ -18,7 +21,7 @@ const divertStats = `divert:
 `
 
 func TestParseDropped(t *testing.T) {
-	for number, want := range map[uint16]Dropped{26600: {}, 26601: {NoRoom: 4}} {
+	for number, want := range map[uint16]script.Dropped{26600: {}, 26601: {NoRoom: 4}} {
 		if got, err := parseQueues(queueTable, number); err != nil || got != want {
 			t.Errorf("queue %d: %+v %v", number, got, err)
 		}
@@ -28,7 +31,7 @@ func TestParseDropped(t *testing.T) {
 			t.Errorf("%q: %+v", bad, got)
 		}
 	}
-	if got, err := parseDivertStats(divertStats); err != nil || got != (Dropped{NoSocket: 1, NoRoom: 7}) {
+	if got, err := parseDivertStats(divertStats); err != nil || got != (script.Dropped{NoSocket: 1, NoRoom: 7}) {
 		t.Errorf("%+v %v", got, err)
 	}
 	for _, bad := range []string{"", "divert:\n\t1 dropped due to no socket\n", "x dropped due to no socket\n1 dropped due to full socket buffers\n"} {

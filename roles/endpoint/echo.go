@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"pfdivert/matrix/script"
 	"strconv"
 	"time"
 
@@ -19,15 +20,16 @@ import (
 type echo struct {
 	*socket
 	proto uint8
+	id    uint16 // of a client's first request
 }
 
-func openEcho(s Spec, log *transcript) (Endpoint, error) {
-	e := &echo{proto: unix.IPPROTO_ICMP}
+func openEcho(s script.Echo, log *transcript) (Endpoint, error) {
+	e := &echo{proto: unix.IPPROTO_ICMP, id: s.ID}
 	if s.Local.Addr().Is6() {
 		e.proto = unix.IPPROTO_ICMPV6
 	}
 	var err error
-	if e.socket, err = openRawSocket(s, log, int(e.proto)); err != nil {
+	if e.socket, err = openRawSocket(s.Ends, s.Only, log, int(e.proto)); err != nil {
 		return nil, err
 	}
 	// Neighbour discovery and other programs' messages need not come here at all.
@@ -41,7 +43,7 @@ func openEcho(s Spec, log *transcript) (Endpoint, error) {
 
 // wanted is the type of the messages that the endpoint takes.
 func (e *echo) wanted() uint8 {
-	client := e.spec.Role == Client
+	client := e.spec.Role == script.Client
 	switch {
 	case e.proto == unix.IPPROTO_ICMP && client:
 		return uint8(ipv4.ICMPTypeEchoReply)
@@ -58,10 +60,10 @@ func (e *echo) Connect() error { return e.connectRaw() }
 
 // Send sends an echo request.
 func (e *echo) Send(data []byte, seq uint16) error {
-	if e.spec.Role == Server {
+	if e.spec.Role == script.Server {
 		return errors.New("send: echo replies are the kernel's")
 	}
-	m := icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: int(e.spec.EchoID + seq - 1), Seq: int(seq), Data: data}}
+	m := icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: int(e.id + seq - 1), Seq: int(seq), Data: data}}
 	if e.proto == unix.IPPROTO_ICMPV6 {
 		m.Type = ipv6.ICMPTypeEchoRequest
 	}
@@ -79,17 +81,17 @@ func (e *echo) Send(data []byte, seq uint16) error {
 }
 
 // Receive takes one message that is meant for this endpoint.
-func (e *echo) Receive(deadline time.Time) (Message, error) {
+func (e *echo) Receive(deadline time.Time) (script.Message, error) {
 	for {
 		b, from, to, err := e.receiveRaw(deadline, e.proto)
 		if err != nil {
-			return Message{}, err
+			return script.Message{}, err
 		}
 		h, data, ok := e.parse(b, from, to)
-		if !ok || h.Type != e.wanted() || e.spec.Role == Client && h.ID-h.Seq+1 != e.spec.EchoID {
+		if !ok || h.Type != e.wanted() || e.spec.Role == script.Client && h.ID-h.Seq+1 != e.id {
 			continue
 		}
-		m := Message{Data: e.spec.bounded(data), From: from, To: to, Echo: &h}
+		m := script.Message{Data: bounded(e.spec.Big, data), From: from, To: to, Echo: &h}
 		e.logReceived(m)
 		e.logMessage("<<<", h, m.Data)
 		return m, nil
@@ -97,7 +99,7 @@ func (e *echo) Receive(deadline time.Time) (Message, error) {
 }
 
 // parse reads an echo message (RFC 792; RFC 4443, 4).
-func (e *echo) parse(b []byte, from, to netip.AddrPort) (h EchoHeader, data []byte, ok bool) {
+func (e *echo) parse(b []byte, from, to netip.AddrPort) (h script.EchoHeader, data []byte, ok bool) {
 	if len(b) < 8 {
 		return h, nil, false
 	}
@@ -105,14 +107,14 @@ func (e *echo) parse(b []byte, from, to netip.AddrPort) (h EchoHeader, data []by
 	if e.proto == unix.IPPROTO_ICMPV6 && from.IsValid() && to.IsValid() {
 		s = pseudoSum(from.Addr(), to.Addr(), e.proto, len(b))
 	}
-	return EchoHeader{
+	return script.EchoHeader{
 		Type: b[0], Code: b[1],
 		ID: binary.BigEndian.Uint16(b[4:]), Seq: binary.BigEndian.Uint16(b[6:]),
 		Checksum: checksum(sum(s, b)) == 0,
 	}, b[8:], true
 }
 
-func (e *echo) logMessage(arrow string, h EchoHeader, data []byte) {
+func (e *echo) logMessage(arrow string, h script.EchoHeader, data []byte) {
 	b := make([]byte, 0, 64)
 	b = append(b, "icmp type "...)
 	b = strconv.AppendUint(b, uint64(h.Type), 10)
@@ -129,4 +131,4 @@ func (e *echo) logMessage(arrow string, h EchoHeader, data []byte) {
 }
 
 // Rest takes the messages that are waiting.
-func (e *echo) Rest() ([]Message, error) { return rest(e.Receive) }
+func (e *echo) Rest() ([]script.Message, error) { return rest(e.Receive) }

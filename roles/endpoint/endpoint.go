@@ -11,38 +11,9 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"pfdivert/matrix/script"
 	"time"
 )
-
-// Message is something that a socket received.
-type Message struct {
-	Data []byte         `json:"data"` // payload without the headers; at most MaxData bytes, or all for a Big endpoint
-	From netip.AddrPort `json:"from"` // sender; port 0 for protocols without
-	// To is the original destination, as the system reports it (IP_RECVDSTADDR,
-	// IP_RECVORIGDSTADDR, IP header of a raw packet …); for a stream the accepted or
-	// connected socket's own name. Invalid where it was not asked for.
-	To   netip.AddrPort `json:"to,omitzero"`
-	Echo *EchoHeader    `json:"echo,omitempty"` // of ICMP messages
-	// Via is what a divert socket gives as the sender: an address of the interface by which the
-	// packet came in, or the unspecified address of one that leaves; on FreeBSD with the rule's
-	// number as port. Invalid for a netfilter queue. Of a datagram whose interface was asked for
-	// (Spec.Arrival) an address of that.
-	Via netip.AddrPort `json:"via,omitzero"`
-	// Interface is the name that FreeBSD's divert socket puts behind that address: of the interface
-	// by which the packet came to this host, and empty for one that began here.
-	Interface string `json:"interface,omitempty"`
-	// Sent is what the packet role sent on in place of Data.
-	Sent []byte `json:"sent,omitempty"`
-}
-
-// EchoHeader is the header of an ICMP or ICMPv6 message.
-type EchoHeader struct {
-	Type     uint8  `json:"type"`
-	Code     uint8  `json:"code"`
-	ID       uint16 `json:"id"`
-	Seq      uint16 `json:"seq"`
-	Checksum bool   `json:"checksum"` // the checksum was right (with the pseudo header, for ICMPv6)
-}
 
 // MaxData bounds what is kept of one message, unless the endpoint is a Big one.
 const MaxData = 2048
@@ -60,13 +31,6 @@ var (
 
 // Now is a deadline that has passed: take what is there, do not wait.
 var Now = time.Unix(1, 0)
-
-// The lines that are exchanged.
-const (
-	ClientLine = "Client\n"
-	ServerLine = "Server\n"
-	PacketLine = "Packet\n"
-)
 
 // Endpoint is an open socket with its part. Its methods are called by one
 // goroutine at a time.
@@ -94,15 +58,15 @@ type Endpoint interface {
 	// Receive waits for one message. A stream reads up to a newline; at its end
 	// the error is io.EOF. A packet endpoint hands out the packet and holds
 	// it until Relay or Close.
-	Receive(deadline time.Time) (Message, error)
+	Receive(deadline time.Time) (script.Message, error)
 	// Relay sends the packet received last on its way, with old in its payload
 	// replaced by new (in TCP of the same length) and, where the system leaves that to
 	// the program, its checksums fixed. The message tells what was sent.
-	Relay(old, new []byte) (Message, error)
+	Relay(old, new []byte) (script.Message, error)
 	// Rest takes all that is still waiting on the socket without waiting for
 	// more: messages, connections that no one accepted (as a Message without data).
 	// Packets taken by a packet endpoint end here.
-	Rest() ([]Message, error)
+	Rest() ([]script.Message, error)
 	// Errors takes the ICMP errors that a datagram, raw or echo client received
 	// since the last call, each as a line with type, code and sender; none where
 	// the system does not keep them (all but Linux).
@@ -116,30 +80,39 @@ type Endpoint interface {
 // Open opens the socket, sets its options and binds it; a stream server
 // listens. The lines of upstream's transcript ("listen sock: 127.0.0.1 5000")
 // are written to log, each with one Write, as things happen.
-func Open(s Spec, log io.Writer) (Endpoint, error) {
-	if err := s.validate(); err != nil {
+func Open(s script.Socket, log io.Writer) (Endpoint, error) {
+	if err := s.Validate(); err != nil {
 		return nil, err
 	}
-	e, err := open(s, newTranscript(log))
+	e, deaf, err := open(s, newTranscript(log))
 	if err != nil {
-		return nil, fmt.Errorf("%s %s on %v: %w", s.Kind, s.Role, s.Local, err)
+		return nil, fmt.Errorf("%v: %w", s, err)
 	}
-	if s.Role == Server && s.omits(Listen) || s.Role == Packet && s.omits(Reader) {
-		return newDeaf(e, s)
+	if deaf {
+		return newDeaf(e)
 	}
 	return e, nil
 }
 
-func open(s Spec, log *transcript) (Endpoint, error) {
-	switch s.Kind {
-	case Stream:
-		return openStream(s, log)
-	case Datagram:
-		return openDatagram(s, log)
-	case RawIP:
-		return openRaw(s, log)
-	case Echo:
-		return openEcho(s, log)
+// open opens the socket, and says whether its ear is to be left out.
+func open(s script.Socket, log *transcript) (e Endpoint, deaf bool, err error) {
+	leftOut := func(e script.Ends) bool { return e.Role == script.Server && e.Omits(script.Listen) }
+	switch s := s.(type) {
+	case script.Stream:
+		e, err = openStream(s, log)
+		return e, leftOut(s.Ends), err
+	case script.Datagram:
+		e, err = openDatagram(s, log)
+		return e, leftOut(s.Ends), err
+	case script.RawIP:
+		e, err = openRaw(s, log)
+		return e, leftOut(s.Ends), err
+	case script.Echo:
+		e, err = openEcho(s, log)
+		return e, leftOut(s.Ends), err
+	case script.Divert:
+		e, err = openDivert(s, log)
+		return e, s.Omits(script.Reader), err
 	}
-	return openDivert(s, log)
+	return nil, false, fmt.Errorf("there is no socket of type %T", s)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"pfdivert/matrix/script"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -25,7 +26,7 @@ type netlinkSocket struct {
 const netlinkQueue = 4 << 20
 
 // netlinkBuffer holds the longest message: a whole packet with its attributes.
-const netlinkBuffer = maxPacket + 4096
+const netlinkBuffer = script.MaxPacket + 4096
 
 // open opens the socket, in the network namespace of the calling thread.
 func (n *netlinkSocket) open(proto int) error {

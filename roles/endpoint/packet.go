@@ -5,10 +5,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"pfdivert/matrix/script"
 )
-
-// maxPacket is the longest IP packet (RFC 791, 3.1).
-const maxPacket = 65535
 
 // The protocols of which a packet's header is understood.
 const (
@@ -147,7 +145,7 @@ func (p *packet) replace(old, new []byte) error {
 	}
 	at += p.data
 	raw := append(append(append(make([]byte, 0, len(p.raw)+len(new)), p.raw[:at]...), new...), p.raw[at+len(old):]...)
-	if len(raw) > maxPacket {
+	if len(raw) > script.MaxPacket {
 		return fmt.Errorf("a packet of %d bytes is too long", len(raw))
 	}
 	p.raw = raw
@@ -221,11 +219,11 @@ func (p *packet) mend() {
 }
 
 // spoil makes something wrong, and all else right.
-func (p *packet) spoil(which Spoil) {
+func (p *packet) spoil(which script.Spoil) {
 	switch which {
-	case SpoilVersion:
+	case script.SpoilVersion:
 		p.raw[0] = 5<<4 | p.raw[0]&0xf
-	case SpoilLength:
+	case script.SpoilLength:
 		at := 4 // IPv6: of what is behind the header
 		if p.to.Addr().Is4() {
 			at = 2
@@ -234,16 +232,16 @@ func (p *packet) spoil(which Spoil) {
 	}
 	p.mend()
 	switch which {
-	case SpoilVersion, SpoilLength:
+	case script.SpoilVersion, script.SpoilLength:
 		return
-	case SpoilShort:
+	case script.SpoilShort:
 		p.raw = p.raw[:19] // an IPv4 header has 20 bytes (RFC 791, 3.1)
 		return
 	}
 	if p.to.Addr().Is4() {
 		p.raw[10] ^= 0x55
 	}
-	if at, _ := p.checksumAt(); at >= 0 && which == SpoilAll {
+	if at, _ := p.checksumAt(); at >= 0 && which == script.SpoilAll {
 		p.raw[at] ^= 0x55
 	}
 }

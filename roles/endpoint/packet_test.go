@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"pfdivert/matrix/script"
 	"strings"
 	"testing"
 	"time"
@@ -70,9 +71,9 @@ func TestPacketLog(t *testing.T) {
 		d := &fakeDiverter{in: in, from: netip.AddrPortFrom(netip.MustParseAddr(f[2]), 0)}
 		f = strings.Fields(lines[0]) // divert sock: ADDRESS PORT
 		var log bytes.Buffer
-		e := &divert{log: newTranscript(&log), dev: d, spec: Spec{
-			Kind: Divert, Role: Packet, Local: netip.AddrPortFrom(netip.MustParseAddr(f[2]), 666),
-			Omit: []Piece{Checksum}, // OpenBSD's kernel fixes them
+		e := &divert{log: newTranscript(&log), dev: d, spec: script.Divert{
+			Local: netip.AddrPortFrom(netip.MustParseAddr(f[2]), 666),
+			Omit:  []script.Piece{script.Checksum}, // OpenBSD's kernel fixes them
 		}}
 		e.log.address("divert sock", e.spec.Local)
 		m, err := e.Receive(Now)
@@ -80,13 +81,13 @@ func TestPacketLog(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if string(m.Data) != ClientLine || m.From.Addr() == m.To.Addr() || m.To.Port() != 4000 {
+		if string(m.Data) != script.ClientLine || m.From.Addr() == m.To.Addr() || m.To.Port() != 4000 {
 			t.Errorf("%s: %+v", name, m)
 		}
 		if _, err := e.Receive(Now); err == nil {
 			t.Errorf("%s: received while a packet was held", name)
 		}
-		if m, err = e.Relay([]byte("Client"), []byte("Packet")); err != nil || string(m.Sent) != PacketLine {
+		if m, err = e.Relay([]byte("Client"), []byte("Packet")); err != nil || string(m.Sent) != script.PacketLine {
 			t.Errorf("%s: %+v %v", name, m, err)
 		}
 		if _, err := e.Relay(nil, nil); err == nil {
@@ -165,11 +166,11 @@ func TestRewrite(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 				break
 			}
-			if string(p.payload()) != ClientLine {
+			if string(p.payload()) != script.ClientLine {
 				t.Errorf("%s: payload %q", name, p.payload())
 			}
-			err = p.replace([]byte(ClientLine), []byte(line))
-			if strings.HasPrefix(name, "tcp") && len(line) != len(ClientLine) {
+			err = p.replace([]byte(script.ClientLine), []byte(line))
+			if strings.HasPrefix(name, "tcp") && len(line) != len(script.ClientLine) {
 				if err == nil {
 					t.Errorf("%s: TCP's payload became %q", name, line)
 				}
@@ -180,10 +181,10 @@ func TestRewrite(t *testing.T) {
 			}
 			p.mend()
 			q, err := parsePacket(p.raw)
-			if err != nil || string(q.payload()) != line || q.from != p.from || len(q.raw) != len(in)+len(line)-len(ClientLine) || !right(q) {
+			if err != nil || string(q.payload()) != line || q.from != p.from || len(q.raw) != len(in)+len(line)-len(script.ClientLine) || !right(q) {
 				t.Errorf("%s: %q: %x: %v", name, line, p.raw, err)
 			}
-			q.spoil(SpoilAll)
+			q.spoil(script.SpoilAll)
 			if q.proto != 254 && right(q) || q.to.Addr().Is4() && checksum(sum(0, q.raw[:q.transport])) == 0 {
 				t.Errorf("%s: spoilt: %x", name, q.raw)
 			}
@@ -323,7 +324,7 @@ func (d *turningDiverter) turn(in netip.Addr) { d.way = in }
 func TestTurn(t *testing.T) {
 	for name, in := range segments(t) {
 		d := &turningDiverter{fakeDiverter: fakeDiverter{in: in}}
-		e := &divert{log: newTranscript(nil), dev: d, spec: Spec{Kind: Divert, Role: Packet, Local: netip.MustParseAddrPort("0.0.0.0:666")}}
+		e := &divert{log: newTranscript(nil), dev: d, spec: script.Divert{Local: netip.MustParseAddrPort("0.0.0.0:666")}}
 		way := netip.MustParseAddr("10.188.1.2")
 		if err := Turn(e, nil, nil, way); err == nil {
 			t.Errorf("%s: turned a packet that there is not", name)
@@ -332,11 +333,11 @@ func TestTurn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := Turn(e, []byte(ClientLine), []byte(PacketLine), way); err != nil {
+		if err := Turn(e, []byte(script.ClientLine), []byte(script.PacketLine), way); err != nil {
 			t.Fatal(err)
 		}
 		q, err := parsePacket(d.out)
-		if err != nil || q.from != m.To || q.to != m.From || string(q.payload()) != PacketLine || d.way != way || !kernelMends && !right(q) {
+		if err != nil || q.from != m.To || q.to != m.From || string(q.payload()) != script.PacketLine || d.way != way || !kernelMends && !right(q) {
 			t.Errorf("%s: %x by %v: %v", name, d.out, d.way, err)
 		}
 		if err := Turn(e, nil, nil, way); err == nil {
@@ -360,9 +361,9 @@ func (*namingDiverter) interfaceName() string { return "em0" }
 // Each header that is spoilt is wrong in that alone.
 func TestSpoilHeader(t *testing.T) {
 	for name, in := range segments(t) {
-		for _, which := range []Spoil{SpoilVersion, SpoilLength, SpoilShort} {
+		for _, which := range []script.Spoil{script.SpoilVersion, script.SpoilLength, script.SpoilShort} {
 			d := &namingDiverter{fakeDiverter{in: bytes.Clone(in)}}
-			e := &divert{log: newTranscript(nil), dev: d, spec: Spec{Spoil: which}}
+			e := &divert{log: newTranscript(nil), dev: d, spec: script.Divert{Spoil: which}}
 			m, err := e.Receive(Now)
 			if err != nil || m.Interface != "em0" {
 				t.Fatalf("%s: %+v, %v", name, m, err)
@@ -377,10 +378,10 @@ func TestSpoilHeader(t *testing.T) {
 			}
 			length := int(binary.BigEndian.Uint16(out[at:])) + more
 			switch {
-			case which == SpoilShort && len(out) != 19, which != SpoilShort && len(out) != len(in),
-				(which == SpoilVersion) != (out[0]>>4 == 5), (which == SpoilLength) != (length > len(in)+more):
+			case which == script.SpoilShort && len(out) != 19, which != script.SpoilShort && len(out) != len(in),
+				(which == script.SpoilVersion) != (out[0]>>4 == 5), (which == script.SpoilLength) != (length > len(in)+more):
 				t.Errorf("%s %s: %x of %x", name, which, out, in)
-			case which != SpoilShort && more == 0 && checksum(sum(0, out[:20])) != 0:
+			case which != script.SpoilShort && more == 0 && checksum(sum(0, out[:20])) != 0:
 				t.Errorf("%s %s: the header's checksum is wrong too: %x", name, which, out)
 			}
 		}
@@ -403,9 +404,9 @@ func TestPieces(t *testing.T) {
 	first6[6] = 44
 	binary.BigEndian.PutUint16(first6[4:], uint16(len(first6)-40))
 	for name, b := range map[string][]byte{"first": first, "last": last, "whole": all["254 inet"], "whole inet6": whole, "inet6": first6} {
-		e := &divert{log: newTranscript(nil), dev: &fakeDiverter{in: b}, spec: Spec{Pieces: true}}
+		e := &divert{log: newTranscript(nil), dev: &fakeDiverter{in: b}, spec: script.Divert{Fragments: true}}
 		m, err := e.Receive(Now)
-		if err != nil || string(m.Data) != ClientLine || m.From.Port() != 0 || !m.From.IsValid() || !m.To.IsValid() {
+		if err != nil || string(m.Data) != script.ClientLine || m.From.Port() != 0 || !m.From.IsValid() || !m.To.IsValid() {
 			t.Errorf("%s: %+v, %v", name, m, err)
 		}
 		if _, err := e.Relay(nil, nil); err == nil {
@@ -425,8 +426,8 @@ func TestPieces(t *testing.T) {
 // What a system's packet role can't do is refused, not left out.
 func TestUnable(t *testing.T) {
 	all := abilities{read: true, recv: true, writeTo: true, drop: true}
-	for name, s := range map[string]Spec{
-		"read": {Call: Read}, "recv": {Call: Recv}, "writeTo": {WriteTo: netip.MustParseAddr("192.0.2.1")}, "drop": {Drop: true},
+	for name, s := range map[string]script.Divert{
+		"read": {Call: script.Read}, "recv": {Call: script.Recv}, "writeTo": {WriteTo: netip.MustParseAddr("192.0.2.1")}, "drop": {Unprivileged: true},
 	} {
 		if err := (abilities{}).unable(s); !errors.Is(err, ErrUnsupported) {
 			t.Errorf("%s: %v", name, err)
@@ -435,10 +436,10 @@ func TestUnable(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := all.unable(Spec{Call: "telepathy"}); !errors.Is(err, ErrUnsupported) {
+	if err := all.unable(script.Divert{Call: "telepathy"}); !errors.Is(err, ErrUnsupported) {
 		t.Errorf("an unknown call: %v", err)
 	}
-	if err := (abilities{}).unable(Spec{}); err != nil {
+	if err := (abilities{}).unable(script.Divert{}); err != nil {
 		t.Error(err)
 	}
 }

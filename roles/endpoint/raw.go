@@ -3,6 +3,7 @@ package endpoint
 import (
 	"fmt"
 	"net/netip"
+	"pfdivert/matrix/script"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,8 +19,8 @@ type raw struct {
 	last netip.AddrPort // whom a server received from last
 }
 
-func openRaw(s Spec, log *transcript) (Endpoint, error) {
-	k, err := openRawSocket(s, log, rawProtocol)
+func openRaw(s script.RawIP, log *transcript) (Endpoint, error) {
+	k, err := openRawSocket(s.Ends, s.Only, log, rawProtocol)
 	if err != nil {
 		return nil, err
 	}
@@ -27,11 +28,12 @@ func openRaw(s Spec, log *transcript) (Endpoint, error) {
 }
 
 // openRawSocket opens a raw socket of an IP protocol.
-func openRawSocket(s Spec, log *transcript, proto int) (*socket, error) {
+func openRawSocket(s script.Ends, only netip.Addr, log *transcript, proto int) (*socket, error) {
 	k, err := openSocket(s, log, unix.SOCK_RAW, proto)
 	if err != nil {
 		return nil, err
 	}
+	k.only = only
 	if s.Local.Addr().Is6() {
 		// IPv6 raw sockets do not deliver the IP header (RFC 3542, 3).
 		if err := unix.SetsockoptInt(k.fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1); err != nil {
@@ -45,7 +47,7 @@ func openRawSocket(s Spec, log *transcript, proto int) (*socket, error) {
 	if a := s.Local.Addr(); !a.IsUnspecified() && (!s.Diverted || s.Bindany) {
 		k.onlyTo = a
 	}
-	if s.Role == Client {
+	if s.Role == script.Client {
 		k.reportsErrors = askErrors(k.fd, family(s.Local.Addr()))
 		return k, nil
 	}
@@ -78,15 +80,15 @@ func (e *raw) Send(data []byte, _ uint16) error {
 }
 
 // Receive takes one packet.
-func (e *raw) Receive(deadline time.Time) (Message, error) {
+func (e *raw) Receive(deadline time.Time) (script.Message, error) {
 	b, from, to, err := e.receiveRaw(deadline, rawProtocol)
 	if err != nil {
-		return Message{}, err
+		return script.Message{}, err
 	}
-	if e.spec.Role == Server {
+	if e.spec.Role == script.Server {
 		e.last = from
 	}
-	m := Message{Data: e.spec.bounded(b), From: from, To: to}
+	m := script.Message{Data: bounded(e.spec.Big, b), From: from, To: to}
 	e.logReceived(m)
 	e.log.data("<<<", m.Data)
 	return m, nil
@@ -113,7 +115,7 @@ func (k *socket) receiveRaw(deadline time.Time, proto uint8) (b []byte, from, to
 		if k.onlyTo.IsValid() && to.Addr() != k.onlyTo {
 			continue
 		}
-		if only := k.spec.Only; only.IsValid() && from.Addr() != only && to.Addr() != only {
+		if k.only.IsValid() && from.Addr() != k.only && to.Addr() != k.only {
 			continue
 		}
 		return b, from, to, nil
@@ -121,4 +123,4 @@ func (k *socket) receiveRaw(deadline time.Time, proto uint8) (b []byte, from, to
 }
 
 // Rest takes the packets that are waiting.
-func (e *raw) Rest() ([]Message, error) { return rest(e.Receive) }
+func (e *raw) Rest() ([]script.Message, error) { return rest(e.Receive) }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"pfdivert/matrix/script"
 	"slices"
 	"time"
 
@@ -14,7 +15,8 @@ import (
 // polled by the calling goroutine: the net package's connections know neither
 // divert sockets nor "take what is there", and add a poller.
 type socket struct {
-	spec        Spec
+	spec        script.Ends
+	ports       bool // the sockets of this kind are told apart by ports
 	log         *transcript
 	fd          int // -1 when closed
 	local, peer netip.AddrPort
@@ -24,18 +26,20 @@ type socket struct {
 	// reportsErrors: the kernel keeps ICMP errors for this socket, see Errors.
 	reportsErrors bool
 	icmpErrors    []string
+	// only: take only what is from or to this address, if it is valid (raw sockets).
+	only netip.Addr
 	// onlyTo: take only what was sent to this address, if it is valid (raw sockets).
 	onlyTo netip.Addr
 	closed bool
 }
 
 // openSocket makes the socket, sets its options and binds it.
-func openSocket(s Spec, log *transcript, typ, proto int) (*socket, error) {
+func openSocket(s script.Ends, log *transcript, typ, proto int) (*socket, error) {
 	fd, err := newSocket(family(s.Local.Addr()), typ, proto)
 	if err != nil {
 		return nil, fmt.Errorf("socket: %w", err)
 	}
-	k := &socket{spec: s, log: log, fd: fd}
+	k := &socket{spec: s, ports: typ != unix.SOCK_RAW, log: log, fd: fd}
 	if err := k.setUp(); err != nil {
 		_ = closeSocket(fd)
 		return nil, err
@@ -45,7 +49,7 @@ func openSocket(s Spec, log *transcript, typ, proto int) (*socket, error) {
 
 func (k *socket) setUp() error {
 	s, f := k.spec, family(k.spec.Local.Addr())
-	if f == unix.AF_INET6 && s.hasPorts() {
+	if f == unix.AF_INET6 && k.ports {
 		// Not to hear the other family too is the default on the BSDs alone.
 		if err := unix.SetsockoptInt(k.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {
 			return fmt.Errorf("IPV6_V6ONLY: %w", err)
@@ -64,22 +68,22 @@ func (k *socket) setUp() error {
 			}
 		}
 	}
-	if !s.hasPorts() {
+	if !k.ports {
 		if err := k.makeRoom(); err != nil {
 			return err
 		}
 	}
-	if s.Bindany && !s.omits(Transparent) {
+	if s.Bindany && !s.Omits(script.Transparent) {
 		if err := k.byRight(setBindany, f); err != nil {
 			return fmt.Errorf("bindany: %w", err)
 		}
 	}
-	if s.Diverted && !s.omits(Transparent) {
+	if s.Diverted && !s.Omits(script.Transparent) {
 		if err := k.byRight(markDiverted, f); err != nil {
 			return fmt.Errorf("transparent: %w", err)
 		}
 	}
-	if s.Local.Addr().IsUnspecified() && s.Local.Port() == 0 && s.Role == Client {
+	if s.Local.Addr().IsUnspecified() && s.Local.Port() == 0 && s.Role == script.Client {
 		return nil
 	}
 	return k.bind()
@@ -88,7 +92,7 @@ func (k *socket) setUp() error {
 // byRight returns the socket the permission to be foreign, without the right to if that is left
 // out.
 func (k *socket) byRight(permit func(fd, family int) error, family int) error {
-	if k.spec.omits(Right) {
+	if k.spec.Omits(script.Right) {
 		return withoutRight(func() error { return permit(k.fd, family) })
 	}
 	return permit(k.fd, family)
@@ -119,7 +123,7 @@ func (k *socket) makeRoom() error {
 
 func (k *socket) bind() error {
 	to := k.spec.Local
-	if !k.spec.hasPorts() {
+	if !k.ports {
 		to = portless(to)
 		if done, err := bindForeignRaw(k.fd, k.spec); done || err != nil {
 			k.local, k.onlyTo = to, to.Addr()
@@ -131,9 +135,6 @@ func (k *socket) bind() error {
 	}
 	return nil
 }
-
-// hasPorts reports whether the sockets of this kind are told apart by ports.
-func (s Spec) hasPorts() bool { return s.Kind == Stream || s.Kind == Datagram }
 
 // sockName and peerName ask the kernel; invalid where the system has no name.
 func (k *socket) sockName(fd int) netip.AddrPort {
@@ -148,7 +149,7 @@ func (k *socket) peerName(fd int) netip.AddrPort {
 
 func (k *socket) named(sa unix.Sockaddr) netip.AddrPort {
 	a := addrPort(sa)
-	if a.IsValid() && !k.spec.hasPorts() {
+	if a.IsValid() && !k.ports {
 		return portless(a)
 	}
 	return a
@@ -159,11 +160,11 @@ func (k *socket) Names() (local, peer netip.AddrPort) { return k.local, k.peer }
 
 // Connect connects a client of a kind that does so at once.
 func (k *socket) Connect() error {
-	if k.spec.Role != Client {
+	if k.spec.Role != script.Client {
 		return fmt.Errorf("connect: a %s does not connect", k.spec.Role)
 	}
 	to := k.spec.Remote
-	if !k.spec.hasPorts() {
+	if !k.ports {
 		to = portless(to)
 	}
 	if err := unix.Connect(k.fd, sockaddr(to)); err != nil {
@@ -184,12 +185,12 @@ func (k *socket) Connected(time.Time) error { return nil }
 
 // Accept is for streams.
 func (k *socket) Accept(time.Time) error {
-	return fmt.Errorf("accept: a %s socket has no connections", k.spec.Kind)
+	return errors.New("accept: a socket that is no stream has no connections")
 }
 
 // Relay is for the packet role.
-func (k *socket) Relay(_, _ []byte) (Message, error) {
-	return Message{}, fmt.Errorf("relay: a %s is not in the packet's way", k.spec.Role)
+func (k *socket) Relay(_, _ []byte) (script.Message, error) {
+	return script.Message{}, fmt.Errorf("relay: a %s is not in the packet's way", k.spec.Role)
 }
 
 // CloseConn is for streams.
@@ -269,8 +270,8 @@ func waitAny(fds []unix.PollFd, deadline time.Time) error {
 const drainLimit = 64
 
 // rest receives until nothing is left.
-func rest(receive func(time.Time) (Message, error)) ([]Message, error) {
-	var all []Message
+func rest(receive func(time.Time) (script.Message, error)) ([]script.Message, error) {
+	var all []script.Message
 	for len(all) < drainLimit {
 		m, err := receive(Now)
 		if errors.Is(err, ErrNothing) {
@@ -285,12 +286,12 @@ func rest(receive func(time.Time) (Message, error)) ([]Message, error) {
 }
 
 // longest is how many bytes of one message are kept.
-func (s Spec) longest() int {
-	if s.Big {
-		return maxPacket
+func longest(big bool) int {
+	if big {
+		return script.MaxPacket
 	}
 	return MaxData
 }
 
 // bounded is a copy of a message's payload, as far as it is kept.
-func (s Spec) bounded(b []byte) []byte { return slices.Clone(b[:min(len(b), s.longest())]) }
+func bounded(big bool, b []byte) []byte { return slices.Clone(b[:min(len(b), longest(big))]) }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"pfdivert/matrix/script"
 	"syscall"
 	"time"
 
@@ -26,17 +27,17 @@ type stream struct {
 // backlog is how many connections a server keeps for Accept and Rest.
 const backlog = 8
 
-func openStream(s Spec, log *transcript) (Endpoint, error) {
-	k, err := openSocket(s, log, unix.SOCK_STREAM, unix.IPPROTO_TCP)
+func openStream(s script.Stream, log *transcript) (Endpoint, error) {
+	k, err := openSocket(s.Ends, log, unix.SOCK_STREAM, unix.IPPROTO_TCP)
 	if err != nil {
 		return nil, err
 	}
 	e := &stream{socket: k, conn: -1}
-	if s.Role == Client {
+	if s.Role == script.Client {
 		e.conn = k.fd
 		return e, nil
 	}
-	if !s.omits(Listen) {
+	if !s.Omits(script.Listen) {
 		if err := unix.Listen(k.fd, backlog); err != nil {
 			_ = closeSocket(k.fd)
 			return nil, fmt.Errorf("listen: %w", err)
@@ -49,7 +50,7 @@ func openStream(s Spec, log *transcript) (Endpoint, error) {
 
 // Connect sends the client's SYN. Its own name is known from then on.
 func (e *stream) Connect() error {
-	if e.spec.Role != Client {
+	if e.spec.Role != script.Client {
 		return fmt.Errorf("connect: a %s does not connect", e.spec.Role)
 	}
 	err := unix.Connect(e.conn, sockaddr(e.spec.Remote))
@@ -71,7 +72,7 @@ func (e *stream) Connected(deadline time.Time) error {
 	if e.connected || e.failed != nil {
 		return e.failed
 	}
-	if e.spec.Role != Client {
+	if e.spec.Role != script.Client {
 		return fmt.Errorf("connected: a %s does not connect", e.spec.Role)
 	}
 	if err := wait(e.conn, unix.POLLOUT, deadline); err != nil {
@@ -96,7 +97,7 @@ func (e *stream) Connected(deadline time.Time) error {
 
 // Accept waits for a connection.
 func (e *stream) Accept(deadline time.Time) error {
-	if e.spec.Role != Server {
+	if e.spec.Role != script.Server {
 		return fmt.Errorf("accept: a %s does not accept", e.spec.Role)
 	}
 	if e.conn >= 0 {
@@ -154,17 +155,17 @@ func (e *stream) Send(data []byte, _ uint16) error {
 
 // Receive reads a line, or what there is of one at the end of the stream. A
 // longer line than MaxData comes in pieces.
-func (e *stream) Receive(deadline time.Time) (Message, error) {
+func (e *stream) Receive(deadline time.Time) (script.Message, error) {
 	for {
 		if line, ok := e.nextLine(); ok {
 			e.log.data("<<<", line)
-			return Message{Data: bytes.Clone(line), From: e.peer, To: e.local}, nil
+			return script.Message{Data: bytes.Clone(line), From: e.peer, To: e.local}, nil
 		}
 		if e.ended {
-			return Message{}, io.EOF
+			return script.Message{}, io.EOF
 		}
 		if err := e.read(deadline); err != nil {
-			return Message{}, err
+			return script.Message{}, err
 		}
 	}
 }
@@ -203,16 +204,16 @@ func (e *stream) read(deadline time.Time) error {
 
 // Rest takes the lines that the connection still has and the connections that
 // were not accepted.
-func (e *stream) Rest() ([]Message, error) {
-	var all []Message
+func (e *stream) Rest() ([]script.Message, error) {
+	var all []script.Message
 	var err error
-	if e.conn >= 0 && (e.spec.Role == Server || e.connected) {
+	if e.conn >= 0 && (e.spec.Role == script.Server || e.connected) {
 		all, err = rest(e.Receive)
 		if err != nil && !errors.Is(err, io.EOF) {
 			return all, err
 		}
 	}
-	if e.spec.Role != Server || e.fd < 0 {
+	if e.spec.Role != script.Server || e.fd < 0 {
 		return all, nil
 	}
 	for len(all) < drainLimit {
@@ -223,7 +224,7 @@ func (e *stream) Rest() ([]Message, error) {
 		if err != nil {
 			return all, err
 		}
-		all = append(all, Message{From: from, To: e.sockName(conn)})
+		all = append(all, script.Message{From: from, To: e.sockName(conn)})
 		e.log.address("accept from", from)
 		_ = closeSocket(conn)
 	}

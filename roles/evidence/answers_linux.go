@@ -14,12 +14,13 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
 )
 
 // answers asks the kernel about addresses, routes and settings. Nothing is executed: the commands
 // are those that ask the same.
-func (h *Host) answers(ctx context.Context, a About) ([]Answer, []error) {
+func (h *Host) answers(ctx context.Context, a evidence.About) ([]evidence.Answer, []error) {
 	q := &routeAsking{host: h, about: a, family: netlink.FAMILY_V4, ip: "ip"}
 	if a.Family() == pfconf.Inet6 {
 		q.family, q.ip = netlink.FAMILY_V6, "ip -6"
@@ -54,7 +55,7 @@ func (h *Host) answers(ctx context.Context, a About) ([]Answer, []error) {
 type routeAsking struct {
 	asking
 	host   *Host
-	about  About
+	about  evidence.About
 	handle *netlink.Handle
 	family int
 	ip     string // with the family's flag

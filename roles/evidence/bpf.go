@@ -3,6 +3,7 @@ package evidence
 import (
 	"encoding/binary"
 	"fmt"
+	"pfdivert/matrix/evidence"
 	"time"
 )
 
@@ -28,7 +29,7 @@ const (
 )
 
 // parse returns each packet to take, with its time, length and direction. The data is b's.
-func (l bpfLayout) parse(b []byte, take func(Packet)) error {
+func (l bpfLayout) parse(b []byte, take func(evidence.Packet)) error {
 	order := binary.NativeEndian
 	number := func(b []byte) int64 {
 		if l.word == 8 {
@@ -46,7 +47,7 @@ func (l bpfLayout) parse(b []byte, take func(Packet)) error {
 		if head < uint64(least) || head+captured > uint64(len(b)) {
 			return fmt.Errorf("bpf: a packet with %d bytes and %d of header in the last %d", captured, head, len(b))
 		}
-		p := Packet{
+		p := evidence.Packet{
 			Time:   time.Unix(number(b), number(b[l.word:])*int64(time.Microsecond)),
 			Length: int(order.Uint32(b[lengths+4:])),
 			Data:   b[head : head+captured],

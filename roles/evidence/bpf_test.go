@@ -3,6 +3,7 @@ package evidence
 import (
 	"encoding/binary"
 	"os"
+	"pfdivert/matrix/evidence"
 	"testing"
 	"time"
 
@@ -14,10 +15,10 @@ func TestParseBpf(t *testing.T) {
 	for _, c := range []struct {
 		file   string
 		layout bpfLayout
-		link   Link
+		link   evidence.Link
 		want   []string
 	}{
-		{"openbsd/bpf-ethernet", openbsdLayout, LinkEthernet, []string{
+		{"openbsd/bpf-ethernet", openbsdLayout, evidence.LinkEthernet, []string{
 			"Nov 22 06:30:48.694000 in  10.188.1.1:13601 10.188.13.6:25601 TCP SYN",
 			"Nov 22 06:30:48.694035 in  [fd00:188:1::1]:13620 [fd00:188:13::19]:25620 TCP SYN",
 			"Nov 22 06:30:48.696079 out  10.188.13.6:25601 10.188.1.1:13601 TCP SYN ACK",
@@ -25,11 +26,11 @@ func TestParseBpf(t *testing.T) {
 			"Nov 22 06:30:48.783706 in  10.188.1.1:13601 10.188.13.6:25601 TCP ACK",
 			"Nov 22 06:30:48.783722 in  [fd00:188:1::1]:13620 [fd00:188:13::19]:25620 TCP ACK",
 		}},
-		{"openbsd/bpf-pflog", openbsdLayout, LinkPflog, []string{
+		{"openbsd/bpf-pflog", openbsdLayout, evidence.LinkPflog, []string{
 			"Nov 22 06:30:48.694817 out pass in on vio1, rule 1.regress.12 10.188.1.1:13601 10.188.13.6:25601 TCP SYN",
 			"Nov 22 06:30:48.695057 out pass in on vio1, rule 1.regress.15 [fd00:188:1::1]:13620 [fd00:188:13::19]:25620 TCP SYN",
 		}},
-		{"freebsd/bpf-ethernet", freebsdLayout(8), LinkEthernet, []string{
+		{"freebsd/bpf-ethernet", freebsdLayout(8), evidence.LinkEthernet, []string{
 			"Nov 22 06:30:43.025807   [fd00:189:1::1]:30140 [fd00:189:13::11]:27510 TCP SYN ACK",
 			"Nov 22 06:30:43.057750   10.189.1.1:30127 10.189.13.4:62241 TCP SYN ACK",
 		}},
@@ -39,9 +40,9 @@ func TestParseBpf(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := []string{}
-		err = c.layout.parse(b, func(p Packet) {
+		err = c.layout.parse(b, func(p evidence.Packet) {
 			p.Link = c.link
-			d := Decode(p)
+			d := evidence.Decode(p)
 			if len(p.Data) != p.Length {
 				t.Errorf("%s: %d bytes of %d", c.file, len(p.Data), p.Length)
 			}
@@ -56,7 +57,7 @@ func TestParseBpf(t *testing.T) {
 		// Whatever a read is cut off at, no packet is taken that is not whole.
 		for n := range b {
 			count := 0
-			if err := c.layout.parse(b[:n], func(Packet) { count++ }); count > len(got) || n > 0 && count == 0 && err == nil {
+			if err := c.layout.parse(b[:n], func(evidence.Packet) { count++ }); count > len(got) || n > 0 && count == 0 && err == nil {
 				t.Errorf("%s: %d packets in %d bytes, %v", c.file, count, n, err)
 			}
 		}
@@ -83,7 +84,7 @@ func TestParseBpfBad(t *testing.T) {
 		{header(0, 65), false},
 		{header(0, 24)[:20], false},
 	} {
-		if err := openbsdLayout.parse(c.b, func(Packet) {}); (err == nil) != c.good {
+		if err := openbsdLayout.parse(c.b, func(evidence.Packet) {}); (err == nil) != c.good {
 			t.Errorf("%x: %v", c.b[8:18], err)
 		}
 	}
@@ -100,7 +101,7 @@ func FuzzParseBpf(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, l := range []bpfLayout{openbsdLayout, freebsdLayout(4), freebsdLayout(8)} {
 			size := 0
-			_ = l.parse(b, func(p Packet) { size += len(p.Data) })
+			_ = l.parse(b, func(p evidence.Packet) { size += len(p.Data) })
 			if size > len(b) {
 				t.Errorf("%d bytes of packets in %d", size, len(b))
 			}

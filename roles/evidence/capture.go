@@ -2,6 +2,7 @@ package evidence
 
 import (
 	"fmt"
+	"pfdivert/matrix/evidence"
 	"slices"
 	"sync"
 	"time"
@@ -10,7 +11,7 @@ import (
 // A recorder keeps the newest packets of an interface.
 type recorder struct {
 	mu      sync.Mutex
-	packets []Packet
+	packets []evidence.Packet
 	size    int   // bytes of packets
 	lost    int64 // packets that the system could not keep for us
 	// forgot is the time of the newest packet that had to make room.
@@ -24,7 +25,7 @@ const ringSize = 4 << 20
 const packetOverhead = 128
 
 // add keeps a packet and forgets the oldest ones if there is no room.
-func (r *recorder) add(p Packet) {
+func (r *recorder) add(p evidence.Packet) {
 	r.packets = append(r.packets, p)
 	r.size += len(p.Data) + packetOverhead
 	if r.size <= ringSize {
@@ -41,10 +42,10 @@ func (r *recorder) add(p Packet) {
 
 // of returns the packets of a cell that began then. It fails besides when there were older ones
 // that are not kept any more.
-func (r *recorder) of(a About, began time.Time) ([]Packet, error) {
-	var some []Packet
+func (r *recorder) of(a evidence.About, began time.Time) ([]evidence.Packet, error) {
+	var some []evidence.Packet
 	for _, p := range r.packets {
-		if !p.Time.Before(began) && a.packet(p.ip()) {
+		if !p.Time.Before(began) && a.Packet(p.Ip()) {
 			some = append(some, p)
 		}
 	}
@@ -54,13 +55,10 @@ func (r *recorder) of(a About, began time.Time) ([]Packet, error) {
 	return some, nil
 }
 
-// maxPackets bounds the packets of one cell's evidence: the first and the last ones are kept.
-const maxPackets = 256
-
 // bound leaves out the middle of too many packets.
-func bound(packets []Packet) []Packet {
-	if len(packets) <= maxPackets {
+func bound(packets []evidence.Packet) []evidence.Packet {
+	if len(packets) <= evidence.MaxPackets {
 		return packets
 	}
-	return slices.Concat(packets[:maxPackets/2], packets[len(packets)-maxPackets/2:])
+	return slices.Concat(packets[:evidence.MaxPackets/2], packets[len(packets)-evidence.MaxPackets/2:])
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"pfdivert/matrix/evidence"
 	"runtime"
 	"slices"
 	"time"
@@ -32,7 +33,7 @@ type capture struct {
 type tap struct {
 	nic  string
 	mac  net.HardwareAddr
-	link Link
+	link evidence.Link
 	skip int // bytes before what the link type begins with
 	fd   int
 	size int // of the kernel's buffers, as which they must be read
@@ -107,11 +108,11 @@ func (t *tap) begin(f Filter) error {
 	var offset int
 	switch kind {
 	case unix.DLT_EN10MB:
-		t.link, offset = LinkEthernet, ethernetHeader
+		t.link, offset = evidence.LinkEthernet, evidence.EthernetHeader
 	case unix.DLT_RAW:
-		t.link = LinkRaw
+		t.link = evidence.LinkRaw
 	case unix.DLT_NULL, unix.DLT_LOOP: // the family in four bytes
-		t.link, t.skip, offset = LinkRaw, 4, 4
+		t.link, t.skip, offset = evidence.LinkRaw, 4, 4
 	case unix.DLT_PFLOG:
 		return t.beginPflog(f)
 	default:
@@ -127,7 +128,7 @@ func (t *tap) begin(f Filter) error {
 // beginPflog has all kept that pf logs: its header is not as long on all releases, and
 // what is no cell's is left out here.
 func (t *tap) beginPflog(f Filter) error {
-	t.link = LinkPflog
+	t.link = evidence.LinkPflog
 	program, err := f.program(0)
 	if err != nil {
 		return err
@@ -180,13 +181,13 @@ func (c *capture) run() {
 }
 
 // look takes what waits and gives a cell's packets.
-func (c *capture) look(a About, began time.Time) ([]Packet, error) {
+func (c *capture) look(a evidence.About, began time.Time) ([]evidence.Packet, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	err := c.take()
 	packets, forgot := c.of(a, began)
 	err = errors.Join(err, forgot)
-	slices.SortStableFunc(packets, func(a, b Packet) int { return a.Time.Compare(b.Time) })
+	slices.SortStableFunc(packets, func(a, b evidence.Packet) int { return a.Time.Compare(b.Time) })
 	for _, t := range c.taps {
 		var s unix.BpfStat
 		if e := t.ioctl("BIOCGSTATS", unix.BIOCGSTATS, unsafe.Pointer(&s)); e != nil {
@@ -208,7 +209,7 @@ func (c *capture) take() error {
 }
 
 // take returns each packet that waits.
-func (t *tap) take(buf []byte, give func(Packet)) error {
+func (t *tap) take(buf []byte, give func(evidence.Packet)) error {
 	for {
 		n, err := unix.Read(t.fd, buf)
 		switch {
@@ -219,10 +220,10 @@ func (t *tap) take(buf []byte, give func(Packet)) error {
 		case err != nil: // the interface is gone
 			return fmt.Errorf("bpf on %s: %w", t.nic, os.NewSyscallError("read", err))
 		}
-		err = layout.parse(buf[:n], func(p Packet) {
+		err = layout.parse(buf[:n], func(p evidence.Packet) {
 			p = t.packet(p)
 			if t.wanted != nil {
-				if keep, err := t.wanted.Run(p.ip()); err != nil || keep == 0 {
+				if keep, err := t.wanted.Run(p.Ip()); err != nil || keep == 0 {
 					return
 				}
 			}
@@ -236,15 +237,15 @@ func (t *tap) take(buf []byte, give func(Packet)) error {
 }
 
 // packet says of a packet that was read what its header does not.
-func (t *tap) packet(p Packet) Packet {
+func (t *tap) packet(p evidence.Packet) evidence.Packet {
 	p.Interface, p.Link = t.nic, t.link
 	skip := min(t.skip, len(p.Data))
 	p.Data = p.Data[skip:]
 	p.Length -= skip
 	switch {
-	case t.link == LinkPflog:
-		p.Direction, _ = pflogDirection(p.Data)
-	case p.Direction == "" && t.link == LinkEthernet && len(p.Data) >= ethernetHeader:
+	case t.link == evidence.LinkPflog:
+		p.Direction, _ = evidence.PflogDirection(p.Data)
+	case p.Direction == "" && t.link == evidence.LinkEthernet && len(p.Data) >= evidence.EthernetHeader:
 		// What the host sends bears its own address.
 		if p.Direction = "in"; bytes.Equal(p.Data[6:12], t.mac) {
 			p.Direction = "out"

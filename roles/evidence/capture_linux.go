@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"pfdivert/matrix/evidence"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,7 +19,7 @@ import (
 type capture struct {
 	recorder
 	nic  string
-	link Link
+	link evidence.Link
 	fd   int
 	buf  [snapLength]byte
 	oob  [128]byte
@@ -46,10 +47,10 @@ func openCapture(nic string, f Filter, lingers bool) (*capture, error) {
 	if err != nil {
 		return nil, fmt.Errorf("interface %q: %w", nic, err)
 	}
-	c := &capture{nic: nic, link: LinkEthernet, stop: make(chan struct{}), done: make(chan struct{}), lingers: lingers}
-	kind, offset := unix.SOCK_RAW, uint32(ethernetHeader)
+	c := &capture{nic: nic, link: evidence.LinkEthernet, stop: make(chan struct{}), done: make(chan struct{}), lingers: lingers}
+	kind, offset := unix.SOCK_RAW, uint32(evidence.EthernetHeader)
 	if len(i.HardwareAddr) != 6 && i.Flags&net.FlagLoopback == 0 {
-		c.link, kind, offset = LinkRaw, unix.SOCK_DGRAM, 0 // a tunnel
+		c.link, kind, offset = evidence.LinkRaw, unix.SOCK_DGRAM, 0 // a tunnel
 	}
 	program, err := f.program(offset)
 	if err != nil {
@@ -123,7 +124,7 @@ func (c *capture) run(every time.Duration) {
 }
 
 // look takes what waits and gives a cell's packets.
-func (c *capture) look(a About, began time.Time) ([]Packet, error) {
+func (c *capture) look(a evidence.About, began time.Time) ([]evidence.Packet, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := c.take(); err != nil {
@@ -153,7 +154,7 @@ func (c *capture) take() error {
 		case err != nil: // ENETDOWN, told once
 			return os.NewSyscallError("recvmsg", err)
 		}
-		p := Packet{Interface: c.nic, Link: c.link, Direction: "in", Length: n, Time: timestamp(c.oob[:oobn])}
+		p := evidence.Packet{Interface: c.nic, Link: c.link, Direction: "in", Length: n, Time: timestamp(c.oob[:oobn])}
 		p.Data = append([]byte(nil), c.buf[:min(n, len(c.buf))]...)
 		if a, ok := from.(*unix.SockaddrLinklayer); ok && a.Pkttype == unix.PACKET_OUTGOING {
 			p.Direction = "out"
@@ -165,7 +166,7 @@ func (c *capture) take() error {
 // stampedLate fixes the times of packets that came before the kernel began to stamp them, which it
 // does a while after it was asked to (net_enable_timestamp, net/core/dev.c). They have the
 // time at which they were read, and came before those behind them.
-func stampedLate(packets []Packet) {
+func stampedLate(packets []evidence.Packet) {
 	for i := len(packets) - 2; i >= 0; i-- {
 		if packets[i].Time.After(packets[i+1].Time) {
 			packets[i].Time = packets[i+1].Time

@@ -4,6 +4,7 @@ package evidence
 
 import (
 	"errors"
+	"pfdivert/matrix/evidence"
 	"runtime"
 	"time"
 )
@@ -15,6 +16,8 @@ func openCapture(string, Filter, bool) (*capture, error) {
 	return nil, errors.New("not known how to capture on " + runtime.GOOS)
 }
 
-func (c *capture) look(a About, began time.Time) ([]Packet, error) { return c.of(a, began) }
+func (c *capture) look(a evidence.About, began time.Time) ([]evidence.Packet, error) {
+	return c.of(a, began)
+}
 
 func (c *capture) close() error { return nil }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
 	"pfdivert/roles/evidence/netfilter"
 )
@@ -64,67 +65,67 @@ func (s *Survey) meant(d netfilter.Diverted, h *netfilter.Host) bool {
 }
 
 // diversionOf returns one for each port that the rule can choose.
-func diversionOf(d netfilter.Diverted) []Diversion {
-	one := Diversion{
-		Kind: OfSocket, Rule: d.Rule.Where(), Families: []pfconf.Family{d.Family}, Unreached: d.Unreached,
+func diversionOf(d netfilter.Diverted) []evidence.Diversion {
+	one := evidence.Diversion{
+		Kind: evidence.OfSocket, Rule: d.Rule.Where(), Families: []pfconf.Family{d.Family}, Unreached: d.Unreached,
 		Mark: d.Mark, MarkUnknown: !d.Marked, Ports: d.Ports, Interfaces: d.Interfaces,
 	}
 	switch d.Proto {
 	case 0:
-	case protoTCP:
+	case evidence.ProtoTCP:
 		one.Proto = "tcp"
-	case protoUDP:
+	case evidence.ProtoUDP:
 		one.Proto = "udp"
 	default:
 		one.Proto = fmt.Sprint(d.Proto)
 	}
 	for _, f := range d.Fates {
-		o := Overruling{Family: d.Family, Rule: f.By, All: f.All}
+		o := evidence.Overruling{Family: d.Family, Rule: f.By, All: f.All}
 		switch f.What {
 		case netfilter.DroppedBefore:
-			o.Does, o.Before = Drops, true
+			o.Does, o.Before = evidence.Drops, true
 		case netfilter.PassedBefore:
-			o.Does, o.Before = Passes, true
+			o.Does, o.Before = evidence.Passes, true
 		case netfilter.DroppedAfter:
-			o.Does = Drops
+			o.Does = evidence.Drops
 		case netfilter.MarkCleared:
-			o.Does = Clears
+			o.Does = evidence.Clears
 		case netfilter.Translated:
-			o.Does = Translates
+			o.Does = evidence.Translates
 		case netfilter.Untracked:
-			o.Does, o.Before = Untracks, true
+			o.Does, o.Before = evidence.Untracks, true
 		case netfilter.Looped:
-			o.Does = Loops
+			o.Does = evidence.Loops
 		case netfilter.AnswerDropped:
-			o.Does = DropsAnswer
+			o.Does = evidence.DropsAnswer
 		case netfilter.NoInterface:
-			o.Does = LacksNIC
+			o.Does = evidence.LacksNIC
 		}
 		one.Overruled = append(one.Overruled, o)
 	}
 	a := d.Action
 	if d.Marks {
-		one.Kind = Marks
+		one.Kind = evidence.Marks
 	}
 	if a == nil {
-		return []Diversion{one}
+		return []evidence.Diversion{one}
 	}
 	one.Address = a.Address
 	switch a.Does {
 	case netfilter.TProxy:
-		one.Kind = TProxy
+		one.Kind = evidence.TProxy
 	case netfilter.Redirect:
-		one.Kind = Redirect
+		one.Kind = evidence.Redirect
 	case netfilter.Queue:
-		one.Kind, one.Queue, one.Last, one.Bypass = Queue, a.First, a.Last, a.Bypass
+		one.Kind, one.Queue, one.Last, one.Bypass = evidence.Queue, a.First, a.Last, a.Bypass
 	}
-	var all []Diversion
+	var all []evidence.Diversion
 	for _, p := range a.Ports {
 		one.Port = p
 		all = append(all, one)
 	}
 	if all == nil && (a.Does != netfilter.Queue || a.Unknown == "") {
-		all = []Diversion{one}
+		all = []evidence.Diversion{one}
 	}
 	return all
 }
@@ -177,7 +178,7 @@ func (s *Survey) netfilterHost() (*netfilter.Host, error) {
 func (s *Survey) owner(proto uint8, port uint16, f pfconf.Family) int {
 	user := -1
 	for _, l := range s.Listeners {
-		if l.At.Port() == port && l.Takes(f) && (l.Proto == "tcp") == (proto == protoTCP) {
+		if l.At.Port() == port && l.Takes(f) && (l.Proto == "tcp") == (proto == evidence.ProtoTCP) {
 			if user >= 0 && user != int(l.UID) {
 				return -1
 			}

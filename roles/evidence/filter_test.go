@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/net/bpf"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
 )
 
@@ -38,7 +39,7 @@ func TestFilter(t *testing.T) {
 			{netip.MustParseAddr("fd00:77:1::1"), netip.MustParseAddr("fd00:77:1::2")},
 		},
 	}
-	for _, offset := range []uint32{0, ethernetHeader} {
+	for _, offset := range []uint32{0, evidence.EthernetHeader} {
 		raw, err := f.program(offset)
 		if err != nil {
 			t.Fatal(err)
@@ -92,8 +93,8 @@ func TestFilter(t *testing.T) {
 func TestAboutPacket(t *testing.T) {
 	const local, fake = "10.77.1.1", "10.77.2.9"
 	end := func(a string, port uint16) netip.AddrPort { return netip.AddrPortFrom(netip.MustParseAddr(a), port) }
-	about := func(p pfconf.Proto, near, far uint16) About {
-		return About{Proto: p, Local: netip.MustParseAddr(local), Fake: netip.MustParseAddr(fake), Flows: []pfconf.Flow{
+	about := func(p pfconf.Proto, near, far uint16) evidence.About {
+		return evidence.About{Proto: p, Local: netip.MustParseAddr(local), Fake: netip.MustParseAddr(fake), Flows: []pfconf.Flow{
 			{Family: pfconf.Inet, Proto: p, Near: end(fake, near), Far: end(local, far), Echo: 8001},
 		}}
 	}
@@ -107,7 +108,7 @@ func TestAboutPacket(t *testing.T) {
 	echo8 := func(id uint16) []byte { return append(echo(id), 0, 1) }
 	errorAbout := func(packet []byte) []byte { return append([]byte{3, 3, 0, 0, 0, 0, 0, 0}, packet...) }
 	for i, c := range []struct {
-		about  About
+		about  evidence.About
 		packet []byte
 		want   bool
 	}{
@@ -138,7 +139,7 @@ func TestAboutPacket(t *testing.T) {
 		{udp, nil, false},
 		{udp, []byte{0x4f, 0}, false},
 	} {
-		if got := c.about.packet(c.packet); got != c.want {
+		if got := c.about.Packet(c.packet); got != c.want {
 			t.Errorf("%d: %v, not %v", i, got, c.want)
 		}
 	}
@@ -147,11 +148,11 @@ func TestAboutPacket(t *testing.T) {
 func FuzzPacket(f *testing.F) {
 	f.Add(ipPacket(1, "10.77.1.2", "10.77.1.1", append([]byte{3, 3, 0, 0, 0, 0, 0, 0}, ipPacket(17, "10.77.1.1", "10.77.2.9", portPair(1, 2)...)...)...))
 	f.Add(ipPacket(58, "fd00:77:1::2", "fd00:77:1::1", 1, 4, 0, 0))
-	a := About{Flows: []pfconf.Flow{{Family: pfconf.Inet, Proto: pfconf.UDP, Near: netip.MustParseAddrPort("10.77.2.9:2"), Far: netip.MustParseAddrPort("10.77.1.1:1")}}}
+	a := evidence.About{Flows: []pfconf.Flow{{Family: pfconf.Inet, Proto: pfconf.UDP, Near: netip.MustParseAddrPort("10.77.2.9:2"), Far: netip.MustParseAddrPort("10.77.1.1:1")}}}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		a.packet(b)
-		for _, link := range []Link{LinkRaw, LinkEthernet, LinkPflog} {
-			a.packet(Packet{Link: link, Data: b}.ip())
+		a.Packet(b)
+		for _, link := range []evidence.Link{evidence.LinkRaw, evidence.LinkEthernet, evidence.LinkPflog} {
+			a.Packet(evidence.Packet{Link: link, Data: b}.Ip())
 		}
 	})
 }
@@ -160,7 +161,7 @@ func FuzzPacket(f *testing.F) {
 func TestRecorder(t *testing.T) {
 	var r recorder
 	for i := range 100_000 {
-		r.add(Packet{Length: i, Time: time.Unix(int64(i), 0), Data: make([]byte, 100)})
+		r.add(evidence.Packet{Length: i, Time: time.Unix(int64(i), 0), Data: make([]byte, 100)})
 	}
 	if r.size > ringSize || r.size < ringSize/2 || len(r.packets)*(100+packetOverhead) != r.size {
 		t.Errorf("%d packets, %d bytes", len(r.packets), r.size)
@@ -170,7 +171,7 @@ func TestRecorder(t *testing.T) {
 	}
 	// A cell that began before the oldest packet that is there may lack some, and is told.
 	for began, lacks := range map[int64]bool{0: true, int64(r.packets[0].Length) - 2: true, int64(r.packets[0].Length): false} {
-		if _, err := r.of(About{}, time.Unix(began, 0)); (err != nil) != lacks {
+		if _, err := r.of(evidence.About{}, time.Unix(began, 0)); (err != nil) != lacks {
 			t.Errorf("began %d, the oldest is of %d: %v", began, r.packets[0].Length, err)
 		}
 	}
@@ -183,20 +184,20 @@ func TestRecorder(t *testing.T) {
 
 // TestBound: of too many packets the first and the last are kept.
 func TestBound(t *testing.T) {
-	for _, n := range []int{0, maxPackets, maxPackets + 1, 3 * maxPackets} {
-		packets := make([]Packet, n)
+	for _, n := range []int{0, evidence.MaxPackets, evidence.MaxPackets + 1, 3 * evidence.MaxPackets} {
+		packets := make([]evidence.Packet, n)
 		for i := range packets {
 			packets[i].Length = i
 		}
 		got := bound(packets)
-		if len(got) != min(n, maxPackets) {
+		if len(got) != min(n, evidence.MaxPackets) {
 			t.Errorf("%d of %d packets", len(got), n)
 		}
 		for i, p := range got {
-			if want := i; i < maxPackets/2 && p.Length != want {
+			if want := i; i < evidence.MaxPackets/2 && p.Length != want {
 				t.Fatalf("of %d, place %d has packet %d", n, i, p.Length)
 			}
-			if want := n - len(got) + i; i >= maxPackets/2 && p.Length != want {
+			if want := n - len(got) + i; i >= evidence.MaxPackets/2 && p.Length != want {
 				t.Fatalf("of %d, place %d has packet %d, not %d", n, i, p.Length, want)
 			}
 		}

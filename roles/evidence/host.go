@@ -1,3 +1,5 @@
+// Package evidence asks the own host for what it shows of a test case and of rules that divert. The
+// answers are values of package matrix/evidence.
 package evidence
 
 import (
@@ -9,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf/program"
 	"pfdivert/pfconf/shared"
 )
@@ -39,8 +42,8 @@ type Host struct {
 	noBefore error         // why they are not known
 	began    chan struct{} // closed when those of the beginning are read
 	now      *shared.Question[counters]
-	sockets  map[string]*shared.Question[[]Socket] // by protocol, as the system's tables are named
-	filters  *shared.Question[asking]              // the host's own rules
+	sockets  map[string]*shared.Question[[]evidence.Socket] // by protocol, as the system's tables are named
+	filters  *shared.Question[asking]                       // the host's own rules
 
 	capture   *capture
 	noCapture error // why there is none
@@ -54,9 +57,9 @@ func Open(opt Options) *Host {
 	if opt.Run != nil {
 		opt.Run = oneByOne(opt.Run)
 	}
-	h := &Host{opt: opt, began: make(chan struct{}), sockets: map[string]*shared.Question[[]Socket]{}, filters: shared.New(readFilters(opt))}
-	for _, proto := range []string{"tcp", "udp", "raw", protoDivert} {
-		h.sockets[proto] = shared.New(func(ctx context.Context) ([]Socket, error) { return readSockets(ctx, opt, proto) })
+	h := &Host{opt: opt, began: make(chan struct{}), sockets: map[string]*shared.Question[[]evidence.Socket]{}, filters: shared.New(readFilters(opt))}
+	for _, proto := range []string{"tcp", "udp", "raw", evidence.ProtoDivert} {
+		h.sockets[proto] = shared.New(func(ctx context.Context) ([]evidence.Socket, error) { return readSockets(ctx, opt, proto) })
 	}
 	h.now = shared.New(func(ctx context.Context) (counters, error) { return readCounters(ctx, opt) })
 	read := func() {
@@ -101,11 +104,11 @@ func (h *Host) Close() error {
 
 // Look returns what the host has of a cell, but for what its agent alone knows: rules, states
 // and the cell's own endpoints. The cell began then.
-func (h *Host) Look(ctx context.Context, a About, began time.Time) Cell {
+func (h *Host) Look(ctx context.Context, a evidence.About, began time.Time) evidence.Cell {
 	if !h.opt.Remote {
 		a.Divert = 0 // LOCAL diverts nothing, and its table of queues may be another user's
 	}
-	var c Cell
+	var c evidence.Cell
 	var missing [4][]string
 	// All is asked at once: what takes a program is asked for many cells together, and each
 	// question waits for its next turn but once.
@@ -120,7 +123,7 @@ func (h *Host) Look(ctx context.Context, a About, began time.Time) Cell {
 		})
 	}
 	ask(0, func(miss func(string, error)) {
-		for _, proto := range a.tables() {
+		for _, proto := range tables(a) {
 			some, err := h.socketsOf(ctx, a, proto)
 			miss("sockets of "+proto, err)
 			c.Sockets = append(c.Sockets, some...)
@@ -137,7 +140,7 @@ func (h *Host) Look(ctx context.Context, a About, began time.Time) Cell {
 			c.Packets, err = h.capture.look(a, began)
 		}
 		miss("packets", err)
-		if n := len(c.Packets) - maxPackets; n > 0 {
+		if n := len(c.Packets) - evidence.MaxPackets; n > 0 {
 			c.Packets = bound(c.Packets)
 			miss("packets", fmt.Errorf("%d in the middle were left out", n))
 		}
@@ -156,19 +159,19 @@ func (h *Host) Look(ctx context.Context, a About, began time.Time) Cell {
 
 // socketsOf returns the cell's sockets out of a system's table. A table that is read piece by piece
 // may lack one of the cell's own, and is read again.
-func (h *Host) socketsOf(ctx context.Context, a About, proto string) (some []Socket, err error) {
+func (h *Host) socketsOf(ctx context.Context, a evidence.About, proto string) (some []evidence.Socket, err error) {
 	for range tableTries {
-		var all []Socket
+		var all []evidence.Socket
 		if all, err = h.sockets[proto].Get(ctx); err != nil {
 			return nil, err
 		}
 		some = nil
 		for _, s := range all {
-			if a.socket(s) {
+			if a.Socket(s) {
 				some = append(some, s)
 			}
 		}
-		if proto != protoDivert && a.complete(some) || proto == protoDivert && (len(some) > 0 || !slices.Contains(a.Ports, a.Divert)) {
+		if proto != evidence.ProtoDivert && a.Complete(some) || proto == evidence.ProtoDivert && (len(some) > 0 || !slices.Contains(a.Ports, a.Divert)) {
 			break
 		}
 	}
@@ -176,7 +179,7 @@ func (h *Host) socketsOf(ctx context.Context, a About, proto string) (some []Soc
 }
 
 // moved compares the protocol counters.
-func (h *Host) moved(ctx context.Context) ([]Moved, error) {
+func (h *Host) moved(ctx context.Context) ([]evidence.Moved, error) {
 	select {
 	case <-h.began:
 	case <-ctx.Done():
@@ -197,19 +200,19 @@ func (h *Host) moved(ctx context.Context) ([]Moved, error) {
 	if err != nil {
 		return nil, err
 	}
-	var all []Moved
+	var all []evidence.Moved
 	for name, n := range now {
 		if by := n - was[name]; by != 0 {
-			all = append(all, Moved{name, by})
+			all = append(all, evidence.Moved{Name: name, By: by})
 		}
 	}
-	slices.SortFunc(all, func(a, b Moved) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(all, func(a, b evidence.Moved) int { return strings.Compare(a.Name, b.Name) })
 	return all, nil
 }
 
 // asking collects answers and what could not be asked.
 type asking struct {
-	answers []Answer
+	answers []evidence.Answer
 	errs    []error
 }
 
@@ -219,7 +222,7 @@ func (q *asking) answer(command, text string, err error) {
 		q.errs = append(q.errs, fmt.Errorf("%s: %w", command, err))
 		return
 	}
-	q.answers = append(q.answers, Answer{command, text})
+	q.answers = append(q.answers, evidence.Answer{Command: command, Text: text})
 }
 
 // nobodys is the answer of a question whose list is empty.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"pfdivert/matrix/evidence"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -21,18 +22,18 @@ const (
 
 // listeners lists the sockets that could get diverted packets, as ss(8) does: TCP's that listen,
 // UDP's that are not connected.
-func listeners() ([]Listener, error) {
+func listeners() ([]evidence.Listener, error) {
 	conn, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, nil)
 	if err != nil {
 		return nil, fmt.Errorf("sock_diag socket: %w", err)
 	}
 	defer conn.Close()
-	all := []Listener{} // none is known to be none
+	all := []evidence.Listener{} // none is known to be none
 	for _, p := range []struct {
 		name   string
 		number uint8
 		state  int
-	}{{"tcp", protoTCP, tcpListen}, {"udp", protoUDP, tcpClose}} {
+	}{{"tcp", evidence.ProtoTCP, tcpListen}, {"udp", evidence.ProtoUDP, tcpClose}} {
 		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 			// struct inet_diag_req_v2: family, protocol, extensions, padding, states, and an id of
 			// 48 bytes that is any.
@@ -60,7 +61,7 @@ func listeners() ([]Listener, error) {
 
 // parseListener reads a struct inet_diag_msg with its attributes: family, state, timer,
 // retransmissions, the id (ports and addresses), five numbers of 32 bits.
-func parseListener(b []byte) (l Listener, err error) {
+func parseListener(b []byte) (l evidence.Listener, err error) {
 	const header = 72
 	if len(b) < header {
 		return l, fmt.Errorf("sock_diag: a message of %d bytes", len(b))

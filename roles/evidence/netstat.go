@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
 )
 
@@ -67,7 +68,7 @@ func singular(text string) string {
 
 // parseNetstat reads "netstat -an" and gives each socket of the Internet protocols to take. Lines
 // of other kinds are passed over; an address that can't be read is an error.
-func parseNetstat(out string, take func(Socket)) error {
+func parseNetstat(out string, take func(evidence.Socket)) error {
 	for line := range strings.Lines(out) {
 		f := strings.Fields(line)
 		// Proto Recv-Q Send-Q Local Foreign State
@@ -83,7 +84,7 @@ func parseNetstat(out string, take func(Socket)) error {
 		if len(f) < 5 {
 			continue
 		}
-		s := Socket{Proto: netstatProto(f), Text: strings.TrimSpace(line)}
+		s := evidence.Socket{Proto: netstatProto(f), Text: strings.TrimSpace(line)}
 		if s.Proto == "" {
 			continue
 		}
@@ -109,7 +110,7 @@ func parseNetstat(out string, take func(Socket)) error {
 // netstatProto is the Socket.Proto of a line, "" for one of no Internet protocol. OpenBSD shows the
 // number of a raw socket's protocol at the line's end.
 func netstatProto(f []string) string {
-	for prefix, proto := range map[string]string{"tcp": "tcp", "udp": "udp", "div": protoDivert, "icm": "icmp"} {
+	for prefix, proto := range map[string]string{"tcp": "tcp", "udp": "udp", "div": evidence.ProtoDivert, "icm": "icmp"} {
 		if strings.HasPrefix(f[0], prefix) {
 			return proto
 		}
@@ -120,7 +121,7 @@ func netstatProto(f []string) string {
 	n, err := strconv.Atoi(f[len(f)-1])
 	switch {
 	case err != nil || len(f) < 6:
-		return protoRaw
+		return evidence.ProtoRaw
 	case n == pfconf.ICMP.Number(pfconf.Inet) || n == pfconf.ICMP.Number(pfconf.Inet6):
 		return pfconf.ICMP.String()
 	}

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
 )
 
@@ -14,16 +15,16 @@ type ordered struct {
 	pfconf.Packets
 	drops   bool
 	passes  bool
-	jumps   int          // to the rule of that number, behind it; 0 for none
-	number  int          // of ipfw's rule
-	quick   bool         // it decides at once
-	alone   bool         // it is not compared with others
-	through bool         // what it translates is not filtered
-	matches bool         // it does not decide, and what it translates is for the rules behind it
-	states  bool         // it decides about all later packets of a flow as well, both ways
-	keeps   bool         // it is FreeBSD's pf's, and makes a state
-	lost    string       // what of it does not happen to a packet that was diverted
-	diverts []*Diversion // none for a rule that does not
+	jumps   int                   // to the rule of that number, behind it; 0 for none
+	number  int                   // of ipfw's rule
+	quick   bool                  // it decides at once
+	alone   bool                  // it is not compared with others
+	through bool                  // what it translates is not filtered
+	matches bool                  // it does not decide, and what it translates is for the rules behind it
+	states  bool                  // it decides about all later packets of a flow as well, both ways
+	keeps   bool                  // it is FreeBSD's pf's, and makes a state
+	lost    string                // what of it does not happen to a packet that was diverted
+	diverts []*evidence.Diversion // none for a rule that does not
 }
 
 // The most rules of a host that are compared with one that diverts; what others decide is not
@@ -31,7 +32,7 @@ type ordered struct {
 const maxOrdered = 5000
 
 // note adds to the rule's diversions of a family what another rule does.
-func (o *ordered) note(over Overruling) {
+func (o *ordered) note(over evidence.Overruling) {
 	for _, d := range o.diverts {
 		if slices.Contains(d.Families, over.Family) {
 			d.Overruled = append(d.Overruled, over)
@@ -47,10 +48,10 @@ func (o *ordered) of(f pfconf.Family) pfconf.Packets {
 }
 
 // deed is what the rule does, as an Overruling of packets of a family.
-func (o *ordered) deed(f pfconf.Family, note string) Overruling {
-	over := Overruling{Family: f, Rule: o.where + ": " + o.text + note, Does: Passes}
+func (o *ordered) deed(f pfconf.Family, note string) evidence.Overruling {
+	over := evidence.Overruling{Family: f, Rule: o.where + ": " + o.text + note, Does: evidence.Passes}
 	if o.drops {
-		over.Does = Drops
+		over.Does = evidence.Drops
 	}
 	return over
 }
@@ -70,7 +71,7 @@ func overrule(rules []ordered) {
 			continue
 		}
 		for _, d := range r.diverts {
-			if d.Kind == RdrTo {
+			if d.Kind == evidence.RdrTo {
 				blocked(d, r.Packets, rules[:i], rules[i+1:])
 			}
 		}
@@ -80,7 +81,7 @@ func overrule(rules []ordered) {
 // overruled notes what the others do to the rule's packets of a family; i is the rule's own place.
 func (r *ordered) overruled(rules []ordered, i int, f pfconf.Family) {
 	packets := r.of(f)
-	var some *Overruling // the first that takes some packets only
+	var some *evidence.Overruling // the first that takes some packets only
 	for j := range rules {
 		o, before := &rules[j], j < i
 		switch {
@@ -91,7 +92,7 @@ func (r *ordered) overruled(rules []ordered, i int, f pfconf.Family) {
 		case !o.drops && !o.passes && (o.jumps <= r.number):
 			continue
 		}
-		over, all := o.takes(packets, f, before, r.diverts[0].Kind == Divert)
+		over, all := o.takes(packets, f, before, r.diverts[0].Kind == evidence.Divert)
 		if over == nil {
 			continue
 		}
@@ -112,7 +113,7 @@ func (r *ordered) overruled(rules []ordered, i int, f pfconf.Family) {
 // takes returns what the rule does to packets, nil if that is nothing or not known to be anything;
 // all: it takes all of them, or of each connection what the diversion can't do without. single: the
 // diversion can do with some packets of a connection.
-func (o *ordered) takes(packets pfconf.Packets, f pfconf.Family, before, single bool) (over *Overruling, all bool) {
+func (o *ordered) takes(packets pfconf.Packets, f pfconf.Family, before, single bool) (over *evidence.Overruling, all bool) {
 	// The flow of a state, both ways and whatever interface.
 	anyway := func(p pfconf.Packets) pfconf.Packets {
 		p.Direction, p.Interface, p.Conditions = 0, "", nil
@@ -127,7 +128,7 @@ func (o *ordered) takes(packets pfconf.Packets, f pfconf.Family, before, single 
 	case slices.Equal(o.Conditions, []string{"setup"}):
 		whole.Conditions, note = nil, " (it takes the first packet of a connection)"
 	}
-	tell := func(note string) *Overruling {
+	tell := func(note string) *evidence.Overruling {
 		over := o.deed(f, note)
 		return &over
 	}
@@ -162,7 +163,7 @@ func known(s pfconf.Side) bool { return s.Text == "" || s.Prefixes != nil }
 // blocked notes at a rule that translates whether the filter drops what it made. before are the
 // filter's rules that have seen the packets as they were: on OpenBSD, where one that translates is
 // among them. after see what was made.
-func blocked(d *Diversion, rule pfconf.Packets, before, after []ordered) {
+func blocked(d *evidence.Diversion, rule pfconf.Packets, before, after []ordered) {
 	for _, f := range d.Families {
 		was := rule
 		was.Direction, was.Families, was.Conditions = pfconf.In, []pfconf.Family{f}, nil
@@ -179,7 +180,7 @@ func blocked(d *Diversion, rule pfconf.Packets, before, after []ordered) {
 			v.see(after, made)
 		}
 		if v.decides != nil && v.decides.drops && v.certain {
-			d.Overruled = append(d.Overruled, Overruling{Family: f, Rule: v.decides.where + ": " + v.decides.text, Does: Refuses, All: true})
+			d.Overruled = append(d.Overruled, evidence.Overruling{Family: f, Rule: v.decides.where + ": " + v.decides.text, Does: evidence.Refuses, All: true})
 		}
 	}
 }

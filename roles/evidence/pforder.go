@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/pf"
 )
@@ -135,8 +136,8 @@ func (o *pfOrder) ordered(r *pf.HostRule, where string) ordered {
 
 // diversions are where a rule leads packets on this host. What it has for other hosts, or what is not
 // known, is none; the latter is told.
-func (o *pfOrder) diversions(r *pf.HostRule, where string) []*Diversion {
-	base := Diversion{Rule: where, Families: r.FamilyList(), Interface: r.Interface, Table: r.Table}
+func (o *pfOrder) diversions(r *pf.HostRule, where string) []*evidence.Diversion {
+	base := evidence.Diversion{Rule: where, Families: r.FamilyList(), Interface: r.Interface, Table: r.Table}
 	if r.Proto != 0 {
 		base.Proto = pfconf.ProtoName(r.Proto)
 	}
@@ -146,16 +147,16 @@ func (o *pfOrder) diversions(r *pf.HostRule, where string) []*Diversion {
 	if base.Table == "0" {
 		base.Table = ""
 	}
-	var all []*Diversion
+	var all []*evidence.Diversion
 	if t := r.Divert; t != nil {
 		d := base
 		switch {
 		case t.Kind == "divert-reply":
-			d.Kind = DivertReply
+			d.Kind = evidence.DivertReply
 		case t.Kind == "divert-packet" || len(t.Hosts) == 0:
-			d.Kind, d.Queue, d.Last = Divert, t.Port, t.Port
+			d.Kind, d.Queue, d.Last = evidence.Divert, t.Port, t.Port
 		default:
-			d.Kind, d.Port = DivertTo, t.Port
+			d.Kind, d.Port = evidence.DivertTo, t.Port
 			a, err := netip.ParseAddr(t.Hosts[0])
 			if err != nil {
 				o.miss(where, fmt.Errorf("where it leads is not understood: %w", err))
@@ -163,19 +164,19 @@ func (o *pfOrder) diversions(r *pf.HostRule, where string) []*Diversion {
 			}
 			d.Address, d.Families = a, []pfconf.Family{pfconf.FamilyOf(a)}
 		}
-		d.unmatched(r)
+		unmatched(&d, r)
 		all = append(all, &d)
 	}
 	if t := r.Translate; t != nil && !r.No && (t.Kind == "rdr-to" || t.Kind == "->") {
-		base.Kind = RdrTo
+		base.Kind = evidence.RdrTo
 		all = append(all, o.translations(base, t, r.To, where)...)
 	}
 	return all
 }
 
 // unmatched notes why packets do not come to a rule, or only some, that its text lets expect.
-func (d *Diversion) unmatched(r *pf.HostRule) {
-	if d.Kind == DivertTo && r.Direction == pfconf.Out {
+func unmatched(d *evidence.Diversion, r *pf.HostRule) {
+	if d.Kind == evidence.DivertTo && r.Direction == pfconf.Out {
 		// pf_test in OpenBSD's sys/net/pf.c looks at divert-to for PF_IN alone.
 		d.Unreached = "divert-to takes what comes in, and the rule is for what leaves (out)"
 		d.Fix = "divert where the packets come in (pass in … divert-to)"
@@ -183,7 +184,7 @@ func (d *Diversion) unmatched(r *pf.HostRule) {
 	for _, c := range r.Conditions {
 		if kind, _, _ := strings.Cut(c, " "); (kind == "user" || kind == "group") && r.Direction != pfconf.Out {
 			for _, f := range d.Families {
-				d.Overruled = append(d.Overruled, Overruling{Family: f, Does: Unowned,
+				d.Overruled = append(d.Overruled, evidence.Overruling{Family: f, Does: evidence.Unowned,
 					Rule: "it asks for " + c + ", which of what comes in is the owner of the socket that the packet's own address has, mostly none"})
 			}
 		}
@@ -194,7 +195,7 @@ func (d *Diversion) unmatched(r *pf.HostRule) {
 const maxTargets = 16
 
 // translations are those to the host's own addresses, one for each.
-func (o *pfOrder) translations(base Diversion, t *pf.Target, to pfconf.Side, where string) []*Diversion {
+func (o *pfOrder) translations(base evidence.Diversion, t *pf.Target, to pfconf.Side, where string) []*evidence.Diversion {
 	base.Port = t.Port
 	switch {
 	case t.Port == 0 && len(to.Ports) == 1 && to.Ports[0].First == to.Ports[0].Last: // the packets' own port
@@ -202,7 +203,7 @@ func (o *pfOrder) translations(base Diversion, t *pf.Target, to pfconf.Side, whe
 	case t.Port != t.Last:
 		base.Port, base.Unseen = 0, fmt.Sprintf("whether a program listens on each of the ports %d:%d is not looked at", t.Port, t.Last)
 	}
-	var all []*Diversion
+	var all []*evidence.Diversion
 	for i, host := range t.Hosts {
 		if i == maxTargets {
 			o.miss(where, fmt.Errorf("of more than %d addresses the rest is not looked at", maxTargets))

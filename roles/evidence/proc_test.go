@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
 )
 
@@ -56,21 +57,21 @@ func TestProcSockets(t *testing.T) {
 	none := netip.AddrPort{}
 	for _, c := range []struct {
 		file string
-		want []Socket
+		want []evidence.Socket
 	}{
-		{"tcp", []Socket{
+		{"tcp", []evidence.Socket{
 			{Proto: "tcp", Local: a("127.0.0.1:25167"), Remote: none, State: "LISTEN"},
 			{Proto: "tcp", Local: a("127.0.0.1:25167"), State: "TIME_WAIT"},
 		}},
 		{"tcp6", nil},
-		{"udp", []Socket{{Proto: "udp", Local: a("127.0.0.1:35294"), Remote: a("127.0.0.1:25167")}}},
-		{"udp6", []Socket{{Proto: "udp", Local: a("[::1]:25168")}}},
-		{"raw", []Socket{{Proto: "raw 254", Local: a("0.0.0.0:0")}}},
-		{"raw6", []Socket{{Proto: "icmp", Local: a("[::1]:0")}}},
-		{"nfnetlink_queue", []Socket{{Proto: "divert", Local: a("0.0.0.0:26600")}}},
+		{"udp", []evidence.Socket{{Proto: "udp", Local: a("127.0.0.1:35294"), Remote: a("127.0.0.1:25167")}}},
+		{"udp6", []evidence.Socket{{Proto: "udp", Local: a("[::1]:25168")}}},
+		{"raw", []evidence.Socket{{Proto: "raw 254", Local: a("0.0.0.0:0")}}},
+		{"raw6", []evidence.Socket{{Proto: "icmp", Local: a("[::1]:0")}}},
+		{"nfnetlink_queue", []evidence.Socket{{Proto: "divert", Local: a("0.0.0.0:26600")}}},
 	} {
-		var got []Socket
-		take := func(s Socket) {
+		var got []evidence.Socket
+		take := func(s evidence.Socket) {
 			if s.Text == "" {
 				t.Errorf("%s: %+v has no text", c.file, s)
 			}
@@ -92,7 +93,7 @@ func TestProcSockets(t *testing.T) {
 			}
 			got[1].Remote = none
 		}
-		if d := cmp.Diff(c.want, got, cmpopts.IgnoreFields(Socket{}, "Text"), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); d != "" {
+		if d := cmp.Diff(c.want, got, cmpopts.IgnoreFields(evidence.Socket{}, "Text"), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); d != "" {
 			t.Errorf("%s:\n%s", c.file, d)
 		}
 	}
@@ -103,7 +104,7 @@ func FuzzProc(f *testing.F) {
 		f.Add(sample(f, name))
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		take := func(Socket) {}
+		take := func(evidence.Socket) {}
 		for _, proto := range []string{"tcp", "udp", "raw"} {
 			_ = parseSockets(proto, text, take)
 		}
@@ -117,31 +118,31 @@ func FuzzProc(f *testing.F) {
 func TestAboutSocket(t *testing.T) {
 	a := netip.MustParseAddrPort
 	local, fake := a("10.192.0.2:8001"), a("10.208.0.2:20001")
-	about := func(p pfconf.Proto) About {
+	about := func(p pfconf.Proto) evidence.About {
 		flow := pfconf.Flow{Family: pfconf.Inet, Proto: p, Near: fake, Far: local}
 		if !p.HasPorts() {
 			flow.Near, flow.Far = netip.AddrPortFrom(fake.Addr(), 0), netip.AddrPortFrom(local.Addr(), 0)
 		}
-		return About{Proto: p, Local: local.Addr(), Remote: netip.MustParseAddr("10.188.1.2"), Fake: fake.Addr(), Divert: 26600, Flows: []pfconf.Flow{flow}}
+		return evidence.About{Proto: p, Local: local.Addr(), Remote: netip.MustParseAddr("10.188.1.2"), Fake: fake.Addr(), Divert: 26600, Flows: []pfconf.Flow{flow}}
 	}
 	for _, c := range []struct {
 		proto pfconf.Proto
-		s     Socket
+		s     evidence.Socket
 		want  bool
 	}{
-		{pfconf.UDP, Socket{Proto: "udp", Local: a("127.0.0.1:20001")}, true},
-		{pfconf.UDP, Socket{Proto: "udp", Local: a("0.0.0.0:20001")}, true},
-		{pfconf.UDP, Socket{Proto: "tcp", Local: a("0.0.0.0:20001")}, false},
-		{pfconf.UDP, Socket{Proto: "udp", Local: a("127.0.0.1:20002")}, false},
-		{pfconf.UDP, Socket{Proto: "udp", Local: a("10.192.0.2:40000"), Remote: fake}, true}, // the control
-		{pfconf.UDP, Socket{Proto: "udp", Local: a("10.192.0.3:40000"), Remote: a("10.208.0.3:20001")}, false},
-		{pfconf.Raw, Socket{Proto: "raw 254", Local: a("10.208.0.2:0")}, true},
-		{pfconf.Raw, Socket{Proto: "raw 254", Local: a("10.208.0.3:0")}, false},
-		{pfconf.Raw, Socket{Proto: "icmp", Local: a("10.208.0.2:0")}, false},
-		{pfconf.UDP, Socket{Proto: "divert", Local: a("0.0.0.0:26600")}, true},
-		{pfconf.UDP, Socket{Proto: "divert", Local: a("0.0.0.0:26601")}, false},
+		{pfconf.UDP, evidence.Socket{Proto: "udp", Local: a("127.0.0.1:20001")}, true},
+		{pfconf.UDP, evidence.Socket{Proto: "udp", Local: a("0.0.0.0:20001")}, true},
+		{pfconf.UDP, evidence.Socket{Proto: "tcp", Local: a("0.0.0.0:20001")}, false},
+		{pfconf.UDP, evidence.Socket{Proto: "udp", Local: a("127.0.0.1:20002")}, false},
+		{pfconf.UDP, evidence.Socket{Proto: "udp", Local: a("10.192.0.2:40000"), Remote: fake}, true}, // the control
+		{pfconf.UDP, evidence.Socket{Proto: "udp", Local: a("10.192.0.3:40000"), Remote: a("10.208.0.3:20001")}, false},
+		{pfconf.Raw, evidence.Socket{Proto: "raw 254", Local: a("10.208.0.2:0")}, true},
+		{pfconf.Raw, evidence.Socket{Proto: "raw 254", Local: a("10.208.0.3:0")}, false},
+		{pfconf.Raw, evidence.Socket{Proto: "icmp", Local: a("10.208.0.2:0")}, false},
+		{pfconf.UDP, evidence.Socket{Proto: "divert", Local: a("0.0.0.0:26600")}, true},
+		{pfconf.UDP, evidence.Socket{Proto: "divert", Local: a("0.0.0.0:26601")}, false},
 	} {
-		if got := about(c.proto).socket(c.s); got != c.want {
+		if got := about(c.proto).Socket(c.s); got != c.want {
 			t.Errorf("%v %+v: %v", c.proto, c.s, got)
 		}
 	}
@@ -150,14 +151,14 @@ func TestAboutSocket(t *testing.T) {
 // TestAboutValidate: a peer's description of a cell is bounded.
 func TestAboutValidate(t *testing.T) {
 	x := netip.MustParseAddr("10.0.0.1")
-	good := About{Local: x, Remote: x, Fake: x}
+	good := evidence.About{Local: x, Remote: x, Fake: x}
 	if err := good.Validate(); err != nil {
 		t.Error(err)
 	}
-	mixed, many, none := good, good, About{}
+	mixed, many, none := good, good, evidence.About{}
 	mixed.Local = netip.MustParseAddr("fd00::1")
-	many.Own = slices.Repeat([]netip.Addr{x}, maxAbout+1)
-	for _, bad := range []About{mixed, many, none} {
+	many.Own = slices.Repeat([]netip.Addr{x}, evidence.MaxAbout+1)
+	for _, bad := range []evidence.About{mixed, many, none} {
 		if bad.Validate() == nil {
 			t.Errorf("%+v is taken", bad)
 		}

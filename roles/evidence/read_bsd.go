@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/program"
 )
@@ -52,12 +53,12 @@ func readCounters(ctx context.Context, o Options) (counters, error) {
 	}), nil
 }
 
-func readSockets(ctx context.Context, o Options, _ string) ([]Socket, error) {
-	var all []Socket
+func readSockets(ctx context.Context, o Options, _ string) ([]evidence.Socket, error) {
+	var all []evidence.Socket
 	for _, family := range pfconf.Families {
 		out, err := o.say(ctx, "netstat", "-an", "-f", family.String())
 		if err == nil {
-			err = parseNetstat(out, func(s Socket) { all = append(all, s) })
+			err = parseNetstat(out, func(s evidence.Socket) { all = append(all, s) })
 		}
 		if err != nil {
 			return nil, err
@@ -67,7 +68,7 @@ func readSockets(ctx context.Context, o Options, _ string) ([]Socket, error) {
 }
 
 // tables is what readSockets reads in one go.
-func (a About) tables() []string { return []string{protoRaw} }
+func tables(a evidence.About) []string { return []string{evidence.ProtoRaw} }
 
 // readFilters asks the host's packet filters for their rules, with what these have counted, and
 // whether they are on: of pf those of the main ruleset, which call the anchors and whose numbers
@@ -124,7 +125,7 @@ var sysctls = map[pfconf.Family][]string{
 }
 
 // answers asks for the routes between the cell's addresses, and for settings.
-func (h *Host) answers(ctx context.Context, a About) ([]Answer, []error) {
+func (h *Host) answers(ctx context.Context, a evidence.About) ([]evidence.Answer, []error) {
 	q := &asking{}
 	routes := []netip.Addr{a.Fake, a.Local}
 	if !h.opt.Remote {

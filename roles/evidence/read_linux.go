@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"pfdivert/matrix/evidence"
 	"sync"
 )
 
@@ -78,13 +79,13 @@ func readInto(name string, buf []byte) (n int, err error) {
 }
 
 // tables are the tables that have the cell's sockets.
-func (a About) tables() []string {
+func tables(a evidence.About) []string {
 	table := "raw"
 	if a.Proto.HasPorts() {
 		table = a.Proto.String()
 	}
 	if a.Divert != 0 {
-		return []string{table, protoDivert}
+		return []string{table, evidence.ProtoDivert}
 	}
 	return []string{table}
 }
@@ -92,10 +93,10 @@ func (a About) tables() []string {
 // readSockets lists the sockets of a protocol, and of divert-packet rules' queues for protoDivert.
 // tcp's takes the kernel 4 ms for each family, as it goes through a table that all
 // namespaces share.
-func readSockets(_ context.Context, _ Options, proto string) ([]Socket, error) {
-	var all []Socket
-	take := func(s Socket) { all = append(all, s) }
-	if proto == protoDivert {
+func readSockets(_ context.Context, _ Options, proto string) ([]evidence.Socket, error) {
+	var all []evidence.Socket
+	take := func(s evidence.Socket) { all = append(all, s) }
+	if proto == evidence.ProtoDivert {
 		err := readQueues(&all)
 		return all, err
 	}
@@ -126,13 +127,13 @@ func readTable(name string) (string, error) {
 	return string(text), err
 }
 
-func readQueues(all *[]Socket) error {
+func readQueues(all *[]evidence.Socket) error {
 	text, err := readTable("netfilter/nfnetlink_queue")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // no queue was ever opened
 	}
 	if err == nil {
-		err = parseQueues(text, func(s Socket) { *all = append(*all, s) })
+		err = parseQueues(text, func(s evidence.Socket) { *all = append(*all, s) })
 	}
 	return err
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/shared"
 	"pfdivert/roles/evidence/netfilter"
@@ -38,7 +39,7 @@ func LookAround(ctx context.Context) (*Survey, error) {
 		miss("rules", err)
 	}
 	miss("rules", s.diversions(rules))
-	s.Queues, err = readSockets(ctx, Options{}, protoDivert)
+	s.Queues, err = readSockets(ctx, Options{}, evidence.ProtoDivert)
 	miss("netfilter queues", err)
 	links, err := addresses()
 	miss("addresses", err)
@@ -49,7 +50,7 @@ func LookAround(ctx context.Context) (*Survey, error) {
 	}
 	var asked []question
 	for _, d := range s.Diversions {
-		if d.Kind != TProxy && d.Kind != OfSocket && d.Kind != Marks || d.Mark == 0 || d.MarkUnknown {
+		if d.Kind != evidence.TProxy && d.Kind != evidence.OfSocket && d.Kind != evidence.Marks || d.Mark == 0 || d.MarkUnknown {
 			continue // no mark is to lead them
 		}
 		f := d.Families[0]
@@ -113,16 +114,16 @@ func addresses() (map[pfconf.Family][]link, error) {
 }
 
 // ask asks what happens to a packet with the mark that comes in by the interface.
-func ask(ctx context.Context, f pfconf.Family, l link, mark uint32) (Cell, error) {
+func ask(ctx context.Context, f pfconf.Family, l link, mark uint32) (evidence.Cell, error) {
 	table, to, err := tableOf(f, mark)
 	if err != nil {
-		return Cell{}, err
+		return evidence.Cell{}, err
 	}
 	opt := Options{Interface: l.name, Mark: mark, Table: table, Remote: true}
 	// Other rules were followed, and are not asked for here.
 	h := &Host{opt: opt, filters: shared.New(func(context.Context) (asking, error) { return asking{}, nil })}
-	answers, errs := h.answers(ctx, About{Proto: pfconf.TCP, Local: l.beside, Remote: l.own, Fake: to})
-	return Cell{Answers: answers}, errors.Join(errs...)
+	answers, errs := h.answers(ctx, evidence.About{Proto: pfconf.TCP, Local: l.beside, Remote: l.own, Fake: to})
+	return evidence.Cell{Answers: answers}, errors.Join(errs...)
 }
 
 // tableOf returns the routing table that marked packets are meant to go by: the one that the mark

@@ -6,9 +6,36 @@ import (
 	"slices"
 	"strings"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/program"
 )
+
+// Survey is what a host that diverts to a program of its own shows.
+type Survey struct {
+	Firewall string // whose rules they are (pfconf.Firewall.Name)
+	// Diversions are the rules that divert; RulesKnown: they could be read.
+	Diversions []evidence.Diversion
+	RulesKnown bool
+	Listeners  []evidence.Listener // nil when they are not known
+	Queues     []evidence.Socket   // those that take netfilter queues, or divert sockets
+	// QueuesUnknown: divert sockets could not be listed.
+	QueuesUnknown bool
+	// Cells are what the host answers about packets that a rule diverts: on Linux that a tproxy
+	// rule does, by interface.
+	Cells []SurveyCell
+	// Missing says what could not be asked, and why.
+	Missing []string
+}
+
+// SurveyCell are the answers about packets of a family that come in by an interface, "" for any.
+type SurveyCell struct {
+	Family    pfconf.Family
+	Interface string
+	Mark      uint32
+	Firewall  string // whose packets, "" for the survey's
+	Cell      evidence.Cell
+}
 
 // miss notes what could not be looked at.
 func (s *Survey) miss(what string, err error) {
@@ -30,10 +57,10 @@ func ask1(ctx context.Context, run program.Runner, argv ...string) (string, erro
 }
 
 // answers asks about packets of each family that a rule diverts.
-func (s *Survey) answers(ask func(pfconf.Family) Answer) {
+func (s *Survey) answers(ask func(pfconf.Family) evidence.Answer) {
 	for _, f := range pfconf.Families {
-		if slices.ContainsFunc(s.Diversions, func(d Diversion) bool { return slices.Contains(d.Families, f) }) {
-			s.Cells = append(s.Cells, SurveyCell{Family: f, Cell: Cell{Answers: []Answer{ask(f)}}})
+		if slices.ContainsFunc(s.Diversions, func(d evidence.Diversion) bool { return slices.Contains(d.Families, f) }) {
+			s.Cells = append(s.Cells, SurveyCell{Family: f, Cell: evidence.Cell{Answers: []evidence.Answer{ask(f)}}})
 		}
 	}
 }
@@ -44,15 +71,15 @@ func (s *Survey) unseenSockets() {
 		d := &s.Diversions[i]
 		switch {
 		case d.Unseen != "":
-		case d.Table != "" && d.Kind != DivertReply:
+		case d.Table != "" && d.Kind != evidence.DivertReply:
 			d.Unseen = "who listens in routing domain " + d.Table + " is not looked at"
-		case (d.Kind == RdrTo || d.Kind == Fwd) && d.Port == 0:
+		case (d.Kind == evidence.RdrTo || d.Kind == evidence.Fwd) && d.Port == 0:
 			d.Unseen = "whether a program listens on the packets' own port is not looked at"
 		case d.Address.IsValid() && d.Proto != "" && d.Proto != "tcp" && d.Proto != "udp":
 			d.Unseen = "whether a raw socket takes protocol " + d.Proto + " is not looked at"
-		case d.Kind == Divert && s.QueuesUnknown:
+		case d.Kind == evidence.Divert && s.QueuesUnknown:
 			d.Unseen = "who reads from divert sockets is not known"
-		case d.Kind == Divert && slices.ContainsFunc(s.Queues, func(q Socket) bool { return divertSocket.MatchString(q.Text) }):
+		case d.Kind == evidence.Divert && slices.ContainsFunc(s.Queues, func(q evidence.Socket) bool { return divertSocket.MatchString(q.Text) }):
 			d.Unseen = "there are divert sockets, and the system does not show of which port"
 		}
 	}
@@ -89,18 +116,18 @@ func (s *Survey) absentInterfaces(ctx context.Context, run program.Runner) {
 // sockets lists those that could get diverted packets. wide is netstat's option for addresses in
 // full.
 func (s *Survey) sockets(ctx context.Context, run program.Runner, wide string) {
-	listeners := []Listener{} // none is known to be none
+	listeners := []evidence.Listener{} // none is known to be none
 	for _, f := range pfconf.Families {
 		out, err := ask1(ctx, run, "netstat", "-an", wide, "-f", f.String())
 		if err == nil {
-			err = parseNetstat(out, func(k Socket) {
+			err = parseNetstat(out, func(k evidence.Socket) {
 				switch {
-				case k.Proto == protoDivert:
+				case k.Proto == evidence.ProtoDivert:
 					s.Queues = append(s.Queues, k)
 				case k.Proto == "tcp" && k.State == "LISTEN" || k.Proto == "udp" && !k.Remote.IsValid():
 					// FreeBSD's tcp46 takes both families.
 					both := strings.Contains(strings.Fields(k.Text)[0], "46")
-					listeners = append(listeners, Listener{Proto: k.Proto, At: k.Local, Only6: k.Local.Addr().Is6() && !both})
+					listeners = append(listeners, evidence.Listener{Proto: k.Proto, At: k.Local, Only6: k.Local.Addr().Is6() && !both})
 				}
 			})
 		}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/pf"
 	"pfdivert/pfconf/program"
@@ -111,18 +112,18 @@ func lostByDivert(filter, translating []ordered) {
 	for i := range filter {
 		r := &filter[i]
 		for _, d := range r.diverts {
-			if d.Kind != Divert {
+			if d.Kind != evidence.Divert {
 				continue
 			}
 			for _, f := range d.Families {
 				lost := func(rule string, all bool) {
-					d.Overruled = append(d.Overruled, Overruling{Family: f, Rule: rule, Does: PFLoses, All: all})
+					d.Overruled = append(d.Overruled, evidence.Overruling{Family: f, Rule: rule, Does: evidence.PFLoses, All: all})
 				}
 				if r.lost != "" {
-					lost("its "+r.lost+" has no effect on what is given back, which leaves by the routing table and without the tag", true)
+					lost("its "+r.lost+" has no effect on what is reinjected, which leaves by the routing table and without the tag", true)
 				}
 				translated := func(t ordered) bool {
-					return r.keeps && slices.ContainsFunc(t.diverts, func(to *Diversion) bool {
+					return r.keeps && slices.ContainsFunc(t.diverts, func(to *evidence.Diversion) bool {
 						made := t.of(f)
 						made.To = pfconf.Side{}
 						if to.Address.IsValid() {
@@ -135,7 +136,7 @@ func lostByDivert(filter, translating []ordered) {
 					})
 				}
 				if t := slices.IndexFunc(translating, translated); t >= 0 {
-					lost("what "+translating[t].where+" has translated and this one keeps state for is not delivered when it is given back (state-insert counts it)", false)
+					lost("what "+translating[t].where+" has translated and this one keeps state for is not delivered when it is reinjected (state-insert counts it)", false)
 				}
 			}
 		}
@@ -143,7 +144,7 @@ func lostByDivert(filter, translating []ordered) {
 }
 
 // diverts reports whether packets go to a divert socket, and are expected back.
-func diverts(d Diversion) bool { return d.Kind == Divert && !d.Bypass }
+func diverts(d evidence.Diversion) bool { return d.Kind == evidence.Divert && !d.Bypass }
 
 // spoilt notes at ipfw's rules that divert that pf is on beside them. From FreeBSD 14 on, pf deletes
 // the tag by which ipfw knows where to go on with a packet (sys/netpfil/pf/pf.c of 15.1, 11013).
@@ -152,7 +153,7 @@ func (s *Survey) spoilt() {
 		d := &s.Diversions[i]
 		for _, f := range d.Families {
 			if diverts(*d) {
-				d.Overruled = append(d.Overruled, Overruling{Family: f, Does: PFLoops, All: true})
+				d.Overruled = append(d.Overruled, evidence.Overruling{Family: f, Does: evidence.PFLoops, All: true})
 			}
 		}
 	}

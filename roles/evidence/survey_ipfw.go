@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/ipfw"
 	"pfdivert/pfconf/program"
@@ -78,9 +79,9 @@ func (s *Survey) ipfwRules(rules []ipfw.HostRule, onePass bool, own func(netip.A
 			s.miss(where, fmt.Errorf("%.200q: where it leads is not understood: %w", r.Text, err))
 			continue
 		}
-		o.passes = o.passes || d != nil && d.Kind == Fwd // it decides
-		if d != nil && (d.Kind != Fwd || own(d.Address)) {
-			o.diverts = []*Diversion{d}
+		o.passes = o.passes || d != nil && d.Kind == evidence.Fwd // it decides
+		if d != nil && (d.Kind != evidence.Fwd || own(d.Address)) {
+			o.diverts = []*evidence.Diversion{d}
 		}
 		switch {
 		case !r.Disabled:
@@ -100,14 +101,14 @@ func (s *Survey) ipfwRules(rules []ipfw.HostRule, onePass bool, own func(netip.A
 }
 
 // ipfwDiversion is where a rule leads packets, nil where it does not.
-func ipfwDiversion(r *ipfw.HostRule, where string) (*Diversion, error) {
-	d := &Diversion{Rule: where, Families: r.FamilyList(), Interface: r.Interface}
+func ipfwDiversion(r *ipfw.HostRule, where string) (*evidence.Diversion, error) {
+	d := &evidence.Diversion{Rule: where, Families: r.FamilyList(), Interface: r.Interface}
 	if r.Proto != 0 {
 		d.Proto = pfconf.ProtoName(r.Proto)
 	}
 	switch r.Action {
 	case "fwd", "forward":
-		d.Kind = Fwd
+		d.Kind = evidence.Fwd
 		address, port, withPort := strings.Cut(r.Argument, ",")
 		var err, errPort error
 		d.Address, err = netip.ParseAddr(address)
@@ -119,7 +120,7 @@ func ipfwDiversion(r *ipfw.HostRule, where string) (*Diversion, error) {
 		}
 		d.Families = []pfconf.Family{pfconf.FamilyOf(d.Address)}
 	case "divert", "tee":
-		d.Kind, d.Bypass = Divert, r.Action == "tee"
+		d.Kind, d.Bypass = evidence.Divert, r.Action == "tee"
 		n, err := portNumber(r.Argument)
 		if err != nil {
 			return nil, err
@@ -141,13 +142,13 @@ func portNumber(s string) (uint16, error) {
 
 // ipfwHost asks whether ipfw is on, for each family.
 func (s *Survey) ipfwHost(ctx context.Context, run program.Runner) {
-	s.answers(func(f pfconf.Family) Answer {
+	s.answers(func(f pfconf.Family) evidence.Answer {
 		name := "net.inet.ip.fw.enable"
 		if f == pfconf.Inet6 {
 			name = "net.inet6.ip6.fw.enable"
 		}
 		out, err := ask1(ctx, run, "sysctl", name)
 		s.miss("sysctl "+name, err)
-		return Answer{"sysctl " + name, strings.TrimSpace(out)}
+		return evidence.Answer{Command: "sysctl " + name, Text: strings.TrimSpace(out)}
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/pf"
 	"pfdivert/pfconf/program"
@@ -40,7 +41,7 @@ func surveyPF(ctx context.Context, run program.Runner, own func(netip.Addr) bool
 		s.absentInterfaces(ctx, run)
 	}
 	s.sockets(ctx, run, "-v")
-	if slices.ContainsFunc(s.Diversions, func(d Diversion) bool { return d.Kind == Divert }) {
+	if slices.ContainsFunc(s.Diversions, func(d evidence.Diversion) bool { return d.Kind == evidence.Divert }) {
 		s.divertSockets(ctx, run)
 	}
 	s.unseenSockets()
@@ -63,7 +64,7 @@ func (s *Survey) divertSockets(ctx context.Context, run program.Runner) {
 		if m[1] != "" {
 			at = netip.IPv6Unspecified()
 		}
-		s.Queues = append(s.Queues, Socket{Proto: protoDivert, Local: netip.AddrPortFrom(at, 0), Text: "divert" + m[1] + ": " + m[0]})
+		s.Queues = append(s.Queues, evidence.Socket{Proto: evidence.ProtoDivert, Local: netip.AddrPortFrom(at, 0), Text: "divert" + m[1] + ": " + m[0]})
 	}
 }
 
@@ -123,7 +124,9 @@ func (s *Survey) pfHost(ctx context.Context, run program.Runner) (on bool) {
 	}
 	s.miss("status of pf", err)
 	if err == nil {
-		s.answers(func(pfconf.Family) Answer { return Answer{"pfctl -s info", pfStatus.FindString(info)} })
+		s.answers(func(pfconf.Family) evidence.Answer {
+			return evidence.Answer{Command: "pfctl -s info", Text: pfStatus.FindString(info)}
+		})
 	}
 	out, err := ask1(ctx, run, "pfctl", "-s", "Interfaces", "-v")
 	s.miss("interfaces of pf", err)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf/ipfw"
 	"pfdivert/pfconf/pf"
 	"pfdivert/pfconf/program"
@@ -101,7 +102,7 @@ func TestSurveyFreeBSDPF(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	for _, d := range s.Diversions {
-		if pf := d.Kind == RdrTo || d.Queue == 700; pf != (d.Firewall == "pf") {
+		if pf := d.Kind == evidence.RdrTo || d.Queue == 700; pf != (d.Firewall == "pf") {
 			t.Errorf("%+v", d)
 		}
 	}
@@ -140,10 +141,10 @@ rule 00120: [inet] tcp fwd 127.0.0.1 3128 0
 rdr rule 1 of the main ruleset: [inet] udp rdr-to 10.188.1.2 9000 0 
 rdr rule 2 of the main ruleset: [inet] tcp rdr-to invalid IP 8080 0 
 rdr rule 0 of anchor proxy/one: [inet] tcp rdr-to 127.0.0.1 8000 0 no rule that is evaluated calls the anchor proxy/one
-rule 1 of the main ruleset: [inet inet6] udp divert invalid IP 0 7000  (inet by what rdr rule 1 of the main ruleset has translated and this one keeps state for is not delivered when it is given back (state-insert counts it), is lost when the packet was diverted, before false, all false)
+rule 1 of the main ruleset: [inet inet6] udp divert invalid IP 0 7000  (inet by what rdr rule 1 of the main ruleset has translated and this one keeps state for is not delivered when it is reinjected (state-insert counts it), is lost when the packet was diverted, before false, all false)
 rule 2 of the main ruleset: [inet inet6] udp divert invalid IP 0 7001  (inet by rule 1 of the main ruleset: pass in quick on vtnet0 proto udp from any to any port = 9000 keep state label "t" ridentifier 1234 divert-to 7000, passes, before true, all true) (inet6 by rule 1 of the main ruleset: pass in quick on vtnet0 proto udp from any to any port = 9000 keep state label "t" ridentifier 1234 divert-to 7000, passes, before true, all true)
-rule 3 of the main ruleset: [inet] udp divert invalid IP 0 7000  (inet by its route-to has no effect on what is given back, which leaves by the routing table and without the tag, is lost when the packet was diverted, before false, all true)
-rule 4 of the main ruleset: [inet] udp divert invalid IP 0 7000  (inet by its tag T has no effect on what is given back, which leaves by the routing table and without the tag, is lost when the packet was diverted, before false, all true)
+rule 3 of the main ruleset: [inet] udp divert invalid IP 0 7000  (inet by its route-to has no effect on what is reinjected, which leaves by the routing table and without the tag, is lost when the packet was diverted, before false, all true)
+rule 4 of the main ruleset: [inet] udp divert invalid IP 0 7000  (inet by its tag T has no effect on what is reinjected, which leaves by the routing table and without the tag, is lost when the packet was diverted, before false, all true)
 rule 5 of the main ruleset: [inet] udp divert invalid IP 0 7000 there is no interface or group vtnet9
 listens tcp 127.0.0.1:3128 false
 divert socket 0.0.0.0:0
@@ -356,7 +357,7 @@ func TestTranslated(t *testing.T) {
 		if !r.through {
 			blocked(d, r.Packets, nil, filter.all)
 		}
-		if got := len(d.Overruled) > 0; got != (c.want == "blocked") || got && d.Overruled[0].Does != Refuses {
+		if got := len(d.Overruled) > 0; got != (c.want == "blocked") || got && d.Overruled[0].Does != evidence.Refuses {
 			t.Errorf("%s\n%s: %+v", c.rdr, c.filter, d.Overruled)
 		}
 	}

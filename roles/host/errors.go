@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Reason is a code for why a host can't be reached or used.
+// Reason is a code for why a host cannot be reached or used. Codes never change.
 type Reason string
 
 // The reasons.
@@ -38,7 +38,7 @@ const (
 	Left         Reason = "left-behind"        // the copied file may still be there
 )
 
-// Error says why a host could not be reached or used.
+// Error is why a host could not be reached or used.
 type Error struct {
 	Reason Reason
 	Host   string // the ssh destination, empty for this machine
@@ -58,7 +58,7 @@ func (e *Error) Error() string {
 	return s
 }
 
-// Hint says what to do about it.
+// Hint returns what to do about it.
 func (e *Error) Hint() string { return e.hint }
 
 func (e *Error) Unwrap() error { return e.Err }
@@ -94,8 +94,10 @@ var sshSays = []struct {
 		"look at SSH_OPTIONS and ~/.ssh/config; 'ssh %s true' must work"},
 	{"not responding", Lost, "the connection was lost", "check the network to the host"},
 	{"Broken pipe", Lost, "the connection was lost", "check the network to the host"},
-	{"Connection reset by", Unreachable, "it broke the connection off", "look at the log of its sshd; 'ssh %s true' must work"},
-	{"Connection closed by", Unreachable, "it broke the connection off", "look at the log of its sshd; 'ssh %s true' must work"},
+	{"Connection reset by", Unreachable, "it broke the connection off",
+		"look at the log of its sshd; 'ssh %s true' must work"},
+	{"Connection closed by", Unreachable, "it broke the connection off",
+		"look at the log of its sshd; 'ssh %s true' must work"},
 }
 
 // sshError explains the end of an ssh that did not get as far as a shell. said
@@ -107,7 +109,8 @@ func sshError(host, said string, err error) *Error {
 			if strings.Contains(hint, "%") {
 				hint = fmt.Sprintf(hint, host)
 			}
-			return &Error{Reason: s.reason, Host: host, Text: s.text, hint: hint, Err: quoted(lineWith(said, s.part), nil)}
+			return &Error{Reason: s.reason, Host: host, Text: s.text, hint: hint,
+				Err: quoted(lineWith(said, s.part), nil)}
 		}
 	}
 	return &Error{Reason: NoShell, Host: host, Text: "no shell answered", Err: quoted(said, err),
@@ -208,7 +211,8 @@ func (p *privilege) explain(l *Link, noise []byte, err error) error {
 	denied := strings.Contains(said, "ermission denied") || strings.Contains(said, "cannot execute")
 	switch {
 	case status == notFound && len(p.words) > 0:
-		return &Error{Reason: NoSudo, Host: p.host, Text: "there is no " + p.words[0], Err: quoted(said, nil), hint: "SUDO=sudo or SUDO=doas, whichever is installed there"}
+		return &Error{Reason: NoSudo, Host: p.host, Text: "there is no " + p.words[0], Err: quoted(said, nil),
+			hint: "SUDO=sudo or SUDO=doas, whichever is installed there"}
 	case status == cannotExecute || denied:
 		return &Error{Reason: NoExec, Host: p.host, Text: "the copied program may not run", Err: quoted(said, nil),
 			hint: "its folder may be mounted noexec, or a security policy of the host forbids programs there"}
@@ -221,7 +225,8 @@ func (p *privilege) explain(l *Link, noise []byte, err error) error {
 	if len(noise) > 0 {
 		said = fmt.Sprintf("%q\n%s", noise, said)
 	}
-	return &Error{Reason: AgentFailed, Host: p.host, Text: "the agent ended before its first word", Err: quoted(said, err)}
+	return &Error{Reason: AgentFailed, Host: p.host, Text: "the agent ended before its first word",
+		Err: quoted(said, err)}
 }
 
 // refused is why sudo or doas did not start the agent.

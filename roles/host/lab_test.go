@@ -24,7 +24,7 @@ import (
 	"pfdivert/roles/lab/namespace"
 )
 
-// The test program plays every process of a lab, by its first argument.
+// The test program runs every process of a lab, by its first argument.
 func TestMain(m *testing.M) {
 	sshtest.Main()
 	if len(os.Args) > 1 {
@@ -219,7 +219,8 @@ func labAgents(t *testing.T, sudo ...string) {
 			t.Errorf("echo gave %q", got)
 		}
 	}
-	if cpus := local.ask(t, "cpus"); allowedCPUs(t) > 1 && (strings.ContainsAny(cpus, "-,") || cpus == remote.ask(t, "cpus")) {
+	if cpus := local.ask(t, "cpus"); allowedCPUs(t) > 1 && (strings.ContainsAny(cpus, "-,") ||
+		cpus == remote.ask(t, "cpus")) {
 		t.Errorf("both agents run on CPU %s", cpus)
 	}
 	local.Write.Close()
@@ -260,7 +261,8 @@ func TestLabFails(t *testing.T) {
 			t.Errorf("read %q, %v", b, err)
 		}
 	}
-	if err := local.Wait(ctx); err == nil || !strings.Contains(err.Error(), "exit status 3") || !strings.Contains(local.Stderr(), "error: settings of the lab") {
+	if err := local.Wait(ctx); err == nil || !strings.Contains(err.Error(), "exit status 3") ||
+		!strings.Contains(local.Stderr(), "error: settings of the lab") {
 		t.Errorf("%v; stderr: %s", err, local.Stderr())
 	}
 	if err := remote.Wait(ctx); err != nil {

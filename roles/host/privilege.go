@@ -24,7 +24,8 @@ const personPatience = 5 * time.Minute
 // maxNoise bounds what may come before that, in bytes.
 const maxNoise = 64 << 10
 
-// Ask asks a person for a password on the terminal, without showing it.
+// Ask asks a person for a password on the terminal, without showing it. It is nil where no one can
+// be asked.
 type Ask func(prompt string) (password string, err error)
 
 // privilege is how a command becomes root: the words of $SUDO.
@@ -47,14 +48,15 @@ func (p *privilege) argv(command []string, flags ...string) []string {
 	return append(append(a, p.words[1:]...), command...)
 }
 
-// Privileged starts an agent on this machine as root: argv is its command line,
-// sudo the value of $SUDO, which may have arguments; root does without it. It
-// returns when the agent has said its first word; from then on the end of ctx
-// does not matter to it. Without a terminal to ask for a password on, ask is nil.
+// Privileged starts an agent as root on this machine. argv is its command line, sudo the value of
+// $SUDO, which may have arguments and is not used by root. It returns when the agent has written
+// its first word; from then on the end of ctx does not affect the agent. ask is nil without a
+// terminal.
 func Privileged(ctx context.Context, argv []string, sudo string, ask Ask) (*Link, error) {
 	words, err := splitWords(sudo)
 	if err != nil {
-		return nil, &Error{Reason: Destination, Text: fmt.Sprintf("SUDO=%q", sudo), Err: err, hint: "SUDO=sudo or SUDO=doas"}
+		return nil, &Error{Reason: Destination, Text: fmt.Sprintf("SUDO=%q", sudo), Err: err,
+			hint: "SUDO=sudo or SUDO=doas"}
 	}
 	if os.Geteuid() == 0 {
 		words = nil
@@ -70,7 +72,8 @@ func Privileged(ctx context.Context, argv []string, sudo string, ask Ask) (*Link
 	return p.start(ctx, argv, func(argv []string) (*Link, error) {
 		l, err := Child(life, argv)
 		if err != nil && len(words) > 0 {
-			return nil, &Error{Reason: NoSudo, Text: "SUDO=" + sudo, Err: err, hint: "SUDO=sudo or SUDO=doas, whichever is installed"}
+			return nil, &Error{Reason: NoSudo, Text: "SUDO=" + sudo, Err: err,
+				hint: "SUDO=sudo or SUDO=doas, whichever is installed"}
 		}
 		return l, err
 	})
@@ -90,7 +93,8 @@ func startOnly(ctx context.Context) (life context.Context, reached func()) {
 // one line and not a byte more (tgetpass.c), so the agent's stream follows it. It
 // is sent only when sudo's prompt has come, because a sudo that asks nothing
 // would leave it to the agent.
-func (p *privilege) start(ctx context.Context, command []string, run func(argv []string) (*Link, error)) (*Link, error) {
+func (p *privilege) start(ctx context.Context, command []string, run func(argv []string) (*Link, error)) (*Link,
+	error) {
 	var quiet []string
 	if len(p.words) > 0 && (p.tool() == "sudo" || p.tool() == "doas") {
 		quiet = []string{"-n"}
@@ -117,7 +121,8 @@ func needsPassword(err error) bool {
 }
 
 // startAsking is start with a password.
-func (p *privilege) startAsking(ctx context.Context, command []string, run func(argv []string) (*Link, error)) (*Link, error) {
+func (p *privilege) startAsking(ctx context.Context, command []string, run func(argv []string) (*Link, error)) (*Link,
+	error) {
 	needed := &Error{Reason: SudoPassword, Host: p.host, Text: p.tool() + " needs a password of " + p.user}
 	if p.tool() == "doas" {
 		if p.host == "" && p.ask != nil {
@@ -159,7 +164,8 @@ func (p *privilege) startAsking(ctx context.Context, command []string, run func(
 
 // startOnTerminal is start where doas asks by itself, on the terminal that it
 // shares with this process.
-func (p *privilege) startOnTerminal(ctx context.Context, command []string, run func(argv []string) (*Link, error)) (*Link, error) {
+func (p *privilege) startOnTerminal(ctx context.Context, command []string,
+	run func(argv []string) (*Link, error)) (*Link, error) {
 	l, err := run(p.argv(command))
 	if err != nil {
 		return nil, err
@@ -219,7 +225,8 @@ func (p *privilege) greeted(ctx context.Context, l *Link, most time.Duration, pr
 				}
 			}
 		case <-patience.C:
-			return &Error{Reason: AgentFailed, Host: p.host, Text: fmt.Sprintf("the agent said nothing for %v", most), Err: quoted(l.Stderr(), nil),
+			return &Error{Reason: AgentFailed, Host: p.host, Text: fmt.Sprintf("the agent said nothing for %v", most),
+				Err:  quoted(l.Stderr(), nil),
 				hint: "look at the host: it may be overloaded, or hold up what root starts"}
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -245,5 +252,6 @@ func skipNoise(r io.Reader) ([]byte, error) {
 }
 
 func (p *privilege) wrongPassword() error {
-	return &Error{Reason: SudoWrong, Host: p.host, Text: p.tool() + " did not take the password of " + p.user, hint: "it wants the password of " + p.user + " there, not that of root; run it again"}
+	return &Error{Reason: SudoWrong, Host: p.host, Text: p.tool() + " did not take the password of " + p.user,
+		hint: "it wants the password of " + p.user + " there, not that of root; run it again"}
 }

@@ -85,7 +85,8 @@ func TestPrivileged(t *testing.T) {
 		t.Run(c.user+" "+c.sudo+" "+c.password, func(t *testing.T) {
 			sshtest.NeedUsers(t)
 			sshtest.UserOf(c.user).Need(t, c.sudo)
-			cmd := sshtest.Command(t, sshtest.World{As: c.user, Run: []string{sshtest.Program, "privileged", c.sudo, c.password}})
+			cmd := sshtest.Command(t, sshtest.World{As: c.user,
+				Run: []string{sshtest.Program, "privileged", c.sudo, c.password}})
 			cmd.Dir = "/"
 			cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
 			out, err := cmd.CombinedOutput()
@@ -116,7 +117,8 @@ func TestPrivilegedTerminal(t *testing.T) {
 			sshtest.UserOf(c.user).Need(t, c.sudo)
 			terminal, tty := openTerminal(t)
 			var out strings.Builder
-			cmd := sshtest.Command(t, sshtest.World{As: c.user, Run: []string{sshtest.Program, "privileged", c.sudo, c.password}})
+			cmd := sshtest.Command(t, sshtest.World{As: c.user,
+				Run: []string{sshtest.Program, "privileged", c.sudo, c.password}})
 			cmd.SysProcAttr.Setsid, cmd.SysProcAttr.Setctty = true, true
 			cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = "/", tty, &out, &out
 			cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")

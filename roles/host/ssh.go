@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// SSHOptions say how a host is reached.
+// SSHOptions are how SSH reaches a host.
 type SSHOptions struct {
 	// Destination is what the user would give to ssh: root@pfhost, an alias.
 	Destination string
@@ -33,7 +33,7 @@ type SSHOptions struct {
 	Invoker *Invoker
 }
 
-// Remote is an agent reached by ssh, and what is known of its host.
+// Remote is an agent that was reached by ssh, with what is known of its host.
 type Remote struct {
 	*Link
 	GOOS, GOARCH string
@@ -50,10 +50,9 @@ type Remote struct {
 	dir    string // that of the probe
 }
 
-// SSH reaches a host by the user's own ssh, with a binary for its system, and
-// starts the agent there. It returns when the agent has said its first word. The
-// errors are of type *Error. The end of ctx breaks off the reaching; afterwards it
-// does not matter to the connection, which Close ends.
+// SSH reaches a host by the user's own ssh, copies a binary for its system, and starts the agent
+// there. It returns when the agent has written its first word. When ctx ends before that, SSH gives
+// up; later it does not affect the connection, which Close ends. Errors are of type *Error.
 func SSH(ctx context.Context, o SSHOptions) (_ *Remote, err error) {
 	c, p, err := o.commands()
 	if err != nil {
@@ -122,7 +121,8 @@ func (o *SSHOptions) commands() (c sshCommand, p privilege, err error) {
 		return wrong(fmt.Sprintf("SUDO=%q", o.Sudo), "SUDO=sudo or SUDO=doas", err)
 	}
 	if c.path, err = exec.LookPath("ssh"); err != nil {
-		return c, p, &Error{Reason: NoSSH, Text: "this machine has no ssh", Err: err, hint: "install OpenSSH's client (openssh-client, openssh)"}
+		return c, p, &Error{Reason: NoSSH, Text: "this machine has no ssh", Err: err,
+			hint: "install OpenSSH's client (openssh-client, openssh)"}
 	}
 	return c, p, nil
 }
@@ -142,7 +142,8 @@ func (r *Remote) look(ctx context.Context, o SSHOptions, p *privilege) (*hostFac
 	}
 	f, err := parseFacts(out)
 	if err != nil {
-		return nil, &Error{Reason: NoShell, Host: r.host, Text: "its shell is none that this program knows", Err: err, hint: "the host needs a POSIX sh, uname and id"}
+		return nil, &Error{Reason: NoShell, Host: r.host, Text: "its shell is none that this program knows", Err: err,
+			hint: "the host needs a POSIX sh, uname and id"}
 	}
 	r.dir, r.User, r.UID, r.Tools = f.dir, f.user, f.uid, f.tools
 	var known bool
@@ -150,7 +151,8 @@ func (r *Remote) look(ctx context.Context, o SSHOptions, p *privilege) (*hostFac
 		r.GOARCH, known = goarch[f.machine]
 	}
 	if !known {
-		return nil, &Error{Reason: SystemOther, Host: r.host, Text: fmt.Sprintf("it is a %s on %s, for which there is no program", f.system, f.machine),
+		return nil, &Error{Reason: SystemOther, Host: r.host,
+			Text: fmt.Sprintf("it is a %s on %s, for which there is no program", f.system, f.machine),
 			hint: "OpenBSD, FreeBSD and Linux can be tested, on amd64, arm64 and i386"}
 	}
 	p.user = f.user
@@ -158,7 +160,8 @@ func (r *Remote) look(ctx context.Context, o SSHOptions, p *privilege) (*hostFac
 	case f.uid == 0:
 		p.words = nil
 	case len(p.words) == 0:
-		return nil, &Error{Reason: NotRoot, Host: r.host, Text: f.user + " is not root there", hint: "log in as root, or set SUDO=sudo or SUDO=doas"}
+		return nil, &Error{Reason: NotRoot, Host: r.host, Text: f.user + " is not root there",
+			hint: "log in as root, or set SUDO=sudo or SUDO=doas"}
 	default:
 		// sudo may be where the login shell does not look.
 		if path, ok := f.tools[p.words[0]]; ok {
@@ -179,8 +182,8 @@ func otherTool(f hostFacts) string {
 	return "log in as root, or install sudo or doas there"
 }
 
-// CheckSum compares the sha256 of an agent's hello with that of the program
-// that was meant.
+// CheckSum returns an error unless sum, from the agent's hello, is the sha256 of the program that
+// was copied.
 func (r *Remote) CheckSum(sum string) error {
 	if sum == r.Want {
 		return nil
@@ -189,12 +192,12 @@ func (r *Remote) CheckSum(sum string) error {
 	if r.Cached {
 		hint = "the kept copy was changed; remove it there: rm -r ~/.cache/pfdivert"
 	}
-	return &Error{Reason: WrongSum, Host: r.host, Text: fmt.Sprintf("the agent's sha256 is %q, not %s", sum, r.Want), hint: hint}
+	return &Error{Reason: WrongSum, Host: r.host, Text: fmt.Sprintf("the agent's sha256 is %q, not %s", sum, r.Want),
+		hint: hint}
 }
 
-// Close ends the connection, after the agent, which is told to end and waited
-// for until ctx is done. What was copied for this run is gone then; an error
-// says that this is not certain.
+// Close tells the agent to end, waits for it until ctx is done, and ends the connection. It returns
+// an error if the files that were copied for this run may still be there.
 func (r *Remote) Close(ctx context.Context) error {
 	_ = r.Link.Write.Close()
 	if err := r.Link.Wait(ctx); err != nil && ctx.Err() != nil {
@@ -208,7 +211,8 @@ func (r *Remote) Close(ctx context.Context) error {
 		// An agent that was killed has not removed it.
 		_, status, err := r.master.script(end, `test -z "$dir" || rm -rf "$dir"; test ! -e "$dir"`)
 		if err != nil || status != 0 {
-			left = &Error{Reason: Left, Host: r.host, Text: "the copied program may still be there", Err: err, hint: fmt.Sprintf("look there: ls %s; the agent removes it when its input ends", r.dir)}
+			left = &Error{Reason: Left, Host: r.host, Text: "the copied program may still be there", Err: err,
+				hint: fmt.Sprintf("look there: ls %s; the agent removes it when its input ends", r.dir)}
 		}
 	}
 	return errors.Join(left, r.master.close(end))
@@ -321,11 +325,12 @@ func command(words ...string) (string, error) {
 	return strings.Join(quoted, " "), nil
 }
 
-// plain tells whether no shell sees anything but letters in s. The probe has
+// plain reports whether no shell sees anything but letters in s. The probe has
 // the same list.
 func plain(s string) bool {
 	for _, c := range []byte(s) {
-		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("/._@+-", c) >= 0) {
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' ||
+			strings.IndexByte("/._@+-", c) >= 0) {
 			return false
 		}
 	}

@@ -101,7 +101,7 @@ func TestSSHKill(t *testing.T) {
 		gone(t, r.pid)
 		var e *host.Error
 		if err := r.Close(t.Context()); !errors.As(err, &e) || e.Reason != host.Left {
-			t.Errorf("nobody could look after the copied file, Close says %v", err)
+			t.Errorf("no one could look after the copied file, Close says %v", err)
 		}
 		s.clean(t)
 	})
@@ -243,7 +243,8 @@ func TestSSHInterrupted(t *testing.T) {
 // hears that the connection is gone.
 func TestSSHDead(t *testing.T) {
 	s := startSSHD(t, sshtest.World{})
-	r := s.mustReach(t, host.SSHOptions{Destination: "root@127.0.0.1", Options: "-o ServerAliveInterval=1 -o ServerAliveCountMax=1"})
+	r := s.mustReach(t, host.SSHOptions{Destination: "root@127.0.0.1",
+		Options: "-o ServerAliveInterval=1 -o ServerAliveCountMax=1"})
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", s.PID, s.PID))
 	if err != nil {
 		t.Fatal(err)
@@ -299,8 +300,9 @@ func TestSSHInvoker(t *testing.T) {
 		t.Fatalf("%+v", i)
 	}
 	// What root alone may read is of no use to them.
-	if _, err := reach(t.Context(), host.SSHOptions{Destination: o.Destination, Options: s.options, Invoker: o.Invoker}); err == nil {
-		t.Fatal("nobody can use root's key")
+	if _, err := reach(t.Context(), host.SSHOptions{Destination: o.Destination, Options: s.options,
+		Invoker: o.Invoker}); err == nil {
+		t.Fatal("root's key is readable without privilege")
 	}
 	dir := filepath.Dir(s.Key)
 	for d := dir; d != "/tmp" && d != "/"; d = filepath.Dir(d) {

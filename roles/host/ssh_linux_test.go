@@ -177,7 +177,8 @@ func TestSSHKeep(t *testing.T) {
 	mustWrite(t, kept[0], "#!/bin/sh\nprintf '\\000pfdivert agent\\n0 0 changed\\n'; read x; exit 0\n")
 	r := s.mustReach(t, o)
 	var e *host.Error
-	if err := r.CheckSum(strings.Repeat("0", 64)); !errors.As(err, &e) || e.Reason != host.WrongSum || !strings.Contains(e.Hint(), "rm -r") {
+	if err := r.CheckSum(strings.Repeat("0", 64)); !errors.As(err, &e) || e.Reason != host.WrongSum ||
+		!strings.Contains(e.Hint(), "rm -r") {
 		t.Errorf("%v", err)
 	}
 	if err := r.CheckSum(r.Want); err != nil {
@@ -220,35 +221,69 @@ func TestSSHFaults(t *testing.T) {
 		text   string // part of the error
 		hint   string // part of the hint
 	}{
-		{name: "options", o: host.SSHOptions{Options: "-i 'key"}, reason: host.Destination, text: "SSH_OPTIONS", hint: "SSH_OPTIONS="},
-		{name: "bad option", o: host.SSHOptions{Options: "-o NoSuch=1"}, reason: host.Destination, text: "nosuch", hint: "SSH_OPTIONS"},
-		{name: "sudo words", o: host.SSHOptions{Destination: "bash@127.0.0.1", Sudo: "sudo 'a"}, reason: host.Destination, text: "SUDO", hint: "SUDO="},
-		{name: "destination", o: host.SSHOptions{Destination: "-oProxyCommand=touch /tmp/x"}, reason: host.Destination, text: "no ssh destination", hint: "root@pfhost"},
+		{name: "options", o: host.SSHOptions{Options: "-i 'key"}, reason: host.Destination, text: "SSH_OPTIONS",
+			hint: "SSH_OPTIONS="},
+		{name: "bad option", o: host.SSHOptions{Options: "-o NoSuch=1"}, reason: host.Destination, text: "nosuch",
+			hint: "SSH_OPTIONS"},
+		{name: "sudo words", o: host.SSHOptions{Destination: "bash@127.0.0.1", Sudo: "sudo 'a"},
+			reason: host.Destination, text: "SUDO", hint: "SUDO="},
+		{name: "destination", o: host.SSHOptions{Destination: "-oProxyCommand=touch /tmp/x"}, reason: host.Destination,
+			text: "no ssh destination", hint: "root@pfhost"},
 		{name: "no ssh", env: "PATH=/nowhere", reason: host.NoSSH, text: "no ssh", hint: "install"},
-		{name: "host key unknown", o: host.SSHOptions{Options: "-o UserKnownHostsFile=none"}, reason: host.HostKey, text: "not known", hint: "log in once by hand"},
-		{name: "host key changed", o: host.SSHOptions{Options: "-o HostKeyAlias=changed"}, reason: host.HostKeyNew, text: "known before", hint: "ssh-keygen -R"},
-		{name: "key refused", o: host.SSHOptions{Options: "-i /nowhere"}, reason: host.KeyRefused, text: "Permission denied", hint: "ssh-copy-id"},
-		{name: "nobody listens", o: host.SSHOptions{Options: "-p 1"}, reason: host.Unreachable, text: "refused", hint: "sshd runs"},
-		{name: "unknown name", o: host.SSHOptions{Destination: "root@no-such-host.invalid"}, reason: host.Unreachable, text: "name", hint: "REMOTE_SSH"},
-		{name: "broken proxy", o: host.SSHOptions{Options: "-o ProxyCommand=false"}, reason: host.Unreachable, text: "answer", hint: "ProxyCommand"},
-		{name: "no shell", o: host.SSHOptions{Destination: "nologin@127.0.0.1"}, reason: host.NoShell, text: "no shell", hint: "login shell"},
-		{name: "not root", o: host.SSHOptions{Destination: "bash@127.0.0.1"}, reason: host.NotRoot, text: "bash is not root", hint: "SUDO=sudo"},
-		{name: "no sudo", world: sshtest.World{Without: []string{"sudo"}}, o: host.SSHOptions{Destination: "bash@127.0.0.1", Sudo: "sudo"}, reason: host.NoSudo, text: "no sudo", hint: "doas"},
-		{name: "no such command", o: host.SSHOptions{Destination: "bash@127.0.0.1", Sudo: "become-root"}, reason: host.NoSudo, text: "become-root", hint: "SUDO=sudo"},
-		{name: "no password to be had", o: host.SSHOptions{Destination: "asked@127.0.0.1", Sudo: "sudo"}, reason: host.SudoPassword, text: "password of asked", hint: "NOPASSWD"},
-		{name: "wrong password", o: host.SSHOptions{Destination: "asked@127.0.0.1", Sudo: "sudo", Ask: answer("wrong")}, reason: host.SudoWrong, text: "did not take", hint: "password of asked"},
-		{name: "not asked", o: host.SSHOptions{Destination: "asked@127.0.0.1", Sudo: "sudo", Ask: answer()}, reason: host.SudoPassword, text: "asked once more", hint: "NOPASSWD"},
-		{name: "no right", o: host.SSHOptions{Destination: "norights@127.0.0.1", Sudo: "sudo", Ask: answer(sshtest.Secret)}, reason: host.SudoDenied, text: "no right", hint: "norights ALL=(root)"},
-		{name: "tty required", o: host.SSHOptions{Destination: "requiretty@127.0.0.1", Sudo: "sudo"}, reason: host.SudoTTY, text: "terminal", hint: "!requiretty"},
-		{name: "doas with password", o: host.SSHOptions{Destination: "doasked@127.0.0.1", Sudo: "doas", Ask: answer(sshtest.Secret)}, reason: host.SudoPassword, text: "doas needs", hint: "permit nopass doasked as root"},
-		{name: "no right for doas", o: host.SSHOptions{Destination: "bash@127.0.0.1", Sudo: "doas"}, reason: host.SudoDenied, text: "no right", hint: "doas.conf"},
-		{name: "noexec", world: sshtest.World{Mounts: map[string]string{"/tmp": "mode=1777,noexec", "/var/tmp": "mode=1777,noexec", "/root": "mode=700,noexec"}}, reason: host.NoExec, text: "/var/tmp", hint: "noexec"},
-		{name: "no folder", world: sshtest.World{Mounts: map[string]string{"/tmp": "mode=755", "/var/tmp": "mode=755"}}, o: host.SSHOptions{Destination: "homeless@127.0.0.1", Sudo: "sudo"}, reason: host.NoFolder, text: "ermission denied", hint: "folder of their own"},
-		{name: "no inode", world: sshtest.World{Mounts: map[string]string{"/tmp": "mode=1777,nr_inodes=1", "/var/tmp": "mode=1777,nr_inodes=1", "/root": "mode=700,nr_inodes=1"}}, reason: host.DiskFull, text: "No space", hint: "make room"},
-		{name: "disk full", world: sshtest.World{Mounts: map[string]string{"/tmp": "mode=1777,size=64k"}}, reason: host.DiskFull, text: "/tmp/pfdivert-", hint: "make room"},
-		{name: "other system", world: sshtest.World{Uname: []string{"Plan9", "mips"}}, reason: host.SystemOther, text: "Plan9 on mips", hint: "OpenBSD"},
-		{name: "no binary", world: sshtest.World{Uname: []string{"OpenBSD", "i386"}}, o: host.SSHOptions{Dist: []string{"/nowhere"}}, reason: host.NoBinary, text: "no pfdivert-openbsd-386 in /nowhere", hint: "make dist"},
-		{name: "agent fails", o: host.SSHOptions{Args: []string{"copied", "fails"}}, reason: host.AgentFailed, text: "this agent fails", hint: ""},
+		{name: "host key unknown", o: host.SSHOptions{Options: "-o UserKnownHostsFile=none"}, reason: host.HostKey,
+			text: "not known", hint: "log in once by hand"},
+		{name: "host key changed", o: host.SSHOptions{Options: "-o HostKeyAlias=changed"}, reason: host.HostKeyNew,
+			text: "known before", hint: "ssh-keygen -R"},
+		{name: "key refused", o: host.SSHOptions{Options: "-i /nowhere"}, reason: host.KeyRefused,
+			text: "Permission denied", hint: "ssh-copy-id"},
+		{name: "no process listens", o: host.SSHOptions{Options: "-p 1"}, reason: host.Unreachable, text: "refused",
+			hint: "sshd runs"},
+		{name: "unknown name", o: host.SSHOptions{Destination: "root@no-such-host.invalid"}, reason: host.Unreachable,
+			text: "name", hint: "REMOTE_SSH"},
+		{name: "broken proxy", o: host.SSHOptions{Options: "-o ProxyCommand=false"}, reason: host.Unreachable,
+			text: "answer", hint: "ProxyCommand"},
+		{name: "no shell", o: host.SSHOptions{Destination: "nologin@127.0.0.1"}, reason: host.NoShell,
+			text: "no shell", hint: "login shell"},
+		{name: "not root", o: host.SSHOptions{Destination: "bash@127.0.0.1"}, reason: host.NotRoot,
+			text: "bash is not root", hint: "SUDO=sudo"},
+		{name: "no sudo", world: sshtest.World{Without: []string{"sudo"}},
+			o: host.SSHOptions{Destination: "bash@127.0.0.1",
+				Sudo: "sudo"}, reason: host.NoSudo, text: "no sudo", hint: "doas"},
+		{name: "no such command", o: host.SSHOptions{Destination: "bash@127.0.0.1", Sudo: "become-root"},
+			reason: host.NoSudo, text: "become-root", hint: "SUDO=sudo"},
+		{name: "no password to be had", o: host.SSHOptions{Destination: "asked@127.0.0.1", Sudo: "sudo"},
+			reason: host.SudoPassword, text: "password of asked", hint: "NOPASSWD"},
+		{name: "wrong password", o: host.SSHOptions{Destination: "asked@127.0.0.1", Sudo: "sudo",
+			Ask: answer("wrong")}, reason: host.SudoWrong, text: "did not take", hint: "password of asked"},
+		{name: "not asked", o: host.SSHOptions{Destination: "asked@127.0.0.1", Sudo: "sudo", Ask: answer()},
+			reason: host.SudoPassword, text: "asked once more", hint: "NOPASSWD"},
+		{name: "no right", o: host.SSHOptions{Destination: "norights@127.0.0.1", Sudo: "sudo",
+			Ask: answer(sshtest.Secret)}, reason: host.SudoDenied, text: "no right", hint: "norights ALL=(root)"},
+		{name: "tty required", o: host.SSHOptions{Destination: "requiretty@127.0.0.1", Sudo: "sudo"},
+			reason: host.SudoTTY, text: "terminal", hint: "!requiretty"},
+		{name: "doas with password", o: host.SSHOptions{Destination: "doasked@127.0.0.1", Sudo: "doas",
+			Ask: answer(sshtest.Secret)}, reason: host.SudoPassword, text: "doas needs",
+			hint: "permit nopass doasked as root"},
+		{name: "no right for doas", o: host.SSHOptions{Destination: "bash@127.0.0.1", Sudo: "doas"},
+			reason: host.SudoDenied, text: "no right", hint: "doas.conf"},
+		{name: "noexec", world: sshtest.World{Mounts: map[string]string{"/tmp": "mode=1777,noexec",
+			"/var/tmp": "mode=1777,noexec", "/root": "mode=700,noexec"}}, reason: host.NoExec, text: "/var/tmp",
+			hint: "noexec"},
+		{name: "no folder", world: sshtest.World{Mounts: map[string]string{"/tmp": "mode=755",
+			"/var/tmp": "mode=755"}}, o: host.SSHOptions{Destination: "homeless@127.0.0.1", Sudo: "sudo"},
+			reason: host.NoFolder, text: "ermission denied", hint: "folder of their own"},
+		{name: "no inode", world: sshtest.World{Mounts: map[string]string{"/tmp": "mode=1777,nr_inodes=1",
+			"/var/tmp": "mode=1777,nr_inodes=1", "/root": "mode=700,nr_inodes=1"}}, reason: host.DiskFull,
+			text: "No space", hint: "make room"},
+		{name: "disk full", world: sshtest.World{Mounts: map[string]string{"/tmp": "mode=1777,size=64k"}},
+			reason: host.DiskFull, text: "/tmp/pfdivert-", hint: "make room"},
+		{name: "other system", world: sshtest.World{Uname: []string{"Plan9", "mips"}}, reason: host.SystemOther,
+			text: "Plan9 on mips", hint: "OpenBSD"},
+		{name: "no binary", world: sshtest.World{Uname: []string{"OpenBSD", "i386"}},
+			o: host.SSHOptions{Dist: []string{"/nowhere"}}, reason: host.NoBinary,
+			text: "no pfdivert-openbsd-386 in /nowhere", hint: "make dist"},
+		{name: "agent fails", o: host.SSHOptions{Args: []string{"copied", "fails"}}, reason: host.AgentFailed,
+			text: "this agent fails", hint: ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			sshtest.UserOf(c.o.Destination).Need(t, c.o.Sudo)
@@ -276,7 +311,8 @@ func TestSSHFaults(t *testing.T) {
 			}
 			t.Log(full(err))
 			var e *host.Error
-			if !errors.As(err, &e) || e.Reason != c.reason || !strings.Contains(err.Error(), c.text) || !strings.Contains(e.Hint(), c.hint) {
+			if !errors.As(err, &e) || e.Reason != c.reason || !strings.Contains(err.Error(), c.text) ||
+				!strings.Contains(e.Hint(), c.hint) {
 				t.Errorf("should be %q with %q and hint %q", c.reason, c.text, c.hint)
 			}
 			s.clean(t)

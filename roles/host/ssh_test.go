@@ -36,7 +36,8 @@ func TestSplitWords(t *testing.T) {
 		}
 		// It is what a shell would make of it.
 		out, err := exec.Command("sh", "-c", `for w in `+c.in+`; do printf '%s\n' "$w"; done`).Output()
-		if lines := strings.Split(strings.TrimSuffix(string(out), "\n"), "\n"); err != nil || len(c.want) > 0 && !slices.Equal(lines, c.want) {
+		if lines := strings.Split(strings.TrimSuffix(string(out), "\n"), "\n"); err != nil || len(c.want) > 0 &&
+			!slices.Equal(lines, c.want) {
 			t.Errorf("sh makes %q of %q, %v", lines, c.in, err)
 		}
 	}
@@ -44,7 +45,8 @@ func TestSplitWords(t *testing.T) {
 
 // A command means the same to every login shell.
 func TestCommand(t *testing.T) {
-	words := []string{"printf", "%s\n", "a b", "", `"$HOME" $(id) <>|&;*?[]{}~#^`, "/tmp/x.y@z_+-", "`id`", "%self", "(a)"}
+	words := []string{"printf", "%s\n", "a b", "", `"$HOME" $(id) <>|&;*?[]{}~#^`, "/tmp/x.y@z_+-", "`id`", "%self",
+		"(a)"}
 	line, err := command(words...)
 	if err == nil {
 		t.Errorf("the line end was taken: %q", line)
@@ -92,7 +94,8 @@ func TestProbe(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", shell, err)
 		}
-		if f.uid != os.Getuid() || f.tools["gzip"] == "" || !strings.HasPrefix(f.dir, home+"/.cache/pfdivert/pfdivert-") {
+		if f.uid != os.Getuid() || f.tools["gzip"] == "" || !strings.HasPrefix(f.dir,
+			home+"/.cache/pfdivert/pfdivert-") {
 			t.Errorf("%s: %+v", shell, f)
 		}
 		if !strings.Contains(string(out), "\ndrwx------ ") {
@@ -109,17 +112,20 @@ func TestParseFacts(t *testing.T) {
 	// Of OpenBSD 7.7-current.
 	f, err := parseFacts("system=OpenBSD\nmachine=amd64\nuid=1000\nuser=test\ntool=/usr/bin/doas\ntool=/usr/bin/gzip\ntool=/sbin/pfctl\ntool=/usr/bin/kdump\n" +
 		"cached=/home/test/.cache/pfdivert/" + sum + "/pfdivert\nno=/a: Permission denied\nnoexec=/tmp\ndir=/var/tmp/pfdivert-0cVhMR4vKk\n")
-	if err != nil || f.system != "OpenBSD" || f.machine != "amd64" || f.uid != 1000 || f.user != "test" || len(f.tools) != 4 ||
+	if err != nil || f.system != "OpenBSD" || f.machine != "amd64" || f.uid != 1000 || f.user != "test" ||
+		len(f.tools) != 4 ||
 		f.tools["pfctl"] != "/sbin/pfctl" || len(f.cached) != 1 || f.dir != "/var/tmp/pfdivert-0cVhMR4vKk" {
 		t.Errorf("%+v, %v", f, err)
 	}
 	const start = "system=Linux\nmachine=x86_64\nuid=0\n"
-	for _, bad := range []string{"", "system=Linux\n", "system=Linux\nmachine=x86_64\nuid=-1\n", start + "dir=/tmp\n", start + "dir=/tmp/pfdivert-0123 56789\n", start + "dir=pfdivert-0123456789\n"} {
+	for _, bad := range []string{"", "system=Linux\n", "system=Linux\nmachine=x86_64\nuid=-1\n", start + "dir=/tmp\n",
+		start + "dir=/tmp/pfdivert-0123 56789\n", start + "dir=pfdivert-0123456789\n"} {
 		if _, err := parseFacts(bad); err == nil {
 			t.Errorf("%q was taken", bad)
 		}
 	}
-	f, err = parseFacts(start + "tool=alias gzip='rm -r'\ntool=/usr/bin/gz;ip\ncached=/home/a/.cache/pfdivert/" + sum[1:] + "/pfdivert\ncached=/home/a b/.cache/pfdivert/" + sum + "/pfdivert\n")
+	f, err = parseFacts(start + "tool=alias gzip='rm -r'\ntool=/usr/bin/gz;ip\ncached=/home/a/.cache/pfdivert/" +
+		sum[1:] + "/pfdivert\ncached=/home/a b/.cache/pfdivert/" + sum + "/pfdivert\n")
 	if err != nil || len(f.tools) != 0 || len(f.cached) != 0 {
 		t.Errorf("%+v, %v", f, err)
 	}
@@ -160,7 +166,10 @@ func TestRemoveOwn(t *testing.T) {
 		{"pfdivert-0123456789", func(dir string) error {
 			return os.WriteFile(filepath.Join(mkdir(dir), "data"), nil, 0o700)
 		}, false},
-		{"pfdivert-0123456789", func(dir string) error { return os.Mkdir(filepath.Join(mkdir(dir), "pfdivert"), 0o700) }, false},
+		{"pfdivert-0123456789", func(dir string) error {
+			return os.Mkdir(filepath.Join(mkdir(dir), "pfdivert"),
+				0o700)
+		}, false},
 		{"pfdivert-0123456789", func(dir string) error { return os.Mkdir(dir, 0o755) }, false},
 		{"pfdivert-0123456789", func(dir string) error { return os.Symlink(mkdir(dir+".real"), dir) }, false},
 		{"pfdivert-0123456789", func(dir string) error { return os.WriteFile(dir, nil, 0o700) }, false},

@@ -46,7 +46,8 @@ func (s *sshd) clean(t testing.TB) {
 	end := time.Now().Add(3 * time.Second)
 	for {
 		left, _ = filepath.Glob(filepath.Join(os.TempDir(), "pfdivert*"))
-		for _, p := range []string{"/tmp/pfdivert*", "/var/tmp/pfdivert*", "/home/*/pfdivert*", "/home/*/.cache/pfdivert/pfdivert*", "/root/pfdivert*"} {
+		for _, p := range []string{"/tmp/pfdivert*", "/var/tmp/pfdivert*", "/home/*/pfdivert*",
+			"/home/*/.cache/pfdivert/pfdivert*", "/root/pfdivert*"} {
 			left = append(left, s.Files(t, p)...)
 		}
 		if len(left) == 0 {

@@ -87,7 +87,8 @@ func (m *master) script(ctx context.Context, script string) (string, int, error)
 	done := make(chan answer, 1)
 	go func() {
 		var a answer
-		_, a.err = fmt.Fprintf(m.link.Write, "echo; echo %s begin\n{ %s\n} </dev/null\necho; echo %s end $?\n", m.mark, script, m.mark)
+		_, a.err = fmt.Fprintf(m.link.Write, "echo; echo %s begin\n{ %s\n} </dev/null\necho; echo %s end $?\n", m.mark,
+			script, m.mark)
 		if a.err == nil {
 			a.out, a.status, a.err = m.answer()
 		}
@@ -138,7 +139,8 @@ func (m *master) command(ctx context.Context, argv ...string) (*Link, error) {
 	m.trips++
 	line, err := command(append([]string{"exec", "sh", "-c", "echo " + m.mark + ` >&2; exec "$@"`, "sh"}, argv...)...)
 	if err != nil {
-		return nil, &Error{Reason: Destination, Host: m.ssh.destination, Text: "the command can't be given to its shell", Err: err, hint: "use simple words in SUDO"}
+		return nil, &Error{Reason: Destination, Host: m.ssh.destination,
+			Text: "the command can't be given to its shell", Err: err, hint: "use simple words in SUDO"}
 	}
 	cmd := exec.Command(m.ssh.path, m.ssh.args(false, false, line)...)
 	cmd.SysProcAttr = dieWithParent(syscall.SIGKILL)
@@ -253,9 +255,8 @@ func removeStale(base string, owner int) {
 	}
 }
 
-// Invoker is the user who made this program root by sudo or doas. ssh runs as
-// that user: with their keys, configuration and known hosts, and without
-// writing root's files into their home.
+// Invoker is the user who became root by sudo or doas to start this program. ssh runs as that user,
+// with their keys, configuration and known hosts, and writes no file of root's into their home.
 type Invoker struct {
 	Name     string
 	UID, GID uint32
@@ -263,8 +264,8 @@ type Invoker struct {
 	Home     string
 }
 
-// FindInvoker returns the invoker, nil when this process is not root or was not
-// made so by sudo (SUDO_UID) or doas (DOAS_USER).
+// FindInvoker returns the invoker, as SUDO_UID (sudo) or DOAS_USER (doas) name it. It returns nil
+// if this process is not root, or became root in another way.
 func FindInvoker(getenv func(string) string) (*Invoker, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
@@ -275,7 +276,8 @@ func FindInvoker(getenv func(string) string) (*Invoker, error) {
 	case uid != "":
 		// The passwd entry may be in a database that only libc can ask.
 		if u, err = user.LookupId(uid); err != nil && getenv("SUDO_HOME") != "" {
-			u, err = &user.User{Uid: uid, Gid: getenv("SUDO_GID"), Username: getenv("SUDO_USER"), HomeDir: getenv("SUDO_HOME")}, nil
+			u, err = &user.User{Uid: uid, Gid: getenv("SUDO_GID"), Username: getenv("SUDO_USER"),
+				HomeDir: getenv("SUDO_HOME")}, nil
 		}
 	case name != "":
 		u, err = user.Lookup(name)

@@ -26,7 +26,8 @@ func (r *Remote) place(ctx context.Context, o SSHOptions, b *binary, f *hostFact
 		return "", f.folderError(r.host)
 	}
 	path := f.dir + "/" + binaryName
-	steps := []string{"umask 077", "cd " + f.dir, "cat >new", "chmod 700 new", "mv new " + binaryName, "echo", "wc -c <" + binaryName}
+	steps := []string{"umask 077", "cd " + f.dir, "cat >new", "chmod 700 new", "mv new " + binaryName, "echo",
+		"wc -c <" + binaryName}
 	if f.tools["gzip"] != "" {
 		steps[2] = f.tools["gzip"] + " -dc >new"
 	}
@@ -52,14 +53,19 @@ func (r *Remote) place(ctx context.Context, o SSHOptions, b *binary, f *hostFact
 	case ctx.Err() != nil:
 		return "", context.Cause(ctx)
 	case diskFull(said):
-		return "", &Error{Reason: DiskFull, Host: r.host, Text: "the disk with " + f.dir + " is full", Err: quoted(said, nil), hint: fmt.Sprintf("make room there: the program needs %d MB for the run", (b.size>>20)+1)}
+		return "", &Error{Reason: DiskFull, Host: r.host, Text: "the disk with " + f.dir + " is full",
+			Err: quoted(said, nil), hint: fmt.Sprintf("make room there: the program needs %d MB for the run",
+				(b.size>>20)+1)}
 	case ended != nil || readErr != nil || sendErr != nil:
-		return "", &Error{Reason: Lost, Host: r.host, Text: "the program could not be copied", Err: quoted(said, errors.Join(ended, readErr, sendErr)), hint: "check the network and the disk there"}
+		return "", &Error{Reason: Lost, Host: r.host, Text: "the program could not be copied",
+			Err: quoted(said, errors.Join(ended, readErr, sendErr)), hint: "check the network and the disk there"}
 	}
 	// rc files may have said something before.
 	words := strings.Fields(string(out))
 	if len(words) == 0 || words[len(words)-1] != strconv.FormatInt(b.size, 10) {
-		return "", &Error{Reason: WrongSum, Host: r.host, Text: fmt.Sprintf("the copied program should have %d bytes, the host says %q", b.size, out), hint: "run it again"}
+		return "", &Error{Reason: WrongSum, Host: r.host,
+			Text: fmt.Sprintf("the copied program should have %d bytes, the host says %q", b.size,
+				out), hint: "run it again"}
 	}
 	return path, nil
 }

@@ -53,8 +53,10 @@ func startBrowser(t *testing.T) *browser {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	cmd := exec.Command(file, "--headless", "--remote-debugging-pipe", "--disable-gpu", "--no-first-run", "--disable-extensions",
-		"--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage", "--user-data-dir="+filepath.Join(dir, "data"),
+	cmd := exec.Command(file, "--headless", "--remote-debugging-pipe", "--disable-gpu", "--no-first-run",
+		"--disable-extensions",
+		"--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
+		"--user-data-dir="+filepath.Join(dir, "data"),
 		// As root, and in containers, it refuses to make its own sandbox; the page is the test's
 		// own.
 		"--no-sandbox")
@@ -156,8 +158,10 @@ func (b *browser) wait(is func(devtools) bool) devtools {
 // open shows a page in a window of a size and a mode.
 func (b *browser) open(file string, width, height int, mode string) {
 	b.t.Helper()
-	b.call("Emulation.setDeviceMetricsOverride", map[string]any{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}, nil)
-	b.call("Emulation.setEmulatedMedia", map[string]any{"features": []any{map[string]any{"name": "prefers-color-scheme", "value": mode}}}, nil)
+	b.call("Emulation.setDeviceMetricsOverride", map[string]any{"width": width, "height": height,
+		"deviceScaleFactor": 1, "mobile": width < 500}, nil)
+	b.call("Emulation.setEmulatedMedia",
+		map[string]any{"features": []any{map[string]any{"name": "prefers-color-scheme", "value": mode}}}, nil)
 	b.call("Page.navigate", map[string]any{"url": "about:blank"}, nil)
 	b.events = nil
 	b.call("Page.navigate", map[string]any{"url": "file://" + file}, nil)
@@ -191,8 +195,10 @@ func (b *browser) press(key string) {
 	b.t.Helper()
 	code := map[string]int{"Tab": 9, "Enter": 13}[key]
 	text := map[string]string{"Enter": "\r"}[key]
-	b.call("Input.dispatchKeyEvent", map[string]any{"type": "keyDown", "key": key, "code": key, "windowsVirtualKeyCode": code, "text": text}, nil)
-	b.call("Input.dispatchKeyEvent", map[string]any{"type": "keyUp", "key": key, "code": key, "windowsVirtualKeyCode": code}, nil)
+	b.call("Input.dispatchKeyEvent", map[string]any{"type": "keyDown", "key": key, "code": key,
+		"windowsVirtualKeyCode": code, "text": text}, nil)
+	b.call("Input.dispatchKeyEvent", map[string]any{"type": "keyUp", "key": key, "code": key,
+		"windowsVirtualKeyCode": code}, nil)
 }
 
 // click clicks on an element.
@@ -201,9 +207,11 @@ func (b *browser) click(selector string) {
 	b.eval(fmt.Sprintf("document.querySelector(%q).scrollIntoView({block: 'center'})", selector))
 	for _, kind := range []string{"mousePressed", "mouseReleased"} {
 		at := func(axis, size string) any {
-			return b.eval(fmt.Sprintf("(r => r.%s + r.%s / 2)(document.querySelector(%q).getBoundingClientRect())", axis, size, selector))
+			return b.eval(fmt.Sprintf("(r => r.%s + r.%s / 2)(document.querySelector(%q).getBoundingClientRect())",
+				axis, size, selector))
 		}
-		b.call("Input.dispatchMouseEvent", map[string]any{"type": kind, "x": at("left", "width"), "y": at("top", "height"), "button": "left", "clickCount": 1}, nil)
+		b.call("Input.dispatchMouseEvent", map[string]any{"type": kind, "x": at("left", "width"),
+			"y": at("top", "height"), "button": "left", "clickCount": 1}, nil)
 	}
 }
 
@@ -230,7 +238,8 @@ func (b *browser) quiet(file string) {
 			if err := json.Unmarshal(e.Params, &p); err != nil || p.Request.URL != "file://"+file {
 				b.t.Errorf("the page asks for %s", p.Request.URL)
 			}
-		case "Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Page.javascriptDialogOpening", "Page.windowOpen":
+		case "Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Page.javascriptDialogOpening",
+			"Page.windowOpen":
 			b.t.Errorf("%s: %s", e.Method, e.Params)
 		}
 	}
@@ -354,7 +363,8 @@ func TestBrowser(t *testing.T) {
 	t.Run("dark", func(t *testing.T) {
 		b.t = t
 		b.open(filepath.Join(dir, "evidence.html"), 1280, 800, "dark")
-		for element, property := range map[string]string{".ladder .what": "fill", ".ladder .way": "stroke", "main p": "color", "pre": "color", ".list td": "color"} {
+		for element, property := range map[string]string{".ladder .what": "fill", ".ladder .way": "stroke",
+			"main p": "color", "pre": "color", ".list td": "color"} {
 			b.is(fmt.Sprintf("getComputedStyle(document.querySelector(%q)).%s.match(/\\d+/g).every(part => part > 120)", element, property))
 		}
 	})
@@ -372,7 +382,8 @@ func TestBrowser(t *testing.T) {
 	t.Run("print", func(t *testing.T) {
 		b.t = t
 		b.open(filepath.Join(dir, "evidence.html"), 800, 800, "dark")
-		b.call("Emulation.setEmulatedMedia", map[string]any{"media": "print", "features": []any{map[string]any{"name": "prefers-color-scheme", "value": "dark"}}}, nil)
+		b.call("Emulation.setEmulatedMedia", map[string]any{"media": "print",
+			"features": []any{map[string]any{"name": "prefers-color-scheme", "value": "dark"}}}, nil)
 		b.is("getComputedStyle(document.body).backgroundColor == 'rgb(255, 255, 255)' && getComputedStyle(document.body).color == 'rgb(28, 32, 36)'")
 		// What is closed on the screen is on paper.
 		b.is("[...document.querySelectorAll('#c3 .list, #c3 pre')].every(e => e.getBoundingClientRect().height > 8)")

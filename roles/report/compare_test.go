@@ -86,18 +86,24 @@ func TestReadJSON(t *testing.T) {
 		write func(*bytes.Buffer) error
 		want  []Summary
 	}{
-		"one host":       {one, func(b *bytes.Buffer) error { return WriteJSON(b, one, mixed) }, Summaries(one, mixed)},
-		"several":        {run, func(b *bytes.Buffer) error { return WriteJSON(b, run, results) }, Summaries(run, results)},
-		"one, stats":     {one, func(b *bytes.Buffer) error { return statsOf(one, mixed).WriteJSON(b, one) }, statsOf(one, mixed).Summaries(one)},
-		"several, stats": {run, func(b *bytes.Buffer) error { return statsOf(run, results).WriteJSON(b, run) }, statsOf(run, results).Summaries(run)},
+		"one host": {one, func(b *bytes.Buffer) error { return WriteJSON(b, one, mixed) }, Summaries(one, mixed)},
+		"several": {run, func(b *bytes.Buffer) error { return WriteJSON(b, run, results) },
+			Summaries(run, results)},
+		"one, stats": {one, func(b *bytes.Buffer) error { return statsOf(one, mixed).WriteJSON(b, one) },
+			statsOf(one, mixed).Summaries(one)},
+		"several, stats": {run, func(b *bytes.Buffer) error { return statsOf(run, results).WriteJSON(b, run) },
+			statsOf(run, results).Summaries(run)},
 	} {
 		p := past(t, c.write)
-		if len(p.Summaries) != len(c.want) || p.Run.Kernel != c.run.Kernel || len(p.Run.Tested) != len(c.run.Tested) || !p.Run.Started.Equal(c.run.forJSON().Started) {
+		if len(p.Summaries) != len(c.want) || p.Run.Kernel != c.run.Kernel || len(p.Run.Tested) != len(c.run.Tested) ||
+			!p.Run.Started.Equal(c.run.forJSON().Started) {
 			t.Fatalf("%s: %+v", name, p)
 		}
 		for i, w := range c.want {
-			if g := p.Summaries[i]; g.Name != w.Name || g.Host != w.Host || g.Verdict != w.Verdict || g.Reason != w.Reason ||
-				!strings.HasSuffix(w.Detail, g.Detail) || g.Seconds != micro(w.Seconds) || !reflect.DeepEqual(g.Explanation, w.Explanation) || g.Runs != w.Runs || g.Counts != w.Counts {
+			if g := p.Summaries[i]; g.Name != w.Name || g.Host != w.Host || g.Verdict != w.Verdict ||
+				g.Reason != w.Reason ||
+				!strings.HasSuffix(w.Detail, g.Detail) || g.Seconds != micro(w.Seconds) ||
+				!reflect.DeepEqual(g.Explanation, w.Explanation) || g.Runs != w.Runs || g.Counts != w.Counts {
 				t.Errorf("%s: %+v\nwant %+v", name, g, w)
 			}
 		}
@@ -110,37 +116,39 @@ const (
 )
 
 func TestReadJSONRefuses(t *testing.T) {
-	for text, want := range map[string]string{
-		``:                               "it is no JSON report: EOF",
-		`[]`:                             "it is no JSON report",
-		`{` + aRun + `}`:                 "it lacks the run or the targets",
-		`{"targets":[` + aTarget + `]}`:  "it lacks the run or the targets",
-		`{` + aRun + `,"targets":null}`:  "it lacks the run or the targets",
-		`{"a":{},"b":{},"changes":[]}`:   "it lacks the run or the targets", // of compare itself
-		`{` + aRun + `,"targets":[]}{}`:  "there is more behind the report",
-		`{` + aRun + `,"targets":[]}x`:   "there is more behind the report",
-		`{` + aRun + `,"targets":[{}]}`:  `target 1, "": it has no name`,
-		`{` + aRun + `,"targets":["a"]}`: "it is no JSON report",
-		`{` + aRun + `,"targets":[` + aTarget + `,` + aTarget + `]}`:                                                      `target 2, "a": it is there twice`,
-		`{` + aRun + `,"targets":[{"name":"a","verdict":"FINE","seconds":1}]}`:                                            `"FINE" is no verdict`,
-		`{` + aRun + `,"targets":[{"name":"a","verdict":"PASS","seconds":-1}]}`:                                           "-1 seconds are no time",
-		`{` + aRun + `,"targets":[{"name":"a","verdict":"PASS"}]}`:                                                        "unexpected end of JSON",
-		`{` + aRun + `,"targets":[{"name":"a","host":"h","verdict":"PASS","seconds":1}]}`:                                 `its host "h" is not among the hosts`,
-		`{` + aRun + `,"hosts":[{"name":"h"}],"targets":[` + aTarget + `]}`:                                               `its host "" is not among the hosts`,
-		`{` + aRun + `,"hosts":[{"name":"h"},{"name":"h"}],"targets":[]}`:                                                 `host "h" has no name of its own`,
-		`{` + aRun + `,"targets":[{"name":"a","runs":2,"verdicts":{"PASS":1},"seconds":{}}]}`:                             "2 runs have 1 verdicts",
-		`{` + aRun + `,"targets":[{"name":"a","runs":2,"verdicts":{"FINE":2},"seconds":{}}]}`:                             `"FINE" is no verdict`,
-		`{` + aRun + `,"targets":[{"name":"a","runs":1,"verdicts":{"PASS":1},"seconds":{"p50":-1}}]}`:                     "no time",
-		`{` + aRun + `,"targets":[{"name":"a","runs":0,"verdicts":{"PASS":18446744073709551615,"FAIL":1},"seconds":{}}]}`: "can't be counted",
-		`{` + aRun + `,"targets":[{"name":"` + strings.Repeat("a", 300) + `","verdict":"PASS","seconds":1}]}`:             "it has no name",
+	for _, c := range []struct{ text, want string }{
+		{``, "it is no JSON report: EOF"},
+		{`[]`, "it is no JSON report"},
+		{`{` + aRun + `}`, "it lacks the run or the targets"},
+		{`{"targets":[` + aTarget + `]}`, "it lacks the run or the targets"},
+		{`{` + aRun + `,"targets":null}`, "it lacks the run or the targets"},
+		{`{"a":{},"b":{},"changes":[]}`, "it lacks the run or the targets"}, // of compare itself
+		{`{` + aRun + `,"targets":[]}{}`, "there is more behind the report"},
+		{`{` + aRun + `,"targets":[]}x`, "there is more behind the report"},
+		{`{` + aRun + `,"targets":[{}]}`, `target 1, "": it has no name`},
+		{`{` + aRun + `,"targets":["a"]}`, "it is no JSON report"},
+		{`{` + aRun + `,"targets":[` + aTarget + `,` + aTarget + `]}`, `target 2, "a": it is there twice`},
+		{`{` + aRun + `,"targets":[{"name":"a","verdict":"FINE","seconds":1}]}`, `"FINE" is no verdict`},
+		{`{` + aRun + `,"targets":[{"name":"a","verdict":"PASS","seconds":-1}]}`, "-1 seconds are no time"},
+		{`{` + aRun + `,"targets":[{"name":"a","verdict":"PASS"}]}`, "unexpected end of JSON"},
+		{`{` + aRun + `,"targets":[{"name":"a","host":"h","verdict":"PASS","seconds":1}]}`,
+			`its host "h" is not among the hosts`},
+		{`{` + aRun + `,"hosts":[{"name":"h"}],"targets":[` + aTarget + `]}`, `its host "" is not among the hosts`},
+		{`{` + aRun + `,"hosts":[{"name":"h"},{"name":"h"}],"targets":[]}`, `host "h" has no name of its own`},
+		{`{` + aRun + `,"targets":[{"name":"a","runs":2,"verdicts":{"PASS":1},"seconds":{}}]}`, "2 runs have 1 verdicts"},
+		{`{` + aRun + `,"targets":[{"name":"a","runs":2,"verdicts":{"FINE":2},"seconds":{}}]}`, `"FINE" is no verdict`},
+		{`{` + aRun + `,"targets":[{"name":"a","runs":1,"verdicts":{"PASS":1},"seconds":{"p50":-1}}]}`, "no time"},
+		{`{` + aRun + `,"targets":[{"name":"a","runs":0,"verdicts":{"PASS":18446744073709551615,"FAIL":1},"seconds":{}}]}`, "can't be counted"},
+		{`{` + aRun + `,"targets":[{"name":"` + strings.Repeat("a", 300) + `","verdict":"PASS","seconds":1}]}`,
+			"it has no name"},
 	} {
-		_, err := ReadJSON(strings.NewReader(text))
-		if err == nil && want == "it has no name" {
+		_, err := ReadJSON(strings.NewReader(c.text))
+		if err == nil && c.want == "it has no name" {
 			t.Errorf("a name of 300 letters is taken")
 			continue
 		}
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v, want %q", text, err, want)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", c.text, err, c.want)
 		}
 	}
 	if _, err := ReadJSON(endless{}); err == nil || !strings.Contains(err.Error(), "more than 64 MB") {
@@ -164,12 +172,18 @@ func compared(t *testing.T) map[string][2]*Past {
 	single := func(run Run, results []matrix.Result) *Past {
 		return past(t, func(b *bytes.Buffer) error { return WriteJSON(b, run, results) })
 	}
-	later := with(run26, func(r *Run) { r.Kernel = "Linux 6.18.1"; r.Version = "v1.3"; r.Started = r.Started.AddDate(0, 1, 0) })
+	later := with(run26, func(r *Run) {
+		r.Kernel = "Linux 6.18.1"
+		r.Version = "v1.3"
+		r.Started = r.Started.AddDate(0,
+			1, 0)
+	})
 	// All pairs of verdicts, and what is there in one of them only.
 	var before, after []matrix.Result
 	for i, a := range matrix.Verdicts {
 		for j, b := range matrix.Verdicts {
-			r := matrix.Result{Name: fmt.Sprintf("inet-pair-%s-%s", strings.ToLower(string(a)), strings.ToLower(string(b)))}
+			r := matrix.Result{Name: fmt.Sprintf("inet-pair-%s-%s", strings.ToLower(string(a)),
+				strings.ToLower(string(b)))}
 			x, y := r, r
 			x.Verdict, y.Verdict = a, b
 			if a != matrix.Pass {
@@ -184,8 +198,10 @@ func compared(t *testing.T) map[string][2]*Past {
 			before, after = append(before, x), append(after, y)
 		}
 	}
-	before = append(before, matrix.Result{Name: "inet-gone-pass", Verdict: matrix.Pass}, matrix.Result{Name: "inet-gone-fail", Verdict: matrix.Fail, Reason: matrix.NoReply, Detail: "It was so."})
-	after = append(after, matrix.Result{Name: "inet-new-pass", Verdict: matrix.Pass}, matrix.Result{Name: "inet-new-fail", Verdict: matrix.Fail, Reason: matrix.NoReply, Detail: "It is so."})
+	before = append(before, matrix.Result{Name: "inet-gone-pass", Verdict: matrix.Pass},
+		matrix.Result{Name: "inet-gone-fail", Verdict: matrix.Fail, Reason: matrix.NoReply, Detail: "It was so."})
+	after = append(after, matrix.Result{Name: "inet-new-pass", Verdict: matrix.Pass},
+		matrix.Result{Name: "inet-new-fail", Verdict: matrix.Fail, Reason: matrix.NoReply, Detail: "It is so."})
 	stats := func(run Run, slower float64) *Past {
 		s := NewStats(args26[:3])
 		for round := range 20 {
@@ -205,12 +221,13 @@ func compared(t *testing.T) map[string][2]*Past {
 	severalRun, severalResults := several(args26[:6])
 	same := single(run26, passes(args26))
 	return map[string][2]*Past{
-		"same":    {same, same},
-		"causes":  {same, single(later, explained())},
-		"pairs":   {single(run26, before), single(later, after)},
-		"hosts":   {single(run26, passes(args26[:6])), single(severalRun, severalResults)},
-		"speed":   {stats(run26, 1), stats(with(later, func(r *Run) { r.Interrupted = true }), 1.5)},
-		"hostile": {single(with(run26, func(r *Run) { r.Kernel, r.Version = nasty[14], nasty[14] }), passes(args26[:1])), single(run26, hostile)},
+		"same":   {same, same},
+		"causes": {same, single(later, explained())},
+		"pairs":  {single(run26, before), single(later, after)},
+		"hosts":  {single(run26, passes(args26[:6])), single(severalRun, severalResults)},
+		"speed":  {stats(run26, 1), stats(with(later, func(r *Run) { r.Interrupted = true }), 1.5)},
+		"hostile": {single(with(run26, func(r *Run) { r.Kernel, r.Version = nasty[14], nasty[14] }),
+			passes(args26[:1])), single(run26, hostile)},
 	}
 }
 
@@ -242,7 +259,10 @@ func TestCompare(t *testing.T) {
 			if change.Kind != Regression {
 				continue
 			}
-			i := slices.IndexFunc(back.Changes, func(x Change) bool { return x.Name == change.Name && x.Host == change.Host })
+			i := slices.IndexFunc(back.Changes, func(x Change) bool {
+				return x.Name == change.Name &&
+					x.Host == change.Host
+			})
 			if i < 0 || back.Changes[i].Kind == Regression {
 				t.Errorf("%s: %s regressed and the way back is no change or a regression too", name, change.Name)
 			}

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"pfdivert/matrix"
+	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
-	"pfdivert/roles/evidence"
 )
 
 // WriteEvidence writes what the hosts showed of a target as text for people.
@@ -21,7 +21,8 @@ func WriteEvidence(w io.Writer, r matrix.Result) error {
 		t.line(0, "%s: %s", r.Reason, r.Detail)
 	}
 	if x := r.Explanation; x != nil {
-		for _, l := range [][2]string{{"cause", x.Cause}, {"expected", x.Expected}, {"last seen", x.LastSeen}, {"likely", x.Likely}, {"check", x.Check}, {"mend", x.Mend}} {
+		for _, l := range [][2]string{{"cause", x.Cause}, {"expected", x.Expected}, {"last seen", x.LastSeen},
+			{"likely", x.Likely}, {"check", x.Check}, {"fix", x.Mend}} {
 			if l[1] != "" {
 				t.line(1, "%s: %s", l[0], l[1])
 			}
@@ -89,7 +90,8 @@ func (t *evidenceText) host(name string, c evidence.Cell) {
 		if s.Remote.IsValid() {
 			remote = s.Remote.String()
 		}
-		t.line(1, "%s", strings.TrimRight(fmt.Sprintf("%s %v %s  %s  %s", s.Proto, s.Local, remote, s.State, s.Text), " "))
+		t.line(1, "%s", strings.TrimRight(fmt.Sprintf("%s %v %s  %s  %s", s.Proto, s.Local, remote, s.State, s.Text),
+			" "))
 	}
 	t.head("ICMP errors of its sockets", len(c.Errors))
 	for _, e := range c.Errors {

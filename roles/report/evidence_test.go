@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"pfdivert/matrix"
-	"pfdivert/roles/evidence"
+	"pfdivert/matrix/evidence"
 )
 
 // evidenceResults are results with evidence: one whose packet was lost, one that passed.

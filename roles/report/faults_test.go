@@ -8,7 +8,7 @@ import (
 	"pfdivert/matrix/faults"
 )
 
-// TestFaultTable: a fault is noticed, by nobody, wrongly, or only by targets that prove nothing.
+// TestFaultTable: a fault is noticed, by no target, wrongly, or only by targets that prove nothing.
 func TestFaultTable(t *testing.T) {
 	fails := faults.Want{Verdict: matrix.Fail, Reason: matrix.NotLost, Cause: "claim-broken"}.Unexplained()
 	passes := faults.Want{Verdict: matrix.Pass}
@@ -22,7 +22,8 @@ func TestFaultTable(t *testing.T) {
 	n.Add(all[0], []faults.Judgement{{Result: lost, Want: fails}, {Result: passed, Want: passes}})
 	n.Add(all[1], []faults.Judgement{{Result: passed, Want: passes}})
 	n.Add(all[3], []faults.Judgement{
-		{Result: result(matrix.Skip, matrix.NoFeature), Want: fails}, {Result: result(matrix.XFail, matrix.StateMissing), Want: fails},
+		{Result: result(matrix.Skip, matrix.NoFeature), Want: fails}, {Result: result(matrix.XFail,
+			matrix.StateMissing), Want: fails},
 	})
 	const right = "3 faults: 1 noticed by exactly the targets concerned, with the right reason, 1 that no target can notice, " +
 		"1 of which all targets concerned were skipped or are known to fail; 0 wrong PASS, 0 wrong FAIL; " +
@@ -30,7 +31,8 @@ func TestFaultTable(t *testing.T) {
 	if got := n.String(); got != right || n.Wrong() != 0 {
 		t.Errorf("%d wrong: %s, want %s", n.Wrong(), got, right)
 	}
-	n.Add(all[2], []faults.Judgement{{Result: passed, Want: fails}, {Result: lost, Want: passes}, {Result: result(matrix.Fail, matrix.Looped), Want: fails}})
+	n.Add(all[2], []faults.Judgement{{Result: passed, Want: fails}, {Result: lost, Want: passes},
+		{Result: result(matrix.Fail, matrix.Looped), Want: fails}})
 	if got := n.String(); n.Wrong() != 3 || !strings.Contains(got, "1 wrong PASS, 1 wrong FAIL, 1 otherwise wrong") {
 		t.Errorf("%d wrong: %s", n.Wrong(), got)
 	}

@@ -16,13 +16,14 @@ import (
 	"time"
 
 	"pfdivert/matrix"
+	"pfdivert/matrix/evidence"
 	"pfdivert/matrix/explain"
 	"pfdivert/pfconf"
-	"pfdivert/roles/evidence"
 )
 
 // frame is an IPv4 packet in an Ethernet frame, as a capture has it.
-func frame(at time.Duration, direction string, id uint16, proto byte, from, to netip.AddrPort, body string) evidence.Packet {
+func frame(at time.Duration, direction string, id uint16, proto byte, from, to netip.AddrPort,
+	body string) evidence.Packet {
 	transport := []byte(body)
 	switch proto {
 	case 6: // body is the flags and the payload
@@ -38,7 +39,8 @@ func frame(at time.Duration, direction string, id uint16, proto byte, from, to n
 		binary.BigEndian.PutUint16(transport, from.Port())
 		binary.BigEndian.PutUint16(transport[2:], to.Port())
 	}
-	ip := append([]byte{0x45, 0, 0, 0, 0, 0, 0, 0, 64, proto, 0, 0}, append(from.Addr().AsSlice(), to.Addr().AsSlice()...)...)
+	ip := append([]byte{0x45, 0, 0, 0, 0, 0, 0, 0, 64, proto, 0, 0},
+		append(from.Addr().AsSlice(), to.Addr().AsSlice()...)...)
 	binary.BigEndian.PutUint16(ip[2:], uint16(20+len(transport)))
 	binary.BigEndian.PutUint16(ip[4:], id)
 	data := slices.Concat(make([]byte, 12), []byte{8, 0}, ip, transport)
@@ -67,8 +69,10 @@ func handshake() (*matrix.Evidence, []matrix.Transcript) {
 	const us = time.Microsecond
 	const syn, ack, psh = "\x02", "\x10", "\x18"
 	sent := []evidence.Packet{
-		frame(0, "out", 1, 6, client, fake, syn), frame(80*us, "in", 0, 6, fake, client, "\x12"), frame(110*us, "out", 2, 6, client, fake, ack),
-		frame(230*us, "in", 7, 6, fake, client, psh+"Server\n"), frame(320*us, "out", 3, 6, client, fake, psh+"Client\n"),
+		frame(0, "out", 1, 6, client, fake, syn), frame(80*us, "in", 0, 6, fake, client, "\x12"), frame(110*us, "out",
+			2, 6, client, fake, ack),
+		frame(230*us, "in", 7, 6, fake, client, psh+"Server\n"), frame(320*us, "out", 3, 6, client, fake,
+			psh+"Client\n"),
 	}
 	e := &matrix.Evidence{Local: evidence.Cell{Packets: sent}}
 	for _, p := range sent {
@@ -78,7 +82,9 @@ func handshake() (*matrix.Evidence, []matrix.Transcript) {
 		}
 		e.Remote.Packets = append(e.Remote.Packets, also(p, took))
 	}
-	e.Remote.Rules = []evidence.Rule{{Label: "c2", Text: "ip saddr 10.192.0.2 tcp dport 27514 tproxy ip to 127.0.0.1:27514", Before: &pfconf.Counters{}, After: &pfconf.Counters{Matched: 3, Done: 3}}}
+	e.Remote.Rules = []evidence.Rule{{Label: "c2",
+		Text: "ip saddr 10.192.0.2 tcp dport 27514 tproxy ip to 127.0.0.1:27514", Before: &pfconf.Counters{},
+		After: &pfconf.Counters{Matched: 3, Done: 3}}}
 	return e, []matrix.Transcript{
 		{Host: "local", Name: "client", Text: "connect sock: 10.192.0.2 15514\n>>> Client\n<<< Server\n"},
 		{Host: "remote", Name: "server", Text: "listen sock: 127.0.0.1 27514\naccept from: 10.192.0.2 15514\n>>> Server\n<<< Client\nShutdown server\n"},
@@ -94,7 +100,8 @@ func undelivered() (*matrix.Evidence, []matrix.Transcript) {
 			Local: evidence.Cell{
 				Packets: []evidence.Packet{out, frame(time.Millisecond, "out", 2, 17, client, fake, "again\n")},
 				Sockets: []evidence.Socket{{Proto: "udp", Local: client, Remote: fake}},
-				Answers: []evidence.Answer{{Command: "ip route get 10.208.0.2 from 10.192.0.2", Text: "10.208.0.2 from 10.192.0.2 via 10.188.1.2 dev veth0 uid 0"}},
+				Answers: []evidence.Answer{{Command: "ip route get 10.208.0.2 from 10.192.0.2",
+					Text: "10.208.0.2 from 10.192.0.2 via 10.188.1.2 dev veth0 uid 0"}},
 			},
 			Remote: evidence.Cell{
 				Packets: []evidence.Packet{also(out, 15*time.Microsecond), stray},
@@ -102,9 +109,12 @@ func undelivered() (*matrix.Evidence, []matrix.Transcript) {
 					Label: "c1", Text: "ip saddr 10.192.0.2 ip daddr 10.208.0.2 udp dport 27514 counter packets 1 bytes 35 tproxy ip to 127.0.0.1:27514 meta mark set 0x70660076 accept comment \"c1\"",
 					Before: &pfconf.Counters{}, After: &pfconf.Counters{Matched: 1, Done: 1},
 				}},
-				States:  []pfconf.State{{Family: pfconf.Inet, Number: 17, Near: fake, Far: client, Direction: pfconf.In, Phase: "UNREPLIED", Mark: 0x70660076}},
-				Sockets: []evidence.Socket{{Proto: "udp", Local: netip.MustParseAddrPort("127.0.0.1:27514"), Text: "transparent"}},
-				Answers: []evidence.Answer{{Command: "ip route get 10.208.0.2 from 10.192.0.2 iif veth1 mark 0x70660076", Text: "RTNETLINK answers: No route to host"}},
+				States: []pfconf.State{{Family: pfconf.Inet, Number: 17, Near: fake, Far: client,
+					Direction: pfconf.In, Phase: "UNREPLIED", Mark: 0x70660076}},
+				Sockets: []evidence.Socket{{Proto: "udp", Local: netip.MustParseAddrPort("127.0.0.1:27514"),
+					Text: "transparent"}},
+				Answers: []evidence.Answer{{Command: "ip route get 10.208.0.2 from 10.192.0.2 iif veth1 mark 0x70660076",
+					Text: "RTNETLINK answers: No route to host"}},
 				Moved:   []evidence.Moved{{Name: "Ip: InAddrErrors", By: 1}},
 				Errors:  []string{"remote server: ICMP port unreachable from 10.208.0.2"},
 				Missing: []string{"states: netlink: operation not permitted"},
@@ -118,7 +128,8 @@ func undelivered() (*matrix.Evidence, []matrix.Transcript) {
 // withEvidence has results of all kinds, with what the hosts showed of two.
 func withEvidence() (Run, []Summary) {
 	run := with(run26, func(r *Run) {
-		r.Hosts = []Machine{{Name: "local", Kernel: "Linux 6.1", System: "linux/amd64"}, {Name: "remote", Kernel: "Linux 6.12.9", System: "linux/amd64"}}
+		r.Hosts = []Machine{{Name: "local", Kernel: "Linux 6.1", System: "linux/amd64"},
+			{Name: "remote", Kernel: "Linux 6.12.9", System: "linux/amd64"}}
 		r.Targets = all70
 	})
 	results := explained()
@@ -137,8 +148,10 @@ func withEvidence() (Run, []Summary) {
 			r.Detail = `remote server: nothing arrived, "Client\n" from 10.192.0.2:15514 was due; REMOTE's rule matched 1 packets`
 			r.Explanation = &explain.Explanation{
 				Cause: "policy-rule-missing", Expected: "REMOTE's kernel gives the packet to the socket on 127.0.0.1:27514, because the rule marks it and a policy rule makes it local.",
-				LastSeen: "at REMOTE's rule, which marked it", Likely: "No policy rule sends packets with the mark to the table with the local route.",
-				Check: "ip rule show; ip route get 10.208.0.2 from 10.192.0.2 iif veth1 mark 0x70660076", Mend: "ip rule add fwmark 0x70660076 lookup 28774",
+				LastSeen: "at REMOTE's rule, which marked it",
+				Likely:   "No policy rule sends packets with the mark to the table with the local route.",
+				Check:    "ip rule show; ip route get 10.208.0.2 from 10.192.0.2 iif veth1 mark 0x70660076",
+				Mend:     "ip rule add fwmark 0x70660076 lookup 28774",
 			}
 			r.Evidence, r.Transcript = undelivered()
 		}
@@ -159,10 +172,12 @@ func hostilePage() (Run, []Summary) {
 			Sockets: []evidence.Socket{{Proto: text, State: text, Text: text}},
 			Answers: []evidence.Answer{{Command: text, Text: text + "\n" + text}},
 			Moved:   []evidence.Moved{{Name: text, By: 1}}, Errors: []string{text}, Missing: []string{text},
-			Packets: []evidence.Packet{frame(0, "out", uint16(i), 17, client, fake, text), {Interface: text, Direction: text, Data: []byte(text)}},
+			Packets: []evidence.Packet{frame(0, "out", uint16(i), 17, client, fake, text),
+				{Interface: text, Direction: text, Data: []byte(text)}},
 		}
 		o.Evidence = &matrix.Evidence{Local: cell, Remote: cell}
-		o.Transcript = append(o.Transcript, matrix.Transcript{Host: "remote", Name: text, Text: "<<< " + logged([]byte(text)) + "\n" + text})
+		o.Transcript = append(o.Transcript, matrix.Transcript{Host: "remote", Name: text,
+			Text: "<<< " + logged([]byte(text)) + "\n" + text})
 	}
 	return run, summaries
 }
@@ -229,7 +244,8 @@ func TestHTML(t *testing.T) {
 					ids[a.Value] = true
 				case "href":
 					hrefs = append(hrefs, a.Value)
-				case "class", "lang", "charset", "http-equiv", "content", "name", "viewBox", "fill-rule", "d", "role", "tabindex", "scope", "colspan",
+				case "class", "lang", "charset", "http-equiv", "content", "name", "viewBox", "fill-rule", "d", "role",
+					"tabindex", "scope", "colspan",
 					"x", "y", "width", "height", "text-anchor", "aria-hidden", "aria-label", "aria-labelledby":
 				default:
 					t.Errorf("%s: attribute %s of %s", name, a.Name.Local, start.Name.Local)
@@ -399,7 +415,8 @@ func FuzzHTML(f *testing.F) {
 		if err := WriteHTML(&b, run26, []Summary{o}); err != nil {
 			return 0, err
 		}
-		if printed := printable(strings.ReplaceAll(b.String(), "\n", "")); printed != strings.ReplaceAll(b.String(), "\n", "") {
+		if printed := printable(strings.ReplaceAll(b.String(), "\n", "")); printed != strings.ReplaceAll(b.String(),
+			"\n", "") {
 			return 0, fmt.Errorf("not printable: %q", printed)
 		}
 		d := xml.NewDecoder(&b)

@@ -9,7 +9,7 @@ import (
 
 	"pfdivert/matrix"
 	"pfdivert/pfconf"
-	"pfdivert/roles/evidence"
+	"pfdivert/matrix/evidence"
 )
 
 // sections writes a section for each target. Those of targets that are in order, and of those of
@@ -80,7 +80,7 @@ func (p *page) explanation(o Summary) {
 		p.element("dt", strings.ToUpper(line[0][:1])+line[0][1:])
 		p.open("dd")
 		switch line[0] {
-		case "check", "mend":
+		case "check", "fix":
 			p.open("pre")
 			p.lines(line[1])
 			p.close("pre")
@@ -118,7 +118,7 @@ func (p *page) evidence(i int, o Summary) {
 	if len(l.rungs) > 0 {
 		p.open("figure")
 		p.open("div", "class", "scroll", "role", "region", "aria-label", "Packets of "+o.Name, "tabindex", "0")
-		l.svg(&p.markup, "l"+id(i), "What became of the packets of "+o.Name)
+		l.svg(&p.markup, "l"+id(i), "What happened to the packets of "+o.Name)
 		p.close("div")
 		text := "Arrows are packets, dashed ones what REMOTE's sockets logged. Times are since the first packet."
 		if l.controls {
@@ -222,10 +222,12 @@ func (p *page) packets(host string, packets []evidence.Packet) {
 			what += fmt.Sprintf("; %q", shorten(payload, 60))
 		}
 		rows = append(rows, []string{
-			packet.Time.UTC().Format("15:04:05.000000"), packet.Interface, packet.Direction, d.From(), d.To(), what, fmt.Sprint(packet.Length),
+			packet.Time.UTC().Format("15:04:05.000000"), packet.Interface, packet.Direction, d.From(), d.To(), what,
+			fmt.Sprint(packet.Length),
 		})
 	}
-	p.countedTable("Packets on "+host, len(packets), []string{"time (UTC)", "interface", "", "from", "to", "what", "bytes"}, rows)
+	p.countedTable("Packets on "+host, len(packets), []string{"time (UTC)", "interface", "", "from", "to", "what",
+		"bytes"}, rows)
 }
 
 // maxPacketRows is how many packets of a host are listed.

@@ -33,12 +33,16 @@ var colours = []colour{
 // shapes are a verdict's sign, in a square of 16: each has an outline of its own, so that
 // it is known without its colour.
 var shapes = map[matrix.Verdict]string{
-	matrix.Pass:  "M8 1a7 7 0 1 0 0 14A7 7 0 0 0 8 1zm3.6 5.1-4.2 5.3a.9.9 0 0 1-1.3.1L3.9 9.4l1.1-1.2 1.6 1.4 3.7-4.6z",                 // disc with a tick
-	matrix.Fail:  "M5 1h6l4 4v6l-4 4H5l-4-4V5zm.9 3.6L4.6 5.9 6.7 8l-2.1 2.1 1.3 1.3L8 9.3l2.1 2.1 1.3-1.3L9.3 8l2.1-2.1-1.3-1.3L8 6.7z", // octagon with a cross
-	matrix.Error: "M8 1l7.5 13.5H.5zM7.1 6v4.2h1.8V6zm0 5.2V13h1.8v-1.8z",                                                                // triangle with an exclamation mark
-	matrix.XFail: "M1 1h14v14H1zm2 2v10h10V3zm2 4h6v2H5z",                                                                                // frame with a bar
-	matrix.XPass: "M8 0l8 8-8 8-8-8zm0 3.5L3.5 8 8 12.5 12.5 8zM7 7h2v2H7z",                                                              // diamond
-	matrix.Skip:  "M1 7h14v2H1z",                                                                                                         // bar
+	matrix.Pass: "M8 1a7 7 0 1 0 0 14A7 7 0 0 0 8 1zm3.6 5.1-4.2 5.3a.9.9 0 0 1-1.3.1L3.9 9.4l1.1-1.2 1.6 1.4 3.7-4.6z",                 // disc with a tick
+	matrix.Fail: "M5 1h6l4 4v6l-4 4H5l-4-4V5zm.9 3.6L4.6 5.9 6.7 8l-2.1 2.1 1.3 1.3L8 9.3l2.1 2.1 1.3-1.3L9.3 8l2.1-2.1-1.3-1.3L8 6.7z", // octagon with a cross
+	// triangle with an exclamation mark
+	matrix.Error: "M8 1l7.5 13.5H.5zM7.1 6v4.2h1.8V6zm0 5.2V13h1.8v-1.8z",
+	// frame with a bar
+	matrix.XFail: "M1 1h14v14H1zm2 2v10h10V3zm2 4h6v2H5z",
+	// diamond
+	matrix.XPass: "M8 0l8 8-8 8-8-8zm0 3.5L3.5 8 8 12.5 12.5 8zM7 7h2v2H7z",
+	// bar
+	matrix.Skip: "M1 7h14v2H1z",
 }
 
 // class is the verdict's name in the style sheet.
@@ -139,5 +143,6 @@ figcaption{font-size:.875rem;color:var(--muted)}
 // no form.
 func contentPolicy() string {
 	sum := sha256.Sum256([]byte(styleSheet))
-	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'; base-uri 'none'; form-action 'none'"
+	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) +
+		"'; base-uri 'none'; form-action 'none'"
 }

@@ -55,17 +55,18 @@ func (c kernelRun) local() string {
 // title is the kernel, or the name of a host that did not get as far as to tell it.
 func (c kernelRun) title() string { return inMarkdown(cmp.Or(c.kernel.Kernel, c.kernel.Name)) }
 
-// WriteKernels writes a page in Markdown that has the runs beside each other: which kernels
-// they tested, the targets with a column for each, and of each kernel why a target is not
-// PASS, and what is expected of it that is not of others.
+// WriteKernels writes a page in Markdown that compares runs on several kernels: which kernels were
+// tested, the targets with a column for each, why targets of a kernel did not pass, and what is
+// expected of that kernel alone.
 func WriteKernels(w io.Writer, runs []*Past) error {
 	all := kernelRuns(runs)
 	var b strings.Builder
 	b.WriteString("# Kernels\n\n<!-- Written by 'make kernels' from the runs in docs/kernels. -->\n\n" +
-		"What becomes of the targets on which kernel, from real runs.\n\n" +
+		"What happens to the targets on which kernel, from real runs.\n\n" +
 		"| kernel under test | system | LOCAL's kernel | day | program | verdicts |\n|---|---|---|---|---|---|\n")
 	for _, c := range all {
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", c.title(), inMarkdown(c.kernel.System), inMarkdown(c.local()),
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", c.title(), inMarkdown(c.kernel.System),
+			inMarkdown(c.local()),
 			c.run.Started.UTC().Format(time.DateOnly), inMarkdown(c.run.Version), c.counts())
 	}
 	b.WriteString("\n## The targets\n\nWhere the families differ, `inet` is before the stroke and `inet6` behind it. A dash stands for a target that\n" +
@@ -176,7 +177,8 @@ func (c kernelRun) explain(b *strings.Builder) {
 		if reasonCode.MatchString(why.reason) {
 			reason = fmt.Sprintf("[%s](reasons.md#%[1]s)", reason)
 		}
-		fmt.Fprintf(b, "| %s | %s | %s | %s |\n", why.verdict, reason, strings.Join(targets[why], ", "), inMarkdown(why.detail))
+		fmt.Fprintf(b, "| %s | %s | %s | %s |\n", why.verdict, reason, strings.Join(targets[why], ", "),
+			inMarkdown(why.detail))
 	}
 	kernel, ok := matrix.KernelOn(c.kernel.System, c.kernel.Kernel)
 	if !ok {
@@ -210,4 +212,5 @@ func inMarkdown(s string) string {
 	return markdownEscaper.Replace(printable(s))
 }
 
-var markdownEscaper = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "|", `\|`, "`", "&#96;", "*", `\*`, "_", `\_`, "[", `\[`, "]", `\]`)
+var markdownEscaper = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "|", `\|`,
+	"`", "&#96;", "*", `\*`, "_", `\_`, "[", `\[`, "]", `\]`)

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"pfdivert/matrix"
+	"pfdivert/matrix/evidence"
 	"pfdivert/matrix/explain"
-	"pfdivert/roles/evidence"
 )
 
 // lane is one of the places where a cell's packets are seen.
@@ -248,7 +248,8 @@ func (l *ladder) addCounters(rules []evidence.Rule) {
 		}
 		l.rungs = append(l.rungs, rung{
 			from: laneFilter, to: laneFilter,
-			text: fmt.Sprintf("%s matched %s, its action served %d", rule, plural(int(after.Matched), "packet"), after.Done),
+			text: fmt.Sprintf("%s matched %s, its action served %d", rule, plural(int(after.Matched), "packet"),
+				after.Done),
 		})
 	}
 }
@@ -262,7 +263,8 @@ func (l *ladder) addLastSeen(e *explain.Explanation) {
 	for _, place := range []struct {
 		words string
 		lane  lane
-	}{{"did not come to", laneWire}, {"on neither interface", laneWire}, {"is not at the client", laneLocal}, {"REMOTE's client sent it", laneSocket}} {
+	}{{"did not come to", laneWire}, {"on neither interface", laneWire}, {"is not at the client",
+		laneLocal}, {"REMOTE's client sent it", laneSocket}} {
 		if strings.Contains(e.LastSeen, place.words) {
 			at = place.lane
 			break
@@ -307,7 +309,8 @@ func markControls(packets []*seen, e *matrix.Evidence, transcripts []matrix.Tran
 	}
 	for i, p := range packets {
 		// A later fragment has neither ports nor id.
-		p.control = p.control || i > 0 && strings.HasPrefix(p.Summary, "fragment of") && packets[i-1].control && packets[i-1].Source == p.Source
+		p.control = p.control || i > 0 && strings.HasPrefix(p.Summary, "fragment of") && packets[i-1].control &&
+			packets[i-1].Source == p.Source
 	}
 }
 
@@ -321,7 +324,8 @@ func markControl(packets []*seen, own netip.AddrPort, echo string) {
 		switch {
 		case p.Pflog != "":
 		case own.Port() != 0 && echo == "":
-			p.control = p.control || fitsEnd(own, p.Source, p.SourcePort) || fitsEnd(own, p.Destination, p.DestinationPort)
+			p.control = p.control || fitsEnd(own, p.Source, p.SourcePort) ||
+				fitsEnd(own, p.Destination, p.DestinationPort)
 		case echo != "":
 			p.control = p.control || strings.Contains(p.Summary+",", ", "+echo+",")
 		case p.Source == own.Addr() && first >= 0:

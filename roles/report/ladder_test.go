@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"pfdivert/matrix"
+	"pfdivert/matrix/evidence"
 	"pfdivert/matrix/explain"
 	"pfdivert/pfconf"
-	"pfdivert/roles/evidence"
 )
 
 // inHex is a packet as divert sockets log it.
@@ -50,7 +50,8 @@ func TestLadderSockets(t *testing.T) {
 		sockets     evidence.Cell // LOCAL's
 		want        []string
 	}{
-		{"udp-to", []sent{{udp(0, 1, control, fake, "Client\n"), false}, {udp(9*ms, 2, local, fake, "Client\n"), false}},
+		{"udp-to", []sent{{udp(0, 1, control, fake, "Client\n"), false},
+			{udp(9*ms, 2, local, fake, "Client\n"), false}},
 			[]matrix.Transcript{
 				log("local", "client", "connect sock: 10.192.0.5 9979\nconnect peer: 10.208.0.5 21979\n>>> Client\n"),
 				log("local", "control", "connect sock: 10.192.0.5 49425\nconnect peer: 10.208.0.5 21979\n>>> Client\n"),
@@ -62,7 +63,8 @@ func TestLadderSockets(t *testing.T) {
 			}},
 		{"rip-to", []sent{{raw(0, 1, local, fake, "Client\n"), false}, {raw(9*ms, 2, local, fake, "Client\n"), false}},
 			[]matrix.Transcript{
-				log("local", "client", "connect sock: 10.192.0.5 0\n>>> Client\n"), log("local", "control", "connect sock: 10.192.0.5 0\n>>> Client\n"),
+				log("local", "client", "connect sock: 10.192.0.5 0\n>>> Client\n"), log("local", "control",
+					"connect sock: 10.192.0.5 0\n>>> Client\n"),
 				log("remote", "server", "listen sock: 127.0.0.1 0\nrecv from: 10.192.0.5 0\norig dst: 10.208.0.5 0\n<<< Client\n"),
 			}, evidence.Cell{}, []string{
 				`0.000 ms 0>2 control: IP protocol 254, 7 bytes  10.192.0.5 > 10.208.0.5  "Client" CONTROL`,
@@ -85,8 +87,10 @@ func TestLadderSockets(t *testing.T) {
 			"2>3 client: <<< Server",
 		}},
 		{"icmp-reply-to", []sent{
-			{frame(0, "out", 1, 1, fake, local, echoBody(8, 42753, 1, "Client\n")), true}, {frame(1*ms, "out", 1, 1, local, fake, echoBody(0, 42753, 1, "Client\n")), false},
-			{frame(2*ms, "out", 2, 1, fake, local, echoBody(8, 9985, 1, "Client\n")), true}, {frame(3*ms, "out", 2, 1, local, fake, echoBody(0, 9985, 1, "Client\n")), false},
+			{frame(0, "out", 1, 1, fake, local, echoBody(8, 42753, 1, "Client\n")),
+				true}, {frame(1*ms, "out", 1, 1, local, fake, echoBody(0, 42753, 1, "Client\n")), false},
+			{frame(2*ms, "out", 2, 1, fake, local, echoBody(8, 9985, 1, "Client\n")),
+				true}, {frame(3*ms, "out", 2, 1, local, fake, echoBody(0, 9985, 1, "Client\n")), false},
 		}, []matrix.Transcript{
 			log("remote", "client", "connect sock: 10.208.0.5 0\n>>> icmp type 8 code 0 id 9985 seq 1 Client\nrecv from: 10.192.0.5 0\n<<< icmp type 0 code 0 id 9985 seq 1 Client\n"),
 			log("remote", "control", "connect sock: 10.208.0.5 0\n>>> icmp type 8 code 0 id 42753 seq 1 Client\n"),
@@ -100,17 +104,24 @@ func TestLadderSockets(t *testing.T) {
 			"2>3 client: <<< icmp type 0 code 0 id 9985 seq 1 Client",
 		}},
 		// A connection that is not made leaves no line: the control's port is that of its socket.
-		{"tcp-to", []sent{{frame(0, "out", 1, 6, control, fake, "\x02"), false}, {frame(9*ms, "out", 2, 6, local, fake, "\x02"), false}},
-			[]matrix.Transcript{log("local", "client", "Shutdown client\n"), log("local", "control", "Shutdown client\n"), log("remote", "server", "listen sock: 127.0.0.1 21979\n")},
-			evidence.Cell{Sockets: []evidence.Socket{{Proto: "tcp", Local: control, State: "closed", Text: "the cell's control"}}}, []string{
+		{"tcp-to", []sent{{frame(0, "out", 1, 6, control, fake, "\x02"), false},
+			{frame(9*ms, "out", 2, 6, local, fake, "\x02"), false}},
+			[]matrix.Transcript{log("local", "client", "Shutdown client\n"),
+				log("local", "control", "Shutdown client\n"), log("remote", "server",
+					"listen sock: 127.0.0.1 21979\n")},
+			evidence.Cell{Sockets: []evidence.Socket{{Proto: "tcp", Local: control, State: "closed",
+				Text: "the cell's control"}}}, []string{
 				"0.000 ms 0>2 control: TCP SYN  10.192.0.5:49425 > 10.208.0.5:21979 CONTROL",
 				"9.000 ms 0>2 TCP SYN  10.192.0.5:9979 > 10.208.0.5:21979",
 			}},
-		// The server got the control, which nothing diverted, and what the divert socket gave back.
-		{"udp-packet-in", []sent{{udp(0, 1, control, remote, "Client\n"), false}, {udp(9*ms, 2, local, remote, "Client\n"), false}},
+		// The server got the control, which nothing diverted, and what the divert socket
+		// reinjected.
+		{"udp-packet-in", []sent{{udp(0, 1, control, remote, "Client\n"), false},
+			{udp(9*ms, 2, local, remote, "Client\n"), false}},
 			[]matrix.Transcript{
 				log("local", "control", "connect sock: 10.192.0.5 49425\n>>> Client\n"),
-				log("remote", "packet", "divert sock: 0.0.0.0 26603\n<<< "+inHex(at(udp(0, 2, local, remote, "Client\n")))+"\n>>> "+inHex(at(udp(0, 2, local, remote, "Packet\n")))+"\nShutdown packet\n"),
+				log("remote", "packet", "divert sock: 0.0.0.0 26603\n<<< "+inHex(at(udp(0, 2, local, remote,
+					"Client\n")))+"\n>>> "+inHex(at(udp(0, 2, local, remote, "Packet\n")))+"\nShutdown packet\n"),
 				log("remote", "server", "listen sock: 10.188.1.2 21979\nrecv from: 10.192.0.5 49425\n<<< Client\nrecv from: 10.192.0.5 9979\n<<< Packet\n"),
 			}, evidence.Cell{}, []string{
 				`0.000 ms 0>2 control: UDP, 7 bytes  10.192.0.5:49425 > 10.188.1.2:21979  "Client" CONTROL`,
@@ -120,10 +131,13 @@ func TestLadderSockets(t *testing.T) {
 				`3>2 packet: >>> UDP, 7 bytes  10.192.0.5:9979 > 10.188.1.2:21979  "Packet"`,
 				"2>3 server: <<< Packet",
 			}},
-		{"rip-packet-out", []sent{{raw(0, 1, remote, local, "Client\n"), true}, {raw(9*ms, 2, remote, local, "Packet\n"), true}},
+		{"rip-packet-out", []sent{{raw(0, 1, remote, local, "Client\n"), true},
+			{raw(9*ms, 2, remote, local, "Packet\n"), true}},
 			[]matrix.Transcript{
-				log("remote", "client", "connect sock: 10.188.1.2 0\n>>> Client\n"), log("remote", "control", "connect sock: 10.188.1.2 0\n>>> Client\n"),
-				log("remote", "packet", "divert sock: 0.0.0.0 26603\n<<< "+inHex(raw(0, 2, remote, local, "Client\n"))+"\n>>> "+inHex(raw(0, 2, remote, local, "Packet\n"))+"\n"),
+				log("remote", "client", "connect sock: 10.188.1.2 0\n>>> Client\n"), log("remote", "control",
+					"connect sock: 10.188.1.2 0\n>>> Client\n"),
+				log("remote", "packet", "divert sock: 0.0.0.0 26603\n<<< "+inHex(raw(0, 2, remote, local,
+					"Client\n"))+"\n>>> "+inHex(raw(0, 2, remote, local, "Packet\n"))+"\n"),
 			}, evidence.Cell{}, []string{
 				"3>2 control: >>> Client",
 				`0.000 ms 2>0 control: IP protocol 254, 7 bytes  10.188.1.2 > 10.192.0.5  "Client" CONTROL`,
@@ -133,8 +147,10 @@ func TestLadderSockets(t *testing.T) {
 				`9.000 ms 2>0 IP protocol 254, 7 bytes  10.188.1.2 > 10.192.0.5  "Packet"`,
 			}},
 		// What a divert socket keeps; of a long packet the beginning is logged.
-		{"not given back", []sent{{udp(0, 2, local, remote, "Client\n"), false}},
-			[]matrix.Transcript{log("remote", "packet", "divert sock: 0.0.0.0 26603\n<<< 45zz\n<<< \n<<< "+inHex(udp(0, 2, local, remote, "Client\n"))[:60]+"...\n")},
+		{"not reinjected", []sent{{udp(0, 2, local, remote, "Client\n"), false}},
+			[]matrix.Transcript{log("remote", "packet",
+				"divert sock: 0.0.0.0 26603\n<<< 45zz\n<<< \n<<< "+inHex(udp(0, 2, local, remote,
+					"Client\n"))[:60]+"...\n")},
 			evidence.Cell{}, []string{
 				`0.000 ms 0>2 UDP, 7 bytes  10.192.0.5:9979 > 10.188.1.2:21979  "Client"`,
 				`2>3 packet: <<< UDP, 7 bytes  10.192.0.5:9979 > 10.188.1.2:21979  "Cl"`,
@@ -168,7 +184,8 @@ func TestLadderLastSeen(t *testing.T) {
 		e, transcripts := undelivered()
 		l := newLadder(e, transcripts)
 		l.addLastSeen(&explain.Explanation{LastSeen: text})
-		if last := l.rungs[len(l.rungs)-1]; last.from != want || last.to != want || !last.lost || last.text != "last seen: "+text {
+		if last := l.rungs[len(l.rungs)-1]; last.from != want || last.to != want || !last.lost ||
+			last.text != "last seen: "+text {
 			t.Errorf("%s: %+v", text, last)
 		}
 	}
@@ -190,7 +207,8 @@ func TestLadderSays(t *testing.T) {
 		e.Remote.Packets[i].Time = e.Remote.Packets[i].Time.Add(-90 * time.Second)
 	}
 	e.Remote.Rules = append(e.Remote.Rules, evidence.Rule{Label: "c2-packet", After: &pfconf.Counters{Matched: 1}})
-	transcripts = append(transcripts, matrix.Transcript{Host: "local", Name: "control", Text: fmt.Sprintf("connect sock: %v %d\n>>> Client\n", client.Addr(), client.Port())})
+	transcripts = append(transcripts, matrix.Transcript{Host: "local", Name: "control",
+		Text: fmt.Sprintf("connect sock: %v %d\n>>> Client\n", client.Addr(), client.Port())})
 	p := &page{run: run26}
 	p.evidence(0, Summary{Result: matrix.Result{Name: "x", Evidence: e, Transcript: transcripts}})
 	for _, want := range []string{
@@ -207,16 +225,19 @@ func TestLadderSays(t *testing.T) {
 func TestManyPackets(t *testing.T) {
 	var cell evidence.Cell
 	for i := range maxPacketRows + 800 {
-		cell.Packets = append(cell.Packets, frame(time.Duration(i)*time.Microsecond, "out", uint16(i), 17, client, fake, "x"))
+		cell.Packets = append(cell.Packets, frame(time.Duration(i)*time.Microsecond, "out", uint16(i), 17, client,
+			fake, "x"))
 	}
 	p := &page{run: run26}
 	p.evidence(0, Summary{Result: matrix.Result{Name: "x", Evidence: &matrix.Evidence{Local: cell}}})
 	text := p.b.String()
-	if rows := strings.Count(text, "<tr>"); rows != maxPacketRows+2 || !strings.Contains(text, "<td>and 800 more</td>") ||
+	if rows := strings.Count(text, "<tr>"); rows != maxPacketRows+2 ||
+		!strings.Contains(text, "<td>and 800 more</td>") ||
 		!strings.Contains(text, fmt.Sprintf("Packets on LOCAL (%d)", len(cell.Packets))) {
 		t.Errorf("%d rows", rows)
 	}
-	if drawn := strings.Count(text, "<g "); drawn != maxRungs || !strings.Contains(text, fmt.Sprintf("%d more packets are not drawn", len(cell.Packets)-maxRungs)) {
+	if drawn := strings.Count(text, "<g "); drawn != maxRungs ||
+		!strings.Contains(text, fmt.Sprintf("%d more packets are not drawn", len(cell.Packets)-maxRungs)) {
 		t.Errorf("%d rungs", drawn)
 	}
 }

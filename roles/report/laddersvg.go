@@ -39,7 +39,8 @@ func (l *ladder) svg(m *markup, id, title string) {
 	for i, r := range l.rungs {
 		y := headHeight + rungHeight*i
 		if r.timed {
-			m.element("text", rungTime(r.at), "class", "at", "x", fmt.Sprint(timeRight), "y", fmt.Sprint(y+16), "text-anchor", "end")
+			m.element("text", rungTime(r.at), "class", "at", "x", fmt.Sprint(timeRight), "y", fmt.Sprint(y+16),
+				"text-anchor", "end")
 		}
 		r.draw(m, y)
 	}

@@ -8,14 +8,14 @@ import (
 	"strings"
 
 	"pfdivert/matrix"
-	"pfdivert/roles/evidence"
+	"pfdivert/matrix/evidence"
 )
 
 // sockets puts what REMOTE's sockets logged to the packets.
 type sockets struct {
 	packets       []*seen
 	before, after map[int][]rung // by the packets' index
-	given         []given        // what divert sockets took and gave back
+	given         []given        // what divert sockets took and reinjected
 	diverts       bool           // there is one
 }
 
@@ -29,7 +29,7 @@ type given struct {
 // addSockets puts what REMOTE's sockets logged to the packets that carried it: "<<< Client" behind
 // the packet that came in with that text, ">>> Client" before the one that went out
 // with it, an accepted connection behind the ACK that ended its handshake. A divert socket
-// stands between: what it took and gave back is what others received or sent. What has
+// stands between: what it took and reinjected is what others received or sent. What has
 // no such packet is left to the transcripts.
 func (l *ladder) addSockets(packets []*seen, transcripts []matrix.Transcript) {
 	s := &sockets{packets: packets, before: map[int][]rung{}, after: map[int][]rung{}}
@@ -126,7 +126,7 @@ func (s *sockets) endpoint(lines []spoken) {
 	}
 }
 
-// divert puts what a divert socket took and gave back to the packets: behind the packet that
+// divert puts what a divert socket took and reinjected to the packets: behind the packet that
 // came in, or before the one that left.
 func (s *sockets) divert(lines []spoken) {
 	used := map[int]bool{}
@@ -191,7 +191,8 @@ func speak(t matrix.Transcript) (all []spoken) {
 	divert := false
 	for line := range strings.Lines(t.Text) {
 		line = strings.TrimSuffix(line, "\n")
-		if what, text, ok := strings.Cut(line, ": "); ok && !strings.HasPrefix(line, "<<<") && !strings.HasPrefix(line, ">>>") {
+		if what, text, ok := strings.Cut(line, ": "); ok && !strings.HasPrefix(line, "<<<") &&
+			!strings.HasPrefix(line, ">>>") {
 			switch address := loggedAddress(text); what {
 			case "connect sock":
 				now.own = address

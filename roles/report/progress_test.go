@@ -31,7 +31,7 @@ func (s *screen) take() string {
 	return s.b.String()
 }
 
-// TestProgress plays a run against a clock of its own: what is drawn when.
+// TestProgress follows a run with a clock of its own: what is drawn when.
 func TestProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var b screen

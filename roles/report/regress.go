@@ -25,9 +25,8 @@ var regressWord = map[matrix.Verdict]string{
 	matrix.Skip:  "SKIPPED",
 }
 
-// WriteRegress writes the results as a "make regress" of OpenBSD's regress
-// tree would have printed them. alone: they are of one target that bsd.regress.mk runs: it prints the
-// target's name, and FAILED, by itself.
+// WriteRegress writes the results in the form of "make regress" in OpenBSD's source tree. alone:
+// they are of one target that bsd.regress.mk runs, which prints the target's name and FAILED.
 func WriteRegress(w io.Writer, run Run, results []matrix.Result, alone bool) error {
 	var b bytes.Buffer
 	for _, r := range run.ordered(results) {

@@ -91,14 +91,17 @@ func mixed() []matrix.Result {
 	}
 	set("inet-args-tcp-to", matrix.Fail, "no-connection", "The server on REMOTE accepted nothing: the SYN from 10.192.0.1:40001 to 10.208.0.1:5001 was counted by the rule and did not reach 127.0.0.1:5001.")
 	for _, kind := range argsKinds[5:8] {
-		set("inet6-args-"+kind, matrix.Skip, "no-raw-divert", "This kernel diverts no raw packets: the probe's setsockopt(IPV6_TRANSPARENT) said ENOPROTOOPT.")
+		set("inet6-args-"+kind, matrix.Skip, "no-raw-divert",
+			"This kernel diverts no raw packets: the probe's setsockopt(IPV6_TRANSPARENT) said ENOPROTOOPT.")
 	}
 	set("inet6-args-icmp-to", matrix.Error, "agent-lost", "The connection to the agent on REMOTE ended: EOF.")
-	set("inet-args-icmp-reply-to", matrix.XFail, "known-rip-reply-to", "The state stayed, as OpenBSD 7.7 is known to do.")
+	set("inet-args-icmp-reply-to", matrix.XFail, "known-rip-reply-to",
+		"The state stayed, as OpenBSD 7.7 is known to do.")
 	set("inet-args-udp-packet-in", matrix.XPass, "passed", "It passed although it was known to fail.")
 	why := &explain.Explanation{
 		Cause: "no-policy-rule", Expected: "a socket on REMOTE gets it", LastSeen: "REMOTE's rule matched it",
-		Likely: "there is no policy rule: packets with mark 0x1 are not sent to table 100", Check: "ip rule", Mend: "ip rule add fwmark 0x1 lookup 100",
+		Likely: "there is no policy rule: packets with mark 0x1 are not sent to table 100", Check: "ip rule",
+		Mend: "ip rule add fwmark 0x1 lookup 100",
 	}
 	for i := range results {
 		if results[i].Verdict == matrix.Fail || results[i].Verdict == matrix.Error {
@@ -117,7 +120,8 @@ func oneCause() []matrix.Result {
 			continue
 		}
 		r := &results[i]
-		r.Verdict, r.Reason, r.Detail = matrix.Fail, matrix.NotDelivered, fmt.Sprintf("remote server: nothing arrived from 10.192.0.%d", i)
+		r.Verdict, r.Reason, r.Detail = matrix.Fail, matrix.NotDelivered,
+			fmt.Sprintf("remote server: nothing arrived from 10.192.0.%d", i)
 		r.Explanation = &explain.Explanation{
 			Cause: "no-policy-rule", Expected: fmt.Sprint("x", i), LastSeen: "REMOTE's rule matched it",
 			Likely: "there is no policy rule", Check: "ip rule", Mend: "ip rule add fwmark 0x1 lookup 100",
@@ -129,13 +133,15 @@ func oneCause() []matrix.Result {
 // hostile is a result with everything that a terminal would obey.
 var hostile = []matrix.Result{{
 	Name: "inet-args-tcp-to", Verdict: matrix.Fail, Reason: "x\x1b]0;title\a",
-	Detail:      "read \"\x1b[2J\x9b31m\u009b31m\r\n\x00\u202egnp\u200b\U000e0001\" \x7f\xff é \\ <end>",
-	Explanation: &explain.Explanation{Cause: "x\x1b[2J", Expected: "\x1b[2J", Likely: "a\u009b31m\nb", Check: "\x1b]0;title\a"},
-	Seconds:     0.1,
+	Detail: "read \"\x1b[2J\x9b31m\u009b31m\r\n\x00\u202egnp\u200b\U000e0001\" \x7f\xff é \\ <end>",
+	Explanation: &explain.Explanation{Cause: "x\x1b[2J", Expected: "\x1b[2J", Likely: "a\u009b31m\nb",
+		Check: "\x1b]0;title\a"},
+	Seconds: 0.1,
 }}
 
 var (
-	run26      = Run{Kernel: "Linux 6.12.9", System: "linux/amd64", Version: "v1.2-3-gabcdef", Started: time.Date(2026, 3, 4, 5, 6, 7, 891234567, time.UTC), Seconds: 0.0414159, Targets: args26}
+	run26 = Run{Kernel: "Linux 6.12.9", System: "linux/amd64", Version: "v1.2-3-gabcdef",
+		Started: time.Date(2026, 3, 4, 5, 6, 7, 891234567, time.UTC), Seconds: 0.0414159, Targets: args26}
 	onTerminal = Style{Terminal: true, Live: true, Width: 80}
 	pipe       = Style{Width: 80}
 )
@@ -234,7 +240,8 @@ func TestRegressAlone(t *testing.T) {
 		}
 		last := map[matrix.Verdict]string{matrix.XFail: "EXPECTED_FAIL\n", matrix.Skip: "SKIPPED\n"}[r.Verdict]
 		text := b.String()
-		if strings.Contains(text, "====") || strings.Contains(text, "\nFAILED") || (r.Verdict == matrix.Pass) != (text == "") || !strings.HasSuffix(text, last) {
+		framed := strings.Contains(text, "====") || strings.Contains(text, "\nFAILED")
+		if framed || (r.Verdict == matrix.Pass) != (text == "") || !strings.HasSuffix(text, last) {
 			t.Errorf("%v: %q", r.Verdict, text)
 		}
 	}
@@ -242,7 +249,8 @@ func TestRegressAlone(t *testing.T) {
 
 func TestJSON(t *testing.T) {
 	withHosts := with(run26, func(r *Run) {
-		r.Hosts = []Machine{{Name: "local", Kernel: "Linux 6.1", System: "linux/amd64"}, {Name: "remote", Address: "10.1.1.2", Kernel: "Linux 6.12.9", System: "linux/amd64"}}
+		r.Hosts = []Machine{{Name: "local", Kernel: "Linux 6.1", System: "linux/amd64"},
+			{Name: "remote", Address: "10.1.1.2", Kernel: "Linux 6.12.9", System: "linux/amd64"}}
 	})
 	interrupted := with(run26, func(r *Run) { r.Interrupted = true; r.Seed = 42 })
 	tests := []struct {
@@ -274,7 +282,8 @@ func TestJSON(t *testing.T) {
 				t.Errorf("%d targets, want %d", len(back.Targets), len(test.results))
 			}
 			for _, r := range back.Targets {
-				if want := hostile[0]; r.Reason == want.Reason && r.Detail != strings.ToValidUTF8(want.Detail, "\ufffd") {
+				if want := hostile[0]; r.Reason == want.Reason &&
+					r.Detail != strings.ToValidUTF8(want.Detail, "\ufffd") {
 					t.Errorf("detail came back as %q", r.Detail)
 				}
 			}

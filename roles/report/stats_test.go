@@ -25,7 +25,8 @@ func sampleStats() *Stats {
 			r.Seconds *= 1 + float64((round*7+i)%100)/50
 			switch {
 			case i == 2 && round%50 == 16:
-				r.Verdict, r.Reason, r.Detail = matrix.Fail, "nothing-received", fmt.Sprintf("In round %d the server received no datagram that the fence had not overtaken.", round)
+				r.Verdict, r.Reason, r.Detail = matrix.Fail, "nothing-received",
+					fmt.Sprintf("In round %d the server received no datagram that the fence had not overtaken.", round)
 			case i == 4:
 				r.Verdict, r.Reason, r.Detail = matrix.XFail, "known", "As this kernel is known to."
 			case i == 20 && round == 299:
@@ -71,7 +72,8 @@ func TestStatsGolden(t *testing.T) {
 	if err := json.Unmarshal(js.Bytes(), &back); err != nil {
 		t.Fatal(err)
 	}
-	if back.Run.Cells != 7800 || back.Run.Kernel != run.Kernel || len(back.Targets) != 26 || back.Targets[2].Passes != 294 {
+	if back.Run.Cells != 7800 || back.Run.Kernel != run.Kernel || len(back.Targets) != 26 ||
+		back.Targets[2].Passes != 294 {
 		t.Errorf("read back: %+v", back)
 	}
 }
@@ -81,7 +83,8 @@ func TestStatsGolden(t *testing.T) {
 func TestStatsKeepsTheFirst(t *testing.T) {
 	s := NewStats(nil)
 	for i := range 1000 {
-		r := matrix.Result{Name: "inet-args-tcp-to", Verdict: matrix.Verdicts[i%len(matrix.Verdicts)], Transcript: []matrix.Transcript{{Text: fmt.Sprint(i)}}}
+		r := matrix.Result{Name: "inet-args-tcp-to", Verdict: matrix.Verdicts[i%len(matrix.Verdicts)],
+			Transcript: []matrix.Transcript{{Text: fmt.Sprint(i)}}}
 		want := i < 3*len(matrix.Verdicts) && keptPerVerdict[r.Verdict] > i/len(matrix.Verdicts)
 		if kept := s.Add(r); kept != want {
 			t.Errorf("result %d, %s: kept %v", i, r.Verdict, kept)
@@ -121,18 +124,21 @@ func TestStatsKeepsAPass(t *testing.T) {
 	}
 	s.Add(matrix.Result{Name: "b", Verdict: matrix.Fail})
 	shown := s.Shown()
-	if len(shown) != 2 || shown[0].Name != "a" || shown[0].Transcript[0].Text != "run 2" || shown[1].Verdict != matrix.Fail {
+	if len(shown) != 2 || shown[0].Name != "a" || shown[0].Transcript[0].Text != "run 2" ||
+		shown[1].Verdict != matrix.Fail {
 		t.Errorf("shown are %+v", shown)
 	}
 	summaries := s.Summaries(Run{})
-	if o := summaries[0]; o.Evidence == nil || len(o.Transcript) != 1 || o.Transcript[0].Text != "run 2" || o.Run != 0 || o.Detail != "" {
+	if o := summaries[0]; o.Evidence == nil || len(o.Transcript) != 1 || o.Transcript[0].Text != "run 2" ||
+		o.Run != 0 || o.Detail != "" {
 		t.Errorf("of what passed: %+v", o)
 	}
 	if o := summaries[1]; o.Evidence != nil || len(o.Transcript) != 0 {
 		t.Errorf("what failed has what a pass showed: %+v", o)
 	}
 	var b bytes.Buffer
-	if err := s.WriteJSON(&b, Run{}); err != nil || !strings.Contains(b.String(), `"name":"a","runs":3,"passes":3`) || strings.Count(b.String(), `"run":`) != 2 {
+	if err := s.WriteJSON(&b, Run{}); err != nil || !strings.Contains(b.String(), `"name":"a","runs":3,"passes":3`) ||
+		strings.Count(b.String(), `"run":`) != 2 {
 		t.Errorf("%v, %s", err, &b)
 	}
 }

@@ -8,15 +8,14 @@ import (
 	"pfdivert/matrix"
 )
 
-// Summary is what the reports that show one verdict for each target (TAP, JUnit,
-// HTML) say of a target: of a run that played it once its result, of one that
-// played it again and again the worst.
+// Summary is the one verdict for a target in reports that show one (TAP, JUnit, HTML): the result
+// of its only run, or the worst of many.
 type Summary struct {
 	// Result's Name is the target's, without its host. The verdict is empty for a target
 	// that was selected and not played, because the run was interrupted.
 	matrix.Result
 	Host string // empty when one host is tested
-	// Of a target that was played again and again: how often, with which verdicts
+	// Of a target that was run again and again: how often, with which verdicts
 	// ("294 PASS, 6 FAIL"), and which of the runs Result was, from 1. Its seconds are
 	// the median of all runs then.
 	Runs   uint64
@@ -24,7 +23,7 @@ type Summary struct {
 	Run    uint64
 }
 
-// severity orders the verdicts of a target that was played again and again: the
+// severity orders the verdicts of a target that was run again and again: the
 // worst is the target's. A known failure and a missing feature are news where others
 // passed, so they are worse than PASS.
 var severity = []matrix.Verdict{matrix.Pass, matrix.Skip, matrix.XFail, matrix.XPass, matrix.Fail, matrix.Error}
@@ -34,8 +33,8 @@ func worse(a, b matrix.Verdict) int {
 	return slices.Index(severity, a) - slices.Index(severity, b)
 }
 
-// Summaries returns the summaries of a run that played each target once, in the order of
-// the target list.
+// Summaries returns the summaries of a run that ran each target once, in the order of the target
+// list.
 func Summaries(run Run, results []matrix.Result) []Summary {
 	played := make(map[string]bool, len(results))
 	for _, r := range results {
@@ -55,7 +54,7 @@ func Summaries(run Run, results []matrix.Result) []Summary {
 	return all
 }
 
-// Summaries returns the summaries of the targets that were played again and again.
+// Summaries returns the summaries of targets that were run repeatedly.
 func (s *Stats) Summaries(run Run) []Summary {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -86,7 +85,7 @@ func verdictsOf(count map[matrix.Verdict]uint64) string {
 }
 
 // notPlayed says why a target has no verdict.
-const notPlayed = "the run was ended before this target was played"
+const notPlayed = "the run was ended before this target was run"
 
 // says is what the outcome's reason and detail say in one line.
 func (o Summary) says() string {
@@ -106,7 +105,7 @@ func (o Summary) explained() [][2]string {
 	var lines [][2]string
 	for _, line := range [][2]string{
 		{"cause", e.Cause}, {"expected", e.Expected}, {"last seen", e.LastSeen},
-		{"likely", e.Likely}, {"check", e.Check}, {"mend", e.Mend},
+		{"likely", e.Likely}, {"check", e.Check}, {"fix", e.Mend},
 	} {
 		if line[1] != "" {
 			lines = append(lines, line)

@@ -20,8 +20,10 @@ import (
 // nasty is text that ends what it stands in, of all the formats.
 var nasty = []string{
 	"# SKIP not really", "ok 7 - forged\nnot ok 8", "  ...", "---", "Bail out! no", `\# \`, "\"\n  ...\nok 99",
-	"]]></failure><testcase name=\"x\"/>", "</style><script>alert(1)</script>", "\" onload=\"alert(1)", "' onclick='x", "&lt;b>", "<!--", "--><img src=x onerror=alert(1)>",
-	"\x00\x1b[2J\x9b\u009b\u202e\u2066\ufffe\uffff\U000e0001\x7f\xff\xed\xa0\x80", "a: b", "- a", "{{.}}", "${x}", "</svg><script>", "\u2028\u2029",
+	"]]></failure><testcase name=\"x\"/>", "</style><script>alert(1)</script>", "\" onload=\"alert(1)", "' onclick='x",
+	"&lt;b>", "<!--", "--><img src=x onerror=alert(1)>",
+	"\x00\x1b[2J\x9b\u009b\u202e\u2066\ufffe\uffff\U000e0001\x7f\xff\xed\xa0\x80", "a: b", "- a", "{{.}}", "${x}",
+	"</svg><script>", "\u2028\u2029",
 }
 
 // nastyOutcomes have nasty text wherever text can come from elsewhere.
@@ -35,8 +37,9 @@ func nastyOutcomes() (Run, []Summary) {
 		summaries = append(summaries, Summary{Result: matrix.Result{
 			Name: args26[i], Verdict: []matrix.Verdict{matrix.Fail, matrix.XFail, matrix.Skip, matrix.Error}[i%4],
 			Reason: text, Detail: text, Seconds: 0.001,
-			Explanation: &explain.Explanation{Cause: text, Expected: text, LastSeen: text, Likely: text, Check: text, Mend: text},
-			Transcript:  []matrix.Transcript{{Host: "local", Name: text, Text: text + "\n" + text}},
+			Explanation: &explain.Explanation{Cause: text, Expected: text, LastSeen: text, Likely: text, Check: text,
+				Mend: text},
+			Transcript: []matrix.Transcript{{Host: "local", Name: text, Text: text + "\n" + text}},
 		}})
 	}
 	return run, summaries
@@ -70,7 +73,7 @@ func reports() map[string]func() (Run, []Summary) {
 	return map[string]func() (Run, []Summary){
 		"mixed":       once(with(run26, func(r *Run) { r.Seed = 42 }), explained()),
 		"interrupted": once(with(run26, func(r *Run) { r.Interrupted = true }), passes(args26[:13])),
-		// Each target was played, and then the run was ended.
+		// Each target was run, and then the run was ended.
 		"interrupted-stats": func() (Run, []Summary) {
 			stats := NewStats(args26)
 			for _, r := range passes(args26) {
@@ -79,10 +82,11 @@ func reports() map[string]func() (Run, []Summary) {
 			run := with(run26, func(r *Run) { r.Interrupted = true })
 			return run, stats.Summaries(run)
 		},
-		"none":    once(with(run26, func(r *Run) { r.Targets = nil }), nil),
-		"skipped": once(Run{Version: "v1.2", Started: run26.Started, Skipped: "No remote host is given. #1 \x1b[2J"}, nil),
-		"hosts":   once(severalRun, severalResults),
-		"nasty":   nastyOutcomes,
+		"none": once(with(run26, func(r *Run) { r.Targets = nil }), nil),
+		"skipped": once(Run{Version: "v1.2", Started: run26.Started, Skipped: "No remote host is given. #1 \x1b[2J"},
+			nil),
+		"hosts": once(severalRun, severalResults),
+		"nasty": nastyOutcomes,
 		"stats": func() (Run, []Summary) {
 			run := with(run26, func(r *Run) { r.Seconds = 3.9 })
 			return run, sampleStats().Summaries(run)
@@ -169,7 +173,8 @@ func TestTAPConsumers(t *testing.T) {
 				t.Errorf("%v, want success: %v\n%s", err, passed, said)
 			}
 			// To bail out may be to leave the plan unfulfilled.
-			if strings.Contains(said, "Parse errors") != (played < len(summaries)) || strings.Contains(said, "Bailout") != run.Interrupted {
+			if strings.Contains(said, "Parse errors") != (played < len(summaries)) ||
+				strings.Contains(said, "Bailout") != run.Interrupted {
 				t.Error(said)
 			}
 			if skipped := strings.Contains(said, "skipped: No remote host is given."); skipped != (run.Skipped != "") {
@@ -192,7 +197,8 @@ func TestTAPConsumers(t *testing.T) {
 			if !strings.Contains(said, fmt.Sprintf("Ran %d tests", played)) {
 				t.Errorf("want %d tests:\n%s", played, said)
 			}
-			if m := regexp.MustCompile(`failures=(\d+)`).FindStringSubmatch(said); notOK > 0 && (m == nil || m[1] != fmt.Sprint(notOK)) {
+			if m := regexp.MustCompile(`failures=(\d+)`).FindStringSubmatch(said); notOK > 0 &&
+				(m == nil || m[1] != fmt.Sprint(notOK)) {
 				t.Errorf("want %d failures:\n%s", notOK, said)
 			}
 		})
@@ -253,8 +259,11 @@ func TestJUnitSchema(t *testing.T) {
 	// The schema can fail.
 	text := render(t, "mixed", junit)
 	for _, change := range [][2]string{
-		{` failures="2"`, ""}, {`<testsuites>`, `<testsuites name="x">`}, {`time="0.041"`, `time="0.041416"`}, {`timestamp="2026-03-04T05:06:07"`, `timestamp="2026-03-04T05:06:07Z"`}, {"<failure message=", "<failed message="},
-		{`name="inet-args-tcp-reply"`, `name="inet-args-tcp-to"`}, {"<system-out>", "<system-out>\x01"}, {"<system-out></system-out>\n", ""},
+		{` failures="2"`, ""}, {`<testsuites>`, `<testsuites name="x">`}, {`time="0.041"`,
+			`time="0.041416"`}, {`timestamp="2026-03-04T05:06:07"`, `timestamp="2026-03-04T05:06:07Z"`},
+		{"<failure message=", "<failed message="},
+		{`name="inet-args-tcp-reply"`, `name="inet-args-tcp-to"`}, {"<system-out>",
+			"<system-out>\x01"}, {"<system-out></system-out>\n", ""},
 	} {
 		changed := bytes.Replace(text, []byte(change[0]), []byte(change[1]), 1)
 		cmd := exec.Command(xmllint, "--noout", "--nonet", "--schema", "testdata/junit.xsd", "-")
@@ -327,13 +336,14 @@ func FuzzTAPAndJUnit(f *testing.F) {
 				elements++
 			}
 		}
-		if err := xml.Unmarshal(b.Bytes(), &got); err != nil || len(got.Suites) != 1 || len(got.Suites[0].Cases) != 3 || elements != 14 {
+		if err := xml.Unmarshal(b.Bytes(), &got); err != nil || len(got.Suites) != 1 ||
+			len(got.Suites[0].Cases) != 3 || elements != 14 {
 			t.Errorf("%v, %d elements: %s", err, elements, &b)
 		}
 	})
 }
 
-// TestWorstVerdict: of a target that was played again and again the worst counts, with
+// TestWorstVerdict: of a target that was run again and again the worst counts, with
 // the first result of that verdict, whatever the order.
 func TestWorstVerdict(t *testing.T) {
 	for range 200 {

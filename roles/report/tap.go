@@ -11,11 +11,10 @@ import (
 )
 
 // WriteTAP writes the summaries in version 14 of the Test Anything Protocol
-// (https://testanything.org/tap-version-14-specification.html). A target is a
-// test point with a block of YAML: FAIL, ERROR and XPASS are not ok, as for the
-// exit status; SKIP has TAP's SKIP directive, XFAIL its TODO, which is for what is known
-// to fail. Where a run was interrupted the report bails out, also when each target was
-// played once: the run has failed.
+// (https://testanything.org/tap-version-14-specification.html). Each target is a test point with a
+// block of YAML. FAIL, ERROR and XPASS are not ok, as for the exit status; SKIP has the directive
+// SKIP, and XFAIL has TODO, which marks known failures. The report of an interrupted run bails out,
+// even if each target was run once: the run has failed.
 func WriteTAP(w io.Writer, run Run, summaries []Summary) error {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "TAP version 14\n1..%d", len(summaries))
@@ -80,7 +79,11 @@ func tapBlock(b *bytes.Buffer, o Summary) {
 		if lines := o.explained(); lines != nil {
 			b.WriteString("  explanation:\n")
 			for _, line := range lines {
-				field("  ", strings.ReplaceAll(line[0], " ", "_"), line[1])
+				key := strings.ReplaceAll(line[0], " ", "_")
+				if key == "fix" {
+					key = "mend" // the key of JSON, which never changes
+				}
+				field("  ", key, line[1])
 			}
 		}
 		if len(o.Transcript) > 0 {

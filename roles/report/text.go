@@ -12,10 +12,9 @@ import (
 	"pfdivert/matrix/explain"
 )
 
-// WriteText writes the results for people. On a terminal: the kernel, a table
-// with a row per target kind and a column per address family, the targets that
-// did not pass with their reasons, and the totals. Elsewhere a line per target,
-// in the order of the target list, and the totals.
+// WriteText writes the results for people. On a terminal: the kernel, a table with a row for each
+// kind of target and a column for each address family, the failures with their reasons, and the
+// totals. Elsewhere: a line for each target, in the order of the target list, and the totals.
 func WriteText(w io.Writer, style Style, run Run, results []matrix.Result) error {
 	results = run.ordered(results)
 	var b bytes.Buffer
@@ -126,7 +125,7 @@ func (told explanations) write(b *bytes.Buffer, indent string, width int, e *exp
 	}
 	told[e.Cause] = true
 	for _, line := range []struct{ word, text string }{
-		{"last seen", e.LastSeen}, {"likely", e.Cause + ": " + e.Likely}, {"check", e.Check}, {"mend", e.Mend},
+		{"last seen", e.LastSeen}, {"likely", e.Cause + ": " + e.Likely}, {"check", e.Check}, {"fix", e.Mend},
 	} {
 		if line.text != "" {
 			b.WriteString(wrap(line.word+": "+printable(line.text), indent, width))

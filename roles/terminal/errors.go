@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"pfdivert/matrix/script"
 
 	"pfdivert/roles/agent"
 )
@@ -27,7 +28,7 @@ func WithHint(err error, hint string) error { return hinted{err, hint} }
 // roles/host and of an agent have hints.
 func HintOf(err error) string {
 	var h agent.Hinter
-	var fault *agent.Fault // a field, because it travels
+	var fault *script.Fault // a field, because it travels
 	switch {
 	case errors.As(err, &h):
 		return h.Hint()

@@ -52,7 +52,8 @@ func addressesOf(f pfconf.Family, getenv func(string) string) (a matrix.Addresse
 			fmt.Sprintf("set it, or run '%v-*' alone", other))
 	}
 	wrong := func(name string, err error) error {
-		return terminal.WithHint(fmt.Errorf("%s=%q: %w", name, getenv(name), err), "give a plain address; FAKE may be a prefix like 10.188.2.0/24 or fd00:188:2::/64")
+		return terminal.WithHint(fmt.Errorf("%s=%q: %w", name, getenv(name), err),
+			"give a plain address; FAKE may be a prefix like 10.188.2.0/24 or fd00:188:2::/64")
 	}
 	if a.Local, err = netip.ParseAddr(getenv(names[0])); err != nil {
 		return a, wrong(names[0], err)
@@ -90,7 +91,8 @@ func strayAddresses(getenv func(string) string) error {
 	for _, f := range pfconf.Families {
 		for _, n := range addressNames[f] {
 			if getenv(n) != "" {
-				return terminal.WithHint(fmt.Errorf("%s is set and REMOTE_SSH is not", n), "set REMOTE_SSH to test another host, or unset the addresses to test this machine in a lab")
+				return terminal.WithHint(fmt.Errorf("%s is set and REMOTE_SSH is not", n),
+					"set REMOTE_SSH to test another host, or unset the addresses to test this machine in a lab")
 			}
 		}
 	}

@@ -41,7 +41,7 @@ func reachBSD(ctx context.Context, o Options) (*Pair, error) {
 		return nil, fmt.Errorf("the own executable: %w", err)
 	}
 	ask := askOnce(terminal.Ask())
-	start := func(h bsd.Host) (*host.Link, error) {
+	start := func(h bsd.Entry) (*host.Link, error) {
 		argv := append(slices.Clone(h.Enter), exe, "agent")
 		return host.Privileged(ctx, append(argv, h.Args...), o.Sudo, ask)
 	}
@@ -62,7 +62,8 @@ func reachBSD(ctx context.Context, o Options) (*Pair, error) {
 	}
 	p.Options.Families = map[pfconf.Family]matrix.Addresses{}
 	for f, a := range lab.Addresses {
-		p.Options.Families[f] = matrix.Addresses{Local: a.Local, Remote: a.Remote, Locals: netip.PrefixFrom(a.Local, a.Local.BitLen()), Fakes: a.Fakes}
+		p.Options.Families[f] = matrix.Addresses{Local: a.Local, Remote: a.Remote,
+			Locals: netip.PrefixFrom(a.Local, a.Local.BitLen()), Fakes: a.Fakes}
 	}
 	p.Options.Rounds = realRounds
 	p.Options.By, p.Options.Patience = WhoRuns(o.Getenv), o.Wait
@@ -71,8 +72,8 @@ func reachBSD(ctx context.Context, o Options) (*Pair, error) {
 }
 
 // build starts the lab's builder and has it build.
-func (p *Pair) build(ctx context.Context, o Options, start func(bsd.Host) (*host.Link, error)) (*bsd.Lab, error) {
-	link, err := start(bsd.Host{Args: []string{"-lab-builder"}})
+func (p *Pair) build(ctx context.Context, o Options, start func(bsd.Entry) (*host.Link, error)) (*bsd.Lab, error) {
+	link, err := start(bsd.Entry{Args: []string{"-lab-builder"}})
 	if err != nil {
 		return nil, err
 	}

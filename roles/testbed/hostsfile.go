@@ -112,18 +112,21 @@ func parseHosts(file, text string) (hosts []fileHost, err error) {
 				return wrong("begin with what ssh takes: root@pfhost "+word, "%s belongs to no host", name)
 			case name != "name" && !slices.Contains(perHost, name):
 				known := append([]string{"name"}, perHost...)
-				return wrong(fmt.Sprintf("the nearest is %s; known are %s", matrix.Nearest(name, known), strings.Join(known, ", ")), "there is no %q", name)
+				return wrong(fmt.Sprintf("the nearest is %s; known are %s", matrix.Nearest(name, known),
+					strings.Join(known, ", ")), "there is no %q", name)
 			default:
 				h := &hosts[len(hosts)-1]
 				if _, twice := h.set[name]; twice {
-					return wrong("every host begins with what ssh takes, at a line's beginning", "%s is given twice for %s", name, h.ssh)
+					return wrong("every host begins with what ssh takes, at a line's beginning",
+						"%s is given twice for %s", name, h.ssh)
 				}
 				h.set[name] = value
 			}
 		}
 	}
 	if len(hosts) == 0 {
-		return nil, terminal.WithHint(fmt.Errorf("%s: there is no host in it", file), "root@pfhost LOCAL_ADDR=… REMOTE_ADDR=… FAKE_ADDR=…; docs/remote.md shows a hosts file")
+		return nil, terminal.WithHint(fmt.Errorf("%s: there is no host in it", file),
+			"root@pfhost LOCAL_ADDR=… REMOTE_ADDR=… FAKE_ADDR=…; docs/remote.md shows a hosts file")
 	}
 	return hosts, nameHosts(hosts)
 }
@@ -140,10 +143,12 @@ func nameHosts(hosts []fileHost) error {
 			delete(h.set, "name")
 		}
 		if !hostNames.MatchString(h.name) {
-			return terminal.WithHint(fmt.Errorf("%s: %q can't be the host's name in the report", h.where, h.name), nameHint)
+			return terminal.WithHint(fmt.Errorf("%s: %q can't be the host's name in the report", h.where, h.name),
+				nameHint)
 		}
 		if other, taken := named[h.name]; taken {
-			return terminal.WithHint(fmt.Errorf("%s: %s is the name of the host of %s, too", h.where, h.name, other.where), "give one of them another: name=NAME")
+			return terminal.WithHint(fmt.Errorf("%s: %s is the name of the host of %s, too", h.where, h.name,
+				other.where), "give one of them another: name=NAME")
 		}
 		named[h.name] = *h
 	}
@@ -227,11 +232,13 @@ func validateHosts(hosts []fileHost, targets []matrix.Target, env func(string) s
 				continue
 			}
 			names := addressNames[f]
-			for _, mine := range []use{{names[1], netip.PrefixFrom(a.Remote, a.Remote.BitLen()), h}, {names[2], a.Fakes, h}} {
+			for _, mine := range []use{{names[1], netip.PrefixFrom(a.Remote, a.Remote.BitLen()), h},
+				{names[2], a.Fakes, h}} {
 				for _, u := range uses {
 					if u.host.name != h.name && u.prefix.Overlaps(mine.prefix) {
 						return terminal.WithHint(
-							fmt.Errorf("%s: %s of %s is %v, and %s of %s (%s) is %v", h.where, mine.what, h.name, mine.prefix, u.what, u.host.name, u.host.where, u.prefix),
+							fmt.Errorf("%s: %s of %s is %v, and %s of %s (%s) is %v", h.where, mine.what, h.name,
+								mine.prefix, u.what, u.host.name, u.host.where, u.prefix),
 							"give each host a FAKE of its own: LOCAL can send what is for one address to one host only")
 					}
 				}

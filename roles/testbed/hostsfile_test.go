@@ -109,11 +109,13 @@ func TestValidateHosts(t *testing.T) {
 	}
 	for _, c := range []struct{ second, err, hint string }{
 		{"b REMOTE_ADDR=10.1.0.3 FAKE_ADDR=10.2.1.0/24", "", ""}, // LOCAL_ADDR is the environment's
-		{"b REMOTE_ADDR=10.1.0.3 FAKE_ADDR=10.2.0.9", "f:2: FAKE_ADDR of b is 10.2.0.9/32, and FAKE_ADDR of a (f:1) is 10.2.0.0/24", "a FAKE of its own"},
+		{"b REMOTE_ADDR=10.1.0.3 FAKE_ADDR=10.2.0.9",
+			"f:2: FAKE_ADDR of b is 10.2.0.9/32, and FAKE_ADDR of a (f:1) is 10.2.0.0/24", "a FAKE of its own"},
 		{"b REMOTE_ADDR=10.1.0.2 FAKE_ADDR=10.2.1.9", "f:2: REMOTE_ADDR of b is 10.1.0.2/32, and REMOTE_ADDR of a (f:1) is 10.1.0.2/32", ""},
 		{"b REMOTE_ADDR=10.2.0.7 FAKE_ADDR=10.2.1.9", "f:2: REMOTE_ADDR of b is 10.2.0.7/32, and FAKE_ADDR of a (f:1) is 10.2.0.0/24", ""},
 		{"b REMOTE_ADDR=10.1.0.3", "f:2: b: FAKE_ADDR: not set, and inet targets are to run", "run 'inet6-*' alone"},
-		{"b REMOTE_ADDR=10.1.0.3 FAKE_ADDR=x", `f:2: b: FAKE_ADDR="x": neither an address nor a prefix`, "may be a prefix"},
+		{"b REMOTE_ADDR=10.1.0.3 FAKE_ADDR=x", `f:2: b: FAKE_ADDR="x": neither an address nor a prefix`,
+			"may be a prefix"},
 	} {
 		hosts, err := parseHosts("f", first+c.second)
 		if err != nil {
@@ -135,7 +137,8 @@ func TestSelectHosts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for names, want := range map[string]string{"": "a openbsd77 c", " c root@a": "a c", "openbsd77 root@b": "openbsd77"} {
+	for names, want := range map[string]string{"": "a openbsd77 c", " c root@a": "a c",
+		"openbsd77 root@b": "openbsd77"} {
 		chosen, err := selectHosts(all, names)
 		var got []string
 		for _, h := range chosen {
@@ -147,7 +150,8 @@ func TestSelectHosts(t *testing.T) {
 	}
 	_, err = selectHosts(all, "a openbsd76")
 	checkWrong(t, err, `REMOTE_SSH: there is no host "openbsd76" in the hosts file`, "the nearest is openbsd77;")
-	_, err = Find(Options{Getenv: func(name string) string { return map[string]string{"REMOTE_SSH": "a b"}[name] }}, nil)
+	_, err = Find(Options{Getenv: func(name string) string { return map[string]string{"REMOTE_SSH": "a b"}[name] }},
+		nil)
 	checkWrong(t, err, "REMOTE_SSH names 2 hosts; each needs addresses of its own", "-hosts FILE")
 }
 
@@ -165,7 +169,8 @@ func FuzzParseHosts(f *testing.F) {
 		}
 		names := map[string]bool{}
 		for _, h := range hosts {
-			if names[h.name] || h.name != filepath.Base(h.name) || strings.HasPrefix(h.name, ".") || h.ssh == "" || strings.HasPrefix(h.ssh, "-") {
+			if names[h.name] || h.name != filepath.Base(h.name) || strings.HasPrefix(h.name, ".") || h.ssh == "" ||
+				strings.HasPrefix(h.ssh, "-") {
 				t.Errorf("host %+v", h)
 			}
 			names[h.name] = true

@@ -1,5 +1,5 @@
-// Package testbed reaches the two hosts of a run, LOCAL and REMOTE, and the agents on them: in a lab
-// on this machine, or over ssh, as the environment and a hosts file say.
+// Package testbed reaches the two hosts of a run, LOCAL and REMOTE, and the agents on them: in a
+// lab on this machine, or over ssh, as the environment and a hosts file say.
 package testbed
 
 import (

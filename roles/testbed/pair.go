@@ -29,9 +29,10 @@ const setupTrips = 3
 // helloPatience bounds the start of an agent.
 const helloPatience = 20 * time.Second
 
-// Pair is the two hosts of a run with their agents.
+// Pair is the two hosts of a run with their agents. Close it when done, after Leave if the hosts
+// are real.
 type Pair struct {
-	Hosts         matrix.Hosts
+	Hosts         Agents
 	Options       matrix.Options // addresses, fences and waiting, as these hosts need them
 	Local, Remote *host.Link     // nil until it was started
 	Trips         int            // round trips until the agents had said hello, and to set them up
@@ -39,6 +40,12 @@ type Pair struct {
 	builder       *builder       // of a lab that outlives its processes
 	real          bool           // the hosts stay when the agents end
 }
+
+// Agents are the connections to the two hosts' agents.
+type Agents struct{ Local, Remote *agent.Conn }
+
+// Tested returns the two hosts as a run needs them.
+func (a Agents) Tested() matrix.Hosts { return matrix.Hosts{Local: a.Local, Remote: a.Remote} }
 
 // HasNamespaces reports whether a lab on this system is gone with its processes, and needs
 // no root.
@@ -55,13 +62,15 @@ func reachHosts(ctx context.Context, o Options, targets []matrix.Target) (*Pair,
 	return ReachLab(ctx, o)
 }
 
-// ReachLab builds the lab that this system has, and reaches its agents.
+// ReachLab builds the kind of lab that this system has, and connects to its agents. The caller
+// closes the pair.
 func ReachLab(ctx context.Context, o Options) (*Pair, error) {
 	if !HasNamespaces {
 		return reachBSD(ctx, o)
 	}
 	if o.Domain != 0 {
-		return nil, terminal.WithHint(errors.New("-rdomain: this system has no routing domains"), "set REMOTE_SSH to an OpenBSD host, or run it there")
+		return nil, terminal.WithHint(errors.New("-rdomain: this system has no routing domains"),
+			"set REMOTE_SSH to an OpenBSD host, or run it there")
 	}
 	return reachNamespaces(ctx, o)
 }
@@ -88,7 +97,8 @@ func reachNamespaces(ctx context.Context, o Options) (*Pair, error) {
 			continue
 		}
 		plan := config.PlanOf(f)
-		a := matrix.Addresses{Local: plan.Local.Addr(), Remote: plan.Remote.Addr(), Locals: plan.Locals, Fakes: plan.Fakes}
+		a := matrix.Addresses{Local: plan.Local.Addr(), Remote: plan.Remote.Addr(), Locals: plan.Locals,
+			Fakes: plan.Fakes}
 		if !a.Locals.IsValid() {
 			a.Locals = netip.PrefixFrom(a.Local, a.Local.BitLen())
 		}
@@ -106,7 +116,8 @@ const realRounds = 2
 // asks are the ways to ask for a password on each side; nil where no one can be asked.
 type asks struct{ remote, local host.Ask }
 
-var singleInLab = terminal.WithHint(errors.New("-single is for the lab"), "of a remote host, give one FAKE_ADDR and one FAKE_ADDR6")
+var singleInLab = terminal.WithHint(errors.New("-single is for the lab"),
+	"of a remote host, give one FAKE_ADDR and one FAKE_ADDR6")
 
 // reachRemote reaches the remote host of the environment by ssh, and makes this
 // machine LOCAL.
@@ -150,7 +161,8 @@ func reachSSH(ctx context.Context, o Options, targets []matrix.Target, ask asks)
 	if got := p.Hosts.Remote.Hello.SHA256; got != p.far.Want {
 		p.Close()
 		return nil, terminal.WithHint(
-			fmt.Errorf("%s: the agent's sha256 is %s and not %s: another program answered", o.Getenv("REMOTE_SSH"), got, p.far.Want),
+			fmt.Errorf("%s: the agent's sha256 is %s and not %s: another program answered", o.Getenv("REMOTE_SSH"),
+				got, p.far.Want),
 			"remove ~/.cache/pfdivert on that host")
 	}
 	p.Options.Families = families
@@ -161,8 +173,8 @@ func reachSSH(ctx context.Context, o Options, targets []matrix.Target, ask asks)
 	return p, nil
 }
 
-// ReachForCleanup starts an agent on this host and, if the environment names one, on the remote host;
-// without one, Hosts.Remote stays nil.
+// ReachForCleanup starts an agent on this host and, if the environment names one, on the remote
+// host; without one, Hosts.Remote stays nil.
 func ReachForCleanup(ctx context.Context, o Options) (*Pair, error) {
 	if o.Getenv("REMOTE_SSH") != "" {
 		return reachRemote(ctx, o, nil)
@@ -201,7 +213,7 @@ func (p *Pair) dial(ctx context.Context, heartbeat time.Duration) (err error) {
 	return err
 }
 
-// Machines are what the agents said of their hosts.
+// Machines returns what the agents said of their hosts.
 func (p *Pair) Machines() (local, remote report.Machine) {
 	of := func(name string, c *agent.Conn) report.Machine {
 		return report.Machine{Name: name, Kernel: c.Hello.Kernel, System: c.Hello.GOOS + "/" + c.Hello.GOARCH}
@@ -209,7 +221,7 @@ func (p *Pair) Machines() (local, remote report.Machine) {
 	return of("local", p.Hosts.Local), of("remote", p.Hosts.Remote)
 }
 
-// Stderr is what the agents wrote to their standard error.
+// Stderr returns what the agents wrote to their standard error.
 func (p *Pair) Stderr() string {
 	var all string
 	links := []*host.Link{p.Local, p.Remote}
@@ -224,7 +236,7 @@ func (p *Pair) Stderr() string {
 	return all
 }
 
-// Explain adds what the agents said to an error.
+// Explain returns err with what the agents wrote to their standard error.
 func (p *Pair) Explain(err error) error {
 	if said := p.Stderr(); said != "" {
 		return fmt.Errorf("%w\nthe agents said:\n%s", err, said)
@@ -232,8 +244,8 @@ func (p *Pair) Explain(err error) error {
 	return err
 }
 
-// Leave has the agents of real hosts put everything back, and tells what they
-// could not. It does so also when the run was interrupted.
+// Leave has the agents of real hosts undo all their changes, also after ctx has ended. The error
+// says what they could not undo.
 func (p *Pair) Leave(ctx context.Context) error {
 	if !p.real {
 		return nil
@@ -253,7 +265,7 @@ func (p *Pair) Leave(ctx context.Context) error {
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return terminal.WithHint(err, "'pfdivert cleanup' on that host mends what is left")
+		return terminal.WithHint(err, "'pfdivert cleanup' on that host undoes what is left")
 	}
 	return nil
 }

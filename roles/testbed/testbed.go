@@ -6,11 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"pfdivert/matrix/script"
 	"strings"
 	"sync"
 
 	"pfdivert/matrix"
-	"pfdivert/roles/agent"
 	"pfdivert/roles/host"
 	"pfdivert/roles/report"
 	"pfdivert/roles/terminal"
@@ -26,12 +26,13 @@ type Testbed struct {
 	Dial func(context.Context) (*Pair, error)
 }
 
-// Find returns the testbeds that the options and the environment name, or one that is a lab. It reads
-// and validates what they say, and reaches nothing.
+// Find returns the testbeds that the options and the environment name, or one that is a lab. It
+// reads and validates what they say, and reaches nothing.
 func Find(o Options, targets []matrix.Target) ([]*Testbed, error) {
 	if o.HostsFile == "" {
 		if words := strings.Fields(o.Getenv("REMOTE_SSH")); len(words) > 1 {
-			return nil, terminal.WithHint(fmt.Errorf("REMOTE_SSH names %d hosts; each needs addresses of its own", len(words)),
+			return nil, terminal.WithHint(fmt.Errorf("REMOTE_SSH names %d hosts; each needs addresses of its own",
+				len(words)),
 				"write the hosts and their addresses into a file: -hosts FILE")
 		}
 		return []*Testbed{{Dial: func(ctx context.Context) (*Pair, error) { return reachHosts(ctx, o, targets) }}}, nil
@@ -170,10 +171,11 @@ func (b *Testbed) Target(name string) string {
 
 // Run runs the plan's targets and calls done with each result, from any goroutine. It returns an
 // error when none could be run.
-func (b *Testbed) Run(ctx context.Context, plan matrix.Plan, change func(*matrix.Options), done func(matrix.Result)) error {
+func (b *Testbed) Run(ctx context.Context, plan matrix.Plan, change func(*matrix.Options),
+	done func(matrix.Result)) error {
 	opt := b.Pair.Options
 	change(&opt)
-	err := matrix.Run(ctx, b.Pair.Hosts, plan, opt, func(r matrix.Result) {
+	err := matrix.Run(ctx, b.Pair.Hosts.Tested(), plan, opt, func(r matrix.Result) {
 		r.Name = b.Target(r.Name)
 		done(r)
 	})
@@ -187,7 +189,7 @@ func (b *Testbed) Run(ctx context.Context, plan matrix.Plan, change func(*matrix
 // other hosts' results count nevertheless.
 func (b *Testbed) Lost(targets []matrix.Target, err error, done func(matrix.Result)) {
 	reason := matrix.SetupFailed
-	var gone *agent.LostError
+	var gone *script.LostError
 	if errors.As(err, &gone) {
 		reason = matrix.AgentLost
 	}

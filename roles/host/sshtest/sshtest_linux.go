@@ -20,7 +20,7 @@ import (
 	"pfdivert/roles/lab/namespace"
 )
 
-// Main plays the test program's part in a World, if its arguments say so, and does
+// Main does the test program's part in a World, if its arguments say so, and does
 // not return then. A package that uses this one calls it before its tests run:
 // "world SETTINGS" becomes a world's command, and "delay ADDRESS TIME" is a
 // ProxyCommand over which everything takes TIME.
@@ -123,7 +123,8 @@ func (h *Host) prepare(t testing.TB, w *World, dir string) {
 	t.Helper()
 	w.HostKey = filepath.Join(dir, "hostkey")
 	for _, f := range []string{h.Key, w.HostKey} {
-		if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f).CombinedOutput(); err != nil {
+		if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f",
+			f).CombinedOutput(); err != nil {
 			t.Fatalf("ssh-keygen: %v\n%s", err, out)
 		}
 	}

@@ -22,9 +22,12 @@ type User struct{ name, shell, rc, noise, sudoers, doas string }
 // users are a world's users besides root: the login shell, its rc file and that
 // file's noise, the line in sudoers, the line in doas.conf.
 var users = []User{
-	{name: "bash", shell: "/bin/bash", rc: ".bashrc", noise: "echo Welcome to this host; echo error >&2; printf 'no line end'\n", sudoers: "bash ALL=(ALL) NOPASSWD: ALL"},
-	{name: "csh", shell: "/bin/tcsh", rc: ".cshrc", noise: "echo 'Welcome to csh'\necho -n 'no line end'\nalias sh false\n", sudoers: "csh ALL=(ALL) NOPASSWD: ALL"},
-	{name: "fish", shell: "/usr/bin/fish", rc: ".config/fish/config.fish", noise: "echo Welcome to fish\n", sudoers: "fish ALL=(ALL) NOPASSWD: ALL"},
+	{name: "bash", shell: "/bin/bash", rc: ".bashrc",
+		noise: "echo Welcome to this host; echo error >&2; printf 'no line end'\n", sudoers: "bash ALL=(ALL) NOPASSWD: ALL"},
+	{name: "csh", shell: "/bin/tcsh", rc: ".cshrc",
+		noise: "echo 'Welcome to csh'\necho -n 'no line end'\nalias sh false\n", sudoers: "csh ALL=(ALL) NOPASSWD: ALL"},
+	{name: "fish", shell: "/usr/bin/fish", rc: ".config/fish/config.fish", noise: "echo Welcome to fish\n",
+		sudoers: "fish ALL=(ALL) NOPASSWD: ALL"},
 	{name: "asked", shell: "/bin/sh", sudoers: "asked ALL=(ALL) ALL"},
 	{name: "norights", shell: "/bin/sh"},
 	{name: "requiretty", shell: "/bin/sh", sudoers: "Defaults:requiretty requiretty\nrequiretty ALL=(ALL) NOPASSWD: ALL"},
@@ -87,7 +90,8 @@ func Need(t testing.TB, paths ...string) {
 func NeedUsers(t testing.TB) {
 	t.Helper()
 	labtest.Need(t)
-	if b, err := os.ReadFile("/proc/self/uid_map"); os.Geteuid() != 0 || err != nil || !strings.Contains(string(b), "4294967295") {
+	if b, err := os.ReadFile("/proc/self/uid_map"); os.Geteuid() != 0 || err != nil ||
+		!strings.Contains(string(b), "4294967295") {
 		t.Skip("only root can be several users")
 	}
 }

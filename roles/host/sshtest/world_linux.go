@@ -51,7 +51,8 @@ func enter(settings string) error {
 			return err
 		}
 	}
-	mounts := map[string]string{"/run": "mode=755", "/home": "mode=755", "/root": "mode=700", "/tmp": "mode=1777", "/var/tmp": "mode=1777", "/var/lib/sudo": "mode=700"}
+	mounts := map[string]string{"/run": "mode=755", "/home": "mode=755", "/root": "mode=700", "/tmp": "mode=1777",
+		"/var/tmp": "mode=1777", "/var/lib/sudo": "mode=700"}
 	for dir, o := range w.Mounts {
 		mounts[dir] = o
 	}
@@ -110,7 +111,8 @@ func enter(settings string) error {
 	if len(w.Run) > 0 {
 		return w.run()
 	}
-	return syscall.Exec("/usr/sbin/sshd", []string{"/usr/sbin/sshd", "-D", "-e", "-f", "/etc/ssh/test_config"}, os.Environ())
+	return syscall.Exec("/usr/sbin/sshd", []string{"/usr/sbin/sshd", "-D", "-e", "-f", "/etc/ssh/test_config"},
+		os.Environ())
 }
 
 // run becomes the command, as a user.

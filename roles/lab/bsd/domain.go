@@ -39,7 +39,8 @@ func (b *builder) domains(c Config) error {
 			return err
 		}
 		if domain == d.remote { // REMOTE's servers listen there
-			if err := b.all(words("ifconfig %s inet 127.0.0.1/8 up", name), words("ifconfig %s inet6 ::1/128", name)); err != nil {
+			if err := b.all(words("ifconfig %s inet 127.0.0.1/8 up", name),
+				words("ifconfig %s inet6 ::1/128", name)); err != nil {
 				return err
 			}
 		}
@@ -77,8 +78,8 @@ func (b *builder) domains(c Config) error {
 	return nil
 }
 
-// inDomain is an agent in a routing domain; Host.Command reads the number.
-func inDomain(n int) Host { return Host{Args: []string{"-in-lab", "-rdomain", strconv.Itoa(n)}} }
+// inDomain is an agent in a routing domain; Entry.Command reads the number.
+func inDomain(n int) Entry { return Entry{Args: []string{"-in-lab", "-rdomain", strconv.Itoa(n)}} }
 
 // route is LOCAL's route to FAKE, as route(8) takes it: a network must have more than one address.
 func (a Addresses) route() string {
@@ -119,7 +120,7 @@ func (b *builder) ready(names ...string) error {
 			case err != nil:
 				return err
 			case n == nil:
-				return fmt.Errorf("%s has been destroyed by somebody else", name)
+				return fmt.Errorf("%s has been destroyed by another process", name)
 			case n.duplicated != "":
 				return fmt.Errorf("%s: the address %s is duplicated", name, n.duplicated)
 			}

@@ -42,12 +42,12 @@ func (b *builder) jails(c Config, unique int) error {
 	for _, side := range []struct {
 		jail, nic string
 		address   func(Addresses) netip.Addr
-		host      *Host
+		host      *Entry
 	}{
 		{local, pair + "a", func(a Addresses) netip.Addr { return a.Local }, &b.lab.Local},
 		{remote, pair + "b", func(a Addresses) netip.Addr { return a.Remote }, &b.lab.Remote},
 	} {
-		*side.host = Host{Enter: []string{"jexec", side.jail}, Args: []string{"-lab-host", side.nic}}
+		*side.host = Entry{Enter: []string{"jexec", side.jail}, Args: []string{"-lab-host", side.nic}}
 		if err := b.all(
 			words("ifconfig %s vnet %s", side.nic, side.jail),
 			words("jexec %s ifconfig lo0 inet 127.0.0.1/8 up", side.jail),

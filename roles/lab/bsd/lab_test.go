@@ -91,7 +91,8 @@ func TestDomains(t *testing.T) {
 				t.Error("it did not wait until the addresses can be used")
 			}
 			remote := fmt.Sprint(test.config.Domain)
-			if !slices.Equal(l.Local.Args, []string{"-in-lab", "-rdomain", "4"}) || !slices.Equal(l.Remote.Args, []string{"-in-lab", "-rdomain", remote}) {
+			if !slices.Equal(l.Local.Args, []string{"-in-lab", "-rdomain", "4"}) ||
+				!slices.Equal(l.Remote.Args, []string{"-in-lab", "-rdomain", remote}) {
 				t.Errorf("agents: %+v, %+v", l.Local, l.Remote)
 			}
 			if got := l.Local.Command(); !slices.Equal(got, []string{"route", "-T4", "exec"}) {
@@ -118,10 +119,16 @@ func TestNoPlan(t *testing.T) {
 		change       func(*machine)
 		want, hint   string
 	}{
-		{"the domain's table is in use", "openbsd", Config{Domain: 1}, nil, "routing domain 1 can't be made for REMOTE", "-rdomain"},
-		{"its loopback interface is", "openbsd", Config{Domain: 2}, nil, "routing domain 2 can't be made for REMOTE", "-rdomain"},
-		{"a domain without 127.0.0.1", "openbsd", Config{Domain: 3}, nil, "no 127.0.0.1", "ifconfig lo3 inet 127.0.0.1/8"},
-		{"a route to everything", "openbsd", Config{}, func(m *machine) { m.tables[0] = []string{"10.0.0.0/8", "198.0.0.0/8"} }, "routes to all networks", "REMOTE_SSH"},
+		{"the domain's table is in use", "openbsd", Config{Domain: 1}, nil,
+			"routing domain 1 can't be made for REMOTE", "-rdomain"},
+		{"its loopback interface is", "openbsd", Config{Domain: 2}, nil, "routing domain 2 can't be made for REMOTE",
+			"-rdomain"},
+		{"a domain without 127.0.0.1", "openbsd", Config{Domain: 3}, nil, "no 127.0.0.1",
+			"ifconfig lo3 inet 127.0.0.1/8"},
+		{"a route to everything", "openbsd", Config{}, func(m *machine) {
+			m.tables[0] = []string{"10.0.0.0/8",
+				"198.0.0.0/8"}
+		}, "routes to all networks", "REMOTE_SSH"},
 		{"FreeBSD has no domains", "freebsd", Config{Domain: 1}, nil, "no routing domains", ""},
 		{"no ipfw", "freebsd", Config{}, func(m *machine) { m.noIPFW = true }, "no ipfw", "kldload ipfw"},
 		{"another system", "linux", Config{}, nil, "can't be both hosts", ""},
@@ -205,7 +212,8 @@ func TestJails(t *testing.T) {
 	if !slices.Equal(m.log, want) {
 		t.Errorf("commands\n%s\nwant\n%s", strings.Join(m.log, "\n"), strings.Join(want, "\n"))
 	}
-	if got := b.lab.Remote; !slices.Equal(got.Enter, []string{"jexec", "pfdivert77remote"}) || !slices.Equal(got.Args, []string{"-lab-host", "epair2b"}) {
+	if got := b.lab.Remote; !slices.Equal(got.Enter, []string{"jexec", "pfdivert77remote"}) ||
+		!slices.Equal(got.Args, []string{"-lab-host", "epair2b"}) {
 		t.Errorf("REMOTE's agent: %+v", got)
 	}
 	m.log = nil
@@ -340,7 +348,8 @@ func TestJournalFails(t *testing.T) {
 	full := errors.New("no space left on device")
 	for _, system := range []string{"openbsd", "freebsd"} {
 		m := newMachine(t)
-		if _, err := Build(t.Context(), system, Config{}, m.run, func(pfconf.Undo) error { return full }); !errors.Is(err, full) {
+		if _, err := Build(t.Context(), system, Config{}, m.run,
+			func(pfconf.Undo) error { return full }); !errors.Is(err, full) {
 			t.Errorf("%s: %v", system, err)
 		}
 		if len(m.log) > 0 {

@@ -47,8 +47,10 @@ type fakeNIC struct {
 func newMachine(t *testing.T) *machine {
 	return &machine{t: t,
 		nics: []*fakeNIC{
-			{name: "lo0", addresses: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/8"), netip.MustParsePrefix("::1/128")}},
-			{name: "vio0", addresses: []netip.Prefix{netip.MustParsePrefix("10.188.1.2/24"), netip.MustParsePrefix("fd00:188:1::2/64")}},
+			{name: "lo0", addresses: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/8"),
+				netip.MustParsePrefix("::1/128")}},
+			{name: "vio0", addresses: []netip.Prefix{netip.MustParsePrefix("10.188.1.2/24"),
+				netip.MustParsePrefix("fd00:188:1::2/64")}},
 			{name: "lo2"}, {name: "pair1", description: "another's"},
 			{name: "vether3", domain: 3},
 			{name: "epair0a"},
@@ -131,7 +133,8 @@ func (m *machine) answer(argv []string) (r program.Result, asked bool) {
 		if found == "" {
 			return failed("get host %s: not in table", argv[5]), true
 		}
-		r.Stdout = fmt.Sprintf("   route to: %s\ndestination: %s\n       mask: …\n", argv[5], netip.MustParsePrefix(found).Addr())
+		r.Stdout = fmt.Sprintf("   route to: %s\ndestination: %s\n       mask: …\n", argv[5],
+			netip.MustParsePrefix(found).Addr())
 	case w == "pfctl -ss":
 		for _, s := range m.states {
 			r.Stdout += s + "\n"
@@ -198,7 +201,10 @@ func (m *machine) change(argv []string) program.Result {
 		if i < 0 {
 			return failed("jail: %q not found", argv[2])
 		}
-		if n := slices.IndexFunc(m.nics, func(n *fakeNIC) bool { return n.jail == argv[2] && n.name != "lo0" }); n >= 0 {
+		if n := slices.IndexFunc(m.nics, func(n *fakeNIC) bool {
+			return n.jail == argv[2] &&
+				n.name != "lo0"
+		}); n >= 0 {
 			m.t.Errorf("the jail %s is removed while it has %s", argv[2], m.nics[n].name)
 		}
 		m.jails = slices.Delete(m.jails, i, i+1)
@@ -255,7 +261,8 @@ func (m *machine) ifconfig(name, jail string, do []string) program.Result {
 		m.nics = slices.DeleteFunc(m.nics, func(o *fakeNIC) bool {
 			return o == n || strings.HasPrefix(name, "epair") && o.name == strings.TrimSuffix(name, "a")+"b"
 		})
-		m.tables[n.domain] = slices.DeleteFunc(m.tables[n.domain], func(string) bool { return n.domain != 0 && !strings.HasPrefix(name, "lo") })
+		m.tables[n.domain] = slices.DeleteFunc(m.tables[n.domain],
+			func(string) bool { return n.domain != 0 && !strings.HasPrefix(name, "lo") })
 	case do[0] == "vnet":
 		n.jail = do[1]
 	case do[0] == "inet" || do[0] == "inet6" && do[1] != "-ifdisabled":
@@ -265,7 +272,8 @@ func (m *machine) ifconfig(name, jail string, do []string) program.Result {
 		p := netip.MustParsePrefix(do[1])
 		if !strings.HasPrefix(name, "lo") && p.Addr().Is6() && jail == "" {
 			// fe80::5 on pair2, fe80::6 on pair3
-			n.addresses = append(n.addresses, netip.MustParsePrefix("fe80::"+strconv.Itoa(int(name[len(name)-1]-'0')+3)+"/64"))
+			n.addresses = append(n.addresses,
+				netip.MustParsePrefix("fe80::"+strconv.Itoa(int(name[len(name)-1]-'0')+3)+"/64"))
 		}
 		n.addresses = append(n.addresses, p)
 	}
@@ -303,5 +311,6 @@ func (m *machine) kill(args []string) program.Result {
 		}
 		return s.Domain == domain && from.Contains(began) && to.Contains(other)
 	})
-	return program.Result{Stderr: fmt.Sprintf("killed %d states from 1 sources and 1 destinations\n", before-len(m.states))}
+	return program.Result{Stderr: fmt.Sprintf("killed %d states from 1 sources and 1 destinations\n",
+		before-len(m.states))}
 }

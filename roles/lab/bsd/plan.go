@@ -60,7 +60,8 @@ func (t tools) plan(nics []nic, remote int) (d domainLab, err error) {
 		}
 	}
 	if d.local == 0 {
-		return d, hinted{fmt.Errorf("no routing domain of 1 to %d is free for LOCAL", MaxDomain), "destroy an interface with its domain, or test another host: REMOTE_SSH"}
+		return d, hinted{fmt.Errorf("no routing domain of 1 to %d is free for LOCAL", MaxDomain),
+			"destroy an interface with its domain, or test another host: REMOTE_SSH"}
 	}
 	d.loops = []string{loop(d.local)}
 	switch there := members[remote]; {
@@ -71,11 +72,14 @@ func (t tools) plan(nics []nic, remote int) (d domainLab, err error) {
 			return d, err
 		}
 		if !ok {
-			return d, hinted{fmt.Errorf("routing domain %d can't be made for REMOTE: its routing table or %s is in use", remote, loop(remote)), "choose another number for -rdomain"}
+			return d, hinted{fmt.Errorf(
+				"routing domain %d can't be made for REMOTE: its routing table or %s is in use", remote, loop(remote)),
+				"choose another number for -rdomain"}
 		}
 		d.loops = append(d.loops, loop(remote))
 	case !slices.ContainsFunc(there, func(n nic) bool { return n.has("127.0.0.1") }):
-		return d, hinted{fmt.Errorf("routing domain %d has no 127.0.0.1", remote), fmt.Sprintf("ifconfig %s inet 127.0.0.1/8; ifconfig %[1]s inet6 ::1/128", loop(remote))}
+		return d, hinted{fmt.Errorf("routing domain %d has no 127.0.0.1", remote),
+			fmt.Sprintf("ifconfig %s inet 127.0.0.1/8; ifconfig %[1]s inet6 ::1/128", loop(remote))}
 	}
 	for n := 1; d.remoteNIC == ""; n++ {
 		switch name := fmt.Sprintf("pair%d", n); {
@@ -126,7 +130,8 @@ func (t tools) chooseNetworks(nics []nic, remote int) (cables, fakes map[pfconf.
 					return true, nil
 				}
 			}
-			out, err := t.ask("route", "-n", "-T"+strconv.Itoa(remote), "get", "-"+inet(p.Addr()), p.Addr().Next().String())
+			out, err := t.ask("route", "-n", "-T"+strconv.Itoa(remote), "get", "-"+inet(p.Addr()),
+				p.Addr().Next().String())
 			// A table that is about to be made has no routes.
 			if said(err, "not in table", "No such file") {
 				continue
@@ -147,5 +152,6 @@ func (t tools) chooseNetworks(nics []nic, remote int) (cables, fakes map[pfconf.
 			return cables, fakes, nil
 		}
 	}
-	return nil, nil, hinted{errors.New("this host has routes to all networks that a lab could have"), "test another host: REMOTE_SSH"}
+	return nil, nil, hinted{errors.New("this host has routes to all networks that a lab could have"),
+		"test another host: REMOTE_SSH"}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
+	"pfdivert/matrix/injection"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/nft"
 )
@@ -21,47 +22,47 @@ type chained struct {
 }
 
 // rules are the steps that put such rules into the kernel.
-var rules = map[Step]func(change) []chained{
-	DropFake: func(c change) []chained {
+var rules = map[injection.Step]func(change) []chained{
+	injection.DropFake: func(c change) []chained {
 		if c.Remote {
 			return []chained{c.at(nftables.ChainHookInput, nftables.ChainPriorityFilter, c.toFake(), drop)}
 		}
 		return []chained{c.at(nftables.ChainHookInput, nftables.ChainPriorityFilter, c.fromFake(), drop)}
 	},
-	Twice: func(c change) []chained {
+	injection.Twice: func(c change) []chained {
 		copied := []expr.Any{
 			&expr.Immediate{Register: 1, Data: c.There.AsSlice()},
 			&expr.Dup{RegAddr: 1},
 		}
 		return []chained{c.at(nftables.ChainHookOutput, nftables.ChainPriorityMangle, c.toFake(), notTCP(), copied)}
 	},
-	DropEarly: func(c change) []chained {
+	injection.DropEarly: func(c change) []chained {
 		return []chained{c.at(nftables.ChainHookPrerouting, nftables.ChainPriorityRaw, c.toFake(), drop)}
 	},
-	DropPlain: func(c change) []chained {
+	injection.DropPlain: func(c change) []chained {
 		return []chained{c.at(nftables.ChainHookInput, nftables.ChainPriorityFilter, c.toHere(), c.proto(pfconf.UDP), drop)}
 	},
-	DropOut: func(c change) []chained {
+	injection.DropOut: func(c change) []chained {
 		return []chained{c.at(nftables.ChainHookOutput, nftables.ChainPriorityFilter, c.fromFake(), drop)}
 	},
-	Unmark: func(c change) []chained {
+	injection.Unmark: func(c change) []chained {
 		return []chained{c.at(nftables.ChainHookPrerouting, nftables.ChainPriorityRef(*nftables.ChainPriorityMangle+1), c.toFake(), setMark(0))}
 	},
-	NoTrack: func(c change) []chained {
+	injection.NoTrack: func(c change) []chained {
 		untracked := []expr.Any{&expr.Notrack{}}
 		return []chained{
 			c.at(nftables.ChainHookPrerouting, nftables.ChainPriorityRaw, c.toFake(), untracked),
 			c.at(nftables.ChainHookOutput, nftables.ChainPriorityRaw, c.fromFake(), untracked),
 		}
 	},
-	OtherZone: func(c change) []chained {
+	injection.OtherZone: func(c change) []chained {
 		zone := []expr.Any{
 			&expr.Immediate{Register: 1, Data: binary.NativeEndian.AppendUint16(nil, 5)},
 			&expr.Ct{Key: expr.CtKeyZONE, Register: 1, SourceRegister: true},
 		}
 		return []chained{c.at(nftables.ChainHookPrerouting, nftables.ChainPriorityRaw, c.toFake(), zone)}
 	},
-	Redirect: func(c change) []chained {
+	injection.Redirect: func(c change) []chained {
 		var all []chained
 		for _, p := range []pfconf.Proto{pfconf.TCP, pfconf.UDP} {
 			r := c.at(nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest, c.toFake(), c.proto(p), []expr.Any{&expr.Redir{}})
@@ -70,12 +71,12 @@ var rules = map[Step]func(change) []chained{
 		}
 		return all
 	},
-	Masquerade: func(c change) []chained {
+	injection.Masquerade: func(c change) []chained {
 		r := c.at(nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource, c.fromFake(), []expr.Any{&expr.Masq{}})
 		r.kind = nftables.ChainTypeNAT
 		return []chained{r}
 	},
-	OtherProxy: func(c change) []chained {
+	injection.OtherProxy: func(c change) []chained {
 		var all []chained
 		for _, p := range []pfconf.Proto{pfconf.TCP, pfconf.UDP} {
 			diverted := []expr.Any{
@@ -107,7 +108,7 @@ func (c change) at(hook *nftables.ChainHook, priority *nftables.ChainPriority, s
 }
 
 // filter puts the rules into a table of the step's name.
-func (c change) filter(s Step, all []chained) error {
+func (c change) filter(s injection.Step, all []chained) error {
 	conn, err := nftables.New()
 	if err != nil {
 		return err

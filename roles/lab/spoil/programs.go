@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"pfdivert/matrix/injection"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/program"
 )
@@ -78,26 +79,26 @@ var noFakeRoute = forEach(func(_ Host, p Path, fake netip.Prefix) []string {
 var forwarding = set(setting{"net.inet.ip.forwarding", 1}, setting{"net.inet6.ip6.forwarding", 1})
 
 // programSteps are those of a system.
-var programSteps = map[string]map[Step]programmed{
+var programSteps = map[string]map[injection.Step]programmed{
 	"openbsd": {
-		OwnFake: ownFake, NoFakeRoute: noFakeRoute, Forwarding: forwarding,
-		LittleRoom:    set(setting{"net.inet.divert.recvspace", 4000}, setting{"net.inet6.divert.recvspace", 4000}),
-		LittleWritten: set(setting{"net.inet.divert.sendspace", 4000}, setting{"net.inet6.divert.sendspace", 4000}),
+		injection.OwnFake: ownFake, injection.NoFakeRoute: noFakeRoute, injection.Forwarding: forwarding,
+		injection.LittleRoom:    set(setting{"net.inet.divert.recvspace", 4000}, setting{"net.inet6.divert.recvspace", 4000}),
+		injection.LittleWritten: set(setting{"net.inet.divert.sendspace", 4000}, setting{"net.inet6.divert.sendspace", 4000}),
 	},
 	"freebsd": {
-		OwnFake: ownFake, NoFakeRoute: noFakeRoute, Forwarding: forwarding,
-		AllowFirst:   rule("1 allow ip from any to any"),
-		DropDiverted: rule("2 deny ip from any to any diverted"),
-		DropEarly:    deny("from any to FAKE in"),
-		DropOut:      deny("from FAKE to any out"),
-		DropFake:     deny("from FAKE to any in"), // on LOCAL
-		NoFilter:     set(setting{"net.inet.ip.fw.enable", 0}, setting{"net.inet6.ip6.fw.enable", 0}),
-		FewFragments: set(setting{"net.inet.ip.maxfragsperpacket", 16}, setting{"net.inet6.ip6.maxfragsperpacket", 16}),
+		injection.OwnFake: ownFake, injection.NoFakeRoute: noFakeRoute, injection.Forwarding: forwarding,
+		injection.AllowFirst:   rule("1 allow ip from any to any"),
+		injection.DropDiverted: rule("2 deny ip from any to any diverted"),
+		injection.DropEarly:    deny("from any to FAKE in"),
+		injection.DropOut:      deny("from FAKE to any out"),
+		injection.DropFake:     deny("from FAKE to any in"), // on LOCAL
+		injection.NoFilter:     set(setting{"net.inet.ip.fw.enable", 0}, setting{"net.inet6.ip6.fw.enable", 0}),
+		injection.FewFragments: set(setting{"net.inet.ip.maxfragsperpacket", 16}, setting{"net.inet6.ip6.maxfragsperpacket", 16}),
 	},
 }
 
 // byPrograms does a step on a host of the system.
-func (h Host) byPrograms(ctx context.Context, system string, s Step) error {
+func (h Host) byPrograms(ctx context.Context, system string, s injection.Step) error {
 	p, there := programSteps[system][s]
 	if !there {
 		return fmt.Errorf("there is no step %q on %s", s, system)

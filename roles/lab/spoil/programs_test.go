@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"pfdivert/matrix/injection"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/program"
 )
@@ -27,20 +28,20 @@ func TestPrograms(t *testing.T) {
 		return nil
 	}
 	for _, c := range []struct {
-		step    Step
+		step    injection.Step
 		system  string
 		journal pfconf.Journal
 		want    []string
 	}{
-		{LittleRoom, "openbsd", journal, []string{
+		{injection.LittleRoom, "openbsd", journal, []string{
 			"sysctl -n net.inet.divert.recvspace", "journal", "sysctl net.inet.divert.recvspace=4000",
 			"sysctl -n net.inet6.divert.recvspace", "journal", "sysctl net.inet6.divert.recvspace=4000",
 		}},
-		{NoFilter, "freebsd", nil, []string{"sysctl net.inet.ip.fw.enable=0", "sysctl net.inet6.ip6.fw.enable=0"}},
-		{DropDiverted, "freebsd", nil, []string{"ipfw -q add 2 deny ip from any to any diverted"}},
-		{DropEarly, "freebsd", nil, []string{"ipfw -q add 1 deny ip4 from any to 10.188.2.0/24 in", "ipfw -q add 1 deny ip6 from any to fd00:188:2::/64 in"}},
-		{OwnFake, "openbsd", journal, []string{"ifconfig pair2 inet 10.188.2.1/32 alias", "ifconfig pair2 inet6 fd00:188:2::1/128 alias"}},
-		{NoFakeRoute, "freebsd", nil, []string{"route -n delete -inet -net 10.188.2.0/24 10.188.1.1", "route -n delete -inet6 -net fd00:188:2::/64 fd00:188:1::1"}},
+		{injection.NoFilter, "freebsd", nil, []string{"sysctl net.inet.ip.fw.enable=0", "sysctl net.inet6.ip6.fw.enable=0"}},
+		{injection.DropDiverted, "freebsd", nil, []string{"ipfw -q add 2 deny ip from any to any diverted"}},
+		{injection.DropEarly, "freebsd", nil, []string{"ipfw -q add 1 deny ip4 from any to 10.188.2.0/24 in", "ipfw -q add 1 deny ip6 from any to fd00:188:2::/64 in"}},
+		{injection.OwnFake, "openbsd", journal, []string{"ifconfig pair2 inet 10.188.2.1/32 alias", "ifconfig pair2 inet6 fd00:188:2::1/128 alias"}},
+		{injection.NoFakeRoute, "freebsd", nil, []string{"route -n delete -inet -net 10.188.2.0/24 10.188.1.1", "route -n delete -inet6 -net fd00:188:2::/64 fd00:188:1::1"}},
 	} {
 		ran = nil
 		h := Host{
@@ -67,13 +68,13 @@ func TestPrograms(t *testing.T) {
 	ran = nil
 	full := errors.New("disk full")
 	h := Host{Run: run, Journal: func(pfconf.Undo) error { return full }}
-	if err := h.byPrograms(t.Context(), "openbsd", LittleRoom); !errors.Is(err, full) || len(ran) != 1 {
+	if err := h.byPrograms(t.Context(), "openbsd", injection.LittleRoom); !errors.Is(err, full) || len(ran) != 1 {
 		t.Errorf("without a journal: %v after %q", err, ran)
 	}
 	for _, bad := range []struct {
 		system string
-		step   Step
-	}{{"freebsd", LittleRoom}, {"openbsd", AllowFirst}, {"openbsd", DropEarly}, {"openbsd", ""}} {
+		step   injection.Step
+	}{{"freebsd", injection.LittleRoom}, {"openbsd", injection.AllowFirst}, {"openbsd", injection.DropEarly}, {"openbsd", ""}} {
 		if err := h.byPrograms(t.Context(), bad.system, bad.step); err == nil {
 			t.Errorf("%s has the step %q", bad.system, bad.step)
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"pfdivert/matrix/injection"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/nft"
 )
@@ -22,27 +23,27 @@ type change struct {
 	fake   netip.Prefix
 }
 
-var steps = map[Step]func(change) error{
-	FakeAside:   change.fakeAside,
-	NoFakeRoute: change.noFakeRoute,
-	FakeOnLink:  change.fakeOnLink,
-	OwnFake:     change.ownFake,
-	OtherMark:   change.otherMark,
-	OtherMask:   change.otherMask,
-	OtherTable:  change.otherTable,
-	NoRule6:     change.noRule6,
-	LateRule:    change.lateRule,
-	Martian:     change.martian,
-	Forwarding:  change.forwarding,
-	NoInet6:     change.noInet6,
-	Loop:        change.loop,
-	Bridged:     change.bridged,
-	LittleMTU:   change.littleMTU,
+var steps = map[injection.Step]func(change) error{
+	injection.FakeAside:   change.fakeAside,
+	injection.NoFakeRoute: change.noFakeRoute,
+	injection.FakeOnLink:  change.fakeOnLink,
+	injection.OwnFake:     change.ownFake,
+	injection.OtherMark:   change.otherMark,
+	injection.OtherMask:   change.otherMask,
+	injection.OtherTable:  change.otherTable,
+	injection.NoRule6:     change.noRule6,
+	injection.LateRule:    change.lateRule,
+	injection.Martian:     change.martian,
+	injection.Forwarding:  change.forwarding,
+	injection.NoInet6:     change.noInet6,
+	injection.Loop:        change.loop,
+	injection.Bridged:     change.bridged,
+	injection.LittleMTU:   change.littleMTU,
 }
 
 // Do makes the change in the network namespace of the process. The driver of the packet
 // filter must have made its own before.
-func (h Host) Do(_ context.Context, s Step) error {
+func (h Host) Do(_ context.Context, s injection.Step) error {
 	for _, p := range h.Paths {
 		f := pfconf.FamilyOf(p.Here)
 		c := change{h, p, f, h.fake(f)}
@@ -249,5 +250,5 @@ func (c change) loop() error {
 	if err := c.localDefault(); err != nil {
 		return err
 	}
-	return c.filter(Loop, c.markOut())
+	return c.filter(injection.Loop, c.markOut())
 }

@@ -4,9 +4,12 @@ package spoil
 
 import (
 	"context"
+	"pfdivert/matrix/injection"
 	"runtime"
 )
 
 // Do makes the change on the host of the process. The driver of the packet filter must have made
 // its own before.
-func (h Host) Do(ctx context.Context, s Step) error { return h.byPrograms(ctx, runtime.GOOS, s) }
+func (h Host) Do(ctx context.Context, s injection.Step) error {
+	return h.byPrograms(ctx, runtime.GOOS, s)
+}

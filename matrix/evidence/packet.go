@@ -9,15 +9,15 @@ import (
 )
 
 // ethernetHeader is the length of an Ethernet header without VLAN tags.
-const ethernetHeader = 14
+const EthernetHeader = 14
 
 // ip returns the packet from its IP header on, nil where there is none.
-func (p Packet) ip() []byte {
+func (p Packet) Ip() []byte {
 	switch {
 	case p.Link == LinkRaw:
 		return p.Data
-	case p.Link == LinkEthernet && len(p.Data) > ethernetHeader:
-		return p.Data[ethernetHeader:]
+	case p.Link == LinkEthernet && len(p.Data) > EthernetHeader:
+		return p.Data[EthernetHeader:]
 	case p.Link == LinkPflog && len(p.Data) > 0:
 		// Its first byte is the header's length without padding to 4 bytes (if_pflog.h).
 		if n := (int(p.Data[0]) + 3) &^ 3; n < len(p.Data) {
@@ -84,7 +84,7 @@ func (h *header) skipExtensions() {
 // packet reports whether the packet that begins with this IP header belongs to the cell: it has
 // an address that is the cell's own, or is one of its flows', or an ICMP error
 // about such a packet.
-func (a About) packet(ip []byte) bool {
+func (a About) Packet(ip []byte) bool {
 	h, ok := parseHeader(ip)
 	if !ok {
 		return false

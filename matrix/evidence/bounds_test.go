@@ -59,7 +59,7 @@ func TestBoundCell(t *testing.T) {
 			t.Errorf("that %s were left out is not said", what)
 		}
 	}
-	small := Cell{Rules: []Rule{{Label: "l", Text: "r"}}, Answers: []Answer{{"c", strings.Repeat("x", maxText)}}, Packets: make([]Packet, maxPackets)}
+	small := Cell{Rules: []Rule{{Label: "l", Text: "r"}}, Answers: []Answer{{"c", strings.Repeat("x", maxText)}}, Packets: make([]Packet, MaxPackets)}
 	small.Bound()
 	if len(small.Missing) > 0 || len(small.Answers[0].Text) != maxText || small.Rules[0].Text != "r" {
 		t.Errorf("what is not too much was cut: %q", small.Missing)

@@ -127,29 +127,3 @@ func (l Listener) Takes(f pfconf.Family) bool {
 	}
 	return pfconf.FamilyOf(a) == f
 }
-
-// Survey is what a host that diverts to a program of its own shows.
-type Survey struct {
-	Firewall string // whose rules they are (pfconf.Firewall.Name)
-	// Diversions are the rules that divert; RulesKnown: they could be read.
-	Diversions []Diversion
-	RulesKnown bool
-	Listeners  []Listener // nil when they are not known
-	Queues     []Socket   // those that take netfilter queues, or divert sockets
-	// QueuesUnknown: divert sockets could not be listed.
-	QueuesUnknown bool
-	// Cells are what the host answers about packets that a rule diverts: on Linux that a tproxy
-	// rule does, by interface.
-	Cells []SurveyCell
-	// Missing says what could not be asked, and why.
-	Missing []string
-}
-
-// SurveyCell are the answers about packets of a family that come in by an interface, "" for any.
-type SurveyCell struct {
-	Family    pfconf.Family
-	Interface string
-	Mark      uint32
-	Firewall  string // whose packets, "" for the survey's
-	Cell      Cell
-}

@@ -47,8 +47,8 @@ func (d Decoded) hasPorts() bool { return d.SourcePort|d.DestinationPort != 0 }
 // The protocol numbers that are read (RFC 790 and its registry).
 const (
 	protoICMP   = 1
-	protoTCP    = 6
-	protoUDP    = 17
+	ProtoTCP    = 6
+	ProtoUDP    = 17
 	protoICMPv6 = 58
 	protoTest   = 254 // RFC 3692, what the suite's raw sockets send
 )
@@ -81,7 +81,7 @@ func Decode(p Packet) (d Decoded) {
 		// struct pfloghdr, OpenBSD sys/net/if_pflog.h: its own length, the family, the
 		// action, the reason, the interface, the anchor, the rule's number and
 		// that within the anchor; then, from 60 on, the direction. It is padded to four bytes.
-		way, ok := pflogDirection(data)
+		way, ok := PflogDirection(data)
 		if !ok || len(data) < pad4(data[0]) {
 			d.Summary = "cut off in pflog's header"
 			return d
@@ -100,7 +100,7 @@ func Decode(p Packet) (d Decoded) {
 func pad4(n byte) int { return (int(n) + 3) &^ 3 }
 
 // pflogDirection reads the direction, "" for none, and reports whether pflog's header has it.
-func pflogDirection(header []byte) (way string, ok bool) {
+func PflogDirection(header []byte) (way string, ok bool) {
 	const directionAt = 60
 	if len(header) <= directionAt || int(header[0]) <= directionAt {
 		return "", false
@@ -232,13 +232,13 @@ func (d *Decoded) carried(b []byte, whole, offset int, more bool) {
 	switch {
 	case offset > 0:
 		d.Summary, d.Payload = fmt.Sprintf("fragment of protocol %d at %d, %d bytes", d.Proto, offset, whole), b
-	case d.Proto == protoTCP && len(b) >= 20:
+	case d.Proto == ProtoTCP && len(b) >= 20:
 		blank(16)
 		d.SourcePort, d.DestinationPort = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
 		size := max(20, int(b[12]>>4)*4)
 		d.Payload = b[min(size, len(b)):]
 		d.Summary = "TCP " + tcpFlags(b[13]) + carries(whole-size)
-	case d.Proto == protoUDP && len(b) >= 8:
+	case d.Proto == ProtoUDP && len(b) >= 8:
 		blank(6)
 		d.SourcePort, d.DestinationPort = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
 		d.Payload = b[8:]

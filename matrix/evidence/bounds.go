@@ -11,6 +11,10 @@ const (
 	maxTexts = 256 << 10 // bytes of all
 )
 
+// MaxPackets is the most packets that the evidence of one cell has: the first and the last ones
+// are kept.
+const MaxPackets = 256
+
 // Bound cuts what is more than a person would read, as a host with thousands of rules has it, or a
 // hostile one sends it. What was left out is said where it was.
 func (c *Cell) Bound() {
@@ -30,7 +34,7 @@ func (c *Cell) Bound() {
 	c.States = first(&lost, "states", c.States, maxItems)
 	c.Sockets = first(&lost, "sockets", c.Sockets, maxItems)
 	c.Errors = first(&lost, "ICMP errors", c.Errors, maxItems)
-	c.Packets = first(&lost, "packets", c.Packets, maxPackets)
+	c.Packets = first(&lost, "packets", c.Packets, MaxPackets)
 	c.Answers = first(&lost, "routes and settings", c.Answers, maxItems)
 	c.Moved = first(&lost, "protocol counters", c.Moved, maxMoved)
 	for i := range c.Missing {

@@ -1,6 +1,6 @@
-// Package evidence has what the hosts of a run can tell about a cell: its rules
-// and their counters, states, sockets, routes, protocol counters and packets; and how
-// a host is asked for it.
+// Package evidence has what a host shows of a test case, as values: its rules with their counters,
+// states, sockets, routes, protocol counters and captured packets. Nothing here asks a host; the
+// agent gathers evidence with package roles/evidence.
 package evidence
 
 import (

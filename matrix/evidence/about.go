@@ -26,7 +26,7 @@ type About struct {
 }
 
 // maxAbout bounds each list of an About.
-const maxAbout = 16
+const MaxAbout = 16
 
 // Validate says what is wrong with it.
 func (a About) Validate() error {
@@ -35,7 +35,7 @@ func (a About) Validate() error {
 			return errors.New("evidence: the cell's addresses are not three of one family")
 		}
 	}
-	if len(a.Own) > maxAbout || len(a.Ports) > maxAbout || len(a.Flows) > maxAbout {
+	if len(a.Own) > MaxAbout || len(a.Ports) > MaxAbout || len(a.Flows) > MaxAbout {
 		return errors.New("evidence: a cell has not as many addresses and flows")
 	}
 	return nil
@@ -59,11 +59,11 @@ func (a About) ports() []uint16 {
 
 // socket reports whether a socket could have a part in the cell: it has one of its
 // ports, or takes all packets of its protocol.
-func (a About) socket(s Socket) bool {
-	if a.Divert != 0 && s.Proto == protoDivert {
+func (a About) Socket(s Socket) bool {
+	if a.Divert != 0 && s.Proto == ProtoDivert {
 		return s.Local.Port() == a.Divert
 	}
-	if s.Proto != protoName(a.Proto) && (s.Proto != protoRaw || a.Proto.HasPorts()) {
+	if s.Proto != protoName(a.Proto) && (s.Proto != ProtoRaw || a.Proto.HasPorts()) {
 		return false
 	}
 	if !a.Proto.HasPorts() {
@@ -75,7 +75,7 @@ func (a About) socket(s Socket) bool {
 }
 
 // complete reports whether each of the cell's own sockets is among these.
-func (a About) complete(some []Socket) bool {
+func (a About) Complete(some []Socket) bool {
 	for _, p := range a.Ports {
 		if p != a.Divert && !slices.ContainsFunc(some, func(s Socket) bool { return s.Local.Port() == p }) {
 			return false
@@ -91,10 +91,10 @@ func (a About) near(x netip.Addr) bool {
 
 // protoDivert is the Socket.Proto of divert sockets and of those that take a netfilter
 // queue; their Local has the port or the queue's number.
-const protoDivert = "divert"
+const ProtoDivert = "divert"
 
 // protoRaw is the Socket.Proto of a raw socket whose protocol the system does not show.
-const protoRaw = "raw"
+const ProtoRaw = "raw"
 
 // protoName is the Socket.Proto of a cell's protocol.
 func protoName(p pfconf.Proto) string {

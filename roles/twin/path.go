@@ -1,0 +1,75 @@
+package twin
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// Path is what the kernel told of a flow's packets, in the order in which it met them.
+type Path struct {
+	Flow    string // Flow.ID
+	Packets []Packet
+	// Counters are those of /proc/net/{snmp,snmp6,netstat} that the flow changed, such as
+	// "UdpNoPorts": no one else sends in a twin.
+	Counters map[string]int64
+}
+
+// Packet is one packet's way through the twin.
+type Packet struct {
+	Proto    string         // tcp, udp
+	From, To netip.AddrPort // as it came or was sent
+	Flags    string         // of TCP: "SYN", "SYN+ACK", "ACK", "PSH+ACK"; "" for UDP
+	Answer   bool           // from the flow's server to its client
+	Hops     []Hop
+}
+
+// Hop is a rule that a packet matched, or the end of a base chain.
+type Hop struct {
+	Hook   string // prerouting, input, forward, output, postrouting
+	Family string // of the table: ip, ip6, inet
+	Table  string
+	Chain  string
+	Legacy bool   // of iptables-legacy or ip6tables-legacy
+	Handle uint64 // of the twin's rule; 0 for a policy and for rules of legacy
+	Number int    // of the rule in its chain, from 1; 0 for a policy
+	// Rule is the rule as its own tool writes it, "policy accept" or "policy drop".
+	Rule     string
+	Verdict  string // accept, drop, continue, return, jump CHAIN, goto CHAIN, queue, stolen
+	Mark     uint32 // behind the rule
+	In, Out  string // names of devices, "" for none
+	From, To netip.AddrPort
+
+	own      bool  // of the table that has packets traced
+	priority int32 // of the base chain
+}
+
+// Dropped reports whether the packet ended there.
+func (h Hop) Dropped() bool { return h.Verdict == "drop" }
+
+// Where names the hop's chain as its own tool does.
+func (h Hop) Where() string {
+	if h.Legacy {
+		return fmt.Sprintf("%s-legacy -t %s, chain %s", tools[h.Family == "ip6"], h.Table, h.Chain)
+	}
+	return fmt.Sprintf("table %s %s, chain %s", h.Family, h.Table, h.Chain)
+}
+
+var tools = map[bool]string{false: "iptables", true: "ip6tables"}
+
+// Last is the last hop of a packet, and false when it met none.
+func (p Packet) Last() (Hop, bool) {
+	if len(p.Hops) == 0 {
+		return Hop{}, false
+	}
+	return p.Hops[len(p.Hops)-1], true
+}
+
+// Name says which packet it is: "SYN to 203.0.113.9:80".
+func (p Packet) Name() string {
+	name := p.Flags
+	if p.Proto == "udp" {
+		name = "datagram"
+	}
+	return strings.TrimSpace(fmt.Sprintf("%s to %v", name, p.To))
+}

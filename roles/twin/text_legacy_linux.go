@@ -1,0 +1,191 @@
+package twin
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// legacyRule is an entry of a table of iptables-legacy.
+type legacyRule struct {
+	offset int // in the table's entries
+	entry  []byte
+	target int    // offset of its target in entry
+	chain  string // that it is in
+	hook   string // of the chain: PREROUTING, …; "" for one of the user's
+	number int    // in its chain, from 1
+	policy bool   // the last one of a base chain
+	head   bool   // the first one of a chain of the user's, of which it has the name
+	tail   bool   // the last one of a chain of the user's, which returns
+	jump   int    // the offset of the first rule of the chain that it leads to, -1 for none
+}
+
+// legacyLayout is struct ipt_entry or ip6t_entry: offsets of its parts.
+type legacyLayout struct{ addr, nics, proto, flags, inverted, target, size int }
+
+func layoutOf(ipv6 bool) legacyLayout {
+	if ipv6 {
+		return legacyLayout{16, 64, 128, 131, 132, 140, ip6tEntry}
+	}
+	return legacyLayout{4, 16, 80, 82, 83, 88, 112}
+}
+
+// ip6tEntry is the size of struct ip6t_entry: 148 bytes, and two numbers of 64 bits.
+var ip6tEntry = align(148) + 16
+
+// align is XT_ALIGN.
+func align(n int) int { return (n + align64 - 1) &^ (align64 - 1) }
+
+// Sizes and verdicts of linux/netfilter/x_tables.h.
+const (
+	xtHead    = 32 // struct xt_entry_target or _match: size u16, name[29], revision u8
+	xtDrop    = -1 // -NF_DROP - 1
+	xtAccept  = -2
+	xtReturn  = -5
+	nfHooks   = 5
+	infoHooks = 36 // hook_entry of struct ipt_getinfo
+	infoUnder = 56
+)
+
+// rules returns the entries of the table in their order. A table that is cut is an error.
+func (t LegacyTable) rules() ([]legacyRule, error) {
+	at, info := layoutOf(t.IPv6), cstruct(t.Info)
+	begins, ends := map[int]string{}, map[int]bool{}
+	for i, name := range xtChains {
+		if info.u32(32)&(1<<i) != 0 {
+			begins[int(info.u32(infoHooks+4*i))] = name
+			ends[int(info.u32(infoUnder+4*i))] = true
+		}
+	}
+	var all []legacyRule
+	chain, hook, number := "", "", 0
+	for offset := 0; offset < len(t.Entries); {
+		e := cstruct(t.Entries[offset:])
+		if len(e) < at.size {
+			return nil, fmt.Errorf("table %s: the entry at %d is cut", t.Name, offset)
+		}
+		target, next := int(e.u16(at.target)), int(e.u16(at.target+2))
+		if target < at.size || next < target+xtHead || next > len(e) {
+			return nil, fmt.Errorf("table %s: the entry at %d is cut", t.Name, offset)
+		}
+		if name := begins[offset]; name != "" {
+			chain, hook, number = name, name, 0
+		}
+		r := legacyRule{offset: offset, entry: e[:next:next], target: target, jump: -1}
+		name := r.targetName()
+		if name == "ERROR" {
+			r.head = true
+			chain, hook, number = cstruct(r.data()).text(0, 30), "", 0
+			if offset+next == len(t.Entries) {
+				chain = "" // the table's end
+			}
+		} else {
+			number++
+			verdict := int(int32(cstruct(r.data()).u32(0)))
+			r.policy = hook != "" && ends[offset] && name == ""
+			if name == "" && verdict >= 0 && verdict != offset+next {
+				r.jump = verdict
+			}
+		}
+		r.chain, r.hook, r.number = chain, hook, number
+		all = append(all, r)
+		offset += next
+	}
+	for i := range all {
+		last := i+1 == len(all) || all[i+1].head
+		r := &all[i]
+		r.tail = last && !r.head && r.hook == "" && r.targetName() == "" && r.jump < 0 && int32(cstruct(r.data()).u32(0)) == xtReturn
+	}
+	return all, nil
+}
+
+func (r legacyRule) targetName() string { return cstruct(r.entry).text(r.target+2, 29) }
+
+func (r legacyRule) data() []byte { return r.entry[r.target+xtHead:] }
+
+// legacyText writes the rules of a table as iptables-save does, without "-A CHAIN"; of a policy
+// "policy drop".
+func (w *writer) legacyText(t LegacyTable, all []legacyRule, r legacyRule) string {
+	verdict := int(int32(cstruct(r.data()).u32(0)))
+	if r.policy {
+		return "policy " + map[bool]string{false: "accept", true: "drop"}[verdict == xtDrop]
+	}
+	at := layoutOf(t.IPv6)
+	parts := entryText(r.entry, at, t.IPv6)
+	for m := at.size; m+xtHead <= r.target; {
+		e := cstruct(r.entry)
+		size := int(e.u16(m))
+		if size < xtHead || m+size > r.target {
+			break
+		}
+		name, data := e.text(m+2, 29), r.entry[m+xtHead:m+size]
+		if name == "set" {
+			parts = append(parts, w.setMatch(data))
+		} else {
+			text, ok := xtMatch(name, e.u8(m+31), data)
+			w.abridged = w.abridged || !ok
+			parts = append(parts, text)
+		}
+		m += size
+	}
+	switch name := r.targetName(); {
+	case name != "":
+		text, ok := xtTarget(name, cstruct(r.entry).u8(r.target+31), r.data(), t.IPv6)
+		w.abridged = w.abridged || !ok
+		parts = append(parts, text)
+	case r.jump >= 0:
+		word := "-j "
+		if flags := cstruct(r.entry).u8(at.flags); flags&2 != 0 && !t.IPv6 || flags&4 != 0 && t.IPv6 { // IPT_F_GOTO, IP6T_F_GOTO
+			word = "-g "
+		}
+		for _, o := range all {
+			if o.offset == r.jump {
+				parts = append(parts, word+o.chain)
+			}
+		}
+	case verdict == xtDrop:
+		parts = append(parts, "-j DROP")
+	case verdict == xtAccept:
+		parts = append(parts, "-j ACCEPT")
+	case verdict == xtReturn:
+		parts = append(parts, "-j RETURN")
+	}
+	return strings.Join(parts, " ")
+}
+
+// entryText writes what an entry asks for itself: struct ipt_ip and ip6t_ip6.
+func entryText(e cstruct, at legacyLayout, six bool) []string {
+	var all []string
+	inverted := e.u8(at.inverted)
+	for i, option := range []string{"-s", "-d"} {
+		bits, prefix := ones(e[(2+i)*at.addr : (3+i)*at.addr])
+		if bits == 0 && prefix {
+			continue
+		}
+		all = append(all, fmt.Sprintf("%s%s %v", bang(inverted&(8<<i) != 0), option, netip.PrefixFrom(e.addr(i*at.addr, six), bits)))
+	}
+	for i, option := range []string{"-i", "-o"} {
+		name, asked := e.text(at.nics+16*i, 16), 0
+		for asked < 16 && e.u8(at.nics+32+16*i+asked) != 0 {
+			asked++
+		}
+		if asked == 0 {
+			continue
+		}
+		if asked <= len(name) {
+			name = name[:asked] + "+"
+		}
+		all = append(all, bang(inverted&(1<<i) != 0)+option+" "+name)
+	}
+	if proto := e.u16(at.proto); proto != 0 {
+		all = append(all, bang(inverted&0x40 != 0)+"-p "+protoName(byte(proto)))
+	}
+	if e.u8(at.flags)&1 != 0 && !six {
+		all = append(all, bang(inverted&0x20 != 0)+"-f")
+	}
+	return all
+}
+
+// put32 overwrites a number in the machine's order.
+func put32(b []byte, at int, v uint32) { binary.NativeEndian.PutUint32(b[at:], v) }
