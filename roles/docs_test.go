@@ -266,10 +266,9 @@ var mayImport = map[string][]string{
 	"pfdivert": {"roles"},
 	"pfdivert/matrix": {
 		"matrix/evidence", "matrix/explain", "matrix/injection", "matrix/script", "pfconf",
-		"roles/evidence",
 	},
 	"pfdivert/matrix/evidence":           {"pfconf"},
-	"pfdivert/matrix/explain":            {"matrix/evidence", "pfconf", "roles/evidence"},
+	"pfdivert/matrix/explain":            {"matrix/evidence", "pfconf"},
 	"pfdivert/matrix/faults":             {"matrix", "matrix/explain", "matrix/injection", "pfconf"},
 	"pfdivert/matrix/injection":          nil,
 	"pfdivert/matrix/script":             {"matrix/evidence", "matrix/injection", "pfconf"},
@@ -295,7 +294,8 @@ var mayImport = map[string][]string{
 	},
 	"pfdivert/roles/endpoint": {"matrix/script", "pfconf/netlink", "pfconf/shared"},
 	"pfdivert/roles/evidence": {
-		"matrix/evidence", "pfconf", "pfconf/netlink", "pfconf/program", "pfconf/rtnetlink", "pfconf/shared",
+		"matrix/evidence", "pfconf", "pfconf/ipfw", "pfconf/netlink", "pfconf/pf", "pfconf/program",
+		"pfconf/rtnetlink", "pfconf/shared",
 		"roles/evidence/netfilter",
 	},
 	"pfdivert/roles/evidence/netfilter": {"pfconf"},
