@@ -48,6 +48,7 @@ func (d *doctor) remedies(s suspect) []remedy {
 		all = append(all, d.ofListener(s)...)
 		all = append(all, d.ofLo(s)...)
 	case inRouting:
+		all = append(all, d.ofBridge(s)...)
 		all = append(all, d.ofRouting(s)...)
 		all = append(all, d.ofPolicy(s)...)
 	case left, lostElsewhere:
@@ -190,6 +191,7 @@ func (d *doctor) narrowRule(p PolicyRule, in string) change {
 	}
 	q := p
 	q.In = in
+	q.Priority = max(p.Priority, 2) - 1
 	return addPolicyRule(q).and(d.c.removePolicyRule(i))
 }
 

@@ -425,7 +425,7 @@ func ipCommand(ipv6 bool) string { return map[bool]string{false: "ip", true: "ip
 // removePolicyRule deletes a rule of ip-rule(8), by its place in the dump.
 func (c *Config) removePolicyRule(i int) change {
 	r, m := c.PolicyRules[i], c.Dump.Rules[i]
-	return change{command: fmt.Sprintf("%s rule del pref %d", ipCommand(r.IPv6), r.Priority), do: func(d *Dump) error {
+	return change{command: fmt.Sprintf("%s rule del pref %d %s", ipCommand(r.IPv6), r.Priority, c.policyWords(i)), do: func(d *Dump) error {
 		for k, x := range d.Rules {
 			if bytes.Equal(x, m) {
 				d.Rules = slices.Delete(d.Rules, k, k+1)
