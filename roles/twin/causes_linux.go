@@ -508,17 +508,12 @@ func (d *doctor) ofBridge(s suspect) []remedy {
 	}
 	if len(bridges) > 1 {
 		r.price = "rules of Docker or Kubernetes that filter between containers of one bridge no longer see their packets"
-		option := "nf_call_iptables"
-		if s.Flow.IPv6() {
-			option = "nf_call_ip6tables"
-		}
-		narrow := writeSysctl(name, "0")
+		r.narrow = writeSysctl(name, "0")
 		for _, b := range bridges {
 			if b.Name != s.end.in {
-				narrow.command += fmt.Sprintf("\nip link set %s type bridge %s 1", b.Name, option)
+				r.narrow = r.narrow.and(callIptables(b.Name, s.Flow.IPv6()))
 			}
 		}
-		r.narrow = narrow
 	}
 	return []remedy{r}
 }
