@@ -24,7 +24,7 @@ var publicAddresses = map[bool][]netip.Addr{
 		netip.MustParseAddr("62.116.130.8"),
 		netip.MustParseAddr("185.15.59.224"),
 	},
-	true:  {
+	true: {
 		netip.MustParseAddr("2600:3c01::f03c:91ff:fe18:bb2f"),
 		netip.MustParseAddr("2a02:ec80:300:ed1a::1"),
 		netip.MustParseAddr("2606:2800:220:1::1"),
