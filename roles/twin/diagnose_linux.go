@@ -425,6 +425,7 @@ func (d *doctor) judge() error {
 			return err
 		}
 	}
+	d.bridgePorts()
 	return nil
 }
 
