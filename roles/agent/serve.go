@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
 	gather "pfdivert/roles/evidence"
@@ -211,4 +213,14 @@ func (a *agent) answer(ctx context.Context, req *Request) {
 	}
 	// A failed write is the end of the connection; the reader sees it as well.
 	_ = a.out.send(&ans)
+}
+
+// kernel returns uname's name with its release, and its version.
+func kernel() (release, system string) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return "unknown (" + err.Error() + ")", "unknown"
+	}
+	text := func(b []byte) string { return unix.ByteSliceToString(b) }
+	return text(u.Sysname[:]) + " " + text(u.Release[:]), text(u.Version[:])
 }

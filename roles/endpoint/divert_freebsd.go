@@ -2,10 +2,12 @@ package endpoint
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"pfdivert/matrix/script"
+	"runtime"
 	"time"
 	"unsafe"
 
@@ -163,3 +165,8 @@ func (d *divertSocket) turn(in netip.Addr) {
 func (d *divertSocket) drop() error { return nil }
 
 func (d *divertSocket) close() error { return d.closeFD() }
+
+// Drops is for systems that count what divert sockets drop.
+func Drops(context.Context, bool, uint16) (script.Dropped, error) {
+	return script.Dropped{}, fmt.Errorf("counters of divert sockets: %w (%s)", ErrUnsupported, runtime.GOOS)
+}

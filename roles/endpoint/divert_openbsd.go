@@ -1,13 +1,18 @@
 package endpoint
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
-	"pfdivert/matrix/script"
+	"os/exec"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"pfdivert/matrix/script"
 )
 
 // kernelMends: divert(4) computes the checksums of a packet that is written
@@ -89,3 +94,28 @@ func (d *divertSocket) turn(in netip.Addr) { d.last = sockaddr(netip.AddrPortFro
 func (d *divertSocket) drop() error { return nil }
 
 func (d *divertSocket) close() error { return d.closeFD() }
+
+// Drops reads what the divert sockets of a family have dropped, all together, and how much
+// room one has.
+func Drops(ctx context.Context, inet6 bool, _ uint16) (script.Dropped, error) {
+	proto, variable := "divert", "net.inet.divert.recvspace"
+	if inet6 {
+		proto, variable = "divert6", "net.inet6.divert.recvspace"
+	}
+	stdout, stderr, err := run(exec.CommandContext(ctx, "netstat", "-s", "-p", proto))
+	if err != nil || stderr != "" {
+		return script.Dropped{}, fmt.Errorf("netstat: %w", toolError(err, stderr))
+	}
+	d, err := parseDivertStats(stdout)
+	if err != nil {
+		return d, err
+	}
+	stdout, stderr, err = run(exec.CommandContext(ctx, "sysctl", "-n", variable))
+	if err == nil {
+		d.Room, err = strconv.Atoi(strings.TrimSpace(stdout))
+	}
+	if err != nil {
+		return d, fmt.Errorf("sysctl %s: %w", variable, toolError(err, stderr))
+	}
+	return d, nil
+}

@@ -4,11 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"pfdivert/matrix/script"
+	"os/exec"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"pfdivert/matrix/script"
 )
 
 // socket is what the kinds have in common. It is a plain descriptor, read and
@@ -295,3 +298,25 @@ func longest(big bool) int {
 
 // bounded is a copy of a message's payload, as far as it is kept.
 func bounded(big bool, b []byte) []byte { return slices.Clone(b[:min(len(b), longest(big))]) }
+
+// forks keeps the beginnings of programs and the ends of sockets apart. From fork to
+// exec a child holds every descriptor of this process, those too that are closed on
+// exec: a socket that is closed here in that time lives on, connected and with
+// its state in pf, until the child has come to exec. Sockets are closed side by
+// side (Linux takes 11 ms for some), programs start alone.
+var forks sync.RWMutex
+
+// Start starts the program as its own method does, while no socket of an endpoint is
+// being closed. Who runs programs beside endpoints starts them so.
+func Start(cmd *exec.Cmd) error {
+	forks.Lock()
+	defer forks.Unlock()
+	return cmd.Start() // comes back when the child is past exec
+}
+
+// closeSocket closes a socket of an endpoint.
+func closeSocket(fd int) error {
+	forks.RLock()
+	defer forks.RUnlock()
+	return unix.Close(fd)
+}
