@@ -282,15 +282,16 @@ var mayImport = map[string][]string{
 	"pfdivert/pfconf/shared":             nil,
 	"pfdivert/roles": {
 		"matrix", "matrix/evidence", "matrix/explain", "matrix/faults", "matrix/script", "pfconf",
-		"pfconf/ipfw", "pfconf/nft", "pfconf/pf", "roles/agent", "roles/endpoint", "roles/evidence",
+		"pfconf/ipfw", "pfconf/nft", "pfconf/pf", "roles/agent", "roles/socket", "roles/evidence",
 		"roles/host", "roles/lab", "roles/lab/bsd", "roles/report", "roles/terminal", "roles/testbed",
 	},
 	"pfdivert/roles/agent": {
 		"matrix/evidence", "matrix/injection", "matrix/script", "pfconf", "pfconf/ipfw", "pfconf/nft",
-		"pfconf/pf", "pfconf/program", "roles/endpoint", "roles/evidence", "roles/lab/bsd",
+		"pfconf/pf", "pfconf/program", "roles/socket", "roles/evidence", "roles/lab/bsd",
 		"roles/lab/spoil",
 	},
-	"pfdivert/roles/endpoint": {"matrix/script", "pfconf/shared"},
+	"pfdivert/roles/twin":   {"roles/lab/namespace"},
+	"pfdivert/roles/socket": {"matrix/script", "pfconf/shared"},
 	"pfdivert/roles/evidence": {
 		"matrix/evidence", "pfconf", "pfconf/program", "pfconf/shared", "roles/evidence/netfilter",
 	},

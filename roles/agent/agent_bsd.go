@@ -16,8 +16,8 @@ import (
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/pf"
 	"pfdivert/pfconf/program"
-	"pfdivert/roles/endpoint"
 	gather "pfdivert/roles/evidence"
+	"pfdivert/roles/socket"
 )
 
 // bootID is the time of the boot, in seconds since 1970.
@@ -52,7 +52,7 @@ func ownStates(ctx context.Context, opt Options) (pfconf.StateTable, error) {
 	if _, err := os.Stat("/dev/pf"); errors.Is(err, fs.ErrNotExist) {
 		return pfconf.Stateless{}, nil // pf is not loaded (FreeBSD), or not for this jail
 	}
-	c := pf.NewControl(program.ExecBy(endpoint.Start), opt.Domain)
+	c := pf.NewControl(program.ExecBy(socket.Start), opt.Domain)
 	status, err := c.Status(ctx)
 	switch {
 	case err != nil:
@@ -74,4 +74,4 @@ func routing(*gather.Options) {}
 func withoutPrivilege(cmd *exec.Cmd) { cmd.Args = append(cmd.Args, "-unprivileged") }
 
 // DropPrivilege makes this process one of the user nobody, for good.
-func DropPrivilege() error { return endpoint.DropPrivilege() }
+func DropPrivilege() error { return socket.DropPrivilege() }

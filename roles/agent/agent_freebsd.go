@@ -13,7 +13,7 @@ import (
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/ipfw"
 	"pfdivert/pfconf/program"
-	"pfdivert/roles/endpoint"
+	"pfdivert/roles/socket"
 )
 
 // WarmUp does nothing: ipfw needs no questions.
@@ -22,7 +22,7 @@ func WarmUp() {}
 // OpenFilter opens ipfw, and pf beside it where it can be used. FreeBSD's pf has no divert-reply,
 // and its divert-to is a divert-packet.
 func OpenFilter(ctx context.Context, s *script.Setup, opt Options) (pfconf.Firewall, error) {
-	run := program.ExecBy(endpoint.Start)
+	run := program.ExecBy(socket.Start)
 	c := ipfw.Config{Run: run, Journal: opt.Journal}
 	for _, fake := range s.Fakes {
 		if f := pfconf.FamilyOf(fake.Addr()); !slices.Contains(c.Families, f) {
@@ -43,7 +43,7 @@ func OpenDesk() (pfconf.Desk, error) { return openDesks(context.Background(), ni
 func (c *checks) system(ctx context.Context, s *script.Setup, _ bool) {
 	c.ipfw(ctx, ipfw.NewControl(nil), s)
 	const name = "divert socket"
-	e, err := endpoint.Open(script.Divert{Local: netip.AddrPortFrom(pfconf.Inet.Unspecified(), 0)}, io.Discard)
+	e, err := socket.Open(script.Divert{Local: netip.AddrPortFrom(pfconf.Inet.Unspecified(), 0)}, io.Discard)
 	if err == nil {
 		err = e.Close()
 	}

@@ -14,8 +14,8 @@ import (
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/pf"
 	"pfdivert/pfconf/program"
-	"pfdivert/roles/endpoint"
 	"pfdivert/roles/lab/bsd"
+	"pfdivert/roles/socket"
 )
 
 // WarmUp does nothing: pf needs no questions.
@@ -24,7 +24,7 @@ func WarmUp() {}
 // OpenFilter opens pf's anchor. pf has every feature: divert-to, divert-reply and
 // divert-packet are parts of its grammar.
 func OpenFilter(ctx context.Context, s *script.Setup, opt Options) (pfconf.Firewall, error) {
-	c := pf.Config{Anchor: "regress", Run: program.ExecBy(endpoint.Start), Journal: opt.Journal, Domain: opt.Domain}
+	c := pf.Config{Anchor: "regress", Run: program.ExecBy(socket.Start), Journal: opt.Journal, Domain: opt.Domain}
 	for _, p := range s.Paths {
 		for _, f := range s.Fakes {
 			if pfconf.FamilyOf(f.Addr()) == pfconf.FamilyOf(p.There) {

@@ -11,7 +11,7 @@ import (
 
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/endpoint"
+	"pfdivert/roles/socket"
 )
 
 // checks are the findings about a host.
@@ -130,7 +130,7 @@ func (c *checks) addresses(s *script.Setup) {
 func (c *checks) answers(ctx context.Context, s *script.Setup) {
 	for _, p := range s.Paths {
 		name := fmt.Sprintf("%v REMOTE answers", pfconf.FamilyOf(p.Here))
-		f, err := endpoint.OpenFence(p.Here, p.There)
+		f, err := socket.OpenFence(p.Here, p.There)
 		if err == nil {
 			_, err = f.Pass(ctx)
 			err = errors.Join(err, f.Close())

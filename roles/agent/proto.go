@@ -16,8 +16,8 @@ import (
 	"pfdivert/matrix/evidence"
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/endpoint"
 	"pfdivert/roles/lab/bsd"
+	"pfdivert/roles/socket"
 )
 
 // Magic comes before the hello. What a login shell prints before it (rc files,
@@ -107,13 +107,13 @@ func FaultOf(err error) *script.Fault {
 	switch {
 	case errors.As(err, &missing):
 		f.Code = script.CodeMissing
-	case errors.Is(err, endpoint.ErrNothing):
+	case errors.Is(err, socket.ErrNothing):
 		f.Code = script.CodeNothing
 	case errors.Is(err, io.EOF):
 		f.Code = script.CodeEOF
-	case errors.Is(err, endpoint.ErrUnsupported):
+	case errors.Is(err, socket.ErrUnsupported):
 		f.Code = script.CodeUnsupported
-	case errors.Is(err, endpoint.ErrNoSocket):
+	case errors.Is(err, socket.ErrNoSocket):
 		f.Code = script.CodeNoSocket
 	case errors.Is(err, pfconf.ErrNoState):
 		f.Code = script.CodeNoState

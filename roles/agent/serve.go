@@ -16,9 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
-	"pfdivert/roles/endpoint"
 	gather "pfdivert/roles/evidence"
 	"pfdivert/roles/lab/bsd"
+	"pfdivert/roles/socket"
 )
 
 // Options is what an agent is told by its own command line.
@@ -62,7 +62,7 @@ type agent struct {
 	doneOrder []string
 
 	setup  sync.Mutex // held while the fields below are written, by setUp and undo
-	fences map[pfconf.Family]*endpoint.Fence
+	fences map[pfconf.Family]*socket.Fence
 	hold   *Hold // of a real host
 	fw     pfconf.Firewall
 	table  pfconf.StateTable // of LOCAL

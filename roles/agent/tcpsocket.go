@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"pfdivert/matrix/script"
-	"pfdivert/roles/endpoint"
+	"pfdivert/roles/socket"
 )
 
 // socketPatience is how long a TCP socket is looked for that must be there, or
@@ -21,8 +21,8 @@ const (
 // dropTCP drops a TCP socket. One that must be there is looked for again, for a while.
 func dropTCP(ctx context.Context, st script.DropTCP) error {
 	return untilExpected(ctx, func() (expected bool, err error) {
-		err = endpoint.Drop(ctx, st.Near, st.Far)
-		return !st.Expected || !errors.Is(err, endpoint.ErrNoSocket), err
+		err = socket.Drop(ctx, st.Near, st.Far)
+		return !st.Expected || !errors.Is(err, socket.ErrNoSocket), err
 	})
 }
 
@@ -30,8 +30,8 @@ func dropTCP(ctx context.Context, st script.DropTCP) error {
 // asked for again, for a while.
 func tcpState(ctx context.Context, st script.TCPState) (state string, err error) {
 	err = untilExpected(ctx, func() (expected bool, err error) {
-		state, err = endpoint.TCPState(ctx, st.Near, st.Far)
-		none := errors.Is(err, endpoint.ErrNoSocket)
+		state, err = socket.TCPState(ctx, st.Near, st.Far)
+		none := errors.Is(err, socket.ErrNoSocket)
 		switch st.State {
 		case "":
 			return true, err
@@ -49,7 +49,7 @@ func untilExpected(ctx context.Context, ask func() (expected bool, err error)) e
 	end := time.Now().Add(socketPatience)
 	for {
 		expected, err := ask()
-		if err != nil && !errors.Is(err, endpoint.ErrNoSocket) || expected || time.Now().After(end) {
+		if err != nil && !errors.Is(err, socket.ErrNoSocket) || expected || time.Now().After(end) {
 			return err
 		}
 		select {

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"pfdivert/matrix/script"
-	"pfdivert/roles/endpoint"
+	"pfdivert/roles/socket"
 )
 
 // A tracer runs endpoints under $KTRACE: each in a process of its own, which is
@@ -189,7 +189,7 @@ func (e *traced) start(ctx context.Context, st script.Open) (script.Outcome, err
 	}
 	var stderr bounded
 	e.cmd.Stderr = &stderr
-	if err := endpoint.Start(e.cmd); err != nil {
+	if err := socket.Start(e.cmd); err != nil {
 		return script.Outcome{}, e.unstarted(err.Error())
 	}
 	if e.conn, err = Dial(ctx, out, in, traceHeartbeat); err != nil {
