@@ -115,8 +115,8 @@ func (e *divert) Relay(old, new []byte) (script.Message, error) {
 	if err := p.replace(old, new); err != nil {
 		return script.Message{}, fmt.Errorf("relay: %w", err)
 	}
-	e.mend(p)
-	if err := e.giveBack(p); err != nil {
+	e.setChecksums(p)
+	if err := e.reinject(p); err != nil {
 		return script.Message{}, fmt.Errorf("relay: %w", err)
 	}
 	e.log.packet(">>>", p.raw)
@@ -126,8 +126,8 @@ func (e *divert) Relay(old, new []byte) (script.Message, error) {
 	return m, nil
 }
 
-// giveBack ends the holding of a packet and puts it back.
-func (e *divert) giveBack(p *packet) error {
+// reinject ends the holding of a packet and puts it back.
+func (e *divert) reinject(p *packet) error {
 	e.held = nil
 	if e.spec.Omits(script.Back) {
 		return e.dev.drop()
@@ -135,13 +135,14 @@ func (e *divert) giveBack(p *packet) error {
 	return e.dev.reinject(p.raw)
 }
 
-// fix makes the checksums of a rewritten packet what they are to be.
-func (e *divert) mend(p *packet) {
+// setChecksums computes the checksums of a rewritten packet, or makes them wrong, as the socket is
+// asked to.
+func (e *divert) setChecksums(p *packet) {
 	switch {
 	case e.spec.Spoil != "":
 		p.spoil(e.spec.Spoil)
-	case !kernelMends && !e.spec.Omits(script.Checksum):
-		p.mend()
+	case !kernelFixesChecksums && !e.spec.Omits(script.Checksum):
+		p.fixChecksums()
 	}
 }
 
@@ -172,9 +173,9 @@ func Turn(ep Endpoint, old, new []byte, in netip.Addr) error {
 		return fmt.Errorf("turn: %w", err)
 	}
 	p.turn()
-	e.mend(p)
+	e.setChecksums(p)
 	t.turn(in)
-	if err := e.giveBack(p); err != nil {
+	if err := e.reinject(p); err != nil {
 		return fmt.Errorf("turn: %w", err)
 	}
 	e.log.packet(">>>", p.raw)

@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kernelMends: outgoing packets are diverted before their UDP checksum is
+// kernelFixesChecksums: outgoing packets are diverted before their UDP checksum is
 // computed, and no one computes it when they are written back.
-const kernelMends = false
+const kernelFixesChecksums = false
 
 // pfDivert is PF_DIVERT of FreeBSD 14 (sys/socket.h); the older kernels have
 // protocol IPPROTO_DIVERT (258) of AF_INET, for both families (divert(4)).

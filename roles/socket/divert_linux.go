@@ -18,9 +18,9 @@ import (
 	"pfdivert/matrix/script"
 )
 
-// kernelMends: after a verdict with a new payload the kernel believes the
+// kernelFixesChecksums: after a verdict with a new payload the kernel believes the
 // packet's checksums as they are.
-const kernelMends = false
+const kernelFixesChecksums = false
 
 // queues is the process's netfilter queues, all on one socket: closing a
 // NETLINK_NETFILTER socket waits for the deletions of earlier rule changes, 11 ms

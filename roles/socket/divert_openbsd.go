@@ -15,9 +15,9 @@ import (
 	"pfdivert/matrix/script"
 )
 
-// kernelMends: divert(4) computes the checksums of a packet that is written
+// kernelFixesChecksums: divert(4) computes the checksums of a packet that is written
 // back.
-const kernelMends = true
+const kernelFixesChecksums = true
 
 // divertSocket is a divert(4) socket.
 type divertSocket struct {

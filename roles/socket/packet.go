@@ -197,8 +197,8 @@ func (p *packet) checksumAt() (at int, pseudo bool) {
 	return -1, false
 }
 
-// fix computes the checksums of the IPv4 header and of the transport header anew.
-func (p *packet) mend() {
+// fixChecksums computes the checksums of the IPv4 header and of the transport header anew.
+func (p *packet) fixChecksums() {
 	if p.to.Addr().Is4() {
 		h := p.raw[:p.transport]
 		h[10], h[11] = 0, 0
@@ -232,7 +232,7 @@ func (p *packet) spoil(which script.Spoil) {
 		}
 		binary.BigEndian.PutUint16(p.raw[at:], uint16(len(p.raw)+1000))
 	}
-	p.mend()
+	p.fixChecksums()
 	switch which {
 	case script.SpoilVersion, script.SpoilLength:
 		return
@@ -245,6 +245,9 @@ func (p *packet) spoil(which script.Spoil) {
 	}
 	if at, _ := p.checksumAt(); at >= 0 && which == script.SpoilAll {
 		p.raw[at] ^= 0x55
+		if p.proto == protoUDP && p.raw[at] == 0 && p.raw[at+1] == 0 {
+			p.raw[at] = 0xaa // 0 would be none (RFC 768), which is not wrong
+		}
 	}
 }
 

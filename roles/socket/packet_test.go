@@ -115,7 +115,7 @@ func TestMend(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.mend()
+		p.fixChecksums()
 		if !bytes.Equal(p.raw, in) {
 			t.Errorf("%s: mended\n%x, was\n%x", name, p.raw, in)
 		}
@@ -123,7 +123,7 @@ func TestMend(t *testing.T) {
 			p.raw[10], p.raw[11] = 0xde, 0xad
 		}
 		p.raw[p.transport+6], p.raw[p.transport+7] = 0xbe, 0xef
-		p.mend()
+		p.fixChecksums()
 		if !bytes.Equal(p.raw, in) {
 			t.Errorf("%s: mended from ruins\n%x, was\n%x", name, p.raw, in)
 		}
@@ -179,7 +179,7 @@ func TestRewrite(t *testing.T) {
 			if err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
-			p.mend()
+			p.fixChecksums()
 			q, err := parsePacket(p.raw)
 			if err != nil || string(q.payload()) != line || q.from != p.from || len(q.raw) != len(in)+len(line)-len(script.ClientLine) || !right(q) {
 				t.Errorf("%s: %q: %x: %v", name, line, p.raw, err)
@@ -190,13 +190,36 @@ func TestRewrite(t *testing.T) {
 			}
 			from, to := q.from, q.to
 			q.turn()
-			q.mend()
+			q.fixChecksums()
 			q, err = parsePacket(q.raw)
 			if err != nil || q.from != to || q.to != from || !right(q) {
 				t.Errorf("%s: turned round: %x %v", name, q.raw, err)
 			}
 		}
 	}
+}
+
+// TestSpoilNever0: a checksum of UDP that was made wrong is never 0, which would be none at all.
+func TestSpoilNever0(t *testing.T) {
+	in, _, _ := hexLines(t, "testdata/openbsd/packet-in-inet")
+	p, err := parsePacket(bytes.Clone(in))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, _ := p.checksumAt()
+	for n := range 1 << 16 {
+		binary.BigEndian.PutUint16(p.payload(), uint16(n))
+		p.fixChecksums()
+		if binary.BigEndian.Uint16(p.raw[at:]) != 0x5500 {
+			continue
+		}
+		p.spoil(script.SpoilAll)
+		if binary.BigEndian.Uint16(p.raw[at:]) == 0 || right(p) {
+			t.Errorf("%x", p.raw)
+		}
+		return
+	}
+	t.Fatal("no payload has the checksum 0x5500")
 }
 
 // right reports whether both checksums are.
@@ -257,7 +280,7 @@ func FuzzPacket(f *testing.F) {
 		if err := p.replace([]byte("Client"), []byte("Packet")); err != nil {
 			t.Fatal(err)
 		}
-		p.mend()
+		p.fixChecksums()
 		// Everything but payload and checksums is as it was, and what is now a
 		// right packet stays so.
 		q, err := parsePacket(p.raw)
@@ -265,7 +288,7 @@ func FuzzPacket(f *testing.F) {
 			t.Fatalf("%+v became %+v: %v", p, q, err)
 		}
 		again := bytes.Clone(p.raw)
-		q.mend()
+		q.fixChecksums()
 		if !bytes.Equal(again, q.raw) || !bytes.Equal(b[len(p.raw):], was[len(p.raw):]) {
 			t.Fatalf("%x became %x", again, q.raw)
 		}
@@ -337,7 +360,7 @@ func TestTurn(t *testing.T) {
 			t.Fatal(err)
 		}
 		q, err := parsePacket(d.out)
-		if err != nil || q.from != m.To || q.to != m.From || string(q.payload()) != script.PacketLine || d.way != way || !kernelMends && !right(q) {
+		if err != nil || q.from != m.To || q.to != m.From || string(q.payload()) != script.PacketLine || d.way != way || !kernelFixesChecksums && !right(q) {
 			t.Errorf("%s: %x by %v: %v", name, d.out, d.way, err)
 		}
 		if err := Turn(e, nil, nil, way); err == nil {

@@ -57,7 +57,7 @@ func newSocket(family, typ, proto int) (int, error) {
 	return fd, nil
 }
 
-const kernelMends = false
+const kernelFixesChecksums = false
 
 var divertAbilities abilities
 
