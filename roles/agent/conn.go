@@ -160,8 +160,8 @@ func (c *Conn) splat(texts []string) {
 	}
 }
 
-// Splats returns the reports of the host's kernel since the connection began. One that was made while
-// a script was carried out is there when its outcomes are.
+// Splats returns the reports of the host's kernel since the connection began. One that was made
+// while a script was carried out is there when its outcomes are.
 func (c *Conn) Splats() []Splat {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -26,7 +26,7 @@ func noLeaks(t *testing.T) {
 	t.Cleanup(func() { goleak.VerifyNone(t) })
 }
 
-// wire is the orchestrator's side of a connection whose other side a test plays.
+// wire is the orchestrator's side of a connection whose other side a test runs.
 type wire struct {
 	in  *bufio.Reader // what the orchestrator sent
 	out io.WriteCloser
@@ -71,7 +71,7 @@ func (w *wire) hear() (Request, error) {
 	return r, readFrame(w.in, &w.buf, &r)
 }
 
-// dial connects to the agent that say plays.
+// dial connects to the agent that say runs.
 func (w *wire) dial(t *testing.T, heartbeat time.Duration, say ...any) (*Conn, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeoutCause(t.Context(), patience, errors.New("the test was too slow"))

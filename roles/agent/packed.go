@@ -38,8 +38,8 @@ func (p *packer) script(s *script.Script) {
 	p.flag(&s.End)
 }
 
-// A kind is one of the types of an interface, with the function that packs it. Its number on the wire
-// is its place in the list.
+// A kind is one of the types of an interface, with the function that packs it. Its number on the
+// wire is its place in the list.
 type kind[I any] struct {
 	zero I
 	is   func(I) bool

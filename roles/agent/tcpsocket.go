@@ -26,8 +26,8 @@ func dropTCP(ctx context.Context, st script.DropTCP) error {
 	})
 }
 
-// tcpState asks for the state of a TCP socket. When the step says what it expects, another answer is
-// asked for again, for a while.
+// tcpState asks for the state of a TCP socket. When the step says what it expects, another answer
+// is asked for again, for a while.
 func tcpState(ctx context.Context, st script.TCPState) (state string, err error) {
 	err = untilExpected(ctx, func() (expected bool, err error) {
 		state, err = socket.TCPState(ctx, st.Near, st.Far)
@@ -43,8 +43,8 @@ func tcpState(ctx context.Context, st script.TCPState) (state string, err error)
 	return state, err
 }
 
-// untilExpected asks until the answer is the expected one, or time is up. That there is no socket is
-// an answer; any other error ends it.
+// untilExpected asks until the answer is the expected one, or time is up. That there is no socket
+// is an answer; any other error ends it.
 func untilExpected(ctx context.Context, ask func() (expected bool, err error)) error {
 	end := time.Now().Add(socketPatience)
 	for {

@@ -51,7 +51,7 @@ func TestRelay(t *testing.T) {
 					{"rewritten", nil, "Client", "Packet", "Packet\n"},
 					{"as it is", nil, "", "", "Client\n"},
 					{"not in it", nil, "Absent", "Packet", "Client\n"},
-					{"checksum not mended", []script.Piece{script.Checksum}, "Client", "Packet", ""},
+					{"checksum not fixed", []script.Piece{script.Checksum}, "Client", "Packet", ""},
 				} {
 					t.Run(test.name, func(t *testing.T) {
 						queueRule(t, chain, port(lo, 4000))

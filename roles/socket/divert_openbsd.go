@@ -74,7 +74,7 @@ func (d *divertSocket) take(deadline time.Time) ([]byte, netip.AddrPort, error) 
 }
 
 // reinject writes the packet back with the address that it came with, which
-// says whether it goes in (an interface's address) or out (none).
+// reports whether it goes in (an interface's address) or out (none).
 func (d *divertSocket) reinject(b []byte) error {
 	if d.last == nil {
 		return errors.New("it is not known whence the packet came")

@@ -98,7 +98,7 @@ func Open(s script.Socket, log io.Writer) (Endpoint, error) {
 	return e, nil
 }
 
-// open opens the socket, and says whether its ear is to be left out.
+// open opens the socket, and reports whether its ear is to be left out.
 func open(s script.Socket, log *transcript) (e Endpoint, deaf bool, err error) {
 	leftOut := func(e script.Ends) bool { return e.Role == script.Server && e.Omits(script.Listen) }
 	switch s := s.(type) {

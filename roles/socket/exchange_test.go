@@ -22,7 +22,7 @@ var deadlines = map[string]func() time.Time{
 	"soon": soon,
 }
 
-// TestStream plays upstream's TCP cell: both write a line, both read it, the
+// TestStream runs upstream's TCP cell: both write a line, both read it, the
 // server closes first, the client after it has seen that.
 func TestStream(t *testing.T) {
 	eachLoopback(t, func(t *testing.T, lo netip.Addr) {
@@ -130,7 +130,7 @@ func serverPort(k string, p uint16) uint16 {
 	return 0
 }
 
-// TestPackets plays upstream's UDP and raw IP cells with an answer. With one
+// TestPackets runs upstream's UDP and raw IP cells with an answer. With one
 // loopback address for both, raw sockets hear their own packets too; Linux has
 // a second one on IPv4.
 func TestPackets(t *testing.T) {
@@ -260,7 +260,7 @@ func TestEcho(t *testing.T) {
 	})
 }
 
-// TestOmitListen: with its ear left out a server plays on and hears nothing.
+// TestOmitListen: with its ear left out a server runs on and hears nothing.
 func TestOmitListen(t *testing.T) {
 	eachLoopback(t, func(t *testing.T, lo netip.Addr) {
 		for _, kind := range []string{stream, datagram, raw, echo} {

@@ -182,7 +182,7 @@ func (f *Fence) take() *fenceWave {
 	return w
 }
 
-// lead plays the first wave. On a veth the reply is there as soon as the
+// lead sends the first wave. On a veth the reply is there as soon as the
 // request has been sent, and nothing waits. Otherwise, and for further waves, a
 // goroutine goes on, so that the caller can heed its own context.
 func (f *Fence) lead() {

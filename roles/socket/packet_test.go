@@ -105,10 +105,10 @@ func TestPacketLog(t *testing.T) {
 	}
 }
 
-// TestMend: mending a right packet changes nothing; mending one with ruined
+// TestFixChecksums: fixing a right packet changes nothing; fixing one with ruined
 // checksums makes it right. (The packets that came in have not got theirs yet:
 // they came through virtio.)
-func TestMend(t *testing.T) {
+func TestFixChecksums(t *testing.T) {
 	for _, name := range []string{"packet-out-inet", "packet-out-inet6"} {
 		in, _, _ := hexLines(t, filepath.Join("testdata/openbsd", name))
 		p, err := parsePacket(bytes.Clone(in))
@@ -117,7 +117,7 @@ func TestMend(t *testing.T) {
 		}
 		p.fixChecksums()
 		if !bytes.Equal(p.raw, in) {
-			t.Errorf("%s: mended\n%x, was\n%x", name, p.raw, in)
+			t.Errorf("%s: fixed\n%x, was\n%x", name, p.raw, in)
 		}
 		if p.to.Addr().Is4() {
 			p.raw[10], p.raw[11] = 0xde, 0xad
@@ -125,7 +125,7 @@ func TestMend(t *testing.T) {
 		p.raw[p.transport+6], p.raw[p.transport+7] = 0xbe, 0xef
 		p.fixChecksums()
 		if !bytes.Equal(p.raw, in) {
-			t.Errorf("%s: mended from ruins\n%x, was\n%x", name, p.raw, in)
+			t.Errorf("%s: fixed from ruins\n%x, was\n%x", name, p.raw, in)
 		}
 	}
 }
