@@ -87,7 +87,7 @@ func (b *beside) forPF(c script.Change) bool {
 	return len(c.Add) > 0 && !slices.ContainsFunc(c.Add, func(r pfconf.Rule) bool { return !ofPF(r) })
 }
 
-// Load returns each filter its rules in place of those that it has.
+// Load replaces the rules of each filter by those that are for it.
 func (b *beside) Load(ctx context.Context, rules []pfconf.Rule) error {
 	toPF, others := divide(rules)
 	b.mu.Lock()

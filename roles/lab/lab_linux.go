@@ -118,7 +118,7 @@ func (l *Lab) Start(cmd *exec.Cmd, h Host) error {
 	return l.In(h, cmd.Start)
 }
 
-// Close returns the hosts up. REMOTE is gone, and with it the cable, when its
+// Close releases the hosts. REMOTE is gone, and with it the cable, when its
 // last process and socket are.
 func (l *Lab) Close() {
 	for _, t := range l.threads {

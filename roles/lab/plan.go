@@ -106,7 +106,7 @@ func nth(p netip.Prefix, n int) (netip.Addr, error) {
 
 // Config says which lab to build.
 type Config struct {
-	// Single returns each family one LOCAL, the address on the interface, and
+	// Single gives each family one LOCAL, the address on the interface, and
 	// one FAKE, as OpenBSD's suite has them, in place of prefixes.
 	Single bool `json:"single,omitempty"`
 }
