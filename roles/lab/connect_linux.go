@@ -19,7 +19,7 @@ import (
 
 // Fixed hardware addresses, locally administered, let each host know the
 // other's without asking.
-var hardware = map[Host]net.HardwareAddr{
+var hardware = map[Side]net.HardwareAddr{
 	Local:  {0x02, 0, 0, 0xbc, 1, 1},
 	Remote: {0x02, 0, 0, 0xbc, 1, 2},
 }
@@ -36,7 +36,7 @@ func (l *Lab) connect(ctx context.Context) error {
 	}
 	defer remote.Close()
 	var hosts [2]*hostSetup
-	for i, h := range []Host{Local, Remote} {
+	for i, h := range []Side{Local, Remote} {
 		hosts[i] = &hostSetup{host: h, families: l.Families, config: l.Config}
 		err := l.In(h, func() error { return hosts[i].open(remote) })
 		defer hosts[i].close()
@@ -54,7 +54,7 @@ func (l *Lab) connect(ctx context.Context) error {
 
 // hostSetup sets up one host.
 type hostSetup struct {
-	host     Host
+	host     Side
 	families []pfconf.Family
 	config   Config
 	routes   *rtnetlink.Conn
