@@ -36,7 +36,7 @@ func OpenFilter(ctx context.Context, s *script.Setup, opt Options) (pfconf.Firew
 	return put(ctx, fw, s, run, opt.Journal), nil
 }
 
-// OpenDesk shows this host's ipfw, and its pf where that is switched on.
+// OpenDesk opens this host's ipfw, and its pf if that is switched on, for pf-setup.
 func OpenDesk() (pfconf.Desk, error) { return openDesks(context.Background(), nil) }
 
 // system looks at ipfw and at divert sockets.
@@ -65,7 +65,7 @@ func locals([]netip.Prefix) ([]string, error) { return nil, nil }
 // natlook asks pf.
 func natlook(q pfconf.NATQuery) (pfconf.NATAnswer, error) { return pf.Natlook(q) }
 
-// EnterDomain fails for all but 0: only OpenBSD has others.
+// EnterDomain returns an error unless n is 0: only OpenBSD has routing domains.
 func EnterDomain(n int) (int, error) {
 	if n <= 0 {
 		return 0, nil

@@ -16,11 +16,11 @@ import (
 	gather "pfdivert/roles/evidence"
 )
 
-// WarmUp begins to find out, in the background, what OpenFilter's firewall will want to
-// know. It is for the agent of a host that is going to be REMOTE.
+// WarmUp begins, in the background, to find out what OpenFilter needs to know. Call it on a host
+// that will be REMOTE.
 func WarmUp() { nft.WarmUp() }
 
-// OpenFilter opens nf_tables.
+// OpenFilter opens nf_tables for the cells.
 func OpenFilter(ctx context.Context, s *script.Setup, opt Options) (pfconf.Firewall, error) {
 	nic := opt.Interface
 	if nic == "" {
@@ -40,7 +40,7 @@ func OpenFilter(ctx context.Context, s *script.Setup, opt Options) (pfconf.Firew
 	return fw, nil
 }
 
-// OpenDesk shows this host's nf_tables and conntrack.
+// OpenDesk opens this host's nf_tables and conntrack for pf-setup.
 func OpenDesk() (pfconf.Desk, error) {
 	d, err := nft.OpenDesk()
 	if err != nil {
@@ -94,13 +94,13 @@ func withoutPrivilege(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER}
 }
 
-// DropPrivilege has nothing to drop: the process was started without.
+// DropPrivilege does nothing: withoutPrivilege started the process without any.
 func DropPrivilege() error { return nil }
 
 // ownFilter is for FreeBSD, whose ipfw drops by default what the raw IPv6 cells send.
 func (*checks) ownFilter(context.Context, *script.Setup) {}
 
-// EnterDomain fails for all but 0: only OpenBSD has others.
+// EnterDomain returns an error unless n is 0: only OpenBSD has routing domains.
 func EnterDomain(n int) (int, error) {
 	if n <= 0 {
 		return 0, nil

@@ -35,7 +35,7 @@ func OpenFilter(ctx context.Context, s *script.Setup, opt Options) (pfconf.Firew
 	return pf.Open(ctx, c)
 }
 
-// OpenDesk shows this host's pf.
+// OpenDesk opens this host's pf for pf-setup.
 func OpenDesk() (pfconf.Desk, error) { return pf.OpenDesk(nil, false), nil }
 
 // EnterDomain has this process work in a routing domain: all sockets that it and the programs

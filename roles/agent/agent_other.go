@@ -40,7 +40,7 @@ func natlook(pfconf.NATQuery) (pfconf.NATAnswer, error) {
 // ownFilter is for FreeBSD, whose ipfw drops by default what the raw IPv6 cells send.
 func (*checks) ownFilter(context.Context, *script.Setup) {}
 
-// EnterDomain fails for all but 0: only OpenBSD has others.
+// EnterDomain returns an error unless n is 0: only OpenBSD has routing domains.
 func EnterDomain(n int) (int, error) {
 	if n <= 0 {
 		return 0, nil

@@ -129,8 +129,8 @@ func (a *agent) tellSplats() {
 // notice tells the orchestrator something that is no answer.
 func (a *agent) notice(text string) { _ = a.out.send(&Answer{Notice: text}) }
 
-// Natlook asks this host's packet filter for the other side of a translated connection. That
-// it knows none is pfconf.ErrNoState.
+// Natlook asks the packet filter of this host for the other side of a translated connection. The
+// error is pfconf.ErrNoState if it knows none.
 func Natlook(q pfconf.NATQuery) (pfconf.NATAnswer, error) {
 	answer, err := natlook(q)
 	switch {

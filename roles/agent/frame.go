@@ -11,8 +11,8 @@ import (
 	"github.com/fxamacker/cbor/v2"
 )
 
-// MaxFrame is the longest frame, in bytes, that either side accepts. The
-// largest honest ones carry the traces of a cell's endpoints.
+// MaxFrame is the longest frame, in bytes, that either end accepts. The longest honest ones carry
+// the traces of a cell's endpoints.
 const MaxFrame = 8 << 20
 
 // A frame is its length in four bytes, most significant first, and then that

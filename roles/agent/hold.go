@@ -12,8 +12,8 @@ import (
 	"pfdivert/pfconf"
 )
 
-// A Hold is what a process that changes a real host holds of it: the journal of
-// its changes and, as REMOTE, the host's lock.
+// Hold is a real host that this process may change: the journal of its changes and, on REMOTE, the
+// host's lock. End it when done.
 type Hold struct {
 	dir     stateDir
 	lock    *hostLock
@@ -21,7 +21,7 @@ type Hold struct {
 	routes  []*fakeRoute
 }
 
-// HoldOptions say how to take a host.
+// HoldOptions are how Take takes a host.
 type HoldOptions struct {
 	Dir    string // of journals and locks; empty means StateDir
 	Remote bool   // no one else may be REMOTE here at the same time
@@ -33,7 +33,7 @@ type HoldOptions struct {
 	Tell     func(string)
 }
 
-// Take takes the host. What the journals of killed agents say is undone first.
+// Take takes the host for this process. It first undoes what the journals of killed agents record.
 func Take(ctx context.Context, o HoldOptions) (h *Hold, err error) {
 	h = &Hold{dir: stateDir(o.Dir)}
 	if o.Dir == "" {
@@ -89,7 +89,7 @@ func (d stateDir) mendAll(ctx context.Context, tell func(string)) error {
 	return nil
 }
 
-// Journal records changes of the host.
+// Journal records a change before it is made. It is a pfconf.Journal.
 func (h *Hold) Journal(u pfconf.Undo) error { return h.journal.record(u) }
 
 // addRoutes sees to it that packets to FAKE go to REMOTE.
@@ -108,8 +108,8 @@ func (h *Hold) addRoutes(ctx context.Context, rs []route) error {
 	})
 }
 
-// End returns the host back. All changes but the routes must have been undone; if
-// they could not be, the journal stays for a cleanup.
+// End releases the host. undone says that all changes but the routes, which End removes, have been
+// undone; otherwise the journal stays for a cleanup.
 func (h *Hold) End(ctx context.Context, undone bool) error {
 	if h.lock == nil && h.journal == nil {
 		return nil

@@ -120,7 +120,7 @@ func syncDir(name string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// Left is a journal that was found, of an agent that lives or that left it.
+// Left is a journal that was found. Its agent may still be at work.
 type Left struct {
 	Head
 	File  string        `json:"file"`
@@ -223,9 +223,9 @@ func readJournal(r io.Reader) (head Head, steps []pfconf.Undo, err error) {
 	return head, steps, in.Err()
 }
 
-// Cleanup undoes what the journals in the directory say that agents left which are
-// gone; with look it only tells of them. All journals are told of. An error
-// means that the journals could not be read; what went wrong with one is in its Err.
+// Cleanup undoes the changes of killed agents, as the journals in the directory dir record them, or
+// with look changes nothing. It returns all journals. The error says that they could not be read;
+// the error of a single journal is in its Err.
 func Cleanup(ctx context.Context, dir string, look bool) (found []*Left, err error) {
 	d := stateDir(dir)
 	switch _, err := os.Lstat(dir); {
@@ -320,7 +320,7 @@ func (d stateDir) undoStep(ctx context.Context, u pfconf.Undo) (string, error) {
 	return Describe(u), err
 }
 
-// Describe says what a step of a journal does.
+// Describe returns what a step of a journal undoes.
 func Describe(u pfconf.Undo) string {
 	arg := func(i int) string {
 		if i < len(u.Args) {

@@ -17,9 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// StateDir is where agents keep their journals and locks. The BSDs empty
-// /var/run when they boot, on Linux it is in memory: what is recorded there does not
-// survive a boot, and neither does any change that an agent makes to a host.
+// StateDir is where agents keep their journals and locks. It does not survive a boot (the BSDs
+// empty /var/run, on Linux it is in memory), and neither does any change that an agent makes to a
+// host.
 const StateDir = "/var/run/pfdivert"
 
 // stateDir is a directory of journals and locks.

@@ -22,7 +22,7 @@ import (
 	"pfdivert/roles/socket"
 )
 
-// Options is what an agent is told by its own command line.
+// Options are what the agent's command line says.
 type Options struct {
 	Hello Hello // the parts that the caller knows: SHA256, NoFamily, Failed
 	// Heartbeat is how long the agent works on without a sign of life from the
@@ -75,9 +75,9 @@ type agent struct {
 	log    atomic.Pointer[splat.Log] // of REMOTE's kernel; nil when it may not be read
 }
 
-// Serve says hello on w, then answers the requests that it reads from r until
-// r ends, the heartbeat stops or ctx is done; then it undoes what it did.
-// The error is why it ended, nil for the end of r.
+// Serve writes a hello to w and then answers the requests that it reads from r, until r ends, the
+// heartbeat stops or ctx is done. Then it undoes its changes. It returns why it ended, nil if r
+// ended.
 func Serve(ctx context.Context, r io.Reader, w io.Writer, opt Options) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -152,10 +152,9 @@ type turner interface {
 	turn(netip.Addr)
 }
 
-// Turn makes the packet that a packet endpoint holds an answer to itself, with old in its
-// payload replaced by new, and sends it on the other way than it came: one that
-// came in goes out (in is the unspecified address), one that was to leave comes in at the
-// interface that has the address in.
+// Turn makes the packet that a packet endpoint holds an answer to itself, with old in its payload
+// replaced by new, and sends it in the other direction: one that came in goes out (in is the
+// unspecified address), one that was to leave comes in at the interface that has the address in.
 func Turn(ep Endpoint, old, new []byte, in netip.Addr) error {
 	e, ok := ep.(*divert)
 	if !ok || e.held == nil {

@@ -296,9 +296,9 @@ func (q *queue) close() error {
 // dropsTries is how often the table of queues is read that lacks one which someone listens on.
 const dropsTries = 3
 
-// Drops reads what the netfilter queue with the number has dropped. Someone must listen there: the
-// kernel shows no others. A queue that is closed meanwhile moves others out of the next piece of
-// the table (get_idx, nfnetlink_queue.c), so one that is missing is looked for again.
+// Drops returns what the netfilter queue with the number has dropped. The kernel shows only queues
+// on which a process listens. A queue that is closed meanwhile moves others out of the next piece
+// of the table (get_idx, nfnetlink_queue.c), so a queue that is missing is looked for again.
 func Drops(_ context.Context, _ bool, number uint16) (d script.Dropped, err error) {
 	for range dropsTries {
 		var text string

@@ -1,9 +1,7 @@
-// Package socket has the sockets that play a part in a cell: the client, the
-// server and the packet role over TCP, UDP, raw IP, ICMP echo and divert
-// sockets. An endpoint is driven step by step, each step either waiting until
-// a deadline (a role that was started by hand) or taking only what has
-// arrived already (the agent, which knows by a later packet that nothing more
-// can come).
+// Package socket has the sockets of a cell: client, server and packet role, over TCP, UDP, raw IP,
+// ICMP echo and divert sockets. An endpoint is driven step by step. Each step either waits until a
+// deadline (a role that was started by hand) or takes only what has arrived (the agent, which
+// learns by a later packet that nothing more will come).
 package socket
 
 import (
@@ -19,7 +17,7 @@ import (
 	"pfdivert/matrix/script"
 )
 
-// MaxData bounds what is kept of one message, unless the endpoint is a Big one.
+// MaxData is how many bytes of a message are kept, unless the socket is Big.
 const MaxData = 2048
 
 // Errors that callers tell apart with errors.Is. System errors stay visible
@@ -33,11 +31,10 @@ var (
 	ErrNoSocket = errors.New("no such TCP socket")
 )
 
-// Now is a deadline that has passed: take what is there, do not wait.
+// Now is a deadline that has passed: take what is there and do not wait.
 var Now = time.Unix(1, 0)
 
-// Endpoint is an open socket with its part. Its methods are called by one
-// goroutine at a time.
+// Endpoint is an open socket in its role. It is not safe for concurrent use.
 type Endpoint interface {
 	// Names returns the socket's own name and its peer's, as getsockname and
 	// getpeername say; a stream server's are those of the accepted socket once
@@ -81,9 +78,9 @@ type Endpoint interface {
 	Close() error
 }
 
-// Open opens the socket, sets its options and binds it; a stream server
-// listens. The lines of upstream's transcript ("listen sock: 127.0.0.1 5000")
-// are written to log, each with one Write, as things happen.
+// Open opens the socket, sets its options and binds it; a stream server listens. The lines of
+// upstream's transcript ("listen sock: 127.0.0.1 5000") are written to log as things happen, each
+// in one Write. Close the endpoint when done.
 func Open(s script.Socket, log io.Writer) (Endpoint, error) {
 	if err := s.Validate(); err != nil {
 		return nil, err
@@ -124,7 +121,7 @@ func open(s script.Socket, log *transcript) (e Endpoint, deaf bool, err error) {
 // maxRewrites bounds what a step of another host may ask for.
 const maxRewrites = 8
 
-// Do carries out a step on the socket.
+// Do runs a step on the endpoint.
 func Do(e Endpoint, step script.SocketStep) (out script.Outcome, err error) {
 	one := func(m script.Message, err error) error {
 		if err == nil {
@@ -177,7 +174,7 @@ func Do(e Endpoint, step script.SocketStep) (out script.Outcome, err error) {
 
 func tally(t script.Tally, err error) (*script.Tally, error) { return &t, err }
 
-// SendBurst sends the messages.
+// SendBurst sends the messages of a burst.
 func SendBurst(e Endpoint, b script.Burst) error {
 	if err := b.Validate(); err != nil {
 		return err
@@ -193,12 +190,13 @@ func SendBurst(e Endpoint, b script.Burst) error {
 	return nil
 }
 
-// ReceiveBurst takes what is there, without waiting, and compares it with the burst.
+// ReceiveBurst takes the messages that have arrived, without waiting, and compares them with the
+// burst.
 func ReceiveBurst(e Endpoint, b script.Burst) (script.Tally, error) {
 	return takeBurst(e, b, func() error { return nil })
 }
 
-// RelayBurst has a packet endpoint take what is there and send each packet on, with the
+// RelayBurst takes the packets that have come to a packet endpoint and reinjects each, with the
 // burst's line replaced by line.
 func RelayBurst(e Endpoint, b script.Burst, line string) (script.Tally, error) {
 	return takeBurst(e, b, func() error {
@@ -236,8 +234,9 @@ func takeBurst(e Endpoint, b script.Burst, each func() error) (t script.Tally, e
 	return t, nil
 }
 
-// RelayAll has a packet endpoint take what is there and send each packet on, with the first
-// of the rewrites that applies. It gives each packet as it came and, in Sent, as it went.
+// RelayAll takes the packets that have come to a packet endpoint and reinjects each, rewritten by
+// the first of the rewrites that applies. It returns each packet as it came and, in Sent, as it was
+// reinjected.
 func RelayAll(e Endpoint, rewrites []script.Rewrite) ([]script.Message, error) {
 	return rest(func(time.Time) (script.Message, error) {
 		m, err := e.Receive(Now)

@@ -19,12 +19,12 @@ import (
 	"golang.org/x/net/ipv6"
 )
 
-// Fence tells when what this host sent to another has been processed there: it
-// sends an ICMP echo request behind it, over the same path, and waits for the
-// reply. The path must keep the order; a veth does for the packets that one
-// CPU sent, a network card with several queues may not (see Rounds).
+// Fence reports when the other host has processed what this host sent: it sends an ICMP echo
+// request behind it, over the same path, and waits for the reply. The path must keep the order. A
+// veth keeps it for the packets that one CPU sent; a network card with several queues may not (see
+// Rounds).
 //
-// Its methods may be called by several goroutines at once.
+// Fence is safe for concurrent use.
 type Fence struct {
 	// Rounds is how many echoes follow each other in a Pass, 1 if less. Two
 	// give packets of another queue the time of a round trip to catch up. Set
@@ -75,8 +75,8 @@ const (
 // fenceEpoch is what requests count their time of sending from.
 var fenceEpoch = time.Now()
 
-// OpenFence opens a fence between an address of this host and one of another,
-// of the same family. It needs the right to open raw sockets.
+// OpenFence opens a fence between an address of this host and one of another, of the same family.
+// It needs the right to open raw sockets.
 func OpenFence(local, remote netip.Addr) (*Fence, error) {
 	f := &Fence{v6: remote.Is6(), id: uint16(rand.Uint32())}
 	if local.Is6() != f.v6 {
@@ -142,7 +142,7 @@ func (f *Fence) Pass(ctx context.Context) (rtt time.Duration, err error) {
 	}
 }
 
-// Close closes the fence. Who is waiting at it gets an error.
+// Close closes the fence. Callers that wait in Pass get an error.
 func (f *Fence) Close() error {
 	f.mu.Lock()
 	f.closed = true

@@ -306,8 +306,8 @@ func bounded(big bool, b []byte) []byte { return slices.Clone(b[:min(len(b), lon
 // side (Linux takes 11 ms for some), programs start alone.
 var forks sync.RWMutex
 
-// Start starts the program as its own method does, while no socket of an endpoint is
-// being closed. Who runs programs beside endpoints starts them so.
+// Start starts a program while no socket of an endpoint is being closed. Use it, not cmd.Start, in
+// a process that has endpoints.
 func Start(cmd *exec.Cmd) error {
 	forks.Lock()
 	defer forks.Unlock()

@@ -11,9 +11,9 @@ import (
 	"pfdivert/matrix/script"
 )
 
-// TCPState returns the state of the TCP socket with these names, as netstat(1)
-// names it on the BSDs: "ESTABLISHED", "FIN_WAIT_2", "TIME_WAIT" … It is
-// ErrNoSocket when there is none; a listener is not one.
+// TCPState returns the state of the TCP socket with these names, in the words of netstat(1) on the
+// BSDs: "ESTABLISHED", "FIN_WAIT_2", "TIME_WAIT" …. The error is ErrNoSocket if there is none;
+// listeners do not count.
 func TCPState(ctx context.Context, local, remote netip.AddrPort) (state string, err error) {
 	if err := sameFamily(local, remote); err != nil {
 		return "", err
@@ -25,9 +25,9 @@ func TCPState(ctx context.Context, local, remote netip.AddrPort) (state string, 
 	return state, nil
 }
 
-// Drop ends the TCP connection with these names, whatever its state and
-// whoever's it is, as tcpdrop(8) does: its socket is gone, also in TIME_WAIT. It
-// is ErrNoSocket when there is none.
+// Drop ends the TCP connection with these names, whatever its state and whoever owns it, as
+// tcpdrop(8) does. Its socket is gone afterwards, also in TIME_WAIT. The error is ErrNoSocket if
+// there is none.
 func Drop(ctx context.Context, local, remote netip.AddrPort) error {
 	if err := sameFamily(local, remote); err != nil {
 		return err
