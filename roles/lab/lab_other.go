@@ -37,3 +37,9 @@ func (l *Lab) Start(*exec.Cmd, Side) error { return errSystem }
 
 // Close does nothing.
 func (l *Lab) Close() {}
+
+// Run fails: only Linux has network namespaces.
+func Run(context.Context, []string, RunOptions, Stdio) (int, error) { return 0, errSystem }
+
+// Inner fails, see Run.
+func Inner(context.Context, []string, Stdio) (int, error) { return 0, errSystem }

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Start starts cmd in a new network namespace. A user other than root becomes
@@ -87,3 +89,6 @@ func sysctl(name string) string {
 	}
 	return strings.TrimSpace(string(b))
 }
+
+// onMainThread reports whether the calling thread is the process's first.
+func onMainThread() bool { return unix.Gettid() == unix.Getpid() }

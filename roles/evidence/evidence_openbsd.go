@@ -27,3 +27,5 @@ var routeFlags = map[int]string{
 	unix.RTF_PROTO2: "PROTO2", unix.RTF_PROTO1: "PROTO1", unix.RTF_CLONED: "CLONED", unix.RTF_CACHED: "CACHED", unix.RTF_MPATH: "MPATH",
 	unix.RTF_MPLS: "MPLS", unix.RTF_LOCAL: "LOCAL", unix.RTF_BROADCAST: "BROADCAST", unix.RTF_CONNECTED: "CONNECTED",
 }
+
+var layout = openbsdLayout

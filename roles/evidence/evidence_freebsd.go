@@ -1,6 +1,10 @@
 package evidence
 
-import "golang.org/x/sys/unix"
+import (
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
 
 // inOwnTable does nothing: a routing socket asks the routing table (FIB) of its process.
 func inOwnTable([]byte) error { return nil }
@@ -12,3 +16,5 @@ var routeFlags = map[int]string{
 	unix.RTF_PROTO2: "PROTO2", unix.RTF_PROTO1: "PROTO1", unix.RTF_PROTO3: "PROTO3", unix.RTF_PINNED: "PINNED", unix.RTF_LOCAL: "LOCAL",
 	unix.RTF_BROADCAST: "BROADCAST", unix.RTF_MULTICAST: "MULTICAST", unix.RTF_STICKY: "STICKY",
 }
+
+var layout = freebsdLayout(strconv.IntSize / 8)
