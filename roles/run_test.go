@@ -20,10 +20,10 @@ import (
 
 // labHost is a host under test of a lab of its own.
 func labHost(index int, name string) *testbed.Testbed {
-	return &testbed.Testbed{Name: name, Index: index, Dial: func(ctx context.Context) (*testbed.Pair,
-		error) {
-		return testbed.ReachLab(ctx, testbed.Options{})
-	}}
+	return &testbed.Testbed{Name: name, Index: index,
+		Dial: func(ctx context.Context) (*testbed.Pair, error) {
+			return testbed.ReachLab(ctx, testbed.Options{})
+		}}
 }
 
 // playSeveral runs all targets on the hosts and gives what a person and a machine

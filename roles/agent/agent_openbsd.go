@@ -49,7 +49,8 @@ func EnterDomain(n int) (int, error) {
 	err := os.NewSyscallError("setrtable", unix.Setrtable(n))
 	switch {
 	case errors.Is(err, unix.EINVAL):
-		err = hinted{fmt.Errorf("this host has no routing domain %d: %w", n, err), fmt.Sprintf("put REMOTE's interface into it: ifconfig IF rdomain %d", n)}
+		err = hinted{fmt.Errorf("this host has no routing domain %d: %w", n, err),
+			fmt.Sprintf("put REMOTE's interface into it: ifconfig IF rdomain %d", n)}
 	case errors.Is(err, unix.EPERM):
 		err = hinted{fmt.Errorf("enter the routing domain %d: %w", n, err), "it takes root: set SUDO to doas"}
 	}
@@ -71,9 +72,11 @@ func (c *checks) domain(ctx context.Context, s *script.Setup, domain int) {
 		case err != nil:
 			c.fail(name, err)
 		case there != domain && s.Remote:
-			c.no(name, fmt.Sprintf("-rdomain %d, or the addresses of another interface", there), "%s with %v is in %d and not in %d", nic, p.Here, there, domain)
+			c.no(name, fmt.Sprintf("-rdomain %d, or the addresses of another interface", there),
+				"%s with %v is in %d and not in %d", nic, p.Here, there, domain)
 		case there != domain:
-			c.no(name, fmt.Sprintf("route -T%d exec pfdivert …, or the addresses of another interface", there), "%s with %v is in %d and not in %d", nic, p.Here, there, domain)
+			c.no(name, fmt.Sprintf("route -T%d exec pfdivert …, or the addresses of another interface", there),
+				"%s with %v is in %d and not in %d", nic, p.Here, there, domain)
 		default:
 			c.ok(name, "%s is in %d", nic, there)
 		}

@@ -34,7 +34,8 @@ func (c *checks) system(context.Context, *script.Setup, bool) {
 func locals([]netip.Prefix) ([]string, error) { return nil, nil }
 
 func natlook(pfconf.NATQuery) (pfconf.NATAnswer, error) {
-	return pfconf.NATAnswer{}, errors.New("there is no way to ask the packet filter of " + runtime.GOOS + " for a translated connection")
+	return pfconf.NATAnswer{}, errors.New("there is no way to ask the packet filter of " + runtime.GOOS +
+		" for a translated connection")
 }
 
 // ownFilter is for FreeBSD, whose ipfw drops by default what the raw IPv6 cells send.

@@ -70,7 +70,8 @@ func reason(err error) string {
 
 // openPF opens pf's anchor when rules in it decide about the suite's packets and all that it holds
 // can be put back.
-func openPF(ctx context.Context, control *pf.Control, s *script.Setup, nics map[pfconf.Family]string, run program.Runner, journal pfconf.Journal) (*pf.Firewall, error) {
+func openPF(ctx context.Context, control *pf.Control, s *script.Setup, nics map[pfconf.Family]string,
+	run program.Runner, journal pfconf.Journal) (*pf.Firewall, error) {
 	var c checks
 	c.pf(ctx, control, s, slices.Compact(slices.Sorted(maps.Values(nics))))
 	if err := unfit(c); err != nil {
@@ -190,7 +191,8 @@ func (b *beside) Show(ctx context.Context, labels []string) (map[string]string, 
 }
 
 // ask asks each filter about its own rules.
-func ask[T any](b *beside, labels []string, of func(pfconf.Firewall, []string) (map[string]T, error)) (map[string]T, error) {
+func ask[T any](b *beside, labels []string,
+	of func(pfconf.Firewall, []string) (map[string]T, error)) (map[string]T, error) {
 	all := map[string]T{}
 	inPF, others := b.split(labels)
 	for _, part := range []struct {

@@ -50,7 +50,8 @@ func (a *agent) change(ctx context.Context, changes []script.Change) []*script.F
 }
 
 // changeEach makes the changes in one load, without those whose states can't be killed.
-func changeEach(ctx context.Context, fw pfconf.Firewall, each pfconf.Gatherer, changes []script.Change, faults []*script.Fault) {
+func changeEach(ctx context.Context, fw pfconf.Firewall, each pfconf.Gatherer, changes []script.Change,
+	faults []*script.Fault) {
 	var load []pfconf.Change
 	var at []int // in changes
 	for i, c := range changes {

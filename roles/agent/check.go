@@ -56,7 +56,8 @@ func unfit(items []CheckItem) error {
 func (a *agent) check(ctx context.Context, s *script.Setup, begins bool) []CheckItem {
 	var c checks
 	if uid := os.Geteuid(); uid != 0 {
-		c.no("privilege", "set SUDO to sudo or doas, for a user who may use it", "the agent runs as user %d, not as root", uid)
+		c.no("privilege", "set SUDO to sudo or doas, for a user who may use it",
+			"the agent runs as user %d, not as root", uid)
 		return c // the rest could not be asked
 	}
 	c.ok("privilege", "root")
@@ -99,7 +100,8 @@ func (a *agent) checkJournals(ctx context.Context, c *checks) {
 	for _, l := range left {
 		switch {
 		case l.Stale() && (a.hold == nil || l.PID != os.Getpid()):
-			c.no(name, "pfdivert cleanup, on that host (the next run does it too)", "%s was killed and left %d changes", l, len(l.Steps))
+			c.no(name, "pfdivert cleanup, on that host (the next run does it too)",
+				"%s was killed and left %d changes", l, len(l.Steps))
 			return
 		case l.Alive && l.PID != os.Getpid():
 			notes = append(notes, l.String()+" is at work")

@@ -80,7 +80,8 @@ func (c *checks) reaches(main *pf.MainRuleset, r pfconf.Rule) bool {
 	case len(reach.Calls) == 0:
 		c.no(anchorItem, cure, "no rule of the main ruleset comes to it (%s)", kind)
 	case len(reach.Hidden) > 0:
-		c.no(anchorItem, cure+"; and no rule with 'quick' before it may match the tests' packets", "this rule decides before it (%s): %s", kind, reach.Hidden[0])
+		c.no(anchorItem, cure+"; and no rule with 'quick' before it may match the tests' packets",
+			"this rule decides before it (%s): %s", kind, reach.Hidden[0])
 	default:
 		return true
 	}
@@ -133,7 +134,8 @@ func (c *checks) redirects(ctx context.Context, control *pf.Control, s *script.S
 	cure := "put the line   " + rdrAnchorItem + "   before all other rdr rules into /etc/pf.conf, then: pfctl -f /etc/pf.conf"
 	for _, proto := range []pfconf.Proto{pfconf.TCP, pfconf.UDP} {
 		for _, p := range s.Paths {
-			r := pfconf.Rule{Family: pfconf.FamilyOf(p.Here), Action: pfconf.RdrTo, Direction: pfconf.In, Proto: proto, From: p.There, Port: 20000}
+			r := pfconf.Rule{Family: pfconf.FamilyOf(p.Here), Action: pfconf.RdrTo, Direction: pfconf.In, Proto: proto,
+				From: p.There, Port: 20000}
 			for _, fake := range s.Fakes {
 				if pfconf.FamilyOf(fake.Addr()) != r.Family {
 					continue
@@ -144,7 +146,8 @@ func (c *checks) redirects(ctx context.Context, control *pf.Control, s *script.S
 					c.no(rdrAnchorItem, cure, "no rule of the main ruleset comes to it (%v %v rdr)", r.Family, proto)
 					return
 				case len(reach.Hidden) > 0:
-					c.no(rdrAnchorItem, cure, "this rule decides before it (%v %v rdr): %s", r.Family, proto, reach.Hidden[0])
+					c.no(rdrAnchorItem, cure, "this rule decides before it (%v %v rdr): %s", r.Family, proto,
+						reach.Hidden[0])
 					return
 				}
 			}

@@ -46,7 +46,8 @@ func Take(ctx context.Context, o HoldOptions) (h *Hold, err error) {
 		}
 	}()
 	if os.Geteuid() != 0 {
-		return h, hinted{fmt.Errorf("this host's packet filter and routes can't be changed by user %d", os.Geteuid()), "it takes root: set SUDO to sudo or doas"}
+		return h, hinted{fmt.Errorf("this host's packet filter and routes can't be changed by user %d", os.Geteuid()),
+			"it takes root: set SUDO to sudo or doas"}
 	}
 	if o.Remote || o.Lab {
 		what := asRemote
@@ -81,7 +82,8 @@ func (d stateDir) mendAll(ctx context.Context, tell func(string)) error {
 		}
 		d.mend(ctx, l)
 		if l.Err != "" {
-			return &script.Fault{Code: script.CodeStale, Text: fmt.Sprintf("%s was killed, and what it left can't be undone: %s", l, l.Err),
+			return &script.Fault{Code: script.CodeStale,
+				Text: fmt.Sprintf("%s was killed, and what it left can't be undone: %s", l, l.Err),
 				Hint: "'pfdivert cleanup' on that host tries it again; 'pfdivert cleanup -n' shows what was left"}
 		}
 		tell(fmt.Sprintf("%s was killed; %d changes of this host that it left are undone", l, len(l.Undone)))

@@ -182,7 +182,8 @@ func (d stateDir) journals() (found []*Left, files []*os.File, err error) {
 			return found, files, err
 		}
 		if l.Head, l.Steps, err = readJournal(f); err != nil {
-			return found, files, hinted{fmt.Errorf("journal %s: %w", f.Name(), err), "look at it, and remove it: rm " + f.Name()}
+			return found, files, hinted{fmt.Errorf("journal %s: %w", f.Name(), err),
+				"look at it, and remove it: rm " + f.Name()}
 		}
 		l.Rebooted = !sameBoot(l.Boot, boot)
 		l.Elsewhere = !l.Rebooted && l.Net != netID()
@@ -232,7 +233,8 @@ func Cleanup(ctx context.Context, dir string, look bool) (found []*Left, err err
 	case errors.Is(err, os.ErrNotExist):
 		return nil, nil
 	case os.Geteuid() != 0:
-		return nil, hinted{fmt.Errorf("user %d can't read the journals in %s", os.Geteuid(), dir), "it takes root: set SUDO to sudo or doas"}
+		return nil, hinted{fmt.Errorf("user %d can't read the journals in %s", os.Geteuid(), dir),
+			"it takes root: set SUDO to sudo or doas"}
 	}
 	err = d.locked(ctx, func() error {
 		var files []*os.File

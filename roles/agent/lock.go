@@ -42,7 +42,8 @@ func (d stateDir) open() error {
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok || !info.IsDir() || info.Mode().Perm()&0o077 != 0 || int(stat.Uid) != os.Geteuid() {
-		return hinted{fmt.Errorf("%s is not a directory that only this user (uid %d) may use: %v", d, os.Geteuid(), info.Mode()),
+		return hinted{fmt.Errorf("%s is not a directory that only this user (uid %d) may use: %v", d, os.Geteuid(),
+			info.Mode()),
 			"look what it is, and remove it: rm -r " + string(d)}
 	}
 	return nil
@@ -183,7 +184,8 @@ type hostLock struct {
 
 // hold takes the host for its agent: rules of two runs at once would disturb each other. While
 // another has it, it waits, at most for patience; tell is told once for whom.
-func (d stateDir) hold(ctx context.Context, what string, me holder, patience time.Duration, tell func(string)) (*hostLock, error) {
+func (d stateDir) hold(ctx context.Context, what string, me holder, patience time.Duration,
+	tell func(string)) (*hostLock, error) {
 	path := d.file(what + netSuffix() + lockSuffix)
 	end := time.Now().Add(patience)
 	told := false
@@ -209,7 +211,8 @@ func (d stateDir) hold(ctx context.Context, what string, me holder, patience tim
 			return nil, &script.Fault{Code: script.CodeBusy, Text: "another run is using this host: " + who,
 				Hint: "start again when it has ended"}
 		} else if !told {
-			tell(fmt.Sprintf("another run is using this host (%s): waiting %v for it at most", who, left.Round(time.Second)))
+			tell(fmt.Sprintf("another run is using this host (%s): waiting %v for it at most", who,
+				left.Round(time.Second)))
 			told = true
 		}
 		select {

@@ -18,7 +18,8 @@ import (
 
 // observed says which host it is that is going to be looked at.
 func (a *agent) observed(s *script.Setup) gather.Options {
-	o := gather.Options{Interface: a.opt.Interface, Remote: s.Remote, Ephemeral: a.opt.Ephemeral, Run: program.ExecBy(socket.Start)}
+	o := gather.Options{Interface: a.opt.Interface, Remote: s.Remote, Ephemeral: a.opt.Ephemeral,
+		Run: program.ExecBy(socket.Start)}
 	if len(s.Capture) > 0 {
 		o.Capture = &gather.Filter{Cells: s.Capture}
 		for _, p := range s.Paths {

@@ -177,7 +177,8 @@ type CheckItem struct {
 func (r *Request) check() error {
 	const maxSteps, maxChanges, maxPrefixes, maxLabels = 64, 4096, 64, 8
 	n := 0
-	for _, set := range []bool{r.Ping != nil, r.Setup != nil, r.Script != nil, r.Rules != nil, r.Log != nil, r.Look != nil, r.Check != nil, r.Cleanup != nil, r.Lab != nil, r.Bye != nil} {
+	for _, set := range []bool{r.Ping != nil, r.Setup != nil, r.Script != nil, r.Rules != nil, r.Log != nil,
+		r.Look != nil, r.Check != nil, r.Cleanup != nil, r.Lab != nil, r.Bye != nil} {
 		if set {
 			n++
 		}
@@ -200,7 +201,8 @@ func (r *Request) check() error {
 	}
 	for _, s := range []*script.Setup{r.Setup, r.Check} {
 		if s != nil && len(s.Paths)+len(s.Fakes)+len(s.Capture) > maxPrefixes {
-			return fmt.Errorf("%d addresses are over the limit of %d", len(s.Paths)+len(s.Fakes)+len(s.Capture), maxPrefixes)
+			return fmt.Errorf("%d addresses are over the limit of %d", len(s.Paths)+len(s.Fakes)+len(s.Capture),
+				maxPrefixes)
 		}
 	}
 	return nil

@@ -81,7 +81,8 @@ type agent struct {
 func Serve(ctx context.Context, r io.Reader, w io.Writer, opt Options) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	a := &agent{opt: opt, ctx: ctx, work: make(chan *Request), began: time.Now(), sessions: map[string]*session{}, done: map[string]ended{}}
+	a := &agent{opt: opt, ctx: ctx, work: make(chan *Request), began: time.Now(), sessions: map[string]*session{},
+		done: map[string]ended{}}
 	a.out = newWriter(w)
 	defer a.out.stop()
 

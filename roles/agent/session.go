@@ -179,7 +179,8 @@ func (a *agent) socketStep(ctx context.Context, s *session, st script.SocketStep
 	case e == nil:
 		return fail(fmt.Errorf("%s: the cell has no endpoint %q", st.Name(), name))
 	case e.broken && (!e.opened() || !closes && !rests):
-		return fail(&script.Fault{Code: script.CodeSkipped, Text: fmt.Sprintf("%s %s: skipped, an earlier step failed", name, st.Name())})
+		return fail(&script.Fault{Code: script.CodeSkipped, Text: fmt.Sprintf("%s %s: skipped, an earlier step failed",
+			name, st.Name())})
 	}
 	var err error
 	if e.traced != nil {

@@ -83,7 +83,8 @@ func (s *hostSetup) open(remote *os.File) (err error) {
 		// By default a veth has a queue for every CPU.
 		link, err = s.routes.AddLink(rtnetlink.NewLink{
 			Name: LocalInterface, Kind: rtnetlink.Veth, Hardware: hardware[Local], Queues: 1,
-			Peer: &rtnetlink.NewLink{Name: RemoteInterface, Hardware: hardware[Remote], Queues: 1, Namespace: int(remote.Fd())},
+			Peer: &rtnetlink.NewLink{Name: RemoteInterface, Hardware: hardware[Remote], Queues: 1,
+				Namespace: int(remote.Fd())},
 		})
 		if err != nil {
 			return fmt.Errorf("create veth pair: %w", err)
@@ -202,7 +203,8 @@ func (s *hostSetup) address(p Plan) error {
 	}
 	var routes []rtnetlink.Route
 	if s.host == Remote {
-		routes = append(routes, rtnetlink.Route{Link: s.link, Dst: single(other), Scope: unix.RT_SCOPE_LINK, QuickACK: atOnce})
+		routes = append(routes, rtnetlink.Route{Link: s.link, Dst: single(other), Scope: unix.RT_SCOPE_LINK,
+			QuickACK: atOnce})
 	}
 	if s.host == Local {
 		routes = append(routes, via(p.Fakes))
@@ -271,7 +273,10 @@ func (s *hostSetup) missing() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if slices.ContainsFunc(routes, func(r rtnetlink.Route) bool { return r.Type == unix.RTN_LOCAL && r.Dst.Addr() == own }) {
+	if slices.ContainsFunc(routes, func(r rtnetlink.Route) bool {
+		return r.Type == unix.RTN_LOCAL &&
+			r.Dst.Addr() == own
+	}) {
 		return "", nil
 	}
 	return fmt.Sprintf("no local route to %v", own), nil

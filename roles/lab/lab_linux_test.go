@@ -325,7 +325,8 @@ func TestWithoutInet6(t *testing.T) {
 	defer func() { probeInet6 = probe }()
 	probeInet6 = func() error { return os.NewSyscallError("socket(AF_INET6)", unix.EAFNOSUPPORT) }
 	l := build(t, Config{})
-	if len(l.Families) != 1 || l.Families[0] != pfconf.Inet || !strings.Contains(l.Missing[pfconf.Inet6], "socket(AF_INET6): address family not supported") {
+	if len(l.Families) != 1 || l.Families[0] != pfconf.Inet ||
+		!strings.Contains(l.Missing[pfconf.Inet6], "socket(AF_INET6): address family not supported") {
 		t.Errorf("families %v, missing %v", l.Families, l.Missing)
 	}
 	firstPackets(t, l, l.Config.PlanOf(pfconf.Inet))
@@ -346,7 +347,8 @@ func TestSysctls(t *testing.T) {
 			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 				return err
 			}
-			for _, s := range [][2]string{{"net/ipv4/ip_forward", "1"}, {"net/ipv6/conf/all/disable_ipv6", "1"}, {"net/ipv6/conf/default/disable_ipv6", "1"}} {
+			for _, s := range [][2]string{{"net/ipv4/ip_forward", "1"}, {"net/ipv6/conf/all/disable_ipv6", "1"},
+				{"net/ipv6/conf/default/disable_ipv6", "1"}} {
 				if err := setSysctl(s[0], s[1]); err != nil {
 					return err
 				}

@@ -19,9 +19,11 @@ func benchmark(b *testing.B, kind string) {
 				to = port(lo, serverPort(kind, 5200))
 			}
 			for b.Loop() {
-				s, err := socket.Open(socketFor(kind, script.Ends{Role: script.Server, Local: to, Diverted: true, Reuse: true}), nil)
+				s, err := socket.Open(socketFor(kind, script.Ends{Role: script.Server, Local: to, Diverted: true,
+					Reuse: true}), nil)
 				must(b, err)
-				c, err := socket.Open(socketFor(kind, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: to}), nil)
+				c, err := socket.Open(socketFor(kind, script.Ends{Role: script.Client, Local: port(lo, 0),
+					Remote: to}), nil)
 				must(b, err)
 				must(b, c.Connect())
 				must(b, c.Connected(socket.Now))

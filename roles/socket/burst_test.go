@@ -40,14 +40,19 @@ func TestBurst(t *testing.T) {
 		want   script.Tally
 		wrong  string
 	}{
-		"all":          {func(*pipe) {}, whole, ""},
-		"none":         {func(p *pipe) { p.waiting = nil }, script.Tally{}, ""},
-		"one short":    {func(p *pipe) { p.waiting = p.waiting[:4] }, script.Tally{Count: 4, Bytes: 120, Right: 4}, ""},
-		"a hole":       {func(p *pipe) { p.waiting = slices.Delete(p.waiting, 1, 2) }, script.Tally{Count: 4, Bytes: 120, Right: 1}, "number 42"},
-		"turned round": {func(p *pipe) { slices.Reverse(p.waiting[3:]) }, script.Tally{Count: 5, Bytes: 150, Right: 3}, "number 44"},
-		"twice":        {func(p *pipe) { p.waiting = append(p.waiting, p.waiting[4]) }, script.Tally{Count: 6, Bytes: 180, Right: 5}, "number 44"},
-		"cut":          {func(p *pipe) { p.waiting[0] = p.waiting[0][:9] }, script.Tally{Count: 5, Bytes: 129, Right: 0}, "9 bytes"},
-		"one bit":      {func(p *pipe) { p.waiting[2][29] ^= 1 }, script.Tally{Count: 5, Bytes: 150, Right: 2}, "number 42"},
+		"all":       {func(*pipe) {}, whole, ""},
+		"none":      {func(p *pipe) { p.waiting = nil }, script.Tally{}, ""},
+		"one short": {func(p *pipe) { p.waiting = p.waiting[:4] }, script.Tally{Count: 4, Bytes: 120, Right: 4}, ""},
+		"a hole": {func(p *pipe) { p.waiting = slices.Delete(p.waiting, 1, 2) },
+			script.Tally{Count: 4, Bytes: 120, Right: 1}, "number 42"},
+		"turned round": {func(p *pipe) { slices.Reverse(p.waiting[3:]) }, script.Tally{Count: 5, Bytes: 150, Right: 3},
+			"number 44"},
+		"twice": {func(p *pipe) { p.waiting = append(p.waiting, p.waiting[4]) },
+			script.Tally{Count: 6, Bytes: 180, Right: 5}, "number 44"},
+		"cut": {func(p *pipe) { p.waiting[0] = p.waiting[0][:9] },
+			script.Tally{Count: 5, Bytes: 129, Right: 0}, "9 bytes"},
+		"one bit": {func(p *pipe) { p.waiting[2][29] ^= 1 }, script.Tally{Count: 5, Bytes: 150, Right: 2},
+			"number 42"},
 	} {
 		p := &pipe{}
 		if err := SendBurst(p, burst); err != nil {
@@ -78,7 +83,8 @@ func TestBurst(t *testing.T) {
 // A burst that another host sends is bounded, and ends at the first error.
 func TestBurstBounds(t *testing.T) {
 	for _, b := range []script.Burst{
-		{}, {Count: 1, Size: 10, Line: script.ClientLine}, {Count: 1, Size: script.MaxPacket + 1}, {Count: script.MaxBurst + 1, Size: 20},
+		{}, {Count: 1, Size: 10, Line: script.ClientLine}, {Count: 1, Size: script.MaxPacket + 1},
+		{Count: script.MaxBurst + 1, Size: 20},
 		{Count: 1, Size: 20, First: -1}, {Count: 1, Size: 20, First: 1 << 30},
 	} {
 		p := &pipe{}
@@ -104,7 +110,8 @@ func (refuser) Send([]byte, uint16) error { return ErrUnsupported }
 
 func TestRelayAll(t *testing.T) {
 	p := &pipe{waiting: [][]byte{[]byte("a Client\n"), []byte("nothing"), []byte("Server\nClient\n")}}
-	got, err := RelayAll(p, []script.Rewrite{{Old: script.ClientLine, New: script.PacketLine}, {Old: script.ServerLine, New: "Answer\n"}})
+	got, err := RelayAll(p, []script.Rewrite{{Old: script.ClientLine, New: script.PacketLine},
+		{Old: script.ServerLine, New: "Answer\n"}})
 	want := []string{"Client\n Packet\n", " ", "Client\n Packet\n"}
 	if err != nil || len(got) != 3 || !slices.Equal(p.sent, want) {
 		t.Errorf("%d relayed, %v: %q, want %q", len(got), err, p.sent, want)

@@ -104,7 +104,8 @@ func (d *divertSocket) call() (int, unix.Errno) {
 	d.lastLen = 0
 	switch d.spec.Call {
 	case script.Read:
-		n, _, errno = unix.Syscall(unix.SYS_READ, uintptr(d.fd), uintptr(unsafe.Pointer(&d.buf[0])), uintptr(len(d.buf)))
+		n, _, errno = unix.Syscall(unix.SYS_READ, uintptr(d.fd), uintptr(unsafe.Pointer(&d.buf[0])),
+			uintptr(len(d.buf)))
 	case script.Recv:
 		n, _, errno = unix.Syscall6(unix.SYS_RECVFROM, uintptr(d.fd),
 			uintptr(unsafe.Pointer(&d.buf[0])), uintptr(len(d.buf)), 0, 0, 0)

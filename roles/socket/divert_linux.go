@@ -121,7 +121,8 @@ func (h *queueHub) bind(q *queue) error {
 	if err == nil {
 		// struct nfqnl_msg_config_params: the whole packet is copied. Without
 		// NFQA_CFG_F_GSO its checksums are complete.
-		err = h.configure(q.number, nfqaCfgParams, append(binary.BigEndian.AppendUint32(nil, script.MaxPacket), nfqnlCopyPacket))
+		err = h.configure(q.number, nfqaCfgParams, append(binary.BigEndian.AppendUint32(nil, script.MaxPacket),
+			nfqnlCopyPacket))
 	}
 	if err == nil {
 		return nil
@@ -225,7 +226,8 @@ func (q *queue) take(deadline time.Time) ([]byte, netip.AddrPort, error) {
 		if q.wake < 0 {
 			return nil, netip.AddrPort{}, ErrNothing
 		}
-		fds := []unix.PollFd{{Fd: int32(queues.socket.FD()), Events: unix.POLLIN}, {Fd: int32(q.wake), Events: unix.POLLIN}}
+		fds := []unix.PollFd{{Fd: int32(queues.socket.FD()), Events: unix.POLLIN},
+			{Fd: int32(q.wake), Events: unix.POLLIN}}
 		if err := waitAny(fds, deadline); err != nil {
 			return nil, netip.AddrPort{}, err
 		}

@@ -57,7 +57,8 @@ func TestRelay(t *testing.T) {
 						queueRule(t, chain, port(lo, 4000))
 						p, _ := open(t, script.Divert{Local: port(unspecified(lo), 4000), Omit: test.omit})
 						s, _ := open(t, socketFor(datagram, script.Ends{Role: script.Server, Local: port(lo, 4000)}))
-						c, _ := connect(t, socketFor(datagram, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 4000)}))
+						c, _ := connect(t, socketFor(datagram,
+							script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 4000)}))
 						if _, err := p.Receive(socket.Now); !errors.Is(err, socket.ErrNothing) {
 							t.Fatal(err)
 						}
@@ -97,7 +98,8 @@ func TestQueuesTogether(t *testing.T) {
 	clients := map[uint16]socket.Endpoint{}
 	for _, n := range []uint16{4001, 4002} {
 		ends[n], _ = open(t, script.Divert{Local: port(unspecified(lo), n)})
-		clients[n], _ = connect(t, socketFor(datagram, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, n)}))
+		clients[n], _ = connect(t, socketFor(datagram, script.Ends{Role: script.Client, Local: port(lo, 0),
+			Remote: port(lo, n)}))
 	}
 	must(t, clients[4001].Send([]byte("Client\n"), 0))
 	const rounds = 200
@@ -153,7 +155,8 @@ func TestQueueTwice(t *testing.T) {
 	lo := loopbacks[0]
 	queueRule(t, "OUTPUT", port(lo, 4004))
 	s, _ := open(t, socketFor(datagram, script.Ends{Role: script.Server, Local: port(lo, 4004)}))
-	c, _ := connect(t, socketFor(datagram, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 4004)}))
+	c, _ := connect(t, socketFor(datagram, script.Ends{Role: script.Client, Local: port(lo, 0),
+		Remote: port(lo, 4004)}))
 	must(t, c.Send([]byte("Client\n"), 0))
 	receive(t, first, socket.Now, "Client\n")
 	must(t, first.Close())
@@ -173,7 +176,8 @@ func TestQueueOfAnother(t *testing.T) {
 	other, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
 	must(t, err)
 	defer unix.Close(other)
-	bind := []byte{28, 0, 0, 0, 2, unix.NFNL_SUBSYS_QUEUE, 5, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 1, 0, 1, 0, 0, 0}
+	bind := []byte{28, 0, 0, 0, 2, unix.NFNL_SUBSYS_QUEUE, 5, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 1, 0, 1, 0,
+		0, 0}
 	binary.BigEndian.PutUint16(bind[18:], 4005)
 	must(t, unix.Sendto(other, bind, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}))
 	_, err = socket.Open(script.Divert{Local: port(netip.IPv4Unspecified(), 4005)}, nil)

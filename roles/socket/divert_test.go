@@ -34,7 +34,8 @@ func TestParseDropped(t *testing.T) {
 	if got, err := parseDivertStats(divertStats); err != nil || got != (script.Dropped{NoSocket: 1, NoRoom: 7}) {
 		t.Errorf("%+v %v", got, err)
 	}
-	for _, bad := range []string{"", "divert:\n\t1 dropped due to no socket\n", "x dropped due to no socket\n1 dropped due to full socket buffers\n"} {
+	for _, bad := range []string{"", "divert:\n\t1 dropped due to no socket\n",
+		"x dropped due to no socket\n1 dropped due to full socket buffers\n"} {
 		if got, err := parseDivertStats(bad); err == nil {
 			t.Errorf("%q: %+v", bad, got)
 		}

@@ -244,7 +244,10 @@ func RelayAll(e Endpoint, rewrites []script.Rewrite) ([]script.Message, error) {
 			return m, err
 		}
 		var r script.Rewrite
-		if i := slices.IndexFunc(rewrites, func(r script.Rewrite) bool { return bytes.Contains(m.Data, []byte(r.Old)) }); i >= 0 {
+		if i := slices.IndexFunc(rewrites, func(r script.Rewrite) bool {
+			return bytes.Contains(m.Data,
+				[]byte(r.Old))
+		}); i >= 0 {
 			r = rewrites[i]
 		}
 		return e.Relay([]byte(r.Old), []byte(r.New))

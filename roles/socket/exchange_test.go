@@ -28,11 +28,13 @@ func TestStream(t *testing.T) {
 	eachLoopback(t, func(t *testing.T, lo netip.Addr) {
 		for name, deadline := range deadlines {
 			t.Run(name, func(t *testing.T) {
-				s, slog := open(t, socketFor(stream, script.Ends{Role: script.Server, Local: port(lo, 5000), Reuse: true}))
+				s, slog := open(t, socketFor(stream, script.Ends{Role: script.Server, Local: port(lo, 5000),
+					Reuse: true}))
 				if err := s.Accept(socket.Now); !errors.Is(err, socket.ErrNothing) {
 					t.Fatal(err)
 				}
-				c, clog := connect(t, socketFor(stream, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 5000)}))
+				c, clog := connect(t, socketFor(stream, script.Ends{Role: script.Client, Local: port(lo, 0),
+					Remote: port(lo, 5000)}))
 				arrived(t, func() error { return s.Accept(deadline()) })
 				clientLocal, clientPeer := c.Names()
 				serverLocal, serverPeer := s.Names()
@@ -70,8 +72,10 @@ func TestStream(t *testing.T) {
 func TestStreamLines(t *testing.T) {
 	eachLoopback(t, func(t *testing.T, lo netip.Addr) {
 		s, _ := open(t, socketFor(stream, script.Ends{Role: script.Server, Local: port(lo, 5001), Reuse: true}))
-		c, _ := connect(t, socketFor(stream, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 5001)}))
-		late, _ := connect(t, socketFor(stream, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 5001)}))
+		c, _ := connect(t, socketFor(stream, script.Ends{Role: script.Client, Local: port(lo, 0),
+			Remote: port(lo, 5001)}))
+		late, _ := connect(t, socketFor(stream, script.Ends{Role: script.Client, Local: port(lo, 0),
+			Remote: port(lo, 5001)}))
 		must(t, s.Accept(soon()))
 		must(t, c.Send([]byte("Cli"), 0))
 		if m, err := s.Receive(socket.Now); !errors.Is(err, socket.ErrNothing) {
@@ -108,7 +112,8 @@ func TestRefused(t *testing.T) {
 			t.Errorf("stream, asked again: %v", err)
 		}
 		nothing(t, c)
-		d, _ := connect(t, socketFor(datagram, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 9)}))
+		d, _ := connect(t, socketFor(datagram, script.Ends{Role: script.Client, Local: port(lo, 0),
+			Remote: port(lo, 9)}))
 		must(t, d.Send([]byte(script.ClientLine), 0))
 		if _, err := d.Receive(soon()); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("datagram: %v", err)
@@ -147,7 +152,8 @@ func TestPackets(t *testing.T) {
 					if err := s.Send([]byte(script.ServerLine), 0); err == nil {
 						t.Error("answered before there was a question")
 					}
-					c, clog := connect(t, socketFor(kind, script.Ends{Role: script.Client, Local: port(from, 0), Remote: to}))
+					c, clog := connect(t, socketFor(kind, script.Ends{Role: script.Client, Local: port(from, 0),
+						Remote: to}))
 					local, _ := c.Names()
 					nothing(t, s)
 					must(t, c.Send([]byte(script.ClientLine), 0))
@@ -172,7 +178,8 @@ func TestPackets(t *testing.T) {
 						logged(t, slog.String(), string(kind)+"-server")
 						if kind == raw && runtime.GOOS == "linux" {
 							// Linux has no getpeername for raw sockets.
-							clog = bytes.NewBufferString(strings.Replace(clog.String(), "\n", "\nconnect peer: 127.0.0.1 0\n", 1))
+							clog = bytes.NewBufferString(strings.Replace(clog.String(), "\n",
+								"\nconnect peer: 127.0.0.1 0\n", 1))
 						}
 						logged(t, clog.String(), string(kind)+"-client")
 					}
@@ -196,7 +203,8 @@ func TestRest(t *testing.T) {
 			}
 			to := port(lo, serverPort(kind, 5005))
 			s, _ := open(t, socketFor(kind, script.Ends{Role: script.Server, Local: to}))
-			c, _ := connect(t, withID(socketFor(kind, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: to}), 9))
+			c, _ := connect(t, withID(socketFor(kind, script.Ends{Role: script.Client, Local: port(lo, 0),
+				Remote: to}), 9))
 			for range 3 {
 				must(t, c.Send([]byte(script.ClientLine), 1))
 			}
@@ -210,8 +218,10 @@ func TestRest(t *testing.T) {
 // each was sent to.
 func TestDestination(t *testing.T) {
 	eachLoopback(t, func(t *testing.T, lo netip.Addr) {
-		s, log := open(t, socketFor(datagram, script.Ends{Role: script.Server, Local: port(unspecified(lo), 5006), Diverted: true}))
-		c, _ := connect(t, socketFor(datagram, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 5006)}))
+		s, log := open(t, socketFor(datagram, script.Ends{Role: script.Server, Local: port(unspecified(lo), 5006),
+			Diverted: true}))
+		c, _ := connect(t, socketFor(datagram, script.Ends{Role: script.Client, Local: port(lo, 0),
+			Remote: port(lo, 5006)}))
 		must(t, c.Send([]byte(script.ClientLine), 0))
 		if m := receive(t, s, socket.Now, script.ClientLine); m.To != port(lo, 5006) {
 			t.Errorf("to %v", m.To)
@@ -233,7 +243,8 @@ func TestEcho(t *testing.T) {
 		s, _ := open(t, socketFor(echo, script.Ends{Role: script.Server, Local: port(lo, 0)}))
 		clients := map[uint16]socket.Endpoint{}
 		for _, id := range []uint16{700, 701, 65535} {
-			clients[id], _ = connect(t, withID(socketFor(echo, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 0)}), id))
+			clients[id], _ = connect(t, withID(socketFor(echo,
+				script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 0)}), id))
 		}
 		for id, c := range clients {
 			// Two ids through one socket, of which the second is also another
@@ -264,7 +275,8 @@ func TestEcho(t *testing.T) {
 func TestOmitListen(t *testing.T) {
 	eachLoopback(t, func(t *testing.T, lo netip.Addr) {
 		for _, kind := range []string{stream, datagram, raw, echo} {
-			spec := socketFor(kind, script.Ends{Role: script.Server, Local: port(lo, 5003), Omit: []script.Piece{script.Listen}})
+			spec := socketFor(kind, script.Ends{Role: script.Server, Local: port(lo, 5003),
+				Omit: []script.Piece{script.Listen}})
 			s, _ := open(t, spec)
 			if local, _ := s.Names(); local.Addr() != lo {
 				t.Errorf("%s: name %v", kind, local)
@@ -276,7 +288,8 @@ func TestOmitListen(t *testing.T) {
 				t.Errorf("%s: receive: %v", kind, err)
 			}
 			nothing(t, s)
-			c, _ := open(t, socketFor(kind, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 5003)}))
+			c, _ := open(t, socketFor(kind, script.Ends{Role: script.Client, Local: port(lo, 0),
+				Remote: port(lo, 5003)}))
 			must(t, c.Connect())
 			// A socket that is bound and does not listen refuses on Linux and
 			// says nothing on OpenBSD (sys/netinet/tcp_input.c, TCPS_CLOSED).
@@ -299,7 +312,8 @@ func TestWait(t *testing.T) {
 		if d := time.Since(start); d < 30*time.Millisecond {
 			t.Errorf("gave up after %v", d)
 		}
-		c, _ := connect(t, socketFor(datagram, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 5004)}))
+		c, _ := connect(t, socketFor(datagram, script.Ends{Role: script.Client, Local: port(lo, 0),
+			Remote: port(lo, 5004)}))
 		sent := make(chan error)
 		go func() {
 			time.Sleep(20 * time.Millisecond)
@@ -313,10 +327,11 @@ func TestWait(t *testing.T) {
 func TestBadSpec(t *testing.T) {
 	good := script.Ends{Role: script.Client, Local: port(loopbacks[0], 0), Remote: port(loopbacks[0], 1)}
 	bad := map[string]script.Socket{
-		"divert, no address":    script.Divert{},
-		"divert, piece":         script.Divert{Local: port(netip.IPv4Unspecified(), 1), Omit: []script.Piece{"hat"}},
-		"divert, queue":         script.Divert{Local: port(netip.IPv4Unspecified(), 1), Queue: script.QueueLength + 1},
-		"divert, write to zone": script.Divert{Local: port(netip.IPv4Unspecified(), 1), WriteTo: netip.MustParseAddr("fe80::1%lo")},
+		"divert, no address": script.Divert{},
+		"divert, piece":      script.Divert{Local: port(netip.IPv4Unspecified(), 1), Omit: []script.Piece{"hat"}},
+		"divert, queue":      script.Divert{Local: port(netip.IPv4Unspecified(), 1), Queue: script.QueueLength + 1},
+		"divert, write to zone": script.Divert{Local: port(netip.IPv4Unspecified(), 1),
+			WriteTo: netip.MustParseAddr("fe80::1%lo")},
 	}
 	for name, change := range map[string]func(*script.Ends){
 		"role":     func(s *script.Ends) { s.Role = "king" },

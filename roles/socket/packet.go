@@ -101,7 +101,8 @@ func parsePiece(b []byte) (*packet, error) {
 	}
 	return &packet{
 		raw: b[:total], proto: proto, transport: data, data: data,
-		from: netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[8:])), 0), to: netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[24:])), 0),
+		from: netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[8:])), 0),
+		to:   netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[24:])), 0),
 	}, nil
 }
 

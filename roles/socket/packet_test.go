@@ -181,7 +181,8 @@ func TestRewrite(t *testing.T) {
 			}
 			p.fixChecksums()
 			q, err := parsePacket(p.raw)
-			if err != nil || string(q.payload()) != line || q.from != p.from || len(q.raw) != len(in)+len(line)-len(script.ClientLine) || !right(q) {
+			if err != nil || string(q.payload()) != line || q.from != p.from ||
+				len(q.raw) != len(in)+len(line)-len(script.ClientLine) || !right(q) {
 				t.Errorf("%s: %q: %x: %v", name, line, p.raw, err)
 			}
 			q.spoil(script.SpoilAll)
@@ -247,8 +248,10 @@ func TestParsePacket(t *testing.T) {
 	long := bytes.Clone(all["tcp inet6"])
 	long[40+12] = 0xf0
 	for name, b := range map[string][]byte{
-		"nothing": nil, "version 5": {0x50, 0}, "header of TCP cut": cut("tcp inet", 39), "IPv6 cut": cut("tcp inet6", 39), "IPv6 payload cut": cut("icmp inet6", 50),
-		"fragment": fragment, "extension header": extension, "TCP's header too short": offset, "TCP's header too long": long,
+		"nothing": nil, "version 5": {0x50, 0}, "header of TCP cut": cut("tcp inet", 39),
+		"IPv6 cut": cut("tcp inet6", 39), "IPv6 payload cut": cut("icmp inet6", 50),
+		"fragment": fragment, "extension header": extension, "TCP's header too short": offset,
+		"TCP's header too long": long,
 	} {
 		if p, err := parsePacket(b); err == nil {
 			t.Errorf("%s: %+v", name, p)
@@ -347,7 +350,8 @@ func (d *turningDiverter) turn(in netip.Addr) { d.way = in }
 func TestTurn(t *testing.T) {
 	for name, in := range segments(t) {
 		d := &turningDiverter{fakeDiverter: fakeDiverter{in: in}}
-		e := &divert{log: newTranscript(nil), dev: d, spec: script.Divert{Local: netip.MustParseAddrPort("0.0.0.0:666")}}
+		e := &divert{log: newTranscript(nil), dev: d,
+			spec: script.Divert{Local: netip.MustParseAddrPort("0.0.0.0:666")}}
 		way := netip.MustParseAddr("10.188.1.2")
 		if err := Turn(e, nil, nil, way); err == nil {
 			t.Errorf("%s: turned a packet that there is not", name)
@@ -360,7 +364,8 @@ func TestTurn(t *testing.T) {
 			t.Fatal(err)
 		}
 		q, err := parsePacket(d.out)
-		if err != nil || q.from != m.To || q.to != m.From || string(q.payload()) != script.PacketLine || d.way != way || !kernelFixesChecksums && !right(q) {
+		if err != nil || q.from != m.To || q.to != m.From || string(q.payload()) != script.PacketLine ||
+			d.way != way || !kernelFixesChecksums && !right(q) {
 			t.Errorf("%s: %x by %v: %v", name, d.out, d.way, err)
 		}
 		if err := Turn(e, nil, nil, way); err == nil {
@@ -402,7 +407,8 @@ func TestSpoilHeader(t *testing.T) {
 			length := int(binary.BigEndian.Uint16(out[at:])) + more
 			switch {
 			case which == script.SpoilShort && len(out) != 19, which != script.SpoilShort && len(out) != len(in),
-				(which == script.SpoilVersion) != (out[0]>>4 == 5), (which == script.SpoilLength) != (length > len(in)+more):
+				(which == script.SpoilVersion) != (out[0]>>4 == 5),
+				(which == script.SpoilLength) != (length > len(in)+more):
 				t.Errorf("%s %s: %x of %x", name, which, out, in)
 			case which != script.SpoilShort && more == 0 && checksum(sum(0, out[:20])) != 0:
 				t.Errorf("%s %s: the header's checksum is wrong too: %x", name, which, out)
@@ -426,10 +432,12 @@ func TestPieces(t *testing.T) {
 	first6 = append(first6, whole[40:]...)
 	first6[6] = 44
 	binary.BigEndian.PutUint16(first6[4:], uint16(len(first6)-40))
-	for name, b := range map[string][]byte{"first": first, "last": last, "whole": all["254 inet"], "whole inet6": whole, "inet6": first6} {
+	for name, b := range map[string][]byte{"first": first, "last": last, "whole": all["254 inet"],
+		"whole inet6": whole, "inet6": first6} {
 		e := &divert{log: newTranscript(nil), dev: &fakeDiverter{in: b}, spec: script.Divert{Fragments: true}}
 		m, err := e.Receive(Now)
-		if err != nil || string(m.Data) != script.ClientLine || m.From.Port() != 0 || !m.From.IsValid() || !m.To.IsValid() {
+		if err != nil || string(m.Data) != script.ClientLine || m.From.Port() != 0 || !m.From.IsValid() ||
+			!m.To.IsValid() {
 			t.Errorf("%s: %+v, %v", name, m, err)
 		}
 		if _, err := e.Relay(nil, nil); err == nil {
@@ -437,7 +445,8 @@ func TestPieces(t *testing.T) {
 		}
 	}
 	for name, b := range map[string][]byte{
-		"nothing": nil, "version 5": {0x50, 0}, "cut": first[:len(first)-1], "IPv6 cut": first6[:len(first6)-1], "IPv6 header cut": first6[:39],
+		"nothing": nil, "version 5": {0x50, 0}, "cut": first[:len(first)-1], "IPv6 cut": first6[:len(first6)-1],
+		"IPv6 header cut":    first6[:39],
 		"no fragment header": append(bytes.Clone(first6[:4]), append([]byte{0, 7, 44, 1}, first6[8:47]...)...),
 	} {
 		if p, err := parsePiece(b); err == nil {
@@ -450,7 +459,8 @@ func TestPieces(t *testing.T) {
 func TestUnable(t *testing.T) {
 	all := abilities{read: true, recv: true, writeTo: true, drop: true}
 	for name, s := range map[string]script.Divert{
-		"read": {Call: script.Read}, "recv": {Call: script.Recv}, "writeTo": {WriteTo: netip.MustParseAddr("192.0.2.1")}, "drop": {Unprivileged: true},
+		"read": {Call: script.Read}, "recv": {Call: script.Recv},
+		"writeTo": {WriteTo: netip.MustParseAddr("192.0.2.1")}, "drop": {Unprivileged: true},
 	} {
 		if err := (abilities{}).unable(s); !errors.Is(err, ErrUnsupported) {
 			t.Errorf("%s: %v", name, err)

@@ -145,7 +145,8 @@ func dropInDomain(local, remote netip.AddrPort) (done bool, err error) {
 	m := identMapping{domain: uint32(domain)}
 	putSockaddr(unsafe.Slice((*byte)(unsafe.Pointer(&m.foreign)), unsafe.Sizeof(m.foreign)), remote)
 	putSockaddr(unsafe.Slice((*byte)(unsafe.Pointer(&m.local)), unsafe.Sizeof(m.local)), local)
-	_, _, errno := syscall.Syscall6(syscall.SYS___SYSCTL, uintptr(unsafe.Pointer(&tcpDropMIB)), uintptr(len(tcpDropMIB)),
+	_, _, errno := syscall.Syscall6(syscall.SYS___SYSCTL, uintptr(unsafe.Pointer(&tcpDropMIB)),
+		uintptr(len(tcpDropMIB)),
 		0, 0, uintptr(unsafe.Pointer(&m)), unsafe.Sizeof(m))
 	switch errno {
 	case 0:

@@ -49,7 +49,8 @@ func tcpDrop(ctx context.Context, local, remote netip.AddrPort) error {
 		return err
 	}
 	stdout, stderr, err := run(exec.CommandContext(ctx, "/usr/sbin/tcpdrop",
-		local.Addr().String(), strconv.Itoa(int(local.Port())), remote.Addr().String(), strconv.Itoa(int(remote.Port()))))
+		local.Addr().String(), strconv.Itoa(int(local.Port())), remote.Addr().String(),
+		strconv.Itoa(int(remote.Port()))))
 	return readTCPDrop(stdout, strings.TrimSpace(stderr), err)
 }
 

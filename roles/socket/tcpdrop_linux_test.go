@@ -29,7 +29,8 @@ func TestDrop(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		c, _ := connect(t, socketFor(stream, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 5100)}))
+		c, _ := connect(t, socketFor(stream, script.Ends{Role: script.Client, Local: port(lo, 0),
+			Remote: port(lo, 5100)}))
 		must(t, s.Accept(soon()))
 		local, remote := s.Names()
 		state(local, remote, "ESTABLISHED")
@@ -43,7 +44,8 @@ func TestDrop(t *testing.T) {
 		}
 		must(t, s.CloseConn())
 
-		c, _ = connect(t, socketFor(stream, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 5100)}))
+		c, _ = connect(t, socketFor(stream, script.Ends{Role: script.Client, Local: port(lo, 0),
+			Remote: port(lo, 5100)}))
 		must(t, s.Accept(soon()))
 		local, remote = s.Names()
 		must(t, s.CloseConn())
@@ -55,7 +57,8 @@ func TestDrop(t *testing.T) {
 		if err := socket.Drop(ctx, local, remote); !errors.Is(err, socket.ErrNoSocket) {
 			t.Errorf("dropped twice: %v", err)
 		}
-		if _, err := socket.TCPState(ctx, port(loopbacks[0], 1), port(loopbacks[1], 1)); err == nil || errors.Is(err, socket.ErrNoSocket) {
+		if _, err := socket.TCPState(ctx, port(loopbacks[0], 1), port(loopbacks[1], 1)); err == nil ||
+			errors.Is(err, socket.ErrNoSocket) {
 			t.Errorf("two families: %v", err)
 		}
 	})
@@ -68,7 +71,8 @@ func TestErrors(t *testing.T) {
 		if lo.Is6() {
 			want = "ICMPv6 type 1 code 4 from ::1: connection refused"
 		}
-		c, _ := connect(t, socketFor(datagram, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 9)}))
+		c, _ := connect(t, socketFor(datagram, script.Ends{Role: script.Client, Local: port(lo, 0),
+			Remote: port(lo, 9)}))
 		must(t, c.Send([]byte(script.ClientLine), 0))
 		arrived(t, func() error {
 			got := strings.Join(c.Errors(), "\n")

@@ -47,7 +47,8 @@ func TestFindInNetstat(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := findInNetstat(string(out), netip.MustParseAddrPort(test.local), netip.MustParseAddrPort(test.remote))
+		got, err := findInNetstat(string(out), netip.MustParseAddrPort(test.local),
+			netip.MustParseAddrPort(test.remote))
 		if got != test.want || (got == "") != errors.Is(err, ErrNoSocket) {
 			t.Errorf("%+v: %q %v", test, got, err)
 		}
@@ -68,7 +69,8 @@ func FuzzNetstat(f *testing.F) {
 		f.Add(string(b))
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		state, err := findInNetstat(s, netip.MustParseAddrPort("10.188.2.9:5000"), netip.MustParseAddrPort("10.188.1.1:10001"))
+		state, err := findInNetstat(s, netip.MustParseAddrPort("10.188.2.9:5000"),
+			netip.MustParseAddrPort("10.188.1.1:10001"))
 		if (state == "") == (err == nil) {
 			t.Errorf("%q: state %q and error %v", s, state, err)
 		}
