@@ -59,7 +59,7 @@ var filterCauses = []Cause{
 	{
 		Code: "diverted-by-another",
 		Cell: func(c *Case) bool {
-			return c.is("control-delivered") || c.is("not-delivered") && c.Way != Both && c.unmatched() && c.anotherMatched()
+			return c.is("control-delivered") || c.is("not-delivered") && c.Mechanism != DivertBoth && c.unmatched() && c.anotherMatched()
 		},
 		Advice: map[string]Advice{
 			"":       {"another rule of REMOTE's diverts the same flow, or another host answers for FAKE", "", "leave FAKE out of that rule"},
