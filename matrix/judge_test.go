@@ -289,7 +289,13 @@ func TestSkipOfPF(t *testing.T) {
 			t.Errorf("%s: %+v", name, f)
 		}
 	}
-	r.facts.NoRdr = ""
+	// A question that failed proves no lack.
+	r.facts.PFUnknown = true
+	targets, _ := Select([]string{"inet-natlook-tcp"})
+	if f := r.skip(targets[0]); f == nil || f.verdict != Error || f.reason != QuestionFailed {
+		t.Errorf("%+v", f)
+	}
+	r.facts.NoRdr, r.facts.PFUnknown = "", false
 	if targets, _ := Select([]string{"inet6-divert-pf-packet-out"}); r.skip(targets[0]) != nil {
 		t.Error("it is skipped where pf can be used")
 	}

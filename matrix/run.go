@@ -187,11 +187,17 @@ func (r *runner) skip(t Target) *finding {
 		if f := t.Claim.skip(r.kernel); f != nil {
 			return f
 		}
+		lacks := func(what, why string) *finding {
+			if r.facts.PFUnknown { // a question that failed proves no lack
+				return &finding{Error, QuestionFailed, "REMOTE: whether " + what + ": " + why}
+			}
+			return &finding{Skip, NoFeature, "REMOTE: it can't be that " + what + ": " + why}
+		}
 		switch besides := r.kernel.besides(t); {
 		case besides && r.facts.NoPF != "":
-			return &finding{Skip, NoFeature, "REMOTE: pf can't be used beside ipfw: " + r.facts.NoPF}
+			return lacks("pf can be used beside ipfw", r.facts.NoPF)
 		case besides && t.First.translates() && r.facts.NoRdr != "":
-			return &finding{Skip, NoFeature, "REMOTE: pf beside ipfw can't redirect: " + r.facts.NoRdr}
+			return lacks("pf beside ipfw can redirect", r.facts.NoRdr)
 		}
 	}
 	if len(r.facts.Owned) > 0 {

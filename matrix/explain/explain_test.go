@@ -301,6 +301,12 @@ func TestExplain(t *testing.T) {
 		{"filter-off", switchedOff(ipfw, "sysctl net.inet.ip.fw.enable", "net.inet.ip.fw.enable: 0")},
 		{"rule-mismatch", switchedOff(ipfw, "sysctl net.inet.ip.fw.enable", "net.inet.ip.fw.enable: 1")},
 		{"rule-mismatch", switchedOff(ipfw, "pfctl -s rules -s info", "Status: Disabled")},
+		{"pf-spoils-divert", beside(because(on(queued(), ipfw), "not-reinjected", ""), 2, "Enabled")},
+		{"pf-spoils-divert", beside(because(on(queued(), ipfw), "looped", ""), 0, "Enabled")},
+		{"not-taken-back", beside(because(on(queued(), ipfw), "not-reinjected", ""), 1, "Enabled")},
+		{"not-taken-back", beside(because(on(queued(), ipfw), "not-reinjected", ""), 2, "Disabled")},
+		{"source-translated", change(because(switchedOff(pf, "pfctl -vv -s rules", "@0 pass all flags S/SA\n@1 match out on vio0 inet all nat-to (vio0)"), "no-reply", ""), func(c *Case) { c.Way = Reply })},
+		{"rule-mismatch", change(because(switchedOff(pf, "pfctl -vv -s rules", "@0 pass all flags S/SA\n@1 match in on vio0 inet all rdr-to 127.0.0.1"), "no-reply", ""), func(c *Case) { c.Way = Reply })},
 		{"lost-after-rule", to()},
 		{"lost-after-rule", remote(to(), "nft list ruleset", "table ip6 f chain in type filter hook input priority 0: drop")},
 		{"answer-lost", reply()},
@@ -321,10 +327,16 @@ func TestExplain(t *testing.T) {
 		}
 	}
 	for _, code := range Codes() {
-		if !reached[code] && code != "not-evaluated" && code != "overruled" { // TestDivertedBSD
+		if !reached[code] && code != "not-evaluated" && code != "overruled" && code != "lost-by-divert" { // TestDivertedBSD
 			t.Errorf("cause %s is not tested", code)
 		}
 	}
+}
+
+// beside is a case on a FreeBSD whose pf is Enabled or Disabled, with so many packets counted.
+func beside(c Case, matched uint64, status string) Case {
+	c.Remote.Answers = []evidence.Answer{{Command: "pfctl -s info", Text: "Status: " + status + " for 0 days 00:00:50"}}
+	return counted(c, pfconf.Counters{Matched: matched})
 }
 
 // switchedOff is a case whose rule matched nothing on a host that answers so.

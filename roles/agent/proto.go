@@ -161,12 +161,19 @@ type Answer struct {
 	// Notice is something that a person may want to know now. It answers no
 	// request: ID is 0.
 	Notice string `json:"notice,omitempty"`
+	// Splats are reports in the log of REMOTE's kernel that something is wrong with it. They come
+	// before the answer to a request that was under way, as an answer to none.
+	Splats []string `json:"splats,omitempty"`
 }
 
 // CheckItem is one thing that a run needs of a host.
 type CheckItem struct {
-	Name   string `json:"name"`
-	OK     bool   `json:"ok"`
+	Name string `json:"name"`
+	OK   bool   `json:"ok"`
+	// Warn: it is not known to be wrong, or only for some targets. OK is set as well.
+	Warn bool `json:"warn,omitempty"`
+	// Failed: it could not be asked. OK is not set.
+	Failed bool   `json:"failed,omitempty"`
 	Detail string `json:"detail,omitempty"` // what was found
 	Cure   string `json:"cure,omitempty"`   // the command that fixes it
 }
