@@ -265,8 +265,10 @@ func (c *Case) expected() string {
 		return fmt.Sprintf("what REMOTE sends by %s from {FAKE} reaches {LOCAL}, and the rule counts it", p)
 	case PacketIn:
 		return "a datagram for REMOTE is handed to user space, which sends it on rewritten, and it arrives"
+	case PacketOut:
+		return "a datagram that leaves REMOTE is handed to user space, which sends it on rewritten, and it arrives"
 	}
-	return "a datagram that leaves REMOTE is handed to user space, which sends it on rewritten, and it arrives"
+	return "what the target proves ('pfdivert list' says it) happens"
 }
 
 // adviser is the packet filter whose systems the advice is for: LOCAL's may be another than

@@ -60,7 +60,7 @@ var filterCauses = []Cause{
 		Code: "source-translated", Firewalls: []string{pf, ipfw},
 		Cell: func(c *Case) bool {
 			return !c.to() && c.is("wrong-address") && !c.ofDivertSocket() ||
-				(c.reply() || c.Way == PacketOut) && c.unmatched() && c.Firewall == pf && c.Remote.translatesSource()
+				(c.reply() || c.Mechanism == PacketOut) && c.unmatched() && c.Firewall == pf && c.Remote.translatesSource()
 		},
 		Advice: map[string]Advice{
 			pf:   {"a nat-to rule translates the source address of what leaves REMOTE", "pfctl -vvsr; pfctl -ss", "leave FAKE out of the nat-to rule"},
