@@ -71,7 +71,7 @@ func TestReasonsDocumented(t *testing.T) {
 	// nothing.
 	bare := []string{"not-rewritten", "not-claimed"}
 	for _, code := range codes {
-		cause := explain.Explain(explain.Case{Reason: code, Way: explain.Reply}).Cause
+		cause := explain.Explain(explain.Case{Reason: code, Mechanism: explain.DivertReply}).Cause
 		if (cause == "unexplained") != slices.Contains(bare, code) {
 			t.Errorf("reason %s alone is explained by %s", code, cause)
 		}
