@@ -286,15 +286,14 @@ var mayImport = map[string][]string{
 	"pfdivert/roles": {
 		"matrix", "matrix/evidence", "matrix/explain", "matrix/faults", "matrix/script", "pfconf",
 		"pfconf/ipfw", "pfconf/nft", "pfconf/pf", "roles/agent", "roles/socket", "roles/evidence",
-		"roles/host", "roles/kernel", "roles/lab", "roles/lab/bsd", "roles/report", "roles/terminal",
-		"roles/testbed",
+		"roles/host", "roles/kernel", "roles/lab", "roles/lab/bsd", "roles/lab/namespace", "roles/report",
+		"roles/terminal", "roles/testbed", "roles/twin",
 	},
 	"pfdivert/roles/agent": {
 		"matrix/evidence", "matrix/injection", "matrix/script", "pfconf", "pfconf/ipfw", "pfconf/nft",
 		"pfconf/pf", "pfconf/program", "pfconf/rtnetlink", "roles/socket", "roles/evidence",
 		"roles/kernel/splat", "roles/lab/bsd", "roles/lab/spoil",
 	},
-	"pfdivert/roles/twin":   {"roles/lab/namespace"},
 	"pfdivert/roles/socket": {"matrix/script", "pfconf/netlink", "pfconf/shared"},
 	"pfdivert/roles/evidence": {
 		"matrix/evidence", "pfconf", "pfconf/netlink", "pfconf/program", "pfconf/rtnetlink", "pfconf/shared",
@@ -317,6 +316,7 @@ var mayImport = map[string][]string{
 		"roles/evidence", "roles/terminal",
 	},
 	"pfdivert/roles/terminal": {"matrix/script", "roles/agent"},
+	"pfdivert/roles/twin":     {"roles/lab/namespace"},
 	"pfdivert/roles/testbed": {
 		"matrix", "matrix/script", "pfconf", "roles/agent", "roles/host", "roles/kernel", "roles/kernel/splat",
 		"roles/lab", "roles/lab/bsd", "roles/report", "roles/terminal",
