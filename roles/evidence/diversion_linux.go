@@ -37,7 +37,7 @@ func (s *Survey) diversions(rules *netfilter.Ruleset) error {
 		case d.Action != nil && d.Action.Unknown != "":
 			s.miss(where, fmt.Errorf("where it leads: %s", d.Action.Unknown))
 		case d.Action != nil && d.Action.Does != netfilter.Queue && len(d.Action.Ports) == 0:
-			s.miss(where, errors.New("whether somebody listens on the packets' own port is not looked at"))
+			s.miss(where, errors.New("whether a process listens on the packets' own port is not looked at"))
 		}
 		if !d.Marked {
 			s.miss(where, errors.New("what mark its packets have in the end is not known"))

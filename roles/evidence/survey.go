@@ -71,10 +71,10 @@ func (s *Survey) unseenSockets() {
 		if d.Table != "" && d.Kind != evidence.DivertReply {
 			s.miss(d.Rule, errors.New("who listens in routing domain "+d.Table+" is not looked at"))
 		} else if d.Kind == evidence.RdrTo && d.Port == 0 {
-			s.miss(d.Rule, errors.New("whether somebody listens on the packets' own port is not looked at"))
+			s.miss(d.Rule, errors.New("whether a process listens on the packets' own port is not looked at"))
 		}
 		if d.Kind == evidence.Fwd && d.Port == 0 {
-			s.miss(d.Rule, errors.New("whether somebody listens on the packets' own port is not looked at"))
+			s.miss(d.Rule, errors.New("whether a process listens on the packets' own port is not looked at"))
 		} else if d.Address.IsValid() && d.Proto != "" && d.Proto != "tcp" && d.Proto != "udp" {
 			s.miss(d.Rule, errors.New("whether a raw socket takes protocol "+d.Proto+" is not looked at"))
 		}

@@ -33,7 +33,7 @@ type Fate struct {
 	All  bool   // of all the rule's packets, else of some ports'
 }
 
-// What becomes of packets.
+// What happens to packets.
 type What string
 
 // Fates.

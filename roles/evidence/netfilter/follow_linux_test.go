@@ -65,7 +65,7 @@ func tellAll(all []Diverted, notes []string) string {
 				line += " some"
 			}
 			if f.By == "" {
-				line += " by nobody"
+				line += " by no user"
 			}
 		}
 		lines = append(lines, line)
@@ -142,7 +142,7 @@ func TestFollow(t *testing.T) {
 		{"several protocols", pre + "meta l4proto { tcp, udp } th dport 53 " + to + end, is + "\npre 1: inet 17 tproxy to :3129 0x1"},
 		{"families", pre + "meta l4proto tcp meta mark set 1 tproxy ip to 127.0.0.1:3129 accept\nmeta l4proto tcp meta mark set 1 tproxy ip6 to [::1]:3129 accept" + end,
 			"pre 1: inet 6 tproxy to 127.0.0.1:3129 0x1\npre 2: inet6 6 tproxy to [::1]:3129 0x1"},
-		{"a chain that nobody calls", "table inet p {\nchain c {\ntcp dport 80 " + to + "\n}\n}\n", "c 1: inet 6 tproxy to :3129 UNREACHED"},
+		{"a chain that no rule calls", "table inet p {\nchain c {\ntcp dport 80 " + to + "\n}\n}\n", "c 1: inet 6 tproxy to :3129 UNREACHED"},
 		{"a table that sleeps", strings.Replace(web, "{", "{\nflags dormant\n", 1), "pre 1: inet 6 tproxy to :3129 UNREACHED"},
 		{"names with a wildcard", pre + "iifname \"eth*\" tcp dport 80 " + to + end, is},
 		{"an interface that is not there", pre + "iifname tun0 tcp dport 80 " + to + end, "pre 1: inet 6 tproxy to :3129 interface"},

@@ -93,7 +93,7 @@ func (d *Diverted) arriving(r *Ruleset, ways []*way) {
 		return
 	}
 	// Where a rule names no interface, packets may come by one alone, and no one knows which:
-	// something becomes of them when it does on all.
+	// something happens to them when it does on all.
 	fate := func(what What, of func(count) spans, from func(count) spans) {
 		every, some := true, true
 		n := 0

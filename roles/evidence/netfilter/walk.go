@@ -195,7 +195,7 @@ func (w *walk) rule(r *Rule, s state) (next, back []state) {
 	return append(next, in...), back
 }
 
-// decides reports whether something becomes of packets by the rule.
+// decides reports whether something happens to packets by the rule.
 func (r *Rule) decides() bool {
 	return slices.ContainsFunc(r.Steps, func(s Step) bool { return len(s.Choice) > 0 || s.Action != nil && s.Action.Does != 0 })
 }
@@ -323,7 +323,7 @@ func (w *walk) act(r *Rule, a *Action, s state) (stay, leave []state) {
 		return nil, nil
 	default:
 		if a.Unknown != "" {
-			w.note(fmt.Sprintf("%s: what becomes of packets: %q", r.Where(), a.Text))
+			w.note(fmt.Sprintf("%s: what happens to packets: %q", r.Where(), a.Text))
 		}
 	}
 	return []state{s}, nil
@@ -367,7 +367,7 @@ next:
 	return some
 }
 
-// alike reports whether the same becomes of both.
+// alike reports whether the same happens to both.
 func (s *state) alike(o state) bool {
 	return s.mark == o.mark && s.known == o.known && s.marked == o.marked && s.ctMark == o.ctMark && s.ctUnknown == o.ctUnknown &&
 		s.untracked == o.untracked && s.taken == o.taken && s.redirected == o.redirected && s.socket == o.socket
