@@ -13,7 +13,8 @@ import (
 func TestStatus(t *testing.T) {
 	ctx := t.Context()
 	c := NewControl(play(t, "setup"), 0)
-	for _, want := range []Status{{Enabled: true, States: 27}, {Enabled: false, States: 27}, {Enabled: true, States: 10}} {
+	for _, want := range []Status{{Enabled: true, States: 27}, {Enabled: false, States: 27},
+		{Enabled: true, States: 10}} {
 		if got, err := c.Status(ctx); err != nil || got != want {
 			t.Errorf("got %+v, %v, want %+v", got, err, want)
 		}
@@ -48,14 +49,16 @@ func TestReach(t *testing.T) {
 		want   string // "calls|children|hidden", each separated by ;
 	}{
 		{"pass all flags S/SA", "regress", tcp, "||"},
-		{"pass all flags S/SA\nanchor \"regress\" all\nanchor \"regress/*\" all", "regress", tcp, `anchor "regress" all|anchor "regress/*" all|`},
+		{"pass all flags S/SA\nanchor \"regress\" all\nanchor \"regress/*\" all", "regress", tcp,
+			`anchor "regress" all|anchor "regress/*" all|`},
 		{"anchor \"regress/*\" all", "regress", tcp, `|anchor "regress/*" all|`},
 		{"anchor \"regress/*\" all", "regress/a", tcp, `anchor "regress/*" all||`},
 		{"anchor \"*\" all", "regress", tcp, `anchor "*" all||`},
 		{"anchor \"*\" all", "regress/a", tcp, `||`},
 		{"anchor \"/regress\" all", "regress", tcp, `anchor "/regress" all||`},
 		{"anchor \"regress\" out inet proto tcp all", "regress", tcp, `||`},
-		{"anchor \"regress\" in on vio0 inet proto tcp from any to any", "regress", tcp, `anchor "regress" in on vio0 inet proto tcp from any to any||`},
+		{"anchor \"regress\" in on vio0 inet proto tcp from any to any", "regress", tcp,
+			`anchor "regress" in on vio0 inet proto tcp from any to any||`},
 		// The last rule that matches decides.
 		{"anchor \"regress\" all\npass all flags S/SA", "regress", tcp, `anchor "regress" all||pass all flags S/SA`},
 		{"anchor \"regress\" quick all\npass all flags S/SA", "regress", tcp, `anchor "regress" quick all||`},
@@ -65,11 +68,13 @@ func TestReach(t *testing.T) {
 			`anchor "regress" all||block return in on ! lo0 proto tcp from any to any port 6000:6010`}, // a range is not looked into
 		{"anchor \"regress\" all\nblock return-icmp(port-unr, port-unr) in log (all, to pflog1) quick inet proto udp all", "regress", tcp, `anchor "regress" all||`},
 		// Before it, quick rules do.
-		{"block drop in quick all\nanchor \"regress\" all", "regress", tcp, `anchor "regress" all||block drop in quick all`},
+		{"block drop in quick all\nanchor \"regress\" all", "regress", tcp,
+			`anchor "regress" all||block drop in quick all`},
 		{"block drop in quick all\nanchor \"regress\" all", "regress", out, `anchor "regress" all||`},
 		{"pass quick inet6 proto ipv6-icmp all\npass quick inet proto 254 all no state\nanchor \"regress\" all", "regress", out,
 			`anchor "regress" all||pass quick inet proto 254 all no state`},
-		{"pass quick inet6 proto ipv6-icmp all\nanchor \"regress\" all", "regress", echo6, `anchor "regress" all||pass quick inet6 proto ipv6-icmp all`},
+		{"pass quick inet6 proto ipv6-icmp all\nanchor \"regress\" all", "regress", echo6,
+			`anchor "regress" all||pass quick inet6 proto ipv6-icmp all`},
 		{"pass in quick inet from 10.188.0.0/16 to any flags S/SA\nanchor \"regress\" all", "regress", tcp,
 			`anchor "regress" all||pass in quick inet from 10.188.0.0/16 to any flags S/SA`},
 		{"pass in quick inet from 10.189.0.0/16 to any flags S/SA\nanchor \"regress\" all", "regress", tcp, `anchor "regress" all||`},
@@ -79,7 +84,8 @@ func TestReach(t *testing.T) {
 			`anchor "regress" all||pass in quick from <friends> to (vio0) flags S/SA`},
 		{"anchor in on rdomain 1 all {\n  pass in quick all flags S/SA\n}\nanchor \"regress\" all", "regress", tcp,
 			`anchor "regress" all||pass in quick all flags S/SA`},
-		{"anchor \"ftp-proxy/*\" quick all\nanchor \"regress\" all", "regress", tcp, `anchor "regress" all||anchor "ftp-proxy/*" quick all`},
+		{"anchor \"ftp-proxy/*\" quick all\nanchor \"regress\" all", "regress", tcp,
+			`anchor "regress" all||anchor "ftp-proxy/*" quick all`},
 	} {
 		m, err := parseMain(tt.main)
 		if err != nil {
@@ -87,7 +93,8 @@ func TestReach(t *testing.T) {
 			continue
 		}
 		r := m.Reach(tt.anchor, tt.rule)
-		got := strings.Join([]string{strings.Join(r.Calls, ";"), strings.Join(r.Children, ";"), strings.Join(r.Hidden, ";")}, "|")
+		got := strings.Join([]string{strings.Join(r.Calls, ";"), strings.Join(r.Children, ";"),
+			strings.Join(r.Hidden, ";")}, "|")
 		if got != tt.want {
 			t.Errorf("%s\n\tto %s in %s\n\tgot  %s\n\twant %s", tt.main, Text(tt.rule), tt.anchor, got, tt.want)
 		}
@@ -111,7 +118,8 @@ func TestParseLabels(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v, want %+v", got, err, want)
 	}
-	for _, bad := range []string{"regress 1 2 3", "1 2 3 4 5 6 7 8", "regress 1 2 3 4 5 6 7 x", "anchor \"run1\" all {"} {
+	for _, bad := range []string{"regress 1 2 3", "1 2 3 4 5 6 7 8", "regress 1 2 3 4 5 6 7 x",
+		"anchor \"run1\" all {"} {
 		if got, err := parseLabels(bad); err == nil {
 			t.Errorf("%q was understood: %v", bad, got)
 		}

@@ -55,7 +55,8 @@ func (t taken) familiesOf() []pfconf.Family {
 
 // covers reports whether t surely takes all of a family that o takes.
 func (t taken) covers(o taken) bool {
-	return !t.more && in(t.proto, o.proto) && in(t.direction, o.direction) && in(t.nic, o.nic) && t.from.covers(o.from) && t.to.covers(o.to)
+	return !t.more && in(t.proto, o.proto) && in(t.direction, o.direction) && in(t.nic, o.nic) &&
+		t.from.covers(o.from) && t.to.covers(o.to)
 }
 
 func in(wide, narrow string) bool { return wide == "" || wide == narrow }
@@ -67,7 +68,8 @@ func (s side) covers(o side) bool {
 	case s.text == "" || s.text == o.text:
 		return true
 	}
-	return s.prefix.IsValid() && o.prefix.IsValid() && s.prefix.Bits() <= o.prefix.Bits() && s.prefix.Contains(o.prefix.Addr())
+	return s.prefix.IsValid() && o.prefix.IsValid() && s.prefix.Bits() <= o.prefix.Bits() &&
+		s.prefix.Contains(o.prefix.Addr())
 }
 
 // narrows reports whether t surely takes some of what o takes, whoever sends it and wherever to: it
@@ -111,7 +113,8 @@ func (t taken) apart(o taken) bool {
 	unit := func(name string) bool {
 		return name != "" && name[0] != '!' && strings.ContainsRune("0123456789", rune(name[len(name)-1]))
 	}
-	return differ(t.proto, o.proto) || differ(t.direction, o.direction) || unit(t.nic) && unit(o.nic) && t.nic != o.nic ||
+	return differ(t.proto, o.proto) || differ(t.direction, o.direction) || unit(t.nic) && unit(o.nic) &&
+		t.nic != o.nic ||
 		t.from.apart(o.from) || t.to.apart(o.to)
 }
 
@@ -165,7 +168,8 @@ func overrule(rules []ordered) {
 				case !slices.Contains(o.familiesOf(), f) || o.apart(r.taken):
 					continue
 				}
-				over := evidence.Overruling{Family: f, Rule: o.where + ": " + o.text, Does: evidence.Passes, Before: before, All: o.covers(r.taken)}
+				over := evidence.Overruling{Family: f, Rule: o.where + ": " + o.text, Does: evidence.Passes,
+					Before: before, All: o.covers(r.taken)}
 				if o.drops {
 					over.Does = evidence.Drops
 				}

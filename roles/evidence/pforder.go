@@ -24,7 +24,8 @@ func (o *pfOrder) follow(at string, rules []pfRule, limited, alone bool, depth i
 		}
 		filled := len(r.inner) > 0
 		if r.anchor != "" {
-			filled = filled || slices.ContainsFunc(o.called(at, r.anchor), func(name string) bool { return len(o.sets[name]) > 0 })
+			filled = filled || slices.ContainsFunc(o.called(at, r.anchor),
+				func(name string) bool { return len(o.sets[name]) > 0 })
 		}
 		if apart && !alone && filled {
 			o.miss(r.where, errors.New("it calls an anchor with quick, whose rules are not compared with others"))

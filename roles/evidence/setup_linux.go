@@ -50,7 +50,8 @@ func LookAround(ctx context.Context) (*Survey, error) {
 	}
 	var asked []question
 	for _, d := range s.Diversions {
-		if d.Kind != evidence.TProxy && d.Kind != evidence.OfSocket && d.Kind != evidence.Marks || d.Mark == 0 || d.MarkUnknown {
+		if d.Kind != evidence.TProxy && d.Kind != evidence.OfSocket && d.Kind != evidence.Marks || d.Mark == 0 ||
+			d.MarkUnknown {
 			continue // no mark is to lead them
 		}
 		f := d.Families[0]
@@ -146,7 +147,10 @@ func tableOf(f pfconf.Family, mark uint32) (int, netip.Addr, error) {
 		}
 		// Marks are for other ends too: one that leads to addresses that are local is meant for
 		// this.
-		if table == 0 && slices.ContainsFunc(routes, func(x rtnetlink.Route) bool { return ours(x) && x.Table == r.Table }) {
+		if table == 0 && slices.ContainsFunc(routes, func(x rtnetlink.Route) bool {
+			return ours(x) &&
+				x.Table == r.Table
+		}) {
 			table = r.Table
 		}
 	}

@@ -22,10 +22,13 @@ var ipfwLine = regexp.MustCompile(`^(# DISABLED )?([0-9]{5}) set ([0-9]+) (.+)$`
 // What ipfw's actions do; 1 is how many words follow the action.
 var (
 	ipfwPasses = []string{"allow", "accept", "pass", "permit"}
-	ipfwDrops  = map[string]int{"deny": 0, "drop": 0, "reject": 0, "reset": 0, "reset6": 0, "abort": 0, "abort6": 0, "unreach": 1, "unreach6": 1}
+	ipfwDrops  = map[string]int{"deny": 0, "drop": 0, "reject": 0, "reset": 0, "reset6": 0, "abort": 0, "abort6": 0,
+		"unreach": 1, "unreach6": 1}
 	ipfwOthers = map[string]int{
-		"count": 0, "check-state": 0, "return": 0, "reass": 0, "call": 1, "nat": 1, "pipe": 1, "queue": 1, "netgraph": 1,
-		"ngtee": 1, "setfib": 1, "setdscp": 1, "tcp-setmss": 1, "nat64lsn": 1, "nat64stl": 1, "nat64clat": 1, "nptv6": 1,
+		"count": 0, "check-state": 0, "return": 0, "reass": 0, "call": 1, "nat": 1, "pipe": 1, "queue": 1,
+		"netgraph": 1,
+		"ngtee":    1, "setfib": 1, "setdscp": 1, "tcp-setmss": 1, "nat64lsn": 1, "nat64stl": 1, "nat64clat": 1,
+		"nptv6": 1,
 	}
 )
 

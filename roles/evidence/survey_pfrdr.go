@@ -126,8 +126,10 @@ func (s *Survey) surveyRdr(ctx context.Context, run program.Runner, own func(net
 	if err != nil {
 		return false
 	}
-	filter := &pfOrder{sets: map[string][]pfRule{"": parsePF(out, "", s.miss)}, reached: map[string]bool{}, miss: s.miss}
-	first := &pfOrder{sets: map[string][]pfRule{"": parsePFTranslations(translations, "", s.miss)}, reached: map[string]bool{}, miss: s.miss}
+	filter := &pfOrder{sets: map[string][]pfRule{"": parsePF(out, "", s.miss)}, reached: map[string]bool{},
+		miss: s.miss}
+	first := &pfOrder{sets: map[string][]pfRule{"": parsePFTranslations(translations, "", s.miss)},
+		reached: map[string]bool{}, miss: s.miss}
 	s.pfAnchors(ctx, run, func(name string) {
 		out, err := ask1(ctx, run, "pfctl", "-P", "-a", name, "-s", "rules")
 		s.miss("anchor "+name, err)
@@ -188,7 +190,8 @@ func blocked(d *evidence.Diversion, rule taken, rules []ordered) {
 			}
 		}
 		if decides != nil && decides.drops && certain {
-			d.Overruled = append(d.Overruled, evidence.Overruling{Family: f, Rule: decides.where + ": " + decides.text, Does: evidence.Refuses, All: true})
+			d.Overruled = append(d.Overruled, evidence.Overruling{Family: f, Rule: decides.where + ": " + decides.text,
+				Does: evidence.Refuses, All: true})
 		}
 	}
 }
