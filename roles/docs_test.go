@@ -290,7 +290,7 @@ var mayImport = map[string][]string{
 	"pfdivert/roles/agent": {
 		"matrix/evidence", "matrix/injection", "matrix/script", "pfconf", "pfconf/ipfw", "pfconf/nft",
 		"pfconf/pf", "pfconf/program", "pfconf/rtnetlink", "roles/endpoint", "roles/evidence",
-		"roles/lab/bsd", "roles/lab/spoil",
+		"roles/lab/bsd", "roles/lab/spoil", "roles/wire",
 	},
 	"pfdivert/roles/endpoint": {"matrix/script", "pfconf/netlink", "pfconf/shared"},
 	"pfdivert/roles/evidence": {
@@ -316,6 +316,7 @@ var mayImport = map[string][]string{
 		"matrix", "matrix/script", "pfconf", "roles/agent", "roles/host", "roles/lab", "roles/lab/bsd",
 		"roles/report", "roles/terminal",
 	},
+	"pfdivert/roles/wire": nil,
 }
 
 // TestImports holds the direction of imports of docs/design.md, for the files of
