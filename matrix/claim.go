@@ -70,10 +70,10 @@ func (c *Claim) skip(k Kernel) *finding {
 // What the runs of claims have in common.
 
 // divertSpec specifies the cell's divert socket.
-func (h *half) divertSpec() script.Spec {
-	return script.Spec{
-		Kind: script.Divert, Role: script.Packet, Local: netip.AddrPortFrom(h.Family.Unspecified(), h.Divert),
-		Big: h.big, Queue: h.queue, Spoil: h.spoil, Call: h.call, WriteTo: h.writeTo, Pieces: h.asPieces, Omit: h.omitted(),
+func (h *half) divertSpec() script.Divert {
+	return script.Divert{
+		Local: netip.AddrPortFrom(h.Family.Unspecified(), h.Divert),
+		Big:   h.big, Queue: h.queue, Spoil: h.spoil, Call: h.call, WriteTo: h.writeTo, Fragments: h.asPieces, Omit: h.omitted(),
 	}
 }
 

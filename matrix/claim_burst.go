@@ -133,7 +133,7 @@ func judgeBurst(a *asked, b script.Burst, missing string) error {
 	t := a.Tally
 	switch {
 	case t == nil:
-		return broken(QuestionFailed, "%s: %s: %s", a.where, a.do, a.found())
+		return broken(QuestionFailed, "%s: %s: %s", a.where, a.step.Name(), a.found())
 	case t.Wrong != "":
 		return failed(WrongData, "%s: in place of message %d of %d came %s", a.where, b.First+t.Right, b.Size, t.Wrong)
 	case t.Right < b.Count:

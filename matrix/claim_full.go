@@ -2,7 +2,6 @@ package matrix
 
 import (
 	"context"
-	"net/netip"
 
 	"pfdivert/matrix/script"
 )
@@ -130,7 +129,7 @@ func (h *half) counted20(ctx context.Context) error {
 // dropped asks REMOTE what was dropped for the cell's divert port.
 func (h *half) dropped(ctx context.Context) (script.Dropped, error) {
 	at := h.remote.request()
-	drops := at.drops(netip.AddrPortFrom(h.Family.Unspecified(), h.Divert))
+	drops := at.undelivered(h.Divert)
 	if err := at.run(ctx); err != nil {
 		return script.Dropped{}, err
 	}

@@ -148,5 +148,5 @@ func (h *half) connects(ctx context.Context) error {
 
 // natlook asks for the other side of a translated connection; that there is none is an answer.
 func (s *request) natlook(q pfconf.NATQuery) *asked {
-	return s.add(script.Step{Do: script.AskNAT, NAT: &q}, map[string]bool{script.CodeNoState: true})
+	return s.add(script.Natlook{Query: q}, map[string]bool{script.CodeNoState: true})
 }

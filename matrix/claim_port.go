@@ -22,8 +22,8 @@ func (h *half) ownNumbers(ctx context.Context) error {
 	number := netip.AddrPortFrom(h.Remote, h.Divert)
 	at := h.remote.request()
 	opened := []*asked{
-		at.open("tcp", script.Spec{Kind: script.Stream, Role: script.Server, Local: number}),
-		at.open("udp", script.Spec{Kind: script.Datagram, Role: script.Server, Local: number}),
+		at.open("tcp", script.Stream{Ends: script.Ends{Role: script.Server, Local: number}}),
+		at.open("udp", script.Datagram{Ends: script.Ends{Role: script.Server, Local: number}}),
 	}
 	if err := at.run(ctx); err != nil {
 		return err
@@ -40,7 +40,7 @@ func (h *half) ownNumbers(ctx context.Context) error {
 		return err
 	}
 	there := h.local.request()
-	spec := script.Spec{Kind: script.Datagram, Role: script.Client, Local: netip.AddrPortFrom(h.Local, 0), Remote: number}
+	spec := script.Datagram{Ends: script.Ends{Role: script.Client, Local: netip.AddrPortFrom(h.Local, 0), Remote: number}}
 	ready := []*asked{there.open("prober", spec), there.connect("prober", spec)}
 	sent := there.send("prober", script.ClientLine, 0)
 	there.fence()
@@ -164,7 +164,7 @@ func (h *half) secondBind(ctx context.Context) error {
 //  3. Nothing is left of the attempt: the cell's own divert socket gets the port then, and passes
 //     on what the client sends.
 func (h *half) superuser(ctx context.Context) error {
-	who := script.Unprivileged
+	who := script.UnprivilegedProcess
 	if h.omit[Privilege] {
 		who = script.OtherProcess
 	}
@@ -201,7 +201,7 @@ func (h *half) lowPort(ctx context.Context) error {
 	low, high := h.divertSpec(), h.divertSpec()
 	low.Local = netip.AddrPortFrom(low.Local.Addr(), lowPorts+(h.Divert-divertPorts))
 	privileged := low
-	low.Drop, high.Drop = !h.omit[Privilege], true
+	low.Unprivileged, high.Unprivileged = !h.omit[Privilege], true
 	at := h.remote.request()
 	refused := at.openApart("low", low, script.OtherProcess)
 	at.close("low")
@@ -230,7 +230,7 @@ func (h *half) lowPort(ctx context.Context) error {
 
 // refused judges that a process cannot open the cell's divert socket, for the reason that
 // the kernel has.
-func (h *half) refused(ctx context.Context, end string, apart script.Apart, codes map[string]string) error {
+func (h *half) refused(ctx context.Context, end string, apart script.Process, codes map[string]string) error {
 	at := h.remote.request()
 	opened := at.openApart(end, h.divertSpec(), apart)
 	if err := at.run(ctx); err != nil {

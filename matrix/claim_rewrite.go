@@ -2,7 +2,6 @@ package matrix
 
 import (
 	"context"
-	"net/netip"
 
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
@@ -143,7 +142,7 @@ func (h *half) turned(ctx context.Context) error {
 	}
 	divert := h.remote.request()
 	seen := divert.receive("packet")
-	sent := divert.turn("packet", script.ClientLine, h.rewritten(script.PacketLine), netip.AddrPortFrom(in, 0))
+	sent := divert.turn("packet", script.ClientLine, h.rewritten(script.PacketLine), in)
 	divert.fence()
 	again := divert.rest("packet")
 	if err := divert.run(ctx); err != nil {

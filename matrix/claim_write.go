@@ -52,7 +52,7 @@ func (h *half) refusedNowhere(ctx context.Context, address netip.Addr) error {
 	}
 	address = h.nobodys(address)
 	divert := h.remote.request()
-	sent := divert.turn("packet", script.ClientLine, script.PacketLine, netip.AddrPortFrom(address, 0))
+	sent := divert.turn("packet", script.ClientLine, script.PacketLine, address)
 	sent.may = map[string]bool{"EADDRNOTAVAIL": true}
 	divert.fence()
 	divert.close("packet")

@@ -111,7 +111,7 @@ func TestWantCounters(t *testing.T) {
 						continue
 					}
 					accepted++
-					if !s.steps[0].As(&script.Outcome{Counters: &h.counters}) {
+					if !script.Satisfied(s.steps[0], &script.Outcome{Counters: &h.counters}) {
 						t.Fatalf("%s on %s, second %v: %+v passes, and is looked at", target.Name, firewall, second, h.counters)
 					}
 				}

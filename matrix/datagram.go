@@ -82,10 +82,10 @@ func (h *half) datagram(ctx context.Context, withControl bool) error {
 		received = at.rest(server)
 	}
 	ending := h.ending(at, there, client, server)
-	at.want(received, script.Want{Messages: 1})
+	at.wantMessages(received, 1)
 	doubt := h.mode == ReplyTo && received.Fault != nil
 	if returned != nil {
-		there.want(returned, script.Want{Messages: 1})
+		there.wantMessages(returned, 1)
 		doubt = doubt || len(rest.Messages) > 0
 	}
 	h.wantCounters(ending, at, there, 1, answered)

@@ -78,8 +78,8 @@ func (h *half) echoTo(ctx context.Context, withControl bool) error {
 		heard = there.rest("witness")
 	}
 	ending := h.ending(at, there, client, server)
-	at.want(received, script.Want{Messages: 1})
-	there.want(answers, script.Want{})
+	at.wantMessages(received, 1)
+	there.wantMessages(answers, 0)
 	h.wantCounters(ending, at, there, 1, 0)
 	if err := h.finish(ctx, at, there, false); err != nil {
 		return err
@@ -178,7 +178,7 @@ func (h *half) echoReply(ctx context.Context, withControl bool) error {
 	returned := there.rest(client)
 	at := h.local.request()
 	ending := h.ending(at, there, client, "")
-	there.want(returned, script.Want{Messages: int(requests)})
+	there.wantMessages(returned, int(requests))
 	h.wantCounters(ending, at, there, uint64(requests), uint64(requests))
 	if err := h.finish(ctx, there, at, false); err != nil {
 		return err

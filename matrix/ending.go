@@ -77,7 +77,7 @@ func (h *half) wantCounters(e ending, a, b *request, sent, answered uint64) {
 		}
 	}
 	for _, s := range []*request{a, b} {
-		s.want(e.counters, script.Want{Counters: least})
+		s.wantCounters(e.counters, least)
 	}
 }
 

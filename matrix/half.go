@@ -55,7 +55,7 @@ type half struct {
 	more []pfconf.Rule
 	// big: the sockets take messages as long as an IP packet, and many.
 	big bool
-	// queue, spoil, call, writeTo and asPieces are the divert socket's, see endpoint.Spec.
+	// queue, spoil, call, writeTo and asPieces are the divert socket's, see script.Divert.
 	queue    int
 	spoil    script.Spoil
 	call     script.Call
@@ -159,11 +159,6 @@ func (h *half) divertAddr() netip.AddrPort {
 	return netip.AddrPortFrom(h.Family.Loopback(), port)
 }
 
-// kinds says which kind of socket runs a protocol.
-var kinds = map[pfconf.Proto]script.Kind{
-	pfconf.TCP: script.Stream, pfconf.UDP: script.Datagram, pfconf.Raw: script.RawIP, pfconf.ICMP: script.Echo,
-}
-
 // loaded is the rule as it is loaded: the cell's, unless a test leaves a piece out.
 func (h *half) loaded() pfconf.Rule {
 	r := h.rule()
@@ -184,9 +179,9 @@ func (h *half) loaded() pfconf.Rule {
 }
 
 // serverSpec specifies the server's socket.
-func (h *half) serverSpec() script.Spec {
+func (h *half) serverSpec() script.Socket {
 	client, server := h.ends()
-	s := script.Spec{Kind: kinds[h.Proto], Role: script.Server, Local: server, Reuse: h.part != "", Big: h.big}
+	s := script.Ends{Role: script.Server, Local: server, Reuse: h.part != "", Big: h.big}
 	if h.mode == To {
 		s.Diverted = true
 		s.Local = h.divertAddr()
@@ -210,38 +205,53 @@ func (h *half) serverSpec() script.Spec {
 	}
 	s.Omit = h.omitted()
 	// The servers of claims on REMOTE have its own address, which all cells know.
-	if (h.shared || h.Claim != nil) && !h.Proto.HasPorts() {
-		s.Only = client.Addr()
+	var only netip.Addr
+	if h.shared || h.Claim != nil {
+		only = client.Addr()
 		if h.mode == To {
-			s.Only = server.Addr()
+			only = server.Addr()
 		}
 	}
-	return s
+	switch s := script.SocketOf(h.Proto, s).(type) {
+	case script.RawIP:
+		s.Only = only
+		return s
+	case script.Echo:
+		s.Only = only
+		return s
+	default:
+		return s
+	}
 }
 
 // clientSpec specifies the client's socket.
-func (h *half) clientSpec() script.Spec {
+func (h *half) clientSpec() script.Socket {
+	client, _ := h.ends()
+	return h.clientOf(client.Port(), h.client)
+}
+
+// clientOf specifies a client's socket on a port, for echoes with an id.
+func (h *half) clientOf(port, id uint16) script.Socket {
 	client, server := h.ends()
-	s := script.Spec{
-		Kind: kinds[h.Proto], Role: script.Client, Local: client, Remote: server, Reuse: h.part != "",
-		Bindany: client.Addr() == h.Fake, Big: h.big, Arrival: h.arrival, Omit: h.omitted(),
+	s := script.SocketOf(h.Proto, script.Ends{
+		Role: script.Client, Local: netip.AddrPortFrom(client.Addr(), port), Remote: server, Reuse: h.part != "",
+		Bindany: client.Addr() == h.Fake, Big: h.big, Omit: h.omitted(),
+	})
+	switch s := s.(type) {
+	case script.Datagram:
+		s.Arrival = h.arrival
+		return s
+	case script.Echo:
+		s.ID = id
+		return s
+	default:
+		return s
 	}
-	if h.Proto == pfconf.ICMP {
-		s.EchoID = h.client
-	}
-	return s
 }
 
 // controlSpec specifies a client like the cell's, of another port or id: what
 // it sends before the rule is there must not be diverted.
-func (h *half) controlSpec() script.Spec {
-	s := h.clientSpec()
-	s.Local = netip.AddrPortFrom(s.Local.Addr(), 0)
-	if h.Proto == pfconf.ICMP {
-		s.EchoID = h.controlID()
-	}
-	return s
-}
+func (h *half) controlSpec() script.Socket { return h.clientOf(0, h.controlID()) }
 
 // controlID is the id of the control's echo. The ids of cells are ports below 32768.
 func (h *half) controlID() uint16 { return h.client | 1<<15 }

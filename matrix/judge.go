@@ -63,7 +63,7 @@ func unanswered(a *asked) error {
 		return err
 	}
 	if a.Fault != nil && a.Fault.Code != script.CodeNothing {
-		return broken(QuestionFailed, "%s: %s: %s", a.where, a.do, a.Fault.Text)
+		return broken(QuestionFailed, "%s: %s: %s", a.where, a.step.Name(), a.Fault.Text)
 	}
 	return nil
 }
@@ -82,7 +82,7 @@ func (a *asked) unsent() error {
 	if err := a.unrouted(); err != nil {
 		return err
 	}
-	if a.Fault != nil && a.do == script.Send && unsendable[a.Fault.Code] {
+	if _, sends := a.step.(script.Send); a.Fault != nil && sends && unsendable[a.Fault.Code] {
 		return broken(SocketFailed, "%s: %s", a.where, a.Fault.Text)
 	}
 	return nil
@@ -127,19 +127,20 @@ func (h *half) opened(steps ...*asked) error {
 		if a.Fault == nil {
 			continue
 		}
-		bindany := a.spec != nil && a.spec.Bindany
+		open, _ := a.step.(script.Open)
+		_, connects := a.step.(script.Connect)
 		switch code := a.Fault.Code; {
 		case code == "EADDRINUSE" && h.part == "":
 			return &portTakenError{a.where + ": " + a.Fault.Text}
 		case code == "EADDRINUSE":
 			return failed(PortBlocked, "%s: the first cell's socket blocks the port: %s", a.where, a.Fault.Text)
-		case code == "EADDRNOTAVAIL" && bindany:
+		case code == "EADDRNOTAVAIL" && bindany(open.Spec):
 			return failed(NoBindany, "%s: the kernel does not let a foreign address be bound: %s", a.where, a.Fault.Text)
-		case code == "EADDRNOTAVAIL" && a.do == script.Connect && h.part != "":
+		case code == "EADDRNOTAVAIL" && connects && h.part != "":
 			return failed(PortBlocked, "%s: the first cell's socket blocks the flow: %s", a.where, a.Fault.Text)
 		case a.unrouted() != nil:
 			return a.unrouted()
-		case code == "ECONNREFUSED" && a.do == script.Connect: // where the other host is the same machine, the answer is there at once
+		case code == "ECONNREFUSED" && connects: // where the other host is the same machine, the answer is there at once
 			return failed(NotDelivered, "%s: the connection was not answered: %s", a.where, a.Fault.Text)
 		case (code == "ENETUNREACH" || code == "EHOSTUNREACH") && a.bound:
 			return failed(NoBindany, "%s: the kernel does not let a socket with a foreign address connect: %s", a.where, a.Fault.Text)

@@ -97,7 +97,7 @@ func TestJudge(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := halfOf(t, "nftables", "inet-args-udp-to", false)
-			err := h.judge(&asked{Outcome: c.outcome, where: "remote server"}, c.wants...)
+			err := h.judge(&asked{step: script.Receive{}, Outcome: c.outcome, where: "remote server"}, c.wants...)
 			if got := verdictOf(err); got != c.verdict {
 				t.Errorf("%s (%v), want %s", got, err, c.verdict)
 			}
@@ -115,7 +115,7 @@ func TestSilent(t *testing.T) {
 		"FAIL control-delivered": {Messages: []script.Message{{Data: []byte("x")}}},
 		"ERROR question-failed":  {Fault: fault("EBADF")},
 	} {
-		if got := verdictOf(h.silent(&asked{Outcome: o}, "it came")); got != want {
+		if got := verdictOf(h.silent(&asked{step: script.Rest{}, Outcome: o}, "it came")); got != want {
 			t.Errorf("%+v: %s, want %s", o, got, want)
 		}
 	}
@@ -124,7 +124,7 @@ func TestSilent(t *testing.T) {
 	}
 	// A socket that could not be asked is not one that heard nothing.
 	for _, code := range []string{script.CodeSkipped, "ECONNREFUSED", "EHOSTUNREACH"} {
-		a := &asked{Outcome: script.Outcome{Fault: fault(code)}}
+		a := &asked{step: script.Rest{}, Outcome: script.Outcome{Fault: fault(code)}}
 		for _, err := range []error{h.silent(a, ""), h.judge(a)} {
 			if got := verdictOf(err); got != "ERROR question-failed" {
 				t.Errorf("%s: %s", code, got)
@@ -135,7 +135,7 @@ func TestSilent(t *testing.T) {
 
 // What it means that a socket could not be opened or connected.
 func TestOpened(t *testing.T) {
-	foreign := &script.Spec{Bindany: true}
+	foreign := script.Open{Spec: script.Datagram{Ends: script.Ends{Bindany: true}}}
 	for _, c := range []struct {
 		name    string
 		second  bool
@@ -145,13 +145,13 @@ func TestOpened(t *testing.T) {
 		{"all well", false, asked{}, "PASS"},
 		{"a port that another process has", false, asked{Outcome: script.Outcome{Fault: fault("EADDRINUSE")}}, "again"},
 		{"a port that the first cell has", true, asked{Outcome: script.Outcome{Fault: fault("EADDRINUSE")}}, "FAIL port-blocked"},
-		{"a flow that the first cell has", true, asked{do: script.Connect, Outcome: script.Outcome{Fault: fault("EADDRNOTAVAIL")}}, "FAIL port-blocked"},
-		{"a foreign address", false, asked{spec: foreign, Outcome: script.Outcome{Fault: fault("EADDRNOTAVAIL")}}, "FAIL no-bindany"},
-		{"an address that is not the host's", false, asked{spec: &script.Spec{}, Outcome: script.Outcome{Fault: fault("EADDRNOTAVAIL")}}, "ERROR socket-failed"},
-		{"no way to FAKE", false, asked{host: "local", do: script.Connect, Outcome: script.Outcome{Fault: fault("ENETUNREACH")}}, "ERROR local-route"},
-		{"a connection that is refused at once", false, asked{do: script.Connect, Outcome: script.Outcome{Fault: fault("ECONNREFUSED")}}, "FAIL not-delivered"},
-		{"no way from FAKE", false, asked{host: "remote", bound: true, do: script.Connect, Outcome: script.Outcome{Fault: fault("EHOSTUNREACH")}}, "FAIL no-bindany"},
-		{"a connection that the own filter refuses", false, asked{do: script.Connect, Outcome: script.Outcome{Fault: fault("EACCES")}}, "ERROR socket-failed"},
+		{"a flow that the first cell has", true, asked{step: script.Connect{}, Outcome: script.Outcome{Fault: fault("EADDRNOTAVAIL")}}, "FAIL port-blocked"},
+		{"a foreign address", false, asked{step: foreign, Outcome: script.Outcome{Fault: fault("EADDRNOTAVAIL")}}, "FAIL no-bindany"},
+		{"an address that is not the host's", false, asked{step: script.Open{Spec: script.Datagram{}}, Outcome: script.Outcome{Fault: fault("EADDRNOTAVAIL")}}, "ERROR socket-failed"},
+		{"no way to FAKE", false, asked{host: "local", step: script.Connect{}, Outcome: script.Outcome{Fault: fault("ENETUNREACH")}}, "ERROR local-route"},
+		{"a connection that is refused at once", false, asked{step: script.Connect{}, Outcome: script.Outcome{Fault: fault("ECONNREFUSED")}}, "FAIL not-delivered"},
+		{"no way from FAKE", false, asked{host: "remote", bound: true, step: script.Connect{}, Outcome: script.Outcome{Fault: fault("EHOSTUNREACH")}}, "FAIL no-bindany"},
+		{"a connection that the own filter refuses", false, asked{step: script.Connect{}, Outcome: script.Outcome{Fault: fault("EACCES")}}, "ERROR socket-failed"},
 		{"no privilege", false, asked{Outcome: script.Outcome{Fault: fault("EPERM")}}, "ERROR socket-failed"},
 	} {
 		h := halfOf(t, "nftables", "inet-reuse-tcp-to-reply", c.second)
@@ -390,7 +390,7 @@ func TestWitness(t *testing.T) {
 		{"another id", 1, silent, script.Outcome{Messages: reply(func(m *script.Message) { m.Echo = h.header(1, 2) })}, "PASS"},
 	} {
 		h.counters, h.counterKnown = pfconf.Counters{Matched: c.matched, Done: c.matched}, true
-		if got := verdictOf(h.judgeWitness(&asked{Outcome: c.received}, &asked{Outcome: c.heard})); got != c.verdict {
+		if got := verdictOf(h.judgeWitness(&asked{step: script.Receive{}, Outcome: c.received}, &asked{step: script.Rest{}, Outcome: c.heard})); got != c.verdict {
 			t.Errorf("%s: %s, want %s", c.name, got, c.verdict)
 		}
 	}

@@ -56,7 +56,7 @@ func (h *half) packet(ctx context.Context, withControl bool) error {
 	there = clientSide.request()
 	received := at.rest("server")
 	ending := h.ending(at, there, "client", "server")
-	at.want(received, script.Want{Messages: 1})
+	at.wantMessages(received, 1)
 	h.wantCounters(ending, at, there, 1, 0)
 	if err := h.finish(ctx, at, there, seen.Fault != nil || sent.Fault != nil || len(again.Messages) > 0); err != nil {
 		return err

@@ -93,7 +93,7 @@ func (h *half) stream(ctx context.Context, withControl bool) error {
 	waiting := at.tcpState(to, from, timeWait)
 	ending := h.ending(at, there, client, server)
 	ending.open = open
-	at.want(rest, script.Want{})
+	at.wantMessages(rest, 0)
 	h.wantCounters(ending, at, there, 3, 2)
 	doubt := connected.Fault != nil || accepted.Fault != nil || serverRead.Fault != nil || clientRead.Fault != nil
 	if err := h.finish(ctx, at, there, doubt); err != nil {

@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"pfdivert/matrix/script"
 	"time"
 
+	"pfdivert/matrix/script"
+	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
 	"pfdivert/roles/terminal"
 )
@@ -43,16 +44,16 @@ func runServer(_ context.Context, c *call) (int, error) {
 		return exitError, terminal.WithHint(errors.New("server needs an address to bind"),
 			"pfdivert server -bind 127.0.0.1:4000 -diverted")
 	}
-	e, err := endpoint.Open(script.Spec{
-		Kind: socketKinds[proto], Role: script.Server, Local: o.bind, Bindany: o.bindany, Diverted: *diverted,
-	}, c.Out)
+	e, err := endpoint.Open(script.SocketOf(proto, script.Ends{
+		Role: script.Server, Local: o.bind, Bindany: o.bindany, Diverted: *diverted,
+	}), c.Out)
 	if err != nil {
 		return exitError, err
 	}
 	defer e.Close()
 	deadline := time.Now().Add(o.timeout)
 	var s chain
-	if socketKinds[proto] == script.Stream {
+	if proto == pfconf.TCP {
 		s.do("accept", func() error { return e.Accept(deadline) })
 		s.do("send", func() error { return e.Send([]byte(script.ServerLine), 0) })
 		s.do("receive", func() error { return receiveClient(e, deadline) })

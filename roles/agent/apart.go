@@ -12,22 +12,21 @@ import (
 )
 
 // openApart starts a process for an endpoint and opens it there.
-func openApart(ctx context.Context, st *script.Step) (*traced, script.Outcome, error) {
-	if st.Apart != script.OtherProcess && st.Apart != script.Unprivileged {
-		return nil, script.Outcome{}, fmt.Errorf("there is no process %q", st.Apart)
+func openApart(ctx context.Context, st script.Open) (*traced, script.Outcome, error) {
+	if st.Process != script.OtherProcess && st.Process != script.UnprivilegedProcess {
+		return nil, script.Outcome{}, fmt.Errorf("there is no process %q", st.Process)
 	}
 	exe, err := os.Executable()
 	if err != nil {
 		return nil, script.Outcome{}, err
 	}
 	cmd := exec.Command(exe, "agent", "-traced")
-	if st.Apart == script.Unprivileged {
+	if st.Process == script.UnprivilegedProcess {
 		withoutPrivilege(cmd)
 	}
-	e := &traced{end: st.End, cmd: cmd}
-	step := *st
-	step.Apart = ""
-	out, err := e.start(ctx, &step)
+	e := &traced{end: st.Socket, cmd: cmd}
+	st.Process = ""
+	out, err := e.start(ctx, st)
 	if e.conn == nil {
 		return nil, out, err
 	}
@@ -39,7 +38,7 @@ func openApart(ctx context.Context, st *script.Step) (*traced, script.Outcome, e
 // the step that failed, conn is set. That the process could not be started is never told with a
 // system's code: EPERM of a kernel that gives no user namespace would be taken for the
 // refusal of the socket, which no one then asked for.
-func (e *traced) start(ctx context.Context, st *script.Step) (script.Outcome, error) {
+func (e *traced) start(ctx context.Context, st script.Open) (script.Outcome, error) {
 	in, err := e.cmd.StdinPipe()
 	if err != nil {
 		return script.Outcome{}, err

@@ -22,7 +22,7 @@ func TestUnstarted(t *testing.T) {
 	}
 	for _, name := range []string{file, silent} { // EACCES, and an end without a hello
 		e := &traced{cmd: exec.Command(name)}
-		_, err := e.start(t.Context(), &script.Step{Do: script.Open, End: "nobody", Spec: &script.Spec{}})
+		_, err := e.start(t.Context(), script.Open{Socket: "nobody", Spec: script.Datagram{}})
 		if err == nil {
 			t.Fatalf("%s was started", name)
 		}

@@ -15,9 +15,7 @@ import (
 func (c *checks) system(ctx context.Context, s *script.Setup, _ bool) {
 	c.ipfw(ctx, ipfw.NewControl(nil), s)
 	const name = "divert socket"
-	e, err := endpoint.Open(script.Spec{
-		Kind: script.Divert, Role: script.Packet, Local: netip.AddrPortFrom(pfconf.Inet.Unspecified(), 0),
-	}, io.Discard)
+	e, err := endpoint.Open(script.Divert{Local: netip.AddrPortFrom(pfconf.Inet.Unspecified(), 0)}, io.Discard)
 	if err == nil {
 		err = e.Close()
 	}

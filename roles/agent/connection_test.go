@@ -253,7 +253,7 @@ func TestLost(t *testing.T) {
 			var all sync.WaitGroup
 			for range many {
 				all.Go(func() {
-					_, err := conn.Script(t.Context(), script.Script{Steps: []script.Step{{Do: script.Fence}}})
+					_, err := conn.Script(t.Context(), script.Script{Steps: []script.Step{script.Fence{}}})
 					var lost *script.LostError
 					if !errors.As(err, &lost) {
 						t.Errorf("%v, want a lost connection", err)

@@ -27,11 +27,11 @@ func someRequests() []Request {
 			Fakes: []netip.Prefix{netip.MustParsePrefix("fd00:188:2::/64")},
 		}},
 		{ID: 3, Script: &script.Script{Cell: "inet-args-tcp-to#1", End: true, Steps: []script.Step{
-			{Do: script.Open, End: "client", Spec: &script.Spec{Kind: script.Stream, Role: script.Client, Local: local, Remote: fake}},
-			{Do: script.Send, End: "client", Data: script.ClientLine, Seq: 1},
-			{Do: script.Fence, Family: pfconf.Inet},
-			{Do: script.Lookup, Flow: &flow},
-			{Do: script.Drop, Near: fake, Far: local},
+			script.Open{Socket: "client", Spec: script.Stream{Ends: script.Ends{Role: script.Client, Local: local, Remote: fake}}},
+			script.Send{Socket: "client", Data: script.ClientLine, Seq: 1},
+			script.Fence{Family: pfconf.Inet},
+			script.Lookup{Flow: flow},
+			script.DropTCP{Near: fake, Far: local},
 		}}},
 		{ID: 4, Rules: &Rules{[]script.Change{{Kill: []pfconf.Flow{flow}, Remove: []string{"regress-1"}, Add: []pfconf.Rule{{
 			Label: "regress-2", Direction: pfconf.In, Family: pfconf.Inet, Proto: pfconf.TCP,

@@ -574,8 +574,8 @@ func TestTableOfProxy(t *testing.T) {
 func TestStatesOfLocal(t *testing.T) {
 	lan(t)
 	a := startAgent(t, filepath.Join(t.TempDir(), "state"), alive)
-	flow := &pfconf.Flow{Family: pfconf.Inet, Proto: pfconf.TCP, Near: netip.MustParseAddrPort("10.188.1.1:8001"), Far: netip.MustParseAddrPort("10.188.2.9:20001")}
-	script := script.Script{Cell: "c", Steps: []script.Step{{Do: script.Lookup, Flow: flow}, {Do: script.Kill, Flow: flow}}}
+	flow := pfconf.Flow{Family: pfconf.Inet, Proto: pfconf.TCP, Near: netip.MustParseAddrPort("10.188.1.1:8001"), Far: netip.MustParseAddrPort("10.188.2.9:20001")}
+	script := script.Script{Cell: "c", Steps: []script.Step{script.Lookup{Flow: flow}, script.Kill{Flow: flow}}}
 	for _, set := range []bool{false, true} {
 		if set {
 			_, err := a.Setup(t.Context(), setupOf(false))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -106,7 +107,7 @@ func (a *agent) standing(cell string) ended {
 	var ports []uint16
 	for _, end := range s.ends {
 		if end.ep != nil {
-			s.heard(end, joinErrors(end.ep.Errors()))
+			s.heard(end, strings.Join(end.ep.Errors(), "; "))
 		}
 		if p := end.local.Port(); p != 0 {
 			ports = append(ports, p)

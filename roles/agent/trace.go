@@ -74,7 +74,7 @@ type traced struct {
 }
 
 // open starts a traced process and opens the step's endpoint in it.
-func (t *tracer) open(ctx context.Context, st *script.Step) (*traced, script.Outcome, error) {
+func (t *tracer) open(ctx context.Context, st script.Open) (*traced, script.Outcome, error) {
 	t.mu.Lock()
 	t.n++
 	file := filepath.Join(t.dir, fmt.Sprintf("%d.trace", t.n))
@@ -84,7 +84,7 @@ func (t *tracer) open(ctx context.Context, st *script.Step) (*traced, script.Out
 		return nil, script.Outcome{}, err
 	}
 	argv := t.argv(exe, file)
-	e := &traced{end: st.End, file: file, cmd: exec.Command(argv[0], argv[1:]...)}
+	e := &traced{end: st.Socket, file: file, cmd: exec.Command(argv[0], argv[1:]...)}
 	o, err := e.start(ctx, st)
 	if err != nil && e.conn != nil {
 		e.close()
@@ -96,8 +96,8 @@ func (t *tracer) open(ctx context.Context, st *script.Step) (*traced, script.Out
 }
 
 // step has the traced process carry out a step.
-func (e *traced) step(ctx context.Context, st *script.Step) (script.Outcome, error) {
-	outcomes, err := e.conn.Script(ctx, script.Script{Cell: "traced", Steps: []script.Step{*st}})
+func (e *traced) step(ctx context.Context, st script.Step) (script.Outcome, error) {
+	outcomes, err := e.conn.Script(ctx, script.Script{Cell: "traced", Steps: []script.Step{st}})
 	if err != nil {
 		return script.Outcome{}, err
 	}

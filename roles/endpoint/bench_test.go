@@ -9,23 +9,23 @@ import (
 
 // benchmark opens both ends, exchanges one message and closes them: what the
 // sockets of a cell cost.
-func benchmark(b *testing.B, kind script.Kind) {
+func benchmark(b *testing.B, kind string) {
 	loopbackUp(b)
 	for _, lo := range loopbacks {
 		b.Run(lo.String(), func(b *testing.B) {
 			b.ReportAllocs()
 			to := port(lo, 5200)
-			if kind != script.Stream {
+			if kind != stream {
 				to = port(lo, serverPort(kind, 5200))
 			}
 			for b.Loop() {
-				s, err := endpoint.Open(script.Spec{Kind: kind, Role: script.Server, Local: to, Diverted: true, Reuse: true}, nil)
+				s, err := endpoint.Open(socket(kind, script.Ends{Role: script.Server, Local: to, Diverted: true, Reuse: true}), nil)
 				must(b, err)
-				c, err := endpoint.Open(script.Spec{Kind: kind, Role: script.Client, Local: port(lo, 0), Remote: to}, nil)
+				c, err := endpoint.Open(socket(kind, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: to}), nil)
 				must(b, err)
 				must(b, c.Connect())
 				must(b, c.Connected(endpoint.Now))
-				if kind == script.Stream {
+				if kind == stream {
 					must(b, s.Accept(endpoint.Now))
 				}
 				must(b, c.Send([]byte(script.ClientLine), 1))
@@ -37,16 +37,16 @@ func benchmark(b *testing.B, kind script.Kind) {
 	}
 }
 
-func BenchmarkStream(b *testing.B)   { benchmark(b, script.Stream) }
-func BenchmarkDatagram(b *testing.B) { benchmark(b, script.Datagram) }
-func BenchmarkRaw(b *testing.B)      { benchmark(b, script.RawIP) }
-func BenchmarkEcho(b *testing.B)     { benchmark(b, script.Echo) }
+func BenchmarkStream(b *testing.B)   { benchmark(b, stream) }
+func BenchmarkDatagram(b *testing.B) { benchmark(b, datagram) }
+func BenchmarkRaw(b *testing.B)      { benchmark(b, raw) }
+func BenchmarkEcho(b *testing.B)     { benchmark(b, echo) }
 
 // BenchmarkQueue binds and unbinds a divert port.
 func BenchmarkQueue(b *testing.B) {
 	loopbackUp(b)
 	for b.Loop() {
-		e, err := endpoint.Open(script.Spec{Kind: script.Divert, Role: script.Packet, Local: port(unspecified(loopbacks[0]), 666)}, nil)
+		e, err := endpoint.Open(script.Divert{Local: port(unspecified(loopbacks[0]), 666)}, nil)
 		must(b, err)
 		must(b, e.Close())
 	}

@@ -24,7 +24,7 @@ func markDiverted(int, int) error { return nil }
 // IPV6_PKTINFO (RFC 3542, 6.2) makes the address the source of all that is sent;
 // what arrives for other addresses is left out by the program. It reports whether
 // it did so.
-func bindForeignRaw(fd int, s script.Spec) (bool, error) {
+func bindForeignRaw(fd int, s script.Ends) (bool, error) {
 	if !s.Bindany || s.Omits(script.Transparent) || !s.Local.Addr().Is6() {
 		return false, nil
 	}

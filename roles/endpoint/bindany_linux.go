@@ -19,7 +19,7 @@ func setBindany(fd, family int) error {
 // (net/netfilter/nft_tproxy.c).
 func markDiverted(fd, family int) error { return setBindany(fd, family) }
 
-func bindForeignRaw(int, script.Spec) (bool, error) { return false, nil }
+func bindForeignRaw(int, script.Ends) (bool, error) { return false, nil }
 
 // rawLengthIsPayload: see bindany_other.go.
 const rawLengthIsPayload = false

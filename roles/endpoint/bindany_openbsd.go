@@ -15,7 +15,7 @@ func setBindany(fd, _ int) error {
 // markDiverted has nothing to do: pf delivers to any socket.
 func markDiverted(int, int) error { return nil }
 
-func bindForeignRaw(int, script.Spec) (bool, error) { return false, nil }
+func bindForeignRaw(int, script.Ends) (bool, error) { return false, nil }
 
 // rawLengthIsPayload: see bindany_other.go.
 const rawLengthIsPayload = false

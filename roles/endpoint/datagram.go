@@ -13,11 +13,12 @@ import (
 // datagram is a UDP client or server.
 type datagram struct {
 	*socket
-	last netip.AddrPort // whom a server received from last
+	arrival bool           // the interface by which each datagram came is asked for
+	last    netip.AddrPort // whom a server received from last
 }
 
-func openDatagram(s script.Spec, log *transcript) (Endpoint, error) {
-	k, err := openSocket(s, log, unix.SOCK_DGRAM, unix.IPPROTO_UDP)
+func openDatagram(s script.Datagram, log *transcript) (Endpoint, error) {
+	k, err := openSocket(s.Ends, log, unix.SOCK_DGRAM, unix.IPPROTO_UDP)
 	if err != nil {
 		return nil, err
 	}
@@ -27,7 +28,7 @@ func openDatagram(s script.Spec, log *transcript) (Endpoint, error) {
 			return nil, fmt.Errorf("interface of arrival: %w", err)
 		}
 	}
-	e := &datagram{socket: k}
+	e := &datagram{socket: k, arrival: s.Arrival}
 	if s.Role == script.Client {
 		k.reportsErrors = askErrors(k.fd, family(s.Local.Addr()))
 		return e, nil
@@ -69,8 +70,8 @@ func (e *datagram) Receive(deadline time.Time) (script.Message, error) {
 	if e.spec.Role == script.Server {
 		e.last = from
 	}
-	m := script.Message{Data: bounded(e.spec, b), From: from, To: to}
-	if e.spec.Arrival {
+	m := script.Message{Data: bounded(e.spec.Big, b), From: from, To: to}
+	if e.arrival {
 		a, err := arrival(e.control, family(e.spec.Local.Addr()))
 		if err != nil {
 			return script.Message{}, fmt.Errorf("interface of arrival: %w", err)

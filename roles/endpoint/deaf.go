@@ -14,10 +14,10 @@ type deaf struct {
 
 // newDeaf closes the socket that e has bound. A stream server's stays: it
 // does not listen, which is deaf enough, and its port stays taken.
-func newDeaf(e Endpoint, s script.Spec) (Endpoint, error) {
+func newDeaf(e Endpoint) (Endpoint, error) {
 	d := deaf{Endpoint: e}
 	d.local, d.peer = e.Names()
-	if s.Kind != script.Stream {
+	if _, ok := e.(*stream); !ok {
 		if err := e.Close(); err != nil {
 			return nil, err
 		}

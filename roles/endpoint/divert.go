@@ -22,11 +22,11 @@ type diverter interface {
 	close() error
 }
 
-// abilities are what not every system's packet role has; see Spec.
+// abilities are what not every system's packet role has; see script.Divert.
 type abilities struct{ read, recv, writeTo, drop bool }
 
 // unable tells what of a specification the system's packet role can't do.
-func (a abilities) unable(s script.Spec) error {
+func (a abilities) unable(s script.Divert) error {
 	for _, x := range []struct {
 		what        string
 		wanted, can bool
@@ -35,7 +35,7 @@ func (a abilities) unable(s script.Spec) error {
 		{"taking packets by recv(2)", s.Call == script.Recv, a.recv},
 		{"taking packets by " + string(s.Call), s.Call != "" && s.Call != script.Read && s.Call != script.Recv, false},
 		{"writing to another address", s.WriteTo.IsValid(), a.writeTo},
-		{"binding without privilege", s.Drop, a.drop},
+		{"binding without privilege", s.Unprivileged, a.drop},
 	} {
 		if x.wanted && !x.can {
 			return fmt.Errorf("divert socket: %s: %w (%s)", x.what, ErrUnsupported, runtime.GOOS)
@@ -49,14 +49,14 @@ type namer interface{ interfaceName() string }
 
 // divert is the packet role: a divert(4) socket, on Linux a netfilter queue.
 type divert struct {
-	spec   script.Spec
+	spec   script.Divert
 	log    *transcript
 	dev    diverter
 	held   *packet // handed out and not yet relayed
 	closed bool
 }
 
-func openDivert(s script.Spec, log *transcript) (Endpoint, error) {
+func openDivert(s script.Divert, log *transcript) (Endpoint, error) {
 	if err := divertAbilities.unable(s); err != nil {
 		return nil, err
 	}
@@ -83,7 +83,7 @@ func (e *divert) Receive(deadline time.Time) (script.Message, error) {
 	e.log.address("recv from", from)
 	e.log.packet("<<<", b)
 	parse := parsePacket
-	if e.spec.Pieces {
+	if e.spec.Fragments {
 		parse = parsePiece
 	}
 	p, err := parse(b)
@@ -92,7 +92,7 @@ func (e *divert) Receive(deadline time.Time) (script.Message, error) {
 		return script.Message{}, errors.Join(fmt.Errorf("diverted packet: %w", err), e.dev.drop())
 	}
 	e.held = p
-	m := script.Message{Data: bounded(e.spec, p.payload()), From: p.from, To: p.to, Via: from}
+	m := script.Message{Data: bounded(e.spec.Big, p.payload()), From: p.from, To: p.to, Via: from}
 	if n, ok := e.dev.(namer); ok {
 		m.Interface = n.interfaceName()
 	}
@@ -105,10 +105,10 @@ func (e *divert) Relay(old, new []byte) (script.Message, error) {
 	if p == nil {
 		return script.Message{}, errors.New("relay: no packet is held")
 	}
-	if e.spec.Pieces {
+	if e.spec.Fragments {
 		return script.Message{}, errors.New("relay: it may be a piece of a packet")
 	}
-	m := script.Message{Data: bounded(e.spec, p.payload()), From: p.from, To: p.to}
+	m := script.Message{Data: bounded(e.spec.Big, p.payload()), From: p.from, To: p.to}
 	if err := p.replace(old, new); err != nil {
 		return script.Message{}, fmt.Errorf("relay: %w", err)
 	}
@@ -118,7 +118,7 @@ func (e *divert) Relay(old, new []byte) (script.Message, error) {
 	}
 	e.log.packet(">>>", p.raw)
 	if p.data < len(p.raw) {
-		m.Sent = bounded(e.spec, p.payload())
+		m.Sent = bounded(e.spec.Big, p.payload())
 	}
 	return m, nil
 }
@@ -162,7 +162,7 @@ func Turn(ep Endpoint, old, new []byte, in netip.Addr) error {
 		return fmt.Errorf("turn a packet round: %w", ErrUnsupported)
 	}
 	p := e.held
-	if e.spec.Pieces {
+	if e.spec.Fragments {
 		return errors.New("turn: it may be a piece of a packet")
 	}
 	if err := p.replace(old, new); err != nil {
@@ -203,7 +203,7 @@ func (e *divert) Close() error {
 	}
 	e.closed, e.held = true, nil
 	err := e.dev.close()
-	e.log.text("Shutdown " + string(e.spec.Role))
+	e.log.text("Shutdown packet")
 	return err
 }
 

@@ -22,6 +22,7 @@ const pfDivert = 44
 
 // divertSocket is a divert(4) socket.
 type divertSocket struct {
+	spec script.Divert
 	*socket
 	// last is the address of the packet taken last: rule number as port, an
 	// interface's address for "in", and the interface's name in sin_zero. All 16
@@ -32,7 +33,7 @@ type divertSocket struct {
 
 var divertAbilities = abilities{read: true, recv: true, writeTo: true, drop: true}
 
-func newDiverter(s script.Spec) (diverter, error) {
+func newDiverter(s script.Divert) (diverter, error) {
 	fd, err := newSocket(pfDivert, unix.SOCK_RAW, 0)
 	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EPROTONOSUPPORT) {
 		fd, err = newSocket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_DIVERT)
@@ -40,7 +41,7 @@ func newDiverter(s script.Spec) (diverter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("divert socket: %w", err)
 	}
-	if s.Drop {
+	if s.Unprivileged {
 		if err := DropPrivilege(); err != nil {
 			_ = closeSocket(fd)
 			return nil, fmt.Errorf("give up all privilege: %w", err)
@@ -51,7 +52,7 @@ func newDiverter(s script.Spec) (diverter, error) {
 		_ = closeSocket(fd)
 		return nil, fmt.Errorf("bind to divert port %d: %w", s.Local.Port(), err)
 	}
-	return &divertSocket{socket: &socket{spec: s, fd: fd, buf: make([]byte, script.MaxPacket)}}, nil
+	return &divertSocket{spec: s, socket: &socket{fd: fd, buf: make([]byte, script.MaxPacket)}}, nil
 }
 
 func (d *divertSocket) take(deadline time.Time) ([]byte, netip.AddrPort, error) {

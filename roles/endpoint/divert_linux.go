@@ -77,7 +77,7 @@ const (
 // divertAbilities: a queue is read by netlink.
 var divertAbilities abilities
 
-func newDiverter(s script.Spec) (diverter, error) {
+func newDiverter(s script.Divert) (diverter, error) {
 	q := &queue{number: s.Local.Port(), length: script.QueueLength, back: nfAccept, wake: -1}
 	if s.Omits(script.GoOn) {
 		q.back = nfRepeat

@@ -55,9 +55,9 @@ func TestRelay(t *testing.T) {
 				} {
 					t.Run(test.name, func(t *testing.T) {
 						queueRule(t, chain, port(lo, 4000))
-						p, _ := open(t, script.Spec{Kind: script.Divert, Role: script.Packet, Local: port(unspecified(lo), 4000), Omit: test.omit})
-						s, _ := open(t, script.Spec{Kind: script.Datagram, Role: script.Server, Local: port(lo, 4000)})
-						c, _ := connect(t, script.Spec{Kind: script.Datagram, Local: port(lo, 0), Remote: port(lo, 4000)})
+						p, _ := open(t, script.Divert{Local: port(unspecified(lo), 4000), Omit: test.omit})
+						s, _ := open(t, socket(datagram, script.Ends{Role: script.Server, Local: port(lo, 4000)}))
+						c, _ := connect(t, socket(datagram, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 4000)}))
 						if _, err := p.Receive(endpoint.Now); !errors.Is(err, endpoint.ErrNothing) {
 							t.Fatal(err)
 						}
@@ -96,8 +96,8 @@ func TestQueuesTogether(t *testing.T) {
 	ends := map[uint16]endpoint.Endpoint{}
 	clients := map[uint16]endpoint.Endpoint{}
 	for _, n := range []uint16{4001, 4002} {
-		ends[n], _ = open(t, script.Spec{Kind: script.Divert, Role: script.Packet, Local: port(unspecified(lo), n)})
-		clients[n], _ = connect(t, script.Spec{Kind: script.Datagram, Local: port(lo, 0), Remote: port(lo, n)})
+		ends[n], _ = open(t, script.Divert{Local: port(unspecified(lo), n)})
+		clients[n], _ = connect(t, socket(datagram, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, n)}))
 	}
 	must(t, clients[4001].Send([]byte("Client\n"), 0))
 	const rounds = 200
@@ -132,7 +132,7 @@ func TestQueuesTogether(t *testing.T) {
 
 func TestQueueWait(t *testing.T) {
 	loopbackUp(t)
-	p, _ := open(t, script.Spec{Kind: script.Divert, Role: script.Packet, Local: port(netip.IPv4Unspecified(), 4003)})
+	p, _ := open(t, script.Divert{Local: port(netip.IPv4Unspecified(), 4003)})
 	start := time.Now()
 	if _, err := p.Receive(start.Add(20 * time.Millisecond)); !errors.Is(err, endpoint.ErrNothing) {
 		t.Error(err)
@@ -145,15 +145,15 @@ func TestQueueWait(t *testing.T) {
 // A queue serves one; closed, it can be had again, and what it held is gone.
 func TestQueueTwice(t *testing.T) {
 	loopbackUp(t)
-	spec := script.Spec{Kind: script.Divert, Role: script.Packet, Local: port(netip.IPv4Unspecified(), 4004)}
+	spec := script.Divert{Local: port(netip.IPv4Unspecified(), 4004)}
 	first, _ := open(t, spec)
 	if _, err := endpoint.Open(spec, nil); !errors.Is(err, unix.EADDRINUSE) {
 		t.Errorf("second bind: %v", err)
 	}
 	lo := loopbacks[0]
 	queueRule(t, "OUTPUT", port(lo, 4004))
-	s, _ := open(t, script.Spec{Kind: script.Datagram, Role: script.Server, Local: port(lo, 4004)})
-	c, _ := connect(t, script.Spec{Kind: script.Datagram, Local: port(lo, 0), Remote: port(lo, 4004)})
+	s, _ := open(t, socket(datagram, script.Ends{Role: script.Server, Local: port(lo, 4004)}))
+	c, _ := connect(t, socket(datagram, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 4004)}))
 	must(t, c.Send([]byte("Client\n"), 0))
 	receive(t, first, endpoint.Now, "Client\n")
 	must(t, first.Close())
@@ -176,7 +176,7 @@ func TestQueueOfAnother(t *testing.T) {
 	bind := []byte{28, 0, 0, 0, 2, unix.NFNL_SUBSYS_QUEUE, 5, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 1, 0, 1, 0, 0, 0}
 	binary.BigEndian.PutUint16(bind[18:], 4005)
 	must(t, unix.Sendto(other, bind, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}))
-	_, err = endpoint.Open(script.Spec{Kind: script.Divert, Role: script.Packet, Local: port(netip.IPv4Unspecified(), 4005)}, nil)
+	_, err = endpoint.Open(script.Divert{Local: port(netip.IPv4Unspecified(), 4005)}, nil)
 	if !errors.Is(err, unix.EPERM) {
 		t.Error(err)
 	}

@@ -16,6 +16,7 @@ const kernelMends = true
 
 // divertSocket is a divert(4) socket.
 type divertSocket struct {
+	spec script.Divert
 	*socket
 	last unix.Sockaddr // where the packet taken last came from
 }
@@ -24,7 +25,7 @@ type divertSocket struct {
 // recvfrom(2) without an address.
 var divertAbilities = abilities{read: true}
 
-func newDiverter(s script.Spec) (diverter, error) {
+func newDiverter(s script.Divert) (diverter, error) {
 	fd, err := newSocket(family(s.Local.Addr()), unix.SOCK_RAW, unix.IPPROTO_DIVERT)
 	if err != nil {
 		return nil, fmt.Errorf("divert socket: %w", err)
@@ -33,7 +34,7 @@ func newDiverter(s script.Spec) (diverter, error) {
 		_ = closeSocket(fd)
 		return nil, fmt.Errorf("bind to divert port %d: %w", s.Local.Port(), err)
 	}
-	return &divertSocket{socket: &socket{spec: s, fd: fd, buf: make([]byte, script.MaxPacket)}}, nil
+	return &divertSocket{spec: s, socket: &socket{fd: fd, buf: make([]byte, script.MaxPacket)}}, nil
 }
 
 func (d *divertSocket) take(deadline time.Time) ([]byte, netip.AddrPort, error) {

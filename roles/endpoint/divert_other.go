@@ -8,4 +8,4 @@ const kernelMends = false
 
 var divertAbilities abilities
 
-func newDiverter(script.Spec) (diverter, error) { return nil, unsupported("divert sockets") }
+func newDiverter(script.Divert) (diverter, error) { return nil, unsupported("divert sockets") }

@@ -16,7 +16,7 @@ import (
 func TestDrop(t *testing.T) {
 	eachLoopback(t, func(t *testing.T, lo netip.Addr) {
 		ctx := t.Context()
-		s, _ := open(t, script.Spec{Kind: script.Stream, Role: script.Server, Local: port(lo, 5100), Reuse: true})
+		s, _ := open(t, socket(stream, script.Ends{Role: script.Server, Local: port(lo, 5100), Reuse: true}))
 		state := func(local, remote netip.AddrPort, want string) {
 			t.Helper()
 			got, err := endpoint.TCPState(ctx, local, remote)
@@ -29,7 +29,7 @@ func TestDrop(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		c, _ := connect(t, script.Spec{Kind: script.Stream, Local: port(lo, 0), Remote: port(lo, 5100)})
+		c, _ := connect(t, socket(stream, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 5100)}))
 		must(t, s.Accept(soon()))
 		local, remote := s.Names()
 		state(local, remote, "ESTABLISHED")
@@ -43,7 +43,7 @@ func TestDrop(t *testing.T) {
 		}
 		must(t, s.CloseConn())
 
-		c, _ = connect(t, script.Spec{Kind: script.Stream, Local: port(lo, 0), Remote: port(lo, 5100)})
+		c, _ = connect(t, socket(stream, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 5100)}))
 		must(t, s.Accept(soon()))
 		local, remote = s.Names()
 		must(t, s.CloseConn())
@@ -68,7 +68,7 @@ func TestErrors(t *testing.T) {
 		if lo.Is6() {
 			want = "ICMPv6 type 1 code 4 from ::1: connection refused"
 		}
-		c, _ := connect(t, script.Spec{Kind: script.Datagram, Local: port(lo, 0), Remote: port(lo, 9)})
+		c, _ := connect(t, socket(datagram, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 9)}))
 		must(t, c.Send([]byte(script.ClientLine), 0))
 		arrived(t, func() error {
 			got := strings.Join(c.Errors(), "\n")
@@ -100,26 +100,26 @@ func TestBindany(t *testing.T) {
 		if lo.Is6() {
 			foreign = netip.MustParseAddr("2001:db8::9")
 		}
-		for _, kind := range []script.Kind{script.Stream, script.Datagram, script.RawIP, script.Echo} {
-			spec := script.Spec{Kind: kind, Role: script.Client, Local: port(foreign, 0), Remote: port(lo, 5101), Bindany: true, EchoID: 3}
-			c, _ := open(t, spec)
-			if kind == script.Datagram {
-				s, _ := open(t, script.Spec{Kind: kind, Role: script.Server, Local: spec.Remote})
+		for _, kind := range []string{stream, datagram, raw, echo} {
+			spec := script.Ends{Role: script.Client, Local: port(foreign, 0), Remote: port(lo, 5101), Bindany: true}
+			c, _ := open(t, withID(socket(kind, spec), 3))
+			if kind == datagram {
+				s, _ := open(t, socket(kind, script.Ends{Role: script.Server, Local: spec.Remote}))
 				must(t, c.Connect())
 				must(t, c.Send([]byte(script.ClientLine), 1))
 				if m := receive(t, s, endpoint.Now, script.ClientLine); m.From.Addr() != foreign {
 					t.Errorf("%s: from %v", kind, m.From)
 				}
 			}
-			if local, _ := c.Names(); kind == script.Datagram && local.Addr() != foreign {
+			if local, _ := c.Names(); kind == datagram && local.Addr() != foreign {
 				t.Errorf("%s: name %v", kind, local)
 			}
 			spec.Omit = []script.Piece{script.Transparent}
-			if e, err := endpoint.Open(spec, nil); !errors.Is(err, syscall.EADDRNOTAVAIL) {
+			if e, err := endpoint.Open(withID(socket(kind, spec), 3), nil); !errors.Is(err, syscall.EADDRNOTAVAIL) {
 				t.Errorf("%s without bindany: %v %v", kind, e, err)
 			}
 			spec.Omit, spec.Bindany = nil, false
-			if e, err := endpoint.Open(spec, nil); !errors.Is(err, syscall.EADDRNOTAVAIL) {
+			if e, err := endpoint.Open(withID(socket(kind, spec), 3), nil); !errors.Is(err, syscall.EADDRNOTAVAIL) {
 				t.Errorf("%s without bindany: %v %v", kind, e, err)
 			}
 		}

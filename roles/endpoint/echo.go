@@ -20,15 +20,16 @@ import (
 type echo struct {
 	*socket
 	proto uint8
+	id    uint16 // of a client's first request
 }
 
-func openEcho(s script.Spec, log *transcript) (Endpoint, error) {
-	e := &echo{proto: unix.IPPROTO_ICMP}
+func openEcho(s script.Echo, log *transcript) (Endpoint, error) {
+	e := &echo{proto: unix.IPPROTO_ICMP, id: s.ID}
 	if s.Local.Addr().Is6() {
 		e.proto = unix.IPPROTO_ICMPV6
 	}
 	var err error
-	if e.socket, err = openRawSocket(s, log, int(e.proto)); err != nil {
+	if e.socket, err = openRawSocket(s.Ends, s.Only, log, int(e.proto)); err != nil {
 		return nil, err
 	}
 	// Neighbour discovery and other programs' messages need not come here at all.
@@ -62,7 +63,7 @@ func (e *echo) Send(data []byte, seq uint16) error {
 	if e.spec.Role == script.Server {
 		return errors.New("send: echo replies are the kernel's")
 	}
-	m := icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: int(e.spec.EchoID + seq - 1), Seq: int(seq), Data: data}}
+	m := icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: int(e.id + seq - 1), Seq: int(seq), Data: data}}
 	if e.proto == unix.IPPROTO_ICMPV6 {
 		m.Type = ipv6.ICMPTypeEchoRequest
 	}
@@ -87,10 +88,10 @@ func (e *echo) Receive(deadline time.Time) (script.Message, error) {
 			return script.Message{}, err
 		}
 		h, data, ok := e.parse(b, from, to)
-		if !ok || h.Type != e.wanted() || e.spec.Role == script.Client && h.ID-h.Seq+1 != e.spec.EchoID {
+		if !ok || h.Type != e.wanted() || e.spec.Role == script.Client && h.ID-h.Seq+1 != e.id {
 			continue
 		}
-		m := script.Message{Data: bounded(e.spec, data), From: from, To: to, Echo: &h}
+		m := script.Message{Data: bounded(e.spec.Big, data), From: from, To: to, Echo: &h}
 		e.logReceived(m)
 		e.logMessage("<<<", h, m.Data)
 		return m, nil

@@ -80,30 +80,39 @@ type Endpoint interface {
 // Open opens the socket, sets its options and binds it; a stream server
 // listens. The lines of upstream's transcript ("listen sock: 127.0.0.1 5000")
 // are written to log, each with one Write, as things happen.
-func Open(s script.Spec, log io.Writer) (Endpoint, error) {
+func Open(s script.Socket, log io.Writer) (Endpoint, error) {
 	if err := s.Validate(); err != nil {
 		return nil, err
 	}
-	e, err := open(s, newTranscript(log))
+	e, deaf, err := open(s, newTranscript(log))
 	if err != nil {
-		return nil, fmt.Errorf("%s %s on %v: %w", s.Kind, s.Role, s.Local, err)
+		return nil, fmt.Errorf("%v: %w", s, err)
 	}
-	if s.Role == script.Server && s.Omits(script.Listen) || s.Role == script.Packet && s.Omits(script.Reader) {
-		return newDeaf(e, s)
+	if deaf {
+		return newDeaf(e)
 	}
 	return e, nil
 }
 
-func open(s script.Spec, log *transcript) (Endpoint, error) {
-	switch s.Kind {
+// open opens the socket, and says whether its ear is to be left out.
+func open(s script.Socket, log *transcript) (e Endpoint, deaf bool, err error) {
+	leftOut := func(e script.Ends) bool { return e.Role == script.Server && e.Omits(script.Listen) }
+	switch s := s.(type) {
 	case script.Stream:
-		return openStream(s, log)
+		e, err = openStream(s, log)
+		return e, leftOut(s.Ends), err
 	case script.Datagram:
-		return openDatagram(s, log)
+		e, err = openDatagram(s, log)
+		return e, leftOut(s.Ends), err
 	case script.RawIP:
-		return openRaw(s, log)
+		e, err = openRaw(s, log)
+		return e, leftOut(s.Ends), err
 	case script.Echo:
-		return openEcho(s, log)
+		e, err = openEcho(s, log)
+		return e, leftOut(s.Ends), err
+	case script.Divert:
+		e, err = openDivert(s, log)
+		return e, s.Omits(script.Reader), err
 	}
-	return openDivert(s, log)
+	return nil, false, fmt.Errorf("there is no socket of type %T", s)
 }

@@ -28,11 +28,11 @@ func TestStream(t *testing.T) {
 	eachLoopback(t, func(t *testing.T, lo netip.Addr) {
 		for name, deadline := range deadlines {
 			t.Run(name, func(t *testing.T) {
-				s, slog := open(t, script.Spec{Kind: script.Stream, Role: script.Server, Local: port(lo, 5000), Reuse: true})
+				s, slog := open(t, socket(stream, script.Ends{Role: script.Server, Local: port(lo, 5000), Reuse: true}))
 				if err := s.Accept(endpoint.Now); !errors.Is(err, endpoint.ErrNothing) {
 					t.Fatal(err)
 				}
-				c, clog := connect(t, script.Spec{Kind: script.Stream, Local: port(lo, 0), Remote: port(lo, 5000)})
+				c, clog := connect(t, socket(stream, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 5000)}))
 				arrived(t, func() error { return s.Accept(deadline()) })
 				clientLocal, clientPeer := c.Names()
 				serverLocal, serverPeer := s.Names()
@@ -69,9 +69,9 @@ func TestStream(t *testing.T) {
 // A line is put together from what arrives; what comes behind it stays.
 func TestStreamLines(t *testing.T) {
 	eachLoopback(t, func(t *testing.T, lo netip.Addr) {
-		s, _ := open(t, script.Spec{Kind: script.Stream, Role: script.Server, Local: port(lo, 5001), Reuse: true})
-		c, _ := connect(t, script.Spec{Kind: script.Stream, Local: port(lo, 0), Remote: port(lo, 5001)})
-		late, _ := connect(t, script.Spec{Kind: script.Stream, Local: port(lo, 0), Remote: port(lo, 5001)})
+		s, _ := open(t, socket(stream, script.Ends{Role: script.Server, Local: port(lo, 5001), Reuse: true}))
+		c, _ := connect(t, socket(stream, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 5001)}))
+		late, _ := connect(t, socket(stream, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 5001)}))
 		must(t, s.Accept(soon()))
 		must(t, c.Send([]byte("Cli"), 0))
 		if m, err := s.Receive(endpoint.Now); !errors.Is(err, endpoint.ErrNothing) {
@@ -100,7 +100,7 @@ func TestStreamLines(t *testing.T) {
 
 func TestRefused(t *testing.T) {
 	eachLoopback(t, func(t *testing.T, lo netip.Addr) {
-		c, _ := open(t, script.Spec{Kind: script.Stream, Role: script.Client, Local: port(lo, 0), Remote: port(lo, 9)})
+		c, _ := open(t, socket(stream, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 9)}))
 		if err := errors.Join(c.Connect(), c.Connected(soon())); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("stream: %v", err)
 		}
@@ -108,7 +108,7 @@ func TestRefused(t *testing.T) {
 			t.Errorf("stream, asked again: %v", err)
 		}
 		nothing(t, c)
-		d, _ := connect(t, script.Spec{Kind: script.Datagram, Local: port(lo, 0), Remote: port(lo, 9)})
+		d, _ := connect(t, socket(datagram, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 9)}))
 		must(t, d.Send([]byte(script.ClientLine), 0))
 		if _, err := d.Receive(soon()); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("datagram: %v", err)
@@ -123,8 +123,8 @@ func TestRefused(t *testing.T) {
 }
 
 // serverPort: raw sockets have no port to bind.
-func serverPort(k script.Kind, p uint16) uint16 {
-	if k == script.Datagram {
+func serverPort(k string, p uint16) uint16 {
+	if k == datagram {
 		return p
 	}
 	return 0
@@ -135,24 +135,24 @@ func serverPort(k script.Kind, p uint16) uint16 {
 // a second one on IPv4.
 func TestPackets(t *testing.T) {
 	eachLoopback(t, func(t *testing.T, lo netip.Addr) {
-		for _, kind := range []script.Kind{script.Datagram, script.RawIP} {
+		for _, kind := range []string{datagram, raw} {
 			for name, deadline := range deadlines {
 				t.Run(string(kind)+" "+name, func(t *testing.T) {
 					from, to := lo, port(lo, serverPort(kind, 5002))
 					if lo.Is4() && runtime.GOOS == "linux" {
 						from = netip.MustParseAddr("127.0.0.2")
 					}
-					hearsItself := kind == script.RawIP && from == lo
-					s, slog := open(t, script.Spec{Kind: kind, Role: script.Server, Local: to})
+					hearsItself := kind == raw && from == lo
+					s, slog := open(t, socket(kind, script.Ends{Role: script.Server, Local: to}))
 					if err := s.Send([]byte(script.ServerLine), 0); err == nil {
 						t.Error("answered before there was a question")
 					}
-					c, clog := connect(t, script.Spec{Kind: kind, Local: port(from, 0), Remote: to})
+					c, clog := connect(t, socket(kind, script.Ends{Role: script.Client, Local: port(from, 0), Remote: to}))
 					local, _ := c.Names()
 					nothing(t, s)
 					must(t, c.Send([]byte(script.ClientLine), 0))
 					m := receive(t, s, deadline(), script.ClientLine)
-					if m.From != local || kind == script.RawIP && m.To != to {
+					if m.From != local || kind == raw && m.To != to {
 						t.Errorf("from %v to %v", m.From, m.To)
 					}
 					must(t, s.Send([]byte(script.ServerLine), 0))
@@ -161,7 +161,7 @@ func TestPackets(t *testing.T) {
 						receive(t, s, deadline(), script.ServerLine)
 					}
 					m = receive(t, c, deadline(), script.ServerLine)
-					if m.From != to || kind == script.RawIP && m.To != local {
+					if m.From != to || kind == raw && m.To != local {
 						t.Errorf("from %v to %v", m.From, m.To)
 					}
 					nothing(t, s)
@@ -170,7 +170,7 @@ func TestPackets(t *testing.T) {
 					must(t, c.Close())
 					if !hearsItself {
 						logged(t, slog.String(), string(kind)+"-server")
-						if kind == script.RawIP && runtime.GOOS == "linux" {
+						if kind == raw && runtime.GOOS == "linux" {
 							// Linux has no getpeername for raw sockets.
 							clog = bytes.NewBufferString(strings.Replace(clog.String(), "\n", "\nconnect peer: 127.0.0.1 0\n", 1))
 						}
@@ -190,13 +190,13 @@ func keepsRequests(a netip.Addr) bool { return runtime.GOOS != "linux" && a.Is4(
 // TestRest: what comes twice is found.
 func TestRest(t *testing.T) {
 	eachLoopback(t, func(t *testing.T, lo netip.Addr) {
-		for _, kind := range []script.Kind{script.Datagram, script.RawIP, script.Echo} {
-			if kind == script.Echo && keepsRequests(lo) {
+		for _, kind := range []string{datagram, raw, echo} {
+			if kind == echo && keepsRequests(lo) {
 				continue
 			}
 			to := port(lo, serverPort(kind, 5005))
-			s, _ := open(t, script.Spec{Kind: kind, Role: script.Server, Local: to})
-			c, _ := connect(t, script.Spec{Kind: kind, Local: port(lo, 0), Remote: to, EchoID: 9})
+			s, _ := open(t, socket(kind, script.Ends{Role: script.Server, Local: to}))
+			c, _ := connect(t, withID(socket(kind, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: to}), 9))
 			for range 3 {
 				must(t, c.Send([]byte(script.ClientLine), 1))
 			}
@@ -210,8 +210,8 @@ func TestRest(t *testing.T) {
 // each was sent to.
 func TestDestination(t *testing.T) {
 	eachLoopback(t, func(t *testing.T, lo netip.Addr) {
-		s, log := open(t, script.Spec{Kind: script.Datagram, Role: script.Server, Local: port(unspecified(lo), 5006), Diverted: true})
-		c, _ := connect(t, script.Spec{Kind: script.Datagram, Local: port(lo, 0), Remote: port(lo, 5006)})
+		s, log := open(t, socket(datagram, script.Ends{Role: script.Server, Local: port(unspecified(lo), 5006), Diverted: true}))
+		c, _ := connect(t, socket(datagram, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 5006)}))
 		must(t, c.Send([]byte(script.ClientLine), 0))
 		if m := receive(t, s, endpoint.Now, script.ClientLine); m.To != port(lo, 5006) {
 			t.Errorf("to %v", m.To)
@@ -230,10 +230,10 @@ func TestEcho(t *testing.T) {
 		if lo.Is6() {
 			types = [2]uint8{128, 129} // RFC 4443
 		}
-		s, _ := open(t, script.Spec{Kind: script.Echo, Role: script.Server, Local: port(lo, 0)})
+		s, _ := open(t, socket(echo, script.Ends{Role: script.Server, Local: port(lo, 0)}))
 		clients := map[uint16]endpoint.Endpoint{}
 		for _, id := range []uint16{700, 701, 65535} {
-			clients[id], _ = connect(t, script.Spec{Kind: script.Echo, Local: port(lo, 0), Remote: port(lo, 0), EchoID: id})
+			clients[id], _ = connect(t, withID(socket(echo, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 0)}), id))
 		}
 		for id, c := range clients {
 			// Two ids through one socket, of which the second is also another
@@ -263,8 +263,8 @@ func TestEcho(t *testing.T) {
 // TestOmitListen: with its ear left out a server plays on and hears nothing.
 func TestOmitListen(t *testing.T) {
 	eachLoopback(t, func(t *testing.T, lo netip.Addr) {
-		for _, kind := range []script.Kind{script.Stream, script.Datagram, script.RawIP, script.Echo} {
-			spec := script.Spec{Kind: kind, Role: script.Server, Local: port(lo, 5003), Omit: []script.Piece{script.Listen}}
+		for _, kind := range []string{stream, datagram, raw, echo} {
+			spec := socket(kind, script.Ends{Role: script.Server, Local: port(lo, 5003), Omit: []script.Piece{script.Listen}})
 			s, _ := open(t, spec)
 			if local, _ := s.Names(); local.Addr() != lo {
 				t.Errorf("%s: name %v", kind, local)
@@ -276,13 +276,13 @@ func TestOmitListen(t *testing.T) {
 				t.Errorf("%s: receive: %v", kind, err)
 			}
 			nothing(t, s)
-			c, _ := open(t, script.Spec{Kind: kind, Role: script.Client, Local: port(lo, 0), Remote: port(lo, 5003)})
+			c, _ := open(t, socket(kind, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 5003)}))
 			must(t, c.Connect())
 			// A socket that is bound and does not listen refuses on Linux and
 			// says nothing on OpenBSD (sys/netinet/tcp_input.c, TCPS_CLOSED).
 			err := c.Connected(time.Now().Add(50 * time.Millisecond))
 			deaf := errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, endpoint.ErrNothing)
-			if kind == script.Stream && !deaf || kind != script.Stream && err != nil {
+			if kind == stream && !deaf || kind != stream && err != nil {
 				t.Errorf("%s: connected: %v", kind, err)
 			}
 		}
@@ -291,7 +291,7 @@ func TestOmitListen(t *testing.T) {
 
 func TestWait(t *testing.T) {
 	eachLoopback(t, func(t *testing.T, lo netip.Addr) {
-		s, _ := open(t, script.Spec{Kind: script.Datagram, Role: script.Server, Local: port(lo, 5004)})
+		s, _ := open(t, socket(datagram, script.Ends{Role: script.Server, Local: port(lo, 5004)}))
 		start := time.Now()
 		if _, err := s.Receive(start.Add(30 * time.Millisecond)); !errors.Is(err, endpoint.ErrNothing) {
 			t.Fatal(err)
@@ -299,7 +299,7 @@ func TestWait(t *testing.T) {
 		if d := time.Since(start); d < 30*time.Millisecond {
 			t.Errorf("gave up after %v", d)
 		}
-		c, _ := connect(t, script.Spec{Kind: script.Datagram, Local: port(lo, 0), Remote: port(lo, 5004)})
+		c, _ := connect(t, socket(datagram, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 5004)}))
 		sent := make(chan error)
 		go func() {
 			time.Sleep(20 * time.Millisecond)
@@ -311,26 +311,29 @@ func TestWait(t *testing.T) {
 }
 
 func TestBadSpec(t *testing.T) {
-	good := script.Spec{Kind: script.Datagram, Role: script.Client, Local: port(loopbacks[0], 0), Remote: port(loopbacks[0], 1)}
-	for name, change := range map[string]func(*script.Spec){
-		"kind":        func(s *script.Spec) { s.Kind = "tape" },
-		"role":        func(s *script.Spec) { s.Role = "king" },
-		"packet role": func(s *script.Spec) { s.Role = script.Packet },
-		"divert role": func(s *script.Spec) { s.Kind = script.Divert },
-		"local":       func(s *script.Spec) { s.Local = netip.AddrPort{} },
-		"remote":      func(s *script.Spec) { s.Remote = netip.AddrPort{} },
-		"families":    func(s *script.Spec) { s.Remote = port(loopbacks[1], 1) },
-		"mapped":      func(s *script.Spec) { s.Local = netip.MustParseAddrPort("[::ffff:127.0.0.1]:0") },
-		"zone":        func(s *script.Spec) { s.Local = netip.MustParseAddrPort("[fe80::1%lo]:0") },
-		"piece":       func(s *script.Spec) { s.Omit = []script.Piece{"hat"} },
-		"spoilt":      func(s *script.Spec) { s.Spoil = script.SpoilVersion },
-		"read":        func(s *script.Spec) { s.Call = script.Read },
-		"pieces":      func(s *script.Spec) { s.Pieces = true },
-		"elsewhere":   func(s *script.Spec) { s.WriteTo = loopbacks[0] },
-		"dropped":     func(s *script.Spec) { s.Drop = true },
+	good := script.Ends{Role: script.Client, Local: port(loopbacks[0], 0), Remote: port(loopbacks[0], 1)}
+	bad := map[string]script.Socket{
+		"divert, no address":    script.Divert{},
+		"divert, piece":         script.Divert{Local: port(netip.IPv4Unspecified(), 1), Omit: []script.Piece{"hat"}},
+		"divert, queue":         script.Divert{Local: port(netip.IPv4Unspecified(), 1), Queue: script.QueueLength + 1},
+		"divert, write to zone": script.Divert{Local: port(netip.IPv4Unspecified(), 1), WriteTo: netip.MustParseAddr("fe80::1%lo")},
+	}
+	for name, change := range map[string]func(*script.Ends){
+		"role":     func(s *script.Ends) { s.Role = "king" },
+		"local":    func(s *script.Ends) { s.Local = netip.AddrPort{} },
+		"remote":   func(s *script.Ends) { s.Remote = netip.AddrPort{} },
+		"families": func(s *script.Ends) { s.Remote = port(loopbacks[1], 1) },
+		"mapped":   func(s *script.Ends) { s.Local = netip.MustParseAddrPort("[::ffff:127.0.0.1]:0") },
+		"zone":     func(s *script.Ends) { s.Local = netip.MustParseAddrPort("[fe80::1%lo]:0") },
+		"piece":    func(s *script.Ends) { s.Omit = []script.Piece{"hat"} },
 	} {
-		s := good
-		change(&s)
+		for kind := range protocols {
+			s := good
+			change(&s)
+			bad[kind+", "+name] = socket(kind, s)
+		}
+	}
+	for name, s := range bad {
 		if e, err := endpoint.Open(s, nil); err == nil {
 			e.Close()
 			t.Errorf("%s: %+v was opened", name, s)

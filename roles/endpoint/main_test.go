@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"pfdivert/matrix/script"
+	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
 	"pfdivert/roles/lab/labtest"
 )
@@ -30,8 +31,43 @@ func eachLoopback(t *testing.T, f func(t *testing.T, lo netip.Addr)) {
 	}
 }
 
+// The kinds of sockets that clients and servers have.
+const (
+	stream   = "stream"
+	datagram = "datagram"
+	raw      = "raw"
+	echo     = "echo"
+)
+
+var protocols = map[string]pfconf.Proto{stream: pfconf.TCP, datagram: pfconf.UDP, raw: pfconf.Raw, echo: pfconf.ICMP}
+
+// socket is a socket of a kind.
+func socket(kind string, e script.Ends) script.Socket { return script.SocketOf(protocols[kind], e) }
+
+// withID gives an echo client its id; other kinds have none.
+func withID(s script.Socket, id uint16) script.Socket {
+	if e, ok := s.(script.Echo); ok {
+		e.ID = id
+		return e
+	}
+	return s
+}
+
+// only has a raw socket leave out other addresses' packets.
+func only(s script.Socket, a netip.Addr) script.Socket {
+	switch s := s.(type) {
+	case script.RawIP:
+		s.Only = a
+		return s
+	case script.Echo:
+		s.Only = a
+		return s
+	}
+	return s
+}
+
 // open opens an endpoint and closes it, twice, when the test ends.
-func open(t testing.TB, s script.Spec) (endpoint.Endpoint, *bytes.Buffer) {
+func open(t testing.TB, s script.Socket) (endpoint.Endpoint, *bytes.Buffer) {
 	t.Helper()
 	log := new(bytes.Buffer)
 	e, err := endpoint.Open(s, log)
@@ -50,9 +86,8 @@ func open(t testing.TB, s script.Spec) (endpoint.Endpoint, *bytes.Buffer) {
 }
 
 // connect opens a client and connects it.
-func connect(t testing.TB, s script.Spec) (endpoint.Endpoint, *bytes.Buffer) {
+func connect(t testing.TB, s script.Socket) (endpoint.Endpoint, *bytes.Buffer) {
 	t.Helper()
-	s.Role = script.Client
 	e, log := open(t, s)
 	must(t, e.Connect())
 	must(t, e.Connected(soon()))

@@ -22,7 +22,7 @@ const controlSpace = 128
 // destination that a control message told, if one was asked for.
 func (k *socket) receiveMessage(deadline time.Time) (b []byte, from, to netip.AddrPort, err error) {
 	if k.buf == nil {
-		k.buf = make([]byte, longest(k.spec)+maxHeaders)
+		k.buf = make([]byte, longest(k.spec.Big)+maxHeaders)
 		k.oob = make([]byte, controlSpace)
 	}
 	var pending error

@@ -71,9 +71,9 @@ func TestPacketLog(t *testing.T) {
 		d := &fakeDiverter{in: in, from: netip.AddrPortFrom(netip.MustParseAddr(f[2]), 0)}
 		f = strings.Fields(lines[0]) // divert sock: ADDRESS PORT
 		var log bytes.Buffer
-		e := &divert{log: newTranscript(&log), dev: d, spec: script.Spec{
-			Kind: script.Divert, Role: script.Packet, Local: netip.AddrPortFrom(netip.MustParseAddr(f[2]), 666),
-			Omit: []script.Piece{script.Checksum}, // OpenBSD's kernel fixes them
+		e := &divert{log: newTranscript(&log), dev: d, spec: script.Divert{
+			Local: netip.AddrPortFrom(netip.MustParseAddr(f[2]), 666),
+			Omit:  []script.Piece{script.Checksum}, // OpenBSD's kernel fixes them
 		}}
 		e.log.address("divert sock", e.spec.Local)
 		m, err := e.Receive(Now)
@@ -324,7 +324,7 @@ func (d *turningDiverter) turn(in netip.Addr) { d.way = in }
 func TestTurn(t *testing.T) {
 	for name, in := range segments(t) {
 		d := &turningDiverter{fakeDiverter: fakeDiverter{in: in}}
-		e := &divert{log: newTranscript(nil), dev: d, spec: script.Spec{Kind: script.Divert, Role: script.Packet, Local: netip.MustParseAddrPort("0.0.0.0:666")}}
+		e := &divert{log: newTranscript(nil), dev: d, spec: script.Divert{Local: netip.MustParseAddrPort("0.0.0.0:666")}}
 		way := netip.MustParseAddr("10.188.1.2")
 		if err := Turn(e, nil, nil, way); err == nil {
 			t.Errorf("%s: turned a packet that there is not", name)
@@ -363,7 +363,7 @@ func TestSpoilHeader(t *testing.T) {
 	for name, in := range segments(t) {
 		for _, which := range []script.Spoil{script.SpoilVersion, script.SpoilLength, script.SpoilShort} {
 			d := &namingDiverter{fakeDiverter{in: bytes.Clone(in)}}
-			e := &divert{log: newTranscript(nil), dev: d, spec: script.Spec{Spoil: which}}
+			e := &divert{log: newTranscript(nil), dev: d, spec: script.Divert{Spoil: which}}
 			m, err := e.Receive(Now)
 			if err != nil || m.Interface != "em0" {
 				t.Fatalf("%s: %+v, %v", name, m, err)
@@ -404,7 +404,7 @@ func TestPieces(t *testing.T) {
 	first6[6] = 44
 	binary.BigEndian.PutUint16(first6[4:], uint16(len(first6)-40))
 	for name, b := range map[string][]byte{"first": first, "last": last, "whole": all["254 inet"], "whole inet6": whole, "inet6": first6} {
-		e := &divert{log: newTranscript(nil), dev: &fakeDiverter{in: b}, spec: script.Spec{Pieces: true}}
+		e := &divert{log: newTranscript(nil), dev: &fakeDiverter{in: b}, spec: script.Divert{Fragments: true}}
 		m, err := e.Receive(Now)
 		if err != nil || string(m.Data) != script.ClientLine || m.From.Port() != 0 || !m.From.IsValid() || !m.To.IsValid() {
 			t.Errorf("%s: %+v, %v", name, m, err)
@@ -426,8 +426,8 @@ func TestPieces(t *testing.T) {
 // What a system's packet role can't do is refused, not left out.
 func TestUnable(t *testing.T) {
 	all := abilities{read: true, recv: true, writeTo: true, drop: true}
-	for name, s := range map[string]script.Spec{
-		"read": {Call: script.Read}, "recv": {Call: script.Recv}, "writeTo": {WriteTo: netip.MustParseAddr("192.0.2.1")}, "drop": {Drop: true},
+	for name, s := range map[string]script.Divert{
+		"read": {Call: script.Read}, "recv": {Call: script.Recv}, "writeTo": {WriteTo: netip.MustParseAddr("192.0.2.1")}, "drop": {Unprivileged: true},
 	} {
 		if err := (abilities{}).unable(s); !errors.Is(err, ErrUnsupported) {
 			t.Errorf("%s: %v", name, err)
@@ -436,10 +436,10 @@ func TestUnable(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := all.unable(script.Spec{Call: "telepathy"}); !errors.Is(err, ErrUnsupported) {
+	if err := all.unable(script.Divert{Call: "telepathy"}); !errors.Is(err, ErrUnsupported) {
 		t.Errorf("an unknown call: %v", err)
 	}
-	if err := (abilities{}).unable(script.Spec{}); err != nil {
+	if err := (abilities{}).unable(script.Divert{}); err != nil {
 		t.Error(err)
 	}
 }

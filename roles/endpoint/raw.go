@@ -19,8 +19,8 @@ type raw struct {
 	last netip.AddrPort // whom a server received from last
 }
 
-func openRaw(s script.Spec, log *transcript) (Endpoint, error) {
-	k, err := openRawSocket(s, log, rawProtocol)
+func openRaw(s script.RawIP, log *transcript) (Endpoint, error) {
+	k, err := openRawSocket(s.Ends, s.Only, log, rawProtocol)
 	if err != nil {
 		return nil, err
 	}
@@ -28,11 +28,12 @@ func openRaw(s script.Spec, log *transcript) (Endpoint, error) {
 }
 
 // openRawSocket opens a raw socket of an IP protocol.
-func openRawSocket(s script.Spec, log *transcript, proto int) (*socket, error) {
+func openRawSocket(s script.Ends, only netip.Addr, log *transcript, proto int) (*socket, error) {
 	k, err := openSocket(s, log, unix.SOCK_RAW, proto)
 	if err != nil {
 		return nil, err
 	}
+	k.only = only
 	if s.Local.Addr().Is6() {
 		// IPv6 raw sockets do not deliver the IP header (RFC 3542, 3).
 		if err := unix.SetsockoptInt(k.fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1); err != nil {
@@ -87,7 +88,7 @@ func (e *raw) Receive(deadline time.Time) (script.Message, error) {
 	if e.spec.Role == script.Server {
 		e.last = from
 	}
-	m := script.Message{Data: bounded(e.spec, b), From: from, To: to}
+	m := script.Message{Data: bounded(e.spec.Big, b), From: from, To: to}
 	e.logReceived(m)
 	e.log.data("<<<", m.Data)
 	return m, nil
@@ -114,7 +115,7 @@ func (k *socket) receiveRaw(deadline time.Time, proto uint8) (b []byte, from, to
 		if k.onlyTo.IsValid() && to.Addr() != k.onlyTo {
 			continue
 		}
-		if only := k.spec.Only; only.IsValid() && from.Addr() != only && to.Addr() != only {
+		if k.only.IsValid() && from.Addr() != k.only && to.Addr() != k.only {
 			continue
 		}
 		return b, from, to, nil

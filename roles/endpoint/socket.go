@@ -15,7 +15,8 @@ import (
 // polled by the calling goroutine: the net package's connections know neither
 // divert sockets nor "take what is there", and add a poller.
 type socket struct {
-	spec        script.Spec
+	spec        script.Ends
+	ports       bool // the sockets of this kind are told apart by ports
 	log         *transcript
 	fd          int // -1 when closed
 	local, peer netip.AddrPort
@@ -25,18 +26,20 @@ type socket struct {
 	// reportsErrors: the kernel keeps ICMP errors for this socket, see Errors.
 	reportsErrors bool
 	icmpErrors    []string
+	// only: take only what is from or to this address, if it is valid (raw sockets).
+	only netip.Addr
 	// onlyTo: take only what was sent to this address, if it is valid (raw sockets).
 	onlyTo netip.Addr
 	closed bool
 }
 
 // openSocket makes the socket, sets its options and binds it.
-func openSocket(s script.Spec, log *transcript, typ, proto int) (*socket, error) {
+func openSocket(s script.Ends, log *transcript, typ, proto int) (*socket, error) {
 	fd, err := newSocket(family(s.Local.Addr()), typ, proto)
 	if err != nil {
 		return nil, fmt.Errorf("socket: %w", err)
 	}
-	k := &socket{spec: s, log: log, fd: fd}
+	k := &socket{spec: s, ports: typ != unix.SOCK_RAW, log: log, fd: fd}
 	if err := k.setUp(); err != nil {
 		_ = closeSocket(fd)
 		return nil, err
@@ -46,7 +49,7 @@ func openSocket(s script.Spec, log *transcript, typ, proto int) (*socket, error)
 
 func (k *socket) setUp() error {
 	s, f := k.spec, family(k.spec.Local.Addr())
-	if f == unix.AF_INET6 && s.HasPorts() {
+	if f == unix.AF_INET6 && k.ports {
 		// Not to hear the other family too is the default on the BSDs alone.
 		if err := unix.SetsockoptInt(k.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {
 			return fmt.Errorf("IPV6_V6ONLY: %w", err)
@@ -65,7 +68,7 @@ func (k *socket) setUp() error {
 			}
 		}
 	}
-	if !s.HasPorts() {
+	if !k.ports {
 		if err := k.makeRoom(); err != nil {
 			return err
 		}
@@ -120,7 +123,7 @@ func (k *socket) makeRoom() error {
 
 func (k *socket) bind() error {
 	to := k.spec.Local
-	if !k.spec.HasPorts() {
+	if !k.ports {
 		to = portless(to)
 		if done, err := bindForeignRaw(k.fd, k.spec); done || err != nil {
 			k.local, k.onlyTo = to, to.Addr()
@@ -146,7 +149,7 @@ func (k *socket) peerName(fd int) netip.AddrPort {
 
 func (k *socket) named(sa unix.Sockaddr) netip.AddrPort {
 	a := addrPort(sa)
-	if a.IsValid() && !k.spec.HasPorts() {
+	if a.IsValid() && !k.ports {
 		return portless(a)
 	}
 	return a
@@ -161,7 +164,7 @@ func (k *socket) Connect() error {
 		return fmt.Errorf("connect: a %s does not connect", k.spec.Role)
 	}
 	to := k.spec.Remote
-	if !k.spec.HasPorts() {
+	if !k.ports {
 		to = portless(to)
 	}
 	if err := unix.Connect(k.fd, sockaddr(to)); err != nil {
@@ -182,7 +185,7 @@ func (k *socket) Connected(time.Time) error { return nil }
 
 // Accept is for streams.
 func (k *socket) Accept(time.Time) error {
-	return fmt.Errorf("accept: a %s socket has no connections", k.spec.Kind)
+	return errors.New("accept: a socket that is no stream has no connections")
 }
 
 // Relay is for the packet role.
@@ -283,12 +286,12 @@ func rest(receive func(time.Time) (script.Message, error)) ([]script.Message, er
 }
 
 // longest is how many bytes of one message are kept.
-func longest(s script.Spec) int {
-	if s.Big {
+func longest(big bool) int {
+	if big {
 		return script.MaxPacket
 	}
 	return MaxData
 }
 
 // bounded is a copy of a message's payload, as far as it is kept.
-func bounded(s script.Spec, b []byte) []byte { return slices.Clone(b[:min(len(b), longest(s))]) }
+func bounded(big bool, b []byte) []byte { return slices.Clone(b[:min(len(b), longest(big))]) }

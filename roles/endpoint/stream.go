@@ -27,8 +27,8 @@ type stream struct {
 // backlog is how many connections a server keeps for Accept and Rest.
 const backlog = 8
 
-func openStream(s script.Spec, log *transcript) (Endpoint, error) {
-	k, err := openSocket(s, log, unix.SOCK_STREAM, unix.IPPROTO_TCP)
+func openStream(s script.Stream, log *transcript) (Endpoint, error) {
+	k, err := openSocket(s.Ends, log, unix.SOCK_STREAM, unix.IPPROTO_TCP)
 	if err != nil {
 		return nil, err
 	}

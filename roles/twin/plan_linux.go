@@ -14,8 +14,8 @@ const (
 	maxDevices  = 12 // whose clients ask
 	maxPorts    = 12 // each of TCP and UDP, from the rules and the host's listeners
 	maxServices = 5  // each of TCP and UDP, asked by clients and from the internet
-	maxNamed    = 6  // public addresses that rules name, of each family
-	maxSenders  = 8  // marks, users and groups
+	maxNamed    = 8  // flows to addresses that rules name, of each family
+	maxSenders  = 16 // marks, users and groups
 )
 
 // publicAddresses are those that flows go to: the first that no rule names.
@@ -355,9 +355,10 @@ func (p *planner) clientsAt(c client) bool {
 	})
 }
 
-// named are flows to public addresses that rules of a hook name, without their senders.
+// named are flows to addresses that rules of a hook name, without their senders: first those of rules
+// that do something, then those that are left out of it.
 func (p *planner) named(six bool, hook int) []Flow {
-	var all []Flow
+	var all, left []Flow
 	for _, s := range p.hints.seen {
 		if s.hook != hook || !s.of(six) {
 			continue
@@ -366,24 +367,30 @@ func (p *planner) named(six bool, hook int) []Flow {
 			if a.what != askDest {
 				continue
 			}
-			for _, x := range a.addrs[:min(len(a.addrs), 2)] {
+			for _, x := range a.addrs[:min(len(a.addrs), 2*maxNamed)] {
 				to := x.lo
 				if x.lo != x.hi {
 					to = to.Next()
 				}
-				if to.Is6() != six || !isPublic(to) || len(all) >= maxNamed || p.isOwn(to) {
+				if to.Is6() != six || !isRouted(to) || p.isOwn(to) || slices.Contains(p.fake, to) {
 					continue
 				}
-				f := Flow{Proto: "tcp", Why: s.where}
-				if !s.takes(askProto, unix.IPPROTO_TCP) {
-					f.Proto = "udp"
+				for _, proto := range []string{"tcp", "udp"} {
+					if !s.takes(askProto, protoNumber(proto)) {
+						continue
+					}
+					f := Flow{Proto: proto, To: netip.AddrPortFrom(to, p.portFor(s.hint, proto)), Why: s.where}
+					if s.leaves || !isPublic(to) && len(a.addrs) > 4 {
+						left = append(left, f)
+					} else {
+						all = append(all, f)
+					}
 				}
-				f.To = netip.AddrPortFrom(to, p.portFor(s.hint, f.Proto))
-				all = append(all, f)
 			}
 		}
 	}
-	return all
+	all = append(all, left...)
+	return all[:min(len(all), maxNamed)]
 }
 
 // portFor is a port that a rule asks for, or the usual one.
@@ -411,8 +418,29 @@ var reserved = []netip.Prefix{
 	netip.MustParsePrefix("2001::/23"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("2002::/16"),
 }
 
+// isRouted reports whether a network may route an address to others, as it does those of proxies'
+// made-up answers of DNS (198.18.0.0/15) and of documents.
+func isRouted(a netip.Addr) bool {
+	return a.IsGlobalUnicast() && !a.IsPrivate() && !slices.ContainsFunc(local, func(n netip.Prefix) bool { return n.Contains(a) })
+}
+
+// local are the networks of reserved that no network routes to others.
+var local = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"), netip.MustParsePrefix("240.0.0.0/4"),
+	netip.MustParsePrefix("::/8"), netip.MustParsePrefix("100::/64"), netip.MustParsePrefix("2002::/16"),
+}
+
+// isPublic reports whether an address may be of the internet.
 func isPublic(a netip.Addr) bool {
 	return a.IsGlobalUnicast() && !a.IsPrivate() && !slices.ContainsFunc(reserved, func(n netip.Prefix) bool { return n.Contains(a) })
+}
+
+// isDocumentation reports whether an address is of a network for examples (RFC 5737, RFC 3849), as
+// people use them for others in what they publish.
+func isDocumentation(a netip.Addr) bool {
+	return slices.ContainsFunc([]string{"192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32"}, func(n string) bool {
+		return netip.MustParsePrefix(n).Contains(a)
+	})
 }
 
 // ordinary is the user and the group of a program that no rule names.

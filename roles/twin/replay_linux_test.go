@@ -24,7 +24,7 @@ func newNetns(t *testing.T) *Netns {
 }
 
 // shell runs a script in a namespace.
-func shell(t *testing.T, n *Netns, script string) {
+func shell(t testing.TB, n *Netns, script string) {
 	t.Helper()
 	if err := n.Do(func() error {
 		cmd := exec.Command("sh", "-euc", script)

@@ -1,6 +1,7 @@
 package twin
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -43,8 +44,11 @@ func (c *Config) traced() (*Config, error) {
 			}))
 		}
 	}
-	for _, hook := range []string{"prerouting", "output"} {
-		made = append(made, ruleMessage("inet", traceTable, hook+" first", setMeta(unix.NFT_META_NFTRACE, []byte{1})))
+	// Each chain has a rule, because events of policies come without the packet's headers.
+	for _, hook := range hookNames {
+		for _, place := range []string{" first", " last"} {
+			made = append(made, ruleMessage("inet", traceTable, hook+place, setMeta(unix.NFT_META_NFTRACE, []byte{1})))
+		}
 	}
 	d.NFT = slices.Concat(made, d.NFT)
 	return redecode(&d)
@@ -113,6 +117,9 @@ func Trace(ctx context.Context, c *Config, flows []Flow) ([]Result, []Path, erro
 	}
 	paths := make([]Path, len(flows))
 	packets := tr.packets()
+	if err := t.askRoutes(packets); err != nil {
+		return nil, nil, err
+	}
 	for i, r := range results {
 		paths[i] = Path{Flow: r.Flow.ID, Counters: after}
 		for _, p := range packets {
@@ -396,7 +403,9 @@ func (tr *tracer) nftEvent(b []byte) []traceEvent {
 			h.Verdict = map[int32]string{2: "stolen", 3: "queue", 4: "repeat"}[code&0xff]
 		}
 		h.Rule = tr.text(key)
-		h.Number = tr.rules[key].number
+		if p, ok := tr.rules[key]; ok {
+			h.Number, h.Handle = p.number, p.chain.Rules[p.number-1].Handle
+		}
 	}
 	if network := n.get(traceNetwork).b; len(network) > 0 {
 		e.known = e.headers(network, n.get(traceTransport).b)
@@ -600,6 +609,9 @@ func (tr *tracer) packets() []Packet {
 		}
 		if !e.known { // the headers are told at the first event of a chain
 			e.from, e.to, e.proto, e.flags, e.serial = w.last.from, w.last.to, w.last.proto, w.last.flags, w.last.serial
+		}
+		if e.hop.Hook == w.last.hop.Hook || e.hop.Hook == "" { // devices are told with the headers
+			e.hop.In, e.hop.Out = cmp.Or(e.hop.In, w.last.hop.In), cmp.Or(e.hop.Out, w.last.hop.Out)
 		}
 		e.hop.From, e.hop.To = e.from, e.to
 		w.last = e

@@ -76,7 +76,7 @@ func (t *Twin) prepare(ctx context.Context) error {
 	}
 	// One that can't be made says so: the rest of the twin is right without it.
 	err = t.Inside.Do(t.listen)
-	for _, e := range joined(err) {
+	for _, e := range eachError(err) {
 		t.Warnings = append(t.Warnings, e.Error())
 	}
 	for _, s := range t.stands {
@@ -87,8 +87,8 @@ func (t *Twin) prepare(ctx context.Context) error {
 	return nil
 }
 
-// joined returns the errors that were joined.
-func joined(err error) []error {
+// eachError returns the errors that were joined.
+func eachError(err error) []error {
 	var all interface{ Unwrap() []error }
 	if errors.As(err, &all) {
 		return all.Unwrap()

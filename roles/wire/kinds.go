@@ -4,8 +4,10 @@ import (
 	"encoding"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"net/netip"
 	"reflect"
+	"slices"
 )
 
 func packBool(p *packer, v reflect.Value) {
@@ -209,7 +211,7 @@ func (c *coder) slice(t reflect.Type, made map[reflect.Type]*coder) error {
 	return err
 }
 
-// mapping is of a map, whose entries are in no order.
+// mapping is of a map, whose entries are sorted by their packed keys: equal maps are packed alike.
 func (c *coder) mapping(t reflect.Type, made map[reflect.Type]*coder) error {
 	key, err := makeCoder(t.Key(), made)
 	if err != nil {
@@ -218,17 +220,20 @@ func (c *coder) mapping(t reflect.Type, made map[reflect.Type]*coder) error {
 	elem, err := makeCoder(t.Elem(), made)
 	const overhead = 16 // of an entry, about
 	size := t.Key().Size() + t.Elem().Size() + overhead
-	// A map's keys and elements have no address, which some coders need.
-	addressable := func(v reflect.Value) reflect.Value {
-		x := reflect.New(v.Type()).Elem()
-		x.Set(v)
-		return x
-	}
 	c.pack = func(p *packer, v reflect.Value) {
 		p.length(v)
+		byKey := make(map[string]reflect.Value, v.Len())
 		for i := v.MapRange(); i.Next(); {
-			key.pack(p, addressable(i.Key()))
-			elem.pack(p, addressable(i.Value()))
+			k := packer{}
+			key.pack(&k, addressable(i.Key()))
+			if k.err != nil {
+				p.err = k.err
+			}
+			byKey[string(k.out)] = i.Value()
+		}
+		for _, k := range slices.Sorted(maps.Keys(byKey)) {
+			p.out = append(p.out, k...)
+			elem.pack(p, addressable(byKey[k]))
 		}
 	}
 	c.unpack = func(u *unpacker, v reflect.Value) {
@@ -277,11 +282,55 @@ func (c *coder) pointer(t reflect.Type, made map[reflect.Type]*coder) error {
 	return err
 }
 
+// union is of an interface, whose values are of the types.
+func (c *coder) union(types []reflect.Type, made map[reflect.Type]*coder) error {
+	kinds := make([]*coder, len(types))
+	for i, t := range types {
+		var err error
+		if kinds[i], err = makeCoder(t, made); err != nil {
+			return err
+		}
+	}
+	c.pack = func(p *packer, v reflect.Value) {
+		if v.IsNil() {
+			p.err = errKind
+			return
+		}
+		i := slices.Index(types, v.Elem().Type())
+		if i < 0 {
+			p.err = errKind
+			return
+		}
+		p.out = binary.AppendUvarint(p.out, uint64(i))
+		kinds[i].pack(p, addressable(v.Elem()))
+	}
+	c.unpack = func(u *unpacker, v reflect.Value) {
+		i := u.uvarint()
+		if i >= uint64(len(kinds)) {
+			u.fail(errKind)
+			return
+		}
+		u.grow(uint64(types[i].Size()))
+		x := reflect.New(types[i]).Elem()
+		kinds[i].unpack(u, x)
+		v.Set(x)
+	}
+	return nil
+}
+
+// addressable returns a copy of v that has an address, which some coders need.
+func addressable(v reflect.Value) reflect.Value {
+	x := reflect.New(v.Type()).Elem()
+	x.Set(v)
+	return x
+}
+
 // structure is of a struct's fields.
 func (c *coder) structure(t reflect.Type, made map[reflect.Type]*coder) error {
 	type field struct {
 		index int
 		coder *coder
+		must  bool // it is never nil
 	}
 	var fields []field
 	for i := range t.NumField() {
@@ -293,7 +342,7 @@ func (c *coder) structure(t reflect.Type, made map[reflect.Type]*coder) error {
 		if err != nil {
 			return fmt.Errorf("%v: %w", t, err)
 		}
-		fields = append(fields, field{i, coder})
+		fields = append(fields, field{i, coder, f.Type.Kind() == reflect.Interface})
 	}
 	if len(fields) > 63 {
 		return fmt.Errorf("%v has %d fields, more than can be packed", t, len(fields))
@@ -307,7 +356,7 @@ func (c *coder) structure(t reflect.Type, made map[reflect.Type]*coder) error {
 		}
 		p.out = binary.AppendUvarint(p.out, set)
 		for i, f := range fields {
-			if set&(1<<i) != 0 {
+			if set&(1<<i) != 0 || f.must {
 				f.coder.pack(p, v.Field(f.index))
 			}
 		}
@@ -319,7 +368,7 @@ func (c *coder) structure(t reflect.Type, made map[reflect.Type]*coder) error {
 			return
 		}
 		for i, f := range fields {
-			if set&(1<<i) != 0 && u.err == nil {
+			if (set&(1<<i) != 0 || f.must) && u.err == nil {
 				f.coder.unpack(u, v.Field(f.index))
 			}
 		}

@@ -7,7 +7,8 @@
 // those that are not zero, and only these follow. What implements encoding.BinaryMarshaler, such as
 // netip.Prefix and time.Time, packs itself. Enumerations that implement encoding.TextMarshaler pass
 // only with numbers that have a name. Fields that are not exported or that JSON leaves out stay.
-// Interfaces, functions, channels, floats and types that contain themselves can't be packed.
+// A value of an interface that Union knows begins with the number of its kind, and is never nil.
+// Other interfaces, functions, channels, floats and types that contain themselves can't be packed.
 package wire
 
 import (
@@ -28,6 +29,7 @@ var (
 	errField   = errors.New("it has fields that are not known")
 	errLarge   = errors.New("it would take too much memory")
 	errKey     = errors.New("a map has the same key twice")
+	errKind    = errors.New("a value is of no kind that is known")
 )
 
 // maxMemory bounds what unpacked lists and what pointers point to take, in bytes: far more than any
@@ -149,6 +151,21 @@ type coder struct {
 	unpack func(*unpacker, reflect.Value)
 }
 
+// unions has the types of each interface that can be packed.
+var unions = map[reflect.Type][]reflect.Type{}
+
+// Union says of which types a value of the interface I is that is packed, given as zero values. Their
+// order is part of what is on the wire. It is called before anything is packed, when packages are
+// initialized.
+func Union[I any](kinds ...I) struct{} {
+	var types []reflect.Type
+	for _, k := range kinds {
+		types = append(types, reflect.TypeOf(k))
+	}
+	unions[reflect.TypeFor[I]()] = types
+	return struct{}{}
+}
+
 // coders are the coders made so far, by reflect.Type.
 var coders sync.Map
 
@@ -219,6 +236,8 @@ func makeCoder(t reflect.Type, made map[reflect.Type]*coder) (*coder, error) {
 		err = c.pointer(t, made)
 	case kind == reflect.Struct:
 		err = c.structure(t, made)
+	case kind == reflect.Interface && unions[t] != nil:
+		err = c.union(unions[t], made)
 	default:
 		err = fmt.Errorf("a %v can't be packed", t)
 	}

@@ -37,9 +37,8 @@ type asked struct {
 	script.Outcome
 	where string // "local client"
 	host  string
-	do    script.Do
-	spec  *script.Spec // of open
-	bound bool         // of connect: the socket is bound to a foreign address
+	step  script.Step
+	bound bool // of connect: the socket is bound to a foreign address
 	// may lists the codes of faults that are an answer to be judged; any other fault is
 	// an ERROR. nil: no fault is an answer.
 	may map[string]bool
@@ -53,9 +52,12 @@ func (s side) request() *request {
 const usualSteps = 8
 
 func (s *request) add(st script.Step, may map[string]bool) *asked {
-	a := &asked{where: s.side.name, host: s.side.name, do: st.Do, spec: st.Spec, may: may}
-	if st.End != "" {
-		a.where += " " + st.End
+	a := &asked{where: s.side.name, host: s.side.name, step: st, may: may}
+	switch st := st.(type) {
+	case script.Open:
+		a.where += " " + st.Socket
+	case script.SocketStep:
+		a.where += " " + st.On()
 	}
 	s.steps = append(s.steps, st)
 	s.out = append(s.out, a)
@@ -63,13 +65,13 @@ func (s *request) add(st script.Step, may map[string]bool) *asked {
 }
 
 // open opens an endpoint; a bindany client may be refused by the kernel.
-func (s *request) open(end string, spec script.Spec) *asked {
-	return s.add(script.Step{Do: script.Open, End: end, Spec: &spec}, portTrouble)
+func (s *request) open(end string, spec script.Socket) *asked {
+	return s.add(script.Open{Socket: end, Spec: spec}, portTrouble)
 }
 
 // openApart opens an endpoint in a process of its own; that the kernel refuses it is an answer.
-func (s *request) openApart(end string, spec script.Spec, apart script.Apart) *asked {
-	return s.add(script.Step{Do: script.Open, End: end, Spec: &spec, Apart: apart}, refusals)
+func (s *request) openApart(end string, spec script.Socket, process script.Process) *asked {
+	return s.add(script.Open{Socket: end, Spec: spec, Process: process}, refusals)
 }
 
 var refusals = map[string]bool{"EADDRINUSE": true, "EPERM": true, "EACCES": true}
@@ -77,32 +79,32 @@ var refusals = map[string]bool{"EADDRINUSE": true, "EPERM": true, "EACCES": true
 var portTrouble = map[string]bool{"EADDRINUSE": true, "EADDRNOTAVAIL": true}
 
 // connect connects the endpoint that spec opened.
-func (s *request) connect(end string, spec script.Spec) *asked {
-	a := s.add(script.Step{Do: script.Connect, End: end}, map[string]bool{
+func (s *request) connect(end string, spec script.Socket) *asked {
+	a := s.add(script.Connect{Socket: end}, map[string]bool{
 		"EADDRINUSE": true, "EADDRNOTAVAIL": true, "ENETUNREACH": true, "EHOSTUNREACH": true, "ECONNREFUSED": true, script.CodeSkipped: true,
 	})
-	a.bound = spec.Bindany
+	a.bound = bindany(spec)
 	return a
 }
 
 func (s *request) connected(end string) *asked {
-	return s.add(script.Step{Do: script.Connected, End: end}, lost)
+	return s.add(script.Connected{Socket: end}, lost)
 }
 
 func (s *request) accept(end string) *asked {
-	return s.add(script.Step{Do: script.Accept, End: end}, lost)
+	return s.add(script.Accept{Socket: end}, lost)
 }
 
 func (s *request) send(end, line string, seq uint16) *asked {
-	return s.add(script.Step{Do: script.Send, End: end, Data: line, Seq: seq}, lost)
+	return s.add(script.Send{Socket: end, Data: line, Seq: seq}, lost)
 }
 
 func (s *request) receive(end string) *asked {
-	return s.add(script.Step{Do: script.Receive, End: end}, lost)
+	return s.add(script.Receive{Socket: end}, lost)
 }
 
 func (s *request) relay(end, old, new string) *asked {
-	return s.add(script.Step{Do: script.Relay, End: end, Data: old, New: new}, refusedWrites)
+	return s.add(script.Relay{Socket: end, Old: old, New: new}, refusedWrites)
 }
 
 // refusedWrites are the codes with which a kernel refuses a packet that is reinjected to it
@@ -119,16 +121,16 @@ func lostOr(codes ...string) map[string]bool {
 }
 
 func (s *request) sendBurst(end string, b script.Burst) *asked {
-	return s.add(script.Step{Do: script.SendBurst, End: end, Burst: &b}, lost)
+	return s.add(script.SendBurst{Socket: end, Burst: b}, lost)
 }
 
 func (s *request) receiveBurst(end string, b script.Burst) *asked {
-	return s.add(script.Step{Do: script.ReceiveBurst, End: end, Burst: &b}, lost)
+	return s.add(script.ReceiveBurst{Socket: end, Burst: b}, lost)
 }
 
 // relayBurst has the packet role send a burst on, with line in place of its own.
 func (s *request) relayBurst(end string, b script.Burst, line string) *asked {
-	return s.add(script.Step{Do: script.RelayBurst, End: end, Burst: &b, New: line}, notTaken)
+	return s.add(script.RelayBurst{Socket: end, Burst: b, Line: line}, notTaken)
 }
 
 // notTaken are the answers to packets that are written back: besides those of lost ones, that one
@@ -137,62 +139,62 @@ var notTaken = lostOr("EMSGSIZE")
 
 // relayAll has the packet role send all on that waits.
 func (s *request) relayAll(end string, rewrites []script.Rewrite) *asked {
-	return s.add(script.Step{Do: script.RelayAll, End: end, Rewrites: rewrites}, lost)
+	return s.add(script.RelayAll{Socket: end, Rewrites: rewrites}, lost)
 }
 
 // turn has the packet role send the packet that it holds back, as an answer to itself.
-func (s *request) turn(end, old, new string, in netip.AddrPort) *asked {
-	return s.add(script.Step{Do: script.Turn, End: end, Data: old, New: new, Near: in}, lost)
+func (s *request) turn(end, old, new string, in netip.Addr) *asked {
+	return s.add(script.Turn{Socket: end, Old: old, New: new, In: in}, lost)
 }
 
-// drops asks what was dropped for a divert port.
-func (s *request) drops(port netip.AddrPort) *asked {
-	return s.add(script.Step{Do: script.Drops, Family: s.side.family, Near: port}, nil)
+// undelivered asks what was dropped for a divert port.
+func (s *request) undelivered(port uint16) *asked {
+	return s.add(script.Undelivered{Family: s.side.family, Port: port}, nil)
 }
 
 func (s *request) rest(end string) *asked {
-	return s.add(script.Step{Do: script.Rest, End: end}, lost)
+	return s.add(script.Rest{Socket: end}, lost)
 }
 
 func (s *request) closeConn(end string) *asked {
-	return s.add(script.Step{Do: script.CloseConn, End: end}, lost)
+	return s.add(script.CloseConn{Socket: end}, lost)
 }
 
 func (s *request) close(end string) *asked {
-	return s.add(script.Step{Do: script.Close, End: end}, nil)
+	return s.add(script.Close{Socket: end}, nil)
 }
 
 // fence makes sure that the other host has processed all that this one sent.
 func (s *request) fence() *asked {
-	return s.add(script.Step{Do: script.Fence, Family: s.side.family}, nil)
+	return s.add(script.Fence{Family: s.side.family}, nil)
 }
 
 func (s *request) counters(label string) *asked {
-	return s.add(script.Step{Do: script.Counters, Label: label}, nil)
+	return s.add(script.Counters{Label: label}, nil)
 }
 
 func (s *request) lookup(f pfconf.Flow) *asked {
-	return s.add(script.Step{Do: script.Lookup, Flow: &f}, nil)
+	return s.add(script.Lookup{Flow: f}, nil)
 }
 
 func (s *request) kill(f pfconf.Flow) *asked {
-	return s.add(script.Step{Do: script.Kill, Flow: &f}, nil)
+	return s.add(script.Kill{Flow: f}, nil)
 }
 
 // drop drops a TCP socket that must be there; that there is none is an answer.
 func (s *request) drop(near, far netip.AddrPort) *asked {
-	return s.add(script.Step{Do: script.Drop, Near: near, Far: far, Data: timeWait}, noSocket)
+	return s.add(script.DropTCP{Near: near, Far: far, Expected: true}, noSocket)
 }
 
 // sweep drops a TCP socket if there is one.
 func (s *request) sweep(near, far netip.AddrPort) *asked {
-	return s.add(script.Step{Do: script.Drop, Near: near, Far: far}, noSocket)
+	return s.add(script.DropTCP{Near: near, Far: far}, noSocket)
 }
 
 // tcpState asks for the state of a TCP socket, which must be the one given or agent.Gone;
 // that there is no socket is an answer.
 func (s *request) tcpState(near, far netip.AddrPort, state string) *asked {
-	return s.add(script.Step{Do: script.TCPState, Near: near, Far: far, Data: state}, noSocket)
+	return s.add(script.TCPState{Near: near, Far: far, State: state}, noSocket)
 }
 
 // timeWait is the state of the socket that closed first.
@@ -235,15 +237,17 @@ func (s *request) run(ctx context.Context) error {
 		if o.Fault == nil || a.may[o.Fault.Code] || first != nil {
 			continue
 		}
-		switch {
-		case o.Fault.Code == script.CodeSkipped:
-		case a.do == script.Fence:
-			first = broken(FenceLost, "%s: %s", a.where, o.Fault.Text)
-		case a.do == script.Open || a.do == script.Connect || a.do == script.Send:
-			first = broken(SocketFailed, "%s: %s", a.where, o.Fault.Text)
-		default:
-			first = broken(QuestionFailed, "%s: %s", a.where, o.Fault.Text)
+		if o.Fault.Code == script.CodeSkipped {
+			continue
 		}
+		reason := QuestionFailed
+		switch a.step.(type) {
+		case script.Fence:
+			reason = FenceLost
+		case script.Open, script.Connect, script.Send:
+			reason = SocketFailed
+		}
+		first = broken(reason, "%s: %s", a.where, o.Fault.Text)
 	}
 	return first
 }
@@ -266,18 +270,44 @@ func (s *request) cut(at int) {
 // cutClearing leaves what closes or removes something, and all behind it, to a script of
 // its own.
 func (s *request) cutClearing() {
-	at := slices.IndexFunc(s.steps, func(st script.Step) bool { return st.Do.Clears() })
+	at := slices.IndexFunc(s.steps, func(st script.Step) bool { return script.Clears(st) })
 	if at < 0 {
 		at = len(s.steps)
 	}
 	s.cut(at)
 }
 
-// want has the step's outcome looked at before the host clears anything.
-func (s *request) want(a *asked, w script.Want) {
+// wantMessages has the host look how many messages a Rest finds before it clears anything.
+func (s *request) wantMessages(a *asked, n int) {
 	if i := slices.Index(s.out, a); i >= 0 {
-		s.steps[i].Want = &w
+		rest := s.steps[i].(script.Rest)
+		rest.Want = &n
+		s.steps[i] = rest
 	}
+}
+
+// wantCounters has the host look whether the counters are at least these before it clears anything.
+func (s *request) wantCounters(a *asked, least pfconf.Counters) {
+	if i := slices.Index(s.out, a); i >= 0 {
+		counters := s.steps[i].(script.Counters)
+		counters.Want = &least
+		s.steps[i] = counters
+	}
+}
+
+// bindany reports whether the socket may be bound to a foreign address.
+func bindany(s script.Socket) bool {
+	switch s := s.(type) {
+	case script.Stream:
+		return s.Bindany
+	case script.Datagram:
+		return s.Bindany
+	case script.RawIP:
+		return s.Bindany
+	case script.Echo:
+		return s.Bindany
+	}
+	return false
 }
 
 // found says what a question was answered.
