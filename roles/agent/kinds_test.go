@@ -54,7 +54,9 @@ func TestKinds(t *testing.T) {
 		socketNames = append(socketNames, reflect.TypeOf(k).Name())
 		steps = append(steps, script.Open{Socket: "s", Spec: k})
 	}
-	for _, c := range []struct{ sent, there []string }{{stepNames, typesWith(t, "Name")}, {socketNames, typesWith(t, "String")}} {
+	for _, c := range []struct{ sent, there []string }{
+		{stepNames, typesWith(t, "Name")}, {socketNames, typesWith(t, "String")},
+	} {
 		slices.Sort(c.sent)
 		for _, name := range c.there {
 			if _, ok := slices.BinarySearch(c.sent, name); !ok {

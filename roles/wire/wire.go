@@ -2,13 +2,14 @@
 // where the same program runs: nothing names or numbers the fields, which follow one another as
 // their struct has them.
 //
-// Numbers are varints, zigzag where they have a sign. Texts begin with their length; bytes, lists and
-// maps with their length and one more, 0 for nil. A struct begins with a bit for each field, set for
-// those that are not zero, and only these follow. What implements encoding.BinaryMarshaler, such as
-// netip.Prefix and time.Time, packs itself. Enumerations that implement encoding.TextMarshaler pass
-// only with numbers that have a name. Fields that are not exported or that JSON leaves out stay.
-// A value of an interface that Union knows begins with the number of its kind, and is never nil.
-// Other interfaces, functions, channels, floats and types that contain themselves can't be packed.
+// Numbers are varints, zigzag where they have a sign. Texts begin with their length; bytes, lists
+// and maps with their length and one more, 0 for nil. A struct begins with a bit for each field,
+// set for those that are not zero, and only these follow. What implements
+// encoding.BinaryMarshaler, such as netip.Prefix and time.Time, packs itself. Enumerations that
+// implement encoding.TextMarshaler pass only with numbers that have a name. Fields that are not
+// exported or that JSON leaves out stay. A value of an interface that Union knows begins with the
+// number of its kind, and is never nil. Other interfaces, functions, channels, floats and types
+// that contain themselves can't be packed.
 package wire
 
 import (
@@ -124,8 +125,8 @@ func (u *unpacker) take(n uint64) string {
 	return u.in[u.at-int(n) : u.at]
 }
 
-// length reads the length of a list, whose elements take at least one byte each on the wire and size
-// bytes of memory; ok is false for nil, and when it fails.
+// length reads the length of a list, whose elements take at least one byte each on the wire and
+// size bytes of memory; ok is false for nil, and when it fails.
 func (u *unpacker) length(size uintptr) (n int, ok bool) {
 	x := u.uvarint()
 	if x == 0 {
@@ -154,9 +155,9 @@ type coder struct {
 // unions has the types of each interface that can be packed.
 var unions = map[reflect.Type][]reflect.Type{}
 
-// Union says of which types a value of the interface I is that is packed, given as zero values. Their
-// order is part of what is on the wire. It is called before anything is packed, when packages are
-// initialized.
+// Union says of which types a value of the interface I is that is packed, given as zero values.
+// Their order is part of what is on the wire. It is called before anything is packed, when
+// packages are initialized.
 func Union[I any](kinds ...I) struct{} {
 	var types []reflect.Type
 	for _, k := range kinds {

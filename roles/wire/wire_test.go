@@ -103,13 +103,19 @@ func samples() []all {
 	return []all{
 		{},
 		{
-			Flag: true, I8: math.MinInt8, I: math.MinInt, U16: math.MaxUint16, U64: math.MaxUint64, Text: "text\x00ü", Bytes: []byte{0, 255},
-			Color: 3, Addr: v6, AddrPort: netip.MustParseAddrPort("192.0.2.1:65535"), Prefix: netip.MustParsePrefix("2001:db8::/33"),
-			Time: time.Date(2026, 1, 2, 3, 4, 5, 678901234, time.UTC), Duration: -time.Second,
+			Flag: true, I8: math.MinInt8, I: math.MinInt, U16: math.MaxUint16, U64: math.MaxUint64,
+			Text: "text\x00ü", Bytes: []byte{0, 255},
+			Color: 3, Addr: v6, AddrPort: netip.MustParseAddrPort("192.0.2.1:65535"),
+			Prefix: netip.MustParsePrefix("2001:db8::/33"),
+			Time:   time.Date(2026, 1, 2, 3, 4, 5, 678901234, time.UTC), Duration: -time.Second,
 			List: []inner{{1, nil}, {}, {-1, []string{"", "x"}}}, Pointers: []*inner{nil, {5, nil}},
-			Map: map[color]netip.Addr{1: v6, 3: {}}, Pointer: &inner{}, Empty: &struct{}{}, Lists: [][]byte{nil, {}, {1}},
+			Map: map[color]netip.Addr{1: v6, 3: {}}, Pointer: &inner{}, Empty: &struct{}{},
+			Lists: [][]byte{nil, {}, {1}},
 		},
-		{Bytes: []byte{}, List: []inner{}, Map: map[color]netip.Addr{}, I8: math.MaxInt8, I: math.MaxInt, AddrPort: netip.AddrPortFrom(netip.Addr{}, 1)},
+		{
+			Bytes: []byte{}, List: []inner{}, Map: map[color]netip.Addr{}, I8: math.MaxInt8, I: math.MaxInt,
+			AddrPort: netip.AddrPortFrom(netip.Addr{}, 1),
+		},
 	}
 }
 
@@ -128,7 +134,8 @@ func TestRoundTrip(t *testing.T) {
 		if err := Unpack(b[len("before"):], &got); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{}), cmpopts.IgnoreUnexported(all{})); diff != "" {
+		same := cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{})
+		if diff := cmp.Diff(want, got, same, cmpopts.IgnoreUnexported(all{})); diff != "" {
 			t.Errorf("(-packed +unpacked):\n%s", diff)
 		}
 	}
@@ -153,6 +160,7 @@ func TestSmall(t *testing.T) {
 
 // What no peer of this program sends is refused.
 func TestRefused(t *testing.T) {
+	million := []byte{1, 0x81, 0x80, 0x40} // a list's length
 	for _, c := range []struct {
 		name string
 		b    []byte
@@ -161,7 +169,7 @@ func TestRefused(t *testing.T) {
 	}{
 		{"nothing", nil, &all{}, "ends within"},
 		{"half a number", []byte{0x80}, &all{}, "ends within"},
-		{"a number of 65 bits", []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2}, &all{}, "does not fit"},
+		{"a number of 65 bits", append(bytes.Repeat([]byte{0xff}, 9), 2), &all{}, "does not fit"},
 		{"a number that is too large", []byte{1, 0x80, 2}, &struct{ N uint8 }{}, "does not fit"},
 		{"a number that is too small", []byte{1, 0x81, 2}, &struct{ N int8 }{}, "does not fit"},
 		{"neither true nor false", []byte{1, 2}, &all{}, "does not fit"},
@@ -179,8 +187,10 @@ func TestRefused(t *testing.T) {
 		{"a port of 17 bits", []byte{1, 0, 0x80, 0x80, 4}, &struct{ A netip.AddrPort }{}, "does not fit"},
 		{"no prefix", []byte{1, 3, 1, 2, 3}, &struct{ P netip.Prefix }{}, "unexpected"},
 		{"two values", []byte{0, 0}, &all{}, "1 bytes are behind its end"},
-		{"a list that takes too much memory", append([]byte{1, 0x81, 0x80, 0x40}, make([]byte, 1<<20)...), &struct{ L []all }{}, "too much memory"},
-		{"pointers to what takes too much memory", append([]byte{1, 0x81, 0x80, 0x40}, bytes.Repeat([]byte{1, 0}, 1<<20)...), &struct{ L []*all }{}, "too much memory"},
+		{"a list that takes too much memory", append(million, make([]byte, 1<<20)...),
+			&struct{ L []all }{}, "too much memory"},
+		{"pointers to what takes too much memory", append(million, bytes.Repeat([]byte{1, 0}, 1<<20)...),
+			&struct{ L []*all }{}, "too much memory"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if err := Unpack(c.b, c.to); err == nil || !strings.Contains(err.Error(), c.want) {
@@ -213,9 +223,13 @@ func TestUnpackable(t *testing.T) {
 
 // fields70 has more fields than there are bits for.
 type fields70 struct {
-	A0, A1, A2, A3, A4, A5, A6, A7, A8, A9, B0, B1, B2, B3, B4, B5, B6, B7, B8, B9, C0, C1, C2, C3, C4, C5, C6, C7, C8, C9 int
-	D0, D1, D2, D3, D4, D5, D6, D7, D8, D9, E0, E1, E2, E3, E4, E5, E6, E7, E8, E9, F0, F1, F2, F3, F4, F5, F6, F7, F8, F9 int
-	G0, G1, G2, G3, G4, G5, G6, G7, G8, G9                                                                                 int
+	A0, A1, A2, A3, A4, A5, A6, A7, A8, A9 int
+	B0, B1, B2, B3, B4, B5, B6, B7, B8, B9 int
+	C0, C1, C2, C3, C4, C5, C6, C7, C8, C9 int
+	D0, D1, D2, D3, D4, D5, D6, D7, D8, D9 int
+	E0, E1, E2, E3, E4, E5, E6, E7, E8, E9 int
+	F0, F1, F2, F3, F4, F5, F6, F7, F8, F9 int
+	G0, G1, G2, G3, G4, G5, G6, G7, G8, G9 int
 }
 
 // FuzzUnpack: whatever comes, unpacking it does not panic, and what was understood is understood
