@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"pfdivert/matrix"
+	"pfdivert/roles/kernel"
 	"pfdivert/roles/terminal"
 	"pfdivert/roles/testbed"
 )
@@ -63,10 +64,11 @@ const (
 // all lists the roles in the order in which help shows them.
 func all() []*Role {
 	return []*Role{
-		&orchestratorRole, &listRole, &compareRole, &kernelsRole, &faultsRole, &labRole, &checkSetupRole, &doctorRole,
-		&cleanupRole,
+		&orchestratorRole, &listRole, &compareRole, &kernelsRole, &initramfsRole, &faultsRole, &labRole,
+		&checkSetupRole,
+		&doctorRole, &cleanupRole,
 		&serverRole, &clientRole, &packetRole, &pfSetupRole, &natlookRole,
-		&installRole, &versionRole, &helpRole, &agentRole,
+		&atfRole, &installRole, &versionRole, &helpRole, &agentRole, &guestRole,
 	}
 }
 
@@ -88,6 +90,12 @@ func Main(version string, args []string, std IO) int {
 	// Little memory is alive at any time, and collecting it less often saves a tenth
 	// of a long run's time.
 	debug.SetGCPercent(gcPercent)
+	switch {
+	case kernel.IsInit():
+		kernel.Init(func(name string) bool { return find(name) != nil }) // does not return
+	case kernel.IsModprobe(args):
+		return kernel.Modprobe(args, std.Err)
+	}
 	role, rest, err := pick(args)
 	if err == nil {
 		var status int
@@ -104,6 +112,9 @@ func Main(version string, args []string, std IO) int {
 func pick(args []string) (*Role, []string, error) {
 	if len(args) == 0 {
 		return &orchestratorRole, nil, nil
+	}
+	if len(args) > 1 && args[1] == agentRole.Name { // started by a role that has a name of its own
+		return &agentRole, args[2:], nil
 	}
 	base := strings.TrimPrefix(filepath.Base(args[0]), "pfdivert-")
 	if r := find(base); r != nil && !r.Hidden {

@@ -23,20 +23,24 @@ func someRequests() []Request {
 		{ID: 1, Ping: &Ping{}},
 		{ID: 2, Setup: &script.Setup{
 			Remote: true, Rounds: 1, Omit: []string{script.Timestamps}, Trace: "strace",
-			Paths: []script.Path{{Here: netip.MustParseAddr("fd00:188:1::2"), There: netip.MustParseAddr("fd00:188:1::1")}},
+			Paths: []script.Path{{Here: netip.MustParseAddr("fd00:188:1::2"),
+				There: netip.MustParseAddr("fd00:188:1::1")}},
 			Fakes: []netip.Prefix{netip.MustParsePrefix("fd00:188:2::/64")},
 		}},
 		{ID: 3, Script: &script.Script{Cell: "inet-args-tcp-to#1", End: true, Steps: []script.Step{
-			script.Open{Socket: "client", Spec: script.Stream{Ends: script.Ends{Role: script.Client, Local: local, Remote: fake}}},
+			script.Open{Socket: "client", Spec: script.Stream{Ends: script.Ends{Role: script.Client, Local: local,
+				Remote: fake}}},
 			script.Send{Socket: "client", Data: script.ClientLine, Seq: 1},
 			script.Fence{Family: pfconf.Inet},
 			script.Lookup{Flow: flow},
 			script.DropTCP{Near: fake, Far: local},
 		}}},
-		{ID: 4, Rules: &Rules{[]script.Change{{Kill: []pfconf.Flow{flow}, Remove: []string{"regress-1"}, Add: []pfconf.Rule{{
-			Label: "regress-2", Direction: pfconf.In, Family: pfconf.Inet, Proto: pfconf.TCP,
-			From: local.Addr(), To: fake.Addr(), Port: 20001, Action: pfconf.DivertTo, Divert: netip.MustParseAddrPort("127.0.0.1:20001"),
-		}}}}}},
+		{ID: 4, Rules: &Rules{[]script.Change{{Kill: []pfconf.Flow{flow}, Remove: []string{"regress-1"},
+			Add: []pfconf.Rule{{
+				Label: "regress-2", Direction: pfconf.In, Family: pfconf.Inet, Proto: pfconf.TCP,
+				From: local.Addr(), To: fake.Addr(), Port: 20001, Action: pfconf.DivertTo,
+				Divert: netip.MustParseAddrPort("127.0.0.1:20001"),
+			}}}}}},
 		{ID: 5, Log: &Log{Cell: "inet-args-tcp-to#1"}},
 		{ID: 1<<64 - 1, Bye: &Bye{}},
 	}
@@ -57,7 +61,8 @@ func TestFrames(t *testing.T) {
 		if err := readFrame(in, &buf, &got); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{})); diff != "" {
+		if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{},
+			netip.Prefix{})); diff != "" {
 			t.Errorf("(-sent +received):\n%s", diff)
 		}
 		if err := got.check(); err != nil {
@@ -115,7 +120,8 @@ func TestLongestFrame(t *testing.T) {
 		out, err := appendFrame(before, &Answer{Log: []script.Entry{{Text: strings.Repeat("x", MaxFrame+over)}}})
 		if over > 0 {
 			if err == nil || string(out) != "before" {
-				t.Errorf("a body of more than %d bytes: error %v, %d bytes written", MaxFrame, err, len(out)-len(before))
+				t.Errorf("a body of more than %d bytes: error %v, %d bytes written", MaxFrame, err,
+					len(out)-len(before))
 			}
 			continue
 		}
@@ -139,7 +145,8 @@ func FuzzFrame(f *testing.F) {
 		}
 		f.Add(wire)
 	}
-	answer, err := appendFrame(nil, &Answer{ID: 7, Fault: &script.Fault{Code: script.CodeOther, Text: "no", Hint: "yes"}, Log: []script.Entry{{End: "client", Text: "x\n"}}, Outcomes: []script.Outcome{{
+	answer, err := appendFrame(nil, &Answer{ID: 7, Fault: &script.Fault{Code: script.CodeOther, Text: "no",
+		Hint: "yes"}, Log: []script.Entry{{End: "client", Text: "x\n"}}, Outcomes: []script.Outcome{{
 		Local: netip.MustParseAddrPort("[::1]:1"), Counters: &pfconf.Counters{Matched: 1},
 		Messages: []script.Message{{Data: []byte{0, 255}, Echo: &script.EchoHeader{Type: 128}}},
 	}}})
@@ -192,7 +199,8 @@ func FuzzRequest(f *testing.F) {
 			return
 		}
 		asked := 0
-		for _, set := range []bool{r.Ping != nil, r.Setup != nil, r.Script != nil, r.Rules != nil, r.Log != nil, r.Bye != nil} {
+		for _, set := range []bool{r.Ping != nil, r.Setup != nil, r.Script != nil, r.Rules != nil, r.Log != nil,
+			r.Bye != nil} {
 			if set {
 				asked++
 			}

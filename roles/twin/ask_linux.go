@@ -40,8 +40,8 @@ func keyParts(keyType uint32) []uint32 {
 
 // Ask completes the big sets of nf_tables, of which Read takes a sample: it asks the kernel for the
 // elements that have the flows' addresses and ports, those of the host and its neighbors. A replay has
-// these elements and no others. It is called once, in the namespace that was read, and for a snapshot
-// before it is saved.
+// these elements and no others. Read has asked for the flows of Plan; for others it is called in the
+// namespace that was read.
 func (c *Config) Ask(ctx context.Context, flows []Flow) error {
 	if len(c.Partial) == 0 {
 		return nil

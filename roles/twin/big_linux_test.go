@@ -103,3 +103,39 @@ func TestBigSets(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkTwin reads and replays a host with 5,000 rules and three sets of 100,000 networks or addresses:
+// below 3 s, with less than 150 MB.
+func BenchmarkTwin(b *testing.B) {
+	host := bigHost(b)
+	ctx := context.Background()
+	for b.Loop() {
+		live, err := host.Read(ctx)
+		if err != nil {
+			b.Fatal(err)
+		}
+		inside, err := NewNetns()
+		if err != nil {
+			b.Fatal(err)
+		}
+		outside, err := NewNetns()
+		if err != nil {
+			b.Fatal(err)
+		}
+		lacks, err := live.Replay(ctx, inside, outside)
+		if err != nil || len(lacks) > 0 {
+			b.Fatal(lacks, err)
+		}
+		_, _ = inside.Close(), outside.Close()
+	}
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		var kB float64
+		if n, _ := fmt.Sscanf(line, "VmHWM: %g kB", &kB); n == 1 {
+			b.ReportMetric(kB/1024, "MB-peak")
+		}
+	}
+}

@@ -19,7 +19,7 @@ func (d *doctor) ofAnswer(s suspect) []remedy {
 		base := h
 		base.Chain = d.baseChain(h, 3)
 		r := remedy{
-			cause: "answer-marked", check: h.lister(d.c), take: d.c.spotOf(h).remove(),
+			cause: "answer-marked", check: h.lister(d.c),
 			why: fmt.Sprintf("%s marks the answer with 0x%x, and it is routed by that mark and not to the client", h.name(d.c), e.mark),
 		}
 		r.fix = d.c.spotOf(h).insert(added{UID: -1, Reply: true, Do: doReturn, IPv6: s.Flow.IPv6()})
@@ -152,6 +152,25 @@ func (d *doctor) ofListener(s suspect) []remedy {
 	return all
 }
 
+// tproxyRules are nft's rules that lead to a port, as hops.
+func (d *doctor) tproxyRules(port uint16) []Hop {
+	var all []Hop
+	w := newWriter(d.c)
+	for _, t := range d.c.Tables {
+		for _, c := range t.Chains {
+			for n, r := range c.Rules {
+				if !slices.ContainsFunc(r.Exprs, func(e Expr) bool { return e.Name == "tproxy" }) {
+					continue
+				}
+				if text := w.rule(t, r); targetPort(text) == port {
+					all = append(all, Hop{Hook: "prerouting", Family: t.Family, Table: t.Name, Chain: c.Name, Handle: r.Handle, Number: n + 1, Rule: text, priority: c.Priority})
+				}
+			}
+		}
+	}
+	return all
+}
+
 // targetPort reads the port that a tproxy rule leads to.
 func targetPort(rule string) uint16 {
 	for _, word := range []string{"--on-port ", "tproxy to ", "tproxy ip to ", "tproxy ip6 to "} {
@@ -199,11 +218,17 @@ func (d *doctor) ofOneListener(s suspect, i int, h Hop) []remedy {
 		if tproxy {
 			r.why = fmt.Sprintf("%s listens at %v, and tproxy leads to another address: without one of its own, that of the device by which a packet comes", name, x.Local)
 		}
-		if tproxy && h.Rule != "" && x.Local.Addr().Is6() == ipv6 {
-			if fix, ok := d.retarget(h, x.Local.Addr()); ok {
-				q := r
-				q.fix = fix
-				all = append(all, q)
+		rules := []Hop{h}
+		if h.Rule == "" { // nft's tproxy without a socket leaves no trace
+			rules = d.tproxyRules(x.Local.Port())
+		}
+		for _, h := range rules {
+			if tproxy && x.Local.Addr().Is6() == ipv6 && !x.Local.Addr().IsUnspecified() {
+				if fix, ok := d.retarget(h, x.Local.Addr()); ok {
+					q := r
+					q.fix = fix
+					all = append(all, q)
+				}
 			}
 		}
 		any := anyAddr(ipv6)

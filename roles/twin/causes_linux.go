@@ -53,7 +53,6 @@ func (d *doctor) remedies(s suspect) []remedy {
 	case left, lostElsewhere:
 		all = append(all, d.ofChainType(s)...)
 		all = append(all, d.ofPolicy(s)...)
-		all = append(all, d.ofDropAnyway(s)...)
 	}
 	return all
 }
@@ -112,11 +111,14 @@ func (d *doctor) ofDrop(s suspect) []remedy {
 		r.cause = "rpfilter"
 		r.why = fmt.Sprintf("%s looks for a route to the sender with the packet's mark 0x%x, behind which every address is local", h.name(d.c), s.end.mark)
 	}
-	return []remedy{r}
+	all := []remedy{r}
+	// Where rules behind it divert, it must let the packet go on.
+	if a := d.exemption(s, doAccept); h.Number > 0 && a.HasMark {
+		r.fix = spot.except(h, a)
+		all = append(all, r)
+	}
+	return all
 }
-
-// ofDropAnyway is a rule that dropped a packet that was to be diverted and was not.
-func (d *doctor) ofDropAnyway(suspect) []remedy { return nil }
 
 // ofRouting are settings that make the kernel refuse a packet's source or destination.
 func (d *doctor) ofRouting(s suspect) []remedy {
@@ -227,22 +229,7 @@ func (d *doctor) ofPolicy(s suspect) []remedy {
 	if mark == 0 {
 		return all
 	}
-	table := d.localTables(ipv6)
-	why := fmt.Sprintf("no policy rule leads mark 0x%x to a table that makes all destinations local", mark)
-	rule := PolicyRule{IPv6: ipv6, Priority: max(lowest, 2) - 1, Table: table, Mark: mark, Mask: 0xffffffff}
-	if has {
-		rule = own
-		rule.Proto, rule.In, rule.Out, rule.HasUIDs, rule.Src, rule.Dst = 0, "", "", false, netip.Prefix{}, netip.Prefix{}
-		rule.Priority = max(own.Priority, 2) - 1
-		why = fmt.Sprintf("the policy rule \"%d: %s\" is not for such packets", own.Priority, own.words())
-	}
-	fix := addPolicyRule(rule)
-	if !d.c.localTable(table, ipv6) {
-		fix = fix.and(addLocalRoute(table, ipv6))
-		why = fmt.Sprintf("no policy rule and no local route are there for mark 0x%x", mark)
-	}
-	all = append(all, remedy{cause: "no-policy-rule", check: check, why: why, fix: fix})
-	// One that is there, for other packets, or whose table has no local route.
+	// One that is there, and whose table has no local route.
 	for _, r := range d.c.PolicyRules {
 		if r.IPv6 == ipv6 && r.Mask != 0 && mark&r.Mask == r.Mark&r.Mask && r.Table < 253 && !d.c.localTable(r.Table, ipv6) {
 			all = append(all, remedy{
@@ -251,6 +238,24 @@ func (d *doctor) ofPolicy(s suspect) []remedy {
 			})
 		}
 	}
+	table := d.localTables(ipv6)
+	why := fmt.Sprintf("no policy rule leads mark 0x%x to a table that makes all destinations local", mark)
+	rule := PolicyRule{IPv6: ipv6, Priority: max(lowest, 2) - 1, Table: table, Mark: mark, Mask: 0xffffffff}
+	if has {
+		rule = own
+		rule.Proto, rule.In, rule.Out, rule.HasUIDs, rule.Src, rule.Dst = 0, "", "", false, netip.Prefix{}, netip.Prefix{}
+		rule.Priority = max(min(own.Priority, 32766), 2) - 1
+		why = fmt.Sprintf("the policy rule \"%d: %s\" is not for such packets", own.Priority, own.words())
+	}
+	if has && own.Priority > 32766 {
+		why = fmt.Sprintf("the policy rule \"%d: %s\" comes after the one of table main, which leads it elsewhere", own.Priority, own.words())
+	}
+	fix := addPolicyRule(rule)
+	if !d.c.localTable(table, ipv6) {
+		fix = fix.and(addLocalRoute(table, ipv6))
+		why = fmt.Sprintf("no policy rule and no local route are there for mark 0x%x", mark)
+	}
+	all = append(all, remedy{cause: "no-policy-rule", check: check, why: why, fix: fix})
 	return all
 }
 
@@ -326,32 +331,69 @@ func (d *doctor) ofChainType(s suspect) []remedy {
 	return all
 }
 
-// moveToMangle adds a rule of iptables' that sets a mark to table mangle.
+// moveToMangle adds a rule of iptables' that sets a mark to table mangle, with those of OUTPUT before
+// it, which leave packets out.
 func (d *doctor) moveToMangle(h Hop) change {
 	s := d.c.spotOf(h)
-	command := fmt.Sprintf("%s -t mangle -A OUTPUT %s", s.tool(), h.Rule)
-	if !s.iptables {
-		return change{}
+	from := h.Number
+	if h.Chain == "OUTPUT" {
+		from = 1
 	}
-	return change{command: command, do: func(x *Dump) error {
-		_, about := s.index(x)
-		if about == nil {
-			return errGone
+	x := change{do: func(*Dump) error { return nil }}
+	add := func(text string, do func(*Dump) error) {
+		one := change{command: fmt.Sprintf("%s -t mangle -A OUTPUT %s", s.tool(), text), do: do}
+		if x.command == "" {
+			x = one
+		} else {
+			x = x.and(one)
 		}
-		exprs, err := split(about.get(unix.NFTA_RULE_EXPRESSIONS), 0)
-		if err != nil {
-			return err
+	}
+	w := newWriter(d.c)
+	if s.legacy {
+		for _, t := range d.c.Legacy {
+			all, err := t.rules()
+			if err != nil || t.IPv6 != (s.family == "ip6") || t.Name != h.Table {
+				continue
+			}
+			for _, r := range all {
+				if r.chain == h.Chain && !r.head && !r.policy && r.number >= from && r.number <= h.Number && r.jump < 0 {
+					end := spot{family: s.family, table: "mangle", chain: "OUTPUT", legacy: true}
+					add(w.legacyText(t, all, r), func(x *Dump) error {
+						return end.editLegacy(x, func(t *LegacyTable, at legacyRule) error { return t.insert(at.offset, r.entry) })
+					})
+				}
+			}
 		}
-		mangle := spot{family: s.family, table: "mangle", chain: "OUTPUT"}
-		if !slices.ContainsFunc(x.NFT, func(m Message) bool {
-			a, ok := mangle.hasMessage(m, unix.NFT_MSG_NEWCHAIN)
-			return ok && text(a.get(unix.NFTA_CHAIN_NAME)) == "OUTPUT"
-		}) {
-			x.addChain(mangle, "route", 3, -150)
+		return x
+	}
+	mangle := spot{family: s.family, table: "mangle", chain: "OUTPUT"}
+	for _, t := range d.c.Tables {
+		for _, c := range t.Chains {
+			if t.Family != h.Family || t.Name != h.Table || c.Name != h.Chain {
+				continue
+			}
+			for n := from; n <= min(h.Number, len(c.Rules)); n++ {
+				one := s
+				one.handle, one.number = c.Rules[n-1].Handle, n
+				add(w.rule(t, c.Rules[n-1]), func(x *Dump) error {
+					_, about := one.index(x)
+					exprs, err := split(about.get(unix.NFTA_RULE_EXPRESSIONS), 0)
+					if err != nil || about == nil {
+						return errGone
+					}
+					if !slices.ContainsFunc(x.NFT, func(m Message) bool {
+						a, ok := mangle.hasMessage(m, unix.NFT_MSG_NEWCHAIN)
+						return ok && text(a.get(unix.NFTA_CHAIN_NAME)) == "OUTPUT"
+					}) {
+						x.addChain(mangle, "route", 3, -150)
+					}
+					x.NFT = append(x.NFT, ruleMessage(s.family, "mangle", "OUTPUT", exprs))
+					return nil
+				})
+			}
 		}
-		x.NFT = append(x.NFT, ruleMessage(s.family, "mangle", "OUTPUT", exprs))
-		return nil
-	}}
+	}
+	return x
 }
 
 // ofLaterPackets are rules that let only the first packet of a connection be diverted.
@@ -488,7 +530,7 @@ func (d *doctor) ofLo(s suspect) []remedy {
 	own, _ := d.c.markRule(s.end.mark, s.Flow.IPv6())
 	for _, t := range d.c.Tables {
 		for _, chain := range t.Chains {
-			for n, r := range chain.Rules {
+			for _, r := range chain.Rules {
 				for _, e := range r.Exprs {
 					n := nested{e.Data}
 					if e.Name != "tproxy" && n.get(1).text() != "TPROXY" || t.Family == "ip6" && !s.Flow.IPv6() || t.Family == "ip" && s.Flow.IPv6() {
@@ -496,8 +538,39 @@ func (d *doctor) ofLo(s suspect) []remedy {
 					}
 					all = append(all, d.tproxyForLo(t, chain, r, own))
 				}
-				_ = n
 			}
+		}
+	}
+	w := newWriter(d.c)
+	for _, t := range d.c.Legacy {
+		rules, err := t.rules()
+		if err != nil || t.IPv6 != s.Flow.IPv6() {
+			continue
+		}
+		for _, r := range rules {
+			if r.targetName() != "TPROXY" {
+				continue
+			}
+			a := added{UID: -1, In: "lo", HasMark: true, Mark: own.Mark, Mask: own.Mask, IPv6: t.IPv6, Proto: protoName(byte(cstruct(r.entry).u16(layoutOf(t.IPv6).proto)))}
+			if protoNumbers[a.Proto] == 0 {
+				continue
+			}
+			entry := a.legacy()
+			target := int(cstruct(entry).u16(layoutOf(t.IPv6).target))
+			entry = append(entry[:target:target], r.entry[r.target:]...)
+			put16(entry, layoutOf(t.IPv6).target+2, uint16(len(entry)))
+			end := spot{family: map[bool]string{false: "ip", true: "ip6"}[t.IPv6], table: t.Name, chain: "PREROUTING", legacy: true}
+			_, words, _ := strings.Cut(w.legacyText(t, rules, r), "-j TPROXY")
+			all = append(all, remedy{
+				cause: "lo-left-out", check: fmt.Sprintf("%s -t %s -nvL PREROUTING --line-numbers", end.tool(), t.Name),
+				why: fmt.Sprintf("the host's own packets come back by lo with mark 0x%x, and no tproxy rule is for lo", own.Mark),
+				fix: change{
+					command: fmt.Sprintf("%s -t %s -A PREROUTING -i lo -p %s -m mark --mark 0x%x/0x%x -j TPROXY%s", end.tool(), t.Name, a.Proto, own.Mark, own.Mask, words),
+					do: func(x *Dump) error {
+						return end.editLegacy(x, func(t *LegacyTable, at legacyRule) error { return t.insert(at.offset, entry) })
+					},
+				},
+			})
 		}
 	}
 	return all
@@ -760,6 +833,7 @@ func (d *doctor) ofPortTaken(s suspect) []remedy {
 			fix: editSocket(i, fmt.Sprintf("have %s listen on %v port %d alone, not on %v (dnsmasq: bind-interfaces and listen-address=%v)", name, to, x.Local.Port(), x.Local.Addr(), to), func(q *Socket) {
 				q.Local = netip.AddrPortFrom(to, q.Local.Port())
 			}),
+			socket: i + 1, price: fmt.Sprintf("%s is then not asked at the host's other addresses", name),
 		})
 	}
 	return all

@@ -75,6 +75,38 @@ func (d *doctor) retarget(h Hop, to netip.Addr) (change, bool) {
 	}), true
 }
 
+// except has a rule not take packets that have an added rule's mark.
+func (s spot) except(h Hop, a added) change {
+	a = added{UID: -1, HasMark: true, NotMark: true, Mark: a.Mark, Mask: a.Mask, IPv6: a.IPv6}
+	words := strings.TrimSpace(strings.TrimSuffix(a.iptables(), "-j "))
+	switch {
+	case s.legacy:
+		x := change{command: fmt.Sprintf("%s -t %s -R %s %d %s %s", s.tool(), s.table, s.chain, s.number, words, h.Rule)}
+		take := s.remove()
+		x.do = func(d *Dump) error {
+			if err := s.editLegacy(d, func(t *LegacyTable, r legacyRule) error {
+				at := layoutOf(t.IPv6)
+				mark := a.legacy()
+				mark = mark[at.size:cstruct(mark).u16(at.target)]
+				entry := slices.Concat(r.entry[:at.size], mark, r.entry[at.size:])
+				put16(entry, at.target, uint16(r.target+len(mark)))
+				put16(entry, at.target+2, uint16(len(entry)))
+				return t.insert(r.offset, entry)
+			}); err != nil {
+				return err
+			}
+			old := s
+			old.number++
+			take = old.remove()
+			return take.do(d)
+		}
+		return x
+	case s.iptables:
+		return s.rewrite(words+" "+h.Rule, func(exprs attrs) (attrs, error) { return append(a.exprs(s.family), exprs...), nil })
+	}
+	return s.rewrite(strings.TrimSpace(a.nft(s.family))+" "+h.Rule, func(exprs attrs) (attrs, error) { return append(a.exprs(s.family), exprs...), nil })
+}
+
 // redirectTo makes a redirect one to an address: dnat.
 func (d *doctor) redirectTo(h Hop, to netip.AddrPort) (change, bool) {
 	s := d.c.spotOf(h)
@@ -118,6 +150,7 @@ func (d *doctor) listenersMissing() error {
 	type key struct {
 		proto string
 		port  uint16
+		ipv6  bool
 	}
 	var missing []key
 	for _, x := range d.hints.seen {
@@ -125,9 +158,11 @@ func (d *doctor) listenersMissing() error {
 			continue
 		}
 		for _, t := range x.targets {
-			for _, proto := range []string{"tcp", "udp"} {
-				k := key{proto, t.Port()}
-				there := slices.ContainsFunc(d.c.Sockets, func(s Socket) bool { return s.Proto == proto && s.Local.Port() == t.Port() })
+			for _, k := range []key{{"tcp", t.Port(), false}, {"tcp", t.Port(), true}, {"udp", t.Port(), false}, {"udp", t.Port(), true}} {
+				proto := k.proto
+				there := !x.of(k.ipv6) || t.Addr().IsValid() && t.Addr().Is6() != k.ipv6 || slices.ContainsFunc(d.c.Sockets, func(s Socket) bool {
+					return s.Proto == proto && s.Local.Port() == t.Port() && (s.Local.Addr().Is6() == k.ipv6 || s.Local.Addr() == netip.IPv6Unspecified() && !s.V6Only)
+				})
 				if t.Port() == 0 || there || slices.Contains(missing, k) || !x.takes(askProto, protoNumber(proto)) || t.Addr().IsValid() && !t.Addr().IsUnspecified() && !d.ownAddr(t.Addr()) {
 					continue
 				}
@@ -140,7 +175,7 @@ func (d *doctor) listenersMissing() error {
 	}
 	var changes []change
 	for _, k := range missing {
-		s := Socket{Proto: k.proto, Local: netip.AddrPortFrom(netip.IPv6Unspecified(), k.port), Transparent: true, ReuseAddr: true, OptionsKnown: true, OrigDst: k.proto == "udp"}
+		s := Socket{Proto: k.proto, Local: netip.AddrPortFrom(anyAddr(k.ipv6), k.port), V6Only: k.ipv6, Transparent: true, ReuseAddr: true, OptionsKnown: true, OrigDst: k.proto == "udp"}
 		changes = append(changes, addSocket(s, ""))
 	}
 	var flows []Flow
@@ -175,9 +210,9 @@ func (d *doctor) listenersMissing() error {
 		}
 		p := Problem{
 			Severity: Bad, Cause: "no-listener", Confirmed: true, What: d.what(g), stage: int(atSocket),
-			Why:   fmt.Sprintf("rules divert it to %s port %d, and nothing listens there", k.proto, k.port),
+			Why:   fmt.Sprintf("rules divert it to %s port %d, and nothing listens there for %s", k.proto, k.port, map[bool]string{false: "IPv4", true: "IPv6"}[k.ipv6]),
 			Check: fmt.Sprintf("ss -ln%sp 'sport = :%d'", map[string]string{"tcp": "t", "udp": "u"}[k.proto], k.port),
-			Fix:   fmt.Sprintf("start the proxy, with a listener at %s port %d", k.proto, k.port),
+			Fix:   fmt.Sprintf("start the proxy, with a listener at %s %s:%d", k.proto, bracket(anyAddr(k.ipv6)), k.port),
 		}
 		if other := d.otherListener(k.proto, k.port); other != "" {
 			p.Fix += fmt.Sprintf(" (%s is there)", other)

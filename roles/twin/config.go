@@ -46,6 +46,10 @@ type Dump struct {
 	// Settings are files below /proc/sys/net, by path: "ipv4/ip_forward".
 	Settings map[string]string
 	Sockets  []Socket
+	// Upstreams are connections of programs that take diverted packets.
+	Upstreams []Upstream
+	// Queues are the numbers of NFQUEUE that a program takes packets from.
+	Queues []uint16
 
 	// NotCloned names what the host has and a twin has not, one line each, for people.
 	NotCloned []string
@@ -248,6 +252,19 @@ type Socket struct {
 	Comm        string // of the process that has it, "" where that is not known
 	// OptionsKnown is set where ReuseAddr, ReusePort, OrigDst and GID were asked.
 	OptionsKnown bool
+}
+
+// Upstream is a connection of a program that takes diverted packets, to another host: the rules have to
+// leave it out.
+type Upstream struct {
+	Proto string // tcp, udp
+	// Remote is invalid in a snapshot, which says of no one's connections where they lead.
+	Remote netip.AddrPort
+	IPv6   bool
+	Mark   uint32
+	UID    uint32
+	GID    uint32
+	Comm   string
 }
 
 // Difference is something that is not the same in the twin as on the host.

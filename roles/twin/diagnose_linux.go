@@ -42,18 +42,21 @@ func Diagnose(ctx context.Context, c *Config, o Options) (*Diagnosis, error) {
 	if !o.Only {
 		flows = append(flows, Plan(c)...)
 	}
-	t, err := Build(ctx, c)
-	if err != nil {
-		return nil, err
-	}
-	d.results, err = t.Play(ctx, flows)
-	for _, x := range t.Differences {
-		d.notes = append(d.notes, "not the same in the twin: "+x.String())
-	}
-	for _, x := range t.Warnings {
-		d.notes = append(d.notes, "stand-in: "+x)
-	}
-	t.Close()
+	var err error
+	d.results, err = perOwner(c, flows, func(c *Config, flows []Flow) ([]Result, error) {
+		t, err := Build(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		defer t.Close()
+		for _, x := range t.Differences {
+			d.note("not the same in the twin: " + x.String())
+		}
+		for _, x := range t.Warnings {
+			d.note("stand-in: " + x)
+		}
+		return t.Play(ctx, flows)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -263,7 +266,7 @@ func (d *doctor) deciding(r Result, p Path, s symptom) Packet {
 		if e.stage != atSocket && e.stage != left {
 			return k
 		}
-		if k.Answer && (e.out == "lo") != r.Flow.Local() || k.Answer && d.sourceChanged(k) {
+		if k.Answer && ((e.out == "lo") != r.Flow.Local() || d.sourceChanged(k) || e.mark != 0 && d.c.routesLocal(e.mark, r.Flow.IPv6())) {
 			return k
 		}
 		if !k.Answer && d.c.routesLocal(e.mark, e.to.Addr().Is6()) && e.stage == left && e.out != "lo" {
@@ -397,6 +400,7 @@ type remedy struct {
 	fix    change // is what take is where it is not set
 	price  string
 	narrow change
+	socket int // of whose flows the fix may take some, from 1; 0 for none
 }
 
 // good reports whether a flow is now as it should be.
@@ -443,6 +447,18 @@ func (d *doctor) run(flows []Flow, changes ...change) ([]Result, error) {
 	if err != nil {
 		return nil, d.ctx.Err()
 	}
+	return perOwner(c, flows, d.runIn)
+}
+
+// note adds a note once.
+func (d *doctor) note(text string) {
+	if !slices.Contains(d.notes, text) {
+		d.notes = append(d.notes, text)
+	}
+}
+
+// runIn runs flows in a twin of a configuration that was changed.
+func (d *doctor) runIn(c *Config, flows []Flow) ([]Result, error) {
 	t, err := Build(d.ctx, c)
 	if err != nil {
 		return nil, err
@@ -458,15 +474,15 @@ func (d *doctor) run(flows []Flow, changes ...change) ([]Result, error) {
 }
 
 // harms reports whether changes spoil a flow that was good.
-func (d *doctor) harms(s symptom, changes ...change) (bool, error) {
+func (d *doctor) harms(fix change, socket int) (bool, error) {
 	var flows []Flow
 	var before []Result
 	for _, r := range d.results {
-		if d.complaint(r) == "" && r.OK() {
+		if d.complaint(r) == "" && r.OK() && !(r.Reached == AtSocket && r.Socket == socket-1) {
 			flows, before = append(flows, r.Flow), append(before, r)
 		}
 	}
-	results, err := d.run(flows, changes...)
+	results, err := d.run(flows, fix)
 	if err != nil || results == nil {
 		return true, err
 	}
@@ -503,6 +519,12 @@ func (d *doctor) explain(g []suspect) error {
 		if take.do == nil {
 			take = r.fix
 		}
+		if take.do == nil { // a cause that nothing in a twin takes away is told, unless another is confirmed
+			if p.Cause == "" {
+				p.Cause, p.Why, p.Check = r.cause, r.why, r.check
+			}
+			continue
+		}
 		ok, err := d.try(first.symptom, flows, take)
 		if err != nil {
 			return err
@@ -525,7 +547,7 @@ func (d *doctor) explain(g []suspect) error {
 				continue
 			}
 		}
-		if harm, err := d.harms(first.symptom, r.fix); err != nil {
+		if harm, err := d.harms(r.fix, r.socket); err != nil {
 			return err
 		} else if harm {
 			continue
@@ -541,7 +563,7 @@ func (d *doctor) explain(g []suspect) error {
 		}
 		break
 	}
-	if !found {
+	if p.Cause == "" {
 		p.Cause, p.Why = "unknown", "no single rule, policy rule, setting or socket whose absence mends it was found"
 		p.Check = d.check(first)
 	}

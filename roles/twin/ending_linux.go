@@ -50,7 +50,7 @@ func (p Packet) end() ending {
 	}
 	switch {
 	case len(p.Hops) == 0:
-	case e.hop.Dropped() && !e.hop.own:
+	case e.hop.Dropped() && !e.hop.own, e.hop.Legacy: // of which no verdict is told
 		e.stage = inRules
 	case e.at == "prerouting last" || e.at == "output last":
 		e.stage = inRouting
@@ -182,31 +182,40 @@ func (c *Config) story(p Packet) []string {
 			continue
 		}
 		if h.Mark != mark {
-			lines = append(lines, fmt.Sprintf("got mark 0x%x by %s", h.Mark, h.name(c)))
+			by := h.name(c)
+			if h.Number == 0 {
+				by = fmt.Sprintf("a rule of chain %s in table %s %s that did not match to its end", h.Chain, h.Family, h.Table)
+			}
+			lines = append(lines, fmt.Sprintf("got mark 0x%x by %s", h.Mark, by))
 			mark = h.Mark
 		}
 		if h.Number > 0 {
 			rule = h
 		}
 	}
+	return append(lines, c.endText(p))
+}
+
+// endText says where a packet ended.
+func (c *Config) endText(p Packet) string {
 	e := p.end()
 	switch e.stage {
 	case inRules:
-		lines = append(lines, "was dropped by "+e.hop.name(c))
+		return "was dropped by " + e.hop.name(c)
 	case inRouting:
-		lines = append(lines, fmt.Sprintf("was dropped by routing, with mark 0x%x (%s)", e.mark, p.Route))
+		return fmt.Sprintf("was dropped by routing, with mark 0x%x (%s)", e.mark, p.Route)
 	case atSocket:
-		lines = append(lines, fmt.Sprintf("came to the sockets of port %d", e.to.Port()))
+		return fmt.Sprintf("came to the sockets of port %d", e.to.Port())
 	case left:
 		text := fmt.Sprintf("left by %s with mark 0x%x", e.out, e.mark)
 		if p.Route != "" {
 			text += " (" + p.Route + ")"
 		}
-		lines = append(lines, text)
+		return text
 	case lostElsewhere:
-		lines = append(lines, fmt.Sprintf("was lost after chain %s of table %s", e.hop.Chain, e.hop.Table))
+		return fmt.Sprintf("was lost after chain %s of table %s", e.hop.Chain, e.hop.Table)
 	}
-	return lines
+	return "was not traced"
 }
 
 // askRoutes asks the twin's kernel where packets are routed that ended in routing or left.

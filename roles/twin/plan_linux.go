@@ -79,13 +79,6 @@ func number(six bool) int {
 	return 0
 }
 
-func protoNumber(proto string) uint32 {
-	if proto == "udp" {
-		return unix.IPPROTO_UDP
-	}
-	return unix.IPPROTO_TCP
-}
-
 // uplinks are the devices that lead to the internet: those of routes with a gateway, and of routes to
 // very large networks.
 func (c *Config) uplinks() map[int]bool {
@@ -303,18 +296,10 @@ func (p *planner) findPorts() {
 		}
 	}
 	for _, s := range p.Sockets {
-		if !p.isListener(s) && (s.Proto == "tcp" || s.Local.Port() < 1024) {
+		if !p.hints.listens(s) && (s.Proto == "tcp" || s.Local.Port() < 1024) {
 			add(protoNumber(s.Proto), uint32(s.Local.Port()))
 		}
 	}
-}
-
-// isListener reports whether rules divert to a socket.
-func (p *planner) isListener(s Socket) bool {
-	return slices.ContainsFunc(p.hints.all, func(h *hint) bool {
-		return h.redirect && slices.ContainsFunc(h.targets, func(t netip.AddrPort) bool { return t.Port() == s.Local.Port() }) &&
-			h.takes(askProto, protoNumber(s.Proto))
-	})
 }
 
 // fromClients plans flows of clients to the internet.
@@ -569,7 +554,7 @@ func (p *planner) exempt() {
 	byUser := slices.ContainsFunc(senders, func(f Flow) bool { return f.Kind == Exempt && (f.UID != uid || f.GID != gid) })
 	byMark := slices.ContainsFunc(senders, func(f Flow) bool { return f.Kind == Exempt && f.Mark != 0 })
 	for _, s := range p.Sockets {
-		if !byUser || byMark || s.Proto != "tcp" || !p.isListener(s) || s.UID == uid {
+		if !byUser || byMark || s.Proto != "tcp" || !p.hints.listens(s) || s.UID == uid {
 			continue
 		}
 		for _, six := range p.families() {
@@ -578,6 +563,19 @@ func (p *planner) exempt() {
 				Why: fmt.Sprintf("%s listens at %v as this user", cmp.Or(s.Comm, "the proxy"), s.Local),
 			})
 		}
+	}
+	for _, u := range p.Upstreams {
+		to := u.Remote
+		if !to.IsValid() {
+			if u.Mark == 0 { // it may have been left out by its address
+				continue
+			}
+			to = netip.AddrPortFrom(p.fake[number(u.IPv6)], p.portFor(&hint{}, u.Proto))
+		}
+		add(Flow{
+			Kind: Exempt, Proto: u.Proto, To: to, Mark: u.Mark, UID: u.UID, GID: u.GID,
+			Why: fmt.Sprintf("a connection of %s, which takes diverted packets", u.Comm),
+		})
 	}
 	for _, f := range senders {
 		p.add(f)
@@ -594,7 +592,7 @@ func (p *planner) toLoopback(h *hint) bool {
 func (p *planner) services() {
 	for _, proto := range []string{"tcp", "udp"} {
 		sockets := slices.DeleteFunc(slices.Clone(p.Sockets), func(s Socket) bool {
-			return s.Proto != proto || p.isListener(s) || proto == "udp" && s.Local.Port() >= 1024 && !p.named1(s.Local.Port())
+			return s.Proto != proto || p.hints.listens(s) || proto == "udp" && s.Local.Port() >= 1024 && !p.named1(s.Local.Port())
 		})
 		slices.SortStableFunc(sockets, func(a, b Socket) int {
 			return cmp.Or(cmp.Compare(a.Local.Port(), b.Local.Port()), cmp.Compare(a.Local.Addr().BitLen(), b.Local.Addr().BitLen()))
@@ -659,7 +657,7 @@ func (p *planner) serves(s Socket, c client) bool {
 // listeners plans flows of clients straight to the ports of listeners that rules divert to.
 func (p *planner) listeners() {
 	for _, s := range p.Sockets {
-		if s.Proto != "tcp" || !p.isListener(s) {
+		if s.Proto != "tcp" || !p.hints.listens(s) {
 			continue
 		}
 		for _, c := range p.clients {
@@ -699,3 +697,6 @@ func (p *planner) borrowed() {
 		}
 	}
 }
+
+// isListener reports whether rules divert to a socket.
+func (p *planner) isListener(s Socket) bool { return p.hints.listens(s) }

@@ -146,6 +146,11 @@ func (d *Dump) check() error {
 			return wrong("a socket %q of %q", s.Proto, s.Comm)
 		}
 	}
+	for _, u := range d.Upstreams {
+		if u.Proto != "tcp" && u.Proto != "udp" || !printable(u.Comm) || len(d.Upstreams) > maxSocketList {
+			return wrong("a connection %q of %q", u.Proto, u.Comm)
+		}
+	}
 	for _, m := range append(append([]Message{}, d.NFT...), d.Asked...) {
 		if m.Type>>8 != unix.NFNL_SUBSYS_NFTABLES {
 			return wrong("a message of type %d for nf_tables", m.Type)

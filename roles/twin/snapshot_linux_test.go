@@ -7,9 +7,7 @@ import (
 	"errors"
 	"io"
 	"os"
-	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 
 	"pfdivert/roles/wire"
@@ -163,45 +161,18 @@ func TestSnapshotAsUser(t *testing.T) {
 		t.Skip("root saves a snapshot and another user plays it")
 	}
 	host := newNetns(t)
-	shell(t, host, strings.Replace(everything, "iptables-legacy-restore <", "sed /owner/d testdata/replay/rules.iptables | iptables-legacy-restore #", 1))
+	shell(t, host, everything)
 	_, file := saved(t, host)
-	dir, err := os.MkdirTemp("", "twin")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	path := dir + "/snapshot"
-	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(path, file, 0o644)); err != nil {
-		t.Fatal(err)
-	}
-	self, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(dir+"/test", self, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(dir+"/test", "-test.run=^TestSnapshotAsUser$", "-test.v")
-	cmd.Env = append(os.Environ(), "TWIN_TEST_SNAPSHOT="+path)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	out, err := cmd.CombinedOutput()
-	t.Logf("%s", out)
-	if err != nil || !strings.Contains(string(out), "the twin is the same") {
-		t.Error(err)
+	out := asUser(t, file, "TestSnapshotAsUser", "TWIN_TEST_SNAPSHOT")
+	if !strings.Contains(out, "the twin is the same") {
+		t.Error(out)
 	}
 }
 
 // replayFile replays a snapshot in a user namespace.
 func replayFile(t *testing.T, file string) {
 	if !Enclosed() {
-		cmd, err := Enclose(context.Background(), os.Args[1:])
-		if err != nil {
-			t.Fatal(err)
-		}
-		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-		if err := cmd.Run(); err != nil {
-			t.Fatal(err)
-		}
+		enclose(t)
 		return
 	}
 	f, err := os.Open(file)
@@ -211,6 +182,12 @@ func replayFile(t *testing.T, file string) {
 	defer f.Close()
 	c, err := Load(f)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if !OneOwner() {
+		t.Error("the process has several users")
+	}
+	if c, err = c.As(0, 0); err != nil {
 		t.Fatal(err)
 	}
 	inside, outside := newNetns(t), newNetns(t)
