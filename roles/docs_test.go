@@ -291,7 +291,7 @@ var mayImport = map[string][]string{
 	"pfdivert/roles/agent": {
 		"matrix/evidence", "matrix/script", "pfconf", "pfconf/ipfw", "pfconf/nft", "pfconf/pf",
 		"pfconf/program", "pfconf/rtnetlink", "roles/evidence", "roles/kernel/splat",
-		"roles/lab/bsd", "roles/lab/spoil", "roles/socket",
+		"roles/lab/bsd", "roles/lab/spoil", "roles/socket", "roles/wire",
 	},
 	"pfdivert/roles/evidence": {
 		"matrix/evidence", "pfconf", "pfconf/ipfw", "pfconf/netlink", "pfconf/pf",
@@ -318,7 +318,8 @@ var mayImport = map[string][]string{
 		"matrix", "matrix/script", "pfconf", "roles/agent", "roles/host", "roles/kernel",
 		"roles/kernel/splat", "roles/lab", "roles/lab/bsd", "roles/report", "roles/terminal",
 	},
-	"pfdivert/roles/twin": {"roles/lab/namespace"},
+	"pfdivert/roles/twin": {"roles/lab/namespace", "roles/wire"},
+	"pfdivert/roles/wire": nil,
 }
 
 // TestImports holds the direction of imports of docs/design.md, for the files of

@@ -123,10 +123,11 @@ func TestListInet(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := raw.Control(func(fd uintptr) {
-			err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_TRANSPARENT,
-				transparent)
-		}); err != nil {
+		var refused error
+		err = raw.Control(func(fd uintptr) {
+			refused = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_TRANSPARENT, transparent)
+		})
+		if err := errors.Join(err, refused); err != nil {
 			t.Fatal(err)
 		}
 		list, err := s.ListInet(unix.AF_INET, unix.IPPROTO_TCP, StateListen)
@@ -178,8 +179,10 @@ func TestTransparent(t *testing.T) {
 }
 
 func TestTCPState(t *testing.T) {
-	for n, want := range map[uint8]string{1: "ESTABLISHED", 6: "TIME_WAIT", 7: "CLOSED", StateListen: "LISTEN",
-		12: "SYN_RCVD", 13: "BOUND_INACTIVE", 0: "", 14: "", 255: ""} {
+	for n, want := range map[uint8]string{
+		1: "ESTABLISHED", 6: "TIME_WAIT", 7: "CLOSED", StateListen: "LISTEN", 12: "SYN_RCVD", 13: "BOUND_INACTIVE",
+		0: "", 14: "", 255: "",
+	} {
 		if got, err := TCPState(n); got != want || (err == nil) != (want != "") {
 			t.Errorf("%d: %q, %v", n, got, err)
 		}

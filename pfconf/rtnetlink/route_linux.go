@@ -144,8 +144,8 @@ type Lookup struct {
 	Src      netip.Addr
 	Incoming int // the interface that it comes in by; 0 for one of the host's own
 	Mark     uint32
-	// Entry asks for the entry of the table that matches, not for what the packet would get of it
-	// (since Linux 4.13).
+	// Entry asks for the entry of the table that matches, not for what the packet would get of
+	// it (since Linux 4.13).
 	Entry bool
 }
 

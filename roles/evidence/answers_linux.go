@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -97,10 +96,9 @@ func (q *routeAsking) owned() {
 	q.answer(command, text, err)
 }
 
-// rules lists the policy rules, as ip(8) does.
+// rules lists the policy rules, as ip(8) does: in the order in which the kernel has them.
 func (q *routeAsking) rules() {
 	list, err := q.routes.Rules(q.family)
-	slices.SortStableFunc(list, func(a, b rtnetlink.Rule) int { return cmp.Compare(a.Priority, b.Priority) })
 	var b strings.Builder
 	for _, r := range list {
 		fmt.Fprintln(&b, ruleText(r))
