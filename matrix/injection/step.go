@@ -1,5 +1,6 @@
-// Package injection has the steps that break a host of a lab on purpose, as hosts of people are broken,
-// so that a test sees what this program says about them. Package roles/lab/spoil carries them out.
+// Package injection has the steps that break a host of a lab on purpose, as hosts of people are
+// broken, so that a test sees what this program says about them. Package roles/lab/spoil carries
+// them out.
 package injection
 
 // Step is one change to a host.
