@@ -8,7 +8,7 @@ import (
 
 // Pieces of a cell that Options.Omit can leave out on purpose, so that a test sees
 // that the cells which need them fail. Those of the packet filter and of the
-// endpoints have their names there (nft.Piece, endpoint.Piece), those of the hosts in agent.
+// endpoints have their names there (nft.Piece, socket.Piece), those of the hosts in agent.
 const (
 	OwnRule      = "rule"         // the cell's rule: one for no one's packets is loaded
 	TimeWaitDrop = "drop"         // the drop of sockets in TIME_WAIT

@@ -57,7 +57,7 @@ func (a About) ports() []uint16 {
 	return all
 }
 
-// Socket reports whether a socket could be one of the cell: it has one of its
+// Socket reports whether a socket could belong to the cell: it has one of its
 // ports, or takes all packets of its protocol.
 func (a About) Socket(s Socket) bool {
 	if a.Divert != 0 && s.Proto == ProtoDivert {

@@ -29,7 +29,7 @@ const (
 
 // The steps for REMOTE.
 const (
-	// OwnFake returns the first address of FAKE's prefix to REMOTE.
+	// OwnFake gives REMOTE the first address of FAKE's prefix.
 	OwnFake Step = "own-fake"
 	// OtherMark has the policy rule look for another mark.
 	OtherMark Step = "other-mark"

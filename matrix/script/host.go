@@ -11,9 +11,9 @@ import (
 	"pfdivert/pfconf"
 )
 
-// Host is one of the two hosts of a run. Its methods may be called by many goroutines at once.
-// They return a *LostError when the host can't be reached any more, a *Fault when it could not do
-// what it was asked, and the cause of ctx when that ended first.
+// Host is one of the two hosts of a run. Its methods may be called by many goroutines at once. They
+// return a *LostError when the host can't be reached any more, a *Fault when it could not do what
+// it was asked, and the cause of ctx when that ended first.
 type Host interface {
 	// Setup makes the host LOCAL or REMOTE. It is called once, before all else.
 	Setup(ctx context.Context, s Setup) (Facts, error)

@@ -17,7 +17,7 @@ type Socket interface {
 	String() string
 }
 
-// Role is the part of a socket that is no divert socket.
+// Role is what a socket that is no divert socket is used as.
 type Role string
 
 // The roles.
@@ -75,8 +75,7 @@ type Echo struct {
 	Only netip.Addr
 	// ID is the id of a client's first request. The request with sequence number n has the id
 	// ID+n-1, as in upstream's icmp-reply-reuse, which sends two ids through one socket. So a
-	// client knows its replies by id-seq+1, and clients with different IDs never take each
-	// other's.
+	// client knows its replies by id-seq+1, and clients with different IDs never take each other's.
 	ID uint16
 }
 
@@ -159,7 +158,7 @@ const (
 	Transparent Piece = "transparent"
 	// Right is the right to give a socket that permission (Linux: CAP_NET_ADMIN or CAP_NET_RAW).
 	Right Piece = "right"
-	// Checksum is that Relay fixes checksums.
+	// Checksum is the fixing of checksums in Relay.
 	Checksum Piece = "checksum"
 	// GoOn is that a packet which is reinjected goes on behind its rule (Linux, FreeBSD):
 	// left out, it meets the rule again.
