@@ -291,7 +291,7 @@ var mayImport = map[string][]string{
 	"pfdivert/roles/agent": {
 		"matrix/evidence", "matrix/injection", "matrix/script", "pfconf", "pfconf/ipfw", "pfconf/nft",
 		"pfconf/pf", "pfconf/program", "pfconf/rtnetlink", "roles/socket", "roles/evidence",
-		"roles/kernel/splat", "roles/lab/bsd", "roles/lab/spoil",
+		"roles/kernel/splat", "roles/lab/bsd", "roles/lab/inject",
 	},
 	"pfdivert/roles/twin":   {"roles/lab/namespace"},
 	"pfdivert/roles/socket": {"matrix/script", "pfconf/netlink", "pfconf/shared"},
@@ -309,7 +309,7 @@ var mayImport = map[string][]string{
 	"pfdivert/roles/lab/bsd":            {"pfconf", "pfconf/pf", "pfconf/program"},
 	"pfdivert/roles/lab/labtest":        nil,
 	"pfdivert/roles/lab/namespace":      nil,
-	"pfdivert/roles/lab/spoil": {
+	"pfdivert/roles/lab/inject": {
 		"matrix/injection", "pfconf", "pfconf/netlink", "pfconf/nft", "pfconf/program", "pfconf/rtnetlink",
 	},
 	"pfdivert/roles/report": {

@@ -153,7 +153,8 @@ func (n *network) mustPass(t testing.TB, env []string, args ...string) time.Dura
 	passed := regexp.MustCompile(`(?m)^PASS inet6?-[-a-z]+$`).FindAllString(stdout, -1)
 	slices.Sort(passed)
 	suite := len(matrix.Targets())
-	if different := len(slices.Compact(passed)); status != 0 || different != suite || strings.Count(stdout, "\n") != suite+1 ||
+	if different := len(slices.Compact(passed)); status != 0 || different != suite ||
+		strings.Count(stdout, "\n") != suite+1 ||
 		!strings.Contains(stdout, fmt.Sprintf("\n%d targets: %d PASS in ", suite, suite)) || stderr != "" {
 		t.Errorf("%q %q: status %d, %d PASS\n%s%s", env, args, status, different, stdout, stderr)
 	}

@@ -91,7 +91,8 @@ func TestSeveralHosts(t *testing.T) {
 		Hosts   []report.Machine
 		Targets []struct{ Name, Host, Verdict string }
 	}
-	if err := json.Unmarshal([]byte(machine), &back); err != nil || len(back.Hosts) != 4 || len(back.Targets) != 4*each {
+	err := json.Unmarshal([]byte(machine), &back)
+	if err != nil || len(back.Hosts) != 4 || len(back.Targets) != 4*each {
 		t.Errorf("%v: %s", err, machine)
 	}
 	if log, err := os.ReadFile(filepath.Join(dir, "two", "inet-args-tcp-to", "local-client.log")); err != nil ||
