@@ -141,7 +141,7 @@ func (x *claimRun) secondBind(ctx context.Context) error {
 	}
 	at := x.remote.request()
 	at.close("packet")
-	third := at.openApart("third", x.divertSpec(), script.OtherProcess)
+	third := at.openOther("third", x.divertSpec(), script.OtherProcess)
 	if err := at.run(ctx); err != nil {
 		return err
 	}
@@ -167,7 +167,7 @@ func (x *claimRun) superuser(ctx context.Context) error {
 		return err
 	}
 	at := x.remote.request()
-	opened := at.openApart("root", x.divertSpec(), script.OtherProcess)
+	opened := at.openOther("root", x.divertSpec(), script.OtherProcess)
 	at.close("root")
 	if err := at.run(ctx); err != nil {
 		return err
@@ -198,11 +198,11 @@ func (x *claimRun) lowPort(ctx context.Context) error {
 	privileged := low
 	low.Unprivileged, high.Unprivileged = !x.omit[Privilege], true
 	at := x.remote.request()
-	refused := at.openApart("low", low, script.OtherProcess)
+	refused := at.openOther("low", low, script.OtherProcess)
 	at.close("low")
-	opened := at.openApart("root", privileged, script.OtherProcess)
+	opened := at.openOther("root", privileged, script.OtherProcess)
 	at.close("root")
-	above := at.openApart("high", high, script.OtherProcess)
+	above := at.openOther("high", high, script.OtherProcess)
 	at.close("high")
 	if err := at.run(ctx); err != nil {
 		return err
@@ -227,7 +227,7 @@ func (x *claimRun) lowPort(ctx context.Context) error {
 // the kernel has.
 func (x *claimRun) refused(ctx context.Context, end string, apart script.Process, codes map[string]string) error {
 	at := x.remote.request()
-	opened := at.openApart(end, x.divertSpec(), apart)
+	opened := at.openOther(end, x.divertSpec(), apart)
 	if err := at.run(ctx); err != nil {
 		return err
 	}

@@ -69,8 +69,8 @@ func (s *request) open(end string, spec script.Socket) *stepResult {
 	return s.add(script.Open{Socket: end, Spec: spec}, portTrouble)
 }
 
-// openApart opens an endpoint in a process of its own; that the kernel refuses it is an answer.
-func (s *request) openApart(end string, spec script.Socket, process script.Process) *stepResult {
+// openOther opens an endpoint in a process of its own; that the kernel refuses it is an answer.
+func (s *request) openOther(end string, spec script.Socket, process script.Process) *stepResult {
 	return s.add(script.Open{Socket: end, Spec: spec, Process: process}, refusals)
 }
 

@@ -11,8 +11,8 @@ import (
 // EthernetHeader is the length of an Ethernet header without VLAN tags.
 const EthernetHeader = 14
 
-// Ip returns the packet from its IP header on, nil where there is none.
-func (p Packet) Ip() []byte {
+// IP returns the packet from its IP header on, nil where there is none.
+func (p Packet) IP() []byte {
 	switch {
 	case p.Link == LinkRaw:
 		return p.Data

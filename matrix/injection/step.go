@@ -1,5 +1,5 @@
 // Package injection has the steps that break a host of a lab on purpose, as hosts of people are
-// broken, so that a test sees what this program says about them. Package roles/lab/spoil carries
+// broken, so that a test sees what this program says about them. Package roles/lab/inject carries
 // them out.
 package injection
 

@@ -148,7 +148,7 @@ const (
 	Recv Call = "recv"
 )
 
-// Piece is something that an endpoint needs in order to play its part.
+// Piece is something that a socket needs in order to do its part.
 type Piece string
 
 // The pieces that can be left out.

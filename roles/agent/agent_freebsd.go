@@ -36,8 +36,8 @@ func OpenFilter(ctx context.Context, s *script.Setup, opt Options) (pfconf.Firew
 	return put(ctx, fw, s, run, opt.Journal), nil
 }
 
-// OpenDesk opens this host's ipfw, and its pf if that is switched on, for pf-setup.
-func OpenDesk() (pfconf.Desk, error) { return openDesks(context.Background(), nil) }
+// OpenInspector opens this host's ipfw, and its pf if that is switched on, for pf-setup.
+func OpenInspector() (pfconf.Inspector, error) { return openInspectors(context.Background(), nil) }
 
 // system looks at ipfw and at divert sockets.
 func (c *checks) system(ctx context.Context, s *script.Setup, _ bool) {

@@ -40,9 +40,9 @@ func OpenFilter(ctx context.Context, s *script.Setup, opt Options) (pfconf.Firew
 	return fw, nil
 }
 
-// OpenDesk opens this host's nf_tables and conntrack for pf-setup.
-func OpenDesk() (pfconf.Desk, error) {
-	d, err := nft.OpenDesk()
+// OpenInspector opens this host's nf_tables and conntrack for pf-setup.
+func OpenInspector() (pfconf.Inspector, error) {
+	d, err := nft.OpenInspector()
 	if err != nil {
 		return nil, explainNFT(err)
 	}

@@ -35,8 +35,8 @@ func OpenFilter(ctx context.Context, s *script.Setup, opt Options) (pfconf.Firew
 	return pf.Open(ctx, c)
 }
 
-// OpenDesk opens this host's pf for pf-setup.
-func OpenDesk() (pfconf.Desk, error) { return pf.OpenDesk(nil, false), nil }
+// OpenInspector opens this host's pf for pf-setup.
+func OpenInspector() (pfconf.Inspector, error) { return pf.OpenInspector(nil, false), nil }
 
 // EnterDomain has this process work in a routing domain: all sockets that it and the programs
 // which it starts open afterwards are in it (setrtable(2)). It takes root to leave another

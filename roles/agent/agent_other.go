@@ -20,8 +20,8 @@ func OpenFilter(context.Context, *script.Setup, Options) (pfconf.Firewall, error
 	return nil, errors.New("REMOTE can't be a " + runtime.GOOS + " host: there is no driver for its packet filter")
 }
 
-// OpenDesk fails: there is no driver for this system's packet filter.
-func OpenDesk() (pfconf.Desk, error) {
+// OpenInspector fails: there is no driver for this system's packet filter.
+func OpenInspector() (pfconf.Inspector, error) {
 	return nil, errors.New("there is no driver for the packet filter of " + runtime.GOOS)
 }
 

@@ -30,7 +30,7 @@ func (a *agent) change(ctx context.Context, changes []script.Change) []*script.F
 	var all script.Change
 	var together []int
 	var apart sync.WaitGroup
-	b, _ := fw.(*beside)
+	b, _ := fw.(*filterPair)
 	for i, c := range changes {
 		if b != nil && b.forPF(c) {
 			apart.Go(func() { faults[i] = FaultOf(changeOne(ctx, fw, c)) })

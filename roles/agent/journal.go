@@ -22,7 +22,7 @@ import (
 	"pfdivert/pfconf/pf"
 	"pfdivert/pfconf/program"
 	"pfdivert/roles/lab/bsd"
-	"pfdivert/roles/lab/spoil"
+	"pfdivert/roles/lab/inject"
 )
 
 // Head is the first line of a journal.
@@ -313,7 +313,7 @@ func (d stateDir) undoStep(ctx context.Context, u pfconf.Undo) (string, error) {
 	case "lab":
 		err = bsd.Undo(ctx, program.Exec, u)
 	case "spoil":
-		err = spoil.Undo(ctx, program.Exec, u)
+		err = inject.Undo(ctx, program.Exec, u)
 	case "route":
 		return d.undoRoute(ctx, u)
 	default:
@@ -347,7 +347,7 @@ func Describe(u pfconf.Undo) string {
 		return "have ipfw deny unknown IPv6 protocols"
 	case pf.UndoAnchor:
 		return fmt.Sprintf("put the rules of anchor %q back", arg(0))
-	case spoil.UndoSetting:
+	case inject.UndoSetting:
 		return fmt.Sprintf("set %s to %s", arg(0), arg(1))
 	case undoAddedRoute:
 		return fmt.Sprintf("delete the route to %s via %s", arg(0), arg(1))

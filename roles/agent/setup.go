@@ -16,7 +16,7 @@ import (
 	gather "pfdivert/roles/evidence"
 	"pfdivert/roles/kernel/splat"
 	"pfdivert/roles/lab/bsd"
-	"pfdivert/roles/lab/spoil"
+	"pfdivert/roles/lab/inject"
 	"pfdivert/roles/socket"
 )
 
@@ -92,7 +92,7 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 		return nil, fmt.Errorf("is FAKE configured here: %w", err)
 	}
 	facts.Firewall, facts.KeepsCounters = a.fw.Name(), a.fw.KeepsCounters()
-	if b, ok := a.fw.(*beside); ok {
+	if b, ok := a.fw.(*filterPair); ok {
 		facts.NoPF, facts.NoRdr, facts.PFUnknown, facts.Interfaces = b.noPF, b.noRdr, b.unknown, b.nics
 	}
 	return facts, nil
@@ -111,7 +111,7 @@ func (a *agent) withoutTimestamps() error {
 
 // breakHost breaks a lab's host as it is asked to.
 func (a *agent) breakHost(ctx context.Context, s *script.Setup) error {
-	h := spoil.Host{Remote: s.Remote, Interface: a.opt.Interface, Fakes: s.Fakes, Run: program.ExecBy(socket.Start)}
+	h := inject.Host{Remote: s.Remote, Interface: a.opt.Interface, Fakes: s.Fakes, Run: program.ExecBy(socket.Start)}
 	if !a.opt.Ephemeral {
 		h.Journal = func(u pfconf.Undo) error {
 			if err := a.hold.Journal(u); err != nil {
@@ -122,7 +122,7 @@ func (a *agent) breakHost(ctx context.Context, s *script.Setup) error {
 		}
 	}
 	for _, p := range s.Paths {
-		h.Paths = append(h.Paths, spoil.Path(p))
+		h.Paths = append(h.Paths, inject.Path(p))
 		if h.Interface == "" {
 			var err error
 			if h.Interface, err = interfaceOf(p.Here); err != nil {
@@ -132,7 +132,7 @@ func (a *agent) breakHost(ctx context.Context, s *script.Setup) error {
 	}
 	for _, step := range s.Break {
 		err := h.Do(ctx, step)
-		if errors.Is(err, spoil.ErrLacks) {
+		if errors.Is(err, inject.ErrLacks) {
 			return &script.Fault{Code: script.CodeUnsupported, Text: "break the host: " + err.Error()}
 		}
 		if err != nil {
@@ -221,7 +221,7 @@ func (a *agent) undo() error {
 	}
 	a.fw, a.table, a.seen = nil, nil, nil
 	for _, u := range slices.Backward(a.broken) {
-		errs = append(errs, spoil.Undo(ctx, program.Exec, u))
+		errs = append(errs, inject.Undo(ctx, program.Exec, u))
 	}
 	a.broken = nil
 	if a.lab != nil {

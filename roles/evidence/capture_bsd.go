@@ -224,7 +224,7 @@ func (t *tap) take(buf []byte, give func(evidence.Packet)) error {
 		err = layout.parse(buf[:n], func(p evidence.Packet) {
 			p = t.packet(p)
 			if t.wanted != nil {
-				if keep, err := t.wanted.Run(p.Ip()); err != nil || keep == 0 {
+				if keep, err := t.wanted.Run(p.IP()); err != nil || keep == 0 {
 					return
 				}
 			}

@@ -162,7 +162,7 @@ func FuzzPacket(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		a.Packet(b)
 		for _, link := range []evidence.Link{evidence.LinkRaw, evidence.LinkEthernet, evidence.LinkPflog} {
-			a.Packet(evidence.Packet{Link: link, Data: b}.Ip())
+			a.Packet(evidence.Packet{Link: link, Data: b}.IP())
 		}
 	})
 }

@@ -9,8 +9,8 @@ import (
 )
 
 // What a person sees and clears on FreeBSD.
-func TestDesk(t *testing.T) {
-	d := OpenDesk(play(t, "desk"))
+func TestInspector(t *testing.T) {
+	d := OpenInspector(play(t, "desk"))
 	ctx := t.Context()
 	same := func(what string, got any, err error, want string) {
 		t.Helper()

@@ -13,7 +13,7 @@ import (
 
 // What a person sees and clears: this program's table, rules and conntrack entries, and the
 // others' only where they are named.
-func TestDesk(t *testing.T) {
+func TestInspector(t *testing.T) {
 	l := newLab(t)
 	fw := l.remote.open(t, testConfig())
 	own := netip.AddrPortFrom(addr(pfconf.Inet, 1, 1), 7501)
@@ -26,10 +26,10 @@ func TestDesk(t *testing.T) {
 	strange := netip.AddrPortFrom(own.Addr(), 7502)
 	stranger := converse(t, l, pfconf.TCP, strange, strange)
 
-	var d *Desk
+	var d *Inspector
 	l.remote.do(t, func() {
 		var err error
-		d, err = OpenDesk()
+		d, err = OpenInspector()
 		check(t, err)
 		defer func() { check(t, d.Close()) }()
 		ctx := t.Context()

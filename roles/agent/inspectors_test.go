@@ -65,10 +65,10 @@ func (f *bothFilters) run(_ context.Context, c program.Command) (program.Result,
 }
 
 // FreeBSD's two filters are shown, and cleared, as one.
-func TestDesks(t *testing.T) {
+func TestInspectors(t *testing.T) {
 	ctx := t.Context()
 	f := &bothFilters{status: "Enabled"}
-	d, err := openDesks(ctx, f.run)
+	d, err := openInspectors(ctx, f.run)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +117,7 @@ func TestDesks(t *testing.T) {
 
 // pf is shown only where it is switched on; that it can't be asked is an error, unless there is
 // none.
-func TestDesksWithoutPF(t *testing.T) {
+func TestInspectorsWithoutPF(t *testing.T) {
 	for _, c := range []struct {
 		f      bothFilters
 		filter string
@@ -129,7 +129,7 @@ func TestDesksWithoutPF(t *testing.T) {
 		{bothFilters{failure: "pfctl: /dev/pf: Permission denied"}, ""},
 		{bothFilters{status: "what"}, ""},
 	} {
-		d, err := openDesks(t.Context(), c.f.run)
+		d, err := openInspectors(t.Context(), c.f.run)
 		if (err != nil) != (c.filter == "") {
 			t.Errorf("%+v: %v", c.f, err)
 		}

@@ -16,29 +16,29 @@ import (
 	"pfdivert/pfconf/netlink"
 )
 
-// Desk is a pfconf.Desk of the current network namespace's nf_tables and conntrack: this
+// Inspector is a pfconf.Inspector of the current network namespace's nf_tables and conntrack: this
 // program's are the table TableName and the entries with the mark Mark.
-type Desk struct {
+type Inspector struct {
 	host    *host
 	entries map[string]entry // by id, as States last listed them
 }
 
-var _ pfconf.Desk = (*Desk)(nil)
+var _ pfconf.Inspector = (*Inspector)(nil)
 
-// OpenDesk makes one.
-func OpenDesk() (*Desk, error) {
+// OpenInspector makes one.
+func OpenInspector() (*Inspector, error) {
 	h, err := openHost()
 	if err != nil {
 		return nil, fmt.Errorf("open nftables: %w", err)
 	}
-	return &Desk{host: h}, nil
+	return &Inspector{host: h}, nil
 }
 
 // Close frees what it holds open.
-func (d *Desk) Close() error { return d.host.close() }
+func (d *Inspector) Close() error { return d.host.close() }
 
 // Overview asks for it. nf_tables looks at packets when there is a table.
-func (d *Desk) Overview(ctx context.Context) (o pfconf.Overview, err error) {
+func (d *Inspector) Overview(ctx context.Context) (o pfconf.Overview, err error) {
 	places, err := d.Places(ctx)
 	if err != nil {
 		return o, err
@@ -62,7 +62,7 @@ var familyNames = map[uint8]string{
 }
 
 // Places are the tables of all families.
-func (d *Desk) Places(context.Context) ([]pfconf.Place, error) {
+func (d *Inspector) Places(context.Context) ([]pfconf.Place, error) {
 	s := d.host.nf
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -86,7 +86,7 @@ func (d *Desk) Places(context.Context) ([]pfconf.Place, error) {
 }
 
 // OwnRules are the kernel's rules in this program's table: one of pfconf's becomes one or two.
-func (d *Desk) OwnRules(context.Context) ([]pfconf.LoadedRule, error) {
+func (d *Inspector) OwnRules(context.Context) ([]pfconf.LoadedRule, error) {
 	var rules []pfconf.LoadedRule
 	s := d.host.nf
 	s.mu.Lock()
@@ -107,7 +107,7 @@ func (d *Desk) OwnRules(context.Context) ([]pfconf.LoadedRule, error) {
 
 // States lists the conntrack table. Near is the end whose address is the host's own or
 // which an entry with this program's mark is for.
-func (d *Desk) States(context.Context) ([]pfconf.State, error) {
+func (d *Inspector) States(context.Context) ([]pfconf.State, error) {
 	own, err := d.host.addresses()
 	if err != nil {
 		return nil, err
@@ -130,7 +130,7 @@ func (d *Desk) States(context.Context) ([]pfconf.State, error) {
 }
 
 // Kill removes entries that States listed.
-func (d *Desk) Kill(_ context.Context, states []pfconf.State) (int, error) {
+func (d *Inspector) Kill(_ context.Context, states []pfconf.State) (int, error) {
 	var tuples []tuple
 	var ids [][]byte
 	for _, s := range states {
@@ -146,7 +146,7 @@ func (d *Desk) Kill(_ context.Context, states []pfconf.State) (int, error) {
 
 // KillLabel removes the entries with this program's mark. conntrack knows no labels, so
 // those of one can't be told from the others.
-func (d *Desk) KillLabel(ctx context.Context, label string) (int, error) {
+func (d *Inspector) KillLabel(ctx context.Context, label string) (int, error) {
 	if label != "" {
 		return 0, errors.New("conntrack does not know by which rule an entry was marked")
 	}
@@ -164,7 +164,7 @@ func (d *Desk) KillLabel(ctx context.Context, label string) (int, error) {
 }
 
 // Flush removes the table, the policy rules and routes, and the marked conntrack entries.
-func (d *Desk) Flush(ctx context.Context) ([]string, error) {
+func (d *Inspector) Flush(ctx context.Context) ([]string, error) {
 	places, err := d.Places(ctx)
 	if err != nil {
 		return nil, err
@@ -193,7 +193,7 @@ func (d *Desk) Flush(ctx context.Context) ([]string, error) {
 }
 
 // flushRoutes removes this program's policy rule and routes of a family.
-func (d *Desk) flushRoutes(f pfconf.Family) (done []string, err error) {
+func (d *Inspector) flushRoutes(f pfconf.Family) (done []string, err error) {
 	route := d.host.route
 	rules, err := route.Rules(afOf(f))
 	if err != nil {
@@ -221,10 +221,12 @@ func (d *Desk) flushRoutes(f pfconf.Family) (done []string, err error) {
 }
 
 // Timeouts are conntrack's, and that of fragments.
-func (d *Desk) Timeouts(context.Context) ([]pfconf.Setting, error) { return settings(timeoutNames) }
+func (d *Inspector) Timeouts(context.Context) ([]pfconf.Setting, error) {
+	return settings(timeoutNames)
+}
 
 // Limits are conntrack's.
-func (d *Desk) Limits(context.Context) ([]pfconf.Setting, error) { return settings(limitNames) }
+func (d *Inspector) Limits(context.Context) ([]pfconf.Setting, error) { return settings(limitNames) }
 
 func settings(names [][2]string) ([]pfconf.Setting, error) {
 	var all []pfconf.Setting

@@ -1,7 +1,7 @@
-// Package spoil breaks a host of a lab on purpose, in ways in which hosts of
+// Package inject breaks a host of a lab on purpose, in ways in which hosts of
 // people are broken, so that a test sees what this program says about them. What it
 // does to a host that ends with the lab is never undone; Undo undoes the rest.
-package spoil
+package inject
 
 import (
 	"errors"

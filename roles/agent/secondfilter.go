@@ -15,9 +15,9 @@ import (
 	"pfdivert/pfconf/program"
 )
 
-// beside is a packet filter with FreeBSD's pf beside it, which has the rules with PFDivertTo and
+// filterPair is a packet filter with FreeBSD's pf beside it, which has the rules with PFDivertTo and
 // RdrTo and no others.
-type beside struct {
+type filterPair struct {
 	pfconf.Firewall
 	// pf is nil where it can't be used, and noPF says why.
 	pf   *pf.Firewall
@@ -32,11 +32,11 @@ type beside struct {
 	in map[string]pfconf.Action // of pf's rules, by their labels
 }
 
-var _ pfconf.Shower = (*beside)(nil)
+var _ pfconf.Shower = (*filterPair)(nil)
 
 // put opens pf beside the filter. That it can't be used is no error.
-func put(ctx context.Context, fw pfconf.Firewall, s *script.Setup, run program.Runner, journal pfconf.Journal) *beside {
-	b := &beside{Firewall: fw, in: map[string]pfconf.Action{}, nics: map[pfconf.Family]string{}}
+func put(ctx context.Context, fw pfconf.Firewall, s *script.Setup, run program.Runner, journal pfconf.Journal) *filterPair {
+	b := &filterPair{Firewall: fw, in: map[string]pfconf.Action{}, nics: map[pfconf.Family]string{}}
 	for _, p := range s.Paths {
 		nic, err := interfaceOf(p.Here)
 		if err != nil {
@@ -79,12 +79,12 @@ func reason(err error) string {
 func ofPF(r pfconf.Rule) bool { return r.Action == pfconf.PFDivertTo || r.Action == pfconf.RdrTo }
 
 // forPF reports whether pf has the rules of the change, and the other filter no part in it.
-func (b *beside) forPF(c script.Change) bool {
+func (b *filterPair) forPF(c script.Change) bool {
 	return len(c.Add) > 0 && !slices.ContainsFunc(c.Add, func(r pfconf.Rule) bool { return !ofPF(r) })
 }
 
 // Load replaces the rules of each filter by those that are for it.
-func (b *beside) Load(ctx context.Context, rules []pfconf.Rule) error {
+func (b *filterPair) Load(ctx context.Context, rules []pfconf.Rule) error {
 	toPF, others := divide(rules)
 	b.mu.Lock()
 	had := slices.Collect(maps.Keys(b.in))
@@ -109,7 +109,7 @@ func divide(rules []pfconf.Rule) (toPF, others []pfconf.Rule) {
 }
 
 // Change has each filter make its part of the change. The parts are not one step.
-func (b *beside) Change(ctx context.Context, add []pfconf.Rule, remove []string) error {
+func (b *filterPair) Change(ctx context.Context, add []pfconf.Rule, remove []string) error {
 	toPF, others := divide(add)
 	fromPF, rest := b.split(remove)
 	var errs []error
@@ -122,7 +122,7 @@ func (b *beside) Change(ctx context.Context, add []pfconf.Rule, remove []string)
 	return errors.Join(errs...)
 }
 
-func (b *beside) changePF(ctx context.Context, add []pfconf.Rule, remove []string) error {
+func (b *filterPair) changePF(ctx context.Context, add []pfconf.Rule, remove []string) error {
 	if b.pf == nil {
 		return fmt.Errorf("pf can't be used: %s", b.noPF)
 	}
@@ -155,7 +155,7 @@ func (b *beside) changePF(ctx context.Context, add []pfconf.Rule, remove []strin
 }
 
 // split tells the labels of pf's rules from others.
-func (b *beside) split(labels []string) (inPF, others []string) {
+func (b *filterPair) split(labels []string) (inPF, others []string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, l := range labels {
@@ -169,14 +169,14 @@ func (b *beside) split(labels []string) (inPF, others []string) {
 }
 
 // Counters asks each filter for those of its own rules.
-func (b *beside) Counters(ctx context.Context, labels []string) (map[string]pfconf.Counters, error) {
+func (b *filterPair) Counters(ctx context.Context, labels []string) (map[string]pfconf.Counters, error) {
 	return ask(b, labels, func(fw pfconf.Firewall, labels []string) (map[string]pfconf.Counters, error) {
 		return fw.Counters(ctx, labels)
 	})
 }
 
 // Show has each filter show its own rules.
-func (b *beside) Show(ctx context.Context, labels []string) (map[string]string, error) {
+func (b *filterPair) Show(ctx context.Context, labels []string) (map[string]string, error) {
 	return ask(b, labels, func(fw pfconf.Firewall, labels []string) (map[string]string, error) {
 		if s, ok := fw.(pfconf.Shower); ok {
 			return s.Show(ctx, labels)
@@ -186,7 +186,7 @@ func (b *beside) Show(ctx context.Context, labels []string) (map[string]string, 
 }
 
 // ask asks each filter about its own rules.
-func ask[T any](b *beside, labels []string,
+func ask[T any](b *filterPair, labels []string,
 	of func(pfconf.Firewall, []string) (map[string]T, error)) (map[string]T, error) {
 	all := map[string]T{}
 	inPF, others := b.split(labels)
@@ -209,7 +209,7 @@ func ask[T any](b *beside, labels []string,
 }
 
 // Close closes both.
-func (b *beside) Close(ctx context.Context) error {
+func (b *filterPair) Close(ctx context.Context) error {
 	var err error
 	if b.pf != nil {
 		err = b.pf.Close(ctx)
@@ -217,34 +217,34 @@ func (b *beside) Close(ctx context.Context) error {
 	return errors.Join(err, b.Firewall.Close(ctx))
 }
 
-// desks is ipfw with FreeBSD's pf beside it, as this program uses both: what one has stands behind
+// inspectors is ipfw with FreeBSD's pf beside it, as this program uses both: what one has stands behind
 // what the other has. Only pf has states.
-type desks struct {
-	*ipfw.Desk
-	pf *pf.Desk
+type inspectors struct {
+	*ipfw.Inspector
+	pf *pf.Inspector
 }
 
-var _ pfconf.Desk = (*desks)(nil)
+var _ pfconf.Inspector = (*inspectors)(nil)
 
-// openDesks opens ipfw's desk, with pf's where pf is switched on. Run nil means program.Exec.
-func openDesks(ctx context.Context, run program.Runner) (pfconf.Desk, error) {
-	d := &desks{ipfw.OpenDesk(run), pf.OpenDesk(run, true)}
+// openInspectors opens ipfw's inspector, with pf's where pf is switched on. Run nil means program.Exec.
+func openInspectors(ctx context.Context, run program.Runner) (pfconf.Inspector, error) {
+	d := &inspectors{ipfw.OpenInspector(run), pf.OpenInspector(run, true)}
 	status, err := d.pf.Status(ctx)
 	var failed *pf.Error
 	switch {
 	case errors.As(err, &failed) && failed.Absent():
-		return d.Desk, nil
+		return d.Inspector, nil
 	case err != nil:
 		return nil, fmt.Errorf("asking whether pf is switched on: %w", err)
 	case !status.Enabled:
-		return d.Desk, nil
+		return d.Inspector, nil
 	}
 	return d, nil
 }
 
 // Overview is that of both: switched on if both are, and the states of both.
-func (d *desks) Overview(ctx context.Context) (pfconf.Overview, error) {
-	one, err := d.Desk.Overview(ctx)
+func (d *inspectors) Overview(ctx context.Context) (pfconf.Overview, error) {
+	one, err := d.Inspector.Overview(ctx)
 	if err != nil {
 		return one, err
 	}
@@ -269,39 +269,39 @@ func concat[T any](ctx context.Context, of ...func(context.Context) ([]T, error)
 }
 
 // Places are ipfw's sets and pf's anchors.
-func (d *desks) Places(ctx context.Context) ([]pfconf.Place, error) {
-	return concat(ctx, d.Desk.Places, d.pf.Places)
+func (d *inspectors) Places(ctx context.Context) ([]pfconf.Place, error) {
+	return concat(ctx, d.Inspector.Places, d.pf.Places)
 }
 
 // OwnRules are this program's in both.
-func (d *desks) OwnRules(ctx context.Context) ([]pfconf.LoadedRule, error) {
-	return concat(ctx, d.Desk.OwnRules, d.pf.OwnRules)
+func (d *inspectors) OwnRules(ctx context.Context) ([]pfconf.LoadedRule, error) {
+	return concat(ctx, d.Inspector.OwnRules, d.pf.OwnRules)
 }
 
 // States are pf's.
-func (d *desks) States(ctx context.Context) ([]pfconf.State, error) { return d.pf.States(ctx) }
+func (d *inspectors) States(ctx context.Context) ([]pfconf.State, error) { return d.pf.States(ctx) }
 
 // Kill removes states of pf's.
-func (d *desks) Kill(ctx context.Context, states []pfconf.State) (int, error) {
+func (d *inspectors) Kill(ctx context.Context, states []pfconf.State) (int, error) {
 	return d.pf.Kill(ctx, states)
 }
 
 // KillLabel removes states of pf's.
-func (d *desks) KillLabel(ctx context.Context, label string) (int, error) {
+func (d *inspectors) KillLabel(ctx context.Context, label string) (int, error) {
 	return d.pf.KillLabel(ctx, label)
 }
 
 // Flush removes this program's rules from both.
-func (d *desks) Flush(ctx context.Context) ([]string, error) {
-	return concat(ctx, d.Desk.Flush, d.pf.Flush)
+func (d *inspectors) Flush(ctx context.Context) ([]string, error) {
+	return concat(ctx, d.Inspector.Flush, d.pf.Flush)
 }
 
 // Timeouts are those of both. What a system calls its own tells them apart.
-func (d *desks) Timeouts(ctx context.Context) ([]pfconf.Setting, error) {
-	return concat(ctx, d.Desk.Timeouts, d.pf.Timeouts)
+func (d *inspectors) Timeouts(ctx context.Context) ([]pfconf.Setting, error) {
+	return concat(ctx, d.Inspector.Timeouts, d.pf.Timeouts)
 }
 
 // Limits are those of both.
-func (d *desks) Limits(ctx context.Context) ([]pfconf.Setting, error) {
-	return concat(ctx, d.Desk.Limits, d.pf.Limits)
+func (d *inspectors) Limits(ctx context.Context) ([]pfconf.Setting, error) {
+	return concat(ctx, d.Inspector.Limits, d.pf.Limits)
 }

@@ -1,4 +1,4 @@
-package spoil
+package inject
 
 import (
 	"context"

@@ -2,9 +2,9 @@ package pfconf
 
 import "context"
 
-// A Desk shows a person what a host's packet filter holds, and clears what is this
+// Inspector shows a person what a host's packet filter holds, and clears what is this
 // program's, in the same words for every filter. It loads no rules. Its questions change nothing.
-type Desk interface {
+type Inspector interface {
 	Overview(ctx context.Context) (Overview, error)
 	// Places lists where rules are: pf's anchors, the tables of nf_tables, ipfw's sets.
 	Places(ctx context.Context) ([]Place, error)

@@ -12,13 +12,13 @@ import (
 	"pfdivert/pfconf/program/replaytest"
 )
 
-func desk(t *testing.T, name string) *Desk {
-	return OpenDesk(replaytest.Play(t, "testdata/replay/"+name+".txt"), false)
+func inspector(t *testing.T, name string) *Inspector {
+	return OpenInspector(replaytest.Play(t, "testdata/replay/"+name+".txt"), false)
 }
 
 // What a person sees and clears on OpenBSD.
-func TestDesk(t *testing.T) {
-	d := desk(t, "desk")
+func TestInspector(t *testing.T) {
+	d := inspector(t, "desk")
 	ctx := t.Context()
 	same := func(what string, got any, err error, want any) {
 		t.Helper()
@@ -68,8 +68,8 @@ func TestDesk(t *testing.T) {
 		"[{states 100000  states} {src-nodes 10000  src-nodes} {frags 65536  frags} {tables 1000  tables} {table-entries 200000  table-entries} {pktdelay-pkts 10000  pktdelay-pkts} {anchors 512  anchors}]")
 }
 
-func TestDeskOfFreeBSD(t *testing.T) {
-	d := desk(t, "desk-freebsd")
+func TestInspectorOfFreeBSD(t *testing.T) {
+	d := inspector(t, "desk-freebsd")
 	timeouts, err := d.Timeouts(t.Context())
 	if err != nil || len(timeouts) != 20 || timeouts[16].Value != 2 {
 		t.Errorf("%v, %v", timeouts, err)
@@ -83,12 +83,12 @@ func TestDeskOfFreeBSD(t *testing.T) {
 }
 
 // An anchor that someone else uses is not emptied, and what is not understood is no answer.
-func TestDeskRefuses(t *testing.T) {
-	done, err := desk(t, "desk-foreign").Flush(t.Context())
+func TestInspectorRefuses(t *testing.T) {
+	done, err := inspector(t, "desk-foreign").Flush(t.Context())
 	if err == nil || len(done) > 0 || !strings.Contains(err.Error(), "holds a rule that is not this program's") {
 		t.Errorf("%q, %v", done, err)
 	}
-	d := desk(t, "desk-unknown")
+	d := inspector(t, "desk-unknown")
 	if s, err := d.Timeouts(t.Context()); err == nil {
 		t.Errorf("%v", s)
 	}

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package spoil
+package inject
 
 import (
 	"context"

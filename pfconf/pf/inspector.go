@@ -14,24 +14,24 @@ import (
 	"pfdivert/pfconf/program"
 )
 
-// Desk is a pfconf.Desk of the host's pf: this program's rules are those in DefaultAnchor and
+// Inspector is a pfconf.Inspector of the host's pf: this program's rules are those in DefaultAnchor and
 // the anchors below it.
-type Desk struct{ *Control }
+type Inspector struct{ *Control }
 
-var _ pfconf.Desk = (*Desk)(nil)
+var _ pfconf.Inspector = (*Inspector)(nil)
 
-// OpenDesk makes one. Run nil means program.Exec. rdrRules is as in Config.
-func OpenDesk(run Runner, rdrRules bool) *Desk {
-	d := &Desk{NewControl(run, 0)}
+// OpenInspector makes one. Run nil means program.Exec. rdrRules is as in Config.
+func OpenInspector(run Runner, rdrRules bool) *Inspector {
+	d := &Inspector{NewControl(run, 0)}
 	d.rdrRules = rdrRules
 	return d
 }
 
 // Close does nothing.
-func (*Desk) Close() error { return nil }
+func (*Inspector) Close() error { return nil }
 
 // Overview asks pf for it.
-func (d *Desk) Overview(ctx context.Context) (o pfconf.Overview, err error) {
+func (d *Inspector) Overview(ctx context.Context) (o pfconf.Overview, err error) {
 	status, err := d.Status(ctx)
 	if err != nil {
 		return o, err
@@ -42,7 +42,7 @@ func (d *Desk) Overview(ctx context.Context) (o pfconf.Overview, err error) {
 
 // Places are the anchors: `pfctl -v -s Anchors` prints a line for each, indented, with
 // those below it.
-func (d *Desk) Places(ctx context.Context) ([]pfconf.Place, error) {
+func (d *Inspector) Places(ctx context.Context) ([]pfconf.Place, error) {
 	r, err := d.pfctl(ctx, "", nothing, "-v", "-s", "Anchors")
 	if err != nil {
 		return nil, err
@@ -60,7 +60,7 @@ func ownAnchor(name string) bool {
 }
 
 // ownAnchors are this program's that are there.
-func (d *Desk) ownAnchors(ctx context.Context) ([]string, error) {
+func (d *Inspector) ownAnchors(ctx context.Context) ([]string, error) {
 	places, err := d.Places(ctx)
 	if err != nil {
 		return nil, err
@@ -76,7 +76,7 @@ func (d *Desk) ownAnchors(ctx context.Context) ([]string, error) {
 
 // OwnRules are the rules in this program's anchors, with whatever label: no one else
 // should have any there.
-func (d *Desk) OwnRules(ctx context.Context) ([]pfconf.LoadedRule, error) {
+func (d *Inspector) OwnRules(ctx context.Context) ([]pfconf.LoadedRule, error) {
 	anchors, err := d.ownAnchors(ctx)
 	if err != nil {
 		return nil, err
@@ -104,7 +104,7 @@ func (d *Desk) OwnRules(ctx context.Context) ([]pfconf.LoadedRule, error) {
 }
 
 // Kill removes the states by their ids.
-func (d *Desk) Kill(ctx context.Context, states []pfconf.State) (int, error) {
+func (d *Inspector) Kill(ctx context.Context, states []pfconf.State) (int, error) {
 	killed := 0
 	for _, s := range states {
 		n, err := d.kill(ctx, "-k", "id", "-k", s.ID)
@@ -117,7 +117,7 @@ func (d *Desk) Kill(ctx context.Context, states []pfconf.State) (int, error) {
 }
 
 // KillLabel removes the states of one label of this program's, or of all that its rules carry.
-func (d *Desk) KillLabel(ctx context.Context, label string) (int, error) {
+func (d *Inspector) KillLabel(ctx context.Context, label string) (int, error) {
 	labels := []string{label}
 	if label == "" {
 		var err error
@@ -129,7 +129,7 @@ func (d *Desk) KillLabel(ctx context.Context, label string) (int, error) {
 }
 
 // ownLabels are the labels of this program's rules.
-func (d *Desk) ownLabels(ctx context.Context) ([]string, error) {
+func (d *Inspector) ownLabels(ctx context.Context) ([]string, error) {
 	rules, err := d.OwnRules(ctx)
 	if err != nil {
 		return nil, err
@@ -147,7 +147,7 @@ func (d *Desk) ownLabels(ctx context.Context) ([]string, error) {
 // Flush empties this program's anchors, the innermost first: an anchor goes with its last
 // rule. Then it removes the states of the labels that were there. It refuses when someone else
 // has put a rule there.
-func (d *Desk) Flush(ctx context.Context) ([]string, error) {
+func (d *Inspector) Flush(ctx context.Context) ([]string, error) {
 	rules, err := d.OwnRules(ctx)
 	if err != nil {
 		return nil, err
@@ -192,16 +192,16 @@ var (
 
 // Timeouts are what `pfctl -s timeouts` prints, among them the numbers of states from
 // which on the others shrink.
-func (d *Desk) Timeouts(ctx context.Context) ([]pfconf.Setting, error) {
+func (d *Inspector) Timeouts(ctx context.Context) ([]pfconf.Setting, error) {
 	return d.settings(ctx, "timeouts", timeoutLine)
 }
 
 // Limits are what `pfctl -s memory` prints.
-func (d *Desk) Limits(ctx context.Context) ([]pfconf.Setting, error) {
+func (d *Inspector) Limits(ctx context.Context) ([]pfconf.Setting, error) {
 	return d.settings(ctx, "memory", limitLine)
 }
 
-func (d *Desk) settings(ctx context.Context, what string, form *regexp.Regexp) ([]pfconf.Setting, error) {
+func (d *Inspector) settings(ctx context.Context, what string, form *regexp.Regexp) ([]pfconf.Setting, error) {
 	r, err := d.pfctl(ctx, "", nothing, "-s", what)
 	if err != nil {
 		return nil, err

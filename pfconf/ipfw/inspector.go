@@ -10,23 +10,23 @@ import (
 	"pfdivert/pfconf/program"
 )
 
-// Desk is a pfconf.Desk of the host's ipfw: this program's rules are those whose comment is one of
+// Inspector is a pfconf.Inspector of the host's ipfw: this program's rules are those whose comment is one of
 // its labels. They keep no states, so there are none to show or to remove.
-type Desk struct {
+type Inspector struct {
 	*Control
 	pfconf.Stateless
 }
 
-var _ pfconf.Desk = (*Desk)(nil)
+var _ pfconf.Inspector = (*Inspector)(nil)
 
-// OpenDesk makes one. Run nil means program.Exec.
-func OpenDesk(run program.Runner) *Desk { return &Desk{Control: NewControl(run)} }
+// OpenInspector makes one. Run nil means program.Exec.
+func OpenInspector(run program.Runner) *Inspector { return &Inspector{Control: NewControl(run)} }
 
 // Close does nothing.
-func (*Desk) Close() error { return nil }
+func (*Inspector) Close() error { return nil }
 
 // Overview asks ipfw for it. The states are those of the host's dynamic rules.
-func (d *Desk) Overview(ctx context.Context) (o pfconf.Overview, err error) {
+func (d *Inspector) Overview(ctx context.Context) (o pfconf.Overview, err error) {
 	rules, err := d.OwnRules(ctx)
 	if err != nil {
 		return o, err
@@ -41,7 +41,7 @@ func (d *Desk) Overview(ctx context.Context) (o pfconf.Overview, err error) {
 }
 
 // Places are the sets that have rules. One is this program's if all its rules are.
-func (d *Desk) Places(ctx context.Context) ([]pfconf.Place, error) {
+func (d *Inspector) Places(ctx context.Context) ([]pfconf.Place, error) {
 	rules, err := d.list(ctx)
 	if err != nil {
 		return nil, err
@@ -63,7 +63,7 @@ func (d *Desk) Places(ctx context.Context) ([]pfconf.Place, error) {
 func setName(set int) string { return fmt.Sprintf("set %d", set) }
 
 // OwnRules are the rules with a label of this program.
-func (d *Desk) OwnRules(ctx context.Context) ([]pfconf.LoadedRule, error) {
+func (d *Inspector) OwnRules(ctx context.Context) ([]pfconf.LoadedRule, error) {
 	rules, err := d.list(ctx)
 	if err != nil {
 		return nil, err
@@ -79,7 +79,7 @@ func (d *Desk) OwnRules(ctx context.Context) ([]pfconf.LoadedRule, error) {
 }
 
 // Kill fails unless there is nothing to remove.
-func (d *Desk) Kill(_ context.Context, states []pfconf.State) (int, error) {
+func (d *Inspector) Kill(_ context.Context, states []pfconf.State) (int, error) {
 	if len(states) > 0 {
 		return 0, errors.New("ipfw's static rules keep no states")
 	}
@@ -87,10 +87,10 @@ func (d *Desk) Kill(_ context.Context, states []pfconf.State) (int, error) {
 }
 
 // KillLabel has nothing to remove.
-func (d *Desk) KillLabel(context.Context, string) (int, error) { return 0, nil }
+func (d *Inspector) KillLabel(context.Context, string) (int, error) { return 0, nil }
 
 // Flush deletes the sets in which all rules are this program's.
-func (d *Desk) Flush(ctx context.Context) ([]string, error) {
+func (d *Inspector) Flush(ctx context.Context) ([]string, error) {
 	rules, err := d.list(ctx)
 	if err != nil {
 		return nil, err
@@ -133,16 +133,16 @@ var (
 )
 
 // Timeouts are those of the host's dynamic rules.
-func (d *Desk) Timeouts(ctx context.Context) ([]pfconf.Setting, error) {
+func (d *Inspector) Timeouts(ctx context.Context) ([]pfconf.Setting, error) {
 	return d.settings(ctx, timeoutNames)
 }
 
 // Limits are the most dynamic rules.
-func (d *Desk) Limits(ctx context.Context) ([]pfconf.Setting, error) {
+func (d *Inspector) Limits(ctx context.Context) ([]pfconf.Setting, error) {
 	return d.settings(ctx, limitNames)
 }
 
-func (d *Desk) settings(ctx context.Context, names [][2]string) ([]pfconf.Setting, error) {
+func (d *Inspector) settings(ctx context.Context, names [][2]string) ([]pfconf.Setting, error) {
 	var all []pfconf.Setting
 	for _, n := range names {
 		name := "net.inet.ip.fw." + n[1]
