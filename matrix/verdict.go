@@ -50,8 +50,8 @@ type Result struct {
 	Detail string `json:"detail"`
 	// Seconds is from the cell's start to its verdict.
 	Seconds float64 `json:"seconds"`
-	// Trips is how many round trips to the agents had to wait for one another.
-	Trips int `json:"-"`
+	// RoundTrips is how many round trips to the agents had to wait for one another.
+	RoundTrips int `json:"-"`
 	// Transcript has the endpoints' log lines, host by host; filled when the
 	// cell did not pass or when transcripts were asked for.
 	Transcript []Transcript `json:"-"`

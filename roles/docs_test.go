@@ -71,7 +71,7 @@ func TestReasonsDocumented(t *testing.T) {
 	// nothing.
 	bare := []string{"not-rewritten", "not-claimed"}
 	for _, code := range codes {
-		cause := explain.Explain(explain.Case{Reason: code, Way: explain.Reply}).Cause
+		cause := explain.Explain(explain.Case{Reason: code, Mechanism: explain.DivertReply}).Cause
 		if (cause == "unexplained") != slices.Contains(bare, code) {
 			t.Errorf("reason %s alone is explained by %s", code, cause)
 		}
@@ -266,10 +266,9 @@ var mayImport = map[string][]string{
 	"pfdivert": {"roles"},
 	"pfdivert/matrix": {
 		"matrix/evidence", "matrix/explain", "matrix/injection", "matrix/script", "pfconf",
-		"roles/evidence",
 	},
 	"pfdivert/matrix/evidence":           {"pfconf"},
-	"pfdivert/matrix/explain":            {"matrix/evidence", "pfconf", "roles/evidence"},
+	"pfdivert/matrix/explain":            {"matrix/evidence", "pfconf"},
 	"pfdivert/matrix/faults":             {"matrix", "matrix/explain", "matrix/injection", "pfconf"},
 	"pfdivert/matrix/injection":          nil,
 	"pfdivert/matrix/script":             {"matrix/evidence", "matrix/injection", "pfconf"},
@@ -296,7 +295,8 @@ var mayImport = map[string][]string{
 	},
 	"pfdivert/roles/socket": {"matrix/script", "pfconf/netlink", "pfconf/shared"},
 	"pfdivert/roles/evidence": {
-		"matrix/evidence", "pfconf", "pfconf/netlink", "pfconf/program", "pfconf/rtnetlink", "pfconf/shared",
+		"matrix/evidence", "pfconf", "pfconf/ipfw", "pfconf/netlink", "pfconf/pf", "pfconf/program",
+		"pfconf/rtnetlink", "pfconf/shared",
 		"roles/evidence/netfilter",
 	},
 	"pfdivert/roles/evidence/netfilter": {"pfconf"},
@@ -316,7 +316,6 @@ var mayImport = map[string][]string{
 		"roles/evidence", "roles/terminal",
 	},
 	"pfdivert/roles/terminal": {"matrix/script", "roles/agent"},
-	"pfdivert/roles/twin":     {"roles/lab/namespace"},
 	"pfdivert/roles/testbed": {
 		"matrix", "matrix/script", "pfconf", "roles/agent", "roles/host", "roles/kernel", "roles/kernel/splat",
 		"roles/lab", "roles/lab/bsd", "roles/report", "roles/terminal",

@@ -83,10 +83,7 @@ type diagnosis struct {
 
 // judge makes findings of what a host showed.
 func judge(s *gather.Survey) *diagnosis {
-	d := &diagnosis{Found: []ailment{}, Unseen: s.Missing}
-	if d.Unseen == nil {
-		d.Unseen = []string{}
-	}
+	d := &diagnosis{Found: []ailment{}, Unseen: append([]string{}, s.Missing...)}
 	told := map[string]bool{}
 	add := func(about string, problems []explain.Problem) {
 		for _, p := range problems {
@@ -109,7 +106,12 @@ func judge(s *gather.Survey) *diagnosis {
 				problems = slices.DeleteFunc(problems, func(p explain.Problem) bool { return strings.HasPrefix(p.Cause, "queue-") })
 			}
 			add(about, problems)
-			if len(d.Found) == before && !told[about] {
+			switch {
+			case len(d.Found) > before || told[about]:
+			case rule.Unseen != "":
+				told[about] = true
+				d.Unseen = append(d.Unseen, about+": "+rule.Unseen)
+			default:
 				told[about] = true
 				d.Found = append(d.Found, ailment{Level: levelOK, About: about})
 			}
@@ -176,7 +178,7 @@ func describeRule(d evidence.Diversion, f pfconf.Family) string {
 		}
 	}
 	kind := string(d.Kind)
-	if d.Firewall == "pf" { // FreeBSD's, which knows no rdr-to
+	if d.Firewall == "pf" && strings.HasPrefix(d.Rule, "rdr ") { // of FreeBSD's list that translates
 		kind = "rdr ->"
 	}
 	text += " " + kind

@@ -68,7 +68,7 @@ func all() []*Role {
 		&checkSetupRole,
 		&doctorRole, &cleanupRole,
 		&serverRole, &clientRole, &packetRole, &pfSetupRole, &natlookRole,
-		&installRole, &versionRole, &helpRole, &agentRole, &guestRole,
+		&atfRole, &installRole, &versionRole, &helpRole, &agentRole, &guestRole,
 	}
 }
 
@@ -112,6 +112,9 @@ func Main(version string, args []string, std IO) int {
 func pick(args []string) (*Role, []string, error) {
 	if len(args) == 0 {
 		return &orchestratorRole, nil, nil
+	}
+	if len(args) > 1 && args[1] == agentRole.Name { // started by a role that has a name of its own
+		return &agentRole, args[2:], nil
 	}
 	base := strings.TrimPrefix(filepath.Base(args[0]), "pfdivert-")
 	if r := find(base); r != nil && !r.Hidden {

@@ -39,7 +39,7 @@ func playSeveral(t *testing.T, ctx context.Context, hosts []*testbed.Testbed, o 
 		t.Fatal(failed)
 	}
 	c := &call{IO: IO{Out: &out, Err: &err, Getenv: func(string) string { return "" }}, version: "test"}
-	status, failed = c.runOn(ctx, hosts, matrix.Targets(), o, output{&out, report.Style{Width: 80}, files})
+	status, _, failed = c.runOn(ctx, hosts, matrix.Targets(), o, output{&out, report.Style{Width: 80}, files})
 	if failed != nil {
 		t.Fatal(failed)
 	}
@@ -106,7 +106,7 @@ func TestOneHostUnreached(t *testing.T) {
 	}}}
 	var out bytes.Buffer
 	c := &call{IO: IO{Out: &out, Err: &out, Getenv: func(string) string { return "" }}}
-	status, err := c.runOn(t.Context(), hosts, matrix.Targets(), runFlags{count: 1}, output{text: &out})
+	status, _, err := c.runOn(t.Context(), hosts, matrix.Targets(), runFlags{count: 1}, output{text: &out})
 	if status != exitError || err == nil || err.Error() != "it does not answer" || out.Len() > 0 {
 		t.Errorf("%d %v %q", status, err, &out)
 	}

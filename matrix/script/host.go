@@ -79,6 +79,8 @@ type Facts struct {
 	NoPF string `json:"noPF,omitempty"`
 	// NoRdr is why that pf can't redirect, empty where it can.
 	NoRdr string `json:"noRdr,omitempty"`
+	// PFUnknown: NoPF or NoRdr is a question about it that failed, and proves no lack.
+	PFUnknown bool `json:"pfUnknown,omitempty"`
 	// Interfaces are those that have the addresses of Setup's Paths; of FreeBSD hosts alone.
 	Interfaces map[pfconf.Family]string `json:"interfaces,omitempty"`
 	// Owned are FAKE addresses that this host has configured.

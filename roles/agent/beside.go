@@ -24,7 +24,9 @@ type beside struct {
 	noPF string
 	// noRdr says why pf can't redirect, empty where it can.
 	noRdr string
-	nics  map[pfconf.Family]string // towards the other host
+	// unknown: one of them is a question that failed.
+	unknown bool
+	nics    map[pfconf.Family]string // towards the other host
 
 	mu sync.Mutex
 	in map[string]pfconf.Action // of pf's rules, by their labels
@@ -38,7 +40,7 @@ func put(ctx context.Context, fw pfconf.Firewall, s *script.Setup, run program.R
 	for _, p := range s.Paths {
 		nic, err := interfaceOf(p.Here)
 		if err != nil {
-			b.noPF = reason(err)
+			b.noPF, b.unknown = reason(err), true
 			return b
 		}
 		if nic != "" {
@@ -46,15 +48,20 @@ func put(ctx context.Context, fw pfconf.Firewall, s *script.Setup, run program.R
 		}
 	}
 	control := pf.NewControl(run, 0)
-	opened, err := openPF(ctx, control, s, b.nics, run, journal)
+	var c checks
+	c.pf(ctx, control, s, slices.Compact(slices.Sorted(maps.Values(b.nics))))
+	err := unfit(c)
+	if err == nil {
+		// All that the anchor holds must be such that it can be put back.
+		b.pf, err = pf.Open(ctx, pf.Config{Run: run, Journal: journal, RdrRules: true})
+	}
 	if err != nil {
-		b.noPF = reason(err)
+		b.noPF, b.unknown = reason(err), c.failed()
 		return b
 	}
-	b.pf = opened
-	var c checks
-	if c.redirects(ctx, control, s); len(c) > 0 {
-		b.noRdr = reason(unfit(c))
+	var r checks
+	if r.redirects(ctx, control, s); len(r) > 0 {
+		b.noRdr, b.unknown = reason(unfit(r)), r.failed()
 	}
 	return b
 }
@@ -66,18 +73,6 @@ func reason(err error) string {
 		return f.Text
 	}
 	return f.Text + " (" + f.Hint + ")"
-}
-
-// openPF opens pf's anchor when rules in it decide about the suite's packets and all that it holds
-// can be put back.
-func openPF(ctx context.Context, control *pf.Control, s *script.Setup, nics map[pfconf.Family]string,
-	run program.Runner, journal pfconf.Journal) (*pf.Firewall, error) {
-	var c checks
-	c.pf(ctx, control, s, slices.Compact(slices.Sorted(maps.Values(nics))))
-	if err := unfit(c); err != nil {
-		return nil, err
-	}
-	return pf.Open(ctx, pf.Config{Run: run, Journal: journal, RdrRules: true})
 }
 
 // ofPF reports whether pf has the rule.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"pfdivert/matrix/script"
@@ -22,15 +23,25 @@ func (c *checks) ok(name, format string, args ...any) {
 	*c = append(*c, CheckItem{Name: name, OK: true, Detail: fmt.Sprintf(format, args...)})
 }
 
+// warn notes what may be wrong and what can be done about it. It does not stop a run.
+func (c *checks) warn(name, cure, format string, args ...any) {
+	*c = append(*c, CheckItem{Name: name, OK: true, Warn: true, Detail: fmt.Sprintf(format, args...), Cure: cure})
+}
+
 // no notes what is wrong and the command that fixes it.
 func (c *checks) no(name, cure, format string, args ...any) {
 	*c = append(*c, CheckItem{Name: name, Detail: fmt.Sprintf(format, args...), Cure: cure})
 }
 
-// fail notes an error, with its hint as the cure.
+// fail notes an error that kept a question from being answered, with its hint as the cure.
 func (c *checks) fail(name string, err error) {
 	f := FaultOf(err)
-	c.no(name, f.Hint, "%s", f.Text)
+	*c = append(*c, CheckItem{Name: name, Failed: true, Detail: f.Text, Cure: f.Hint})
+}
+
+// failed reports whether a question was not answered.
+func (c checks) failed() bool {
+	return slices.ContainsFunc(c, func(i CheckItem) bool { return i.Failed })
 }
 
 // unfit makes a fault of what is wrong with a host.

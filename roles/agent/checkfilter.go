@@ -59,33 +59,75 @@ func (c *checks) skipped(skipped, nics []string) {
 // reach looks whether the main ruleset comes to the anchor for every kind of rule, and to no other
 // rule that decides in its place.
 func (c *checks) reach(main *pf.MainRuleset, s *script.Setup) {
+	said := map[string]bool{}
 	var call string
 	for _, r := range typicalRules(s) {
-		if !c.reaches(main, r) {
+		reach := c.reaches(main, r, s)
+		if reach == nil {
 			return
 		}
-		call = main.Reach(pf.DefaultAnchor, r).Calls[0]
+		call = reach.Calls[0]
+		for _, rule := range reach.May {
+			if !said[rule] {
+				said[rule] = true
+				c.warn(anchorItem, "if targets FAIL with rule-mismatch, put the anchor before that rule",
+					"this rule may decide in its place for some packets (%s): %s", flowOf(r), rule)
+			}
+		}
+		for _, rule := range reach.Translates {
+			if r.Action == pfconf.DivertReply && !said[rule] {
+				said[rule] = true
+				c.warn("source of FAKE", "leave FAKE out of that rule: match out from ! FAKE nat-to and so on",
+					"this rule changes the source of what leaves from FAKE, so the divert-reply targets FAIL: %s", rule)
+			}
+		}
 	}
 	c.ok(anchorItem, "the main ruleset calls it: %s", call)
 }
 
-// reaches looks whether the main ruleset comes to the anchor with what the rule is about; that it
-// does is not noted.
-func (c *checks) reaches(main *pf.MainRuleset, r pfconf.Rule) bool {
+// unread says which rule keeps it from being known whether the anchor is called.
+func unread(r pf.Reach) error {
+	return hinted{
+		fmt.Errorf("no rule of the main ruleset calls it that is understood, and this one is not: %s", r.May[0]),
+		"report that rule, or put it behind the anchor's line and make it simpler",
+	}
+}
+
+func flowOf(r pfconf.Rule) string { return fmt.Sprintf("%v %v %v", r.Family, r.Proto, r.Action) }
+
+// reaches looks whether the main ruleset comes to the anchor with what the rule is about. It notes
+// what is certainly wrong and returns nil then.
+func (c *checks) reaches(main *pf.MainRuleset, r pfconf.Rule, s *script.Setup) *pf.Reach {
 	const cure = "put the line   " + anchorItem + "   last into /etc/pf.conf, then: pfctl -f /etc/pf.conf"
-	kind := fmt.Sprintf("%v %v %v", r.Family, r.Proto, r.Action)
-	switch reach := main.Reach(pf.DefaultAnchor, r); {
+	reach := main.Reach(pf.DefaultAnchor, r, nicOf(s, r.Family))
+	switch {
+	case len(reach.Calls) == 0 && len(reach.May) > 0:
+		c.fail(anchorItem, unread(reach))
 	case len(reach.Calls) == 0 && len(reach.Children) > 0:
 		c.no(anchorItem, cure, "the main ruleset has %s, which leaves out the anchor's own rules", reach.Children[0])
 	case len(reach.Calls) == 0:
-		c.no(anchorItem, cure, "no rule of the main ruleset comes to it (%s)", kind)
-	case len(reach.Hidden) > 0:
+		c.no(anchorItem, cure, "no rule of the main ruleset comes to it (%s)", flowOf(r))
+	case len(reach.Decides) > 0:
 		c.no(anchorItem, cure+"; and no rule with 'quick' before it may match the tests' packets",
-			"this rule decides before it (%s): %s", kind, reach.Hidden[0])
+			"this rule decides before it (%s): %s", flowOf(r), reach.Decides[0])
 	default:
-		return true
+		return &reach
 	}
-	return false
+	return nil
+}
+
+// nicOf is the interface towards the other host, "" if it is not known.
+func nicOf(s *script.Setup, f pfconf.Family) string {
+	for _, p := range s.Paths {
+		if pfconf.FamilyOf(p.Here) == f {
+			nic, err := interfaceOf(p.Here)
+			if err != nil {
+				return ""
+			}
+			return nic
+		}
+	}
+	return ""
 }
 
 // typicalRules are rules of each kind that the suite loads, about flows as it has them.
@@ -121,14 +163,9 @@ const rdrAnchorItem = `rdr-` + anchorItem
 // redirects looks whether FreeBSD's pf comes to the anchor with what is to be redirected, and with
 // what was. It notes what is wrong, and nothing else.
 func (c *checks) redirects(ctx context.Context, control *pf.Control, s *script.Setup) {
-	translating, err := control.MainRedirects(ctx)
+	translating, main, err := control.MainRulesets(ctx)
 	if err != nil {
 		c.fail(rdrAnchorItem, err)
-		return
-	}
-	main, err := control.MainRuleset(ctx)
-	if err != nil {
-		c.fail(anchorItem, err)
 		return
 	}
 	cure := "put the line   " + rdrAnchorItem + "   before all other rdr rules into /etc/pf.conf, then: pfctl -f /etc/pf.conf"
@@ -141,18 +178,21 @@ func (c *checks) redirects(ctx context.Context, control *pf.Control, s *script.S
 					continue
 				}
 				r.To = fake.Addr()
-				switch reach := translating.Reach(pf.DefaultAnchor, r); {
+				switch reach := translating.Reach(pf.DefaultAnchor, r, nicOf(s, r.Family)); {
+				case len(reach.Calls) == 0 && len(reach.May) > 0:
+					c.fail(rdrAnchorItem, unread(reach))
+					return
 				case len(reach.Calls) == 0:
 					c.no(rdrAnchorItem, cure, "no rule of the main ruleset comes to it (%v %v rdr)", r.Family, proto)
 					return
-				case len(reach.Hidden) > 0:
+				case len(reach.Decides) > 0:
 					c.no(rdrAnchorItem, cure, "this rule decides before it (%v %v rdr): %s", r.Family, proto,
-						reach.Hidden[0])
+						reach.Decides[0])
 					return
 				}
 			}
 			r.To = p.Here
-			if !c.reaches(main, r) {
+			if c.reaches(main, r, s) == nil {
 				return
 			}
 		}

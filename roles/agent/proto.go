@@ -167,8 +167,12 @@ type Answer struct {
 
 // CheckItem is the result of one check of a host.
 type CheckItem struct {
-	Name   string `json:"name"`
-	OK     bool   `json:"ok"`
+	Name string `json:"name"`
+	OK   bool   `json:"ok"`
+	// Warn: it is not known to be wrong, or only for some targets. OK is set as well.
+	Warn bool `json:"warn,omitempty"`
+	// Failed: it could not be asked. OK is not set.
+	Failed bool   `json:"failed,omitempty"`
 	Detail string `json:"detail,omitempty"` // what was found
 	Cure   string `json:"cure,omitempty"`   // the command that fixes it
 }

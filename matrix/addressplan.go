@@ -67,9 +67,9 @@ func newDivertPorts() chan uint16 {
 	return pool
 }
 
-// Space gives out the addresses, ports and ids of cells, each fresh until the
+// AddressPlan gives out the addresses, ports and ids of cells, each fresh until the
 // largest prefix or port range is used up.
-type Space struct {
+type AddressPlan struct {
 	families map[pfconf.Family]Addresses
 	run      string
 	first    uint64 // of the run's ports in the port ranges
@@ -78,10 +78,10 @@ type Space struct {
 	n        atomic.Uint64
 }
 
-// NewSpace makes the space of a run. Runs begin at different ports, so that the
+// NewAddressPlan makes the space of a run. Runs begin at different ports, so that the
 // last one's TIME_WAIT sockets on a real host do not meet the next one.
-func NewSpace(families map[pfconf.Family]Addresses) *Space {
-	return &Space{
+func NewAddressPlan(families map[pfconf.Family]Addresses) *AddressPlan {
+	return &AddressPlan{
 		families: families,
 		run:      fmt.Sprintf("%06x", rand.Uint32N(1<<24)),
 		ports:    portsEach,
@@ -90,7 +90,7 @@ func NewSpace(families map[pfconf.Family]Addresses) *Space {
 }
 
 // take leaves the space one of so many equal parts of the ports; 0 parts leave all.
-func (s *Space) take(part, parts int) {
+func (s *AddressPlan) take(part, parts int) {
 	if parts > 0 {
 		s.ports = portsEach / uint64(parts)
 		s.first = uint64(part) * s.ports
@@ -115,14 +115,14 @@ type Cell struct {
 	// heard as well and must be told apart by FAKE.
 	shared bool
 	own    []netip.Addr // addresses that no other cell has at the same time
-	// turn is a key; cells with the same one must not be run at the same
+	// lockKey is a key; cells with the same one must not be run at the same
 	// time. Empty: any time.
-	turn string
-	run  string
+	lockKey string
+	run     string
 }
 
 // Cell returns the target addresses, ports and ids.
-func (s *Space) Cell(t Target) Cell {
+func (s *AddressPlan) Cell(t Target) Cell {
 	n := s.n.Add(1)
 	a := s.families[t.Family]
 	port := uint16(s.first + (s.offset+n)%s.ports)
@@ -141,7 +141,7 @@ func (s *Space) Cell(t Target) Cell {
 	// The suite's cells without ports have FAKE to tell them apart; the claims' servers on
 	// REMOTE have its own address, and would hear each other's packets.
 	if !t.Proto.HasPorts() && (a.Fakes.IsSingleIP() || t.Claim != nil) {
-		c.turn = fmt.Sprintf("%v %v", t.Family, t.Proto)
+		c.lockKey = fmt.Sprintf("%v %v", t.Family, t.Proto)
 	}
 	return c
 }

@@ -20,12 +20,12 @@ var someAddresses6 = Addresses{
 	Locals: netip.MustParsePrefix("fd00:188:3::/64"), Fakes: netip.MustParsePrefix("fd00:188:2::/64"),
 }
 
-func space(a ...Addresses) *Space {
+func space(a ...Addresses) *AddressPlan {
 	families := map[pfconf.Family]Addresses{}
 	for _, x := range a {
 		families[pfconf.FamilyOf(x.Local)] = x
 	}
-	return NewSpace(families)
+	return NewAddressPlan(families)
 }
 
 // Every cell has addresses, ports and names of its own, in the prefixes.
@@ -56,8 +56,8 @@ func TestSpaceIsFresh(t *testing.T) {
 		if !pfconf.ValidLabel(c.label("-2")) {
 			t.Fatalf("label %s", c.label("-2"))
 		}
-		if c.turn != "" || c.shared {
-			t.Fatalf("%s has to wait for its turn %q", c.Name, c.turn)
+		if c.lockKey != "" || c.shared {
+			t.Fatalf("%s has to wait for its turn %q", c.Name, c.lockKey)
 		}
 		if i >= portsEach {
 			continue
@@ -82,8 +82,8 @@ func TestSpaceSingle(t *testing.T) {
 		if !target.Proto.HasPorts() {
 			want = "inet " + target.Proto.String()
 		}
-		if c.turn != want {
-			t.Errorf("%s: turn %q, want %q", target.Name, c.turn, want)
+		if c.lockKey != want {
+			t.Errorf("%s: turn %q, want %q", target.Name, c.lockKey, want)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package pf
+package pfconf
 
 import (
 	"strconv"
@@ -36,8 +36,8 @@ var protoNumbers = func() map[string]int {
 	return m
 }()
 
-// protoName is what OpenBSD's pfctl prints for a protocol number.
-func protoName(n int) string {
+// ProtoName is what OpenBSD's pfctl prints for an IP protocol number.
+func ProtoName(n int) string {
 	switch {
 	case n >= 0 && n < len(protocols) && protocols[n] != "-":
 		return protocols[n]
@@ -49,11 +49,12 @@ func protoName(n int) string {
 	return strconv.Itoa(n)
 }
 
-// protoNumber is the number of a protocol that pfctl printed as a name or number.
-func protoNumber(s string) (int, bool) {
+// ProtoNumber returns the number of an IP protocol that pfctl or ipfw printed as a name or number;
+// ok is false for an unknown name.
+func ProtoNumber(s string) (n int, ok bool) {
 	if n, ok := protoNumbers[s]; ok {
 		return n, true
 	}
-	n, err := strconv.ParseUint(s, 10, 8)
-	return int(n), err == nil
+	number, err := strconv.ParseUint(s, 10, 8)
+	return int(number), err == nil
 }

@@ -91,7 +91,7 @@ func wantLoads(t *testing.T, f *filter, want ...string) {
 func TestGateGathers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &filter{}
-		g := &gate{change: f.change}
+		g := &ruleBatches{change: f.change}
 		var cells sync.WaitGroup
 		cell := func(label string) {
 			g.enter()
@@ -123,7 +123,7 @@ func TestGateGathers(t *testing.T) {
 func TestGateWaitsForQuarter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &filter{}
-		g := &gate{change: f.change}
+		g := &ruleBatches{change: f.change}
 		for range 8 {
 			g.enter()
 		}
@@ -155,7 +155,7 @@ func TestGateWaitsForQuarter(t *testing.T) {
 func TestGateTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &filter{}
-		g := &gate{change: f.change, together: true}
+		g := &ruleBatches{change: f.change, together: true}
 		for range 3 {
 			g.enter()
 		}
@@ -176,7 +176,7 @@ func TestGateTogether(t *testing.T) {
 func TestGateRemoves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &filter{}
-		g := &gate{change: f.change}
+		g := &ruleBatches{change: f.change}
 		for i := range removeAt {
 			synctest.Wait()
 			if len(f.labels()) > 0 {
@@ -201,7 +201,7 @@ func TestGateFaults(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		refused := &script.Fault{Code: script.CodeOther, Text: "no"}
 		f := &filter{fault: map[string]*script.Fault{"bad": refused, "rotten": refused}}
-		g := &gate{change: f.change}
+		g := &ruleBatches{change: f.change}
 		both := func() (good, bad error) {
 			var cells sync.WaitGroup
 			g.mu.Lock() // so that both are loaded together
@@ -234,7 +234,7 @@ func TestGateFaults(t *testing.T) {
 func TestGateGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &filter{}
-		g := &gate{change: f.change, together: true}
+		g := &ruleBatches{change: f.change, together: true}
 		for range 2 {
 			g.enter()
 		}
@@ -256,7 +256,7 @@ func TestGateManyCells(t *testing.T) {
 	for _, together := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			f := &filter{}
-			g := &gate{change: f.change, together: together}
+			g := &ruleBatches{change: f.change, together: together}
 			var players sync.WaitGroup
 			for p := range 40 {
 				players.Go(func() {
@@ -310,14 +310,14 @@ func TestGateManyCells(t *testing.T) {
 // Turns: one at a time for a key, all at once without.
 func TestTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var turns turns
+		var turns keyedLock
 		var mu sync.Mutex
 		now, most := map[string]int{}, map[string]int{}
 		var all sync.WaitGroup
 		for i := range 60 {
 			key := []string{"inet rip", "inet icmp", ""}[i%3]
 			all.Go(func() {
-				if err := turns.take(t.Context(), key); err != nil {
+				if err := turns.lock(t.Context(), key); err != nil {
 					t.Error(err)
 				}
 				mu.Lock()
@@ -328,20 +328,20 @@ func TestTurns(t *testing.T) {
 				mu.Lock()
 				now[key]--
 				mu.Unlock()
-				turns.give(key)
+				turns.unlock(key)
 			})
 		}
 		all.Wait()
 		if most["inet rip"] != 1 || most["inet icmp"] != 1 || most[""] != 20 {
 			t.Errorf("at a time: %v", most)
 		}
-		if err := turns.take(t.Context(), "inet rip"); err != nil {
+		if err := turns.lock(t.Context(), "inet rip"); err != nil {
 			t.Fatal(err)
 		}
 		cause := errors.New("too late")
 		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, cause)
 		defer cancel()
-		if err := turns.take(ctx, "inet rip"); err != cause {
+		if err := turns.lock(ctx, "inet rip"); err != cause {
 			t.Errorf("%v, want %v", err, cause)
 		}
 	})

@@ -5,14 +5,14 @@ import (
 	"sync"
 )
 
-// turns lets those with the same key go one at a time. An empty key never
+// keyedLock lets those with the same key go one at a time. An empty key never
 // waits.
-type turns struct {
+type keyedLock struct {
 	mu    sync.Mutex
 	taken map[string]chan struct{} // holds a token while the turn is free
 }
 
-func (t *turns) of(key string) chan struct{} {
+func (t *keyedLock) of(key string) chan struct{} {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.taken == nil {
@@ -25,7 +25,7 @@ func (t *turns) of(key string) chan struct{} {
 	return t.taken[key]
 }
 
-func (t *turns) take(ctx context.Context, key string) error {
+func (t *keyedLock) lock(ctx context.Context, key string) error {
 	if key == "" {
 		return nil
 	}
@@ -37,7 +37,7 @@ func (t *turns) take(ctx context.Context, key string) error {
 	}
 }
 
-func (t *turns) give(key string) {
+func (t *keyedLock) unlock(key string) {
 	if key != "" {
 		t.of(key) <- struct{}{}
 	}

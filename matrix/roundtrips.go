@@ -8,17 +8,17 @@ import (
 // Round trips are what a run over a long way waits for, so they are counted: in the
 // context, along the longest chain of those that wait for one another.
 
-type tripsKey struct{}
+type roundTripsKey struct{}
 
-// withTrips returns a context in which round trips are counted from zero.
-func withTrips(ctx context.Context) (context.Context, *int) {
+// withRoundTrips returns a context in which round trips are counted from zero.
+func withRoundTrips(ctx context.Context) (context.Context, *int) {
 	n := new(int)
-	return context.WithValue(ctx, tripsKey{}, n), n
+	return context.WithValue(ctx, roundTripsKey{}, n), n
 }
 
-// trip counts round trips.
-func trip(ctx context.Context, more int) {
-	if n, ok := ctx.Value(tripsKey{}).(*int); ok {
+// countRoundTrips counts round trips.
+func countRoundTrips(ctx context.Context, more int) {
+	if n, ok := ctx.Value(roundTripsKey{}).(*int); ok {
 		*n += more
 	}
 }
@@ -26,14 +26,14 @@ func trip(ctx context.Context, more int) {
 // both runs two things at the same time and gives the first's error before the
 // second's.
 func both(ctx context.Context, a, b func(context.Context) error) error {
-	ctxA, tripsA := withTrips(ctx)
-	ctxB, tripsB := withTrips(ctx)
+	ctxA, tripsA := withRoundTrips(ctx)
+	ctxB, tripsB := withRoundTrips(ctx)
 	var errB error
 	var wg sync.WaitGroup
 	wg.Go(func() { errB = b(ctxB) })
 	errA := a(ctxA)
 	wg.Wait()
-	trip(ctx, max(*tripsA, *tripsB))
+	countRoundTrips(ctx, max(*tripsA, *tripsB))
 	if errA != nil {
 		return errA
 	}

@@ -8,12 +8,12 @@ import (
 	"pfdivert/matrix/script"
 )
 
-// A gate loads the rules of many cells in few loads. On a filter whose rules keep their counters, a
+// A ruleBatches loads the rules of many cells in few loads. On a filter whose rules keep their counters, a
 // load begins when the last one is done and a quarter of the cells under way waits for it: the
 // kernel copies the whole set for every load. On one that begins to count again with every load
 // (pf), a load waits until no cell has a rule in play: all cells that are under way have come to
 // the gate.
-type gate struct {
+type ruleBatches struct {
 	change func(context.Context, []script.Change) ([]*script.Fault, error)
 	// together: load only when every cell under way waits for it.
 	together bool
@@ -36,14 +36,14 @@ type waiter struct {
 const removeAt = 256
 
 // enter says that a cell begins; it must leave.
-func (g *gate) enter() {
+func (g *ruleBatches) enter() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.active++
 }
 
 // leave says that a cell has ended, and its rules with it.
-func (g *gate) leave(ctx context.Context, labels ...string) {
+func (g *ruleBatches) leave(ctx context.Context, labels ...string) {
 	g.mu.Lock()
 	g.active--
 	g.remove = append(g.remove, labels...)
@@ -52,7 +52,7 @@ func (g *gate) leave(ctx context.Context, labels ...string) {
 }
 
 // load makes a cell's change and waits until it is in force.
-func (g *gate) load(ctx context.Context, c script.Change) error {
+func (g *ruleBatches) load(ctx context.Context, c script.Change) error {
 	w := waiter{c, make(chan error, 1)}
 	g.mu.Lock()
 	if g.stuck != nil {
@@ -71,7 +71,7 @@ func (g *gate) load(ctx context.Context, c script.Change) error {
 }
 
 // next begins a load if it is time for one.
-func (g *gate) next(ctx context.Context) {
+func (g *ruleBatches) next(ctx context.Context) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	due := len(g.queue) > 0 && 4*len(g.queue) >= g.active || len(g.remove) >= removeAt
@@ -88,7 +88,7 @@ func (g *gate) next(ctx context.Context) {
 }
 
 // send makes the changes and tells those who wait.
-func (g *gate) send(ctx context.Context, queue []waiter, remove []string) {
+func (g *ruleBatches) send(ctx context.Context, queue []waiter, remove []string) {
 	var changes []script.Change
 	if len(remove) > 0 {
 		changes = append(changes, script.Change{Remove: remove})

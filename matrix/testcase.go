@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"pfdivert/matrix/explain"
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 )
@@ -19,16 +20,16 @@ const cellTimeout = 2 * time.Minute
 // use on a host.
 const portTries = 5
 
-// playTarget runs a target and judges it.
-func (r *runner) playTarget(ctx context.Context, t Target) Result {
+// runTarget runs a target and judges it.
+func (r *runner) runTarget(ctx context.Context, t Target) Result {
 	start := time.Now()
-	ctx, trips := withTrips(ctx)
+	ctx, trips := withRoundTrips(ctx)
 	res, p := r.judgeTarget(ctx, t)
-	res.Trips = *trips
+	res.RoundTrips = *trips
 	res.Name, res.Seconds = t.Name, time.Since(start).Seconds()
 	res = r.kernel.expected(t, res)
 	if p != nil && p.evidence != nil && (res.Verdict != Pass || p.lookAlways) {
-		r.looks.took(t.Name)
+		r.budget.took(t.Name)
 		res.Evidence = p.evidence
 	}
 	noPF := res.Verdict == Skip && r.kernel.besides(t)
@@ -45,14 +46,14 @@ func (r *runner) playTarget(ctx context.Context, t Target) Result {
 
 // judgeTarget runs a target, with other ports if those of the first cell are
 // in use, and returns its verdict and the last cell.
-func (r *runner) judgeTarget(ctx context.Context, t Target) (Result, *play) {
+func (r *runner) judgeTarget(ctx context.Context, t Target) (Result, *testCase) {
 	if s := r.skip(t); s != nil {
 		return s.result(), nil
 	}
 	var err error
-	var p *play
+	var p *testCase
 	for range portTries {
-		p, err = r.playCell(ctx, t)
+		p, err = r.runCell(ctx, t)
 		var taken *portTakenError
 		if !errors.As(err, &taken) {
 			break
@@ -72,14 +73,14 @@ func (r *runner) judgeTarget(ctx context.Context, t Target) (Result, *play) {
 	return f.result(), p
 }
 
-// playCell runs a target once, with a fresh cell.
-func (r *runner) playCell(ctx context.Context, t Target) (*play, error) {
-	c := r.space.Cell(t)
-	p := &play{Cell: c, kernel: r.kernel, nics: r.facts.Interfaces, localSystem: r.localSystem, gate: r.gate, omit: r.omit,
-		lookable: r.looks.wanted(t.Name), lookAlways: r.looks.all,
+// runCell runs a target once, with a fresh cell.
+func (r *runner) runCell(ctx context.Context, t Target) (*testCase, error) {
+	c := r.addresses.Cell(t)
+	p := &testCase{Cell: c, kernel: r.kernel, nics: r.facts.Interfaces, localSystem: r.localSystem, batches: r.batches, omit: r.omit,
+		lookable: r.budget.wanted(t.Name), lookAlways: r.budget.all,
 		local:  side{"local", r.hosts.Local, c.Session, t.Family, new(bool)},
 		remote: side{"remote", r.hosts.Remote, c.Session, t.Family, new(bool)}}
-	if t.First == PacketIn || t.First == PacketOut || t.Claim != nil {
+	if t.First.IsDivertPacket() || t.Claim != nil {
 		select {
 		case p.Divert = <-r.divert:
 			defer func() { r.divert <- p.Divert }()
@@ -87,32 +88,32 @@ func (r *runner) playCell(ctx context.Context, t Target) (*play, error) {
 			return p, context.Cause(ctx)
 		}
 	}
-	if err := r.turns.take(ctx, c.turn); err != nil {
+	if err := r.locks.lock(ctx, c.lockKey); err != nil {
 		return p, err
 	}
-	defer r.turns.give(c.turn)
+	defer r.locks.unlock(c.lockKey)
 	// What came before was another's, who may have had the same addresses.
 	p.began = time.Now()
 	ctx, cancel := context.WithTimeoutCause(ctx, cellTimeout, fmt.Errorf("the cell did not end within %v", cellTimeout))
 	defer cancel()
-	r.gate.enter()
+	r.batches.enter()
 	err := r.unlessStopped(p.run(ctx))
 	var taken *portTakenError
 	if (err != nil || p.lookAlways) && r.ctx.Err() == nil && !errors.As(err, &taken) {
 		p.look(ctx)
 	}
-	if c.turn != "" && len(p.labels) > 0 {
+	if c.lockKey != "" && len(p.labels) > 0 {
 		// The next one of this conversation begins without a rule.
-		if left := r.gate.load(ctx, script.Change{Remove: p.labels}); err == nil && left != nil {
+		if left := r.batches.load(ctx, script.Change{Remove: p.labels}); err == nil && left != nil {
 			err = broken(RuleRefused, "remote: the rule is not removed: %v", left)
 		}
 		p.labels = nil
 	}
-	r.gate.leave(ctx, p.labels...)
+	r.batches.leave(ctx, p.labels...)
 
 	// What is left is closed and forgotten whatever happened to the cell; that this
 	// failed is worth telling only when nothing else did.
-	if ended := r.unlessStopped(p.end(ctx)); err == nil && ended != nil {
+	if ended := r.unlessStopped(p.close(ctx)); err == nil && ended != nil {
 		err = ended
 	}
 	return p, err
@@ -128,33 +129,51 @@ func (r *runner) unlessStopped(err error) error {
 }
 
 // run runs the cell.
-func (p *play) run(ctx context.Context) error {
+func (p *testCase) run(ctx context.Context) error {
 	if p.Target.reuse() {
 		return p.reuse(ctx)
 	}
-	return p.halves()[0].run(ctx, true)
+	return p.exchanges()[0].run(ctx, true)
 }
 
 // run runs an args cell, with or without its control.
-func (h *half) run(ctx context.Context, control bool) error {
-	h.playing = h
-	switch {
-	case h.Claim != nil:
-		return h.Claim.play(h, ctx)
-	case h.mode == PacketIn || h.mode == PacketOut:
-		return h.packet(ctx, control)
-	case h.Proto == pfconf.TCP:
-		return h.stream(ctx, control)
-	case h.Proto == pfconf.ICMP && h.mode == To:
-		return h.echoTo(ctx, control)
-	case h.Proto == pfconf.ICMP:
-		return h.echoReply(ctx, control)
+func (x *exchange) run(ctx context.Context, control bool) error {
+	x.current = x
+	if x.Claim != nil {
+		return x.Claim.run(&claimRun{exchange: x}, ctx)
 	}
-	return h.datagram(ctx, control)
+	run := runs[runKey{x.mode.mechanism, x.Proto}]
+	if run == nil {
+		return broken(SetupFailed, "there is no test of %s with %v", x.mode, x.Proto)
+	}
+	return run(x, ctx, control)
 }
 
+// runs are the functions that run an exchange, by what diverts it and by its protocol.
+var runs = map[runKey]func(*exchange, context.Context, bool) error{
+	{explain.DivertTo, pfconf.TCP}:     runStream,
+	{explain.DivertTo, pfconf.UDP}:     runDatagram,
+	{explain.DivertTo, pfconf.Raw}:     runDatagram,
+	{explain.DivertTo, pfconf.ICMP}:    func(x *exchange, ctx context.Context, c bool) error { return echo{x}.requests(ctx, c) },
+	{explain.DivertReply, pfconf.TCP}:  runStream,
+	{explain.DivertReply, pfconf.UDP}:  runDatagram,
+	{explain.DivertReply, pfconf.Raw}:  runDatagram,
+	{explain.DivertReply, pfconf.ICMP}: func(x *exchange, ctx context.Context, c bool) error { return echo{x}.replies(ctx, c) },
+	{explain.PacketIn, pfconf.UDP}:     runPacket,
+	{explain.PacketOut, pfconf.UDP}:    runPacket,
+}
+
+type runKey struct {
+	mechanism explain.Mechanism
+	proto     pfconf.Proto
+}
+
+func runStream(x *exchange, ctx context.Context, c bool) error   { return stream{x}.run(ctx, c) }
+func runDatagram(x *exchange, ctx context.Context, c bool) error { return datagram{x}.run(ctx, c) }
+func runPacket(x *exchange, ctx context.Context, c bool) error   { return packet{x}.run(ctx, c) }
+
 // transcript gets what the cell's endpoints logged.
-func (p *play) transcript(ctx context.Context) []Transcript {
+func (p *testCase) transcript(ctx context.Context) []Transcript {
 	var all []Transcript
 	for _, s := range []side{p.local, p.remote} {
 		entries, err := s.host.Log(ctx, p.Session)
