@@ -136,8 +136,8 @@ func (x *claimRun) passesAs(ctx context.Context, end, line string) error {
 	return x.judge(again)
 }
 
-// reinjected reinjects the packet that the cell's divert socket holds back, rewritten, and judges that
-// it arrives.
+// reinjected reinjects the packet that the cell's divert socket holds back, rewritten, and judges
+// that it arrives.
 func (x *claimRun) reinjected(ctx context.Context) error {
 	divert := x.remote.request()
 	sent := divert.relay("packet", script.ClientLine, x.rewritten(script.PacketLine))

@@ -44,8 +44,8 @@ type usedFlow struct {
 type exchange struct {
 	*testCase
 	mode Mode
-	// part is "" for the first exchange and "-2" for a reuse target's second; it is part of the names
-	// of sockets and rule.
+	// part is "" for the first exchange and "-2" for a reuse target's second; it is part of the
+	// names of sockets and rule.
 	part string
 	// client and server are the ports of the two ends, or the ids of echoes.
 	client, server uint16
@@ -80,8 +80,8 @@ func (x *exchange) sides() (client, server side) {
 	return x.remote, x.local
 }
 
-// flowEnds returns the flow's two ends as LOCAL and the wire see them: the client's name and the one
-// that it talks to.
+// flowEnds returns the flow's two ends as LOCAL and the wire see them: the client's name and the
+// one that it talks to.
 func (x *exchange) flowEnds() (client, server netip.AddrPort) {
 	c, s := x.client, x.server
 	if x.mode.sharedPort {

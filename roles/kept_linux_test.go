@@ -72,7 +72,8 @@ func TestKept(t *testing.T) {
 			}
 		}
 	}
-	for name, now := range map[string][]string{"targets.txt": targets, "reasons.txt": reasons, "jsonfields.txt": fields} {
+	for name, now := range map[string][]string{"targets.txt": targets, "reasons.txt": reasons,
+		"jsonfields.txt": fields} {
 		for _, one := range kept(t, name) {
 			if !slices.Contains(now, one) {
 				t.Errorf("%s: %s is missing", name, one)
