@@ -9,10 +9,10 @@ import (
 )
 
 // A ruleBatches loads the rules of many cells in few loads. On a filter whose rules keep their
-// counters, a load begins when the last one is done and a quarter of the cells under way waits
-// for it: the kernel copies the whole set for every load. On one that begins to count again with
-// every load (pf), a load waits until no cell has a rule in play: all cells that are under way
-// have come to the gate.
+// counters, a load begins when the last one is done and a quarter of the cells under way waits for
+// it: the kernel copies the whole set for every load. On one that begins to count again with every
+// load (pf), a load waits until no cell has a rule in play: all cells that are under way have come
+// to the gate.
 type ruleBatches struct {
 	change func(context.Context, []script.Change) ([]*script.Fault, error)
 	// together: load only when every cell under way waits for it.

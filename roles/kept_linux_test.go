@@ -72,8 +72,8 @@ func TestKept(t *testing.T) {
 			}
 		}
 	}
-	lists := map[string][]string{"targets.txt": targets, "reasons.txt": reasons, "jsonfields.txt": fields}
-	for name, now := range lists {
+	for name, now := range map[string][]string{"targets.txt": targets, "reasons.txt": reasons,
+		"jsonfields.txt": fields} {
 		for _, one := range kept(t, name) {
 			if !slices.Contains(now, one) {
 				t.Errorf("%s: %s is missing", name, one)

@@ -336,7 +336,8 @@ func TestParse(t *testing.T) {
 	if l := got[0].label(); l != "" {
 		t.Errorf("the label %q was taken for one of this program's", l)
 	}
-	for _, bad := range []string{"", "ipfw: what\n", "00100 set 1 allow ip from any to any\n", "65535 set 0 allow ip from any to any\n", "00100 1 1 set 1 allow ip from any to any\n",
+	for _, bad := range []string{"", "ipfw: what\n", "00100 set 1 allow ip from any to any\n",
+		"65535 set 0 allow ip from any to any\n", "00100 1 1 set 1 allow ip from any to any\n",
 		"00100 99999999999999999999 1 set 1 allow\n65535 1 1 set 31 allow ip from any to any\n"} {
 		if e, err := parseListing(bad); err == nil {
 			t.Errorf("%q was read as %+v", bad, e)
