@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"strings"
 
 	"pfdivert/roles/lab/namespace"
@@ -58,6 +59,9 @@ func runDoctor(ctx context.Context, c *call) (int, error) {
 	if f.NArg() > 1 || f.NArg() == 1 && *save != "" || *pseudonyms && *save == "" {
 		return exitError, terminal.WithHint(errors.New("these arguments do not go together"), "pfdivert doctor -h")
 	}
+	// A host may have sets of 100,000 networks, which are copied several times: memory is dearer here than
+	// in the roles that meet packets.
+	debug.SetGCPercent(100)
 	config, status, err := doctorConfig(ctx, c, f.Arg(0))
 	if err != nil || config == nil {
 		return status, err

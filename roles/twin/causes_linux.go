@@ -48,6 +48,7 @@ func (d *doctor) remedies(s suspect) []remedy {
 		all = append(all, d.ofListener(s)...)
 		all = append(all, d.ofLo(s)...)
 	case inRouting:
+		all = append(all, d.ofBridge(s)...)
 		all = append(all, d.ofRouting(s)...)
 		all = append(all, d.ofPolicy(s)...)
 	case left, lostElsewhere:
@@ -190,6 +191,7 @@ func (d *doctor) narrowRule(p PolicyRule, in string) change {
 	}
 	q := p
 	q.In = in
+	q.Priority = max(p.Priority, 2) - 1
 	return addPolicyRule(q).and(d.c.removePolicyRule(i))
 }
 
@@ -506,17 +508,12 @@ func (d *doctor) ofBridge(s suspect) []remedy {
 	}
 	if len(bridges) > 1 {
 		r.price = "rules of Docker or Kubernetes that filter between containers of one bridge no longer see their packets"
-		option := "nf_call_iptables"
-		if s.Flow.IPv6() {
-			option = "nf_call_ip6tables"
-		}
-		narrow := writeSysctl(name, "0")
+		r.narrow = writeSysctl(name, "0")
 		for _, b := range bridges {
 			if b.Name != s.end.in {
-				narrow.command += fmt.Sprintf("\nip link set %s type bridge %s 1", b.Name, option)
+				r.narrow = r.narrow.and(callIptables(b.Name, s.Flow.IPv6()))
 			}
 		}
-		r.narrow = narrow
 	}
 	return []remedy{r}
 }

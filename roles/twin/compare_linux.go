@@ -246,7 +246,7 @@ func (c *Config) ipsetItems() []item {
 				continue
 			}
 			head := about.without(ipsetAttrData, ipsetAttrADT, ipsetAttrProtocol).bytes()
-			all = append(all, item{string(head) + string(cleanIPSet(data).bytes()), "set " + name})
+			all = append(all, item{string(head) + string(cleanIPSet(data)), "set " + name})
 		}
 		if list, err := about.nest(ipsetAttrADT); err == nil {
 			for _, e := range list {

@@ -606,7 +606,7 @@ func (d *doctor) explain(g []suspect) error {
 		break
 	}
 	if p.Cause == "" {
-		p.Cause, p.Why = "unknown", "no single rule, policy rule, setting or socket whose absence mends it was found"
+		p.Cause, p.Why = "unknown", "no rule, policy rule, setting or socket was found whose absence fixes it"
 		p.Check = d.check(first)
 	}
 	d.add(p)

@@ -341,6 +341,41 @@ func (d *Dump) editConf4(device, name, value string) error {
 	return errGone
 }
 
+// callIptables has one bridge's packets go through the rules of IP (IFLA_BR_NF_CALL_IPTABLES, 36, and
+// _IP6TABLES, 37).
+func callIptables(bridge string, ipv6 bool) change {
+	option, kind := "nf_call_iptables", uint16(36)
+	if ipv6 {
+		option, kind = "nf_call_ip6tables", 37
+	}
+	return change{command: fmt.Sprintf("ip link set %s type bridge %s 1", bridge, option), do: func(d *Dump) error {
+		for i, m := range d.Links {
+			if linkName(m) != bridge {
+				continue
+			}
+			m = bytes.Clone(m)
+			all, err := split(m, unix.SizeofIfInfomsg)
+			if err != nil {
+				return err
+			}
+			info, err := all.nest(unix.IFLA_LINKINFO)
+			if err != nil {
+				return err
+			}
+			data, err := info.nest(unix.IFLA_INFO_DATA)
+			if err != nil {
+				return err
+			}
+			if value := data.get(kind); len(value) == 1 {
+				value[0] = 1
+				d.Links[i] = m
+				return nil
+			}
+		}
+		return errGone
+	}}
+}
+
 // conf4Of is a device's own setting of IPv4.
 func (c *Config) conf4Of(device, name string) uint32 {
 	for _, m := range c.Dump.Links {
@@ -425,7 +460,7 @@ func ipCommand(ipv6 bool) string { return map[bool]string{false: "ip", true: "ip
 // removePolicyRule deletes a rule of ip-rule(8), by its place in the dump.
 func (c *Config) removePolicyRule(i int) change {
 	r, m := c.PolicyRules[i], c.Dump.Rules[i]
-	return change{command: fmt.Sprintf("%s rule del pref %d", ipCommand(r.IPv6), r.Priority), do: func(d *Dump) error {
+	return change{command: fmt.Sprintf("%s rule del pref %d %s", ipCommand(r.IPv6), r.Priority, c.policyWords(i)), do: func(d *Dump) error {
 		for k, x := range d.Rules {
 			if bytes.Equal(x, m) {
 				d.Rules = slices.Delete(d.Rules, k, k+1)

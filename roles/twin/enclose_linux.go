@@ -68,8 +68,8 @@ func sameIDs(file string) ([]syscall.SysProcIDMap, error) {
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}
 		// SysProcIDMap has int, of 32 bits on some systems, and 4294967295 ids in one line.
-		for count > 0 && first <= math.MaxInt {
-			some := min(count, 1<<30, int64(math.MaxInt)-first+1)
+		for count > 0 && first < math.MaxInt {
+			some := min(count, 1<<30, int64(math.MaxInt)-first)
 			all = append(all, syscall.SysProcIDMap{ContainerID: int(first), HostID: int(first), Size: int(some)})
 			first, count = first+some, count-some
 		}

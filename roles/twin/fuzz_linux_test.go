@@ -119,6 +119,9 @@ func FuzzSnapshot(f *testing.F) {
 		_ = c.Save(io.Discard) // what is cut deep inside is found there
 		r := &replay{Config: c, ctx: context.Background()}
 		_, _ = r.nftGroups()
+		for _, m := range c.Sets {
+			netOrder(bytes.Clone(m.Data[4:]), ipsetIP, ipsetAttrADT)
+		}
 		for i := range c.Legacy {
 			_, _ = c.Legacy[i].clean()
 		}

@@ -77,6 +77,8 @@ type hints struct {
 	seen    []hookSeen       // each hint once for each base chain that leads to it
 	diverts []bool           // by the number of a base chain: a rule there diverts
 	targets []netip.AddrPort // of all rules
+
+	listeners map[listener]bool
 }
 
 // maxSpans bounds how many values of a set are looked at.
@@ -84,6 +86,9 @@ const maxSpans = 4096
 
 // follow adds the rules of a table: base chains with all that they lead to.
 func (h *hints) follow(chains []*hintChain, local func(mark uint32, six bool) bool) {
+	if h.listeners == nil {
+		h.listeners = map[listener]bool{}
+	}
 	byName := make(map[string]*hintChain, len(chains))
 	for _, c := range chains {
 		byName[c.name] = c
@@ -112,6 +117,11 @@ func (h *hints) follow(chains []*hintChain, local func(mark uint32, six bool) bo
 	for _, c := range chains {
 		for _, x := range c.hints {
 			for _, t := range x.targets {
+				for _, proto := range []uint32{protoTCP, protoUDP} {
+					if x.redirect && t.Port() != 0 && x.takes(askProto, proto) {
+						h.listeners[listener{proto, t.Port()}] = true
+					}
+				}
 				if !slices.Contains(h.targets, t) && len(h.targets) < maxSpans {
 					h.targets = append(h.targets, t)
 				}
@@ -135,10 +145,13 @@ func (h *hint) of(six bool) bool {
 
 // listens reports whether rules divert to a socket.
 func (h *hints) listens(s Socket) bool {
-	return slices.ContainsFunc(h.all, func(x *hint) bool {
-		return x.redirect && slices.ContainsFunc(x.targets, func(t netip.AddrPort) bool { return t.Port() == s.Local.Port() }) &&
-			x.takes(askProto, protoNumber(s.Proto))
-	})
+	return h.listeners[listener{protoNumber(s.Proto), s.Local.Port()}]
+}
+
+// listener is where rules divert to.
+type listener struct {
+	proto uint32
+	port  uint16
 }
 
 // protocols of IP.

@@ -2,11 +2,11 @@ package twin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -49,7 +49,15 @@ func readHost(t *testing.T, live *Netns, sockets []Socket) *Config {
 		}
 		return true
 	}
-	for end := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
+	events, err := live.Dial(unix.NETLINK_ROUTE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer events.Close()
+	if err := errors.Join(events.JoinGroup(unix.RTNLGRP_IPV6_ROUTE), events.SetReadDeadline(time.Now().Add(30*time.Second))); err != nil {
+		t.Fatal(err)
+	}
+	for {
 		c, err := live.Read(context.Background())
 		if err != nil {
 			t.Fatal(err)
@@ -58,8 +66,8 @@ func readHost(t *testing.T, live *Netns, sockets []Socket) *Config {
 			c.Sockets = sockets
 			return c
 		}
-		if time.Now().After(end) {
-			t.Fatalf("the routes of addresses are not there after 10 s: %v", c.Addrs)
+		if _, err := events.Receive(); err != nil {
+			t.Fatalf("the routes of addresses %v: %v", c.Addrs, err)
 		}
 	}
 }

@@ -1,6 +1,8 @@
 package twin
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,7 +17,6 @@ const (
 	ipsetIP          = 1
 	ipsetIPTo        = 2
 	ipsetDataTimeout = 6
-	ipsetDataLine    = 9
 
 	ipsetHeadElements   = 24
 	ipsetHeadReferences = 25
@@ -28,34 +29,36 @@ const (
 )
 
 // cleanIPSet is a set's head without what the kernel says of its present state.
-func cleanIPSet(data attrs) attrs {
-	return netOrder(data.without(ipsetHeadElements, ipsetHeadReferences, ipsetHeadMemory), ipsetIP, ipsetIPTo)
-}
-
-// cleanEntry is an element as it can be added.
-func cleanEntry(e attrs) attrs {
-	return netOrder(e.without(ipsetDataLine), ipsetIP, ipsetIPTo, ipsetIP2, ipsetIP2To)
+func cleanIPSet(data attrs) []byte {
+	b := data.without(ipsetHeadElements, ipsetHeadReferences, ipsetHeadMemory).bytes()
+	netOrder(b, ipsetIP, ipsetIPTo)
+	return b
 }
 
 // netOrder says of addresses, inside of attributes of the kinds, that they are in network order: the
-// kernel asks for that and does not say it itself.
-func netOrder(all attrs, kinds ...uint16) attrs {
-	some := slices.Clone(all)
-	for i, a := range some {
-		if !slices.Contains(kinds, a.kind()) {
-			continue
+// kernel asks for that and does not say it itself. It changes the attributes in place, as there may be
+// many; of another layout they stay as they are, and the kernel refuses them.
+func netOrder(b []byte, kinds ...uint16) {
+	next := func(b []byte) (size int, kind uint16, ok bool) {
+		if len(b) < 4 {
+			return 0, 0, false
 		}
-		inner, err := split(a.data, 0)
-		if err != nil {
-			continue // of another layout: the kernel refuses it
-		}
-		inner = slices.Clone(inner)
-		for j := range inner {
-			inner[j].flagged |= netOrderFlag
-		}
-		some[i] = attr{a.kind() | nestedFlag, inner.bytes()}
+		size, kind = int(binary.NativeEndian.Uint16(b)), binary.NativeEndian.Uint16(b[2:])
+		return size, kind, size >= 4 && size <= len(b)
 	}
-	return some
+	for {
+		size, kind, ok := next(b)
+		if !ok {
+			return
+		}
+		if slices.Contains(kinds, attr{flagged: kind}.kind()) {
+			binary.NativeEndian.PutUint16(b[2:], kind|nestedFlag)
+			if _, inner, ok := next(b[4:size]); ok {
+				binary.NativeEndian.PutUint16(b[6:], inner|netOrderFlag)
+			}
+		}
+		b = b[min((size+3)&^3, len(b)):]
+	}
 }
 
 // maxIPSets bounds the indexes of sets: gaps between them are filled for a moment.
@@ -66,7 +69,7 @@ func (r *replay) ipsets() error {
 	if len(r.Sets) == 0 {
 		return nil
 	}
-	heads, entries := map[string]attrs{}, map[string][]attrs{}
+	heads, entries := map[string]attrs{}, map[string][][]byte{}
 	for _, m := range r.Sets {
 		all, err := split(m.Data, 4)
 		if err != nil {
@@ -76,11 +79,7 @@ func (r *replay) ipsets() error {
 		if all.has(ipsetAttrTypeName) {
 			heads[name] = all
 		}
-		list, err := all.nest(ipsetAttrADT)
-		if err != nil {
-			return err
-		}
-		if len(list) > 0 {
+		if list := all.get(ipsetAttrADT); len(list) > 0 {
 			entries[name] = append(entries[name], list)
 		}
 	}
@@ -104,7 +103,7 @@ func (r *replay) ipsets() error {
 		}
 		send(ipsetCmdCreate, netlink.Create|netlink.Excl, "set "+name, attrs{
 			{ipsetAttrSetName, zero(name)}, {ipsetAttrTypeName, head.get(ipsetAttrTypeName)}, {ipsetAttrRevision, head.get(ipsetAttrRevision)},
-			{ipsetAttrFamily, head.get(ipsetAttrFamily)}, {ipsetAttrData | nestedFlag, cleanIPSet(data).bytes()},
+			{ipsetAttrFamily, head.get(ipsetAttrFamily)}, {ipsetAttrData | nestedFlag, cleanIPSet(data)},
 		})
 	}
 	var fillers []string
@@ -124,16 +123,16 @@ func (r *replay) ipsets() error {
 	slices.SortStableFunc(sets, func(a, b *IPSet) int { return b2i(a.Type == "list:set") - b2i(b.Type == "list:set") })
 	for _, s := range sets {
 		for _, list := range entries[s.Name] {
-			some := make(attrs, 0, len(list))
-			for _, e := range list {
-				one, err := split(e.data, 0)
-				if err != nil {
-					return err
-				}
-				some = append(some, attr{ipsetAttrData | nestedFlag, cleanEntry(one).bytes()})
+			list = bytes.Clone(list)
+			elements, err := split(list, 0)
+			if err != nil {
+				return err
+			}
+			for _, e := range elements {
+				netOrder(e.data, ipsetIP, ipsetIPTo, ipsetIP2, ipsetIP2To)
 			}
 			send(ipsetCmdAdd, 0, fmt.Sprintf("elements of set %s", s.Name), attrs{
-				{ipsetAttrSetName, zero(s.Name)}, {ipsetAttrLineNo, native(0)}, {ipsetAttrADT | nestedFlag, some.bytes()},
+				{ipsetAttrSetName, zero(s.Name)}, {ipsetAttrLineNo, native(0)}, {ipsetAttrADT | nestedFlag, list},
 			})
 		}
 	}

@@ -2,9 +2,14 @@ package twin
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"net"
+	"os"
 	"os/exec"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"pfdivert/roles/lab/namespace"
 )
@@ -157,5 +162,104 @@ func TestOccupied(t *testing.T) {
 	var occupied *OccupiedError
 	if !errors.As(err, &occupied) || *occupied != (OccupiedError{"tunl0", 2, "eth0"}) || occupied.Hint() == "" {
 		t.Error(err)
+	}
+}
+
+// Nothing in a copy writes to the host's log: no rule, and no packet with an address that does not belong
+// where it comes from. Rules keep their numbers.
+func TestNoLog(t *testing.T) {
+	host, inside, outside := newNetns(t), newNetns(t), newNetns(t)
+	shell(t, host, `
+		ip link set lo up
+		sysctl -qw net.ipv4.conf.all.log_martians=1 net.ipv4.conf.lo.log_martians=1
+		nft add table ip t
+		nft add chain ip t c '{ type filter hook output priority 0; }'
+		nft add rule ip t c log prefix \"nft \" counter
+		nft add rule ip t c log group 3
+		iptables-nft -A OUTPUT -j LOG --log-prefix nft-
+		iptables-legacy -A OUTPUT -j LOG --log-prefix legacy-
+		iptables-legacy -A OUTPUT -j ACCEPT
+	`)
+	live, err := host.Read(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	martians := []string{"ipv4/conf/all/log_martians", "ipv4/conf/default/log_martians", "ipv4/conf/lo/log_martians"}
+	for _, n := range []*Netns{inside, outside} {
+		if err := n.Do(func() error {
+			for _, name := range martians { // as where the first namespace has it
+				if err := writeSetting(name, "1"); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if lacks, err := live.Replay(context.Background(), inside, outside); err != nil || len(lacks) > 0 {
+		t.Fatal(lacks, err)
+	}
+	for _, n := range []*Netns{inside, outside} {
+		if err := n.Do(func() error {
+			for _, name := range martians {
+				if b, err := os.ReadFile("/proc/sys/net/" + name); err != nil || string(b) != "0\n" {
+					t.Errorf("%s is %q, %v", name, b, err)
+				}
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := inside.Do(func() error {
+		conn, err := net.Dial("udp", "127.0.0.1:9")
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		_, err = conn.Write([]byte("x"))
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	twin, err := inside.Read(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	groups, rules := 0, 0
+	for _, table := range twin.Tables {
+		for _, chain := range table.Chains {
+			for _, r := range chain.Rules {
+				rules++
+				for _, e := range r.Exprs {
+					data, err := split(e.Data, 0)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if e.Name == "log" && data.has(unix.NFTA_LOG_GROUP) {
+						groups++
+					} else if e.Name == "log" || e.Name == "target" {
+						t.Errorf("chain %s has an expression %s", chain.Name, e.Name)
+					}
+				}
+			}
+		}
+	}
+	if groups != 1 || rules != 3 {
+		t.Errorf("%d rules, of which %d log to a group; want 3 and 1", rules, groups)
+	}
+	var counters []uint64
+	table := &twin.Legacy[0]
+	if err := table.each(func(e []byte, _ string) error {
+		counters = append(counters, binary.NativeEndian.Uint64(e[table.layout().counters:]))
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	// Policies of INPUT and FORWARD, LOG, ACCEPT, policy of OUTPUT, end. The datagram's ICMP error is not
+	// counted apart: it is ACCEPTed too.
+	if len(counters) != 6 || counters[2] != 0 || counters[3] == 0 {
+		t.Errorf("the rules of iptables-legacy counted %d", counters)
 	}
 }

@@ -73,11 +73,13 @@ nft add rule ip own out meta l4proto tcp meta mark set 1`
 			if kindsTold(root) != kindsTold(told(found)) {
 				t.Errorf("root is told\n%s\nand with pseudonyms\n%s", root, told(found))
 			}
-			out := asUser(t, file.Bytes(), "TestSameProblemsAsUser", "TWIN_TEST_PROBLEMS")
-			_, user, ok := strings.Cut(out, "PROBLEMS\n")
-			user, _, end := strings.Cut(user, "END\n")
-			if !ok || !end || user != root {
-				t.Errorf("root is told\n%s\nand the user\n%s\n%s", root, user, out)
+			for _, uid := range []uint32{65534, 0} { // root has no privilege outside of a namespace either
+				out := asUser(t, uid, file.Bytes(), "TestSameProblemsAsUser", "TWIN_TEST_PROBLEMS")
+				_, user, ok := strings.Cut(out, "PROBLEMS\n")
+				user, _, end := strings.Cut(user, "END\n")
+				if !ok || !end || user != root {
+					t.Errorf("root is told\n%s\nand user %d\n%s\n%s", root, uid, user, out)
+				}
 			}
 		})
 	}
@@ -125,8 +127,8 @@ func problemsOf(t *testing.T, file string) {
 	fmt.Printf("PROBLEMS\n%sEND\n", told(d))
 }
 
-// asUser runs a test of this program as a user that owns nothing, with a file named in its environment.
-func asUser(t *testing.T, file []byte, test, variable string) string {
+// asUser runs a test of this program as another user, with a file named in its environment.
+func asUser(t *testing.T, uid uint32, file []byte, test, variable string) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "twin")
 	if err != nil {
@@ -146,7 +148,7 @@ func asUser(t *testing.T, file []byte, test, variable string) string {
 	}
 	cmd := exec.Command(dir+"/test", "-test.run=^"+test+"$", "-test.v")
 	cmd.Env = append(os.Environ(), variable+"="+dir+"/snapshot")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Errorf("%v: %s", err, out)

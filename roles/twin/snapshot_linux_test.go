@@ -163,7 +163,7 @@ func TestSnapshotAsUser(t *testing.T) {
 	host := newNetns(t)
 	shell(t, host, everything)
 	_, file := saved(t, host)
-	out := asUser(t, file, "TestSnapshotAsUser", "TWIN_TEST_SNAPSHOT")
+	out := asUser(t, 65534, file, "TestSnapshotAsUser", "TWIN_TEST_SNAPSHOT")
 	if !strings.Contains(out, "the twin is the same") {
 		t.Error(out)
 	}
