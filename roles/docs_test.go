@@ -274,6 +274,7 @@ var mayImport = map[string][]string{
 	"pfdivert/matrix/injection":          nil,
 	"pfdivert/matrix/script":             {"matrix/evidence", "matrix/injection", "pfconf"},
 	"pfdivert/pfconf":                    nil,
+	"pfdivert/pfconf/need":               nil,
 	"pfdivert/pfconf/ipfw":               {"pfconf", "pfconf/program", "pfconf/shared"},
 	"pfdivert/pfconf/nft":                {"pfconf"},
 	"pfdivert/pfconf/pf":                 {"pfconf", "pfconf/program", "pfconf/shared"},
@@ -283,12 +284,13 @@ var mayImport = map[string][]string{
 	"pfdivert/roles": {
 		"matrix", "matrix/evidence", "matrix/explain", "matrix/faults", "matrix/script", "pfconf",
 		"pfconf/ipfw", "pfconf/nft", "pfconf/pf", "roles/agent", "roles/endpoint", "roles/evidence",
-		"roles/host", "roles/lab", "roles/lab/bsd", "roles/report", "roles/terminal", "roles/testbed",
+		"roles/host", "roles/kernel", "roles/lab", "roles/lab/bsd", "roles/report", "roles/terminal",
+		"roles/testbed",
 	},
 	"pfdivert/roles/agent": {
-		"matrix/evidence", "matrix/injection", "matrix/script", "pfconf", "pfconf/ipfw", "pfconf/nft",
-		"pfconf/pf", "pfconf/program", "roles/endpoint", "roles/evidence", "roles/lab/bsd",
-		"roles/lab/spoil",
+		"matrix/evidence", "matrix/injection", "matrix/script", "pfconf", "pfconf/ipfw", "pfconf/need",
+		"pfconf/nft", "pfconf/pf", "pfconf/program", "roles/endpoint", "roles/evidence",
+		"roles/kernel/splat", "roles/lab/bsd", "roles/lab/spoil",
 	},
 	"pfdivert/roles/endpoint": {"matrix/script", "pfconf/shared"},
 	"pfdivert/roles/evidence": {
@@ -297,19 +299,23 @@ var mayImport = map[string][]string{
 	"pfdivert/roles/evidence/netfilter": {"pfconf"},
 	"pfdivert/roles/host":               {"roles/agent", "roles/lab", "roles/lab/namespace"},
 	"pfdivert/roles/host/sshtest":       {"roles/lab/labtest", "roles/lab/namespace"},
+	"pfdivert/roles/kernel":             {"pfconf/need", "roles/host", "roles/kernel/splat"},
+	"pfdivert/roles/kernel/splat":       nil,
 	"pfdivert/roles/lab":                {"pfconf", "roles/lab/namespace"},
 	"pfdivert/roles/lab/bsd":            {"pfconf", "pfconf/pf", "pfconf/program"},
 	"pfdivert/roles/lab/labtest":        nil,
 	"pfdivert/roles/lab/namespace":      nil,
-	"pfdivert/roles/lab/spoil":          {"matrix/injection", "pfconf", "pfconf/nft", "pfconf/program"},
+	"pfdivert/roles/lab/spoil": {
+		"matrix/injection", "pfconf", "pfconf/nft", "pfconf/program",
+	},
 	"pfdivert/roles/report": {
 		"matrix", "matrix/evidence", "matrix/explain", "matrix/faults", "matrix/script", "pfconf",
 		"roles/evidence", "roles/terminal",
 	},
 	"pfdivert/roles/terminal": {"matrix/script", "roles/agent"},
 	"pfdivert/roles/testbed": {
-		"matrix", "matrix/script", "pfconf", "roles/agent", "roles/host", "roles/lab", "roles/lab/bsd",
-		"roles/report", "roles/terminal",
+		"matrix", "matrix/script", "pfconf", "roles/agent", "roles/host", "roles/kernel",
+		"roles/kernel/splat", "roles/lab", "roles/lab/bsd", "roles/report", "roles/terminal",
 	},
 }
 

@@ -96,7 +96,8 @@ func (g *Guest) speaks(ctx context.Context) bool {
 func boot(ctx context.Context, image *Image, o Options, emulated bool) (*Guest, error) {
 	m, ok := machines[image.Arch]
 	if !ok {
-		return nil, &Error{Text: fmt.Sprintf("kernel %s is for %s", o.Kernel, image.Arch), Cure: "there is no machine of that kind to be started here"}
+		return nil, &Error{Text: fmt.Sprintf("kernel %s is for %s", o.Kernel, image.Arch),
+			Cure: "there is no machine of that kind to be started here"}
 	}
 	initramfs, err := openInitramfs(image, o)
 	if err != nil {
@@ -105,7 +106,8 @@ func boot(ctx context.Context, image *Image, o Options, emulated bool) (*Guest, 
 	defer initramfs.Close()
 	qemu, err := exec.LookPath(m.qemu)
 	if err != nil {
-		return nil, &Error{Text: "boot the kernel", Err: err, Cure: "install QEMU for " + image.Arch + ", which has " + m.qemu}
+		return nil, &Error{Text: "boot the kernel", Err: err,
+			Cure: "install QEMU for " + image.Arch + ", which has " + m.qemu}
 	}
 	var ours, theirs [4]*os.File
 	defer func() {
@@ -130,8 +132,9 @@ func boot(ctx context.Context, image *Image, o Options, emulated bool) (*Guest, 
 	}
 	g := &Guest{Image: image, Emulated: emulated}
 	cmd := exec.Command(qemu, o.arguments(m, emulated)...)
-	cmd.ExtraFiles = []*os.File{theirs[0], theirs[1], theirs[2], theirs[3], initramfs} // 3 and more
-	cmd.Stdout, cmd.Stderr = theirs[3], theirs[3]                                      // what QEMU says is the console's first line
+	// They are 3 and more. What QEMU says is the console's first line.
+	cmd.ExtraFiles = []*os.File{theirs[0], theirs[1], theirs[2], theirs[3], initramfs}
+	cmd.Stdout, cmd.Stderr = theirs[3], theirs[3]
 	if g.Local, g.Remote, err = host.Guest(ctx, cmd, conns[0], conns[1], conns[2]); err != nil {
 		for _, c := range conns {
 			c.Close()
@@ -161,7 +164,7 @@ func (o Options) arguments(m machine, emulated bool) []string {
 		args = append(args, "-chardev", fmt.Sprintf("socket,id=%s,fd=%d", name, 3+i),
 			"-device", fmt.Sprintf("virtserialport,chardev=%s,name=%s", name, name))
 	}
-	words := []string{"console=" + m.tty, "panic=-1", m.boot, "--", GuestRole}
+	words := []string{"console=" + m.tty, "panic=-1", "--", GuestRole}
 	if o.Single {
 		words = append(words, "-single")
 	}
@@ -242,7 +245,8 @@ func besideBoot(image *Image) string {
 	if image.Release == "" {
 		return ""
 	}
-	for _, d := range []string{filepath.Join(dir, "../lib/modules", image.Release), filepath.Join(dir, "../usr/lib/modules", image.Release)} {
+	for _, below := range []string{"../lib/modules", "../usr/lib/modules"} {
+		d := filepath.Join(dir, below, image.Release)
 		if info, err := os.Stat(d); err == nil && info.IsDir() {
 			return d
 		}
