@@ -133,6 +133,11 @@ func (h *half) opened(steps ...*asked) error {
 			return &portTakenError{a.where + ": " + a.Fault.Text}
 		case code == "EADDRINUSE":
 			return failed(PortBlocked, "%s: the first cell's socket blocks the port: %s", a.where, a.Fault.Text)
+		case code == script.CodeMissing:
+			return skipped("%s: %s", a.where, a.Fault.Text)
+		case code == "EADDRNOTAVAIL" && bindany && !h.kernel.bindsRaw(h.Family, h.Proto):
+			return skipped("%s: Linux before 5.17 binds no raw IPv4 socket to an address that is not the host's own "+
+				"(raw_bind, net/ipv4/raw.c): %s", a.where, a.Fault.Text)
 		case code == "EADDRNOTAVAIL" && bindany:
 			return failed(NoBindany, "%s: the kernel does not let a foreign address be bound: %s", a.where, a.Fault.Text)
 		case code == "EADDRNOTAVAIL" && a.do == script.Connect && h.part != "":

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"pfdivert/matrix/script"
+	"pfdivert/pfconf/need"
 	"slices"
 	"sync"
 	"time"
@@ -95,6 +96,9 @@ func newDiverter(s script.Spec) (diverter, error) {
 		return nil, fmt.Errorf("netfilter queue %d: %w", q.number, unix.EADDRINUSE)
 	}
 	if err := queues.bind(q); err != nil {
+		if errors.Is(err, unix.EINVAL) { // nfnetlink_rcv_msg: no such subsystem
+			err = &need.MissingError{Feature: need.NFQueue, Err: err}
+		}
 		return nil, fmt.Errorf("netfilter queue %d: %w", q.number, err)
 	}
 	return q, nil

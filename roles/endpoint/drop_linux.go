@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf/need"
 )
 
 // sockDiag is the process's socket for asking about sockets. It stays open:
@@ -17,6 +19,7 @@ import (
 var sockDiag struct {
 	mu      sync.Mutex
 	netlink netlinkSocket
+	finds   bool // tcpDiag has found that it does
 }
 
 // tcpStates are the BSDs' names of the kernel's states (include/net/tcp_states.h).
@@ -88,12 +91,52 @@ func findSocket(local, remote netip.AddrPort) (string, diagSocketID, error) {
 	return state, id, nil
 }
 
-// noSocket turns the kernel's answer into ErrNoSocket if it is that.
+// noSocket turns the kernel's answer into ErrNoSocket if it is that. A kernel that looks for no TCP
+// sockets answers the same.
 func noSocket(err error) error {
-	if errors.Is(err, unix.ENOENT) {
-		return ErrNoSocket
+	if !errors.Is(err, unix.ENOENT) {
+		return err
 	}
+	if err := tcpDiag(); err != nil {
+		return err
+	}
+	return ErrNoSocket
+}
+
+// tcpDiag reports whether the kernel finds a TCP socket that is there: a listener of this process's.
+// The error is a *need.MissingError when it does not. Once it does, it is not asked again.
+func tcpDiag() error {
+	if sockDiag.finds {
+		return nil
+	}
+	fd, err := newSocket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return fmt.Errorf("probe tcp_diag: %w", err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Listen(fd, 1); err != nil { // which binds it
+		return fmt.Errorf("probe tcp_diag: %w", err)
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		return fmt.Errorf("probe tcp_diag: %w", err)
+	}
+	own := name.(*unix.SockaddrInet4)
+	none := netip.IPv4Unspecified()
+	local := netip.AddrPortFrom(none, uint16(own.Port))
+	_, err = diagnose(unix.SOCK_DIAG_BY_FAMILY, 0, local, socketID(local, netip.AddrPortFrom(none, 0)))
+	if errors.Is(err, unix.ENOENT) {
+		return &need.MissingError{Feature: need.SockDiag, Err: err}
+	}
+	sockDiag.finds = err == nil
 	return err
+}
+
+// ProbeTCPDiag returns a *need.MissingError when this kernel can't be asked about TCP sockets.
+func ProbeTCPDiag() error {
+	sockDiag.mu.Lock()
+	defer sockDiag.mu.Unlock()
+	return tcpDiag()
 }
 
 // diagnose sends a struct inet_diag_req_v2 about one socket and gives the body

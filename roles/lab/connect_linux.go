@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/need"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -92,7 +93,9 @@ func (s *hostSetup) open(remote *os.File) (err error) {
 			PeerNumTxQueues: 1, PeerNumRxQueues: 1,
 			PeerNamespace: netlink.NsFd(remote.Fd()),
 		}
-		if err := s.netlink.LinkAdd(s.link); err != nil {
+		if err := s.netlink.LinkAdd(s.link); errors.Is(err, unix.EOPNOTSUPP) {
+			return &need.MissingError{Feature: need.Veth, Err: fmt.Errorf("create veth pair: %w", err)}
+		} else if err != nil {
 			return fmt.Errorf("create veth pair: %w", err)
 		}
 		return nil
