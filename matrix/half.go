@@ -187,6 +187,11 @@ func (h *half) loaded() pfconf.Rule {
 func (h *half) serverSpec() script.Spec {
 	client, server := h.ends()
 	s := script.Spec{Kind: kinds[h.Proto], Role: script.Server, Local: server, Reuse: h.part != "", Big: h.big}
+	// Where its socket in TIME_WAIT can't be dropped the next cell binds its port beside it, which
+	// takes both sides' SO_REUSEADDR (inet_csk_bind_conflict, net/ipv4/inet_connection_sock.c).
+	if h.Target.reuse() && h.Proto == pfconf.TCP && h.kernel.Firewall == "nftables" {
+		s.Reuse = true
+	}
 	if h.mode == To {
 		s.Diverted = true
 		s.Local = h.divertAddr()
