@@ -47,12 +47,12 @@ type Guest struct {
 	Emulated bool
 }
 
-// bootSilence is how long a kernel that boots may print nothing, and bootPatience how long it
-// may take in all. An emulated s390x has taken 40 seconds, with pauses of 5.
-const (
-	bootSilence  = time.Minute
-	bootPatience = 10 * time.Minute
-)
+// BootSilence is how long a kernel that boots may print nothing; a test shortens it. An emulated
+// s390x has taken 40 seconds, with pauses of 5.
+var BootSilence = time.Minute
+
+// bootPatience is how long a kernel may take to come up in all.
+const bootPatience = 10 * time.Minute
 
 // Boot starts a kernel. The agents have not said hello yet: see Booting. The end of ctx kills it.
 // Where the machine has KVM and nothing comes of it, the processor is emulated.
@@ -264,16 +264,16 @@ func (g *Guest) Booting(ctx context.Context) (context.Context, context.CancelFun
 	go func() {
 		all := time.NewTimer(bootPatience)
 		defer all.Stop()
-		silence := time.NewTimer(bootSilence)
+		silence := time.NewTimer(BootSilence)
 		defer silence.Stop()
 		for {
 			select {
 			case <-ctx.Done():
 				return
 			case <-g.Console.heard:
-				silence.Reset(bootSilence)
+				silence.Reset(BootSilence)
 			case <-silence.C:
-				cancel(fmt.Errorf("it printed nothing for %v", bootSilence))
+				cancel(fmt.Errorf("it printed nothing for %v", BootSilence))
 			case <-all.C:
 				cancel(fmt.Errorf("it was not up in %v", bootPatience))
 			case <-g.Local.Ended():
