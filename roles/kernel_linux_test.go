@@ -33,6 +33,7 @@ func fakeQEMU(kernel string) (status int) {
 		})
 	}
 	fmt.Fprintln(console, "[    0.000000] Linux version 6.99.0")
+	os.Args[0] = "pfdivert" // which starts the agents
 	local, remote, errs := os.NewFile(3, "local"), os.NewFile(4, "remote"), os.NewFile(5, "errors")
 	err := host.LabOn(host.LabOptions{Args: []string{"agent", "-lab"}},
 		[3]*os.File{local, local, errs}, [3]*os.File{remote, remote, errs})
