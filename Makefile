@@ -16,6 +16,7 @@
 #	make regress		runs all targets, without REMOTE_SSH on this
 #				machine alone (as root, on a BSD)
 #	make claims		runs what manuals say of packets handed to user space
+#	make kyua		runs suite and claims as FreeBSD's suites are run
 #	make check-setup	says what the hosts lack, and how to fix it
 #	make run-TARGET		runs one; "make list" shows which there are
 #	make dist		builds dist/pfdivert-SYSTEM-ARCHITECTURE for REMOTE
@@ -54,8 +55,8 @@ ${DIST}:
 	@mkdir -p dist; echo $@; t=$@; t=$${t#dist/pfdivert-}; \
 	GOOS=$${t%-*} GOARCH=$${t#*-} ${GO_BUILD} -o $@ .
 
-# On a BSD the lines are those of bsd.regress.mk(5).
-FORMAT = $$(case $$(uname -s) in OpenBSD|FreeBSD) echo -regress;; esac)
+# On OpenBSD the lines are those of bsd.regress.mk(5).
+FORMAT = $$(case $$(uname -s) in OpenBSD) echo -regress;; esac)
 
 regress: pfdivert
 	./pfdivert run ${FORMAT}
@@ -65,6 +66,13 @@ claims: pfdivert
 
 ${REGRESS_TARGETS} ${CLAIM_TARGETS}: pfdivert
 	@t=$@; ./pfdivert run ${FORMAT} "$${t#run-}"
+
+# What kyua is to know of the hosts: KYUA_FLAGS='-v test_suites.pfdivert.REMOTE_SSH=root@host'
+kyua: pfdivert-atf
+	kyua ${KYUA_FLAGS} test
+
+pfdivert-atf: pfdivert
+	@ln -sf pfdivert pfdivert-atf
 
 check-setup: pfdivert
 	@./pfdivert check-setup
@@ -121,8 +129,8 @@ install:
 	install -m 755 pfdivert "${DESTDIR}${PREFIX}/bin/pfdivert"
 
 clean:
-	rm -rf pfdivert dist out
+	rm -rf pfdivert pfdivert-atf dist out
 
 .PHONY: all pfdivert dist ${DIST} regress ${REGRESS_TARGETS} list generate
-.PHONY: claims ${CLAIM_TARGETS}
+.PHONY: claims ${CLAIM_TARGETS} kyua pfdivert-atf
 .PHONY: kernels kernel check check-setup test faults bench install clean

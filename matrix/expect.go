@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"pfdivert/matrix/explain"
 	"pfdivert/pfconf"
 )
 
@@ -81,7 +82,7 @@ func (k Kernel) bindsRaw(f pfconf.Family, p pfconf.Proto) bool {
 // besides reports whether the target's rule is one of the pf that stands beside the kernel's
 // filter.
 func (k Kernel) besides(t Target) bool {
-	return t.Claim != nil && t.Claim.PF || k.RedirectsBeside && t.First == Redirect
+	return t.Claim != nil && t.Claim.PF || k.RedirectsBeside && t.First.translates()
 }
 
 // controlReplies reports whether a control of a divert-reply rule means
@@ -95,7 +96,7 @@ func (k Kernel) controlReplies(p pfconf.Proto) bool {
 // connected sockets; the server of udp-to and rip-to never is, and an ICMP
 // state lives until its timeout. conntrack ties states to no socket.
 func (k Kernel) stateStays(p pfconf.Proto, m Mode) bool {
-	return !k.TiesStates || p == pfconf.ICMP || m == To && p != pfconf.TCP
+	return !k.TiesStates || p == pfconf.ICMP || m.IsDivertTo() && p != pfconf.TCP
 }
 
 // known is a failure that a kind of kernel is known for.
@@ -147,7 +148,7 @@ var knownFailures = []known{
 		firewall: "ipfw", before: 14, what: "On FreeBSD before 14, what pf itself diverts, `inet-divert-pf-packet-in` and `-out`,",
 		of:     func(t Target) bool { return t.Claim != nil && t.Claim.PF && t.Family == pfconf.Inet },
 		reason: Looped,
-		why:    "pf does not know a packet that its divert-to has handed out and diverts it again (seen on 12.1; mended in 14)",
+		why:    "pf does not know a packet that its divert-to has handed out and diverts it again (seen on 12.1; fixed in 14)",
 	},
 	{
 		firewall: "ipfw", before: 13, what: "On FreeBSD before 13, what pf itself diverts, `inet6-divert-pf-packet-in` and `-out`,",
@@ -171,10 +172,10 @@ func releaseOf(kernel string) (release, minor int) {
 	return release, minor
 }
 
-// comesInAgain reports whether packets that the packet role gives back are to come in on REMOTE.
+// comesInAgain reports whether packets that the packet role reinjects are to come in on REMOTE.
 func (t Target) comesInAgain() bool {
 	turned := strings.HasPrefix(t.Kind(), "divert-turned-")
-	return t.First == PacketIn && !turned || t.First == PacketOut && turned
+	return t.First.mechanism == explain.PacketIn && !turned || t.First.mechanism == explain.PacketOut && turned
 }
 
 // expected turns a verdict into what it means for a kernel with known failures.

@@ -27,7 +27,7 @@ const (
 	NotRefused       = "not-refused"       // the kernel let something be opened that it must refuse
 	NotOpened        = "not-opened"        // the kernel refused to open something that it must allow
 	NotBypassed      = "not-bypassed"      // a packet did not arrive that a rule must let pass when no one listens
-	Looped           = "looped"            // a packet that was given back met its rule again
+	Looped           = "looped"            // a packet that was reinjected met its rule again
 	PortBlocked      = "port-blocked"      // the kernel refuses the reversed flow's port
 	KernelSplat      = "kernel-splat"      // the kernel reported an oops, a BUG or a warning of itself
 

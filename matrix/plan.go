@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// Plan is which targets are played, how often and in which order.
+// Plan is which targets are run, how often and in which order.
 type Plan struct {
 	Targets []Target
-	// Rounds is how often each target is played; 0 and 1 are once.
+	// Rounds is how often each target is run; 0 and 1 are once.
 	Rounds int
 	// For, if not 0, is how long new rounds begin, in place of Rounds.
 	For time.Duration
@@ -19,10 +19,10 @@ type Plan struct {
 	Seed uint64
 }
 
-// Repeats reports whether targets are played more than once.
+// Repeats reports whether targets are run more than once.
 func (p Plan) Repeats() bool { return p.Rounds > 1 || p.For > 0 }
 
-// order returns the targets in the order in which they are played, until ctx is
+// order returns the targets in the order in which they are run, until ctx is
 // done.
 func (p Plan) order(ctx context.Context) iter.Seq[Target] {
 	return func(yield func(Target) bool) {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// played are the names that a plan plays, in order.
+// played are the names that a plan runs, in order.
 func played(ctx context.Context, p Plan) []string {
 	var all []string
 	for t := range p.order(ctx) {
@@ -36,7 +36,7 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-// A shuffled plan plays each target once in a round, in an order that the seed
+// A shuffled plan runs each target once in a round, in an order that the seed
 // gives again.
 func TestPlanShuffles(t *testing.T) {
 	p := Plan{Targets: Targets(), Rounds: 3, Seed: 7}

@@ -22,7 +22,7 @@ type Options struct {
 	// says of the others how it is known that one lacks it.
 	Families map[pfconf.Family]Addresses
 	NoFamily map[pfconf.Family]string
-	// Parallel is how many targets are played at the same time, 0 for all.
+	// Parallel is how many targets are run at the same time, 0 for all.
 	Parallel int
 	// Transcripts are wanted of passed cells too.
 	Transcripts bool
@@ -60,23 +60,23 @@ type runner struct {
 	// localSystem is LOCAL's operating system, as in runtime.GOOS.
 	localSystem string
 	omit        map[string]bool
-	space       *Space
-	gate        *gate
-	turns       turns
-	looks       looks
+	addresses   *AddressPlan
+	batches     *ruleBatches
+	locks       keyedLock
+	budget      evidenceBudget
 	divert      chan uint16 // free divert ports
 }
 
-// Run prepares the hosts, plays the targets and calls done for each as it
+// Run prepares the hosts, runs the targets and calls done for each as it
 // ends, from several goroutines at once. When ctx ends, targets that are being
 // played get the reason Interrupted. An error means that the run could not begin.
 func Run(ctx context.Context, hosts Hosts, plan Plan, opt Options, done func(Result)) error {
-	r := &runner{ctx: ctx, hosts: hosts, opt: opt, omit: map[string]bool{}, space: NewSpace(opt.Families), divert: newDivertPorts()}
+	r := &runner{ctx: ctx, hosts: hosts, opt: opt, omit: map[string]bool{}, addresses: NewAddressPlan(opt.Families), divert: newDivertPorts()}
 	for _, p := range opt.Omit {
 		r.omit[p] = true
 	}
-	r.looks.all, r.looks.none = opt.Evidence && !plan.Repeats(), opt.NoEvidence
-	r.space.take(opt.Part, opt.Parts)
+	r.budget.all, r.budget.none = opt.Evidence && !plan.Repeats(), opt.NoEvidence
+	r.addresses.take(opt.Part, opt.Parts)
 	if err := r.prepare(); err != nil {
 		return err
 	}
@@ -93,7 +93,7 @@ func Run(ctx context.Context, hosts Hosts, plan Plan, opt Options, done func(Res
 	for range parallel {
 		players.Go(func() {
 			for t := range next {
-				done(r.playTarget(ctx, t))
+				done(r.runTarget(ctx, t))
 			}
 		})
 	}
@@ -167,7 +167,7 @@ func (r *runner) prepare() error {
 	}
 	r.kernel.OtherDomain = r.facts.Domain != 0
 	r.kernel.Release, r.kernel.Minor = releaseOf(r.facts.Kernel)
-	r.gate = &gate{change: r.hosts.Remote.Change, together: !r.facts.KeepsCounters}
+	r.batches = &ruleBatches{change: r.hosts.Remote.Change, together: !r.facts.KeepsCounters}
 	return nil
 }
 
@@ -178,7 +178,7 @@ func wrap(host string, err error) error {
 	return nil
 }
 
-// skip reports whether the target can't be played, and why.
+// skip reports whether the target can't be run, and why.
 func (r *runner) skip(t Target) *finding {
 	if why, missing := r.opt.NoFamily[t.Family]; missing {
 		return &finding{Skip, NoFamily, why}
@@ -187,11 +187,17 @@ func (r *runner) skip(t Target) *finding {
 		if f := t.Claim.skip(r.kernel); f != nil {
 			return f
 		}
+		lacks := func(what, why string) *finding {
+			if r.facts.PFUnknown { // a question that failed proves no lack
+				return &finding{Error, QuestionFailed, "REMOTE: whether " + what + ": " + why}
+			}
+			return &finding{Skip, NoFeature, "REMOTE: it can't be that " + what + ": " + why}
+		}
 		switch besides := r.kernel.besides(t); {
 		case besides && r.facts.NoPF != "":
-			return &finding{Skip, NoFeature, "REMOTE: pf can't be used beside ipfw: " + r.facts.NoPF}
-		case besides && t.First == Redirect && r.facts.NoRdr != "":
-			return &finding{Skip, NoFeature, "REMOTE: pf beside ipfw can't redirect: " + r.facts.NoRdr}
+			return lacks("pf can be used beside ipfw", r.facts.NoPF)
+		case besides && t.First.translates() && r.facts.NoRdr != "":
+			return lacks("pf beside ipfw can redirect", r.facts.NoRdr)
 		}
 	}
 	if len(r.facts.Owned) > 0 {

@@ -161,13 +161,13 @@ type Rule struct {
 	// rule has the divert port here, with no address or the unspecified one; an rdr-to
 	// rule the new destination.
 	Divert netip.AddrPort `json:"divert,omitzero"`
-	// Both has a divert-packet rule hand over what answers the flow as well. On pf
+	// Both has a divert-packet rule divert what answers the flow as well. On pf
 	// every rule does: the answers belong to its state.
 	Both bool `json:"both,omitempty"`
 	// Bypass has a divert-packet rule let packets pass when no one listens on the
 	// divert port. nftables only.
 	Bypass bool `json:"bypass,omitempty"`
-	// Tee has a divert-packet rule hand over a copy of each packet, which goes its way. ipfw only.
+	// Tee has a divert-packet rule deliver a copy of each packet, which goes its way. ipfw only.
 	Tee bool `json:"tee,omitempty"`
 	// Number is the number of a divert-packet rule where that matters. ipfw only.
 	Number uint16 `json:"number,omitempty"`
@@ -222,7 +222,7 @@ func (r Rule) Validate() error {
 		return bad("%v and port %d do not go together", r.Proto, r.Port)
 	}
 	if r.Action != DivertPacket && (r.Both || r.Bypass || r.Tee || r.Number != 0) {
-		return bad("only divert-packet can be for both ways, be bypassed, hand over copies, or have a number")
+		return bad("only divert-packet can be for both ways, be bypassed, deliver copies, or have a number")
 	}
 	switch r.Action {
 	case DivertTo:

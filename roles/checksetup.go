@@ -104,11 +104,14 @@ func writeChecks(w io.Writer, items []agent.CheckItem) (fine bool) {
 	fine = true
 	for _, i := range items {
 		mark := "ok"
-		if !i.OK {
+		switch {
+		case !i.OK:
 			mark, fine = "NO", false
+		case i.Warn:
+			mark = "warn"
 		}
 		fmt.Fprintf(w, "  %s  %s: %s\n", mark, i.Name, i.Detail)
-		if !i.OK && i.Cure != "" {
+		if (!i.OK || i.Warn) && i.Cure != "" {
 			fmt.Fprintf(w, "      fix: %s\n", i.Cure)
 		}
 	}

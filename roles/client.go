@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"pfdivert/pfconf"
-	"pfdivert/roles/endpoint"
+	"pfdivert/roles/socket"
 	"pfdivert/roles/terminal"
 )
 
@@ -51,23 +51,22 @@ func runClient(_ context.Context, c *call) (int, error) {
 	if !o.bind.IsValid() {
 		o.bind = netip.AddrPortFrom(pfconf.FamilyOf(remote.Addr()).Unspecified(), 0)
 	}
-	e, err := endpoint.Open(script.Spec{
-		Kind: socketKinds[proto], Role: script.Client, Local: o.bind, Remote: remote, Bindany: o.bindany,
-		EchoID: uint16(os.Getpid()),
-	}, c.Out)
+	e, err := socket.Open(clientSocket(proto, script.Ends{
+		Role: script.Client, Local: o.bind, Remote: remote, Bindany: o.bindany,
+	}), c.Out)
 	if err != nil {
 		return exitError, err
 	}
 	defer e.Close()
 	deadline := time.Now().Add(o.timeout)
-	stream := socketKinds[proto] == script.Stream
+	stream := proto == pfconf.TCP
 	var s chain
 	s.do("connect", e.Connect)
 	if stream {
 		s.do("connect", func() error { return e.Connected(deadline) })
 	}
 	s.do("send", func() error { return e.Send([]byte(script.ClientLine), 1) })
-	if stream || *answer || socketKinds[proto] == script.Echo {
+	if stream || *answer || proto == pfconf.ICMP {
 		s.do("receive", func() error { _, err := e.Receive(deadline); return err })
 	}
 	if stream {
@@ -83,6 +82,16 @@ func runClient(_ context.Context, c *call) (int, error) {
 		return exitFail, nil
 	}
 	return exitOK, nil
+}
+
+// clientSocket is the client's socket. Echoes have the process's own id.
+func clientSocket(proto pfconf.Proto, e script.Ends) script.Socket {
+	s := script.SocketOf(proto, e)
+	if echo, ok := s.(script.Echo); ok {
+		echo.ID = uint16(os.Getpid())
+		return echo
+	}
+	return s
 }
 
 // socketTimeout is how long client, server and packet wait, as upstream's programs do.
@@ -120,11 +129,6 @@ func protocol(name string) (p pfconf.Proto, err error) {
 		err = terminal.WithHint(err, "-proto tcp, udp, rip or icmp")
 	}
 	return p, err
-}
-
-// socketKinds are the kinds of socket for each protocol.
-var socketKinds = map[pfconf.Proto]script.Kind{
-	pfconf.TCP: script.Stream, pfconf.UDP: script.Datagram, pfconf.Raw: script.RawIP, pfconf.ICMP: script.Echo,
 }
 
 // chain runs steps until one fails.

@@ -71,7 +71,7 @@ func TestReasonsDocumented(t *testing.T) {
 	// nothing.
 	bare := []string{"not-rewritten", "not-claimed"}
 	for _, code := range codes {
-		cause := explain.Explain(explain.Case{Reason: code, Way: explain.Reply}).Cause
+		cause := explain.Explain(explain.Case{Reason: code, Mechanism: explain.DivertReply}).Cause
 		if (cause == "unexplained") != slices.Contains(bare, code) {
 			t.Errorf("reason %s alone is explained by %s", code, cause)
 		}
@@ -266,57 +266,65 @@ var mayImport = map[string][]string{
 	"pfdivert": {"roles"},
 	"pfdivert/matrix": {
 		"matrix/evidence", "matrix/explain", "matrix/injection", "matrix/script", "pfconf",
-		"roles/evidence",
 	},
-	"pfdivert/matrix/evidence":           {"pfconf"},
-	"pfdivert/matrix/explain":            {"matrix/evidence", "pfconf", "pfconf/need", "roles/evidence"},
-	"pfdivert/matrix/faults":             {"matrix", "matrix/explain", "matrix/injection", "pfconf"},
-	"pfdivert/matrix/injection":          nil,
-	"pfdivert/matrix/script":             {"matrix/evidence", "matrix/injection", "pfconf"},
-	"pfdivert/pfconf":                    nil,
-	"pfdivert/pfconf/need":               nil,
-	"pfdivert/pfconf/ipfw":               {"pfconf", "pfconf/program", "pfconf/shared"},
-	"pfdivert/pfconf/nft":                {"pfconf", "pfconf/need"},
+	"pfdivert/matrix/evidence":  {"pfconf"},
+	"pfdivert/matrix/explain":   {"matrix/evidence", "pfconf", "pfconf/need"},
+	"pfdivert/matrix/faults":    {"matrix", "matrix/injection", "pfconf"},
+	"pfdivert/matrix/injection": nil,
+	"pfdivert/matrix/script":    {"matrix/evidence", "matrix/injection", "pfconf"},
+	"pfdivert/pfconf":           nil,
+	"pfdivert/pfconf/ipfw":      {"pfconf", "pfconf/program", "pfconf/shared"},
+	"pfdivert/pfconf/need":      nil,
+	"pfdivert/pfconf/netlink":   nil,
+	"pfdivert/pfconf/nft": {
+		"pfconf", "pfconf/need", "pfconf/netlink", "pfconf/rtnetlink",
+	},
 	"pfdivert/pfconf/pf":                 {"pfconf", "pfconf/program", "pfconf/shared"},
 	"pfdivert/pfconf/program":            nil,
 	"pfdivert/pfconf/program/replaytest": {"pfconf/program"},
+	"pfdivert/pfconf/rtnetlink":          nil,
 	"pfdivert/pfconf/shared":             nil,
 	"pfdivert/roles": {
 		"matrix", "matrix/evidence", "matrix/explain", "matrix/faults", "matrix/script", "pfconf",
-		"pfconf/ipfw", "pfconf/nft", "pfconf/pf", "roles/agent", "roles/endpoint", "roles/evidence",
-		"roles/host", "roles/kernel", "roles/lab", "roles/lab/bsd", "roles/report", "roles/terminal",
-		"roles/testbed",
+		"pfconf/nft", "pfconf/pf", "roles/agent", "roles/evidence", "roles/host", "roles/kernel",
+		"roles/lab", "roles/lab/bsd", "roles/lab/namespace", "roles/report", "roles/socket",
+		"roles/terminal", "roles/testbed", "roles/twin",
 	},
 	"pfdivert/roles/agent": {
-		"matrix/evidence", "matrix/injection", "matrix/script", "pfconf", "pfconf/ipfw", "pfconf/need",
-		"pfconf/nft", "pfconf/pf", "pfconf/program", "roles/endpoint", "roles/evidence",
-		"roles/kernel/splat", "roles/lab/bsd", "roles/lab/spoil",
+		"matrix/evidence", "matrix/script", "pfconf", "pfconf/ipfw", "pfconf/need", "pfconf/nft",
+		"pfconf/pf", "pfconf/program", "pfconf/rtnetlink", "roles/evidence", "roles/kernel/splat",
+		"roles/lab/bsd", "roles/lab/spoil", "roles/socket",
 	},
-	"pfdivert/roles/endpoint": {"matrix/script", "pfconf/need", "pfconf/shared"},
 	"pfdivert/roles/evidence": {
-		"matrix/evidence", "pfconf", "pfconf/program", "pfconf/shared", "roles/evidence/netfilter",
+		"matrix/evidence", "pfconf", "pfconf/ipfw", "pfconf/netlink", "pfconf/pf",
+		"pfconf/program", "pfconf/rtnetlink", "pfconf/shared",
 	},
-	"pfdivert/roles/evidence/netfilter": {"pfconf"},
-	"pfdivert/roles/host":               {"roles/agent", "roles/lab", "roles/lab/namespace"},
-	"pfdivert/roles/host/sshtest":       {"roles/lab/labtest", "roles/lab/namespace"},
-	"pfdivert/roles/kernel":             {"pfconf/need", "roles/host", "roles/kernel/splat"},
-	"pfdivert/roles/kernel/splat":       nil,
-	"pfdivert/roles/lab":                {"pfconf", "pfconf/need", "roles/lab/namespace"},
-	"pfdivert/roles/lab/bsd":            {"pfconf", "pfconf/pf", "pfconf/program"},
-	"pfdivert/roles/lab/labtest":        nil,
-	"pfdivert/roles/lab/namespace":      nil,
+	"pfdivert/roles/host":         {"roles/agent", "roles/lab", "roles/lab/namespace"},
+	"pfdivert/roles/host/sshtest": {"roles/lab/labtest", "roles/lab/namespace"},
+	"pfdivert/roles/kernel":       {"pfconf/need", "roles/host", "roles/kernel/splat"},
+	"pfdivert/roles/kernel/splat": nil,
+	"pfdivert/roles/lab": {
+		"pfconf", "pfconf/need", "pfconf/rtnetlink", "roles/lab/namespace",
+	},
+	"pfdivert/roles/lab/bsd":       {"pfconf", "pfconf/pf", "pfconf/program"},
+	"pfdivert/roles/lab/labtest":   nil,
+	"pfdivert/roles/lab/namespace": nil,
 	"pfdivert/roles/lab/spoil": {
-		"matrix/injection", "pfconf", "pfconf/nft", "pfconf/program",
+		"matrix/injection", "pfconf", "pfconf/netlink", "pfconf/nft", "pfconf/program",
+		"pfconf/rtnetlink",
 	},
 	"pfdivert/roles/report": {
-		"matrix", "matrix/evidence", "matrix/explain", "matrix/faults", "matrix/script", "pfconf",
-		"roles/evidence", "roles/terminal",
+		"matrix", "matrix/evidence", "matrix/explain", "matrix/faults", "pfconf", "roles/terminal",
+	},
+	"pfdivert/roles/socket": {
+		"matrix/script", "pfconf/need", "pfconf/netlink", "pfconf/shared",
 	},
 	"pfdivert/roles/terminal": {"matrix/script", "roles/agent"},
 	"pfdivert/roles/testbed": {
 		"matrix", "matrix/script", "pfconf", "roles/agent", "roles/host", "roles/kernel",
 		"roles/kernel/splat", "roles/lab", "roles/lab/bsd", "roles/report", "roles/terminal",
 	},
+	"pfdivert/roles/twin": {"roles/lab/namespace"},
 }
 
 // TestImports holds the direction of imports of docs/design.md, for the files of

@@ -68,6 +68,8 @@ func TestPick(t *testing.T) {
 		{"pf-setup -n", &pfSetupRole, 1},
 		{"agent", &orchestratorRole, 0},
 		{"pfdivert agent -lab-remote", &agentRole, 1},
+		{"./pfdivert-atf agent -lab-remote", &agentRole, 1},
+		{"./pfdivert-atf -l", &atfRole, 1},
 		{"pfdivert -h", &helpRole, 0},
 	} {
 		role, rest, err := pick(strings.Fields(c.args))

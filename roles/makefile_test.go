@@ -130,6 +130,18 @@ func TestMakefile(t *testing.T) {
 			out, err = run(nil, "claims")
 			expect(out, err, "called with run *-divert-* *-natlook-*")
 
+			kyua := filepath.Join(dir, "bin", "kyua")
+			if err := os.MkdirAll(filepath.Dir(kyua), 0o777); err != nil {
+				t.Fatal(err)
+			}
+			const stubKyua = "#!/bin/sh\necho \"kyua $*\"; ./pfdivert-atf -l\n"
+			if err := os.WriteFile(kyua, []byte(stubKyua), 0o777); err != nil {
+				t.Fatal(err)
+			}
+			path := "PATH=" + filepath.Dir(kyua) + ":" + os.Getenv("PATH")
+			out, err = run([]string{path}, "kyua", "KYUA_FLAGS=-v test_suites.pfdivert.X=y")
+			expect(out, err, "kyua -v test_suites.pfdivert.X=y test", "called with -l")
+
 			out, err = run(nil, "-j4", "dist")
 			expect(out, err)
 			for _, name := range []string{
@@ -161,11 +173,38 @@ func TestMakefile(t *testing.T) {
 
 			out, err = run(nil, "clean")
 			expect(out, err)
-			for _, name := range []string{"pfdivert", "dist"} {
+			for _, name := range []string{"pfdivert", "pfdivert-atf", "dist"} {
 				if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
 					t.Errorf("%s is there after make clean", name)
 				}
 			}
 		})
+	}
+}
+
+// TestRegressTree has bmake, which OpenBSD's make is kin to, run the Makefile that drops into
+// OpenBSD's regress tree, with what matters of bsd.regress.mk(5).
+func TestRegressTree(t *testing.T) {
+	bmake, err := exec.LookPath("bmake")
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip("no bmake on this machine")
+	}
+	dir := t.TempDir()
+	const framework = ".MAIN: regress\nregress:\n.for t in ${REGRESS_TARGETS}\n\t@echo \"==== ${t} ====\"; ${MAKE} -f ${MAKEFILE} ${t} || echo FAILED; echo\n.endfor\n"
+	const program = "#!/bin/sh\ncase \"$*\" in 'list -names') echo one; echo two;; 'run -regress two') echo why; exit 1;; *) echo \"$*\";; esac\n"
+	for name, text := range map[string]string{"sys.mk": "", "bsd.regress.mk": framework, "pfdivert": program} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command(bmake, "-m", dir, "-f", "Makefile", "PFDIVERT="+filepath.Join(dir, "pfdivert"), "SUDO=env")
+	cmd.Dir = "../regress"
+	out, err := cmd.CombinedOutput()
+	const want = "==== run-one ====\nrun -regress one\n\n==== run-two ====\nwhy\n"
+	if err != nil || !strings.HasPrefix(string(out), want) || !strings.HasSuffix(string(out), "FAILED\n\n") {
+		t.Errorf("%v:\n%s", err, out)
 	}
 }

@@ -1,5 +1,5 @@
-// Package roles has the parts that the program can play: each role's flags,
-// help and wiring.
+// Package roles is the command line: the flags, the help and the wiring of each role of the
+// program.
 package roles
 
 import (
@@ -21,7 +21,7 @@ import (
 	"pfdivert/roles/testbed"
 )
 
-// Role is one part.
+// Role is one of the commands of the program, such as run or doctor.
 type Role struct {
 	Name    string
 	Usage   string // what comes after the name
@@ -34,7 +34,7 @@ type Role struct {
 	run    func(ctx context.Context, c *call) (int, error)
 }
 
-// Standard is the process's own environment.
+// Standard returns the standard streams and the environment of this process.
 func Standard() IO {
 	return IO{os.Stdin, os.Stdout, os.Stderr, os.Getenv}
 }
@@ -64,10 +64,11 @@ const (
 // all lists the roles in the order in which help shows them.
 func all() []*Role {
 	return []*Role{
-		&orchestratorRole, &listRole, &compareRole, &kernelsRole, &initramfsRole, &faultsRole, &labRole, &checkSetupRole,
+		&orchestratorRole, &listRole, &compareRole, &kernelsRole, &initramfsRole, &faultsRole, &labRole,
+		&checkSetupRole,
 		&doctorRole, &cleanupRole,
 		&serverRole, &clientRole, &packetRole, &pfSetupRole, &natlookRole,
-		&installRole, &versionRole, &helpRole, &agentRole, &guestRole,
+		&atfRole, &installRole, &versionRole, &helpRole, &agentRole, &guestRole,
 	}
 }
 
@@ -83,7 +84,8 @@ func find(name string) *Role {
 // gcPercent is how far the heap may grow between collections.
 const gcPercent = 400
 
-// Main runs the role that args ask for and returns the exit status.
+// Main runs the role that args, with the program's name in front, ask for, and returns the exit
+// status. It prints the error of a role that fails.
 func Main(version string, args []string, std IO) int {
 	// Little memory is alive at any time, and collecting it less often saves a tenth
 	// of a long run's time.
@@ -105,11 +107,14 @@ func Main(version string, args []string, std IO) int {
 	return exitError
 }
 
-// pick finds the role: by the name that the program was started under, else by the
-// first argument; else it is the orchestrator's, and all arguments are its.
+// pick finds the role by the name that the program was started under, or by the first argument.
+// Without either, all arguments are the orchestrator's.
 func pick(args []string) (*Role, []string, error) {
 	if len(args) == 0 {
 		return &orchestratorRole, nil, nil
+	}
+	if len(args) > 1 && args[1] == agentRole.Name { // started by a role that has a name of its own
+		return &agentRole, args[2:], nil
 	}
 	base := strings.TrimPrefix(filepath.Base(args[0]), "pfdivert-")
 	if r := find(base); r != nil && !r.Hidden {

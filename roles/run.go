@@ -197,7 +197,8 @@ func (c *call) playRun(ctx context.Context, targets []matrix.Target, o runFlags)
 	if err != nil {
 		return exitError, err
 	}
-	return c.runOn(ctx, beds, targets, o, to)
+	status, _, err := c.runOn(ctx, beds, targets, o, to)
+	return status, err
 }
 
 // noLab says why a system can't be both hosts by itself, "" if it can.
@@ -243,9 +244,9 @@ type output struct {
 	files *report.Files
 }
 
-// runOn runs the targets on all testbeds at once and reports.
+// runOn runs the targets on all testbeds at once, reports, and returns what was found.
 func (c *call) runOn(ctx context.Context, beds []*testbed.Testbed, targets []matrix.Target, o runFlags,
-	to output) (int, error) {
+	to output) (int, *report.Results, error) {
 	run := report.Run{Version: c.version, Started: time.Now(), Seed: o.shuffle}
 	for _, b := range beds {
 		for _, t := range targets {
@@ -258,7 +259,7 @@ func (c *call) runOn(ctx context.Context, beds []*testbed.Testbed, targets []mat
 	defer testbed.Each(beds, (*testbed.Testbed).Close)
 	errs := testbed.Each(beds, func(b *testbed.Testbed) error { return b.Reach(ctx) })
 	if len(beds) == 1 && errs[0] != nil {
-		return exitError, errs[0]
+		return exitError, nil, errs[0]
 	}
 	testbed.Describe(beds, &run)
 	total := 0
@@ -305,7 +306,7 @@ func (c *call) runOn(ctx context.Context, beds []*testbed.Testbed, targets []mat
 	})
 	progress.Finish()
 	if len(beds) == 1 && errs[0] != nil {
-		return exitError, errs[0]
+		return exitError, nil, errs[0]
 	}
 	for i, b := range beds {
 		if errs[i] != nil && ctx.Err() == nil {
@@ -315,7 +316,7 @@ func (c *call) runOn(ctx context.Context, beds []*testbed.Testbed, targets []mat
 	run.Seconds = slices.MaxFunc(ended, time.Time.Compare).Sub(run.Started).Seconds()
 	run.Interrupted = ctx.Err() != nil
 	if err := c.report(run, found, beds, o, to); err != nil {
-		return exitError, err
+		return exitError, nil, err
 	}
 	status := found.ExitStatus()
 	if run.Interrupted {
@@ -325,7 +326,7 @@ func (c *call) runOn(ctx context.Context, beds []*testbed.Testbed, targets []mat
 		status = o.as.exitStatus(found.Summaries(run), o.named)
 	}
 	if len(beds) == 1 && left[0] != nil {
-		return exitError, left[0]
+		return exitError, found, left[0]
 	}
 	for i, b := range beds {
 		if left[i] != nil {
@@ -338,7 +339,7 @@ func (c *call) runOn(ctx context.Context, beds []*testbed.Testbed, targets []mat
 			b.PrintStderr(c.Err)
 		}
 	}
-	return status, nil
+	return status, found, nil
 }
 
 // report writes what was found: the files first, because whoever reads the text may go away
@@ -351,7 +352,7 @@ func (c *call) report(run report.Run, found *report.Results, beds []*testbed.Tes
 	if o.as != nil && o.as.write != nil {
 		err = errors.Join(err, o.as.write(to.text, run, found.Summaries(run)))
 	} else if o.regress {
-		err = errors.Join(err, report.WriteRegress(to.text, run, found.Kept()))
+		err = errors.Join(err, report.WriteRegress(to.text, run, found.Kept(), len(run.Targets) == 1))
 	} else {
 		err = errors.Join(err, found.WriteText(to.text, to.style, run))
 	}

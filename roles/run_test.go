@@ -20,10 +20,10 @@ import (
 
 // labHost is a host under test of a lab of its own.
 func labHost(index int, name string) *testbed.Testbed {
-	return &testbed.Testbed{Name: name, Index: index, Dial: func(ctx context.Context) (*testbed.Pair,
-		error) {
-		return testbed.ReachLab(ctx, testbed.Options{})
-	}}
+	return &testbed.Testbed{Name: name, Index: index,
+		Dial: func(ctx context.Context) (*testbed.Pair, error) {
+			return testbed.ReachLab(ctx, testbed.Options{})
+		}}
 }
 
 // playSeveral runs all targets on the hosts and gives what a person and a machine
@@ -39,7 +39,7 @@ func playSeveral(t *testing.T, ctx context.Context, hosts []*testbed.Testbed, o 
 		t.Fatal(failed)
 	}
 	c := &call{IO: IO{Out: &out, Err: &err, Getenv: func(string) string { return "" }}, version: "test"}
-	status, failed = c.runOn(ctx, hosts, matrix.Targets(), o, output{&out, report.Style{Width: 80}, files})
+	status, _, failed = c.runOn(ctx, hosts, matrix.Targets(), o, output{&out, report.Style{Width: 80}, files})
 	if failed != nil {
 		t.Fatal(failed)
 	}
@@ -106,7 +106,7 @@ func TestOneHostUnreached(t *testing.T) {
 	}}}
 	var out bytes.Buffer
 	c := &call{IO: IO{Out: &out, Err: &out, Getenv: func(string) string { return "" }}}
-	status, err := c.runOn(t.Context(), hosts, matrix.Targets(), runFlags{count: 1}, output{text: &out})
+	status, _, err := c.runOn(t.Context(), hosts, matrix.Targets(), runFlags{count: 1}, output{text: &out})
 	if status != exitError || err == nil || err.Error() != "it does not answer" || out.Len() > 0 {
 		t.Errorf("%d %v %q", status, err, &out)
 	}
@@ -159,7 +159,8 @@ func TestNoLab(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		status, err := (&call{version: "v1"}).skipRun(output{text: &text, files: files}, matrix.Targets(), runFlags{}, why)
+		status, err := (&call{version: "v1"}).skipRun(output{text: &text, files: files}, matrix.Targets(), runFlags{},
+			why)
 		if status != exitOK || err != nil || !strings.Contains(text.String(), why) ||
 			!strings.HasSuffix(text.String(), "\nSKIPPED\n") {
 			t.Errorf("%s: exit status %d, %v, %q", c.system, status, err, text.String())

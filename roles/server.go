@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"pfdivert/matrix/script"
 	"time"
 
-	"pfdivert/roles/endpoint"
+	"pfdivert/matrix/script"
+	"pfdivert/pfconf"
+	"pfdivert/roles/socket"
 	"pfdivert/roles/terminal"
 )
 
@@ -43,16 +44,16 @@ func runServer(_ context.Context, c *call) (int, error) {
 		return exitError, terminal.WithHint(errors.New("server needs an address to bind"),
 			"pfdivert server -bind 127.0.0.1:4000 -diverted")
 	}
-	e, err := endpoint.Open(script.Spec{
-		Kind: socketKinds[proto], Role: script.Server, Local: o.bind, Bindany: o.bindany, Diverted: *diverted,
-	}, c.Out)
+	e, err := socket.Open(script.SocketOf(proto, script.Ends{
+		Role: script.Server, Local: o.bind, Bindany: o.bindany, Diverted: *diverted,
+	}), c.Out)
 	if err != nil {
 		return exitError, err
 	}
 	defer e.Close()
 	deadline := time.Now().Add(o.timeout)
 	var s chain
-	if socketKinds[proto] == script.Stream {
+	if proto == pfconf.TCP {
 		s.do("accept", func() error { return e.Accept(deadline) })
 		s.do("send", func() error { return e.Send([]byte(script.ServerLine), 0) })
 		s.do("receive", func() error { return receiveClient(e, deadline) })
@@ -72,7 +73,7 @@ func runServer(_ context.Context, c *call) (int, error) {
 
 // receiveClient receives one message, which must be the client's line or what a packet
 // role made of it.
-func receiveClient(e endpoint.Endpoint, deadline time.Time) error {
+func receiveClient(e socket.Endpoint, deadline time.Time) error {
 	m, err := e.Receive(deadline)
 	if err != nil {
 		return err

@@ -40,6 +40,10 @@ type Diversion struct {
 	Firewall string `json:"firewall,omitempty"`
 	// Unreached says why the filter never looks at the rule, "" when it does.
 	Unreached string `json:"unreached,omitempty"`
+	// Fix is the command that changes that, where it is a particular one.
+	Fix string `json:"fix,omitempty"`
+	// Unseen says why it is not known who takes the packets, "" when it is.
+	Unseen string `json:"unseen,omitempty"`
 	// Overruled are rules that decide in its place, or undo what it does.
 	Overruled []Overruling `json:"overruled,omitempty"`
 }
@@ -67,6 +71,9 @@ const (
 	DropsAnswer Deed = "drops the answer"
 	Refuses     Deed = "drops what was translated"
 	LacksNIC    Deed = "names an interface that is not there"
+	Unowned     Deed = "asks for the owner of a socket that is not there"
+	PFLoops     Deed = "has pf forget that ipfw has diverted the packet"
+	PFLoses     Deed = "is lost when the packet was diverted"
 )
 
 // DivertsTo is the address and port for a family; without an address of the rule's the unspecified

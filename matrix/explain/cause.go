@@ -29,8 +29,8 @@ type Cause struct {
 type Advice struct{ Likely, Check, Mend string }
 
 // anywhere is the advice where the system makes no difference.
-func anywhere(likely, check, mend string) map[string]Advice {
-	return map[string]Advice{"": {likely, check, mend}}
+func anywhere(likely, check, fix string) map[string]Advice {
+	return map[string]Advice{"": {likely, check, fix}}
 }
 
 func (c *Cause) fits(k *Case) bool {

@@ -6,6 +6,14 @@ const listRules = "nft list ruleset"
 // filterCauses are what other rules of the hosts do to the cell's packets.
 var filterCauses = []Cause{
 	{
+		Code: "pf-spoils-divert", Firewalls: bsd,
+		Cell: (*Case).looped,
+		Advice: anywhere("pf is switched on beside ipfw, and from FreeBSD 14 on it deletes the tag of a packet that is reinjected: "+
+			"in the direction in which pf is asked before ipfw each packet is diverted again and again (pf_test in sys/netpfil/pf/pf.c)",
+			"pfctl -si; ipfw -a list (the rule counts each packet many times); pfilctl heads",
+			"switch pf off (pfctl -d), or divert by pf in place of ipfw (pass … divert-to)"),
+	},
+	{
 		Code: "not-tracked", Firewalls: linux,
 		Maybe:  true,
 		Chains: []chains{at("prerouting", "notrack"), at("output", "notrack")},
@@ -50,7 +58,10 @@ var filterCauses = []Cause{
 	},
 	{
 		Code: "source-translated", Firewalls: []string{pf, ipfw},
-		Cell: func(c *Case) bool { return !c.to() && c.is("wrong-address") && !c.ofDivertSocket() },
+		Cell: func(c *Case) bool {
+			return !c.to() && c.is("wrong-address") && !c.ofDivertSocket() ||
+				(c.reply() || c.Mechanism == PacketOut) && c.unmatched() && c.Firewall == pf && c.Remote.translatesSource()
+		},
 		Advice: map[string]Advice{
 			pf:   {"a nat-to rule translates the source address of what leaves REMOTE", "pfctl -vvsr; pfctl -ss", "leave FAKE out of the nat-to rule"},
 			ipfw: {"a nat rule translates the source address of what leaves REMOTE", "ipfw -d show", "leave FAKE out of the nat rule"},
@@ -59,7 +70,7 @@ var filterCauses = []Cause{
 	{
 		Code: "diverted-by-another",
 		Cell: func(c *Case) bool {
-			return c.is("control-delivered") || c.is("not-delivered") && c.Way != Both && c.unmatched() && c.anotherMatched()
+			return c.is("control-delivered") || c.is("not-delivered") && c.Mechanism != DivertBoth && c.unmatched() && c.anotherMatched()
 		},
 		Advice: map[string]Advice{
 			"":       {"another rule of REMOTE's diverts the same flow, or another host answers for FAKE", "", "leave FAKE out of that rule"},
@@ -67,6 +78,12 @@ var filterCauses = []Cause{
 			pf:       {"another rule of REMOTE's diverts the same flow, or a state of an earlier flow catches it", "pfctl -vvsr; pfctl -a '*' -sr; pfctl -ss", "leave FAKE out of that rule; pfctl -k {LOCAL}"},
 			ipfw:     {"another rule of REMOTE's diverts the same flow", "ipfw -d show", "leave FAKE out of that rule"},
 		},
+	},
+	{
+		Code: "lost-by-divert", Firewalls: bsd, Cell: byDoctor,
+		Advice: anywhere("FreeBSD's pf does not do all that the rule says with a packet that was diverted and reinjected: {DETAIL}",
+			"pfctl -vvsr; pfctl -si (state-insert)",
+			"give the rule \"no state\" for what was translated, and have another rule without divert-to set the route or the tag, on another interface"),
 	},
 	{
 		Code: "dropped-out", Firewalls: linux,
@@ -157,4 +174,10 @@ var filterCauses = []Cause{
 		Advice: anywhere("REMOTE's own filter drops the packet after the rule has diverted it: to that chain it is still one for FAKE ({RULES})",
 			listRules, "accept in that chain what has mark {MARK} (meta mark {MARK} accept)"),
 	},
+}
+
+// looped reports whether a packet that was reinjected came again beside a pf that is on.
+func (c *Case) looped() bool {
+	again := c.is("looped") || c.CountersKnown && c.Counters.Matched > 1 && c.is("not-delivered", "not-reinjected", "wrong-data")
+	return again && c.Firewall == ipfw && (c.Packet() || c.Claim) && c.Remote.pfOn()
 }

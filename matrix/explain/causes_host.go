@@ -12,7 +12,7 @@ var hostCauses = []Cause{
 	{
 		Code: "echo-reflected", Firewalls: []string{ipfw},
 		Cell:   func(c *Case) bool { return c.is("no-feature") && c.Proto == pfconf.ICMP },
-		Advice: anywhere("the kernel answers diverted echo requests itself, and no socket can have them: {DETAIL}", "", "nothing is to be mended"),
+		Advice: anywhere("the kernel answers diverted echo requests itself, and no socket can have them: {DETAIL}", "", "nothing is to be fixed"),
 	},
 	{
 		Code: "kernel-too-old", Firewalls: linux,
@@ -90,7 +90,7 @@ var hostCauses = []Cause{
 		Cell: func(c *Case) bool {
 			return c.is("agent-lost", "setup-failed", "rule-refused", "question-failed", "timed-out", "interrupted")
 		},
-		Advice: anywhere("the test could not be done, which says nothing about the kernel: {DETAIL}", "pfdivert check-setup", "mend what the sentence says and run it again"),
+		Advice: anywhere("the test could not be done, which says nothing about the kernel: {DETAIL}", "pfdivert check-setup", "fix what the sentence says and run it again"),
 	},
 }
 

@@ -23,7 +23,7 @@ var resultCauses = []Cause{
 		Cell: func(c *Case) bool {
 			return c.Packet() && c.matched() && c.heard() && (c.is("not-rewritten") || c.is("wrong-data") && c.says("remote server: received", "local server: received") && c.says(`received "Client`))
 		},
-		Advice: anywhere("somebody listens where the rule hands packets to user space, and what came out there is what went in: the program gave it back unchanged",
+		Advice: anywhere("a process listens where the rule hands packets to user space, and what came out there is what went in: the program reinjected it unchanged",
 			"strace -f -p PID (Linux), ktrace -p PID (BSD) of the program that listens", "have the program write what it has changed"),
 	},
 	{
@@ -75,7 +75,7 @@ var resultCauses = []Cause{
 	},
 	{
 		Code: "socket-trouble", Cell: func(c *Case) bool { return c.is("socket-failed") },
-		Advice: anywhere("a socket could not be opened or used, for a reason that says nothing about diverting: {DETAIL}", "", "mend what the sentence says and run it again"),
+		Advice: anywhere("a socket could not be opened or used, for a reason that says nothing about diverting: {DETAIL}", "", "fix what the sentence says and run it again"),
 	},
 }
 

@@ -34,7 +34,7 @@ var routeCauses = []Cause{
 			route := c.Local.fakeRoute(c.Fake)
 			return c.diverted() && device(route) != "" && device(route) == c.Local.nic() && !strings.Contains(route, " via ")
 		},
-		Advice: anywhere("LOCAL looks for FAKE on the link itself, where nobody answers for it: the route has no gateway ({ROUTE})",
+		Advice: anywhere("LOCAL looks for FAKE on the link itself, where no host answers for it: the route has no gateway ({ROUTE})",
 			"{ip} route get {FAKE} and {ip} neigh show {FAKE}, on LOCAL", "{ip} route replace {FAKE} via {REMOTE}, on LOCAL"),
 	},
 	{

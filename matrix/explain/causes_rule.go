@@ -98,9 +98,9 @@ var matchCauses = []Cause{
 			return c.unmatched() && c.is("not-delivered", "no-reply", "not-counted") && c.Remote.forwards(c.v6()) && (c.to() || c.reply() && c.comesBack())
 		},
 		Advice: map[string]Advice{
-			"":       {"REMOTE forwards, and no rule takes the packet: it is sent on, or answered with an ICMP error, in place of being diverted", "sysctl net.inet.ip.forwarding; pfctl -vvsr", "mend the rule, so that it matches; see rule-mismatch"},
-			nftables: {"REMOTE forwards, and no rule takes the packet: it is sent on, or answered with an ICMP error, in place of being diverted", "sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding; {ip} route get {FAKE} from {LOCAL} iif {NIC}", "mend the rule, so that it matches; see rule-mismatch"},
-			ipfw:     {"REMOTE forwards, and no rule takes the packet: it is sent on, or answered with an ICMP error, in place of being diverted", "sysctl net.inet.ip.forwarding; ipfw -a list", "mend the rule, so that it matches; see rule-mismatch"},
+			"":       {"REMOTE forwards, and no rule takes the packet: it is sent on, or answered with an ICMP error, in place of being diverted", "sysctl net.inet.ip.forwarding; pfctl -vvsr", "fix the rule, so that it matches; see rule-mismatch"},
+			nftables: {"REMOTE forwards, and no rule takes the packet: it is sent on, or answered with an ICMP error, in place of being diverted", "sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding; {ip} route get {FAKE} from {LOCAL} iif {NIC}", "fix the rule, so that it matches; see rule-mismatch"},
+			ipfw:     {"REMOTE forwards, and no rule takes the packet: it is sent on, or answered with an ICMP error, in place of being diverted", "sysctl net.inet.ip.forwarding; ipfw -a list", "fix the rule, so that it matches; see rule-mismatch"},
 		},
 	},
 	{

@@ -24,9 +24,9 @@ var socketCauses = []Cause{
 		Code: "no-listener",
 		Cell: func(c *Case) bool { return c.socketsKnown() && c.deaf() },
 		Advice: map[string]Advice{
-			"":       {"nobody listens where the packet goes: the server's socket is closed or does not listen", "netstat -an; fstat | grep internet", "start the proxy, or have it listen"},
-			nftables: {"nobody listens where the packet goes: the server's socket is closed or does not listen", "ss -lnptuw", "start the proxy, or have it listen on {DIVERT}"},
-			ipfw:     {"nobody listens where the packet goes: the server's socket is closed or does not listen", "sockstat -46", "start the proxy, or have it listen"},
+			"":       {"no process listens where the packet goes: the server's socket is closed or does not listen", "netstat -an; fstat | grep internet", "start the proxy, or have it listen"},
+			nftables: {"no process listens where the packet goes: the server's socket is closed or does not listen", "ss -lnptuw", "start the proxy, or have it listen on {DIVERT}"},
+			ipfw:     {"no process listens where the packet goes: the server's socket is closed or does not listen", "sockstat -46", "start the proxy, or have it listen"},
 		},
 	},
 	{
@@ -82,7 +82,7 @@ var socketCauses = []Cause{
 		},
 		Advice: map[string]Advice{
 			"":       {"the rule matched and the packet passed the divert socket by", "netstat -s -p divert", "start the program that reads the socket"},
-			nftables: {"nobody listens on {QUEUES}, and its rule lets packets pass then (bypass): it fails open", "cat /proc/net/netfilter/nfnetlink_queue; nft list ruleset", "start the program that listens on the queue, or take bypass away"},
+			nftables: {"no process listens on {QUEUES}, and its rule lets packets pass then (bypass): it fails open", "cat /proc/net/netfilter/nfnetlink_queue; nft list ruleset", "start the program that listens on the queue, or take bypass away"},
 		},
 	},
 	{
@@ -91,16 +91,16 @@ var socketCauses = []Cause{
 			return c.Packet() && c.matched() && !c.heard() && (c.is("not-delivered") || c.is("not-bypassed") && !c.bypasses())
 		},
 		Advice: map[string]Advice{
-			"":       {"nobody listens on the divert port, so the kernel drops what is diverted: it fails closed", "netstat -s -p divert; fstat | grep divert", "start the program that reads the divert socket"},
-			nftables: {"nobody listens on {QUEUES}, so the kernel drops what it gets: it fails closed", "cat /proc/net/netfilter/nfnetlink_queue", "start the program that listens on the queue; with bypass packets pass without it"},
-			ipfw:     {"nobody listens on the divert port, so the kernel drops what is diverted: it fails closed", "sockstat -P divert; netstat -an | grep ^div", "start the program that reads the divert socket"},
+			"":       {"no process listens on the divert port, so the kernel drops what is diverted: it fails closed", "netstat -s -p divert; fstat | grep divert", "start the program that reads the divert socket"},
+			nftables: {"no process listens on {QUEUES}, so the kernel drops what it gets: it fails closed", "cat /proc/net/netfilter/nfnetlink_queue", "start the program that listens on the queue; with bypass packets pass without it"},
+			ipfw:     {"no process listens on the divert port, so the kernel drops what is diverted: it fails closed", "sockstat -P divert; netstat -an | grep ^div", "start the program that reads the divert socket"},
 		},
 	},
 	{
 		Code: "bad-checksum",
 		Cell: func(c *Case) bool {
 			h := &c.Remote
-			if c.Way == PacketOut {
+			if c.Mechanism == PacketOut {
 				h = &c.Local
 			}
 			return c.Packet() && (c.is("wrong-data") && c.says("Checksum:false") || c.is("not-reinjected", "not-delivered") && h.badChecksums(c.Proto) > 0)
@@ -113,7 +113,7 @@ var socketCauses = []Cause{
 	{
 		Code: "checksum-offload",
 		Cell: func(c *Case) bool { return c.is("wrong-data") && c.says("Checksum:false") },
-		Advice: anywhere("the checksum was not there when the packet was seen: it is filled in by the network card, or was not mended after a change",
+		Advice: anywhere("the checksum was not there when the packet was seen: it is filled in by the network card, or was not fixed after a change",
 			"ethtool -k {NIC} | grep checksum", "ethtool -K {NIC} tx off rx off, or compute it before user space sees it"),
 	},
 }
@@ -125,7 +125,7 @@ func (c *Case) deaf() bool {
 		return false
 	}
 	h := &c.Remote
-	if c.reply() || c.Way == PacketOut {
+	if c.reply() || c.Mechanism == PacketOut {
 		h = &c.Local
 	}
 	if !h.socketsKnown() {

@@ -34,13 +34,16 @@ func Diverted(d evidence.Diversion, f pfconf.Family, h Host, listeners []evidenc
 	if d.Unreached != "" {
 		c.Detail = d.Unreached
 		add("not-evaluated", false)
+		if d.Fix != "" {
+			all[len(all)-1].Mend = d.Fix
+		}
 	}
 	for _, o := range d.Overruled {
 		if o.Family != f {
 			continue
 		}
 		c.Detail, c.others = o.Rule, o.Rule
-		add(deed(o, firewall), !o.All || o.Does == evidence.LacksNIC)
+		add(deed(o, firewall), !o.All || o.Does == evidence.LacksNIC || o.Does == evidence.Unowned)
 	}
 	if d.Table != "" {
 		return all // whose sockets are not known
@@ -88,7 +91,8 @@ func Diverted(d evidence.Diversion, f pfconf.Family, h Host, listeners []evidenc
 	for _, l := range listeners {
 		switch {
 		case d.Proto != "" && l.Proto != d.Proto || !l.Takes(f):
-		case l.At.Port() == d.Port && (!d.Address.IsValid() || l.At.Addr() == d.Address || l.At.Addr().IsUnspecified()):
+		case l.At.Port() == d.Port && (!d.Address.IsValid() || l.At.Addr() == d.Address || l.At.Addr().IsUnspecified() && d.Kind != evidence.DivertTo):
+			// OpenBSD's divert-to finds a socket by the rule's address alone (in_pcblookup_listen).
 			there = append(there, l)
 		case l.At.Port() == d.Port || l.Transparent:
 			elsewhere = append(elsewhere, l)
@@ -149,8 +153,12 @@ func deed(o evidence.Overruling, firewall string) string {
 		return "dropped-out"
 	case evidence.Refuses:
 		return "dropped-after"
-	case evidence.LacksNIC:
+	case evidence.LacksNIC, evidence.Unowned:
 		return "not-evaluated"
+	case evidence.PFLoops:
+		return "pf-spoils-divert"
+	case evidence.PFLoses:
+		return "lost-by-divert"
 	}
 	return "overruled"
 }
@@ -190,12 +198,13 @@ func (h *Host) queue(d evidence.Diversion, f pfconf.Family) (unheard string, ful
 // reader is the socket that takes a queue, nil when there is none.
 func (h *Host) reader(kind evidence.Kind, number uint16, f pfconf.Family) *evidence.Socket {
 	for i, s := range h.Sockets {
-		// Netfilter's queues are for both families, and OpenBSD's divert sockets each for its own.
-		if kind == evidence.Divert && strings.HasPrefix(s.Text, "divert") && pfconf.FamilyOf(s.Local.Addr()) != f {
-			continue
-		}
-		if kind == evidence.Divert && s.Proto == "divert" && s.Local.Port() == 0 {
-			return &h.Sockets[i] // of which port is not known
+		// Netfilter's queues and FreeBSD's divert sockets are for both families, OpenBSD's each for
+		// its own. fstat(1), which shows the latter, does not say of which port they are.
+		if kind == evidence.Divert && strings.Contains(s.Text, "internet") {
+			if pfconf.FamilyOf(s.Local.Addr()) != f {
+				continue
+			}
+			return &h.Sockets[i]
 		}
 		if s.Proto == "divert" && s.Local.Port() == number {
 			return &h.Sockets[i]

@@ -113,13 +113,17 @@ func TestDiverted(t *testing.T) {
 func TestDivertedBSD(t *testing.T) {
 	to := evidence.Diversion{Kind: evidence.DivertTo, Proto: "tcp", Address: netip.MustParseAddr("127.0.0.1"), Port: 3128}
 	rdr, raw, lost, divert, reply := to, to, to, evidence.Diversion{Kind: evidence.Divert, Queue: 700, Last: 700}, evidence.Diversion{Kind: evidence.DivertReply}
-	rdr.Kind, raw.Proto, lost.Unreached = evidence.RdrTo, "254", "nobody calls it"
+	rdr.Kind, raw.Proto, lost.Unreached = evidence.RdrTo, "254", "no rule calls it"
 	tee := divert
 	tee.Bypass = true
 	over := func(drops, before, all bool) evidence.Diversion {
 		d := to
 		does := map[bool]evidence.Deed{true: evidence.Drops, false: evidence.Passes}[drops]
 		d.Overruled = []evidence.Overruling{{Family: pfconf.Inet, Rule: "rule 7", Does: does, Before: before, All: all}, {Family: pfconf.Inet6, Does: does, All: true}}
+		return d
+	}
+	doing := func(d evidence.Diversion, does evidence.Deed, all bool) evidence.Diversion {
+		d.Overruled = []evidence.Overruling{{Family: pfconf.Inet, Rule: "it", Does: does, All: all}}
 		return d
 	}
 	listens := func(at string) []evidence.Listener {
@@ -139,7 +143,13 @@ func TestDivertedBSD(t *testing.T) {
 		maybe   bool
 	}{
 		{"right", to, pfconf.Inet, right, nil, "", false},
-		{"right, any address", to, pfconf.Inet, listens("0.0.0.0:3128"), nil, "", false},
+		{"any address, for divert-to", to, pfconf.Inet, listens("0.0.0.0:3128"), nil, "listener-elsewhere", false},
+		{"any address, for rdr-to", rdr, pfconf.Inet, listens("0.0.0.0:3128"), nil, "", false},
+		{"pf on beside ipfw", doing(divert, evidence.PFLoops, true), pfconf.Inet, nil, heard("0.0.0.0:700", "divert4 0 0 *.700 *.*"), "pf-spoils-divert", false},
+		{"lost by being diverted", doing(divert, evidence.PFLoses, true), pfconf.Inet, nil, heard("0.0.0.0:700", "divert4 0 0 *.700 *.*"), "lost-by-divert", false},
+		{"user", doing(to, evidence.Unowned, true), pfconf.Inet, right, nil, "not-evaluated", true},
+		{"FreeBSD 15's takes both", divert, pfconf.Inet6, nil, heard("0.0.0.0:700", "divert4 0 0 *.700 *.*"), "", false},
+		{"FreeBSD 15's without a port", divert, pfconf.Inet, nil, heard("0.0.0.0:0", "divert4 0 0 *.* *.*"), "queue-unheard", false},
 		{"nobody", to, pfconf.Inet, listens("127.0.0.1:3129"), nil, "no-listener", false},
 		{"the other family", to, pfconf.Inet, listens("[::]:3128"), nil, "no-listener", false},
 		{"another address", to, pfconf.Inet, listens("10.0.0.1:3128"), nil, "listener-elsewhere", false},

@@ -15,7 +15,7 @@ type Explanation struct {
 	LastSeen string `json:"lastSeen,omitempty"`
 	// Likely is the most likely cause, in a sentence.
 	Likely string `json:"likely"`
-	// Check is the command that checks it, Mend how to fix it.
+	// Check is the command that checks it.
 	Check string `json:"check,omitempty"`
 	Mend  string `json:"mend,omitempty"`
 }

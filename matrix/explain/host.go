@@ -2,6 +2,7 @@ package explain
 
 import (
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -52,6 +53,21 @@ func (h *Host) pfOff() bool {
 	status, _ := h.answer("pfctl -s ", " info")
 	return strings.Contains(status, "Status: Disabled")
 }
+
+// pfOn reports whether pf is known to be switched on.
+func (h *Host) pfOn() bool {
+	status, _ := h.answer("pfctl -s ", " info")
+	return strings.Contains(status, "Status: Enabled")
+}
+
+// translatesSource reports whether a rule of pf's main ruleset changes the source of what leaves:
+// then the rules behind it see another one.
+func (h *Host) translatesSource() bool {
+	rules, _ := h.answer("pfctl -vv -s ", "rules")
+	return sourceTranslation.MatchString(rules)
+}
+
+var sourceTranslation = regexp.MustCompile(`(?m)^(@[0-9]+ )?match out .* nat-to `)
 
 func (h *Host) ipfwOff() bool {
 	return h.sysctl("net.inet.ip.fw.enable") == "0" || h.sysctl("net.inet6.ip6.fw.enable") == "0"
@@ -250,7 +266,7 @@ type foreign struct {
 	does     []string
 }
 
-// otherFamily is the family of the tables that have nothing to do with packets of a family.
+// otherFamily is the family of the tables that packets of a family do not meet.
 var otherFamily = map[pfconf.Family]string{pfconf.Inet: "ip6", pfconf.Inet6: "ip"}
 
 // foreigns returns the chains of other tables than the driver's that packets of the family meet.

@@ -16,7 +16,7 @@ func (c *Case) lastSeen() string {
 		return ""
 	}
 	switch {
-	case c.is("control-lost") && c.Claim: // some controls of claims are played when the rule is there
+	case c.is("control-lost") && c.Claim: // some controls of claims are run when the rule is there
 		return c.onWire("")
 	case c.is("control-lost"):
 		return c.onWire("before the rule was loaded, ")

@@ -28,13 +28,13 @@ func TestAnswerSeen(t *testing.T) {
 		local, remote bool // captured the answer
 		want          string
 	}{
-		"no socket":           {"", false, false, at},
-		"of the cell before":  {"TIME_WAIT", false, false, at},
-		"dropped on its way":  {"SYN_RECV", false, false, has + "is not on REMOTE's interface"},
-		"lost between":        {"SYN_RECV", false, true, has + "left REMOTE's interface and did not come to LOCAL's"},
-		"dropped by LOCAL":    {"SYN_RECV", true, true, has + "came to LOCAL's interface and is not at the client"},
-		"a BSD's socket":      {"SYN_RCVD", true, true, has + "came to LOCAL's interface and is not at the client"},
-		"somebody else's RST": {"", false, true, at},
+		"no socket":          {"", false, false, at},
+		"of the cell before": {"TIME_WAIT", false, false, at},
+		"dropped on its way": {"SYN_RECV", false, false, has + "is not on REMOTE's interface"},
+		"lost between":       {"SYN_RECV", false, true, has + "left REMOTE's interface and did not come to LOCAL's"},
+		"dropped by LOCAL":   {"SYN_RECV", true, true, has + "came to LOCAL's interface and is not at the client"},
+		"a BSD's socket":     {"SYN_RCVD", true, true, has + "came to LOCAL's interface and is not at the client"},
+		"another host's RST": {"", false, true, at},
 	} {
 		c := base
 		if x.state != "" {

@@ -9,7 +9,7 @@ import (
 
 // Where the faults of claims are: on the systems whose kernels make a claim that the fault breaks,
 // and where it is this program that does what is left out (OpenBSD's kernel fixes checksums by
-// itself, and remembers which packets were given back).
+// itself, and remembers which packets were reinjected).
 var (
 	everywhere = []string{"linux", "openbsd", "freebsd"}
 	bsds       = []string{"openbsd", "freebsd"}
@@ -24,19 +24,19 @@ var claims = []Fault{
 		claims: unruled},
 	{Name: "other-divert-port", Cause: "listener-elsewhere", On: everywhere, About: "the rule of every claim names another divert port than its socket has", Omit: []string{"rules-port"},
 		claims: all(matrix.NotDelivered, reasons{"": slices.Concat(natlook, bothDiverts)})},
-	{Name: "fail-open", Cause: "queue-bypassed", About: "the divert-packet rules let packets pass when nobody listens", Omit: []string{"closed"},
+	{Name: "fail-open", Cause: "queue-bypassed", About: "the divert-packet rules let packets pass when no process listens", Omit: []string{"closed"},
 		claims: some(matrix.NotLost, "no-listener-in", "no-listener-out")},
 	{Name: "not-bypassed", Cause: "queue-unheard", About: "the rule with bypass is loaded without it", Omit: []string{"bypass"}, claims: some(matrix.NotBypassed, "bypass")},
-	{Name: "heard", On: []string{"linux", "openbsd"}, About: "where nobody must listen, a divert socket takes the packets and keeps them", Omit: []string{"unheard"},
+	{Name: "heard", On: []string{"linux", "openbsd"}, About: "where no process must listen, a divert socket takes the packets and keeps them", Omit: []string{"unheard"},
 		claims: all("", reasons{matrix.NotBypassed: {"bypass"}, matrix.NotCounted: {"counted"}})},
 	{Name: "given-back", Cause: "claim-broken", On: everywhere, About: "the divert socket gives a packet back that it must keep", Omit: []string{"keep"}, claims: some(matrix.NotLost, "not-given-back")},
-	{Name: "lost-behind", Cause: "not-taken-back", On: everywhere, About: "what a divert socket gives back is lost", Omit: []string{"give-back"},
+	{Name: "lost-behind", Cause: "not-taken-back", On: everywhere, About: "what a divert socket reinjects is lost", Omit: []string{"give-back"},
 		claims: all(matrix.NotReinjected, reasons{
 			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp"},
 			matrix.NotRefused:   {"no-interface", "bad-header-in", "bad-header-out", "bad-length-in"},
 			"":                  append(natlook, "tee-fragments"),
 		})},
-	{Name: "looped", On: notOpenBSD, About: "a packet that is given back meets its rule again", Omit: []string{"go-on"},
+	{Name: "looped", On: notOpenBSD, About: "a packet that is reinjected meets its rule again", Omit: []string{"go-on"},
 		claims: all(matrix.NotReinjected, reasons{
 			matrix.Looped:       {"no-loop-in", "no-loop-out"},
 			matrix.WrongData:    {"order-in", "order-out", "reassembled", "reassembled-udp", "longest-in", "longest-out", "full"},
@@ -111,7 +111,7 @@ var claims = []Fault{
 			// IPv6 looks at ICMP's checksum before LOCAL's socket does.
 			matrix.WrongData:    {"inet-divert-icmp-out", "both-icmp"},
 			matrix.NotDelivered: {"freebsd:inet6-divert-tcp-in", "freebsd:inet6-divert-tcp-out"},
-			// What header-mended-out spoils the kernel mends.
+			// What header-mended-out spoils the kernel fixes.
 			"": append(natlook, "no-loop-in", "no-loop-out", "pf-packet-in", "pf-packet-out", "reassembled", "rip-in", "rip-out", "both-rip", "freebsd:header-mended-out", "tee-fragments"),
 		})},
 }

@@ -30,7 +30,7 @@ type Fault struct {
 	// not.
 	expect func(Part) Want
 	// claims, in place of expect, gives what each claim must say on a system: the claims are
-	// played then.
+	// run then.
 	claims func(system string, t matrix.Target) Want
 }
 
@@ -79,7 +79,7 @@ func (f Fault) Want(system string, t matrix.Target) Want {
 	return pass
 }
 
-// Targets are those that can be played with the fault on the system: the suite's, or the claims of
+// Targets are those that can be run with the fault on the system: the suite's, or the claims of
 // its kernel.
 func (f Fault) Targets(system string) []matrix.Target {
 	if f.claims == nil {

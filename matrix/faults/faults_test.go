@@ -32,7 +32,7 @@ func TestTable(t *testing.T) {
 				t.Errorf("%s concerns %d targets on %s", f.Name, concerned, system)
 			}
 			if n := len(f.Sample(system)); n > concerned+bystanders || n < min(concerned+1, len(f.Targets(system))) {
-				t.Errorf("%s on %s: %d targets are played of whom %d are concerned", f.Name, system, n, concerned)
+				t.Errorf("%s on %s: %d targets are run of whom %d are concerned", f.Name, system, n, concerned)
 			}
 		}
 	}

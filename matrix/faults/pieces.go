@@ -77,8 +77,8 @@ var pieces = []Fault{
 		}
 		return undelivered(p)
 	}},
-	{Name: "no-reader", On: everywhere, Cause: "queue-unheard", About: "nobody listens on the queue, and the rule fails closed", Omit: []string{"reader"}, expect: unread(matrix.NotDelivered)},
-	{Name: "no-reader-bypass", Cause: "queue-bypassed", About: "nobody listens on the queue, and the rule fails open", Omit: []string{"reader", "closed"}, expect: unread(matrix.NotRewritten)},
+	{Name: "no-reader", On: everywhere, Cause: "queue-unheard", About: "no process listens on the queue, and the rule fails closed", Omit: []string{"reader"}, expect: unread(matrix.NotDelivered)},
+	{Name: "no-reader-bypass", Cause: "queue-bypassed", About: "no process listens on the queue, and the rule fails open", Omit: []string{"reader", "closed"}, expect: unread(matrix.NotRewritten)},
 	{Name: "queue-full", Cause: "queue-full", About: "the queue has no room", Omit: []string{"room"}, expect: unread(matrix.NotDelivered)},
 	{Name: "ports-not-swapped", On: everywhere, Cause: "rule-mismatch", About: "the rule of a reuse target's second cell names the first one's port", Omit: []string{"swap"}, expect: func(p Part) Want {
 		if !p.Second || !p.Proto.HasPorts() || p.System == "openbsd" && p.afterTo() && !p.tcp() {
@@ -151,7 +151,7 @@ func unread(reason string) func(Part) Want {
 // stale: the state that a divert-to cell left catches the answers of the cell after it,
 // because the other side began it. TCP's new connection has a new state.
 func stale(p Part) Want {
-	if p.afterTo() && p.Mode == matrix.ReplyTo {
+	if p.afterTo() && p.Mode.Answers() {
 		return fails(matrix.NoReply)
 	}
 	return pass

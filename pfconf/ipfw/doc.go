@@ -1,7 +1,7 @@
 // Package ipfw drives FreeBSD's ipfw through ipfw(8), whose structures change
 // between releases as pf's do.
 //
-// ipfw has no divert-to and divert-reply. Their parts are played by fwd, whose
+// ipfw has no divert-to and divert-reply. Their parts are run by fwd, whose
 // destination may be an address of the host itself, with a port or without; see Text.
 // Its static rules keep no states.
 //

@@ -103,7 +103,7 @@ func (f *Firewall) change(ctx context.Context, add []pfconf.Rule, edited func() 
 	f.load.Lock()
 	defer f.load.Unlock()
 	if f.closed {
-		return errors.New("ipfw's sets have been given back")
+		return errors.New("ipfw's sets have been released")
 	}
 	if err := ctx.Err(); err != nil {
 		return err

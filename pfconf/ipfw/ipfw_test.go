@@ -91,7 +91,7 @@ func TestText(t *testing.T) {
 	}
 }
 
-// TestNumbers: a rule has the number that it wants, and a copy is handed over by tee.
+// TestNumbers: a rule has the number that it wants, and a copy is delivered by tee.
 func TestNumbers(t *testing.T) {
 	first, behind, tee := divertPacket(pfconf.Inet, pfconf.In, 5006), divertPacket(pfconf.Inet, pfconf.In, 5006), divertPacket(pfconf.Inet, pfconf.In, 0)
 	behind.Label, behind.Number = "regress-next", 2
@@ -135,7 +135,7 @@ func open(t *testing.T, run program.Runner, families ...pfconf.Family) (*Firewal
 	return f, &undos
 }
 
-// TestSession plays two cells from Open to Close: what is loaded, counted, journaled and put back.
+// TestSession runs two cells from Open to Close: what is loaded, counted, journaled and put back.
 func TestSession(t *testing.T) {
 	ctx := t.Context()
 	f, undos := open(t, play(t, "session"), pfconf.Inet, pfconf.Inet6)
@@ -287,15 +287,15 @@ func TestMend(t *testing.T) {
 	sets := undoSets(1, 2)
 	run := play(t, "mend")
 	for _, u := range []pfconf.Undo{sets, {Do: UndoExthdrs}} {
-		if err := Mend(ctx, run, u); err != nil {
+		if err := Restore(ctx, run, u); err != nil {
 			t.Errorf("%+v: %v", u, err)
 		}
 	}
-	wantError(t, Mend(ctx, play(t, "used"), sets), "used since by something else: 00130 count ip", "ipfw -S list")
+	wantError(t, Restore(ctx, play(t, "used"), sets), "used since by something else: 00130 count ip", "ipfw -S list")
 	wantError(t, NewControl(play(t, "kept")).free(ctx, 1, 2), "set 2 still has the rule 00001 fwd", "")
 	run = play(t, "unloaded")
 	for _, u := range []pfconf.Undo{sets, {Do: UndoExthdrs}} {
-		if err := Mend(ctx, run, u); err != nil {
+		if err := Restore(ctx, run, u); err != nil {
 			t.Errorf("%+v without ipfw: %v", u, err)
 		}
 	}
@@ -303,7 +303,7 @@ func TestMend(t *testing.T) {
 	wantError(t, err, "Protocol not available", "kldload ipfw")
 	for _, u := range []pfconf.Undo{{Do: UndoSets}, {Do: UndoSets, Args: []string{"0", "1"}}, {Do: UndoSets, Args: []string{"1", "31"}},
 		{Do: UndoSets, Args: []string{"1", "x"}}, {Do: "pf/anchor", Args: []string{"1", "2"}}, {Do: UndoExthdrs, Args: []string{"x"}}} {
-		if err := Mend(ctx, nil, u); err == nil || !strings.Contains(err.Error(), "not a step") {
+		if err := Restore(ctx, nil, u); err == nil || !strings.Contains(err.Error(), "not a step") {
 			t.Errorf("%+v: %v", u, err)
 		}
 	}
@@ -325,7 +325,7 @@ func TestParse(t *testing.T) {
 	if l := got[0].label(); l != "" {
 		t.Errorf("the label %q was taken for one of this program's", l)
 	}
-	for _, bad := range []string{"", "ipfw: what\n", "00100 set 1 allow ip from any to any\n", "00100 1 1 set 1 allow ip from any to any\n",
+	for _, bad := range []string{"", "ipfw: what\n", "00100 set 1 allow ip from any to any\n", "65535 set 0 allow ip from any to any\n", "00100 1 1 set 1 allow ip from any to any\n",
 		"00100 99999999999999999999 1 set 1 allow\n65535 1 1 set 31 allow ip from any to any\n"} {
 		if e, err := parseListing(bad); err == nil {
 			t.Errorf("%q was read as %+v", bad, e)

@@ -32,32 +32,47 @@ func (e entry) label() string {
 }
 
 const (
-	defaultNumber = 65535 // of the default rule, which is always there (IPFW_DEFAULT_RULE)
-	lastSet       = 30    // set 31 is the default rule's (RESVD_SET)
+	defaultNumber = 65535 // of the default rules, which are always there (IPFW_DEFAULT_RULE)
+	lastSet       = 30    // set 31 is that of the default rules (RESVD_SET)
 )
 
-var ruleLine = regexp.MustCompile(`^(# DISABLED )?([0-9]{5}) +([0-9]+) +([0-9]+) set ([0-9]+) (.+)$`)
+// isDefault reports whether it is one of the default rules. FreeBSD 15 has two, of which the first
+// counts what no packet matches.
+func (e entry) isDefault() bool { return e.number == defaultNumber && e.set > lastSet }
+
+var ruleLine = regexp.MustCompile(`^(# DISABLED )?([0-9]{5})( +([0-9]+) +([0-9]+))? set ([0-9]+) (.+)$`)
+
+// parseLine reads a line of `ipfw -S list` or, with counters, of `ipfw -S show`.
+func parseLine(line string) (entry, error) {
+	m := ruleLine.FindStringSubmatch(line)
+	if m == nil {
+		return entry{}, fmt.Errorf("not understood: %.200q", line)
+	}
+	e := entry{disabled: m[1] != "", text: m[7]}
+	var err, errPackets, errSet error
+	e.number, err = strconv.Atoi(m[2])
+	if m[3] != "" {
+		e.packets, errPackets = strconv.ParseUint(m[4], 10, 64)
+	}
+	e.set, errSet = strconv.Atoi(m[6])
+	if err := errors.Join(err, errPackets, errSet); err != nil {
+		return entry{}, fmt.Errorf("%.200q: %w", line, err)
+	}
+	return e, nil
+}
 
 // parseListing reads what `ipfw -S show` printed. A line that it does not understand is
 // an error: a listing understood in part would make rules seem absent.
 func parseListing(out string) ([]entry, error) {
 	var all []entry
 	for _, line := range program.Lines(out) {
-		m := ruleLine.FindStringSubmatch(line)
-		if m == nil {
-			return nil, fmt.Errorf("ipfw -S show: not understood: %q", line)
-		}
-		e := entry{disabled: m[1] != "", text: m[6]}
-		var err, errPackets, errSet error
-		e.number, err = strconv.Atoi(m[2])
-		e.packets, errPackets = strconv.ParseUint(m[3], 10, 64)
-		e.set, errSet = strconv.Atoi(m[5])
-		if err := errors.Join(err, errPackets, errSet); err != nil {
-			return nil, fmt.Errorf("ipfw -S show: %q: %w", line, err)
+		e, err := parseLine(line)
+		if err != nil {
+			return nil, fmt.Errorf("ipfw -S show: %w", err)
 		}
 		all = append(all, e)
 	}
-	if len(all) == 0 || all[len(all)-1].number != defaultNumber {
+	if len(all) == 0 || !all[len(all)-1].isDefault() {
 		return nil, errors.New("ipfw -S show: the default rule is not there")
 	}
 	return all, nil

@@ -10,7 +10,7 @@ import (
 
 // Host is what there is of ipfw on a host.
 type Host struct {
-	// Rules are the host's own, without the default rule. DeniesAll: there are none, and
+	// Rules are the host's own, without the default rules. DeniesAll: there are none, and
 	// the default rule lets nothing pass.
 	Rules     int
 	DeniesAll bool
@@ -26,8 +26,12 @@ func (c *Control) Look(ctx context.Context, families []pfconf.Family) (h Host, e
 	if err != nil {
 		return h, fmt.Errorf("reading ipfw's rules: %w", err)
 	}
-	h.Rules = len(rules) - 1
-	h.DeniesAll = h.Rules == 0 && strings.HasPrefix(rules[0].text, "deny ")
+	for _, e := range rules {
+		if !e.isDefault() {
+			h.Rules++
+		}
+	}
+	h.DeniesAll = h.Rules == 0 && strings.HasPrefix(rules[len(rules)-1].text, "deny ")
 	h.first = rules[0].number
 	if first := rules[0]; first.number <= number {
 		return h, hinted{

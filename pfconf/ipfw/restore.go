@@ -10,7 +10,7 @@ import (
 	"pfdivert/pfconf/program"
 )
 
-// The steps that Mend knows.
+// The steps that Restore knows.
 const (
 	// UndoSets removes the rules of two sets, which are its arguments, and enables both.
 	UndoSets = "ipfw/sets"
@@ -79,10 +79,10 @@ func (c *Control) free(ctx context.Context, a, b int) error {
 	return nil
 }
 
-// Mend undoes what a Firewall that was never closed left; an ipfw that was unloaded since has taken
-// it along. When one of its sets holds rules that are
-// not this program's, someone else has used it since, and both are left alone.
-func Mend(ctx context.Context, run program.Runner, u pfconf.Undo) error {
+// Restore undoes what a Firewall that was never closed left; an ipfw that was unloaded since has
+// taken it along. When one of its sets holds rules that are not this program's, someone else has
+// used it since, and both are left alone.
+func Restore(ctx context.Context, run program.Runner, u pfconf.Undo) error {
 	c := NewControl(run)
 	if u.Do == UndoExthdrs && len(u.Args) == 0 {
 		if err := c.denyUnknown(ctx); !unloaded(err) {

@@ -11,7 +11,6 @@
 package nft
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -19,6 +18,7 @@ import (
 
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/need"
+	"pfdivert/pfconf/netlink"
 )
 
 // The names and numbers that the driver takes for itself on a host.
@@ -131,7 +131,7 @@ func (e *TakenError) Error() string {
 }
 
 // ErrClosed is the error of every question after Close.
-var ErrClosed = errors.New("the firewall is closed")
+var ErrClosed = netlink.ErrClosed
 
 // Outcome is what a probe found.
 type Outcome uint8

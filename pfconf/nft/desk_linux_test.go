@@ -100,7 +100,7 @@ func TestDesk(t *testing.T) {
 		if n, err := d.Kill(ctx, states); err != nil || n != 0 {
 			t.Errorf("killed %d again, %v", n, err)
 		}
-		if _, err := d.Kill(ctx, []pfconf.State{{ID: "nobody's"}}); err == nil {
+		if _, err := d.Kill(ctx, []pfconf.State{{ID: "no one's"}}); err == nil {
 			t.Error("an entry that was never listed was killed")
 		}
 		timeouts, err := d.Timeouts(ctx)

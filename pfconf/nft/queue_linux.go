@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/netlink"
 )
 
 // way is which way this kernel has to a netfilter queue: its own expression
@@ -94,13 +95,12 @@ func (s *socket) probeQueues() Answer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.request()
-	r.add(config, unix.NLM_F_ACK, unix.AF_UNSPEC, 0)
-	r.attr(cmd, []byte{pfBind, 0, 0, unix.AF_INET})
-	r.finish()
+	r.Netfilter(config, unix.NLM_F_ACK, unix.AF_UNSPEC, 0)
+	r.Attr(cmd, []byte{pfBind, 0, 0, unix.AF_INET})
 	var refused error
-	err := s.exchange(r, func(m message) bool {
-		if m.errno != 0 {
-			refused = m.errno
+	err := s.Exchange(r.Request, func(m netlink.Message) bool {
+		if m.Errno != 0 {
+			refused = m.Errno
 		}
 		return false
 	})

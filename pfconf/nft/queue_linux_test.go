@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/netlink"
 )
 
 // queueHandles are the handles of the rules in each queue's chain.
@@ -20,10 +21,10 @@ func (f *Firewall) queueHandles(t testing.TB) map[string][]uint64 {
 	f.rx.mu.Lock()
 	defer f.rx.mu.Unlock()
 	handles := map[string][]uint64{}
-	check(t, f.rx.dumpRules(func(m message) {
+	check(t, f.rx.dumpRules(func(m netlink.Message) {
 		h, err := handleOf(m)
 		check(t, err)
-		name := strings.TrimSuffix(string(attribute(m.data, unix.NFTA_RULE_CHAIN)), "\x00")
+		name := strings.TrimSuffix(string(netlink.Attribute(attributesOf(m), unix.NFTA_RULE_CHAIN)), "\x00")
 		if strings.HasPrefix(name, "queue-") {
 			handles[name] = append(handles[name], h)
 		}
@@ -146,7 +147,7 @@ func TestQueueWithoutTable(t *testing.T) {
 	r.delTable(TableName)
 	check(t, f.rx.commitAll(r))
 	err := f.Change(t.Context(), []pfconf.Rule{packetRule(pfconf.Inet, pfconf.In, 1, 100)}, nil)
-	if !errors.Is(err, unix.ENOENT) || !strings.Contains(err.Error(), "has somebody else removed table inet pfdivert?") {
+	if !errors.Is(err, unix.ENOENT) || !strings.Contains(err.Error(), "has another process removed table inet pfdivert?") {
 		t.Errorf("got %v", err)
 	}
 }

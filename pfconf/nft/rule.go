@@ -24,7 +24,7 @@ var (
 	pre = chain{"pre", "prerouting", 0, manglePriority}
 	in  = chain{"in", "input", 1, manglePriority}
 	out = chain{"out", "output", 3, manglePriority}
-	// What user space gives back goes on behind the chain that queued it.
+	// What user space reinjects goes on behind the chain that queued it.
 	inDone  = chain{"in-done", "input", 1, manglePriority + 1}
 	outDone = chain{"out-done", "output", 3, manglePriority + 1}
 )

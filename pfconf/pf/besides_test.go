@@ -144,7 +144,7 @@ func TestMendRedirect(t *testing.T) {
 	const former = "rdr on vtnet1 inet proto tcp from any to any port = http -> 127.0.0.1 port 8080\n" +
 		"pass in quick on vtnet1 inet proto tcp from any to 127.0.0.1 port = http-alt flags S/SA keep state\n"
 	u := pfconf.Undo{Do: UndoAnchor, Args: []string{"regress", "0", former, withRdr}}
-	if err := Mend(t.Context(), play(t, "freebsd-rdr-mend"), u); err != nil {
+	if err := Restore(t.Context(), play(t, "freebsd-rdr-mend"), u); err != nil {
 		t.Error(err)
 	}
 }
@@ -164,18 +164,13 @@ func TestReachOfRedirects(t *testing.T) {
 		{"no rdr inet proto tcp from 10.188.0.0/16 to any\n" + anchor, anchor + "|no rdr inet proto tcp from 10.188.0.0/16 to any"},
 		{"rdr inet proto udp from any to any -> 127.0.0.1\nrdr inet proto tcp from any to 10.0.2.15 -> 127.0.0.1\n" + anchor, anchor + "|"},
 		{anchor + "\nrdr inet proto tcp from any to any -> 127.0.0.1", anchor + "|"},
+		{"rdr-anchor \"proxy/*\" all\n" + anchor, anchor + "|rdr-anchor \"proxy/*\" all"},
+		{"rdr what\n" + anchor, anchor + "|rdr what"},
 	} {
-		m, err := parseRedirects(c.main)
-		if err != nil {
-			t.Errorf("%s: %v", c.main, err)
-			continue
-		}
-		r := m.Reach("regress", flow)
-		if got := strings.Join(r.Calls, ";") + "|" + strings.Join(r.Hidden, ";"); got != c.want {
+		m := &MainRuleset{ParseHostRules(c.main), true}
+		r := m.Reach("regress", flow, "vtnet0")
+		if got := strings.Join(r.Calls, ";") + "|" + strings.Join(append(r.Decides, r.May...), ";"); got != c.want {
 			t.Errorf("%s\n\tgot  %s\n\twant %s", c.main, got, c.want)
 		}
-	}
-	if _, err := parseRedirects("rdr what"); err == nil {
-		t.Error("nonsense was understood")
 	}
 }

@@ -16,7 +16,7 @@ import (
 var (
 	sequenceLine = regexp.MustCompile(`^   (\[[0-9]+ \+ [0-9]+\](\(\+[0-9]+\))?( wscale [0-9]+)?(  |$)){2}$`)
 	ageLine      = regexp.MustCompile(`^   age ([0-9]+):([0-9]{2}):([0-9]{2}), expires in ([0-9]+):([0-9]{2}):([0-9]{2}), ` +
-		`[0-9]+:[0-9]+ pkts, [0-9]+:[0-9]+ bytes(, [a-z][-a-zA-Z0-9_ ()]*)*$`)
+		`[0-9]+:[0-9]+ pkts, [0-9]+:[0-9]+ bytes(, [a-zA-Z][-/a-zA-Z0-9_ ()]*)*$`)
 	idLine     = regexp.MustCompile(`^   id: ([0-9a-f]{16}) creatorid: ([0-9a-f]{8})( (route-to|dup-to|reply-to|gateway|rtable): \S+)*$`)
 	originLine = regexp.MustCompile(`^   origif: \S+$`)
 )

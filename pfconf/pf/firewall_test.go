@@ -57,7 +57,7 @@ func flow(p pfconf.Proto, near, far string) pfconf.Flow {
 	return f
 }
 
-// TestSession plays a cell from Open to Close.
+// TestSession runs a cell from Open to Close.
 func TestSession(t *testing.T) {
 	ctx := t.Context()
 	f, undos := open(t, "session")
@@ -106,7 +106,7 @@ func TestSession(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	wantError(t, f.Load(ctx, nil), "given back", "")
+	wantError(t, f.Load(ctx, nil), "released", "")
 }
 
 // TestBetween proves that the states between the prefixes are removed at once, in the
@@ -192,16 +192,16 @@ func TestBusy(t *testing.T) {
 func TestMend(t *testing.T) {
 	const old = `pass in log inet proto 254 from 10.188.1.1 to 10.188.2.9 label "regress" divert-to 127.0.0.1 port 1` + "\n"
 	u := NewControl(nil, 0).undo("regress", old)
-	if err := Mend(t.Context(), play(t, "mend"), u); err != nil {
+	if err := Restore(t.Context(), play(t, "mend"), u); err != nil {
 		t.Error(err)
 	}
 	run := play(t, "mended")
-	if err := Mend(t.Context(), run, u); err != nil {
+	if err := Restore(t.Context(), run, u); err != nil {
 		t.Error(err)
 	}
-	wantError(t, Mend(t.Context(), run, u), "something else", "-F rules")
-	wantError(t, Mend(t.Context(), run, pfconf.Undo{Do: "nft/table", Args: []string{"a", "0", ""}}), "not a step", "")
-	wantError(t, Mend(t.Context(), run, pfconf.Undo{Do: "pf/anchor", Args: []string{"a b", "0", ""}}), "not a step", "")
+	wantError(t, Restore(t.Context(), run, u), "something else", "-F rules")
+	wantError(t, Restore(t.Context(), run, pfconf.Undo{Do: "nft/table", Args: []string{"a", "0", ""}}), "not a step", "")
+	wantError(t, Restore(t.Context(), run, pfconf.Undo{Do: "pf/anchor", Args: []string{"a b", "0", ""}}), "not a step", "")
 }
 
 // TestStatesOfADomain proves that a routing domain's states are told from another's, and

@@ -22,7 +22,7 @@ type edit struct {
 // for it have deadlines of their own.
 const loadTimeout = 30 * time.Second
 
-var errClosed = errors.New("the anchor has been given back")
+var errClosed = errors.New("the anchor has been released")
 
 // Change adds and removes rules; see pfconf.Firewall. The whole set is loaded
 // each time. When ctx ends first, it is not known whether the change was made.
@@ -44,7 +44,7 @@ func (f *Firewall) submit(ctx context.Context, e *edit) error {
 		case r.Bypass:
 			return fmt.Errorf("rule %q: pf drops packets for which no divert socket listens", r.Label)
 		case r.Tee || r.Number != 0:
-			return fmt.Errorf("rule %q: pf hands over no copies, and its rules have no numbers of their own", r.Label)
+			return fmt.Errorf("rule %q: pf delivers no copies, and its rules have no numbers of their own", r.Label)
 		}
 	}
 	e.done = make(chan error, 1)

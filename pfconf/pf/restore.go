@@ -14,7 +14,7 @@ import (
 	"pfdivert/pfconf/program"
 )
 
-// UndoAnchor is the step that Mend knows: put an anchor's rules back. Its
+// UndoAnchor is the step that Restore knows: put an anchor's rules back. Its
 // arguments are the anchor, the routing domain and the rules, and withRdr where RdrRules is set.
 const (
 	UndoAnchor = "pf/anchor"
@@ -29,11 +29,11 @@ func (c *Control) undo(anchor, rules string) pfconf.Undo {
 	return pfconf.Undo{Do: UndoAnchor, Args: args}
 }
 
-// Mend undoes what a Firewall that was never closed left: it puts the anchor's
+// Restore undoes what a Firewall that was never closed left: it puts the anchor's
 // former rules back and removes the states of the rules that it finds there.
 // When the anchor holds its former rules there is nothing to do; when it holds rules
 // that are not this program's, someone else has used it since, and it is left alone.
-func Mend(ctx context.Context, run Runner, u pfconf.Undo) error {
+func Restore(ctx context.Context, run Runner, u pfconf.Undo) error {
 	rdrRules := len(u.Args) == 4 && u.Args[3] == withRdr
 	if u.Do != UndoAnchor || len(u.Args) != 3 && !rdrRules || !anchorName.MatchString(u.Args[0]) {
 		return fmt.Errorf("not a step of pf to undo: %q %q", u.Do, u.Args)
@@ -106,7 +106,7 @@ func (c *Control) lookAt(anchor string) string {
 	for _, list := range c.lists() {
 		looks = append(looks, "`pfctl -a "+anchor+" -s "+list+"`")
 	}
-	return "look at " + strings.Join(looks, " and ") + ", and empty it when nobody needs it: " + c.emptying(anchor)
+	return "look at " + strings.Join(looks, " and ") + ", and empty it when no one needs it: " + c.emptying(anchor)
 }
 
 // emptying are the commands that empty an anchor.

@@ -2,135 +2,158 @@ package pf
 
 import (
 	"context"
-	"fmt"
+	"slices"
 	"strings"
 
 	"pfdivert/pfconf"
-	"pfdivert/pfconf/program"
 )
 
-// MainRuleset is the host's main ruleset, as `pfctl -s rules` prints it, or another list of its
-// rules.
+// MainRuleset is the host's main ruleset.
 type MainRuleset struct {
-	lines []mainRule
+	rules []HostRule
+	// redirects: the rules are those of FreeBSD's list that redirect, of which the first that
+	// matches decides (pf.conf(5), TRANSLATION).
+	redirects bool
 }
 
-// MainRuleset asks for the main ruleset.
+// MainRuleset asks OpenBSD's pf for the rules of its main ruleset.
 func (c *Control) MainRuleset(ctx context.Context) (*MainRuleset, error) {
-	r, err := c.pfctl(ctx, "", nothing, "-s", "rules")
+	rules, err := c.hostRules(ctx, "-s", "rules")
+	return &MainRuleset{rules: rules}, err
+}
+
+// MainRulesets asks FreeBSD's pf for the rules of its main ruleset that redirect packets which come
+// in, and for those that filter. Its pfctl prints the names of ports unless it is told -P, which
+// has the opposite effect on OpenBSD's.
+func (c *Control) MainRulesets(ctx context.Context) (redirects, filters *MainRuleset, err error) {
+	first, err := c.hostRules(ctx, "-P", "-s", "nat")
+	if err != nil {
+		return nil, nil, err
+	}
+	second, err := c.hostRules(ctx, "-P", "-s", "rules")
+	return &MainRuleset{first, true}, &MainRuleset{rules: second}, err
+}
+
+func (c *Control) hostRules(ctx context.Context, args ...string) ([]HostRule, error) {
+	r, err := c.pfctl(ctx, "", nothing, args...)
 	if err != nil {
 		return nil, err
 	}
-	m, err := parseMain(r.Stdout)
-	if err != nil {
-		return nil, fmt.Errorf("pfctl -s rules: %w", err)
-	}
-	return m, nil
+	return ParseHostRules(r.Stdout), nil
 }
 
-// MainRedirects asks FreeBSD's pf for the main ruleset's rules that redirect packets which come in.
-func (c *Control) MainRedirects(ctx context.Context) (*MainRuleset, error) {
-	r, err := c.pfctl(ctx, "", nothing, "-s", "nat")
-	if err != nil {
-		return nil, err
-	}
-	m, err := parseRedirects(r.Stdout)
-	if err != nil {
-		return nil, fmt.Errorf("pfctl -s nat: %w", err)
-	}
-	return m, nil
-}
-
-// parseRedirects reads `pfctl -s nat`. Of the rules that redirect the first that matches decides
-// (FreeBSD's pf.conf(5), TRANSLATION), as if all were quick; those of nat and binat are about other
-// packets.
-func parseRedirects(out string) (*MainRuleset, error) {
-	m := &MainRuleset{}
-	for _, line := range program.Lines(out) {
-		text := strings.TrimSpace(line)
-		words := strings.Fields(strings.TrimPrefix(text, "no "))
-		var as []string
-		switch {
-		case len(words) > 0 && words[0] == "rdr-anchor":
-			as = []string{"anchor"}
-		case len(words) > 0 && words[0] == "rdr":
-			as = []string{"pass"}
-		default:
-			continue
-		}
-		rest := words[1:]
-		for len(rest) > 0 && (rest[0] == "pass" || rest[0] == "log") {
-			rest = rest[1:]
-		}
-		r, err := parseMainRule(strings.Join(append(as, rest...), " "))
-		if err != nil {
-			return nil, fmt.Errorf("%q: %w", text, err)
-		}
-		r.text, r.quick = text, true
-		m.lines = append(m.lines, r)
-	}
-	return m, nil
-}
-
-func parseMain(out string) (*MainRuleset, error) {
-	m := &MainRuleset{}
-	for _, line := range program.Lines(out) {
-		text := strings.TrimSpace(line)
-		// The end of an anchor that is written in place, and on FreeBSD what normalizes packets:
-		// neither decides about any.
-		if text == "}" || strings.HasPrefix(text, "scrub ") || strings.HasPrefix(text, "scrub-anchor ") {
-			continue
-		}
-		r, err := parseMainRule(text)
-		if err != nil {
-			return nil, fmt.Errorf("%q: %w", text, err)
-		}
-		m.lines = append(m.lines, r)
-	}
-	return m, nil
-}
-
-// Reach tells how packets come to an anchor's rules.
+// Reach tells how packets come to an anchor's rules. Rules are as pfctl prints them.
 type Reach struct {
-	// Calls are the rules through which the anchor's own rules are evaluated for
-	// the flow. When there are none, the anchor is without effect.
+	// Calls are the rules through which the anchor's own rules are evaluated for the flow. When
+	// there are none, the anchor has no effect.
 	Calls []string
 	// Children are rules that call only the anchors below (`anchor "regress/*"`).
 	Children []string
-	// Hidden are the rules that may decide instead of the anchor: those with
-	// `quick` before it, and those without it behind, because the last rule that
-	// matches decides. A rule is listed unless it surely does not match the flow.
-	Hidden []string
+	// Decides are the rules that certainly decide in place of the anchor: those with `quick` before
+	// it, and those without it behind, because the last rule that matches decides.
+	Decides []string
+	// May are those that may do so: the packets that they match are not known, or the rule is not
+	// understood. Without Calls they are the rules that are not understood.
+	May []string
+	// Translates are the rules that certainly change the source address of the flow.
+	Translates []string
 }
 
-// Reach tells how the packets that the rule is about come to it when it is in the anchor.
-func (m *MainRuleset) Reach(anchor string, r pfconf.Rule) Reach {
+// Reach tells how the packets that the rule is about come to it when it is in the anchor. nic is
+// the interface by which they come and go, "" if it is not known.
+func (m *MainRuleset) Reach(anchor string, r pfconf.Rule, nic string) Reach {
 	var reach Reach
+	all := m.matching(m.rules, pfconf.PacketsOf(r, nic), true, false)
 	last := -1
-	for i, line := range m.lines {
-		if !line.mayMatch(r) {
-			continue
-		}
+	for i, rule := range all {
 		switch {
-		case line.calls(anchor):
-			reach.Calls = append(reach.Calls, line.text)
+		case rule.calls(anchor):
+			reach.Calls = append(reach.Calls, rule.Text)
 			last = i
-		case line.calls(anchor + "/x"):
-			reach.Children = append(reach.Children, line.text)
+		case rule.calls(anchor + "/x"):
+			reach.Children = append(reach.Children, rule.Text)
 		}
 	}
 	if last < 0 {
+		for _, rule := range all {
+			if rule.Err != nil {
+				reach.May = append(reach.May, rule.Text)
+			}
+		}
 		return reach
 	}
-	for i, line := range m.lines {
-		decides := line.quick
-		if i > last {
-			decides = !m.lines[last].quick && line.action != "match"
+	for i, rule := range all {
+		decides := false
+		switch {
+		case rule.calls(anchor) || rule.calls(anchor+"/x"):
+		case rule.Action == "match" && rule.Err == nil:
+			if r.Direction == pfconf.Out && rule.surely && rule.Translate != nil && rule.Translate.Kind == "nat-to" {
+				reach.Translates = append(reach.Translates, rule.Text)
+			}
+		case i < last:
+			decides = m.redirects || rule.quick || rule.Err != nil
+		default:
+			decides = !m.redirects && !all[last].quick
 		}
-		own := line.calls(anchor) || line.calls(anchor+"/x")
-		if decides && !own && line.mayMatch(r) {
-			reach.Hidden = append(reach.Hidden, line.text)
+		switch {
+		case decides && rule.surely && !rule.Calls():
+			reach.Decides = append(reach.Decides, rule.Text)
+		case decides:
+			reach.May = append(reach.May, rule.Text)
 		}
 	}
 	return reach
+}
+
+// matchingRule is a rule that may match a flow.
+type matchingRule struct {
+	*HostRule
+	surely bool // it certainly matches
+	quick  bool // evaluation ends when it matches
+}
+
+// matching returns the rules that may match the flow, with those that anchor rules have in braces
+// in their place.
+func (m *MainRuleset) matching(rules []HostRule, flow pfconf.Packets, surely, quick bool) []matchingRule {
+	var all []matchingRule
+	for i := range rules {
+		r := &rules[i]
+		if actions[r.Action] && !m.concerns(r) || r.Err == nil && r.Apart(flow) {
+			continue
+		}
+		found := matchingRule{r, surely && r.Err == nil && r.Domain == "" && r.Covers(flow), quick || r.Quick}
+		if r.Inner != nil {
+			all = append(all, m.matching(r.Inner, flow, found.surely, found.quick)...)
+			continue
+		}
+		all = append(all, found)
+	}
+	return all
+}
+
+// concerns reports whether the rule belongs to the list: `pfctl -s nat` prints those of nat and
+// binat too, and `pfctl -s rules` those that scrub.
+func (m *MainRuleset) concerns(r *HostRule) bool {
+	if m.redirects {
+		return strings.HasPrefix(r.Action, "rdr")
+	}
+	return slices.Contains([]string{"pass", "block", "match", "anchor"}, r.Action)
+}
+
+// calls reports whether the rule has the rules of the anchor evaluated: by its name,
+// or by its parent's with "/*", which means the anchors below and not the parent
+// itself (pf.conf(5), ANCHORS).
+func (r *HostRule) calls(anchor string) bool {
+	if !r.Calls() {
+		return false
+	}
+	name := strings.TrimPrefix(r.Anchor, "/")
+	if name == anchor {
+		return true
+	}
+	above := ""
+	if i := strings.LastIndexByte(anchor, '/'); i >= 0 {
+		above = anchor[:i+1]
+	}
+	return name == above+"*"
 }

@@ -23,7 +23,7 @@ func TestStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Reach{Calls: []string{`anchor "regress" all`}}
-	if got := m.Reach("regress", to(pfconf.Inet, pfconf.TCP, 1, 1)); !reflect.DeepEqual(got, want) {
+	if got := m.Reach("regress", to(pfconf.Inet, pfconf.TCP, 1, 1), ""); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	skipped, err := c.Skipped(ctx)
@@ -45,56 +45,80 @@ func TestReach(t *testing.T) {
 		main   string
 		anchor string
 		rule   pfconf.Rule
-		want   string // "calls|children|hidden", each separated by ;
+		want   string // "calls|children|decides|may", each separated by ;
 	}{
-		{"pass all flags S/SA", "regress", tcp, "||"},
-		{"pass all flags S/SA\nanchor \"regress\" all\nanchor \"regress/*\" all", "regress", tcp, `anchor "regress" all|anchor "regress/*" all|`},
-		{"anchor \"regress/*\" all", "regress", tcp, `|anchor "regress/*" all|`},
-		{"anchor \"regress/*\" all", "regress/a", tcp, `anchor "regress/*" all||`},
-		{"anchor \"*\" all", "regress", tcp, `anchor "*" all||`},
-		{"anchor \"*\" all", "regress/a", tcp, `||`},
-		{"anchor \"/regress\" all", "regress", tcp, `anchor "/regress" all||`},
-		{"anchor \"regress\" out inet proto tcp all", "regress", tcp, `||`},
-		{"anchor \"regress\" in on vio0 inet proto tcp from any to any", "regress", tcp, `anchor "regress" in on vio0 inet proto tcp from any to any||`},
+		{"pass all flags S/SA", "regress", tcp, "|||"},
+		{"pass all flags S/SA\nanchor \"regress\" all\nanchor \"regress/*\" all", "regress", tcp, `anchor "regress" all|anchor "regress/*" all||`},
+		{"anchor \"regress/*\" all", "regress", tcp, `|anchor "regress/*" all||`},
+		{"anchor \"regress/*\" all", "regress/a", tcp, `anchor "regress/*" all|||`},
+		{"anchor \"*\" all", "regress", tcp, `anchor "*" all|||`},
+		{"anchor \"*\" all", "regress/a", tcp, `|||`},
+		{"anchor \"/regress\" all", "regress", tcp, `anchor "/regress" all|||`},
+		{"anchor \"regress\" out inet proto tcp all", "regress", tcp, `|||`},
+		{"anchor \"regress\" in on vio0 inet proto tcp from any to any", "regress", tcp, `anchor "regress" in on vio0 inet proto tcp from any to any|||`},
+		{"anchor \"regress\" in on vio1 inet proto tcp from any to any", "regress", tcp, `|||`},
 		// The last rule that matches decides.
-		{"anchor \"regress\" all\npass all flags S/SA", "regress", tcp, `anchor "regress" all||pass all flags S/SA`},
-		{"anchor \"regress\" quick all\npass all flags S/SA", "regress", tcp, `anchor "regress" quick all||`},
-		{"anchor \"regress\" all\nmatch in all scrub (no-df)", "regress", tcp, `anchor "regress" all||`},
-		{"scrub in all fragment reassemble\npass all flags S/SA keep state\nanchor \"regress\" all", "regress", tcp, `anchor "regress" all||`},
-		{"anchor \"regress\" all\nblock return in on ! lo0 proto tcp from any to any port 6000:6010", "regress", tcp,
-			`anchor "regress" all||block return in on ! lo0 proto tcp from any to any port 6000:6010`}, // a range is not looked into
-		{"anchor \"regress\" all\nblock return-icmp(port-unr, port-unr) in log (all, to pflog1) quick inet proto udp all", "regress", tcp, `anchor "regress" all||`},
+		{"anchor \"regress\" all\npass all flags S/SA", "regress", tcp, `anchor "regress" all||pass all flags S/SA|`},
+		{"anchor \"regress\" quick all\npass all flags S/SA", "regress", tcp, `anchor "regress" quick all|||`},
+		{"anchor \"regress\" all\nmatch in all scrub (no-df)", "regress", tcp, `anchor "regress" all|||`},
+		{"scrub in all fragment reassemble\npass all flags S/SA keep state\nanchor \"regress\" all", "regress", tcp, `anchor "regress" all|||`},
+		{"anchor \"regress\" all\nblock return in on ! lo0 proto tcp from any to any port 6000:6010", "regress", tcp, `anchor "regress" all|||`},
+		{"anchor \"regress\" all\nblock return in on ! lo0 proto tcp from any to any port 3000:6010", "regress", tcp,
+			`anchor "regress" all||block return in on ! lo0 proto tcp from any to any port 3000:6010|`},
+		{"anchor \"regress\" all\nblock return-icmp(port-unr, port-unr) in log (all, to pflog1) quick inet proto udp all", "regress", tcp, `anchor "regress" all|||`},
 		// Before it, quick rules do.
-		{"block drop in quick all\nanchor \"regress\" all", "regress", tcp, `anchor "regress" all||block drop in quick all`},
-		{"block drop in quick all\nanchor \"regress\" all", "regress", out, `anchor "regress" all||`},
+		{"block drop in quick all\nanchor \"regress\" all", "regress", tcp, `anchor "regress" all||block drop in quick all|`},
+		{"block drop in quick all\nanchor \"regress\" all", "regress", out, `anchor "regress" all|||`},
 		{"pass quick inet6 proto ipv6-icmp all\npass quick inet proto 254 all no state\nanchor \"regress\" all", "regress", out,
-			`anchor "regress" all||pass quick inet proto 254 all no state`},
-		{"pass quick inet6 proto ipv6-icmp all\nanchor \"regress\" all", "regress", echo6, `anchor "regress" all||pass quick inet6 proto ipv6-icmp all`},
+			`anchor "regress" all||pass quick inet proto 254 all no state|`},
+		{"pass quick inet6 proto ipv6-icmp all\nanchor \"regress\" all", "regress", echo6, `anchor "regress" all||pass quick inet6 proto ipv6-icmp all|`},
 		{"pass in quick inet from 10.188.0.0/16 to any flags S/SA\nanchor \"regress\" all", "regress", tcp,
-			`anchor "regress" all||pass in quick inet from 10.188.0.0/16 to any flags S/SA`},
-		{"pass in quick inet from 10.189.0.0/16 to any flags S/SA\nanchor \"regress\" all", "regress", tcp, `anchor "regress" all||`},
-		{"pass in quick inet from ! 10.188.1.1 to any flags S/SA\nanchor \"regress\" all", "regress", tcp, `anchor "regress" all||`},
-		{"pass in quick from <friends> to (vio0) port = 22 flags S/SA\nanchor \"regress\" all", "regress", tcp, `anchor "regress" all||`},
+			`anchor "regress" all||pass in quick inet from 10.188.0.0/16 to any flags S/SA|`},
+		{"pass in quick inet from 10.189.0.0/16 to any flags S/SA\nanchor \"regress\" all", "regress", tcp, `anchor "regress" all|||`},
+		{"pass in quick inet from ! 10.188.1.1 to any flags S/SA\nanchor \"regress\" all", "regress", tcp, `anchor "regress" all|||`},
+		{"pass in quick from <friends> to (vio0) port = 22 flags S/SA\nanchor \"regress\" all", "regress", tcp, `anchor "regress" all|||`},
+		// What packets the rule matches is not known.
 		{"pass in quick from <friends> to (vio0) flags S/SA\nanchor \"regress\" all", "regress", tcp6,
-			`anchor "regress" all||pass in quick from <friends> to (vio0) flags S/SA`},
+			`anchor "regress" all|||pass in quick from <friends> to (vio0) flags S/SA`},
 		{"anchor in on rdomain 1 all {\n  pass in quick all flags S/SA\n}\nanchor \"regress\" all", "regress", tcp,
-			`anchor "regress" all||pass in quick all flags S/SA`},
-		{"anchor \"ftp-proxy/*\" quick all\nanchor \"regress\" all", "regress", tcp, `anchor "regress" all||anchor "ftp-proxy/*" quick all`},
+			`anchor "regress" all|||pass in quick all flags S/SA`},
+		{"anchor in all {\n  pass in quick all flags S/SA\n}\nanchor \"regress\" all", "regress", tcp,
+			`anchor "regress" all||pass in quick all flags S/SA|`},
+		{"anchor in quick all {\n  pass in all flags S/SA\n}\nanchor \"regress\" all", "regress", tcp, `anchor "regress" all||pass in all flags S/SA|`},
+		{"anchor \"ftp-proxy/*\" quick all\nanchor \"regress\" all", "regress", tcp, `anchor "regress" all|||anchor "ftp-proxy/*" quick all`},
+		{"pass something new all\nanchor \"regress\" all", "regress", tcp, `anchor "regress" all|||pass something new all`},
+		{"pass quick all user = 0 flags S/SA\nanchor \"regress\" all", "regress", tcp, `anchor "regress" all|||pass quick all user = 0 flags S/SA`},
+		{"pass quick on ! rdomain 1 all flags S/SA\nanchor \"regress\" all", "regress", tcp, `anchor "regress" all|||pass quick on ! rdomain 1 all flags S/SA`},
+		// antispoof, and packets that routing would not send back (issue 14).
+		{"block drop in quick on ! vio0 inet from 10.188.1.0/24 to any\nblock drop in quick inet from 10.188.1.2 to any\nanchor \"regress\" all", "regress", tcp, `anchor "regress" all|||`},
+		{"block drop in quick from urpf-failed to any\nanchor \"regress\" all", "regress", tcp, `anchor "regress" all|||block drop in quick from urpf-failed to any`},
 	} {
-		m, err := parseMain(tt.main)
-		if err != nil {
-			t.Errorf("%s: %v", tt.main, err)
-			continue
-		}
-		r := m.Reach(tt.anchor, tt.rule)
-		got := strings.Join([]string{strings.Join(r.Calls, ";"), strings.Join(r.Children, ";"), strings.Join(r.Hidden, ";")}, "|")
+		m := &MainRuleset{rules: ParseHostRules(tt.main)}
+		r := m.Reach(tt.anchor, tt.rule, "vio0")
+		got := strings.Join([]string{strings.Join(r.Calls, ";"), strings.Join(r.Children, ";"), strings.Join(r.Decides, ";"), strings.Join(r.May, ";")}, "|")
 		if got != tt.want {
 			t.Errorf("%s\n\tto %s in %s\n\tgot  %s\n\twant %s", tt.main, Text(tt.rule), tt.anchor, got, tt.want)
 		}
 	}
-	for _, text := range []string{"nat on em0 all", "pass in quick", "pass proto nosuch all", "pass from any"} {
-		if _, err := parseMain(text); err == nil {
-			t.Errorf("%q was understood", text)
+}
+
+// TestTranslates: rules that certainly change the source of what leaves are named, others are not.
+func TestTranslates(t *testing.T) {
+	out := reply(pfconf.Inet, pfconf.TCP, 4000)
+	for _, c := range []struct {
+		main string
+		want int
+	}{
+		{`match out on vio0 inet all nat-to (vio0)`, 1},
+		{`match out on vio0 inet from ! 10.188.2.0/24 to any nat-to (vio0)`, 0},
+		{`match out on vio1 inet all nat-to (vio1)`, 0},
+		{`match out on vio0 inet proto udp all nat-to (vio0)`, 0},
+		{`match out on vio0 inet from <inside> to any nat-to (vio0)`, 0},
+		{`match in on vio0 inet all rdr-to 127.0.0.1`, 0},
+	} {
+		m := &MainRuleset{rules: ParseHostRules(c.main + "\nanchor \"regress\" all")}
+		if got := m.Reach("regress", out, "vio0").Translates; len(got) != c.want {
+			t.Errorf("%s: %q", c.main, got)
 		}
 	}
 }

@@ -86,7 +86,7 @@ func parseState(line string) (pfconf.State, error) {
 	if iface != "all" {
 		s.Interface = iface
 	}
-	if s.Number, ok = protoNumber(proto); !ok {
+	if s.Number, ok = pfconf.ProtoNumber(proto); !ok {
 		return s, fmt.Errorf("unknown protocol %q", proto)
 	}
 	near, rest, err := parseEnd(rest)
@@ -198,7 +198,7 @@ func Line(s pfconf.State) string {
 	if iface == "" {
 		iface = "all"
 	}
-	return fmt.Sprintf("%s %s %s %s %s       %s", iface, protoName(s.Number),
+	return fmt.Sprintf("%s %s %s %s %s       %s", iface, pfconf.ProtoName(s.Number),
 		endText(s.Near, s.NearWas, s.Domain), arrow, endText(s.Far, s.FarWas, s.Domain), s.Phase)
 }
 

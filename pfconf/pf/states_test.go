@@ -18,6 +18,7 @@ func stateFiles() map[string]bool {
 	return map[string]bool{
 		"testdata/states/openbsd.txt": false, "testdata/states/openbsd-vv.txt": true,
 		"testdata/states/freebsd.txt": false, "testdata/states/freebsd-vv.txt": true,
+		"testdata/states/freebsd-15.txt": false, "testdata/states/freebsd-15-vv.txt": true,
 	}
 }
 
@@ -48,6 +49,26 @@ func TestStatesAsSeen(t *testing.T) {
 				t.Errorf("%s: %s has no id or no time: %+v", name, first[i], s)
 			}
 		}
+	}
+}
+
+// TestStateDetails: all that print_state of FreeBSD 15 can add to a state's times is passed over.
+func TestStateDetails(t *testing.T) {
+	all := ", anchor 1, rule 2, rlabel 3, allow-opts, sloppy, no-sync, pflow, psync-ack, no-df, set-tos 0x10, random-id, reassemble-tcp, " +
+		"set-prio (0x00 0x07), dummynet pipe (5 6), dummynet queue (5 6), limit source-track global, NAT/RDR sticky-address, " +
+		"route sticky-address, log (all), min-ttl 5, max-mss 1400"
+	const state = "all udp 10.0.0.1:1 -> 10.0.0.2:2       SINGLE:NO_TRAFFIC\n   age 00:00:00, expires in 00:00:30, 0:0 pkts, 0:0 bytes"
+	const id = "   id: 0000000000000001 creatorid: 00000002 route-to: fd00::1@vtnet0 rtable: 3\n"
+	for detail := range strings.SplitSeq(all, ", ") {
+		if detail != "" {
+			detail = ", " + detail
+		}
+		if _, err := ParseStates(strings.NewReader(state+detail+"\n"+id), true); err != nil {
+			t.Errorf("%s: %v", detail, err)
+		}
+	}
+	if _, err := ParseStates(strings.NewReader(state+all+"\n"+id), true); err != nil {
+		t.Error(err)
 	}
 }
 

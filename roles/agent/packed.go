@@ -2,8 +2,10 @@ package agent
 
 import (
 	"net/netip"
+	"slices"
 
 	"pfdivert/matrix/script"
+	"pfdivert/pfconf"
 )
 
 // What passes many times for each cell is packed by hand: scripts, changes of rules, and their
@@ -36,46 +38,159 @@ func (p *packer) script(s *script.Script) {
 	p.flag(&s.End)
 }
 
-func (p *packer) step(s *script.Step) {
-	text(p, &s.Do)
-	text(p, &s.End)
-	maybe(p, &s.Spec, (*packer).spec)
-	text(p, &s.Data)
-	count(p, &s.Seq)
-	choice(p, &s.Family, families)
-	text(p, &s.Label)
-	maybe(p, &s.Flow, (*packer).flow)
-	p.addrPort(&s.Near)
-	p.addrPort(&s.Far)
-	maybe(p, &s.Want, (*packer).want)
-	if p.any(s.Apart != "" || s.New != "" || s.Burst != nil || s.Rewrites != nil || s.NAT != nil) {
-		text(p, &s.Apart)
-		text(p, &s.New)
-		maybe(p, &s.Burst, (*packer).burst)
-		list(p, &s.Rewrites, (*packer).rewrite)
-		maybe(p, &s.NAT, (*packer).natQuery)
+// A kind is one of the types of an interface, with the function that packs it. Its number on the
+// wire is its place in the list.
+type kind[I any] struct {
+	zero I
+	is   func(I) bool
+	pack func(*packer, I) I
+}
+
+func kindOf[T any, I any](pack func(*packer, *T)) kind[I] {
+	var zero T
+	return kind[I]{
+		zero: any(zero).(I),
+		is:   func(v I) bool { _, ok := any(v).(T); return ok },
+		pack: func(p *packer, v I) I {
+			t, _ := any(v).(T) // zero when unpacking
+			pack(p, &t)
+			return any(t).(I)
+		},
 	}
 }
 
-func (p *packer) spec(s *script.Spec) {
-	text(p, &s.Kind)
-	text(p, &s.Role)
-	p.addrPort(&s.Local)
-	p.addrPort(&s.Remote)
-	p.flag(&s.Bindany)
-	p.flag(&s.Diverted)
-	p.flag(&s.Arrival)
-	p.flag(&s.Reuse)
-	count(p, &s.EchoID)
-	p.addr(&s.Only)
-	p.flag(&s.Big)
-	text(p, &s.Spoil)
-	integer(p, &s.Queue)
-	text(p, &s.Call)
-	p.flag(&s.Pieces)
-	p.addr(&s.WriteTo)
-	p.flag(&s.Drop)
-	list(p, &s.Omit, text[script.Piece])
+func stepOf[T any](pack func(*packer, *T)) kind[script.Step] { return kindOf[T, script.Step](pack) }
+
+func socketOf[T any](pack func(*packer, *T)) kind[script.Socket] {
+	return kindOf[T, script.Socket](pack)
+}
+
+// oneOf packs a value of one of the kinds; nil is an error.
+func oneOf[I any](p *packer, v *I, kinds []kind[I]) {
+	number := uint8(len(kinds))
+	if !p.unpack {
+		number = uint8(slices.IndexFunc(kinds, func(k kind[I]) bool { return k.is(*v) }))
+	}
+	count(p, &number)
+	if int(number) >= len(kinds) {
+		p.fail(errChoice)
+		return
+	}
+	*v = kinds[number].pack(p, *v)
+}
+
+func (p *packer) step(s *script.Step) { oneOf(p, s, stepKinds) }
+
+var stepKinds = []kind[script.Step]{
+	stepOf(func(p *packer, s *script.Open) {
+		text(p, &s.Socket)
+		oneOf(p, &s.Spec, socketKinds)
+		text(p, &s.Process)
+	}),
+	stepOf(func(p *packer, s *script.Connect) { text(p, &s.Socket) }),
+	stepOf(func(p *packer, s *script.Connected) { text(p, &s.Socket) }),
+	stepOf(func(p *packer, s *script.Accept) { text(p, &s.Socket) }),
+	stepOf(func(p *packer, s *script.Send) {
+		text(p, &s.Socket)
+		text(p, &s.Data)
+		count(p, &s.Seq)
+	}),
+	stepOf(func(p *packer, s *script.Receive) { text(p, &s.Socket) }),
+	stepOf(func(p *packer, s *script.Relay) {
+		text(p, &s.Socket)
+		text(p, &s.Old)
+		text(p, &s.New)
+	}),
+	stepOf(func(p *packer, s *script.RelayAll) {
+		text(p, &s.Socket)
+		list(p, &s.Rewrites, (*packer).rewrite)
+	}),
+	stepOf(func(p *packer, s *script.SendBurst) {
+		text(p, &s.Socket)
+		p.burst(&s.Burst)
+	}),
+	stepOf(func(p *packer, s *script.ReceiveBurst) {
+		text(p, &s.Socket)
+		p.burst(&s.Burst)
+	}),
+	stepOf(func(p *packer, s *script.RelayBurst) {
+		text(p, &s.Socket)
+		p.burst(&s.Burst)
+		text(p, &s.Line)
+	}),
+	stepOf(func(p *packer, s *script.Turn) {
+		text(p, &s.Socket)
+		text(p, &s.Old)
+		text(p, &s.New)
+		p.addr(&s.In)
+	}),
+	stepOf(func(p *packer, s *script.Rest) {
+		text(p, &s.Socket)
+		maybe(p, &s.Want, integer[int])
+	}),
+	stepOf(func(p *packer, s *script.CloseConn) { text(p, &s.Socket) }),
+	stepOf(func(p *packer, s *script.Close) { text(p, &s.Socket) }),
+	stepOf(func(p *packer, s *script.Fence) { choice(p, &s.Family, families) }),
+	stepOf(func(p *packer, s *script.Counters) {
+		text(p, &s.Label)
+		maybe(p, &s.Want, (*packer).counters)
+	}),
+	stepOf(func(p *packer, s *script.Lookup) { p.flow(&s.Flow) }),
+	stepOf(func(p *packer, s *script.Kill) { p.flow(&s.Flow) }),
+	stepOf(func(p *packer, s *script.DropTCP) {
+		p.addrPort(&s.Near)
+		p.addrPort(&s.Far)
+		p.flag(&s.Expected)
+	}),
+	stepOf(func(p *packer, s *script.TCPState) {
+		p.addrPort(&s.Near)
+		p.addrPort(&s.Far)
+		text(p, &s.State)
+	}),
+	stepOf(func(p *packer, s *script.Undelivered) {
+		choice(p, &s.Family, families)
+		count(p, &s.Port)
+	}),
+	stepOf(func(p *packer, s *script.Natlook) { p.natQuery(&s.Query) }),
+}
+
+var socketKinds = []kind[script.Socket]{
+	socketOf(func(p *packer, s *script.Stream) { p.ends(&s.Ends) }),
+	socketOf(func(p *packer, s *script.Datagram) {
+		p.ends(&s.Ends)
+		p.flag(&s.Arrival)
+	}),
+	socketOf(func(p *packer, s *script.RawIP) {
+		p.ends(&s.Ends)
+		p.addr(&s.Only)
+	}),
+	socketOf(func(p *packer, s *script.Echo) {
+		p.ends(&s.Ends)
+		p.addr(&s.Only)
+		count(p, &s.ID)
+	}),
+	socketOf(func(p *packer, s *script.Divert) {
+		p.addrPort(&s.Local)
+		p.flag(&s.Big)
+		text(p, &s.Spoil)
+		text(p, &s.Call)
+		p.flag(&s.Fragments)
+		p.addr(&s.WriteTo)
+		p.flag(&s.Unprivileged)
+		integer(p, &s.Queue)
+		list(p, &s.Omit, text[script.Piece])
+	}),
+}
+
+func (p *packer) ends(e *script.Ends) {
+	text(p, &e.Role)
+	p.addrPort(&e.Local)
+	p.addrPort(&e.Remote)
+	p.flag(&e.Bindany)
+	p.flag(&e.Diverted)
+	p.flag(&e.Reuse)
+	p.flag(&e.Big)
+	list(p, &e.Omit, text[script.Piece])
 }
 
 func (p *packer) burst(b *script.Burst) {
@@ -89,11 +204,6 @@ func (p *packer) burst(b *script.Burst) {
 func (p *packer) rewrite(r *script.Rewrite) {
 	text(p, &r.Old)
 	text(p, &r.New)
-}
-
-func (p *packer) want(v *script.Want) {
-	integer(p, &v.Messages)
-	p.counters(&v.Counters)
 }
 
 func (p *packer) outcome(o *script.Outcome) {
@@ -158,4 +268,71 @@ func (p *packer) change(c *script.Change) {
 	list(p, &c.Kill, (*packer).flow)
 	list(p, &c.Add, (*packer).rule)
 	list(p, &c.Remove, text[string])
+}
+
+// The packet filter's values, as packed by hand.
+
+var (
+	families   = pfconf.Families
+	protos     = []pfconf.Proto{pfconf.TCP, pfconf.UDP, pfconf.Raw, pfconf.ICMP}
+	directions = []pfconf.Direction{pfconf.In, pfconf.Out}
+	actions    = []pfconf.Action{pfconf.DivertTo, pfconf.DivertReply, pfconf.DivertPacket, pfconf.RdrTo, pfconf.PFDivertTo}
+)
+
+func (p *packer) rule(r *pfconf.Rule) {
+	text(p, &r.Label)
+	choice(p, &r.Direction, directions)
+	choice(p, &r.Family, families)
+	choice(p, &r.Proto, protos)
+	p.addr(&r.From)
+	p.addr(&r.To)
+	count(p, &r.Port)
+	choice(p, &r.Action, actions)
+	p.addrPort(&r.Divert)
+	p.flag(&r.Both)
+	p.flag(&r.Bypass)
+	p.flag(&r.Tee)
+	count(p, &r.Number)
+}
+
+func (p *packer) flow(f *pfconf.Flow) {
+	choice(p, &f.Family, families)
+	choice(p, &f.Proto, protos)
+	p.addrPort(&f.Near)
+	p.addrPort(&f.Far)
+	count(p, &f.Echo)
+}
+
+func (p *packer) natQuery(q *pfconf.NATQuery) {
+	choice(p, &q.Proto, protos)
+	choice(p, &q.Direction, directions)
+	p.addrPort(&q.Src)
+	p.addrPort(&q.Dst)
+	integer(p, &q.Domain)
+}
+
+func (p *packer) counters(c *pfconf.Counters) {
+	count(p, &c.Matched)
+	count(p, &c.Done)
+	count(p, &c.Replies)
+	count(p, &c.Kernel)
+	count(p, &c.States)
+}
+
+func (p *packer) state(s *pfconf.State) {
+	choice(p, &s.Family, families)
+	integer(p, &s.Number)
+	p.addrPort(&s.Near)
+	p.addrPort(&s.Far)
+	choice(p, &s.Direction, directions)
+	p.addrPort(&s.NearWas)
+	p.addrPort(&s.FarWas)
+	text(p, &s.Interface)
+	integer(p, &s.Domain)
+	text(p, &s.Phase)
+	integer(p, &s.Age)
+	integer(p, &s.Expires)
+	text(p, &s.ID)
+	text(p, &s.Label)
+	count(p, &s.Mark)
 }

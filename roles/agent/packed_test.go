@@ -4,7 +4,10 @@ import (
 	"encoding"
 	"fmt"
 	"net/netip"
+	"os"
 	"reflect"
+	"regexp"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -34,6 +37,15 @@ func fill(t *testing.T, v reflect.Value, n *int) {
 		}
 	}
 	switch v.Kind() {
+	case reflect.Interface: // the first kind; TestPackedKinds has them all
+		switch v.Type() {
+		case reflect.TypeFor[script.Step]():
+			v.Set(filled(t, stepKinds[0].zero, n))
+		case reflect.TypeFor[script.Socket]():
+			v.Set(filled(t, socketKinds[0].zero, n))
+		default:
+			t.Fatalf("a %v can't be filled", v.Type())
+		}
 	case reflect.Struct:
 		for i := range v.NumField() {
 			fill(t, v.Field(i), n)
@@ -59,6 +71,14 @@ func fill(t *testing.T, v reflect.Value, n *int) {
 	default:
 		t.Fatalf("a %v can't be filled", v.Type())
 	}
+}
+
+// filled is a value of zero's type, filled.
+func filled(t *testing.T, zero any, n *int) reflect.Value {
+	t.Helper()
+	v := reflect.New(reflect.TypeOf(zero)).Elem()
+	fill(t, v, n)
+	return v
 }
 
 // throughFrame packs v and unpacks it into to.
@@ -93,29 +113,64 @@ func TestPacked(t *testing.T) {
 			t.Errorf("(-sent +received):\n%s", diff)
 		}
 	}
-	// Each field of an outcome and of a step arrives when it is the only one, too.
-	var single []script.Step
+	// Each field of an outcome arrives when it is the only one, too.
 	for i := range reflect.TypeFor[script.Outcome]().NumField() {
 		var one script.Outcome
 		reflect.ValueOf(&one).Elem().Field(i).Set(reflect.ValueOf(outcomes[0]).Field(i))
 		outcomes = append(outcomes, one)
-	}
-	for i := range reflect.TypeFor[script.Step]().NumField() {
-		var one script.Step
-		reflect.ValueOf(&one).Elem().Field(i).Set(reflect.ValueOf(steps.Steps[0]).Field(i))
-		single = append(single, one)
-	}
-	want := Request{ID: 2, Script: &script.Script{Steps: single}}
-	var got Request
-	throughFrame(t, &want, &got)
-	if diff := cmp.Diff(want, got, exactly); diff != "" {
-		t.Errorf("(-sent +received):\n%s", diff)
 	}
 	for _, want := range []Answer{{ID: 1<<64 - 1, Outcomes: outcomes}, {ID: 1, Fault: &script.Fault{Code: "a", Text: "b", Hint: "c"}, Faults: faults}} {
 		var got Answer
 		throughFrame(t, &want, &got)
 		if diff := cmp.Diff(want, got, exactly); diff != "" {
 			t.Errorf("(-sent +received):\n%s", diff)
+		}
+	}
+}
+
+// Every kind of step and of socket arrives with all of its fields, and there is no kind that can't
+// be packed.
+func TestPackedKinds(t *testing.T) {
+	n := 0
+	var steps []script.Step
+	for _, k := range stepKinds {
+		steps = append(steps, filled(t, k.zero, &n).Interface().(script.Step))
+	}
+	for _, k := range socketKinds {
+		steps = append(steps, script.Open{Socket: "s", Spec: filled(t, k.zero, &n).Interface().(script.Socket)})
+	}
+	for _, s := range slices.Clone(steps) { // and empty ones
+		if _, ok := s.(script.Open); !ok {
+			steps = append(steps, reflect.Zero(reflect.TypeOf(s)).Interface().(script.Step))
+		}
+	}
+	want := Request{ID: 2, Script: &script.Script{Steps: steps}}
+	var got Request
+	throughFrame(t, &want, &got)
+	if diff := cmp.Diff(want, got, exactly); diff != "" {
+		t.Errorf("(-sent +received):\n%s", diff)
+	}
+	files, err := os.ReadDir("../../matrix/script")
+	if err != nil {
+		t.Fatal(err)
+	}
+	methods := map[string]int{}
+	for _, f := range files {
+		text, err := os.ReadFile("../../matrix/script/" + f.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`(?m)^func \((?:\w+ )?\w+\) (Name|String)\(\) string`).FindAllSubmatch(text, -1) {
+			methods[string(m[1])]++
+		}
+	}
+	if methods["Name"] != len(stepKinds) || methods["String"] != len(socketKinds) {
+		t.Errorf("matrix/script has %d kinds of steps and %d of sockets, of which %d and %d can be packed",
+			methods["Name"], methods["String"], len(stepKinds), len(socketKinds))
+	}
+	for _, bad := range []script.Step{nil, script.Open{Socket: "none"}} {
+		if wire, err := appendFrame(nil, &Request{Script: &script.Script{Steps: []script.Step{bad}}}); err == nil {
+			t.Errorf("%+v was packed: %x", bad, wire)
 		}
 	}
 }
@@ -170,7 +225,7 @@ func TestPackedChoices(t *testing.T) {
 func BenchmarkPacked(b *testing.B) {
 	request := &someRequests()[2]
 	answer := &Answer{ID: 3, Outcomes: make([]script.Outcome, len(request.Script.Steps))}
-	answer.Outcomes[0].Local = request.Script.Steps[0].Spec.Local
+	answer.Outcomes[0].Local = request.Script.Steps[0].(script.Open).Spec.(script.Stream).Local
 	var wire []byte
 	b.ReportAllocs()
 	for b.Loop() {

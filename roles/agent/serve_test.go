@@ -65,7 +65,7 @@ var loopback = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0)
 
 // openServer is a step that opens a UDP server on this host.
 func openServer(end string) script.Step {
-	return script.Step{Do: script.Open, End: end, Spec: &script.Spec{Kind: script.Datagram, Role: script.Server, Local: loopback}}
+	return script.Open{Socket: end, Spec: script.Datagram{Ends: script.Ends{Role: script.Server, Local: loopback}}}
 }
 
 // run has the agent carry steps out, none of which may fail.
@@ -77,7 +77,7 @@ func (s *served) run(t *testing.T, sc script.Script) []script.Outcome {
 	}
 	for i, o := range out {
 		if o.Fault != nil {
-			t.Fatalf("step %d, %s: %v", i, sc.Steps[i].Do, o.Fault)
+			t.Fatalf("step %d, %s: %v", i, sc.Steps[i].Name(), o.Fault)
 		}
 	}
 	return out
@@ -103,9 +103,17 @@ func TestServeUndoes(t *testing.T) {
 		{"the end of its input", Options{Heartbeat: slow}, func(t *testing.T, s *served) { s.input.Close() }, ""},
 		{"the connection's end", Options{Heartbeat: slow}, func(t *testing.T, s *served) { s.conn.Close() }, ""},
 		{"a signal", Options{Heartbeat: slow}, func(t *testing.T, s *served) { s.stop() }, ""},
-		{"no heartbeat", Options{Heartbeat: 50 * time.Millisecond}, func(*testing.T, *served) {}, "no sign of life from the orchestrator for 50ms"},
-		{"garbage", Options{Heartbeat: slow}, func(t *testing.T, s *served) { s.input.Write([]byte("\x00\x00\x00\x02hi")) }, "frame: "},
-		{"half a frame", Options{Heartbeat: slow}, func(t *testing.T, s *served) { s.input.Write([]byte{0, 0, 0, 9, 1}); s.input.Close() }, "unexpected EOF"},
+		{"no heartbeat", Options{Heartbeat: 50 * time.Millisecond}, func(*testing.T, *served) {},
+			"no sign of life from the orchestrator for 50ms"},
+		{"garbage", Options{Heartbeat: slow}, func(t *testing.T,
+			s *served) {
+			s.input.Write([]byte("\x00\x00\x00\x02hi"))
+		}, "frame: "},
+		{"half a frame", Options{Heartbeat: slow}, func(t *testing.T,
+			s *served) {
+			s.input.Write([]byte{0, 0, 0, 9, 1})
+			s.input.Close()
+		}, "unexpected EOF"},
 		{"a request for nothing", Options{Heartbeat: slow}, func(t *testing.T, s *served) {
 			if _, err := s.conn.call(t.Context(), &Request{}); err == nil {
 				t.Error("it was answered")
@@ -172,44 +180,43 @@ func TestScript(t *testing.T) {
 	noLeaks(t)
 	s := serve(t, Options{Heartbeat: slow}, slow)
 	server := s.run(t, script.Script{Cell: "cell", Steps: []script.Step{openServer("server")}})[0].Local
-	client := script.Spec{Kind: script.Datagram, Role: script.Client, Local: loopback, Remote: server}
-	taken := script.Spec{Kind: script.Datagram, Role: script.Server, Local: server}
-	dropped := script.Spec{Kind: script.Divert, Role: script.Packet, Local: netip.MustParseAddrPort("0.0.0.0:700"), Drop: true}
+	client := script.Datagram{Ends: script.Ends{Role: script.Client, Local: loopback, Remote: server}}
+	taken := script.Datagram{Ends: script.Ends{Role: script.Server, Local: server}}
+	dropped := script.Divert{Local: netip.MustParseAddrPort("0.0.0.0:700"), Unprivileged: true}
 	steps := []script.Step{
-		{Do: script.Open, End: "client", Spec: &client},
-		{Do: script.Connect, End: "client"},
-		{Do: script.Send, End: "client", Data: script.ClientLine},
-		{Do: script.Receive, End: "server"},
-		{Do: script.Receive, End: "server"}, // nothing more: the endpoint is broken from here
-		{Do: script.Send, End: "server", Data: script.ServerLine},
-		{Do: script.Rest, End: "server"},
-		{Do: script.Open, End: "second", Spec: &taken},
-		{Do: script.Receive, End: "second"},
-		{Do: script.Rest, End: "second"},
-		{Do: script.Open, End: "client", Spec: &client},
-		{Do: script.Open, End: "nothing"},
-		{Do: script.Receive, End: "nobody"},
-		{Do: "dance", End: "client"},
-		{Do: script.Open, End: "dropped", Spec: &dropped},
-		{Do: script.Counters, Label: "regress"},
-		{Do: script.Lookup},
-		{Do: script.Fence},
-		{Do: script.Close, End: "server"},
+		script.Open{Socket: "client", Spec: client},
+		script.Connect{Socket: "client"},
+		script.Send{Socket: "client", Data: script.ClientLine},
+		script.Receive{Socket: "server"},
+		script.Receive{Socket: "server"}, // nothing more: the endpoint is broken from here
+		script.Send{Socket: "server", Data: script.ServerLine},
+		script.Rest{Socket: "server"},
+		script.Open{Socket: "second", Spec: taken},
+		script.Receive{Socket: "second"},
+		script.Rest{Socket: "second"},
+		script.Open{Socket: "client", Spec: client},
+		script.Receive{Socket: "nobody"},
+		script.Open{Socket: "dropped", Spec: dropped},
+		script.Counters{Label: "regress"},
+		script.Lookup{},
+		script.Fence{},
+		script.Close{Socket: "server"},
 	}
 	out, err := s.conn.Script(t.Context(), script.Script{Cell: "cell", Steps: steps})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i, want := range []string{
-		"", "", "", "", script.CodeNothing, script.CodeSkipped, "", "EADDRINUSE", script.CodeSkipped, script.CodeSkipped,
-		script.CodeOther, script.CodeOther, script.CodeOther, script.CodeOther, script.CodeOther, script.CodeOther, script.CodeOther, script.CodeOther, "",
+		"", "", "", "", script.CodeNothing, script.CodeSkipped, "", "EADDRINUSE", script.CodeSkipped,
+		script.CodeSkipped,
+		script.CodeOther, script.CodeOther, script.CodeOther, script.CodeOther, script.CodeOther, script.CodeOther, "",
 	} {
 		got := ""
 		if f := out[i].Fault; f != nil {
 			got = f.Code
 		}
 		if got != want {
-			t.Errorf("step %d, %s %s: fault %q (%v), want %q", i, steps[i].Do, steps[i].End, got, out[i].Fault, want)
+			t.Errorf("step %d, %s %+v: fault %q (%v), want %q", i, steps[i].Name(), steps[i], got, out[i].Fault, want)
 		}
 	}
 	if m := out[3].Messages; len(m) != 1 || string(m[0].Data) != script.ClientLine || m[0].From != out[1].Local {
@@ -289,15 +296,16 @@ func TestManyAtOnce(t *testing.T) {
 		all.Go(func() {
 			for r := range rounds {
 				cell := fmt.Sprintf("%d.%d", c, r)
-				out, err := s.conn.Script(t.Context(), script.Script{Cell: cell, Steps: []script.Step{openServer("server")}})
+				out, err := s.conn.Script(t.Context(), script.Script{Cell: cell,
+					Steps: []script.Step{openServer("server")}})
 				if err != nil || out[0].Fault != nil {
 					t.Errorf("cell %s: %v %+v", cell, err, out)
 					return
 				}
-				client := script.Spec{Kind: script.Datagram, Role: script.Client, Local: loopback, Remote: out[0].Local}
+				client := script.Datagram{Ends: script.Ends{Role: script.Client, Local: loopback, Remote: out[0].Local}}
 				out, err = s.conn.Script(t.Context(), script.Script{Cell: cell, End: true, Steps: []script.Step{
-					{Do: script.Open, End: "client", Spec: &client}, {Do: script.Connect, End: "client"},
-					{Do: script.Send, End: "client", Data: cell + "\n"}, {Do: script.Rest, End: "server"},
+					script.Open{Socket: "client", Spec: client}, script.Connect{Socket: "client"},
+					script.Send{Socket: "client", Data: cell + "\n"}, script.Rest{Socket: "server"},
 				}})
 				if err != nil || len(out[3].Messages) != 1 || string(out[3].Messages[0].Data) != cell+"\n" {
 					t.Errorf("cell %s: %v %+v", cell, err, out)

@@ -3,16 +3,16 @@ package agent
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 
 	"pfdivert/matrix/evidence"
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/endpoint"
+	"pfdivert/roles/socket"
 )
 
 // A session is what an agent holds for one cell: its endpoints and their logs.
@@ -34,12 +34,12 @@ type ended struct {
 // end is one endpoint of a cell.
 type end struct {
 	name   string
-	ep     endpoint.Endpoint
+	ep     socket.Endpoint
 	traced *traced // in place of ep, when endpoints run under $KTRACE
 	log    bounded
 	broken bool // a step failed; what would follow means nothing
 
-	kind        script.Kind
+	proto       string         // as evidence names it
 	local, peer netip.AddrPort // as far as steps have shown them
 }
 
@@ -47,10 +47,9 @@ func (e *end) opened() bool { return e.ep != nil || e.traced != nil }
 
 // Bounds against an orchestrator gone mad.
 const (
-	maxEnds     = 16
-	maxLog      = 16 << 10 // bytes of log kept of each endpoint
-	maxRewrites = 8
-	maxDone     = 1024 // cells whose logs are kept after their end
+	maxEnds = 16
+	maxLog  = 16 << 10 // bytes of log kept of each endpoint
+	maxDone = 1024     // cells whose logs are kept after their end
 )
 
 // bounded is a buffer that keeps the first maxLog bytes.
@@ -71,15 +70,15 @@ func (a *agent) run(ctx context.Context, sc *script.Script) []script.Outcome {
 	out := make([]script.Outcome, len(sc.Steps))
 	wrong := false
 	for i := range sc.Steps {
-		st := &sc.Steps[i]
-		if sc.Hold && wrong && st.Do.Clears() {
+		st := sc.Steps[i]
+		if sc.Hold && wrong && script.Clears(st) {
 			for ; i < len(out); i++ {
 				out[i].Fault = &script.Fault{Code: script.CodeHeld, Text: "held back: the cell is to be looked at"}
 			}
 			return out
 		}
 		out[i] = a.step(ctx, s, st)
-		wrong = wrong || !st.As(&out[i])
+		wrong = wrong || !script.Satisfied(st, &out[i])
 	}
 	if sc.End {
 		s.close()
@@ -89,203 +88,147 @@ func (a *agent) run(ctx context.Context, sc *script.Script) []script.Outcome {
 }
 
 // step carries one step out.
-func (a *agent) step(ctx context.Context, s *session, st *script.Step) (out script.Outcome) {
+func (a *agent) step(ctx context.Context, s *session, st script.Step) (out script.Outcome) {
+	var err error
+	switch st := st.(type) {
+	case script.SocketStep:
+		return a.socketStep(ctx, s, st)
+	case script.Open:
+		err = a.open(ctx, s, st, &out)
+	case script.Fence:
+		var fence *socket.Fence
+		if fence, err = a.fence(st.Family); err == nil {
+			_, err = fence.Pass(ctx)
+		}
+	case script.Counters:
+		out.Counters, err = a.counters(ctx, st.Label)
+	case script.Lookup:
+		out.States, err = a.lookup(ctx, st.Flow)
+	case script.Kill:
+		out.Count, err = a.kill(ctx, st.Flow)
+	case script.DropTCP:
+		err = dropTCP(ctx, st)
+	case script.TCPState:
+		out.Text, err = tcpState(ctx, st)
+	case script.Undelivered:
+		var d script.Dropped
+		d, err = socket.Drops(ctx, st.Family == pfconf.Inet6, st.Port)
+		out.Drops = &d
+	case script.Natlook:
+		q := st.Query
+		if q.Domain == 0 {
+			q.Domain = a.opt.Domain
+		}
+		var answer pfconf.NATAnswer
+		answer, err = Natlook(q)
+		out.Peer, out.Local = answer.Src, answer.Dst
+	default:
+		err = fmt.Errorf("there is no step %T", st)
+	}
+	out.Fault = FaultOf(err)
+	return out
+}
+
+// counters asks for those of the rule with the label.
+func (a *agent) counters(ctx context.Context, label string) (*pfconf.Counters, error) {
+	fw, err := a.filter()
+	if err != nil {
+		return nil, err
+	}
+	all, err := fw.Counters(ctx, []string{label})
+	if err != nil {
+		return nil, err
+	}
+	c := all[label]
+	return &c, nil
+}
+
+// lookup asks for the states of a flow.
+func (a *agent) lookup(ctx context.Context, f pfconf.Flow) ([]pfconf.State, error) {
+	table, err := a.states()
+	if err != nil {
+		return nil, err
+	}
+	states, err := table.Lookup(ctx, []pfconf.Flow{f})
+	if err != nil {
+		return nil, err
+	}
+	return states[0], nil
+}
+
+// kill removes the states of a flow and returns how many there were.
+func (a *agent) kill(ctx context.Context, f pfconf.Flow) (int, error) {
+	table, err := a.states()
+	if err != nil {
+		return 0, err
+	}
+	return table.KillFlows(ctx, []pfconf.Flow{f})
+}
+
+// socketStep carries out a step on one of the cell's sockets.
+func (a *agent) socketStep(ctx context.Context, s *session, st script.SocketStep) (out script.Outcome) {
 	fail := func(err error) script.Outcome {
 		out.Fault = FaultOf(err)
 		return out
 	}
-	switch st.Do {
-	case script.Fence:
-		fence, err := a.fence(st.Family)
-		if err == nil {
-			_, err = fence.Pass(ctx)
-		}
-		return fail(err)
-	case script.Counters:
-		fw, err := a.filter()
-		if err != nil {
-			return fail(err)
-		}
-		m, err := fw.Counters(ctx, []string{st.Label})
-		if err != nil {
-			return fail(err)
-		}
-		c := m[st.Label]
-		out.Counters = &c
-		return out
-	case script.Lookup, script.Kill:
-		table, err := a.states()
-		if err == nil && st.Flow == nil {
-			err = fmt.Errorf("%s without a flow", st.Do)
-		}
-		if err != nil {
-			return fail(err)
-		}
-		flows := []pfconf.Flow{*st.Flow}
-		if st.Do == script.Kill {
-			out.Count, err = table.KillFlows(ctx, flows)
-			return fail(err)
-		}
-		states, err := table.Lookup(ctx, flows)
-		if err != nil {
-			return fail(err)
-		}
-		out.States = states[0]
-		return out
-	case script.AskNAT:
-		if st.NAT == nil {
-			return fail(fmt.Errorf("%s without a connection", st.Do))
-		}
-		q := *st.NAT
-		if q.Domain == 0 {
-			q.Domain = a.opt.Domain
-		}
-		answer, err := Natlook(q)
-		out.Peer, out.Local = answer.Src, answer.Dst
-		return fail(err)
-	case script.Drop, script.TCPState:
-		return fail(tcpSocket(ctx, st, &out))
-	case script.Open:
-		return fail(a.open(ctx, s, st, &out))
-	case script.Drops:
-		d, err := endpoint.Drops(ctx, st.Family == pfconf.Inet6, st.Near.Port())
-		out.Drops = &d
-		return fail(err)
-	}
-	e := s.ends[st.End]
+	name := st.On()
+	e := s.ends[name]
+	_, closes := st.(script.Close)
+	_, rests := st.(script.Rest)
 	switch {
 	case e == nil:
-		return fail(fmt.Errorf("%s: the cell has no endpoint %q", st.Do, st.End))
-	case e.broken && (!e.opened() || st.Do != script.Close && st.Do != script.Rest):
-		return fail(&script.Fault{Code: script.CodeSkipped, Text: fmt.Sprintf("%s %s: skipped, an earlier step failed", st.End, st.Do)})
+		return fail(fmt.Errorf("%s: the cell has no endpoint %q", st.Name(), name))
+	case e.broken && (!e.opened() || !closes && !rests):
+		return fail(&script.Fault{Code: script.CodeSkipped, Text: fmt.Sprintf("%s %s: skipped, an earlier step failed",
+			name, st.Name())})
 	}
 	var err error
 	if e.traced != nil {
 		out, err = e.traced.step(ctx, st)
 	} else {
-		err = endpointStep(e.ep, st, &out)
+		out, err = socket.Do(e.ep, st)
 	}
 	e.named(&out)
 	s.heard(e, out.Text)
-	if st.Do == script.Close {
+	if closes {
 		s.closeEnd(e)
-		delete(s.ends, st.End)
+		delete(s.ends, name)
 	}
 	if err != nil {
 		// That a stream has ended is an answer: its client closes after it.
-		f := FaultOf(fmt.Errorf("%s: %s: %w", st.End, st.Do, err))
+		f := FaultOf(fmt.Errorf("%s: %s: %w", name, st.Name(), err))
 		e.broken = f.Code != script.CodeEOF
 		return fail(f)
 	}
 	return out
 }
 
-// endpointStep carries out a step that is a method of the endpoint.
-func endpointStep(ep endpoint.Endpoint, st *script.Step, out *script.Outcome) error {
-	var m script.Message
-	var err error
-	switch st.Do {
-	case script.Connect:
-		err = ep.Connect()
-	case script.Connected:
-		err = ep.Connected(endpoint.Now)
-	case script.Accept:
-		err = ep.Accept(endpoint.Now)
-	case script.Send:
-		err = ep.Send([]byte(st.Data), st.Seq)
-	case script.Receive, script.Relay:
-		if st.Do == script.Receive {
-			m, err = ep.Receive(endpoint.Now)
-		} else {
-			m, err = ep.Relay([]byte(st.Data), []byte(st.New))
-		}
-		if err == nil {
-			out.Messages = []script.Message{m}
-		}
-	case script.Rest:
-		out.Messages, err = ep.Rest()
-		out.Text = joinErrors(ep.Errors())
-	case script.RelayAll:
-		if len(st.Rewrites) > maxRewrites {
-			return fmt.Errorf("%d rewrites are over the limit of %d", len(st.Rewrites), maxRewrites)
-		}
-		out.Messages, err = endpoint.RelayAll(ep, st.Rewrites)
-	case script.Turn:
-		err = endpoint.Turn(ep, []byte(st.Data), []byte(st.New), st.Near.Addr())
-	case script.SendBurst, script.ReceiveBurst, script.RelayBurst:
-		err = burstStep(ep, st, out)
-	case script.CloseConn:
-		err = ep.CloseConn()
-	case script.Close:
-		out.Text = joinErrors(ep.Errors())
-		err = ep.Close()
-	default:
-		err = fmt.Errorf("there is no step %q", st.Do)
-	}
-	switch st.Do {
-	case script.Connect, script.Connected, script.Accept:
-		out.Local, out.Peer = ep.Names()
-	}
-	return err
-}
-
-// burstStep carries out a step with many messages.
-func burstStep(ep endpoint.Endpoint, st *script.Step, out *script.Outcome) error {
-	if st.Burst == nil {
-		return errors.New("no burst is given")
-	}
-	if st.Do == script.SendBurst {
-		return endpoint.SendBurst(ep, *st.Burst)
-	}
-	var t script.Tally
-	var err error
-	if st.Do == script.RelayBurst {
-		t, err = endpoint.RelayBurst(ep, *st.Burst, st.New)
-	} else {
-		t, err = endpoint.ReceiveBurst(ep, *st.Burst)
-	}
-	out.Tally = &t
-	return err
-}
-
-func joinErrors(errs []string) string {
-	var b bytes.Buffer
-	for i, e := range errs {
-		if i > 0 {
-			b.WriteString("; ")
-		}
-		b.WriteString(e)
-	}
-	return b.String()
-}
-
 // open opens an endpoint of the session.
-func (a *agent) open(ctx context.Context, s *session, st *script.Step, out *script.Outcome) error {
+func (a *agent) open(ctx context.Context, s *session, st script.Open, out *script.Outcome) error {
+	divert, _ := st.Spec.(script.Divert)
 	switch {
-	case st.Spec == nil:
-		return fmt.Errorf("open %q: no socket is specified", st.End)
-	case s.ends[st.End] != nil:
-		return fmt.Errorf("open %q: the cell has such an endpoint", st.End)
-	case st.Spec.Drop && st.Apart == "" && !a.opt.Alone:
-		return fmt.Errorf("open %q: this process keeps its privilege", st.End)
+	case s.ends[st.Socket] != nil:
+		return fmt.Errorf("open %q: the cell has such an endpoint", st.Socket)
+	case divert.Unprivileged && st.Process == "" && !a.opt.Alone:
+		return fmt.Errorf("open %q: this process keeps its privilege", st.Socket)
 	case len(s.ends) >= maxEnds:
-		return fmt.Errorf("open %q: the cell has %d endpoints already", st.End, maxEnds)
+		return fmt.Errorf("open %q: the cell has %d endpoints already", st.Socket, maxEnds)
 	}
-	e := &end{name: st.End, kind: st.Spec.Kind}
+	e := &end{name: st.Socket, proto: protoOf(st.Spec)}
 	var err error
-	if st.Apart != "" {
+	if st.Process != "" {
 		e.traced, *out, err = openApart(ctx, st)
 	} else if a.trace != nil {
 		e.traced, *out, err = a.trace.open(ctx, st)
-	} else if e.ep, err = endpoint.Open(*st.Spec, &e.log); err == nil {
+	} else if e.ep, err = socket.Open(st.Spec, &e.log); err == nil {
 		out.Local, out.Peer = e.ep.Names()
 	}
-	s.ends[st.End] = e
+	s.ends[st.Socket] = e
 	e.named(out)
 	if err != nil {
 		// It stays, unopened, for what it logged; its further steps are skipped.
 		e.broken = true
-		return fmt.Errorf("%s: open: %w", st.End, err)
+		return fmt.Errorf("%s: open: %w", st.Socket, err)
 	}
 	return nil
 }
@@ -294,7 +237,7 @@ func (a *agent) open(ctx context.Context, s *session, st *script.Step, out *scri
 func (s *session) close() {
 	for _, e := range s.ends {
 		if e.ep != nil {
-			s.heard(e, joinErrors(e.ep.Errors()))
+			s.heard(e, strings.Join(e.ep.Errors(), "; "))
 			_ = e.ep.Close()
 		}
 		s.closeEnd(e)
@@ -312,7 +255,7 @@ func (s *session) closeEnd(e *end) {
 	}
 	if e.local.IsValid() {
 		s.closed = append(s.closed, evidence.Socket{
-			Proto: protoOf[e.kind], Local: e.local, Remote: e.peer, State: closedState, Text: "the cell's " + e.name,
+			Proto: e.proto, Local: e.local, Remote: e.peer, State: closedState, Text: "the cell's " + e.name,
 		})
 	}
 }
@@ -320,9 +263,19 @@ func (s *session) closeEnd(e *end) {
 // closedState is the state of a socket that the cell had and has no more.
 const closedState = "closed"
 
-// protoOf has the evidence's names of what endpoints speak.
-var protoOf = map[script.Kind]string{
-	script.Stream: "tcp", script.Datagram: "udp", script.RawIP: "raw 254", script.Echo: "icmp", script.Divert: "divert",
+// protoOf returns evidence's name of what a socket speaks.
+func protoOf(s script.Socket) string {
+	switch s.(type) {
+	case script.Stream:
+		return "tcp"
+	case script.Datagram:
+		return "udp"
+	case script.RawIP:
+		return "raw 254"
+	case script.Echo:
+		return "icmp"
+	}
+	return evidence.ProtoDivert
 }
 
 // heard keeps the ICMP errors of an endpoint.

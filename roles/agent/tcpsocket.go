@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"pfdivert/matrix/script"
-	"pfdivert/roles/endpoint"
+	"pfdivert/roles/socket"
 )
 
 // socketPatience is how long a TCP socket is looked for that must be there, or
@@ -18,30 +18,38 @@ const (
 	socketPause    = 500 * time.Microsecond
 )
 
-// tcpSocket carries out a Drop or TCPState step. One that says in Data what it expects
-// is asked again, for a while, as long as the answer is another.
-func tcpSocket(ctx context.Context, st *script.Step, out *script.Outcome) error {
+// dropTCP drops a TCP socket. One that must be there is looked for again, for a while.
+func dropTCP(ctx context.Context, st script.DropTCP) error {
+	return untilExpected(ctx, func() (expected bool, err error) {
+		err = socket.Drop(ctx, st.Near, st.Far)
+		return !st.Expected || !errors.Is(err, socket.ErrNoSocket), err
+	})
+}
+
+// tcpState asks for the state of a TCP socket. When the step says what it expects, another answer
+// is asked for again, for a while.
+func tcpState(ctx context.Context, st script.TCPState) (state string, err error) {
+	err = untilExpected(ctx, func() (expected bool, err error) {
+		state, err = socket.TCPState(ctx, st.Near, st.Far)
+		none := errors.Is(err, socket.ErrNoSocket)
+		switch st.State {
+		case "":
+			return true, err
+		case script.Gone:
+			return none, err
+		}
+		return !none && state == st.State, err
+	})
+	return state, err
+}
+
+// untilExpected asks until the answer is the expected one, or time is up. That there is no socket
+// is an answer; any other error ends it.
+func untilExpected(ctx context.Context, ask func() (expected bool, err error)) error {
 	end := time.Now().Add(socketPatience)
 	for {
-		var err error
-		if st.Do == script.Drop {
-			err = endpoint.Drop(ctx, st.Near, st.Far)
-		} else {
-			out.Text, err = endpoint.TCPState(ctx, st.Near, st.Far)
-		}
-		none := errors.Is(err, endpoint.ErrNoSocket)
-		expected := st.Data == ""
-		switch {
-		case err != nil && !none:
-			return err
-		case st.Data == script.Gone:
-			expected = none
-		case st.Do == script.Drop:
-			expected = expected || !none
-		case st.Data != "":
-			expected = !none && out.Text == st.Data
-		}
-		if expected || time.Now().After(end) {
+		expected, err := ask()
+		if err != nil && !errors.Is(err, socket.ErrNoSocket) || expected || time.Now().After(end) {
 			return err
 		}
 		select {

@@ -26,7 +26,7 @@ func LookAround(ctx context.Context) (*Survey, error) {
 		return a.IsLoopback()
 	}
 	if runtime.GOOS == "freebsd" {
-		return surveyIPFW(ctx, program.Exec, own), nil
+		return surveyFreeBSD(ctx, program.Exec, own), nil
 	}
 	return surveyPF(ctx, program.Exec, own), nil
 }

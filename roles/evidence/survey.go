@@ -2,7 +2,7 @@ package evidence
 
 import (
 	"context"
-	"errors"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -67,16 +67,48 @@ func (s *Survey) answers(ask func(pfconf.Family) evidence.Answer) {
 
 // unseenSockets says which rules lead to sockets that are not looked for.
 func (s *Survey) unseenSockets() {
-	for _, d := range s.Diversions {
-		if d.Table != "" && d.Kind != evidence.DivertReply {
-			s.miss(d.Rule, errors.New("who listens in routing domain "+d.Table+" is not looked at"))
-		} else if d.Kind == evidence.RdrTo && d.Port == 0 {
-			s.miss(d.Rule, errors.New("whether somebody listens on the packets' own port is not looked at"))
+	for i := range s.Diversions {
+		d := &s.Diversions[i]
+		switch {
+		case d.Unseen != "":
+		case d.Table != "" && d.Kind != evidence.DivertReply:
+			d.Unseen = "who listens in routing domain " + d.Table + " is not looked at"
+		case (d.Kind == evidence.RdrTo || d.Kind == evidence.Fwd) && d.Port == 0:
+			d.Unseen = "whether a program listens on the packets' own port is not looked at"
+		case d.Address.IsValid() && d.Proto != "" && d.Proto != "tcp" && d.Proto != "udp":
+			d.Unseen = "whether a raw socket takes protocol " + d.Proto + " is not looked at"
+		case d.Kind == evidence.Divert && s.QueuesUnknown:
+			d.Unseen = "who reads from divert sockets is not known"
+		case d.Kind == evidence.Divert && slices.ContainsFunc(s.Queues, func(q evidence.Socket) bool { return divertSocket.MatchString(q.Text) }):
+			d.Unseen = "there are divert sockets, and the system does not show of which port"
 		}
-		if d.Kind == evidence.Fwd && d.Port == 0 {
-			s.miss(d.Rule, errors.New("whether somebody listens on the packets' own port is not looked at"))
-		} else if d.Address.IsValid() && d.Proto != "" && d.Proto != "tcp" && d.Proto != "udp" {
-			s.miss(d.Rule, errors.New("whether a raw socket takes protocol "+d.Proto+" is not looked at"))
+	}
+}
+
+var interfaceLine = regexp.MustCompile(`^([^\s:]+): flags=`)
+
+// absentInterfaces finds rules for interfaces that are not there.
+func (s *Survey) absentInterfaces(ctx context.Context, run program.Runner) {
+	out, err := ask1(ctx, run, "ifconfig", "-a")
+	s.miss("interfaces", err)
+	there := map[string]bool{"": true, "all": true, "any": true}
+	for _, line := range program.Lines(out) {
+		if m := interfaceLine.FindStringSubmatch(line); m != nil {
+			there[m[1]] = true
+		}
+		if groups, ok := strings.CutPrefix(strings.TrimSpace(line), "groups: "); ok {
+			for _, g := range strings.Fields(groups) {
+				there[g] = true
+			}
+		}
+	}
+	if len(there) == 3 { // there is a loopback at least
+		return
+	}
+	for i := range s.Diversions {
+		if d := &s.Diversions[i]; !strings.HasPrefix(d.Interface, "!") && !there[d.Interface] && d.Unreached == "" {
+			d.Unreached = "there is no interface or group " + d.Interface
+			d.Fix = "name the interface by which the packets come (ifconfig)"
 		}
 	}
 }

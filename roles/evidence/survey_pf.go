@@ -2,8 +2,8 @@ package evidence
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -11,6 +11,7 @@ import (
 
 	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/pf"
 	"pfdivert/pfconf/program"
 )
 
@@ -22,27 +23,28 @@ var pfStatus = regexp.MustCompile(`(?m)^Status: (Enabled|Disabled)\b`)
 // host's.
 func surveyPF(ctx context.Context, run program.Runner, own func(netip.Addr) bool) *Survey {
 	s := &Survey{Firewall: "pf"}
-	o := &pfOrder{sets: map[string][]pfRule{}, reached: map[string]bool{}, miss: s.miss}
+	o := s.newOrder(false, own)
 	out, err := ask1(ctx, run, "pfctl", "-s", "rules")
 	s.miss("rules of pf", err)
 	if err == nil {
 		s.RulesKnown = true
-		o.sets[""] = parsePF(out, "", s.miss)
+		o.sets[""] = pf.ParseHostRules(out)
 		s.pfAnchors(ctx, run, func(name string) {
 			out, err := ask1(ctx, run, "pfctl", "-a", name, "-s", "rules")
 			s.miss("anchor "+name, err)
-			o.sets[name] = parsePF(out, name, s.miss)
+			o.sets[name] = pf.ParseHostRules(out)
 		})
-		o.follow("", o.sets[""], false, false, 0)
+		o.follow("")
 		overrule(o.all)
-		s.pfDiversions(o, own)
+		s.pfDiversions(o)
 		s.pfHost(ctx, run)
+		s.absentInterfaces(ctx, run)
 	}
 	s.sockets(ctx, run, "-v")
-	s.unseenSockets()
 	if slices.ContainsFunc(s.Diversions, func(d evidence.Diversion) bool { return d.Kind == evidence.Divert }) {
 		s.divertSockets(ctx, run)
 	}
+	s.unseenSockets()
 	return s
 }
 
@@ -64,9 +66,6 @@ func (s *Survey) divertSockets(ctx context.Context, run program.Runner) {
 		}
 		s.Queues = append(s.Queues, evidence.Socket{Proto: evidence.ProtoDivert, Local: netip.AddrPortFrom(at, 0), Text: "divert" + m[1] + ": " + m[0]})
 	}
-	if len(s.Queues) > 0 {
-		s.miss("divert sockets", errors.New("there are some; the system does not show of which port"))
-	}
 }
 
 // pfAnchors has the rules of all anchors read.
@@ -87,36 +86,38 @@ func (s *Survey) pfAnchors(ctx context.Context, run program.Runner, read func(na
 }
 
 // pfDiversions takes those that are evaluated, and those of anchors that no rule calls.
-func (s *Survey) pfDiversions(o *pfOrder, own func(netip.Addr) bool) {
-	take := func(d *evidence.Diversion) {
-		if d != nil && (d.Kind != evidence.RdrTo || own(d.Address)) { // to another host is to no program here
+func (s *Survey) pfDiversions(o *pfOrder) {
+	take := func(r ordered) {
+		for _, d := range r.diverts {
 			s.Diversions = append(s.Diversions, *d)
 		}
 	}
 	for _, r := range o.all {
-		take(r.diverts)
+		take(r)
 	}
-	var names []string
-	for name := range o.sets {
-		if name != "" && !o.reached[name] {
-			names = append(names, name)
+	for _, name := range slices.Sorted(maps.Keys(o.sets)) {
+		if name == "" || o.reached[name] {
+			continue
 		}
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		lost := &pfOrder{sets: map[string][]pfRule{}, reached: map[string]bool{}, miss: o.miss}
-		lost.follow(name, o.sets[name], false, false, 0)
+		lost := *o
+		lost.all = nil
+		lost.follow(name)
 		for _, r := range lost.all {
-			if r.diverts != nil {
-				r.diverts.Unreached = "no rule that is evaluated calls the anchor " + name
+			for _, d := range r.diverts {
+				d.Unreached = "no rule that is evaluated calls the anchor " + name
+				kind, list := "anchor", "rules"
+				if o.rdr {
+					kind, list = "rdr-anchor", "nat"
+				}
+				d.Fix = fmt.Sprintf("put the line   %s %q   into pf.conf, or, if no program uses it any more: pfctl -a %s -F %s", kind, name, name, list)
 			}
-			take(r.diverts)
+			take(r)
 		}
 	}
 }
 
-// pfHost asks whether pf is on, and on which interfaces it looks at nothing.
-func (s *Survey) pfHost(ctx context.Context, run program.Runner) {
+// pfHost asks whether pf is on, which it reports, and on which interfaces it looks at nothing.
+func (s *Survey) pfHost(ctx context.Context, run program.Runner) (on bool) {
 	info, err := ask1(ctx, run, "pfctl", "-s", "info")
 	if err == nil && pfStatus.FindString(info) == "" {
 		err = fmt.Errorf("not understood: %.80q", info)
@@ -134,7 +135,9 @@ func (s *Survey) pfHost(ctx context.Context, run program.Runner) {
 		for i := range s.Diversions {
 			if d := &s.Diversions[i]; skipped && d.Interface == name && d.Unreached == "" {
 				d.Unreached = "pf looks at nothing on " + name + " (set skip on)"
+				d.Fix = "take " + name + " out of 'set skip on' in pf.conf, then: pfctl -f /etc/pf.conf"
 			}
 		}
 	}
+	return pfStatus.FindString(info) == "Status: Enabled"
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"pfdivert/matrix/evidence"
+	"pfdivert/pfconf/ipfw"
+	"pfdivert/pfconf/pf"
 	"pfdivert/pfconf/program"
 	"pfdivert/pfconf/program/replaytest"
 )
@@ -21,6 +23,9 @@ func tell(s *Survey) []string {
 	var all []string
 	for _, d := range s.Diversions {
 		line := fmt.Sprintf("%s: %v %s %s %v %d %d %s", d.Rule, d.Families, d.Proto, d.Kind, d.Address, d.Port, d.Queue, d.Unreached)
+		if d.Unseen != "" {
+			line += " unseen: " + d.Unseen
+		}
 		for _, o := range d.Overruled {
 			line += fmt.Sprintf(" (%v by %s, %s, before %t, all %t)", o.Family, o.Rule, o.Does, o.Before, o.All)
 		}
@@ -43,7 +48,7 @@ func tell(s *Survey) []string {
 
 func same(t *testing.T, got []string, want string) {
 	t.Helper()
-	if text := strings.Join(got, "\n"); text != strings.TrimSpace(want) {
+	if text := strings.Join(got, "\n"); strings.TrimSpace(text) != strings.TrimSpace(want) {
 		t.Errorf("got\n%s\n\nwant\n%s", text, want)
 	}
 }
@@ -54,7 +59,7 @@ func TestSurveyPF(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	same(t, tell(s), `
-rule 1 of anchor regress: [inet] udp divert invalid IP 0 700 
+rule 1 of anchor regress: [inet] udp divert invalid IP 0 700  unseen: there are divert sockets, and the system does not show of which port
 rule 2 of anchor regress: [inet inet6] udp divert-reply invalid IP 0 0 
 a rule within rule 3 of anchor regress: [inet] tcp rdr-to 127.0.0.1 3128 0 
 rule 4 of anchor regress: [inet6] tcp divert-to ::1 3128 0 pf looks at nothing on lo0 (set skip on)
@@ -66,13 +71,12 @@ listens tcp [::]:22 true
 divert socket 0.0.0.0:0
 inet [{pfctl -s info Status: Enabled}]
 inet6 [{pfctl -s info Status: Enabled}]
-missing rule 6 of anchor regress: "pass in inet proto tcp from any to any port = 83 flags S/SA rdr-to <proxies> round-robin": where it leads is not understood: ParseAddr("<proxies>"): unable to parse IP
-missing rule 7 of anchor regress: "bogus rule": "bogus" is no rule's beginning
-missing divert sockets: there are some; the system does not show of which port`)
+missing rule 6 of anchor regress: which addresses <proxies> has is not looked at
+missing rule 7 of anchor regress: "bogus rule": "bogus" is no rule's beginning`)
 }
 
 func TestSurveyIPFW(t *testing.T) {
-	s := surveyIPFW(t.Context(), replaytest.Play(t, "testdata/freebsd/survey.txt"), loopback)
+	s := surveyFreeBSD(t.Context(), replaytest.Play(t, "testdata/freebsd/survey.txt"), loopback)
 	if !s.RulesKnown || s.Firewall != "ipfw" {
 		t.Errorf("%+v", s)
 	}
@@ -86,14 +90,14 @@ listens tcp [::]:22 true
 divert socket 0.0.0.0:700
 inet [{sysctl net.inet.ip.fw.enable net.inet.ip.fw.enable: 1}]
 inet6 [{sysctl net.inet6.ip6.fw.enable net.inet6.ip6.fw.enable: 0}]
-missing rule 00150: "00150 set 0 fwd tablearg ip from any to table(1)": where it leads is not understood: ParseAddr("tablearg"): unable to parse IP
-missing rule 00160: "00160 set 0 bogus ip from any to any": "bogus" is no known action
-missing a rule of ipfw: not understood: "bogus"`)
+missing rule 00150: "fwd tablearg ip from any to table(1)": where it leads is not understood: ParseAddr("tablearg"): unable to parse IP
+missing rule 00160: "bogus ip from any to any": "bogus" is no known action
+missing rule 00000: "bogus": not understood: "bogus"`)
 }
 
 // TestSurveyFreeBSDPF: FreeBSD's pf beside ipfw.
 func TestSurveyFreeBSDPF(t *testing.T) {
-	s := surveyIPFW(t.Context(), replaytest.Play(t, "testdata/freebsd/survey-pf.txt"), loopback)
+	s := surveyFreeBSD(t.Context(), replaytest.Play(t, "testdata/freebsd/survey-pf.txt"), loopback)
 	if !s.RulesKnown {
 		t.Errorf("%+v", s)
 	}
@@ -109,6 +113,7 @@ rdr rule 1 of the main ruleset: [inet] tcp rdr-to 127.0.0.1 3128 0
 rdr rule 2 of the main ruleset: [inet] tcp rdr-to 127.0.0.1 3128 0 
 rdr rule 3 of the main ruleset: [inet6] tcp rdr-to ::1 3128 0 
 rdr rule 4 of the main ruleset: [inet] udp rdr-to 127.0.0.1 53 0  (inet by rule 0 of the main ruleset: block drop in on vtnet1 all, drops what was translated, before false, all true)
+rdr rule 5 of the main ruleset: [inet] tcp rdr-to 127.0.0.1 0 0  unseen: whether a program listens on each of the ports 3000:3010 is not looked at
 rdr rule 0 of anchor regress: [inet] tcp rdr-to 127.0.0.1 3128 0 
 rdr rule 8 of the main ruleset: [inet] tcp rdr-to 127.0.0.1 3128 0 
 rdr rule 9 of the main ruleset: [inet] tcp rdr-to 127.0.0.1 3129 0  (inet by rdr rule 8 of the main ruleset: rdr on vtnet1 inet proto tcp from any to any port = 81 -> 127.0.0.1 port 3128, passes, before true, all true) (inet by rule 0 of the main ruleset: block drop in on vtnet1 all, drops what was translated, before false, all true)
@@ -122,8 +127,33 @@ listens udp [::]:514 true
 inet [{sysctl net.inet.ip.fw.enable net.inet.ip.fw.enable: 1}]
 inet6 [{sysctl net.inet6.ip6.fw.enable net.inet6.ip6.fw.enable: 1}]
 inet [{pfctl -s info Status: Enabled}]
-inet6 [{pfctl -s info Status: Enabled}]
-missing rdr rule 5 of the main ruleset: "rdr on vtnet1 inet proto tcp from any to any port 2000:2010 -> 127.0.0.1 port 3000:3010": where it leads is not understood: port "3000:3010"`)
+inet6 [{pfctl -s info Status: Enabled}]`)
+}
+
+// TestSurveyFreeBSD15: what FreeBSD 15 prints, and what its pf spoils.
+func TestSurveyFreeBSD15(t *testing.T) {
+	own := func(a netip.Addr) bool { return a.IsLoopback() || a == netip.MustParseAddr("10.188.1.2") }
+	s := surveyFreeBSD(t.Context(), replaytest.Play(t, "testdata/freebsd/survey-15.txt"), own)
+	same(t, tell(s), `
+rule 00100: [inet inet6] udp divert invalid IP 0 701  (inet by , has pf forget that ipfw has diverted the packet, before false, all true) (inet6 by , has pf forget that ipfw has diverted the packet, before false, all true)
+rule 00110: [inet inet6] udp divert invalid IP 0 702 
+rule 00120: [inet] tcp fwd 127.0.0.1 3128 0 
+rdr rule 1 of the main ruleset: [inet] udp rdr-to 10.188.1.2 9000 0 
+rdr rule 2 of the main ruleset: [inet] tcp rdr-to invalid IP 8080 0 
+rdr rule 0 of anchor proxy/one: [inet] tcp rdr-to 127.0.0.1 8000 0 no rule that is evaluated calls the anchor proxy/one
+rule 1 of the main ruleset: [inet inet6] udp divert invalid IP 0 7000  (inet by what rdr rule 1 of the main ruleset has translated and this one keeps state for is not delivered when it is reinjected (state-insert counts it), is lost when the packet was diverted, before false, all false)
+rule 2 of the main ruleset: [inet inet6] udp divert invalid IP 0 7001  (inet by rule 1 of the main ruleset: pass in quick on vtnet0 proto udp from any to any port = 9000 keep state label "t" ridentifier 1234 divert-to 7000, passes, before true, all true) (inet6 by rule 1 of the main ruleset: pass in quick on vtnet0 proto udp from any to any port = 9000 keep state label "t" ridentifier 1234 divert-to 7000, passes, before true, all true)
+rule 3 of the main ruleset: [inet] udp divert invalid IP 0 7000  (inet by its route-to has no effect on what is reinjected, which leaves by the routing table and without the tag, is lost when the packet was diverted, before false, all true)
+rule 4 of the main ruleset: [inet] udp divert invalid IP 0 7000  (inet by its tag T has no effect on what is reinjected, which leaves by the routing table and without the tag, is lost when the packet was diverted, before false, all true)
+rule 5 of the main ruleset: [inet] udp divert invalid IP 0 7000 there is no interface or group vtnet9
+listens tcp 127.0.0.1:3128 false
+divert socket 0.0.0.0:0
+divert socket 0.0.0.0:701
+divert socket 0.0.0.0:7000
+inet [{sysctl net.inet.ip.fw.enable net.inet.ip.fw.enable: 1}]
+inet6 [{sysctl net.inet6.ip6.fw.enable net.inet6.ip6.fw.enable: 1}]
+inet [{pfctl -s info Status: Enabled}]
+inet6 [{pfctl -s info Status: Enabled}]`)
 }
 
 // Without ipfw pf's rules are all.
@@ -136,7 +166,7 @@ func TestSurveyPFAlone(t *testing.T) {
 		}
 		return r, err
 	}
-	s := surveyIPFW(t.Context(), run, loopback)
+	s := surveyFreeBSD(t.Context(), run, loopback)
 	if _, err := run(t.Context(), program.Command{Argv: []string{"sysctl", "net.inet.ip.fw.enable"}}); err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +183,7 @@ func TestSurveyDenied(t *testing.T) {
 	run := func(context.Context, program.Command) (program.Result, error) {
 		return program.Result{Stderr: "pfctl: /dev/pf: Permission denied\n", Status: 1}, nil
 	}
-	for _, s := range []*Survey{surveyPF(t.Context(), run, loopback), surveyIPFW(t.Context(), run, loopback)} {
+	for _, s := range []*Survey{surveyPF(t.Context(), run, loopback), surveyFreeBSD(t.Context(), run, loopback)} {
 		if s.RulesKnown || s.Listeners != nil || !s.QueuesUnknown || len(s.Missing) < 2 || !strings.Contains(s.Missing[0], "Permission denied") {
 			t.Errorf("%+v", s)
 		}
@@ -167,6 +197,7 @@ func TestOverrule(t *testing.T) {
 	const wide = "pass in quick on vio1 inet proto tcp from any to any flags S/SA divert-to 127.0.0.1 port 3128"
 	const match = "match in on vio1 inet proto tcp from any to any port = 80 rdr-to 127.0.0.1 port 3128"
 	const fwd = "fwd 127.0.0.1,3128 tcp from any to any 80 in via em0"
+	const socket = "divert 700 tcp from any to any in via em0"
 	const all, some, none = "all", "some", ""
 	for _, c := range []struct{ rules, want string }{
 		{divert, none},
@@ -200,6 +231,17 @@ func TestOverrule(t *testing.T) {
 		{match + "\nblock drop all\npass in proto tcp from any to 127.0.0.1 port = 3128", none},
 		{match + "\npass all", none},
 		{"anchor quick all {\n  block drop quick all\n}\n" + divert, none},
+		{"block drop all\n" + match, all}, // nothing behind it decides about what it has translated
+		{"block drop all\n" + match + "\npass in proto tcp from any to 127.0.0.1 port = 3128", none},
+		{"block drop in from <bad> to any\n" + match, none},
+		{"pass all\n" + match, none},
+		{divert + "\npass in inet proto tcp from 10.0.0.0/8 to any port = 80", some}, // for part of the clients
+		{divert + "\nblock drop in from <bad> to any", none},
+		{divert + "\npass in inet proto tcp from 10.0.0.0/8 to any port = 81", none},
+		{"block drop in log quick inet proto tcp from any port = 0 to any\n" + wide, none},
+		{"block drop in log quick inet proto tcp from any to any port = 0\n" + wide, none},
+		{strings.Replace(divert, " flags", " user = 0 flags", 1), some},
+		{"pass in new option all\n" + divert, none},
 
 		{fwd, none},
 		{fwd + "\ndeny ip from any to any", none},
@@ -218,37 +260,42 @@ func TestOverrule(t *testing.T) {
 		{"count ip from any to any\n" + fwd, none},
 		{"skipto 100 ip from any to any\n" + fwd, none},
 		{"skipto 65000 ip from any to any\n" + fwd, all},
+		{"allow tcp from any to any established\n" + fwd, all},
+		{"allow tcp from any to any established\n" + socket, some},
+		{"allow tcp from any to any setup\n" + fwd, all},
+		{"allow tcp from any to any 22 established\n" + fwd, none},
+		{"nat 1 ip from any to any via em0\n" + fwd, all}, // net.inet.ip.fw.one_pass is 1
+		{"pipe 1 ip from any to any in\n" + socket, none},
+		{"allow tcp from me to any out setup keep-state :default\ndivert 700 tcp from any to any in via em0", some},
+		{"allow udp from me to any out keep-state :default\n" + socket, none},
+		{"allow tcp from me to any out setup keep-state :default\n" + fwd, none},
+		{"allow tcp from any to me 22 in setup keep-state :default\n" + socket, none},
 	} {
-		var rules []ordered
-		miss := func(what string, err error) {
-			if !strings.Contains(err.Error(), "with quick") {
-				t.Errorf("%s: %s: %v", c.rules, what, err)
+		s := &Survey{}
+		if strings.Contains(c.rules, fwd) || strings.Contains(c.rules, "divert 700") {
+			var lines []string
+			for line := range strings.Lines(c.rules) {
+				lines = append(lines, "00100 set 0 "+line)
 			}
-		}
-		if strings.Contains(c.rules, fwd) {
-			for _, line := range strings.Split(c.rules, "\n") {
-				o, err := parseIPFWRule(line)
-				if err != nil {
-					t.Errorf("%s: %v", line, err)
-				}
-				o.number = 100
-				rules = append(rules, o)
-			}
+			s.ipfwRules(ipfw.ParseHostRules(strings.Join(lines, "")), !strings.HasPrefix(c.rules, "pipe"), loopback)
 		} else {
-			o := &pfOrder{reached: map[string]bool{}, miss: miss}
-			o.follow("", parsePF(c.rules, "", miss), false, false, 0)
-			rules = o.all
+			o := s.newOrder(false, loopback)
+			o.sets[""] = pf.ParseHostRules(c.rules)
+			o.follow("")
+			overrule(o.all)
+			s.pfDiversions(o)
 		}
-		overrule(rules)
-		got := none
-		for _, r := range rules {
-			if r.diverts == nil {
-				continue
+		for _, m := range s.Missing {
+			if !strings.Contains(m, "with quick") && !strings.Contains(c.rules, "new option") {
+				t.Errorf("%s: %s", c.rules, m)
 			}
-			for _, o := range r.diverts.Overruled {
-				got = some
-				if o.All {
+		}
+		got := none
+		for _, d := range s.Diversions {
+			for _, o := range d.Overruled {
+				if got = some; o.All {
 					got = all
+					break
 				}
 			}
 		}
@@ -284,25 +331,34 @@ func TestTranslated(t *testing.T) {
 		{strings.Replace(rdr, " port 3128", "", 1), "block drop in proto tcp from any to any port = 80", "blocked"},
 		{"rdr on ! vtnet1 inet proto tcp from ! 10.0.0.0/8 to any port 80:90 tagged X -> 127.0.0.1 port 3128", "", ""},
 		{"rdr on vtnet1 inet all -> 127.0.0.1", "", ""},
-		{"rdr on vtnet1 inet proto tcp from any to any port = 80 -> <proxies> port 3128 round-robin", "", "where it leads"},
-		{"rdr on vtnet1 inet proto tcp from any to any -> (vtnet0) port 3128", "", "where it leads"},
+		{"rdr on vtnet1 inet proto tcp from any to any port = 80 -> <proxies> port 3128 round-robin", "", "which addresses"},
+		{"rdr on vtnet1 inet proto tcp from any to any -> (vtnet0) port 3128", "", ""},
 		{"rdr on vtnet1", "", "no addresses"},
 		{"translate all", "", "no rule's beginning"},
 	} {
-		p, relevant, err := parsePFTranslation(c.rdr)
-		if err != nil || !relevant || p.diverts == nil {
-			if c.want == "" || err == nil || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("%s: %+v, %v", c.rdr, p, err)
+		s := &Survey{}
+		filter, first := s.newOrder(false, loopback), s.newOrder(true, loopback)
+		filter.sets[""], first.sets[""] = pf.ParseHostRules(c.filter), pf.ParseHostRules(c.rdr)
+		filter.follow("")
+		first.follow("")
+		missing := strings.Join(s.Missing, "\n")
+		if c.want != "" && c.want != "blocked" {
+			if !strings.Contains(missing, c.want) {
+				t.Errorf("%s: %q", c.rdr, missing)
 			}
 			continue
 		}
-		o := &pfOrder{reached: map[string]bool{}, miss: func(what string, err error) { t.Errorf("%s: %s: %v", c.filter, what, err) }}
-		o.follow("", parsePF(c.filter, "", o.miss), false, false, 0)
-		if !p.through {
-			blocked(p.diverts, p.taken, o.all)
+		if missing != "" || len(first.all) != 1 || len(first.all[0].diverts) != 1 {
+			t.Errorf("%s: %s, %+v", c.rdr, missing, first.all)
+			continue
 		}
-		if got := len(p.diverts.Overruled) > 0; got != (c.want == "blocked") || got && p.diverts.Overruled[0].Does != evidence.Refuses {
-			t.Errorf("%s\n%s: %+v", c.rdr, c.filter, p.diverts.Overruled)
+		r := first.all[0]
+		d := r.diverts[0]
+		if !r.through {
+			blocked(d, r.Packets, nil, filter.all)
+		}
+		if got := len(d.Overruled) > 0; got != (c.want == "blocked") || got && d.Overruled[0].Does != evidence.Refuses {
+			t.Errorf("%s\n%s: %+v", c.rdr, c.filter, d.Overruled)
 		}
 	}
 }
@@ -325,14 +381,14 @@ rule 30 of the main ruleset: [inet] tcp divert-to 10.188.1.2 3128 0
 rule 33 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 
 rule 34 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 
 a rule within rule 36 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 
-missing rule 31 of the main ruleset: "pass in quick on vio1 inet proto tcp from any os \"OpenBSD\" to any port = 86 flags S/SA rdr-to <__automatic_0> port 3128 round-robin sticky-address": where it leads is not understood: ParseAddr("<__automatic_0>"): unable to parse IP
-missing rule 32 of the main ruleset: "pass in on vio1 inet proto tcp from any to any port = 87 flags S/SA rdr-to <proxies> port 3128 round-robin": where it leads is not understood: ParseAddr("<proxies>"): unable to parse IP
+missing rule 31 of the main ruleset: which addresses <__automatic_0> has is not looked at
+missing rule 32 of the main ruleset: which addresses <proxies> has is not looked at
 missing a rule within rule 36 of the main ruleset: it calls an anchor with quick, whose rules are not compared with others`, "rules-match.txt": `
 rule 0 of the main ruleset: [inet] tcp rdr-to 127.0.0.1 3128 0 
 rule 1 of the main ruleset: [inet] tcp rdr-to 127.0.0.1 3129 0 
 rule 4 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 
-rule 5 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 
-rule 6 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 
+rule 5 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0  unseen: who listens in routing domain 1 is not looked at
+rule 6 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0  unseen: who listens in routing domain 1 is not looked at
 rule 7 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 
 rule 8 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 
 rule 9 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 
@@ -340,18 +396,17 @@ rule 10 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0
 rule 11 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 
 rule 12 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 
 rule 13 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 
-rule 14 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 
-missing rule 5 of the main ruleset: who listens in routing domain 1 is not looked at
-missing rule 6 of the main ruleset: who listens in routing domain 1 is not looked at`} {
+rule 14 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 `} {
 		text, err := os.ReadFile("testdata/openbsd/" + file)
 		if err != nil {
 			t.Fatal(err)
 		}
 		s := &Survey{}
-		o := &pfOrder{sets: map[string][]pfRule{"": parsePF(string(text), "", s.miss)}, reached: map[string]bool{}, miss: s.miss}
-		o.follow("", o.sets[""], false, false, 0)
+		o := s.newOrder(false, loopback)
+		o.sets[""] = pf.ParseHostRules(string(text))
+		o.follow("")
 		overrule(o.all)
-		s.pfDiversions(o, loopback)
+		s.pfDiversions(o)
 		s.unseenSockets()
 		same(t, tell(s), want)
 	}
@@ -359,7 +414,7 @@ missing rule 6 of the main ruleset: who listens in routing domain 1 is not looke
 
 // TestCalledAnchors: which anchors a rule calls (pf.conf(5)).
 func TestCalledAnchors(t *testing.T) {
-	o := &pfOrder{sets: map[string][]pfRule{"a": nil, "a/b": nil, "a/c": nil, "a/b/d": nil, "e": nil}, miss: func(string, error) {}}
+	o := &pfOrder{sets: map[string][]pf.HostRule{"a": nil, "a/b": nil, "a/c": nil, "a/b/d": nil, "e": nil}, miss: func(string, error) {}}
 	for _, c := range []struct{ at, name, want string }{
 		{"", "a", "a"}, {"", "a/*", "a/b a/c"}, {"", "*", "a e"}, {"a", "*", "a/b a/c"}, {"a", "b", "a/b"}, {"a", "/e", "e"}, {"a", "../e", ""},
 	} {
@@ -377,14 +432,15 @@ func FuzzSurvey(f *testing.F) {
 	f.Add("anchor \"a\" all\n}\npass (\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		s := &Survey{}
-		rules := parsePF(text, "a", s.miss)
-		_ = parsePFTranslations(text, "a", s.miss)
-		if lines := slices.DeleteFunc(program.Lines(text), func(l string) bool { return strings.TrimSpace(l) == "}" }); len(lines) > 0 && len(rules) == 0 {
-			t.Errorf("%q has no rules", text)
+		rules := pf.ParseHostRules(text)
+		for _, rdr := range []bool{false, true} {
+			o := s.newOrder(rdr, loopback)
+			o.sets["a"], o.sets["a/a"] = rules[:min(len(rules), 20)], rules
+			o.follow("a")
+			overrule(o.all)
+			lostByDivert(o.all, o.all)
+			s.pfDiversions(o)
 		}
-		o := &pfOrder{sets: map[string][]pfRule{"a": rules, "a/a": rules}, reached: map[string]bool{}, miss: s.miss}
-		o.follow("a", rules[:min(len(rules), 20)], false, false, 0)
-		overrule(o.all)
-		s.ipfwRules(text, loopback)
+		s.ipfwRules(ipfw.ParseHostRules(text), true, loopback)
 	})
 }

@@ -32,8 +32,8 @@ type binary struct {
 // executable is this program's file; tests have a smaller one sent.
 var executable = os.Executable
 
-// DistFolders are the folders in which binaries for other systems are looked
-// for: $PFDIVERT_DIST, next to this program's file, dist there.
+// DistFolders returns the folders to search for binaries for other systems: $PFDIVERT_DIST, the
+// folder of this program's file, and dist in it.
 func DistFolders(getenv func(string) string) []string {
 	var folders []string
 	if d := getenv("PFDIVERT_DIST"); d != "" {
@@ -93,10 +93,9 @@ func readBinary(path string) (*binary, error) {
 // binaryName is the program's name on a host to which it was copied.
 const binaryName = "pfdivert"
 
-// RemoveOwn is for an agent that was copied to its host for one run: it removes
-// the folder of the copy. A folder that has another name than those that SSH
-// makes, or anything in it but the program, is left alone and an error. That the
-// folder is gone already is none: the shell of the connection removes it, too.
+// RemoveOwn removes the folder into which SSH copied this program for one run. It returns an error
+// and removes nothing if the folder has a name that SSH does not make, or holds anything but the
+// program. A missing folder is no error: the shell of the connection removes it too.
 func RemoveOwn(dir string) error {
 	if !filepath.IsAbs(dir) || !ownFolder.MatchString(filepath.Base(dir)) {
 		return fmt.Errorf("remove %s: not a folder of this program", dir)

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Reason is a code for why a host can't be reached or used.
+// Reason is a code for why a host cannot be reached or used. Codes never change.
 type Reason string
 
 // The reasons.
@@ -38,7 +38,7 @@ const (
 	Left         Reason = "left-behind"        // the copied file may still be there
 )
 
-// Error says why a host could not be reached or used.
+// Error is why a host could not be reached or used.
 type Error struct {
 	Reason Reason
 	Host   string // the ssh destination, empty for this machine
@@ -58,7 +58,7 @@ func (e *Error) Error() string {
 	return s
 }
 
-// Hint says what to do about it.
+// Hint returns what to do about it.
 func (e *Error) Hint() string { return e.hint }
 
 func (e *Error) Unwrap() error { return e.Err }

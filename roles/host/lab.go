@@ -2,7 +2,7 @@ package host
 
 import "pfdivert/roles/lab"
 
-// LabOptions say how the agents of a lab are started.
+// LabOptions are how Lab starts the two agents.
 type LabOptions struct {
 	// Args are the arguments that make this program's own file an agent of
 	// a lab ("agent", "-lab"). One more is put behind them: the settings, which

@@ -19,15 +19,14 @@ import (
 	"pfdivert/roles/lab/namespace"
 )
 
-// Lab starts the two agents of a lab: LOCAL's as a child in new namespaces,
-// which builds the lab there and starts REMOTE's (StartRemoteAgent). A system
-// that forbids that gives a *namespace.ForbiddenError. When one agent ends the
-// other is told to. The end of ctx kills both.
+// Lab starts the two agents of a lab. LOCAL's is a child in new namespaces; it builds the lab and
+// starts REMOTE's (StartRemoteAgent). When one agent ends, the other is told to end. When ctx ends,
+// both are killed. The error is a *namespace.ForbiddenError if the system forbids network
+// namespaces.
 //
-// LOCAL's agent is pinned to one CPU and REMOTE's to another, where this
-// process has two: packets wait in a queue for each CPU, so what one host
-// sends arrives in the order in which it was sent, and a fence holds. This
-// process keeps off REMOTE's until REMOTE's agent has ended.
+// Each agent is pinned to a CPU of its own if this process may use two. Packets wait in a queue for
+// each CPU, so what one host sends arrives in the order in which it was sent, which fences rely on.
+// This process keeps off REMOTE's CPU until REMOTE's agent has ended.
 func Lab(ctx context.Context, o LabOptions) (local, remote *Link, err error) {
 	var p, q pipes // LOCAL's and REMOTE's
 	defer func() {
@@ -172,18 +171,17 @@ func (r *onRead) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// RemoteAgent is REMOTE's agent, seen from LOCAL's, which started it.
+// RemoteAgent is REMOTE's agent in a lab, as LOCAL's agent sees it, which started it.
 type RemoteAgent struct {
 	Lab   *lab.Lab
 	ended chan struct{}
 	err   error
 }
 
-// StartRemoteAgent is for LOCAL's agent in a lab, before all else: it builds
-// the lab around this process and starts this program's file with args as
-// REMOTE's agent, on the pipes that Lab left for it. settings is the last
-// argument that Lab gave. The agent of REMOTE may begin while the hosts are not
-// connected yet; that they are is for LOCAL's to tell.
+// StartRemoteAgent builds the lab around this process, LOCAL's agent, and starts this program's
+// file with args as REMOTE's agent, on the pipes that Lab left for it. Call it before anything
+// else. settings is the last argument that Lab passed. REMOTE's agent may start before the hosts
+// are connected; LOCAL's agent reports when they are.
 func StartRemoteAgent(ctx context.Context, settings string, args []string) (*RemoteAgent, error) {
 	var s labSettings
 	d := json.NewDecoder(strings.NewReader(settings))
@@ -239,12 +237,11 @@ func StartRemoteAgent(ctx context.Context, settings string, args []string) (*Rem
 	return r, nil
 }
 
-// Ended is closed when REMOTE's agent has ended.
+// Ended returns a channel that is closed when REMOTE's agent has ended.
 func (r *RemoteAgent) Ended() <-chan struct{} { return r.ended }
 
-// Close waits for the end of REMOTE's agent, which the end of its input brings
-// about, and returns the lab up. If ctx ends first, the agent is killed. The error
-// is that of exec.Cmd.Wait.
+// Close waits for REMOTE's agent to end, which it does when its input ends, and releases the lab.
+// If ctx ends first, the agent is killed. The error is that of exec.Cmd.Wait.
 func (r *RemoteAgent) Close(ctx context.Context) error {
 	select {
 	case <-r.ended:

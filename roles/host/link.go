@@ -19,8 +19,8 @@ import (
 	"pfdivert/roles/lab/namespace"
 )
 
-// Link is a reached agent. It ends when its input does: to let it undo what it
-// did, close Write and Wait; Kill is for an agent that does not listen.
+// Link is the connection to an agent's process. The agent ends when its input does: to let it undo
+// its changes, close Write and call Wait. Kill is for an agent that does not react.
 type Link struct {
 	// Read returns what the agent writes to its standard output, Write goes to
 	// its standard input. What was written to Read can be read when the agent
@@ -34,13 +34,12 @@ type Link struct {
 	err    error         // of the process; valid when ended
 }
 
-// Stderr is the end of what the agent wrote to its standard error, at most
-// maxTail bytes, in lines without control characters.
+// Stderr returns the end of what the agent wrote to its standard error: at most maxTail bytes, in
+// lines without control characters.
 func (l *Link) Stderr() string { return l.stderr.String() }
 
-// Wait waits for the end of the process. The error is that of exec.Cmd.Wait
-// or of ctx. REMOTE's agent in a lab is not this process's child: of its failure
-// only LOCAL's agent tells, on its standard error.
+// Wait waits for the process to end. The error is that of exec.Cmd.Wait, or ctx's. REMOTE's agent
+// in a lab is a child of LOCAL's agent, which reports its failure on its own standard error.
 func (l *Link) Wait(ctx context.Context) error {
 	select {
 	case <-l.ended:
@@ -50,16 +49,15 @@ func (l *Link) Wait(ctx context.Context) error {
 	}
 }
 
-// Kill ends the process at once. It undoes nothing on its host. In a lab both
-// agents end.
+// Kill ends the process at once; the agent undoes nothing. In a lab both agents end.
 func (l *Link) Kill() {
 	l.kill()
 	l.Write.Close()
 }
 
-// Child starts an agent as a child process, argv[0] being a program to look up
-// (sudo, or this program's own file). The end of ctx kills it; but a child
-// that became root by sudo can only be told to end, by the end of its input.
+// Child starts an agent as a child process. argv[0] is looked up in PATH. When ctx ends, the child
+// is killed; a child that became root by sudo cannot be killed and is told to end by closing its
+// input.
 func Child(ctx context.Context, argv []string) (*Link, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err

@@ -24,7 +24,8 @@ const personPatience = 5 * time.Minute
 // maxNoise bounds what may come before that, in bytes.
 const maxNoise = 64 << 10
 
-// Ask asks a person for a password on the terminal, without showing it.
+// Ask asks a person for a password on the terminal, without showing it. It is nil where no one can
+// be asked.
 type Ask func(prompt string) (password string, err error)
 
 // privilege is how a command becomes root: the words of $SUDO.
@@ -47,10 +48,10 @@ func (p *privilege) argv(command []string, flags ...string) []string {
 	return append(append(a, p.words[1:]...), command...)
 }
 
-// Privileged starts an agent on this machine as root: argv is its command line,
-// sudo the value of $SUDO, which may have arguments; root does without it. It
-// returns when the agent has said its first word; from then on the end of ctx
-// does not matter to it. Without a terminal to ask for a password on, ask is nil.
+// Privileged starts an agent as root on this machine. argv is its command line, sudo the value of
+// $SUDO, which may have arguments and is not used by root. It returns when the agent has written
+// its first word; from then on the end of ctx does not affect the agent. ask is nil without a
+// terminal.
 func Privileged(ctx context.Context, argv []string, sudo string, ask Ask) (*Link, error) {
 	words, err := splitWords(sudo)
 	if err != nil {
@@ -92,8 +93,8 @@ func startOnly(ctx context.Context) (life context.Context, reached func()) {
 // one line and not a byte more (tgetpass.c), so the agent's stream follows it. It
 // is sent only when sudo's prompt has come, because a sudo that asks nothing
 // would leave it to the agent.
-func (p *privilege) start(ctx context.Context, command []string, run func(argv []string) (*Link, error)) (*Link,
-	error) {
+func (p *privilege) start(ctx context.Context, command []string,
+	run func(argv []string) (*Link, error)) (*Link, error) {
 	var quiet []string
 	if len(p.words) > 0 && (p.tool() == "sudo" || p.tool() == "doas") {
 		quiet = []string{"-n"}
@@ -120,8 +121,8 @@ func needsPassword(err error) bool {
 }
 
 // startAsking is start with a password.
-func (p *privilege) startAsking(ctx context.Context, command []string, run func(argv []string) (*Link, error)) (*Link,
-	error) {
+func (p *privilege) startAsking(ctx context.Context, command []string,
+	run func(argv []string) (*Link, error)) (*Link, error) {
 	needed := &Error{Reason: SudoPassword, Host: p.host, Text: p.tool() + " needs a password of " + p.user}
 	if p.tool() == "doas" {
 		if p.host == "" && p.ask != nil {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// SSHOptions say how a host is reached.
+// SSHOptions are how SSH reaches a host.
 type SSHOptions struct {
 	// Destination is what the user would give to ssh: root@pfhost, an alias.
 	Destination string
@@ -33,7 +33,7 @@ type SSHOptions struct {
 	Invoker *Invoker
 }
 
-// Remote is an agent reached by ssh, and what is known of its host.
+// Remote is an agent that was reached by ssh, with what is known of its host.
 type Remote struct {
 	*Link
 	GOOS, GOARCH string
@@ -50,10 +50,9 @@ type Remote struct {
 	dir    string // that of the probe
 }
 
-// SSH reaches a host by the user's own ssh, with a binary for its system, and
-// starts the agent there. It returns when the agent has said its first word. The
-// errors are of type *Error. The end of ctx breaks off the reaching; afterwards it
-// does not matter to the connection, which Close ends.
+// SSH reaches a host by the user's own ssh, copies a binary for its system, and starts the agent
+// there. It returns when the agent has written its first word. When ctx ends before that, SSH gives
+// up; later it does not affect the connection, which Close ends. Errors are of type *Error.
 func SSH(ctx context.Context, o SSHOptions) (_ *Remote, err error) {
 	c, p, err := o.commands()
 	if err != nil {
@@ -183,8 +182,8 @@ func otherTool(f hostFacts) string {
 	return "log in as root, or install sudo or doas there"
 }
 
-// CheckSum compares the sha256 of an agent's hello with that of the program
-// that was meant.
+// CheckSum returns an error unless sum, from the agent's hello, is the sha256 of the program that
+// was copied.
 func (r *Remote) CheckSum(sum string) error {
 	if sum == r.Want {
 		return nil
@@ -197,9 +196,8 @@ func (r *Remote) CheckSum(sum string) error {
 		hint: hint}
 }
 
-// Close ends the connection, after the agent, which is told to end and waited
-// for until ctx is done. What was copied for this run is gone then; an error
-// says that this is not certain.
+// Close tells the agent to end, waits for it until ctx is done, and ends the connection. It returns
+// an error if the files that were copied for this run may still be there.
 func (r *Remote) Close(ctx context.Context) error {
 	_ = r.Link.Write.Close()
 	if err := r.Link.Wait(ctx); err != nil && ctx.Err() != nil {

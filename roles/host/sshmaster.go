@@ -255,9 +255,8 @@ func removeStale(base string, owner int) {
 	}
 }
 
-// Invoker is the user who made this program root by sudo or doas. ssh runs as
-// that user: with their keys, configuration and known hosts, and without
-// writing root's files into their home.
+// Invoker is the user who became root by sudo or doas to start this program. ssh runs as that user,
+// with their keys, configuration and known hosts, and writes no file of root's into their home.
 type Invoker struct {
 	Name     string
 	UID, GID uint32
@@ -265,8 +264,8 @@ type Invoker struct {
 	Home     string
 }
 
-// FindInvoker returns the invoker, nil when this process is not root or was not
-// made so by sudo (SUDO_UID) or doas (DOAS_USER).
+// FindInvoker returns the invoker, as SUDO_UID (sudo) or DOAS_USER (doas) name it. It returns nil
+// if this process is not root, or became root in another way.
 func FindInvoker(getenv func(string) string) (*Invoker, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil

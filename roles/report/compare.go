@@ -20,7 +20,7 @@ type Comparison struct {
 	Same    int      // targets that did not change
 }
 
-// ChangeKind is what a change means.
+// ChangeKind is the kind of a change. Its values are keys in JSON and never change.
 type ChangeKind string
 
 // The kinds, in the order in which they are reported.
@@ -38,11 +38,11 @@ const (
 
 var kinds = []ChangeKind{Regression, Fixed, Skipped, Changed, Reason, New, Gone, Slower, Faster}
 
-// Change is a target that is not in B as it was in A. The verdict of what is missing is
+// Change is a target that differs between A and B. The verdict on a side without the target is
 // empty.
 type Change struct {
 	Kind          ChangeKind
-	Host, Name    string // Machine is empty when one was tested
+	Host, Name    string // Host is empty when one was tested
 	Before, After Summary
 }
 
@@ -83,8 +83,8 @@ func kindOf(before, after matrix.Verdict) ChangeKind {
 	return Changed
 }
 
-// Compare finds what changed from a to b. Hosts with the same name are compared, and when
-// one of the runs tested one host only, that host with each of the other's.
+// Compare returns what changed from a to b. Hosts are compared by name; if one of the runs tested a
+// single host, that host is compared with each host of the other run.
 func Compare(a, b *Past) *Comparison {
 	c := &Comparison{A: a, B: b}
 	type key struct{ host, name string }
@@ -152,7 +152,7 @@ func Compare(a, b *Past) *Comparison {
 // time that 95 % do not exceed is the longest.
 const enoughRuns = 20
 
-// Regressions counts the regressions.
+// Regressions returns the number of regressions.
 func (c *Comparison) Regressions() int { return c.count(Regression) }
 
 func (c *Comparison) count(kind ChangeKind) (n int) {
@@ -184,9 +184,9 @@ var kindTotals = map[ChangeKind]string{
 	New:    "new", Gone: "gone", Slower: "slower", Faster: "faster",
 }
 
-// WriteText writes which runs are compared, a table of the changes for each kind, and the
-// totals. The detail is that of B, of A for what B lacks; one that is as the line's before
-// is not written again. Of what did not pass in B the cause is told, each once.
+// WriteText writes which runs are compared, a table for each kind of change, and the totals.
+// Details are B's, or A's for what B lacks; a detail that repeats the previous line's is left out.
+// Each cause of failures in B is explained once.
 func (c *Comparison) WriteText(w io.Writer, style Style) error {
 	var b bytes.Buffer
 	c.A.Run.writeCompared(&b, "A")

@@ -10,7 +10,7 @@ import (
 	"pfdivert/matrix/faults"
 )
 
-// CauseOf returns the code of a result's explanation.
+// CauseOf returns the code of a result's explanation, or a text if it has none.
 func CauseOf(r matrix.Result) string {
 	if r.Explanation == nil {
 		return "no explanation"
@@ -18,7 +18,8 @@ func CauseOf(r matrix.Result) string {
 	return r.Explanation.Cause
 }
 
-// FaultTable writes what each fault was noticed by, a line as soon as a fault was run, and counts.
+// FaultTable writes a line for each fault with the targets that noticed it, and counts. It is not
+// safe for concurrent use.
 type FaultTable struct {
 	out                      io.Writer
 	name, cause              int // widths of columns
@@ -43,7 +44,7 @@ func (n *FaultTable) line(name, by, verdict, cause, reasons string) {
 	fmt.Fprintln(n.out, strings.TrimRight(s, " "))
 }
 
-// Wrong returns how many targets said something else than they must.
+// Wrong returns the number of wrong verdicts.
 func (n *FaultTable) Wrong() int {
 	sum := 0
 	for _, w := range n.wrongs {
@@ -52,8 +53,7 @@ func (n *FaultTable) Wrong() int {
 	return sum
 }
 
-// Add counts a fault and writes its line, and one for each target that said something else than it
-// must.
+// Add counts a fault and writes its line, followed by one for each target whose verdict was wrong.
 func (n *FaultTable) Add(f faults.Fault, judged []faults.Judgement) {
 	n.faults++
 	noticed, due := 0, 0
@@ -96,7 +96,7 @@ func (n *FaultTable) Add(f faults.Fault, judged []faults.Judgement) {
 	}
 }
 
-// String returns the sums.
+// String returns the totals in one sentence.
 func (n *FaultTable) String() string {
 	s := fmt.Sprintf("%d faults: %d noticed by exactly the targets concerned, with the right reason", n.faults, n.noticed)
 	if none := n.faults - n.noticed - n.unplayed; none > 0 && n.Wrong() == 0 {

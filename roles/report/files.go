@@ -13,10 +13,9 @@ import (
 	"pfdivert/roles/terminal"
 )
 
-// Files are the files that a run's reports go to. They are opened before the run, so that it is
-// known whether they can be written, and written when there is something to report: until then a
-// file stays as it was. Discard, which the caller defers, removes one that a run that could not
-// start has made.
+// Files are the files for the reports of a run. OpenFiles opens them before the run, to find out
+// whether they can be written. A file keeps its content until Write. Defer Discard, which removes
+// the files that OpenFiles created and that were not written.
 type Files struct {
 	Standard bool // one goes to standard output
 	files    []*file
@@ -31,8 +30,8 @@ type file struct {
 	made   bool     // it was not there before
 }
 
-// OpenFiles opens the files of the reports that are wanted: a name for each of Formats, "" for
-// none, "-" for standard output.
+// OpenFiles opens a file for each report that is wanted. names has an element for each of Formats:
+// a file name, "" for no report, or "-" for standard, which at most one may use.
 func OpenFiles(names []string, standard io.Writer) (*Files, error) {
 	r := &Files{}
 	for i, name := range names {
@@ -88,7 +87,7 @@ func (r *Files) Has(flag string) bool {
 	return slices.ContainsFunc(r.files, func(f *file) bool { return Formats[f.format].Flag == flag })
 }
 
-// Write writes all reports; one that can't be written does not keep the others from it.
+// Write writes all reports. A report that cannot be written does not prevent the others.
 func (r *Files) Write(found *Results, run Run) error {
 	var errs []error
 	for _, f := range r.files {
@@ -115,7 +114,7 @@ func (f *file) write(found *Results, run Run) error {
 	return errors.Join(err, file.Close())
 }
 
-// Discard closes the files that were not written, and removes those that OpenFiles has made.
+// Discard closes the files that were not written, and removes those of them that OpenFiles created.
 func (r *Files) Discard() {
 	for _, f := range r.files {
 		if f.file == nil {

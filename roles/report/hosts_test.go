@@ -89,7 +89,7 @@ func TestSeveralHostsForMachines(t *testing.T) {
 	}
 	for name, write := range map[string]func(*bytes.Buffer) error{
 		"hosts.json":           func(b *bytes.Buffer) error { return WriteJSON(b, run, results) },
-		"hosts.regress":        func(b *bytes.Buffer) error { return WriteRegress(b, run, results) },
+		"hosts.regress":        func(b *bytes.Buffer) error { return WriteRegress(b, run, results, false) },
 		"hosts-stats.json":     func(b *bytes.Buffer) error { return stats.WriteJSON(b, run) },
 		"hosts-stats.txt":      func(b *bytes.Buffer) error { return stats.WriteText(b, onTerminal, run) },
 		"hosts-no-result.json": func(b *bytes.Buffer) error { return WriteJSON(b, run, nil) },

@@ -11,11 +11,10 @@ import (
 	"pfdivert/matrix"
 )
 
-// WriteHTML writes the summaries as one page without outside references, which needs no
-// script: the matrix with a column for each host and family, what did not pass by
-// cause, and a section for each target. A link to a section opens it: the
-// sections of targets that are in order are shown when they are the URL's
-// target. Verdicts are told by word, sign and colour.
+// WriteHTML writes the summaries as one page that refers to nothing outside and has no script: a
+// matrix with a column for each host and family, the failures by cause, and a section for each
+// target. A link to a section opens it: the section of a target that passed is shown when it is the
+// URL's target. Verdicts are told by word, sign and colour.
 func WriteHTML(w io.Writer, run Run, summaries []Summary) error {
 	p := &page{run: run, summaries: summaries}
 	p.write()

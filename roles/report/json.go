@@ -95,8 +95,7 @@ func encode(w io.Writer, v any) error {
 	return err
 }
 
-// Past is what the JSON of a run says: of one host or several, each target played once
-// or again and again.
+// Past is a run that was read from its JSON report.
 type Past struct {
 	Run       Run // with Tested when several hosts were tested
 	Summaries []Summary
@@ -123,8 +122,9 @@ type pastTarget struct {
 	Explanation                *explain.Explanation
 }
 
-// ReadJSON reads what the WriteJSONs write. What it does not know is ignored, so that
-// reports of other versions can be read; what it knows must be there and be right.
+// ReadJSON reads a report that WriteJSON, Stats.WriteJSON or their versions for several hosts
+// wrote. Unknown keys are ignored, so that reports of other versions can be read; known keys must
+// be present and valid. Its input is bounded.
 func ReadJSON(r io.Reader) (*Past, error) {
 	text, err := io.ReadAll(io.LimitReader(r, maxReport+1))
 	if err != nil {

@@ -11,17 +11,15 @@ import (
 	"pfdivert/matrix"
 )
 
-// WriteJUnit writes the summaries as the XML of Ant's JUnit task: a testsuite for each
-// host, a testcase for each target. FAIL
-// and XPASS are failures, ERROR is an error, as is a target that an interrupted run
-// did not play; SKIP is skipped, and so is XFAIL, for which JUnit has no
-// word (its message begins with XFAIL). Transcripts are in their text: where a case's output
-// goes is what the schemas do not agree on. Times are in seconds.
+// WriteJUnit writes the summaries as the XML of Ant's JUnit task: a testsuite for each host, a
+// testcase for each target. FAIL and XPASS are failures; ERROR is an error, as is a target that an
+// interrupted run did not reach; SKIP is skipped, and so is XFAIL, for which JUnit has no word (its
+// message begins with XFAIL). Transcripts are part of their text, because the schemas disagree
+// about where output goes. Times are in seconds.
 //
-// testdata/junit.xsd says what the XML looks like. What it accepts the two schemas that are
-// in use accept: the one of Ant's task (JUnit.xsd of Windy Road) and that of Jenkins'
-// xUnit plugin (junit-10.xsd). They refuse attributes of testsuites, and times with more
-// than milliseconds.
+// testdata/junit.xsd describes the XML. What it accepts is accepted by both schemas in use: that of
+// Ant's task (JUnit.xsd of Windy Road) and that of Jenkins' xUnit plugin (junit-10.xsd). They
+// refuse attributes of testsuites, and times with more than milliseconds.
 func WriteJUnit(w io.Writer, run Run, summaries []Summary) error {
 	var m markup
 	m.b.WriteString(`<?xml version="1.0" encoding="UTF-8"?>` + "\n")

@@ -55,9 +55,9 @@ func (c kernelRun) local() string {
 // title is the kernel, or the name of a host that did not get as far as to tell it.
 func (c kernelRun) title() string { return inMarkdown(cmp.Or(c.kernel.Kernel, c.kernel.Name)) }
 
-// WriteKernels writes a page in Markdown that has the runs beside each other: which kernels
-// they tested, the targets with a column for each, and of each kernel why a target is not
-// PASS, and what is expected of it that is not of others.
+// WriteKernels writes a page in Markdown that compares runs on several kernels: which kernels were
+// tested, the targets with a column for each, why targets of a kernel did not pass, and what is
+// expected of that kernel alone.
 func WriteKernels(w io.Writer, runs []*Past) error {
 	all := kernelRuns(runs)
 	var b strings.Builder

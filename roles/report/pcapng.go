@@ -29,9 +29,9 @@ const (
 	optFlags      = 2 // epb_flags
 )
 
-// WritePcapng writes the packets of a result's evidence, of both hosts in the order of their times,
-// as a file for Wireshark. Its interfaces are called local and remote; a second one of a host has
-// its own name behind. Times are the hosts' own.
+// WritePcapng writes the packets that both hosts captured, ordered by time, as a pcapng file for
+// Wireshark. Its interfaces are named local and remote, with the interface's own name appended if a
+// host captured on more than one. Times are those of the hosts' clocks.
 func WritePcapng(w io.Writer, r matrix.Result) error {
 	var f pcapng
 	title := fmt.Sprintf("%s: %s", printable(r.Name), r.Verdict)

@@ -16,8 +16,8 @@ const redrawEvery = 50 * time.Millisecond
 // eraseLine goes to the line's start and erases it (ECMA-48 EL).
 const eraseLine = "\r\x1b[K"
 
-// Progress is the line "12/26, 1 FAIL" that tells how far a run is. It may be
-// used from several goroutines at once.
+// Progress is the line "12/26, 1 FAIL" on a terminal that shows how far a run is. It is safe for
+// concurrent use.
 type Progress struct {
 	w     io.Writer
 	total int
@@ -31,8 +31,8 @@ type Progress struct {
 	finished bool
 }
 
-// NewProgress draws the line of a run with so many targets (0: unknown) on w.
-// When live is false (see Style.Live) nothing is ever written.
+// NewProgress draws the line of a run with total targets (0 if unknown) on w. It never writes
+// anything if live is false (see Style.Live).
 func NewProgress(w io.Writer, total int, live bool) *Progress {
 	p := &Progress{w: w, total: total, live: live, count: make(map[matrix.Verdict]int)}
 	p.mu.Lock()
@@ -65,7 +65,7 @@ func (p *Progress) Done(r matrix.Result) {
 	})
 }
 
-// Write writes whole lines of something else (a log) above the progress line.
+// Write writes text, which must be whole lines, above the progress line.
 func (p *Progress) Write(text []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -76,7 +76,7 @@ func (p *Progress) Write(text []byte) (int, error) {
 	return p.w.Write(text)
 }
 
-// Finish takes the line away. Nothing is drawn afterwards.
+// Finish erases the line. Nothing is drawn afterwards.
 func (p *Progress) Finish() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -26,7 +26,7 @@ import (
 	"pfdivert/matrix"
 )
 
-// Run is what a report says about the run as a whole.
+// Run is what a report says about a run as a whole.
 type Run struct {
 	// Kernel is the kernel under test, REMOTE's, as its agent names it; System
 	// is its GOOS/GOARCH.
@@ -58,7 +58,7 @@ type Run struct {
 	Targets []string `json:"-"`
 }
 
-// Machine is one of the hosts of a run.
+// Machine describes one of the hosts of a run.
 type Machine struct {
 	Name    string `json:"name"` // "local" or "remote", or that of one of several
 	Address string `json:"address,omitempty"`
@@ -147,7 +147,7 @@ func duration(seconds float64) string {
 	return fmt.Sprintf("%d h %d min", whole/3600, whole%3600/60)
 }
 
-// OnHost names a target on one of several hosts.
+// OnHost returns the name in the report of a target on one of several hosts.
 func OnHost(host, target string) string { return host + "/" + target }
 
 // splitHost is the inverse of OnHost; host is empty when the run tests one.

@@ -220,11 +220,30 @@ func assertClean(t *testing.T, text string) {
 func TestRegress(t *testing.T) {
 	for name, results := range map[string][]matrix.Result{"mixed.regress": mixed(), "hostile.regress": hostile} {
 		var b bytes.Buffer
-		if err := WriteRegress(&b, run26, results); err != nil {
+		if err := WriteRegress(&b, run26, results, false); err != nil {
 			t.Fatal(err)
 		}
 		golden(t, name, b.Bytes())
 		assertClean(t, b.String())
+	}
+}
+
+// TestRegressAlone: of one target bsd.regress.mk prints the name itself, and FAILED for an exit
+// status.
+func TestRegressAlone(t *testing.T) {
+	for _, r := range mixed() {
+		run := run26
+		run.Targets = []string{r.Name}
+		var b bytes.Buffer
+		if err := WriteRegress(&b, run, []matrix.Result{r}, true); err != nil {
+			t.Fatal(err)
+		}
+		last := map[matrix.Verdict]string{matrix.XFail: "EXPECTED_FAIL\n", matrix.Skip: "SKIPPED\n"}[r.Verdict]
+		text := b.String()
+		framed := strings.Contains(text, "====") || strings.Contains(text, "\nFAILED")
+		if framed || (r.Verdict == matrix.Pass) != (text == "") || !strings.HasSuffix(text, last) {
+			t.Errorf("%v: %q", r.Verdict, text)
+		}
 	}
 }
 
@@ -325,7 +344,7 @@ func TestWriteErrors(t *testing.T) {
 	for name, err := range map[string]error{
 		"text":       WriteText(badWriter{}, pipe, run26, nil),
 		"json":       WriteJSON(badWriter{}, run26, nil),
-		"regress":    WriteRegress(badWriter{}, run26, mixed()),
+		"regress":    WriteRegress(badWriter{}, run26, mixed(), false),
 		"stats text": stats.WriteText(badWriter{}, pipe, run26),
 		"stats json": stats.WriteJSON(badWriter{}, run26),
 	} {

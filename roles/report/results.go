@@ -8,8 +8,8 @@ import (
 	"pfdivert/matrix"
 )
 
-// Results gathers the results of a run: each of them, or statistics when the run repeats its
-// targets. Add may be called from any goroutine, the rest when the run has ended.
+// Results gathers the results of a run: each of them, or statistics if the run repeats its targets.
+// Add is safe for concurrent use; call the other methods when the run has ended.
 type Results struct {
 	stats   *Stats // nil for a run that runs each target once
 	mu      sync.Mutex
@@ -25,15 +25,15 @@ func NewResults(targets []string, repeats bool) *Results {
 	return &Results{stats: NewStats(targets)}
 }
 
-// Add takes a result and reports whether it counts: one that an interrupted run did not get to
-// judge is left out.
+// Add takes a result. It reports whether the result counts: one that was interrupted before it was
+// judged does not.
 func (r *Results) Add(result matrix.Result) (counted bool) {
 	if result.Reason == matrix.Interrupted {
 		return false
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if result.Trips > r.longest.Trips {
+	if result.RoundTrips > r.longest.RoundTrips {
 		r.longest = result
 	}
 	if r.stats != nil {
@@ -52,7 +52,7 @@ func (r *Results) Kept() []matrix.Result {
 	return r.stats.Shown()
 }
 
-// WriteText writes what a person reads.
+// WriteText writes the report for people; see the functions of that name.
 func (r *Results) WriteText(w io.Writer, style Style, run Run) error {
 	if r.stats != nil {
 		return r.stats.WriteText(w, style, run)
@@ -60,7 +60,7 @@ func (r *Results) WriteText(w io.Writer, style Style, run Run) error {
 	return WriteText(w, style, run, r.results)
 }
 
-// WriteJSON writes what a program reads; run names the hosts and the targets.
+// WriteJSON writes the report for programs; see the functions of that name.
 func (r *Results) WriteJSON(w io.Writer, run Run) error {
 	if r.stats != nil {
 		return r.stats.WriteJSON(w, run)
@@ -99,14 +99,14 @@ func (r *Results) Summaries(run Run) []Summary {
 	return Summaries(run, r.results)
 }
 
-// RoundTrips returns a sentence about how many round trips waited for one another; before is how
-// many preceded the first target.
+// RoundTrips returns a sentence about the longest chain of round trips that waited for one another;
+// before is the number of round trips that preceded the first target.
 func (r *Results) RoundTrips(before int) string {
 	return fmt.Sprintf("control round trips in the longest chain: %d to prepare the hosts, %d for %s",
-		before, r.longest.Trips, r.longest.Name)
+		before, r.longest.RoundTrips, r.longest.Name)
 }
 
-// ExitStatus returns 0, 1 or 2, as the verdicts make it.
+// ExitStatus returns 0, 1 or 2, according to the verdicts.
 func (r *Results) ExitStatus() int {
 	if r.stats != nil {
 		return r.stats.ExitStatus()

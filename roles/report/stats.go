@@ -17,9 +17,8 @@ var keptPerVerdict = map[matrix.Verdict]int{
 	matrix.XFail: 1, matrix.Skip: 1,
 }
 
-// Stats gathers the results of targets that are run again and again. Its
-// memory does not grow with the number of results. It may be used from several
-// goroutines at once.
+// Stats gathers the results of targets that are run repeatedly. Its memory does not grow with the
+// number of results. It is safe for concurrent use.
 type Stats struct {
 	mu      sync.Mutex
 	cells   uint64
@@ -38,14 +37,14 @@ type targetStats struct {
 	times  histogram
 }
 
-// Kept is one of the first results of a target that did not pass.
+// Kept is one of the first failures of a target.
 type Kept struct {
 	Run uint64 `json:"run"` // its number among the target's results, from 1
 	matrix.Result
 }
 
-// NewStats returns empty statistics of these targets, which are reported in
-// this order; a target that is not among them is reported after them.
+// NewStats returns empty statistics for the targets, which are reported in this order, followed by
+// any others.
 func NewStats(targets []string) *Stats {
 	s := &Stats{index: make(map[string]*targetStats, len(targets))}
 	for _, name := range targets {
@@ -64,8 +63,8 @@ func (s *Stats) target(name string) *targetStats {
 	return t
 }
 
-// Add counts a result. It reports whether the result is among those that are
-// kept, so that its transcript is worth writing.
+// Add counts a result. It reports whether the result is one of those that are kept, so that its
+// transcript is worth writing.
 func (s *Stats) Add(r matrix.Result) (kept bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -84,8 +83,8 @@ func (s *Stats) Add(r matrix.Result) (kept bool) {
 	return true
 }
 
-// Shown returns of each target the result that is shown where there is room for one: the first of
-// its worst verdict, and of one that always passed the first with something to show.
+// Shown returns one result for each target, for reports with room for one: the first with its worst
+// verdict, or, if all passed, the first with something to show.
 func (s *Stats) Shown() []matrix.Result {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,7 +118,7 @@ func (t *targetStats) worst() (worst matrix.Verdict) {
 	return worst
 }
 
-// Count returns how often each verdict was given.
+// Count returns the number of results for each verdict.
 func (s *Stats) Count() map[matrix.Verdict]uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -152,7 +151,7 @@ func (s *Stats) hostCounts(run Run, host string) (n int, verdicts string) {
 	return n, verdictCounts(count)
 }
 
-// ExitStatus is that of a run with all these verdicts.
+// ExitStatus returns the exit status of a run with all these verdicts.
 func (s *Stats) ExitStatus() int {
 	var given []matrix.Verdict
 	for v := range s.Count() {

@@ -13,9 +13,9 @@ import (
 // reported too.
 var quantiles = [...]float64{0.50, 0.95, 0.99}
 
-// WriteText writes a row per target with its runs, passes, other verdicts and
-// times in milliseconds, then the first results that did not pass, then the
-// totals. Quantiles are within 1/32 of the true value, max is exact.
+// WriteText writes a row for each target with its runs, passes, other verdicts and times in
+// milliseconds, then the first failures, then the totals. Quantiles are within 1/32 of the true
+// value; max is exact.
 func (s *Stats) WriteText(w io.Writer, style Style, run Run) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -86,10 +86,9 @@ func millis(d time.Duration) string {
 	return fmt.Sprintf("%.0f", ms)
 }
 
-// WriteJSON writes one JSON object and a newline: "run" is as in the report of
-// a single run, with "cells" and "cells_per_second"; each of "targets" has
-// runs, passes, the count of each verdict, the times in seconds and the first
-// results that did not pass.
+// WriteJSON writes one JSON object and a newline. "run" is as in the report of a single run, with
+// "cells" and "cells_per_second"; each of "targets" has its runs, passes, the count of each
+// verdict, times in seconds and the first failures.
 func (s *Stats) WriteJSON(w io.Writer, run Run) error {
 	type times struct {
 		P50 float64 `json:"p50"`

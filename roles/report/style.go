@@ -12,7 +12,7 @@ import (
 	"pfdivert/matrix"
 )
 
-// Style is what can be done with a writer.
+// Style is what the reader of an output can display.
 type Style struct {
 	// Terminal: a person is looking, so write tables.
 	Terminal bool
@@ -30,7 +30,7 @@ const (
 	maxText      = 100 // longer lines of prose are hard to read
 )
 
-// StyleOf returns the style of a writer. Only a file can be a terminal.
+// StyleOf returns the style for w. Only a file can be a terminal.
 func StyleOf(w io.Writer, getenv func(string) string) Style {
 	f, ok := w.(interface{ Fd() uintptr })
 	if !ok || !term.IsTerminal(int(f.Fd())) {

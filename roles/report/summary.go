@@ -8,9 +8,8 @@ import (
 	"pfdivert/matrix"
 )
 
-// Summary is what the reports that show one verdict for each target (TAP, JUnit,
-// HTML) say of a target: of a run that played it once its result, of one that
-// played it again and again the worst.
+// Summary is the one verdict for a target in reports that show one (TAP, JUnit, HTML): the result
+// of its only run, or the worst of many.
 type Summary struct {
 	// Result's Name is the target's, without its host. The verdict is empty for a target
 	// that was selected and not played, because the run was interrupted.
@@ -34,8 +33,8 @@ func worse(a, b matrix.Verdict) int {
 	return slices.Index(severity, a) - slices.Index(severity, b)
 }
 
-// Summaries returns the summaries of a run that played each target once, in the order of
-// the target list.
+// Summaries returns the summaries of a run that ran each target once, in the order of the target
+// list.
 func Summaries(run Run, results []matrix.Result) []Summary {
 	played := make(map[string]bool, len(results))
 	for _, r := range results {
@@ -55,7 +54,7 @@ func Summaries(run Run, results []matrix.Result) []Summary {
 	return all
 }
 
-// Summaries returns the summaries of the targets that were run again and again.
+// Summaries returns the summaries of targets that were run repeatedly.
 func (s *Stats) Summaries(run Run) []Summary {
 	s.mu.Lock()
 	defer s.mu.Unlock()

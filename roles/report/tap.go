@@ -11,11 +11,10 @@ import (
 )
 
 // WriteTAP writes the summaries in version 14 of the Test Anything Protocol
-// (https://testanything.org/tap-version-14-specification.html). A target is a
-// test point with a block of YAML: FAIL, ERROR and XPASS are not ok, as for the
-// exit status; SKIP has TAP's SKIP directive, XFAIL its TODO, which is for what is known
-// to fail. Where a run was interrupted the report bails out, also when each target was
-// run once: the run has failed.
+// (https://testanything.org/tap-version-14-specification.html). Each target is a test point with a
+// block of YAML. FAIL, ERROR and XPASS are not ok, as for the exit status; SKIP has the directive
+// SKIP, and XFAIL has TODO, which marks known failures. The report of an interrupted run bails out,
+// even if each target was run once: the run has failed.
 func WriteTAP(w io.Writer, run Run, summaries []Summary) error {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "TAP version 14\n1..%d", len(summaries))

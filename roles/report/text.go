@@ -12,10 +12,9 @@ import (
 	"pfdivert/matrix/explain"
 )
 
-// WriteText writes the results for people. On a terminal: the kernel, a table
-// with a row per target kind and a column per address family, the targets that
-// did not pass with their reasons, and the totals. Elsewhere a line per target,
-// in the order of the target list, and the totals.
+// WriteText writes the results for people. On a terminal: the kernel, a table with a row for each
+// kind of target and a column for each address family, the failures with their reasons, and the
+// totals. Elsewhere: a line for each target, in the order of the target list, and the totals.
 func WriteText(w io.Writer, style Style, run Run, results []matrix.Result) error {
 	results = run.ordered(results)
 	var b bytes.Buffer

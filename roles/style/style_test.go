@@ -43,6 +43,9 @@ var words = []struct {
 	{phrase(`begins anew`), "starts again"},
 }
 
+// avoided matches whatever one of words may match; it is fast.
+var avoided = regexp.MustCompile(`(?i)wheth|back|hand|mend|body|became|become|part|nothing|play|ends|asked|anew`)
+
 // phrase matches words as a whole. What is joined to them by a hyphen or an underscore, or by a
 // dot, is a name and no word.
 func phrase(pattern string) *regexp.Regexp {
@@ -52,17 +55,22 @@ func phrase(pattern string) *regexp.Regexp {
 // allowed are texts in which a word to avoid is the right one: a name, or a key that never changes.
 var allowed = regexp.MustCompile("^\"nobody\"$|\"mend(ed)?\"|`mend`|json:\"mend|user nobody|nobody's user|su(do)? -u nobody|(as|to|of|for) nobody|nobody:|User: +\"nobody\"|\\bnobody\\(")
 
-// pending are folders and files in which the rules are not held yet.
-var pending = []string{
-	"README.md", "docs/", "matrix/", "pfconf/", "roles/agent/", "roles/doctor", "roles/docs_test.go", "roles/endpoint/",
-	"roles/evidence/", "roles/lab/",
-}
+// pending are folders and files in which the rules are not held yet, wide those with lines of code
+// that are too wide.
+var (
+	pending = []string{
+		"docs/kernels.md", "roles/doctor", "roles/docs_test.go", "roles/evidence/",
+		"roles/kernel/", "roles/twin/",
+	}
+	wide = []string{"matrix/", "pfconf/", "roles/agent/packe"}
+)
 
 // finding is where a rule is broken.
 type finding struct {
 	file string
 	line int
 	text string
+	wide bool // it is the width of code
 }
 
 func (f finding) String() string { return fmt.Sprintf("%s:%d: %s", f.file, f.line, f.text) }
@@ -81,12 +89,15 @@ func columns(line string) (n int) {
 
 // checkWords returns the words of text that are to be avoided; line is that of its beginning.
 func checkWords(file string, line int, text string) (found []finding) {
+	if !avoided.MatchString(text) {
+		return nil
+	}
 	cleared := allowed.ReplaceAllStringFunc(text,
 		func(s string) string { return strings.Repeat("*", utf8.RuneCountInString(s)) })
 	for _, w := range words {
 		for _, at := range w.avoid.FindAllStringSubmatchIndex(cleared, -1) {
 			found = append(found, finding{file, line + strings.Count(cleared[:at[2]], "\n"),
-				fmt.Sprintf("%q: write %q", text[at[2]:at[3]], w.instead)})
+				fmt.Sprintf("%q: write %q", text[at[2]:at[3]], w.instead), false})
 		}
 	}
 	slices.SortStableFunc(found, func(a, b finding) int { return a.line - b.line })
@@ -147,11 +158,11 @@ func checkGo(name string, source []byte) ([]finding, error) {
 			example := strings.Contains(line, "//\t") || strings.Contains(line, "://")
 			if width > commentWidth && comments[n] && !example {
 				found = append(found, finding{name, n,
-					fmt.Sprintf("the comment has %d columns: break it before %d", width, commentWidth)})
+					fmt.Sprintf("the comment has %d columns: break it before %d", width, commentWidth), false})
 			}
 		case width > codeWidth && width-inStrings[n] > besideString:
-			found = append(found, finding{name, n, fmt.Sprintf("the line has %d columns: break it before %d", width,
-				codeWidth)})
+			found = append(found, finding{name, n,
+				fmt.Sprintf("the line has %d columns: break it before %d", width, codeWidth), true})
 		}
 	}
 	return append(found, checkDocs(name, files, file)...), nil
@@ -185,7 +196,7 @@ func checkDocs(name string, files *token.FileSet, file *ast.File) (found []findi
 		}
 		if ast.IsExported(names[0].Name) {
 			found = append(found, finding{name, files.Position(doc.Pos()).Line,
-				fmt.Sprintf("the comment does not begin with %s", names[0].Name)})
+				fmt.Sprintf("the comment does not begin with %s", names[0].Name), false})
 		}
 	}
 	for _, d := range file.Decls {
@@ -246,7 +257,9 @@ func TestTree(t *testing.T) {
 			}
 		}
 		for _, f := range found {
-			t.Error(f)
+			if !f.wide || !slices.ContainsFunc(wide, isPending) {
+				t.Error(f)
+			}
 		}
 		return nil
 	})

@@ -30,7 +30,8 @@ const setupTrips = 3
 // helloPatience bounds the start of an agent.
 const helloPatience = 20 * time.Second
 
-// Pair is the two hosts of a run with their agents.
+// Pair is the two hosts of a run with their agents. Close it when done, after Leave if the hosts
+// are real.
 type Pair struct {
 	Hosts         Agents
 	Options       matrix.Options // addresses, fences and waiting, as these hosts need them
@@ -63,7 +64,8 @@ func reachHosts(ctx context.Context, o Options, targets []matrix.Target) (*Pair,
 	return ReachLab(ctx, o)
 }
 
-// ReachLab builds the lab that this system has, and reaches its agents.
+// ReachLab builds the kind of lab that this system has, and connects to its agents. The caller
+// closes the pair.
 func ReachLab(ctx context.Context, o Options) (*Pair, error) {
 	if !HasNamespaces {
 		return reachBSD(ctx, o)
@@ -229,7 +231,7 @@ func (p *Pair) starting(ctx context.Context) (context.Context, context.CancelFun
 	return context.WithTimeoutCause(ctx, helloPatience, errors.New("no hello in time"))
 }
 
-// Machines are what the agents said of their hosts.
+// Machines returns what the agents said of their hosts.
 func (p *Pair) Machines() (local, remote report.Machine) {
 	of := func(name string, c *agent.Conn) report.Machine {
 		return report.Machine{Name: name, Kernel: c.Hello.Kernel, System: c.Hello.GOOS + "/" + c.Hello.GOARCH}
@@ -237,7 +239,7 @@ func (p *Pair) Machines() (local, remote report.Machine) {
 	return of("local", p.Hosts.Local), of("remote", p.Hosts.Remote)
 }
 
-// Stderr is what the agents wrote to their standard error.
+// Stderr returns what the agents wrote to their standard error.
 func (p *Pair) Stderr() string {
 	var all string
 	links := []*host.Link{p.Local, p.Remote}
@@ -252,7 +254,7 @@ func (p *Pair) Stderr() string {
 	return all
 }
 
-// Explain adds what the agents said to an error.
+// Explain returns err with what the agents wrote to their standard error.
 func (p *Pair) Explain(err error) error {
 	if said := p.Stderr(); said != "" {
 		return fmt.Errorf("%w\nthe agents said:\n%s", err, said)
@@ -260,8 +262,8 @@ func (p *Pair) Explain(err error) error {
 	return err
 }
 
-// Leave has the agents of real hosts put everything back, and tells what they
-// could not. It does so also when the run was interrupted.
+// Leave has the agents of real hosts undo all their changes, also after ctx has ended. The error
+// says what they could not undo.
 func (p *Pair) Leave(ctx context.Context) error {
 	if !p.real {
 		return nil

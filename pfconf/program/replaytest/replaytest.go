@@ -36,7 +36,7 @@ func Play(t *testing.T, file string) program.Runner {
 	t.Cleanup(func() {
 		for command, left := range p.answers {
 			if len(left) > 0 {
-				t.Errorf("%s: nobody ran %q (%d times)", file, command, len(left))
+				t.Errorf("%s: nothing ran %q (%d times)", file, command, len(left))
 			}
 		}
 	})

@@ -20,17 +20,17 @@ import (
 	"pfdivert/pfconf/program"
 )
 
-// Config says which lab to build.
+// Config is which lab to build.
 type Config struct {
-	// Single returns each family one FAKE address in place of a prefix.
+	// Single gives each family one FAKE address instead of a prefix.
 	Single bool `json:"single,omitempty"`
 	// Domain is REMOTE's routing domain, 0 for the one that every host has. Only
 	// OpenBSD has others.
 	Domain int `json:"domain,omitempty"`
 }
 
-// Addresses are those of one family. Every cell has LOCAL's address as its own:
-// the BSDs have no routes that make a whole prefix the host's.
+// Addresses are those of one family. All cells share LOCAL's address: the BSDs have no route that
+// makes a whole prefix the host's own.
 type Addresses struct {
 	Local  netip.Addr   `json:"local"`
 	Remote netip.Addr   `json:"remote"`
@@ -43,7 +43,7 @@ type Entry struct {
 	Args  []string `json:"args"`            // the agent's arguments
 }
 
-// Command is what stands before a command that someone runs on the host.
+// Command returns what precedes a command that a person runs on the host.
 func (h Entry) Command() []string {
 	if len(h.Enter) > 0 {
 		return h.Enter
@@ -51,7 +51,7 @@ func (h Entry) Command() []string {
 	return []string{"route", "-T" + h.Args[len(h.Args)-1], "exec"}
 }
 
-// Lab is a lab that stands.
+// Lab is a lab that was built.
 type Lab struct {
 	Local     Entry                       `json:"local"`
 	Remote    Entry                       `json:"remote"`
@@ -61,8 +61,9 @@ type Lab struct {
 	run   program.Runner
 }
 
-// Build builds the lab of a system (runtime.GOOS) with the commands that run runs. The lab
-// must be closed also when there is an error: it has what was made before.
+// Build builds the lab of a system (runtime.GOOS) by the commands that run executes, and records
+// each change in the journal before it makes it. Close the lab even if there is an error: it has
+// what was made before.
 func Build(ctx context.Context, system string, c Config, run program.Runner, journal pfconf.Journal) (*Lab, error) {
 	b := &builder{ctx: ctx, run: run, journal: journal, lab: &Lab{run: run}}
 	var err error
@@ -82,8 +83,8 @@ func Build(ctx context.Context, system string, c Config, run program.Runner, jou
 	return b.lab, err
 }
 
-// Close undoes all, the last change first. What can't be undone does not keep the rest
-// from it. A second call tries again what failed.
+// Close undoes all changes, the last first. A change that cannot be undone does not prevent the
+// others. A second call retries what failed.
 func (l *Lab) Close(ctx context.Context) error {
 	var errs []error
 	var left []pfconf.Undo
@@ -105,8 +106,8 @@ const (
 	undoJail      = "lab/jail"      // name
 )
 
-// Undo undoes a change that Build recorded. It does nothing when the change was not made,
-// or when what has the name now is not a lab's.
+// Undo undoes a change that Build recorded. It does nothing if the change was not made, or if the
+// name now belongs to something that is not a lab's.
 func Undo(ctx context.Context, run program.Runner, u pfconf.Undo) error {
 	t := tools{ctx, run}
 	switch {
@@ -120,7 +121,7 @@ func Undo(ctx context.Context, run program.Runner, u pfconf.Undo) error {
 	return fmt.Errorf("undo %q %q: not a step of a lab", u.Do, u.Args)
 }
 
-// Describe says what a step undoes, "" for one that Undo does not know.
+// Describe returns what a step undoes, or "" if Undo does not know the step.
 func Describe(u pfconf.Undo) string {
 	switch {
 	case u.Do == undoInterface && len(u.Args) == 3:

@@ -1,0 +1,217 @@
+package script
+
+import (
+	"net/netip"
+
+	"pfdivert/pfconf"
+)
+
+// Step is one step of a script. Each kind of step is a type of this file.
+type Step interface {
+	// Name names the kind of step in error messages.
+	Name() string
+}
+
+// SocketStep is a step on one of the sockets that the script's cell has open. It never waits for a
+// packet: it takes what has arrived.
+type SocketStep interface {
+	Step
+	// On is the socket's name within the cell.
+	On() string
+}
+
+// Open opens a socket under a name within the cell.
+type Open struct {
+	Socket string
+	Spec   Socket
+	// Process is where it is opened; empty for the agent's own process.
+	Process Process
+}
+
+// Process says in which process a socket is opened.
+type Process string
+
+// The processes.
+const (
+	// OtherProcess is a process like the agent, with its privileges.
+	OtherProcess Process = "other"
+	// UnprivilegedProcess may do nothing with the host's network that not every user may.
+	UnprivilegedProcess Process = "unprivileged"
+)
+
+// Connect begins to connect a client. Clients of all kinds but Stream are connected at once.
+type Connect struct{ Socket string }
+
+// Connected asks whether a stream client is connected.
+type Connected struct{ Socket string }
+
+// Accept takes a stream server's connection. Further ones stay for Rest to find.
+type Accept struct{ Socket string }
+
+// Send sends one message: a client to its peer, a server to whom it last received from. Seq is the
+// sequence number of an echo client's request, which other kinds of sockets ignore.
+type Send struct {
+	Socket string
+	Data   string
+	Seq    uint16
+}
+
+// Receive takes one message. A divert socket holds the packet until Relay, Turn or Close.
+type Receive struct{ Socket string }
+
+// Relay takes a packet of a divert socket and reinjects it with Old in its payload replaced by New.
+type Relay struct {
+	Socket   string
+	Old, New string
+}
+
+// RelayAll takes all packets that wait at a divert socket and reinjects each with the first of the
+// rewrites that applies.
+type RelayAll struct {
+	Socket   string
+	Rewrites []Rewrite
+}
+
+// SendBurst sends many messages.
+type SendBurst struct {
+	Socket string
+	Burst  Burst
+}
+
+// ReceiveBurst takes what has arrived and compares it with a burst.
+type ReceiveBurst struct {
+	Socket string
+	Burst  Burst
+}
+
+// RelayBurst has a divert socket take what waits, compare it with a burst and reinject each packet
+// with Line in place of the burst's line.
+type RelayBurst struct {
+	Socket string
+	Burst  Burst
+	Line   string
+}
+
+// Turn has a divert socket reinject the packet that it holds as an answer to itself: source and
+// destination are exchanged, and Old in its payload is replaced by New. In is an address of the
+// interface by which it is to come in, the unspecified one for a packet that is to leave.
+type Turn struct {
+	Socket   string
+	Old, New string
+	In       netip.Addr
+}
+
+// Rest takes all that still waits at a socket: messages, and connections that no one accepted.
+type Rest struct {
+	Socket string
+	// Want, if not nil, is how many messages there are to be; see Script.Hold.
+	Want *int
+}
+
+// CloseConn closes a stream's connection and keeps a server's listener.
+type CloseConn struct{ Socket string }
+
+// Close closes a socket.
+type Close struct{ Socket string }
+
+// Fence waits until the other host has processed all that was sent before, in one family.
+type Fence struct{ Family pfconf.Family }
+
+// Counters asks for the counters of the rule with the label.
+type Counters struct {
+	Label string
+	// Want, if not nil, is the least that they are to be; see Script.Hold.
+	Want *pfconf.Counters
+}
+
+// Lookup asks for the states of a flow.
+type Lookup struct{ Flow pfconf.Flow }
+
+// Kill removes the states of a flow.
+type Kill struct{ Flow pfconf.Flow }
+
+// DropTCP drops the TCP socket with these names, as tcpdrop(8) does.
+type DropTCP struct {
+	Near, Far netip.AddrPort
+	// Expected: the socket must be there, and is looked for again for a while.
+	Expected bool
+}
+
+// TCPState asks for the state of the TCP socket with these names.
+type TCPState struct {
+	Near, Far netip.AddrPort
+	// State, if not empty, is the one expected, or Gone: it is asked for again for a while.
+	State string
+}
+
+// Gone is TCPState's state of a socket that is not there.
+const Gone = "gone"
+
+// Undelivered asks what was dropped that was to come to a divert port of a family.
+type Undelivered struct {
+	Family pfconf.Family
+	Port   uint16
+}
+
+// Natlook asks for the other side of a translated connection, as pf's DIOCNATLOOK does.
+type Natlook struct{ Query pfconf.NATQuery }
+
+// Clears reports whether a step closes or removes something.
+func Clears(s Step) bool {
+	switch s.(type) {
+	case Close, CloseConn, DropTCP, Kill:
+		return true
+	}
+	return false
+}
+
+// Satisfied reports whether the step found what it wants.
+func Satisfied(s Step, o *Outcome) bool {
+	switch s := s.(type) {
+	case Counters:
+		c, w := o.Counters, s.Want
+		return w == nil || c != nil && c.Matched >= w.Matched && c.Done >= w.Done && c.Replies >= w.Replies && c.States >= w.States
+	case Rest:
+		return s.Want == nil || o.Fault == nil && len(o.Messages) == *s.Want
+	}
+	return true
+}
+
+func (Open) Name() string         { return "open" }
+func (Connect) Name() string      { return "connect" }
+func (Connected) Name() string    { return "connected" }
+func (Accept) Name() string       { return "accept" }
+func (Send) Name() string         { return "send" }
+func (Receive) Name() string      { return "receive" }
+func (Relay) Name() string        { return "relay" }
+func (RelayAll) Name() string     { return "relayall" }
+func (SendBurst) Name() string    { return "sendburst" }
+func (ReceiveBurst) Name() string { return "receiveburst" }
+func (RelayBurst) Name() string   { return "relayburst" }
+func (Turn) Name() string         { return "turn" }
+func (Rest) Name() string         { return "rest" }
+func (CloseConn) Name() string    { return "closeconn" }
+func (Close) Name() string        { return "close" }
+func (Fence) Name() string        { return "fence" }
+func (Counters) Name() string     { return "counters" }
+func (Lookup) Name() string       { return "lookup" }
+func (Kill) Name() string         { return "kill" }
+func (DropTCP) Name() string      { return "drop" }
+func (TCPState) Name() string     { return "tcpstate" }
+func (Undelivered) Name() string  { return "drops" }
+func (Natlook) Name() string      { return "natlook" }
+
+func (s Connect) On() string      { return s.Socket }
+func (s Connected) On() string    { return s.Socket }
+func (s Accept) On() string       { return s.Socket }
+func (s Send) On() string         { return s.Socket }
+func (s Receive) On() string      { return s.Socket }
+func (s Relay) On() string        { return s.Socket }
+func (s RelayAll) On() string     { return s.Socket }
+func (s SendBurst) On() string    { return s.Socket }
+func (s ReceiveBurst) On() string { return s.Socket }
+func (s RelayBurst) On() string   { return s.Socket }
+func (s Turn) On() string         { return s.Socket }
+func (s Rest) On() string         { return s.Socket }
+func (s CloseConn) On() string    { return s.Socket }
+func (s Close) On() string        { return s.Socket }
