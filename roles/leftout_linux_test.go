@@ -3,11 +3,13 @@ package roles
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -55,22 +57,37 @@ func modulesWithout(t *testing.T, image, without string) string {
 	return to
 }
 
-// runProgram runs this program, which boots QEMU, and returns its status and all that it printed.
+// buildProgram builds the program as make does: the test binary needs libraries, and is no init.
+var buildProgram = sync.OnceValues(func() (path string, err error) {
+	dir, err := os.MkdirTemp("", "pfdivert-test-")
+	if err != nil {
+		return "", err
+	}
+	path = filepath.Join(dir, "pfdivert")
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags", "-s -w", "-o", path, "..")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// runProgram runs the program, which boots QEMU, and returns its status and all that it printed.
 func runProgram(t *testing.T, args ...string) (status int, text string) {
 	t.Helper()
-	self, err := os.Executable()
+	path, err := buildProgram()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), self, args...)
-	cmd.Args[0] = "pfdivert"
-	cmd.Env = append(os.Environ(), asProgram+"=1")
-	out, err := cmd.CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), path, args...).CombinedOutput()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)
 	}
-	return cmd.ProcessState.ExitCode(), string(out)
+	if exit != nil {
+		status = exit.ExitCode()
+	}
+	return status, string(out)
 }
 
 // TestLeftOut boots a kernel without one module after the other: a run and check-setup say of each

@@ -37,6 +37,7 @@ func TestMain(m *testing.M) {
 	if strings.HasPrefix(filepath.Base(os.Args[0]), "qemu-system-") && os.Args[1] != agentRole.Name {
 		os.Exit(fakeQEMU(os.Getenv(fakeKernel)))
 	}
+	kernel.Static = false // the test binary is no init
 	if text := os.Getenv(bootSilence); text != "" {
 		kernel.BootSilence, _ = time.ParseDuration(text)
 	}

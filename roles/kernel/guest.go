@@ -1,7 +1,9 @@
 package kernel
 
 import (
+	"bytes"
 	"context"
+	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
@@ -214,11 +216,33 @@ func (o Options) writeInitramfs(w io.Writer, image *Image) error {
 	if err != nil {
 		return fmt.Errorf("initramfs: %w", err)
 	}
+	if Static && isDynamic(program) {
+		return &Error{Text: path + " needs libraries, which an initramfs has not",
+			Cure: "build it without: CGO_ENABLED=0 go build, or make"}
+	}
 	modules, err := o.modules(image)
 	if err != nil {
 		return err
 	}
 	return WriteInitramfs(w, program, modules)
+}
+
+// Static: a program that needs libraries is refused as init. A test whose kernel does not run it
+// takes it.
+var Static = true
+
+// isDynamic reports whether a program is started by another, which links it with libraries.
+func isDynamic(program []byte) bool {
+	f, err := elf.NewFile(bytes.NewReader(program))
+	if err != nil {
+		return false
+	}
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			return true
+		}
+	}
+	return false
 }
 
 // modules finds the modules that the guest needs. Without -modules they are looked for where
