@@ -46,6 +46,6 @@ func (k Kernel) Differences() []string {
 func KernelOn(system, kernel string) (Kernel, bool) {
 	goos, _, _ := strings.Cut(system, "/")
 	k, ok := KernelOf(map[string]string{"linux": "nftables", "openbsd": "pf", "freebsd": "ipfw"}[goos])
-	k.Release = releaseOf(kernel)
+	k.Release, k.Minor = releaseOf(kernel)
 	return k, ok
 }

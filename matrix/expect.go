@@ -1,7 +1,7 @@
 package matrix
 
 import (
-	"strconv"
+	"fmt"
 	"strings"
 
 	"pfdivert/matrix/explain"
@@ -48,8 +48,9 @@ type Kernel struct {
 	// SweepsFake: when the run is over the filter removes all states between LOCAL and
 	// FAKE. Before, only what is in a cell's way is removed: each removal takes a pfctl.
 	SweepsFake bool
-	// Release is the first number of the kernel's release, 0 when it is not known.
-	Release int
+	// Release is the first number of the kernel's release, 0 when it is not known, and Minor the
+	// second.
+	Release, Minor int
 	// OtherDomain: REMOTE works in another of OpenBSD's routing domains than 0.
 	OtherDomain bool
 }
@@ -68,6 +69,14 @@ func KernelOf(firewall string) (Kernel, bool) {
 	k, ok := kernels[firewall]
 	k.Firewall = firewall
 	return k, ok
+}
+
+// bindsRaw reports whether the kernel is one that binds raw sockets to foreign addresses. IPv4's of
+// Linux do so since 5.17 ("ipv4/raw: support binding to nonlocal addresses"); distributions have
+// it earlier, so only a socket that is refused tells.
+func (k Kernel) bindsRaw(f pfconf.Family, p pfconf.Proto) bool {
+	old := k.Firewall == "nftables" && k.Release > 0 && (k.Release < 5 || k.Release == 5 && k.Minor < 17)
+	return !old || f != pfconf.Inet || p.HasPorts()
 }
 
 // besides reports whether the target's rule is one of the pf that stands beside the kernel's
@@ -155,15 +164,12 @@ func (f known) ofKernel(k Kernel) bool {
 	return f.firewall == k.Firewall && (!f.domain || k.OtherDomain) && old
 }
 
-// releaseOf is the first number of a kernel's release, of "FreeBSD 12.1-STABLE" 12, and 0 where
-// there is none.
-func releaseOf(kernel string) int {
-	_, release, _ := strings.Cut(kernel, " ")
-	n, err := strconv.Atoi(release[:len(release)-len(strings.TrimLeft(release, "0123456789"))])
-	if err != nil {
-		return 0
-	}
-	return n
+// releaseOf returns the first two numbers of a kernel's release, of "FreeBSD 12.1-STABLE" 12 and 1, and 0
+// for those that are not there.
+func releaseOf(kernel string) (release, minor int) {
+	_, text, _ := strings.Cut(kernel, " ")
+	_, _ = fmt.Sscanf(text, "%d.%d", &release, &minor) // what is not there stays 0
+	return release, minor
 }
 
 // comesInAgain reports whether packets that the packet role reinjects are to come in on REMOTE.

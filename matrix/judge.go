@@ -134,6 +134,11 @@ func (x *exchange) opened(steps ...*stepResult) error {
 			return &portTakenError{a.where + ": " + a.Fault.Text}
 		case code == "EADDRINUSE":
 			return failed(PortBlocked, "%s: the first cell's socket blocks the port: %s", a.where, a.Fault.Text)
+		case code == script.CodeMissing:
+			return skipped("%s: %s", a.where, a.Fault.Text)
+		case code == "EADDRNOTAVAIL" && bindany(open.Spec) && !x.kernel.bindsRaw(x.Family, x.Proto):
+			return skipped("%s: Linux before 5.17 binds no raw IPv4 socket to an address that is not the host's own "+
+				"(raw_bind, net/ipv4/raw.c): %s", a.where, a.Fault.Text)
 		case code == "EADDRNOTAVAIL" && bindany(open.Spec):
 			return failed(NoBindany, "%s: the kernel does not let a foreign address be bound: %s", a.where, a.Fault.Text)
 		case code == "EADDRNOTAVAIL" && connects && x.part != "":

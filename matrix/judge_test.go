@@ -263,7 +263,7 @@ func TestExpectedOfPF(t *testing.T) {
 			t.Fatalf("%s: %v, %v", c.target, targets, err)
 		}
 		k, _ := KernelOf("ipfw")
-		k.Release = releaseOf(c.kernel)
+		k.Release, k.Minor = releaseOf(c.kernel)
 		if got := k.expected(targets[0], Result{Verdict: Fail, Reason: c.reason}); got.Verdict != c.want {
 			t.Errorf("%s on %q, %s: %v, want %v", c.target, c.kernel, c.reason, got.Verdict, c.want)
 		}

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
@@ -183,12 +184,12 @@ func (s *request) kill(f pfconf.Flow) *stepResult {
 
 // drop drops a TCP socket that must be there; that there is none is an answer.
 func (s *request) drop(near, far netip.AddrPort) *stepResult {
-	return s.add(script.DropTCP{Near: near, Far: far, Expected: true}, noSocket)
+	return s.add(script.DropTCP{Near: near, Far: far, Expected: true}, noDrop)
 }
 
 // sweep drops a TCP socket if there is one.
 func (s *request) sweep(near, far netip.AddrPort) *stepResult {
-	return s.add(script.DropTCP{Near: near, Far: far}, noSocket)
+	return s.add(script.DropTCP{Near: near, Far: far}, noDrop)
 }
 
 // tcpState asks for the state of a TCP socket, which must be the one given or agent.Gone;
@@ -199,6 +200,14 @@ func (s *request) tcpState(near, far netip.AddrPort, state string) *stepResult {
 
 // timeWait is the state of the socket that closed first.
 const timeWait = "TIME_WAIT"
+
+// cantDrop is how Linux before 6.0 refuses to drop a socket in TIME_WAIT (tcp_abort, net/ipv4/tcp.c),
+// and one without CONFIG_INET_DIAG_DESTROY any. Such a socket ends by itself, after a minute. The error
+// has two names on Linux, and unix.ErrnoName returns this one.
+const cantDrop = "ENOTSUP"
+
+// noDrop are the answers of a host without the socket, and of one that can't drop it.
+var noDrop = map[string]bool{script.CodeNoSocket: true, cantDrop: true}
 
 var noSocket = map[string]bool{script.CodeNoSocket: true}
 
@@ -237,7 +246,11 @@ func (s *request) run(ctx context.Context) error {
 		if o.Fault == nil || a.may[o.Fault.Code] || first != nil {
 			continue
 		}
-		if o.Fault.Code == script.CodeSkipped {
+		switch o.Fault.Code {
+		case script.CodeSkipped:
+			continue
+		case script.CodeMissing:
+			first = skipped("%s: %s", strings.ToUpper(s.side.name), o.Fault.Text)
 			continue
 		}
 		reason := QuestionFailed

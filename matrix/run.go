@@ -166,7 +166,7 @@ func (r *runner) prepare() error {
 		return fmt.Errorf("remote: what to expect of a kernel with %q is not known", r.facts.Firewall)
 	}
 	r.kernel.OtherDomain = r.facts.Domain != 0
-	r.kernel.Release = releaseOf(r.facts.Kernel)
+	r.kernel.Release, r.kernel.Minor = releaseOf(r.facts.Kernel)
 	r.batches = &ruleBatches{change: r.hosts.Remote.Change, together: !r.facts.KeepsCounters}
 	return nil
 }

@@ -80,9 +80,10 @@ const KernelLog = "kernel.log"
 // Splat returns the result as a FAIL for what the kernel's log has: its report's first line, and
 // all of it. was is what the result was without.
 func (r Result) Splat(title, text, was string) Result {
-	r.Verdict, r.Reason, r.Explanation = Fail, KernelSplat, nil
+	r.Verdict, r.Reason = Fail, KernelSplat
 	r.Detail = fmt.Sprintf("the kernel's log has %q while this target was under way; else it was %s", title, was)
 	r.Transcript = append(r.Transcript, Transcript{Host: "remote", Name: KernelLog, Text: text})
+	r.Explanation = explain.Explain(explain.Case{Reason: r.Reason, Detail: r.Detail})
 	return r
 }
 

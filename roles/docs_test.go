@@ -268,7 +268,7 @@ var mayImport = map[string][]string{
 		"matrix/evidence", "matrix/explain", "matrix/injection", "matrix/script", "pfconf",
 	},
 	"pfdivert/matrix/evidence":           {"pfconf"},
-	"pfdivert/matrix/explain":            {"matrix/evidence", "pfconf"},
+	"pfdivert/matrix/explain":            {"matrix/evidence", "pfconf", "pfconf/need"},
 	"pfdivert/matrix/faults":             {"matrix", "matrix/injection", "pfconf"},
 	"pfdivert/matrix/injection":          nil,
 	"pfdivert/matrix/script":             {"matrix/evidence", "matrix/injection", "pfconf"},
@@ -276,7 +276,7 @@ var mayImport = map[string][]string{
 	"pfdivert/pfconf/ipfw":               {"pfconf", "pfconf/program", "pfconf/shared"},
 	"pfdivert/pfconf/need":               nil,
 	"pfdivert/pfconf/netlink":            nil,
-	"pfdivert/pfconf/nft":                {"pfconf", "pfconf/netlink", "pfconf/rtnetlink"},
+	"pfdivert/pfconf/nft":                {"pfconf", "pfconf/need", "pfconf/netlink", "pfconf/rtnetlink"},
 	"pfdivert/pfconf/pf":                 {"pfconf", "pfconf/program", "pfconf/shared"},
 	"pfdivert/pfconf/program":            nil,
 	"pfdivert/pfconf/program/replaytest": {"pfconf/program"},
@@ -289,8 +289,8 @@ var mayImport = map[string][]string{
 		"roles/terminal", "roles/testbed", "roles/twin",
 	},
 	"pfdivert/roles/agent": {
-		"matrix/evidence", "matrix/script", "pfconf", "pfconf/ipfw", "pfconf/nft", "pfconf/pf",
-		"pfconf/program", "pfconf/rtnetlink", "roles/evidence", "roles/kernel/splat",
+		"matrix/evidence", "matrix/script", "pfconf", "pfconf/ipfw", "pfconf/need", "pfconf/nft",
+		"pfconf/pf", "pfconf/program", "pfconf/rtnetlink", "roles/evidence", "roles/kernel/splat",
 		"roles/lab/bsd", "roles/lab/inject", "roles/socket", "roles/wire",
 	},
 	"pfdivert/roles/evidence": {
@@ -301,7 +301,7 @@ var mayImport = map[string][]string{
 	"pfdivert/roles/host/sshtest": {"roles/lab/labtest", "roles/lab/namespace"},
 	"pfdivert/roles/kernel":       {"pfconf/need", "roles/host", "roles/kernel/splat"},
 	"pfdivert/roles/kernel/splat": nil,
-	"pfdivert/roles/lab":          {"pfconf", "pfconf/rtnetlink", "roles/lab/namespace"},
+	"pfdivert/roles/lab":          {"pfconf", "pfconf/need", "pfconf/rtnetlink", "roles/lab/namespace"},
 	"pfdivert/roles/lab/bsd":      {"pfconf", "pfconf/pf", "pfconf/program"},
 	"pfdivert/roles/lab/inject": {
 		"matrix/injection", "pfconf", "pfconf/netlink", "pfconf/nft", "pfconf/program",
@@ -312,7 +312,9 @@ var mayImport = map[string][]string{
 	"pfdivert/roles/report": {
 		"matrix", "matrix/evidence", "matrix/explain", "matrix/faults", "pfconf", "roles/terminal",
 	},
-	"pfdivert/roles/socket":   {"matrix/script", "pfconf/netlink", "pfconf/shared"},
+	"pfdivert/roles/socket": {
+		"matrix/script", "pfconf/need", "pfconf/netlink", "pfconf/shared",
+	},
 	"pfdivert/roles/terminal": {"matrix/script", "roles/agent"},
 	"pfdivert/roles/testbed": {
 		"matrix", "matrix/script", "pfconf", "roles/agent", "roles/host", "roles/kernel",

@@ -13,10 +13,12 @@ import (
 	"pfdivert/roles/testbed"
 )
 
+const modulesUsage = "the kernel's modules are below `DIR`; without it they are looked for beside /boot"
+
 // kernelFlags are those of a kernel that is booted as host.
 func kernelFlags(f *flag.FlagSet, o *testbed.Options) {
 	f.StringVar(&o.Kernel, "kernel", "", "boot the kernel in `IMAGE` (bzImage, Image, vmlinux) in QEMU, and test it")
-	f.StringVar(&o.Modules, "modules", "", "the kernel's modules are below `DIR`; without it they are looked for beside /boot")
+	f.StringVar(&o.Modules, "modules", "", modulesUsage)
 	f.IntVar(&o.Memory, "memory", 256, "the kernel's machine has `N` MB of memory")
 	f.IntVar(&o.CPUs, "cpus", 1, "the kernel's machine has `N` processors")
 }
@@ -41,7 +43,7 @@ func runInitramfs(_ context.Context, c *call) (int, error) {
 	o := kernel.Options{Dist: host.DistFolders(c.Getenv)}
 	out := f.String("o", "", "write it to `FILE`")
 	f.StringVar(&o.Kernel, "kernel", "", "it is for the kernel in `IMAGE`")
-	f.StringVar(&o.Modules, "modules", "", "the kernel's modules are below `DIR`; without it they are looked for beside /boot")
+	f.StringVar(&o.Modules, "modules", "", modulesUsage)
 	if err := c.parse(f); err != nil {
 		return exitError, err
 	}

@@ -43,7 +43,7 @@ that makes root (sudo, doas), on both hosts. KTRACE is a command to run each
 endpoint under (strace, ktrace); its traces come into the folder of -o. NO_COLOR
 leaves colours out.
 
-Exit status, also for the readers that -as names:
+Exit status: for people, and for the readers that -as names:
                all PASS or   FAIL,   ERROR, could  nothing but SKIP, or a target
                XFAIL         XPASS   not start     that is named in full is SKIP
   (people)     0             1       2             0

@@ -10,6 +10,7 @@ import (
 
 	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/need"
 )
 
 // Mechanism is what is diverted.
@@ -336,7 +337,12 @@ func (c *Case) filler(cause *Cause) *strings.Replacer {
 	if c.Divert.IsValid() {
 		divert = c.Divert.String()
 	}
+	cure := "load the module, or run a kernel that has it"
+	if f, ok := need.Named(c.Detail); ok {
+		cure = f.Cure()
+	}
 	return strings.NewReplacer(
+		"{NEED}", cure,
 		"{FAKE}", name(c.Fake, "FAKE"), "{LOCAL}", name(c.LocalAddr, "LOCAL"), "{REMOTE}", name(c.RemoteAddr, "REMOTE"),
 		"{NIC}", or(c.Remote.nic(), "the interface"), "{MARK}", mark, "{TABLE}", or(c.Remote.table(), "TABLE"),
 		"{DIVERT}", divert, "{DETAIL}", c.Detail, "{BLOCK}", c.logged("block"), "{QUEUES}", queues, "{ip}", ip, "{ROUTE}", or(c.Local.fakeRoute(c.Fake), "no route"),

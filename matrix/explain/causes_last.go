@@ -27,6 +27,12 @@ var resultCauses = []Cause{
 			"strace -f -p PID (Linux), ktrace -p PID (BSD) of the program that listens", "have the program write what it has changed"),
 	},
 	{
+		Code: "kernel-bug", Cell: func(c *Case) bool { return c.is("kernel-splat") },
+		Advice: anywhere("the kernel found something wrong with itself: a bug of it, of a driver, or of an emulator",
+			"dmesg, on the tested host; with -o DIR, the target's remote-kernel.log",
+			"report the log to those who make the kernel; an emulated machine may be wrong, so try a real one or another QEMU"),
+	},
+	{
 		Code: "claim-broken",
 		Cell: func(c *Case) bool {
 			return c.is("not-lost", "not-refused", "not-opened", "not-bypassed", "looped") || c.is("wrong-address") && c.ofDivertSocket() ||

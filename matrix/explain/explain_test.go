@@ -160,6 +160,19 @@ func change(c Case, f func(*Case)) Case {
 const table = "ip route show table 28774"
 
 // Every cause is reached, and by what it is about.
+// TestNeed: what fixes a lack is what pfconf/need says of it, whichever feature it is.
+func TestNeed(t *testing.T) {
+	for text, want := range map[string]string{
+		"REMOTE: state of x: this kernel has no tcp_diag: no such file": "on the host itself: modprobe -a inet_diag tcp_diag; ",
+		"REMOTE: rule: this kernel has no tproxy: no such file":         "on the host itself: modprobe -a nft_tproxy nft_socket; ",
+		"REMOTE: something else":                                        "on the host itself: load the module, or run a kernel that has it",
+	} {
+		if got := Explain(because(to(), "no-feature", text)).Mend; !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+}
+
 func TestExplain(t *testing.T) {
 	none, undone := pfconf.Counters{}, pfconf.Counters{Matched: 1}
 	v6 := func(c *Case) { c.Fake = netip.MustParseAddr("fd00:188:2::3") }
@@ -176,6 +189,8 @@ func TestExplain(t *testing.T) {
 		c    Case
 	}{
 		{"echo-reflected", change(because(to(), "no-feature", "REMOTE's kernel answered"), func(c *Case) { c.Firewall, c.Proto = ipfw, pfconf.ICMP })},
+		{"kernel-bug", because(to(), "kernel-splat", "the kernel's log has \"BUG: \"")},
+		{"kernel-too-old", because(to(), "no-feature", "remote server: Linux before 5.17 binds no raw IPv4 socket")},
 		{"module-missing", because(to(), "no-feature", "this kernel has no tproxy")},
 		{"no-such-family", because(to(), "no-family", "")},
 		{"fake-owned", remote(to(), "ip addr show to 10.208.0.3", "10.208.0.3/32 dev lo")},

@@ -2,7 +2,11 @@
 // runs and their explanations, for the initramfs and for contrib/linux/config.
 package need
 
-import "slices"
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
 
 // Name is a feature's name in messages.
 type Name string
@@ -48,7 +52,8 @@ func Features() []Feature {
 		{Name: PolicyRouting, For: "routing diverted packets to sockets",
 			Config: []string{"IP_ADVANCED_ROUTER", "IP_MULTIPLE_TABLES", "IPV6_MULTIPLE_TABLES"}},
 		{Name: NFTables, For: "the rules", Modules: []string{"nf_tables", "nft_counter"},
-			Config:  []string{"NETFILTER", "NETFILTER_ADVANCED", "NETFILTER_NETLINK", "NF_TABLES", "NF_TABLES_INET"},
+			Config: []string{"NETFILTER", "NETFILTER_ADVANCED", "NETFILTER_NETLINK", "NF_TABLES", "NF_TABLES_INET",
+				"NFT_COUNTER"},
 			OpenWrt: "kmod-nft-core"},
 		{Name: Conntrack, For: "states", Modules: []string{"nf_conntrack", "nft_ct"},
 			Config: []string{"NF_CONNTRACK", "NF_CONNTRACK_MARK", "NFT_CT"}, OpenWrt: "kmod-nf-conntrack"},
@@ -67,6 +72,37 @@ func Features() []Feature {
 		{Name: Packet, For: "capturing packets as evidence", Modules: []string{"af_packet"},
 			Config: []string{"PACKET"}, Some: true},
 	}
+}
+
+// MissingError says that the kernel has no such feature: it was asked for and refused with Err.
+type MissingError struct {
+	Feature Name
+	Err     error
+}
+
+func (e *MissingError) Error() string {
+	return fmt.Sprintf("this kernel has no %s: %v", e.Feature, e.Err)
+}
+
+func (e *MissingError) Unwrap() error { return e.Err }
+
+// Missing marks the error as the proof that a feature is missing.
+func (e *MissingError) Missing() string { return string(e.Feature) }
+
+// Hint is what to do about it, for a person.
+func (e *MissingError) Hint() string {
+	f, _ := Of(e.Feature)
+	return f.Cure()
+}
+
+// Named returns the feature that the text of a MissingError names; ok is false when it is none.
+func Named(text string) (f Feature, ok bool) {
+	_, rest, ok := strings.Cut(text, "this kernel has no ")
+	if !ok {
+		return Feature{}, false
+	}
+	name, _, _ := strings.Cut(rest, ":")
+	return Of(Name(name))
 }
 
 // Of returns a feature by its name; ok is false when there is none.

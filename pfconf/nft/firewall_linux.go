@@ -81,6 +81,14 @@ func (f *Firewall) setUp() error {
 		}
 		f.families = append(f.families, family)
 	}
+	if a := f.probeConntrack(); a.Outcome == No {
+		for _, cause := range []Feature{NFTables, Tracking} { // without these there is none either
+			if c := f.Probe(cause); c.Outcome == No {
+				return &MissingError{Feature: cause, Err: c.Err}
+			}
+		}
+		return a.Err
+	}
 	// The rules will mark conntrack entries.
 	if err := f.step(pfconf.Undo{Do: undoStates}, func() error { return nil }); err != nil {
 		return err

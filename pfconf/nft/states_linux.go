@@ -2,6 +2,7 @@ package nft
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -185,8 +186,12 @@ func (f *Firewall) probeConntrack() Answer {
 	loop := netip.AddrPortFrom(pfconf.Inet.Loopback(), 0)
 	_, err := f.Lookup(context.Background(),
 		[]pfconf.Flow{{Family: pfconf.Inet, Proto: pfconf.Raw, Near: loop, Far: loop}})
-	if err == nil {
+	var missing *MissingError
+	switch {
+	case err == nil:
 		return Answer{Outcome: Yes}
+	case errors.As(err, &missing):
+		return Answer{No, err}
 	}
 	return refusal(err)
 }
@@ -195,7 +200,7 @@ func (f *Firewall) probeConntrack() Answer {
 // messages for a subsystem that is not there (nfnetlink_rcv_msg).
 func noConntrack(err error) error {
 	if err == unix.EINVAL || err == unix.EOPNOTSUPP {
-		return &MissingError{Conntrack, err}
+		return &MissingError{Feature: Conntrack, Err: err}
 	}
 	return err
 }

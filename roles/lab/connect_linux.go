@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/need"
 	"pfdivert/pfconf/rtnetlink"
 )
 
@@ -86,6 +87,9 @@ func (s *hostSetup) open(remote *os.File) (err error) {
 			Peer: &rtnetlink.NewLink{Name: RemoteInterface, Hardware: hardware[Remote], Queues: 1,
 				Namespace: int(remote.Fd())},
 		})
+		if errors.Is(err, unix.EOPNOTSUPP) {
+			return &need.MissingError{Feature: need.Veth, Err: fmt.Errorf("create veth pair: %w", err)}
+		}
 		if err != nil {
 			return fmt.Errorf("create veth pair: %w", err)
 		}

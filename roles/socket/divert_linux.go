@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/matrix/script"
+	"pfdivert/pfconf/need"
 	"pfdivert/pfconf/netlink"
 )
 
@@ -105,6 +106,9 @@ func newDiverter(s script.Divert) (diverter, error) {
 		return nil, fmt.Errorf("netfilter queue %d: %w", q.number, unix.EADDRINUSE)
 	}
 	if err := queues.bind(q); err != nil {
+		if errors.Is(err, unix.EINVAL) { // nfnetlink_rcv_msg: no such subsystem
+			err = &need.MissingError{Feature: need.NFQueue, Err: err}
+		}
 		return nil, fmt.Errorf("netfilter queue %d: %w", q.number, err)
 	}
 	return q, nil

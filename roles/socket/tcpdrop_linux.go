@@ -3,11 +3,14 @@ package socket
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
+	"pfdivert/pfconf/need"
 	"pfdivert/pfconf/netlink"
 )
 
@@ -16,6 +19,7 @@ import (
 var sockDiag struct {
 	mu     sync.Mutex
 	socket *netlink.Socket
+	finds  bool // it has found a socket
 }
 
 // diagnose passes the process's sock_diag socket to ask, alone.
@@ -27,8 +31,55 @@ func diagnose(ask func(*netlink.Socket) error) (err error) {
 			return err
 		}
 	}
-	if err = ask(sockDiag.socket); errors.Is(err, netlink.ErrNoSocket) {
-		return ErrNoSocket
+	if err = ask(sockDiag.socket); !errors.Is(err, netlink.ErrNoSocket) {
+		return err
+	}
+	// A kernel that looks for no TCP sockets answers the same.
+	if err := findsOwn(sockDiag.socket); err != nil {
+		return err
+	}
+	return ErrNoSocket
+}
+
+// findsOwn reports whether the kernel finds a TCP socket that is there: a listener of this process's.
+// The error is a *need.MissingError when it does not. Once it does, it is not asked again.
+func findsOwn(s *netlink.Socket) error {
+	if sockDiag.finds {
+		return nil
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("probe tcp_diag: %w", err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Listen(fd, 1); err != nil { // which binds it
+		return fmt.Errorf("probe tcp_diag: %w", err)
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		return fmt.Errorf("probe tcp_diag: %w", err)
+	}
+	found, err := s.ListInet(unix.AF_INET, unix.IPPROTO_TCP, tcpListen)
+	switch port := name.(*unix.SockaddrInet4).Port; {
+	case errors.Is(err, netlink.ErrNoSocket), errors.Is(err, unix.ENOENT):
+		return &need.MissingError{Feature: need.SockDiag, Err: unix.ENOENT}
+	case err != nil:
+		return fmt.Errorf("probe tcp_diag: %w", err)
+	case !slices.ContainsFunc(found, func(i netlink.InetSocket) bool { return int(i.Local.Port()) == port }):
+		return &need.MissingError{Feature: need.SockDiag, Err: unix.ENOENT}
+	}
+	sockDiag.finds = true
+	return nil
+}
+
+// tcpListen is TCP_LISTEN of linux/net/tcp_states.h.
+const tcpListen = 10
+
+// ProbeTCPDiag returns a *need.MissingError when this kernel can't be asked about TCP sockets.
+func ProbeTCPDiag() error {
+	err := diagnose(func(*netlink.Socket) error { return netlink.ErrNoSocket })
+	if errors.Is(err, ErrNoSocket) {
+		return nil
 	}
 	return err
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"pfdivert/matrix"
+	"pfdivert/matrix/script"
 	"pfdivert/roles/host"
 	"pfdivert/roles/kernel"
 	"pfdivert/roles/kernel/splat"
@@ -58,7 +59,11 @@ func reachKernel(ctx context.Context, o Options) (*Pair, error) {
 	}
 	p := &Pair{Local: guest.Local, Remote: guest.Remote, guest: guest, Trips: setupTrips}
 	if err := p.dial(ctx, LabHeartbeat); err != nil {
-		return nil, guest.Failed(err)
+		var lost *script.LostError
+		if errors.As(err, &lost) {
+			err = guest.Failed(lost)
+		}
+		return nil, err // else the kernel is up, and lacks something
 	}
 	p.inLab(lab.Config{Single: o.Single})
 	return p, nil

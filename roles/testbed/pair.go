@@ -215,6 +215,9 @@ func (p *Pair) dial(ctx context.Context, heartbeat time.Duration) (err error) {
 	}
 	if err != nil {
 		err = p.Explain(err)
+		if p.guest != nil {
+			p.guest.Local.Kill() // nothing in it is worth waiting for
+		}
 		p.Close()
 	}
 	return err

@@ -65,7 +65,10 @@ func blame(root bool, refusal syscall.Errno, value func(name string) string) (ca
 	if root && refusal != syscall.ENOSPC {
 		return "", "root lacks CAP_SYS_ADMIN here, as in a container: give the container that capability, or run outside"
 	}
-	const orRoot = "run the tests as root (SUDO=sudo), or: sysctl -w "
+	orRoot := "run the tests as root (SUDO=sudo), or: sysctl -w "
+	if root {
+		orRoot = "sysctl -w "
+	}
 	for _, s := range []struct{ name, forbids, allows string }{
 		{"kernel.unprivileged_userns_clone", "0", "1"},
 		{"kernel.apparmor_restrict_unprivileged_userns", "1", "0"},
