@@ -1,6 +1,7 @@
 package matrix
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 
@@ -70,7 +71,8 @@ func (h *half) refusedNowhere(ctx context.Context, address netip.Addr) error {
 //
 //  1. Control: before the rule is there, what a client like the cell's sends arrives.
 //  2. The client sends, and the divert socket writes the packet back with another IP version. The
-//     kernel refuses it with EINVAL, and nothing arrives. The same with 19 bytes of it, which hold
+//     kernel refuses it with EINVAL, and nothing arrives. (A refusal with another number is told
+//     at the end, when all else is as it must be.) The same with 19 bytes of it, which hold
 //     no header; and of a packet that is to leave, with a length in its header that it does not
 //     have.
 //  3. What the client sends at last is written back as it must be, and arrives.
@@ -100,6 +102,7 @@ func (h *half) refusesSpoilt(ctx context.Context, spoils ...script.Spoil) error 
 	if err := h.begin(ctx, false); err != nil {
 		return err
 	}
+	var otherwise error // the first refusal with another number
 	for _, s := range spoils {
 		if !h.omit[Spoilt] {
 			h.spoil = s
@@ -120,8 +123,9 @@ func (h *half) refusesSpoilt(ctx context.Context, spoils ...script.Spoil) error 
 		switch {
 		case sent.Fault == nil:
 			return failed(NotRefused, "%s: the kernel takes a packet %s, and must say EINVAL", sent.where, spoilt[s])
-		case sent.Fault.Code != "EINVAL":
-			return failed(NotRefused, "%s: the kernel must refuse a packet %s with EINVAL, and says %s", sent.where, spoilt[s], sent.Fault.Text)
+		case sent.Fault.Code != "EINVAL" && otherwise == nil:
+			otherwise = failed(RefusedOtherwise, "%s: the kernel must refuse a packet %s with EINVAL, and says %s",
+				sent.where, spoilt[s], sent.Fault.Text)
 		}
 		if err := h.nothingArrives(ctx, "it was written back "+spoilt[s]+", and refused"); err != nil {
 			return err
@@ -135,7 +139,7 @@ func (h *half) refusesSpoilt(ctx context.Context, spoils ...script.Spoil) error 
 		return err
 	}
 	n := uint64(len(spoils) + 1)
-	return h.judgeMatched(ctx, n, n)
+	return cmp.Or(h.judgeMatched(ctx, n, n), otherwise)
 }
 
 // ruleNumber: with a diverted packet recvfrom(2) gives an address whose port is "usually the ipfw

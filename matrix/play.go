@@ -26,7 +26,13 @@ func (r *runner) playTarget(ctx context.Context, t Target) Result {
 	res, p := r.judgeTarget(ctx, t)
 	res.Trips = *trips
 	res.Name, res.Seconds = t.Name, time.Since(start).Seconds()
-	res = r.kernel.expected(t, res)
+	cause := ""
+	if p != nil && p.evidence != nil && res.Verdict == Fail && r.kernel.knownByCause(t) {
+		seen := res
+		seen.Evidence = p.evidence
+		cause = r.explain(t, seen, p).Cause
+	}
+	res = r.kernel.expected(t, res, cause)
 	if p != nil && p.evidence != nil && (res.Verdict != Pass || p.lookAlways) {
 		r.looks.took(t.Name)
 		res.Evidence = p.evidence

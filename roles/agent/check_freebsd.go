@@ -8,12 +8,16 @@ import (
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/ipfw"
+	"pfdivert/pfconf/pf"
+	"pfdivert/pfconf/program"
 	"pfdivert/roles/endpoint"
 )
 
 // system looks at ipfw and at divert sockets.
 func (c *checks) system(ctx context.Context, s *script.Setup, _ bool) {
 	c.ipfw(ctx, ipfw.NewControl(nil), s)
+	release, _ := kernel()
+	c.pfBeside(ctx, pf.NewControl(program.Exec, 0), release)
 	const name = "divert socket"
 	e, err := endpoint.Open(script.Divert{Local: netip.AddrPortFrom(pfconf.Inet.Unspecified(), 0)}, io.Discard)
 	if err == nil {

@@ -2,11 +2,14 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"strings"
 
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/ipfw"
+	"pfdivert/pfconf/pf"
 )
 
 // families are those of the paths.
@@ -29,6 +32,26 @@ func (c *checks) ipfw(ctx context.Context, control *ipfw.Control, s *script.Setu
 			"it has no rules, and its default rule denies all")
 	default:
 		c.ok("ipfw", "switched on, %d rules of the host's", host.Rules)
+	}
+}
+
+// pfBeside looks whether pf is on beside ipfw, which from FreeBSD 14 on spoils what ipfw diverts
+// (docs/remote.md). kernel is uname's name and release.
+func (c *checks) pfBeside(ctx context.Context, control *pf.Control, kernel string) {
+	var major int
+	if _, err := fmt.Sscanf(kernel, "FreeBSD %d.", &major); err != nil || major < 14 {
+		return
+	}
+	const name = "pf beside ipfw"
+	switch status, err := control.Status(ctx); {
+	case err != nil && strings.Contains(err.Error(), "/dev/pf: No such file"):
+	case err != nil:
+		c.fail(name, err)
+	case status.Enabled:
+		c.warn(name, "pfctl -d, unless the targets that are about pf are to run",
+			"pf is on: in one direction it has ipfw divert what was reinjected again and again, and those targets are XFAIL")
+	default:
+		c.ok(name, "it is off")
 	}
 }
 

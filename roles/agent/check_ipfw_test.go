@@ -1,12 +1,14 @@
 package agent
 
 import (
+	"context"
 	"net/netip"
 	"strings"
 	"testing"
 
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf/ipfw"
+	"pfdivert/pfconf/pf"
 	"pfdivert/pfconf/program"
 )
 
@@ -58,5 +60,28 @@ func TestCheckIPFW(t *testing.T) {
 				t.Errorf("%+v", wrong[0])
 			}
 		})
+	}
+}
+
+// TestPFBeside: pf on beside ipfw is a warning from FreeBSD 14 on.
+func TestPFBeside(t *testing.T) {
+	for _, c := range []struct{ kernel, out, stderr, want string }{
+		{"FreeBSD 15.1-RELEASE-p1", "Status: Enabled for 0 days 00:03:30           Debug: Urgent\n  current entries   0\n", "", "warn"},
+		{"FreeBSD 15.1-RELEASE-p1", "Status: Disabled for 0 days 00:03:30          Debug: Urgent\n  current entries   0\n", "", "ok"},
+		{"FreeBSD 15.1-RELEASE-p1", "", "pfctl: /dev/pf: No such file or directory\n", ""},
+		{"FreeBSD 15.1-RELEASE-p1", "", "pfctl: /dev/pf: Permission denied\n", "failed"},
+		{"FreeBSD 13.2-RELEASE", "Status: Enabled for 0 days 00:03:30           Debug: Urgent\n  current entries   0\n", "", ""},
+	} {
+		var found checks
+		found.pfBeside(t.Context(), pf.NewControl(func(context.Context, program.Command) (program.Result, error) {
+			return program.Result{Stdout: c.out, Stderr: c.stderr, Status: len(c.stderr)}, nil
+		}, 0), c.kernel)
+		got := ""
+		for _, i := range found {
+			got += map[bool]string{true: "ok"}[i.OK && !i.Warn] + map[bool]string{true: "warn"}[i.Warn] + map[bool]string{true: "failed"}[i.Failed]
+		}
+		if got != c.want {
+			t.Errorf("%s, %s%s: %+v", c.kernel, c.out, c.stderr, found)
+		}
 	}
 }

@@ -88,7 +88,7 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 	}
 	facts.Firewall, facts.KeepsCounters = a.fw.Name(), a.fw.KeepsCounters()
 	if b, ok := a.fw.(*beside); ok {
-		facts.NoPF, facts.NoRdr, facts.PFUnknown, facts.Interfaces = b.noPF, b.noRdr, b.unknown, b.nics
+		facts.NoPF, facts.NoRdr, facts.PFUnknown, facts.PFOn, facts.Interfaces = b.noPF, b.noRdr, b.unknown, b.on, b.nics
 	}
 	return facts, nil
 }

@@ -59,6 +59,8 @@ func reachHosts(ctx context.Context, o Options, targets []matrix.Target) (*Pair,
 	if err := strayAddresses(o.Getenv); err != nil {
 		return nil, err
 	}
+	// pf spoils what ipfw diverts beside it, so it is on only where it is needed.
+	o.PF = slices.ContainsFunc(targets, matrix.Target.NeedsPF)
 	return ReachLab(ctx, o)
 }
 
