@@ -30,6 +30,7 @@ const (
 	NotBypassed      = "not-bypassed"      // a packet did not arrive that a rule must let pass when no one listens
 	Looped           = "looped"            // a packet that was reinjected met its rule again
 	PortBlocked      = "port-blocked"      // the kernel refuses the reversed flow's port
+	KernelSplat      = "kernel-splat"      // the kernel reported an oops, a BUG or a warning of itself
 
 	// XPASS
 	KnownFailurePassed = "known-failure-passed" // the kernel does what this kind of kernel was known not to do

@@ -74,6 +74,18 @@ type Transcript struct {
 	Text string
 }
 
+// KernelLog is the Transcript's Name of what the kernel said of itself.
+const KernelLog = "kernel.log"
+
+// Splat returns the result as a FAIL for what the kernel's log has: its report's first line, and all
+// of it. was is what the result was without.
+func (r Result) Splat(title, text, was string) Result {
+	r.Verdict, r.Reason, r.Explanation = Fail, KernelSplat, nil
+	r.Detail = fmt.Sprintf("the kernel's log has %q while this target was under way; else it was %s", title, was)
+	r.Transcript = append(r.Transcript, Transcript{Host: "remote", Name: KernelLog, Text: text})
+	return r
+}
+
 func (r Result) String() string {
 	if r.Reason == "" {
 		return fmt.Sprintf("%s %s", r.Verdict, r.Name)

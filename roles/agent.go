@@ -43,7 +43,7 @@ func runAgent(ctx context.Context, c *call) (int, error) {
 		}
 	}
 	opt.Heartbeat = testbed.AgentPatience
-	if *labHost != "" || *labBuilder || opt.Lab {
+	if *labSettings != "" || *labRemote || *labHost != "" || *labBuilder || opt.Lab {
 		opt.Heartbeat = testbed.LabAgentPatience
 	}
 	switch {

@@ -14,7 +14,7 @@ import (
 )
 
 var checkSetupRole = Role{
-	Name: "check-setup", Usage: "[-hosts FILE] [PATTERN...]",
+	Name: "check-setup", Usage: "[FLAGS] [PATTERN...]",
 	Summary: "look whether both hosts have what the targets need, and say what fixes it",
 	Help: `Without REMOTE_SSH the hosts are a lab's, which is made for it and taken away
 again. Nothing else is changed on either host. A run looks at the same things
@@ -26,6 +26,7 @@ Exit status: 0 when all is as it must be, 2 otherwise.`,
 		o := c.testbed()
 		f.StringVar(&o.HostsFile, "hosts", "", "check the hosts in `FILE`, or those of them that REMOTE_SSH names")
 		f.IntVar(&o.Domain, "rdomain", 0, "look at OpenBSD in the routing domain `N` of REMOTE, or of a lab's")
+		kernelFlags(f, &o)
 		if err := c.parse(f); err != nil {
 			return exitError, err
 		}

@@ -2,17 +2,16 @@ package roles
 
 import (
 	"fmt"
-	"net"
+	"net/netip"
 	"os"
 	"pfdivert/matrix/script"
 	"testing"
 
-	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"pfdivert/matrix"
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/rtnetlink"
 	"pfdivert/roles/agent"
 	"pfdivert/roles/lab/namespace"
 	"pfdivert/roles/testbed"
@@ -23,13 +22,13 @@ func inNamespaceOf(t testing.TB, pid int, f func() error) {
 	t.Helper()
 	done := make(chan error)
 	namespace.OwnThread(func() {
-		ns, err := netns.GetFromPid(pid)
+		ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
 		if err != nil {
 			done <- err
 			return
 		}
 		defer ns.Close()
-		if err := unix.Setns(int(ns), unix.CLONE_NEWNET); err != nil {
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
 			done <- err
 			return
 		}
@@ -46,11 +45,13 @@ func TestFakeIsOwned(t *testing.T) {
 	p := reach(t, testbed.Options{})
 	fake := p.Options.Families[pfconf.Inet].Fakes.Addr().Next().Next()
 	inNamespaceOf(t, p.Hosts.Remote.Hello.PID, func() error {
-		link, err := netlink.LinkByName("lo")
-		if err != nil {
-			return err
-		}
-		return netlink.AddrAdd(link, &netlink.Addr{IPNet: &net.IPNet{IP: fake.AsSlice(), Mask: net.CIDRMask(32, 32)}})
+		return rtnetlink.With(func(c *rtnetlink.Conn) error {
+			lo, err := c.Link("lo")
+			if err != nil {
+				return err
+			}
+			return c.AddAddress(rtnetlink.Address{Link: lo.Index, Prefix: netip.PrefixFrom(fake, 32)})
+		})
 	})
 	results := runPlan(t, p, matrix.Plan{Targets: matrix.Targets()}, p.Options)
 	want := fmt.Sprintf("REMOTE has FAKE configured ([%v]): cells would pass without being diverted", fake)

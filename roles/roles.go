@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"pfdivert/matrix"
+	"pfdivert/roles/kernel"
 	"pfdivert/roles/terminal"
 	"pfdivert/roles/testbed"
 )
@@ -63,10 +64,10 @@ const (
 // all lists the roles in the order in which help shows them.
 func all() []*Role {
 	return []*Role{
-		&orchestratorRole, &listRole, &compareRole, &kernelsRole, &faultsRole, &labRole, &checkSetupRole, &doctorRole,
-		&cleanupRole,
+		&orchestratorRole, &listRole, &compareRole, &kernelsRole, &initramfsRole, &faultsRole, &labRole, &checkSetupRole,
+		&doctorRole, &cleanupRole,
 		&serverRole, &clientRole, &packetRole, &pfSetupRole, &natlookRole,
-		&atfRole, &installRole, &versionRole, &helpRole, &agentRole,
+		&atfRole, &installRole, &versionRole, &helpRole, &agentRole, &guestRole,
 	}
 }
 
@@ -88,6 +89,12 @@ func Main(version string, args []string, std IO) int {
 	// Little memory is alive at any time, and collecting it less often saves a tenth
 	// of a long run's time.
 	debug.SetGCPercent(gcPercent)
+	switch {
+	case kernel.IsInit():
+		kernel.Init(func(name string) bool { return find(name) != nil }) // does not return
+	case kernel.IsModprobe(args):
+		return kernel.Modprobe(args, std.Err)
+	}
 	role, rest, err := pick(args)
 	if err == nil {
 		var status int

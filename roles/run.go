@@ -3,6 +3,7 @@ package roles
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -31,6 +32,9 @@ the names. Without REMOTE_SSH the targets run between two hosts that are made on
 this machine: network namespaces on Linux, routing domains on OpenBSD, jails on
 FreeBSD. The BSDs' take root: SUDO, or start it as root.
 
+With -kernel it boots that kernel in QEMU, with this program as its init, and the
+targets run between two hosts there; no root is needed. QEMU uses KVM where it works.
+
 Environment: REMOTE_SSH is the host to test, as ssh takes it; LOCAL_ADDR,
 REMOTE_ADDR and FAKE_ADDR, and the same with 6 at the end, are the addresses to
 use with it; FAKE may be a prefix. With -hosts, a file has several hosts and their
@@ -39,8 +43,13 @@ that makes root (sudo, doas), on both hosts. KTRACE is a command to run each
 endpoint under (strace, ktrace); its traces come into the folder of -o. NO_COLOR
 leaves colours out.
 
-Exit status: 0 when every target is PASS, XFAIL or SKIP; 1 when one is FAIL or
-XPASS; 2 when one is ERROR, or the run could not start or was interrupted.`,
+Exit status, also for the readers that -as names:
+               all PASS or   FAIL,   ERROR, could  nothing but SKIP, or a target
+               XFAIL         XPASS   not start     that is named in full is SKIP
+  (people)     0             1       2             0
+  bisect       0             1       125           125
+  kselftest    0             1       1             4
+Where several hold, ERROR counts most for people, and FAIL for the others.`,
 }
 
 func init() { orchestratorRole.run = runOrchestrator }
@@ -57,15 +66,35 @@ type runFlags struct {
 	verbose  bool
 	regress  bool
 	evidence bool
+	as       *reader  // nil: people
+	require  bool     // a SKIP for something that the kernel lacks is a FAIL
+	named    []string // targets that were asked for by their whole names
 }
 
+// runOrchestrator runs the targets. To a reader of exit statuses an error is not what the status 2 is
+// to people: 'git bisect run' would take it for a bad kernel.
 func runOrchestrator(ctx context.Context, c *call) (int, error) {
+	status, err := runTargets(ctx, c)
+	as := readerIn(c.args)
+	if err == nil || as == nil || errors.Is(err, flag.ErrHelp) {
+		return status, err
+	}
+	if as.bailOut != "" {
+		text, _, _ := strings.Cut(err.Error(), "\n")
+		fmt.Fprintf(c.Out, "%s%s\n", as.bailOut, text)
+	}
+	terminal.PrintError(c.Err, err)
+	return as.failed, nil
+}
+
+func runTargets(ctx context.Context, c *call) (int, error) {
 	f := c.flags()
 	o := runFlags{Options: c.testbed(), reports: make([]string, len(report.Formats))}
 	for i, format := range report.Formats {
 		f.StringVar(&o.reports[i], format.Flag, "", format.Usage)
 	}
 	f.StringVar(&o.HostsFile, "hosts", "", "test the hosts in `FILE` at once, or those of them that REMOTE_SSH names")
+	kernelFlags(f, &o.Options)
 	f.StringVar(&o.out, "o", "", "keep each target's transcripts (and traces) in the folder `DIR`")
 	f.IntVar(&o.parallel, "parallel", 0, "play at most `N` targets at the same time; 0: all")
 	f.BoolVar(&o.Single, "single", false, "one LOCAL and one FAKE address per family in the lab, as OpenBSD's suite has them")
@@ -73,6 +102,11 @@ func runOrchestrator(ctx context.Context, c *call) (int, error) {
 	f.IntVar(&o.Domain, "rdomain", 0, "test OpenBSD in the routing domain `N` of REMOTE, or of a lab's")
 	f.BoolVar(&o.verbose, "v", false, "say how many round trips to the hosts there were")
 	f.BoolVar(&o.regress, "regress", false, "print the lines of OpenBSD's bsd.regress.mk")
+	f.Func("as", asUsage, func(s string) (err error) {
+		o.as, err = readerOf(s)
+		return err
+	})
+	f.BoolVar(&o.require, "require", false, "a SKIP for something that the kernel lacks is a FAIL")
 	f.BoolVar(&o.evidence, "evidence", false, "gather what the hosts show of passed targets too")
 	f.IntVar(&o.count, "count", 1, "play each target `N` times, with fresh addresses and ports")
 	f.DurationVar(&o.duration, "for", 0, "play the targets again and again for this `TIME` (30s, 5m)")
@@ -95,6 +129,8 @@ func runOrchestrator(ctx context.Context, c *call) (int, error) {
 	case o.regress && (o.count > 1 || o.duration > 0):
 		return exitError, terminal.WithHint(errors.New(
 			"-regress prints each target once, and -count and -for run it again"), "leave one of them out")
+	case o.regress && o.as != nil:
+		return exitError, terminal.WithHint(errors.New("-regress and -as are two formats"), "leave one of them out")
 	case o.Domain < 0 || o.Domain > bsd.MaxDomain:
 		return exitError, terminal.WithHint(fmt.Errorf("-rdomain %d: there is no such routing domain", o.Domain),
 			fmt.Sprintf("they go up to %d", bsd.MaxDomain))
@@ -112,6 +148,7 @@ func runOrchestrator(ctx context.Context, c *call) (int, error) {
 	if err != nil {
 		return exitError, err
 	}
+	o.named = wholeNames(f.Args())
 	if err := o.check(c); err != nil {
 		return exitError, err
 	}
@@ -151,9 +188,9 @@ func (c *call) playRun(ctx context.Context, targets []matrix.Target, o runFlags)
 	}
 	to.style = report.StyleOf(to.text, c.Getenv)
 
-	if c.Getenv("REMOTE_SSH") == "" && o.HostsFile == "" {
+	if c.Getenv("REMOTE_SSH") == "" && o.HostsFile == "" && o.Kernel == "" {
 		if why := noLab(runtime.GOOS, os.Geteuid(), o.Sudo); why != "" {
-			return c.skipRun(to, targets, why)
+			return c.skipRun(to, targets, o, why)
 		}
 	}
 	beds, err := testbed.Find(o.Options, targets)
@@ -180,10 +217,13 @@ func noLab(system string, euid int, sudo string) string {
 
 // skipRun tells what a run on this system needs, also in the reports that are wanted. Where
 // there is no remote host, OpenBSD's suites skip their targets and succeed.
-func (c *call) skipRun(to output, targets []matrix.Target, why string) (int, error) {
+func (c *call) skipRun(to output, targets []matrix.Target, o runFlags, why string) (int, error) {
 	run := report.Run{Version: c.version, Started: time.Now(), Skipped: "No remote host is given. " + why}
 	if err := to.files.Write(report.NewResults(nil, false), run); err != nil {
 		return exitError, err
+	}
+	if o.as != nil && o.as.write != nil {
+		return o.as.untold, o.as.write(to.text, run, nil)
 	}
 	fmt.Fprintf(to.text, `%s
 Or set REMOTE_SSH to a host whose packet filter is to be tested, and the addresses:
@@ -191,6 +231,9 @@ Or set REMOTE_SSH to a host whose packet filter is to be tested, and the address
 FAKE is configured nowhere. %d targets were not run.
 SKIPPED
 `, run.Skipped, len(targets))
+	if o.as != nil {
+		return o.as.untold, nil
+	}
 	return exitOK, nil
 }
 
@@ -230,6 +273,9 @@ func (c *call) runOn(ctx context.Context, beds []*testbed.Testbed, targets []mat
 	// Not before: someone may have been asked for passwords.
 	progress := report.NewProgress(c.Err, total, report.StyleOf(c.Err, c.Getenv).Live)
 	done := func(r matrix.Result) {
+		if o.require {
+			r = require(r)
+		}
 		if found.Add(r) {
 			progress.Done(r)
 		}
@@ -276,13 +322,18 @@ func (c *call) runOn(ctx context.Context, beds []*testbed.Testbed, targets []mat
 	if run.Interrupted {
 		status = exitError
 	}
+	if o.as != nil {
+		status = o.as.exitStatus(found.Summaries(run), o.named)
+	}
 	if len(beds) == 1 && left[0] != nil {
 		return exitError, found, left[0]
 	}
 	for i, b := range beds {
 		if left[i] != nil {
 			b.PrintError(c.Err, left[i])
-			status = exitError
+			if status = exitError; o.as != nil {
+				status = o.as.failed
+			}
 		}
 		if errs[i] == nil { // else its error has it
 			b.PrintStderr(c.Err)
@@ -298,7 +349,9 @@ func (c *call) report(run report.Run, found *report.Results, beds []*testbed.Tes
 	if o.out != "" {
 		err = errors.Join(err, report.WriteFolders(o.out, found.Kept()))
 	}
-	if o.regress {
+	if o.as != nil && o.as.write != nil {
+		err = errors.Join(err, o.as.write(to.text, run, found.Summaries(run)))
+	} else if o.regress {
 		err = errors.Join(err, report.WriteRegress(to.text, run, found.Kept(), len(run.Targets) == 1))
 	} else {
 		err = errors.Join(err, found.WriteText(to.text, to.style, run))

@@ -159,7 +159,7 @@ func TestNoLab(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		status, err := (&call{version: "v1"}).skipRun(output{text: &text, files: files}, matrix.Targets(), why)
+		status, err := (&call{version: "v1"}).skipRun(output{text: &text, files: files}, matrix.Targets(), runFlags{}, why)
 		if status != exitOK || err != nil || !strings.Contains(text.String(), why) ||
 			!strings.HasSuffix(text.String(), "\nSKIPPED\n") {
 			t.Errorf("%s: exit status %d, %v, %q", c.system, status, err, text.String())

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/netlink"
 )
 
 // loaded is a rule in force.
@@ -133,7 +134,7 @@ func (f *Firewall) commitLocked(changes []*change) {
 			f.queues = p.queues
 			return
 		}
-		for seq := p.request.first; seq != p.request.first+p.request.count; seq++ {
+		for seq := p.request.First; seq != p.request.First+p.request.Count; seq++ {
 			if errno, c := rejected[seq], p.owner[seq]; errno != 0 && c.err == nil {
 				c.err = f.explain(p, seq, errno)
 			}
@@ -233,15 +234,15 @@ func (f *Firewall) check(p *plan, c *change) ([][]kernelRule, error) {
 // send commits the plan and learns the new rules' handles.
 func (f *Firewall) send(p *plan) (map[uint32]unix.Errno, error) {
 	learned := 0
-	rejected, err := f.tx.commit(p.request, func(m message) {
-		if at, ok := p.places[m.seq]; ok && m.kind == newRuleMessage {
+	rejected, err := f.tx.commit(p.request, func(m netlink.Message) {
+		if at, ok := p.places[m.Seq]; ok && m.Kind == newRuleMessage {
 			if h, err := handleOf(m); err == nil {
 				at.rule.parts[at.part].handle = h
 				learned++
 			}
 		}
 	})
-	if len(rejected) > 0 || (err == nil && learned == len(p.places)) || (err != nil && !errors.Is(err, errLost)) {
+	if len(rejected) > 0 || (err == nil && learned == len(p.places)) || (err != nil && !errors.Is(err, netlink.ErrLost)) {
 		return rejected, err
 	}
 	return nil, f.learn(p)
@@ -251,7 +252,7 @@ func (f *Firewall) send(p *plan) (map[uint32]unix.Errno, error) {
 // rules' handles, when the kernel's answers were lost.
 func (f *Firewall) learn(p *plan) error {
 	handles, there := map[string]uint64{}, map[uint64]bool{}
-	err := f.tx.dumpRules(func(m message) {
+	err := f.tx.dumpRules(func(m netlink.Message) {
 		if h, err := handleOf(m); err == nil {
 			handles[commentOf(m)], there[h] = h, true
 		}
@@ -261,7 +262,7 @@ func (f *Firewall) learn(p *plan) error {
 	}
 	for label, l := range f.rules {
 		if p.rules[label] != l && there[l.parts[0].handle] {
-			return fmt.Errorf("rule %q: %w, and it is still loaded", label, errLost)
+			return fmt.Errorf("rule %q: %w, and it is still loaded", label, netlink.ErrLost)
 		}
 	}
 	for _, at := range p.places {
@@ -269,7 +270,7 @@ func (f *Firewall) learn(p *plan) error {
 		label := at.rule.rule.Label
 		h.handle = handles[kernelRule{label: label, part: h.part}.comment()]
 		if h.handle == 0 {
-			return fmt.Errorf("rule %q: %w, and it is not loaded", label, errLost)
+			return fmt.Errorf("rule %q: %w, and it is not loaded", label, netlink.ErrLost)
 		}
 	}
 	return nil

@@ -14,10 +14,10 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/netlink"
 )
 
 // inForce are the comments of the table's rules, sorted.
@@ -26,7 +26,7 @@ func (f *Firewall) inForce(t testing.TB) []string {
 	f.rx.mu.Lock()
 	defer f.rx.mu.Unlock()
 	var comments []string
-	check(t, f.rx.dumpRules(func(m message) {
+	check(t, f.rx.dumpRules(func(m netlink.Message) {
 		if c := commentOf(m); c != "" {
 			comments = append(comments, c)
 		}
@@ -140,10 +140,9 @@ func (f *Firewall) generation(t *testing.T) uint32 {
 	defer f.rx.mu.Unlock()
 	r := f.rx.request()
 	r.nft(unix.NFT_MSG_GETGEN, 0)
-	r.finish()
 	var id []byte
-	check(t, f.rx.exchange(r, func(m message) bool {
-		id = attribute(m.data, unix.NFTA_GEN_ID)
+	check(t, f.rx.Exchange(r.Request, func(m netlink.Message) bool {
+		id = netlink.Attribute(attributesOf(m), unix.NFTA_GEN_ID)
 		return false
 	}))
 	return uint32(id[0])<<24 | uint32(id[1])<<16 | uint32(id[2])<<8 | uint32(id[3])
@@ -180,7 +179,7 @@ func TestAtTheSameTime(t *testing.T) {
 // many changes', and refused as a whole when it is one's.
 func TestTooLarge(t *testing.T) {
 	f := newNamespace(t).open(t, testConfig())
-	check(t, unix.SetsockoptInt(f.tx.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 8<<10))
+	check(t, unix.SetsockoptInt(f.tx.FD(), unix.SOL_SOCKET, unix.SO_SNDBUF, 8<<10))
 	rules, labels := numbered("a", 60)
 	if err := f.Change(t.Context(), rules, nil); !errors.Is(err, unix.EMSGSIZE) {
 		t.Errorf("got %v, want %v", err, unix.EMSGSIZE)
@@ -201,7 +200,7 @@ func TestTooLarge(t *testing.T) {
 // a listing.
 func TestLostEchoes(t *testing.T) {
 	f := newNamespace(t).open(t, testConfig())
-	check(t, unix.SetsockoptInt(f.tx.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 0))
+	check(t, unix.SetsockoptInt(f.tx.FD(), unix.SOL_SOCKET, unix.SO_RCVBUF, 0))
 	rules, labels := numbered("a", 100)
 	check(t, f.Change(t.Context(), rules, nil))
 	wantInForce(t, f, labels...)
@@ -233,20 +232,19 @@ func (n namespace) traces(t *testing.T) string {
 		value, err := os.ReadFile(earlyDemux)
 		check(t, err)
 		fmt.Fprintf(&b, "early demux %s", value)
-		for _, f := range []int{unix.AF_INET, unix.AF_INET6} {
-			rules, err := netlink.RuleList(f)
+		c := route(t)
+		for _, f := range []uint8{unix.AF_INET, unix.AF_INET6} {
+			rules, err := c.Rules(f)
 			check(t, err)
-			for _, r := range rules {
-				fmt.Fprintln(&b, r, r.Mark)
-			}
-			routes, err := netlink.RouteListFiltered(f, &netlink.Route{Table: Table}, netlink.RT_FILTER_TABLE)
+			fmt.Fprintln(&b, rules)
+			routes, err := c.Routes(f, Table)
 			check(t, err)
 			fmt.Fprintln(&b, routes)
 		}
 		s, err := openSocket()
 		check(t, err)
 		defer s.close()
-		if err := s.dumpRules(func(message) {}); err == nil {
+		if err := s.dumpRules(func(netlink.Message) {}); err == nil {
 			fmt.Fprintln(&b, "table")
 		} else if !errors.Is(err, unix.ENOENT) {
 			t.Error(err)
@@ -331,8 +329,8 @@ func TestTaken(t *testing.T) {
 			r.newTable(TableName, exclusive)
 			return errors.Join(s.commitAll(r), s.close())
 		},
-		"policy rule": func() error { return netlink.RuleAdd(policyRule(pfconf.Inet6)) },
-		"route":       func() error { return netlink.RouteAdd(localRoute(prefix)) },
+		"policy rule": func() error { return route(t).AddRule(policyRule(pfconf.Inet6)) },
+		"route":       func() error { return route(t).AddRoute(localRoute(prefix)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNamespace(t)
@@ -392,7 +390,7 @@ func TestProbe(t *testing.T) {
 type missing struct{}
 
 func (missing) String() string    { return "missing" }
-func (missing) encode(r *request) { r.expression("missing", func() {}) }
+func (missing) encode(r *request) { r.Expression("missing", func() {}) }
 
 func TestNotPermitted(t *testing.T) {
 	if _, err := os.Stat("/proc/self/ns/user"); err != nil || os.Geteuid() != 0 {

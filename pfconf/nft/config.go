@@ -11,13 +11,13 @@
 package nft
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/netlink"
 )
 
 // The names and numbers that the driver takes for itself on a host.
@@ -142,7 +142,7 @@ func (e *TakenError) Error() string {
 }
 
 // ErrClosed is the error of every question after Close.
-var ErrClosed = errors.New("the firewall is closed")
+var ErrClosed = netlink.ErrClosed
 
 // Outcome is what a probe found.
 type Outcome uint8

@@ -6,10 +6,10 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/netlink"
 )
 
 // tuple names a packet of a flow, as conntrack sees it
@@ -37,9 +37,9 @@ type entry struct {
 	id      []byte // CTA_ID
 }
 
-// tcpStates are conntrack(8)'s names of enum tcp_conntrack,
+// ctTCPStates are conntrack(8)'s names of enum tcp_conntrack,
 // linux/netfilter/nf_conntrack_tcp.h.
-var tcpStates = [...]string{
+var ctTCPStates = [...]string{
 	"NONE", "SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT",
 	"CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE", "SYN_SENT2",
 }
@@ -54,8 +54,8 @@ const (
 // brackets; nothing when there were answers but not many.
 func (e entry) phase() string {
 	switch {
-	case int(e.orig.number) == pfconf.TCP.Number(e.orig.family) && int(e.tcp) < len(tcpStates):
-		return tcpStates[e.tcp]
+	case int(e.orig.number) == pfconf.TCP.Number(e.orig.family) && int(e.tcp) < len(ctTCPStates):
+		return ctTCPStates[e.tcp]
 	case e.status&statusSeenReply == 0:
 		return "UNREPLIED"
 	case e.status&statusAssured != 0:
@@ -64,73 +64,93 @@ func (e entry) phase() string {
 	return ""
 }
 
+// Messages and attributes, linux/netfilter/nfnetlink_conntrack.h.
 const (
-	ctGet    = unix.NFNL_SUBSYS_CTNETLINK<<8 | nl.IPCTNL_MSG_CT_GET
-	ctDelete = unix.NFNL_SUBSYS_CTNETLINK<<8 | nl.IPCTNL_MSG_CT_DELETE
-	ctNew    = unix.NFNL_SUBSYS_CTNETLINK<<8 | nl.IPCTNL_MSG_CT_NEW
+	ctNew    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 0
+	ctGet    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 1
+	ctDelete = unix.NFNL_SUBSYS_CTNETLINK<<8 | 2
+
+	ctaTupleOrig  = 1
+	ctaTupleReply = 2
+	ctaStatus     = 3
+	ctaProtoInfo  = 4
+	ctaTimeout    = 7
+	ctaMark       = 8
+	ctaID         = 12
+	ctaMarkMask   = 21
+
+	ctaTupleIP    = 1
+	ctaTupleProto = 2
+	ctaIPv4Src    = 1
+	ctaIPv4Dst    = 2
+	ctaIPv6Src    = 3
+	ctaIPv6Dst    = 4
+
+	ctaProtoNumber  = 1
+	ctaProtoSrcPort = 2
+	ctaProtoDstPort = 3
+	ctaICMPID       = 4
+	ctaICMPv6ID     = 7
+	ctaICMPType     = 1 // from the id on
+	ctaICMPCode     = 2
+
+	ctaProtoInfoTCP      = 1
+	ctaProtoInfoTCPState = 1
 )
 
-// CTA_MARK_MASK and the ICMP members of enum ctattr_l4proto,
-// linux/netfilter/nfnetlink_conntrack.h.
+// Types of echo requests.
 const (
-	ctaMarkMask = 21
-	ctaICMPID   = 4
-	ctaICMPv6ID = 7
-	ctaICMPType = 1 // from the id on
-	ctaICMPCode = 2
-	icmpEcho4   = 8   // RFC 792
-	icmpEcho6   = 128 // RFC 4443, 4.1
+	icmpEcho4 = 8   // RFC 792
+	icmpEcho6 = 128 // RFC 4443, 4.1
 )
-
-func ctFamily(f pfconf.Family) uint8 { return uint8(afOf(f)) }
 
 // tuple adds the tuple to the message.
 func (r *request) tuple(t tuple) {
-	orig := r.nest(nl.CTA_TUPLE_ORIG)
-	ip := r.nest(nl.CTA_TUPLE_IP)
-	src, dst := uint16(nl.CTA_IP_V6_SRC), uint16(nl.CTA_IP_V6_DST)
+	orig := r.Nest(ctaTupleOrig)
+	ip := r.Nest(ctaTupleIP)
+	src, dst := uint16(ctaIPv6Src), uint16(ctaIPv6Dst)
 	if t.family == pfconf.Inet {
-		src, dst = nl.CTA_IP_V4_SRC, nl.CTA_IP_V4_DST
+		src, dst = ctaIPv4Src, ctaIPv4Dst
 	}
-	r.attr(src, t.src.Addr().AsSlice())
-	r.attr(dst, t.dst.Addr().AsSlice())
-	r.close(ip)
-	proto := r.nest(nl.CTA_TUPLE_PROTO)
-	r.attr8(nl.CTA_PROTO_NUM, t.number)
+	r.Attr(src, t.src.Addr().AsSlice())
+	r.Attr(dst, t.dst.Addr().AsSlice())
+	r.Close(ip)
+	proto := r.Nest(ctaTupleProto)
+	r.Attr8(ctaProtoNumber, t.number)
 	switch int(t.number) {
 	case pfconf.TCP.Number(t.family), pfconf.UDP.Number(t.family):
-		r.attr16(nl.CTA_PROTO_SRC_PORT, t.src.Port())
-		r.attr16(nl.CTA_PROTO_DST_PORT, t.dst.Port())
+		r.Attr16(ctaProtoSrcPort, t.src.Port())
+		r.Attr16(ctaProtoDstPort, t.dst.Port())
 	case pfconf.ICMP.Number(t.family):
 		id := uint16(ctaICMPv6ID)
 		if t.family == pfconf.Inet {
 			id = ctaICMPID
 		}
-		r.attr16(id, t.echo.id)
-		r.attr8(id+ctaICMPType, t.echo.kind)
-		r.attr8(id+ctaICMPCode, t.echo.code)
+		r.Attr16(id, t.echo.id)
+		r.Attr8(id+ctaICMPType, t.echo.kind)
+		r.Attr8(id+ctaICMPCode, t.echo.code)
 	}
-	r.close(proto)
-	r.close(orig)
+	r.Close(proto)
+	r.Close(orig)
 }
 
 // parseEntry reads what the kernel tells of an entry; family is the message's.
 func parseEntry(family uint8, b []byte) (entry, error) {
 	var e entry
-	for kind, data := range attributes(b) {
+	for kind, data := range netlink.Attributes(b) {
 		switch {
-		case kind == nl.CTA_TUPLE_ORIG:
+		case kind == ctaTupleOrig:
 			e.orig = parseTuple(data)
-		case kind == nl.CTA_STATUS && len(data) == 4:
+		case kind == ctaStatus && len(data) == 4:
 			e.status = binary.BigEndian.Uint32(data)
-		case kind == nl.CTA_TIMEOUT && len(data) == 4:
+		case kind == ctaTimeout && len(data) == 4:
 			e.timeout = time.Duration(binary.BigEndian.Uint32(data)) * time.Second
-		case kind == nl.CTA_MARK && len(data) == 4:
+		case kind == ctaMark && len(data) == 4:
 			e.mark = binary.BigEndian.Uint32(data)
-		case kind == nl.CTA_ID:
+		case kind == ctaID:
 			e.id = append([]byte(nil), data...)
-		case kind == nl.CTA_PROTOINFO:
-			state := attribute(attribute(data, nl.CTA_PROTOINFO_TCP), nl.CTA_PROTOINFO_TCP_STATE)
+		case kind == ctaProtoInfo:
+			state := netlink.Attribute(netlink.Attribute(data, ctaProtoInfoTCP), ctaProtoInfoTCPState)
 			if len(state) == 1 {
 				e.tcp = state[0]
 			}
@@ -150,22 +170,22 @@ func parseTuple(b []byte) tuple {
 	var t tuple
 	var src, dst netip.Addr
 	var sport, dport uint16
-	for kind, data := range attributes(attribute(b, nl.CTA_TUPLE_IP)) {
+	for kind, data := range netlink.Attributes(netlink.Attribute(b, ctaTupleIP)) {
 		a, _ := netip.AddrFromSlice(data)
 		switch kind {
-		case nl.CTA_IP_V4_SRC, nl.CTA_IP_V6_SRC:
+		case ctaIPv4Src, ctaIPv6Src:
 			src = a
-		case nl.CTA_IP_V4_DST, nl.CTA_IP_V6_DST:
+		case ctaIPv4Dst, ctaIPv6Dst:
 			dst = a
 		}
 	}
-	for kind, data := range attributes(attribute(b, nl.CTA_TUPLE_PROTO)) {
+	for kind, data := range netlink.Attributes(netlink.Attribute(b, ctaTupleProto)) {
 		switch {
-		case kind == nl.CTA_PROTO_NUM && len(data) == 1:
+		case kind == ctaProtoNumber && len(data) == 1:
 			t.number = data[0]
-		case kind == nl.CTA_PROTO_SRC_PORT && len(data) == 2:
+		case kind == ctaProtoSrcPort && len(data) == 2:
 			sport = binary.BigEndian.Uint16(data)
-		case kind == nl.CTA_PROTO_DST_PORT && len(data) == 2:
+		case kind == ctaProtoDstPort && len(data) == 2:
 			dport = binary.BigEndian.Uint16(data)
 		case (kind == ctaICMPID || kind == ctaICMPv6ID) && len(data) == 2:
 			t.echo.id = binary.BigEndian.Uint16(data)
@@ -181,21 +201,20 @@ func parseTuple(b []byte) tuple {
 
 // each sends a message about each tuple and gives the answers in their order: an
 // entry, an acknowledgement, or an error.
-func (s *socket) each(kind, flags uint16, tuples []tuple, ids [][]byte, take func(i int, m message)) error {
+func (s *socket) each(kind, flags uint16, tuples []tuple, ids [][]byte, take func(i int, m netlink.Message)) error {
 	for from := 0; from < len(tuples); from += atOnce {
 		r := s.request()
 		part := tuples[from:min(from+atOnce, len(tuples))]
 		for i, t := range part {
-			r.add(kind, flags, ctFamily(t.family), 0)
+			r.Netfilter(kind, flags, afOf(t.family), 0)
 			r.tuple(t)
 			if ids != nil {
-				r.attr(nl.CTA_ID, ids[from+i])
+				r.Attr(ctaID, ids[from+i])
 			}
-			r.finish()
 		}
 		answers := 0
-		err := s.exchange(r, func(m message) bool {
-			take(from+int(m.seq-r.first), m)
+		err := s.Exchange(r.Request, func(m netlink.Message) bool {
+			take(from+int(m.Seq-r.First), m)
 			answers++
 			return answers < len(part)
 		})
@@ -209,23 +228,15 @@ func (s *socket) each(kind, flags uint16, tuples []tuple, ids [][]byte, take fun
 // dumpEntries lists the whole table.
 func (s *socket) dumpEntries() ([]entry, error) {
 	r := s.request()
-	r.add(ctGet, unix.NLM_F_DUMP, unix.AF_UNSPEC, 0)
-	r.finish()
+	r.Netfilter(ctGet, unix.NLM_F_DUMP, unix.AF_UNSPEC, 0)
 	var entries []entry
-	var bad error
-	err := s.exchange(r, func(m message) bool {
-		switch m.kind {
-		case unix.NLMSG_DONE:
-			return false
-		case unix.NLMSG_ERROR:
-			bad = errors.Join(bad, m.errno)
-			return false
-		case ctNew:
-			e, err := parseEntry(m.family, m.data)
-			bad = errors.Join(bad, err)
-			entries = append(entries, e)
+	err := s.Dump(r.Request, func(m netlink.Message) error {
+		if m.Kind != ctNew {
+			return nil
 		}
-		return true
+		e, err := parseEntry(m.Netfilter())
+		entries = append(entries, e)
+		return err
 	})
-	return entries, errors.Join(bad, err)
+	return entries, err
 }

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/netlink"
 )
 
 // question is what one caller of Counters wants to know.
@@ -82,10 +83,10 @@ func (f *Firewall) readCounters(rules map[string]*loaded, read map[string]pfconf
 			places = append(places, p)
 		}
 	}
-	take := func(m message) {
+	take := func(m netlink.Message) {
 		h, err := handleOf(m)
 		if a, ok := wanted[h]; ok && err == nil {
-			read[a.label] = a.part.count(read[a.label], m.data)
+			read[a.label] = a.part.count(read[a.label], attributesOf(m))
 			delete(wanted, h)
 		}
 	}
@@ -110,11 +111,11 @@ func (f *Firewall) readCounters(rules map[string]*loaded, read map[string]pfconf
 func (p part) count(c pfconf.Counters, rule []byte) pfconf.Counters {
 	var packets [2]uint64
 	n := 0
-	for _, e := range attributes(attribute(rule, unix.NFTA_RULE_EXPRESSIONS)) {
-		if string(attribute(e, unix.NFTA_EXPR_NAME)) != "counter\x00" || n == len(packets) {
+	for _, e := range netlink.Attributes(netlink.Attribute(rule, unix.NFTA_RULE_EXPRESSIONS)) {
+		if string(netlink.Attribute(e, unix.NFTA_EXPR_NAME)) != "counter\x00" || n == len(packets) {
 			continue
 		}
-		if b := attribute(attribute(e, unix.NFTA_EXPR_DATA), unix.NFTA_COUNTER_PACKETS); len(b) == 8 {
+		if b := netlink.Attribute(netlink.Attribute(e, unix.NFTA_EXPR_DATA), unix.NFTA_COUNTER_PACKETS); len(b) == 8 {
 			packets[n] = binary.BigEndian.Uint64(b)
 			n++
 		}

@@ -10,10 +10,10 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/netlink"
 )
 
 // Desk is a pfconf.Desk of the current network namespace's nf_tables and conntrack: this
@@ -66,25 +66,22 @@ func (d *Desk) Places(context.Context) ([]pfconf.Place, error) {
 	s := d.host.nf
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := s.request()
-	r.add(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETTABLE, unix.NLM_F_DUMP, unix.AF_UNSPEC, 0)
-	r.finish()
-	var places []pfconf.Place
-	var refused error
-	err := s.exchange(r, func(m message) bool {
-		switch m.kind {
-		case unix.NLMSG_DONE:
-			return false
-		case unix.NLMSG_ERROR:
-			refused = m.errno
-			return false
-		case unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWTABLE:
-			name := familyNames[m.family] + " " + strings.TrimRight(string(attribute(m.data, unix.NFTA_TABLE_NAME)), "\x00")
-			places = append(places, pfconf.Place{Name: name, Own: name == "inet "+TableName})
+	for {
+		var places []pfconf.Place
+		r := s.request()
+		r.Netfilter(netlink.Nft(unix.NFT_MSG_GETTABLE), unix.NLM_F_DUMP, unix.AF_UNSPEC, 0)
+		err := s.Dump(r.Request, func(m netlink.Message) error {
+			if m.Kind == netlink.Nft(unix.NFT_MSG_NEWTABLE) {
+				family, table := m.Netfilter()
+				name := familyNames[family] + " " + strings.TrimRight(string(netlink.Attribute(table, unix.NFTA_TABLE_NAME)), "\x00")
+				places = append(places, pfconf.Place{Name: name, Own: name == "inet "+TableName})
+			}
+			return nil
+		})
+		if !errors.Is(err, netlink.ErrInterrupted) {
+			return places, wrap("list the tables", err)
 		}
-		return true
-	})
-	return places, wrap("list the tables", errors.Join(err, refused))
+	}
 }
 
 // OwnRules are the kernel's rules in this program's table: one of pfconf's becomes one or two.
@@ -93,13 +90,13 @@ func (d *Desk) OwnRules(context.Context) ([]pfconf.LoadedRule, error) {
 	s := d.host.nf
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	err := s.dumpRules(func(m message) {
+	err := s.dumpRules(func(m netlink.Message) {
 		label, what, _ := strings.Cut(commentOf(m), " ")
 		if label == "" {
 			return // not for one of pfconf's
 		}
-		rule := pfconf.LoadedRule{Label: label, Packets: partBoth.count(pfconf.Counters{}, m.data).Matched, Text: what}
-		rule.Place = "chain " + strings.TrimRight(string(attribute(m.data, unix.NFTA_RULE_CHAIN)), "\x00")
+		rule := pfconf.LoadedRule{Label: label, Packets: partBoth.count(pfconf.Counters{}, attributesOf(m)).Matched, Text: what}
+		rule.Place = "chain " + strings.TrimRight(string(netlink.Attribute(attributesOf(m), unix.NFTA_RULE_CHAIN)), "\x00")
 		rules = append(rules, rule)
 	})
 	return rules, wrap("list the rules", err)
@@ -195,7 +192,7 @@ func (d *Desk) Flush(ctx context.Context) ([]string, error) {
 // flushRoutes removes this program's policy rule and routes of a family.
 func (d *Desk) flushRoutes(f pfconf.Family) (done []string, err error) {
 	route := d.host.route
-	rules, err := route.RuleList(afOf(f))
+	rules, err := route.Rules(afOf(f))
 	if err != nil {
 		return nil, fmt.Errorf("list the %v policy rules: %w", f, err)
 	}
@@ -207,12 +204,12 @@ func (d *Desk) flushRoutes(f pfconf.Family) (done []string, err error) {
 			done = append(done, fmt.Sprintf("%v policy rule to table %d", f, Table))
 		}
 	}
-	routes, err := route.RouteListFiltered(afOf(f), &netlink.Route{Table: Table}, netlink.RT_FILTER_TABLE)
+	routes, err := route.Routes(afOf(f), Table)
 	if err != nil {
 		return done, fmt.Errorf("list the %v routes of table %d: %w", f, Table, err)
 	}
 	for _, r := range routes {
-		if err := route.RouteDel(&r); err != nil {
+		if err := route.DeleteRoute(r); err != nil {
 			return done, wrap(fmt.Sprintf("delete the route to %v in table %d", r.Dst, Table), absent(err))
 		}
 		done = append(done, fmt.Sprintf("route to %v in table %d", r.Dst, Table))

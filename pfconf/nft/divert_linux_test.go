@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/netlink"
 )
 
 func toRule(f pfconf.Family, p pfconf.Proto, port uint16) pfconf.Rule {
@@ -293,13 +295,12 @@ func udpPair(t *testing.T, from, to namespace, r pfconf.Rule) (server, client ne
 func bindQueue(t *testing.T, q *socket, number uint16) {
 	t.Helper()
 	r := q.request()
-	r.add(unix.NFNL_SUBSYS_QUEUE<<8|2, unix.NLM_F_ACK, unix.AF_UNSPEC, number)
-	r.attr(1, []byte{1, 0, 0, 0})        // NFQA_CFG_CMD: bind
-	r.attr(2, []byte{0, 0, 255, 255, 2}) // NFQA_CFG_PARAMS: whole packets
-	r.finish()
-	check(t, q.exchange(r, func(m message) bool {
-		if m.errno != 0 {
-			t.Fatalf("bind queue %d: %v", number, m.errno)
+	r.Netfilter(unix.NFNL_SUBSYS_QUEUE<<8|2, unix.NLM_F_ACK, unix.AF_UNSPEC, number)
+	r.Attr(1, []byte{1, 0, 0, 0})        // NFQA_CFG_CMD: bind
+	r.Attr(2, []byte{0, 0, 255, 255, 2}) // NFQA_CFG_PARAMS: whole packets
+	check(t, q.Exchange(r.Request, func(m netlink.Message) bool {
+		if m.Errno != 0 {
+			t.Fatalf("bind queue %d: %v", number, m.Errno)
 		}
 		return false
 	}))
@@ -307,19 +308,15 @@ func bindQueue(t *testing.T, q *socket, number uint16) {
 
 func acceptQueued(t *testing.T, q *socket, number uint16) {
 	t.Helper()
-	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(q.fd), Events: unix.POLLIN}}, 5000); n != 1 {
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(q.FD()), Events: unix.POLLIN}}, 5000); n != 1 {
 		t.Fatalf("no packet in queue %d: %v", number, err)
 	}
-	n, err := unix.Read(q.fd, q.buf)
-	check(t, err)
-	m, err := parseMessage(q.buf[:n])
-	check(t, err)
-	id := attribute(m.data, 1)[:4] // NFQA_PACKET_HDR
+	var id []byte
+	check(t, q.Drain(func(m netlink.Message) { id = bytes.Clone(netlink.Attribute(attributesOf(m), 1)[:4]) })) // NFQA_PACKET_HDR
 	r := q.request()
-	r.add(unix.NFNL_SUBSYS_QUEUE<<8|1, 0, unix.AF_UNSPEC, number)
-	r.attr(2, append([]byte{0, 0, 0, 1}, id...)) // NFQA_VERDICT_HDR: NF_ACCEPT
-	r.finish()
-	check(t, q.send(r))
+	r.Netfilter(unix.NFNL_SUBSYS_QUEUE<<8|1, 0, unix.AF_UNSPEC, number)
+	r.Attr(2, append([]byte{0, 0, 0, 1}, id...)) // NFQA_VERDICT_HDR: NF_ACCEPT
+	check(t, q.Send(r.Request))
 }
 
 // raw is a raw ICMP socket of REMOTE, bound to FAKE.

@@ -4,17 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
 	"strings"
 
-	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/netlink"
+	"pfdivert/pfconf/rtnetlink"
 )
 
 // host is what the driver changes on a host apart from single rules: the
@@ -22,7 +21,7 @@ import (
 // and the file stay with the network namespace that they were opened in.
 type host struct {
 	nf    *socket
-	route *netlink.Handle
+	route *rtnetlink.Conn
 	demux *os.File
 }
 
@@ -40,8 +39,8 @@ func openHost() (*host, error) {
 		}
 		return nil, err
 	}
-	if h.route, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
-		return nil, errors.Join(fmt.Errorf("open a route socket: %w", err), h.close())
+	if h.route, err = rtnetlink.Dial(); err != nil {
+		return nil, errors.Join(err, h.close())
 	}
 	if h.demux, err = os.OpenFile(earlyDemux, os.O_RDWR, 0); err != nil {
 		// A container can have it read-only; then it must be right already.
@@ -59,7 +58,7 @@ func (h *host) close() error {
 		err = h.demux.Close()
 	}
 	if h.route != nil {
-		h.route.Close()
+		err = errors.Join(err, h.route.Close())
 	}
 	return errors.Join(err, h.nf.close())
 }
@@ -76,7 +75,7 @@ func (h *host) addTable() error {
 	r.newRule(TableName, permanent, 0)
 	rejected, err := h.nf.commit(r, noEcho)
 	if err == nil {
-		err = firstOf(r, rejected)
+		err = r.FirstOf(rejected)
 	}
 	if rejected[table] == unix.EEXIST {
 		return &TakenError{"table inet " + TableName}
@@ -105,14 +104,13 @@ func (h *host) delStates() error {
 		return wrap("find out whether there are conntrack marks", absent(a.Err))
 	}
 	r := h.nf.request()
-	r.add(ctDelete, unix.NLM_F_ACK, unix.AF_UNSPEC, 0)
-	r.attr32(nl.CTA_MARK, Mark)
-	r.attr32(ctaMarkMask, ^uint32(0))
-	r.finish()
+	r.Netfilter(ctDelete, unix.NLM_F_ACK, unix.AF_UNSPEC, 0)
+	r.Attr32(ctaMark, Mark)
+	r.Attr32(ctaMarkMask, ^uint32(0))
 	var refused error
-	err := h.nf.exchange(r, func(m message) bool {
-		if m.errno != 0 {
-			refused = m.errno
+	err := h.nf.Exchange(r.Request, func(m netlink.Message) bool {
+		if m.Errno != 0 {
+			refused = m.Errno
 		}
 		return false
 	})
@@ -125,7 +123,7 @@ func (h *host) delStates() error {
 
 // free reports whether no one else uses the mark and the routing table.
 func (h *host) free(f pfconf.Family) error {
-	rules, err := h.route.RuleList(afOf(f))
+	rules, err := h.route.Rules(afOf(f))
 	if err != nil {
 		return fmt.Errorf("list the %v policy rules: %w", f, err)
 	}
@@ -134,7 +132,7 @@ func (h *host) free(f pfconf.Family) error {
 			return &TakenError{fmt.Sprintf("%v policy rule (fwmark 0x%x lookup %d)", f, r.Mark, r.Table)}
 		}
 	}
-	routes, err := h.route.RouteListFiltered(afOf(f), &netlink.Route{Table: Table}, netlink.RT_FILTER_TABLE)
+	routes, err := h.route.Routes(afOf(f), Table)
 	if err != nil {
 		return fmt.Errorf("list the %v routes of table %d: %w", f, Table, err)
 	}
@@ -144,50 +142,46 @@ func (h *host) free(f pfconf.Family) error {
 	return nil
 }
 
-func policyRule(f pfconf.Family) *netlink.Rule {
-	r := netlink.NewRule()
-	r.Family, r.Mark, r.Table, r.Protocol = afOf(f), Mark, Table, Protocol
-	return r
+func policyRule(f pfconf.Family) rtnetlink.Rule {
+	return rtnetlink.Rule{Family: afOf(f), Mark: Mark, Table: Table, Protocol: Protocol}
 }
 
 func (h *host) addRule(f pfconf.Family) error {
-	return wrap(fmt.Sprintf("add the %v policy rule", f), h.route.RuleAdd(policyRule(f)))
+	return wrap(fmt.Sprintf("add the %v policy rule", f), h.route.AddRule(policyRule(f)))
 }
 
 func (h *host) delRule(f pfconf.Family) error {
-	return wrap(fmt.Sprintf("delete the %v policy rule", f), absent(h.route.RuleDel(policyRule(f))))
+	return wrap(fmt.Sprintf("delete the %v policy rule", f), absent(h.route.DeleteRule(policyRule(f))))
 }
 
-func localRoute(p netip.Prefix) *netlink.Route {
-	return &netlink.Route{
-		LinkIndex: 1, // lo has this number in every namespace (LOOPBACK_IFINDEX, net/flow.h)
-		Dst:       &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())},
-		Scope:     netlink.SCOPE_HOST,
-		Type:      unix.RTN_LOCAL,
-		Table:     Table,
-		Protocol:  Protocol,
+func localRoute(p netip.Prefix) rtnetlink.Route {
+	return rtnetlink.Route{
+		Link:     1, // lo has this number in every namespace (LOOPBACK_IFINDEX, net/flow.h)
+		Dst:      p,
+		Scope:    unix.RT_SCOPE_HOST,
+		Type:     unix.RTN_LOCAL,
+		Table:    Table,
+		Protocol: Protocol,
 	}
 }
 
 func (h *host) addRoute(p netip.Prefix) error {
-	return wrap(fmt.Sprintf("add the local route to %v in table %d", p, Table), h.route.RouteAdd(localRoute(p)))
+	return wrap(fmt.Sprintf("add the local route to %v in table %d", p, Table), h.route.AddRoute(localRoute(p)))
 }
 
 func (h *host) delRoute(p netip.Prefix) error {
-	return wrap(fmt.Sprintf("delete the local route to %v in table %d", p, Table), absent(h.route.RouteDel(localRoute(p))))
+	return wrap(fmt.Sprintf("delete the local route to %v in table %d", p, Table), absent(h.route.DeleteRoute(localRoute(p))))
 }
 
 // addresses are the host's own.
 func (h *host) addresses() (map[netip.Addr]bool, error) {
-	list, err := h.route.AddrList(nil, netlink.FAMILY_ALL)
+	list, err := h.route.Addresses(unix.AF_UNSPEC)
 	if err != nil {
 		return nil, fmt.Errorf("list the host's addresses: %w", err)
 	}
 	own := make(map[netip.Addr]bool, len(list))
 	for _, a := range list {
-		if ip, ok := netip.AddrFromSlice(a.IP); ok {
-			own[ip.Unmap()] = true
-		}
+		own[a.Prefix.Addr()] = true
 	}
 	return own, nil
 }
@@ -225,7 +219,7 @@ func wrap(doing string, err error) error {
 	return fmt.Errorf("%s: %w", doing, err)
 }
 
-func afOf(f pfconf.Family) int {
+func afOf(f pfconf.Family) uint8 {
 	if f == pfconf.Inet {
 		return unix.AF_INET
 	}

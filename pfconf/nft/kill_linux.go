@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/netlink"
 )
 
 // KillFlows removes the flows' states; see pfconf.StateTable.
@@ -70,13 +71,13 @@ func (s *socket) kill(tuples []tuple, ids [][]byte) (int, error) {
 	killed := 0
 	var failed error
 	s.mu.Lock()
-	err := s.each(ctDelete, unix.NLM_F_ACK, tuples, ids, func(_ int, m message) {
-		switch m.errno {
+	err := s.each(ctDelete, unix.NLM_F_ACK, tuples, ids, func(_ int, m netlink.Message) {
+		switch m.Errno {
 		case 0:
 			killed++
 		case unix.ENOENT:
 		default:
-			failed = m.errno
+			failed = m.Errno
 		}
 	})
 	s.mu.Unlock()

@@ -6,14 +6,15 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/rtnetlink"
 	"pfdivert/roles/lab/labtest"
 )
 
@@ -54,11 +55,21 @@ func newNamespace(t testing.TB) namespace {
 	return n
 }
 
-func up(t testing.TB, name string) netlink.Link {
-	l, err := netlink.LinkByName(name)
+// route opens a socket for the current namespace's routes.
+func route(t testing.TB) *rtnetlink.Conn {
+	t.Helper()
+	c, err := rtnetlink.Dial()
 	check(t, err)
-	check(t, netlink.LinkSetUp(l))
-	return l
+	t.Cleanup(func() { check(t, c.Close()) })
+	return c
+}
+
+func up(t testing.TB, name string) {
+	t.Helper()
+	c := route(t)
+	l, err := c.Link(name)
+	check(t, err)
+	check(t, c.SetUp(l.Index))
 }
 
 // lab is LOCAL and REMOTE, joined by a veth pair: v1 and v0.
@@ -68,18 +79,17 @@ func newLab(t testing.TB) lab {
 	t.Helper()
 	l := lab{newNamespace(t), newNamespace(t)}
 	l.remote.do(t, func() {
-		check(t, netlink.LinkAdd(&netlink.Veth{
-			LinkAttrs: netlink.LinkAttrs{Name: "v0", HardwareAddr: mac(1)},
-			PeerName:  "v1", PeerHardwareAddr: mac(2), PeerNamespace: netlink.NsFd(l.local),
-		}))
+		_, err := route(t).AddLink(rtnetlink.NewLink{
+			Name: "v0", Kind: rtnetlink.Veth, Hardware: mac(1),
+			Peer: &rtnetlink.NewLink{Name: "v1", Hardware: mac(2), Namespace: int(l.local)},
+		})
+		check(t, err)
 		end(t, "v0", 1, 2)
 	})
 	l.local.do(t, func() {
 		v1 := end(t, "v1", 2, 1)
 		for _, f := range pfconf.Families {
-			check(t, netlink.RouteAdd(&netlink.Route{
-				LinkIndex: v1.Attrs().Index, Gw: addr(f, 1, 1).AsSlice(), Dst: ipNet(addr(f, 2, 0), 24, 64),
-			}))
+			check(t, route(t).AddRoute(rtnetlink.Route{Link: v1, Via: addr(f, 1, 1), Dst: network(addr(f, 2, 0))}))
 		}
 	})
 	for i, n := range []namespace{l.local, l.remote} {
@@ -90,45 +100,46 @@ func newLab(t testing.TB) lab {
 
 func mac(host byte) net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, 0, host} }
 
-func ipNet(a netip.Addr, bits4, bits6 int) *net.IPNet {
-	bits := bits6
+// network is the address with the length of its network's prefix.
+func network(a netip.Addr) netip.Prefix {
 	if a.Is4() {
-		bits = bits4
+		return netip.PrefixFrom(a, 24)
 	}
-	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(bits, a.BitLen())}
+	return netip.PrefixFrom(a, 64)
 }
 
-// end returns the interface its addresses. The other end's are known for ever,
+// end returns the interface's index, once it has its addresses. The other end's are known for ever,
 // so that no one asks for them, and nothing waits for duplicate detection.
-func end(t testing.TB, name string, host, peer byte) netlink.Link {
-	l, err := netlink.LinkByName(name)
+func end(t testing.TB, name string, host, peer byte) int {
+	c := route(t)
+	l, err := c.Link(name)
 	check(t, err)
-	check(t, netlink.LinkSetIP6AddrGenMode(l, 1)) // none
-	up(t, name)
+	check(t, c.SetNoLinkLocal(l.Index))
+	check(t, c.SetUp(l.Index))
 	for _, f := range pfconf.Families {
-		check(t, netlink.AddrAdd(l, &netlink.Addr{IPNet: ipNet(addr(f, 1, host), 24, 64), Flags: unix.IFA_F_NODAD}))
-		check(t, netlink.NeighSet(&netlink.Neigh{
-			LinkIndex: l.Attrs().Index, State: netlink.NUD_PERMANENT,
-			IP: addr(f, 1, peer).AsSlice(), HardwareAddr: mac(peer),
+		check(t, c.AddAddress(rtnetlink.Address{Link: l.Index, Prefix: network(addr(f, 1, host)), Flags: unix.IFA_F_NODAD}))
+		check(t, c.SetNeighbour(rtnetlink.Neighbour{
+			Link: l.Index, State: unix.NUD_PERMANENT, Addr: addr(f, 1, peer), Hardware: mac(peer),
 		}))
 	}
-	return l
+	return l.Index
 }
 
 // ready waits until the link carries packets and the kernel's work queue has
 // made the IPv6 address's local route.
 func ready(t testing.TB, name string) {
+	c := route(t)
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(100 * time.Microsecond) {
-		l, err := netlink.LinkByName(name)
+		l, err := c.Link(name)
 		check(t, err)
-		routes, err := netlink.RouteListFiltered(unix.AF_INET6, &netlink.Route{Table: 255, Type: unix.RTN_LOCAL, LinkIndex: l.Attrs().Index},
-			netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE|netlink.RT_FILTER_OIF)
+		routes, err := c.Routes(unix.AF_INET6, unix.RT_TABLE_LOCAL)
 		check(t, err)
-		if l.Attrs().OperState == netlink.OperUp && len(routes) > 0 {
+		local := slices.ContainsFunc(routes, func(r rtnetlink.Route) bool { return r.Link == l.Index && r.Type == unix.RTN_LOCAL })
+		if l.State == rtnetlink.OperUp && local {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%s is not ready: %v, %d local routes", name, l.Attrs().OperState, len(routes))
+			t.Fatalf("%s is not ready: %v, routes %v", name, l.State, routes)
 		}
 	}
 }

@@ -4,10 +4,10 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/netlink"
 )
 
 // Bits of an entry's status, linux/netfilter/nf_conntrack_common.h.
@@ -40,14 +40,14 @@ func Natlook(q pfconf.NATQuery) (answer pfconf.NATAnswer, err error) {
 	back := tuple{family: family, number: uint8(q.Proto.Number(family)), src: q.Dst, dst: q.Src}
 	var e entry
 	var refused error = unix.ENOENT
-	err = s.each(ctGet, 0, []tuple{back}, nil, func(_ int, m message) {
-		if m.kind == unix.NLMSG_ERROR {
-			refused = m.errno
+	err = s.each(ctGet, 0, []tuple{back}, nil, func(_ int, m netlink.Message) {
+		if m.Kind == unix.NLMSG_ERROR {
+			refused = m.Errno
 			return
 		}
-		e, refused = parseEntry(m.family, m.data)
+		e, refused = parseEntry(m.Netfilter())
 		// An entry is found by the tuple of either direction.
-		answers := parseTuple(attribute(m.data, nl.CTA_TUPLE_REPLY))
+		answers := parseTuple(netlink.Attribute(attributesOf(m), ctaTupleReply))
 		if refused == nil && (answers.src != back.src || answers.dst != back.dst || !e.seenFrom(q.Direction)) {
 			refused = unix.ENOENT
 		}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/netlink"
 )
 
 // queueHandles are the handles of the rules in each queue's chain.
@@ -20,10 +21,10 @@ func (f *Firewall) queueHandles(t testing.TB) map[string][]uint64 {
 	f.rx.mu.Lock()
 	defer f.rx.mu.Unlock()
 	handles := map[string][]uint64{}
-	check(t, f.rx.dumpRules(func(m message) {
+	check(t, f.rx.dumpRules(func(m netlink.Message) {
 		h, err := handleOf(m)
 		check(t, err)
-		name := strings.TrimSuffix(string(attribute(m.data, unix.NFTA_RULE_CHAIN)), "\x00")
+		name := strings.TrimSuffix(string(netlink.Attribute(attributesOf(m), unix.NFTA_RULE_CHAIN)), "\x00")
 		if strings.HasPrefix(name, "queue-") {
 			handles[name] = append(handles[name], h)
 		}

@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf/netlink"
 )
 
 // udataComment is the type of a rule's comment in its user data, a list of type
@@ -14,15 +16,13 @@ import (
 const udataComment = 0
 
 func (r *request) attrComment(s string) {
-	n := r.open(unix.NFTA_RULE_USERDATA)
-	r.b = append(r.b, udataComment, byte(len(s)+1))
-	r.b = append(append(r.b, s...), 0)
-	r.close(n)
+	b := append([]byte{udataComment, byte(len(s) + 1)}, s...)
+	r.Attr(unix.NFTA_RULE_USERDATA, append(b, 0))
 }
 
 // commentOf is the comment of a rule that attrComment wrote.
-func commentOf(m message) string {
-	b := attribute(m.data, unix.NFTA_RULE_USERDATA)
+func commentOf(m netlink.Message) string {
+	b := netlink.Attribute(attributesOf(m), unix.NFTA_RULE_USERDATA)
 	if len(b) < 3 || b[0] != udataComment || int(b[1]) != len(b)-2 {
 		return ""
 	}
@@ -31,10 +31,9 @@ func commentOf(m message) string {
 
 // rule names the rule that the message is about.
 func (r *request) rule(h placed) {
-	r.attrString(unix.NFTA_RULE_TABLE, TableName)
-	r.attrString(unix.NFTA_RULE_CHAIN, h.chain)
-	r.attr64(unix.NFTA_RULE_HANDLE, h.handle)
-	r.finish()
+	r.AttrString(unix.NFTA_RULE_TABLE, TableName)
+	r.AttrString(unix.NFTA_RULE_CHAIN, h.chain)
+	r.Attr64(unix.NFTA_RULE_HANDLE, h.handle)
 }
 
 // placed is where a kernel rule is and what its counters mean.
@@ -46,42 +45,28 @@ type placed struct {
 
 const newRuleMessage = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWRULE
 
-func handleOf(m message) (uint64, error) {
-	b := attribute(m.data, unix.NFTA_RULE_HANDLE)
+func handleOf(m netlink.Message) (uint64, error) {
+	b := netlink.Attribute(attributesOf(m), unix.NFTA_RULE_HANDLE)
 	if len(b) != 8 {
 		return 0, fmt.Errorf("nf_tables: a rule came without its handle")
 	}
 	return binary.BigEndian.Uint64(b), nil
 }
 
-// dumpRules returns each rule of the table to take.
-func (s *socket) dumpRules(take func(message)) error {
+// dumpRules passes each rule of the table to take, and all again when they changed meanwhile.
+func (s *socket) dumpRules(take func(netlink.Message)) error {
 	for {
 		r := s.request()
 		r.nft(unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP)
-		r.attrString(unix.NFTA_RULE_TABLE, TableName)
-		r.finish()
-		var refused error
-		interrupted := false
-		err := s.exchange(r, func(m message) bool {
-			interrupted = interrupted || m.flags&unix.NLM_F_DUMP_INTR != 0
-			switch {
-			case m.kind == unix.NLMSG_DONE:
-				return false
-			case m.kind == unix.NLMSG_ERROR:
-				refused = m.errno
-				return false
-			case m.kind == newRuleMessage:
+		r.AttrString(unix.NFTA_RULE_TABLE, TableName)
+		err := s.Dump(r.Request, func(m netlink.Message) error {
+			if m.Kind == newRuleMessage {
 				take(m)
 			}
-			return true
-		})
-		if err = errors.Join(err, refused); err != nil {
-			return fmt.Errorf("list the rules of table inet %s: %w", TableName, err)
-		}
-		// The rules changed meanwhile: what was listed may have gaps.
-		if !interrupted {
 			return nil
+		})
+		if err == nil || !errors.Is(err, netlink.ErrInterrupted) {
+			return wrap("list the rules of table inet "+TableName, err)
 		}
 	}
 }
@@ -92,7 +77,7 @@ const atOnce = 32
 
 // getRules returns those of the rules that are there to take. That costs twice
 // as much per rule as dumpRules.
-func (s *socket) getRules(rules []placed, take func(message)) error {
+func (s *socket) getRules(rules []placed, take func(netlink.Message)) error {
 	for some := range slices.Chunk(rules, atOnce) {
 		r := s.request()
 		for _, h := range some {
@@ -101,12 +86,12 @@ func (s *socket) getRules(rules []placed, take func(message)) error {
 		}
 		answers := 0
 		var refused error
-		err := s.exchange(r, func(m message) bool {
+		err := s.Exchange(r.Request, func(m netlink.Message) bool {
 			switch {
-			case m.kind == newRuleMessage:
+			case m.Kind == newRuleMessage:
 				take(m)
-			case m.kind == unix.NLMSG_ERROR && m.errno != unix.ENOENT:
-				refused = m.errno
+			case m.Kind == unix.NLMSG_ERROR && m.Errno != unix.ENOENT:
+				refused = m.Errno
 			}
 			answers++
 			return answers < len(some)

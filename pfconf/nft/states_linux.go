@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/netlink"
 )
 
 // listing is a caller's wish to see the whole conntrack table. The kernel walks
@@ -142,14 +143,14 @@ func (f *Firewall) Lookup(ctx context.Context, flows []pfconf.Flow) ([][]pfconf.
 	}
 	var failed error
 	f.ct.mu.Lock()
-	err = f.ct.each(ctGet, 0, s.tuples, nil, func(i int, m message) {
-		if m.kind == unix.NLMSG_ERROR {
-			if m.errno != unix.ENOENT {
-				failed = m.errno
+	err = f.ct.each(ctGet, 0, s.tuples, nil, func(i int, m netlink.Message) {
+		if m.Kind == unix.NLMSG_ERROR {
+			if m.Errno != unix.ENOENT {
+				failed = m.Errno
 			}
 			return
 		}
-		e, err := parseEntry(m.family, m.data)
+		e, err := parseEntry(m.Netfilter())
 		if err != nil {
 			failed = err
 			return

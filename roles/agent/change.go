@@ -115,5 +115,14 @@ func (a *agent) stateDir() string {
 	return StateDir
 }
 
+// tellSplats tells the orchestrator what the kernel has reported of itself.
+func (a *agent) tellSplats() {
+	if log := a.log.Load(); log != nil {
+		if texts := log.Take(); len(texts) > 0 {
+			_ = a.out.send(&Answer{Splats: texts})
+		}
+	}
+}
+
 // notice tells the orchestrator something that is no answer.
 func (a *agent) notice(text string) { _ = a.out.send(&Answer{Notice: text}) }

@@ -10,11 +10,11 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf/nft"
+	"pfdivert/pfconf/rtnetlink"
 )
 
 type feature struct {
@@ -136,12 +136,16 @@ func strictReversePath(nic string) (bool, error) {
 // bridge has handed them to IP: the socket that tproxy chose is lost between (skb_orphan in
 // ip_rcv_core).
 func (c *checks) bridge(p script.Path, nic string) {
-	link, err := netlink.LinkByName(nic)
+	var link rtnetlink.Link
+	err := rtnetlink.With(func(c *rtnetlink.Conn) (err error) {
+		link, err = c.Link(nic)
+		return err
+	})
 	if err != nil {
 		c.fail("interface "+nic, err)
 		return
 	}
-	if link.Type() != "bridge" {
+	if link.Kind != rtnetlink.Bridge {
 		return
 	}
 	key := "bridge-nf-call-iptables"
@@ -162,19 +166,20 @@ func (c *checks) bridge(p script.Path, nic string) {
 }
 
 // towards returns the name of the interface by which packets to the address leave.
-func towards(a netip.Addr) (string, error) {
-	list, err := netlink.RouteGet(a.AsSlice())
-	if err != nil {
-		return "", fmt.Errorf("ask for the way to %v: %w", a, err)
-	}
-	if len(list) == 0 {
-		return "", fmt.Errorf("ask for the way to %v: no answer", a)
-	}
-	link, err := netlink.LinkByIndex(list[0].LinkIndex)
-	if err != nil {
-		return "", fmt.Errorf("the interface on the way to %v: %w", a, err)
-	}
-	return link.Attrs().Name, nil
+func towards(a netip.Addr) (name string, err error) {
+	err = rtnetlink.With(func(c *rtnetlink.Conn) error {
+		r, err := c.RouteTo(a, rtnetlink.Lookup{})
+		if err != nil {
+			return fmt.Errorf("ask for the way to %v: %w", a, err)
+		}
+		link, err := c.LinkAt(r.Link)
+		if err != nil {
+			return fmt.Errorf("the interface on the way to %v: %w", a, err)
+		}
+		name = link.Name
+		return nil
+	})
+	return name, err
 }
 
 // interfaceTowards returns the interface on the way to the other host, "" for any if the
@@ -198,37 +203,34 @@ func interfaceTowards(paths []script.Path) (string, error) {
 // have them. The tables of a proxy, to which only packets with a mark are sent, do no such thing.
 func locals(fakes []netip.Prefix) ([]string, error) {
 	var found []string
-	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		list, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC, Type: unix.RTN_LOCAL},
-			netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
-		if err != nil {
-			return nil, fmt.Errorf("list the local routes: %w", err)
-		}
-		rules, err := netlink.RuleList(family)
-		if err != nil {
-			return nil, fmt.Errorf("list the policy rules: %w", err)
-		}
-		for _, r := range list {
-			if r.Dst == nil || !sentWithoutMark(rules, r.Table) {
-				continue
+	err := rtnetlink.With(func(c *rtnetlink.Conn) error {
+		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+			list, err := c.Routes(family, unix.RT_TABLE_UNSPEC)
+			if err != nil {
+				return fmt.Errorf("list the local routes: %w", err)
 			}
-			a, _ := netip.AddrFromSlice(r.Dst.IP)
-			ones, _ := r.Dst.Mask.Size()
-			p := netip.PrefixFrom(a.Unmap(), ones)
-			for _, f := range fakes {
-				if f.Overlaps(p) && !p.IsSingleIP() {
-					found = append(found, fmt.Sprintf("a local route to %v in table %d", p, r.Table))
+			rules, err := c.Rules(family)
+			if err != nil {
+				return fmt.Errorf("list the policy rules: %w", err)
+			}
+			for _, r := range list {
+				if r.Type != unix.RTN_LOCAL || r.Dst.IsSingleIP() || !sentWithoutMark(rules, r.Table) {
+					continue
+				}
+				if slices.ContainsFunc(fakes, r.Dst.Overlaps) {
+					found = append(found, fmt.Sprintf("a local route to %v in table %d", r.Dst, r.Table))
 				}
 			}
 		}
-	}
-	return found, nil
+		return nil
+	})
+	return found, err
 }
 
 // sentWithoutMark reports whether packets without a mark may be looked up in the table. A rule that
 // names no table may choose any (l3mdev).
-func sentWithoutMark(rules []netlink.Rule, table int) bool {
-	return slices.ContainsFunc(rules, func(r netlink.Rule) bool {
-		return r.Mark == 0 && (r.Table == table || r.Table == unix.RT_TABLE_UNSPEC && r.Goto < 0)
+func sentWithoutMark(rules []rtnetlink.Rule, table int) bool {
+	return slices.ContainsFunc(rules, func(r rtnetlink.Rule) bool {
+		return r.Mark == 0 && (r.Table == table || r.Table == unix.RT_TABLE_UNSPEC && r.Action == rtnetlink.ToTable)
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,6 +35,7 @@ type Conn struct {
 	mu      sync.Mutex
 	waiting map[uint64]chan *Answer
 	lost    error // why no more answers come
+	splats  []Splat
 	gone    chan struct{}
 	last    atomic.Uint64
 	sent    atomic.Uint64
@@ -114,6 +116,10 @@ func (c *Conn) read(in *bufio.Reader) error {
 		if err := readFrame(in, &buf, ans); err != nil {
 			return err
 		}
+		if len(ans.Splats) > 0 {
+			c.splat(ans.Splats)
+			continue
+		}
 		if ans.Notice != "" {
 			select {
 			case c.Notices <- printable(ans.Notice):
@@ -129,6 +135,37 @@ func (c *Conn) read(in *bufio.Reader) error {
 			ch <- ans
 		}
 	}
+}
+
+// Splat is a report of the host's kernel that something is wrong with it.
+type Splat struct {
+	Text string
+	At   time.Time // when it came here
+}
+
+// maxSplats and maxSplat bound what is kept of them: in number, and each in bytes.
+const (
+	maxSplats = 64
+	maxSplat  = 16 << 10
+)
+
+// splat keeps reports of the host's kernel.
+func (c *Conn) splat(texts []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, text := range texts {
+		if len(c.splats) < maxSplats {
+			c.splats = append(c.splats, Splat{text[:min(len(text), maxSplat)], time.Now()})
+		}
+	}
+}
+
+// Splats returns the reports of the host's kernel since the connection began. One that was made while
+// a script was carried out is there when its outcomes are.
+func (c *Conn) Splats() []Splat {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.splats)
 }
 
 // lose ends the connection for all who wait. The first reason counts.

@@ -17,13 +17,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/nft"
+	"pfdivert/pfconf/rtnetlink"
 	"pfdivert/roles/lab/labtest"
 )
 
@@ -39,29 +38,26 @@ func lan(t *testing.T) {
 	other := openNet(t)
 	check(t, unix.Setns(here, unix.CLONE_NEWNET))
 	mac := func(n byte) net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, 0, n} }
-	check(t, netlink.LinkAdd(&netlink.Veth{
-		LinkAttrs: netlink.LinkAttrs{Name: "here", HardwareAddr: mac(1)},
-		PeerName:  "there", PeerHardwareAddr: mac(2), PeerNamespace: netlink.NsFd(other),
-	}))
+	_, err := dialRoutes(t).AddLink(rtnetlink.NewLink{
+		Name: "here", Kind: rtnetlink.Veth, Hardware: mac(1), Peer: &rtnetlink.NewLink{Name: "there", Hardware: mac(2), Namespace: other},
+	})
+	check(t, err)
 	end := func(name string, n, other byte) {
+		c := dialRoutes(t)
 		for _, name := range []string{"lo", name} {
-			l, err := netlink.LinkByName(name)
+			l, err := c.Link(name)
 			check(t, err)
-			if l.Type() == "veth" {
-				check(t, netlink.LinkSetIP6AddrGenMode(l, nl.IN6_ADDR_GEN_MODE_NONE)) // the kernel's own address comes when it likes
+			if l.Kind == rtnetlink.Veth {
+				check(t, c.SetNoLinkLocal(l.Index)) // the kernel's own address comes when it likes
 			}
-			check(t, netlink.LinkSetUp(l))
+			check(t, c.SetUp(l.Index))
 		}
-		l, err := netlink.LinkByName(name)
+		l, err := c.Link(name)
 		check(t, err)
 		for _, s := range []string{"10.188.1.%d/24", "fd00:188:1::%d/64"} {
-			a, err := netlink.ParseAddr(fmt.Sprintf(s, n))
-			check(t, err)
-			a.Flags = unix.IFA_F_NODAD
-			check(t, netlink.AddrAdd(l, a))
-			o, err := netlink.ParseAddr(fmt.Sprintf(s, other))
-			check(t, err)
-			check(t, netlink.NeighSet(&netlink.Neigh{LinkIndex: l.Attrs().Index, State: netlink.NUD_PERMANENT, IP: o.IP, HardwareAddr: mac(other)}))
+			own, there := netip.MustParsePrefix(fmt.Sprintf(s, n)), netip.MustParsePrefix(fmt.Sprintf(s, other))
+			check(t, c.AddAddress(rtnetlink.Address{Link: l.Index, Prefix: own, Flags: unix.IFA_F_NODAD}))
+			check(t, c.SetNeighbour(rtnetlink.Neighbour{Link: l.Index, State: unix.NUD_PERMANENT, Addr: there.Addr(), Hardware: mac(other)}))
 		}
 	}
 	end("here", 1, 2)
@@ -70,23 +66,34 @@ func lan(t *testing.T) {
 	ready(t, "fd00:188:1::2")
 	check(t, unix.Setns(here, unix.CLONE_NEWNET))
 	ready(t, "fd00:188:1::1")
+	c := dialRoutes(t)
 	t.Cleanup(func() {
-		if l, err := netlink.LinkByName("here"); err == nil {
-			check(t, netlink.LinkDel(l))
+		if l, err := c.Link("here"); err == nil {
+			check(t, c.DeleteLink(l.Index))
 		}
 		unix.Close(here)
 		unix.Close(other)
 	})
 }
 
+// dialRoutes opens a socket for the current network namespace's routes.
+func dialRoutes(t *testing.T) *rtnetlink.Conn {
+	t.Helper()
+	c, err := rtnetlink.Dial()
+	check(t, err)
+	t.Cleanup(func() { check(t, c.Close()) })
+	return c
+}
+
 // ready waits until the kernel takes packets to the address: it makes the local route of an
 // IPv6 address behind the caller's back.
 func ready(t *testing.T, addr string) {
 	t.Helper()
+	c := dialRoutes(t)
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
-		list, err := netlink.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{Table: unix.RT_TABLE_LOCAL}, netlink.RT_FILTER_TABLE)
+		list, err := c.Routes(unix.AF_INET6, unix.RT_TABLE_LOCAL)
 		check(t, err)
-		if slices.ContainsFunc(list, func(r netlink.Route) bool { return r.Dst.IP.String() == addr }) {
+		if slices.ContainsFunc(list, func(r rtnetlink.Route) bool { return r.Dst.Addr() == netip.MustParseAddr(addr) }) {
 			return
 		}
 		if time.Now().After(end) {
@@ -105,17 +112,18 @@ func openNet(t *testing.T) int {
 func picture(t *testing.T) string {
 	t.Helper()
 	var lines []string
-	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		rules, err := netlink.RuleList(family)
+	c := dialRoutes(t)
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		rules, err := c.Rules(family)
 		check(t, err)
 		for _, r := range rules {
-			lines = append(lines, "rule "+r.String())
+			lines = append(lines, fmt.Sprintf("rule %+v", r))
 		}
-		routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+		list, err := c.Routes(family, unix.RT_TABLE_UNSPEC)
 		check(t, err)
-		for _, r := range routes {
-			if !r.Dst.IP.IsMulticast() {
-				lines = append(lines, fmt.Sprintf("route %v via %v dev %d type %d table %d", r.Dst, r.Gw, r.LinkIndex, r.Type, r.Table))
+		for _, r := range list {
+			if !r.Dst.Addr().IsMulticast() {
+				lines = append(lines, fmt.Sprintf("route %v via %v dev %d type %d table %d", r.Dst, r.Via, r.Link, r.Type, r.Table))
 			}
 		}
 	}
@@ -367,8 +375,7 @@ func TestTurns(t *testing.T) {
 // A route of the host's own is used and left, one that leads elsewhere is an error.
 func TestRoutesOfTheHost(t *testing.T) {
 	lan(t)
-	_, fake, err := net.ParseCIDR("10.188.2.9/32")
-	check(t, err)
+	fake := netip.MustParseAddr("10.188.2.9")
 	for _, c := range []struct {
 		name string
 		dst  string
@@ -382,22 +389,21 @@ func TestRoutesOfTheHost(t *testing.T) {
 		{"part of it elsewhere", "fd00:188:2::5/128", "fd00:188:1::77", "this host has a route to fd00:188:2::5/128 via fd00:188:1::77; it must be via REMOTE fd00:188:1::2"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, dst, err := net.ParseCIDR(c.dst)
-			check(t, err)
-			own := &netlink.Route{Dst: dst, Gw: net.ParseIP(c.via)}
-			check(t, netlink.RouteAdd(own))
-			defer func() { check(t, netlink.RouteDel(own)) }()
+			kernel := dialRoutes(t)
+			own := rtnetlink.Route{Dst: netip.MustParsePrefix(c.dst), Via: netip.MustParseAddr(c.via)}
+			check(t, kernel.AddRoute(own))
+			defer func() { check(t, kernel.DeleteRoute(own)) }()
 			before := picture(t)
 			a := startAgent(t, filepath.Join(t.TempDir(), "state"), alive)
-			_, err = a.Setup(t.Context(), setupOf(false))
+			_, err := a.Setup(t.Context(), setupOf(false))
 			var fault *script.Fault
 			switch {
 			case c.want == "":
 				check(t, err)
-				got, err := netlink.RouteGet(fake.IP)
+				got, err := kernel.RouteTo(fake, rtnetlink.Lookup{})
 				check(t, err)
-				if got[0].Gw.String() != "10.188.1.2" {
-					t.Errorf("packets to FAKE go to %v", got[0].Gw)
+				if got.Via.String() != "10.188.1.2" {
+					t.Errorf("packets to FAKE go to %v", got.Via)
 				}
 			case !errors.As(err, &fault) || fault.Code != script.CodeSetup || fault.Hint == "" || !strings.Contains(fault.Text, c.want):
 				t.Errorf("error %v, want %s", err, c.want)
@@ -414,16 +420,16 @@ func TestRoutesOfTheHost(t *testing.T) {
 func TestWay(t *testing.T) {
 	lan(t)
 	a := &agent{opt: Options{Ephemeral: true}}
-	for own, link := range map[string]netlink.Link{
-		"10.188.3.1/24": &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "bridge"}},
-		"10.188.4.1/24": &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "aside"}, PeerName: "nowhere"},
+	kernel := dialRoutes(t)
+	for own, n := range map[string]rtnetlink.NewLink{
+		"10.188.3.1/24": {Name: "bridge", Kind: rtnetlink.Bridge},
+		"10.188.4.1/24": {Name: "aside", Kind: rtnetlink.Veth, Peer: &rtnetlink.NewLink{Name: "nowhere"}},
 	} {
-		check(t, netlink.LinkAdd(link))
-		t.Cleanup(func() { check(t, netlink.LinkDel(link)) })
-		addr, err := netlink.ParseAddr(own)
+		link, err := kernel.AddLink(n)
 		check(t, err)
-		check(t, netlink.AddrAdd(link, addr))
-		check(t, netlink.LinkSetUp(link))
+		t.Cleanup(func() { check(t, kernel.DeleteLink(link.Index)) })
+		check(t, kernel.AddAddress(rtnetlink.Address{Link: link.Index, Prefix: netip.MustParsePrefix(own)}))
+		check(t, kernel.SetUp(link.Index))
 	}
 	for _, c := range []struct {
 		name, here, there string
@@ -464,17 +470,15 @@ var counted = regexp.MustCompile(`\d+ echo requests`)
 func TestUnfit(t *testing.T) {
 	lan(t)
 	command := func(f func() error) func(*testing.T) { return func(t *testing.T) { check(t, f()) } }
-	here, err := netlink.LinkByName("here")
+	kernel := dialRoutes(t)
+	here, err := kernel.Link("here")
 	check(t, err)
-	lo, err := netlink.LinkByName("lo")
+	lo, err := kernel.Link("lo")
 	check(t, err)
-	fake, err := netlink.ParseAddr("10.188.2.9/32")
-	check(t, err)
-	_, fakes, err := net.ParseCIDR("fd00:188:2::/64")
-	check(t, err)
-	local := &netlink.Route{Dst: fakes, LinkIndex: lo.Attrs().Index, Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL, Scope: netlink.SCOPE_HOST}
-	rule := netlink.NewRule()
-	rule.Mark, rule.Table, rule.Family = nft.Mark, nft.Table, netlink.FAMILY_V4
+	fake := rtnetlink.Address{Link: lo.Index, Prefix: netip.MustParsePrefix("10.188.2.9/32")}
+	local := rtnetlink.Route{Dst: netip.MustParsePrefix("fd00:188:2::/64"), Link: lo.Index, Type: unix.RTN_LOCAL,
+		Table: unix.RT_TABLE_LOCAL, Scope: unix.RT_SCOPE_HOST}
+	rule := rtnetlink.Rule{Family: unix.AF_INET, Mark: nft.Mark, Table: nft.Table}
 	for _, c := range []struct {
 		name      string
 		remote    bool
@@ -483,16 +487,16 @@ func TestUnfit(t *testing.T) {
 		cure      string
 		otherwise func(*script.Setup)
 	}{
-		{"FAKE on an interface", true, command(func() error { return netlink.AddrAdd(lo, fake) }),
-			command(func() error { return netlink.AddrDel(lo, fake) }), "FAKE is not configured here", "another FAKE", nil},
-		{"FAKE in a local route", true, command(func() error { return netlink.RouteAdd(local) }),
-			command(func() error { return netlink.RouteDel(local) }), "FAKE is not configured here", "another FAKE", nil},
-		{"names taken", true, command(func() error { return netlink.RuleAdd(rule) }),
-			command(func() error { return netlink.RuleDel(rule) }), "table, policy rules and routing table of pfdivert", "ip rule del fwmark 0x70660076", nil},
+		{"FAKE on an interface", true, command(func() error { return kernel.AddAddress(fake) }),
+			command(func() error { return kernel.DeleteAddress(fake) }), "FAKE is not configured here", "another FAKE", nil},
+		{"FAKE in a local route", true, command(func() error { return kernel.AddRoute(local) }),
+			command(func() error { return kernel.DeleteRoute(local) }), "FAKE is not configured here", "another FAKE", nil},
+		{"names taken", true, command(func() error { return kernel.AddRule(rule) }),
+			command(func() error { return kernel.DeleteRule(rule) }), "table, policy rules and routing table of pfdivert", "ip rule del fwmark 0x70660076", nil},
 		{"no such address", true, nil, nil, "inet address", "correct the address", func(s *script.Setup) { s.Paths[0].Here = netip.MustParseAddr("10.188.1.66") }},
 		{"REMOTE does not answer", false, nil, nil, "inet REMOTE answers", "ping 10.188.1.66", func(s *script.Setup) { s.Paths[0].There = netip.MustParseAddr("10.188.1.66") }},
-		{"no carrier", false, command(func() error { return netlink.LinkSetDown(here) }),
-			command(func() error { return netlink.LinkSetUp(here) }), "inet REMOTE answers", "ping", nil},
+		{"no carrier", false, command(func() error { return kernel.SetDown(here.Index) }),
+			command(func() error { return kernel.SetUp(here.Index) }), "inet REMOTE answers", "ping", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := startAgent(t, filepath.Join(t.TempDir(), "state"), alive)
@@ -533,13 +537,13 @@ func TestUnfit(t *testing.T) {
 // packets there leaves FAKE no one's.
 func TestTableOfProxy(t *testing.T) {
 	lan(t)
-	lo, err := netlink.LinkByName("lo")
+	kernel := dialRoutes(t)
+	lo, err := kernel.Link("lo")
 	check(t, err)
 	const table = 100
-	local := &netlink.Route{Dst: &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}, LinkIndex: lo.Attrs().Index,
-		Type: unix.RTN_LOCAL, Table: table, Scope: netlink.SCOPE_HOST}
-	check(t, netlink.RouteAdd(local))
-	defer func() { check(t, netlink.RouteDel(local)) }()
+	local := rtnetlink.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Link: lo.Index, Type: unix.RTN_LOCAL, Table: table, Scope: unix.RT_SCOPE_HOST}
+	check(t, kernel.AddRoute(local))
+	defer func() { check(t, kernel.DeleteRoute(local)) }()
 	owned := func(t *testing.T) bool {
 		a := startAgent(t, filepath.Join(t.TempDir(), "state"), alive)
 		items, err := a.Check(t.Context(), setupOf(true))
@@ -557,13 +561,12 @@ func TestTableOfProxy(t *testing.T) {
 		t.Error("refused although no packets are sent to the table")
 	}
 	for _, mark := range []uint32{1, 0} {
-		rule := netlink.NewRule()
-		rule.Mark, rule.Table, rule.Family = mark, table, netlink.FAMILY_V4
-		check(t, netlink.RuleAdd(rule))
+		rule := rtnetlink.Rule{Family: unix.AF_INET, Mark: mark, Table: table}
+		check(t, kernel.AddRule(rule))
 		if got := owned(t); got != (mark == 0) {
 			t.Errorf("with a rule for mark %d: refused %v", mark, got)
 		}
-		check(t, netlink.RuleDel(rule))
+		check(t, kernel.DeleteRule(rule))
 	}
 }
 

@@ -161,6 +161,9 @@ type Answer struct {
 	// Notice is something that a person may want to know now. It answers no
 	// request: ID is 0.
 	Notice string `json:"notice,omitempty"`
+	// Splats are reports in the log of REMOTE's kernel that something is wrong with it. They come
+	// before the answer to a request that was under way, as an answer to none.
+	Splats []string `json:"splats,omitempty"`
 }
 
 // CheckItem is one thing that a run needs of a host.

@@ -16,6 +16,7 @@ import (
 	"pfdivert/pfconf"
 	"pfdivert/roles/endpoint"
 	gather "pfdivert/roles/evidence"
+	"pfdivert/roles/kernel/splat"
 	"pfdivert/roles/lab/bsd"
 )
 
@@ -69,6 +70,7 @@ type agent struct {
 	broken []pfconf.Undo     // how what was broken on purpose is fixed
 	trace  *tracer
 	seen   *gather.Host
+	log    atomic.Pointer[splat.Log] // of REMOTE's kernel; nil when it may not be read
 }
 
 // Serve says hello on w, then answers the requests that it reads from r until
@@ -192,6 +194,7 @@ func (a *agent) answer(ctx context.Context, req *Request) {
 		ans.Facts, ans.Fault = facts, FaultOf(err)
 	case req.Script != nil:
 		ans.Outcomes = a.run(ctx, req.Script)
+		a.tellSplats()
 	case req.Rules != nil:
 		ans.Faults = a.change(ctx, req.Rules.Changes)
 	case req.Log != nil:

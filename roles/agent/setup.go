@@ -15,6 +15,7 @@ import (
 	"pfdivert/pfconf/program"
 	"pfdivert/roles/endpoint"
 	gather "pfdivert/roles/evidence"
+	"pfdivert/roles/kernel/splat"
 	"pfdivert/roles/lab/spoil"
 )
 
@@ -76,6 +77,9 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 			return nil, err
 		}
 		return facts, a.breakHost(ctx, s)
+	}
+	if log, err := splat.Open(); err == nil { // else a kernel's reports on itself are not seen
+		a.log.Store(log)
 	}
 	if a.fw, err = OpenFilter(ctx, s, opt); err != nil {
 		return nil, err
@@ -200,6 +204,9 @@ func (a *agent) undo() error {
 	}
 	if a.seen != nil {
 		errs = append(errs, a.seen.Close())
+	}
+	if log := a.log.Swap(nil); log != nil {
+		errs = append(errs, log.Close())
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), undoTimeout)
 	defer cancel()

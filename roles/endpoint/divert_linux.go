@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf/netlink"
 )
 
 // kernelMends: after a verdict with a new payload the kernel believes the
@@ -24,9 +26,9 @@ var queues = queueHub{bound: map[uint16]*queue{}}
 
 // queueHub shares the socket among the queues.
 type queueHub struct {
-	mu      sync.Mutex
-	netlink netlinkSocket
-	bound   map[uint16]*queue
+	mu     sync.Mutex
+	socket *netlink.Socket // nil until the first queue is bound
+	bound  map[uint16]*queue
 }
 
 // queue is one netfilter queue; its number is the divert port. The kernel
@@ -88,8 +90,12 @@ func newDiverter(s script.Divert) (diverter, error) {
 	}
 	queues.mu.Lock()
 	defer queues.mu.Unlock()
-	if err := queues.netlink.open(unix.NETLINK_NETFILTER); err != nil {
-		return nil, err
+	if queues.socket == nil {
+		socket, err := netlink.Open(unix.NETLINK_NETFILTER)
+		if err != nil {
+			return nil, err
+		}
+		queues.socket = socket
 	}
 	if queues.bound[q.number] != nil {
 		return nil, fmt.Errorf("netfilter queue %d: %w", q.number, unix.EADDRINUSE)
@@ -124,26 +130,28 @@ func (h *queueHub) bind(q *queue) error {
 }
 
 func (h *queueHub) configure(number, attribute uint16, data []byte) error {
-	h.request(nfqnlConfig, number)
-	h.netlink.attribute(attribute, data)
-	return h.transact()
+	r := h.request(nfqnlConfig, number)
+	r.Attr(attribute, data)
+	return h.transact(r)
 }
 
 // request begins a message for a queue (struct nfgenmsg).
-func (h *queueHub) request(typ, number uint16) {
-	h.netlink.request(typ, unix.NLM_F_ACK, unix.AF_UNSPEC, unix.NFNETLINK_V0, byte(number>>8), byte(number))
+func (h *queueHub) request(kind, number uint16) *netlink.Request {
+	r := h.socket.Request()
+	r.Add(kind, unix.NLM_F_ACK, unix.AF_UNSPEC, unix.NFNETLINK_V0, byte(number>>8), byte(number))
+	return r
 }
 
 // transact sends the request and reads its acknowledgement, and with it all
 // packets that are there.
-func (h *queueHub) transact() error {
-	if err := h.netlink.send(); err != nil {
+func (h *queueHub) transact(r *netlink.Request) error {
+	if err := h.socket.Send(r); err != nil {
 		return err
 	}
 	answer := errors.New("the kernel did not acknowledge")
-	h.collect(func(m netlinkMessage) {
-		if m.sequence == h.netlink.sequence {
-			answer = m.acknowledged()
+	h.collect(func(m netlink.Message) {
+		if m.Seq == r.First {
+			answer = m.Acknowledged()
 		}
 	}, nil)
 	return answer
@@ -151,13 +159,13 @@ func (h *queueHub) transact() error {
 
 // collect moves everything that waits on the socket to where it belongs.
 // reader is the queue on whose behalf it does so.
-func (h *queueHub) collect(acknowledged func(netlinkMessage), reader *queue) {
-	err := h.netlink.receive(func(m netlinkMessage) {
+func (h *queueHub) collect(acknowledged func(netlink.Message), reader *queue) {
+	err := h.socket.Drain(func(m netlink.Message) {
 		switch {
-		case m.typ == unix.NLMSG_ERROR && acknowledged != nil:
+		case m.Kind == unix.NLMSG_ERROR && acknowledged != nil:
 			acknowledged(m)
-		case m.typ == nfqnlPacket:
-			number, p, ok := parseQueued(m.body)
+		case m.Kind == nfqnlPacket:
+			number, p, ok := parseQueued(m.Body)
 			if q := h.bound[number]; ok && q != nil && len(q.waiting) < script.QueueLength {
 				q.waiting = append(q.waiting, p)
 				q.notify(reader)
@@ -189,14 +197,14 @@ func parseQueued(b []byte) (number uint16, p queued, ok bool) {
 		return 0, p, false
 	}
 	number = binary.BigEndian.Uint16(b[2:])
-	parseAttributes(b[4:], func(typ uint16, data []byte) {
+	for kind, data := range netlink.Attributes(b[4:]) {
 		switch {
-		case typ == nfqaPacketHdr && len(data) >= 4:
+		case kind == nfqaPacketHdr && len(data) >= 4:
 			p.id, ok = binary.BigEndian.Uint32(data), true
-		case typ == nfqaPayload:
+		case kind == nfqaPayload:
 			p.packet = slices.Clone(data)
 		}
-	})
+	}
 	return number, p, ok
 }
 
@@ -213,7 +221,7 @@ func (q *queue) take(deadline time.Time) ([]byte, netip.AddrPort, error) {
 		if q.wake < 0 {
 			return nil, netip.AddrPort{}, ErrNothing
 		}
-		fds := []unix.PollFd{{Fd: int32(queues.netlink.fd), Events: unix.POLLIN}, {Fd: int32(q.wake), Events: unix.POLLIN}}
+		fds := []unix.PollFd{{Fd: int32(queues.socket.FD()), Events: unix.POLLIN}, {Fd: int32(q.wake), Events: unix.POLLIN}}
 		if err := waitAny(fds, deadline); err != nil {
 			return nil, netip.AddrPort{}, err
 		}
@@ -254,12 +262,12 @@ func (q *queue) drop() error { return q.verdict(nfDrop, nil) }
 func (q *queue) verdict(verdict uint32, payload []byte) error {
 	queues.mu.Lock()
 	defer queues.mu.Unlock()
-	queues.request(nfqnlVerdict, q.number)
-	queues.netlink.attribute(nfqaVerdict, binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, verdict), q.taken))
+	r := queues.request(nfqnlVerdict, q.number)
+	r.Attr(nfqaVerdict, binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, verdict), q.taken))
 	if payload != nil {
-		queues.netlink.attribute(nfqaPayload, payload)
+		r.Attr(nfqaPayload, payload)
 	}
-	if err := queues.transact(); err != nil {
+	if err := queues.transact(r); err != nil {
 		return fmt.Errorf("verdict on packet %d of queue %d: %w", q.taken, q.number, err)
 	}
 	return nil

@@ -5,58 +5,42 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os/exec"
 	"testing"
 	"time"
 
-	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
-	"github.com/google/nftables/xt"
 	"golang.org/x/sys/unix"
 
 	"pfdivert/matrix/script"
 	"pfdivert/roles/endpoint"
+	"pfdivert/roles/lab/labtest"
 )
 
-// queueRule sends UDP packets to the port through the netfilter queue of the
-// same number. The native queue expression is not in every kernel; the xt
-// target is.
-func queueRule(t testing.TB, hook *nftables.ChainHook, to netip.AddrPort) {
+// queueRule sends UDP packets to the address through the netfilter queue of the port's number, from
+// a chain of iptables(8).
+func queueRule(t testing.TB, chain string, to netip.AddrPort) {
 	t.Helper()
-	c, err := nftables.New()
-	must(t, err)
-	family, addr, length := byte(unix.NFPROTO_IPV4), uint32(16), uint32(4)
+	program := "iptables"
 	if to.Addr().Is6() {
-		family, addr, length = unix.NFPROTO_IPV6, 24, 16
+		program = "ip6tables"
 	}
-	table := c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: fmt.Sprintf("divert-test-%d", to.Port())})
-	chain := c.AddChain(&nftables.Chain{Name: "queue", Table: table, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityMangle})
-	info := make([]byte, 8) // xt_NFQ_info_v3: number, total, flags
-	binary.NativeEndian.PutUint16(info, to.Port())
-	binary.NativeEndian.PutUint16(info[2:], 1)
-	unknown := xt.Unknown(info)
-	c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{family}},
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_UDP}},
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: addr, Len: length},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: to.Addr().AsSlice()},
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binary.BigEndian.AppendUint16(nil, to.Port())},
-		&expr.Target{Name: "NFQUEUE", Rev: 3, Info: &unknown},
-	}})
-	must(t, c.Flush())
-	t.Cleanup(func() {
-		c.DelTable(table)
-		must(t, c.Flush())
-	})
+	labtest.Programs(t, program)
+	iptables := func(do string) {
+		t.Helper()
+		number := fmt.Sprint(to.Port())
+		out, err := exec.Command(program, "-w", "-t", "mangle", do, chain, "-p", "udp", "-d", to.Addr().String(),
+			"--dport", number, "-j", "NFQUEUE", "--queue-num", number).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s %s: %v\n%s", program, do, err, out)
+		}
+	}
+	iptables("-A")
+	t.Cleanup(func() { iptables("-D") })
 }
 
-var hooks = map[string]*nftables.ChainHook{"in": nftables.ChainHookInput, "out": nftables.ChainHookOutput}
-
 func TestRelay(t *testing.T) {
-	for name, hook := range hooks {
-		t.Run(name, func(t *testing.T) {
+	for _, chain := range []string{"INPUT", "OUTPUT"} {
+		t.Run(chain, func(t *testing.T) {
 			eachLoopback(t, func(t *testing.T, lo netip.Addr) {
 				for _, test := range []struct {
 					name     string
@@ -70,7 +54,7 @@ func TestRelay(t *testing.T) {
 					{"checksum not mended", []script.Piece{script.Checksum}, "Client", "Packet", ""},
 				} {
 					t.Run(test.name, func(t *testing.T) {
-						queueRule(t, hook, port(lo, 4000))
+						queueRule(t, chain, port(lo, 4000))
 						p, _ := open(t, script.Divert{Local: port(unspecified(lo), 4000), Omit: test.omit})
 						s, _ := open(t, socket(datagram, script.Ends{Role: script.Server, Local: port(lo, 4000)}))
 						c, _ := connect(t, socket(datagram, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 4000)}))
@@ -107,8 +91,8 @@ func TestRelay(t *testing.T) {
 func TestQueuesTogether(t *testing.T) {
 	loopbackUp(t)
 	lo := loopbacks[0]
-	queueRule(t, nftables.ChainHookOutput, port(lo, 4001))
-	queueRule(t, nftables.ChainHookOutput, port(lo, 4002))
+	queueRule(t, "OUTPUT", port(lo, 4001))
+	queueRule(t, "OUTPUT", port(lo, 4002))
 	ends := map[uint16]endpoint.Endpoint{}
 	clients := map[uint16]endpoint.Endpoint{}
 	for _, n := range []uint16{4001, 4002} {
@@ -167,7 +151,7 @@ func TestQueueTwice(t *testing.T) {
 		t.Errorf("second bind: %v", err)
 	}
 	lo := loopbacks[0]
-	queueRule(t, nftables.ChainHookOutput, port(lo, 4004))
+	queueRule(t, "OUTPUT", port(lo, 4004))
 	s, _ := open(t, socket(datagram, script.Ends{Role: script.Server, Local: port(lo, 4004)}))
 	c, _ := connect(t, socket(datagram, script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 4004)}))
 	must(t, c.Send([]byte("Client\n"), 0))

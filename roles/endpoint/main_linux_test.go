@@ -3,8 +3,7 @@ package endpoint_test
 import (
 	"testing"
 
-	"github.com/vishvananda/netlink"
-
+	"pfdivert/pfconf/rtnetlink"
 	"pfdivert/roles/lab/labtest"
 )
 
@@ -12,7 +11,11 @@ import (
 func loopbackUp(t testing.TB) {
 	t.Helper()
 	labtest.Need(t)
-	lo, err := netlink.LinkByName("lo")
-	must(t, err)
-	must(t, netlink.LinkSetUp(lo))
+	must(t, rtnetlink.With(func(c *rtnetlink.Conn) error {
+		lo, err := c.Link("lo")
+		if err != nil {
+			return err
+		}
+		return c.SetUp(lo.Index)
+	}))
 }

@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,26 +12,26 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/rtnetlink"
 )
 
 // answers asks the kernel about addresses, routes and settings. Nothing is executed: the commands
 // are those that ask the same.
 func (h *Host) answers(ctx context.Context, a evidence.About) ([]evidence.Answer, []error) {
-	q := &routeAsking{host: h, about: a, family: netlink.FAMILY_V4, ip: "ip"}
+	q := &routeAsking{host: h, about: a, family: afOf(a.Family()), ip: "ip"}
 	if a.Family() == pfconf.Inet6 {
-		q.family, q.ip = netlink.FAMILY_V6, "ip -6"
+		q.ip = "ip -6"
 	}
-	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	routes, err := rtnetlink.Dial()
 	if err != nil {
-		return nil, []error{fmt.Errorf("route socket: %w", err)}
+		return nil, []error{err}
 	}
-	defer handle.Close()
-	q.handle = handle
+	defer routes.Close()
+	q.routes = routes
 	q.links()
 	q.owned()
 	q.rules()
@@ -56,29 +57,29 @@ type routeAsking struct {
 	asking
 	host   *Host
 	about  evidence.About
-	handle *netlink.Handle
-	family int
+	routes *rtnetlink.Conn
+	family uint8
 	ip     string // with the family's flag
 	names  map[int]string
 }
 
 // links learns the interfaces' names and tells of the one towards the other host.
 func (q *routeAsking) links() {
-	list, err := q.handle.LinkList()
+	list, err := q.routes.Links()
 	if err != nil {
 		q.answer("ip link", "", err)
 		return
 	}
 	q.names = make(map[int]string, len(list))
 	for _, l := range list {
-		at := l.Attrs()
-		q.names[at.Index] = at.Name
-		if at.Name == q.host.opt.Interface {
+		q.names[l.Index] = l.Name
+		if l.Name == q.host.opt.Interface {
 			state := "DOWN"
-			if at.RawFlags&unix.IFF_UP != 0 {
+			if l.Flags&unix.IFF_UP != 0 {
 				state = "UP"
 			}
-			q.answer("ip link show dev "+at.Name, fmt.Sprintf("%s: %s mtu %d %s", at.Name, state, at.MTU, l.Type()), nil)
+			kind := cmp.Or(l.Kind, "device")
+			q.answer("ip link show dev "+l.Name, fmt.Sprintf("%s: %s mtu %d %s", l.Name, state, l.MTU, kind), nil)
 		}
 	}
 }
@@ -86,11 +87,11 @@ func (q *routeAsking) links() {
 // owned asks whether FAKE is configured here.
 func (q *routeAsking) owned() {
 	command := fmt.Sprintf("%s addr show to %v", q.ip, q.about.Fake)
-	list, err := q.handle.AddrList(nil, q.family)
+	list, err := q.routes.Addresses(q.family)
 	text := nobodys
 	for _, x := range list {
-		if ip, ok := netip.AddrFromSlice(x.IP); ok && ip.Unmap() == q.about.Fake {
-			text = fmt.Sprintf("%v dev %s", x.IPNet, q.names[x.LinkIndex])
+		if x.Prefix.Addr() == q.about.Fake {
+			text = fmt.Sprintf("%v dev %s", x.Prefix, q.names[x.Link])
 		}
 	}
 	q.answer(command, text, err)
@@ -98,8 +99,8 @@ func (q *routeAsking) owned() {
 
 // rules lists the policy rules, as ip(8) does.
 func (q *routeAsking) rules() {
-	list, err := q.handle.RuleList(q.family)
-	slices.SortStableFunc(list, func(a, b netlink.Rule) int { return max(a.Priority, 0) - max(b.Priority, 0) })
+	list, err := q.routes.Rules(q.family)
+	slices.SortStableFunc(list, func(a, b rtnetlink.Rule) int { return cmp.Compare(a.Priority, b.Priority) })
 	var b strings.Builder
 	for _, r := range list {
 		fmt.Fprintln(&b, ruleText(r))
@@ -107,37 +108,37 @@ func (q *routeAsking) rules() {
 	q.answer(q.ip+" rule", strings.TrimRight(b.String(), "\n"), err)
 }
 
-func ruleText(r netlink.Rule) string {
+func ruleText(r rtnetlink.Rule) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d:\t", max(r.Priority, 0))
+	fmt.Fprintf(&b, "%d:\t", r.Priority)
 	if r.Invert {
 		b.WriteString("not ")
 	}
 	b.WriteString("from ")
-	if r.Src != nil {
+	if r.Src.IsValid() {
 		b.WriteString(r.Src.String())
 	} else {
 		b.WriteString("all")
 	}
-	if r.Dst != nil {
+	if r.Dst.IsValid() {
 		b.WriteString(" to " + r.Dst.String())
 	}
-	if r.Mark != 0 || r.Mask != nil {
+	if r.Mark != 0 || r.Mask != 0 {
 		fmt.Fprintf(&b, " fwmark 0x%x", r.Mark)
-		if r.Mask != nil && *r.Mask != 0xffffffff {
-			fmt.Fprintf(&b, "/0x%x", *r.Mask)
+		if r.Mask != 0xffffffff {
+			fmt.Fprintf(&b, "/0x%x", r.Mask)
 		}
 	}
-	if r.IifName != "" {
-		b.WriteString(" iif " + r.IifName)
+	if r.In != "" {
+		b.WriteString(" iif " + r.In)
 	}
-	if r.OifName != "" {
-		b.WriteString(" oif " + r.OifName)
+	if r.Out != "" {
+		b.WriteString(" oif " + r.Out)
 	}
 	if r.Table != 0 {
 		b.WriteString(" lookup " + tableName(r.Table))
-	} else if r.Type != 0 {
-		b.WriteString(" " + typeName(int(r.Type)))
+	} else if r.Action > rtnetlink.Goto {
+		b.WriteString(" " + typeName(r.Action))
 	}
 	if r.Protocol != 0 && r.Protocol != unix.RTPROT_KERNEL && r.Protocol != unix.RTPROT_BOOT {
 		fmt.Fprintf(&b, " proto %d", r.Protocol)
@@ -151,7 +152,7 @@ func (q *routeAsking) table() {
 		return
 	}
 	command := fmt.Sprintf("%s route show table %d", q.ip, q.host.opt.Table)
-	list, err := q.handle.RouteListFiltered(q.family, &netlink.Route{Table: q.host.opt.Table}, netlink.RT_FILTER_TABLE)
+	list, err := q.routes.Routes(q.family, q.host.opt.Table)
 	text := nobodys
 	if len(list) > 0 {
 		var lines []string
@@ -174,19 +175,18 @@ func (q *routeAsking) arriving(to, from netip.Addr) {
 // too: it is what happens to the packet.
 func (q *routeAsking) get(to, from netip.Addr, iif string, mark uint32) {
 	command := fmt.Sprintf("%s route get %v", q.ip, to)
-	opt := &netlink.RouteGetOptions{Mark: mark}
+	packet := rtnetlink.Lookup{Src: from, Mark: mark}
 	if from.IsValid() {
 		command += fmt.Sprintf(" from %v", from)
-		opt.SrcAddr = from.AsSlice()
 	}
 	if iif != "" {
 		command += " iif " + iif
 		for index, name := range q.names {
 			if name == iif {
-				opt.IifIndex = index
+				packet.Incoming = index
 			}
 		}
-		if opt.IifIndex == 0 {
+		if packet.Incoming == 0 {
 			q.answer(command, "", fmt.Errorf("no interface %q", iif))
 			return
 		}
@@ -194,15 +194,15 @@ func (q *routeAsking) get(to, from netip.Addr, iif string, mark uint32) {
 	if mark != 0 {
 		command += fmt.Sprintf(" mark 0x%x", mark)
 	}
-	list, err := q.handle.RouteGetWithOptions(to.AsSlice(), opt)
+	route, err := q.routes.RouteTo(to, packet)
 	var errno syscall.Errno
 	switch {
 	case errors.As(err, &errno):
 		q.answer(command, "RTNETLINK answers: "+sentence(errno), nil)
-	case err != nil || len(list) == 0:
-		q.answer(command, "", errors.Join(err, errors.New("the kernel gave no route")))
+	case err != nil:
+		q.answer(command, "", err)
 	default:
-		q.answer(command, q.routeText(list[0]), nil)
+		q.answer(command, q.routeText(route), nil)
 	}
 }
 
@@ -213,40 +213,35 @@ func sentence(e syscall.Errno) string {
 }
 
 // routeText is a route as ip(8) shows it.
-func (q *routeAsking) routeText(r netlink.Route) string {
+func (q *routeAsking) routeText(r rtnetlink.Route) string {
 	var b strings.Builder
 	if r.Type != unix.RTN_UNICAST && r.Type != 0 {
 		b.WriteString(typeName(r.Type) + " ")
 	}
 	switch {
-	case r.Dst == nil:
+	case r.Dst.Bits() == 0:
 		b.WriteString("default")
-	case isHost(r):
-		b.WriteString(r.Dst.IP.String())
+	case r.Dst.IsSingleIP():
+		b.WriteString(r.Dst.Addr().String())
 	default:
 		b.WriteString(r.Dst.String())
 	}
-	if r.Gw != nil {
-		b.WriteString(" via " + r.Gw.String())
+	if r.Via.IsValid() {
+		b.WriteString(" via " + r.Via.String())
 	}
-	if name := q.names[r.LinkIndex]; name != "" {
+	if name := q.names[r.Link]; name != "" {
 		b.WriteString(" dev " + name)
 	}
 	if r.Table != 0 {
 		b.WriteString(" table " + tableName(r.Table))
 	}
-	if r.Src != nil {
+	if r.Src.IsValid() {
 		b.WriteString(" src " + r.Src.String())
 	}
 	if r.MTU != 0 {
 		fmt.Fprintf(&b, " mtu %d", r.MTU)
 	}
 	return b.String()
-}
-
-func isHost(r netlink.Route) bool {
-	ones, bits := r.Dst.Mask.Size()
-	return ones == bits
 }
 
 func tableName(n int) string {
@@ -262,12 +257,20 @@ func tableName(n int) string {
 }
 
 // typeName is ip-route(8)'s name of a type of routes (RTN_*, linux/rtnetlink.h).
-func typeName(n int) string {
+func typeName(n uint8) string {
 	names := []string{"unspec", "unicast", "local", "broadcast", "anycast", "multicast", "blackhole", "unreachable", "prohibit", "throw", "nat"}
-	if n < len(names) {
+	if int(n) < len(names) {
 		return names[n]
 	}
 	return fmt.Sprintf("type %d", n)
+}
+
+// afOf returns the kernel's number of the family.
+func afOf(f pfconf.Family) uint8 {
+	if f == pfconf.Inet6 {
+		return unix.AF_INET6
+	}
+	return unix.AF_INET
 }
 
 // sysctls of one family that decide what happens to diverted packets; NIC stands for the

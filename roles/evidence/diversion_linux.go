@@ -8,10 +8,9 @@ import (
 	"os"
 	"slices"
 
-	"github.com/vishvananda/netlink"
-
 	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/rtnetlink"
 	"pfdivert/roles/evidence/netfilter"
 )
 
@@ -60,8 +59,13 @@ func (s *Survey) meant(d netfilter.Diverted, h *netfilter.Host) bool {
 			return true
 		}
 	}
-	rules, err := netlink.RuleList(map[pfconf.Family]int{pfconf.Inet: netlink.FAMILY_V4, pfconf.Inet6: netlink.FAMILY_V6}[d.Family])
-	return err == nil && slices.ContainsFunc(rules, func(r netlink.Rule) bool { return r.Mark != 0 })
+	marks := false
+	err := rtnetlink.With(func(c *rtnetlink.Conn) error {
+		rules, err := c.Rules(afOf(d.Family))
+		marks = slices.ContainsFunc(rules, func(r rtnetlink.Rule) bool { return r.Mark != 0 })
+		return err
+	})
+	return err == nil && marks
 }
 
 // diversionOf returns one for each port that the rule can choose.
@@ -162,16 +166,18 @@ func (s *Survey) netfilterHost() (*netfilter.Host, error) {
 		}
 		h.Interfaces = append(h.Interfaces, one)
 	}
-	for _, f := range pfconf.Families {
-		routes, err := netlink.RouteGetWithOptions(anywhere[f].AsSlice(), &netlink.RouteGetOptions{})
-		if err != nil || len(routes) == 0 {
-			continue
+	return h, rtnetlink.With(func(c *rtnetlink.Conn) error {
+		for _, f := range pfconf.Families {
+			route, err := c.RouteTo(anywhere[f], rtnetlink.Lookup{})
+			if err != nil {
+				continue
+			}
+			if link, err := c.LinkAt(route.Link); err == nil {
+				h.Leaves[f] = link.Name
+			}
 		}
-		if link, err := netlink.LinkByIndex(routes[0].LinkIndex); err == nil {
-			h.Leaves[f] = link.Attrs().Name
-		}
-	}
-	return h, nil
+		return nil
+	})
 }
 
 // owner returns the user whose socket listens on a port, -1 when there is none or are several.

@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"math"
@@ -10,6 +11,7 @@ import (
 
 	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/netlink"
 )
 
 // What Linux shows in /proc/net. The readers build everywhere, so that they are tested
@@ -75,12 +77,6 @@ func counter(s string) (int64, error) {
 	return int64(min(v, math.MaxInt64)), nil
 }
 
-// tcpStates are the states' names by their numbers (net/tcp_states.h).
-var tcpStates = map[uint64]string{
-	1: "ESTABLISHED", 2: "SYN_SENT", 3: "SYN_RECV", 4: "FIN_WAIT1", 5: "FIN_WAIT2", 6: "TIME_WAIT",
-	7: "CLOSE", 8: "CLOSE_WAIT", 9: "LAST_ACK", 10: "LISTEN", 11: "CLOSING", 12: "NEW_SYN_RECV", 13: "BOUND_INACTIVE",
-}
-
 // parseSockets reads /proc/net/tcp, udp or raw, or the same with 6 at the end, and returns each
 // socket to take. What is counted on a socket (queues, drops) becomes its text.
 func parseSockets(proto, text string, take func(evidence.Socket)) error {
@@ -107,7 +103,9 @@ func parseSockets(proto, text string, take func(evidence.Socket)) error {
 		s.Proto = proto
 		switch proto {
 		case "tcp":
-			s.State = tcpStates[state]
+			if s.State, err = netlink.TCPState(uint8(state)); err != nil {
+				return fmt.Errorf("/proc/net/%s: %w", proto, err)
+			}
 		case "raw":
 			// The local port is the protocol's number, the other the number too or 0.
 			number := int(s.Local.Port())
@@ -129,8 +127,8 @@ func parseSockets(proto, text string, take func(evidence.Socket)) error {
 	return nil
 }
 
-// hexAddress reads "0100007F:1F90": the address as numbers of 32 bits in the machine's order,
-// least byte first on all that this program is built for, and the port.
+// hexAddress reads "0100007F:1F90": the address as numbers of 32 bits, which the machine has in its
+// own order, and the port.
 func hexAddress(s string) (netip.AddrPort, error) {
 	address, port, _ := strings.Cut(s, ":")
 	b, err := hex.DecodeString(address)
@@ -139,7 +137,7 @@ func hexAddress(s string) (netip.AddrPort, error) {
 		return netip.AddrPort{}, fmt.Errorf("%.60q is no address with a port", s)
 	}
 	for i := 0; i < len(b); i += 4 {
-		b[i], b[i+1], b[i+2], b[i+3] = b[i+3], b[i+2], b[i+1], b[i]
+		binary.NativeEndian.PutUint32(b[i:], binary.BigEndian.Uint32(b[i:]))
 	}
 	a, _ := netip.AddrFromSlice(b)
 	return netip.AddrPortFrom(a.Unmap(), uint16(p)), nil

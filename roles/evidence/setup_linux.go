@@ -8,11 +8,11 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/rtnetlink"
 	"pfdivert/pfconf/shared"
 	"pfdivert/roles/evidence/netfilter"
 )
@@ -130,35 +130,23 @@ func ask(ctx context.Context, f pfconf.Family, l link, mark uint32) (evidence.Ce
 // chooses, else one that any mark chooses, else any that has a local route and is not the kernel's
 // own; and a destination to ask about.
 func tableOf(f pfconf.Family, mark uint32) (int, netip.Addr, error) {
-	family := netlink.FAMILY_V4
-	if f == pfconf.Inet6 {
-		family = netlink.FAMILY_V6
-	}
-	rules, err := netlink.RuleList(family)
+	rules, routes, err := ways(f)
 	if err != nil {
-		return 0, netip.Addr{}, fmt.Errorf("policy rules: %w", err)
+		return 0, netip.Addr{}, err
 	}
-	routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
-	if err != nil {
-		return 0, netip.Addr{}, fmt.Errorf("routes: %w", err)
-	}
-	ours := func(r netlink.Route) bool { return r.Type == unix.RTN_LOCAL && r.Table != unix.RT_TABLE_LOCAL }
+	ours := func(r rtnetlink.Route) bool { return r.Type == unix.RTN_LOCAL && r.Table != unix.RT_TABLE_LOCAL }
 	table := 0
 	for _, r := range rules {
-		mask := uint32(1<<32 - 1)
-		if r.Mask != nil {
-			mask = *r.Mask
-		}
 		if r.Mark == 0 || r.Invert || r.Table == 0 {
 			continue
 		}
-		if mark&mask == r.Mark {
+		if mark&r.Mask == r.Mark {
 			table = r.Table
 			break
 		}
 		// Marks are for other ends too: one that leads to addresses that are local is meant for
 		// this.
-		if table == 0 && slices.ContainsFunc(routes, func(x netlink.Route) bool { return ours(x) && x.Table == r.Table }) {
+		if table == 0 && slices.ContainsFunc(routes, func(x rtnetlink.Route) bool { return ours(x) && x.Table == r.Table }) {
 			table = r.Table
 		}
 	}
@@ -168,12 +156,8 @@ func tableOf(f pfconf.Family, mark uint32) (int, netip.Addr, error) {
 			continue
 		}
 		table = r.Table
-		if r.Dst != nil {
-			if ones, _ := r.Dst.Mask.Size(); ones > 0 {
-				if a, ok := netip.AddrFromSlice(r.Dst.IP); ok {
-					to = a.Unmap()
-				}
-			}
+		if r.Dst.Bits() > 0 {
+			to = r.Dst.Addr()
 		}
 	}
 	if table == 0 {
@@ -182,33 +166,40 @@ func tableOf(f pfconf.Family, mark uint32) (int, netip.Addr, error) {
 	return table, to, nil
 }
 
+// ways lists a family's policy rules and routes.
+func ways(f pfconf.Family) (rules []rtnetlink.Rule, routes []rtnetlink.Route, err error) {
+	err = rtnetlink.With(func(c *rtnetlink.Conn) error {
+		if rules, err = c.Rules(afOf(f)); err != nil {
+			return fmt.Errorf("policy rules: %w", err)
+		}
+		if routes, err = c.Routes(afOf(f), unix.RT_TABLE_UNSPEC); err != nil {
+			return fmt.Errorf("routes: %w", err)
+		}
+		return nil
+	})
+	return rules, routes, err
+}
+
 // leadsHome reports whether packets with a mark are meant to be local: by the table that the mark
 // chooses, which has local routes or none at all; or, where no policy rule chooses such a table by
 // any mark, because there is one besides the kernel's.
 func leadsHome(mark uint32, f pfconf.Family) bool {
-	family := netlink.FAMILY_V4
-	if f == pfconf.Inet6 {
-		family = netlink.FAMILY_V6
-	}
 	table, _, err := tableOf(f, mark)
 	if err != nil || table == unix.RT_TABLE_MAIN || table == unix.RT_TABLE_LOCAL {
 		return false
 	}
-	rules, err := netlink.RuleList(family)
+	rules, routes, err := ways(f)
 	if err != nil {
 		return false
 	}
-	routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
-	if err != nil {
-		return false
-	}
+	routes = slices.DeleteFunc(routes, func(r rtnetlink.Route) bool { return r.Table != table })
 	chosen, taken := false, false
 	for _, r := range rules {
 		if r.Mark != 0 && r.Table == table && !r.Invert {
 			chosen = true
-			taken = taken || r.Mask == nil && mark == r.Mark || r.Mask != nil && mark&*r.Mask == r.Mark
+			taken = taken || mark&r.Mask == r.Mark
 		}
 	}
-	local := slices.ContainsFunc(routes, func(r netlink.Route) bool { return r.Type == unix.RTN_LOCAL })
+	local := slices.ContainsFunc(routes, func(r rtnetlink.Route) bool { return r.Type == unix.RTN_LOCAL })
 	return taken && (local || len(routes) == 0) || !chosen && local
 }

@@ -67,6 +67,15 @@ func findBinary(system, arch string, folders []string) (*binary, error) {
 		hint: "'make dist' builds it; PFDIVERT_DIST names another folder"}
 }
 
+// Program returns the file of this program for a system and an architecture, which are Go's names.
+func Program(system, arch string, folders []string) (string, error) {
+	b, err := findBinary(system, arch, folders)
+	if err != nil {
+		return "", err
+	}
+	return b.path, nil
+}
+
 func readBinary(path string) (*binary, error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -5,6 +5,7 @@ package host
 import (
 	"context"
 	"errors"
+	"os"
 	"runtime"
 
 	"pfdivert/roles/lab"
@@ -23,6 +24,9 @@ var errNoLab = &namespace.ForbiddenError{
 func Lab(context.Context, LabOptions) (local, remote *Link, err error) {
 	return nil, nil, errNoLab
 }
+
+// LabOn fails, see Lab.
+func LabOn(LabOptions, [3]*os.File, [3]*os.File) error { return errNoLab }
 
 // StartRemoteAgent fails, see Lab.
 func StartRemoteAgent(context.Context, string, []string) (*RemoteAgent, error) {

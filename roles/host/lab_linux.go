@@ -109,6 +109,25 @@ func Lab(ctx context.Context, o LabOptions) (local, remote *Link, err error) {
 	return local, remote, nil
 }
 
+// LabOn starts the agents of a lab as Lab does, on files that are there in place of pipes: standard
+// input, output and error of each. It waits for their end.
+func LabOn(o LabOptions, local, remote [3]*os.File) error {
+	settings := labSettings{Config: o.Config, Pipes: [3]int{3, 4, 5}}
+	settings.LocalCPU, settings.RemoteCPU, settings.Pin = chooseCPUs()
+	cmd, err := o.command(settings)
+	if err != nil {
+		return err
+	}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = local[0], local[1], local[2], remote[:]
+	// The signal comes when the thread that started the child ends.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := namespace.Start(cmd); err != nil {
+		return fmt.Errorf("start the lab's agents: %w", err)
+	}
+	return cmd.Wait()
+}
+
 // command is LOCAL's agent as a child that is started in its namespace.
 func (o LabOptions) command(s labSettings) (*exec.Cmd, error) {
 	b, err := json.Marshal(s)

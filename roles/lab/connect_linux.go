@@ -11,10 +11,10 @@ import (
 	"strings"
 	"time"
 
-	"pfdivert/pfconf"
-
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf"
+	"pfdivert/pfconf/rtnetlink"
 )
 
 // Fixed hardware addresses, locally administered, let each host know the
@@ -23,10 +23,6 @@ var hardware = map[Host]net.HardwareAddr{
 	Local:  {0x02, 0, 0, 0xbc, 1, 1},
 	Remote: {0x02, 0, 0, 0xbc, 1, 2},
 }
-
-// addrGenModeNone is IN6_ADDR_GEN_MODE_NONE of linux/if_link.h: no link-local
-// address is made.
-const addrGenModeNone = 1
 
 // connect lays the cable and sets up both hosts.
 func (l *Lab) connect(ctx context.Context) error {
@@ -61,9 +57,8 @@ type hostSetup struct {
 	host     Host
 	families []pfconf.Family
 	config   Config
-	netlink  *netlink.Handle
-	link     netlink.Link
-	lo       netlink.Link
+	routes   *rtnetlink.Conn
+	link, lo int // indexes
 }
 
 // open prepares the host, on a thread in its namespace. LOCAL, which comes
@@ -72,40 +67,37 @@ func (s *hostSetup) open(remote *os.File) (err error) {
 	if err := s.sysctls(); err != nil {
 		return err
 	}
-	if s.netlink, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
-		return fmt.Errorf("open netlink: %w", err)
+	if s.routes, err = rtnetlink.Dial(); err != nil {
+		return err
 	}
-	if s.lo, err = s.netlink.LinkByName("lo"); err != nil {
+	lo, err := s.routes.Link("lo")
+	if err != nil {
 		return fmt.Errorf("find lo: %w", err)
 	}
-	if err := s.netlink.LinkSetUp(s.lo); err != nil {
+	if err := s.routes.SetUp(lo.Index); err != nil {
 		return fmt.Errorf("bring lo up: %w", err)
 	}
+	s.lo = lo.Index
+	var link rtnetlink.Link
 	if s.host == Local {
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name, attrs.HardwareAddr = LocalInterface, hardware[Local]
 		// By default a veth has a queue for every CPU.
-		attrs.NumTxQueues, attrs.NumRxQueues = 1, 1
-		s.link = &netlink.Veth{
-			LinkAttrs: attrs,
-			PeerName:  RemoteInterface, PeerHardwareAddr: hardware[Remote],
-			PeerNumTxQueues: 1, PeerNumRxQueues: 1,
-			PeerNamespace: netlink.NsFd(remote.Fd()),
-		}
-		if err := s.netlink.LinkAdd(s.link); err != nil {
+		link, err = s.routes.AddLink(rtnetlink.NewLink{
+			Name: LocalInterface, Kind: rtnetlink.Veth, Hardware: hardware[Local], Queues: 1,
+			Peer: &rtnetlink.NewLink{Name: RemoteInterface, Hardware: hardware[Remote], Queues: 1, Namespace: int(remote.Fd())},
+		})
+		if err != nil {
 			return fmt.Errorf("create veth pair: %w", err)
 		}
-		return nil
-	}
-	if s.link, err = s.netlink.LinkByName(RemoteInterface); err != nil {
+	} else if link, err = s.routes.Link(RemoteInterface); err != nil {
 		return fmt.Errorf("find %s: %w", RemoteInterface, err)
 	}
+	s.link = link.Index
 	return nil
 }
 
 func (s *hostSetup) close() {
-	if s.netlink != nil {
-		s.netlink.Close()
+	if s.routes != nil {
+		_ = s.routes.Close()
 	}
 }
 
@@ -163,11 +155,11 @@ func (s *hostSetup) configure() error {
 	if slices.Contains(s.families, pfconf.Inet6) {
 		// No link-local address: it would be tentative for a second or two, and
 		// no one needs it.
-		if err := s.netlink.LinkSetIP6AddrGenMode(s.link, addrGenModeNone); err != nil {
+		if err := s.routes.SetNoLinkLocal(s.link); err != nil {
 			return fmt.Errorf("set IPv6 address generation of %s: %w", s.host.Interface(), err)
 		}
 	}
-	if err := s.netlink.LinkSetUp(s.link); err != nil {
+	if err := s.routes.SetUp(s.link); err != nil {
 		return fmt.Errorf("bring %s up: %w", s.host.Interface(), err)
 	}
 	for _, f := range s.families {
@@ -184,18 +176,17 @@ func (s *hostSetup) address(p Plan) error {
 	if s.host == Remote {
 		own, other, otherHost = p.Remote, p.Local, Local
 	}
-	addr := &netlink.Addr{IPNet: ipnet(own)}
+	addr := rtnetlink.Address{Link: s.link, Prefix: own}
 	if own.Addr().Is6() {
 		addr.Flags = unix.IFA_F_NODAD
 	}
-	if err := s.netlink.AddrAdd(s.link, addr); err != nil {
+	if err := s.routes.AddAddress(addr); err != nil {
 		return fmt.Errorf("add address %v: %w", own, err)
 	}
 	// Permanent, so that no packet waits for ARP or neighbour discovery and
 	// none of theirs is counted or heard by a raw socket.
-	err := s.netlink.NeighSet(&netlink.Neigh{
-		LinkIndex: s.link.Attrs().Index, State: unix.NUD_PERMANENT,
-		IP: other.Addr().AsSlice(), HardwareAddr: hardware[otherHost],
+	err := s.routes.SetNeighbour(rtnetlink.Neighbour{
+		Link: s.link, State: unix.NUD_PERMANENT, Addr: other.Addr(), Hardware: hardware[otherHost],
 	})
 	if err != nil {
 		return fmt.Errorf("add neighbour %v: %w", other.Addr(), err)
@@ -206,28 +197,25 @@ func (s *hostSetup) address(p Plan) error {
 	// any more, and the reset ends conntrack's entry and TIME_WAIT. On these routes
 	// it is acknowledged at once.
 	const atOnce = 1
-	via := func(to netip.Prefix) *netlink.Route {
-		return &netlink.Route{LinkIndex: s.link.Attrs().Index, Dst: ipnet(to), Gw: other.Addr().AsSlice(), QuickACK: atOnce}
+	via := func(to netip.Prefix) rtnetlink.Route {
+		return rtnetlink.Route{Link: s.link, Dst: to, Via: other.Addr(), QuickACK: atOnce}
 	}
-	var routes []*netlink.Route
+	var routes []rtnetlink.Route
 	if s.host == Remote {
-		routes = append(routes, &netlink.Route{
-			LinkIndex: s.link.Attrs().Index, Dst: ipnet(single(other)), Scope: netlink.SCOPE_LINK, QuickACK: atOnce,
-		})
+		routes = append(routes, rtnetlink.Route{Link: s.link, Dst: single(other), Scope: unix.RT_SCOPE_LINK, QuickACK: atOnce})
 	}
 	if s.host == Local {
 		routes = append(routes, via(p.Fakes))
 	}
 	if p.Locals.IsValid() && s.host == Local {
-		routes = append(routes, &netlink.Route{
-			LinkIndex: s.lo.Attrs().Index, Dst: ipnet(p.Locals),
-			Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL, Scope: netlink.SCOPE_HOST,
+		routes = append(routes, rtnetlink.Route{
+			Link: s.lo, Dst: p.Locals, Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL, Scope: unix.RT_SCOPE_HOST,
 		})
 	} else if p.Locals.IsValid() {
 		routes = append(routes, via(p.Locals))
 	}
 	for _, r := range routes {
-		if err := s.netlink.RouteAdd(r); err != nil {
+		if err := s.routes.AddRoute(r); err != nil {
 			return fmt.Errorf("add route to %v: %w", r.Dst, err)
 		}
 	}
@@ -265,12 +253,12 @@ func settle(ctx context.Context, hosts []*hostSetup) error {
 
 // missing names what the host is still waiting for; "" when nothing.
 func (s *hostSetup) missing() (string, error) {
-	link, err := s.netlink.LinkByIndex(s.link.Attrs().Index)
+	link, err := s.routes.LinkAt(s.link)
 	if err != nil {
 		return "", err
 	}
-	if state := link.Attrs().OperState; state != netlink.OperUp {
-		return fmt.Sprintf("%s is %v", s.host.Interface(), state), nil
+	if link.State != rtnetlink.OperUp {
+		return fmt.Sprintf("%s has no carrier", s.host.Interface()), nil
 	}
 	if !slices.Contains(s.families, pfconf.Inet6) {
 		return "", nil
@@ -279,22 +267,15 @@ func (s *hostSetup) missing() (string, error) {
 	if s.host == Remote {
 		own = s.config.PlanOf(pfconf.Inet6).Remote.Addr()
 	}
-	routes, err := s.netlink.RouteListFiltered(unix.AF_INET6,
-		&netlink.Route{Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+	routes, err := s.routes.Routes(unix.AF_INET6, unix.RT_TABLE_LOCAL)
 	if err != nil {
 		return "", err
 	}
-	for _, r := range routes {
-		if r.Dst != nil && r.Dst.IP.Equal(own.AsSlice()) {
-			return "", nil
-		}
+	if slices.ContainsFunc(routes, func(r rtnetlink.Route) bool { return r.Type == unix.RTN_LOCAL && r.Dst.Addr() == own }) {
+		return "", nil
 	}
 	return fmt.Sprintf("no local route to %v", own), nil
 }
 
 // single is the prefix's address alone.
 func single(p netip.Prefix) netip.Prefix { return netip.PrefixFrom(p.Addr(), p.Addr().BitLen()) }
-
-func ipnet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
-}

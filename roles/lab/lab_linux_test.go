@@ -8,16 +8,17 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/rtnetlink"
 	"pfdivert/roles/lab/labtest"
 	"pfdivert/roles/lab/namespace"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
@@ -296,9 +297,10 @@ func TestFakesRouted(t *testing.T) {
 // received counts the packets that REMOTE's interface has received.
 func received(t *testing.T, l *Lab) (n uint64) {
 	in(t, l, Remote, func() error {
-		link, err := netlink.LinkByName(RemoteInterface)
+		b, err := os.ReadFile("/proc/thread-self/net/dev")
 		if err == nil {
-			n = link.Attrs().Statistics.RxPackets
+			_, line, _ := strings.Cut(string(b), RemoteInterface+":")
+			n, err = strconv.ParseUint(strings.Fields(line)[1], 10, 64) // behind the bytes
 		}
 		return err
 	})
@@ -377,7 +379,7 @@ func TestClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer h.Close()
-	if _, err := h.LinkByName(LocalInterface); err != nil {
+	if _, err := h.Link(LocalInterface); err != nil {
 		t.Fatal(err)
 	}
 	sleep := exec.Command("sleep", "60")
@@ -391,7 +393,7 @@ func TestClose(t *testing.T) {
 	}
 	// The kernel takes a namespace apart in a work queue.
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
-		if _, err := h.LinkByName(LocalInterface); err != nil {
+		if _, err := h.Link(LocalInterface); err != nil {
 			break
 		}
 		if time.Now().After(end) {
@@ -406,9 +408,9 @@ func TestClose(t *testing.T) {
 	}
 }
 
-func handleIn(l *Lab, host Host) (h *netlink.Handle, err error) {
+func handleIn(l *Lab, host Host) (h *rtnetlink.Conn, err error) {
 	err = l.In(host, func() (err error) {
-		h, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+		h, err = rtnetlink.Dial()
 		return err
 	})
 	return h, err

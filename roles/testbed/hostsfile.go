@@ -1,10 +1,12 @@
 package testbed
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -38,11 +40,25 @@ var perHost = []string{
 	"LOCAL_ADDR", "REMOTE_ADDR", "FAKE_ADDR", "LOCAL_ADDR6", "REMOTE_ADDR6", "FAKE_ADDR6", "SSH_OPTIONS", "SUDO",
 }
 
+// perKernel are the variables of a host that is a kernel to boot. kernelVariable begins it.
+var perKernel = []string{"modules", "memory", "cpus"}
+
+const kernelVariable = "kernel"
+
 // fileHost is a host of a hosts file.
 type fileHost struct {
 	name, ssh string
+	kernel    string // the image of a kernel to boot, in place of ssh
 	set       map[string]string
 	where     string // FILE:LINE
+}
+
+// variables are those that this host may have.
+func (h fileHost) variables() []string {
+	if h.kernel != "" {
+		return perKernel
+	}
+	return perHost
 }
 
 // getenv is the environment for this host alone.
@@ -98,6 +114,11 @@ func parseHosts(file, text string) (hosts []fileHost, err error) {
 		for i, word := range words {
 			name, value, isValue := strings.Cut(word, "=")
 			switch {
+			case isValue && i == 0 && name == kernelVariable:
+				if len(hosts) == maxHosts {
+					return wrong("make two runs of it", "more than %d hosts", maxHosts)
+				}
+				hosts = append(hosts, fileHost{kernel: value, set: map[string]string{}, where: where})
 			case !isValue && i > 0:
 				return wrong("NAME=VALUE, with quotes around a value with spaces; every host begins a line", "%q is no NAME=VALUE", word)
 			case !isValue:
@@ -110,15 +131,15 @@ func parseHosts(file, text string) (hosts []fileHost, err error) {
 				hosts = append(hosts, fileHost{ssh: word, set: map[string]string{}, where: where})
 			case len(hosts) == 0:
 				return wrong("begin with what ssh takes: root@pfhost "+word, "%s belongs to no host", name)
-			case name != "name" && !slices.Contains(perHost, name):
-				known := append([]string{"name"}, perHost...)
+			case name != "name" && !slices.Contains(hosts[len(hosts)-1].variables(), name):
+				known := append([]string{"name"}, hosts[len(hosts)-1].variables()...)
 				return wrong(fmt.Sprintf("the nearest is %s; known are %s", matrix.Nearest(name, known),
 					strings.Join(known, ", ")), "there is no %q", name)
 			default:
 				h := &hosts[len(hosts)-1]
 				if _, twice := h.set[name]; twice {
-					return wrong("every host begins with what ssh takes, at a line's beginning",
-						"%s is given twice for %s", name, h.ssh)
+					return wrong("every host begins with what ssh takes, or with kernel=, at a line's beginning",
+						"%s is given twice for %s", name, cmp.Or(h.ssh, h.kernel))
 				}
 				h.set[name] = value
 			}
@@ -138,6 +159,9 @@ func nameHosts(hosts []fileHost) error {
 	for i := range hosts {
 		h := &hosts[i]
 		h.name = h.ssh[strings.LastIndexByte(h.ssh, '@')+1:]
+		if h.kernel != "" {
+			h.name = strings.TrimPrefix(filepath.Base(h.kernel), "vmlinuz-")
+		}
 		if name, ok := h.set["name"]; ok {
 			h.name = name
 			delete(h.set, "name")
@@ -200,7 +224,7 @@ func selectHosts(hosts []fileHost, names string) ([]fileHost, error) {
 	for _, w := range wanted {
 		found := false
 		for _, h := range hosts {
-			if w == h.name || w == h.ssh {
+			if w == h.name || h.ssh != "" && w == h.ssh {
 				chosen[h.name], found = true, true
 			}
 			known = append(known, h.name)
@@ -222,6 +246,9 @@ func validateHosts(hosts []fileHost, targets []matrix.Target, env func(string) s
 	}
 	var uses []use
 	for _, h := range hosts {
+		if h.kernel != "" {
+			continue // a lab's addresses are its own
+		}
 		families, err := addressesFor(targets, h.getenv(env))
 		if err != nil {
 			return terminal.WithHint(fmt.Errorf("%s: %s: %w", h.where, h.name, err), terminal.HintOf(err))

@@ -18,6 +18,10 @@ type Options struct {
 	Notices   io.Writer
 	Sudo      string        // makes root on LOCAL
 	HostsFile string        // "" for the host of the environment, or a lab
+	Kernel    string        // the image of a kernel to boot as host, "" for none
+	Modules   string        // a folder with the kernel's modules
+	Memory    int           // of its machine, in MB
+	CPUs      int           // of its machine
 	Single    bool          // one LOCAL and one FAKE address per family in a lab
 	Keep      bool          // leave the program on REMOTE
 	Domain    int           // REMOTE's routing domain
@@ -32,10 +36,10 @@ const (
 	AgentPatience = 4 * Heartbeat
 )
 
-// LabHeartbeat and LabAgentPatience are the same in a lab of the BSDs. Its orchestrator and its
-// agents are on one machine, where the end of one ends the others' input at once; and a scheduler
-// that prefers those who seldom ran (FreeBSD's ULE) may keep the one that built the lab waiting for
-// as long as the others are busy.
+// LabHeartbeat and LabAgentPatience are the same in a lab. Its orchestrator and its agents are on
+// one machine, where the end of one ends the others' input at once; a scheduler that prefers those
+// who seldom ran (FreeBSD's ULE) may keep the one that built the lab waiting for as long as the
+// others are busy, and a lab in an emulated machine is slow.
 const (
 	LabHeartbeat     = 30 * time.Second
 	LabAgentPatience = 4 * LabHeartbeat

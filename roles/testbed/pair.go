@@ -17,6 +17,7 @@ import (
 	"pfdivert/pfconf"
 	"pfdivert/roles/agent"
 	"pfdivert/roles/host"
+	"pfdivert/roles/kernel"
 	"pfdivert/roles/lab"
 	"pfdivert/roles/report"
 	"pfdivert/roles/terminal"
@@ -37,6 +38,7 @@ type Pair struct {
 	Local, Remote *host.Link     // nil until it was started
 	Trips         int            // round trips until the agents had said hello, and to set them up
 	far           *host.Remote   // of a real remote host
+	guest         *kernel.Guest  // of a kernel that was booted
 	builder       *builder       // of a lab that outlives its processes
 	real          bool           // the hosts stay when the agents end
 }
@@ -89,9 +91,15 @@ func reachNamespaces(ctx context.Context, o Options) (*Pair, error) {
 		return nil, err
 	}
 	p := &Pair{Local: local, Remote: remote, Trips: setupTrips}
-	if err := p.dial(ctx, Heartbeat); err != nil {
+	if err := p.dial(ctx, LabHeartbeat); err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
 	}
+	p.inLab(config)
+	return p, nil
+}
+
+// inLab takes the addresses of a lab of namespaces for the run.
+func (p *Pair) inLab(config lab.Config) {
 	p.Options.NoFamily = p.Hosts.Local.Hello.NoFamily
 	p.Options.Families = map[pfconf.Family]matrix.Addresses{}
 	for _, f := range pfconf.Families {
@@ -107,7 +115,6 @@ func reachNamespaces(ctx context.Context, o Options) (*Pair, error) {
 		p.Options.Families[f] = a
 	}
 	p.Options.Rounds = 1 // nothing on a veth pair changes the order of packets
-	return p, nil
 }
 
 // realRounds is how many echoes make a fence between real hosts: network cards
@@ -202,17 +209,25 @@ func ReachForCleanup(ctx context.Context, o Options) (*Pair, error) {
 // dial takes up the connections to the agents, which are shown every so often that this process
 // lives.
 func (p *Pair) dial(ctx context.Context, heartbeat time.Duration) (err error) {
-	hello, cancel := context.WithTimeoutCause(ctx, helloPatience, errors.New("no hello in time"))
+	hello, cancel := p.starting(ctx)
 	defer cancel()
 	// LOCAL's agent first: in a lab it starts the other and knows why that failed.
-	if p.Hosts.Local, err = agent.Dial(hello, p.Local.Read, p.Local.Write, Heartbeat); err == nil {
-		p.Hosts.Remote, err = agent.Dial(hello, p.Remote.Read, p.Remote.Write, Heartbeat)
+	if p.Hosts.Local, err = agent.Dial(hello, p.Local.Read, p.Local.Write, heartbeat); err == nil {
+		p.Hosts.Remote, err = agent.Dial(hello, p.Remote.Read, p.Remote.Write, heartbeat)
 	}
 	if err != nil {
 		err = p.Explain(err)
 		p.Close()
 	}
 	return err
+}
+
+// starting returns a context for the time until the agents have said hello.
+func (p *Pair) starting(ctx context.Context) (context.Context, context.CancelFunc) {
+	if p.guest != nil {
+		return p.guest.Booting(ctx)
+	}
+	return context.WithTimeoutCause(ctx, helloPatience, errors.New("no hello in time"))
 }
 
 // Machines returns what the agents said of their hosts.

@@ -29,6 +29,12 @@ type Testbed struct {
 // Find returns the testbeds that the options and the environment name, or one that is a lab. It
 // reads and validates what they say, and reaches nothing.
 func Find(o Options, targets []matrix.Target) ([]*Testbed, error) {
+	if o.Kernel != "" {
+		if err := o.onlyKernel(); err != nil {
+			return nil, err
+		}
+		return []*Testbed{{Dial: func(ctx context.Context) (*Pair, error) { return reachKernel(ctx, o) }}}, nil
+	}
 	if o.HostsFile == "" {
 		if words := strings.Fields(o.Getenv("REMOTE_SSH")); len(words) > 1 {
 			return nil, terminal.WithHint(fmt.Errorf("REMOTE_SSH names %d hosts; each needs addresses of its own",
@@ -36,9 +42,6 @@ func Find(o Options, targets []matrix.Target) ([]*Testbed, error) {
 				"write the hosts and their addresses into a file: -hosts FILE")
 		}
 		return []*Testbed{{Dial: func(ctx context.Context) (*Pair, error) { return reachHosts(ctx, o, targets) }}}, nil
-	}
-	if o.Single {
-		return nil, singleInLab
 	}
 	all, err := readHosts(o.HostsFile)
 	if err != nil {
@@ -54,6 +57,9 @@ func Find(o Options, targets []matrix.Target) ([]*Testbed, error) {
 	if len(chosen) == 1 {
 		own := o.forHost(chosen[0])
 		return []*Testbed{{Dial: func(ctx context.Context) (*Pair, error) {
+			if chosen[0].kernel != "" {
+				return reachKernel(ctx, own.guest(chosen[0]))
+			}
 			return reachRemote(ctx, own, targets)
 		}}}, nil
 	}
@@ -61,6 +67,12 @@ func Find(o Options, targets []matrix.Target) ([]*Testbed, error) {
 	p := newPrompter(terminal.Ask())
 	for i, h := range chosen {
 		own := o.forHost(h)
+		if h.kernel != "" {
+			beds[i] = &Testbed{Name: h.name, Index: i, Dial: func(ctx context.Context) (*Pair, error) {
+				return reachKernel(ctx, own.guest(h))
+			}}
+			continue
+		}
 		own.Notices = &prefixed{o.Notices, h.name + " "}
 		beds[i] = &Testbed{Name: h.name, Index: i, Dial: func(ctx context.Context) (*Pair, error) {
 			pair, err := p.reach(ctx, func(a asks) (*Pair, error) { return reachSSH(ctx, own, targets, a) })
@@ -176,6 +188,7 @@ func (b *Testbed) Run(ctx context.Context, plan matrix.Plan, change func(*matrix
 	opt := b.Pair.Options
 	change(&opt)
 	err := matrix.Run(ctx, b.Pair.Hosts.Tested(), plan, opt, func(r matrix.Result) {
+		r = b.Pair.judgeKernel(r)
 		r.Name = b.Target(r.Name)
 		done(r)
 	})

@@ -142,7 +142,8 @@ func (c *Config) nftItems() []item {
 	for _, p := range c.Partial {
 		partial[p] = true
 	}
-	for _, m := range c.NFT {
+	elements := map[SetName][]string{}
+	for i, m := range slices.Concat(c.NFT, c.Asked) {
 		about, err := split(m.Data, 4)
 		if err != nil {
 			continue // decode has refused it
@@ -166,15 +167,11 @@ func (c *Config) nftItems() []item {
 			add("set", "set "+name(unix.NFTA_SET_NAME).Name, cleanSet(about))
 		case unix.NFT_MSG_NEWSETELEM:
 			set := name(unix.NFTA_SET_ELEM_LIST_SET)
-			elements, err := about.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-			if err != nil || partial[set] {
-				continue
-			}
-			for _, e := range elements {
-				if one, err := split(e.data, 0); err == nil {
+			if list, err := about.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS); err == nil && (!partial[set] || i >= len(c.NFT)) {
+				for _, e := range list {
 					// Times and counters go on.
-					add("element of "+set.Name, "an element of set "+set.Name,
-						one.without(unix.NFTA_SET_ELEM_EXPIRATION, unix.NFTA_SET_ELEM_EXPR, nftaSetElemExpressions, unix.NFTA_SET_ELEM_PAD))
+					elements[set] = append(elements[set], settled(e.data, unix.NFTA_SET_ELEM_EXPIRATION, unix.NFTA_SET_ELEM_EXPR,
+						nftaSetElemExpressions, unix.NFTA_SET_ELEM_PAD))
 				}
 			}
 		case unix.NFT_MSG_NEWFLOWTABLE:
@@ -188,7 +185,26 @@ func (c *Config) nftItems() []item {
 			}
 		}
 	}
+	for set, list := range elements {
+		text := fmt.Sprintf("elements of set %s of table %s %s", set.Name, families[set.Family], set.Table)
+		all = append(all, item{text + joined(list), "other " + text})
+	}
 	return all
+}
+
+// settled are the attributes of an element without those that change by themselves.
+func settled(e []byte, changing ...uint16) string {
+	all, err := split(e, 0)
+	if err != nil || !slices.ContainsFunc(all, func(a attr) bool { return slices.Contains(changing, a.kind()) }) {
+		return string(e)
+	}
+	return string(all.without(changing...).bytes())
+}
+
+// joined are elements in an order that does not depend on where the kernel keeps them.
+func joined(list []string) string {
+	slices.Sort(list)
+	return strings.Join(list, "\x00")
 }
 
 // nftaSetElemExpressions is NFTA_SET_ELEM_EXPRESSIONS.
@@ -217,6 +233,7 @@ func uncounted(rule attrs) attrs {
 
 func (c *Config) ipsetItems() []item {
 	var all []item
+	elements := map[string][]string{}
 	for _, m := range c.Sets {
 		about, err := split(m.Data, 4)
 		if err != nil {
@@ -231,15 +248,14 @@ func (c *Config) ipsetItems() []item {
 			head := about.without(ipsetAttrData, ipsetAttrADT, ipsetAttrProtocol).bytes()
 			all = append(all, item{string(head) + string(cleanIPSet(data).bytes()), "set " + name})
 		}
-		elements, err := about.nest(ipsetAttrADT)
-		if err != nil {
-			continue
-		}
-		for _, e := range elements {
-			if one, err := split(e.data, 0); err == nil {
-				all = append(all, item{name + "\x00" + string(cleanEntry(one).without(ipsetDataTimeout, ipsetDataBytes, ipsetDataPackets).bytes()), "an element of set " + name})
+		if list, err := about.nest(ipsetAttrADT); err == nil {
+			for _, e := range list {
+				elements[name] = append(elements[name], settled(e.data, ipsetDataTimeout, ipsetDataBytes, ipsetDataPackets))
 			}
 		}
+	}
+	for name, list := range elements {
+		all = append(all, item{name + joined(list), "other elements of set " + name})
 	}
 	return all
 }

@@ -46,6 +46,10 @@ type Dump struct {
 	// Settings are files below /proc/sys/net, by path: "ipv4/ip_forward".
 	Settings map[string]string `cbor:"settings"`
 	Sockets  []Socket          `cbor:"sockets"`
+	// Upstreams are connections of programs that take diverted packets.
+	Upstreams []Upstream `cbor:"upstreams"`
+	// Queues are the numbers of NFQUEUE that a program takes packets from.
+	Queues []uint16 `cbor:"queues"`
 
 	// NotCloned names what the host has and a twin has not, one line each, for people.
 	NotCloned []string `cbor:"notCloned"`
@@ -248,6 +252,19 @@ type Socket struct {
 	Comm        string         `cbor:"comm"` // of the process that has it, "" where that is not known
 	// OptionsKnown is set where ReuseAddr, ReusePort, OrigDst and GID were asked.
 	OptionsKnown bool `cbor:"optionsKnown"`
+}
+
+// Upstream is a connection of a program that takes diverted packets, to another host: the rules have to
+// leave it out.
+type Upstream struct {
+	Proto string `cbor:"proto"` // tcp, udp
+	// Remote is invalid in a snapshot, which says of no one's connections where they lead.
+	Remote netip.AddrPort `cbor:"-"`
+	IPv6   bool           `cbor:"ipv6"`
+	Mark   uint32         `cbor:"mark"`
+	UID    uint32         `cbor:"uid"`
+	GID    uint32         `cbor:"gid"`
+	Comm   string         `cbor:"comm"`
 }
 
 // Difference is something that is not the same in the twin as on the host.

@@ -391,6 +391,28 @@ func (r PolicyRule) words() string {
 	return strings.Join(all, " ")
 }
 
+// policyWords writes a policy rule of the host with its ports, which PolicyRule has not.
+func (c *Config) policyWords(i int) string {
+	words := c.PolicyRules[i].words()
+	all, err := split(c.Dump.Rules[i], unix.SizeofRtMsg)
+	if err != nil {
+		return words
+	}
+	for _, p := range []struct {
+		kind uint16
+		name string
+	}{{unix.FRA_SPORT_RANGE, "sport"}, {unix.FRA_DPORT_RANGE, "dport"}} {
+		if r := all.get(p.kind); len(r) == 4 { // two u16
+			text := fmt.Sprintf("%s %d", p.name, host32(r[:2]))
+			if host32(r[2:]) != host32(r[:2]) {
+				text += fmt.Sprintf("-%d", host32(r[2:]))
+			}
+			words = strings.Replace(words, "lookup", text+" lookup", 1)
+		}
+	}
+	return words
+}
+
 func tableName(n uint32) string {
 	if name := map[uint32]string{253: "default", 254: "main", 255: "local"}[n]; name != "" {
 		return name

@@ -3,6 +3,7 @@ package twin
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 )
 
 // Kind is what a flow stands for.
@@ -26,7 +27,8 @@ type Flow struct {
 	ID    string
 	Kind  Kind
 	Proto string // tcp, udp
-	// In is the device that the client is behind, "" for a program of the host itself.
+	// In is the device that the client is behind, "" for a program of the host itself, and Anywhere
+	// for a client that is to be given one by Config.Place.
 	In string
 	// From is the sender. An invalid address is chosen by the kernel, and so is port 0.
 	From netip.AddrPort
@@ -47,17 +49,24 @@ func (f Flow) Local() bool { return f.In == "" }
 // Proxy reports whether the flow may be diverted without harm: Service, Asked and Exempt may not.
 func (f Flow) Proxy() bool { return f.Kind == Client || f.Kind == Own || f.Kind == Given }
 
+// Anywhere is Flow.In of a client whose device is not known.
+const Anywhere = "*"
+
 // name is the flow's ID.
 func (f Flow) name() string {
 	from := f.In
-	if f.Local() {
+	switch f.In {
+	case "":
 		from = "host"
+	case Anywhere:
+		from = ""
 	}
-	if f.From.Addr().IsValid() {
+	switch {
+	case !f.From.Addr().IsValid():
+	case f.From.Port() == 0:
 		from += " " + f.From.Addr().String()
-		if f.From.Port() != 0 {
-			from = from[:len(from)-len(f.From.Addr().String())] + f.From.String()
-		}
+	default:
+		from += " " + f.From.String()
 	}
 	if f.Local() && f.Mark != 0 {
 		from += fmt.Sprintf(" mark 0x%x", f.Mark)
@@ -68,7 +77,7 @@ func (f Flow) name() string {
 	if f.Local() && f.GID != 0 {
 		from += fmt.Sprintf(" gid %d", f.GID)
 	}
-	return fmt.Sprintf("%s %s -> %v", f.Proto, from, f.To)
+	return fmt.Sprintf("%s %s -> %v", f.Proto, strings.TrimSpace(from), f.To)
 }
 
 // Outcome is what the flow's sender saw in the end.

@@ -133,6 +133,27 @@ func (h *hint) of(six bool) bool {
 	return true
 }
 
+// listens reports whether rules divert to a socket.
+func (h *hints) listens(s Socket) bool {
+	return slices.ContainsFunc(h.all, func(x *hint) bool {
+		return x.redirect && slices.ContainsFunc(x.targets, func(t netip.AddrPort) bool { return t.Port() == s.Local.Port() }) &&
+			x.takes(askProto, protoNumber(s.Proto))
+	})
+}
+
+// protocols of IP.
+const (
+	protoTCP = 6
+	protoUDP = 17
+)
+
+func protoNumber(proto string) uint32 {
+	if proto == "udp" {
+		return protoUDP
+	}
+	return protoTCP
+}
+
 // has reports whether the rule asks for something in a way.
 func (h *hint) has(what asked, not bool) bool {
 	return slices.ContainsFunc(h.asks, func(a ask) bool { return a.what == what && a.not == not })

@@ -45,8 +45,8 @@ func (c *Config) notCloned(ctx context.Context) []string {
 		say("%s: an XDP program sees packets first", strings.Join(xdp, ", "))
 	}
 	c.programs(ctx, say)
-	if rows := procRows("netfilter/nfnetlink_queue", 0); rows > 0 {
-		say("%d queues of NFQUEUE with a program: what it decides is not known", rows)
+	if len(c.Queues) > 0 {
+		say("%d queues of NFQUEUE with a program: in the twin all their packets are accepted", len(c.Queues))
 	}
 	if rows := procRows("ip_vs", 3); rows > 0 {
 		say("services of IPVS")

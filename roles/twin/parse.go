@@ -25,8 +25,8 @@ func (e *FlowError) Hint() string {
 
 // ParseFlow reads a flow as Flow.ID has it: "tcp 192.168.1.20 -> 198.51.100.7:443". The sender is
 // "host", or a client's address, perhaps with a port, and perhaps behind the name of its device; of
-// the host's own sender "mark N", "uid N" and "gid N" may be given. A flow of a client without a
-// device is to be given one by Config.Place.
+// the host's own sender "mark N", "uid N" and "gid N" may be given. Config.Place finds the device of
+// a client without one.
 func ParseFlow(text string) (Flow, error) {
 	fail := func(format string, args ...any) (Flow, error) {
 		short := text
@@ -58,8 +58,10 @@ func ParseFlow(text string) (Flow, error) {
 	host := sender[0] == "host"
 	if host {
 		sender = sender[1:]
-	} else if _, err := parseSender(sender[0]); err != nil && len(sender) > 1 && len(sender[0]) < 16 {
-		f.In, sender = sender[0], sender[1:]
+	} else if f.In = Anywhere; len(sender) > 1 && len(sender[0]) < 16 {
+		if _, err := parseSender(sender[0]); err != nil {
+			f.In, sender = sender[0], sender[1:]
+		}
 	}
 	if len(sender) > 0 {
 		if a, err := parseSender(sender[0]); err == nil {

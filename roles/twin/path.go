@@ -22,6 +22,11 @@ type Packet struct {
 	Flags    string         // of TCP: "SYN", "SYN+ACK", "ACK", "PSH+ACK"; "" for UDP
 	Answer   bool           // from the flow's server to its client
 	Hops     []Hop
+	// Route is what the kernel answers when it is asked where such a packet goes: "unicast, table
+	// main, dev wan0", or its error.
+	Route string
+
+	routeType byte // RTN_*
 }
 
 // Hop is a rule that a packet matched, or the end of a base chain.
@@ -31,7 +36,7 @@ type Hop struct {
 	Table  string
 	Chain  string
 	Legacy bool   // of iptables-legacy or ip6tables-legacy
-	Handle uint64 // of the twin's rule; 0 for a policy and for rules of legacy
+	Handle uint64 // of the host's rule; 0 for a policy and for rules of legacy
 	Number int    // of the rule in its chain, from 1; 0 for a policy
 	// Rule is the rule as its own tool writes it, "policy accept" or "policy drop".
 	Rule     string

@@ -3,7 +3,6 @@ package twin
 import (
 	"fmt"
 	"net/netip"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -11,8 +10,7 @@ import (
 // Place finds the device that a client is behind: the one that the host's routes to it name. A sender
 // with an address of the host's own is a program of the host.
 func (c *Config) Place(f Flow) (Flow, error) {
-	host := strings.HasPrefix(f.ID, f.Proto+" host")
-	if host || f.In == "" && c.isOwn(f.From.Addr()) {
+	if f.In == "" || f.In == Anywhere && c.isOwn(f.From.Addr()) {
 		f.In = ""
 		f.ID = f.name()
 		return f, nil
@@ -25,7 +23,7 @@ func (c *Config) Place(f Flow) (Flow, error) {
 		}
 		return ""
 	}
-	if f.In != "" {
+	if f.In != Anywhere {
 		for _, l := range c.Links {
 			if l.Name != f.In {
 				continue
@@ -54,7 +52,7 @@ func (c *Config) Place(f Flow) (Flow, error) {
 			}
 		}
 	}
-	if f.In == "" {
+	if best < 0 {
 		return f, &FlowError{f.ID, fmt.Sprintf("no route of this host leads to %v", f.From.Addr())}
 	}
 	f.ID = f.name()

@@ -14,8 +14,8 @@ const (
 	maxDevices  = 12 // whose clients ask
 	maxPorts    = 12 // each of TCP and UDP, from the rules and the host's listeners
 	maxServices = 5  // each of TCP and UDP, asked by clients and from the internet
-	maxNamed    = 6  // public addresses that rules name, of each family
-	maxSenders  = 8  // marks, users and groups
+	maxNamed    = 8  // flows to addresses that rules name, of each family
+	maxSenders  = 16 // marks, users and groups
 )
 
 // publicAddresses are those that flows go to: the first that no rule names.
@@ -77,13 +77,6 @@ func number(six bool) int {
 		return 1
 	}
 	return 0
-}
-
-func protoNumber(proto string) uint32 {
-	if proto == "udp" {
-		return unix.IPPROTO_UDP
-	}
-	return unix.IPPROTO_TCP
 }
 
 // uplinks are the devices that lead to the internet: those of routes with a gateway, and of routes to
@@ -303,18 +296,10 @@ func (p *planner) findPorts() {
 		}
 	}
 	for _, s := range p.Sockets {
-		if !p.isListener(s) && (s.Proto == "tcp" || s.Local.Port() < 1024) {
+		if !p.hints.listens(s) && (s.Proto == "tcp" || s.Local.Port() < 1024) {
 			add(protoNumber(s.Proto), uint32(s.Local.Port()))
 		}
 	}
-}
-
-// isListener reports whether rules divert to a socket.
-func (p *planner) isListener(s Socket) bool {
-	return slices.ContainsFunc(p.hints.all, func(h *hint) bool {
-		return h.redirect && slices.ContainsFunc(h.targets, func(t netip.AddrPort) bool { return t.Port() == s.Local.Port() }) &&
-			h.takes(askProto, protoNumber(s.Proto))
-	})
 }
 
 // fromClients plans flows of clients to the internet.
@@ -355,9 +340,10 @@ func (p *planner) clientsAt(c client) bool {
 	})
 }
 
-// named are flows to public addresses that rules of a hook name, without their senders.
+// named are flows to addresses that rules of a hook name, without their senders: first those of rules
+// that do something, then those that are left out of it.
 func (p *planner) named(six bool, hook int) []Flow {
-	var all []Flow
+	var all, left []Flow
 	for _, s := range p.hints.seen {
 		if s.hook != hook || !s.of(six) {
 			continue
@@ -366,24 +352,30 @@ func (p *planner) named(six bool, hook int) []Flow {
 			if a.what != askDest {
 				continue
 			}
-			for _, x := range a.addrs[:min(len(a.addrs), 2)] {
+			for _, x := range a.addrs[:min(len(a.addrs), 2*maxNamed)] {
 				to := x.lo
 				if x.lo != x.hi {
 					to = to.Next()
 				}
-				if to.Is6() != six || !isPublic(to) || len(all) >= maxNamed || p.isOwn(to) {
+				if to.Is6() != six || !isRouted(to) || p.isOwn(to) || slices.Contains(p.fake, to) {
 					continue
 				}
-				f := Flow{Proto: "tcp", Why: s.where}
-				if !s.takes(askProto, unix.IPPROTO_TCP) {
-					f.Proto = "udp"
+				for _, proto := range []string{"tcp", "udp"} {
+					if !s.takes(askProto, protoNumber(proto)) {
+						continue
+					}
+					f := Flow{Proto: proto, To: netip.AddrPortFrom(to, p.portFor(s.hint, proto)), Why: s.where}
+					if s.leaves || !isPublic(to) && len(a.addrs) > 4 {
+						left = append(left, f)
+					} else {
+						all = append(all, f)
+					}
 				}
-				f.To = netip.AddrPortFrom(to, p.portFor(s.hint, f.Proto))
-				all = append(all, f)
 			}
 		}
 	}
-	return all
+	all = append(all, left...)
+	return all[:min(len(all), maxNamed)]
 }
 
 // portFor is a port that a rule asks for, or the usual one.
@@ -411,8 +403,29 @@ var reserved = []netip.Prefix{
 	netip.MustParsePrefix("2001::/23"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("2002::/16"),
 }
 
+// isRouted reports whether a network may route an address to others, as it does those of proxies'
+// made-up answers of DNS (198.18.0.0/15) and of documents.
+func isRouted(a netip.Addr) bool {
+	return a.IsGlobalUnicast() && !a.IsPrivate() && !slices.ContainsFunc(local, func(n netip.Prefix) bool { return n.Contains(a) })
+}
+
+// local are the networks of reserved that no network routes to others.
+var local = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"), netip.MustParsePrefix("240.0.0.0/4"),
+	netip.MustParsePrefix("::/8"), netip.MustParsePrefix("100::/64"), netip.MustParsePrefix("2002::/16"),
+}
+
+// isPublic reports whether an address may be of the internet.
 func isPublic(a netip.Addr) bool {
 	return a.IsGlobalUnicast() && !a.IsPrivate() && !slices.ContainsFunc(reserved, func(n netip.Prefix) bool { return n.Contains(a) })
+}
+
+// isDocumentation reports whether an address is of a network for examples (RFC 5737, RFC 3849), as
+// people use them for others in what they publish.
+func isDocumentation(a netip.Addr) bool {
+	return slices.ContainsFunc([]string{"192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32"}, func(n string) bool {
+		return netip.MustParsePrefix(n).Contains(a)
+	})
 }
 
 // ordinary is the user and the group of a program that no rule names.
@@ -541,7 +554,7 @@ func (p *planner) exempt() {
 	byUser := slices.ContainsFunc(senders, func(f Flow) bool { return f.Kind == Exempt && (f.UID != uid || f.GID != gid) })
 	byMark := slices.ContainsFunc(senders, func(f Flow) bool { return f.Kind == Exempt && f.Mark != 0 })
 	for _, s := range p.Sockets {
-		if !byUser || byMark || s.Proto != "tcp" || !p.isListener(s) || s.UID == uid {
+		if !byUser || byMark || s.Proto != "tcp" || !p.hints.listens(s) || s.UID == uid {
 			continue
 		}
 		for _, six := range p.families() {
@@ -550,6 +563,19 @@ func (p *planner) exempt() {
 				Why: fmt.Sprintf("%s listens at %v as this user", cmp.Or(s.Comm, "the proxy"), s.Local),
 			})
 		}
+	}
+	for _, u := range p.Upstreams {
+		to := u.Remote
+		if !to.IsValid() {
+			if u.Mark == 0 { // it may have been left out by its address
+				continue
+			}
+			to = netip.AddrPortFrom(p.fake[number(u.IPv6)], p.portFor(&hint{}, u.Proto))
+		}
+		add(Flow{
+			Kind: Exempt, Proto: u.Proto, To: to, Mark: u.Mark, UID: u.UID, GID: u.GID,
+			Why: fmt.Sprintf("a connection of %s, which takes diverted packets", u.Comm),
+		})
 	}
 	for _, f := range senders {
 		p.add(f)
@@ -566,7 +592,7 @@ func (p *planner) toLoopback(h *hint) bool {
 func (p *planner) services() {
 	for _, proto := range []string{"tcp", "udp"} {
 		sockets := slices.DeleteFunc(slices.Clone(p.Sockets), func(s Socket) bool {
-			return s.Proto != proto || p.isListener(s) || proto == "udp" && s.Local.Port() >= 1024 && !p.named1(s.Local.Port())
+			return s.Proto != proto || p.hints.listens(s) || proto == "udp" && s.Local.Port() >= 1024 && !p.named1(s.Local.Port())
 		})
 		slices.SortStableFunc(sockets, func(a, b Socket) int {
 			return cmp.Or(cmp.Compare(a.Local.Port(), b.Local.Port()), cmp.Compare(a.Local.Addr().BitLen(), b.Local.Addr().BitLen()))
@@ -631,7 +657,7 @@ func (p *planner) serves(s Socket, c client) bool {
 // listeners plans flows of clients straight to the ports of listeners that rules divert to.
 func (p *planner) listeners() {
 	for _, s := range p.Sockets {
-		if s.Proto != "tcp" || !p.isListener(s) {
+		if s.Proto != "tcp" || !p.hints.listens(s) {
 			continue
 		}
 		for _, c := range p.clients {
@@ -671,3 +697,6 @@ func (p *planner) borrowed() {
 		}
 	}
 }
+
+// isListener reports whether rules divert to a socket.
+func (p *planner) isListener(s Socket) bool { return p.hints.listens(s) }

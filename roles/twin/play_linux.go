@@ -27,14 +27,16 @@ func tag(kind byte, round int, serial uint16, flow int) []byte {
 	return b
 }
 
-// patience is how long nothing happens until the flows that are not done are taken for lost.
+// patience is how long nothing happens until the flows that are not done are taken for lost, where no
+// fence can prove it.
 const patience = 200 * time.Millisecond
 
 // player waits for events of all sockets of a twin.
 type player struct {
 	epoll  int
-	who    map[int32]any // by file descriptor: *stand, *sender, *accepted
+	who    map[int32]any // by file descriptor: *stand, *sender, *accepted, *queues, *fence
 	serial uint16        // of the run
+	fence  *fence        // nil where packets change processors
 }
 
 func newPlayer() (*player, error) {
@@ -45,7 +47,19 @@ func newPlayer() (*player, error) {
 	return &player{epoll: fd, who: map[int32]any{}}, nil
 }
 
-func (p *player) close() { _ = unix.Close(p.epoll) }
+func (p *player) close() {
+	p.lower()
+	_ = unix.Close(p.epoll)
+}
+
+// lower takes the fence away.
+func (p *player) lower() {
+	if p.fence != nil {
+		delete(p.who, int32(p.fence.in))
+		p.fence.close()
+		p.fence = nil
+	}
+}
 
 func (p *player) add(fd int, events uint32, who any) error {
 	p.who[int32(fd)] = who
@@ -292,31 +306,59 @@ func (r *playing) play(ctx context.Context) error {
 			})
 		}
 	}
+	return r.wait(ctx)
+}
+
+// wait handles events until all flows are done, or until nothing more can happen.
+func (r *playing) wait(ctx context.Context) error {
 	events := make([]unix.EpollEvent, 128)
+	fence := r.player.fence
+	if fence != nil {
+		fence.passed = 0
+	}
 	for starved := 0; ; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		wait := patience
+		timeout := patience
 		if r.open == 0 {
-			wait = 0
+			timeout = 0
+		} else if fence != nil {
+			timeout = fenceWait
+			if err := fence.send(); err != nil {
+				return err
+			}
 		}
 		began := time.Now()
-		n, err := unix.EpollWait(r.player.epoll, events, int(wait/time.Millisecond))
+		n, err := unix.EpollWait(r.player.epoll, events, int(timeout/time.Millisecond))
 		if errors.Is(err, unix.EINTR) {
 			continue
 		} else if err != nil {
 			return fmt.Errorf("epoll: %w", err)
 		}
+		happened := false
 		for _, e := range events[:n] {
+			if fence != nil && int(e.Fd) == fence.in {
+				fence.arrive()
+				continue
+			}
+			happened = true
 			if err := r.event(e); err != nil {
 				return err
 			}
 		}
 		switch {
-		case n > 0:
+		case happened:
 			starved = 0
-		case wait > 0 && time.Since(began) > patience*3/2 && starved < 5:
+			if fence != nil {
+				fence.passed = 0
+			}
+		case r.open == 0:
+			return nil
+		case fence != nil && n == 0:
+			return errLate
+		case fence != nil && fence.passed < fences:
+		case fence == nil && time.Since(began) > patience*3/2 && starved < 5:
 			starved++ // this process did not run, and perhaps the kernel's threads did not
 		default:
 			return nil
@@ -336,6 +378,8 @@ func (r *playing) event(e unix.EpollEvent) error {
 		r.serve(who)
 	case *sender:
 		return r.proceed(who, e.Events)
+	case *queues:
+		return who.accept()
 	}
 	return nil
 }

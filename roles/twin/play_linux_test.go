@@ -12,12 +12,12 @@ import (
 	"time"
 )
 
-// host makes a namespace with a router's devices, addresses and routes, and runs a script there:
+// router makes a namespace with a router's devices, addresses and routes, and runs a script there:
 //
 //	client 10.91.1.2 -- lan0 [10.91.1.1, 10.91.2.1] wan0 -- internet by 10.91.2.2
 //
 // and the same with fd91:1::/64 and fd91:2::/64.
-func host(t *testing.T, script string, sockets []Socket) *Config {
+func router(t *testing.T, script string) *Netns {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("only root may make namespaces with these tools")
@@ -26,6 +26,17 @@ func host(t *testing.T, script string, sockets []Socket) *Config {
 	sh(t, live, fmt.Sprintf(routerScript, fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), beyond.FD())))
 	sh(t, beyond, "ip link set lan-peer up; ip link set wan-peer up")
 	sh(t, live, script)
+	return live
+}
+
+// host is a router's configuration, with sockets.
+func host(t *testing.T, script string, sockets []Socket) *Config {
+	t.Helper()
+	return readHost(t, router(t, script), sockets)
+}
+
+func readHost(t *testing.T, live *Netns, sockets []Socket) *Config {
+	t.Helper()
 	c, err := live.Read(context.Background())
 	if err != nil {
 		t.Fatal(err)
@@ -112,7 +123,9 @@ const (
 )
 
 // nft is a command that loads rules.
-func nft(rules string) string { return "\nnft -f - <<'X'\n" + rules + "\nX\n" }
+func nft(rules string) string {
+	return "\nnft -f - <<'X'\n" + strings.ReplaceAll(rules, "} }", "}\n}") + "\nX\n"
+}
 
 func TestPlay(t *testing.T) {
 	proxy := socket("tcp", "0.0.0.0:7895", "transparent")
@@ -286,6 +299,10 @@ iptables -t nat -A POSTROUTING -j MASQUERADE`,
 			}},
 		{"18: a service at the proxy", toLo + "iptables -t mangle -A PREROUTING -i lan0 -p tcp -j TPROXY --on-port 7895 --tproxy-mark 1",
 			[]Socket{proxy, socket("tcp", "0.0.0.0:22")}, []want{{"service tcp lan0 10.91.1.1:22", Complete, AtSocket}}},
+		{"a queue without a program", "iptables -A FORWARD -p tcp --dport 443 -j NFQUEUE --queue-num 200", nil, []want{
+			{"client tcp lan0 IPv4 :443", Silence, Nobody},
+			{"client tcp lan0 IPv4 :80", Complete, Internet},
+		}},
 		{"19: no route", "ip -6 route del default\n" + nft(`
 table inet p {
  chain output {
@@ -323,6 +340,15 @@ iptables -t mangle -A OUTPUT -p tcp -m addrtype ! --dst-type LOCAL -j MARK --set
 			play(t, host(t, c.script, c.sockets), c.wants)
 		})
 	}
+}
+
+// The packets of a queue that a program has are accepted in the twin, and those of others are dropped.
+func TestQueue(t *testing.T) {
+	c := host(t, "iptables -A FORWARD -p tcp --dport 443 -j NFQUEUE --queue-num 200; iptables -A OUTPUT -p udp --dport 53 -j NFQUEUE --queue-balance 201:202", nil)
+	c.Queues = []uint16{200, 201, 202}
+	play(t, c, []want{{"client tcp lan0 IPv4 :443", Complete, Internet}, {"own udp IPv4 :53", Complete, Internet}})
+	c.Queues = []uint16{200}
+	play(t, c, []want{{"client tcp lan0 IPv4 :443", Complete, Internet}, {"own udp IPv4 :53", Silence, Nobody}})
 }
 
 func play(t *testing.T, c *Config, wants []want) {

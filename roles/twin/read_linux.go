@@ -58,6 +58,7 @@ func read(ctx context.Context, sockets bool) (*Config, error) {
 		return nil, err
 	}
 	d.readSettings()
+	d.readQueues()
 	if sockets {
 		if err := d.readSockets(ctx); err != nil {
 			d.Unread = append(d.Unread, fmt.Sprintf("the sockets: %v", err))
@@ -65,7 +66,15 @@ func read(ctx context.Context, sockets bool) (*Config, error) {
 	}
 	c.Dump = *d
 	if sockets {
+		if c.Upstreams, err = c.upstreams(ctx); err != nil {
+			c.Unread = append(c.Unread, fmt.Sprintf("the connections of listeners: %v", err))
+		}
 		c.NotCloned = c.notCloned(ctx)
+	}
+	if len(c.Partial) > 0 {
+		if err := c.Ask(ctx, Plan(c)); err != nil {
+			return nil, err
+		}
 	}
 	return c, nil
 }

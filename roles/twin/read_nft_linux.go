@@ -29,8 +29,8 @@ const (
 	elementCatches = 2 // NFT_SET_ELEM_CATCHALL
 )
 
-// bigSet is how many elements of a set with intervals are read. The time to read all is quadratic in
-// their number; see Config.Ask.
+// bigSet is how many elements of a set are read. The time to read all of a set with intervals is quadratic
+// in their number; see Config.Ask.
 const bigSet = 5000
 
 // readNFT reads all of nf_tables, of one generation.
@@ -125,7 +125,7 @@ func (d *Dump) readElements(ctx context.Context, c *netlink.Conn, set []byte) er
 		{unix.NFTA_SET_ELEM_LIST_SET, about.get(unix.NFTA_SET_NAME)},
 	}.bytes()
 	count, counted := net32(about.get(nftaSetCount)), about.has(nftaSetCount)
-	if net32(about.get(unix.NFTA_SET_FLAGS))&setInterval == 0 || counted && count <= bigSet {
+	if counted && count <= bigSet || keyParts(net32(about.get(unix.NFTA_SET_KEY_TYPE))) == nil {
 		all, err := netfilterDump(ctx, c, unix.NFNL_SUBSYS_NFTABLES, unix.NFT_MSG_GETSETELEM, set[0], request)
 		d.NFT = append(d.NFT, all...)
 		return err

@@ -24,7 +24,7 @@ func newNetns(t *testing.T) *Netns {
 }
 
 // shell runs a script in a namespace.
-func shell(t *testing.T, n *Netns, script string) {
+func shell(t testing.TB, n *Netns, script string) {
 	t.Helper()
 	if err := n.Do(func() error {
 		cmd := exec.Command("sh", "-euc", script)
@@ -106,6 +106,8 @@ func TestReplay(t *testing.T) {
 			ip addr add 10.0.0.1/24 dev br0
 			ip addr add 172.17.0.1/16 dev docker0
 			for l in br0 p0 p0x docker0; do ip link set $l up; done
+			until ip link show br0 | grep -q LOWER_UP; do :; done
+			for l in br0 p0 p0x; do until ip -6 route show table local | grep -q "ff00::/8 dev $l"; do :; done; done
 		`},
 		{"no carrier", `
 			ip tuntap add tun0 mode tun

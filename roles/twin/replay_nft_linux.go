@@ -218,9 +218,14 @@ func (r *replay) nftGroups() ([]nftGroup, error) {
 		if err != nil {
 			return nil, err
 		}
-		p.elements = append(p.elements, nftGroup{
-			requests: []request{newNFT(m, all)}, text: fmt.Sprintf("elements of set %s", text(all.get(unix.NFTA_SET_ELEM_LIST_SET))),
-		})
+		n := nftName{m.Data[0], text(all.get(unix.NFTA_SET_ELEM_LIST_TABLE)), text(all.get(unix.NFTA_SET_ELEM_LIST_SET))}
+		if p.hidden[n] != nil {
+			p.hidden[n] = append(p.hidden[n], newNFT(m, all))
+		} else {
+			p.elements = append(p.elements, nftGroup{
+				requests: []request{newNFT(m, all)}, text: fmt.Sprintf("elements of set %s of table %s %s", n.Name, families[n.Family], n.Table),
+			})
+		}
 	}
 	groups := append(p.first, p.sets...)
 	groups = append(append(groups, p.elements...), p.flowtables...)

@@ -187,5 +187,7 @@ func entryText(e cstruct, at legacyLayout, six bool) []string {
 	return all
 }
 
-// put32 overwrites a number in the machine's order.
+// put16 and put32 overwrite a number in the machine's order.
+func put16(b []byte, at int, v uint16) { binary.NativeEndian.PutUint16(b[at:], v) }
+
 func put32(b []byte, at int, v uint32) { binary.NativeEndian.PutUint32(b[at:], v) }

@@ -1,6 +1,7 @@
 package twin
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -43,8 +44,11 @@ func (c *Config) traced() (*Config, error) {
 			}))
 		}
 	}
-	for _, hook := range []string{"prerouting", "output"} {
-		made = append(made, ruleMessage("inet", traceTable, hook+" first", setMeta(unix.NFT_META_NFTRACE, []byte{1})))
+	// Each chain has a rule, because events of policies come without the packet's headers.
+	for _, hook := range hookNames {
+		for _, place := range []string{" first", " last"} {
+			made = append(made, ruleMessage("inet", traceTable, hook+place, setMeta(unix.NFT_META_NFTRACE, []byte{1})))
+		}
 	}
 	d.NFT = slices.Concat(made, d.NFT)
 	return redecode(&d)
@@ -74,8 +78,31 @@ type traceEvent struct {
 
 // Trace runs flows in a twin of their own that traces packets, all at once, and returns each one's
 // result and path. What a flow's packets do to each other's (limits, sets that are filled) is in it.
-func Trace(ctx context.Context, c *Config, flows []Flow) ([]Result, []Path, error) {
-	traced, err := c.traced()
+func Trace(ctx context.Context, c *Config, flows []Flow) (results []Result, paths []Path, err error) {
+	type traced struct {
+		result Result
+		path   Path
+	}
+	all, err := perOwner(c, flows, func(as *Config, some []Flow) ([]traced, error) {
+		results, paths, err := c.traceAs(ctx, as, some)
+		if err != nil {
+			return nil, err
+		}
+		both := make([]traced, len(some))
+		for i := range some {
+			both[i] = traced{results[i], paths[i]}
+		}
+		return both, nil
+	})
+	for _, t := range all {
+		results, paths = append(results, t.result), append(paths, t.path)
+	}
+	return results, paths, err
+}
+
+// traceAs is Trace with rules as one owner's sockets find them. The texts are those of the host's rules.
+func (c *Config) traceAs(ctx context.Context, as *Config, flows []Flow) ([]Result, []Path, error) {
+	traced, err := as.traced()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -113,6 +140,9 @@ func Trace(ctx context.Context, c *Config, flows []Flow) ([]Result, []Path, erro
 	}
 	paths := make([]Path, len(flows))
 	packets := tr.packets()
+	if err := t.askRoutes(packets); err != nil {
+		return nil, nil, err
+	}
 	for i, r := range results {
 		paths[i] = Path{Flow: r.Flow.ID, Counters: after}
 		for _, p := range packets {
@@ -396,7 +426,9 @@ func (tr *tracer) nftEvent(b []byte) []traceEvent {
 			h.Verdict = map[int32]string{2: "stolen", 3: "queue", 4: "repeat"}[code&0xff]
 		}
 		h.Rule = tr.text(key)
-		h.Number = tr.rules[key].number
+		if p, ok := tr.rules[key]; ok {
+			h.Number, h.Handle = p.number, p.chain.Rules[p.number-1].Handle
+		}
 	}
 	if network := n.get(traceNetwork).b; len(network) > 0 {
 		e.known = e.headers(network, n.get(traceTransport).b)
@@ -564,6 +596,9 @@ func legacyPriority(table, hook string) int32 {
 	return 0
 }
 
+// setsMark is what a rule of legacy does to the mark.
+var setsMark = regexp.MustCompile(`(?:-j MARK --set-xmark|--tproxy-mark) (0x[0-9a-f]+/0x[0-9a-f]+)`)
+
 // packets makes packets of the events.
 func (tr *tracer) packets() []Packet {
 	type way struct {
@@ -601,6 +636,9 @@ func (tr *tracer) packets() []Packet {
 		if !e.known { // the headers are told at the first event of a chain
 			e.from, e.to, e.proto, e.flags, e.serial = w.last.from, w.last.to, w.last.proto, w.last.flags, w.last.serial
 		}
+		if e.hop.Hook == w.last.hop.Hook || e.hop.Hook == "" { // devices are told with the headers
+			e.hop.In, e.hop.Out = cmp.Or(e.hop.In, w.last.hop.In), cmp.Or(e.hop.Out, w.last.hop.Out)
+		}
 		e.hop.From, e.hop.To = e.from, e.to
 		w.last = e
 		// The chain that a rule jumped into has no hook of its own.
@@ -621,39 +659,69 @@ func (tr *tracer) packets() []Packet {
 // merge puts what iptables-legacy logged between the events of nf_tables: of the same packet at the
 // same hook, by the chains' priority.
 func (tr *tracer) merge(legacy []traceEvent) {
+	type seen struct {
+		packet              int
+		table, chain, where string
+		number              int
+	}
+	have := map[seen]bool{}
 	for _, l := range legacy {
-		best := -1
+		what := seen{table: l.hop.Table, chain: l.hop.Chain, where: l.hop.Hook, number: l.hop.Number}
+		best := map[int]int{}          // where it belongs, by packet
 		now := map[uint32]traceEvent{} // headers by ID
-		chain := map[uint32]traceEvent{}
+		chain := map[uint32]Hop{}      // of the base chain
+		packet := map[uint32]int{}     // by ID
 		for i, e := range tr.events {
-			if e.known || e.hop.Legacy {
+			if e.known {
 				now[e.id] = e
 			}
-			if e.hop.Hook != "" {
-				chain[e.id] = e
+			if e.hop.Table == traceTable && e.known && (e.hop.Chain == "prerouting first" || e.hop.Chain == "output first") {
+				packet[e.id] = i
 			}
-			at := chain[e.id].hop
-			h := now[e.id]
+			if e.hop.Hook != "" {
+				chain[e.id] = e.hop
+			}
+			at, h := chain[e.id], now[e.id]
 			if at.Hook != l.hop.Hook || at.priority > l.hop.priority || h.proto != l.proto || h.flags != l.flags || h.serial != l.serial || h.from.Port() != l.from.Port() && h.to.Port() != l.to.Port() {
 				continue
 			}
-			if at.In != l.hop.In && at.Hook != "output" && at.Hook != "postrouting" {
+			if h.hop.In != l.hop.In && at.Hook != "output" && at.Hook != "postrouting" {
 				continue
 			}
-			best = i
+			best[packet[e.id]] = i
 		}
-		if best < 0 {
-			continue
+		// Of packets that are alike, as those that are sent again, the first that has it not yet.
+		for _, p := range slices.Sorted(maps.Keys(best)) {
+			what.packet = p
+			if have[what] {
+				continue
+			}
+			have[what] = true
+			l.id = tr.events[best[p]].id
+			tr.events = slices.Insert(tr.events, best[p]+1, l)
+			moved := map[seen]bool{}
+			for k := range have { // what is behind has moved by one
+				if k.packet > best[p] {
+					k.packet++
+				}
+				moved[k] = true
+			}
+			have = moved
+			break
 		}
-		l.id = tr.events[best].id
-		tr.events = slices.Insert(tr.events, best+1, l)
 	}
 	// What a rule of legacy did to the mark shows in what follows.
 	for i := range tr.events {
 		if e := &tr.events[i]; e.hop.Legacy {
+			var mark, mask uint32
+			if m := setsMark.FindStringSubmatch(e.hop.Rule); m != nil {
+				_, _ = fmt.Sscanf(m[1], "0x%x/0x%x", &mark, &mask) // as legacyText writes it
+				e.hop.Mark = e.hop.Mark&^mask ^ mark
+				continue
+			}
 			for _, o := range tr.events[i+1:] {
 				if o.id == e.id {
-					if o.hop.Hook == e.hop.Hook {
+					if o.hop.Hook == e.hop.Hook && !strings.HasSuffix(o.hop.Chain, " first") {
 						e.hop.Mark = o.hop.Mark
 					}
 					break

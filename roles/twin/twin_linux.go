@@ -31,6 +31,7 @@ type Twin struct {
 	outside    map[place]*stand     // of everyone else
 	uplinks    map[int]bool
 	own        map[netip.Addr]bool // the host's addresses
+	queues     *queues             // nil for none
 	player     *player
 }
 
@@ -74,9 +75,15 @@ func (t *Twin) prepare(ctx context.Context) error {
 	if t.player, err = newPlayer(); err != nil {
 		return err
 	}
+	if err := t.Outside.Do(t.raise); err != nil {
+		return err
+	}
+	if err := t.Inside.Do(t.queue); err != nil {
+		return err
+	}
 	// One that can't be made says so: the rest of the twin is right without it.
 	err = t.Inside.Do(t.listen)
-	for _, e := range joined(err) {
+	for _, e := range eachError(err) {
 		t.Warnings = append(t.Warnings, e.Error())
 	}
 	for _, s := range t.stands {
@@ -87,8 +94,34 @@ func (t *Twin) prepare(ctx context.Context) error {
 	return nil
 }
 
-// joined returns the errors that were joined.
-func joined(err error) []error {
+// raise makes the player's fence, where one proves something.
+func (t *Twin) raise() error {
+	if spread() {
+		return nil
+	}
+	f, err := newFence()
+	if err != nil {
+		return err
+	}
+	t.player.fence = f
+	return t.player.add(f.in, unix.EPOLLIN, f)
+}
+
+// queue makes stand-ins for programs that packets are queued to.
+func (t *Twin) queue() error {
+	if len(t.Config.Queues) == 0 {
+		return nil
+	}
+	q, err := newQueues(t.Config.Queues)
+	if err != nil {
+		return err
+	}
+	t.queues = q
+	return t.player.add(q.fd, unix.EPOLLIN, q)
+}
+
+// eachError returns the errors that were joined.
+func eachError(err error) []error {
 	var all interface{ Unwrap() []error }
 	if errors.As(err, &all) {
 		return all.Unwrap()
@@ -106,6 +139,9 @@ func (t *Twin) Close() {
 	for _, s := range t.outside {
 		_ = unix.Close(s.fd)
 	}
+	if t.queues != nil {
+		t.queues.close()
+	}
 	if t.player != nil {
 		t.player.close()
 	}
@@ -117,18 +153,30 @@ func (t *Twin) Close() {
 }
 
 // Play runs the flows, all at once, and returns what happened to each, in their order. It ends when
-// all are done, or when for 200 ms nothing happened in the twin. An error is of the machinery: lost
-// flows are results.
+// all are done or no packet of theirs is left. An error is of the machinery: lost flows are results.
 func (t *Twin) Play(ctx context.Context, flows []Flow) ([]Result, error) {
 	if err := t.introduce(ctx, flows); err != nil {
 		return nil, err
 	}
 	r := t.newRun(flows)
 	defer r.end()
-	if err := t.Outside.Do(func() error { return r.outside() }); err != nil {
+	processor := -1
+	on := func(f func() error) func() error {
+		return func() error {
+			n, undo, err := pin(processor)
+			if err != nil { // then nothing is proved by a fence
+				t.player.lower()
+				return f()
+			}
+			processor = n
+			defer undo()
+			return f()
+		}
+	}
+	if err := t.Outside.Do(on(r.outside)); err != nil {
 		return nil, fmt.Errorf("outside of the twin: %w", err)
 	}
-	if err := t.Inside.Do(func() error { return r.play(ctx) }); err != nil {
+	if err := t.Inside.Do(on(func() error { return r.play(ctx) })); err != nil {
 		return nil, fmt.Errorf("run flows: %w", err)
 	}
 	return r.results(), nil

@@ -2,90 +2,108 @@ package spoil
 
 import (
 	"encoding/binary"
+	"errors"
+	"net"
 	"net/netip"
 
-	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"pfdivert/matrix/injection"
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/netlink"
 	"pfdivert/pfconf/nft"
 )
 
 // chained is a rule of someone else's packet filter, with its chain.
 type chained struct {
-	kind     nftables.ChainType
-	hook     *nftables.ChainHook
-	priority *nftables.ChainPriority
-	rule     []expr.Any
+	kind     string // type of the chain
+	hook     uint32 // NF_INET_*
+	priority int32
+	rule     []statement
 }
+
+// statement appends its expressions to a rule.
+type statement func(*netlink.Request)
+
+// Priorities of chains, enum nf_ip_hook_priorities in linux/netfilter_ipv4.h.
+const (
+	priorityRaw       = -300
+	priorityMangle    = -150
+	priorityNATDest   = -100
+	priorityFilter    = 0
+	priorityNATSource = 100
+)
 
 // rules are the steps that put such rules into the kernel.
 var rules = map[injection.Step]func(change) []chained{
 	injection.DropFake: func(c change) []chained {
 		if c.Remote {
-			return []chained{c.at(nftables.ChainHookInput, nftables.ChainPriorityFilter, c.toFake(), drop)}
+			return []chained{at(unix.NF_INET_LOCAL_IN, priorityFilter, c.toFake(), drop)}
 		}
-		return []chained{c.at(nftables.ChainHookInput, nftables.ChainPriorityFilter, c.fromFake(), drop)}
+		return []chained{at(unix.NF_INET_LOCAL_IN, priorityFilter, c.fromFake(), drop)}
 	},
 	injection.Twice: func(c change) []chained {
-		copied := []expr.Any{
-			&expr.Immediate{Register: 1, Data: c.There.AsSlice()},
-			&expr.Dup{RegAddr: 1},
+		copied := func(r *netlink.Request) {
+			r.Immediate(unix.NFT_REG_1, c.There.AsSlice())
+			r.Expression("dup", func() { r.Attr32(unix.NFTA_DUP_SREG_ADDR, unix.NFT_REG_1) })
 		}
-		return []chained{c.at(nftables.ChainHookOutput, nftables.ChainPriorityMangle, c.toFake(), notTCP(), copied)}
+		return []chained{at(unix.NF_INET_LOCAL_OUT, priorityMangle, c.toFake(), notTCP, copied)}
 	},
 	injection.DropEarly: func(c change) []chained {
-		return []chained{c.at(nftables.ChainHookPrerouting, nftables.ChainPriorityRaw, c.toFake(), drop)}
+		return []chained{at(unix.NF_INET_PRE_ROUTING, priorityRaw, c.toFake(), drop)}
 	},
 	injection.DropPlain: func(c change) []chained {
-		return []chained{c.at(nftables.ChainHookInput, nftables.ChainPriorityFilter, c.toHere(), c.proto(pfconf.UDP), drop)}
+		return []chained{at(unix.NF_INET_LOCAL_IN, priorityFilter, c.toHere(), c.proto(pfconf.UDP), drop)}
 	},
 	injection.DropOut: func(c change) []chained {
-		return []chained{c.at(nftables.ChainHookOutput, nftables.ChainPriorityFilter, c.fromFake(), drop)}
+		return []chained{at(unix.NF_INET_LOCAL_OUT, priorityFilter, c.fromFake(), drop)}
 	},
 	injection.Unmark: func(c change) []chained {
-		return []chained{c.at(nftables.ChainHookPrerouting, nftables.ChainPriorityRef(*nftables.ChainPriorityMangle+1), c.toFake(), setMark(0))}
+		return []chained{at(unix.NF_INET_PRE_ROUTING, priorityMangle+1, c.toFake(), setMark(0))}
 	},
 	injection.NoTrack: func(c change) []chained {
-		untracked := []expr.Any{&expr.Notrack{}}
 		return []chained{
-			c.at(nftables.ChainHookPrerouting, nftables.ChainPriorityRaw, c.toFake(), untracked),
-			c.at(nftables.ChainHookOutput, nftables.ChainPriorityRaw, c.fromFake(), untracked),
+			at(unix.NF_INET_PRE_ROUTING, priorityRaw, c.toFake(), bare("notrack")),
+			at(unix.NF_INET_LOCAL_OUT, priorityRaw, c.fromFake(), bare("notrack")),
 		}
 	},
 	injection.OtherZone: func(c change) []chained {
-		zone := []expr.Any{
-			&expr.Immediate{Register: 1, Data: binary.NativeEndian.AppendUint16(nil, 5)},
-			&expr.Ct{Key: expr.CtKeyZONE, Register: 1, SourceRegister: true},
+		zone := func(r *netlink.Request) {
+			r.Immediate(unix.NFT_REG_1, binary.NativeEndian.AppendUint16(nil, 5))
+			r.Expression("ct", func() {
+				r.Attr32(unix.NFTA_CT_KEY, unix.NFT_CT_ZONE)
+				r.Attr32(unix.NFTA_CT_SREG, unix.NFT_REG_1)
+			})
 		}
-		return []chained{c.at(nftables.ChainHookPrerouting, nftables.ChainPriorityRaw, c.toFake(), zone)}
+		return []chained{at(unix.NF_INET_PRE_ROUTING, priorityRaw, c.toFake(), zone)}
 	},
 	injection.Redirect: func(c change) []chained {
 		var all []chained
 		for _, p := range []pfconf.Proto{pfconf.TCP, pfconf.UDP} {
-			r := c.at(nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest, c.toFake(), c.proto(p), []expr.Any{&expr.Redir{}})
-			r.kind = nftables.ChainTypeNAT
+			r := at(unix.NF_INET_PRE_ROUTING, priorityNATDest, c.toFake(), c.proto(p), bare("redir"))
+			r.kind = "nat"
 			all = append(all, r)
 		}
 		return all
 	},
 	injection.Masquerade: func(c change) []chained {
-		r := c.at(nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource, c.fromFake(), []expr.Any{&expr.Masq{}})
-		r.kind = nftables.ChainTypeNAT
+		r := at(unix.NF_INET_POST_ROUTING, priorityNATSource, c.fromFake(), bare("masq"))
+		r.kind = "nat"
 		return []chained{r}
 	},
 	injection.OtherProxy: func(c change) []chained {
+		diverted := func(r *netlink.Request) {
+			r.Immediate(unix.NFT_REG_1, c.family.Loopback().AsSlice())
+			r.Payload(unix.NFT_REG_2, unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2) // the destination port
+			r.Expression("tproxy", func() {
+				r.Attr32(netlink.TproxyFamily, uint32(c.table()))
+				r.Attr32(netlink.TproxyRegAddr, unix.NFT_REG_1)
+				r.Attr32(netlink.TproxyRegPort, unix.NFT_REG_2)
+			})
+		}
 		var all []chained
 		for _, p := range []pfconf.Proto{pfconf.TCP, pfconf.UDP} {
-			diverted := []expr.Any{
-				&expr.Immediate{Register: 1, Data: c.family.Loopback().AsSlice()},
-				&expr.Payload{DestRegister: 2, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}, // the destination port
-				&expr.TProxy{Family: byte(c.table()), TableFamily: byte(c.table()), RegAddr: 1, RegPort: 2},
-			}
-			before := nftables.ChainPriorityRef(*nftables.ChainPriorityMangle - 1)
-			all = append(all, c.at(nftables.ChainHookPrerouting, before, c.toFake(), c.proto(p), diverted, setMark(nft.Mark)))
+			all = append(all, at(unix.NF_INET_PRE_ROUTING, priorityMangle-1, c.toFake(), c.proto(p), diverted, setMark(nft.Mark)))
 		}
 		return all
 	},
@@ -93,87 +111,114 @@ var rules = map[injection.Step]func(change) []chained{
 
 // markOut marks what FAKE's sockets send, and has it routed again.
 func (c change) markOut() []chained {
-	r := c.at(nftables.ChainHookOutput, nftables.ChainPriorityMangle, c.fromFake(), setMark(nft.Mark))
-	r.kind = nftables.ChainTypeRoute
+	r := at(unix.NF_INET_LOCAL_OUT, priorityMangle, c.fromFake(), setMark(nft.Mark))
+	r.kind = "route"
 	return []chained{r}
 }
 
 // at is a rule in a chain of the usual kind.
-func (c change) at(hook *nftables.ChainHook, priority *nftables.ChainPriority, statements ...[]expr.Any) chained {
-	r := chained{nftables.ChainTypeFilter, hook, priority, nil}
-	for _, s := range statements {
-		r.rule = append(r.rule, s...)
-	}
-	return r
+func at(hook uint32, priority int32, statements ...statement) chained {
+	return chained{"filter", hook, priority, statements}
 }
 
 // filter puts the rules into a table of the step's name.
-func (c change) filter(s injection.Step, all []chained) error {
-	conn, err := nftables.New()
+func (c change) filter(s injection.Step, all []chained) (err error) {
+	socket, err := netlink.Open(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return err
 	}
-	t := conn.AddTable(&nftables.Table{Name: string(s), Family: c.table()})
-	for _, r := range all {
-		ch := conn.AddChain(&nftables.Chain{
-			Name: string(s) + "-" + hookNames[*r.hook], Table: t, Type: r.kind, Hooknum: r.hook, Priority: r.priority,
-		})
-		conn.AddRule(&nftables.Rule{Table: t, Chain: ch, Exprs: r.rule})
+	defer func() { err = errors.Join(err, socket.Close()) }()
+	table := string(s)
+	r := socket.Transaction()
+	add := func(message, flags uint16) { r.Netfilter(netlink.Nft(message), unix.NLM_F_CREATE|flags, c.table(), 0) }
+	add(unix.NFT_MSG_NEWTABLE, 0)
+	r.AttrString(unix.NFTA_TABLE_NAME, table)
+	for _, rule := range all {
+		chain := table + "-" + hookNames[rule.hook]
+		add(unix.NFT_MSG_NEWCHAIN, 0)
+		r.AttrString(unix.NFTA_CHAIN_TABLE, table)
+		r.AttrString(unix.NFTA_CHAIN_NAME, chain)
+		hook := r.Nest(unix.NFTA_CHAIN_HOOK)
+		r.Attr32(unix.NFTA_HOOK_HOOKNUM, rule.hook)
+		r.Attr32(unix.NFTA_HOOK_PRIORITY, uint32(rule.priority))
+		r.Close(hook)
+		r.AttrString(unix.NFTA_CHAIN_TYPE, rule.kind)
+
+		add(unix.NFT_MSG_NEWRULE, unix.NLM_F_APPEND)
+		r.AttrString(unix.NFTA_RULE_TABLE, table)
+		r.AttrString(unix.NFTA_RULE_CHAIN, chain)
+		list := r.Nest(unix.NFTA_RULE_EXPRESSIONS)
+		for _, statement := range rule.rule {
+			statement(r)
+		}
+		r.Close(list)
 	}
-	return conn.Flush()
+	return socket.CommitAll(r)
 }
 
-var hookNames = map[nftables.ChainHook]string{
+var hookNames = map[uint32]string{
 	unix.NF_INET_PRE_ROUTING: "prerouting", unix.NF_INET_LOCAL_IN: "input",
 	unix.NF_INET_LOCAL_OUT: "output", unix.NF_INET_POST_ROUTING: "postrouting",
 }
 
-func (c change) table() nftables.TableFamily {
+// table is the family of tables.
+func (c change) table() uint8 {
 	if c.family == pfconf.Inet {
-		return nftables.TableFamilyIPv4
+		return unix.NFPROTO_IPV4
 	}
-	return nftables.TableFamilyIPv6
+	return unix.NFPROTO_IPV6
 }
 
-var drop = []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}
+func drop(r *netlink.Request) {
+	bare("counter")(r)
+	r.Verdict(0, "") // NF_DROP
+}
+
+// bare is an expression without attributes.
+func bare(name string) statement {
+	return func(r *netlink.Request) { r.Expression(name, func() {}) }
+}
 
 // fromFake and toFake match packets from and to the prefix of FAKE.
-func (c change) fromFake() []expr.Any { return c.address(c.fake, 12, 8) }
-func (c change) toFake() []expr.Any   { return c.address(c.fake, 16, 24) }
+func (c change) fromFake() statement { return c.address(c.fake, 12, 8) }
+func (c change) toFake() statement   { return c.address(c.fake, 16, 24) }
 
 // toHere matches packets to the host's own address.
-func (c change) toHere() []expr.Any {
+func (c change) toHere() statement {
 	return c.address(netip.PrefixFrom(c.Here, c.Here.BitLen()), 16, 24)
 }
 
 // address matches a prefix at an offset of the network header.
-func (c change) address(p netip.Prefix, offset4, offset6 uint32) []expr.Any {
-	n, offset := uint32(16), offset6
+func (c change) address(p netip.Prefix, offset4, offset6 uint32) statement {
+	offset := offset6
 	if c.family == pfconf.Inet {
-		n, offset = 4, offset4
+		offset = offset4
 	}
-	net := ipnet(p)
-	return []expr.Any{
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: n},
-		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: n, Mask: net.Mask, Xor: make([]byte, n)},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: net.IP},
-	}
-}
-
-func (c change) proto(p pfconf.Proto) []expr.Any { return ofProto(expr.CmpOpEq, p.Number(c.family)) }
-
-func notTCP() []expr.Any { return ofProto(expr.CmpOpNeq, unix.IPPROTO_TCP) }
-
-func ofProto(op expr.CmpOp, number int) []expr.Any {
-	return []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-		&expr.Cmp{Op: op, Register: 1, Data: []byte{byte(number)}},
+	address := p.Addr().AsSlice()
+	return func(r *netlink.Request) {
+		r.Payload(unix.NFT_REG_1, unix.NFT_PAYLOAD_NETWORK_HEADER, offset, uint32(len(address)))
+		r.Mask(net.CIDRMask(p.Bits(), p.Addr().BitLen()))
+		r.Compare(unix.NFT_CMP_EQ, address)
 	}
 }
 
-func setMark(mark uint32) []expr.Any {
-	return []expr.Any{
-		&expr.Immediate{Register: 1, Data: binary.NativeEndian.AppendUint32(nil, mark)},
-		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1, SourceRegister: true},
+func (c change) proto(p pfconf.Proto) statement {
+	return func(r *netlink.Request) { ofProto(r, unix.NFT_CMP_EQ, p.Number(c.family)) }
+}
+
+func notTCP(r *netlink.Request) { ofProto(r, unix.NFT_CMP_NEQ, unix.IPPROTO_TCP) }
+
+func ofProto(r *netlink.Request, op uint32, number int) {
+	r.Load("meta", unix.NFTA_META_KEY, unix.NFT_META_L4PROTO, unix.NFTA_META_DREG)
+	r.Compare(op, []byte{byte(number)})
+}
+
+func setMark(mark uint32) statement {
+	return func(r *netlink.Request) {
+		r.Immediate(unix.NFT_REG_1, binary.NativeEndian.AppendUint32(nil, mark))
+		r.Expression("meta", func() {
+			r.Attr32(unix.NFTA_META_KEY, unix.NFT_META_MARK)
+			r.Attr32(unix.NFTA_META_SREG, unix.NFT_REG_1)
+		})
 	}
 }

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf/rtnetlink"
 )
 
 // bridged does it for both families at once.
@@ -20,87 +22,84 @@ func (c change) bridged() error {
 			return err
 		}
 	}
-	port, err := netlink.LinkByName(c.Interface)
-	if err != nil || port.Type() == "bridge" { // the other family was first
+	port, err := c.routes.Link(c.Interface)
+	if err != nil || port.Kind == rtnetlink.Bridge { // the other family was first
 		return err
 	}
-	kept, err := belongings(port)
+	kept, err := c.belongings(port.Index)
 	if err != nil {
 		return err
 	}
-	if err := netlink.LinkSetDown(port); err != nil {
+	if err := c.routes.SetDown(port.Index); err != nil {
 		return err
 	}
-	if err := netlink.LinkSetName(port, "port0"); err != nil {
+	if err := c.routes.SetName(port.Index, "port0"); err != nil {
 		return err
 	}
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.HardwareAddr = c.Interface, port.Attrs().HardwareAddr
-	bridge := &netlink.Bridge{LinkAttrs: attrs}
-	err = netlink.LinkAdd(bridge)
+	bridge, err := c.routes.AddLink(rtnetlink.NewLink{Name: c.Interface, Kind: rtnetlink.Bridge, Hardware: port.Hardware})
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return fmt.Errorf("%w: it has no bridges: %w", ErrLacks, err)
 	}
 	if err != nil {
 		return fmt.Errorf("make a bridge: %w", err)
 	}
-	if err := netlink.LinkSetIP6AddrGenMode(bridge, 1); err != nil { // IN6_ADDR_GEN_MODE_NONE, linux/if_link.h
+	if err := c.routes.SetNoLinkLocal(bridge.Index); err != nil {
 		return err
 	}
-	if err := netlink.LinkSetMaster(port, bridge); err != nil {
+	if err := c.routes.SetBridge(port.Index, bridge.Index); err != nil {
 		return err
 	}
-	for _, l := range []netlink.Link{port, bridge} {
-		if err := netlink.LinkSetUp(l); err != nil {
+	for _, l := range []rtnetlink.Link{port, bridge} {
+		if err := c.routes.SetUp(l.Index); err != nil {
 			return err
 		}
 	}
-	return kept.moveTo(bridge)
+	return c.moveTo(kept, bridge.Index)
 }
 
 // kept is what an interface loses when it goes down or becomes another's port.
 type kept struct {
-	addresses  []netlink.Addr
-	neighbours []netlink.Neigh
-	routes     []netlink.Route
+	addresses  []rtnetlink.Address
+	neighbours []rtnetlink.Neighbour
+	routes     []rtnetlink.Route
 }
 
-func belongings(l netlink.Link) (kept, error) {
-	var k kept
-	var err error
-	if k.addresses, err = netlink.AddrList(l, netlink.FAMILY_ALL); err != nil {
+func (c change) belongings(link int) (k kept, err error) {
+	if k.addresses, err = c.routes.Addresses(unix.AF_UNSPEC); err != nil {
 		return k, err
 	}
-	if k.neighbours, err = netlink.NeighList(l.Attrs().Index, 0); err != nil {
+	if k.neighbours, err = c.routes.Neighbours(); err != nil {
 		return k, err
 	}
-	k.routes, err = netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{LinkIndex: l.Attrs().Index, Table: unix.RT_TABLE_MAIN},
-		netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
-	return k, err
+	if k.routes, err = c.routes.Routes(unix.AF_UNSPEC, unix.RT_TABLE_MAIN); err != nil {
+		return k, err
+	}
+	k.addresses = slices.DeleteFunc(k.addresses, func(a rtnetlink.Address) bool { return a.Link != link })
+	k.neighbours = slices.DeleteFunc(k.neighbours, func(n rtnetlink.Neighbour) bool {
+		return n.Link != link || n.State&unix.NUD_PERMANENT == 0
+	})
+	k.routes = slices.DeleteFunc(k.routes, func(r rtnetlink.Route) bool {
+		return r.Link != link || r.Protocol == unix.RTPROT_KERNEL // of an address
+	})
+	return k, nil
 }
 
-func (k kept) moveTo(l netlink.Link) error {
-	index := l.Attrs().Index
+func (c change) moveTo(k kept, link int) error {
 	for _, a := range k.addresses {
-		if err := netlink.AddrAdd(l, &netlink.Addr{IPNet: a.IPNet, Flags: unix.IFA_F_NODAD & a.Flags}); err != nil {
-			return fmt.Errorf("address %v: %w", a.IPNet, err)
+		a.Link, a.Flags = link, unix.IFA_F_NODAD&a.Flags
+		if err := c.routes.AddAddress(a); err != nil {
+			return fmt.Errorf("address %v: %w", a.Prefix, err)
 		}
 	}
 	for _, n := range k.neighbours {
-		if n.State&netlink.NUD_PERMANENT == 0 {
-			continue
-		}
-		n.LinkIndex = index
-		if err := netlink.NeighSet(&n); err != nil {
-			return fmt.Errorf("neighbour %v: %w", n.IP, err)
+		n.Link = link
+		if err := c.routes.SetNeighbour(n); err != nil {
+			return fmt.Errorf("neighbour %v: %w", n.Addr, err)
 		}
 	}
 	for _, r := range k.routes {
-		if r.Protocol == unix.RTPROT_KERNEL { // of an address
-			continue
-		}
-		r.LinkIndex = index
-		if err := netlink.RouteReplace(&r); err != nil {
+		r.Link = link
+		if err := c.routes.ReplaceRoute(r); err != nil {
 			return fmt.Errorf("route to %v: %w", r.Dst, err)
 		}
 	}
@@ -109,9 +108,9 @@ func (k kept) moveTo(l netlink.Link) error {
 
 // littleMTU is what a veth goes by when it receives, too (is_skb_forwardable, net/core/dev.c).
 func (c change) littleMTU() error {
-	l, err := netlink.LinkByName(c.Interface)
+	l, err := c.routes.Link(c.Interface)
 	if err != nil {
 		return err
 	}
-	return netlink.LinkSetMTU(l, 1280)
+	return c.routes.SetMTU(l.Index, 1280)
 }

@@ -3,16 +3,15 @@ package spoil
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"pfdivert/matrix/injection"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/nft"
+	"pfdivert/pfconf/rtnetlink"
 )
 
 // change is a step in one family of a host.
@@ -21,6 +20,7 @@ type change struct {
 	Path
 	family pfconf.Family
 	fake   netip.Prefix
+	routes *rtnetlink.Conn
 }
 
 var steps = map[injection.Step]func(change) error{
@@ -44,25 +44,27 @@ var steps = map[injection.Step]func(change) error{
 // Do makes the change in the network namespace of the process. The driver of the packet
 // filter must have made its own before.
 func (h Host) Do(_ context.Context, s injection.Step) error {
-	for _, p := range h.Paths {
-		f := pfconf.FamilyOf(p.Here)
-		c := change{h, p, f, h.fake(f)}
-		var err error
-		if do := steps[s]; do != nil {
-			err = do(c)
-		} else if r := rules[s]; r != nil {
-			err = c.filter(s, r(c))
-		} else {
-			return fmt.Errorf("there is no step %q", s)
+	return rtnetlink.With(func(routes *rtnetlink.Conn) error {
+		for _, p := range h.Paths {
+			f := pfconf.FamilyOf(p.Here)
+			c := change{h, p, f, h.fake(f), routes}
+			var err error
+			if do := steps[s]; do != nil {
+				err = do(c)
+			} else if r := rules[s]; r != nil {
+				err = c.filter(s, r(c))
+			} else {
+				return fmt.Errorf("there is no step %q", s)
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %v: %w", s, f, err)
+			}
 		}
-		if err != nil {
-			return fmt.Errorf("%s: %v: %w", s, f, err)
-		}
-	}
-	return nil
+		return nil
+	})
 }
 
-func (c change) af() int {
+func (c change) af() uint8 {
 	if c.family == pfconf.Inet {
 		return unix.AF_INET
 	}
@@ -74,110 +76,92 @@ func sysctl(name, value string) error {
 	return os.WriteFile("/proc/sys/net/"+name, []byte(value+"\n"), 0)
 }
 
-func ipnet(p netip.Prefix) *net.IPNet {
-	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
-}
-
 // everything is the prefix of all of the family's addresses.
 func (c change) everything() netip.Prefix { return netip.PrefixFrom(c.family.Unspecified(), 0) }
 
-// aside makes an interface by which nothing reaches anybody. It is the same for both
-// families.
-func aside() (netlink.Link, error) {
-	const name = "aside0"
-	if l, err := netlink.LinkByName(name); err == nil {
-		return l, nil
+// aside makes an interface by which nothing reaches anybody, and returns its index. It is the same
+// for both families.
+func (c change) aside() (int, error) {
+	const name, peer = "aside0", "aside1"
+	if l, err := c.routes.Link(name); err == nil {
+		return l.Index, nil
 	}
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = name
-	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "aside1"}); err != nil {
-		return nil, err
+	here, err := c.routes.AddLink(rtnetlink.NewLink{Name: name, Kind: rtnetlink.Veth, Peer: &rtnetlink.NewLink{Name: peer}})
+	if err != nil {
+		return 0, err
 	}
-	for _, end := range []string{name, "aside1"} {
-		l, err := netlink.LinkByName(end)
-		if err != nil {
-			return nil, err
-		}
-		if err := netlink.LinkSetARPOff(l); err != nil { // no one is asked for
-			return nil, err
-		}
-		if err := netlink.LinkSetUp(l); err != nil {
-			return nil, err
+	there, err := c.routes.Link(peer)
+	if err != nil {
+		return 0, err
+	}
+	const upWithoutARP = unix.IFF_UP | unix.IFF_NOARP // no one is asked for
+	for _, l := range []rtnetlink.Link{here, there} {
+		if err := c.routes.SetFlags(l.Index, upWithoutARP, upWithoutARP); err != nil {
+			return 0, err
 		}
 	}
-	return netlink.LinkByName(name)
+	return here.Index, nil
 }
 
 // asideTable is the table of REMOTE's other way.
 const asideTable = 200
 
 func (c change) fakeAside() error {
-	l, err := aside()
+	link, err := c.aside()
 	if err != nil {
 		return err
 	}
-	r := &netlink.Route{LinkIndex: l.Attrs().Index, Dst: ipnet(c.fake), Scope: netlink.SCOPE_LINK}
+	r := rtnetlink.Route{Link: link, Dst: c.fake, Scope: unix.RT_SCOPE_LINK}
 	if !c.Remote {
-		return netlink.RouteReplace(r)
+		return c.routes.ReplaceRoute(r)
 	}
-	r.Dst, r.Table = ipnet(c.everything()), asideTable
-	if err := netlink.RouteReplace(r); err != nil {
+	r.Dst, r.Table = c.everything(), asideTable
+	if err := c.routes.ReplaceRoute(r); err != nil {
 		return err
 	}
-	rule := netlink.NewRule()
-	rule.Family, rule.Src, rule.Table, rule.Priority = c.af(), ipnet(c.fake), asideTable, 100
-	return netlink.RuleAdd(rule)
+	return c.routes.AddRule(rtnetlink.Rule{Family: c.af(), Src: c.fake, Table: asideTable, Priority: 100})
 }
 
-func (c change) noFakeRoute() error { return netlink.RouteDel(&netlink.Route{Dst: ipnet(c.fake)}) }
+func (c change) noFakeRoute() error { return c.routes.DeleteRoute(rtnetlink.Route{Dst: c.fake}) }
 
 func (c change) fakeOnLink() error {
-	l, err := netlink.LinkByName(c.Interface)
+	l, err := c.routes.Link(c.Interface)
 	if err != nil {
 		return err
 	}
 	if err := c.noFakeRoute(); err != nil {
 		return err
 	}
-	return netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Dst: ipnet(c.fake), Scope: netlink.SCOPE_LINK})
+	return c.routes.AddRoute(rtnetlink.Route{Link: l.Index, Dst: c.fake, Scope: unix.RT_SCOPE_LINK})
 }
 
 func (c change) ownFake() error {
-	lo, err := netlink.LinkByName("lo")
-	if err != nil {
-		return err
-	}
 	first := c.fake.Addr().Next()
-	return netlink.AddrAdd(lo, &netlink.Addr{IPNet: ipnet(netip.PrefixFrom(first, first.BitLen()))})
+	return c.routes.AddAddress(rtnetlink.Address{Link: loopback, Prefix: netip.PrefixFrom(first, first.BitLen())})
 }
 
-// policyRule is the driver's, with another mark, mask or priority.
-func (c change) replaceRule(with func(*netlink.Rule)) error {
-	own := func() *netlink.Rule {
-		r := netlink.NewRule()
-		r.Family, r.Mark, r.Table = c.af(), nft.Mark, nft.Table
-		return r
-	}
-	if err := netlink.RuleDel(own()); err != nil {
+// loopback is the index of lo in every network namespace (LOOPBACK_IFINDEX, net/flow.h).
+const loopback = 1
+
+// replaceRule replaces the driver's policy rule by one with another mark, mask or priority.
+func (c change) replaceRule(with func(*rtnetlink.Rule)) error {
+	r := rtnetlink.Rule{Family: c.af(), Mark: nft.Mark, Table: nft.Table}
+	if err := c.routes.DeleteRule(r); err != nil {
 		return err
 	}
 	if with == nil {
 		return nil
 	}
-	r := own()
-	with(r)
-	return netlink.RuleAdd(r)
+	with(&r)
+	return c.routes.AddRule(r)
 }
 
 func (c change) otherMark() error {
-	return c.replaceRule(func(r *netlink.Rule) { r.Mark = 1 })
+	return c.replaceRule(func(r *rtnetlink.Rule) { r.Mark = 1 })
 }
 
 func (c change) otherMask() error {
-	return c.replaceRule(func(r *netlink.Rule) {
-		mask := uint32(0xff)
-		r.Mark, r.Mask = 1, &mask
-	})
+	return c.replaceRule(func(r *rtnetlink.Rule) { r.Mark, r.Mask = 1, 0xff })
 }
 
 func (c change) noRule6() error {
@@ -188,35 +172,34 @@ func (c change) noRule6() error {
 }
 
 func (c change) lateRule() error {
-	l, err := netlink.LinkByName(c.Interface)
+	l, err := c.routes.Link(c.Interface)
 	if err != nil {
 		return err
 	}
-	err = netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Dst: ipnet(c.fake), Gw: c.There.AsSlice()})
-	if err != nil {
+	if err := c.routes.AddRoute(rtnetlink.Route{Link: l.Index, Dst: c.fake, Via: c.There}); err != nil {
 		return err
 	}
 	const main = 32766 // its rule's priority (fib_default_rules_init, net/ipv4/fib_rules.c)
-	return c.replaceRule(func(r *netlink.Rule) { r.Priority = main + 1 })
+	return c.replaceRule(func(r *rtnetlink.Rule) { r.Priority = main + 1 })
 }
 
 // local is the driver's route, for another prefix or in another table.
-func local(p netip.Prefix, table int) *netlink.Route {
-	return &netlink.Route{LinkIndex: 1, Dst: ipnet(p), Scope: netlink.SCOPE_HOST, Type: unix.RTN_LOCAL, Table: table}
+func local(p netip.Prefix, table int) rtnetlink.Route {
+	return rtnetlink.Route{Link: loopback, Dst: p, Scope: unix.RT_SCOPE_HOST, Type: unix.RTN_LOCAL, Table: table}
 }
 
 func (c change) otherTable() error {
-	if err := netlink.RouteDel(local(c.fake, nft.Table)); err != nil {
+	if err := c.routes.DeleteRoute(local(c.fake, nft.Table)); err != nil {
 		return err
 	}
-	return netlink.RouteAdd(local(c.fake, nft.Table+1))
+	return c.routes.AddRoute(local(c.fake, nft.Table+1))
 }
 
 func (c change) localDefault() error {
-	if err := netlink.RouteDel(local(c.fake, nft.Table)); err != nil {
+	if err := c.routes.DeleteRoute(local(c.fake, nft.Table)); err != nil {
 		return err
 	}
-	return netlink.RouteAdd(local(c.everything(), nft.Table))
+	return c.routes.AddRoute(local(c.everything(), nft.Table))
 }
 
 func (c change) martian() error {

@@ -1,0 +1,97 @@
+// Package need lists what this program needs of a Linux kernel: one list for check-setup, for
+// runs and their explanations, for the initramfs and for contrib/linux/config.
+package need
+
+import "slices"
+
+// Name is a feature's name in messages.
+type Name string
+
+// The features. Probes are by whoever uses them: pfconf/nft, roles/lab, roles/endpoint.
+const (
+	Namespaces    Name = "network namespaces"
+	Veth          Name = "veth"
+	IPv6          Name = "IPv6"
+	PolicyRouting Name = "policy routing"
+	NFTables      Name = "nf_tables"
+	Conntrack     Name = "nf_conntrack"
+	CTNetlink     Name = "ctnetlink"
+	TProxy        Name = "tproxy"
+	NFQueue       Name = "NFQUEUE"
+	NAT           Name = "NAT"
+	SockDiag      Name = "tcp_diag"
+	Packet        Name = "packet sockets"
+)
+
+// Feature is something that a kernel can have been built without.
+type Feature struct {
+	Name Name
+	// For says what it is used for.
+	For string
+	// Modules has it, when it is not built in: names as lsmod prints them.
+	Modules []string
+	// Config are the options that bring it, without CONFIG_.
+	Config []string
+	// OpenWrt is the package that brings it there, empty when it is always built in.
+	OpenWrt string
+	// Some is set for what only some targets need: these are skipped without it.
+	Some bool
+}
+
+// Features lists all. The options and modules of one are not repeated in another that builds on it.
+func Features() []Feature {
+	return []Feature{
+		{Name: Namespaces, For: "the lab's two hosts", Config: []string{"NAMESPACES", "NET_NS"}},
+		{Name: Veth, For: "the cable between the lab's hosts", Modules: []string{"veth"}, Config: []string{"VETH"}, OpenWrt: "kmod-veth"},
+		{Name: IPv6, For: "the targets of inet6", Modules: []string{"ipv6"}, Config: []string{"IPV6"}, Some: true},
+		{Name: PolicyRouting, For: "routing diverted packets to sockets",
+			Config: []string{"IP_ADVANCED_ROUTER", "IP_MULTIPLE_TABLES", "IPV6_MULTIPLE_TABLES"}},
+		{Name: NFTables, For: "the rules", Modules: []string{"nf_tables", "nft_counter"},
+			Config: []string{"NETFILTER", "NETFILTER_ADVANCED", "NETFILTER_NETLINK", "NF_TABLES", "NF_TABLES_INET"}, OpenWrt: "kmod-nft-core"},
+		{Name: Conntrack, For: "states", Modules: []string{"nf_conntrack", "nft_ct"},
+			Config: []string{"NF_CONNTRACK", "NF_CONNTRACK_MARK", "NFT_CT"}, OpenWrt: "kmod-nf-conntrack"},
+		{Name: CTNetlink, For: "looking at states and killing them", Modules: []string{"nf_conntrack_netlink"},
+			Config: []string{"NF_CT_NETLINK"}, OpenWrt: "kmod-nf-conntrack-netlink"},
+		{Name: TProxy, For: "divert-to", Modules: []string{"nft_tproxy", "nft_socket"},
+			Config: []string{"NFT_TPROXY", "NFT_SOCKET"}, OpenWrt: "kmod-nft-tproxy", Some: true},
+		{Name: NFQueue, For: "divert-packet", Modules: []string{"nfnetlink_queue", "nft_queue"},
+			Config: []string{"NETFILTER_NETLINK_QUEUE", "NFT_QUEUE"}, OpenWrt: "kmod-nft-queue", Some: true},
+		{Name: NAT, For: "the claims about natlook", Modules: []string{"nf_nat", "nft_nat", "nft_chain_nat"},
+			Config: []string{"NF_NAT", "NFT_NAT"}, OpenWrt: "kmod-nft-nat", Some: true},
+		{Name: SockDiag, For: "looking for sockets in TIME_WAIT and dropping them", Modules: []string{"inet_diag", "tcp_diag"},
+			Config: []string{"INET_DIAG", "INET_TCP_DIAG", "INET_DIAG_DESTROY"}, OpenWrt: "kmod-inet-diag", Some: true},
+		{Name: Packet, For: "capturing packets as evidence", Modules: []string{"af_packet"}, Config: []string{"PACKET"}, Some: true},
+	}
+}
+
+// Of returns a feature by its name; ok is false when there is none.
+func Of(name Name) (f Feature, ok bool) {
+	all := Features()
+	i := slices.IndexFunc(all, func(f Feature) bool { return f.Name == name })
+	if i < 0 {
+		return Feature{}, false
+	}
+	return all[i], true
+}
+
+// Cure is what to do about a kernel without the feature, for a person.
+func (f Feature) Cure() string {
+	text := "run a kernel with "
+	for i, c := range f.Config {
+		if i > 0 {
+			text += ", "
+		}
+		text += "CONFIG_" + c
+	}
+	if len(f.Modules) > 0 {
+		modules := ""
+		for _, m := range f.Modules {
+			modules += " " + m
+		}
+		text = "modprobe -a" + modules + "; where there are no such modules, " + text
+	}
+	if f.OpenWrt != "" {
+		text += "; on OpenWrt install " + f.OpenWrt
+	}
+	return text
+}

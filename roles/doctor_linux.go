@@ -1,0 +1,278 @@
+package roles
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"pfdivert/roles/lab/namespace"
+	"pfdivert/roles/terminal"
+	"pfdivert/roles/twin"
+)
+
+const (
+	doctorUsage = "[-v] [-json] [-html FILE] [-flow FLOW] [-trace FLOW] [-save FILE] [FILE]"
+	doctorHelp  = `It copies the host's network configuration (devices, addresses, routes, policy rules,
+settings, the rules of nft, iptables and iptables-legacy, ipsets, listening sockets)
+into a network namespace of the same kernel, puts clients and an internet around the
+copy, and runs connections and datagrams through it: from clients, from the host's own
+programs, from what the rules leave out, to the host's services. Where one fails the
+kernel's own trace says where its packet ended. A cause is told when its absence fixes
+the flow in the copy, and a fix when it does and no other flow suffers. Nothing is
+changed on the host, and no packet is sent there. Reading rules needs root.
+
+The first line says how many problems there are. Each problem begins with "bad": traffic
+is lost or goes where it should not; or with "warn": it works for most traffic, or is a
+guess. What the copy does not have, and so no verdict covers, is a line "note:".
+
+A FLOW is 'tcp 192.168.1.20 -> 198.51.100.7:443', or 'tcp host mark 0xff -> …' for a
+program of the host itself. FILE is what -save wrote, perhaps on another host.
+
+Exit status: 0 when nothing is bad, 1 when something is, 2 when it could not be read.`
+)
+
+// runDoctor runs flows in a twin of the host, or of one whose configuration was saved.
+func runDoctor(ctx context.Context, c *call) (int, error) {
+	f := c.flags()
+	asJSON := f.Bool("json", false, "print the problems and the flows as JSON")
+	verbose := f.Bool("v", false, "print every flow, and the rules that its first packet met")
+	page := f.String("html", "", "write the problems, flows and traces to this `FILE` as a page")
+	traced := f.String("trace", "", "print the kernel's trace of this `FLOW` alone")
+	save := f.String("save", "", "write the host's configuration to this `FILE`, and run nothing")
+	var own []twin.Flow
+	f.Func("flow", "run this `FLOW` too; may be given several times", func(s string) error {
+		flow, err := twin.ParseFlow(s)
+		own = append(own, flow)
+		return err
+	})
+	if err := c.parse(f); err != nil {
+		return exitError, err
+	}
+	if f.NArg() > 1 || f.NArg() == 1 && *save != "" {
+		return exitError, terminal.WithHint(errors.New("these arguments do not go together"), "pfdivert doctor -h")
+	}
+	config, status, err := doctorConfig(ctx, c, f.Arg(0))
+	if err != nil || config == nil {
+		return status, err
+	}
+	if *save != "" {
+		return doctorSave(config, *save)
+	}
+	o := twin.Options{Flows: own, Trace: *verbose || *page != ""}
+	if *traced != "" {
+		flow, err := twin.ParseFlow(*traced)
+		if err != nil {
+			return exitError, err
+		}
+		o = twin.Options{Flows: []twin.Flow{flow}, Only: true, Trace: true}
+	}
+	for i := range o.Flows {
+		if o.Flows[i], err = config.Place(o.Flows[i]); err != nil {
+			return exitError, err
+		}
+	}
+	d, err := twin.Diagnose(ctx, config, o)
+	if err != nil {
+		return exitError, err
+	}
+	p := &doctorPrinter{config: config, d: d}
+	switch {
+	case *asJSON:
+		err = p.json(c.Out)
+	case *traced != "":
+		err = p.trace(c.Out)
+	default:
+		err = p.text(c.Out, *verbose)
+	}
+	if err == nil && *page != "" {
+		err = writeFile(*page, p.html())
+	}
+	switch {
+	case err != nil:
+		return exitError, err
+	case d.Bad():
+		return exitFail, nil
+	}
+	return exitOK, nil
+}
+
+// doctorConfig reads the host, or a file. A file is replayed by another process of this program that
+// has no privilege outside of a namespace; its exit status is returned, with no configuration.
+func doctorConfig(ctx context.Context, c *call, file string) (*twin.Config, int, error) {
+	if file == "" {
+		config, err := twin.Read(ctx)
+		if err != nil {
+			return nil, exitError, err
+		}
+		if len(config.Unread) > 0 {
+			return nil, exitError, terminal.WithHint(fmt.Errorf("could not read %s", strings.Join(config.Unread, "; ")), "start it as root (sudo or doas)")
+		}
+		return config, exitOK, nil
+	}
+	if !twin.Enclosed() {
+		cmd, err := twin.Enclose(ctx, append([]string{"doctor"}, c.args...))
+		if err != nil {
+			return nil, exitError, err
+		}
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = c.In, c.Out, c.Err
+		if err := cmd.Run(); cmd.ProcessState == nil {
+			return nil, exitError, namespace.Explain(err)
+		}
+		return nil, cmd.ProcessState.ExitCode(), nil
+	}
+	r, err := os.Open(file)
+	if err != nil {
+		return nil, exitError, err
+	}
+	defer r.Close()
+	config, err := twin.Load(r)
+	return config, exitOK, err
+}
+
+// doctorSave writes a snapshot, with the rights of its owner alone.
+func doctorSave(config *twin.Config, file string) (int, error) {
+	w, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return exitError, err
+	}
+	err = config.Save(w)
+	if e := w.Close(); err == nil {
+		err = e
+	}
+	if err != nil {
+		return exitError, err
+	}
+	return exitOK, nil
+}
+
+func writeFile(file, text string) error { return os.WriteFile(file, []byte(text), 0o644) }
+
+// doctorPrinter writes what was found.
+type doctorPrinter struct {
+	config *twin.Config
+	d      *twin.Diagnosis
+}
+
+// heading is the first line.
+func (p *doctorPrinter) heading() string {
+	switch n := len(p.d.Problems); n {
+	case 0:
+		return fmt.Sprintf("no problem found in %s", count(len(p.d.Results), "flow"))
+	default:
+		return count(n, "problem")
+	}
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+func (p *doctorPrinter) text(w io.Writer, verbose bool) error {
+	var b strings.Builder
+	fmt.Fprintln(&b, p.heading())
+	for _, x := range p.d.Problems {
+		fmt.Fprintf(&b, "\n%-4s  %s\n", x.Severity, x.What)
+		say := func(word, text string) {
+			for i, line := range strings.Split(text, "\n") {
+				if i > 0 {
+					word = ""
+				} else if word != "" {
+					word += ":"
+				}
+				if line != "" {
+					fmt.Fprintf(&b, "      %-7s%s\n", word, line)
+				}
+			}
+		}
+		say("why", x.Why)
+		say("seen", strings.Join(x.Seen, "\n"))
+		say("check", x.Check)
+		say("fix", x.Fix)
+		say("price", x.Price)
+		say("or", x.Narrow)
+	}
+	if verbose {
+		fmt.Fprintln(&b)
+		for _, r := range p.d.Results {
+			fmt.Fprintf(&b, "%-9s %s: %s\n", r.Outcome, r.Flow.ID, p.receiver(r))
+			if path, ok := p.d.Paths[r.Flow.ID]; ok {
+				for _, line := range p.config.Story(path) {
+					fmt.Fprintf(&b, "          %s\n", line)
+				}
+			}
+		}
+		for _, text := range p.d.Willed {
+			fmt.Fprintf(&b, "refused on purpose: %s\n", text)
+		}
+	}
+	for _, text := range p.d.Notes {
+		fmt.Fprintf(&b, "note: %s\n", text)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// receiver says who got a flow.
+func (p *doctorPrinter) receiver(r twin.Result) string {
+	switch r.Reached {
+	case twin.AtSocket:
+		s := p.config.Sockets[r.Socket]
+		return strings.TrimSpace(fmt.Sprintf("%s %s %v", s.Comm, s.Proto, s.Local))
+	case twin.Internet:
+		return "the internet, by " + r.Out
+	case twin.ClientAt:
+		return "someone behind " + r.Out
+	}
+	return strings.TrimSpace("nobody " + r.Error)
+}
+
+// trace writes each packet with all rules that it met.
+func (p *doctorPrinter) trace(w io.Writer) error {
+	var b strings.Builder
+	for _, r := range p.d.Results {
+		fmt.Fprintf(&b, "%s: %s, %s\n", r.Flow.ID, r.Outcome, p.receiver(r))
+		for _, line := range p.config.Trace(p.d.Paths[r.Flow.ID]) {
+			fmt.Fprintln(&b, line)
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// doctorFlow is a flow in JSON.
+type doctorFlow struct {
+	ID      string `json:"flow"`
+	Kind    string `json:"kind"`
+	Outcome string `json:"outcome"`
+	Reached string `json:"reached"`
+}
+
+func (p *doctorPrinter) json(w io.Writer) error {
+	out := struct {
+		Problems []twin.Problem `json:"problems"`
+		Flows    []doctorFlow   `json:"flows"`
+		Refused  []string       `json:"refused"`
+		Notes    []string       `json:"notes"`
+	}{p.d.Problems, []doctorFlow{}, p.d.Willed, p.d.Notes}
+	for _, r := range p.d.Results {
+		out.Flows = append(out.Flows, doctorFlow{r.Flow.ID, string(r.Flow.Kind), string(r.Outcome), p.receiver(r)})
+	}
+	for _, list := range []*[]string{&out.Refused, &out.Notes} {
+		if *list == nil {
+			*list = []string{}
+		}
+	}
+	if out.Problems == nil {
+		out.Problems = []twin.Problem{}
+	}
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	return e.Encode(out)
+}

@@ -1,0 +1,259 @@
+package kernel
+
+import (
+	"bytes"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
+)
+
+// Tree is a folder of kernel modules: /lib/modules/RELEASE, or any folder that has one or more
+// below it, or a kernel's build folder.
+type Tree struct {
+	dir     string
+	files   map[string]string // by module name
+	builtin map[string]bool
+}
+
+// Module is a kernel module, not compressed.
+type Module struct {
+	Name    string
+	Data    []byte
+	depends []string
+	pre     []string // to be loaded before it where they are there
+	post    []string
+	aliases []string
+}
+
+// maxModule bounds a module, in bytes. nf_tables has 500 KB, and 8 MB with debug information.
+const maxModule = 64 << 20
+
+// OpenTree looks which modules there are in dir. Where it holds those of several kernels, release
+// chooses; it may be empty, when it is not known.
+func OpenTree(dir, release string) (*Tree, error) {
+	root, err := releaseDir(dir, release)
+	if err != nil {
+		return nil, err
+	}
+	t := &Tree{dir: root, files: map[string]string{}, builtin: map[string]bool{}}
+	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (d.Name() == "source" || d.Name() == ".git"):
+			return fs.SkipDir
+		case d.Name() == "modules.builtin" && filepath.Dir(path) == root:
+			return t.readBuiltin(path)
+		}
+		if name, ok := moduleName(d.Name()); ok && !d.IsDir() {
+			t.files[name] = path
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("kernel modules: %w", err)
+	}
+	if len(t.files) == 0 && len(t.builtin) == 0 {
+		return nil, &Error{Text: fmt.Sprintf("there are no kernel modules in %s", dir),
+			Cure: "-modules names the folder that holds lib/modules/RELEASE, or that one; leave it out for a kernel that has all built in"}
+	}
+	return t, nil
+}
+
+// releaseDir finds the modules of one kernel below dir.
+func releaseDir(dir, release string) (string, error) {
+	for _, below := range []string{"lib/modules", "usr/lib/modules"} {
+		all := filepath.Join(dir, below)
+		entries, err := os.ReadDir(all)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return "", fmt.Errorf("kernel modules: %w", err)
+		}
+		var names []string
+		for _, e := range entries {
+			if e.IsDir() {
+				names = append(names, e.Name())
+			}
+		}
+		switch {
+		case slices.Contains(names, release):
+			return filepath.Join(all, release), nil
+		case len(names) == 1 && release == "":
+			return filepath.Join(all, names[0]), nil
+		case len(names) > 0:
+			return "", &Error{Text: fmt.Sprintf("%s has modules for %s, and the kernel is %q", all, strings.Join(names, ", "), release),
+				Cure: "give those of this kernel: -modules " + filepath.Join(all, names[0])}
+		}
+	}
+	return dir, nil
+}
+
+// moduleName returns the name of a module by that of its file.
+func moduleName(file string) (name string, ok bool) {
+	for _, end := range []string{".ko", ".ko.xz", ".ko.zst", ".ko.gz"} {
+		if base, found := strings.CutSuffix(file, end); found {
+			return underscored(base), true
+		}
+	}
+	return "", false
+}
+
+// underscored is a module's name as the kernel has it.
+func underscored(name string) string { return strings.ReplaceAll(name, "-", "_") }
+
+func (t *Tree) readBuiltin(path string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(text)) {
+		if name, ok := moduleName(filepath.Base(strings.TrimSpace(line))); ok {
+			t.builtin[name] = true
+		}
+	}
+	return nil
+}
+
+// Closure returns the named modules and those that they need, in the order in which they are to be
+// loaded. What is built in needs no module; what is in the tree neither way is left out, because
+// a kernel may lack it: that is for the probes to find out.
+func (t *Tree) Closure(names []string) ([]Module, error) {
+	var order []Module
+	seen := map[string]bool{}
+	var visit func(name string) error
+	visit = func(name string) error {
+		name = underscored(name)
+		if seen[name] {
+			return nil
+		}
+		seen[name] = true
+		path, ok := t.files[name]
+		if !ok {
+			return nil
+		}
+		m, err := readModule(name, path)
+		if err != nil {
+			return err
+		}
+		for _, before := range [][]string{m.pre, m.depends} {
+			for _, other := range before {
+				if err := visit(other); err != nil {
+					return err
+				}
+			}
+		}
+		order = append(order, m)
+		for _, other := range m.post {
+			if err := visit(other); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for _, name := range names {
+		if err := visit(name); err != nil {
+			return nil, err
+		}
+	}
+	return order, nil
+}
+
+// readModule reads a module's file and what it says of itself.
+func readModule(name, path string) (Module, error) {
+	data, err := readCompressed(path)
+	if err != nil {
+		return Module{}, fmt.Errorf("kernel module %s: %w", path, err)
+	}
+	m := Module{Name: name, Data: data}
+	if err := m.parse(); err != nil {
+		return Module{}, fmt.Errorf("kernel module %s: %w", path, err)
+	}
+	return m, nil
+}
+
+// readCompressed reads a file and takes the compression off that its name says.
+func readCompressed(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var r io.Reader = f
+	switch filepath.Ext(path) {
+	case ".xz":
+		if r, err = xz.NewReader(f); err != nil {
+			return nil, err
+		}
+	case ".zst":
+		d, err := zstd.NewReader(f, zstd.WithDecoderConcurrency(1))
+		if err != nil {
+			return nil, err
+		}
+		defer d.Close()
+		r = d
+	case ".gz":
+		z, err := newGzipReader(f)
+		if err != nil {
+			return nil, err
+		}
+		r = z
+	}
+	data, err := io.ReadAll(io.LimitReader(r, maxModule+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxModule {
+		return nil, fmt.Errorf("it has more than %d bytes", maxModule)
+	}
+	return data, nil
+}
+
+// parse reads the section .modinfo: NAME=VALUE, ended by NUL bytes (include/linux/moduleparam.h).
+// It says the same as modules.dep and modules.softdep, which are only there when depmod(8) was run.
+func (m *Module) parse() error {
+	file, err := elf.NewFile(bytes.NewReader(m.Data))
+	if err != nil {
+		return err
+	}
+	section := file.Section(".modinfo")
+	if section == nil {
+		return errors.New("it has no section .modinfo")
+	}
+	info, err := section.Data()
+	if err != nil {
+		return err
+	}
+	for entry := range bytes.SplitSeq(info, []byte{0}) {
+		key, value, _ := strings.Cut(string(entry), "=")
+		switch key {
+		case "depends":
+			m.depends = append(m.depends, strings.FieldsFunc(value, func(r rune) bool { return r == ',' })...)
+		case "alias":
+			m.aliases = append(m.aliases, value)
+		case "softdep":
+			to := &m.pre
+			for _, word := range strings.Fields(value) {
+				switch word {
+				case "pre:":
+					to = &m.pre
+				case "post:":
+					to = &m.post
+				default:
+					*to = append(*to, word)
+				}
+			}
+		}
+	}
+	return nil
+}

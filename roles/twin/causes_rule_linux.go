@@ -1,0 +1,241 @@
+package twin
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+var onIP = regexp.MustCompile(`--on-ip \S+`)
+
+// retarget leads a tproxy rule to an address.
+func (d *doctor) retarget(h Hop, to netip.Addr) (change, bool) {
+	s := d.c.spotOf(h)
+	if s.legacy {
+		x := change{command: fmt.Sprintf("%s -t %s -R %s %d %s", s.tool(), s.table, s.chain, s.number, onIP.ReplaceAllString(h.Rule, "--on-ip "+to.String()))}
+		x.do = func(dump *Dump) error {
+			return s.editLegacy(dump, func(t *LegacyTable, r legacyRule) error {
+				if r.targetName() != "TPROXY" || len(r.data()) < 24 {
+					return errGone
+				}
+				copy(r.data()[8:], to.AsSlice()) // laddr of both revisions
+				return nil
+			})
+		}
+		return x, true
+	}
+	if s.iptables {
+		return s.rewrite(onIP.ReplaceAllString(h.Rule, "--on-ip "+to.String()), func(exprs attrs) (attrs, error) {
+			data := xtData(exprs, "TPROXY")
+			if len(data) < 24 {
+				return nil, errGone
+			}
+			copy(data[8:], to.AsSlice())
+			return exprs, nil
+		}), true
+	}
+	family := map[bool]string{false: "ip", true: "ip6"}[to.Is6()]
+	word := regexp.MustCompile(`tproxy( ip6?)? to \S+`)
+	text := word.ReplaceAllStringFunc(h.Rule, func(old string) string {
+		port := old[strings.LastIndexByte(old, ':'):]
+		if s.family == "inet" {
+			return "tproxy " + family + " to " + bracket(to) + port
+		}
+		return "tproxy to " + bracket(to) + port
+	})
+	return s.rewrite(text, func(exprs attrs) (attrs, error) {
+		var all attrs
+		for _, e := range exprs {
+			about, err := split(e.data, 0)
+			if err != nil {
+				return nil, err
+			}
+			if text := (nested{e.data}).get(unix.NFTA_EXPR_NAME).text(); text == "tproxy" { // its address in a register that nothing else uses
+				data, err := about.nest(unix.NFTA_EXPR_DATA)
+				if err != nil {
+					return nil, err
+				}
+				const register = unix.NFT_REG32_12
+				all = append(all, nftExpr("immediate", attrs{{unix.NFTA_IMMEDIATE_DREG, be32(register)}, dataValue(unix.NFTA_IMMEDIATE_DATA, to.AsSlice())}))
+				number := uint32(unix.NFPROTO_IPV4)
+				if to.Is6() {
+					number = unix.NFPROTO_IPV6
+				}
+				e = nftExpr("tproxy", data.without(1, 2).with(1, be32(number)).with(2, be32(register)))
+			}
+			all = append(all, e)
+		}
+		return all, nil
+	}), true
+}
+
+// except has a rule not take packets that have an added rule's mark.
+func (s spot) except(h Hop, a added) change {
+	a = added{UID: -1, HasMark: true, NotMark: true, Mark: a.Mark, Mask: a.Mask, IPv6: a.IPv6}
+	words := strings.TrimSpace(strings.TrimSuffix(a.iptables(), "-j "))
+	switch {
+	case s.legacy:
+		x := change{command: fmt.Sprintf("%s -t %s -R %s %d %s %s", s.tool(), s.table, s.chain, s.number, words, h.Rule)}
+		take := s.remove()
+		x.do = func(d *Dump) error {
+			if err := s.editLegacy(d, func(t *LegacyTable, r legacyRule) error {
+				at := layoutOf(t.IPv6)
+				mark := a.legacy()
+				mark = mark[at.size:cstruct(mark).u16(at.target)]
+				entry := slices.Concat(r.entry[:at.size], mark, r.entry[at.size:])
+				put16(entry, at.target, uint16(r.target+len(mark)))
+				put16(entry, at.target+2, uint16(len(entry)))
+				return t.insert(r.offset, entry)
+			}); err != nil {
+				return err
+			}
+			old := s
+			old.number++
+			take = old.remove()
+			return take.do(d)
+		}
+		return x
+	case s.iptables:
+		return s.rewrite(words+" "+h.Rule, func(exprs attrs) (attrs, error) { return append(a.exprs(s.family), exprs...), nil })
+	}
+	return s.rewrite(strings.TrimSpace(a.nft(s.family))+" "+h.Rule, func(exprs attrs) (attrs, error) { return append(a.exprs(s.family), exprs...), nil })
+}
+
+// redirectTo makes a redirect one to an address: dnat.
+func (d *doctor) redirectTo(h Hop, to netip.AddrPort) (change, bool) {
+	s := d.c.spotOf(h)
+	if s.legacy || to.Addr().IsLoopback() {
+		return change{}, false
+	}
+	number := byte(unix.NFPROTO_IPV4)
+	if to.Addr().Is6() {
+		number = unix.NFPROTO_IPV6
+	}
+	text := regexp.MustCompile(`redirect( to \S+)?`).ReplaceAllString(h.Rule, "dnat to "+to.String())
+	if s.family == "inet" {
+		text = strings.Replace(text, "dnat to", map[bool]string{false: "dnat ip to", true: "dnat ip6 to"}[to.Addr().Is6()], 1)
+	}
+	if s.iptables {
+		text = regexp.MustCompile(`-j REDIRECT.*`).ReplaceAllString(h.Rule, "-j DNAT --to-destination "+to.String())
+	}
+	return s.rewrite(text, func(exprs attrs) (attrs, error) {
+		var all attrs
+		for _, e := range exprs {
+			n := nested{e.data}
+			if n.get(unix.NFTA_EXPR_NAME).text() == "redir" || n.get(unix.NFTA_EXPR_DATA).get(1).text() == "REDIRECT" {
+				all = append(all,
+					nftExpr("immediate", attrs{{unix.NFTA_IMMEDIATE_DREG, be32(1)}, dataValue(unix.NFTA_IMMEDIATE_DATA, to.Addr().AsSlice())}),
+					nftExpr("immediate", attrs{{unix.NFTA_IMMEDIATE_DREG, be32(2)}, dataValue(unix.NFTA_IMMEDIATE_DATA, be16(to.Port()))}),
+					nftExpr("nat", attrs{
+						{unix.NFTA_NAT_TYPE, be32(unix.NFT_NAT_DNAT)}, {unix.NFTA_NAT_FAMILY, be32(uint32(number))},
+						{unix.NFTA_NAT_REG_ADDR_MIN, be32(1)}, {unix.NFTA_NAT_REG_PROTO_MIN, be32(2)},
+					}))
+				continue
+			}
+			all = append(all, e)
+		}
+		return all, nil
+	}), true
+}
+
+// listenersMissing finds the ports that rules divert to and at which nothing listens: with listeners
+// there, flows that failed or went out come to them.
+func (d *doctor) listenersMissing() error {
+	type key struct {
+		proto string
+		port  uint16
+		ipv6  bool
+	}
+	var missing []key
+	for _, x := range d.hints.seen {
+		if !x.redirect {
+			continue
+		}
+		for _, t := range x.targets {
+			for _, k := range []key{{"tcp", t.Port(), false}, {"tcp", t.Port(), true}, {"udp", t.Port(), false}, {"udp", t.Port(), true}} {
+				proto := k.proto
+				there := !x.of(k.ipv6) || t.Addr().IsValid() && t.Addr().Is6() != k.ipv6 || slices.ContainsFunc(d.c.Sockets, func(s Socket) bool {
+					return s.Proto == proto && s.Local.Port() == t.Port() && (s.Local.Addr().Is6() == k.ipv6 || s.Local.Addr() == netip.IPv6Unspecified() && !s.V6Only)
+				})
+				if t.Port() == 0 || there || slices.Contains(missing, k) || !x.takes(askProto, protoNumber(proto)) || t.Addr().IsValid() && !t.Addr().IsUnspecified() && !d.ownAddr(t.Addr()) {
+					continue
+				}
+				missing = append(missing, k)
+			}
+		}
+	}
+	if len(missing) == 0 || len(missing) > 16 {
+		return nil
+	}
+	var changes []change
+	for _, k := range missing {
+		s := Socket{Proto: k.proto, Local: netip.AddrPortFrom(anyAddr(k.ipv6), k.port), V6Only: k.ipv6, Transparent: true, ReuseAddr: true, OptionsKnown: true, OrigDst: k.proto == "udp"}
+		changes = append(changes, addSocket(s, ""))
+	}
+	var flows []Flow
+	for _, r := range d.results {
+		if r.Flow.Proxy() && !(r.Reached == AtSocket && r.OK()) {
+			flows = append(flows, r.Flow)
+		}
+	}
+	if len(flows) == 0 {
+		return nil
+	}
+	results, err := d.run(flows, changes...)
+	if err != nil {
+		return err
+	}
+	for i, k := range missing {
+		var g []suspect
+		for _, r := range results {
+			if r.Reached == AtSocket && r.Socket == len(d.c.Sockets)+i {
+				old := d.find(r.Flow.ID)
+				s := suspect{Result: old, symptom: lost, path: d.paths[r.Flow.ID]}
+				if old.OK() {
+					s.symptom = undiverted
+				}
+				s.key = d.deciding(old, s.path, lost)
+				s.end = s.key.end()
+				g = append(g, s)
+			}
+		}
+		if len(g) == 0 {
+			continue
+		}
+		p := Problem{
+			Severity: Bad, Cause: "no-listener", Confirmed: true, What: d.what(g), stage: int(atSocket),
+			Why:   fmt.Sprintf("rules divert it to %s port %d, and nothing listens there for %s", k.proto, k.port, map[bool]string{false: "IPv4", true: "IPv6"}[k.ipv6]),
+			Check: fmt.Sprintf("ss -ln%sp 'sport = :%d'", map[string]string{"tcp": "t", "udp": "u"}[k.proto], k.port),
+			Fix:   fmt.Sprintf("start the proxy, with a listener at %s %s:%d", k.proto, bracket(anyAddr(k.ipv6)), k.port),
+		}
+		if other := d.otherListener(k.proto, k.port); other != "" {
+			p.Fix += fmt.Sprintf(" (%s is there)", other)
+		}
+		for _, s := range g {
+			p.Flows = append(p.Flows, s.Flow.ID)
+			if len(s.key.Hops) > 0 && p.Seen == nil {
+				p.Seen = d.c.story(s.key)
+			}
+		}
+		d.add(p)
+	}
+	return nil
+}
+
+// otherListener is a transparent listener at another port.
+func (d *doctor) otherListener(proto string, port uint16) string {
+	for _, s := range d.c.Sockets {
+		if s.Proto == proto && s.Transparent && s.Local.Port() != port {
+			return fmt.Sprintf("a transparent listener of %s at %v", cmp.Or(s.Comm, "a program"), s.Local)
+		}
+	}
+	return ""
+}
+
+var _ = binary.BigEndian

@@ -1,0 +1,280 @@
+package twin
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// A set-up is diagnosed with its cause and a fix; the fix that is printed is carried out, and helps.
+// What works has nothing bad.
+func TestDiagnose(t *testing.T) {
+	proxy := socket("tcp", "0.0.0.0:7895", "transparent")
+	proxyUDP := socket("udp", "0.0.0.0:7895", "transparent")
+	redirected := socket("tcp", "0.0.0.0:12345")
+	const (
+		mwan  = "iptables -t mangle -A PREROUTING -i lan0 -p tcp -m mark --mark 0x0/0x3f00 -j MARK --set-xmark 0x100/0x3f00\n"
+		wan   = "ip route add default via 10.91.2.2 table 1\n"
+		ofUDP = "iptables -t mangle -A PREROUTING -i lan0 -p udp -m addrtype ! --dst-type LOCAL -j TPROXY --on-port 7895 --tproxy-mark 1\n"
+		own   = `
+iptables -t mangle -A OUTPUT -m mark --mark 0xff -j RETURN
+iptables -t mangle -A OUTPUT -m conntrack --ctdir REPLY -j RETURN
+iptables -t mangle -A OUTPUT -d 10.0.0.0/8 -j RETURN
+iptables -t mangle -A OUTPUT -p tcp -j MARK --set-mark 1
+`
+		redirect = `
+iptables -t nat -N SS; iptables -t nat -A SS -m mark --mark 255 -j RETURN; iptables -t nat -A SS -d 10.0.0.0/8 -j RETURN
+iptables -t nat -A SS -p tcp -j REDIRECT --to-ports 12345
+iptables -t nat -A PREROUTING -i lan0 -p tcp -j SS; iptables -t nat -A OUTPUT -p tcp -j SS
+`
+		inet = `
+table inet p {
+ chain prerouting { type filter hook prerouting priority mangle; policy accept;
+  fib daddr type local return
+  iifname "lan0" meta l4proto tcp meta nfproto ipv4 meta mark set 1 tproxy ip to 127.0.0.1:7895 accept
+  iifname "lan0" meta l4proto tcp meta nfproto ipv6 meta mark set 1 tproxy ip6 to [::1]:7895 accept
+ }
+}
+`
+	)
+	both := []Socket{socket("tcp", "127.0.0.1:7895", "transparent"), socket("tcp", "[::1]:7895", "transparent")}
+	for _, c := range []struct {
+		name    string
+		script  string
+		sockets []Socket
+		bad     string // the cause of the one problem that is bad, "" for none
+		warn    string // the cause of one that is a warning
+		fixed   []Socket
+		unfixed bool // no fix is known
+	}{
+		{name: "no rules", sockets: []Socket{socket("tcp", "0.0.0.0:22")}},
+		{name: "tproxy", script: toLo + ofLan, sockets: []Socket{proxy}, warn: "listener-reachable"},
+		{name: "tproxy of own", script: toLo + ofLan + "iptables -t mangle -A PREROUTING -i lo -p tcp -m mark --mark 1 -j TPROXY --on-port 7895 --tproxy-mark 1" + own, sockets: []Socket{proxy}, warn: "listener-reachable"},
+		{name: "redirect", script: redirect, sockets: []Socket{redirected}},
+
+		{name: "1 exemption by a mark that is changed", sockets: []Socket{redirected}, bad: "own-traffic-diverted", script: `
+iptables -t mangle -A OUTPUT -m mark --mark 0x0/0x3f00 -j MARK --set-xmark 0x100/0x3f00
+iptables -t nat -A OUTPUT -m mark --mark 255 -j RETURN
+iptables -t nat -A OUTPUT -p tcp ! -d 10.0.0.0/8 -j REDIRECT --to-ports 12345`},
+		{name: "4 listener on loopback", sockets: []Socket{socket("udp", "127.0.0.1:12346", "transparent")}, bad: "listener-elsewhere", script: toLo + `
+iptables -t mangle -A PREROUTING -s 10.91.1.2 -p udp -j MARK --set-mark 1
+iptables -t mangle -A PREROUTING -m mark --mark 1 -p udp -j TPROXY --tproxy-mark 1 --on-port 12346`},
+		{name: "4 of nft", sockets: []Socket{socket("tcp", "127.0.0.1:7895", "transparent")}, bad: "listener-elsewhere", script: toLo + nft(`
+table ip p {
+ chain pre { type filter hook prerouting priority mangle;
+  iifname "lan0" ip protocol tcp fib daddr type != local meta mark set 1 tproxy to :7895 accept
+ }
+}`)},
+		{name: "5 listener elsewhere", script: redirect, sockets: []Socket{socket("tcp", "10.91.1.1:12345")}, bad: "listener-elsewhere", fixed: []Socket{redirected}},
+		{name: "5 of nft", sockets: []Socket{socket("tcp", "10.91.1.1:12345")}, bad: "listener-elsewhere", script: nft(`
+table ip p {
+ chain out { type nat hook output priority -100;
+  ip daddr 10.0.0.0/8 return
+  meta mark 255 return
+  tcp dport { 80, 443 } redirect to :12345
+ }
+}`)},
+		{name: "6 chain of type filter", sockets: both, bad: "chain-type", script: toLo + nft(inet+`
+table inet o {
+ chain pre { type filter hook prerouting priority mangle + 1;
+  iifname "lo" meta mark 1 meta l4proto tcp meta nfproto ipv4 tproxy ip to 127.0.0.1:7895 accept
+  iifname "lo" meta mark 1 meta l4proto tcp meta nfproto ipv6 tproxy ip6 to [::1]:7895 accept
+ }
+ chain out { type filter hook output priority mangle;
+  ip daddr { 10.0.0.0/8, 127.0.0.0/8 } return
+  meta mark 255 return
+  ct direction reply return
+  meta l4proto tcp meta mark set 1
+ }
+}`)},
+		{name: "7 mark in another table", sockets: []Socket{proxy}, bad: "chain-type", script: toLo + ofLan + `
+iptables -t mangle -A PREROUTING -i lo -p tcp -m mark --mark 1 -j TPROXY --on-port 7895 --tproxy-mark 1
+iptables -A OUTPUT -m mark --mark 0xff -j RETURN
+iptables -A OUTPUT -m conntrack --ctdir REPLY -j RETURN
+iptables -A OUTPUT -p tcp ! -d 10.0.0.0/8 -j MARK --set-mark 1`},
+		{name: "8 firewalld's rpfilter", sockets: both, bad: "rpfilter", script: toLo + nft(inet+`
+table inet firewalld {
+ chain filter_PREROUTING { type filter hook prerouting priority filter + 10; policy accept;
+  icmpv6 type { nd-router-advert, nd-neighbor-solicit } accept
+  meta nfproto ipv6 fib saddr . mark . iif oif missing drop
+ }
+}`)},
+		{name: "8 NixOS's rpfilter", sockets: both, bad: "rpfilter", script: toLo + nft(inet+`
+table inet nixos-fw {
+ chain rpfilter { type filter hook prerouting priority mangle + 10; policy drop;
+  icmpv6 type { nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert } accept
+  fib saddr . mark . iif oif exists accept
+ }
+}`)},
+		{name: "8 of iptables", sockets: []Socket{proxy}, bad: "rpfilter", script: toLo + ofLan + `
+iptables -t raw -A PREROUTING -i lan0 -p tcp -j MARK --set-mark 1
+iptables -t mangle -I PREROUTING -m rpfilter --validmark --invert -j DROP`},
+		{name: "9 answers of services are marked", sockets: []Socket{redirected, socket("tcp", "0.0.0.0:22"), proxy}, bad: "answer-marked", script: toLo + `
+iptables -t mangle -A OUTPUT -m mark --mark 0xff -j RETURN
+iptables -t mangle -A OUTPUT -p tcp ! -d 192.168.0.0/16 -j MARK --set-mark 1
+iptables -t mangle -A PREROUTING -i lo -p tcp -m mark --mark 1 -j TPROXY --on-port 7895 --tproxy-mark 1`},
+		{name: "10 answers to public addresses", sockets: []Socket{socket("tcp", "[::]:7892", "transparent")}, bad: "answer-marked", script: toLo + `
+ip -6 addr add 2001:db8:1::1/64 dev lan0 nodad` + nft(`
+table ip6 sing-box {
+ chain prerouting { type filter hook prerouting priority mangle; policy accept;
+  ip6 daddr { ::/128, ::1/128, fc00::/7, fe80::/10 } return
+  fib daddr type local return
+  meta l4proto tcp tproxy to :7892 meta mark set 1
+ }
+}
+table ip6 proxy {
+ chain output { type route hook output priority mangle; policy accept;
+  meta mark 255 return
+  ip6 daddr { ::/128, ::1/128, fc00::/7, fe80::/10 } return
+  meta l4proto tcp meta mark set 1
+ }
+}`)},
+		{name: "11 by a mark", script: "ip rule add pref 9000 fwmark 1/0xff lookup 100; ip route add local default dev lo table 100; ip rule add pref 2001 fwmark 0x100/0x3f00 lookup 1\n" + wan + mwan + strings.ReplaceAll(ofLan, "--tproxy-mark 1", "--tproxy-mark 1/0xff"), sockets: []Socket{proxy}, bad: "policy-rule"},
+		{name: "11 by the interface", script: toLo + wan + ofLan + "ip rule add pref 1001 iif lan0 lookup 1", sockets: []Socket{proxy}, bad: "policy-rule"},
+		{name: "11 by the network", script: toLo + ofLan + "ip rule add pref 1001 from 10.91.1.0/24 lookup main", sockets: []Socket{proxy}, bad: "policy-rule"},
+		{name: "11 by a port", script: toLo + ofLan + "ip rule add pref 1001 ipproto tcp dport 80 lookup main", sockets: []Socket{proxy}, bad: "policy-rule"},
+		{name: "11 for UDP", script: "ip rule add fwmark 1 ipproto udp lookup 100; ip route add local default dev lo table 100\n" + ofLan, sockets: []Socket{proxy}, bad: "no-policy-rule"},
+		{name: "no policy rule", script: ofLan, sockets: []Socket{proxy}, bad: "no-policy-rule"},
+		{name: "another mark", script: "ip rule add fwmark 2 lookup 100; ip route add local default dev lo table 100\n" + ofLan, sockets: []Socket{proxy}, bad: "no-policy-rule"},
+		{name: "no local route", script: "ip rule add fwmark 1 lookup 100\n" + ofLan, sockets: []Socket{proxy}, bad: "no-local-route"},
+		{name: "late rule", script: "ip rule add pref 40000 fwmark 1 lookup 100; ip route add local default dev lo table 100\n" + ofLan, sockets: []Socket{proxy}, bad: "no-policy-rule"},
+		{name: "12 src_valid_mark", script: toLo + ofLan + "sysctl -qw net.ipv4.conf.all.src_valid_mark=1", sockets: []Socket{proxy}, bad: "src-valid-mark"},
+		{name: "12 with rp_filter", script: toLo + ofLan + "sysctl -qw net.ipv4.conf.all.src_valid_mark=1 net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.lan0.rp_filter=1", sockets: []Socket{proxy}, bad: "src-valid-mark"},
+		{name: "12 of the device", script: toLo + ofLan + "sysctl -qw net.ipv4.conf.lan0.src_valid_mark=1", sockets: []Socket{proxy}, bad: "src-valid-mark"},
+		{name: "13 socket transparent 0", sockets: []Socket{proxy, socket("tcp", "0.0.0.0:80")}, warn: "socket-rule", script: toLo + nft(`
+table ip hy {
+ chain pre { type filter hook prerouting priority mangle; policy accept;
+  iifname != "lan0" return
+  meta l4proto { tcp, udp } socket transparent 1 meta mark set 1 accept
+  socket transparent 0 counter return
+  ip daddr { 10.0.0.0/8, 127.0.0.0/8 } return
+  ip protocol tcp meta mark set 1 tproxy ip to :7895 accept
+ }
+}`)},
+		{name: "15 filter by the redirected port", sockets: []Socket{socket("tcp", "0.0.0.0:43889")}, bad: "dropped", script: `
+iptables -t nat -A PREROUTING -i lan0 -p tcp --dport 80 -j REDIRECT --to-ports 43889
+iptables -P INPUT DROP; iptables -A INPUT -p tcp --dport 80 -j ACCEPT; iptables -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT`},
+		{name: "16 dnat to loopback", script: "iptables -t nat -A PREROUTING -i lan0 -p tcp --dport 9050 -j DNAT --to-destination 127.0.0.1:9050",
+			sockets: []Socket{socket("tcp", "127.0.0.1:9050")}, bad: "route-localnet"},
+		{name: "16 INPUT drops it", sockets: []Socket{socket("tcp", "127.0.0.1:9050")}, bad: "dropped", script: `
+iptables -t nat -A PREROUTING -i lan0 -p tcp --dport 9050 -j DNAT --to-destination 127.0.0.1:9050
+sysctl -qw net.ipv4.conf.lan0.route_localnet=1
+iptables -A INPUT -i lan0 -d 127.0.0.127/32 -j ACCEPT; iptables -A INPUT -i lan0 -d 127.0.0.0/8 -j DROP`},
+		{name: "17 notrack and masquerade", sockets: []Socket{proxy, proxyUDP}, bad: "source-translated", script: toLo + ofLan + ofUDP + `
+iptables -t raw -A PREROUTING -i lan0 -d 203.0.113.0/24 -j NOTRACK
+iptables -t nat -A POSTROUTING -j MASQUERADE`},
+		{name: "18 a service at the proxy", sockets: []Socket{socket("tcp", "0.0.0.0:7895", "transparent"), socket("tcp", "0.0.0.0:22")}, warn: "service-diverted",
+			script: toLo + "iptables -t mangle -A PREROUTING -i lan0 -p tcp -j TPROXY --on-port 7895 --tproxy-mark 1"},
+		{name: "19 no route", sockets: []Socket{socket("tcp", "[::]:12345")}, warn: "no-route", unfixed: true, script: "ip -6 route del default\n" + nft(`
+table inet p {
+ chain output { type nat hook output priority -100;
+  meta mark 255 return
+  tcp dport { 80, 443 } redirect to :12345
+ }
+}`)},
+		{name: "20 the listener is asked for", script: toLo + ofLan, sockets: []Socket{proxy}, warn: "listener-reachable"},
+		{name: "21 the answer's port is taken", script: toLo + ofUDP, sockets: []Socket{proxyUDP, socket("udp", "0.0.0.0:53", "alone")}, bad: "port-taken",
+			fixed: []Socket{proxyUDP, socket("udp", "10.91.1.1:53", "alone")}},
+		{name: "22 redirected to a transparent listener", script: redirect, sockets: []Socket{socket("tcp", "0.0.0.0:12345", "transparent")}, warn: "redirect-to-transparent", unfixed: true},
+		{name: "24 for new connections", sockets: []Socket{proxy}, bad: "later-packets",
+			script: toLo + strings.Replace(ofLan, "-p tcp", "-p tcp -m conntrack --ctstate NEW", 1)},
+		{name: "24 established ones pass before", sockets: []Socket{proxy}, bad: "later-packets",
+			script: toLo + "iptables -t mangle -A PREROUTING -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT\n" + ofLan},
+		{name: "24 the mark is restored", sockets: []Socket{proxy}, bad: "later-packets", script: toLo + ofLan + `
+iptables -t nat -A PREROUTING -j ACCEPT
+nft 'add table inet qos; add chain inet qos pre { type filter hook prerouting priority mangle + 5; }; add rule inet qos pre ct state established meta mark set ct mark'`},
+		{name: "25 another port", script: toLo + ofLan, sockets: []Socket{socket("tcp", "0.0.0.0:7896", "transparent")}, bad: "no-listener", fixed: []Socket{proxy}},
+		{name: "nothing listens", script: toLo + ofLan, bad: "no-listener", fixed: []Socket{proxy}},
+		{name: "nothing listens, of nft", bad: "no-listener", fixed: []Socket{proxy}, script: toLo + nft(`
+table ip p {
+ chain pre { type filter hook prerouting priority mangle;
+  iifname "lan0" ip protocol tcp fib daddr type != local tproxy to :7895 meta mark set 1 accept
+ }
+}`)},
+		{name: "nothing listens, redirect", script: redirect, bad: "no-listener", fixed: []Socket{redirected}},
+		{name: "IPv4 alone listens", script: toLo + nft(inet), sockets: both[:1], bad: "no-listener", fixed: both},
+		{name: "not transparent", script: toLo + ofLan, sockets: []Socket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []Socket{proxy}},
+		{name: "26 bound to a device", script: toLo + ofLan, sockets: []Socket{socket("tcp", "0.0.0.0:7895", "transparent", "index=1")}, bad: "listener-device", fixed: []Socket{proxy}},
+		{name: "27 lo is left out", script: toLo + ofLan + own, sockets: []Socket{proxy}, bad: "lo-left-out"},
+		{name: "28 the other family", sockets: []Socket{proxy}, warn: "listener-reachable", script: toLo + nft(`
+table inet p {
+ chain pre { type filter hook prerouting priority mangle; policy accept;
+  socket transparent 1 meta mark set 1 accept
+  iifname "lan0" ip protocol tcp fib daddr type != local meta mark set 1 tproxy ip to :7895 accept
+ }
+}`)},
+		{name: "14 reserved networks are left out", sockets: []Socket{redirected}, script: `
+iptables -t nat -N REDSOCKS
+for n in 0.0.0.0/8 10.0.0.0/8 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.168.0.0/16 224.0.0.0/4 240.0.0.0/4; do iptables -t nat -A REDSOCKS -d $n -j RETURN; done
+for p in 80 443 11371; do iptables -t nat -A REDSOCKS -p tcp --dport $p -j REDIRECT --to-ports 12345; iptables -t nat -A PREROUTING -p tcp --dport $p -j REDSOCKS; done
+iptables -t nat -A OUTPUT -p tcp -j REDSOCKS`},
+		{name: "FORWARD drops on purpose", script: toLo + ofLan + "iptables -P FORWARD DROP", sockets: []Socket{proxy}, warn: "listener-reachable"},
+	} {
+		tools := []string{"iptables"}
+		if strings.Contains(c.script, "iptables ") {
+			tools = append(tools, "iptables-legacy")
+		}
+		for _, tool := range tools {
+			t.Run(c.name+" "+tool, func(t *testing.T) {
+				live := router(t, strings.ReplaceAll(c.script, "iptables ", tool+" "))
+				d := diagnose(t, live, c.sockets)
+				for _, kind := range []struct {
+					severity Severity
+					cause    string
+				}{{Bad, c.bad}, {Warn, c.warn}} {
+					i := slices.IndexFunc(d.Problems, func(p Problem) bool { return p.Severity == kind.severity && p.Cause == kind.cause })
+					for _, p := range d.Problems {
+						if p.Severity == Bad && p.Cause != c.bad {
+							t.Errorf("it is bad: %s: %s\n%s", p.Cause, p.What, strings.Join(p.Seen, "\n"))
+						}
+					}
+					if kind.cause == "" {
+						continue
+					}
+					if i < 0 {
+						t.Fatalf("no problem is %s %q: %v", kind.severity, kind.cause, causes(d))
+					}
+					p := d.Problems[i]
+					if c.unfixed {
+						continue
+					}
+					if !p.Confirmed || p.Fix == "" || p.What == "" || p.Check == "" || len(p.Flows) == 0 {
+						t.Errorf("it lacks something: %+v", p)
+					}
+					sockets := c.sockets
+					if strings.HasPrefix(p.Fix, "have ") || strings.HasPrefix(p.Fix, "start ") {
+						if sockets = c.fixed; sockets == nil {
+							t.Fatalf("the fix is no command: %s", p.Fix)
+						}
+					} else {
+						sh(t, live, p.Fix)
+					}
+					after := diagnose(t, live, sockets)
+					for _, q := range after.Problems {
+						if q.Severity == Bad && kind.severity == Bad || q.Cause == kind.cause {
+							t.Errorf("after the fix\n%s\nthere is %s %s: %s\n%s", p.Fix, q.Severity, q.Cause, q.What, strings.Join(q.Seen, "\n"))
+						}
+					}
+				}
+			})
+		}
+	}
+}
+
+func causes(d *Diagnosis) []string {
+	var all []string
+	for _, p := range d.Problems {
+		all = append(all, string(p.Severity)+" "+p.Cause+": "+p.What+"\n"+strings.Join(p.Seen, "\n"))
+	}
+	return all
+}
+
+func diagnose(t *testing.T, live *Netns, sockets []Socket) *Diagnosis {
+	t.Helper()
+	d, err := Diagnose(context.Background(), readHost(t, live, sockets), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
