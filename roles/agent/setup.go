@@ -19,9 +19,9 @@ import (
 	"pfdivert/roles/lab/spoil"
 )
 
-// undoTimeout bounds putting the host back: the agent must end even when a command
+// UndoTimeout bounds putting the host back: the agent must end even when a command
 // of the system hangs.
-const undoTimeout = 20 * time.Second
+const UndoTimeout = 20 * time.Second
 
 // realFence is how long a fence between hosts that are no lab of namespaces may take: an
 // emulated machine that is both hosts, with all programs that a run starts on one
@@ -208,7 +208,7 @@ func (a *agent) undo() error {
 	if log := a.log.Swap(nil); log != nil {
 		errs = append(errs, log.Close())
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), undoTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), UndoTimeout)
 	defer cancel()
 	if a.fw != nil && !a.opt.Ephemeral {
 		errs = append(errs, a.fw.Close(ctx))
