@@ -31,6 +31,8 @@ func (d stateDir) undoStep(ctx context.Context, u pfconf.Undo) (string, error) {
 		err = spoil.Undo(ctx, program.Exec, u)
 	case "route":
 		return d.undoRoute(ctx, u)
+	case "trace":
+		err = undoTraces(u)
 	default:
 		err = fmt.Errorf("undo %q %q: not a step of this program", u.Do, u.Args)
 	}
@@ -62,8 +64,12 @@ func Describe(u pfconf.Undo) string {
 		return "have ipfw deny unknown IPv6 protocols"
 	case pf.UndoAnchor:
 		return fmt.Sprintf("put the rules of anchor %q back", arg(0))
+	case pf.UndoLabels:
+		return "remove the states of the run's labels"
 	case spoil.UndoSetting:
 		return fmt.Sprintf("set %s to %s", arg(0), arg(1))
+	case undoTraceFolder:
+		return "remove the traces in " + arg(0)
 	case undoAddedRoute:
 		return fmt.Sprintf("delete the route to %s via %s", arg(0), arg(1))
 	}

@@ -67,7 +67,7 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 		a.fences[family] = f
 	}
 	if s.Trace != "" {
-		if a.trace, err = newTracer(s.Trace); err != nil {
+		if a.trace, err = newTracer(s.Trace, opt.Journal); err != nil {
 			return nil, err
 		}
 	}
