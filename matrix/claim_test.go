@@ -26,7 +26,7 @@ func TestClaims(t *testing.T) {
 	}
 	for i := range claims {
 		c := &claims[i]
-		if c.play == nil || c.Says == "" || len(c.By) == 0 {
+		if c.run == nil || c.Says == "" || len(c.By) == 0 {
 			t.Errorf("%s: incomplete", c.Name)
 		}
 		for firewall := range c.By {

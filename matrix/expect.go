@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"pfdivert/matrix/explain"
 	"pfdivert/pfconf"
 )
 
@@ -75,7 +76,7 @@ func KernelOf(firewall string) (Kernel, bool) {
 // besides reports whether the target's rule is one of the pf that stands beside the kernel's
 // filter.
 func (k Kernel) besides(t Target) bool {
-	return t.Claim != nil && t.Claim.PF || k.RedirectsBeside && t.First == Redirect
+	return t.Claim != nil && t.Claim.PF || k.RedirectsBeside && t.First.translates()
 }
 
 // controlReplies reports whether a control of a divert-reply rule means
@@ -89,7 +90,7 @@ func (k Kernel) controlReplies(p pfconf.Proto) bool {
 // connected sockets; the server of udp-to and rip-to never is, and an ICMP
 // state lives until its timeout. conntrack ties states to no socket.
 func (k Kernel) stateStays(p pfconf.Proto, m Mode) bool {
-	return !k.TiesStates || p == pfconf.ICMP || m == To && p != pfconf.TCP
+	return !k.TiesStates || p == pfconf.ICMP || m.IsDivertTo() && p != pfconf.TCP
 }
 
 // known is a failure that a kind of kernel is known for.
@@ -208,7 +209,7 @@ func (t Target) diverts() bool {
 // comesInAgain reports whether packets that the packet role reinjects are to come in on REMOTE.
 func (t Target) comesInAgain() bool {
 	turned := strings.HasPrefix(t.Kind(), "divert-turned-")
-	return t.First == PacketIn && !turned || t.First == PacketOut && turned
+	return t.First.mechanism == explain.PacketIn && !turned || t.First.mechanism == explain.PacketOut && turned
 }
 
 // expected turns a verdict into what it means for a kernel with known failures. cause is that of

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"pfdivert/pfconf"
-	"pfdivert/roles/endpoint"
+	"pfdivert/roles/socket"
 	"pfdivert/roles/terminal"
 )
 
@@ -51,7 +51,7 @@ func runClient(_ context.Context, c *call) (int, error) {
 	if !o.bind.IsValid() {
 		o.bind = netip.AddrPortFrom(pfconf.FamilyOf(remote.Addr()).Unspecified(), 0)
 	}
-	e, err := endpoint.Open(clientSocket(proto, script.Ends{
+	e, err := socket.Open(clientSocket(proto, script.Ends{
 		Role: script.Client, Local: o.bind, Remote: remote, Bindany: o.bindany,
 	}), c.Out)
 	if err != nil {

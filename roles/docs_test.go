@@ -71,7 +71,7 @@ func TestReasonsDocumented(t *testing.T) {
 	// nothing.
 	bare := []string{"not-rewritten", "not-claimed"}
 	for _, code := range codes {
-		cause := explain.Explain(explain.Case{Reason: code, Way: explain.Reply}).Cause
+		cause := explain.Explain(explain.Case{Reason: code, Mechanism: explain.DivertReply}).Cause
 		if (cause == "unexplained") != slices.Contains(bare, code) {
 			t.Errorf("reason %s alone is explained by %s", code, cause)
 		}
@@ -266,15 +266,15 @@ var mayImport = map[string][]string{
 	"pfdivert": {"roles"},
 	"pfdivert/matrix": {
 		"matrix/evidence", "matrix/explain", "matrix/injection", "matrix/script", "pfconf",
-		"roles/evidence",
 	},
 	"pfdivert/matrix/evidence":           {"pfconf"},
-	"pfdivert/matrix/explain":            {"matrix/evidence", "pfconf", "roles/evidence"},
+	"pfdivert/matrix/explain":            {"matrix/evidence", "pfconf"},
 	"pfdivert/matrix/faults":             {"matrix", "matrix/explain", "matrix/injection", "pfconf"},
 	"pfdivert/matrix/injection":          nil,
 	"pfdivert/matrix/script":             {"matrix/evidence", "matrix/injection", "pfconf"},
 	"pfdivert/pfconf":                    nil,
 	"pfdivert/pfconf/ipfw":               {"pfconf", "pfconf/program", "pfconf/shared"},
+	"pfdivert/pfconf/need":               nil,
 	"pfdivert/pfconf/netlink":            nil,
 	"pfdivert/pfconf/nft":                {"pfconf", "pfconf/netlink", "pfconf/rtnetlink"},
 	"pfdivert/pfconf/pf":                 {"pfconf", "pfconf/program", "pfconf/shared"},
@@ -284,16 +284,17 @@ var mayImport = map[string][]string{
 	"pfdivert/pfconf/shared":             nil,
 	"pfdivert/roles": {
 		"matrix", "matrix/evidence", "matrix/explain", "matrix/faults", "matrix/script", "pfconf",
-		"pfconf/ipfw", "pfconf/nft", "pfconf/pf", "roles/agent", "roles/endpoint", "roles/evidence",
-		"roles/host", "roles/lab", "roles/lab/bsd", "roles/lab/namespace", "roles/report", "roles/terminal", "roles/testbed",
+		"pfconf/ipfw", "pfconf/nft", "pfconf/pf", "roles/agent", "roles/socket", "roles/evidence",
+		"roles/host", "roles/kernel", "roles/lab", "roles/lab/bsd", "roles/lab/namespace", "roles/report", "roles/terminal", "roles/testbed",
 		"roles/twin",
 	},
 	"pfdivert/roles/agent": {
 		"matrix/evidence", "matrix/injection", "matrix/script", "pfconf", "pfconf/ipfw", "pfconf/nft",
-		"pfconf/pf", "pfconf/program", "pfconf/rtnetlink", "roles/endpoint", "roles/evidence",
-		"roles/lab/bsd", "roles/lab/spoil",
+		"pfconf/pf", "pfconf/program", "pfconf/rtnetlink", "roles/socket", "roles/evidence",
+		"roles/kernel/splat", "roles/lab/bsd", "roles/lab/spoil",
 	},
-	"pfdivert/roles/endpoint": {"matrix/script", "pfconf/netlink", "pfconf/shared"},
+	"pfdivert/roles/twin":   {"roles/lab/namespace"},
+	"pfdivert/roles/socket": {"matrix/script", "pfconf/netlink", "pfconf/shared"},
 	"pfdivert/roles/evidence": {
 		"matrix/evidence", "pfconf", "pfconf/ipfw", "pfconf/netlink", "pfconf/pf", "pfconf/program",
 		"pfconf/rtnetlink", "pfconf/shared",
@@ -302,6 +303,8 @@ var mayImport = map[string][]string{
 	"pfdivert/roles/evidence/netfilter": {"pfconf"},
 	"pfdivert/roles/host":               {"roles/agent", "roles/lab", "roles/lab/namespace"},
 	"pfdivert/roles/host/sshtest":       {"roles/lab/labtest", "roles/lab/namespace"},
+	"pfdivert/roles/kernel":             {"pfconf/need", "roles/host", "roles/kernel/splat"},
+	"pfdivert/roles/kernel/splat":       nil,
 	"pfdivert/roles/lab":                {"pfconf", "pfconf/rtnetlink", "roles/lab/namespace"},
 	"pfdivert/roles/lab/bsd":            {"pfconf", "pfconf/pf", "pfconf/program"},
 	"pfdivert/roles/lab/labtest":        nil,
@@ -314,10 +317,9 @@ var mayImport = map[string][]string{
 		"roles/evidence", "roles/terminal",
 	},
 	"pfdivert/roles/terminal": {"matrix/script", "roles/agent"},
-	"pfdivert/roles/twin":     {"roles/lab/namespace"},
 	"pfdivert/roles/testbed": {
-		"matrix", "matrix/script", "pfconf", "roles/agent", "roles/host", "roles/lab", "roles/lab/bsd",
-		"roles/report", "roles/terminal",
+		"matrix", "matrix/script", "pfconf", "roles/agent", "roles/host", "roles/kernel", "roles/kernel/splat",
+		"roles/lab", "roles/lab/bsd", "roles/report", "roles/terminal",
 	},
 }
 

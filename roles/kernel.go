@@ -22,7 +22,8 @@ func kernelFlags(f *flag.FlagSet, o *testbed.Options) {
 }
 
 var initramfsRole = Role{
-	Name: "initramfs", Usage: "-o FILE [-kernel IMAGE] [-modules DIR]", Summary: "write an initramfs that tests the kernel that boots it",
+	Name: "initramfs", Usage: "-o FILE [-kernel IMAGE] [-modules DIR]",
+	Summary: "write an initramfs that tests the kernel that boots it",
 	Help: `It holds this program as init, and the modules that it needs. What stands behind
 '--' on the kernel's command line are the arguments of a run, whose results go to the
 console; the last line is 'pfdivert: exit N', and then the machine is switched off:

@@ -71,8 +71,8 @@ type runFlags struct {
 	named    []string // targets that were asked for by their whole names
 }
 
-// runOrchestrator runs the targets. To a reader of exit statuses an error is not what the status 2 is
-// to people: 'git bisect run' would take it for a bad kernel.
+// runOrchestrator runs the targets. To a reader of exit statuses an error is not what the status 2
+// is to people: 'git bisect run' would take it for a bad kernel.
 func runOrchestrator(ctx context.Context, c *call) (int, error) {
 	status, err := runTargets(ctx, c)
 	as := readerIn(c.args)

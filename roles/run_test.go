@@ -20,10 +20,10 @@ import (
 
 // labHost is a host under test of a lab of its own.
 func labHost(index int, name string) *testbed.Testbed {
-	return &testbed.Testbed{Name: name, Index: index, Dial: func(ctx context.Context) (*testbed.Pair,
-		error) {
-		return testbed.ReachLab(ctx, testbed.Options{})
-	}}
+	return &testbed.Testbed{Name: name, Index: index,
+		Dial: func(ctx context.Context) (*testbed.Pair, error) {
+			return testbed.ReachLab(ctx, testbed.Options{})
+		}}
 }
 
 // playSeveral runs all targets on the hosts and gives what a person and a machine
@@ -159,7 +159,8 @@ func TestNoLab(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		status, err := (&call{version: "v1"}).skipRun(output{text: &text, files: files}, matrix.Targets(), runFlags{}, why)
+		status, err := (&call{version: "v1"}).skipRun(output{text: &text, files: files}, matrix.Targets(), runFlags{},
+			why)
 		if status != exitOK || err != nil || !strings.Contains(text.String(), why) ||
 			!strings.HasSuffix(text.String(), "\nSKIPPED\n") {
 			t.Errorf("%s: exit status %d, %v, %q", c.system, status, err, text.String())

@@ -7,7 +7,7 @@ import "slices"
 // Name is a feature's name in messages.
 type Name string
 
-// The features. Probes are by whoever uses them: pfconf/nft, roles/lab, roles/endpoint.
+// The features. Probes are by whoever uses them: pfconf/nft, roles/lab, roles/socket.
 const (
 	Namespaces    Name = "network namespaces"
 	Veth          Name = "veth"

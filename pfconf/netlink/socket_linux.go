@@ -21,12 +21,12 @@ type Socket struct {
 }
 
 const (
-	// socketBuffer is asked for in both directions: a transaction of nf_tables is one datagram, some
-	// 1 KB per rule, and a queue holds the packets of many test cases. Without privilege in the first
-	// user namespace the kernel gives net.core.wmem_max and rmem_max.
+	// socketBuffer is asked for in both directions: a transaction of nf_tables is one datagram,
+	// some 1 KB per rule, and a queue holds the packets of many test cases. Without privilege in
+	// the first user namespace the kernel gives net.core.wmem_max and rmem_max.
 	socketBuffer = 4 << 20
-	// readBuffer holds the longest datagram: a queued packet with its attributes. The parts of a dump
-	// have up to 32 KB (netlink_recvmsg).
+	// readBuffer holds the longest datagram: a queued packet with its attributes. The parts of a
+	// dump have up to 32 KB (netlink_recvmsg).
 	readBuffer = 1<<16 + 4096
 )
 
@@ -53,7 +53,8 @@ func Open(protocol int) (*Socket, error) {
 		_ = unix.Close(fd)
 		return nil, os.NewSyscallError("netlink connect", err)
 	}
-	// Bare error messages, not the request again with each. Old kernels send it, which does no harm.
+	// Bare error messages, not the request again with each. Old kernels send it, which does no
+	// harm.
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
 	for _, o := range [][2]int{{unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}, {unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}} {
 		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, o[0], socketBuffer) != nil {

@@ -159,8 +159,8 @@ func (f *Firewall) replace(rules []pfconf.Rule) error {
 	return nil
 }
 
-// recordLabels notes which rules are loaded now for the first time: their states outlive them in the
-// anchor.
+// recordLabels notes which rules are loaded now for the first time: their states outlive them in
+// the anchor.
 func (f *Firewall) recordLabels(rules []pfconf.Rule) error {
 	var labels []string
 	for _, r := range rules {

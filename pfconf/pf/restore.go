@@ -16,8 +16,8 @@ import (
 
 // The steps that Restore knows. UndoAnchor puts an anchor's rules back: its arguments are the
 // anchor, the routing domain and the rules, and withRdr where RdrRules is set. UndoLabels removes
-// the states of labels, which may be in no anchor any more: its arguments are the routing domain and
-// the labels.
+// the states of labels, which may be in no anchor any more: its arguments are the routing domain
+// and the labels.
 const (
 	UndoAnchor = "pf/anchor"
 	UndoLabels = "pf/labels"

@@ -64,7 +64,8 @@ type fakePF struct {
 func (p *fakePF) run(_ context.Context, c program.Command) (program.Result, error) {
 	switch args := strings.Join(c.Argv, " "); args {
 	case "pfctl -s info":
-		return program.Result{Stdout: "Status: " + p.status + " for 0 days 00:03:30           Debug: Urgent\n  current entries   0\n"}, nil
+		return program.Result{Stdout: "Status: " + p.status +
+			" for 0 days 00:03:30           Debug: Urgent\n  current entries   0\n"}, nil
 	case "pfctl -s Interfaces -v":
 		return program.Result{Stdout: "all\nvtnet1\n"}, nil
 	case "pfctl -s rules", "pfctl -P -s rules":
@@ -143,11 +144,17 @@ func TestPutPF(t *testing.T) {
 		{"as it must be", func(*fakePF) {}, "", ""},
 		{"off", func(p *fakePF) { p.status = "Disabled" }, "it is switched off (pfctl -e)", ""},
 		{"no anchor", func(p *fakePF) { p.main = "pass all flags S/SA keep state\n" }, "comes to it", ""},
-		{"quick before", func(p *fakePF) { p.main = "pass quick all flags S/SA keep state\nanchor \"regress\" all\n" }, "decides before it", ""},
-		{"translates", func(p *fakePF) { p.former = "rdr on em0 inet proto tcp from any to any port = http -> 127.0.0.1\n" }, "", ""},
-		{"translates what a table has", func(p *fakePF) { p.former = "rdr on em0 inet proto tcp from any to <web> -> 127.0.0.1\n" }, "refers to a table", ""},
+		{"quick before", func(p *fakePF) { p.main = "pass quick all flags S/SA keep state\nanchor \"regress\" all\n" },
+			"decides before it", ""},
+		{"translates", func(p *fakePF) {
+			p.former = "rdr on em0 inet proto tcp from any to any port = http -> 127.0.0.1\n"
+		}, "", ""},
+		{"translates what a table has",
+			func(p *fakePF) { p.former = "rdr on em0 inet proto tcp from any to <web> -> 127.0.0.1\n" },
+			"refers to a table", ""},
 		{"no answer", func(p *fakePF) { p.main = "what\n" }, "this one is not: what", ""},
-		{"no rdr-anchor", func(p *fakePF) { p.rdr = "nat-anchor \"regress\" all\n" }, "", `put the line   rdr-anchor "regress"`},
+		{"no rdr-anchor", func(p *fakePF) { p.rdr = "nat-anchor \"regress\" all\n" }, "",
+			`put the line   rdr-anchor "regress"`},
 		{"rdr before", func(p *fakePF) { p.rdr = "rdr inet all -> 127.0.0.1\n" + p.rdr }, "", "rdr inet all"},
 		{"what was redirected is let pass", func(p *fakePF) {
 			p.main = "pass in quick inet proto tcp from any to 10.188.1.2 flags S/SA keep state\n" + p.main
@@ -239,13 +246,18 @@ func TestRedirectBeside(t *testing.T) {
 		if f := faults[1]; f != nil && !strings.Contains(f.Text, "rdr-anchor") {
 			t.Error(f)
 		}
-		if !slices.ContainsFunc(p.loads, func(s string) bool { return strings.Contains(s, "tag regress-rdr -> 10.188.1.2 port 20001") }) == can {
+		if !slices.ContainsFunc(p.loads, func(s string) bool {
+			return strings.Contains(s,
+				"tag regress-rdr -> 10.188.1.2 port 20001")
+		}) == can {
 			t.Errorf("%v: pf was given %q", can, p.loads)
 		}
 	}
 	p, fw := goodPF(), &mainFilter{}
 	b := put(t.Context(), fw, besideSetup(), p.run, nil)
-	for _, rules := range [][]pfconf.Rule{{redirection("regress-rdr"), besideRule("regress-a", pfconf.DivertPacket)}, nil} {
+	for _, rules := range [][]pfconf.Rule{
+		{redirection("regress-rdr"), besideRule("regress-a", pfconf.DivertPacket)}, nil,
+	} {
 		if err := b.Load(t.Context(), rules); err != nil {
 			t.Error(err)
 		}

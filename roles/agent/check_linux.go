@@ -110,7 +110,8 @@ func (c *checks) way(p script.Path) {
 		case err != nil:
 			c.fail(name, err)
 		case strict && in != out:
-			c.no(name, fmt.Sprintf(cure, in), "%v is on %s, packets to LOCAL %v go out by %s, and %s drops what does not come the same way", p.Here, in, p.There, out, in)
+			c.no(name, fmt.Sprintf(cure, in),
+				"%v is on %s, packets to LOCAL %v go out by %s, and %s drops what does not come the same way", p.Here, in, p.There, out, in)
 		default:
 			c.ok(name, "packets to and from LOCAL use %s", out)
 		}

@@ -26,7 +26,7 @@ func noLeaks(t *testing.T) {
 	t.Cleanup(func() { goleak.VerifyNone(t) })
 }
 
-// wire is the orchestrator's side of a connection whose other side a test plays.
+// wire is the orchestrator's side of a connection whose other side a test runs.
 type wire struct {
 	in  *bufio.Reader // what the orchestrator sent
 	out io.WriteCloser
@@ -71,7 +71,7 @@ func (w *wire) hear() (Request, error) {
 	return r, readFrame(w.in, &w.buf, &r)
 }
 
-// dial connects to the agent that say plays.
+// dial connects to the agent that say runs.
 func (w *wire) dial(t *testing.T, heartbeat time.Duration, say ...any) (*Conn, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeoutCause(t.Context(), patience, errors.New("the test was too slow"))
@@ -94,10 +94,12 @@ func TestHello(t *testing.T) {
 		{"behind half a magic", []any{Magic[:len(Magic)-1], Magic, hello}, ""},
 		{"behind the most noise", []any{strings.Repeat("x", maxNoise-len(Magic)), Magic, hello}, ""},
 		{"behind more noise", []any{strings.Repeat("x", maxNoise+1), Magic, hello}, "bytes without a hello"},
-		{"of an old agent", []any{Magic, Hello{Protocol: Protocol + 1}}, fmt.Sprintf("speaks protocol %d, not %d", Protocol+1, Protocol)},
+		{"of an old agent", []any{Magic, Hello{Protocol: Protocol + 1}},
+			fmt.Sprintf("speaks protocol %d, not %d", Protocol+1, Protocol)},
 		{"that is no hello", []any{Magic, "\x00\x00\x00\x01x"}, "frame: "},
 		{"too long", []any{Magic, "\xff\xff\xff\xff"}, "over the limit"},
-		{"of one that can't", []any{Magic, Hello{Protocol: Protocol, Failed: &script.Fault{Code: "EPERM", Text: "not allowed"}}}, "not allowed"},
+		{"of one that can't", []any{Magic, Hello{Protocol: Protocol,
+			Failed: &script.Fault{Code: "EPERM", Text: "not allowed"}}}, "not allowed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWire(t)
@@ -130,7 +132,8 @@ func TestNoHello(t *testing.T) {
 	if !errors.As(err, &lost) || lost.Noise != "sudo: a password is required\n" {
 		t.Errorf("%v", err)
 	}
-	if s := fmt.Sprint(err); !strings.Contains(s, "ended before its hello") || !strings.Contains(s, "a password is required") {
+	if s := fmt.Sprint(err); !strings.Contains(s, "ended before its hello") ||
+		!strings.Contains(s, "a password is required") {
 		t.Errorf("error %q", s)
 	}
 }
@@ -191,7 +194,8 @@ func TestAnswersOutOfOrder(t *testing.T) {
 		}
 		for i := range heard {
 			r := heard[(i*7+3)%many]
-			w.say(t, Answer{ID: r.ID + 1<<32}, Answer{ID: r.ID, Log: []script.Entry{{End: r.Log.Cell, Text: "x"}}}, Answer{ID: r.ID})
+			w.say(t, Answer{ID: r.ID + 1<<32}, Answer{ID: r.ID, Log: []script.Entry{{End: r.Log.Cell, Text: "x"}}},
+				Answer{ID: r.ID})
 		}
 	})
 	var all sync.WaitGroup

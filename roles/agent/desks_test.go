@@ -45,7 +45,8 @@ func (f *bothFilters) run(_ context.Context, c program.Command) (program.Result,
 	case c.Argv[0] == "pfctl" && f.failure != "":
 		return program.Result{Stderr: f.failure + "\n", Status: 1}, nil
 	case command == "pfctl -s info":
-		return program.Result{Stdout: "Status: " + f.status + " for 0 days 00:03:30           Debug: Urgent\n  current entries   1\n"}, nil
+		return program.Result{Stdout: "Status: " + f.status +
+			" for 0 days 00:03:30           Debug: Urgent\n  current entries   1\n"}, nil
 	case strings.Contains(command, " -k "):
 		f.cleared = append(f.cleared, command)
 		return program.Result{Stderr: "killed 1 states\n"}, nil
@@ -80,16 +81,21 @@ func TestDesks(t *testing.T) {
 	overview, err := d.Overview(ctx)
 	same("overview", overview, err, pfconf.Overview{Filter: "ipfw, pf", Enabled: true, States: 4, Own: 3})
 	places, err := d.Places(ctx)
-	same("places", places, err, []pfconf.Place{{Name: "set 1", Own: true}, {Name: "set 31"}, {Name: "regress", Own: true}})
+	same("places", places, err, []pfconf.Place{{Name: "set 1", Own: true}, {Name: "set 31"},
+		{Name: "regress", Own: true}})
 	rules, err := d.OwnRules(ctx)
 	same("rules", rules, err, []pfconf.LoadedRule{
-		{Label: "regress-a", Packets: 5, Place: "set 1", Text: "00001 divert 700 udp from 10.188.1.1 to 10.188.1.2 4000 in // regress-a"},
-		{Label: "regress-b", Packets: 5, Place: "regress", Text: strings.TrimSpace(fromBoth["pfctl -a regress -s nat"])},
-		{Label: "regress-b", Packets: 5, Place: "regress", Text: strings.TrimSpace(fromBoth["pfctl -a regress -s rules"])},
+		{Label: "regress-a", Packets: 5, Place: "set 1",
+			Text: "00001 divert 700 udp from 10.188.1.1 to 10.188.1.2 4000 in // regress-a"},
+		{Label: "regress-b", Packets: 5, Place: "regress",
+			Text: strings.TrimSpace(fromBoth["pfctl -a regress -s nat"])},
+		{Label: "regress-b", Packets: 5, Place: "regress",
+			Text: strings.TrimSpace(fromBoth["pfctl -a regress -s rules"])},
 	})
 	limits, err := d.Limits(ctx)
 	same("limits", limits, err, []pfconf.Setting{
-		{Name: "states", Value: 16384, System: "net.inet.ip.fw.dyn_max"}, {Name: "src-nodes", Value: 4096, System: "net.inet.ip.fw.dyn_parent_max"},
+		{Name: "states", Value: 16384, System: "net.inet.ip.fw.dyn_max"},
+		{Name: "src-nodes", Value: 4096, System: "net.inet.ip.fw.dyn_parent_max"},
 		{Name: "states", Value: 100000, System: "states"},
 	})
 	states, err := d.States(ctx)
@@ -104,7 +110,8 @@ func TestDesks(t *testing.T) {
 	done, err := d.Flush(ctx)
 	same("flush", done, err, []string{"1 rules of set 1", "2 rules of anchor regress", "1 states"})
 	same("commands", f.cleared, nil, []string{
-		"ipfw delete set 1; set enable 1; ", "pfctl -a regress -F nat", "pfctl -a regress -F rules", "pfctl -k label -k regress-b",
+		"ipfw delete set 1; set enable 1; ", "pfctl -a regress -F nat", "pfctl -a regress -F rules",
+		"pfctl -k label -k regress-b",
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"pfdivert/matrix/script"
+	"pfdivert/pfconf"
 )
 
 // What passes many times for each cell is packed by hand: scripts, changes of rules, and their
@@ -37,8 +38,8 @@ func (p *packer) script(s *script.Script) {
 	p.flag(&s.End)
 }
 
-// A kind is one of the types of an interface, with the function that packs it. Its number on the wire
-// is its place in the list.
+// A kind is one of the types of an interface, with the function that packs it. Its number on the
+// wire is its place in the list.
 type kind[I any] struct {
 	zero I
 	is   func(I) bool
@@ -267,4 +268,71 @@ func (p *packer) change(c *script.Change) {
 	list(p, &c.Kill, (*packer).flow)
 	list(p, &c.Add, (*packer).rule)
 	list(p, &c.Remove, text[string])
+}
+
+// The packet filter's values, as packed by hand.
+
+var (
+	families   = pfconf.Families
+	protos     = []pfconf.Proto{pfconf.TCP, pfconf.UDP, pfconf.Raw, pfconf.ICMP}
+	directions = []pfconf.Direction{pfconf.In, pfconf.Out}
+	actions    = []pfconf.Action{pfconf.DivertTo, pfconf.DivertReply, pfconf.DivertPacket, pfconf.RdrTo, pfconf.PFDivertTo}
+)
+
+func (p *packer) rule(r *pfconf.Rule) {
+	text(p, &r.Label)
+	choice(p, &r.Direction, directions)
+	choice(p, &r.Family, families)
+	choice(p, &r.Proto, protos)
+	p.addr(&r.From)
+	p.addr(&r.To)
+	count(p, &r.Port)
+	choice(p, &r.Action, actions)
+	p.addrPort(&r.Divert)
+	p.flag(&r.Both)
+	p.flag(&r.Bypass)
+	p.flag(&r.Tee)
+	count(p, &r.Number)
+}
+
+func (p *packer) flow(f *pfconf.Flow) {
+	choice(p, &f.Family, families)
+	choice(p, &f.Proto, protos)
+	p.addrPort(&f.Near)
+	p.addrPort(&f.Far)
+	count(p, &f.Echo)
+}
+
+func (p *packer) natQuery(q *pfconf.NATQuery) {
+	choice(p, &q.Proto, protos)
+	choice(p, &q.Direction, directions)
+	p.addrPort(&q.Src)
+	p.addrPort(&q.Dst)
+	integer(p, &q.Domain)
+}
+
+func (p *packer) counters(c *pfconf.Counters) {
+	count(p, &c.Matched)
+	count(p, &c.Done)
+	count(p, &c.Replies)
+	count(p, &c.Kernel)
+	count(p, &c.States)
+}
+
+func (p *packer) state(s *pfconf.State) {
+	choice(p, &s.Family, families)
+	integer(p, &s.Number)
+	p.addrPort(&s.Near)
+	p.addrPort(&s.Far)
+	choice(p, &s.Direction, directions)
+	p.addrPort(&s.NearWas)
+	p.addrPort(&s.FarWas)
+	text(p, &s.Interface)
+	integer(p, &s.Domain)
+	text(p, &s.Phase)
+	integer(p, &s.Age)
+	integer(p, &s.Expires)
+	text(p, &s.ID)
+	text(p, &s.Label)
+	count(p, &s.Mark)
 }

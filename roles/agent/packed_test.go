@@ -128,8 +128,8 @@ func TestPacked(t *testing.T) {
 	}
 }
 
-// Every kind of step and of socket arrives with all of its fields, and there is no kind that can't be
-// packed.
+// Every kind of step and of socket arrives with all of its fields, and there is no kind that can't
+// be packed.
 func TestPackedKinds(t *testing.T) {
 	n := 0
 	var steps []script.Step

@@ -16,19 +16,19 @@ import (
 	"pfdivert/matrix/evidence"
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/endpoint"
 	"pfdivert/roles/lab/bsd"
+	"pfdivert/roles/socket"
 )
 
-// Magic comes before the hello. What a login shell prints before it (rc files,
-// a greeting) is skipped; it has a NUL byte, which such noise has not.
+// Magic precedes the hello. What a login shell prints before it (rc files, a greeting) is skipped;
+// Magic has a NUL byte, which such noise has not.
 const Magic = "\x00pfdivert agent\n"
 
-// Protocol is the version of the requests and answers. Both sides are the same
-// program, copied for the run; a difference means that an old copy answered.
+// Protocol is the version of requests and answers. Both ends are the same program, copied for the
+// run; another version means that an old copy answered.
 const Protocol = 2
 
-// Hello is what an agent says first, unasked.
+// Hello is what an agent writes first, unasked.
 type Hello struct {
 	Protocol int    `json:"protocol"`
 	GOOS     string `json:"goos"`
@@ -67,17 +67,16 @@ type Request struct {
 // Ping is the heartbeat.
 type Ping struct{}
 
-// Bye asks the agent to undo all and to answer when that is done. The agent
-// ends when its input ends, with or without it.
+// Bye asks the agent to undo all its changes and to answer when that is done. The agent ends when
+// its input ends, with or without Bye.
 type Bye struct{}
 
-// Tidy asks the agent to undo what killed ones left on its host; with Look only
-// to tell what that is.
+// Tidy asks the agent to undo what killed agents left on its host, or with Look only to report it.
 type Tidy struct {
 	Look bool `json:"look,omitempty"`
 }
 
-// Lab asks the agent to build a lab on its host, which stands until the agent undoes all.
+// Lab asks the agent to build a lab on its host, which stands until the agent undoes its changes.
 type Lab struct {
 	Config bsd.Config `json:"config"`
 	// By and WaitSeconds are as in Setup; who is waited for is another lab on this host.
@@ -85,10 +84,10 @@ type Lab struct {
 	WaitSeconds int    `json:"waitSeconds,omitempty"`
 }
 
-// Hinter is an error that knows what its reader can do about it.
+// Hinter is an error with a hint: what its reader can do about it.
 type Hinter interface{ Hint() string }
 
-// FaultOf makes an error fit for the wire; nil stays nil.
+// FaultOf returns an error in the form in which it travels, nil for nil.
 func FaultOf(err error) *script.Fault {
 	if err == nil {
 		return nil
@@ -107,13 +106,13 @@ func FaultOf(err error) *script.Fault {
 	switch {
 	case errors.As(err, &missing):
 		f.Code = script.CodeMissing
-	case errors.Is(err, endpoint.ErrNothing):
+	case errors.Is(err, socket.ErrNothing):
 		f.Code = script.CodeNothing
 	case errors.Is(err, io.EOF):
 		f.Code = script.CodeEOF
-	case errors.Is(err, endpoint.ErrUnsupported):
+	case errors.Is(err, socket.ErrUnsupported):
 		f.Code = script.CodeUnsupported
-	case errors.Is(err, endpoint.ErrNoSocket):
+	case errors.Is(err, socket.ErrNoSocket):
 		f.Code = script.CodeNoSocket
 	case errors.Is(err, pfconf.ErrNoState):
 		f.Code = script.CodeNoState
@@ -125,8 +124,8 @@ func FaultOf(err error) *script.Fault {
 	return f
 }
 
-// Rules asks for changes of the rule set. They are made together where the
-// filter can; each has its own answer.
+// Rules asks for changes of the rule set. They are made together where the filter can; each has its
+// own answer.
 type Rules struct {
 	Changes []script.Change `json:"changes"`
 }
@@ -136,7 +135,7 @@ type Log struct {
 	Cell string `json:"cell"`
 }
 
-// Look asks for what the host shows of a cell: its evidence.
+// Look asks for the evidence that the host has of a cell.
 type Look struct {
 	Cell   string         `json:"cell"`
 	Labels []string       `json:"labels,omitempty"` // of its rules, for REMOTE
@@ -144,7 +143,7 @@ type Look struct {
 	About  evidence.About `json:"about"`
 }
 
-// Answer answers the request with its ID.
+// Answer is the answer to the request with its ID.
 type Answer struct {
 	ID       uint64           `json:"id"`
 	Fault    *script.Fault    `json:"fault,omitempty"`
@@ -166,7 +165,7 @@ type Answer struct {
 	Splats []string `json:"splats,omitempty"`
 }
 
-// CheckItem is one thing that a run needs of a host.
+// CheckItem is the result of one check of a host.
 type CheckItem struct {
 	Name string `json:"name"`
 	OK   bool   `json:"ok"`
@@ -182,7 +181,8 @@ type CheckItem struct {
 func (r *Request) check() error {
 	const maxSteps, maxChanges, maxPrefixes, maxLabels = 64, 4096, 64, 8
 	n := 0
-	for _, set := range []bool{r.Ping != nil, r.Setup != nil, r.Script != nil, r.Rules != nil, r.Log != nil, r.Look != nil, r.Check != nil, r.Cleanup != nil, r.Lab != nil, r.Bye != nil} {
+	for _, set := range []bool{r.Ping != nil, r.Setup != nil, r.Script != nil, r.Rules != nil, r.Log != nil,
+		r.Look != nil, r.Check != nil, r.Cleanup != nil, r.Lab != nil, r.Bye != nil} {
 		if set {
 			n++
 		}
@@ -205,7 +205,8 @@ func (r *Request) check() error {
 	}
 	for _, s := range []*script.Setup{r.Setup, r.Check} {
 		if s != nil && len(s.Paths)+len(s.Fakes)+len(s.Capture) > maxPrefixes {
-			return fmt.Errorf("%d addresses are over the limit of %d", len(s.Paths)+len(s.Fakes)+len(s.Capture), maxPrefixes)
+			return fmt.Errorf("%d addresses are over the limit of %d", len(s.Paths)+len(s.Fakes)+len(s.Capture),
+				maxPrefixes)
 		}
 	}
 	return nil

@@ -13,10 +13,11 @@ import (
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/program"
-	"pfdivert/roles/endpoint"
 	gather "pfdivert/roles/evidence"
 	"pfdivert/roles/kernel/splat"
+	"pfdivert/roles/lab/bsd"
 	"pfdivert/roles/lab/spoil"
+	"pfdivert/roles/socket"
 )
 
 // UndoTimeout bounds putting the host back: the agent must end even when a command
@@ -44,7 +45,7 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 		}
 	}
 	facts := &script.Facts{Domain: a.opt.Domain}
-	a.fences = map[pfconf.Family]*endpoint.Fence{}
+	a.fences = map[pfconf.Family]*socket.Fence{}
 	opt := a.opt
 	var err error
 	if !a.opt.Ephemeral {
@@ -56,7 +57,7 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 	a.seen = gather.Open(a.observed(s))
 	for _, p := range s.Paths {
 		family := pfconf.FamilyOf(p.Here)
-		f, err := endpoint.OpenFence(p.Here, p.There)
+		f, err := socket.OpenFence(p.Here, p.There)
 		if err != nil {
 			return nil, fmt.Errorf("fence from %v to %v: %w", p.Here, p.There, err)
 		}
@@ -92,7 +93,8 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 	}
 	facts.Firewall, facts.KeepsCounters = a.fw.Name(), a.fw.KeepsCounters()
 	if b, ok := a.fw.(*beside); ok {
-		facts.NoPF, facts.NoRdr, facts.PFUnknown, facts.PFOn, facts.Interfaces = b.noPF, b.noRdr, b.unknown, b.on, b.nics
+		facts.NoPF, facts.NoRdr, facts.PFUnknown = b.noPF, b.noRdr, b.unknown
+		facts.PFOn, facts.Interfaces = b.on, b.nics
 	}
 	return facts, nil
 }
@@ -110,7 +112,7 @@ func (a *agent) withoutTimestamps() error {
 
 // breakHost breaks a lab's host as it is asked to.
 func (a *agent) breakHost(ctx context.Context, s *script.Setup) error {
-	h := spoil.Host{Remote: s.Remote, Interface: a.opt.Interface, Fakes: s.Fakes, Run: program.ExecBy(endpoint.Start)}
+	h := spoil.Host{Remote: s.Remote, Interface: a.opt.Interface, Fakes: s.Fakes, Run: program.ExecBy(socket.Start)}
 	if !a.opt.Ephemeral {
 		h.Journal = func(u pfconf.Undo) error {
 			if err := a.hold.Journal(u); err != nil {
@@ -235,11 +237,39 @@ func (a *agent) undo() error {
 }
 
 // fence returns the fence of a family.
-func (a *agent) fence(f pfconf.Family) (*endpoint.Fence, error) {
+func (a *agent) fence(f pfconf.Family) (*socket.Fence, error) {
 	a.setup.Lock()
 	defer a.setup.Unlock()
 	if a.fences[f] == nil {
 		return nil, fmt.Errorf("no fence is set up for %v", f)
 	}
 	return a.fences[f], nil
+}
+
+// buildBSD builds a lab on this system. A test replaces it.
+var buildBSD = func(ctx context.Context, c bsd.Config, journal pfconf.Journal) (*bsd.Lab, error) {
+	return bsd.Build(ctx, runtime.GOOS, c, program.ExecBy(socket.Start), journal)
+}
+
+// buildLab builds a lab on this host, for two other agents. This one undoes it when it
+// undoes all.
+func (a *agent) buildLab(ctx context.Context, l *Lab) (*bsd.Lab, error) {
+	a.setup.Lock()
+	defer a.setup.Unlock()
+	if a.hold != nil {
+		return nil, errors.New("this agent holds the host already")
+	}
+	hold, err := Take(ctx, HoldOptions{
+		Dir:      a.opt.StateDir,
+		Lab:      true,
+		By:       printable(l.By),
+		Patience: time.Duration(l.WaitSeconds) * time.Second,
+		Tell:     a.notice,
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.hold = hold
+	a.lab, err = buildBSD(ctx, l.Config, hold.Journal)
+	return a.lab, err
 }

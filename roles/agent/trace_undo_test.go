@@ -35,7 +35,9 @@ func TestTraceFolder(t *testing.T) {
 	if err := undoTraces(undo); err != nil { // it is gone already
 		t.Error(err)
 	}
-	for _, args := range [][]string{nil, {"/etc"}, {"/tmp/pfdivert-trace-1/../../etc"}, {"pfdivert-trace-1"}, {"/tmp/pfdivert-trace-1", "/etc"}} {
+	for _, args := range [][]string{
+		nil, {"/etc"}, {"/tmp/pfdivert-trace-1/../../etc"}, {"pfdivert-trace-1"}, {"/tmp/pfdivert-trace-1", "/etc"},
+	} {
 		if err := undoTraces(pfconf.Undo{Do: undoTraceFolder, Args: args}); err == nil {
 			t.Errorf("%q was removed", args)
 		}

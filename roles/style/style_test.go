@@ -59,10 +59,10 @@ var allowed = regexp.MustCompile("^\"nobody\"$|\"mend(ed)?\"|`mend`|json:\"mend|
 // that are too wide.
 var (
 	pending = []string{
-		"docs/kernels.md", "roles/agent/", "roles/doctor", "roles/docs_test.go", "roles/endpoint/", "roles/evidence/",
-		"roles/lab/",
+		"docs/kernels.md", "roles/doctor", "roles/docs_test.go", "roles/evidence/",
+		"roles/kernel/", "roles/twin/",
 	}
-	wide = []string{"matrix/", "pfconf/"}
+	wide = []string{"matrix/", "pfconf/", "roles/agent/packe"}
 )
 
 // finding is where a rule is broken.

@@ -103,7 +103,8 @@ var rules = map[injection.Step]func(change) []chained{
 		}
 		var all []chained
 		for _, p := range []pfconf.Proto{pfconf.TCP, pfconf.UDP} {
-			all = append(all, at(unix.NF_INET_PRE_ROUTING, priorityMangle-1, c.toFake(), c.proto(p), diverted, setMark(nft.Mark)))
+			all = append(all, at(unix.NF_INET_PRE_ROUTING, priorityMangle-1, c.toFake(), c.proto(p), diverted,
+				setMark(nft.Mark)))
 		}
 		return all
 	},

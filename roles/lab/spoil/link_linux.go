@@ -36,7 +36,8 @@ func (c change) bridged() error {
 	if err := c.routes.SetName(port.Index, "port0"); err != nil {
 		return err
 	}
-	bridge, err := c.routes.AddLink(rtnetlink.NewLink{Name: c.Interface, Kind: rtnetlink.Bridge, Hardware: port.Hardware})
+	bridge, err := c.routes.AddLink(rtnetlink.NewLink{Name: c.Interface, Kind: rtnetlink.Bridge,
+		Hardware: port.Hardware})
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return fmt.Errorf("%w: it has no bridges: %w", ErrLacks, err)
 	}

@@ -65,15 +65,18 @@ var ownFake = forEach(func(h Host, p Path, fake netip.Prefix) []string {
 	if !fake.IsSingleIP() {
 		first = first.Next()
 	}
-	return []string{"ifconfig", h.Interface, pfconf.FamilyOf(p.Here).String(), netip.PrefixFrom(first, first.BitLen()).String(), "alias"}
+	return []string{"ifconfig", h.Interface, pfconf.FamilyOf(p.Here).String(),
+		netip.PrefixFrom(first, first.BitLen()).String(), "alias"}
 })
 
 // noFakeRoute takes LOCAL's route away.
 var noFakeRoute = forEach(func(_ Host, p Path, fake netip.Prefix) []string {
 	if fake.IsSingleIP() {
-		return []string{"route", "-n", "delete", "-" + pfconf.FamilyOf(p.Here).String(), "-host", fake.Addr().String(), p.There.String()}
+		return []string{"route", "-n", "delete", "-" + pfconf.FamilyOf(p.Here).String(), "-host", fake.Addr().String(),
+			p.There.String()}
 	}
-	return []string{"route", "-n", "delete", "-" + pfconf.FamilyOf(p.Here).String(), "-net", fake.String(), p.There.String()}
+	return []string{"route", "-n", "delete", "-" + pfconf.FamilyOf(p.Here).String(), "-net", fake.String(),
+		p.There.String()}
 })
 
 var forwarding = set(setting{"net.inet.ip.forwarding", 1}, setting{"net.inet6.ip6.forwarding", 1})
@@ -82,8 +85,10 @@ var forwarding = set(setting{"net.inet.ip.forwarding", 1}, setting{"net.inet6.ip
 var programSteps = map[string]map[injection.Step]programmed{
 	"openbsd": {
 		injection.OwnFake: ownFake, injection.NoFakeRoute: noFakeRoute, injection.Forwarding: forwarding,
-		injection.LittleRoom:    set(setting{"net.inet.divert.recvspace", 4000}, setting{"net.inet6.divert.recvspace", 4000}),
-		injection.LittleWritten: set(setting{"net.inet.divert.sendspace", 4000}, setting{"net.inet6.divert.sendspace", 4000}),
+		injection.LittleRoom: set(setting{"net.inet.divert.recvspace", 4000},
+			setting{"net.inet6.divert.recvspace", 4000}),
+		injection.LittleWritten: set(setting{"net.inet.divert.sendspace", 4000},
+			setting{"net.inet6.divert.sendspace", 4000}),
 	},
 	"freebsd": {
 		injection.OwnFake: ownFake, injection.NoFakeRoute: noFakeRoute, injection.Forwarding: forwarding,
@@ -93,7 +98,8 @@ var programSteps = map[string]map[injection.Step]programmed{
 		injection.DropOut:      deny("from FAKE to any out"),
 		injection.DropFake:     deny("from FAKE to any in"), // on LOCAL
 		injection.NoFilter:     set(setting{"net.inet.ip.fw.enable", 0}, setting{"net.inet6.ip6.fw.enable", 0}),
-		injection.FewFragments: set(setting{"net.inet.ip.maxfragsperpacket", 16}, setting{"net.inet6.ip6.maxfragsperpacket", 16}),
+		injection.FewFragments: set(setting{"net.inet.ip.maxfragsperpacket", 16},
+			setting{"net.inet6.ip6.maxfragsperpacket", 16}),
 	},
 }
 

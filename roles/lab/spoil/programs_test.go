@@ -37,11 +37,15 @@ func TestPrograms(t *testing.T) {
 			"sysctl -n net.inet.divert.recvspace", "journal", "sysctl net.inet.divert.recvspace=4000",
 			"sysctl -n net.inet6.divert.recvspace", "journal", "sysctl net.inet6.divert.recvspace=4000",
 		}},
-		{injection.NoFilter, "freebsd", nil, []string{"sysctl net.inet.ip.fw.enable=0", "sysctl net.inet6.ip6.fw.enable=0"}},
+		{injection.NoFilter, "freebsd", nil, []string{"sysctl net.inet.ip.fw.enable=0",
+			"sysctl net.inet6.ip6.fw.enable=0"}},
 		{injection.DropDiverted, "freebsd", nil, []string{"ipfw -q add 2 deny ip from any to any diverted"}},
-		{injection.DropEarly, "freebsd", nil, []string{"ipfw -q add 1 deny ip4 from any to 10.188.2.0/24 in", "ipfw -q add 1 deny ip6 from any to fd00:188:2::/64 in"}},
-		{injection.OwnFake, "openbsd", journal, []string{"ifconfig pair2 inet 10.188.2.1/32 alias", "ifconfig pair2 inet6 fd00:188:2::1/128 alias"}},
-		{injection.NoFakeRoute, "freebsd", nil, []string{"route -n delete -inet -net 10.188.2.0/24 10.188.1.1", "route -n delete -inet6 -net fd00:188:2::/64 fd00:188:1::1"}},
+		{injection.DropEarly, "freebsd", nil, []string{"ipfw -q add 1 deny ip4 from any to 10.188.2.0/24 in",
+			"ipfw -q add 1 deny ip6 from any to fd00:188:2::/64 in"}},
+		{injection.OwnFake, "openbsd", journal, []string{"ifconfig pair2 inet 10.188.2.1/32 alias",
+			"ifconfig pair2 inet6 fd00:188:2::1/128 alias"}},
+		{injection.NoFakeRoute, "freebsd", nil, []string{"route -n delete -inet -net 10.188.2.0/24 10.188.1.1",
+			"route -n delete -inet6 -net fd00:188:2::/64 fd00:188:1::1"}},
 	} {
 		ran = nil
 		h := Host{
@@ -62,7 +66,8 @@ func TestPrograms(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if want := []string{"sysctl net.inet.divert.recvspace=65636", "sysctl net.inet6.divert.recvspace=65636"}; !slices.Equal(ran, want) {
+	if want := []string{"sysctl net.inet.divert.recvspace=65636",
+		"sysctl net.inet6.divert.recvspace=65636"}; !slices.Equal(ran, want) {
 		t.Errorf("undone by %q, want %q", ran, want)
 	}
 	ran = nil
@@ -74,7 +79,8 @@ func TestPrograms(t *testing.T) {
 	for _, bad := range []struct {
 		system string
 		step   injection.Step
-	}{{"freebsd", injection.LittleRoom}, {"openbsd", injection.AllowFirst}, {"openbsd", injection.DropEarly}, {"openbsd", ""}} {
+	}{{"freebsd", injection.LittleRoom}, {"openbsd", injection.AllowFirst}, {"openbsd", injection.DropEarly},
+		{"openbsd", ""}} {
 		if err := h.byPrograms(t.Context(), bad.system, bad.step); err == nil {
 			t.Errorf("%s has the step %q", bad.system, bad.step)
 		}
@@ -85,7 +91,8 @@ func TestPrograms(t *testing.T) {
 func TestUndoOnly(t *testing.T) {
 	for _, u := range []pfconf.Undo{
 		{}, {Do: UndoSetting}, {Do: "lab/jail", Args: []string{"net.inet.divert.recvspace", "1"}},
-		{Do: UndoSetting, Args: []string{"kern.securelevel", "1"}}, {Do: UndoSetting, Args: []string{"net.inet.divert.recvspace", "1 x"}},
+		{Do: UndoSetting, Args: []string{"kern.securelevel", "1"}},
+		{Do: UndoSetting, Args: []string{"net.inet.divert.recvspace", "1 x"}},
 	} {
 		if err := Undo(t.Context(), nil, u); err == nil || !strings.Contains(err.Error(), "not a step") {
 			t.Errorf("%+v: %v", u, err)

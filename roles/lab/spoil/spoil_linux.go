@@ -86,7 +86,8 @@ func (c change) aside() (int, error) {
 	if l, err := c.routes.Link(name); err == nil {
 		return l.Index, nil
 	}
-	here, err := c.routes.AddLink(rtnetlink.NewLink{Name: name, Kind: rtnetlink.Veth, Peer: &rtnetlink.NewLink{Name: peer}})
+	here, err := c.routes.AddLink(rtnetlink.NewLink{Name: name, Kind: rtnetlink.Veth,
+		Peer: &rtnetlink.NewLink{Name: peer}})
 	if err != nil {
 		return 0, err
 	}
