@@ -47,8 +47,8 @@ func Open(protocol int) (*Socket, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("netlink socket", err)
 	}
-	// Any process may send to a netlink socket, but only the kernel to one that is connected to it
-	// (netlink_getsockbyportid).
+	// Any process may send to a netlink socket, but only the kernel to one that is connected
+	// to it (netlink_getsockbyportid).
 	if err := unix.Connect(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		_ = unix.Close(fd)
 		return nil, os.NewSyscallError("netlink connect", err)
@@ -94,7 +94,9 @@ func (s *Socket) Exchange(r *Request, take func(Message) bool) error {
 	if err := s.Send(r); err != nil {
 		return err
 	}
-	done, err := s.read(func(m Message) bool { return m.Seq-r.First >= r.Count || take(m) }) // unsigned: also those below First
+	done, err := s.read(func(m Message) bool {
+		return m.Seq-r.First >= r.Count || take(m) // unsigned: also those below First
+	})
 	if err == nil && !done {
 		err = errNoAnswer
 	}
@@ -106,7 +108,8 @@ func (s *Socket) Exchange(r *Request, take func(Message) bool) error {
 func (s *Socket) Dump(r *Request, take func(Message) error) error {
 	var failed error
 	interrupted := false
-	// All is read, whatever fails: the kernel refuses a second dump while the first is under way.
+	// All is read, whatever fails: the kernel refuses a second dump while the first is under
+	// way.
 	err := s.Exchange(r, func(m Message) bool {
 		interrupted = interrupted || m.Flags&unix.NLM_F_DUMP_INTR != 0
 		switch {

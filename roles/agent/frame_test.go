@@ -84,9 +84,6 @@ func TestBadFrames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nested := bytes.Repeat([]byte{0x81}, 100) // arrays of one element, RFC 8949 3.1
-	inCBOR := func(body ...byte) []byte { return frame(append([]byte{inCBOR}, body...)) }
-	packed := func(body ...byte) []byte { return frame(append([]byte{byHand}, body...)) }
 	for _, bad := range []struct {
 		name string
 		wire []byte
@@ -99,24 +96,9 @@ func TestBadFrames(t *testing.T) {
 		{"the longest and no body", binary.BigEndian.AppendUint32(nil, MaxFrame), "unexpected EOF"},
 		{"longer than the longest", binary.BigEndian.AppendUint32(nil, MaxFrame+1), "over the limit"},
 		{"a greeting", []byte("Last login: Sun Nov 22"), "over the limit"},
-		{"empty", frame(nil), "frame: it is empty"},
-		{"unknown", frame([]byte{'j', '{', '}'}), "unknown way (0x6a)"},
-		{"no CBOR", inCBOR(), "frame: EOF"},
-		{"text", inCBOR([]byte(`"hello"`)...), "frame: "},
-		{"two values", inCBOR(0xa0, 0xa0), "extraneous"},
-		{"nested", inCBOR(append(nested, 0xa0)...), "nested level"},
-		{"an array longer than its frame", inCBOR(0xa1, 0x66, 'f', 'a', 'u', 'l', 't', 's', 0x9a, 0xff, 0xff, 0xff,
-			0xff), "exceeded max number of elements"},
-		{"nothing packed", packed(), "ends within"},
-		{"half an answer", packed(7, 0, 1, 0), "ends within"},
-		{"a list longer than its frame", packed(7, 0, 0, 0xff, 0xff, 3), "ends within"},
-		{"a text longer than its frame", packed(7, 1, 9, 'x'), "ends within"},
-		{"a number of 65 bits", packed(0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0),
-			"does not fit"},
-		{"neither there nor not", packed(7, 2), "does not fit"},
-		{"an address of five bytes", packed(7, 0, 1, 0, 1, 5, 1, 2, 3, 4, 5), "no known length"},
-		{"a port of 17 bits", packed(7, 0, 1, 0, 1, 0, 0x80, 0x80, 4), "does not fit"},
-		{"two answers", packed(7, 0, 0, 0, 7), "1 bytes are behind its end"},
+		{"empty", frame(nil), "frame: unpack a agent.Answer: it ends within"},
+		{"text", frame([]byte(`"hello"`)), "frame: "},
+		{"two values", frame([]byte{0, 0}), "1 bytes are behind its end"},
 	} {
 		t.Run(bad.name, func(t *testing.T) {
 			var buf []byte
@@ -132,10 +114,10 @@ func TestBadFrames(t *testing.T) {
 }
 
 func TestLongestFrame(t *testing.T) {
-	head := 1 + len("log") + len("id") + len("end") + len("text") + 20
+	const head = 20
 	for _, over := range []int{-head, 1} {
 		before := []byte("before")
-		out, err := appendFrame(before, Answer{Log: []script.Entry{{Text: strings.Repeat("x", MaxFrame+over)}}})
+		out, err := appendFrame(before, &Answer{Log: []script.Entry{{Text: strings.Repeat("x", MaxFrame+over)}}})
 		if over > 0 {
 			if err == nil || string(out) != "before" {
 				t.Errorf("a body of more than %d bytes: error %v, %d bytes written", MaxFrame, err,

@@ -168,7 +168,7 @@ func TestServeFailed(t *testing.T) {
 	if err := Serve(t.Context(), strings.NewReader(""), &out, opt); err != nil {
 		t.Error(err)
 	}
-	w := newWire(t)
+	w := newCable(t)
 	if _, err := w.dial(t, slow, out.String()); err == nil || err.Error() != "no lab" {
 		t.Errorf("dial: %v", err)
 	}
