@@ -27,6 +27,11 @@ type Claim struct {
 	Not string
 	// PF: the rule is one of the pf that FreeBSD has beside ipfw.
 	PF bool
+	// BesidePF: the rule is one of ipfw's, and pf is switched on beside it.
+	BesidePF bool
+	// From is the first release of FreeBSD whose manual makes the claim, and Until the first that
+	// no longer makes it; 0 for all. A release that is not known is an early one.
+	From, Until int
 	// Proto and Mode make the flow: who is the client, and what the cell's rule is.
 	Proto pfconf.Proto
 	Mode  Mode
@@ -56,6 +61,11 @@ func Claims() []Target {
 	return all
 }
 
+// NeedsPF reports whether the target is about the pf that FreeBSD has beside ipfw.
+func (t Target) NeedsPF() bool {
+	return t.First == Redirect || t.Claim != nil && (t.Claim.PF || t.Claim.BesidePF)
+}
+
 // kind is the targets' name without the family.
 func (c *Claim) kind() string { return cmp.Or(c.About, "divert") + "-" + c.Name }
 
@@ -70,7 +80,14 @@ func (c *Claim) proves(f pfconf.Family) string {
 
 // skip reports whether the kernel does not claim it.
 func (c *Claim) skip(k Kernel) *finding {
-	if c.By[k.Firewall] != "" {
+	freebsd := k.Firewall == "ipfw"
+	switch {
+	case c.By[k.Firewall] == "":
+	case freebsd && k.Release < c.From:
+		return &finding{Skip, NotClaimed, fmt.Sprintf("before FreeBSD %d no manual says that %s", c.From, c.Says)}
+	case freebsd && c.Until > 0 && k.Release >= c.Until:
+		return &finding{Skip, NotClaimed, fmt.Sprintf("from FreeBSD %d on no manual says that %s", c.Until, c.Says)}
+	default:
 		return nil
 	}
 	return &finding{Skip, NotClaimed, fmt.Sprintf("the manual of a kernel with %s does not say that %s: %s", k.Firewall, c.Says, c.Not)}

@@ -72,6 +72,37 @@ func (x *claimRun) reinjects(ctx context.Context) error {
 	return x.arrives(ctx, script.ClientLine, NotReinjected)
 }
 
+// The numbers of directions in pf (PF_IN and PF_OUT in FreeBSD's sys/netpfil/pf/pf.h).
+const (
+	pfIn  = 1
+	pfOut = 2
+)
+
+// cookie: the port that comes with a packet is for pf "a value that tells the original direction"
+// (FreeBSD 15's divert(4), in other words).
+//
+//  1. Control: before the rule is there, what a client like the cell's sends arrives.
+//  2. The client sends, and the packet comes to the divert socket with the number of its direction
+//     in place of a rule's.
+//  3. It is reinjected rewritten, and arrives.
+func (x *claimRun) cookie(ctx context.Context) error {
+	if err := x.begin(ctx, true); err != nil {
+		return err
+	}
+	seen, err := x.diverted(ctx)
+	if err != nil {
+		return err
+	}
+	number, is := uint16(pfIn), "came in"
+	if x.mode == PacketOut {
+		number, is = pfOut, "is to leave"
+	}
+	if via := seen.Messages[0].Via; via.Port() != number {
+		return failed(WrongAddress, "%s: the packet came with the address %v; it %s, which is %d", seen.where, via, is, number)
+	}
+	return x.reinjected(ctx)
+}
+
 // echoOut: ICMP is diverted like any protocol ("queues raw packets", OpenBSD divert(4)).
 //
 //  1. REMOTE has a socket that is bound to FAKE, so that no echo of the hosts' own is diverted.

@@ -1,6 +1,7 @@
 package matrix
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 
@@ -71,7 +72,8 @@ func (x *claimRun) refusedNowhere(ctx context.Context, address netip.Addr) error
 //
 //  1. Control: before the rule is there, what a client like the cell's sends arrives.
 //  2. The client sends, and the divert socket writes the packet back with another IP version. The
-//     kernel refuses it with EINVAL, and nothing arrives. The same with 19 bytes of it, which hold
+//     kernel refuses it with EINVAL, and nothing arrives. (A refusal with another number is told
+//     at the end, when all else is as it must be.) The same with 19 bytes of it, which hold
 //     no header; and of a packet that is to leave, with a length in its header that it does not
 //     have.
 //  3. What the client sends at last is written back as it must be, and arrives.
@@ -101,6 +103,7 @@ func (x *claimRun) refusesSpoilt(ctx context.Context, spoils ...script.Spoil) er
 	if err := x.begin(ctx, false); err != nil {
 		return err
 	}
+	var otherwise error // the first refusal with another number
 	for _, s := range spoils {
 		if !x.omit[Spoilt] {
 			x.divertSocket.Spoil = s
@@ -121,8 +124,9 @@ func (x *claimRun) refusesSpoilt(ctx context.Context, spoils ...script.Spoil) er
 		switch {
 		case sent.Fault == nil:
 			return failed(NotRefused, "%s: the kernel takes a packet %s, and must say EINVAL", sent.where, spoilt[s])
-		case sent.Fault.Code != "EINVAL":
-			return failed(NotRefused, "%s: the kernel must refuse a packet %s with EINVAL, and says %s", sent.where, spoilt[s], sent.Fault.Text)
+		case sent.Fault.Code != "EINVAL" && otherwise == nil:
+			otherwise = failed(RefusedOtherwise, "%s: the kernel must refuse a packet %s with EINVAL, and says %s",
+				sent.where, spoilt[s], sent.Fault.Text)
 		}
 		if err := x.nothingArrives(ctx, "it was written back "+spoilt[s]+", and refused"); err != nil {
 			return err
@@ -136,7 +140,7 @@ func (x *claimRun) refusesSpoilt(ctx context.Context, spoils ...script.Spoil) er
 		return err
 	}
 	n := uint64(len(spoils) + 1)
-	return x.judgeMatched(ctx, n, n)
+	return cmp.Or(x.judgeMatched(ctx, n, n), otherwise)
 }
 
 // ruleNumber: with a diverted packet recvfrom(2) gives an address whose port is "usually the ipfw

@@ -57,6 +57,30 @@ var claims = []Claim{
 		Not:  onlyFreeBSD,
 	},
 	{
+		Name: "pf-cookie-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).cookie, PF: true, From: 15,
+		Says: "with a packet that pf's divert-to delivers comes a number that tells that it came in",
+		By:   map[string]string{"ipfw": "divert(4): the packet's original direction"},
+		Not:  onlyFreeBSD,
+	},
+	{
+		Name: "pf-cookie-out", Proto: pfconf.UDP, Mode: PacketOut, run: (*claimRun).cookie, PF: true, From: 15,
+		Says: "with a packet that pf's divert-to delivers comes a number that tells that it is to leave",
+		By:   map[string]string{"ipfw": "divert(4): the packet's original direction"},
+		Not:  onlyFreeBSD,
+	},
+	{
+		Name: "ipfw-pf-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).noLoop, BesidePF: true,
+		Says: "with pf on beside ipfw, a packet that is reinjected does not meet ipfw's rule again",
+		By:   map[string]string{"ipfw": "divert(4)"},
+		Not:  "no other filter diverts there while pf is on",
+	},
+	{
+		Name: "ipfw-pf-out", Proto: pfconf.UDP, Mode: PacketOut, run: (*claimRun).noLoop, BesidePF: true,
+		Says: "with pf on beside ipfw, a packet that leaves and is reinjected does not meet ipfw's rule again",
+		By:   map[string]string{"ipfw": "divert(4)"},
+		Not:  "no other filter diverts there while pf is on",
+	},
+	{
 		Name: "order-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).inOrder,
 		Says: "packets are queued: 1,000 come in their order and go on in it",
 		By: map[string]string{
@@ -162,9 +186,9 @@ var claims = []Claim{
 		Not: "its divert sockets do not count what they drop",
 	},
 	{
-		Name: "counted", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).counted20,
+		Name: "counted", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).counted20, From: 15,
 		Says: "what finds no divert socket is counted",
-		By:   map[string]string{"pf": "divert(4), netstat(1)"},
+		By:   map[string]string{"pf": "divert(4), netstat(1)", "ipfw": "netstat(1), -s -p divert"},
 		Not:  "it has no counter for that",
 	},
 	{
@@ -311,7 +335,7 @@ var claims = []Claim{
 		Not:  unsaid,
 	},
 	{
-		Name: "low-port", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).lowPort,
+		Name: "low-port", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).lowPort, Until: 15,
 		Says: "only the superuser may bind a divert socket to a port below 1024",
 		By:   map[string]string{"ipfw": "divert(4): EACCES"},
 		Not:  "no port of theirs is lower than others: what the superuser may, the claim superuser tests",

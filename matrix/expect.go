@@ -2,6 +2,7 @@ package matrix
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"pfdivert/matrix/explain"
@@ -53,6 +54,8 @@ type Kernel struct {
 	Release, Minor int
 	// OtherDomain: REMOTE works in another of OpenBSD's routing domains than 0.
 	OtherDomain bool
+	// PFOn: pf is switched on beside the filter (FreeBSD).
+	PFOn bool
 }
 
 // kernels are the kernels by their firewall.
@@ -104,10 +107,15 @@ type known struct {
 	firewall string
 	domain   bool   // only in another routing domain than 0
 	before   int    // only in releases before this one; 0 for all
+	from     int    // only in this release and later ones; 0 for all
+	pfOn     bool   // only where pf is switched on beside the filter
 	what     string // the targets, in words
 	of       func(Target) bool
 	reason   string // of the failure; any other is a new one
-	why      string
+	// cause is that of the failure, whatever its reason; any other is a new one. With it a target
+	// may pass as well: more than the kernel decides whether it fails.
+	cause string
+	why   string
 }
 
 var knownFailures = []known{
@@ -156,12 +164,39 @@ var knownFailures = []known{
 		reason: NotRewritten,
 		why:    "pf lets the packet pass and says on the console that divert is not supported for IPv6 (seen on 12.1)",
 	},
+	{
+		firewall: "ipfw", from: 14, pfOn: true,
+		what:  "On FreeBSD 14 and later, with pf on beside ipfw, what ipfw diverts in one direction",
+		of:    func(t Target) bool { return t.diverts() && !(t.Claim != nil && t.Claim.PF) },
+		cause: "pf-spoils-divert",
+		why: "pf_test() deletes the tag by which ipfw knows where to go on with a packet (FreeBSD's fabf705f4b5a; " +
+			"sys/netpfil/pf/pf.c 11013 of 15.1); in which direction depends on which of the two was switched on last",
+	},
+	{
+		firewall: "ipfw", from: 14, pfOn: true,
+		what:   "On FreeBSD 14 and later, with pf on beside ipfw, `inet6-divert-tee-fragments`",
+		of:     func(t Target) bool { return t.Kind() == "divert-tee-fragments" && t.Family == pfconf.Inet6 },
+		reason: WrongData,
+		why:    "pf puts fragments of IPv6 together before ipfw sees them (seen on 15.1)",
+	},
+	{
+		firewall: "ipfw", from: 15, what: "A packet of another IP version, `divert-bad-header-in` and `-out`,",
+		of:     func(t Target) bool { return strings.HasPrefix(t.Kind(), "divert-bad-header-") },
+		reason: RefusedOtherwise,
+		why:    "div_send() refuses it with EAFNOSUPPORT, and divert(4) says EINVAL (sys/netinet/ip_divert.c 399 of 15.1)",
+	},
 }
 
 // ofKernel reports whether the kernel is known for the failure.
 func (f known) ofKernel(k Kernel) bool {
 	old := f.before == 0 || k.Release > 0 && k.Release < f.before
-	return f.firewall == k.Firewall && (!f.domain || k.OtherDomain) && old
+	return f.firewall == k.Firewall && (!f.domain || k.OtherDomain) && (!f.pfOn || k.PFOn) && old && k.Release >= f.from
+}
+
+// knownByCause reports whether the kernel is known for a failure of the target with a certain
+// cause.
+func (k Kernel) knownByCause(t Target) bool {
+	return slices.ContainsFunc(knownFailures, func(f known) bool { return f.cause != "" && f.ofKernel(k) && f.of(t) })
 }
 
 // releaseOf returns the first two numbers of a kernel's release, of "FreeBSD 12.1-STABLE" 12 and 1, and 0
@@ -172,23 +207,29 @@ func releaseOf(kernel string) (release, minor int) {
 	return release, minor
 }
 
+// diverts reports whether the target's packets go to a divert socket.
+func (t Target) diverts() bool {
+	return t.First == PacketIn || t.First == PacketOut || t.Claim != nil && t.First != Redirect
+}
+
 // comesInAgain reports whether packets that the packet role reinjects are to come in on REMOTE.
 func (t Target) comesInAgain() bool {
 	turned := strings.HasPrefix(t.Kind(), "divert-turned-")
 	return t.First.mechanism == explain.PacketIn && !turned || t.First.mechanism == explain.PacketOut && turned
 }
 
-// expected turns a verdict into what it means for a kernel with known failures.
-func (k Kernel) expected(t Target, r Result) Result {
+// expected turns a verdict into what it means for a kernel with known failures. cause is that of
+// the failure, "" when it is not known.
+func (k Kernel) expected(t Target, r Result, cause string) Result {
 	for _, f := range knownFailures {
 		if !f.ofKernel(k) || !f.of(t) {
 			continue
 		}
 		switch {
-		case r.Verdict == Fail && r.Reason == f.reason:
+		case r.Verdict == Fail && (f.cause == "" && r.Reason == f.reason || f.cause != "" && cause == f.cause):
 			r.Verdict = XFail
 			r.Detail = strings.TrimSuffix(r.Detail, ".") + "; known: " + f.why
-		case r.Verdict == Pass:
+		case r.Verdict == Pass && f.cause == "":
 			r.Verdict, r.Reason, r.Detail = XPass, KnownFailurePassed, "passed, and was known to fail: "+f.why
 		}
 	}

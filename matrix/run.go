@@ -167,6 +167,7 @@ func (r *runner) prepare() error {
 	}
 	r.kernel.OtherDomain = r.facts.Domain != 0
 	r.kernel.Release, r.kernel.Minor = releaseOf(r.facts.Kernel)
+	r.kernel.PFOn = r.facts.PFOn
 	r.batches = &ruleBatches{change: r.hosts.Remote.Change, together: !r.facts.KeepsCounters}
 	return nil
 }
@@ -196,6 +197,8 @@ func (r *runner) skip(t Target) *finding {
 		switch besides := r.kernel.besides(t); {
 		case besides && r.facts.NoPF != "":
 			return lacks("pf can be used beside ipfw", r.facts.NoPF)
+		case t.Claim.BesidePF && !r.facts.PFOn:
+			return &finding{Skip, NoFeature, "REMOTE: no pf is switched on beside ipfw"}
 		case besides && t.First.translates() && r.facts.NoRdr != "":
 			return lacks("pf beside ipfw can redirect", r.facts.NoRdr)
 		}

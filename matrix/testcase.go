@@ -27,7 +27,13 @@ func (r *runner) runTarget(ctx context.Context, t Target) Result {
 	res, p := r.judgeTarget(ctx, t)
 	res.RoundTrips = *trips
 	res.Name, res.Seconds = t.Name, time.Since(start).Seconds()
-	res = r.kernel.expected(t, res)
+	cause := ""
+	if p != nil && p.evidence != nil && res.Verdict == Fail && r.kernel.knownByCause(t) {
+		seen := res
+		seen.Evidence = p.evidence
+		cause = r.explain(t, seen, p).Cause
+	}
+	res = r.kernel.expected(t, res, cause)
 	if p != nil && p.evidence != nil && (res.Verdict != Pass || p.lookAlways) {
 		r.budget.took(t.Name)
 		res.Evidence = p.evidence

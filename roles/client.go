@@ -94,8 +94,9 @@ func clientSocket(proto pfconf.Proto, e script.Ends) script.Socket {
 	return s
 }
 
-// socketTimeout is how long client, server and packet wait, as upstream's programs do.
-const socketTimeout = 10 * time.Second
+// socketTimeout is how long client, server and packet wait: long enough to start the other end by
+// hand.
+const socketTimeout = time.Minute
 
 // socketFlags are the flags that client and server share.
 type socketFlags struct {

@@ -149,6 +149,7 @@ func (c *call) inBrokenLab(ctx context.Context, f faults.Fault, targets []matrix
 	look func(*testbed.Pair, []faults.Judgement) error) error {
 	o := c.testbed()
 	o.Single, o.Wait = f.Single, labPatience
+	o.PF = slices.ContainsFunc(targets, matrix.Target.NeedsPF)
 	p, err := testbed.ReachLab(ctx, o)
 	if err != nil {
 		return err

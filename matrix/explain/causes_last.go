@@ -35,7 +35,7 @@ var resultCauses = []Cause{
 	{
 		Code: "claim-broken",
 		Cell: func(c *Case) bool {
-			return c.is("not-lost", "not-refused", "not-opened", "not-bypassed", "looped") || c.is("wrong-address") && c.ofDivertSocket() ||
+			return c.is("not-lost", "not-refused", "refused-otherwise", "not-opened", "not-bypassed", "looped") || c.is("wrong-address") && c.ofDivertSocket() ||
 				c.Claim && c.Packet() && c.is("wrong-data", "duplicate")
 		},
 		Advice: anywhere("the kernel does not do what its manual says of packets that are handed to user space: {DETAIL}", watch,

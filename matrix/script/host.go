@@ -81,6 +81,8 @@ type Facts struct {
 	NoRdr string `json:"noRdr,omitempty"`
 	// PFUnknown: NoPF or NoRdr is a question about it that failed, and proves no lack.
 	PFUnknown bool `json:"pfUnknown,omitempty"`
+	// PFOn: that pf is switched on.
+	PFOn bool `json:"pfOn,omitempty"`
 	// Interfaces are those that have the addresses of Setup's Paths; of FreeBSD hosts alone.
 	Interfaces map[pfconf.Family]string `json:"interfaces,omitempty"`
 	// Owned are FAKE addresses that this host has configured.

@@ -65,7 +65,9 @@ func TestSession(t *testing.T) {
 	if err := f.Change(ctx, []pfconf.Rule{rule}, nil); err != nil {
 		t.Fatal(err)
 	}
-	if want := []pfconf.Undo{{Do: "pf/anchor", Args: []string{"regress", "0", ""}}}; !reflect.DeepEqual(*undos, want) {
+	if want := []pfconf.Undo{
+		{Do: "pf/anchor", Args: []string{"regress", "0", ""}}, {Do: "pf/labels", Args: []string{"0", "regress"}},
+	}; !reflect.DeepEqual(*undos, want) {
 		t.Errorf("journal: got %q, want %q", *undos, want)
 	}
 	counters, err := f.Counters(ctx, []string{"regress"})
@@ -140,7 +142,7 @@ func TestAnchorsPutBack(t *testing.T) {
 		if err := f.Load(t.Context(), []pfconf.Rule{to(pfconf.Inet, pfconf.TCP, 5000, 5000)}); err != nil {
 			t.Error(err)
 		}
-		if len(*undos) != 1 || (*undos)[0].Args[2] != former {
+		if len(*undos) != 2 || (*undos)[0].Args[2] != former {
 			t.Errorf("%s: journal: %q", name, *undos)
 		}
 		if err := f.Close(t.Context()); err != nil {

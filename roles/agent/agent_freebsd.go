@@ -42,6 +42,8 @@ func OpenInspector() (pfconf.Inspector, error) { return openInspectors(context.B
 // system looks at ipfw and at divert sockets.
 func (c *checks) system(ctx context.Context, s *script.Setup, _ bool) {
 	c.ipfw(ctx, ipfw.NewControl(nil), s)
+	release, _ := kernel()
+	c.pfBeside(ctx, pf.NewControl(program.Exec, 0), release)
 	const name = "divert socket"
 	e, err := socket.Open(script.Divert{Local: netip.AddrPortFrom(pfconf.Inet.Unspecified(), 0)}, io.Discard)
 	if err == nil {

@@ -222,6 +222,26 @@ func (c *checks) ipfw(ctx context.Context, control *ipfw.Control, s *script.Setu
 	}
 }
 
+// pfBeside looks whether pf is on beside ipfw, which from FreeBSD 14 on spoils what ipfw diverts
+// (docs/remote.md). kernel is uname's name and release.
+func (c *checks) pfBeside(ctx context.Context, control *pf.Control, kernel string) {
+	var major int
+	if _, err := fmt.Sscanf(kernel, "FreeBSD %d.", &major); err != nil || major < 14 {
+		return
+	}
+	const name = "pf beside ipfw"
+	switch status, err := control.Status(ctx); {
+	case err != nil && strings.Contains(err.Error(), "/dev/pf: No such file"):
+	case err != nil:
+		c.fail(name, err)
+	case status.Enabled:
+		c.warn(name, "pfctl -d, unless the targets that are about pf are to run",
+			"pf is on: in one direction it has ipfw divert what was reinjected again and again, and those targets are XFAIL")
+	default:
+		c.ok(name, "it is off")
+	}
+}
+
 // unknownProtocols looks whether the ipfw of LOCAL, which is not under test, is in the way of the
 // raw IPv6 cells. REMOTE's is told otherwise for the run.
 func (c *checks) unknownProtocols(ctx context.Context, control *ipfw.Control, s *script.Setup) {

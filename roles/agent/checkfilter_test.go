@@ -128,3 +128,33 @@ func TestCheckIPFW(t *testing.T) {
 		})
 	}
 }
+
+// TestPFBeside: pf on beside ipfw is a warning from FreeBSD 14 on.
+func TestPFBeside(t *testing.T) {
+	for _, c := range []struct{ kernel, out, stderr, want string }{
+		{"FreeBSD 15.1-RELEASE-p1", "Status: Enabled for 0 days 00:03:30           Debug: Urgent\n  current entries   0\n", "", "warn"},
+		{"FreeBSD 15.1-RELEASE-p1", "Status: Disabled for 0 days 00:03:30          Debug: Urgent\n  current entries   0\n", "", "ok"},
+		{"FreeBSD 15.1-RELEASE-p1", "", "pfctl: /dev/pf: No such file or directory\n", ""},
+		{"FreeBSD 15.1-RELEASE-p1", "", "pfctl: /dev/pf: Permission denied\n", "failed"},
+		{"FreeBSD 13.2-RELEASE", "Status: Enabled for 0 days 00:03:30           Debug: Urgent\n  current entries   0\n", "", ""},
+	} {
+		var found checks
+		found.pfBeside(t.Context(), pf.NewControl(func(context.Context, program.Command) (program.Result, error) {
+			return program.Result{Stdout: c.out, Stderr: c.stderr, Status: len(c.stderr)}, nil
+		}, 0), c.kernel)
+		got := ""
+		for _, i := range found {
+			switch {
+			case i.Warn:
+				got += "warn"
+			case i.OK:
+				got += "ok"
+			case i.Failed:
+				got += "failed"
+			}
+		}
+		if got != c.want {
+			t.Errorf("%s, %s%s: %+v", c.kernel, c.out, c.stderr, found)
+		}
+	}
+}

@@ -316,6 +316,8 @@ func (d stateDir) undoStep(ctx context.Context, u pfconf.Undo) (string, error) {
 		err = inject.Undo(ctx, program.Exec, u)
 	case "route":
 		return d.undoRoute(ctx, u)
+	case "trace":
+		err = undoTraces(u)
 	default:
 		err = fmt.Errorf("undo %q %q: not a step of this program", u.Do, u.Args)
 	}
@@ -347,6 +349,10 @@ func Describe(u pfconf.Undo) string {
 		return "have ipfw deny unknown IPv6 protocols"
 	case pf.UndoAnchor:
 		return fmt.Sprintf("put the rules of anchor %q back", arg(0))
+	case pf.UndoLabels:
+		return "remove the states of the run's labels"
+	case undoTraceFolder:
+		return "remove the traces in " + arg(0)
 	case inject.UndoSetting:
 		return fmt.Sprintf("set %s to %s", arg(0), arg(1))
 	case undoAddedRoute:

@@ -26,6 +26,7 @@ type filterPair struct {
 	noRdr string
 	// unknown: one of them is a question that failed.
 	unknown bool
+	on      bool                     // pf is switched on
 	nics    map[pfconf.Family]string // towards the other host
 
 	mu sync.Mutex
@@ -48,10 +49,11 @@ func put(ctx context.Context, fw pfconf.Firewall, s *script.Setup, run program.R
 		}
 	}
 	control := pf.NewControl(run, 0)
+	status, err := control.Status(ctx)
+	b.on = err == nil && status.Enabled
 	var c checks
 	c.pf(ctx, control, s, slices.Compact(slices.Sorted(maps.Values(b.nics))))
-	err := unfit(c)
-	if err == nil {
+	if err = unfit(c); err == nil {
 		// All that the anchor holds must be such that it can be put back.
 		b.pf, err = pf.Open(ctx, pf.Config{Run: run, Journal: journal, RdrRules: true})
 	}

@@ -170,6 +170,9 @@ func TestPutPF(t *testing.T) {
 		if (b.noRdr == "") != (c.noRdr == "") || !strings.Contains(b.noRdr, c.noRdr) {
 			t.Errorf("%s: redirects: %q", c.name, b.noRdr)
 		}
+		if b.on != (p.status == "Enabled") {
+			t.Errorf("%s: on %t", c.name, b.on)
+		}
 		if b.unknown != strings.HasPrefix(c.name, "no answer") {
 			t.Errorf("%s: unknown %t", c.name, b.unknown)
 		}

@@ -20,9 +20,9 @@ import (
 	"pfdivert/roles/socket"
 )
 
-// undoTimeout bounds putting the host back: the agent must end even when a command
+// UndoTimeout bounds putting the host back: the agent must end even when a command
 // of the system hangs.
-const undoTimeout = 20 * time.Second
+const UndoTimeout = 20 * time.Second
 
 // realFence is how long a fence between hosts that are no lab of namespaces may take: an
 // emulated machine that is both hosts, with all programs that a run starts on one
@@ -68,7 +68,7 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 		a.fences[family] = f
 	}
 	if s.Trace != "" {
-		if a.trace, err = newTracer(s.Trace); err != nil {
+		if a.trace, err = newTracer(s.Trace, opt.Journal); err != nil {
 			return nil, err
 		}
 	}
@@ -93,7 +93,8 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 	}
 	facts.Firewall, facts.KeepsCounters = a.fw.Name(), a.fw.KeepsCounters()
 	if b, ok := a.fw.(*filterPair); ok {
-		facts.NoPF, facts.NoRdr, facts.PFUnknown, facts.Interfaces = b.noPF, b.noRdr, b.unknown, b.nics
+		facts.NoPF, facts.NoRdr, facts.PFUnknown = b.noPF, b.noRdr, b.unknown
+		facts.PFOn, facts.Interfaces = b.on, b.nics
 	}
 	return facts, nil
 }
@@ -209,7 +210,7 @@ func (a *agent) undo() error {
 	if log := a.log.Swap(nil); log != nil {
 		errs = append(errs, log.Close())
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), undoTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), UndoTimeout)
 	defer cancel()
 	if a.fw != nil && !a.opt.Ephemeral {
 		errs = append(errs, a.fw.Close(ctx))

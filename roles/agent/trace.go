@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"pfdivert/matrix/script"
+	"pfdivert/pfconf"
 	"pfdivert/roles/socket"
 )
 
@@ -29,8 +31,23 @@ type tracer struct {
 // end with this one, whose end closes their input.
 const traceHeartbeat = 5 * time.Second
 
-// newTracer makes a directory for the traces.
-func newTracer(command string) (*tracer, error) {
+// undoTraceFolder is the step that removes a folder of traces, which is its argument.
+const (
+	undoTraceFolder = "trace/folder"
+	tracePrefix     = "pfdivert-trace-"
+)
+
+// undoTraces removes the folder of traces that a killed agent left. It is one that newTracer made.
+func undoTraces(u pfconf.Undo) error {
+	if u.Do != undoTraceFolder || len(u.Args) != 1 || !filepath.IsAbs(u.Args[0]) ||
+		filepath.Clean(u.Args[0]) != u.Args[0] || !strings.HasPrefix(filepath.Base(u.Args[0]), tracePrefix) {
+		return fmt.Errorf("undo %q %q: not a folder of traces", u.Do, u.Args)
+	}
+	return os.RemoveAll(u.Args[0])
+}
+
+// newTracer makes a directory for the traces. journal, which may be nil, records how it is removed.
+func newTracer(command string, journal pfconf.Journal) (*tracer, error) {
 	t := &tracer{command: strings.Fields(command)}
 	if len(t.command) == 0 {
 		return nil, fmt.Errorf("%q is no command to trace with", command)
@@ -47,8 +64,13 @@ func newTracer(command string) (*tracer, error) {
 	if err != nil {
 		return nil, hinted{fmt.Errorf("KTRACE: %w", err), "install it on this host, or leave KTRACE out"}
 	}
-	t.dir, err = os.MkdirTemp("", "pfdivert-trace-")
-	return t, err
+	t.dir = filepath.Join(os.TempDir(), fmt.Sprintf("%s%016x", tracePrefix, rand.Uint64()))
+	if journal != nil {
+		if err := journal(pfconf.Undo{Do: undoTraceFolder, Args: []string{t.dir}}); err != nil {
+			return nil, fmt.Errorf("recording the folder of the traces: %w", err)
+		}
+	}
+	return t, os.Mkdir(t.dir, 0o700)
 }
 
 // twins are the tracers of the BSDs and of Linux.

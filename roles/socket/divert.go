@@ -246,6 +246,19 @@ func parseQueues(text string, number uint16) (script.Dropped, error) {
 	return script.Dropped{}, fmt.Errorf("nfnetlink_queue: there is no queue %d in %q", number, text)
 }
 
+// parseFreeBSDDivert reads what netstat(1) of FreeBSD 15 prints of divert, for both families.
+func parseFreeBSDDivert(text string) (d script.Dropped, err error) {
+	for line := range strings.Lines(text) {
+		number, what, _ := strings.Cut(strings.TrimSpace(line), " ")
+		lost := strings.HasSuffix(what, "failed to divert due to no socket bound at port")
+		if strings.HasPrefix(what, "packet") && lost {
+			d.NoSocket, err = strconv.ParseUint(number, 10, 64)
+			return d, err
+		}
+	}
+	return d, fmt.Errorf("netstat does not tell what was dropped: %q", appendPrintable(nil, []byte(text)))
+}
+
 // parseDivertStats reads what netstat(1) of OpenBSD prints of divert or divert6.
 func parseDivertStats(text string) (d script.Dropped, err error) {
 	known := map[string]*uint64{

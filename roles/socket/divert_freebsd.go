@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os/exec"
 	"pfdivert/matrix/script"
-	"runtime"
 	"time"
 	"unsafe"
 
@@ -167,7 +167,12 @@ func (d *divertSocket) drop() error { return nil }
 
 func (d *divertSocket) close() error { return d.closeFD() }
 
-// Drops is for systems that count what divert sockets drop.
-func Drops(context.Context, bool, uint16) (script.Dropped, error) {
-	return script.Dropped{}, fmt.Errorf("counters of divert sockets: %w (%s)", ErrUnsupported, runtime.GOOS)
+// Drops reads what was dropped for want of a divert socket, on all ports together. FreeBSD has such
+// a counter since 15.
+func Drops(ctx context.Context, _ bool, _ uint16) (script.Dropped, error) {
+	stdout, stderr, err := run(exec.CommandContext(ctx, "netstat", "-s", "-p", "divert"))
+	if err != nil || stderr != "" {
+		return script.Dropped{}, fmt.Errorf("netstat: %w", toolError(err, stderr))
+	}
+	return parseFreeBSDDivert(stdout)
 }

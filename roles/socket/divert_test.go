@@ -20,7 +20,26 @@ const divertStats = `divert:
 	0 errors
 `
 
+// netstat(1) of FreeBSD 15.1.
+const freeBSDDivert = `divert:
+	23339 packets successfully diverted to userland
+	32 packets failed to divert due to no socket bound at port
+	16 packets successfully re-injected as outbound
+	12 packets successfully re-injected as inbound
+`
+
 func TestParseDropped(t *testing.T) {
+	const one = "divert:\n\t1 packet failed to divert due to no socket bound at port\n"
+	for text, want := range map[string]uint64{freeBSDDivert: 32, one: 1} {
+		if got, err := parseFreeBSDDivert(text); err != nil || got != (script.Dropped{NoSocket: want}) {
+			t.Errorf("%q: %+v, %v", text, got, err)
+		}
+	}
+	for _, bad := range []string{"", divertStats, "divert:\n\tx packets failed to divert due to no socket bound at port\n"} {
+		if got, err := parseFreeBSDDivert(bad); err == nil {
+			t.Errorf("%q: %+v", bad, got)
+		}
+	}
 	for number, want := range map[uint16]script.Dropped{26600: {}, 26601: {NoRoom: 4}} {
 		if got, err := parseQueues(queueTable, number); err != nil || got != want {
 			t.Errorf("queue %d: %+v %v", number, got, err)
