@@ -104,7 +104,8 @@ func (h *hints) follow(chains []*hintChain, local func(mark uint32, six bool) bo
 		for queue := []*hintChain{c}; len(queue) > 0; queue = queue[1:] {
 			for _, x := range queue[0].hints {
 				h.seen = append(h.seen, hookSeen{x, base, c.hook})
-				if x.redirect || x.marks && x.set != 0 && (x.family != "ip6" && local(x.set, false) || x.family != "ip" && local(x.set, true)) {
+				if x.redirect || x.marks && x.set != 0 &&
+					(x.family != "ip6" && local(x.set, false) || x.family != "ip" && local(x.set, true)) {
 					h.diverts[base] = true
 				}
 				if next := byName[x.jump]; next != nil && !visited[x.jump] {
@@ -136,7 +137,8 @@ func (h *hint) of(six bool) bool {
 		return false
 	}
 	for _, a := range h.asks {
-		if (a.what == askSource || a.what == askDest) && len(a.addrs) > 0 && !a.not && !slices.ContainsFunc(a.addrs, func(s addrSpan) bool { return s.lo.Is6() == six }) {
+		ofFamily := func(s addrSpan) bool { return s.lo.Is6() == six }
+		if (a.what == askSource || a.what == askDest) && len(a.addrs) > 0 && !a.not && !slices.ContainsFunc(a.addrs, ofFamily) {
 			return false
 		}
 	}

@@ -18,8 +18,17 @@ const (
 
 // publicAddresses are those that flows go to: the first that no rule names.
 var publicAddresses = map[bool][]netip.Addr{
-	false: {netip.MustParseAddr("45.33.32.156"), netip.MustParseAddr("151.101.193.69"), netip.MustParseAddr("62.116.130.8"), netip.MustParseAddr("185.15.59.224")},
-	true:  {netip.MustParseAddr("2600:3c01::f03c:91ff:fe18:bb2f"), netip.MustParseAddr("2a02:ec80:300:ed1a::1"), netip.MustParseAddr("2606:2800:220:1::1")},
+	false: {
+		netip.MustParseAddr("45.33.32.156"),
+		netip.MustParseAddr("151.101.193.69"),
+		netip.MustParseAddr("62.116.130.8"),
+		netip.MustParseAddr("185.15.59.224"),
+	},
+	true: {
+		netip.MustParseAddr("2600:3c01::f03c:91ff:fe18:bb2f"),
+		netip.MustParseAddr("2a02:ec80:300:ed1a::1"),
+		netip.MustParseAddr("2606:2800:220:1::1"),
+	},
 }
 
 // Plan makes the flows that show what becomes of the host's traffic. They are planned from its
@@ -207,9 +216,12 @@ func (p *planner) portFor(h *hint, proto string) uint16 {
 
 // reserved are networks that are no one's on the internet (RFC 6890), beside those that netip knows.
 var reserved = []netip.Prefix{
-	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"), netip.MustParsePrefix("192.0.2.0/24"),
-	netip.MustParsePrefix("192.88.99.0/24"), netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24"),
-	netip.MustParsePrefix("240.0.0.0/4"), netip.MustParsePrefix("::/8"), netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("100::/64"),
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"),
+	netip.MustParsePrefix("192.0.2.0/24"),
+	netip.MustParsePrefix("192.88.99.0/24"), netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("198.51.100.0/24"),
+	netip.MustParsePrefix("203.0.113.0/24"),
+	netip.MustParsePrefix("240.0.0.0/4"), netip.MustParsePrefix("::/8"), netip.MustParsePrefix("64:ff9b::/96"),
+	netip.MustParsePrefix("100::/64"),
 	netip.MustParsePrefix("2001::/23"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("2002::/16"),
 }
 
@@ -221,7 +233,8 @@ func isRouted(a netip.Addr) bool {
 
 // local are the networks of reserved that no network routes to others.
 var local = []netip.Prefix{
-	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"), netip.MustParsePrefix("240.0.0.0/4"),
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"),
+	netip.MustParsePrefix("240.0.0.0/4"),
 	netip.MustParsePrefix("::/8"), netip.MustParsePrefix("100::/64"), netip.MustParsePrefix("2002::/16"),
 }
 

@@ -18,15 +18,13 @@ const (
 
 // Flags of nf_tables (linux/netfilter/nf_tables.h).
 const (
-	tableOwner     = 2 // NFT_TABLE_F_OWNER
-	chainOffload   = 2 // NFT_CHAIN_HW_OFFLOAD
-	chainBinding   = 4 // NFT_CHAIN_BINDING: of `jump { … }`
-	setAnonymous   = unix.NFT_SET_ANONYMOUS
-	setInterval    = unix.NFT_SET_INTERVAL
-	setMap         = unix.NFT_SET_MAP
-	setConcat      = 0x80 // NFT_SET_CONCAT
-	elementEnd     = unix.NFT_SET_ELEM_INTERVAL_END
-	elementCatches = 2 // NFT_SET_ELEM_CATCHALL
+	tableOwner   = 2 // NFT_TABLE_F_OWNER
+	chainOffload = 2 // NFT_CHAIN_HW_OFFLOAD
+	chainBinding = 4 // NFT_CHAIN_BINDING: of `jump { … }`
+	setAnonymous = unix.NFT_SET_ANONYMOUS
+	setInterval  = unix.NFT_SET_INTERVAL
+	setConcat    = 0x80 // NFT_SET_CONCAT
+	elementEnd   = unix.NFT_SET_ELEM_INTERVAL_END
 )
 
 // bigSet is how many elements of a set are read. The time to read all of a set with intervals is quadratic
