@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	doctorUsage = "[-v] [-json] [-html FILE] [-flow FLOW] [-trace FLOW] [-save FILE] [FILE]"
+	doctorUsage = "[-v] [-json] [-html FILE] [-flow FLOW] [-trace FLOW] [-save FILE [-pseudonyms]] [FILE]"
 	doctorHelp  = `It copies the host's network configuration (devices, addresses, routes, policy rules,
 settings, the rules of nft, iptables and iptables-legacy, ipsets, listening sockets)
 into a network namespace of the same kernel, puts clients and an internet around the
@@ -30,7 +30,9 @@ is lost or goes where it should not; or with "warn": it works for most traffic, 
 guess. What the copy does not have, and so no verdict covers, is a line "note:".
 
 A FLOW is 'tcp 192.168.1.20 -> 198.51.100.7:443', or 'tcp host mark 0xff -> …' for a
-program of the host itself. FILE is what -save wrote, perhaps on another host.
+program of the host itself. FILE is what -save wrote, perhaps on another host: some
+kilobytes for a bug report, without comments, hardware addresses' vendors and keys. It
+is played in a user namespace, by any user.
 
 Exit status: 0 when nothing is bad, 1 when something is, 2 when it could not be read.`
 )
@@ -43,6 +45,7 @@ func runDoctor(ctx context.Context, c *call) (int, error) {
 	page := f.String("html", "", "write the problems, flows and traces to this `FILE` as a page")
 	traced := f.String("trace", "", "print the kernel's trace of this `FLOW` alone")
 	save := f.String("save", "", "write the host's configuration to this `FILE`, and run nothing")
+	pseudonyms := f.Bool("pseudonyms", false, "with -save, replace addresses by others that keep their prefixes")
 	var own []twin.Flow
 	f.Func("flow", "run this `FLOW` too; may be given several times", func(s string) error {
 		flow, err := twin.ParseFlow(s)
@@ -52,7 +55,7 @@ func runDoctor(ctx context.Context, c *call) (int, error) {
 	if err := c.parse(f); err != nil {
 		return exitError, err
 	}
-	if f.NArg() > 1 || f.NArg() == 1 && *save != "" {
+	if f.NArg() > 1 || f.NArg() == 1 && *save != "" || *pseudonyms && *save == "" {
 		return exitError, terminal.WithHint(errors.New("these arguments do not go together"), "pfdivert doctor -h")
 	}
 	config, status, err := doctorConfig(ctx, c, f.Arg(0))
@@ -60,6 +63,11 @@ func runDoctor(ctx context.Context, c *call) (int, error) {
 		return status, err
 	}
 	if *save != "" {
+		if *pseudonyms {
+			if config, err = config.Pseudonyms(); err != nil {
+				return exitError, err
+			}
+		}
 		return doctorSave(config, *save)
 	}
 	o := twin.Options{Flows: own, Trace: *verbose || *page != ""}
@@ -72,6 +80,11 @@ func runDoctor(ctx context.Context, c *call) (int, error) {
 	}
 	for i := range o.Flows {
 		if o.Flows[i], err = config.Place(o.Flows[i]); err != nil {
+			return exitError, err
+		}
+	}
+	if f.NArg() == 0 { // a snapshot has the elements of big sets that its planned flows meet
+		if err := config.Ask(ctx, o.Flows); err != nil {
 			return exitError, err
 		}
 	}

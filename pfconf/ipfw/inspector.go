@@ -71,7 +71,8 @@ func (d *Inspector) OwnRules(ctx context.Context) ([]pfconf.LoadedRule, error) {
 	var own []pfconf.LoadedRule
 	for _, e := range rules {
 		if l := e.label(); l != "" {
-			own = append(own, pfconf.LoadedRule{Label: l, Packets: e.packets, Place: setName(e.set), Text: fmt.Sprintf("%05d %s", e.number, e.text)})
+			own = append(own, pfconf.LoadedRule{Label: l, Packets: e.packets, Place: setName(e.set),
+				Text: fmt.Sprintf("%05d %s", e.number, e.text)})
 		}
 	}
 	return own, nil

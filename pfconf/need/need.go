@@ -42,12 +42,14 @@ type Feature struct {
 func Features() []Feature {
 	return []Feature{
 		{Name: Namespaces, For: "the lab's two hosts", Config: []string{"NAMESPACES", "NET_NS"}},
-		{Name: Veth, For: "the cable between the lab's hosts", Modules: []string{"veth"}, Config: []string{"VETH"}, OpenWrt: "kmod-veth"},
+		{Name: Veth, For: "the cable between the lab's hosts", Modules: []string{"veth"}, Config: []string{"VETH"},
+			OpenWrt: "kmod-veth"},
 		{Name: IPv6, For: "the targets of inet6", Modules: []string{"ipv6"}, Config: []string{"IPV6"}, Some: true},
 		{Name: PolicyRouting, For: "routing diverted packets to sockets",
 			Config: []string{"IP_ADVANCED_ROUTER", "IP_MULTIPLE_TABLES", "IPV6_MULTIPLE_TABLES"}},
 		{Name: NFTables, For: "the rules", Modules: []string{"nf_tables", "nft_counter"},
-			Config: []string{"NETFILTER", "NETFILTER_ADVANCED", "NETFILTER_NETLINK", "NF_TABLES", "NF_TABLES_INET"}, OpenWrt: "kmod-nft-core"},
+			Config:  []string{"NETFILTER", "NETFILTER_ADVANCED", "NETFILTER_NETLINK", "NF_TABLES", "NF_TABLES_INET"},
+			OpenWrt: "kmod-nft-core"},
 		{Name: Conntrack, For: "states", Modules: []string{"nf_conntrack", "nft_ct"},
 			Config: []string{"NF_CONNTRACK", "NF_CONNTRACK_MARK", "NFT_CT"}, OpenWrt: "kmod-nf-conntrack"},
 		{Name: CTNetlink, For: "looking at states and killing them", Modules: []string{"nf_conntrack_netlink"},
@@ -58,9 +60,12 @@ func Features() []Feature {
 			Config: []string{"NETFILTER_NETLINK_QUEUE", "NFT_QUEUE"}, OpenWrt: "kmod-nft-queue", Some: true},
 		{Name: NAT, For: "the claims about natlook", Modules: []string{"nf_nat", "nft_nat", "nft_chain_nat"},
 			Config: []string{"NF_NAT", "NFT_NAT"}, OpenWrt: "kmod-nft-nat", Some: true},
-		{Name: SockDiag, For: "looking for sockets in TIME_WAIT and dropping them", Modules: []string{"inet_diag", "tcp_diag"},
-			Config: []string{"INET_DIAG", "INET_TCP_DIAG", "INET_DIAG_DESTROY"}, OpenWrt: "kmod-inet-diag", Some: true},
-		{Name: Packet, For: "capturing packets as evidence", Modules: []string{"af_packet"}, Config: []string{"PACKET"}, Some: true},
+		{Name: SockDiag, For: "looking for sockets in TIME_WAIT and dropping them",
+			Modules: []string{"inet_diag", "tcp_diag"},
+			Config:  []string{"INET_DIAG", "INET_TCP_DIAG", "INET_DIAG_DESTROY"}, OpenWrt: "kmod-inet-diag",
+			Some: true},
+		{Name: Packet, For: "capturing packets as evidence", Modules: []string{"af_packet"},
+			Config: []string{"PACKET"}, Some: true},
 	}
 }
 

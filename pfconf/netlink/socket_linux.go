@@ -94,7 +94,8 @@ func (s *Socket) Exchange(r *Request, take func(Message) bool) error {
 	if err := s.Send(r); err != nil {
 		return err
 	}
-	done, err := s.read(func(m Message) bool { return m.Seq-r.First >= r.Count || take(m) }) // unsigned: also those below First
+	// unsigned: also those below First
+	done, err := s.read(func(m Message) bool { return m.Seq-r.First >= r.Count || take(m) })
 	if err == nil && !done {
 		err = errNoAnswer
 	}

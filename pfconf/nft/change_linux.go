@@ -242,7 +242,8 @@ func (f *Firewall) send(p *plan) (map[uint32]unix.Errno, error) {
 			}
 		}
 	})
-	if len(rejected) > 0 || (err == nil && learned == len(p.places)) || (err != nil && !errors.Is(err, netlink.ErrLost)) {
+	if len(rejected) > 0 || (err == nil && learned == len(p.places)) ||
+		(err != nil && !errors.Is(err, netlink.ErrLost)) {
 		return rejected, err
 	}
 	return nil, f.learn(p)

@@ -108,7 +108,8 @@ func (f *Firewall) setUpFamily(family pfconf.Family) error {
 			if pfconf.FamilyOf(p.Addr()) != family {
 				continue
 			}
-			err := f.step(pfconf.Undo{Do: undoRoute, Args: []string{p.String()}}, func() error { return f.host.addRoute(p) })
+			err := f.step(pfconf.Undo{Do: undoRoute, Args: []string{p.String()}},
+				func() error { return f.host.addRoute(p) })
 			if family == pfconf.Inet6 && errors.Is(err, unix.EACCES) {
 				// "IPv6 is disabled on nexthop device": net.ipv6.conf.*.disable_ipv6.
 				f.families = slices.DeleteFunc(f.families, func(x pfconf.Family) bool { return x == family })
@@ -122,7 +123,8 @@ func (f *Firewall) setUpFamily(family pfconf.Family) error {
 	if f.config.omits(PolicyRule) {
 		return nil
 	}
-	return f.step(pfconf.Undo{Do: undoRule, Args: []string{family.String()}}, func() error { return f.host.addRule(family) })
+	return f.step(pfconf.Undo{Do: undoRule, Args: []string{family.String()}},
+		func() error { return f.host.addRule(family) })
 }
 
 // step makes a change that u undoes.

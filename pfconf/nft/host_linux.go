@@ -170,7 +170,8 @@ func (h *host) addRoute(p netip.Prefix) error {
 }
 
 func (h *host) delRoute(p netip.Prefix) error {
-	return wrap(fmt.Sprintf("delete the local route to %v in table %d", p, Table), absent(h.route.DeleteRoute(localRoute(p))))
+	return wrap(fmt.Sprintf("delete the local route to %v in table %d", p, Table),
+		absent(h.route.DeleteRoute(localRoute(p))))
 }
 
 // addresses are the host's own.

@@ -73,7 +73,8 @@ func (d *Inspector) Places(context.Context) ([]pfconf.Place, error) {
 		err := s.Dump(r.Request, func(m netlink.Message) error {
 			if m.Kind == netlink.Nft(unix.NFT_MSG_NEWTABLE) {
 				family, table := m.Netfilter()
-				name := familyNames[family] + " " + strings.TrimRight(string(netlink.Attribute(table, unix.NFTA_TABLE_NAME)), "\x00")
+				name := familyNames[family] + " " +
+					strings.TrimRight(string(netlink.Attribute(table, unix.NFTA_TABLE_NAME)), "\x00")
 				places = append(places, pfconf.Place{Name: name, Own: name == "inet "+TableName})
 			}
 			return nil
@@ -95,8 +96,10 @@ func (d *Inspector) OwnRules(context.Context) ([]pfconf.LoadedRule, error) {
 		if label == "" {
 			return // not for one of pfconf's
 		}
-		rule := pfconf.LoadedRule{Label: label, Packets: partBoth.count(pfconf.Counters{}, attributesOf(m)).Matched, Text: what}
-		rule.Place = "chain " + strings.TrimRight(string(netlink.Attribute(attributesOf(m), unix.NFTA_RULE_CHAIN)), "\x00")
+		rule := pfconf.LoadedRule{Label: label, Packets: partBoth.count(pfconf.Counters{}, attributesOf(m)).Matched,
+			Text: what}
+		rule.Place = "chain " + strings.TrimRight(string(netlink.Attribute(attributesOf(m), unix.NFTA_RULE_CHAIN)),
+			"\x00")
 		rules = append(rules, rule)
 	})
 	return rules, wrap("list the rules", err)

@@ -41,7 +41,8 @@ func TestInspector(t *testing.T) {
 		s.mu.Unlock()
 
 		overview, err := d.Overview(ctx)
-		if want := (pfconf.Overview{Filter: "nftables", Enabled: true, States: 2, Own: 1}); err != nil || overview != want {
+		if want := (pfconf.Overview{Filter: "nftables", Enabled: true, States: 2, Own: 1}); err != nil ||
+			overview != want {
 			t.Errorf("%+v, %v; want %+v", overview, err, want)
 		}
 		wantPlaces := []pfconf.Place{{Name: "inet pfdivert", Own: true}, {Name: "inet stranger"}}
@@ -79,8 +80,9 @@ func TestInspector(t *testing.T) {
 			t.Errorf("states (-want +got):\n%s", diff)
 		}
 		done, err := d.Flush(ctx)
-		if said := strings.Join(done, ", "); err != nil || said != "table inet pfdivert, inet policy rule to table 28774, "+
-			"route to 10.188.2.0/24 in table 28774, inet6 policy rule to table 28774, route to fd00:188:2::/64 in table 28774" {
+		if said := strings.Join(done, ", "); err != nil ||
+			said != "table inet pfdivert, inet policy rule to table 28774, "+
+				"route to 10.188.2.0/24 in table 28774, inet6 policy rule to table 28774, route to fd00:188:2::/64 in table 28774" {
 			t.Errorf("flushed %q, %v", said, err)
 		}
 		if places, err := d.Places(ctx); err != nil || !slices.Equal(places, wantPlaces[1:]) {
@@ -107,7 +109,8 @@ func TestInspector(t *testing.T) {
 		if err != nil || len(timeouts) < 8 || timeouts[0].Name != "tcp.first" || timeouts[0].Value <= 0 {
 			t.Errorf("%+v, %v", timeouts, err)
 		}
-		if limits, err := d.Limits(ctx); err != nil || len(limits) == 0 || limits[0].Name != "states" || limits[0].Value <= 0 {
+		if limits, err := d.Limits(ctx); err != nil || len(limits) == 0 || limits[0].Name != "states" ||
+			limits[0].Value <= 0 {
 			t.Errorf("%+v, %v", limits, err)
 		}
 	})

@@ -183,7 +183,8 @@ func (f *Firewall) Lookup(ctx context.Context, flows []pfconf.Flow) ([][]pfconf.
 // probeConntrack asks for an entry that cannot be.
 func (f *Firewall) probeConntrack() Answer {
 	loop := netip.AddrPortFrom(pfconf.Inet.Loopback(), 0)
-	_, err := f.Lookup(context.Background(), []pfconf.Flow{{Family: pfconf.Inet, Proto: pfconf.Raw, Near: loop, Far: loop}})
+	_, err := f.Lookup(context.Background(),
+		[]pfconf.Flow{{Family: pfconf.Inet, Proto: pfconf.Raw, Near: loop, Far: loop}})
 	if err == nil {
 		return Answer{Outcome: Yes}
 	}

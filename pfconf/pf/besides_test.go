@@ -96,7 +96,8 @@ func TestRedirectOfFreeBSD(t *testing.T) {
 	if err := f.Change(ctx, rules, nil); err != nil {
 		t.Fatal(err)
 	}
-	if want := []pfconf.Undo{{Do: "pf/anchor", Args: []string{"regress", "0", "", "rdr"}}}; !reflect.DeepEqual(*undos, want) {
+	if want := []pfconf.Undo{{Do: "pf/anchor", Args: []string{"regress", "0", "", "rdr"}}}; !reflect.DeepEqual(*undos,
+		want) {
 		t.Errorf("journal: %q", *undos)
 	}
 	counted, err := f.Counters(ctx, []string{"regress-x", "regress-y"})
@@ -161,7 +162,8 @@ func TestReachOfRedirects(t *testing.T) {
 		{"rdr-anchor \"regress\" inet6 all", "|"},
 		{"rdr pass log on vtnet0 inet proto tcp from any to any port = 8080 -> 127.0.0.1\n" + anchor,
 			anchor + "|rdr pass log on vtnet0 inet proto tcp from any to any port = 8080 -> 127.0.0.1"},
-		{"no rdr inet proto tcp from 10.188.0.0/16 to any\n" + anchor, anchor + "|no rdr inet proto tcp from 10.188.0.0/16 to any"},
+		{"no rdr inet proto tcp from 10.188.0.0/16 to any\n" + anchor,
+			anchor + "|no rdr inet proto tcp from 10.188.0.0/16 to any"},
 		{"rdr inet proto udp from any to any -> 127.0.0.1\nrdr inet proto tcp from any to 10.0.2.15 -> 127.0.0.1\n" + anchor, anchor + "|"},
 		{anchor + "\nrdr inet proto tcp from any to any -> 127.0.0.1", anchor + "|"},
 		{"rdr-anchor \"proxy/*\" all\n" + anchor, anchor + "|rdr-anchor \"proxy/*\" all"},

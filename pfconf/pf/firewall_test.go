@@ -81,7 +81,8 @@ func TestSession(t *testing.T) {
 	echoIn, echoOut, echoNone := echo, echo, echo
 	echoIn.Echo, echoOut.Echo, echoNone.Echo = 1532, 33232, 8
 	found, err := f.Lookup(ctx, []pfconf.Flow{
-		tcp, flow(pfconf.TCP, "10.188.2.9:5001", "10.188.1.1:43876"), flow(pfconf.UDP, "10.188.2.9:5000", "10.188.1.1:43876"),
+		tcp, flow(pfconf.TCP, "10.188.2.9:5001", "10.188.1.1:43876"),
+		flow(pfconf.UDP, "10.188.2.9:5000", "10.188.1.1:43876"),
 		flow(pfconf.TCP, "10.188.1.1:43876", "10.188.2.9:5000"), flow(pfconf.Raw, "10.188.2.9:0", "10.188.1.1:0"),
 		echo, echoIn, echoOut, echoNone,
 	})
@@ -200,8 +201,10 @@ func TestMend(t *testing.T) {
 		t.Error(err)
 	}
 	wantError(t, Restore(t.Context(), run, u), "something else", "-F rules")
-	wantError(t, Restore(t.Context(), run, pfconf.Undo{Do: "nft/table", Args: []string{"a", "0", ""}}), "not a step", "")
-	wantError(t, Restore(t.Context(), run, pfconf.Undo{Do: "pf/anchor", Args: []string{"a b", "0", ""}}), "not a step", "")
+	wantError(t, Restore(t.Context(), run, pfconf.Undo{Do: "nft/table", Args: []string{"a", "0", ""}}), "not a step",
+		"")
+	wantError(t, Restore(t.Context(), run, pfconf.Undo{Do: "pf/anchor", Args: []string{"a b", "0", ""}}), "not a step",
+		"")
 }
 
 // TestStatesOfADomain proves that a routing domain's states are told from another's, and

@@ -29,12 +29,15 @@ func TestInspector(t *testing.T) {
 	overview, err := d.Overview(ctx)
 	same("overview", overview, err, pfconf.Overview{Filter: "pf", Enabled: true, States: 26, Own: 3})
 	places, err := d.Places(ctx)
-	same("places", places, err, []pfconf.Place{{Name: "regress", Own: true}, {Name: "regress/run1", Own: true}, {Name: "other"}})
+	same("places", places, err, []pfconf.Place{{Name: "regress", Own: true}, {Name: "regress/run1", Own: true},
+		{Name: "other"}})
 	rules, err := d.OwnRules(ctx)
 	same("rules", rules, err, []pfconf.LoadedRule{
-		{Label: "regress", Packets: 8, Place: "regress", Text: `pass in log inet proto tcp from 10.188.1.1 to 10.188.2.9 port = 5000 flags S/SA label "regress" divert-to 127.0.0.1 port 5000`},
+		{Label: "regress", Packets: 8, Place: "regress",
+			Text: `pass in log inet proto tcp from 10.188.1.1 to 10.188.2.9 port = 5000 flags S/SA label "regress" divert-to 127.0.0.1 port 5000`},
 		{Place: "regress", Text: `anchor "*" all`},
-		{Label: "regress-run1", Place: "regress/run1", Text: `pass in inet proto tcp from 10.9.9.9 to any port = 7 flags S/SA label "regress-run1"`},
+		{Label: "regress-run1", Place: "regress/run1",
+			Text: `pass in inet proto tcp from 10.9.9.9 to any port = 7 flags S/SA label "regress-run1"`},
 	})
 	states, err := d.States(ctx)
 	if err != nil || len(states) != 2 {
@@ -71,7 +74,8 @@ func TestInspectorOfFreeBSD(t *testing.T) {
 	if err != nil || len(timeouts) != 20 || timeouts[16].Value != 2 {
 		t.Errorf("%v, %v", timeouts, err)
 	}
-	want := []pfconf.Setting{{Name: "states", Value: 100000}, {Name: "src-nodes", Value: 10000}, {Name: "frags", Value: 5000}, {Name: "table-entries", Value: 200000}}
+	want := []pfconf.Setting{{Name: "states", Value: 100000}, {Name: "src-nodes", Value: 10000},
+		{Name: "frags", Value: 5000}, {Name: "table-entries", Value: 200000}}
 	limits, err := d.Limits(t.Context())
 	if diff := cmp.Diff(want, limits, cmpopts.IgnoreFields(pfconf.Setting{}, "System")); err != nil || diff != "" {
 		t.Errorf("%v\n%s", err, diff)

@@ -192,7 +192,8 @@ func TestNoJournalNoChange(t *testing.T) {
 	close(a.holdup)
 	f := openAnchor(t, a)
 	f.journal = func(pfconf.Undo) error { return errors.New("disk full") }
-	if err := f.Load(t.Context(), []pfconf.Rule{numbered(1)}); err == nil || !strings.Contains(err.Error(), "disk full") {
+	if err := f.Load(t.Context(), []pfconf.Rule{numbered(1)}); err == nil ||
+		!strings.Contains(err.Error(), "disk full") {
 		t.Errorf("got %v, want the journal's error", err)
 	}
 	if len(a.loads) != 0 {

@@ -13,7 +13,8 @@ import (
 func TestStatus(t *testing.T) {
 	ctx := t.Context()
 	c := NewControl(play(t, "setup"), 0)
-	for _, want := range []Status{{Enabled: true, States: 27}, {Enabled: false, States: 27}, {Enabled: true, States: 10}} {
+	for _, want := range []Status{{Enabled: true, States: 27}, {Enabled: false, States: 27},
+		{Enabled: true, States: 10}} {
 		if got, err := c.Status(ctx); err != nil || got != want {
 			t.Errorf("got %+v, %v, want %+v", got, err, want)
 		}
@@ -135,7 +136,8 @@ func TestParseLabels(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v, want %+v", got, err, want)
 	}
-	for _, bad := range []string{"regress 1 2 3", "1 2 3 4 5 6 7 8", "regress 1 2 3 4 5 6 7 x", "anchor \"run1\" all {"} {
+	for _, bad := range []string{"regress 1 2 3", "1 2 3 4 5 6 7 8", "regress 1 2 3 4 5 6 7 x",
+		"anchor \"run1\" all {"} {
 		if got, err := parseLabels(bad); err == nil {
 			t.Errorf("%q was understood: %v", bad, got)
 		}

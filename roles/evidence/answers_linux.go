@@ -258,7 +258,8 @@ func tableName(n int) string {
 
 // typeName is ip-route(8)'s name of a type of routes (RTN_*, linux/rtnetlink.h).
 func typeName(n uint8) string {
-	names := []string{"unspec", "unicast", "local", "broadcast", "anycast", "multicast", "blackhole", "unreachable", "prohibit", "throw", "nat"}
+	names := []string{"unspec", "unicast", "local", "broadcast", "anycast", "multicast", "blackhole", "unreachable",
+		"prohibit", "throw", "nat"}
 	if int(n) < len(names) {
 		return names[n]
 	}

@@ -151,7 +151,8 @@ func (t *tap) filter(program []bpf.RawInstruction) error {
 	for n, in := range program {
 		filter[n] = unix.BpfInsn{Code: in.Op, Jt: in.Jt, Jf: in.Jf, K: in.K}
 	}
-	err := t.ioctl("BIOCSETF", unix.BIOCSETF, unsafe.Pointer(&unix.BpfProgram{Len: uint32(len(filter)), Insns: &filter[0]}))
+	err := t.ioctl("BIOCSETF", unix.BIOCSETF,
+		unsafe.Pointer(&unix.BpfProgram{Len: uint32(len(filter)), Insns: &filter[0]}))
 	runtime.KeepAlive(filter)
 	return err
 }

@@ -38,7 +38,7 @@ func (d *doctor) remedies(s suspect) []remedy {
 	all = append(all, d.ofLaterPackets(s)...)
 	switch s.end.stage {
 	case inRules:
-		if strings.Contains(s.end.hop.Rule, "TPROXY") {
+		if s.end.hop.tproxies() {
 			all = append(all, d.ofListener(s)...)
 		} else {
 			all = append(all, d.ofDrop(s)...)

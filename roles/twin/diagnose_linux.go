@@ -127,6 +127,30 @@ func (d *doctor) serves(s Socket, f Flow) bool {
 	return a == to || a.IsUnspecified() && (a.Is6() == to.Is6() || a.Is6() && !s.V6Only)
 }
 
+// sidecar reports whether a listener is a service mesh's for what comes to the host's own services: the
+// host's own programs are diverted to another one, and no client behind the host to this one.
+func (d *doctor) sidecar(socket int) bool {
+	uplinks, other := d.c.uplinks(), false
+	for _, r := range d.results {
+		if r.Reached != AtSocket || !d.isProxy(r.Socket) {
+			continue
+		}
+		switch {
+		case r.Flow.Kind == Own && r.Socket != socket:
+			other = true
+		case r.Flow.Kind == Own:
+			return false
+		case r.Flow.Kind == Client && r.Socket == socket:
+			for _, l := range d.c.Links {
+				if l.Name == r.Flow.In && !uplinks[d.c.holder(l).Index] {
+					return false
+				}
+			}
+		}
+	}
+	return other
+}
+
 // diverting reports whether rules of a hook divert packets of a family.
 func (d *doctor) diverting(hook int, six bool) bool {
 	return slices.ContainsFunc(d.hints.seen, func(s hookSeen) bool {
@@ -160,7 +184,7 @@ func (d *doctor) complaint(r Result) symptom {
 		}
 	case Service:
 		switch {
-		case proxy && !d.serves(d.c.Sockets[r.Socket], r.Flow) && slices.ContainsFunc(d.c.Sockets, func(s Socket) bool { return d.serves(s, r.Flow) }):
+		case proxy && !d.serves(d.c.Sockets[r.Socket], r.Flow) && !d.sidecar(r.Socket) && slices.ContainsFunc(d.c.Sockets, func(s Socket) bool { return d.serves(s, r.Flow) }):
 			return captured
 		case !r.OK():
 			return lost
@@ -266,7 +290,7 @@ func (d *doctor) deciding(r Result, p Path, s symptom) Packet {
 		if e.stage != atSocket && e.stage != left {
 			return k
 		}
-		if k.Answer && ((e.out == "lo") != r.Flow.Local() || d.sourceChanged(k) || e.mark != 0 && d.c.routesLocal(e.mark, r.Flow.IPv6())) {
+		if k.Answer && ((e.out == "lo") != r.Flow.Local() || e.stage == left && !r.Flow.Local() && e.out != first.end().in || d.sourceChanged(k) || e.mark != 0 && d.c.routesLocal(e.mark, r.Flow.IPv6())) {
 			return k
 		}
 		if !k.Answer && d.c.routesLocal(e.mark, e.to.Addr().Is6()) && e.stage == left && e.out != "lo" {
@@ -300,7 +324,7 @@ func (d *doctor) involved(p Path) bool {
 				}
 				continue
 			}
-			if d.c.routesLocal(h.Mark, h.To.Addr().Is6()) || strings.Contains(strings.ToLower(h.Rule), "tproxy") || strings.Contains(h.Rule, "REDIRECT") || strings.Contains(h.Rule, "redirect to") {
+			if d.c.routesLocal(h.Mark, h.To.Addr().Is6()) || h.tproxies() || h.redirects() && !strings.Contains(strings.ToLower(h.Rule), "dnat") {
 				return true
 			}
 		}
@@ -320,6 +344,9 @@ func (d *doctor) counts(s *suspect) bool {
 	s.sign = fmt.Sprint(s.symptom, s.Outcome == Refused, e.stage, s.key.Answer, e.hop.Family, e.hop.Table, e.hop.Chain, e.hop.Number, e.mark, s.Flow.Kind == Service, s.Flow.Local(), s.Flow.IPv6(), e.out, s.key.Flags == "SYN" || s.key.Proto == "udp")
 	switch s.symptom {
 	case looped, captured, reachable, mistaken:
+		if s.symptom == captured && d.inboundOnly(s.Socket) {
+			return false
+		}
 		s.sign = fmt.Sprint(s.symptom, s.Flow.Kind, s.Flow.Mark, s.Flow.UID, s.Flow.GID, s.Socket, s.Flow.IPv6())
 		if s.symptom == looped {
 			h, _ := s.key.diverter()
@@ -349,6 +376,21 @@ func (d *doctor) counts(s *suspect) bool {
 		return false
 	}
 	return involved
+}
+
+// inboundOnly reports whether a proxy's listener is one for services, as a sidecar has it beside one
+// for the host's own connections.
+func (d *doctor) inboundOnly(socket int) bool {
+	other := false
+	for _, r := range d.results {
+		if r.Flow.Kind == Own && r.Reached == AtSocket && d.isProxy(r.Socket) {
+			if r.Socket == socket {
+				return false
+			}
+			other = true
+		}
+	}
+	return other
 }
 
 // socketRule is a rule by which a packet left that asks for its socket.

@@ -12,12 +12,16 @@ import (
 	"pfdivert/roles/lab/namespace"
 )
 
-// enclosedEnv is set in the environment of a process that Enclose started.
+// enclosedEnv names the user namespace outside, in the environment of a process that Enclose started.
 const enclosedEnv = "PFDIVERT_ENCLOSED"
 
-// Enclosed reports whether this process was started by Enclose. Only such a one may replay a snapshot,
-// which someone else may have written.
-func Enclosed() bool { return os.Getenv(enclosedEnv) == "1" }
+// Enclosed reports whether this process was started by Enclose, and is in a user namespace of its own.
+// Only such a one may replay a snapshot, which someone else may have written.
+func Enclosed() bool {
+	outside := os.Getenv(enclosedEnv)
+	here, err := os.Readlink("/proc/self/ns/user")
+	return err == nil && outside != "" && here != outside
+}
 
 // Enclose prepares this program's start with other arguments in a user namespace and a network namespace
 // of its own, in which it is root and outside of which it has no privilege: neither over devices, rules
@@ -25,9 +29,13 @@ func Enclosed() bool { return os.Getenv(enclosedEnv) == "1" }
 // are all that this process has as root, else its own alone. The caller starts it; a refusal is
 // explained by namespace.Explain.
 func Enclose(ctx context.Context, args []string) (*exec.Cmd, error) {
+	outside, err := os.Readlink("/proc/self/ns/user")
+	if err != nil {
+		return nil, fmt.Errorf("the kernel has no user namespaces: %w", err)
+	}
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...)
 	cmd.Args[0] = os.Args[0]
-	cmd.Env = append(os.Environ(), enclosedEnv+"=1")
+	cmd.Env = append(os.Environ(), enclosedEnv+"="+outside)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
@@ -38,7 +46,6 @@ func Enclose(ctx context.Context, args []string) (*exec.Cmd, error) {
 			file string
 			to   *[]syscall.SysProcIDMap
 		}{{"uid_map", &cmd.SysProcAttr.UidMappings}, {"gid_map", &cmd.SysProcAttr.GidMappings}} {
-			var err error
 			if *m.to, err = sameIDs("/proc/self/" + m.file); err != nil {
 				return nil, namespace.Explain(err)
 			}

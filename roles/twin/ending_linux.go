@@ -111,20 +111,31 @@ func (p Packet) diverter() (Hop, bool) {
 	var found Hop
 	ok := false
 	for _, h := range p.rules() {
-		if strings.Contains(h.Rule, "TPROXY") || strings.Contains(h.Rule, "tproxy") || h.redirects() {
+		if h.tproxies() || h.redirects() {
 			found, ok = h, true
 		}
 	}
 	return found, ok
 }
 
-func (h Hop) redirects() bool {
-	for _, word := range []string{"-j REDIRECT", "-j DNAT", "redirect", "dnat "} {
+// tproxies reports whether the rule hands packets to a transparent listener.
+func (h Hop) tproxies() bool {
+	for _, word := range []string{"-j TPROXY", "tproxy to ", "tproxy ip to ", "tproxy ip6 to "} {
 		if strings.Contains(h.Rule, word) {
 			return true
 		}
 	}
 	return false
+}
+
+// redirects reports whether the rule rewrites the destination.
+func (h Hop) redirects() bool {
+	for _, word := range []string{"-j REDIRECT", "-j DNAT", "redirect to :", "dnat to ", "dnat ip to ", "dnat ip6 to "} {
+		if strings.Contains(h.Rule, word) {
+			return true
+		}
+	}
+	return strings.HasSuffix(h.Rule, "redirect")
 }
 
 // name writes the hop's rule with its place, as its own tool would list it.

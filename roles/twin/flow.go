@@ -46,7 +46,7 @@ func (f Flow) IPv6() bool { return f.To.Addr().Is6() }
 // Local reports whether the sender is a program of the host itself.
 func (f Flow) Local() bool { return f.In == "" }
 
-// Proxy reports whether the flow may be diverted without harm: Service, Asked and Exempt may not.
+// Proxy reports whether the flow may be diverted without harm.
 func (f Flow) Proxy() bool { return f.Kind == Client || f.Kind == Own || f.Kind == Given }
 
 // Anywhere is Flow.In of a client whose device is not known.

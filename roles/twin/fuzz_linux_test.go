@@ -112,6 +112,8 @@ func FuzzSnapshot(f *testing.F) {
 		if ds := Compare(c, c); len(ds) > 0 {
 			t.Errorf("it differs from itself: %v", ds)
 		}
+		_, _ = c.As(1337, 7)
+		_, _ = c.pseudonyms([32]byte{1})
 		_ = c.Save(io.Discard) // what is cut deep inside is found there
 		r := &replay{Config: c, ctx: context.Background()}
 		_, _ = r.nftGroups()

@@ -17,6 +17,7 @@ var (
 	ipSet    = module{"ip_set", "ip_set_dump"}
 	tcpDiag  = module{"tcp_diag", "tcp_diag_dump"}
 	udpDiag  = module{"udp_diag", "udp_diag_dump"}
+	veth     = module{"veth", "veth_newlink"}
 )
 
 // there reports whether the kernel has a module without asking it for what the module does: that

@@ -6,10 +6,13 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // router makes a namespace with a router's devices, addresses and routes, and runs a script there:
@@ -37,12 +40,28 @@ func host(t *testing.T, script string, sockets []Socket) *Config {
 
 func readHost(t *testing.T, live *Netns, sockets []Socket) *Config {
 	t.Helper()
-	c, err := live.Read(context.Background())
-	if err != nil {
-		t.Fatal(err)
+	// The kernel makes the routes of IPv6 addresses some time after the addresses.
+	complete := func(c *Config) bool {
+		for _, a := range c.Addrs {
+			if a.Local.Is6() && !slices.ContainsFunc(c.Routes, func(r Route) bool { return r.Type == unix.RTN_LOCAL && r.Dst.Addr() == a.Local }) {
+				return false
+			}
+		}
+		return true
 	}
-	c.Sockets = sockets
-	return c
+	for end := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
+		c, err := live.Read(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if complete(c) {
+			c.Sockets = sockets
+			return c
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the routes of addresses are not there after 10 s: %v", c.Addrs)
+		}
+	}
 }
 
 const routerScript = `
@@ -94,6 +113,8 @@ func socket(proto, local string, options ...string) Socket {
 		default:
 			_, _ = fmt.Sscanf(o, "index=%d", &s.Index)
 			_, _ = fmt.Sscanf(o, "uid=%d", &s.UID)
+			_, _ = fmt.Sscanf(o, "gid=%d", &s.GID)
+			_, _ = fmt.Sscanf(o, "mark=%d", &s.Mark)
 		}
 	}
 	return s
@@ -117,8 +138,13 @@ func (w want) of(f Flow) bool {
 }
 
 const (
-	toLo    = "ip rule add fwmark 1 lookup 100; ip route add local default dev lo table 100; ip -6 rule add fwmark 1 lookup 100; ip -6 route add local default dev lo table 100\n"
-	ofLan   = "iptables -t mangle -A PREROUTING -i lan0 -p tcp -m addrtype ! --dst-type LOCAL -j TPROXY --on-port 7895 --tproxy-mark 1\n"
+	toLo     = "ip rule add fwmark 1 lookup 100; ip route add local default dev lo table 100; ip -6 rule add fwmark 1 lookup 100; ip -6 route add local default dev lo table 100\n"
+	ofLan    = "iptables -t mangle -A PREROUTING -i lan0 -p tcp -m addrtype ! --dst-type LOCAL -j TPROXY --on-port 7895 --tproxy-mark 1\n"
+	ofBridge = `
+ip link add br0 type bridge; ip addr flush dev lan0; ip -6 addr flush dev lan0; ip link set lan0 master br0; ip link set br0 up
+ip addr add 10.91.1.1/24 dev br0; ip -6 addr add fd91:1::1/64 dev br0 nodad
+iptables -t mangle -A PREROUTING -i br0 -p tcp -m addrtype ! --dst-type LOCAL -j TPROXY --on-port 7895 --tproxy-mark 1
+`
 	private = "ip daddr { 10.0.0.0/8, 127.0.0.0/8 } return"
 )
 
@@ -302,6 +328,37 @@ iptables -t nat -A POSTROUTING -j MASQUERADE`,
 		{"a queue without a program", "iptables -A FORWARD -p tcp --dport 443 -j NFQUEUE --queue-num 200", nil, []want{
 			{"client tcp lan0 IPv4 :443", Silence, Nobody},
 			{"client tcp lan0 IPv4 :80", Complete, Internet},
+		}},
+		{"an uplink without neighbors", "ip link set wan0 arp off", []Socket{socket("tcp", "0.0.0.0:22")}, []want{
+			{"client", Complete, Internet},
+			{"own", Complete, Internet},
+			{"service tcp wan0 :22", Complete, AtSocket},
+		}},
+		{"clients behind a bridge", toLo + ofBridge + "sysctl -qw net.bridge.bridge-nf-call-iptables=0", []Socket{proxy, socket("udp", "0.0.0.0:53")}, []want{
+			{"client tcp lan0 10.91.1.231 IPv4", Complete, AtSocket},
+			{"client udp lan0 10.91.1.231 IPv4", Complete, Internet},
+			{"client tcp lan0 IPv6", Complete, Internet},
+			{"service udp lan0 10.91.1.1:53", Complete, AtSocket},
+		}},
+		{"a bridge whose packets iptables sees first", toLo + ofBridge + "sysctl -qw net.bridge.bridge-nf-call-iptables=1", []Socket{proxy}, []want{
+			{"client tcp lan0 10.91.1.231 IPv4", Silence, Nobody},
+			{"client udp lan0 10.91.1.231 IPv4", Complete, Internet},
+		}},
+		{"answers belong to the socket's user", "iptables -A OUTPUT -m owner --uid-owner 1337 -j DROP; ip6tables -A OUTPUT -m owner --gid-owner 99 -j DROP",
+			[]Socket{
+				socket("tcp", "0.0.0.0:22", "uid=1337"), socket("tcp", "0.0.0.0:23"), socket("udp", "0.0.0.0:53", "uid=1337"), socket("udp", "0.0.0.0:69"),
+				socket("tcp", "[fd91:1::1]:24", "gid=99"), socket("tcp", "[fd91:1::1]:25", "gid=98"),
+			}, []want{
+				{"service tcp lan0 10.91.1.1:22", Silence, Nobody},
+				{"service tcp lan0 10.91.1.1:23", Complete, AtSocket},
+				{"service udp lan0 10.91.1.1:53", Silence, AtSocket},
+				{"service udp lan0 10.91.1.1:69", Complete, AtSocket},
+				{"service tcp lan0 [fd91:1::1]:24", Silence, Nobody},
+				{"service tcp lan0 [fd91:1::1]:25", Complete, AtSocket},
+			}},
+		{"answers have the socket's mark", toLo + "iptables -A OUTPUT -m mark --mark 5 -j DROP", []Socket{socket("tcp", "0.0.0.0:22", "mark=5"), socket("tcp", "0.0.0.0:23", "mark=6")}, []want{
+			{"service tcp lan0 10.91.1.1:22", Silence, Nobody},
+			{"service tcp lan0 10.91.1.1:23", Complete, AtSocket},
 		}},
 		{"19: no route", "ip -6 route del default\n" + nft(`
 table inet p {

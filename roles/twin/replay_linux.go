@@ -20,6 +20,9 @@ import (
 // copy.
 func (c *Config) Replay(ctx context.Context, inside, outside *Netns) ([]Difference, error) {
 	r := &replay{Config: c, ctx: ctx}
+	if ok, err := veth.there(); err == nil && !ok {
+		r.lack("module", "the kernel loads veth for the twin, and keeps it")
+	}
 	if err := outside.Do(calm); err != nil {
 		return nil, err
 	}
@@ -28,7 +31,7 @@ func (c *Config) Replay(ctx context.Context, inside, outside *Netns) ([]Differen
 			return err
 		}
 		for _, step := range []func() error{
-			r.settings,
+			r.vacant, r.settings,
 			func() error { return r.devices(outside.FD()) },
 			r.routes,
 			r.settings, // a device may have reset some
@@ -95,6 +98,40 @@ func (r *replay) settings() error {
 		}
 		if err := writeSetting(name, want); err != nil && !r.told(name) {
 			r.lack("setting", "%s is %s on the host: %v", name, want, err)
+		}
+	}
+	return nil
+}
+
+// OccupiedError says that a new network namespace has a device where the host has another.
+type OccupiedError struct {
+	Device string // the kernel's own, such as tunl0
+	Index  int
+	Host   string // the host's device with this index
+}
+
+func (e *OccupiedError) Error() string {
+	return fmt.Sprintf("the kernel gives each new network namespace a device %s with index %d, which %s has on the host", e.Device, e.Index, e.Host)
+}
+
+// Hint is what to do about it, for people.
+func (e *OccupiedError) Hint() string {
+	return "sysctl -w net.core.fb_tunnels_only_for_init_net=2 and try again, or play what -save wrote on a machine without tunnels"
+}
+
+// vacant makes sure that the namespace has no device where the host has another.
+func (r *replay) vacant() error {
+	now := &Dump{}
+	if err := now.readRoutes(r.ctx, unix.RTM_GETLINK); err != nil {
+		return err
+	}
+	twin, err := decode(now)
+	if err != nil {
+		return err
+	}
+	for _, l := range twin.Links {
+		if there := r.link(l.Index); there != nil && !l.Loopback {
+			return &OccupiedError{l.Name, l.Index, there.Name}
 		}
 	}
 	return nil

@@ -143,3 +143,19 @@ func TestReplay(t *testing.T) {
 		})
 	}
 }
+
+// Where the namespace of the copy has a device of its own, it is said which.
+func TestOccupied(t *testing.T) {
+	host, inside, outside := newNetns(t), newNetns(t), newNetns(t)
+	shell(t, host, "ip link add eth0 index 2 type veth peer name other index 3")
+	shell(t, inside, "ip link add tunl0 index 2 type bridge")
+	live, err := host.Read(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = live.Replay(context.Background(), inside, outside)
+	var occupied *OccupiedError
+	if !errors.As(err, &occupied) || *occupied != (OccupiedError{"tunl0", 2, "eth0"}) || occupied.Hint() == "" {
+		t.Error(err)
+	}
+}

@@ -63,6 +63,16 @@ nft add rule ip own out meta l4proto tcp meta mark set 1`
 			if !strings.Contains(root, c.want) || c.want == "" && strings.Contains(root, "bad") {
 				t.Errorf("root is told\n%s, want %q in it", root, c.want)
 			}
+			mapped, err := loaded.Pseudonyms()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if found, err = Diagnose(context.Background(), mapped, Options{}); err != nil {
+				t.Fatal(err)
+			}
+			if kindsTold(root) != kindsTold(told(found)) {
+				t.Errorf("root is told\n%s\nand with pseudonyms\n%s", root, told(found))
+			}
 			out := asUser(t, file.Bytes(), "TestSameProblemsAsUser", "TWIN_TEST_PROBLEMS")
 			_, user, ok := strings.Cut(out, "PROBLEMS\n")
 			user, _, end := strings.Cut(user, "END\n")
@@ -78,6 +88,17 @@ func told(d *Diagnosis) string {
 	var b strings.Builder
 	for _, p := range d.Problems {
 		fmt.Fprintf(&b, "%s %s: %s; fix: %s\n", p.Severity, p.Cause, p.What, p.Fix)
+	}
+	return b.String()
+}
+
+// kindsTold are the severities and kinds of problems, without what names addresses.
+func kindsTold(told string) string {
+	var b strings.Builder
+	for line := range strings.Lines(told) {
+		if first, _, ok := strings.Cut(line, ":"); ok && (strings.HasPrefix(first, "bad ") || strings.HasPrefix(first, "warn ")) {
+			b.WriteString(first + "\n")
+		}
 	}
 	return b.String()
 }

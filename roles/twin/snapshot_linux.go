@@ -131,6 +131,10 @@ func unpacked(b []byte) (*Config, error) {
 	if err := c.checkNames(); err != nil {
 		return nil, &SnapshotError{err, notOne}
 	}
+	if here := system(); here.Kernel != d.System.Kernel || here.Machine != d.System.Machine {
+		c.NotCloned = append(c.NotCloned, fmt.Sprintf("the host's kernel: it has Linux %s on %s, and what is said here is of Linux %s on %s",
+			d.System.Kernel, d.System.Machine, here.Kernel, here.Machine))
+	}
 	return c, nil
 }
 

@@ -682,7 +682,11 @@ func (tr *tracer) merge(legacy []traceEvent) {
 				chain[e.id] = e.hop
 			}
 			at, h := chain[e.id], now[e.id]
-			if at.Hook != l.hop.Hook || at.priority > l.hop.priority || h.proto != l.proto || h.flags != l.flags || h.serial != l.serial || h.from.Port() != l.from.Port() && h.to.Port() != l.to.Port() {
+			if at.Hook != l.hop.Hook || at.priority > l.hop.priority || h.proto != l.proto || h.flags != l.flags || h.serial != l.serial {
+				continue
+			}
+			// A hook translates the destination or the source, and not both.
+			if source := at.Hook == "postrouting" || at.Hook == "input"; source && h.to != l.to || !source && h.from != l.from {
 				continue
 			}
 			if h.hop.In != l.hop.In && at.Hook != "output" && at.Hook != "postrouting" {

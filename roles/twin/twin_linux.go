@@ -35,6 +35,9 @@ type Twin struct {
 	player     *player
 }
 
+// maxWarnings bounds Twin.Warnings: that no more sockets may be opened is the same for all that remain.
+const maxWarnings = 8
+
 // Build makes the twin of a host: its configuration in a namespace, what surrounds it, and stand-ins
 // for its sockets.
 func Build(ctx context.Context, c *Config) (t *Twin, err error) {
@@ -83,7 +86,11 @@ func (t *Twin) prepare(ctx context.Context) error {
 	}
 	// One that can't be made says so: the rest of the twin is right without it.
 	err = t.Inside.Do(t.listen)
-	for _, e := range eachError(err) {
+	for i, e := range eachError(err) {
+		if i == maxWarnings {
+			t.Warnings = append(t.Warnings, "… and more")
+			break
+		}
 		t.Warnings = append(t.Warnings, e.Error())
 	}
 	for _, s := range t.stands {
