@@ -15,8 +15,8 @@ import (
 	"pfdivert/pfconf/program"
 )
 
-// filterPair is a packet filter with FreeBSD's pf beside it, which has the rules with PFDivertTo and
-// RdrTo and no others.
+// filterPair is a packet filter with FreeBSD's pf beside it, which has the rules with PFDivertTo
+// and RdrTo and no others.
 type filterPair struct {
 	pfconf.Firewall
 	// pf is nil where it can't be used, and noPF says why.
@@ -36,7 +36,8 @@ type filterPair struct {
 var _ pfconf.Shower = (*filterPair)(nil)
 
 // put opens pf beside the filter. That it can't be used is no error.
-func put(ctx context.Context, fw pfconf.Firewall, s *script.Setup, run program.Runner, journal pfconf.Journal) *filterPair {
+func put(ctx context.Context, fw pfconf.Firewall, s *script.Setup, run program.Runner,
+	journal pfconf.Journal) *filterPair {
 	b := &filterPair{Firewall: fw, in: map[string]pfconf.Action{}, nics: map[pfconf.Family]string{}}
 	for _, p := range s.Paths {
 		nic, err := interfaceOf(p.Here)
@@ -219,8 +220,8 @@ func (b *filterPair) Close(ctx context.Context) error {
 	return errors.Join(err, b.Firewall.Close(ctx))
 }
 
-// inspectors is ipfw with FreeBSD's pf beside it, as this program uses both: what one has stands behind
-// what the other has. Only pf has states.
+// inspectors is ipfw with FreeBSD's pf beside it, as this program uses both: what one has stands
+// behind what the other has. Only pf has states.
 type inspectors struct {
 	*ipfw.Inspector
 	pf *pf.Inspector
@@ -228,7 +229,8 @@ type inspectors struct {
 
 var _ pfconf.Inspector = (*inspectors)(nil)
 
-// openInspectors opens ipfw's inspector, with pf's where pf is switched on. Run nil means program.Exec.
+// openInspectors opens ipfw's inspector, with pf's where pf is switched on. Run nil means
+// program.Exec.
 func openInspectors(ctx context.Context, run program.Runner) (pfconf.Inspector, error) {
 	d := &inspectors{ipfw.OpenInspector(run), pf.OpenInspector(run, true)}
 	status, err := d.pf.Status(ctx)
