@@ -44,6 +44,11 @@ pfdivert:
 	@${GO_BUILD} -o pfdivert .
 
 DIST = dist/pfdivert-linux-amd64 dist/pfdivert-linux-arm64 \
+	dist/pfdivert-linux-386 dist/pfdivert-linux-arm \
+	dist/pfdivert-linux-riscv64 dist/pfdivert-linux-s390x \
+	dist/pfdivert-linux-mips dist/pfdivert-linux-mipsle \
+	dist/pfdivert-linux-mips64 dist/pfdivert-linux-ppc64le \
+	dist/pfdivert-linux-loong64 \
 	dist/pfdivert-openbsd-amd64 dist/pfdivert-openbsd-arm64 \
 	dist/pfdivert-openbsd-386 \
 	dist/pfdivert-freebsd-amd64 dist/pfdivert-freebsd-arm64 \

@@ -3,7 +3,6 @@ module pfdivert
 go 1.25.0
 
 require (
-	github.com/fxamacker/cbor/v2 v2.9.6
 	github.com/google/go-cmp v0.7.0
 	github.com/klauspost/compress v1.20.4
 	github.com/mdlayher/netlink v1.11.2
@@ -18,7 +17,6 @@ require (
 
 require (
 	github.com/mdlayher/socket v0.6.0 // indirect
-	github.com/x448/float16 v0.8.4 // indirect
 	golang.org/x/sync v0.20.0 // indirect
 	golang.org/x/tools v0.26.0 // indirect
 )

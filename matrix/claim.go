@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -28,11 +27,26 @@ type Claim struct {
 	Not string
 	// PF: the rule is one of the pf that FreeBSD has beside ipfw.
 	PF bool
+	// BesidePF: the rule is one of ipfw's, and pf is switched on beside it.
+	BesidePF bool
+	// From is the first release of FreeBSD whose manual makes the claim, and Until the first that
+	// no longer makes it; 0 for all. A release that is not known is an early one.
+	From, Until int
 	// Proto and Mode make the flow: who is the client, and what the cell's rule is.
 	Proto pfconf.Proto
 	Mode  Mode
-	// play tests it. The comment of the function begins with the sentence.
-	play func(*half, context.Context) error
+	// run tests it. The comment of the function begins with the sentence.
+	run func(*claimRun, context.Context) error
+}
+
+// claimRun is the run of a claim's exchange.
+type claimRun struct {
+	*exchange
+	// keeps: a socket has the divert port before the claim's own; see Unheard.
+	keeps bool
+	// fragmented: the kernel's rule meets the client's messages in fragments, see
+	// Kernel.MeetsFragments.
+	fragmented bool
 }
 
 // Claims lists the targets of all claims, family by family.
@@ -45,6 +59,11 @@ func Claims() []Target {
 		}
 	}
 	return all
+}
+
+// NeedsPF reports whether the target is about the pf that FreeBSD has beside ipfw.
+func (t Target) NeedsPF() bool {
+	return t.First == Redirect || t.Claim != nil && (t.Claim.PF || t.Claim.BesidePF)
 }
 
 // kind is the targets' name without the family.
@@ -61,7 +80,14 @@ func (c *Claim) proves(f pfconf.Family) string {
 
 // skip reports whether the kernel does not claim it.
 func (c *Claim) skip(k Kernel) *finding {
-	if c.By[k.Firewall] != "" {
+	freebsd := k.Firewall == "ipfw"
+	switch {
+	case c.By[k.Firewall] == "":
+	case freebsd && k.Release < c.From:
+		return &finding{Skip, NotClaimed, fmt.Sprintf("before FreeBSD %d no manual says that %s", c.From, c.Says)}
+	case freebsd && c.Until > 0 && k.Release >= c.Until:
+		return &finding{Skip, NotClaimed, fmt.Sprintf("from FreeBSD %d on no manual says that %s", c.Until, c.Says)}
+	default:
 		return nil
 	}
 	return &finding{Skip, NotClaimed, fmt.Sprintf("the manual of a kernel with %s does not say that %s: %s", k.Firewall, c.Says, c.Not)}
@@ -69,31 +95,23 @@ func (c *Claim) skip(k Kernel) *finding {
 
 // What the runs of claims have in common.
 
-// divertSpec specifies the cell's divert socket.
-func (h *half) divertSpec() script.Divert {
-	return script.Divert{
-		Local: netip.AddrPortFrom(h.Family.Unspecified(), h.Divert),
-		Big:   h.big, Queue: h.queue, Spoil: h.spoil, Call: h.call, WriteTo: h.writeTo, Fragments: h.asPieces, Omit: h.omitted(),
-	}
-}
-
 // openDivert opens the divert socket alone.
-func (h *half) openDivert(ctx context.Context, end string) error {
-	at := h.remote.request()
-	if h.keeps {
+func (x *claimRun) openDivert(ctx context.Context, end string) error {
+	at := x.remote.request()
+	if x.keeps {
 		at.close("keeper")
-		h.keeps = false
+		x.keeps = false
 	}
-	opened := at.open(end, h.divertSpec())
+	opened := at.open(end, x.divertSpec())
 	if err := at.run(ctx); err != nil {
 		return err
 	}
-	return h.opened(opened)
+	return x.opened(opened)
 }
 
 // sends has the client send its line and waits until the other host has seen it.
-func (h *half) sends(ctx context.Context) error {
-	clientSide, _ := h.sides()
+func (x *claimRun) sends(ctx context.Context) error {
+	clientSide, _ := x.sides()
 	there := clientSide.request()
 	sent := there.send("client", script.ClientLine, 0)
 	there.fence()
@@ -105,41 +123,41 @@ func (h *half) sends(ctx context.Context) error {
 
 // passes sends the client's line through the divert socket and judges that it came to
 // the server rewritten: the proof that a rule and its socket work.
-func (h *half) passes(ctx context.Context, end string) error {
-	return h.passesAs(ctx, end, script.PacketLine)
+func (x *claimRun) passes(ctx context.Context, end string) error {
+	return x.passesAs(ctx, end, script.PacketLine)
 }
 
 // passesAs is passes with another line than the usual one in the client's place.
-func (h *half) passesAs(ctx context.Context, end, line string) error {
-	from, to := h.ends()
-	if err := h.sends(ctx); err != nil {
+func (x *claimRun) passesAs(ctx context.Context, end, line string) error {
+	from, to := x.flowEnds()
+	if err := x.sends(ctx); err != nil {
 		return err
 	}
-	divert := h.remote.request()
+	divert := x.remote.request()
 	seen := divert.receive(end)
-	sent := divert.relay(end, script.ClientLine, h.rewritten(line))
+	sent := divert.relay(end, script.ClientLine, x.rewritten(line))
 	divert.fence()
 	again := divert.rest(end)
 	if err := divert.run(ctx); err != nil {
 		return err
 	}
-	if err := h.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
+	if err := x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
 		return err
 	}
 	if sent.Fault != nil {
 		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Fault.Text)
 	}
-	if err := h.arrives(ctx, line, NotReinjected); err != nil {
+	if err := x.arrives(ctx, line, NotReinjected); err != nil {
 		return err
 	}
-	return h.judge(again)
+	return x.judge(again)
 }
 
-// goesOn reinjects the packet that the cell's divert socket holds back, rewritten, and judges that
-// it arrives.
-func (h *half) goesOn(ctx context.Context) error {
-	divert := h.remote.request()
-	sent := divert.relay("packet", script.ClientLine, h.rewritten(script.PacketLine))
+// reinjected reinjects the packet that the cell's divert socket holds back, rewritten, and judges
+// that it arrives.
+func (x *claimRun) reinjected(ctx context.Context) error {
+	divert := x.remote.request()
+	sent := divert.relay("packet", script.ClientLine, x.rewritten(script.PacketLine))
 	divert.fence()
 	if err := divert.run(ctx); err != nil {
 		return err
@@ -147,35 +165,35 @@ func (h *half) goesOn(ctx context.Context) error {
 	if sent.Fault != nil {
 		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Fault.Text)
 	}
-	return h.arrives(ctx, script.PacketLine, NotReinjected)
+	return x.arrives(ctx, script.PacketLine, NotReinjected)
 }
 
 // rewritten is what the packet role makes of the client's line.
-func (h *half) rewritten(line string) string {
-	if h.omit[Rewriting] {
+func (x *claimRun) rewritten(line string) string {
+	if x.omit[Rewriting] {
 		return script.ClientLine
 	}
 	return line
 }
 
 // arrives judges that exactly the line waits at the server, from the client.
-func (h *half) arrives(ctx context.Context, line, missing string) error {
-	from, _ := h.ends()
-	received, err := h.atServer(ctx)
+func (x *claimRun) arrives(ctx context.Context, line, missing string) error {
+	from, _ := x.flowEnds()
+	received, err := x.atServer(ctx)
 	if err != nil {
 		return err
 	}
 	w := want{line: line, from: from, missing: missing}
-	if h.Proto == pfconf.ICMP {
-		w.echo = h.header(0, 0) // of sends
+	if x.Proto == pfconf.ICMP {
+		w.echo = x.header(0, 0) // of sends
 	}
-	return h.judge(received, w)
+	return x.judge(received, w)
 }
 
 // nothingArrives judges that nothing waits at the server; why is what must have
 // happen to what was sent.
-func (h *half) nothingArrives(ctx context.Context, why string) error {
-	received, err := h.atServer(ctx)
+func (x *claimRun) nothingArrives(ctx context.Context, why string) error {
+	received, err := x.atServer(ctx)
 	if err != nil {
 		return err
 	}
@@ -185,8 +203,8 @@ func (h *half) nothingArrives(ctx context.Context, why string) error {
 	return unanswered(received)
 }
 
-func (h *half) atServer(ctx context.Context) (*asked, error) {
-	_, serverSide := h.sides()
+func (x *claimRun) atServer(ctx context.Context) (*stepResult, error) {
+	_, serverSide := x.sides()
 	at := serverSide.request()
 	received := at.rest("server")
 	return received, at.run(ctx)
@@ -195,28 +213,28 @@ func (h *half) atServer(ctx context.Context) (*asked, error) {
 // judgeMatched judges that the rule has matched so many packets, or more of what came in
 // pieces, and that so many of them came out behind it; on a kernel whose states have the
 // packets, that it made one state.
-func (h *half) judgeMatched(ctx context.Context, matched, behind uint64) error {
-	at := h.remote.request()
-	counters := at.counters(h.label())
+func (x *claimRun) judgeMatched(ctx context.Context, matched, behind uint64) error {
+	at := x.remote.request()
+	counters := at.counters(x.label())
 	if err := at.run(ctx); err != nil {
 		return err
 	}
 	c := counters.Counters
-	if h.kernel.StatesFirst || h.mode == Redirect && h.kernel.RedirectsBeside {
+	if x.kernel.StatesFirst || x.mode.translates() && x.kernel.RedirectsBeside {
 		matched, behind = 1, 1
 		c.Matched, c.Done = c.States, c.States
 	}
-	if h.kernel.MatchesOnly {
+	if x.kernel.MatchesOnly {
 		behind = c.Done
 	}
-	if h.pieces {
+	if x.fragmented {
 		matched = max(matched+1, c.Matched)
 	}
 	switch {
 	case c.Matched != matched:
-		return failed(NotCounted, "remote: rule %s matched %d packets, not %d", h.label(), c.Matched, matched)
+		return failed(NotCounted, "remote: rule %s matched %d packets, not %d", x.label(), c.Matched, matched)
 	case c.Done != behind:
-		return failed(NotCounted, "remote: %d packets went on behind rule %s, not %d", c.Done, h.label(), behind)
+		return failed(NotCounted, "remote: %d packets went on behind rule %s, not %d", c.Done, x.label(), behind)
 	}
 	return nil
 }
@@ -224,15 +242,15 @@ func (h *half) judgeMatched(ctx context.Context, matched, behind uint64) error {
 // begin opens the ends of the flow, with the divert socket if it is to listen from the beginning,
 // runs the control and loads the rule. Controls that a claim has besides are run first; each
 // gives its flow.
-func (h *half) begin(ctx context.Context, listen bool, more ...func(context.Context) (pfconf.Flow, error)) error {
-	var opens []func(*request) *asked
+func (x *claimRun) begin(ctx context.Context, listen bool, more ...func(context.Context) (pfconf.Flow, error)) error {
+	var opens []func(*request) *stepResult
 	if listen {
-		opens = append(opens, func(remote *request) *asked { return remote.open("packet", h.divertSpec()) })
-	} else if h.omit[Unheard] {
-		opens = append(opens, func(remote *request) *asked { return remote.open("keeper", h.divertSpec()) })
-		h.keeps = true
+		opens = append(opens, func(remote *request) *stepResult { return remote.open("packet", x.divertSpec()) })
+	} else if x.omit[Unheard] {
+		opens = append(opens, func(remote *request) *stepResult { return remote.open("keeper", x.divertSpec()) })
+		x.keeps = true
 	}
-	if err := h.openEnds(ctx, opens...); err != nil {
+	if err := x.openEnds(ctx, opens...); err != nil {
 		return err
 	}
 	var kill []pfconf.Flow
@@ -243,10 +261,10 @@ func (h *half) begin(ctx context.Context, listen bool, more ...func(context.Cont
 		}
 		kill = append(kill, flow)
 	}
-	c, err := h.packetControl(ctx, listen)
+	c, err := packet{x.exchange}.control(ctx, listen)
 	if err != nil {
 		return err
 	}
 	c.kill = append(c.kill, kill...)
-	return h.loadBehind(ctx, c)
+	return x.loadBehind(ctx, c)
 }

@@ -14,24 +14,24 @@ import (
 //  2. The client sends. The packet comes to the divert socket: one that came in with an address,
 //     one that leaves without.
 //  3. Written back to the same address, the packet goes its way and arrives.
-func (h *half) address(ctx context.Context) error {
-	if err := h.begin(ctx, true); err != nil {
+func (x *claimRun) address(ctx context.Context) error {
+	if err := x.begin(ctx, true); err != nil {
 		return err
 	}
-	seen, err := h.handedOver(ctx)
+	seen, err := x.diverted(ctx)
 	if err != nil {
 		return err
 	}
 	via := seen.Messages[0].Via
-	switch in := h.toServer(); {
+	switch in := x.toServer(); {
 	case !via.IsValid():
 		return failed(WrongAddress, "%s: the packet came without an address", seen.where)
 	case in == via.Addr().IsUnspecified():
 		return failed(WrongAddress, "%s: the packet came with the address %v; one that comes in has an interface's, one that leaves none", seen.where, via)
-	case h.kernel.Firewall == "ipfw" && via.Port() == 0:
+	case x.kernel.Firewall == "ipfw" && via.Port() == 0:
 		return failed(WrongAddress, "%s: the packet came without the number of the rule", seen.where)
 	}
-	return h.goesOn(ctx)
+	return x.reinjected(ctx)
 }
 
 // noInterface: EADDRNOTAVAIL, "the destination address contained an IP address not equal to
@@ -41,33 +41,33 @@ func (h *half) address(ctx context.Context) error {
 //  2. The client sends. The divert socket writes the packet to the address of no interface, and the
 //     kernel refuses it. Nothing arrives.
 //  3. What the client sends next is written to the address that it came with, and arrives.
-func (h *half) noInterface(ctx context.Context) error {
-	if err := h.begin(ctx, true); err != nil {
+func (x *claimRun) noInterface(ctx context.Context) error {
+	if err := x.begin(ctx, true); err != nil {
 		return err
 	}
-	address := h.Fake
-	if h.kernel.Firewall == "ipfw" { // interfaces have IPv4 addresses there, whatever the packet is
+	address := x.Fake
+	if x.kernel.Firewall == "ipfw" { // interfaces have IPv4 addresses there, whatever the packet is
 		address = nowhere
 	}
-	if err := h.refusedNowhere(ctx, address); err != nil {
+	if err := x.refusedNowhere(ctx, address); err != nil {
 		return err
 	}
-	if err := h.openDivert(ctx, "packet"); err != nil {
+	if err := x.openDivert(ctx, "packet"); err != nil {
 		return err
 	}
-	return h.passes(ctx, "packet")
+	return x.passes(ctx, "packet")
 }
 
-// handedOver has the client send, and judges that the divert socket has the packet, which it keeps.
-func (h *half) handedOver(ctx context.Context) (*asked, error) {
-	if err := h.sends(ctx); err != nil {
+// diverted has the client send, and judges that the divert socket has the packet, which it keeps.
+func (x *claimRun) diverted(ctx context.Context) (*stepResult, error) {
+	if err := x.sends(ctx); err != nil {
 		return nil, err
 	}
-	from, to := h.ends()
-	divert := h.remote.request()
+	from, to := x.flowEnds()
+	divert := x.remote.request()
 	seen := divert.receive("packet")
 	if err := divert.run(ctx); err != nil {
 		return nil, err
 	}
-	return seen, h.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered})
+	return seen, x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered})
 }

@@ -3,6 +3,7 @@ package matrix
 import (
 	"context"
 
+	"pfdivert/matrix/explain"
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 )
@@ -15,7 +16,7 @@ import (
 //     to the divert socket in their order, all and each once, and are reinjected rewritten.
 //  3. They come to the server in the same order, all and each once, and whole.
 //  4. The rule has counted 1,000 packets.
-func (h *half) inOrder(ctx context.Context) error { return h.bursts(ctx, 1000, 40, 64) }
+func (x *claimRun) inOrder(ctx context.Context) error { return x.bursts(ctx, 1000, 40, 64) }
 
 // reassembled: "fragments are reassembled before they are diverted" (FreeBSD divert(4),
 // in other words; pf.conf(5), set reassemble; nf_defrag on Linux).
@@ -26,7 +27,7 @@ func (h *half) inOrder(ctx context.Context) error { return h.bursts(ctx, 1000, 4
 //     comes to the divert socket as one packet, which is reinjected rewritten.
 //  3. It comes to the server whole.
 //  4. The rule has counted one packet; one for each fragment, where rules meet these (ipfw).
-func (h *half) reassembled(ctx context.Context) error { return h.bursts(ctx, 1, 1, 20_000) }
+func (x *claimRun) reassembled(ctx context.Context) error { return x.bursts(ctx, 1, 1, 20_000) }
 
 // longest: a divert socket takes the longest datagrams. (IP's 65,535 bytes; a netlink
 // attribute has room for 65,531 bytes, so the packet on IPv6 has that many.) On their way in
@@ -34,28 +35,28 @@ func (h *half) reassembled(ctx context.Context) error { return h.bursts(ctx, 1, 
 // before they are cut.
 //
 // The steps are those of reassembled.
-func (h *half) longest(ctx context.Context) error { return h.bursts(ctx, 1, 1, 65_531-40-8) }
+func (x *claimRun) longest(ctx context.Context) error { return x.bursts(ctx, 1, 1, 65_531-40-8) }
 
 // oneFrame is more than what an Ethernet frame holds.
 const oneFrame = 1500
 
 // bursts runs count messages of the size through the divert socket, batch by batch.
-func (h *half) bursts(ctx context.Context, count, batch, size int) error {
-	h.big = true
-	h.pieces = h.kernel.MeetsFragments && h.mode == PacketIn && size > oneFrame
+func (x *claimRun) bursts(ctx context.Context, count, batch, size int) error {
+	x.big = true
+	x.fragmented = x.kernel.MeetsFragments && x.mode.mechanism == explain.PacketIn && size > oneFrame
 	var more []func(context.Context) (pfconf.Flow, error)
 	if size > oneFrame {
-		more = append(more, func(ctx context.Context) (pfconf.Flow, error) { return h.longControl(ctx, size) })
+		more = append(more, func(ctx context.Context) (pfconf.Flow, error) { return x.longControl(ctx, size) })
 	}
-	if err := h.begin(ctx, true, more...); err != nil {
+	if err := x.begin(ctx, true, more...); err != nil {
 		return err
 	}
-	clientSide, serverSide := h.sides()
+	clientSide, serverSide := x.sides()
 	for first := 0; first < count; first += batch {
-		b := script.Burst{First: first, Count: min(batch, count-first), Size: size, Line: script.ClientLine, Swap: h.omit[Order]}
+		b := script.Burst{First: first, Count: min(batch, count-first), Size: size, Line: script.ClientLine, Swap: x.omit[Order]}
 		there := clientSide.request()
 		sending := b
-		if h.omit[Whole] && size > 1000 {
+		if x.omit[Whole] && size > 1000 {
 			sending.Count, sending.Size = 20, 1000
 		}
 		sent := there.sendBurst("client", sending)
@@ -66,7 +67,7 @@ func (h *half) bursts(ctx context.Context, count, batch, size int) error {
 		if err := unanswered(sent); err != nil {
 			return err
 		}
-		divert := h.remote.request()
+		divert := x.remote.request()
 		seen := divert.relayBurst("packet", b, script.PacketLine)
 		divert.fence()
 		again := divert.rest("packet")
@@ -88,29 +89,29 @@ func (h *half) bursts(ctx context.Context, count, batch, size int) error {
 		if err := judgeBurst(received, b, NotReinjected); err != nil {
 			return err
 		}
-		if err := h.judge(again); err != nil {
+		if err := x.judge(again); err != nil {
 			return err
 		}
 	}
-	return h.judgeMatched(ctx, uint64(count), uint64(count))
+	return x.judgeMatched(ctx, uint64(count), uint64(count))
 }
 
 // longControl sends a message of the size from another port before the rule is there. That it does
 // not arrive is no fault of diverting: the way loses fragments, or the receiver takes only so many
 // for one message (FreeBSD's net.inet.ip.maxfragsperpacket is 16).
-func (h *half) longControl(ctx context.Context, size int) (pfconf.Flow, error) {
-	clientSide, serverSide := h.sides()
+func (x *claimRun) longControl(ctx context.Context, size int) (pfconf.Flow, error) {
+	clientSide, serverSide := x.sides()
 	b := script.Burst{Count: 1, Size: size, Line: script.ClientLine}
-	spec := h.controlSpec()
+	spec := x.controlSpec()
 	there := clientSide.request()
-	opened := []*asked{there.open("long-control", spec), there.connect("long-control", spec)}
+	opened := []*stepResult{there.open("long-control", spec), there.connect("long-control", spec)}
 	sent := there.sendBurst("long-control", b)
 	there.fence()
 	there.close("long-control")
 	if err := there.run(ctx); err != nil {
 		return pfconf.Flow{}, err
 	}
-	if err := h.opened(opened...); err != nil {
+	if err := x.opened(opened...); err != nil {
 		return pfconf.Flow{}, err
 	}
 	if err := unanswered(sent); err != nil {
@@ -125,11 +126,11 @@ func (h *half) longControl(ctx context.Context, size int) (pfconf.Flow, error) {
 		return pfconf.Flow{}, broken(ControlLost, "%s: a message of %d bytes does not arrive although no rule diverts it: %s",
 			received.where, size, received.found())
 	}
-	return h.controlFlow(opened[1].Local), nil
+	return x.controlFlow(opened[1].Local), nil
 }
 
 // judgeBurst judges that exactly the burst was received, in order.
-func judgeBurst(a *asked, b script.Burst, missing string) error {
+func judgeBurst(a *stepResult, b script.Burst, missing string) error {
 	t := a.Tally
 	switch {
 	case t == nil:

@@ -20,20 +20,20 @@ const fullQueue = 32
 //  3. Of these, the first so many as there is room for wait at the divert socket, in order, and
 //     arrive when they are reinjected; the rest was dropped, and the kernel has counted them.
 //  4. There is room again: what the client sends now passes.
-func (h *half) full(ctx context.Context) error {
-	h.big, h.queue = true, fullQueue
-	if err := h.begin(ctx, true); err != nil {
+func (x *claimRun) full(ctx context.Context) error {
+	x.big, x.divertSocket.Queue = true, fullQueue
+	if err := x.begin(ctx, true); err != nil {
 		return err
 	}
-	before, err := h.dropped(ctx)
+	before, err := x.dropped(ctx)
 	if err != nil {
 		return err
 	}
 	b := script.Burst{Count: 100, Size: 1400, Line: script.ClientLine}
-	if h.omit[Many] {
+	if x.omit[Many] {
 		b.Count = fullQueue
 	}
-	clientSide, serverSide := h.sides()
+	clientSide, serverSide := x.sides()
 	there := clientSide.request()
 	sent := there.sendBurst("client", b)
 	there.fence()
@@ -43,11 +43,11 @@ func (h *half) full(ctx context.Context) error {
 	if err := unanswered(sent); err != nil {
 		return err
 	}
-	after, err := h.dropped(ctx)
+	after, err := x.dropped(ctx)
 	if err != nil {
 		return err
 	}
-	divert := h.remote.request()
+	divert := x.remote.request()
 	seen := divert.relayBurst("packet", b, script.PacketLine)
 	divert.fence()
 	if err := divert.run(ctx); err != nil {
@@ -81,7 +81,7 @@ func (h *half) full(ctx context.Context) error {
 	if err := judgeBurst(received, b, NotReinjected); err != nil {
 		return err
 	}
-	return h.passes(ctx, "packet")
+	return x.passes(ctx, "packet")
 }
 
 // counted: the counter of packets for which there was no socket (netstat(1), -s -p divert: "dropped
@@ -91,16 +91,16 @@ func (h *half) full(ctx context.Context) error {
 //  2. No one listens, and the client sends 20 datagrams. None arrives, and the kernel has counted
 //     20 at least: other programs of the host may have lost packets as well.
 //  3. A divert socket is opened, and what the client sends now passes.
-func (h *half) counted20(ctx context.Context) error {
-	if err := h.begin(ctx, false); err != nil {
+func (x *claimRun) counted20(ctx context.Context) error {
+	if err := x.begin(ctx, false); err != nil {
 		return err
 	}
-	before, err := h.dropped(ctx)
+	before, err := x.dropped(ctx)
 	if err != nil {
 		return err
 	}
 	b := script.Burst{Count: 20, Size: 40, Line: script.ClientLine}
-	clientSide, _ := h.sides()
+	clientSide, _ := x.sides()
 	there := clientSide.request()
 	sent := there.sendBurst("client", b)
 	there.fence()
@@ -110,26 +110,26 @@ func (h *half) counted20(ctx context.Context) error {
 	if err := unanswered(sent); err != nil {
 		return err
 	}
-	if err := h.nothingArrives(ctx, "no process listened on its divert port"); err != nil {
+	if err := x.nothingArrives(ctx, "no process listened on its divert port"); err != nil {
 		return err
 	}
-	after, err := h.dropped(ctx)
+	after, err := x.dropped(ctx)
 	if err != nil {
 		return err
 	}
 	if n := after.NoSocket - before.NoSocket; n < 20 {
 		return failed(NotCounted, "remote: 20 packets found no socket, and the kernel has counted %d", n)
 	}
-	if err := h.openDivert(ctx, "packet"); err != nil {
+	if err := x.openDivert(ctx, "packet"); err != nil {
 		return err
 	}
-	return h.passes(ctx, "packet")
+	return x.passes(ctx, "packet")
 }
 
 // dropped asks REMOTE what was dropped for the cell's divert port.
-func (h *half) dropped(ctx context.Context) (script.Dropped, error) {
-	at := h.remote.request()
-	drops := at.undelivered(h.Divert)
+func (x *claimRun) dropped(ctx context.Context) (script.Dropped, error) {
+	at := x.remote.request()
+	drops := at.undelivered(x.Divert)
 	if err := at.run(ctx); err != nil {
 		return script.Dropped{}, err
 	}

@@ -20,36 +20,36 @@ import (
 //  4. Asked about another port of the client, and about the same from the other side of the
 //     filter, it knows no state.
 //  5. The server's answer comes back to the client from FAKE. The rule counted one connection.
-func (h *half) natlook(ctx context.Context) error {
-	from, to := h.ends()
-	own := h.redirected()
-	at := h.remote.request()
-	opened := at.open("server", h.serverSpec())
+func (x *claimRun) natlook(ctx context.Context) error {
+	from, to := x.flowEnds()
+	own := x.redirected()
+	at := x.remote.request()
+	opened := at.open("server", x.serverSpec())
 	if err := at.run(ctx); err != nil {
 		return err
 	}
-	if err := h.opened(opened); err != nil {
+	if err := x.opened(opened); err != nil {
 		return err
 	}
-	c, err := h.redirectControl(ctx)
+	c, err := x.redirectControl(ctx)
 	if err != nil {
 		return err
 	}
-	if err := h.loadBehind(ctx, c); err != nil {
+	if err := x.loadBehind(ctx, c); err != nil {
 		return err
 	}
-	if err := h.connects(ctx); err != nil {
+	if err := x.connects(ctx); err != nil {
 		return err
 	}
 
-	at = h.remote.request()
-	var accepted *asked
-	if h.Proto == pfconf.TCP {
+	at = x.remote.request()
+	var accepted *stepResult
+	if x.Proto == pfconf.TCP {
 		accepted = at.accept("server")
 	}
 	read := at.receive("server")
-	q := pfconf.NATQuery{Proto: h.Proto, Direction: pfconf.Out, Src: from, Dst: own}
-	if h.omit[Tuple] {
+	q := pfconf.NATQuery{Proto: x.Proto, Direction: pfconf.Out, Src: from, Dst: own}
+	if x.omit[Tuple] {
 		q.Src = otherPort(from)
 	}
 	found := at.natlook(q)
@@ -57,13 +57,13 @@ func (h *half) natlook(ctx context.Context) error {
 	other.Src = otherPort(from)
 	inside := q
 	inside.Direction = pfconf.In
-	unknown := []*asked{at.natlook(other), at.natlook(inside)}
+	unknown := []*stepResult{at.natlook(other), at.natlook(inside)}
 	answered := at.send("server", script.ServerLine, 0)
 	at.fence()
 	if err := at.run(ctx); err != nil {
 		return err
 	}
-	there := h.local.request()
+	there := x.local.request()
 	heard := there.receive("client")
 	there.closeConn("client") // first, so that no socket of REMOTE's is in TIME_WAIT
 	there.fence()
@@ -78,7 +78,7 @@ func (h *half) natlook(ctx context.Context) error {
 	case accepted.Local != own || accepted.Peer != from:
 		return failed(WrongAddress, "%s: a connection from %v to %v came, not from %v to %v", accepted.where, accepted.Peer, accepted.Local, from, own)
 	}
-	if err := h.judge(read, want{line: script.ClientLine, from: from, missing: NotDelivered}); err != nil {
+	if err := x.judge(read, want{line: script.ClientLine, from: from, missing: NotDelivered}); err != nil {
 		return err
 	}
 	switch {
@@ -96,39 +96,35 @@ func (h *half) natlook(ctx context.Context) error {
 	if err := unanswered(answered); err != nil {
 		return err
 	}
-	if err := h.judge(heard, want{line: script.ServerLine, from: to, missing: NoReply}); err != nil {
+	if err := x.judge(heard, want{line: script.ServerLine, from: to, missing: NoReply}); err != nil {
 		return err
 	}
-	return h.judgeMatched(ctx, 1, 1)
+	return x.judgeMatched(ctx, 1, 1)
 }
-
-// redirected is where a Redirect cell's rule sends the client's packets. REMOTE's own address, not
-// the loopback one, for those who come from outside may be refused there.
-func (h *half) redirected() netip.AddrPort { return netip.AddrPortFrom(h.Remote, h.server) }
 
 // otherPort is a name that no cell's client has together with this server.
 func otherPort(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr(), a.Port()^1) }
 
 // redirectControl tries to reach the server through FAKE before the rule is there.
-func (h *half) redirectControl(ctx context.Context) (control, error) {
-	if h.Proto == pfconf.TCP {
-		return h.streamControl(ctx, "server")
+func (x *claimRun) redirectControl(ctx context.Context) (control, error) {
+	if x.Proto == pfconf.TCP {
+		return stream{x.exchange}.control(ctx, "server")
 	}
-	local, err := h.sendControl(ctx, false)
+	local, err := x.sendControl(ctx, false)
 	return control{
-		kill:  []pfconf.Flow{h.controlFlow(local)},
-		judge: h.silentAt(h.remote, "server", "it was sent before the rule was there"),
+		kill:  []pfconf.Flow{x.controlFlow(local)},
+		judge: x.silentAt(x.remote, "server", "it was sent before the rule was there"),
 	}, err
 }
 
 // connects has the client open its socket, connect and send its line.
-func (h *half) connects(ctx context.Context) error {
-	_, to := h.ends()
-	spec := h.clientSpec()
-	there := h.local.request()
-	ready := []*asked{there.open("client", spec), there.connect("client", spec)}
-	var connected *asked
-	if h.Proto == pfconf.TCP {
+func (x *claimRun) connects(ctx context.Context) error {
+	_, to := x.flowEnds()
+	spec := x.clientSpec()
+	there := x.local.request()
+	ready := []*stepResult{there.open("client", spec), there.connect("client", spec)}
+	var connected *stepResult
+	if x.Proto == pfconf.TCP {
 		there.fence()
 		connected = there.connected("client")
 	}
@@ -137,7 +133,7 @@ func (h *half) connects(ctx context.Context) error {
 	if err := there.run(ctx); err != nil {
 		return err
 	}
-	if err := h.opened(ready...); err != nil {
+	if err := x.opened(ready...); err != nil {
 		return err
 	}
 	if connected != nil && connected.Fault != nil {
@@ -147,6 +143,6 @@ func (h *half) connects(ctx context.Context) error {
 }
 
 // natlook asks for the other side of a translated connection; that there is none is an answer.
-func (s *request) natlook(q pfconf.NATQuery) *asked {
+func (s *request) natlook(q pfconf.NATQuery) *stepResult {
 	return s.add(script.Natlook{Query: q}, map[string]bool{script.CodeNoState: true})
 }

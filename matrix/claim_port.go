@@ -18,63 +18,63 @@ import (
 //     the divert socket.
 //  4. The cell's client sends. That comes to the divert socket, and through it to the
 //     cell's server, and nothing more to the two.
-func (h *half) ownNumbers(ctx context.Context) error {
-	number := netip.AddrPortFrom(h.Remote, h.Divert)
-	at := h.remote.request()
-	opened := []*asked{
+func (x *claimRun) ownNumbers(ctx context.Context) error {
+	number := netip.AddrPortFrom(x.Remote, x.Divert)
+	at := x.remote.request()
+	opened := []*stepResult{
 		at.open("tcp", script.Stream{Ends: script.Ends{Role: script.Server, Local: number}}),
 		at.open("udp", script.Datagram{Ends: script.Ends{Role: script.Server, Local: number}}),
 	}
 	if err := at.run(ctx); err != nil {
 		return err
 	}
-	if err := h.opened(opened...); err != nil {
+	if err := x.opened(opened...); err != nil {
 		return err
 	}
-	if h.omit[Number] {
-		r := h.rule()
-		r.Label, r.Port = h.Cell.label("-number"), h.Divert
-		h.more = []pfconf.Rule{r}
+	if x.omit[Number] {
+		r := x.rule()
+		r.Label, r.Port = x.Cell.label("-number"), x.Divert
+		x.more = []pfconf.Rule{r}
 	}
-	if err := h.begin(ctx, true); err != nil {
+	if err := x.begin(ctx, true); err != nil {
 		return err
 	}
-	there := h.local.request()
-	spec := script.Datagram{Ends: script.Ends{Role: script.Client, Local: netip.AddrPortFrom(h.Local, 0), Remote: number}}
-	ready := []*asked{there.open("prober", spec), there.connect("prober", spec)}
+	there := x.local.request()
+	spec := script.Datagram{Ends: script.Ends{Role: script.Client, Local: netip.AddrPortFrom(x.Local, 0), Remote: number}}
+	ready := []*stepResult{there.open("prober", spec), there.connect("prober", spec)}
 	sent := there.send("prober", script.ClientLine, 0)
 	there.fence()
 	if err := there.run(ctx); err != nil {
 		return err
 	}
-	if err := h.opened(ready...); err != nil {
+	if err := x.opened(ready...); err != nil {
 		return err
 	}
 	if err := unanswered(sent); err != nil {
 		return err
 	}
-	at = h.remote.request()
+	at = x.remote.request()
 	probed := at.rest("udp")
 	if err := at.run(ctx); err != nil {
 		return err
 	}
-	if err := h.judge(probed, want{line: script.ClientLine, from: ready[1].Local, missing: NotDelivered}); err != nil {
+	if err := x.judge(probed, want{line: script.ClientLine, from: ready[1].Local, missing: NotDelivered}); err != nil {
 		return err
 	}
-	if err := h.passes(ctx, "packet"); err != nil {
+	if err := x.passes(ctx, "packet"); err != nil {
 		return err
 	}
-	at = h.remote.request()
+	at = x.remote.request()
 	tcp, udp := at.rest("tcp"), at.rest("udp")
 	if err := at.run(ctx); err != nil {
 		return err
 	}
-	for _, a := range []*asked{tcp, udp} {
-		if err := h.silent(a, "it was diverted to a divert port of the same number"); err != nil {
+	for _, a := range []*stepResult{tcp, udp} {
+		if err := x.silent(a, "it was diverted to a divert port of the same number"); err != nil {
 			return err
 		}
 	}
-	return h.judgeMatched(ctx, 1, 1)
+	return x.judgeMatched(ctx, 1, 1)
 }
 
 // rulesPort: "it is immediately sent to the divert socket listening on the port specified in the
@@ -86,32 +86,27 @@ func (h *half) ownNumbers(ctx context.Context) error {
 //  2. The client sends. As soon as REMOTE's kernel has processed the packet it is at the socket on
 //     the rule's port, and is reinjected.
 //  3. It arrives; the other divert socket has seen nothing.
-func (h *half) rulesPort(ctx context.Context) error {
-	other := h.divertSpec()
-	other.Local = h.otherDivert()
-	at := h.remote.request()
+func (x *claimRun) rulesPort(ctx context.Context) error {
+	other := x.divertSpec()
+	other.Local = x.otherDivert()
+	at := x.remote.request()
 	opened := at.open("other", other)
 	if err := at.run(ctx); err != nil {
 		return err
 	}
-	if err := h.opened(opened); err != nil {
+	if err := x.opened(opened); err != nil {
 		return err
 	}
-	if err := h.begin(ctx, true); err != nil {
+	if err := x.begin(ctx, true); err != nil {
 		return err
 	}
-	if err := h.passes(ctx, "packet"); err != nil {
+	if err := x.passes(ctx, "packet"); err != nil {
 		return err
 	}
-	if err := h.silentAt(h.remote, "other", "its port is not the rule's")(ctx); err != nil {
+	if err := x.silentAt(x.remote, "other", "its port is not the rule's")(ctx); err != nil {
 		return err
 	}
-	return h.judgeMatched(ctx, 1, 1)
-}
-
-// otherDivert is a divert port that no cell has.
-func (h *half) otherDivert() netip.AddrPort {
-	return netip.AddrPortFrom(h.Family.Unspecified(), h.Divert+divertPortsEach)
+	return x.judgeMatched(ctx, 1, 1)
 }
 
 // inUse and unprivileged are what kernels say to a second bind and to one without privilege:
@@ -127,33 +122,33 @@ var (
 //  1. A divert socket is open. Another process tries to open one on the same port, and is refused.
 //  2. The first still works: what the client sends comes to it, and through it to the server.
 //  3. The first is closed. Another process can have the port now: it was the first that kept it.
-func (h *half) secondBind(ctx context.Context) error {
-	if err := h.begin(ctx, true); err != nil {
+func (x *claimRun) secondBind(ctx context.Context) error {
+	if err := x.begin(ctx, true); err != nil {
 		return err
 	}
-	if h.omit[First] {
-		at := h.remote.request()
+	if x.omit[First] {
+		at := x.remote.request()
 		at.close("packet")
 		if err := at.run(ctx); err != nil {
 			return err
 		}
 	}
-	if err := h.refused(ctx, "second", script.OtherProcess, inUse); err != nil {
+	if err := x.refused(ctx, "second", script.OtherProcess, inUse); err != nil {
 		return err
 	}
-	if err := h.passes(ctx, "packet"); err != nil {
+	if err := x.passes(ctx, "packet"); err != nil {
 		return err
 	}
-	at := h.remote.request()
+	at := x.remote.request()
 	at.close("packet")
-	third := at.openApart("third", h.divertSpec(), script.OtherProcess)
+	third := at.openOther("third", x.divertSpec(), script.OtherProcess)
 	if err := at.run(ctx); err != nil {
 		return err
 	}
 	if third.Fault != nil {
 		return failed(NotOpened, "%s: the divert port is still kept from others when its socket is closed: %s", third.where, third.Fault.Text)
 	}
-	return h.judgeMatched(ctx, 1, 1)
+	return x.judgeMatched(ctx, 1, 1)
 }
 
 // superuser: "A divert socket must be bound to a divert port through bind(2), which only
@@ -163,16 +158,16 @@ func (h *half) secondBind(ctx context.Context) error {
 //  2. The same process with privilege can.
 //  3. Nothing is left of the attempt: the cell's own divert socket gets the port then, and passes
 //     on what the client sends.
-func (h *half) superuser(ctx context.Context) error {
+func (x *claimRun) superuser(ctx context.Context) error {
 	who := script.UnprivilegedProcess
-	if h.omit[Privilege] {
+	if x.omit[Privilege] {
 		who = script.OtherProcess
 	}
-	if err := h.refused(ctx, "nobody", who, unprivileged); err != nil {
+	if err := x.refused(ctx, "nobody", who, unprivileged); err != nil {
 		return err
 	}
-	at := h.remote.request()
-	opened := at.openApart("root", h.divertSpec(), script.OtherProcess)
+	at := x.remote.request()
+	opened := at.openOther("root", x.divertSpec(), script.OtherProcess)
 	at.close("root")
 	if err := at.run(ctx); err != nil {
 		return err
@@ -180,10 +175,10 @@ func (h *half) superuser(ctx context.Context) error {
 	if opened.Fault != nil {
 		return broken(SocketFailed, "%s: %s", opened.where, opened.Fault.Text)
 	}
-	if err := h.begin(ctx, true); err != nil {
+	if err := x.begin(ctx, true); err != nil {
 		return err
 	}
-	return h.passes(ctx, "packet")
+	return x.passes(ctx, "packet")
 }
 
 // lowPorts are divert ports below 1024, for those who have one of newDivertPorts.
@@ -197,17 +192,17 @@ const lowPorts = 1024 - divertPortsEach
 //  2. The same process with privilege can bind that port, and without privilege one above.
 //  3. Nothing is left of the attempts: the cell's own divert socket gets its port then, and passes
 //     on what the client sends.
-func (h *half) lowPort(ctx context.Context) error {
-	low, high := h.divertSpec(), h.divertSpec()
-	low.Local = netip.AddrPortFrom(low.Local.Addr(), lowPorts+(h.Divert-divertPorts))
+func (x *claimRun) lowPort(ctx context.Context) error {
+	low, high := x.divertSpec(), x.divertSpec()
+	low.Local = netip.AddrPortFrom(low.Local.Addr(), lowPorts+(x.Divert-divertPorts))
 	privileged := low
-	low.Unprivileged, high.Unprivileged = !h.omit[Privilege], true
-	at := h.remote.request()
-	refused := at.openApart("low", low, script.OtherProcess)
+	low.Unprivileged, high.Unprivileged = !x.omit[Privilege], true
+	at := x.remote.request()
+	refused := at.openOther("low", low, script.OtherProcess)
 	at.close("low")
-	opened := at.openApart("root", privileged, script.OtherProcess)
+	opened := at.openOther("root", privileged, script.OtherProcess)
 	at.close("root")
-	above := at.openApart("high", high, script.OtherProcess)
+	above := at.openOther("high", high, script.OtherProcess)
 	at.close("high")
 	if err := at.run(ctx); err != nil {
 		return err
@@ -220,23 +215,23 @@ func (h *half) lowPort(ctx context.Context) error {
 	case opened.Fault != nil:
 		return broken(SocketFailed, "%s: %s", opened.where, opened.Fault.Text)
 	case above.Fault != nil:
-		return failed(NotOpened, "%s: the kernel does not let a process without privilege bind divert port %d: %s", above.where, h.Divert, above.Fault.Text)
+		return failed(NotOpened, "%s: the kernel does not let a process without privilege bind divert port %d: %s", above.where, x.Divert, above.Fault.Text)
 	}
-	if err := h.begin(ctx, true); err != nil {
+	if err := x.begin(ctx, true); err != nil {
 		return err
 	}
-	return h.passes(ctx, "packet")
+	return x.passes(ctx, "packet")
 }
 
 // refused judges that a process cannot open the cell's divert socket, for the reason that
 // the kernel has.
-func (h *half) refused(ctx context.Context, end string, apart script.Process, codes map[string]string) error {
-	at := h.remote.request()
-	opened := at.openApart(end, h.divertSpec(), apart)
+func (x *claimRun) refused(ctx context.Context, end string, apart script.Process, codes map[string]string) error {
+	at := x.remote.request()
+	opened := at.openOther(end, x.divertSpec(), apart)
 	if err := at.run(ctx); err != nil {
 		return err
 	}
-	code := codes[h.kernel.Firewall]
+	code := codes[x.kernel.Firewall]
 	switch {
 	case opened.Fault == nil:
 		return failed(NotRefused, "%s: the kernel lets the divert socket be opened and must say %s", opened.where, code)
@@ -253,25 +248,25 @@ func (h *half) refused(ctx context.Context, end string, apart script.Process, co
 //  2. A divert socket is opened. What the client sends now comes to it, and arrives
 //     as the socket has rewritten it.
 //  3. The rule has counted both, before and behind.
-func (h *half) bypass(ctx context.Context) error {
-	h.change = func(r *pfconf.Rule) { r.Bypass = !h.omit[Bypass] }
-	if err := h.begin(ctx, false); err != nil {
+func (x *claimRun) bypass(ctx context.Context) error {
+	x.change = func(r *pfconf.Rule) { r.Bypass = !x.omit[Bypass] }
+	if err := x.begin(ctx, false); err != nil {
 		return err
 	}
-	if err := h.sends(ctx); err != nil {
+	if err := x.sends(ctx); err != nil {
 		return err
 	}
-	if err := h.arrives(ctx, script.ClientLine, NotBypassed); err != nil {
+	if err := x.arrives(ctx, script.ClientLine, NotBypassed); err != nil {
 		return err
 	}
-	if err := h.judgeMatched(ctx, 1, 1); err != nil {
+	if err := x.judgeMatched(ctx, 1, 1); err != nil {
 		return err
 	}
-	if err := h.openDivert(ctx, "packet"); err != nil {
+	if err := x.openDivert(ctx, "packet"); err != nil {
 		return err
 	}
-	if err := h.passes(ctx, "packet"); err != nil {
+	if err := x.passes(ctx, "packet"); err != nil {
 		return err
 	}
-	return h.judgeMatched(ctx, 2, 2)
+	return x.judgeMatched(ctx, 2, 2)
 }

@@ -18,24 +18,24 @@ import (
 //     program can't; the kernel has one system call for recv(2) and recvfrom(2).
 //  4. What the client sends at last is taken by recvfrom(2), reinjected rewritten, and arrives.
 //  5. The rule has counted all.
-func (h *half) read(ctx context.Context) error {
-	if err := h.begin(ctx, false); err != nil {
+func (x *claimRun) read(ctx context.Context) error {
+	if err := x.begin(ctx, false); err != nil {
 		return err
 	}
 	calls := []script.Call{script.Read}
-	if h.kernel.Firewall == "ipfw" {
+	if x.kernel.Firewall == "ipfw" {
 		calls = append(calls, script.Recv)
 	}
 	for _, call := range calls {
-		h.call = call
-		if err := h.openDivert(ctx, "packet"); err != nil {
+		x.divertSocket.Call = call
+		if err := x.openDivert(ctx, "packet"); err != nil {
 			return err
 		}
-		if err := h.sends(ctx); err != nil {
+		if err := x.sends(ctx); err != nil {
 			return err
 		}
-		from, to := h.ends()
-		divert := h.remote.request()
+		from, to := x.flowEnds()
+		divert := x.remote.request()
 		seen := divert.receive("packet")
 		seen.may = refusedReads
 		divert.close("packet")
@@ -45,22 +45,22 @@ func (h *half) read(ctx context.Context) error {
 		if seen.Fault != nil && !lost[seen.Fault.Code] {
 			return failed(NotDelivered, "%s: the kernel refuses %s(2): %s", seen.where, call, seen.Fault.Text)
 		}
-		if err := h.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
+		if err := x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
 			return err
 		}
-		if err := h.nothingArrives(ctx, "it was taken by "+string(call)+"(2) and not reinjected"); err != nil {
+		if err := x.nothingArrives(ctx, "it was taken by "+string(call)+"(2) and not reinjected"); err != nil {
 			return err
 		}
 	}
-	h.call = ""
-	if err := h.openDivert(ctx, "packet"); err != nil {
+	x.divertSocket.Call = ""
+	if err := x.openDivert(ctx, "packet"); err != nil {
 		return err
 	}
-	if err := h.passes(ctx, "packet"); err != nil {
+	if err := x.passes(ctx, "packet"); err != nil {
 		return err
 	}
 	n := uint64(len(calls) + 1)
-	return h.judgeMatched(ctx, n, n)
+	return x.judgeMatched(ctx, n, n)
 }
 
 // refusedReads are the codes of a kernel that does not let a packet be read, and those that say
@@ -74,26 +74,26 @@ var refusedReads = lostOr("EINVAL", "EOPNOTSUPP", "ENOTCONN", "EDESTADDRREQ", "E
 //  2. The client sends. With the packet the divert socket gives the name of REMOTE's interface
 //     towards LOCAL.
 //  3. Reinjected rewritten, it arrives.
-func (h *half) interfaceName(ctx context.Context) error {
+func (x *claimRun) interfaceName(ctx context.Context) error {
 	const room = 7 // and a NUL
-	name := h.nics[h.Family]
+	name := x.nics[x.Family]
 	switch {
 	case name == "":
-		return broken(QuestionFailed, "remote: it is not known which interface has %v", h.Remote)
+		return broken(QuestionFailed, "remote: it is not known which interface has %v", x.Remote)
 	case len(name) > room:
 		return skipped("REMOTE: the name of the interface %s does not fit, and how it is cut is not said", name)
 	}
-	if err := h.begin(ctx, true); err != nil {
+	if err := x.begin(ctx, true); err != nil {
 		return err
 	}
-	seen, err := h.handedOver(ctx)
+	seen, err := x.diverted(ctx)
 	if err != nil {
 		return err
 	}
 	if got := seen.Messages[0].Interface; got != name {
 		return failed(WrongAddress, "%s: the packet came with the interface name %q, and it came in by %s", seen.where, got, name)
 	}
-	return h.goesOn(ctx)
+	return x.reinjected(ctx)
 }
 
 // teed: "packets arriving on the divert socket by the ipfw(8) tee action are delivered as-is and
@@ -107,19 +107,19 @@ func (h *half) interfaceName(ctx context.Context) error {
 //  4. The rule has counted each fragment.
 //
 // That those of a rule with divert are put together, the claim reassembled shows.
-func (h *half) teed(ctx context.Context) error {
+func (x *claimRun) teed(ctx context.Context) error {
 	const size = 4000
-	h.big, h.asPieces = true, true
-	h.pieces = h.kernel.MeetsFragments
-	h.change = func(r *pfconf.Rule) { r.Tee = true }
-	if err := h.begin(ctx, true, func(ctx context.Context) (pfconf.Flow, error) { return h.longControl(ctx, size) }); err != nil {
+	x.big, x.divertSocket.Fragments = true, true
+	x.fragmented = x.kernel.MeetsFragments
+	x.change = func(r *pfconf.Rule) { r.Tee = true }
+	if err := x.begin(ctx, true, func(ctx context.Context) (pfconf.Flow, error) { return x.longControl(ctx, size) }); err != nil {
 		return err
 	}
 	line := script.ClientLine
-	if !h.omit[Whole] {
+	if !x.omit[Whole] {
 		line += strings.Repeat("A line that is cut\n", size)[:size-len(line)]
 	}
-	there := h.local.request()
+	there := x.local.request()
 	sent := there.send("client", line, 0)
 	there.fence()
 	if err := there.run(ctx); err != nil {
@@ -128,15 +128,15 @@ func (h *half) teed(ctx context.Context) error {
 	if err := unanswered(sent); err != nil {
 		return err
 	}
-	if err := h.arrives(ctx, line, NotBypassed); err != nil {
+	if err := x.arrives(ctx, line, NotBypassed); err != nil {
 		return err
 	}
-	at := h.remote.request()
+	at := x.remote.request()
 	copied := at.rest("packet")
 	if err := at.run(ctx); err != nil {
 		return err
 	}
-	from, to := h.ends()
+	from, to := x.flowEnds()
 	var together strings.Builder
 	for _, m := range copied.Messages {
 		if m.From != from || m.To != to {
@@ -155,5 +155,5 @@ func (h *half) teed(ctx context.Context) error {
 	if err := unanswered(copied); err != nil {
 		return err
 	}
-	return h.judgeMatched(ctx, 1, 1)
+	return x.judgeMatched(ctx, 1, 1)
 }

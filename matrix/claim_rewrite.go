@@ -14,30 +14,30 @@ import (
 //  2. The client sends. The packet comes to the divert socket, which gives it back rewritten.
 //  3. It does not come again, and arrives rewritten, once.
 //  4. The rule has counted it.
-func (h *half) through(ctx context.Context) error {
-	if err := h.begin(ctx, true); err != nil {
+func (x *claimRun) through(ctx context.Context) error {
+	if err := x.begin(ctx, true); err != nil {
 		return err
 	}
-	if err := h.passes(ctx, "packet"); err != nil {
+	if err := x.passes(ctx, "packet"); err != nil {
 		return err
 	}
-	return h.judgeMatched(ctx, 1, 1)
+	return x.judgeMatched(ctx, 1, 1)
 }
 
 // otherLength: what is written back need not be as long as what was read: the whole packet is
 // (sendto(2) of divert(4); NFQA_PAYLOAD of a verdict, nfqnl_mangle).
 //
 // As through, with a line that is longer and then with one that is shorter than the client's.
-func (h *half) otherLength(ctx context.Context) error {
-	if err := h.begin(ctx, true); err != nil {
+func (x *claimRun) otherLength(ctx context.Context) error {
+	if err := x.begin(ctx, true); err != nil {
 		return err
 	}
 	for _, line := range []string{"A line that is longer than the client's was\n", "Px\n"} {
-		if err := h.passesAs(ctx, "packet", line); err != nil {
+		if err := x.passesAs(ctx, "packet", line); err != nil {
 			return err
 		}
 	}
-	return h.judgeMatched(ctx, 2, 2)
+	return x.judgeMatched(ctx, 2, 2)
 }
 
 // checksumsMended: "The packets' checksums are recalculated upon reinjection." (OpenBSD
@@ -45,18 +45,18 @@ func (h *half) otherLength(ctx context.Context) error {
 //
 // As through; and what the divert socket reinjects has wrong checksums, those of the IPv4
 // header and of UDP.
-func (h *half) checksumsMended(ctx context.Context) error { return h.spoilt(ctx, script.SpoilAll) }
+func (x *claimRun) checksumsMended(ctx context.Context) error { return x.spoilt(ctx, script.SpoilAll) }
 
 // headerMended: "packets written as outgoing have their IP header checksums overwritten with
 // the correct value" (FreeBSD divert(4)).
 //
 // As through; and what the divert socket reinjects has a wrong checksum in its IPv4 header.
 // (IPv6 has none there.)
-func (h *half) headerMended(ctx context.Context) error { return h.spoilt(ctx, script.SpoilHeader) }
+func (x *claimRun) headerMended(ctx context.Context) error { return x.spoilt(ctx, script.SpoilHeader) }
 
-func (h *half) spoilt(ctx context.Context, which script.Spoil) error {
-	h.spoil = which
-	return h.through(ctx)
+func (x *claimRun) spoilt(ctx context.Context, which script.Spoil) error {
+	x.divertSocket.Spoil = which
+	return x.through(ctx)
 }
 
 // checksumsKept: "Packets written as incoming and having incorrect checksums will be dropped."
@@ -67,19 +67,19 @@ func (h *half) spoilt(ctx context.Context, which script.Spoil) error {
 //  2. The client sends; the divert socket gives the packet back with wrong checksums. It does
 //     not arrive.
 //  3. Another divert socket gives the next packet back with right checksums. It arrives.
-func (h *half) checksumsKept(ctx context.Context) error {
-	h.spoil = script.SpoilAll
-	if h.omit[Spoilt] {
-		h.spoil = ""
+func (x *claimRun) checksumsKept(ctx context.Context) error {
+	x.divertSocket.Spoil = script.SpoilAll
+	if x.omit[Spoilt] {
+		x.divertSocket.Spoil = ""
 	}
-	if err := h.begin(ctx, true); err != nil {
+	if err := x.begin(ctx, true); err != nil {
 		return err
 	}
-	if err := h.sends(ctx); err != nil {
+	if err := x.sends(ctx); err != nil {
 		return err
 	}
-	from, to := h.ends()
-	divert := h.remote.request()
+	from, to := x.flowEnds()
+	divert := x.remote.request()
 	seen := divert.receive("packet")
 	sent := divert.relay("packet", script.ClientLine, script.PacketLine)
 	divert.fence()
@@ -87,20 +87,20 @@ func (h *half) checksumsKept(ctx context.Context) error {
 	if err := divert.run(ctx); err != nil {
 		return err
 	}
-	if err := h.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
+	if err := x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
 		return err
 	}
 	if sent.Fault != nil {
 		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Fault.Text)
 	}
-	if err := h.nothingArrives(ctx, "its checksums were wrong when it was reinjected"); err != nil {
+	if err := x.nothingArrives(ctx, "its checksums were wrong when it was reinjected"); err != nil {
 		return err
 	}
-	h.spoil = ""
-	if err := h.openDivert(ctx, "packet"); err != nil {
+	x.divertSocket.Spoil = ""
+	if err := x.openDivert(ctx, "packet"); err != nil {
 		return err
 	}
-	return h.passes(ctx, "packet")
+	return x.passes(ctx, "packet")
 }
 
 // turned: "After being reinjected, inbound and outbound packets are treated differently. Inbound
@@ -118,56 +118,56 @@ func (h *half) checksumsKept(ctx context.Context) error {
 // back by the loopback interface. OpenBSD tells the interface. On FreeBSD, where IPv6 does not show
 // that one, such a packet meets the rules anew, while one that comes in goes on behind those of the
 // cell: one of these diverts it to no one.
-func (h *half) turned(ctx context.Context) error {
+func (x *claimRun) turned(ctx context.Context) error {
 	switch {
-	case h.toServer():
-	case h.kernel.Firewall == "ipfw":
-		back := h.rule()
-		back.Label, back.Direction, back.Divert = h.Cell.label("-back"), pfconf.In, h.otherDivert()
-		back.From, back.To, back.Port = h.Local, h.Remote, h.client
-		h.more = []pfconf.Rule{back}
+	case x.toServer():
+	case x.kernel.Firewall == "ipfw":
+		back := x.rule()
+		back.Label, back.Direction, back.Divert = x.Cell.label("-back"), pfconf.In, x.otherDivert()
+		back.From, back.To, back.Port = x.Local, x.Remote, x.client
+		x.more = []pfconf.Rule{back}
 	default:
-		h.arrival = true
+		x.arrival = true
 	}
-	if err := h.begin(ctx, true); err != nil {
+	if err := x.begin(ctx, true); err != nil {
 		return err
 	}
-	if err := h.sends(ctx); err != nil {
+	if err := x.sends(ctx); err != nil {
 		return err
 	}
-	from, to := h.ends()
-	in := h.Remote
-	if h.toServer() != h.omit[Turned] {
-		in = h.Family.Unspecified()
+	from, to := x.flowEnds()
+	in := x.Remote
+	if x.toServer() != x.omit[Turned] {
+		in = x.Family.Unspecified()
 	}
-	divert := h.remote.request()
+	divert := x.remote.request()
 	seen := divert.receive("packet")
-	sent := divert.turn("packet", script.ClientLine, h.rewritten(script.PacketLine), in)
+	sent := divert.turn("packet", script.ClientLine, x.rewritten(script.PacketLine), in)
 	divert.fence()
 	again := divert.rest("packet")
 	if err := divert.run(ctx); err != nil {
 		return err
 	}
-	clientSide, _ := h.sides()
+	clientSide, _ := x.sides()
 	there := clientSide.request()
 	answered := there.rest("client")
 	if err := there.run(ctx); err != nil {
 		return err
 	}
-	if err := h.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
+	if err := x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
 		return err
 	}
 	if sent.Fault != nil {
 		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Fault.Text)
 	}
-	if err := h.judge(answered, want{line: script.PacketLine, from: to, missing: NotReinjected}); err != nil {
+	if err := x.judge(answered, want{line: script.PacketLine, from: to, missing: NotReinjected}); err != nil {
 		return err
 	}
 	if via := answered.Messages[0].Via.Addr(); via.IsLoopback() {
 		return failed(NotReinjected, "%s: the packet came by the interface of %v: it went out to its own host, and did not come in by that of %v", answered.where, via, in)
 	}
-	if err := h.judge(again); err != nil {
+	if err := x.judge(again); err != nil {
 		return err
 	}
-	return h.nothingArrives(ctx, "it was turned round")
+	return x.nothingArrives(ctx, "it was turned round")
 }

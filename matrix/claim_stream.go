@@ -27,38 +27,38 @@ const rounds = 3
 //     the end.
 //  5. Nothing more waits at the server. The rule has counted at least three packets of the client
 //     and two that answer, and each came out behind it.
-func (h *half) streamThrough(ctx context.Context) error {
-	h.change = func(r *pfconf.Rule) { r.Both = true }
-	if err := h.openStream(ctx); err != nil {
+func (x *claimRun) streamThrough(ctx context.Context) error {
+	x.change = func(r *pfconf.Rule) { r.Both = true }
+	if err := x.openStream(ctx); err != nil {
 		return err
 	}
-	c, err := h.streamPacketControl(ctx)
+	c, err := x.streamPacketControl(ctx)
 	if err != nil {
 		return err
 	}
-	if err := h.loadBehind(ctx, c); err != nil {
+	if err := x.loadBehind(ctx, c); err != nil {
 		return err
 	}
-	return h.streamRewritten(ctx, h.label())
+	return x.streamRewritten(ctx, x.label())
 }
 
 // openStream opens the server and the divert socket.
-func (h *half) openStream(ctx context.Context) error {
-	_, serverSide := h.sides()
-	at, divert := serverSide.request(), h.remote.request()
-	opened := []*asked{at.open("server", h.serverSpec()), divert.open("packet", h.divertSpec())}
+func (x *claimRun) openStream(ctx context.Context) error {
+	_, serverSide := x.sides()
+	at, divert := serverSide.request(), x.remote.request()
+	opened := []*stepResult{at.open("server", x.serverSpec()), divert.open("packet", x.divertSpec())}
 	if err := both(ctx, at.run, divert.run); err != nil {
 		return err
 	}
-	return h.opened(opened...)
+	return x.opened(opened...)
 }
 
 // streamPacketControl connects before the rule is there, which must succeed.
-func (h *half) streamPacketControl(ctx context.Context) (c control, err error) {
-	clientSide, serverSide := h.sides()
-	spec := h.controlSpec()
+func (x *claimRun) streamPacketControl(ctx context.Context) (c control, err error) {
+	clientSide, serverSide := x.sides()
+	spec := x.controlSpec()
 	there := clientSide.request()
-	opened := []*asked{there.open("control", spec), there.connect("control", spec)}
+	opened := []*stepResult{there.open("control", spec), there.connect("control", spec)}
 	there.fence()
 	connected := there.connected("control")
 	there.close("control")
@@ -66,13 +66,13 @@ func (h *half) streamPacketControl(ctx context.Context) (c control, err error) {
 	if err := there.run(ctx); err != nil {
 		return c, err
 	}
-	if err := h.opened(opened...); err != nil {
+	if err := x.opened(opened...); err != nil {
 		return c, err
 	}
 	if connected.Fault != nil {
 		return c, broken(ControlLost, "%s: the connection was not answered before the rule was there: %s", connected.where, connected.Fault.Text)
 	}
-	c.kill = []pfconf.Flow{h.controlFlow(connected.Local)}
+	c.kill = []pfconf.Flow{x.controlFlow(connected.Local)}
 	// The rule would take the last packets of this connection too: it must be over before.
 	at := serverSide.request()
 	heard := at.rest("server") // accepts and closes
@@ -80,27 +80,27 @@ func (h *half) streamPacketControl(ctx context.Context) (c control, err error) {
 	if err := at.run(ctx); err != nil {
 		return c, err
 	}
-	if err := h.judge(heard, want{from: connected.Local, missing: ControlLost}); err != nil {
+	if err := x.judge(heard, want{from: connected.Local, missing: ControlLost}); err != nil {
 		return c, err
 	}
-	return c, h.silentAt(h.remote, "packet", "the divert socket saw it before the rule was there")(ctx)
+	return c, x.silentAt(x.remote, "packet", "the divert socket saw it before the rule was there")(ctx)
 }
 
 // streamRewritten runs the connection of a rule that is loaded.
-func (h *half) streamRewritten(ctx context.Context, label string) error {
-	clientSide, serverSide := h.sides()
-	from, to := h.ends()
-	spec := h.clientSpec()
+func (x *claimRun) streamRewritten(ctx context.Context, label string) error {
+	clientSide, serverSide := x.sides()
+	from, to := x.flowEnds()
+	spec := x.clientSpec()
 	there := clientSide.request()
-	ready := []*asked{there.open("client", spec), there.connect("client", spec)}
+	ready := []*stepResult{there.open("client", spec), there.connect("client", spec)}
 	there.fence()
 	if err := there.run(ctx); err != nil {
 		return err
 	}
-	if err := h.opened(ready...); err != nil {
+	if err := x.opened(ready...); err != nil {
 		return err
 	}
-	if err := h.giveBack(ctx); err != nil {
+	if err := x.giveBack(ctx); err != nil {
 		return err
 	}
 	there = clientSide.request()
@@ -110,7 +110,7 @@ func (h *half) streamRewritten(ctx context.Context, label string) error {
 	if err := there.run(ctx); err != nil {
 		return err
 	}
-	if err := h.giveBack(ctx); err != nil {
+	if err := x.giveBack(ctx); err != nil {
 		return err
 	}
 	at := serverSide.request()
@@ -122,7 +122,7 @@ func (h *half) streamRewritten(ctx context.Context, label string) error {
 	if err := at.run(ctx); err != nil {
 		return err
 	}
-	if err := h.giveBack(ctx); err != nil {
+	if err := x.giveBack(ctx); err != nil {
 		return err
 	}
 	there = clientSide.request()
@@ -132,12 +132,12 @@ func (h *half) streamRewritten(ctx context.Context, label string) error {
 	if err := there.run(ctx); err != nil {
 		return err
 	}
-	if err := h.giveBack(ctx); err != nil {
+	if err := x.giveBack(ctx); err != nil {
 		return err
 	}
 	at = serverSide.request()
 	rest := at.rest("server")
-	remote := h.remote.request()
+	remote := x.remote.request()
 	counters := remote.counters(label)
 	if err := both(ctx, at.run, remote.run); err != nil {
 		return err
@@ -151,29 +151,29 @@ func (h *half) streamRewritten(ctx context.Context, label string) error {
 	case accepted.Local != to || accepted.Peer != from:
 		return failed(WrongAddress, "%s: accepted on %v from %v, not on %v from %v", accepted.where, accepted.Local, accepted.Peer, to, from)
 	}
-	if err := h.judge(read, want{line: script.PacketLine, from: from, missing: NotReinjected}); err != nil {
+	if err := x.judge(read, want{line: script.PacketLine, from: from, missing: NotReinjected}); err != nil {
 		return err
 	}
-	if err := h.judge(answer, want{line: answerLine, from: to, missing: NotReinjected}); err != nil {
+	if err := x.judge(answer, want{line: answerLine, from: to, missing: NotReinjected}); err != nil {
 		return err
 	}
 	if end.Fault == nil || end.Fault.Code != script.CodeEOF {
 		return failed(NoReply, "%s: the end of the stream did not come: %s", end.where, end.found())
 	}
-	if err := h.judge(rest); err != nil {
+	if err := x.judge(rest); err != nil {
 		return err
 	}
-	return h.judgeStreamCounters(label, *counters.Counters)
+	return x.judgeStreamCounters(label, *counters.Counters)
 }
 
 // giveBack returns what waits at the divert socket, rewritten, and what that brings forth.
-func (h *half) giveBack(ctx context.Context) error {
+func (x *claimRun) giveBack(ctx context.Context) error {
 	rewrites := []script.Rewrite{{Old: script.ClientLine, New: script.PacketLine}, {Old: script.ServerLine, New: answerLine}}
-	if h.omit[Rewriting] {
+	if x.omit[Rewriting] {
 		rewrites = nil
 	}
-	divert := h.remote.request()
-	var given []*asked
+	divert := x.remote.request()
+	var given []*stepResult
 	for range rounds {
 		given = append(given, divert.relayAll("packet", rewrites))
 		divert.fence()
@@ -189,11 +189,11 @@ func (h *half) giveBack(ctx context.Context) error {
 	return nil
 }
 
-func (h *half) judgeStreamCounters(label string, c pfconf.Counters) error {
+func (x *claimRun) judgeStreamCounters(label string, c pfconf.Counters) error {
 	switch {
-	case h.kernel.StatesFirst && c.States != 1:
+	case x.kernel.StatesFirst && c.States != 1:
 		return failed(NotCounted, "remote: rule %s created %d states, not one", label, c.States)
-	case h.kernel.StatesFirst:
+	case x.kernel.StatesFirst:
 		return nil
 	case c.Matched < 3 || c.Replies < 2:
 		return failed(NotCounted, "remote: rule %s matched %d packets, and %d that answer", label, c.Matched, c.Replies)
@@ -215,48 +215,48 @@ func (h *half) judgeStreamCounters(label string, c pfconf.Counters) error {
 //     proxy with FAKE as its destination. TCP: the answers too, and the client reads the proxy's as
 //     they were rewritten.
 //  5. Both rules have counted.
-func (h *half) bothDiverts(ctx context.Context) error {
-	packets := h.rule()
-	packets.Label, packets.Action = h.Cell.label("-packet"), pfconf.DivertPacket
-	packets.Divert = netip.AddrPortFrom(h.Family.Unspecified(), h.Divert)
-	packets.Both = h.Proto == pfconf.TCP
-	h.more = []pfconf.Rule{packets}
-	if h.Proto == pfconf.TCP {
-		if err := h.openStream(ctx); err != nil {
+func (x *claimRun) bothDiverts(ctx context.Context) error {
+	packets := x.rule()
+	packets.Label, packets.Action = x.Cell.label("-packet"), pfconf.DivertPacket
+	packets.Divert = netip.AddrPortFrom(x.Family.Unspecified(), x.Divert)
+	packets.Both = x.Proto == pfconf.TCP
+	x.more = []pfconf.Rule{packets}
+	if x.Proto == pfconf.TCP {
+		if err := x.openStream(ctx); err != nil {
 			return err
 		}
-		c, err := h.streamControl(ctx, "server")
+		c, err := stream{x.exchange}.control(ctx, "server")
 		if err != nil {
 			return err
 		}
-		if err := h.loadBehind(ctx, c); err != nil {
+		if err := x.loadBehind(ctx, c); err != nil {
 			return err
 		}
-		return h.streamRewritten(ctx, packets.Label)
+		return x.streamRewritten(ctx, packets.Label)
 	}
 
-	if err := h.openEnds(ctx, func(remote *request) *asked { return remote.open("packet", h.divertSpec()) }); err != nil {
+	if err := x.openEnds(ctx, func(remote *request) *stepResult { return remote.open("packet", x.divertSpec()) }); err != nil {
 		return err
 	}
-	local, err := h.sendControl(ctx, false)
+	local, err := x.sendControl(ctx, false)
 	if err != nil {
 		return err
 	}
-	unseen := h.silentAt(h.remote, "packet", "the divert socket saw it before the rule was there")
-	undiverted := h.silentAt(h.remote, "server", "it was sent before the rule was there")
-	c := control{kill: []pfconf.Flow{h.controlFlow(local)}, judge: func(ctx context.Context) error { return both(ctx, unseen, undiverted) }}
-	if err := h.loadBehind(ctx, c); err != nil {
+	unseen := x.silentAt(x.remote, "packet", "the divert socket saw it before the rule was there")
+	undiverted := x.silentAt(x.remote, "server", "it was sent before the rule was there")
+	c := control{kill: []pfconf.Flow{x.controlFlow(local)}, judge: func(ctx context.Context) error { return both(ctx, unseen, undiverted) }}
+	if err := x.loadBehind(ctx, c); err != nil {
 		return err
 	}
-	if err := h.passes(ctx, "packet"); err != nil {
+	if err := x.passes(ctx, "packet"); err != nil {
 		return err
 	}
-	at := h.remote.request()
-	first, second := at.counters(h.label()), at.counters(packets.Label)
+	at := x.remote.request()
+	first, second := at.counters(x.label()), at.counters(packets.Label)
 	if err := at.run(ctx); err != nil {
 		return err
 	}
-	for _, a := range []*asked{first, second} {
+	for _, a := range []*stepResult{first, second} {
 		if c := a.Counters; c.Matched != 1 || c.Done != 1 {
 			return failed(NotCounted, "remote: one of the rules matched %d packets, and its action served %d, not one", c.Matched, c.Done)
 		}

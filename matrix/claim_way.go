@@ -17,30 +17,30 @@ import (
 //  2. The client sends; the packet comes to the divert socket, which gives it back as it is.
 //  3. It does not come to the socket again, and arrives at the server, once.
 //  4. The rule has counted it once, and once behind.
-func (h *half) noLoop(ctx context.Context) error {
-	if err := h.givenBack(ctx); err != nil {
+func (x *claimRun) noLoop(ctx context.Context) error {
+	if err := x.reinjects(ctx); err != nil {
 		return err
 	}
-	return h.judgeMatched(ctx, 1, 1)
+	return x.judgeMatched(ctx, 1, 1)
 }
 
-// givenBack is noLoop without what the rule has counted: FreeBSD's pf counts no packet that a rule
+// reinjects is noLoop without what the rule has counted: FreeBSD's pf counts no packet that a rule
 // of its own has diverted. A packet that such a rule lets pass instead is told apart from one that
 // is lost.
-func (h *half) givenBack(ctx context.Context) error {
-	if err := h.begin(ctx, true); err != nil {
+func (x *claimRun) reinjects(ctx context.Context) error {
+	if err := x.begin(ctx, true); err != nil {
 		return err
 	}
-	if err := h.sends(ctx); err != nil {
+	if err := x.sends(ctx); err != nil {
 		return err
 	}
-	if h.omit[Once] {
-		if err := h.sends(ctx); err != nil {
+	if x.omit[Once] {
+		if err := x.sends(ctx); err != nil {
 			return err
 		}
 	}
-	from, to := h.ends()
-	divert := h.remote.request()
+	from, to := x.flowEnds()
+	divert := x.remote.request()
 	seen := divert.receive("packet")
 	sent := divert.relay("packet", "", "")
 	divert.fence()
@@ -48,8 +48,8 @@ func (h *half) givenBack(ctx context.Context) error {
 	if err := divert.run(ctx); err != nil {
 		return err
 	}
-	if h.Claim.PF && seen.Fault != nil {
-		received, err := h.atServer(ctx)
+	if x.Claim.PF && seen.Fault != nil {
+		received, err := x.atServer(ctx)
 		if err != nil {
 			return err
 		}
@@ -57,7 +57,7 @@ func (h *half) givenBack(ctx context.Context) error {
 			return failed(NotRewritten, "%s: the packet passed the divert socket by and arrived as %q", received.where, received.Messages[0].Data)
 		}
 	}
-	if err := h.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
+	if err := x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
 		return err
 	}
 	if sent.Fault != nil {
@@ -66,10 +66,41 @@ func (h *half) givenBack(ctx context.Context) error {
 	if len(again.Messages) > 0 {
 		return failed(Looped, "%s: the packet that was reinjected came again", again.where)
 	}
-	if err := h.judge(again); err != nil {
+	if err := x.judge(again); err != nil {
 		return err
 	}
-	return h.arrives(ctx, script.ClientLine, NotReinjected)
+	return x.arrives(ctx, script.ClientLine, NotReinjected)
+}
+
+// The numbers of directions in pf (PF_IN and PF_OUT in FreeBSD's sys/netpfil/pf/pf.h).
+const (
+	pfIn  = 1
+	pfOut = 2
+)
+
+// cookie: the port that comes with a packet is for pf "a value that tells the original direction"
+// (FreeBSD 15's divert(4), in other words).
+//
+//  1. Control: before the rule is there, what a client like the cell's sends arrives.
+//  2. The client sends, and the packet comes to the divert socket with the number of its direction
+//     in place of a rule's.
+//  3. It is reinjected rewritten, and arrives.
+func (x *claimRun) cookie(ctx context.Context) error {
+	if err := x.begin(ctx, true); err != nil {
+		return err
+	}
+	seen, err := x.diverted(ctx)
+	if err != nil {
+		return err
+	}
+	number, is := uint16(pfIn), "came in"
+	if x.mode == PacketOut {
+		number, is = pfOut, "is to leave"
+	}
+	if via := seen.Messages[0].Via; via.Port() != number {
+		return failed(WrongAddress, "%s: the packet came with the address %v; it %s, which is %d", seen.where, via, is, number)
+	}
+	return x.reinjected(ctx)
 }
 
 // echoOut: ICMP is diverted like any protocol ("queues raw packets", OpenBSD divert(4)).
@@ -82,64 +113,64 @@ func (h *half) givenBack(ctx context.Context) error {
 //     rewritten.
 //  4. LOCAL hears it, once, rewritten, with its id and number and a right checksum.
 //  5. The rule has counted it.
-func (h *half) echoOut(ctx context.Context) error {
-	h.change = func(r *pfconf.Rule) {
-		r.Action, r.Divert = pfconf.DivertPacket, netip.AddrPortFrom(h.Family.Unspecified(), h.Divert)
+func (x *claimRun) echoOut(ctx context.Context) error {
+	x.change = func(r *pfconf.Rule) {
+		r.Action, r.Divert = pfconf.DivertPacket, netip.AddrPortFrom(x.Family.Unspecified(), x.Divert)
 	}
-	if err := h.openEnds(ctx, func(remote *request) *asked { return remote.open("packet", h.divertSpec()) }); err != nil {
+	if err := x.openEnds(ctx, func(remote *request) *stepResult { return remote.open("packet", x.divertSpec()) }); err != nil {
 		return err
 	}
-	from, to := h.ends()
-	if _, err := h.sendControl(ctx, false); err != nil {
+	from, to := x.flowEnds()
+	if _, err := x.sendControl(ctx, false); err != nil {
 		return err
 	}
-	unseen := h.silentAt(h.remote, "packet", "the divert socket saw it before the rule was there")
+	unseen := x.silentAt(x.remote, "packet", "the divert socket saw it before the rule was there")
 	arrived := func(ctx context.Context) error {
-		heard, err := h.atServer(ctx)
+		heard, err := x.atServer(ctx)
 		if err != nil {
 			return err
 		}
-		if goos := h.localSystem; len(heard.Messages) == 0 && unanswered(heard) == nil && answersFirst(h.Family, goos) {
+		if goos := x.localSystem; len(heard.Messages) == 0 && unanswered(heard) == nil && answersFirst(x.Family, goos) {
 			return skipped("LOCAL's kernel (%s) answers an echo request itself and shows it to no raw socket, "+
 				"so no one can see there what arrives", goos)
 		}
-		return h.judge(heard, want{line: script.ClientLine, from: from, missing: ControlLost})
+		return x.judge(heard, want{line: script.ClientLine, from: from, missing: ControlLost})
 	}
-	c := control{kill: []pfconf.Flow{h.controlFlow(from)}, judge: func(ctx context.Context) error { return both(ctx, unseen, arrived) }}
-	if err := h.loadBehind(ctx, c); err != nil {
+	c := control{kill: []pfconf.Flow{x.controlFlow(from)}, judge: func(ctx context.Context) error { return both(ctx, unseen, arrived) }}
+	if err := x.loadBehind(ctx, c); err != nil {
 		return err
 	}
-	there := h.remote.request()
+	there := x.remote.request()
 	there.send("client", script.ClientLine, 1)
 	seen := there.receive("packet")
-	sent := there.relay("packet", script.ClientLine, h.rewritten(script.PacketLine))
+	sent := there.relay("packet", script.ClientLine, x.rewritten(script.PacketLine))
 	there.fence()
 	again := there.rest("packet")
 	if err := there.run(ctx); err != nil {
 		return err
 	}
-	received, err := h.atServer(ctx)
+	received, err := x.atServer(ctx)
 	if err != nil {
 		return err
 	}
-	if err := h.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
+	if err := x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
 		return err
 	}
 	if sent.Fault != nil {
 		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Fault.Text)
 	}
-	if err := h.judge(received, want{line: script.PacketLine, from: from, missing: NotReinjected, echo: h.header(0, 1)}); err != nil {
+	if err := x.judge(received, want{line: script.PacketLine, from: from, missing: NotReinjected, echo: x.header(0, 1)}); err != nil {
 		return err
 	}
 	// Where a rule's state has the packets of both directions, LOCAL's reply is diverted too.
 	var reply []want
-	if h.kernel.StatesFirst {
+	if x.kernel.StatesFirst {
 		reply = []want{{line: script.PacketLine, from: to, to: from, missing: NoReply}}
 	}
-	if err := h.judge(again, reply...); err != nil {
+	if err := x.judge(again, reply...); err != nil {
 		return err
 	}
-	return h.judgeMatched(ctx, 1, 1)
+	return x.judgeMatched(ctx, 1, 1)
 }
 
 // answersFirst reports whether a system's kernel makes an echo request the reply before raw sockets

@@ -5,7 +5,7 @@ import "pfdivert/pfconf"
 // claims are all claims, in the order in which they are listed.
 var claims = []Claim{
 	{
-		Name: "no-listener-in", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).noListener,
+		Name: "no-listener-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).noListener,
 		Says: "a packet for which no process listens is dropped",
 		By: map[string]string{
 			"pf": "divert(4)", "ipfw": "divert(4)",
@@ -13,7 +13,7 @@ var claims = []Claim{
 		},
 	},
 	{
-		Name: "no-listener-out", Proto: pfconf.UDP, Mode: PacketOut, play: (*half).noListener,
+		Name: "no-listener-out", Proto: pfconf.UDP, Mode: PacketOut, run: (*claimRun).noListener,
 		Says: "a packet that leaves and for which no process listens is dropped",
 		By: map[string]string{
 			"pf": "divert(4)", "ipfw": "divert(4)",
@@ -21,7 +21,7 @@ var claims = []Claim{
 		},
 	},
 	{
-		Name: "not-given-back", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).notGivenBack,
+		Name: "not-given-back", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).keepsPacket,
 		Says: "a packet that is not reinjected is lost",
 		By: map[string]string{
 			"pf": "divert(4)", "ipfw": "divert(4)",
@@ -29,7 +29,7 @@ var claims = []Claim{
 		},
 	},
 	{
-		Name: "no-loop-in", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).noLoop,
+		Name: "no-loop-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).noLoop,
 		Says: "a packet that is reinjected does not meet the rule again",
 		By: map[string]string{
 			"pf": "divert(4)", "ipfw": "divert(4)",
@@ -37,7 +37,7 @@ var claims = []Claim{
 		},
 	},
 	{
-		Name: "no-loop-out", Proto: pfconf.UDP, Mode: PacketOut, play: (*half).noLoop,
+		Name: "no-loop-out", Proto: pfconf.UDP, Mode: PacketOut, run: (*claimRun).noLoop,
 		Says: "a packet that leaves and is reinjected does not meet the rule again",
 		By: map[string]string{
 			"pf": "divert(4)", "ipfw": "divert(4)",
@@ -45,40 +45,64 @@ var claims = []Claim{
 		},
 	},
 	{
-		Name: "pf-packet-in", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).givenBack, PF: true,
+		Name: "pf-packet-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).reinjects, PF: true,
 		Says: "divert-to of pf hands a packet to a divert socket, and what is reinjected does not meet the rule again",
 		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)"},
 		Not:  onlyFreeBSD,
 	},
 	{
-		Name: "pf-packet-out", Proto: pfconf.UDP, Mode: PacketOut, play: (*half).givenBack, PF: true,
+		Name: "pf-packet-out", Proto: pfconf.UDP, Mode: PacketOut, run: (*claimRun).reinjects, PF: true,
 		Says: "divert-to of pf hands a packet that leaves to a divert socket, and what is reinjected does not meet the rule again",
 		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)"},
 		Not:  onlyFreeBSD,
 	},
 	{
-		Name: "order-in", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).inOrder,
+		Name: "pf-cookie-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).cookie, PF: true, From: 15,
+		Says: "with a packet that pf's divert-to delivers comes a number that tells that it came in",
+		By:   map[string]string{"ipfw": "divert(4): the packet's original direction"},
+		Not:  onlyFreeBSD,
+	},
+	{
+		Name: "pf-cookie-out", Proto: pfconf.UDP, Mode: PacketOut, run: (*claimRun).cookie, PF: true, From: 15,
+		Says: "with a packet that pf's divert-to delivers comes a number that tells that it is to leave",
+		By:   map[string]string{"ipfw": "divert(4): the packet's original direction"},
+		Not:  onlyFreeBSD,
+	},
+	{
+		Name: "ipfw-pf-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).noLoop, BesidePF: true,
+		Says: "with pf on beside ipfw, a packet that is reinjected does not meet ipfw's rule again",
+		By:   map[string]string{"ipfw": "divert(4)"},
+		Not:  "no other filter diverts there while pf is on",
+	},
+	{
+		Name: "ipfw-pf-out", Proto: pfconf.UDP, Mode: PacketOut, run: (*claimRun).noLoop, BesidePF: true,
+		Says: "with pf on beside ipfw, a packet that leaves and is reinjected does not meet ipfw's rule again",
+		By:   map[string]string{"ipfw": "divert(4)"},
+		Not:  "no other filter diverts there while pf is on",
+	},
+	{
+		Name: "order-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).inOrder,
 		Says: "packets are queued: 1,000 come in their order and go on in it",
 		By: map[string]string{
 			"pf": "divert(4)", "ipfw": "divert(4)", "nftables": "nfnetlink_queue.h: packets have ids in their order",
 		},
 	},
 	{
-		Name: "order-out", Proto: pfconf.UDP, Mode: PacketOut, play: (*half).inOrder,
+		Name: "order-out", Proto: pfconf.UDP, Mode: PacketOut, run: (*claimRun).inOrder,
 		Says: "packets that leave are queued: 1,000 come in their order and go on in it",
 		By: map[string]string{
 			"pf": "divert(4)", "ipfw": "divert(4)", "nftables": "nfnetlink_queue.h: packets have ids in their order",
 		},
 	},
 	{
-		Name: "reassembled", Proto: pfconf.Raw, Mode: PacketIn, play: (*half).reassembled,
+		Name: "reassembled", Proto: pfconf.Raw, Mode: PacketIn, run: (*claimRun).reassembled,
 		Says: "fragments are put together before they are diverted",
 		By: map[string]string{
 			"pf": "pf.conf(5), set reassemble", "ipfw": "divert(4)", "nftables": "nf_defrag_ipv4.c, nf_defrag_ipv6_hooks.c: before the hooks of conntrack",
 		},
 	},
 	{
-		Name: "reassembled-udp", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).reassembled,
+		Name: "reassembled-udp", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).reassembled,
 		Says: "fragments are put together before a rule looks at their ports",
 		By: map[string]string{
 			"pf": "pf.conf(5), set reassemble", "nftables": "nf_defrag_ipv4.c, nf_defrag_ipv6_hooks.c: before the hooks of conntrack",
@@ -86,7 +110,7 @@ var claims = []Claim{
 		Not: "ipfw compares fragments with its rules, and only the first has ports",
 	},
 	{
-		Name: "longest-in", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).longest,
+		Name: "longest-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).longest,
 		Says: "the longest datagrams are diverted whole",
 		By: map[string]string{
 			"pf": "divert(4): sysctl net.inet.divert.recvspace, 65,636 bytes", "nftables": "nfnetlink_queue.c: up to 65,531 bytes are copied",
@@ -94,14 +118,14 @@ var claims = []Claim{
 		Not: "ipfw compares fragments with its rules, and only the first has ports",
 	},
 	{
-		Name: "longest-out", Proto: pfconf.UDP, Mode: PacketOut, play: (*half).longest,
+		Name: "longest-out", Proto: pfconf.UDP, Mode: PacketOut, run: (*claimRun).longest,
 		Says: "the longest datagrams that leave are diverted whole and cut into fragments after",
 		By: map[string]string{
 			"pf": "divert(4): sysctl net.inet.divert.recvspace, 65,636 bytes", "ipfw": "divert(4)",
 			"nftables": "nfnetlink_queue.c: up to 65,531 bytes are copied",
 		},
 	}, {
-		Name: "tcp", About: "natlook", Proto: pfconf.TCP, Mode: Redirect, play: (*half).natlook,
+		Name: "tcp", About: "natlook", Proto: pfconf.TCP, Mode: Redirect, run: (*claimRun).natlook,
 		Says: "of a redirected connection the filter tells whom it was meant for, and of no other",
 		By: map[string]string{
 			"pf":       "pf(4), DIOCNATLOOK",
@@ -110,7 +134,7 @@ var claims = []Claim{
 		},
 	},
 	{
-		Name: "udp", About: "natlook", Proto: pfconf.UDP, Mode: Redirect, play: (*half).natlook,
+		Name: "udp", About: "natlook", Proto: pfconf.UDP, Mode: Redirect, run: (*claimRun).natlook,
 		Says: "of a redirected datagram the filter tells whom it was meant for, and of no other",
 		By: map[string]string{
 			"pf":       "pf(4), DIOCNATLOOK",
@@ -119,27 +143,27 @@ var claims = []Claim{
 		},
 	},
 	{
-		Name: "bypass", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).bypass,
+		Name: "bypass", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).bypass,
 		Says: "a rule with bypass lets packets pass for which no process listens",
 		By:   map[string]string{"nftables": "nft(8), queue statement"},
 		Not:  "packets are dropped there, and rules have no such option",
 	},
 	{
-		Name: "own-numbers", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).ownNumbers,
+		Name: "own-numbers", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).ownNumbers,
 		Says: "divert ports have their own number space, separate from TCP's and UDP's",
 		By: map[string]string{
 			"pf": "divert(4)", "ipfw": "divert(4)", "nftables": "nft(8), queue statement: queue numbers",
 		},
 	},
 	{
-		Name: "rules-port", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).rulesPort,
+		Name: "rules-port", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).rulesPort,
 		Says: "a packet goes to the socket on the rule's port, at once and to no other",
 		By: map[string]string{
 			"pf": "divert(4)", "ipfw": "divert(4)", "nftables": "nft(8), queue statement: queue numbers",
 		},
 	},
 	{
-		Name: "second-bind", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).secondBind,
+		Name: "second-bind", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).secondBind,
 		Says: "a divert port is one socket's: a second one is refused",
 		By: map[string]string{
 			"pf": "divert(4) and bind(2): EADDRINUSE", "ipfw": "divert(4) and bind(2): EADDRINUSE",
@@ -147,14 +171,14 @@ var claims = []Claim{
 		},
 	},
 	{
-		Name: "superuser", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).superuser,
+		Name: "superuser", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).superuser,
 		Says: "only the superuser may open and bind a divert socket",
 		By: map[string]string{
 			"pf": "divert(4): EACCES", "ipfw": "divert(4): EPERM", "nftables": "nfnetlink.c, nfnetlink_rcv: EPERM without CAP_NET_ADMIN",
 		},
 	},
 	{
-		Name: "full", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).full,
+		Name: "full", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).full,
 		Says: "what finds no room at the divert socket is dropped and counted",
 		By: map[string]string{
 			"pf": "divert(4): net.inet.divert.recvspace; netstat(1)", "nftables": "nfnetlink_queue.h: NFQA_CFG_QUEUE_MAXLEN",
@@ -162,174 +186,174 @@ var claims = []Claim{
 		Not: "its divert sockets do not count what they drop",
 	},
 	{
-		Name: "counted", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).counted20,
+		Name: "counted", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).counted20, From: 15,
 		Says: "what finds no divert socket is counted",
-		By:   map[string]string{"pf": "divert(4), netstat(1)"},
+		By:   map[string]string{"pf": "divert(4), netstat(1)", "ipfw": "netstat(1), -s -p divert"},
 		Not:  "it has no counter for that",
 	},
 	{
-		Name: "rip-in", Proto: pfconf.Raw, Mode: PacketIn, play: (*half).through,
+		Name: "rip-in", Proto: pfconf.Raw, Mode: PacketIn, run: (*claimRun).through,
 		Says: "packets of any protocol are diverted",
 		By:   map[string]string{"pf": "divert(4)", "ipfw": "divert(4)", "nftables": "nft(8), queue statement"},
 	},
 	{
-		Name: "rip-out", Proto: pfconf.Raw, Mode: PacketOut, play: (*half).through,
+		Name: "rip-out", Proto: pfconf.Raw, Mode: PacketOut, run: (*claimRun).through,
 		Says: "packets of any protocol that leave are diverted",
 		By:   map[string]string{"pf": "divert(4)", "ipfw": "divert(4)", "nftables": "nft(8), queue statement"},
 	},
 	{
-		Name: "other-length-in", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).otherLength,
+		Name: "other-length-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).otherLength,
 		Says: "what is reinjected may be longer or shorter than what was diverted",
 		By:   map[string]string{"pf": "divert(4)", "ipfw": "divert(4)", "nftables": "nfnetlink_queue.c, nfqnl_mangle"},
 	},
 	{
-		Name: "other-length-out", Proto: pfconf.UDP, Mode: PacketOut, play: (*half).otherLength,
+		Name: "other-length-out", Proto: pfconf.UDP, Mode: PacketOut, run: (*claimRun).otherLength,
 		Says: "what is reinjected to leave may be longer or shorter than what was diverted",
 		By:   map[string]string{"pf": "divert(4)", "ipfw": "divert(4)", "nftables": "nfnetlink_queue.c, nfqnl_mangle"},
 	},
 	{
-		Name: "checksums-mended-in", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).checksumsMended,
+		Name: "checksums-mended-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).checksumsMended,
 		Says: "the checksums of what is reinjected are computed anew",
 		By:   map[string]string{"pf": "divert(4)"},
 		Not:  "what comes in again is taken as it is",
 	},
 	{
-		Name: "checksums-mended-out", Proto: pfconf.UDP, Mode: PacketOut, play: (*half).checksumsMended,
+		Name: "checksums-mended-out", Proto: pfconf.UDP, Mode: PacketOut, run: (*claimRun).checksumsMended,
 		Says: "the checksums of what is reinjected to leave are computed anew",
 		By:   map[string]string{"pf": "divert(4)"},
 		Not:  "transport checksums are user space's work",
 	},
 	{
-		Name: "header-mended-out", Proto: pfconf.UDP, Mode: PacketOut, play: (*half).headerMended,
+		Name: "header-mended-out", Proto: pfconf.UDP, Mode: PacketOut, run: (*claimRun).headerMended,
 		Says: "the header checksum of what is reinjected to leave is computed anew",
 		By:   map[string]string{"pf": "divert(4)", "ipfw": "divert(4)"},
 		Not:  "what is reinjected is taken as it is",
 	},
 	{
-		Name: "checksums-kept", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).checksumsKept,
+		Name: "checksums-kept", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).checksumsKept,
 		Says: "what is reinjected with wrong checksums is dropped",
 		By:   map[string]string{"ipfw": "divert(4)", "nftables": "nfnetlink_queue.c, nfqnl_mangle: CHECKSUM_NONE, the receiver looks"},
 		Not:  "its divert(4) says that they are computed anew",
 	},
 	{
-		Name: "turned-in", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).turned,
+		Name: "turned-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).turned,
 		Says: "a packet that came in leaves when it is written without an address",
 		By:   map[string]string{"pf": "divert(4)", "ipfw": "divert(4)"},
 		Not:  "a netfilter queue gives a packet back where it was taken",
 	},
 	{
-		Name: "turned-out", Proto: pfconf.UDP, Mode: PacketOut, play: (*half).turned,
+		Name: "turned-out", Proto: pfconf.UDP, Mode: PacketOut, run: (*claimRun).turned,
 		Says: "a packet that was to leave comes in when it is written with an interface's address",
 		By:   map[string]string{"pf": "divert(4)", "ipfw": "divert(4)"},
 		Not:  "a netfilter queue gives a packet back where it was taken",
 	},
 	{
-		Name: "tcp-in", Proto: pfconf.TCP, Mode: PacketIn, play: (*half).streamThrough,
+		Name: "tcp-in", Proto: pfconf.TCP, Mode: PacketIn, run: (*claimRun).streamThrough,
 		Says: "a TCP connection that comes in goes through the divert socket, both ways, and what it carries can be rewritten",
 		By:   map[string]string{"pf": "pf.conf(5), divert-packet", "ipfw": "divert(4)", "nftables": "nft(8), queue statement"},
 	},
 	{
-		Name: "tcp-out", Proto: pfconf.TCP, Mode: PacketOut, play: (*half).streamThrough,
+		Name: "tcp-out", Proto: pfconf.TCP, Mode: PacketOut, run: (*claimRun).streamThrough,
 		Says: "a TCP connection that REMOTE begins goes through the divert socket, both ways, and what it carries can be rewritten",
 		By:   map[string]string{"pf": "pf.conf(5), divert-packet", "ipfw": "divert(4)", "nftables": "nft(8), queue statement"},
 	},
 	{
-		Name: "both-tcp", Proto: pfconf.TCP, Mode: To, play: (*half).bothDiverts,
+		Name: "both-tcp", Proto: pfconf.TCP, Mode: To, run: (*claimRun).bothDiverts,
 		Says: "a connection goes through the divert socket, both ways, and to a transparent proxy",
 		By:   map[string]string{"nftables": "nft(8): the hooks prerouting and input"},
 		Not:  oneRule,
 	},
 	{
-		Name: "both-udp", Proto: pfconf.UDP, Mode: To, play: (*half).bothDiverts,
+		Name: "both-udp", Proto: pfconf.UDP, Mode: To, run: (*claimRun).bothDiverts,
 		Says: "a datagram goes through the divert socket and to a transparent proxy",
 		By:   map[string]string{"nftables": "nft(8): the hooks prerouting and input"},
 		Not:  oneRule,
 	},
 	{
-		Name: "both-rip", Proto: pfconf.Raw, Mode: To, play: (*half).bothDiverts,
+		Name: "both-rip", Proto: pfconf.Raw, Mode: To, run: (*claimRun).bothDiverts,
 		Says: "a raw packet goes through the divert socket and to another socket",
 		By:   map[string]string{"nftables": "nft(8): the hooks prerouting and input"},
 		Not:  oneRule,
 	},
 	{
-		Name: "both-icmp", Proto: pfconf.ICMP, Mode: To, play: (*half).bothDiverts,
+		Name: "both-icmp", Proto: pfconf.ICMP, Mode: To, run: (*claimRun).bothDiverts,
 		Says: "an echo request goes through the divert socket and to another socket",
 		By:   map[string]string{"nftables": "nft(8): the hooks prerouting and input"},
 		Not:  oneRule,
 	},
 	{
-		Name: "icmp-out", Proto: pfconf.ICMP, Mode: Reply, play: (*half).echoOut,
+		Name: "icmp-out", Proto: pfconf.ICMP, Mode: Reply, run: (*claimRun).echoOut,
 		Says: "an echo request that leaves goes through the divert socket",
 		By:   map[string]string{"pf": "divert(4)", "ipfw": "divert(4)", "nftables": "nft(8), queue statement"},
 	},
 	{
-		Name: "address-in", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).address,
+		Name: "address-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).address,
 		Says: "with a packet that came in the divert socket gives an address of its interface",
 		By:   map[string]string{"pf": "ip_divert.c, divert_packet", "ipfw": "divert(4)"},
 		Not:  queueless,
 	},
 	{
-		Name: "address-out", Proto: pfconf.UDP, Mode: PacketOut, play: (*half).address,
+		Name: "address-out", Proto: pfconf.UDP, Mode: PacketOut, run: (*claimRun).address,
 		Says: "with a packet that leaves the divert socket gives no address",
 		By:   map[string]string{"pf": "ip_divert.c, divert_packet", "ipfw": "divert(4)"},
 		Not:  queueless,
 	},
 	{
-		Name: "rule-number", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).ruleNumber,
+		Name: "rule-number", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).ruleNumber,
 		Says: "a packet comes with the number of its rule, and goes on behind all rules of that number when it is reinjected",
 		By:   map[string]string{"ipfw": "divert(4)"},
 		Not:  numberless,
 	},
 	{
-		Name: "interface-name", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).interfaceName,
+		Name: "interface-name", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).interfaceName,
 		Says: "the name of the interface by which a packet came in stands behind the address that the divert socket gives",
 		By:   map[string]string{"ipfw": "divert(4)"},
 		Not:  nameless,
 	},
 	{
-		Name: "named-interface", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).namedInterface,
+		Name: "named-interface", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).namedInterface,
 		Says: "a packet that is written to the address of no interface comes in when an interface's name stands behind it",
 		By:   map[string]string{"ipfw": "divert(4)"},
 		Not:  nameless,
 	},
 	{
-		Name: "bad-header-in", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).badHeader,
+		Name: "bad-header-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).badHeader,
 		Says: "a packet that is written back to come in with a bad header is refused",
 		By:   map[string]string{"ipfw": "divert(4): EINVAL"},
 		Not:  unsaid,
 	},
 	{
-		Name: "bad-header-out", Proto: pfconf.UDP, Mode: PacketOut, play: (*half).badHeader,
+		Name: "bad-header-out", Proto: pfconf.UDP, Mode: PacketOut, run: (*claimRun).badHeader,
 		Says: "a packet that is written back to leave with a bad header is refused",
 		By:   map[string]string{"ipfw": "divert(4): EINVAL"},
 		Not:  unsaid,
 	},
 	{
-		Name: "bad-length-in", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).badLength,
+		Name: "bad-length-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).badLength,
 		Says: "a packet that is written back to come in with more length in its header than it has is refused",
 		By:   map[string]string{"ipfw": "divert(4): EINVAL"},
 		Not:  unsaid,
 	},
 	{
-		Name: "low-port", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).lowPort,
+		Name: "low-port", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).lowPort, Until: 15,
 		Says: "only the superuser may bind a divert socket to a port below 1024",
 		By:   map[string]string{"ipfw": "divert(4): EACCES"},
 		Not:  "no port of theirs is lower than others: what the superuser may, the claim superuser tests",
 	},
 	{
-		Name: "read", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).read,
+		Name: "read", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).read,
 		Says: "packets are taken from a divert socket by read(2) and recv(2) as well",
 		By:   map[string]string{"pf": "divert(4)", "ipfw": "divert(4)"},
 		Not:  "a netfilter queue's packets come in messages of netlink",
 	},
 	{
-		Name: "tee-fragments", Proto: pfconf.Raw, Mode: PacketIn, play: (*half).teed,
+		Name: "tee-fragments", Proto: pfconf.Raw, Mode: PacketIn, run: (*claimRun).teed,
 		Says: "a rule with tee delivers a copy as it is, fragments in pieces, and the packet goes its way",
 		By:   map[string]string{"ipfw": "divert(4)"},
 		Not:  "rules have no such action",
 	},
 	{
-		Name: "no-interface", Proto: pfconf.UDP, Mode: PacketIn, play: (*half).noInterface,
+		Name: "no-interface", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).noInterface,
 		Says: "a packet that is written to the address of no interface is refused",
 		By:   map[string]string{"pf": "ip_divert.c, divert_output: EADDRNOTAVAIL", "ipfw": "divert(4): EADDRNOTAVAIL"},
 		Not:  queueless,

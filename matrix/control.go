@@ -21,11 +21,11 @@ type control struct {
 // sendControl sends what the cell's client will send, from another port or id,
 // and waits until the other host has seen it. It gives the control's own name.
 // With keep its socket stays open for an answer.
-func (h *half) sendControl(ctx context.Context, keep bool) (netip.AddrPort, error) {
-	clientSide, _ := h.sides()
-	spec := h.controlSpec()
+func (x *exchange) sendControl(ctx context.Context, keep bool) (netip.AddrPort, error) {
+	clientSide, _ := x.sides()
+	spec := x.controlSpec()
 	there := clientSide.request()
-	opened := []*asked{there.open("control", spec), there.connect("control", spec)}
+	opened := []*stepResult{there.open("control", spec), there.connect("control", spec)}
 	sent := there.send("control", script.ClientLine, 1)
 	there.fence()
 	if !keep {
@@ -34,7 +34,7 @@ func (h *half) sendControl(ctx context.Context, keep bool) (netip.AddrPort, erro
 	if err := there.run(ctx); err != nil {
 		return netip.AddrPort{}, err
 	}
-	if err := h.opened(opened...); err != nil {
+	if err := x.opened(opened...); err != nil {
 		return netip.AddrPort{}, err
 	}
 	// What was never sent proves nothing by not arriving.
@@ -42,42 +42,42 @@ func (h *half) sendControl(ctx context.Context, keep bool) (netip.AddrPort, erro
 }
 
 // silentAt is the judgement that nothing of the control waits at the endpoint.
-func (h *half) silentAt(s side, end, what string) func(context.Context) error {
+func (x *exchange) silentAt(s side, end, what string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		at := s.request()
 		heard := at.rest(end)
 		if err := at.run(ctx); err != nil {
 			return err
 		}
-		return h.silent(heard, what)
+		return x.silent(heard, what)
 	}
 }
 
 // openEnds opens the server's socket and the client's, and connects the client.
 // The steps that more adds go to REMOTE first.
-func (h *half) openEnds(ctx context.Context, more ...func(remote *request) *asked) error {
-	clientSide, serverSide := h.sides()
+func (x *exchange) openEnds(ctx context.Context, more ...func(remote *request) *stepResult) error {
+	clientSide, serverSide := x.sides()
 	at, there := serverSide.request(), clientSide.request()
 	remote := there
-	if h.toServer() {
+	if x.toServer() {
 		remote = at
 	}
-	var opened []*asked
+	var opened []*stepResult
 	for _, m := range more {
 		opened = append(opened, m(remote))
 	}
-	spec := h.clientSpec()
-	opened = append(opened, at.open("server"+h.part, h.serverSpec()),
-		there.open("client"+h.part, spec), there.connect("client"+h.part, spec))
+	spec := x.clientSpec()
+	opened = append(opened, at.open("server"+x.part, x.serverSpec()),
+		there.open("client"+x.part, spec), there.connect("client"+x.part, spec))
 	if err := both(ctx, at.run, there.run); err != nil {
 		return err
 	}
-	return h.opened(opened...)
+	return x.opened(opened...)
 }
 
 // loadBehind judges the control and loads the rule.
-func (h *half) loadBehind(ctx context.Context, c control) error {
-	load := func(ctx context.Context) error { return h.load(ctx, c.kill...) }
+func (x *exchange) loadBehind(ctx context.Context, c control) error {
+	load := func(ctx context.Context) error { return x.load(ctx, c.kill...) }
 	if c.judge == nil {
 		return load(ctx)
 	}

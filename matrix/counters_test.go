@@ -54,25 +54,25 @@ func TestStateCounters(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		space := NewSpace(map[pfconf.Family]Addresses{
+		space := NewAddressPlan(map[pfconf.Family]Addresses{
 			pfconf.Inet:  addresses("10.188.1.1", "10.188.1.2", "10.188.2.0/24"),
 			pfconf.Inet6: addresses("fd00:188:1::1", "fd00:188:1::2", "fd00:188:2::/64"),
 		})
-		p := &play{Cell: space.Cell(targets[0]), kernel: pf}
-		h := &half{play: p, mode: p.First, client: p.Client, server: p.Server}
+		p := &testCase{Cell: space.Cell(targets[0]), kernel: pf}
+		x := &exchange{testCase: p, mode: p.First, client: p.Client, server: p.Server}
 		if tt.second {
-			p.handled = []handled{{flow: h.flow(), began: time.Now()}}
-			h = &half{play: p, mode: p.Second, part: "-2", client: p.Server, server: p.Client}
+			p.used = []usedFlow{{flow: x.flow(), began: time.Now()}}
+			x = &exchange{testCase: p, mode: p.Second, part: "-2", client: p.Server, server: p.Client}
 		}
 		for _, c := range tt.good {
-			h.counters = c
-			if err := h.judgeCounters(tt.sent, tt.answer); err != nil {
+			x.counters = c
+			if err := x.judgeCounters(tt.sent, tt.answer); err != nil {
 				t.Errorf("%s: %+v: %v", tt.target, c, err)
 			}
 		}
 		for _, c := range tt.bad {
-			h.counters = c
-			if err := h.judgeCounters(tt.sent, tt.answer); err == nil {
+			x.counters = c
+			if err := x.judgeCounters(tt.sent, tt.answer); err == nil {
 				t.Errorf("%s: %+v was believed", tt.target, c)
 			}
 		}
@@ -96,23 +96,23 @@ func TestWantCounters(t *testing.T) {
 				if second && !target.reuse() {
 					continue
 				}
-				h := halfOf(t, firewall, target.Name, second)
+				x := halfOf(t, firewall, target.Name, second)
 				sent, answered := uint64(1), uint64(0)
-				if h.mode == ReplyTo {
+				if x.mode == ReplyTo {
 					answered = 1
 				}
-				s := h.remote.request()
-				e := ending{counters: s.counters(h.label())}
-				h.wantCounters(e, s, h.local.request(), sent, answered)
+				s := x.remote.request()
+				e := teardown{counters: s.counters(x.label())}
+				x.wantCounters(e, s, x.local.request(), sent, answered)
 				accepted := 0
 				for n := range uint64(256) { // each of the four counts from 0 to 3
-					h.counters = pfconf.Counters{Matched: n & 3, Done: n >> 2 & 3, Replies: n >> 4 & 3, States: n >> 6}
-					if h.judgeCounters(sent, answered) != nil {
+					x.counters = pfconf.Counters{Matched: n & 3, Done: n >> 2 & 3, Replies: n >> 4 & 3, States: n >> 6}
+					if x.judgeCounters(sent, answered) != nil {
 						continue
 					}
 					accepted++
-					if !script.Satisfied(s.steps[0], &script.Outcome{Counters: &h.counters}) {
-						t.Fatalf("%s on %s, second %v: %+v passes, and is looked at", target.Name, firewall, second, h.counters)
+					if !script.Satisfied(s.steps[0], &script.Outcome{Counters: &x.counters}) {
+						t.Fatalf("%s on %s, second %v: %+v passes, and is looked at", target.Name, firewall, second, x.counters)
 					}
 				}
 				if accepted == 0 {
@@ -125,17 +125,17 @@ func TestWantCounters(t *testing.T) {
 
 // TestStateGone: what a slow run waited for too long is not laid to the kernel.
 func TestStateGone(t *testing.T) {
-	h := halfOf(t, "pf", "inet-reuse-udp-to-reply", true)
-	h.counters = pfconf.Counters{Matched: 1, States: 1}
-	if got := verdictOf(h.judgeCounters(1, 0)); got != "FAIL not-counted" {
+	x := halfOf(t, "pf", "inet-reuse-udp-to-reply", true)
+	x.counters = pfconf.Counters{Matched: 1, States: 1}
+	if got := verdictOf(x.judgeCounters(1, 0)); got != "FAIL not-counted" {
 		t.Errorf("at once: %s", got)
 	}
-	h.handled[0].began = time.Now().Add(-statesStay - time.Second)
-	if got := verdictOf(h.judgeCounters(1, 0)); got != "ERROR timed-out" {
+	x.used[0].began = time.Now().Add(-statesStay - time.Second)
+	if got := verdictOf(x.judgeCounters(1, 0)); got != "ERROR timed-out" {
 		t.Errorf("too late: %s", got)
 	}
-	h.counters = pfconf.Counters{}
-	if got := verdictOf(h.judgeCounters(1, 0)); got != "PASS" {
+	x.counters = pfconf.Counters{}
+	if got := verdictOf(x.judgeCounters(1, 0)); got != "PASS" {
 		t.Errorf("with the state: %s", got)
 	}
 }

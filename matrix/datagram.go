@@ -7,7 +7,10 @@ import (
 	"pfdivert/pfconf"
 )
 
-// datagram runs a UDP or raw IP cell (udp-to, udp-reply, udp-reply-to,
+// datagram is a UDP or raw IP exchange.
+type datagram struct{ *exchange }
+
+// run runs a UDP or raw IP cell (udp-to, udp-reply, udp-reply-to,
 // rip-to, rip-reply, rip-reply-to). What it proves, step by step:
 //
 //  1. The server's socket is open, and the client's: with divert-reply that is on
@@ -25,22 +28,22 @@ import (
 //  6. The rule counted one packet, and one that came back for reply-to.
 //  7. Where the kernel ties the state of a divert-reply rule to its socket, the
 //     state is there before the socket is closed and gone after.
-func (h *half) datagram(ctx context.Context, withControl bool) error {
-	clientSide, serverSide := h.sides()
-	from, to := h.ends()
-	client, server := "client"+h.part, "server"+h.part
+func (x datagram) run(ctx context.Context, withControl bool) error {
+	clientSide, serverSide := x.sides()
+	from, to := x.flowEnds()
+	client, server := "client"+x.part, "server"+x.part
 
-	if err := h.openEnds(ctx); err != nil {
+	if err := x.openEnds(ctx); err != nil {
 		return err
 	}
 	var c control
-	if withControl && (h.mode == To || h.kernel.controlReplies(h.Proto)) {
+	if withControl && (x.mode.IsDivertTo() || x.kernel.controlReplies(x.Proto)) {
 		var err error
-		if c, err = h.datagramControl(ctx, server); err != nil {
+		if c, err = x.control(ctx, server); err != nil {
 			return err
 		}
 	}
-	if err := h.loadBehind(ctx, c); err != nil {
+	if err := x.loadBehind(ctx, c); err != nil {
 		return err
 	}
 
@@ -55,12 +58,12 @@ func (h *half) datagram(ctx context.Context, withControl bool) error {
 	}
 
 	sent := want{line: script.ClientLine, from: from, missing: NotDelivered}
-	if h.mode == To {
+	if x.mode.IsDivertTo() {
 		sent.to = to
 	}
-	var received, replied, rest, returned *asked
+	var received, replied, rest, returned *stepResult
 	var answered uint64
-	if h.mode == ReplyTo {
+	if x.mode.Answers() {
 		at := serverSide.request()
 		received = at.receive(server)
 		replied = at.send(server, script.ServerLine, 0)
@@ -76,54 +79,54 @@ func (h *half) datagram(ctx context.Context, withControl bool) error {
 	// its part.
 	at := serverSide.request()
 	there = clientSide.request()
-	if h.mode == ReplyTo {
+	if x.mode.Answers() {
 		returned = there.rest(client)
 	} else {
 		received = at.rest(server)
 	}
-	ending := h.ending(at, there, client, server)
+	ending := x.tearDown(at, there, client, server)
 	at.wantMessages(received, 1)
-	doubt := h.mode == ReplyTo && received.Fault != nil
+	doubt := x.mode.Answers() && received.Fault != nil
 	if returned != nil {
 		there.wantMessages(returned, 1)
 		doubt = doubt || len(rest.Messages) > 0
 	}
-	h.wantCounters(ending, at, there, 1, answered)
-	if err := h.finish(ctx, at, there, doubt); err != nil {
+	x.wantCounters(ending, at, there, 1, answered)
+	if err := x.finish(ctx, at, there, doubt); err != nil {
 		return err
 	}
-	h.note(ending)
-	if err := h.judge(received, sent); err != nil {
+	x.note(ending)
+	if err := x.judge(received, sent); err != nil {
 		return err
 	}
-	if h.mode == ReplyTo {
+	if x.mode.Answers() {
 		if err := replied.unrouted(); err != nil {
 			return err
 		}
-		if err := h.judge(rest); err != nil {
+		if err := x.judge(rest); err != nil {
 			return err
 		}
-		if err := h.judge(returned, want{line: script.ServerLine, from: to, missing: NoReply}); err != nil {
+		if err := x.judge(returned, want{line: script.ServerLine, from: to, missing: NoReply}); err != nil {
 			return err
 		}
 	}
-	if err := h.judgeCounters(1, answered); err != nil {
+	if err := x.judgeCounters(1, answered); err != nil {
 		return err
 	}
-	return h.judgeEnding(ending)
+	return x.judgeTeardown(ending)
 }
 
-// datagramControl sends the control. With divert-reply it reaches the server, as
+// control sends the control. With divert-reply it reaches the server, as
 // nothing keeps it from it, and the server answers.
-func (h *half) datagramControl(ctx context.Context, server string) (control, error) {
-	clientSide, serverSide := h.sides()
-	local, err := h.sendControl(ctx, h.mode != To)
+func (x datagram) control(ctx context.Context, server string) (control, error) {
+	clientSide, serverSide := x.sides()
+	local, err := x.sendControl(ctx, !x.mode.IsDivertTo())
 	if err != nil {
 		return control{}, err
 	}
-	c := control{kill: []pfconf.Flow{h.controlFlow(local)}}
-	if h.mode == To {
-		c.judge = h.silentAt(serverSide, server, "it was sent before the rule was there")
+	c := control{kill: []pfconf.Flow{x.controlFlow(local)}}
+	if x.mode.IsDivertTo() {
+		c.judge = x.silentAt(serverSide, server, "it was sent before the rule was there")
 		return c, nil
 	}
 
@@ -135,12 +138,12 @@ func (h *half) datagramControl(ctx context.Context, server string) (control, err
 		return c, err
 	}
 	if arrived.Fault != nil {
-		_, to := h.ends()
+		_, to := x.flowEnds()
 		return c, broken(ControlLost, "%s: what REMOTE sends from FAKE to %v does not arrive: %s", arrived.where, to, arrived.Fault.Text)
 	}
 	if err := unanswered(answered); err != nil {
 		return c, err
 	}
-	c.judge = h.silentAt(clientSide, "control", "the answer came back before the rule was there")
+	c.judge = x.silentAt(clientSide, "control", "the answer came back before the rule was there")
 	return c, nil
 }

@@ -1,6 +1,7 @@
 package matrix
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
 	"strings"
@@ -20,6 +21,7 @@ var sentences = map[string]string{
 	"AnswersEcho":     "The kernel answers a diverted IPv4 echo request itself; the target that would see it proves that and is SKIP.",
 	"RedirectsBeside": "A connection is redirected by the pf that stands beside the filter: its rule must have made one state.",
 	"SweepsFake":      "The states between LOCAL and FAKE are removed at the end of a run, not with each cell, unless they are in its way.",
+	"PFOn":            "pf is switched on beside the filter.",
 	"OtherDomain":     "REMOTE works in another routing domain than 0.",
 }
 
@@ -35,7 +37,8 @@ func (k Kernel) Differences() []string {
 	}
 	for _, f := range knownFailures {
 		if f.ofKernel(k) {
-			all = append(all, fmt.Sprintf("%s is known to fail (`%s`): %s.", f.what, f.reason, strings.TrimSuffix(f.why, ".")))
+			reason := cmp.Or(f.reason, f.cause)
+			all = append(all, fmt.Sprintf("%s is known to fail (`%s`): %s.", f.what, reason, strings.TrimSuffix(f.why, ".")))
 		}
 	}
 	return all
@@ -46,6 +49,6 @@ func (k Kernel) Differences() []string {
 func KernelOn(system, kernel string) (Kernel, bool) {
 	goos, _, _ := strings.Cut(system, "/")
 	k, ok := KernelOf(map[string]string{"linux": "nftables", "openbsd": "pf", "freebsd": "ipfw"}[goos])
-	k.Release = releaseOf(kernel)
+	k.Release, k.Minor = releaseOf(kernel)
 	return k, ok
 }

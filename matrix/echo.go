@@ -8,15 +8,18 @@ import (
 	"pfdivert/pfconf"
 )
 
+// echo is an exchange of ICMP or ICMPv6 echoes.
+type echo struct{ *exchange }
+
 // echoTypes are the ICMP types of echo request and reply: RFC 792, RFC 4443.
 var echoTypes = map[pfconf.Family][2]uint8{pfconf.Inet: {8, 0}, pfconf.Inet6: {128, 129}}
 
 // header is the ICMP header of the nth request or its reply.
-func (h *half) header(reply int, n uint16) *script.EchoHeader {
-	return &script.EchoHeader{Type: echoTypes[h.Family][reply], ID: h.client + n - 1, Seq: n, Checksum: true}
+func (x *exchange) header(reply int, n uint16) *script.EchoHeader {
+	return &script.EchoHeader{Type: echoTypes[x.Family][reply], ID: x.client + n - 1, Seq: n, Checksum: true}
 }
 
-// echoTo runs icmp-to. What it proves, step by step:
+// requests runs icmp-to. What it proves, step by step:
 //
 //  1. REMOTE has a raw ICMP socket for what is diverted.
 //  2. Control: before the rule is there, LOCAL sends an echo request to FAKE. It
@@ -29,37 +32,37 @@ func (h *half) header(reply int, n uint16) *script.EchoHeader {
 // Where the kernel is known to answer a diverted request itself, a second socket on LOCAL hears
 // replies from any address. The target is a SKIP when the rule counted the request, the
 // server's socket is silent and a reply came: that proves it.
-func (h *half) echoTo(ctx context.Context, withControl bool) error {
-	from, to := h.ends()
-	client, server := "client"+h.part, "server"+h.part
+func (x echo) requests(ctx context.Context, withControl bool) error {
+	from, to := x.flowEnds()
+	client, server := "client"+x.part, "server"+x.part
 
-	if err := h.openEnds(ctx); err != nil {
+	if err := x.openEnds(ctx); err != nil {
 		return err
 	}
-	witness := h.kernel.AnswersEcho && h.Family == pfconf.Inet
+	witness := x.kernel.AnswersEcho && x.Family == pfconf.Inet
 	if witness {
-		there := h.local.request()
-		opened := there.open("witness", h.clientSpec())
+		there := x.local.request()
+		opened := there.open("witness", x.clientSpec())
 		if err := there.run(ctx); err != nil {
 			return err
 		}
-		if err := h.opened(opened); err != nil {
+		if err := x.opened(opened); err != nil {
 			return err
 		}
 	}
 	var c control
 	if withControl {
-		if _, err := h.sendControl(ctx, false); err != nil {
+		if _, err := x.sendControl(ctx, false); err != nil {
 			return err
 		}
-		c.kill = []pfconf.Flow{h.controlFlow(from)}
-		c.judge = h.silentAt(h.remote, server, "it was sent before the rule was there")
+		c.kill = []pfconf.Flow{x.controlFlow(from)}
+		c.judge = x.silentAt(x.remote, server, "it was sent before the rule was there")
 	}
-	if err := h.loadBehind(ctx, c); err != nil {
+	if err := x.loadBehind(ctx, c); err != nil {
 		return err
 	}
 
-	there := h.local.request()
+	there := x.local.request()
 	left := there.send(client, script.ClientLine, 1)
 	there.fence()
 	if err := there.run(ctx); err != nil {
@@ -69,54 +72,54 @@ func (h *half) echoTo(ctx context.Context, withControl bool) error {
 		return err
 	}
 
-	at := h.remote.request()
-	there = h.local.request()
+	at := x.remote.request()
+	there = x.local.request()
 	received := at.rest(server)
 	answers := there.rest(client)
-	var heard *asked
+	var heard *stepResult
 	if witness {
 		heard = there.rest("witness")
 	}
-	ending := h.ending(at, there, client, server)
+	ending := x.tearDown(at, there, client, server)
 	at.wantMessages(received, 1)
 	there.wantMessages(answers, 0)
-	h.wantCounters(ending, at, there, 1, 0)
-	if err := h.finish(ctx, at, there, false); err != nil {
+	x.wantCounters(ending, at, there, 1, 0)
+	if err := x.finish(ctx, at, there, false); err != nil {
 		return err
 	}
-	h.note(ending)
+	x.note(ending)
 	if witness {
-		if err := h.judgeWitness(received, heard); err != nil {
+		if err := x.judgeWitness(received, heard); err != nil {
 			return err
 		}
 	}
-	if err := h.judge(received, want{script.ClientLine, from, to, NotDelivered, h.header(0, 1)}); err != nil {
+	if err := x.judge(received, want{script.ClientLine, from, to, NotDelivered, x.header(0, 1)}); err != nil {
 		return err
 	}
-	if err := h.judge(answers); err != nil {
+	if err := x.judge(answers); err != nil {
 		return err
 	}
-	return h.judgeCounters(1, 0)
+	return x.judgeCounters(1, 0)
 }
 
 // judgeWitness is a SKIP when it is proven that the kernel took the diverted request for itself:
 // the rule matched it alone, the server's socket is silent, and the witness heard the one reply to
 // it.
-func (h *half) judgeWitness(received, heard *asked) error {
+func (x echo) judgeWitness(received, heard *stepResult) error {
 	if received.Fault != nil || len(received.Messages) > 0 || heard.Fault != nil || len(heard.Messages) != 1 ||
-		!h.counterKnown || h.counters.Matched != 1 {
+		!x.counterKnown || x.counters.Matched != 1 {
 		return nil
 	}
 	m := heard.Messages[0]
-	w := want{line: script.ClientLine, from: m.From, echo: h.header(1, 1)}
-	if m.From.Addr() == h.Fake || judgeMessage(heard.where, m, w) != nil {
+	w := want{line: script.ClientLine, from: m.From, echo: x.header(1, 1)}
+	if m.From.Addr() == x.Fake || judgeMessage(heard.where, m, w) != nil {
 		return nil
 	}
 	return skipped("REMOTE's kernel answered the diverted echo request itself, from %v, and no raw socket saw it: "+
-		"the rule matched 1 packet, the socket on %v heard nothing, and the reply came to LOCAL", m.From.Addr(), h.Fake)
+		"the rule matched 1 packet, the socket on %v heard nothing, and the reply came to LOCAL", m.From.Addr(), x.Fake)
 }
 
-// echoReply runs icmp-reply-to and icmp-reply-reuse. What it proves, step by
+// replies runs icmp-reply-to and icmp-reply-reuse. What it proves, step by
 // step:
 //
 //  1. REMOTE has a raw ICMP socket bound to FAKE.
@@ -127,70 +130,70 @@ func (h *half) judgeWitness(received, heard *asked) error {
 //     which needs a second state for the same socket. The replies, and nothing else, are
 //     waiting at the socket, with id, sequence number and checksum, from LOCAL to FAKE.
 //  5. The rule counted each request and each reply once.
-func (h *half) echoReply(ctx context.Context, withControl bool) error {
-	from, to := h.ends()
-	client := "client" + h.part
+func (x echo) replies(ctx context.Context, withControl bool) error {
+	from, to := x.flowEnds()
+	client := "client" + x.part
 
-	spec := h.clientSpec()
-	there := h.remote.request()
-	opened := []*asked{there.open(client, spec), there.connect(client, spec)}
-	var heard, sent *asked
+	spec := x.clientSpec()
+	there := x.remote.request()
+	opened := []*stepResult{there.open(client, spec), there.connect(client, spec)}
+	var heard, sent *stepResult
 	var kill []pfconf.Flow
-	if withControl && h.kernel.controlReplies(h.Proto) {
-		spec := h.controlSpec()
+	if withControl && x.kernel.controlReplies(x.Proto) {
+		spec := x.controlSpec()
 		opened = append(opened, there.open("control", spec), there.connect("control", spec))
 		sent = there.send("control", script.ClientLine, 1)
 		there.fence()
 		heard = there.rest("control")
 		there.close("control")
-		kill = append(kill, h.controlFlow(netip.AddrPort{}))
+		kill = append(kill, x.controlFlow(netip.AddrPort{}))
 	}
 	if err := there.run(ctx); err != nil {
 		return err
 	}
-	if err := h.opened(opened...); err != nil {
+	if err := x.opened(opened...); err != nil {
 		return err
 	}
 	if heard != nil {
 		if err := unanswered(sent); err != nil {
 			return err
 		}
-		if err := h.silent(heard, "LOCAL's reply came back before the rule was there"); err != nil {
+		if err := x.silent(heard, "LOCAL's reply came back before the rule was there"); err != nil {
 			return err
 		}
 	}
-	if err := h.load(ctx, kill...); err != nil {
+	if err := x.load(ctx, kill...); err != nil {
 		return err
 	}
 
 	requests := uint16(1)
-	if h.mode == ReplyReuse {
+	if x.mode.requests > 1 {
 		requests = 2
 	}
-	there = h.remote.request()
+	there = x.remote.request()
 	var wants []want
-	var left []*asked
+	var left []*stepResult
 	for n := uint16(1); n <= requests; n++ {
 		left = append(left, there.send(client, script.ClientLine, n))
-		wants = append(wants, want{script.ClientLine, to, from, NoReply, h.header(1, n)})
+		wants = append(wants, want{script.ClientLine, to, from, NoReply, x.header(1, n)})
 	}
 	there.fence()
 	returned := there.rest(client)
-	at := h.local.request()
-	ending := h.ending(at, there, client, "")
+	at := x.local.request()
+	ending := x.tearDown(at, there, client, "")
 	there.wantMessages(returned, int(requests))
-	h.wantCounters(ending, at, there, uint64(requests), uint64(requests))
-	if err := h.finish(ctx, there, at, false); err != nil {
+	x.wantCounters(ending, at, there, uint64(requests), uint64(requests))
+	if err := x.finish(ctx, there, at, false); err != nil {
 		return err
 	}
-	h.note(ending)
+	x.note(ending)
 	for _, a := range left {
 		if err := a.unsent(); err != nil {
 			return err
 		}
 	}
-	if err := h.judge(returned, wants...); err != nil {
+	if err := x.judge(returned, wants...); err != nil {
 		return err
 	}
-	return h.judgeCounters(uint64(requests), uint64(requests))
+	return x.judgeCounters(uint64(requests), uint64(requests))
 }

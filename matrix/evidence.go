@@ -18,8 +18,8 @@ const lookTimeout = 15 * time.Second
 // ones are mostly the same, and reports keep no more.
 const evidencePerTarget = 3
 
-// looks says of which runs evidence is gathered.
-type looks struct {
+// evidenceBudget says of which runs evidence is gathered.
+type evidenceBudget struct {
 	all  bool // also of those that pass
 	none bool
 	mu   sync.Mutex
@@ -27,13 +27,13 @@ type looks struct {
 }
 
 // wanted reports whether a play of the target is to be looked at if it does not pass.
-func (l *looks) wanted(target string) bool {
+func (l *evidenceBudget) wanted(target string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return !l.none && l.n[target] < evidencePerTarget
 }
 
-func (l *looks) took(target string) {
+func (l *evidenceBudget) took(target string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.n == nil {
@@ -45,13 +45,13 @@ func (l *looks) took(target string) {
 // finish runs the last scripts of a half. When something is wrong the hosts are looked at
 // before sockets, states and rule are cleared away: doubt says that something is already
 // known to be. What is judged, and in which order it was done, is the same either way.
-func (h *half) finish(ctx context.Context, a, b *request, doubt bool) error {
+func (x *exchange) finish(ctx context.Context, a, b *request, doubt bool) error {
 	switch {
-	case doubt && h.lookable || h.lookAlways && h.last():
+	case doubt && x.lookable || x.lookAlways && x.last():
 		a.cutClearing()
 		b.cutClearing()
 	default:
-		a.hold, b.hold = h.lookable, h.lookable
+		a.hold, b.hold = x.lookable, x.lookable
 	}
 	if err := both(ctx, a.run, b.run); err != nil {
 		return err
@@ -59,7 +59,7 @@ func (h *half) finish(ctx context.Context, a, b *request, doubt bool) error {
 	if a.later == nil && b.later == nil {
 		return nil
 	}
-	h.look(ctx)
+	x.look(ctx)
 	later := func(s *request) func(context.Context) error {
 		return func(ctx context.Context) error {
 			if s.later == nil {
@@ -72,7 +72,7 @@ func (h *half) finish(ctx context.Context, a, b *request, doubt bool) error {
 }
 
 // look gathers the cell's evidence from both hosts, once. It does not affect the verdict.
-func (p *play) look(ctx context.Context) {
+func (p *testCase) look(ctx context.Context) {
 	if p.evidence != nil || !p.lookable && !p.lookAlways {
 		return
 	}
@@ -96,7 +96,7 @@ func (p *play) look(ctx context.Context) {
 }
 
 func (s side) look(ctx context.Context, began time.Time, l script.Look) evidence.Cell {
-	trip(ctx, 1)
+	countRoundTrips(ctx, 1)
 	l.Cell = s.session
 	l.Began = began
 	c, err := s.host.Look(ctx, l)
@@ -107,12 +107,12 @@ func (s side) look(ctx context.Context, began time.Time, l script.Look) evidence
 }
 
 // about says what belongs to the cell.
-func (p *play) about() evidence.About {
+func (p *testCase) about() evidence.About {
 	a := evidence.About{Proto: p.Proto, Local: p.Local, Remote: p.Remote, Fake: p.Fake, Own: p.own, Divert: p.Divert}
-	for _, h := range p.halves() {
-		a.Flows = append(a.Flows, h.flow())
-		if h.mode == ReplyReuse {
-			second := h.flow()
+	for _, x := range p.exchanges() {
+		a.Flows = append(a.Flows, x.flow())
+		if x.mode.requests > 1 {
+			second := x.flow()
 			second.Echo++ // of the second request
 			a.Flows = append(a.Flows, second)
 		}
@@ -120,11 +120,11 @@ func (p *play) about() evidence.About {
 	return a
 }
 
-// halves are the cells of a target in their order: one, or two of a reuse target.
-func (p *play) halves() []*half {
-	all := []*half{{play: p, mode: p.First, client: p.Client, server: p.Server}}
+// exchanges are the cells of a target in their order: one, or two of a reuse target.
+func (p *testCase) exchanges() []*exchange {
+	all := []*exchange{{testCase: p, mode: p.First, client: p.Client, server: p.Server}}
 	if p.Target.reuse() {
-		all = append(all, &half{play: p, mode: p.Second, part: "-2", client: p.Server, server: p.Client})
+		all = append(all, &exchange{testCase: p, mode: p.Second, part: "-2", client: p.Server, server: p.Client})
 	}
 	return all
 }

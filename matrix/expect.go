@@ -1,9 +1,11 @@
 package matrix
 
 import (
-	"strconv"
+	"fmt"
+	"slices"
 	"strings"
 
+	"pfdivert/matrix/explain"
 	"pfdivert/pfconf"
 )
 
@@ -47,10 +49,13 @@ type Kernel struct {
 	// SweepsFake: when the run is over the filter removes all states between LOCAL and
 	// FAKE. Before, only what is in a cell's way is removed: each removal takes a pfctl.
 	SweepsFake bool
-	// Release is the first number of the kernel's release, 0 when it is not known.
-	Release int
+	// Release is the first number of the kernel's release, 0 when it is not known, and Minor the
+	// second.
+	Release, Minor int
 	// OtherDomain: REMOTE works in another of OpenBSD's routing domains than 0.
 	OtherDomain bool
+	// PFOn: pf is switched on beside the filter (FreeBSD).
+	PFOn bool
 }
 
 // kernels are the kernels by their firewall.
@@ -69,10 +74,18 @@ func KernelOf(firewall string) (Kernel, bool) {
 	return k, ok
 }
 
+// bindsRaw reports whether the kernel is one that binds raw sockets to foreign addresses. IPv4's of
+// Linux do so since 5.17 ("ipv4/raw: support binding to nonlocal addresses"); distributions have
+// it earlier, so only a socket that is refused tells.
+func (k Kernel) bindsRaw(f pfconf.Family, p pfconf.Proto) bool {
+	old := k.Firewall == "nftables" && k.Release > 0 && (k.Release < 5 || k.Release == 5 && k.Minor < 17)
+	return !old || f != pfconf.Inet || p.HasPorts()
+}
+
 // besides reports whether the target's rule is one of the pf that stands beside the kernel's
 // filter.
 func (k Kernel) besides(t Target) bool {
-	return t.Claim != nil && t.Claim.PF || k.RedirectsBeside && t.First == Redirect
+	return t.Claim != nil && t.Claim.PF || k.RedirectsBeside && t.First.translates()
 }
 
 // controlReplies reports whether a control of a divert-reply rule means
@@ -86,7 +99,7 @@ func (k Kernel) controlReplies(p pfconf.Proto) bool {
 // connected sockets; the server of udp-to and rip-to never is, and an ICMP
 // state lives until its timeout. conntrack ties states to no socket.
 func (k Kernel) stateStays(p pfconf.Proto, m Mode) bool {
-	return !k.TiesStates || p == pfconf.ICMP || m == To && p != pfconf.TCP
+	return !k.TiesStates || p == pfconf.ICMP || m.IsDivertTo() && p != pfconf.TCP
 }
 
 // known is a failure that a kind of kernel is known for.
@@ -94,10 +107,15 @@ type known struct {
 	firewall string
 	domain   bool   // only in another routing domain than 0
 	before   int    // only in releases before this one; 0 for all
+	from     int    // only in this release and later ones; 0 for all
+	pfOn     bool   // only where pf is switched on beside the filter
 	what     string // the targets, in words
 	of       func(Target) bool
 	reason   string // of the failure; any other is a new one
-	why      string
+	// cause is that of the failure, whatever its reason; any other is a new one. With it a target
+	// may pass as well: more than the kernel decides whether it fails.
+	cause string
+	why   string
 }
 
 var knownFailures = []known{
@@ -146,42 +164,72 @@ var knownFailures = []known{
 		reason: NotRewritten,
 		why:    "pf lets the packet pass and says on the console that divert is not supported for IPv6 (seen on 12.1)",
 	},
+	{
+		firewall: "ipfw", from: 14, pfOn: true,
+		what:  "On FreeBSD 14 and later, with pf on beside ipfw, what ipfw diverts in one direction",
+		of:    func(t Target) bool { return t.diverts() && !(t.Claim != nil && t.Claim.PF) },
+		cause: "pf-spoils-divert",
+		why: "pf_test() deletes the tag by which ipfw knows where to go on with a packet (FreeBSD's fabf705f4b5a; " +
+			"sys/netpfil/pf/pf.c 11013 of 15.1); in which direction depends on which of the two was switched on last",
+	},
+	{
+		firewall: "ipfw", from: 14, pfOn: true,
+		what:   "On FreeBSD 14 and later, with pf on beside ipfw, `inet6-divert-tee-fragments`",
+		of:     func(t Target) bool { return t.Kind() == "divert-tee-fragments" && t.Family == pfconf.Inet6 },
+		reason: WrongData,
+		why:    "pf puts fragments of IPv6 together before ipfw sees them (seen on 15.1)",
+	},
+	{
+		firewall: "ipfw", from: 15, what: "A packet of another IP version, `divert-bad-header-in` and `-out`,",
+		of:     func(t Target) bool { return strings.HasPrefix(t.Kind(), "divert-bad-header-") },
+		reason: RefusedOtherwise,
+		why:    "div_send() refuses it with EAFNOSUPPORT, and divert(4) says EINVAL (sys/netinet/ip_divert.c 399 of 15.1)",
+	},
 }
 
 // ofKernel reports whether the kernel is known for the failure.
 func (f known) ofKernel(k Kernel) bool {
 	old := f.before == 0 || k.Release > 0 && k.Release < f.before
-	return f.firewall == k.Firewall && (!f.domain || k.OtherDomain) && old
+	return f.firewall == k.Firewall && (!f.domain || k.OtherDomain) && (!f.pfOn || k.PFOn) && old && k.Release >= f.from
 }
 
-// releaseOf is the first number of a kernel's release, of "FreeBSD 12.1-STABLE" 12, and 0 where
-// there is none.
-func releaseOf(kernel string) int {
-	_, release, _ := strings.Cut(kernel, " ")
-	n, err := strconv.Atoi(release[:len(release)-len(strings.TrimLeft(release, "0123456789"))])
-	if err != nil {
-		return 0
-	}
-	return n
+// knownByCause reports whether the kernel is known for a failure of the target with a certain
+// cause.
+func (k Kernel) knownByCause(t Target) bool {
+	return slices.ContainsFunc(knownFailures, func(f known) bool { return f.cause != "" && f.ofKernel(k) && f.of(t) })
+}
+
+// releaseOf returns the first two numbers of a kernel's release, of "FreeBSD 12.1-STABLE" 12 and 1, and 0
+// for those that are not there.
+func releaseOf(kernel string) (release, minor int) {
+	_, text, _ := strings.Cut(kernel, " ")
+	_, _ = fmt.Sscanf(text, "%d.%d", &release, &minor) // what is not there stays 0
+	return release, minor
+}
+
+// diverts reports whether the target's packets go to a divert socket.
+func (t Target) diverts() bool {
+	return t.First == PacketIn || t.First == PacketOut || t.Claim != nil && t.First != Redirect
 }
 
 // comesInAgain reports whether packets that the packet role reinjects are to come in on REMOTE.
 func (t Target) comesInAgain() bool {
 	turned := strings.HasPrefix(t.Kind(), "divert-turned-")
-	return t.First == PacketIn && !turned || t.First == PacketOut && turned
+	return t.First.mechanism == explain.PacketIn && !turned || t.First.mechanism == explain.PacketOut && turned
 }
 
-// expected turns a verdict into what it means for a kernel with known failures.
-func (k Kernel) expected(t Target, r Result) Result {
+// expected turns a verdict into what it means for a kernel with known failures. cause is that of
+// the failure, "" when it is not known.
+func (k Kernel) expected(t Target, r Result, cause string) Result {
 	for _, f := range knownFailures {
 		if !f.ofKernel(k) || !f.of(t) {
 			continue
 		}
 		switch {
-		case r.Verdict == Fail && r.Reason == f.reason:
+		case r.Verdict == Fail && (f.cause == "" && r.Reason == f.reason || f.cause != "" && cause == f.cause):
 			r.Verdict = XFail
 			r.Detail = strings.TrimSuffix(r.Detail, ".") + "; known: " + f.why
-		case r.Verdict == Pass:
+		case r.Verdict == Pass && f.cause == "":
 			r.Verdict, r.Reason, r.Detail = XPass, KnownFailurePassed, "passed, and was known to fail: "+f.why
 		}
 	}

@@ -7,16 +7,16 @@ import (
 )
 
 // explain says why a target did not pass. p is nil when it was not played.
-func (r *runner) explain(t Target, res Result, p *play) *explain.Explanation {
+func (r *runner) explain(t Target, res Result, p *testCase) *explain.Explanation {
 	c := explain.Case{
 		Reason: res.Reason, Detail: res.Detail,
-		Firewall: r.kernel.Firewall, Proto: t.Proto, Way: way(t.First), StatesFirst: r.kernel.StatesFirst,
+		Firewall: r.kernel.Firewall, Proto: t.Proto, Mechanism: t.First.mechanism, StatesFirst: r.kernel.StatesFirst,
 	}
 	c.Remote.Remote = true
 	if t.Claim != nil {
 		c.Should, c.Claim = t.Claim.Says, true
-		c.Long = p != nil && p.playing != nil && p.playing.big
-		c.Way = t.Claim.way()
+		c.Long = p != nil && p.current != nil && p.current.big
+		c.Mechanism = t.First.ofClaims
 	}
 	if p == nil {
 		return explain.Explain(c)
@@ -34,49 +34,22 @@ func (r *runner) explain(t Target, res Result, p *play) *explain.Explanation {
 	if t.Claim != nil {
 		return explain.Explain(c)
 	}
-	h := p.playing
-	if h == nil {
-		h = p.halves()[0]
+	x := p.current
+	if x == nil {
+		x = p.exchanges()[0]
 	}
-	if h.counterKnown {
-		c.Counters, c.CountersKnown = h.counters, true
+	if x.counterKnown {
+		c.Counters, c.CountersKnown = x.counters, true
 	}
-	_, server := h.ends()
-	c.Way, c.Second, c.Server = way(h.mode), h.part != "", server.Port()
-	c.Answered = h.mode == ReplyTo || h.mode == ReplyReuse
-	if h.mode == To && h.Proto.HasPorts() {
-		c.Divert = h.divertAddr()
-	} else if h.mode == To {
+	_, server := x.flowEnds()
+	c.Mechanism, c.Second, c.Server = x.mode.mechanism, x.part != "", server.Port()
+	c.Answered = x.mode.answers
+	if x.mode.IsDivertTo() && x.Proto.HasPorts() {
+		c.Divert = x.divertAddr()
+	} else if x.mode.IsDivertTo() {
 		c.Divert = netip.AddrPortFrom(p.Fake, 0)
 	} else {
 		c.Divert = server
 	}
 	return explain.Explain(c)
-}
-
-// way is what is diverted in the claim's cell, whose flow is that of a mode and whose rules are its
-// own.
-func (c *Claim) way() explain.Way {
-	switch c.Mode {
-	case To:
-		return explain.Both
-	case Reply:
-		return explain.PacketOut
-	case Redirect:
-		return explain.Translated
-	}
-	return way(c.Mode)
-}
-
-// way is what is diverted in a cell of the mode.
-func way(m Mode) explain.Way {
-	switch m {
-	case To:
-		return explain.To
-	case PacketIn:
-		return explain.PacketIn
-	case PacketOut:
-		return explain.PacketOut
-	}
-	return explain.Reply
 }

@@ -272,7 +272,7 @@ func onNetwork(t *testing.T, b breakage, targets []Target) map[string]Result {
 func datagramTargets(t *testing.T) []Target {
 	all := slices.DeleteFunc(Targets(), func(t Target) bool {
 		known := t.Proto == pfconf.UDP || t.Proto == pfconf.Raw
-		return t.Family != pfconf.Inet || !known || t.Second != "" || t.First == PacketIn || t.First == PacketOut
+		return t.Family != pfconf.Inet || !known || t.reuse() || t.First.IsDivertPacket()
 	})
 	if len(all) != 6 {
 		t.Fatalf("%d targets", len(all))

@@ -25,6 +25,7 @@ const (
 	StateLeft        = "state-left"        // the kernel kept a state that must be gone
 	NotLost          = "not-lost"          // a packet arrived that must be lost
 	NotRefused       = "not-refused"       // the kernel let something be opened that it must refuse
+	RefusedOtherwise = "refused-otherwise" // the kernel refuses something with another error than it says
 	NotOpened        = "not-opened"        // the kernel refused to open something that it must allow
 	NotBypassed      = "not-bypassed"      // a packet did not arrive that a rule must let pass when no one listens
 	Looped           = "looped"            // a packet that was reinjected met its rule again

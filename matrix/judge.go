@@ -21,7 +21,7 @@ type want struct {
 }
 
 // judge compares what a socket received with what it must have received, in order.
-func (h *half) judge(a *asked, wants ...want) error {
+func (x *exchange) judge(a *stepResult, wants ...want) error {
 	if a.Fault != nil && !lost[a.Fault.Code] {
 		return broken(QuestionFailed, "%s: %s", a.where, a.Fault.Text)
 	}
@@ -40,7 +40,7 @@ func (h *half) judge(a *asked, wants ...want) error {
 			if w.missing == ControlLost { // no rule has anything to do with it
 				return broken(ControlLost, "%s", detail)
 			}
-			return failed(w.missing, "%s%s", detail, h.counted())
+			return failed(w.missing, "%s%s", detail, x.counted())
 		}
 		if err := judgeMessage(a.where, got[i], w); err != nil {
 			if i > 0 && judgeMessage(a.where, got[i], wants[i-1]) == nil {
@@ -58,7 +58,7 @@ func (h *half) judge(a *asked, wants ...want) error {
 
 // unanswered is the ERROR of a step that failed although nothing more was due: that
 // nothing more had arrived is then not known.
-func unanswered(a *asked) error {
+func unanswered(a *stepResult) error {
 	if err := a.unsent(); err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func unanswered(a *asked) error {
 }
 
 // unrouted is the ERROR of a step that LOCAL could not do because it has no way to FAKE.
-func (a *asked) unrouted() error {
+func (a *stepResult) unrouted() error {
 	if a.Fault != nil && a.host == "local" && (a.Fault.Code == "ENETUNREACH" || a.Fault.Code == "EHOSTUNREACH") {
 		return broken(LocalRoute, "%s: LOCAL has no route: %s", a.where, a.Fault.Text)
 	}
@@ -78,7 +78,7 @@ func (a *asked) unrouted() error {
 
 // unsent is the ERROR of a step whose packet its own host did not let go, for want of a way or
 // because its filter refuses it (EACCES on the BSDs).
-func (a *asked) unsent() error {
+func (a *stepResult) unsent() error {
 	if err := a.unrouted(); err != nil {
 		return err
 	}
@@ -112,7 +112,7 @@ func judgeMessage(where string, m script.Message, w want) error {
 }
 
 // silent judges that a socket has received nothing of a control.
-func (h *half) silent(a *asked, what string) error {
+func (x *exchange) silent(a *stepResult, what string) error {
 	if got := a.Messages; len(got) > 0 {
 		return failed(ControlDelivered, "%s: received %q from %v: %s", a.where, got[0].Data, got[0].From, what)
 	}
@@ -122,7 +122,7 @@ func (h *half) silent(a *asked, what string) error {
 // opened judges that the endpoints could be opened and connected. A port that is
 // taken is worth another try with other ports; what else the kernel refuses
 // is its fault only where it must let a foreign address be bound.
-func (h *half) opened(steps ...*asked) error {
+func (x *exchange) opened(steps ...*stepResult) error {
 	for _, a := range steps {
 		if a.Fault == nil {
 			continue
@@ -130,13 +130,18 @@ func (h *half) opened(steps ...*asked) error {
 		open, _ := a.step.(script.Open)
 		_, connects := a.step.(script.Connect)
 		switch code := a.Fault.Code; {
-		case code == "EADDRINUSE" && h.part == "":
+		case code == "EADDRINUSE" && x.part == "":
 			return &portTakenError{a.where + ": " + a.Fault.Text}
 		case code == "EADDRINUSE":
 			return failed(PortBlocked, "%s: the first cell's socket blocks the port: %s", a.where, a.Fault.Text)
+		case code == script.CodeMissing:
+			return skipped("%s: %s", a.where, a.Fault.Text)
+		case code == "EADDRNOTAVAIL" && bindany(open.Spec) && !x.kernel.bindsRaw(x.Family, x.Proto):
+			return skipped("%s: Linux before 5.17 binds no raw IPv4 socket to an address that is not the host's own "+
+				"(raw_bind, net/ipv4/raw.c): %s", a.where, a.Fault.Text)
 		case code == "EADDRNOTAVAIL" && bindany(open.Spec):
 			return failed(NoBindany, "%s: the kernel does not let a foreign address be bound: %s", a.where, a.Fault.Text)
-		case code == "EADDRNOTAVAIL" && connects && h.part != "":
+		case code == "EADDRNOTAVAIL" && connects && x.part != "":
 			return failed(PortBlocked, "%s: the first cell's socket blocks the flow: %s", a.where, a.Fault.Text)
 		case a.unrouted() != nil:
 			return a.unrouted()
@@ -158,20 +163,20 @@ func (e *portTakenError) Error() string { return e.detail }
 
 // counted says for the detail of a failure how far the packets came by the
 // rule's counters.
-func (h *half) counted() string {
-	c := h.counters
+func (x *exchange) counted() string {
+	c := x.counters
 	switch {
-	case !h.counterKnown:
+	case !x.counterKnown:
 		return ""
 	case c.Matched == 0 && c.States == 0:
 		return "; REMOTE's rule matched no packet"
-	case h.kernel.StatesFirst:
+	case x.kernel.StatesFirst:
 		return fmt.Sprintf("; REMOTE's rule created %d states; they and it had %d packets", c.States, c.Matched)
 	case c.Done < c.Matched:
 		return fmt.Sprintf("; REMOTE's rule matched %d packets and its action found no socket for %d", c.Matched, c.Matched-c.Done)
-	case h.rule().Action == pfconf.DivertReply && h.kernel.MeetsReplies:
+	case x.rule().Action == pfconf.DivertReply && x.kernel.MeetsReplies:
 		return fmt.Sprintf("; REMOTE's rule matched %d packets that came back", c.Matched)
-	case h.mode == Reply || h.mode == ReplyTo || h.mode == ReplyReuse:
+	case x.mode.IsDivertReply():
 		return fmt.Sprintf("; REMOTE's rule matched %d packets on their way out and %d came back", c.Matched, c.Replies)
 	}
 	return fmt.Sprintf("; REMOTE's rule matched %d packets", c.Matched)
@@ -180,25 +185,25 @@ func (h *half) counted() string {
 // carried reports whether the half's packets belong to a state that a reuse target's
 // first cell has left: udp-to and rip-to leave one, which is also that of the same
 // addresses and ports in the other direction.
-func (h *half) carried() bool {
-	return h.part != "" && h.kernel.StatesFirst && h.kernel.stateStays(h.Proto, h.First) && h.handled[0].flow == h.flow()
+func (x *exchange) carried() bool {
+	return x.part != "" && x.kernel.StatesFirst && x.kernel.stateStays(x.Proto, x.First) && x.used[0].flow == x.flow()
 }
 
 // judgeCounters judges that the rule's own counters moved by the packets of the
 // cell: sent is how many the client sent past the rule, answered how many came
 // back to it. TCP's numbers are the least that an exchange needs.
-func (h *half) judgeCounters(sent, answered uint64) error {
-	c, k := h.counters, h.kernel
+func (x *exchange) judgeCounters(sent, answered uint64) error {
+	c, k := x.counters, x.kernel
 	if k.StatesFirst {
-		return h.judgeStateCounters(sent + answered)
+		return x.judgeStateCounters(sent + answered)
 	}
 	bad := func(what string, n, want uint64) error {
-		if n == want || h.Proto == pfconf.TCP && n > want {
+		if n == want || x.Proto == pfconf.TCP && n > want {
 			return nil
 		}
-		return failed(NotCounted, "remote: rule %s: %s is %d, not %d", h.label(), what, n, want)
+		return failed(NotCounted, "remote: rule %s: %s is %d, not %d", x.label(), what, n, want)
 	}
-	if h.rule().Action == pfconf.DivertReply && k.MeetsReplies {
+	if x.rule().Action == pfconf.DivertReply && k.MeetsReplies {
 		return bad("the number of replies it brought back", c.Replies, answered)
 	}
 	if err := bad("the number of packets it matched", c.Matched, sent); err != nil {
@@ -207,7 +212,7 @@ func (h *half) judgeCounters(sent, answered uint64) error {
 	if err := bad("the number of packets its action served", c.Done, sent); err != nil {
 		return err
 	}
-	if h.rule().Action == pfconf.DivertReply && k.RepliesNeedRule {
+	if x.rule().Action == pfconf.DivertReply && k.RepliesNeedRule {
 		return bad("the number of replies it brought back", c.Replies, answered)
 	}
 	return nil
@@ -221,28 +226,28 @@ const statesStay = 25 * time.Second
 // packets: how many states it made, and that they had the packets of both
 // directions. The number of packets is the least, for ICMP errors that belong to a
 // state are counted with it. A divert-packet rule counts none.
-func (h *half) judgeStateCounters(packets uint64) error {
-	c, states := h.counters, uint64(1)
+func (x *exchange) judgeStateCounters(packets uint64) error {
+	c, states := x.counters, uint64(1)
 	switch {
-	case h.carried():
+	case x.carried():
 		states = 0
-		if past := time.Since(h.handled[0].began); c.Matched+c.States > 0 && past > statesStay {
+		if past := time.Since(x.used[0].began); c.Matched+c.States > 0 && past > statesStay {
 			return broken(TimedOut, "remote: the first cell was %v ago, and pf may have let its state go since (pfctl -s timeouts)", past.Round(time.Second))
 		}
 		if c.Matched > 0 {
-			return failed(NotCounted, "remote: rule %s matched %d packets, which belong to the first cell's state", h.label(), c.Matched)
+			return failed(NotCounted, "remote: rule %s matched %d packets, which belong to the first cell's state", x.label(), c.Matched)
 		}
 		packets = 0
-	case h.mode == ReplyReuse:
-		states = 2 // one for each echo id, of the same socket
-	case h.rule().Action == pfconf.DivertPacket:
+	case x.mode.requests > 1:
+		states = uint64(x.mode.requests) // one for each echo id, of the same socket
+	case x.rule().Action == pfconf.DivertPacket:
 		packets = 0
 	}
 	if c.States != states {
-		return failed(NotCounted, "remote: rule %s: the number of states it created is %d, not %d", h.label(), c.States, states)
+		return failed(NotCounted, "remote: rule %s: the number of states it created is %d, not %d", x.label(), c.States, states)
 	}
 	if c.Matched < packets {
-		return failed(NotCounted, "remote: rule %s: the number of packets that it and its states matched is %d, not %d", h.label(), c.Matched, packets)
+		return failed(NotCounted, "remote: rule %s: the number of packets that it and its states matched is %d, not %d", x.label(), c.Matched, packets)
 	}
 	return nil
 }

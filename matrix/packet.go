@@ -7,7 +7,10 @@ import (
 	"pfdivert/pfconf"
 )
 
-// packet runs udp-packet-in and udp-packet-out. What it proves, step by step:
+// packet is an exchange of UDP datagrams through a divert socket.
+type packet struct{ *exchange }
+
+// run runs udp-packet-in and udp-packet-out. What it proves, step by step:
 //
 //  1. The server's socket is open, the client's, and on REMOTE the divert socket.
 //  2. Control: before the rule is there, a client like the cell's sends the same.
@@ -19,20 +22,20 @@ import (
 //  5. Exactly the rewritten one is then waiting at the server, from the client.
 //     The rule did not see it a second time: nothing else is waiting at the divert socket.
 //  6. The rule counted one packet (or one state, where it counts no packets).
-func (h *half) packet(ctx context.Context, withControl bool) error {
-	clientSide, serverSide := h.sides()
-	from, to := h.ends()
-	if err := h.openEnds(ctx, func(remote *request) *asked { return remote.open("packet", h.divertSpec()) }); err != nil {
+func (x packet) run(ctx context.Context, withControl bool) error {
+	clientSide, serverSide := x.sides()
+	from, to := x.flowEnds()
+	if err := x.openEnds(ctx, func(remote *request) *stepResult { return remote.open("packet", x.divertSpec()) }); err != nil {
 		return err
 	}
 	var c control
 	if withControl {
 		var err error
-		if c, err = h.packetControl(ctx, true); err != nil {
+		if c, err = x.control(ctx, true); err != nil {
 			return err
 		}
 	}
-	if err := h.loadBehind(ctx, c); err != nil {
+	if err := x.loadBehind(ctx, c); err != nil {
 		return err
 	}
 
@@ -43,7 +46,7 @@ func (h *half) packet(ctx context.Context, withControl bool) error {
 		return err
 	}
 
-	divert := h.remote.request()
+	divert := x.remote.request()
 	seen := divert.receive("packet")
 	sent := divert.relay("packet", script.ClientLine, script.PacketLine)
 	divert.fence()
@@ -55,37 +58,37 @@ func (h *half) packet(ctx context.Context, withControl bool) error {
 	at := serverSide.request()
 	there = clientSide.request()
 	received := at.rest("server")
-	ending := h.ending(at, there, "client", "server")
+	ending := x.tearDown(at, there, "client", "server")
 	at.wantMessages(received, 1)
-	h.wantCounters(ending, at, there, 1, 0)
-	if err := h.finish(ctx, at, there, seen.Fault != nil || sent.Fault != nil || len(again.Messages) > 0); err != nil {
+	x.wantCounters(ending, at, there, 1, 0)
+	if err := x.finish(ctx, at, there, seen.Fault != nil || sent.Fault != nil || len(again.Messages) > 0); err != nil {
 		return err
 	}
-	h.note(ending)
+	x.note(ending)
 	arrived := want{line: script.PacketLine, from: from, missing: NotReinjected}
 	if seen.Fault != nil && len(received.Messages) > 0 {
-		return failed(NotRewritten, "%s: the packet passed the divert socket by and arrived as %q%s", received.where, received.Messages[0].Data, h.counted())
+		return failed(NotRewritten, "%s: the packet passed the divert socket by and arrived as %q%s", received.where, received.Messages[0].Data, x.counted())
 	}
-	if err := h.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
+	if err := x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
 		return err
 	}
 	if sent.Fault != nil {
 		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Fault.Text)
 	}
-	if err := h.judge(received, arrived); err != nil {
+	if err := x.judge(received, arrived); err != nil {
 		return err
 	}
-	if err := h.judge(again); err != nil {
+	if err := x.judge(again); err != nil {
 		return err
 	}
-	return h.judgeCounters(1, 0)
+	return x.judgeCounters(1, 0)
 }
 
-// packetControl sends the control of a divert-packet rule: it must arrive as it was sent, and
+// control sends the control of a divert-packet rule: it must arrive as it was sent, and
 // the divert socket, if there is one, must not see it.
-func (h *half) packetControl(ctx context.Context, listens bool) (control, error) {
-	_, serverSide := h.sides()
-	local, err := h.sendControl(ctx, false)
+func (x packet) control(ctx context.Context, listens bool) (control, error) {
+	_, serverSide := x.sides()
+	local, err := x.sendControl(ctx, false)
 	if err != nil {
 		return control{}, err
 	}
@@ -95,11 +98,11 @@ func (h *half) packetControl(ctx context.Context, listens bool) (control, error)
 		if err := at.run(ctx); err != nil {
 			return err
 		}
-		return h.judge(heard, want{line: script.ClientLine, from: local, missing: ControlLost})
+		return x.judge(heard, want{line: script.ClientLine, from: local, missing: ControlLost})
 	}
-	c := control{kill: []pfconf.Flow{h.controlFlow(local)}, judge: arrived}
+	c := control{kill: []pfconf.Flow{x.controlFlow(local)}, judge: arrived}
 	if listens {
-		unseen := h.silentAt(h.remote, "packet", "the divert socket saw it before the rule was there")
+		unseen := x.silentAt(x.remote, "packet", "the divert socket saw it before the rule was there")
 		c.judge = func(ctx context.Context) error { return both(ctx, unseen, arrived) }
 	}
 	return c, nil

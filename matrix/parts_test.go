@@ -17,7 +17,7 @@ func TestParts(t *testing.T) {
 	const parts = 7
 	owner := map[uint16]int{}
 	for part := range parts {
-		s := NewSpace(map[pfconf.Family]Addresses{pfconf.Inet: a})
+		s := NewAddressPlan(map[pfconf.Family]Addresses{pfconf.Inet: a})
 		s.take(part, parts)
 		used := map[uint16]bool{}
 		for range 2 * portsEach / parts {

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
@@ -24,7 +25,7 @@ type side struct {
 type request struct {
 	side  side
 	steps []script.Step
-	out   []*asked
+	out   []*stepResult
 	last  bool
 	// hold: the host is to stop before it clears anything when something is not as wanted.
 	// later is then what it did not do.
@@ -32,8 +33,8 @@ type request struct {
 	later *request
 }
 
-// asked is a step's outcome together with what was asked.
-type asked struct {
+// stepResult is a step's outcome together with what was asked.
+type stepResult struct {
 	script.Outcome
 	where string // "local client"
 	host  string
@@ -45,14 +46,14 @@ type asked struct {
 }
 
 func (s side) request() *request {
-	return &request{side: s, steps: make([]script.Step, 0, usualSteps), out: make([]*asked, 0, usualSteps)}
+	return &request{side: s, steps: make([]script.Step, 0, usualSteps), out: make([]*stepResult, 0, usualSteps)}
 }
 
 // usualSteps is how many steps nearly all scripts have at most.
 const usualSteps = 8
 
-func (s *request) add(st script.Step, may map[string]bool) *asked {
-	a := &asked{where: s.side.name, host: s.side.name, step: st, may: may}
+func (s *request) add(st script.Step, may map[string]bool) *stepResult {
+	a := &stepResult{where: s.side.name, host: s.side.name, step: st, may: may}
 	switch st := st.(type) {
 	case script.Open:
 		a.where += " " + st.Socket
@@ -65,12 +66,12 @@ func (s *request) add(st script.Step, may map[string]bool) *asked {
 }
 
 // open opens an endpoint; a bindany client may be refused by the kernel.
-func (s *request) open(end string, spec script.Socket) *asked {
+func (s *request) open(end string, spec script.Socket) *stepResult {
 	return s.add(script.Open{Socket: end, Spec: spec}, portTrouble)
 }
 
-// openApart opens an endpoint in a process of its own; that the kernel refuses it is an answer.
-func (s *request) openApart(end string, spec script.Socket, process script.Process) *asked {
+// openOther opens an endpoint in a process of its own; that the kernel refuses it is an answer.
+func (s *request) openOther(end string, spec script.Socket, process script.Process) *stepResult {
 	return s.add(script.Open{Socket: end, Spec: spec, Process: process}, refusals)
 }
 
@@ -79,7 +80,7 @@ var refusals = map[string]bool{"EADDRINUSE": true, "EPERM": true, "EACCES": true
 var portTrouble = map[string]bool{"EADDRINUSE": true, "EADDRNOTAVAIL": true}
 
 // connect connects the endpoint that spec opened.
-func (s *request) connect(end string, spec script.Socket) *asked {
+func (s *request) connect(end string, spec script.Socket) *stepResult {
 	a := s.add(script.Connect{Socket: end}, map[string]bool{
 		"EADDRINUSE": true, "EADDRNOTAVAIL": true, "ENETUNREACH": true, "EHOSTUNREACH": true, "ECONNREFUSED": true, script.CodeSkipped: true,
 	})
@@ -87,29 +88,29 @@ func (s *request) connect(end string, spec script.Socket) *asked {
 	return a
 }
 
-func (s *request) connected(end string) *asked {
+func (s *request) connected(end string) *stepResult {
 	return s.add(script.Connected{Socket: end}, lost)
 }
 
-func (s *request) accept(end string) *asked {
+func (s *request) accept(end string) *stepResult {
 	return s.add(script.Accept{Socket: end}, lost)
 }
 
-func (s *request) send(end, line string, seq uint16) *asked {
+func (s *request) send(end, line string, seq uint16) *stepResult {
 	return s.add(script.Send{Socket: end, Data: line, Seq: seq}, lost)
 }
 
-func (s *request) receive(end string) *asked {
+func (s *request) receive(end string) *stepResult {
 	return s.add(script.Receive{Socket: end}, lost)
 }
 
-func (s *request) relay(end, old, new string) *asked {
+func (s *request) relay(end, old, new string) *stepResult {
 	return s.add(script.Relay{Socket: end, Old: old, New: new}, refusedWrites)
 }
 
 // refusedWrites are the codes with which a kernel refuses a packet that is reinjected to it
 // (FreeBSD's divert(4)), and those that say that it got lost.
-var refusedWrites = lostOr("EINVAL", "EADDRNOTAVAIL")
+var refusedWrites = lostOr("EINVAL", "EADDRNOTAVAIL", "EAFNOSUPPORT")
 
 // lostOr are the codes that say that something got lost, and others.
 func lostOr(codes ...string) map[string]bool {
@@ -120,16 +121,16 @@ func lostOr(codes ...string) map[string]bool {
 	return all
 }
 
-func (s *request) sendBurst(end string, b script.Burst) *asked {
+func (s *request) sendBurst(end string, b script.Burst) *stepResult {
 	return s.add(script.SendBurst{Socket: end, Burst: b}, lost)
 }
 
-func (s *request) receiveBurst(end string, b script.Burst) *asked {
+func (s *request) receiveBurst(end string, b script.Burst) *stepResult {
 	return s.add(script.ReceiveBurst{Socket: end, Burst: b}, lost)
 }
 
 // relayBurst has the packet role send a burst on, with line in place of its own.
-func (s *request) relayBurst(end string, b script.Burst, line string) *asked {
+func (s *request) relayBurst(end string, b script.Burst, line string) *stepResult {
 	return s.add(script.RelayBurst{Socket: end, Burst: b, Line: line}, notTaken)
 }
 
@@ -138,75 +139,83 @@ func (s *request) relayBurst(end string, b script.Burst, line string) *asked {
 var notTaken = lostOr("EMSGSIZE")
 
 // relayAll has the packet role send all on that waits.
-func (s *request) relayAll(end string, rewrites []script.Rewrite) *asked {
+func (s *request) relayAll(end string, rewrites []script.Rewrite) *stepResult {
 	return s.add(script.RelayAll{Socket: end, Rewrites: rewrites}, lost)
 }
 
 // turn has the packet role send the packet that it holds back, as an answer to itself.
-func (s *request) turn(end, old, new string, in netip.Addr) *asked {
+func (s *request) turn(end, old, new string, in netip.Addr) *stepResult {
 	return s.add(script.Turn{Socket: end, Old: old, New: new, In: in}, lost)
 }
 
 // undelivered asks what was dropped for a divert port.
-func (s *request) undelivered(port uint16) *asked {
+func (s *request) undelivered(port uint16) *stepResult {
 	return s.add(script.Undelivered{Family: s.side.family, Port: port}, nil)
 }
 
-func (s *request) rest(end string) *asked {
+func (s *request) rest(end string) *stepResult {
 	return s.add(script.Rest{Socket: end}, lost)
 }
 
-func (s *request) closeConn(end string) *asked {
+func (s *request) closeConn(end string) *stepResult {
 	return s.add(script.CloseConn{Socket: end}, lost)
 }
 
-func (s *request) close(end string) *asked {
+func (s *request) close(end string) *stepResult {
 	return s.add(script.Close{Socket: end}, nil)
 }
 
 // fence makes sure that the other host has processed all that this one sent.
-func (s *request) fence() *asked {
+func (s *request) fence() *stepResult {
 	return s.add(script.Fence{Family: s.side.family}, nil)
 }
 
-func (s *request) counters(label string) *asked {
+func (s *request) counters(label string) *stepResult {
 	return s.add(script.Counters{Label: label}, nil)
 }
 
-func (s *request) lookup(f pfconf.Flow) *asked {
+func (s *request) lookup(f pfconf.Flow) *stepResult {
 	return s.add(script.Lookup{Flow: f}, nil)
 }
 
-func (s *request) kill(f pfconf.Flow) *asked {
+func (s *request) kill(f pfconf.Flow) *stepResult {
 	return s.add(script.Kill{Flow: f}, nil)
 }
 
 // drop drops a TCP socket that must be there; that there is none is an answer.
-func (s *request) drop(near, far netip.AddrPort) *asked {
-	return s.add(script.DropTCP{Near: near, Far: far, Expected: true}, noSocket)
+func (s *request) drop(near, far netip.AddrPort) *stepResult {
+	return s.add(script.DropTCP{Near: near, Far: far, Expected: true}, noDrop)
 }
 
 // sweep drops a TCP socket if there is one.
-func (s *request) sweep(near, far netip.AddrPort) *asked {
-	return s.add(script.DropTCP{Near: near, Far: far}, noSocket)
+func (s *request) sweep(near, far netip.AddrPort) *stepResult {
+	return s.add(script.DropTCP{Near: near, Far: far}, noDrop)
 }
 
 // tcpState asks for the state of a TCP socket, which must be the one given or agent.Gone;
 // that there is no socket is an answer.
-func (s *request) tcpState(near, far netip.AddrPort, state string) *asked {
+func (s *request) tcpState(near, far netip.AddrPort, state string) *stepResult {
 	return s.add(script.TCPState{Near: near, Far: far, State: state}, noSocket)
 }
 
 // timeWait is the state of the socket that closed first.
 const timeWait = "TIME_WAIT"
 
+// cantDrop is how Linux before 6.0 refuses to drop a socket in TIME_WAIT (tcp_abort, net/ipv4/tcp.c),
+// and one without CONFIG_INET_DIAG_DESTROY any. Such a socket ends by itself, after a minute. The error
+// has two names on Linux, and unix.ErrnoName returns this one.
+const cantDrop = "ENOTSUP"
+
+// noDrop are the answers of a host without the socket, and of one that can't drop it.
+var noDrop = map[string]bool{script.CodeNoSocket: true, cantDrop: true}
+
 var noSocket = map[string]bool{script.CodeNoSocket: true}
 
-// end has the host close the cell's endpoints after the last step.
-func (s *request) end() { s.last = true }
+// closeCell has the host close the cell's endpoints after the last step.
+func (s *request) closeCell() { s.last = true }
 
-// ended reports whether the host has done so.
-func (s side) ended() bool { return *s.closed }
+// isClosed reports whether the host has done so.
+func (s side) isClosed() bool { return *s.closed }
 
 // run has the host carry the steps out. Its error is an ERROR: the
 // connection failed, or a step did in a way that says nothing about the
@@ -215,7 +224,7 @@ func (s *request) run(ctx context.Context) error {
 	if len(s.steps) == 0 && !s.last {
 		return nil
 	}
-	trip(ctx, 1)
+	countRoundTrips(ctx, 1)
 	outcomes, err := s.side.host.Script(ctx, script.Script{Cell: s.side.session, Steps: s.steps, Hold: s.hold, End: s.last})
 	if err != nil {
 		if ctx.Err() != nil {
@@ -237,7 +246,11 @@ func (s *request) run(ctx context.Context) error {
 		if o.Fault == nil || a.may[o.Fault.Code] || first != nil {
 			continue
 		}
-		if o.Fault.Code == script.CodeSkipped {
+		switch o.Fault.Code {
+		case script.CodeSkipped:
+			continue
+		case script.CodeMissing:
+			first = skipped("%s: %s", strings.ToUpper(s.side.name), o.Fault.Text)
 			continue
 		}
 		reason := QuestionFailed
@@ -278,7 +291,7 @@ func (s *request) cutClearing() {
 }
 
 // wantMessages has the host look how many messages a Rest finds before it clears anything.
-func (s *request) wantMessages(a *asked, n int) {
+func (s *request) wantMessages(a *stepResult, n int) {
 	if i := slices.Index(s.out, a); i >= 0 {
 		rest := s.steps[i].(script.Rest)
 		rest.Want = &n
@@ -287,7 +300,7 @@ func (s *request) wantMessages(a *asked, n int) {
 }
 
 // wantCounters has the host look whether the counters are at least these before it clears anything.
-func (s *request) wantCounters(a *asked, least pfconf.Counters) {
+func (s *request) wantCounters(a *stepResult, least pfconf.Counters) {
 	if i := slices.Index(s.out, a); i >= 0 {
 		counters := s.steps[i].(script.Counters)
 		counters.Want = &least
@@ -311,7 +324,7 @@ func bindany(s script.Socket) bool {
 }
 
 // found says what a question was answered.
-func (a *asked) found() string {
+func (a *stepResult) found() string {
 	if a.Fault != nil {
 		return a.Fault.Text
 	}

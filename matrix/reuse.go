@@ -17,9 +17,9 @@ import "context"
 //     replies, no socket its ports. to → reply and reply → to use the very
 //     same four addresses and ports in the other direction.
 //  5. and 6. as 2 and 3 for the second cell.
-func (p *play) reuse(ctx context.Context) error {
-	for _, h := range p.halves() {
-		if err := h.run(ctx, false); err != nil {
+func (p *testCase) reuse(ctx context.Context) error {
+	for _, x := range p.exchanges() {
+		if err := x.run(ctx, false); err != nil {
 			return err
 		}
 	}

@@ -60,10 +60,10 @@ type runner struct {
 	// localSystem is LOCAL's operating system, as in runtime.GOOS.
 	localSystem string
 	omit        map[string]bool
-	space       *Space
-	gate        *gate
-	turns       turns
-	looks       looks
+	addresses   *AddressPlan
+	batches     *ruleBatches
+	locks       keyedLock
+	budget      evidenceBudget
 	divert      chan uint16 // free divert ports
 }
 
@@ -71,12 +71,12 @@ type runner struct {
 // ends, from several goroutines at once. When ctx ends, targets that are being
 // played get the reason Interrupted. An error means that the run could not begin.
 func Run(ctx context.Context, hosts Hosts, plan Plan, opt Options, done func(Result)) error {
-	r := &runner{ctx: ctx, hosts: hosts, opt: opt, omit: map[string]bool{}, space: NewSpace(opt.Families), divert: newDivertPorts()}
+	r := &runner{ctx: ctx, hosts: hosts, opt: opt, omit: map[string]bool{}, addresses: NewAddressPlan(opt.Families), divert: newDivertPorts()}
 	for _, p := range opt.Omit {
 		r.omit[p] = true
 	}
-	r.looks.all, r.looks.none = opt.Evidence && !plan.Repeats(), opt.NoEvidence
-	r.space.take(opt.Part, opt.Parts)
+	r.budget.all, r.budget.none = opt.Evidence && !plan.Repeats(), opt.NoEvidence
+	r.addresses.take(opt.Part, opt.Parts)
 	if err := r.prepare(); err != nil {
 		return err
 	}
@@ -93,7 +93,7 @@ func Run(ctx context.Context, hosts Hosts, plan Plan, opt Options, done func(Res
 	for range parallel {
 		players.Go(func() {
 			for t := range next {
-				done(r.playTarget(ctx, t))
+				done(r.runTarget(ctx, t))
 			}
 		})
 	}
@@ -166,8 +166,9 @@ func (r *runner) prepare() error {
 		return fmt.Errorf("remote: what to expect of a kernel with %q is not known", r.facts.Firewall)
 	}
 	r.kernel.OtherDomain = r.facts.Domain != 0
-	r.kernel.Release = releaseOf(r.facts.Kernel)
-	r.gate = &gate{change: r.hosts.Remote.Change, together: !r.facts.KeepsCounters}
+	r.kernel.Release, r.kernel.Minor = releaseOf(r.facts.Kernel)
+	r.kernel.PFOn = r.facts.PFOn
+	r.batches = &ruleBatches{change: r.hosts.Remote.Change, together: !r.facts.KeepsCounters}
 	return nil
 }
 
@@ -196,7 +197,9 @@ func (r *runner) skip(t Target) *finding {
 		switch besides := r.kernel.besides(t); {
 		case besides && r.facts.NoPF != "":
 			return lacks("pf can be used beside ipfw", r.facts.NoPF)
-		case besides && t.First == Redirect && r.facts.NoRdr != "":
+		case t.Claim.BesidePF && !r.facts.PFOn:
+			return &finding{Skip, NoFeature, "REMOTE: no pf is switched on beside ipfw"}
+		case besides && t.First.translates() && r.facts.NoRdr != "":
 			return lacks("pf beside ipfw can redirect", r.facts.NoRdr)
 		}
 	}

@@ -7,7 +7,10 @@ import (
 	"pfdivert/pfconf"
 )
 
-// stream runs a TCP cell (tcp-to, tcp-reply). What it proves, step by step:
+// stream is a TCP exchange.
+type stream struct{ *exchange }
+
+// run runs a TCP cell (tcp-to, tcp-reply). What it proves, step by step:
 //
 //  1. The server listens: with divert-to on REMOTE's loopback address, with
 //     divert-reply on LOCAL.
@@ -26,34 +29,34 @@ import (
 //  8. Where the kernel ties the state of a divert-reply rule to its socket, the
 //     state is there before the socket is closed and gone when the server has
 //     acknowledged that.
-func (h *half) stream(ctx context.Context, withControl bool) error {
-	clientSide, serverSide := h.sides()
-	from, to := h.ends()
-	client, server := "client"+h.part, "server"+h.part
+func (x stream) run(ctx context.Context, withControl bool) error {
+	clientSide, serverSide := x.sides()
+	from, to := x.flowEnds()
+	client, server := "client"+x.part, "server"+x.part
 
 	at := serverSide.request()
-	opened := at.open(server, h.serverSpec())
+	opened := at.open(server, x.serverSpec())
 	if err := at.run(ctx); err != nil {
 		return err
 	}
-	if err := h.opened(opened); err != nil {
+	if err := x.opened(opened); err != nil {
 		return err
 	}
 
 	var c control
-	if withControl && (h.mode == To || h.kernel.controlReplies(h.Proto)) {
+	if withControl && (x.mode.IsDivertTo() || x.kernel.controlReplies(x.Proto)) {
 		var err error
-		if c, err = h.streamControl(ctx, server); err != nil {
+		if c, err = x.control(ctx, server); err != nil {
 			return err
 		}
 	}
-	if err := h.loadBehind(ctx, c); err != nil {
+	if err := x.loadBehind(ctx, c); err != nil {
 		return err
 	}
 
-	spec := h.clientSpec()
+	spec := x.clientSpec()
 	there := clientSide.request()
-	ready := []*asked{there.open(client, spec), there.connect(client, spec)}
+	ready := []*stepResult{there.open(client, spec), there.connect(client, spec)}
 	there.fence()
 	connected := there.connected(client)
 	there.send(client, script.ClientLine, 0)
@@ -61,7 +64,7 @@ func (h *half) stream(ctx context.Context, withControl bool) error {
 	if err := there.run(ctx); err != nil {
 		return err
 	}
-	if err := h.opened(ready...); err != nil {
+	if err := x.opened(ready...); err != nil {
 		return err
 	}
 
@@ -78,9 +81,9 @@ func (h *half) stream(ctx context.Context, withControl bool) error {
 	there = clientSide.request()
 	clientRead := there.receive(client)
 	clientEnd := there.receive(client)
-	var open *asked
-	if h.tied() {
-		open = there.lookup(h.flow())
+	var open *stepResult
+	if x.tied() {
+		open = there.lookup(x.flow())
 	}
 	there.closeConn(client)
 	there.fence()
@@ -91,32 +94,32 @@ func (h *half) stream(ctx context.Context, withControl bool) error {
 	at, there = serverSide.request(), clientSide.request()
 	rest := at.rest(server)
 	waiting := at.tcpState(to, from, timeWait)
-	ending := h.ending(at, there, client, server)
+	ending := x.tearDown(at, there, client, server)
 	ending.open = open
 	at.wantMessages(rest, 0)
-	h.wantCounters(ending, at, there, 3, 2)
+	x.wantCounters(ending, at, there, 3, 2)
 	doubt := connected.Fault != nil || accepted.Fault != nil || serverRead.Fault != nil || clientRead.Fault != nil
-	if err := h.finish(ctx, at, there, doubt); err != nil {
+	if err := x.finish(ctx, at, there, doubt); err != nil {
 		return err
 	}
-	h.note(ending)
+	x.note(ending)
 
 	switch {
 	case accepted.Fault != nil && connected.Fault != nil:
-		return failed(NotDelivered, "%s: the connection to %v was not answered (%s)%s", connected.where, to, connected.Fault.Text, h.counted())
+		return failed(NotDelivered, "%s: the connection to %v was not answered (%s)%s", connected.where, to, connected.Fault.Text, x.counted())
 	case connected.Fault != nil:
-		return failed(NoReply, "%s: the server accepted, and the client does not know (%s)%s", connected.where, connected.Fault.Text, h.counted())
+		return failed(NoReply, "%s: the server accepted, and the client does not know (%s)%s", connected.where, connected.Fault.Text, x.counted())
 	case accepted.Fault != nil:
-		return failed(NotDelivered, "%s: the client is connected to %v, and not with the server (%s)%s", accepted.where, to, accepted.Fault.Text, h.counted())
+		return failed(NotDelivered, "%s: the client is connected to %v, and not with the server (%s)%s", accepted.where, to, accepted.Fault.Text, x.counted())
 	case accepted.Local != to:
 		return failed(WrongAddress, "%s: the accepted socket's own name is %v, not %v", accepted.where, accepted.Local, to)
 	case accepted.Peer != from:
 		return failed(WrongAddress, "%s: the accepted socket's peer is %v, not %v", accepted.where, accepted.Peer, from)
 	}
-	if err := h.judge(serverRead, want{line: script.ClientLine, missing: NotDelivered, from: from}); err != nil {
+	if err := x.judge(serverRead, want{line: script.ClientLine, missing: NotDelivered, from: from}); err != nil {
 		return err
 	}
-	if err := h.judge(clientRead, want{line: script.ServerLine, missing: NoReply, from: to}); err != nil {
+	if err := x.judge(clientRead, want{line: script.ServerLine, missing: NoReply, from: to}); err != nil {
 		return err
 	}
 	if clientEnd.Fault == nil {
@@ -125,7 +128,7 @@ func (h *half) stream(ctx context.Context, withControl bool) error {
 	if clientEnd.Fault.Code != script.CodeEOF {
 		return failed(NoReply, "%s: the end of the stream did not come: %s", clientEnd.where, clientEnd.Fault.Text)
 	}
-	if err := h.judge(rest); err != nil {
+	if err := x.judge(rest); err != nil {
 		return err
 	}
 	if waiting.Text != timeWait {
@@ -133,34 +136,34 @@ func (h *half) stream(ctx context.Context, withControl bool) error {
 	}
 	// SYN, ACK and data, FIN or what carries it: an exchange needs three packets
 	// of the client, and two that come back.
-	if err := h.judgeCounters(3, 2); err != nil {
+	if err := x.judgeCounters(3, 2); err != nil {
 		return err
 	}
-	return h.judgeEnding(ending)
+	return x.judgeTeardown(ending)
 }
 
-// streamControl tries to connect before the rule is there.
-func (h *half) streamControl(ctx context.Context, server string) (c control, err error) {
-	clientSide, serverSide := h.sides()
-	spec := h.controlSpec()
+// control tries to connect before the rule is there.
+func (x stream) control(ctx context.Context, server string) (c control, err error) {
+	clientSide, serverSide := x.sides()
+	spec := x.controlSpec()
 	there := clientSide.request()
-	opened := []*asked{there.open("control", spec), there.connect("control", spec)}
+	opened := []*stepResult{there.open("control", spec), there.connect("control", spec)}
 	there.fence()
 	connected := there.connected("control")
 	there.close("control")
 	if err := there.run(ctx); err != nil {
 		return c, err
 	}
-	if err := h.opened(opened...); err != nil {
+	if err := x.opened(opened...); err != nil {
 		return c, err
 	}
 	if connected.Fault == nil {
 		return c, failed(ControlDelivered, "%s: connected before the rule was there", connected.where)
 	}
-	if h.mode == Reply && connected.Fault.Code != script.CodeNothing {
+	if x.mode.IsDivertReply() && connected.Fault.Code != script.CodeNothing {
 		return c, failed(ControlDelivered, "%s: got an answer before the rule was there: %s", connected.where, connected.Fault.Text)
 	}
-	c.kill = []pfconf.Flow{h.controlFlow(opened[1].Local)}
-	c.judge = h.silentAt(serverSide, server, "it connected before the rule was there")
+	c.kill = []pfconf.Flow{x.controlFlow(opened[1].Local)}
+	c.judge = x.silentAt(serverSide, server, "it connected before the rule was there")
 	return c, nil
 }

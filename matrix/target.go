@@ -11,20 +11,6 @@ import (
 	"pfdivert/pfconf"
 )
 
-// Mode is what is diverted in a cell and how far its exchange goes.
-type Mode string
-
-// The modes, by the suite's names.
-const (
-	To         Mode = "to"          // divert-to
-	Reply      Mode = "reply"       // divert-reply, nothing comes back but TCP's own packets
-	ReplyTo    Mode = "reply-to"    // divert-reply, and an answer that must arrive
-	ReplyReuse Mode = "reply-reuse" // two echo requests with different ids through one socket
-	PacketIn   Mode = "packet-in"   // divert-packet on the way in
-	PacketOut  Mode = "packet-out"  // divert-packet on the way out
-	Redirect   Mode = "rdr-to"      // rdr-to, for claims alone
-)
-
 // Target is one target of the suite: one cell of the matrix.
 type Target struct {
 	Name   string
@@ -41,7 +27,7 @@ type Target struct {
 func (t Target) Kind() string { return strings.TrimPrefix(t.Name, t.Family.String()+"-") }
 
 // reuse reports whether the target runs two cells.
-func (t Target) reuse() bool { return t.Second != "" }
+func (t Target) reuse() bool { return t.Second != Mode{} }
 
 // argsModes are the args targets of each protocol, in the suite's order.
 var argsModes = []struct {
@@ -72,7 +58,7 @@ func Targets() []Target {
 	for _, f := range pfconf.Families {
 		for _, a := range argsModes {
 			for _, m := range a.modes {
-				all = append(all, Target{fmt.Sprintf("%v-args-%v-%s", f, a.proto, m), f, a.proto, m, "", nil})
+				all = append(all, Target{fmt.Sprintf("%v-args-%v-%s", f, a.proto, m), f, a.proto, m, Mode{}, nil})
 			}
 		}
 		for _, r := range reuseModes {
@@ -86,23 +72,12 @@ func Targets() []Target {
 	return all
 }
 
-// proofs says what the play of a mode proves, for people; the protocol's part
-// comes from Proves.
-var proofs = map[Mode]string{
-	To:         "divert-to hands what LOCAL sends to FAKE to a socket on REMOTE's loopback, with FAKE as its destination",
-	Reply:      "divert-reply brings what belongs to a socket bound to FAKE back to it",
-	ReplyTo:    "divert-reply brings LOCAL's answer to FAKE to the socket on REMOTE that is bound to it",
-	ReplyReuse: "one socket bound to FAKE gets the replies of two echo ids: the second needs a second state",
-	PacketIn:   "divert-packet hands a datagram for REMOTE to the divert socket and delivers what comes back rewritten",
-	PacketOut:  "divert-packet hands a datagram that leaves REMOTE to the divert socket and sends on what comes back rewritten",
-}
-
 // Proves says in a sentence what the target proves.
 func (t Target) Proves() string {
 	if t.Claim != nil {
 		return t.Claim.proves(t.Family)
 	}
-	s := fmt.Sprintf("%v %v: %s", t.Family, t.Proto, proofs[t.First])
+	s := fmt.Sprintf("%v %v: %s", t.Family, t.Proto, t.First.proves)
 	if t.reuse() {
 		s = fmt.Sprintf("%v %v: %s works after %s with the same addresses and the ports swapped; the first's state does not interfere",
 			t.Family, t.Proto, t.Second, t.First)

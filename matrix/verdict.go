@@ -50,8 +50,8 @@ type Result struct {
 	Detail string `json:"detail"`
 	// Seconds is from the cell's start to its verdict.
 	Seconds float64 `json:"seconds"`
-	// Trips is how many round trips to the agents had to wait for one another.
-	Trips int `json:"-"`
+	// RoundTrips is how many round trips to the agents had to wait for one another.
+	RoundTrips int `json:"-"`
 	// Transcript has the endpoints' log lines, host by host; filled when the
 	// cell did not pass or when transcripts were asked for.
 	Transcript []Transcript `json:"-"`
@@ -77,12 +77,13 @@ type Transcript struct {
 // KernelLog is the Transcript's Name of what the kernel said of itself.
 const KernelLog = "kernel.log"
 
-// Splat returns the result as a FAIL for what the kernel's log has: its report's first line, and all
-// of it. was is what the result was without.
+// Splat returns the result as a FAIL for what the kernel's log has: its report's first line, and
+// all of it. was is what the result was without.
 func (r Result) Splat(title, text, was string) Result {
-	r.Verdict, r.Reason, r.Explanation = Fail, KernelSplat, nil
+	r.Verdict, r.Reason = Fail, KernelSplat
 	r.Detail = fmt.Sprintf("the kernel's log has %q while this target was under way; else it was %s", title, was)
 	r.Transcript = append(r.Transcript, Transcript{Host: "remote", Name: KernelLog, Text: text})
+	r.Explanation = explain.Explain(explain.Case{Reason: r.Reason, Detail: r.Detail})
 	return r
 }
 

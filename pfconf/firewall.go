@@ -46,7 +46,8 @@ type Change struct {
 
 // Gatherer is a Firewall that makes the changes of many in one load.
 type Gatherer interface {
-	// ChangeEach makes each of the changes or does not make it, and returns each its own error.
+	// ChangeEach makes each of the changes or does not make it, and returns an error for each that
+	// it did not make.
 	ChangeEach(ctx context.Context, changes []Change) []error
 }
 

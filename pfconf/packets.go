@@ -158,7 +158,8 @@ func (s Side) apart(o Side) bool {
 	if o.Not { // all of s is what o leaves out
 		return Side{Text: o.Text, Prefixes: o.Prefixes}.covers(Side{Text: s.Text, Prefixes: s.Prefixes})
 	}
-	return !slices.ContainsFunc(s.Prefixes, func(x netip.Prefix) bool { return slices.ContainsFunc(o.Prefixes, x.Overlaps) })
+	return !slices.ContainsFunc(s.Prefixes,
+		func(x netip.Prefix) bool { return slices.ContainsFunc(o.Prefixes, x.Overlaps) })
 }
 
 // cover reports whether each range of o lies within one of p.

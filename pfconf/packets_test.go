@@ -19,7 +19,8 @@ func TestPackets(t *testing.T) {
 		return s
 	}
 	web := PortRange{80, 80}
-	flow := Packets{Families: []Family{Inet}, Proto: 6, Direction: In, Interface: "em0", From: side("10.0.0.1"), To: side("10.9.0.1", web)}
+	flow := Packets{Families: []Family{Inet}, Proto: 6, Direction: In, Interface: "em0", From: side("10.0.0.1"),
+		To: side("10.9.0.1", web)}
 	const covers, apart, some, neither = "covers", "apart", "some", ""
 	for _, c := range []struct {
 		name string
@@ -70,7 +71,8 @@ func TestPackets(t *testing.T) {
 			t.Errorf("%s: it depends on who is asked whether they are apart", c.name)
 		}
 	}
-	r := Rule{Direction: In, Family: Inet, Proto: TCP, From: netip.MustParseAddr("10.0.0.1"), To: netip.MustParseAddr("10.9.0.1"), Port: 80}
+	r := Rule{Direction: In, Family: Inet, Proto: TCP, From: netip.MustParseAddr("10.0.0.1"),
+		To: netip.MustParseAddr("10.9.0.1"), Port: 80}
 	if p := PacketsOf(r, "em0"); !p.Covers(flow) || !flow.Covers(p) {
 		t.Errorf("%+v", p)
 	}

@@ -112,7 +112,8 @@ const (
 )
 
 var actionNames = map[Action]string{
-	DivertTo: "divert-to", DivertReply: "divert-reply", DivertPacket: "divert-packet", RdrTo: "rdr-to", PFDivertTo: "pf-divert-to",
+	DivertTo: "divert-to", DivertReply: "divert-reply", DivertPacket: "divert-packet", RdrTo: "rdr-to",
+	PFDivertTo: "pf-divert-to",
 }
 
 func (a Action) String() string { return nameOf(actionNames, a) }

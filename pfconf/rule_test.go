@@ -46,7 +46,8 @@ func TestValidate(t *testing.T) {
 		"to any":              func(r *Rule) { r.To = netip.IPv4Unspecified() },
 		"to many":             func(r *Rule) { r.To = netip.MustParseAddr("224.0.0.1") },
 		"to a zone": func(r *Rule) {
-			r.Family, r.From, r.To, r.Divert = Inet6, v6, netip.MustParseAddr("fe80::1%em0"), netip.MustParseAddrPort("[::1]:1")
+			r.Family, r.From, r.To, r.Divert = Inet6, v6, netip.MustParseAddr("fe80::1%em0"),
+				netip.MustParseAddrPort("[::1]:1")
 		},
 		"no port":             func(r *Rule) { r.Port = 0 },
 		"a port on icmp":      func(r *Rule) { r.Proto = ICMP },
@@ -63,8 +64,14 @@ func TestValidate(t *testing.T) {
 		"rdr-to out":              func(r *Rule) { r.Action, r.Direction = RdrTo, Out },
 		"rdr-to without ports":    func(r *Rule) { r.Action, r.Proto, r.Port = RdrTo, ICMP, 0 },
 		"rdr-to nowhere":          func(r *Rule) { r.Action, r.Divert = RdrTo, netip.AddrPort{} },
-		"rdr-to port 0":           func(r *Rule) { r.Action, r.Divert = RdrTo, netip.MustParseAddrPort("10.188.1.2:0") },
-		"rdr-to the other":        func(r *Rule) { r.Action, r.Divert = RdrTo, netip.MustParseAddrPort("[fd00::1]:80") },
+		"rdr-to port 0": func(r *Rule) {
+			r.Action, r.Divert = RdrTo,
+				netip.MustParseAddrPort("10.188.1.2:0")
+		},
+		"rdr-to the other": func(r *Rule) {
+			r.Action, r.Divert = RdrTo,
+				netip.MustParseAddrPort("[fd00::1]:80")
+		},
 		"divert-to both ways":     func(r *Rule) { r.Both = true },
 		"divert-to bypassed":      func(r *Rule) { r.Bypass = true },
 		"divert-to of copies":     func(r *Rule) { r.Tee = true },
@@ -84,7 +91,8 @@ func TestValidate(t *testing.T) {
 			r.Proto, r.Direction, r.Action, r.Divert = UDP, Out, DivertPacket, netip.AddrPortFrom(netip.Addr{}, 666)
 		},
 		"copies of packets, with a number": func(r *Rule) {
-			r.Proto, r.Action, r.Divert, r.Tee, r.Number = UDP, DivertPacket, netip.AddrPortFrom(netip.Addr{}, 666), true, 2
+			r.Proto, r.Action, r.Divert, r.Tee, r.Number = UDP, DivertPacket, netip.AddrPortFrom(netip.Addr{}, 666),
+				true, 2
 		},
 		"pf-divert-to out": func(r *Rule) {
 			r.Proto, r.Direction, r.Action, r.Divert = UDP, Out, PFDivertTo, netip.AddrPortFrom(Inet.Unspecified(), 666)
@@ -141,9 +149,12 @@ func TestNumbers(t *testing.T) {
 		v4, v6  int
 		ports   bool
 		written string
-	}{{TCP, 6, 6, true, "tcp"}, {UDP, 17, 17, true, "udp"}, {Raw, 254, 254, false, "rip"}, {ICMP, 1, 58, false, "icmp"}} {
-		if tt.proto.Number(Inet) != tt.v4 || tt.proto.Number(Inet6) != tt.v6 || tt.proto.HasPorts() != tt.ports || tt.proto.String() != tt.written {
-			t.Errorf("%v: %d, %d, ports %v", tt.proto, tt.proto.Number(Inet), tt.proto.Number(Inet6), tt.proto.HasPorts())
+	}{{TCP, 6, 6, true, "tcp"}, {UDP, 17, 17, true, "udp"}, {Raw, 254, 254, false, "rip"},
+		{ICMP, 1, 58, false, "icmp"}} {
+		if tt.proto.Number(Inet) != tt.v4 || tt.proto.Number(Inet6) != tt.v6 || tt.proto.HasPorts() != tt.ports ||
+			tt.proto.String() != tt.written {
+			t.Errorf("%v: %d, %d, ports %v", tt.proto, tt.proto.Number(Inet), tt.proto.Number(Inet6),
+				tt.proto.HasPorts())
 		}
 	}
 	if got := Proto(9).String(); got != "?9" {
@@ -164,7 +175,8 @@ func TestStateFlow(t *testing.T) {
 		want  Flow
 		ok    bool
 	}{
-		{State{Family: Inet, Number: 6, Near: at("10.0.0.1:80"), Far: at("10.0.0.2:999"), Direction: In, Phase: "CLOSED:CLOSED"},
+		{State{Family: Inet, Number: 6, Near: at("10.0.0.1:80"), Far: at("10.0.0.2:999"), Direction: In,
+			Phase: "CLOSED:CLOSED"},
 			Flow{Family: Inet, Proto: TCP, Near: at("10.0.0.1:80"), Far: at("10.0.0.2:999")}, true},
 		{State{Family: Inet6, Number: 58, Near: at("[::1]:128"), Far: at("[::2]:7")},
 			Flow{Family: Inet6, Proto: ICMP, Near: at("[::1]:0"), Far: at("[::2]:0")}, true},

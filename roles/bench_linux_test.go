@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"pfdivert/matrix"
 	"pfdivert/matrix/faults"
 )
 
@@ -74,7 +75,7 @@ func BenchmarkFaults(b *testing.B) {
 func BenchmarkCells(b *testing.B) {
 	exe := program(b)
 	for _, rounds := range []int{15, 150, 1429} {
-		b.Run(strconv.Itoa(rounds*70), func(b *testing.B) {
+		b.Run(strconv.Itoa(rounds*len(matrix.Targets())), func(b *testing.B) {
 			file := filepath.Join(b.TempDir(), "run.json")
 			var rate float64
 			for b.Loop() {

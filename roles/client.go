@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"pfdivert/pfconf"
-	"pfdivert/roles/endpoint"
+	"pfdivert/roles/socket"
 	"pfdivert/roles/terminal"
 )
 
@@ -51,7 +51,7 @@ func runClient(_ context.Context, c *call) (int, error) {
 	if !o.bind.IsValid() {
 		o.bind = netip.AddrPortFrom(pfconf.FamilyOf(remote.Addr()).Unspecified(), 0)
 	}
-	e, err := endpoint.Open(clientSocket(proto, script.Ends{
+	e, err := socket.Open(clientSocket(proto, script.Ends{
 		Role: script.Client, Local: o.bind, Remote: remote, Bindany: o.bindany,
 	}), c.Out)
 	if err != nil {
@@ -94,8 +94,9 @@ func clientSocket(proto pfconf.Proto, e script.Ends) script.Socket {
 	return s
 }
 
-// socketTimeout is how long client, server and packet wait, as upstream's programs do.
-const socketTimeout = 10 * time.Second
+// socketTimeout is how long client, server and packet wait: long enough to start the other end by
+// hand.
+const socketTimeout = time.Minute
 
 // socketFlags are the flags that client and server share.
 type socketFlags struct {

@@ -71,7 +71,7 @@ func TestReasonsDocumented(t *testing.T) {
 	// nothing.
 	bare := []string{"not-rewritten", "not-claimed"}
 	for _, code := range codes {
-		cause := explain.Explain(explain.Case{Reason: code, Way: explain.Reply}).Cause
+		cause := explain.Explain(explain.Case{Reason: code, Mechanism: explain.DivertReply}).Cause
 		if (cause == "unexplained") != slices.Contains(bare, code) {
 			t.Errorf("reason %s alone is explained by %s", code, cause)
 		}
@@ -268,14 +268,15 @@ var mayImport = map[string][]string{
 		"matrix/evidence", "matrix/explain", "matrix/injection", "matrix/script", "pfconf",
 	},
 	"pfdivert/matrix/evidence":           {"pfconf"},
-	"pfdivert/matrix/explain":            {"matrix/evidence", "pfconf"},
-	"pfdivert/matrix/faults":             {"matrix", "matrix/explain", "matrix/injection", "pfconf"},
+	"pfdivert/matrix/explain":            {"matrix/evidence", "pfconf", "pfconf/need"},
+	"pfdivert/matrix/faults":             {"matrix", "matrix/injection", "pfconf"},
 	"pfdivert/matrix/injection":          nil,
 	"pfdivert/matrix/script":             {"matrix/evidence", "matrix/injection", "pfconf"},
 	"pfdivert/pfconf":                    nil,
 	"pfdivert/pfconf/ipfw":               {"pfconf", "pfconf/program", "pfconf/shared"},
+	"pfdivert/pfconf/need":               nil,
 	"pfdivert/pfconf/netlink":            nil,
-	"pfdivert/pfconf/nft":                {"pfconf", "pfconf/netlink", "pfconf/rtnetlink"},
+	"pfdivert/pfconf/nft":                {"pfconf", "pfconf/need", "pfconf/netlink", "pfconf/rtnetlink"},
 	"pfdivert/pfconf/pf":                 {"pfconf", "pfconf/program", "pfconf/shared"},
 	"pfdivert/pfconf/program":            nil,
 	"pfdivert/pfconf/program/replaytest": {"pfconf/program"},
@@ -283,40 +284,48 @@ var mayImport = map[string][]string{
 	"pfdivert/pfconf/shared":             nil,
 	"pfdivert/roles": {
 		"matrix", "matrix/evidence", "matrix/explain", "matrix/faults", "matrix/script", "pfconf",
-		"pfconf/ipfw", "pfconf/nft", "pfconf/pf", "roles/agent", "roles/endpoint", "roles/evidence",
-		"roles/host", "roles/lab", "roles/lab/bsd", "roles/lab/namespace", "roles/report", "roles/terminal", "roles/testbed",
-		"roles/twin",
+		"pfconf/nft", "pfconf/pf", "roles/agent", "roles/evidence", "roles/host", "roles/kernel",
+		"roles/lab", "roles/lab/bsd", "roles/lab/namespace", "roles/report", "roles/socket",
+		"roles/terminal", "roles/testbed", "roles/twin",
 	},
 	"pfdivert/roles/agent": {
-		"matrix/evidence", "matrix/injection", "matrix/script", "pfconf", "pfconf/ipfw", "pfconf/nft",
-		"pfconf/pf", "pfconf/program", "pfconf/rtnetlink", "roles/endpoint", "roles/evidence",
-		"roles/lab/bsd", "roles/lab/spoil",
+		"matrix/evidence", "matrix/script", "pfconf", "pfconf/ipfw", "pfconf/need", "pfconf/nft",
+		"pfconf/pf", "pfconf/program", "pfconf/rtnetlink", "roles/evidence", "roles/kernel/splat",
+		"roles/lab/bsd", "roles/lab/inject", "roles/socket", "roles/wire",
 	},
-	"pfdivert/roles/endpoint": {"matrix/script", "pfconf/netlink", "pfconf/shared"},
 	"pfdivert/roles/evidence": {
-		"matrix/evidence", "pfconf", "pfconf/ipfw", "pfconf/netlink", "pfconf/pf", "pfconf/program",
-		"pfconf/rtnetlink", "pfconf/shared",
+		"matrix/evidence", "pfconf", "pfconf/ipfw", "pfconf/netlink", "pfconf/pf",
+		"pfconf/program", "pfconf/rtnetlink", "pfconf/shared",
 	},
-	"pfdivert/roles/host":          {"roles/agent", "roles/lab", "roles/lab/namespace"},
-	"pfdivert/roles/host/sshtest":  {"roles/lab/labtest", "roles/lab/namespace"},
-	"pfdivert/roles/lab":           {"pfconf", "pfconf/rtnetlink", "roles/lab/namespace"},
-	"pfdivert/roles/lab/bsd":       {"pfconf", "pfconf/pf", "pfconf/program"},
+	"pfdivert/roles/host":         {"roles/agent", "roles/lab", "roles/lab/namespace"},
+	"pfdivert/roles/host/sshtest": {"roles/lab/labtest", "roles/lab/namespace"},
+	"pfdivert/roles/kernel":       {"pfconf/need", "roles/host", "roles/kernel/splat"},
+	"pfdivert/roles/kernel/splat": nil,
+	"pfdivert/roles/lab":          {"pfconf", "pfconf/need", "pfconf/rtnetlink", "roles/lab/namespace"},
+	"pfdivert/roles/lab/bsd":      {"pfconf", "pfconf/pf", "pfconf/program"},
+	"pfdivert/roles/lab/inject": {
+		"matrix/injection", "pfconf", "pfconf/netlink", "pfconf/nft", "pfconf/program",
+		"pfconf/rtnetlink",
+	},
 	"pfdivert/roles/lab/labtest":   nil,
 	"pfdivert/roles/lab/namespace": nil,
-	"pfdivert/roles/lab/spoil": {
-		"matrix/injection", "pfconf", "pfconf/netlink", "pfconf/nft", "pfconf/program", "pfconf/rtnetlink",
-	},
 	"pfdivert/roles/report": {
-		"matrix", "matrix/evidence", "matrix/explain", "matrix/faults", "matrix/script", "pfconf",
-		"roles/evidence", "roles/terminal",
+		"matrix", "matrix/evidence", "matrix/explain", "matrix/faults", "pfconf", "roles/terminal",
+	},
+	"pfdivert/roles/socket": {
+		"matrix/script", "pfconf/need", "pfconf/netlink", "pfconf/shared",
 	},
 	"pfdivert/roles/terminal": {"matrix/script", "roles/agent"},
-	"pfdivert/roles/twin":     {"roles/lab/namespace"},
 	"pfdivert/roles/testbed": {
-		"matrix", "matrix/script", "pfconf", "roles/agent", "roles/host", "roles/lab", "roles/lab/bsd",
-		"roles/report", "roles/terminal",
+		"matrix", "matrix/script", "pfconf", "roles/agent", "roles/host", "roles/kernel",
+		"roles/kernel/splat", "roles/lab", "roles/lab/bsd", "roles/report", "roles/terminal",
 	},
+	"pfdivert/roles/twin": {"roles/lab/namespace", "roles/wire"},
+	"pfdivert/roles/wire": nil,
 }
+
+// notForMatrix are packages by which matrix would reach the system that it runs on.
+var notForMatrix = regexp.MustCompile(`^(os|os/.*|net|syscall|golang.org/x/sys/.*|unsafe)$`)
 
 // TestImports holds the direction of imports of docs/design.md, for the files of
 // all systems.
@@ -338,6 +347,9 @@ func TestImports(t *testing.T) {
 		}
 		for _, i := range file.Imports {
 			of, own := strings.CutPrefix(strings.Trim(i.Path.Value, `"`), "pfdivert/")
+			if strings.HasPrefix(pkg, "pfdivert/matrix") && notForMatrix.MatchString(of) {
+				t.Errorf("%s imports %s: matrix makes no system call", name, of)
+			}
 			if own && !slices.Contains(allowed, of) {
 				t.Errorf("%s imports pfdivert/%s", name, of)
 			}

@@ -117,8 +117,8 @@ func runDoctor(ctx context.Context, c *call) (int, error) {
 	return exitOK, nil
 }
 
-// doctorConfig reads the host, or a file. A file is replayed by another process of this program that
-// has no privilege outside of a namespace; its exit status is returned, with no configuration.
+// doctorConfig reads the host, or a file. A file is replayed by another process of this program
+// that has no privilege outside of a namespace; its exit status is returned, with no configuration.
 func doctorConfig(ctx context.Context, c *call, file string) (*twin.Config, int, error) {
 	if file == "" {
 		config, err := twin.Read(ctx)

@@ -149,6 +149,7 @@ func (c *call) inBrokenLab(ctx context.Context, f faults.Fault, targets []matrix
 	look func(*testbed.Pair, []faults.Judgement) error) error {
 	o := c.testbed()
 	o.Single, o.Wait = f.Single, labPatience
+	o.PF = slices.ContainsFunc(targets, matrix.Target.NeedsPF)
 	p, err := testbed.ReachLab(ctx, o)
 	if err != nil {
 		return err
@@ -163,8 +164,8 @@ func (c *call) inBrokenLab(ctx context.Context, f faults.Fault, targets []matrix
 }
 
 // judgeFault breaks the lab and runs the targets; the judgements are in their order.
-func judgeFault(ctx context.Context, p *testbed.Pair, f faults.Fault, targets []matrix.Target) ([]faults.Judgement,
-	error) {
+func judgeFault(ctx context.Context, p *testbed.Pair, f faults.Fault,
+	targets []matrix.Target) ([]faults.Judgement, error) {
 	var mu sync.Mutex
 	results := map[string]matrix.Result{}
 	err := matrix.Run(ctx, p.Hosts.Tested(), matrix.Plan{Targets: targets}, f.Options(p.Options),

@@ -13,16 +13,19 @@ import (
 	"pfdivert/roles/testbed"
 )
 
+const modulesUsage = "the kernel's modules are below `DIR`; without it they are looked for beside /boot"
+
 // kernelFlags are those of a kernel that is booted as host.
 func kernelFlags(f *flag.FlagSet, o *testbed.Options) {
 	f.StringVar(&o.Kernel, "kernel", "", "boot the kernel in `IMAGE` (bzImage, Image, vmlinux) in QEMU, and test it")
-	f.StringVar(&o.Modules, "modules", "", "the kernel's modules are below `DIR`; without it they are looked for beside /boot")
+	f.StringVar(&o.Modules, "modules", "", modulesUsage)
 	f.IntVar(&o.Memory, "memory", 256, "the kernel's machine has `N` MB of memory")
 	f.IntVar(&o.CPUs, "cpus", 1, "the kernel's machine has `N` processors")
 }
 
 var initramfsRole = Role{
-	Name: "initramfs", Usage: "-o FILE [-kernel IMAGE] [-modules DIR]", Summary: "write an initramfs that tests the kernel that boots it",
+	Name: "initramfs", Usage: "-o FILE [-kernel IMAGE] [-modules DIR]",
+	Summary: "write an initramfs that tests the kernel that boots it",
 	Help: `It holds this program as init, and the modules that it needs. What stands behind
 '--' on the kernel's command line are the arguments of a run, whose results go to the
 console; the last line is 'pfdivert: exit N', and then the machine is switched off:
@@ -40,7 +43,7 @@ func runInitramfs(_ context.Context, c *call) (int, error) {
 	o := kernel.Options{Dist: host.DistFolders(c.Getenv)}
 	out := f.String("o", "", "write it to `FILE`")
 	f.StringVar(&o.Kernel, "kernel", "", "it is for the kernel in `IMAGE`")
-	f.StringVar(&o.Modules, "modules", "", "the kernel's modules are below `DIR`; without it they are looked for beside /boot")
+	f.StringVar(&o.Modules, "modules", "", modulesUsage)
 	if err := c.parse(f); err != nil {
 		return exitError, err
 	}

@@ -4,12 +4,16 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
 	"pfdivert/matrix"
+	"pfdivert/roles/kernel"
 	"pfdivert/roles/lab/labtest"
 	"pfdivert/roles/testbed"
 )
@@ -22,10 +26,21 @@ const asProgram = "PFDIVERT_TEST_PROGRAM"
 // leaves behind.
 const countLeaks = "PFDIVERT_TEST_LEAKS"
 
+// bootSilence, in the environment, is how long a kernel that boots may be silent.
+const bootSilence = "PFDIVERT_TEST_SILENCE"
+
 func TestMain(m *testing.M) {
 	// The race detector has a process that ends wait for a second, in case that
 	// others still race; here agents end by the hundred.
 	os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE"))
+	// The lab that it builds starts its own executable, as an agent.
+	if strings.HasPrefix(filepath.Base(os.Args[0]), "qemu-system-") && os.Args[1] != agentRole.Name {
+		os.Exit(fakeQEMU(os.Getenv(fakeKernel)))
+	}
+	kernel.Static = false // the test binary is no init
+	if text := os.Getenv(bootSilence); text != "" {
+		kernel.BootSilence, _ = time.ParseDuration(text)
+	}
 	if os.Getenv(asProgram) == "" && (len(os.Args) < 2 || os.Args[1] != agentRole.Name) {
 		os.Exit(labtest.Main(m))
 	}

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"pfdivert/pfconf"
-	"pfdivert/roles/endpoint"
+	"pfdivert/roles/socket"
 	"pfdivert/roles/terminal"
 )
 
@@ -38,7 +38,7 @@ func runPacket(_ context.Context, c *call) (int, error) {
 	if *six {
 		family = pfconf.Inet6
 	}
-	e, err := endpoint.Open(script.Divert{Local: netip.AddrPortFrom(family.Unspecified(), port)}, c.Out)
+	e, err := socket.Open(script.Divert{Local: netip.AddrPortFrom(family.Unspecified(), port)}, c.Out)
 	if err != nil {
 		return exitError, err
 	}

@@ -50,7 +50,7 @@ Exit status: 0 when all was put back, or shown or removed; 2 otherwise.`,
 
 func runPFSetup(ctx context.Context, c *call) (int, error) {
 	if len(c.args) > 0 && verbs[c.args[0]].rows != nil {
-		return c.runVerb(ctx, c.args[0], agent.OpenDesk)
+		return c.runVerb(ctx, c.args[0], agent.OpenInspector)
 	}
 	f := c.flags()
 	r := pfconf.Rule{Label: pfconf.LabelPrefix, Action: pfconf.DivertTo, Proto: pfconf.TCP}

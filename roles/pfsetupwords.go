@@ -21,7 +21,7 @@ import (
 
 // desk is one of pf-setup's words: it shows or clears what the packet filter holds.
 type desk struct {
-	pfconf.Desk
+	pfconf.Inspector
 	call  *call
 	plain bool
 	pick  picked
@@ -43,7 +43,7 @@ var verbs = map[string]struct {
 }
 
 // runVerb runs one of them; the role's first argument is its name.
-func (c *call) runVerb(ctx context.Context, name string, open func() (pfconf.Desk, error)) (int, error) {
+func (c *call) runVerb(ctx context.Context, name string, open func() (pfconf.Inspector, error)) (int, error) {
 	d := &desk{call: c}
 	f := c.flags()
 	v := verbs[name]
@@ -65,7 +65,7 @@ func (c *call) runVerb(ctx context.Context, name string, open func() (pfconf.Des
 		return exitError, err
 	}
 	var err error
-	if d.Desk, err = open(); err != nil {
+	if d.Inspector, err = open(); err != nil {
 		return exitError, err
 	}
 	rows, err := v.rows(d, ctx)
@@ -143,7 +143,7 @@ func (d *desk) rules(ctx context.Context) (rows [][]string, err error) {
 }
 
 func (d *desk) states(ctx context.Context) (rows [][]string, err error) {
-	states, err := d.Desk.States(ctx)
+	states, err := d.Inspector.States(ctx)
 	for _, s := range states {
 		if !d.pick.takes(s) {
 			continue
@@ -192,7 +192,7 @@ func (d *desk) kill(ctx context.Context) ([][]string, error) {
 		n, err = d.KillLabel(ctx, d.pick.label)
 	} else {
 		var states []pfconf.State
-		if states, err = d.Desk.States(ctx); err == nil {
+		if states, err = d.Inspector.States(ctx); err == nil {
 			states = slices.DeleteFunc(states, func(s pfconf.State) bool { return !d.pick.takes(s) })
 			n, err = d.Kill(ctx, states)
 		}

@@ -151,6 +151,6 @@ func verb(d *table, args string) (status int, out string, err error) {
 	}
 	words := strings.Fields(args)
 	c := &call{IO{strings.NewReader(""), &b, &b, getenv}, &pfSetupRole, "test", slices.Clone(words)}
-	status, err = c.runVerb(context.Background(), words[0], func() (pfconf.Desk, error) { return d, nil })
+	status, err = c.runVerb(context.Background(), words[0], func() (pfconf.Inspector, error) { return d, nil })
 	return status, b.String(), err
 }

@@ -43,7 +43,7 @@ that makes root (sudo, doas), on both hosts. KTRACE is a command to run each
 endpoint under (strace, ktrace); its traces come into the folder of -o. NO_COLOR
 leaves colours out.
 
-Exit status, also for the readers that -as names:
+Exit status: for people, and for the readers that -as names:
                all PASS or   FAIL,   ERROR, could  nothing but SKIP, or a target
                XFAIL         XPASS   not start     that is named in full is SKIP
   (people)     0             1       2             0
@@ -71,8 +71,8 @@ type runFlags struct {
 	named    []string // targets that were asked for by their whole names
 }
 
-// runOrchestrator runs the targets. To a reader of exit statuses an error is not what the status 2 is
-// to people: 'git bisect run' would take it for a bad kernel.
+// runOrchestrator runs the targets. To a reader of exit statuses an error is not what the status 2
+// is to people: 'git bisect run' would take it for a bad kernel.
 func runOrchestrator(ctx context.Context, c *call) (int, error) {
 	status, err := runTargets(ctx, c)
 	as := readerIn(c.args)

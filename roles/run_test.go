@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,10 +21,10 @@ import (
 
 // labHost is a host under test of a lab of its own.
 func labHost(index int, name string) *testbed.Testbed {
-	return &testbed.Testbed{Name: name, Index: index, Dial: func(ctx context.Context) (*testbed.Pair,
-		error) {
-		return testbed.ReachLab(ctx, testbed.Options{})
-	}}
+	return &testbed.Testbed{Name: name, Index: index,
+		Dial: func(ctx context.Context) (*testbed.Pair, error) {
+			return testbed.ReachLab(ctx, testbed.Options{})
+		}}
 }
 
 // playSeveral runs all targets on the hosts and gives what a person and a machine
@@ -64,18 +65,19 @@ func TestSeveralHosts(t *testing.T) {
 		}},
 	}
 	text, said, machine, status := playSeveral(t, t.Context(), hosts, runFlags{count: 1, out: dir})
+	each := len(matrix.Targets())
 	for _, line := range []string{
 		"PASS one/inet-args-tcp-to", "PASS two/inet6-reuse-rip-reply-to-reply-to",
 		"ERROR three/inet-args-tcp-to (setup-failed): it does not answer",
-		"one: 70 targets: 70 PASS", "two: 70 targets: 70 PASS", "three: 70 targets: 70 ERROR",
-		"four: 70 targets: 70 ERROR",
-		"280 targets on 4 hosts: 140 PASS, 140 ERROR in ",
+		fmt.Sprintf("one: %d targets: %d PASS", each, each), fmt.Sprintf("two: %d targets: %d PASS", each, each),
+		fmt.Sprintf("three: %d targets: %d ERROR", each, each), fmt.Sprintf("four: %d targets: %d ERROR", each, each),
+		fmt.Sprintf("%d targets on 4 hosts: %d PASS, %d ERROR in ", 4*each, 2*each, 2*each),
 	} {
 		if !strings.Contains("\n"+text, "\n"+line) {
 			t.Errorf("it did not print %q", line)
 		}
 	}
-	if n := strings.Count(text, "ERROR four/"); n != strings.Count(text, "(agent-lost)") || n != 70 {
+	if n := strings.Count(text, "ERROR four/"); n != strings.Count(text, "(agent-lost)") || n != each {
 		t.Errorf("of the host whose agents were killed: %d lines", n)
 	}
 	if t.Failed() {
@@ -89,7 +91,8 @@ func TestSeveralHosts(t *testing.T) {
 		Hosts   []report.Machine
 		Targets []struct{ Name, Host, Verdict string }
 	}
-	if err := json.Unmarshal([]byte(machine), &back); err != nil || len(back.Hosts) != 4 || len(back.Targets) != 280 {
+	err := json.Unmarshal([]byte(machine), &back)
+	if err != nil || len(back.Hosts) != 4 || len(back.Targets) != 4*each {
 		t.Errorf("%v: %s", err, machine)
 	}
 	if log, err := os.ReadFile(filepath.Join(dir, "two", "inet-args-tcp-to", "local-client.log")); err != nil ||
@@ -159,7 +162,8 @@ func TestNoLab(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		status, err := (&call{version: "v1"}).skipRun(output{text: &text, files: files}, matrix.Targets(), runFlags{}, why)
+		status, err := (&call{version: "v1"}).skipRun(output{text: &text, files: files}, matrix.Targets(), runFlags{},
+			why)
 		if status != exitOK || err != nil || !strings.Contains(text.String(), why) ||
 			!strings.HasSuffix(text.String(), "\nSKIPPED\n") {
 			t.Errorf("%s: exit status %d, %v, %q", c.system, status, err, text.String())

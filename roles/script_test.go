@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -18,7 +19,7 @@ import (
 )
 
 // TestScripts runs what people type: testdata/script needs nothing of the machine, testdata/lab
-// the right to make namespaces, testdata/lack kernels that lack something, testdata/trace strace.
+// the right to make namespaces, testdata/lack kernels that lack something, testdata/kernel too, and no QEMU, testdata/trace strace.
 func TestScripts(t *testing.T) {
 	t.Run("plain", func(t *testing.T) { playScripts(t, "testdata/script") })
 	t.Run("lab", func(t *testing.T) {
@@ -28,6 +29,10 @@ func TestScripts(t *testing.T) {
 	t.Run("lack", func(t *testing.T) {
 		labtest.Need(t)
 		playScripts(t, "testdata/lack")
+	})
+	t.Run("kernel", func(t *testing.T) {
+		labtest.Need(t)
+		playScripts(t, "testdata/kernel")
 	})
 	t.Run("trace", func(t *testing.T) {
 		labtest.Need(t)
@@ -49,7 +54,7 @@ func playScripts(t *testing.T, dir string) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "results": results, "sum": sum,
+			"exits": exits, "bzimage": bzimage, "results": results, "sum": sum,
 		},
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
@@ -67,7 +72,28 @@ func program(t testing.TB) string {
 	if err := os.Symlink(exe, filepath.Join(bin, "pfdivert")); err != nil {
 		t.Fatal(err)
 	}
+	for _, m := range []string{"x86_64", "aarch64"} {
+		if err := os.Symlink(exe, filepath.Join(bin, "qemu-system-"+m)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return bin
+}
+
+// bzimage is a script's command: "bzimage FILE" writes a file that has a kernel's header for this
+// machine's processor, and no modules beside it.
+func bzimage(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: bzimage FILE")
+	}
+	head := make([]byte, 0x1000)
+	copy(head[0x202:], "HdrS\x0f\x02")
+	head[0x236] = 1
+	if runtime.GOARCH == "arm64" {
+		clear(head)
+		copy(head[0x38:], "ARM\x64")
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), head, 0o644))
 }
 
 // exits is a script's command: "exits STATUS COMMAND...".

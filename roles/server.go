@@ -8,7 +8,7 @@ import (
 
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/endpoint"
+	"pfdivert/roles/socket"
 	"pfdivert/roles/terminal"
 )
 
@@ -44,7 +44,7 @@ func runServer(_ context.Context, c *call) (int, error) {
 		return exitError, terminal.WithHint(errors.New("server needs an address to bind"),
 			"pfdivert server -bind 127.0.0.1:4000 -diverted")
 	}
-	e, err := endpoint.Open(script.SocketOf(proto, script.Ends{
+	e, err := socket.Open(script.SocketOf(proto, script.Ends{
 		Role: script.Server, Local: o.bind, Bindany: o.bindany, Diverted: *diverted,
 	}), c.Out)
 	if err != nil {
@@ -73,7 +73,7 @@ func runServer(_ context.Context, c *call) (int, error) {
 
 // receiveClient receives one message, which must be the client's line or what a packet
 // role made of it.
-func receiveClient(e endpoint.Endpoint, deadline time.Time) error {
+func receiveClient(e socket.Endpoint, deadline time.Time) error {
 	m, err := e.Receive(deadline)
 	if err != nil {
 		return err

@@ -25,7 +25,7 @@ type About struct {
 	Divert uint16 `json:"divert,omitempty"`
 }
 
-// maxAbout bounds each list of an About.
+// MaxAbout bounds each list of an About.
 const MaxAbout = 16
 
 // Validate says what is wrong with it.
@@ -57,7 +57,7 @@ func (a About) ports() []uint16 {
 	return all
 }
 
-// socket reports whether a socket could have a part in the cell: it has one of its
+// Socket reports whether a socket could belong to the cell: it has one of its
 // ports, or takes all packets of its protocol.
 func (a About) Socket(s Socket) bool {
 	if a.Divert != 0 && s.Proto == ProtoDivert {
@@ -74,7 +74,7 @@ func (a About) Socket(s Socket) bool {
 	return slices.Contains(ports, s.Local.Port()) || slices.Contains(ports, s.Remote.Port()) && a.near(s.Remote.Addr())
 }
 
-// complete reports whether each of the cell's own sockets is among these.
+// Complete reports whether each of the cell's own sockets is among these.
 func (a About) Complete(some []Socket) bool {
 	for _, p := range a.Ports {
 		if p != a.Divert && !slices.ContainsFunc(some, func(s Socket) bool { return s.Local.Port() == p }) {
@@ -89,11 +89,11 @@ func (a About) near(x netip.Addr) bool {
 	return !x.IsValid() || x.IsUnspecified() || x.IsLoopback() || x == a.Local || x == a.Remote || x == a.Fake
 }
 
-// protoDivert is the Socket.Proto of divert sockets and of those that take a netfilter
+// ProtoDivert is the Socket.Proto of divert sockets and of those that take a netfilter
 // queue; their Local has the port or the queue's number.
 const ProtoDivert = "divert"
 
-// protoRaw is the Socket.Proto of a raw socket whose protocol the system does not show.
+// ProtoRaw is the Socket.Proto of a raw socket whose protocol the system does not show.
 const ProtoRaw = "raw"
 
 // protoName is the Socket.Proto of a cell's protocol.

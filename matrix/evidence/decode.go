@@ -99,7 +99,7 @@ func Decode(p Packet) (d Decoded) {
 
 func pad4(n byte) int { return (int(n) + 3) &^ 3 }
 
-// pflogDirection reads the direction, "" for none, and reports whether pflog's header has it.
+// PflogDirection reads the direction, "" for none, and reports whether pflog's header has it.
 func PflogDirection(header []byte) (way string, ok bool) {
 	const directionAt = 60
 	if len(header) <= directionAt || int(header[0]) <= directionAt {

@@ -8,11 +8,11 @@ import (
 	"pfdivert/pfconf"
 )
 
-// ethernetHeader is the length of an Ethernet header without VLAN tags.
+// EthernetHeader is the length of an Ethernet header without VLAN tags.
 const EthernetHeader = 14
 
-// ip returns the packet from its IP header on, nil where there is none.
-func (p Packet) Ip() []byte {
+// IP returns the packet from its IP header on, nil where there is none.
+func (p Packet) IP() []byte {
 	switch {
 	case p.Link == LinkRaw:
 		return p.Data
@@ -81,7 +81,7 @@ func (h *header) skipExtensions() {
 	}
 }
 
-// packet reports whether the packet that begins with this IP header belongs to the cell: it has
+// Packet reports whether the packet that begins with this IP header belongs to the cell: it has
 // an address that is the cell's own, or is one of its flows', or an ICMP error
 // about such a packet.
 func (a About) Packet(ip []byte) bool {

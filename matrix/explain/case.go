@@ -10,33 +10,34 @@ import (
 
 	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/need"
 )
 
-// Way is what is diverted.
-type Way string
+// Mechanism is what is diverted.
+type Mechanism string
 
 // The ways.
 const (
-	To         Way = "to"         // divert-to: from LOCAL to FAKE, to a socket on REMOTE
-	Reply      Way = "reply"      // divert-reply: from FAKE on REMOTE to LOCAL, and back
-	PacketIn   Way = "packet-in"  // divert-packet, from LOCAL to REMOTE
-	PacketOut  Way = "packet-out" // divert-packet, from REMOTE to LOCAL
-	Both       Way = "both"       // divert-packet and divert-to, one after the other
-	Translated Way = "translated" // rdr-to, to a socket on REMOTE
+	DivertTo    Mechanism = "to"         // divert-to: from LOCAL to FAKE, to a socket on REMOTE
+	DivertReply Mechanism = "reply"      // divert-reply: from FAKE on REMOTE to LOCAL, and back
+	PacketIn    Mechanism = "packet-in"  // divert-packet, from LOCAL to REMOTE
+	PacketOut   Mechanism = "packet-out" // divert-packet, from REMOTE to LOCAL
+	DivertBoth  Mechanism = "both"       // divert-packet and divert-to, one after the other
+	Translated  Mechanism = "translated" // rdr-to, to a socket on REMOTE
 )
 
 // Case is a cell that did not pass.
 type Case struct {
 	Reason, Detail string
 	Firewall       string // of REMOTE (pfconf.Firewall.Name)
-	// Should says what should have happened, where Way and Proto do not tell.
+	// Should says what should have happened, where Mechanism and Proto do not tell.
 	Should string
 	// Claim: it is a sentence of the kernel's manual that is tested; Long: with messages that make
 	// long packets.
 	Claim, Long bool
 
 	Proto               pfconf.Proto
-	Way                 Way
+	Mechanism           Mechanism
 	Answered            bool // something comes back to the client
 	Local, Remote       Host
 	LocalAddr           netip.Addr
@@ -63,10 +64,12 @@ func (c *Case) says(words ...string) bool {
 func (c *Case) ofDivertSocket() bool { return c.says("the packet came with") }
 
 // Packet reports whether packets are handed to user space.
-func (c *Case) Packet() bool { return c.Way == PacketIn || c.Way == PacketOut || c.Way == Both }
-func (c *Case) to() bool     { return c.Way == To }
-func (c *Case) reply() bool  { return c.Way == Reply }
-func (c *Case) v6() bool     { return c.Fake.Is6() }
+func (c *Case) Packet() bool {
+	return c.Mechanism == PacketIn || c.Mechanism == PacketOut || c.Mechanism == DivertBoth
+}
+func (c *Case) to() bool    { return c.Mechanism == DivertTo }
+func (c *Case) reply() bool { return c.Mechanism == DivertReply }
+func (c *Case) v6() bool    { return c.Fake.Is6() }
 
 // lost: packets did not arrive, or their answers.
 func (c *Case) lost() bool {
@@ -215,7 +218,7 @@ func (c *Case) errors() []string {
 
 // host is the one whose packets are the cell's, whichever interface they are looked for on.
 func (c *Case) host() netip.Addr {
-	if c.Way == PacketIn || c.Way == PacketOut {
+	if c.Mechanism == PacketIn || c.Mechanism == PacketOut {
 		return c.LocalAddr
 	}
 	return c.Fake
@@ -253,18 +256,20 @@ func (c *Case) expected() string {
 		return c.Should
 	}
 	p := c.Proto.String()
-	switch c.Way {
-	case To:
+	switch c.Mechanism {
+	case DivertTo:
 		return fmt.Sprintf("what {LOCAL} sends to {FAKE} by %s is diverted to a socket on REMOTE, which sees {FAKE} as its destination", p)
-	case Reply:
+	case DivertReply:
 		if c.comesBack() {
 			return fmt.Sprintf("what LOCAL answers by %s to {FAKE} comes back to the socket on REMOTE that is bound to it", p)
 		}
 		return fmt.Sprintf("what REMOTE sends by %s from {FAKE} reaches {LOCAL}, and the rule counts it", p)
 	case PacketIn:
 		return "a datagram for REMOTE is handed to user space, which sends it on rewritten, and it arrives"
+	case PacketOut:
+		return "a datagram that leaves REMOTE is handed to user space, which sends it on rewritten, and it arrives"
 	}
-	return "a datagram that leaves REMOTE is handed to user space, which sends it on rewritten, and it arrives"
+	return "what the target proves ('pfdivert list' says it) happens"
 }
 
 // adviser is the packet filter whose systems the advice is for: LOCAL's may be another than
@@ -332,7 +337,12 @@ func (c *Case) filler(cause *Cause) *strings.Replacer {
 	if c.Divert.IsValid() {
 		divert = c.Divert.String()
 	}
+	cure := "load the module, or run a kernel that has it"
+	if f, ok := need.Named(c.Detail); ok {
+		cure = f.Cure()
+	}
 	return strings.NewReplacer(
+		"{NEED}", cure,
 		"{FAKE}", name(c.Fake, "FAKE"), "{LOCAL}", name(c.LocalAddr, "LOCAL"), "{REMOTE}", name(c.RemoteAddr, "REMOTE"),
 		"{NIC}", or(c.Remote.nic(), "the interface"), "{MARK}", mark, "{TABLE}", or(c.Remote.table(), "TABLE"),
 		"{DIVERT}", divert, "{DETAIL}", c.Detail, "{BLOCK}", c.logged("block"), "{QUEUES}", queues, "{ip}", ip, "{ROUTE}", or(c.Local.fakeRoute(c.Fake), "no route"),

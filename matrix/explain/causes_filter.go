@@ -60,7 +60,7 @@ var filterCauses = []Cause{
 		Code: "source-translated", Firewalls: []string{pf, ipfw},
 		Cell: func(c *Case) bool {
 			return !c.to() && c.is("wrong-address") && !c.ofDivertSocket() ||
-				(c.reply() || c.Way == PacketOut) && c.unmatched() && c.Firewall == pf && c.Remote.translatesSource()
+				(c.reply() || c.Mechanism == PacketOut) && c.unmatched() && c.Firewall == pf && c.Remote.translatesSource()
 		},
 		Advice: map[string]Advice{
 			pf:   {"a nat-to rule translates the source address of what leaves REMOTE", "pfctl -vvsr; pfctl -ss", "leave FAKE out of the nat-to rule"},
@@ -70,7 +70,7 @@ var filterCauses = []Cause{
 	{
 		Code: "diverted-by-another",
 		Cell: func(c *Case) bool {
-			return c.is("control-delivered") || c.is("not-delivered") && c.Way != Both && c.unmatched() && c.anotherMatched()
+			return c.is("control-delivered") || c.is("not-delivered") && c.Mechanism != DivertBoth && c.unmatched() && c.anotherMatched()
 		},
 		Advice: map[string]Advice{
 			"":       {"another rule of REMOTE's diverts the same flow, or another host answers for FAKE", "", "leave FAKE out of that rule"},

@@ -15,13 +15,19 @@ var hostCauses = []Cause{
 		Advice: anywhere("the kernel answers diverted echo requests itself, and no socket can have them: {DETAIL}", "", "nothing is to be fixed"),
 	},
 	{
+		Code: "kernel-too-old", Firewalls: linux,
+		Cell: func(c *Case) bool {
+			return c.is("no-feature") && c.says("REMOTE: Linux before", "remote server: Linux before", "remote client: Linux before")
+		},
+		Advice: anywhere("this release of Linux could not do it yet: {DETAIL}", "uname -r", "take a later kernel; nothing is wrong with this one"),
+	},
+	{
 		Code: "module-missing",
 		Cell: func(c *Case) bool { return c.is("no-feature") },
 		Advice: map[string]Advice{
 			"": {"the kernel was built without what the target needs, or its module is not loaded: {DETAIL}", "", ""},
 			nftables: {"the kernel has no such module, or may not load it from a container: {DETAIL}",
-				"modinfo nft_tproxy nfnetlink_queue; zgrep -E 'NFT_TPROXY|NFT_QUEUE|TARGET_NFQUEUE|NF_CT_NETLINK' /proc/config.gz /boot/config-$(uname -r)",
-				"load the module on the host itself: modprobe -a nft_tproxy nfnetlink_queue nf_conntrack_netlink (CONFIG_NFT_TPROXY, CONFIG_NFT_QUEUE, CONFIG_NETFILTER_XT_TARGET_NFQUEUE, CONFIG_NF_CT_NETLINK)"},
+				"pfdivert check-setup; lsmod", "on the host itself: {NEED}"},
 		},
 	},
 	{

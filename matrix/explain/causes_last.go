@@ -27,9 +27,15 @@ var resultCauses = []Cause{
 			"strace -f -p PID (Linux), ktrace -p PID (BSD) of the program that listens", "have the program write what it has changed"),
 	},
 	{
+		Code: "kernel-bug", Cell: func(c *Case) bool { return c.is("kernel-splat") },
+		Advice: anywhere("the kernel found something wrong with itself: a bug of it, of a driver, or of an emulator",
+			"dmesg, on the tested host; with -o DIR, the target's remote-kernel.log",
+			"report the log to those who make the kernel; an emulated machine may be wrong, so try a real one or another QEMU"),
+	},
+	{
 		Code: "claim-broken",
 		Cell: func(c *Case) bool {
-			return c.is("not-lost", "not-refused", "not-opened", "not-bypassed", "looped") || c.is("wrong-address") && c.ofDivertSocket() ||
+			return c.is("not-lost", "not-refused", "refused-otherwise", "not-opened", "not-bypassed", "looped") || c.is("wrong-address") && c.ofDivertSocket() ||
 				c.Claim && c.Packet() && c.is("wrong-data", "duplicate")
 		},
 		Advice: anywhere("the kernel does not do what its manual says of packets that are handed to user space: {DETAIL}", watch,

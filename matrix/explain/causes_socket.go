@@ -100,7 +100,7 @@ var socketCauses = []Cause{
 		Code: "bad-checksum",
 		Cell: func(c *Case) bool {
 			h := &c.Remote
-			if c.Way == PacketOut {
+			if c.Mechanism == PacketOut {
 				h = &c.Local
 			}
 			return c.Packet() && (c.is("wrong-data") && c.says("Checksum:false") || c.is("not-reinjected", "not-delivered") && h.badChecksums(c.Proto) > 0)
@@ -125,7 +125,7 @@ func (c *Case) deaf() bool {
 		return false
 	}
 	h := &c.Remote
-	if c.reply() || c.Way == PacketOut {
+	if c.reply() || c.Mechanism == PacketOut {
 		h = &c.Local
 	}
 	if !h.socketsKnown() {

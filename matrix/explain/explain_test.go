@@ -44,7 +44,7 @@ func healthy() (local, remote Host) {
 // to is a UDP cell of divert-to whose rule matched, and nothing arrived.
 func to() Case {
 	c := Case{
-		Reason: "not-delivered", Detail: "remote server: nothing arrived", Firewall: nftables, Proto: pfconf.UDP, Way: To,
+		Reason: "not-delivered", Detail: "remote server: nothing arrived", Firewall: nftables, Proto: pfconf.UDP, Mechanism: DivertTo,
 		LocalAddr: netip.MustParseAddr("10.192.0.3"), RemoteAddr: netip.MustParseAddr("10.188.1.2"), Fake: netip.MustParseAddr("10.208.0.3"),
 		Divert: netip.MustParseAddrPort("127.0.0.1:20003"), Server: 20003,
 		Counters: pfconf.Counters{Matched: 1, Done: 1}, CountersKnown: true,
@@ -58,7 +58,7 @@ func to() Case {
 // reply is one of divert-reply, whose answer did not come back.
 func reply() Case {
 	c := to()
-	c.Reason, c.Way, c.Answered, c.Divert = "no-reply", Reply, true, netip.AddrPort{}
+	c.Reason, c.Mechanism, c.Answered, c.Divert = "no-reply", DivertReply, true, netip.AddrPort{}
 	c.Remote.Rules[0].Text = "inet pfdivert out: ip saddr 10.208.0.3 counter ct mark set 0x70660076 ct mark 0x70660076 counter\n" +
 		`inet pfdivert pre: iifname "remote0" ip saddr 10.192.0.3 ct mark 0x70660076 counter meta mark set 0x70660076 accept`
 	c.Local.Sockets = []evidence.Socket{{Proto: "udp", Local: netip.MustParseAddrPort("10.192.0.3:20003")}}
@@ -67,7 +67,7 @@ func reply() Case {
 
 func queued() Case {
 	c := to()
-	c.Way, c.Divert = PacketIn, netip.MustParseAddrPort("0.0.0.0:26600")
+	c.Mechanism, c.Divert = PacketIn, netip.MustParseAddrPort("0.0.0.0:26600")
 	c.Remote.Rules[0].Text = "inet pfdivert in: udp dport 20003 counter jump queue-26600"
 	return c
 }
@@ -160,6 +160,19 @@ func change(c Case, f func(*Case)) Case {
 const table = "ip route show table 28774"
 
 // Every cause is reached, and by what it is about.
+// TestNeed: what fixes a lack is what pfconf/need says of it, whichever feature it is.
+func TestNeed(t *testing.T) {
+	for text, want := range map[string]string{
+		"REMOTE: state of x: this kernel has no tcp_diag: no such file": "on the host itself: modprobe -a inet_diag tcp_diag; ",
+		"REMOTE: rule: this kernel has no tproxy: no such file":         "on the host itself: modprobe -a nft_tproxy nft_socket; ",
+		"REMOTE: something else":                                        "on the host itself: load the module, or run a kernel that has it",
+	} {
+		if got := Explain(because(to(), "no-feature", text)).Mend; !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+}
+
 func TestExplain(t *testing.T) {
 	none, undone := pfconf.Counters{}, pfconf.Counters{Matched: 1}
 	v6 := func(c *Case) { c.Fake = netip.MustParseAddr("fd00:188:2::3") }
@@ -176,6 +189,8 @@ func TestExplain(t *testing.T) {
 		c    Case
 	}{
 		{"echo-reflected", change(because(to(), "no-feature", "REMOTE's kernel answered"), func(c *Case) { c.Firewall, c.Proto = ipfw, pfconf.ICMP })},
+		{"kernel-bug", because(to(), "kernel-splat", "the kernel's log has \"BUG: \"")},
+		{"kernel-too-old", because(to(), "no-feature", "remote server: Linux before 5.17 binds no raw IPv4 socket")},
 		{"module-missing", because(to(), "no-feature", "this kernel has no tproxy")},
 		{"no-such-family", because(to(), "no-family", "")},
 		{"fake-owned", remote(to(), "ip addr show to 10.208.0.3", "10.208.0.3/32 dev lo")},
@@ -305,8 +320,8 @@ func TestExplain(t *testing.T) {
 		{"pf-spoils-divert", beside(because(on(queued(), ipfw), "looped", ""), 0, "Enabled")},
 		{"not-taken-back", beside(because(on(queued(), ipfw), "not-reinjected", ""), 1, "Enabled")},
 		{"not-taken-back", beside(because(on(queued(), ipfw), "not-reinjected", ""), 2, "Disabled")},
-		{"source-translated", change(because(switchedOff(pf, "pfctl -vv -s rules", "@0 pass all flags S/SA\n@1 match out on vio0 inet all nat-to (vio0)"), "no-reply", ""), func(c *Case) { c.Way = Reply })},
-		{"rule-mismatch", change(because(switchedOff(pf, "pfctl -vv -s rules", "@0 pass all flags S/SA\n@1 match in on vio0 inet all rdr-to 127.0.0.1"), "no-reply", ""), func(c *Case) { c.Way = Reply })},
+		{"source-translated", change(because(switchedOff(pf, "pfctl -vv -s rules", "@0 pass all flags S/SA\n@1 match out on vio0 inet all nat-to (vio0)"), "no-reply", ""), func(c *Case) { c.Mechanism = DivertReply })},
+		{"rule-mismatch", change(because(switchedOff(pf, "pfctl -vv -s rules", "@0 pass all flags S/SA\n@1 match in on vio0 inet all rdr-to 127.0.0.1"), "no-reply", ""), func(c *Case) { c.Mechanism = DivertReply })},
 		{"lost-after-rule", to()},
 		{"lost-after-rule", remote(to(), "nft list ruleset", "table ip6 f chain in type filter hook input priority 0: drop")},
 		{"answer-lost", reply()},

@@ -38,14 +38,14 @@ var claims = []Fault{
 		})},
 	{Name: "looped", On: notOpenBSD, About: "a packet that is reinjected meets its rule again", Omit: []string{"go-on"},
 		claims: all(matrix.NotReinjected, reasons{
-			matrix.Looped:       {"no-loop-in", "no-loop-out"},
+			matrix.Looped:       {"no-loop-in", "no-loop-out", "ipfw-pf-in", "ipfw-pf-out"},
 			matrix.WrongData:    {"order-in", "order-out", "reassembled", "reassembled-udp", "longest-in", "longest-out", "full"},
 			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp"},
 			// What is turned round does not go the rule's way.
 			"": append(natlook, "freebsd:turned-in", "freebsd:turned-out", "tee-fragments"),
 		})},
 	{Name: "comes-twice", Cause: "claim-broken", On: everywhere, About: "a packet comes to the divert socket twice, as if it had met its rule again", Omit: []string{"once"},
-		claims: some(matrix.Looped, "no-loop-in", "no-loop-out", "pf-packet-in", "pf-packet-out")},
+		claims: some(matrix.Looped, "no-loop-in", "no-loop-out", "ipfw-pf-in", "ipfw-pf-out", "pf-packet-in", "pf-packet-out")},
 	{Name: "privileged", Cause: "claim-broken", On: everywhere, About: "the process that has no privilege has it", Omit: []string{"no-privilege"},
 		claims: some(matrix.NotRefused, "superuser", "low-port")},
 	{Name: "first-closed", Cause: "claim-broken", On: everywhere, About: "the first socket of a divert port is closed when the second one is opened", Omit: []string{"first"},
@@ -72,7 +72,7 @@ var claims = []Fault{
 			// There it meets the rule once more.
 			"freebsd": all(matrix.NotReinjected, reasons{
 				matrix.WrongAddress: {"address-in", "address-out", "interface-name"},
-				matrix.Looped:       {"no-loop-in"},
+				matrix.Looped:       {"no-loop-in", "ipfw-pf-in"},
 				matrix.WrongData:    {"order-in", "reassembled"},
 				matrix.NotDelivered: {"tcp-in", "tcp-out"},
 				// What comes in is taken whatever its length.
@@ -104,7 +104,7 @@ var claims = []Fault{
 	{Name: "not-rewritten", Cause: "given-back-unchanged", On: everywhere, About: "the packet role gives packets back as they are", Omit: []string{"rewriting"},
 		claims: all(matrix.NotRewritten, reasons{
 			matrix.WrongData: {"other-length-in", "other-length-out"},
-			"":               append(natlook, "no-loop-in", "no-loop-out", "pf-packet-in", "pf-packet-out", "order-in", "order-out", "reassembled", "reassembled-udp", "longest-in", "longest-out", "tee-fragments"),
+			"":               append(natlook, "no-loop-in", "no-loop-out", "ipfw-pf-in", "ipfw-pf-out", "pf-packet-in", "pf-packet-out", "order-in", "order-out", "reassembled", "reassembled-udp", "longest-in", "longest-out", "tee-fragments"),
 		})},
 	{Name: "claims-bad-checksum", Cause: "bad-checksum", On: notOpenBSD, About: "the packet role of every claim leaves the checksums as they were", Omit: []string{"checksum"},
 		claims: all(matrix.NotReinjected, reasons{
@@ -112,7 +112,7 @@ var claims = []Fault{
 			matrix.WrongData:    {"inet-divert-icmp-out", "both-icmp"},
 			matrix.NotDelivered: {"freebsd:inet6-divert-tcp-in", "freebsd:inet6-divert-tcp-out"},
 			// What header-mended-out spoils the kernel fixes.
-			"": append(natlook, "no-loop-in", "no-loop-out", "pf-packet-in", "pf-packet-out", "reassembled", "rip-in", "rip-out", "both-rip", "freebsd:header-mended-out", "tee-fragments"),
+			"": append(natlook, "no-loop-in", "no-loop-out", "ipfw-pf-in", "ipfw-pf-out", "pf-packet-in", "pf-packet-out", "reassembled", "rip-in", "rip-out", "both-rip", "freebsd:header-mended-out", "tee-fragments"),
 		})},
 }
 
@@ -125,7 +125,7 @@ var unruled = all(matrix.NotDelivered, reasons{
 // withoutIPFW: ipfw's rule takes no packet, and pf's beside it do as before.
 var withoutIPFW = all(matrix.NotDelivered, reasons{
 	matrix.NotLost: {"no-listener-in", "no-listener-out"}, matrix.NotRewritten: {"tcp-in", "tcp-out"},
-	"": append(natlook, "pf-packet-in", "pf-packet-out"),
+	"": append(natlook, "pf-packet-in", "pf-packet-out", "pf-cookie-in", "pf-cookie-out"),
 })
 
 // natlook are the claims in which no packet comes to a divert socket, and bothDiverts those whose

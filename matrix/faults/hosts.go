@@ -14,7 +14,7 @@ var hosts = []Fault{
 		expect: func(Part) Want { return errs(matrix.FakeOwned) }},
 	{Name: "fake-unrouted", On: everywhere, Cause: "no-route-to-fake", About: "LOCAL has no route to FAKE", Local: does(injection.NoFakeRoute), expect: func(p Part) Want {
 		// LOCAL's server is told when it answers; its kernel tells no one.
-		answers := p.Proto != pfconf.TCP && p.Proto != pfconf.ICMP && (p.Mode == matrix.ReplyTo || p.reply() && !p.reuse() && p.System != "openbsd") // which runs no control
+		answers := p.Proto != pfconf.TCP && p.Proto != pfconf.ICMP && (p.Mode.Answers() || p.reply() && !p.reuse() && p.System != "openbsd") // which runs no control
 		if p.to() || answers {
 			return errs(matrix.LocalRoute)
 		}

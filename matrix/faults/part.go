@@ -16,24 +16,24 @@ type Part struct {
 // parts are a target's cells in their order, on a system.
 func parts(system string, t matrix.Target) []Part {
 	all := []Part{{t, t.First, false, system}}
-	if t.Second != "" {
+	if t.Second != (matrix.Mode{}) {
 		all = append(all, Part{t, t.Second, true, system})
 	}
 	return all
 }
 
-func (p Part) packet() bool { return p.Mode == matrix.PacketIn || p.Mode == matrix.PacketOut }
+func (p Part) packet() bool { return p.Mode.IsDivertPacket() }
 func (p Part) tcp() bool    { return p.Proto == pfconf.TCP }
 
 // to reports whether the client is on LOCAL and its packets go to FAKE.
-func (p Part) to() bool { return p.Mode == matrix.To }
+func (p Part) to() bool { return p.Mode.IsDivertTo() }
 
 // reply reports whether the client is on REMOTE and bound to FAKE.
-func (p Part) reply() bool { return !p.to() && !p.packet() }
+func (p Part) reply() bool { return p.Mode.IsDivertReply() }
 
 // back reports whether something must come back to a cell's client on REMOTE.
 func (p Part) back() bool {
-	return p.Mode == matrix.ReplyTo || p.Mode == matrix.ReplyReuse || p.tcp() && p.Mode == matrix.Reply
+	return p.Mode.Answers() || p.tcp() && p.reply()
 }
 
 // answered reports whether its answers come to the client without the rule: pf knows by the state
@@ -43,7 +43,7 @@ func (p Part) answered() bool {
 }
 
 // reuse reports whether it is a cell of a reuse target, which runs no control.
-func (p Part) reuse() bool { return p.Target.Second != "" }
+func (p Part) reuse() bool { return p.Target.Second != matrix.Mode{} }
 
 // afterTo reports whether it follows a divert-to cell of the same flow.
-func (p Part) afterTo() bool { return p.Second && p.First == matrix.To }
+func (p Part) afterTo() bool { return p.Second && p.First.IsDivertTo() }

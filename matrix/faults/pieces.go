@@ -151,7 +151,7 @@ func unread(reason string) func(Part) Want {
 // stale: the state that a divert-to cell left catches the answers of the cell after it,
 // because the other side began it. TCP's new connection has a new state.
 func stale(p Part) Want {
-	if p.afterTo() && p.Mode == matrix.ReplyTo {
+	if p.afterTo() && p.Mode.Answers() {
 		return fails(matrix.NoReply)
 	}
 	return pass

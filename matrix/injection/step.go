@@ -1,5 +1,6 @@
-// Package injection has the steps that break a host of a lab on purpose, as hosts of people are broken,
-// so that a test sees what this program says about them. Package roles/lab/spoil carries them out.
+// Package injection has the steps that break a host of a lab on purpose, as hosts of people are
+// broken, so that a test sees what this program says about them. Package roles/lab/inject carries
+// them out.
 package injection
 
 // Step is one change to a host.
@@ -28,7 +29,7 @@ const (
 
 // The steps for REMOTE.
 const (
-	// OwnFake returns the first address of FAKE's prefix to REMOTE.
+	// OwnFake gives REMOTE the first address of FAKE's prefix.
 	OwnFake Step = "own-fake"
 	// OtherMark has the policy rule look for another mark.
 	OtherMark Step = "other-mark"

@@ -43,7 +43,7 @@ func (b Burst) Validate() error {
 	return nil
 }
 
-// message makes the message with the number.
+// Message makes the message with the number.
 func (b Burst) Message(number int) []byte {
 	m := append(make([]byte, 0, b.Size), b.Line...)
 	m = binary.BigEndian.AppendUint32(m, uint32(number))
@@ -53,7 +53,7 @@ func (b Burst) Message(number int) []byte {
 	return m
 }
 
-// describe says what a message is that is not the next one of the burst.
+// Describe says what a message is that is not the next one of the burst.
 func (b Burst) Describe(data []byte) string {
 	if n := len(b.Line); len(data) >= n+burstNumber {
 		number := binary.BigEndian.Uint32(data[n:])

@@ -12,15 +12,15 @@ import (
 )
 
 // Host is one of the two hosts of a run. Its methods may be called by many goroutines at once. They
-// return a *LostError when the host can't be reached any more, a *Fault when it could not do what it
-// was asked, and the cause of ctx when that ended first.
+// return a *LostError when the host can't be reached any more, a *Fault when it could not do what
+// it was asked, and the cause of ctx when that ended first.
 type Host interface {
 	// Setup makes the host LOCAL or REMOTE. It is called once, before all else.
 	Setup(ctx context.Context, s Setup) (Facts, error)
 	// Script carries the steps out in their order and returns an outcome for each.
 	Script(ctx context.Context, s Script) ([]Outcome, error)
-	// Change makes changes of REMOTE's rules, together where the filter can. Each has a fault of its
-	// own, nil if it is in force.
+	// Change makes changes of REMOTE's rules, together where the filter can. Each has a fault of
+	// its own, nil if it is in force.
 	Change(ctx context.Context, changes []Change) ([]*Fault, error)
 	// Look returns the host's evidence of a cell. What could not be asked is named in it.
 	Look(ctx context.Context, l Look) (evidence.Cell, error)
@@ -81,6 +81,8 @@ type Facts struct {
 	NoRdr string `json:"noRdr,omitempty"`
 	// PFUnknown: NoPF or NoRdr is a question about it that failed, and proves no lack.
 	PFUnknown bool `json:"pfUnknown,omitempty"`
+	// PFOn: that pf is switched on.
+	PFOn bool `json:"pfOn,omitempty"`
 	// Interfaces are those that have the addresses of Setup's Paths; of FreeBSD hosts alone.
 	Interfaces map[pfconf.Family]string `json:"interfaces,omitempty"`
 	// Owned are FAKE addresses that this host has configured.

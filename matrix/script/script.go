@@ -1,10 +1,10 @@
-// Package script is the language in which a test case is written: the steps that a host carries out, the
-// sockets that it opens for them, what it answers, and what a run needs of a host (Host). All are
-// values; nothing here makes a system call.
+// Package script is the language in which a test case is written: the steps that a host carries
+// out, the sockets that it opens for them, what it answers, and what a run needs of a host (Host).
+// All are values; nothing here makes a system call.
 package script
 
-// Script is a list of steps that a host carries out in order for one cell. A step that fails does not
-// end the script; later steps of its socket, except Rest and Close, are skipped and say so.
+// Script is a list of steps that a host carries out in order for one cell. A step that fails does
+// not end the script; later steps of its socket, except Rest and Close, are skipped and say so.
 type Script struct {
 	Cell  string
 	Steps []Step

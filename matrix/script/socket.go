@@ -17,7 +17,7 @@ type Socket interface {
 	String() string
 }
 
-// Role is the part that a socket plays which is no divert socket.
+// Role is what a socket that is no divert socket is used as.
 type Role string
 
 // The roles.
@@ -74,8 +74,8 @@ type Echo struct {
 	// Only is as in RawIP.
 	Only netip.Addr
 	// ID is the id of a client's first request. The request with sequence number n has the id
-	// ID+n-1, as in upstream's icmp-reply-reuse, which sends two ids through one socket. So a client
-	// knows its replies by id-seq+1, and clients with different IDs never take each other's.
+	// ID+n-1, as in upstream's icmp-reply-reuse, which sends two ids through one socket. So a
+	// client knows its replies by id-seq+1, and clients with different IDs never take each other's.
 	ID uint16
 }
 
@@ -90,8 +90,8 @@ type Divert struct {
 	Spoil Spoil
 	// Call is how packets are taken, where there are several ways.
 	Call Call
-	// Fragments takes fragments for what they are: a message's data is all behind the IP header. Such
-	// a packet can't be relayed.
+	// Fragments takes fragments for what they are: a message's data is all behind the IP header.
+	// Such a packet can't be relayed.
 	Fragments bool
 	// WriteTo, if valid, is the address to which packets are written in place of the one that they
 	// came with; the name of the interface stays behind it (FreeBSD).
@@ -148,7 +148,7 @@ const (
 	Recv Call = "recv"
 )
 
-// Piece is something that an endpoint needs in order to play its part.
+// Piece is something that a socket needs in order to do its part.
 type Piece string
 
 // The pieces that can be left out.
@@ -158,9 +158,9 @@ const (
 	Transparent Piece = "transparent"
 	// Right is the right to give a socket that permission (Linux: CAP_NET_ADMIN or CAP_NET_RAW).
 	Right Piece = "right"
-	// Checksum is the mending of checksums in Relay.
+	// Checksum is the fixing of checksums in Relay.
 	Checksum Piece = "checksum"
-	// GoOn is that a packet which is given back goes on behind its rule (Linux, FreeBSD):
+	// GoOn is that a packet which is reinjected goes on behind its rule (Linux, FreeBSD):
 	// left out, it meets the rule again.
 	GoOn Piece = "go-on"
 	// Listen is the server's ear: a stream server binds but does not listen,
@@ -168,7 +168,7 @@ const (
 	Listen Piece = "listen"
 	// Reader is the packet role's ear: the divert socket is closed again.
 	Reader Piece = "reader"
-	// Back is that the kernel gets the packet which is given back: it is lost.
+	// Back is that the kernel gets the packet which is reinjected: it is lost.
 	Back Piece = "give-back"
 	// Way is the address that a packet came with (the BSDs): one that came in has
 	// none, as if it were to leave, and one that is to leave the loopback address.

@@ -144,7 +144,8 @@ func (f *Firewall) replace(ctx context.Context, rules []pfconf.Rule) error {
 	if err != nil {
 		return fmt.Errorf("loading ipfw's set %d: %w", f.idle, err)
 	}
-	if _, err := f.do(ctx, fmt.Sprintf("set disable %d enable %d\ndelete set %d\n", f.active, f.idle, f.active)); err != nil {
+	if _, err := f.do(ctx, fmt.Sprintf("set disable %d enable %d\ndelete set %d\n", f.active, f.idle,
+		f.active)); err != nil {
 		return fmt.Errorf("putting ipfw's set %d in force: %w", f.idle, err)
 	}
 	f.active, f.idle = f.idle, f.active

@@ -47,7 +47,8 @@ func (r *HostRule) Passes() bool {
 
 // Drops reports whether the rule drops packets.
 func (r *HostRule) Drops() bool {
-	return slices.Contains([]string{"deny", "drop", "reject", "reset", "reset6", "abort", "abort6", "unreach", "unreach6"}, r.Action)
+	return slices.Contains([]string{"deny", "drop", "reject", "reset", "reset6", "abort", "abort6", "unreach",
+		"unreach6"}, r.Action)
 }
 
 // ParseHostRules reads what `ipfw -S list` printed. There is a HostRule for each line; HostRule.Err
@@ -263,10 +264,14 @@ func (r *HostRule) ports(s *pfconf.Side, text string, not bool) error {
 
 // How many words follow an option that limits a rule's packets.
 var conditions = map[string]int{
-	"established": 0, "setup": 0, "frag": 0, "diverted": 0, "diverted-loopback": 0, "diverted-output": 0, "layer2": 0, "bridged": 0,
-	"verrevpath": 0, "versrcreach": 0, "antispoof": 0, "ipsec": 0, "sockarg": 0, "defer-action": 0, "defer-immediate-action": 0, "skip-action": 0,
-	"tagged": 1, "uid": 1, "gid": 1, "jail": 1, "fib": 1, "ipoptions": 1, "iplen": 1, "ipid": 1, "ipprecedence": 1, "dscp": 1, "iptos": 1,
-	"ipttl": 1, "ipversion": 1, "ipver": 1, "tcpdatalen": 1, "tcpflags": 1, "tcpoptions": 1, "tcpseq": 1, "tcpack": 1, "tcpwin": 1, "tcpmss": 1,
+	"established": 0, "setup": 0, "frag": 0, "diverted": 0, "diverted-loopback": 0, "diverted-output": 0, "layer2": 0,
+	"bridged":    0,
+	"verrevpath": 0, "versrcreach": 0, "antispoof": 0, "ipsec": 0, "sockarg": 0, "defer-action": 0,
+	"defer-immediate-action": 0, "skip-action": 0,
+	"tagged": 1, "uid": 1, "gid": 1, "jail": 1, "fib": 1, "ipoptions": 1, "iplen": 1, "ipid": 1, "ipprecedence": 1,
+	"dscp": 1, "iptos": 1,
+	"ipttl": 1, "ipversion": 1, "ipver": 1, "tcpdatalen": 1, "tcpflags": 1, "tcpoptions": 1, "tcpseq": 1, "tcpack": 1,
+	"tcpwin": 1, "tcpmss": 1,
 	"icmptypes": 1, "icmp6types": 1, "ip6icmptypes": 1, "ext6hdr": 1, "flow-id": 1, "mac-type": 1, "mark": 1, "flow": 1,
 	"MAC": 2, "mac": 2, "lookup": 2,
 	"src-ip6": 1, "dst-ip6": 1, "src-mac": 1, "dst-mac": 1,

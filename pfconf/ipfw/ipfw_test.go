@@ -32,20 +32,23 @@ var hosts = map[pfconf.Family]struct{ local, remote, fake netip.Addr }{
 
 func divertTo(f pfconf.Family, p pfconf.Proto, port uint16) pfconf.Rule {
 	h := hosts[f]
-	r := pfconf.Rule{Label: "regress-to", Direction: pfconf.In, Family: f, Proto: p, From: h.local, To: h.fake, Port: port,
+	r := pfconf.Rule{Label: "regress-to", Direction: pfconf.In, Family: f, Proto: p, From: h.local, To: h.fake,
+		Port:   port,
 		Action: pfconf.DivertTo, Divert: netip.AddrPortFrom(f.Loopback(), max(port, 1))}
 	return r
 }
 
 func divertReply(f pfconf.Family, p pfconf.Proto, port uint16) pfconf.Rule {
 	h := hosts[f]
-	return pfconf.Rule{Label: "regress-reply", Direction: pfconf.Out, Family: f, Proto: p, From: h.fake, To: h.local, Port: port,
+	return pfconf.Rule{Label: "regress-reply", Direction: pfconf.Out, Family: f, Proto: p, From: h.fake, To: h.local,
+		Port:   port,
 		Action: pfconf.DivertReply}
 }
 
 func divertPacket(f pfconf.Family, d pfconf.Direction, port uint16) pfconf.Rule {
 	h := hosts[f]
-	r := pfconf.Rule{Label: "regress-packet", Direction: d, Family: f, Proto: pfconf.UDP, From: h.local, To: h.remote, Port: port,
+	r := pfconf.Rule{Label: "regress-packet", Direction: d, Family: f, Proto: pfconf.UDP, From: h.local, To: h.remote,
+		Port:   port,
 		Action: pfconf.DivertPacket, Divert: netip.AddrPortFrom(f.Unspecified(), 666)}
 	if d == pfconf.Out {
 		r.From, r.To = r.To, r.From
@@ -64,7 +67,8 @@ func TestText(t *testing.T) {
 			divertTo(f, pfconf.TCP, next()), divertReply(f, pfconf.TCP, next()),
 			divertTo(f, pfconf.UDP, next()), divertReply(f, pfconf.UDP, next()), divertReply(f, pfconf.UDP, next()),
 			divertPacket(f, pfconf.In, next()), divertPacket(f, pfconf.Out, next()),
-			divertTo(f, pfconf.Raw, 0), divertReply(f, pfconf.Raw, 0), divertTo(f, pfconf.ICMP, 0), divertReply(f, pfconf.ICMP, 0))
+			divertTo(f, pfconf.Raw, 0), divertReply(f, pfconf.Raw, 0), divertTo(f, pfconf.ICMP, 0),
+			divertReply(f, pfconf.ICMP, 0))
 	}
 	text, err := os.ReadFile("testdata/rules.txt")
 	if err != nil {
@@ -93,7 +97,8 @@ func TestText(t *testing.T) {
 
 // TestNumbers: a rule has the number that it wants, and a copy is delivered by tee.
 func TestNumbers(t *testing.T) {
-	first, behind, tee := divertPacket(pfconf.Inet, pfconf.In, 5006), divertPacket(pfconf.Inet, pfconf.In, 5006), divertPacket(pfconf.Inet, pfconf.In, 0)
+	first, behind, tee := divertPacket(pfconf.Inet, pfconf.In, 5006), divertPacket(pfconf.Inet, pfconf.In, 5006),
+		divertPacket(pfconf.Inet, pfconf.In, 0)
 	behind.Label, behind.Number = "regress-next", 2
 	tee.Label, tee.Proto, tee.Tee = "regress-tee", pfconf.Raw, true
 	rules := []pfconf.Rule{first, behind, tee}
@@ -115,7 +120,8 @@ func TestNumbers(t *testing.T) {
 	if err := understood(rules, printed); err != nil {
 		t.Error(err)
 	}
-	for _, wrong := range []string{strings.Replace(printed, "00002", "00001", 1), strings.Replace(printed, "tee", "divert", 1)} {
+	for _, wrong := range []string{strings.Replace(printed, "00002", "00001", 1),
+		strings.Replace(printed, "tee", "divert", 1)} {
 		if err := understood(rules, wrong); err == nil {
 			t.Errorf("understood:\n%s", wrong)
 		}
@@ -145,7 +151,8 @@ func TestSession(t *testing.T) {
 	if err := f.Change(ctx, []pfconf.Rule{divertTo(pfconf.Inet, pfconf.TCP, 5000)}, nil); err != nil {
 		t.Fatal(err)
 	}
-	if want := []pfconf.Undo{{Do: UndoExthdrs}, {Do: UndoSets, Args: []string{"3", "4"}}}; !reflect.DeepEqual(*undos, want) {
+	if want := []pfconf.Undo{{Do: UndoExthdrs}, {Do: UndoSets, Args: []string{"3", "4"}}}; !reflect.DeepEqual(*undos,
+		want) {
 		t.Errorf("the journal has %+v, want %+v", *undos, want)
 	}
 	counters := func(label string, want pfconf.Counters) {
@@ -178,7 +185,8 @@ func TestSession(t *testing.T) {
 			t.Errorf("%+v: %v, want %q", bad, err, bad.text)
 		}
 	}
-	if err := f.Change(ctx, []pfconf.Rule{divertReply(pfconf.Inet6, pfconf.UDP, 5012)}, []string{"regress-to"}); err != nil {
+	if err := f.Change(ctx, []pfconf.Rule{divertReply(pfconf.Inet6, pfconf.UDP, 5012)},
+		[]string{"regress-to"}); err != nil {
 		t.Fatal(err)
 	}
 	counters("regress-reply", pfconf.Counters{Matched: 2, Done: 2, Replies: 2})
@@ -265,7 +273,8 @@ func TestJournalFirst(t *testing.T) {
 		return program.Result{Stdout: answer[command]}, nil
 	}
 	journal := func(pfconf.Undo) error { return full }
-	if _, err := Open(t.Context(), Config{Families: pfconf.Families, Run: run, Journal: journal}); !errors.Is(err, full) {
+	if _, err := Open(t.Context(), Config{Families: pfconf.Families, Run: run, Journal: journal}); !errors.Is(err,
+		full) {
 		t.Errorf("opened: %v", err)
 	}
 	f, err := Open(t.Context(), Config{Families: []pfconf.Family{pfconf.Inet}, Run: run, Journal: journal})
@@ -301,8 +310,10 @@ func TestMend(t *testing.T) {
 	}
 	_, err := NewControl(run).Look(ctx, nil)
 	wantError(t, err, "Protocol not available", "kldload ipfw")
-	for _, u := range []pfconf.Undo{{Do: UndoSets}, {Do: UndoSets, Args: []string{"0", "1"}}, {Do: UndoSets, Args: []string{"1", "31"}},
-		{Do: UndoSets, Args: []string{"1", "x"}}, {Do: "pf/anchor", Args: []string{"1", "2"}}, {Do: UndoExthdrs, Args: []string{"x"}}} {
+	for _, u := range []pfconf.Undo{{Do: UndoSets}, {Do: UndoSets, Args: []string{"0", "1"}},
+		{Do: UndoSets, Args: []string{"1", "31"}},
+		{Do: UndoSets, Args: []string{"1", "x"}}, {Do: "pf/anchor", Args: []string{"1", "2"}},
+		{Do: UndoExthdrs, Args: []string{"x"}}} {
 		if err := Restore(ctx, nil, u); err == nil || !strings.Contains(err.Error(), "not a step") {
 			t.Errorf("%+v: %v", u, err)
 		}
@@ -325,7 +336,8 @@ func TestParse(t *testing.T) {
 	if l := got[0].label(); l != "" {
 		t.Errorf("the label %q was taken for one of this program's", l)
 	}
-	for _, bad := range []string{"", "ipfw: what\n", "00100 set 1 allow ip from any to any\n", "65535 set 0 allow ip from any to any\n", "00100 1 1 set 1 allow ip from any to any\n",
+	for _, bad := range []string{"", "ipfw: what\n", "00100 set 1 allow ip from any to any\n",
+		"65535 set 0 allow ip from any to any\n", "00100 1 1 set 1 allow ip from any to any\n",
 		"00100 99999999999999999999 1 set 1 allow\n65535 1 1 set 31 allow ip from any to any\n"} {
 		if e, err := parseListing(bad); err == nil {
 			t.Errorf("%q was read as %+v", bad, e)

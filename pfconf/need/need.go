@@ -2,12 +2,16 @@
 // runs and their explanations, for the initramfs and for contrib/linux/config.
 package need
 
-import "slices"
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
 
 // Name is a feature's name in messages.
 type Name string
 
-// The features. Probes are by whoever uses them: pfconf/nft, roles/lab, roles/endpoint.
+// The features. Probes are by whoever uses them: pfconf/nft, roles/lab, roles/socket.
 const (
 	Namespaces    Name = "network namespaces"
 	Veth          Name = "veth"
@@ -42,12 +46,15 @@ type Feature struct {
 func Features() []Feature {
 	return []Feature{
 		{Name: Namespaces, For: "the lab's two hosts", Config: []string{"NAMESPACES", "NET_NS"}},
-		{Name: Veth, For: "the cable between the lab's hosts", Modules: []string{"veth"}, Config: []string{"VETH"}, OpenWrt: "kmod-veth"},
+		{Name: Veth, For: "the cable between the lab's hosts", Modules: []string{"veth"}, Config: []string{"VETH"},
+			OpenWrt: "kmod-veth"},
 		{Name: IPv6, For: "the targets of inet6", Modules: []string{"ipv6"}, Config: []string{"IPV6"}, Some: true},
 		{Name: PolicyRouting, For: "routing diverted packets to sockets",
 			Config: []string{"IP_ADVANCED_ROUTER", "IP_MULTIPLE_TABLES", "IPV6_MULTIPLE_TABLES"}},
 		{Name: NFTables, For: "the rules", Modules: []string{"nf_tables", "nft_counter"},
-			Config: []string{"NETFILTER", "NETFILTER_ADVANCED", "NETFILTER_NETLINK", "NF_TABLES", "NF_TABLES_INET"}, OpenWrt: "kmod-nft-core"},
+			Config: []string{"NETFILTER", "NETFILTER_ADVANCED", "NETFILTER_NETLINK", "NF_TABLES", "NF_TABLES_INET",
+				"NFT_COUNTER"},
+			OpenWrt: "kmod-nft-core"},
 		{Name: Conntrack, For: "states", Modules: []string{"nf_conntrack", "nft_ct"},
 			Config: []string{"NF_CONNTRACK", "NF_CONNTRACK_MARK", "NFT_CT"}, OpenWrt: "kmod-nf-conntrack"},
 		{Name: CTNetlink, For: "looking at states and killing them", Modules: []string{"nf_conntrack_netlink"},
@@ -58,10 +65,44 @@ func Features() []Feature {
 			Config: []string{"NETFILTER_NETLINK_QUEUE", "NFT_QUEUE"}, OpenWrt: "kmod-nft-queue", Some: true},
 		{Name: NAT, For: "the claims about natlook", Modules: []string{"nf_nat", "nft_nat", "nft_chain_nat"},
 			Config: []string{"NF_NAT", "NFT_NAT"}, OpenWrt: "kmod-nft-nat", Some: true},
-		{Name: SockDiag, For: "looking for sockets in TIME_WAIT and dropping them", Modules: []string{"inet_diag", "tcp_diag"},
-			Config: []string{"INET_DIAG", "INET_TCP_DIAG", "INET_DIAG_DESTROY"}, OpenWrt: "kmod-inet-diag", Some: true},
-		{Name: Packet, For: "capturing packets as evidence", Modules: []string{"af_packet"}, Config: []string{"PACKET"}, Some: true},
+		{Name: SockDiag, For: "looking for sockets in TIME_WAIT and dropping them",
+			Modules: []string{"inet_diag", "tcp_diag"},
+			Config:  []string{"INET_DIAG", "INET_TCP_DIAG", "INET_DIAG_DESTROY"}, OpenWrt: "kmod-inet-diag",
+			Some: true},
+		{Name: Packet, For: "capturing packets as evidence", Modules: []string{"af_packet"},
+			Config: []string{"PACKET"}, Some: true},
 	}
+}
+
+// MissingError says that the kernel has no such feature: it was asked for and refused with Err.
+type MissingError struct {
+	Feature Name
+	Err     error
+}
+
+func (e *MissingError) Error() string {
+	return fmt.Sprintf("this kernel has no %s: %v", e.Feature, e.Err)
+}
+
+func (e *MissingError) Unwrap() error { return e.Err }
+
+// Missing marks the error as the proof that a feature is missing.
+func (e *MissingError) Missing() string { return string(e.Feature) }
+
+// Hint is what to do about it, for a person.
+func (e *MissingError) Hint() string {
+	f, _ := Of(e.Feature)
+	return f.Cure()
+}
+
+// Named returns the feature that the text of a MissingError names; ok is false when it is none.
+func Named(text string) (f Feature, ok bool) {
+	_, rest, ok := strings.Cut(text, "this kernel has no ")
+	if !ok {
+		return Feature{}, false
+	}
+	name, _, _ := strings.Cut(rest, ":")
+	return Of(Name(name))
 }
 
 // Of returns a feature by its name; ok is false when there is none.

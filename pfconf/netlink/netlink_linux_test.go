@@ -67,7 +67,8 @@ func TestCommit(t *testing.T) {
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT) {
 		t.Skip(err)
 	}
-	if err != nil || len(rejected) != 1 || rejected[wrong] != unix.ENOENT || !errors.Is(r.FirstOf(rejected), unix.ENOENT) {
+	if err != nil || len(rejected) != 1 || rejected[wrong] != unix.ENOENT ||
+		!errors.Is(r.FirstOf(rejected), unix.ENOENT) {
 		t.Errorf("rejected %v, %v", rejected, err)
 	}
 	tables := func() (names []string) {
@@ -122,7 +123,11 @@ func TestListInet(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_TRANSPARENT, transparent) }); err != nil {
+		var refused error
+		err = raw.Control(func(fd uintptr) {
+			refused = unix.SetsockoptInt(int(fd), unix.SOL_IP, unix.IP_TRANSPARENT, transparent)
+		})
+		if err := errors.Join(err, refused); err != nil {
 			t.Fatal(err)
 		}
 		list, err := s.ListInet(unix.AF_INET, unix.IPPROTO_TCP, StateListen)
@@ -131,7 +136,8 @@ func TestListInet(t *testing.T) {
 		}
 		at := l.Addr().(*net.TCPAddr).AddrPort()
 		i := slices.IndexFunc(list, func(s InetSocket) bool { return s.Local.Port() == at.Port() })
-		if i < 0 || list[i].State != StateListen || list[i].UID != uint32(os.Getuid()) || list[i].Transparent != (transparent == 1) {
+		if i < 0 || list[i].State != StateListen || list[i].UID != uint32(os.Getuid()) ||
+			list[i].Transparent != (transparent == 1) {
 			t.Errorf("transparent %d: %+v", transparent, list)
 		}
 		if _, err := s.FindTCP(at, netip.MustParseAddrPort("127.0.0.1:1")); !errors.Is(err, ErrNoSocket) {
@@ -165,14 +171,18 @@ func TestTransparent(t *testing.T) {
 		{binary.BigEndian, 0x04, true}, {binary.BigEndian, 0xfb, false}, {binary.BigEndian, 0x20, false},
 	} {
 		s, err := parseInet(inetMessage(c.order, c.options), c.order.(binary.ByteOrder))
-		if err != nil || s.Transparent != c.want || !s.TransparentKnown || s.UID != 1000 || s.Local != netip.MustParseAddrPort("192.0.2.1:8000") {
+		if err != nil || s.Transparent != c.want || !s.TransparentKnown || s.UID != 1000 ||
+			s.Local != netip.MustParseAddrPort("192.0.2.1:8000") {
 			t.Errorf("%v %#x: %+v, %v", c.order, c.options, s, err)
 		}
 	}
 }
 
 func TestTCPState(t *testing.T) {
-	for n, want := range map[uint8]string{1: "ESTABLISHED", 6: "TIME_WAIT", 7: "CLOSED", StateListen: "LISTEN", 12: "SYN_RCVD", 13: "BOUND_INACTIVE", 0: "", 14: "", 255: ""} {
+	for n, want := range map[uint8]string{
+		1: "ESTABLISHED", 6: "TIME_WAIT", 7: "CLOSED", StateListen: "LISTEN", 12: "SYN_RCVD", 13: "BOUND_INACTIVE",
+		0: "", 14: "", 255: "",
+	} {
 		if got, err := TCPState(n); got != want || (err == nil) != (want != "") {
 			t.Errorf("%d: %q, %v", n, got, err)
 		}

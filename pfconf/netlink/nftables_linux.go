@@ -39,7 +39,8 @@ func (s *Socket) Transaction() *Request {
 // the kernel echoes is passed to echo. The error is one that no message is to blame for; ErrLost
 // leaves open what happened.
 func (s *Socket) Commit(r *Request, echo func(Message)) (rejected map[uint32]unix.Errno, err error) {
-	// Only the last message asks for an acknowledgement: one for each would fill the socket's buffer.
+	// Only the last message asks for an acknowledgement: one for each would fill the socket's
+	// buffer.
 	last := r.First + r.Count - 1
 	r.Acknowledge()
 	r.Netfilter(unix.NFNL_MSG_BATCH_END, 0, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES)

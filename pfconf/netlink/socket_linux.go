@@ -21,12 +21,12 @@ type Socket struct {
 }
 
 const (
-	// socketBuffer is asked for in both directions: a transaction of nf_tables is one datagram, some
-	// 1 KB per rule, and a queue holds the packets of many test cases. Without privilege in the first
-	// user namespace the kernel gives net.core.wmem_max and rmem_max.
+	// socketBuffer is asked for in both directions: a transaction of nf_tables is one datagram,
+	// some 1 KB per rule, and a queue holds the packets of many test cases. Without privilege in
+	// the first user namespace the kernel gives net.core.wmem_max and rmem_max.
 	socketBuffer = 4 << 20
-	// readBuffer holds the longest datagram: a queued packet with its attributes. The parts of a dump
-	// have up to 32 KB (netlink_recvmsg).
+	// readBuffer holds the longest datagram: a queued packet with its attributes. The parts of a
+	// dump have up to 32 KB (netlink_recvmsg).
 	readBuffer = 1<<16 + 4096
 )
 
@@ -47,13 +47,14 @@ func Open(protocol int) (*Socket, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("netlink socket", err)
 	}
-	// Any process may send to a netlink socket, but only the kernel to one that is connected to it
-	// (netlink_getsockbyportid).
+	// Any process may send to a netlink socket, but only the kernel to one that is connected
+	// to it (netlink_getsockbyportid).
 	if err := unix.Connect(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		_ = unix.Close(fd)
 		return nil, os.NewSyscallError("netlink connect", err)
 	}
-	// Bare error messages, not the request again with each. Old kernels send it, which does no harm.
+	// Bare error messages, not the request again with each. Old kernels send it, which does no
+	// harm.
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
 	for _, o := range [][2]int{{unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}, {unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}} {
 		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, o[0], socketBuffer) != nil {
@@ -93,7 +94,9 @@ func (s *Socket) Exchange(r *Request, take func(Message) bool) error {
 	if err := s.Send(r); err != nil {
 		return err
 	}
-	done, err := s.read(func(m Message) bool { return m.Seq-r.First >= r.Count || take(m) }) // unsigned: also those below First
+	done, err := s.read(func(m Message) bool {
+		return m.Seq-r.First >= r.Count || take(m) // unsigned: also those below First
+	})
 	if err == nil && !done {
 		err = errNoAnswer
 	}
@@ -105,7 +108,8 @@ func (s *Socket) Exchange(r *Request, take func(Message) bool) error {
 func (s *Socket) Dump(r *Request, take func(Message) error) error {
 	var failed error
 	interrupted := false
-	// All is read, whatever fails: the kernel refuses a second dump while the first is under way.
+	// All is read, whatever fails: the kernel refuses a second dump while the first is under
+	// way.
 	err := s.Exchange(r, func(m Message) bool {
 		interrupted = interrupted || m.Flags&unix.NLM_F_DUMP_INTR != 0
 		switch {

@@ -85,7 +85,8 @@ func BenchmarkStates(b *testing.B) {
 	f := newNamespace(b).open(b, testConfig())
 	flow := pfconf.Flow{
 		Family: pfconf.Inet, Proto: pfconf.TCP,
-		Near: netip.AddrPortFrom(addr(pfconf.Inet, 2, 9), 7001), Far: netip.AddrPortFrom(addr(pfconf.Inet, 1, 2), 40000),
+		Near: netip.AddrPortFrom(addr(pfconf.Inet, 2, 9), 7001),
+		Far:  netip.AddrPortFrom(addr(pfconf.Inet, 1, 2), 40000),
 	}
 	b.Run("Lookup", func(b *testing.B) {
 		for b.Loop() {

@@ -242,7 +242,8 @@ func (f *Firewall) send(p *plan) (map[uint32]unix.Errno, error) {
 			}
 		}
 	})
-	if len(rejected) > 0 || (err == nil && learned == len(p.places)) || (err != nil && !errors.Is(err, netlink.ErrLost)) {
+	if len(rejected) > 0 || (err == nil && learned == len(p.places)) ||
+		(err != nil && !errors.Is(err, netlink.ErrLost)) {
 		return rejected, err
 	}
 	return nil, f.learn(p)
@@ -290,7 +291,7 @@ func (f *Firewall) explain(p *plan, seq uint32, errno unix.Errno) error {
 		return fmt.Errorf("remove a rule: %w", errno)
 	}
 	if (chained && ch == rdr || added && at.rule.rule.Action == pfconf.RdrTo) && f.Probe(NAT).Outcome == No {
-		return fmt.Errorf("%s: %w", what, &MissingError{NAT, errno})
+		return fmt.Errorf("%s: %w", what, &MissingError{Feature: NAT, Err: errno})
 	}
 	if errno != unix.ENOENT {
 		return fmt.Errorf("%s: %w", what, errno)
@@ -298,7 +299,7 @@ func (f *Firewall) explain(p *plan, seq uint32, errno unix.Errno) error {
 	if added {
 		r := at.rule.rule
 		if r.Action == pfconf.DivertTo && r.Proto.HasPorts() && f.Probe(TransparentProxy).Outcome == No {
-			return fmt.Errorf("%s: %w", what, &MissingError{TransparentProxy, errno})
+			return fmt.Errorf("%s: %w", what, &MissingError{Feature: TransparentProxy, Err: errno})
 		}
 	}
 	return fmt.Errorf("%s: %w (has another process removed table inet %s?)", what, errno, TableName)

@@ -67,11 +67,14 @@ func TestChangeRefuses(t *testing.T) {
 		remove []string
 		want   string
 	}{
-		"a label that is there":         {t.Context(), rules[1:], nil, `add rule "regress-a-1": a rule with this label is loaded`},
-		"a label twice":                 {t.Context(), []pfconf.Rule{rules[2], rules[2]}, nil, "label is loaded"},
-		"removing nothing":              {t.Context(), rules[2:], []string{"regress-none"}, `remove rule "regress-none": no such rule`},
-		"removing twice":                {t.Context(), nil, []string{labels[0], labels[0]}, "no such rule"},
-		"a rule that is no rule":        {t.Context(), []pfconf.Rule{rules[2], {Label: "regress-x"}}, nil, "no direction"},
+		"a label that is there": {t.Context(), rules[1:], nil,
+			`add rule "regress-a-1": a rule with this label is loaded`},
+		"a label twice": {t.Context(), []pfconf.Rule{rules[2], rules[2]}, nil, "label is loaded"},
+		"removing nothing": {t.Context(), rules[2:], []string{"regress-none"},
+			`remove rule "regress-none": no such rule`},
+		"removing twice": {t.Context(), nil, []string{labels[0], labels[0]}, "no such rule"},
+		"a rule that is no rule": {t.Context(), []pfconf.Rule{rules[2], {Label: "regress-x"}}, nil,
+			"no direction"},
 		"divert-reply of what comes in": {t.Context(), []pfconf.Rule{in}, nil, "goes out"},
 		"a caller that has gone":        {cancelled, rules[2:], nil, "context canceled"},
 	} {
@@ -115,7 +118,8 @@ func TestChangeEach(t *testing.T) {
 	f := newNamespace(t).open(t, testConfig())
 	rules, labels := numbered("a", 20)
 	check(t, f.Change(t.Context(), rules[:1], nil))
-	changes := []pfconf.Change{{Remove: labels[:1]}, {Remove: []string{"regress-nobody"}}, {Add: []pfconf.Rule{{Label: "regress-nothing"}}}}
+	changes := []pfconf.Change{{Remove: labels[:1]}, {Remove: []string{"regress-nobody"}},
+		{Add: []pfconf.Rule{{Label: "regress-nothing"}}}}
 	for _, r := range rules[1:] {
 		changes = append(changes, pfconf.Change{Add: []pfconf.Rule{r}})
 	}
@@ -216,7 +220,8 @@ func TestLoadReplaces(t *testing.T) {
 	check(t, f.Load(t.Context(), append(b, a[0])))
 	wantInForce(t, f, append(labels, a[0].Label)...)
 	// A Load that waits together with changes takes its turn among them.
-	first, load, last := &change{ctx: t.Context(), add: a[1:2]}, &change{ctx: t.Context(), add: b, all: true}, &change{ctx: t.Context(), add: a[2:]}
+	first, load, last := &change{ctx: t.Context(), add: a[1:2]}, &change{ctx: t.Context(), add: b, all: true},
+		&change{ctx: t.Context(), add: a[2:]}
 	f.commitChanges([]*change{first, load, last})
 	check(t, errors.Join(first.err, load.err, last.err))
 	wantInForce(t, f, append(labels, a[2].Label)...)
@@ -338,7 +343,8 @@ func TestTaken(t *testing.T) {
 			before := n.traces(t)
 			n.do(t, func() {
 				var taken *TakenError
-				if _, err := Open(t.Context(), testConfig()); !errors.As(err, &taken) || !strings.Contains(taken.What, name) {
+				if _, err := Open(t.Context(), testConfig()); !errors.As(err, &taken) ||
+					!strings.Contains(taken.What, name) {
 					t.Errorf("Open: %v, want a TakenError for the %s", err, name)
 				}
 			})

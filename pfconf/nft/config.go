@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/need"
 	"pfdivert/pfconf/netlink"
 )
 
@@ -105,33 +106,21 @@ func (c Config) families() []pfconf.Family {
 }
 
 // Feature is something that a kernel can have been built without.
-type Feature string
+type Feature = need.Name
 
 // The features that Probe knows.
 const (
-	NFTables         Feature = "nf_tables"
-	TransparentProxy Feature = "tproxy"
-	NFQueue          Feature = "NFQUEUE"
-	Conntrack        Feature = "ctnetlink"
-	IPv6             Feature = "IPv6"
-	NAT              Feature = "NAT"
+	NFTables         = need.NFTables
+	TransparentProxy = need.TProxy
+	NFQueue          = need.NFQueue
+	Tracking         = need.Conntrack
+	Conntrack        = need.CTNetlink
+	IPv6             = need.IPv6
+	NAT              = need.NAT
 )
 
-// MissingError says that the kernel has no such feature: it was asked for and
-// refused with Err.
-type MissingError struct {
-	Feature Feature
-	Err     error
-}
-
-func (e *MissingError) Error() string {
-	return fmt.Sprintf("this kernel has no %s: %v", e.Feature, e.Err)
-}
-
-func (e *MissingError) Unwrap() error { return e.Err }
-
-// Missing marks the error as the proof that a feature is missing.
-func (e *MissingError) Missing() string { return string(e.Feature) }
+// MissingError says that the kernel has no such feature: it was asked for and refused with Err.
+type MissingError = need.MissingError
 
 // TakenError says that something which the driver would create is there
 // already: another run is using it, or a killed one left it.

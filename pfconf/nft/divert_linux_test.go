@@ -108,7 +108,8 @@ func TestDivertReply(t *testing.T) {
 			check(t, err)
 			defer listener.Close()
 			l.remote.do(t, func() {
-				d := net.Dialer{Deadline: ended(), Control: transparent, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(r.From, 0))}
+				d := net.Dialer{Deadline: ended(), Control: transparent,
+					LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(r.From, 0))}
 				client, err = d.Dial("tcp", netip.AddrPortFrom(r.To, r.Port).String())
 			})
 			check(t, err)
@@ -116,7 +117,8 @@ func TestDivertReply(t *testing.T) {
 			if c := f.counted(t, r.Label); c.Matched < 2 || c.Done != c.Matched || c.Replies < 1 {
 				t.Errorf("counters %+v: want SYN and ACK out, SYN+ACK back", c)
 			}
-			flow := pfconf.Flow{Family: family, Proto: pfconf.TCP, Near: addrPort(client.LocalAddr()), Far: netip.AddrPortFrom(r.To, r.Port)}
+			flow := pfconf.Flow{Family: family, Proto: pfconf.TCP, Near: addrPort(client.LocalAddr()),
+				Far: netip.AddrPortFrom(r.To, r.Port)}
 			wantState(t, f, flow, pfconf.Out, "ESTABLISHED")
 			if n, err := f.KillLabels(t.Context(), []string{r.Label}); n != 1 || err != nil {
 				t.Errorf("killed %d states: %v", n, err)
@@ -127,7 +129,8 @@ func TestDivertReply(t *testing.T) {
 			r := replyRule(family, pfconf.ICMP, 0)
 			check(t, f.Change(t.Context(), []pfconf.Rule{r}, nil))
 			client := l.raw(t, family, r.From)
-			flow := pfconf.Flow{Family: family, Proto: pfconf.ICMP, Near: netip.AddrPortFrom(r.From, 0), Far: netip.AddrPortFrom(r.To, 0)}
+			flow := pfconf.Flow{Family: family, Proto: pfconf.ICMP, Near: netip.AddrPortFrom(r.From, 0),
+				Far: netip.AddrPortFrom(r.To, 0)}
 			for id := range 2 {
 				ping(t, client, family, r.To, 100+id)
 				pong(t, client)
@@ -193,7 +196,8 @@ func TestDivertToDatagrams(t *testing.T) {
 				if c := f.counted(t, r.Label); c != want {
 					t.Errorf("counters %+v, want %+v", c, want)
 				}
-				flow := pfconf.Flow{Family: family, Proto: p, Near: netip.AddrPortFrom(r.To, port), Far: addrPort(client.LocalAddr())}
+				flow := pfconf.Flow{Family: family, Proto: p, Near: netip.AddrPortFrom(r.To, port),
+					Far: addrPort(client.LocalAddr())}
 				if p == pfconf.ICMP {
 					flow.Echo = 77
 				}
@@ -312,7 +316,8 @@ func acceptQueued(t *testing.T, q *socket, number uint16) {
 		t.Fatalf("no packet in queue %d: %v", number, err)
 	}
 	var id []byte
-	check(t, q.Drain(func(m netlink.Message) { id = bytes.Clone(netlink.Attribute(attributesOf(m), 1)[:4]) })) // NFQA_PACKET_HDR
+	// NFQA_PACKET_HDR
+	check(t, q.Drain(func(m netlink.Message) { id = bytes.Clone(netlink.Attribute(attributesOf(m), 1)[:4]) }))
 	r := q.request()
 	r.Netfilter(unix.NFNL_SUBSYS_QUEUE<<8|1, 0, unix.AF_UNSPEC, number)
 	r.Attr(2, append([]byte{0, 0, 0, 1}, id...)) // NFQA_VERDICT_HDR: NF_ACCEPT
@@ -395,7 +400,8 @@ func wantState(t *testing.T, f *Firewall, flow pfconf.Flow, d pfconf.Direction, 
 	check(t, err)
 	listed := 0
 	for _, s := range all {
-		if got, ok := s.Flow(); ok && s.Direction == d && got.Near == flow.Near && got.Far == flow.Far && got.Proto == flow.Proto {
+		if got, ok := s.Flow(); ok && s.Direction == d && got.Near == flow.Near && got.Far == flow.Far &&
+			got.Proto == flow.Proto {
 			listed++
 		}
 	}

@@ -81,6 +81,14 @@ func (f *Firewall) setUp() error {
 		}
 		f.families = append(f.families, family)
 	}
+	if a := f.probeConntrack(); a.Outcome == No {
+		for _, cause := range []Feature{NFTables, Tracking} { // without these there is none either
+			if c := f.Probe(cause); c.Outcome == No {
+				return &MissingError{Feature: cause, Err: c.Err}
+			}
+		}
+		return a.Err
+	}
 	// The rules will mark conntrack entries.
 	if err := f.step(pfconf.Undo{Do: undoStates}, func() error { return nil }); err != nil {
 		return err
@@ -108,7 +116,8 @@ func (f *Firewall) setUpFamily(family pfconf.Family) error {
 			if pfconf.FamilyOf(p.Addr()) != family {
 				continue
 			}
-			err := f.step(pfconf.Undo{Do: undoRoute, Args: []string{p.String()}}, func() error { return f.host.addRoute(p) })
+			err := f.step(pfconf.Undo{Do: undoRoute, Args: []string{p.String()}},
+				func() error { return f.host.addRoute(p) })
 			if family == pfconf.Inet6 && errors.Is(err, unix.EACCES) {
 				// "IPv6 is disabled on nexthop device": net.ipv6.conf.*.disable_ipv6.
 				f.families = slices.DeleteFunc(f.families, func(x pfconf.Family) bool { return x == family })
@@ -122,7 +131,8 @@ func (f *Firewall) setUpFamily(family pfconf.Family) error {
 	if f.config.omits(PolicyRule) {
 		return nil
 	}
-	return f.step(pfconf.Undo{Do: undoRule, Args: []string{family.String()}}, func() error { return f.host.addRule(family) })
+	return f.step(pfconf.Undo{Do: undoRule, Args: []string{family.String()}},
+		func() error { return f.host.addRule(family) })
 }
 
 // step makes a change that u undoes.

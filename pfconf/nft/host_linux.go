@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/need"
 	"pfdivert/pfconf/netlink"
 	"pfdivert/pfconf/rtnetlink"
 )
@@ -35,7 +36,7 @@ func openHost() (*host, error) {
 	var err error
 	if h.nf, err = openSocket(); err != nil {
 		if a := refusal(err); a.Outcome == No {
-			err = &MissingError{NFTables, err}
+			err = &MissingError{Feature: NFTables, Err: err}
 		}
 		return nil, err
 	}
@@ -72,7 +73,7 @@ func (h *host) addTable() error {
 	for _, c := range chains {
 		r.newChain(TableName, c)
 	}
-	r.newRule(TableName, permanent, 0)
+	rule := r.newRule(TableName, permanent, 0)
 	rejected, err := h.nf.commit(r, noEcho)
 	if err == nil {
 		err = r.FirstOf(rejected)
@@ -81,7 +82,12 @@ func (h *host) addTable() error {
 		return &TakenError{"table inet " + TableName}
 	}
 	if a := refusal(err); err != nil && a.Outcome == No {
-		err = &MissingError{NFTables, err}
+		feature := NFTables
+		// The rule looks at a state and counts: which of the two is it that is missing?
+		if rejected[rule] != 0 && h.nf.probe([]statement{counter{}})[0].Outcome == Yes {
+			feature = Tracking
+		}
+		err = &MissingError{Feature: feature, Err: err}
 	}
 	return wrap("create table inet "+TableName, err)
 }
@@ -100,8 +106,11 @@ func (h *host) delStates() error {
 	// entries (ctnetlink_alloc_filter, net/netfilter/nf_conntrack_netlink.c).
 	h.nf.mu.Lock()
 	defer h.nf.mu.Unlock()
-	if a := h.nf.probe([]statement{ctMark{}})[0]; a.Outcome != Yes {
-		return wrap("find out whether there are conntrack marks", absent(a.Err))
+	switch a := h.nf.probe([]statement{ctMark{}})[0]; a.Outcome {
+	case No:
+		return nil
+	case Unknown:
+		return wrap("find out whether there are conntrack marks", a.Err)
 	}
 	r := h.nf.request()
 	r.Netfilter(ctDelete, unix.NLM_F_ACK, unix.AF_UNSPEC, 0)
@@ -125,7 +134,7 @@ func (h *host) delStates() error {
 func (h *host) free(f pfconf.Family) error {
 	rules, err := h.route.Rules(afOf(f))
 	if err != nil {
-		return fmt.Errorf("list the %v policy rules: %w", f, err)
+		return noPolicyRouting(fmt.Errorf("list the %v policy rules: %w", f, err))
 	}
 	for _, r := range rules {
 		if r.Table == Table || r.Mark == Mark {
@@ -142,12 +151,20 @@ func (h *host) free(f pfconf.Family) error {
 	return nil
 }
 
+// noPolicyRouting makes a *MissingError of the error of a kernel without policy rules of a family.
+func noPolicyRouting(err error) error {
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT) {
+		return &MissingError{Feature: need.PolicyRouting, Err: err}
+	}
+	return err
+}
+
 func policyRule(f pfconf.Family) rtnetlink.Rule {
 	return rtnetlink.Rule{Family: afOf(f), Mark: Mark, Table: Table, Protocol: Protocol}
 }
 
 func (h *host) addRule(f pfconf.Family) error {
-	return wrap(fmt.Sprintf("add the %v policy rule", f), h.route.AddRule(policyRule(f)))
+	return wrap(fmt.Sprintf("add the %v policy rule", f), noPolicyRouting(h.route.AddRule(policyRule(f))))
 }
 
 func (h *host) delRule(f pfconf.Family) error {
@@ -170,7 +187,8 @@ func (h *host) addRoute(p netip.Prefix) error {
 }
 
 func (h *host) delRoute(p netip.Prefix) error {
-	return wrap(fmt.Sprintf("delete the local route to %v in table %d", p, Table), absent(h.route.DeleteRoute(localRoute(p))))
+	return wrap(fmt.Sprintf("delete the local route to %v in table %d", p, Table),
+		absent(h.route.DeleteRoute(localRoute(p))))
 }
 
 // addresses are the host's own.

@@ -117,7 +117,8 @@ func end(t testing.TB, name string, host, peer byte) int {
 	check(t, c.SetNoLinkLocal(l.Index))
 	check(t, c.SetUp(l.Index))
 	for _, f := range pfconf.Families {
-		check(t, c.AddAddress(rtnetlink.Address{Link: l.Index, Prefix: network(addr(f, 1, host)), Flags: unix.IFA_F_NODAD}))
+		check(t, c.AddAddress(rtnetlink.Address{Link: l.Index, Prefix: network(addr(f, 1, host)),
+			Flags: unix.IFA_F_NODAD}))
 		check(t, c.SetNeighbour(rtnetlink.Neighbour{
 			Link: l.Index, State: unix.NUD_PERMANENT, Addr: addr(f, 1, peer), Hardware: mac(peer),
 		}))
@@ -134,7 +135,10 @@ func ready(t testing.TB, name string) {
 		check(t, err)
 		routes, err := c.Routes(unix.AF_INET6, unix.RT_TABLE_LOCAL)
 		check(t, err)
-		local := slices.ContainsFunc(routes, func(r rtnetlink.Route) bool { return r.Link == l.Index && r.Type == unix.RTN_LOCAL })
+		local := slices.ContainsFunc(routes, func(r rtnetlink.Route) bool {
+			return r.Link == l.Index &&
+				r.Type == unix.RTN_LOCAL
+		})
 		if l.State == rtnetlink.OperUp && local {
 			return
 		}

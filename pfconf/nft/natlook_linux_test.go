@@ -35,7 +35,8 @@ func TestRdrAndNatlook(t *testing.T) {
 					return answer, err
 				}
 				for _, d := range []pfconf.Direction{0, pfconf.Out} {
-					if got, err := look(d, client, own); err != nil || got != (pfconf.NATAnswer{Src: client, Dst: fake}) {
+					if got, err := look(d, client, own); err != nil ||
+						got != (pfconf.NATAnswer{Src: client, Dst: fake}) {
 						t.Errorf("direction %d: %+v, %v; want %v to %v", d, got, err, client, fake)
 					}
 				}

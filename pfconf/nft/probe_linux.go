@@ -22,6 +22,8 @@ func (f *Firewall) Probe(feature Feature) Answer {
 		return f.probe(tproxy{netip.AddrPortFrom(netip.IPv6Loopback(), 1), f.config.omits(TProxyModule)})
 	case NFQueue:
 		return queueWay().answer
+	case Tracking:
+		return f.probe(ctMarked{})
 	case Conntrack:
 		return f.probeConntrack()
 	case IPv6:

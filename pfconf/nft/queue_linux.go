@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/netlink"
 )
 
 // way is which way this kernel has to a netfilter queue: its own expression
@@ -24,7 +25,7 @@ func (w way) err() error {
 	case Yes:
 		return nil
 	case No:
-		return &MissingError{NFQueue, w.answer.Err}
+		return &MissingError{Feature: NFQueue, Err: w.answer.Err}
 	}
 	return fmt.Errorf("find out whether there is NFQUEUE: %w", w.answer.Err)
 }
@@ -79,8 +80,39 @@ func askElsewhere(found chan<- way) {
 	if w.answer.Outcome == No {
 		w = way{xt: true, answer: answers[1]}
 	}
+	if w.answer.Outcome == Yes {
+		w.answer = s.probeQueues()
+	}
 	found <- w
 	_ = s.close() // only now: it waits for the kernel as well
+}
+
+// probeQueues asks whether there is what hands the packets of queues to programs: a rule can name a
+// queue without it. What it asks for does nothing since Linux 3.8 (nfqnl_recv_config,
+// net/netfilter/nfnetlink_queue.c).
+func (s *socket) probeQueues() Answer {
+	const config, cmd, pfBind = unix.NFNL_SUBSYS_QUEUE<<8 | 2, 1, 3 // linux/netfilter/nfnetlink_queue.h
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.request()
+	r.Netfilter(config, unix.NLM_F_ACK, unix.AF_UNSPEC, 0)
+	r.Attr(cmd, []byte{pfBind, 0, 0, unix.AF_INET})
+	var refused error
+	err := s.Exchange(r.Request, func(m netlink.Message) bool {
+		if m.Errno != 0 {
+			refused = m.Errno
+		}
+		return false
+	})
+	switch {
+	case err != nil:
+		return Answer{Unknown, err}
+	case refused == unix.EINVAL: // nfnetlink_rcv_msg: no such subsystem
+		return Answer{No, refused}
+	case refused != nil:
+		return Answer{Unknown, refused}
+	}
+	return Answer{Outcome: Yes}
 }
 
 // maxQueues is from how many chains on those that no rule jumps to are dropped. The numbers

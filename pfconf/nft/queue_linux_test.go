@@ -147,7 +147,8 @@ func TestQueueWithoutTable(t *testing.T) {
 	r.delTable(TableName)
 	check(t, f.rx.commitAll(r))
 	err := f.Change(t.Context(), []pfconf.Rule{packetRule(pfconf.Inet, pfconf.In, 1, 100)}, nil)
-	if !errors.Is(err, unix.ENOENT) || !strings.Contains(err.Error(), "has another process removed table inet pfdivert?") {
+	if !errors.Is(err, unix.ENOENT) || !strings.Contains(err.Error(),
+		"has another process removed table inet pfdivert?") {
 		t.Errorf("got %v", err)
 	}
 }

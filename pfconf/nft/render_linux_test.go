@@ -26,33 +26,42 @@ func everyRule() []pfconf.Rule {
 				port = 7000 + uint16(p)
 			}
 			rules = append(rules, pfconf.Rule{
-				Label: label(p.String() + "-to"), Direction: pfconf.In, Family: f, Proto: p, From: local, To: fake, Port: port,
+				Label: label(p.String() + "-to"), Direction: pfconf.In, Family: f, Proto: p, From: local, To: fake,
+				Port:   port,
 				Action: pfconf.DivertTo, Divert: netip.AddrPortFrom(f.Loopback(), max(port, 1)),
 			}, pfconf.Rule{
-				Label: label(p.String() + "-reply"), Direction: pfconf.Out, Family: f, Proto: p, From: fake, To: local, Port: port,
+				Label: label(p.String() + "-reply"), Direction: pfconf.Out, Family: f, Proto: p, From: fake, To: local,
+				Port:   port,
 				Action: pfconf.DivertReply,
 			})
 		}
 		rules = append(rules, pfconf.Rule{
-			Label: label("packet-in"), Direction: pfconf.In, Family: f, Proto: pfconf.UDP, From: local, To: remote, Port: 7100,
+			Label: label("packet-in"), Direction: pfconf.In, Family: f, Proto: pfconf.UDP, From: local, To: remote,
+			Port:   7100,
 			Action: pfconf.DivertPacket, Divert: netip.AddrPortFrom(netip.Addr{}, 666),
 		}, pfconf.Rule{
-			Label: label("packet-out"), Direction: pfconf.Out, Family: f, Proto: pfconf.UDP, From: remote, To: local, Port: 7101,
+			Label: label("packet-out"), Direction: pfconf.Out, Family: f, Proto: pfconf.UDP, From: remote, To: local,
+			Port:   7101,
 			Action: pfconf.DivertPacket, Divert: netip.AddrPortFrom(netip.Addr{}, 667),
 		}, pfconf.Rule{
-			Label: label("tcp-rdr"), Direction: pfconf.In, Family: f, Proto: pfconf.TCP, From: local, To: fake, Port: 7200,
+			Label: label("tcp-rdr"), Direction: pfconf.In, Family: f, Proto: pfconf.TCP, From: local, To: fake,
+			Port:   7200,
 			Action: pfconf.RdrTo, Divert: netip.AddrPortFrom(remote, 7201),
 		}, pfconf.Rule{
-			Label: label("udp-rdr"), Direction: pfconf.In, Family: f, Proto: pfconf.UDP, From: local, To: fake, Port: 7202,
+			Label: label("udp-rdr"), Direction: pfconf.In, Family: f, Proto: pfconf.UDP, From: local, To: fake,
+			Port:   7202,
 			Action: pfconf.RdrTo, Divert: netip.AddrPortFrom(remote, 7203),
 		}, pfconf.Rule{
-			Label: label("packet-both-ways"), Direction: pfconf.In, Family: f, Proto: pfconf.TCP, From: local, To: remote, Port: 7102,
+			Label: label("packet-both-ways"), Direction: pfconf.In, Family: f, Proto: pfconf.TCP, From: local,
+			To: remote, Port: 7102,
 			Action: pfconf.DivertPacket, Divert: netip.AddrPortFrom(netip.Addr{}, 668), Both: true,
 		}, pfconf.Rule{
-			Label: label("packet-out-both-ways"), Direction: pfconf.Out, Family: f, Proto: pfconf.ICMP, From: remote, To: local,
+			Label: label("packet-out-both-ways"), Direction: pfconf.Out, Family: f, Proto: pfconf.ICMP, From: remote,
+			To:     local,
 			Action: pfconf.DivertPacket, Divert: netip.AddrPortFrom(netip.Addr{}, 668), Both: true,
 		}, pfconf.Rule{
-			Label: label("packet-bypassed"), Direction: pfconf.In, Family: f, Proto: pfconf.UDP, From: local, To: remote, Port: 7103,
+			Label: label("packet-bypassed"), Direction: pfconf.In, Family: f, Proto: pfconf.UDP, From: local,
+			To: remote, Port: 7103,
 			Action: pfconf.DivertPacket, Divert: netip.AddrPortFrom(netip.Addr{}, 666), Bypass: true,
 		})
 	}

@@ -212,7 +212,8 @@ func (c Config) divertPacket(r pfconf.Rule) []kernelRule {
 		if r.Direction == pfconf.Out {
 			at, came = in, c.came()
 		}
-		rules = append(rules, kernelRule{at, r.Label, partReply, slices.Concat(came, answers(r), []statement{counter{}, q})})
+		rules = append(rules, kernelRule{at, r.Label, partReply,
+			slices.Concat(came, answers(r), []statement{counter{}, q})})
 	}
 	return rules
 }

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -183,9 +184,14 @@ func (f *Firewall) Lookup(ctx context.Context, flows []pfconf.Flow) ([][]pfconf.
 // probeConntrack asks for an entry that cannot be.
 func (f *Firewall) probeConntrack() Answer {
 	loop := netip.AddrPortFrom(pfconf.Inet.Loopback(), 0)
-	_, err := f.Lookup(context.Background(), []pfconf.Flow{{Family: pfconf.Inet, Proto: pfconf.Raw, Near: loop, Far: loop}})
-	if err == nil {
+	_, err := f.Lookup(context.Background(),
+		[]pfconf.Flow{{Family: pfconf.Inet, Proto: pfconf.Raw, Near: loop, Far: loop}})
+	var missing *MissingError
+	switch {
+	case err == nil:
 		return Answer{Outcome: Yes}
+	case errors.As(err, &missing):
+		return Answer{No, err}
 	}
 	return refusal(err)
 }
@@ -194,7 +200,7 @@ func (f *Firewall) probeConntrack() Answer {
 // messages for a subsystem that is not there (nfnetlink_rcv_msg).
 func noConntrack(err error) error {
 	if err == unix.EINVAL || err == unix.EOPNOTSUPP {
-		return &MissingError{Conntrack, err}
+		return &MissingError{Feature: Conntrack, Err: err}
 	}
 	return err
 }

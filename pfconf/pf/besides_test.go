@@ -1,12 +1,15 @@
 package pf
 
 import (
+	"context"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/program"
 )
 
 func besides(f pfconf.Family, d pfconf.Direction, port, divert uint16, label string) pfconf.Rule {
@@ -36,7 +39,7 @@ func TestPacketDivertOfFreeBSD(t *testing.T) {
 	if err := f.Change(ctx, rules, nil); err != nil {
 		t.Error(err)
 	}
-	if len(*undos) != 1 {
+	if len(*undos) != 2 {
 		t.Errorf("%d undos are recorded", len(*undos))
 	}
 	if err := f.Close(ctx); err != nil {
@@ -96,7 +99,10 @@ func TestRedirectOfFreeBSD(t *testing.T) {
 	if err := f.Change(ctx, rules, nil); err != nil {
 		t.Fatal(err)
 	}
-	if want := []pfconf.Undo{{Do: "pf/anchor", Args: []string{"regress", "0", "", "rdr"}}}; !reflect.DeepEqual(*undos, want) {
+	if want := []pfconf.Undo{
+		{Do: "pf/anchor", Args: []string{"regress", "0", "", "rdr"}},
+		{Do: "pf/labels", Args: []string{"0", "regress-x", "regress-y"}},
+	}; !reflect.DeepEqual(*undos, want) {
 		t.Errorf("journal: %q", *undos)
 	}
 	counted, err := f.Counters(ctx, []string{"regress-x", "regress-y"})
@@ -149,6 +155,27 @@ func TestMendRedirect(t *testing.T) {
 	}
 }
 
+// TestRestoreLabels: the states of labels that are in no anchor any more are removed, and only of
+// this program's.
+func TestRestoreLabels(t *testing.T) {
+	var killed []string
+	run := func(_ context.Context, c program.Command) (program.Result, error) {
+		killed = append(killed, strings.Join(c.Argv, " "))
+		return program.Result{Stderr: "killed 1 states\n"}, nil
+	}
+	if err := Restore(t.Context(), run, pfconf.Undo{Do: UndoLabels, Args: []string{"0", "regress-x", "regress-y"}}); err != nil {
+		t.Error(err)
+	}
+	if want := []string{"pfctl -k label -k regress-x", "pfctl -k label -k regress-y"}; !slices.Equal(killed, want) {
+		t.Errorf("%q", killed)
+	}
+	for _, bad := range [][]string{nil, {"0"}, {"x", "regress-x"}, {"0", "other"}} {
+		if err := Restore(t.Context(), run, pfconf.Undo{Do: UndoLabels, Args: bad}); err == nil {
+			t.Errorf("%q was undone", bad)
+		}
+	}
+}
+
 // Which rules of FreeBSD's main ruleset lead to the anchor's rdr rules, or decide before them.
 func TestReachOfRedirects(t *testing.T) {
 	flow := redirects(pfconf.Inet, pfconf.TCP, 8080, 20000, "regress-x")
@@ -161,7 +188,8 @@ func TestReachOfRedirects(t *testing.T) {
 		{"rdr-anchor \"regress\" inet6 all", "|"},
 		{"rdr pass log on vtnet0 inet proto tcp from any to any port = 8080 -> 127.0.0.1\n" + anchor,
 			anchor + "|rdr pass log on vtnet0 inet proto tcp from any to any port = 8080 -> 127.0.0.1"},
-		{"no rdr inet proto tcp from 10.188.0.0/16 to any\n" + anchor, anchor + "|no rdr inet proto tcp from 10.188.0.0/16 to any"},
+		{"no rdr inet proto tcp from 10.188.0.0/16 to any\n" + anchor,
+			anchor + "|no rdr inet proto tcp from 10.188.0.0/16 to any"},
 		{"rdr inet proto udp from any to any -> 127.0.0.1\nrdr inet proto tcp from any to 10.0.2.15 -> 127.0.0.1\n" + anchor, anchor + "|"},
 		{anchor + "\nrdr inet proto tcp from any to any -> 127.0.0.1", anchor + "|"},
 		{"rdr-anchor \"proxy/*\" all\n" + anchor, anchor + "|rdr-anchor \"proxy/*\" all"},

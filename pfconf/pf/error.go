@@ -37,7 +37,8 @@ func (e *Error) Hint() string {
 
 // Absent reports whether there is no pf on the host, or no pfctl.
 func (e *Error) Absent() bool {
-	return errors.Is(e.Err, exec.ErrNotFound) || errors.Is(e.Err, fs.ErrNotExist) || strings.Contains(e.Stderr, "/dev/pf: No such file or directory")
+	return errors.Is(e.Err, exec.ErrNotFound) || errors.Is(e.Err, fs.ErrNotExist) ||
+		strings.Contains(e.Stderr, "/dev/pf: No such file or directory")
 }
 
 // busy reports whether another process had a transaction open on the anchor.

@@ -183,7 +183,8 @@ func (f *Firewall) Forget(ctx context.Context, rules []pfconf.Rule) error {
 // hides reports whether packets that the rule is about belong to the state. Of a translated end
 // both names count: which one the packets have that meet the rule, the rule's kind decides.
 func (f *Firewall) hides(s pfconf.State, r pfconf.Rule) bool {
-	if s.Domain != f.domain || s.Family != r.Family || s.Number != r.Proto.Number(r.Family) || s.Direction != r.Direction {
+	if s.Domain != f.domain || s.Family != r.Family || s.Number != r.Proto.Number(r.Family) ||
+		s.Direction != r.Direction {
 		return false
 	}
 	began, beganWas, other, otherWas := s.Near, s.NearWas, s.Far, s.FarWas
@@ -198,7 +199,8 @@ func (f *Firewall) hides(s pfconf.State, r pfconf.Rule) bool {
 // mayHaveMade reports whether the state has the protocol, direction, addresses and port of
 // the rule's packets. A translation by the host's own rules hides the latter.
 func (f *Firewall) mayHaveMade(r pfconf.Rule, s pfconf.State) bool {
-	if s.Domain != f.domain || s.Family != r.Family || s.Number != r.Proto.Number(r.Family) || s.Direction != r.Direction {
+	if s.Domain != f.domain || s.Family != r.Family || s.Number != r.Proto.Number(r.Family) ||
+		s.Direction != r.Direction {
 		return false
 	}
 	near, far := r.From, r.To
@@ -210,5 +212,6 @@ func (f *Firewall) mayHaveMade(r pfconf.Rule, s pfconf.State) bool {
 	if s.NearWas.IsValid() || s.FarWas.IsValid() {
 		port = r.Port
 	}
-	return (r.Port == 0 || port == r.Port) && (s.NearWas.IsValid() || s.Near.Addr() == near) && (s.FarWas.IsValid() || s.Far.Addr() == far)
+	return (r.Port == 0 || port == r.Port) && (s.NearWas.IsValid() || s.Near.Addr() == near) &&
+		(s.FarWas.IsValid() || s.Far.Addr() == far)
 }

@@ -65,7 +65,9 @@ func TestSession(t *testing.T) {
 	if err := f.Change(ctx, []pfconf.Rule{rule}, nil); err != nil {
 		t.Fatal(err)
 	}
-	if want := []pfconf.Undo{{Do: "pf/anchor", Args: []string{"regress", "0", ""}}}; !reflect.DeepEqual(*undos, want) {
+	if want := []pfconf.Undo{
+		{Do: "pf/anchor", Args: []string{"regress", "0", ""}}, {Do: "pf/labels", Args: []string{"0", "regress"}},
+	}; !reflect.DeepEqual(*undos, want) {
 		t.Errorf("journal: got %q, want %q", *undos, want)
 	}
 	counters, err := f.Counters(ctx, []string{"regress"})
@@ -81,7 +83,8 @@ func TestSession(t *testing.T) {
 	echoIn, echoOut, echoNone := echo, echo, echo
 	echoIn.Echo, echoOut.Echo, echoNone.Echo = 1532, 33232, 8
 	found, err := f.Lookup(ctx, []pfconf.Flow{
-		tcp, flow(pfconf.TCP, "10.188.2.9:5001", "10.188.1.1:43876"), flow(pfconf.UDP, "10.188.2.9:5000", "10.188.1.1:43876"),
+		tcp, flow(pfconf.TCP, "10.188.2.9:5001", "10.188.1.1:43876"),
+		flow(pfconf.UDP, "10.188.2.9:5000", "10.188.1.1:43876"),
 		flow(pfconf.TCP, "10.188.1.1:43876", "10.188.2.9:5000"), flow(pfconf.Raw, "10.188.2.9:0", "10.188.1.1:0"),
 		echo, echoIn, echoOut, echoNone,
 	})
@@ -139,7 +142,7 @@ func TestAnchorsPutBack(t *testing.T) {
 		if err := f.Load(t.Context(), []pfconf.Rule{to(pfconf.Inet, pfconf.TCP, 5000, 5000)}); err != nil {
 			t.Error(err)
 		}
-		if len(*undos) != 1 || (*undos)[0].Args[2] != former {
+		if len(*undos) != 2 || (*undos)[0].Args[2] != former {
 			t.Errorf("%s: journal: %q", name, *undos)
 		}
 		if err := f.Close(t.Context()); err != nil {
@@ -200,8 +203,10 @@ func TestMend(t *testing.T) {
 		t.Error(err)
 	}
 	wantError(t, Restore(t.Context(), run, u), "something else", "-F rules")
-	wantError(t, Restore(t.Context(), run, pfconf.Undo{Do: "nft/table", Args: []string{"a", "0", ""}}), "not a step", "")
-	wantError(t, Restore(t.Context(), run, pfconf.Undo{Do: "pf/anchor", Args: []string{"a b", "0", ""}}), "not a step", "")
+	wantError(t, Restore(t.Context(), run, pfconf.Undo{Do: "nft/table", Args: []string{"a", "0", ""}}), "not a step",
+		"")
+	wantError(t, Restore(t.Context(), run, pfconf.Undo{Do: "pf/anchor", Args: []string{"a b", "0", ""}}), "not a step",
+		"")
 }
 
 // TestStatesOfADomain proves that a routing domain's states are told from another's, and

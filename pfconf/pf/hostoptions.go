@@ -93,7 +93,8 @@ func (r *HostRule) option(w *words) (err error) {
 		return r.afTo(w)
 	default:
 		grouped := func(name string) bool { return strings.HasPrefix(word, name+"(") }
-		if strings.HasPrefix(word, "(") && r.State != "" || slices.ContainsFunc([]string{"scrub", "queue", "dnpipe", "dnqueue"}, grouped) {
+		if strings.HasPrefix(word, "(") && r.State != "" ||
+			slices.ContainsFunc([]string{"scrub", "queue", "dnpipe", "dnqueue"}, grouped) {
 			return nil // the options of the state
 		}
 		return fmt.Errorf("unknown option %.40q", word)
@@ -160,7 +161,8 @@ func (r *HostRule) route(w *words) error {
 
 // Options of a pool that are a word each.
 var poolOptions = []string{
-	"bitmask", "random", "round-robin", "least-states", "sticky-address", "static-port", "endpoint-independent", "prefer-ipv6-nexthop",
+	"bitmask", "random", "round-robin", "least-states", "sticky-address", "static-port", "endpoint-independent",
+	"prefer-ipv6-nexthop",
 }
 
 // pool reads what print_pool prints: an address, or several in braces with commas between; a port

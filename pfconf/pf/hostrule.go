@@ -204,7 +204,8 @@ func operator(w *words) (text string, ports pfconf.Ports, err error) {
 		second, third = w.next(), w.next()
 	}
 	text = strings.TrimSpace(strings.Join([]string{first, second, third}, " "))
-	if first == "" || second == "" && !strings.Contains(first, ":") || second != "" && third == "" && !strings.ContainsAny(first, "=<>") {
+	if first == "" || second == "" && !strings.Contains(first, ":") || second != "" && third == "" &&
+		!strings.ContainsAny(first, "=<>") {
 		return text, nil, fmt.Errorf("no comparison of numbers: %.40q", text)
 	}
 	low, high, colon := strings.Cut(first, ":")

@@ -177,7 +177,8 @@ func TestBraces(t *testing.T) {
 	if len(rules) != 2 || len(rules[0].Inner) != 2 || len(rules[0].Inner[1].Inner) != 1 || rules[0].Err != nil {
 		t.Errorf("%+v", rules)
 	}
-	for _, bad := range []string{"anchor all {\n  pass all\n", "}\n", "pass all {\n  pass all\n}\n", strings.Repeat("anchor all {\n", 40)} {
+	for _, bad := range []string{"anchor all {\n  pass all\n", "}\n", "pass all {\n  pass all\n}\n",
+		strings.Repeat("anchor all {\n", 40)} {
 		found := false
 		each(ParseHostRules(bad), func(r HostRule) { found = found || r.Err != nil })
 		if !found {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strconv"
 	"time"
 
 	"pfdivert/pfconf"
@@ -141,8 +143,8 @@ func (f *Firewall) replace(rules []pfconf.Rule) error {
 		}
 	}
 	f.begun = true
-	for _, r := range rules {
-		f.tried[r] = true
+	if err := f.recordLabels(rules); err != nil {
+		return err
 	}
 	given := writings(rules, f.rdrRules)
 	r, err := f.loadSet(ctx, given)
@@ -154,6 +156,27 @@ func (f *Firewall) replace(rules []pfconf.Rule) error {
 		return errors.Join(err, errBack)
 	}
 	f.rules = rules
+	return nil
+}
+
+// recordLabels notes which rules are loaded now for the first time: their states outlive them in
+// the anchor.
+func (f *Firewall) recordLabels(rules []pfconf.Rule) error {
+	var labels []string
+	for _, r := range rules {
+		if !f.tried[r] {
+			labels = append(labels, r.Label)
+		}
+		f.tried[r] = true
+	}
+	if labels == nil || f.journal == nil {
+		return nil
+	}
+	slices.Sort(labels)
+	undo := pfconf.Undo{Do: UndoLabels, Args: append([]string{strconv.Itoa(f.domain)}, slices.Compact(labels)...)}
+	if err := f.journal(undo); err != nil {
+		return fmt.Errorf("recording whose states are to be removed: %w", err)
+	}
 	return nil
 }
 

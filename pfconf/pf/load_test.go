@@ -148,14 +148,14 @@ func TestChangeRefuses(t *testing.T) {
 	late.Bypass, late.Number = false, 2
 	for what, err := range map[string]error{
 		"a rule that delivers copies": f.Change(ctx, []pfconf.Rule{copied}, nil),
-		"a rule with a number":          f.Change(ctx, []pfconf.Rule{late}, nil),
-		"a label that is there":         f.Change(ctx, []pfconf.Rule{numbered(1)}, nil),
-		"a label twice":                 f.Change(ctx, []pfconf.Rule{numbered(3), numbered(3)}, nil),
-		"a label twice, whole":          f.Load(ctx, []pfconf.Rule{numbered(3), numbered(3)}),
-		"a label that is not there":     f.Change(ctx, nil, []string{"regress-3"}),
-		"a removal that fails, whole":   f.Change(ctx, []pfconf.Rule{numbered(4)}, []string{"regress-1", "regress-3"}),
-		"an invalid rule":               f.Change(ctx, []pfconf.Rule{invalid}, nil),
-		"a bypassed rule":               f.Change(ctx, []pfconf.Rule{bypassed}, nil),
+		"a rule with a number":        f.Change(ctx, []pfconf.Rule{late}, nil),
+		"a label that is there":       f.Change(ctx, []pfconf.Rule{numbered(1)}, nil),
+		"a label twice":               f.Change(ctx, []pfconf.Rule{numbered(3), numbered(3)}, nil),
+		"a label twice, whole":        f.Load(ctx, []pfconf.Rule{numbered(3), numbered(3)}),
+		"a label that is not there":   f.Change(ctx, nil, []string{"regress-3"}),
+		"a removal that fails, whole": f.Change(ctx, []pfconf.Rule{numbered(4)}, []string{"regress-1", "regress-3"}),
+		"an invalid rule":             f.Change(ctx, []pfconf.Rule{invalid}, nil),
+		"a bypassed rule":             f.Change(ctx, []pfconf.Rule{bypassed}, nil),
 	} {
 		if err == nil {
 			t.Errorf("%s: no error", what)
@@ -192,7 +192,8 @@ func TestNoJournalNoChange(t *testing.T) {
 	close(a.holdup)
 	f := openAnchor(t, a)
 	f.journal = func(pfconf.Undo) error { return errors.New("disk full") }
-	if err := f.Load(t.Context(), []pfconf.Rule{numbered(1)}); err == nil || !strings.Contains(err.Error(), "disk full") {
+	if err := f.Load(t.Context(), []pfconf.Rule{numbered(1)}); err == nil ||
+		!strings.Contains(err.Error(), "disk full") {
 		t.Errorf("got %v, want the journal's error", err)
 	}
 	if len(a.loads) != 0 {

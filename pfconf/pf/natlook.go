@@ -73,7 +73,8 @@ func (l natlookLayout) decode(b []byte) pfconf.NATAnswer {
 }
 
 // natlook asks by way of ioctl, which makes the request with the structure.
-func (l natlookLayout) natlook(q pfconf.NATQuery, ioctl func(request uint32, b []byte) error) (pfconf.NATAnswer, error) {
+func (l natlookLayout) natlook(q pfconf.NATQuery,
+	ioctl func(request uint32, b []byte) error) (pfconf.NATAnswer, error) {
 	if err := q.Validate(); err != nil {
 		return pfconf.NATAnswer{}, err
 	}

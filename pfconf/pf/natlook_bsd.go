@@ -21,7 +21,8 @@ func Natlook(q pfconf.NATQuery) (answer pfconf.NATAnswer, err error) {
 	}
 	defer func() { err = errors.Join(err, dev.Close()) }()
 	return systemNatlook.natlook(q, func(request uint32, b []byte) error {
-		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, dev.Fd(), uintptr(request), uintptr(unsafe.Pointer(&b[0]))); errno != 0 {
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, dev.Fd(), uintptr(request),
+			uintptr(unsafe.Pointer(&b[0]))); errno != 0 {
 			return errno
 		}
 		return nil

@@ -31,8 +31,9 @@ const nobody = "00000000000000000000000000000000 "
 // FreeBSD 12.1 gave; it prints sizeof(pfioc_natlook)=76 DIOCNATLOOK=0xc04c4417.
 func TestNatlookLayouts(t *testing.T) {
 	const (
-		client4, server4, fake4 = "0abd0102000000000000000000000000 ", "7f000001000000000000000000000000 ", "0abd0909000000000000000000000000 "
-		client6, fake6          = "fd000189000100000000000000000002 ", "fd000189000900000000000000000009 "
+		client4, server4, fake4 = "0abd0102000000000000000000000000 ", "7f000001000000000000000000000000 ",
+			"0abd0909000000000000000000000000 "
+		client6, fake6 = "fd000189000100000000000000000002 ", "fd000189000900000000000000000009 "
 	)
 	for _, c := range []struct {
 		name         string
@@ -44,35 +45,40 @@ func TestNatlookLayouts(t *testing.T) {
 	}{
 		{
 			"FreeBSD inet tcp", freebsdNatlook, 0xc04c4417,
-			pfconf.NATQuery{Proto: pfconf.TCP, Direction: pfconf.Out, Src: ap("10.189.1.2:61868"), Dst: ap("127.0.0.1:12300")},
+			pfconf.NATQuery{Proto: pfconf.TCP, Direction: pfconf.Out, Src: ap("10.189.1.2:61868"),
+				Dst: ap("127.0.0.1:12300")},
 			client4 + server4 + nobody + nobody + "f1ac 300c 0000 0000 02 06 02 00",
 			client4 + server4 + client4 + fake4 + "f1ac 300c f1ac 0050 02 06 02 00",
 			pfconf.NATAnswer{Src: ap("10.189.1.2:61868"), Dst: ap("10.189.9.9:80")},
 		},
 		{
 			"FreeBSD inet6 tcp", freebsdNatlook, 0xc04c4417,
-			pfconf.NATQuery{Proto: pfconf.TCP, Direction: pfconf.Out, Src: ap("[fd00:189:1::2]:40145"), Dst: ap("[fd00:189:1::2]:12300")},
+			pfconf.NATQuery{Proto: pfconf.TCP, Direction: pfconf.Out, Src: ap("[fd00:189:1::2]:40145"),
+				Dst: ap("[fd00:189:1::2]:12300")},
 			client6 + client6 + nobody + nobody + "9cd1 300c 0000 0000 1c 06 02 00",
 			client6 + client6 + client6 + fake6 + "9cd1 300c 9cd1 0050 1c 06 02 00",
 			pfconf.NATAnswer{Src: ap("[fd00:189:1::2]:40145"), Dst: ap("[fd00:189:9::9]:80")},
 		},
 		{
 			"FreeBSD inet udp, translated source", freebsdNatlook, 0xc04c4417,
-			pfconf.NATQuery{Proto: pfconf.UDP, Direction: pfconf.In, Src: ap("10.189.1.2:61868"), Dst: ap("10.189.9.9:80")},
+			pfconf.NATQuery{Proto: pfconf.UDP, Direction: pfconf.In, Src: ap("10.189.1.2:61868"),
+				Dst: ap("10.189.9.9:80")},
 			client4 + fake4 + nobody + nobody + "f1ac 0050 0000 0000 02 11 01 00",
 			client4 + fake4 + server4 + fake4 + "f1ac 0050 300c 0050 02 11 01 00",
 			pfconf.NATAnswer{Src: ap("127.0.0.1:12300"), Dst: ap("10.189.9.9:80")},
 		},
 		{
 			"OpenBSD inet tcp in routing domain 1", openbsdNatlook, 0xc0504417,
-			pfconf.NATQuery{Proto: pfconf.TCP, Direction: pfconf.Out, Src: ap("10.189.1.2:61868"), Dst: ap("127.0.0.1:12300"), Domain: 1},
+			pfconf.NATQuery{Proto: pfconf.TCP, Direction: pfconf.Out, Src: ap("10.189.1.2:61868"),
+				Dst: ap("127.0.0.1:12300"), Domain: 1},
 			client4 + server4 + nobody + nobody + native(1) + "0000 f1ac 300c 0000 0000 02 06 02 00",
 			client4 + server4 + client4 + fake4 + native(1) + native(2) + "f1ac 300c f1ac 0050 02 06 02 00",
 			pfconf.NATAnswer{Src: ap("10.189.1.2:61868"), Dst: ap("10.189.9.9:80"), Domain: 2},
 		},
 		{
 			"OpenBSD inet6 udp", openbsdNatlook, 0xc0504417,
-			pfconf.NATQuery{Proto: pfconf.UDP, Direction: pfconf.In, Src: ap("[fd00:189:1::2]:40145"), Dst: ap("[fd00:189:9::9]:80")},
+			pfconf.NATQuery{Proto: pfconf.UDP, Direction: pfconf.In, Src: ap("[fd00:189:1::2]:40145"),
+				Dst: ap("[fd00:189:9::9]:80")},
 			client6 + fake6 + nobody + nobody + "0000 0000 9cd1 0050 0000 0000 18 11 01 00",
 			client6 + fake6 + client6 + fake6 + "0000 0000 9cd1 0050 0007 0050 18 11 01 00",
 			pfconf.NATAnswer{Src: ap("[fd00:189:1::2]:7"), Dst: ap("[fd00:189:9::9]:80")},
@@ -123,16 +129,23 @@ func TestNatlookErrors(t *testing.T) {
 	}{
 		{"redirected", query, map[string]error{in: syscall.ENOENT}, out, "", false},
 		{"source translated", query, map[string]error{out: syscall.ENOENT}, out + in, "", false},
-		{"neither", query, map[string]error{in: syscall.ENOENT, out: syscall.ENOENT}, out + in, "no such state: tcp from 10.189.1.2:61868 to 127.0.0.1:12300", true},
-		{"only in", with(func(q *pfconf.NATQuery) { q.Direction = pfconf.In }), map[string]error{in: syscall.ENOENT}, in, "no such state", true},
+		{"neither", query, map[string]error{in: syscall.ENOENT, out: syscall.ENOENT}, out + in,
+			"no such state: tcp from 10.189.1.2:61868 to 127.0.0.1:12300", true},
+		{"only in", with(func(q *pfconf.NATQuery) { q.Direction = pfconf.In }), map[string]error{in: syscall.ENOENT},
+			in, "no such state", true},
 		{"two states", query, map[string]error{out: syscall.E2BIG}, out, "more than one such state", false},
 		{"not understood", query, map[string]error{out: syscall.EINVAL}, out, "DIOCNATLOOK: invalid argument", false},
-		{"not allowed", query, map[string]error{out: syscall.EPERM}, out, "DIOCNATLOOK: operation not permitted", false},
+		{"not allowed", query, map[string]error{out: syscall.EPERM}, out, "DIOCNATLOOK: operation not permitted",
+			false},
 		{"routing domain", with(func(q *pfconf.NATQuery) { q.Domain = 1 }), nil, "", "no routing domains", false},
-		{"large routing domain", with(func(q *pfconf.NATQuery) { q.Domain = 256 }), nil, "", "routing domain 256 does not exist", false},
-		{"two families", with(func(q *pfconf.NATQuery) { q.Dst = ap("[::1]:80") }), nil, "", "not addresses with ports of one family", false},
-		{"no port", with(func(q *pfconf.NATQuery) { q.Dst = ap("10.0.0.1:0") }), nil, "", "not addresses with ports of one family", false},
-		{"mapped", with(func(q *pfconf.NATQuery) { q.Src = ap("[::ffff:10.0.0.1]:80") }), nil, "", "not addresses with ports of one family", false},
+		{"large routing domain", with(func(q *pfconf.NATQuery) { q.Domain = 256 }), nil, "",
+			"routing domain 256 does not exist", false},
+		{"two families", with(func(q *pfconf.NATQuery) { q.Dst = ap("[::1]:80") }), nil, "",
+			"not addresses with ports of one family", false},
+		{"no port", with(func(q *pfconf.NATQuery) { q.Dst = ap("10.0.0.1:0") }), nil, "",
+			"not addresses with ports of one family", false},
+		{"mapped", with(func(q *pfconf.NATQuery) { q.Src = ap("[::ffff:10.0.0.1]:80") }), nil, "",
+			"not addresses with ports of one family", false},
 		{"no ports", with(func(q *pfconf.NATQuery) { q.Proto = pfconf.Raw }), nil, "", "not for rip", false},
 		// FreeBSD's kernel panics at a direction that it does not know (pf_find_state_all).
 		{"bad direction", with(func(q *pfconf.NATQuery) { q.Direction = 3 }), nil, "", "no direction", false},

@@ -14,10 +14,13 @@ import (
 	"pfdivert/pfconf/program"
 )
 
-// UndoAnchor is the step that Restore knows: put an anchor's rules back. Its
-// arguments are the anchor, the routing domain and the rules, and withRdr where RdrRules is set.
+// The steps that Restore knows. UndoAnchor puts an anchor's rules back: its arguments are the
+// anchor, the routing domain and the rules, and withRdr where RdrRules is set. UndoLabels removes
+// the states of labels, which may be in no anchor any more: its arguments are the routing domain
+// and the labels.
 const (
 	UndoAnchor = "pf/anchor"
+	UndoLabels = "pf/labels"
 	withRdr    = "rdr"
 )
 
@@ -34,6 +37,14 @@ func (c *Control) undo(anchor, rules string) pfconf.Undo {
 // When the anchor holds its former rules there is nothing to do; when it holds rules
 // that are not this program's, someone else has used it since, and it is left alone.
 func Restore(ctx context.Context, run Runner, u pfconf.Undo) error {
+	if u.Do == UndoLabels && len(u.Args) > 1 {
+		domain, err := strconv.Atoi(u.Args[0])
+		if err != nil {
+			return fmt.Errorf("the step %q: %w", u.Do, err)
+		}
+		_, err = NewControl(run, domain).KillLabels(ctx, u.Args[1:])
+		return err
+	}
 	rdrRules := len(u.Args) == 4 && u.Args[3] == withRdr
 	if u.Do != UndoAnchor || len(u.Args) != 3 && !rdrRules || !anchorName.MatchString(u.Args[0]) {
 		return fmt.Errorf("not a step of pf to undo: %q %q", u.Do, u.Args)

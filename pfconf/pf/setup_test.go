@@ -13,7 +13,8 @@ import (
 func TestStatus(t *testing.T) {
 	ctx := t.Context()
 	c := NewControl(play(t, "setup"), 0)
-	for _, want := range []Status{{Enabled: true, States: 27}, {Enabled: false, States: 27}, {Enabled: true, States: 10}} {
+	for _, want := range []Status{{Enabled: true, States: 27}, {Enabled: false, States: 27},
+		{Enabled: true, States: 10}} {
 		if got, err := c.Status(ctx); err != nil || got != want {
 			t.Errorf("got %+v, %v, want %+v", got, err, want)
 		}
@@ -48,14 +49,16 @@ func TestReach(t *testing.T) {
 		want   string // "calls|children|decides|may", each separated by ;
 	}{
 		{"pass all flags S/SA", "regress", tcp, "|||"},
-		{"pass all flags S/SA\nanchor \"regress\" all\nanchor \"regress/*\" all", "regress", tcp, `anchor "regress" all|anchor "regress/*" all||`},
+		{"pass all flags S/SA\nanchor \"regress\" all\nanchor \"regress/*\" all", "regress", tcp,
+			`anchor "regress" all|anchor "regress/*" all||`},
 		{"anchor \"regress/*\" all", "regress", tcp, `|anchor "regress/*" all||`},
 		{"anchor \"regress/*\" all", "regress/a", tcp, `anchor "regress/*" all|||`},
 		{"anchor \"*\" all", "regress", tcp, `anchor "*" all|||`},
 		{"anchor \"*\" all", "regress/a", tcp, `|||`},
 		{"anchor \"/regress\" all", "regress", tcp, `anchor "/regress" all|||`},
 		{"anchor \"regress\" out inet proto tcp all", "regress", tcp, `|||`},
-		{"anchor \"regress\" in on vio0 inet proto tcp from any to any", "regress", tcp, `anchor "regress" in on vio0 inet proto tcp from any to any|||`},
+		{"anchor \"regress\" in on vio0 inet proto tcp from any to any", "regress", tcp,
+			`anchor "regress" in on vio0 inet proto tcp from any to any|||`},
 		{"anchor \"regress\" in on vio1 inet proto tcp from any to any", "regress", tcp, `|||`},
 		// The last rule that matches decides.
 		{"anchor \"regress\" all\npass all flags S/SA", "regress", tcp, `anchor "regress" all||pass all flags S/SA|`},
@@ -67,11 +70,13 @@ func TestReach(t *testing.T) {
 			`anchor "regress" all||block return in on ! lo0 proto tcp from any to any port 3000:6010|`},
 		{"anchor \"regress\" all\nblock return-icmp(port-unr, port-unr) in log (all, to pflog1) quick inet proto udp all", "regress", tcp, `anchor "regress" all|||`},
 		// Before it, quick rules do.
-		{"block drop in quick all\nanchor \"regress\" all", "regress", tcp, `anchor "regress" all||block drop in quick all|`},
+		{"block drop in quick all\nanchor \"regress\" all", "regress", tcp,
+			`anchor "regress" all||block drop in quick all|`},
 		{"block drop in quick all\nanchor \"regress\" all", "regress", out, `anchor "regress" all|||`},
 		{"pass quick inet6 proto ipv6-icmp all\npass quick inet proto 254 all no state\nanchor \"regress\" all", "regress", out,
 			`anchor "regress" all||pass quick inet proto 254 all no state|`},
-		{"pass quick inet6 proto ipv6-icmp all\nanchor \"regress\" all", "regress", echo6, `anchor "regress" all||pass quick inet6 proto ipv6-icmp all|`},
+		{"pass quick inet6 proto ipv6-icmp all\nanchor \"regress\" all", "regress", echo6,
+			`anchor "regress" all||pass quick inet6 proto ipv6-icmp all|`},
 		{"pass in quick inet from 10.188.0.0/16 to any flags S/SA\nanchor \"regress\" all", "regress", tcp,
 			`anchor "regress" all||pass in quick inet from 10.188.0.0/16 to any flags S/SA|`},
 		{"pass in quick inet from 10.189.0.0/16 to any flags S/SA\nanchor \"regress\" all", "regress", tcp, `anchor "regress" all|||`},
@@ -84,18 +89,25 @@ func TestReach(t *testing.T) {
 			`anchor "regress" all|||pass in quick all flags S/SA`},
 		{"anchor in all {\n  pass in quick all flags S/SA\n}\nanchor \"regress\" all", "regress", tcp,
 			`anchor "regress" all||pass in quick all flags S/SA|`},
-		{"anchor in quick all {\n  pass in all flags S/SA\n}\nanchor \"regress\" all", "regress", tcp, `anchor "regress" all||pass in all flags S/SA|`},
-		{"anchor \"ftp-proxy/*\" quick all\nanchor \"regress\" all", "regress", tcp, `anchor "regress" all|||anchor "ftp-proxy/*" quick all`},
-		{"pass something new all\nanchor \"regress\" all", "regress", tcp, `anchor "regress" all|||pass something new all`},
-		{"pass quick all user = 0 flags S/SA\nanchor \"regress\" all", "regress", tcp, `anchor "regress" all|||pass quick all user = 0 flags S/SA`},
-		{"pass quick on ! rdomain 1 all flags S/SA\nanchor \"regress\" all", "regress", tcp, `anchor "regress" all|||pass quick on ! rdomain 1 all flags S/SA`},
+		{"anchor in quick all {\n  pass in all flags S/SA\n}\nanchor \"regress\" all", "regress", tcp,
+			`anchor "regress" all||pass in all flags S/SA|`},
+		{"anchor \"ftp-proxy/*\" quick all\nanchor \"regress\" all", "regress", tcp,
+			`anchor "regress" all|||anchor "ftp-proxy/*" quick all`},
+		{"pass something new all\nanchor \"regress\" all", "regress", tcp,
+			`anchor "regress" all|||pass something new all`},
+		{"pass quick all user = 0 flags S/SA\nanchor \"regress\" all", "regress", tcp,
+			`anchor "regress" all|||pass quick all user = 0 flags S/SA`},
+		{"pass quick on ! rdomain 1 all flags S/SA\nanchor \"regress\" all", "regress", tcp,
+			`anchor "regress" all|||pass quick on ! rdomain 1 all flags S/SA`},
 		// antispoof, and packets that routing would not send back (issue 14).
 		{"block drop in quick on ! vio0 inet from 10.188.1.0/24 to any\nblock drop in quick inet from 10.188.1.2 to any\nanchor \"regress\" all", "regress", tcp, `anchor "regress" all|||`},
-		{"block drop in quick from urpf-failed to any\nanchor \"regress\" all", "regress", tcp, `anchor "regress" all|||block drop in quick from urpf-failed to any`},
+		{"block drop in quick from urpf-failed to any\nanchor \"regress\" all", "regress", tcp,
+			`anchor "regress" all|||block drop in quick from urpf-failed to any`},
 	} {
 		m := &MainRuleset{rules: ParseHostRules(tt.main)}
 		r := m.Reach(tt.anchor, tt.rule, "vio0")
-		got := strings.Join([]string{strings.Join(r.Calls, ";"), strings.Join(r.Children, ";"), strings.Join(r.Decides, ";"), strings.Join(r.May, ";")}, "|")
+		got := strings.Join([]string{strings.Join(r.Calls, ";"), strings.Join(r.Children, ";"),
+			strings.Join(r.Decides, ";"), strings.Join(r.May, ";")}, "|")
 		if got != tt.want {
 			t.Errorf("%s\n\tto %s in %s\n\tgot  %s\n\twant %s", tt.main, Text(tt.rule), tt.anchor, got, tt.want)
 		}
@@ -135,7 +147,8 @@ func TestParseLabels(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v, want %+v", got, err, want)
 	}
-	for _, bad := range []string{"regress 1 2 3", "1 2 3 4 5 6 7 8", "regress 1 2 3 4 5 6 7 x", "anchor \"run1\" all {"} {
+	for _, bad := range []string{"regress 1 2 3", "1 2 3 4 5 6 7 8", "regress 1 2 3 4 5 6 7 x",
+		"anchor \"run1\" all {"} {
 		if got, err := parseLabels(bad); err == nil {
 			t.Errorf("%q was understood: %v", bad, got)
 		}

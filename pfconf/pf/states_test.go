@@ -85,35 +85,46 @@ func TestParseStates(t *testing.T) {
 			"   [2439388306 + 64512] wscale 6  [2796819241 + 17344] wscale 10\n" +
 			"   age 00:00:02, expires in 00:14:59, 5:3 pkts, 275:175 bytes, anchor 1, rule 0\n" +
 			"   id: 6b022fef000000ce creatorid: fdd13125\n",
-			pfconf.State{Family: pfconf.Inet, Number: 6, Near: at("10.188.2.9:5000"), Far: at("10.188.1.1:43876"), Direction: pfconf.In,
-				Phase: "ESTABLISHED:FIN_WAIT_2", Age: 2 * time.Second, Expires: 14*time.Minute + 59*time.Second, ID: "6b022fef000000ce/fdd13125"}},
+			pfconf.State{Family: pfconf.Inet, Number: 6, Near: at("10.188.2.9:5000"), Far: at("10.188.1.1:43876"),
+				Direction: pfconf.In,
+				Phase:     "ESTABLISHED:FIN_WAIT_2", Age: 2 * time.Second, Expires: 14*time.Minute + 59*time.Second,
+				ID: "6b022fef000000ce/fdd13125"}},
 		{"all ipv6-icmp fd00:188:2::9[128] <- fd00:188:1::1[1555]       0:0\n",
-			pfconf.State{Family: pfconf.Inet6, Number: 58, Near: at("[fd00:188:2::9]:128"), Far: at("[fd00:188:1::1]:1555"), Direction: pfconf.In, Phase: "0:0"}},
+			pfconf.State{Family: pfconf.Inet6, Number: 58, Near: at("[fd00:188:2::9]:128"),
+				Far: at("[fd00:188:1::1]:1555"), Direction: pfconf.In, Phase: "0:0"}},
 		{"all 254 fd00:188:2::9 <- fd00:188:1::1       NO_TRAFFIC:SINGLE\n",
-			pfconf.State{Family: pfconf.Inet6, Number: 254, Near: port0("fd00:188:2::9"), Far: port0("fd00:188:1::1"), Direction: pfconf.In, Phase: "NO_TRAFFIC:SINGLE"}},
+			pfconf.State{Family: pfconf.Inet6, Number: 254, Near: port0("fd00:188:2::9"), Far: port0("fd00:188:1::1"),
+				Direction: pfconf.In, Phase: "NO_TRAFFIC:SINGLE"}},
 		{"all udp (2) 10.188.12.9:7422 -> (2) 10.188.11.1:9       SINGLE:NO_TRAFFIC\n" +
 			"   age 00:00:03, expires in 00:00:57, 1:1 pkts, 35:56 bytes, rule 0\n" +
 			"   id: 6b023d2e00000155 creatorid: d4c3d9e5\n",
-			pfconf.State{Family: pfconf.Inet, Number: 17, Near: at("10.188.12.9:7422"), Far: at("10.188.11.1:9"), Direction: pfconf.Out, Domain: 2,
-				Phase: "SINGLE:NO_TRAFFIC", Age: 3 * time.Second, Expires: 57 * time.Second, ID: "6b023d2e00000155/d4c3d9e5"}},
+			pfconf.State{Family: pfconf.Inet, Number: 17, Near: at("10.188.12.9:7422"), Far: at("10.188.11.1:9"),
+				Direction: pfconf.Out, Domain: 2,
+				Phase: "SINGLE:NO_TRAFFIC", Age: 3 * time.Second, Expires: 57 * time.Second,
+				ID: "6b023d2e00000155/d4c3d9e5"}},
 		{"all tcp ::1[12300] (fd00:189:9::9[80]) <- fd00:189:1::2[43602]       CLOSED:SYN_SENT\n",
-			pfconf.State{Family: pfconf.Inet6, Number: 6, Near: at("[::1]:12300"), NearWas: at("[fd00:189:9::9]:80"), Far: at("[fd00:189:1::2]:43602"),
+			pfconf.State{Family: pfconf.Inet6, Number: 6, Near: at("[::1]:12300"), NearWas: at("[fd00:189:9::9]:80"),
+				Far:       at("[fd00:189:1::2]:43602"),
 				Direction: pfconf.In, Phase: "CLOSED:SYN_SENT"}},
 		{"all ipv6-icmp (1) ::[33026] -> (1) ff02::1:ff00:1[135]       0:0\n",
-			pfconf.State{Family: pfconf.Inet6, Number: 58, Near: at("[::]:33026"), Far: at("[ff02::1:ff00:1]:135"), Direction: pfconf.Out, Domain: 1, Phase: "0:0"}},
+			pfconf.State{Family: pfconf.Inet6, Number: 58, Near: at("[::]:33026"), Far: at("[ff02::1:ff00:1]:135"),
+				Direction: pfconf.Out, Domain: 1, Phase: "0:0"}},
 		{"vio0 esp 10.0.0.1 ((3) 10.9.9.9) -> 10.0.0.2 (10.0.0.3) {10.0.0.254}       MULTIPLE:MULTIPLE\n" +
 			"   age 30:00:00, expires in 24:00:01, 1:1 pkts, 1:1 bytes, rule 4, sloppy, set-tos 0x10, set-prio (0x01 0x02), source-track\n" +
 			"   id: 6b023d2e00000155 creatorid: d4c3d9e5 gateway: 10.0.0.254@vio0 rtable: 0\n" +
 			"   origif: vio0\n",
-			pfconf.State{Family: pfconf.Inet, Number: 50, Interface: "vio0", Near: port0("10.0.0.1"), NearWas: port0("10.9.9.9"), Far: port0("10.0.0.2"),
-				FarWas: port0("10.0.0.3"), Direction: pfconf.Out, Phase: "MULTIPLE:MULTIPLE", Age: 30 * time.Hour, Expires: 24*time.Hour + time.Second,
-				ID: "6b023d2e00000155/d4c3d9e5"}},
+			pfconf.State{Family: pfconf.Inet, Number: 50, Interface: "vio0", Near: port0("10.0.0.1"),
+				NearWas: port0("10.9.9.9"), Far: port0("10.0.0.2"),
+				FarWas: port0("10.0.0.3"), Direction: pfconf.Out, Phase: "MULTIPLE:MULTIPLE", Age: 30 * time.Hour,
+				Expires: 24*time.Hour + time.Second,
+				ID:      "6b023d2e00000155/d4c3d9e5"}},
 		{"all tcp 10.0.0.1:1 -> 10.0.0.2:2       <BAD STATE LEVELS 13:0>\n" +
 			"   [1 + 2](+3)  [4 + 5](+6)\n" +
 			"   age 00:00:00, expires in 00:00:00, 0:0 pkts, 0:0 bytes\n" +
 			"   id: 0000000000000001 creatorid: 00000002\n",
-			pfconf.State{Family: pfconf.Inet, Number: 6, Near: at("10.0.0.1:1"), Far: at("10.0.0.2:2"), Direction: pfconf.Out,
-				Phase: "<BAD STATE LEVELS 13:0>", ID: "0000000000000001/00000002"}},
+			pfconf.State{Family: pfconf.Inet, Number: 6, Near: at("10.0.0.1:1"), Far: at("10.0.0.2:2"),
+				Direction: pfconf.Out,
+				Phase:     "<BAD STATE LEVELS 13:0>", ID: "0000000000000001/00000002"}},
 	}
 	for _, tt := range tests {
 		got, err := ParseStates(strings.NewReader(tt.text), tt.want.ID != "")

@@ -21,7 +21,8 @@ func Text(r pfconf.Rule) string {
 	if r.Action == pfconf.PFDivertTo {
 		quick, stateless = " quick", " no state"
 	}
-	fmt.Fprintf(&b, "pass %v log%s %v proto %s from %v to %v", r.Direction, quick, r.Family, protoWritten(r), r.From, r.To)
+	fmt.Fprintf(&b, "pass %v log%s %v proto %s from %v to %v", r.Direction, quick, r.Family, protoWritten(r), r.From,
+		r.To)
 	if r.Port != 0 {
 		fmt.Fprintf(&b, " port %d", r.Port)
 	}

@@ -11,8 +11,10 @@ import (
 )
 
 var (
-	local, remote, fake    = netip.MustParseAddr("10.188.1.1"), netip.MustParseAddr("10.188.1.2"), netip.MustParseAddr("10.188.2.9")
-	local6, remote6, fake6 = netip.MustParseAddr("fd00:188:1::1"), netip.MustParseAddr("fd00:188:1::2"), netip.MustParseAddr("fd00:188:2::9")
+	local, remote, fake = netip.MustParseAddr("10.188.1.1"), netip.MustParseAddr("10.188.1.2"),
+		netip.MustParseAddr("10.188.2.9")
+	local6, remote6, fake6 = netip.MustParseAddr("fd00:188:1::1"), netip.MustParseAddr("fd00:188:1::2"),
+		netip.MustParseAddr("fd00:188:2::9")
 )
 
 func to(f pfconf.Family, p pfconf.Proto, port, divert uint16) pfconf.Rule {
@@ -88,7 +90,8 @@ func TestDocument(t *testing.T) {
 	if got := document(nil); got != "\n" {
 		t.Errorf("no rules: %q", got)
 	}
-	got := document(writings([]pfconf.Rule{reply(pfconf.Inet6, pfconf.ICMP, 0), to(pfconf.Inet, pfconf.Raw, 0, 5000)}, false))
+	got := document(writings([]pfconf.Rule{reply(pfconf.Inet6, pfconf.ICMP, 0), to(pfconf.Inet, pfconf.Raw, 0, 5000)},
+		false))
 	want := "pass out log inet6 proto icmp6 from fd00:188:2::9 to fd00:188:1::1 divert-reply label regress\n" +
 		"pass in log inet proto 254 from 10.188.1.1 to 10.188.2.9 divert-to 127.0.0.1 port 1 label regress\n"
 	if got != want {

@@ -106,7 +106,8 @@ type NewLink struct {
 	Hardware net.HardwareAddr // nil for one that the kernel chooses
 	Queues   int              // for each direction; 0 for the kernel's default: one for each CPU
 	Peer     *NewLink         // the other end of a Veth
-	// Namespace is a descriptor of the network namespace to make the interface in; 0 for the Conn's.
+	// Namespace is a descriptor of the network namespace to make the interface in; 0 for the
+	// Conn's.
 	Namespace int
 }
 

@@ -105,7 +105,8 @@ func (c *Conn) Routes(family uint8, table int) ([]Route, error) {
 	header := make([]byte, unix.SizeofRtMsg)
 	header[0] = family
 	err := c.dump(unix.RTM_GETROUTE, newMessage(header), func(b []byte) error {
-		if len(b) < unix.SizeofRtMsg || b[0] != unix.AF_INET && b[0] != unix.AF_INET6 || native32(b[8:])&unix.RTM_F_CLONED != 0 {
+		if len(b) < unix.SizeofRtMsg || b[0] != unix.AF_INET && b[0] != unix.AF_INET6 ||
+			native32(b[8:])&unix.RTM_F_CLONED != 0 {
 			return nil
 		}
 		r, err := parseRoute(b)
@@ -143,8 +144,8 @@ type Lookup struct {
 	Src      netip.Addr
 	Incoming int // the interface that it comes in by; 0 for one of the host's own
 	Mark     uint32
-	// Entry asks for the entry of the table that matches, not for what the packet would get of it
-	// (since Linux 4.13).
+	// Entry asks for the entry of the table that matches, not for what the packet would get of
+	// it (since Linux 4.13).
 	Entry bool
 }
 

@@ -66,7 +66,8 @@ func want(t *testing.T, text string, words ...string) {
 func TestLinks(t *testing.T) {
 	c := alone(t)
 	mac := func(n byte) net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, 0, n} }
-	veth, err := c.AddLink(NewLink{Name: "a", Kind: Veth, Hardware: mac(1), Queues: 1, Peer: &NewLink{Name: "b", Hardware: mac(2), Queues: 1}})
+	veth, err := c.AddLink(NewLink{Name: "a", Kind: Veth, Hardware: mac(1), Queues: 1,
+		Peer: &NewLink{Name: "b", Hardware: mac(2), Queues: 1}})
 	check(t, err)
 	bridge, err := c.AddLink(NewLink{Name: "bridge", Kind: Bridge})
 	check(t, err)
@@ -74,13 +75,15 @@ func TestLinks(t *testing.T) {
 	check(t, c.SetMTU(veth.Index, 1280))
 	check(t, c.SetBridge(veth.Index, bridge.Index))
 	check(t, c.SetFlags(veth.Index, unix.IFF_UP|unix.IFF_NOARP, unix.IFF_UP|unix.IFF_NOARP))
-	want(t, ip(t, "-d", "link", "show", "dev", "a"), "NOARP,UP", "mtu 1280", "master bridge", "02:00:00:00:00:01", "addrgenmode none", "numtxqueues 1 ")
+	want(t, ip(t, "-d", "link", "show", "dev", "a"), "NOARP,UP", "mtu 1280", "master bridge", "02:00:00:00:00:01",
+		"addrgenmode none", "numtxqueues 1 ")
 	want(t, ip(t, "link", "show", "dev", "b"), "02:00:00:00:00:02")
 	links, err := c.Links()
 	check(t, err)
 	got, err := c.LinkAt(veth.Index)
 	check(t, err)
-	if got.Name != "a" || got.Kind != Veth || got.MTU != 1280 || got.Flags&unix.IFF_UP == 0 || got.Hardware.String() != "02:00:00:00:00:01" {
+	if got.Name != "a" || got.Kind != Veth || got.MTU != 1280 || got.Flags&unix.IFF_UP == 0 ||
+		got.Hardware.String() != "02:00:00:00:00:01" {
 		t.Errorf("%+v", got)
 	}
 	if !slices.ContainsFunc(links, func(l Link) bool { return cmp.Equal(l, got) }) || len(links) < 4 {
@@ -124,7 +127,8 @@ func TestValues(t *testing.T) {
 			check(t, c.SetUp(b.Index)) // without a carrier, no IPv6 address becomes local
 			peer := netip.MustParseAddr(f.peer)
 
-			address := Address{Link: link.Index, Prefix: netip.MustParsePrefix(f.own), Flags: unix.IFA_F_NODAD | unix.IFA_F_NOPREFIXROUTE}
+			address := Address{Link: link.Index, Prefix: netip.MustParsePrefix(f.own),
+				Flags: unix.IFA_F_NODAD | unix.IFA_F_NOPREFIXROUTE}
 			check(t, c.AddAddress(address))
 			if err := c.AddAddress(address); !errors.Is(err, unix.EEXIST) {
 				t.Errorf("the address again: %v", err)
@@ -138,7 +142,8 @@ func TestValues(t *testing.T) {
 			}
 			want(t, ip(t, f.flag, "addr", "show", "dev", "a"), f.own, "noprefixroute")
 
-			neighbour := Neighbour{Link: link.Index, Addr: peer, Hardware: net.HardwareAddr{2, 0, 0, 0, 0, 9}, State: unix.NUD_PERMANENT}
+			neighbour := Neighbour{Link: link.Index, Addr: peer, Hardware: net.HardwareAddr{2, 0, 0, 0, 0, 9},
+				State: unix.NUD_PERMANENT}
 			check(t, c.SetNeighbour(neighbour))
 			neighbours, err := c.Neighbours()
 			check(t, err)
@@ -151,11 +156,14 @@ func TestValues(t *testing.T) {
 			if f.family == unix.AF_INET6 {
 				scope = 0 // which has none
 			}
-			onLink := Route{Dst: netip.PrefixFrom(peer, peer.BitLen()), Link: link.Index, Scope: scope, Table: unix.RT_TABLE_MAIN,
-				Type: unix.RTN_UNICAST, Protocol: unix.RTPROT_STATIC, Priority: 5}
-			via := Route{Dst: netip.MustParsePrefix(f.dst), Link: link.Index, Via: peer, Table: 28774, Type: unix.RTN_UNICAST,
+			onLink := Route{Dst: netip.PrefixFrom(peer, peer.BitLen()), Link: link.Index, Scope: scope,
+				Table: unix.RT_TABLE_MAIN,
+				Type:  unix.RTN_UNICAST, Protocol: unix.RTPROT_STATIC, Priority: 5}
+			via := Route{Dst: netip.MustParsePrefix(f.dst), Link: link.Index, Via: peer, Table: 28774,
+				Type:     unix.RTN_UNICAST,
 				Protocol: unix.RTPROT_BOOT, Priority: 5, MTU: 1400, QuickACK: 1}
-			standard := Route{Dst: netip.MustParsePrefix(f.everything), Link: link.Index, Via: peer, Src: address.Prefix.Addr(),
+			standard := Route{Dst: netip.MustParsePrefix(f.everything), Link: link.Index, Via: peer,
+				Src:   address.Prefix.Addr(),
 				Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST, Protocol: unix.RTPROT_BOOT, Priority: 6}
 			routes := []Route{onLink, via, standard}
 			for _, r := range routes {
@@ -170,8 +178,10 @@ func TestValues(t *testing.T) {
 					t.Errorf("%+v is not in %+v", r, list)
 				}
 			}
-			want(t, ip(t, "-d", f.flag, "route", "show", "table", "28774"), "unicast "+f.dst+" via "+f.peer+" dev a proto boot", "mtu 1400", "quickack 1")
-			want(t, ip(t, f.flag, "route", "show"), "default via "+f.peer+" dev a", "src "+address.Prefix.Addr().String())
+			want(t, ip(t, "-d", f.flag, "route", "show", "table", "28774"),
+				"unicast "+f.dst+" via "+f.peer+" dev a proto boot", "mtu 1400", "quickack 1")
+			want(t, ip(t, f.flag, "route", "show"), "default via "+f.peer+" dev a",
+				"src "+address.Prefix.Addr().String())
 
 			away := netip.MustParseAddr(f.away)
 			found, err := c.RouteTo(away, Lookup{})
@@ -183,9 +193,11 @@ func TestValues(t *testing.T) {
 				t.Errorf("entry for %v: %+v, %v", away, found, err)
 			}
 
-			rule := Rule{Family: f.family, Priority: 7, Src: netip.MustParsePrefix(f.own).Masked(), Mark: 0x70660076, Mask: 0xffffffff, In: "a",
+			rule := Rule{Family: f.family, Priority: 7, Src: netip.MustParsePrefix(f.own).Masked(), Mark: 0x70660076,
+				Mask: 0xffffffff, In: "a",
 				Table: 28774, Action: ToTable, Protocol: 118}
-			not := Rule{Family: f.family, Priority: 8, Invert: true, Dst: netip.MustParsePrefix(f.dst), Out: "a", Action: unix.RTN_BLACKHOLE}
+			not := Rule{Family: f.family, Priority: 8, Invert: true, Dst: netip.MustParsePrefix(f.dst), Out: "a",
+				Action: unix.RTN_BLACKHOLE}
 			for _, r := range []Rule{rule, not} {
 				check(t, c.AddRule(r))
 				rules, err := c.Rules(f.family)
@@ -199,7 +211,9 @@ func TestValues(t *testing.T) {
 					t.Errorf("%+v is not in %+v", r, rules)
 				}
 			}
-			want(t, ip(t, f.flag, "rule"), "7:	from "+rule.Src.String()+" fwmark 0x70660076 iif a lookup 28774 proto 118", "8:	not from all to "+f.dst+" oif a blackhole")
+			want(t, ip(t, f.flag, "rule"),
+				"7:	from "+rule.Src.String()+" fwmark 0x70660076 iif a lookup 28774 proto 118",
+				"8:	not from all to "+f.dst+" oif a blackhole")
 			local := func() bool { // the kernel makes IPv6's in a work queue
 				list, err := c.Routes(f.family, unix.RT_TABLE_LOCAL)
 				check(t, err)

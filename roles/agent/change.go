@@ -3,7 +3,9 @@ package agent
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"sync"
+	"syscall"
 
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
@@ -28,7 +30,7 @@ func (a *agent) change(ctx context.Context, changes []script.Change) []*script.F
 	var all script.Change
 	var together []int
 	var apart sync.WaitGroup
-	b, _ := fw.(*beside)
+	b, _ := fw.(*filterPair)
 	for i, c := range changes {
 		if b != nil && b.forPF(c) {
 			apart.Go(func() { faults[i] = FaultOf(changeOne(ctx, fw, c)) })
@@ -48,7 +50,8 @@ func (a *agent) change(ctx context.Context, changes []script.Change) []*script.F
 }
 
 // changeEach makes the changes in one load, without those whose states can't be killed.
-func changeEach(ctx context.Context, fw pfconf.Firewall, each pfconf.Gatherer, changes []script.Change, faults []*script.Fault) {
+func changeEach(ctx context.Context, fw pfconf.Firewall, each pfconf.Gatherer, changes []script.Change,
+	faults []*script.Fault) {
 	var load []pfconf.Change
 	var at []int // in changes
 	for i, c := range changes {
@@ -126,3 +129,18 @@ func (a *agent) tellSplats() {
 
 // notice tells the orchestrator something that is no answer.
 func (a *agent) notice(text string) { _ = a.out.send(&Answer{Notice: text}) }
+
+// Natlook asks the packet filter of this host for the other side of a translated connection. The
+// error is pfconf.ErrNoState if it knows none.
+func Natlook(q pfconf.NATQuery) (pfconf.NATAnswer, error) {
+	answer, err := natlook(q)
+	switch {
+	case errors.Is(err, pfconf.ErrNoState):
+		err = hinted{err, "ask while the connection lives, with the addresses that this side of the filter sees; 'pfdivert pf-setup states' lists them"}
+	case errors.Is(err, fs.ErrPermission):
+		err = hinted{err, "only root may ask the packet filter: start it with sudo or doas"}
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENXIO):
+		err = hinted{err, "this kernel offers no pf here: is it loaded, and /dev/pf visible in this jail?"}
+	}
+	return answer, err
+}

@@ -48,7 +48,8 @@ func TestChangesInOneLoad(t *testing.T) {
 		r.Label = label
 		return []pfconf.Rule{r}
 	}
-	flow := pfconf.Flow{Family: pfconf.Inet, Proto: pfconf.UDP, Near: netip.MustParseAddrPort("10.0.0.1:1"), Far: netip.MustParseAddrPort("10.0.0.2:2")}
+	flow := pfconf.Flow{Family: pfconf.Inet, Proto: pfconf.UDP, Near: netip.MustParseAddrPort("10.0.0.1:1"),
+		Far: netip.MustParseAddrPort("10.0.0.2:2")}
 	faults := a.change(t.Context(), []script.Change{
 		{Remove: []string{"regress-old"}},
 		{Kill: []pfconf.Flow{flow, flow}, Add: rule("regress-a")},

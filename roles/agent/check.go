@@ -12,7 +12,7 @@ import (
 
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/endpoint"
+	"pfdivert/roles/socket"
 )
 
 // checks are the findings about a host.
@@ -67,7 +67,8 @@ func unfit(items []CheckItem) error {
 func (a *agent) check(ctx context.Context, s *script.Setup, begins bool) []CheckItem {
 	var c checks
 	if uid := os.Geteuid(); uid != 0 {
-		c.no("privilege", "set SUDO to sudo or doas, for a user who may use it", "the agent runs as user %d, not as root", uid)
+		c.no("privilege", "set SUDO to sudo or doas, for a user who may use it",
+			"the agent runs as user %d, not as root", uid)
 		return c // the rest could not be asked
 	}
 	c.ok("privilege", "root")
@@ -110,7 +111,8 @@ func (a *agent) checkJournals(ctx context.Context, c *checks) {
 	for _, l := range left {
 		switch {
 		case l.Stale() && (a.hold == nil || l.PID != os.Getpid()):
-			c.no(name, "pfdivert cleanup, on that host (the next run does it too)", "%s was killed and left %d changes", l, len(l.Steps))
+			c.no(name, "pfdivert cleanup, on that host (the next run does it too)",
+				"%s was killed and left %d changes", l, len(l.Steps))
 			return
 		case l.Alive && l.PID != os.Getpid():
 			notes = append(notes, l.String()+" is at work")
@@ -141,7 +143,7 @@ func (c *checks) addresses(s *script.Setup) {
 func (c *checks) answers(ctx context.Context, s *script.Setup) {
 	for _, p := range s.Paths {
 		name := fmt.Sprintf("%v REMOTE answers", pfconf.FamilyOf(p.Here))
-		f, err := endpoint.OpenFence(p.Here, p.There)
+		f, err := socket.OpenFence(p.Here, p.There)
 		if err == nil {
 			_, err = f.Pass(ctx)
 			err = errors.Join(err, f.Close())
@@ -202,4 +204,30 @@ func interfaceOf(addr netip.Addr) (string, error) {
 		}
 	}
 	return "", nil
+}
+
+// owned returns those addresses of this host that are in one of the prefixes. A
+// REMOTE that has FAKE configured would receive what is sent to it without any rule.
+func owned(fakes []netip.Prefix) ([]string, error) {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, a := range addrs {
+		n, ok := a.(*net.IPNet)
+		if !ok {
+			continue
+		}
+		ip, ok := netip.AddrFromSlice(n.IP)
+		if !ok {
+			continue
+		}
+		for _, f := range fakes {
+			if f.Contains(ip.Unmap()) {
+				found = append(found, ip.Unmap().String())
+			}
+		}
+	}
+	return found, nil
 }

@@ -13,22 +13,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/matrix/script"
+	"pfdivert/pfconf/need"
 	"pfdivert/pfconf/nft"
 	"pfdivert/pfconf/rtnetlink"
+	"pfdivert/roles/socket"
 )
 
-type feature struct {
-	feature nft.Feature
-	config  string
-}
-
-// features are what the suite needs of a Linux kernel, with the options that bring them.
-var features = []feature{
-	{nft.NFTables, "CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET"},
-	{nft.TransparentProxy, "CONFIG_NFT_TPROXY"},
-	{nft.NFQueue, "CONFIG_NFT_QUEUE, or CONFIG_NETFILTER_XT_TARGET_NFQUEUE with CONFIG_NFT_COMPAT"},
-	{nft.Conntrack, "CONFIG_NF_CONNTRACK, CONFIG_NF_CT_NETLINK"},
-}
+// asked are the features that check asks the kernel for: those of need.Features that nft probes. Without
+// one, those that follow are not worth a word.
+var asked = []nft.Feature{nft.NFTables, nft.Tracking, nft.Conntrack, nft.TransparentProxy, nft.NFQueue}
 
 // system looks at nf_tables, at policy routing and at what can keep packets from it. A
 // run that begins finds out about nf_tables as it opens it: each probe takes the kernel 15 ms.
@@ -42,29 +35,16 @@ func (c *checks) system(ctx context.Context, s *script.Setup, begins bool) {
 }
 
 // nftables asks for the kernel's features. Those that only some targets need are no failure: these
-// targets are skipped.
+// targets are skipped. Of a lack that others follow from only the first is told.
 func (c *checks) nftables(ctx context.Context, s *script.Setup) {
-	var ask []nft.Feature
-	for _, f := range features {
-		ask = append(ask, f.feature)
-	}
-	answers, err := nft.Ask(ctx, nft.Config{Fakes: s.Fakes}, ask...)
-	for _, f := range features {
-		name := string(f.feature)
-		some := f.feature == nft.TransparentProxy || f.feature == nft.NFQueue
-		switch a, asked := answers[f.feature]; {
-		case !asked: // err says why
-		case a.Outcome == nft.Yes:
-			c.ok(name, "the kernel has it")
-		case a.Outcome == nft.No && some:
-			c.ok(name, "the kernel has it not (%v): the targets that need it are skipped", a.Err)
-		case a.Outcome == nft.No:
-			c.fail(name, explainNFT(&nft.MissingError{Feature: f.feature, Err: a.Err}))
-		default:
-			c.fail(name, a.Err)
+	const name = "table, policy rules and routing table of " + nft.TableName
+	answers, err := nft.Ask(ctx, nft.Config{Fakes: s.Fakes}, asked...)
+	for _, feature := range asked {
+		if a, ok := answers[feature]; ok && !c.feature(feature, a) {
+			return
 		}
 	}
-	const name = "table, policy rules and routing table of " + nft.TableName
+	c.feature(need.SockDiag, answerOf(socket.ProbeTCPDiag()))
 	if err != nil {
 		c.fail(name, explainNFT(err))
 		return
@@ -72,22 +52,48 @@ func (c *checks) nftables(ctx context.Context, s *script.Setup) {
 	c.ok(name, "unused")
 }
 
+// answerOf is the answer that a probe's error is.
+func answerOf(err error) nft.Answer {
+	var missing *need.MissingError
+	switch {
+	case err == nil:
+		return nft.Answer{Outcome: nft.Yes}
+	case errors.As(err, &missing):
+		return nft.Answer{Outcome: nft.No, Err: missing.Err}
+	}
+	return nft.Answer{Outcome: nft.Unknown, Err: err}
+}
+
+// feature tells what the kernel answered, and reports whether the host can do with that.
+func (c *checks) feature(name need.Name, a nft.Answer) (fine bool) {
+	f, _ := need.Of(name)
+	switch {
+	case a.Outcome == nft.Yes:
+		c.ok(string(name), "the kernel has it")
+	case a.Outcome == nft.No && f.Some:
+		c.ok(string(name), "the kernel has it not (%v): the targets that need it are skipped; to have it, %s", a.Err, f.Cure())
+	case a.Outcome == nft.No:
+		var missing *need.MissingError
+		err := a.Err
+		if !errors.As(err, &missing) {
+			err = &need.MissingError{Feature: name, Err: err}
+		}
+		c.fail(string(name), err)
+		return false
+	default:
+		c.fail(string(name), a.Err)
+		return false
+	}
+	return true
+}
+
 // explainNFT adds to an error of the packet filter's what can be done about it.
 func explainNFT(err error) error {
 	var taken *nft.TakenError
-	var missing *nft.MissingError
 	switch {
 	case errors.As(err, &taken):
 		return hinted{err, fmt.Sprintf("pfdivert cleanup, on that host; without a journal: nft delete table inet %s; ip rule del fwmark 0x%x; ip route flush table %d; the last two with ip -6 too",
 			nft.TableName, nft.Mark, nft.Table)}
-	case errors.As(err, &missing):
-		i := slices.IndexFunc(features, func(f feature) bool { return f.feature == missing.Feature })
-		if i < 0 {
-			return err
-		}
-		return hinted{err, "load its modules, or run a kernel with " + features[i].config}
-	case errors.Is(err, unix.EOPNOTSUPP):
-		return hinted{err, "run a kernel with CONFIG_IP_MULTIPLE_TABLES and CONFIG_IPV6_MULTIPLE_TABLES"}
 	}
 	return err
 }
@@ -110,7 +116,8 @@ func (c *checks) way(p script.Path) {
 		case err != nil:
 			c.fail(name, err)
 		case strict && in != out:
-			c.no(name, fmt.Sprintf(cure, in), "%v is on %s, packets to LOCAL %v go out by %s, and %s drops what does not come the same way", p.Here, in, p.There, out, in)
+			c.no(name, fmt.Sprintf(cure, in),
+				"%v is on %s, packets to LOCAL %v go out by %s, and %s drops what does not come the same way", p.Here, in, p.There, out, in)
 		default:
 			c.ok(name, "packets to and from LOCAL use %s", out)
 		}

@@ -17,9 +17,8 @@ import (
 	"pfdivert/roles/lab/bsd"
 )
 
-// Conn is the orchestrator's end of the connection to an agent. Its methods
-// may be called by many goroutines: requests travel together and answers come
-// in any order.
+// Conn is the orchestrator's end of the connection to an agent. It is safe for concurrent use:
+// requests travel together and answers come in any order.
 type Conn struct {
 	Hello Hello
 	Since time.Time // when the hello came
@@ -45,10 +44,9 @@ type Conn struct {
 // maxNoise bounds what is skipped before an agent's hello.
 const maxNoise = 64 << 10
 
-// Dial takes up the connection to an agent that writes to r and reads from w:
-// it waits for the hello, at most until ctx is done. The heartbeat is how
-// often the agent is shown that the orchestrator lives and how often it must
-// answer; an agent that misses three is lost.
+// Dial opens the connection to an agent that writes to r and reads from w. It waits for the hello
+// until ctx is done. heartbeat is how often the agent learns that the orchestrator lives, and how
+// often it must answer; an agent that misses three is lost. Close the connection when done.
 func Dial(ctx context.Context, r io.Reader, w io.WriteCloser, heartbeat time.Duration) (*Conn, error) {
 	c := &Conn{closer: w, waiting: map[uint64]chan *Answer{}, gone: make(chan struct{}), Notices: make(chan string, 16)}
 	in := bufio.NewReaderSize(r, 64<<10)
@@ -160,8 +158,8 @@ func (c *Conn) splat(texts []string) {
 	}
 }
 
-// Splats returns the reports of the host's kernel since the connection began. One that was made while
-// a script was carried out is there when its outcomes are.
+// Splats returns the reports of the host's kernel since the connection began. One that was made
+// while a script was carried out is there when its outcomes are.
 func (c *Conn) Splats() []Splat {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -244,7 +242,7 @@ func (c *Conn) Setup(ctx context.Context, s script.Setup) (script.Facts, error) 
 	return *ans.Facts, nil
 }
 
-// Script has the agent carry out steps and gives an outcome for each.
+// Script has the agent run steps and returns an outcome for each.
 func (c *Conn) Script(ctx context.Context, s script.Script) ([]script.Outcome, error) {
 	ans, err := c.call(ctx, &Request{Script: &s})
 	switch {
@@ -256,7 +254,7 @@ func (c *Conn) Script(ctx context.Context, s script.Script) ([]script.Outcome, e
 	return ans.Outcomes, nil
 }
 
-// Change makes changes of the rules; each has an error of its own in faults.
+// Change changes the rule set. faults has an element for each change, nil if it was made.
 func (c *Conn) Change(ctx context.Context, changes []script.Change) (faults []*script.Fault, err error) {
 	ans, err := c.call(ctx, &Request{Rules: &Rules{changes}})
 	switch {
@@ -268,7 +266,7 @@ func (c *Conn) Change(ctx context.Context, changes []script.Change) (faults []*s
 	return ans.Faults, nil
 }
 
-// Log gets the transcripts of a cell.
+// Log returns the transcripts of a cell.
 func (c *Conn) Log(ctx context.Context, cell string) ([]script.Entry, error) {
 	ans, err := c.call(ctx, &Request{Log: &Log{cell}})
 	if err != nil {
@@ -277,9 +275,10 @@ func (c *Conn) Log(ctx context.Context, cell string) ([]script.Entry, error) {
 	return ans.Log, nil
 }
 
-// Look asks for the host's evidence of a cell.
+// Look returns the host's evidence of a cell.
 func (c *Conn) Look(ctx context.Context, l script.Look) (evidence.Cell, error) {
-	ans, err := c.call(ctx, &Request{Look: &Look{Cell: l.Cell, Labels: l.Labels, Began: l.Began.Sub(c.Since), About: l.About}})
+	ans, err := c.call(ctx, &Request{Look: &Look{Cell: l.Cell, Labels: l.Labels, Began: l.Began.Sub(c.Since),
+		About: l.About}})
 	switch {
 	case err != nil:
 		return evidence.Cell{}, err
@@ -290,7 +289,7 @@ func (c *Conn) Look(ctx context.Context, l script.Look) (evidence.Cell, error) {
 	return *ans.Evidence, nil
 }
 
-// Check asks whether the host can be made what s says; it changes nothing.
+// Check reports whether the host has what s needs. It changes nothing.
 func (c *Conn) Check(ctx context.Context, s script.Setup) ([]CheckItem, error) {
 	ans, err := c.call(ctx, &Request{Check: &s})
 	if err != nil {
@@ -299,7 +298,7 @@ func (c *Conn) Check(ctx context.Context, s script.Setup) ([]CheckItem, error) {
 	return ans.Checks, nil
 }
 
-// Cleanup is the function Cleanup on the agent's host.
+// Cleanup calls the function Cleanup on the agent's host.
 func (c *Conn) Cleanup(ctx context.Context, look bool) ([]*Left, error) {
 	ans, err := c.call(ctx, &Request{Cleanup: &Tidy{look}})
 	if err != nil {
@@ -320,14 +319,13 @@ func (c *Conn) Lab(ctx context.Context, l Lab) (*bsd.Lab, error) {
 	return ans.Lab, nil
 }
 
-// Bye has the agent undo all that it did.
+// Bye has the agent undo all its changes.
 func (c *Conn) Bye(ctx context.Context) error {
 	_, err := c.call(ctx, &Request{Bye: &Bye{}})
 	return err
 }
 
-// Close ends the connection; the agent undoes what it did, if it has not said so
-// to Bye, and ends.
+// Close ends the connection. The agent undoes its changes, unless Bye had it do so, and ends.
 func (c *Conn) Close() error {
 	c.hangUp()
 	return nil
@@ -350,5 +348,5 @@ func (c *Conn) Lost() bool {
 	}
 }
 
-// Requests is how many requests have been sent.
+// Requests returns the number of requests that were sent.
 func (c *Conn) Requests() uint64 { return c.sent.Load() }

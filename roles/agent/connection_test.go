@@ -26,8 +26,8 @@ func noLeaks(t *testing.T) {
 	t.Cleanup(func() { goleak.VerifyNone(t) })
 }
 
-// wire is the orchestrator's side of a connection whose other side a test plays.
-type wire struct {
+// cable is the orchestrator's side of a connection whose other side a test runs.
+type cable struct {
 	in  *bufio.Reader // what the orchestrator sent
 	out io.WriteCloser
 	buf []byte
@@ -37,18 +37,18 @@ type wire struct {
 	write io.WriteCloser
 }
 
-func newWire(t *testing.T) *wire {
+func newCable(t *testing.T) *cable {
 	requests, write := io.Pipe()
 	read, out := io.Pipe()
 	t.Cleanup(func() {
 		requests.Close()
 		out.Close()
 	})
-	return &wire{in: bufio.NewReader(requests), out: out, read: read, write: write}
+	return &cable{in: bufio.NewReader(requests), out: out, read: read, write: write}
 }
 
 // say writes what a test has an agent say: text as it is, the rest as frames.
-func (w *wire) say(t *testing.T, what ...any) {
+func (w *cable) say(t *testing.T, what ...any) {
 	t.Helper()
 	for _, v := range what {
 		b, isText := v.(string)
@@ -66,13 +66,13 @@ func (w *wire) say(t *testing.T, what ...any) {
 }
 
 // hear returns the next request.
-func (w *wire) hear() (Request, error) {
+func (w *cable) hear() (Request, error) {
 	var r Request
 	return r, readFrame(w.in, &w.buf, &r)
 }
 
-// dial connects to the agent that say plays.
-func (w *wire) dial(t *testing.T, heartbeat time.Duration, say ...any) (*Conn, error) {
+// dial connects to the agent that say runs.
+func (w *cable) dial(t *testing.T, heartbeat time.Duration, say ...any) (*Conn, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeoutCause(t.Context(), patience, errors.New("the test was too slow"))
 	defer cancel()
@@ -94,13 +94,15 @@ func TestHello(t *testing.T) {
 		{"behind half a magic", []any{Magic[:len(Magic)-1], Magic, hello}, ""},
 		{"behind the most noise", []any{strings.Repeat("x", maxNoise-len(Magic)), Magic, hello}, ""},
 		{"behind more noise", []any{strings.Repeat("x", maxNoise+1), Magic, hello}, "bytes without a hello"},
-		{"of an old agent", []any{Magic, Hello{Protocol: Protocol + 1}}, fmt.Sprintf("speaks protocol %d, not %d", Protocol+1, Protocol)},
+		{"of an old agent", []any{Magic, Hello{Protocol: Protocol + 1}},
+			fmt.Sprintf("speaks protocol %d, not %d", Protocol+1, Protocol)},
 		{"that is no hello", []any{Magic, "\x00\x00\x00\x01x"}, "frame: "},
 		{"too long", []any{Magic, "\xff\xff\xff\xff"}, "over the limit"},
-		{"of one that can't", []any{Magic, Hello{Protocol: Protocol, Failed: &script.Fault{Code: "EPERM", Text: "not allowed"}}}, "not allowed"},
+		{"of one that can't", []any{Magic, Hello{Protocol: Protocol,
+			Failed: &script.Fault{Code: "EPERM", Text: "not allowed"}}}, "not allowed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWire(t)
+			w := newCable(t)
 			conn, err := w.dial(t, slow, c.say...)
 			if c.want == "" {
 				if err != nil {
@@ -120,7 +122,7 @@ func TestHello(t *testing.T) {
 // What a program that is no agent said is in the error, for it says what is wrong.
 func TestNoHello(t *testing.T) {
 	noLeaks(t)
-	w := newWire(t)
+	w := newCable(t)
 	time.AfterFunc(0, func() {
 		w.say(t, "sudo: a password is required\n")
 		w.out.Close()
@@ -130,14 +132,15 @@ func TestNoHello(t *testing.T) {
 	if !errors.As(err, &lost) || lost.Noise != "sudo: a password is required\n" {
 		t.Errorf("%v", err)
 	}
-	if s := fmt.Sprint(err); !strings.Contains(s, "ended before its hello") || !strings.Contains(s, "a password is required") {
+	if s := fmt.Sprint(err); !strings.Contains(s, "ended before its hello") ||
+		!strings.Contains(s, "a password is required") {
 		t.Errorf("error %q", s)
 	}
 }
 
 func TestHelloTooLate(t *testing.T) {
 	noLeaks(t)
-	w := newWire(t)
+	w := newCable(t)
 	cause := errors.New("no hello in time")
 	ctx, cancel := context.WithTimeoutCause(t.Context(), time.Millisecond, cause)
 	defer cancel()
@@ -155,9 +158,9 @@ func TestHelloTooLate(t *testing.T) {
 
 // connect returns a connection to an agent that answers by f, until the
 // connection ends.
-func connect(t *testing.T, heartbeat time.Duration, f func(w *wire, r Request)) (*Conn, *wire) {
+func connect(t *testing.T, heartbeat time.Duration, f func(w *cable, r Request)) (*Conn, *cable) {
 	t.Helper()
-	w := newWire(t)
+	w := newCable(t)
 	conn, err := w.dial(t, heartbeat, Magic, hello)
 	if err != nil {
 		t.Fatal(err)
@@ -185,13 +188,14 @@ func TestAnswersOutOfOrder(t *testing.T) {
 	noLeaks(t)
 	const many = 50
 	var heard []Request
-	conn, _ := connect(t, slow, func(w *wire, r Request) {
+	conn, _ := connect(t, slow, func(w *cable, r Request) {
 		if heard = append(heard, r); len(heard) < many {
 			return
 		}
 		for i := range heard {
 			r := heard[(i*7+3)%many]
-			w.say(t, Answer{ID: r.ID + 1<<32}, Answer{ID: r.ID, Log: []script.Entry{{End: r.Log.Cell, Text: "x"}}}, Answer{ID: r.ID})
+			w.say(t, Answer{ID: r.ID + 1<<32}, Answer{ID: r.ID, Log: []script.Entry{{End: r.Log.Cell, Text: "x"}}},
+				Answer{ID: r.ID})
 		}
 	})
 	var all sync.WaitGroup
@@ -212,7 +216,7 @@ func TestAnswersOutOfOrder(t *testing.T) {
 
 // An agent that answers something else than what was asked is not believed.
 func TestWrongAnswers(t *testing.T) {
-	conn, _ := connect(t, slow, func(w *wire, r Request) { w.say(t, Answer{ID: r.ID}) })
+	conn, _ := connect(t, slow, func(w *cable, r Request) { w.say(t, Answer{ID: r.ID}) })
 	if _, err := conn.Setup(t.Context(), script.Setup{}); err == nil {
 		t.Error("a set-up without facts was taken")
 	}
@@ -227,7 +231,7 @@ func TestWrongAnswers(t *testing.T) {
 // A fault comes through with its code and hint.
 func TestFaultOfRequest(t *testing.T) {
 	want := script.Fault{Code: "EPERM", Text: "no", Hint: "be root"}
-	conn, _ := connect(t, slow, func(w *wire, r Request) { w.say(t, Answer{ID: r.ID, Fault: &want}) })
+	conn, _ := connect(t, slow, func(w *cable, r Request) { w.say(t, Answer{ID: r.ID, Fault: &want}) })
 	var got *script.Fault
 	if err := conn.Bye(t.Context()); !errors.As(err, &got) || *got != want {
 		t.Errorf("%#v", err)
@@ -237,16 +241,16 @@ func TestFaultOfRequest(t *testing.T) {
 // However the connection ends, all who wait are told that it is lost, and so is
 // who asks later.
 func TestLost(t *testing.T) {
-	for name, end := range map[string]func(t *testing.T, w *wire, c *Conn){
-		"its end":         func(t *testing.T, w *wire, c *Conn) { w.out.Close() },
-		"an end in frame": func(t *testing.T, w *wire, c *Conn) { w.say(t, "\x00\x00\x00\x09abc"); w.out.Close() },
-		"garbage":         func(t *testing.T, w *wire, c *Conn) { w.say(t, "Segmentation fault\n") },
+	for name, end := range map[string]func(t *testing.T, w *cable, c *Conn){
+		"its end":         func(t *testing.T, w *cable, c *Conn) { w.out.Close() },
+		"an end in frame": func(t *testing.T, w *cable, c *Conn) { w.say(t, "\x00\x00\x00\x09abc"); w.out.Close() },
+		"garbage":         func(t *testing.T, w *cable, c *Conn) { w.say(t, "Segmentation fault\n") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			noLeaks(t)
 			const many = 20
 			asked := make(chan struct{}, many)
-			conn, w := connect(t, slow, func(*wire, Request) { asked <- struct{}{} })
+			conn, w := connect(t, slow, func(*cable, Request) { asked <- struct{}{} })
 			if conn.Lost() {
 				t.Error("lost before its end")
 			}
@@ -277,7 +281,7 @@ func TestLost(t *testing.T) {
 // An agent that is there and says nothing any more is lost as well.
 func TestHeartbeatUnanswered(t *testing.T) {
 	noLeaks(t)
-	conn, _ := connect(t, time.Millisecond, func(*wire, Request) {})
+	conn, _ := connect(t, time.Millisecond, func(*cable, Request) {})
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -292,7 +296,7 @@ func TestHeartbeatUnanswered(t *testing.T) {
 func TestHeartbeat(t *testing.T) {
 	noLeaks(t)
 	beats := make(chan struct{})
-	conn, _ := connect(t, 200*time.Millisecond, func(w *wire, r Request) {
+	conn, _ := connect(t, 200*time.Millisecond, func(w *cable, r Request) {
 		w.say(t, Answer{ID: r.ID})
 		if r.Ping != nil {
 			select {
@@ -320,7 +324,7 @@ func TestHeartbeat(t *testing.T) {
 func TestCallEnds(t *testing.T) {
 	noLeaks(t)
 	asked := make(chan Request, 1)
-	conn, w := connect(t, slow, func(_ *wire, r Request) { asked <- r })
+	conn, w := connect(t, slow, func(_ *cable, r Request) { asked <- r })
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cause := errors.New("enough")
 	time.AfterFunc(time.Millisecond, func() { cancel(cause) })

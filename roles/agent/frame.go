@@ -5,62 +5,25 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
+	"time"
 
-	"github.com/fxamacker/cbor/v2"
+	"pfdivert/roles/wire"
 )
 
-// MaxFrame is the longest frame, in bytes, that either side accepts. The
-// largest honest ones carry the traces of a cell's endpoints.
+// MaxFrame is the longest frame, in bytes, that either end accepts. The longest honest ones carry
+// the traces of a cell's endpoints.
 const MaxFrame = 8 << 20
 
 // A frame is its length in four bytes, most significant first, and then that
-// many bytes: a byte that says how the rest is packed, and the rest. Most of what is sent
-// is CBOR (RFC 8949); what each cell sends many times is packed by hand (packed.go).
+// many bytes: a value as package wire packs it.
 const frameHead = 4
-
-// How a frame is packed.
-const (
-	inCBOR = 'c'
-	byHand = 'p'
-)
-
-// decoder bounds what a frame can hold beside its length.
-var decoder = func() cbor.DecMode {
-	mode, err := cbor.DecOptions{MaxArrayElements: 1 << 16, MaxMapPairs: 1 << 10, MaxNestedLevels: 16}.DecMode()
-	if err != nil {
-		panic(err) // the options are constants
-	}
-	return mode
-}()
-
-// encoder keeps the nanoseconds of times, which captured packets have.
-var encoder = func() cbor.EncMode {
-	mode, err := cbor.EncOptions{Time: cbor.TimeRFC3339Nano}.EncMode()
-	if err != nil {
-		panic(err)
-	}
-	return mode
-}()
 
 // appendFrame appends v, a *Request, an *Answer or a Hello, as a frame to buf.
 func appendFrame(buf []byte, v any) ([]byte, error) {
 	start := len(buf)
-	p := packer{out: append(buf, 0, 0, 0, 0, byHand)}
-	switch v := v.(type) {
-	case *Request:
-		if v.often() {
-			p.request(v)
-			return closeFrame(p.out, start, p.err)
-		}
-	case *Answer:
-		if v.often() {
-			p.answer(v)
-			return closeFrame(p.out, start, p.err)
-		}
-	}
-	body, err := encoder.Marshal(v)
-	p.out[start+frameHead] = inCBOR
-	return closeFrame(append(p.out, body...), start, err)
+	out, err := wire.Append(append(buf, 0, 0, 0, 0), v)
+	return closeFrame(out, start, err)
 }
 
 // closeFrame writes the length of the frame that begins at start.
@@ -98,35 +61,80 @@ func readFrame(r io.Reader, buf *[]byte, v any) error {
 		}
 		return err
 	}
-	if err := unpack(body, v); err != nil {
+	if err := wire.Unpack(body, v); err != nil {
 		return fmt.Errorf("frame: %w", err)
 	}
 	return nil
 }
 
-// unpack reads a frame's body into v.
-func unpack(body []byte, v any) error {
-	if len(body) == 0 {
-		return errors.New("it is empty")
+// writer sends frames: those of concurrent senders leave in as few writes as possible.
+type writer struct {
+	w    io.Writer
+	mu   sync.Mutex
+	buf  []byte
+	err  error
+	more chan struct{}
+	done chan struct{}
+}
+
+func newWriter(w io.Writer) *writer {
+	wr := &writer{w: w, more: make(chan struct{}, 1), done: make(chan struct{})}
+	go wr.loop()
+	return wr
+}
+
+// send queues a frame. An error is that of an earlier write.
+func (w *writer) send(v any) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err != nil {
+		return w.err
 	}
-	how, body := body[0], body[1:]
-	if how == inCBOR {
-		return decoder.Unmarshal(body, v)
+	buf, err := appendFrame(w.buf, v)
+	if err != nil {
+		return err
 	}
-	p := packer{unpack: true}
-	switch v := v.(type) {
-	case *Request:
-		if how == byHand {
-			p.in = string(body)
-			p.request(v)
-			return p.end()
+	w.buf = buf
+	select {
+	case w.more <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// errStopped is what those get who send on a connection that was closed.
+var errStopped = errors.New("agent connection: closed")
+
+// loop writes what is queued. What is queued while it writes goes with the next
+// write.
+func (w *writer) loop() {
+	defer close(w.done)
+	var spare []byte
+	for range w.more {
+		w.mu.Lock()
+		out := w.buf
+		w.buf = spare[:0]
+		w.mu.Unlock()
+		if _, err := w.w.Write(out); err != nil {
+			w.mu.Lock()
+			w.err = fmt.Errorf("agent connection: %w", err)
+			w.mu.Unlock()
 		}
-	case *Answer:
-		if how == byHand {
-			p.in = string(body)
-			p.answer(v)
-			return p.end()
-		}
+		spare = out
 	}
-	return fmt.Errorf("it is packed in an unknown way (%#x)", how)
+}
+
+// stop writes what is queued and ends the loop; what is sent after it fails.
+// A reader that has stopped reading holds it up for a second and no longer.
+func (w *writer) stop() {
+	w.mu.Lock()
+	if w.err == nil {
+		w.err = errStopped
+	}
+	close(w.more)
+	w.mu.Unlock()
+	select {
+	case <-w.done:
+	case <-time.After(time.Second):
+	}
 }

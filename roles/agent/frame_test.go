@@ -23,20 +23,24 @@ func someRequests() []Request {
 		{ID: 1, Ping: &Ping{}},
 		{ID: 2, Setup: &script.Setup{
 			Remote: true, Rounds: 1, Omit: []string{script.Timestamps}, Trace: "strace",
-			Paths: []script.Path{{Here: netip.MustParseAddr("fd00:188:1::2"), There: netip.MustParseAddr("fd00:188:1::1")}},
+			Paths: []script.Path{{Here: netip.MustParseAddr("fd00:188:1::2"),
+				There: netip.MustParseAddr("fd00:188:1::1")}},
 			Fakes: []netip.Prefix{netip.MustParsePrefix("fd00:188:2::/64")},
 		}},
 		{ID: 3, Script: &script.Script{Cell: "inet-args-tcp-to#1", End: true, Steps: []script.Step{
-			script.Open{Socket: "client", Spec: script.Stream{Ends: script.Ends{Role: script.Client, Local: local, Remote: fake}}},
+			script.Open{Socket: "client", Spec: script.Stream{Ends: script.Ends{Role: script.Client, Local: local,
+				Remote: fake}}},
 			script.Send{Socket: "client", Data: script.ClientLine, Seq: 1},
 			script.Fence{Family: pfconf.Inet},
 			script.Lookup{Flow: flow},
 			script.DropTCP{Near: fake, Far: local},
 		}}},
-		{ID: 4, Rules: &Rules{[]script.Change{{Kill: []pfconf.Flow{flow}, Remove: []string{"regress-1"}, Add: []pfconf.Rule{{
-			Label: "regress-2", Direction: pfconf.In, Family: pfconf.Inet, Proto: pfconf.TCP,
-			From: local.Addr(), To: fake.Addr(), Port: 20001, Action: pfconf.DivertTo, Divert: netip.MustParseAddrPort("127.0.0.1:20001"),
-		}}}}}},
+		{ID: 4, Rules: &Rules{[]script.Change{{Kill: []pfconf.Flow{flow}, Remove: []string{"regress-1"},
+			Add: []pfconf.Rule{{
+				Label: "regress-2", Direction: pfconf.In, Family: pfconf.Inet, Proto: pfconf.TCP,
+				From: local.Addr(), To: fake.Addr(), Port: 20001, Action: pfconf.DivertTo,
+				Divert: netip.MustParseAddrPort("127.0.0.1:20001"),
+			}}}}}},
 		{ID: 5, Log: &Log{Cell: "inet-args-tcp-to#1"}},
 		{ID: 1<<64 - 1, Bye: &Bye{}},
 	}
@@ -57,7 +61,8 @@ func TestFrames(t *testing.T) {
 		if err := readFrame(in, &buf, &got); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{})); diff != "" {
+		if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{},
+			netip.Prefix{})); diff != "" {
 			t.Errorf("(-sent +received):\n%s", diff)
 		}
 		if err := got.check(); err != nil {
@@ -79,9 +84,6 @@ func TestBadFrames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nested := bytes.Repeat([]byte{0x81}, 100) // arrays of one element, RFC 8949 3.1
-	inCBOR := func(body ...byte) []byte { return frame(append([]byte{inCBOR}, body...)) }
-	packed := func(body ...byte) []byte { return frame(append([]byte{byHand}, body...)) }
 	for _, bad := range []struct {
 		name string
 		wire []byte
@@ -94,22 +96,9 @@ func TestBadFrames(t *testing.T) {
 		{"the longest and no body", binary.BigEndian.AppendUint32(nil, MaxFrame), "unexpected EOF"},
 		{"longer than the longest", binary.BigEndian.AppendUint32(nil, MaxFrame+1), "over the limit"},
 		{"a greeting", []byte("Last login: Sun Nov 22"), "over the limit"},
-		{"empty", frame(nil), "frame: it is empty"},
-		{"unknown", frame([]byte{'j', '{', '}'}), "unknown way (0x6a)"},
-		{"no CBOR", inCBOR(), "frame: EOF"},
-		{"text", inCBOR([]byte(`"hello"`)...), "frame: "},
-		{"two values", inCBOR(0xa0, 0xa0), "extraneous"},
-		{"nested", inCBOR(append(nested, 0xa0)...), "nested level"},
-		{"an array longer than its frame", inCBOR(0xa1, 0x66, 'f', 'a', 'u', 'l', 't', 's', 0x9a, 0xff, 0xff, 0xff, 0xff), "exceeded max number of elements"},
-		{"nothing packed", packed(), "ends within"},
-		{"half an answer", packed(7, 0, 1, 0), "ends within"},
-		{"a list longer than its frame", packed(7, 0, 0, 0xff, 0xff, 3), "ends within"},
-		{"a text longer than its frame", packed(7, 1, 9, 'x'), "ends within"},
-		{"a number of 65 bits", packed(0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0), "does not fit"},
-		{"neither there nor not", packed(7, 2), "does not fit"},
-		{"an address of five bytes", packed(7, 0, 1, 0, 1, 5, 1, 2, 3, 4, 5), "no known length"},
-		{"a port of 17 bits", packed(7, 0, 1, 0, 1, 0, 0x80, 0x80, 4), "does not fit"},
-		{"two answers", packed(7, 0, 0, 0, 7), "1 bytes are behind its end"},
+		{"empty", frame(nil), "frame: unpack a agent.Answer: it ends within"},
+		{"text", frame([]byte(`"hello"`)), "frame: "},
+		{"two values", frame([]byte{0, 0}), "1 bytes are behind its end"},
 	} {
 		t.Run(bad.name, func(t *testing.T) {
 			var buf []byte
@@ -125,13 +114,14 @@ func TestBadFrames(t *testing.T) {
 }
 
 func TestLongestFrame(t *testing.T) {
-	head := 1 + len("log") + len("id") + len("end") + len("text") + 20
+	const head = 20
 	for _, over := range []int{-head, 1} {
 		before := []byte("before")
-		out, err := appendFrame(before, Answer{Log: []script.Entry{{Text: strings.Repeat("x", MaxFrame+over)}}})
+		out, err := appendFrame(before, &Answer{Log: []script.Entry{{Text: strings.Repeat("x", MaxFrame+over)}}})
 		if over > 0 {
 			if err == nil || string(out) != "before" {
-				t.Errorf("a body of more than %d bytes: error %v, %d bytes written", MaxFrame, err, len(out)-len(before))
+				t.Errorf("a body of more than %d bytes: error %v, %d bytes written", MaxFrame, err,
+					len(out)-len(before))
 			}
 			continue
 		}
@@ -155,7 +145,8 @@ func FuzzFrame(f *testing.F) {
 		}
 		f.Add(wire)
 	}
-	answer, err := appendFrame(nil, &Answer{ID: 7, Fault: &script.Fault{Code: script.CodeOther, Text: "no", Hint: "yes"}, Log: []script.Entry{{End: "client", Text: "x\n"}}, Outcomes: []script.Outcome{{
+	answer, err := appendFrame(nil, &Answer{ID: 7, Fault: &script.Fault{Code: script.CodeOther, Text: "no",
+		Hint: "yes"}, Log: []script.Entry{{End: "client", Text: "x\n"}}, Outcomes: []script.Outcome{{
 		Local: netip.MustParseAddrPort("[::1]:1"), Counters: &pfconf.Counters{Matched: 1},
 		Messages: []script.Message{{Data: []byte{0, 255}, Echo: &script.EchoHeader{Type: 128}}},
 	}}})
@@ -208,7 +199,8 @@ func FuzzRequest(f *testing.F) {
 			return
 		}
 		asked := 0
-		for _, set := range []bool{r.Ping != nil, r.Setup != nil, r.Script != nil, r.Rules != nil, r.Log != nil, r.Bye != nil} {
+		for _, set := range []bool{r.Ping != nil, r.Setup != nil, r.Script != nil, r.Rules != nil, r.Log != nil,
+			r.Bye != nil} {
 			if set {
 				asked++
 			}

@@ -39,7 +39,8 @@ func lan(t *testing.T) {
 	check(t, unix.Setns(here, unix.CLONE_NEWNET))
 	mac := func(n byte) net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, 0, n} }
 	_, err := dialRoutes(t).AddLink(rtnetlink.NewLink{
-		Name: "here", Kind: rtnetlink.Veth, Hardware: mac(1), Peer: &rtnetlink.NewLink{Name: "there", Hardware: mac(2), Namespace: other},
+		Name: "here", Kind: rtnetlink.Veth, Hardware: mac(1),
+		Peer: &rtnetlink.NewLink{Name: "there", Hardware: mac(2), Namespace: other},
 	})
 	check(t, err)
 	end := func(name string, n, other byte) {
@@ -57,7 +58,8 @@ func lan(t *testing.T) {
 		for _, s := range []string{"10.188.1.%d/24", "fd00:188:1::%d/64"} {
 			own, there := netip.MustParsePrefix(fmt.Sprintf(s, n)), netip.MustParsePrefix(fmt.Sprintf(s, other))
 			check(t, c.AddAddress(rtnetlink.Address{Link: l.Index, Prefix: own, Flags: unix.IFA_F_NODAD}))
-			check(t, c.SetNeighbour(rtnetlink.Neighbour{Link: l.Index, State: unix.NUD_PERMANENT, Addr: there.Addr(), Hardware: mac(other)}))
+			check(t, c.SetNeighbour(rtnetlink.Neighbour{Link: l.Index, State: unix.NUD_PERMANENT, Addr: there.Addr(),
+				Hardware: mac(other)}))
 		}
 	}
 	end("here", 1, 2)
@@ -93,7 +95,8 @@ func ready(t *testing.T, addr string) {
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
 		list, err := c.Routes(unix.AF_INET6, unix.RT_TABLE_LOCAL)
 		check(t, err)
-		if slices.ContainsFunc(list, func(r rtnetlink.Route) bool { return r.Dst.Addr() == netip.MustParseAddr(addr) }) {
+		if slices.ContainsFunc(list,
+			func(r rtnetlink.Route) bool { return r.Dst.Addr() == netip.MustParseAddr(addr) }) {
 			return
 		}
 		if time.Now().After(end) {
@@ -123,7 +126,8 @@ func picture(t *testing.T) string {
 		check(t, err)
 		for _, r := range list {
 			if !r.Dst.Addr().IsMulticast() {
-				lines = append(lines, fmt.Sprintf("route %v via %v dev %d type %d table %d", r.Dst, r.Via, r.Link, r.Type, r.Table))
+				lines = append(lines, fmt.Sprintf("route %v via %v dev %d type %d table %d", r.Dst, r.Via, r.Link,
+					r.Type, r.Table))
 			}
 		}
 	}
@@ -208,8 +212,9 @@ func (c *child) use(t *testing.T, s script.Setup) {
 		return
 	}
 	faults, err := c.Change(t.Context(), []script.Change{{Add: []pfconf.Rule{{
-		Label: "regress-test", Family: pfconf.Inet, Action: pfconf.DivertReply, Direction: pfconf.Out, Proto: pfconf.UDP,
-		From: s.Fakes[0].Addr(), To: s.Paths[0].There, Port: 4000,
+		Label: "regress-test", Family: pfconf.Inet, Action: pfconf.DivertReply, Direction: pfconf.Out,
+		Proto: pfconf.UDP,
+		From:  s.Fakes[0].Addr(), To: s.Paths[0].There, Port: 4000,
 	}}}})
 	check(t, err)
 	if faults[0] != nil {
@@ -254,7 +259,8 @@ func TestAllIsPutBack(t *testing.T) {
 					}
 					left, err := Cleanup(t.Context(), dir, true)
 					check(t, err)
-					if len(left) != 1 || !left[0].Stale() || left[0].PID != c.cmd.Process.Pid || len(left[0].Steps) == 0 || left[0].Undone != nil {
+					if len(left) != 1 || !left[0].Stale() || left[0].PID != c.cmd.Process.Pid ||
+						len(left[0].Steps) == 0 || left[0].Undone != nil {
 						t.Fatalf("before the cleanup: %+v", left)
 					}
 					left, err = Cleanup(t.Context(), dir, false)
@@ -289,7 +295,8 @@ func TestNextRunMends(t *testing.T) {
 	second.use(t, setupOf(true))
 	select {
 	case said := <-second.Notices:
-		if want := fmt.Sprintf("agent %d, started ", first.cmd.Process.Pid); !strings.HasPrefix(said, want) || !strings.Contains(said, "tester@here was killed") {
+		if want := fmt.Sprintf("agent %d, started ", first.cmd.Process.Pid); !strings.HasPrefix(said, want) ||
+			!strings.Contains(said, "tester@here was killed") {
 			t.Errorf("notice %q, want it to begin with %q", said, want)
 		}
 	default:
@@ -347,7 +354,8 @@ func TestTurns(t *testing.T) {
 	impatient := startAgent(t, dir, alive)
 	_, err := impatient.Setup(t.Context(), setupOf(true))
 	var fault *script.Fault
-	if !errors.As(err, &fault) || fault.Code != script.CodeBusy || fault.Hint == "" || !strings.Contains(fault.Text, fmt.Sprintf("tester@here, agent %d since ", first.cmd.Process.Pid)) {
+	if !errors.As(err, &fault) || fault.Code != script.CodeBusy || fault.Hint == "" ||
+		!strings.Contains(fault.Text, fmt.Sprintf("tester@here, agent %d since ", first.cmd.Process.Pid)) {
 		t.Fatalf("while another run has the host: %v", err)
 	}
 
@@ -385,8 +393,10 @@ func TestRoutesOfTheHost(t *testing.T) {
 		{"the same", "10.188.2.9/32", "10.188.1.2", ""},
 		{"wider, by REMOTE", "10.188.2.0/24", "10.188.1.2", ""},
 		{"wider, elsewhere", "10.188.2.0/24", "10.188.1.77", ""},
-		{"the same, elsewhere", "10.188.2.9/32", "10.188.1.77", "this host has a route to 10.188.2.9/32 via 10.188.1.77; it must be via REMOTE 10.188.1.2"},
-		{"part of it elsewhere", "fd00:188:2::5/128", "fd00:188:1::77", "this host has a route to fd00:188:2::5/128 via fd00:188:1::77; it must be via REMOTE fd00:188:1::2"},
+		{"the same, elsewhere", "10.188.2.9/32", "10.188.1.77",
+			"this host has a route to 10.188.2.9/32 via 10.188.1.77; it must be via REMOTE 10.188.1.2"},
+		{"part of it elsewhere", "fd00:188:2::5/128", "fd00:188:1::77",
+			"this host has a route to fd00:188:2::5/128 via fd00:188:1::77; it must be via REMOTE fd00:188:1::2"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			kernel := dialRoutes(t)
@@ -405,7 +415,8 @@ func TestRoutesOfTheHost(t *testing.T) {
 				if got.Via.String() != "10.188.1.2" {
 					t.Errorf("packets to FAKE go to %v", got.Via)
 				}
-			case !errors.As(err, &fault) || fault.Code != script.CodeSetup || fault.Hint == "" || !strings.Contains(fault.Text, c.want):
+			case !errors.As(err, &fault) || fault.Code != script.CodeSetup || fault.Hint == "" ||
+				!strings.Contains(fault.Text, c.want):
 				t.Errorf("error %v, want %s", err, c.want)
 			}
 			check(t, a.Bye(t.Context()))
@@ -439,11 +450,14 @@ func TestWay(t *testing.T) {
 	}{
 		{"nothing in the way", "10.188.1.1", "10.188.1.2", "ipv4/conf/here/rp_filter", "1", "", ""},
 		{"another way back", "10.188.1.1", "10.188.4.2", "ipv4/conf/here/rp_filter", "0", "", ""},
-		{"another way back, strict", "10.188.1.1", "10.188.4.2", "ipv4/conf/here/rp_filter", "1", "rp_filter", "sysctl -w net.ipv4.conf.here.rp_filter=2"},
-		{"another way back, all strict", "10.188.1.1", "10.188.4.2", "ipv4/conf/all/rp_filter", "1", "rp_filter", "sysctl -w net.ipv4.conf.here.rp_filter=2"},
+		{"another way back, strict", "10.188.1.1", "10.188.4.2", "ipv4/conf/here/rp_filter", "1", "rp_filter",
+			"sysctl -w net.ipv4.conf.here.rp_filter=2"},
+		{"another way back, all strict", "10.188.1.1", "10.188.4.2", "ipv4/conf/all/rp_filter", "1", "rp_filter",
+			"sysctl -w net.ipv4.conf.here.rp_filter=2"},
 		{"another way back, all loose", "10.188.1.1", "10.188.4.2", "ipv4/conf/all/rp_filter", "2", "", ""},
 		{"bridge", "10.188.3.1", "10.188.3.2", "bridge/bridge-nf-call-iptables", "0", "", ""},
-		{"bridge with netfilter", "10.188.3.1", "10.188.3.2", "bridge/bridge-nf-call-iptables", "1", "bridge-nf-call-iptables", "sysctl -w net.bridge.bridge-nf-call-iptables=0"},
+		{"bridge with netfilter", "10.188.3.1", "10.188.3.2", "bridge/bridge-nf-call-iptables", "1",
+			"bridge-nf-call-iptables", "sysctl -w net.bridge.bridge-nf-call-iptables=0"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			file := "/proc/sys/net/" + c.sysctl
@@ -454,7 +468,8 @@ func TestWay(t *testing.T) {
 			check(t, err)
 			check(t, os.WriteFile(file, []byte(c.value), 0))
 			defer func() { check(t, os.WriteFile(file, before, 0)) }()
-			s := script.Setup{Remote: true, Paths: []script.Path{{Here: netip.MustParseAddr(c.here), There: netip.MustParseAddr(c.there)}}}
+			s := script.Setup{Remote: true, Paths: []script.Path{{Here: netip.MustParseAddr(c.here),
+				There: netip.MustParseAddr(c.there)}}}
 			for _, i := range a.check(t.Context(), &s, true) {
 				if i.OK == (i.Name == c.wrong) || !i.OK && i.Cure != c.cure {
 					t.Errorf("%+v", i)
@@ -488,13 +503,18 @@ func TestUnfit(t *testing.T) {
 		otherwise func(*script.Setup)
 	}{
 		{"FAKE on an interface", true, command(func() error { return kernel.AddAddress(fake) }),
-			command(func() error { return kernel.DeleteAddress(fake) }), "FAKE is not configured here", "another FAKE", nil},
+			command(func() error { return kernel.DeleteAddress(fake) }), "FAKE is not configured here", "another FAKE",
+			nil},
 		{"FAKE in a local route", true, command(func() error { return kernel.AddRoute(local) }),
-			command(func() error { return kernel.DeleteRoute(local) }), "FAKE is not configured here", "another FAKE", nil},
+			command(func() error { return kernel.DeleteRoute(local) }), "FAKE is not configured here", "another FAKE",
+			nil},
 		{"names taken", true, command(func() error { return kernel.AddRule(rule) }),
-			command(func() error { return kernel.DeleteRule(rule) }), "table, policy rules and routing table of pfdivert", "ip rule del fwmark 0x70660076", nil},
-		{"no such address", true, nil, nil, "inet address", "correct the address", func(s *script.Setup) { s.Paths[0].Here = netip.MustParseAddr("10.188.1.66") }},
-		{"REMOTE does not answer", false, nil, nil, "inet REMOTE answers", "ping 10.188.1.66", func(s *script.Setup) { s.Paths[0].There = netip.MustParseAddr("10.188.1.66") }},
+			command(func() error { return kernel.DeleteRule(rule) }),
+			"table, policy rules and routing table of pfdivert", "ip rule del fwmark 0x70660076", nil},
+		{"no such address", true, nil, nil, "inet address", "correct the address",
+			func(s *script.Setup) { s.Paths[0].Here = netip.MustParseAddr("10.188.1.66") }},
+		{"REMOTE does not answer", false, nil, nil, "inet REMOTE answers", "ping 10.188.1.66",
+			func(s *script.Setup) { s.Paths[0].There = netip.MustParseAddr("10.188.1.66") }},
 		{"no carrier", false, command(func() error { return kernel.SetDown(here.Index) }),
 			command(func() error { return kernel.SetUp(here.Index) }), "inet REMOTE answers", "ping", nil},
 	} {
@@ -526,7 +546,8 @@ func TestUnfit(t *testing.T) {
 			var fault *script.Fault
 			// How many times it asked within its time is not the same twice.
 			detail := counted.ReplaceAllString(strings.TrimPrefix(items[i].Detail, "ask nftables: "), "n echo requests")
-			if !errors.As(err, &fault) || !strings.Contains(counted.ReplaceAllString(fault.Text, "n echo requests"), detail) || !strings.Contains(fault.Hint, c.cure) {
+			if !errors.As(err, &fault) || !strings.Contains(counted.ReplaceAllString(fault.Text, "n echo requests"),
+				detail) || !strings.Contains(fault.Hint, c.cure) {
 				t.Errorf("set up: %v, checked: %s", err, items[i].Detail)
 			}
 		})
@@ -541,7 +562,8 @@ func TestTableOfProxy(t *testing.T) {
 	lo, err := kernel.Link("lo")
 	check(t, err)
 	const table = 100
-	local := rtnetlink.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Link: lo.Index, Type: unix.RTN_LOCAL, Table: table, Scope: unix.RT_SCOPE_HOST}
+	local := rtnetlink.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Link: lo.Index, Type: unix.RTN_LOCAL,
+		Table: table, Scope: unix.RT_SCOPE_HOST}
 	check(t, kernel.AddRoute(local))
 	defer func() { check(t, kernel.DeleteRoute(local)) }()
 	owned := func(t *testing.T) bool {
@@ -574,7 +596,8 @@ func TestTableOfProxy(t *testing.T) {
 func TestStatesOfLocal(t *testing.T) {
 	lan(t)
 	a := startAgent(t, filepath.Join(t.TempDir(), "state"), alive)
-	flow := pfconf.Flow{Family: pfconf.Inet, Proto: pfconf.TCP, Near: netip.MustParseAddrPort("10.188.1.1:8001"), Far: netip.MustParseAddrPort("10.188.2.9:20001")}
+	flow := pfconf.Flow{Family: pfconf.Inet, Proto: pfconf.TCP, Near: netip.MustParseAddrPort("10.188.1.1:8001"),
+		Far: netip.MustParseAddrPort("10.188.2.9:20001")}
 	script := script.Script{Cell: "c", Steps: []script.Step{script.Lookup{Flow: flow}, script.Kill{Flow: flow}}}
 	for _, set := range []bool{false, true} {
 		if set {

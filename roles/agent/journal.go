@@ -17,6 +17,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/ipfw"
+	"pfdivert/pfconf/nft"
+	"pfdivert/pfconf/pf"
+	"pfdivert/pfconf/program"
+	"pfdivert/roles/lab/bsd"
+	"pfdivert/roles/lab/inject"
 )
 
 // Head is the first line of a journal.
@@ -114,7 +120,7 @@ func syncDir(name string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// Left is a journal that was found, of an agent that lives or that left it.
+// Left is a journal that was found. Its agent may still be at work.
 type Left struct {
 	Head
 	File  string        `json:"file"`
@@ -176,7 +182,8 @@ func (d stateDir) journals() (found []*Left, files []*os.File, err error) {
 			return found, files, err
 		}
 		if l.Head, l.Steps, err = readJournal(f); err != nil {
-			return found, files, hinted{fmt.Errorf("journal %s: %w", f.Name(), err), "look at it, and remove it: rm " + f.Name()}
+			return found, files, hinted{fmt.Errorf("journal %s: %w", f.Name(), err),
+				"look at it, and remove it: rm " + f.Name()}
 		}
 		l.Rebooted = !sameBoot(l.Boot, boot)
 		l.Elsewhere = !l.Rebooted && l.Net != netID()
@@ -217,16 +224,17 @@ func readJournal(r io.Reader) (head Head, steps []pfconf.Undo, err error) {
 	return head, steps, in.Err()
 }
 
-// Cleanup undoes what the journals in the directory say that agents left which are
-// gone; with look it only tells of them. All journals are told of. An error
-// means that the journals could not be read; what went wrong with one is in its Err.
+// Cleanup undoes the changes of killed agents, as the journals in the directory dir record them, or
+// with look changes nothing. It returns all journals. The error says that they could not be read;
+// the error of a single journal is in its Err.
 func Cleanup(ctx context.Context, dir string, look bool) (found []*Left, err error) {
 	d := stateDir(dir)
 	switch _, err := os.Lstat(dir); {
 	case errors.Is(err, os.ErrNotExist):
 		return nil, nil
 	case os.Geteuid() != 0:
-		return nil, hinted{fmt.Errorf("user %d can't read the journals in %s", os.Geteuid(), dir), "it takes root: set SUDO to sudo or doas"}
+		return nil, hinted{fmt.Errorf("user %d can't read the journals in %s", os.Geteuid(), dir),
+			"it takes root: set SUDO to sudo or doas"}
 	}
 	err = d.locked(ctx, func() error {
 		var files []*os.File
@@ -290,3 +298,68 @@ type hinted struct {
 
 func (h hinted) Hint() string  { return h.hint }
 func (h hinted) Unwrap() error { return h.error }
+
+// undoStep does one step of a journal and says what it did. The directory's turn
+// must be held.
+func (d stateDir) undoStep(ctx context.Context, u pfconf.Undo) (string, error) {
+	var err error
+	switch owner, _, _ := strings.Cut(u.Do, "/"); owner {
+	case "nft":
+		err = nft.Undo(ctx, u)
+	case "ipfw":
+		err = ipfw.Restore(ctx, nil, u)
+	case "pf":
+		err = pf.Restore(ctx, nil, u)
+	case "lab":
+		err = bsd.Undo(ctx, program.Exec, u)
+	case "spoil":
+		err = inject.Undo(ctx, program.Exec, u)
+	case "route":
+		return d.undoRoute(ctx, u)
+	case "trace":
+		err = undoTraces(u)
+	default:
+		err = fmt.Errorf("undo %q %q: not a step of this program", u.Do, u.Args)
+	}
+	return Describe(u), err
+}
+
+// Describe returns what a step of a journal undoes.
+func Describe(u pfconf.Undo) string {
+	arg := func(i int) string {
+		if i < len(u.Args) {
+			return printable(u.Args[i])
+		}
+		return "?"
+	}
+	switch u.Do {
+	case "nft/table":
+		return "delete table inet " + nft.TableName
+	case "nft/states":
+		return "delete the diverted flows' conntrack entries"
+	case "nft/ip-rule":
+		return fmt.Sprintf("delete the %s policy rule to table %d", arg(0), nft.Table)
+	case "nft/local-route":
+		return fmt.Sprintf("delete the local route to %s in table %d", arg(0), nft.Table)
+	case "nft/early-demux":
+		return "set net.ipv4.ip_early_demux to " + arg(0)
+	case ipfw.UndoSets:
+		return fmt.Sprintf("delete ipfw's sets %s and %s", arg(0), arg(1))
+	case ipfw.UndoExthdrs:
+		return "have ipfw deny unknown IPv6 protocols"
+	case pf.UndoAnchor:
+		return fmt.Sprintf("put the rules of anchor %q back", arg(0))
+	case pf.UndoLabels:
+		return "remove the states of the run's labels"
+	case undoTraceFolder:
+		return "remove the traces in " + arg(0)
+	case inject.UndoSetting:
+		return fmt.Sprintf("set %s to %s", arg(0), arg(1))
+	case undoAddedRoute:
+		return fmt.Sprintf("delete the route to %s via %s", arg(0), arg(1))
+	}
+	if s := bsd.Describe(u); s != "" {
+		return printable(s)
+	}
+	return fmt.Sprintf("%q %q", u.Do, u.Args)
+}

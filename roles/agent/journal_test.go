@@ -44,7 +44,8 @@ func TestReadJournal(t *testing.T) {
 }
 
 func FuzzReadJournal(f *testing.F) {
-	f.Add(`{"pid":7,"boot":"b","started":"2026-11-22T02:00:00Z"}` + "\n" + `{"do":"route/to","args":["10.0.0.0/8","10.1.1.1"]}` + "\n")
+	f.Add(`{"pid":7,"boot":"b","started":"2026-11-22T02:00:00Z"}` + "\n" +
+		`{"do":"route/to","args":["10.0.0.0/8","10.1.1.1"]}` + "\n")
 	f.Fuzz(func(_ *testing.T, text string) {
 		h, steps, err := readJournal(strings.NewReader(text))
 		if err != nil {
@@ -85,7 +86,8 @@ func TestJournalIsStale(t *testing.T) {
 	for range 2 {
 		left, err = Cleanup(ctx, string(d), false)
 		check(t, err)
-		if len(left) != 1 || !left[0].Stale() || !strings.Contains(left[0].Err, `"future/step" ["x"]: not a step of this program`) {
+		if len(left) != 1 || !left[0].Stale() || !strings.Contains(left[0].Err,
+			`"future/step" ["x"]: not a step of this program`) {
 			t.Fatalf("%+v", left)
 		}
 	}

@@ -58,7 +58,8 @@ func TestLab(t *testing.T) {
 		t.Errorf("journals: %+v", left)
 	}
 	var f *script.Fault
-	if _, err := second.conn.Lab(ctx, Lab{}); !errors.As(err, &f) || f.Code != script.CodeBusy || !strings.Contains(f.Text, "anna@laptop") {
+	if _, err := second.conn.Lab(ctx, Lab{}); !errors.As(err, &f) || f.Code != script.CodeBusy ||
+		!strings.Contains(f.Text, "anna@laptop") {
 		t.Errorf("a second lab: %v", err)
 	}
 	if _, err := first.conn.Lab(ctx, Lab{}); err == nil {
@@ -68,7 +69,8 @@ func TestLab(t *testing.T) {
 		t.Errorf("something was undone too early: %q", h.log)
 	}
 	check(t, first.conn.Bye(ctx))
-	if end := h.log[len(h.log)-3:]; end[0] != "ifconfig epair0a destroy" || !strings.HasPrefix(end[1], "jail -r ") || !strings.HasPrefix(end[2], "jail -r ") {
+	if end := h.log[len(h.log)-3:]; end[0] != "ifconfig epair0a destroy" || !strings.HasPrefix(end[1], "jail -r ") ||
+		!strings.HasPrefix(end[2], "jail -r ") {
 		t.Errorf("undone: %q", end)
 	}
 	_, err = second.conn.Lab(ctx, Lab{})

@@ -17,9 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// StateDir is where agents keep their journals and locks. The BSDs empty
-// /var/run when they boot, on Linux it is in memory: what is recorded there does not
-// survive a boot, and neither does any change that an agent makes to a host.
+// StateDir is where agents keep their journals and locks. It does not survive a boot (the BSDs
+// empty /var/run, on Linux it is in memory), and neither does any change that an agent makes to a
+// host.
 const StateDir = "/var/run/pfdivert"
 
 // stateDir is a directory of journals and locks.
@@ -42,7 +42,8 @@ func (d stateDir) open() error {
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok || !info.IsDir() || info.Mode().Perm()&0o077 != 0 || int(stat.Uid) != os.Geteuid() {
-		return hinted{fmt.Errorf("%s is not a directory that only this user (uid %d) may use: %v", d, os.Geteuid(), info.Mode()),
+		return hinted{fmt.Errorf("%s is not a directory that only this user (uid %d) may use: %v", d, os.Geteuid(),
+			info.Mode()),
 			"look what it is, and remove it: rm -r " + string(d)}
 	}
 	return nil
@@ -183,7 +184,8 @@ type hostLock struct {
 
 // hold takes the host for its agent: rules of two runs at once would disturb each other. While
 // another has it, it waits, at most for patience; tell is told once for whom.
-func (d stateDir) hold(ctx context.Context, what string, me holder, patience time.Duration, tell func(string)) (*hostLock, error) {
+func (d stateDir) hold(ctx context.Context, what string, me holder, patience time.Duration,
+	tell func(string)) (*hostLock, error) {
 	path := d.file(what + netSuffix() + lockSuffix)
 	end := time.Now().Add(patience)
 	told := false
@@ -209,7 +211,8 @@ func (d stateDir) hold(ctx context.Context, what string, me holder, patience tim
 			return nil, &script.Fault{Code: script.CodeBusy, Text: "another run is using this host: " + who,
 				Hint: "start again when it has ended"}
 		} else if !told {
-			tell(fmt.Sprintf("another run is using this host (%s): waiting %v for it at most", who, left.Round(time.Second)))
+			tell(fmt.Sprintf("another run is using this host (%s): waiting %v for it at most", who,
+				left.Round(time.Second)))
 			told = true
 		}
 		select {

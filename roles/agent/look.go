@@ -12,13 +12,14 @@ import (
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/program"
-	"pfdivert/roles/endpoint"
 	gather "pfdivert/roles/evidence"
+	"pfdivert/roles/socket"
 )
 
 // observed says which host it is that is going to be looked at.
 func (a *agent) observed(s *script.Setup) gather.Options {
-	o := gather.Options{Interface: a.opt.Interface, Remote: s.Remote, Ephemeral: a.opt.Ephemeral, Run: program.ExecBy(endpoint.Start)}
+	o := gather.Options{Interface: a.opt.Interface, Remote: s.Remote, Ephemeral: a.opt.Ephemeral,
+		Run: program.ExecBy(socket.Start)}
 	if len(s.Capture) > 0 {
 		o.Capture = &gather.Filter{Cells: s.Capture}
 		for _, p := range s.Paths {

@@ -16,79 +16,78 @@ import (
 	"pfdivert/matrix/evidence"
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/endpoint"
 	"pfdivert/roles/lab/bsd"
+	"pfdivert/roles/socket"
 )
 
-// Magic comes before the hello. What a login shell prints before it (rc files,
-// a greeting) is skipped; it has a NUL byte, which such noise has not.
+// Magic precedes the hello. What a login shell prints before it (rc files, a greeting) is skipped;
+// Magic has a NUL byte, which such noise has not.
 const Magic = "\x00pfdivert agent\n"
 
-// Protocol is the version of the requests and answers. Both sides are the same
-// program, copied for the run; a difference means that an old copy answered.
+// Protocol is the version of requests and answers. Both ends are the same program, copied for the
+// run; another version means that an old copy answered.
 const Protocol = 2
 
-// Hello is what an agent says first, unasked.
+// Hello is what an agent writes first, unasked.
 type Hello struct {
-	Protocol int    `json:"protocol"`
-	GOOS     string `json:"goos"`
-	GOARCH   string `json:"goarch"`
-	Kernel   string `json:"kernel"` // uname's name and release
-	System   string `json:"system"` // uname's version
-	Host     string `json:"host"`
-	PID      int    `json:"pid"`
-	Euid     int    `json:"euid"`
+	Protocol int
+	GOOS     string
+	GOARCH   string
+	Kernel   string // uname's name and release
+	System   string // uname's version
+	Host     string
+	PID      int
+	Euid     int
 	// SHA256 of the agent's own executable, in hexadecimal; empty in the lab, where it is
 	// the orchestrator's by construction.
-	SHA256 string `json:"sha256,omitempty"`
+	SHA256 string
 	// NoFamily says of each address family that the host lacks why that is
 	// known, in words that name the probe.
-	NoFamily map[pfconf.Family]string `json:"noFamily,omitempty"`
+	NoFamily map[pfconf.Family]string
 	// Failed is why the agent can't work; it ends after such a hello.
-	Failed *script.Fault `json:"failed,omitempty"`
+	Failed *script.Fault
 }
 
 // Request asks the agent for one thing: exactly one of the pointers is set.
 type Request struct {
-	ID     uint64         `json:"id"`
-	Ping   *Ping          `json:"ping,omitempty"`
-	Setup  *script.Setup  `json:"setup,omitempty"`
-	Script *script.Script `json:"script,omitempty"`
-	Rules  *Rules         `json:"rules,omitempty"`
-	Log    *Log           `json:"log,omitempty"`
-	Look   *Look          `json:"look,omitempty"`
+	ID     uint64
+	Ping   *Ping
+	Setup  *script.Setup
+	Script *script.Script
+	Rules  *Rules
+	Log    *Log
+	Look   *Look
 	// Check asks whether the host can be made what the Setup says. It changes nothing.
-	Check   *script.Setup `json:"check,omitempty"`
-	Cleanup *Tidy         `json:"cleanup,omitempty"`
-	Lab     *Lab          `json:"lab,omitempty"`
-	Bye     *Bye          `json:"bye,omitempty"`
+	Check   *script.Setup
+	Cleanup *Tidy
+	Lab     *Lab
+	Bye     *Bye
 }
 
 // Ping is the heartbeat.
 type Ping struct{}
 
-// Bye asks the agent to undo all and to answer when that is done. The agent
-// ends when its input ends, with or without it.
+// Bye asks the agent to undo all its changes and to answer when that is done. The agent ends when
+// its input ends, with or without Bye.
 type Bye struct{}
 
-// Tidy asks the agent to undo what killed ones left on its host; with Look only
-// to tell what that is.
+// Tidy asks the agent to undo what killed agents left on its host, or with Look only to report it.
 type Tidy struct {
-	Look bool `json:"look,omitempty"`
+	Look bool
 }
 
-// Lab asks the agent to build a lab on its host, which stands until the agent undoes all.
+// Lab asks the agent to build a lab on its host, which stands until the agent undoes its changes.
 type Lab struct {
-	Config bsd.Config `json:"config"`
+	Config bsd.Config
 	// By and WaitSeconds are as in Setup; who is waited for is another lab on this host.
-	By          string `json:"by,omitempty"`
-	WaitSeconds int    `json:"waitSeconds,omitempty"`
+	By          string
+	WaitSeconds int
 }
 
-// Hinter is an error that knows what its reader can do about it.
+// Hinter is an error with a hint: what its reader can do about it.
 type Hinter interface{ Hint() string }
 
-// FaultOf makes an error fit for the wire; nil stays nil.
+// FaultOf returns an error in the form in which it travels, nil for nil.
 func FaultOf(err error) *script.Fault {
 	if err == nil {
 		return nil
@@ -107,13 +106,13 @@ func FaultOf(err error) *script.Fault {
 	switch {
 	case errors.As(err, &missing):
 		f.Code = script.CodeMissing
-	case errors.Is(err, endpoint.ErrNothing):
+	case errors.Is(err, socket.ErrNothing):
 		f.Code = script.CodeNothing
 	case errors.Is(err, io.EOF):
 		f.Code = script.CodeEOF
-	case errors.Is(err, endpoint.ErrUnsupported):
+	case errors.Is(err, socket.ErrUnsupported):
 		f.Code = script.CodeUnsupported
-	case errors.Is(err, endpoint.ErrNoSocket):
+	case errors.Is(err, socket.ErrNoSocket):
 		f.Code = script.CodeNoSocket
 	case errors.Is(err, pfconf.ErrNoState):
 		f.Code = script.CodeNoState
@@ -125,48 +124,48 @@ func FaultOf(err error) *script.Fault {
 	return f
 }
 
-// Rules asks for changes of the rule set. They are made together where the
-// filter can; each has its own answer.
+// Rules asks for changes of the rule set. They are made together where the filter can; each has its
+// own answer.
 type Rules struct {
-	Changes []script.Change `json:"changes"`
+	Changes []script.Change
 }
 
 // Log asks for the transcripts of a cell.
 type Log struct {
-	Cell string `json:"cell"`
+	Cell string
 }
 
-// Look asks for what the host shows of a cell: its evidence.
+// Look asks for the evidence that the host has of a cell.
 type Look struct {
-	Cell   string         `json:"cell"`
-	Labels []string       `json:"labels,omitempty"` // of its rules, for REMOTE
-	Began  time.Duration  `json:"began"`            // the cell, since the hello came
-	About  evidence.About `json:"about"`
+	Cell   string
+	Labels []string      // of its rules, for REMOTE
+	Began  time.Duration // the cell, since the hello came
+	About  evidence.About
 }
 
-// Answer answers the request with its ID.
+// Answer is the answer to the request with its ID.
 type Answer struct {
-	ID       uint64           `json:"id"`
-	Fault    *script.Fault    `json:"fault,omitempty"`
-	Facts    *script.Facts    `json:"facts,omitempty"`
-	Outcomes []script.Outcome `json:"outcomes,omitempty"`
-	Faults   []*script.Fault  `json:"faults,omitempty"` // of Rules, one per change
-	Log      []script.Entry   `json:"log,omitempty"`
+	ID       uint64
+	Fault    *script.Fault
+	Facts    *script.Facts
+	Outcomes []script.Outcome
+	Faults   []*script.Fault // of Rules, one per change
+	Log      []script.Entry
 
-	Evidence *evidence.Cell `json:"evidence,omitempty"` // of Look
+	Evidence *evidence.Cell // of Look
 
-	Checks []CheckItem `json:"checks,omitempty"`
-	Left   []*Left     `json:"left,omitempty"` // of Tidy
-	Lab    *bsd.Lab    `json:"lab,omitempty"`
+	Checks []CheckItem
+	Left   []*Left // of Tidy
+	Lab    *bsd.Lab
 	// Notice is something that a person may want to know now. It answers no
 	// request: ID is 0.
-	Notice string `json:"notice,omitempty"`
+	Notice string
 	// Splats are reports in the log of REMOTE's kernel that something is wrong with it. They come
 	// before the answer to a request that was under way, as an answer to none.
-	Splats []string `json:"splats,omitempty"`
+	Splats []string
 }
 
-// CheckItem is one thing that a run needs of a host.
+// CheckItem is the result of one check of a host.
 type CheckItem struct {
 	Name string `json:"name"`
 	OK   bool   `json:"ok"`
@@ -182,7 +181,8 @@ type CheckItem struct {
 func (r *Request) check() error {
 	const maxSteps, maxChanges, maxPrefixes, maxLabels = 64, 4096, 64, 8
 	n := 0
-	for _, set := range []bool{r.Ping != nil, r.Setup != nil, r.Script != nil, r.Rules != nil, r.Log != nil, r.Look != nil, r.Check != nil, r.Cleanup != nil, r.Lab != nil, r.Bye != nil} {
+	for _, set := range []bool{r.Ping != nil, r.Setup != nil, r.Script != nil, r.Rules != nil, r.Log != nil,
+		r.Look != nil, r.Check != nil, r.Cleanup != nil, r.Lab != nil, r.Bye != nil} {
 		if set {
 			n++
 		}
@@ -205,7 +205,8 @@ func (r *Request) check() error {
 	}
 	for _, s := range []*script.Setup{r.Setup, r.Check} {
 		if s != nil && len(s.Paths)+len(s.Fakes)+len(s.Capture) > maxPrefixes {
-			return fmt.Errorf("%d addresses are over the limit of %d", len(s.Paths)+len(s.Fakes)+len(s.Capture), maxPrefixes)
+			return fmt.Errorf("%d addresses are over the limit of %d", len(s.Paths)+len(s.Fakes)+len(s.Capture),
+				maxPrefixes)
 		}
 	}
 	return nil

@@ -65,7 +65,8 @@ func (l linuxRoutes) add(_ context.Context, r route) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH): // fib_check_nh_v4_gw, net/ipv4/fib_semantics.c
+	// fib_check_nh_v4_gw, net/ipv4/fib_semantics.c
+	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH):
 		return notNeighbour(r, err)
 	}
 	return fmt.Errorf("add the route to FAKE %v: %w", r, err)

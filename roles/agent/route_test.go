@@ -80,10 +80,12 @@ func TestRouteToolFreeBSD(t *testing.T) {
 		t.Errorf("after it was added: %v, %v", found, err)
 	}
 	check(t, tool.remove(ctx, r))
-	if found, err := tool.taken(ctx, netip.MustParsePrefix("10.189.1.2/32")); err != nil || len(found) != 1 || found[0].via.IsValid() {
+	if found, err := tool.taken(ctx, netip.MustParsePrefix("10.189.1.2/32")); err != nil || len(found) != 1 ||
+		found[0].via.IsValid() {
 		t.Errorf("an own address: %v, %v", found, err)
 	}
-	for dst, want := range map[string][2]string{"10.189.2.77": {"10.77.66.55", "one network"}, "10.189.2.78": {"10.189.1.1", "SUDO"}} {
+	for dst, want := range map[string][2]string{"10.189.2.77": {"10.77.66.55", "one network"},
+		"10.189.2.78": {"10.189.1.1", "SUDO"}} {
 		err := tool.add(ctx, routeTo(dst+"/32", want[0]))
 		if h := (hinted{}); !errors.As(err, &h) || !strings.Contains(h.hint, want[1]) {
 			t.Errorf("%s via %s: %v", dst, want[0], err)
@@ -97,7 +99,8 @@ func TestParseRoute(t *testing.T) {
 		{"destination: 10.188.2.9\ngateway: 10.188.1.2\n", "10.188.2.9", "10.188.2.9/32 via 10.188.1.2"},
 		{"destination: default\nmask: default\ngateway: 10.0.0.1\n", "10.188.2.9", "0.0.0.0/0 via 10.0.0.1"},
 		{"destination: default\ngateway: fe80::1%em0\n", "fd00::1", "::/0 via fe80::1%em0"},
-		{"destination: fd00:188:2::\nmask: ffff:ffff:ffff:ffff::\ngateway: fd00:188:1::2\n", "fd00:188:2::9", "fd00:188:2::/64 via fd00:188:1::2"},
+		{"destination: fd00:188:2::\nmask: ffff:ffff:ffff:ffff::\ngateway: fd00:188:1::2\n", "fd00:188:2::9",
+			"fd00:188:2::/64 via fd00:188:1::2"},
 		{"destination: fe80::%lo0\nmask: ffff:ffff:ffff:ffff::\ngateway: link#4\n", "fe80::1", "fe80::/64 without a router"},
 		{"gateway: 10.0.0.1\n", "10.188.2.9", `destination "" not understood`},
 		{"destination: 10.0.0.0\nmask: 0xff\n", "10.188.2.9", `mask "0xff" not understood`},
@@ -166,10 +169,12 @@ func TestLast(t *testing.T) {
 // FAKE of each family goes via REMOTE's address of that family.
 func TestRoutesTo(t *testing.T) {
 	s := script.Setup{
-		Paths: []script.Path{{Here: netip.MustParseAddr("10.188.1.1"), There: netip.MustParseAddr("10.188.1.2")}, {Here: netip.MustParseAddr("fd00::1"), There: netip.MustParseAddr("fd00::2")}},
+		Paths: []script.Path{{Here: netip.MustParseAddr("10.188.1.1"), There: netip.MustParseAddr("10.188.1.2")},
+			{Here: netip.MustParseAddr("fd00::1"), There: netip.MustParseAddr("fd00::2")}},
 		Fakes: []netip.Prefix{netip.MustParsePrefix("fd00:9::/64"), netip.MustParsePrefix("10.188.2.9/32")},
 	}
-	if got, want := routesTo(&s), []route{routeTo("fd00:9::/64", "fd00::2"), routeTo("10.188.2.9/32", "10.188.1.2")}; !slices.Equal(got, want) {
+	if got, want := routesTo(&s), []route{routeTo("fd00:9::/64", "fd00::2"),
+		routeTo("10.188.2.9/32", "10.188.1.2")}; !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
 }

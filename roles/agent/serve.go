@@ -13,14 +13,16 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"pfdivert/pfconf"
-	"pfdivert/roles/endpoint"
 	gather "pfdivert/roles/evidence"
 	"pfdivert/roles/kernel/splat"
 	"pfdivert/roles/lab/bsd"
+	"pfdivert/roles/socket"
 )
 
-// Options is what an agent is told by its own command line.
+// Options are what the agent's command line says.
 type Options struct {
 	Hello Hello // the parts that the caller knows: SHA256, NoFamily, Failed
 	// Heartbeat is how long the agent works on without a sign of life from the
@@ -61,7 +63,7 @@ type agent struct {
 	doneOrder []string
 
 	setup  sync.Mutex // held while the fields below are written, by setUp and undo
-	fences map[pfconf.Family]*endpoint.Fence
+	fences map[pfconf.Family]*socket.Fence
 	hold   *Hold // of a real host
 	fw     pfconf.Firewall
 	table  pfconf.StateTable // of LOCAL
@@ -73,13 +75,14 @@ type agent struct {
 	log    atomic.Pointer[splat.Log] // of REMOTE's kernel; nil when it may not be read
 }
 
-// Serve says hello on w, then answers the requests that it reads from r until
-// r ends, the heartbeat stops or ctx is done; then it undoes what it did.
-// The error is why it ended, nil for the end of r.
+// Serve writes a hello to w and then answers the requests that it reads from r, until r ends, the
+// heartbeat stops or ctx is done. Then it undoes its changes. It returns why it ended, nil if r
+// ended.
 func Serve(ctx context.Context, r io.Reader, w io.Writer, opt Options) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	a := &agent{opt: opt, ctx: ctx, work: make(chan *Request), began: time.Now(), sessions: map[string]*session{}, done: map[string]ended{}}
+	a := &agent{opt: opt, ctx: ctx, work: make(chan *Request), began: time.Now(), sessions: map[string]*session{},
+		done: map[string]ended{}}
 	a.out = newWriter(w)
 	defer a.out.stop()
 
@@ -214,4 +217,14 @@ func (a *agent) answer(ctx context.Context, req *Request) {
 	}
 	// A failed write is the end of the connection; the reader sees it as well.
 	_ = a.out.send(&ans)
+}
+
+// kernel returns uname's name with its release, and its version.
+func kernel() (release, system string) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return "unknown (" + err.Error() + ")", "unknown"
+	}
+	text := func(b []byte) string { return unix.ByteSliceToString(b) }
+	return text(u.Sysname[:]) + " " + text(u.Release[:]), text(u.Version[:])
 }

@@ -103,9 +103,17 @@ func TestServeUndoes(t *testing.T) {
 		{"the end of its input", Options{Heartbeat: slow}, func(t *testing.T, s *served) { s.input.Close() }, ""},
 		{"the connection's end", Options{Heartbeat: slow}, func(t *testing.T, s *served) { s.conn.Close() }, ""},
 		{"a signal", Options{Heartbeat: slow}, func(t *testing.T, s *served) { s.stop() }, ""},
-		{"no heartbeat", Options{Heartbeat: 50 * time.Millisecond}, func(*testing.T, *served) {}, "no sign of life from the orchestrator for 50ms"},
-		{"garbage", Options{Heartbeat: slow}, func(t *testing.T, s *served) { s.input.Write([]byte("\x00\x00\x00\x02hi")) }, "frame: "},
-		{"half a frame", Options{Heartbeat: slow}, func(t *testing.T, s *served) { s.input.Write([]byte{0, 0, 0, 9, 1}); s.input.Close() }, "unexpected EOF"},
+		{"no heartbeat", Options{Heartbeat: 50 * time.Millisecond}, func(*testing.T, *served) {},
+			"no sign of life from the orchestrator for 50ms"},
+		{"garbage", Options{Heartbeat: slow}, func(t *testing.T,
+			s *served) {
+			s.input.Write([]byte("\x00\x00\x00\x02hi"))
+		}, "frame: "},
+		{"half a frame", Options{Heartbeat: slow}, func(t *testing.T,
+			s *served) {
+			s.input.Write([]byte{0, 0, 0, 9, 1})
+			s.input.Close()
+		}, "unexpected EOF"},
 		{"a request for nothing", Options{Heartbeat: slow}, func(t *testing.T, s *served) {
 			if _, err := s.conn.call(t.Context(), &Request{}); err == nil {
 				t.Error("it was answered")
@@ -160,7 +168,7 @@ func TestServeFailed(t *testing.T) {
 	if err := Serve(t.Context(), strings.NewReader(""), &out, opt); err != nil {
 		t.Error(err)
 	}
-	w := newWire(t)
+	w := newCable(t)
 	if _, err := w.dial(t, slow, out.String()); err == nil || err.Error() != "no lab" {
 		t.Errorf("dial: %v", err)
 	}
@@ -199,7 +207,8 @@ func TestScript(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, want := range []string{
-		"", "", "", "", script.CodeNothing, script.CodeSkipped, "", "EADDRINUSE", script.CodeSkipped, script.CodeSkipped,
+		"", "", "", "", script.CodeNothing, script.CodeSkipped, "", "EADDRINUSE", script.CodeSkipped,
+		script.CodeSkipped,
 		script.CodeOther, script.CodeOther, script.CodeOther, script.CodeOther, script.CodeOther, script.CodeOther, "",
 	} {
 		got := ""
@@ -287,7 +296,8 @@ func TestManyAtOnce(t *testing.T) {
 		all.Go(func() {
 			for r := range rounds {
 				cell := fmt.Sprintf("%d.%d", c, r)
-				out, err := s.conn.Script(t.Context(), script.Script{Cell: cell, Steps: []script.Step{openServer("server")}})
+				out, err := s.conn.Script(t.Context(), script.Script{Cell: cell,
+					Steps: []script.Step{openServer("server")}})
 				if err != nil || out[0].Fault != nil {
 					t.Errorf("cell %s: %v %+v", cell, err, out)
 					return

@@ -12,7 +12,7 @@ import (
 	"pfdivert/matrix/evidence"
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
-	"pfdivert/roles/endpoint"
+	"pfdivert/roles/socket"
 )
 
 // A session is what an agent holds for one cell: its endpoints and their logs.
@@ -34,7 +34,7 @@ type ended struct {
 // end is one endpoint of a cell.
 type end struct {
 	name   string
-	ep     endpoint.Endpoint
+	ep     socket.Endpoint
 	traced *traced // in place of ep, when endpoints run under $KTRACE
 	log    bounded
 	broken bool // a step failed; what would follow means nothing
@@ -96,7 +96,7 @@ func (a *agent) step(ctx context.Context, s *session, st script.Step) (out scrip
 	case script.Open:
 		err = a.open(ctx, s, st, &out)
 	case script.Fence:
-		var fence *endpoint.Fence
+		var fence *socket.Fence
 		if fence, err = a.fence(st.Family); err == nil {
 			_, err = fence.Pass(ctx)
 		}
@@ -112,7 +112,7 @@ func (a *agent) step(ctx context.Context, s *session, st script.Step) (out scrip
 		out.Text, err = tcpState(ctx, st)
 	case script.Undelivered:
 		var d script.Dropped
-		d, err = endpoint.Drops(ctx, st.Family == pfconf.Inet6, st.Port)
+		d, err = socket.Drops(ctx, st.Family == pfconf.Inet6, st.Port)
 		out.Drops = &d
 	case script.Natlook:
 		q := st.Query
@@ -179,13 +179,14 @@ func (a *agent) socketStep(ctx context.Context, s *session, st script.SocketStep
 	case e == nil:
 		return fail(fmt.Errorf("%s: the cell has no endpoint %q", st.Name(), name))
 	case e.broken && (!e.opened() || !closes && !rests):
-		return fail(&script.Fault{Code: script.CodeSkipped, Text: fmt.Sprintf("%s %s: skipped, an earlier step failed", name, st.Name())})
+		return fail(&script.Fault{Code: script.CodeSkipped, Text: fmt.Sprintf("%s %s: skipped, an earlier step failed",
+			name, st.Name())})
 	}
 	var err error
 	if e.traced != nil {
 		out, err = e.traced.step(ctx, st)
 	} else {
-		out, err = endpoint.Do(e.ep, st)
+		out, err = socket.Do(e.ep, st)
 	}
 	e.named(&out)
 	s.heard(e, out.Text)
@@ -219,7 +220,7 @@ func (a *agent) open(ctx context.Context, s *session, st script.Open, out *scrip
 		e.traced, *out, err = openApart(ctx, st)
 	} else if a.trace != nil {
 		e.traced, *out, err = a.trace.open(ctx, st)
-	} else if e.ep, err = endpoint.Open(st.Spec, &e.log); err == nil {
+	} else if e.ep, err = socket.Open(st.Spec, &e.log); err == nil {
 		out.Local, out.Peer = e.ep.Names()
 	}
 	s.ends[st.Socket] = e

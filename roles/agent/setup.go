@@ -13,15 +13,16 @@ import (
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/program"
-	"pfdivert/roles/endpoint"
 	gather "pfdivert/roles/evidence"
 	"pfdivert/roles/kernel/splat"
-	"pfdivert/roles/lab/spoil"
+	"pfdivert/roles/lab/bsd"
+	"pfdivert/roles/lab/inject"
+	"pfdivert/roles/socket"
 )
 
-// undoTimeout bounds putting the host back: the agent must end even when a command
+// UndoTimeout bounds putting the host back: the agent must end even when a command
 // of the system hangs.
-const undoTimeout = 20 * time.Second
+const UndoTimeout = 20 * time.Second
 
 // realFence is how long a fence between hosts that are no lab of namespaces may take: an
 // emulated machine that is both hosts, with all programs that a run starts on one
@@ -44,7 +45,7 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 		}
 	}
 	facts := &script.Facts{Domain: a.opt.Domain}
-	a.fences = map[pfconf.Family]*endpoint.Fence{}
+	a.fences = map[pfconf.Family]*socket.Fence{}
 	opt := a.opt
 	var err error
 	if !a.opt.Ephemeral {
@@ -56,7 +57,7 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 	a.seen = gather.Open(a.observed(s))
 	for _, p := range s.Paths {
 		family := pfconf.FamilyOf(p.Here)
-		f, err := endpoint.OpenFence(p.Here, p.There)
+		f, err := socket.OpenFence(p.Here, p.There)
 		if err != nil {
 			return nil, fmt.Errorf("fence from %v to %v: %w", p.Here, p.There, err)
 		}
@@ -67,7 +68,7 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 		a.fences[family] = f
 	}
 	if s.Trace != "" {
-		if a.trace, err = newTracer(s.Trace); err != nil {
+		if a.trace, err = newTracer(s.Trace, opt.Journal); err != nil {
 			return nil, err
 		}
 	}
@@ -91,8 +92,9 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 		return nil, fmt.Errorf("is FAKE configured here: %w", err)
 	}
 	facts.Firewall, facts.KeepsCounters = a.fw.Name(), a.fw.KeepsCounters()
-	if b, ok := a.fw.(*beside); ok {
-		facts.NoPF, facts.NoRdr, facts.PFUnknown, facts.Interfaces = b.noPF, b.noRdr, b.unknown, b.nics
+	if b, ok := a.fw.(*filterPair); ok {
+		facts.NoPF, facts.NoRdr, facts.PFUnknown = b.noPF, b.noRdr, b.unknown
+		facts.PFOn, facts.Interfaces = b.on, b.nics
 	}
 	return facts, nil
 }
@@ -110,7 +112,7 @@ func (a *agent) withoutTimestamps() error {
 
 // breakHost breaks a lab's host as it is asked to.
 func (a *agent) breakHost(ctx context.Context, s *script.Setup) error {
-	h := spoil.Host{Remote: s.Remote, Interface: a.opt.Interface, Fakes: s.Fakes, Run: program.ExecBy(endpoint.Start)}
+	h := inject.Host{Remote: s.Remote, Interface: a.opt.Interface, Fakes: s.Fakes, Run: program.ExecBy(socket.Start)}
 	if !a.opt.Ephemeral {
 		h.Journal = func(u pfconf.Undo) error {
 			if err := a.hold.Journal(u); err != nil {
@@ -121,7 +123,7 @@ func (a *agent) breakHost(ctx context.Context, s *script.Setup) error {
 		}
 	}
 	for _, p := range s.Paths {
-		h.Paths = append(h.Paths, spoil.Path(p))
+		h.Paths = append(h.Paths, inject.Path(p))
 		if h.Interface == "" {
 			var err error
 			if h.Interface, err = interfaceOf(p.Here); err != nil {
@@ -131,7 +133,7 @@ func (a *agent) breakHost(ctx context.Context, s *script.Setup) error {
 	}
 	for _, step := range s.Break {
 		err := h.Do(ctx, step)
-		if errors.Is(err, spoil.ErrLacks) {
+		if errors.Is(err, inject.ErrLacks) {
 			return &script.Fault{Code: script.CodeUnsupported, Text: "break the host: " + err.Error()}
 		}
 		if err != nil {
@@ -208,7 +210,7 @@ func (a *agent) undo() error {
 	if log := a.log.Swap(nil); log != nil {
 		errs = append(errs, log.Close())
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), undoTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), UndoTimeout)
 	defer cancel()
 	if a.fw != nil && !a.opt.Ephemeral {
 		errs = append(errs, a.fw.Close(ctx))
@@ -220,7 +222,7 @@ func (a *agent) undo() error {
 	}
 	a.fw, a.table, a.seen = nil, nil, nil
 	for _, u := range slices.Backward(a.broken) {
-		errs = append(errs, spoil.Undo(ctx, program.Exec, u))
+		errs = append(errs, inject.Undo(ctx, program.Exec, u))
 	}
 	a.broken = nil
 	if a.lab != nil {
@@ -235,11 +237,39 @@ func (a *agent) undo() error {
 }
 
 // fence returns the fence of a family.
-func (a *agent) fence(f pfconf.Family) (*endpoint.Fence, error) {
+func (a *agent) fence(f pfconf.Family) (*socket.Fence, error) {
 	a.setup.Lock()
 	defer a.setup.Unlock()
 	if a.fences[f] == nil {
 		return nil, fmt.Errorf("no fence is set up for %v", f)
 	}
 	return a.fences[f], nil
+}
+
+// buildBSD builds a lab on this system. A test replaces it.
+var buildBSD = func(ctx context.Context, c bsd.Config, journal pfconf.Journal) (*bsd.Lab, error) {
+	return bsd.Build(ctx, runtime.GOOS, c, program.ExecBy(socket.Start), journal)
+}
+
+// buildLab builds a lab on this host, for two other agents. This one undoes it when it
+// undoes all.
+func (a *agent) buildLab(ctx context.Context, l *Lab) (*bsd.Lab, error) {
+	a.setup.Lock()
+	defer a.setup.Unlock()
+	if a.hold != nil {
+		return nil, errors.New("this agent holds the host already")
+	}
+	hold, err := Take(ctx, HoldOptions{
+		Dir:      a.opt.StateDir,
+		Lab:      true,
+		By:       printable(l.By),
+		Patience: time.Duration(l.WaitSeconds) * time.Second,
+		Tell:     a.notice,
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.hold = hold
+	a.lab, err = buildBSD(ctx, l.Config, hold.Journal)
+	return a.lab, err
 }

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"pfdivert/matrix/script"
-	"pfdivert/roles/endpoint"
+	"pfdivert/roles/socket"
 )
 
 // socketPatience is how long a TCP socket is looked for that must be there, or
@@ -21,17 +21,17 @@ const (
 // dropTCP drops a TCP socket. One that must be there is looked for again, for a while.
 func dropTCP(ctx context.Context, st script.DropTCP) error {
 	return untilExpected(ctx, func() (expected bool, err error) {
-		err = endpoint.Drop(ctx, st.Near, st.Far)
-		return !st.Expected || !errors.Is(err, endpoint.ErrNoSocket), err
+		err = socket.Drop(ctx, st.Near, st.Far)
+		return !st.Expected || !errors.Is(err, socket.ErrNoSocket), err
 	})
 }
 
-// tcpState asks for the state of a TCP socket. When the step says what it expects, another answer is
-// asked for again, for a while.
+// tcpState asks for the state of a TCP socket. When the step says what it expects, another answer
+// is asked for again, for a while.
 func tcpState(ctx context.Context, st script.TCPState) (state string, err error) {
 	err = untilExpected(ctx, func() (expected bool, err error) {
-		state, err = endpoint.TCPState(ctx, st.Near, st.Far)
-		none := errors.Is(err, endpoint.ErrNoSocket)
+		state, err = socket.TCPState(ctx, st.Near, st.Far)
+		none := errors.Is(err, socket.ErrNoSocket)
 		switch st.State {
 		case "":
 			return true, err
@@ -43,13 +43,13 @@ func tcpState(ctx context.Context, st script.TCPState) (state string, err error)
 	return state, err
 }
 
-// untilExpected asks until the answer is the expected one, or time is up. That there is no socket is
-// an answer; any other error ends it.
+// untilExpected asks until the answer is the expected one, or time is up. That there is no socket
+// is an answer; any other error ends it.
 func untilExpected(ctx context.Context, ask func() (expected bool, err error)) error {
 	end := time.Now().Add(socketPatience)
 	for {
 		expected, err := ask()
-		if err != nil && !errors.Is(err, endpoint.ErrNoSocket) || expected || time.Now().After(end) {
+		if err != nil && !errors.Is(err, socket.ErrNoSocket) || expected || time.Now().After(end) {
 			return err
 		}
 		select {

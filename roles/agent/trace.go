@@ -4,13 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"pfdivert/matrix/script"
 	"strings"
 	"sync"
 	"time"
+
+	"pfdivert/matrix/script"
+	"pfdivert/pfconf"
+	"pfdivert/roles/socket"
 )
 
 // A tracer runs endpoints under $KTRACE: each in a process of its own, which is
@@ -27,8 +31,23 @@ type tracer struct {
 // end with this one, whose end closes their input.
 const traceHeartbeat = 5 * time.Second
 
-// newTracer makes a directory for the traces.
-func newTracer(command string) (*tracer, error) {
+// undoTraceFolder is the step that removes a folder of traces, which is its argument.
+const (
+	undoTraceFolder = "trace/folder"
+	tracePrefix     = "pfdivert-trace-"
+)
+
+// undoTraces removes the folder of traces that a killed agent left. It is one that newTracer made.
+func undoTraces(u pfconf.Undo) error {
+	if u.Do != undoTraceFolder || len(u.Args) != 1 || !filepath.IsAbs(u.Args[0]) ||
+		filepath.Clean(u.Args[0]) != u.Args[0] || !strings.HasPrefix(filepath.Base(u.Args[0]), tracePrefix) {
+		return fmt.Errorf("undo %q %q: not a folder of traces", u.Do, u.Args)
+	}
+	return os.RemoveAll(u.Args[0])
+}
+
+// newTracer makes a directory for the traces. journal, which may be nil, records how it is removed.
+func newTracer(command string, journal pfconf.Journal) (*tracer, error) {
 	t := &tracer{command: strings.Fields(command)}
 	if len(t.command) == 0 {
 		return nil, fmt.Errorf("%q is no command to trace with", command)
@@ -45,8 +64,13 @@ func newTracer(command string) (*tracer, error) {
 	if err != nil {
 		return nil, hinted{fmt.Errorf("KTRACE: %w", err), "install it on this host, or leave KTRACE out"}
 	}
-	t.dir, err = os.MkdirTemp("", "pfdivert-trace-")
-	return t, err
+	t.dir = filepath.Join(os.TempDir(), fmt.Sprintf("%s%016x", tracePrefix, rand.Uint64()))
+	if journal != nil {
+		if err := journal(pfconf.Undo{Do: undoTraceFolder, Args: []string{t.dir}}); err != nil {
+			return nil, fmt.Errorf("recording the folder of the traces: %w", err)
+		}
+	}
+	return t, os.Mkdir(t.dir, 0o700)
 }
 
 // twins are the tracers of the BSDs and of Linux.
@@ -148,3 +172,56 @@ func readTrace(ctx context.Context, tool, file string) (string, error) {
 
 // remove removes the directory of the traces.
 func (t *tracer) remove() error { return os.RemoveAll(t.dir) }
+
+// openApart starts a process for an endpoint and opens it there.
+func openApart(ctx context.Context, st script.Open) (*traced, script.Outcome, error) {
+	if st.Process != script.OtherProcess && st.Process != script.UnprivilegedProcess {
+		return nil, script.Outcome{}, fmt.Errorf("there is no process %q", st.Process)
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, script.Outcome{}, err
+	}
+	cmd := exec.Command(exe, "agent", "-traced")
+	if st.Process == script.UnprivilegedProcess {
+		withoutPrivilege(cmd)
+	}
+	e := &traced{end: st.Socket, cmd: cmd}
+	st.Process = ""
+	out, err := e.start(ctx, st)
+	if e.conn == nil {
+		return nil, out, err
+	}
+	// A socket that it could not open is an answer; the process stays for what it logged.
+	return e, out, err
+}
+
+// start starts the process and has it carry out the step. Without an error, or when it was
+// the step that failed, conn is set. That the process could not be started is never told with a
+// system's code: EPERM of a kernel that gives no user namespace would be taken for the
+// refusal of the socket, which no one then asked for.
+func (e *traced) start(ctx context.Context, st script.Open) (script.Outcome, error) {
+	in, err := e.cmd.StdinPipe()
+	if err != nil {
+		return script.Outcome{}, err
+	}
+	out, err := e.cmd.StdoutPipe()
+	if err != nil {
+		return script.Outcome{}, err
+	}
+	var stderr bounded
+	e.cmd.Stderr = &stderr
+	if err := socket.Start(e.cmd); err != nil {
+		return script.Outcome{}, e.unstarted(err.Error())
+	}
+	if e.conn, err = Dial(ctx, out, in, traceHeartbeat); err != nil {
+		_ = e.cmd.Process.Kill()
+		_ = e.cmd.Wait()
+		return script.Outcome{}, e.unstarted(err.Error() + " " + strings.TrimSpace(stderr.String()))
+	}
+	return e.step(ctx, st)
+}
+
+func (e *traced) unstarted(why string) error {
+	return fmt.Errorf("start %s: %s", e.cmd.Args[0], why)
+}

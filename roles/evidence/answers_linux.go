@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -97,10 +96,9 @@ func (q *routeAsking) owned() {
 	q.answer(command, text, err)
 }
 
-// rules lists the policy rules, as ip(8) does.
+// rules lists the policy rules, as ip(8) does: in the order in which the kernel has them.
 func (q *routeAsking) rules() {
 	list, err := q.routes.Rules(q.family)
-	slices.SortStableFunc(list, func(a, b rtnetlink.Rule) int { return cmp.Compare(a.Priority, b.Priority) })
 	var b strings.Builder
 	for _, r := range list {
 		fmt.Fprintln(&b, ruleText(r))
@@ -258,7 +256,8 @@ func tableName(n int) string {
 
 // typeName is ip-route(8)'s name of a type of routes (RTN_*, linux/rtnetlink.h).
 func typeName(n uint8) string {
-	names := []string{"unspec", "unicast", "local", "broadcast", "anycast", "multicast", "blackhole", "unreachable", "prohibit", "throw", "nat"}
+	names := []string{"unspec", "unicast", "local", "broadcast", "anycast", "multicast", "blackhole", "unreachable",
+		"prohibit", "throw", "nat"}
 	if int(n) < len(names) {
 		return names[n]
 	}

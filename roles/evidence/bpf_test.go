@@ -46,7 +46,8 @@ func TestParseBpf(t *testing.T) {
 			if len(p.Data) != p.Length {
 				t.Errorf("%s: %d bytes of %d", c.file, len(p.Data), p.Length)
 			}
-			got = append(got, p.Time.UTC().Format(time.StampMicro)+" "+p.Direction+" "+d.Pflog+" "+d.From()+" "+d.To()+" "+d.Summary)
+			got = append(got, p.Time.UTC().Format(
+				time.StampMicro)+" "+p.Direction+" "+d.Pflog+" "+d.From()+" "+d.To()+" "+d.Summary)
 		})
 		if err != nil {
 			t.Errorf("%s: %v", c.file, err)
@@ -57,7 +58,8 @@ func TestParseBpf(t *testing.T) {
 		// Whatever a read is cut off at, no packet is taken that is not whole.
 		for n := range b {
 			count := 0
-			if err := c.layout.parse(b[:n], func(evidence.Packet) { count++ }); count > len(got) || n > 0 && count == 0 && err == nil {
+			if err := c.layout.parse(b[:n], func(evidence.Packet) { count++ }); count > len(got) || n > 0 &&
+				count == 0 && err == nil {
 				t.Errorf("%s: %d packets in %d bytes, %v", c.file, count, n, err)
 			}
 		}

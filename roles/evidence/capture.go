@@ -45,7 +45,7 @@ func (r *recorder) add(p evidence.Packet) {
 func (r *recorder) of(a evidence.About, began time.Time) ([]evidence.Packet, error) {
 	var some []evidence.Packet
 	for _, p := range r.packets {
-		if !p.Time.Before(began) && a.Packet(p.Ip()) {
+		if !p.Time.Before(began) && a.Packet(p.IP()) {
 			some = append(some, p)
 		}
 	}

@@ -151,7 +151,8 @@ func (t *tap) filter(program []bpf.RawInstruction) error {
 	for n, in := range program {
 		filter[n] = unix.BpfInsn{Code: in.Op, Jt: in.Jt, Jf: in.Jf, K: in.K}
 	}
-	err := t.ioctl("BIOCSETF", unix.BIOCSETF, unsafe.Pointer(&unix.BpfProgram{Len: uint32(len(filter)), Insns: &filter[0]}))
+	err := t.ioctl("BIOCSETF", unix.BIOCSETF,
+		unsafe.Pointer(&unix.BpfProgram{Len: uint32(len(filter)), Insns: &filter[0]}))
 	runtime.KeepAlive(filter)
 	return err
 }
@@ -223,7 +224,7 @@ func (t *tap) take(buf []byte, give func(evidence.Packet)) error {
 		err = layout.parse(buf[:n], func(p evidence.Packet) {
 			p = t.packet(p)
 			if t.wanted != nil {
-				if keep, err := t.wanted.Run(p.Ip()); err != nil || keep == 0 {
+				if keep, err := t.wanted.Run(p.IP()); err != nil || keep == 0 {
 					return
 				}
 			}

@@ -47,7 +47,8 @@ func openCapture(nic string, f Filter, lingers bool) (*capture, error) {
 	if err != nil {
 		return nil, fmt.Errorf("interface %q: %w", nic, err)
 	}
-	c := &capture{nic: nic, link: evidence.LinkEthernet, stop: make(chan struct{}), done: make(chan struct{}), lingers: lingers}
+	c := &capture{nic: nic, link: evidence.LinkEthernet, stop: make(chan struct{}), done: make(chan struct{}),
+		lingers: lingers}
 	kind, offset := unix.SOCK_RAW, uint32(evidence.EthernetHeader)
 	if len(i.HardwareAddr) != 6 && i.Flags&net.FlagLoopback == 0 {
 		c.link, kind, offset = evidence.LinkRaw, unix.SOCK_DGRAM, 0 // a tunnel
@@ -135,7 +136,8 @@ func (c *capture) look(a evidence.About, began time.Time) ([]evidence.Packet, er
 		c.lost += int64(s.Drops) // the kernel begins again at zero
 	}
 	if c.lost > 0 {
-		return packets, errors.Join(forgot, fmt.Errorf("%d packets of %s were lost, as too many came at once", c.lost, c.nic))
+		return packets, errors.Join(forgot, fmt.Errorf("%d packets of %s were lost, as too many came at once", c.lost,
+			c.nic))
 	}
 	return packets, forgot
 }

@@ -99,11 +99,16 @@ func listChains(s *netlink.Socket) ([]*chain, error) {
 }
 
 func parseChain(family uint8, b []byte) *chain {
-	c := &chain{family: family, table: textOf(b, unix.NFTA_CHAIN_TABLE), name: textOf(b, unix.NFTA_CHAIN_NAME), kind: textOf(b, unix.NFTA_CHAIN_TYPE)}
-	if hook := netlink.Attribute(b, unix.NFTA_CHAIN_HOOK); hook != nil {
-		c.based, c.hook, c.priority = true, numberOf(hook, unix.NFTA_HOOK_HOOKNUM), int32(numberOf(hook, unix.NFTA_HOOK_PRIORITY))
+	c := &chain{
+		family: family, table: textOf(b, unix.NFTA_CHAIN_TABLE), name: textOf(b, unix.NFTA_CHAIN_NAME),
+		kind: textOf(b, unix.NFTA_CHAIN_TYPE),
 	}
-	if policy := netlink.Attribute(b, unix.NFTA_CHAIN_POLICY); len(policy) == 4 && binary.BigEndian.Uint32(policy) == 0 { // NF_DROP
+	if hook := netlink.Attribute(b, unix.NFTA_CHAIN_HOOK); hook != nil {
+		c.based, c.hook = true, numberOf(hook, unix.NFTA_HOOK_HOOKNUM)
+		c.priority = int32(numberOf(hook, unix.NFTA_HOOK_PRIORITY))
+	}
+	policy := netlink.Attribute(b, unix.NFTA_CHAIN_POLICY)
+	if len(policy) == 4 && binary.BigEndian.Uint32(policy) == 0 { // NF_DROP
 		c.does = []string{"drop"}
 	}
 	return c

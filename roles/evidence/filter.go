@@ -60,7 +60,8 @@ func (f Filter) program(offset uint32) ([]bpf.RawInstruction, error) {
 			}
 		}
 		body = append(body, bpf.RetConstant{})
-		test := []bpf.Instruction{bpf.LoadAbsolute{Off: offset, Size: 1}, bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xf0}, equal(fields.version)}
+		test := []bpf.Instruction{bpf.LoadAbsolute{Off: offset, Size: 1},
+			bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xf0}, equal(fields.version)}
 		all = append(all, when(test, body)...)
 	}
 	return bpf.Assemble(append(all, bpf.RetConstant{}))

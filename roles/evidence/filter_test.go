@@ -33,7 +33,8 @@ func portPair(source, dest uint16) []byte {
 // TestFilter runs the filter's program as a kernel would.
 func TestFilter(t *testing.T) {
 	f := Filter{
-		Cells: []netip.Prefix{netip.MustParsePrefix("10.208.0.0/12"), netip.MustParsePrefix("fd00:188:2::/64"), netip.MustParsePrefix("192.0.2.9/32")},
+		Cells: []netip.Prefix{netip.MustParsePrefix("10.208.0.0/12"), netip.MustParsePrefix("fd00:188:2::/64"),
+			netip.MustParsePrefix("192.0.2.9/32")},
 		Pairs: [][2]netip.Addr{
 			{netip.MustParseAddr("10.77.1.1"), netip.MustParseAddr("10.77.1.2")},
 			{netip.MustParseAddr("fd00:77:1::1"), netip.MustParseAddr("fd00:77:1::2")},
@@ -94,14 +95,16 @@ func TestAboutPacket(t *testing.T) {
 	const local, fake = "10.77.1.1", "10.77.2.9"
 	end := func(a string, port uint16) netip.AddrPort { return netip.AddrPortFrom(netip.MustParseAddr(a), port) }
 	about := func(p pfconf.Proto, near, far uint16) evidence.About {
-		return evidence.About{Proto: p, Local: netip.MustParseAddr(local), Fake: netip.MustParseAddr(fake), Flows: []pfconf.Flow{
-			{Family: pfconf.Inet, Proto: p, Near: end(fake, near), Far: end(local, far), Echo: 8001},
-		}}
+		return evidence.About{Proto: p, Local: netip.MustParseAddr(local), Fake: netip.MustParseAddr(fake),
+			Flows: []pfconf.Flow{
+				{Family: pfconf.Inet, Proto: p, Near: end(fake, near), Far: end(local, far), Echo: 8001},
+			}}
 	}
 	udp, icmp, rip := about(pfconf.UDP, 20001, 8001), about(pfconf.ICMP, 0, 0), about(pfconf.Raw, 0, 0)
 	const local6, fake6 = "fd00:77:1::1", "fd00:77:2::9"
 	udp6 := udp
-	udp6.Flows = []pfconf.Flow{{Family: pfconf.Inet6, Proto: pfconf.UDP, Near: end(fake6, 20001), Far: end(local6, 8001)}}
+	udp6.Flows = []pfconf.Flow{{Family: pfconf.Inet6, Proto: pfconf.UDP, Near: end(fake6, 20001),
+		Far: end(local6, 8001)}}
 	own := udp
 	own.Own = []netip.Addr{own.Fake}
 	echo := func(id uint16) []byte { return binary.BigEndian.AppendUint16([]byte{8, 0, 0, 0}, id) }
@@ -120,8 +123,10 @@ func TestAboutPacket(t *testing.T) {
 		{udp, ipPacket(17, local, "10.77.1.2", portPair(8001, 20001)...), false},
 		{own, ipPacket(17, local, fake, portPair(8002, 20002)...), true},
 		{own, ipPacket(1, fake, local, 3, 3), true},
-		{udp, ipPacket(1, "10.77.1.2", local, errorAbout(ipPacket(17, local, fake, portPair(8001, 20001)...))...), true},
-		{udp, ipPacket(1, "10.77.1.2", local, errorAbout(ipPacket(17, local, fake, portPair(8002, 20002)...))...), false},
+		{udp, ipPacket(1, "10.77.1.2", local, errorAbout(ipPacket(17, local, fake, portPair(8001, 20001)...))...),
+			true},
+		{udp, ipPacket(1, "10.77.1.2", local, errorAbout(ipPacket(17, local, fake, portPair(8002, 20002)...))...),
+			false},
 		{icmp, ipPacket(1, local, fake, echo8(8001)...), true},
 		{icmp, ipPacket(1, local, fake, echo8(8001|1<<15)...), true}, // its control
 		{icmp, ipPacket(1, local, fake, echo8(8002)...), false},
@@ -130,12 +135,15 @@ func TestAboutPacket(t *testing.T) {
 		{udp6, ipPacket(17, local6, fake6, portPair(8001, 20001)...), true},
 		{udp6, ipPacket(17, local6, fake6, portPair(8002, 20002)...), false},
 		{udp6, ipPacket(44, local6, fake6, append([]byte{17, 0, 0, 1, 0, 0, 0, 7}, portPair(8001, 20001)...)...), true},
-		{udp6, ipPacket(44, local6, fake6, append([]byte{17, 0, 0, 1, 0, 0, 0, 7}, portPair(8002, 20002)...)...), false},
+		{udp6, ipPacket(44, local6, fake6, append([]byte{17, 0, 0, 1, 0, 0, 0, 7}, portPair(8002, 20002)...)...),
+			false},
 		{udp6, ipPacket(44, local6, fake6, 17, 0, 5, 0xa8, 0, 0, 0, 7, 'x'), true}, // a later fragment
 		{udp6, ipPacket(44, local6, fake6, 6, 0, 5, 0xa8, 0, 0, 0, 7, 'x'), false},
 		{udp6, ipPacket(0, local6, fake6, append([]byte{17, 0, 1, 4, 0, 0, 0, 0}, portPair(8001, 20001)...)...), true},
 		{udp6, ipPacket(44, local6, fake6, 17, 0, 0), false},
-		{udp6, ipPacket(58, "fd00:77:1::2", local6, append([]byte{1, 4, 0, 0, 0, 0, 0, 0}, ipPacket(44, local6, fake6, append([]byte{17, 0, 0, 1, 0, 0, 0, 7}, portPair(8001, 20001)...)...)...)...), true},
+		{udp6, ipPacket(58, "fd00:77:1::2", local6, append([]byte{1, 4, 0, 0, 0, 0, 0, 0},
+			ipPacket(44, local6, fake6, append([]byte{17, 0, 0, 1, 0, 0, 0, 7}, portPair(8001, 20001)...)...)...)...),
+			true},
 		{udp, nil, false},
 		{udp, []byte{0x4f, 0}, false},
 	} {
@@ -146,13 +154,15 @@ func TestAboutPacket(t *testing.T) {
 }
 
 func FuzzPacket(f *testing.F) {
-	f.Add(ipPacket(1, "10.77.1.2", "10.77.1.1", append([]byte{3, 3, 0, 0, 0, 0, 0, 0}, ipPacket(17, "10.77.1.1", "10.77.2.9", portPair(1, 2)...)...)...))
+	f.Add(ipPacket(1, "10.77.1.2", "10.77.1.1", append([]byte{3, 3, 0, 0, 0, 0, 0, 0},
+		ipPacket(17, "10.77.1.1", "10.77.2.9", portPair(1, 2)...)...)...))
 	f.Add(ipPacket(58, "fd00:77:1::2", "fd00:77:1::1", 1, 4, 0, 0))
-	a := evidence.About{Flows: []pfconf.Flow{{Family: pfconf.Inet, Proto: pfconf.UDP, Near: netip.MustParseAddrPort("10.77.2.9:2"), Far: netip.MustParseAddrPort("10.77.1.1:1")}}}
+	a := evidence.About{Flows: []pfconf.Flow{{Family: pfconf.Inet, Proto: pfconf.UDP,
+		Near: netip.MustParseAddrPort("10.77.2.9:2"), Far: netip.MustParseAddrPort("10.77.1.1:1")}}}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		a.Packet(b)
 		for _, link := range []evidence.Link{evidence.LinkRaw, evidence.LinkEthernet, evidence.LinkPflog} {
-			a.Packet(evidence.Packet{Link: link, Data: b}.Ip())
+			a.Packet(evidence.Packet{Link: link, Data: b}.IP())
 		}
 	})
 }
@@ -170,7 +180,8 @@ func TestRecorder(t *testing.T) {
 		t.Errorf("the last packet is %d", last)
 	}
 	// A cell that began before the oldest packet that is there may lack some, and is told.
-	for began, lacks := range map[int64]bool{0: true, int64(r.packets[0].Length) - 2: true, int64(r.packets[0].Length): false} {
+	for began, lacks := range map[int64]bool{0: true, int64(r.packets[0].Length) - 2: true,
+		int64(r.packets[0].Length): false} {
 		if _, err := r.of(evidence.About{}, time.Unix(began, 0)); (err != nil) != lacks {
 			t.Errorf("began %d, the oldest is of %d: %v", began, r.packets[0].Length, err)
 		}

@@ -57,9 +57,12 @@ func Open(opt Options) *Host {
 	if opt.Run != nil {
 		opt.Run = oneByOne(opt.Run)
 	}
-	h := &Host{opt: opt, began: make(chan struct{}), sockets: map[string]*shared.Question[[]evidence.Socket]{}, filters: shared.New(readFilters(opt))}
+	h := &Host{opt: opt, began: make(chan struct{}), sockets: map[string]*shared.Question[[]evidence.Socket]{},
+		filters: shared.New(readFilters(opt))}
 	for _, proto := range []string{"tcp", "udp", "raw", evidence.ProtoDivert} {
-		h.sockets[proto] = shared.New(func(ctx context.Context) ([]evidence.Socket, error) { return readSockets(ctx, opt, proto) })
+		h.sockets[proto] = shared.New(func(ctx context.Context) ([]evidence.Socket, error) {
+			return readSockets(ctx, opt, proto)
+		})
 	}
 	h.now = shared.New(func(ctx context.Context) (counters, error) { return readCounters(ctx, opt) })
 	read := func() {
@@ -171,7 +174,8 @@ func (h *Host) socketsOf(ctx context.Context, a evidence.About, proto string) (s
 				some = append(some, s)
 			}
 		}
-		if proto != evidence.ProtoDivert && a.Complete(some) || proto == evidence.ProtoDivert && (len(some) > 0 || !slices.Contains(a.Ports, a.Divert)) {
+		if proto != evidence.ProtoDivert && a.Complete(some) || proto == evidence.ProtoDivert &&
+			(len(some) > 0 || !slices.Contains(a.Ports, a.Divert)) {
 			break
 		}
 	}

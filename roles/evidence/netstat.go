@@ -110,7 +110,8 @@ func parseNetstat(out string, take func(evidence.Socket)) error {
 // netstatProto is the Socket.Proto of a line, "" for one of no Internet protocol. OpenBSD shows the
 // number of a raw socket's protocol at the line's end.
 func netstatProto(f []string) string {
-	for prefix, proto := range map[string]string{"tcp": "tcp", "udp": "udp", "div": evidence.ProtoDivert, "icm": "icmp"} {
+	for prefix, proto := range map[string]string{"tcp": "tcp", "udp": "udp", "div": evidence.ProtoDivert,
+		"icm": "icmp"} {
 		if strings.HasPrefix(f[0], prefix) {
 			return proto
 		}

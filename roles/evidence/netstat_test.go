@@ -24,8 +24,9 @@ func TestParseStatistics(t *testing.T) {
 	parseStatistics(netstatSample(t, "openbsd/statistics-before"), before)
 	parseStatistics(netstatSample(t, "openbsd/statistics-after"), after)
 	want := map[string]int64{
-		"divert: total packet received": 3, "divert: dropped due to no socket": 1, "divert: dropped due to full socket buffer": 0,
-		"divert: packet output": 2, "divert: error": 0,
+		"divert: total packet received": 3, "divert: dropped due to no socket": 1,
+		"divert: dropped due to full socket buffer": 0,
+		"divert: packet output":                     2, "divert: error": 0,
 	}
 	if d := cmp.Diff(want, after); d != "" {
 		t.Error(d)

@@ -134,8 +134,8 @@ func (o *pfOrder) ordered(r *pf.HostRule, where string) ordered {
 	return a
 }
 
-// diversions are where a rule leads packets on this host. What it has for other hosts, or what is not
-// known, is none; the latter is told.
+// diversions are where a rule leads packets on this host. What it has for other hosts, or what is
+// not known, is none; the latter is told.
 func (o *pfOrder) diversions(r *pf.HostRule, where string) []*evidence.Diversion {
 	base := evidence.Diversion{Rule: where, Families: r.FamilyList(), Interface: r.Interface, Table: r.Table}
 	if r.Proto != 0 {

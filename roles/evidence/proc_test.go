@@ -93,7 +93,8 @@ func TestProcSockets(t *testing.T) {
 			}
 			got[1].Remote = none
 		}
-		if d := cmp.Diff(c.want, got, cmpopts.IgnoreFields(evidence.Socket{}, "Text"), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); d != "" {
+		if d := cmp.Diff(c.want, got, cmpopts.IgnoreFields(evidence.Socket{}, "Text"),
+			cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); d != "" {
 			t.Errorf("%s:\n%s", c.file, d)
 		}
 	}
@@ -123,7 +124,8 @@ func TestAboutSocket(t *testing.T) {
 		if !p.HasPorts() {
 			flow.Near, flow.Far = netip.AddrPortFrom(fake.Addr(), 0), netip.AddrPortFrom(local.Addr(), 0)
 		}
-		return evidence.About{Proto: p, Local: local.Addr(), Remote: netip.MustParseAddr("10.188.1.2"), Fake: fake.Addr(), Divert: 26600, Flows: []pfconf.Flow{flow}}
+		return evidence.About{Proto: p, Local: local.Addr(), Remote: netip.MustParseAddr("10.188.1.2"),
+			Fake: fake.Addr(), Divert: 26600, Flows: []pfconf.Flow{flow}}
 	}
 	for _, c := range []struct {
 		proto pfconf.Proto

@@ -120,7 +120,8 @@ var sysctls = map[pfconf.Family][]string{
 	},
 	pfconf.Inet6: {
 		"net.inet6.ip6.forwarding", "net.inet6.divert.recvspace", "net.inet6.ip6.fw.enable", "net.inet.ip.fw.one_pass",
-		"net.inet6.ip6.fw.deny_unknown_exthdrs", "net.inet.tcp.blackhole", "net.inet.udp.blackhole", "net.inet6.icmp6.errppslimit",
+		"net.inet6.ip6.fw.deny_unknown_exthdrs", "net.inet.tcp.blackhole", "net.inet.udp.blackhole",
+		"net.inet6.icmp6.errppslimit",
 	},
 }
 
@@ -146,7 +147,8 @@ func (h *Host) answers(ctx context.Context, a evidence.About) ([]evidence.Answer
 			continue
 		}
 		value, err := unix.SysctlUint32(name)
-		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOPROTOOPT) { // FreeBSD, and OpenBSD
+		// FreeBSD, and OpenBSD
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOPROTOOPT) {
 			continue
 		}
 		q.answer("sysctl "+name, fmt.Sprintf("%s=%d", name, value), err)

@@ -41,7 +41,8 @@ func routeTo(to netip.Addr) (string, error) {
 	}
 	ask := route.RouteMessage{
 		Type: unix.RTM_GET, Flags: unix.RTF_UP | unix.RTF_HOST, ID: uintptr(os.Getpid()), Seq: int(routeSeq.Add(1)),
-		Addrs: []route.Addr{unix.RTAX_DST: routeAddr(to), unix.RTAX_IFP: &route.LinkAddr{}}, // that the interface is told
+		// that the interface is told
+		Addrs: []route.Addr{unix.RTAX_DST: routeAddr(to), unix.RTAX_IFP: &route.LinkAddr{}},
 	}
 	question, err := ask.Marshal()
 	if err == nil {

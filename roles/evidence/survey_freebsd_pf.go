@@ -146,8 +146,9 @@ func lostByDivert(filter, translating []ordered) {
 // diverts reports whether packets go to a divert socket, and are expected back.
 func diverts(d evidence.Diversion) bool { return d.Kind == evidence.Divert && !d.Bypass }
 
-// spoilt notes at ipfw's rules that divert that pf is on beside them. From FreeBSD 14 on, pf deletes
-// the tag by which ipfw knows where to go on with a packet (sys/netpfil/pf/pf.c of 15.1, 11013).
+// spoilt notes at ipfw's rules that divert that pf is on beside them. From FreeBSD 14 on, pf
+// deletes the tag by which ipfw knows where to go on with a packet (sys/netpfil/pf/pf.c of 15.1,
+// 11013).
 func (s *Survey) spoilt() {
 	for i := range s.Diversions {
 		d := &s.Diversions[i]

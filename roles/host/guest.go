@@ -8,10 +8,11 @@ import (
 	"syscall"
 )
 
-// Guest starts cmd, a virtual machine with both agents of a lab in it, and returns the links to them
-// on this side's ends of the machine's channels. errs is what the agents write to their standard
-// errors. Both links end with the machine; the end of ctx kills it.
-func Guest(ctx context.Context, cmd *exec.Cmd, local, remote *net.UnixConn, errs io.ReadCloser) (l, r *Link, err error) {
+// Guest starts cmd, a virtual machine with both agents of a lab in it, and returns the links to
+// them on this side's ends of the machine's channels. errs is what the agents write to their
+// standard errors. Both links end with the machine; the end of ctx kills it.
+func Guest(ctx context.Context, cmd *exec.Cmd, local, remote *net.UnixConn, errs io.ReadCloser) (l, r *Link,
+	err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
 	}
@@ -22,7 +23,8 @@ func Guest(ctx context.Context, cmd *exec.Cmd, local, remote *net.UnixConn, errs
 	if err := start(ctx, cmd, cmd.Start, l); err != nil {
 		return nil, nil, err
 	}
-	r = &Link{Read: remote, Write: writeHalf{remote}, stderr: readTail(io.NopCloser(noText{})), kill: l.kill, ended: l.ended}
+	r = &Link{Read: remote, Write: writeHalf{remote}, stderr: readTail(io.NopCloser(noText{})), kill: l.kill,
+		ended: l.ended}
 	return l, r, nil
 }
 

@@ -93,8 +93,8 @@ func startOnly(ctx context.Context) (life context.Context, reached func()) {
 // one line and not a byte more (tgetpass.c), so the agent's stream follows it. It
 // is sent only when sudo's prompt has come, because a sudo that asks nothing
 // would leave it to the agent.
-func (p *privilege) start(ctx context.Context, command []string, run func(argv []string) (*Link, error)) (*Link,
-	error) {
+func (p *privilege) start(ctx context.Context, command []string,
+	run func(argv []string) (*Link, error)) (*Link, error) {
 	var quiet []string
 	if len(p.words) > 0 && (p.tool() == "sudo" || p.tool() == "doas") {
 		quiet = []string{"-n"}
@@ -121,8 +121,8 @@ func needsPassword(err error) bool {
 }
 
 // startAsking is start with a password.
-func (p *privilege) startAsking(ctx context.Context, command []string, run func(argv []string) (*Link, error)) (*Link,
-	error) {
+func (p *privilege) startAsking(ctx context.Context, command []string,
+	run func(argv []string) (*Link, error)) (*Link, error) {
 	needed := &Error{Reason: SudoPassword, Host: p.host, Text: p.tool() + " needs a password of " + p.user}
 	if p.tool() == "doas" {
 		if p.host == "" && p.ask != nil {

@@ -1,7 +1,9 @@
 package kernel
 
 import (
+	"bytes"
 	"context"
+	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
@@ -47,12 +49,12 @@ type Guest struct {
 	Emulated bool
 }
 
-// bootSilence is how long a kernel that boots may print nothing, and bootPatience how long it
-// may take in all. An emulated s390x has taken 40 seconds, with pauses of 5.
-const (
-	bootSilence  = time.Minute
-	bootPatience = 10 * time.Minute
-)
+// BootSilence is how long a kernel that boots may print nothing; a test shortens it. An emulated
+// s390x has taken 40 seconds, with pauses of 5.
+var BootSilence = time.Minute
+
+// bootPatience is how long a kernel may take to come up in all.
+const bootPatience = 10 * time.Minute
 
 // Boot starts a kernel. The agents have not said hello yet: see Booting. The end of ctx kills it.
 // Where the machine has KVM and nothing comes of it, the processor is emulated.
@@ -96,7 +98,8 @@ func (g *Guest) speaks(ctx context.Context) bool {
 func boot(ctx context.Context, image *Image, o Options, emulated bool) (*Guest, error) {
 	m, ok := machines[image.Arch]
 	if !ok {
-		return nil, &Error{Text: fmt.Sprintf("kernel %s is for %s", o.Kernel, image.Arch), Cure: "there is no machine of that kind to be started here"}
+		return nil, &Error{Text: fmt.Sprintf("kernel %s is for %s", o.Kernel, image.Arch),
+			Cure: "there is no machine of that kind to be started here"}
 	}
 	initramfs, err := openInitramfs(image, o)
 	if err != nil {
@@ -105,7 +108,8 @@ func boot(ctx context.Context, image *Image, o Options, emulated bool) (*Guest, 
 	defer initramfs.Close()
 	qemu, err := exec.LookPath(m.qemu)
 	if err != nil {
-		return nil, &Error{Text: "boot the kernel", Err: err, Cure: "install QEMU for " + image.Arch + ", which has " + m.qemu}
+		return nil, &Error{Text: "boot the kernel", Err: err,
+			Cure: "install QEMU for " + image.Arch + ", which has " + m.qemu}
 	}
 	var ours, theirs [4]*os.File
 	defer func() {
@@ -130,8 +134,9 @@ func boot(ctx context.Context, image *Image, o Options, emulated bool) (*Guest, 
 	}
 	g := &Guest{Image: image, Emulated: emulated}
 	cmd := exec.Command(qemu, o.arguments(m, emulated)...)
-	cmd.ExtraFiles = []*os.File{theirs[0], theirs[1], theirs[2], theirs[3], initramfs} // 3 and more
-	cmd.Stdout, cmd.Stderr = theirs[3], theirs[3]                                      // what QEMU says is the console's first line
+	// They are 3 and more. What QEMU says is the console's first line.
+	cmd.ExtraFiles = []*os.File{theirs[0], theirs[1], theirs[2], theirs[3], initramfs}
+	cmd.Stdout, cmd.Stderr = theirs[3], theirs[3]
 	if g.Local, g.Remote, err = host.Guest(ctx, cmd, conns[0], conns[1], conns[2]); err != nil {
 		for _, c := range conns {
 			c.Close()
@@ -161,7 +166,7 @@ func (o Options) arguments(m machine, emulated bool) []string {
 		args = append(args, "-chardev", fmt.Sprintf("socket,id=%s,fd=%d", name, 3+i),
 			"-device", fmt.Sprintf("virtserialport,chardev=%s,name=%s", name, name))
 	}
-	words := []string{"console=" + m.tty, "panic=-1", m.boot, "--", GuestRole}
+	words := []string{"console=" + m.tty, "panic=-1", "--", GuestRole}
 	if o.Single {
 		words = append(words, "-single")
 	}
@@ -211,11 +216,33 @@ func (o Options) writeInitramfs(w io.Writer, image *Image) error {
 	if err != nil {
 		return fmt.Errorf("initramfs: %w", err)
 	}
+	if Static && isDynamic(program) {
+		return &Error{Text: path + " needs libraries, which an initramfs has not",
+			Cure: "build it without: CGO_ENABLED=0 go build, or make"}
+	}
 	modules, err := o.modules(image)
 	if err != nil {
 		return err
 	}
 	return WriteInitramfs(w, program, modules)
+}
+
+// Static: a program that needs libraries is refused as init. A test whose kernel does not run it
+// takes it.
+var Static = true
+
+// isDynamic reports whether a program is started by another, which links it with libraries.
+func isDynamic(program []byte) bool {
+	f, err := elf.NewFile(bytes.NewReader(program))
+	if err != nil {
+		return false
+	}
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			return true
+		}
+	}
+	return false
 }
 
 // modules finds the modules that the guest needs. Without -modules they are looked for where
@@ -242,7 +269,8 @@ func besideBoot(image *Image) string {
 	if image.Release == "" {
 		return ""
 	}
-	for _, d := range []string{filepath.Join(dir, "../lib/modules", image.Release), filepath.Join(dir, "../usr/lib/modules", image.Release)} {
+	for _, below := range []string{"../lib/modules", "../usr/lib/modules"} {
+		d := filepath.Join(dir, below, image.Release)
 		if info, err := os.Stat(d); err == nil && info.IsDir() {
 			return d
 		}
@@ -260,16 +288,16 @@ func (g *Guest) Booting(ctx context.Context) (context.Context, context.CancelFun
 	go func() {
 		all := time.NewTimer(bootPatience)
 		defer all.Stop()
-		silence := time.NewTimer(bootSilence)
+		silence := time.NewTimer(BootSilence)
 		defer silence.Stop()
 		for {
 			select {
 			case <-ctx.Done():
 				return
 			case <-g.Console.heard:
-				silence.Reset(bootSilence)
+				silence.Reset(BootSilence)
 			case <-silence.C:
-				cancel(fmt.Errorf("it printed nothing for %v", bootSilence))
+				cancel(fmt.Errorf("it printed nothing for %v", BootSilence))
 			case <-all.C:
 				cancel(fmt.Errorf("it was not up in %v", bootPatience))
 			case <-g.Local.Ended():

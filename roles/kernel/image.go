@@ -25,11 +25,13 @@ type Image struct {
 // the first pages.
 const maxImageHead = 128 << 10
 
+const imageCure = "-kernel names a bzImage, Image, zImage or vmlinux: arch/x86/boot/bzImage"
+
 // ReadImage looks at a kernel's file.
 func ReadImage(path string) (*Image, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, &Error{Text: "kernel", Err: err, Cure: "-kernel names a bzImage, Image, zImage or vmlinux: arch/x86/boot/bzImage"}
+		return nil, &Error{Text: "kernel", Err: err, Cure: imageCure}
 	}
 	defer f.Close()
 	head, err := io.ReadAll(io.LimitReader(f, maxImageHead))
@@ -38,7 +40,7 @@ func ReadImage(path string) (*Image, error) {
 	}
 	image, err := parseImage(head)
 	if err != nil {
-		return nil, &Error{Text: "kernel " + path, Err: err, Cure: "-kernel names a bzImage, Image, zImage or vmlinux: arch/x86/boot/bzImage"}
+		return nil, &Error{Text: "kernel " + path, Err: err, Cure: imageCure}
 	}
 	image.Path = path
 	return image, nil

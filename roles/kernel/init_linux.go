@@ -62,8 +62,8 @@ func Init(isRole func(string) bool) {
 	status = child(append([]string{"pfdivert"}, words...), env)
 }
 
-// plain returns a file whose text goes to the console, which a program does not take for a terminal,
-// and a function that waits until all has got there.
+// plain returns a file whose text goes to the console, which a program does not take for a
+// terminal, and a function that waits until all has got there.
 func plain() (w *os.File, wait func()) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -86,7 +86,8 @@ func plain() (w *os.File, wait func()) {
 func child(argv []string, env []string) (status int) {
 	out, wait := plain()
 	defer wait()
-	p, err := os.StartProcess("/proc/self/exe", argv, &os.ProcAttr{Env: env, Files: []*os.File{os.Stdin, out, os.Stderr}, Dir: "/"})
+	p, err := os.StartProcess("/proc/self/exe", argv,
+		&os.ProcAttr{Env: env, Files: []*os.File{os.Stdin, out, os.Stderr}, Dir: "/"})
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "pfdivert: start %s: %v\n", strings.Join(argv, " "), err)
 		return 2

@@ -44,8 +44,10 @@ func WriteInitramfs(w io.Writer, program []byte, modules []Module) error {
 		return err
 	}
 	c := &cpio{w: z}
-	for _, dir := range []string{"/dev", "/proc", "/sys", "/run", "/tmp", "/root", "/sbin", "/lib", "/lib/modules", modulesPath, "/var"} {
-		c.dir(dir[1:])
+	for _, dir := range []string{
+		"dev", "proc", "sys", "run", "tmp", "root", "sbin", "lib", "lib/modules", modulesPath[1:], "var",
+	} {
+		c.dir(dir)
 	}
 	c.device("dev/console", 5, 1) // standard input and output of init
 	c.device("dev/null", 1, 3)    // what Go takes where there is no console

@@ -64,7 +64,8 @@ func OpenTree(dir, release string) (*Tree, error) {
 	}
 	if len(t.files) == 0 && len(t.builtin) == 0 {
 		return nil, &Error{Text: fmt.Sprintf("there are no kernel modules in %s", dir),
-			Cure: "-modules names the folder that holds lib/modules/RELEASE, or that one; leave it out for a kernel that has all built in"}
+			Cure: "-modules names the folder that holds lib/modules/RELEASE, or that one; " +
+				"leave it out for a kernel that has all built in"}
 	}
 	return t, nil
 }
@@ -92,8 +93,10 @@ func releaseDir(dir, release string) (string, error) {
 		case len(names) == 1 && release == "":
 			return filepath.Join(all, names[0]), nil
 		case len(names) > 0:
-			return "", &Error{Text: fmt.Sprintf("%s has modules for %s, and the kernel is %q", all, strings.Join(names, ", "), release),
-				Cure: "give those of this kernel: -modules " + filepath.Join(all, names[0])}
+			return "", &Error{
+				Text: fmt.Sprintf("%s has modules for %s, and the kernel is %q", all, strings.Join(names, ", "), release),
+				Cure: "give those of this kernel: -modules " + filepath.Join(all, names[0]),
+			}
 		}
 	}
 	return dir, nil

@@ -14,12 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/need"
 	"pfdivert/pfconf/rtnetlink"
 )
 
 // Fixed hardware addresses, locally administered, let each host know the
 // other's without asking.
-var hardware = map[Host]net.HardwareAddr{
+var hardware = map[Side]net.HardwareAddr{
 	Local:  {0x02, 0, 0, 0xbc, 1, 1},
 	Remote: {0x02, 0, 0, 0xbc, 1, 2},
 }
@@ -36,7 +37,7 @@ func (l *Lab) connect(ctx context.Context) error {
 	}
 	defer remote.Close()
 	var hosts [2]*hostSetup
-	for i, h := range []Host{Local, Remote} {
+	for i, h := range []Side{Local, Remote} {
 		hosts[i] = &hostSetup{host: h, families: l.Families, config: l.Config}
 		err := l.In(h, func() error { return hosts[i].open(remote) })
 		defer hosts[i].close()
@@ -54,7 +55,7 @@ func (l *Lab) connect(ctx context.Context) error {
 
 // hostSetup sets up one host.
 type hostSetup struct {
-	host     Host
+	host     Side
 	families []pfconf.Family
 	config   Config
 	routes   *rtnetlink.Conn
@@ -83,8 +84,12 @@ func (s *hostSetup) open(remote *os.File) (err error) {
 		// By default a veth has a queue for every CPU.
 		link, err = s.routes.AddLink(rtnetlink.NewLink{
 			Name: LocalInterface, Kind: rtnetlink.Veth, Hardware: hardware[Local], Queues: 1,
-			Peer: &rtnetlink.NewLink{Name: RemoteInterface, Hardware: hardware[Remote], Queues: 1, Namespace: int(remote.Fd())},
+			Peer: &rtnetlink.NewLink{Name: RemoteInterface, Hardware: hardware[Remote], Queues: 1,
+				Namespace: int(remote.Fd())},
 		})
+		if errors.Is(err, unix.EOPNOTSUPP) {
+			return &need.MissingError{Feature: need.Veth, Err: fmt.Errorf("create veth pair: %w", err)}
+		}
 		if err != nil {
 			return fmt.Errorf("create veth pair: %w", err)
 		}
@@ -202,7 +207,8 @@ func (s *hostSetup) address(p Plan) error {
 	}
 	var routes []rtnetlink.Route
 	if s.host == Remote {
-		routes = append(routes, rtnetlink.Route{Link: s.link, Dst: single(other), Scope: unix.RT_SCOPE_LINK, QuickACK: atOnce})
+		routes = append(routes, rtnetlink.Route{Link: s.link, Dst: single(other), Scope: unix.RT_SCOPE_LINK,
+			QuickACK: atOnce})
 	}
 	if s.host == Local {
 		routes = append(routes, via(p.Fakes))
@@ -271,7 +277,10 @@ func (s *hostSetup) missing() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if slices.ContainsFunc(routes, func(r rtnetlink.Route) bool { return r.Type == unix.RTN_LOCAL && r.Dst.Addr() == own }) {
+	if slices.ContainsFunc(routes, func(r rtnetlink.Route) bool {
+		return r.Type == unix.RTN_LOCAL &&
+			r.Dst.Addr() == own
+	}) {
 		return "", nil
 	}
 	return fmt.Sprintf("no local route to %v", own), nil

@@ -63,7 +63,7 @@ func tryBuild(ctx context.Context, c Config) (l *Lab, err error) {
 }
 
 // in runs f in the host and fails the test if f does.
-func in(t testing.TB, l *Lab, h Host, f func() error) {
+func in(t testing.TB, l *Lab, h Side, f func() error) {
 	t.Helper()
 	if err := l.In(h, f); err != nil {
 		t.Fatalf("on %s: %v", h, err)
@@ -71,7 +71,7 @@ func in(t testing.TB, l *Lab, h Host, f func() error) {
 }
 
 // listenUDP and dialUDP bind a socket of the host.
-func listenUDP(t testing.TB, l *Lab, h Host, a netip.Addr) (c *net.UDPConn) {
+func listenUDP(t testing.TB, l *Lab, h Side, a netip.Addr) (c *net.UDPConn) {
 	t.Helper()
 	in(t, l, h, func() (err error) {
 		c, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 0)))
@@ -81,7 +81,7 @@ func listenUDP(t testing.TB, l *Lab, h Host, a netip.Addr) (c *net.UDPConn) {
 	return c
 }
 
-func dialUDP(t testing.TB, l *Lab, h Host, from netip.Addr, to net.Addr) (c *net.UDPConn) {
+func dialUDP(t testing.TB, l *Lab, h Side, from netip.Addr, to net.Addr) (c *net.UDPConn) {
 	t.Helper()
 	in(t, l, h, func() (err error) {
 		c, err = net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0)), to.(*net.UDPAddr))
@@ -206,7 +206,7 @@ func exchangeTCP(t *testing.T, l *Lab, at netip.Addr) {
 
 // exchangeRaw sends a packet of protocol 254 from an address of h to the other
 // host.
-func exchangeRaw(t *testing.T, l *Lab, h Host, from, to netip.Addr) {
+func exchangeRaw(t *testing.T, l *Lab, h Side, from, to netip.Addr) {
 	t.Helper()
 	network := "ip4:254"
 	if to.Is6() {
@@ -325,7 +325,8 @@ func TestWithoutInet6(t *testing.T) {
 	defer func() { probeInet6 = probe }()
 	probeInet6 = func() error { return os.NewSyscallError("socket(AF_INET6)", unix.EAFNOSUPPORT) }
 	l := build(t, Config{})
-	if len(l.Families) != 1 || l.Families[0] != pfconf.Inet || !strings.Contains(l.Missing[pfconf.Inet6], "socket(AF_INET6): address family not supported") {
+	if len(l.Families) != 1 || l.Families[0] != pfconf.Inet ||
+		!strings.Contains(l.Missing[pfconf.Inet6], "socket(AF_INET6): address family not supported") {
 		t.Errorf("families %v, missing %v", l.Families, l.Missing)
 	}
 	firstPackets(t, l, l.Config.PlanOf(pfconf.Inet))
@@ -346,7 +347,8 @@ func TestSysctls(t *testing.T) {
 			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 				return err
 			}
-			for _, s := range [][2]string{{"net/ipv4/ip_forward", "1"}, {"net/ipv6/conf/all/disable_ipv6", "1"}, {"net/ipv6/conf/default/disable_ipv6", "1"}} {
+			for _, s := range [][2]string{{"net/ipv4/ip_forward", "1"}, {"net/ipv6/conf/all/disable_ipv6", "1"},
+				{"net/ipv6/conf/default/disable_ipv6", "1"}} {
 				if err := setSysctl(s[0], s[1]); err != nil {
 					return err
 				}
@@ -408,7 +410,7 @@ func TestClose(t *testing.T) {
 	}
 }
 
-func handleIn(l *Lab, host Host) (h *rtnetlink.Conn, err error) {
+func handleIn(l *Lab, host Side) (h *rtnetlink.Conn, err error) {
 	err = l.In(host, func() (err error) {
 		h, err = rtnetlink.Dial()
 		return err

@@ -30,10 +30,16 @@ func New(Config) (*Lab, error) { return nil, errSystem }
 func (l *Lab) Connect(context.Context) error { return errSystem }
 
 // In fails, see Build.
-func (l *Lab) In(Host, func() error) error { return errSystem }
+func (l *Lab) In(Side, func() error) error { return errSystem }
 
 // Start fails, see Build.
-func (l *Lab) Start(*exec.Cmd, Host) error { return errSystem }
+func (l *Lab) Start(*exec.Cmd, Side) error { return errSystem }
 
 // Close does nothing.
 func (l *Lab) Close() {}
+
+// Run fails: only Linux has network namespaces.
+func Run(context.Context, []string, RunOptions, Stdio) (int, error) { return 0, errSystem }
+
+// Inner fails, see Run.
+func Inner(context.Context, []string, Stdio) (int, error) { return 0, errSystem }

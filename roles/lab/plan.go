@@ -11,13 +11,13 @@ import (
 	"pfdivert/pfconf"
 )
 
-// Host is one of the lab's two hosts.
-type Host string
+// Side is one of the two hosts of the lab.
+type Side string
 
 // The hosts.
 const (
-	Local  Host = "local"  // where the tests are started
-	Remote Host = "remote" // whose packet filter is tested
+	Local  Side = "local"  // where the tests are started
+	Remote Side = "remote" // whose packet filter is tested
 )
 
 // The interfaces that join the hosts.
@@ -27,7 +27,7 @@ const (
 )
 
 // Interface is the host's end of the cable.
-func (h Host) Interface() string {
+func (h Side) Interface() string {
 	if h == Remote {
 		return RemoteInterface
 	}
@@ -106,7 +106,7 @@ func nth(p netip.Prefix, n int) (netip.Addr, error) {
 
 // Config says which lab to build.
 type Config struct {
-	// Single returns each family one LOCAL, the address on the interface, and
+	// Single gives each family one LOCAL, the address on the interface, and
 	// one FAKE, as OpenBSD's suite has them, in place of prefixes.
 	Single bool `json:"single,omitempty"`
 }

@@ -122,7 +122,7 @@ func reap() {
 }
 
 // describe says what there is to see in the lab.
-func (l *Lab) describe(here Host) string {
+func (l *Lab) describe(here Side) string {
 	var b strings.Builder
 	line := func(name string, of func(Plan) string) {
 		var addresses []string
@@ -144,7 +144,7 @@ func (l *Lab) describe(here Host) string {
 }
 
 // path names the host's namespace as long as the lab stands.
-func (l *Lab) path(h Host) (path string) {
+func (l *Lab) path(h Side) (path string) {
 	_ = l.In(h, func() error {
 		path = fmt.Sprintf("/proc/%d/task/%d/ns/net", os.Getpid(), unix.Gettid())
 		return nil

@@ -17,7 +17,7 @@ import (
 )
 
 // run runs a shell command in a lab.
-func run(t *testing.T, h Host, script, stdin string) (exit int, out, errOut string) {
+func run(t *testing.T, h Side, script, stdin string) (exit int, out, errOut string) {
 	t.Helper()
 	labtest.Need(t)
 	var stdout, stderr bytes.Buffer
@@ -32,7 +32,7 @@ func run(t *testing.T, h Host, script, stdin string) (exit int, out, errOut stri
 func TestRun(t *testing.T) {
 	for _, c := range []struct {
 		name   string
-		host   Host
+		host   Side
 		script string
 		exit   int
 		out    string // is in the output
@@ -55,7 +55,8 @@ func TestRun(t *testing.T) {
 	t.Run("errors", func(t *testing.T) {
 		labtest.Need(t)
 		var stderr bytes.Buffer
-		exit, err := Run(t.Context(), nil, RunOptions{Host: Local, Command: []string{"/no/such/program"}}, Stdio{nil, io.Discard, &stderr})
+		exit, err := Run(t.Context(), nil, RunOptions{Host: Local, Command: []string{"/no/such/program"}},
+			Stdio{nil, io.Discard, &stderr})
 		if exit != 2 || err != nil || !strings.Contains(stderr.String(), "/no/such/program") {
 			t.Errorf("%d, %v, %q", exit, err, stderr.String())
 		}
@@ -96,7 +97,8 @@ func TestRunKilled(t *testing.T) {
 		io.Copy(io.Discard, r)
 	}()
 	start := time.Now()
-	exit, err := Run(ctx, nil, RunOptions{Host: Remote, Command: []string{"sh", "-c", "echo x; exec sleep 60"}}, Stdio{nil, w, io.Discard})
+	exit, err := Run(ctx, nil, RunOptions{Host: Remote, Command: []string{"sh", "-c", "echo x; exec sleep 60"}},
+		Stdio{nil, w, io.Discard})
 	if err != nil || exit != 128+9 || time.Since(start) > 10*time.Second {
 		t.Errorf("%d, %v after %v", exit, err, time.Since(start))
 	}
@@ -105,7 +107,8 @@ func TestRunKilled(t *testing.T) {
 // Signals for one process are passed on; those of a terminal are not.
 func TestRunSignals(t *testing.T) {
 	labtest.Need(t)
-	o, err := json.Marshal(RunOptions{Host: Remote, Command: []string{"sh", "-c", "trap 'exit 5' TERM; trap 'exit 6' INT; echo x; while :; do sleep 0.01; done"}})
+	o, err := json.Marshal(RunOptions{Host: Remote, Command: []string{"sh", "-c",
+		"trap 'exit 5' TERM; trap 'exit 6' INT; echo x; while :; do sleep 0.01; done"}})
 	if err != nil {
 		t.Fatal(err)
 	}

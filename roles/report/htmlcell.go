@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"pfdivert/matrix"
-	"pfdivert/pfconf"
 	"pfdivert/matrix/evidence"
+	"pfdivert/pfconf"
 )
 
 // sections writes a section for each target. Those of targets that are in order, and of those of

@@ -62,7 +62,8 @@ func WriteKselftest(w io.Writer, run Run, summaries []Summary) error {
 		b.WriteString("Bail out! the run was interrupted\n")
 	}
 	fmt.Fprintf(&b, "# Totals: pass:%d fail:%d xfail:%d xpass:%d skip:%d error:%d\n",
-		count[matrix.Pass], count[matrix.Fail], count[matrix.XFail], count[matrix.XPass], count[matrix.Skip], count[matrix.Error])
+		count[matrix.Pass], count[matrix.Fail], count[matrix.XFail], count[matrix.XPass], count[matrix.Skip],
+		count[matrix.Error])
 	_, err := w.Write(b.Bytes())
 	return err
 }

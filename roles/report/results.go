@@ -33,7 +33,7 @@ func (r *Results) Add(result matrix.Result) (counted bool) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if result.Trips > r.longest.Trips {
+	if result.RoundTrips > r.longest.RoundTrips {
 		r.longest = result
 	}
 	if r.stats != nil {
@@ -103,7 +103,7 @@ func (r *Results) Summaries(run Run) []Summary {
 // before is the number of round trips that preceded the first target.
 func (r *Results) RoundTrips(before int) string {
 	return fmt.Sprintf("control round trips in the longest chain: %d to prepare the hosts, %d for %s",
-		before, r.longest.Trips, r.longest.Name)
+		before, r.longest.RoundTrips, r.longest.Name)
 }
 
 // ExitStatus returns 0, 1 or 2, according to the verdicts.

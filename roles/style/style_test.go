@@ -43,8 +43,11 @@ var words = []struct {
 	{phrase(`begins anew`), "starts again"},
 }
 
-// avoided matches whatever one of words may match; it is fast.
-var avoided = regexp.MustCompile(`(?i)wheth|back|hand|mend|body|became|become|part|nothing|play|ends|asked|anew`)
+// stems are parts of all that words can match, in small letters: texts without them are not
+// searched.
+var stems = []string{
+	"wheth", "back", "hand", "mend", "body", "became", "become", "part", "nothing", "play", "ends with", "asked", "anew",
+}
 
 // phrase matches words as a whole. What is joined to them by a hyphen or an underscore, or by a
 // dot, is a name and no word.
@@ -59,10 +62,10 @@ var allowed = regexp.MustCompile("^\"nobody\"$|\"mend(ed)?\"|`mend`|json:\"mend|
 // that are too wide.
 var (
 	pending = []string{
-		"docs/kernels.md", "roles/agent/", "roles/doctor", "roles/docs_test.go", "roles/endpoint/", "roles/evidence/",
-		"roles/lab/", "roles/twin/",
+		"docs/kernels.md", "roles/doctor", "roles/docs_test.go",
+		"roles/kernel/", "roles/twin/",
 	}
-	wide = []string{"matrix/", "pfconf/"}
+	wide = []string{"pfconf/ipfw/hostrule_test.go", "pfconf/pf/hostrule_test.go", "matrix/", "roles/agent/packe", "roles/evidence/"}
 )
 
 // finding is where a rule is broken.
@@ -89,7 +92,8 @@ func columns(line string) (n int) {
 
 // checkWords returns the words of text that are to be avoided; line is that of its beginning.
 func checkWords(file string, line int, text string) (found []finding) {
-	if !avoided.MatchString(text) {
+	small := strings.ToLower(text)
+	if !slices.ContainsFunc(stems, func(s string) bool { return strings.Contains(small, s) }) {
 		return nil
 	}
 	cleared := allowed.ReplaceAllStringFunc(text,

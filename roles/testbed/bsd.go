@@ -85,7 +85,7 @@ func (p *Pair) build(ctx context.Context, o Options, start func(bsd.Entry) (*hos
 	}
 	go printNotices(o.Notices, "lab", p.builder.conn)
 	lab, err := p.builder.conn.Lab(ctx, agent.Lab{
-		Config: bsd.Config{Single: o.Single, Domain: o.Domain},
+		Config: bsd.Config{Single: o.Single, Domain: o.Domain, PF: o.PF},
 		By:     WhoRuns(o.Getenv), WaitSeconds: int(o.Wait.Seconds()),
 	})
 	if err != nil {

@@ -152,7 +152,7 @@ func parseHosts(file, text string) (hosts []fileHost, err error) {
 	return hosts, nameHosts(hosts)
 }
 
-// nameHosts returns each host its name: what the file says, else the host's part of
+// nameHosts gives each host its name: what the file says, else the host's part of
 // what ssh takes.
 func nameHosts(hosts []fileHost) error {
 	named := map[string]fileHost{}

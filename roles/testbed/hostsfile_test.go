@@ -150,8 +150,8 @@ func TestSelectHosts(t *testing.T) {
 	}
 	_, err = selectHosts(all, "a openbsd76")
 	checkWrong(t, err, `REMOTE_SSH: there is no host "openbsd76" in the hosts file`, "the nearest is openbsd77;")
-	_, err = Find(Options{Getenv: func(name string) string { return map[string]string{"REMOTE_SSH": "a b"}[name] }},
-		nil)
+	env := map[string]string{"REMOTE_SSH": "a b"}
+	_, err = Find(Options{Getenv: func(name string) string { return env[name] }}, nil)
 	checkWrong(t, err, "REMOTE_SSH names 2 hosts; each needs addresses of its own", "-hosts FILE")
 }
 

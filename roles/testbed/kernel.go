@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"pfdivert/matrix"
+	"pfdivert/matrix/script"
 	"pfdivert/roles/host"
 	"pfdivert/roles/kernel"
 	"pfdivert/roles/kernel/splat"
@@ -23,7 +24,8 @@ func (o Options) onlyKernel() error {
 		return terminal.WithHint(errors.New("-kernel and -hosts name two hosts"),
 			"begin a line of the hosts file with kernel="+o.Kernel)
 	case o.Getenv("REMOTE_SSH") != "":
-		return terminal.WithHint(errors.New("-kernel and REMOTE_SSH name two hosts"), "unset REMOTE_SSH, or leave -kernel out")
+		return terminal.WithHint(errors.New("-kernel and REMOTE_SSH name two hosts"),
+			"unset REMOTE_SSH, or leave -kernel out")
 	case o.Domain != 0:
 		return terminal.WithHint(errors.New("-rdomain is OpenBSD's"), "leave it out with -kernel")
 	}
@@ -44,7 +46,8 @@ func (o Options) guest(h fileHost) Options {
 // reachKernel boots a kernel and reaches the agents in it.
 func reachKernel(ctx context.Context, o Options) (*Pair, error) {
 	if o.Memory < 32 || o.Memory > 1<<20 || o.CPUs < 1 || o.CPUs > 256 {
-		return nil, terminal.WithHint(fmt.Errorf("%d MB of memory and %d processors: there is no such machine", o.Memory, o.CPUs),
+		return nil, terminal.WithHint(fmt.Errorf("%d MB of memory and %d processors: there is no such machine",
+			o.Memory, o.CPUs),
 			"256 MB and 1 processor suffice")
 	}
 	guest, err := kernel.Boot(ctx, kernel.Options{
@@ -56,7 +59,11 @@ func reachKernel(ctx context.Context, o Options) (*Pair, error) {
 	}
 	p := &Pair{Local: guest.Local, Remote: guest.Remote, guest: guest, Trips: setupTrips}
 	if err := p.dial(ctx, LabHeartbeat); err != nil {
-		return nil, guest.Failed(err)
+		var lost *script.LostError
+		if errors.As(err, &lost) {
+			err = guest.Failed(lost)
+		}
+		return nil, err // else the kernel is up, and lacks something
 	}
 	p.inLab(lab.Config{Single: o.Single})
 	return p, nil

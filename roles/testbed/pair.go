@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"pfdivert/matrix"
@@ -61,6 +62,8 @@ func reachHosts(ctx context.Context, o Options, targets []matrix.Target) (*Pair,
 	if err := strayAddresses(o.Getenv); err != nil {
 		return nil, err
 	}
+	// pf spoils what ipfw diverts beside it, so it is on only where it is needed.
+	o.PF = slices.ContainsFunc(targets, matrix.Target.NeedsPF)
 	return ReachLab(ctx, o)
 }
 
@@ -215,6 +218,9 @@ func (p *Pair) dial(ctx context.Context, heartbeat time.Duration) (err error) {
 	}
 	if err != nil {
 		err = p.Explain(err)
+		if p.guest != nil {
+			p.guest.Local.Kill() // nothing in it is worth waiting for
+		}
 		p.Close()
 	}
 	return err
@@ -265,22 +271,36 @@ func (p *Pair) Leave(ctx context.Context) error {
 	if !p.real {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), AgentPatience)
-	defer cancel()
-	var errs []error
-	for name, c := range map[string]*agent.Conn{"local": p.Hosts.Local, "remote": p.Hosts.Remote} {
-		if err := c.Bye(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("%s: not everything was put back: %w", name, err))
-		}
-	}
+	ctx = context.WithoutCancel(ctx)
+	errs := make([]error, 3)
+	var hosts sync.WaitGroup
+	hosts.Go(func() { errs[0] = bye(ctx, "local", p.Hosts.Local) })
+	hosts.Go(func() { errs[1] = bye(ctx, "remote", p.Hosts.Remote) })
+	hosts.Wait()
 	if p.builder != nil {
 		p.endHosts() // a jail's processes are ended with it
-		if err := p.builder.conn.Bye(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("lab: not everything was put back: %w", err))
-		}
+		errs[2] = bye(ctx, "lab", p.builder.conn)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return terminal.WithHint(err, "'pfdivert cleanup' on that host undoes what is left")
+	}
+	return nil
+}
+
+// leavePatience is how long an agent may take to say that it has put all back: longer than it may
+// take to do it.
+const leavePatience = agent.UndoTimeout + AgentPatience
+
+// leaver is an agent's connection, when it is to end.
+type leaver interface{ Bye(context.Context) error }
+
+// bye has an agent put back what it changed.
+func bye(ctx context.Context, name string, c leaver) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, leavePatience,
+		fmt.Errorf("it has not said within %v that it did", leavePatience))
+	defer cancel()
+	if err := c.Bye(ctx); err != nil {
+		return fmt.Errorf("%s: not everything was put back: %w", name, err)
 	}
 	return nil
 }

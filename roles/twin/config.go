@@ -25,65 +25,65 @@ type Config struct {
 // Dump is what was read, as it came: messages without their header, in native byte order. It is
 // all of a snapshot.
 type Dump struct {
-	System System `cbor:"system"`
+	System System
 
-	Links     [][]byte `cbor:"links"`     // RTM_NEWLINK: struct ifinfomsg and attributes
-	Addrs     [][]byte `cbor:"addrs"`     // RTM_NEWADDR: struct ifaddrmsg …
-	Nexthops  [][]byte `cbor:"nexthops"`  // RTM_NEWNEXTHOP: struct nhmsg …
-	Routes    [][]byte `cbor:"routes"`    // RTM_NEWROUTE: struct rtmsg …
-	Rules     [][]byte `cbor:"rules"`     // RTM_NEWRULE: struct fib_rule_hdr …
-	Neighbors [][]byte `cbor:"neighbors"` // RTM_NEWNEIGH: struct ndmsg …
+	Links     [][]byte // RTM_NEWLINK: struct ifinfomsg and attributes
+	Addrs     [][]byte // RTM_NEWADDR: struct ifaddrmsg …
+	Nexthops  [][]byte // RTM_NEWNEXTHOP: struct nhmsg …
+	Routes    [][]byte // RTM_NEWROUTE: struct rtmsg …
+	Rules     [][]byte // RTM_NEWRULE: struct fib_rule_hdr …
+	Neighbors [][]byte // RTM_NEWNEIGH: struct ndmsg …
 
-	NFT    []Message     `cbor:"nft"`    // nf_tables: struct nfgenmsg and attributes
-	Sets   []Message     `cbor:"ipsets"` // ipset: struct nfgenmsg and attributes
-	Legacy []LegacyTable `cbor:"legacy"`
+	NFT    []Message // nf_tables: struct nfgenmsg and attributes
+	Sets   []Message // ipset: struct nfgenmsg and attributes
+	Legacy []LegacyTable
 
 	// Partial names the sets of nf_tables of which only a sample of elements is in NFT, and Asked has
 	// those of their elements that were asked for.
-	Partial []SetName `cbor:"partial"`
-	Asked   []Message `cbor:"asked"`
+	Partial []SetName
+	Asked   []Message
 
 	// Settings are files below /proc/sys/net, by path: "ipv4/ip_forward".
-	Settings map[string]string `cbor:"settings"`
-	Sockets  []Socket          `cbor:"sockets"`
+	Settings map[string]string
+	Sockets  []Socket
 	// Upstreams are connections of programs that take diverted packets.
-	Upstreams []Upstream `cbor:"upstreams"`
+	Upstreams []Upstream
 	// Queues are the numbers of NFQUEUE that a program takes packets from.
-	Queues []uint16 `cbor:"queues"`
+	Queues []uint16
 
 	// NotCloned names what the host has and a twin has not, one line each, for people.
-	NotCloned []string `cbor:"notCloned"`
+	NotCloned []string
 	// Unread names what could not be read, one line each. A verdict without it is none.
-	Unread []string `cbor:"unread"`
+	Unread []string
 }
 
 // System is the kernel and the layout of what was read.
 type System struct {
-	Kernel      string `cbor:"kernel"`  // uname -r
-	Machine     string `cbor:"machine"` // uname -m
-	BigEndian   bool   `cbor:"bigEndian"`
-	PointerBits int    `cbor:"pointerBits"` // of the kernel's user space interface: 32 or 64
+	Kernel      string // uname -r
+	Machine     string // uname -m
+	BigEndian   bool
+	PointerBits int // of the kernel's user space interface: 32 or 64
 }
 
 // Message is a netlink message of a subsystem with several types.
 type Message struct {
-	Type uint16 `cbor:"type"` // with the subsystem in the high byte
-	Data []byte `cbor:"data"`
+	Type uint16 // with the subsystem in the high byte
+	Data []byte
 }
 
 // SetName names a set of nf_tables.
 type SetName struct {
-	Family byte   `cbor:"family"` // NFPROTO_
-	Table  string `cbor:"table"`
-	Name   string `cbor:"name"`
+	Family byte // NFPROTO_
+	Table  string
+	Name   string
 }
 
 // LegacyTable is a table of iptables-legacy or ip6tables-legacy.
 type LegacyTable struct {
-	IPv6    bool   `cbor:"ipv6"`
-	Name    string `cbor:"name"`
-	Info    []byte `cbor:"info"`    // struct ipt_getinfo
-	Entries []byte `cbor:"entries"` // struct ipt_entry, one behind the other
+	IPv6    bool
+	Name    string
+	Info    []byte // struct ipt_getinfo
+	Entries []byte // struct ipt_entry, one behind the other
 }
 
 // Link is a network device.
@@ -236,35 +236,35 @@ type IPSet struct {
 
 // Socket is a socket that waits for connections or datagrams.
 type Socket struct {
-	Proto       string         `cbor:"proto"` // tcp, udp
-	Local       netip.AddrPort `cbor:"local"` // of IPv6: may be ::, which has IPv4 too unless V6Only
-	V6Only      bool           `cbor:"v6only"`
-	Index       int            `cbor:"index"` // of the device that it is bound to, 0 for none
-	Transparent bool           `cbor:"transparent"`
-	Mark        uint32         `cbor:"mark"`
-	UID         uint32         `cbor:"uid"`
-	GID         uint32         `cbor:"gid"`
-	ReuseAddr   bool           `cbor:"reuseAddr"`
-	ReusePort   bool           `cbor:"reusePort"`
-	OrigDst     bool           `cbor:"origDst"`  // IP_RECVORIGDSTADDR
-	OrigDst6    bool           `cbor:"origDst6"` // IPV6_RECVORIGDSTADDR
-	FreeBind    bool           `cbor:"freeBind"`
-	Comm        string         `cbor:"comm"` // of the process that has it, "" where that is not known
+	Proto       string         // tcp, udp
+	Local       netip.AddrPort // of IPv6: may be ::, which has IPv4 too unless V6Only
+	V6Only      bool
+	Index       int // of the device that it is bound to, 0 for none
+	Transparent bool
+	Mark        uint32
+	UID         uint32
+	GID         uint32
+	ReuseAddr   bool
+	ReusePort   bool
+	OrigDst     bool // IP_RECVORIGDSTADDR
+	OrigDst6    bool // IPV6_RECVORIGDSTADDR
+	FreeBind    bool
+	Comm        string // of the process that has it, "" where that is not known
 	// OptionsKnown is set where ReuseAddr, ReusePort, OrigDst and GID were asked.
-	OptionsKnown bool `cbor:"optionsKnown"`
+	OptionsKnown bool
 }
 
 // Upstream is a connection of a program that takes diverted packets, to another host: the rules have to
 // leave it out.
 type Upstream struct {
-	Proto string `cbor:"proto"` // tcp, udp
+	Proto string // tcp, udp
 	// Remote is invalid in a snapshot, which says of no one's connections where they lead.
-	Remote netip.AddrPort `cbor:"-"`
-	IPv6   bool           `cbor:"ipv6"`
-	Mark   uint32         `cbor:"mark"`
-	UID    uint32         `cbor:"uid"`
-	GID    uint32         `cbor:"gid"`
-	Comm   string         `cbor:"comm"`
+	Remote netip.AddrPort
+	IPv6   bool
+	Mark   uint32
+	UID    uint32
+	GID    uint32
+	Comm   string
 }
 
 // Difference is something that is not the same in the twin as on the host.

@@ -12,12 +12,14 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"pfdivert/roles/wire"
 )
 
-var updateSnapshot = flag.Bool("update-snapshot", false, "write testdata/snapshot/everything.cbor anew, on a machine of 64 bits, little endian")
+var updateSnapshot = flag.Bool("update-snapshot", false, "write testdata/snapshot/everything.wire anew, on a machine of 64 bits, little endian")
 
 // goldenSnapshot is the inside of a snapshot with some of all that a host can have.
-const goldenSnapshot = "testdata/snapshot/everything.cbor"
+const goldenSnapshot = "testdata/snapshot/everything.wire"
 
 // The golden snapshot can be read, and replays as when it was written.
 func TestGoldenSnapshot(t *testing.T) {
@@ -71,13 +73,13 @@ func FuzzSnapshot(f *testing.F) {
 		f.Fatal(err)
 	}
 	var whole Dump
-	if err := snapshotDecoder.Unmarshal(b, &whole); err != nil {
+	if err := wire.Unpack(b, &whole); err != nil {
 		f.Fatal(err)
 	}
 	// A part at a time: small inputs are changed where it matters, and fast.
 	part := func(d Dump) {
 		d.System = system()
-		b, err := snapshotEncoder.Marshal(d)
+		b, err := wire.Append(nil, d)
 		if err != nil {
 			f.Fatal(err)
 		}

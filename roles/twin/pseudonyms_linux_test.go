@@ -9,6 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
+
+	"pfdivert/roles/wire"
 )
 
 // common is how many bits two addresses have in common from the left.
@@ -138,7 +140,7 @@ func TestPseudonyms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := snapshotEncoder.Marshal(mapped.Dump)
+	b, err := wire.Append(nil, mapped.Dump)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,11 +10,13 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/fxamacker/cbor/v2"
 	"golang.org/x/sys/unix"
+
+	"pfdivert/roles/wire"
 )
 
-// snapshotHead is the first line of a snapshot's file. What follows is a Dump in CBOR, packed by gzip.
+// snapshotHead is the first line of a snapshot's file. What follows is a Dump as package wire packs it, in
+// gzip.
 // The number changes when an older program would read it wrongly.
 const snapshotHead = "pfdivert snapshot 1\n"
 
@@ -22,7 +24,6 @@ const snapshotHead = "pfdivert snapshot 1\n"
 // asked to make of it. A host with all of these is larger than any that was seen.
 const (
 	maxSnapshot   = 64 << 20
-	maxList       = 1 << 17
 	maxLinks      = 4096
 	maxText       = 4096
 	maxSocketList = 8192
@@ -42,26 +43,6 @@ func (e *SnapshotError) Unwrap() error { return e.Err }
 // Hint is what to do about it, for people.
 func (e *SnapshotError) Hint() string { return e.hint }
 
-var snapshotDecoder = func() cbor.DecMode {
-	mode, err := cbor.DecOptions{
-		DupMapKey: cbor.DupMapKeyEnforcedAPF, MaxNestedLevels: 8, MaxArrayElements: maxList, MaxMapPairs: 1 << 10,
-		IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden, ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
-	}.DecMode()
-	if err != nil {
-		panic(err) // the options are constants
-	}
-	return mode
-}()
-
-// Snapshots of the same configuration are the same.
-var snapshotEncoder = func() cbor.EncMode {
-	mode, err := cbor.CoreDetEncOptions().EncMode()
-	if err != nil {
-		panic(err)
-	}
-	return mode
-}()
-
 // Save writes a snapshot of the configuration, for a bug report. Comments, hardware addresses' vendors,
 // and neighbors that no rule names are left out.
 func (c *Config) Save(w io.Writer) error {
@@ -69,7 +50,7 @@ func (c *Config) Save(w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	b, err := snapshotEncoder.Marshal(d)
+	b, err := wire.Append(nil, d)
 	if err != nil {
 		return err
 	}
@@ -115,10 +96,10 @@ func Load(r io.Reader) (*Config, error) {
 // notOne is the hint for a file that no one can use.
 const notOne = "give a file that 'pfdivert doctor -save FILE' wrote"
 
-// unpacked makes a configuration of a snapshot's CBOR.
+// unpacked makes a configuration of a snapshot's bytes.
 func unpacked(b []byte) (*Config, error) {
 	var d Dump
-	if err := snapshotDecoder.Unmarshal(b, &d); err != nil {
+	if err := wire.Unpack(b, &d); err != nil {
 		return nil, &SnapshotError{err, notOne}
 	}
 	if err := d.check(); err != nil {

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/fxamacker/cbor/v2"
+	"pfdivert/roles/wire"
 )
 
 // everything is a script that sets up a host with some of all.
@@ -104,7 +104,7 @@ func TestSnapshotRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		change(&c.Dump)
-		b, err := cbor.Marshal(c.Dump)
+		b, err := wire.Append(nil, c.Dump)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -24,7 +24,7 @@ type World struct {
 	Without []string
 	// Config is more of sshd_config.
 	Config string
-	// OwnNetwork returns it a network namespace, in which sshd has port 22 on all
+	// OwnNetwork gives it a network namespace, in which sshd has port 22 on all
 	// addresses. All interfaces are down.
 	OwnNetwork bool
 	// Run is a command to run in place of sshd, as the user As, or root. The test

@@ -67,8 +67,10 @@ func (b *builder) jails(c Config, unique int) error {
 			return err
 		}
 	}
-	if err := b.pf(remote); err != nil {
-		return err
+	if c.PF {
+		if err := b.pf(remote); err != nil {
+			return err
+		}
 	}
 	for _, f := range pfconf.Families {
 		if err := b.tools().do(words("jexec %s route -n add %s", local, b.lab.Addresses[f].route())...); err != nil {

@@ -27,6 +27,8 @@ type Config struct {
 	// Domain is REMOTE's routing domain, 0 for the one that every host has. Only
 	// OpenBSD has others.
 	Domain int `json:"domain,omitempty"`
+	// PF switches on the pf of a FreeBSD REMOTE, beside its ipfw.
+	PF bool `json:"pf,omitempty"`
 }
 
 // Addresses are those of one family. All cells share LOCAL's address: the BSDs have no route that

@@ -178,7 +178,7 @@ func TestJails(t *testing.T) {
 	b := &builder{ctx: t.Context(), run: m.run, journal: r.record, lab: &Lab{run: m.run}}
 	// Not seen from here: the epair1 of another jail.
 	m.nics = append(m.nics, &fakeNIC{name: "epair1a", jail: "web"})
-	if err := b.jails(Config{}, 77); err != nil {
+	if err := b.jails(Config{PF: true}, 77); err != nil {
 		t.Fatal(err)
 	}
 	want := []string{

@@ -99,7 +99,7 @@ func Programs(t testing.TB, names ...string) {
 func AsNobody(t *testing.T, pattern string) {
 	t.Helper()
 	if os.Getenv(inside) == "" || os.Geteuid() != 0 {
-		t.Skip("only root can become nobody")
+		t.Skip("only root can drop to a user without privilege")
 	}
 	cmd := exec.Command("/proc/self/exe", "-test.run", pattern, "-test.v", "-test.count=1")
 	for _, e := range os.Environ() {

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Start starts cmd in a new network namespace. A user other than root becomes
@@ -25,7 +27,8 @@ func Start(cmd *exec.Cmd) error {
 	err := cmd.Start()
 	// clone(2) of a kernel that was built without them.
 	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOSYS) {
-		return &ForbiddenError{Err: err, Cause: "the kernel was built without namespaces", Cure: "test on a kernel that has them, or name a second host with REMOTE_SSH"}
+		return &ForbiddenError{Err: err, Cause: "the kernel was built without namespaces",
+			Cure: "test on a kernel that has them, or name a second host with REMOTE_SSH"}
 	}
 	return Explain(err)
 }
@@ -52,7 +55,8 @@ func Explain(err error) error {
 func realRoot() bool {
 	b, err := os.ReadFile("/proc/self/uid_map")
 	// A kernel without user namespaces has no such file.
-	return os.Geteuid() == 0 && (err != nil || slices.Equal(strings.Fields(string(b)), []string{"0", "0", "4294967295"}))
+	return os.Geteuid() == 0 && (err != nil || slices.Equal(strings.Fields(string(b)),
+		[]string{"0", "0", "4294967295"}))
 }
 
 // blame finds the setting that forbids namespaces. value reads a sysctl, "" if
@@ -61,7 +65,10 @@ func blame(root bool, refusal syscall.Errno, value func(name string) string) (ca
 	if root && refusal != syscall.ENOSPC {
 		return "", "root lacks CAP_SYS_ADMIN here, as in a container: give the container that capability, or run outside"
 	}
-	const orRoot = "run the tests as root (SUDO=sudo), or: sysctl -w "
+	orRoot := "run the tests as root (SUDO=sudo), or: sysctl -w "
+	if root {
+		orRoot = "sysctl -w "
+	}
 	for _, s := range []struct{ name, forbids, allows string }{
 		{"kernel.unprivileged_userns_clone", "0", "1"},
 		{"kernel.apparmor_restrict_unprivileged_userns", "1", "0"},
@@ -87,3 +94,6 @@ func sysctl(name string) string {
 	}
 	return strings.TrimSpace(string(b))
 }
+
+// onMainThread reports whether the calling thread is the process's first.
+func onMainThread() bool { return unix.Gettid() == unix.Getpid() }

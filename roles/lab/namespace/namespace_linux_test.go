@@ -75,7 +75,8 @@ func TestForbidden(t *testing.T) {
 			} else if err != nil {
 				t.Fatalf("%v: %s", err, out)
 			}
-			for _, want := range []string{"no space left on device", "(user." + limit + " is 0)", "SUDO=sudo", "sysctl -w user." + limit + "="} {
+			for _, want := range []string{"no space left on device", "(user." + limit + " is 0)", "SUDO=sudo",
+				"sysctl -w user." + limit + "="} {
 				if !strings.Contains(string(out), want) {
 					t.Errorf("says %q, want %q in it", out, want)
 				}
@@ -94,8 +95,10 @@ func TestBlame(t *testing.T) {
 	}{
 		{"Debian", false, syscall.EPERM, map[string]string{"kernel.unprivileged_userns_clone": "0"},
 			"kernel.unprivileged_userns_clone is 0", "sysctl -w kernel.unprivileged_userns_clone=1"},
-		{"Ubuntu", false, syscall.EACCES, map[string]string{"kernel.unprivileged_userns_clone": "1", "kernel.apparmor_restrict_unprivileged_userns": "1"},
-			"kernel.apparmor_restrict_unprivileged_userns is 1", "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"},
+		{"Ubuntu", false, syscall.EACCES, map[string]string{"kernel.unprivileged_userns_clone": "1",
+			"kernel.apparmor_restrict_unprivileged_userns": "1"},
+			"kernel.apparmor_restrict_unprivileged_userns is 1",
+			"sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"},
 		{"none left", false, syscall.ENOSPC, map[string]string{"user.max_user_namespaces": "100"},
 			"limit of namespaces is reached", "raise user.max_user_namespaces"},
 		{"container", false, syscall.EPERM, nil, "seccomp", "outside of the container"},

@@ -1,0 +1,199 @@
+package matrix
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"pfdivert/matrix/explain"
+	"pfdivert/matrix/script"
+	"pfdivert/pfconf"
+)
+
+// cellTimeout is the last resort: nothing in a cell waits by the clock, so only a host that
+// hangs can take so long. All cells wait for the same loads of pf: on a busy emulated
+// machine a pfctl takes a second, and a run 60 of them one after the other.
+const cellTimeout = 2 * time.Minute
+
+// portTries is how often a cell is run again because a planned port was in
+// use on a host.
+const portTries = 5
+
+// runTarget runs a target and judges it.
+func (r *runner) runTarget(ctx context.Context, t Target) Result {
+	start := time.Now()
+	ctx, trips := withRoundTrips(ctx)
+	res, p := r.judgeTarget(ctx, t)
+	res.RoundTrips = *trips
+	res.Name, res.Seconds = t.Name, time.Since(start).Seconds()
+	cause := ""
+	if p != nil && p.evidence != nil && res.Verdict == Fail && r.kernel.knownByCause(t) {
+		seen := res
+		seen.Evidence = p.evidence
+		cause = r.explain(t, seen, p).Cause
+	}
+	res = r.kernel.expected(t, res, cause)
+	if p != nil && p.evidence != nil && (res.Verdict != Pass || p.lookAlways) {
+		r.budget.took(t.Name)
+		res.Evidence = p.evidence
+	}
+	noPF := res.Verdict == Skip && r.kernel.besides(t)
+	known := res.Verdict == XFail // its detail says why
+
+	if res.Verdict != Pass && !known && res.Reason != NotClaimed && !noPF && !r.opt.NoEvidence { // nothing is wrong there
+		res.Explanation = r.explain(t, res, p)
+	}
+	if p != nil && (res.Verdict != Pass || r.opt.Transcripts) {
+		res.Transcript = p.transcript(ctx)
+	}
+	return res
+}
+
+// judgeTarget runs a target, with other ports if those of the first cell are
+// in use, and returns its verdict and the last cell.
+func (r *runner) judgeTarget(ctx context.Context, t Target) (Result, *testCase) {
+	if s := r.skip(t); s != nil {
+		return s.result(), nil
+	}
+	var err error
+	var p *testCase
+	for range portTries {
+		p, err = r.runCell(ctx, t)
+		var taken *portTakenError
+		if !errors.As(err, &taken) {
+			break
+		}
+		err = broken(SocketFailed, "%v; %d ports were tried", taken, portTries)
+	}
+	if err == nil {
+		return Result{Verdict: Pass}, p
+	}
+	var f *finding
+	if !errors.As(err, &f) {
+		f = &finding{Error, TimedOut, err.Error()}
+		if r.ctx.Err() != nil {
+			f = &finding{Error, Interrupted, "the run was stopped: " + context.Cause(r.ctx).Error()}
+		}
+	}
+	return f.result(), p
+}
+
+// runCell runs a target once, with a fresh cell.
+func (r *runner) runCell(ctx context.Context, t Target) (*testCase, error) {
+	c := r.addresses.Cell(t)
+	p := &testCase{Cell: c, kernel: r.kernel, nics: r.facts.Interfaces, localSystem: r.localSystem, batches: r.batches, omit: r.omit,
+		lookable: r.budget.wanted(t.Name), lookAlways: r.budget.all,
+		local:  side{"local", r.hosts.Local, c.Session, t.Family, new(bool)},
+		remote: side{"remote", r.hosts.Remote, c.Session, t.Family, new(bool)}}
+	if t.First.IsDivertPacket() || t.Claim != nil {
+		select {
+		case p.Divert = <-r.divert:
+			defer func() { r.divert <- p.Divert }()
+		case <-ctx.Done():
+			return p, context.Cause(ctx)
+		}
+	}
+	if err := r.locks.lock(ctx, c.lockKey); err != nil {
+		return p, err
+	}
+	defer r.locks.unlock(c.lockKey)
+	// What came before was another's, who may have had the same addresses.
+	p.began = time.Now()
+	ctx, cancel := context.WithTimeoutCause(ctx, cellTimeout, fmt.Errorf("the cell did not end within %v", cellTimeout))
+	defer cancel()
+	r.batches.enter()
+	err := r.unlessStopped(p.run(ctx))
+	var taken *portTakenError
+	if (err != nil || p.lookAlways) && r.ctx.Err() == nil && !errors.As(err, &taken) {
+		p.look(ctx)
+	}
+	if c.lockKey != "" && len(p.labels) > 0 {
+		// The next one of this conversation begins without a rule.
+		if left := r.batches.load(ctx, script.Change{Remove: p.labels}); err == nil && left != nil {
+			err = broken(RuleRefused, "remote: the rule is not removed: %v", left)
+		}
+		p.labels = nil
+	}
+	r.batches.leave(ctx, p.labels...)
+
+	// What is left is closed and forgotten whatever happened to the cell; that this
+	// failed is worth telling only when nothing else did.
+	if ended := r.unlessStopped(p.close(ctx)); err == nil && ended != nil {
+		err = ended
+	}
+	return p, err
+}
+
+// unlessStopped returns err, or why the run was stopped: what a cell finds then may be the stop's
+// own doing, for cells that gave up left their sockets, rules and divert ports as they were.
+func (r *runner) unlessStopped(err error) error {
+	if err != nil && r.ctx.Err() != nil {
+		return context.Cause(r.ctx)
+	}
+	return err
+}
+
+// run runs the cell.
+func (p *testCase) run(ctx context.Context) error {
+	if p.Target.reuse() {
+		return p.reuse(ctx)
+	}
+	return p.exchanges()[0].run(ctx, true)
+}
+
+// run runs an args cell, with or without its control.
+func (x *exchange) run(ctx context.Context, control bool) error {
+	x.current = x
+	if x.Claim != nil {
+		return x.Claim.run(&claimRun{exchange: x}, ctx)
+	}
+	run := runs[runKey{x.mode.mechanism, x.Proto}]
+	if run == nil {
+		return broken(SetupFailed, "there is no test of %s with %v", x.mode, x.Proto)
+	}
+	return run(x, ctx, control)
+}
+
+// runs are the functions that run an exchange, by what diverts it and by its protocol.
+var runs = map[runKey]func(*exchange, context.Context, bool) error{
+	{explain.DivertTo, pfconf.TCP}:     runStream,
+	{explain.DivertTo, pfconf.UDP}:     runDatagram,
+	{explain.DivertTo, pfconf.Raw}:     runDatagram,
+	{explain.DivertTo, pfconf.ICMP}:    func(x *exchange, ctx context.Context, c bool) error { return echo{x}.requests(ctx, c) },
+	{explain.DivertReply, pfconf.TCP}:  runStream,
+	{explain.DivertReply, pfconf.UDP}:  runDatagram,
+	{explain.DivertReply, pfconf.Raw}:  runDatagram,
+	{explain.DivertReply, pfconf.ICMP}: func(x *exchange, ctx context.Context, c bool) error { return echo{x}.replies(ctx, c) },
+	{explain.PacketIn, pfconf.UDP}:     runPacket,
+	{explain.PacketOut, pfconf.UDP}:    runPacket,
+}
+
+type runKey struct {
+	mechanism explain.Mechanism
+	proto     pfconf.Proto
+}
+
+func runStream(x *exchange, ctx context.Context, c bool) error   { return stream{x}.run(ctx, c) }
+func runDatagram(x *exchange, ctx context.Context, c bool) error { return datagram{x}.run(ctx, c) }
+func runPacket(x *exchange, ctx context.Context, c bool) error   { return packet{x}.run(ctx, c) }
+
+// transcript gets what the cell's endpoints logged.
+func (p *testCase) transcript(ctx context.Context) []Transcript {
+	var all []Transcript
+	for _, s := range []side{p.local, p.remote} {
+		entries, err := s.host.Log(ctx, p.Session)
+		if err != nil {
+			entries = []script.Entry{{End: "agent", Text: "no transcript: " + err.Error() + "\n"}}
+		}
+		for _, e := range entries {
+			all = append(all, Transcript{s.name, e.End, e.Text})
+		}
+	}
+	return all
+}
+
+// result makes the finding a result.
+func (f *finding) result() Result {
+	return Result{Verdict: f.verdict, Reason: f.reason, Detail: f.detail}
+}

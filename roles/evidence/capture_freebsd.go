@@ -1,5 +1,0 @@
-package evidence
-
-import "strconv"
-
-var layout = freebsdLayout(strconv.IntSize / 8)

@@ -1,3 +1,0 @@
-package evidence
-
-var layout = openbsdLayout

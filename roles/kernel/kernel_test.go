@@ -1,0 +1,221 @@
+package kernel
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/binary"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
+)
+
+// TestInitramfs: what cpio(1) unpacks is what was put in.
+func TestInitramfs(t *testing.T) {
+	if _, err := exec.LookPath("cpio"); err != nil {
+		t.Skip(err)
+	}
+	var packed bytes.Buffer
+	modules := []Module{{Name: "nf_tables", Data: []byte("module 1"), aliases: []string{"nfnetlink-subsys-10"}}, {Name: "veth", Data: []byte("2")}}
+	if err := WriteInitramfs(&packed, []byte("program"), modules); err != nil {
+		t.Fatal(err)
+	}
+	z, err := gzip.NewReader(&packed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	cmd := exec.Command("cpio", "-i", "--quiet", "--no-absolute-filenames", "-f", "dev/*") // devices take root
+	cmd.Dir, cmd.Stdin = dir, z
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("cpio: %v\n%s", err, out)
+	}
+	for path, want := range map[string]string{
+		initPath: "program", moduleFile("nf_tables"): "module 1", moduleFile("veth"): "2",
+		orderPath: "nf_tables\nveth\n", aliasesPath: "nfnetlink-subsys-10 nf_tables\n",
+	} {
+		if got, err := os.ReadFile(filepath.Join(dir, path)); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v", path, got, err)
+		}
+	}
+	if to, err := os.Readlink(filepath.Join(dir, modprobePath)); err != nil || to != initPath {
+		t.Errorf("modprobe: %q, %v", to, err)
+	}
+	if info, err := os.Stat(filepath.Join(dir, initPath)); err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("init: %v, %v", info, err)
+	}
+}
+
+// elfModule makes a module that has nothing but a section .modinfo.
+func elfModule(order binary.ByteOrder, info ...string) []byte {
+	data := strings.Join(info, "\x00") + "\x00"
+	names := "\x00.modinfo\x00.shstrtab\x00"
+	const head, section = 64, 64
+	at := uint64(head + len(data) + len(names))
+	var b bytes.Buffer
+	put := func(v any) { _ = binary.Write(&b, order, v) }
+	endian := byte(1)
+	if order == binary.BigEndian {
+		endian = 2
+	}
+	b.Write([]byte{0x7f, 'E', 'L', 'F', 2, endian, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0})
+	put([]uint16{1, 62})
+	put(uint32(1))
+	put([]uint64{0, 0, at})
+	put(uint32(0))
+	put([]uint16{head, 0, 0, section, 3, 2})
+	b.WriteString(data + names)
+	put(make([]uint64, section/8))
+	put([]uint32{1, 1})
+	put([]uint64{0, 0, head, uint64(len(data)), 0, 0, 0})
+	b.Truncate(int(at) + 2*section - 8)
+	put(uint64(0))
+	put([]uint32{10, 3})
+	put([]uint64{0, 0, head + uint64(len(data)), uint64(len(names)), 0, 0, 0})
+	return b.Bytes()
+}
+
+// TestClosure: modules come in the order in which they can be loaded, whatever compresses them,
+// without depmod(8) having been run.
+func TestClosure(t *testing.T) {
+	dir := t.TempDir()
+	tree := filepath.Join(dir, "lib/modules/6.1.0/kernel")
+	if err := os.MkdirAll(tree, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write := func(name string, pack func(io.Writer) io.WriteCloser, order binary.ByteOrder, info ...string) {
+		var b bytes.Buffer
+		w := pack(&b)
+		_, err := w.Write(elfModule(order, info...))
+		if err = errorsOf(err, w.Close(), os.WriteFile(filepath.Join(tree, name), b.Bytes(), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	plain := func(w io.Writer) io.WriteCloser { return nopCloser{w} }
+	xzip := func(w io.Writer) io.WriteCloser { z, _ := xz.NewWriter(w); return z }
+	zst := func(w io.Writer) io.WriteCloser { z, _ := zstd.NewWriter(w); return z }
+	write("nft_tproxy.ko", plain, binary.LittleEndian, "depends=nf_tables,nf-tproxy-ipv4", "alias=nft-expr-tproxy")
+	write("nf_tables.ko.xz", xzip, binary.BigEndian, "depends=nfnetlink", "softdep=pre: crc32c-arch post: nft_ct missing")
+	write("nf-tproxy-ipv4.ko.zst", zst, binary.LittleEndian, "depends=")
+	write("nfnetlink.ko.gz", func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) }, binary.LittleEndian, "depends=builtin")
+	write("crc32c-arch.ko", plain, binary.LittleEndian, "license=GPL")
+	write("nft_ct.ko", plain, binary.LittleEndian, "depends=nf_tables")
+	builtin := filepath.Join(dir, "lib/modules/6.1.0/modules.builtin")
+	if err := os.WriteFile(builtin, []byte("kernel/builtin.ko\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	opened, err := OpenTree(dir, "6.1.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	modules, err := opened.Closure([]string{"nft_tproxy", "veth", "builtin"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, m := range modules {
+		names = append(names, m.Name)
+	}
+	want := []string{"crc32c_arch", "nfnetlink", "nf_tables", "nft_ct", "nf_tproxy_ipv4", "nft_tproxy"}
+	if !slices.Equal(names, want) {
+		t.Errorf("order %q, want %q", names, want)
+	}
+	if _, err := OpenTree(dir, "6.12.0"); err == nil || !strings.Contains(err.Error(), `has modules for 6.1.0, and the kernel is "6.12.0"`) {
+		t.Errorf("modules of another kernel: %v", err)
+	}
+	if _, err := OpenTree(t.TempDir(), ""); err == nil {
+		t.Error("an empty folder is a tree")
+	}
+}
+
+type nopCloser struct{ io.Writer }
+
+func (nopCloser) Close() error { return nil }
+
+func errorsOf(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// TestParseImage knows kernels by their headers.
+func TestParseImage(t *testing.T) {
+	at := func(size int, parts map[int]string) []byte {
+		b := make([]byte, size)
+		for offset, text := range parts {
+			copy(b[offset:], text)
+		}
+		return b
+	}
+	zipped := func(b []byte) []byte {
+		var out bytes.Buffer
+		z := gzip.NewWriter(&out)
+		_, _ = z.Write(b)
+		_ = z.Close()
+		return out.Bytes()
+	}
+	arm64 := at(128, map[int]string{0x38: "ARM\x64"})
+	for _, c := range []struct {
+		name          string
+		head          []byte
+		arch, release string
+	}{
+		{"bzImage", at(0x4000, map[int]string{0x202: "HdrS\x0f\x02", 0x20e: "\x00\x10", 0x236: "\x01", 0x1200: "6.1.0-50-cloud-amd64 (debian)\x00"}), "amd64", "6.1.0-50-cloud-amd64"},
+		{"bzImage of i386", at(0x4000, map[int]string{0x202: "HdrS\x0f\x02", 0x20e: "\x00\x10", 0x1200: "5.10 x\x00"}), "386", "5.10"},
+		{"Image", arm64, "arm64", ""},
+		{"Image.gz", zipped(arm64), "arm64", ""},
+		{"zImage", at(64, map[int]string{0x24: "\x18\x28\x6f\x01"}), "arm", ""},
+		{"riscv Image", at(64, map[int]string{0x38: "RSC\x05"}), "riscv64", ""},
+		{"s390", at(0x10020, map[int]string{0x10008: "S390EP"}), "s390x", ""},
+		{"vmlinux of Malta", at(64, map[int]string{0: "\x7fELF\x01\x01\x01", 18: "\x08\x00"}), "mipsle", ""},
+		{"vmlinux of Octeon", at(64, map[int]string{0: "\x7fELF\x02\x02\x01", 18: "\x00\x08"}), "mips64", ""},
+		{"cut off", []byte("\x7fELF"), "", ""},
+		{"zboot", at(64, map[int]string{0: "MZ\x00\x00zimg"}), "", ""},
+		{"text", []byte("#!/bin/sh\n"), "", ""},
+		{"nothing", nil, "", ""},
+	} {
+		image, err := parseImage(c.head)
+		switch {
+		case c.arch == "" && err == nil:
+			t.Errorf("%s is taken for a kernel of %s", c.name, image.Arch)
+		case c.arch != "" && (err != nil || image.Arch != c.arch || image.Release != c.release):
+			t.Errorf("%s: %+v, %v", c.name, image, err)
+		}
+	}
+}
+
+func FuzzParseImage(f *testing.F) {
+	f.Add([]byte("\x7fELF\x01\x01\x01"))
+	f.Add(append(make([]byte, 0x202), "HdrS\x0f\x02"...))
+	f.Fuzz(func(t *testing.T, head []byte) { _, _ = parseImage(head) })
+}
+
+// TestConsole: the newest lines, without what a terminal obeys, and reports.
+func TestConsole(t *testing.T) {
+	c := readConsole(io.NopCloser(strings.NewReader("\x1b[2Jfirmware\r\n[    0.000000] Linux version 6.1\n" +
+		strings.Repeat("line\n", 2*consoleLines) + strings.Repeat("x", 3*maxConsoleLine) + "\nBUG: end")))
+	<-c.over
+	select {
+	case <-c.begun:
+	default:
+		t.Error("its first line was not noticed")
+	}
+	if got := c.Tail(1); got != "BUG: end" {
+		t.Errorf("the last line is %q", got)
+	}
+	if got := c.Splats(); !slices.Equal(got, []string{"BUG: end\n"}) || !slices.Equal(c.Splats(), got) {
+		t.Errorf("reports %q", got)
+	}
+	if len(c.last) > consoleLines {
+		t.Errorf("%d lines are kept", len(c.last))
+	}
+}

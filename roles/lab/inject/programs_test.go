@@ -1,0 +1,101 @@
+package inject
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"pfdivert/matrix/injection"
+	"pfdivert/pfconf"
+	"pfdivert/pfconf/program"
+)
+
+// TestPrograms: what a step sets on a host that stays is recorded before, and Undo sets it back; a
+// host that ends with the lab is not asked.
+func TestPrograms(t *testing.T) {
+	var ran []string
+	run := func(_ context.Context, c program.Command) (program.Result, error) {
+		ran = append(ran, strings.Join(c.Argv, " "))
+		return program.Result{Stdout: "65636\n"}, nil
+	}
+	var undos []pfconf.Undo
+	journal := func(u pfconf.Undo) error {
+		undos = append(undos, u)
+		ran = append(ran, "journal")
+		return nil
+	}
+	for _, c := range []struct {
+		step    injection.Step
+		system  string
+		journal pfconf.Journal
+		want    []string
+	}{
+		{injection.LittleRoom, "openbsd", journal, []string{
+			"sysctl -n net.inet.divert.recvspace", "journal", "sysctl net.inet.divert.recvspace=4000",
+			"sysctl -n net.inet6.divert.recvspace", "journal", "sysctl net.inet6.divert.recvspace=4000",
+		}},
+		{injection.NoFilter, "freebsd", nil, []string{"sysctl net.inet.ip.fw.enable=0",
+			"sysctl net.inet6.ip6.fw.enable=0"}},
+		{injection.DropDiverted, "freebsd", nil, []string{"ipfw -q add 2 deny ip from any to any diverted"}},
+		{injection.DropEarly, "freebsd", nil, []string{"ipfw -q add 1 deny ip4 from any to 10.188.2.0/24 in",
+			"ipfw -q add 1 deny ip6 from any to fd00:188:2::/64 in"}},
+		{injection.OwnFake, "openbsd", journal, []string{"ifconfig pair2 inet 10.188.2.1/32 alias",
+			"ifconfig pair2 inet6 fd00:188:2::1/128 alias"}},
+		{injection.NoFakeRoute, "freebsd", nil, []string{"route -n delete -inet -net 10.188.2.0/24 10.188.1.1",
+			"route -n delete -inet6 -net fd00:188:2::/64 fd00:188:1::1"}},
+	} {
+		ran = nil
+		h := Host{
+			Remote: true, Interface: "pair2", Run: run, Journal: c.journal,
+			Paths: []Path{
+				{Here: netip.MustParseAddr("10.188.1.2"), There: netip.MustParseAddr("10.188.1.1")},
+				{Here: netip.MustParseAddr("fd00:188:1::2"), There: netip.MustParseAddr("fd00:188:1::1")},
+			},
+			Fakes: []netip.Prefix{netip.MustParsePrefix("10.188.2.0/24"), netip.MustParsePrefix("fd00:188:2::/64")},
+		}
+		if err := h.byPrograms(t.Context(), c.system, c.step); err != nil || !slices.Equal(ran, c.want) {
+			t.Errorf("%s on %s: %v, %q, want %q", c.step, c.system, err, ran, c.want)
+		}
+	}
+	ran = nil
+	for _, u := range undos {
+		if err := Undo(t.Context(), run, u); err != nil {
+			t.Error(err)
+		}
+	}
+	if want := []string{"sysctl net.inet.divert.recvspace=65636",
+		"sysctl net.inet6.divert.recvspace=65636"}; !slices.Equal(ran, want) {
+		t.Errorf("undone by %q, want %q", ran, want)
+	}
+	ran = nil
+	full := errors.New("disk full")
+	h := Host{Run: run, Journal: func(pfconf.Undo) error { return full }}
+	if err := h.byPrograms(t.Context(), "openbsd", injection.LittleRoom); !errors.Is(err, full) || len(ran) != 1 {
+		t.Errorf("without a journal: %v after %q", err, ran)
+	}
+	for _, bad := range []struct {
+		system string
+		step   injection.Step
+	}{{"freebsd", injection.LittleRoom}, {"openbsd", injection.AllowFirst}, {"openbsd", injection.DropEarly},
+		{"openbsd", ""}} {
+		if err := h.byPrograms(t.Context(), bad.system, bad.step); err == nil {
+			t.Errorf("%s has the step %q", bad.system, bad.step)
+		}
+	}
+}
+
+// TestUndoOnly: the journal sets nothing but what a step sets.
+func TestUndoOnly(t *testing.T) {
+	for _, u := range []pfconf.Undo{
+		{}, {Do: UndoSetting}, {Do: "lab/jail", Args: []string{"net.inet.divert.recvspace", "1"}},
+		{Do: UndoSetting, Args: []string{"kern.securelevel", "1"}},
+		{Do: UndoSetting, Args: []string{"net.inet.divert.recvspace", "1 x"}},
+	} {
+		if err := Undo(t.Context(), nil, u); err == nil || !strings.Contains(err.Error(), "not a step") {
+			t.Errorf("%+v: %v", u, err)
+		}
+	}
+}

@@ -1,0 +1,343 @@
+package socket
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/net/icmp"
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
+)
+
+// Fence reports when the other host has processed what this host sent: it sends an ICMP echo
+// request behind it, over the same path, and waits for the reply. The path must keep the order. A
+// veth keeps it for the packets that one CPU sent; a network card with several queues may not (see
+// Rounds).
+//
+// Fence is safe for concurrent use.
+type Fence struct {
+	// Rounds is how many echoes follow each other in a Pass, 1 if less. Two
+	// give packets of another queue the time of a round trip to catch up. Set
+	// it before the first Pass.
+	Rounds int
+	// Timeout is how long a Pass waits for a host that does not answer; 2 s if
+	// not positive. Set it before the first Pass.
+	Timeout time.Duration
+
+	conn *net.IPConn
+	raw  syscall.RawConn
+	v6   bool
+	id   uint16
+
+	mu     sync.Mutex
+	busy   bool       // a wave is under way
+	next   *fenceWave // the wave that starts when that is over
+	closed bool       // no new waves
+	worker sync.WaitGroup
+
+	// The fields below belong to the wave under way.
+	seq uint16        // sequence number of the last request
+	rtt time.Duration // of the last reply
+	buf [256]byte     // a reply: IPv4 header with options, ICMP header, 8 bytes
+}
+
+// fenceWave is one passage that several callers share: all that called before
+// its first request was sent.
+type fenceWave struct {
+	done chan struct{}
+	rtt  time.Duration // of the last round; valid after done, as is err
+	err  error
+
+	begun  time.Time
+	rounds int       // that are over
+	first  uint16    // sequence number of the round's first request
+	sent   int       // requests in this round
+	resend time.Time // when the round's next request is due
+}
+
+const (
+	fenceTimeout = 2 * time.Second
+	// fenceResend is the least time before an echo counts as lost. It is
+	// well above what a busy machine takes, well below what a person notices.
+	fenceResend = 50 * time.Millisecond
+)
+
+// fenceEpoch is what requests count their time of sending from.
+var fenceEpoch = time.Now()
+
+// OpenFence opens a fence between an address of this host and one of another, of the same family.
+// It needs the right to open raw sockets.
+func OpenFence(local, remote netip.Addr) (*Fence, error) {
+	f := &Fence{v6: remote.Is6(), id: uint16(rand.Uint32())}
+	if local.Is6() != f.v6 {
+		return nil, fmt.Errorf("fence from %v to %v: not one address family", local, remote)
+	}
+	network := "ip4:1"
+	if f.v6 {
+		network = "ip6:58"
+	}
+	var err error
+	f.conn, err = net.DialIP(network, fenceAddr(local), fenceAddr(remote))
+	if err != nil {
+		return nil, fmt.Errorf("fence from %v to %v: %w", local, remote, err)
+	}
+	if err = f.filter(); err == nil {
+		f.raw, err = f.conn.SyscallConn()
+	}
+	if err != nil {
+		f.conn.Close()
+		return nil, fmt.Errorf("fence from %v to %v: %w", local, remote, err)
+	}
+	return f, nil
+}
+
+// filter has the kernel drop what is no echo reply. Systems that cannot (only
+// Linux has it for IPv4) leave that to the check of every message.
+func (f *Fence) filter() error {
+	if f.v6 {
+		var only ipv6.ICMPFilter
+		only.SetAll(true)
+		only.Accept(ipv6.ICMPTypeEchoReply)
+		return ipv6.NewPacketConn(f.conn).SetICMPFilter(&only)
+	}
+	if runtime.GOOS != "linux" {
+		return nil
+	}
+	var only ipv4.ICMPFilter
+	only.SetAll(true)
+	only.Accept(ipv4.ICMPTypeEchoReply)
+	return ipv4.NewPacketConn(f.conn).SetICMPFilter(&only)
+}
+
+// Pass returns when everything that this process sent to the other host before
+// the call has been processed there, and returns the round trip's time. A lost
+// echo is sent again; no answer within Timeout, or the end of ctx, is an error.
+//
+// Callers that come while an echo is under way share the next one.
+func (f *Fence) Pass(ctx context.Context) (rtt time.Duration, err error) {
+	w, lead := f.join()
+	if w == nil {
+		return 0, f.fail(net.ErrClosed)
+	}
+	if lead {
+		// Let those that are about to pass too join this wave.
+		runtime.Gosched()
+		f.lead()
+	}
+	select {
+	case <-w.done:
+		return w.rtt, w.err
+	case <-ctx.Done():
+		return 0, f.fail(ctx.Err())
+	}
+}
+
+// Close closes the fence. Callers that wait in Pass get an error.
+func (f *Fence) Close() error {
+	f.mu.Lock()
+	f.closed = true
+	f.mu.Unlock()
+	err := f.conn.Close()
+	f.worker.Wait()
+	return err
+}
+
+// join puts the caller into the next wave. The one that finds no wave under
+// way must lead it.
+func (f *Fence) join() (w *fenceWave, lead bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return nil, false
+	}
+	if f.next == nil {
+		f.next = &fenceWave{done: make(chan struct{})}
+	}
+	if lead = !f.busy; lead {
+		f.busy = true
+		f.worker.Add(1)
+	}
+	return f.next, lead
+}
+
+// take begins the next wave, or ends the work when no one waits for one.
+func (f *Fence) take() *fenceWave {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	w := f.next
+	f.next = nil
+	if f.busy = w != nil; !f.busy {
+		f.worker.Done()
+	}
+	return w
+}
+
+// lead sends the first wave. On a veth the reply is there as soon as the
+// request has been sent, and nothing waits. Otherwise, and for further waves, a
+// goroutine goes on, so that the caller can heed its own context.
+func (f *Fence) lead() {
+	w := f.take()
+	if f.play(w, false) {
+		w = f.take()
+	}
+	if w == nil {
+		return
+	}
+	go func() {
+		for ; w != nil; w = f.take() {
+			f.play(w, true)
+		}
+	}()
+}
+
+// play carries the wave on until it is over. Unless it may wait, it stops
+// where it would have to, and gives false.
+func (f *Fence) play(w *fenceWave, wait bool) (over bool) {
+	for w.rounds < max(1, f.Rounds) && w.err == nil {
+		came, err := f.step(w, wait)
+		switch {
+		case err != nil:
+			w.err = f.fail(err)
+		case came:
+			w.rounds, w.sent, w.resend = w.rounds+1, 0, time.Time{}
+		case !wait:
+			return false
+		}
+	}
+	w.rtt = f.rtt
+	close(w.done)
+	return true
+}
+
+// step sends a request if it is time to, and looks for a reply, at most until
+// it is time to send again.
+func (f *Fence) step(w *fenceWave, wait bool) (came bool, err error) {
+	now := time.Now()
+	if w.begun.IsZero() {
+		w.begun = now
+	}
+	timeout := f.Timeout
+	if timeout <= 0 {
+		timeout = fenceTimeout
+	}
+	end := w.begun.Add(timeout)
+	if !now.Before(end) {
+		return false, fmt.Errorf("no answer to %d echo requests in %v", w.sent, timeout)
+	}
+	if !now.Before(w.resend) {
+		if w.sent == 0 {
+			w.first = f.seq + 1
+		}
+		if err := f.send(now); err != nil {
+			return false, err
+		}
+		w.sent++
+		w.resend = now.Add(max(4*f.rtt, fenceResend))
+	}
+	until := w.resend
+	if until.After(end) {
+		until = end
+	}
+	if !wait {
+		until = time.Time{}
+	}
+	return f.receive(w.first, until)
+}
+
+// send sends a request.
+func (f *Fence) send(now time.Time) error {
+	f.seq++
+	// The reply brings back when it was asked for.
+	data := binary.BigEndian.AppendUint64(nil, uint64(now.Sub(fenceEpoch)))
+	m := icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: int(f.id), Seq: int(f.seq), Data: data}}
+	if f.v6 {
+		m.Type = ipv6.ICMPTypeEchoRequest
+	}
+	b, err := m.Marshal(nil) // the kernel sums ICMPv6 (RFC 3542 section 3.1)
+	if err != nil {
+		return err
+	}
+	_, err = f.conn.Write(b)
+	if errors.Is(err, syscall.ENOBUFS) {
+		return nil // as good as lost on the way
+	}
+	return err
+}
+
+// receive looks for the reply to a request that was sent since first, until a
+// time; only for what is there already, if that is zero.
+func (f *Fence) receive(first uint16, until time.Time) (came bool, err error) {
+	if err := f.conn.SetReadDeadline(until); err != nil {
+		return false, err
+	}
+	var fault error
+	err = f.raw.Read(func(fd uintptr) (done bool) {
+		for {
+			n, err := syscall.Read(int(fd), f.buf[:])
+			switch {
+			case errors.Is(err, syscall.EINTR):
+			case errors.Is(err, syscall.EAGAIN):
+				return until.IsZero()
+			case err != nil:
+				fault = os.NewSyscallError("read", err)
+				return true
+			default:
+				if came = f.match(f.buf[:n], first); came {
+					return true
+				}
+			}
+		}
+	})
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = nil
+	}
+	return came, errors.Join(err, fault)
+}
+
+// match reports whether a packet is the reply to a request of this fence since
+// first, and takes the time that it took.
+func (f *Fence) match(b []byte, first uint16) bool {
+	proto := 58
+	kind := icmp.Type(ipv6.ICMPTypeEchoReply)
+	if !f.v6 {
+		proto, kind = 1, ipv4.ICMPTypeEchoReply
+		// IPv4 raw sockets give the IP header too.
+		if len(b) == 0 || len(b) < int(b[0]&0x0f)*4 {
+			return false
+		}
+		b = b[int(b[0]&0x0f)*4:]
+	}
+	m, err := icmp.ParseMessage(proto, b)
+	if err != nil || m.Type != kind {
+		return false
+	}
+	echo, ok := m.Body.(*icmp.Echo)
+	if !ok || echo.ID != int(f.id) || len(echo.Data) != 8 {
+		return false
+	}
+	// Sequence numbers wrap.
+	if uint16(echo.Seq)-first > f.seq-first {
+		return false
+	}
+	rtt := time.Since(fenceEpoch) - time.Duration(binary.BigEndian.Uint64(echo.Data))
+	f.rtt = min(max(rtt, 0), fenceTimeout)
+	return true
+}
+
+func (f *Fence) fail(err error) error {
+	return fmt.Errorf("fence to %v: %w", f.conn.RemoteAddr(), err)
+}
+
+func fenceAddr(a netip.Addr) *net.IPAddr {
+	return &net.IPAddr{IP: a.AsSlice(), Zone: a.Zone()}
+}
