@@ -154,7 +154,7 @@ func (d *doctor) sidecar(socket int) bool {
 // diverting reports whether rules of a hook divert packets of a family.
 func (d *doctor) diverting(hook int, six bool) bool {
 	return slices.ContainsFunc(d.hints.seen, func(s hookSeen) bool {
-		return s.hook == hook && s.of(six) && (s.redirect || s.marks && s.set != 0 && d.c.routesLocal(s.set, six))
+		return s.hook == hook && s.of(six) && (s.redirect || s.marks && d.intends(s.set, six))
 	})
 }
 
@@ -359,7 +359,7 @@ func (d *doctor) counts(s *suspect) bool {
 	case guessed:
 		return true
 	case undiverted:
-		if d.c.routesLocal(e.mark, s.Flow.IPv6()) {
+		if d.intends(e.mark, s.Flow.IPv6()) {
 			return true
 		}
 		_, ok := d.socketRule(s.key)
@@ -424,6 +424,9 @@ func (d *doctor) judge() error {
 		if err := d.explain(g); err != nil {
 			return err
 		}
+	}
+	if err := d.leaked(); err != nil {
+		return err
 	}
 	d.bridgePorts()
 	return nil
@@ -605,6 +608,11 @@ func (d *doctor) explain(g []suspect) error {
 			}
 		}
 		break
+	}
+	if !found && (first.symptom == undiverted || first.symptom == lost) {
+		if ok, err := d.absent(g); ok || err != nil {
+			return err
+		}
 	}
 	if p.Cause == "" {
 		p.Cause, p.Why = "unknown", "no rule, policy rule, setting or socket was found whose absence fixes it"

@@ -195,6 +195,52 @@ table ip p {
 		{name: "nothing listens, redirect", script: redirect, bad: "no-listener", fixed: []Socket{redirected}},
 		{name: "IPv4 alone listens", script: toLo + nft(inet), sockets: both[:1], bad: "no-listener", fixed: both},
 		{name: "not transparent", script: toLo + ofLan, sockets: []Socket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []Socket{proxy}},
+		{name: "two things: no policy rule, nothing listens", script: ofLan, bad: "no-listener", fixed: []Socket{proxy}},
+		{name: "two things: no policy rule, not transparent", script: ofLan, sockets: []Socket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []Socket{proxy}},
+		{name: "two things: no policy rule, nothing listens, mark before tproxy", bad: "no-listener", fixed: []Socket{proxy}, script: nft(`
+table ip p {
+ chain pre { type filter hook prerouting priority mangle;
+  iifname "lan0" ip protocol tcp fib daddr type != local meta mark set 1 tproxy to :7895 accept
+ }
+}`)},
+		{name: "two things: another mark, not transparent, mark before tproxy", sockets: []Socket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []Socket{proxy}, script: "ip rule add fwmark 2 lookup 100; ip route add local default dev lo table 100\n" + nft(`
+table ip p {
+ chain pre { type filter hook prerouting priority mangle;
+  iifname "lan0" ip protocol tcp fib daddr type != local meta mark set 1 tproxy to :7895 accept
+ }
+}`)},
+		{name: "two things: no policy rule, nothing listens, mark after tproxy", bad: "no-listener", fixed: []Socket{proxy}, script: nft(`
+table ip p {
+ chain pre { type filter hook prerouting priority mangle;
+  iifname "lan0" ip protocol tcp fib daddr type != local tproxy to :7895 meta mark set 1 accept
+ }
+}`)},
+		{name: "two things: another mark, not transparent, mark after tproxy", sockets: []Socket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []Socket{proxy}, script: "ip rule add fwmark 2 lookup 100; ip route add local default dev lo table 100\n" + nft(`
+table ip p {
+ chain pre { type filter hook prerouting priority mangle;
+  iifname "lan0" ip protocol tcp fib daddr type != local tproxy to :7895 meta mark set 1 accept
+ }
+}`)},
+		{name: "not transparent, mark after tproxy", sockets: []Socket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []Socket{proxy}, script: toLo + nft(`
+table ip p {
+ chain pre { type filter hook prerouting priority mangle;
+  iifname "lan0" ip protocol tcp fib daddr type != local tproxy to :7895 meta mark set 1 accept
+ }
+}`)},
+		{name: "two things: IPv4 alone listens, no policy rule of IPv6", sockets: both[:1], bad: "no-listener", fixed: both,
+			script: "ip rule add fwmark 1 lookup 100; ip route add local default dev lo table 100\n" + nft(inet)},
+		{name: "own traffic alone, no policy rule", sockets: []Socket{proxy}, bad: "no-policy-rule", script: nft(`
+table ip p {
+ chain pre { type filter hook prerouting priority mangle;
+  iifname "lo" ip protocol tcp meta mark 1 tproxy to :7895 accept
+ }
+ chain out { type route hook output priority mangle;
+  ip daddr { 10.0.0.0/8, 127.0.0.0/8 } return
+  meta mark 255 return
+  ct direction reply return
+  ip protocol tcp meta mark set 1
+ }
+}`)},
 		{name: "26 bound to a device", script: toLo + ofLan, sockets: []Socket{socket("tcp", "0.0.0.0:7895", "transparent", "index=1")}, bad: "listener-device", fixed: []Socket{proxy}},
 		{name: "27 lo is left out", script: toLo + ofLan + own, sockets: []Socket{proxy}, bad: "lo-left-out"},
 		{name: "28 the other family", sockets: []Socket{proxy}, warn: "listener-reachable", script: toLo + nft(`
@@ -252,6 +298,9 @@ iptables -t nat -A OUTPUT -p tcp -j REDSOCKS`},
 					if strings.HasPrefix(p.Fix, "have ") || strings.HasPrefix(p.Fix, "start ") {
 						if sockets = c.fixed; sockets == nil {
 							t.Fatalf("the fix is no command: %s", p.Fix)
+						}
+						if _, command, ok := strings.Cut(p.Fix, "\n"); ok {
+							sh(t, live, command)
 						}
 					} else {
 						sh(t, live, p.Fix)
