@@ -176,12 +176,14 @@ type doctorPrinter struct {
 
 // heading is the first line.
 func (p *doctorPrinter) heading() string {
-	switch n := len(p.d.Problems); n {
-	case 0:
-		return fmt.Sprintf("no problem found in %s", count(len(p.d.Results), "flow"))
-	default:
-		return count(n, "problem")
+	text := count(len(p.d.Problems), "problem")
+	if len(p.d.Problems) == 0 {
+		text = fmt.Sprintf("no problem found in %s", count(len(p.d.Results), "flow"))
 	}
+	if !p.d.Diverts {
+		text = "no rule diverts to a program; " + text
+	}
+	return text
 }
 
 func count(n int, what string) string {

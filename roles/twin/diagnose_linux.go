@@ -13,6 +13,8 @@ import (
 type Diagnosis struct {
 	Problems []Problem
 	Results  []Result
+	// Diverts reports whether a rule diverts to a program of the host.
+	Diverts bool
 	// Paths are the traces of the flows that were traced, by Flow.ID.
 	Paths map[string]Path
 	// Willed are flows that the host's own rules refuse on purpose, one line each.
@@ -60,6 +62,9 @@ func Diagnose(ctx context.Context, c *Config, o Options) (*Diagnosis, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(d.results) == 0 && d.diverts() {
+		return nil, untested{}
+	}
 	for _, x := range c.NotCloned {
 		d.notes = append(d.notes, "not in the twin: "+x)
 	}
@@ -70,7 +75,7 @@ func Diagnose(ctx context.Context, c *Config, o Options) (*Diagnosis, error) {
 		return nil, err
 	}
 	d.sort()
-	return &Diagnosis{Problems: d.problems, Results: d.results, Paths: d.paths, Willed: d.willed, Notes: d.notes}, nil
+	return &Diagnosis{Problems: d.problems, Results: d.results, Diverts: d.diverts(), Paths: d.paths, Willed: d.willed, Notes: d.notes}, nil
 }
 
 // doctor is a diagnosis under way.
@@ -429,6 +434,7 @@ func (d *doctor) judge() error {
 		return err
 	}
 	d.bridgePorts()
+	d.unmet()
 	return nil
 }
 
