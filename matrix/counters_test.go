@@ -96,7 +96,7 @@ func TestWantCounters(t *testing.T) {
 				if second && !target.reuse() {
 					continue
 				}
-				x := halfOf(t, firewall, target.Name, second)
+				x := exchangeOf(t, firewall, target.Name, second)
 				sent, answered := uint64(1), uint64(0)
 				if x.mode == ReplyTo {
 					answered = 1
@@ -125,7 +125,7 @@ func TestWantCounters(t *testing.T) {
 
 // TestStateGone: what a slow run waited for too long is not laid to the kernel.
 func TestStateGone(t *testing.T) {
-	x := halfOf(t, "pf", "inet-reuse-udp-to-reply", true)
+	x := exchangeOf(t, "pf", "inet-reuse-udp-to-reply", true)
 	x.counters = pfconf.Counters{Matched: 1, States: 1}
 	if got := verdictOf(x.judgeCounters(1, 0)); got != "FAIL not-counted" {
 		t.Errorf("at once: %s", got)
