@@ -680,7 +680,7 @@ func (w *writer) elements(s *Set, key []operand) string {
 	list := slices.Clone(s.Elements)
 	interval := s.Flags&unix.NFT_SET_INTERVAL != 0 && len(key) == 1
 	if len(key) == 1 {
-		slices.SortStableFunc(list, func(a, b Element) int { return bytes.Compare(a.Key, b.Key) })
+		sortStable(list, func(a, b Element) int { return bytes.Compare(a.Key, b.Key) })
 	}
 	var all []string
 	for i := 0; i < len(list); i++ {
