@@ -128,6 +128,8 @@ type lower struct {
 }
 
 // reg maps registers of 16 bytes, numbered 1 to 4, to the first of their four of 4 bytes.
+//
+//go:noinline
 func reg(n uint32) uint32 {
 	if n >= 1 && n <= 4 {
 		return 8 + (n-1)*4
