@@ -49,6 +49,7 @@ func (d stateDir) open() error {
 	return nil
 }
 
+//go:noinline
 func (d stateDir) file(name string) string { return filepath.Join(string(d), name) }
 
 // turn is the lock for short pieces of work on the directory and on what its files
