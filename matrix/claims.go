@@ -143,6 +143,18 @@ var claims = []Claim{
 		},
 	},
 	{
+		Name: "tcp", About: "redirect", Proto: pfconf.TCP, Mode: Redirect, run: (*claimRun).redirectedStream,
+		Says: "a socket that accepted a redirected connection tells whom it was meant for",
+		By:   map[string]string{"nftables": "nf_conntrack_proto.c, getorigdst: SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST"},
+		Not:  socketless,
+	},
+	{
+		Name: "udp", About: "redirect", Proto: pfconf.UDP, Mode: Redirect, run: (*claimRun).redirectedDatagram,
+		Says: "a redirected datagram shows the address that it was redirected to, and its socket refuses to tell another",
+		By:   map[string]string{"nftables": "nf_conntrack_proto.c, getorigdst: ENOPROTOOPT but for TCP and SCTP; ip_sockglue.c, ip_cmsg_recv_dstaddr"},
+		Not:  socketless,
+	},
+	{
 		Name: "bypass", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).bypass,
 		Says: "a rule with bypass lets packets pass for which no process listens",
 		By:   map[string]string{"nftables": "nft(8), queue statement"},
@@ -369,6 +381,9 @@ const (
 	nameless   = "no interface's name comes with a packet"
 	unsaid     = "it does not say what happens to a packet with a bad header"
 )
+
+// socketless is why a socket tells no original destination.
+const socketless = "a program asks pf there, by DIOCNATLOOK, and no socket"
 
 // oneRule is why there is no such thing as a packet that is diverted twice.
 const oneRule = "one rule decides there what happens to a packet"

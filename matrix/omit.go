@@ -29,6 +29,7 @@ const (
 	Nowhere      = "nowhere"      // an address of no interface: it is one of REMOTE's
 	Order        = "order"        // the order of a burst: neighbours are sent the wrong way round
 	Tuple        = "tuple"        // the client's port in the question for a translated connection: another's
+	Redirected   = "redirected"   // that the client talks to FAKE: it talks to the server of a redirecting rule itself
 	Swap         = "swap"         // the swapped port in the rule of a reuse target's second cell
 	Closed       = "closed"       // that a rule fails closed: it lets pass when no one listens
 	Port         = "port"         // the port on which a diverted packet's server listens: another one
@@ -37,7 +38,7 @@ const (
 
 // ownPieces are those that are left out here.
 var ownPieces = []string{OwnRule, TimeWaitDrop, Swap, Bypass, Keep, Privilege, First, Whole, Many, Spoilt, Rewriting, Order, Tuple, Closed, Port, Address,
-	Once, Unheard, Number, RulesPort, RuleNumber, Turned, Nowhere}
+	Once, Unheard, Number, RulesPort, RuleNumber, Turned, Nowhere, Redirected}
 
 // endpointPieces are those that endpoints leave out.
 var endpointPieces = []script.Piece{script.Transparent, script.Right, script.Checksum, script.Listen, script.Reader, script.Room, script.GoOn, script.Back, script.Way, script.Name}
