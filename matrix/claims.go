@@ -155,6 +155,12 @@ var claims = []Claim{
 		Not:  socketless,
 	},
 	{
+		Name: "v4mapped", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).dualStack,
+		Says: "a listener on :: that hears both families gets diverted connections",
+		By:   map[string]string{"nftables": "nf_tproxy_ipv4.c, nf_tproxy_get_sock_v4; inet_hashtables.c, compute_score; ipv6(7)"},
+		Not:  "its sockets hear one family each, or its rule names the socket's address",
+	},
+	{
 		Name: "bypass", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).bypass,
 		Says: "a rule with bypass lets packets pass for which no process listens",
 		By:   map[string]string{"nftables": "nft(8), queue statement"},
