@@ -161,6 +161,12 @@ var claims = []Claim{
 		Not:  "its sockets hear one family each, or its rule names the socket's address",
 	},
 	{
+		Name: "bind-twice", About: "to", Proto: pfconf.UDP, Mode: ToSockets, run: (*claimRun).bindTwice,
+		Says: "an answering socket can be bound to an address that is not the host's own while another one is",
+		By:   map[string]string{"nftables": "socket(7), SO_REUSEADDR; ip(7), IP_TRANSPARENT; udp.c, udp_lib_lport_inuse"},
+		Not:  "no page of theirs says that sockets can share an address that is not the host's own",
+	},
+	{
 		Name: "bypass", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).bypass,
 		Says: "a rule with bypass lets packets pass for which no process listens",
 		By:   map[string]string{"nftables": "nft(8), queue statement"},
