@@ -3,6 +3,7 @@ package matrix
 import (
 	"context"
 	"net/netip"
+	"time"
 
 	"pfdivert/matrix/script"
 )
@@ -69,6 +70,86 @@ func (x *claimRun) bindTwice(ctx context.Context) error {
 		return err
 	}
 	return x.judgeServed(ctx, 1)
+}
+
+// udpConnected: what belongs to a connected UDP socket is diverted to it, and what is new to the
+// listener (nft_tproxy.c, nft_tproxy_eval_v4 and _v6, look for an established socket first;
+// openwrt/openwrt#24340 is about a kernel that did not find it).
+//
+//  1. Control: before the rule is there, what a client like the cell's sends to FAKE does not reach
+//     the server.
+//  2. The client sends. The line comes to the server, with FAKE as its destination.
+//  3. REMOTE binds a second transparent socket to FAKE and the port there and connects it to the
+//     client. What the client sends next comes to that socket, once, and not to the server.
+//  4. The second socket answers, and the client has that from FAKE.
+//  5. What another client sends to FAKE comes to the server, once, and not to the second socket.
+//  6. The rule has counted three packets, and its action found a socket for each.
+func (x *claimRun) udpConnected(ctx context.Context) error {
+	from, to := x.flowEnds()
+	received, err := x.beginTo(ctx)
+	if err != nil {
+		return err
+	}
+	if err := x.judge(received, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
+		return err
+	}
+	second := x.answering(from)
+	if x.omit[Connected] {
+		second.Remote = otherPort(from)
+	}
+	at := x.remote.request()
+	ready := []*stepResult{at.open("second", second), at.connect("second", second)}
+	if err := at.run(ctx); err != nil {
+		return err
+	}
+	if err := x.opened(ready...); err != nil {
+		return err
+	}
+	if err := x.sends(ctx); err != nil {
+		return err
+	}
+	at = x.remote.request()
+	passedBy := at.rest("server")
+	taken := at.receive("second")
+	more := at.rest("second")
+	at.send("second", script.ServerLine, 0)
+	at.fence()
+	if err := at.run(ctx); err != nil {
+		return err
+	}
+	there := x.local.request()
+	heard := there.rest("client")
+	if err := there.run(ctx); err != nil {
+		return err
+	}
+	if err := x.judge(taken, want{line: script.ClientLine, from: from, missing: NotDelivered}); err != nil {
+		return err
+	}
+	for _, a := range []*stepResult{passedBy, more} {
+		if err := x.judge(a); err != nil {
+			return err
+		}
+	}
+	if err := x.judge(heard, want{line: script.ServerLine, from: to, missing: NoReply}); err != nil {
+		return err
+	}
+	other, err := x.connects(ctx, "other", x.clientOf(0, 0))
+	if err != nil {
+		return err
+	}
+	x.used = append(x.used, usedFlow{x.controlFlow(other), false, time.Now()})
+	at = x.remote.request()
+	received, taken = at.rest("server"), at.rest("second")
+	if err := at.run(ctx); err != nil {
+		return err
+	}
+	if err := x.judge(received, want{line: script.ClientLine, from: other, to: to, missing: NotDelivered}); err != nil {
+		return err
+	}
+	if err := x.judge(taken); err != nil {
+		return err
+	}
+	return x.judgeServed(ctx, 3)
 }
 
 // beginTo opens the ends, runs the control, loads the rule and has the client send. It returns what

@@ -167,6 +167,12 @@ var claims = []Claim{
 		Not:  "no page of theirs says that sockets can share an address that is not the host's own",
 	},
 	{
+		Name: "udp-connected", About: "to", Proto: pfconf.UDP, Mode: ToSockets, run: (*claimRun).udpConnected,
+		Says: "what a client sends on comes to the transparent socket that is connected to it, and what is new to the listener",
+		By:   map[string]string{"nftables": "nft_tproxy.c: an established socket goes before a listener"},
+		Not:  "no page of theirs says that a connected socket goes before the rule's",
+	},
+	{
 		Name: "bypass", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).bypass,
 		Says: "a rule with bypass lets packets pass for which no process listens",
 		By:   map[string]string{"nftables": "nft(8), queue statement"},

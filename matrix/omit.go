@@ -33,6 +33,7 @@ const (
 	DualStack    = "dual-stack"    // that a listener on :: hears IPv4 too
 	AllAddresses = "all-addresses" // that a listener is bound to ::: it is bound to REMOTE's own address
 	Reusing      = "reusing"       // SO_REUSEADDR of a second socket for one name
+	Connected    = "connected"     // the client to whom a second socket of a flow is connected: another one
 	Swap         = "swap"          // the swapped port in the rule of a reuse target's second cell
 	Closed       = "closed"        // that a rule fails closed: it lets pass when no one listens
 	Port         = "port"          // the port on which a diverted packet's server listens: another one
@@ -41,7 +42,7 @@ const (
 
 // ownPieces are those that are left out here.
 var ownPieces = []string{OwnRule, TimeWaitDrop, Swap, Bypass, Keep, Privilege, First, Whole, Many, Spoilt, Rewriting, Order, Tuple, Closed, Port, Address,
-	Once, Unheard, Number, RulesPort, RuleNumber, Turned, Nowhere, Redirected, DualStack, AllAddresses, Reusing}
+	Once, Unheard, Number, RulesPort, RuleNumber, Turned, Nowhere, Redirected, DualStack, AllAddresses, Reusing, Connected}
 
 // endpointPieces are those that endpoints leave out.
 var endpointPieces = []script.Piece{script.Transparent, script.Right, script.Checksum, script.Listen, script.Reader, script.Room, script.GoOn, script.Back, script.Way, script.Name}

@@ -95,6 +95,8 @@ var claims = []Fault{
 		claims: some(matrix.NotDelivered, "inet-to-v4mapped")},
 	{Name: "not-reusing", Cause: "claim-broken", About: "the second socket for an address of FAKE has no SO_REUSEADDR", Omit: []string{"reusing"},
 		claims: some(matrix.NotOpened, "to-bind-twice")},
+	{Name: "connected-elsewhere", Cause: "listener-elsewhere", About: "the connected socket of a diverted flow is connected to another client", Omit: []string{"connected"},
+		claims: some(matrix.NotDelivered, "to-udp-connected")},
 	{Name: "one-address", Cause: "listener-elsewhere", About: "the listener on :: is bound to REMOTE's address", Omit: []string{"all-addresses"},
 		claims: some(matrix.NotDelivered, "to-v4mapped")},
 	{Name: "little-room", On: openbsd, About: "divert sockets have room for 4,000 bytes (net.inet.divert.recvspace)", Remote: does(injection.LittleRoom),
@@ -141,7 +143,7 @@ var withoutIPFW = all(matrix.NotDelivered, reasons{
 var (
 	natlook     = []string{"natlook-tcp", "natlook-udp"}
 	redirects   = []string{"redirect-tcp", "redirect-udp"}
-	tos         = []string{"to-v4mapped", "to-bind-twice"}
+	tos         = []string{"to-v4mapped", "to-bind-twice", "to-udp-connected"}
 	noQueue     = slices.Concat(natlook, redirects, tos)
 	bothDiverts = []string{"both-tcp", "both-udp", "both-rip", "both-icmp"}
 )
