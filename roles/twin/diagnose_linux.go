@@ -154,7 +154,7 @@ func (d *doctor) sidecar(socket int) bool {
 // diverting reports whether rules of a hook divert packets of a family.
 func (d *doctor) diverting(hook int, six bool) bool {
 	return slices.ContainsFunc(d.hints.seen, func(s hookSeen) bool {
-		return s.hook == hook && s.of(six) && (s.redirect || s.marks && s.set != 0 && d.c.routesLocal(s.set, six))
+		return s.hook == hook && s.of(six) && (s.redirect || d.c.marksLocal(s.hint, six))
 	})
 }
 

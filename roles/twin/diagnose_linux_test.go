@@ -93,6 +93,25 @@ iptables -t mangle -A PREROUTING -i lo -p tcp -m mark --mark 1 -j TPROXY --on-po
 iptables -A OUTPUT -m mark --mark 0xff -j RETURN
 iptables -A OUTPUT -m conntrack --ctdir REPLY -j RETURN
 iptables -A OUTPUT -p tcp ! -d 10.0.0.0/8 -j MARK --set-mark 1`},
+		{name: "7 mark of the connection", sockets: []Socket{proxy}, bad: "chain-type", script: toLo + nft(`
+table ip p {
+ chain pre { type filter hook prerouting priority mangle;
+  iifname "lo" meta mark 1 meta l4proto tcp tproxy to :7895 accept
+ }
+ chain out { type filter hook output priority filter;
+  meta mark 255 return
+  ct direction reply return
+  ip daddr { 10.0.0.0/8, 127.0.0.0/8 } return
+  meta l4proto tcp ct state new ct mark set 1
+  meta l4proto tcp meta mark set ct mark
+ }
+}`)},
+		{name: "7 mark of the connection, restored", sockets: []Socket{proxy}, bad: "chain-type", script: toLo + ofLan + `
+iptables -t mangle -A PREROUTING -i lo -p tcp -m mark --mark 1 -j TPROXY --on-port 7895 --tproxy-mark 1
+iptables -A OUTPUT -m mark --mark 0xff -j RETURN
+iptables -A OUTPUT -m conntrack --ctdir REPLY -j RETURN
+iptables -A OUTPUT -p tcp ! -d 10.0.0.0/8 -j CONNMARK --set-mark 1
+iptables -A OUTPUT -p tcp ! -d 10.0.0.0/8 -j CONNMARK --restore-mark`},
 		{name: "8 firewalld's rpfilter", sockets: both, bad: "rpfilter", script: toLo + nft(inet+`
 table inet firewalld {
  chain filter_PREROUTING { type filter hook prerouting priority filter + 10; policy accept;
