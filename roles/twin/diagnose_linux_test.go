@@ -174,6 +174,9 @@ table ip hy {
 		{name: "15 filter by the redirected port", sockets: []Socket{socket("tcp", "0.0.0.0:43889")}, bad: "dropped", script: `
 iptables -t nat -A PREROUTING -i lan0 -p tcp --dport 80 -j REDIRECT --to-ports 43889
 iptables -P INPUT DROP; iptables -A INPUT -p tcp --dport 80 -j ACCEPT; iptables -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT`},
+		{name: "15 FORWARD drops what is sent to another host", bad: "dropped", script: `
+iptables -t nat -A PREROUTING -i lan0 -p tcp --dport 80 -j DNAT --to-destination 10.91.2.2:3128
+iptables -P FORWARD DROP; iptables -A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT`},
 		{name: "16 dnat to loopback", script: "iptables -t nat -A PREROUTING -i lan0 -p tcp --dport 9050 -j DNAT --to-destination 127.0.0.1:9050",
 			sockets: []Socket{socket("tcp", "127.0.0.1:9050")}, bad: "route-localnet"},
 		{name: "16 INPUT drops it", sockets: []Socket{socket("tcp", "127.0.0.1:9050")}, bad: "dropped", script: `
