@@ -57,6 +57,10 @@ table inet p {
 iptables -t mangle -A OUTPUT -m mark --mark 0x0/0x3f00 -j MARK --set-xmark 0x100/0x3f00
 iptables -t nat -A OUTPUT -m mark --mark 255 -j RETURN
 iptables -t nat -A OUTPUT -p tcp ! -d 10.0.0.0/8 -j REDIRECT --to-ports 12345`},
+		{name: "1 exemption of another group", sockets: []Socket{socket("tcp", "0.0.0.0:12345", "gid=23333")}, bad: "own-traffic-diverted", script: `
+iptables -t nat -A OUTPUT -d 10.0.0.0/8 -j RETURN
+iptables -t nat -A OUTPUT -m owner --gid-owner 23334 -j RETURN
+iptables -t nat -A OUTPUT -p tcp -j REDIRECT --to-ports 12345`},
 		{name: "4 listener on loopback", sockets: []Socket{socket("udp", "127.0.0.1:12346", "transparent")}, bad: "listener-elsewhere", script: toLo + `
 iptables -t mangle -A PREROUTING -s 10.91.1.2 -p udp -j MARK --set-mark 1
 iptables -t mangle -A PREROUTING -m mark --mark 1 -p udp -j TPROXY --tproxy-mark 1 --on-port 12346`},
