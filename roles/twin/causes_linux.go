@@ -671,6 +671,10 @@ func (d *doctor) ofLoop(s suspect) []remedy {
 		}
 	default:
 		r.UID = int64(s.Flow.UID)
+		// Another group beside the user of all programs: the group is what tells it apart.
+		if uid, gid := (&planner{Config: d.c, hints: d.hints}).ordinary(); s.Flow.UID == uid && s.Flow.GID != gid {
+			r.UID, r.Group = int64(s.Flow.GID), true
+		}
 	}
 	return []remedy{{cause: "own-traffic-diverted", why: why, check: h.lister(d.c), take: d.c.spotOf(h).remove(), fix: d.c.spotOf(h).insert(r)}}
 }

@@ -161,7 +161,8 @@ func (d *doctor) sidecar(socket int) bool {
 // diverting reports whether rules of a hook divert packets of a family.
 func (d *doctor) diverting(hook int, six bool) bool {
 	return slices.ContainsFunc(d.hints.seen, func(s hookSeen) bool {
-		return s.hook == hook && s.of(six) && (s.redirect || s.marks && d.intends(s.set, six))
+		diverts := s.redirect || s.marks && d.intends(s.set, six) || d.c.marksLocal(s.hint, six)
+		return s.hook == hook && s.of(six) && diverts
 	})
 }
 
@@ -339,6 +340,13 @@ func (d *doctor) involved(p Path) bool {
 	return false
 }
 
+// sentAway reports whether a rule sends a flow for the internet to another host.
+func sentAway(f Flow, p Path) bool {
+	return (f.Kind == Client || f.Kind == Own) && slices.ContainsFunc(p.Packets, func(k Packet) bool {
+		return !k.Answer && isPublic(k.To.Addr()) && slices.ContainsFunc(k.Hops, func(h Hop) bool { return h.To.Addr() != k.To.Addr() })
+	})
+}
+
 func (d *doctor) ownAddr(a netip.Addr) bool {
 	return a.IsLoopback() || slices.ContainsFunc(d.c.Addrs, func(x Addr) bool { return x.Local == a })
 }
@@ -374,6 +382,7 @@ func (d *doctor) counts(s *suspect) bool {
 		return ok && d.similarDiverted(s.Result)
 	}
 	// lost
+	involved = involved || e.stage == inRules && sentAway(s.Flow, s.path)
 	if e.stage == inRules && !involved {
 		d.willed = append(d.willed, fmt.Sprintf("%s: %s by %s", s.Flow.ID, s.Outcome, e.hop.name(d.c)))
 		return false
@@ -473,7 +482,8 @@ func (d *doctor) good(s symptom, r Result) bool {
 		return r.OK() && proxy && !r.Redirected()
 	}
 	if r.Flow.Kind == Client || r.Flow.Kind == Own || r.Flow.Kind == Given {
-		return r.OK() && proxy
+		away := r.SeenTo.IsValid() && r.SeenTo.Addr() != r.Flow.To.Addr() // sent to another host by a rule
+		return r.OK() && (proxy || away)
 	}
 	return r.OK()
 }

@@ -58,6 +58,10 @@ table inet p {
 iptables -t mangle -A OUTPUT -m mark --mark 0x0/0x3f00 -j MARK --set-xmark 0x100/0x3f00
 iptables -t nat -A OUTPUT -m mark --mark 255 -j RETURN
 iptables -t nat -A OUTPUT -p tcp ! -d 10.0.0.0/8 -j REDIRECT --to-ports 12345`},
+		{name: "1 exemption of another group", sockets: []Socket{socket("tcp", "0.0.0.0:12345", "gid=23333")}, bad: "own-traffic-diverted", script: `
+iptables -t nat -A OUTPUT -d 10.0.0.0/8 -j RETURN
+iptables -t nat -A OUTPUT -m owner --gid-owner 23334 -j RETURN
+iptables -t nat -A OUTPUT -p tcp -j REDIRECT --to-ports 12345`},
 		{name: "4 listener on loopback", sockets: []Socket{socket("udp", "127.0.0.1:12346", "transparent")}, bad: "listener-elsewhere", script: toLo + `
 iptables -t mangle -A PREROUTING -s 10.91.1.2 -p udp -j MARK --set-mark 1
 iptables -t mangle -A PREROUTING -m mark --mark 1 -p udp -j TPROXY --tproxy-mark 1 --on-port 12346`},
@@ -94,6 +98,25 @@ iptables -t mangle -A PREROUTING -i lo -p tcp -m mark --mark 1 -j TPROXY --on-po
 iptables -A OUTPUT -m mark --mark 0xff -j RETURN
 iptables -A OUTPUT -m conntrack --ctdir REPLY -j RETURN
 iptables -A OUTPUT -p tcp ! -d 10.0.0.0/8 -j MARK --set-mark 1`},
+		{name: "7 mark of the connection", sockets: []Socket{proxy}, bad: "chain-type", script: toLo + nft(`
+table ip p {
+ chain pre { type filter hook prerouting priority mangle;
+  iifname "lo" meta mark 1 meta l4proto tcp tproxy to :7895 accept
+ }
+ chain out { type filter hook output priority filter;
+  meta mark 255 return
+  ct direction reply return
+  ip daddr { 10.0.0.0/8, 127.0.0.0/8 } return
+  meta l4proto tcp ct state new ct mark set 1
+  meta l4proto tcp meta mark set ct mark
+ }
+}`)},
+		{name: "7 mark of the connection, restored", sockets: []Socket{proxy}, bad: "chain-type", script: toLo + ofLan + `
+iptables -t mangle -A PREROUTING -i lo -p tcp -m mark --mark 1 -j TPROXY --on-port 7895 --tproxy-mark 1
+iptables -A OUTPUT -m mark --mark 0xff -j RETURN
+iptables -A OUTPUT -m conntrack --ctdir REPLY -j RETURN
+iptables -A OUTPUT -p tcp ! -d 10.0.0.0/8 -j CONNMARK --set-mark 1
+iptables -A OUTPUT -p tcp ! -d 10.0.0.0/8 -j CONNMARK --restore-mark`},
 		{name: "8 firewalld's rpfilter", sockets: both, bad: "rpfilter", script: toLo + nft(inet+`
 table inet firewalld {
  chain filter_PREROUTING { type filter hook prerouting priority filter + 10; policy accept;
@@ -156,6 +179,9 @@ table ip hy {
 		{name: "15 filter by the redirected port", sockets: []Socket{socket("tcp", "0.0.0.0:43889")}, bad: "dropped", script: `
 iptables -t nat -A PREROUTING -i lan0 -p tcp --dport 80 -j REDIRECT --to-ports 43889
 iptables -P INPUT DROP; iptables -A INPUT -p tcp --dport 80 -j ACCEPT; iptables -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT`},
+		{name: "15 FORWARD drops what is sent to another host", bad: "dropped", script: `
+iptables -t nat -A PREROUTING -i lan0 -p tcp --dport 80 -j DNAT --to-destination 10.91.2.2:3128
+iptables -P FORWARD DROP; iptables -A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT`},
 		{name: "16 dnat to loopback", script: "iptables -t nat -A PREROUTING -i lan0 -p tcp --dport 9050 -j DNAT --to-destination 127.0.0.1:9050",
 			sockets: []Socket{socket("tcp", "127.0.0.1:9050")}, bad: "route-localnet"},
 		{name: "16 INPUT drops it", sockets: []Socket{socket("tcp", "127.0.0.1:9050")}, bad: "dropped", script: `

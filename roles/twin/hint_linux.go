@@ -38,10 +38,10 @@ func (c *Config) hints() hints {
 			}
 			chains = append(chains, x)
 		}
-		h.follow(chains, c.routesLocal)
+		h.follow(chains, c)
 	}
 	for _, t := range c.Legacy {
-		h.follow(c.legacyHints(t), c.routesLocal)
+		h.follow(c.legacyHints(t), c)
 	}
 	return h
 }
@@ -65,6 +65,17 @@ func (c *Config) routesLocal(mark uint32, six bool) bool {
 		}
 	}
 	return false
+}
+
+// marksLocal reports whether a rule gives packets of a family a mark that is routed to the host itself,
+// or may do so, where the mark is not in the rule.
+func (c *Config) marksLocal(h *hint, six bool) bool {
+	if h.restores {
+		return slices.ContainsFunc(c.PolicyRules, func(r PolicyRule) bool {
+			return r.IPv6 == six && r.Mark&r.Mask != 0 && c.routesLocal(r.Mark, six)
+		})
+	}
+	return h.marks && h.set != 0 && c.routesLocal(h.set, six)
 }
 
 // register is what a register holds: something of the packet, or a number of the rule's.
@@ -310,7 +321,7 @@ func (h *hint) verdict(n nested) {
 		h.jump = n.get(unix.NFTA_VERDICT_CHAIN).text()
 	case unix.NFT_RETURN, 1: // NF_ACCEPT
 		// What accept ends is nothing for a rule that diverted.
-		h.leaves = !h.redirect && !h.marks
+		h.leaves = !h.redirect && !h.marks && !h.restores
 	}
 }
 
@@ -321,6 +332,8 @@ func (h *hint) setMark(s register) {
 		h.marks, h.set = true, host32(s.value)
 	case s.mark:
 		h.marks, h.set = true, host32(s.xor)
+	default:
+		h.restores = true
 	}
 }
 
