@@ -166,7 +166,11 @@ func (o Options) arguments(m machine, emulated bool) []string {
 		args = append(args, "-chardev", fmt.Sprintf("socket,id=%s,fd=%d", name, 3+i),
 			"-device", fmt.Sprintf("virtserialport,chardev=%s,name=%s", name, name))
 	}
-	words := []string{"console=" + m.tty, "panic=-1", "--", GuestRole}
+	words := []string{"console=" + m.tty, "panic=-1"}
+	if m.line != "" {
+		words = append(words, m.line)
+	}
+	words = append(words, "--", GuestRole)
 	if o.Single {
 		words = append(words, "-single")
 	}
