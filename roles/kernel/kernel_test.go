@@ -219,3 +219,30 @@ func TestConsole(t *testing.T) {
 		t.Errorf("%d lines are kept", len(c.last))
 	}
 }
+
+// TestBesideBoot: modules are where packages have them, also of images that do not tell their
+// release.
+func TestBesideBoot(t *testing.T) {
+	root := t.TempDir()
+	for _, dir := range []string{"boot", "lib/modules/6.1.0-s390x", "usr/lib/modules/7.2"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct{ path, release, want string }{
+		{"boot/vmlinuz-6.1.0-s390x", "", "lib/modules/6.1.0-s390x"},
+		{"boot/vmlinuz-6.1.0-s390x", "7.2", "usr/lib/modules/7.2"},
+		{"boot/vmlinuz-6.2", "", ""},
+		{"boot/vmlinuz", "", ""},
+		{"usr/lib/modules/7.2/vmlinuz", "7.2", "usr/lib/modules/7.2"},
+		{"usr/lib/modules/7.2/vmlinuz", "", ""},
+	} {
+		want := c.want
+		if want != "" {
+			want = filepath.Join(root, want)
+		}
+		if got := besideBoot(&Image{Path: filepath.Join(root, c.path), Release: c.release}); got != want {
+			t.Errorf("%s of release %q: %q, want %q", c.path, c.release, got, want)
+		}
+	}
+}
