@@ -96,7 +96,7 @@ func TestWantCounters(t *testing.T) {
 				if second && !target.reuse() {
 					continue
 				}
-				x := halfOf(t, firewall, target.Name, second)
+				x := exchangeOf(t, firewall, target.Name, second)
 				sent, answered := uint64(1), uint64(0)
 				if x.mode == ReplyTo {
 					answered = 1
@@ -144,7 +144,7 @@ func TestLate(t *testing.T) {
 		{"ipfw", "inet-args-udp-reply", false, NotCounted, "FAIL not-counted"},
 		{"ipfw", "inet-reuse-tcp-to-to", true, StateMissing, timedOut},
 	} {
-		x := halfOf(t, c.firewall, c.target, c.second)
+		x := exchangeOf(t, c.firewall, c.target, c.second)
 		if !c.second {
 			x.used = nil
 		}
@@ -167,7 +167,7 @@ func TestLate(t *testing.T) {
 		}
 	}
 
-	x := halfOf(t, "pf", "inet-args-udp-reply", false)
+	x := exchangeOf(t, "pf", "inet-args-udp-reply", false)
 	x.used = []usedFlow{{flow: x.flow(), began: time.Now()}}
 	gone := teardown{after: &stepResult{}}
 	if got := verdictOf(x.judgeTeardown(gone)); got != "PASS" {
@@ -181,7 +181,7 @@ func TestLate(t *testing.T) {
 
 // TestSentAgain: a segment that TCP sent again may be in the queue when the counters are read.
 func TestSentAgain(t *testing.T) {
-	x := claimRun{exchange: halfOf(t, "nftables", "inet-args-tcp-to", false)}
+	x := claimRun{exchange: exchangeOf(t, "nftables", "inet-args-tcp-to", false)}
 	again := pfconf.Counters{Matched: 5, Done: 4, Replies: 3}
 	for _, c := range []struct {
 		age  time.Duration
