@@ -101,10 +101,11 @@ func TestClosure(t *testing.T) {
 	xzip := func(w io.Writer) io.WriteCloser { z, _ := xz.NewWriter(w); return z }
 	zst := func(w io.Writer) io.WriteCloser { z, _ := zstd.NewWriter(w); return z }
 	write("nft_tproxy.ko", plain, binary.LittleEndian, "depends=nf_tables,nf-tproxy-ipv4", "alias=nft-expr-tproxy")
-	write("nf_tables.ko.xz", xzip, binary.BigEndian, "depends=nfnetlink", "softdep=pre: crc32c-arch post: nft_ct missing")
+	write("nf_tables.ko.xz", xzip, binary.BigEndian, "depends=nfnetlink", "softdep=pre: crc32c-arch crc32c post: nft_ct missing")
 	write("nf-tproxy-ipv4.ko.zst", zst, binary.LittleEndian, "depends=")
 	write("nfnetlink.ko.gz", func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) }, binary.LittleEndian, "depends=builtin")
 	write("crc32c-arch.ko", plain, binary.LittleEndian, "license=GPL")
+	write("crc32c_generic.ko", plain, binary.LittleEndian, "alias=crc32c")
 	write("nft_ct.ko", plain, binary.LittleEndian, "depends=nf_tables")
 	builtin := filepath.Join(dir, "lib/modules/6.1.0/modules.builtin")
 	if err := os.WriteFile(builtin, []byte("kernel/builtin.ko\n"), 0o644); err != nil {
@@ -122,7 +123,7 @@ func TestClosure(t *testing.T) {
 	for _, m := range modules {
 		names = append(names, m.Name)
 	}
-	want := []string{"crc32c_arch", "nfnetlink", "nf_tables", "nft_ct", "nf_tproxy_ipv4", "nft_tproxy"}
+	want := []string{"crc32c_arch", "crc32c_generic", "nfnetlink", "nf_tables", "nft_ct", "nf_tproxy_ipv4", "nft_tproxy"}
 	if !slices.Equal(names, want) {
 		t.Errorf("order %q, want %q", names, want)
 	}
