@@ -140,7 +140,11 @@ func (t *Tree) Closure(names []string) ([]Module, error) {
 		seen[name] = true
 		path, ok := t.files[name]
 		if !ok {
-			return nil
+			// A softdep may name an algorithm, as crc32c, whose module has it as an alias.
+			if name += "_generic"; seen[name] || t.files[name] == "" {
+				return nil
+			}
+			seen[name], path = true, t.files[name]
 		}
 		m, err := readModule(name, path)
 		if err != nil {
