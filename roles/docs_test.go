@@ -150,7 +150,10 @@ func TestDocumentedCommands(t *testing.T) {
 			targets = append(targets, m[1]+m[2])
 		}
 	}
-	roleNames := []string{"run", "list", "compare", "kernels", "lab", "server", "client", "packet", "pf-setup", "natlook", "check-setup", "doctor", "cleanup", "install", "version"}
+	roleNames := []string{
+		"run", "list", "compare", "kernels", "lab", "server", "client", "packet", "pf-setup", "natlook", "check-setup",
+		"doctor", "cleanup", "install", "version", "faults", "initramfs", "atf",
+	}
 	commands := 0
 	for name, page := range pages(t) {
 		for _, line := range codeOf(page) {
@@ -321,5 +324,13 @@ func TestImports(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	_, layout, _ := strings.Cut(pages(t)["../docs/design.md"], "\n## Layout\n")
+	layout, _, _ = strings.Cut(layout, "\n## ")
+	for pkg := range mayImport {
+		name := strings.TrimPrefix(pkg, "pfdivert/")
+		if n := strings.Count(layout, "\n"+name+"/ "); n != 1 && pkg != "pfdivert" && !strings.HasSuffix(pkg, "test") {
+			t.Errorf("the layout in docs/design.md has %s %d times", name, n)
+		}
 	}
 }

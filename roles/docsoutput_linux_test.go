@@ -202,3 +202,36 @@ func TestDocumentedOutput(t *testing.T) {
 		t.Errorf("only %d commands with their output were found in the pages", ran)
 	}
 }
+
+// TestDocumentedCommandsWork types each command that a page shows without its output.
+func TestDocumentedCommandsWork(t *testing.T) {
+	labtest.Need(t)
+	if _, err := exec.LookPath("script"); err != nil {
+		t.Skip(err)
+	}
+	ran := 0
+	r := newReader(t)
+	for name, page := range pages(t) {
+		for line := range strings.Lines(page) {
+			command, ok := strings.CutPrefix(strings.TrimRight(line, "\n"), "    ./pfdivert ")
+			if !ok {
+				continue
+			}
+			command, _, _ = strings.Cut(command, "  ") // an explanation
+			command = "./pfdivert " + command
+			if strings.HasPrefix(command, "./pfdivert run -kernel ") {
+				continue // .ci/kernels boots some, and testdata/kernel does without QEMU
+			}
+			if strings.HasPrefix(command, "./pfdivert pf-setup ") {
+				command = "./pfdivert lab -q -host remote -- " + command // not this machine's filter
+			}
+			ran++
+			if out, err := r.types(command); err != nil {
+				t.Errorf("%s: %s: %v\n%s", name, command, err, out)
+			}
+		}
+	}
+	if ran < 15 {
+		t.Errorf("only %d commands were found in the pages", ran)
+	}
+}
