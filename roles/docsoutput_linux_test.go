@@ -171,7 +171,7 @@ func TestDocumentedOutput(t *testing.T) {
 		}
 		for _, e := range slices.Backward(examples) {
 			if strings.HasPrefix(e.command, "sudo ") {
-				continue // on a host of the reader's: TestDoctorExamples
+				continue // of hosts of readers: TestDiagnose of roles/twin has their set-ups
 			}
 			ran++
 			var shown strings.Builder
