@@ -1,6 +1,8 @@
 package roles_test
 
 import (
+	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -66,10 +68,11 @@ func TestMakefile(t *testing.T) {
 	for _, program := range makes(t) {
 		t.Run(filepath.Base(program), func(t *testing.T) {
 			dir := t.TempDir()
-			for _, name := range []string{"Makefile", "regress.mk"} {
+			for _, name := range []string{"Makefile", "regress.mk", "docs/pfdivert.1"} {
 				text, err := os.ReadFile(filepath.Join("..", name))
 				if err == nil {
-					err = os.WriteFile(filepath.Join(dir, name), text, 0o666)
+					err = errors.Join(os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o777),
+						os.WriteFile(filepath.Join(dir, name), text, 0o666))
 				}
 				if err != nil {
 					t.Fatal(err)
@@ -161,6 +164,22 @@ func TestMakefile(t *testing.T) {
 			if info, err := os.Stat(filepath.Join(root, "opt/x/bin/pfdivert")); err != nil ||
 				info.Mode().Perm() != 0o755 {
 				t.Errorf("installed: %v, %v", info, err)
+			}
+			page, err := os.ReadFile(filepath.Join("..", "docs", "pfdivert.1"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range []string{"pfdivert", "pfdivert-server", "pfdivert-natlook"} {
+				text, err := os.ReadFile(filepath.Join(root, "opt/x/man/man1", name+".1"))
+				if err != nil || !bytes.Equal(text, page) {
+					t.Errorf("the page of %s: %v", name, err)
+				}
+			}
+
+			out, err = run(nil, "help")
+			expect(out, err, "make help\t\tprints this list")
+			if strings.Contains(out, "GO_BUILD") || strings.Contains(out, "#") {
+				t.Errorf("make help prints more than the list:\n%s", out)
 			}
 
 			out, err = run(nil, "generate")
