@@ -21,26 +21,30 @@ const (
 	Many         = "many"         // so many packets that there is no room for them
 	Spoilt       = "spoilt"       // the spoiling of checksums and headers
 	Once         = "once"         // that the client's packet is sent once: it comes twice
-	Unheard      = "unheard"      // that no one listens: a divert socket keeps what comes until the claim's own is opened
-	Number       = "number"       // the divert port's number: a rule diverts what is for the UDP port of the same number
-	RuleNumber   = "rule-number"  // the number of a rule behind others: it has theirs
-	RulesPort    = "rules-port"   // the divert port in the rule: it names another
-	Turned       = "turned"       // the address that turns a packet round: it is written to the one that it came with
-	Nowhere      = "nowhere"      // an address of no interface: it is one of REMOTE's
-	Order        = "order"        // the order of a burst: neighbours are sent the wrong way round
-	Tuple        = "tuple"        // the client's port in the question for a translated connection: another's
-	Swap         = "swap"         // the swapped port in the rule of a reuse target's second cell
-	Closed       = "closed"       // that a rule fails closed: it lets pass when no one listens
-	Port         = "port"         // the port on which a diverted packet's server listens: another one
-	Address      = "address"      // its address: REMOTE's own
+	// that no one listens: a divert socket keeps what comes until the claim's own is opened
+	Unheard = "unheard"
+	// the divert port's number: a rule diverts what is for the UDP port of the same number
+	Number     = "number"
+	RuleNumber = "rule-number" // the number of a rule behind others: it has theirs
+	RulesPort  = "rules-port"  // the divert port in the rule: it names another
+	Turned     = "turned"      // the address that turns a packet round: it is written to the one that it came with
+	Nowhere    = "nowhere"     // an address of no interface: it is one of REMOTE's
+	Order      = "order"       // the order of a burst: neighbours are sent the wrong way round
+	Tuple      = "tuple"       // the client's port in the question for a translated connection: another's
+	Swap       = "swap"        // the swapped port in the rule of a reuse target's second cell
+	Closed     = "closed"      // that a rule fails closed: it lets pass when no one listens
+	Port       = "port"        // the port on which a diverted packet's server listens: another one
+	Address    = "address"     // its address: REMOTE's own
 )
 
 // ownPieces are those that are left out here.
-var ownPieces = []string{OwnRule, TimeWaitDrop, Swap, Bypass, Keep, Privilege, First, Whole, Many, Spoilt, Rewriting, Order, Tuple, Closed, Port, Address,
+var ownPieces = []string{OwnRule, TimeWaitDrop, Swap, Bypass, Keep, Privilege, First, Whole, Many, Spoilt, Rewriting,
+	Order, Tuple, Closed, Port, Address,
 	Once, Unheard, Number, RulesPort, RuleNumber, Turned, Nowhere}
 
 // endpointPieces are those that endpoints leave out.
-var endpointPieces = []script.Piece{script.Transparent, script.Right, script.Checksum, script.Listen, script.Reader, script.Room, script.GoOn, script.Back, script.Way, script.Name}
+var endpointPieces = []script.Piece{script.Transparent, script.Right, script.Checksum, script.Listen, script.Reader,
+	script.Room, script.GoOn, script.Back, script.Way, script.Name}
 
 // omitted returns the pieces that the cell's endpoints leave out. A server's ear is not a client's
 // to lose.

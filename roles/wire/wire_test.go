@@ -214,7 +214,8 @@ func TestUnpackable(t *testing.T) {
 		"70 fields":         &fields70{},
 	} {
 		for range 2 {
-			if b, err := Append([]byte("x"), v); err == nil || !strings.Contains(err.Error(), want) || string(b) != "x" {
+			if b, err := Append([]byte("x"), v); err == nil || !strings.Contains(err.Error(), want) ||
+				string(b) != "x" {
 				t.Errorf("%T: %q, %v; want %q", v, b, err, want)
 			}
 		}
