@@ -80,8 +80,9 @@ var filterCauses = []Cause{
 				c.anotherMatched()
 		},
 		Advice: map[string]Advice{
-			"":       {"another rule of REMOTE's diverts the same flow, or another host answers for FAKE", "", "leave FAKE out of that rule"},
-			nftables: {"another rule of REMOTE's diverts the same flow ({RULES}), or rules of an earlier run are still loaded", listRules, "leave FAKE out of that rule; pfdivert cleanup removes what a killed run left"},
+			"": {"another rule of REMOTE's diverts the same flow, or another host answers for FAKE", "", "leave FAKE out of that rule"},
+			nftables: {"another rule of REMOTE's diverts the same flow ({RULES}), or rules of an earlier run are still loaded",
+				listRules, "leave FAKE out of that rule; pfdivert cleanup removes what a killed run left"},
 			pf: {"another rule of REMOTE's diverts the same flow, or a state of an earlier flow catches it",
 				"pfctl -vvsr; pfctl -a '*' -sr; pfctl -ss", "leave FAKE out of that rule; pfctl -k {LOCAL}"},
 			ipfw: {"another rule of REMOTE's diverts the same flow", "ipfw -d show", "leave FAKE out of that rule"},

@@ -85,7 +85,9 @@ var hostCauses = []Cause{
 		Advice: map[string]Advice{
 			"": {"this process may not do that: sockets with a foreign address, raw sockets and rules need root",
 				"id", "start it as root, or with SUDO=sudo or SUDO=doas"},
-			nftables: {"this process may not do that: IP_TRANSPARENT needs CAP_NET_ADMIN or CAP_NET_RAW, rules and queues CAP_NET_ADMIN, in the user namespace that owns the network", "capsh --decode=$(sed -n 's/^CapEff:.//p' /proc/PID/status), with the proxy's PID", "start it as root, with SUDO=sudo, or give the proxy's service AmbientCapabilities=CAP_NET_ADMIN"},
+			nftables: {"this process may not do that: IP_TRANSPARENT needs CAP_NET_ADMIN or CAP_NET_RAW, rules and queues CAP_NET_ADMIN, in the user namespace that owns the network",
+				"capsh --decode=$(sed -n 's/^CapEff:.//p' /proc/PID/status), with the proxy's PID",
+				"start it as root, with SUDO=sudo, or give the proxy's service AmbientCapabilities=CAP_NET_ADMIN"},
 		},
 	},
 	{

@@ -48,12 +48,15 @@ var resultCauses = []Cause{
 	{
 		Code: "copied", Cell: func(c *Case) bool { return c.is("duplicate") },
 		Advice: anywhere(
-			"the packet came twice: something on the way copies it (a mirrored port, iptables TEE, dup to), or the kernel saw it again after it was sent on", watch+"; nft list ruleset, pfctl -vvsr or ipfw -a list", "find which of the two hosts has it twice, and leave FAKE out of the rule that copies"),
+			"the packet came twice: something on the way copies it (a mirrored port, iptables TEE, dup to), or the kernel saw it again after it was sent on",
+			watch+"; nft list ruleset, pfctl -vvsr or ipfw -a list",
+			"find which of the two hosts has it twice, and leave FAKE out of the rule that copies"),
 	},
 	{
 		Code: "address-changed", Cell: func(c *Case) bool { return c.is("wrong-address") && !c.ofDivertSocket() },
 		Advice: anywhere(
-			"something translates the addresses between the client and the server's socket, or the kernel reports a wrong original destination", watch, "leave FAKE out of the translation on REMOTE and on every machine between"),
+			"something translates the addresses between the client and the server's socket, or the kernel reports a wrong original destination",
+			watch, "leave FAKE out of the translation on REMOTE and on every machine between"),
 	},
 	{
 		Code: "data-changed", Cell: func(c *Case) bool { return c.is("wrong-data") },
@@ -115,7 +118,9 @@ var lastCauses = []Cause{
 		Advice: map[string]Advice{
 			"": {"the packet was lost between the rule and the socket",
 				"netstat -s, before and after; netstat -an", "see which counter moves"},
-			nftables: {"the packet was lost between the rule and the socket: in routing, by reverse path filtering, in a later chain, or at the socket", "nstat -az, before and after; {ip} route get {FAKE} from {LOCAL} iif {NIC} mark {MARK}; nft monitor trace", "see which counter moves (IpInAddrErrors: the mark or the policy route)"},
+			nftables: {"the packet was lost between the rule and the socket: in routing, by reverse path filtering, in a later chain, or at the socket",
+				"nstat -az, before and after; {ip} route get {FAKE} from {LOCAL} iif {NIC} mark {MARK}; nft monitor trace",
+				"see which counter moves (IpInAddrErrors: the mark or the policy route)"},
 		},
 	},
 	{

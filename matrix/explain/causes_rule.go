@@ -54,8 +54,9 @@ var ruleCauses = []Cause{
 				(c.Firewall == pf || strings.Contains(c.rule(), "ct direction reply"))
 		},
 		Advice: map[string]Advice{
-			"":       {"a state that an earlier flow left catches the answers", "", "kill the state"},
-			nftables: {"a state that an earlier flow with the same addresses left is of the other direction, and the rule takes only replies (ct direction reply)", "conntrack -L", "conntrack -D -s {LOCAL} -d {FAKE}, or leave the direction out of the rule"},
+			"": {"a state that an earlier flow left catches the answers", "", "kill the state"},
+			nftables: {"a state that an earlier flow with the same addresses left is of the other direction, and the rule takes only replies (ct direction reply)",
+				"conntrack -L", "conntrack -D -s {LOCAL} -d {FAKE}, or leave the direction out of the rule"},
 			pf: {"the state that an earlier divert-to flow with the same addresses left catches the answer",
 				"pfctl -ss -v", "pfctl -k {LOCAL} -k {FAKE}"},
 			ipfw: {"a dynamic rule of an earlier flow catches the answer", "ipfw -d show",
@@ -98,7 +99,9 @@ var matchCauses = []Cause{
 		Advice: map[string]Advice{
 			nftables: {"an earlier rule of the same table decides about the packet: {DETAIL}",
 				"nft -a list ruleset; iptables-save", "put the rule that diverts before it, or leave its packets out of the other"},
-			pf: {"another rule decides about the packet: an earlier one with quick, or, where the rule that diverts has none, a later one that matches: {DETAIL}", "pfctl -vvsr; pfctl -a '*' -sr", "put the rule that diverts behind it, or give it quick and put it before"},
+			pf: {"another rule decides about the packet: an earlier one with quick, or, where the rule that diverts has none, a later one that matches: {DETAIL}",
+				"pfctl -vvsr; pfctl -a '*' -sr",
+				"put the rule that diverts behind it, or give it quick and put it before"},
 			ipfw: {"an earlier rule decides about the packet: {DETAIL}", "ipfw -a list",
 				"give the rule that diverts a lower number, or leave its packets out of the other"},
 		},
@@ -110,9 +113,13 @@ var matchCauses = []Cause{
 				(c.to() || c.reply() && c.comesBack())
 		},
 		Advice: map[string]Advice{
-			"":       {"REMOTE forwards, and no rule takes the packet: it is sent on, or answered with an ICMP error, in place of being diverted", "sysctl net.inet.ip.forwarding; pfctl -vvsr", "fix the rule, so that it matches; see rule-mismatch"},
-			nftables: {"REMOTE forwards, and no rule takes the packet: it is sent on, or answered with an ICMP error, in place of being diverted", "sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding; {ip} route get {FAKE} from {LOCAL} iif {NIC}", "fix the rule, so that it matches; see rule-mismatch"},
-			ipfw:     {"REMOTE forwards, and no rule takes the packet: it is sent on, or answered with an ICMP error, in place of being diverted", "sysctl net.inet.ip.forwarding; ipfw -a list", "fix the rule, so that it matches; see rule-mismatch"},
+			"": {"REMOTE forwards, and no rule takes the packet: it is sent on, or answered with an ICMP error, in place of being diverted",
+				"sysctl net.inet.ip.forwarding; pfctl -vvsr", "fix the rule, so that it matches; see rule-mismatch"},
+			nftables: {"REMOTE forwards, and no rule takes the packet: it is sent on, or answered with an ICMP error, in place of being diverted",
+				"sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding; {ip} route get {FAKE} from {LOCAL} iif {NIC}",
+				"fix the rule, so that it matches; see rule-mismatch"},
+			ipfw: {"REMOTE forwards, and no rule takes the packet: it is sent on, or answered with an ICMP error, in place of being diverted",
+				"sysctl net.inet.ip.forwarding; ipfw -a list", "fix the rule, so that it matches; see rule-mismatch"},
 		},
 	},
 	{
@@ -129,10 +136,17 @@ var matchCauses = []Cause{
 			return c.unmatched() && c.is("not-delivered", "no-reply", "not-rewritten", "not-counted", "not-lost")
 		},
 		Advice: map[string]Advice{
-			"":       {"the rule matched none of the cell's packets: addresses, port, protocol, family or interface are not theirs, or an earlier rule decided", "", "compare the rule with what comes"},
-			nftables: {"the rule matched none of the cell's packets: addresses, port, protocol, family or interface are not theirs", "nft -a list ruleset; tcpdump -ni {NIC} host {HOST}; nft monitor trace, with meta nftrace set 1", "compare the rule with what comes"},
-			pf:       {"the rule matched none of the cell's packets: an earlier rule with quick decided, the main ruleset does not call the anchor, or a state of an earlier flow has them", "pfctl -vvsr; pfctl -a regress -vvsr; pfctl -ss; tcpdump -nettti pflog0", "move the anchor before the quick rule; pfctl -k {LOCAL} for a state"},
-			ipfw:     {"the rule matched none of the cell's packets: an earlier rule decided, or net.inet.ip.fw.enable is 0", "ipfw -a list; sysctl net.inet.ip.fw.enable", "give the rule a lower number than the one that decides"},
+			"": {"the rule matched none of the cell's packets: addresses, port, protocol, family or interface are not theirs, or an earlier rule decided",
+				"", "compare the rule with what comes"},
+			nftables: {"the rule matched none of the cell's packets: addresses, port, protocol, family or interface are not theirs",
+				"nft -a list ruleset; tcpdump -ni {NIC} host {HOST}; nft monitor trace, with meta nftrace set 1",
+				"compare the rule with what comes"},
+			pf: {"the rule matched none of the cell's packets: an earlier rule with quick decided, the main ruleset does not call the anchor, or a state of an earlier flow has them",
+				"pfctl -vvsr; pfctl -a regress -vvsr; pfctl -ss; tcpdump -nettti pflog0",
+				"move the anchor before the quick rule; pfctl -k {LOCAL} for a state"},
+			ipfw: {"the rule matched none of the cell's packets: an earlier rule decided, or net.inet.ip.fw.enable is 0",
+				"ipfw -a list; sysctl net.inet.ip.fw.enable",
+				"give the rule a lower number than the one that decides"},
 		},
 	},
 	{

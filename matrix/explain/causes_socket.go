@@ -41,7 +41,9 @@ var socketCauses = []Cause{
 			"": {"the socket may not have a foreign address: SO_BINDANY was not set before it was bound",
 				"ktrace -i PROXY; kdump | grep setsockopt, with the proxy's command",
 				"setsockopt(fd, SOL_SOCKET, SO_BINDANY, …), as root"},
-			nftables: {"the socket is not transparent, so tproxy does not take it and a foreign address can't be bound: IP_TRANSPARENT (IPv6: IPV6_TRANSPARENT) was not set", "strace -f -e trace=setsockopt,bind PROXY, with the proxy's command", "setsockopt(fd, SOL_IP, IP_TRANSPARENT, …) and SOL_IPV6, IPV6_TRANSPARENT, each for its own family; it takes CAP_NET_ADMIN"},
+			nftables: {"the socket is not transparent, so tproxy does not take it and a foreign address can't be bound: IP_TRANSPARENT (IPv6: IPV6_TRANSPARENT) was not set",
+				"strace -f -e trace=setsockopt,bind PROXY, with the proxy's command",
+				"setsockopt(fd, SOL_IP, IP_TRANSPARENT, …) and SOL_IPV6, IPV6_TRANSPARENT, each for its own family; it takes CAP_NET_ADMIN"},
 			ipfw: {"the socket may not have a foreign address: IP_BINDANY was not set before it was bound",
 				"truss -f PROXY 2>&1 | grep setsockopt, with the proxy's command",
 				"setsockopt(fd, IPPROTO_IP, IP_BINDANY, …), with the privilege PRIV_NETINET_BINDANY"},
@@ -52,7 +54,9 @@ var socketCauses = []Cause{
 		Advice: map[string]Advice{
 			"": {"a socket in TIME_WAIT has the very addresses and ports", "netstat -an | grep TIME_WAIT",
 				"tcpdrop it, or take another port"},
-			nftables: {"a socket in TIME_WAIT has the very addresses and ports, and was not dropped (with TCP's timestamps the kernel takes it up again only where the new client binds with SO_REUSEADDR)", "ss -tan state time-wait; sysctl net.ipv4.tcp_timestamps net.ipv4.tcp_tw_reuse", "ss -tK state time-wait dst {LOCAL}, or take another port"},
+			nftables: {"a socket in TIME_WAIT has the very addresses and ports, and was not dropped (with TCP's timestamps the kernel takes it up again only where the new client binds with SO_REUSEADDR)",
+				"ss -tan state time-wait; sysctl net.ipv4.tcp_timestamps net.ipv4.tcp_tw_reuse",
+				"ss -tK state time-wait dst {LOCAL}, or take another port"},
 		},
 	},
 	{
@@ -61,9 +65,12 @@ var socketCauses = []Cause{
 			return c.Packet() && c.is("not-delivered") && c.matched() && !c.heard() && len(c.queues()) > 0
 		},
 		Advice: map[string]Advice{
-			"":       {"the program that reads diverted packets has another divert port than {QUEUE}, which the rule names", "netstat -an | grep divert; pfctl -a regress -vsr", "have both name the same divert port"},
-			nftables: {"the program that reads diverted packets listens on another queue than {QUEUE}, which the rule names", "cat /proc/net/netfilter/nfnetlink_queue; nft list ruleset", "have both name the same queue"},
-			ipfw:     {"the program that reads diverted packets has another divert port than {QUEUE}, which the rule names", "sockstat -P divert; ipfw list", "have both name the same divert port"},
+			"": {"the program that reads diverted packets has another divert port than {QUEUE}, which the rule names",
+				"netstat -an | grep divert; pfctl -a regress -vsr", "have both name the same divert port"},
+			nftables: {"the program that reads diverted packets listens on another queue than {QUEUE}, which the rule names",
+				"cat /proc/net/netfilter/nfnetlink_queue; nft list ruleset", "have both name the same queue"},
+			ipfw: {"the program that reads diverted packets has another divert port than {QUEUE}, which the rule names",
+				"sockstat -P divert; ipfw list", "have both name the same divert port"},
 		},
 	},
 	{
@@ -132,7 +139,9 @@ var socketCauses = []Cause{
 		Advice: map[string]Advice{
 			"": {"what user space sent on has a wrong checksum, and the receiver drops it",
 				"netstat -s -p udp | grep checksum", "compute the checksums of IP and UDP anew after rewriting"},
-			nftables: {"what user space sent on has a wrong checksum, and the receiver drops it: after a verdict with a payload the kernel takes the checksums as they are", "nstat -az UdpInCsumErrors Udp6InCsumErrors, on the receiver", "compute the checksums of IP and UDP anew after rewriting (0 becomes 0xffff)"},
+			nftables: {"what user space sent on has a wrong checksum, and the receiver drops it: after a verdict with a payload the kernel takes the checksums as they are",
+				"nstat -az UdpInCsumErrors Udp6InCsumErrors, on the receiver",
+				"compute the checksums of IP and UDP anew after rewriting (0 becomes 0xffff)"},
 		},
 	},
 	{

@@ -139,7 +139,8 @@ func lostByDivert(filter, translating []ordered) {
 					})
 				}
 				if t := slices.IndexFunc(translating, translated); t >= 0 {
-					lost("what "+translating[t].where+" has translated and this one keeps state for is not delivered when it is reinjected (state-insert counts it)", false)
+					lost("what "+translating[t].where+
+						" has translated and this one keeps state for is not delivered when it is reinjected (state-insert counts it)", false)
 				}
 			}
 		}
