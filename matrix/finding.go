@@ -64,6 +64,8 @@ type finding struct {
 func (f *finding) Error() string { return f.detail }
 
 // failed accuses the kernel under test.
+//
+//go:noinline
 func failed(reason, format string, a ...any) error {
 	return &finding{Fail, reason, fmt.Sprintf(format, a...)}
 }

@@ -45,6 +45,7 @@ type stepResult struct {
 	may map[string]bool
 }
 
+//go:noinline
 func (s side) request() *request {
 	return &request{side: s, steps: make([]script.Step, 0, usualSteps), out: make([]*stepResult, 0, usualSteps)}
 }

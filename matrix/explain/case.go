@@ -53,6 +53,8 @@ type Case struct {
 }
 
 // is reports whether the finding has one of these reason codes.
+//
+//go:noinline
 func (c *Case) is(reasons ...string) bool { return slices.Contains(reasons, c.Reason) }
 
 func (c *Case) says(words ...string) bool {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -259,7 +260,7 @@ func (p *page) causes() {
 	if order == nil {
 		return
 	}
-	slices.SortStableFunc(order, func(a, b cause) int { return worse(b.verdict, a.verdict) })
+	sort.SliceStable(order, func(i, j int) bool { return worse(order[j].verdict, order[i].verdict) < 0 })
 	p.element("h2", "What did not pass")
 	p.open("ul", "class", "causes")
 	for _, c := range order {

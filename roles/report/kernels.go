@@ -6,6 +6,7 @@ import (
 	"io"
 	"regexp"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -113,11 +114,12 @@ func kindsOf(all []kernelRun) []string {
 			kinds = append(kinds, kindOfName(name))
 		}
 	}
-	slices.SortFunc(kinds, func(a, b string) int {
+	sort.Slice(kinds, func(i, j int) bool {
+		a, b := kinds[i], kinds[j]
 		if known := place[a] != 0; known != (place[b] != 0) {
-			return map[bool]int{true: -1, false: 1}[known]
+			return known
 		}
-		return cmp.Or(place[a]-place[b], cmp.Compare(a, b))
+		return cmp.Or(place[a]-place[b], cmp.Compare(a, b)) < 0
 	})
 	return slices.Compact(kinds)
 }

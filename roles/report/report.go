@@ -20,6 +20,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -74,9 +75,7 @@ func (r Run) ordered(results []matrix.Result) []matrix.Result {
 		place[name] = i - len(r.Targets) // below 0, the place of the unknown
 	}
 	results = slices.Clone(results)
-	slices.SortStableFunc(results, func(a, b matrix.Result) int {
-		return cmp.Compare(place[a.Name], place[b.Name])
-	})
+	sort.SliceStable(results, func(i, j int) bool { return place[results[i].Name] < place[results[j].Name] })
 	return results
 }
 

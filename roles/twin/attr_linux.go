@@ -4,14 +4,18 @@ package twin
 // there, or is cut, is empty.
 type nested struct{ b []byte }
 
+//go:noinline
 func (n nested) get(kind uint16) nested {
 	all, _ := split(n.b, 0)
 	return nested{all.get(kind)}
 }
 
+//go:noinline
 func (n nested) text() string { return text(n.b) }
 
 // number is of 16 or 32 bits, as netfilter's are: in network order.
+//
+//go:noinline
 func (n nested) number() uint32 {
 	if len(n.b) == 1 {
 		return uint32(n.b[0])

@@ -176,6 +176,7 @@ func nftExpr(name string, data attrs) attr {
 	}.bytes()}
 }
 
+//go:noinline
 func be32(v uint32) []byte { return binary.BigEndian.AppendUint32(nil, v) }
 
 func be16(v uint16) []byte { return binary.BigEndian.AppendUint16(nil, v) }

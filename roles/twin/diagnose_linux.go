@@ -425,6 +425,7 @@ func (d *doctor) judge() error {
 			return err
 		}
 	}
+	d.bridgePorts()
 	return nil
 }
 
@@ -645,7 +646,7 @@ func severity(s suspect) Severity {
 
 // sort puts the worst first, and those alike in the order of the packet's way.
 func (d *doctor) sort() {
-	slices.SortStableFunc(d.problems, func(a, b Problem) int {
+	sortStable(d.problems, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.Severity, b.Severity), cmp.Compare(a.stage, b.stage))
 	})
 }

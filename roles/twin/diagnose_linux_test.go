@@ -204,6 +204,12 @@ table inet p {
   iifname "lan0" ip protocol tcp fib daddr type != local meta mark set 1 tproxy ip to :7895 accept
  }
 }`)},
+		{name: "a rule names a bridge's port", sockets: []Socket{proxy}, warn: "bridge-port", unfixed: true, script: toLo + ofLan + `
+ip addr flush dev lan0; ip link add br0 type bridge; ip link set lan0 master br0; ip link set br0 up; ip addr add 10.91.1.1/24 dev br0
+sysctl -qw net.bridge.bridge-nf-call-iptables=0`},
+		{name: "a bridge with br_netfilter", sockets: []Socket{proxy}, bad: "bridge-netfilter", script: toLo + strings.Replace(ofLan, "lan0", "br0", 1) + `
+ip addr flush dev lan0; ip link add br0 type bridge; ip link set lan0 master br0; ip link set br0 up; ip addr add 10.91.1.1/24 dev br0
+sysctl -qw net.bridge.bridge-nf-call-iptables=1`},
 		{name: "14 reserved networks are left out", sockets: []Socket{redirected}, script: `
 iptables -t nat -N REDSOCKS
 for n in 0.0.0.0/8 10.0.0.0/8 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.168.0.0/16 224.0.0.0/4 240.0.0.0/4; do iptables -t nat -A REDSOCKS -d $n -j RETURN; done

@@ -80,7 +80,7 @@ func intervals(s *Set) []interval {
 		return all
 	}
 	elements = slices.Clone(elements)
-	slices.SortStableFunc(elements, func(a, b Element) int {
+	sortStable(elements, func(a, b Element) int {
 		order := map[bool]int{true: 0, false: 1}
 		return cmp.Or(bytes.Compare(a.Key, b.Key), order[a.End]-order[b.End])
 	})

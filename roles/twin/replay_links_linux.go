@@ -53,7 +53,7 @@ func (r *replay) devices(outside int) error {
 	var made, joined, ported []Link
 	links := slices.Clone(r.Links)
 	// Bridges and vrfs come before what belongs to them.
-	slices.SortStableFunc(links, func(a, b Link) int { return rank(a) - rank(b) })
+	sortStable(links, func(a, b Link) int { return rank(a) - rank(b) })
 	for _, l := range links {
 		if veth, _ := r.wired(l); veth {
 			if mate := r.mate(l); mate != nil && mate.Index < l.Index {

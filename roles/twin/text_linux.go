@@ -128,6 +128,8 @@ type lower struct {
 }
 
 // reg maps registers of 16 bytes, numbered 1 to 4, to the first of their four of 4 bytes.
+//
+//go:noinline
 func reg(n uint32) uint32 {
 	if n >= 1 && n <= 4 {
 		return 8 + (n-1)*4
@@ -680,7 +682,7 @@ func (w *writer) elements(s *Set, key []operand) string {
 	list := slices.Clone(s.Elements)
 	interval := s.Flags&unix.NFT_SET_INTERVAL != 0 && len(key) == 1
 	if len(key) == 1 {
-		slices.SortStableFunc(list, func(a, b Element) int { return bytes.Compare(a.Key, b.Key) })
+		sortStable(list, func(a, b Element) int { return bytes.Compare(a.Key, b.Key) })
 	}
 	var all []string
 	for i := 0; i < len(list); i++ {

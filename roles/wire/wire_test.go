@@ -94,8 +94,9 @@ type all struct {
 	Pointer  *inner
 	Empty    *struct{}
 	Lists    [][]byte
-	inner    int
-	Left     func() `json:"-"`
+	//lint:ignore U1000 wire leaves out what is not exported
+	inner int
+	Left  func() `json:"-"`
 }
 
 func samples() []all {
