@@ -55,7 +55,8 @@ func Claims() []Target {
 	for _, f := range pfconf.Families {
 		for i := range claims {
 			c := &claims[i]
-			all = append(all, Target{Name: fmt.Sprintf("%v-%s", f, c.kind()), Family: f, Proto: c.Proto, First: c.Mode, Claim: c})
+			all = append(all, Target{Name: fmt.Sprintf("%v-%s", f, c.kind()), Family: f, Proto: c.Proto, First: c.Mode,
+				Claim: c})
 		}
 	}
 	return all
@@ -90,7 +91,8 @@ func (c *Claim) skip(k Kernel) *finding {
 	default:
 		return nil
 	}
-	return &finding{Skip, NotClaimed, fmt.Sprintf("the manual of a kernel with %s does not say that %s: %s", k.Firewall, c.Says, c.Not)}
+	return &finding{Skip, NotClaimed, fmt.Sprintf("the manual of a kernel with %s does not say that %s: %s",
+		k.Firewall, c.Says, c.Not)}
 }
 
 // What the runs of claims have in common.

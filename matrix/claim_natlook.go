@@ -62,9 +62,11 @@ func (x *claimRun) natlook(ctx context.Context) error {
 	switch {
 	case accepted == nil:
 	case accepted.Fault != nil:
-		return failed(NotDelivered, "%s: the connection to %v did not come to %v (%s)", accepted.where, to, own, accepted.Fault.Text)
+		return failed(NotDelivered, "%s: the connection to %v did not come to %v (%s)", accepted.where, to, own,
+			accepted.Fault.Text)
 	case accepted.Local != own || accepted.Peer != from:
-		return failed(WrongAddress, "%s: a connection from %v to %v came, not from %v to %v", accepted.where, accepted.Peer, accepted.Local, from, own)
+		return failed(WrongAddress, "%s: a connection from %v to %v came, not from %v to %v", accepted.where,
+			accepted.Peer, accepted.Local, from, own)
 	}
 	if err := x.judge(read, want{line: script.ClientLine, from: from, missing: NotDelivered}); err != nil {
 		return err
@@ -73,12 +75,14 @@ func (x *claimRun) natlook(ctx context.Context) error {
 	case found.Fault != nil:
 		return failed(StateMissing, "remote: %s", found.Fault.Text)
 	case found.Peer != from || found.Local != to:
-		return failed(WrongAddress, "remote: %v is said to be from %v to %v, not from %v to %v", q, found.Peer, found.Local, from, to)
+		return failed(WrongAddress, "remote: %v is said to be from %v to %v, not from %v to %v", q, found.Peer,
+			found.Local, from, to)
 	}
 	for i, u := range unknown {
 		if u.Fault == nil {
 			asked := []pfconf.NATQuery{other, inside}[i]
-			return failed(WrongAddress, "remote: %v (%v) is said to be from %v to %v, and there is no such connection", asked, asked.Direction, u.Peer, u.Local)
+			return failed(WrongAddress, "remote: %v (%v) is said to be from %v to %v, and there is no such connection",
+				asked, asked.Direction, u.Peer, u.Local)
 		}
 	}
 	if err := unanswered(answered); err != nil {

@@ -98,14 +98,16 @@ var claims = []Claim{
 		Name: "reassembled", Proto: pfconf.Raw, Mode: PacketIn, run: (*claimRun).reassembled,
 		Says: "fragments are put together before they are diverted",
 		By: map[string]string{
-			"pf": "pf.conf(5), set reassemble", "ipfw": "divert(4)", "nftables": "nf_defrag_ipv4.c, nf_defrag_ipv6_hooks.c: before the hooks of conntrack",
+			"pf": "pf.conf(5), set reassemble", "ipfw": "divert(4)",
+			"nftables": "nf_defrag_ipv4.c, nf_defrag_ipv6_hooks.c: before the hooks of conntrack",
 		},
 	},
 	{
 		Name: "reassembled-udp", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).reassembled,
 		Says: "fragments are put together before a rule looks at their ports",
 		By: map[string]string{
-			"pf": "pf.conf(5), set reassemble", "nftables": "nf_defrag_ipv4.c, nf_defrag_ipv6_hooks.c: before the hooks of conntrack",
+			"pf":       "pf.conf(5), set reassemble",
+			"nftables": "nf_defrag_ipv4.c, nf_defrag_ipv6_hooks.c: before the hooks of conntrack",
 		},
 		Not: "ipfw compares fragments with its rules, and only the first has ports",
 	},
@@ -113,7 +115,8 @@ var claims = []Claim{
 		Name: "longest-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).longest,
 		Says: "the longest datagrams are diverted whole",
 		By: map[string]string{
-			"pf": "divert(4): sysctl net.inet.divert.recvspace, 65,636 bytes", "nftables": "nfnetlink_queue.c: up to 65,531 bytes are copied",
+			"pf":       "divert(4): sysctl net.inet.divert.recvspace, 65,636 bytes",
+			"nftables": "nfnetlink_queue.c: up to 65,531 bytes are copied",
 		},
 		Not: "ipfw compares fragments with its rules, and only the first has ports",
 	},
@@ -204,14 +207,16 @@ var claims = []Claim{
 		Name: "superuser", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).superuser,
 		Says: "only the superuser may open and bind a divert socket",
 		By: map[string]string{
-			"pf": "divert(4): EACCES", "ipfw": "divert(4): EPERM", "nftables": "nfnetlink.c, nfnetlink_rcv: EPERM without CAP_NET_ADMIN",
+			"pf": "divert(4): EACCES", "ipfw": "divert(4): EPERM",
+			"nftables": "nfnetlink.c, nfnetlink_rcv: EPERM without CAP_NET_ADMIN",
 		},
 	},
 	{
 		Name: "full", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).full,
 		Says: "what finds no room at the divert socket is dropped and counted",
 		By: map[string]string{
-			"pf": "divert(4): net.inet.divert.recvspace; netstat(1)", "nftables": "nfnetlink_queue.h: NFQA_CFG_QUEUE_MAXLEN",
+			"pf":       "divert(4): net.inet.divert.recvspace; netstat(1)",
+			"nftables": "nfnetlink_queue.h: NFQA_CFG_QUEUE_MAXLEN",
 		},
 		Not: "its divert sockets do not count what they drop",
 	},
@@ -262,8 +267,9 @@ var claims = []Claim{
 	{
 		Name: "checksums-kept", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).checksumsKept,
 		Says: "what is reinjected with wrong checksums is dropped",
-		By:   map[string]string{"ipfw": "divert(4)", "nftables": "nfnetlink_queue.c, nfqnl_mangle: CHECKSUM_NONE, the receiver looks"},
-		Not:  "its divert(4) says that they are computed anew",
+		By: map[string]string{"ipfw": "divert(4)",
+			"nftables": "nfnetlink_queue.c, nfqnl_mangle: CHECKSUM_NONE, the receiver looks"},
+		Not: "its divert(4) says that they are computed anew",
 	},
 	{
 		Name: "turned-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).turned,
@@ -280,12 +286,14 @@ var claims = []Claim{
 	{
 		Name: "tcp-in", Proto: pfconf.TCP, Mode: PacketIn, run: (*claimRun).streamThrough,
 		Says: "a TCP connection that comes in goes through the divert socket, both ways, and what it carries can be rewritten",
-		By:   map[string]string{"pf": "pf.conf(5), divert-packet", "ipfw": "divert(4)", "nftables": "nft(8), queue statement"},
+		By: map[string]string{"pf": "pf.conf(5), divert-packet", "ipfw": "divert(4)",
+			"nftables": "nft(8), queue statement"},
 	},
 	{
 		Name: "tcp-out", Proto: pfconf.TCP, Mode: PacketOut, run: (*claimRun).streamThrough,
 		Says: "a TCP connection that REMOTE begins goes through the divert socket, both ways, and what it carries can be rewritten",
-		By:   map[string]string{"pf": "pf.conf(5), divert-packet", "ipfw": "divert(4)", "nftables": "nft(8), queue statement"},
+		By: map[string]string{"pf": "pf.conf(5), divert-packet", "ipfw": "divert(4)",
+			"nftables": "nft(8), queue statement"},
 	},
 	{
 		Name: "both-tcp", Proto: pfconf.TCP, Mode: To, run: (*claimRun).bothDiverts,

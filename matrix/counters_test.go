@@ -112,7 +112,8 @@ func TestWantCounters(t *testing.T) {
 					}
 					accepted++
 					if !script.Satisfied(s.steps[0], &script.Outcome{Counters: &x.counters}) {
-						t.Fatalf("%s on %s, second %v: %+v passes, and is looked at", target.Name, firewall, second, x.counters)
+						t.Fatalf("%s on %s, second %v: %+v passes, and is looked at", target.Name, firewall, second,
+							x.counters)
 					}
 				}
 				if accepted == 0 {

@@ -60,8 +60,9 @@ type Kernel struct {
 
 // kernels are the kernels by their firewall.
 var kernels = map[string]Kernel{
-	"ipfw": {RawOnFake: true, RepliesNeedRule: true, Stateless: true, MeetsReplies: true, MatchesOnly: true, MeetsFragments: true,
-		AnswersEcho: true, RedirectsBeside: true},
+	"ipfw": {RawOnFake: true, RepliesNeedRule: true, Stateless: true, MeetsReplies: true, MatchesOnly: true,
+		MeetsFragments: true,
+		AnswersEcho:    true, RedirectsBeside: true},
 	"nftables": {RawOnFake: true, RepliesNeedRule: true},
 	"pf":       {TiesStates: true, StatesFirst: true, SweepsFake: true},
 }
@@ -205,8 +206,8 @@ func (k Kernel) knownByCause(t Target) bool {
 	return slices.ContainsFunc(knownFailures, func(f known) bool { return f.cause != "" && f.ofKernel(k) && f.of(t) })
 }
 
-// releaseOf returns the first two numbers of a kernel's release, of "FreeBSD 12.1-STABLE" 12 and 1, and 0
-// for those that are not there.
+// releaseOf returns the first two numbers of a kernel's release, of "FreeBSD 12.1-STABLE" 12 and 1,
+// and 0 for those that are not there.
 func releaseOf(kernel string) (release, minor int) {
 	_, text, _ := strings.Cut(kernel, " ")
 	_, _ = fmt.Sscanf(text, "%d.%d", &release, &minor) // what is not there stays 0

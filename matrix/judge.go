@@ -43,7 +43,8 @@ func (x *exchange) judge(a *stepResult, wants ...want) error {
 		}
 		if err := judgeMessage(a.where, got[i], w); err != nil {
 			if i > 0 && judgeMessage(a.where, got[i], wants[i-1]) == nil {
-				return failed(Duplicate, "%s: received again what had come before: %q from %v", a.where, got[i].Data, got[i].From)
+				return failed(Duplicate, "%s: received again what had come before: %q from %v", a.where, got[i].Data,
+					got[i].From)
 			}
 			return err
 		}
@@ -139,15 +140,18 @@ func (x *exchange) opened(steps ...*stepResult) error {
 			return skipped("%s: Linux before 5.17 binds no raw IPv4 socket to an address that is not the host's own "+
 				"(raw_bind, net/ipv4/raw.c): %s", a.where, a.Fault.Text)
 		case code == "EADDRNOTAVAIL" && bindany(open.Spec):
-			return failed(NoBindany, "%s: the kernel does not let a foreign address be bound: %s", a.where, a.Fault.Text)
+			return failed(NoBindany, "%s: the kernel does not let a foreign address be bound: %s", a.where,
+				a.Fault.Text)
 		case code == "EADDRNOTAVAIL" && connects && x.part != "":
 			return failed(PortBlocked, "%s: the first cell's socket blocks the flow: %s", a.where, a.Fault.Text)
 		case a.unrouted() != nil:
 			return a.unrouted()
-		case code == "ECONNREFUSED" && connects: // where the other host is the same machine, the answer is there at once
+		// where the other host is the same machine, the answer is there at once
+		case code == "ECONNREFUSED" && connects:
 			return failed(NotDelivered, "%s: the connection was not answered: %s", a.where, a.Fault.Text)
 		case (code == "ENETUNREACH" || code == "EHOSTUNREACH") && a.bound:
-			return failed(NoBindany, "%s: the kernel does not let a socket with a foreign address connect: %s", a.where, a.Fault.Text)
+			return failed(NoBindany, "%s: the kernel does not let a socket with a foreign address connect: %s",
+				a.where, a.Fault.Text)
 		default:
 			return broken(SocketFailed, "%s: %s", a.where, a.Fault.Text)
 		}
@@ -227,7 +231,8 @@ func (x *exchange) judgeStateCounters(packets uint64) error {
 	case x.carried():
 		states = 0
 		if c.Matched > 0 {
-			return failed(NotCounted, "remote: rule %s matched %d packets, which belong to the first cell's state", x.label(), c.Matched)
+			return failed(NotCounted, "remote: rule %s matched %d packets, which belong to the first cell's state",
+				x.label(), c.Matched)
 		}
 		packets = 0
 	case x.mode.requests > 1:
@@ -236,10 +241,12 @@ func (x *exchange) judgeStateCounters(packets uint64) error {
 		packets = 0
 	}
 	if c.States != states {
-		return failed(NotCounted, "remote: rule %s: the number of states it created is %d, not %d", x.label(), c.States, states)
+		return failed(NotCounted, "remote: rule %s: the number of states it created is %d, not %d", x.label(),
+			c.States, states)
 	}
 	if c.Matched < packets {
-		return failed(NotCounted, "remote: rule %s: the number of packets that it and its states matched is %d, not %d", x.label(), c.Matched, packets)
+		return failed(NotCounted,
+			"remote: rule %s: the number of packets that it and its states matched is %d, not %d", x.label(), c.Matched, packets)
 	}
 	return nil
 }

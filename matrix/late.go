@@ -13,7 +13,8 @@ const statesStay = 25 * time.Second
 
 // ofStates are the failures that the end of a state brings about.
 var ofStates = map[string]bool{
-	NotDelivered: true, NoReply: true, NotReinjected: true, NotRewritten: true, NotCounted: true, StateMissing: true, WrongAddress: true,
+	NotDelivered: true, NoReply: true, NotReinjected: true, NotRewritten: true, NotCounted: true, StateMissing: true,
+	WrongAddress: true,
 }
 
 // stateAge is how old the oldest state is that the exchange's packets may belong to; 0 before the
@@ -33,7 +34,8 @@ func (x *exchange) stateAge() time.Duration {
 // go in the middle of an exchange, and is not to blame.
 func (x *exchange) unlessLate(err error) error {
 	var f *finding
-	if !errors.As(err, &f) || f.verdict != Fail || !ofStates[f.reason] || x.kernel.Stateless && f.reason != StateMissing {
+	if !errors.As(err, &f) || f.verdict != Fail || !ofStates[f.reason] || x.kernel.Stateless &&
+		f.reason != StateMissing {
 		return err
 	}
 	if age := x.stateAge(); age > statesStay {

@@ -45,7 +45,8 @@ var ownPieces = []string{OwnRule, TimeWaitDrop, Swap, Bypass, Keep, Privilege, F
 	Once, Unheard, Number, RulesPort, RuleNumber, Turned, Nowhere, Redirected, DualStack, AllAddresses, Reusing, Connected}
 
 // endpointPieces are those that endpoints leave out.
-var endpointPieces = []script.Piece{script.Transparent, script.Right, script.Checksum, script.Listen, script.Reader, script.Room, script.GoOn, script.Back, script.Way, script.Name}
+var endpointPieces = []script.Piece{script.Transparent, script.Right, script.Checksum, script.Listen, script.Reader,
+	script.Room, script.GoOn, script.Back, script.Way, script.Name}
 
 // omitted returns the pieces that the cell's endpoints leave out. A server's ear is not a client's
 // to lose.

@@ -87,7 +87,8 @@ var portTrouble = map[string]bool{"EADDRINUSE": true, "EADDRNOTAVAIL": true}
 // connect connects the endpoint that spec opened.
 func (s *request) connect(end string, spec script.Socket) *stepResult {
 	a := s.add(script.Connect{Socket: end}, map[string]bool{
-		"EADDRINUSE": true, "EADDRNOTAVAIL": true, "ENETUNREACH": true, "EHOSTUNREACH": true, "ECONNREFUSED": true, script.CodeSkipped: true,
+		"EADDRINUSE": true, "EADDRNOTAVAIL": true, "ENETUNREACH": true, "EHOSTUNREACH": true, "ECONNREFUSED": true,
+		script.CodeSkipped: true,
 	})
 	a.bound = bindany(spec)
 	return a
@@ -214,9 +215,9 @@ func (s *request) tcpState(near, far netip.AddrPort, state string) *stepResult {
 // timeWait is the state of the socket that closed first.
 const timeWait = "TIME_WAIT"
 
-// cantDrop is how Linux before 6.0 refuses to drop a socket in TIME_WAIT (tcp_abort, net/ipv4/tcp.c),
-// and one without CONFIG_INET_DIAG_DESTROY any. Such a socket ends by itself, after a minute. The error
-// has two names on Linux, and unix.ErrnoName returns this one.
+// cantDrop is how Linux before 6.0 refuses to drop a socket in TIME_WAIT (tcp_abort,
+// net/ipv4/tcp.c), and one without CONFIG_INET_DIAG_DESTROY any. Such a socket ends by itself,
+// after a minute. The error has two names on Linux, and unix.ErrnoName returns this one.
 const cantDrop = "ENOTSUP"
 
 // noDrop are the answers of a host without the socket, and of one that can't drop it.
@@ -238,7 +239,8 @@ func (s *request) run(ctx context.Context) error {
 		return nil
 	}
 	countRoundTrips(ctx, 1)
-	outcomes, err := s.side.host.Script(ctx, script.Script{Cell: s.side.session, Steps: s.steps, Hold: s.hold, End: s.last})
+	outcomes, err := s.side.host.Script(ctx, script.Script{Cell: s.side.session, Steps: s.steps, Hold: s.hold,
+		End: s.last})
 	if err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -280,7 +282,10 @@ func (s *request) run(ctx context.Context) error {
 
 // heldFrom is the first step that the host did not do.
 func (s *request) heldFrom(outcomes []script.Outcome) int {
-	at := slices.IndexFunc(outcomes, func(o script.Outcome) bool { return o.Fault != nil && o.Fault.Code == script.CodeHeld })
+	at := slices.IndexFunc(outcomes, func(o script.Outcome) bool {
+		return o.Fault != nil &&
+			o.Fault.Code == script.CodeHeld
+	})
 	if !s.hold || at < 0 {
 		return len(outcomes)
 	}

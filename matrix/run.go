@@ -22,8 +22,8 @@ type Options struct {
 	// says of the others how it is known that one lacks it.
 	Families map[pfconf.Family]Addresses
 	NoFamily map[pfconf.Family]string
-	// Parallel is how many targets are run at the same time at most, 0 for all that the hosts keep up
-	// with.
+	// Parallel is how many targets are run at the same time at most, 0 for all that the hosts keep
+	// up with.
 	Parallel int
 	// Transcripts are wanted of passed cells too.
 	Transcripts bool
@@ -73,7 +73,8 @@ type runner struct {
 // ends, from several goroutines at once. When ctx ends, targets that are being
 // played get the reason Interrupted. An error means that the run could not begin.
 func Run(ctx context.Context, hosts Hosts, plan Plan, opt Options, done func(Result)) error {
-	r := &runner{ctx: ctx, hosts: hosts, opt: opt, omit: map[string]bool{}, addresses: NewAddressPlan(opt.Families), divert: newDivertPorts()}
+	r := &runner{ctx: ctx, hosts: hosts, opt: opt, omit: map[string]bool{}, addresses: NewAddressPlan(opt.Families),
+		divert: newDivertPorts()}
 	for _, p := range opt.Omit {
 		r.omit[p] = true
 	}
@@ -212,7 +213,8 @@ func (r *runner) skip(t Target) *finding {
 		}
 	}
 	if len(r.facts.Owned) > 0 {
-		return &finding{Error, FakeOwned, fmt.Sprintf("REMOTE has FAKE configured (%v): cells would pass without being diverted", r.facts.Owned)}
+		return &finding{Error, FakeOwned,
+			fmt.Sprintf("REMOTE has FAKE configured (%v): cells would pass without being diverted", r.facts.Owned)}
 	}
 	return nil
 }

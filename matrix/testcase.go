@@ -41,7 +41,8 @@ func (r *runner) runTarget(ctx context.Context, t Target) Result {
 	noPF := res.Verdict == Skip && r.kernel.besides(t)
 	known := res.Verdict == XFail // its detail says why
 
-	if res.Verdict != Pass && !known && res.Reason != NotClaimed && !noPF && !r.opt.NoEvidence { // nothing is wrong there
+	// nothing is wrong there
+	if res.Verdict != Pass && !known && res.Reason != NotClaimed && !noPF && !r.opt.NoEvidence {
 		res.Explanation = r.explain(t, res, p)
 	}
 	if p != nil && (res.Verdict != Pass || r.opt.Transcripts) {
@@ -82,7 +83,8 @@ func (r *runner) judgeTarget(ctx context.Context, t Target) (Result, *testCase) 
 // runCell runs a target once, with a fresh cell.
 func (r *runner) runCell(ctx context.Context, t Target) (*testCase, error) {
 	c := r.addresses.Cell(t)
-	p := &testCase{Cell: c, kernel: r.kernel, nics: r.facts.Interfaces, localSystem: r.localSystem, batches: r.batches, omit: r.omit,
+	p := &testCase{Cell: c, kernel: r.kernel, nics: r.facts.Interfaces, localSystem: r.localSystem, batches: r.batches,
+		omit:     r.omit,
 		lookable: r.budget.wanted(t.Name), lookAlways: r.budget.all,
 		local:  side{"local", r.hosts.Local, c.Session, t.Family, new(bool)},
 		remote: side{"remote", r.hosts.Remote, c.Session, t.Family, new(bool)}}
@@ -161,16 +163,22 @@ func (x *exchange) run(ctx context.Context, control bool) error {
 
 // runs are the functions that run an exchange, by what diverts it and by its protocol.
 var runs = map[runKey]func(*exchange, context.Context, bool) error{
-	{explain.DivertTo, pfconf.TCP}:     runStream,
-	{explain.DivertTo, pfconf.UDP}:     runDatagram,
-	{explain.DivertTo, pfconf.Raw}:     runDatagram,
-	{explain.DivertTo, pfconf.ICMP}:    func(x *exchange, ctx context.Context, c bool) error { return echo{x}.requests(ctx, c) },
-	{explain.DivertReply, pfconf.TCP}:  runStream,
-	{explain.DivertReply, pfconf.UDP}:  runDatagram,
-	{explain.DivertReply, pfconf.Raw}:  runDatagram,
-	{explain.DivertReply, pfconf.ICMP}: func(x *exchange, ctx context.Context, c bool) error { return echo{x}.replies(ctx, c) },
-	{explain.PacketIn, pfconf.UDP}:     runPacket,
-	{explain.PacketOut, pfconf.UDP}:    runPacket,
+	{explain.DivertTo, pfconf.TCP}: runStream,
+	{explain.DivertTo, pfconf.UDP}: runDatagram,
+	{explain.DivertTo, pfconf.Raw}: runDatagram,
+	{explain.DivertTo, pfconf.ICMP}: func(x *exchange, ctx context.Context,
+		c bool) error {
+		return echo{x}.requests(ctx, c)
+	},
+	{explain.DivertReply, pfconf.TCP}: runStream,
+	{explain.DivertReply, pfconf.UDP}: runDatagram,
+	{explain.DivertReply, pfconf.Raw}: runDatagram,
+	{explain.DivertReply, pfconf.ICMP}: func(x *exchange, ctx context.Context,
+		c bool) error {
+		return echo{x}.replies(ctx, c)
+	},
+	{explain.PacketIn, pfconf.UDP}:  runPacket,
+	{explain.PacketOut, pfconf.UDP}: runPacket,
 }
 
 type runKey struct {

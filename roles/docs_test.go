@@ -146,7 +146,8 @@ func TestDocumentedCommands(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, m := range regexp.MustCompile(`(?m)^([a-z][-a-z]*):|\+= (run-\S+)`).FindAllStringSubmatch(string(text), -1) {
+		for _, m := range regexp.MustCompile(`(?m)^([a-z][-a-z]*):|\+= (run-\S+)`).FindAllStringSubmatch(string(text),
+			-1) {
 			targets = append(targets, m[1]+m[2])
 		}
 	}
@@ -177,7 +178,8 @@ func TestDocumentedCommands(t *testing.T) {
 			}
 			for _, m := range maker.FindAllStringSubmatch(line, -1) {
 				for _, word := range strings.Fields(m[1]) {
-					if strings.ToLower(word) == word && !strings.Contains(word, "=") && !slices.Contains(targets, word) {
+					if strings.ToLower(word) == word && !strings.Contains(word, "=") &&
+						!slices.Contains(targets, word) {
 						t.Errorf("%s: make has no target %q: %s", name, word, line)
 					}
 				}

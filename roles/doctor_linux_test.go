@@ -10,8 +10,8 @@ import (
 	"pfdivert/roles/lab/labtest"
 )
 
-// doctorHost makes a host with a client's device and an uplink out of the namespace that it is run in;
-// its other ends are in another.
+// doctorHost makes a host with a client's device and an uplink out of the namespace that it is run
+// in; its other ends are in another.
 const doctorHost = `set -e
 sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0
 ip link set lo up
@@ -55,7 +55,8 @@ func inHost(t *testing.T, script string) (string, int) {
 		t.Skip("the host is made by root")
 	}
 	bin := program(t)
-	cmd := exec.CommandContext(t.Context(), "timeout", "60", "unshare", "-n", "bash", "-c", doctorHost+script+"\nstatus=$?\nkill $(jobs -p)\nexit $status")
+	cmd := exec.CommandContext(t.Context(), "timeout", "60", "unshare", "-n", "bash", "-c",
+		doctorHost+script+"\nstatus=$?\nkill $(jobs -p)\nexit $status")
 	cmd.Dir = t.TempDir()
 	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), asProgram+"=1")
 	cmd.Stderr = os.Stderr
@@ -94,10 +95,13 @@ set +e; pfdivert doctor; pfdivert doctor -flow 'tcp 192.168.1.9 -> 203.0.113.7:8
 		{"verbose", doctorProxy + "set +e; pfdivert doctor -v", 0, []string{"complete  tcp lan0 192.168.1.", ", chain pre"}},
 		{"a flow", doctorProxy + "set +e; pfdivert doctor -v -flow 'tcp 192.168.1.77 -> 203.0.113.7:4711'", 0, []string{"complete  tcp lan0 192.168.1.77 -> 203.0.113.7:4711"}},
 		{"a trace", doctorProxy + "set +e; pfdivert doctor -trace 'tcp 192.168.1.77 -> 203.0.113.7:4711'", 0,
-			[]string{"tcp lan0 192.168.1.77 -> 203.0.113.7:4711: complete", "SYN to 203.0.113.7:4711", "tproxy to :3128", "prerouting last: mark 0x1"}},
+			[]string{"tcp lan0 192.168.1.77 -> 203.0.113.7:4711: complete", "SYN to 203.0.113.7:4711",
+				"tproxy to :3128", "prerouting last: mark 0x1"}},
 		{"not a flow", "set +e; pfdivert doctor -flow nonsense 2>&1", 2, []string{"error: ", "hint: "}},
-		{"a page", doctorProxy + "pfdivert doctor -html page.html >/dev/null; set +e; cat page.html", 0, []string{"<h1>no problem found in", `<ol class="way">`}},
-		{"a snapshot", "pfdivert doctor -save host.pfd; ip rule del fwmark 1; set +e; pfdivert doctor host.pfd", 1, []string{"nothing listens there"}},
+		{"a page", doctorProxy + "pfdivert doctor -html page.html >/dev/null; set +e; cat page.html", 0,
+			[]string{"<h1>no problem found in", `<ol class="way">`}},
+		{"a snapshot", "pfdivert doctor -save host.pfd; ip rule del fwmark 1; set +e; pfdivert doctor host.pfd", 1,
+			[]string{"nothing listens there"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			out, status := inHost(t, c.script)
@@ -131,7 +135,8 @@ func TestDoctorJSON(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &d); err != nil || status != 1 {
 		t.Fatalf("%v, exit status %d: %s", err, status, out)
 	}
-	if len(d.Problems) != 1 || d.Problems[0].Cause != "no-local-route" || d.Problems[0].Severity != "bad" || d.Problems[0].Fix != "ip route add local default dev lo table 100" || len(d.Flows) < 10 {
+	if len(d.Problems) != 1 || d.Problems[0].Cause != "no-local-route" || d.Problems[0].Severity != "bad" ||
+		d.Problems[0].Fix != "ip route add local default dev lo table 100" || len(d.Flows) < 10 {
 		t.Errorf("%+v", d)
 	}
 }

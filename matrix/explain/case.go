@@ -188,7 +188,8 @@ func (c *Case) unheard() bool { return c.socketsKnown() && !c.heard() }
 func (c *Case) stuck() bool {
 	return slices.ContainsFunc(c.queues(), func(s evidence.Socket) bool {
 		var waiting, lost, lostBySocket, last int
-		n, _ := fmt.Sscanf(s.Text, "netfilter queue, %d waiting, dropped %d by the full queue and %d by the full socket, last id %d", &waiting, &lost, &lostBySocket, &last)
+		n, _ := fmt.Sscanf(s.Text,
+			"netfilter queue, %d waiting, dropped %d by the full queue and %d by the full socket, last id %d", &waiting, &lost, &lostBySocket, &last)
 		return n == 4 && waiting > 0 && waiting == last
 	})
 }
@@ -350,9 +351,13 @@ func (c *Case) filler(cause *Cause) *strings.Replacer {
 		"{NEED}", cure,
 		"{FAKE}", name(c.Fake, "FAKE"), "{LOCAL}", name(c.LocalAddr, "LOCAL"), "{REMOTE}", name(c.RemoteAddr, "REMOTE"),
 		"{NIC}", or(c.Remote.nic(), "the interface"), "{MARK}", mark, "{TABLE}", or(c.Remote.table(), "TABLE"),
-		"{DIVERT}", divert, "{DETAIL}", c.Detail, "{BLOCK}", c.logged("block"), "{QUEUES}", queues, "{ip}", ip, "{ROUTE}", or(c.Local.fakeRoute(c.Fake), "no route"),
-		"{RULES}", or(c.others, or(c.foreign(cause), "another program's rule")), "{ERRORS}", strings.Join(c.errors(), "; "),
-		"{inet}", inet, "{HOST}", name(c.host(), "FAKE"), "{BLOCKS}", strings.Join(blocking.blocks(c.v6()), "; "), "{QUEUE}", queue, "{MTUS}", "MTU "+mtu(&c.Local, "LOCAL")+", "+mtu(&c.Remote, "REMOTE"), "{LOCALNIC}", or(c.Local.nic(), "its interface"))
+		"{DIVERT}", divert, "{DETAIL}", c.Detail, "{BLOCK}", c.logged("block"), "{QUEUES}", queues, "{ip}", ip,
+		"{ROUTE}", or(c.Local.fakeRoute(c.Fake), "no route"),
+		"{RULES}", or(c.others, or(c.foreign(cause), "another program's rule")), "{ERRORS}",
+		strings.Join(c.errors(), "; "),
+		"{inet}", inet, "{HOST}", name(c.host(), "FAKE"), "{BLOCKS}", strings.Join(blocking.blocks(c.v6()), "; "),
+		"{QUEUE}", queue, "{MTUS}", "MTU "+mtu(&c.Local, "LOCAL")+", "+mtu(&c.Remote, "REMOTE"), "{LOCALNIC}",
+		or(c.Local.nic(), "its interface"))
 }
 
 // foreign names the chains of someone else's that a cause is about, or all on both hosts.

@@ -75,4 +75,5 @@ func byDoctor(*Case) bool { return false }
 
 // causes are all, in the order in which they are tried: what explains few cases before what
 // explains many.
-var causes = slices.Concat(hostCauses, routeCauses, ruleCauses, filterCauses, matchCauses, socketCauses, resultCauses, lastCauses)
+var causes = slices.Concat(hostCauses, routeCauses, ruleCauses, filterCauses, matchCauses, socketCauses, resultCauses,
+	lastCauses)

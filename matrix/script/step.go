@@ -175,7 +175,8 @@ func Satisfied(s Step, o *Outcome) bool {
 	switch s := s.(type) {
 	case Counters:
 		c, w := o.Counters, s.Want
-		return w == nil || c != nil && c.Matched >= w.Matched && c.Done >= w.Done && c.Replies >= w.Replies && c.States >= w.States
+		return w == nil || c != nil && c.Matched >= w.Matched && c.Done >= w.Done && c.Replies >= w.Replies &&
+			c.States >= w.States
 	case Rest:
 		return s.Want == nil || o.Fault == nil && len(o.Messages) == *s.Want
 	}

@@ -19,8 +19,8 @@ import (
 	"pfdivert/roles/socket"
 )
 
-// asked are the features that check asks the kernel for: those of need.Features that nft probes. Without
-// one, those that follow are not worth a word.
+// asked are the features that check asks the kernel for: those of need.Features that nft probes.
+// Without one, those that follow are not worth a word.
 var asked = []nft.Feature{nft.NFTables, nft.Tracking, nft.Conntrack, nft.TransparentProxy, nft.NFQueue}
 
 // system looks at nf_tables, at policy routing and at what can keep packets from it. A

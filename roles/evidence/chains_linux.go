@@ -220,7 +220,8 @@ func doing(name string, b []byte) string {
 
 // statements are expressions that do one thing.
 var statements = map[string]string{
-	"reject": "reject", "notrack": "notrack", "redir": "redirect", "masq": "masquerade", "tproxy": "tproxy", "queue": "queue",
+	"reject": "reject", "notrack": "notrack", "redir": "redirect", "masq": "masquerade", "tproxy": "tproxy",
+	"queue": "queue",
 }
 
 // targets are those of iptables that do the same.

@@ -288,7 +288,7 @@ func (tr *tracer) listen(t *Twin) (stop func() error, err error) {
 					switch uint16(m.Header.Type) {
 					case unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_TRACE:
 						r.events = append(r.events, tr.nftEvent(m.Data)...)
-					case unix.NFNL_SUBSYS_ULOG<<8 | 0: // NFULNL_MSG_PACKET
+					case unix.NFNL_SUBSYS_ULOG << 8: // NFULNL_MSG_PACKET
 						r.events = append(r.events, tr.logEvent(m.Data)...)
 					case unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWGEN:
 						end = true // the answer to the fence
