@@ -38,10 +38,10 @@ func (c *Config) hints() hints {
 			}
 			chains = append(chains, x)
 		}
-		h.follow(chains, c)
+		h.follow(chains, c.marksLocal)
 	}
 	for _, t := range c.Legacy {
-		h.follow(c.legacyHints(t), c)
+		h.follow(c.legacyHints(t), c.marksLocal)
 	}
 	return h
 }
