@@ -62,8 +62,8 @@ func (c *Config) routesLocal(mark uint32, six bool) bool {
 	return false
 }
 
-// marksLocal reports whether a rule gives packets of a family a mark that is routed to the host itself,
-// or may do so, where the mark is not in the rule.
+// marksLocal reports whether a rule gives packets of a family a mark that is routed to the host
+// itself, or may do so, where the mark is not in the rule.
 func (c *Config) marksLocal(h *hint, six bool) bool {
 	if h.restores {
 		return slices.ContainsFunc(c.PolicyRules, func(r PolicyRule) bool {
