@@ -111,6 +111,19 @@ table ip p {
   meta l4proto tcp meta mark set ct mark
  }
 }`)},
+		{name: "7 mark of a map", sockets: []Socket{proxy}, bad: "chain-type", script: toLo + nft(`
+table ip p {
+ map m { type ipv4_addr : mark; flags interval; elements = { 10.0.0.0/8 : 0, 11.0.0.0-223.255.255.255 : 1 }
+ }
+ chain pre { type filter hook prerouting priority mangle;
+  iifname "lo" meta mark 1 meta l4proto tcp tproxy to :7895 accept
+ }
+ chain out { type filter hook output priority mangle;
+  meta mark 255 return
+  ct direction reply return
+  meta l4proto tcp meta mark set ip daddr map @m
+ }
+}`)},
 		{name: "7 mark of the connection, restored", sockets: []Socket{proxy}, bad: "chain-type", script: toLo + ofLan + `
 iptables -t mangle -A PREROUTING -i lo -p tcp -m mark --mark 1 -j TPROXY --on-port 7895 --tproxy-mark 1
 iptables -A OUTPUT -m mark --mark 0xff -j RETURN

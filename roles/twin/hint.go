@@ -86,7 +86,7 @@ type hints struct {
 const maxSpans = 4096
 
 // follow adds the rules of a table: base chains with all that they lead to.
-func (h *hints) follow(chains []*hintChain, host *Config) {
+func (h *hints) follow(chains []*hintChain, local func(h *hint, six bool) bool) {
 	if h.listeners == nil {
 		h.listeners = map[listener]bool{}
 	}
@@ -105,7 +105,7 @@ func (h *hints) follow(chains []*hintChain, host *Config) {
 		for queue := []*hintChain{c}; len(queue) > 0; queue = queue[1:] {
 			for _, x := range queue[0].hints {
 				h.seen = append(h.seen, hookSeen{x, base, c.hook})
-				if x.redirect || x.family != "ip6" && host.marksLocal(x, false) || x.family != "ip" && host.marksLocal(x, true) {
+				if x.redirect || x.family != "ip6" && local(x, false) || x.family != "ip" && local(x, true) {
 					h.diverts[base] = true
 				}
 				if next := byName[x.jump]; next != nil && !visited[x.jump] {

@@ -38,10 +38,10 @@ func (c *Config) hints() hints {
 			}
 			chains = append(chains, x)
 		}
-		h.follow(chains, c)
+		h.follow(chains, c.marksLocal)
 	}
 	for _, t := range c.Legacy {
-		h.follow(c.legacyHints(t), c)
+		h.follow(c.legacyHints(t), c.marksLocal)
 	}
 	return h
 }
@@ -67,8 +67,8 @@ func (c *Config) routesLocal(mark uint32, six bool) bool {
 	return false
 }
 
-// marksLocal reports whether a rule gives packets of a family a mark that is routed to the host itself,
-// or may do so, where the mark is not in the rule.
+// marksLocal reports whether a rule gives packets of a family a mark that is routed to the host
+// itself, or may do so, where the mark is not in the rule.
 func (c *Config) marksLocal(h *hint, six bool) bool {
 	if h.restores {
 		return slices.ContainsFunc(c.PolicyRules, func(r PolicyRule) bool {
@@ -80,15 +80,16 @@ func (c *Config) marksLocal(h *hint, six bool) bool {
 
 // register is what a register holds: something of the packet, or a number of the rule's.
 type register struct {
-	what  asked
-	size  int
-	at    int  // of addresses and ports: how many bytes were left out before
-	index bool // an interface's number instead of its name
-	host  bool // its bytes are in the machine's order
-	mask  []byte
-	xor   []byte
-	value []byte
-	mark  bool // the packet's mark, perhaps with mask and xor
+	what   asked
+	size   int
+	at     int  // of addresses and ports: how many bytes were left out before
+	index  bool // an interface's number instead of its name
+	host   bool // its bytes are in the machine's order
+	mask   []byte
+	xor    []byte
+	value  []byte
+	varies bool // value is one of several
+	mark   bool // the packet's mark, perhaps with mask and xor
 }
 
 // hinter goes through the expressions of a rule.
@@ -329,7 +330,7 @@ func (h *hint) verdict(n nested) {
 func (h *hint) setMark(s register) {
 	switch {
 	case len(s.value) == 4:
-		h.marks, h.set = true, host32(s.value)
+		h.marks, h.set, h.restores = true, host32(s.value), s.varies
 	case s.mark:
 		h.marks, h.set = true, host32(s.xor)
 	default:

@@ -44,9 +44,11 @@ func (p *hinter) lookup(n nested) {
 		if len(to.b) > 0 { // a map: the first values stand for it
 			var s register
 			for _, e := range elements {
-				if v := (nested{e.data}).get(unix.NFTA_DATA_VALUE).b; s.value == nil && v != nil {
+				v := nested{e.data}.get(unix.NFTA_DATA_VALUE).b
+				if s.value == nil {
 					s.value = v
 				}
+				s.varies = s.varies || !bytes.Equal(v, s.value)
 			}
 			p.regs[reg(to.number())] = s
 		}
