@@ -12,8 +12,8 @@ const (
 	// startPerProcessor is how many cells begin at once for each processor of the host that has
 	// fewer, and leastPerProcessor how many are always under way.
 	startPerProcessor, leastPerProcessor = 16, 4
-	// slowAnswer is how much longer than the fastest an answer takes when a host has too much to do:
-	// well below a second, after which TCP sends a SYN again (RFC 6298, 2.1).
+	// slowAnswer is how much longer than the fastest an answer takes when a host has too much to
+	// do: well below a second, after which TCP sends a SYN again (RFC 6298, 2.1).
 	slowAnswer = 250 * time.Millisecond
 )
 

@@ -22,8 +22,8 @@ type Options struct {
 	// says of the others how it is known that one lacks it.
 	Families map[pfconf.Family]Addresses
 	NoFamily map[pfconf.Family]string
-	// Parallel is how many targets are run at the same time at most, 0 for all that the hosts keep up
-	// with.
+	// Parallel is how many targets are run at the same time at most, 0 for all that the hosts
+	// keep up with.
 	Parallel int
 	// Transcripts are wanted of passed cells too.
 	Transcripts bool

@@ -179,6 +179,8 @@ type interrupted struct{ signal os.Signal }
 func (i interrupted) Error() string { return i.signal.String() }
 
 // flags makes the role's flag set.
+//
+//go:noinline
 func (c *call) flags() *flag.FlagSet {
 	f := flag.NewFlagSet(c.role.Name, flag.ContinueOnError)
 	f.SetOutput(io.Discard)

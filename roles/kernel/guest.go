@@ -1,9 +1,7 @@
 package kernel
 
 import (
-	"bytes"
 	"context"
-	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
@@ -234,20 +232,6 @@ func (o Options) writeInitramfs(w io.Writer, image *Image) error {
 // Static: a program that needs libraries is refused as init. A test whose kernel does not run it
 // takes it.
 var Static = true
-
-// isDynamic reports whether a program is started by another, which links it with libraries.
-func isDynamic(program []byte) bool {
-	f, err := elf.NewFile(bytes.NewReader(program))
-	if err != nil {
-		return false
-	}
-	for _, p := range f.Progs {
-		if p.Type == elf.PT_INTERP {
-			return true
-		}
-	}
-	return false
-}
 
 // modules finds the modules that the guest needs. Without -modules they are looked for where
 // a distribution's package has them, beside /boot.

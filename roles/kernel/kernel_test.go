@@ -11,9 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
 )
 
 // TestInitramfs: what cpio(1) unpacks is what was put in.
@@ -98,8 +95,8 @@ func TestClosure(t *testing.T) {
 		}
 	}
 	plain := func(w io.Writer) io.WriteCloser { return nopCloser{w} }
-	xzip := func(w io.Writer) io.WriteCloser { z, _ := xz.NewWriter(w); return z }
-	zst := func(w io.Writer) io.WriteCloser { z, _ := zstd.NewWriter(w); return z }
+	xzip := func(w io.Writer) io.WriteCloser { return &packer{to: w, program: "xz"} }
+	zst := func(w io.Writer) io.WriteCloser { return &packer{to: w, program: "zstd"} }
 	write("nft_tproxy.ko", plain, binary.LittleEndian, "depends=nf_tables,nf-tproxy-ipv4", "alias=nft-expr-tproxy")
 	write("nf_tables.ko.xz", xzip, binary.BigEndian, "depends=nfnetlink", "softdep=pre: crc32c-arch crc32c post: nft_ct missing")
 	write("nf-tproxy-ipv4.ko.zst", zst, binary.LittleEndian, "depends=")
@@ -133,6 +130,19 @@ func TestClosure(t *testing.T) {
 	if _, err := OpenTree(t.TempDir(), ""); err == nil {
 		t.Error("an empty folder is a tree")
 	}
+}
+
+// packer compresses with a program what was written, when it is closed.
+type packer struct {
+	bytes.Buffer
+	to      io.Writer
+	program string
+}
+
+func (p *packer) Close() error {
+	cmd := exec.Command(p.program, "-cq")
+	cmd.Stdin, cmd.Stdout = &p.Buffer, p.to
+	return cmd.Run()
 }
 
 type nopCloser struct{ io.Writer }

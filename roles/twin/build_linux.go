@@ -181,6 +181,7 @@ func be32(v uint32) []byte { return binary.BigEndian.AppendUint32(nil, v) }
 
 func be16(v uint16) []byte { return binary.BigEndian.AppendUint16(nil, v) }
 
+//go:noinline
 func dataValue(kind uint16, b []byte) attr {
 	return attr{kind | nestedFlag, attrs{{unix.NFTA_DATA_VALUE, b}}.bytes()}
 }
@@ -335,6 +336,8 @@ func ruleMessage(family, table, chain string, exprs attrs) Message {
 }
 
 // xtEntry is a match or a target as an entry of iptables-legacy has it.
+//
+//go:noinline
 func xtEntry(name string, revision byte, data []byte) []byte {
 	b := make([]byte, xtHead+align(len(data)))
 	binary.NativeEndian.PutUint16(b, uint16(len(b)))

@@ -170,6 +170,8 @@ func protoNumber(proto string) uint32 {
 }
 
 // has reports whether the rule asks for something in a way.
+//
+//go:noinline
 func (h *hint) has(what asked, not bool) bool {
 	return slices.ContainsFunc(h.asks, func(a ask) bool { return a.what == what && a.not == not })
 }

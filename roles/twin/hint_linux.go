@@ -29,7 +29,7 @@ func (c *Config) hints() hints {
 			}
 			for i, r := range chain.Rules {
 				p := &hinter{c: c, sets: sets, regs: map[uint32]register{}, hint: &hint{
-					family: t.Family, where: fmt.Sprintf("table %s %s chain %s rule %d", t.Family, t.Name, chain.Name, i+1),
+					family: t.Family, where: hintWhere(t, chain, i),
 				}}
 				for _, e := range r.Exprs {
 					p.expr(e.Name, nested{e.Data})
@@ -44,6 +44,11 @@ func (c *Config) hints() hints {
 		h.follow(c.legacyHints(t), c.routesLocal)
 	}
 	return h
+}
+
+// hintWhere names a rule by its place.
+func hintWhere(t *Table, chain *Chain, i int) string {
+	return fmt.Sprintf("table %s %s chain %s rule %d", t.Family, t.Name, chain.Name, i+1)
 }
 
 // routesLocal reports whether packets with a mark are routed to the host itself, whatever their
@@ -85,10 +90,18 @@ type hinter struct {
 	more []*hint // for the elements of verdict maps
 }
 
+// register is what is in the register that an attribute names.
+//
+//go:noinline
+func (p *hinter) register(n nested, kind uint16) register { return p.regs[reg(n.numberOf(kind))] }
+
+//go:noinline
+func (p *hinter) setRegister(n nested, kind uint16, s register) { p.regs[reg(n.numberOf(kind))] = s }
+
 func (p *hinter) expr(name string, n nested) {
-	num := func(k uint16) uint32 { return n.get(k).number() }
-	get := func(k uint16) register { return p.regs[reg(num(k))] }
-	set := func(k uint16, s register) { p.regs[reg(num(k))] = s }
+	num := func(k uint16) uint32 { return n.numberOf(k) }
+	get := func(k uint16) register { return p.register(n, k) }
+	set := func(k uint16, s register) { p.setRegister(n, k, s) }
 	switch name {
 	case "immediate":
 		data := n.get(unix.NFTA_IMMEDIATE_DATA)
@@ -213,6 +226,8 @@ func (p *hinter) compare(s register, op uint32, data []byte) {
 }
 
 // ask adds a condition that a value is in one of some intervals, or in none.
+//
+//go:noinline
 func (p *hinter) ask(s register, not bool, intervals [][2][]byte) {
 	p.hint.asks = append(p.hint.asks, p.condition(s, not, intervals))
 }
@@ -290,7 +305,7 @@ func (p *hinter) device(s register, b []byte) string {
 
 // verdict notes what a rule does in the end.
 func (h *hint) verdict(n nested) {
-	switch code := int32(n.get(unix.NFTA_VERDICT_CODE).number()); code {
+	switch code := int32(n.numberOf(unix.NFTA_VERDICT_CODE)); code {
 	case unix.NFT_JUMP, unix.NFT_GOTO:
 		h.jump = n.get(unix.NFTA_VERDICT_CHAIN).text()
 	case unix.NFT_RETURN, 1: // NF_ACCEPT
