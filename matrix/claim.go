@@ -63,7 +63,7 @@ func Claims() []Target {
 
 // NeedsPF reports whether the target is about the pf that FreeBSD has beside ipfw.
 func (t Target) NeedsPF() bool {
-	return t.First == Redirect || t.Claim != nil && (t.Claim.PF || t.Claim.BesidePF)
+	return t.First == Redirect && t.Claim.By["ipfw"] != "" || t.Claim != nil && (t.Claim.PF || t.Claim.BesidePF)
 }
 
 // kind is the targets' name without the family.

@@ -82,6 +82,12 @@ func (k Kernel) bindsRaw(f pfconf.Family, p pfconf.Proto) bool {
 	return !old || f != pfconf.Inet || p.HasPorts()
 }
 
+// dropsTimeWait reports whether a socket in TIME_WAIT can be dropped. Linux does so since 6.0
+// (tcp_abort, net/ipv4/tcp.c).
+func (k Kernel) dropsTimeWait() bool {
+	return k.Firewall != "nftables" || k.Release == 0 || k.Release >= 6
+}
+
 // besides reports whether the target's rule is one of the pf that stands beside the kernel's
 // filter.
 func (k Kernel) besides(t Target) bool {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"time"
 
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
@@ -218,10 +217,6 @@ func (x *exchange) judgeCounters(sent, answered uint64) error {
 	return nil
 }
 
-// statesStay is how long pf keeps any state at least, unless it was told otherwise: its shortest
-// timeouts are those of 30 seconds (pf.conf(5), udp.single and other.single).
-const statesStay = 25 * time.Second
-
 // judgeStateCounters judges the counters of a rule that makes states, which have the
 // packets: how many states it made, and that they had the packets of both
 // directions. The number of packets is the least, for ICMP errors that belong to a
@@ -231,9 +226,6 @@ func (x *exchange) judgeStateCounters(packets uint64) error {
 	switch {
 	case x.carried():
 		states = 0
-		if past := time.Since(x.used[0].began); c.Matched+c.States > 0 && past > statesStay {
-			return broken(TimedOut, "remote: the first cell was %v ago, and pf may have let its state go since (pfctl -s timeouts)", past.Round(time.Second))
-		}
 		if c.Matched > 0 {
 			return failed(NotCounted, "remote: rule %s matched %d packets, which belong to the first cell's state", x.label(), c.Matched)
 		}

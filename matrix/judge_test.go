@@ -12,8 +12,8 @@ import (
 	"pfdivert/pfconf"
 )
 
-// halfOf is a half of the target, as it is run on a kernel with the firewall.
-func halfOf(t *testing.T, firewall, target string, second bool) *exchange {
+// exchangeOf is an exchange of the target, as it is run on a kernel with the firewall.
+func exchangeOf(t *testing.T, firewall, target string, second bool) *exchange {
 	t.Helper()
 	some, err := Select([]string{target})
 	if err != nil {
@@ -96,7 +96,7 @@ func TestJudge(t *testing.T) {
 		{"nothing due, and a socket that broke", script.Outcome{Fault: fault("EIO")}, nil, "ERROR question-failed", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			x := halfOf(t, "nftables", "inet-args-udp-to", false)
+			x := exchangeOf(t, "nftables", "inet-args-udp-to", false)
 			err := x.judge(&stepResult{step: script.Receive{}, Outcome: c.outcome, where: "remote server"}, c.wants...)
 			if got := verdictOf(err); got != c.verdict {
 				t.Errorf("%s (%v), want %s", got, err, c.verdict)
@@ -109,7 +109,7 @@ func TestJudge(t *testing.T) {
 }
 
 func TestSilent(t *testing.T) {
-	x := halfOf(t, "nftables", "inet-args-udp-to", false)
+	x := exchangeOf(t, "nftables", "inet-args-udp-to", false)
 	for want, o := range map[string]script.Outcome{
 		"PASS":                   {},
 		"FAIL control-delivered": {Messages: []script.Message{{Data: []byte("x")}}},
@@ -154,7 +154,7 @@ func TestOpened(t *testing.T) {
 		{"a connection that the own filter refuses", false, stepResult{step: script.Connect{}, Outcome: script.Outcome{Fault: fault("EACCES")}}, "ERROR socket-failed"},
 		{"no privilege", false, stepResult{Outcome: script.Outcome{Fault: fault("EPERM")}}, "ERROR socket-failed"},
 	} {
-		x := halfOf(t, "nftables", "inet-reuse-tcp-to-reply", c.second)
+		x := exchangeOf(t, "nftables", "inet-reuse-tcp-to-reply", c.second)
 		if got := verdictOf(x.opened(&stepResult{}, &c.asked)); got != c.verdict {
 			t.Errorf("%s: %s, want %s", c.name, got, c.verdict)
 		}
@@ -204,7 +204,7 @@ func TestJudgeCounters(t *testing.T) {
 		{"pf", "inet-reuse-udp-reply-to", true, pfconf.Counters{Matched: 1, Done: 1, States: 1}, 1, 0, "PASS"},
 		{"nftables", "inet-reuse-udp-to-reply", true, pfconf.Counters{Matched: 1, Done: 1}, 1, 0, "PASS"},
 	} {
-		x := halfOf(t, c.firewall, c.target, c.second)
+		x := exchangeOf(t, c.firewall, c.target, c.second)
 		x.counters, x.counterKnown = c.counters, true
 		if got := verdictOf(x.judgeCounters(c.sent, c.answered)); got != c.verdict {
 			t.Errorf("%s on %s, second %v, %+v: %s, want %s", c.target, c.firewall, c.second, c.counters, got, c.verdict)
@@ -215,7 +215,7 @@ func TestJudgeCounters(t *testing.T) {
 // A failure that a kernel is known for is expected, any other is not, and so is
 // its passing.
 func TestExpected(t *testing.T) {
-	known, other := halfOf(t, "pf", "inet6-reuse-rip-to-reply-to", false).Target, halfOf(t, "pf", "inet-args-tcp-to", false).Target
+	known, other := exchangeOf(t, "pf", "inet6-reuse-rip-to-reply-to", false).Target, exchangeOf(t, "pf", "inet-args-tcp-to", false).Target
 	for _, c := range []struct {
 		firewall string
 		target   Target
@@ -389,7 +389,7 @@ func TestRules(t *testing.T) {
 			if second && !target.reuse() {
 				continue
 			}
-			x := halfOf(t, "nftables", target.Name, second)
+			x := exchangeOf(t, "nftables", target.Name, second)
 			x.Divert = 666
 			r := x.rule()
 			if err := r.Validate(); err != nil {
@@ -420,7 +420,7 @@ func TestRules(t *testing.T) {
 // That a kernel takes an echo request for itself is a SKIP only when all of it is proven: any other
 // outcome is judged as on other kernels.
 func TestWitness(t *testing.T) {
-	x := halfOf(t, "ipfw", "inet-args-icmp-to", false)
+	x := exchangeOf(t, "ipfw", "inet-args-icmp-to", false)
 	from, to := x.flowEnds()
 	reply := func(change func(*script.Message)) []script.Message {
 		m := script.Message{Data: []byte(script.ClientLine), From: netip.AddrPortFrom(x.Remote, 0), To: from, Echo: x.header(1, 1)}
@@ -450,6 +450,19 @@ func TestWitness(t *testing.T) {
 		x.counters, x.counterKnown = pfconf.Counters{Matched: c.matched, Done: c.matched}, true
 		if got := verdictOf(echo{x}.judgeWitness(&stepResult{step: script.Receive{}, Outcome: c.received}, &stepResult{step: script.Rest{}, Outcome: c.heard})); got != c.verdict {
 			t.Errorf("%s: %s, want %s", c.name, got, c.verdict)
+		}
+	}
+}
+
+// Linux drops sockets in TIME_WAIT since 6.0; a server of an older one binds its port beside them.
+func TestReuseOfTimeWait(t *testing.T) {
+	for kernel, want := range map[string]bool{
+		"Linux 5.10.0-36-cloud-amd64": true, "Linux 6.1.0-50-amd64": false, "Linux 6.18.44": false, "Linux": false,
+	} {
+		x := exchangeOf(t, "nftables", "inet-reuse-tcp-to-reply", false)
+		x.kernel.Release, x.kernel.Minor = releaseOf(kernel)
+		if s, ok := x.serverSpec().(script.Stream); !ok || s.Reuse != want {
+			t.Errorf("%s: %+v, want reuse %v", kernel, s, want)
 		}
 	}
 }

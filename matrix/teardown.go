@@ -116,6 +116,8 @@ func (x *exchange) judgeTeardown(e teardown) error {
 		return failed(StateMissing, "remote: the state of %s is gone; this kernel keeps it", x.label())
 	case !stays && left:
 		return failed(StateLeft, "remote: the state of %s is left (%s); it must go with its socket", x.label(), e.after.States[0].Phase)
+	case !stays && x.stateAge() > statesStay:
+		return tooLate(x.stateAge(), "its state is gone, which must go with its socket")
 	}
 	return nil
 }

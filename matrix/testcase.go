@@ -103,7 +103,11 @@ func (r *runner) runCell(ctx context.Context, t Target) (*testCase, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, cellTimeout, fmt.Errorf("the cell did not end within %v", cellTimeout))
 	defer cancel()
 	r.batches.enter()
-	err := r.unlessStopped(p.run(ctx))
+	err := p.run(ctx)
+	if p.current != nil {
+		err = p.current.unlessLate(err)
+	}
+	err = r.unlessStopped(err)
 	var taken *portTakenError
 	if (err != nil || p.lookAlways) && r.ctx.Err() == nil && !errors.As(err, &taken) {
 		p.look(ctx)

@@ -92,6 +92,15 @@ var hostCauses = []Cause{
 		},
 		Advice: anywhere("the test could not be done, which says nothing about the kernel: {DETAIL}", "pfdivert check-setup", "fix what the sentence says and run it again"),
 	},
+	{
+		// What is absent may only not have been told, so no cause that looks for it is sure.
+		Code: "not-looked-at",
+		Cell: func(c *Case) bool {
+			return (c.Local.Cut || c.Remote.Cut) && !c.is("local-route", "kernel-splat", "known-failure-passed")
+		},
+		Advice: anywhere("the hosts were not looked at in full: one is too slow, or can't be asked, and half a look names no cause",
+			"uptime, on both hosts", "run the target alone: pfdivert run NAME"),
+	},
 }
 
 var fakeOwned = map[string]Advice{

@@ -2,7 +2,6 @@ package twin
 
 import (
 	"cmp"
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"regexp"
@@ -237,5 +236,3 @@ func (d *doctor) otherListener(proto string, port uint16) string {
 	}
 	return ""
 }
-
-var _ = binary.BigEndian

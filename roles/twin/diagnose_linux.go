@@ -13,6 +13,8 @@ import (
 type Diagnosis struct {
 	Problems []Problem
 	Results  []Result
+	// Diverts reports whether a rule diverts to a program of the host.
+	Diverts bool
 	// Paths are the traces of the flows that were traced, by Flow.ID.
 	Paths map[string]Path
 	// Willed are flows that the host's own rules refuse on purpose, one line each.
@@ -60,6 +62,9 @@ func Diagnose(ctx context.Context, c *Config, o Options) (*Diagnosis, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(d.results) == 0 && d.diverts() {
+		return nil, untested{}
+	}
 	for _, x := range c.NotCloned {
 		d.notes = append(d.notes, "not in the twin: "+x)
 	}
@@ -70,7 +75,7 @@ func Diagnose(ctx context.Context, c *Config, o Options) (*Diagnosis, error) {
 		return nil, err
 	}
 	d.sort()
-	return &Diagnosis{Problems: d.problems, Results: d.results, Paths: d.paths, Willed: d.willed, Notes: d.notes}, nil
+	return &Diagnosis{Problems: d.problems, Results: d.results, Diverts: d.diverts(), Paths: d.paths, Willed: d.willed, Notes: d.notes}, nil
 }
 
 // doctor is a diagnosis under way.
@@ -156,7 +161,7 @@ func (d *doctor) sidecar(socket int) bool {
 // diverting reports whether rules of a hook divert packets of a family.
 func (d *doctor) diverting(hook int, six bool) bool {
 	return slices.ContainsFunc(d.hints.seen, func(s hookSeen) bool {
-		return s.hook == hook && s.of(six) && (s.redirect || s.marks && s.set != 0 && d.c.routesLocal(s.set, six))
+		return s.hook == hook && s.of(six) && (s.redirect || s.marks && d.intends(s.set, six))
 	})
 }
 
@@ -361,7 +366,7 @@ func (d *doctor) counts(s *suspect) bool {
 	case guessed:
 		return true
 	case undiverted:
-		if d.c.routesLocal(e.mark, s.Flow.IPv6()) {
+		if d.intends(e.mark, s.Flow.IPv6()) {
 			return true
 		}
 		_, ok := d.socketRule(s.key)
@@ -427,6 +432,11 @@ func (d *doctor) judge() error {
 			return err
 		}
 	}
+	if err := d.leaked(); err != nil {
+		return err
+	}
+	d.bridgePorts()
+	d.unmet()
 	return nil
 }
 
@@ -606,6 +616,11 @@ func (d *doctor) explain(g []suspect) error {
 			}
 		}
 		break
+	}
+	if !found && (first.symptom == undiverted || first.symptom == lost) {
+		if ok, err := d.absent(g); ok || err != nil {
+			return err
+		}
 	}
 	if p.Cause == "" {
 		p.Cause, p.Why = "unknown", "no rule, policy rule, setting or socket was found whose absence fixes it"

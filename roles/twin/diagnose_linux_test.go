@@ -46,7 +46,8 @@ table inet p {
 		bad     string // the cause of the one problem that is bad, "" for none
 		warn    string // the cause of one that is a warning
 		fixed   []Socket
-		unfixed bool // no fix is known
+		unfixed bool   // no fix is known
+		says    string // a part of what the problem says
 	}{
 		{name: "no rules", sockets: []Socket{socket("tcp", "0.0.0.0:22")}},
 		{name: "tproxy", script: toLo + ofLan, sockets: []Socket{proxy}, warn: "listener-reachable"},
@@ -135,7 +136,7 @@ table ip6 proxy {
 		{name: "11 by the network", script: toLo + ofLan + "ip rule add pref 1001 from 10.91.1.0/24 lookup main", sockets: []Socket{proxy}, bad: "policy-rule"},
 		{name: "11 by a port", script: toLo + ofLan + "ip rule add pref 1001 ipproto tcp dport 80 lookup main", sockets: []Socket{proxy}, bad: "policy-rule"},
 		{name: "11 for UDP", script: "ip rule add fwmark 1 ipproto udp lookup 100; ip route add local default dev lo table 100\n" + ofLan, sockets: []Socket{proxy}, bad: "no-policy-rule"},
-		{name: "no policy rule", script: ofLan, sockets: []Socket{proxy}, bad: "no-policy-rule"},
+		{name: "no policy rule", says: "a packet that tproxy assigned a socket is not forwarded", script: ofLan, sockets: []Socket{proxy}, bad: "no-policy-rule"},
 		{name: "another mark", script: "ip rule add fwmark 2 lookup 100; ip route add local default dev lo table 100\n" + ofLan, sockets: []Socket{proxy}, bad: "no-policy-rule"},
 		{name: "no local route", script: "ip rule add fwmark 1 lookup 100\n" + ofLan, sockets: []Socket{proxy}, bad: "no-local-route"},
 		{name: "late rule", script: "ip rule add pref 40000 fwmark 1 lookup 100; ip route add local default dev lo table 100\n" + ofLan, sockets: []Socket{proxy}, bad: "no-policy-rule"},
@@ -192,9 +193,55 @@ table ip p {
   iifname "lan0" ip protocol tcp fib daddr type != local tproxy to :7895 meta mark set 1 accept
  }
 }`)},
-		{name: "nothing listens, redirect", script: redirect, bad: "no-listener", fixed: []Socket{redirected}},
+		{name: "nothing listens, redirect", says: "port 12345, where no socket is", script: redirect, bad: "no-listener", fixed: []Socket{redirected}},
 		{name: "IPv4 alone listens", script: toLo + nft(inet), sockets: both[:1], bad: "no-listener", fixed: both},
-		{name: "not transparent", script: toLo + ofLan, sockets: []Socket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []Socket{proxy}},
+		{name: "not transparent", says: "takes only listeners that are", script: toLo + ofLan, sockets: []Socket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []Socket{proxy}},
+		{name: "two things: no policy rule, nothing listens", script: ofLan, bad: "no-listener", fixed: []Socket{proxy}},
+		{name: "two things: no policy rule, not transparent", script: ofLan, sockets: []Socket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []Socket{proxy}},
+		{name: "two things: no policy rule, nothing listens, mark before tproxy", says: "whose tproxy found no socket and ended the rule", bad: "no-listener", fixed: []Socket{proxy}, script: nft(`
+table ip p {
+ chain pre { type filter hook prerouting priority mangle;
+  iifname "lan0" ip protocol tcp fib daddr type != local meta mark set 1 tproxy to :7895 accept
+ }
+}`)},
+		{name: "two things: another mark, not transparent, mark before tproxy", sockets: []Socket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []Socket{proxy}, script: "ip rule add fwmark 2 lookup 100; ip route add local default dev lo table 100\n" + nft(`
+table ip p {
+ chain pre { type filter hook prerouting priority mangle;
+  iifname "lan0" ip protocol tcp fib daddr type != local meta mark set 1 tproxy to :7895 accept
+ }
+}`)},
+		{name: "two things: no policy rule, nothing listens, mark after tproxy", bad: "no-listener", fixed: []Socket{proxy}, script: nft(`
+table ip p {
+ chain pre { type filter hook prerouting priority mangle;
+  iifname "lan0" ip protocol tcp fib daddr type != local tproxy to :7895 meta mark set 1 accept
+ }
+}`)},
+		{name: "two things: another mark, not transparent, mark after tproxy", sockets: []Socket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []Socket{proxy}, script: "ip rule add fwmark 2 lookup 100; ip route add local default dev lo table 100\n" + nft(`
+table ip p {
+ chain pre { type filter hook prerouting priority mangle;
+  iifname "lan0" ip protocol tcp fib daddr type != local tproxy to :7895 meta mark set 1 accept
+ }
+}`)},
+		{name: "not transparent, mark after tproxy", sockets: []Socket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []Socket{proxy}, script: toLo + nft(`
+table ip p {
+ chain pre { type filter hook prerouting priority mangle;
+  iifname "lan0" ip protocol tcp fib daddr type != local tproxy to :7895 meta mark set 1 accept
+ }
+}`)},
+		{name: "two things: IPv4 alone listens, no policy rule of IPv6", sockets: both[:1], bad: "no-listener", fixed: both,
+			script: "ip rule add fwmark 1 lookup 100; ip route add local default dev lo table 100\n" + nft(inet)},
+		{name: "own traffic alone, no policy rule", sockets: []Socket{proxy}, bad: "no-policy-rule", script: nft(`
+table ip p {
+ chain pre { type filter hook prerouting priority mangle;
+  iifname "lo" ip protocol tcp meta mark 1 tproxy to :7895 accept
+ }
+ chain out { type route hook output priority mangle;
+  ip daddr { 10.0.0.0/8, 127.0.0.0/8 } return
+  meta mark 255 return
+  ct direction reply return
+  ip protocol tcp meta mark set 1
+ }
+}`)},
 		{name: "26 bound to a device", script: toLo + ofLan, sockets: []Socket{socket("tcp", "0.0.0.0:7895", "transparent", "index=1")}, bad: "listener-device", fixed: []Socket{proxy}},
 		{name: "27 lo is left out", script: toLo + ofLan + own, sockets: []Socket{proxy}, bad: "lo-left-out"},
 		{name: "28 the other family", sockets: []Socket{proxy}, warn: "listener-reachable", script: toLo + nft(`
@@ -204,6 +251,12 @@ table inet p {
   iifname "lan0" ip protocol tcp fib daddr type != local meta mark set 1 tproxy ip to :7895 accept
  }
 }`)},
+		{name: "a rule names a bridge's port", sockets: []Socket{proxy}, warn: "bridge-port", unfixed: true, script: toLo + ofLan + `
+ip addr flush dev lan0; ip link add br0 type bridge; ip link set lan0 master br0; ip link set br0 up; ip addr add 10.91.1.1/24 dev br0
+sysctl -qw net.bridge.bridge-nf-call-iptables=0`},
+		{name: "a bridge with br_netfilter", sockets: []Socket{proxy}, bad: "bridge-netfilter", script: toLo + strings.Replace(ofLan, "lan0", "br0", 1) + `
+ip addr flush dev lan0; ip link add br0 type bridge; ip link set lan0 master br0; ip link set br0 up; ip addr add 10.91.1.1/24 dev br0
+sysctl -qw net.bridge.bridge-nf-call-iptables=1`},
 		{name: "14 reserved networks are left out", sockets: []Socket{redirected}, script: `
 iptables -t nat -N REDSOCKS
 for n in 0.0.0.0/8 10.0.0.0/8 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.168.0.0/16 224.0.0.0/4 240.0.0.0/4; do iptables -t nat -A REDSOCKS -d $n -j RETURN; done
@@ -236,6 +289,9 @@ iptables -t nat -A OUTPUT -p tcp -j REDSOCKS`},
 						t.Fatalf("no problem is %s %q: %v", kind.severity, kind.cause, causes(d))
 					}
 					p := d.Problems[i]
+					if text := p.Why + strings.Join(p.Seen, "\n"); !strings.Contains(text, c.says) {
+						t.Errorf("it does not say %q:\n%s", c.says, text)
+					}
 					if c.unfixed {
 						continue
 					}
@@ -246,6 +302,9 @@ iptables -t nat -A OUTPUT -p tcp -j REDSOCKS`},
 					if strings.HasPrefix(p.Fix, "have ") || strings.HasPrefix(p.Fix, "start ") {
 						if sockets = c.fixed; sockets == nil {
 							t.Fatalf("the fix is no command: %s", p.Fix)
+						}
+						if _, command, ok := strings.Cut(p.Fix, "\n"); ok {
+							sh(t, live, command)
 						}
 					} else {
 						sh(t, live, p.Fix)

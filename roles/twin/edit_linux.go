@@ -64,6 +64,9 @@ func (c *Config) spotOf(h Hop) spot {
 	return s
 }
 
+// tools are the programs of iptables, by whether they are for IPv6.
+var tools = map[bool]string{false: "iptables", true: "ip6tables"}
+
 // tool is the program whose rules are there.
 func (s spot) tool() string {
 	t := tools[s.family == "ip6"]

@@ -29,7 +29,7 @@ func (c *Config) hints() hints {
 			}
 			for i, r := range chain.Rules {
 				p := &hinter{c: c, sets: sets, regs: map[uint32]register{}, hint: &hint{
-					family: t.Family, where: fmt.Sprintf("table %s %s chain %s rule %d", t.Family, t.Name, chain.Name, i+1),
+					family: t.Family, where: hintWhere(t, chain, i),
 				}}
 				for _, e := range r.Exprs {
 					p.expr(e.Name, nested{e.Data})
@@ -44,6 +44,11 @@ func (c *Config) hints() hints {
 		h.follow(c.legacyHints(t), c.routesLocal)
 	}
 	return h
+}
+
+// hintWhere names a rule by its place.
+func hintWhere(t *Table, chain *Chain, i int) string {
+	return fmt.Sprintf("table %s %s chain %s rule %d", t.Family, t.Name, chain.Name, i+1)
 }
 
 // routesLocal reports whether packets with a mark are routed to the host itself, whatever their

@@ -52,24 +52,6 @@ type Hop struct {
 // Dropped reports whether the packet ended there.
 func (h Hop) Dropped() bool { return h.Verdict == "drop" }
 
-// Where names the hop's chain as its own tool does.
-func (h Hop) Where() string {
-	if h.Legacy {
-		return fmt.Sprintf("%s-legacy -t %s, chain %s", tools[h.Family == "ip6"], h.Table, h.Chain)
-	}
-	return fmt.Sprintf("table %s %s, chain %s", h.Family, h.Table, h.Chain)
-}
-
-var tools = map[bool]string{false: "iptables", true: "ip6tables"}
-
-// Last is the last hop of a packet, and false when it met none.
-func (p Packet) Last() (Hop, bool) {
-	if len(p.Hops) == 0 {
-		return Hop{}, false
-	}
-	return p.Hops[len(p.Hops)-1], true
-}
-
 // Name says which packet it is: "SYN to 203.0.113.9:80".
 func (p Packet) Name() string {
 	name := p.Flags

@@ -242,11 +242,3 @@ var local = []netip.Prefix{
 func isPublic(a netip.Addr) bool {
 	return a.IsGlobalUnicast() && !a.IsPrivate() && !slices.ContainsFunc(reserved, func(n netip.Prefix) bool { return n.Contains(a) })
 }
-
-// isDocumentation reports whether an address is of a network for examples (RFC 5737, RFC 3849), as
-// people use them for others in what they publish.
-func isDocumentation(a netip.Addr) bool {
-	return slices.ContainsFunc([]string{"192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32"}, func(n string) bool {
-		return netip.MustParsePrefix(n).Contains(a)
-	})
-}
