@@ -93,10 +93,12 @@ func (s *request) connect(end string, spec script.Socket) *stepResult {
 	return a
 }
 
+//go:noinline
 func (s *request) connected(end string) *stepResult {
 	return s.add(script.Connected{Socket: end}, lost)
 }
 
+//go:noinline
 func (s *request) accept(end string) *stepResult {
 	return s.add(script.Accept{Socket: end}, lost)
 }
@@ -129,6 +131,7 @@ func lostOr(codes ...string) map[string]bool {
 	return all
 }
 
+//go:noinline
 func (s *request) sendBurst(end string, b script.Burst) *stepResult {
 	return s.add(script.SendBurst{Socket: end, Burst: b}, lost)
 }
@@ -166,6 +169,7 @@ func (s *request) rest(end string) *stepResult {
 	return s.add(script.Rest{Socket: end}, lost)
 }
 
+//go:noinline
 func (s *request) closeConn(end string) *stepResult {
 	return s.add(script.CloseConn{Socket: end}, lost)
 }
@@ -187,6 +191,7 @@ func (s *request) counters(label string) *stepResult {
 	return s.add(script.Counters{Label: label}, nil)
 }
 
+//go:noinline
 func (s *request) lookup(f pfconf.Flow) *stepResult {
 	return s.add(script.Lookup{Flow: f}, nil)
 }
@@ -304,6 +309,8 @@ func (s *request) cutClearing() {
 }
 
 // wantMessages has the host look how many messages a Rest finds before it clears anything.
+//
+//go:noinline
 func (s *request) wantMessages(a *stepResult, n int) {
 	if i := slices.Index(s.out, a); i >= 0 {
 		rest := s.steps[i].(script.Rest)
