@@ -169,7 +169,8 @@ func TestRefused(t *testing.T) {
 	}{
 		{"nothing", nil, &all{}, "ends within"},
 		{"half a number", []byte{0x80}, &all{}, "ends within"},
-		{"a number of 65 bits", append(append([]byte{1}, bytes.Repeat([]byte{0xff}, 9)...), 2), &struct{ N uint64 }{}, "does not fit"},
+		{"a number of 65 bits", append(append([]byte{1}, bytes.Repeat([]byte{0xff}, 9)...), 2),
+			&struct{ N uint64 }{}, "does not fit"},
 		{"a number that is too large", []byte{1, 0x80, 2}, &struct{ N uint8 }{}, "does not fit"},
 		{"a number that is too small", []byte{1, 0x81, 2}, &struct{ N int8 }{}, "does not fit"},
 		{"neither true nor false", []byte{1, 0, 0, 2}, &all{}, "does not fit"},
