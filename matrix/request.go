@@ -94,10 +94,12 @@ func (s *request) connect(end string, spec script.Socket) *stepResult {
 	return a
 }
 
+//go:noinline
 func (s *request) connected(end string) *stepResult {
 	return s.add(script.Connected{Socket: end}, lost)
 }
 
+//go:noinline
 func (s *request) accept(end string) *stepResult {
 	return s.add(script.Accept{Socket: end}, lost)
 }
@@ -130,6 +132,7 @@ func lostOr(codes ...string) map[string]bool {
 	return all
 }
 
+//go:noinline
 func (s *request) sendBurst(end string, b script.Burst) *stepResult {
 	return s.add(script.SendBurst{Socket: end, Burst: b}, lost)
 }
@@ -167,6 +170,7 @@ func (s *request) rest(end string) *stepResult {
 	return s.add(script.Rest{Socket: end}, lost)
 }
 
+//go:noinline
 func (s *request) closeConn(end string) *stepResult {
 	return s.add(script.CloseConn{Socket: end}, lost)
 }
@@ -188,6 +192,7 @@ func (s *request) counters(label string) *stepResult {
 	return s.add(script.Counters{Label: label}, nil)
 }
 
+//go:noinline
 func (s *request) lookup(f pfconf.Flow) *stepResult {
 	return s.add(script.Lookup{Flow: f}, nil)
 }
@@ -309,6 +314,8 @@ func (s *request) cutClearing() {
 }
 
 // wantMessages has the host look how many messages a Rest finds before it clears anything.
+//
+//go:noinline
 func (s *request) wantMessages(a *stepResult, n int) {
 	if i := slices.Index(s.out, a); i >= 0 {
 		rest := s.steps[i].(script.Rest)

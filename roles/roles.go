@@ -62,6 +62,8 @@ const (
 )
 
 // all lists the roles in the order in which help shows them.
+//
+//go:noinline
 func all() []*Role {
 	return []*Role{
 		&orchestratorRole, &listRole, &compareRole, &kernelsRole, &initramfsRole, &faultsRole, &labRole,
@@ -72,6 +74,7 @@ func all() []*Role {
 	}
 }
 
+//go:noinline
 func find(name string) *Role {
 	for _, r := range all() {
 		if r.Name == name {
@@ -224,6 +227,8 @@ func (c *call) noArgs(f *flag.FlagSet) error {
 }
 
 // testbed returns how the environment says to reach the hosts; a role adds what its flags say.
+//
+//go:noinline
 func (c *call) testbed() testbed.Options {
 	return testbed.Options{Getenv: c.Getenv, Notices: c.Err, Sudo: c.Getenv("SUDO")}
 }

@@ -110,6 +110,8 @@ func (c *Case) undone() bool {
 }
 
 // rule is the text of the cell's rules as the filter shows them, "" when it is not known.
+//
+//go:noinline
 func (c *Case) rule() string {
 	var b strings.Builder
 	for _, r := range c.Remote.Rules {

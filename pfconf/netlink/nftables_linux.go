@@ -109,6 +109,8 @@ func (r *Request) Load(name string, keyAttr uint16, key uint32, destAttr uint16)
 }
 
 // Payload appends an expression that loads length bytes of the packet.
+//
+//go:noinline
 func (r *Request) Payload(register, base, offset, length uint32) {
 	r.Expression("payload", func() {
 		r.Attr32(unix.NFTA_PAYLOAD_DREG, register)
@@ -151,6 +153,8 @@ func (r *Request) Immediate(register uint32, data []byte) {
 }
 
 // Verdict appends an expression that decides about the packet; chain is where a jump goes.
+//
+//go:noinline
 func (r *Request) Verdict(code uint32, chain string) {
 	r.Expression("immediate", func() {
 		r.Attr32(unix.NFTA_IMMEDIATE_DREG, unix.NFT_REG_VERDICT)

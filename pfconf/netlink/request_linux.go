@@ -87,8 +87,11 @@ func (r *Request) Attr64(kind uint16, v uint64) {
 }
 
 // Nest begins an attribute of attributes, which Close ends.
+//
+//go:noinline
 func (r *Request) Nest(kind uint16) (start int) { return r.open(kind | unix.NLA_F_NESTED) }
 
+//go:noinline
 func (r *Request) open(kind uint16) int {
 	n := len(r.b)
 	r.b = binary.NativeEndian.AppendUint16(r.b, 0)

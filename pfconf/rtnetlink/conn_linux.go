@@ -98,6 +98,8 @@ func (c *Conn) execute(kind, flags uint16, m *message) ([]netlink.Message, error
 }
 
 // bare returns the kernel's error alone: the caller says what was asked.
+//
+//go:noinline
 func bare(err error) error {
 	var op *netlink.OpError
 	if errors.As(err, &op) {

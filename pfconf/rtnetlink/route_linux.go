@@ -26,6 +26,8 @@ type Route struct {
 
 // routeHeader is a struct rtmsg: family, lengths of destination and source, type of service,
 // table, protocol, scope, type, flags.
+//
+//go:noinline
 func routeHeader(dst netip.Prefix, srcBits, table int, protocol, scope, kind uint8, flags uint32) *message {
 	low := uint8(unix.RT_TABLE_UNSPEC)
 	if table < 256 {

@@ -26,6 +26,8 @@ func (c *checks) ok(name, format string, args ...any) {
 }
 
 // warn notes what may be wrong and what can be done about it. It does not stop a run.
+//
+//go:noinline
 func (c *checks) warn(name, cure, format string, args ...any) {
 	*c = append(*c, CheckItem{Name: name, OK: true, Warn: true, Detail: fmt.Sprintf(format, args...), Cure: cure})
 }

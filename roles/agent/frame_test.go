@@ -98,7 +98,7 @@ func TestBadFrames(t *testing.T) {
 		{"a greeting", []byte("Last login: Sun Nov 22"), "over the limit"},
 		{"empty", frame(nil), "frame: unpack a agent.Answer: it ends within"},
 		{"text", frame([]byte(`"hello"`)), "frame: "},
-		{"two values", frame([]byte{0, 0}), "1 bytes are behind its end"},
+		{"two values", frame([]byte{0, 0, 0}), "1 bytes are behind its end"},
 	} {
 		t.Run(bad.name, func(t *testing.T) {
 			var buf []byte

@@ -70,6 +70,8 @@ func put(ctx context.Context, fw pfconf.Firewall, s *script.Setup, run program.R
 }
 
 // reason is an error with its hint.
+//
+//go:noinline
 func reason(err error) string {
 	f := FaultOf(err)
 	if f.Hint == "" {

@@ -46,6 +46,8 @@ var shapes = map[matrix.Verdict]string{
 }
 
 // class is the verdict's name in the style sheet.
+//
+//go:noinline
 func class(v matrix.Verdict) string {
 	if _, ok := shapes[v]; !ok {
 		return "none"

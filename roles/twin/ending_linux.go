@@ -66,6 +66,8 @@ func (p Packet) end() ending {
 }
 
 // at returns the hop of one of the trace's own chains, such as "prerouting last".
+//
+//go:noinline
 func (p Packet) at(chain string) (Hop, bool) {
 	var found Hop
 	ok := false
@@ -97,6 +99,8 @@ func (p Packet) marker(mark uint32) (Hop, bool) {
 }
 
 // of returns the packet's hops that are no policies and not the trace's own.
+//
+//go:noinline
 func (p Packet) rules() []Hop {
 	var all []Hop
 	for _, h := range p.Hops {

@@ -49,6 +49,7 @@ func newFence() (*fence, error) {
 	return f, nil
 }
 
+//go:noinline
 func (f *fence) close() {
 	for _, fd := range []int{f.out, f.in} {
 		if fd >= 0 {

@@ -177,6 +177,8 @@ func (h *hint) has(what asked, not bool) bool {
 }
 
 // first is the first condition of a kind that is not negated.
+//
+//go:noinline
 func (h *hint) first(what asked) (ask, bool) {
 	i := slices.IndexFunc(h.asks, func(a ask) bool { return a.what == what && !a.not })
 	if i < 0 {
@@ -216,6 +218,7 @@ func (h *hint) takesName(what asked, name string) bool {
 	return true
 }
 
+//go:noinline
 func matchName(pattern, name string) bool {
 	if n := len(pattern); n > 0 && pattern[n-1] == '*' {
 		return len(name) >= n-1 && name[:n-1] == pattern[:n-1]

@@ -75,6 +75,8 @@ func (c *Config) isOwn(a netip.Addr) bool {
 }
 
 // holder is the device that has the addresses of a device: itself, or its bridge.
+//
+//go:noinline
 func (c *Config) holder(l Link) Link {
 	for _, o := range c.Links {
 		if o.Index == l.Master && o.Kind == "bridge" {

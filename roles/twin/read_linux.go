@@ -156,6 +156,8 @@ func netfilterDump(ctx context.Context, c *netlink.Conn, subsystem, message uint
 }
 
 // procNet reads a file of the thread's namespace below /proc/net.
+//
+//go:noinline
 func procNet(name string) ([]byte, error) { return os.ReadFile("/proc/thread-self/net/" + name) }
 
 // netlinkHas reports whether the kernel has a netlink protocol, without asking for it: a socket of

@@ -264,6 +264,8 @@ func (r *replay) setLink(l Link) []byte {
 }
 
 // link returns the device with an index, nil if there is none.
+//
+//go:noinline
 func (c *Config) link(index int) *Link {
 	for i := range c.Links {
 		if c.Links[i].Index == index && index != 0 {

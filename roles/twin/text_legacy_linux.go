@@ -24,6 +24,7 @@ type legacyRule struct {
 // legacyLayout is struct ipt_entry or ip6t_entry: offsets of its parts.
 type legacyLayout struct{ addr, nics, proto, flags, inverted, target, size int }
 
+//go:noinline
 func layoutOf(ipv6 bool) legacyLayout {
 	if ipv6 {
 		return legacyLayout{16, 64, 128, 131, 132, 140, ip6tEntry}

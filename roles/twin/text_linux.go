@@ -31,6 +31,7 @@ type writer struct {
 	abridged bool
 }
 
+//go:noinline
 func newWriter(c *Config) *writer {
 	w := &writer{c: c, sets: map[[3]string]*Set{}}
 	for _, t := range c.Tables {
@@ -921,6 +922,7 @@ var (
 	protoNames = map[byte]string{1: "icmp", 2: "igmp", 6: "tcp", 17: "udp", 33: "dccp", 47: "gre", 50: "esp", 51: "ah", 58: "ipv6-icmp", 132: "sctp", 136: "udplite"}
 )
 
+//go:noinline
 func protoName(n byte) string {
 	if name := protoNames[n]; name != "" {
 		return name

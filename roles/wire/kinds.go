@@ -347,27 +347,30 @@ func (c *coder) structure(t reflect.Type, made map[reflect.Type]*coder) error {
 	if len(fields) > 63 {
 		return fmt.Errorf("%v has %d fields, more than can be packed", t, len(fields))
 	}
+	var none [8]byte
+	width := max(1, (len(fields)+7)/8) // of the bits, in bytes: a list's elements take at least one
 	c.pack = func(p *packer, v reflect.Value) {
-		var set uint64
-		for i, f := range fields {
-			if !v.Field(f.index).IsZero() {
-				set |= 1 << i
-			}
-		}
-		p.out = binary.AppendUvarint(p.out, set)
-		for i, f := range fields {
-			if set&(1<<i) != 0 || f.must {
-				f.coder.pack(p, v.Field(f.index))
+		at := len(p.out)
+		p.out = append(p.out, none[:width]...)
+		for i := range fields {
+			f := &fields[i]
+			if value := v.Field(f.index); f.must || !value.IsZero() {
+				p.out[at+i/8] |= 1 << (i % 8)
+				f.coder.pack(p, value)
 			}
 		}
 	}
 	c.unpack = func(u *unpacker, v reflect.Value) {
-		set := u.uvarint()
+		var set uint64
+		for i, b := range []byte(u.take(uint64(width))) {
+			set |= uint64(b) << (8 * i)
+		}
 		if set>>len(fields) != 0 {
 			u.fail(errField)
 			return
 		}
-		for i, f := range fields {
+		for i := range fields {
+			f := &fields[i]
 			if (set&(1<<i) != 0 || f.must) && u.err == nil {
 				f.coder.unpack(u, v.Field(f.index))
 			}

@@ -145,8 +145,8 @@ func TestRoundTrip(t *testing.T) {
 // Fields that are zero take no room.
 func TestSmall(t *testing.T) {
 	for want, v := range map[string]any{
-		"00": &all{}, "01" + "01": &all{Flag: true}, "04" + "03": &all{I: -2},
-		"8004" + "0204" + "02" + "00" + "00": &struct {
+		"000000": &all{}, "010000" + "01": &all{Flag: true}, "040000" + "03": &all{I: -2},
+		"0002" + "0204" + "02" + "00" + "00": &struct {
 			A, B, C, D, E, F, G, H, I int
 			List                      [][]inner
 			K, L                      int
@@ -170,10 +170,11 @@ func TestRefused(t *testing.T) {
 	}{
 		{"nothing", nil, &all{}, "ends within"},
 		{"half a number", []byte{0x80}, &all{}, "ends within"},
-		{"a number of 65 bits", append(bytes.Repeat([]byte{0xff}, 9), 2), &all{}, "does not fit"},
+		{"a number of 65 bits", append(append([]byte{1}, bytes.Repeat([]byte{0xff}, 9)...), 2),
+			&struct{ N uint64 }{}, "does not fit"},
 		{"a number that is too large", []byte{1, 0x80, 2}, &struct{ N uint8 }{}, "does not fit"},
 		{"a number that is too small", []byte{1, 0x81, 2}, &struct{ N int8 }{}, "does not fit"},
-		{"neither true nor false", []byte{1, 2}, &all{}, "does not fit"},
+		{"neither true nor false", []byte{1, 0, 0, 2}, &all{}, "does not fit"},
 		{"neither there nor not", []byte{1, 2}, &struct{ P *inner }{}, "does not fit"},
 		{"a field that is not known", []byte{2}, &struct{ N int }{}, "not known"},
 		{"a number without a name", []byte{1, 2}, &struct{ C color }{}, "no name"},
@@ -187,10 +188,10 @@ func TestRefused(t *testing.T) {
 		{"an address of five bytes", []byte{1, 5, 1, 2, 3, 4, 5}, &struct{ A netip.Addr }{}, "no known length"},
 		{"a port of 17 bits", []byte{1, 0, 0x80, 0x80, 4}, &struct{ A netip.AddrPort }{}, "does not fit"},
 		{"no prefix", []byte{1, 3, 1, 2, 3}, &struct{ P netip.Prefix }{}, "unexpected"},
-		{"two values", []byte{0, 0}, &all{}, "1 bytes are behind its end"},
+		{"two values", []byte{0, 0, 0, 0}, &all{}, "1 bytes are behind its end"},
 		{"a list that takes too much memory", append(million, make([]byte, 1<<20)...),
 			&struct{ L []all }{}, "too much memory"},
-		{"pointers to what takes too much memory", append(million, bytes.Repeat([]byte{1, 0}, 1<<20)...),
+		{"pointers to what takes too much memory", append(million, bytes.Repeat([]byte{1, 0, 0, 0}, 1<<20)...),
 			&struct{ L []*all }{}, "too much memory"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

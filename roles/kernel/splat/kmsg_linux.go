@@ -14,9 +14,10 @@ import (
 // Log reads this machine's kernel log from now on. Its methods may be used from several
 // goroutines at once.
 type Log struct {
-	mu sync.Mutex
-	fd int
-	f  Finder
+	mu  sync.Mutex
+	fd  int
+	f   Finder
+	buf [8 << 10]byte // a record has at most CONSOLE_EXT_LOG_MAX bytes, which is 8192
 }
 
 // Open opens the log (Documentation/ABI/testing/dev-kmsg). With kernel.dmesg_restrict only
@@ -40,16 +41,15 @@ func (l *Log) Take() []string {
 	if l.fd < 0 {
 		return nil
 	}
-	buf := make([]byte, 8<<10) // a record has at most CONSOLE_EXT_LOG_MAX bytes, which is 8192
 	for {
-		n, err := unix.Read(l.fd, buf)
+		n, err := unix.Read(l.fd, l.buf[:])
 		switch {
 		case errors.Is(err, unix.EPIPE), errors.Is(err, unix.EINTR): // some were overwritten; the next are there
 			continue
 		case err != nil || n <= 0:
 			return l.f.Take()
 		}
-		if text, ok := kernelText(string(buf[:n])); ok {
+		if text, ok := kernelText(string(l.buf[:n])); ok {
 			l.f.Line(text)
 		}
 	}

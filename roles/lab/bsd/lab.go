@@ -202,6 +202,7 @@ func (t tools) exchange(stdin string, argv []string) (string, error) {
 	return r.Stdout, nil
 }
 
+//go:noinline
 func (t tools) do(argv ...string) error {
 	_, err := t.ask(argv...)
 	return err

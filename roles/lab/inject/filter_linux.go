@@ -181,6 +181,8 @@ func bare(name string) statement {
 }
 
 // fromFake and toFake match packets from and to the prefix of FAKE.
+//
+//go:noinline
 func (c change) fromFake() statement { return c.address(c.fake, 12, 8) }
 
 //go:noinline
