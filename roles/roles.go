@@ -144,7 +144,7 @@ func pick(args []string) (*Role, []string, error) {
 	return nil, nil, terminal.WithHint(err, suggestRole(args[1])+"'pfdivert help' shows all")
 }
 
-// suggestRole returns the beginning of a hint that names the role nearest to the word, if one is near.
+// suggestRole returns the beginning of a hint that names the role nearest to the word, if any is.
 func suggestRole(word string) string {
 	var names []string
 	for _, r := range all() {
