@@ -127,13 +127,16 @@ func names(targets []Target) []string {
 	return s
 }
 
-// NoTargetError says that a pattern matches no target.
+// NoTargetError says that a pattern matches no target. Nearest is empty where none is near.
 type NoTargetError struct{ Pattern, Nearest string }
 
 func (e *NoTargetError) Error() string { return fmt.Sprintf("no target matches %q", e.Pattern) }
 
-// Hint names the nearest target.
+// Hint names the nearest target, if there is one.
 func (e *NoTargetError) Hint() string {
+	if e.Nearest == "" {
+		return "'pfdivert list' shows all"
+	}
 	return fmt.Sprintf("the nearest is %s; 'pfdivert list' shows all", e.Nearest)
 }
 
@@ -153,9 +156,22 @@ func (e *PatternError) Hint() string {
 	return "'*' stands for any letters, '?' for one, '[a-z]' for one of these; 'pfdivert list' shows the names"
 }
 
-// Nearest returns the one of the names that the fewest edits turn word into.
+// Nearest returns the one of the names that the fewest edits turn word into, or "" where that takes
+// so many that it is another word.
 func Nearest(word string, names []string) string {
-	return slices.MinFunc(names, func(a, b string) int { return edits(word, a) - edits(word, b) })
+	nearest := slices.MinFunc(names, func(a, b string) int { return edits(word, a) - edits(word, b) })
+	if edits(word, nearest) > max(2, len(word)/4) {
+		return ""
+	}
+	return nearest
+}
+
+// Suggest returns the beginning of a hint that names the nearest of the names, "" if none is near.
+func Suggest(word string, names []string) string {
+	if nearest := Nearest(word, names); nearest != "" {
+		return "the nearest is " + nearest + "; "
+	}
+	return ""
 }
 
 // edits is the Levenshtein distance in bytes.

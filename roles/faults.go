@@ -88,7 +88,7 @@ func namedFault(all []faults.Fault, name string) (faults.Fault, error) {
 		names = append(names, f.Name)
 	}
 	return faults.Fault{}, terminal.WithHint(fmt.Errorf("there is no fault %q", name),
-		fmt.Sprintf("the nearest is %s; 'pfdivert faults -list' shows all", matrix.Nearest(name, names)))
+		matrix.Suggest(name, names)+"'pfdivert faults -list' shows all")
 }
 
 func (c *call) listFaults(all []faults.Fault) error {

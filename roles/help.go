@@ -7,7 +7,6 @@ import (
 	"io"
 	"strings"
 
-	"pfdivert/matrix"
 	"pfdivert/roles/terminal"
 )
 
@@ -35,12 +34,8 @@ func runHelp(ctx context.Context, c *call) (int, error) {
 	}
 	r := find(name)
 	if r == nil {
-		var names []string
-		for _, r := range all() {
-			names = append(names, r.Name)
-		}
 		return exitError, terminal.WithHint(fmt.Errorf("there is no role %q", name),
-			fmt.Sprintf("the nearest is '%s'", matrix.Nearest(name, names)))
+			suggestRole(name)+"'pfdivert help' shows all")
 	}
 	// The role itself knows its flags.
 	return r.run(ctx, &call{c.IO, r, c.version, []string{"-h"}})

@@ -140,16 +140,22 @@ func pick(args []string) (*Role, []string, error) {
 	if r := find(args[1]); r != nil {
 		return r, args[2:], nil
 	}
+	err := fmt.Errorf("there is no role %q", args[1])
+	if _, unknown := matrix.Select(args[1:2]); unknown == nil {
+		return nil, nil, terminal.WithHint(err, fmt.Sprintf("it is a target: pfdivert run '%s'", args[1]))
+	}
+	return nil, nil, terminal.WithHint(err, suggestRole(args[1])+"'pfdivert help' shows all")
+}
+
+// suggestRole returns the beginning of a hint that names the role nearest to the word, if any is.
+func suggestRole(word string) string {
 	var names []string
 	for _, r := range all() {
 		if !r.Hidden {
-			names = append(names, r.Name)
+			names = append(names, "'"+r.Name+"'")
 		}
 	}
-	return nil, nil, terminal.WithHint(
-		fmt.Errorf("there is no role %q", args[1]),
-		fmt.Sprintf("the nearest is '%s'; 'pfdivert help' shows all, 'pfdivert run %s' runs targets of that name",
-			matrix.Nearest(args[1], names), args[1]))
+	return matrix.Suggest("'"+word+"'", names)
 }
 
 // play runs the role until it ends or a signal ends it.
@@ -208,9 +214,9 @@ func (c *call) parse(f *flag.FlagSet) error {
 	hint := fmt.Sprintf("'pfdivert %s -h' shows what it takes", c.role.Name)
 	if _, name, ok := strings.Cut(err.Error(), "flag provided but not defined: -"); ok {
 		var known []string
-		f.VisitAll(func(g *flag.Flag) { known = append(known, g.Name) })
+		f.VisitAll(func(g *flag.Flag) { known = append(known, "-"+g.Name) })
 		if len(known) > 0 {
-			hint = fmt.Sprintf("the nearest is -%s; %s", matrix.Nearest(strings.TrimLeft(name, "-"), known), hint)
+			hint = matrix.Suggest("-"+strings.TrimLeft(name, "-"), known) + hint
 		}
 		err = fmt.Errorf("%s has no flag -%s", c.role.Name, strings.TrimLeft(name, "-"))
 	}

@@ -133,8 +133,7 @@ func parseHosts(file, text string) (hosts []fileHost, err error) {
 				return wrong("begin with what ssh takes: root@pfhost "+word, "%s belongs to no host", name)
 			case name != "name" && !slices.Contains(hosts[len(hosts)-1].variables(), name):
 				known := append([]string{"name"}, hosts[len(hosts)-1].variables()...)
-				return wrong(fmt.Sprintf("the nearest is %s; known are %s", matrix.Nearest(name, known),
-					strings.Join(known, ", ")), "there is no %q", name)
+				return wrong(matrix.Suggest(name, known)+"known are "+strings.Join(known, ", "), "there is no %q", name)
 			default:
 				h := &hosts[len(hosts)-1]
 				if _, twice := h.set[name]; twice {
@@ -231,7 +230,7 @@ func selectHosts(hosts []fileHost, names string) ([]fileHost, error) {
 		}
 		if !found {
 			return nil, terminal.WithHint(fmt.Errorf("REMOTE_SSH: there is no host %q in the hosts file", w),
-				fmt.Sprintf("the nearest is %s; without REMOTE_SSH all are tested", matrix.Nearest(w, known)))
+				matrix.Suggest(w, known)+"without REMOTE_SSH all are tested")
 		}
 	}
 	return slices.DeleteFunc(slices.Clone(hosts), func(h fileHost) bool { return !chosen[h.name] }), nil
