@@ -22,7 +22,8 @@ func TestInitramfs(t *testing.T) {
 		t.Skip(err)
 	}
 	var packed bytes.Buffer
-	modules := []Module{{Name: "nf_tables", Data: []byte("module 1"), aliases: []string{"nfnetlink-subsys-10"}}, {Name: "veth", Data: []byte("2")}}
+	modules := []Module{{Name: "nf_tables", Data: []byte("module 1"), aliases: []string{"nfnetlink-subsys-10"}},
+		{Name: "veth", Data: []byte("2")}}
 	if err := WriteInitramfs(&packed, []byte("program"), modules); err != nil {
 		t.Fatal(err)
 	}
@@ -101,9 +102,11 @@ func TestClosure(t *testing.T) {
 	xzip := func(w io.Writer) io.WriteCloser { z, _ := xz.NewWriter(w); return z }
 	zst := func(w io.Writer) io.WriteCloser { z, _ := zstd.NewWriter(w); return z }
 	write("nft_tproxy.ko", plain, binary.LittleEndian, "depends=nf_tables,nf-tproxy-ipv4", "alias=nft-expr-tproxy")
-	write("nf_tables.ko.xz", xzip, binary.BigEndian, "depends=nfnetlink", "softdep=pre: crc32c-arch post: nft_ct missing")
+	write("nf_tables.ko.xz", xzip, binary.BigEndian, "depends=nfnetlink",
+		"softdep=pre: crc32c-arch post: nft_ct missing")
 	write("nf-tproxy-ipv4.ko.zst", zst, binary.LittleEndian, "depends=")
-	write("nfnetlink.ko.gz", func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) }, binary.LittleEndian, "depends=builtin")
+	write("nfnetlink.ko.gz", func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) }, binary.LittleEndian,
+		"depends=builtin")
 	write("crc32c-arch.ko", plain, binary.LittleEndian, "license=GPL")
 	write("nft_ct.ko", plain, binary.LittleEndian, "depends=nf_tables")
 	builtin := filepath.Join(dir, "lib/modules/6.1.0/modules.builtin")
@@ -126,7 +129,8 @@ func TestClosure(t *testing.T) {
 	if !slices.Equal(names, want) {
 		t.Errorf("order %q, want %q", names, want)
 	}
-	if _, err := OpenTree(dir, "6.12.0"); err == nil || !strings.Contains(err.Error(), `has modules for 6.1.0, and the kernel is "6.12.0"`) {
+	if _, err := OpenTree(dir, "6.12.0"); err == nil || !strings.Contains(err.Error(),
+		`has modules for 6.1.0, and the kernel is "6.12.0"`) {
 		t.Errorf("modules of another kernel: %v", err)
 	}
 	if _, err := OpenTree(t.TempDir(), ""); err == nil {
@@ -169,8 +173,10 @@ func TestParseImage(t *testing.T) {
 		head          []byte
 		arch, release string
 	}{
-		{"bzImage", at(0x4000, map[int]string{0x202: "HdrS\x0f\x02", 0x20e: "\x00\x10", 0x236: "\x01", 0x1200: "6.1.0-50-cloud-amd64 (debian)\x00"}), "amd64", "6.1.0-50-cloud-amd64"},
-		{"bzImage of i386", at(0x4000, map[int]string{0x202: "HdrS\x0f\x02", 0x20e: "\x00\x10", 0x1200: "5.10 x\x00"}), "386", "5.10"},
+		{"bzImage", at(0x4000, map[int]string{0x202: "HdrS\x0f\x02", 0x20e: "\x00\x10", 0x236: "\x01",
+			0x1200: "6.1.0-50-cloud-amd64 (debian)\x00"}), "amd64", "6.1.0-50-cloud-amd64"},
+		{"bzImage of i386", at(0x4000, map[int]string{0x202: "HdrS\x0f\x02", 0x20e: "\x00\x10", 0x1200: "5.10 x\x00"}),
+			"386", "5.10"},
 		{"Image", arm64, "arm64", ""},
 		{"Image.gz", zipped(arm64), "arm64", ""},
 		{"zImage", at(64, map[int]string{0x24: "\x18\x28\x6f\x01"}), "arm", ""},

@@ -94,7 +94,8 @@ func releaseDir(dir, release string) (string, error) {
 			return filepath.Join(all, names[0]), nil
 		case len(names) > 0:
 			return "", &Error{
-				Text: fmt.Sprintf("%s has modules for %s, and the kernel is %q", all, strings.Join(names, ", "), release),
+				Text: fmt.Sprintf("%s has modules for %s, and the kernel is %q", all, strings.Join(names, ", "),
+					release),
 				Cure: "give those of this kernel: -modules " + filepath.Join(all, names[0]),
 			}
 		}
