@@ -64,7 +64,7 @@ func Claims() []Target {
 
 // NeedsPF reports whether the target is about the pf that FreeBSD has beside ipfw.
 func (t Target) NeedsPF() bool {
-	return t.First == Redirect || t.Claim != nil && (t.Claim.PF || t.Claim.BesidePF)
+	return t.First == Redirect && t.Claim.By["ipfw"] != "" || t.Claim != nil && (t.Claim.PF || t.Claim.BesidePF)
 }
 
 // kind is the targets' name without the family.
@@ -125,6 +125,8 @@ func (x *claimRun) sends(ctx context.Context) error {
 
 // passes sends the client's line through the divert socket and judges that it came to
 // the server rewritten: the proof that a rule and its socket work.
+//
+//go:noinline
 func (x *claimRun) passes(ctx context.Context, end string) error {
 	return x.passesAs(ctx, end, script.PacketLine)
 }

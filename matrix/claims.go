@@ -146,6 +146,36 @@ var claims = []Claim{
 		},
 	},
 	{
+		Name: "tcp", About: "redirect", Proto: pfconf.TCP, Mode: Redirect, run: (*claimRun).redirectedStream,
+		Says: "a socket that accepted a redirected connection tells whom it was meant for",
+		By:   map[string]string{"nftables": "nf_conntrack_proto.c, getorigdst: SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST"},
+		Not:  socketless,
+	},
+	{
+		Name: "udp", About: "redirect", Proto: pfconf.UDP, Mode: Redirect, run: (*claimRun).redirectedDatagram,
+		Says: "a redirected datagram shows the address that it was redirected to, and its socket refuses to tell another",
+		By:   map[string]string{"nftables": "nf_conntrack_proto.c, getorigdst: ENOPROTOOPT but for TCP and SCTP; ip_sockglue.c, ip_cmsg_recv_dstaddr"},
+		Not:  socketless,
+	},
+	{
+		Name: "v4mapped", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).dualStack,
+		Says: "a listener on :: that hears both families gets diverted connections",
+		By:   map[string]string{"nftables": "nf_tproxy_ipv4.c, nf_tproxy_get_sock_v4; inet_hashtables.c, compute_score; ipv6(7)"},
+		Not:  "its sockets hear one family each, or its rule names the socket's address",
+	},
+	{
+		Name: "bind-twice", About: "to", Proto: pfconf.UDP, Mode: ToSockets, run: (*claimRun).bindTwice,
+		Says: "an answering socket can be bound to an address that is not the host's own while another one is",
+		By:   map[string]string{"nftables": "socket(7), SO_REUSEADDR; ip(7), IP_TRANSPARENT; udp.c, udp_lib_lport_inuse"},
+		Not:  "no page of theirs says that sockets can share an address that is not the host's own",
+	},
+	{
+		Name: "udp-connected", About: "to", Proto: pfconf.UDP, Mode: ToSockets, run: (*claimRun).udpConnected,
+		Says: "what a client sends on comes to the transparent socket that is connected to it, and what is new to the listener",
+		By:   map[string]string{"nftables": "nft_tproxy.c: an established socket goes before a listener"},
+		Not:  "no page of theirs says that a connected socket goes before the rule's",
+	},
+	{
 		Name: "bypass", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).bypass,
 		Says: "a rule with bypass lets packets pass for which no process listens",
 		By:   map[string]string{"nftables": "nft(8), queue statement"},
@@ -377,6 +407,9 @@ const (
 	nameless   = "no interface's name comes with a packet"
 	unsaid     = "it does not say what happens to a packet with a bad header"
 )
+
+// socketless is why a socket tells no original destination.
+const socketless = "a program asks pf there, by DIOCNATLOOK, and no socket"
 
 // oneRule is why there is no such thing as a packet that is diverted twice.
 const oneRule = "one rule decides there what happens to a packet"

@@ -67,11 +67,15 @@ func (s *request) add(st script.Step, may map[string]bool) *stepResult {
 }
 
 // open opens an endpoint; a bindany client may be refused by the kernel.
+//
+//go:noinline
 func (s *request) open(end string, spec script.Socket) *stepResult {
 	return s.add(script.Open{Socket: end, Spec: spec}, portTrouble)
 }
 
 // openOther opens an endpoint in a process of its own; that the kernel refuses it is an answer.
+//
+//go:noinline
 func (s *request) openOther(end string, spec script.Socket, process script.Process) *stepResult {
 	return s.add(script.Open{Socket: end, Spec: spec, Process: process}, refusals)
 }
@@ -98,14 +102,17 @@ func (s *request) accept(end string) *stepResult {
 	return s.add(script.Accept{Socket: end}, lost)
 }
 
+//go:noinline
 func (s *request) send(end, line string, seq uint16) *stepResult {
 	return s.add(script.Send{Socket: end, Data: line, Seq: seq}, lost)
 }
 
+//go:noinline
 func (s *request) receive(end string) *stepResult {
 	return s.add(script.Receive{Socket: end}, lost)
 }
 
+//go:noinline
 func (s *request) relay(end, old, new string) *stepResult {
 	return s.add(script.Relay{Socket: end, Old: old, New: new}, refusedWrites)
 }
@@ -155,6 +162,7 @@ func (s *request) undelivered(port uint16) *stepResult {
 	return s.add(script.Undelivered{Family: s.side.family, Port: port}, nil)
 }
 
+//go:noinline
 func (s *request) rest(end string) *stepResult {
 	return s.add(script.Rest{Socket: end}, lost)
 }
@@ -163,15 +171,19 @@ func (s *request) closeConn(end string) *stepResult {
 	return s.add(script.CloseConn{Socket: end}, lost)
 }
 
+//go:noinline
 func (s *request) close(end string) *stepResult {
 	return s.add(script.Close{Socket: end}, nil)
 }
 
 // fence makes sure that the other host has processed all that this one sent.
+//
+//go:noinline
 func (s *request) fence() *stepResult {
 	return s.add(script.Fence{Family: s.side.family}, nil)
 }
 
+//go:noinline
 func (s *request) counters(label string) *stepResult {
 	return s.add(script.Counters{Label: label}, nil)
 }

@@ -61,9 +61,9 @@ func TestSelect(t *testing.T) {
 	}{
 		{nil, suite, "inet-args-tcp-to"},
 		{[]string{"*"}, suite + len(Claims()), "inet-args-tcp-to"},
-		{[]string{"inet6-[ar]*"}, suite / 2, "inet6-args-tcp-to"},
+		{[]string{"inet6-a*", "inet6-reuse-*"}, suite / 2, "inet6-args-tcp-to"},
 		{[]string{"inet6-*"}, suite/2 + len(claims), "inet6-args-tcp-to"},
-		{[]string{"*-divert-*", "*-natlook-*"}, 2 * len(claims), "inet-divert-no-listener-in"},
+		{[]string{"*-divert-*", "*-natlook-*", "*-redirect-*", "inet-to-*", "inet6-to-*"}, 2 * len(claims), "inet-divert-no-listener-in"},
 		{[]string{"inet6-divert-no-loop-in"}, 1, "inet6-divert-no-loop-in"},
 		{[]string{"*-args-*"}, args, "inet-args-tcp-to"},
 		{[]string{"inet?-reuse-tcp-*"}, 4, "inet6-reuse-tcp-to-to"},

@@ -177,12 +177,14 @@ type doctorPrinter struct {
 
 // heading is the first line.
 func (p *doctorPrinter) heading() string {
-	switch n := len(p.d.Problems); n {
-	case 0:
-		return fmt.Sprintf("no problem found in %s", count(len(p.d.Results), "flow"))
-	default:
-		return count(n, "problem")
+	text := count(len(p.d.Problems), "problem")
+	if len(p.d.Problems) == 0 {
+		text = fmt.Sprintf("no problem found in %s", count(len(p.d.Results), "flow"))
 	}
+	if !p.d.Diverts {
+		text = "no rule diverts to a program; " + text
+	}
+	return text
 }
 
 func count(n int, what string) string {
@@ -195,6 +197,9 @@ func count(n int, what string) string {
 func (p *doctorPrinter) text(w io.Writer, verbose bool) error {
 	var b strings.Builder
 	fmt.Fprintln(&b, p.heading())
+	if verbose || len(p.d.Problems) > 0 {
+		fmt.Fprintln(&b, "clients, addresses of the internet and ports that neither the host nor its rules name are invented stand-ins")
+	}
 	for _, x := range p.d.Problems {
 		fmt.Fprintf(&b, "\n%-4s  %s\n", x.Severity, x.What)
 		say := func(word, text string) {
@@ -208,6 +213,9 @@ func (p *doctorPrinter) text(w io.Writer, verbose bool) error {
 					fmt.Fprintf(&b, "      %-7s%s\n", word, line)
 				}
 			}
+		}
+		if x.Cause == "listener-reachable" && !verbose { // usual, and no traffic suffers: a line is enough
+			continue
 		}
 		say("why", x.Why)
 		say("seen", strings.Join(x.Seen, "\n"))

@@ -153,6 +153,7 @@ func TestInit(t *testing.T) {
 			"# Totals: pass:13 fail:0 xfail:0 xpass:0 skip:0 error:0\r\npfdivert: exit 0\r\n"}},
 		{"people", "-- inet-args-tcp-to", []string{"PASS inet-args-tcp-to\r\n", "pfdivert: exit 0\r\n"}},
 		{"wrong", "-- run -nonsense", []string{"run has no flag -nonsense", "pfdivert: exit 2\r\n"}},
+		{"no IPv6", "ipv6.disable=1 -- check-setup", []string{"ok  FAKE is not configured here", "pfdivert: exit 0\r\n"}},
 		{"panic", "unknown_nmi_panic=1 -- -as kselftest -count 1000", []string{"Kernel panic - not syncing"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -160,7 +161,7 @@ func TestInit(t *testing.T) {
 			cmd := exec.CommandContext(t.Context(), "qemu-system-x86_64", "-nodefaults", "-display", "none",
 				"-no-reboot",
 				"-m", "256", "-serial", "mon:stdio", "-kernel", image, "-initrd", initramfs,
-				"-append", "console=ttyS0 panic=-1 "+c.line)
+				"-append", "console=ttyS0 panic=-1 no_timer_check "+c.line)
 			in, err := cmd.StdinPipe()
 			if err != nil {
 				t.Fatal(err)

@@ -57,6 +57,7 @@ type Case struct {
 //go:noinline
 func (c *Case) is(reasons ...string) bool { return slices.Contains(reasons, c.Reason) }
 
+//go:noinline
 func (c *Case) says(words ...string) bool {
 	return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(c.Detail, w) })
 }
@@ -74,6 +75,8 @@ func (c *Case) reply() bool { return c.Mechanism == DivertReply }
 func (c *Case) v6() bool    { return c.Fake.Is6() }
 
 // lost: packets did not arrive, or their answers.
+//
+//go:noinline
 func (c *Case) lost() bool {
 	return c.is("not-delivered", "no-reply", "control-lost", "not-reinjected")
 }

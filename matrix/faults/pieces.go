@@ -125,10 +125,8 @@ var pieces = []Fault{
 			}
 			return uncounted(p)
 		}},
-	// Both ends have SO_REUSEADDR, and TCP's timestamps then suffice to take the flow up again
-	// (tcp_twsk_unique, net/ipv4/tcp_ipv4.c): the socket blocks no one.
-	{Name: "time-wait-left", About: "the socket in TIME_WAIT is not dropped before its flow is turned round",
-		Omit: []string{"drop"}, expect: unconcerned},
+	{Name: "time-wait-left", Cause: "time-wait",
+		About: "the socket in TIME_WAIT is not dropped before its flow is turned round", Omit: []string{"drop"}, expect: blocked},
 	{Name: "time-wait-left-untimed", Cause: "time-wait", About: "the same without TCP's timestamps",
 		Omit: []string{"drop", "timestamps"}, expect: blocked},
 	{Name: "no-timestamps", About: "TCP has no timestamps, and every socket in TIME_WAIT is dropped",

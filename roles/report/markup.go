@@ -16,6 +16,8 @@ type markup struct{ b bytes.Buffer }
 func (m *markup) open(tag string, attributes ...string) { m.tag(tag, ">", attributes) }
 
 // empty writes a tag of an element without content, as XML has it.
+//
+//go:noinline
 func (m *markup) empty(tag string, attributes ...string) { m.tag(tag, "/>", attributes) }
 
 func (m *markup) tag(tag, end string, attributes []string) {

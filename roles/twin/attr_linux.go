@@ -22,3 +22,8 @@ func (n nested) number() uint32 {
 	}
 	return net32(n.b)
 }
+
+// numberOf is the number of one inside, 0 if it is not there.
+//
+//go:noinline
+func (n nested) numberOf(kind uint16) uint32 { return n.get(kind).number() }

@@ -15,8 +15,8 @@ func (p *hinter) lookup(n nested) {
 	if set == nil {
 		return
 	}
-	first := reg(n.get(unix.NFTA_LOOKUP_SREG).number())
-	not := n.get(unix.NFTA_LOOKUP_FLAGS).number()&unix.NFT_LOOKUP_F_INV != 0
+	first := reg(n.numberOf(unix.NFTA_LOOKUP_SREG))
+	not := n.numberOf(unix.NFTA_LOOKUP_FLAGS)&unix.NFT_LOOKUP_F_INV != 0
 	to := n.get(unix.NFTA_LOOKUP_DREG)
 	elements := intervals(set)
 	isVerdict := len(to.b) > 0 && to.number() == unix.NFT_REG_VERDICT
