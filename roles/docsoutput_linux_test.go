@@ -92,8 +92,8 @@ func masked(text string) string {
 	return strings.TrimSpace(text)
 }
 
-// fits reports whether the output is what the page shows. A line "…" stands for any lines. The lines
-// of a script come from several processes, in any order.
+// fits reports whether the output is what the page shows. A line "…" stands for any lines. The
+// lines of a script come from several processes, in any order.
 func fits(shown, got, command string) bool {
 	shown, got = masked(shown), masked(got)
 	if strings.Contains(command, ".sh") {
@@ -128,8 +128,8 @@ func newReader(t *testing.T) reader {
 	return r
 }
 
-// types runs a command with a terminal as its standard output, and returns what it printed there and
-// then what it printed to standard error.
+// types runs a command with a terminal as its standard output, and returns what it printed there
+// and then what it printed to standard error.
 func (r reader) types(command string) (string, error) {
 	var errors bytes.Buffer
 	line := "(" + command + ") 2>stderr"

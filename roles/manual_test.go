@@ -73,7 +73,8 @@ func TestManualLint(t *testing.T) {
 		}
 		t.Skip(err)
 	}
-	if out, err := exec.Command(mandoc, "-T", "lint", "-W", "warning", "../docs/pfdivert.1").CombinedOutput(); err != nil {
+	if out, err := exec.Command(mandoc, "-T", "lint", "-W", "warning",
+		"../docs/pfdivert.1").CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
 }

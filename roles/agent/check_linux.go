@@ -213,7 +213,8 @@ func locals(fakes []netip.Prefix) ([]string, error) {
 	err := rtnetlink.With(func(c *rtnetlink.Conn) error {
 		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 			// A kernel that lacks the family refuses the question, and has no FAKE address of it.
-			if !slices.ContainsFunc(fakes, func(p netip.Prefix) bool { return p.Addr().Is4() == (family == unix.AF_INET) }) {
+			if !slices.ContainsFunc(fakes,
+				func(p netip.Prefix) bool { return p.Addr().Is4() == (family == unix.AF_INET) }) {
 				continue
 			}
 			list, err := c.Routes(family, unix.RT_TABLE_UNSPEC)

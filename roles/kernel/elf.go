@@ -106,7 +106,8 @@ func isDynamic(program []byte) bool {
 	if f.wide {
 		offset, sizes = 0x20, 0x36
 	}
-	entries, err := f.table(f.word(program[offset:]), f.order.Uint16(program[sizes:]), f.order.Uint16(program[sizes+2:]), 4)
+	entries, err := f.table(f.word(program[offset:]), f.order.Uint16(program[sizes:]),
+		f.order.Uint16(program[sizes+2:]), 4)
 	if err != nil {
 		return false
 	}

@@ -213,8 +213,9 @@ func readCompressed(path string) ([]byte, error) {
 	return whole.Bytes(), err
 }
 
-// unpack has a program take the compression off, which reads it from its standard input. Most kernels
-// have modules of one of the two kinds, and both libraries would be a thirtieth of this program.
+// unpack has a program take the compression off, which reads it from its standard input. Most
+// kernels have modules of one of the two kinds, and both libraries would be a thirtieth of this
+// program.
 func unpack(to io.Writer, from *os.File, program, debian string) error {
 	cmd := exec.Command(program, "-dcq")
 	var complaint strings.Builder
