@@ -145,7 +145,8 @@ func (x *claimRun) connects(ctx context.Context, end string, spec script.Socket)
 		return netip.AddrPort{}, err
 	}
 	if connected != nil && connected.Fault != nil {
-		return netip.AddrPort{}, failed(NotDelivered, "%s: the connection was not answered (%s)", connected.where, connected.Fault.Text)
+		return netip.AddrPort{}, failed(NotDelivered, "%s: the connection was not answered (%s)", connected.where,
+			connected.Fault.Text)
 	}
 	return connecting.Local, unanswered(sent)
 }

@@ -44,7 +44,8 @@ func (x *claimRun) redirectedStream(ctx context.Context) error {
 		return err
 	}
 	own := x.redirected()
-	x.used = append(x.used, usedFlow{pfconf.Flow{Family: x.Family, Proto: x.Proto, Near: own, Far: direct}, true, time.Now()})
+	x.used = append(x.used, usedFlow{pfconf.Flow{Family: x.Family, Proto: x.Proto, Near: own, Far: direct}, true,
+		time.Now()})
 	heard, err = x.acceptsMeantFor(ctx, "direct", direct, own)
 	if err != nil {
 		return err
@@ -57,7 +58,8 @@ func (x *claimRun) redirectedStream(ctx context.Context) error {
 
 // acceptsMeantFor has the server accept a client's connection, ask whom it was meant for, read the
 // client's line and answer. It judges all but the answer, which is returned as the client heard it.
-func (x *claimRun) acceptsMeantFor(ctx context.Context, end string, from, meant netip.AddrPort) (heard *stepResult, err error) {
+func (x *claimRun) acceptsMeantFor(ctx context.Context, end string, from, meant netip.AddrPort) (heard *stepResult,
+	err error) {
 	own := x.redirected()
 	at := x.remote.request()
 	accepted := at.accept("server")
@@ -82,13 +84,17 @@ func (x *claimRun) acceptsMeantFor(ctx context.Context, end string, from, meant 
 	}
 	switch {
 	case accepted.Fault != nil:
-		return nil, failed(NotDelivered, "%s: the connection from %v did not come to %v (%s)", accepted.where, from, own, accepted.Fault.Text)
+		return nil, failed(NotDelivered, "%s: the connection from %v did not come to %v (%s)", accepted.where, from,
+			own, accepted.Fault.Text)
 	case accepted.Local != own || accepted.Peer != from:
-		return nil, failed(WrongAddress, "%s: a connection from %v to %v came, not from %v to %v", accepted.where, accepted.Peer, accepted.Local, from, own)
+		return nil, failed(WrongAddress, "%s: a connection from %v to %v came, not from %v to %v", accepted.where,
+			accepted.Peer, accepted.Local, from, own)
 	case asked.Fault != nil:
-		return nil, failed(StateMissing, "%s: the kernel does not know whom the connection was meant for: %s", asked.where, asked.Fault.Text)
+		return nil, failed(StateMissing, "%s: the kernel does not know whom the connection was meant for: %s",
+			asked.where, asked.Fault.Text)
 	case asked.Peer != meant:
-		return nil, failed(WrongAddress, "%s: the connection is said to have been meant for %v, not %v", asked.where, asked.Peer, meant)
+		return nil, failed(WrongAddress, "%s: the connection is said to have been meant for %v, not %v", asked.where,
+			asked.Peer, meant)
 	}
 	return heard, x.judge(read, want{line: script.ClientLine, from: from, missing: NotDelivered})
 }
@@ -107,7 +113,8 @@ func (x *claimRun) acceptsMeantFor(ctx context.Context, end string, from, meant 
 //     connection.
 func (x *claimRun) redirectedDatagram(ctx context.Context) error {
 	from, to := x.flowEnds()
-	server := script.Datagram{Ends: script.Ends{Role: script.Server, Local: x.redirected(), Diverted: true, Omit: x.omitted()}}
+	server := script.Datagram{Ends: script.Ends{Role: script.Server, Local: x.redirected(), Diverted: true,
+		Omit: x.omitted()}}
 	if err := x.beginRedirect(ctx, server); err != nil {
 		return err
 	}
@@ -127,7 +134,8 @@ func (x *claimRun) redirectedDatagram(ctx context.Context) error {
 	if err := there.run(ctx); err != nil {
 		return err
 	}
-	if err := x.judge(read, want{line: script.ClientLine, from: from, to: x.redirected(), missing: NotDelivered}); err != nil {
+	if err := x.judge(read, want{line: script.ClientLine, from: from, to: x.redirected(),
+		missing: NotDelivered}); err != nil {
 		return err
 	}
 	if err := unanswered(answered); err != nil {
@@ -140,7 +148,8 @@ func (x *claimRun) redirectedDatagram(ctx context.Context) error {
 	case asked.Fault == nil:
 		return failed(NotRefused, "%s: the kernel says that the datagrams of a socket were meant for %v, and must say ENOPROTOOPT", asked.where, asked.Peer)
 	case asked.Fault.Code != "ENOPROTOOPT":
-		return failed(RefusedOtherwise, "%s: the kernel must refuse the question with ENOPROTOOPT, and says %s", asked.where, asked.Fault.Text)
+		return failed(RefusedOtherwise, "%s: the kernel must refuse the question with ENOPROTOOPT, and says %s",
+			asked.where, asked.Fault.Text)
 	}
 	return x.judgeMatched(ctx, 1, 1)
 }
@@ -156,7 +165,8 @@ func (x *claimRun) redirectedClient() script.Socket {
 
 // directClient specifies a client that talks to the server itself.
 func (x *claimRun) directClient() script.Socket {
-	return script.SocketOf(x.Proto, script.Ends{Role: script.Client, Local: netip.AddrPortFrom(x.Local, 0), Remote: x.redirected(), Omit: x.omitted()})
+	return script.SocketOf(x.Proto, script.Ends{Role: script.Client, Local: netip.AddrPortFrom(x.Local, 0),
+		Remote: x.redirected(), Omit: x.omitted()})
 }
 
 // originalDst asks whom a server's redirected connection was meant for; that the kernel does not

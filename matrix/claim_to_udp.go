@@ -174,5 +174,6 @@ func (x *claimRun) beginTo(ctx context.Context) (*stepResult, error) {
 // answering specifies a socket of REMOTE that answers a client in FAKE's name.
 func (x *claimRun) answering(client netip.AddrPort) script.Datagram {
 	_, to := x.flowEnds()
-	return script.Datagram{Ends: script.Ends{Role: script.Client, Local: to, Remote: client, Bindany: true, Reuse: true, Omit: x.omitted()}}
+	return script.Datagram{Ends: script.Ends{Role: script.Client, Local: to, Remote: client, Bindany: true,
+		Reuse: true, Omit: x.omitted()}}
 }

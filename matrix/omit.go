@@ -10,19 +10,21 @@ import (
 // that the cells which need them fail. Those of the packet filter and of the
 // endpoints have their names there (nft.Piece, socket.Piece), those of the hosts in agent.
 const (
-	OwnRule      = "rule"          // the cell's rule: one for no one's packets is loaded
-	TimeWaitDrop = "drop"          // the drop of sockets in TIME_WAIT
-	Bypass       = "bypass"        // the rule's leave to pass when no one listens
-	Rewriting    = "rewriting"     // what the packet role changes: it gives packets back as they are
-	Keep         = "keep"          // that the packet role keeps a packet: it gives it back
-	Privilege    = "no-privilege"  // the lack of privilege of the process that must be refused
-	First        = "first"         // the socket that has the divert port when a second one wants it
-	Whole        = "whole"         // a long message: it is sent as many short ones
-	Many         = "many"          // so many packets that there is no room for them
-	Spoilt       = "spoilt"        // the spoiling of checksums and headers
-	Once         = "once"          // that the client's packet is sent once: it comes twice
-	Unheard      = "unheard"       // that no one listens: a divert socket keeps what comes until the claim's own is opened
-	Number       = "number"        // the divert port's number: a rule diverts what is for the UDP port of the same number
+	OwnRule      = "rule"         // the cell's rule: one for no one's packets is loaded
+	TimeWaitDrop = "drop"         // the drop of sockets in TIME_WAIT
+	Bypass       = "bypass"       // the rule's leave to pass when no one listens
+	Rewriting    = "rewriting"    // what the packet role changes: it gives packets back as they are
+	Keep         = "keep"         // that the packet role keeps a packet: it gives it back
+	Privilege    = "no-privilege" // the lack of privilege of the process that must be refused
+	First        = "first"        // the socket that has the divert port when a second one wants it
+	Whole        = "whole"        // a long message: it is sent as many short ones
+	Many         = "many"         // so many packets that there is no room for them
+	Spoilt       = "spoilt"       // the spoiling of checksums and headers
+	Once         = "once"         // that the client's packet is sent once: it comes twice
+	// that no one listens: a divert socket keeps what comes until the claim's own is opened
+	Unheard = "unheard"
+	// the divert port's number: a rule diverts what is for the UDP port of the same number
+	Number       = "number"
 	RuleNumber   = "rule-number"   // the number of a rule behind others: it has theirs
 	RulesPort    = "rules-port"    // the divert port in the rule: it names another
 	Turned       = "turned"        // the address that turns a packet round: it is written to the one that it came with
@@ -41,8 +43,10 @@ const (
 )
 
 // ownPieces are those that are left out here.
-var ownPieces = []string{OwnRule, TimeWaitDrop, Swap, Bypass, Keep, Privilege, First, Whole, Many, Spoilt, Rewriting, Order, Tuple, Closed, Port, Address,
-	Once, Unheard, Number, RulesPort, RuleNumber, Turned, Nowhere, Redirected, DualStack, AllAddresses, Reusing, Connected}
+var ownPieces = []string{OwnRule, TimeWaitDrop, Swap, Bypass, Keep, Privilege, First, Whole, Many, Spoilt, Rewriting,
+	Order, Tuple, Closed, Port, Address,
+	Once, Unheard, Number, RulesPort, RuleNumber, Turned, Nowhere, Redirected, DualStack, AllAddresses, Reusing,
+	Connected}
 
 // endpointPieces are those that endpoints leave out.
 var endpointPieces = []script.Piece{script.Transparent, script.Right, script.Checksum, script.Listen, script.Reader,

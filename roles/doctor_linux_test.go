@@ -75,10 +75,16 @@ func TestDoctor(t *testing.T) {
 		wants        []string
 	}{
 		{"healthy", doctorProxy + "set +e; pfdivert doctor", 0, []string{"no problem found in "}},
-		{"no policy rule", doctorProxy + "ip rule del fwmark 1; set +e; pfdivert doctor", 1, []string{"1 problem\n", "\nbad   TCP of 192.168.1.", "fix:   ip rule add ", "fwmark 0x1 lookup 100"}},
-		{"a warning alone", doctorProxy + "nft delete chain ip proxy input; set +e; pfdivert doctor", 0, []string{"1 problem\n", "\nwarn  TCP of "}},
-		{"no rule diverts", "nft delete table ip proxy; set +e; pfdivert doctor", 0, []string{"no rule diverts to a program; no problem found in "}},
-		{"rules for no device", doctorProxy + "nft list ruleset | sed '1i flush ruleset\ns/lan0/lan9/' | nft -f -; set +e; pfdivert doctor", 0, []string{"\nwarn  no flow meets what diverts: table ip proxy chain pre rule 1", "this host has no device lan9"}},
+		{"no policy rule", doctorProxy + "ip rule del fwmark 1; set +e; pfdivert doctor", 1,
+			[]string{"1 problem\n", "\nbad   TCP of 192.168.1.", "fix:   ip rule add ", "fwmark 0x1 lookup 100"}},
+		{"a warning alone", doctorProxy + "nft delete chain ip proxy input; set +e; pfdivert doctor", 0,
+			[]string{"1 problem\n", "\nwarn  TCP of "}},
+		{"no rule diverts", "nft delete table ip proxy; set +e; pfdivert doctor", 0,
+			[]string{"no rule diverts to a program; no problem found in "}},
+		{"rules for no device", doctorProxy +
+			"nft list ruleset | sed '1i flush ruleset\ns/lan0/lan9/' | nft -f -; set +e; pfdivert doctor", 0,
+			[]string{"\nwarn  no flow meets what diverts: table ip proxy chain pre rule 1",
+				"this host has no device lan9"}},
 		{"rules reached by a jump from no device", doctorProxy + `nft -f - <<'N'
 flush ruleset
 table ip proxy {
@@ -89,11 +95,14 @@ table ip proxy {
 }
 N
 set +e; pfdivert doctor`, 0, []string{"\nwarn  rules divert to a program, and no flow came to one"}},
-		{"nothing can be run", doctorProxy + "ip link del lan0; ip link del wan0; set +e; pfdivert doctor 2>&1", 2, []string{"error: ", "no flow could be run", "hint: ip -br addr"}},
+		{"nothing can be run", doctorProxy + "ip link del lan0; ip link del wan0; set +e; pfdivert doctor 2>&1", 2,
+			[]string{"error: ", "no flow could be run", "hint: ip -br addr"}},
 		{"both ends of devices", doctorProxy + `ip link del lan0; ip link add lan0 type veth peer name lan-near; ip link set lan-near up; ip link set lan0 up; ip addr add 192.168.1.1/24 dev lan0
 set +e; pfdivert doctor; pfdivert doctor -flow 'tcp 192.168.1.9 -> 203.0.113.7:80' 2>&1`, 2, []string{"1 problem\n", "lan0 is a veth whose other end, lan-near, is on this host too"}},
-		{"verbose", doctorProxy + "set +e; pfdivert doctor -v", 0, []string{"complete  tcp lan0 192.168.1.", ", chain pre"}},
-		{"a flow", doctorProxy + "set +e; pfdivert doctor -v -flow 'tcp 192.168.1.77 -> 203.0.113.7:4711'", 0, []string{"complete  tcp lan0 192.168.1.77 -> 203.0.113.7:4711"}},
+		{"verbose", doctorProxy + "set +e; pfdivert doctor -v", 0,
+			[]string{"complete  tcp lan0 192.168.1.", ", chain pre"}},
+		{"a flow", doctorProxy + "set +e; pfdivert doctor -v -flow 'tcp 192.168.1.77 -> 203.0.113.7:4711'", 0,
+			[]string{"complete  tcp lan0 192.168.1.77 -> 203.0.113.7:4711"}},
 		{"a trace", doctorProxy + "set +e; pfdivert doctor -trace 'tcp 192.168.1.77 -> 203.0.113.7:4711'", 0,
 			[]string{"tcp lan0 192.168.1.77 -> 203.0.113.7:4711: complete", "SYN to 203.0.113.7:4711",
 				"tproxy to :3128", "prerouting last: mark 0x1"}},

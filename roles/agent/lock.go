@@ -56,8 +56,8 @@ func (d stateDir) open() error {
 	return nil
 }
 
-// makeAll makes a directory that all may read, with those above it. One may be a symbolic link whose
-// target is missing: /var/run is one to /run on Linux.
+// makeAll makes a directory that all may read, with those above it. One may be a symbolic link
+// whose target is missing: /var/run is one to /run on Linux.
 func makeAll(dir string) error {
 	if to, err := os.Readlink(dir); err == nil {
 		if !filepath.IsAbs(to) {

@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// TestUnpackRefuses: a module that is cut, too large or whose unpacker is not installed is an error.
+// TestUnpackRefuses: a module that is cut, too large or whose unpacker is not installed is an
+// error.
 func TestUnpackRefuses(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "veth.ko.zst")
 	if err := os.WriteFile(path, []byte("no zstd"), 0o600); err != nil {

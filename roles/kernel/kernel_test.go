@@ -19,7 +19,8 @@ func TestInitramfs(t *testing.T) {
 		t.Skip(err)
 	}
 	var packed bytes.Buffer
-	modules := []Module{{Name: "nf_tables", Data: []byte("module 1"), aliases: []string{"nfnetlink-subsys-10"}}, {Name: "veth", Data: []byte("2")}}
+	modules := []Module{{Name: "nf_tables", Data: []byte("module 1"), aliases: []string{"nfnetlink-subsys-10"}},
+		{Name: "veth", Data: []byte("2")}}
 	if err := WriteInitramfs(&packed, []byte("program"), modules); err != nil {
 		t.Fatal(err)
 	}
@@ -98,9 +99,11 @@ func TestClosure(t *testing.T) {
 	xzip := func(w io.Writer) io.WriteCloser { return &packer{to: w, program: "xz"} }
 	zst := func(w io.Writer) io.WriteCloser { return &packer{to: w, program: "zstd"} }
 	write("nft_tproxy.ko", plain, binary.LittleEndian, "depends=nf_tables,nf-tproxy-ipv4", "alias=nft-expr-tproxy")
-	write("nf_tables.ko.xz", xzip, binary.BigEndian, "depends=nfnetlink", "softdep=pre: crc32c-arch crc32c post: nft_ct missing")
+	write("nf_tables.ko.xz", xzip, binary.BigEndian, "depends=nfnetlink",
+		"softdep=pre: crc32c-arch crc32c post: nft_ct missing")
 	write("nf-tproxy-ipv4.ko.zst", zst, binary.LittleEndian, "depends=")
-	write("nfnetlink.ko.gz", func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) }, binary.LittleEndian, "depends=builtin")
+	write("nfnetlink.ko.gz", func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) }, binary.LittleEndian,
+		"depends=builtin")
 	write("crc32c-arch.ko", plain, binary.LittleEndian, "license=GPL")
 	write("crc32c_generic.ko", plain, binary.LittleEndian, "alias=crc32c")
 	write("nft_ct.ko", plain, binary.LittleEndian, "depends=nf_tables")
@@ -120,11 +123,13 @@ func TestClosure(t *testing.T) {
 	for _, m := range modules {
 		names = append(names, m.Name)
 	}
-	want := []string{"crc32c_arch", "crc32c_generic", "nfnetlink", "nf_tables", "nft_ct", "nf_tproxy_ipv4", "nft_tproxy"}
+	want := []string{"crc32c_arch", "crc32c_generic", "nfnetlink", "nf_tables", "nft_ct", "nf_tproxy_ipv4",
+		"nft_tproxy"}
 	if !slices.Equal(names, want) {
 		t.Errorf("order %q, want %q", names, want)
 	}
-	if _, err := OpenTree(dir, "6.12.0"); err == nil || !strings.Contains(err.Error(), `has modules for 6.1.0, and the kernel is "6.12.0"`) {
+	if _, err := OpenTree(dir, "6.12.0"); err == nil || !strings.Contains(err.Error(),
+		`has modules for 6.1.0, and the kernel is "6.12.0"`) {
 		t.Errorf("modules of another kernel: %v", err)
 	}
 	if _, err := OpenTree(t.TempDir(), ""); err == nil {
@@ -180,8 +185,10 @@ func TestParseImage(t *testing.T) {
 		head          []byte
 		arch, release string
 	}{
-		{"bzImage", at(0x4000, map[int]string{0x202: "HdrS\x0f\x02", 0x20e: "\x00\x10", 0x236: "\x01", 0x1200: "6.1.0-50-cloud-amd64 (debian)\x00"}), "amd64", "6.1.0-50-cloud-amd64"},
-		{"bzImage of i386", at(0x4000, map[int]string{0x202: "HdrS\x0f\x02", 0x20e: "\x00\x10", 0x1200: "5.10 x\x00"}), "386", "5.10"},
+		{"bzImage", at(0x4000, map[int]string{0x202: "HdrS\x0f\x02", 0x20e: "\x00\x10", 0x236: "\x01",
+			0x1200: "6.1.0-50-cloud-amd64 (debian)\x00"}), "amd64", "6.1.0-50-cloud-amd64"},
+		{"bzImage of i386", at(0x4000, map[int]string{0x202: "HdrS\x0f\x02", 0x20e: "\x00\x10", 0x1200: "5.10 x\x00"}),
+			"386", "5.10"},
 		{"Image", arm64, "arm64", ""},
 		{"Image.gz", zipped(arm64), "arm64", ""},
 		{"zImage", at(64, map[int]string{0x24: "\x18\x28\x6f\x01"}), "arm", ""},

@@ -17,7 +17,8 @@ type machine struct {
 // cmpxchg16b that it emulates, by which Linux 6.12 and later die in kmem_cache_alloc: without it
 // they have another way. With la57 a kernel sets up page tables twice.
 var machines = map[string]machine{
-	"amd64":   {"qemu-system-x86_64", []string{"-M", "q35"}, "max,la57=off,cx16=off", serial, "ttyS0", "pci", noTimerCheck},
+	"amd64": {"qemu-system-x86_64", []string{"-M", "q35"}, "max,la57=off,cx16=off", serial, "ttyS0", "pci",
+		noTimerCheck},
 	"386":     {"qemu-system-i386", []string{"-M", "q35"}, "max", serial, "ttyS0", "pci", noTimerCheck},
 	"arm64":   {"qemu-system-aarch64", []string{"-M", "virt"}, "cortex-a57", serial, "ttyAMA0", "pci", ""},
 	"arm":     {"qemu-system-arm", []string{"-M", "virt,highmem=off"}, "cortex-a15", serial, "ttyAMA0", "pci", ""},
@@ -32,8 +33,9 @@ var machines = map[string]machine{
 	"loong64":  {"qemu-system-loongarch64", []string{"-M", "virt"}, "", serial, "ttyS0", "pci", ""},
 }
 
-// noTimerCheck keeps x86 from counting ticks of its timer by loops of the processor, which QEMU on a
-// busy machine does not send in time: it would panic (check_timer, arch/x86/kernel/apic/io_apic.c).
+// noTimerCheck keeps x86 from counting ticks of its timer by loops of the processor, which QEMU on
+// a busy machine does not send in time: it would panic (check_timer,
+// arch/x86/kernel/apic/io_apic.c).
 const noTimerCheck = "no_timer_check"
 
 var serial = []string{"-serial", "chardev:console"}

@@ -91,7 +91,8 @@ func releaseDir(dir, release string) (string, error) {
 			return filepath.Join(all, names[0]), nil
 		case len(names) > 0:
 			return "", &Error{
-				Text: fmt.Sprintf("%s has modules for %s, and the kernel is %q", all, strings.Join(names, ", "), release),
+				Text: fmt.Sprintf("%s has modules for %s, and the kernel is %q", all, strings.Join(names, ", "),
+					release),
 				Cure: "give those of this kernel: -modules " + filepath.Join(all, names[0]),
 			}
 		}
@@ -214,8 +215,9 @@ func readCompressed(path string) ([]byte, error) {
 	return whole.Bytes(), err
 }
 
-// unpack has a program take the compression off, which reads it from its standard input. Most kernels
-// have modules of one of the two kinds, and both libraries would be a thirtieth of this program.
+// unpack has a program take the compression off, which reads it from its standard input. Most
+// kernels have modules of one of the two kinds, and both libraries would be a thirtieth of this
+// program.
 func unpack(to io.Writer, from *os.File, program, debian string) error {
 	cmd := exec.Command(program, "-dcq")
 	var complaint strings.Builder

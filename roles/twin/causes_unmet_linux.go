@@ -18,7 +18,8 @@ func (untested) Hint() string { return "ip -br addr" }
 
 // divertsTo reports whether a rule diverts to a program of the host.
 func (d *doctor) divertsTo(s hookSeen) bool {
-	return s.redirect || s.marks && (d.intends(s.set, false) || d.intends(s.set, true))
+	return s.redirect || s.marks && (d.intends(s.set, false) || d.intends(s.set, true)) ||
+		d.c.marksLocal(s.hint, false) || d.c.marksLocal(s.hint, true)
 }
 
 // diverts reports whether any rule does.
