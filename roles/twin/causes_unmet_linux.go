@@ -55,12 +55,20 @@ func (d *doctor) unmet() {
 	}
 	other := slices.ContainsFunc(d.problems, func(p Problem) bool { return p.Cause != "listener-reachable" })
 	came := slices.ContainsFunc(d.results, func(r Result) bool { return r.Flow.Kind != Asked && r.Reached == AtSocket && d.isProxy(r.Socket) })
-	if !other && !came && d.diverts() {
+	if !other && !came && slices.ContainsFunc(d.hints.seen, d.meetable) {
 		d.add(Problem{
 			Severity: Warn, Cause: "not-met", What: "rules divert to a program, and no flow came to one",
 			Why: "no flow meets all that those rules ask for, or none could be sent", Check: "pfdivert doctor -v",
 		})
 	}
+}
+
+// meetable reports whether a rule leads packets to a listener, and asks for no mark that no rule sets: such
+// marks are those of programs (eBPF of Cilium), and no flow has them.
+func (d *doctor) meetable(s hookSeen) bool {
+	return s.redirect && (!s.has(askMark, false) || slices.ContainsFunc(d.hints.all, func(h *hint) bool {
+		return h.marks && h.set != 0 && s.takes(askMark, h.set)
+	}))
 }
 
 // isMet reports whether a flow came by a device with a name, or with one that begins so. Ports of bridges
