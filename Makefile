@@ -27,7 +27,8 @@
 #	make generate		writes regress.mk anew from the list of targets
 #	make kernels		writes docs/kernels.md anew from the runs in docs/kernels
 #	make kernel NAME=name	runs all there is, keeps the results there, and does that
-#	make install clean	as everywhere; PREFIX and DESTDIR
+#	make install clean	as everywhere; PREFIX, MANDIR and DESTDIR
+#	make help		prints this list
 
 all: pfdivert
 
@@ -35,6 +36,7 @@ include regress.mk
 
 GO ?= go
 PREFIX ?= /usr/local
+MANDIR ?= ${PREFIX}/man
 
 # The shell, not make, asks git, and only when a binary is built.
 GO_BUILD = CGO_ENABLED=0 ${GO} build -trimpath -buildvcs=false -ldflags \
@@ -67,7 +69,7 @@ regress: pfdivert
 	./pfdivert run ${FORMAT}
 
 claims: pfdivert
-	./pfdivert run ${FORMAT} '*-divert-*' '*-natlook-*'
+	./pfdivert run ${FORMAT} '*-divert-*' '*-natlook-*' '*-redirect-*' 'inet-to-*' 'inet6-to-*'
 
 ${REGRESS_TARGETS} ${CLAIM_TARGETS}: pfdivert
 	@t=$@; ./pfdivert run ${FORMAT} "$${t#run-}"
@@ -88,7 +90,7 @@ list: pfdivert
 generate: pfdivert
 	@{ sed '/^#/!d' regress.mk && \
 	./pfdivert list -names | sed 's/^/REGRESS_TARGETS += run-/' && \
-	./pfdivert list -names '*-divert-*' '*-natlook-*' | sed 's/^/CLAIM_TARGETS += run-/'; } >regress.mk.new
+	./pfdivert list -names '*-divert-*' '*-natlook-*' '*-redirect-*' 'inet-to-*' 'inet6-to-*' | sed 's/^/CLAIM_TARGETS += run-/'; } >regress.mk.new
 	mv regress.mk.new regress.mk
 
 kernels: pfdivert
@@ -132,10 +134,18 @@ install:
 	test -x pfdivert || ${MAKE} pfdivert
 	install -d -m 755 "${DESTDIR}${PREFIX}/bin"
 	install -m 755 pfdivert "${DESTDIR}${PREFIX}/bin/pfdivert"
+	install -d -m 755 "${DESTDIR}${MANDIR}/man1"
+	install -m 644 docs/pfdivert.1 "${DESTDIR}${MANDIR}/man1/pfdivert.1"
+	@for role in server client packet pf-setup natlook; do \
+		ln -sf pfdivert.1 "${DESTDIR}${MANDIR}/man1/pfdivert-$$role.1" || exit 1; \
+	done
+
+help:
+	@sed -n '/^#	make/,/^$$/s/^#	//p' Makefile
 
 clean:
 	rm -rf pfdivert pfdivert-atf dist out
 
 .PHONY: all pfdivert dist ${DIST} regress ${REGRESS_TARGETS} list generate
 .PHONY: claims ${CLAIM_TARGETS} kyua pfdivert-atf
-.PHONY: kernels kernel check check-setup test faults bench install clean
+.PHONY: kernels kernel check check-setup test faults bench install help clean

@@ -29,7 +29,8 @@ func (a Addresses) Validate() error {
 		switch {
 		case !x.addr.IsValid():
 			return fmt.Errorf("%v: no %s address is given", f, x.name)
-		case pfconf.FamilyOf(x.addr) != f || x.addr.Zone() != "" || x.addr.IsUnspecified() || x.addr.IsMulticast() || x.addr.IsLoopback():
+		case pfconf.FamilyOf(x.addr) != f || x.addr.Zone() != "" || x.addr.IsUnspecified() || x.addr.IsMulticast() ||
+			x.addr.IsLoopback():
 			return fmt.Errorf("%v: %v can't be the %s address", f, x.addr, x.name)
 		}
 	}

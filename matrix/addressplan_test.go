@@ -47,10 +47,12 @@ func TestSpaceIsFresh(t *testing.T) {
 		fresh("label " + c.label("-2"))
 		fresh([2]any{"fake", c.Fake})
 		fresh([2]any{"local", c.Local})
-		if !a.Fakes.Contains(c.Fake) || !a.Locals.Contains(c.Local) || c.Fake == a.Fakes.Addr() || c.Remote != a.Remote {
+		if !a.Fakes.Contains(c.Fake) || !a.Locals.Contains(c.Local) || c.Fake == a.Fakes.Addr() ||
+			c.Remote != a.Remote {
 			t.Fatalf("%+v", c)
 		}
-		if c.Client < clientPorts || c.Client >= clientPorts+portsEach || c.Server < serverPorts || c.Server >= serverPorts+portsEach || c.Server >= 32768 {
+		if c.Client < clientPorts || c.Client >= clientPorts+portsEach || c.Server < serverPorts ||
+			c.Server >= serverPorts+portsEach || c.Server >= 32768 {
 			t.Fatalf("ports %d and %d", c.Client, c.Server)
 		}
 		if !pfconf.ValidLabel(c.label("-2")) {
@@ -94,7 +96,8 @@ func TestNth(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := netip.PrefixFrom(netip.MustParseAddr("10.208.16.64"), rapid.IntRange(20, 32).Draw(t, "bits")).Masked()
 		if rapid.Bool().Draw(t, "six") {
-			p = netip.PrefixFrom(netip.MustParseAddr("fd00:188:2::1:4000"), rapid.IntRange(48, 128).Draw(t, "bits6")).Masked()
+			p = netip.PrefixFrom(netip.MustParseAddr("fd00:188:2::1:4000"),
+				rapid.IntRange(48, 128).Draw(t, "bits6")).Masked()
 		}
 		bits := p.Addr().BitLen() - p.Bits()
 		n := rapid.Uint64Range(0, 1<<40).Draw(t, "n")

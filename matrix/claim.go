@@ -55,7 +55,8 @@ func Claims() []Target {
 	for _, f := range pfconf.Families {
 		for i := range claims {
 			c := &claims[i]
-			all = append(all, Target{Name: fmt.Sprintf("%v-%s", f, c.kind()), Family: f, Proto: c.Proto, First: c.Mode, Claim: c})
+			all = append(all, Target{Name: fmt.Sprintf("%v-%s", f, c.kind()), Family: f, Proto: c.Proto, First: c.Mode,
+				Claim: c})
 		}
 	}
 	return all
@@ -63,7 +64,7 @@ func Claims() []Target {
 
 // NeedsPF reports whether the target is about the pf that FreeBSD has beside ipfw.
 func (t Target) NeedsPF() bool {
-	return t.First == Redirect || t.Claim != nil && (t.Claim.PF || t.Claim.BesidePF)
+	return t.First == Redirect && t.Claim.By["ipfw"] != "" || t.Claim != nil && (t.Claim.PF || t.Claim.BesidePF)
 }
 
 // kind is the targets' name without the family.
@@ -90,7 +91,8 @@ func (c *Claim) skip(k Kernel) *finding {
 	default:
 		return nil
 	}
-	return &finding{Skip, NotClaimed, fmt.Sprintf("the manual of a kernel with %s does not say that %s: %s", k.Firewall, c.Says, c.Not)}
+	return &finding{Skip, NotClaimed, fmt.Sprintf("the manual of a kernel with %s does not say that %s: %s",
+		k.Firewall, c.Says, c.Not)}
 }
 
 // What the runs of claims have in common.
@@ -123,6 +125,8 @@ func (x *claimRun) sends(ctx context.Context) error {
 
 // passes sends the client's line through the divert socket and judges that it came to
 // the server rewritten: the proof that a rule and its socket work.
+//
+//go:noinline
 func (x *claimRun) passes(ctx context.Context, end string) error {
 	return x.passesAs(ctx, end, script.PacketLine)
 }

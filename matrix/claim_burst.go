@@ -53,7 +53,8 @@ func (x *claimRun) bursts(ctx context.Context, count, batch, size int) error {
 	}
 	clientSide, serverSide := x.sides()
 	for first := 0; first < count; first += batch {
-		b := script.Burst{First: first, Count: min(batch, count-first), Size: size, Line: script.ClientLine, Swap: x.omit[Order]}
+		b := script.Burst{First: first, Count: min(batch, count-first), Size: size, Line: script.ClientLine,
+			Swap: x.omit[Order]}
 		there := clientSide.request()
 		sending := b
 		if x.omit[Whole] && size > 1000 {

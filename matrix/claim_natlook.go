@@ -23,26 +23,14 @@ import (
 func (x *claimRun) natlook(ctx context.Context) error {
 	from, to := x.flowEnds()
 	own := x.redirected()
-	at := x.remote.request()
-	opened := at.open("server", x.serverSpec())
-	if err := at.run(ctx); err != nil {
+	if err := x.beginRedirect(ctx, x.serverSpec()); err != nil {
 		return err
 	}
-	if err := x.opened(opened); err != nil {
-		return err
-	}
-	c, err := x.redirectControl(ctx)
-	if err != nil {
-		return err
-	}
-	if err := x.loadBehind(ctx, c); err != nil {
-		return err
-	}
-	if err := x.connects(ctx); err != nil {
+	if _, err := x.connects(ctx, "client", x.clientSpec()); err != nil {
 		return err
 	}
 
-	at = x.remote.request()
+	at := x.remote.request()
 	var accepted *stepResult
 	if x.Proto == pfconf.TCP {
 		accepted = at.accept("server")
@@ -74,9 +62,11 @@ func (x *claimRun) natlook(ctx context.Context) error {
 	switch {
 	case accepted == nil:
 	case accepted.Fault != nil:
-		return failed(NotDelivered, "%s: the connection to %v did not come to %v (%s)", accepted.where, to, own, accepted.Fault.Text)
+		return failed(NotDelivered, "%s: the connection to %v did not come to %v (%s)", accepted.where, to, own,
+			accepted.Fault.Text)
 	case accepted.Local != own || accepted.Peer != from:
-		return failed(WrongAddress, "%s: a connection from %v to %v came, not from %v to %v", accepted.where, accepted.Peer, accepted.Local, from, own)
+		return failed(WrongAddress, "%s: a connection from %v to %v came, not from %v to %v", accepted.where,
+			accepted.Peer, accepted.Local, from, own)
 	}
 	if err := x.judge(read, want{line: script.ClientLine, from: from, missing: NotDelivered}); err != nil {
 		return err
@@ -85,12 +75,14 @@ func (x *claimRun) natlook(ctx context.Context) error {
 	case found.Fault != nil:
 		return failed(StateMissing, "remote: %s", found.Fault.Text)
 	case found.Peer != from || found.Local != to:
-		return failed(WrongAddress, "remote: %v is said to be from %v to %v, not from %v to %v", q, found.Peer, found.Local, from, to)
+		return failed(WrongAddress, "remote: %v is said to be from %v to %v, not from %v to %v", q, found.Peer,
+			found.Local, from, to)
 	}
 	for i, u := range unknown {
 		if u.Fault == nil {
 			asked := []pfconf.NATQuery{other, inside}[i]
-			return failed(WrongAddress, "remote: %v (%v) is said to be from %v to %v, and there is no such connection", asked, asked.Direction, u.Peer, u.Local)
+			return failed(WrongAddress, "remote: %v (%v) is said to be from %v to %v, and there is no such connection",
+				asked, asked.Direction, u.Peer, u.Local)
 		}
 	}
 	if err := unanswered(answered); err != nil {
@@ -105,6 +97,23 @@ func (x *claimRun) natlook(ctx context.Context) error {
 // otherPort is a name that no cell's client has together with this server.
 func otherPort(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr(), a.Port()^1) }
 
+// beginRedirect opens the server, runs the control and loads the rule.
+func (x *claimRun) beginRedirect(ctx context.Context, server script.Socket) error {
+	at := x.remote.request()
+	opened := at.open("server", server)
+	if err := at.run(ctx); err != nil {
+		return err
+	}
+	if err := x.opened(opened); err != nil {
+		return err
+	}
+	c, err := x.redirectControl(ctx)
+	if err != nil {
+		return err
+	}
+	return x.loadBehind(ctx, c)
+}
+
 // redirectControl tries to reach the server through FAKE before the rule is there.
 func (x *claimRun) redirectControl(ctx context.Context) (control, error) {
 	if x.Proto == pfconf.TCP {
@@ -117,29 +126,28 @@ func (x *claimRun) redirectControl(ctx context.Context) (control, error) {
 	}, err
 }
 
-// connects has the client open its socket, connect and send its line.
-func (x *claimRun) connects(ctx context.Context) error {
-	_, to := x.flowEnds()
-	spec := x.clientSpec()
+// connects opens a client's socket on LOCAL under a name, connects it and has it send the client's
+// line. It returns the socket's own name.
+func (x *claimRun) connects(ctx context.Context, end string, spec script.Socket) (netip.AddrPort, error) {
 	there := x.local.request()
-	ready := []*stepResult{there.open("client", spec), there.connect("client", spec)}
+	opened, connecting := there.open(end, spec), there.connect(end, spec)
 	var connected *stepResult
 	if x.Proto == pfconf.TCP {
 		there.fence()
-		connected = there.connected("client")
+		connected = there.connected(end)
 	}
-	sent := there.send("client", script.ClientLine, 0)
+	sent := there.send(end, script.ClientLine, 0)
 	there.fence()
 	if err := there.run(ctx); err != nil {
-		return err
+		return netip.AddrPort{}, err
 	}
-	if err := x.opened(ready...); err != nil {
-		return err
+	if err := x.opened(opened, connecting); err != nil {
+		return netip.AddrPort{}, err
 	}
 	if connected != nil && connected.Fault != nil {
-		return failed(NotDelivered, "%s: the connection to %v was not answered (%s)", connected.where, to, connected.Fault.Text)
+		return netip.AddrPort{}, failed(NotDelivered, "%s: the connection was not answered (%s)", connected.where, connected.Fault.Text)
 	}
-	return unanswered(sent)
+	return connecting.Local, unanswered(sent)
 }
 
 // natlook asks for the other side of a translated connection; that there is none is an answer.

@@ -40,7 +40,8 @@ func (x *claimRun) ownNumbers(ctx context.Context) error {
 		return err
 	}
 	there := x.local.request()
-	spec := script.Datagram{Ends: script.Ends{Role: script.Client, Local: netip.AddrPortFrom(x.Local, 0), Remote: number}}
+	spec := script.Datagram{Ends: script.Ends{Role: script.Client, Local: netip.AddrPortFrom(x.Local, 0),
+		Remote: number}}
 	ready := []*stepResult{there.open("prober", spec), there.connect("prober", spec)}
 	sent := there.send("prober", script.ClientLine, 0)
 	there.fence()
@@ -146,7 +147,8 @@ func (x *claimRun) secondBind(ctx context.Context) error {
 		return err
 	}
 	if third.Fault != nil {
-		return failed(NotOpened, "%s: the divert port is still kept from others when its socket is closed: %s", third.where, third.Fault.Text)
+		return failed(NotOpened, "%s: the divert port is still kept from others when its socket is closed: %s",
+			third.where, third.Fault.Text)
 	}
 	return x.judgeMatched(ctx, 1, 1)
 }
@@ -209,13 +211,16 @@ func (x *claimRun) lowPort(ctx context.Context) error {
 	}
 	switch {
 	case refused.Fault == nil:
-		return failed(NotRefused, "%s: the kernel lets a process without privilege bind divert port %d and must say EACCES", refused.where, low.Local.Port())
+		return failed(NotRefused,
+			"%s: the kernel lets a process without privilege bind divert port %d and must say EACCES", refused.where, low.Local.Port())
 	case refused.Fault.Code != "EACCES":
-		return failed(NotRefused, "%s: the kernel must refuse with EACCES, and says %s", refused.where, refused.Fault.Text)
+		return failed(NotRefused, "%s: the kernel must refuse with EACCES, and says %s", refused.where,
+			refused.Fault.Text)
 	case opened.Fault != nil:
 		return broken(SocketFailed, "%s: %s", opened.where, opened.Fault.Text)
 	case above.Fault != nil:
-		return failed(NotOpened, "%s: the kernel does not let a process without privilege bind divert port %d: %s", above.where, x.Divert, above.Fault.Text)
+		return failed(NotOpened, "%s: the kernel does not let a process without privilege bind divert port %d: %s",
+			above.where, x.Divert, above.Fault.Text)
 	}
 	if err := x.begin(ctx, true); err != nil {
 		return err
@@ -236,7 +241,8 @@ func (x *claimRun) refused(ctx context.Context, end string, apart script.Process
 	case opened.Fault == nil:
 		return failed(NotRefused, "%s: the kernel lets the divert socket be opened and must say %s", opened.where, code)
 	case opened.Fault.Code != code:
-		return failed(NotRefused, "%s: the kernel must refuse with %s, and says %s", opened.where, code, opened.Fault.Text)
+		return failed(NotRefused, "%s: the kernel must refuse with %s, and says %s", opened.where, code,
+			opened.Fault.Text)
 	}
 	return nil
 }

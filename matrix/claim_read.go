@@ -112,7 +112,10 @@ func (x *claimRun) teed(ctx context.Context) error {
 	x.big, x.divertSocket.Fragments = true, true
 	x.fragmented = x.kernel.MeetsFragments
 	x.change = func(r *pfconf.Rule) { r.Tee = true }
-	if err := x.begin(ctx, true, func(ctx context.Context) (pfconf.Flow, error) { return x.longControl(ctx, size) }); err != nil {
+	if err := x.begin(ctx, true, func(ctx context.Context) (pfconf.Flow,
+		error) {
+		return x.longControl(ctx, size)
+	}); err != nil {
 		return err
 	}
 	line := script.ClientLine
@@ -140,7 +143,8 @@ func (x *claimRun) teed(ctx context.Context) error {
 	var together strings.Builder
 	for _, m := range copied.Messages {
 		if m.From != from || m.To != to {
-			return failed(WrongAddress, "%s: a piece from %v to %v came, not from %v to %v", copied.where, m.From, m.To, from, to)
+			return failed(WrongAddress, "%s: a piece from %v to %v came, not from %v to %v", copied.where, m.From,
+				m.To, from, to)
 		}
 		together.Write(m.Data)
 	}
@@ -148,7 +152,8 @@ func (x *claimRun) teed(ctx context.Context) error {
 	case n == 0:
 		return failed(NotDelivered, "%s: no copy came", copied.where)
 	case together.String() != line:
-		return failed(WrongData, "%s: %d pieces came with %d bytes, which are not the %d bytes of the message", copied.where, n, together.Len(), len(line))
+		return failed(WrongData, "%s: %d pieces came with %d bytes, which are not the %d bytes of the message",
+			copied.where, n, together.Len(), len(line))
 	case n == 1:
 		return failed(WrongData, "%s: the copy came in one piece", copied.where)
 	}

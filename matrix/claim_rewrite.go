@@ -164,7 +164,8 @@ func (x *claimRun) turned(ctx context.Context) error {
 		return err
 	}
 	if via := answered.Messages[0].Via.Addr(); via.IsLoopback() {
-		return failed(NotReinjected, "%s: the packet came by the interface of %v: it went out to its own host, and did not come in by that of %v", answered.where, via, in)
+		return failed(NotReinjected,
+			"%s: the packet came by the interface of %v: it went out to its own host, and did not come in by that of %v", answered.where, via, in)
 	}
 	if err := x.judge(again); err != nil {
 		return err

@@ -46,11 +46,13 @@ func TestClaims(t *testing.T) {
 	}
 	// Claims by release: a manual of FreeBSD makes some no longer, or not yet.
 	for name, made := range map[string][3]bool{ // by 12, 15 and a release that is not known
-		"low-port": {true, false, true}, "counted": {false, true, false}, "pf-cookie-in": {false, true, false}, "no-loop-in": {true, true, true},
+		"low-port": {true, false, true}, "counted": {false, true, false}, "pf-cookie-in": {false, true, false},
+		"no-loop-in": {true, true, true},
 	} {
 		i := slices.IndexFunc(claims, func(c Claim) bool { return c.Name == name && c.About == "" })
 		for j, release := range []int{12, 15, 0} {
-			if f := claims[i].skip(Kernel{Firewall: "ipfw", Release: release}); (f == nil) != made[j] || f != nil && f.reason != NotClaimed {
+			if f := claims[i].skip(Kernel{Firewall: "ipfw", Release: release}); (f == nil) != made[j] || f != nil &&
+				f.reason != NotClaimed {
 				t.Errorf("%s of FreeBSD %d: %+v", name, release, f)
 			}
 		}

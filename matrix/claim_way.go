@@ -54,7 +54,8 @@ func (x *claimRun) reinjects(ctx context.Context) error {
 			return err
 		}
 		if len(received.Messages) > 0 {
-			return failed(NotRewritten, "%s: the packet passed the divert socket by and arrived as %q", received.where, received.Messages[0].Data)
+			return failed(NotRewritten, "%s: the packet passed the divert socket by and arrived as %q", received.where,
+				received.Messages[0].Data)
 		}
 	}
 	if err := x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
@@ -98,7 +99,8 @@ func (x *claimRun) cookie(ctx context.Context) error {
 		number, is = pfOut, "is to leave"
 	}
 	if via := seen.Messages[0].Via; via.Port() != number {
-		return failed(WrongAddress, "%s: the packet came with the address %v; it %s, which is %d", seen.where, via, is, number)
+		return failed(WrongAddress, "%s: the packet came with the address %v; it %s, which is %d", seen.where, via, is,
+			number)
 	}
 	return x.reinjected(ctx)
 }
@@ -117,7 +119,10 @@ func (x *claimRun) echoOut(ctx context.Context) error {
 	x.change = func(r *pfconf.Rule) {
 		r.Action, r.Divert = pfconf.DivertPacket, netip.AddrPortFrom(x.Family.Unspecified(), x.Divert)
 	}
-	if err := x.openEnds(ctx, func(remote *request) *stepResult { return remote.open("packet", x.divertSpec()) }); err != nil {
+	if err := x.openEnds(ctx, func(remote *request) *stepResult {
+		return remote.open("packet",
+			x.divertSpec())
+	}); err != nil {
 		return err
 	}
 	from, to := x.flowEnds()
@@ -136,7 +141,8 @@ func (x *claimRun) echoOut(ctx context.Context) error {
 		}
 		return x.judge(heard, want{line: script.ClientLine, from: from, missing: ControlLost})
 	}
-	c := control{kill: []pfconf.Flow{x.controlFlow(from)}, judge: func(ctx context.Context) error { return both(ctx, unseen, arrived) }}
+	c := control{kill: []pfconf.Flow{x.controlFlow(from)},
+		judge: func(ctx context.Context) error { return both(ctx, unseen, arrived) }}
 	if err := x.loadBehind(ctx, c); err != nil {
 		return err
 	}
@@ -159,7 +165,8 @@ func (x *claimRun) echoOut(ctx context.Context) error {
 	if sent.Fault != nil {
 		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Fault.Text)
 	}
-	if err := x.judge(received, want{line: script.PacketLine, from: from, missing: NotReinjected, echo: x.header(0, 1)}); err != nil {
+	if err := x.judge(received, want{line: script.PacketLine, from: from, missing: NotReinjected,
+		echo: x.header(0, 1)}); err != nil {
 		return err
 	}
 	// Where a rule's state has the packets of both directions, LOCAL's reply is diverted too.

@@ -219,7 +219,8 @@ func (x *claimRun) ruleNumber(ctx context.Context) error {
 		return failed(WrongAddress, "%s: the packet came with the address %v, and its rule has the number 2", again.where, via)
 	}
 	if second.Fault != nil {
-		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", second.where, second.Fault.Text)
+		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", second.where,
+			second.Fault.Text)
 	}
 	if err := x.arrives(ctx, script.PacketLine, NotReinjected); err != nil {
 		return err

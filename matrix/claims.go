@@ -98,14 +98,16 @@ var claims = []Claim{
 		Name: "reassembled", Proto: pfconf.Raw, Mode: PacketIn, run: (*claimRun).reassembled,
 		Says: "fragments are put together before they are diverted",
 		By: map[string]string{
-			"pf": "pf.conf(5), set reassemble", "ipfw": "divert(4)", "nftables": "nf_defrag_ipv4.c, nf_defrag_ipv6_hooks.c: before the hooks of conntrack",
+			"pf": "pf.conf(5), set reassemble", "ipfw": "divert(4)",
+			"nftables": "nf_defrag_ipv4.c, nf_defrag_ipv6_hooks.c: before the hooks of conntrack",
 		},
 	},
 	{
 		Name: "reassembled-udp", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).reassembled,
 		Says: "fragments are put together before a rule looks at their ports",
 		By: map[string]string{
-			"pf": "pf.conf(5), set reassemble", "nftables": "nf_defrag_ipv4.c, nf_defrag_ipv6_hooks.c: before the hooks of conntrack",
+			"pf":       "pf.conf(5), set reassemble",
+			"nftables": "nf_defrag_ipv4.c, nf_defrag_ipv6_hooks.c: before the hooks of conntrack",
 		},
 		Not: "ipfw compares fragments with its rules, and only the first has ports",
 	},
@@ -113,7 +115,8 @@ var claims = []Claim{
 		Name: "longest-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).longest,
 		Says: "the longest datagrams are diverted whole",
 		By: map[string]string{
-			"pf": "divert(4): sysctl net.inet.divert.recvspace, 65,636 bytes", "nftables": "nfnetlink_queue.c: up to 65,531 bytes are copied",
+			"pf":       "divert(4): sysctl net.inet.divert.recvspace, 65,636 bytes",
+			"nftables": "nfnetlink_queue.c: up to 65,531 bytes are copied",
 		},
 		Not: "ipfw compares fragments with its rules, and only the first has ports",
 	},
@@ -141,6 +144,36 @@ var claims = []Claim{
 			"ipfw":     "FreeBSD's pf(4), DIOCNATLOOK",
 			"nftables": "nf_conntrack_netlink.c: an entry is found by the tuple of its answers",
 		},
+	},
+	{
+		Name: "tcp", About: "redirect", Proto: pfconf.TCP, Mode: Redirect, run: (*claimRun).redirectedStream,
+		Says: "a socket that accepted a redirected connection tells whom it was meant for",
+		By:   map[string]string{"nftables": "nf_conntrack_proto.c, getorigdst: SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST"},
+		Not:  socketless,
+	},
+	{
+		Name: "udp", About: "redirect", Proto: pfconf.UDP, Mode: Redirect, run: (*claimRun).redirectedDatagram,
+		Says: "a redirected datagram shows the address that it was redirected to, and its socket refuses to tell another",
+		By:   map[string]string{"nftables": "nf_conntrack_proto.c, getorigdst: ENOPROTOOPT but for TCP and SCTP; ip_sockglue.c, ip_cmsg_recv_dstaddr"},
+		Not:  socketless,
+	},
+	{
+		Name: "v4mapped", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).dualStack,
+		Says: "a listener on :: that hears both families gets diverted connections",
+		By:   map[string]string{"nftables": "nf_tproxy_ipv4.c, nf_tproxy_get_sock_v4; inet_hashtables.c, compute_score; ipv6(7)"},
+		Not:  "its sockets hear one family each, or its rule names the socket's address",
+	},
+	{
+		Name: "bind-twice", About: "to", Proto: pfconf.UDP, Mode: ToSockets, run: (*claimRun).bindTwice,
+		Says: "an answering socket can be bound to an address that is not the host's own while another one is",
+		By:   map[string]string{"nftables": "socket(7), SO_REUSEADDR; ip(7), IP_TRANSPARENT; udp.c, udp_lib_lport_inuse"},
+		Not:  "no page of theirs says that sockets can share an address that is not the host's own",
+	},
+	{
+		Name: "udp-connected", About: "to", Proto: pfconf.UDP, Mode: ToSockets, run: (*claimRun).udpConnected,
+		Says: "what a client sends on comes to the transparent socket that is connected to it, and what is new to the listener",
+		By:   map[string]string{"nftables": "nft_tproxy.c: an established socket goes before a listener"},
+		Not:  "no page of theirs says that a connected socket goes before the rule's",
 	},
 	{
 		Name: "bypass", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).bypass,
@@ -174,14 +207,16 @@ var claims = []Claim{
 		Name: "superuser", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).superuser,
 		Says: "only the superuser may open and bind a divert socket",
 		By: map[string]string{
-			"pf": "divert(4): EACCES", "ipfw": "divert(4): EPERM", "nftables": "nfnetlink.c, nfnetlink_rcv: EPERM without CAP_NET_ADMIN",
+			"pf": "divert(4): EACCES", "ipfw": "divert(4): EPERM",
+			"nftables": "nfnetlink.c, nfnetlink_rcv: EPERM without CAP_NET_ADMIN",
 		},
 	},
 	{
 		Name: "full", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).full,
 		Says: "what finds no room at the divert socket is dropped and counted",
 		By: map[string]string{
-			"pf": "divert(4): net.inet.divert.recvspace; netstat(1)", "nftables": "nfnetlink_queue.h: NFQA_CFG_QUEUE_MAXLEN",
+			"pf":       "divert(4): net.inet.divert.recvspace; netstat(1)",
+			"nftables": "nfnetlink_queue.h: NFQA_CFG_QUEUE_MAXLEN",
 		},
 		Not: "its divert sockets do not count what they drop",
 	},
@@ -232,8 +267,9 @@ var claims = []Claim{
 	{
 		Name: "checksums-kept", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).checksumsKept,
 		Says: "what is reinjected with wrong checksums is dropped",
-		By:   map[string]string{"ipfw": "divert(4)", "nftables": "nfnetlink_queue.c, nfqnl_mangle: CHECKSUM_NONE, the receiver looks"},
-		Not:  "its divert(4) says that they are computed anew",
+		By: map[string]string{"ipfw": "divert(4)",
+			"nftables": "nfnetlink_queue.c, nfqnl_mangle: CHECKSUM_NONE, the receiver looks"},
+		Not: "its divert(4) says that they are computed anew",
 	},
 	{
 		Name: "turned-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).turned,
@@ -250,12 +286,14 @@ var claims = []Claim{
 	{
 		Name: "tcp-in", Proto: pfconf.TCP, Mode: PacketIn, run: (*claimRun).streamThrough,
 		Says: "a TCP connection that comes in goes through the divert socket, both ways, and what it carries can be rewritten",
-		By:   map[string]string{"pf": "pf.conf(5), divert-packet", "ipfw": "divert(4)", "nftables": "nft(8), queue statement"},
+		By: map[string]string{"pf": "pf.conf(5), divert-packet", "ipfw": "divert(4)",
+			"nftables": "nft(8), queue statement"},
 	},
 	{
 		Name: "tcp-out", Proto: pfconf.TCP, Mode: PacketOut, run: (*claimRun).streamThrough,
 		Says: "a TCP connection that REMOTE begins goes through the divert socket, both ways, and what it carries can be rewritten",
-		By:   map[string]string{"pf": "pf.conf(5), divert-packet", "ipfw": "divert(4)", "nftables": "nft(8), queue statement"},
+		By: map[string]string{"pf": "pf.conf(5), divert-packet", "ipfw": "divert(4)",
+			"nftables": "nft(8), queue statement"},
 	},
 	{
 		Name: "both-tcp", Proto: pfconf.TCP, Mode: To, run: (*claimRun).bothDiverts,
@@ -369,6 +407,9 @@ const (
 	nameless   = "no interface's name comes with a packet"
 	unsaid     = "it does not say what happens to a packet with a bad header"
 )
+
+// socketless is why a socket tells no original destination.
+const socketless = "a program asks pf there, by DIOCNATLOOK, and no socket"
 
 // oneRule is why there is no such thing as a packet that is diverted twice.
 const oneRule = "one rule decides there what happens to a packet"

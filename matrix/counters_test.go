@@ -96,7 +96,7 @@ func TestWantCounters(t *testing.T) {
 				if second && !target.reuse() {
 					continue
 				}
-				x := halfOf(t, firewall, target.Name, second)
+				x := exchangeOf(t, firewall, target.Name, second)
 				sent, answered := uint64(1), uint64(0)
 				if x.mode == ReplyTo {
 					answered = 1
@@ -112,7 +112,8 @@ func TestWantCounters(t *testing.T) {
 					}
 					accepted++
 					if !script.Satisfied(s.steps[0], &script.Outcome{Counters: &x.counters}) {
-						t.Fatalf("%s on %s, second %v: %+v passes, and is looked at", target.Name, firewall, second, x.counters)
+						t.Fatalf("%s on %s, second %v: %+v passes, and is looked at", target.Name, firewall, second,
+							x.counters)
 					}
 				}
 				if accepted == 0 {
@@ -123,19 +124,79 @@ func TestWantCounters(t *testing.T) {
 	}
 }
 
-// TestStateGone: what a slow run waited for too long is not laid to the kernel.
-func TestStateGone(t *testing.T) {
-	x := halfOf(t, "pf", "inet-reuse-udp-to-reply", true)
-	x.counters = pfconf.Counters{Matched: 1, States: 1}
-	if got := verdictOf(x.judgeCounters(1, 0)); got != "FAIL not-counted" {
-		t.Errorf("at once: %s", got)
+// TestLate: what a slow run waited for too long is not laid to the kernel, and what it saw in time
+// is; nor is it taken for what the kernel must do.
+func TestLate(t *testing.T) {
+	const timedOut = "ERROR timed-out"
+	for _, c := range []struct {
+		firewall, target string
+		second           bool
+		fails            string // the reason of a failure
+		late             string
+	}{
+		{"pf", "inet-reuse-udp-to-reply", true, NotCounted, timedOut}, // of the first cell's state
+		{"pf", "inet-args-udp-reply", false, NoReply, timedOut},
+		{"nftables", "inet-args-udp-reply-to", false, NoReply, timedOut},
+		{"nftables", "inet-args-udp-reply", false, NotCounted, timedOut},
+		{"nftables", "inet-reuse-udp-to-reply", true, StateMissing, timedOut},
+		{"nftables", "inet-args-udp-to", false, ControlDelivered, "FAIL control-delivered"},
+		{"nftables", "inet-args-udp-to", false, Duplicate, "FAIL duplicate"},
+		{"nftables", "inet-args-udp-to", false, SocketFailed, "FAIL socket-failed"},
+		{"ipfw", "inet-args-udp-reply", false, NotCounted, "FAIL not-counted"},
+		{"ipfw", "inet-reuse-tcp-to-to", true, StateMissing, timedOut},
+	} {
+		x := exchangeOf(t, c.firewall, c.target, c.second)
+		if !c.second {
+			x.used = nil
+		}
+		err := failed(c.fails, "something")
+		if got := verdictOf(x.unlessLate(err)); got != "FAIL "+c.fails {
+			t.Errorf("%s of %s on %s, before its rule: %s", c.fails, c.target, c.firewall, got)
+		}
+		x.used = append(x.used, usedFlow{flow: x.flow(), began: time.Now()})
+		if got := verdictOf(x.unlessLate(err)); got != "FAIL "+c.fails {
+			t.Errorf("%s of %s on %s, at once: %s", c.fails, c.target, c.firewall, got)
+		}
+		for i := range x.used {
+			x.used[i].began = time.Now().Add(-statesStay - time.Second)
+		}
+		if got := verdictOf(x.unlessLate(err)); got != c.late {
+			t.Errorf("%s of %s on %s, late: %s, want %s", c.fails, c.target, c.firewall, got, c.late)
+		}
+		if got := verdictOf(x.unlessLate(nil)); got != "PASS" {
+			t.Errorf("%s on %s, passed late: %s", c.target, c.firewall, got)
+		}
+	}
+
+	x := exchangeOf(t, "pf", "inet-args-udp-reply", false)
+	x.used = []usedFlow{{flow: x.flow(), began: time.Now()}}
+	gone := teardown{after: &stepResult{}}
+	if got := verdictOf(x.judgeTeardown(gone)); got != "PASS" {
+		t.Errorf("a state that went with its socket: %s", got)
 	}
 	x.used[0].began = time.Now().Add(-statesStay - time.Second)
-	if got := verdictOf(x.judgeCounters(1, 0)); got != "ERROR timed-out" {
-		t.Errorf("too late: %s", got)
+	if got := verdictOf(x.judgeTeardown(gone)); got != timedOut {
+		t.Errorf("a state that went with its socket or its time: %s", got)
 	}
-	x.counters = pfconf.Counters{}
-	if got := verdictOf(x.judgeCounters(1, 0)); got != "PASS" {
-		t.Errorf("with the state: %s", got)
+}
+
+// TestSentAgain: a segment that TCP sent again may be in the queue when the counters are read.
+func TestSentAgain(t *testing.T) {
+	x := claimRun{exchange: exchangeOf(t, "nftables", "inet-args-tcp-to", false)}
+	again := pfconf.Counters{Matched: 5, Done: 4, Replies: 3}
+	for _, c := range []struct {
+		age  time.Duration
+		c    pfconf.Counters
+		want string
+	}{
+		{0, again, "FAIL not-counted"},
+		{time.Second, again, "PASS"},
+		{time.Second, pfconf.Counters{Matched: 5, Done: 2, Replies: 3}, "FAIL not-counted"},
+		{0, pfconf.Counters{Matched: 5, Done: 5, Replies: 3}, "PASS"},
+	} {
+		x.used = []usedFlow{{flow: x.flow(), began: time.Now().Add(-c.age)}}
+		if got := verdictOf(x.judgeStreamCounters("r", c.c)); got != c.want {
+			t.Errorf("%v after %v: %s, want %s", c.c, c.age, got, c.want)
+		}
 	}
 }

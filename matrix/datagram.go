@@ -139,7 +139,8 @@ func (x datagram) control(ctx context.Context, server string) (control, error) {
 	}
 	if arrived.Fault != nil {
 		_, to := x.flowEnds()
-		return c, broken(ControlLost, "%s: what REMOTE sends from FAKE to %v does not arrive: %s", arrived.where, to, arrived.Fault.Text)
+		return c, broken(ControlLost, "%s: what REMOTE sends from FAKE to %v does not arrive: %s", arrived.where, to,
+			arrived.Fault.Text)
 	}
 	if err := unanswered(answered); err != nil {
 		return c, err

@@ -38,7 +38,8 @@ func (k Kernel) Differences() []string {
 	for _, f := range knownFailures {
 		if f.ofKernel(k) {
 			reason := cmp.Or(f.reason, f.cause)
-			all = append(all, fmt.Sprintf("%s is known to fail (`%s`): %s.", f.what, reason, strings.TrimSuffix(f.why, ".")))
+			all = append(all, fmt.Sprintf("%s is known to fail (`%s`): %s.", f.what, reason,
+				strings.TrimSuffix(f.why, ".")))
 		}
 	}
 	return all

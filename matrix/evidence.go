@@ -101,7 +101,7 @@ func (s side) look(ctx context.Context, began time.Time, l script.Look) evidence
 	l.Began = began
 	c, err := s.host.Look(ctx, l)
 	if err != nil {
-		c.Missing = []string{s.name + ": " + err.Error()}
+		c.Missing, c.Cut = []string{s.name + ": " + err.Error()}, true
 	}
 	return c
 }

@@ -180,7 +180,7 @@ func (x *exchange) serverSpec() script.Socket {
 	s := script.Ends{Role: script.Server, Local: server, Reuse: x.part != "", Big: x.big}
 	// Where its socket in TIME_WAIT can't be dropped the next cell binds its port beside it, which
 	// takes both sides' SO_REUSEADDR (inet_csk_bind_conflict, net/ipv4/inet_connection_sock.c).
-	if x.Target.reuse() && x.Proto == pfconf.TCP && x.kernel.Firewall == "nftables" {
+	if x.Target.reuse() && x.Proto == pfconf.TCP && !x.kernel.dropsTimeWait() {
 		s.Reuse = true
 	}
 	if x.mode.IsDivertTo() {

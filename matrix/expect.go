@@ -60,8 +60,9 @@ type Kernel struct {
 
 // kernels are the kernels by their firewall.
 var kernels = map[string]Kernel{
-	"ipfw": {RawOnFake: true, RepliesNeedRule: true, Stateless: true, MeetsReplies: true, MatchesOnly: true, MeetsFragments: true,
-		AnswersEcho: true, RedirectsBeside: true},
+	"ipfw": {RawOnFake: true, RepliesNeedRule: true, Stateless: true, MeetsReplies: true, MatchesOnly: true,
+		MeetsFragments: true,
+		AnswersEcho:    true, RedirectsBeside: true},
 	"nftables": {RawOnFake: true, RepliesNeedRule: true},
 	"pf":       {TiesStates: true, StatesFirst: true, SweepsFake: true},
 }
@@ -80,6 +81,12 @@ func KernelOf(firewall string) (Kernel, bool) {
 func (k Kernel) bindsRaw(f pfconf.Family, p pfconf.Proto) bool {
 	old := k.Firewall == "nftables" && k.Release > 0 && (k.Release < 5 || k.Release == 5 && k.Minor < 17)
 	return !old || f != pfconf.Inet || p.HasPorts()
+}
+
+// dropsTimeWait reports whether a socket in TIME_WAIT can be dropped. Linux does so since 6.0
+// (tcp_abort, net/ipv4/tcp.c).
+func (k Kernel) dropsTimeWait() bool {
+	return k.Firewall != "nftables" || k.Release == 0 || k.Release >= 6
 }
 
 // besides reports whether the target's rule is one of the pf that stands beside the kernel's
@@ -199,8 +206,8 @@ func (k Kernel) knownByCause(t Target) bool {
 	return slices.ContainsFunc(knownFailures, func(f known) bool { return f.cause != "" && f.ofKernel(k) && f.of(t) })
 }
 
-// releaseOf returns the first two numbers of a kernel's release, of "FreeBSD 12.1-STABLE" 12 and 1, and 0
-// for those that are not there.
+// releaseOf returns the first two numbers of a kernel's release, of "FreeBSD 12.1-STABLE" 12 and 1,
+// and 0 for those that are not there.
 func releaseOf(kernel string) (release, minor int) {
 	_, text, _ := strings.Cut(kernel, " ")
 	_, _ = fmt.Sscanf(text, "%d.%d", &release, &minor) // what is not there stays 0

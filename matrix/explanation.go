@@ -26,7 +26,8 @@ func (r *runner) explain(t Target, res Result, p *testCase) *explain.Explanation
 		c.Local.Cell, c.Remote.Cell = e.Local, e.Remote
 		for _, rule := range e.Remote.Rules {
 			// Where a packet meets several, the one that saw the fewest tells.
-			if n := rule.After; n != nil && (!c.CountersKnown || n.Matched+n.States < c.Counters.Matched+c.Counters.States) {
+			if n := rule.After; n != nil && (!c.CountersKnown ||
+				n.Matched+n.States < c.Counters.Matched+c.Counters.States) {
 				c.Counters, c.CountersKnown = *n, true
 			}
 		}

@@ -54,7 +54,8 @@ type fakeHost struct {
 }
 
 func newNetwork(b breakage) (Hosts, *network) {
-	n := &network{sockets: map[string]*fakeSocket{}, rules: map[string]pfconf.Rule{}, counters: map[string]*pfconf.Counters{}, ports: 40000, breakage: b}
+	n := &network{sockets: map[string]*fakeSocket{}, rules: map[string]pfconf.Rule{},
+		counters: map[string]*pfconf.Counters{}, ports: 40000, breakage: b}
 	return Hosts{Local: fakeHost{n, false}, Remote: fakeHost{n, true}}, n
 }
 
@@ -301,12 +302,15 @@ func TestFakeHost(t *testing.T) {
 		}},
 		"payloads that change":   {breakage{garbled: true}, "FAIL wrong-data", nil},
 		"a rule that is refused": {breakage{refuse: eperm}, "ERROR rule-refused", nil},
-		"a kernel without the feature": {breakage{refuse: &script.Fault{Code: script.CodeMissing, Text: "no such thing"}},
+		"a kernel without the feature": {breakage{refuse: &script.Fault{Code: script.CodeMissing,
+			Text: "no such thing"}},
 			"SKIP no-feature", nil},
-		"FAKE on REMOTE":                  {breakage{owned: []string{"10.208.0.1"}}, "ERROR fake-owned", nil},
-		"a lost agent":                    {breakage{lost: true}, "ERROR agent-lost", nil},
-		"a socket that can't be opened":   {breakage{steps: map[string]*script.Fault{"open": eperm}}, "ERROR socket-failed", nil},
-		"a question that is not answered": {breakage{steps: map[string]*script.Fault{"counters": eperm}}, "ERROR question-failed", nil},
+		"FAKE on REMOTE": {breakage{owned: []string{"10.208.0.1"}}, "ERROR fake-owned", nil},
+		"a lost agent":   {breakage{lost: true}, "ERROR agent-lost", nil},
+		"a socket that can't be opened": {breakage{steps: map[string]*script.Fault{"open": eperm}},
+			"ERROR socket-failed", nil},
+		"a question that is not answered": {breakage{steps: map[string]*script.Fault{"counters": eperm}},
+			"ERROR question-failed", nil},
 	} {
 		for target, r := range onNetwork(t, c.breakage, datagramTargets(t)) {
 			want, longest := c.want, 0

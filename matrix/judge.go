@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"time"
 
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
@@ -44,7 +43,8 @@ func (x *exchange) judge(a *stepResult, wants ...want) error {
 		}
 		if err := judgeMessage(a.where, got[i], w); err != nil {
 			if i > 0 && judgeMessage(a.where, got[i], wants[i-1]) == nil {
-				return failed(Duplicate, "%s: received again what had come before: %q from %v", a.where, got[i].Data, got[i].From)
+				return failed(Duplicate, "%s: received again what had come before: %q from %v", a.where, got[i].Data,
+					got[i].From)
 			}
 			return err
 		}
@@ -140,15 +140,18 @@ func (x *exchange) opened(steps ...*stepResult) error {
 			return skipped("%s: Linux before 5.17 binds no raw IPv4 socket to an address that is not the host's own "+
 				"(raw_bind, net/ipv4/raw.c): %s", a.where, a.Fault.Text)
 		case code == "EADDRNOTAVAIL" && bindany(open.Spec):
-			return failed(NoBindany, "%s: the kernel does not let a foreign address be bound: %s", a.where, a.Fault.Text)
+			return failed(NoBindany, "%s: the kernel does not let a foreign address be bound: %s", a.where,
+				a.Fault.Text)
 		case code == "EADDRNOTAVAIL" && connects && x.part != "":
 			return failed(PortBlocked, "%s: the first cell's socket blocks the flow: %s", a.where, a.Fault.Text)
 		case a.unrouted() != nil:
 			return a.unrouted()
-		case code == "ECONNREFUSED" && connects: // where the other host is the same machine, the answer is there at once
+		// where the other host is the same machine, the answer is there at once
+		case code == "ECONNREFUSED" && connects:
 			return failed(NotDelivered, "%s: the connection was not answered: %s", a.where, a.Fault.Text)
 		case (code == "ENETUNREACH" || code == "EHOSTUNREACH") && a.bound:
-			return failed(NoBindany, "%s: the kernel does not let a socket with a foreign address connect: %s", a.where, a.Fault.Text)
+			return failed(NoBindany, "%s: the kernel does not let a socket with a foreign address connect: %s",
+				a.where, a.Fault.Text)
 		default:
 			return broken(SocketFailed, "%s: %s", a.where, a.Fault.Text)
 		}
@@ -218,10 +221,6 @@ func (x *exchange) judgeCounters(sent, answered uint64) error {
 	return nil
 }
 
-// statesStay is how long pf keeps any state at least, unless it was told otherwise: its shortest
-// timeouts are those of 30 seconds (pf.conf(5), udp.single and other.single).
-const statesStay = 25 * time.Second
-
 // judgeStateCounters judges the counters of a rule that makes states, which have the
 // packets: how many states it made, and that they had the packets of both
 // directions. The number of packets is the least, for ICMP errors that belong to a
@@ -231,11 +230,9 @@ func (x *exchange) judgeStateCounters(packets uint64) error {
 	switch {
 	case x.carried():
 		states = 0
-		if past := time.Since(x.used[0].began); c.Matched+c.States > 0 && past > statesStay {
-			return broken(TimedOut, "remote: the first cell was %v ago, and pf may have let its state go since (pfctl -s timeouts)", past.Round(time.Second))
-		}
 		if c.Matched > 0 {
-			return failed(NotCounted, "remote: rule %s matched %d packets, which belong to the first cell's state", x.label(), c.Matched)
+			return failed(NotCounted, "remote: rule %s matched %d packets, which belong to the first cell's state",
+				x.label(), c.Matched)
 		}
 		packets = 0
 	case x.mode.requests > 1:
@@ -244,10 +241,12 @@ func (x *exchange) judgeStateCounters(packets uint64) error {
 		packets = 0
 	}
 	if c.States != states {
-		return failed(NotCounted, "remote: rule %s: the number of states it created is %d, not %d", x.label(), c.States, states)
+		return failed(NotCounted, "remote: rule %s: the number of states it created is %d, not %d", x.label(),
+			c.States, states)
 	}
 	if c.Matched < packets {
-		return failed(NotCounted, "remote: rule %s: the number of packets that it and its states matched is %d, not %d", x.label(), c.Matched, packets)
+		return failed(NotCounted,
+			"remote: rule %s: the number of packets that it and its states matched is %d, not %d", x.label(), c.Matched, packets)
 	}
 	return nil
 }

@@ -12,8 +12,8 @@ import (
 	"pfdivert/pfconf"
 )
 
-// halfOf is a half of the target, as it is run on a kernel with the firewall.
-func halfOf(t *testing.T, firewall, target string, second bool) *exchange {
+// exchangeOf is an exchange of the target, as it is run on a kernel with the firewall.
+func exchangeOf(t *testing.T, firewall, target string, second bool) *exchange {
 	t.Helper()
 	some, err := Select([]string{target})
 	if err != nil {
@@ -74,34 +74,56 @@ func TestJudge(t *testing.T) {
 		{"what was sent", script.Outcome{Messages: []script.Message{good}}, []want{sent}, "PASS", ""},
 		{"two in order", script.Outcome{Messages: []script.Message{good, echo}}, []want{sent, pinged}, "PASS", ""},
 		{"nothing where nothing was sent", script.Outcome{}, nil, "PASS", ""},
-		{"nothing", script.Outcome{}, []want{sent}, "FAIL not-delivered", `nothing arrived, "Client\n" from 10.192.0.1:8000 was due`},
-		{"nothing, and it is said", script.Outcome{Fault: fault(script.CodeNothing)}, []want{pinged}, "FAIL no-reply", "text of nothing"},
-		{"an ICMP error", script.Outcome{Text: "port unreachable from 10.188.1.2"}, []want{sent}, "FAIL not-delivered", "port unreachable from"},
+		{"nothing", script.Outcome{}, []want{sent}, "FAIL not-delivered",
+			`nothing arrived, "Client\n" from 10.192.0.1:8000 was due`},
+		{"nothing, and it is said", script.Outcome{Fault: fault(script.CodeNothing)}, []want{pinged}, "FAIL no-reply",
+			"text of nothing"},
+		{"an ICMP error", script.Outcome{Text: "port unreachable from 10.188.1.2"}, []want{sent}, "FAIL not-delivered",
+			"port unreachable from"},
 		{"a refused connection", script.Outcome{Fault: fault("ECONNREFUSED")}, []want{sent}, "FAIL not-delivered", ""},
-		{"one of two", script.Outcome{Messages: []script.Message{echo}}, []want{pinged, pinged}, "FAIL no-reply", "1 of 2 messages arrived"},
-		{"twice", script.Outcome{Messages: []script.Message{good, good}}, []want{sent}, "FAIL duplicate", "1 more than was sent"},
-		{"something where nothing was sent", script.Outcome{Messages: []script.Message{good}}, nil, "FAIL duplicate", ""},
-		{"something else", script.Outcome{Messages: []script.Message{with(good, func(m *script.Message) { m.Data = []byte("Server\n") })}}, []want{sent}, "FAIL wrong-data", `received "Server\n", not "Client\n"`},
-		{"from another", script.Outcome{Messages: []script.Message{with(good, func(m *script.Message) { m.From = to })}}, []want{sent}, "FAIL wrong-address", "received from 10.208.0.1:20000"},
-		{"from another port", script.Outcome{Messages: []script.Message{with(good, func(m *script.Message) { m.From = netip.AddrPortFrom(from.Addr(), 1) })}}, []want{sent}, "FAIL wrong-address", ""},
-		{"to the loopback address", script.Outcome{Messages: []script.Message{with(good, func(m *script.Message) { m.To = netip.MustParseAddrPort("127.0.0.1:20000") })}}, []want{sent}, "FAIL wrong-address", "the destination is shown as 127.0.0.1:20000"},
-		{"an echo of another id", script.Outcome{Messages: []script.Message{with(echo, func(m *script.Message) { m.Echo = &script.EchoHeader{Type: 8, ID: 8, Seq: 1, Checksum: true} })}}, []want{pinged}, "FAIL wrong-data", ""},
-		{"an echo of a bad checksum", script.Outcome{Messages: []script.Message{with(echo, func(m *script.Message) { m.Echo = &script.EchoHeader{Type: 8, ID: 7, Seq: 1} })}}, []want{pinged}, "FAIL wrong-data", ""},
-		{"no echo", script.Outcome{Messages: []script.Message{good}}, []want{pinged}, "FAIL wrong-data", "no ICMP header"},
+		{"one of two", script.Outcome{Messages: []script.Message{echo}}, []want{pinged, pinged}, "FAIL no-reply",
+			"1 of 2 messages arrived"},
+		{"twice", script.Outcome{Messages: []script.Message{good, good}}, []want{sent}, "FAIL duplicate",
+			"1 more than was sent"},
+		{"something where nothing was sent", script.Outcome{Messages: []script.Message{good}}, nil, "FAIL duplicate",
+			""},
+		{"something else", script.Outcome{Messages: []script.Message{with(good,
+			func(m *script.Message) { m.Data = []byte("Server\n") })}}, []want{sent}, "FAIL wrong-data",
+			`received "Server\n", not "Client\n"`},
+		{"from another", script.Outcome{Messages: []script.Message{with(good,
+			func(m *script.Message) { m.From = to })}}, []want{sent}, "FAIL wrong-address",
+			"received from 10.208.0.1:20000"},
+		{"from another port", script.Outcome{Messages: []script.Message{with(good,
+			func(m *script.Message) { m.From = netip.AddrPortFrom(from.Addr(), 1) })}}, []want{sent},
+			"FAIL wrong-address", ""},
+		{"to the loopback address", script.Outcome{Messages: []script.Message{with(good,
+			func(m *script.Message) { m.To = netip.MustParseAddrPort("127.0.0.1:20000") })}}, []want{sent},
+			"FAIL wrong-address", "the destination is shown as 127.0.0.1:20000"},
+		{"an echo of another id", script.Outcome{Messages: []script.Message{with(echo,
+			func(m *script.Message) { m.Echo = &script.EchoHeader{Type: 8, ID: 8, Seq: 1, Checksum: true} })}},
+			[]want{pinged}, "FAIL wrong-data", ""},
+		{"an echo of a bad checksum", script.Outcome{Messages: []script.Message{with(echo,
+			func(m *script.Message) { m.Echo = &script.EchoHeader{Type: 8, ID: 7, Seq: 1} })}}, []want{pinged},
+			"FAIL wrong-data", ""},
+		{"no echo", script.Outcome{Messages: []script.Message{good}}, []want{pinged}, "FAIL wrong-data",
+			"no ICMP header"},
 		{"not rewritten", script.Outcome{Messages: []script.Message{good}}, []want{packet}, "FAIL not-rewritten", ""},
 		{"not reinjected", script.Outcome{}, []want{packet}, "FAIL not-reinjected", ""},
 		{"a control that is lost", script.Outcome{}, []want{control}, "ERROR control-lost", "nothing arrived"},
-		{"another line than the control's", script.Outcome{Messages: []script.Message{with(good, func(m *script.Message) { m.Data = []byte(script.PacketLine) })}}, []want{control}, "FAIL wrong-data", ""},
-		{"a socket that broke", script.Outcome{Fault: fault("EBADF")}, []want{sent}, "ERROR question-failed", "text of EBADF"},
+		{"another line than the control's", script.Outcome{Messages: []script.Message{with(good,
+			func(m *script.Message) { m.Data = []byte(script.PacketLine) })}}, []want{control}, "FAIL wrong-data", ""},
+		{"a socket that broke", script.Outcome{Fault: fault("EBADF")}, []want{sent}, "ERROR question-failed",
+			"text of EBADF"},
 		{"nothing due, and a socket that broke", script.Outcome{Fault: fault("EIO")}, nil, "ERROR question-failed", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			x := halfOf(t, "nftables", "inet-args-udp-to", false)
+			x := exchangeOf(t, "nftables", "inet-args-udp-to", false)
 			err := x.judge(&stepResult{step: script.Receive{}, Outcome: c.outcome, where: "remote server"}, c.wants...)
 			if got := verdictOf(err); got != c.verdict {
 				t.Errorf("%s (%v), want %s", got, err, c.verdict)
 			}
-			if err != nil && (!strings.HasPrefix(err.Error(), "remote server: ") || !strings.Contains(err.Error(), c.detail)) {
+			if err != nil && (!strings.HasPrefix(err.Error(), "remote server: ") ||
+				!strings.Contains(err.Error(), c.detail)) {
 				t.Errorf("detail %q", err)
 			}
 		})
@@ -109,7 +131,7 @@ func TestJudge(t *testing.T) {
 }
 
 func TestSilent(t *testing.T) {
-	x := halfOf(t, "nftables", "inet-args-udp-to", false)
+	x := exchangeOf(t, "nftables", "inet-args-udp-to", false)
 	for want, o := range map[string]script.Outcome{
 		"PASS":                   {},
 		"FAIL control-delivered": {Messages: []script.Message{{Data: []byte("x")}}},
@@ -119,7 +141,8 @@ func TestSilent(t *testing.T) {
 			t.Errorf("%+v: %s, want %s", o, got, want)
 		}
 	}
-	if got := verdictOf(x.silent(&stepResult{Outcome: script.Outcome{Fault: fault(script.CodeNothing)}}, "")); got != "PASS" {
+	if got := verdictOf(x.silent(&stepResult{Outcome: script.Outcome{Fault: fault(script.CodeNothing)}},
+		"")); got != "PASS" {
 		t.Errorf("nothing heard: %s", got)
 	}
 	// A socket that could not be asked is not one that heard nothing.
@@ -143,18 +166,27 @@ func TestOpened(t *testing.T) {
 		verdict string
 	}{
 		{"all well", false, stepResult{}, "PASS"},
-		{"a port that another process has", false, stepResult{Outcome: script.Outcome{Fault: fault("EADDRINUSE")}}, "again"},
-		{"a port that the first cell has", true, stepResult{Outcome: script.Outcome{Fault: fault("EADDRINUSE")}}, "FAIL port-blocked"},
-		{"a flow that the first cell has", true, stepResult{step: script.Connect{}, Outcome: script.Outcome{Fault: fault("EADDRNOTAVAIL")}}, "FAIL port-blocked"},
-		{"a foreign address", false, stepResult{step: foreign, Outcome: script.Outcome{Fault: fault("EADDRNOTAVAIL")}}, "FAIL no-bindany"},
-		{"an address that is not the host's", false, stepResult{step: script.Open{Spec: script.Datagram{}}, Outcome: script.Outcome{Fault: fault("EADDRNOTAVAIL")}}, "ERROR socket-failed"},
-		{"no way to FAKE", false, stepResult{host: "local", step: script.Connect{}, Outcome: script.Outcome{Fault: fault("ENETUNREACH")}}, "ERROR local-route"},
-		{"a connection that is refused at once", false, stepResult{step: script.Connect{}, Outcome: script.Outcome{Fault: fault("ECONNREFUSED")}}, "FAIL not-delivered"},
-		{"no way from FAKE", false, stepResult{host: "remote", bound: true, step: script.Connect{}, Outcome: script.Outcome{Fault: fault("EHOSTUNREACH")}}, "FAIL no-bindany"},
-		{"a connection that the own filter refuses", false, stepResult{step: script.Connect{}, Outcome: script.Outcome{Fault: fault("EACCES")}}, "ERROR socket-failed"},
+		{"a port that another process has", false, stepResult{Outcome: script.Outcome{Fault: fault("EADDRINUSE")}},
+			"again"},
+		{"a port that the first cell has", true, stepResult{Outcome: script.Outcome{Fault: fault("EADDRINUSE")}},
+			"FAIL port-blocked"},
+		{"a flow that the first cell has", true, stepResult{step: script.Connect{},
+			Outcome: script.Outcome{Fault: fault("EADDRNOTAVAIL")}}, "FAIL port-blocked"},
+		{"a foreign address", false, stepResult{step: foreign, Outcome: script.Outcome{Fault: fault("EADDRNOTAVAIL")}},
+			"FAIL no-bindany"},
+		{"an address that is not the host's", false, stepResult{step: script.Open{Spec: script.Datagram{}},
+			Outcome: script.Outcome{Fault: fault("EADDRNOTAVAIL")}}, "ERROR socket-failed"},
+		{"no way to FAKE", false, stepResult{host: "local", step: script.Connect{},
+			Outcome: script.Outcome{Fault: fault("ENETUNREACH")}}, "ERROR local-route"},
+		{"a connection that is refused at once", false, stepResult{step: script.Connect{},
+			Outcome: script.Outcome{Fault: fault("ECONNREFUSED")}}, "FAIL not-delivered"},
+		{"no way from FAKE", false, stepResult{host: "remote", bound: true, step: script.Connect{},
+			Outcome: script.Outcome{Fault: fault("EHOSTUNREACH")}}, "FAIL no-bindany"},
+		{"a connection that the own filter refuses", false, stepResult{step: script.Connect{},
+			Outcome: script.Outcome{Fault: fault("EACCES")}}, "ERROR socket-failed"},
 		{"no privilege", false, stepResult{Outcome: script.Outcome{Fault: fault("EPERM")}}, "ERROR socket-failed"},
 	} {
-		x := halfOf(t, "nftables", "inet-reuse-tcp-to-reply", c.second)
+		x := exchangeOf(t, "nftables", "inet-reuse-tcp-to-reply", c.second)
 		if got := verdictOf(x.opened(&stepResult{}, &c.asked)); got != c.verdict {
 			t.Errorf("%s: %s, want %s", c.name, got, c.verdict)
 		}
@@ -175,24 +207,29 @@ func TestJudgeCounters(t *testing.T) {
 		{"nftables", "inet-args-udp-to", false, pfconf.Counters{Matched: 2, Done: 2}, 1, 0, "FAIL not-counted"},
 		{"nftables", "inet-args-udp-to", false, pfconf.Counters{Matched: 1}, 1, 0, "FAIL not-counted"},
 		{"nftables", "inet-args-udp-reply", false, pfconf.Counters{Matched: 1, Done: 1}, 1, 0, "PASS"},
-		{"nftables", "inet-args-udp-reply", false, pfconf.Counters{Matched: 1, Done: 1, Replies: 1}, 1, 0, "FAIL not-counted"},
+		{"nftables", "inet-args-udp-reply", false, pfconf.Counters{Matched: 1, Done: 1, Replies: 1}, 1, 0,
+			"FAIL not-counted"},
 		{"nftables", "inet-args-rip-reply-to", false, pfconf.Counters{Matched: 1, Done: 1, Replies: 1}, 1, 1, "PASS"},
 		{"nftables", "inet-args-rip-reply-to", false, pfconf.Counters{Matched: 1, Done: 1}, 1, 1, "FAIL not-counted"},
 		{"nftables", "inet-args-tcp-to", false, pfconf.Counters{Matched: 5, Done: 5}, 3, 2, "PASS"},
 		{"nftables", "inet-args-tcp-to", false, pfconf.Counters{Matched: 2, Done: 2}, 3, 2, "FAIL not-counted"},
 		{"nftables", "inet-args-tcp-reply", false, pfconf.Counters{Matched: 5, Done: 5, Replies: 4}, 3, 2, "PASS"},
-		{"nftables", "inet-args-tcp-reply", false, pfconf.Counters{Matched: 5, Done: 5, Replies: 1}, 3, 2, "FAIL not-counted"},
+		{"nftables", "inet-args-tcp-reply", false, pfconf.Counters{Matched: 5, Done: 5, Replies: 1}, 3, 2,
+			"FAIL not-counted"},
 		{"nftables", "inet-args-udp-packet-in", false, pfconf.Counters{Matched: 1, Done: 1}, 1, 0, "PASS"},
 		{"nftables", "inet-args-udp-packet-in", false, pfconf.Counters{Matched: 1}, 1, 0, "FAIL not-counted"},
 		// A reply rule of ipfw is about the packets that come back.
 		{"ipfw", "inet-args-udp-to", false, pfconf.Counters{Matched: 1, Done: 1}, 1, 0, "PASS"},
 		{"ipfw", "inet-args-udp-to", false, pfconf.Counters{}, 1, 0, "FAIL not-counted"},
 		{"ipfw", "inet-args-udp-reply", false, pfconf.Counters{}, 1, 0, "PASS"},
-		{"ipfw", "inet-args-udp-reply", false, pfconf.Counters{Matched: 1, Done: 1, Replies: 1}, 1, 0, "FAIL not-counted"},
+		{"ipfw", "inet-args-udp-reply", false, pfconf.Counters{Matched: 1, Done: 1, Replies: 1}, 1, 0,
+			"FAIL not-counted"},
 		{"ipfw", "inet-args-icmp-reply-reuse", false, pfconf.Counters{Matched: 2, Done: 2, Replies: 2}, 2, 2, "PASS"},
-		{"ipfw", "inet-args-icmp-reply-reuse", false, pfconf.Counters{Matched: 1, Done: 1, Replies: 1}, 2, 2, "FAIL not-counted"},
+		{"ipfw", "inet-args-icmp-reply-reuse", false, pfconf.Counters{Matched: 1, Done: 1, Replies: 1}, 2, 2,
+			"FAIL not-counted"},
 		{"ipfw", "inet-args-tcp-reply", false, pfconf.Counters{Matched: 4, Done: 4, Replies: 4}, 3, 2, "PASS"},
-		{"ipfw", "inet-args-tcp-reply", false, pfconf.Counters{Matched: 1, Done: 1, Replies: 1}, 3, 2, "FAIL not-counted"},
+		{"ipfw", "inet-args-tcp-reply", false, pfconf.Counters{Matched: 1, Done: 1, Replies: 1}, 3, 2,
+			"FAIL not-counted"},
 		{"ipfw", "inet-args-udp-packet-out", false, pfconf.Counters{Matched: 2, Done: 2}, 1, 0, "FAIL not-counted"},
 		{"pf", "inet-args-udp-packet-in", false, pfconf.Counters{States: 1}, 1, 0, "PASS"},
 		{"pf", "inet-args-udp-packet-in", false, pfconf.Counters{}, 1, 0, "FAIL not-counted"},
@@ -204,10 +241,11 @@ func TestJudgeCounters(t *testing.T) {
 		{"pf", "inet-reuse-udp-reply-to", true, pfconf.Counters{Matched: 1, Done: 1, States: 1}, 1, 0, "PASS"},
 		{"nftables", "inet-reuse-udp-to-reply", true, pfconf.Counters{Matched: 1, Done: 1}, 1, 0, "PASS"},
 	} {
-		x := halfOf(t, c.firewall, c.target, c.second)
+		x := exchangeOf(t, c.firewall, c.target, c.second)
 		x.counters, x.counterKnown = c.counters, true
 		if got := verdictOf(x.judgeCounters(c.sent, c.answered)); got != c.verdict {
-			t.Errorf("%s on %s, second %v, %+v: %s, want %s", c.target, c.firewall, c.second, c.counters, got, c.verdict)
+			t.Errorf("%s on %s, second %v, %+v: %s, want %s", c.target, c.firewall, c.second, c.counters, got,
+				c.verdict)
 		}
 	}
 }
@@ -215,7 +253,8 @@ func TestJudgeCounters(t *testing.T) {
 // A failure that a kernel is known for is expected, any other is not, and so is
 // its passing.
 func TestExpected(t *testing.T) {
-	known, other := halfOf(t, "pf", "inet6-reuse-rip-to-reply-to", false).Target, halfOf(t, "pf", "inet-args-tcp-to", false).Target
+	known, other := exchangeOf(t, "pf", "inet6-reuse-rip-to-reply-to", false).Target,
+		exchangeOf(t, "pf", "inet-args-tcp-to", false).Target
 	for _, c := range []struct {
 		firewall string
 		target   Target
@@ -233,7 +272,8 @@ func TestExpected(t *testing.T) {
 	} {
 		k, _ := KernelOf(c.firewall)
 		got := k.expected(c.target, c.result, "")
-		if got.Verdict != c.want || got.Reason != c.reason || got.Verdict == XFail && !strings.Contains(got.Detail, "no; known: ") {
+		if got.Verdict != c.want || got.Reason != c.reason || got.Verdict == XFail &&
+			!strings.Contains(got.Detail, "no; known: ") {
 			t.Errorf("%s on %s, %v: %v", c.target.Name, c.firewall, c.result, got)
 		}
 	}
@@ -334,10 +374,12 @@ func TestSkipOfPF(t *testing.T) {
 		}
 	}
 	r.facts = script.Facts{Firewall: "ipfw", NoRdr: "no rdr-anchor"}
-	for name, skipped := range map[string]bool{"inet-natlook-tcp": true, "inet-divert-pf-packet-in": false, "inet6-divert-no-loop-in": false} {
+	for name, skipped := range map[string]bool{"inet-natlook-tcp": true, "inet-divert-pf-packet-in": false,
+		"inet6-divert-no-loop-in": false} {
 		targets, _ := Select([]string{name})
 		f := r.skip(targets[0])
-		if (f != nil) != skipped || f != nil && (f.reason != NoFeature || !strings.Contains(f.detail, "no rdr-anchor")) {
+		if (f != nil) != skipped || f != nil && (f.reason != NoFeature ||
+			!strings.Contains(f.detail, "no rdr-anchor")) {
 			t.Errorf("%s: %+v", name, f)
 		}
 	}
@@ -389,15 +431,17 @@ func TestRules(t *testing.T) {
 			if second && !target.reuse() {
 				continue
 			}
-			x := halfOf(t, "nftables", target.Name, second)
+			x := exchangeOf(t, "nftables", target.Name, second)
 			x.Divert = 666
 			r := x.rule()
 			if err := r.Validate(); err != nil {
 				t.Errorf("%s: %v", target.Name, err)
 			}
 			want := map[Mode]string{
-				To: "in divert-to LOCAL FAKE", Reply: "out divert-reply FAKE LOCAL", ReplyTo: "out divert-reply FAKE LOCAL",
-				ReplyReuse: "out divert-reply FAKE LOCAL", PacketIn: "in divert-packet LOCAL REMOTE", PacketOut: "out divert-packet REMOTE LOCAL",
+				To: "in divert-to LOCAL FAKE", Reply: "out divert-reply FAKE LOCAL",
+				ReplyTo:    "out divert-reply FAKE LOCAL",
+				ReplyReuse: "out divert-reply FAKE LOCAL", PacketIn: "in divert-packet LOCAL REMOTE",
+				PacketOut: "out divert-packet REMOTE LOCAL",
 			}[x.mode]
 			who := map[netip.Addr]string{x.Local: "LOCAL", x.Remote: "REMOTE", x.Fake: "FAKE"}
 			if got := fmt.Sprintf("%v %v %s %s", r.Direction, r.Action, who[r.From], who[r.To]); got != want {
@@ -420,10 +464,11 @@ func TestRules(t *testing.T) {
 // That a kernel takes an echo request for itself is a SKIP only when all of it is proven: any other
 // outcome is judged as on other kernels.
 func TestWitness(t *testing.T) {
-	x := halfOf(t, "ipfw", "inet-args-icmp-to", false)
+	x := exchangeOf(t, "ipfw", "inet-args-icmp-to", false)
 	from, to := x.flowEnds()
 	reply := func(change func(*script.Message)) []script.Message {
-		m := script.Message{Data: []byte(script.ClientLine), From: netip.AddrPortFrom(x.Remote, 0), To: from, Echo: x.header(1, 1)}
+		m := script.Message{Data: []byte(script.ClientLine), From: netip.AddrPortFrom(x.Remote, 0), To: from,
+			Echo: x.header(1, 1)}
 		if change != nil {
 			change(&m)
 		}
@@ -442,14 +487,31 @@ func TestWitness(t *testing.T) {
 		{"no reply", 1, silent, silent, "PASS"},
 		{"two replies", 1, silent, script.Outcome{Messages: append(reply(nil), reply(nil)...)}, "PASS"},
 		{"the socket heard it", 1, script.Outcome{Messages: request}, script.Outcome{Messages: reply(nil)}, "PASS"},
-		{"the socket was not asked", 1, script.Outcome{Fault: fault(script.CodeSkipped)}, script.Outcome{Messages: reply(nil)}, "PASS"},
-		{"a reply from FAKE", 1, silent, script.Outcome{Messages: reply(func(m *script.Message) { m.From = to })}, "PASS"},
+		{"the socket was not asked", 1, script.Outcome{Fault: fault(script.CodeSkipped)},
+			script.Outcome{Messages: reply(nil)}, "PASS"},
+		{"a reply from FAKE", 1, silent, script.Outcome{Messages: reply(func(m *script.Message) { m.From = to })},
+			"PASS"},
 		{"another data", 1, silent, script.Outcome{Messages: reply(func(m *script.Message) { m.Data = nil })}, "PASS"},
-		{"another id", 1, silent, script.Outcome{Messages: reply(func(m *script.Message) { m.Echo = x.header(1, 2) })}, "PASS"},
+		{"another id", 1, silent, script.Outcome{Messages: reply(func(m *script.Message) { m.Echo = x.header(1, 2) })},
+			"PASS"},
 	} {
 		x.counters, x.counterKnown = pfconf.Counters{Matched: c.matched, Done: c.matched}, true
-		if got := verdictOf(echo{x}.judgeWitness(&stepResult{step: script.Receive{}, Outcome: c.received}, &stepResult{step: script.Rest{}, Outcome: c.heard})); got != c.verdict {
+		if got := verdictOf(echo{x}.judgeWitness(&stepResult{step: script.Receive{}, Outcome: c.received},
+			&stepResult{step: script.Rest{}, Outcome: c.heard})); got != c.verdict {
 			t.Errorf("%s: %s, want %s", c.name, got, c.verdict)
+		}
+	}
+}
+
+// Linux drops sockets in TIME_WAIT since 6.0; a server of an older one binds its port beside them.
+func TestReuseOfTimeWait(t *testing.T) {
+	for kernel, want := range map[string]bool{
+		"Linux 5.10.0-36-cloud-amd64": true, "Linux 6.1.0-50-amd64": false, "Linux 6.18.44": false, "Linux": false,
+	} {
+		x := exchangeOf(t, "nftables", "inet-reuse-tcp-to-reply", false)
+		x.kernel.Release, x.kernel.Minor = releaseOf(kernel)
+		if s, ok := x.serverSpec().(script.Stream); !ok || s.Reuse != want {
+			t.Errorf("%s: %+v, want reuse %v", kernel, s, want)
 		}
 	}
 }

@@ -87,6 +87,12 @@ var (
 		client: atRemote, server: atLocal,
 		direction: pfconf.Out, action: pfconf.DivertPacket, divertsTo: (*exchange).divertPort, requests: 1,
 	}}
+	// ToSockets is divert-to, for claims about the sockets that packets are diverted to.
+	ToSockets = Mode{&mode{
+		name: "to-sockets", mechanism: explain.DivertTo, ofClaims: explain.DivertTo,
+		client: atLocal, server: atFake,
+		direction: pfconf.In, action: pfconf.DivertTo, divertsTo: (*exchange).divertAddr, requests: 1,
+	}}
 	// Redirect is rdr-to, for claims alone.
 	Redirect = Mode{&mode{
 		name: "rdr-to", mechanism: explain.Translated, ofClaims: explain.Translated,
@@ -96,7 +102,7 @@ var (
 )
 
 // modes are all modes. A test sees that each says all that it must.
-var modes = []Mode{To, Reply, ReplyTo, ReplyReuse, PacketIn, PacketOut, Redirect}
+var modes = []Mode{To, Reply, ReplyTo, ReplyReuse, PacketIn, PacketOut, ToSockets, Redirect}
 
 // String returns the suite's name of the mode.
 func (m Mode) String() string {

@@ -10,37 +10,43 @@ import (
 // that the cells which need them fail. Those of the packet filter and of the
 // endpoints have their names there (nft.Piece, socket.Piece), those of the hosts in agent.
 const (
-	OwnRule      = "rule"         // the cell's rule: one for no one's packets is loaded
-	TimeWaitDrop = "drop"         // the drop of sockets in TIME_WAIT
-	Bypass       = "bypass"       // the rule's leave to pass when no one listens
-	Rewriting    = "rewriting"    // what the packet role changes: it gives packets back as they are
-	Keep         = "keep"         // that the packet role keeps a packet: it gives it back
-	Privilege    = "no-privilege" // the lack of privilege of the process that must be refused
-	First        = "first"        // the socket that has the divert port when a second one wants it
-	Whole        = "whole"        // a long message: it is sent as many short ones
-	Many         = "many"         // so many packets that there is no room for them
-	Spoilt       = "spoilt"       // the spoiling of checksums and headers
-	Once         = "once"         // that the client's packet is sent once: it comes twice
-	Unheard      = "unheard"      // that no one listens: a divert socket keeps what comes until the claim's own is opened
-	Number       = "number"       // the divert port's number: a rule diverts what is for the UDP port of the same number
-	RuleNumber   = "rule-number"  // the number of a rule behind others: it has theirs
-	RulesPort    = "rules-port"   // the divert port in the rule: it names another
-	Turned       = "turned"       // the address that turns a packet round: it is written to the one that it came with
-	Nowhere      = "nowhere"      // an address of no interface: it is one of REMOTE's
-	Order        = "order"        // the order of a burst: neighbours are sent the wrong way round
-	Tuple        = "tuple"        // the client's port in the question for a translated connection: another's
-	Swap         = "swap"         // the swapped port in the rule of a reuse target's second cell
-	Closed       = "closed"       // that a rule fails closed: it lets pass when no one listens
-	Port         = "port"         // the port on which a diverted packet's server listens: another one
-	Address      = "address"      // its address: REMOTE's own
+	OwnRule      = "rule"          // the cell's rule: one for no one's packets is loaded
+	TimeWaitDrop = "drop"          // the drop of sockets in TIME_WAIT
+	Bypass       = "bypass"        // the rule's leave to pass when no one listens
+	Rewriting    = "rewriting"     // what the packet role changes: it gives packets back as they are
+	Keep         = "keep"          // that the packet role keeps a packet: it gives it back
+	Privilege    = "no-privilege"  // the lack of privilege of the process that must be refused
+	First        = "first"         // the socket that has the divert port when a second one wants it
+	Whole        = "whole"         // a long message: it is sent as many short ones
+	Many         = "many"          // so many packets that there is no room for them
+	Spoilt       = "spoilt"        // the spoiling of checksums and headers
+	Once         = "once"          // that the client's packet is sent once: it comes twice
+	Unheard      = "unheard"       // that no one listens: a divert socket keeps what comes until the claim's own is opened
+	Number       = "number"        // the divert port's number: a rule diverts what is for the UDP port of the same number
+	RuleNumber   = "rule-number"   // the number of a rule behind others: it has theirs
+	RulesPort    = "rules-port"    // the divert port in the rule: it names another
+	Turned       = "turned"        // the address that turns a packet round: it is written to the one that it came with
+	Nowhere      = "nowhere"       // an address of no interface: it is one of REMOTE's
+	Order        = "order"         // the order of a burst: neighbours are sent the wrong way round
+	Tuple        = "tuple"         // the client's port in the question for a translated connection: another's
+	Redirected   = "redirected"    // that the client talks to FAKE: it talks to the server of a redirecting rule itself
+	DualStack    = "dual-stack"    // that a listener on :: hears IPv4 too
+	AllAddresses = "all-addresses" // that a listener is bound to ::: it is bound to REMOTE's own address
+	Reusing      = "reusing"       // SO_REUSEADDR of a second socket for one name
+	Connected    = "connected"     // the client to whom a second socket of a flow is connected: another one
+	Swap         = "swap"          // the swapped port in the rule of a reuse target's second cell
+	Closed       = "closed"        // that a rule fails closed: it lets pass when no one listens
+	Port         = "port"          // the port on which a diverted packet's server listens: another one
+	Address      = "address"       // its address: REMOTE's own
 )
 
 // ownPieces are those that are left out here.
 var ownPieces = []string{OwnRule, TimeWaitDrop, Swap, Bypass, Keep, Privilege, First, Whole, Many, Spoilt, Rewriting, Order, Tuple, Closed, Port, Address,
-	Once, Unheard, Number, RulesPort, RuleNumber, Turned, Nowhere}
+	Once, Unheard, Number, RulesPort, RuleNumber, Turned, Nowhere, Redirected, DualStack, AllAddresses, Reusing, Connected}
 
 // endpointPieces are those that endpoints leave out.
-var endpointPieces = []script.Piece{script.Transparent, script.Right, script.Checksum, script.Listen, script.Reader, script.Room, script.GoOn, script.Back, script.Way, script.Name}
+var endpointPieces = []script.Piece{script.Transparent, script.Right, script.Checksum, script.Listen, script.Reader,
+	script.Room, script.GoOn, script.Back, script.Way, script.Name}
 
 // omitted returns the pieces that the cell's endpoints leave out. A server's ear is not a client's
 // to lose.

@@ -25,7 +25,10 @@ type packet struct{ *exchange }
 func (x packet) run(ctx context.Context, withControl bool) error {
 	clientSide, serverSide := x.sides()
 	from, to := x.flowEnds()
-	if err := x.openEnds(ctx, func(remote *request) *stepResult { return remote.open("packet", x.divertSpec()) }); err != nil {
+	if err := x.openEnds(ctx, func(remote *request) *stepResult {
+		return remote.open("packet",
+			x.divertSpec())
+	}); err != nil {
 		return err
 	}
 	var c control
@@ -67,7 +70,8 @@ func (x packet) run(ctx context.Context, withControl bool) error {
 	x.note(ending)
 	arrived := want{line: script.PacketLine, from: from, missing: NotReinjected}
 	if seen.Fault != nil && len(received.Messages) > 0 {
-		return failed(NotRewritten, "%s: the packet passed the divert socket by and arrived as %q%s", received.where, received.Messages[0].Data, x.counted())
+		return failed(NotRewritten, "%s: the packet passed the divert socket by and arrived as %q%s", received.where,
+			received.Messages[0].Data, x.counted())
 	}
 	if err := x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
 		return err

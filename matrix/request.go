@@ -45,6 +45,7 @@ type stepResult struct {
 	may map[string]bool
 }
 
+//go:noinline
 func (s side) request() *request {
 	return &request{side: s, steps: make([]script.Step, 0, usualSteps), out: make([]*stepResult, 0, usualSteps)}
 }
@@ -66,11 +67,15 @@ func (s *request) add(st script.Step, may map[string]bool) *stepResult {
 }
 
 // open opens an endpoint; a bindany client may be refused by the kernel.
+//
+//go:noinline
 func (s *request) open(end string, spec script.Socket) *stepResult {
 	return s.add(script.Open{Socket: end, Spec: spec}, portTrouble)
 }
 
 // openOther opens an endpoint in a process of its own; that the kernel refuses it is an answer.
+//
+//go:noinline
 func (s *request) openOther(end string, spec script.Socket, process script.Process) *stepResult {
 	return s.add(script.Open{Socket: end, Spec: spec, Process: process}, refusals)
 }
@@ -82,7 +87,8 @@ var portTrouble = map[string]bool{"EADDRINUSE": true, "EADDRNOTAVAIL": true}
 // connect connects the endpoint that spec opened.
 func (s *request) connect(end string, spec script.Socket) *stepResult {
 	a := s.add(script.Connect{Socket: end}, map[string]bool{
-		"EADDRINUSE": true, "EADDRNOTAVAIL": true, "ENETUNREACH": true, "EHOSTUNREACH": true, "ECONNREFUSED": true, script.CodeSkipped: true,
+		"EADDRINUSE": true, "EADDRNOTAVAIL": true, "ENETUNREACH": true, "EHOSTUNREACH": true, "ECONNREFUSED": true,
+		script.CodeSkipped: true,
 	})
 	a.bound = bindany(spec)
 	return a
@@ -96,14 +102,17 @@ func (s *request) accept(end string) *stepResult {
 	return s.add(script.Accept{Socket: end}, lost)
 }
 
+//go:noinline
 func (s *request) send(end, line string, seq uint16) *stepResult {
 	return s.add(script.Send{Socket: end, Data: line, Seq: seq}, lost)
 }
 
+//go:noinline
 func (s *request) receive(end string) *stepResult {
 	return s.add(script.Receive{Socket: end}, lost)
 }
 
+//go:noinline
 func (s *request) relay(end, old, new string) *stepResult {
 	return s.add(script.Relay{Socket: end, Old: old, New: new}, refusedWrites)
 }
@@ -153,6 +162,7 @@ func (s *request) undelivered(port uint16) *stepResult {
 	return s.add(script.Undelivered{Family: s.side.family, Port: port}, nil)
 }
 
+//go:noinline
 func (s *request) rest(end string) *stepResult {
 	return s.add(script.Rest{Socket: end}, lost)
 }
@@ -161,15 +171,19 @@ func (s *request) closeConn(end string) *stepResult {
 	return s.add(script.CloseConn{Socket: end}, lost)
 }
 
+//go:noinline
 func (s *request) close(end string) *stepResult {
 	return s.add(script.Close{Socket: end}, nil)
 }
 
 // fence makes sure that the other host has processed all that this one sent.
+//
+//go:noinline
 func (s *request) fence() *stepResult {
 	return s.add(script.Fence{Family: s.side.family}, nil)
 }
 
+//go:noinline
 func (s *request) counters(label string) *stepResult {
 	return s.add(script.Counters{Label: label}, nil)
 }
@@ -201,9 +215,9 @@ func (s *request) tcpState(near, far netip.AddrPort, state string) *stepResult {
 // timeWait is the state of the socket that closed first.
 const timeWait = "TIME_WAIT"
 
-// cantDrop is how Linux before 6.0 refuses to drop a socket in TIME_WAIT (tcp_abort, net/ipv4/tcp.c),
-// and one without CONFIG_INET_DIAG_DESTROY any. Such a socket ends by itself, after a minute. The error
-// has two names on Linux, and unix.ErrnoName returns this one.
+// cantDrop is how Linux before 6.0 refuses to drop a socket in TIME_WAIT (tcp_abort,
+// net/ipv4/tcp.c), and one without CONFIG_INET_DIAG_DESTROY any. Such a socket ends by itself,
+// after a minute. The error has two names on Linux, and unix.ErrnoName returns this one.
 const cantDrop = "ENOTSUP"
 
 // noDrop are the answers of a host without the socket, and of one that can't drop it.
@@ -225,7 +239,8 @@ func (s *request) run(ctx context.Context) error {
 		return nil
 	}
 	countRoundTrips(ctx, 1)
-	outcomes, err := s.side.host.Script(ctx, script.Script{Cell: s.side.session, Steps: s.steps, Hold: s.hold, End: s.last})
+	outcomes, err := s.side.host.Script(ctx, script.Script{Cell: s.side.session, Steps: s.steps, Hold: s.hold,
+		End: s.last})
 	if err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -267,7 +282,10 @@ func (s *request) run(ctx context.Context) error {
 
 // heldFrom is the first step that the host did not do.
 func (s *request) heldFrom(outcomes []script.Outcome) int {
-	at := slices.IndexFunc(outcomes, func(o script.Outcome) bool { return o.Fault != nil && o.Fault.Code == script.CodeHeld })
+	at := slices.IndexFunc(outcomes, func(o script.Outcome) bool {
+		return o.Fault != nil &&
+			o.Fault.Code == script.CodeHeld
+	})
 	if !s.hold || at < 0 {
 		return len(outcomes)
 	}

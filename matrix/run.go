@@ -22,7 +22,8 @@ type Options struct {
 	// says of the others how it is known that one lacks it.
 	Families map[pfconf.Family]Addresses
 	NoFamily map[pfconf.Family]string
-	// Parallel is how many targets are run at the same time, 0 for all.
+	// Parallel is how many targets are run at the same time at most, 0 for all that the hosts keep
+	// up with.
 	Parallel int
 	// Transcripts are wanted of passed cells too.
 	Transcripts bool
@@ -59,6 +60,7 @@ type runner struct {
 	kernel Kernel
 	// localSystem is LOCAL's operating system, as in runtime.GOOS.
 	localSystem string
+	processors  int // of the host that has fewer
 	omit        map[string]bool
 	addresses   *AddressPlan
 	batches     *ruleBatches
@@ -72,7 +74,8 @@ type runner struct {
 // ends, from several goroutines at once. When ctx ends, targets that are being
 // played get the reason Interrupted. An error means that the run could not begin.
 func Run(ctx context.Context, hosts Hosts, plan Plan, opt Options, done func(Result)) error {
-	r := &runner{ctx: ctx, hosts: hosts, opt: opt, omit: map[string]bool{}, addresses: NewAddressPlan(opt.Families), divert: newDivertPorts()}
+	r := &runner{ctx: ctx, hosts: hosts, opt: opt, omit: map[string]bool{}, addresses: NewAddressPlan(opt.Families),
+		divert: newDivertPorts()}
 	for _, p := range opt.Omit {
 		r.omit[p] = true
 	}
@@ -89,12 +92,15 @@ func Run(ctx context.Context, hosts Hosts, plan Plan, opt Options, done func(Res
 	if parallel <= 0 || parallel > most {
 		parallel = most
 	}
+	pace := newPace(r.processors, parallel, r.kernel)
+	r.hosts.Local, r.hosts.Remote = pacedHost{hosts.Local, pace}, pacedHost{hosts.Remote, pace}
 	next := make(chan Target)
 	var players sync.WaitGroup
 	for range parallel {
 		players.Go(func() {
 			for t := range next {
 				done(r.runTarget(ctx, t))
+				pace.leave()
 			}
 		})
 	}
@@ -104,6 +110,7 @@ func Run(ctx context.Context, hosts Hosts, plan Plan, opt Options, done func(Res
 		if n++; n > len(plan.Targets) && (hosts.Local.Lost() || hosts.Remote.Lost()) {
 			break
 		}
+		pace.enter()
 		next <- t
 	}
 	close(next)
@@ -149,10 +156,11 @@ func (r *runner) prepare() error {
 	if err != nil {
 		return err
 	}
+	var processors int
 	err = both(r.ctx,
 		func(ctx context.Context) error {
 			facts, err := r.hosts.Local.Setup(ctx, local)
-			r.localSystem = facts.System
+			r.localSystem, processors = facts.System, facts.Processors
 			return wrap("local", err)
 		},
 		func(ctx context.Context) (err error) {
@@ -162,6 +170,7 @@ func (r *runner) prepare() error {
 	if err != nil {
 		return err
 	}
+	r.processors = min(processors, r.facts.Processors)
 	var ok bool
 	if r.kernel, ok = KernelOf(r.facts.Firewall); !ok {
 		return fmt.Errorf("remote: what to expect of a kernel with %q is not known", r.facts.Firewall)
@@ -205,7 +214,8 @@ func (r *runner) skip(t Target) *finding {
 		}
 	}
 	if len(r.facts.Owned) > 0 {
-		return &finding{Error, FakeOwned, fmt.Sprintf("REMOTE has FAKE configured (%v): cells would pass without being diverted", r.facts.Owned)}
+		return &finding{Error, FakeOwned,
+			fmt.Sprintf("REMOTE has FAKE configured (%v): cells would pass without being diverted", r.facts.Owned)}
 	}
 	return nil
 }

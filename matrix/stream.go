@@ -106,13 +106,17 @@ func (x stream) run(ctx context.Context, withControl bool) error {
 
 	switch {
 	case accepted.Fault != nil && connected.Fault != nil:
-		return failed(NotDelivered, "%s: the connection to %v was not answered (%s)%s", connected.where, to, connected.Fault.Text, x.counted())
+		return failed(NotDelivered, "%s: the connection to %v was not answered (%s)%s", connected.where, to,
+			connected.Fault.Text, x.counted())
 	case connected.Fault != nil:
-		return failed(NoReply, "%s: the server accepted, and the client does not know (%s)%s", connected.where, connected.Fault.Text, x.counted())
+		return failed(NoReply, "%s: the server accepted, and the client does not know (%s)%s", connected.where,
+			connected.Fault.Text, x.counted())
 	case accepted.Fault != nil:
-		return failed(NotDelivered, "%s: the client is connected to %v, and not with the server (%s)%s", accepted.where, to, accepted.Fault.Text, x.counted())
+		return failed(NotDelivered, "%s: the client is connected to %v, and not with the server (%s)%s",
+			accepted.where, to, accepted.Fault.Text, x.counted())
 	case accepted.Local != to:
-		return failed(WrongAddress, "%s: the accepted socket's own name is %v, not %v", accepted.where, accepted.Local, to)
+		return failed(WrongAddress, "%s: the accepted socket's own name is %v, not %v", accepted.where, accepted.Local,
+			to)
 	case accepted.Peer != from:
 		return failed(WrongAddress, "%s: the accepted socket's peer is %v, not %v", accepted.where, accepted.Peer, from)
 	}
@@ -132,7 +136,8 @@ func (x stream) run(ctx context.Context, withControl bool) error {
 		return err
 	}
 	if waiting.Text != timeWait {
-		return failed(StateMissing, "%s: the server closed first and its socket is not in TIME_WAIT but %s", waiting.where, waiting.found())
+		return failed(StateMissing, "%s: the server closed first and its socket is not in TIME_WAIT but %s",
+			waiting.where, waiting.found())
 	}
 	// SYN, ACK and data, FIN or what carries it: an exchange needs three packets
 	// of the client, and two that come back.
@@ -161,7 +166,8 @@ func (x stream) control(ctx context.Context, server string) (c control, err erro
 		return c, failed(ControlDelivered, "%s: connected before the rule was there", connected.where)
 	}
 	if x.mode.IsDivertReply() && connected.Fault.Code != script.CodeNothing {
-		return c, failed(ControlDelivered, "%s: got an answer before the rule was there: %s", connected.where, connected.Fault.Text)
+		return c, failed(ControlDelivered, "%s: got an answer before the rule was there: %s", connected.where,
+			connected.Fault.Text)
 	}
 	c.kill = []pfconf.Flow{x.controlFlow(opened[1].Local)}
 	c.judge = x.silentAt(serverSide, server, "it connected before the rule was there")

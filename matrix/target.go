@@ -64,7 +64,8 @@ func Targets() []Target {
 		for _, r := range reuseModes {
 			for _, first := range r.modes {
 				for _, second := range r.modes {
-					all = append(all, Target{fmt.Sprintf("%v-reuse-%v-%s-%s", f, r.proto, first, second), f, r.proto, first, second, nil})
+					all = append(all, Target{fmt.Sprintf("%v-reuse-%v-%s-%s", f, r.proto, first, second), f, r.proto,
+						first, second, nil})
 				}
 			}
 		}

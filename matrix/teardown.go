@@ -97,12 +97,13 @@ func (x *exchange) judgeTeardown(e teardown) error {
 		return failed(StateMissing, "remote: there is no state of %s while its socket is in TIME_WAIT", x.label())
 	}
 	if e.dropped != nil && e.dropped.Fault != nil && e.dropped.Fault.Code == cantDrop {
-		// The next cell takes its addresses and ports up again: it binds with SO_REUSEADDR, and TCP's
-		// timestamps tell its packets from old ones (tcp_twsk_unique, net/ipv4/tcp_ipv4.c).
+		// The next cell takes its addresses and ports up again: it binds with SO_REUSEADDR, and
+		// TCP's timestamps tell its packets from old ones (tcp_twsk_unique, net/ipv4/tcp_ipv4.c).
 		e.dropped, e.gone = nil, nil
 	}
 	if e.dropped != nil && e.dropped.Fault != nil {
-		return failed(StateMissing, "%s: there is no socket in TIME_WAIT to drop: %s", e.dropped.where, e.dropped.Fault.Text)
+		return failed(StateMissing, "%s: there is no socket in TIME_WAIT to drop: %s", e.dropped.where,
+			e.dropped.Fault.Text)
 	}
 	if e.gone != nil && e.gone.Fault == nil {
 		return failed(StateLeft, "%s: the dropped socket is still there, in %s", e.gone.where, e.gone.Text)
@@ -115,7 +116,10 @@ func (x *exchange) judgeTeardown(e teardown) error {
 	case stays && !left:
 		return failed(StateMissing, "remote: the state of %s is gone; this kernel keeps it", x.label())
 	case !stays && left:
-		return failed(StateLeft, "remote: the state of %s is left (%s); it must go with its socket", x.label(), e.after.States[0].Phase)
+		return failed(StateLeft, "remote: the state of %s is left (%s); it must go with its socket", x.label(),
+			e.after.States[0].Phase)
+	case !stays && x.stateAge() > statesStay:
+		return tooLate(x.stateAge(), "its state is gone, which must go with its socket")
 	}
 	return nil
 }

@@ -45,7 +45,8 @@ func (r *runner) runTarget(ctx context.Context, t Target) Result {
 	noPF := res.Verdict == Skip && r.kernel.besides(t)
 	known := res.Verdict == XFail // its detail says why
 
-	if res.Verdict != Pass && !known && res.Reason != NotClaimed && !noPF && !r.opt.NoEvidence { // nothing is wrong there
+	// nothing is wrong there
+	if res.Verdict != Pass && !known && res.Reason != NotClaimed && !noPF && !r.opt.NoEvidence {
 		res.Explanation = r.explain(t, res, p)
 	}
 	if p != nil && (res.Verdict != Pass || r.opt.Transcripts) {
@@ -87,7 +88,8 @@ func (r *runner) judgeTarget(ctx context.Context, t Target) (Result, *testCase) 
 // newCell makes a fresh cell of a target.
 func (r *runner) newCell(t Target) *testCase {
 	c := r.addresses.Cell(t)
-	return &testCase{Cell: c, kernel: r.kernel, nics: r.facts.Interfaces, localSystem: r.localSystem, batches: r.batches, omit: r.omit,
+	return &testCase{Cell: c, kernel: r.kernel, nics: r.facts.Interfaces, localSystem: r.localSystem, batches: r.batches,
+		omit:     r.omit,
 		lookable: r.budget.wanted(t.Name), lookAlways: r.budget.all,
 		local:  side{"local", r.hosts.Local, c.Session, t.Family, new(bool)},
 		remote: side{"remote", r.hosts.Remote, c.Session, t.Family, new(bool)}}
@@ -113,7 +115,11 @@ func (r *runner) runCell(ctx context.Context, p *testCase) error {
 	defer cancel()
 	p.traced(ctx, script.BeginTrace)
 	r.batches.enter()
-	err := r.unlessStopped(p.run(ctx))
+	err := p.run(ctx)
+	if p.current != nil {
+		err = p.current.unlessLate(err)
+	}
+	err = r.unlessStopped(err)
 	p.traced(ctx, script.EndTrace)
 	var taken *portTakenError
 	if (err != nil || p.lookAlways) && r.ctx.Err() == nil && !errors.As(err, &taken) {
@@ -168,16 +174,22 @@ func (x *exchange) run(ctx context.Context, control bool) error {
 
 // runs are the functions that run an exchange, by what diverts it and by its protocol.
 var runs = map[runKey]func(*exchange, context.Context, bool) error{
-	{explain.DivertTo, pfconf.TCP}:     runStream,
-	{explain.DivertTo, pfconf.UDP}:     runDatagram,
-	{explain.DivertTo, pfconf.Raw}:     runDatagram,
-	{explain.DivertTo, pfconf.ICMP}:    func(x *exchange, ctx context.Context, c bool) error { return echo{x}.requests(ctx, c) },
-	{explain.DivertReply, pfconf.TCP}:  runStream,
-	{explain.DivertReply, pfconf.UDP}:  runDatagram,
-	{explain.DivertReply, pfconf.Raw}:  runDatagram,
-	{explain.DivertReply, pfconf.ICMP}: func(x *exchange, ctx context.Context, c bool) error { return echo{x}.replies(ctx, c) },
-	{explain.PacketIn, pfconf.UDP}:     runPacket,
-	{explain.PacketOut, pfconf.UDP}:    runPacket,
+	{explain.DivertTo, pfconf.TCP}: runStream,
+	{explain.DivertTo, pfconf.UDP}: runDatagram,
+	{explain.DivertTo, pfconf.Raw}: runDatagram,
+	{explain.DivertTo, pfconf.ICMP}: func(x *exchange, ctx context.Context,
+		c bool) error {
+		return echo{x}.requests(ctx, c)
+	},
+	{explain.DivertReply, pfconf.TCP}: runStream,
+	{explain.DivertReply, pfconf.UDP}: runDatagram,
+	{explain.DivertReply, pfconf.Raw}: runDatagram,
+	{explain.DivertReply, pfconf.ICMP}: func(x *exchange, ctx context.Context,
+		c bool) error {
+		return echo{x}.replies(ctx, c)
+	},
+	{explain.PacketIn, pfconf.UDP}:  runPacket,
+	{explain.PacketOut, pfconf.UDP}: runPacket,
 }
 
 type runKey struct {

@@ -29,7 +29,8 @@ func TestReaderStatuses(t *testing.T) {
 	} {
 		var summaries []report.Summary
 		for i, v := range c.verdicts {
-			summaries = append(summaries, report.Summary{Result: matrix.Result{Name: "t" + string(rune('0'+i)), Verdict: v}})
+			summaries = append(summaries, report.Summary{Result: matrix.Result{Name: "t" + string(rune('0'+i)),
+				Verdict: v}})
 		}
 		for name, want := range map[string]int{"bisect": c.bisect, "kselftest": c.kselftest} {
 			r, err := readerOf(name)

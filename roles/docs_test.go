@@ -6,7 +6,6 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
-	"os/exec"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -17,7 +16,6 @@ import (
 
 	"pfdivert/matrix/explain"
 	"pfdivert/roles"
-	"pfdivert/roles/lab/labtest"
 )
 
 // pages are the pages whose commands must exist.
@@ -148,11 +146,15 @@ func TestDocumentedCommands(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, m := range regexp.MustCompile(`(?m)^([a-z][-a-z]*):|\+= (run-\S+)`).FindAllStringSubmatch(string(text), -1) {
+		for _, m := range regexp.MustCompile(`(?m)^([a-z][-a-z]*):|\+= (run-\S+)`).FindAllStringSubmatch(string(text),
+			-1) {
 			targets = append(targets, m[1]+m[2])
 		}
 	}
-	roleNames := []string{"run", "list", "compare", "kernels", "lab", "server", "client", "packet", "pf-setup", "natlook", "check-setup", "doctor", "cleanup", "install", "version"}
+	roleNames := []string{
+		"run", "list", "compare", "kernels", "lab", "server", "client", "packet", "pf-setup", "natlook", "check-setup",
+		"doctor", "cleanup", "install", "version", "faults", "initramfs", "atf",
+	}
 	commands := 0
 	for name, page := range pages(t) {
 		for _, line := range codeOf(page) {
@@ -176,7 +178,8 @@ func TestDocumentedCommands(t *testing.T) {
 			}
 			for _, m := range maker.FindAllStringSubmatch(line, -1) {
 				for _, word := range strings.Fields(m[1]) {
-					if strings.ToLower(word) == word && !strings.Contains(word, "=") && !slices.Contains(targets, word) {
+					if strings.ToLower(word) == word && !strings.Contains(word, "=") &&
+						!slices.Contains(targets, word) {
 						t.Errorf("%s: make has no target %q: %s", name, word, line)
 					}
 				}
@@ -224,41 +227,6 @@ func anchors(page string) []string {
 		names = append(names, regexp.MustCompile(`[^-a-z0-9_]`).ReplaceAllString(name, ""))
 	}
 	return names
-}
-
-// TestByHand runs README's script of roles that are started by hand, in a lab.
-func TestByHand(t *testing.T) {
-	labtest.Need(t)
-	if _, err := exec.LookPath("nsenter"); err != nil {
-		t.Skip("README's script needs nsenter(1): ", err)
-	}
-	_, page, _ := strings.Cut(pages(t)["../README.md"], "\n## Roles by hand\n")
-	_, script, _ := strings.Cut(page, "\n```sh\n")
-	script, _, _ = strings.Cut(script, "\n```\n")
-
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	if err := os.Symlink(self, filepath.Join(dir, "pfdivert")); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("./pfdivert", "lab", "-host", "remote", "--", "sh", "-c", script)
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "PFDIVERT_TEST_PROGRAM=1") // see TestMain
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	for _, want := range []string{
-		"accept sock: 10.208.0.9 4000\n", "accept from: 10.188.1.1 ", "\n<<< Client\n", "\n<<< Server\n",
-		"nftables: the rule matched ",
-	} {
-		if !strings.Contains(string(out), want) {
-			t.Errorf("%q is not in the output:\n%s", want, out)
-		}
-	}
 }
 
 // mayImport says which of this program's packages each may use: imports point one way.
@@ -358,5 +326,13 @@ func TestImports(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	_, layout, _ := strings.Cut(pages(t)["../docs/design.md"], "\n## Layout\n")
+	layout, _, _ = strings.Cut(layout, "\n## ")
+	for pkg := range mayImport {
+		name := strings.TrimPrefix(pkg, "pfdivert/")
+		if n := strings.Count(layout, "\n"+name+"/ "); n != 1 && pkg != "pfdivert" && !strings.HasSuffix(pkg, "test") {
+			t.Errorf("the layout in docs/design.md has %s %d times", name, n)
+		}
 	}
 }

@@ -33,7 +33,7 @@ guess. What the copy does not have, and so no verdict covers, is a line "note:".
 A FLOW is 'tcp 192.168.1.20 -> 198.51.100.7:443', or 'tcp host mark 0xff -> …' for a
 program of the host itself. FILE is what -save wrote, perhaps on another host: some
 kilobytes for a bug report, without comments, hardware addresses' vendors and keys. It
-is played in a user namespace, by any user.
+is run in a user namespace, by any user.
 
 Exit status: 0 when nothing is bad, 1 when something is, 2 when it could not be read.`
 )
@@ -59,8 +59,8 @@ func runDoctor(ctx context.Context, c *call) (int, error) {
 	if f.NArg() > 1 || f.NArg() == 1 && *save != "" || *pseudonyms && *save == "" {
 		return exitError, terminal.WithHint(errors.New("these arguments do not go together"), "pfdivert doctor -h")
 	}
-	// A host may have sets of 100,000 networks, which are copied several times: memory is dearer here than
-	// in the roles that meet packets.
+	// A host may have sets of 100,000 networks, which are copied several times: memory is dearer
+	// here than in the roles that meet packets.
 	debug.SetGCPercent(100)
 	config, status, err := doctorConfig(ctx, c, f.Arg(0))
 	if err != nil || config == nil {
@@ -126,7 +126,8 @@ func doctorConfig(ctx context.Context, c *call, file string) (*twin.Config, int,
 			return nil, exitError, err
 		}
 		if len(config.Unread) > 0 {
-			return nil, exitError, terminal.WithHint(fmt.Errorf("could not read %s", strings.Join(config.Unread, "; ")), "start it as root (sudo or doas)")
+			return nil, exitError, terminal.WithHint(fmt.Errorf("could not read %s",
+				strings.Join(config.Unread, "; ")), "start it as root (sudo or doas)")
 		}
 		return config, exitOK, nil
 	}
@@ -176,12 +177,14 @@ type doctorPrinter struct {
 
 // heading is the first line.
 func (p *doctorPrinter) heading() string {
-	switch n := len(p.d.Problems); n {
-	case 0:
-		return fmt.Sprintf("no problem found in %s", count(len(p.d.Results), "flow"))
-	default:
-		return count(n, "problem")
+	text := count(len(p.d.Problems), "problem")
+	if len(p.d.Problems) == 0 {
+		text = fmt.Sprintf("no problem found in %s", count(len(p.d.Results), "flow"))
 	}
+	if !p.d.Diverts {
+		text = "no rule diverts to a program; " + text
+	}
+	return text
 }
 
 func count(n int, what string) string {
@@ -194,6 +197,9 @@ func count(n int, what string) string {
 func (p *doctorPrinter) text(w io.Writer, verbose bool) error {
 	var b strings.Builder
 	fmt.Fprintln(&b, p.heading())
+	if verbose || len(p.d.Problems) > 0 {
+		fmt.Fprintln(&b, "clients, addresses of the internet and ports that neither the host nor its rules name are invented stand-ins")
+	}
 	for _, x := range p.d.Problems {
 		fmt.Fprintf(&b, "\n%-4s  %s\n", x.Severity, x.What)
 		say := func(word, text string) {
@@ -207,6 +213,9 @@ func (p *doctorPrinter) text(w io.Writer, verbose bool) error {
 					fmt.Fprintf(&b, "      %-7s%s\n", word, line)
 				}
 			}
+		}
+		if x.Cause == "listener-reachable" && !verbose { // usual, and no traffic suffers: a line is enough
+			continue
 		}
 		say("why", x.Why)
 		say("seen", strings.Join(x.Seen, "\n"))
@@ -247,7 +256,7 @@ func (p *doctorPrinter) receiver(r twin.Result) string {
 	case twin.ClientAt:
 		return "someone behind " + r.Out
 	}
-	return strings.TrimSpace("nobody " + r.Error)
+	return strings.TrimSpace("no one " + r.Error)
 }
 
 // trace writes each packet with all rules that it met.

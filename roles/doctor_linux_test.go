@@ -10,8 +10,8 @@ import (
 	"pfdivert/roles/lab/labtest"
 )
 
-// doctorHost makes a host with a client's device and an uplink out of the namespace that it is run in;
-// its other ends are in another.
+// doctorHost makes a host with a client's device and an uplink out of the namespace that it is run
+// in; its other ends are in another.
 const doctorHost = `set -e
 sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0
 ip link set lo up
@@ -55,7 +55,8 @@ func inHost(t *testing.T, script string) (string, int) {
 		t.Skip("the host is made by root")
 	}
 	bin := program(t)
-	cmd := exec.CommandContext(t.Context(), "timeout", "60", "unshare", "-n", "bash", "-c", doctorHost+script+"\nstatus=$?\nkill $(jobs -p)\nexit $status")
+	cmd := exec.CommandContext(t.Context(), "timeout", "60", "unshare", "-n", "bash", "-c",
+		doctorHost+script+"\nstatus=$?\nkill $(jobs -p)\nexit $status")
 	cmd.Dir = t.TempDir()
 	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), asProgram+"=1")
 	cmd.Stderr = os.Stderr
@@ -76,13 +77,31 @@ func TestDoctor(t *testing.T) {
 		{"healthy", doctorProxy + "set +e; pfdivert doctor", 0, []string{"no problem found in "}},
 		{"no policy rule", doctorProxy + "ip rule del fwmark 1; set +e; pfdivert doctor", 1, []string{"1 problem\n", "\nbad   TCP of 192.168.1.", "fix:   ip rule add ", "fwmark 0x1 lookup 100"}},
 		{"a warning alone", doctorProxy + "nft delete chain ip proxy input; set +e; pfdivert doctor", 0, []string{"1 problem\n", "\nwarn  TCP of "}},
+		{"no rule diverts", "nft delete table ip proxy; set +e; pfdivert doctor", 0, []string{"no rule diverts to a program; no problem found in "}},
+		{"rules for no device", doctorProxy + "nft list ruleset | sed '1i flush ruleset\ns/lan0/lan9/' | nft -f -; set +e; pfdivert doctor", 0, []string{"\nwarn  no flow meets what diverts: table ip proxy chain pre rule 1", "this host has no device lan9"}},
+		{"rules reached by a jump from no device", doctorProxy + `nft -f - <<'N'
+flush ruleset
+table ip proxy {
+	chain to { ip protocol tcp meta mark set 1 tproxy to :3128 accept
+	}
+	chain pre { type filter hook prerouting priority mangle; iifname "lan9" jump to
+	}
+}
+N
+set +e; pfdivert doctor`, 0, []string{"\nwarn  rules divert to a program, and no flow came to one"}},
+		{"nothing can be run", doctorProxy + "ip link del lan0; ip link del wan0; set +e; pfdivert doctor 2>&1", 2, []string{"error: ", "no flow could be run", "hint: ip -br addr"}},
+		{"both ends of devices", doctorProxy + `ip link del lan0; ip link add lan0 type veth peer name lan-near; ip link set lan-near up; ip link set lan0 up; ip addr add 192.168.1.1/24 dev lan0
+set +e; pfdivert doctor; pfdivert doctor -flow 'tcp 192.168.1.9 -> 203.0.113.7:80' 2>&1`, 2, []string{"1 problem\n", "lan0 is a veth whose other end, lan-near, is on this host too"}},
 		{"verbose", doctorProxy + "set +e; pfdivert doctor -v", 0, []string{"complete  tcp lan0 192.168.1.", ", chain pre"}},
 		{"a flow", doctorProxy + "set +e; pfdivert doctor -v -flow 'tcp 192.168.1.77 -> 203.0.113.7:4711'", 0, []string{"complete  tcp lan0 192.168.1.77 -> 203.0.113.7:4711"}},
 		{"a trace", doctorProxy + "set +e; pfdivert doctor -trace 'tcp 192.168.1.77 -> 203.0.113.7:4711'", 0,
-			[]string{"tcp lan0 192.168.1.77 -> 203.0.113.7:4711: complete", "SYN to 203.0.113.7:4711", "tproxy to :3128", "prerouting last: mark 0x1"}},
+			[]string{"tcp lan0 192.168.1.77 -> 203.0.113.7:4711: complete", "SYN to 203.0.113.7:4711",
+				"tproxy to :3128", "prerouting last: mark 0x1"}},
 		{"not a flow", "set +e; pfdivert doctor -flow nonsense 2>&1", 2, []string{"error: ", "hint: "}},
-		{"a page", doctorProxy + "pfdivert doctor -html page.html >/dev/null; set +e; cat page.html", 0, []string{"<h1>no problem found in", `<ol class="way">`}},
-		{"a snapshot", "pfdivert doctor -save host.pfd; ip rule del fwmark 1; set +e; pfdivert doctor host.pfd", 1, []string{"nothing listens there"}},
+		{"a page", doctorProxy + "pfdivert doctor -html page.html >/dev/null; set +e; cat page.html", 0,
+			[]string{"<h1>no problem found in", `<ol class="way">`}},
+		{"a snapshot", "pfdivert doctor -save host.pfd; ip rule del fwmark 1; set +e; pfdivert doctor host.pfd", 1,
+			[]string{"nothing listens there"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			out, status := inHost(t, c.script)
@@ -116,7 +135,8 @@ func TestDoctorJSON(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &d); err != nil || status != 1 {
 		t.Fatalf("%v, exit status %d: %s", err, status, out)
 	}
-	if len(d.Problems) != 1 || d.Problems[0].Cause != "no-local-route" || d.Problems[0].Severity != "bad" || d.Problems[0].Fix != "ip route add local default dev lo table 100" || len(d.Flows) < 10 {
+	if len(d.Problems) != 1 || d.Problems[0].Cause != "no-local-route" || d.Problems[0].Severity != "bad" ||
+		d.Problems[0].Fix != "ip route add local default dev lo table 100" || len(d.Flows) < 10 {
 		t.Errorf("%+v", d)
 	}
 }

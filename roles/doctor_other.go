@@ -53,7 +53,8 @@ func runDoctor(ctx context.Context, c *call) (int, error) {
 	}
 	switch {
 	case !seen.RulesKnown:
-		return exitError, terminal.WithHint(errors.New("the rules could not be read"), "start it as root (sudo or doas)")
+		return exitError, terminal.WithHint(errors.New("the rules could not be read"),
+			"start it as root (sudo or doas)")
 	case found.bad():
 		return exitFail, nil
 	}
@@ -103,7 +104,8 @@ func judge(s *gather.Survey) *diagnosis {
 			before := len(d.Found)
 			problems := explain.Diverted(rule, f, hostOf(s, rule, f), s.Listeners, s.Firewall)
 			if s.QueuesUnknown && rule.Kind == evidence.Divert {
-				problems = slices.DeleteFunc(problems, func(p explain.Problem) bool { return strings.HasPrefix(p.Cause, "queue-") })
+				problems = slices.DeleteFunc(problems,
+					func(p explain.Problem) bool { return strings.HasPrefix(p.Cause, "queue-") })
 			}
 			add(about, problems)
 			switch {

@@ -21,7 +21,8 @@ func TestUnseenIsNotOK(t *testing.T) {
 	}
 	unseen, lost := rule, rule
 	unseen.Rule, unseen.Table, unseen.Unseen = "rule 2", "1", "it is in domain 1"
-	lost.Rule, lost.Table, lost.Unseen, lost.Unreached, lost.Fix = "rule 3", "1", "it is in domain 1", "no one calls it", "call it"
+	lost.Rule, lost.Table, lost.Unseen, lost.Unreached, lost.Fix = "rule 3", "1", "it is in domain 1",
+		"no one calls it", "call it"
 	s := &gather.Survey{
 		Firewall: "pf", RulesKnown: true, Diversions: []evidence.Diversion{rule, unseen, lost},
 		Listeners: []evidence.Listener{{Proto: "tcp", At: netip.MustParseAddrPort("127.0.0.1:3128")}},

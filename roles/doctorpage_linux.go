@@ -24,7 +24,8 @@ ol.way li + li::before { content: "→ "; color: #888 } ol.way li.end { border-c
 	for _, x := range p.d.Problems {
 		fmt.Fprintf(&b, "<section><h2 class=%q>%s: %s</h2>\n<p>%s</p>\n", x.Severity, x.Severity, e(x.What), e(x.Why))
 		for _, part := range []struct{ title, text string }{
-			{"Seen", strings.Join(x.Seen, "\n")}, {"Check", x.Check}, {"Fix", x.Fix}, {"Price", x.Price}, {"Instead", x.Narrow},
+			{"Seen", strings.Join(x.Seen, "\n")}, {"Check", x.Check}, {"Fix", x.Fix}, {"Price", x.Price},
+			{"Instead", x.Narrow},
 		} {
 			if part.text != "" {
 				fmt.Fprintf(&b, "<h3>%s</h3><pre>%s</pre>\n", part.title, e(part.text))
@@ -38,7 +39,8 @@ ol.way li + li::before { content: "→ "; color: #888 } ol.way li.end { border-c
 		if !r.OK() {
 			class = ` class="bad"`
 		}
-		fmt.Fprintf(&b, "<details><summary%s>%s: %s, %s</summary>\n", class, e(r.Flow.ID), e(string(r.Outcome)), e(p.receiver(r)))
+		fmt.Fprintf(&b, "<details><summary%s>%s: %s, %s</summary>\n", class, e(r.Flow.ID), e(string(r.Outcome)),
+			e(p.receiver(r)))
 		for _, k := range p.d.Paths[r.Flow.ID].Packets {
 			way := p.config.Way(k)
 			fmt.Fprintf(&b, "<p>%s</p><ol class=\"way\">", e(fmt.Sprintf("%s from %v", k.Name(), k.From)))

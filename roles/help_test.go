@@ -71,6 +71,9 @@ func TestPick(t *testing.T) {
 		{"./pfdivert-atf agent -lab-remote", &agentRole, 1},
 		{"./pfdivert-atf -l", &atfRole, 1},
 		{"pfdivert -h", &helpRole, 0},
+		{"pfdivert -version", &versionRole, 0},
+		{"pfdivert --version", &versionRole, 0},
+		{"pfdivert -v", &orchestratorRole, 1},
 	} {
 		role, rest, err := pick(strings.Fields(c.args))
 		if err != nil || role != c.role || len(rest) != c.rest {

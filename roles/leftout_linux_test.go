@@ -124,7 +124,8 @@ func TestLeftOut(t *testing.T) {
 				return
 			}
 			for what, said := range map[string]string{"run": text, "check-setup": setup} {
-				if !strings.Contains(said, c.lacks) || !strings.Contains(said, "modprobe -a ") || !strings.Contains(said, c.module) {
+				if !strings.Contains(said, c.lacks) || !strings.Contains(said, "modprobe -a ") ||
+					!strings.Contains(said, c.module) {
 					t.Errorf("%s does not name %s and what fixes it:\n%s", what, c.lacks, said)
 				}
 				if strings.Contains(said, "\nFAIL ") || strings.Contains(said, "\nERROR ") {
@@ -135,8 +136,8 @@ func TestLeftOut(t *testing.T) {
 	}
 }
 
-// TestInit boots the initramfs without an orchestrator outside, as LAVA and others do: results go to
-// the console for kselftest's readers, and the machine is switched off.
+// TestInit boots the initramfs without an orchestrator outside, as LAVA and others do: results go
+// to the console for kselftest's readers, and the machine is switched off.
 func TestInit(t *testing.T) {
 	image := needKernel(t)
 	initramfs := filepath.Join(t.TempDir(), "initramfs")
@@ -147,24 +148,28 @@ func TestInit(t *testing.T) {
 		name, line string
 		want       []string
 	}{
-		{"kselftest", "-- -as kselftest inet-args-*", []string{"TAP version 13\r\n1..13\r\n", "\nok 1 inet-args-tcp-to # time=",
+		{"kselftest", "-- -as kselftest inet-args-*", []string{"TAP version 13\r\n1..13\r\n",
+			"\nok 1 inet-args-tcp-to # time=",
 			"# Totals: pass:13 fail:0 xfail:0 xpass:0 skip:0 error:0\r\npfdivert: exit 0\r\n"}},
 		{"people", "-- inet-args-tcp-to", []string{"PASS inet-args-tcp-to\r\n", "pfdivert: exit 0\r\n"}},
 		{"wrong", "-- run -nonsense", []string{"run has no flag -nonsense", "pfdivert: exit 2\r\n"}},
+		{"no IPv6", "ipv6.disable=1 -- check-setup", []string{"ok  FAKE is not configured here", "pfdivert: exit 0\r\n"}},
 		{"panic", "unknown_nmi_panic=1 -- -as kselftest -count 1000", []string{"Kernel panic - not syncing"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var out bytes.Buffer
-			cmd := exec.CommandContext(t.Context(), "qemu-system-x86_64", "-nodefaults", "-display", "none", "-no-reboot",
+			cmd := exec.CommandContext(t.Context(), "qemu-system-x86_64", "-nodefaults", "-display", "none",
+				"-no-reboot",
 				"-m", "256", "-serial", "mon:stdio", "-kernel", image, "-initrd", initramfs,
-				"-append", "console=ttyS0 panic=-1 "+c.line)
+				"-append", "console=ttyS0 panic=-1 no_timer_check "+c.line)
 			in, err := cmd.StdinPipe()
 			if err != nil {
 				t.Fatal(err)
 			}
 			cmd.Stdout = &out
 			if c.name == "panic" {
-				cmd.Stdout = &onText{w: &out, text: "remote0: link becomes ready", then: func() { _, _ = in.Write([]byte("\x01cnmi\n\x01c")) }}
+				cmd.Stdout = &onText{w: &out, text: "remote0: link becomes ready",
+					then: func() { _, _ = in.Write([]byte("\x01cnmi\n\x01c")) }}
 			}
 			if err := cmd.Run(); err != nil {
 				t.Fatalf("%v\n%s", err, out.String())

@@ -1,6 +1,8 @@
 package roles_test
 
 import (
+	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,7 +26,7 @@ cat >"$out" <<'END'
 #!/bin/sh
 case $* in
 "list -names") echo inet-args-tcp-to; exit;;
-"list -names *-divert-* *-natlook-*") echo inet-divert-no-loop-in; exit;;
+"list -names *-divert-* *-natlook-* *-redirect-* inet-to-* inet6-to-*") echo inet-divert-no-loop-in; exit;;
 esac
 for v in LOCAL_ADDR REMOTE_ADDR FAKE_ADDR LOCAL_ADDR6 REMOTE_ADDR6 FAKE_ADDR6 REMOTE_SSH SUDO KTRACE SSH_OPTIONS; do
 	eval "echo \"$v=\$$v\""
@@ -66,10 +68,11 @@ func TestMakefile(t *testing.T) {
 	for _, program := range makes(t) {
 		t.Run(filepath.Base(program), func(t *testing.T) {
 			dir := t.TempDir()
-			for _, name := range []string{"Makefile", "regress.mk"} {
+			for _, name := range []string{"Makefile", "regress.mk", "docs/pfdivert.1"} {
 				text, err := os.ReadFile(filepath.Join("..", name))
 				if err == nil {
-					err = os.WriteFile(filepath.Join(dir, name), text, 0o666)
+					err = errors.Join(os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o777),
+						os.WriteFile(filepath.Join(dir, name), text, 0o666))
 				}
 				if err != nil {
 					t.Fatal(err)
@@ -128,7 +131,7 @@ func TestMakefile(t *testing.T) {
 			out, err = run(nil, "list")
 			expect(out, err, "called with list")
 			out, err = run(nil, "claims")
-			expect(out, err, "called with run *-divert-* *-natlook-*")
+			expect(out, err, "called with run *-divert-* *-natlook-* *-redirect-* inet-to-* inet6-to-*")
 
 			kyua := filepath.Join(dir, "bin", "kyua")
 			if err := os.MkdirAll(filepath.Dir(kyua), 0o777); err != nil {
@@ -161,6 +164,22 @@ func TestMakefile(t *testing.T) {
 			if info, err := os.Stat(filepath.Join(root, "opt/x/bin/pfdivert")); err != nil ||
 				info.Mode().Perm() != 0o755 {
 				t.Errorf("installed: %v, %v", info, err)
+			}
+			page, err := os.ReadFile(filepath.Join("..", "docs", "pfdivert.1"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range []string{"pfdivert", "pfdivert-server", "pfdivert-natlook"} {
+				text, err := os.ReadFile(filepath.Join(root, "opt/x/man/man1", name+".1"))
+				if err != nil || !bytes.Equal(text, page) {
+					t.Errorf("the page of %s: %v", name, err)
+				}
+			}
+
+			out, err = run(nil, "help")
+			expect(out, err, "make help\t\tprints this list")
+			if strings.Contains(out, "GO_BUILD") || strings.Contains(out, "#") {
+				t.Errorf("make help prints more than the list:\n%s", out)
 			}
 
 			out, err = run(nil, "generate")

@@ -120,15 +120,19 @@ func pick(args []string) (*Role, []string, error) {
 	if r := find(base); r != nil && !r.Hidden {
 		return r, args[1:], nil
 	}
-	if len(args) == 1 || strings.HasPrefix(args[1], "-") && args[1] != "-h" && args[1] != "-help" &&
-		args[1] != "--help" {
-		return &orchestratorRole, args[1:], nil
+	if len(args) == 1 {
+		return &orchestratorRole, nil, nil
 	}
 	switch args[1] {
 	case "-h", "-help", "--help":
 		return &helpRole, nil, nil
+	case "-version", "--version":
+		return &versionRole, args[2:], nil
 	case "orchestrator":
 		return &orchestratorRole, args[2:], nil
+	}
+	if strings.HasPrefix(args[1], "-") {
+		return &orchestratorRole, args[1:], nil
 	}
 	if r := find(args[1]); r != nil {
 		return r, args[2:], nil
@@ -179,6 +183,8 @@ type interrupted struct{ signal os.Signal }
 func (i interrupted) Error() string { return i.signal.String() }
 
 // flags makes the role's flag set.
+//
+//go:noinline
 func (c *call) flags() *flag.FlagSet {
 	f := flag.NewFlagSet(c.role.Name, flag.ContinueOnError)
 	f.SetOutput(io.Discard)

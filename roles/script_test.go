@@ -18,8 +18,9 @@ import (
 	"pfdivert/roles/lab/labtest"
 )
 
-// TestScripts runs what people type: testdata/script needs nothing of the machine, testdata/lab
-// the right to make namespaces, testdata/lack kernels that lack something, testdata/kernel too, and no QEMU, testdata/trace strace.
+// TestScripts runs what people type: testdata/script needs nothing of the machine, testdata/lab the
+// right to make namespaces, testdata/lack kernels that lack something, testdata/kernel too, and no
+// QEMU, testdata/trace strace.
 func TestScripts(t *testing.T) {
 	t.Run("plain", func(t *testing.T) { playScripts(t, "testdata/script") })
 	t.Run("lab", func(t *testing.T) {

@@ -13,8 +13,10 @@ func TestBoundCell(t *testing.T) {
 	const many, long = 5000, 1 << 20
 	text, data := strings.Repeat("x", long), make([]byte, long)
 	c := Cell{
-		Rules: make([]Rule, many), States: make([]pfconf.State, many), Sockets: make([]Socket, many), Answers: make([]Answer, many),
-		Moved: make([]Moved, many), Errors: make([]string, many), Packets: make([]Packet, many), Missing: make([]string, many),
+		Rules: make([]Rule, many), States: make([]pfconf.State, many), Sockets: make([]Socket, many),
+		Answers: make([]Answer, many),
+		Moved:   make([]Moved, many), Errors: make([]string, many), Packets: make([]Packet, many),
+		Missing: make([]string, many),
 	}
 	for i := range many {
 		c.Rules[i] = Rule{Label: text, Text: text}
@@ -54,12 +56,14 @@ func TestBoundCell(t *testing.T) {
 	if size > 1<<20 {
 		t.Errorf("%d bytes are kept", size)
 	}
-	for _, what := range []string{"rules", "states", "sockets", "answers", "protocol counters", "ICMP errors", "packets", "routes and settings"} {
+	for _, what := range []string{"rules", "states", "sockets", "answers", "protocol counters", "ICMP errors",
+		"packets", "routes and settings"} {
 		if !strings.Contains(strings.Join(c.Missing, "\n"), "\n"+what) {
 			t.Errorf("that %s were left out is not said", what)
 		}
 	}
-	small := Cell{Rules: []Rule{{Label: "l", Text: "r"}}, Answers: []Answer{{"c", strings.Repeat("x", maxText)}}, Packets: make([]Packet, MaxPackets)}
+	small := Cell{Rules: []Rule{{Label: "l", Text: "r"}}, Answers: []Answer{{"c", strings.Repeat("x", maxText)}},
+		Packets: make([]Packet, MaxPackets)}
 	small.Bound()
 	if len(small.Missing) > 0 || len(small.Answers[0].Text) != maxText || small.Rules[0].Text != "r" {
 		t.Errorf("what is not too much was cut: %q", small.Missing)

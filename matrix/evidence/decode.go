@@ -111,7 +111,8 @@ func PflogDirection(header []byte) (way string, ok bool) {
 // pflog says what pf did, by the header's fields.
 func pflog(header []byte, way string) string {
 	// PF_PASS and so on, OpenBSD sys/net/pfvar.h; those that a packet can have.
-	action := map[byte]string{0: "pass", 1: "block", 2: "scrub", 8: "rdr", 11: "defer", 12: "match", 13: "divert", 14: "route", 15: "af-to"}[header[2]]
+	action := map[byte]string{0: "pass", 1: "block", 2: "scrub", 8: "rdr", 11: "defer", 12: "match", 13: "divert",
+		14: "route", 15: "af-to"}[header[2]]
 	text := cmp.Or(action, fmt.Sprint("action ", header[2])) + " " + cmp.Or(way, "?")
 	if nic := pflogName(header[4:20]); nic != "" {
 		text += " on " + nic
@@ -124,7 +125,8 @@ func pflog(header []byte, way string) string {
 		text += fmt.Sprintf(".%d", sub)
 	}
 	// PFRES_MATCH and so on, pfvar.h. Others than a match are why pf dropped it without a rule.
-	reasons := []string{"match", "bad-offset", "fragment", "short", "normalize", "memory", "bad-timestamp", "congestion", "ip-option",
+	reasons := []string{"match", "bad-offset", "fragment", "short", "normalize", "memory", "bad-timestamp",
+		"congestion", "ip-option",
 		"proto-cksum", "state-mismatch", "state-insert", "state-limit", "src-limit", "synproxy"}
 	if n := int(header[3]); n > 0 && n < len(reasons) {
 		text += " (" + reasons[n] + ")"
@@ -137,7 +139,8 @@ func pflog(header []byte, way string) string {
 func pflogName(b []byte) string {
 	name, _, _ := strings.Cut(string(b), "\x00")
 	return strings.Map(func(r rune) rune {
-		if r == '_' || r == '-' || r == '.' || r == '/' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' {
+		if r == '_' || r == '-' || r == '.' || r == '/' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r &&
+			r <= 'Z' {
 			return r
 		}
 		return -1
@@ -296,7 +299,8 @@ func icmp(proto uint8, b []byte) string {
 			return echo("ICMP", kind == 8, b)
 		case 3:
 			return "ICMP " + cmp.Or(map[byte]string{
-				0: "net unreachable", 1: "host unreachable", 2: "protocol unreachable", 3: "port unreachable", 4: "needs fragmenting",
+				0: "net unreachable", 1: "host unreachable", 2: "protocol unreachable", 3: "port unreachable",
+				4: "needs fragmenting",
 				9: "net prohibited", 10: "host prohibited", 13: "prohibited",
 			}[code], fmt.Sprintf("unreachable, code %d", code))
 		case 5:
@@ -311,12 +315,15 @@ func icmp(proto uint8, b []byte) string {
 		return echo("ICMPv6", kind == 128, b)
 	case 1:
 		return "ICMPv6 " + cmp.Or(map[byte]string{
-			0: "no route", 1: "prohibited", 2: "beyond scope", 3: "address unreachable", 4: "port unreachable", 5: "source policy", 6: "reject route",
+			0: "no route", 1: "prohibited", 2: "beyond scope", 3: "address unreachable", 4: "port unreachable",
+			5: "source policy", 6: "reject route",
 		}[code], fmt.Sprintf("unreachable, code %d", code))
 	}
 	if name := map[byte]string{
-		2: "packet too big", 3: "time exceeded", 4: "parameter problem", 133: "router solicitation", 134: "router advertisement",
-		135: "neighbour solicitation", 136: "neighbour advertisement", 137: "redirect", 143: "multicast listener report",
+		2: "packet too big", 3: "time exceeded", 4: "parameter problem", 133: "router solicitation",
+		134: "router advertisement",
+		135: "neighbour solicitation", 136: "neighbour advertisement", 137: "redirect",
+		143: "multicast listener report",
 	}[kind]; name != "" {
 		return "ICMPv6 " + name
 	}
@@ -328,7 +335,8 @@ func echo(name string, request bool, b []byte) string {
 	if request {
 		what = "request"
 	}
-	return fmt.Sprintf("%s echo %s, id %d, seq %d", name, what, binary.BigEndian.Uint16(b[4:]), binary.BigEndian.Uint16(b[6:]))
+	return fmt.Sprintf("%s echo %s, id %d, seq %d", name, what, binary.BigEndian.Uint16(b[4:]),
+		binary.BigEndian.Uint16(b[6:]))
 }
 
 // arp says who asks for whom (RFC 826).

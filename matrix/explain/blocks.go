@@ -18,7 +18,8 @@ func (h *Host) blocks(v6 bool) []string {
 	text, _ := h.answer("ipfw -a list", "")
 	for line := range strings.Lines(text) {
 		w := strings.Fields(line)
-		if len(w) > 4 && w[1] != "0" && drops[w[3]] && (w[4] == "ip" || w[4] == "all" || v6 == strings.Contains(w[4], "6") || !ofVersion.MatchString(w[4])) {
+		if len(w) > 4 && w[1] != "0" && drops[w[3]] && (w[4] == "ip" || w[4] == "all" ||
+			v6 == strings.Contains(w[4], "6") || !ofVersion.MatchString(w[4])) {
 			all = append(all, "ipfw: "+w[0]+" "+strings.Join(w[3:], " "))
 		}
 	}
@@ -42,7 +43,8 @@ func (h *Host) blocks(v6 bool) []string {
 }
 
 // drops are ipfw's actions that end a packet's way.
-var drops = map[string]bool{"deny": true, "drop": true, "reject": true, "unreach": true, "unreach6": true, "reset": true, "reset6": true}
+var drops = map[string]bool{"deny": true, "drop": true, "reject": true, "unreach": true, "unreach6": true,
+	"reset": true, "reset6": true}
 
 var (
 	ofVersion = regexp.MustCompile(`^(ip|ipv|icmp|ipv6-icmp)[46]?$`)

@@ -53,8 +53,11 @@ type Case struct {
 }
 
 // is reports whether the finding has one of these reason codes.
+//
+//go:noinline
 func (c *Case) is(reasons ...string) bool { return slices.Contains(reasons, c.Reason) }
 
+//go:noinline
 func (c *Case) says(words ...string) bool {
 	return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(c.Detail, w) })
 }
@@ -72,6 +75,8 @@ func (c *Case) reply() bool { return c.Mechanism == DivertReply }
 func (c *Case) v6() bool    { return c.Fake.Is6() }
 
 // lost: packets did not arrive, or their answers.
+//
+//go:noinline
 func (c *Case) lost() bool {
 	return c.is("not-delivered", "no-reply", "control-lost", "not-reinjected")
 }
@@ -183,7 +188,8 @@ func (c *Case) unheard() bool { return c.socketsKnown() && !c.heard() }
 func (c *Case) stuck() bool {
 	return slices.ContainsFunc(c.queues(), func(s evidence.Socket) bool {
 		var waiting, lost, lostBySocket, last int
-		n, _ := fmt.Sscanf(s.Text, "netfilter queue, %d waiting, dropped %d by the full queue and %d by the full socket, last id %d", &waiting, &lost, &lostBySocket, &last)
+		n, _ := fmt.Sscanf(s.Text,
+			"netfilter queue, %d waiting, dropped %d by the full queue and %d by the full socket, last id %d", &waiting, &lost, &lostBySocket, &last)
 		return n == 4 && waiting > 0 && waiting == last
 	})
 }
@@ -345,9 +351,13 @@ func (c *Case) filler(cause *Cause) *strings.Replacer {
 		"{NEED}", cure,
 		"{FAKE}", name(c.Fake, "FAKE"), "{LOCAL}", name(c.LocalAddr, "LOCAL"), "{REMOTE}", name(c.RemoteAddr, "REMOTE"),
 		"{NIC}", or(c.Remote.nic(), "the interface"), "{MARK}", mark, "{TABLE}", or(c.Remote.table(), "TABLE"),
-		"{DIVERT}", divert, "{DETAIL}", c.Detail, "{BLOCK}", c.logged("block"), "{QUEUES}", queues, "{ip}", ip, "{ROUTE}", or(c.Local.fakeRoute(c.Fake), "no route"),
-		"{RULES}", or(c.others, or(c.foreign(cause), "another program's rule")), "{ERRORS}", strings.Join(c.errors(), "; "),
-		"{inet}", inet, "{HOST}", name(c.host(), "FAKE"), "{BLOCKS}", strings.Join(blocking.blocks(c.v6()), "; "), "{QUEUE}", queue, "{MTUS}", "MTU "+mtu(&c.Local, "LOCAL")+", "+mtu(&c.Remote, "REMOTE"), "{LOCALNIC}", or(c.Local.nic(), "its interface"))
+		"{DIVERT}", divert, "{DETAIL}", c.Detail, "{BLOCK}", c.logged("block"), "{QUEUES}", queues, "{ip}", ip,
+		"{ROUTE}", or(c.Local.fakeRoute(c.Fake), "no route"),
+		"{RULES}", or(c.others, or(c.foreign(cause), "another program's rule")), "{ERRORS}",
+		strings.Join(c.errors(), "; "),
+		"{inet}", inet, "{HOST}", name(c.host(), "FAKE"), "{BLOCKS}", strings.Join(blocking.blocks(c.v6()), "; "),
+		"{QUEUE}", queue, "{MTUS}", "MTU "+mtu(&c.Local, "LOCAL")+", "+mtu(&c.Remote, "REMOTE"), "{LOCALNIC}",
+		or(c.Local.nic(), "its interface"))
 }
 
 // foreign names the chains of someone else's that a cause is about, or all on both hosts.

@@ -29,6 +29,8 @@ type Cause struct {
 type Advice struct{ Likely, Check, Mend string }
 
 // anywhere is the advice where the system makes no difference.
+//
+//go:noinline
 func anywhere(likely, check, fix string) map[string]Advice {
 	return map[string]Advice{"": {likely, check, fix}}
 }
@@ -73,4 +75,5 @@ func byDoctor(*Case) bool { return false }
 
 // causes are all, in the order in which they are tried: what explains few cases before what
 // explains many.
-var causes = slices.Concat(hostCauses, routeCauses, ruleCauses, filterCauses, matchCauses, socketCauses, resultCauses, lastCauses)
+var causes = slices.Concat(hostCauses, routeCauses, ruleCauses, filterCauses, matchCauses, socketCauses, resultCauses,
+	lastCauses)

@@ -27,7 +27,8 @@ var filterCauses = []Cause{
 		Chains: []chains{at("prerouting", "ct zone set"), at("output", "ct zone set")},
 		Cell:   func(c *Case) bool { return c.reply() && c.diverted() || c.is("state-missing") },
 		Advice: anywhere("conntrack keeps what comes in and what goes out in different zones, so an answer does not find its flow's state ({RULES})",
-			listRules+"; conntrack -L -o extended (zone=, zone-orig= or zone-reply=)", "set the same zone for both directions (ct zone set in prerouting and in output), or none"),
+			listRules+"; conntrack -L -o extended (zone=, zone-orig= or zone-reply=)",
+			"set the same zone for both directions (ct zone set in prerouting and in output), or none"),
 	},
 	{
 		Code: "source-translated", Firewalls: linux,
@@ -52,31 +53,39 @@ var filterCauses = []Cause{
 		Code: "destination-translated", Firewalls: []string{pf, ipfw},
 		Cell: func(c *Case) bool { return c.to() && c.is("wrong-address") },
 		Advice: map[string]Advice{
-			pf:   {"a rdr-to rule changes the destination, so the original one is lost", "pfctl -vvsr; pfctl -ss", "use divert-to in place of rdr-to, and no other rule that translates FAKE"},
-			ipfw: {"a nat or fwd rule changes the destination, so the original one is lost", "ipfw -d show", "leave FAKE out of the nat rule"},
+			pf: {"a rdr-to rule changes the destination, so the original one is lost", "pfctl -vvsr; pfctl -ss",
+				"use divert-to in place of rdr-to, and no other rule that translates FAKE"},
+			ipfw: {"a nat or fwd rule changes the destination, so the original one is lost", "ipfw -d show",
+				"leave FAKE out of the nat rule"},
 		},
 	},
 	{
 		Code: "source-translated", Firewalls: []string{pf, ipfw},
 		Cell: func(c *Case) bool {
 			return !c.to() && c.is("wrong-address") && !c.ofDivertSocket() ||
-				(c.reply() || c.Mechanism == PacketOut) && c.unmatched() && c.Firewall == pf && c.Remote.translatesSource()
+				(c.reply() || c.Mechanism == PacketOut) && c.unmatched() && c.Firewall == pf &&
+					c.Remote.translatesSource()
 		},
 		Advice: map[string]Advice{
-			pf:   {"a nat-to rule translates the source address of what leaves REMOTE", "pfctl -vvsr; pfctl -ss", "leave FAKE out of the nat-to rule"},
-			ipfw: {"a nat rule translates the source address of what leaves REMOTE", "ipfw -d show", "leave FAKE out of the nat rule"},
+			pf: {"a nat-to rule translates the source address of what leaves REMOTE", "pfctl -vvsr; pfctl -ss",
+				"leave FAKE out of the nat-to rule"},
+			ipfw: {"a nat rule translates the source address of what leaves REMOTE", "ipfw -d show",
+				"leave FAKE out of the nat rule"},
 		},
 	},
 	{
 		Code: "diverted-by-another",
 		Cell: func(c *Case) bool {
-			return c.is("control-delivered") || c.is("not-delivered") && c.Mechanism != DivertBoth && c.unmatched() && c.anotherMatched()
+			return c.is("control-delivered") || c.is("not-delivered") && c.Mechanism != DivertBoth && c.unmatched() &&
+				c.anotherMatched()
 		},
 		Advice: map[string]Advice{
-			"":       {"another rule of REMOTE's diverts the same flow, or another host answers for FAKE", "", "leave FAKE out of that rule"},
-			nftables: {"another rule of REMOTE's diverts the same flow ({RULES}), or rules of an earlier run are still loaded", listRules, "leave FAKE out of that rule; pfdivert cleanup removes what a killed run left"},
-			pf:       {"another rule of REMOTE's diverts the same flow, or a state of an earlier flow catches it", "pfctl -vvsr; pfctl -a '*' -sr; pfctl -ss", "leave FAKE out of that rule; pfctl -k {LOCAL}"},
-			ipfw:     {"another rule of REMOTE's diverts the same flow", "ipfw -d show", "leave FAKE out of that rule"},
+			"": {"another rule of REMOTE's diverts the same flow, or another host answers for FAKE", "", "leave FAKE out of that rule"},
+			nftables: {"another rule of REMOTE's diverts the same flow ({RULES}), or rules of an earlier run are still loaded",
+				listRules, "leave FAKE out of that rule; pfdivert cleanup removes what a killed run left"},
+			pf: {"another rule of REMOTE's diverts the same flow, or a state of an earlier flow catches it",
+				"pfctl -vvsr; pfctl -a '*' -sr; pfctl -ss", "leave FAKE out of that rule; pfctl -k {LOCAL}"},
+			ipfw: {"another rule of REMOTE's diverts the same flow", "ipfw -d show", "leave FAKE out of that rule"},
 		},
 	},
 	{
@@ -96,11 +105,14 @@ var filterCauses = []Cause{
 	{
 		Code: "dropped-out", Firewalls: bsd,
 		Cell: func(c *Case) bool {
-			return c.is("socket-failed") && c.says(": send: ", ": connect: ") && c.says("ermission denied", "not permitted")
+			return c.is("socket-failed") && c.says(": send: ", ": connect: ") &&
+				c.says("ermission denied", "not permitted")
 		},
 		Advice: map[string]Advice{
-			pf:   {"a rule of the host's own blocks what leaves: {DETAIL}", "pfctl -vvsr; pfctl -ss", "let FAKE pass out before that rule (pass out quick from {FAKE})"},
-			ipfw: {"a rule of the host's own denies what leaves: {DETAIL}", "ipfw -a list", "let FAKE pass out before that rule (allow ip from {FAKE} to any out)"},
+			pf: {"a rule of the host's own blocks what leaves: {DETAIL}", "pfctl -vvsr; pfctl -ss",
+				"let FAKE pass out before that rule (pass out quick from {FAKE})"},
+			ipfw: {"a rule of the host's own denies what leaves: {DETAIL}", "ipfw -a list",
+				"let FAKE pass out before that rule (allow ip from {FAKE} to any out)"},
 		},
 	},
 	{
@@ -125,15 +137,18 @@ var filterCauses = []Cause{
 		Code: "dropped-before", Firewalls: bsd, // first, as doctor takes the first with a code
 		Cell: byDoctor,
 		Advice: map[string]Advice{
-			pf:   {"an earlier rule with quick drops the packet before the rule that diverts is looked at: {DETAIL}", "pfctl -vvsr; pfctl -a '*' -sr", "move the rule that diverts before it, or leave its packets out of it"},
-			ipfw: {"an earlier rule drops the packet before the rule that diverts is looked at: {DETAIL}", "ipfw -a list", "give the rule that diverts a lower number, or leave its packets out of the other"},
+			pf: {"an earlier rule with quick drops the packet before the rule that diverts is looked at: {DETAIL}",
+				"pfctl -vvsr; pfctl -a '*' -sr", "move the rule that diverts before it, or leave its packets out of it"},
+			ipfw: {"an earlier rule drops the packet before the rule that diverts is looked at: {DETAIL}",
+				"ipfw -a list", "give the rule that diverts a lower number, or leave its packets out of the other"},
 		},
 	},
 	{
 		Code: "dropped-before", Firewalls: []string{pf},
 		Cell: func(c *Case) bool { return c.unmatched() && c.logged("block") != "" },
 		Advice: map[string]Advice{
-			pf: {"pf drops the packet before the rule that diverts is looked at, as its log says: {BLOCK}", "pfctl -vvsr; tcpdump -nettti pflog0", "move the rule that diverts before it, or leave its packets out of it"},
+			pf: {"pf drops the packet before the rule that diverts is looked at, as its log says: {BLOCK}",
+				"pfctl -vvsr; tcpdump -nettti pflog0", "move the rule that diverts before it, or leave its packets out of it"},
 		},
 	},
 	{
@@ -148,8 +163,10 @@ var filterCauses = []Cause{
 			return (c.to() || c.diverted()) && c.unmatched() && len(c.Remote.blocks(c.v6())) > 0
 		},
 		Advice: map[string]Advice{
-			pf:   {"a rule of REMOTE's own has dropped packets, and the rule that diverts has seen none ({BLOCKS})", "pfctl -vvsr; pfctl -a '*' -sr", "move the rule that diverts before it, or leave its packets out of it"},
-			ipfw: {"a rule of REMOTE's own has dropped packets, and the rule that diverts has seen none ({BLOCKS})", "ipfw -a list", "give the rule that diverts a lower number, or leave its packets out of the other"},
+			pf: {"a rule of REMOTE's own has dropped packets, and the rule that diverts has seen none ({BLOCKS})",
+				"pfctl -vvsr; pfctl -a '*' -sr", "move the rule that diverts before it, or leave its packets out of it"},
+			ipfw: {"a rule of REMOTE's own has dropped packets, and the rule that diverts has seen none ({BLOCKS})",
+				"ipfw -a list", "give the rule that diverts a lower number, or leave its packets out of the other"},
 		},
 	},
 	{
@@ -162,12 +179,15 @@ var filterCauses = []Cause{
 	},
 	{
 		Code: "dropped-after", Firewalls: []string{pf}, Cell: byDoctor,
-		Advice: anywhere("the filter drops what an rdr rule, or on OpenBSD a match rule with rdr-to, has translated: {DETAIL}", "pfctl -sn; pfctl -vvsr", "pass it in the filter, by its new address and port, or on FreeBSD give the rule pass (rdr pass)"),
+		Advice: anywhere(
+			"the filter drops what an rdr rule, or on OpenBSD a match rule with rdr-to, has translated: {DETAIL}",
+			"pfctl -sn; pfctl -vvsr", "pass it in the filter, by its new address and port, or on FreeBSD give the rule pass (rdr pass)"),
 	},
 	{
 		Code: "dropped-after", Firewalls: linux,
-		Maybe:  true,
-		Chains: []chains{at("input", "drop", "reject"), {"prerouting", manglePriority + 1, highest, []string{"drop", "reject"}}},
+		Maybe: true,
+		Chains: []chains{at("input", "drop", "reject"), {"prerouting", manglePriority + 1, highest,
+			[]string{"drop", "reject"}}},
 		Cell: func(c *Case) bool {
 			return c.diverted() && !c.undone() && (c.to() && c.matched() || c.reply() && c.Counters.Replies > 0)
 		},
@@ -178,6 +198,7 @@ var filterCauses = []Cause{
 
 // looped reports whether a packet that was reinjected came again beside a pf that is on.
 func (c *Case) looped() bool {
-	again := c.is("looped") || c.CountersKnown && c.Counters.Matched > 1 && c.is("not-delivered", "not-reinjected", "wrong-data")
+	again := c.is("looped") || c.CountersKnown && c.Counters.Matched > 1 &&
+		c.is("not-delivered", "not-reinjected", "wrong-data")
 	return again && c.Firewall == ipfw && (c.Packet() || c.Claim) && c.Remote.pfOn()
 }

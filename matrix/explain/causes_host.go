@@ -17,9 +17,11 @@ var hostCauses = []Cause{
 	{
 		Code: "kernel-too-old", Firewalls: linux,
 		Cell: func(c *Case) bool {
-			return c.is("no-feature") && c.says("REMOTE: Linux before", "remote server: Linux before", "remote client: Linux before")
+			return c.is("no-feature") && c.says("REMOTE: Linux before", "remote server: Linux before",
+				"remote client: Linux before")
 		},
-		Advice: anywhere("this release of Linux could not do it yet: {DETAIL}", "uname -r", "take a later kernel; nothing is wrong with this one"),
+		Advice: anywhere("this release of Linux could not do it yet: {DETAIL}", "uname -r",
+			"take a later kernel; nothing is wrong with this one"),
 	},
 	{
 		Code: "module-missing",
@@ -32,7 +34,8 @@ var hostCauses = []Cause{
 	},
 	{
 		Code: "no-such-family", Cell: func(c *Case) bool { return c.is("no-family") },
-		Advice: anywhere("a host lacks the address family: {DETAIL}", "sysctl net.ipv6.conf.all.disable_ipv6", "boot without ipv6.disable=1, or give addresses of that family"),
+		Advice: anywhere("a host lacks the address family: {DETAIL}", "sysctl net.ipv6.conf.all.disable_ipv6",
+			"boot without ipv6.disable=1, or give addresses of that family"),
 	},
 	{
 		Code: "fake-owned",
@@ -61,28 +64,41 @@ var hostCauses = []Cause{
 			"ping {REMOTE} on LOCAL; ping {LOCAL} on REMOTE", "let ICMP and ICMPv6 echo pass between the hosts"),
 	},
 	{
-		Code: "port-in-use", Cell: func(c *Case) bool { return c.is("socket-failed") && c.says("address already in use") },
+		Code: "port-in-use", Cell: func(c *Case) bool {
+			return c.is("socket-failed") &&
+				c.says("address already in use")
+		},
 		Advice: map[string]Advice{
-			"":       {"another program has the port", "netstat -an", "stop that program, or begin the run again: it chooses other ports"},
-			nftables: {"another program has the port", "ss -anp", "stop that program, or begin the run again: it chooses other ports"},
+			"": {"another program has the port", "netstat -an",
+				"stop that program, or begin the run again: it chooses other ports"},
+			nftables: {"another program has the port", "ss -anp",
+				"stop that program, or begin the run again: it chooses other ports"},
 		},
 	},
 	{
 		Code: "no-privilege",
 		Cell: func(c *Case) bool {
-			return c.is("socket-failed", "rule-refused", "setup-failed", "question-failed") && !c.says(": send: ", ": connect: ") &&
+			return c.is("socket-failed", "rule-refused", "setup-failed", "question-failed") &&
+				!c.says(": send: ", ": connect: ") &&
 				c.says("operation not permitted", "permission denied", "not permitted", "Permission denied")
 		},
 		Advice: map[string]Advice{
-			"":       {"this process may not do that: sockets with a foreign address, raw sockets and rules need root", "id", "start it as root, or with SUDO=sudo or SUDO=doas"},
-			nftables: {"this process may not do that: IP_TRANSPARENT needs CAP_NET_ADMIN or CAP_NET_RAW, rules and queues CAP_NET_ADMIN, in the user namespace that owns the network", "capsh --decode=$(sed -n 's/^CapEff:.//p' /proc/PID/status), with the proxy's PID", "start it as root, with SUDO=sudo, or give the proxy's service AmbientCapabilities=CAP_NET_ADMIN"},
+			"": {"this process may not do that: sockets with a foreign address, raw sockets and rules need root",
+				"id", "start it as root, or with SUDO=sudo or SUDO=doas"},
+			nftables: {"this process may not do that: IP_TRANSPARENT needs CAP_NET_ADMIN or CAP_NET_RAW, rules and queues CAP_NET_ADMIN, in the user namespace that owns the network",
+				"capsh --decode=$(sed -n 's/^CapEff:.//p' /proc/PID/status), with the proxy's PID",
+				"start it as root, with SUDO=sudo, or give the proxy's service AmbientCapabilities=CAP_NET_ADMIN"},
 		},
 	},
 	{
 		Code: "mtu", Cell: (*Case).tooLong,
 		Advice: map[string]Advice{
-			"":       {"the packet is longer than the way takes ({MTUS}): {DETAIL}", "ifconfig -a | grep mtu, on both hosts; ping -D -s 1472 {REMOTE}, on LOCAL", "give both ends of the link the same MTU, and let ICMP \"fragmentation needed\" and \"packet too big\" pass"},
-			nftables: {"the packet is longer than the way takes ({MTUS}): {DETAIL}", "ip link show dev {NIC}; on LOCAL: ip link show dev {LOCALNIC}; ping -M do -s 1472 {REMOTE}", "give both ends of the link the same MTU, and let ICMP \"fragmentation needed\" and \"packet too big\" pass"},
+			"": {"the packet is longer than the way takes ({MTUS}): {DETAIL}",
+				"ifconfig -a | grep mtu, on both hosts; ping -D -s 1472 {REMOTE}, on LOCAL",
+				"give both ends of the link the same MTU, and let ICMP \"fragmentation needed\" and \"packet too big\" pass"},
+			nftables: {"the packet is longer than the way takes ({MTUS}): {DETAIL}",
+				"ip link show dev {NIC}; on LOCAL: ip link show dev {LOCALNIC}; ping -M do -s 1472 {REMOTE}",
+				"give both ends of the link the same MTU, and let ICMP \"fragmentation needed\" and \"packet too big\" pass"},
 		},
 	},
 	{
@@ -90,12 +106,23 @@ var hostCauses = []Cause{
 		Cell: func(c *Case) bool {
 			return c.is("agent-lost", "setup-failed", "rule-refused", "question-failed", "timed-out", "interrupted")
 		},
-		Advice: anywhere("the test could not be done, which says nothing about the kernel: {DETAIL}", "pfdivert check-setup", "fix what the sentence says and run it again"),
+		Advice: anywhere("the test could not be done, which says nothing about the kernel: {DETAIL}",
+			"pfdivert check-setup", "fix what the sentence says and run it again"),
+	},
+	{
+		// What is absent may only not have been told, so no cause that looks for it is sure.
+		Code: "not-looked-at",
+		Cell: func(c *Case) bool {
+			return (c.Local.Cut || c.Remote.Cut) && !c.is("local-route", "kernel-splat", "known-failure-passed")
+		},
+		Advice: anywhere("the hosts were not looked at in full: one is too slow, or can't be asked, and half a look names no cause",
+			"uptime, on both hosts", "run the target alone: pfdivert run NAME"),
 	},
 }
 
 var fakeOwned = map[string]Advice{
-	"": {"REMOTE has FAKE configured on an interface: it would receive what is sent there without any rule", "ifconfig -a", "ifconfig IF {inet} {FAKE} delete, or choose another FAKE"},
+	"": {"REMOTE has FAKE configured on an interface: it would receive what is sent there without any rule",
+		"ifconfig -a", "ifconfig IF {inet} {FAKE} delete, or choose another FAKE"},
 	nftables: {"REMOTE has FAKE configured on an interface: it would receive what is sent there without any rule",
 		"{ip} addr show to {FAKE}", "ip addr del {FAKE} dev IF, or choose another FAKE"},
 }
@@ -105,7 +132,8 @@ var fakeOwned = map[string]Advice{
 func (c *Case) tooLong() bool {
 	for _, s := range append(c.errors(), c.Detail) {
 		s = strings.ToLower(s)
-		if strings.Contains(s, "message too long") || strings.Contains(s, "too big") || strings.Contains(s, "fragmentation needed") {
+		if strings.Contains(s, "message too long") || strings.Contains(s, "too big") ||
+			strings.Contains(s, "fragmentation needed") {
 			return true
 		}
 	}

@@ -17,8 +17,10 @@ var routeCauses = []Cause{
 			return c.is("local-route") || c.diverted() && answeredWith(c.Local.fakeRoute(c.Fake))
 		},
 		Advice: map[string]Advice{
-			"":       {"LOCAL has no route to FAKE", "route -n get -{inet} {FAKE}, on LOCAL", "route add -{inet} {FAKE} {REMOTE}, on LOCAL"},
-			nftables: {"LOCAL has no route to FAKE", "{ip} route get {FAKE}, on LOCAL", "{ip} route add {FAKE} via {REMOTE}, on LOCAL"},
+			"": {"LOCAL has no route to FAKE", "route -n get -{inet} {FAKE}, on LOCAL",
+				"route add -{inet} {FAKE} {REMOTE}, on LOCAL"},
+			nftables: {"LOCAL has no route to FAKE", "{ip} route get {FAKE}, on LOCAL",
+				"{ip} route add {FAKE} via {REMOTE}, on LOCAL"},
 		},
 	},
 	{
@@ -32,10 +34,12 @@ var routeCauses = []Cause{
 	{
 		Code: "fake-on-link", Cell: func(c *Case) bool {
 			route := c.Local.fakeRoute(c.Fake)
-			return c.diverted() && device(route) != "" && device(route) == c.Local.nic() && !strings.Contains(route, " via ")
+			return c.diverted() && device(route) != "" && device(route) == c.Local.nic() &&
+				!strings.Contains(route, " via ")
 		},
 		Advice: anywhere("LOCAL looks for FAKE on the link itself, where no host answers for it: the route has no gateway ({ROUTE})",
-			"{ip} route get {FAKE} and {ip} neigh show {FAKE}, on LOCAL", "{ip} route replace {FAKE} via {REMOTE}, on LOCAL"),
+			"{ip} route get {FAKE} and {ip} neigh show {FAKE}, on LOCAL",
+			"{ip} route replace {FAKE} via {REMOTE}, on LOCAL"),
 	},
 	{
 		Code: "own-traffic-diverted", Firewalls: linux, Cell: byDoctor,
@@ -74,7 +78,8 @@ var routeCauses = []Cause{
 		Host: func(h *Host) bool {
 			rules, known := h.diverting()
 			mark := h.mark()
-			return known && mark != 0 && len(rules) > 0 && !slices.ContainsFunc(rules, func(r policyRule) bool { return r.takes(mark) })
+			return known && mark != 0 && len(rules) > 0 && !slices.ContainsFunc(rules,
+				func(r policyRule) bool { return r.takes(mark) })
 		},
 		Cell: (*Case).diverted,
 		Advice: anywhere("the policy rule that chooses table {TABLE} looks for another mark, or at other bits of it, than {MARK}, which the rules set",
@@ -88,13 +93,15 @@ var routeCauses = []Cause{
 		},
 		Cell: (*Case).diverted,
 		Advice: anywhere("table {TABLE}, which the policy rule chooses, has no local route to FAKE, or another table has it: marked packets are dropped in routing",
-			"{ip} route show table {TABLE}; {ip} route show table all type local", "{ip} route add local {FAKE} dev lo table {TABLE}"),
+			"{ip} route show table {TABLE}; {ip} route show table all type local",
+			"{ip} route add local {FAKE} dev lo table {TABLE}"),
 	},
 	{
 		Code: "rp-filter", Firewalls: linux,
 		Host: func(h *Host) bool {
 			return strings.Contains(strings.ToLower(h.markedRoute()), "cross-device") ||
-				h.localDefault() && h.nicSysctl("ipv4", "rp_filter") == "1" && h.nicSysctl("ipv4", "src_valid_mark") == "1"
+				h.localDefault() && h.nicSysctl("ipv4", "rp_filter") == "1" &&
+					h.nicSysctl("ipv4", "src_valid_mark") == "1"
 		},
 		Cell: (*Case).diverted,
 		Advice: anywhere("reverse path filtering drops marked packets as martian: with src_valid_mark it looks for their sender by the mark, in table {TABLE}, where all addresses are local",
@@ -105,18 +112,21 @@ var routeCauses = []Cause{
 		Code: "late-policy-rule", Firewalls: linux,
 		Host: func(h *Host) bool {
 			rules, known := h.diverting()
-			return known && len(rules) > 0 && !slices.ContainsFunc(rules, func(r policyRule) bool { return r.priority <= mainPriority }) &&
+			return known && len(rules) > 0 && !slices.ContainsFunc(rules,
+				func(r policyRule) bool { return r.priority <= mainPriority }) &&
 				!strings.HasPrefix(h.markedRoute(), "local ")
 		},
 		Cell: (*Case).diverted,
 		Advice: anywhere("the policy rule stands behind the main table, which has a route for FAKE and decides first",
-			"{ip} rule; {ip} route get {FAKE} from {LOCAL} iif {NIC} mark {MARK}", "{ip} rule add fwmark {MARK} lookup {TABLE} priority 100, and delete the late one"),
+			"{ip} rule; {ip} route get {FAKE} from {LOCAL} iif {NIC} mark {MARK}",
+			"{ip} rule add fwmark {MARK} lookup {TABLE} priority 100, and delete the late one"),
 	},
 	{
 		Code: "bridge-netfilter", Firewalls: linux,
 		Host: func(h *Host) bool {
 			link, _ := h.answer("ip link show dev ", "")
-			return strings.HasSuffix(link, " bridge") && (h.sysctl("net.bridge.bridge-nf-call-iptables") == "1" || h.sysctl("net.bridge.bridge-nf-call-ip6tables") == "1")
+			return strings.HasSuffix(link, " bridge") && (h.sysctl("net.bridge.bridge-nf-call-iptables") == "1" ||
+				h.sysctl("net.bridge.bridge-nf-call-ip6tables") == "1")
 		},
 		Cell: func(c *Case) bool { return c.to() && c.Proto.HasPorts() && c.lost() && !c.unmatched() && !c.undone() },
 		Advice: anywhere("{NIC} is a bridge, and br_netfilter has its packets go through the rules of IP before the bridge hands them to IP: the socket that tproxy chose is forgotten between",
@@ -131,6 +141,7 @@ func replyElsewhere(h *Host) bool {
 	rules, _ := h.policyRules()
 	fake, _ := netip.ParseAddr(h.commandAfter("ip addr show to "))
 	return slices.ContainsFunc(rules, func(r policyRule) bool {
-		return r.from.Contains(fake) && r.from.Bits() > 0 && !r.marked && r.priority < mainPriority && r.table != "main" && r.table != "local"
+		return r.from.Contains(fake) && r.from.Bits() > 0 && !r.marked && r.priority < mainPriority &&
+			r.table != "main" && r.table != "local"
 	})
 }

@@ -40,7 +40,9 @@ var ruleCauses = []Cause{
 		Cell: func(c *Case) bool {
 			nic := c.Remote.nic()
 			m := ofInterface.FindStringSubmatch(c.rule())
-			return !c.is("control-delivered", "control-lost") && (c.unmatched() || c.reply() && c.diverted() && c.Counters.Replies == 0) && nic != "" && m != nil && m[1] != nic
+			return !c.is("control-delivered", "control-lost") &&
+				(c.unmatched() || c.reply() && c.diverted() && c.Counters.Replies == 0) && nic != "" && m != nil &&
+				m[1] != nic
 		},
 		Advice: anywhere("the rule is for another interface than {NIC}, by which the packets come",
 			listRules+"; tcpdump -ni any host {HOST}", "name {NIC} in the rule; of a bridge or a VLAN, the interface that the host's IP sees"),
@@ -48,13 +50,17 @@ var ruleCauses = []Cause{
 	{
 		Code: "stale-state",
 		Cell: func(c *Case) bool {
-			return c.Second && c.reply() && c.is("no-reply") && (c.Firewall == pf || strings.Contains(c.rule(), "ct direction reply"))
+			return c.Second && c.reply() && c.is("no-reply") &&
+				(c.Firewall == pf || strings.Contains(c.rule(), "ct direction reply"))
 		},
 		Advice: map[string]Advice{
-			"":       {"a state that an earlier flow left catches the answers", "", "kill the state"},
-			nftables: {"a state that an earlier flow with the same addresses left is of the other direction, and the rule takes only replies (ct direction reply)", "conntrack -L", "conntrack -D -s {LOCAL} -d {FAKE}, or leave the direction out of the rule"},
-			pf:       {"the state that an earlier divert-to flow with the same addresses left catches the answer", "pfctl -ss -v", "pfctl -k {LOCAL} -k {FAKE}"},
-			ipfw:     {"a dynamic rule of an earlier flow catches the answer", "ipfw -d show", "wait for its end (net.inet.ip.fw.dyn_udp_lifetime)"},
+			"": {"a state that an earlier flow left catches the answers", "", "kill the state"},
+			nftables: {"a state that an earlier flow with the same addresses left is of the other direction, and the rule takes only replies (ct direction reply)",
+				"conntrack -L", "conntrack -D -s {LOCAL} -d {FAKE}, or leave the direction out of the rule"},
+			pf: {"the state that an earlier divert-to flow with the same addresses left catches the answer",
+				"pfctl -ss -v", "pfctl -k {LOCAL} -k {FAKE}"},
+			ipfw: {"a dynamic rule of an earlier flow catches the answer", "ipfw -d show",
+				"wait for its end (net.inet.ip.fw.dyn_udp_lifetime)"},
 		},
 	},
 }
@@ -72,35 +78,48 @@ var matchCauses = []Cause{
 			return c.unmatched() && c.lost() && off()
 		},
 		Advice: map[string]Advice{
-			pf:   {"pf is disabled, so no rule is evaluated", "pfctl -si", "pfctl -e"},
-			ipfw: {"ipfw is switched off for this family, so no rule is evaluated", "sysctl net.inet.ip.fw.enable net.inet6.ip6.fw.enable", "sysctl net.inet.ip.fw.enable=1 net.inet6.ip6.fw.enable=1"},
+			pf: {"pf is disabled, so no rule is evaluated", "pfctl -si", "pfctl -e"},
+			ipfw: {"ipfw is switched off for this family, so no rule is evaluated",
+				"sysctl net.inet.ip.fw.enable net.inet6.ip6.fw.enable",
+				"sysctl net.inet.ip.fw.enable=1 net.inet6.ip6.fw.enable=1"},
 		},
 	},
 	{
 		Code: "not-evaluated", Firewalls: []string{nftables, pf, ipfw}, Cell: byDoctor,
 		Advice: map[string]Advice{
-			nftables: {"no packet comes to the rule: {DETAIL}", "nft -a list ruleset; iptables-save; ip -br link", "jump to its chain from one with a hook, name the interface by which the packets come, or take the table's flag dormant away"},
-			pf:       {"pf never looks at the rule: {DETAIL}", "pfctl -sr; pfctl -v -sA; pfctl -vsI", "call the anchor in pf.conf (anchor \"NAME\"), or take the interface out of set skip"},
-			ipfw:     {"ipfw never looks at the rule: {DETAIL}", "ipfw set show", "ipfw set enable N"},
+			nftables: {"no packet comes to the rule: {DETAIL}", "nft -a list ruleset; iptables-save; ip -br link",
+				"jump to its chain from one with a hook, name the interface by which the packets come, or take the table's flag dormant away"},
+			pf: {"pf never looks at the rule: {DETAIL}", "pfctl -sr; pfctl -v -sA; pfctl -vsI",
+				"call the anchor in pf.conf (anchor \"NAME\"), or take the interface out of set skip"},
+			ipfw: {"ipfw never looks at the rule: {DETAIL}", "ipfw set show", "ipfw set enable N"},
 		},
 	},
 	{
 		Code: "overruled", Firewalls: []string{nftables, pf, ipfw}, Cell: byDoctor,
 		Advice: map[string]Advice{
-			nftables: {"an earlier rule of the same table decides about the packet: {DETAIL}", "nft -a list ruleset; iptables-save", "put the rule that diverts before it, or leave its packets out of the other"},
-			pf:       {"another rule decides about the packet: an earlier one with quick, or, where the rule that diverts has none, a later one that matches: {DETAIL}", "pfctl -vvsr; pfctl -a '*' -sr", "put the rule that diverts behind it, or give it quick and put it before"},
-			ipfw:     {"an earlier rule decides about the packet: {DETAIL}", "ipfw -a list", "give the rule that diverts a lower number, or leave its packets out of the other"},
+			nftables: {"an earlier rule of the same table decides about the packet: {DETAIL}",
+				"nft -a list ruleset; iptables-save", "put the rule that diverts before it, or leave its packets out of the other"},
+			pf: {"another rule decides about the packet: an earlier one with quick, or, where the rule that diverts has none, a later one that matches: {DETAIL}",
+				"pfctl -vvsr; pfctl -a '*' -sr",
+				"put the rule that diverts behind it, or give it quick and put it before"},
+			ipfw: {"an earlier rule decides about the packet: {DETAIL}", "ipfw -a list",
+				"give the rule that diverts a lower number, or leave its packets out of the other"},
 		},
 	},
 	{
 		Code: "forwarded",
 		Cell: func(c *Case) bool {
-			return c.unmatched() && c.is("not-delivered", "no-reply", "not-counted") && c.Remote.forwards(c.v6()) && (c.to() || c.reply() && c.comesBack())
+			return c.unmatched() && c.is("not-delivered", "no-reply", "not-counted") && c.Remote.forwards(c.v6()) &&
+				(c.to() || c.reply() && c.comesBack())
 		},
 		Advice: map[string]Advice{
-			"":       {"REMOTE forwards, and no rule takes the packet: it is sent on, or answered with an ICMP error, in place of being diverted", "sysctl net.inet.ip.forwarding; pfctl -vvsr", "fix the rule, so that it matches; see rule-mismatch"},
-			nftables: {"REMOTE forwards, and no rule takes the packet: it is sent on, or answered with an ICMP error, in place of being diverted", "sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding; {ip} route get {FAKE} from {LOCAL} iif {NIC}", "fix the rule, so that it matches; see rule-mismatch"},
-			ipfw:     {"REMOTE forwards, and no rule takes the packet: it is sent on, or answered with an ICMP error, in place of being diverted", "sysctl net.inet.ip.forwarding; ipfw -a list", "fix the rule, so that it matches; see rule-mismatch"},
+			"": {"REMOTE forwards, and no rule takes the packet: it is sent on, or answered with an ICMP error, in place of being diverted",
+				"sysctl net.inet.ip.forwarding; pfctl -vvsr", "fix the rule, so that it matches; see rule-mismatch"},
+			nftables: {"REMOTE forwards, and no rule takes the packet: it is sent on, or answered with an ICMP error, in place of being diverted",
+				"sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding; {ip} route get {FAKE} from {LOCAL} iif {NIC}",
+				"fix the rule, so that it matches; see rule-mismatch"},
+			ipfw: {"REMOTE forwards, and no rule takes the packet: it is sent on, or answered with an ICMP error, in place of being diverted",
+				"sysctl net.inet.ip.forwarding; ipfw -a list", "fix the rule, so that it matches; see rule-mismatch"},
 		},
 	},
 	{
@@ -117,10 +136,17 @@ var matchCauses = []Cause{
 			return c.unmatched() && c.is("not-delivered", "no-reply", "not-rewritten", "not-counted", "not-lost")
 		},
 		Advice: map[string]Advice{
-			"":       {"the rule matched none of the cell's packets: addresses, port, protocol, family or interface are not theirs, or an earlier rule decided", "", "compare the rule with what comes"},
-			nftables: {"the rule matched none of the cell's packets: addresses, port, protocol, family or interface are not theirs", "nft -a list ruleset; tcpdump -ni {NIC} host {HOST}; nft monitor trace, with meta nftrace set 1", "compare the rule with what comes"},
-			pf:       {"the rule matched none of the cell's packets: an earlier rule with quick decided, the main ruleset does not call the anchor, or a state of an earlier flow has them", "pfctl -vvsr; pfctl -a regress -vvsr; pfctl -ss; tcpdump -nettti pflog0", "move the anchor before the quick rule; pfctl -k {LOCAL} for a state"},
-			ipfw:     {"the rule matched none of the cell's packets: an earlier rule decided, or net.inet.ip.fw.enable is 0", "ipfw -a list; sysctl net.inet.ip.fw.enable", "give the rule a lower number than the one that decides"},
+			"": {"the rule matched none of the cell's packets: addresses, port, protocol, family or interface are not theirs, or an earlier rule decided",
+				"", "compare the rule with what comes"},
+			nftables: {"the rule matched none of the cell's packets: addresses, port, protocol, family or interface are not theirs",
+				"nft -a list ruleset; tcpdump -ni {NIC} host {HOST}; nft monitor trace, with meta nftrace set 1",
+				"compare the rule with what comes"},
+			pf: {"the rule matched none of the cell's packets: an earlier rule with quick decided, the main ruleset does not call the anchor, or a state of an earlier flow has them",
+				"pfctl -vvsr; pfctl -a regress -vvsr; pfctl -ss; tcpdump -nettti pflog0",
+				"move the anchor before the quick rule; pfctl -k {LOCAL} for a state"},
+			ipfw: {"the rule matched none of the cell's packets: an earlier rule decided, or net.inet.ip.fw.enable is 0",
+				"ipfw -a list; sysctl net.inet.ip.fw.enable",
+				"give the rule a lower number than the one that decides"},
 		},
 	},
 	{
@@ -129,8 +155,10 @@ var matchCauses = []Cause{
 			return c.is("duplicate") && c.to() && c.Proto == pfconf.ICMP && strings.HasPrefix(c.Detail, "local client")
 		},
 		Advice: map[string]Advice{
-			"":       {"REMOTE's kernel answers the diverted echo request itself", "tcpdump -ni {NIC} icmp or icmp6", "drop its echo replies from {FAKE}"},
-			nftables: {"REMOTE's kernel answers the diverted echo request itself: to it FAKE is local", "tcpdump -ni {NIC} icmp6", "ip6 saddr {FAKE} icmpv6 type echo-reply drop, in an output chain; or sysctl net.ipv6.icmp.echo_ignore_all=1"},
+			"": {"REMOTE's kernel answers the diverted echo request itself", "tcpdump -ni {NIC} icmp or icmp6",
+				"drop its echo replies from {FAKE}"},
+			nftables: {"REMOTE's kernel answers the diverted echo request itself: to it FAKE is local",
+				"tcpdump -ni {NIC} icmp6", "ip6 saddr {FAKE} icmpv6 type echo-reply drop, in an output chain; or sysctl net.ipv6.icmp.echo_ignore_all=1"},
 		},
 	},
 }

@@ -16,33 +16,47 @@ var socketCauses = []Cause{
 			return c.to() && c.is("not-delivered") && c.socketsKnown() && len(c.listeners()) > 0 && !c.named()
 		},
 		Advice: map[string]Advice{
-			"":       {"the proxy listens, and on another address or port than {DIVERT}, which the rule names", "netstat -an -f {inet}", "have both name the same address and port"},
-			nftables: {"the proxy listens, and on another address or port than {DIVERT}, which the rule names", "ss -lnptu; nft list ruleset", "have both name the same address and port (tproxy to {DIVERT})"},
+			"": {"the proxy listens, and on another address or port than {DIVERT}, which the rule names",
+				"netstat -an -f {inet}", "have both name the same address and port"},
+			nftables: {"the proxy listens, and on another address or port than {DIVERT}, which the rule names",
+				"ss -lnptu; nft list ruleset", "have both name the same address and port (tproxy to {DIVERT})"},
 		},
 	},
 	{
 		Code: "no-listener",
 		Cell: func(c *Case) bool { return c.socketsKnown() && c.deaf() },
 		Advice: map[string]Advice{
-			"":       {"no process listens where the packet goes: the server's socket is closed or does not listen", "netstat -an; fstat | grep internet", "start the proxy, or have it listen"},
-			nftables: {"no process listens where the packet goes: the server's socket is closed or does not listen", "ss -lnptuw", "start the proxy, or have it listen on {DIVERT}"},
-			ipfw:     {"no process listens where the packet goes: the server's socket is closed or does not listen", "sockstat -46", "start the proxy, or have it listen"},
+			"": {"no process listens where the packet goes: the server's socket is closed or does not listen",
+				"netstat -an; fstat | grep internet", "start the proxy, or have it listen"},
+			nftables: {"no process listens where the packet goes: the server's socket is closed or does not listen",
+				"ss -lnptuw", "start the proxy, or have it listen on {DIVERT}"},
+			ipfw: {"no process listens where the packet goes: the server's socket is closed or does not listen",
+				"sockstat -46", "start the proxy, or have it listen"},
 		},
 	},
 	{
 		Code: "not-transparent",
 		Cell: func(c *Case) bool { return c.is("no-bindany") || c.to() && c.undone() },
 		Advice: map[string]Advice{
-			"":       {"the socket may not have a foreign address: SO_BINDANY was not set before it was bound", "ktrace -i PROXY; kdump | grep setsockopt, with the proxy's command", "setsockopt(fd, SOL_SOCKET, SO_BINDANY, …), as root"},
-			nftables: {"the socket is not transparent, so tproxy does not take it and a foreign address can't be bound: IP_TRANSPARENT (IPv6: IPV6_TRANSPARENT) was not set", "strace -f -e trace=setsockopt,bind PROXY, with the proxy's command", "setsockopt(fd, SOL_IP, IP_TRANSPARENT, …) and SOL_IPV6, IPV6_TRANSPARENT, each for its own family; it takes CAP_NET_ADMIN"},
-			ipfw:     {"the socket may not have a foreign address: IP_BINDANY was not set before it was bound", "truss -f PROXY 2>&1 | grep setsockopt, with the proxy's command", "setsockopt(fd, IPPROTO_IP, IP_BINDANY, …), with the privilege PRIV_NETINET_BINDANY"},
+			"": {"the socket may not have a foreign address: SO_BINDANY was not set before it was bound",
+				"ktrace -i PROXY; kdump | grep setsockopt, with the proxy's command",
+				"setsockopt(fd, SOL_SOCKET, SO_BINDANY, …), as root"},
+			nftables: {"the socket is not transparent, so tproxy does not take it and a foreign address can't be bound: IP_TRANSPARENT (IPv6: IPV6_TRANSPARENT) was not set",
+				"strace -f -e trace=setsockopt,bind PROXY, with the proxy's command",
+				"setsockopt(fd, SOL_IP, IP_TRANSPARENT, …) and SOL_IPV6, IPV6_TRANSPARENT, each for its own family; it takes CAP_NET_ADMIN"},
+			ipfw: {"the socket may not have a foreign address: IP_BINDANY was not set before it was bound",
+				"truss -f PROXY 2>&1 | grep setsockopt, with the proxy's command",
+				"setsockopt(fd, IPPROTO_IP, IP_BINDANY, …), with the privilege PRIV_NETINET_BINDANY"},
 		},
 	},
 	{
 		Code: "time-wait", Cell: func(c *Case) bool { return c.is("port-blocked") },
 		Advice: map[string]Advice{
-			"":       {"a socket in TIME_WAIT has the very addresses and ports", "netstat -an | grep TIME_WAIT", "tcpdrop it, or take another port"},
-			nftables: {"a socket in TIME_WAIT has the very addresses and ports, and was not dropped (with TCP's timestamps the kernel takes it up again only where the new client binds with SO_REUSEADDR)", "ss -tan state time-wait; sysctl net.ipv4.tcp_timestamps net.ipv4.tcp_tw_reuse", "ss -tK state time-wait dst {LOCAL}, or take another port"},
+			"": {"a socket in TIME_WAIT has the very addresses and ports", "netstat -an | grep TIME_WAIT",
+				"tcpdrop it, or take another port"},
+			nftables: {"a socket in TIME_WAIT has the very addresses and ports, and was not dropped (with TCP's timestamps the kernel takes it up again only where the new client binds with SO_REUSEADDR)",
+				"ss -tan state time-wait; sysctl net.ipv4.tcp_timestamps net.ipv4.tcp_tw_reuse",
+				"ss -tK state time-wait dst {LOCAL}, or take another port"},
 		},
 	},
 	{
@@ -51,19 +65,26 @@ var socketCauses = []Cause{
 			return c.Packet() && c.is("not-delivered") && c.matched() && !c.heard() && len(c.queues()) > 0
 		},
 		Advice: map[string]Advice{
-			"":       {"the program that reads diverted packets has another divert port than {QUEUE}, which the rule names", "netstat -an | grep divert; pfctl -a regress -vsr", "have both name the same divert port"},
-			nftables: {"the program that reads diverted packets listens on another queue than {QUEUE}, which the rule names", "cat /proc/net/netfilter/nfnetlink_queue; nft list ruleset", "have both name the same queue"},
-			ipfw:     {"the program that reads diverted packets has another divert port than {QUEUE}, which the rule names", "sockstat -P divert; ipfw list", "have both name the same divert port"},
+			"": {"the program that reads diverted packets has another divert port than {QUEUE}, which the rule names",
+				"netstat -an | grep divert; pfctl -a regress -vsr", "have both name the same divert port"},
+			nftables: {"the program that reads diverted packets listens on another queue than {QUEUE}, which the rule names",
+				"cat /proc/net/netfilter/nfnetlink_queue; nft list ruleset", "have both name the same queue"},
+			ipfw: {"the program that reads diverted packets has another divert port than {QUEUE}, which the rule names",
+				"sockstat -P divert; ipfw list", "have both name the same divert port"},
 		},
 	},
 	{
 		Code: "queue-full",
 		Cell: func(c *Case) bool {
-			return c.Packet() && c.is("not-delivered") && c.matched() && slices.ContainsFunc(c.Remote.Sockets, queueDropped)
+			return c.Packet() && c.is("not-delivered") && c.matched() &&
+				slices.ContainsFunc(c.Remote.Sockets, queueDropped)
 		},
 		Advice: map[string]Advice{
-			"":       {"the divert socket's buffer is full, so the kernel drops what is diverted", "netstat -s -p divert", "read faster, or give the socket a larger buffer"},
-			nftables: {"the queue is full, so the kernel drops what is diverted", "cat /proc/net/netfilter/nfnetlink_queue (the sixth column counts)", "read faster, or make it longer (NFQA_CFG_QUEUE_MAXLEN), or set fail-open"},
+			"": {"the divert socket's buffer is full, so the kernel drops what is diverted",
+				"netstat -s -p divert", "read faster, or give the socket a larger buffer"},
+			nftables: {"the queue is full, so the kernel drops what is diverted",
+				"cat /proc/net/netfilter/nfnetlink_queue (the sixth column counts)",
+				"read faster, or make it longer (NFQA_CFG_QUEUE_MAXLEN), or set fail-open"},
 		},
 	},
 	{
@@ -78,22 +99,31 @@ var socketCauses = []Cause{
 	{
 		Code: "queue-bypassed",
 		Cell: func(c *Case) bool {
-			return c.Packet() && c.matched() && (c.is("not-rewritten") && !c.heard() || c.is("not-lost") && c.unheard() && c.bypasses())
+			return c.Packet() && c.matched() && (c.is("not-rewritten") && !c.heard() || c.is("not-lost") &&
+				c.unheard() && c.bypasses())
 		},
 		Advice: map[string]Advice{
-			"":       {"the rule matched and the packet passed the divert socket by", "netstat -s -p divert", "start the program that reads the socket"},
-			nftables: {"no process listens on {QUEUES}, and its rule lets packets pass then (bypass): it fails open", "cat /proc/net/netfilter/nfnetlink_queue; nft list ruleset", "start the program that listens on the queue, or take bypass away"},
+			"": {"the rule matched and the packet passed the divert socket by", "netstat -s -p divert",
+				"start the program that reads the socket"},
+			nftables: {"no process listens on {QUEUES}, and its rule lets packets pass then (bypass): it fails open",
+				"cat /proc/net/netfilter/nfnetlink_queue; nft list ruleset",
+				"start the program that listens on the queue, or take bypass away"},
 		},
 	},
 	{
 		Code: "queue-unheard",
 		Cell: func(c *Case) bool {
-			return c.Packet() && c.matched() && !c.heard() && (c.is("not-delivered") || c.is("not-bypassed") && !c.bypasses())
+			return c.Packet() && c.matched() && !c.heard() &&
+				(c.is("not-delivered") || c.is("not-bypassed") && !c.bypasses())
 		},
 		Advice: map[string]Advice{
-			"":       {"no process listens on the divert port, so the kernel drops what is diverted: it fails closed", "netstat -s -p divert; fstat | grep divert", "start the program that reads the divert socket"},
-			nftables: {"no process listens on {QUEUES}, so the kernel drops what it gets: it fails closed", "cat /proc/net/netfilter/nfnetlink_queue", "start the program that listens on the queue; with bypass packets pass without it"},
-			ipfw:     {"no process listens on the divert port, so the kernel drops what is diverted: it fails closed", "sockstat -P divert; netstat -an | grep ^div", "start the program that reads the divert socket"},
+			"": {"no process listens on the divert port, so the kernel drops what is diverted: it fails closed",
+				"netstat -s -p divert; fstat | grep divert", "start the program that reads the divert socket"},
+			nftables: {"no process listens on {QUEUES}, so the kernel drops what it gets: it fails closed",
+				"cat /proc/net/netfilter/nfnetlink_queue",
+				"start the program that listens on the queue; with bypass packets pass without it"},
+			ipfw: {"no process listens on the divert port, so the kernel drops what is diverted: it fails closed",
+				"sockstat -P divert; netstat -an | grep ^div", "start the program that reads the divert socket"},
 		},
 	},
 	{
@@ -103,11 +133,15 @@ var socketCauses = []Cause{
 			if c.Mechanism == PacketOut {
 				h = &c.Local
 			}
-			return c.Packet() && (c.is("wrong-data") && c.says("Checksum:false") || c.is("not-reinjected", "not-delivered") && h.badChecksums(c.Proto) > 0)
+			return c.Packet() && (c.is("wrong-data") && c.says("Checksum:false") ||
+				c.is("not-reinjected", "not-delivered") && h.badChecksums(c.Proto) > 0)
 		},
 		Advice: map[string]Advice{
-			"":       {"what user space sent on has a wrong checksum, and the receiver drops it", "netstat -s -p udp | grep checksum", "compute the checksums of IP and UDP anew after rewriting"},
-			nftables: {"what user space sent on has a wrong checksum, and the receiver drops it: after a verdict with a payload the kernel takes the checksums as they are", "nstat -az UdpInCsumErrors Udp6InCsumErrors, on the receiver", "compute the checksums of IP and UDP anew after rewriting (0 becomes 0xffff)"},
+			"": {"what user space sent on has a wrong checksum, and the receiver drops it",
+				"netstat -s -p udp | grep checksum", "compute the checksums of IP and UDP anew after rewriting"},
+			nftables: {"what user space sent on has a wrong checksum, and the receiver drops it: after a verdict with a payload the kernel takes the checksums as they are",
+				"nstat -az UdpInCsumErrors Udp6InCsumErrors, on the receiver",
+				"compute the checksums of IP and UDP anew after rewriting (0 becomes 0xffff)"},
 		},
 	},
 	{

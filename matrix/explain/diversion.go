@@ -91,7 +91,8 @@ func Diverted(d evidence.Diversion, f pfconf.Family, h Host, listeners []evidenc
 	for _, l := range listeners {
 		switch {
 		case d.Proto != "" && l.Proto != d.Proto || !l.Takes(f):
-		case l.At.Port() == d.Port && (!d.Address.IsValid() || l.At.Addr() == d.Address || l.At.Addr().IsUnspecified() && d.Kind != evidence.DivertTo):
+		case l.At.Port() == d.Port && (!d.Address.IsValid() || l.At.Addr() == d.Address ||
+			l.At.Addr().IsUnspecified() && d.Kind != evidence.DivertTo):
 			// OpenBSD's divert-to finds a socket by the rule's address alone (in_pcblookup_listen).
 			there = append(there, l)
 		case l.At.Port() == d.Port || l.Transparent:
@@ -108,7 +109,8 @@ func Diverted(d evidence.Diversion, f pfconf.Family, h Host, listeners []evidenc
 		add("no-listener", false)
 	case !d.Address.IsValid() && !slices.ContainsFunc(there, func(l evidence.Listener) bool { return !loopback(l) }):
 		add("listener-elsewhere", false)
-	case d.Kind == evidence.TProxy && !slices.ContainsFunc(there, func(l evidence.Listener) bool { return l.Transparent || !l.Known }):
+	case d.Kind == evidence.TProxy && !slices.ContainsFunc(there,
+		func(l evidence.Listener) bool { return l.Transparent || !l.Known }):
 		add("not-transparent", false)
 	}
 	return all
@@ -215,5 +217,6 @@ func (h *Host) reader(kind evidence.Kind, number uint16, f pfconf.Family) *evide
 
 // queueDropped reports whether packets were dropped for want of room.
 func queueDropped(s evidence.Socket) bool {
-	return s.Proto == "divert" && strings.Contains(s.Text, "dropped ") && !strings.Contains(s.Text, "dropped 0 by the full queue and 0 ")
+	return s.Proto == "divert" && strings.Contains(s.Text, "dropped ") &&
+		!strings.Contains(s.Text, "dropped 0 by the full queue and 0 ")
 }

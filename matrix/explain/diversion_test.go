@@ -29,16 +29,19 @@ func TestDiverted(t *testing.T) {
 	many := evidence.Diversion{Kind: evidence.Redirect, Proto: "udp", Port: 53, Ports: true}
 	over := func(does evidence.Deed, before, all bool) evidence.Diversion {
 		d := tproxy
-		d.Overruled = []evidence.Overruling{{Family: pfconf.Inet, Rule: "rule 7", Does: does, Before: before, All: all}, {Family: pfconf.Inet6, Does: does, All: true}}
+		d.Overruled = []evidence.Overruling{{Family: pfconf.Inet, Rule: "rule 7", Does: does, Before: before,
+			All: all}, {Family: pfconf.Inet6, Does: does, All: true}}
 		return d
 	}
 	right := all{listens("0.0.0.0:3128", true, true)}
-	ofSocket, unknown := evidence.Diversion{Kind: evidence.OfSocket, Rule: "iptables-legacy table mangle chain PREROUTING rule 1"}, unmarked
+	ofSocket, unknown := evidence.Diversion{Kind: evidence.OfSocket,
+		Rule: "iptables-legacy table mangle chain PREROUTING rule 1"}, unmarked
 	unknown.MarkUnknown = true
 	redirect := evidence.Diversion{Kind: evidence.Redirect, Proto: "tcp", Port: 3128}
 	heard := func(text string, numbers ...string) (some []evidence.Socket) {
 		for _, n := range numbers {
-			some = append(some, evidence.Socket{Proto: "divert", Local: netip.MustParseAddrPort("0.0.0.0:" + n), Text: text})
+			some = append(some, evidence.Socket{Proto: "divert", Local: netip.MustParseAddrPort("0.0.0.0:" + n),
+				Text: text})
 		}
 		return some
 	}
@@ -54,17 +57,20 @@ func TestDiverted(t *testing.T) {
 		{"right", tproxy, pfconf.Inet, all{listens("0.0.0.0:3128", true, true)}, nil, ""},
 		{"right, of both families", tproxy, pfconf.Inet, all{listens("[::]:3128", true, true)}, nil, ""},
 		{"right, IPv6", tproxy, pfconf.Inet6, all{listens("[::]:3128", true, true)}, nil, ""},
-		{"right, to an address", to(tproxy, "127.0.0.1"), pfconf.Inet, all{listens("127.0.0.1:3128", true, true)}, nil, ""},
+		{"right, to an address", to(tproxy, "127.0.0.1"), pfconf.Inet, all{listens("127.0.0.1:3128", true, true)}, nil,
+			""},
 		{"an old kernel does not tell", tproxy, pfconf.Inet, all{listens("0.0.0.0:3128", false, false)}, nil, ""},
 		{"sockets are not known", tproxy, pfconf.Inet, nil, nil, ""},
 		{"not transparent", tproxy, pfconf.Inet, all{listens("0.0.0.0:3128", false, true)}, nil, "not-transparent"},
-		{"one of two is transparent", tproxy, pfconf.Inet, all{listens("0.0.0.0:3128", false, true), listens("10.0.0.1:3128", true, true)}, nil, ""},
+		{"one of two is transparent", tproxy, pfconf.Inet, all{listens("0.0.0.0:3128", false, true),
+			listens("10.0.0.1:3128", true, true)}, nil, ""},
 		{"nobody", tproxy, pfconf.Inet, all{}, nil, "no-listener"},
 		{"the other family", tproxy, pfconf.Inet6, all{listens("0.0.0.0:3128", true, true)}, nil, "no-listener"},
 		{"another protocol", udp, pfconf.Inet, all{listens("0.0.0.0:3128", true, true)}, nil, "no-listener"},
 		{"another port", tproxy, pfconf.Inet, all{listens("0.0.0.0:3129", true, true)}, nil, "listener-elsewhere"},
 		{"another program", tproxy, pfconf.Inet, all{listens("0.0.0.0:22", false, true)}, nil, "no-listener"},
-		{"another address", to(tproxy, "127.0.0.1"), pfconf.Inet, all{listens("10.0.0.1:3128", true, true)}, nil, "listener-elsewhere"},
+		{"another address", to(tproxy, "127.0.0.1"), pfconf.Inet, all{listens("10.0.0.1:3128", true, true)}, nil,
+			"listener-elsewhere"},
 		{"loopback", tproxy, pfconf.Inet, all{listens("127.0.0.1:3128", true, true)}, nil, "listener-elsewhere"},
 		{"not marked", unmarked, pfconf.Inet, all{listens("0.0.0.0:3128", true, true)}, nil, "mark-not-set"},
 		{"not marked as far as is known", unknown, pfconf.Inet, right, nil, ""},
@@ -84,10 +90,12 @@ func TestDiverted(t *testing.T) {
 		{"unheard", queue, pfconf.Inet, nil, heard(fine, "9"), "queue-unheard"},
 		{"one of four unheard", queue, pfconf.Inet, nil, heard(fine, "5", "6", "8"), "queue-unheard"},
 		{"bypassed", bypass, pfconf.Inet, nil, nil, "queue-bypassed"},
-		{"full", queue, pfconf.Inet, nil, heard("dropped 3 by the full queue and 0 by the full socket", "5", "6", "7", "8"), "queue-full"},
+		{"full", queue, pfconf.Inet, nil, heard("dropped 3 by the full queue and 0 by the full socket", "5", "6", "7",
+			"8"), "queue-full"},
 	} {
 		var codes []string
-		for _, p := range Diverted(c.rule, c.family, Host{Cell: evidence.Cell{Sockets: c.queues}, Remote: true}, c.listens, nftables) {
+		for _, p := range Diverted(c.rule, c.family, Host{Cell: evidence.Cell{Sockets: c.queues}, Remote: true},
+			c.listens, nftables) {
 			codes = append(codes, p.Cause)
 			if p.Likely == "" || p.Check == "" || p.Mend == "" || strings.Contains(p.Likely, "{") {
 				t.Errorf("%s: %+v", c.name, p)
@@ -111,15 +119,18 @@ func TestDiverted(t *testing.T) {
 
 // TestDivertedBSD: the same of pf's rules and ipfw's.
 func TestDivertedBSD(t *testing.T) {
-	to := evidence.Diversion{Kind: evidence.DivertTo, Proto: "tcp", Address: netip.MustParseAddr("127.0.0.1"), Port: 3128}
-	rdr, raw, lost, divert, reply := to, to, to, evidence.Diversion{Kind: evidence.Divert, Queue: 700, Last: 700}, evidence.Diversion{Kind: evidence.DivertReply}
+	to := evidence.Diversion{Kind: evidence.DivertTo, Proto: "tcp", Address: netip.MustParseAddr("127.0.0.1"),
+		Port: 3128}
+	rdr, raw, lost, divert, reply := to, to, to, evidence.Diversion{Kind: evidence.Divert, Queue: 700, Last: 700},
+		evidence.Diversion{Kind: evidence.DivertReply}
 	rdr.Kind, raw.Proto, lost.Unreached = evidence.RdrTo, "254", "no rule calls it"
 	tee := divert
 	tee.Bypass = true
 	over := func(drops, before, all bool) evidence.Diversion {
 		d := to
 		does := map[bool]evidence.Deed{true: evidence.Drops, false: evidence.Passes}[drops]
-		d.Overruled = []evidence.Overruling{{Family: pfconf.Inet, Rule: "rule 7", Does: does, Before: before, All: all}, {Family: pfconf.Inet6, Does: does, All: true}}
+		d.Overruled = []evidence.Overruling{{Family: pfconf.Inet, Rule: "rule 7", Does: does, Before: before,
+			All: all}, {Family: pfconf.Inet6, Does: does, All: true}}
 		return d
 	}
 	doing := func(d evidence.Diversion, does evidence.Deed, all bool) evidence.Diversion {
@@ -145,11 +156,15 @@ func TestDivertedBSD(t *testing.T) {
 		{"right", to, pfconf.Inet, right, nil, "", false},
 		{"any address, for divert-to", to, pfconf.Inet, listens("0.0.0.0:3128"), nil, "listener-elsewhere", false},
 		{"any address, for rdr-to", rdr, pfconf.Inet, listens("0.0.0.0:3128"), nil, "", false},
-		{"pf on beside ipfw", doing(divert, evidence.PFLoops, true), pfconf.Inet, nil, heard("0.0.0.0:700", "divert4 0 0 *.700 *.*"), "pf-spoils-divert", false},
-		{"lost by being diverted", doing(divert, evidence.PFLoses, true), pfconf.Inet, nil, heard("0.0.0.0:700", "divert4 0 0 *.700 *.*"), "lost-by-divert", false},
+		{"pf on beside ipfw", doing(divert, evidence.PFLoops, true), pfconf.Inet, nil,
+			heard("0.0.0.0:700", "divert4 0 0 *.700 *.*"), "pf-spoils-divert", false},
+		{"lost by being diverted", doing(divert, evidence.PFLoses, true), pfconf.Inet, nil,
+			heard("0.0.0.0:700", "divert4 0 0 *.700 *.*"), "lost-by-divert", false},
 		{"user", doing(to, evidence.Unowned, true), pfconf.Inet, right, nil, "not-evaluated", true},
-		{"FreeBSD 15's takes both", divert, pfconf.Inet6, nil, heard("0.0.0.0:700", "divert4 0 0 *.700 *.*"), "", false},
-		{"FreeBSD 15's without a port", divert, pfconf.Inet, nil, heard("0.0.0.0:0", "divert4 0 0 *.* *.*"), "queue-unheard", false},
+		{"FreeBSD 15's takes both", divert, pfconf.Inet6, nil, heard("0.0.0.0:700", "divert4 0 0 *.700 *.*"), "",
+			false},
+		{"FreeBSD 15's without a port", divert, pfconf.Inet, nil, heard("0.0.0.0:0", "divert4 0 0 *.* *.*"),
+			"queue-unheard", false},
 		{"nobody", to, pfconf.Inet, listens("127.0.0.1:3129"), nil, "no-listener", false},
 		{"the other family", to, pfconf.Inet, listens("[::]:3128"), nil, "no-listener", false},
 		{"another address", to, pfconf.Inet, listens("10.0.0.1:3128"), nil, "listener-elsewhere", false},
@@ -164,15 +179,19 @@ func TestDivertedBSD(t *testing.T) {
 		{"divert", divert, pfconf.Inet, nil, heard("0.0.0.0:700", "div4 0 0 *.700 *.*"), "", false},
 		{"FreeBSD's takes both", divert, pfconf.Inet6, nil, heard("0.0.0.0:700", "div4 0 0 *.700 *.*"), "", false},
 		{"another port", divert, pfconf.Inet, nil, heard("0.0.0.0:701", "div4 0 0 *.701 *.*"), "queue-unheard", false},
-		{"a port that is not shown", divert, pfconf.Inet, nil, heard("0.0.0.0:0", "divert: internet raw divert 0x1"), "", false},
-		{"OpenBSD's takes one", divert, pfconf.Inet6, nil, heard("0.0.0.0:0", "divert: internet raw divert 0x1"), "queue-unheard", false},
+		{"a port that is not shown", divert, pfconf.Inet, nil, heard("0.0.0.0:0", "divert: internet raw divert 0x1"),
+			"", false},
+		{"OpenBSD's takes one", divert, pfconf.Inet6, nil, heard("0.0.0.0:0", "divert: internet raw divert 0x1"),
+			"queue-unheard", false},
 		{"tee", tee, pfconf.Inet, nil, nil, "queue-bypassed", false},
 	} {
 		for _, firewall := range []string{pf, ipfw} {
-			all := Diverted(c.rule, c.family, Host{Cell: evidence.Cell{Sockets: c.queues}, Remote: true}, c.listens, firewall)
+			all := Diverted(c.rule, c.family, Host{Cell: evidence.Cell{Sockets: c.queues}, Remote: true}, c.listens,
+				firewall)
 			switch {
 			case c.want == "" && len(all) == 0:
-			case len(all) != 1 || all[0].Cause != c.want || all[0].Maybe != c.maybe || all[0].Likely == "" || all[0].Check == "" || all[0].Mend == "":
+			case len(all) != 1 || all[0].Cause != c.want || all[0].Maybe != c.maybe || all[0].Likely == "" ||
+				all[0].Check == "" || all[0].Mend == "":
 				t.Errorf("%s, %s: %+v, want %q", c.name, firewall, all, c.want)
 			}
 		}

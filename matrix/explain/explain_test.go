@@ -33,7 +33,8 @@ func healthy() (local, remote Host) {
 		"ip addr show to 10.208.0.3", "(none)",
 		"ip rule", "0:\tfrom all lookup local\n32765:\tfrom all fwmark 0x70660076 lookup 28774 proto 118\n32766:\tfrom all lookup main\n32767:\tfrom all lookup default",
 		"ip route show table 28774", "local 10.208.0.0/12 dev lo table 28774",
-		"ip route get 10.208.0.3 from 10.192.0.3 iif remote0 mark 0x70660076", "local 10.208.0.3 dev lo table 28774 src 10.188.1.2",
+		"ip route get 10.208.0.3 from 10.192.0.3 iif remote0 mark 0x70660076",
+		"local 10.208.0.3 dev lo table 28774 src 10.188.1.2",
 		"sysctl net.ipv4.ip_forward", "net.ipv4.ip_forward = 0",
 		"sysctl net.ipv4.conf.all.rp_filter", "net.ipv4.conf.all.rp_filter = 0",
 		"nft list ruleset", "(none)",
@@ -44,8 +45,10 @@ func healthy() (local, remote Host) {
 // to is a UDP cell of divert-to whose rule matched, and nothing arrived.
 func to() Case {
 	c := Case{
-		Reason: "not-delivered", Detail: "remote server: nothing arrived", Firewall: nftables, Proto: pfconf.UDP, Mechanism: DivertTo,
-		LocalAddr: netip.MustParseAddr("10.192.0.3"), RemoteAddr: netip.MustParseAddr("10.188.1.2"), Fake: netip.MustParseAddr("10.208.0.3"),
+		Reason: "not-delivered", Detail: "remote server: nothing arrived", Firewall: nftables, Proto: pfconf.UDP,
+		Mechanism: DivertTo,
+		LocalAddr: netip.MustParseAddr("10.192.0.3"), RemoteAddr: netip.MustParseAddr("10.188.1.2"),
+		Fake:   netip.MustParseAddr("10.208.0.3"),
 		Divert: netip.MustParseAddrPort("127.0.0.1:20003"), Server: 20003,
 		Counters: pfconf.Counters{Matched: 1, Done: 1}, CountersKnown: true,
 	}
@@ -75,7 +78,8 @@ func queued() Case {
 // read is a case whose queue someone reads, with so many packets that wait in it.
 func read(c Case, waiting int) Case {
 	c.Remote.Sockets = append(slices.Clone(c.Remote.Sockets), evidence.Socket{
-		Proto: "divert", Local: c.Divert, Text: fmt.Sprintf("netfilter queue, %d waiting, dropped 0 by the full queue and 0 by the full socket, last id 1", waiting),
+		Proto: "divert", Local: c.Divert,
+		Text: fmt.Sprintf("netfilter queue, %d waiting, dropped 0 by the full queue and 0 by the full socket, last id 1", waiting),
 	})
 	return c
 }
@@ -90,7 +94,8 @@ func raw() Case {
 
 // asked has a host answer otherwise.
 func asked(h *Host, command, text string) {
-	h.Answers = slices.DeleteFunc(h.Answers, func(a evidence.Answer) bool { return strings.HasPrefix(a.Command, command) })
+	h.Answers = slices.DeleteFunc(h.Answers,
+		func(a evidence.Answer) bool { return strings.HasPrefix(a.Command, command) })
 	h.Answers = append(h.Answers, evidence.Answer{Command: command, Text: text})
 }
 
@@ -119,7 +124,8 @@ func logged(action byte) []evidence.Packet {
 func TestLogged(t *testing.T) {
 	c := on(to(), pf)
 	c.Remote.Packets = logged(1)
-	c.Remote.Answers = []evidence.Answer{{Command: "pfctl -vv -s rules", Text: "@1 pass all\n  [ Evaluations: 1 ]\n@2 block drop in log quick on vio1\n@20 pass"}}
+	c.Remote.Answers = []evidence.Answer{{Command: "pfctl -vv -s rules",
+		Text: "@1 pass all\n  [ Evaluations: 1 ]\n@2 block drop in log quick on vio1\n@20 pass"}}
 	if got, want := c.logged("block"), "block in on vio1, rule 2: @2 block drop in log quick on vio1"; got != want {
 		t.Errorf("%q, not %q", got, want)
 	}
@@ -149,7 +155,8 @@ func local(c Case, command, text string) Case {
 
 // chain is the only one of someone else's filter on REMOTE.
 func chain(c Case, hook, priority, does string) Case {
-	return remote(c, "nft list ruleset", "table ip other chain c type filter hook "+hook+" priority "+priority+": "+does)
+	return remote(c, "nft list ruleset",
+		"table ip other chain c type filter hook "+hook+" priority "+priority+": "+does)
 }
 
 func change(c Case, f func(*Case)) Case {
@@ -188,36 +195,47 @@ func TestExplain(t *testing.T) {
 		want string
 		c    Case
 	}{
-		{"echo-reflected", change(because(to(), "no-feature", "REMOTE's kernel answered"), func(c *Case) { c.Firewall, c.Proto = ipfw, pfconf.ICMP })},
+		{"echo-reflected", change(because(to(), "no-feature", "REMOTE's kernel answered"),
+			func(c *Case) { c.Firewall, c.Proto = ipfw, pfconf.ICMP })},
 		{"kernel-bug", because(to(), "kernel-splat", "the kernel's log has \"BUG: \"")},
 		{"kernel-too-old", because(to(), "no-feature", "remote server: Linux before 5.17 binds no raw IPv4 socket")},
 		{"module-missing", because(to(), "no-feature", "this kernel has no tproxy")},
 		{"no-such-family", because(to(), "no-family", "")},
 		{"fake-owned", remote(to(), "ip addr show to 10.208.0.3", "10.208.0.3/32 dev lo")},
 		{"fake-owned", because(on(to(), pf), "fake-owned", "")},
-		{"inet6-disabled", change(remote(to(), "sysctl net.ipv6.conf.lo.disable_ipv6", "net.ipv6.conf.lo.disable_ipv6 = 1"), v6)},
+		{"inet6-disabled", change(remote(to(), "sysctl net.ipv6.conf.lo.disable_ipv6",
+			"net.ipv6.conf.lo.disable_ipv6 = 1"), v6)},
 		{"hosts-apart", because(to(), "fence-lost", "")},
 		{"port-in-use", because(to(), "socket-failed", "server: open: bind: address already in use")},
 		{"no-privilege", because(to(), "socket-failed", "server: open: transparent: operation not permitted")},
 		{"no-privilege", because(on(to(), pf), "rule-refused", "pfctl: /dev/pf: Permission denied")},
 		{"not-tested", because(to(), "question-failed", "netstat printed nonsense")},
 		{"not-tested", because(Case{}, "agent-lost", "")},
+		{"not-tested", change(because(Case{}, "agent-lost", ""), func(c *Case) { c.Remote.Cut = true })},
+		{"not-looked-at", change(remote(to(), "ip rule", "0:\tfrom all lookup local"), func(c *Case) { c.Remote.Cut = true })},
+		{"not-looked-at", change(because(to(), "not-counted", ""), func(c *Case) { c.Local.Cut = true })},
 		{"socket-trouble", because(to(), "socket-failed", "server: open: too many open files")},
 
 		{"no-route-to-fake", because(to(), "local-route", "")},
 		{"no-route-to-fake", local(to(), "ip route get 10.208.0.3", "RTNETLINK answers: Network is unreachable")},
-		{"fake-routed-elsewhere", local(to(), "ip route get 10.208.0.3", "10.208.0.3 via 192.0.2.1 dev wlan0 table main")},
+		{"fake-routed-elsewhere", local(to(), "ip route get 10.208.0.3",
+			"10.208.0.3 via 192.0.2.1 dev wlan0 table main")},
 		{"fake-on-link", local(to(), "ip route get 10.208.0.3", "10.208.0.3 dev local0 table main")},
-		{"own-traffic-diverted", remote(chain(because(reply(), "control-lost", ""), "output", "-150", "mark set"), table, "local default dev lo table 28774")},
-		{"reply-routed-elsewhere", remote(because(reply(), "control-lost", ""), "ip rule", "100:\tfrom 10.208.0.0/12 lookup 200\n32765:\tfrom all fwmark 0x70660076 lookup 28774\n32766:\tfrom all lookup main")},
+		{"own-traffic-diverted", remote(chain(because(reply(), "control-lost", ""), "output", "-150", "mark set"),
+			table, "local default dev lo table 28774")},
+		{"reply-routed-elsewhere", remote(because(reply(), "control-lost", ""), "ip rule",
+			"100:\tfrom 10.208.0.0/12 lookup 200\n32765:\tfrom all fwmark 0x70660076 lookup 28774\n32766:\tfrom all lookup main")},
 		{"no-policy-rule", remote(to(), "ip rule", "0:\tfrom all lookup local\n32766:\tfrom all lookup main")},
 		{"mark-mismatch", remote(to(), "ip rule", "32765:\tfrom all fwmark 0x1 lookup 28774\n32766:\tfrom all lookup main")},
 		{"mark-mismatch", remote(to(), "ip rule", "32765:\tfrom all fwmark 0x1/0xff lookup 28774\n32766:\tfrom all lookup main")},
 		{"no-local-route", remote(to(), table, "(none)")},
-		{"rp-filter", remote(to(), "ip route get 10.208.0.3 from 10.192.0.3 iif remote0 mark 0x70660076", "RTNETLINK answers: Invalid cross-device link")},
-		{"late-policy-rule", remote(remote(to(), "ip rule", "32766:\tfrom all lookup main\n32767:\tfrom all fwmark 0x70660076 lookup 28774"),
+		{"rp-filter", remote(to(), "ip route get 10.208.0.3 from 10.192.0.3 iif remote0 mark 0x70660076",
+			"RTNETLINK answers: Invalid cross-device link")},
+		{"late-policy-rule", remote(remote(to(), "ip rule",
+			"32766:\tfrom all lookup main\n32767:\tfrom all fwmark 0x70660076 lookup 28774"),
 			"ip route get 10.208.0.3 from 10.192.0.3 iif remote0 mark 0x70660076", "RTNETLINK answers: No route to host")},
-		{"bridge-netfilter", remote(remote(to(), "ip link show dev remote0", "remote0: UP mtu 1500 bridge"), "sysctl net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-iptables = 1")},
+		{"bridge-netfilter", remote(remote(to(), "ip link show dev remote0", "remote0: UP mtu 1500 bridge"),
+			"sysctl net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-iptables = 1")},
 
 		{"not-tracked", counted(chain(reply(), "output", "-300", "notrack"), undone)},
 		{"other-zone", chain(reply(), "prerouting", "-300", "ct zone set")},
@@ -227,36 +245,55 @@ func TestExplain(t *testing.T) {
 		{"destination-translated", because(on(to(), ipfw), "wrong-address", "")},
 		{"diverted-by-another", because(to(), "control-delivered", "")},
 		{"dropped-out", chain(because(reply(), "control-lost", ""), "output", "0", "drop")},
-		{"dropped-out", chain(because(reply(), "socket-failed", "client: send: send: operation not permitted"), "output", "0", "drop")},
-		{"dropped-before", remote(counted(on(to(), ipfw), none), "ipfw -a list | grep -v '// regress-'", "00001    58   3480 deny ip4 from any to 10.208.0.0/12 in\n65535 9 9 allow ip from any to any")},
-		{"rule-mismatch", remote(counted(on(to(), ipfw), none), "ipfw -a list | grep -v '// regress-'", "00001    58   3480 deny ip6 from any to fd00:188:2::/64 in\n00002 0 0 deny ip from any to any")},
-		{"dropped-before", remote(counted(on(to(), pf), none), "pfctl -vv -s rules", "@0 block drop in quick inet from any to 10.188.4.0/24\n  [ Evaluations: 9         Packets: 3         Bytes: 84          States: 0     ]")},
-		{"rule-mismatch", remote(counted(on(to(), pf), none), "pfctl -vv -s rules", "@0 block drop all\n  [ Evaluations: 9         Packets: 0         Bytes: 0           States: 0     ]\n@1 pass all flags S/SA\n  [ Evaluations: 9         Packets: 9         Bytes: 0           States: 0     ]")},
-		{"dropped-on-local", local(because(on(reply(), ipfw), "control-lost", ""), "ipfw -a list | grep -v '// regress-'", "00001    58   3480 deny ip4 from 10.208.0.0/12 to any in")},
-		{"answer-lost", change(because(reply(), "control-lost", ""), func(c *Case) { c.Local.Sockets, c.Local.Missing = nil, []string{"sockets of raw: netstat: timed out"} })},
-		{"dropped-out", because(on(reply(), ipfw), "socket-failed", "remote client: client: connect: connect to 10.188.1.1:25674: permission denied")},
-		{"dropped-on-local", local(because(reply(), "control-lost", ""), "nft list ruleset", "table ip f chain in type filter hook input priority 0: drop")},
+		{"dropped-out", chain(because(reply(), "socket-failed", "client: send: send: operation not permitted"),
+			"output", "0", "drop")},
+		{"dropped-before", remote(counted(on(to(), ipfw), none), "ipfw -a list | grep -v '// regress-'",
+			"00001    58   3480 deny ip4 from any to 10.208.0.0/12 in\n65535 9 9 allow ip from any to any")},
+		{"rule-mismatch", remote(counted(on(to(), ipfw), none), "ipfw -a list | grep -v '// regress-'",
+			"00001    58   3480 deny ip6 from any to fd00:188:2::/64 in\n00002 0 0 deny ip from any to any")},
+		{"dropped-before", remote(counted(on(to(), pf), none), "pfctl -vv -s rules",
+			"@0 block drop in quick inet from any to 10.188.4.0/24\n  [ Evaluations: 9         Packets: 3         Bytes: 84          States: 0     ]")},
+		{"rule-mismatch", remote(counted(on(to(), pf), none), "pfctl -vv -s rules",
+			"@0 block drop all\n  [ Evaluations: 9         Packets: 0         Bytes: 0           States: 0     ]\n@1 pass all flags S/SA\n  [ Evaluations: 9         Packets: 9         Bytes: 0           States: 0     ]")},
+		{"dropped-on-local", local(because(on(reply(), ipfw), "control-lost", ""),
+			"ipfw -a list | grep -v '// regress-'", "00001    58   3480 deny ip4 from 10.208.0.0/12 to any in")},
+		{"answer-lost", change(because(reply(), "control-lost", ""),
+			func(c *Case) { c.Local.Sockets, c.Local.Missing = nil, []string{"sockets of raw: netstat: timed out"} })},
+		{"dropped-out", because(on(reply(), ipfw), "socket-failed",
+			"remote client: client: connect: connect to 10.188.1.1:25674: permission denied")},
+		{"dropped-on-local", local(because(reply(), "control-lost", ""), "nft list ruleset",
+			"table ip f chain in type filter hook input priority 0: drop")},
 		{"dropped-before", chain(counted(to(), none), "prerouting", "-300", "drop")},
 		{"dropped-before", change(counted(on(to(), pf), none), func(c *Case) { c.Remote.Packets = logged(1) })},
 		{"rule-mismatch", change(counted(on(to(), pf), none), func(c *Case) { c.Remote.Packets = logged(0) })},
 		{"mark-cleared", chain(to(), "prerouting", "-149", "mark set")},
 		{"dropped-after", chain(to(), "input", "0", "drop, reject")},
 
-		{"no-tproxy", change(to(), func(c *Case) { c.Remote.Rules = []evidence.Rule{{Text: "counter meta mark set 0x70660076"}} })},
-		{"mark-not-set", change(to(), func(c *Case) { c.Remote.Rules = []evidence.Rule{{Text: "counter tproxy ip to 127.0.0.1:20003"}} })},
-		{"state-not-marked", change(counted(reply(), undone), func(c *Case) { c.Remote.Rules = []evidence.Rule{{Text: "out: counter"}} })},
-		{"no-rule-back", change(reply(), func(c *Case) { c.Remote.Rules = []evidence.Rule{{Text: "out: counter ct mark set 0x70660076"}} })},
-		{"rule-other-interface", change(counted(to(), none), func(c *Case) { c.Remote.Rules[0].Text = `pre: iifname "eth9" tproxy meta mark set` })},
-		{"stale-state", change(reply(), func(c *Case) { c.Second = true; c.Remote.Rules[0].Text += " ct direction reply" })},
+		{"no-tproxy", change(to(),
+			func(c *Case) { c.Remote.Rules = []evidence.Rule{{Text: "counter meta mark set 0x70660076"}} })},
+		{"mark-not-set", change(to(),
+			func(c *Case) { c.Remote.Rules = []evidence.Rule{{Text: "counter tproxy ip to 127.0.0.1:20003"}} })},
+		{"state-not-marked", change(counted(reply(), undone),
+			func(c *Case) { c.Remote.Rules = []evidence.Rule{{Text: "out: counter"}} })},
+		{"no-rule-back", change(reply(),
+			func(c *Case) { c.Remote.Rules = []evidence.Rule{{Text: "out: counter ct mark set 0x70660076"}} })},
+		{"rule-other-interface", change(counted(to(), none),
+			func(c *Case) { c.Remote.Rules[0].Text = `pre: iifname "eth9" tproxy meta mark set` })},
+		{"stale-state", change(reply(),
+			func(c *Case) { c.Second = true; c.Remote.Rules[0].Text += " ct direction reply" })},
 		{"stale-state", change(on(reply(), pf), func(c *Case) { c.Second = true })},
 		{"forwarded", remote(counted(to(), none), "sysctl net.ipv4.ip_forward", "net.ipv4.ip_forward = 1")},
-		{"lost-on-the-way", change(counted(to(), none), func(c *Case) { c.Local.Packets = ethernet("10.192.0.3", "10.208.0.3") })},
+		{"lost-on-the-way", change(counted(to(), none),
+			func(c *Case) { c.Local.Packets = ethernet("10.192.0.3", "10.208.0.3") })},
 		{"rule-mismatch", counted(to(), none)},
 		{"rule-mismatch", counted(on(to(), pf), none)},
-		{"kernel-answers", change(because(to(), "duplicate", "local client: 1 more than was sent"), func(c *Case) { c.Proto = pfconf.ICMP })},
+		{"kernel-answers", change(because(to(), "duplicate", "local client: 1 more than was sent"),
+			func(c *Case) { c.Proto = pfconf.ICMP })},
 
-		{"listener-elsewhere", change(counted(to(), undone), func(c *Case) { c.Remote.Sockets[0].Local = netip.MustParseAddrPort("127.0.0.1:4000") })},
-		{"listener-elsewhere", change(counted(to(), undone), func(c *Case) { c.Remote.Sockets[0].Local = netip.MustParseAddrPort("10.188.1.2:20003") })},
+		{"listener-elsewhere", change(counted(to(), undone),
+			func(c *Case) { c.Remote.Sockets[0].Local = netip.MustParseAddrPort("127.0.0.1:4000") })},
+		{"listener-elsewhere", change(counted(to(), undone),
+			func(c *Case) { c.Remote.Sockets[0].Local = netip.MustParseAddrPort("10.188.1.2:20003") })},
 		{"no-listener", change(counted(to(), undone), func(c *Case) { c.Remote.Sockets = nil })},
 		{"no-listener", change(because(reply(), "control-lost", ""), func(c *Case) { c.Local.Sockets = nil })},
 		{"no-listener", change(on(to(), pf), func(c *Case) {
@@ -267,47 +304,69 @@ func TestExplain(t *testing.T) {
 		{"not-transparent", because(on(reply(), pf), "no-bindany", "")},
 		{"time-wait", because(reply(), "port-blocked", "")},
 		{"queue-full", change(queued(), func(c *Case) {
-			c.Remote.Sockets = append(c.Remote.Sockets, evidence.Socket{Proto: "divert", Text: "netfilter queue, 0 waiting, dropped 1 by the full queue and 0 by the full socket, last id 1"})
+			c.Remote.Sockets = append(c.Remote.Sockets, evidence.Socket{Proto: "divert",
+				Text: "netfilter queue, 0 waiting, dropped 1 by the full queue and 0 by the full socket, last id 1"})
 		})},
 		{"queue-bypassed", because(queued(), "not-rewritten", "")},
-		{"queue-bypassed", change(because(queued(), "not-lost", ""), func(c *Case) { c.Remote.Rules[0].Text += "-bypass" })},
+		{"queue-bypassed", change(because(queued(), "not-lost", ""),
+			func(c *Case) { c.Remote.Rules[0].Text += "-bypass" })},
 		{"queue-unheard", queued()},
 		{"queue-unheard", because(queued(), "not-bypassed", "")},
 		{"queue-stuck", read(because(queued(), "not-bypassed", ""), 1)},
 		{"given-back-unchanged", read(because(queued(), "not-rewritten", ""), 0)},
-		{"given-back-unchanged", read(because(queued(), "wrong-data", `remote server: received "Client\n", not "x"`), 0)},
+		{"given-back-unchanged", read(because(queued(), "wrong-data", `remote server: received "Client\n", not "x"`),
+			0)},
 		{"not-taken-back", read(because(queued(), "not-reinjected", ""), 0)},
 		{"bad-checksum", because(queued(), "wrong-data", "received {Type:8 Checksum:false}")},
-		{"bad-checksum", change(because(queued(), "not-reinjected", ""), func(c *Case) { c.Remote.Moved = []evidence.Moved{{Name: "Udp: InCsumErrors", By: 1}} })},
+		{"bad-checksum", change(because(queued(), "not-reinjected", ""),
+			func(c *Case) { c.Remote.Moved = []evidence.Moved{{Name: "Udp: InCsumErrors", By: 1}} })},
 		{"checksum-offload", because(to(), "wrong-data", "received {Type:8 Checksum:false}")},
-		{"mtu", change(to(), func(c *Case) { c.Local.Errors = []string{"from 10.188.1.2: ICMP type 3 code 4: fragmentation needed"} })},
-		{"mtu", remote(because(queued(), "question-failed", "local client: send: no buffer space available"), "ip link show dev remote0", "remote0: UP mtu 1280 veth")},
-		{"mtu", remote(change(because(queued(), "control-lost", ""), func(c *Case) { c.Long = true }), "ip link show dev remote0", "remote0: UP mtu 1280 veth")},
+		{"mtu", change(to(), func(
+			c *Case) {
+			c.Local.Errors = []string{"from 10.188.1.2: ICMP type 3 code 4: fragmentation needed"}
+		})},
+		{"mtu", remote(because(queued(), "question-failed", "local client: send: no buffer space available"),
+			"ip link show dev remote0", "remote0: UP mtu 1280 veth")},
+		{"mtu", remote(change(because(queued(), "control-lost", ""), func(c *Case) { c.Long = true }),
+			"ip link show dev remote0", "remote0: UP mtu 1280 veth")},
 		{"not-tested", because(queued(), "question-failed", "local client: send: no buffer space available")},
 
-		{"answered-by-icmp", change(to(), func(c *Case) { c.Local.Errors = []string{"from 10.188.1.2: ICMP type 3 code 13"} })},
+		{"answered-by-icmp", change(to(),
+			func(c *Case) { c.Local.Errors = []string{"from 10.188.1.2: ICMP type 3 code 13"} })},
 		{"copied", because(to(), "duplicate", "remote server: 1 more than was sent")},
 		{"address-changed", because(to(), "wrong-address", "")},
 		{"data-changed", because(to(), "wrong-data", "received \"x\"")},
 		{"counted-elsewhere", because(to(), "not-counted", "")},
 		{"filtered", chain(because(queued(), "control-lost", ""), "input", "0", "drop")},
-		{"filtered", local(because(queued(), "control-lost", ""), "nft list ruleset", "table ip f chain out type filter hook output priority 0: drop")},
+		{"filtered", local(because(queued(), "control-lost", ""), "nft list ruleset",
+			"table ip f chain out type filter hook output priority 0: drop")},
 		{"unexplained", chain(because(queued(), "control-lost", ""), "input", "0", "mark set")},
 		{"claim-broken", because(queued(), "not-lost", "")},
 		{"rule-mismatch", counted(because(queued(), "not-lost", ""), none)},
-		{"claim-broken", change(read(because(queued(), "wrong-data", "in place of message 2 of 64 came 64 bytes"), 0), func(c *Case) { c.Claim = true })},
-		{"lost-after-rule", change(to(), func(c *Case) { c.Local.Errors = []string{"control: ICMPv6 type 1 code 0 from fd00:188:1::2"} })},
-		{"lost-after-rule", change(raw(), func(c *Case) { c.Local.Errors = []string{"control: code 0", "client: code 0"} })},
-		{"answered-by-icmp", change(raw(), func(c *Case) { c.Local.Errors = []string{"control: code 0", "client: code 0", "client: code 0"} })},
+		{"claim-broken", change(read(because(queued(), "wrong-data", "in place of message 2 of 64 came 64 bytes"), 0),
+			func(c *Case) { c.Claim = true })},
+		{"lost-after-rule", change(to(),
+			func(c *Case) { c.Local.Errors = []string{"control: ICMPv6 type 1 code 0 from fd00:188:1::2"} })},
+		{"lost-after-rule", change(raw(), func(c *Case) {
+			c.Local.Errors = []string{"control: code 0",
+				"client: code 0"}
+		})},
+		{"answered-by-icmp", change(raw(), func(c *Case) {
+			c.Local.Errors = []string{"control: code 0",
+				"client: code 0", "client: code 0"}
+		})},
 		{"lost-after-rule", chain(raw(), "prerouting", "-100", "redirect")},
-		{"not-taken-back", read(because(queued(), "not-delivered", "local client: the connection was not answered"), 0)},
-		{"listener-elsewhere", change(read(queued(), 0), func(c *Case) { c.Remote.Rules[0].Text = "inet pfdivert in: udp dport 20003 counter jump queue-26601" })},
+		{"not-taken-back", read(because(queued(), "not-delivered", "local client: the connection was not answered"),
+			0)},
+		{"listener-elsewhere", change(read(queued(), 0),
+			func(c *Case) { c.Remote.Rules[0].Text = "inet pfdivert in: udp dport 20003 counter jump queue-26601" })},
 		{"rule-mismatch", chain(counted(to(), none), "prerouting", "-100", "redirect")},
 		{"answer-lost", chain(because(reply(), "control-lost", ""), "prerouting", "-300", "ct zone set")},
 		{"diverted-by-another", change(counted(because(queued(), "not-delivered", ""), none), func(c *Case) {
 			c.Remote.Rules = append(c.Remote.Rules, evidence.Rule{After: &pfconf.Counters{Matched: 1}})
 		})},
-		{"claim-broken", on(because(queued(), "wrong-address", "remote packet: the packet came with the interface name \"\", and it came in by em0"), ipfw)},
+		{"claim-broken", on(because(queued(), "wrong-address",
+			"remote packet: the packet came with the interface name \"\", and it came in by em0"), ipfw)},
 		{"state-gone", because(to(), "state-missing", "")},
 		{"state-kept", because(to(), "state-left", "")},
 		{"known-failure-gone", because(to(), "known-failure-passed", "")},
@@ -320,10 +379,15 @@ func TestExplain(t *testing.T) {
 		{"pf-spoils-divert", beside(because(on(queued(), ipfw), "looped", ""), 0, "Enabled")},
 		{"not-taken-back", beside(because(on(queued(), ipfw), "not-reinjected", ""), 1, "Enabled")},
 		{"not-taken-back", beside(because(on(queued(), ipfw), "not-reinjected", ""), 2, "Disabled")},
-		{"source-translated", change(because(switchedOff(pf, "pfctl -vv -s rules", "@0 pass all flags S/SA\n@1 match out on vio0 inet all nat-to (vio0)"), "no-reply", ""), func(c *Case) { c.Mechanism = DivertReply })},
-		{"rule-mismatch", change(because(switchedOff(pf, "pfctl -vv -s rules", "@0 pass all flags S/SA\n@1 match in on vio0 inet all rdr-to 127.0.0.1"), "no-reply", ""), func(c *Case) { c.Mechanism = DivertReply })},
+		{"source-translated", change(because(switchedOff(pf, "pfctl -vv -s rules",
+			"@0 pass all flags S/SA\n@1 match out on vio0 inet all nat-to (vio0)"), "no-reply", ""),
+			func(c *Case) { c.Mechanism = DivertReply })},
+		{"rule-mismatch", change(because(switchedOff(pf, "pfctl -vv -s rules",
+			"@0 pass all flags S/SA\n@1 match in on vio0 inet all rdr-to 127.0.0.1"), "no-reply", ""),
+			func(c *Case) { c.Mechanism = DivertReply })},
 		{"lost-after-rule", to()},
-		{"lost-after-rule", remote(to(), "nft list ruleset", "table ip6 f chain in type filter hook input priority 0: drop")},
+		{"lost-after-rule", remote(to(), "nft list ruleset",
+			"table ip6 f chain in type filter hook input priority 0: drop")},
 		{"answer-lost", reply()},
 		{"unexplained", because(Case{}, "something-new", "")},
 	} {
@@ -342,7 +406,8 @@ func TestExplain(t *testing.T) {
 		}
 	}
 	for _, code := range Codes() {
-		if !reached[code] && code != "not-evaluated" && code != "overruled" && code != "lost-by-divert" { // TestDivertedBSD
+		// TestDivertedBSD
+		if !reached[code] && code != "not-evaluated" && code != "overruled" && code != "lost-by-divert" {
 			t.Errorf("cause %s is not tested", code)
 		}
 	}
@@ -401,7 +466,8 @@ func TestProblems(t *testing.T) {
 			t.Errorf("%+v", p)
 		}
 	}
-	if want := []string{"no-policy-rule", "source-translated"}; !slices.Equal(codes, slices.Sorted(slices.Values(want))) {
+	if want := []string{"no-policy-rule", "source-translated"}; !slices.Equal(codes,
+		slices.Sorted(slices.Values(want))) {
 		t.Errorf("found are %q, not %q", codes, want)
 	}
 }
@@ -436,11 +502,13 @@ func TestNamesChains(t *testing.T) {
 		"table ip6 filter6 chain input type filter hook input priority 0: drop\n" +
 		"table inet filter chain forward type filter hook forward priority 0: drop"
 	got := Explain(remote(to(), "nft list ruleset", ruleset))
-	if got.Cause != "dropped-after" || !strings.HasSuffix(got.Likely, " (table inet filter chain input type filter hook input priority 0)") {
+	if got.Cause != "dropped-after" || !strings.HasSuffix(got.Likely,
+		" (table inet filter chain input type filter hook input priority 0)") {
 		t.Errorf("%s: %s", got.Cause, got.Likely)
 	}
 	got = Explain(local(because(reply(), "not-delivered", ""), "nft list ruleset", ruleset))
-	if got.Cause != "dropped-on-local" || !strings.HasSuffix(got.Likely, " (table inet filter chain input type filter hook input priority 0)") {
+	if got.Cause != "dropped-on-local" || !strings.HasSuffix(got.Likely,
+		" (table inet filter chain input type filter hook input priority 0)") {
 		t.Errorf("%s: %s", got.Cause, got.Likely)
 	}
 }

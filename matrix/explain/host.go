@@ -160,6 +160,7 @@ func (h *Host) policyRules() ([]policyRule, bool) {
 	return all, true
 }
 
+//go:noinline
 func number(s string, otherwise uint32) uint32 {
 	n, err := strconv.ParseUint(s, 0, 32)
 	if err != nil {
@@ -207,7 +208,8 @@ func (h *Host) routes() (lines []string, known bool) {
 func (h *Host) localDefault() bool {
 	routes, _ := h.routes()
 	return slices.ContainsFunc(routes, func(r string) bool {
-		return strings.HasPrefix(r, "local default") || strings.HasPrefix(r, "local 0.0.0.0/0") || strings.HasPrefix(r, "local ::/0")
+		return strings.HasPrefix(r, "local default") || strings.HasPrefix(r, "local 0.0.0.0/0") ||
+			strings.HasPrefix(r, "local ::/0")
 	})
 }
 
@@ -313,7 +315,8 @@ func at(hook string, does ...string) chains { return chains{hook, lowest, highes
 
 // dropping are those that drop something, wherever.
 var dropping = []chains{
-	at("prerouting", "drop", "reject"), at("input", "drop", "reject"), at("output", "drop", "reject"), at("postrouting", "drop", "reject"),
+	at("prerouting", "drop", "reject"), at("input", "drop", "reject"), at("output", "drop", "reject"),
+	at("postrouting", "drop", "reject"),
 }
 
 // having returns the texts of the host's foreign chains that are one of these. Where the cell's

@@ -111,7 +111,8 @@ func (c *Case) onWire(before string) string {
 func (c *Case) captured(h *Host) bool {
 	return slices.ContainsFunc(h.Packets, func(p evidence.Packet) bool {
 		from, to, proto, ok := header(p)
-		return ok && (from == c.host() || to == c.host()) && (c.host() == c.Fake || int(proto) == c.Proto.Number(pfconf.FamilyOf(c.Fake)))
+		return ok && (from == c.host() || to == c.host()) &&
+			(c.host() == c.Fake || int(proto) == c.Proto.Number(pfconf.FamilyOf(c.Fake)))
 	})
 }
 

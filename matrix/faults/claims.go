@@ -20,52 +20,71 @@ var (
 
 // claims are what is broken for the claims: for each of them the thing that it is about.
 var claims = []Fault{
-	{Name: "claims-no-rule", Cause: "rule-mismatch", On: everywhere, About: "the rule of every claim is for nobody's packets", Omit: []string{"rule"},
+	{Name: "claims-no-rule", Cause: "rule-mismatch", On: everywhere,
+		About: "the rule of every claim is for nobody's packets", Omit: []string{"rule"},
 		claims: unruled},
 	{Name: "other-divert-port", Cause: "listener-elsewhere", On: everywhere, About: "the rule of every claim names another divert port than its socket has", Omit: []string{"rules-port"},
-		claims: all(matrix.NotDelivered, reasons{"": slices.Concat(natlook, bothDiverts)})},
+		claims: all(matrix.NotDelivered, reasons{"": slices.Concat(noQueue, bothDiverts)})},
 	{Name: "fail-open", Cause: "queue-bypassed", About: "the divert-packet rules let packets pass when no process listens", Omit: []string{"closed"},
 		claims: some(matrix.NotLost, "no-listener-in", "no-listener-out")},
-	{Name: "not-bypassed", Cause: "queue-unheard", About: "the rule with bypass is loaded without it", Omit: []string{"bypass"}, claims: some(matrix.NotBypassed, "bypass")},
-	{Name: "heard", On: []string{"linux", "openbsd"}, About: "where no process must listen, a divert socket takes the packets and keeps them", Omit: []string{"unheard"},
+	{Name: "not-bypassed", Cause: "queue-unheard", About: "the rule with bypass is loaded without it",
+		Omit: []string{"bypass"}, claims: some(matrix.NotBypassed, "bypass")},
+	{Name: "heard", On: []string{"linux", "openbsd"},
+		About: "where no process must listen, a divert socket takes the packets and keeps them", Omit: []string{"unheard"},
 		claims: all("", reasons{matrix.NotBypassed: {"bypass"}, matrix.NotCounted: {"counted"}})},
-	{Name: "given-back", Cause: "claim-broken", On: everywhere, About: "the divert socket gives a packet back that it must keep", Omit: []string{"keep"}, claims: some(matrix.NotLost, "not-given-back")},
-	{Name: "lost-behind", Cause: "not-taken-back", On: everywhere, About: "what a divert socket reinjects is lost", Omit: []string{"give-back"},
+	{Name: "given-back", Cause: "claim-broken", On: everywhere,
+		About: "the divert socket gives a packet back that it must keep", Omit: []string{"keep"},
+		claims: some(matrix.NotLost, "not-given-back")},
+	{Name: "lost-behind", Cause: "not-taken-back", On: everywhere, About: "what a divert socket reinjects is lost",
+		Omit: []string{"give-back"},
 		claims: all(matrix.NotReinjected, reasons{
 			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp"},
 			matrix.NotRefused:   {"no-interface", "bad-header-in", "bad-header-out", "bad-length-in"},
-			"":                  append(natlook, "tee-fragments"),
+			"":                  slices.Concat(noQueue, []string{"tee-fragments"}),
 		})},
 	{Name: "looped", On: notOpenBSD, About: "a packet that is reinjected meets its rule again", Omit: []string{"go-on"},
 		claims: all(matrix.NotReinjected, reasons{
-			matrix.Looped:       {"no-loop-in", "no-loop-out", "ipfw-pf-in", "ipfw-pf-out"},
-			matrix.WrongData:    {"order-in", "order-out", "reassembled", "reassembled-udp", "longest-in", "longest-out", "full"},
+			matrix.Looped: {"no-loop-in", "no-loop-out", "ipfw-pf-in", "ipfw-pf-out"},
+			matrix.WrongData: {"order-in", "order-out", "reassembled", "reassembled-udp", "longest-in",
+				"longest-out", "full"},
 			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp"},
 			// What is turned round does not go the rule's way.
-			"": append(natlook, "freebsd:turned-in", "freebsd:turned-out", "tee-fragments"),
+			"": slices.Concat(noQueue, []string{"freebsd:turned-in", "freebsd:turned-out", "tee-fragments"}),
 		})},
-	{Name: "comes-twice", Cause: "claim-broken", On: everywhere, About: "a packet comes to the divert socket twice, as if it had met its rule again", Omit: []string{"once"},
-		claims: some(matrix.Looped, "no-loop-in", "no-loop-out", "ipfw-pf-in", "ipfw-pf-out", "pf-packet-in", "pf-packet-out")},
-	{Name: "privileged", Cause: "claim-broken", On: everywhere, About: "the process that has no privilege has it", Omit: []string{"no-privilege"},
+	{Name: "comes-twice", Cause: "claim-broken", On: everywhere,
+		About: "a packet comes to the divert socket twice, as if it had met its rule again", Omit: []string{"once"},
+		claims: some(matrix.Looped, "no-loop-in", "no-loop-out", "ipfw-pf-in", "ipfw-pf-out", "pf-packet-in",
+			"pf-packet-out")},
+	{Name: "privileged", Cause: "claim-broken", On: everywhere, About: "the process that has no privilege has it",
+		Omit:   []string{"no-privilege"},
 		claims: some(matrix.NotRefused, "superuser", "low-port")},
-	{Name: "first-closed", Cause: "claim-broken", On: everywhere, About: "the first socket of a divert port is closed when the second one is opened", Omit: []string{"first"},
+	{Name: "first-closed", Cause: "claim-broken", On: everywhere,
+		About: "the first socket of a divert port is closed when the second one is opened", Omit: []string{"first"},
 		claims: some(matrix.NotRefused, "second-bind")},
-	{Name: "one-number-space", Cause: "diverted-by-another", On: everywhere, About: "what is for the UDP port of a divert port's number is diverted too", Omit: []string{"number"},
+	{Name: "one-number-space", Cause: "diverted-by-another", On: everywhere,
+		About: "what is for the UDP port of a divert port's number is diverted too", Omit: []string{"number"},
 		claims: some(matrix.NotDelivered, "own-numbers")},
-	{Name: "disordered", Cause: "claim-broken", On: everywhere, About: "neighbours in a row of packets are sent the wrong way round", Omit: []string{"order"},
+	{Name: "disordered", Cause: "claim-broken", On: everywhere,
+		About: "neighbours in a row of packets are sent the wrong way round", Omit: []string{"order"},
 		claims: some(matrix.WrongData, "order-in", "order-out")},
-	{Name: "in-pieces", Cause: "claim-broken", On: everywhere, About: "a long message comes as many short ones", Omit: []string{"whole"},
+	{Name: "in-pieces", Cause: "claim-broken", On: everywhere, About: "a long message comes as many short ones",
+		Omit:   []string{"whole"},
 		claims: some(matrix.WrongData, "reassembled", "reassembled-udp", "longest-in", "longest-out", "tee-fragments")},
-	{Name: "room-for-all", Cause: "claim-broken", On: []string{"linux", "openbsd"}, About: "no more packets are sent than the divert socket has room for", Omit: []string{"many"},
+	{Name: "room-for-all", Cause: "claim-broken", On: []string{"linux", "openbsd"},
+		About: "no more packets are sent than the divert socket has room for", Omit: []string{"many"},
 		claims: some(matrix.NotLost, "full")},
-	{Name: "right-checksums", Cause: "claim-broken", On: notOpenBSD, About: "checksums and headers that must be wrong are right", Omit: []string{"spoilt"},
-		claims: all("", reasons{matrix.NotLost: {"checksums-kept"}, matrix.NotRefused: {"bad-header-in", "bad-header-out", "bad-length-in"}})},
-	{Name: "other-way", On: bsds, About: "the divert socket says of what came in that it is to leave, and of what is to leave that it came in", Omit: []string{"way"},
+	{Name: "right-checksums", Cause: "claim-broken", On: notOpenBSD,
+		About: "checksums and headers that must be wrong are right", Omit: []string{"spoilt"},
+		claims: all("", reasons{matrix.NotLost: {"checksums-kept"},
+			matrix.NotRefused: {"bad-header-in", "bad-header-out", "bad-length-in"}})},
+	{Name: "other-way", On: bsds,
+		About: "the divert socket says of what came in that it is to leave, and of what is to leave that it came in", Omit: []string{"way"},
 		claims: on(map[string]func(string, matrix.Target) Want{
 			// What is written out to REMOTE's own address comes in again by the loopback interface.
 			"openbsd": all("", reasons{
 				matrix.WrongAddress: {"address-in", "address-out"},
-				matrix.NotReinjected: {"no-listener-out", "no-loop-out", "order-out", "longest-out", "rip-out", "other-length-out",
+				matrix.NotReinjected: {"no-listener-out", "no-loop-out", "order-out", "longest-out", "rip-out",
+					"other-length-out",
 					"checksums-mended-out", "header-mended-out", "icmp-out"},
 				matrix.NotDelivered: {"tcp-in", "tcp-out"},
 			}),
@@ -77,18 +96,33 @@ var claims = []Fault{
 				matrix.NotDelivered: {"tcp-in", "tcp-out"},
 				// What comes in is taken whatever its length.
 				matrix.NotRefused: {"bad-header-out"},
-				"":                append(natlook, "turned-in", "turned-out", "tee-fragments"), // two are to addresses of their own
+				"":                slices.Concat(noQueue, []string{"turned-in", "turned-out", "tee-fragments"}), // two are to addresses of their own
 			}),
 		})},
-	{Name: "not-turned", On: bsds, About: "a packet that must be turned round is written to the address that it came with", Omit: []string{"turned"},
+	{Name: "not-turned", On: bsds,
+		About: "a packet that must be turned round is written to the address that it came with", Omit: []string{"turned"},
 		claims: some(matrix.NotReinjected, "turned-in", "turned-out")},
-	{Name: "an-interface", On: bsds, About: "an address of no interface is one of REMOTE's", Omit: []string{"nowhere"}, claims: some(matrix.NotRefused, "no-interface", "named-interface")},
-	{Name: "numbered-alike", On: []string{"freebsd"}, About: "a rule that must stand behind others has their number", Omit: []string{"rule-number"},
+	{Name: "an-interface", On: bsds, About: "an address of no interface is one of REMOTE's", Omit: []string{"nowhere"},
+		claims: some(matrix.NotRefused, "no-interface", "named-interface")},
+	{Name: "numbered-alike", On: []string{"freebsd"}, About: "a rule that must stand behind others has their number",
+		Omit:   []string{"rule-number"},
 		claims: some(matrix.NotReinjected, "rule-number")},
-	{Name: "nameless", On: []string{"freebsd"}, About: "the packet role forgets the name of the interface", Omit: []string{"name"},
+	{Name: "nameless", On: []string{"freebsd"}, About: "the packet role forgets the name of the interface",
+		Omit:   []string{"name"},
 		claims: all("", reasons{matrix.WrongAddress: {"interface-name"}, matrix.NotReinjected: {"named-interface"}})},
-	{Name: "other-connection", Cause: "state-gone", On: notOpenBSD, About: "the filter is asked for another client's connection", Omit: []string{"tuple"},
+	{Name: "other-connection", Cause: "state-gone", On: notOpenBSD,
+		About: "the filter is asked for another client's connection", Omit: []string{"tuple"},
 		claims: some(matrix.StateMissing, natlook...)},
+	{Name: "not-redirected", Cause: "address-changed", About: "the client talks to the server of a redirecting rule itself", Omit: []string{"redirected"},
+		claims: some(matrix.WrongAddress, redirects...)},
+	{Name: "one-family", Cause: "listener-elsewhere", About: "the listener on :: does not hear IPv4", Omit: []string{"dual-stack"},
+		claims: some(matrix.NotDelivered, "inet-to-v4mapped")},
+	{Name: "not-reusing", Cause: "claim-broken", About: "the second socket for an address of FAKE has no SO_REUSEADDR", Omit: []string{"reusing"},
+		claims: some(matrix.NotOpened, "to-bind-twice")},
+	{Name: "connected-elsewhere", Cause: "listener-elsewhere", About: "the connected socket of a diverted flow is connected to another client", Omit: []string{"connected"},
+		claims: some(matrix.NotDelivered, "to-udp-connected")},
+	{Name: "one-address", Cause: "listener-elsewhere", About: "the listener on :: is bound to REMOTE's address", Omit: []string{"all-addresses"},
+		claims: some(matrix.NotDelivered, "to-v4mapped")},
 	{Name: "little-room", On: openbsd, About: "divert sockets have room for 4,000 bytes (net.inet.divert.recvspace)", Remote: does(injection.LittleRoom),
 		claims: some(matrix.NotDelivered, "order-in", "order-out", "reassembled", "reassembled-udp", "longest-in", "longest-out")},
 	{Name: "little-written", On: openbsd, About: "divert sockets take no packets of more than 4,000 bytes (net.inet.divert.sendspace)", Remote: does(injection.LittleWritten),
@@ -96,23 +130,26 @@ var claims = []Fault{
 	{Name: "allow-first", On: freebsd, About: "a rule of REMOTE's own lets all packets pass before the test's rules see them", Remote: does(injection.AllowFirst), claims: withoutIPFW},
 	{Name: "no-filter", On: freebsd, About: "REMOTE's ipfw is switched off", Remote: does(injection.NoFilter), claims: withoutIPFW},
 	{Name: "drop-diverted", On: freebsd, About: "a rule of REMOTE's own drops what comes from divert sockets", Remote: does(injection.DropDiverted),
-		claims: all(matrix.NotReinjected, reasons{matrix.NotDelivered: {"tcp-in"}, "": append(natlook, "tee-fragments")})},
+		claims: all(matrix.NotReinjected, reasons{matrix.NotDelivered: {"tcp-in"}, "": slices.Concat(noQueue, []string{"tee-fragments"})})},
 	{Name: "little-mtu", Cause: "mtu", About: "REMOTE's interface takes packets of 1280 bytes, and LOCAL sends longer ones", Remote: does(injection.LittleMTU),
 		claims: untested(matrix.QuestionFailed, "longest-in", "reassembled", "reassembled-udp", "full")},
-	{Name: "few-fragments", On: freebsd, About: "LOCAL puts packets of 16 fragments together, and of no more", Local: does(injection.FewFragments),
+	{Name: "few-fragments", On: freebsd, About: "LOCAL puts packets of 16 fragments together, and of no more",
+		Local:  does(injection.FewFragments),
 		claims: untested(matrix.ControlLost, "longest-out")},
-	{Name: "not-rewritten", Cause: "given-back-unchanged", On: everywhere, About: "the packet role gives packets back as they are", Omit: []string{"rewriting"},
+	{Name: "not-rewritten", Cause: "given-back-unchanged", On: everywhere,
+		About: "the packet role gives packets back as they are", Omit: []string{"rewriting"},
 		claims: all(matrix.NotRewritten, reasons{
 			matrix.WrongData: {"other-length-in", "other-length-out"},
-			"":               append(natlook, "no-loop-in", "no-loop-out", "ipfw-pf-in", "ipfw-pf-out", "pf-packet-in", "pf-packet-out", "order-in", "order-out", "reassembled", "reassembled-udp", "longest-in", "longest-out", "tee-fragments"),
+			"":               slices.Concat(noQueue, []string{"no-loop-in", "no-loop-out", "ipfw-pf-in", "ipfw-pf-out", "pf-packet-in", "pf-packet-out", "order-in", "order-out", "reassembled", "reassembled-udp", "longest-in", "longest-out", "tee-fragments"}),
 		})},
-	{Name: "claims-bad-checksum", Cause: "bad-checksum", On: notOpenBSD, About: "the packet role of every claim leaves the checksums as they were", Omit: []string{"checksum"},
+	{Name: "claims-bad-checksum", Cause: "bad-checksum", On: notOpenBSD,
+		About: "the packet role of every claim leaves the checksums as they were", Omit: []string{"checksum"},
 		claims: all(matrix.NotReinjected, reasons{
 			// IPv6 looks at ICMP's checksum before LOCAL's socket does.
 			matrix.WrongData:    {"inet-divert-icmp-out", "both-icmp"},
 			matrix.NotDelivered: {"freebsd:inet6-divert-tcp-in", "freebsd:inet6-divert-tcp-out"},
 			// What header-mended-out spoils the kernel fixes.
-			"": append(natlook, "no-loop-in", "no-loop-out", "ipfw-pf-in", "ipfw-pf-out", "pf-packet-in", "pf-packet-out", "reassembled", "rip-in", "rip-out", "both-rip", "freebsd:header-mended-out", "tee-fragments"),
+			"": slices.Concat(noQueue, []string{"no-loop-in", "no-loop-out", "ipfw-pf-in", "ipfw-pf-out", "pf-packet-in", "pf-packet-out", "reassembled", "rip-in", "rip-out", "both-rip", "freebsd:header-mended-out", "tee-fragments"}),
 		})},
 }
 
@@ -125,21 +162,27 @@ var unruled = all(matrix.NotDelivered, reasons{
 // withoutIPFW: ipfw's rule takes no packet, and pf's beside it do as before.
 var withoutIPFW = all(matrix.NotDelivered, reasons{
 	matrix.NotLost: {"no-listener-in", "no-listener-out"}, matrix.NotRewritten: {"tcp-in", "tcp-out"},
-	"": append(natlook, "pf-packet-in", "pf-packet-out", "pf-cookie-in", "pf-cookie-out"),
+	"": slices.Concat(noQueue, []string{"pf-packet-in", "pf-packet-out", "pf-cookie-in", "pf-cookie-out"}),
 })
 
-// natlook are the claims in which no packet comes to a divert socket, and bothDiverts those whose
-// divert socket has a rule besides the cell's.
+// noQueue are the claims in which no packet comes to a divert socket, and bothDiverts those
+// whose divert socket has a rule besides the cell's.
 var (
-	natlook     = []string{"tcp", "udp"}
+	natlook     = []string{"natlook-tcp", "natlook-udp"}
+	redirects   = []string{"redirect-tcp", "redirect-udp"}
+	tos         = []string{"to-v4mapped", "to-bind-twice", "to-udp-connected"}
+	noQueue     = slices.Concat(natlook, redirects, tos)
 	bothDiverts = []string{"both-tcp", "both-udp", "both-rip", "both-icmp"}
 )
 
-// reasons has, by the reason for which they fail, the names of claims, or of targets for one
-// family, with "SYSTEM:" before it for one system; those of "" pass.
+// reasons has, by the reason for which they fail, the names of claims, or of their targets with
+// (inet-redirect-tcp) or without the family (redirect-tcp), with "SYSTEM:" before it for one
+// system; those of "" pass.
 type reasons map[string][]string
 
 // some: the claims with these names fail for the reason, and no others.
+//
+//go:noinline
 func some(reason string, names ...string) func(string, matrix.Target) Want {
 	return all("", reasons{reason: names})
 }
@@ -163,6 +206,8 @@ func on(system map[string]func(string, matrix.Target) Want) func(string, matrix.
 
 // all: every claim fails for the reason, or for its own. What explains it depends on
 // how far each had come.
+//
+//go:noinline
 func all(reason string, own reasons) func(string, matrix.Target) Want {
 	by := map[string]string{}
 	for r, names := range own {
@@ -172,7 +217,7 @@ func all(reason string, own reasons) func(string, matrix.Target) Want {
 	}
 	return func(system string, t matrix.Target) Want {
 		r := reason
-		for _, name := range []string{t.Claim.Name, t.Name, system + ":" + t.Claim.Name, system + ":" + t.Name} {
+		for _, name := range names(system, t) {
 			if own, ok := by[name]; ok {
 				r = own
 			}
@@ -182,6 +227,18 @@ func all(reason string, own reasons) func(string, matrix.Target) Want {
 		}
 		return Want{matrix.Fail, r, anyCause}
 	}
+}
+
+// names are those that a target has in reasons, the more exact ones last.
+func names(system string, t matrix.Target) []string {
+	of := []string{t.Kind(), t.Name}
+	if t.Claim.About == "" {
+		of = []string{t.Claim.Name, t.Kind(), t.Name}
+	}
+	for _, name := range slices.Clone(of) {
+		of = append(of, system+":"+name)
+	}
+	return of
 }
 
 // anyCause stands for every explanation and for none; the fault's own Cause goes before it.

@@ -43,7 +43,8 @@ func TestTable(t *testing.T) {
 
 // ruleless are the faults with which a claim's rule takes no packet. Every claim notices that,
 // whatever it is about, so they prove little of it.
-var ruleless = map[string]bool{"claims-no-rule": true, "other-divert-port": true, "allow-first": true, "no-filter": true}
+var ruleless = map[string]bool{"claims-no-rule": true, "other-divert-port": true, "allow-first": true,
+	"no-filter": true}
 
 // unbroken are claims of a system that no other fault breaks, with why.
 var unbroken = map[string]string{
@@ -83,7 +84,8 @@ func TestWrong(t *testing.T) {
 		{matrix.Result{Verdict: matrix.Skip, Reason: matrix.NoFamily}, fails(matrix.NoReply), ""},
 		{matrix.Result{Verdict: matrix.Pass}, fails(matrix.NoReply), "wrong PASS"},
 		{lost, pass, "wrong FAIL"},
-		{matrix.Result{Verdict: matrix.Skip, Reason: matrix.NoFamily}, Want{matrix.Skip, matrix.NoFeature, ""}, "wrong reason"},
+		{matrix.Result{Verdict: matrix.Skip, Reason: matrix.NoFamily}, Want{matrix.Skip, matrix.NoFeature, ""},
+			"wrong reason"},
 		{lost, Want{matrix.Skip, matrix.NoFeature, ""}, "wrong verdict"},
 		{lost, errs(matrix.NotDelivered), "wrong verdict"},
 		{lost, fails(matrix.NoReply), "wrong reason"},

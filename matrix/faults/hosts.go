@@ -10,107 +10,149 @@ func does(steps ...injection.Step) []injection.Step { return steps }
 
 // hosts are what can be wrong with the hosts themselves.
 var hosts = []Fault{
-	{Name: "fake-owned", On: everywhere, Cause: "fake-owned", About: "REMOTE has a FAKE address on an interface", Remote: does(injection.OwnFake),
+	{Name: "fake-owned", On: everywhere, Cause: "fake-owned", About: "REMOTE has a FAKE address on an interface",
+		Remote: does(injection.OwnFake),
 		expect: func(Part) Want { return errs(matrix.FakeOwned) }},
-	{Name: "fake-unrouted", On: everywhere, Cause: "no-route-to-fake", About: "LOCAL has no route to FAKE", Local: does(injection.NoFakeRoute), expect: func(p Part) Want {
-		// LOCAL's server is told when it answers; its kernel tells no one.
-		answers := p.Proto != pfconf.TCP && p.Proto != pfconf.ICMP && (p.Mode.Answers() || p.reply() && !p.reuse() && p.System != "openbsd") // which runs no control
-		if p.to() || answers {
-			return errs(matrix.LocalRoute)
-		}
-		return undelivered(p)
-	}},
-	{Name: "fake-aside", Cause: "fake-routed-elsewhere", About: "LOCAL routes FAKE by an interface that does not lead to REMOTE", Local: does(injection.FakeAside), expect: undelivered},
-	{Name: "fake-on-link", Cause: "fake-on-link", About: "LOCAL looks for FAKE on the cable and not behind REMOTE", Local: does(injection.FakeOnLink), expect: undelivered},
-	{Name: "other-mark", Cause: "mark-mismatch", About: "the policy rule looks for another mark than the rules set", Remote: does(injection.OtherMark), expect: undelivered},
-	{Name: "other-mask", Cause: "mark-mismatch", About: "the policy rule looks at other bits of the mark", Remote: does(injection.OtherMask), expect: undelivered},
-	{Name: "other-table", Cause: "no-local-route", About: "FAKE is local in another table than the policy rule chooses", Remote: does(injection.OtherTable), expect: undelivered},
-	{Name: "no-policy-rule6", Cause: "no-policy-rule", About: "IPv6 has no policy rule", Remote: does(injection.NoRule6), expect: inet6(undelivered)},
-	{Name: "late-policy-rule", Cause: "late-policy-rule", About: "the main table, which comes before the policy rule, has a route to FAKE", Remote: does(injection.LateRule), expect: undelivered},
+	{Name: "fake-unrouted", On: everywhere, Cause: "no-route-to-fake", About: "LOCAL has no route to FAKE",
+		Local: does(injection.NoFakeRoute), expect: func(p Part) Want {
+			// LOCAL's server is told when it answers; its kernel tells no one.
+			// which runs no control
+			answers := p.Proto != pfconf.TCP && p.Proto != pfconf.ICMP &&
+				(p.Mode.Answers() || p.reply() && !p.reuse() && p.System != "openbsd")
+			if p.to() || answers {
+				return errs(matrix.LocalRoute)
+			}
+			return undelivered(p)
+		}},
+	{Name: "fake-aside", Cause: "fake-routed-elsewhere",
+		About: "LOCAL routes FAKE by an interface that does not lead to REMOTE", Local: does(injection.FakeAside),
+		expect: undelivered},
+	{Name: "fake-on-link", Cause: "fake-on-link", About: "LOCAL looks for FAKE on the cable and not behind REMOTE",
+		Local: does(injection.FakeOnLink), expect: undelivered},
+	{Name: "other-mark", Cause: "mark-mismatch", About: "the policy rule looks for another mark than the rules set",
+		Remote: does(injection.OtherMark), expect: undelivered},
+	{Name: "other-mask", Cause: "mark-mismatch", About: "the policy rule looks at other bits of the mark",
+		Remote: does(injection.OtherMask), expect: undelivered},
+	{Name: "other-table", Cause: "no-local-route",
+		About: "FAKE is local in another table than the policy rule chooses", Remote: does(injection.OtherTable),
+		expect: undelivered},
+	{Name: "no-policy-rule6", Cause: "no-policy-rule", About: "IPv6 has no policy rule",
+		Remote: does(injection.NoRule6), expect: inet6(undelivered)},
+	{Name: "late-policy-rule", Cause: "late-policy-rule",
+		About:  "the main table, which comes before the policy rule, has a route to FAKE",
+		Remote: does(injection.LateRule), expect: undelivered},
 	{Name: "martian", Cause: "rp-filter", About: "reverse path filtering takes the mark, and all addresses are local for marked packets",
 		Remote: does(injection.Martian), expect: inet(undelivered)},
-	{Name: "no-inet6-on-lo", Cause: "inet6-disabled", About: "IPv6 is disabled on REMOTE's loopback interface", Remote: does(injection.NoInet6), expect: inet6(undelivered)},
-	{Name: "mark-cleared", Cause: "mark-cleared", About: "a rule of REMOTE's own clears the mark before the packet is routed", Remote: does(injection.Unmark), expect: undelivered},
-	{Name: "drop-early", On: notOpenBSD, Cause: "dropped-before", About: "a rule of REMOTE's own drops what is for FAKE before the test's rules see it", Remote: does(injection.DropEarly), expect: undelivered},
-	{Name: "drop-input", Cause: "dropped-after", About: "REMOTE's own filter drops what is diverted, in its input chain", Remote: does(injection.DropFake), expect: undelivered},
-	{Name: "drop-plain", Cause: "filtered", About: "REMOTE's own filter drops UDP that is for REMOTE itself", Remote: does(injection.DropPlain), expect: func(p Part) Want {
-		if p.Mode == matrix.PacketIn {
-			return errs(matrix.ControlLost)
-		}
-		return pass
-	}},
-	{Name: "drop-output", On: notOpenBSD, Cause: "dropped-out", About: "REMOTE's own filter drops what leaves with FAKE's address", Remote: does(injection.DropOut), expect: func(p Part) Want {
-		if w := unanswered(p); w == pass || p.tcp() && (p.to() || p.System == "linux") { // TCP tries again by itself
+	{Name: "no-inet6-on-lo", Cause: "inet6-disabled", About: "IPv6 is disabled on REMOTE's loopback interface",
+		Remote: does(injection.NoInet6), expect: inet6(undelivered)},
+	{Name: "mark-cleared", Cause: "mark-cleared",
+		About: "a rule of REMOTE's own clears the mark before the packet is routed", Remote: does(injection.Unmark),
+		expect: undelivered},
+	{Name: "drop-early", On: notOpenBSD, Cause: "dropped-before",
+		About:  "a rule of REMOTE's own drops what is for FAKE before the test's rules see it",
+		Remote: does(injection.DropEarly), expect: undelivered},
+	{Name: "drop-input", Cause: "dropped-after",
+		About: "REMOTE's own filter drops what is diverted, in its input chain", Remote: does(injection.DropFake),
+		expect: undelivered},
+	{Name: "drop-plain", Cause: "filtered", About: "REMOTE's own filter drops UDP that is for REMOTE itself",
+		Remote: does(injection.DropPlain), expect: func(p Part) Want {
+			if p.Mode == matrix.PacketIn {
+				return errs(matrix.ControlLost)
+			}
+			return pass
+		}},
+	{Name: "drop-output", On: notOpenBSD, Cause: "dropped-out",
+		About: "REMOTE's own filter drops what leaves with FAKE's address", Remote: does(injection.DropOut),
+		expect: func(p Part) Want {
+			// TCP tries again by itself
+			if w := unanswered(p); w == pass || p.tcp() && (p.to() || p.System == "linux") {
+				return w
+			}
+			return errs(matrix.SocketFailed)
+		}},
+	{Name: "drop-local", On: notOpenBSD, Cause: "dropped-on-local",
+		About: "LOCAL's own filter drops what comes from FAKE", Local: does(injection.DropFake), expect: unanswered},
+	{Name: "reply-aside", Cause: "reply-routed-elsewhere",
+		About:  "REMOTE routes what comes from FAKE by an interface that does not lead to LOCAL",
+		Remote: does(injection.FakeAside), expect: unanswered},
+	{Name: "loop", Cause: "own-traffic-diverted", About: "REMOTE diverts what its own proxy sends",
+		Remote: does(injection.Loop), expect: unanswered},
+	{Name: "notrack", Cause: "not-tracked", About: "REMOTE's conntrack does not see FAKE's packets",
+		Remote: does(injection.NoTrack), expect: func(p Part) Want {
+			switch {
+			case p.packet(), p.to() && !p.reuse():
+				return pass
+			case p.to():
+				return fails(matrix.StateMissing)
+			}
+			return uncounted(p)
+		}},
+	{Name: "other-zone", Cause: "other-zone", About: "REMOTE's conntrack keeps what comes in in a zone of its own",
+		Remote: does(injection.OtherZone), expect: func(p Part) Want {
+			switch {
+			case !p.to():
+				return undelivered(p)
+			case p.reuse() && !p.tcp() && !p.Second:
+				return fails(matrix.StateMissing) // TCP's answers make one in the right zone
+			}
+			return pass
+		}},
+	{Name: "redirected", Cause: "destination-translated",
+		About: "REMOTE translates FAKE's address to its own for TCP and UDP", Remote: does(injection.Redirect),
+		expect: func(p Part) Want {
+			switch {
+			case !p.to() || !p.Proto.HasPorts():
+				return pass
+			case p.tcp(): // the handshake's second packet finds no socket by its first address
+				return fails(matrix.NotDelivered)
+			case p.Second && p.First != matrix.To:
+				return pass // a packet of a flow that is known is not translated
+			}
+			return fails(matrix.WrongAddress)
+		}},
+	{Name: "masqueraded", Cause: "source-translated", About: "REMOTE translates the source address FAKE to its own",
+		Remote: does(injection.Masquerade), expect: func(p Part) Want {
+			switch {
+			case !p.reply(), p.afterTo() && !p.tcp():
+				return pass // nor is one of a flow that LOCAL began
+			case p.tcp():
+				return fails(matrix.NotDelivered) // the rule that takes the answers does not see FAKE
+			case p.Proto == pfconf.ICMP:
+				return fails(matrix.NoReply)
+			}
+			return fails(matrix.WrongAddress)
+		}},
+	{Name: "other-proxy", Cause: "diverted-by-another", About: "another rule of REMOTE's diverts TCP and UDP for FAKE",
+		Remote: does(injection.OtherProxy), expect: func(p Part) Want {
+			if p.packet() || !p.Proto.HasPorts() || p.reuse() {
+				return pass
+			}
+			return fails(matrix.ControlDelivered)
+		}},
+	{Name: "twice", Cause: "copied", About: "what LOCAL sends to FAKE comes twice, except TCP",
+		Local: does(injection.Twice), expect: func(p Part) Want {
+			switch {
+			case p.tcp() || p.packet() || !p.to() && !p.back():
+				return pass
+			}
+			return fails(matrix.Duplicate)
+		}},
+	{Name: "bridged", Cause: "bridge-netfilter",
+		About:  "REMOTE's interface is a bridge, and br_netfilter takes bridged packets through the rules of IP",
+		Remote: does(injection.Bridged), expect: socketless},
+	{Name: "filter-off", On: freebsd, Cause: "filter-off", About: "REMOTE's ipfw is switched off",
+		Remote: does(injection.NoFilter), expect: unmatched},
+	{Name: "router", On: everywhere, Cause: "forwarded",
+		About: "the rule that is loaded is for nobody's packets, and REMOTE forwards", Omit: []string{"rule"},
+		Remote: does(injection.Forwarding), expect: func(p Part) Want {
+			w := unmatched(p)
+			if p.packet() || p.reply() && !p.back() {
+				w.Cause = "rule-mismatch" // what is lost is not what is forwarded
+			}
 			return w
-		}
-		return errs(matrix.SocketFailed)
-	}},
-	{Name: "drop-local", On: notOpenBSD, Cause: "dropped-on-local", About: "LOCAL's own filter drops what comes from FAKE", Local: does(injection.DropFake), expect: unanswered},
-	{Name: "reply-aside", Cause: "reply-routed-elsewhere", About: "REMOTE routes what comes from FAKE by an interface that does not lead to LOCAL", Remote: does(injection.FakeAside), expect: unanswered},
-	{Name: "loop", Cause: "own-traffic-diverted", About: "REMOTE diverts what its own proxy sends", Remote: does(injection.Loop), expect: unanswered},
-	{Name: "notrack", Cause: "not-tracked", About: "REMOTE's conntrack does not see FAKE's packets", Remote: does(injection.NoTrack), expect: func(p Part) Want {
-		switch {
-		case p.packet(), p.to() && !p.reuse():
-			return pass
-		case p.to():
-			return fails(matrix.StateMissing)
-		}
-		return uncounted(p)
-	}},
-	{Name: "other-zone", Cause: "other-zone", About: "REMOTE's conntrack keeps what comes in in a zone of its own", Remote: does(injection.OtherZone), expect: func(p Part) Want {
-		switch {
-		case !p.to():
-			return undelivered(p)
-		case p.reuse() && !p.tcp() && !p.Second:
-			return fails(matrix.StateMissing) // TCP's answers make one in the right zone
-		}
-		return pass
-	}},
-	{Name: "redirected", Cause: "destination-translated", About: "REMOTE translates FAKE's address to its own for TCP and UDP", Remote: does(injection.Redirect), expect: func(p Part) Want {
-		switch {
-		case !p.to() || !p.Proto.HasPorts():
-			return pass
-		case p.tcp(): // the handshake's second packet finds no socket by its first address
-			return fails(matrix.NotDelivered)
-		case p.Second && p.First != matrix.To:
-			return pass // a packet of a flow that is known is not translated
-		}
-		return fails(matrix.WrongAddress)
-	}},
-	{Name: "masqueraded", Cause: "source-translated", About: "REMOTE translates the source address FAKE to its own", Remote: does(injection.Masquerade), expect: func(p Part) Want {
-		switch {
-		case !p.reply(), p.afterTo() && !p.tcp():
-			return pass // nor is one of a flow that LOCAL began
-		case p.tcp():
-			return fails(matrix.NotDelivered) // the rule that takes the answers does not see FAKE
-		case p.Proto == pfconf.ICMP:
-			return fails(matrix.NoReply)
-		}
-		return fails(matrix.WrongAddress)
-	}},
-	{Name: "other-proxy", Cause: "diverted-by-another", About: "another rule of REMOTE's diverts TCP and UDP for FAKE", Remote: does(injection.OtherProxy), expect: func(p Part) Want {
-		if p.packet() || !p.Proto.HasPorts() || p.reuse() {
-			return pass
-		}
-		return fails(matrix.ControlDelivered)
-	}},
-	{Name: "twice", Cause: "copied", About: "what LOCAL sends to FAKE comes twice, except TCP", Local: does(injection.Twice), expect: func(p Part) Want {
-		switch {
-		case p.tcp() || p.packet() || !p.to() && !p.back():
-			return pass
-		}
-		return fails(matrix.Duplicate)
-	}},
-	{Name: "bridged", Cause: "bridge-netfilter", About: "REMOTE's interface is a bridge, and br_netfilter takes bridged packets through the rules of IP", Remote: does(injection.Bridged), expect: socketless},
-	{Name: "filter-off", On: freebsd, Cause: "filter-off", About: "REMOTE's ipfw is switched off", Remote: does(injection.NoFilter), expect: unmatched},
-	{Name: "router", On: everywhere, Cause: "forwarded", About: "the rule that is loaded is for nobody's packets, and REMOTE forwards", Omit: []string{"rule"}, Remote: does(injection.Forwarding), expect: func(p Part) Want {
-		w := unmatched(p)
-		if p.packet() || p.reply() && !p.back() {
-			w.Cause = "rule-mismatch" // what is lost is not what is forwarded
-		}
-		return w
-	}},
-	{Name: "forwarding", On: everywhere, About: "REMOTE forwards", Remote: does(injection.Forwarding), expect: unconcerned},
+		}},
+	{Name: "forwarding", On: everywhere, About: "REMOTE forwards", Remote: does(injection.Forwarding),
+		expect: unconcerned},
 }
 
 // inet and inet6 are for faults of one family.

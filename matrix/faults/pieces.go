@@ -7,94 +7,134 @@ import (
 
 // pieces are what this program itself sets up and can leave out.
 var pieces = []Fault{
-	{Name: "no-rule", On: everywhere, Cause: "rule-mismatch", About: "the rule that is loaded is for nobody's packets", Omit: []string{"rule"}, expect: unmatched},
-	{Name: "no-policy-rule", Cause: "no-policy-rule", About: "no policy rule sends marked packets to the table in which FAKE is local", Omit: []string{"policy-rule"}, expect: undelivered},
-	{Name: "no-policy-rule-single", Cause: "no-policy-rule", About: "the same where all cells share one FAKE address", Omit: []string{"policy-rule"}, Single: true, expect: undelivered},
-	{Name: "no-local-route", Cause: "no-local-route", About: "FAKE is not local in the table that marked packets are sent to", Omit: []string{"local-route"}, expect: undelivered},
-	{Name: "no-mark", Cause: "mark-not-set", About: "the rules do not mark the packets that they divert", Omit: []string{"mark"}, expect: undelivered},
-	{Name: "no-tproxy", Cause: "no-tproxy", About: "the divert-to rules have no tproxy statement", Omit: []string{"tproxy"}, expect: socketless},
-	{Name: "no-module", Cause: "module-missing", About: "REMOTE's kernel has no tproxy: neither built in nor as a module", Omit: []string{"tproxy-module"}, expect: func(p Part) Want {
-		if socketless(p) == pass {
+	{Name: "no-rule", On: everywhere, Cause: "rule-mismatch", About: "the rule that is loaded is for nobody's packets",
+		Omit: []string{"rule"}, expect: unmatched},
+	{Name: "no-policy-rule", Cause: "no-policy-rule",
+		About: "no policy rule sends marked packets to the table in which FAKE is local",
+		Omit:  []string{"policy-rule"}, expect: undelivered},
+	{Name: "no-policy-rule-single", Cause: "no-policy-rule", About: "the same where all cells share one FAKE address",
+		Omit: []string{"policy-rule"}, Single: true, expect: undelivered},
+	{Name: "no-local-route", Cause: "no-local-route",
+		About: "FAKE is not local in the table that marked packets are sent to", Omit: []string{"local-route"},
+		expect: undelivered},
+	{Name: "no-mark", Cause: "mark-not-set", About: "the rules do not mark the packets that they divert",
+		Omit: []string{"mark"}, expect: undelivered},
+	{Name: "no-tproxy", Cause: "no-tproxy", About: "the divert-to rules have no tproxy statement",
+		Omit: []string{"tproxy"}, expect: socketless},
+	{Name: "no-module", Cause: "module-missing",
+		About: "REMOTE's kernel has no tproxy: neither built in nor as a module", Omit: []string{"tproxy-module"},
+		expect: func(p Part) Want {
+			if socketless(p) == pass {
+				return pass
+			}
+			return Want{matrix.Skip, matrix.NoFeature, ""}
+		}},
+	{Name: "no-ct-mark", Cause: "state-not-marked",
+		About: "the divert-reply rules do not mark the flow's conntrack entry", Omit: []string{"ct-mark"},
+		expect: func(p Part) Want {
+			if p.packet() || p.to() || p.afterTo() && !p.tcp() {
+				return pass // the first cell's state has the mark; TCP's new connection has a new state
+			}
+			return uncounted(p)
+		}},
+	{Name: "no-rule-back", Cause: "no-rule-back", About: "no rule takes the answers of a divert-reply flow",
+		Omit: []string{"back"}, expect: func(p Part) Want {
+			if p.to() {
+				return pass
+			}
+			return undelivered(p)
+		}},
+	{Name: "one-direction", Cause: "stale-state", About: "answers are taken only of flows that REMOTE began",
+		Omit: []string{"any-direction"}, expect: stale},
+	{Name: "one-direction-single", Cause: "stale-state", About: "the same where all cells share one FAKE address",
+		Omit: []string{"any-direction"}, Single: true, expect: stale},
+	{Name: "kernel-echo", Cause: "kernel-answers",
+		About: "nothing stops the kernel from answering diverted ICMPv6 echo requests", Omit: []string{"kernel-echo"},
+		expect: func(p Part) Want {
+			if p.Family == pfconf.Inet6 && p.Proto == pfconf.ICMP && p.to() {
+				return fails(matrix.Duplicate)
+			}
 			return pass
-		}
-		return Want{matrix.Skip, matrix.NoFeature, ""}
-	}},
-	{Name: "no-ct-mark", Cause: "state-not-marked", About: "the divert-reply rules do not mark the flow's conntrack entry", Omit: []string{"ct-mark"}, expect: func(p Part) Want {
-		if p.packet() || p.to() || p.afterTo() && !p.tcp() {
-			return pass // the first cell's state has the mark; TCP's new connection has a new state
-		}
-		return uncounted(p)
-	}},
-	{Name: "no-rule-back", Cause: "no-rule-back", About: "no rule takes the answers of a divert-reply flow", Omit: []string{"back"}, expect: func(p Part) Want {
-		if p.to() {
+		}},
+	{Name: "not-transparent", On: everywhere, Cause: "not-transparent", About: "no socket is marked transparent",
+		Omit: []string{"transparent"}, expect: func(p Part) Want {
+			switch {
+			case p.packet(), p.to() && p.System != "linux": // pf and ipfw deliver to any socket
+				return pass
+			case p.to() && p.Proto.HasPorts():
+				return fails(matrix.NotDelivered)
+			}
+			return fails(matrix.NoBindany)
+		}},
+	{Name: "no-right", Cause: "no-privilege",
+		About: "REMOTE's sockets may not be made transparent: the program has neither CAP_NET_ADMIN nor CAP_NET_RAW",
+		Omit:  []string{"right"}, expect: func(p Part) Want {
+			if p.packet() {
+				return pass
+			}
+			return errs(matrix.SocketFailed)
+		}},
+	{Name: "bad-checksum", On: notOpenBSD, Cause: "bad-checksum",
+		About: "the packet role leaves the checksum as it was", Omit: []string{"checksum"}, expect: func(p Part) Want {
+			if p.packet() {
+				return fails(matrix.NotReinjected)
+			}
 			return pass
-		}
-		return undelivered(p)
-	}},
-	{Name: "one-direction", Cause: "stale-state", About: "answers are taken only of flows that REMOTE began", Omit: []string{"any-direction"}, expect: stale},
-	{Name: "one-direction-single", Cause: "stale-state", About: "the same where all cells share one FAKE address", Omit: []string{"any-direction"}, Single: true, expect: stale},
-	{Name: "kernel-echo", Cause: "kernel-answers", About: "nothing stops the kernel from answering diverted ICMPv6 echo requests", Omit: []string{"kernel-echo"}, expect: func(p Part) Want {
-		if p.Family == pfconf.Inet6 && p.Proto == pfconf.ICMP && p.to() {
-			return fails(matrix.Duplicate)
-		}
-		return pass
-	}},
-	{Name: "not-transparent", On: everywhere, Cause: "not-transparent", About: "no socket is marked transparent", Omit: []string{"transparent"}, expect: func(p Part) Want {
-		switch {
-		case p.packet(), p.to() && p.System != "linux": // pf and ipfw deliver to any socket
-			return pass
-		case p.to() && p.Proto.HasPorts():
+		}},
+	{Name: "no-listener", On: everywhere, Cause: "no-listener",
+		About: "the servers' sockets do not listen, or are closed", Omit: []string{"listen"},
+		expect: func(p Part) Want {
+			switch {
+			case p.Proto == pfconf.ICMP && !p.to():
+				return pass // the kernel is the server
+			case p.packet(), p.System != "openbsd" && !p.reuse() && !p.to() && !p.tcp():
+				return errs(matrix.ControlLost)
+			}
 			return fails(matrix.NotDelivered)
-		}
-		return fails(matrix.NoBindany)
-	}},
-	{Name: "no-right", Cause: "no-privilege", About: "REMOTE's sockets may not be made transparent: the program has neither CAP_NET_ADMIN nor CAP_NET_RAW", Omit: []string{"right"}, expect: func(p Part) Want {
-		if p.packet() {
-			return pass
-		}
-		return errs(matrix.SocketFailed)
-	}},
-	{Name: "bad-checksum", On: notOpenBSD, Cause: "bad-checksum", About: "the packet role leaves the checksum as it was", Omit: []string{"checksum"}, expect: func(p Part) Want {
-		if p.packet() {
-			return fails(matrix.NotReinjected)
-		}
-		return pass
-	}},
-	{Name: "no-listener", On: everywhere, Cause: "no-listener", About: "the servers' sockets do not listen, or are closed", Omit: []string{"listen"}, expect: func(p Part) Want {
-		switch {
-		case p.Proto == pfconf.ICMP && !p.to():
-			return pass // the kernel is the server
-		case p.packet(), p.System != "openbsd" && !p.reuse() && !p.to() && !p.tcp():
-			return errs(matrix.ControlLost)
-		}
-		return fails(matrix.NotDelivered)
-	}},
-	{Name: "other-port", On: everywhere, Cause: "listener-elsewhere", About: "the servers of divert-to listen on another port than the rule names", Omit: []string{"port"}, expect: socketless},
-	{Name: "other-address", On: everywhere, Cause: "listener-elsewhere", About: "the servers of divert-to listen on another address than the rule names", Omit: []string{"address"}, expect: socketless},
-	{Name: "other-interface", Cause: "rule-other-interface", About: "the rules are for another interface than the one towards LOCAL", Omit: []string{"towards"}, expect: func(p Part) Want {
-		if p.Mode == matrix.PacketIn {
-			return fails(matrix.NotRewritten)
-		}
-		return undelivered(p)
-	}},
-	{Name: "no-reader", On: everywhere, Cause: "queue-unheard", About: "no process listens on the queue, and the rule fails closed", Omit: []string{"reader"}, expect: unread(matrix.NotDelivered)},
-	{Name: "no-reader-bypass", Cause: "queue-bypassed", About: "no process listens on the queue, and the rule fails open", Omit: []string{"reader", "closed"}, expect: unread(matrix.NotRewritten)},
-	{Name: "queue-full", Cause: "queue-full", About: "the queue has no room", Omit: []string{"room"}, expect: unread(matrix.NotDelivered)},
-	{Name: "ports-not-swapped", On: everywhere, Cause: "rule-mismatch", About: "the rule of a reuse target's second cell names the first one's port", Omit: []string{"swap"}, expect: func(p Part) Want {
-		if !p.Second || !p.Proto.HasPorts() || p.System == "openbsd" && p.afterTo() && !p.tcp() {
-			return pass // there the first cell's state has the second's packets
-		}
-		if p.to() {
-			return fails(matrix.NotDelivered)
-		}
-		return uncounted(p)
-	}},
-	{Name: "time-wait-left", Cause: "time-wait", About: "the socket in TIME_WAIT is not dropped before its flow is turned round", Omit: []string{"drop"}, expect: blocked},
-	{Name: "time-wait-left-untimed", Cause: "time-wait", About: "the same without TCP's timestamps", Omit: []string{"drop", "timestamps"}, expect: blocked},
-	{Name: "no-timestamps", About: "TCP has no timestamps, and every socket in TIME_WAIT is dropped", Omit: []string{"timestamps"}, expect: unconcerned},
+		}},
+	{Name: "other-port", On: everywhere, Cause: "listener-elsewhere",
+		About: "the servers of divert-to listen on another port than the rule names", Omit: []string{"port"},
+		expect: socketless},
+	{Name: "other-address", On: everywhere, Cause: "listener-elsewhere",
+		About: "the servers of divert-to listen on another address than the rule names", Omit: []string{"address"},
+		expect: socketless},
+	{Name: "other-interface", Cause: "rule-other-interface",
+		About: "the rules are for another interface than the one towards LOCAL", Omit: []string{"towards"},
+		expect: func(p Part) Want {
+			if p.Mode == matrix.PacketIn {
+				return fails(matrix.NotRewritten)
+			}
+			return undelivered(p)
+		}},
+	{Name: "no-reader", On: everywhere, Cause: "queue-unheard",
+		About: "no process listens on the queue, and the rule fails closed", Omit: []string{"reader"},
+		expect: unread(matrix.NotDelivered)},
+	{Name: "no-reader-bypass", Cause: "queue-bypassed",
+		About: "no process listens on the queue, and the rule fails open", Omit: []string{"reader", "closed"},
+		expect: unread(matrix.NotRewritten)},
+	{Name: "queue-full", Cause: "queue-full", About: "the queue has no room", Omit: []string{"room"},
+		expect: unread(matrix.NotDelivered)},
+	{Name: "ports-not-swapped", On: everywhere, Cause: "rule-mismatch",
+		About: "the rule of a reuse target's second cell names the first one's port", Omit: []string{"swap"},
+		expect: func(p Part) Want {
+			if !p.Second || !p.Proto.HasPorts() || p.System == "openbsd" && p.afterTo() && !p.tcp() {
+				return pass // there the first cell's state has the second's packets
+			}
+			if p.to() {
+				return fails(matrix.NotDelivered)
+			}
+			return uncounted(p)
+		}},
+	{Name: "time-wait-left", Cause: "time-wait",
+		About: "the socket in TIME_WAIT is not dropped before its flow is turned round", Omit: []string{"drop"}, expect: blocked},
+	{Name: "time-wait-left-untimed", Cause: "time-wait", About: "the same without TCP's timestamps",
+		Omit: []string{"drop", "timestamps"}, expect: blocked},
+	{Name: "no-timestamps", About: "TCP has no timestamps, and every socket in TIME_WAIT is dropped",
+		Omit: []string{"timestamps"}, expect: unconcerned},
 	// It is off so that a killed state is missed at once; no target kills one
 	// that is in use.
-	{Name: "early-demux", About: "REMOTE's kernel looks for an established flow's socket before it routes", Omit: []string{"early-demux"}, expect: unconcerned},
+	{Name: "early-demux", About: "REMOTE's kernel looks for an established flow's socket before it routes",
+		Omit: []string{"early-demux"}, expect: unconcerned},
 }
 
 // unmatched: the rule matches nothing.

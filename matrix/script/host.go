@@ -89,6 +89,8 @@ type Facts struct {
 	Traces bool `json:"traces,omitempty"`
 	// Owned are FAKE addresses that this host has configured.
 	Owned []string `json:"owned,omitempty"`
+	// Processors is how many of them the host's agent may use.
+	Processors int `json:"processors,omitempty"`
 	// Domain is the routing domain in which the agent works.
 	Domain int `json:"domain,omitempty"`
 }

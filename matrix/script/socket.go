@@ -37,6 +37,8 @@ type Ends struct {
 	// Bindany lets the socket bind an address that is not the host's own
 	// (SO_BINDANY, IP_BINDANY, IP_TRANSPARENT).
 	Bindany bool
+	// DualStack lets an IPv6 socket hear IPv4 too, with addresses mapped into IPv6 (RFC 3493, 3.7).
+	DualStack bool
 	// Diverted says that packets for a foreign address will be diverted to this
 	// socket: it asks for each datagram's original destination and, where the
 	// system wants that (Linux), is marked transparent.

@@ -156,6 +156,11 @@ type Undelivered struct {
 // Natlook asks for the other side of a translated connection, as pf's DIOCNATLOOK does.
 type Natlook struct{ Query pfconf.NATQuery }
 
+// OriginalDst asks the kernel whom a redirected connection of a server was meant for, by the
+// socket's own option (SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST, Linux alone). Outcome.Peer is the
+// answer.
+type OriginalDst struct{ Socket string }
+
 // Clears reports whether a step closes or removes something.
 func Clears(s Step) bool {
 	switch s.(type) {
@@ -170,7 +175,8 @@ func Satisfied(s Step, o *Outcome) bool {
 	switch s := s.(type) {
 	case Counters:
 		c, w := o.Counters, s.Want
-		return w == nil || c != nil && c.Matched >= w.Matched && c.Done >= w.Done && c.Replies >= w.Replies && c.States >= w.States
+		return w == nil || c != nil && c.Matched >= w.Matched && c.Done >= w.Done && c.Replies >= w.Replies &&
+			c.States >= w.States
 	case Rest:
 		return s.Want == nil || o.Fault == nil && len(o.Messages) == *s.Want
 	}
@@ -200,6 +206,7 @@ func (DropTCP) Name() string      { return "drop" }
 func (TCPState) Name() string     { return "tcpstate" }
 func (Undelivered) Name() string  { return "drops" }
 func (Natlook) Name() string      { return "natlook" }
+func (OriginalDst) Name() string  { return "originaldst" }
 
 func (s Connect) On() string      { return s.Socket }
 func (s Connected) On() string    { return s.Socket }
@@ -215,3 +222,4 @@ func (s Turn) On() string         { return s.Socket }
 func (s Rest) On() string         { return s.Socket }
 func (s CloseConn) On() string    { return s.Socket }
 func (s Close) On() string        { return s.Socket }
+func (s OriginalDst) On() string  { return s.Socket }

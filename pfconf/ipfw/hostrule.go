@@ -72,6 +72,7 @@ func ParseHostRules(out string) []HostRule {
 // words reads the words of a rule one by one.
 type words struct{ left []string }
 
+//go:noinline
 func (w *words) peek() string {
 	if len(w.left) == 0 {
 		return ""
@@ -79,6 +80,7 @@ func (w *words) peek() string {
 	return w.left[0]
 }
 
+//go:noinline
 func (w *words) next() string {
 	word := w.peek()
 	if word != "" {
@@ -87,6 +89,7 @@ func (w *words) next() string {
 	return word
 }
 
+//go:noinline
 func (w *words) is(word string) bool {
 	if w.peek() != word {
 		return false

@@ -10,8 +10,8 @@ import (
 	"pfdivert/pfconf/program"
 )
 
-// Inspector is a pfconf.Inspector of the host's ipfw: this program's rules are those whose comment is one of
-// its labels. They keep no states, so there are none to show or to remove.
+// Inspector is a pfconf.Inspector of the host's ipfw: this program's rules are those whose comment
+// is one of its labels. They keep no states, so there are none to show or to remove.
 type Inspector struct {
 	*Control
 	pfconf.Stateless

@@ -10,6 +10,8 @@ import (
 func Nft(message uint16) uint16 { return unix.NFNL_SUBSYS_NFTABLES<<8 | message }
 
 // Netfilter appends a message of netfilter's, whose body begins with a struct nfgenmsg.
+//
+//go:noinline
 func (r *Request) Netfilter(kind, flags uint16, family uint8, resource uint16) (seq uint32) {
 	return r.Add(kind, flags, family, unix.NFNETLINK_V0, byte(resource>>8), byte(resource))
 }
@@ -97,6 +99,8 @@ func (r *Request) Expression(name string, body func()) {
 }
 
 // Load appends an expression, such as meta, that loads what key names.
+//
+//go:noinline
 func (r *Request) Load(name string, keyAttr uint16, key uint32, destAttr uint16) {
 	r.Expression(name, func() {
 		r.Attr32(keyAttr, key)
@@ -126,6 +130,8 @@ func (r *Request) Mask(mask []byte) {
 }
 
 // Compare appends an expression that compares what was loaded with data; op is NFT_CMP_*.
+//
+//go:noinline
 func (r *Request) Compare(op uint32, data []byte) {
 	r.Expression("cmp", func() {
 		r.Attr32(unix.NFTA_CMP_SREG, unix.NFT_REG_1)
@@ -135,6 +141,8 @@ func (r *Request) Compare(op uint32, data []byte) {
 }
 
 // Immediate appends an expression that puts data into the register.
+//
+//go:noinline
 func (r *Request) Immediate(register uint32, data []byte) {
 	r.Expression("immediate", func() {
 		r.Attr32(unix.NFTA_IMMEDIATE_DREG, register)

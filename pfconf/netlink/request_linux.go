@@ -97,6 +97,8 @@ func (r *Request) open(kind uint16) int {
 }
 
 // Close ends the attribute that began at start.
+//
+//go:noinline
 func (r *Request) Close(start int) {
 	binary.NativeEndian.PutUint16(r.b[start:], uint16(len(r.b)-start))
 	for len(r.b)%unix.NLA_ALIGNTO != 0 {

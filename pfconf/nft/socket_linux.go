@@ -15,6 +15,7 @@ type socket struct {
 	*netlink.Socket
 }
 
+//go:noinline
 func openSocket() (*socket, error) {
 	s, err := netlink.Open(unix.NETLINK_NETFILTER)
 	if err != nil {

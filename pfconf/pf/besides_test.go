@@ -163,7 +163,8 @@ func TestRestoreLabels(t *testing.T) {
 		killed = append(killed, strings.Join(c.Argv, " "))
 		return program.Result{Stderr: "killed 1 states\n"}, nil
 	}
-	if err := Restore(t.Context(), run, pfconf.Undo{Do: UndoLabels, Args: []string{"0", "regress-x", "regress-y"}}); err != nil {
+	if err := Restore(t.Context(), run, pfconf.Undo{Do: UndoLabels,
+		Args: []string{"0", "regress-x", "regress-y"}}); err != nil {
 		t.Error(err)
 	}
 	if want := []string{"pfctl -k label -k regress-x", "pfctl -k label -k regress-y"}; !slices.Equal(killed, want) {

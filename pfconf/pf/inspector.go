@@ -14,8 +14,8 @@ import (
 	"pfdivert/pfconf/program"
 )
 
-// Inspector is a pfconf.Inspector of the host's pf: this program's rules are those in DefaultAnchor and
-// the anchors below it.
+// Inspector is a pfconf.Inspector of the host's pf: this program's rules are those in DefaultAnchor
+// and the anchors below it.
 type Inspector struct{ *Control }
 
 var _ pfconf.Inspector = (*Inspector)(nil)

@@ -39,6 +39,8 @@ func With(f func(*Conn) error) error {
 }
 
 // set sends a message and waits until the kernel has done what it asks for.
+//
+//go:noinline
 func (c *Conn) set(kind, flags uint16, m *message) error {
 	_, err := c.execute(kind, flags|unix.NLM_F_ACK, m)
 	return err

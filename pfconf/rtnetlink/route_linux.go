@@ -119,6 +119,8 @@ func (c *Conn) Routes(family uint8, table int) ([]Route, error) {
 }
 
 // AddRoute adds the route; that there is such a one is unix.EEXIST.
+//
+//go:noinline
 func (c *Conn) AddRoute(r Route) error { return c.newRoute(unix.NLM_F_EXCL, r) }
 
 // ReplaceRoute adds the route in place of one with the same destination and priority.

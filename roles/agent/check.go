@@ -19,6 +19,8 @@ import (
 type checks []CheckItem
 
 // ok notes that something is as it must be.
+//
+//go:noinline
 func (c *checks) ok(name, format string, args ...any) {
 	*c = append(*c, CheckItem{Name: name, OK: true, Detail: fmt.Sprintf(format, args...)})
 }
@@ -29,6 +31,8 @@ func (c *checks) warn(name, cure, format string, args ...any) {
 }
 
 // no notes what is wrong and the command that fixes it.
+//
+//go:noinline
 func (c *checks) no(name, cure, format string, args ...any) {
 	*c = append(*c, CheckItem{Name: name, Detail: fmt.Sprintf(format, args...), Cure: cure})
 }

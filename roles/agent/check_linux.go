@@ -19,8 +19,8 @@ import (
 	"pfdivert/roles/socket"
 )
 
-// asked are the features that check asks the kernel for: those of need.Features that nft probes. Without
-// one, those that follow are not worth a word.
+// asked are the features that check asks the kernel for: those of need.Features that nft probes.
+// Without one, those that follow are not worth a word.
 var asked = []nft.Feature{nft.NFTables, nft.Tracking, nft.Conntrack, nft.TransparentProxy, nft.NFQueue}
 
 // system looks at nf_tables, at policy routing and at what can keep packets from it. A
@@ -212,6 +212,10 @@ func locals(fakes []netip.Prefix) ([]string, error) {
 	var found []string
 	err := rtnetlink.With(func(c *rtnetlink.Conn) error {
 		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+			// A kernel that lacks the family refuses the question, and has no FAKE address of it.
+			if !slices.ContainsFunc(fakes, func(p netip.Prefix) bool { return p.Addr().Is4() == (family == unix.AF_INET) }) {
+				continue
+			}
 			list, err := c.Routes(family, unix.RT_TABLE_UNSPEC)
 			if err != nil {
 				return fmt.Errorf("list the local routes: %w", err)

@@ -38,6 +38,7 @@ type Conn struct {
 	gone    chan struct{}
 	last    atomic.Uint64
 	sent    atomic.Uint64
+	heard   atomic.Uint64 // frames of the agent's
 	stopped sync.Once
 }
 
@@ -46,7 +47,8 @@ const maxNoise = 64 << 10
 
 // Dial opens the connection to an agent that writes to r and reads from w. It waits for the hello
 // until ctx is done. heartbeat is how often the agent learns that the orchestrator lives, and how
-// often it must answer; an agent that misses three is lost. Close the connection when done.
+// often it must answer; an agent that says nothing while three stay unanswered is lost. Close the
+// connection when done.
 func Dial(ctx context.Context, r io.Reader, w io.WriteCloser, heartbeat time.Duration) (*Conn, error) {
 	c := &Conn{closer: w, waiting: map[uint64]chan *Answer{}, gone: make(chan struct{}), Notices: make(chan string, 16)}
 	in := bufio.NewReaderSize(r, 64<<10)
@@ -114,6 +116,7 @@ func (c *Conn) read(in *bufio.Reader) error {
 		if err := readFrame(in, &buf, ans); err != nil {
 			return err
 		}
+		c.heard.Add(1)
 		if len(ans.Splats) > 0 {
 			c.splat(ans.Splats)
 			continue
@@ -176,20 +179,30 @@ func (c *Conn) lose(err error) {
 	}
 }
 
-// beat keeps the agent from believing that the orchestrator is gone, and finds
-// out when the agent is.
+// maxUnanswered is how many heartbeats are unanswered when an agent is lost.
+const maxUnanswered = 3
+
+// beat keeps the agent from believing that the orchestrator is gone, and finds out when the agent
+// is. It counts requests and not seconds: when this process could not run, the ticker drops ticks.
+// Whatever the agent says is a sign of life: a busy one may answer a ping late.
 func (c *Conn) beat(every time.Duration) {
 	t := time.NewTicker(every)
 	defer t.Stop()
-	for {
+	var heard uint64
+	for unanswered := 0; ; unanswered++ {
 		select {
 		case <-c.gone:
 			return
 		case <-t.C:
 		}
-		ctx, cancel := context.WithTimeoutCause(context.Background(), 3*every, fmt.Errorf("no answer for %v", 3*every))
-		_, err := c.call(ctx, &Request{Ping: &Ping{}})
-		cancel()
+		if n := c.heard.Load(); n != heard {
+			heard, unanswered = n, 0
+		}
+		err := fmt.Errorf("no answer to %d heartbeats, one every %v", unanswered, every)
+		if unanswered < maxUnanswered {
+			err = c.out.send(&Request{ID: c.last.Add(1), Ping: &Ping{}})
+			c.sent.Add(1)
+		}
 		if err != nil {
 			c.lose(err) // it may hold its output open for ever
 			c.hangUp()

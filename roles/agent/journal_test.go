@@ -163,3 +163,25 @@ func TestTurnEnds(t *testing.T) {
 		return nil
 	}))
 }
+
+// A host without /var/run, or whose link to /run leads nowhere, is taken as any other.
+func TestStateDirParent(t *testing.T) {
+	for name, prepare := range map[string]func(root string) error{
+		"nothing":        func(string) error { return nil },
+		"a dead link":    func(root string) error { return os.Symlink("elsewhere/run", filepath.Join(root, "var")) },
+		"an empty place": func(root string) error { return os.Mkdir(filepath.Join(root, "var"), 0o755) },
+	} {
+		root := t.TempDir()
+		if err := prepare(root); err != nil {
+			t.Fatal(err)
+		}
+		d := stateDir(filepath.Join(root, "var", "pfdivert"))
+		ran := false
+		if err := d.locked(t.Context(), func() error { ran = true; return nil }); err != nil || !ran {
+			t.Errorf("%s: %v, ran %v", name, err, ran)
+		}
+		if _, err := os.Lstat(string(d)); err == nil {
+			t.Errorf("%s: %s is left", name, d)
+		}
+	}
+}

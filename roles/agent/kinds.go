@@ -12,6 +12,7 @@ var (
 		script.Relay{}, script.RelayAll{}, script.SendBurst{}, script.ReceiveBurst{}, script.RelayBurst{},
 		script.Turn{}, script.Rest{}, script.CloseConn{}, script.Close{}, script.Fence{}, script.Counters{},
 		script.Lookup{}, script.Kill{}, script.DropTCP{}, script.TCPState{}, script.Undelivered{}, script.Natlook{},
+		script.OriginalDst{},
 	}
 	socketKinds = []script.Socket{script.Stream{}, script.Datagram{}, script.RawIP{}, script.Echo{}, script.Divert{}}
 

@@ -31,9 +31,16 @@ var errHeld = errors.New("held by another process")
 // lockPoll is how often a lock that is held is tried again: flock(2) has no timeout.
 const lockPoll = 20 * time.Millisecond
 
-// open makes the directory. It must be no one else's: what journals say is done as root.
+// open makes the directory, and /var/run where there is none, as in an initramfs. It must be no one
+// else's: what journals say is done as root.
 func (d stateDir) open() error {
-	if err := os.Mkdir(string(d), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	err := os.Mkdir(string(d), 0o700)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = makeAll(filepath.Dir(string(d))); err == nil {
+			err = os.Mkdir(string(d), 0o700)
+		}
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	info, err := os.Lstat(string(d))
@@ -49,6 +56,19 @@ func (d stateDir) open() error {
 	return nil
 }
 
+// makeAll makes a directory that all may read, with those above it. One may be a symbolic link whose
+// target is missing: /var/run is one to /run on Linux.
+func makeAll(dir string) error {
+	if to, err := os.Readlink(dir); err == nil {
+		if !filepath.IsAbs(to) {
+			to = filepath.Join(filepath.Dir(dir), to)
+		}
+		return makeAll(to)
+	}
+	return os.MkdirAll(dir, 0o755)
+}
+
+//go:noinline
 func (d stateDir) file(name string) string { return filepath.Join(string(d), name) }
 
 // turn is the lock for short pieces of work on the directory and on what its files

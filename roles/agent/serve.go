@@ -54,7 +54,7 @@ type agent struct {
 	work    chan *Request // to idle workers
 	workers sync.WaitGroup
 	began   time.Time
-	heard   atomic.Int64 // from began to the last request, in nanoseconds
+	heard   atomic.Uint64 // requests
 
 	mu        sync.Mutex
 	ending    bool // no more workers
@@ -137,7 +137,7 @@ func (a *agent) read(r io.Reader) error {
 		if err := req.check(); err != nil {
 			return err
 		}
-		a.heard.Store(int64(time.Since(a.began)))
+		a.heard.Add(1)
 		a.handOn(req)
 	}
 }
@@ -157,23 +157,27 @@ func (a *agent) handOn(req *Request) {
 	}
 }
 
-// watch cancels when no request has come for the time of a heartbeat.
+// watchParts is in how many parts the time of a heartbeat is watched.
+const watchParts = 4
+
+// watch cancels when no request has come for the time of a heartbeat. A part of it counts when its
+// tick came and nothing was heard since the last one: while this process could not run, the ticker
+// drops ticks.
 func (a *agent) watch(ctx context.Context, cancel context.CancelCauseFunc) {
-	t := time.NewTimer(a.opt.Heartbeat)
+	t := time.NewTicker(max(a.opt.Heartbeat/watchParts, 1))
 	defer t.Stop()
-	for {
+	var heard uint64
+	for silent := 0; silent <= watchParts; silent++ {
 		select {
 		case <-t.C:
 		case <-ctx.Done():
 			return
 		}
-		silent := time.Since(a.began) - time.Duration(a.heard.Load())
-		if silent >= a.opt.Heartbeat {
-			cancel(fmt.Errorf("agent: no sign of life from the orchestrator for %v", a.opt.Heartbeat))
-			return
+		if n := a.heard.Load(); n != heard {
+			heard, silent = n, 0
 		}
-		t.Reset(a.opt.Heartbeat - silent)
 	}
+	cancel(fmt.Errorf("agent: no sign of life from the orchestrator for %v", a.opt.Heartbeat))
 }
 
 // workOn answers a request and then those that it finds waiting. Workers are

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 
@@ -243,7 +244,7 @@ func (s *session) close() {
 		s.closeEnd(e)
 	}
 	s.ends = nil
-	slices.SortStableFunc(s.log, func(a, b script.Entry) int { return bytes.Compare([]byte(a.End), []byte(b.End)) })
+	sort.SliceStable(s.log, func(i, j int) bool { return s.log[i].End < s.log[j].End })
 }
 
 // closeEnd keeps what is to be known of an endpoint whose socket is closed.

@@ -44,7 +44,7 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 			return nil, err
 		}
 	}
-	facts := &script.Facts{Domain: a.opt.Domain}
+	facts := &script.Facts{Domain: a.opt.Domain, Processors: runtime.NumCPU()}
 	a.fences = map[pfconf.Family]*socket.Fence{}
 	opt := a.opt
 	var err error

@@ -165,6 +165,8 @@ func textOf(b []byte, kind uint16) string {
 }
 
 // numberOf returns an attribute's number of 32 bits, 0 when there is none.
+//
+//go:noinline
 func numberOf(b []byte, kind uint16) uint32 {
 	if b := netlink.Attribute(b, kind); len(b) == 4 {
 		return binary.BigEndian.Uint32(b)
@@ -218,7 +220,8 @@ func doing(name string, b []byte) string {
 
 // statements are expressions that do one thing.
 var statements = map[string]string{
-	"reject": "reject", "notrack": "notrack", "redir": "redirect", "masq": "masquerade", "tproxy": "tproxy", "queue": "queue",
+	"reject": "reject", "notrack": "notrack", "redir": "redirect", "masq": "masquerade", "tproxy": "tproxy",
+	"queue": "queue",
 }
 
 // targets are those of iptables that do the same.

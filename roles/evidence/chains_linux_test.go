@@ -43,7 +43,8 @@ table netdev d { chain other { }; }
 	if out, err := nft.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	if out, err := exec.Command("iptables-nft", "-t", "mangle", "-A", "FORWARD", "-p", "udp", "-j", "MARK", "--set-mark", "1").CombinedOutput(); err != nil {
+	if out, err := exec.Command("iptables-nft", "-t", "mangle", "-A", "FORWARD", "-p", "udp", "-j", "MARK",
+		"--set-mark", "1").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	text, err := readChains("own")

@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
+	"sort"
 	"sync"
 	"time"
 
@@ -210,7 +210,7 @@ func (h *Host) moved(ctx context.Context) ([]evidence.Moved, error) {
 			all = append(all, evidence.Moved{Name: name, By: by})
 		}
 	}
-	slices.SortFunc(all, func(a, b evidence.Moved) int { return strings.Compare(a.Name, b.Name) })
+	sort.Slice(all, func(i, j int) bool { return all[i].Name < all[j].Name })
 	return all, nil
 }
 

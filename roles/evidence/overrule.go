@@ -113,7 +113,8 @@ func (r *ordered) overruled(rules []ordered, i int, f pfconf.Family) {
 // takes returns what the rule does to packets, nil if that is nothing or not known to be anything;
 // all: it takes all of them, or of each connection what the diversion can't do without. single: the
 // diversion can do with some packets of a connection.
-func (o *ordered) takes(packets pfconf.Packets, f pfconf.Family, before, single bool) (over *evidence.Overruling, all bool) {
+func (o *ordered) takes(packets pfconf.Packets, f pfconf.Family, before, single bool) (over *evidence.Overruling,
+	all bool) {
 	// The flow of a state, both ways and whatever interface.
 	anyway := func(p pfconf.Packets) pfconf.Packets {
 		p.Direction, p.Interface, p.Conditions = 0, "", nil
@@ -147,7 +148,8 @@ func (o *ordered) takes(packets pfconf.Packets, f pfconf.Family, before, single 
 		return tell(note), !single
 	case before && whole.Covers(packets):
 		return tell(""), true
-	case !before && len(o.Conditions) == 0 && known(o.From) && known(o.To) && (o.Proto == 0 || o.Proto == packets.Proto):
+	case !before && len(o.Conditions) == 0 && known(o.From) && known(o.To) &&
+		(o.Proto == 0 || o.Proto == packets.Proto):
 		return tell(""), false // for some of the clients or servers
 	case o.drops && o.TakesSome(packets):
 		// A rule before it that passes some is an exception that is meant, and so is one that drops
@@ -180,7 +182,8 @@ func blocked(d *evidence.Diversion, rule pfconf.Packets, before, after []ordered
 			v.see(after, made)
 		}
 		if v.decides != nil && v.decides.drops && v.certain {
-			d.Overruled = append(d.Overruled, evidence.Overruling{Family: f, Rule: v.decides.where + ": " + v.decides.text, Does: evidence.Refuses, All: true})
+			d.Overruled = append(d.Overruled, evidence.Overruling{Family: f,
+				Rule: v.decides.where + ": " + v.decides.text, Does: evidence.Refuses, All: true})
 		}
 	}
 }

@@ -65,7 +65,8 @@ func (o *pfOrder) within(at string, rules []pf.HostRule, by calling) {
 			}
 			continue
 		}
-		inner := calling{from: where, limited: by.limited || r.Err != nil || r.Domain != "" || !r.Covers(pfconf.Packets{}), alone: by.alone || r.Quick, depth: by.depth + 1}
+		inner := calling{from: where, limited: by.limited || r.Err != nil || r.Domain != "" ||
+			!r.Covers(pfconf.Packets{}), alone: by.alone || r.Quick, depth: by.depth + 1}
 		var sets []string
 		if r.Inner == nil && r.Anchor != "" {
 			sets = o.called(at, r.Anchor)
@@ -195,13 +196,15 @@ func unmatched(d *evidence.Diversion, r *pf.HostRule) {
 const maxTargets = 16
 
 // translations are those to the host's own addresses, one for each.
-func (o *pfOrder) translations(base evidence.Diversion, t *pf.Target, to pfconf.Side, where string) []*evidence.Diversion {
+func (o *pfOrder) translations(base evidence.Diversion, t *pf.Target, to pfconf.Side,
+	where string) []*evidence.Diversion {
 	base.Port = t.Port
 	switch {
 	case t.Port == 0 && len(to.Ports) == 1 && to.Ports[0].First == to.Ports[0].Last: // the packets' own port
 		base.Port = to.Ports[0].First
 	case t.Port != t.Last:
-		base.Port, base.Unseen = 0, fmt.Sprintf("whether a program listens on each of the ports %d:%d is not looked at", t.Port, t.Last)
+		base.Port, base.Unseen = 0,
+			fmt.Sprintf("whether a program listens on each of the ports %d:%d is not looked at", t.Port, t.Last)
 	}
 	var all []*evidence.Diversion
 	for i, host := range t.Hosts {
@@ -215,7 +218,8 @@ func (o *pfOrder) translations(base evidence.Diversion, t *pf.Target, to pfconf.
 			continue // to no program here
 		case err == nil:
 			d.Address, d.Families = a, []pfconf.Family{pfconf.FamilyOf(a)}
-		case strings.HasPrefix(host, "(") && !strings.Contains(host, ":network") && !strings.Contains(host, ":broadcast") && !strings.Contains(host, ":peer"):
+		case strings.HasPrefix(host, "(") && !strings.Contains(host, ":network") &&
+			!strings.Contains(host, ":broadcast") && !strings.Contains(host, ":peer"):
 			// The interface's own, which is what no address of d's means.
 		default:
 			o.miss(where, errors.New("which addresses "+host+" has is not looked at"))

@@ -48,6 +48,8 @@ func (s *Survey) miss(what string, err error) {
 }
 
 // ask1 runs a program and gives what it prints. One that fails has answered nothing.
+//
+//go:noinline
 func ask1(ctx context.Context, run program.Runner, argv ...string) (string, error) {
 	r, err := run(ctx, program.Command{Argv: argv})
 	if err != nil || r.Status != 0 {
@@ -59,7 +61,8 @@ func ask1(ctx context.Context, run program.Runner, argv ...string) (string, erro
 // answers asks about packets of each family that a rule diverts.
 func (s *Survey) answers(ask func(pfconf.Family) evidence.Answer) {
 	for _, f := range pfconf.Families {
-		if slices.ContainsFunc(s.Diversions, func(d evidence.Diversion) bool { return slices.Contains(d.Families, f) }) {
+		if slices.ContainsFunc(s.Diversions,
+			func(d evidence.Diversion) bool { return slices.Contains(d.Families, f) }) {
 			s.Cells = append(s.Cells, SurveyCell{Family: f, Cell: evidence.Cell{Answers: []evidence.Answer{ask(f)}}})
 		}
 	}
@@ -79,7 +82,8 @@ func (s *Survey) unseenSockets() {
 			d.Unseen = "whether a raw socket takes protocol " + d.Proto + " is not looked at"
 		case d.Kind == evidence.Divert && s.QueuesUnknown:
 			d.Unseen = "who reads from divert sockets is not known"
-		case d.Kind == evidence.Divert && slices.ContainsFunc(s.Queues, func(q evidence.Socket) bool { return divertSocket.MatchString(q.Text) }):
+		case d.Kind == evidence.Divert && slices.ContainsFunc(s.Queues,
+			func(q evidence.Socket) bool { return divertSocket.MatchString(q.Text) }):
 			d.Unseen = "there are divert sockets, and the system does not show of which port"
 		}
 	}
@@ -127,7 +131,8 @@ func (s *Survey) sockets(ctx context.Context, run program.Runner, wide string) {
 				case k.Proto == "tcp" && k.State == "LISTEN" || k.Proto == "udp" && !k.Remote.IsValid():
 					// FreeBSD's tcp46 takes both families.
 					both := strings.Contains(strings.Fields(k.Text)[0], "46")
-					listeners = append(listeners, evidence.Listener{Proto: k.Proto, At: k.Local, Only6: k.Local.Addr().Is6() && !both})
+					listeners = append(listeners, evidence.Listener{Proto: k.Proto, At: k.Local,
+						Only6: k.Local.Addr().Is6() && !both})
 				}
 			})
 		}

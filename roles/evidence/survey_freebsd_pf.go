@@ -67,7 +67,8 @@ func (s *Survey) besides(ctx context.Context, run program.Runner, own func(netip
 		}
 	}
 	release := 0 // matters where packets are diverted
-	if slices.ContainsFunc(s.Diversions, diverts) || slices.ContainsFunc(filter.all, func(r ordered) bool { return len(r.diverts) > 0 }) {
+	if slices.ContainsFunc(s.Diversions, diverts) || slices.ContainsFunc(filter.all,
+		func(r ordered) bool { return len(r.diverts) > 0 }) {
 		release = p.release(ctx, run)
 	}
 	if release >= 15 {
@@ -85,7 +86,8 @@ func (s *Survey) besides(ctx context.Context, run program.Runner, own func(netip
 	if on && release >= 14 {
 		s.spoilt()
 	}
-	s.Diversions, s.Cells, s.Missing = append(s.Diversions, p.Diversions...), append(s.Cells, p.Cells...), append(s.Missing, p.Missing...)
+	s.Diversions, s.Cells, s.Missing = append(s.Diversions, p.Diversions...), append(s.Cells, p.Cells...),
+		append(s.Missing, p.Missing...)
 	return true
 }
 
@@ -117,7 +119,8 @@ func lostByDivert(filter, translating []ordered) {
 			}
 			for _, f := range d.Families {
 				lost := func(rule string, all bool) {
-					d.Overruled = append(d.Overruled, evidence.Overruling{Family: f, Rule: rule, Does: evidence.PFLoses, All: all})
+					d.Overruled = append(d.Overruled, evidence.Overruling{Family: f, Rule: rule,
+						Does: evidence.PFLoses, All: all})
 				}
 				if r.lost != "" {
 					lost("its "+r.lost+" has no effect on what is reinjected, which leaves by the routing table and without the tag", true)
@@ -136,7 +139,8 @@ func lostByDivert(filter, translating []ordered) {
 					})
 				}
 				if t := slices.IndexFunc(translating, translated); t >= 0 {
-					lost("what "+translating[t].where+" has translated and this one keeps state for is not delivered when it is reinjected (state-insert counts it)", false)
+					lost("what "+translating[t].where+
+						" has translated and this one keeps state for is not delivered when it is reinjected (state-insert counts it)", false)
 				}
 			}
 		}

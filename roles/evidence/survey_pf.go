@@ -110,7 +110,8 @@ func (s *Survey) pfDiversions(o *pfOrder) {
 				if o.rdr {
 					kind, list = "rdr-anchor", "nat"
 				}
-				d.Fix = fmt.Sprintf("put the line   %s %q   into pf.conf, or, if no program uses it any more: pfctl -a %s -F %s", kind, name, name, list)
+				d.Fix = fmt.Sprintf(
+					"put the line   %s %q   into pf.conf, or, if no program uses it any more: pfctl -a %s -F %s", kind, name, name, list)
 			}
 			take(r)
 		}

@@ -22,7 +22,8 @@ func loopback(a netip.Addr) bool { return a.IsLoopback() }
 func tell(s *Survey) []string {
 	var all []string
 	for _, d := range s.Diversions {
-		line := fmt.Sprintf("%s: %v %s %s %v %d %d %s", d.Rule, d.Families, d.Proto, d.Kind, d.Address, d.Port, d.Queue, d.Unreached)
+		line := fmt.Sprintf("%s: %v %s %s %v %d %d %s",
+			d.Rule, d.Families, d.Proto, d.Kind, d.Address, d.Port, d.Queue, d.Unreached)
 		if d.Unseen != "" {
 			line += " unseen: " + d.Unseen
 		}
@@ -173,7 +174,8 @@ func TestSurveyPFAlone(t *testing.T) {
 	if _, err := run(t.Context(), program.Command{Argv: []string{"sysctl", "net.inet6.ip6.fw.enable"}}); err != nil {
 		t.Fatal(err)
 	}
-	if !s.RulesKnown || len(s.Diversions) == 0 || slices.ContainsFunc(s.Missing, func(m string) bool { return strings.Contains(m, "ipfw") }) {
+	if !s.RulesKnown || len(s.Diversions) == 0 ||
+		slices.ContainsFunc(s.Missing, func(m string) bool { return strings.Contains(m, "ipfw") }) {
 		t.Errorf("%+v", s)
 	}
 }
@@ -184,7 +186,8 @@ func TestSurveyDenied(t *testing.T) {
 		return program.Result{Stderr: "pfctl: /dev/pf: Permission denied\n", Status: 1}, nil
 	}
 	for _, s := range []*Survey{surveyPF(t.Context(), run, loopback), surveyFreeBSD(t.Context(), run, loopback)} {
-		if s.RulesKnown || s.Listeners != nil || !s.QueuesUnknown || len(s.Missing) < 2 || !strings.Contains(s.Missing[0], "Permission denied") {
+		if s.RulesKnown || s.Listeners != nil || !s.QueuesUnknown || len(s.Missing) < 2 ||
+			!strings.Contains(s.Missing[0], "Permission denied") {
 			t.Errorf("%+v", s)
 		}
 	}
@@ -414,9 +417,11 @@ rule 14 of the main ruleset: [inet] tcp divert-to 127.0.0.1 3128 0 `} {
 
 // TestCalledAnchors: which anchors a rule calls (pf.conf(5)).
 func TestCalledAnchors(t *testing.T) {
-	o := &pfOrder{sets: map[string][]pf.HostRule{"a": nil, "a/b": nil, "a/c": nil, "a/b/d": nil, "e": nil}, miss: func(string, error) {}}
+	sets := map[string][]pf.HostRule{"a": nil, "a/b": nil, "a/c": nil, "a/b/d": nil, "e": nil}
+	o := &pfOrder{sets: sets, miss: func(string, error) {}}
 	for _, c := range []struct{ at, name, want string }{
-		{"", "a", "a"}, {"", "a/*", "a/b a/c"}, {"", "*", "a e"}, {"a", "*", "a/b a/c"}, {"a", "b", "a/b"}, {"a", "/e", "e"}, {"a", "../e", ""},
+		{"", "a", "a"}, {"", "a/*", "a/b a/c"}, {"", "*", "a e"}, {"a", "*", "a/b a/c"}, {"a", "b", "a/b"}, {"a",
+			"/e", "e"}, {"a", "../e", ""},
 	} {
 		if got := strings.Join(o.called(c.at, c.name), " "); got != c.want {
 			t.Errorf("%q at %q: %q, want %q", c.name, c.at, got, c.want)

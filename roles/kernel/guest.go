@@ -1,9 +1,7 @@
 package kernel
 
 import (
-	"bytes"
 	"context"
-	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
@@ -166,7 +164,11 @@ func (o Options) arguments(m machine, emulated bool) []string {
 		args = append(args, "-chardev", fmt.Sprintf("socket,id=%s,fd=%d", name, 3+i),
 			"-device", fmt.Sprintf("virtserialport,chardev=%s,name=%s", name, name))
 	}
-	words := []string{"console=" + m.tty, "panic=-1", "--", GuestRole}
+	words := []string{"console=" + m.tty, "panic=-1"}
+	if m.line != "" {
+		words = append(words, m.line)
+	}
+	words = append(words, "--", GuestRole)
 	if o.Single {
 		words = append(words, "-single")
 	}
@@ -231,20 +233,6 @@ func (o Options) writeInitramfs(w io.Writer, image *Image) error {
 // takes it.
 var Static = true
 
-// isDynamic reports whether a program is started by another, which links it with libraries.
-func isDynamic(program []byte) bool {
-	f, err := elf.NewFile(bytes.NewReader(program))
-	if err != nil {
-		return false
-	}
-	for _, p := range f.Progs {
-		if p.Type == elf.PT_INTERP {
-			return true
-		}
-	}
-	return false
-}
-
 // modules finds the modules that the guest needs. Without -modules they are looked for where
 // a distribution's package has them, beside /boot.
 func (o Options) modules(image *Image) ([]Module, error) {
@@ -263,20 +251,25 @@ func (o Options) modules(image *Image) ([]Module, error) {
 }
 
 // besideBoot returns ROOT/lib/modules/RELEASE for ROOT/boot/vmlinuz-RELEASE if it is there, and
-// for a vmlinuz that is among its modules their folder; else "".
+// for a vmlinuz that is among its modules their folder; else "". Where the image does not tell its
+// release, its name does.
 func besideBoot(image *Image) string {
-	dir := filepath.Dir(image.Path)
-	if image.Release == "" {
+	dir, name := filepath.Split(image.Path)
+	release := image.Release
+	if release == "" {
+		_, release, _ = strings.Cut(name, "-")
+	}
+	if release == "" {
 		return ""
 	}
 	for _, below := range []string{"../lib/modules", "../usr/lib/modules"} {
-		d := filepath.Join(dir, below, image.Release)
+		d := filepath.Join(dir, below, release)
 		if info, err := os.Stat(d); err == nil && info.IsDir() {
 			return d
 		}
 	}
-	if filepath.Base(dir) == image.Release {
-		return dir
+	if filepath.Base(dir) == release {
+		return filepath.Clean(dir)
 	}
 	return ""
 }

@@ -11,9 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
 )
 
 // TestInitramfs: what cpio(1) unpacks is what was put in.
@@ -98,13 +95,14 @@ func TestClosure(t *testing.T) {
 		}
 	}
 	plain := func(w io.Writer) io.WriteCloser { return nopCloser{w} }
-	xzip := func(w io.Writer) io.WriteCloser { z, _ := xz.NewWriter(w); return z }
-	zst := func(w io.Writer) io.WriteCloser { z, _ := zstd.NewWriter(w); return z }
+	xzip := func(w io.Writer) io.WriteCloser { return &packer{to: w, program: "xz"} }
+	zst := func(w io.Writer) io.WriteCloser { return &packer{to: w, program: "zstd"} }
 	write("nft_tproxy.ko", plain, binary.LittleEndian, "depends=nf_tables,nf-tproxy-ipv4", "alias=nft-expr-tproxy")
-	write("nf_tables.ko.xz", xzip, binary.BigEndian, "depends=nfnetlink", "softdep=pre: crc32c-arch post: nft_ct missing")
+	write("nf_tables.ko.xz", xzip, binary.BigEndian, "depends=nfnetlink", "softdep=pre: crc32c-arch crc32c post: nft_ct missing")
 	write("nf-tproxy-ipv4.ko.zst", zst, binary.LittleEndian, "depends=")
 	write("nfnetlink.ko.gz", func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) }, binary.LittleEndian, "depends=builtin")
 	write("crc32c-arch.ko", plain, binary.LittleEndian, "license=GPL")
+	write("crc32c_generic.ko", plain, binary.LittleEndian, "alias=crc32c")
 	write("nft_ct.ko", plain, binary.LittleEndian, "depends=nf_tables")
 	builtin := filepath.Join(dir, "lib/modules/6.1.0/modules.builtin")
 	if err := os.WriteFile(builtin, []byte("kernel/builtin.ko\n"), 0o644); err != nil {
@@ -122,7 +120,7 @@ func TestClosure(t *testing.T) {
 	for _, m := range modules {
 		names = append(names, m.Name)
 	}
-	want := []string{"crc32c_arch", "nfnetlink", "nf_tables", "nft_ct", "nf_tproxy_ipv4", "nft_tproxy"}
+	want := []string{"crc32c_arch", "crc32c_generic", "nfnetlink", "nf_tables", "nft_ct", "nf_tproxy_ipv4", "nft_tproxy"}
 	if !slices.Equal(names, want) {
 		t.Errorf("order %q, want %q", names, want)
 	}
@@ -132,6 +130,19 @@ func TestClosure(t *testing.T) {
 	if _, err := OpenTree(t.TempDir(), ""); err == nil {
 		t.Error("an empty folder is a tree")
 	}
+}
+
+// packer compresses with a program what was written, when it is closed.
+type packer struct {
+	bytes.Buffer
+	to      io.Writer
+	program string
+}
+
+func (p *packer) Close() error {
+	cmd := exec.Command(p.program, "-cq")
+	cmd.Stdin, cmd.Stdout = &p.Buffer, p.to
+	return cmd.Run()
 }
 
 type nopCloser struct{ io.Writer }
@@ -217,5 +228,32 @@ func TestConsole(t *testing.T) {
 	}
 	if len(c.last) > consoleLines {
 		t.Errorf("%d lines are kept", len(c.last))
+	}
+}
+
+// TestBesideBoot: modules are where packages have them, also of images that do not tell their
+// release.
+func TestBesideBoot(t *testing.T) {
+	root := t.TempDir()
+	for _, dir := range []string{"boot", "lib/modules/6.1.0-s390x", "usr/lib/modules/7.2"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct{ path, release, want string }{
+		{"boot/vmlinuz-6.1.0-s390x", "", "lib/modules/6.1.0-s390x"},
+		{"boot/vmlinuz-6.1.0-s390x", "7.2", "usr/lib/modules/7.2"},
+		{"boot/vmlinuz-6.2", "", ""},
+		{"boot/vmlinuz", "", ""},
+		{"usr/lib/modules/7.2/vmlinuz", "7.2", "usr/lib/modules/7.2"},
+		{"usr/lib/modules/7.2/vmlinuz", "", ""},
+	} {
+		want := c.want
+		if want != "" {
+			want = filepath.Join(root, want)
+		}
+		if got := besideBoot(&Image{Path: filepath.Join(root, c.path), Release: c.release}); got != want {
+			t.Errorf("%s of release %q: %q, want %q", c.path, c.release, got, want)
+		}
 	}
 }

@@ -2,18 +2,15 @@ package kernel
 
 import (
 	"bytes"
-	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
 )
 
 // Tree is a folder of kernel modules: /lib/modules/RELEASE, or any folder that has one or more
@@ -143,7 +140,11 @@ func (t *Tree) Closure(names []string) ([]Module, error) {
 		seen[name] = true
 		path, ok := t.files[name]
 		if !ok {
-			return nil
+			// A softdep may name an algorithm, as crc32c, whose module has it as an alias.
+			if name += "_generic"; seen[name] || t.files[name] == "" {
+				return nil
+			}
+			seen[name], path = true, t.files[name]
 		}
 		m, err := readModule(name, path)
 		if err != nil {
@@ -192,50 +193,72 @@ func readCompressed(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	var r io.Reader = f
+	whole := &bounded{left: maxModule}
 	switch filepath.Ext(path) {
 	case ".xz":
-		if r, err = xz.NewReader(f); err != nil {
-			return nil, err
-		}
+		err = unpack(whole, f, "xz", "xz-utils")
 	case ".zst":
-		d, err := zstd.NewReader(f, zstd.WithDecoderConcurrency(1))
-		if err != nil {
-			return nil, err
-		}
-		defer d.Close()
-		r = d
+		err = unpack(whole, f, "zstd", "zstd")
 	case ".gz":
 		z, err := newGzipReader(f)
 		if err != nil {
 			return nil, err
 		}
-		r = z
+		_, err = io.Copy(whole, z)
+		return whole.Bytes(), err
+	default:
+		_, err = io.Copy(whole, f)
 	}
-	data, err := io.ReadAll(io.LimitReader(r, maxModule+1))
-	if err != nil {
-		return nil, err
+	return whole.Bytes(), err
+}
+
+// unpack has a program take the compression off, which reads it from its standard input. Most kernels
+// have modules of one of the two kinds, and both libraries would be a thirtieth of this program.
+func unpack(to io.Writer, from *os.File, program, debian string) error {
+	cmd := exec.Command(program, "-dcq")
+	var complaint strings.Builder
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = from, to, &complaint
+	err := cmd.Run()
+	var failed *exec.ExitError
+	switch {
+	case errors.Is(err, exec.ErrNotFound):
+		return &Error{Text: "it is compressed, and the program " + program + " is not installed",
+			Cure: "install " + program + " (on Debian: apt-get install " + debian + ")", Err: err}
+	case errors.As(err, &failed) && complaint.Len() > 0:
+		return fmt.Errorf("%s: %s", program, strings.TrimSpace(complaint.String()))
+	case err != nil:
+		return fmt.Errorf("%s: %w", program, err)
 	}
-	if len(data) > maxModule {
-		return nil, fmt.Errorf("it has more than %d bytes", maxModule)
+	return nil
+}
+
+// bounded keeps what is written, up to a number of bytes.
+type bounded struct {
+	bytes.Buffer
+	left int
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if len(p) > b.left {
+		return 0, fmt.Errorf("it has more than %d bytes", maxModule)
 	}
-	return data, nil
+	b.left -= len(p)
+	return b.Buffer.Write(p)
 }
 
 // parse reads the section .modinfo: NAME=VALUE, ended by NUL bytes (include/linux/moduleparam.h).
 // It says the same as modules.dep and modules.softdep, which are only there when depmod(8) was run.
 func (m *Module) parse() error {
-	file, err := elf.NewFile(bytes.NewReader(m.Data))
+	file, err := openELF(m.Data)
 	if err != nil {
 		return err
 	}
-	section := file.Section(".modinfo")
-	if section == nil {
+	info, err := file.section(".modinfo")
+	if err != nil {
+		return err
+	}
+	if info == nil {
 		return errors.New("it has no section .modinfo")
-	}
-	info, err := section.Data()
-	if err != nil {
-		return err
 	}
 	for entry := range bytes.SplitSeq(info, []byte{0}) {
 		key, value, _ := strings.Cut(string(entry), "=")

@@ -120,6 +120,8 @@ func (l *Lab) Start(cmd *exec.Cmd, h Side) error {
 
 // Close releases the hosts. REMOTE is gone, and with it the cable, when its
 // last process and socket are.
+//
+//go:noinline
 func (l *Lab) Close() {
 	for _, t := range l.threads {
 		t.end()

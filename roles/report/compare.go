@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"slices"
+	"sort"
 	"time"
 
 	"pfdivert/matrix"
@@ -142,8 +143,9 @@ func Compare(a, b *Past) *Comparison {
 	place := func(host string) int {
 		return slices.IndexFunc(hosts, func(h Machine) bool { return h.Name == host })
 	}
-	slices.SortStableFunc(c.Changes, func(x, y Change) int {
-		return cmp.Or(slices.Index(kinds, x.Kind)-slices.Index(kinds, y.Kind), place(x.Host)-place(y.Host))
+	sort.SliceStable(c.Changes, func(i, j int) bool {
+		x, y := &c.Changes[i], &c.Changes[j]
+		return cmp.Or(slices.Index(kinds, x.Kind)-slices.Index(kinds, y.Kind), place(x.Host)-place(y.Host)) < 0
 	})
 	return c
 }

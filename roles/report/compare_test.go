@@ -270,9 +270,9 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// TestKeysDocumented: the README has the keys of the JSON of all runs.
+// TestKeysDocumented: docs/reports.md has the keys of the JSON of all runs.
 func TestKeysDocumented(t *testing.T) {
-	readme, err := os.ReadFile("../../README.md")
+	page, err := os.ReadFile("../../docs/reports.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -305,8 +305,8 @@ func TestKeysDocumented(t *testing.T) {
 		collect(v)
 	}
 	for key := range keys {
-		if !strings.Contains(string(readme), "`"+key+"`") {
-			t.Errorf("the README does not have the key %s", key)
+		if !strings.Contains(string(page), "`"+key+"`") {
+			t.Errorf("docs/reports.md does not have the key %s", key)
 		}
 	}
 	if len(keys) < 25 {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -151,6 +152,8 @@ func (p *page) pair(term, text string) {
 }
 
 // id is the id of an outcome's section; that of its cell in the matrix begins with m.
+//
+//go:noinline
 func id(i int) string { return fmt.Sprintf("c%d", i+1) }
 
 // matrix writes a table for each group of targets.
@@ -259,7 +262,7 @@ func (p *page) causes() {
 	if order == nil {
 		return
 	}
-	slices.SortStableFunc(order, func(a, b cause) int { return worse(b.verdict, a.verdict) })
+	sort.SliceStable(order, func(i, j int) bool { return worse(order[j].verdict, order[i].verdict) < 0 })
 	p.element("h2", "What did not pass")
 	p.open("ul", "class", "causes")
 	for _, c := range order {

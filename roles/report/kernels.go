@@ -6,6 +6,7 @@ import (
 	"io"
 	"regexp"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -62,7 +63,8 @@ func WriteKernels(w io.Writer, runs []*Past) error {
 	all := kernelRuns(runs)
 	var b strings.Builder
 	b.WriteString("# Kernels\n\n<!-- Written by 'make kernels' from the runs in docs/kernels. -->\n\n" +
-		"What happens to the targets on which kernel, from real runs.\n\n" +
+		"What happens to the targets on which kernel, from real runs. The oldest Linux that is supported is 5.10, of\n" +
+		"Debian 11: what it can't do yet is SKIP, with the release that can.\n\n" +
 		"| kernel under test | system | LOCAL's kernel | day | program | verdicts |\n|---|---|---|---|---|---|\n")
 	for _, c := range all {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", c.title(), inMarkdown(c.kernel.System),
@@ -113,11 +115,12 @@ func kindsOf(all []kernelRun) []string {
 			kinds = append(kinds, kindOfName(name))
 		}
 	}
-	slices.SortFunc(kinds, func(a, b string) int {
+	sort.Slice(kinds, func(i, j int) bool {
+		a, b := kinds[i], kinds[j]
 		if known := place[a] != 0; known != (place[b] != 0) {
-			return map[bool]int{true: -1, false: 1}[known]
+			return known
 		}
-		return cmp.Or(place[a]-place[b], cmp.Compare(a, b))
+		return cmp.Or(place[a]-place[b], cmp.Compare(a, b)) < 0
 	})
 	return slices.Compact(kinds)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -76,7 +77,7 @@ func newLadder(e *matrix.Evidence, transcripts []matrix.Transcript) *ladder {
 			all = append(all, p)
 		}
 	}
-	slices.SortStableFunc(all, func(a, b *seen) int { return a.Time.Compare(b.Time) })
+	sort.SliceStable(all, func(i, j int) bool { return all[i].Time.Before(all[j].Time) })
 	markControls(all, e, transcripts)
 	if len(all) > maxRungs {
 		l.more = len(all) - maxRungs

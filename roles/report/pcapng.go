@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sort"
 	"strings"
 
 	"pfdivert/matrix"
@@ -43,7 +44,7 @@ func WritePcapng(w io.Writer, r matrix.Result) error {
 		f.host("local", r.Evidence.Local)
 		f.host("remote", r.Evidence.Remote)
 	}
-	slices.SortStableFunc(f.packets, func(a, b captured) int { return a.Time.Compare(b.Time) })
+	sort.SliceStable(f.packets, func(i, j int) bool { return f.packets[i].Time.Before(f.packets[j].Time) })
 	for _, p := range f.packets {
 		f.packet(p)
 	}

@@ -20,6 +20,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -74,9 +75,7 @@ func (r Run) ordered(results []matrix.Result) []matrix.Result {
 		place[name] = i - len(r.Targets) // below 0, the place of the unknown
 	}
 	results = slices.Clone(results)
-	slices.SortStableFunc(results, func(a, b matrix.Result) int {
-		return cmp.Compare(place[a.Name], place[b.Name])
-	})
+	sort.SliceStable(results, func(i, j int) bool { return place[results[i].Name] < place[results[j].Name] })
 	return results
 }
 
@@ -122,6 +121,8 @@ func verdictCounts[N int | uint64](count map[matrix.Verdict]N) string {
 }
 
 // plural is "1 target" or "26 targets".
+//
+//go:noinline
 func plural(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun

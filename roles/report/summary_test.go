@@ -133,14 +133,14 @@ func tool(t *testing.T, name string) string {
 func TestTAPConsumers(t *testing.T) {
 	dir := t.TempDir()
 	file := dir + "/results.tap"
-	readme, err := os.ReadFile("../../README.md")
+	page, err := os.ReadFile("../../docs/reports.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	// Debian 12's prove knows no version after 13, which 14 only adds to.
-	command := regexp.MustCompile(`(?m)^    (prove .* results\.tap)$`).FindSubmatch(readme)
+	command := regexp.MustCompile(`(?m)^    (prove .* results\.tap)$`).FindSubmatch(page)
 	if command == nil {
-		t.Fatal("the README does not say how to use prove")
+		t.Fatal("docs/reports.md does not say how to use prove")
 	}
 	for name := range reports() {
 		text := render(t, name, tap)

@@ -161,6 +161,8 @@ func Do(e Endpoint, step script.SocketStep) (out script.Outcome, err error) {
 	case script.Rest:
 		out.Messages, err = e.Rest()
 		out.Text = strings.Join(e.Errors(), "; ")
+	case script.OriginalDst:
+		out.Peer, err = OriginalDst(e)
 	case script.CloseConn:
 		err = e.CloseConn()
 	case script.Close:
@@ -232,6 +234,18 @@ func takeBurst(e Endpoint, b script.Burst, each func() error) (t script.Tally, e
 		}
 	}
 	return t, nil
+}
+
+// OriginalDst asks the kernel whom a server's redirected connection, or the datagrams of its
+// socket, were meant for.
+func OriginalDst(e Endpoint) (netip.AddrPort, error) {
+	switch e := e.(type) {
+	case *stream:
+		return originalDst(e.conn, family(e.spec.Local.Addr()))
+	case *datagram:
+		return originalDst(e.fd, family(e.spec.Local.Addr()))
+	}
+	return netip.AddrPort{}, errors.New("original destination: the socket is redirected nothing")
 }
 
 // RelayAll takes the packets that have come to a packet endpoint and reinjects each, rewritten by

@@ -30,8 +30,10 @@ type Fence struct {
 	// give packets of another queue the time of a round trip to catch up. Set
 	// it before the first Pass.
 	Rounds int
-	// Timeout is how long a Pass waits for a host that does not answer; 2 s if
-	// not positive. Set it before the first Pass.
+	// Timeout is how long a Pass waits for a host that does not answer; 2 s if not positive. Only
+	// waits for an answer count, each as long as it was meant to be: a process that the scheduler
+	// kept from running has not listened. At least fenceTries requests stay unanswered, however
+	// long each takes. Set it before the first Pass.
 	Timeout time.Duration
 
 	conn *net.IPConn
@@ -58,11 +60,12 @@ type fenceWave struct {
 	rtt  time.Duration // of the last round; valid after done, as is err
 	err  error
 
-	begun  time.Time
-	rounds int       // that are over
-	first  uint16    // sequence number of the round's first request
-	sent   int       // requests in this round
-	resend time.Time // when the round's next request is due
+	rounds int           // that are over
+	first  uint16        // sequence number of the round's first request
+	sent   int           // requests in this round
+	resend time.Time     // when the round's next request is due
+	pause  time.Duration // until then, from the last request on
+	silent time.Duration // the pauses of the requests that nothing answered
 }
 
 const (
@@ -70,6 +73,8 @@ const (
 	// fenceResend is the least time before an echo counts as lost. It is
 	// well above what a busy machine takes, well below what a person notices.
 	fenceResend = 50 * time.Millisecond
+	// fenceTries is how many requests are unanswered at least before the other host counts as lost.
+	fenceTries = 5
 )
 
 // fenceEpoch is what requests count their time of sending from.
@@ -209,7 +214,7 @@ func (f *Fence) play(w *fenceWave, wait bool) (over bool) {
 		case err != nil:
 			w.err = f.fail(err)
 		case came:
-			w.rounds, w.sent, w.resend = w.rounds+1, 0, time.Time{}
+			w.rounds, w.sent, w.resend, w.pause, w.silent = w.rounds+1, 0, time.Time{}, 0, 0
 		case !wait:
 			return false
 		}
@@ -222,19 +227,15 @@ func (f *Fence) play(w *fenceWave, wait bool) (over bool) {
 // step sends a request if it is time to, and looks for a reply, at most until
 // it is time to send again.
 func (f *Fence) step(w *fenceWave, wait bool) (came bool, err error) {
-	now := time.Now()
-	if w.begun.IsZero() {
-		w.begun = now
-	}
 	timeout := f.Timeout
 	if timeout <= 0 {
 		timeout = fenceTimeout
 	}
-	end := w.begun.Add(timeout)
-	if !now.Before(end) {
-		return false, fmt.Errorf("no answer to %d echo requests in %v", w.sent, timeout)
-	}
+	now := time.Now()
 	if !now.Before(w.resend) {
+		if w.silent += w.pause; w.silent >= timeout && w.sent >= fenceTries {
+			return false, fmt.Errorf("no answer to %d echo requests in %v", w.sent, w.silent)
+		}
 		if w.sent == 0 {
 			w.first = f.seq + 1
 		}
@@ -242,16 +243,16 @@ func (f *Fence) step(w *fenceWave, wait bool) (came bool, err error) {
 			return false, err
 		}
 		w.sent++
-		w.resend = now.Add(max(4*f.rtt, fenceResend))
+		w.pause = max(min(4*f.rtt, timeout/2), fenceResend)
+		w.resend = now.Add(w.pause)
 	}
-	until := w.resend
-	if until.After(end) {
-		until = end
+	if wait {
+		if came, err = f.receive(w.first, w.resend); came || err != nil {
+			return came, err
+		}
 	}
-	if !wait {
-		until = time.Time{}
-	}
-	return f.receive(w.first, until)
+	// A deadline that is over keeps the socket from being read at all: an answer may wait there.
+	return f.receive(w.first, time.Time{})
 }
 
 // send sends a request.

@@ -54,7 +54,11 @@ func (k *socket) setUp() error {
 	s, f := k.spec, family(k.spec.Local.Addr())
 	if f == unix.AF_INET6 && k.ports {
 		// Not to hear the other family too is the default on the BSDs alone.
-		if err := unix.SetsockoptInt(k.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {
+		only := 1
+		if s.DualStack {
+			only = 0
+		}
+		if err := unix.SetsockoptInt(k.fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only); err != nil {
 			return fmt.Errorf("IPV6_V6ONLY: %w", err)
 		}
 	}

@@ -55,6 +55,28 @@ func (d *origDst) read(m *unix.SocketControlMessage) {
 	}
 }
 
+// originalDst asks conntrack whom the connection of a redirected socket was meant for
+// (net/netfilter/nf_conntrack_proto.c, getorigdst and ipv6_getorigdst). IP6T_SO_ORIGINAL_DST has
+// the number of SO_ORIGINAL_DST. The structures in which golang.org/x/sys/unix takes the answers
+// are others of the same beginning.
+func originalDst(fd, family int) (netip.AddrPort, error) {
+	if family == unix.AF_INET {
+		m, err := unix.GetsockoptIPv6Mreq(fd, unix.SOL_IP, unix.SO_ORIGINAL_DST)
+		if err != nil {
+			return netip.AddrPort{}, fmt.Errorf("SO_ORIGINAL_DST: %w", err)
+		}
+		b := m.Multiaddr // struct sockaddr_in: family, port, address
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[4:])), binary.BigEndian.Uint16(b[2:])), nil
+	}
+	m, err := unix.GetsockoptIPv6MTUInfo(fd, unix.SOL_IPV6, unix.SO_ORIGINAL_DST)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("IP6T_SO_ORIGINAL_DST: %w", err)
+	}
+	var port [2]byte
+	binary.NativeEndian.PutUint16(port[:], m.Addr.Port) // as it stands in memory: in network order
+	return netip.AddrPortFrom(netip.AddrFrom16(m.Addr.Addr), binary.BigEndian.Uint16(port[:])), nil
+}
+
 // filterICMP lets only messages of one type come to a raw ICMP socket. The
 // filters have a bit set for each type that is blocked: 32 bits for ICMP (raw(7)),
 // 256 for ICMPv6 (RFC 3542, 3.2; Linux has its bits the other way round from

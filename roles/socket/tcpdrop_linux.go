@@ -41,8 +41,9 @@ func diagnose(ask func(*netlink.Socket) error) (err error) {
 	return ErrNoSocket
 }
 
-// findsOwn reports whether the kernel finds a TCP socket that is there: a listener of this process's.
-// The error is a *need.MissingError when it does not. Once it does, it is not asked again.
+// findsOwn reports whether the kernel finds a TCP socket that is there: a listener of this
+// process's. The error is a *need.MissingError when it does not. Once it does, it is not asked
+// again.
 func findsOwn(s *netlink.Socket) error {
 	if sockDiag.finds {
 		return nil

@@ -94,7 +94,7 @@ func (c *Config) played(flows []Flow) (addrs []netip.Addr, ports []uint16) {
 			}
 		}
 	}
-	slices.SortFunc(addrs, netip.Addr.Compare)
+	sortStable(addrs, netip.Addr.Compare)
 	slices.Sort(ports)
 	return slices.Compact(addrs), slices.Compact(ports)
 }

@@ -25,6 +25,7 @@ type added struct {
 	DNATed   bool  // conntrack knows them as redirected
 	ToLocal  bool  // to an address of the host
 	UID      int64 // of the sending socket, -1 for any
+	Group    bool  // UID is its group
 	Socket   bool  // a transparent socket is theirs
 	Do       string
 	SetMark  uint32
@@ -83,7 +84,7 @@ func (r added) nft(family string) string {
 		say("fib daddr type local")
 	}
 	if r.UID >= 0 {
-		say("meta skuid %d", r.UID)
+		say("meta %s %d", map[bool]string{false: "skuid", true: "skgid"}[r.Group], r.UID)
 	}
 	if r.Socket {
 		say("socket transparent 1")
@@ -147,7 +148,7 @@ func (r added) iptables() string {
 		say("-m addrtype --dst-type LOCAL")
 	}
 	if r.UID >= 0 {
-		say("-m owner --uid-owner %d", r.UID)
+		say("-m owner --%s-owner %d", map[bool]string{false: "uid", true: "gid"}[r.Group], r.UID)
 	}
 	if r.Socket {
 		say("-m socket --transparent")
@@ -176,10 +177,12 @@ func nftExpr(name string, data attrs) attr {
 	}.bytes()}
 }
 
+//go:noinline
 func be32(v uint32) []byte { return binary.BigEndian.AppendUint32(nil, v) }
 
 func be16(v uint16) []byte { return binary.BigEndian.AppendUint16(nil, v) }
 
+//go:noinline
 func dataValue(kind uint16, b []byte) attr {
 	return attr{kind | nestedFlag, attrs{{unix.NFTA_DATA_VALUE, b}}.bytes()}
 }
@@ -282,7 +285,11 @@ func (r added) exprs(family string) attrs {
 		add(nftExpr("fib", attrs{{1, be32(1)}, {2, be32(3)}, {3, be32(2)}}), compare(unix.NFT_CMP_EQ, native(unix.RTN_LOCAL)))
 	}
 	if r.UID >= 0 {
-		add(loadMeta(unix.NFT_META_SKUID), compare(unix.NFT_CMP_EQ, native(uint32(r.UID))))
+		key := uint32(unix.NFT_META_SKUID)
+		if r.Group {
+			key = unix.NFT_META_SKGID
+		}
+		add(loadMeta(key), compare(unix.NFT_CMP_EQ, native(uint32(r.UID))))
 	}
 	if r.Socket { // NFTA_SOCKET_KEY: NFT_SOCKET_TRANSPARENT, _DREG
 		add(nftExpr("socket", attrs{{1, be32(0)}, {2, be32(1)}}), compare(unix.NFT_CMP_EQ, []byte{1}))
@@ -334,6 +341,8 @@ func ruleMessage(family, table, chain string, exprs attrs) Message {
 }
 
 // xtEntry is a match or a target as an entry of iptables-legacy has it.
+//
+//go:noinline
 func xtEntry(name string, revision byte, data []byte) []byte {
 	b := make([]byte, xtHead+align(len(data)))
 	binary.NativeEndian.PutUint16(b, uint16(len(b)))
@@ -402,9 +411,13 @@ func (r added) legacy() []byte {
 	}
 	if r.UID >= 0 { // struct xt_owner_match_info
 		data := make([]byte, 20)
-		put32(data, 0, uint32(r.UID))
-		put32(data, 4, uint32(r.UID))
-		data[16] = 1
+		at := 0
+		data[16] = 1 // XT_OWNER_UID
+		if r.Group {
+			at, data[16] = 8, 2 // XT_OWNER_GID
+		}
+		put32(data, at, uint32(r.UID))
+		put32(data, at+4, uint32(r.UID))
 		e = append(e, xtEntry("owner", 1, data)...)
 	}
 	if r.Socket { // struct xt_socket_mtinfo1

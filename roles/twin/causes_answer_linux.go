@@ -206,7 +206,7 @@ func (d *doctor) ofOneListener(s suspect, i int, h Hop) []remedy {
 	tproxy := h.Rule != "" && !h.redirects() || h.Rule == ""
 	if tproxy && !x.Transparent {
 		r := base
-		r.cause, r.why = "not-transparent", fmt.Sprintf("%s at port %d is not transparent, and tproxy finds none that is not", name, x.Local.Port())
+		r.cause, r.why = "not-transparent", fmt.Sprintf("%s at port %d is not transparent (IP_TRANSPARENT), and tproxy takes only listeners that are", name, x.Local.Port())
 		r.fix = editSocket(i, fmt.Sprintf("have %s set IP_TRANSPARENT on its listener of port %d (in its configuration: tproxy and not redirect)", name, x.Local.Port()), func(q *Socket) { q.Transparent = true })
 		all = append(all, r)
 	}

@@ -588,7 +588,7 @@ func (d *doctor) tproxyForLo(t *Table, chain *Chain, r *Rule, own PolicyRule) re
 			keep = true
 		}
 		// The registers of its address and port are filled before it.
-		if keep || e.Name == "immediate" && i+1 < len(r.Exprs) || e.Name == "meta" && n.get(unix.NFTA_META_KEY).number() == unix.NFT_META_L4PROTO || e.Name == "cmp" && i > 0 && r.Exprs[i-1].Name == "meta" && (nested{r.Exprs[i-1].Data}).get(unix.NFTA_META_KEY).number() == unix.NFT_META_L4PROTO {
+		if keep || e.Name == "immediate" && i+1 < len(r.Exprs) || e.Name == "meta" && n.numberOf(unix.NFTA_META_KEY) == unix.NFT_META_L4PROTO || e.Name == "cmp" && i > 0 && r.Exprs[i-1].Name == "meta" && (nested{r.Exprs[i-1].Data}).get(unix.NFTA_META_KEY).number() == unix.NFT_META_L4PROTO {
 			data, err := split(e.Data, 0)
 			if err == nil {
 				tail = append(tail, nftExpr(e.Name, data))
@@ -671,6 +671,10 @@ func (d *doctor) ofLoop(s suspect) []remedy {
 		}
 	default:
 		r.UID = int64(s.Flow.UID)
+		// Another group beside the user of all programs: the group is what tells it apart.
+		if uid, gid := (&planner{Config: d.c, hints: d.hints}).ordinary(); s.Flow.UID == uid && s.Flow.GID != gid {
+			r.UID, r.Group = int64(s.Flow.GID), true
+		}
 	}
 	return []remedy{{cause: "own-traffic-diverted", why: why, check: h.lister(d.c), take: d.c.spotOf(h).remove(), fix: d.c.spotOf(h).insert(r)}}
 }

@@ -6,7 +6,7 @@ import "fmt"
 // the bridge, and no flow meets such a rule.
 func (d *doctor) bridgePorts() {
 	for _, s := range d.hints.seen {
-		if s.hook != 0 || !s.redirect && !(s.marks && s.set != 0 && (d.c.routesLocal(s.set, false) || d.c.routesLocal(s.set, true))) {
+		if s.hook != 0 || !s.redirect && !d.c.marksLocal(s.hint, false) && !d.c.marksLocal(s.hint, true) {
 			continue
 		}
 		setting := "bridge/bridge-nf-call-iptables"

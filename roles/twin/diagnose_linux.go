@@ -13,6 +13,8 @@ import (
 type Diagnosis struct {
 	Problems []Problem
 	Results  []Result
+	// Diverts reports whether a rule diverts to a program of the host.
+	Diverts bool
 	// Paths are the traces of the flows that were traced, by Flow.ID.
 	Paths map[string]Path
 	// Willed are flows that the host's own rules refuse on purpose, one line each.
@@ -60,6 +62,9 @@ func Diagnose(ctx context.Context, c *Config, o Options) (*Diagnosis, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(d.results) == 0 && d.diverts() {
+		return nil, untested{}
+	}
 	for _, x := range c.NotCloned {
 		d.notes = append(d.notes, "not in the twin: "+x)
 	}
@@ -70,7 +75,7 @@ func Diagnose(ctx context.Context, c *Config, o Options) (*Diagnosis, error) {
 		return nil, err
 	}
 	d.sort()
-	return &Diagnosis{Problems: d.problems, Results: d.results, Paths: d.paths, Willed: d.willed, Notes: d.notes}, nil
+	return &Diagnosis{Problems: d.problems, Results: d.results, Diverts: d.diverts(), Paths: d.paths, Willed: d.willed, Notes: d.notes}, nil
 }
 
 // doctor is a diagnosis under way.
@@ -111,6 +116,8 @@ type suspect struct {
 }
 
 // isProxy reports whether rules divert to a socket of the host.
+//
+//go:noinline
 func (d *doctor) isProxy(i int) bool {
 	if i < 0 || i >= len(d.c.Sockets) {
 		return false
@@ -154,7 +161,8 @@ func (d *doctor) sidecar(socket int) bool {
 // diverting reports whether rules of a hook divert packets of a family.
 func (d *doctor) diverting(hook int, six bool) bool {
 	return slices.ContainsFunc(d.hints.seen, func(s hookSeen) bool {
-		return s.hook == hook && s.of(six) && (s.redirect || s.marks && s.set != 0 && d.c.routesLocal(s.set, six))
+		diverts := s.redirect || s.marks && d.intends(s.set, six) || d.c.marksLocal(s.hint, six)
+		return s.hook == hook && s.of(six) && diverts
 	})
 }
 
@@ -332,6 +340,13 @@ func (d *doctor) involved(p Path) bool {
 	return false
 }
 
+// sentAway reports whether a rule sends a flow for the internet to another host.
+func sentAway(f Flow, p Path) bool {
+	return (f.Kind == Client || f.Kind == Own) && slices.ContainsFunc(p.Packets, func(k Packet) bool {
+		return !k.Answer && isPublic(k.To.Addr()) && slices.ContainsFunc(k.Hops, func(h Hop) bool { return h.To.Addr() != k.To.Addr() })
+	})
+}
+
 func (d *doctor) ownAddr(a netip.Addr) bool {
 	return a.IsLoopback() || slices.ContainsFunc(d.c.Addrs, func(x Addr) bool { return x.Local == a })
 }
@@ -359,7 +374,7 @@ func (d *doctor) counts(s *suspect) bool {
 	case guessed:
 		return true
 	case undiverted:
-		if d.c.routesLocal(e.mark, s.Flow.IPv6()) {
+		if d.intends(e.mark, s.Flow.IPv6()) {
 			return true
 		}
 		_, ok := d.socketRule(s.key)
@@ -367,6 +382,7 @@ func (d *doctor) counts(s *suspect) bool {
 		return ok && d.similarDiverted(s.Result)
 	}
 	// lost
+	involved = involved || e.stage == inRules && sentAway(s.Flow, s.path)
 	if e.stage == inRules && !involved {
 		d.willed = append(d.willed, fmt.Sprintf("%s: %s by %s", s.Flow.ID, s.Outcome, e.hop.name(d.c)))
 		return false
@@ -425,7 +441,11 @@ func (d *doctor) judge() error {
 			return err
 		}
 	}
+	if err := d.leaked(); err != nil {
+		return err
+	}
 	d.bridgePorts()
+	d.unmet()
 	return nil
 }
 
@@ -462,7 +482,8 @@ func (d *doctor) good(s symptom, r Result) bool {
 		return r.OK() && proxy && !r.Redirected()
 	}
 	if r.Flow.Kind == Client || r.Flow.Kind == Own || r.Flow.Kind == Given {
-		return r.OK() && proxy
+		away := r.SeenTo.IsValid() && r.SeenTo.Addr() != r.Flow.To.Addr() // sent to another host by a rule
+		return r.OK() && (proxy || away)
 	}
 	return r.OK()
 }
@@ -606,6 +627,11 @@ func (d *doctor) explain(g []suspect) error {
 		}
 		break
 	}
+	if !found && (first.symptom == undiverted || first.symptom == lost) {
+		if ok, err := d.absent(g); ok || err != nil {
+			return err
+		}
+	}
 	if p.Cause == "" {
 		p.Cause, p.Why = "unknown", "no rule, policy rule, setting or socket was found whose absence fixes it"
 		p.Check = d.check(first)
@@ -646,7 +672,7 @@ func severity(s suspect) Severity {
 
 // sort puts the worst first, and those alike in the order of the packet's way.
 func (d *doctor) sort() {
-	slices.SortStableFunc(d.problems, func(a, b Problem) int {
+	sortStable(d.problems, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.Severity, b.Severity), cmp.Compare(a.stage, b.stage))
 	})
 }

@@ -46,7 +46,8 @@ table inet p {
 		bad     string // the cause of the one problem that is bad, "" for none
 		warn    string // the cause of one that is a warning
 		fixed   []Socket
-		unfixed bool // no fix is known
+		unfixed bool   // no fix is known
+		says    string // a part of what the problem says
 	}{
 		{name: "no rules", sockets: []Socket{socket("tcp", "0.0.0.0:22")}},
 		{name: "tproxy", script: toLo + ofLan, sockets: []Socket{proxy}, warn: "listener-reachable"},
@@ -57,6 +58,10 @@ table inet p {
 iptables -t mangle -A OUTPUT -m mark --mark 0x0/0x3f00 -j MARK --set-xmark 0x100/0x3f00
 iptables -t nat -A OUTPUT -m mark --mark 255 -j RETURN
 iptables -t nat -A OUTPUT -p tcp ! -d 10.0.0.0/8 -j REDIRECT --to-ports 12345`},
+		{name: "1 exemption of another group", sockets: []Socket{socket("tcp", "0.0.0.0:12345", "gid=23333")}, bad: "own-traffic-diverted", script: `
+iptables -t nat -A OUTPUT -d 10.0.0.0/8 -j RETURN
+iptables -t nat -A OUTPUT -m owner --gid-owner 23334 -j RETURN
+iptables -t nat -A OUTPUT -p tcp -j REDIRECT --to-ports 12345`},
 		{name: "4 listener on loopback", sockets: []Socket{socket("udp", "127.0.0.1:12346", "transparent")}, bad: "listener-elsewhere", script: toLo + `
 iptables -t mangle -A PREROUTING -s 10.91.1.2 -p udp -j MARK --set-mark 1
 iptables -t mangle -A PREROUTING -m mark --mark 1 -p udp -j TPROXY --tproxy-mark 1 --on-port 12346`},
@@ -93,6 +98,25 @@ iptables -t mangle -A PREROUTING -i lo -p tcp -m mark --mark 1 -j TPROXY --on-po
 iptables -A OUTPUT -m mark --mark 0xff -j RETURN
 iptables -A OUTPUT -m conntrack --ctdir REPLY -j RETURN
 iptables -A OUTPUT -p tcp ! -d 10.0.0.0/8 -j MARK --set-mark 1`},
+		{name: "7 mark of the connection", sockets: []Socket{proxy}, bad: "chain-type", script: toLo + nft(`
+table ip p {
+ chain pre { type filter hook prerouting priority mangle;
+  iifname "lo" meta mark 1 meta l4proto tcp tproxy to :7895 accept
+ }
+ chain out { type filter hook output priority filter;
+  meta mark 255 return
+  ct direction reply return
+  ip daddr { 10.0.0.0/8, 127.0.0.0/8 } return
+  meta l4proto tcp ct state new ct mark set 1
+  meta l4proto tcp meta mark set ct mark
+ }
+}`)},
+		{name: "7 mark of the connection, restored", sockets: []Socket{proxy}, bad: "chain-type", script: toLo + ofLan + `
+iptables -t mangle -A PREROUTING -i lo -p tcp -m mark --mark 1 -j TPROXY --on-port 7895 --tproxy-mark 1
+iptables -A OUTPUT -m mark --mark 0xff -j RETURN
+iptables -A OUTPUT -m conntrack --ctdir REPLY -j RETURN
+iptables -A OUTPUT -p tcp ! -d 10.0.0.0/8 -j CONNMARK --set-mark 1
+iptables -A OUTPUT -p tcp ! -d 10.0.0.0/8 -j CONNMARK --restore-mark`},
 		{name: "8 firewalld's rpfilter", sockets: both, bad: "rpfilter", script: toLo + nft(inet+`
 table inet firewalld {
  chain filter_PREROUTING { type filter hook prerouting priority filter + 10; policy accept;
@@ -135,7 +159,7 @@ table ip6 proxy {
 		{name: "11 by the network", script: toLo + ofLan + "ip rule add pref 1001 from 10.91.1.0/24 lookup main", sockets: []Socket{proxy}, bad: "policy-rule"},
 		{name: "11 by a port", script: toLo + ofLan + "ip rule add pref 1001 ipproto tcp dport 80 lookup main", sockets: []Socket{proxy}, bad: "policy-rule"},
 		{name: "11 for UDP", script: "ip rule add fwmark 1 ipproto udp lookup 100; ip route add local default dev lo table 100\n" + ofLan, sockets: []Socket{proxy}, bad: "no-policy-rule"},
-		{name: "no policy rule", script: ofLan, sockets: []Socket{proxy}, bad: "no-policy-rule"},
+		{name: "no policy rule", says: "a packet that tproxy assigned a socket is not forwarded", script: ofLan, sockets: []Socket{proxy}, bad: "no-policy-rule"},
 		{name: "another mark", script: "ip rule add fwmark 2 lookup 100; ip route add local default dev lo table 100\n" + ofLan, sockets: []Socket{proxy}, bad: "no-policy-rule"},
 		{name: "no local route", script: "ip rule add fwmark 1 lookup 100\n" + ofLan, sockets: []Socket{proxy}, bad: "no-local-route"},
 		{name: "late rule", script: "ip rule add pref 40000 fwmark 1 lookup 100; ip route add local default dev lo table 100\n" + ofLan, sockets: []Socket{proxy}, bad: "no-policy-rule"},
@@ -155,6 +179,9 @@ table ip hy {
 		{name: "15 filter by the redirected port", sockets: []Socket{socket("tcp", "0.0.0.0:43889")}, bad: "dropped", script: `
 iptables -t nat -A PREROUTING -i lan0 -p tcp --dport 80 -j REDIRECT --to-ports 43889
 iptables -P INPUT DROP; iptables -A INPUT -p tcp --dport 80 -j ACCEPT; iptables -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT`},
+		{name: "15 FORWARD drops what is sent to another host", bad: "dropped", script: `
+iptables -t nat -A PREROUTING -i lan0 -p tcp --dport 80 -j DNAT --to-destination 10.91.2.2:3128
+iptables -P FORWARD DROP; iptables -A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT`},
 		{name: "16 dnat to loopback", script: "iptables -t nat -A PREROUTING -i lan0 -p tcp --dport 9050 -j DNAT --to-destination 127.0.0.1:9050",
 			sockets: []Socket{socket("tcp", "127.0.0.1:9050")}, bad: "route-localnet"},
 		{name: "16 INPUT drops it", sockets: []Socket{socket("tcp", "127.0.0.1:9050")}, bad: "dropped", script: `
@@ -192,9 +219,55 @@ table ip p {
   iifname "lan0" ip protocol tcp fib daddr type != local tproxy to :7895 meta mark set 1 accept
  }
 }`)},
-		{name: "nothing listens, redirect", script: redirect, bad: "no-listener", fixed: []Socket{redirected}},
+		{name: "nothing listens, redirect", says: "port 12345, where no socket is", script: redirect, bad: "no-listener", fixed: []Socket{redirected}},
 		{name: "IPv4 alone listens", script: toLo + nft(inet), sockets: both[:1], bad: "no-listener", fixed: both},
-		{name: "not transparent", script: toLo + ofLan, sockets: []Socket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []Socket{proxy}},
+		{name: "not transparent", says: "takes only listeners that are", script: toLo + ofLan, sockets: []Socket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []Socket{proxy}},
+		{name: "two things: no policy rule, nothing listens", script: ofLan, bad: "no-listener", fixed: []Socket{proxy}},
+		{name: "two things: no policy rule, not transparent", script: ofLan, sockets: []Socket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []Socket{proxy}},
+		{name: "two things: no policy rule, nothing listens, mark before tproxy", says: "whose tproxy found no socket and ended the rule", bad: "no-listener", fixed: []Socket{proxy}, script: nft(`
+table ip p {
+ chain pre { type filter hook prerouting priority mangle;
+  iifname "lan0" ip protocol tcp fib daddr type != local meta mark set 1 tproxy to :7895 accept
+ }
+}`)},
+		{name: "two things: another mark, not transparent, mark before tproxy", sockets: []Socket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []Socket{proxy}, script: "ip rule add fwmark 2 lookup 100; ip route add local default dev lo table 100\n" + nft(`
+table ip p {
+ chain pre { type filter hook prerouting priority mangle;
+  iifname "lan0" ip protocol tcp fib daddr type != local meta mark set 1 tproxy to :7895 accept
+ }
+}`)},
+		{name: "two things: no policy rule, nothing listens, mark after tproxy", bad: "no-listener", fixed: []Socket{proxy}, script: nft(`
+table ip p {
+ chain pre { type filter hook prerouting priority mangle;
+  iifname "lan0" ip protocol tcp fib daddr type != local tproxy to :7895 meta mark set 1 accept
+ }
+}`)},
+		{name: "two things: another mark, not transparent, mark after tproxy", sockets: []Socket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []Socket{proxy}, script: "ip rule add fwmark 2 lookup 100; ip route add local default dev lo table 100\n" + nft(`
+table ip p {
+ chain pre { type filter hook prerouting priority mangle;
+  iifname "lan0" ip protocol tcp fib daddr type != local tproxy to :7895 meta mark set 1 accept
+ }
+}`)},
+		{name: "not transparent, mark after tproxy", sockets: []Socket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []Socket{proxy}, script: toLo + nft(`
+table ip p {
+ chain pre { type filter hook prerouting priority mangle;
+  iifname "lan0" ip protocol tcp fib daddr type != local tproxy to :7895 meta mark set 1 accept
+ }
+}`)},
+		{name: "two things: IPv4 alone listens, no policy rule of IPv6", sockets: both[:1], bad: "no-listener", fixed: both,
+			script: "ip rule add fwmark 1 lookup 100; ip route add local default dev lo table 100\n" + nft(inet)},
+		{name: "own traffic alone, no policy rule", sockets: []Socket{proxy}, bad: "no-policy-rule", script: nft(`
+table ip p {
+ chain pre { type filter hook prerouting priority mangle;
+  iifname "lo" ip protocol tcp meta mark 1 tproxy to :7895 accept
+ }
+ chain out { type route hook output priority mangle;
+  ip daddr { 10.0.0.0/8, 127.0.0.0/8 } return
+  meta mark 255 return
+  ct direction reply return
+  ip protocol tcp meta mark set 1
+ }
+}`)},
 		{name: "26 bound to a device", script: toLo + ofLan, sockets: []Socket{socket("tcp", "0.0.0.0:7895", "transparent", "index=1")}, bad: "listener-device", fixed: []Socket{proxy}},
 		{name: "27 lo is left out", script: toLo + ofLan + own, sockets: []Socket{proxy}, bad: "lo-left-out"},
 		{name: "28 the other family", sockets: []Socket{proxy}, warn: "listener-reachable", script: toLo + nft(`
@@ -242,6 +315,9 @@ iptables -t nat -A OUTPUT -p tcp -j REDSOCKS`},
 						t.Fatalf("no problem is %s %q: %v", kind.severity, kind.cause, causes(d))
 					}
 					p := d.Problems[i]
+					if text := p.Why + strings.Join(p.Seen, "\n"); !strings.Contains(text, c.says) {
+						t.Errorf("it does not say %q:\n%s", c.says, text)
+					}
 					if c.unfixed {
 						continue
 					}
@@ -252,6 +328,9 @@ iptables -t nat -A OUTPUT -p tcp -j REDSOCKS`},
 					if strings.HasPrefix(p.Fix, "have ") || strings.HasPrefix(p.Fix, "start ") {
 						if sockets = c.fixed; sockets == nil {
 							t.Fatalf("the fix is no command: %s", p.Fix)
+						}
+						if _, command, ok := strings.Cut(p.Fix, "\n"); ok {
+							sh(t, live, command)
 						}
 					} else {
 						sh(t, live, p.Fix)

@@ -3,6 +3,7 @@ package twin
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/mdlayher/netlink"
@@ -196,6 +197,9 @@ func (c *Config) story(p Packet) []string {
 			by := h.name(c)
 			if h.Number == 0 {
 				by = fmt.Sprintf("a rule of chain %s in table %s %s that did not match to its end", h.Chain, h.Family, h.Table)
+				if text := c.brokenOff(p, h); text != "" {
+					by = fmt.Sprintf("%s, whose tproxy found no socket and ended the rule", text)
+				}
 			}
 			lines = append(lines, fmt.Sprintf("got mark 0x%x by %s", h.Mark, by))
 			mark = h.Mark
@@ -207,6 +211,28 @@ func (c *Config) story(p Packet) []string {
 	return append(lines, c.endText(p))
 }
 
+// brokenOff is the tproxy rule of nftables that set a packet's mark and found no socket: such a rule has no hop.
+func (c *Config) brokenOff(p Packet, h Hop) string {
+	rules := c.hints()
+	for _, t := range c.Tables {
+		for _, chain := range t.Chains {
+			if t.Family != h.Family || t.Name != h.Table {
+				continue
+			}
+			for i, r := range chain.Rules {
+				where := hintWhere(t, chain, i)
+				if slices.ContainsFunc(rules.seen, func(s hookSeen) bool {
+					return s.where == where && s.tproxy && s.marks && s.set == h.Mark && s.of(h.To.Addr().Is6()) && s.takes(askProto, protoNumber(p.Proto)) &&
+						s.takes(askDport, uint32(h.To.Port())) && s.takesName(askIn, h.In) && s.takesAddr(askSource, h.From.Addr()) && s.takesAddr(askDest, h.To.Addr())
+				}) {
+					return fmt.Sprintf("%q in table %s %s, chain %s", newWriter(c).rule(t, r), t.Family, t.Name, chain.Name)
+				}
+			}
+		}
+	}
+	return ""
+}
+
 // endText says where a packet ended.
 func (c *Config) endText(p Packet) string {
 	e := p.end()
@@ -214,8 +240,14 @@ func (c *Config) endText(p Packet) string {
 	case inRules:
 		return "was dropped by " + e.hop.name(c)
 	case inRouting:
+		if h, ok := p.diverter(); ok && h.tproxies() && p.routeType == unix.RTN_UNICAST {
+			return fmt.Sprintf("was dropped: routing found %s for mark 0x%x, and a packet that tproxy assigned a socket is not forwarded", p.Route, e.mark)
+		}
 		return fmt.Sprintf("was dropped by routing, with mark 0x%x (%s)", e.mark, p.Route)
 	case atSocket:
+		if !slices.ContainsFunc(c.Sockets, func(s Socket) bool { return s.Proto == p.Proto && s.Local.Port() == e.to.Port() }) && !p.Answer {
+			return fmt.Sprintf("came to the host's %s port %d, where no socket is", p.Proto, e.to.Port())
+		}
 		return fmt.Sprintf("came to the sockets of port %d", e.to.Port())
 	case left:
 		text := fmt.Sprintf("left by %s with mark 0x%x", e.out, e.mark)

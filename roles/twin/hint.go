@@ -54,6 +54,7 @@ type hint struct {
 	tproxy   bool
 	marks    bool // it sets a mark, of which set says what 0 becomes
 	set      uint32
+	restores bool             // it sets a mark that is not in the rule: the connection's, or one that depends on the packet
 	targets  []netip.AddrPort // of tproxy, redirect and dnat; the address or the port may be missing
 }
 
@@ -85,7 +86,7 @@ type hints struct {
 const maxSpans = 4096
 
 // follow adds the rules of a table: base chains with all that they lead to.
-func (h *hints) follow(chains []*hintChain, local func(mark uint32, six bool) bool) {
+func (h *hints) follow(chains []*hintChain, host *Config) {
 	if h.listeners == nil {
 		h.listeners = map[listener]bool{}
 	}
@@ -104,8 +105,7 @@ func (h *hints) follow(chains []*hintChain, local func(mark uint32, six bool) bo
 		for queue := []*hintChain{c}; len(queue) > 0; queue = queue[1:] {
 			for _, x := range queue[0].hints {
 				h.seen = append(h.seen, hookSeen{x, base, c.hook})
-				if x.redirect || x.marks && x.set != 0 &&
-					(x.family != "ip6" && local(x.set, false) || x.family != "ip" && local(x.set, true)) {
+				if x.redirect || x.family != "ip6" && host.marksLocal(x, false) || x.family != "ip" && host.marksLocal(x, true) {
 					h.diverts[base] = true
 				}
 				if next := byName[x.jump]; next != nil && !visited[x.jump] {
@@ -170,6 +170,8 @@ func protoNumber(proto string) uint32 {
 }
 
 // has reports whether the rule asks for something in a way.
+//
+//go:noinline
 func (h *hint) has(what asked, not bool) bool {
 	return slices.ContainsFunc(h.asks, func(a ask) bool { return a.what == what && a.not == not })
 }

@@ -29,7 +29,7 @@ func (c *Config) hints() hints {
 			}
 			for i, r := range chain.Rules {
 				p := &hinter{c: c, sets: sets, regs: map[uint32]register{}, hint: &hint{
-					family: t.Family, where: fmt.Sprintf("table %s %s chain %s rule %d", t.Family, t.Name, chain.Name, i+1),
+					family: t.Family, where: hintWhere(t, chain, i),
 				}}
 				for _, e := range r.Exprs {
 					p.expr(e.Name, nested{e.Data})
@@ -38,12 +38,17 @@ func (c *Config) hints() hints {
 			}
 			chains = append(chains, x)
 		}
-		h.follow(chains, c.routesLocal)
+		h.follow(chains, c)
 	}
 	for _, t := range c.Legacy {
-		h.follow(c.legacyHints(t), c.routesLocal)
+		h.follow(c.legacyHints(t), c)
 	}
 	return h
+}
+
+// hintWhere names a rule by its place.
+func hintWhere(t *Table, chain *Chain, i int) string {
+	return fmt.Sprintf("table %s %s chain %s rule %d", t.Family, t.Name, chain.Name, i+1)
 }
 
 // routesLocal reports whether packets with a mark are routed to the host itself, whatever their
@@ -60,6 +65,17 @@ func (c *Config) routesLocal(mark uint32, six bool) bool {
 		}
 	}
 	return false
+}
+
+// marksLocal reports whether a rule gives packets of a family a mark that is routed to the host itself,
+// or may do so, where the mark is not in the rule.
+func (c *Config) marksLocal(h *hint, six bool) bool {
+	if h.restores {
+		return slices.ContainsFunc(c.PolicyRules, func(r PolicyRule) bool {
+			return r.IPv6 == six && r.Mark&r.Mask != 0 && c.routesLocal(r.Mark, six)
+		})
+	}
+	return h.marks && h.set != 0 && c.routesLocal(h.set, six)
 }
 
 // register is what a register holds: something of the packet, or a number of the rule's.
@@ -85,10 +101,18 @@ type hinter struct {
 	more []*hint // for the elements of verdict maps
 }
 
+// register is what is in the register that an attribute names.
+//
+//go:noinline
+func (p *hinter) register(n nested, kind uint16) register { return p.regs[reg(n.numberOf(kind))] }
+
+//go:noinline
+func (p *hinter) setRegister(n nested, kind uint16, s register) { p.regs[reg(n.numberOf(kind))] = s }
+
 func (p *hinter) expr(name string, n nested) {
-	num := func(k uint16) uint32 { return n.get(k).number() }
-	get := func(k uint16) register { return p.regs[reg(num(k))] }
-	set := func(k uint16, s register) { p.regs[reg(num(k))] = s }
+	num := func(k uint16) uint32 { return n.numberOf(k) }
+	get := func(k uint16) register { return p.register(n, k) }
+	set := func(k uint16, s register) { p.setRegister(n, k, s) }
 	switch name {
 	case "immediate":
 		data := n.get(unix.NFTA_IMMEDIATE_DATA)
@@ -213,6 +237,8 @@ func (p *hinter) compare(s register, op uint32, data []byte) {
 }
 
 // ask adds a condition that a value is in one of some intervals, or in none.
+//
+//go:noinline
 func (p *hinter) ask(s register, not bool, intervals [][2][]byte) {
 	p.hint.asks = append(p.hint.asks, p.condition(s, not, intervals))
 }
@@ -290,12 +316,12 @@ func (p *hinter) device(s register, b []byte) string {
 
 // verdict notes what a rule does in the end.
 func (h *hint) verdict(n nested) {
-	switch code := int32(n.get(unix.NFTA_VERDICT_CODE).number()); code {
+	switch code := int32(n.numberOf(unix.NFTA_VERDICT_CODE)); code {
 	case unix.NFT_JUMP, unix.NFT_GOTO:
 		h.jump = n.get(unix.NFTA_VERDICT_CHAIN).text()
 	case unix.NFT_RETURN, 1: // NF_ACCEPT
 		// What accept ends is nothing for a rule that diverted.
-		h.leaves = !h.redirect && !h.marks
+		h.leaves = !h.redirect && !h.marks && !h.restores
 	}
 }
 
@@ -306,6 +332,8 @@ func (h *hint) setMark(s register) {
 		h.marks, h.set = true, host32(s.value)
 	case s.mark:
 		h.marks, h.set = true, host32(s.xor)
+	default:
+		h.restores = true
 	}
 }
 

@@ -15,8 +15,8 @@ func (p *hinter) lookup(n nested) {
 	if set == nil {
 		return
 	}
-	first := reg(n.get(unix.NFTA_LOOKUP_SREG).number())
-	not := n.get(unix.NFTA_LOOKUP_FLAGS).number()&unix.NFT_LOOKUP_F_INV != 0
+	first := reg(n.numberOf(unix.NFTA_LOOKUP_SREG))
+	not := n.numberOf(unix.NFTA_LOOKUP_FLAGS)&unix.NFT_LOOKUP_F_INV != 0
 	to := n.get(unix.NFTA_LOOKUP_DREG)
 	elements := intervals(set)
 	isVerdict := len(to.b) > 0 && to.number() == unix.NFT_REG_VERDICT
@@ -80,7 +80,7 @@ func intervals(s *Set) []interval {
 		return all
 	}
 	elements = slices.Clone(elements)
-	slices.SortStableFunc(elements, func(a, b Element) int {
+	sortStable(elements, func(a, b Element) int {
 		order := map[bool]int{true: 0, false: 1}
 		return cmp.Or(bytes.Compare(a.Key, b.Key), order[a.End]-order[b.End])
 	})

@@ -161,6 +161,12 @@ func (h *hint) xtTarget(c *Config, name string, revision uint32, data []byte, si
 		to(s.addr(8, six), port)
 	case "MARK": // struct xt_mark_tginfo2
 		h.marks, h.set = true, s.u32(0)
+	case "CONNMARK": // struct xt_connmark_tginfo1: ctmark, ctmask, nfmask u32, mode u8; _2 has two bytes of a shift before the mode
+		mode := 12
+		if revision >= 2 {
+			mode = 14
+		}
+		h.restores = len(data) > mode && data[mode] == 2 // XT_CONNMARK_RESTORE
 	case "REDIRECT", "DNAT":
 		// struct nf_nat_ipv4_multi_range_compat: rangesize, flags u32, min, max, ports; struct nf_nat_range: flags u32, addresses of 16
 		// bytes, ports. Flag 2 is NF_NAT_RANGE_PROTO_SPECIFIED.

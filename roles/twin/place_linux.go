@@ -41,20 +41,26 @@ func (c *Config) Place(f Flow) (Flow, error) {
 		}
 		return f, &FlowError{f.ID, fmt.Sprintf("this host has no device %s", f.In)}
 	}
-	best := -1
+	// The longest prefix decides, also where no client can be behind its device.
+	best, device, why := -1, "", fmt.Sprintf("no route of this host leads to %v", f.From.Addr())
 	for _, r := range c.Routes {
-		if r.Type != unix.RTN_UNICAST || !r.Dst.IsValid() || !r.Dst.Contains(f.From.Addr()) || r.Dst.Bits() <= best {
+		if r.Type != unix.RTN_UNICAST || !r.Dst.IsValid() || !r.Dst.Contains(f.From.Addr()) || r.Dst.Bits() < best {
 			continue
 		}
 		for _, h := range r.Hops {
-			if name := find(h.Index); name != "" {
-				best, f.In = r.Dst.Bits(), name
+			name, l := find(h.Index), c.link(h.Index)
+			switch {
+			case name != "" && (r.Dst.Bits() > best || device == ""):
+				best, device = r.Dst.Bits(), name
+			case name == "" && l != nil && r.Dst.Bits() > best:
+				best, device, why = r.Dst.Bits(), "", c.clientless(*l)
 			}
 		}
 	}
-	if best < 0 {
-		return f, &FlowError{f.ID, fmt.Sprintf("no route of this host leads to %v", f.From.Addr())}
+	if device == "" {
+		return f, &FlowError{f.ID, why}
 	}
+	f.In = device
 	f.ID = f.name()
 	return f, nil
 }

@@ -131,17 +131,17 @@ func (p *planner) exempt() {
 			}
 		}
 	}
-	// A proxy that runs as a user of its own, beside rules that leave other users out.
+	// A proxy that runs as a user or a group of its own, beside rules that leave others out.
 	byUser := slices.ContainsFunc(senders, func(f Flow) bool { return f.Kind == Exempt && (f.UID != uid || f.GID != gid) })
 	byMark := slices.ContainsFunc(senders, func(f Flow) bool { return f.Kind == Exempt && f.Mark != 0 })
 	for _, s := range p.Sockets {
-		if !byUser || byMark || s.Proto != "tcp" || !p.hints.listens(s) || s.UID == uid {
+		if !byUser || byMark || s.Proto != "tcp" || !p.hints.listens(s) || s.UID == uid && s.GID == gid {
 			continue
 		}
 		for _, six := range p.families() {
 			add(Flow{
 				Kind: Exempt, Proto: "tcp", UID: s.UID, GID: s.GID, To: netip.AddrPortFrom(p.fake[number(six)], p.tcp[0]),
-				Why: fmt.Sprintf("%s listens at %v as this user", cmp.Or(s.Comm, "the proxy"), s.Local),
+				Why: fmt.Sprintf("%s listens at %v as this user and group", cmp.Or(s.Comm, "the proxy"), s.Local),
 			})
 		}
 	}

@@ -15,7 +15,7 @@ func (p *planner) services() {
 		sockets := slices.DeleteFunc(slices.Clone(p.Sockets), func(s Socket) bool {
 			return s.Proto != proto || p.hints.listens(s) || proto == "udp" && s.Local.Port() >= 1024 && !p.namesPort(s.Local.Port())
 		})
-		slices.SortStableFunc(sockets, func(a, b Socket) int {
+		sortStable(sockets, func(a, b Socket) int {
 			return cmp.Or(cmp.Compare(a.Local.Port(), b.Local.Port()), cmp.Compare(a.Local.Addr().BitLen(), b.Local.Addr().BitLen()))
 		})
 		for _, c := range p.clients {

@@ -79,7 +79,7 @@ func (p *pseudonyms) nft(c *Config, messages []Message) ([]Message, error) {
 		mapped = append(mapped, elementMessages(name, some)...)
 	}
 	// Elements come behind their sets and before rules, for those who read in order.
-	slices.SortStableFunc(mapped, func(a, b Message) int { return nftRank(a) - nftRank(b) })
+	sortStable(mapped, func(a, b Message) int { return nftRank(a) - nftRank(b) })
 	return mapped, nil
 }
 
@@ -177,7 +177,7 @@ func (p *pseudonyms) intervals(s *Set, elements []attrs) ([]attrs, error) {
 		marks = append(marks, mark{value, net32(e.get(unix.NFTA_SET_ELEM_FLAGS))&elementEnd != 0, e})
 	}
 	// Of an end and a start at the same key the end comes first.
-	slices.SortFunc(marks, func(a, b mark) int {
+	sortStable(marks, func(a, b mark) int {
 		if n := bytes.Compare(a.key, b.key); n != 0 {
 			return n
 		}
@@ -204,7 +204,7 @@ func (p *pseudonyms) intervals(s *Set, elements []attrs) ([]attrs, error) {
 			}
 		}
 	}
-	slices.SortFunc(some, func(a, b mark) int {
+	sortStable(some, func(a, b mark) int {
 		if n := bytes.Compare(a.key, b.key); n != 0 {
 			return n
 		}

@@ -143,6 +143,8 @@ func (d *Dump) readRoutes(ctx context.Context, some ...uint16) error {
 }
 
 // hasIPv6 reports whether the kernel has IPv6: another request would be answered for all families.
+//
+//go:noinline
 func hasIPv6() bool {
 	_, err := os.Stat("/proc/thread-self/net/if_inet6")
 	return err == nil

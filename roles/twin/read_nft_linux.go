@@ -77,14 +77,14 @@ func generation(c *netlink.Conn) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, m := range answers {
-		all, err := split(m.Data, 4)
-		if err != nil {
-			return nil, err
-		}
-		return all.get(unix.NFTA_GEN_ID), nil
+	if len(answers) == 0 {
+		return nil, errors.New("no answer about the generation of nf_tables")
 	}
-	return nil, errors.New("no answer about the generation of nf_tables")
+	all, err := split(answers[0].Data, 4)
+	if err != nil {
+		return nil, err
+	}
+	return all.get(unix.NFTA_GEN_ID), nil
 }
 
 func (d *Dump) readTables(ctx context.Context, c *netlink.Conn) error {

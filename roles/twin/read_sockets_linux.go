@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -62,7 +61,7 @@ func (d *Dump) readSockets(ctx context.Context) error {
 		}
 	}
 	askOwners(all)
-	slices.SortStableFunc(all, func(a, b found) int {
+	sortStable(all, func(a, b found) int {
 		return cmp.Or(strings.Compare(a.Proto, b.Proto), cmp.Compare(a.Local.Port(), b.Local.Port()), a.Local.Addr().Compare(b.Local.Addr()))
 	})
 	for _, s := range all {

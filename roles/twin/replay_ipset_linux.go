@@ -84,7 +84,7 @@ func (r *replay) ipsets() error {
 		}
 	}
 	sets := slices.Clone(r.IPSets)
-	slices.SortStableFunc(sets, func(a, b *IPSet) int { return int(a.Index) - int(b.Index) })
+	sortStable(sets, func(a, b *IPSet) int { return int(a.Index) - int(b.Index) })
 	if last := sets[len(sets)-1]; last.Index >= maxIPSets {
 		r.lack("ipset", "sets with indexes up to %d", last.Index)
 		return nil
@@ -120,7 +120,7 @@ func (r *replay) ipsets() error {
 		send(ipsetCmdDestroy, 0, "set "+name, attrs{{ipsetAttrSetName, zero(name)}})
 	}
 	// A list of sets names others.
-	slices.SortStableFunc(sets, func(a, b *IPSet) int { return b2i(a.Type == "list:set") - b2i(b.Type == "list:set") })
+	sortStable(sets, func(a, b *IPSet) int { return b2i(a.Type == "list:set") - b2i(b.Type == "list:set") })
 	for _, s := range sets {
 		for _, list := range entries[s.Name] {
 			list = bytes.Clone(list)

@@ -13,6 +13,8 @@ import (
 const vethInfoPeer = 1 // VETH_INFO_PEER
 
 // wired reports whether the copy of a device is a veth, and whether its other end is outside.
+//
+//go:noinline
 func (c *Config) wired(l Link) (veth, outside bool) {
 	switch {
 	case l.Loopback, l.Kind == "bridge", l.Kind == "vrf":
@@ -22,6 +24,8 @@ func (c *Config) wired(l Link) (veth, outside bool) {
 }
 
 // mate is the other end of a veth both ends of which the host has, else nil.
+//
+//go:noinline
 func (c *Config) mate(l Link) *Link {
 	if l.Kind != "veth" || l.PeerAway || l.Peer == 0 {
 		return nil
@@ -53,7 +57,7 @@ func (r *replay) devices(outside int) error {
 	var made, joined, ported []Link
 	links := slices.Clone(r.Links)
 	// Bridges and vrfs come before what belongs to them.
-	slices.SortStableFunc(links, func(a, b Link) int { return rank(a) - rank(b) })
+	sortStable(links, func(a, b Link) int { return rank(a) - rank(b) })
 	for _, l := range links {
 		if veth, _ := r.wired(l); veth {
 			if mate := r.mate(l); mate != nil && mate.Index < l.Index {

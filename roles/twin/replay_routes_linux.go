@@ -84,7 +84,7 @@ func (r *replay) routes() error {
 		nexthops = append(nexthops, request{unix.RTM_NEWNEXTHOP, netlink.Create | netlink.Replace, cleanNexthop(m)})
 	}
 	// Groups name others.
-	slices.SortStableFunc(nexthops, func(a, b request) int {
+	sortStable(nexthops, func(a, b request) int {
 		return hasAttr(a.data, unix.SizeofNhmsg, unix.NHA_GROUP) - hasAttr(b.data, unix.SizeofNhmsg, unix.NHA_GROUP)
 	})
 	if err := r.route(nexthops, func(_ int, err error) { r.lack("nexthop object", "%v", err) }); err != nil {
@@ -109,7 +109,7 @@ func (r *replay) routes() error {
 	}
 	lacking := lacks(want, got)
 	// A gateway must be reached by another route when its own is made.
-	slices.SortStableFunc(lacking, func(a, b int) int { return r.order(a) - r.order(b) })
+	sortStable(lacking, func(a, b int) int { return r.order(a) - r.order(b) })
 	for len(lacking) > 0 {
 		requests := make([]request, len(lacking))
 		for i, n := range lacking {
@@ -273,7 +273,7 @@ func ruleKeys(rules [][]byte) []string {
 			all = all.with(unix.FRA_PRIORITY, native(0))
 		}
 		all = all.without(unix.FRA_PAD)
-		slices.SortStableFunc(all, func(a, b attr) int { return int(a.kind()) - int(b.kind()) })
+		sortStable(all, func(a, b attr) int { return int(a.kind()) - int(b.kind()) })
 		keys[i] = string(all.append(bytes.Clone(m[:unix.SizeofRtMsg])))
 	}
 	return keys
@@ -311,7 +311,7 @@ func cleanRoute(m []byte) []byte {
 		}
 		some = append(some, a)
 	}
-	slices.SortStableFunc(some, func(a, b attr) int { return int(a.kind()) - int(b.kind()) })
+	sortStable(some, func(a, b attr) int { return int(a.kind()) - int(b.kind()) })
 	return some.append(head)
 }
 

@@ -243,12 +243,9 @@ func spareNFT(m Message) ([]byte, error) {
 		}
 		all = all.without(unix.NFTA_SET_ELEM_LIST_ELEMENTS).with(unix.NFTA_SET_ELEM_LIST_ELEMENTS|nestedFlag, some.bytes())
 	case unix.NFT_MSG_NEWRULE:
-		list, err := all.nest(unix.NFTA_RULE_EXPRESSIONS)
-		if err != nil {
-			return nil, err
-		}
 		b := bytes.Clone(all.get(unix.NFTA_RULE_EXPRESSIONS))
-		if list, err = split(b, 0); err != nil {
+		list, err := split(b, 0)
+		if err != nil {
 			return nil, err
 		}
 		for _, e := range list {

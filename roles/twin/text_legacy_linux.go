@@ -100,6 +100,7 @@ func (t LegacyTable) rules() ([]legacyRule, error) {
 	return all, nil
 }
 
+//go:noinline
 func (r legacyRule) targetName() string { return cstruct(r.entry).text(r.target+2, 29) }
 
 func (r legacyRule) data() []byte { return r.entry[r.target+xtHead:] }

@@ -128,6 +128,8 @@ type lower struct {
 }
 
 // reg maps registers of 16 bytes, numbered 1 to 4, to the first of their four of 4 bytes.
+//
+//go:noinline
 func reg(n uint32) uint32 {
 	if n >= 1 && n <= 4 {
 		return 8 + (n-1)*4
@@ -182,10 +184,18 @@ func (d *decoder) imply() []part {
 	return all
 }
 
+// operand is what is in the register that an attribute names.
+//
+//go:noinline
+func (d *decoder) operand(n nested, kind uint16) operand { return d.regs[reg(n.numberOf(kind))] }
+
+//go:noinline
+func (d *decoder) setOperand(n nested, kind uint16, o operand) { d.regs[reg(n.numberOf(kind))] = o }
+
 func (d *decoder) expr(name string, n nested) {
-	num := func(k uint16) uint32 { return n.get(k).number() }
-	get := func(k uint16) operand { return d.regs[reg(num(k))] }
-	set := func(k uint16, o operand) { d.regs[reg(num(k))] = o }
+	num := func(k uint16) uint32 { return n.numberOf(k) }
+	get := func(k uint16) operand { return d.operand(n, k) }
+	set := func(k uint16, o operand) { d.setOperand(n, k, o) }
 	if d.low != nil && name != "cmp" {
 		d.flush()
 	}
@@ -450,6 +460,8 @@ func (d *decoder) payload(base, offset, size uint32) operand {
 }
 
 // has reports whether the rule asked for a value before.
+//
+//go:noinline
 func (d *decoder) has(field, value string) bool {
 	return slices.ContainsFunc(d.parts, func(x part) bool { return x.field == field && !x.not && x.value == value })
 }
@@ -561,11 +573,11 @@ func ones(mask []byte) (int, bool) {
 }
 
 func (d *decoder) bitwise(n nested) {
-	o := d.regs[reg(n.get(unix.NFTA_BITWISE_SREG).number())]
+	o := d.regs[reg(n.numberOf(unix.NFTA_BITWISE_SREG))]
 	mask := n.get(unix.NFTA_BITWISE_MASK).get(unix.NFTA_DATA_VALUE).b
 	xor := n.get(unix.NFTA_BITWISE_XOR).get(unix.NFTA_DATA_VALUE).b
 	o.mask, o.xor = mask, xor
-	d.regs[reg(n.get(unix.NFTA_BITWISE_DREG).number())] = o
+	d.regs[reg(n.numberOf(unix.NFTA_BITWISE_DREG))] = o
 }
 
 func (d *decoder) cmp(r, op uint32, value []byte) {
@@ -615,7 +627,7 @@ func (d *decoder) cmp(r, op uint32, value []byte) {
 // lookup asks whether something is in a set, or takes a map's value.
 func (d *decoder) lookup(n nested) {
 	name := n.get(unix.NFTA_LOOKUP_SET).text()
-	first := reg(n.get(unix.NFTA_LOOKUP_SREG).number())
+	first := reg(n.numberOf(unix.NFTA_LOOKUP_SREG))
 	s := d.w.sets[[3]string{d.t.Family, d.t.Name, name}]
 	key := []operand{d.regs[first]}
 	if s != nil {
@@ -649,11 +661,11 @@ func (d *decoder) lookup(n nested) {
 	}
 	switch {
 	case len(n.get(unix.NFTA_LOOKUP_DREG).b) == 0:
-		d.ask(o, n.get(unix.NFTA_LOOKUP_FLAGS).number()&1 != 0, content)
-	case n.get(unix.NFTA_LOOKUP_DREG).number() == 0:
+		d.ask(o, n.numberOf(unix.NFTA_LOOKUP_FLAGS)&1 != 0, content)
+	case n.numberOf(unix.NFTA_LOOKUP_DREG) == 0:
 		d.parts = append(d.parts, part{field: o.name + " vmap", value: content, needs: needs, verd: true})
 	default:
-		d.regs[reg(n.get(unix.NFTA_LOOKUP_DREG).number())] = operand{text: o.name + " map " + content}
+		d.regs[reg(n.numberOf(unix.NFTA_LOOKUP_DREG))] = operand{text: o.name + " map " + content}
 		// What the key implies is implied by a field that is not written.
 		d.parts = append(d.parts, part{field: o.name, needs: needs})
 		d.parts = d.parts[:len(d.parts)-1]
@@ -680,7 +692,7 @@ func (w *writer) elements(s *Set, key []operand) string {
 	list := slices.Clone(s.Elements)
 	interval := s.Flags&unix.NFT_SET_INTERVAL != 0 && len(key) == 1
 	if len(key) == 1 {
-		slices.SortStableFunc(list, func(a, b Element) int { return bytes.Compare(a.Key, b.Key) })
+		sortStable(list, func(a, b Element) int { return bytes.Compare(a.Key, b.Key) })
 	}
 	var all []string
 	for i := 0; i < len(list); i++ {
@@ -796,6 +808,7 @@ func be(b []byte) uint64 {
 	return n
 }
 
+//go:noinline
 func hostNumber(b []byte) uint64 {
 	switch len(b) {
 	case 1:
@@ -917,7 +930,7 @@ func protoName(n byte) string {
 
 func verdictText(n nested) string {
 	chain := n.get(unix.NFTA_VERDICT_CHAIN).text()
-	switch code := int32(n.get(unix.NFTA_VERDICT_CODE).number()); code {
+	switch code := int32(n.numberOf(unix.NFTA_VERDICT_CODE)); code {
 	case unix.NFT_JUMP:
 		return "jump " + chain
 	case unix.NFT_GOTO:

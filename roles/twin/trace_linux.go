@@ -341,7 +341,7 @@ func (tr *tracer) listen(t *Twin) (stop func() error, err error) {
 				switch uint16(m.Header.Type) {
 				case unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_TRACE:
 					r.events = append(r.events, tr.nftEvent(m.Data)...)
-				case unix.NFNL_SUBSYS_ULOG<<8 | 0: // NFULNL_MSG_PACKET
+				case unix.NFNL_SUBSYS_ULOG << 8: // NFULNL_MSG_PACKET
 					r.events = append(r.events, tr.logEvent(m.Data)...)
 				}
 			})
@@ -442,14 +442,14 @@ func (tr *tracer) nftEvent(b []byte) []traceEvent {
 	n := nested{b[4:]}
 	family := families[b[0]]
 	key := ruleKey{family, n.get(traceTableName).text(), n.get(traceChain).text(), net64(n.get(traceRuleHandle).b)}
-	kind := n.get(traceType).number()
+	kind := n.numberOf(traceType)
 	if kind == 3 && key.handle == 0 {
 		return nil // the end of a chain
 	}
-	e := traceEvent{id: n.get(traceID).number()}
+	e := traceEvent{id: n.numberOf(traceID)}
 	h := &e.hop
 	h.Family, h.Table, h.Chain, h.Handle = family, key.table, key.chain, key.handle
-	h.Mark = n.get(traceMark).number()
+	h.Mark = n.numberOf(traceMark)
 	h.In, h.Out = tr.device(n.get(traceIn)), tr.device(n.get(traceOut))
 	chain := key
 	chain.handle = 0
@@ -459,14 +459,14 @@ func (tr *tracer) nftEvent(b []byte) []traceEvent {
 	switch kind {
 	case 1, 2:
 		// A policy is also what a chain without a deciding rule ends with.
-		h.Verdict = map[bool]string{false: "accept", true: "drop"}[n.get(tracePolicy).number() == 0 && len(n.get(tracePolicy).b) > 0]
+		h.Verdict = map[bool]string{false: "accept", true: "drop"}[n.numberOf(tracePolicy) == 0 && len(n.get(tracePolicy).b) > 0]
 		h.Rule = "policy " + h.Verdict
 		if kind == 2 {
 			h.Rule, h.Verdict = "return", "return"
 		}
 	default:
 		h.Verdict = verdictText(n.get(traceVerdict))
-		if code := int32(n.get(traceVerdict).get(unix.NFTA_VERDICT_CODE).number()); code > 1 {
+		if code := int32(n.get(traceVerdict).numberOf(unix.NFTA_VERDICT_CODE)); code > 1 {
 			h.Verdict = map[int32]string{2: "stolen", 3: "queue", 4: "repeat"}[code&0xff]
 		}
 		h.Rule = tr.text(key)

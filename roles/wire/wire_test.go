@@ -94,8 +94,9 @@ type all struct {
 	Pointer  *inner
 	Empty    *struct{}
 	Lists    [][]byte
-	inner    int
-	Left     func() `json:"-"`
+	//lint:ignore U1000 wire leaves out what is not exported
+	inner int
+	Left  func() `json:"-"`
 }
 
 func samples() []all {
@@ -214,7 +215,8 @@ func TestUnpackable(t *testing.T) {
 		"70 fields":         &fields70{},
 	} {
 		for range 2 {
-			if b, err := Append([]byte("x"), v); err == nil || !strings.Contains(err.Error(), want) || string(b) != "x" {
+			if b, err := Append([]byte("x"), v); err == nil || !strings.Contains(err.Error(), want) ||
+				string(b) != "x" {
 				t.Errorf("%T: %q, %v; want %q", v, b, err, want)
 			}
 		}

@@ -187,6 +187,8 @@ func (e *toolError) Error() string {
 }
 
 // ask runs a program and gives what it printed. That it failed is a *toolError.
+//
+//go:noinline
 func (t tools) ask(argv ...string) (string, error) { return t.exchange("", argv) }
 
 func (t tools) exchange(stdin string, argv []string) (string, error) {

@@ -1,0 +1,95 @@
+package matrix
+
+import (
+	"context"
+	"net/netip"
+
+	"pfdivert/matrix/script"
+	"pfdivert/pfconf"
+)
+
+// dualStack: a transparent listener on :: that is not IPV6_V6ONLY gets diverted connections of both
+// families. (nf_tproxy_get_sock_v4, net/ipv4/netfilter/nf_tproxy_ipv4.c, looks a listener up as any
+// packet does, and compute_score, net/ipv4/inet_hashtables.c, takes a dual-stack one.)
+//
+//  1. A listener of REMOTE is bound to :: and the rule's port. Control: before the rule is there, a
+//     client like the cell's does not reach it.
+//  2. The client connects to FAKE, and the server accepts. The accepted socket's own name is FAKE
+//     and the port there and its peer the client; of IPv4 both are mapped into IPv6.
+//  3. The server reads the client's line. Its answer comes back to the client from FAKE.
+//  4. The rule counted at least three packets, and its action served all.
+func (x *claimRun) dualStack(ctx context.Context) error {
+	from, to := x.flowEnds()
+	server := script.Stream{Ends: script.Ends{
+		Role: script.Server, Local: netip.AddrPortFrom(pfconf.Inet6.Unspecified(), x.server),
+		Diverted: true, DualStack: !x.omit[DualStack], Omit: x.omitted(),
+	}}
+	if x.omit[AllAddresses] {
+		server.Local = x.redirected()
+	}
+	at := x.remote.request()
+	opened := at.open("server", server)
+	if err := at.run(ctx); err != nil {
+		return err
+	}
+	if err := x.opened(opened); err != nil {
+		return err
+	}
+	c, err := stream{x.exchange}.control(ctx, "server")
+	if err != nil {
+		return err
+	}
+	if err := x.loadBehind(ctx, c); err != nil {
+		return err
+	}
+	if _, err := x.connects(ctx, "client", x.clientSpec()); err != nil {
+		return err
+	}
+	at = x.remote.request()
+	accepted := at.accept("server")
+	read := at.receive("server")
+	at.send("server", script.ServerLine, 0)
+	at.fence()
+	if err := at.run(ctx); err != nil {
+		return err
+	}
+	there := x.local.request()
+	heard := there.receive("client")
+	there.closeConn("client") // first, so that no socket of REMOTE's is in TIME_WAIT
+	there.fence()
+	if err := there.run(ctx); err != nil {
+		return err
+	}
+	shownFrom, shownTo := mapped(from), mapped(to)
+	switch {
+	case accepted.Fault != nil:
+		return failed(NotDelivered, "%s: the client is connected to %v, and not with the server (%s)", accepted.where, to, accepted.Fault.Text)
+	case accepted.Local != shownTo || accepted.Peer != shownFrom:
+		return failed(WrongAddress, "%s: a connection from %v to %v came, not from %v to %v",
+			accepted.where, accepted.Peer, accepted.Local, shownFrom, shownTo)
+	}
+	if err := x.judge(read, want{line: script.ClientLine, from: shownFrom, missing: NotDelivered}); err != nil {
+		return err
+	}
+	if err := x.judge(heard, want{line: script.ServerLine, from: to, missing: NoReply}); err != nil {
+		return err
+	}
+	return x.judgeServed(ctx, 3)
+}
+
+// mapped is a name as a dual-stack socket shows it.
+func mapped(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom16(a.Addr().As16()), a.Port())
+}
+
+// judgeServed judges that the rule has matched so many packets, of TCP at least so many, and that
+// its action found a socket for each.
+func (x *claimRun) judgeServed(ctx context.Context, packets uint64) error {
+	at := x.remote.request()
+	counters := at.counters(x.label())
+	if err := at.run(ctx); err != nil {
+		return err
+	}
+	x.exchange.counters, x.counterKnown = *counters.Counters, true
+	return x.judgeCounters(packets, 0)
+}

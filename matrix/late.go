@@ -1,0 +1,55 @@
+package matrix
+
+import (
+	"errors"
+	"time"
+)
+
+// statesStay is how long a kernel keeps any state of a flow that is quiet, at least, unless it was
+// told otherwise. The shortest timeouts are 30 seconds: pf's udp.single and other.single
+// (pf.conf(5)), conntrack's of UDP without an answer, of ICMP and of TCP's LAST_ACK
+// (nf_conntrack-sysctl.rst). TCP's CLOSE, with 10, follows a RST, after which no cell looks.
+const statesStay = 25 * time.Second
+
+// ofStates are the failures that the end of a state brings about.
+var ofStates = map[string]bool{
+	NotDelivered: true, NoReply: true, NotReinjected: true, NotRewritten: true, NotCounted: true, StateMissing: true,
+	WrongAddress: true,
+}
+
+// stateAge is how old the oldest state is that the exchange's packets may belong to; 0 before the
+// rule is in force.
+func (x *exchange) stateAge() time.Duration {
+	switch n := len(x.used); {
+	case n == 0 || x.part != "" && n == 1 && !x.carried():
+		return 0
+	case x.carried() || !x.kernel.StatesFirst:
+		return time.Since(x.used[0].began)
+	default:
+		return time.Since(x.used[n-1].began)
+	}
+}
+
+// unlessLate returns err, or that the run was too slow to know: a slow machine's kernel lets states
+// go in the middle of an exchange, and is not to blame.
+func (x *exchange) unlessLate(err error) error {
+	var f *finding
+	if !errors.As(err, &f) || f.verdict != Fail || !ofStates[f.reason] || x.kernel.Stateless &&
+		f.reason != StateMissing {
+		return err
+	}
+	if age := x.stateAge(); age > statesStay {
+		return tooLate(age, f.detail)
+	}
+	return err
+}
+
+// tooLate is the ERROR of an exchange in whose time a state may have ended.
+func tooLate(age time.Duration, detail string) error {
+	return broken(TimedOut, "the exchange took %v, and a kernel may let a quiet flow's state go after 30s; what was seen then: %s",
+		age.Round(time.Second), detail)
+}
+
+// tcpAgain is after how long TCP may send a segment again that was not acknowledged (TCP_RTO_MIN,
+// include/net/tcp.h of Linux; no system's is shorter).
+const tcpAgain = 200 * time.Millisecond
