@@ -115,8 +115,9 @@ func (w *Watch) End(ctx context.Context) ([]Way, error) {
 	if err == nil {
 		err = d.readNFT(ctx)
 	}
-	table := attrs{{unix.NFTA_TABLE_NAME, zero(traceTable)}}.append([]byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0})
-	remove := changeNFT([]request{{unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_DELTABLE, 0, table}})
+	// The chains stay: nf_tables drops all queued packets of the namespace when a hook is unregistered.
+	table := attrs{{unix.NFTA_RULE_TABLE, zero(traceTable)}}.append([]byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0})
+	remove := changeNFT([]request{{unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_DELRULE, 0, table}})
 	if err := errors.Join(err, remove); err != nil {
 		return nil, err
 	}
