@@ -18,7 +18,7 @@ import (
 // snapshotHead is the first line of a snapshot's file. What follows is a Dump as package wire packs it, in
 // gzip.
 // The number changes when an older program would read it wrongly.
-const snapshotHead = "pfdivert snapshot 1\n"
+const snapshotHead = "pfdivert snapshot 2\n"
 
 // Bounds of a snapshot: of its bytes when unpacked, of the elements of each list, and of what a kernel is
 // asked to make of it. A host with all of these is larger than any that was seen.
