@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"sync/atomic"
 )
 
 func packBool(p *packer, v reflect.Value) {
@@ -49,27 +50,36 @@ func unpackInt(u *unpacker, v reflect.Value) {
 	v.SetInt(n)
 }
 
-// choice is the coder of an enumeration of few values: numbers that have a name, and 0.
+// choice is the coder of an enumeration of few values: numbers that have a name, and 0. A number is
+// looked up when it first comes: all would take a short run longer than its messages do.
 func choice(t reflect.Type) coder {
-	var known [256]bool
-	known[0] = true
-	v := reflect.New(t).Elem()
-	for i := range known {
-		v.SetUint(uint64(i))
-		if _, err := v.Interface().(encoding.TextMarshaler).MarshalText(); err == nil {
-			known[i] = true
+	var known [256]atomic.Int32 // 1 for a number that has a name, -1 for one that has none
+	known[0].Store(1)
+	has := func(x uint64) bool {
+		if x >= uint64(len(known)) {
+			return false
 		}
+		if known[x].Load() == 0 {
+			v := reflect.New(t).Elem()
+			v.SetUint(x)
+			if _, err := v.Interface().(encoding.TextMarshaler).MarshalText(); err == nil {
+				known[x].Store(1)
+			} else {
+				known[x].Store(-1)
+			}
+		}
+		return known[x].Load() > 0
 	}
 	return coder{
 		pack: func(p *packer, v reflect.Value) {
-			if x := v.Uint(); x >= uint64(len(known)) || !known[x] {
+			if !has(v.Uint()) {
 				p.err = errChoice
 			}
 			packUint(p, v)
 		},
 		unpack: func(u *unpacker, v reflect.Value) {
 			x := u.uvarint()
-			if x >= uint64(len(known)) || !known[x] {
+			if !has(x) {
 				u.fail(errChoice)
 				return
 			}
