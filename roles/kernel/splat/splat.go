@@ -5,6 +5,7 @@ package splat
 import (
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // maxLines bounds what is kept of a report.
@@ -12,28 +13,30 @@ const maxLines = 80
 
 // begins matches the first line of a report, without its time. Who is late is not among them: a
 // stalled CPU or task (soft lockup, RCU stall, hung task) may be an emulator's or a busy host's.
-var begins = regexp.MustCompile(`^(?:` + strings.Join([]string{
-	`Kernel panic - not syncing`,
-	`kernel BUG at `,
-	`BUG: `, // also KASAN, KFENCE, KCSAN, "sleeping function called", "scheduling while atomic"
-	`WARNING: CPU: \d`,
-	`WARNING: [-\w./]+:\d+ at `, // since Linux 6.18
-	`WARNING: (?:possible|suspicious|inconsistent|bad|held|lock|locking|nested|SOFTIRQ|HARDIRQ|stack recursion|kernel stack)\b`,
-	`INFO: (?:trying to register non-static key|suspicious RCU|possible recursive locking)`,
-	`UBSAN: `,
-	`Oops(?::| - )`,
-	`Internal error: `,
-	`Unable to handle kernel `,
-	`Unhandled (?:fault|exception)\b`,
-	`CPU \d+ Unable to handle kernel `, // MIPS
-	`Unable to handle kernel pointer dereference`,
-	`general protection fault\b`,
-	`divide error: `,
-	`stack segment: `,
-	`invalid opcode: `,
-	`double fault: `,
-	`illegal operation: `, // s390
-}, "|") + `)`)
+var begins = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(?:` + strings.Join([]string{
+		`Kernel panic - not syncing`,
+		`kernel BUG at `,
+		`BUG: `, // also KASAN, KFENCE, KCSAN, "sleeping function called", "scheduling while atomic"
+		`WARNING: CPU: \d`,
+		`WARNING: [-\w./]+:\d+ at `, // since Linux 6.18
+		`WARNING: (?:possible|suspicious|inconsistent|bad|held|lock|locking|nested|SOFTIRQ|HARDIRQ|stack recursion|kernel stack)\b`,
+		`INFO: (?:trying to register non-static key|suspicious RCU|possible recursive locking)`,
+		`UBSAN: `,
+		`Oops(?::| - )`,
+		`Internal error: `,
+		`Unable to handle kernel `,
+		`Unhandled (?:fault|exception)\b`,
+		`CPU \d+ Unable to handle kernel `, // MIPS
+		`Unable to handle kernel pointer dereference`,
+		`general protection fault\b`,
+		`divide error: `,
+		`stack segment: `,
+		`invalid opcode: `,
+		`double fault: `,
+		`illegal operation: `, // s390
+	}, "|") + `)`)
+})
 
 // stamp is what printk puts before a line: a level, a time, a thread or CPU.
 var stamp = regexp.MustCompile(`^(?:<\d+>)?(?:\[ *\d+\.\d+\](?:\[ *[TC]\d+\])? ?)?`)
@@ -51,7 +54,7 @@ type Finder struct {
 func (f *Finder) Line(line string) {
 	text := line[len(stamp.FindString(line)):]
 	switch {
-	case len(f.lines) == 0 && !begins.MatchString(text):
+	case len(f.lines) == 0 && !begins().MatchString(text):
 		return
 	case len(f.lines) == maxLines:
 		f.end()
