@@ -42,7 +42,7 @@ func (l *evidenceBudget) took(target string) {
 	l.n[target]++
 }
 
-// finish runs the last scripts of a half. When something is wrong the hosts are looked at
+// finish runs the last scripts of an exchange. When something is wrong the hosts are looked at
 // before sockets, states and rule are cleared away: doubt says that something is already
 // known to be. What is judged, and in which order it was done, is the same either way.
 func (x *exchange) finish(ctx context.Context, a, b *request, doubt bool) error {

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"pfdivert/matrix/evidence"
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 )
@@ -29,12 +28,7 @@ type testCase struct {
 	// lookable: evidence is wanted when the cell does not pass; lookAlways: also when it does.
 	lookable, lookAlways bool
 	evidence             *Evidence // nil until the hosts were looked at
-	current              *exchange // the last half that was begun
-
-	// trace, if not nil, gets what REMOTE's kernel tells of the cell's packets. onlyRule leaves out
-	// the control, which would be traced as well.
-	trace    *evidence.Cell
-	onlyRule bool
+	current              *exchange // the last one that was begun
 }
 
 // usedFlow is a conversation that REMOTE's tables may still know at the end.
@@ -315,7 +309,7 @@ func (x *exchange) inTheWay(flows []pfconf.Flow) []pfconf.Flow {
 // swept reports whether REMOTE's agent removes the states of the flow at the end of the run.
 func (p *testCase) swept(f pfconf.Flow) bool { return p.kernel.SweepsFake && f.Near.Addr() == p.Fake }
 
-// last reports whether the cell is over with this half.
+// last reports whether the cell is over with this exchange.
 func (x *exchange) last() bool { return !x.Target.reuse() || x.part != "" }
 
 // clear adds to the scripts that close the cell on both hosts what removes the

@@ -185,7 +185,7 @@ func (x *exchange) counted() string {
 	return fmt.Sprintf("; REMOTE's rule matched %d packets", c.Matched)
 }
 
-// carried reports whether the half's packets belong to a state that a reuse target's
+// carried reports whether the exchange's packets belong to a state that a reuse target's
 // first cell has left: udp-to and rip-to leave one, which is also that of the same
 // addresses and ports in the other direction.
 func (x *exchange) carried() bool {

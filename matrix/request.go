@@ -211,7 +211,7 @@ func (s *request) sweep(near, far netip.AddrPort) *stepResult {
 	return s.add(script.DropTCP{Near: near, Far: far}, noDrop)
 }
 
-// tcpState asks for the state of a TCP socket, which must be the one given or agent.Gone;
+// tcpState asks for the state of a TCP socket, which must be the one given or script.Gone;
 // that there is no socket is an answer.
 func (s *request) tcpState(near, far netip.AddrPort, state string) *stepResult {
 	return s.add(script.TCPState{Near: near, Far: far, State: state}, noSocket)

@@ -67,7 +67,6 @@ type runner struct {
 	locks       keyedLock
 	budget      evidenceBudget
 	divert      chan uint16 // free divert ports
-	tracedKinds sync.Map    // by traceKind
 }
 
 // Run prepares the hosts, runs the targets and calls done for each as it

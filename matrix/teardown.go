@@ -5,7 +5,7 @@ import (
 	"pfdivert/pfconf"
 )
 
-// teardown is the last look at both hosts in a half, and what clears the way for
+// teardown is the last look at both hosts in an exchange, and what clears the way for
 // the next: one script for each host.
 type teardown struct {
 	counters *stepResult
@@ -20,7 +20,7 @@ type teardown struct {
 }
 
 // tearDown adds the last look to the two scripts and closes the sockets. Of the
-// last half of a cell it also removes what the cell left in the hosts' tables.
+// last exchange of a cell it also removes what the cell left in the hosts' tables.
 func (x *exchange) tearDown(server, client *request, clientEnd, serverEnd string) teardown {
 	remote, local := client, server
 	if x.toServer() {
@@ -55,7 +55,7 @@ func (x *exchange) tearDown(server, client *request, clientEnd, serverEnd string
 	return e
 }
 
-// tied reports whether the kernel ties the state of the half to its client's socket.
+// tied reports whether the kernel ties the state of the exchange to its client's socket.
 func (x *exchange) tied() bool {
 	return x.kernel.TiesStates && x.mode.IsDivertReply() && x.Proto != pfconf.ICMP
 }

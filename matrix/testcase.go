@@ -38,10 +38,6 @@ func (r *runner) runTarget(ctx context.Context, t Target) Result {
 		r.budget.took(t.Name)
 		res.Evidence = p.evidence
 	}
-	if p != nil && res.Evidence != nil && r.traceable(res) {
-		r.trace(ctx, t, p, res)
-		res.Trace = p.evidence.Remote.Trace
-	}
 	noPF := res.Verdict == Skip && r.kernel.besides(t)
 	known := res.Verdict == XFail // its detail says why
 
@@ -64,8 +60,7 @@ func (r *runner) judgeTarget(ctx context.Context, t Target) (Result, *testCase) 
 	var err error
 	var p *testCase
 	for range portTries {
-		p = r.newCell(t)
-		err = r.runCell(ctx, p)
+		p, err = r.runCell(ctx, t)
 		var taken *portTakenError
 		if !errors.As(err, &taken) {
 			break
@@ -85,47 +80,41 @@ func (r *runner) judgeTarget(ctx context.Context, t Target) (Result, *testCase) 
 	return f.result(), p
 }
 
-// newCell makes a fresh cell of a target.
-func (r *runner) newCell(t Target) *testCase {
+// runCell runs a target once, with a fresh cell.
+func (r *runner) runCell(ctx context.Context, t Target) (*testCase, error) {
 	c := r.addresses.Cell(t)
-	return &testCase{Cell: c, kernel: r.kernel, nics: r.facts.Interfaces, localSystem: r.localSystem, batches: r.batches,
+	p := &testCase{Cell: c, kernel: r.kernel, nics: r.facts.Interfaces, localSystem: r.localSystem, batches: r.batches,
 		omit:     r.omit,
 		lookable: r.budget.wanted(t.Name), lookAlways: r.budget.all,
 		local:  side{"local", r.hosts.Local, c.Session, t.Family, new(bool)},
 		remote: side{"remote", r.hosts.Remote, c.Session, t.Family, new(bool)}}
-}
-
-// runCell runs a cell.
-func (r *runner) runCell(ctx context.Context, p *testCase) error {
-	if p.Target.First.IsDivertPacket() || p.Target.Claim != nil {
+	if t.First.IsDivertPacket() || t.Claim != nil {
 		select {
 		case p.Divert = <-r.divert:
 			defer func() { r.divert <- p.Divert }()
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return p, context.Cause(ctx)
 		}
 	}
-	if err := r.locks.lock(ctx, p.lockKey); err != nil {
-		return err
+	if err := r.locks.lock(ctx, c.lockKey); err != nil {
+		return p, err
 	}
-	defer r.locks.unlock(p.lockKey)
+	defer r.locks.unlock(c.lockKey)
 	// What came before was another's, who may have had the same addresses.
 	p.began = time.Now()
 	ctx, cancel := context.WithTimeoutCause(ctx, cellTimeout, fmt.Errorf("the cell did not end within %v", cellTimeout))
 	defer cancel()
-	p.traced(ctx, script.BeginTrace)
 	r.batches.enter()
 	err := p.run(ctx)
 	if p.current != nil {
 		err = p.current.unlessLate(err)
 	}
 	err = r.unlessStopped(err)
-	p.traced(ctx, script.EndTrace)
 	var taken *portTakenError
 	if (err != nil || p.lookAlways) && r.ctx.Err() == nil && !errors.As(err, &taken) {
 		p.look(ctx)
 	}
-	if p.lockKey != "" && len(p.labels) > 0 {
+	if c.lockKey != "" && len(p.labels) > 0 {
 		// The next one of this conversation begins without a rule.
 		if left := r.batches.load(ctx, script.Change{Remove: p.labels}); err == nil && left != nil {
 			err = broken(RuleRefused, "remote: the rule is not removed: %v", left)
@@ -139,7 +128,7 @@ func (r *runner) runCell(ctx context.Context, p *testCase) error {
 	if ended := r.unlessStopped(p.close(ctx)); err == nil && ended != nil {
 		err = ended
 	}
-	return err
+	return p, err
 }
 
 // unlessStopped returns err, or why the run was stopped: what a cell finds then may be the stop's
@@ -156,7 +145,7 @@ func (p *testCase) run(ctx context.Context) error {
 	if p.Target.reuse() {
 		return p.reuse(ctx)
 	}
-	return p.exchanges()[0].run(ctx, !p.onlyRule)
+	return p.exchanges()[0].run(ctx, true)
 }
 
 // run runs an args cell, with or without its control.

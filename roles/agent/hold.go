@@ -60,7 +60,7 @@ func Take(ctx context.Context, o HoldOptions) (h *Hold, err error) {
 		}
 	}
 	err = h.dir.locked(ctx, func() error {
-		if err := h.dir.mendAll(ctx, o.Tell); err != nil {
+		if err := h.dir.restoreAll(ctx, o.Tell); err != nil {
 			return err
 		}
 		h.journal, err = h.dir.begin(o.By)
@@ -69,8 +69,8 @@ func Take(ctx context.Context, o HoldOptions) (h *Hold, err error) {
 	return h, err
 }
 
-// mendAll undoes what agents left that are gone.
-func (d stateDir) mendAll(ctx context.Context, tell func(string)) error {
+// restoreAll undoes what agents left that are gone.
+func (d stateDir) restoreAll(ctx context.Context, tell func(string)) error {
 	found, files, err := d.journals()
 	if err != nil {
 		return err
@@ -80,7 +80,7 @@ func (d stateDir) mendAll(ctx context.Context, tell func(string)) error {
 		if !l.Stale() {
 			continue
 		}
-		d.mend(ctx, l)
+		d.restore(ctx, l)
 		if l.Err != "" {
 			return &script.Fault{Code: script.CodeStale,
 				Text: fmt.Sprintf("%s was killed, and what it left can't be undone: %s", l, l.Err),

@@ -246,7 +246,7 @@ func Cleanup(ctx context.Context, dir string, look bool) (found []*Left, err err
 		defer closeAll(files)
 		for _, l := range found {
 			if l.Stale() && !look {
-				d.mend(ctx, l)
+				d.restore(ctx, l)
 			}
 		}
 		return nil
@@ -254,9 +254,9 @@ func Cleanup(ctx context.Context, dir string, look bool) (found []*Left, err err
 	return found, err
 }
 
-// fix undoes a stale journal, last step first, and removes it. What can't be undone
+// restore undoes a stale journal, last step first, and removes it. What can't be undone
 // does not keep the rest from it; then the journal stays.
-func (d stateDir) mend(ctx context.Context, l *Left) {
+func (d stateDir) restore(ctx context.Context, l *Left) {
 	var errs []error
 	if !l.Rebooted {
 		for i := len(l.Steps) - 1; i >= 0; i-- {
