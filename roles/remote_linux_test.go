@@ -91,8 +91,27 @@ func startNetwork(t testing.TB) *network {
 			ip addr add 10.77.1.%[1]d/24 dev ether0
 			ip addr add fd00:77:1::%[1]d/64 dev ether0 nodad`, i+1))
 	}
+	n.settle(t)
 	n.was = n.state(t)
 	return n
+}
+
+// settle waits until the kernel has made the routes of a link that is up: it does so after the
+// commands have ended, and what it makes later would be taken for a run's.
+func (n *network) settle(t testing.TB) {
+	t.Helper()
+	for end := time.Now().Add(putBack); ; time.Sleep(5 * time.Millisecond) {
+		routes := ""
+		for _, h := range []*sshtest.Host{n.local, n.remote} {
+			routes += root(t, h, "ip route show table all; ip -6 route show table all")
+		}
+		if !strings.Contains(routes, "linkdown") && strings.Count(routes, "local fd00:77:1::") == 2 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the link between the hosts did not come up:\n%s", routes)
+		}
+	}
 }
 
 // in is a command on a host, as root unless enter, options of nsenter(1), say otherwise.
