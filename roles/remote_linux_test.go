@@ -105,7 +105,8 @@ func (n *network) settle(t testing.TB) {
 		for _, h := range []*sshtest.Host{n.local, n.remote} {
 			routes += root(t, h, "ip route show table all; ip -6 route show table all")
 		}
-		if !strings.Contains(routes, "linkdown") && strings.Count(routes, "local fd00:77:1::") == 2 {
+		if !strings.Contains(routes, "linkdown") && strings.Contains(routes, "local fd00:77:1::1 ") &&
+			strings.Contains(routes, "local fd00:77:1::2 ") {
 			return
 		}
 		if time.Now().After(end) {
