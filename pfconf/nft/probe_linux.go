@@ -7,10 +7,23 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf"
+	"pfdivert/pfconf/need"
+	"pfdivert/pfconf/xt"
 )
 
-// probeTable is the name of a table that never comes to be.
-const probeTable = TableName + "-probe"
+// probeTable is a table that never comes to be, and noTable one that is not there.
+var (
+	probeTable = table{familyInet, TableName + "-probe"}
+	noTable    = table{familyInet, TableName + "-none"}
+)
+
+// probeChain is a chain like c of probeTable.
+func probeChain(c chain) chain {
+	c.table = probeTable
+	return c
+}
 
 // Probe finds out whether the kernel has the feature. It changes nothing: rules
 // are tried in a transaction that also has a message which must fail.
@@ -18,6 +31,10 @@ func (f *Firewall) Probe(feature Feature) Answer {
 	switch feature {
 	case NFTables:
 		return f.probe()
+	case need.XTLegacy:
+		return probeLegacy(xt.SetMark(Mark))
+	case need.XT, need.XTTProxy, need.XTQueue, need.XTNAT:
+		return f.probeXT(feature)
 	case TransparentProxy:
 		return f.probe(tproxy{netip.AddrPortFrom(netip.IPv6Loopback(), 1), f.config.omits(TProxyModule)})
 	case NFQueue:
@@ -31,9 +48,47 @@ func (f *Firewall) Probe(feature Feature) Answer {
 	case NAT:
 		f.rx.mu.Lock()
 		defer f.rx.mu.Unlock()
-		return f.rx.probeIn(rdr, []statement{dnat{netip.AddrPortFrom(netip.IPv6Loopback(), 1)}})[0]
+		return f.rx.probeIn(probeChain(rdr), []statement{dnat{netip.AddrPortFrom(netip.IPv6Loopback(), 1)}})[0]
 	}
 	return Answer{Unknown, fmt.Errorf("no probe for %q", feature)}
+}
+
+// probeXT asks for what carries extensions, or for one of them.
+func (f *Firewall) probeXT(feature Feature) Answer {
+	target, table := xt.SetMark(Mark), mangled(pfconf.Inet)[0].hook.table
+	local := netip.AddrPortFrom(pfconf.Inet.Loopback(), 1)
+	switch feature {
+	case need.XTTProxy:
+		target = f.config.xtTProxy(local, Mark)
+	case need.XTQueue:
+		target = xt.NFQueue(1, false)
+	case need.XTNAT:
+		target, table = xt.DNAT(local), natted(pfconf.Inet).hook.table
+	}
+	if f.config.legacy() {
+		return probeLegacy(target)
+	}
+	at := chain{table: table, name: unhooked.name}
+	f.rx.mu.Lock()
+	defer f.rx.mu.Unlock()
+	return f.rx.probeRules(kernelRule{chain: at, xt: &xt.Rule{Proto: pfconf.TCP.Number(pfconf.Inet), Target: target}})[0]
+}
+
+// probeLegacy asks iptables-legacy for a target.
+func probeLegacy(target xt.Extension) Answer {
+	s, err := xt.Open(false)
+	if err != nil {
+		return refusal(err)
+	}
+	defer s.Close()
+	err = s.Has(target)
+	if errors.Is(err, unix.ENOPROTOOPT) { // no iptables-legacy
+		return Answer{No, err}
+	}
+	if err != nil {
+		return refusal(err)
+	}
+	return Answer{Outcome: Yes}
 }
 
 func (f *Firewall) probe(statements ...statement) Answer {
@@ -45,21 +100,30 @@ func (f *Firewall) probe(statements ...statement) Answer {
 // unhooked is a chain that no packet comes to. The kernel drops all packets that wait in the queues
 // of the namespace, whoever's they are, when it takes a chain off its hook (nf_unregister_net_hook,
 // net/netfilter/core.c), also one of a transaction that fails.
-var unhooked = chain{name: "probe"}
+var unhooked = probeChain(chain{name: TableName + "-probe"})
 
 // probe tries rules with these statements, each for itself.
 func (s *socket) probe(rules ...[]statement) []Answer { return s.probeIn(unhooked, rules...) }
 
 // probeIn tries them in a chain like this one.
 func (s *socket) probeIn(c chain, rules ...[]statement) []Answer {
-	r := s.transaction()
-	table := r.newTable(probeTable, unix.NLM_F_CREATE)
-	made := r.newChain(probeTable, c)
-	tried := make([]uint32, len(rules))
+	all := make([]kernelRule, len(rules))
 	for i, statements := range rules {
-		tried[i] = r.newRule(probeTable, kernelRule{chain: c, statements: statements}, 0)
+		all[i] = kernelRule{chain: c, statements: statements}
 	}
-	failure := r.delTable(probeTable + "-none")
+	return s.probeRules(all...)
+}
+
+// probeRules tries rules of one chain, which is made for them.
+func (s *socket) probeRules(rules ...kernelRule) []Answer {
+	r, c := s.transaction(), rules[0].chain
+	table := r.newTable(c.table, unix.NLM_F_CREATE)
+	made := r.newChain(c)
+	tried := make([]uint32, len(rules))
+	for i, k := range rules {
+		tried[i] = r.newRule(k, 0)
+	}
+	failure := r.delTable(noTable, 0)
 	rejected, err := s.commit(r, noEcho)
 	answers := make([]Answer, len(rules))
 	for i, rule := range tried {
