@@ -14,7 +14,7 @@ import (
 	"pfdivert/matrix/evidence"
 	"pfdivert/matrix/explain"
 	"pfdivert/pfconf"
-	gather "pfdivert/roles/evidence"
+	"pfdivert/roles/gather"
 	"pfdivert/roles/terminal"
 )
 

@@ -12,7 +12,7 @@ import (
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/program"
-	gather "pfdivert/roles/evidence"
+	"pfdivert/roles/gather"
 	"pfdivert/roles/socket"
 )
 

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
-	gather "pfdivert/roles/evidence"
+	"pfdivert/roles/gather"
 	"pfdivert/roles/kernel/splat"
 	"pfdivert/roles/lab/bsd"
 	"pfdivert/roles/socket"

@@ -13,7 +13,7 @@ import (
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/program"
-	gather "pfdivert/roles/evidence"
+	"pfdivert/roles/gather"
 	"pfdivert/roles/kernel/splat"
 	"pfdivert/roles/lab/bsd"
 	"pfdivert/roles/lab/inject"

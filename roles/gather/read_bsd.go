@@ -1,6 +1,6 @@
 //go:build openbsd || freebsd
 
-package evidence
+package gather
 
 import (
 	"context"

@@ -1,6 +1,6 @@
-// Package evidence asks the own host for what it shows of a test case and of rules that divert. The
+// Package gather asks the own host for what it shows of a test case and of rules that divert. The
 // answers are values of package matrix/evidence.
-package evidence
+package gather
 
 import (
 	"context"

@@ -1,6 +1,6 @@
 //go:build !linux && !openbsd && !freebsd
 
-package evidence
+package gather
 
 import (
 	"context"
