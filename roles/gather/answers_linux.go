@@ -106,7 +106,7 @@ func (q *routeAsking) rules() {
 	q.answer(q.ip+" rule", strings.TrimRight(b.String(), "\n"), err)
 }
 
-func ruleText(r rtnetlink.Rule) string {
+func ruleText(r rtnetlink.PolicyRule) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d:\t", r.Priority)
 	if r.Invert {
@@ -173,7 +173,7 @@ func (q *routeAsking) arriving(to, from netip.Addr) {
 // too: it is what happens to the packet.
 func (q *routeAsking) get(to, from netip.Addr, iif string, mark uint32) {
 	command := fmt.Sprintf("%s route get %v", q.ip, to)
-	packet := rtnetlink.Lookup{Src: from, Mark: mark}
+	packet := rtnetlink.RouteQuery{Src: from, Mark: mark}
 	if from.IsValid() {
 		command += fmt.Sprintf(" from %v", from)
 	}

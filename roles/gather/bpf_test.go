@@ -15,7 +15,7 @@ func TestParseBpf(t *testing.T) {
 	for _, c := range []struct {
 		file   string
 		layout bpfLayout
-		link   evidence.Link
+		link   evidence.LinkType
 		want   []string
 	}{
 		{"openbsd/bpf-ethernet", openbsdLayout, evidence.LinkEthernet, []string{

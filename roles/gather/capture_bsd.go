@@ -33,7 +33,7 @@ type capture struct {
 type tap struct {
 	nic  string
 	mac  net.HardwareAddr
-	link evidence.Link
+	link evidence.LinkType
 	skip int // bytes before what the link type begins with
 	fd   int
 	size int // of the kernel's buffers, as which they must be read

@@ -19,7 +19,7 @@ import (
 type capture struct {
 	recorder
 	nic  string
-	link evidence.Link
+	link evidence.LinkType
 	fd   int
 	buf  [snapLength]byte
 	oob  [128]byte

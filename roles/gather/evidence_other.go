@@ -21,7 +21,9 @@ var errSystem = errors.New("not known how to ask on " + runtime.GOOS)
 
 func readCounters(context.Context, Options) (counters, error) { return nil, errSystem }
 
-func readSockets(context.Context, Options, string) ([]evidence.Socket, error) { return nil, errSystem }
+func readSockets(context.Context, Options, string) ([]evidence.SocketEntry, error) {
+	return nil, errSystem
+}
 
 func tables(a evidence.About) []string { return []string{evidence.ProtoRaw} }
 

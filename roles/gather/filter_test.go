@@ -161,7 +161,7 @@ func FuzzPacket(f *testing.F) {
 		Near: netip.MustParseAddrPort("10.77.2.9:2"), Far: netip.MustParseAddrPort("10.77.1.1:1")}}}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		a.Packet(b)
-		for _, link := range []evidence.Link{evidence.LinkRaw, evidence.LinkEthernet, evidence.LinkPflog} {
+		for _, link := range []evidence.LinkType{evidence.LinkRaw, evidence.LinkEthernet, evidence.LinkPflog} {
 			a.Packet(evidence.Packet{Link: link, Data: b}.IP())
 		}
 	})

@@ -42,8 +42,8 @@ type Host struct {
 	noBefore error         // why they are not known
 	began    chan struct{} // closed when those of the beginning are read
 	now      *shared.Question[counters]
-	sockets  map[string]*shared.Question[[]evidence.Socket] // by protocol, as the system's tables are named
-	filters  *shared.Question[asking]                       // the host's own rules
+	sockets  map[string]*shared.Question[[]evidence.SocketEntry] // by protocol, as the system's tables are named
+	filters  *shared.Question[asking]                            // the host's own rules
 
 	capture   *capture
 	noCapture error // why there is none
@@ -57,10 +57,10 @@ func Open(opt Options) *Host {
 	if opt.Run != nil {
 		opt.Run = oneByOne(opt.Run)
 	}
-	h := &Host{opt: opt, began: make(chan struct{}), sockets: map[string]*shared.Question[[]evidence.Socket]{},
+	h := &Host{opt: opt, began: make(chan struct{}), sockets: map[string]*shared.Question[[]evidence.SocketEntry]{},
 		filters: shared.New(readFilters(opt))}
 	for _, proto := range []string{"tcp", "udp", "raw", evidence.ProtoDivert} {
-		h.sockets[proto] = shared.New(func(ctx context.Context) ([]evidence.Socket, error) {
+		h.sockets[proto] = shared.New(func(ctx context.Context) ([]evidence.SocketEntry, error) {
 			return readSockets(ctx, opt, proto)
 		})
 	}
@@ -86,11 +86,11 @@ func Open(opt Options) *Host {
 // and none of them ends the sooner.
 func oneByOne(run program.Runner) program.Runner {
 	turn := make(chan struct{}, 1)
-	return func(ctx context.Context, c program.Command) (program.Result, error) {
+	return func(ctx context.Context, c program.Command) (program.Output, error) {
 		select {
 		case turn <- struct{}{}:
 		case <-ctx.Done():
-			return program.Result{}, ctx.Err()
+			return program.Output{}, ctx.Err()
 		}
 		defer func() { <-turn }()
 		return run(ctx, c)
@@ -107,11 +107,11 @@ func (h *Host) Close() error {
 
 // Look returns what the host has of a cell, but for what its agent alone knows: rules, states
 // and the cell's own endpoints. The cell began then.
-func (h *Host) Look(ctx context.Context, a evidence.About, began time.Time) evidence.Cell {
+func (h *Host) Look(ctx context.Context, a evidence.About, began time.Time) evidence.Record {
 	if !h.opt.Remote {
 		a.Divert = 0 // LOCAL diverts nothing, and its table of queues may be another user's
 	}
-	var c evidence.Cell
+	var c evidence.Record
 	var missing [4][]string
 	// All is asked at once: what takes a program is asked for many cells together, and each
 	// question waits for its next turn but once.
@@ -162,9 +162,9 @@ func (h *Host) Look(ctx context.Context, a evidence.About, began time.Time) evid
 
 // socketsOf returns the cell's sockets out of a system's table. A table that is read piece by piece
 // may lack one of the cell's own, and is read again.
-func (h *Host) socketsOf(ctx context.Context, a evidence.About, proto string) (some []evidence.Socket, err error) {
+func (h *Host) socketsOf(ctx context.Context, a evidence.About, proto string) (some []evidence.SocketEntry, err error) {
 	for range tableTries {
-		var all []evidence.Socket
+		var all []evidence.SocketEntry
 		if all, err = h.sockets[proto].Get(ctx); err != nil {
 			return nil, err
 		}

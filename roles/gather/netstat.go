@@ -68,7 +68,7 @@ func singular(text string) string {
 
 // parseNetstat reads "netstat -an" and gives each socket of the Internet protocols to take. Lines
 // of other kinds are passed over; an address that can't be read is an error.
-func parseNetstat(out string, take func(evidence.Socket)) error {
+func parseNetstat(out string, take func(evidence.SocketEntry)) error {
 	for line := range strings.Lines(out) {
 		f := strings.Fields(line)
 		// Proto Recv-Q Send-Q Local Foreign State
@@ -84,7 +84,7 @@ func parseNetstat(out string, take func(evidence.Socket)) error {
 		if len(f) < 5 {
 			continue
 		}
-		s := evidence.Socket{Proto: netstatProto(f), Text: strings.TrimSpace(line)}
+		s := evidence.SocketEntry{Proto: netstatProto(f), Text: strings.TrimSpace(line)}
 		if s.Proto == "" {
 			continue
 		}

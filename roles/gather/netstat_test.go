@@ -54,7 +54,7 @@ func TestParseNetstatRaw(t *testing.T) {
 		"ip         0      0 *.*                    *.*                    ",
 	} {
 		n := 0
-		err := parseNetstat(line, func(s evidence.Socket) {
+		err := parseNetstat(line, func(s evidence.SocketEntry) {
 			n++
 			if s.Proto != evidence.ProtoRaw || s.Local.Addr() != netip.IPv4Unspecified() {
 				t.Errorf("%q: %+v", line, s)
@@ -93,22 +93,22 @@ func TestParseNetstat(t *testing.T) {
 	a := netip.MustParseAddrPort
 	for _, c := range []struct {
 		file string
-		want []evidence.Socket // some of them
+		want []evidence.SocketEntry // some of them
 	}{
-		{"openbsd/netstat", []evidence.Socket{
+		{"openbsd/netstat", []evidence.SocketEntry{
 			{Proto: "tcp", Local: a("10.188.1.2:22"), Remote: a("10.188.1.1:46656"), State: "ESTABLISHED"},
 			{Proto: "tcp", Local: a("0.0.0.0:22"), State: "LISTEN"},
 			{Proto: "tcp", Local: a("[::]:22"), State: "LISTEN"},
 			{Proto: "tcp", Local: a("[fd00:188:2::9]:5000"), Remote: a("[fd00:188:1::1]:10002"), State: "TIME_WAIT"},
 			{Proto: "raw 254", Local: a("127.0.0.1:0")},
 		}},
-		{"freebsd/netstat", []evidence.Socket{
+		{"freebsd/netstat", []evidence.SocketEntry{
 			{Proto: "tcp", Local: a("10.189.9.9:80"), Remote: a("10.189.1.2:20042"), State: "TIME_WAIT"},
 			{Proto: "divert", Local: a("0.0.0.0:9995")},
 		}},
 	} {
-		var got []evidence.Socket
-		err := parseNetstat(netstatSample(t, c.file), func(s evidence.Socket) {
+		var got []evidence.SocketEntry
+		err := parseNetstat(netstatSample(t, c.file), func(s evidence.SocketEntry) {
 			if s.Text == "" {
 				t.Errorf("%s: %+v has no text", c.file, s)
 			}
@@ -124,7 +124,7 @@ func TestParseNetstat(t *testing.T) {
 			}
 		}
 	}
-	if parseNetstat("tcp 0 0 10.1.1.1 *.* LISTEN\n", func(evidence.Socket) {}) == nil {
+	if parseNetstat("tcp 0 0 10.1.1.1 *.* LISTEN\n", func(evidence.SocketEntry) {}) == nil {
 		t.Error("an address without a port is taken for a socket's")
 	}
 }
@@ -134,7 +134,7 @@ func FuzzNetstat(f *testing.F) {
 		f.Add(netstatSample(f, name))
 	}
 	f.Fuzz(func(t *testing.T, out string) {
-		_ = parseNetstat(out, func(evidence.Socket) {})
+		_ = parseNetstat(out, func(evidence.SocketEntry) {})
 		parseStatistics(out, map[string]int64{})
 	})
 }

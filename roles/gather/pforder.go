@@ -196,7 +196,7 @@ func unmatched(d *evidence.Diversion, r *pf.HostRule) {
 const maxTargets = 16
 
 // translations are those to the host's own addresses, one for each.
-func (o *pfOrder) translations(base evidence.Diversion, t *pf.Target, to pfconf.Side,
+func (o *pfOrder) translations(base evidence.Diversion, t *pf.Destination, to pfconf.Side,
 	where string) []*evidence.Diversion {
 	base.Port = t.Port
 	switch {

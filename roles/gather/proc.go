@@ -79,7 +79,7 @@ func counter(s string) (int64, error) {
 
 // parseSockets reads /proc/net/tcp, udp or raw, or the same with 6 at the end, and returns each
 // socket to take. What is counted on a socket (queues, drops) becomes its text.
-func parseSockets(proto, text string, take func(evidence.Socket)) error {
+func parseSockets(proto, text string, take func(evidence.SocketEntry)) error {
 	for i, line := range strings.Split(strings.TrimRight(text, "\n"), "\n") {
 		words := strings.Fields(line)
 		if i == 0 || len(words) == 0 {
@@ -88,7 +88,7 @@ func parseSockets(proto, text string, take func(evidence.Socket)) error {
 		if len(words) < 5 {
 			return fmt.Errorf("/proc/net/%s: %.60q is no socket", proto, line)
 		}
-		var s evidence.Socket
+		var s evidence.SocketEntry
 		var err error
 		if s.Local, err = hexAddress(words[1]); err == nil {
 			s.Remote, err = hexAddress(words[2])
@@ -145,7 +145,7 @@ func hexAddress(s string) (netip.AddrPort, error) {
 
 // parseQueues reads /proc/net/netfilter/nfnetlink_queue: number, port id of the socket, packets
 // waiting, mode, range, dropped for want of room, dropped by the socket, last id, 1.
-func parseQueues(text string, take func(evidence.Socket)) error {
+func parseQueues(text string, take func(evidence.SocketEntry)) error {
 	for line := range strings.Lines(text) {
 		w := strings.Fields(line)
 		if len(w) < 8 {
@@ -155,7 +155,7 @@ func parseQueues(text string, take func(evidence.Socket)) error {
 		if err != nil {
 			return fmt.Errorf("nfnetlink_queue: number %.20q", w[0])
 		}
-		take(evidence.Socket{
+		take(evidence.SocketEntry{
 			Proto: evidence.ProtoDivert, Local: netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(number)),
 			Text: fmt.Sprintf("netfilter queue, %s waiting, dropped %s by the full queue and %s by the full socket, last id %s", w[2], w[5], w[6], w[7]),
 		})

@@ -57,21 +57,21 @@ func TestProcSockets(t *testing.T) {
 	none := netip.AddrPort{}
 	for _, c := range []struct {
 		file string
-		want []evidence.Socket
+		want []evidence.SocketEntry
 	}{
-		{"tcp", []evidence.Socket{
+		{"tcp", []evidence.SocketEntry{
 			{Proto: "tcp", Local: a("127.0.0.1:25167"), Remote: none, State: "LISTEN"},
 			{Proto: "tcp", Local: a("127.0.0.1:25167"), State: "TIME_WAIT"},
 		}},
 		{"tcp6", nil},
-		{"udp", []evidence.Socket{{Proto: "udp", Local: a("127.0.0.1:35294"), Remote: a("127.0.0.1:25167")}}},
-		{"udp6", []evidence.Socket{{Proto: "udp", Local: a("[::1]:25168")}}},
-		{"raw", []evidence.Socket{{Proto: "raw 254", Local: a("0.0.0.0:0")}}},
-		{"raw6", []evidence.Socket{{Proto: "icmp", Local: a("[::1]:0")}}},
-		{"nfnetlink_queue", []evidence.Socket{{Proto: "divert", Local: a("0.0.0.0:26600")}}},
+		{"udp", []evidence.SocketEntry{{Proto: "udp", Local: a("127.0.0.1:35294"), Remote: a("127.0.0.1:25167")}}},
+		{"udp6", []evidence.SocketEntry{{Proto: "udp", Local: a("[::1]:25168")}}},
+		{"raw", []evidence.SocketEntry{{Proto: "raw 254", Local: a("0.0.0.0:0")}}},
+		{"raw6", []evidence.SocketEntry{{Proto: "icmp", Local: a("[::1]:0")}}},
+		{"nfnetlink_queue", []evidence.SocketEntry{{Proto: "divert", Local: a("0.0.0.0:26600")}}},
 	} {
-		var got []evidence.Socket
-		take := func(s evidence.Socket) {
+		var got []evidence.SocketEntry
+		take := func(s evidence.SocketEntry) {
 			if s.Text == "" {
 				t.Errorf("%s: %+v has no text", c.file, s)
 			}
@@ -93,7 +93,7 @@ func TestProcSockets(t *testing.T) {
 			}
 			got[1].Remote = none
 		}
-		if d := cmp.Diff(c.want, got, cmpopts.IgnoreFields(evidence.Socket{}, "Text"),
+		if d := cmp.Diff(c.want, got, cmpopts.IgnoreFields(evidence.SocketEntry{}, "Text"),
 			cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); d != "" {
 			t.Errorf("%s:\n%s", c.file, d)
 		}
@@ -105,7 +105,7 @@ func FuzzProc(f *testing.F) {
 		f.Add(sample(f, name))
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		take := func(evidence.Socket) {}
+		take := func(evidence.SocketEntry) {}
 		for _, proto := range []string{"tcp", "udp", "raw"} {
 			_ = parseSockets(proto, text, take)
 		}
@@ -129,20 +129,22 @@ func TestAboutSocket(t *testing.T) {
 	}
 	for _, c := range []struct {
 		proto pfconf.Proto
-		s     evidence.Socket
+		s     evidence.SocketEntry
 		want  bool
 	}{
-		{pfconf.UDP, evidence.Socket{Proto: "udp", Local: a("127.0.0.1:20001")}, true},
-		{pfconf.UDP, evidence.Socket{Proto: "udp", Local: a("0.0.0.0:20001")}, true},
-		{pfconf.UDP, evidence.Socket{Proto: "tcp", Local: a("0.0.0.0:20001")}, false},
-		{pfconf.UDP, evidence.Socket{Proto: "udp", Local: a("127.0.0.1:20002")}, false},
-		{pfconf.UDP, evidence.Socket{Proto: "udp", Local: a("10.192.0.2:40000"), Remote: fake}, true}, // the control
-		{pfconf.UDP, evidence.Socket{Proto: "udp", Local: a("10.192.0.3:40000"), Remote: a("10.208.0.3:20001")}, false},
-		{pfconf.Raw, evidence.Socket{Proto: "raw 254", Local: a("10.208.0.2:0")}, true},
-		{pfconf.Raw, evidence.Socket{Proto: "raw 254", Local: a("10.208.0.3:0")}, false},
-		{pfconf.Raw, evidence.Socket{Proto: "icmp", Local: a("10.208.0.2:0")}, false},
-		{pfconf.UDP, evidence.Socket{Proto: "divert", Local: a("0.0.0.0:26600")}, true},
-		{pfconf.UDP, evidence.Socket{Proto: "divert", Local: a("0.0.0.0:26601")}, false},
+		{pfconf.UDP, evidence.SocketEntry{Proto: "udp", Local: a("127.0.0.1:20001")}, true},
+		{pfconf.UDP, evidence.SocketEntry{Proto: "udp", Local: a("0.0.0.0:20001")}, true},
+		{pfconf.UDP, evidence.SocketEntry{Proto: "tcp", Local: a("0.0.0.0:20001")}, false},
+		{pfconf.UDP, evidence.SocketEntry{Proto: "udp", Local: a("127.0.0.1:20002")}, false},
+		// the control
+		{pfconf.UDP, evidence.SocketEntry{Proto: "udp", Local: a("10.192.0.2:40000"), Remote: fake}, true},
+		{pfconf.UDP, evidence.SocketEntry{Proto: "udp", Local: a("10.192.0.3:40000"), Remote: a("10.208.0.3:20001")},
+			false},
+		{pfconf.Raw, evidence.SocketEntry{Proto: "raw 254", Local: a("10.208.0.2:0")}, true},
+		{pfconf.Raw, evidence.SocketEntry{Proto: "raw 254", Local: a("10.208.0.3:0")}, false},
+		{pfconf.Raw, evidence.SocketEntry{Proto: "icmp", Local: a("10.208.0.2:0")}, false},
+		{pfconf.UDP, evidence.SocketEntry{Proto: "divert", Local: a("0.0.0.0:26600")}, true},
+		{pfconf.UDP, evidence.SocketEntry{Proto: "divert", Local: a("0.0.0.0:26601")}, false},
 	} {
 		if got := about(c.proto).Socket(c.s); got != c.want {
 			t.Errorf("%v %+v: %v", c.proto, c.s, got)

@@ -53,12 +53,12 @@ func readCounters(ctx context.Context, o Options) (counters, error) {
 	}), nil
 }
 
-func readSockets(ctx context.Context, o Options, _ string) ([]evidence.Socket, error) {
-	var all []evidence.Socket
+func readSockets(ctx context.Context, o Options, _ string) ([]evidence.SocketEntry, error) {
+	var all []evidence.SocketEntry
 	for _, family := range pfconf.Families {
 		out, err := o.say(ctx, "netstat", "-an", "-f", family.String())
 		if err == nil {
-			err = parseNetstat(out, func(s evidence.Socket) { all = append(all, s) })
+			err = parseNetstat(out, func(s evidence.SocketEntry) { all = append(all, s) })
 		}
 		if err != nil {
 			return nil, err

@@ -93,9 +93,9 @@ func tables(a evidence.About) []string {
 // readSockets lists the sockets of a protocol, and of divert-packet rules' queues for protoDivert.
 // tcp's takes the kernel 4 ms for each family, as it goes through a table that all
 // namespaces share.
-func readSockets(_ context.Context, _ Options, proto string) ([]evidence.Socket, error) {
-	var all []evidence.Socket
-	take := func(s evidence.Socket) { all = append(all, s) }
+func readSockets(_ context.Context, _ Options, proto string) ([]evidence.SocketEntry, error) {
+	var all []evidence.SocketEntry
+	take := func(s evidence.SocketEntry) { all = append(all, s) }
 	if proto == evidence.ProtoDivert {
 		err := readQueues(&all)
 		return all, err
@@ -127,13 +127,13 @@ func readTable(name string) (string, error) {
 	return string(text), err
 }
 
-func readQueues(all *[]evidence.Socket) error {
+func readQueues(all *[]evidence.SocketEntry) error {
 	text, err := readTable("netfilter/nfnetlink_queue")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // no queue was ever opened
 	}
 	if err == nil {
-		err = parseQueues(text, func(s evidence.Socket) { *all = append(*all, s) })
+		err = parseQueues(text, func(s evidence.SocketEntry) { *all = append(*all, s) })
 	}
 	return err
 }

@@ -17,8 +17,8 @@ type Survey struct {
 	// Diversions are the rules that divert; RulesKnown: they could be read.
 	Diversions []evidence.Diversion
 	RulesKnown bool
-	Listeners  []evidence.Listener // nil when they are not known
-	Queues     []evidence.Socket   // those that take netfilter queues, or divert sockets
+	Listeners  []evidence.Listener    // nil when they are not known
+	Queues     []evidence.SocketEntry // those that take netfilter queues, or divert sockets
 	// QueuesUnknown: divert sockets could not be listed.
 	QueuesUnknown bool
 	// Cells are what the host answers about packets that a rule diverts: on Linux that a tproxy
@@ -34,7 +34,7 @@ type SurveyCell struct {
 	Interface string
 	Mark      uint32
 	Firewall  string // whose packets, "" for the survey's
-	Cell      evidence.Cell
+	Cell      evidence.Record
 }
 
 // miss notes what could not be looked at.
@@ -63,7 +63,7 @@ func (s *Survey) answers(ask func(pfconf.Family) evidence.Answer) {
 	for _, f := range pfconf.Families {
 		if slices.ContainsFunc(s.Diversions,
 			func(d evidence.Diversion) bool { return slices.Contains(d.Families, f) }) {
-			s.Cells = append(s.Cells, SurveyCell{Family: f, Cell: evidence.Cell{Answers: []evidence.Answer{ask(f)}}})
+			s.Cells = append(s.Cells, SurveyCell{Family: f, Cell: evidence.Record{Answers: []evidence.Answer{ask(f)}}})
 		}
 	}
 }
@@ -83,7 +83,7 @@ func (s *Survey) unseenSockets() {
 		case d.Kind == evidence.Divert && s.QueuesUnknown:
 			d.Unseen = "who reads from divert sockets is not known"
 		case d.Kind == evidence.Divert && slices.ContainsFunc(s.Queues,
-			func(q evidence.Socket) bool { return divertSocket.MatchString(q.Text) }):
+			func(q evidence.SocketEntry) bool { return divertSocket.MatchString(q.Text) }):
 			d.Unseen = "there are divert sockets, and the system does not show of which port"
 		}
 	}
@@ -124,7 +124,7 @@ func (s *Survey) sockets(ctx context.Context, run program.Runner, wide string) {
 	for _, f := range pfconf.Families {
 		out, err := ask1(ctx, run, "netstat", "-an", wide, "-f", f.String())
 		if err == nil {
-			err = parseNetstat(out, func(k evidence.Socket) {
+			err = parseNetstat(out, func(k evidence.SocketEntry) {
 				switch {
 				case k.Proto == evidence.ProtoDivert:
 					s.Queues = append(s.Queues, k)

@@ -64,7 +64,7 @@ func (s *Survey) divertSockets(ctx context.Context, run program.Runner) {
 		if m[1] != "" {
 			at = netip.IPv6Unspecified()
 		}
-		s.Queues = append(s.Queues, evidence.Socket{Proto: evidence.ProtoDivert, Local: netip.AddrPortFrom(at, 0),
+		s.Queues = append(s.Queues, evidence.SocketEntry{Proto: evidence.ProtoDivert, Local: netip.AddrPortFrom(at, 0),
 			Text: "divert" + m[1] + ": " + m[0]})
 	}
 }

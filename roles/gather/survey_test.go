@@ -160,10 +160,10 @@ inet6 [{pfctl -s info Status: Enabled}]`)
 // Without ipfw pf's rules are all.
 func TestSurveyPFAlone(t *testing.T) {
 	replay := replaytest.Play(t, "testdata/freebsd/survey-pf.txt")
-	run := func(ctx context.Context, c program.Command) (program.Result, error) {
+	run := func(ctx context.Context, c program.Command) (program.Output, error) {
 		r, err := replay(ctx, c)
 		if c.Argv[0] == "ipfw" {
-			r = program.Result{Stderr: "ipfw: retrieving config failed: Protocol not available\n", Status: 71}
+			r = program.Output{Stderr: "ipfw: retrieving config failed: Protocol not available\n", Status: 71}
 		}
 		return r, err
 	}
@@ -182,8 +182,8 @@ func TestSurveyPFAlone(t *testing.T) {
 
 // Without the right to read rules nothing is known, and nothing is said to be fine.
 func TestSurveyDenied(t *testing.T) {
-	run := func(context.Context, program.Command) (program.Result, error) {
-		return program.Result{Stderr: "pfctl: /dev/pf: Permission denied\n", Status: 1}, nil
+	run := func(context.Context, program.Command) (program.Output, error) {
+		return program.Output{Stderr: "pfctl: /dev/pf: Permission denied\n", Status: 1}, nil
 	}
 	for _, s := range []*Survey{surveyPF(t.Context(), run, loopback), surveyFreeBSD(t.Context(), run, loopback)} {
 		if s.RulesKnown || s.Listeners != nil || !s.QueuesUnknown || len(s.Missing) < 2 ||

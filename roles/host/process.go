@@ -1,6 +1,6 @@
 // Package host has the ways to reach an agent, the program on LOCAL or REMOTE
 // that opens sockets and sets rules there. Whichever the way, what the
-// orchestrator holds is a Link: a pair of pipes to a process.
+// orchestrator holds is a Process: a pair of pipes to a process.
 package host
 
 import (
@@ -19,9 +19,9 @@ import (
 	"pfdivert/roles/lab/namespace"
 )
 
-// Link is the connection to an agent's process. The agent ends when its input does: to let it undo
-// its changes, close Write and call Wait. Kill is for an agent that does not react.
-type Link struct {
+// Process is the connection to an agent's process. The agent ends when its input does: to let it
+// undo its changes, close Write and call Wait. Kill is for an agent that does not react.
+type Process struct {
 	// Read returns what the agent writes to its standard output, Write goes to
 	// its standard input. What was written to Read can be read when the agent
 	// has ended, too; close it then.
@@ -38,11 +38,11 @@ type Link struct {
 // lines without control characters.
 //
 //go:noinline
-func (l *Link) Stderr() string { return l.stderr.String() }
+func (l *Process) Stderr() string { return l.stderr.String() }
 
 // Wait waits for the process to end. The error is that of exec.Cmd.Wait, or ctx's. REMOTE's agent
 // in a lab is a child of LOCAL's agent, which reports its failure on its own standard error.
-func (l *Link) Wait(ctx context.Context) error {
+func (l *Process) Wait(ctx context.Context) error {
 	select {
 	case <-l.ended:
 		return l.err
@@ -52,7 +52,7 @@ func (l *Link) Wait(ctx context.Context) error {
 }
 
 // Kill ends the process at once; the agent undoes nothing. In a lab both agents end.
-func (l *Link) Kill() {
+func (l *Process) Kill() {
 	l.kill()
 	l.Write.Close()
 }
@@ -60,7 +60,7 @@ func (l *Link) Kill() {
 // Child starts an agent as a child process. argv[0] is looked up in PATH. When ctx ends, the child
 // is killed; a child that became root by sudo cannot be killed and is told to end by closing its
 // input.
-func Child(ctx context.Context, argv []string) (*Link, error) {
+func Child(ctx context.Context, argv []string) (*Process, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -83,7 +83,7 @@ func Child(ctx context.Context, argv []string) (*Link, error) {
 // start starts the process by begin and sets l up to follow it. It does so on a
 // thread that lives as long as the process, because that is how long its
 // Pdeathsig leaves it alone (prctl(2)).
-func start(ctx context.Context, cmd *exec.Cmd, begin func() error, l *Link) error {
+func start(ctx context.Context, cmd *exec.Cmd, begin func() error, l *Process) error {
 	l.ended = make(chan struct{})
 	begun := make(chan error)
 	namespace.OwnThread(func() {
@@ -113,7 +113,7 @@ func start(ctx context.Context, cmd *exec.Cmd, begin func() error, l *Link) erro
 type pipes struct{ ours, theirs []*os.File }
 
 // link makes the three pipes of an agent and gives it its ends.
-func (p *pipes) link(stdin *io.Reader, stdout, stderr *io.Writer) (*Link, error) {
+func (p *pipes) link(stdin *io.Reader, stdout, stderr *io.Writer) (*Process, error) {
 	var r, w [3]*os.File
 	for i := range r {
 		var err error
@@ -127,7 +127,7 @@ func (p *pipes) link(stdin *io.Reader, stdout, stderr *io.Writer) (*Link, error)
 		}
 	}
 	*stdin, *stdout, *stderr = r[0], w[1], w[2]
-	return &Link{Write: w[0], Read: r[1], stderr: readTail(r[2])}, nil
+	return &Process{Write: w[0], Read: r[1], stderr: readTail(r[2])}, nil
 }
 
 //go:noinline

@@ -14,14 +14,14 @@ import (
 // ErrLacks says that the kernel lacks what a step needs, so that a host of its cannot be broken so.
 var ErrLacks = errors.New("this kernel cannot be broken so")
 
-// Host is the host that is broken.
-type Host struct {
+// BrokenHost is the host that is broken.
+type BrokenHost struct {
 	// Remote: it is REMOTE.
 	Remote bool
 	// Interface is the one towards the other host.
 	Interface string
 	// Paths are the hosts' addresses, by family.
-	Paths []Path
+	Paths []AddressPair
 	// Fakes are the prefixes of FAKE.
 	Fakes []netip.Prefix
 	// Run runs the system's programs, where the BSDs are broken by these.
@@ -30,11 +30,11 @@ type Host struct {
 	Journal pfconf.Journal
 }
 
-// Path has the hosts' addresses in one family, as this host sees it.
-type Path struct{ Here, There netip.Addr }
+// AddressPair has the hosts' addresses in one family, as this host sees it.
+type AddressPair struct{ Here, There netip.Addr }
 
 // fake returns the family's prefix of FAKE.
-func (h Host) fake(f pfconf.Family) netip.Prefix {
+func (h BrokenHost) fake(f pfconf.Family) netip.Prefix {
 	for _, p := range h.Fakes {
 		if pfconf.FamilyOf(p.Addr()) == f {
 			return p

@@ -16,14 +16,14 @@ import (
 
 // change is a step in one family of a host.
 type change struct {
-	Host
-	Path
+	BrokenHost
+	AddressPair
 	family pfconf.Family
 	fake   netip.Prefix
 	routes *rtnetlink.Conn
 }
 
-var steps = map[injection.Step]func(change) error{
+var steps = map[injection.Action]func(change) error{
 	injection.FakeAside:   change.fakeAside,
 	injection.NoFakeRoute: change.noFakeRoute,
 	injection.FakeOnLink:  change.fakeOnLink,
@@ -43,7 +43,7 @@ var steps = map[injection.Step]func(change) error{
 
 // Do makes the change in the network namespace of the process. The driver of the packet
 // filter must have made its own before.
-func (h Host) Do(_ context.Context, s injection.Step) error {
+func (h BrokenHost) Do(_ context.Context, s injection.Action) error {
 	return rtnetlink.With(func(routes *rtnetlink.Conn) error {
 		for _, p := range h.Paths {
 			f := pfconf.FamilyOf(p.Here)
@@ -122,7 +122,7 @@ func (c change) fakeAside() error {
 	if err := c.routes.ReplaceRoute(r); err != nil {
 		return err
 	}
-	return c.routes.AddRule(rtnetlink.Rule{Family: c.af(), Src: c.fake, Table: asideTable, Priority: 100})
+	return c.routes.AddRule(rtnetlink.PolicyRule{Family: c.af(), Src: c.fake, Table: asideTable, Priority: 100})
 }
 
 func (c change) noFakeRoute() error { return c.routes.DeleteRoute(rtnetlink.Route{Dst: c.fake}) }
@@ -147,8 +147,8 @@ func (c change) ownFake() error {
 const loopback = 1
 
 // replaceRule replaces the driver's policy rule by one with another mark, mask or priority.
-func (c change) replaceRule(with func(*rtnetlink.Rule)) error {
-	r := rtnetlink.Rule{Family: c.af(), Mark: nft.Mark, Table: nft.Table}
+func (c change) replaceRule(with func(*rtnetlink.PolicyRule)) error {
+	r := rtnetlink.PolicyRule{Family: c.af(), Mark: nft.Mark, Table: nft.Table}
 	if err := c.routes.DeleteRule(r); err != nil {
 		return err
 	}
@@ -160,11 +160,11 @@ func (c change) replaceRule(with func(*rtnetlink.Rule)) error {
 }
 
 func (c change) otherMark() error {
-	return c.replaceRule(func(r *rtnetlink.Rule) { r.Mark = 1 })
+	return c.replaceRule(func(r *rtnetlink.PolicyRule) { r.Mark = 1 })
 }
 
 func (c change) otherMask() error {
-	return c.replaceRule(func(r *rtnetlink.Rule) { r.Mark, r.Mask = 1, 0xff })
+	return c.replaceRule(func(r *rtnetlink.PolicyRule) { r.Mark, r.Mask = 1, 0xff })
 }
 
 func (c change) noRule6() error {
@@ -183,7 +183,7 @@ func (c change) lateRule() error {
 		return err
 	}
 	const main = 32766 // its rule's priority (fib_default_rules_init, net/ipv4/fib_rules.c)
-	return c.replaceRule(func(r *rtnetlink.Rule) { r.Priority = main + 1 })
+	return c.replaceRule(func(r *rtnetlink.PolicyRule) { r.Priority = main + 1 })
 }
 
 // local is the driver's route, for another prefix or in another table.
