@@ -319,11 +319,15 @@ func TestStyle(t *testing.T) {
 		cols int
 		want Style
 	}{
-		{"terminal", map[string]string{"TERM": "xterm"}, 132, Style{Terminal: true, Colour: true, Live: true, Width: 132}},
-		{"NO_COLOR", map[string]string{"TERM": "xterm", "NO_COLOR": "1"}, 80, Style{Terminal: true, Live: true, Width: 80}},
+		{"terminal", map[string]string{"TERM": "xterm"}, 132,
+			Style{Terminal: true, Colour: true, Live: true, Width: 132}},
+		{"NO_COLOR", map[string]string{"TERM": "xterm", "NO_COLOR": "1"}, 80,
+			Style{Terminal: true, Live: true, Width: 80}},
 		// no-color.org: "when present and not an empty string".
-		{"empty NO_COLOR", map[string]string{"NO_COLOR": ""}, 80, Style{Terminal: true, Colour: true, Live: true, Width: 80}},
-		{"dumb", map[string]string{"TERM": "dumb"}, 80, Style{Terminal: true, Width: 80}},
+		{"empty NO_COLOR", map[string]string{"NO_COLOR": ""}, 80,
+			Style{Terminal: true, Colour: true, Live: true, Width: 80}},
+		{"dumb", map[string]string{"TERM": "dumb"}, 80,
+			Style{Terminal: true, Width: 80}},
 		{"tiny", nil, 3, Style{Terminal: true, Colour: true, Live: true, Width: minWidth}},
 	}
 	for _, test := range tests {
