@@ -334,25 +334,25 @@ func (f *Firewall) learn(p *plan) error {
 // lacks makes a *MissingError of an error with which the kernel refused a rule for want of a
 // feature.
 func (f *Firewall) lacks(r pfconf.Rule, err error) error {
-	var feature Feature
+	var feature need.Name
 	switch {
 	case r.Action == pfconf.RdrTo && f.config.xt():
 		feature = need.XTNAT
 	case r.Action == pfconf.RdrTo:
-		feature = NAT
+		feature = need.NAT
 	case !errors.Is(err, unix.ENOENT):
 		return err
 	case r.Action == pfconf.DivertTo && r.Proto.HasPorts() && f.config.xt():
 		feature = need.XTTProxy
 	case r.Action == pfconf.DivertTo && r.Proto.HasPorts():
-		feature = TransparentProxy
+		feature = need.TProxy
 	case r.Action == pfconf.DivertPacket && f.config.xt():
 		feature = need.XTQueue
 	default:
 		return err
 	}
-	if f.Probe(feature).Outcome == No {
-		return &MissingError{Feature: feature, Err: err}
+	if f.Probe(feature).Support == No {
+		return &need.MissingError{Feature: feature, Err: err}
 	}
 	return err
 }

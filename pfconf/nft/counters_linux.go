@@ -106,9 +106,14 @@ func (f *Firewall) readCounters(rules map[string]*loaded, read map[string]pfconf
 		return err
 	}
 	for _, a := range wanted {
-		return fmt.Errorf("rule %q is not in the kernel any more: another process has removed it", a.label)
+		return goneError(a.label)
 	}
 	return nil
+}
+
+// goneError is the error of a rule that the kernel has no longer.
+func goneError(label string) error {
+	return fmt.Errorf("rule %q is not in the kernel any more: another process has removed it", label)
 }
 
 // count adds the counters of a kernel rule to those of its label.

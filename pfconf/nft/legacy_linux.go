@@ -211,7 +211,7 @@ func (l *legacy) count(rules map[string]*loaded, read map[string]pfconf.Counters
 				x := rules[label]
 				for _, k := range x.xt {
 					if _, there := counted[k.comment()]; k.chain.table.name == name && !there {
-						return fmt.Errorf("rule %q is not in the kernel any more: another process has removed it", label)
+						return goneError(label)
 					}
 				}
 				read[label] = x.plus(read[label], family, name, counted)
@@ -220,8 +220,8 @@ func (l *legacy) count(rules map[string]*loaded, read map[string]pfconf.Counters
 	}
 	for label, c := range read {
 		b := rules[label].base
-		read[label] = pfconf.Counters{Matched: c.Matched + b.Matched, Done: c.Done + b.Done, Replies: c.Replies + b.Replies,
-			Kernel: c.Kernel + b.Kernel}
+		read[label] = pfconf.Counters{Matched: c.Matched + b.Matched, Done: c.Done + b.Done,
+			Replies: c.Replies + b.Replies, Kernel: c.Kernel + b.Kernel}
 	}
 	return nil
 }
@@ -256,7 +256,7 @@ func legacyTool(f pfconf.Family) string {
 func noLegacy(f pfconf.Family, name string, err error) error {
 	err = wrap("read "+legacyTool(f)+"'s table "+name, err)
 	if errors.Is(err, unix.ENOPROTOOPT) || errors.Is(err, unix.ENOENT) {
-		return &MissingError{Feature: need.XTLegacy, Err: err}
+		return &need.MissingError{Feature: need.XTLegacy, Err: err}
 	}
 	return err
 }

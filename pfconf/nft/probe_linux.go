@@ -27,34 +27,34 @@ func probeChain(c chain) chain {
 
 // Probe finds out whether the kernel has the feature. It changes nothing: rules
 // are tried in a transaction that also has a message which must fail.
-func (f *Firewall) Probe(feature Feature) Answer {
+func (f *Firewall) Probe(feature need.Name) ProbeResult {
 	switch feature {
-	case NFTables:
+	case need.NFTables:
 		return f.probe()
 	case need.XTLegacy:
 		return probeLegacy(xt.SetMark(Mark))
 	case need.XT, need.XTTProxy, need.XTQueue, need.XTNAT:
 		return f.probeXT(feature)
-	case TransparentProxy:
+	case need.TProxy:
 		return f.probe(tproxy{netip.AddrPortFrom(netip.IPv6Loopback(), 1), f.config.omits(TProxyModule)})
-	case NFQueue:
+	case need.NFQueue:
 		return queueWay().answer
-	case Tracking:
+	case need.Conntrack:
 		return f.probe(ctMarked{})
-	case Conntrack:
+	case need.CTNetlink:
 		return f.probeConntrack()
-	case IPv6:
+	case need.IPv6:
 		return probeIPv6()
-	case NAT:
+	case need.NAT:
 		f.rx.mu.Lock()
 		defer f.rx.mu.Unlock()
 		return f.rx.probeIn(probeChain(rdr), []statement{dnat{netip.AddrPortFrom(netip.IPv6Loopback(), 1)}})[0]
 	}
-	return Answer{Unknown, fmt.Errorf("no probe for %q", feature)}
+	return ProbeResult{Unknown, fmt.Errorf("no probe for %q", feature)}
 }
 
 // probeXT asks for what carries extensions, or for one of them.
-func (f *Firewall) probeXT(feature Feature) Answer {
+func (f *Firewall) probeXT(feature need.Name) ProbeResult {
 	target, table := xt.SetMark(Mark), mangled(pfconf.Inet)[0].hook.table
 	local := netip.AddrPortFrom(pfconf.Inet.Loopback(), 1)
 	switch feature {
@@ -71,11 +71,12 @@ func (f *Firewall) probeXT(feature Feature) Answer {
 	at := chain{table: table, name: unhooked.name}
 	f.rx.mu.Lock()
 	defer f.rx.mu.Unlock()
-	return f.rx.probeRules(kernelRule{chain: at, xt: &xt.Rule{Proto: pfconf.TCP.Number(pfconf.Inet), Target: target}})[0]
+	rule := xt.Rule{Proto: pfconf.TCP.Number(pfconf.Inet), Target: target}
+	return f.rx.probeRules(kernelRule{chain: at, xt: &rule})[0]
 }
 
 // probeLegacy asks iptables-legacy for a target.
-func probeLegacy(target xt.Extension) Answer {
+func probeLegacy(target xt.Extension) ProbeResult {
 	s, err := xt.Open(false)
 	if err != nil {
 		return refusal(err)
@@ -83,15 +84,15 @@ func probeLegacy(target xt.Extension) Answer {
 	defer s.Close()
 	err = s.Has(target)
 	if errors.Is(err, unix.ENOPROTOOPT) { // no iptables-legacy
-		return Answer{No, err}
+		return ProbeResult{No, err}
 	}
 	if err != nil {
 		return refusal(err)
 	}
-	return Answer{Outcome: Yes}
+	return ProbeResult{Support: Yes}
 }
 
-func (f *Firewall) probe(statements ...statement) Answer {
+func (f *Firewall) probe(statements ...statement) ProbeResult {
 	f.rx.mu.Lock()
 	defer f.rx.mu.Unlock()
 	return f.rx.probe(statements)[0]
@@ -103,10 +104,10 @@ func (f *Firewall) probe(statements ...statement) Answer {
 var unhooked = probeChain(chain{name: TableName + "-probe"})
 
 // probe tries rules with these statements, each for itself.
-func (s *socket) probe(rules ...[]statement) []Answer { return s.probeIn(unhooked, rules...) }
+func (s *socket) probe(rules ...[]statement) []ProbeResult { return s.probeIn(unhooked, rules...) }
 
 // probeIn tries them in a chain like this one.
-func (s *socket) probeIn(c chain, rules ...[]statement) []Answer {
+func (s *socket) probeIn(c chain, rules ...[]statement) []ProbeResult {
 	all := make([]kernelRule, len(rules))
 	for i, statements := range rules {
 		all[i] = kernelRule{chain: c, statements: statements}
@@ -115,7 +116,7 @@ func (s *socket) probeIn(c chain, rules ...[]statement) []Answer {
 }
 
 // probeRules tries rules of one chain, which is made for them.
-func (s *socket) probeRules(rules ...kernelRule) []Answer {
+func (s *socket) probeRules(rules ...kernelRule) []ProbeResult {
 	r, c := s.transaction(), rules[0].chain
 	table := r.newTable(c.table, unix.NLM_F_CREATE)
 	made := r.newChain(c)
@@ -125,7 +126,7 @@ func (s *socket) probeRules(rules ...kernelRule) []Answer {
 	}
 	failure := r.delTable(noTable, 0)
 	rejected, err := s.commit(r, noEcho)
-	answers := make([]Answer, len(rules))
+	answers := make([]ProbeResult, len(rules))
 	for i, rule := range tried {
 		switch {
 		case err != nil:
@@ -139,7 +140,7 @@ func (s *socket) probeRules(rules ...kernelRule) []Answer {
 		case rejected[failure] == 0:
 			answers[i].Err = errors.New("the kernel took a transaction that it should have refused")
 		default:
-			answers[i].Outcome = Yes
+			answers[i].Support = Yes
 		}
 	}
 	return answers
@@ -149,19 +150,19 @@ func (s *socket) probeRules(rules ...kernelRule) []Answer {
 // no module for the expression or target, no subsystem, no family.
 var lacking = []unix.Errno{unix.ENOENT, unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT}
 
-func refusal(err error) Answer {
+func refusal(err error) ProbeResult {
 	var errno unix.Errno
 	if errors.As(err, &errno) && slices.Contains(lacking, errno) {
-		return Answer{No, err}
+		return ProbeResult{No, err}
 	}
-	return Answer{Unknown, err}
+	return ProbeResult{Unknown, err}
 }
 
-func probeIPv6() Answer {
+func probeIPv6() ProbeResult {
 	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return refusal(err)
 	}
 	_ = unix.Close(fd)
-	return Answer{Outcome: Yes}
+	return ProbeResult{Support: Yes}
 }

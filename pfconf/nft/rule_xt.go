@@ -34,7 +34,8 @@ func mangled(f pfconf.Family) []hooked {
 
 // natted is the chain of the table nat that rdr-to rules are in.
 func natted(f pfconf.Family) hooked {
-	return hooked{chain{table{tableFamily(f), "nat"}, "PREROUTING", "prerouting", 0, dstnatPriority}, xtPrefix + "rdr"}
+	t := table{tableFamily(f), "nat"}
+	return hooked{chain{t, "PREROUTING", "prerouting", 0, dstnatPriority}, xtPrefix + "rdr"}
 }
 
 func tableFamily(f pfconf.Family) uint8 {
@@ -52,7 +53,8 @@ type xtRules struct {
 
 // add adds a rule in this program's chain below a hook.
 func (x *xtRules) add(h hooked, p part, r xt.Rule) {
-	x.rules = append(x.rules, kernelRule{chain: chain{table: h.hook.table, name: h.own}, label: x.label, part: p, xt: &r})
+	at := chain{table: h.hook.table, name: h.own}
+	x.rules = append(x.rules, kernelRule{chain: at, label: x.label, part: p, xt: &r})
 }
 
 // then is the rule with another target.
@@ -67,7 +69,8 @@ func (c Config) compileXT(r pfconf.Rule) []kernelRule {
 	chains := mangled(r.Family)
 	pre, in, out := chains[0], chains[1], chains[2]
 	done := func(at chain, s []statement) {
-		x.rules = append(x.rules, kernelRule{chain: at, label: r.Label, part: partDone, statements: append(s, counter{})})
+		s = append(s, counter{})
+		x.rules = append(x.rules, kernelRule{chain: at, label: r.Label, part: partDone, statements: s})
 	}
 	there, back := xt.Rule{From: r.From, To: r.To, Proto: r.Proto.Number(r.Family)}, xt.Rule{}
 	back = there

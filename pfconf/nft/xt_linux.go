@@ -177,7 +177,8 @@ func (h *host) delXT(t table, made []string) error {
 	var jumps []placed
 	err = h.nf.dumpRules(true, func(m netlink.Message) {
 		if k, err := keyOf(m); err == nil && k.table == t && jumpsToOwn(m) {
-			jumps = append(jumps, placed{chain: chain{table: t, name: zeroed(m, unix.NFTA_RULE_CHAIN)}, handle: k.handle})
+			at := chain{table: t, name: zeroed(m, unix.NFTA_RULE_CHAIN)}
+			jumps = append(jumps, placed{chain: at, handle: k.handle})
 		}
 	})
 	if err != nil {

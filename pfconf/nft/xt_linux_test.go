@@ -181,15 +181,15 @@ func TestXTProbes(t *testing.T) {
 		config := testConfig()
 		config.Engine = e
 		f := newNamespace(t).open(t, config)
-		for _, feature := range []Feature{need.XT, need.XTTProxy, need.XTQueue, need.XTNAT, need.XTLegacy} {
-			if a := f.Probe(feature); a.Outcome != Yes {
+		for _, feature := range []need.Name{need.XT, need.XTTProxy, need.XTQueue, need.XTNAT, need.XTLegacy} {
+			if a := f.Probe(feature); a.Support != Yes {
 				t.Errorf("%s: %s: %+v", e, feature, a)
 			}
 		}
 		config.Omit = []Piece{TProxyModule}
 		lacking := newNamespace(t).open(t, config)
 		err := lacking.Load(t.Context(), everyRule()[:1])
-		var missing *MissingError
+		var missing *need.MissingError
 		if !errors.As(err, &missing) || missing.Feature != need.XTTProxy {
 			t.Errorf("%s: a rule with a target that the kernel lacks: %v", e, err)
 		}

@@ -5,7 +5,8 @@ import (
 	"runtime"
 )
 
-// alignment is that of numbers of 64 bits in C: 4 on i386 alone. Go's is 4 on all systems of 32 bits.
+// alignment is that of numbers of 64 bits in C: 4 on i386 alone. Go's is 4 on all systems of 32
+// bits.
 var alignment = map[bool]int{true: 4, false: 8}[runtime.GOARCH == "386"]
 
 // Align is XT_ALIGN: what is behind an extension's struct, or a table's head, begins there.

@@ -135,8 +135,8 @@ func (s *Socket) Table(name string) (*Table, error) {
 }
 
 // Load puts a table that Table returned, and that was changed, in its place. Rules that were there
-// keep what they have counted. Afterwards Packets is what the rules that were there had counted when
-// they were replaced.
+// keep what they have counted. Afterwards Packets is what the rules that were there had counted
+// when they were replaced.
 func (s *Socket) Load(t *Table) error {
 	info, entries, err := t.Encode()
 	if err != nil {
