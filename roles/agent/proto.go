@@ -141,6 +141,7 @@ type Look struct {
 	Labels []string      // of its rules, for REMOTE
 	Began  time.Duration // the cell, since the hello came
 	About  evidence.About
+	Trace  script.Trace
 }
 
 // Answer is the answer to the request with its ID.
