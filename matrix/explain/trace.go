@@ -9,7 +9,7 @@ import (
 )
 
 // traced is the packet of the trace that tells most: the first that was lost, else the last.
-func (h *Host) traced() (evidence.Traced, bool) {
+func (h *HostFacts) traced() (evidence.Traced, bool) {
 	if len(h.Trace) == 0 {
 		return evidence.Traced{}, false
 	}
@@ -22,7 +22,7 @@ func (h *Host) traced() (evidence.Traced, bool) {
 
 // met reports whether a traced packet met a rule of the chain, or of one that it jumps to, that
 // may have done such a thing. Without a trace it may have.
-func (h *Host) met(f foreign, c chains) bool {
+func (h *HostFacts) met(f foreign, c chains) bool {
 	if len(h.Trace) == 0 {
 		return true
 	}
@@ -36,7 +36,7 @@ func (h *Host) met(f foreign, c chains) bool {
 }
 
 // dropper names the rule or policy that dropped a packet of the trace, "" when none did.
-func (h *Host) dropper() string {
+func (h *HostFacts) dropper() string {
 	t, _ := h.traced()
 	hop, ok := t.Dropping()
 	if !ok {

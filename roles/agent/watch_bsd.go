@@ -16,6 +16,8 @@ type watch struct{}
 
 var errNoTrace = errors.New("the kernel can't trace packets")
 
-func (*watch) begin(*Look) error { return errNoTrace }
+func (*watch) begin(*EvidenceRequest) error { return errNoTrace }
 
-func (*watch) end(context.Context, *Look) ([]evidence.Traced, error) { return nil, errNoTrace }
+func (*watch) end(context.Context, *EvidenceRequest) ([]evidence.Traced, error) {
+	return nil, errNoTrace
+}

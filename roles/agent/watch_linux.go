@@ -23,7 +23,7 @@ type watch struct {
 	open *twin.Watch
 }
 
-func (w *watch) begin(l *Look) error {
+func (w *watch) begin(l *EvidenceRequest) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.open != nil {
@@ -49,7 +49,7 @@ func (w *watch) begin(l *Look) error {
 	return nil
 }
 
-func (w *watch) end(ctx context.Context, l *Look) ([]evidence.Traced, error) {
+func (w *watch) end(ctx context.Context, l *EvidenceRequest) ([]evidence.Traced, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.open == nil || w.of != l.Cell {

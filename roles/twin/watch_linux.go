@@ -93,7 +93,7 @@ func changeNFT(requests []request) error {
 
 // Way is a watched packet's way.
 type Way struct {
-	Packet
+	PacketPath
 	// End says where it ended: "was dropped by …", "came to the sockets of port 80".
 	End string
 	// Lost: it ended in a rule, in routing or between two hooks, and not at a socket or a device.
@@ -129,7 +129,7 @@ func (w *Watch) End(ctx context.Context) ([]Way, error) {
 	for _, e := range w.events {
 		tr.events = append(tr.events, tr.nftEvent(e)...)
 	}
-	packets := slices.DeleteFunc(tr.packets(), func(p Packet) bool { return !w.of.has(p) })
+	packets := slices.DeleteFunc(tr.packets(), func(p PacketPath) bool { return !w.of.has(p) })
 	routes, err := dial(unix.NETLINK_ROUTE, 0)
 	if err != nil {
 		return nil, err
@@ -148,7 +148,7 @@ func (w *Watch) End(ctx context.Context) ([]Way, error) {
 }
 
 // has reports whether the packet is the conversation's.
-func (c Conversation) has(p Packet) bool {
+func (c Conversation) has(p PacketPath) bool {
 	return len(c.Ports) == 0 || p.From.Port() == 0 && p.To.Port() == 0 ||
 		slices.Contains(c.Ports, p.From.Port()) || slices.Contains(c.Ports, p.To.Port())
 }
