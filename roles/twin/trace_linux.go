@@ -19,8 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// traceTable is the table that marks packets for a trace. It has two chains at each hook, before and
-// behind all others: "prerouting first", "prerouting last".
+// traceTable is the table that marks packets for a trace. It has two chains at each hook, before
+// and behind all others: "prerouting first", "prerouting last".
 const traceTable = "pfdivert trace"
 
 var hookNames = []string{"prerouting", "input", "forward", "output", "postrouting"}
@@ -36,9 +36,11 @@ func (c *Snapshot) traced() (*Snapshot, error) {
 // packets.
 func traceMessages(matches []attrs) []NetlinkMessage {
 	message := func(kind int, all attrs) NetlinkMessage {
-		return NetlinkMessage{uint16(unix.NFNL_SUBSYS_NFTABLES<<8 | kind), all.append([]byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0})}
+		return NetlinkMessage{uint16(unix.NFNL_SUBSYS_NFTABLES<<8 | kind),
+			all.append([]byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0})}
 	}
-	made := []NetlinkMessage{message(unix.NFT_MSG_NEWTABLE, attrs{{unix.NFTA_TABLE_NAME, zero(traceTable)}, {unix.NFTA_TABLE_FLAGS, be32(0)}})}
+	made := []NetlinkMessage{message(unix.NFT_MSG_NEWTABLE, attrs{{unix.NFTA_TABLE_NAME, zero(traceTable)},
+		{unix.NFTA_TABLE_FLAGS, be32(0)}})}
 	for hook, name := range hookNames {
 		for _, place := range []struct {
 			name     string
@@ -46,7 +48,8 @@ func traceMessages(matches []attrs) []NetlinkMessage {
 		}{{" first", math.MinInt32 + 1}, {" last", math.MaxInt32 - 1}} {
 			made = append(made, message(unix.NFT_MSG_NEWCHAIN, attrs{
 				{unix.NFTA_CHAIN_TABLE, zero(traceTable)}, {unix.NFTA_CHAIN_NAME, zero(name + place.name)},
-				{unix.NFTA_CHAIN_HOOK | nestedFlag, attrs{{unix.NFTA_HOOK_HOOKNUM, be32(uint32(hook))}, {unix.NFTA_HOOK_PRIORITY, be32(uint32(place.priority))}}.bytes()},
+				{unix.NFTA_CHAIN_HOOK | nestedFlag, attrs{{unix.NFTA_HOOK_HOOKNUM, be32(uint32(hook))},
+					{unix.NFTA_HOOK_PRIORITY, be32(uint32(place.priority))}}.bytes()},
 				{unix.NFTA_CHAIN_POLICY, be32(1)}, {unix.NFTA_CHAIN_TYPE, zero("filter")},
 			}))
 		}
@@ -94,7 +97,8 @@ type traceEvent struct {
 }
 
 // Trace runs flows in a twin of their own that traces packets, all at once, and returns each one's
-// result and path. What a flow's packets do to each other's (limits, sets that are filled) is in it.
+// result and path. What a flow's packets do to each other's (limits, sets that are filled) is in
+// it.
 func Trace(ctx context.Context, c *Snapshot, flows []Flow) (results []FlowResult, paths []FlowPath, err error) {
 	type traced struct {
 		result FlowResult
@@ -117,7 +121,8 @@ func Trace(ctx context.Context, c *Snapshot, flows []Flow) (results []FlowResult
 	return results, paths, err
 }
 
-// traceAs is Trace with rules as one owner's sockets find them. The texts are those of the host's rules.
+// traceAs is Trace with rules as one owner's sockets find them. The texts are those of the host's
+// rules.
 func (c *Snapshot) traceAs(ctx context.Context, as *Snapshot, flows []Flow) ([]FlowResult, []FlowPath, error) {
 	traced, err := as.traced()
 	if err != nil {
@@ -276,8 +281,8 @@ func (tr *tracer) know(twin *Snapshot) {
 	}
 }
 
-// traceBuffer is the read buffer of a socket for traces, set before the first packet. With a smaller
-// one events are only lost sooner, which is said.
+// traceBuffer is the read buffer of a socket for traces, set before the first packet. With a
+// smaller one events are only lost sooner, which is said.
 const traceBuffer = 8 << 20
 
 // receiveTraces passes messages to take until the answer to a fence comes.
@@ -304,7 +309,8 @@ func receiveTraces(c *netlink.Conn, take func(netlink.Message)) error {
 // fenceTraces asks what receiveTraces ends with: the answer is behind all events.
 func fenceTraces(c *netlink.Conn) error {
 	_, err := c.Send(netlink.Message{
-		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN, Flags: netlink.Request}, Data: make([]byte, 4),
+		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN, Flags: netlink.Request},
+		Data:   make([]byte, 4),
 	})
 	return err
 }
@@ -382,7 +388,8 @@ func (t *Twin) traceLegacy() (*netlink.Conn, error) {
 	err := t.Inside.Do(func() error {
 		// A family whose module is not there can't be bound and has no tables.
 		for _, family := range []string{"2", "10"} {
-			if err := os.WriteFile("/proc/sys/net/netfilter/nf_log/"+family, []byte("nfnetlink_log"), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
+			if err := os.WriteFile("/proc/sys/net/netfilter/nf_log/"+family, []byte("nfnetlink_log"), 0); err != nil &&
+				!errors.Is(err, os.ErrNotExist) {
 				return err
 			}
 		}
@@ -397,13 +404,14 @@ func (t *Twin) traceLegacy() (*netlink.Conn, error) {
 	}
 	config := func(family byte, all attrs) error {
 		_, err := c.Execute(netlink.Message{
-			Header: netlink.Header{Type: unix.NFNL_SUBSYS_ULOG<<8 | 1, Flags: netlink.Request | netlink.Acknowledge}, // NFULNL_MSG_CONFIG
+			// NFULNL_MSG_CONFIG
+			Header: netlink.Header{Type: unix.NFNL_SUBSYS_ULOG<<8 | 1, Flags: netlink.Request | netlink.Acknowledge},
 			Data:   all.append([]byte{family, unix.NFNETLINK_V0, 0, 0}),
 		})
 		return err
 	}
-	// NFULA_CFG_CMD: NFULNL_CFG_CMD_PF_BIND, NFULNL_CFG_CMD_BIND; NFULA_CFG_MODE: range, NFULNL_COPY_PACKET;
-	// NFULA_CFG_QTHRESH: each at once.
+	// NFULA_CFG_CMD: NFULNL_CFG_CMD_PF_BIND, NFULNL_CFG_CMD_BIND; NFULA_CFG_MODE: range,
+	// NFULNL_COPY_PACKET; NFULA_CFG_QTHRESH: each at once.
 	for _, step := range []struct {
 		family byte
 		all    attrs
@@ -459,7 +467,8 @@ func (tr *tracer) nftEvent(b []byte) []traceEvent {
 	switch kind {
 	case 1, 2:
 		// A policy is also what a chain without a deciding rule ends with.
-		h.Verdict = map[bool]string{false: "accept", true: "drop"}[n.numberOf(tracePolicy) == 0 && len(n.get(tracePolicy).b) > 0]
+		h.Verdict = map[bool]string{false: "accept", true: "drop"}[n.numberOf(tracePolicy) == 0 &&
+			len(n.get(tracePolicy).b) > 0]
 		h.Rule = "policy " + h.Verdict
 		if kind == 2 {
 			h.Rule, h.Verdict = "return", "return"
@@ -504,8 +513,8 @@ func (tr *tracer) device(n nested) string {
 	return ""
 }
 
-// headers reads addresses, ports and flags, and reports whether they are of TCP or UDP, or with any of
-// another protocol, which has no ports.
+// headers reads addresses, ports and flags, and reports whether they are of TCP or UDP, or with
+// any of another protocol, which has no ports.
 func (e *traceEvent) headers(network, transport []byte, any bool) bool {
 	if len(network) < 20 || len(transport) < 4 {
 		return false
@@ -573,7 +582,8 @@ func (tr *tracer) logEvent(b []byte) []traceEvent {
 	}
 	e.known = e.headers(payload[:head], payload[head:], tr.any)
 	h := &e.hop
-	h.Legacy, h.Family, h.Table, h.Chain, h.Hook = true, map[bool]string{false: "ip", true: "ip6"}[six], m[1], m[2], hookNames[hook[2]]
+	h.Legacy, h.Family, h.Table, h.Chain, h.Hook = true, map[bool]string{false: "ip", true: "ip6"}[six], m[1], m[2],
+		hookNames[hook[2]]
 	h.In, h.Out, h.Mark = tr.device(n.get(4)), tr.device(n.get(5)), n.get(2).number()
 	h.priority = legacyPriority(h.Table, h.Hook)
 	number, _ := strconv.Atoi(m[4])
@@ -659,7 +669,8 @@ func (tr *tracer) packets() []PacketPath {
 	looped := func(e traceEvent) *way {
 		for i := len(all) - 1; i >= 0; i-- {
 			l := all[i].last
-			if l.hop.Hook == "postrouting" && l.hop.Out == "lo" && l.proto == e.proto && l.from == e.from && l.to == e.to && l.flags == e.flags && l.serial == e.serial {
+			if l.hop.Hook == "postrouting" && l.hop.Out == "lo" && l.proto == e.proto && l.from == e.from &&
+				l.to == e.to && l.flags == e.flags && l.serial == e.serial {
 				return all[i]
 			}
 		}
@@ -667,7 +678,8 @@ func (tr *tracer) packets() []PacketPath {
 	}
 	for _, e := range tr.events {
 		w := open[e.id]
-		begins := e.hop.Table == traceTable && strings.HasSuffix(e.hop.Chain, " first") && (e.hop.Hook == "prerouting" || e.hop.Hook == "output")
+		begins := e.hop.Table == traceTable && strings.HasSuffix(e.hop.Chain, " first") &&
+			(e.hop.Hook == "prerouting" || e.hop.Hook == "output")
 		if begins && e.known && (w == nil || w.last.hop.Chain != e.hop.Chain) {
 			w = nil
 			if e.hop.Hook == "prerouting" && e.hop.In == "lo" {
@@ -724,18 +736,21 @@ func (tr *tracer) merge(legacy []traceEvent) {
 			if e.known {
 				now[e.id] = e
 			}
-			if e.hop.Table == traceTable && e.known && (e.hop.Chain == "prerouting first" || e.hop.Chain == "output first") {
+			if e.hop.Table == traceTable && e.known && (e.hop.Chain == "prerouting first" ||
+				e.hop.Chain == "output first") {
 				packet[e.id] = i
 			}
 			if e.hop.Hook != "" {
 				chain[e.id] = e.hop
 			}
 			at, h := chain[e.id], now[e.id]
-			if at.Hook != l.hop.Hook || at.priority > l.hop.priority || h.proto != l.proto || h.flags != l.flags || h.serial != l.serial {
+			if at.Hook != l.hop.Hook || at.priority > l.hop.priority || h.proto != l.proto || h.flags != l.flags ||
+				h.serial != l.serial {
 				continue
 			}
 			// A hook translates the destination or the source, and not both.
-			if source := at.Hook == "postrouting" || at.Hook == "input"; source && h.to != l.to || !source && h.from != l.from {
+			if source := at.Hook == "postrouting" || at.Hook == "input"; source && h.to != l.to || !source &&
+				h.from != l.from {
 				continue
 			}
 			if h.hop.In != l.hop.In && at.Hook != "output" && at.Hook != "postrouting" {

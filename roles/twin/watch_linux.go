@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Conversation is whose packets are watched: of an IP protocol, between two addresses of one family, in
-// both directions. Ports are those that one end of a TCP or UDP packet must have, none for any.
+// Conversation is whose packets are watched: of an IP protocol, between two addresses of one
+// family, in both directions. Ports are those that one end of a TCP or UDP packet must have, none for any.
 type Conversation struct {
 	A, B  netip.Addr
 	Proto byte
@@ -100,8 +100,8 @@ type Way struct {
 	Lost bool
 }
 
-// End ends the trace and returns the packets' ways, in the order in which the kernel met them. Rules
-// have their texts as long as they are loaded.
+// End ends the trace and returns the packets' ways, in the order in which the kernel met them.
+// Rules have their texts as long as they are loaded.
 func (w *Watch) End(ctx context.Context) ([]Way, error) {
 	defer w.traces.Close()
 	if err := fenceTraces(w.traces); err != nil {

@@ -14,7 +14,8 @@ func TestConversation(t *testing.T) {
 		from, to uint16
 		want     bool
 	}{{9, 53, true}, {53, 9, true}, {9, 54, false}, {0, 0, true}} {
-		if got := c.has(PacketPath{From: netip.AddrPortFrom(a, x.from), To: netip.AddrPortFrom(b, x.to)}); got != x.want {
+		if got := c.has(PacketPath{From: netip.AddrPortFrom(a, x.from),
+			To: netip.AddrPortFrom(b, x.to)}); got != x.want {
 			t.Errorf("%d to %d: %v", x.from, x.to, got)
 		}
 	}
