@@ -12,7 +12,8 @@ import (
 )
 
 // Conversation is whose packets are watched: of an IP protocol, between two addresses of one
-// family, in both directions. Ports are those that one end of a TCP or UDP packet must have, none for any.
+// family, in both directions. Ports are those that one end of a TCP or UDP packet must have, none
+// for any.
 type Conversation struct {
 	A, B  netip.Addr
 	Proto byte
