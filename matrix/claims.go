@@ -284,6 +284,18 @@ var claims = []Claim{
 		Not:  "a netfilter queue gives a packet back where it was taken",
 	},
 	{
+		Name: "gro-udp", About: "queue", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).joinedDatagrams,
+		Says: "packets of a new flow that came joined into one are queued one by one, and each goes on once",
+		By:   map[string]string{"nftables": "nfnetlink_queue.c, nfqnl_enqueue_packet: without NFQA_CFG_F_GSO"},
+		Not:  unjoined,
+	},
+	{
+		Name: "gso-tcp", About: "queue", Proto: pfconf.TCP, Mode: PacketIn, run: (*claimRun).joinedStream,
+		Says: "segments of a connection that came joined into one are queued one by one, and the stream arrives whole",
+		By:   map[string]string{"nftables": "nfnetlink_queue.c, nfqnl_enqueue_packet: without NFQA_CFG_F_GSO"},
+		Not:  unjoined,
+	},
+	{
 		Name: "tcp-in", Proto: pfconf.TCP, Mode: PacketIn, run: (*claimRun).streamThrough,
 		Says: "a TCP connection that comes in goes through the divert socket, both ways, and what it carries can be rewritten",
 		By: map[string]string{"pf": "pf.conf(5), divert-packet", "ipfw": "divert(4)",
@@ -413,6 +425,9 @@ const socketless = "a program asks pf there, by DIOCNATLOOK, and no socket"
 
 // oneRule is why there is no such thing as a packet that is diverted twice.
 const oneRule = "one rule decides there what happens to a packet"
+
+// unjoined is why only netfilter's queues cut what came joined.
+const unjoined = "it says nothing of packets that its host has joined"
 
 // queueless is why a netfilter queue says and takes no addresses.
 const queueless = "a netfilter queue gives packets numbers, not addresses"

@@ -50,7 +50,7 @@ var ownPieces = []string{OwnRule, TimeWaitDrop, Swap, Bypass, Keep, Privilege, F
 
 // endpointPieces are those that endpoints leave out.
 var endpointPieces = []script.Piece{script.Transparent, script.Right, script.Checksum, script.Listen, script.Reader,
-	script.Room, script.GoOn, script.Back, script.Way, script.Name}
+	script.Room, script.Segments, script.GoOn, script.Back, script.Way, script.Name}
 
 // omitted returns the pieces that the cell's endpoints leave out. A server's ear is not a client's
 // to lose.

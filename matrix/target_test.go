@@ -63,7 +63,7 @@ func TestSelect(t *testing.T) {
 		{[]string{"*"}, suite + len(Claims()), "inet-args-tcp-to"},
 		{[]string{"inet6-a*", "inet6-reuse-*"}, suite / 2, "inet6-args-tcp-to"},
 		{[]string{"inet6-*"}, suite/2 + len(claims), "inet6-args-tcp-to"},
-		{[]string{"*-divert-*", "*-natlook-*", "*-redirect-*", "inet-to-*", "inet6-to-*"}, 2 * len(claims),
+		{[]string{"*-divert-*", "*-natlook-*", "*-redirect-*", "*-queue-*", "inet-to-*", "inet6-to-*"}, 2 * len(claims),
 			"inet-divert-no-listener-in"},
 		{[]string{"inet6-divert-no-loop-in"}, 1, "inet6-divert-no-loop-in"},
 		{[]string{"*-args-*"}, args, "inet-args-tcp-to"},

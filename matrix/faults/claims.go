@@ -40,7 +40,7 @@ var claims = []Fault{
 	{Name: "lost-behind", Cause: "not-taken-back", On: everywhere, About: "what a divert socket reinjects is lost",
 		Omit: []string{"give-back"},
 		claims: all(matrix.NotReinjected, reasons{
-			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp"},
+			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp", "queue-gso-tcp"},
 			matrix.NotRefused:   {"no-interface", "bad-header-in", "bad-header-out", "bad-length-in"},
 			"":                  slices.Concat(noQueue, []string{"tee-fragments"}),
 		})},
@@ -48,8 +48,8 @@ var claims = []Fault{
 		claims: all(matrix.NotReinjected, reasons{
 			matrix.Looped: {"no-loop-in", "no-loop-out", "ipfw-pf-in", "ipfw-pf-out"},
 			matrix.WrongData: {"order-in", "order-out", "reassembled", "reassembled-udp", "longest-in",
-				"longest-out", "full"},
-			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp"},
+				"longest-out", "full", "queue-gro-udp"},
+			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp", "queue-gso-tcp"},
 			// What is turned round does not go the rule's way.
 			"": slices.Concat(noQueue, []string{"freebsd:turned-in", "freebsd:turned-out", "tee-fragments"}),
 		})},
@@ -131,6 +131,9 @@ var claims = []Fault{
 	{Name: "one-address", Cause: "listener-elsewhere", About: "the listener on :: is bound to REMOTE's address",
 		Omit:   []string{"all-addresses"},
 		claims: some(matrix.NotDelivered, "to-v4mapped")},
+	{Name: "not-cut", Cause: "claim-broken", About: "the packet role gets packets joined that came joined",
+		Omit:   []string{"segments"},
+		claims: some(matrix.WrongData, "queue-gro-udp", "queue-gso-tcp")},
 	{Name: "little-room", On: openbsd, About: "divert sockets have room for 4,000 bytes (net.inet.divert.recvspace)",
 		Remote: does(injection.LittleRoom),
 		claims: some(matrix.NotDelivered, "order-in", "order-out", "reassembled", "reassembled-udp", "longest-in",
@@ -159,7 +162,7 @@ var claims = []Fault{
 			matrix.WrongData: {"other-length-in", "other-length-out"},
 			"": slices.Concat(noQueue, []string{"no-loop-in", "no-loop-out", "ipfw-pf-in", "ipfw-pf-out",
 				"pf-packet-in", "pf-packet-out", "order-in", "order-out", "reassembled", "reassembled-udp",
-				"longest-in", "longest-out", "tee-fragments"}),
+				"longest-in", "longest-out", "tee-fragments", "queue-gro-udp", "queue-gso-tcp"}),
 		})},
 	{Name: "claims-bad-checksum", Cause: "bad-checksum", On: notOpenBSD,
 		About: "the packet role of every claim leaves the checksums as they were", Omit: []string{"checksum"},
@@ -170,7 +173,7 @@ var claims = []Fault{
 			// What header-mended-out spoils the kernel fixes.
 			"": slices.Concat(noQueue, []string{"no-loop-in", "no-loop-out", "ipfw-pf-in", "ipfw-pf-out",
 				"pf-packet-in", "pf-packet-out", "reassembled", "rip-in", "rip-out", "both-rip",
-				"freebsd:header-mended-out", "tee-fragments"}),
+				"freebsd:header-mended-out", "tee-fragments", "queue-gso-tcp"}),
 		})},
 }
 

@@ -15,6 +15,9 @@ type Burst struct {
 	Line  string `json:"line"`
 	// Swap has each two neighbours sent the wrong way round, for tests.
 	Swap bool `json:"swap,omitempty"`
+	// Joined has a datagram socket send all of them in one call, of which the kernel makes packets
+	// as late as it can (Linux: UDP_SEGMENT, udp(7)).
+	Joined bool `json:"joined,omitempty"`
 }
 
 // Tally is what was received of a burst.
@@ -31,6 +34,8 @@ type Tally struct {
 const (
 	MaxBurst    = 4096
 	burstNumber = 4 // bytes of a message's number
+	// maxJoined is UDP_MAX_SEGMENTS (linux/udp.h) of the oldest kernels.
+	maxJoined = 64
 )
 
 func (b Burst) Validate() error {
@@ -39,6 +44,8 @@ func (b Burst) Validate() error {
 		return fmt.Errorf("burst of %d messages from number %d on", b.Count, b.First)
 	case b.Size < len(b.Line)+burstNumber || b.Size > MaxPacket:
 		return fmt.Errorf("burst of messages of %d bytes", b.Size)
+	case b.Joined && (b.Count > maxJoined || b.Count*b.Size > MaxPacket-40-8):
+		return fmt.Errorf("burst of %d messages of %d bytes in one call", b.Count, b.Size)
 	}
 	return nil
 }

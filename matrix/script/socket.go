@@ -53,7 +53,11 @@ type Ends struct {
 }
 
 // Stream is a TCP socket.
-type Stream struct{ Ends }
+type Stream struct {
+	Ends
+	// Segment, if not 0, is how many bytes a segment has at most (TCP_MAXSEG).
+	Segment uint16
+}
 
 // Datagram is a UDP socket.
 type Datagram struct {
@@ -112,7 +116,7 @@ type Divert struct {
 func SocketOf(p pfconf.Proto, e Ends) Socket {
 	switch p {
 	case pfconf.TCP:
-		return Stream{e}
+		return Stream{Ends: e}
 	case pfconf.UDP:
 		return Datagram{Ends: e}
 	case pfconf.Raw:
@@ -181,9 +185,12 @@ const (
 	Name Piece = "name"
 	// Room is the room for packets that wait at the packet role (Linux).
 	Room Piece = "room"
+	// Segments is that packets which the kernel has joined are cut for the packet role (Linux):
+	// left out, it gets them joined.
+	Segments Piece = "segments"
 )
 
-var pieces = []Piece{Transparent, Right, Checksum, Listen, Reader, Room, GoOn, Back, Way, Name}
+var pieces = []Piece{Transparent, Right, Checksum, Listen, Reader, Room, Segments, GoOn, Back, Way, Name}
 
 // Omits reports whether the piece is left out.
 //

@@ -40,6 +40,7 @@ type queueHub struct {
 // keeps each packet until its verdict.
 type queue struct {
 	number  uint16
+	joined  bool     // packets that the kernel has joined are not cut
 	length  int      // how many packets may wait for a verdict; the kernel drops what is more
 	back    uint32   // the verdict that gives a packet back
 	waiting []queued // under queues.mu
@@ -69,6 +70,9 @@ const (
 	nfqaCfgCmd    = 1
 	nfqaCfgParams = 2
 	nfqaCfgMaxLen = 3
+	nfqaCfgMask   = 4
+	nfqaCfgFlags  = 5
+	nfqaCfgFGSO   = 1 << 2
 
 	nfqnlBind       = 1
 	nfqnlUnbind     = 2
@@ -90,6 +94,7 @@ func newDiverter(s script.Divert) (diverter, error) {
 	if s.Queue > 0 {
 		q.length = s.Queue
 	}
+	q.joined = s.Omits(script.Segments)
 	if s.Omits(script.Room) {
 		q.length = 0
 	}
@@ -127,6 +132,13 @@ func (h *queueHub) bind(q *queue) error {
 		// NFQA_CFG_F_GSO its checksums are complete.
 		err = h.configure(q.number, nfqaCfgParams, append(binary.BigEndian.AppendUint32(nil, script.MaxPacket),
 			nfqnlCopyPacket))
+	}
+	if err == nil && q.joined {
+		r := h.request(nfqnlConfig, q.number)
+		for _, attribute := range []uint16{nfqaCfgMask, nfqaCfgFlags} {
+			r.Attr(attribute, binary.BigEndian.AppendUint32(nil, nfqaCfgFGSO))
+		}
+		err = h.transact(r)
 	}
 	if err == nil {
 		return nil

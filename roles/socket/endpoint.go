@@ -181,6 +181,13 @@ func SendBurst(e Endpoint, b script.Burst) error {
 	if err := b.Validate(); err != nil {
 		return err
 	}
+	if b.Joined {
+		d, ok := e.(*datagram)
+		if !ok {
+			return errors.New("only a datagram socket sends messages in one call")
+		}
+		return d.sendJoined(b)
+	}
 	for i := range b.Count {
 		if b.Swap && i^1 < b.Count {
 			i ^= 1
@@ -193,7 +200,7 @@ func SendBurst(e Endpoint, b script.Burst) error {
 }
 
 // ReceiveBurst takes the messages that have arrived, without waiting, and compares them with the
-// burst.
+// burst. Of a stream each message is as many bytes as the burst's have.
 func ReceiveBurst(e Endpoint, b script.Burst) (script.Tally, error) {
 	return takeBurst(e, b, func() error { return nil })
 }
@@ -212,8 +219,12 @@ func takeBurst(e Endpoint, b script.Burst, each func() error) (t script.Tally, e
 	if err := b.Validate(); err != nil {
 		return t, err
 	}
+	receive := e.Receive
+	if s, ok := e.(*stream); ok {
+		receive = func(deadline time.Time) (script.Message, error) { return s.receiveBytes(b.Size, deadline) }
+	}
 	for t.Count < b.Count+drainLimit { // more than that is wrong whatever it is
-		m, err := e.Receive(Now)
+		m, err := receive(Now)
 		if errors.Is(err, ErrNothing) {
 			break
 		}
