@@ -74,8 +74,8 @@ func (x *claimRun) burst(ctx context.Context, b script.Burst) error {
 	if err := there.run(ctx); err != nil {
 		return err
 	}
-	if sent.Fault != nil && sent.Fault.Code == script.CodeUnsupported {
-		return skipped("LOCAL: %s", sent.Fault.Text)
+	if sent.Err != nil && sent.Err.Code == script.CodeUnsupported {
+		return skipped("LOCAL: %s", sent.Err.Text)
 	}
 	if err := unanswered(sent); err != nil {
 		return err
@@ -93,8 +93,8 @@ func (x *claimRun) burst(ctx context.Context, b script.Burst) error {
 	if err := at.run(ctx); err != nil {
 		return err
 	}
-	if seen.Fault != nil && seen.Tally != nil && seen.Tally.Wrong == "" {
-		return failed(NotReinjected, "%s: the kernel does not take a packet back: %s", seen.where, seen.Fault.Text)
+	if seen.Err != nil && seen.Tally != nil && seen.Tally.Wrong == "" {
+		return failed(NotReinjected, "%s: the kernel does not take a packet back: %s", seen.where, seen.Err.Text)
 	}
 	if b.Joined && seen.Tally != nil && seen.Tally.Count == 0 {
 		return failed(NotDelivered, "%s: none of %d datagrams came that %s had joined", seen.where, b.Count, sent.where)

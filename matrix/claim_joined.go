@@ -99,9 +99,9 @@ func (x *claimRun) joinedStream(ctx context.Context) error {
 	if err := there.run(ctx); err != nil {
 		return err
 	}
-	if connected.Fault != nil {
+	if connected.Err != nil {
 		return failed(NotDelivered, "%s: the connection to %v was not answered (%s)", connected.where, to,
-			connected.Fault.Text)
+			connected.Err.Text)
 	}
 	if err := unanswered(sent); err != nil {
 		return err
@@ -123,9 +123,9 @@ func (x *claimRun) joinedStream(ctx context.Context) error {
 	case longest > joinedSegment:
 		return failed(WrongData, "remote packet: a packet with %d bytes of data came, and segments have at most %d: "+
 			"it came joined", longest, joinedSegment)
-	case accepted.Fault != nil:
+	case accepted.Err != nil:
 		return failed(NotDelivered, "%s: the client is connected to %v, and not with the server (%s)", accepted.where,
-			to, accepted.Fault.Text)
+			to, accepted.Err.Text)
 	}
 	if err := judgeBurst(received, b, NotReinjected); err != nil {
 		return err
@@ -146,8 +146,8 @@ func (x *claimRun) relayed(ctx context.Context) (longest int, err error) {
 		return 0, err
 	}
 	for _, g := range given {
-		if g.Fault != nil {
-			return 0, failed(NotReinjected, "%s: the kernel does not take a packet back: %s", g.where, g.Fault.Text)
+		if g.Err != nil {
+			return 0, failed(NotReinjected, "%s: the kernel does not take a packet back: %s", g.where, g.Err.Text)
 		}
 		for _, m := range g.Messages {
 			longest = max(longest, len(m.Data))
