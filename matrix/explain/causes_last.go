@@ -48,7 +48,7 @@ var resultCauses = []Cause{
 		Cell: func(c *Case) bool {
 			return c.is("not-lost", "not-refused", "refused-otherwise", "not-opened", "not-bypassed", "looped") ||
 				c.is("wrong-address") && c.ofDivertSocket() ||
-				c.Claim && c.Packet() && c.is("wrong-data", "duplicate")
+				c.Claim && c.Packet() && c.is("wrong-data", "duplicate") || c.Claim && c.to() && c.is("wrong-data")
 		},
 		Advice: anywhere("the kernel does not do what its manual says of packets that are handed to user space: {DETAIL}", watch,
 			"if the captures show nothing wrong on the way between the hosts it is the kernel's own: report it with the transcript"),

@@ -15,6 +15,8 @@ type Burst struct {
 	Line  string `json:"line"`
 	// Swap has each two neighbours sent the wrong way round, for tests.
 	Swap bool `json:"swap,omitempty"`
+	// Backwards has the last message first, and the first one last.
+	Backwards bool `json:"backwards,omitempty"`
 	// Joined has a datagram socket send all of them in one call, of which the kernel makes packets
 	// as late as it can (Linux: UDP_SEGMENT, udp(7)).
 	Joined bool `json:"joined,omitempty"`
@@ -58,6 +60,14 @@ func (b Burst) Message(number int) []byte {
 		m = append(m, byte(x>>24))
 	}
 	return m
+}
+
+// At makes the message that is the i-th to be sent and received.
+func (b Burst) At(i int) []byte {
+	if b.Backwards {
+		i = b.Count - 1 - i
+	}
+	return b.Message(b.First + i)
 }
 
 // Describe says what a message is that is not the next one of the burst.

@@ -45,6 +45,8 @@ type Ends struct {
 	Diverted bool
 	// Reuse sets SO_REUSEADDR: the second exchange of a reuse target binds a port of the first.
 	Reuse bool
+	// ReusePort sets SO_REUSEPORT: several servers have one address and port.
+	ReusePort bool
 	// Big is for messages as long as an IP packet can be, and for many at once: the
 	// socket gets large buffers, and whole messages are kept.
 	Big bool
@@ -220,7 +222,7 @@ func (s Divert) Validate() error {
 		return fmt.Errorf("divert socket: %v is no plain address to bind", s.Local)
 	case s.WriteTo.IsValid() && !Plain(s.WriteTo):
 		return fmt.Errorf("divert socket: no one can write to %v", s.WriteTo)
-	case s.Queue < 0 || s.Queue > QueueLength:
+	case s.Queue < 0 || s.Queue > MaxQueue:
 		return fmt.Errorf("divert socket: no queue can have room for %d packets", s.Queue)
 	}
 	return knownPieces(s.Omit)
@@ -245,3 +247,6 @@ const MaxPacket = 65535
 
 // QueueLength is how many packets may wait at a packet endpoint on Linux.
 const QueueLength = 256
+
+// MaxQueue is how many may wait at one that asks for room.
+const MaxQueue = 1024

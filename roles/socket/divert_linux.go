@@ -80,6 +80,7 @@ const (
 
 	nfDrop   = 0
 	nfAccept = 1
+	nfQueue  = 3
 	nfRepeat = 4
 )
 
@@ -279,6 +280,18 @@ func (q *queue) next(willWait bool) (p queued, ok bool, err error) {
 func (q *queue) reinject(b []byte) error { return q.verdict(q.back, b) }
 
 func (q *queue) drop() error { return q.verdict(nfDrop, nil) }
+
+func (q *queue) chosen() uint32   { return q.taken }
+func (q *queue) choose(id uint32) { q.taken = id }
+
+// handOn gives the packet taken last to another queue (NF_QUEUE with its number in the upper
+// half), or with 0 back to the rules.
+func (q *queue) handOn(port uint16) error {
+	if port == 0 {
+		return q.verdict(nfRepeat, nil)
+	}
+	return q.verdict(uint32(port)<<16|nfQueue, nil)
+}
 
 // verdict decides about the packet taken last, with payload in its place.
 func (q *queue) verdict(verdict uint32, payload []byte) error {
