@@ -11,15 +11,15 @@ import (
 	"testing"
 )
 
-// A snapshot that root saved gives an ordinary user the same problems, also where rules ask for owners
-// of sockets, of which the user has one.
+// A snapshot that root saved gives an ordinary user the same problems, also where rules ask for
+// owners of sockets, of which the user has one.
 func TestSameProblemsAsUser(t *testing.T) {
 	if file := os.Getenv("TWIN_TEST_PROBLEMS"); file != "" {
 		problemsOf(t, file)
 		return
 	}
 	if os.Geteuid() != 0 {
-		t.Skip("root saves a snapshot and another user plays it")
+		t.Skip("root saves a snapshot and another user runs it")
 	}
 	owned := func(s BoundSocket, uid uint32) BoundSocket { s.UID = uid; return s }
 	const redirect = `
@@ -98,7 +98,8 @@ func told(d *Diagnosis) string {
 func kindsTold(told string) string {
 	var b strings.Builder
 	for line := range strings.Lines(told) {
-		if first, _, ok := strings.Cut(line, ":"); ok && (strings.HasPrefix(first, "bad ") || strings.HasPrefix(first, "warn ")) {
+		if first, _, ok := strings.Cut(line, ":"); ok && (strings.HasPrefix(first, "bad ") ||
+			strings.HasPrefix(first, "warn ")) {
 			b.WriteString(first + "\n")
 		}
 	}
