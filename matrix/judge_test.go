@@ -193,8 +193,8 @@ func TestOpened(t *testing.T) {
 	}
 }
 
-// TestOpenedRaw: Linux before 5.17 binds no raw IPv4 socket to a foreign address, which is a lack and no
-// failure. All else that is refused is the kernel's failure, on old ones too.
+// TestOpenedRaw: Linux before 5.17 binds no raw IPv4 socket to a foreign address, which is a lack
+// and no failure. All else that is refused is the kernel's failure, on old ones too.
 func TestOpenedRaw(t *testing.T) {
 	for _, c := range []struct{ kernel, target, verdict string }{
 		{"Linux 5.10.0-32-cloud-amd64", "inet-args-rip-reply", "SKIP no-feature"},
