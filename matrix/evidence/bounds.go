@@ -16,7 +16,7 @@ const (
 const MaxPackets = 256
 
 // Bound cuts what is more than a person would read, as a host with thousands of rules has it, or a
-// hostile one sends it. What was left out is said where it was.
+// hostile one sends it. What was left out is said where it was, and makes it half a look: see Cut.
 func (c *Record) Bound() {
 	left := maxTexts
 	texts := func(all ...*string) {
@@ -24,6 +24,7 @@ func (c *Record) Bound() {
 			n := min(len(*s), maxText, left)
 			left -= n
 			if n < len(*s) {
+				c.Cut = true
 				*s = fmt.Sprintf("%s\n(%d bytes more were left out)", (*s)[:n], len(*s)-n)
 			}
 		}
@@ -35,6 +36,7 @@ func (c *Record) Bound() {
 	c.Sockets = first(&lost, "sockets", c.Sockets, maxItems)
 	c.Errors = first(&lost, "ICMP errors", c.Errors, maxItems)
 	c.Packets = first(&lost, "packets", c.Packets, MaxPackets)
+	c.Trace = first(&lost, "traced packets", c.Trace, maxItems)
 	c.Answers = first(&lost, "routes and settings", c.Answers, maxItems)
 	c.Moved = first(&lost, "protocol counters", c.Moved, maxMoved)
 	for i := range c.Missing {
@@ -59,6 +61,15 @@ func (c *Record) Bound() {
 		texts(&p.Interface, &p.Direction)
 		p.Data = p.Data[:min(len(p.Data), maxData)]
 	}
+	for i := range c.Trace {
+		t := &c.Trace[i]
+		t.Hops = first(&lost, "rules that a traced packet met", t.Hops, maxItems)
+		texts(&t.Packet, &t.End)
+		for k := range t.Hops {
+			h := &t.Hops[k]
+			texts(&h.Hook, &h.Table, &h.Chain, &h.Rule, &h.Verdict)
+		}
+	}
 	for i := range c.Answers {
 		texts(&c.Answers[i].Command, &c.Answers[i].Text)
 	}
@@ -66,6 +77,7 @@ func (c *Record) Bound() {
 		texts(&c.Moved[i].Name)
 	}
 	c.Missing = append(c.Missing, lost...)
+	c.Cut = c.Cut || len(lost) > 0
 }
 
 // first returns the first ones, and notes how many were left out.
