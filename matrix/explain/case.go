@@ -120,7 +120,8 @@ func (c *Case) rule() string {
 	return b.String()
 }
 
-// ruleLacks reports whether the rule is known and has none of these words: of nftables, of iptables.
+// ruleLacks reports whether the rule is known and has none of these words, of nftables and of
+// iptables.
 func (c *Case) ruleLacks(words ...string) bool {
 	return strings.TrimSpace(c.rule()) != "" && !c.ruleHas(words...)
 }
