@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -82,6 +83,7 @@ type plan struct {
 	rules   map[string]*loaded // what is in force afterwards
 	places  map[uint32]place   // of each added kernel rule
 	queues  map[queue]bool     // whose chains are there afterwards
+	zones   map[uint16]bool    // as well
 	chains  map[uint32]chain   // that a message makes or drops
 }
 
@@ -132,7 +134,7 @@ func (f *Firewall) commitLocked(changes []*change) {
 			f.mu.Lock()
 			f.rules = p.rules
 			f.mu.Unlock()
-			f.queues = p.queues
+			f.queues, f.zones = p.queues, p.zones
 			return
 		}
 		for seq := p.request.First; seq != p.request.First+p.request.Count; seq++ {
@@ -153,6 +155,7 @@ func (f *Firewall) plan(changes []*change) *plan {
 		rules:   maps.Clone(f.rules),
 		places:  map[uint32]place{},
 		queues:  maps.Clone(f.queues),
+		zones:   maps.Clone(f.zones),
 		chains:  map[uint32]chain{},
 	}
 	for _, c := range changes {
@@ -172,15 +175,19 @@ func (f *Firewall) plan(changes []*change) *plan {
 			delete(p.rules, label)
 		}
 		for i, r := range c.add {
-			switch r.Action {
-			case pfconf.DivertPacket:
+			if r.Action == pfconf.DivertPacket {
 				p.needQueue(c, queueOf(r))
-			case pfconf.RdrTo:
-				seq := p.request.newChain(TableName, rdr)
-				p.owner[seq], p.chains[seq] = c, rdr
+			}
+			if r.Zone != 0 && !p.zones[r.Zone] {
+				p.keepChain(c, zoneRule(r.Zone))
+				p.zones[r.Zone] = true
 			}
 			l := &loaded{rule: r}
 			for _, k := range compiled[i] {
+				if slices.Contains(demanded, k.chain) {
+					seq := p.request.newChain(TableName, k.chain)
+					p.owner[seq], p.chains[seq] = c, k.chain
+				}
 				seq := p.request.newRule(TableName, k, unix.NLM_F_ECHO)
 				p.owner[seq], p.places[seq] = c, place{l, len(l.parts)}
 				l.parts = append(l.parts, placed{chain: k.chain.name, part: k.part})
@@ -291,14 +298,21 @@ func (f *Firewall) explain(p *plan, seq uint32, errno unix.Errno) error {
 	default:
 		return fmt.Errorf("remove a rule: %w", errno)
 	}
-	if (chained && ch == rdr || added && at.rule.rule.Action == pfconf.RdrTo) && f.Probe(need.NAT).Support == No {
+	translates := added && (at.rule.rule.Action == pfconf.RdrTo || at.rule.rule.Translated.IsValid())
+	if (chained && ch.kind() == "nat" || translates) && f.Probe(need.NAT).Support == No {
 		return fmt.Errorf("%s: %w", what, &need.MissingError{Feature: need.NAT, Err: errno})
+	}
+	if strings.HasPrefix(ch.name, "zone-") && f.Probe(need.Zones).Support == No {
+		return fmt.Errorf("%s: %w", what, &need.MissingError{Feature: need.Zones, Err: errno})
 	}
 	if errno != unix.ENOENT {
 		return fmt.Errorf("%s: %w", what, errno)
 	}
 	if added {
 		r := at.rule.rule
+		if (r.Established || r.Translated.IsValid()) && f.Probe(need.SocketMatch).Support == No {
+			return fmt.Errorf("%s: %w", what, &need.MissingError{Feature: need.SocketMatch, Err: errno})
+		}
 		if r.Action == pfconf.DivertTo && r.Proto.HasPorts() && f.Probe(need.TProxy).Support == No {
 			return fmt.Errorf("%s: %w", what, &need.MissingError{Feature: need.TProxy, Err: errno})
 		}

@@ -31,7 +31,8 @@ type Firewall struct {
 	reads   group[*question]
 	lists   group[*listing]
 
-	queues map[queue]bool // queues whose chains are there; tx.mu guards it
+	queues map[queue]bool  // queues whose chains are there; tx.mu guards it
+	zones  map[uint16]bool // zones whose chains are there, as well
 
 	mu    sync.RWMutex
 	rules map[string]*loaded // by label; the map is replaced, never changed
@@ -56,7 +57,7 @@ func Open(ctx context.Context, c Config) (*Firewall, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open nftables: %w", err)
 	}
-	f := &Firewall{config: c, host: h, tx: h.nf, rules: map[string]*loaded{}, queues: map[queue]bool{}}
+	f := &Firewall{config: c, host: h, tx: h.nf, rules: map[string]*loaded{}, queues: map[queue]bool{}, zones: map[uint16]bool{}}
 	f.changes.do, f.reads.do, f.lists.do = f.commitChanges, f.answer, f.list
 	f.rx, err = openSocket()
 	if err == nil {
