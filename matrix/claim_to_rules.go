@@ -41,7 +41,8 @@ func (x *claimRun) conntrackZone(ctx context.Context) error {
 		return err
 	}
 	if len(known.States) != 1 {
-		return failed(StateMissing, "remote: conntrack has %d entries of the flow in zone %d, not one", len(known.States), testZone)
+		return failed(StateMissing, "remote: conntrack has %d entries of the flow in zone %d, not one",
+			len(known.States), testZone)
 	}
 	return nil
 }

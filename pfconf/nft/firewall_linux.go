@@ -57,7 +57,8 @@ func Open(ctx context.Context, c Config) (*Firewall, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open nftables: %w", err)
 	}
-	f := &Firewall{config: c, host: h, tx: h.nf, rules: map[string]*loaded{}, queues: map[queue]bool{}, zones: map[uint16]bool{}}
+	f := &Firewall{config: c, host: h, tx: h.nf, rules: map[string]*loaded{}, queues: map[queue]bool{},
+		zones: map[uint16]bool{}}
 	f.changes.do, f.reads.do, f.lists.do = f.commitChanges, f.answer, f.list
 	f.rx, err = openSocket()
 	if err == nil {
