@@ -63,7 +63,24 @@ func everyRule() []pfconf.Rule {
 			Label: label("packet-bypassed"), Direction: pfconf.In, Family: f, Proto: pfconf.UDP, From: local,
 			To: remote, Port: 7103,
 			Action: pfconf.DivertPacket, Divert: netip.AddrPortFrom(netip.Addr{}, 666), Bypass: true,
+		}, pfconf.Rule{
+			Label: label("tcp-translated"), Direction: pfconf.Out, Family: f, Proto: pfconf.TCP, From: fake, To: local,
+			Port:   7204,
+			Action: pfconf.DivertReply, Translated: remote,
 		})
+		for port, change := range map[uint16]func(*pfconf.Rule){
+			7205: func(r *pfconf.Rule) { r.Untracked = true },
+			7206: func(r *pfconf.Rule) { r.Zone = 7 },
+			7207: func(r *pfconf.Rule) { r.Established = true },
+		} {
+			r := pfconf.Rule{
+				Label: label(fmt.Sprintf("to-%d", port)), Direction: pfconf.In, Family: f, Proto: pfconf.TCP,
+				From: local, To: fake, Port: port,
+				Action: pfconf.DivertTo, Divert: netip.AddrPortFrom(f.Loopback(), port),
+			}
+			change(&r)
+			rules = append(rules, r)
+		}
 	}
 	return rules
 }
