@@ -132,7 +132,7 @@ func (x *claimRun) socketTransparent(ctx context.Context) error {
 // socketSNAT: "socket transparent" finds what answers a connection of a transparent socket whose
 // source a rule has translated: it looks for the names that the connection had before
 // (nf_sk_lookup_slow_v4 and v6, net/ipv4/netfilter/nf_socket_ipv4.c; IPv6's did not:
-// CVE-2025-22021, fixed in 6.1.134, 6.6.87, 6.12.23, 6.13.11, 6.14.2 and 6.15).
+// CVE-2025-22021).
 //
 //  1. Control: before the rule is there, a client of REMOTE's that is bound to FAKE gets no answer
 //     of LOCAL's server.

@@ -63,7 +63,18 @@ func everyRule() []pfconf.Rule {
 			Label: label("packet-bypassed"), Direction: pfconf.In, Family: f, Proto: pfconf.UDP, From: local,
 			To: remote, Port: 7103,
 			Action: pfconf.DivertPacket, Divert: netip.AddrPortFrom(netip.Addr{}, 666), Bypass: true,
-		}, pfconf.Rule{
+		})
+	}
+	return rules
+}
+
+// nftRules has those that are made of nftables' statements alone.
+func nftRules() []pfconf.Rule {
+	var rules []pfconf.Rule
+	for _, f := range pfconf.Families {
+		local, remote, fake := addr(f, 1, 2), addr(f, 1, 1), addr(f, 2, 9)
+		label := func(s string) string { return "regress-" + f.String() + "-" + s }
+		rules = append(rules, pfconf.Rule{
 			Label: label("tcp-translated"), Direction: pfconf.Out, Family: f, Proto: pfconf.TCP, From: fake, To: local,
 			Port:   7204,
 			Action: pfconf.DivertReply, Translated: remote,
@@ -116,7 +127,7 @@ func renderAndList(t *testing.T, omit []Piece) {
 	config := testConfig()
 	config.Omit = omit
 	f := remote.open(t, config)
-	rules := everyRule()
+	rules := append(everyRule(), nftRules()...)
 	if err := f.Load(t.Context(), rules); err != nil {
 		t.Fatal(err)
 	}

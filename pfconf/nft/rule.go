@@ -118,7 +118,8 @@ func queueOf(r pfconf.Rule) queue { return queue{r.Divert.Port(), r.Bypass} }
 // queues of the namespace, whoever's they are (36eae0956f65 of March 2026,
 // net/netfilter/nft_ct.c).
 func zoneRule(zone uint16) kernelRule {
-	return kernelRule{chain: chain{table: own, name: fmt.Sprintf("zone-%d", zone)}, statements: []statement{ctZoneSet{zone}}}
+	return kernelRule{chain: chain{table: own, name: fmt.Sprintf("zone-%d", zone)},
+		statements: []statement{ctZoneSet{zone}}}
 }
 
 func (c chain) String() string {
