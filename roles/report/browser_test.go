@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"pfdivert/roles/lab/labtest"
 )
 
 var shots = flag.String("shots", "", "keep the browser's screenshots in the folder `DIR`")
@@ -43,7 +45,7 @@ type devtools struct {
 const patience = 60 * time.Second
 
 func startBrowser(t *testing.T) *browser {
-	file := tool(t, "chromium")
+	file := labtest.Program(t, "chromium")
 	theirIn, in, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)

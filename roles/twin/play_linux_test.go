@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"pfdivert/roles/lab/labtest"
 )
 
 // router makes a namespace with a router's devices, addresses and routes, and runs a script there:
@@ -98,15 +100,14 @@ func netns(t *testing.T) *Netns {
 
 func sh(t *testing.T, n *Netns, script string) {
 	t.Helper()
-	err := n.Do(func() error {
-		out, err := exec.Command("sh", "-ec", script).CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("%w: %s", err, out)
-		}
-		return nil
+	var out []byte
+	err := n.Do(func() (err error) {
+		out, err = exec.Command("sh", "-ec", script).CombinedOutput()
+		return err
 	})
 	if err != nil {
-		t.Fatal(err)
+		labtest.Shell(t, out)
+		t.Fatalf("%v: %s", err, out)
 	}
 }
 

@@ -2,7 +2,6 @@ package twin
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"regexp"
@@ -10,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"pfdivert/roles/lab/labtest"
 )
 
 // Rules are written as the tools that made them do.
@@ -109,13 +110,12 @@ func inNetns(t *testing.T, n *Netns, input, command string) string {
 		defer runtime.UnlockOSThread()
 		cmd := exec.Command("sh", "-ec", command)
 		cmd.Stdin = strings.NewReader(input)
-		if out, err = cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("%s: %w: %s", command, err, out)
-		}
-		return nil
+		out, err = cmd.CombinedOutput()
+		return err
 	})
 	if err != nil {
-		t.Fatal(err)
+		labtest.Shell(t, out)
+		t.Fatalf("%s: %v: %s", command, err, out)
 	}
 	return string(out)
 }
