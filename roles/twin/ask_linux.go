@@ -42,7 +42,7 @@ func keyParts(keyType uint32) []uint32 {
 // elements that have the flows' addresses and ports, those of the host and its neighbors. A replay has
 // these elements and no others. Read has asked for the flows of Plan; for others it is called in the
 // namespace that was read.
-func (c *Config) Ask(ctx context.Context, flows []Flow) error {
+func (c *Snapshot) Ask(ctx context.Context, flows []Flow) error {
 	if len(c.Partial) == 0 {
 		return nil
 	}
@@ -66,7 +66,7 @@ func (c *Config) Ask(ctx context.Context, flows []Flow) error {
 					return fmt.Errorf("set %s: %w", s.Name, err)
 				}
 				for _, m := range found {
-					if !slices.ContainsFunc(c.Asked, func(o Message) bool { return string(o.Data[4:]) == string(m.Data[4:]) }) {
+					if !slices.ContainsFunc(c.Asked, func(o NetlinkMessage) bool { return string(o.Data[4:]) == string(m.Data[4:]) }) {
 						c.Asked = append(c.Asked, m)
 					}
 				}
@@ -77,7 +77,7 @@ func (c *Config) Ask(ctx context.Context, flows []Flow) error {
 }
 
 // played are the addresses and ports that packets will have.
-func (c *Config) played(flows []Flow) (addrs []netip.Addr, ports []uint16) {
+func (c *Snapshot) played(flows []Flow) (addrs []netip.Addr, ports []uint16) {
 	for _, a := range c.Addrs {
 		addrs = append(addrs, a.Local)
 	}
@@ -138,8 +138,8 @@ func keysOf(s *Set, addrs []netip.Addr, ports []uint16) [][]byte {
 }
 
 // askElement asks for the element that has a key, and where it is an interval for its end.
-func askElement(c *netlink.Conn, s *Set, key []byte) ([]Message, error) {
-	var all []Message
+func askElement(c *netlink.Conn, s *Set, key []byte) ([]NetlinkMessage, error) {
+	var all []NetlinkMessage
 	flags := []uint32{0}
 	if s.Flags&setInterval != 0 && s.Flags&setConcat == 0 {
 		flags = append(flags, elementEnd)
@@ -169,7 +169,7 @@ func askElement(c *netlink.Conn, s *Set, key []byte) ([]Message, error) {
 			return nil, err
 		}
 		for _, m := range answers {
-			all = append(all, Message{uint16(m.Header.Type), m.Data})
+			all = append(all, NetlinkMessage{uint16(m.Header.Type), m.Data})
 		}
 	}
 	return all, nil

@@ -327,7 +327,7 @@ func maskOf(p netip.Prefix) []byte {
 }
 
 // ruleMessage is a rule's message of a dump.
-func ruleMessage(family, table, chain string, exprs attrs) Message {
+func ruleMessage(family, table, chain string, exprs attrs) NetlinkMessage {
 	number := byte(0)
 	for k, name := range families {
 		if name == family {
@@ -337,7 +337,7 @@ func ruleMessage(family, table, chain string, exprs attrs) Message {
 	b := attrs{
 		{unix.NFTA_RULE_TABLE, zero(table)}, {unix.NFTA_RULE_CHAIN, zero(chain)}, {unix.NFTA_RULE_EXPRESSIONS | nestedFlag, exprs.bytes()},
 	}.append([]byte{number, unix.NFNETLINK_V0, 0, 0})
-	return Message{unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWRULE, b}
+	return NetlinkMessage{unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWRULE, b}
 }
 
 // xtEntry is a match or a target as an entry of iptables-legacy has it.

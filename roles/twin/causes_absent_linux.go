@@ -32,7 +32,7 @@ func (d *doctor) leaked() error {
 			if groups[like] == nil {
 				order = append(order, like)
 			}
-			s := suspect{Result: r, symptom: undiverted, path: d.paths[r.Flow.ID]}
+			s := suspect{FlowResult: r, symptom: undiverted, path: d.paths[r.Flow.ID]}
 			s.key = d.deciding(r, s.path, undiverted)
 			s.end = s.key.end()
 			groups[like] = append(groups[like], s)
@@ -118,7 +118,7 @@ func (d *doctor) absent(g []suspect) (bool, error) {
 }
 
 // listener is the port, out of those where listeners were missing, that a flow came to; 0 for none.
-func (r Result) listener(missing []unheard, sockets int) uint16 {
+func (r FlowResult) listener(missing []unheard, sockets int) uint16 {
 	added := sockets
 	if r.Reached != AtSocket {
 		return 0
@@ -199,7 +199,7 @@ func (d *doctor) noListener(proto string, six bool) []unheard {
 				continue
 			}
 			if u.socket < 0 {
-				s := Socket{Proto: proto, Local: netip.AddrPortFrom(anyAddr(six), t.Port()), V6Only: six, Transparent: true, ReuseAddr: true, OptionsKnown: true, OrigDst: proto == "udp"}
+				s := BoundSocket{Proto: proto, Local: netip.AddrPortFrom(anyAddr(six), t.Port()), V6Only: six, Transparent: true, ReuseAddr: true, OptionsKnown: true, OrigDst: proto == "udp"}
 				u.fix = addSocket(s, fmt.Sprintf("start the proxy, with a transparent listener at %s %s:%d", proto, bracket(anyAddr(six)), t.Port()))
 				all = append(all, u)
 				continue
@@ -221,7 +221,7 @@ func (d *doctor) noListener(proto string, six bool) []unheard {
 				a = anyAddr(six)
 			}
 			u.why = fmt.Sprintf("the listener %s %s, and a tproxy rule does not find it", d.socketName(u.socket), strings.Join(wrong, " and "))
-			u.fix = editSocket(u.socket, fmt.Sprintf("have %s at port %d %s", cmp.Or(s.Comm, "the program"), t.Port(), strings.Join(wanted, " and ")), func(q *Socket) {
+			u.fix = editSocket(u.socket, fmt.Sprintf("have %s at port %d %s", cmp.Or(s.Comm, "the program"), t.Port(), strings.Join(wanted, " and ")), func(q *BoundSocket) {
 				q.Transparent, q.Index, q.Local = true, 0, netip.AddrPortFrom(a, q.Local.Port())
 			})
 			all = append(all, u)

@@ -59,7 +59,7 @@ func (d *doctor) remedies(s suspect) []remedy {
 }
 
 // markRule is the policy rule that makes packets with a mark local, and false when there is none.
-func (c *Config) markRule(mark uint32, ipv6 bool) (PolicyRule, bool) {
+func (c *Snapshot) markRule(mark uint32, ipv6 bool) (PolicyRule, bool) {
 	for _, r := range c.PolicyRules {
 		if r.IPv6 == ipv6 && r.Mask != 0 && mark&r.Mask == r.Mark&r.Mask && !r.Invert && c.localTable(r.Table, ipv6) {
 			return r, true
@@ -71,7 +71,7 @@ func (c *Config) markRule(mark uint32, ipv6 bool) (PolicyRule, bool) {
 // localTable reports whether a table makes all destinations local.
 //
 //go:noinline
-func (c *Config) localTable(table uint32, ipv6 bool) bool {
+func (c *Snapshot) localTable(table uint32, ipv6 bool) bool {
 	return slices.ContainsFunc(c.Routes, func(x Route) bool {
 		return x.Table == table && x.Type == unix.RTN_LOCAL && x.Dst.IsValid() && x.Dst.Bits() <= 1 && x.Dst.Addr().Is6() == ipv6
 	})
@@ -385,7 +385,7 @@ func (d *doctor) moveToMangle(h Hop) change {
 					if err != nil || about == nil {
 						return errGone
 					}
-					if !slices.ContainsFunc(x.NFT, func(m Message) bool {
+					if !slices.ContainsFunc(x.NFT, func(m NetlinkMessage) bool {
 						a, ok := mangle.hasMessage(m, unix.NFT_MSG_NEWCHAIN)
 						return ok && text(a.get(unix.NFTA_CHAIN_NAME)) == "OUTPUT"
 					}) {
@@ -402,7 +402,7 @@ func (d *doctor) moveToMangle(h Hop) change {
 
 // ofLaterPackets are rules that let only the first packet of a connection be diverted.
 func (d *doctor) ofLaterPackets(s suspect) []remedy {
-	var first Packet
+	var first PacketPath
 	for _, k := range s.path.Packets {
 		if !k.Answer {
 			first = k
@@ -576,7 +576,7 @@ func (d *doctor) ofLo(s suspect) []remedy {
 }
 
 // tproxyForLo adds a rule's tproxy for what comes by lo with a mark.
-func (d *doctor) tproxyForLo(t *Table, chain *Chain, r *Rule, own PolicyRule) remedy {
+func (d *doctor) tproxyForLo(t *Table, chain *Chain, r *ChainRule, own PolicyRule) remedy {
 	w := newWriter(d.c)
 	full := w.rule(t, r)
 	s := spot{family: t.Family, table: t.Name, chain: chain.Name, iptables: ofIptables(t)}
@@ -674,7 +674,7 @@ func (d *doctor) ofLoop(s suspect) []remedy {
 	default:
 		r.UID = int64(s.Flow.UID)
 		// Another group beside the user of all programs: the group is what tells it apart.
-		if uid, gid := (&planner{Config: d.c, hints: d.hints}).ordinary(); s.Flow.UID == uid && s.Flow.GID != gid {
+		if uid, gid := (&planner{Snapshot: d.c, hints: d.hints}).ordinary(); s.Flow.UID == uid && s.Flow.GID != gid {
 			r.UID, r.Group = int64(s.Flow.GID), true
 		}
 	}
@@ -695,7 +695,7 @@ func (d *doctor) loopRule(s suspect) (Hop, bool) {
 	return Hop{}, false
 }
 
-func (d *doctor) markBefore(k Packet, h Hop) uint32 {
+func (d *doctor) markBefore(k PacketPath, h Hop) uint32 {
 	var mark uint32
 	for _, x := range k.Hops {
 		if x.Chain == h.Chain && x.Table == h.Table && x.Number == h.Number && !x.own {
@@ -779,8 +779,8 @@ func (d *Dump) addChain(s spot, kind string, hook uint32, priority int32) {
 			number = k
 		}
 	}
-	message := func(kind int, all attrs) Message {
-		return Message{uint16(unix.NFNL_SUBSYS_NFTABLES<<8 | kind), all.append([]byte{number, unix.NFNETLINK_V0, 0, 0})}
+	message := func(kind int, all attrs) NetlinkMessage {
+		return NetlinkMessage{uint16(unix.NFNL_SUBSYS_NFTABLES<<8 | kind), all.append([]byte{number, unix.NFNETLINK_V0, 0, 0})}
 	}
 	chain := message(unix.NFT_MSG_NEWCHAIN, attrs{
 		{unix.NFTA_CHAIN_TABLE, zero(s.table)}, {unix.NFTA_CHAIN_NAME, zero(s.chain)},
@@ -794,7 +794,7 @@ func (d *Dump) addChain(s spot, kind string, hook uint32, priority int32) {
 		}
 	}
 	table := message(unix.NFT_MSG_NEWTABLE, attrs{{unix.NFTA_TABLE_NAME, zero(s.table)}, {unix.NFTA_TABLE_FLAGS, be32(0)}})
-	d.NFT = slices.Concat([]Message{table, chain}, d.NFT)
+	d.NFT = slices.Concat([]NetlinkMessage{table, chain}, d.NFT)
 }
 
 // ofMistaken is a listener for tproxy that a rule redirects to.
@@ -833,7 +833,7 @@ func (d *doctor) ofPortTaken(s suspect) []remedy {
 		all = append(all, remedy{
 			cause: "port-taken", check: fmt.Sprintf("ss -lnup 'sport = :%d'", x.Local.Port()),
 			why: fmt.Sprintf("the proxy answers from the original destination's port %d, and %s has that port on all addresses: %s", x.Local.Port(), name, s.AnswerError),
-			fix: editSocket(i, fmt.Sprintf("have %s listen on %v port %d alone, not on %v (dnsmasq: bind-interfaces and listen-address=%v)", name, to, x.Local.Port(), x.Local.Addr(), to), func(q *Socket) {
+			fix: editSocket(i, fmt.Sprintf("have %s listen on %v port %d alone, not on %v (dnsmasq: bind-interfaces and listen-address=%v)", name, to, x.Local.Port(), x.Local.Addr(), to), func(q *BoundSocket) {
 				q.Local = netip.AddrPortFrom(to, q.Local.Port())
 			}),
 			socket: i + 1, price: fmt.Sprintf("%s is then not asked at the host's other addresses", name),
@@ -842,7 +842,7 @@ func (d *doctor) ofPortTaken(s suspect) []remedy {
 	return all
 }
 
-func (c *Config) linkName(index int) string {
+func (c *Snapshot) linkName(index int) string {
 	if l := c.link(index); l != nil {
 		return l.Name
 	}

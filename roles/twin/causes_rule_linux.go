@@ -159,7 +159,7 @@ func (d *doctor) listenersMissing() error {
 		for _, t := range x.targets {
 			for _, k := range []key{{"tcp", t.Port(), false}, {"tcp", t.Port(), true}, {"udp", t.Port(), false}, {"udp", t.Port(), true}} {
 				proto := k.proto
-				there := !x.of(k.ipv6) || t.Addr().IsValid() && t.Addr().Is6() != k.ipv6 || slices.ContainsFunc(d.c.Sockets, func(s Socket) bool {
+				there := !x.of(k.ipv6) || t.Addr().IsValid() && t.Addr().Is6() != k.ipv6 || slices.ContainsFunc(d.c.Sockets, func(s BoundSocket) bool {
 					return s.Proto == proto && s.Local.Port() == t.Port() && (s.Local.Addr().Is6() == k.ipv6 || s.Local.Addr() == netip.IPv6Unspecified() && !s.V6Only)
 				})
 				if t.Port() == 0 || there || slices.Contains(missing, k) || !x.takes(askProto, protoNumber(proto)) || t.Addr().IsValid() && !t.Addr().IsUnspecified() && !d.ownAddr(t.Addr()) {
@@ -174,7 +174,7 @@ func (d *doctor) listenersMissing() error {
 	}
 	var changes []change
 	for _, k := range missing {
-		s := Socket{Proto: k.proto, Local: netip.AddrPortFrom(anyAddr(k.ipv6), k.port), V6Only: k.ipv6, Transparent: true, ReuseAddr: true, OptionsKnown: true, OrigDst: k.proto == "udp"}
+		s := BoundSocket{Proto: k.proto, Local: netip.AddrPortFrom(anyAddr(k.ipv6), k.port), V6Only: k.ipv6, Transparent: true, ReuseAddr: true, OptionsKnown: true, OrigDst: k.proto == "udp"}
 		changes = append(changes, addSocket(s, ""))
 	}
 	var flows []Flow
@@ -195,7 +195,7 @@ func (d *doctor) listenersMissing() error {
 		for _, r := range results {
 			if r.Reached == AtSocket && r.Socket == len(d.c.Sockets)+i {
 				old := d.find(r.Flow.ID)
-				s := suspect{Result: old, symptom: lost, path: d.paths[r.Flow.ID]}
+				s := suspect{FlowResult: old, symptom: lost, path: d.paths[r.Flow.ID]}
 				if old.OK() {
 					s.symptom = undiverted
 				}

@@ -54,7 +54,7 @@ func (d *doctor) unmet() {
 		})
 	}
 	other := slices.ContainsFunc(d.problems, func(p Problem) bool { return p.Cause != "listener-reachable" })
-	came := slices.ContainsFunc(d.results, func(r Result) bool { return r.Flow.Kind != Asked && r.Reached == AtSocket && d.isProxy(r.Socket) })
+	came := slices.ContainsFunc(d.results, func(r FlowResult) bool { return r.Flow.Kind != Asked && r.Reached == AtSocket && d.isProxy(r.Socket) })
 	if !other && !came && slices.ContainsFunc(d.hints.seen, d.meetable) {
 		d.add(Problem{
 			Severity: Warn, Cause: "not-met", What: "rules divert to a program, and no flow came to one",
@@ -77,7 +77,7 @@ func (d *doctor) isMet(name string) bool {
 	if l := d.c.linkNamed(name); l != nil && l.Master != 0 {
 		return true
 	}
-	return slices.ContainsFunc(d.results, func(r Result) bool {
+	return slices.ContainsFunc(d.results, func(r FlowResult) bool {
 		if r.Flow.Local() {
 			return matchName(name, "lo")
 		}
@@ -97,7 +97,7 @@ func (d *doctor) noClient(names []string) (why, check string) {
 }
 
 // clientless says why no client is behind a device.
-func (c *Config) clientless(l Link) string {
+func (c *Snapshot) clientless(l Link) string {
 	mate := c.mate(l)
 	switch {
 	case mate != nil:

@@ -12,7 +12,7 @@ import (
 // Compare returns what is not the same in a twin, read from its namespace, as on the host. What a twin
 // is meant to differ in is no difference: handles, counters, times, what it was said to lack already,
 // and that it has no sockets.
-func Compare(live, twin *Config) []Difference {
+func Compare(live, twin *Snapshot) []Difference {
 	var all []Difference
 	part := func(what string, live, twin []item) {
 		key := func(items []item) []string {
@@ -50,7 +50,7 @@ func Compare(live, twin *Config) []Difference {
 // item is something that the host and the twin have both. Two are the same if their keys are.
 type item struct{ key, text string }
 
-func (c *Config) linkItems() []item {
+func (c *Snapshot) linkItems() []item {
 	var all []item
 	for _, l := range c.Links {
 		mac := l.MAC
@@ -82,7 +82,7 @@ func (c *Config) linkItems() []item {
 	return all
 }
 
-func (c *Config) addrItems() []item {
+func (c *Snapshot) addrItems() []item {
 	all := make([]item, len(c.Addrs))
 	for i, a := range c.Addrs {
 		name := fmt.Sprint(a.Index)
@@ -106,7 +106,7 @@ func nexthopItems(messages [][]byte) []item {
 	return all
 }
 
-func (c *Config) routeItems() []item {
+func (c *Snapshot) routeItems() []item {
 	all := make([]item, len(c.Routes))
 	for i, key := range routeKeys(c.Dump.Routes) {
 		all[i] = item{key, c.routeText(i)}
@@ -114,7 +114,7 @@ func (c *Config) routeItems() []item {
 	return all
 }
 
-func (c *Config) ruleItems() []item {
+func (c *Snapshot) ruleItems() []item {
 	all := make([]item, len(c.PolicyRules))
 	for i, key := range ruleKeys(c.Dump.Rules) {
 		all[i] = item{key, c.ruleText(i)}
@@ -122,7 +122,7 @@ func (c *Config) ruleItems() []item {
 	return all
 }
 
-func (c *Config) settingItems() []item {
+func (c *Snapshot) settingItems() []item {
 	var all []item
 	for _, name := range slices.Compact(slices.Sorted(slices.Values(settings))) {
 		if value, ok := c.Settings[name]; ok {
@@ -135,7 +135,7 @@ func (c *Config) settingItems() []item {
 
 // nftItems are the tables, chains, sets, elements, objects, flowtables and rules of nf_tables. The
 // order of rules counts, that of others does not.
-func (c *Config) nftItems() []item {
+func (c *Snapshot) nftItems() []item {
 	var all []item
 	numbers := map[SetName]int{}
 	partial := map[SetName]bool{}
@@ -231,7 +231,7 @@ func uncounted(rule attrs) attrs {
 	return rule.without(unix.NFTA_RULE_EXPRESSIONS).with(unix.NFTA_RULE_EXPRESSIONS, some.bytes())
 }
 
-func (c *Config) ipsetItems() []item {
+func (c *Snapshot) ipsetItems() []item {
 	var all []item
 	elements := map[string][]string{}
 	for _, m := range c.Sets {
@@ -260,7 +260,7 @@ func (c *Config) ipsetItems() []item {
 	return all
 }
 
-func (c *Config) legacyItems() []item {
+func (c *Snapshot) legacyItems() []item {
 	var all []item
 	for _, t := range c.Legacy {
 		text := fmt.Sprintf("table %s of %s", t.Name, map[bool]string{false: "iptables-legacy", true: "ip6tables-legacy"}[t.IPv6])

@@ -7,8 +7,8 @@ import (
 	"net/netip"
 )
 
-// Config is a host's network configuration as its kernel told it.
-type Config struct {
+// Snapshot is a host's network configuration as its kernel told it.
+type Snapshot struct {
 	Dump
 
 	// What follows is decoded from Dump.
@@ -34,18 +34,18 @@ type Dump struct {
 	Rules     [][]byte // RTM_NEWRULE: struct fib_rule_hdr …
 	Neighbors [][]byte // RTM_NEWNEIGH: struct ndmsg …
 
-	NFT    []Message // nf_tables: struct nfgenmsg and attributes
-	Sets   []Message // ipset: struct nfgenmsg and attributes
+	NFT    []NetlinkMessage // nf_tables: struct nfgenmsg and attributes
+	Sets   []NetlinkMessage // ipset: struct nfgenmsg and attributes
 	Legacy []LegacyTable
 
 	// Partial names the sets of nf_tables of which only a sample of elements is in NFT, and Asked has
 	// those of their elements that were asked for.
 	Partial []SetName
-	Asked   []Message
+	Asked   []NetlinkMessage
 
 	// Settings are files below /proc/sys/net, by path: "ipv4/ip_forward".
 	Settings map[string]string
-	Sockets  []Socket
+	Sockets  []BoundSocket
 	// Upstreams are connections of programs that take diverted packets.
 	Upstreams []Upstream
 	// Queues are the numbers of NFQUEUE that a program takes packets from.
@@ -65,8 +65,8 @@ type System struct {
 	PointerBits int // of the kernel's user space interface: 32 or 64
 }
 
-// Message is a netlink message of a subsystem with several types.
-type Message struct {
+// NetlinkMessage is a netlink message of a subsystem with several types.
+type NetlinkMessage struct {
 	Type uint16 // with the subsystem in the high byte
 	Data []byte
 }
@@ -182,11 +182,11 @@ type Chain struct {
 	Priority            int32
 	Drops               bool // its policy
 	Devices             []string
-	Rules               []*Rule
+	Rules               []*ChainRule
 }
 
-// Rule is a rule of nf_tables.
-type Rule struct {
+// ChainRule is a rule of nf_tables.
+type ChainRule struct {
 	Handle   uint64
 	Exprs    []Expr
 	UserData []byte
@@ -234,8 +234,8 @@ type IPSet struct {
 	Elements int
 }
 
-// Socket is a socket that waits for connections or datagrams.
-type Socket struct {
+// BoundSocket is a socket that waits for connections or datagrams.
+type BoundSocket struct {
 	Proto       string         // tcp, udp
 	Local       netip.AddrPort // of IPv6: may be ::, which has IPv4 too unless V6Only
 	V6Only      bool

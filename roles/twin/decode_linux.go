@@ -10,8 +10,8 @@ import (
 )
 
 // decode makes a Config of what was read, from the host or from a snapshot: it trusts nothing in it.
-func decode(d *Dump) (*Config, error) {
-	c := &Config{Dump: *d}
+func decode(d *Dump) (*Snapshot, error) {
+	c := &Snapshot{Dump: *d}
 	for _, part := range []struct {
 		what     string
 		messages [][]byte
@@ -45,7 +45,7 @@ func decode(d *Dump) (*Config, error) {
 }
 
 // decodeLink reads struct ifinfomsg: family, pad, type u16, index i32, flags u32, change u32.
-func (c *Config) decodeLink(head []byte, all attrs) error {
+func (c *Snapshot) decodeLink(head []byte, all attrs) error {
 	l := Link{
 		Index: int(int32(host32(head[4:8]))), Flags: host32(head[8:12]), Name: text(all.get(unix.IFLA_IFNAME)), MTU: host32(all.get(unix.IFLA_MTU)),
 		MAC: all.get(unix.IFLA_ADDRESS), Master: int(host32(all.get(unix.IFLA_MASTER))), Peer: int(host32(all.get(unix.IFLA_LINK))),
@@ -74,7 +74,7 @@ func (c *Config) decodeLink(head []byte, all attrs) error {
 }
 
 // decodeAddr reads struct ifaddrmsg: family, prefix length, flags, scope, index u32.
-func (c *Config) decodeAddr(head []byte, all attrs) error {
+func (c *Snapshot) decodeAddr(head []byte, all attrs) error {
 	a := Addr{Index: int(int32(host32(head[4:8]))), Scope: head[3], Flags: uint32(head[2])}
 	if flags := all.get(unix.IFA_FLAGS); flags != nil {
 		a.Flags = host32(flags)
@@ -113,7 +113,7 @@ func network(family byte, b []byte, bits int) (netip.Prefix, error) {
 }
 
 // decodeRoute reads struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags u32.
-func (c *Config) decodeRoute(head []byte, all attrs) error {
+func (c *Snapshot) decodeRoute(head []byte, all attrs) error {
 	if head[0] != unix.AF_INET && head[0] != unix.AF_INET6 {
 		return fmt.Errorf("family %d", head[0])
 	}
@@ -158,7 +158,7 @@ func (c *Config) decodeRoute(head []byte, all attrs) error {
 }
 
 // decodeRule reads struct fib_rule_hdr: family, dst_len, src_len, tos, table, res1, res2, action, flags u32.
-func (c *Config) decodeRule(head []byte, all attrs) error {
+func (c *Snapshot) decodeRule(head []byte, all attrs) error {
 	if head[0] != unix.AF_INET && head[0] != unix.AF_INET6 {
 		return fmt.Errorf("family %d", head[0])
 	}
@@ -192,7 +192,7 @@ func (c *Config) decodeRule(head []byte, all attrs) error {
 }
 
 // decodeNeighbor reads struct ndmsg: family, pads, ifindex i32, state u16, flags u8, type u8.
-func (c *Config) decodeNeighbor(head []byte, all attrs) error {
+func (c *Snapshot) decodeNeighbor(head []byte, all attrs) error {
 	address, ok := netip.AddrFromSlice(all.get(unix.NDA_DST))
 	if !ok {
 		return nil // of a bridge's forwarding table

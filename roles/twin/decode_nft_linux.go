@@ -13,7 +13,7 @@ var families = map[byte]string{
 }
 
 // decodeNFT makes tables of the messages of nf_tables.
-func (c *Config) decodeNFT() error {
+func (c *Snapshot) decodeNFT() error {
 	type key struct {
 		family byte
 		name   string
@@ -60,7 +60,7 @@ func (c *Config) decodeNFT() error {
 			if chain == nil {
 				return fmt.Errorf("nf_tables: a rule of chain %s, which is not listed", name)
 			}
-			rule := &Rule{Handle: net64(all.get(unix.NFTA_RULE_HANDLE)), UserData: all.get(unix.NFTA_RULE_USERDATA)}
+			rule := &ChainRule{Handle: net64(all.get(unix.NFTA_RULE_HANDLE)), UserData: all.get(unix.NFTA_RULE_USERDATA)}
 			if rule.Exprs, err = decodeExprs(all.get(unix.NFTA_RULE_EXPRESSIONS)); err != nil {
 				return fmt.Errorf("nf_tables: %w", err)
 			}

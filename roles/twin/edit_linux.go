@@ -33,7 +33,7 @@ func (a change) and(b change) change {
 }
 
 // with returns the configuration with changes.
-func (c *Config) with(changes ...change) (*Config, error) {
+func (c *Snapshot) with(changes ...change) (*Snapshot, error) {
 	d := c.Dump
 	d.Settings = maps.Clone(d.Settings)
 	d.Links, d.Rules, d.Routes = slices.Clone(d.Links), slices.Clone(d.Rules), slices.Clone(d.Routes)
@@ -56,7 +56,7 @@ type spot struct {
 	number               int    // from 1; 0 is the end
 }
 
-func (c *Config) spotOf(h Hop) spot {
+func (c *Snapshot) spotOf(h Hop) spot {
 	s := spot{family: h.Family, table: h.Table, chain: h.Chain, legacy: h.Legacy, handle: h.Handle, number: h.Number}
 	for _, t := range c.Tables {
 		if !h.Legacy && t.Family == h.Family && t.Name == h.Table {
@@ -78,7 +78,7 @@ func (s spot) tool() string {
 	return t
 }
 
-func (s spot) hasMessage(m Message, kind uint16) (attrs, bool) {
+func (s spot) hasMessage(m NetlinkMessage, kind uint16) (attrs, bool) {
 	if m.Type != unix.NFNL_SUBSYS_NFTABLES<<8|kind || len(m.Data) < 4 || families[m.Data[0]] != s.family {
 		return nil, false
 	}
@@ -382,7 +382,7 @@ func callIptables(bridge string, ipv6 bool) change {
 }
 
 // conf4Of is a device's own setting of IPv4.
-func (c *Config) conf4Of(device, name string) uint32 {
+func (c *Snapshot) conf4Of(device, name string) uint32 {
 	for _, m := range c.Dump.Links {
 		if linkName(m) == device {
 			return host32(conf4Place(m, name))
@@ -432,7 +432,7 @@ func (r PolicyRule) words() string {
 }
 
 // policyWords writes a policy rule of the host with its ports, which PolicyRule has not.
-func (c *Config) policyWords(i int) string {
+func (c *Snapshot) policyWords(i int) string {
 	words := c.PolicyRules[i].words()
 	all, err := split(c.Dump.Rules[i], unix.SizeofRtMsg)
 	if err != nil {
@@ -463,7 +463,7 @@ func tableName(n uint32) string {
 func ipCommand(ipv6 bool) string { return map[bool]string{false: "ip", true: "ip -6"}[ipv6] }
 
 // removePolicyRule deletes a rule of ip-rule(8), by its place in the dump.
-func (c *Config) removePolicyRule(i int) change {
+func (c *Snapshot) removePolicyRule(i int) change {
 	r, m := c.PolicyRules[i], c.Dump.Rules[i]
 	return change{command: fmt.Sprintf("%s rule del pref %d %s", ipCommand(r.IPv6), r.Priority, c.policyWords(i)), do: func(d *Dump) error {
 		for k, x := range d.Rules {
@@ -520,7 +520,7 @@ func addLocalRoute(table uint32, ipv6 bool) change {
 }
 
 // editSocket changes a listener of the host.
-func editSocket(i int, words string, edit func(*Socket)) change {
+func editSocket(i int, words string, edit func(*BoundSocket)) change {
 	return change{command: words, words: true, do: func(d *Dump) error {
 		if i >= len(d.Sockets) {
 			return errGone
@@ -531,7 +531,7 @@ func editSocket(i int, words string, edit func(*Socket)) change {
 }
 
 // addSocket starts a listener.
-func addSocket(s Socket, words string) change {
+func addSocket(s BoundSocket, words string) change {
 	return change{command: words, words: true, do: func(d *Dump) error {
 		d.Sockets = append(d.Sockets, s)
 		return nil

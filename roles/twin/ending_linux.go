@@ -35,7 +35,7 @@ type ending struct {
 }
 
 // end finds where the packet ended.
-func (p Packet) end() ending {
+func (p PacketPath) end() ending {
 	var e ending
 	for _, h := range p.Hops {
 		e.hop, e.mark, e.to, e.from = h, h.Mark, h.To, h.From
@@ -68,7 +68,7 @@ func (p Packet) end() ending {
 // at returns the hop of one of the trace's own chains, such as "prerouting last".
 //
 //go:noinline
-func (p Packet) at(chain string) (Hop, bool) {
+func (p PacketPath) at(chain string) (Hop, bool) {
 	var found Hop
 	ok := false
 	for _, h := range p.Hops {
@@ -81,7 +81,7 @@ func (p Packet) at(chain string) (Hop, bool) {
 
 // marker is the last rule that changed the packet's mark to what it was in the end, before the hop
 // with an index; false when none did.
-func (p Packet) marker(mark uint32) (Hop, bool) {
+func (p PacketPath) marker(mark uint32) (Hop, bool) {
 	var found Hop
 	ok := false
 	var before uint32
@@ -101,7 +101,7 @@ func (p Packet) marker(mark uint32) (Hop, bool) {
 // of returns the packet's hops that are no policies and not the trace's own.
 //
 //go:noinline
-func (p Packet) rules() []Hop {
+func (p PacketPath) rules() []Hop {
 	var all []Hop
 	for _, h := range p.Hops {
 		if !h.own && h.Number > 0 && !strings.HasPrefix(h.Rule, "policy ") {
@@ -112,7 +112,7 @@ func (p Packet) rules() []Hop {
 }
 
 // diverter is the last rule of the packet that diverts: tproxy, redirect, or dnat.
-func (p Packet) diverter() (Hop, bool) {
+func (p PacketPath) diverter() (Hop, bool) {
 	var found Hop
 	ok := false
 	for _, h := range p.rules() {
@@ -144,7 +144,7 @@ func (h Hop) redirects() bool {
 }
 
 // name writes the hop's rule with its place, as its own tool would list it.
-func (h Hop) name(c *Config) string {
+func (h Hop) name(c *Snapshot) string {
 	s := c.spotOf(h)
 	if h.Number == 0 || strings.HasPrefix(h.Rule, "policy ") {
 		if s.legacy || s.iptables {
@@ -159,7 +159,7 @@ func (h Hop) name(c *Config) string {
 }
 
 // lister is the command that shows the hop's chain.
-func (h Hop) lister(c *Config) string {
+func (h Hop) lister(c *Snapshot) string {
 	s := c.spotOf(h)
 	if s.legacy || s.iptables {
 		return fmt.Sprintf("%s -t %s -nvL %s --line-numbers", s.tool(), h.Table, h.Chain)
@@ -168,7 +168,7 @@ func (h Hop) lister(c *Config) string {
 }
 
 // story tells what rules did to a packet: marks, new destinations, its end.
-func (c *Config) story(p Packet) []string {
+func (c *Snapshot) story(p PacketPath) []string {
 	who := "the packet"
 	switch {
 	case p.Answer:
@@ -216,7 +216,7 @@ func (c *Config) story(p Packet) []string {
 }
 
 // brokenOff is the tproxy rule of nftables that set a packet's mark and found no socket: such a rule has no hop.
-func (c *Config) brokenOff(p Packet, h Hop) string {
+func (c *Snapshot) brokenOff(p PacketPath, h Hop) string {
 	rules := c.hints()
 	for _, t := range c.Tables {
 		for _, chain := range t.Chains {
@@ -238,7 +238,7 @@ func (c *Config) brokenOff(p Packet, h Hop) string {
 }
 
 // endText says where a packet ended.
-func (c *Config) endText(p Packet) string {
+func (c *Snapshot) endText(p PacketPath) string {
 	e := p.end()
 	switch e.stage {
 	case inRules:
@@ -249,7 +249,7 @@ func (c *Config) endText(p Packet) string {
 		}
 		return fmt.Sprintf("was dropped by routing, with mark 0x%x (%s)", e.mark, p.Route)
 	case atSocket:
-		if !slices.ContainsFunc(c.Sockets, func(s Socket) bool { return s.Proto == p.Proto && s.Local.Port() == e.to.Port() }) && !p.Answer {
+		if !slices.ContainsFunc(c.Sockets, func(s BoundSocket) bool { return s.Proto == p.Proto && s.Local.Port() == e.to.Port() }) && !p.Answer {
 			return fmt.Sprintf("came to the host's %s port %d, where no socket is", p.Proto, e.to.Port())
 		}
 		return fmt.Sprintf("came to the sockets of port %d", e.to.Port())
@@ -266,7 +266,7 @@ func (c *Config) endText(p Packet) string {
 }
 
 // askRoutes asks the twin's kernel where packets are routed that ended in routing or left.
-func (t *Twin) askRoutes(packets []Packet) error {
+func (t *Twin) askRoutes(packets []PacketPath) error {
 	conn, err := t.Inside.Dial(unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
@@ -325,7 +325,7 @@ func routeError(err error) string {
 	return text
 }
 
-func (c *Config) linkNamed(name string) *Link {
+func (c *Snapshot) linkNamed(name string) *Link {
 	for i := range c.Links {
 		if c.Links[i].Name == name && name != "" {
 			return &c.Links[i]

@@ -146,7 +146,7 @@ func (h *hint) of(six bool) bool {
 }
 
 // listens reports whether rules divert to a socket.
-func (h *hints) listens(s Socket) bool {
+func (h *hints) listens(s BoundSocket) bool {
 	return h.listeners[listener{protoNumber(s.Proto), s.Local.Port()}]
 }
 

@@ -10,7 +10,7 @@ import (
 )
 
 // xtAsks reads a match of xtables for values (struct xt_*, linux/netfilter/xt_*.h).
-func (c *Config) xtAsks(name string, revision uint32, data []byte, six bool) []ask {
+func (c *Snapshot) xtAsks(name string, revision uint32, data []byte, six bool) []ask {
 	s := cstruct(data)
 	ports := func(what asked, lo, hi uint32, not bool) []ask {
 		if lo == 0 && hi == 65535 {
@@ -76,7 +76,7 @@ const (
 
 // setAsks are the addresses and ports of an ipset. flags are those of a match: bit 0 negates, and
 // bit 1 is set where the first part of the key is the source.
-func (c *Config) setAsks(index uint16, flags uint32) []ask {
+func (c *Snapshot) setAsks(index uint16, flags uint32) []ask {
 	i := slices.IndexFunc(c.IPSets, func(s *IPSet) bool { return s.Index == index })
 	if i < 0 {
 		return []ask{{}}
@@ -142,7 +142,7 @@ func spanOf(p netip.Prefix) addrSpan {
 }
 
 // xtTarget notes what a target of xtables does.
-func (h *hint) xtTarget(c *Config, name string, revision uint32, data []byte, six bool) {
+func (h *hint) xtTarget(c *Snapshot, name string, revision uint32, data []byte, six bool) {
 	s := cstruct(data)
 	to := func(a netip.Addr, port uint32) {
 		if a.IsValid() && a.IsUnspecified() {
@@ -204,7 +204,7 @@ func (d *Dump) entryLayout(six bool) entryLayout {
 
 // legacyHints reads the entries of a table. An entry whose target is ERROR begins a chain of the
 // user's, and jumps lead to entries by their offset.
-func (c *Config) legacyHints(t LegacyTable) []*hintChain {
+func (c *Snapshot) legacyHints(t LegacyTable) []*hintChain {
 	info, b, at := cstruct(t.Info), t.Entries, c.entryLayout(t.IPv6)
 	family := map[bool]string{false: "ip", true: "ip6"}[t.IPv6]
 	hooks := map[int]int{}

@@ -30,7 +30,7 @@ const dumpTries = 5
 var errChanges = errors.New("it keeps changing while it is read")
 
 // dump returns all messages that answer a request, of one state of the kernel.
-func dump(ctx context.Context, c *netlink.Conn, kind uint16, request []byte) ([]Message, error) {
+func dump(ctx context.Context, c *netlink.Conn, kind uint16, request []byte) ([]NetlinkMessage, error) {
 	for range dumpTries {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -43,11 +43,11 @@ func dump(ctx context.Context, c *netlink.Conn, kind uint16, request []byte) ([]
 		} else if err != nil {
 			return nil, err
 		}
-		all := make([]Message, 0, len(answers))
+		all := make([]NetlinkMessage, 0, len(answers))
 		whole := true
 		for _, m := range answers {
 			whole = whole && m.Header.Flags&unix.NLM_F_DUMP_INTR == 0
-			all = append(all, Message{uint16(m.Header.Type), m.Data})
+			all = append(all, NetlinkMessage{uint16(m.Header.Type), m.Data})
 		}
 		if whole {
 			return all, nil

@@ -16,7 +16,7 @@ import (
 
 // notCloned names what the host has and a twin has not. It is called on the thread of the host's
 // namespace.
-func (c *Config) notCloned(ctx context.Context) []string {
+func (c *Snapshot) notCloned(ctx context.Context) []string {
 	var all []string
 	say := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
 	stood := map[string][]string{}
@@ -80,7 +80,7 @@ func procRows(name string, head int) int {
 }
 
 // programs says where programs of eBPF and classifiers of tc take part.
-func (c *Config) programs(ctx context.Context, say func(string, ...any)) {
+func (c *Snapshot) programs(ctx context.Context, say func(string, ...any)) {
 	conn, err := dial(unix.NETLINK_ROUTE, 0)
 	if err != nil {
 		return
@@ -188,7 +188,7 @@ func ipsecPolicies(ctx context.Context) int {
 }
 
 // asksCgroups reports whether a rule asks for the cgroup of a socket.
-func (c *Config) asksCgroups() bool {
+func (c *Snapshot) asksCgroups() bool {
 	for _, t := range c.Tables {
 		for _, chain := range t.Chains {
 			for _, r := range chain.Rules {

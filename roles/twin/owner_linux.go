@@ -22,7 +22,7 @@ func OneOwner() bool {
 
 // As is the configuration for a process that has one owner, 0, which stands for a user and group of the
 // host: what rules ask of the owner of a socket is what they would find if it were that one's.
-func (c *Config) As(uid, gid uint32) (*Config, error) {
+func (c *Snapshot) As(uid, gid uint32) (*Snapshot, error) {
 	d := c.Dump
 	d.NFT, d.Legacy, d.Rules = nil, nil, nil
 	for _, m := range c.NFT {
@@ -70,11 +70,11 @@ type owner struct{ uid, gid uint32 }
 
 // ownerOf is the owner whom rules should see behind a flow: its sender's if that is the host, else that
 // of the socket that it is for.
-func (c *Config) ownerOf(f Flow) owner {
+func (c *Snapshot) ownerOf(f Flow) owner {
 	if f.Local() {
 		return owner{f.UID, f.GID}
 	}
-	p := &planner{Config: c, hints: c.hints()}
+	p := &planner{Snapshot: c, hints: c.hints()}
 	for _, s := range c.Sockets {
 		if s.Proto == f.Proto && (f.Kind == Service && s.Local.Port() == f.To.Port() || f.Kind != Service && p.isListener(s)) {
 			return owner{s.UID, s.GID}
@@ -85,7 +85,7 @@ func (c *Config) ownerOf(f Flow) owner {
 
 // perOwner calls f with all flows, or where there is but one owner with those of each owner in turn, and
 // with the configuration as that owner's sockets find it. The results are in the order of the flows.
-func perOwner[R any](c *Config, flows []Flow, f func(as *Config, some []Flow) ([]R, error)) ([]R, error) {
+func perOwner[R any](c *Snapshot, flows []Flow, f func(as *Snapshot, some []Flow) ([]R, error)) ([]R, error) {
 	if !OneOwner() {
 		return f(c, flows)
 	}

@@ -18,7 +18,7 @@ type client struct {
 
 // uplinks are the devices that lead to the internet: those of routes with a gateway, and of routes to
 // very large networks.
-func (c *Config) uplinks() map[int]bool {
+func (c *Snapshot) uplinks() map[int]bool {
 	all := map[int]bool{}
 	for _, r := range c.Routes {
 		if r.Type != unix.RTN_UNICAST || !r.Dst.IsValid() {

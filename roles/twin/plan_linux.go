@@ -33,8 +33,8 @@ var publicAddresses = map[bool][]netip.Addr{
 
 // Plan makes the flows that show what becomes of the host's traffic. They are planned from its
 // devices, addresses and sockets, and from the values that its rules ask for.
-func Plan(c *Config) []Flow {
-	p := &planner{Config: c, hints: c.hints(), uplinks: c.uplinks(), ids: map[string]bool{}}
+func Plan(c *Snapshot) []Flow {
+	p := &planner{Snapshot: c, hints: c.hints(), uplinks: c.uplinks(), ids: map[string]bool{}}
 	p.clients = p.findClients()
 	p.findPorts()
 	for _, six := range []bool{false, true} {
@@ -50,7 +50,7 @@ func Plan(c *Config) []Flow {
 }
 
 type planner struct {
-	*Config
+	*Snapshot
 	hints    hints
 	uplinks  map[int]bool
 	clients  []client
@@ -114,7 +114,7 @@ func (p *planner) findPorts() {
 				return a.what == askDport && !(len(a.spans) == 1 && a.spans[0].hi-a.spans[0].lo > 30000) &&
 					slices.ContainsFunc(a.spans, func(s span) bool { return port >= s.lo && port <= s.hi })
 			})
-		}) && !slices.ContainsFunc(p.Sockets, func(s Socket) bool { return uint32(s.Local.Port()) == port })
+		}) && !slices.ContainsFunc(p.Sockets, func(s BoundSocket) bool { return uint32(s.Local.Port()) == port })
 	}
 	for _, port := range []uint32{5555, 7171, 9393, 15151} {
 		if unnamed(port) {

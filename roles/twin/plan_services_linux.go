@@ -12,10 +12,10 @@ import (
 // listen there, and to the ports that rules redirect.
 func (p *planner) services() {
 	for _, proto := range []string{"tcp", "udp"} {
-		sockets := slices.DeleteFunc(slices.Clone(p.Sockets), func(s Socket) bool {
+		sockets := slices.DeleteFunc(slices.Clone(p.Sockets), func(s BoundSocket) bool {
 			return s.Proto != proto || p.hints.listens(s) || proto == "udp" && s.Local.Port() >= 1024 && !p.namesPort(s.Local.Port())
 		})
-		sortStable(sockets, func(a, b Socket) int {
+		sortStable(sockets, func(a, b BoundSocket) int {
 			return cmp.Or(cmp.Compare(a.Local.Port(), b.Local.Port()), cmp.Compare(a.Local.Addr().BitLen(), b.Local.Addr().BitLen()))
 		})
 		for _, c := range p.clients {
@@ -62,7 +62,7 @@ func (p *planner) namesPort(port uint16) bool {
 }
 
 // serves reports whether a socket takes what a client sends to the host's address.
-func (p *planner) serves(s Socket, c client) bool {
+func (p *planner) serves(s BoundSocket, c client) bool {
 	a := s.Local.Addr()
 	switch {
 	case s.Index != 0 && s.Index != p.holder(c.device).Index:
@@ -120,4 +120,4 @@ func (p *planner) borrowed() {
 }
 
 // isListener reports whether rules divert to a socket.
-func (p *planner) isListener(s Socket) bool { return p.hints.listens(s) }
+func (p *planner) isListener(s BoundSocket) bool { return p.hints.listens(s) }

@@ -88,7 +88,7 @@ type place struct {
 
 // sender is the socket that begins a flow.
 type sender struct {
-	*Result
+	*FlowResult
 	number    int
 	fd        int
 	open      bool // it is waited for
@@ -118,7 +118,7 @@ func (t *Twin) newRun(flows []Flow) *playing {
 	t.player.serial++
 	r := &playing{Twin: t, serial: t.player.serial}
 	for i, f := range flows {
-		r.flows = append(r.flows, &sender{Result: &Result{Flow: f, Outcome: Silence, Socket: -1}, number: i, fd: -1})
+		r.flows = append(r.flows, &sender{FlowResult: &FlowResult{Flow: f, Outcome: Silence, Socket: -1}, number: i, fd: -1})
 	}
 	return r
 }
@@ -227,8 +227,8 @@ func (r *playing) end() {
 }
 
 // results says what happened to the flows.
-func (r *playing) results() []Result {
-	all := make([]Result, 0, len(r.flows))
+func (r *playing) results() []FlowResult {
+	all := make([]FlowResult, 0, len(r.flows))
 	for _, f := range r.flows {
 		// A connection whose data never came is the flow's if it has its source.
 		for _, a := range r.accepted {
@@ -244,7 +244,7 @@ func (r *playing) results() []Result {
 				f.Outcome = Silence
 			}
 		}
-		all = append(all, *f.Result)
+		all = append(all, *f.FlowResult)
 	}
 	return all
 }

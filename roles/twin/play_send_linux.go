@@ -148,7 +148,7 @@ func (r *playing) ask(f *sender) bool {
 }
 
 // outcomes are what errors of a sender's socket mean before the connection is made.
-var outcomes = map[error]Outcome{
+var outcomes = map[error]FlowOutcome{
 	unix.ECONNREFUSED: Refused, unix.ECONNRESET: Reset, unix.EPIPE: Reset,
 	unix.ENETUNREACH: NoRoute, unix.EHOSTUNREACH: NoRoute, unix.EHOSTDOWN: NoRoute, unix.EADDRNOTAVAIL: NoRoute,
 	unix.EPERM: Denied, unix.EACCES: Denied, unix.EINVAL: Denied,

@@ -39,7 +39,7 @@ func prefixes(texts ...string) []netip.Prefix {
 
 // Pseudonyms is the configuration with other addresses in place of the host's, chosen at random and the
 // same in all of it. What it can't map is an error, as nothing may slip through.
-func (c *Config) Pseudonyms() (*Config, error) {
+func (c *Snapshot) Pseudonyms() (*Snapshot, error) {
 	var key [32]byte
 	if _, err := rand.Read(key[:]); err != nil {
 		return nil, err
@@ -47,7 +47,7 @@ func (c *Config) Pseudonyms() (*Config, error) {
 	return c.pseudonyms(key)
 }
 
-func (c *Config) pseudonyms(key [32]byte) (*Config, error) {
+func (c *Snapshot) pseudonyms(key [32]byte) (*Snapshot, error) {
 	p := &pseudonyms{key: key, flips: map[netip.Prefix]byte{}}
 	for _, a := range c.Addrs {
 		if a.Local.Is4() {
@@ -200,7 +200,7 @@ func maskBits(mask []byte) (int, bool) {
 }
 
 // config maps all of a configuration.
-func (p *pseudonyms) config(c *Config) (*Config, error) {
+func (p *pseudonyms) config(c *Snapshot) (*Snapshot, error) {
 	spared, err := c.spared()
 	if err != nil {
 		return nil, err
@@ -321,12 +321,12 @@ func (p *pseudonyms) hops(all attrs) error {
 }
 
 // ipsets maps the elements of sets of ipset.
-func (p *pseudonyms) ipsets(messages []Message) ([]Message, error) {
+func (p *pseudonyms) ipsets(messages []NetlinkMessage) ([]NetlinkMessage, error) {
 	const (
 		cidr, cidr2, netmask = 3, 21, 20
 		bitmask              = 12
 	)
-	var mapped []Message
+	var mapped []NetlinkMessage
 	for _, m := range messages {
 		m.Data = bytes.Clone(m.Data)
 		all, err := split(m.Data, 4)

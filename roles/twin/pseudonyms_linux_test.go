@@ -135,7 +135,7 @@ func TestPseudonyms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	live.Sockets = []Socket{{Proto: "tcp", Local: netip.MustParseAddrPort("192.168.77.1:80")}}
+	live.Sockets = []BoundSocket{{Proto: "tcp", Local: netip.MustParseAddrPort("192.168.77.1:80")}}
 	mapped, err := live.pseudonyms([32]byte{1}) // by another key one may become itself
 	if err != nil {
 		t.Fatal(err)
@@ -161,7 +161,7 @@ func TestPseudonyms(t *testing.T) {
 	for _, d := range append(lacks, Compare(mapped, twin)...) {
 		t.Error(d)
 	}
-	count := func(c *Config) map[string]int {
+	count := func(c *Snapshot) map[string]int {
 		n := map[string]int{"devices": len(c.Links), "addresses": len(c.Addrs), "routes": len(c.Routes), "policy rules": len(c.PolicyRules)}
 		for _, table := range c.Tables {
 			n["sets"] += len(table.Sets)

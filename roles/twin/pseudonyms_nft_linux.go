@@ -11,7 +11,7 @@ import (
 )
 
 // nft maps the addresses in messages of nf_tables: those of rules and of elements.
-func (p *pseudonyms) nft(c *Config, messages []Message) ([]Message, error) {
+func (p *pseudonyms) nft(c *Snapshot, messages []NetlinkMessage) ([]NetlinkMessage, error) {
 	sets := map[SetName]*Set{}
 	for _, t := range c.Tables {
 		for _, s := range t.Sets {
@@ -23,7 +23,7 @@ func (p *pseudonyms) nft(c *Config, messages []Message) ([]Message, error) {
 		}
 	}
 	intervals := map[SetName][]attrs{}
-	var mapped []Message
+	var mapped []NetlinkMessage
 	for _, m := range messages {
 		m.Data = bytes.Clone(m.Data)
 		all, err := split(m.Data, 4)
@@ -79,12 +79,12 @@ func (p *pseudonyms) nft(c *Config, messages []Message) ([]Message, error) {
 		mapped = append(mapped, elementMessages(name, some)...)
 	}
 	// Elements come behind their sets and before rules, for those who read in order.
-	sortStable(mapped, func(a, b Message) int { return nftRank(a) - nftRank(b) })
+	sortStable(mapped, func(a, b NetlinkMessage) int { return nftRank(a) - nftRank(b) })
 	return mapped, nil
 }
 
 // nftRank is the order in which messages are read.
-func nftRank(m Message) int {
+func nftRank(m NetlinkMessage) int {
 	return slices.Index([]uint16{unix.NFT_MSG_NEWTABLE, unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_NEWOBJ, unix.NFT_MSG_NEWSET, unix.NFT_MSG_NEWSETELEM,
 		unix.NFT_MSG_NEWFLOWTABLE, unix.NFT_MSG_NEWRULE}, m.Type&0xff)
 }
@@ -269,14 +269,14 @@ func after(key []byte, bits int) ([]byte, bool) {
 }
 
 // elementMessages are messages with the elements of a set, none of them longer than one the kernel sends.
-func elementMessages(set SetName, elements []attrs) []Message {
-	var all []Message
+func elementMessages(set SetName, elements []attrs) []NetlinkMessage {
+	var all []NetlinkMessage
 	for list := range slices.Chunk(elements, 256) {
 		var b []byte
 		for _, e := range list {
 			b = appendAttr(b, 1, e.bytes()) // NFTA_LIST_ELEM
 		}
-		all = append(all, Message{unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWSETELEM, attrs{
+		all = append(all, NetlinkMessage{unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWSETELEM, attrs{
 			{unix.NFTA_SET_ELEM_LIST_TABLE, zero(set.Table)}, {unix.NFTA_SET_ELEM_LIST_SET, zero(set.Name)}, {unix.NFTA_SET_ELEM_LIST_ELEMENTS, b},
 		}.append([]byte{set.Family, unix.NFNETLINK_V0, 0, 0})})
 	}

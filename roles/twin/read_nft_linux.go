@@ -145,7 +145,7 @@ func (d *Dump) readElements(ctx context.Context, c *netlink.Conn, set []byte) er
 		if err != nil {
 			return err
 		}
-		d.NFT = append(d.NFT, Message{uint16(m.Header.Type), m.Data})
+		d.NFT = append(d.NFT, NetlinkMessage{uint16(m.Header.Type), m.Data})
 		list, err := split(m.Data, 4)
 		if err != nil {
 			return err

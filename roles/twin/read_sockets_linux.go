@@ -18,7 +18,7 @@ import (
 
 // found is a socket with what it is known by in /proc/PID/fd.
 type found struct {
-	Socket
+	BoundSocket
 	inode uint64
 }
 
@@ -65,7 +65,7 @@ func (d *Dump) readSockets(ctx context.Context) error {
 		return cmp.Or(strings.Compare(a.Proto, b.Proto), cmp.Compare(a.Local.Port(), b.Local.Port()), a.Local.Addr().Compare(b.Local.Addr()))
 	})
 	for _, s := range all {
-		d.Sockets = append(d.Sockets, s.Socket)
+		d.Sockets = append(d.Sockets, s.BoundSocket)
 	}
 	return nil
 }
@@ -126,7 +126,7 @@ func parseDiag(b []byte, name string, big bool) (found, error) {
 	if b[0] == unix.AF_INET {
 		address = netip.AddrFrom4([4]byte(b[8:12]))
 	}
-	f := found{Socket: Socket{
+	f := found{BoundSocket: BoundSocket{
 		Proto: name, Local: netip.AddrPortFrom(address, binary.BigEndian.Uint16(b[4:])), V6Only: host32(about.get(inetDiagV6Only)) != 0,
 		Index: int(host32(b[40:44])), Mark: host32(about.get(inetDiagMark)), UID: host32(b[64:68]),
 	}, inode: uint64(host32(b[68:72]))}
@@ -186,7 +186,7 @@ func parseProcSockets(table []byte, state byte, name string) ([]found, error) {
 		if !ok {
 			return nil, fmt.Errorf("an address of %d bytes", len(b))
 		}
-		all = append(all, found{Socket: Socket{Proto: name, Local: netip.AddrPortFrom(address, uint16(p)), UID: uint32(uid)}, inode: inode})
+		all = append(all, found{BoundSocket: BoundSocket{Proto: name, Local: netip.AddrPortFrom(address, uint16(p)), UID: uint32(uid)}, inode: inode})
 	}
 	return all, nil
 }

@@ -58,7 +58,7 @@ func TestReadSockets(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := func(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
-	want := []Socket{
+	want := []BoundSocket{
 		{Proto: "tcp", Local: at("127.0.0.1:1001")},
 		{Proto: "tcp", Local: at("0.0.0.0:1002"), Transparent: true, ReuseAddr: true, Mark: 1, Index: 1},
 		{Proto: "tcp", Local: at("[::]:1003"), V6Only: true, Transparent: true},
@@ -94,7 +94,7 @@ func TestReadSockets(t *testing.T) {
 				slices.SortFunc(all, func(a, b found) int { return int(a.Local.Port()) - int(b.Local.Port()) })
 				if c.name == "netlink" { // it knows all but what no answer has
 					for i, f := range all {
-						got := f.Socket
+						got := f.BoundSocket
 						got.ReuseAddr, got.ReusePort, got.OrigDst, got.OrigDst6 = want[i].ReuseAddr, want[i].ReusePort, want[i].OrigDst, want[i].OrigDst6
 						got.GID, got.Comm, got.OptionsKnown = want[i].GID, want[i].Comm, true
 						if diff := cmp.Diff(want[i], got, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
@@ -107,9 +107,9 @@ func TestReadSockets(t *testing.T) {
 			}); err != nil {
 				t.Fatal(err)
 			}
-			var got []Socket
+			var got []BoundSocket
 			for _, f := range all {
-				got = append(got, f.Socket)
+				got = append(got, f.BoundSocket)
 			}
 			if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)

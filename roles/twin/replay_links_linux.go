@@ -15,7 +15,7 @@ const vethInfoPeer = 1 // VETH_INFO_PEER
 // wired reports whether the copy of a device is a veth, and whether its other end is outside.
 //
 //go:noinline
-func (c *Config) wired(l Link) (veth, outside bool) {
+func (c *Snapshot) wired(l Link) (veth, outside bool) {
 	switch {
 	case l.Loopback, l.Kind == "bridge", l.Kind == "vrf":
 		return false, false
@@ -26,7 +26,7 @@ func (c *Config) wired(l Link) (veth, outside bool) {
 // mate is the other end of a veth both ends of which the host has, else nil.
 //
 //go:noinline
-func (c *Config) mate(l Link) *Link {
+func (c *Snapshot) mate(l Link) *Link {
 	if l.Kind != "veth" || l.PeerAway || l.Peer == 0 {
 		return nil
 	}
@@ -174,12 +174,12 @@ func (r *replay) newLink(l Link, outside int) []byte {
 }
 
 // hasPorts reports whether a bridge has any.
-func (c *Config) hasPorts(bridge Link) bool {
+func (c *Snapshot) hasPorts(bridge Link) bool {
 	return slices.ContainsFunc(c.Links, func(l Link) bool { return l.Master == bridge.Index })
 }
 
 // rawLink is the message that a device was read from.
-func (c *Config) rawLink(index int) attrs {
+func (c *Snapshot) rawLink(index int) attrs {
 	for i, l := range c.Links {
 		if l.Index == index {
 			all, err := split(c.Dump.Links[i], unix.SizeofIfInfomsg)
@@ -266,7 +266,7 @@ func (r *replay) setLink(l Link) []byte {
 // link returns the device with an index, nil if there is none.
 //
 //go:noinline
-func (c *Config) link(index int) *Link {
+func (c *Snapshot) link(index int) *Link {
 	for i := range c.Links {
 		if c.Links[i].Index == index && index != 0 {
 			return &c.Links[i]

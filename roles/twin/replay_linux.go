@@ -18,8 +18,8 @@ import (
 //
 // What the kernel did not take is returned, and the rest is there. An error means that there is no
 // copy.
-func (c *Config) Replay(ctx context.Context, inside, outside *Netns) ([]Difference, error) {
-	r := &replay{Config: c, ctx: ctx}
+func (c *Snapshot) Replay(ctx context.Context, inside, outside *Netns) ([]Difference, error) {
+	r := &replay{Snapshot: c, ctx: ctx}
 	if ok, err := veth.there(); err == nil && !ok {
 		r.lack("module", "the kernel loads veth for the twin, and keeps it")
 	}
@@ -51,7 +51,7 @@ func (c *Config) Replay(ctx context.Context, inside, outside *Netns) ([]Differen
 
 // replay is a replay under way, on the thread of the copy's namespace.
 type replay struct {
-	*Config
+	*Snapshot
 	ctx   context.Context
 	lacks []Difference
 }

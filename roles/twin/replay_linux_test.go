@@ -43,7 +43,7 @@ func shell(t testing.TB, n *Netns, script string) {
 }
 
 // twinOf replays the configuration of a namespace in another one, and returns both as they were read.
-func twinOf(t *testing.T, host *Netns) (live, twin *Config, lacks []Difference) {
+func twinOf(t *testing.T, host *Netns) (live, twin *Snapshot, lacks []Difference) {
 	t.Helper()
 	ctx := context.Background()
 	live, err := host.Read(ctx)

@@ -50,13 +50,13 @@ func (r *replay) surplusAddresses() error {
 // others have it.
 //
 //go:noinline
-func (c *Config) waits(a Addr) bool {
+func (c *Snapshot) waits(a Addr) bool {
 	l := c.link(a.Index)
 	return a.Local.Is6() && a.Flags&unix.IFA_F_TENTATIVE != 0 && l != nil && !l.Carrier
 }
 
 // newAddr is the message of an address without what the kernel made up for it.
-func (c *Config) newAddr(i int) []byte {
+func (c *Snapshot) newAddr(i int) []byte {
 	m := c.Dump.Addrs[i]
 	all, err := split(m, unix.SizeofIfAddrmsg)
 	if err != nil {
@@ -344,7 +344,7 @@ func lacks(some, others []string) []int {
 }
 
 // routeText is a route as ip(8) writes it, in short.
-func (c *Config) routeText(n int) string {
+func (c *Snapshot) routeText(n int) string {
 	r := c.Routes[n]
 	text := fmt.Sprintf("%v table %d", r.Dst, r.Table)
 	if name := routeTypes[r.Type]; name != "" && r.Type != unix.RTN_UNICAST {
@@ -370,7 +370,7 @@ var routeTypes = map[uint8]string{
 }
 
 // ruleText is a policy rule as ip(8) writes it, in short.
-func (c *Config) ruleText(n int) string {
+func (c *Snapshot) ruleText(n int) string {
 	r := c.PolicyRules[n]
 	text := fmt.Sprintf("%d:", r.Priority)
 	if r.Invert {

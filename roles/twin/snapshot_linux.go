@@ -45,7 +45,7 @@ func (e *SnapshotError) Hint() string { return e.hint }
 
 // Save writes a snapshot of the configuration, for a bug report. Comments, hardware addresses' vendors,
 // and neighbors that no rule names are left out.
-func (c *Config) Save(w io.Writer) error {
+func (c *Snapshot) Save(w io.Writer) error {
 	d, err := c.spared()
 	if err != nil {
 		return err
@@ -66,7 +66,7 @@ func (c *Config) Save(w io.Writer) error {
 }
 
 // Load reads a snapshot. It trusts nothing in it. An error is a *SnapshotError, or one of r.
-func Load(r io.Reader) (*Config, error) {
+func Load(r io.Reader) (*Snapshot, error) {
 	head := make([]byte, len(snapshotHead))
 	if _, err := io.ReadFull(r, head); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return nil, &SnapshotError{errors.New("the file is cut, or is none"), notOne}
@@ -97,7 +97,7 @@ func Load(r io.Reader) (*Config, error) {
 const notOne = "give a file that 'pfdivert doctor -save FILE' wrote"
 
 // unpacked makes a configuration of a snapshot's bytes.
-func unpacked(b []byte) (*Config, error) {
+func unpacked(b []byte) (*Snapshot, error) {
 	var d Dump
 	if err := wire.Unpack(b, &d); err != nil {
 		return nil, &SnapshotError{err, notOne}
@@ -155,7 +155,7 @@ func (d *Dump) check() error {
 			return wrong("a connection %q of %q", u.Proto, u.Comm)
 		}
 	}
-	for _, m := range append(append([]Message{}, d.NFT...), d.Asked...) {
+	for _, m := range append(append([]NetlinkMessage{}, d.NFT...), d.Asked...) {
 		if m.Type>>8 != unix.NFNL_SUBSYS_NFTABLES {
 			return wrong("a message of type %d for nf_tables", m.Type)
 		}
@@ -178,7 +178,7 @@ func (d *Dump) check() error {
 }
 
 // checkNames refuses names that a terminal would act upon.
-func (c *Config) checkNames() error {
+func (c *Snapshot) checkNames() error {
 	var names []string
 	for _, l := range c.Links {
 		names = append(names, l.Name, l.Kind)

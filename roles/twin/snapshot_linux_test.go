@@ -34,7 +34,7 @@ const everything = `
 `
 
 // saved is a snapshot of a namespace, as it would be saved there.
-func saved(t testing.TB, host *Netns) (*Config, []byte) {
+func saved(t testing.TB, host *Netns) (*Snapshot, []byte) {
 	t.Helper()
 	live, err := host.Read(context.Background())
 	if err != nil {

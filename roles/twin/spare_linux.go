@@ -8,7 +8,7 @@ import (
 )
 
 // spared is the dump as it goes into a snapshot: without what is no one's business.
-func (c *Config) spared() (*Dump, error) {
+func (c *Snapshot) spared() (*Dump, error) {
 	d := c.Dump
 	d.Links, d.Neighbors, d.NFT, d.Asked, d.Sets, d.Legacy = nil, nil, nil, nil, nil, nil
 	for _, m := range c.Dump.Links {
@@ -18,13 +18,13 @@ func (c *Config) spared() (*Dump, error) {
 		}
 		d.Links = append(d.Links, spared)
 	}
-	for _, list := range []struct{ from, to *[]Message }{{&c.NFT, &d.NFT}, {&c.Asked, &d.Asked}} {
+	for _, list := range []struct{ from, to *[]NetlinkMessage }{{&c.NFT, &d.NFT}, {&c.Asked, &d.Asked}} {
 		for _, m := range *list.from {
 			data, err := spareNFT(m)
 			if err != nil {
 				return nil, err
 			}
-			*list.to = append(*list.to, Message{m.Type, data})
+			*list.to = append(*list.to, NetlinkMessage{m.Type, data})
 		}
 	}
 	for _, m := range c.Sets {
@@ -48,7 +48,7 @@ func (c *Config) spared() (*Dump, error) {
 			}
 			all = all.without(ipsetAttrADT).with(ipsetAttrADT|nestedFlag, some.bytes())
 		}
-		d.Sets = append(d.Sets, Message{m.Type, all.append(bytes.Clone(m.Data[:4]))})
+		d.Sets = append(d.Sets, NetlinkMessage{m.Type, all.append(bytes.Clone(m.Data[:4]))})
 	}
 	for _, t := range c.Legacy {
 		spared := LegacyTable{t.IPv6, t.Name, t.Info, bytes.Clone(t.Entries)}
@@ -73,7 +73,7 @@ func (c *Config) spared() (*Dump, error) {
 
 // spareCards takes the vendors out of the hardware addresses of the host and its neighbors where rules
 // and sets of nf_tables name them.
-func (c *Config) spareCards(messages []Message) []Message {
+func (c *Snapshot) spareCards(messages []NetlinkMessage) []NetlinkMessage {
 	cards := [][]byte{}
 	for _, l := range c.Links {
 		cards = append(cards, l.MAC)
@@ -81,7 +81,7 @@ func (c *Config) spareCards(messages []Message) []Message {
 	for _, n := range c.Neighbors {
 		cards = append(cards, n.MAC)
 	}
-	var all []Message
+	var all []NetlinkMessage
 	for _, m := range messages {
 		for _, card := range cards {
 			spared := bytes.Clone(card)
@@ -95,11 +95,11 @@ func (c *Config) spareCards(messages []Message) []Message {
 }
 
 // named reports whether rules, sets or policy rules contain an address.
-func (c *Config) named(address []byte) bool {
+func (c *Snapshot) named(address []byte) bool {
 	in := func(b []byte) bool { return bytes.Contains(b, address) }
-	return slices.ContainsFunc(c.NFT, func(m Message) bool { return in(m.Data) }) ||
-		slices.ContainsFunc(c.Asked, func(m Message) bool { return in(m.Data) }) ||
-		slices.ContainsFunc(c.Sets, func(m Message) bool { return in(m.Data) }) ||
+	return slices.ContainsFunc(c.NFT, func(m NetlinkMessage) bool { return in(m.Data) }) ||
+		slices.ContainsFunc(c.Asked, func(m NetlinkMessage) bool { return in(m.Data) }) ||
+		slices.ContainsFunc(c.Sets, func(m NetlinkMessage) bool { return in(m.Data) }) ||
 		slices.ContainsFunc(c.Legacy, func(t LegacyTable) bool { return in(t.Entries) }) ||
 		slices.ContainsFunc(c.Dump.Rules, in)
 }
@@ -215,7 +215,7 @@ var userData = map[uint16]uint16{
 }
 
 // spareNFT takes comments and vendors out of a message of nf_tables, and what the kernel says of itself.
-func spareNFT(m Message) ([]byte, error) {
+func spareNFT(m NetlinkMessage) ([]byte, error) {
 	all, err := split(m.Data, 4)
 	if err != nil {
 		return nil, err

@@ -23,7 +23,7 @@ type stand struct {
 func (t *Twin) listen() error {
 	var errs []error
 	for i, s := range t.Config.Sockets {
-		same := func(o Socket) bool {
+		same := func(o BoundSocket) bool {
 			return o.Proto == s.Proto && o.Local == s.Local && o.Index == s.Index && o.V6Only == s.V6Only
 		}
 		if slices.IndexFunc(t.Config.Sockets, same) < i {

@@ -25,14 +25,14 @@ type part struct {
 
 // writer writes rules as their own tools do: nft(8), iptables-save(8).
 type writer struct {
-	c    *Config
+	c    *Snapshot
 	sets map[[3]string]*Set
 	// abridged is set when a text is shorter than the rule: it can be read, not typed.
 	abridged bool
 }
 
 //go:noinline
-func newWriter(c *Config) *writer {
+func newWriter(c *Snapshot) *writer {
 	w := &writer{c: c, sets: map[[3]string]*Set{}}
 	for _, t := range c.Tables {
 		for _, s := range t.Sets {
@@ -55,7 +55,7 @@ func ofIptables(t *Table) bool {
 }
 
 // rule writes a rule: in nft's syntax, or iptables' without "-A CHAIN".
-func (w *writer) rule(t *Table, r *Rule) string {
+func (w *writer) rule(t *Table, r *ChainRule) string {
 	p := &decoder{w: w, t: t, regs: map[uint32]operand{}}
 	for _, e := range r.Exprs {
 		p.expr(e.Name, nested{e.Data})

@@ -26,12 +26,12 @@ const traceTable = "pfdivert trace"
 var hookNames = []string{"prerouting", "input", "forward", "output", "postrouting"}
 
 // traced returns the configuration with a table that has its packets traced.
-func (c *Config) traced() (*Config, error) {
+func (c *Snapshot) traced() (*Snapshot, error) {
 	d := c.Dump
-	message := func(kind int, all attrs) Message {
-		return Message{uint16(unix.NFNL_SUBSYS_NFTABLES<<8 | kind), all.append([]byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0})}
+	message := func(kind int, all attrs) NetlinkMessage {
+		return NetlinkMessage{uint16(unix.NFNL_SUBSYS_NFTABLES<<8 | kind), all.append([]byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0})}
 	}
-	made := []Message{message(unix.NFT_MSG_NEWTABLE, attrs{{unix.NFTA_TABLE_NAME, zero(traceTable)}, {unix.NFTA_TABLE_FLAGS, be32(0)}})}
+	made := []NetlinkMessage{message(unix.NFT_MSG_NEWTABLE, attrs{{unix.NFTA_TABLE_NAME, zero(traceTable)}, {unix.NFTA_TABLE_FLAGS, be32(0)}})}
 	for hook, name := range hookNames {
 		for _, place := range []struct {
 			name     string
@@ -55,7 +55,7 @@ func (c *Config) traced() (*Config, error) {
 }
 
 // redecode makes a configuration of a dump that was changed.
-func redecode(d *Dump) (*Config, error) {
+func redecode(d *Dump) (*Snapshot, error) {
 	c, err := decode(d)
 	if err != nil {
 		return nil, err
@@ -78,12 +78,12 @@ type traceEvent struct {
 
 // Trace runs flows in a twin of their own that traces packets, all at once, and returns each one's
 // result and path. What a flow's packets do to each other's (limits, sets that are filled) is in it.
-func Trace(ctx context.Context, c *Config, flows []Flow) (results []Result, paths []Path, err error) {
+func Trace(ctx context.Context, c *Snapshot, flows []Flow) (results []FlowResult, paths []FlowPath, err error) {
 	type traced struct {
-		result Result
-		path   Path
+		result FlowResult
+		path   FlowPath
 	}
-	all, err := perOwner(c, flows, func(as *Config, some []Flow) ([]traced, error) {
+	all, err := perOwner(c, flows, func(as *Snapshot, some []Flow) ([]traced, error) {
 		results, paths, err := c.traceAs(ctx, as, some)
 		if err != nil {
 			return nil, err
@@ -101,7 +101,7 @@ func Trace(ctx context.Context, c *Config, flows []Flow) (results []Result, path
 }
 
 // traceAs is Trace with rules as one owner's sockets find them. The texts are those of the host's rules.
-func (c *Config) traceAs(ctx context.Context, as *Config, flows []Flow) ([]Result, []Path, error) {
+func (c *Snapshot) traceAs(ctx context.Context, as *Snapshot, flows []Flow) ([]FlowResult, []FlowPath, error) {
 	traced, err := as.traced()
 	if err != nil {
 		return nil, nil, err
@@ -138,13 +138,13 @@ func (c *Config) traceAs(ctx context.Context, as *Config, flows []Flow) ([]Resul
 	for name := range after {
 		after[name] -= before[name]
 	}
-	paths := make([]Path, len(flows))
+	paths := make([]FlowPath, len(flows))
 	packets := tr.packets()
 	if err := t.askRoutes(packets); err != nil {
 		return nil, nil, err
 	}
 	for i, r := range results {
-		paths[i] = Path{Flow: r.Flow.ID, Counters: after}
+		paths[i] = FlowPath{Flow: r.Flow.ID, Counters: after}
 		for _, p := range packets {
 			switch {
 			case p.Proto != r.Flow.Proto || !r.Source.IsValid():
@@ -205,7 +205,7 @@ type place1 struct {
 
 // tracer reads a twin's traces.
 type tracer struct {
-	config *Config
+	config *Snapshot
 	writer *writer
 	rules  map[ruleKey]place1
 	chains map[ruleKey]*Chain
@@ -600,9 +600,9 @@ func legacyPriority(table, hook string) int32 {
 var setsMark = regexp.MustCompile(`(?:-j MARK --set-xmark|--tproxy-mark) (0x[0-9a-f]+/0x[0-9a-f]+)`)
 
 // packets makes packets of the events.
-func (tr *tracer) packets() []Packet {
+func (tr *tracer) packets() []PacketPath {
 	type way struct {
-		packet Packet
+		packet PacketPath
 		last   traceEvent // with the headers that it has now
 	}
 	var all []*way
@@ -625,7 +625,7 @@ func (tr *tracer) packets() []Packet {
 				w = looped(e)
 			}
 			if w == nil {
-				w = &way{packet: Packet{Proto: e.proto, From: e.from, To: e.to, Flags: e.flags}}
+				w = &way{packet: PacketPath{Proto: e.proto, From: e.from, To: e.to, Flags: e.flags}}
 				all = append(all, w)
 			}
 			open[e.id] = w
@@ -649,7 +649,7 @@ func (tr *tracer) packets() []Packet {
 		e.hop.own = e.hop.Table == traceTable
 		w.packet.Hops = append(w.packet.Hops, e.hop)
 	}
-	packets := make([]Packet, len(all))
+	packets := make([]PacketPath, len(all))
 	for i, w := range all {
 		packets[i] = w.packet
 	}

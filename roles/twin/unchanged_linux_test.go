@@ -18,7 +18,7 @@ import (
 
 // state is all that is known of a host: what is read of it, each file of /proc/sys/net, and what the
 // kernel counted.
-func state(t *testing.T, host *Netns) (*Config, map[string]string) {
+func state(t *testing.T, host *Netns) (*Snapshot, map[string]string) {
 	t.Helper()
 	all := map[string]string{}
 	c, err := host.Read(context.Background())

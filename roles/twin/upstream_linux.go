@@ -18,13 +18,13 @@ const maxUpstreams = 6
 
 // upstreams reads the connections that programs have to others which take diverted packets: rules for
 // the host's own packets must leave them out. It looks for them only where there are such rules.
-func (c *Config) upstreams(ctx context.Context) ([]Upstream, error) {
+func (c *Snapshot) upstreams(ctx context.Context) ([]Upstream, error) {
 	h := c.hints()
 	if !slices.ContainsFunc(h.seen, func(s hookSeen) bool { return s.hook == unix.NF_INET_LOCAL_OUT && h.diverts[s.base] }) {
 		return nil, nil
 	}
 	var ports []uint16
-	programs := map[string]Socket{}
+	programs := map[string]BoundSocket{}
 	for _, s := range c.Sockets {
 		if s.Comm != "" && h.listens(s) {
 			programs[s.Comm] = s
@@ -110,8 +110,8 @@ func connections(ctx context.Context, family, protocol byte, name string) ([]con
 }
 
 // socketsOf finds the sockets of all processes of some programs, by their inodes.
-func socketsOf(programs map[string]Socket) map[uint64]Socket {
-	all := map[uint64]Socket{}
+func socketsOf(programs map[string]BoundSocket) map[uint64]BoundSocket {
+	all := map[uint64]BoundSocket{}
 	names, _ := filepath.Glob("/proc/[0-9]*/comm")
 	for _, name := range names {
 		comm, err := os.ReadFile(name)

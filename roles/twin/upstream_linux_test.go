@@ -54,7 +54,7 @@ func TestUpstreams(t *testing.T) {
 				t.Fatal(err)
 			}
 			sh(t, live, c.script)
-			var config *Config
+			var config *Snapshot
 			if err := live.Do(func() (err error) {
 				config, err = read(context.Background(), true)
 				return err

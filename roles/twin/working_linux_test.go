@@ -13,27 +13,27 @@ func TestWorking(t *testing.T) {
 		script  string // run before the rules
 		load    string
 		rules   string
-		sockets []Socket
+		sockets []BoundSocket
 	}{
-		{name: "docker", script: bridges(4), load: "iptables-restore", rules: dockerRules(60), sockets: []Socket{socket("tcp", "0.0.0.0:22"), socket("udp", "127.0.0.53:53")}},
-		{name: "docker of legacy", script: bridges(4), load: "iptables-legacy-restore", rules: dockerRules(60), sockets: []Socket{socket("tcp", "0.0.0.0:22")}},
-		{name: "kube-proxy", script: bridges(1), load: "iptables-restore", rules: kubeRules(40), sockets: []Socket{socket("tcp", "[::]:10250"), socket("tcp", "0.0.0.0:22")}},
-		{name: "ufw", load: "iptables-restore", rules: ufwRules(60), sockets: []Socket{socket("tcp", "0.0.0.0:22"), socket("tcp", "0.0.0.0:8080"), socket("udp", "0.0.0.0:53")}},
-		{name: "firewalld", load: "nft -f -", rules: firewalldRules(), sockets: []Socket{socket("tcp", "[::]:22"), socket("udp", "[::]:546"), socket("tcp", "[::]:9090")}},
-		{name: "fw4 with a proxy", script: toLo, load: "nft -f -", rules: fw4Rules(40), sockets: []Socket{
+		{name: "docker", script: bridges(4), load: "iptables-restore", rules: dockerRules(60), sockets: []BoundSocket{socket("tcp", "0.0.0.0:22"), socket("udp", "127.0.0.53:53")}},
+		{name: "docker of legacy", script: bridges(4), load: "iptables-legacy-restore", rules: dockerRules(60), sockets: []BoundSocket{socket("tcp", "0.0.0.0:22")}},
+		{name: "kube-proxy", script: bridges(1), load: "iptables-restore", rules: kubeRules(40), sockets: []BoundSocket{socket("tcp", "[::]:10250"), socket("tcp", "0.0.0.0:22")}},
+		{name: "ufw", load: "iptables-restore", rules: ufwRules(60), sockets: []BoundSocket{socket("tcp", "0.0.0.0:22"), socket("tcp", "0.0.0.0:8080"), socket("udp", "0.0.0.0:53")}},
+		{name: "firewalld", load: "nft -f -", rules: firewalldRules(), sockets: []BoundSocket{socket("tcp", "[::]:22"), socket("udp", "[::]:546"), socket("tcp", "[::]:9090")}},
+		{name: "fw4 with a proxy", script: toLo, load: "nft -f -", rules: fw4Rules(40), sockets: []BoundSocket{
 			socket("tcp", "[::]:5330", "transparent"), socket("udp", "[::]:5330", "transparent"), socket("tcp", "[::]:22"), socket("udp", "0.0.0.0:53"), socket("tcp", "[::]:80")}},
-		{name: "mwan3 with a proxy", load: "iptables-restore", rules: mwanRules(80), sockets: []Socket{
+		{name: "mwan3 with a proxy", load: "iptables-restore", rules: mwanRules(80), sockets: []BoundSocket{
 			socket("tcp", "0.0.0.0:7895", "transparent"), socket("udp", "0.0.0.0:7895", "transparent"), socket("tcp", "0.0.0.0:22")},
 			script: `ip rule add pref 900 fwmark 1/0xff lookup 900; ip route add local default dev lo table 900
 ip route add default via 10.91.2.2 table 1; ip route add 10.91.1.0/24 dev lan0 table 1; ip rule add pref 1001 iif wan0 lookup 1; ip rule add pref 2001 fwmark 0x100/0x3f00 lookup 1`},
-		{name: "istio", load: "iptables-restore", rules: istioRules(280), sockets: []Socket{
+		{name: "istio", load: "iptables-restore", rules: istioRules(280), sockets: []BoundSocket{
 			socket("tcp", "0.0.0.0:15001", "uid=1337"), socket("tcp", "0.0.0.0:15006", "uid=1337"), socket("tcp", "0.0.0.0:15090", "uid=1337"), socket("tcp", "0.0.0.0:8080")}},
-		{name: "tailscale and ufw", load: "iptables-restore", rules: tailscaleRules(60), sockets: []Socket{socket("tcp", "0.0.0.0:22"), socket("udp", "0.0.0.0:41641")},
+		{name: "tailscale and ufw", load: "iptables-restore", rules: tailscaleRules(60), sockets: []BoundSocket{socket("tcp", "0.0.0.0:22"), socket("udp", "0.0.0.0:41641")},
 			script: `ip tuntap add dev tailscale0 mode tun; ip addr add 100.101.102.103/32 dev tailscale0; ip link set tailscale0 up
 for f in -4 -6; do ip $f rule add pref 5210 fwmark 0x80000/0xff0000 lookup main; ip $f rule add pref 5230 fwmark 0x80000/0xff0000 lookup default
 ip $f rule add pref 5250 fwmark 0x80000/0xff0000 unreachable; ip $f rule add pref 5270 lookup 52; done; ip route add 100.64.0.9 dev tailscale0 table 52`},
 		{name: "cilium", script: "ip rule add pref 9 fwmark 0x200/0xf00 lookup 2004; ip route add local default dev lo table 2004\n" + bridges(1), load: "iptables-restore", rules: ciliumRules(70),
-			sockets: []Socket{socket("tcp", "127.0.0.1:10001", "transparent"), socket("tcp", "0.0.0.0:22")}},
+			sockets: []BoundSocket{socket("tcp", "127.0.0.1:10001", "transparent"), socket("tcp", "0.0.0.0:22")}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if n := strings.Count(strings.TrimSpace(c.rules), "\n"); n < 300 {
