@@ -51,9 +51,7 @@ func inHost(t *testing.T, script string) (string, int) {
 	t.Helper()
 	labtest.Need(t)
 	labtest.Programs(t, "nft", "ip", "sysctl", "nsenter", "unshare")
-	if os.Geteuid() != 0 {
-		t.Skip("the host is made by root")
-	}
+	labtest.Root(t)
 	bin := program(t)
 	cmd := exec.CommandContext(t.Context(), "timeout", "60", "unshare", "-n", "bash", "-c",
 		doctorHost+script+"\nstatus=$?\nkill $(jobs -p)\nexit $status")

@@ -24,9 +24,7 @@ import (
 // and the same with fd91:1::/64 and fd91:2::/64.
 func router(t *testing.T, script string) *Netns {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("only root may make namespaces with these tools")
-	}
+	labtest.Root(t)
 	live, beyond := netns(t), netns(t)
 	sh(t, live, fmt.Sprintf(routerScript, fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), beyond.FD())))
 	sh(t, beyond, "ip link set lan-peer up; ip link set wan-peer up")

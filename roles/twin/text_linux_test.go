@@ -92,7 +92,7 @@ func testNetns(t *testing.T) *Netns {
 	t.Helper()
 	n, err := NewNetns()
 	if err != nil {
-		t.Skip(err)
+		labtest.Lacks(t, "network namespaces", err)
 	}
 	t.Cleanup(func() { n.Close() })
 	return n
@@ -101,9 +101,7 @@ func testNetns(t *testing.T) *Netns {
 // inNetns runs a command line there.
 func inNetns(t *testing.T, n *Netns, input, command string) string {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("the rules' tools need root")
-	}
+	labtest.Root(t)
 	var out []byte
 	err := n.Do(func() (err error) {
 		runtime.LockOSThread()

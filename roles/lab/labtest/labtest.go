@@ -66,6 +66,14 @@ func Need(t testing.TB) {
 	}
 }
 
+// Root skips the test of a user other than root; see Lacks.
+func Root(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		Lacks(t, "root", os.ErrPermission)
+	}
+}
+
 // NeedUsers skips the test on a machine that forbids user namespaces; see Lacks.
 func NeedUsers(t testing.TB) {
 	t.Helper()
@@ -170,9 +178,7 @@ func record(test, what string, why error) error {
 // this process is no root that could become that user.
 func AsNobody(t *testing.T, pattern string) {
 	t.Helper()
-	if os.Getenv(inside) == "" || os.Geteuid() != 0 {
-		t.Skip("only root can drop to a user without privilege")
-	}
+	Root(t)
 	NeedUsers(t)
 	cmd := exec.Command("/proc/self/exe", "-test.run", pattern, "-test.v", "-test.count=1")
 	for _, e := range os.Environ() {
