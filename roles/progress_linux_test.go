@@ -12,8 +12,8 @@ import (
 	"pfdivert/roles/lab/labtest"
 )
 
-// TestProgressOnTerminal: a terminal shows what a run does while its hosts are not reached yet, and how
-// far it is afterwards, and nothing of that stays.
+// TestProgressOnTerminal: a terminal shows what a run does while its hosts are not reached yet, and
+// how far it is afterwards, and nothing of that stays.
 func TestProgressOnTerminal(t *testing.T) {
 	labtest.Need(t)
 	labtest.Programs(t, "script")
@@ -32,7 +32,8 @@ func TestProgressOnTerminal(t *testing.T) {
 		shows   []string // one after the other
 		last    string   // what stays
 	}{
-		{"pfdivert run inet-args-tcp-to", []string{"making two hosts on this machine ... ", "0/1"}, "1 target: 1 PASS in"},
+		{"pfdivert run inet-args-tcp-to", []string{"making two hosts on this machine ... ", "0/1"},
+			"1 target: 1 PASS in"},
 		{"REMOTE_SSH=root@x " + addresses + "pfdivert run inet-args-tcp-to", []string{"reaching root@x ... ", "FIFO"},
 			"hint:"},
 	} {

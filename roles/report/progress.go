@@ -39,8 +39,8 @@ func NewProgress(w io.Writer, live bool) *Progress {
 	return &Progress{w: w, live: live, count: make(map[matrix.Verdict]int)}
 }
 
-// Doing draws what is done before the first target. It is drawn once, and someone who is asked for a
-// password by another program is asked behind it.
+// Doing draws what is done before the first target. It is drawn once: ssh, which may ask for a
+// password, asks behind it.
 func (p *Progress) Doing(what string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

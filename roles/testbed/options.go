@@ -16,7 +16,7 @@ type Options struct {
 	Getenv func(string) string
 	// Notices gets a line for what an agent says unasked. It is written to by several goroutines.
 	Notices io.Writer
-	// Doing, unless it is nil, is told what is done to reach the hosts. It is called by several goroutines.
+	// Doing, unless it is nil, is told what is done to reach the hosts. Several goroutines call it.
 	Doing     func(what string)
 	Sudo      string        // makes root on LOCAL
 	HostsFile string        // "" for the host of the environment, or a lab
