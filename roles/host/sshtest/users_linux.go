@@ -66,8 +66,8 @@ func UserOf(destination string) *User {
 	return &User{shell: "/bin/sh"}
 }
 
-// Need is the function Need for the user's shell and what makes them root. Each world has folders of
-// sudo's.
+// Need is the function Need for the user's shell and what makes them root. Each world has
+// folders of sudo's.
 func (u *User) Need(t testing.TB, sudo string) {
 	t.Helper()
 	Need(t, u.shell, "/usr/bin/sudo")
