@@ -457,6 +457,7 @@ func TestBuildForbidden(t *testing.T) {
 }
 
 func TestAsNobody(t *testing.T) {
+	labtest.Programs(t, "ip", "nsenter") // for TestRun and TestDescribe
 	labtest.AsNobody(t, "^(TestFirstPacket|TestLocals|TestFakesRouted|TestQuiet|TestSysctls|TestClose|TestRun|TestDescribe)$")
 }
 
