@@ -212,8 +212,11 @@ func TestExplain(t *testing.T) {
 		{"not-tested", because(to(), "question-failed", "netstat printed nonsense")},
 		{"not-tested", because(Case{}, "agent-lost", "")},
 		{"not-tested", change(because(Case{}, "agent-lost", ""), func(c *Case) { c.Remote.Cut = true })},
-		{"not-looked-at", change(remote(to(), "ip rule", "0:\tfrom all lookup local"), func(c *Case) { c.Remote.Cut = true })},
+		{"not-looked-at", change(remote(to(), "ip rule", "0:\tfrom all lookup local"),
+			func(c *Case) { c.Remote.Cut = true })},
 		{"not-looked-at", change(because(to(), "not-counted", ""), func(c *Case) { c.Local.Cut = true })},
+		{"not-looked-at", change(remote(to(), "ip rule", strings.Repeat("0:\tfrom all lookup local\n", 1<<12)),
+			func(c *Case) { c.Remote.Bound() })},
 		{"socket-trouble", because(to(), "socket-failed", "server: open: too many open files")},
 
 		{"no-route-to-fake", because(to(), "local-route", "")},

@@ -23,8 +23,8 @@ const (
 	typeService = 13
 )
 
-// keyParts are the types of a key's parts, 6 bits each in the type of a set; one of none but a few well
-// known types is nil.
+// keyParts are the types of a key's parts, 6 bits each in the type of a set; one of none but a few
+// well known types is nil.
 func keyParts(keyType uint32) []uint32 {
 	var parts []uint32
 	for ; keyType != 0; keyType >>= 6 {
@@ -39,9 +39,9 @@ func keyParts(keyType uint32) []uint32 {
 }
 
 // Ask completes the big sets of nf_tables, of which Read takes a sample: it asks the kernel for the
-// elements that have the flows' addresses and ports, those of the host and its neighbors. A replay has
-// these elements and no others. Read has asked for the flows of Plan; for others it is called in the
-// namespace that was read.
+// elements that have the flows' addresses and ports, those of the host and its neighbors. A replay
+// has these elements and no others. Read has asked for the flows of Plan; for others it is called
+// in the namespace that was read.
 func (c *Snapshot) Ask(ctx context.Context, flows []Flow) error {
 	if len(c.Partial) == 0 {
 		return nil
@@ -66,7 +66,8 @@ func (c *Snapshot) Ask(ctx context.Context, flows []Flow) error {
 					return fmt.Errorf("set %s: %w", s.Name, err)
 				}
 				for _, m := range found {
-					if !slices.ContainsFunc(c.Asked, func(o NetlinkMessage) bool { return string(o.Data[4:]) == string(m.Data[4:]) }) {
+					if !slices.ContainsFunc(c.Asked,
+						func(o NetlinkMessage) bool { return string(o.Data[4:]) == string(m.Data[4:]) }) {
 						c.Asked = append(c.Asked, m)
 					}
 				}
@@ -157,10 +158,12 @@ func askElement(c *netlink.Conn, s *Set, key []byte) ([]NetlinkMessage, error) {
 			}
 		}
 		answers, err := c.Execute(netlink.Message{
-			Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETSETELEM, Flags: netlink.Request},
+			Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETSETELEM,
+				Flags: netlink.Request},
 			Data: attrs{
 				{unix.NFTA_SET_ELEM_LIST_TABLE, zero(s.Table)}, {unix.NFTA_SET_ELEM_LIST_SET, zero(s.Name)},
-				{unix.NFTA_SET_ELEM_LIST_ELEMENTS | nestedFlag, appendAttr(nil, 1|nestedFlag, element.bytes())}, // NFTA_LIST_ELEM
+				// NFTA_LIST_ELEM
+				{unix.NFTA_SET_ELEM_LIST_ELEMENTS | nestedFlag, appendAttr(nil, 1|nestedFlag, element.bytes())},
 			}.append([]byte{family, unix.NFNETLINK_V0, 0, 0}),
 		})
 		if errors.Is(err, unix.ENOENT) {

@@ -38,8 +38,8 @@ type Dump struct {
 	Sets   []NetlinkMessage // ipset: struct nfgenmsg and attributes
 	Legacy []LegacyTable
 
-	// Partial names the sets of nf_tables of which only a sample of elements is in NFT, and Asked has
-	// those of their elements that were asked for.
+	// Partial names the sets of nf_tables of which only a sample of elements is in NFT, and Asked
+	// has those of their elements that were asked for.
 	Partial []SetName
 	Asked   []NetlinkMessage
 
@@ -178,11 +178,13 @@ type Chain struct {
 	Flags               uint32 // 1 base, 2 offload, 4 anonymous
 	Base                bool
 	Type                string // filter, nat, route
-	Hook                int    // NF_INET_: 0 prerouting, 1 input, 2 forward, 3 output, 4 postrouting; of netdev: 0 ingress, 1 egress
-	Priority            int32
-	Drops               bool // its policy
-	Devices             []string
-	Rules               []*ChainRule
+	// NF_INET_: 0 prerouting, 1 input, 2 forward, 3 output, 4 postrouting; of netdev: 0 ingress,
+	// 1 egress
+	Hook     int
+	Priority int32
+	Drops    bool // its policy
+	Devices  []string
+	Rules    []*ChainRule
 }
 
 // ChainRule is a rule of nf_tables.
@@ -201,11 +203,12 @@ type Expr struct {
 // Set is a set or map of nf_tables.
 type Set struct {
 	Family, Table, Name string
-	Flags               uint32 // NFT_SET_: 1 anonymous, 4 interval, 8 map, 0x10 timeout, 0x20 eval, 0x40 object, 0x80 concat
-	KeyType             uint32 // of nft(8), 6 bits for each part of a concatenation
-	KeyLen              uint32
-	DataType            uint32 // NFT_DATA_VERDICT 0xffffff00 for verdict maps
-	Elements            []Element
+	// NFT_SET_: 1 anonymous, 4 interval, 8 map, 0x10 timeout, 0x20 eval, 0x40 object, 0x80 concat
+	Flags    uint32
+	KeyType  uint32 // of nft(8), 6 bits for each part of a concatenation
+	KeyLen   uint32
+	DataType uint32 // NFT_DATA_VERDICT 0xffffff00 for verdict maps
+	Elements []Element
 	// Big is set for a set of which only a sample of elements was read; see Config.Ask.
 	Big bool
 }
@@ -254,8 +257,8 @@ type BoundSocket struct {
 	OptionsKnown bool
 }
 
-// Upstream is a connection of a program that takes diverted packets, to another host: the rules have to
-// leave it out.
+// Upstream is a connection of a program that takes diverted packets, to another host: the rules
+// have to leave it out.
 type Upstream struct {
 	Proto string // tcp, udp
 	// Remote is invalid in a snapshot, which says of no one's connections where they lead.

@@ -75,7 +75,8 @@ func Diagnose(ctx context.Context, c *Snapshot, o Options) (*Diagnosis, error) {
 		return nil, err
 	}
 	d.sort()
-	return &Diagnosis{Problems: d.problems, Results: d.results, Diverts: d.diverts(), Paths: d.paths, Willed: d.willed, Notes: d.notes}, nil
+	return &Diagnosis{Problems: d.problems, Results: d.results, Diverts: d.diverts(), Paths: d.paths, Willed: d.willed,
+		Notes: d.notes}, nil
 }
 
 // doctor is a diagnosis under way.
@@ -134,8 +135,8 @@ func (d *doctor) serves(s BoundSocket, f Flow) bool {
 	return a == to || a.IsUnspecified() && (a.Is6() == to.Is6() || a.Is6() && !s.V6Only)
 }
 
-// sidecar reports whether a listener is a service mesh's for what comes to the host's own services: the
-// host's own programs are diverted to another one, and no client behind the host to this one.
+// sidecar reports whether a listener is a service mesh's for what comes to the host's own services:
+// the host's own programs are diverted to another one, and no client behind the host to this one.
 func (d *doctor) sidecar(socket int) bool {
 	uplinks, other := d.c.uplinks(), false
 	for _, r := range d.results {
@@ -176,7 +177,8 @@ func (d *doctor) complaint(r FlowResult) symptom {
 			return unrouted
 		case !r.OK():
 			return lost
-		case r.Reached == AtSocket && r.Redirected() && proxy && d.c.Sockets[r.Socket].Transparent && r.Flow.Proto == "tcp" && r.Original.IsValid() && r.Original != r.SeenTo:
+		case r.Reached == AtSocket && r.Redirected() && proxy && d.c.Sockets[r.Socket].Transparent &&
+			r.Flow.Proto == "tcp" && r.Original.IsValid() && r.Original != r.SeenTo:
 			return mistaken
 		case r.Reached == Internet && d.diverting(hookOf(r.Flow), r.Flow.IPv6()):
 			return undiverted
@@ -192,7 +194,8 @@ func (d *doctor) complaint(r FlowResult) symptom {
 		}
 	case Service:
 		switch {
-		case proxy && !d.serves(d.c.Sockets[r.Socket], r.Flow) && !d.sidecar(r.Socket) && slices.ContainsFunc(d.c.Sockets, func(s BoundSocket) bool { return d.serves(s, r.Flow) }):
+		case proxy && !d.serves(d.c.Sockets[r.Socket], r.Flow) && !d.sidecar(r.Socket) &&
+			slices.ContainsFunc(d.c.Sockets, func(s BoundSocket) bool { return d.serves(s, r.Flow) }):
 			return captured
 		case !r.OK():
 			return lost
@@ -226,7 +229,8 @@ func (d *doctor) trace(all bool) error {
 			continue
 		}
 		// Of flows that look alike some are enough.
-		like := fmt.Sprint(s, r.Flow.Kind, r.Flow.In, r.Flow.Proto, r.Flow.IPv6(), r.Outcome, r.Reached, r.Flow.Mark, r.Flow.UID, r.Flow.GID)
+		like := fmt.Sprint(s, r.Flow.Kind, r.Flow.In, r.Flow.Proto, r.Flow.IPv6(), r.Outcome, r.Reached, r.Flow.Mark,
+			r.Flow.UID, r.Flow.GID)
 		if seen[like]++; len(flows) < maxTraced && (all || seen[like] <= 6) {
 			flows = append(flows, r.Flow)
 		}
@@ -298,7 +302,8 @@ func (d *doctor) deciding(r FlowResult, p FlowPath, s symptom) PacketPath {
 		if e.stage != atSocket && e.stage != left {
 			return k
 		}
-		if k.Answer && ((e.out == "lo") != r.Flow.Local() || e.stage == left && !r.Flow.Local() && e.out != first.end().in || d.sourceChanged(k) || e.mark != 0 && d.c.routesLocal(e.mark, r.Flow.IPv6())) {
+		if k.Answer && ((e.out == "lo") != r.Flow.Local() || e.stage == left && !r.Flow.Local() &&
+			e.out != first.end().in || d.sourceChanged(k) || e.mark != 0 && d.c.routesLocal(e.mark, r.Flow.IPv6())) {
 			return k
 		}
 		if !k.Answer && d.c.routesLocal(e.mark, e.to.Addr().Is6()) && e.stage == left && e.out != "lo" {
@@ -332,7 +337,8 @@ func (d *doctor) involved(p FlowPath) bool {
 				}
 				continue
 			}
-			if d.c.routesLocal(h.Mark, h.To.Addr().Is6()) || h.tproxies() || h.redirects() && !strings.Contains(strings.ToLower(h.Rule), "dnat") {
+			if d.c.routesLocal(h.Mark, h.To.Addr().Is6()) || h.tproxies() || h.redirects() &&
+				!strings.Contains(strings.ToLower(h.Rule), "dnat") {
 				return true
 			}
 		}
@@ -343,7 +349,8 @@ func (d *doctor) involved(p FlowPath) bool {
 // sentAway reports whether a rule sends a flow for the internet to another host.
 func sentAway(f Flow, p FlowPath) bool {
 	return (f.Kind == Client || f.Kind == Own) && slices.ContainsFunc(p.Packets, func(k PacketPath) bool {
-		return !k.Answer && isPublic(k.To.Addr()) && slices.ContainsFunc(k.Hops, func(h Hop) bool { return h.To.Addr() != k.To.Addr() })
+		return !k.Answer && isPublic(k.To.Addr()) && slices.ContainsFunc(k.Hops,
+			func(h Hop) bool { return h.To.Addr() != k.To.Addr() })
 	})
 }
 
@@ -356,7 +363,9 @@ func (d *doctor) ownAddr(a netip.Addr) bool {
 func (d *doctor) counts(s *suspect) bool {
 	involved := d.involved(s.path)
 	e := s.end
-	s.sign = fmt.Sprint(s.symptom, s.Outcome == Refused, e.stage, s.key.Answer, e.hop.Family, e.hop.Table, e.hop.Chain, e.hop.Number, e.mark, s.Flow.Kind == Service, s.Flow.Local(), s.Flow.IPv6(), e.out, s.key.Flags == "SYN" || s.key.Proto == "udp")
+	s.sign = fmt.Sprint(s.symptom, s.Outcome == Refused, e.stage, s.key.Answer, e.hop.Family, e.hop.Table, e.hop.Chain,
+		e.hop.Number, e.mark, s.Flow.Kind == Service, s.Flow.Local(), s.Flow.IPv6(), e.out, s.key.Flags == "SYN" ||
+			s.key.Proto == "udp")
 	switch s.symptom {
 	case looped, captured, reachable, mistaken:
 		if s.symptom == captured && d.inboundOnly(s.Socket) {
@@ -394,8 +403,8 @@ func (d *doctor) counts(s *suspect) bool {
 	return involved
 }
 
-// inboundOnly reports whether a proxy's listener is one for services, as a sidecar has it beside one
-// for the host's own connections.
+// inboundOnly reports whether a proxy's listener is one for services, as a sidecar has it beside
+// one for the host's own connections.
 func (d *doctor) inboundOnly(socket int) bool {
 	other := false
 	for _, r := range d.results {
@@ -422,7 +431,8 @@ func (d *doctor) socketRule(k PacketPath) (Hop, bool) {
 // similarDiverted reports whether a flow that differs in its port alone came to the proxy.
 func (d *doctor) similarDiverted(r FlowResult) bool {
 	return slices.ContainsFunc(d.results, func(o FlowResult) bool {
-		return o.Flow.Kind == r.Flow.Kind && o.Flow.In == r.Flow.In && o.Flow.Proto == r.Flow.Proto && o.Flow.From.Addr() == r.Flow.From.Addr() &&
+		return o.Flow.Kind == r.Flow.Kind && o.Flow.In == r.Flow.In && o.Flow.Proto == r.Flow.Proto &&
+			o.Flow.From.Addr() == r.Flow.From.Addr() &&
 			o.Flow.To.Addr() == r.Flow.To.Addr() && o.Reached == AtSocket && d.isProxy(o.Socket)
 	})
 }
@@ -528,8 +538,10 @@ func (d *doctor) runIn(c *Snapshot, flows []Flow) ([]FlowResult, error) {
 		return nil, err
 	}
 	defer t.Close()
-	if len(t.Differences) > 0 && slices.ContainsFunc(t.Differences, func(x Difference) bool { return strings.Contains(x.What, "rule") }) {
-		before := slices.ContainsFunc(d.notes, func(n string) bool { return strings.HasPrefix(n, "not the same in the twin: ") })
+	if len(t.Differences) > 0 && slices.ContainsFunc(t.Differences,
+		func(x Difference) bool { return strings.Contains(x.What, "rule") }) {
+		before := slices.ContainsFunc(d.notes,
+			func(n string) bool { return strings.HasPrefix(n, "not the same in the twin: ") })
 		if !before {
 			return nil, nil // the kernel refused the change
 		}

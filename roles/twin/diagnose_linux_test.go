@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// A set-up is diagnosed with its cause and a fix; the fix that is printed is carried out, and helps.
-// What works has nothing bad.
+// A set-up is diagnosed with its cause and a fix; the fix that is printed is carried out, and
+// helps. What works has nothing bad.
 func TestDiagnose(t *testing.T) {
 	proxy := socket("tcp", "0.0.0.0:7895", "transparent")
 	proxyUDP := socket("udp", "0.0.0.0:7895", "transparent")
@@ -51,7 +51,9 @@ table inet p {
 	}{
 		{name: "no rules", sockets: []BoundSocket{socket("tcp", "0.0.0.0:22")}},
 		{name: "tproxy", script: toLo + ofLan, sockets: []BoundSocket{proxy}, warn: "listener-reachable"},
-		{name: "tproxy of own", script: toLo + ofLan + "iptables -t mangle -A PREROUTING -i lo -p tcp -m mark --mark 1 -j TPROXY --on-port 7895 --tproxy-mark 1" + own, sockets: []BoundSocket{proxy}, warn: "listener-reachable"},
+		{name: "tproxy of own", script: toLo + ofLan +
+			"iptables -t mangle -A PREROUTING -i lo -p tcp -m mark --mark 1 -j TPROXY --on-port 7895 --tproxy-mark 1" +
+			own, sockets: []BoundSocket{proxy}, warn: "listener-reachable"},
 		{name: "redirect", script: redirect, sockets: []BoundSocket{redirected}},
 
 		{name: "1 exemption by a mark that is changed", sockets: []BoundSocket{redirected}, bad: "own-traffic-diverted", script: `
@@ -71,7 +73,8 @@ table ip p {
   iifname "lan0" ip protocol tcp fib daddr type != local meta mark set 1 tproxy to :7895 accept
  }
 }`)},
-		{name: "5 listener elsewhere", script: redirect, sockets: []BoundSocket{socket("tcp", "10.91.1.1:12345")}, bad: "listener-elsewhere", fixed: []BoundSocket{redirected}},
+		{name: "5 listener elsewhere", script: redirect, sockets: []BoundSocket{socket("tcp", "10.91.1.1:12345")},
+			bad: "listener-elsewhere", fixed: []BoundSocket{redirected}},
 		{name: "5 of nft", sockets: []BoundSocket{socket("tcp", "10.91.1.1:12345")}, bad: "listener-elsewhere", script: nft(`
 table ip p {
  chain out { type nat hook output priority -100;
@@ -167,19 +170,38 @@ table ip6 proxy {
   meta l4proto tcp meta mark set 1
  }
 }`)},
-		{name: "11 by a mark", script: "ip rule add pref 9000 fwmark 1/0xff lookup 100; ip route add local default dev lo table 100; ip rule add pref 2001 fwmark 0x100/0x3f00 lookup 1\n" + wan + mwan + strings.ReplaceAll(ofLan, "--tproxy-mark 1", "--tproxy-mark 1/0xff"), sockets: []BoundSocket{proxy}, bad: "policy-rule"},
-		{name: "11 by the interface", script: toLo + wan + ofLan + "ip rule add pref 1001 iif lan0 lookup 1", sockets: []BoundSocket{proxy}, bad: "policy-rule"},
-		{name: "11 by the network", script: toLo + ofLan + "ip rule add pref 1001 from 10.91.1.0/24 lookup main", sockets: []BoundSocket{proxy}, bad: "policy-rule"},
-		{name: "11 by a port", script: toLo + ofLan + "ip rule add pref 1001 ipproto tcp dport 80 lookup main", sockets: []BoundSocket{proxy}, bad: "policy-rule"},
-		{name: "11 for UDP", script: "ip rule add fwmark 1 ipproto udp lookup 100; ip route add local default dev lo table 100\n" + ofLan, sockets: []BoundSocket{proxy}, bad: "no-policy-rule"},
-		{name: "no policy rule", says: "a packet that tproxy assigned a socket is not forwarded", script: ofLan, sockets: []BoundSocket{proxy}, bad: "no-policy-rule"},
-		{name: "another mark", script: "ip rule add fwmark 2 lookup 100; ip route add local default dev lo table 100\n" + ofLan, sockets: []BoundSocket{proxy}, bad: "no-policy-rule"},
-		{name: "no local route", script: "ip rule add fwmark 1 lookup 100\n" + ofLan, sockets: []BoundSocket{proxy}, bad: "no-local-route"},
-		{name: "late rule", script: "ip rule add pref 40000 fwmark 1 lookup 100; ip route add local default dev lo table 100\n" + ofLan, sockets: []BoundSocket{proxy}, bad: "no-policy-rule"},
-		{name: "12 src_valid_mark", script: toLo + ofLan + "sysctl -qw net.ipv4.conf.all.src_valid_mark=1", sockets: []BoundSocket{proxy}, bad: "src-valid-mark"},
-		{name: "12 with rp_filter", script: toLo + ofLan + "sysctl -qw net.ipv4.conf.all.src_valid_mark=1 net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.lan0.rp_filter=1", sockets: []BoundSocket{proxy}, bad: "src-valid-mark"},
-		{name: "12 of the device", script: toLo + ofLan + "sysctl -qw net.ipv4.conf.lan0.src_valid_mark=1", sockets: []BoundSocket{proxy}, bad: "src-valid-mark"},
-		{name: "13 socket transparent 0", sockets: []BoundSocket{proxy, socket("tcp", "0.0.0.0:80")}, warn: "socket-rule", script: toLo + nft(`
+		{name: "11 by a mark",
+			script: "ip rule add pref 9000 fwmark 1/0xff lookup 100; ip route add local default dev lo table 100; ip rule add pref 2001 fwmark 0x100/0x3f00 lookup 1\n" +
+				wan + mwan + strings.ReplaceAll(ofLan, "--tproxy-mark 1", "--tproxy-mark 1/0xff"),
+			sockets: []BoundSocket{proxy}, bad: "policy-rule"},
+		{name: "11 by the interface", script: toLo + wan + ofLan + "ip rule add pref 1001 iif lan0 lookup 1",
+			sockets: []BoundSocket{proxy}, bad: "policy-rule"},
+		{name: "11 by the network", script: toLo + ofLan + "ip rule add pref 1001 from 10.91.1.0/24 lookup main",
+			sockets: []BoundSocket{proxy}, bad: "policy-rule"},
+		{name: "11 by a port", script: toLo + ofLan + "ip rule add pref 1001 ipproto tcp dport 80 lookup main",
+			sockets: []BoundSocket{proxy}, bad: "policy-rule"},
+		{name: "11 for UDP",
+			script:  "ip rule add fwmark 1 ipproto udp lookup 100; ip route add local default dev lo table 100\n" + ofLan,
+			sockets: []BoundSocket{proxy}, bad: "no-policy-rule"},
+		{name: "no policy rule", says: "a packet that tproxy assigned a socket is not forwarded", script: ofLan,
+			sockets: []BoundSocket{proxy}, bad: "no-policy-rule"},
+		{name: "another mark",
+			script:  "ip rule add fwmark 2 lookup 100; ip route add local default dev lo table 100\n" + ofLan,
+			sockets: []BoundSocket{proxy}, bad: "no-policy-rule"},
+		{name: "no local route", script: "ip rule add fwmark 1 lookup 100\n" + ofLan, sockets: []BoundSocket{proxy},
+			bad: "no-local-route"},
+		{name: "late rule",
+			script:  "ip rule add pref 40000 fwmark 1 lookup 100; ip route add local default dev lo table 100\n" + ofLan,
+			sockets: []BoundSocket{proxy}, bad: "no-policy-rule"},
+		{name: "12 src_valid_mark", script: toLo + ofLan + "sysctl -qw net.ipv4.conf.all.src_valid_mark=1",
+			sockets: []BoundSocket{proxy}, bad: "src-valid-mark"},
+		{name: "12 with rp_filter", script: toLo + ofLan +
+			"sysctl -qw net.ipv4.conf.all.src_valid_mark=1 net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.lan0.rp_filter=1",
+			sockets: []BoundSocket{proxy}, bad: "src-valid-mark"},
+		{name: "12 of the device", script: toLo + ofLan + "sysctl -qw net.ipv4.conf.lan0.src_valid_mark=1",
+			sockets: []BoundSocket{proxy}, bad: "src-valid-mark"},
+		{name: "13 socket transparent 0", sockets: []BoundSocket{proxy, socket("tcp", "0.0.0.0:80")},
+			warn: "socket-rule", script: toLo + nft(`
 table ip hy {
  chain pre { type filter hook prerouting priority mangle; policy accept;
   iifname != "lan0" return
@@ -204,7 +226,8 @@ iptables -A INPUT -i lan0 -d 127.0.0.127/32 -j ACCEPT; iptables -A INPUT -i lan0
 		{name: "17 notrack and masquerade", sockets: []BoundSocket{proxy, proxyUDP}, bad: "source-translated", script: toLo + ofLan + ofUDP + `
 iptables -t raw -A PREROUTING -i lan0 -d 203.0.113.0/24 -j NOTRACK
 iptables -t nat -A POSTROUTING -j MASQUERADE`},
-		{name: "18 a service at the proxy", sockets: []BoundSocket{socket("tcp", "0.0.0.0:7895", "transparent"), socket("tcp", "0.0.0.0:22")}, warn: "service-diverted",
+		{name: "18 a service at the proxy", sockets: []BoundSocket{socket("tcp", "0.0.0.0:7895", "transparent"),
+			socket("tcp", "0.0.0.0:22")}, warn: "service-diverted",
 			script: toLo + "iptables -t mangle -A PREROUTING -i lan0 -p tcp -j TPROXY --on-port 7895 --tproxy-mark 1"},
 		{name: "19 no route", sockets: []BoundSocket{socket("tcp", "[::]:12345")}, warn: "no-route", unfixed: true, script: "ip -6 route del default\n" + nft(`
 table inet p {
@@ -213,10 +236,14 @@ table inet p {
   tcp dport { 80, 443 } redirect to :12345
  }
 }`)},
-		{name: "20 the listener is asked for", script: toLo + ofLan, sockets: []BoundSocket{proxy}, warn: "listener-reachable"},
-		{name: "21 the answer's port is taken", script: toLo + ofUDP, sockets: []BoundSocket{proxyUDP, socket("udp", "0.0.0.0:53", "alone")}, bad: "port-taken",
+		{name: "20 the listener is asked for", script: toLo + ofLan, sockets: []BoundSocket{proxy},
+			warn: "listener-reachable"},
+		{name: "21 the answer's port is taken", script: toLo + ofUDP,
+			sockets: []BoundSocket{proxyUDP, socket("udp", "0.0.0.0:53", "alone")}, bad: "port-taken",
 			fixed: []BoundSocket{proxyUDP, socket("udp", "10.91.1.1:53", "alone")}},
-		{name: "22 redirected to a transparent listener", script: redirect, sockets: []BoundSocket{socket("tcp", "0.0.0.0:12345", "transparent")}, warn: "redirect-to-transparent", unfixed: true},
+		{name: "22 redirected to a transparent listener", script: redirect,
+			sockets: []BoundSocket{socket("tcp", "0.0.0.0:12345", "transparent")}, warn: "redirect-to-transparent",
+			unfixed: true},
 		{name: "24 for new connections", sockets: []BoundSocket{proxy}, bad: "later-packets",
 			script: toLo + strings.Replace(ofLan, "-p tcp", "-p tcp -m conntrack --ctstate NEW", 1)},
 		{name: "24 established ones pass before", sockets: []BoundSocket{proxy}, bad: "later-packets",
@@ -224,7 +251,8 @@ table inet p {
 		{name: "24 the mark is restored", sockets: []BoundSocket{proxy}, bad: "later-packets", script: toLo + ofLan + `
 iptables -t nat -A PREROUTING -j ACCEPT
 nft 'add table inet qos; add chain inet qos pre { type filter hook prerouting priority mangle + 5; }; add rule inet qos pre ct state established meta mark set ct mark'`},
-		{name: "25 another port", script: toLo + ofLan, sockets: []BoundSocket{socket("tcp", "0.0.0.0:7896", "transparent")}, bad: "no-listener", fixed: []BoundSocket{proxy}},
+		{name: "25 another port", script: toLo + ofLan, sockets: []BoundSocket{socket("tcp", "0.0.0.0:7896",
+			"transparent")}, bad: "no-listener", fixed: []BoundSocket{proxy}},
 		{name: "nothing listens", script: toLo + ofLan, bad: "no-listener", fixed: []BoundSocket{proxy}},
 		{name: "nothing listens, of nft", bad: "no-listener", fixed: []BoundSocket{proxy}, script: toLo + nft(`
 table ip p {
@@ -232,11 +260,15 @@ table ip p {
   iifname "lan0" ip protocol tcp fib daddr type != local tproxy to :7895 meta mark set 1 accept
  }
 }`)},
-		{name: "nothing listens, redirect", says: "port 12345, where no socket is", script: redirect, bad: "no-listener", fixed: []BoundSocket{redirected}},
+		{name: "nothing listens, redirect", says: "port 12345, where no socket is", script: redirect,
+			bad: "no-listener", fixed: []BoundSocket{redirected}},
 		{name: "IPv4 alone listens", script: toLo + nft(inet), sockets: both[:1], bad: "no-listener", fixed: both},
-		{name: "not transparent", says: "takes only listeners that are", script: toLo + ofLan, sockets: []BoundSocket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []BoundSocket{proxy}},
-		{name: "two things: no policy rule, nothing listens", script: ofLan, bad: "no-listener", fixed: []BoundSocket{proxy}},
-		{name: "two things: no policy rule, not transparent", script: ofLan, sockets: []BoundSocket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []BoundSocket{proxy}},
+		{name: "not transparent", says: "takes only listeners that are", script: toLo + ofLan,
+			sockets: []BoundSocket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []BoundSocket{proxy}},
+		{name: "two things: no policy rule, nothing listens", script: ofLan, bad: "no-listener",
+			fixed: []BoundSocket{proxy}},
+		{name: "two things: no policy rule, not transparent", script: ofLan,
+			sockets: []BoundSocket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []BoundSocket{proxy}},
 		{name: "two things: no policy rule, nothing listens, mark before tproxy", says: "whose tproxy found no socket and ended the rule", bad: "no-listener", fixed: []BoundSocket{proxy}, script: nft(`
 table ip p {
  chain pre { type filter hook prerouting priority mangle;
@@ -267,7 +299,8 @@ table ip p {
   iifname "lan0" ip protocol tcp fib daddr type != local tproxy to :7895 meta mark set 1 accept
  }
 }`)},
-		{name: "two things: IPv4 alone listens, no policy rule of IPv6", sockets: both[:1], bad: "no-listener", fixed: both,
+		{name: "two things: IPv4 alone listens, no policy rule of IPv6", sockets: both[:1], bad: "no-listener",
+			fixed:  both,
 			script: "ip rule add fwmark 1 lookup 100; ip route add local default dev lo table 100\n" + nft(inet)},
 		{name: "own traffic alone, no policy rule", sockets: []BoundSocket{proxy}, bad: "no-policy-rule", script: nft(`
 table ip p {
@@ -281,7 +314,8 @@ table ip p {
   ip protocol tcp meta mark set 1
  }
 }`)},
-		{name: "26 bound to a device", script: toLo + ofLan, sockets: []BoundSocket{socket("tcp", "0.0.0.0:7895", "transparent", "index=1")}, bad: "listener-device", fixed: []BoundSocket{proxy}},
+		{name: "26 bound to a device", script: toLo + ofLan, sockets: []BoundSocket{socket("tcp", "0.0.0.0:7895",
+			"transparent", "index=1")}, bad: "listener-device", fixed: []BoundSocket{proxy}},
 		{name: "27 lo is left out", script: toLo + ofLan + own, sockets: []BoundSocket{proxy}, bad: "lo-left-out"},
 		{name: "28 the other family", sockets: []BoundSocket{proxy}, warn: "listener-reachable", script: toLo + nft(`
 table inet p {
@@ -301,7 +335,8 @@ iptables -t nat -N REDSOCKS
 for n in 0.0.0.0/8 10.0.0.0/8 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.168.0.0/16 224.0.0.0/4 240.0.0.0/4; do iptables -t nat -A REDSOCKS -d $n -j RETURN; done
 for p in 80 443 11371; do iptables -t nat -A REDSOCKS -p tcp --dport $p -j REDIRECT --to-ports 12345; iptables -t nat -A PREROUTING -p tcp --dport $p -j REDSOCKS; done
 iptables -t nat -A OUTPUT -p tcp -j REDSOCKS`},
-		{name: "FORWARD drops on purpose", script: toLo + ofLan + "iptables -P FORWARD DROP", sockets: []BoundSocket{proxy}, warn: "listener-reachable"},
+		{name: "FORWARD drops on purpose", script: toLo + ofLan + "iptables -P FORWARD DROP",
+			sockets: []BoundSocket{proxy}, warn: "listener-reachable"},
 	} {
 		tools := []string{"iptables"}
 		if strings.Contains(c.script, "iptables ") {
@@ -315,7 +350,10 @@ iptables -t nat -A OUTPUT -p tcp -j REDSOCKS`},
 					severity Severity
 					cause    string
 				}{{Bad, c.bad}, {Warn, c.warn}} {
-					i := slices.IndexFunc(d.Problems, func(p Problem) bool { return p.Severity == kind.severity && p.Cause == kind.cause })
+					i := slices.IndexFunc(d.Problems, func(p Problem) bool {
+						return p.Severity == kind.severity &&
+							p.Cause == kind.cause
+					})
 					for _, p := range d.Problems {
 						if p.Severity == Bad && p.Cause != c.bad {
 							t.Errorf("it is bad: %s: %s\n%s", p.Cause, p.What, strings.Join(p.Seen, "\n"))
@@ -351,7 +389,8 @@ iptables -t nat -A OUTPUT -p tcp -j REDSOCKS`},
 					after := diagnose(t, live, sockets)
 					for _, q := range after.Problems {
 						if q.Severity == Bad && kind.severity == Bad || q.Cause == kind.cause {
-							t.Errorf("after the fix\n%s\nthere is %s %s: %s\n%s", p.Fix, q.Severity, q.Cause, q.What, strings.Join(q.Seen, "\n"))
+							t.Errorf("after the fix\n%s\nthere is %s %s: %s\n%s", p.Fix, q.Severity, q.Cause, q.What,
+								strings.Join(q.Seen, "\n"))
 						}
 					}
 				}

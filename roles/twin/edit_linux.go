@@ -89,7 +89,8 @@ func (s spot) hasMessage(m NetlinkMessage, kind uint16) (attrs, bool) {
 // index is where the rule's message is in a dump.
 func (s spot) index(d *Dump) (int, attrs) {
 	for i, m := range d.NFT {
-		if all, ok := s.hasMessage(m, unix.NFT_MSG_NEWRULE); ok && text(all.get(unix.NFTA_RULE_CHAIN)) == s.chain && net64(all.get(unix.NFTA_RULE_HANDLE)) == s.handle {
+		if all, ok := s.hasMessage(m, unix.NFT_MSG_NEWRULE); ok && text(all.get(unix.NFTA_RULE_CHAIN)) == s.chain &&
+			net64(all.get(unix.NFTA_RULE_HANDLE)) == s.handle {
 			return i, all
 		}
 	}
@@ -104,9 +105,13 @@ func (s spot) insert(r added) change {
 		if s.number == 0 {
 			where = "-A " + s.chain
 		}
-		return change{command: fmt.Sprintf("%s -t %s %s %s", s.tool(), s.table, where, r.iptables()), do: func(d *Dump) error {
-			return s.editLegacy(d, func(t *LegacyTable, x legacyRule) error { return t.insert(x.offset, r.legacy()) })
-		}}
+		return change{command: fmt.Sprintf("%s -t %s %s %s", s.tool(), s.table, where, r.iptables()),
+			do: func(d *Dump) error {
+				return s.editLegacy(d, func(t *LegacyTable, x legacyRule) error {
+					return t.insert(x.offset,
+						r.legacy())
+				})
+			}}
 	}
 	x := change{do: func(d *Dump) error {
 		m := ruleMessage(s.family, s.table, s.chain, r.exprs(s.family))
@@ -131,7 +136,8 @@ func (s spot) insert(r added) change {
 	case s.number == 1:
 		x.command = fmt.Sprintf("nft insert rule %s %s %s %s", s.family, s.table, s.chain, shellQuote(r.nft(s.family)))
 	default:
-		x.command = fmt.Sprintf("nft insert rule %s %s %s position %d %s", s.family, s.table, s.chain, s.handle, shellQuote(r.nft(s.family)))
+		x.command = fmt.Sprintf("nft insert rule %s %s %s position %d %s", s.family, s.table, s.chain, s.handle,
+			shellQuote(r.nft(s.family)))
 	}
 	return x
 }
@@ -164,7 +170,8 @@ func (s spot) remove() change {
 	case s.number == 0:
 		return change{do: func(d *Dump) error {
 			for i, m := range d.NFT {
-				if all, ok := s.hasMessage(m, unix.NFT_MSG_NEWCHAIN); ok && text(all.get(unix.NFTA_CHAIN_NAME)) == s.chain {
+				if all, ok := s.hasMessage(m, unix.NFT_MSG_NEWCHAIN); ok &&
+					text(all.get(unix.NFTA_CHAIN_NAME)) == s.chain {
 					all = all.without(unix.NFTA_CHAIN_POLICY).with(unix.NFTA_CHAIN_POLICY, be32(1))
 					d.NFT[i].Data = all.append(slices.Clone(m.Data[:4]))
 					return nil
@@ -190,7 +197,8 @@ func (s spot) remove() change {
 
 // rewrite replaces a rule's expressions. to is its text afterwards, in its tool's syntax.
 func (s spot) rewrite(to string, edit func(exprs attrs) (attrs, error)) change {
-	x := change{command: fmt.Sprintf("nft replace rule %s %s %s handle %d %s", s.family, s.table, s.chain, s.handle, shellQuote(to))}
+	x := change{command: fmt.Sprintf("nft replace rule %s %s %s handle %d %s", s.family, s.table, s.chain, s.handle,
+		shellQuote(to))}
 	if s.iptables {
 		x.command = fmt.Sprintf("%s -t %s -R %s %d %s", s.tool(), s.table, s.chain, s.number, to)
 	}
@@ -346,8 +354,8 @@ func (d *Dump) editConf4(device, name, value string) error {
 	return errGone
 }
 
-// callIptables has one bridge's packets go through the rules of IP (IFLA_BR_NF_CALL_IPTABLES, 36, and
-// _IP6TABLES, 37).
+// callIptables has one bridge's packets go through the rules of IP (IFLA_BR_NF_CALL_IPTABLES, 36,
+// and _IP6TABLES, 37).
 func callIptables(bridge string, ipv6 bool) change {
 	option, kind := "nf_call_iptables", uint16(36)
 	if ipv6 {
@@ -465,58 +473,63 @@ func ipCommand(ipv6 bool) string { return map[bool]string{false: "ip", true: "ip
 // removePolicyRule deletes a rule of ip-rule(8), by its place in the dump.
 func (c *Snapshot) removePolicyRule(i int) change {
 	r, m := c.PolicyRules[i], c.Dump.Rules[i]
-	return change{command: fmt.Sprintf("%s rule del pref %d %s", ipCommand(r.IPv6), r.Priority, c.policyWords(i)), do: func(d *Dump) error {
-		for k, x := range d.Rules {
-			if bytes.Equal(x, m) {
-				d.Rules = slices.Delete(d.Rules, k, k+1)
-				return nil
+	return change{command: fmt.Sprintf("%s rule del pref %d %s", ipCommand(r.IPv6), r.Priority, c.policyWords(i)),
+		do: func(d *Dump) error {
+			for k, x := range d.Rules {
+				if bytes.Equal(x, m) {
+					d.Rules = slices.Delete(d.Rules, k, k+1)
+					return nil
+				}
 			}
-		}
-		return errGone
-	}}
+			return errGone
+		}}
 }
 
 // addPolicyRule adds one for a mark.
 func addPolicyRule(r PolicyRule) change {
-	return change{command: fmt.Sprintf("%s rule add pref %d %s", ipCommand(r.IPv6), r.Priority, r.words()), do: func(d *Dump) error {
-		family := byte(unix.AF_INET)
-		if r.IPv6 {
-			family = unix.AF_INET6
-		}
-		b := []byte{family, 0, 0, 0, byte(r.Table & 0xff), 0, 0, unix.FR_ACT_TO_TBL, 0, 0, 0, 0} // struct fib_rule_hdr
-		if r.Table > 255 {
-			b[4] = unix.RT_TABLE_COMPAT
-		}
-		all := attrs{
-			{unix.FRA_PRIORITY, native(r.Priority)}, {unix.FRA_TABLE, native(r.Table)}, {unix.FRA_FWMARK, native(r.Mark)}, {unix.FRA_FWMASK, native(r.Mask)},
-		}
-		if r.In != "" {
-			all = all.with(unix.FRA_IIFNAME, zero(r.In))
-		}
-		d.Rules = append(d.Rules, all.append(b))
-		return nil
-	}}
+	return change{command: fmt.Sprintf("%s rule add pref %d %s", ipCommand(r.IPv6), r.Priority, r.words()),
+		do: func(d *Dump) error {
+			family := byte(unix.AF_INET)
+			if r.IPv6 {
+				family = unix.AF_INET6
+			}
+			// struct fib_rule_hdr
+			b := []byte{family, 0, 0, 0, byte(r.Table & 0xff), 0, 0, unix.FR_ACT_TO_TBL, 0, 0, 0, 0}
+			if r.Table > 255 {
+				b[4] = unix.RT_TABLE_COMPAT
+			}
+			all := attrs{
+				{unix.FRA_PRIORITY, native(r.Priority)}, {unix.FRA_TABLE, native(r.Table)},
+				{unix.FRA_FWMARK, native(r.Mark)}, {unix.FRA_FWMASK, native(r.Mask)},
+			}
+			if r.In != "" {
+				all = all.with(unix.FRA_IIFNAME, zero(r.In))
+			}
+			d.Rules = append(d.Rules, all.append(b))
+			return nil
+		}}
 }
 
 // addLocalRoute makes all destinations local in a table.
 func addLocalRoute(table uint32, ipv6 bool) change {
-	return change{command: fmt.Sprintf("%s route add local default dev lo table %d", ipCommand(ipv6), table), do: func(d *Dump) error {
-		family := byte(unix.AF_INET)
-		if ipv6 {
-			family = unix.AF_INET6
-		}
-		short := byte(table)
-		if table > 255 {
-			short = unix.RT_TABLE_COMPAT
-		}
-		// struct rtmsg
-		b := []byte{family, 0, 0, 0, short, unix.RTPROT_BOOT, unix.RT_SCOPE_HOST, unix.RTN_LOCAL, 0, 0, 0, 0}
-		if ipv6 {
-			b[6] = unix.RT_SCOPE_UNIVERSE
-		}
-		d.Routes = append(d.Routes, attrs{{unix.RTA_TABLE, native(table)}, {unix.RTA_OIF, native(1)}}.append(b))
-		return nil
-	}}
+	return change{command: fmt.Sprintf("%s route add local default dev lo table %d", ipCommand(ipv6), table),
+		do: func(d *Dump) error {
+			family := byte(unix.AF_INET)
+			if ipv6 {
+				family = unix.AF_INET6
+			}
+			short := byte(table)
+			if table > 255 {
+				short = unix.RT_TABLE_COMPAT
+			}
+			// struct rtmsg
+			b := []byte{family, 0, 0, 0, short, unix.RTPROT_BOOT, unix.RT_SCOPE_HOST, unix.RTN_LOCAL, 0, 0, 0, 0}
+			if ipv6 {
+				b[6] = unix.RT_SCOPE_UNIVERSE
+			}
+			d.Routes = append(d.Routes, attrs{{unix.RTA_TABLE, native(table)}, {unix.RTA_OIF, native(1)}}.append(b))
+			return nil
+		}}
 }
 
 // editSocket changes a listener of the host.

@@ -135,7 +135,8 @@ func (h Hop) tproxies() bool {
 
 // redirects reports whether the rule rewrites the destination.
 func (h Hop) redirects() bool {
-	for _, word := range []string{"-j REDIRECT", "-j DNAT", "redirect to :", "dnat to ", "dnat ip to ", "dnat ip6 to "} {
+	for _, word := range []string{"-j REDIRECT", "-j DNAT", "redirect to :", "dnat to ", "dnat ip to ",
+		"dnat ip6 to "} {
 		if strings.Contains(h.Rule, word) {
 			return true
 		}
@@ -200,7 +201,8 @@ func (c *Snapshot) story(p PacketPath) []string {
 		if h.Mark != mark {
 			by := h.name(c)
 			if h.Number == 0 {
-				by = fmt.Sprintf("a rule of chain %s in table %s %s that did not match to its end", h.Chain, h.Family, h.Table)
+				by = fmt.Sprintf("a rule of chain %s in table %s %s that did not match to its end", h.Chain, h.Family,
+					h.Table)
 				if text := c.brokenOff(p, h); text != "" {
 					by = fmt.Sprintf("%s, whose tproxy found no socket and ended the rule", text)
 				}
@@ -215,7 +217,8 @@ func (c *Snapshot) story(p PacketPath) []string {
 	return append(lines, c.endText(p))
 }
 
-// brokenOff is the tproxy rule of nftables that set a packet's mark and found no socket: such a rule has no hop.
+// brokenOff is the tproxy rule of nftables that set a packet's mark and found no socket: such a
+// rule has no hop.
 func (c *Snapshot) brokenOff(p PacketPath, h Hop) string {
 	rules := c.hints()
 	for _, t := range c.Tables {
@@ -226,10 +229,13 @@ func (c *Snapshot) brokenOff(p PacketPath, h Hop) string {
 			for i, r := range chain.Rules {
 				where := hintWhere(t, chain, i)
 				if slices.ContainsFunc(rules.seen, func(s hookSeen) bool {
-					return s.where == where && s.tproxy && s.marks && s.set == h.Mark && s.of(h.To.Addr().Is6()) && s.takes(askProto, protoNumber(p.Proto)) &&
-						s.takes(askDport, uint32(h.To.Port())) && s.takesName(askIn, h.In) && s.takesAddr(askSource, h.From.Addr()) && s.takesAddr(askDest, h.To.Addr())
+					return s.where == where && s.tproxy && s.marks && s.set == h.Mark && s.of(h.To.Addr().Is6()) &&
+						s.takes(askProto, protoNumber(p.Proto)) &&
+						s.takes(askDport, uint32(h.To.Port())) && s.takesName(askIn, h.In) &&
+						s.takesAddr(askSource, h.From.Addr()) && s.takesAddr(askDest, h.To.Addr())
 				}) {
-					return fmt.Sprintf("%q in table %s %s, chain %s", newWriter(c).rule(t, r), t.Family, t.Name, chain.Name)
+					return fmt.Sprintf("%q in table %s %s, chain %s", newWriter(c).rule(t, r), t.Family, t.Name,
+						chain.Name)
 				}
 			}
 		}
@@ -249,7 +255,10 @@ func (c *Snapshot) endText(p PacketPath) string {
 		}
 		return fmt.Sprintf("was dropped by routing, with mark 0x%x (%s)", e.mark, p.Route)
 	case atSocket:
-		if !slices.ContainsFunc(c.Sockets, func(s BoundSocket) bool { return s.Proto == p.Proto && s.Local.Port() == e.to.Port() }) && !p.Answer {
+		if !slices.ContainsFunc(c.Sockets, func(s BoundSocket) bool {
+			return s.Proto == p.Proto &&
+				s.Local.Port() == e.to.Port()
+		}) && !p.Answer {
 			return fmt.Sprintf("came to the host's %s port %d, where no socket is", p.Proto, e.to.Port())
 		}
 		return fmt.Sprintf("came to the sockets of port %d", e.to.Port())
@@ -287,14 +296,16 @@ func (t *Twin) askRoutes(packets []PacketPath) error {
 		// struct rtmsg, with RTM_F_LOOKUP_TABLE: else the table is always said to be main
 		b := []byte{family, size, size, 0, 0, 0, 0, 0}
 		b = append(b, native(unix.RTM_F_LOOKUP_TABLE)...)
-		all := attrs{{unix.RTA_DST, h.To.Addr().AsSlice()}, {unix.RTA_SRC, h.From.Addr().AsSlice()}, {unix.RTA_MARK, native(h.Mark)}}
+		all := attrs{{unix.RTA_DST, h.To.Addr().AsSlice()}, {unix.RTA_SRC, h.From.Addr().AsSlice()},
+			{unix.RTA_MARK, native(h.Mark)}}
 		if l := t.Config.linkNamed(h.In); l != nil && h.Hook == "prerouting" {
 			all = all.with(unix.RTA_IIF, native(uint32(l.Index)))
 		}
 		if family == unix.AF_INET || h.Hook == "prerouting" {
 			all = all.with(unix.RTA_IP_PROTO, []byte{protoNumbers[p.Proto]}).with(unix.RTA_DPORT, be16(h.To.Port()))
 		}
-		answer, err := conn.Execute(netlink.Message{Header: netlink.Header{Type: unix.RTM_GETROUTE, Flags: netlink.Request}, Data: all.append(b)})
+		answer, err := conn.Execute(netlink.Message{Header: netlink.Header{Type: unix.RTM_GETROUTE,
+			Flags: netlink.Request}, Data: all.append(b)})
 		if err != nil {
 			p.Route = "the kernel's answer to a route request: " + routeError(err)
 			continue

@@ -137,5 +137,6 @@ func (r FlowResult) OK() bool { return r.Outcome == Complete }
 
 // Redirected reports whether the destination was rewritten on the way to a stand-in.
 func (r FlowResult) Redirected() bool {
-	return r.Reached == AtSocket && (r.Original.IsValid() && r.Original != r.SeenTo || r.SeenTo.IsValid() && r.SeenTo != r.Flow.To)
+	return r.Reached == AtSocket && (r.Original.IsValid() && r.Original != r.SeenTo || r.SeenTo.IsValid() &&
+		r.SeenTo != r.Flow.To)
 }

@@ -64,9 +64,9 @@ func TestGoldenSnapshot(t *testing.T) {
 	}
 }
 
-// FuzzSnapshot reads snapshots that someone else may have written: none breaks the reader, what plans
-// flows from it, what names its rules, or what makes requests to the kernel of it. The requests
-// themselves are the kernel's to check, in a user namespace.
+// FuzzSnapshot reads snapshots that someone else may have written: none breaks the reader, what
+// plans flows from it, what names its rules, or what makes requests to the kernel of it. The
+// requests themselves are the kernel's to check, in a user namespace.
 func FuzzSnapshot(f *testing.F) {
 	b, err := os.ReadFile(goldenSnapshot)
 	if err != nil {
@@ -87,7 +87,8 @@ func FuzzSnapshot(f *testing.F) {
 	}
 	part(Dump{Links: whole.Links[:2], Addrs: whole.Addrs[:2]})
 	part(Dump{Links: whole.Links[:2], Routes: whole.Routes[:3], Rules: whole.Rules[:3]})
-	part(Dump{Sockets: []BoundSocket{{Proto: "tcp", Local: netip.MustParseAddrPort("127.0.0.1:80")}}, Settings: map[string]string{"ipv4/ip_forward": "1"}})
+	part(Dump{Sockets: []BoundSocket{{Proto: "tcp", Local: netip.MustParseAddrPort("127.0.0.1:80")}},
+		Settings: map[string]string{"ipv4/ip_forward": "1"}})
 	for _, t := range whole.Legacy {
 		part(Dump{Legacy: []LegacyTable{t}})
 	}

@@ -124,7 +124,8 @@ func (p *hinter) expr(name string, n nested) {
 		set(unix.NFTA_IMMEDIATE_DREG, register{value: data.get(unix.NFTA_DATA_VALUE).b})
 	case "payload":
 		if num(unix.NFTA_PAYLOAD_DREG) != 0 {
-			set(unix.NFTA_PAYLOAD_DREG, p.payload(num(unix.NFTA_PAYLOAD_BASE), num(unix.NFTA_PAYLOAD_OFFSET), num(unix.NFTA_PAYLOAD_LEN)))
+			set(unix.NFTA_PAYLOAD_DREG, p.payload(num(unix.NFTA_PAYLOAD_BASE), num(unix.NFTA_PAYLOAD_OFFSET),
+				num(unix.NFTA_PAYLOAD_LEN)))
 		}
 	case "meta":
 		if num(unix.NFTA_META_DREG) != 0 {
@@ -161,7 +162,8 @@ func (p *hinter) expr(name string, n nested) {
 			p.hint.toHost(p.c)
 		}
 	case "match":
-		p.hint.asks = append(p.hint.asks, p.c.xtAsks(n.get(1).text(), n.get(2).number(), n.get(3).b, p.hint.family == "ip6")...)
+		p.hint.asks = append(p.hint.asks, p.c.xtAsks(n.get(1).text(), n.get(2).number(), n.get(3).b,
+			p.hint.family == "ip6")...)
 	case "target":
 		p.hint.xtTarget(p.c, n.get(1).text(), n.get(2).number(), n.get(3).b, p.hint.family == "ip6")
 	case "ct": // what is loaded here is asked for as askOther
@@ -357,6 +359,7 @@ func (p *hinter) target(addr, port register) {
 // toHost notes whether a rule of dnat leads to the host itself.
 func (h *hint) toHost(c *Snapshot) {
 	for _, t := range h.targets {
-		h.redirect = h.redirect || t.Addr().IsLoopback() || slices.ContainsFunc(c.Addrs, func(a Addr) bool { return a.Local == t.Addr() })
+		h.redirect = h.redirect || t.Addr().IsLoopback() || slices.ContainsFunc(c.Addrs,
+			func(a Addr) bool { return a.Local == t.Addr() })
 	}
 }

@@ -36,7 +36,8 @@ func dump(ctx context.Context, c *netlink.Conn, kind uint16, request []byte) ([]
 			return nil, err
 		}
 		answers, err := c.Execute(netlink.Message{
-			Header: netlink.Header{Type: netlink.HeaderType(kind), Flags: netlink.Request | netlink.Dump}, Data: request,
+			Header: netlink.Header{Type: netlink.HeaderType(kind), Flags: netlink.Request | netlink.Dump},
+			Data:   request,
 		})
 		if errors.Is(err, unix.EINTR) {
 			continue
@@ -63,9 +64,9 @@ type request struct {
 	data  []byte
 }
 
-// perform sends the requests in one datagram and returns the errors by the request's index. Those of
-// rtnetlink are carried out one by one, whatever became of others; of a batch, which is nf_tables', all or
-// none.
+// perform sends the requests in one datagram and returns the errors by the request's index. Those
+// of rtnetlink are carried out one by one, whether others fail or not; of a batch, which is
+// nf_tables', all or none.
 func perform(c *netlink.Conn, requests []request, batch bool) (map[int]error, error) {
 	if len(requests) == 0 {
 		return nil, nil
@@ -122,8 +123,8 @@ func plain(e *netlink.OpError) error {
 	return e.Err
 }
 
-// A datagram holds so many requests and bytes at most: its acknowledgements must fit into the socket's
-// receive buffer, each with its request if that was refused.
+// A datagram holds so many requests and bytes at most: its acknowledgements must fit into the
+// socket's receive buffer, each with its request if that was refused.
 const (
 	chunk      = 64
 	chunkBytes = 64 << 10

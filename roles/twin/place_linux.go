@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Place finds the device that a client is behind: the one that the host's routes to it name. A sender
-// with an address of the host's own is a program of the host.
+// Place finds the device that a client is behind: the one that the host's routes to it name. A
+// sender with an address of the host's own is a program of the host.
 func (c *Snapshot) Place(f Flow) (Flow, error) {
 	if f.In == "" || f.In == Anywhere && c.isOwn(f.From.Addr()) {
 		f.In = ""

@@ -43,7 +43,8 @@ func readHost(t *testing.T, live *Netns, sockets []BoundSocket) *Snapshot {
 	// The kernel makes the routes of IPv6 addresses some time after the addresses.
 	complete := func(c *Snapshot) bool {
 		for _, a := range c.Addrs {
-			if a.Local.Is6() && !slices.ContainsFunc(c.Routes, func(r Route) bool { return r.Type == unix.RTN_LOCAL && r.Dst.Addr() == a.Local }) {
+			if a.Local.Is6() && !slices.ContainsFunc(c.Routes,
+				func(r Route) bool { return r.Type == unix.RTN_LOCAL && r.Dst.Addr() == a.Local }) {
 				return false
 			}
 		}
@@ -54,7 +55,8 @@ func readHost(t *testing.T, live *Netns, sockets []BoundSocket) *Snapshot {
 		t.Fatal(err)
 	}
 	defer events.Close()
-	if err := errors.Join(events.JoinGroup(unix.RTNLGRP_IPV6_ROUTE), events.SetReadDeadline(time.Now().Add(30*time.Second))); err != nil {
+	if err := errors.Join(events.JoinGroup(unix.RTNLGRP_IPV6_ROUTE),
+		events.SetReadDeadline(time.Now().Add(30*time.Second))); err != nil {
 		t.Fatal(err)
 	}
 	for {
@@ -110,7 +112,8 @@ func sh(t *testing.T, n *Netns, script string) {
 }
 
 func socket(proto, local string, options ...string) BoundSocket {
-	s := BoundSocket{Proto: proto, Local: netip.MustParseAddrPort(local), Comm: "proxy", ReuseAddr: true, OptionsKnown: true}
+	s := BoundSocket{Proto: proto, Local: netip.MustParseAddrPort(local), Comm: "proxy", ReuseAddr: true,
+		OptionsKnown: true}
 	for _, o := range options {
 		switch o {
 		case "transparent":
@@ -294,10 +297,12 @@ table ip6 proxy {
 			{"own tcp IPv6", Complete, AtSocket},
 			{"exempt tcp IPv6 0xff", Complete, Internet},
 		}},
-		{"11: a policy rule before the proxy's", toLo + ofLan + "ip route add default via 10.91.2.2 table 1; ip rule add pref 1001 iif lan0 lookup 1",
+		{"11: a policy rule before the proxy's", toLo + ofLan +
+			"ip route add default via 10.91.2.2 table 1; ip rule add pref 1001 iif lan0 lookup 1",
 			[]BoundSocket{proxy}, []want{{"client tcp lan0 IPv4", Silence, Nobody}}},
 		{"11: of a port", toLo + ofLan + "ip route add default via 10.91.2.2 table 1; ip rule add pref 1001 ipproto tcp dport 4711 lookup main",
-			[]BoundSocket{proxy}, []want{{"client tcp lan0 IPv4 :4711", Silence, Nobody}, {"client tcp lan0 IPv4 :80", Complete, AtSocket}}},
+			[]BoundSocket{proxy}, []want{{"client tcp lan0 IPv4 :4711", Silence, Nobody},
+				{"client tcp lan0 IPv4 :80", Complete, AtSocket}}},
 		{"13: socket transparent 0", toLo + nft(`
 table ip hy {
  chain pre { type filter hook prerouting priority mangle; policy accept;
@@ -319,9 +324,11 @@ iptables -P INPUT DROP; iptables -A INPUT -p tcp --dport 80 -j ACCEPT; iptables 
 				{"client tcp lan0 :443 IPv4", Complete, Internet},
 			}},
 		{"16: dnat to loopback", "iptables -t nat -A PREROUTING -i lan0 -p tcp --dport 9050 -j DNAT --to-destination 127.0.0.1:9050",
-			[]BoundSocket{socket("tcp", "127.0.0.1:9050")}, []want{{"service tcp lan0 10.91.1.1:9050", Silence, Nobody}}},
+			[]BoundSocket{socket("tcp", "127.0.0.1:9050")},
+			[]want{{"service tcp lan0 10.91.1.1:9050", Silence, Nobody}}},
 		{"16 fixed", "iptables -t nat -A PREROUTING -i lan0 -p tcp --dport 9050 -j DNAT --to-destination 127.0.0.1:9050; sysctl -qw net.ipv4.conf.lan0.route_localnet=1",
-			[]BoundSocket{socket("tcp", "127.0.0.1:9050")}, []want{{"service tcp lan0 10.91.1.1:9050", Complete, AtSocket}}},
+			[]BoundSocket{socket("tcp", "127.0.0.1:9050")},
+			[]want{{"service tcp lan0 10.91.1.1:9050", Complete, AtSocket}}},
 		{"17: notrack and masquerade", toLo + ofLan + `
 iptables -t mangle -A PREROUTING -i lan0 -p udp -m addrtype ! --dst-type LOCAL -j TPROXY --on-port 7895 --tproxy-mark 1
 iptables -t raw -A PREROUTING -i lan0 ! -d 10.0.0.0/8 -j NOTRACK
@@ -331,7 +338,8 @@ iptables -t nat -A POSTROUTING -j MASQUERADE`,
 				{"client udp lan0 IPv4 :443", Silence, AtSocket},
 			}},
 		{"18: a service at the proxy", toLo + "iptables -t mangle -A PREROUTING -i lan0 -p tcp -j TPROXY --on-port 7895 --tproxy-mark 1",
-			[]BoundSocket{proxy, socket("tcp", "0.0.0.0:22")}, []want{{"service tcp lan0 10.91.1.1:22", Complete, AtSocket}}},
+			[]BoundSocket{proxy, socket("tcp", "0.0.0.0:22")},
+			[]want{{"service tcp lan0 10.91.1.1:22", Complete, AtSocket}}},
 		{"a queue without a program", "iptables -A FORWARD -p tcp --dport 443 -j NFQUEUE --queue-num 200", nil, []want{
 			{"client tcp lan0 IPv4 :443", Silence, Nobody},
 			{"client tcp lan0 IPv4 :80", Complete, Internet},
@@ -341,19 +349,22 @@ iptables -t nat -A POSTROUTING -j MASQUERADE`,
 			{"own", Complete, Internet},
 			{"service tcp wan0 :22", Complete, AtSocket},
 		}},
-		{"clients behind a bridge", toLo + ofBridge + "sysctl -qw net.bridge.bridge-nf-call-iptables=0", []BoundSocket{proxy, socket("udp", "0.0.0.0:53")}, []want{
-			{"client tcp lan0 10.91.1.231 IPv4", Complete, AtSocket},
-			{"client udp lan0 10.91.1.231 IPv4", Complete, Internet},
-			{"client tcp lan0 IPv6", Complete, Internet},
-			{"service udp lan0 10.91.1.1:53", Complete, AtSocket},
-		}},
-		{"a bridge whose packets iptables sees first", toLo + ofBridge + "sysctl -qw net.bridge.bridge-nf-call-iptables=1", []BoundSocket{proxy}, []want{
+		{"clients behind a bridge", toLo + ofBridge + "sysctl -qw net.bridge.bridge-nf-call-iptables=0",
+			[]BoundSocket{proxy, socket("udp", "0.0.0.0:53")}, []want{
+				{"client tcp lan0 10.91.1.231 IPv4", Complete, AtSocket},
+				{"client udp lan0 10.91.1.231 IPv4", Complete, Internet},
+				{"client tcp lan0 IPv6", Complete, Internet},
+				{"service udp lan0 10.91.1.1:53", Complete, AtSocket},
+			}},
+		{"a bridge whose packets iptables sees first", toLo + ofBridge +
+			"sysctl -qw net.bridge.bridge-nf-call-iptables=1", []BoundSocket{proxy}, []want{
 			{"client tcp lan0 10.91.1.231 IPv4", Silence, Nobody},
 			{"client udp lan0 10.91.1.231 IPv4", Complete, Internet},
 		}},
 		{"answers belong to the socket's user", "iptables -A OUTPUT -m owner --uid-owner 1337 -j DROP; ip6tables -A OUTPUT -m owner --gid-owner 99 -j DROP",
 			[]BoundSocket{
-				socket("tcp", "0.0.0.0:22", "uid=1337"), socket("tcp", "0.0.0.0:23"), socket("udp", "0.0.0.0:53", "uid=1337"), socket("udp", "0.0.0.0:69"),
+				socket("tcp", "0.0.0.0:22", "uid=1337"), socket("tcp", "0.0.0.0:23"),
+				socket("udp", "0.0.0.0:53", "uid=1337"), socket("udp", "0.0.0.0:69"),
 				socket("tcp", "[fd91:1::1]:24", "gid=99"), socket("tcp", "[fd91:1::1]:25", "gid=98"),
 			}, []want{
 				{"service tcp lan0 10.91.1.1:22", Silence, Nobody},
@@ -363,10 +374,11 @@ iptables -t nat -A POSTROUTING -j MASQUERADE`,
 				{"service tcp lan0 [fd91:1::1]:24", Silence, Nobody},
 				{"service tcp lan0 [fd91:1::1]:25", Complete, AtSocket},
 			}},
-		{"answers have the socket's mark", toLo + "iptables -A OUTPUT -m mark --mark 5 -j DROP", []BoundSocket{socket("tcp", "0.0.0.0:22", "mark=5"), socket("tcp", "0.0.0.0:23", "mark=6")}, []want{
-			{"service tcp lan0 10.91.1.1:22", Silence, Nobody},
-			{"service tcp lan0 10.91.1.1:23", Complete, AtSocket},
-		}},
+		{"answers have the socket's mark", toLo + "iptables -A OUTPUT -m mark --mark 5 -j DROP",
+			[]BoundSocket{socket("tcp", "0.0.0.0:22", "mark=5"), socket("tcp", "0.0.0.0:23", "mark=6")}, []want{
+				{"service tcp lan0 10.91.1.1:22", Silence, Nobody},
+				{"service tcp lan0 10.91.1.1:23", Complete, AtSocket},
+			}},
 		{"19: no route", "ip -6 route del default\n" + nft(`
 table inet p {
  chain output {
@@ -387,7 +399,8 @@ table inet p {
 			}},
 		{"24: TPROXY for new connections", toLo + "iptables -t mangle -A PREROUTING -i lan0 -p tcp -m conntrack --ctstate NEW -m addrtype ! --dst-type LOCAL -j TPROXY --on-port 7895 --tproxy-mark 1",
 			[]BoundSocket{proxy}, []want{{"client tcp lan0 IPv4", Hang, Nobody}}},
-		{"26: a listener bound to a device", toLo + ofLan, []BoundSocket{socket("tcp", "0.0.0.0:7895", "transparent", "index=1")},
+		{"26: a listener bound to a device", toLo + ofLan,
+			[]BoundSocket{socket("tcp", "0.0.0.0:7895", "transparent", "index=1")},
 			[]want{{"client tcp lan0 IPv4", Silence, Nobody}}},
 		{"27: lo is left out", toLo + `
 iptables -t mangle -A PREROUTING ! -i lo -p tcp -m addrtype ! --dst-type LOCAL -j TPROXY --on-port 7895 --tproxy-mark 1
@@ -406,7 +419,8 @@ iptables -t mangle -A OUTPUT -p tcp -m addrtype ! --dst-type LOCAL -j MARK --set
 	}
 }
 
-// The packets of a queue that a program has are accepted in the twin, and those of others are dropped.
+// The packets of a queue that a program has are accepted in the twin, and those of others are
+// dropped.
 func TestQueue(t *testing.T) {
 	c := host(t, "iptables -A FORWARD -p tcp --dport 443 -j NFQUEUE --queue-num 200; iptables -A OUTPUT -p udp --dport 53 -j NFQUEUE --queue-balance 201:202", nil)
 	c.Queues = []uint16{200, 201, 202}
@@ -431,7 +445,8 @@ func play(t *testing.T, c *Snapshot, wants []want) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("built in %v, planned in %v, %d flows in %v", built.Sub(begin), planned.Sub(built), len(flows), time.Since(planned))
+	t.Logf("built in %v, planned in %v, %d flows in %v", built.Sub(begin), planned.Sub(built), len(flows),
+		time.Since(planned))
 	for _, w := range twin.Warnings {
 		t.Errorf("warning: %s", w)
 	}
@@ -446,7 +461,8 @@ func play(t *testing.T, c *Snapshot, wants []want) {
 			}
 			n++
 			if r.Outcome != w.outcome || r.Reached != w.reached {
-				t.Errorf("%s: %s: %s at %q, want %s at %q", w.flows, r.Flow.ID, r.Outcome, r.Reached, w.outcome, w.reached)
+				t.Errorf("%s: %s: %s at %q, want %s at %q", w.flows, r.Flow.ID, r.Outcome, r.Reached, w.outcome,
+					w.reached)
 			}
 		}
 		if n == 0 {
@@ -457,6 +473,7 @@ func play(t *testing.T, c *Snapshot, wants []want) {
 		if !t.Failed() {
 			break
 		}
-		t.Logf("%-8s %-70s %-9s %-8s seen %v -> %v original %v out %s rounds %d/%d %s %s", r.Flow.Kind, r.Flow.ID, r.Outcome, r.Reached, r.SeenFrom, r.SeenTo, r.Original, r.Out, r.Received, r.Rounds, r.Error, r.AnswerError)
+		t.Logf("%-8s %-70s %-9s %-8s seen %v -> %v original %v out %s rounds %d/%d %s %s", r.Flow.Kind, r.Flow.ID,
+			r.Outcome, r.Reached, r.SeenFrom, r.SeenTo, r.Original, r.Out, r.Received, r.Rounds, r.Error, r.AnswerError)
 	}
 }

@@ -89,8 +89,8 @@ func system() System {
 	}
 }
 
-// readRoutes reads what rtnetlink has, links, addresses, routes, rules and neighbors, or some of it:
-// what RTM_GET… asks for.
+// readRoutes reads what rtnetlink has, links, addresses, routes, rules and neighbors, or some of
+// it: what RTM_GET… asks for.
 func (d *Dump) readRoutes(ctx context.Context, some ...uint16) error {
 	c, err := dial(unix.NETLINK_ROUTE, 0)
 	if err != nil {
@@ -151,7 +151,8 @@ func hasIPv6() bool {
 }
 
 // netfilterDump dumps messages of a netfilter subsystem.
-func netfilterDump(ctx context.Context, c *netlink.Conn, subsystem, message uint16, family byte, attributes []byte) ([]NetlinkMessage, error) {
+func netfilterDump(ctx context.Context, c *netlink.Conn, subsystem, message uint16, family byte,
+	attributes []byte) ([]NetlinkMessage, error) {
 	return dump(ctx, c, subsystem<<8|message, append([]byte{family, unix.NFNETLINK_V0, 0, 0}, attributes...))
 }
 

@@ -67,9 +67,13 @@ func (r *replay) devices(outside int) error {
 		if l.Loopback {
 			continue
 		}
-		make, made = append(make, request{unix.RTM_NEWLINK, netlink.Create | netlink.Excl, r.newLink(l, outside)}), append(made, l)
+		make, made = append(make, request{unix.RTM_NEWLINK, netlink.Create | netlink.Excl, r.newLink(l, outside)}),
+			append(made, l)
 	}
-	if err := r.route(make, func(i int, err error) { r.lack("device", "%s (%s): %v", made[i].Name, kindOf(made[i]), err) }); err != nil {
+	if err := r.route(make, func(i int, err error) {
+		r.lack("device", "%s (%s): %v", made[i].Name, kindOf(made[i]),
+			err)
+	}); err != nil {
 		return err
 	}
 	for _, l := range links {
@@ -80,10 +84,16 @@ func (r *replay) devices(outside int) error {
 		up = append(up, request{unix.RTM_SETLINK, 0, l.message(l.Flags&(unix.IFF_UP|unix.IFF_MULTICAST|unix.IFF_NOARP),
 			unix.IFF_UP|unix.IFF_MULTICAST|unix.IFF_NOARP)})
 	}
-	if err := r.route(join, func(i int, err error) { r.lack("device", "settings of %s: %v", joined[i].Name, err) }); err != nil {
+	if err := r.route(join, func(i int, err error) {
+		r.lack("device", "settings of %s: %v", joined[i].Name,
+			err)
+	}); err != nil {
 		return err
 	}
-	if err := r.route(ports, func(i int, err error) { r.lack("device", "port %s of a bridge: %v", ported[i].Name, err) }); err != nil {
+	if err := r.route(ports, func(i int, err error) {
+		r.lack("device", "port %s of a bridge: %v", ported[i].Name,
+			err)
+	}); err != nil {
 		return err
 	}
 	if err := r.deviceSettings(); err != nil {
@@ -92,7 +102,10 @@ func (r *replay) devices(outside int) error {
 	if err := r.addresses(unix.AF_INET); err != nil {
 		return err
 	}
-	if err := r.route(up, func(i int, err error) { r.lack("device", "%s: switch on: %v", joined[i].Name, err) }); err != nil {
+	if err := r.route(up, func(i int, err error) {
+		r.lack("device", "%s: switch on: %v", joined[i].Name,
+			err)
+	}); err != nil {
 		return err
 	}
 	if err := r.addresses(unix.AF_INET6); err != nil {
@@ -169,7 +182,8 @@ func (r *replay) newLink(l Link, outside int) []byte {
 		peer = appendAttr(peer, unix.IFLA_NET_NS_FD, native(uint32(outside)))
 	}
 	return appendAttr(b, unix.IFLA_LINKINFO|nestedFlag, attrs{
-		{unix.IFLA_INFO_KIND, zero("veth")}, {unix.IFLA_INFO_DATA | nestedFlag, appendAttr(nil, vethInfoPeer|nestedFlag, peer)},
+		{unix.IFLA_INFO_KIND, zero("veth")}, {unix.IFLA_INFO_DATA | nestedFlag,
+			appendAttr(nil, vethInfoPeer|nestedFlag, peer)},
 	}.bytes())
 }
 
@@ -216,7 +230,8 @@ func (r *replay) bridgeData(l Link) attrs {
 	return data
 }
 
-// portAttributes are those of a bridge's port that decide what happens to its packets (IFLA_BRPORT_).
+// portAttributes are those of a bridge's port that decide what happens to its packets
+// (IFLA_BRPORT_).
 var portAttributes = []uint16{
 	unix.IFLA_BRPORT_MODE, unix.IFLA_BRPORT_LEARNING, unix.IFLA_BRPORT_UNICAST_FLOOD, unix.IFLA_BRPORT_PROXYARP,
 	unix.IFLA_BRPORT_ISOLATED, unix.IFLA_BRPORT_NEIGH_SUPPRESS,
@@ -311,7 +326,8 @@ func (r *replay) deviceSettings() error {
 		want, got := ipv6Conf(r.rawLink(l.Index)), ipv6Conf(twin.rawLink(l.Index))
 		for id := range 64 {
 			name := conf6[id]
-			if name == "" || len(want) < 4*id+4 || len(got) < 4*id+4 || bytes.Equal(want[4*id:4*id+4], got[4*id:4*id+4]) {
+			if name == "" || len(want) < 4*id+4 || len(got) < 4*id+4 ||
+				bytes.Equal(want[4*id:4*id+4], got[4*id:4*id+4]) {
 				continue
 			}
 			file := "ipv6/conf/" + l.Name + "/" + name

@@ -63,8 +63,8 @@ func (r *replay) lack(what, format string, args ...any) {
 	r.lacks = append(r.lacks, Difference{what, fmt.Sprintf(format, args...)})
 }
 
-// calm keeps the devices that the thread's namespace has and will get from writing to the host's log, as
-// its first namespace may do, and from choosing addresses of their own.
+// calm keeps the devices that the thread's namespace has and will get from writing to the host's
+// log, as its first namespace may do, and from choosing addresses of their own.
 func calm() error {
 	for _, of := range []string{"all", "default", "lo"} {
 		if err := writeSetting("ipv4/conf/"+of+"/log_martians", "0"); err != nil {

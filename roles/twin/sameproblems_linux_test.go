@@ -13,8 +13,8 @@ import (
 	"pfdivert/roles/lab/labtest"
 )
 
-// A snapshot that root saved gives an ordinary user the same problems, also where rules ask for owners
-// of sockets, of which the user has one.
+// A snapshot that root saved gives an ordinary user the same problems, also where rules ask for
+// owners of sockets, of which the user has one.
 func TestSameProblemsAsUser(t *testing.T) {
 	if file := os.Getenv("TWIN_TEST_PROBLEMS"); file != "" {
 		problemsOf(t, file)
@@ -99,7 +99,8 @@ func told(d *Diagnosis) string {
 func kindsTold(told string) string {
 	var b strings.Builder
 	for line := range strings.Lines(told) {
-		if first, _, ok := strings.Cut(line, ":"); ok && (strings.HasPrefix(first, "bad ") || strings.HasPrefix(first, "warn ")) {
+		if first, _, ok := strings.Cut(line, ":"); ok && (strings.HasPrefix(first, "bad ") ||
+			strings.HasPrefix(first, "warn ")) {
 			b.WriteString(first + "\n")
 		}
 	}

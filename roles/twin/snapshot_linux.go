@@ -15,13 +15,12 @@ import (
 	"pfdivert/roles/wire"
 )
 
-// snapshotHead is the first line of a snapshot's file. What follows is a Dump as package wire packs it, in
-// gzip.
-// The number changes when an older program would read it wrongly.
+// snapshotHead is the first line of a snapshot's file. What follows is a Dump as package wire packs
+// it, in gzip. The number changes when an older program would read it wrongly.
 const snapshotHead = "pfdivert snapshot 2\n"
 
-// Bounds of a snapshot: of its bytes when unpacked, of the elements of each list, and of what a kernel is
-// asked to make of it. A host with all of these is larger than any that was seen.
+// Bounds of a snapshot: of its bytes when unpacked, of the elements of each list, and of what a
+// kernel is asked to make of it. A host with all of these is larger than any that was seen.
 const (
 	maxSnapshot   = 64 << 20
 	maxLinks      = 4096
@@ -43,8 +42,8 @@ func (e *SnapshotError) Unwrap() error { return e.Err }
 // Hint is what to do about it, for people.
 func (e *SnapshotError) Hint() string { return e.hint }
 
-// Save writes a snapshot of the configuration, for a bug report. Comments, hardware addresses' vendors,
-// and neighbors that no rule names are left out.
+// Save writes a snapshot of the configuration, for a bug report. Comments, hardware addresses'
+// vendors, and neighbors that no rule names are left out.
 func (c *Snapshot) Save(w io.Writer) error {
 	d, err := c.spared()
 	if err != nil {
@@ -75,7 +74,8 @@ func Load(r io.Reader) (*Snapshot, error) {
 	}
 	if string(head) != snapshotHead {
 		if strings.HasPrefix(string(head), "pfdivert snapshot") {
-			return nil, &SnapshotError{errors.New("the file is of another version of this program"), "use the version of pfdivert that wrote it"}
+			return nil, &SnapshotError{errors.New("the file is of another version of this program"),
+				"use the version of pfdivert that wrote it"}
 		}
 		return nil, &SnapshotError{errors.New("the file is none"), notOne}
 	}
@@ -125,7 +125,8 @@ func (d *Dump) check() error {
 	if s := d.System; s.BigEndian != here.BigEndian || s.PointerBits != here.PointerBits ||
 		s.PointerBits == 32 && s.Machine != here.Machine { // alignments differ among those
 		return &SnapshotError{
-			fmt.Errorf("it is of a system %q of %d bits, and this one is %q of %d", s.Machine, s.PointerBits, here.Machine, here.PointerBits),
+			fmt.Errorf("it is of a system %q of %d bits, and this one is %q of %d", s.Machine, s.PointerBits,
+				here.Machine, here.PointerBits),
 			"play it on a machine like that, or in an emulator",
 		}
 	}
@@ -146,7 +147,8 @@ func (d *Dump) check() error {
 		}
 	}
 	for _, s := range d.Sockets {
-		if s.Proto != "tcp" && s.Proto != "udp" || !s.Local.IsValid() || s.Local.Addr().Zone() != "" || !printable(s.Comm) {
+		if s.Proto != "tcp" && s.Proto != "udp" || !s.Local.IsValid() || s.Local.Addr().Zone() != "" ||
+			!printable(s.Comm) {
 			return wrong("a socket %q of %q", s.Proto, s.Comm)
 		}
 	}
@@ -166,11 +168,13 @@ func (d *Dump) check() error {
 		}
 	}
 	for _, t := range d.Legacy {
-		if len(t.Info) != legacyInfo || !printable(t.Name) || len(t.Name) > 31 || int(host32(t.Info[80:84])) != len(t.Entries) {
+		if len(t.Info) != legacyInfo || !printable(t.Name) || len(t.Name) > 31 ||
+			int(host32(t.Info[80:84])) != len(t.Entries) {
 			return wrong("table %q of iptables-legacy", t.Name)
 		}
 		count := uint32(0)
-		if err := t.each(func([]byte, string) error { count++; return nil }); err != nil || count != host32(t.Info[76:80]) {
+		if err := t.each(func([]byte, string) error { count++; return nil }); err != nil ||
+			count != host32(t.Info[76:80]) {
 			return wrong("table %q of iptables-legacy is cut", t.Name)
 		}
 	}

@@ -71,8 +71,8 @@ func (c *Snapshot) spared() (*Dump, error) {
 	return &d, nil
 }
 
-// spareCards takes the vendors out of the hardware addresses of the host and its neighbors where rules
-// and sets of nf_tables name them.
+// spareCards takes the vendors out of the hardware addresses of the host and its neighbors where
+// rules and sets of nf_tables name them.
 func (c *Snapshot) spareCards(messages []NetlinkMessage) []NetlinkMessage {
 	cards := [][]byte{}
 	for _, l := range c.Links {
@@ -186,7 +186,8 @@ func spareLink(m []byte) ([]byte, error) {
 			for _, f := range families {
 				switch f.kind() {
 				case unix.AF_INET, unix.AF_INET6:
-					data, err := only(f.data, map[uint16]uint16{unix.AF_INET: unix.IFLA_INET_CONF, unix.AF_INET6: unix.IFLA_INET6_CONF}[f.kind()])
+					data, err := only(f.data, map[uint16]uint16{unix.AF_INET: unix.IFLA_INET_CONF,
+						unix.AF_INET6: unix.IFLA_INET6_CONF}[f.kind()])
 					if err != nil {
 						return nil, err
 					}
@@ -214,7 +215,8 @@ var userData = map[uint16]uint16{
 	unix.NFT_MSG_NEWOBJ: 8, unix.NFT_MSG_NEWRULE: unix.NFTA_RULE_USERDATA,
 }
 
-// spareNFT takes comments and vendors out of a message of nf_tables, and what the kernel says of itself.
+// spareNFT takes comments and vendors out of a message of nf_tables, and what the kernel says of
+// itself.
 func spareNFT(m NetlinkMessage) ([]byte, error) {
 	all, err := split(m.Data, 4)
 	if err != nil {
@@ -241,7 +243,8 @@ func spareNFT(m NetlinkMessage) ([]byte, error) {
 			}
 			some = append(some, attr{e.flagged, one.without(unix.NFTA_SET_ELEM_USERDATA).bytes()})
 		}
-		all = all.without(unix.NFTA_SET_ELEM_LIST_ELEMENTS).with(unix.NFTA_SET_ELEM_LIST_ELEMENTS|nestedFlag, some.bytes())
+		all = all.without(unix.NFTA_SET_ELEM_LIST_ELEMENTS).with(unix.NFTA_SET_ELEM_LIST_ELEMENTS|nestedFlag,
+			some.bytes())
 	case unix.NFT_MSG_NEWRULE:
 		b := bytes.Clone(all.get(unix.NFTA_RULE_EXPRESSIONS))
 		list, err := split(b, 0)

@@ -11,7 +11,8 @@ func (d *Diagnosis) Bad() bool {
 	return slices.ContainsFunc(d.Problems, func(p Problem) bool { return p.Severity == Bad })
 }
 
-// Story tells in short what the host's rules did to a path's first packet and to that which ended it.
+// Story tells in short what the host's rules did to a path's first packet and to that which ended
+// it.
 func (c *Snapshot) Story(p FlowPath) []string {
 	if len(p.Packets) == 0 {
 		return nil

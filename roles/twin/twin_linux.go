@@ -35,11 +35,12 @@ type Twin struct {
 	player     *player
 }
 
-// maxWarnings bounds Twin.Warnings: that no more sockets may be opened is the same for all that remain.
+// maxWarnings bounds Twin.Warnings: that no more sockets may be opened is the same for all that
+// remain.
 const maxWarnings = 8
 
-// Build makes the twin of a host: its configuration in a namespace, what surrounds it, and stand-ins
-// for its sockets.
+// Build makes the twin of a host: its configuration in a namespace, what surrounds it, and
+// stand-ins for its sockets.
 func Build(ctx context.Context, c *Snapshot) (t *Twin, err error) {
 	t = &Twin{
 		Config: c, introduced: map[int][]netip.Addr{}, outside: map[place]*stand{}, own: map[netip.Addr]bool{},
@@ -160,7 +161,8 @@ func (t *Twin) Close() {
 }
 
 // Play runs the flows, all at once, and returns what happened to each, in their order. It ends when
-// all are done or no packet of theirs is left. An error is of the machinery: lost flows are results.
+// all are done or no packet of theirs is left. An error is of the machinery: lost flows are
+// results.
 func (t *Twin) Play(ctx context.Context, flows []Flow) ([]FlowResult, error) {
 	if err := t.introduce(ctx, flows); err != nil {
 		return nil, err
