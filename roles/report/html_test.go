@@ -197,7 +197,7 @@ func thirteen() []matrix.Result {
 		case 1:
 			r.Reason, r.Detail, r.Explanation, r.Evidence = matrix.NoReply, "local client: nothing arrived", nil, nil
 		case 2:
-			r.Verdict, r.Reason, r.Detail = matrix.Error, matrix.AgentLost, "the connection to the agent on REMOTE ended"
+			r.Verdict, r.Reason, r.Detail = matrix.Error, matrix.AgentLost, "the connection to the agent ended"
 			r.Explanation, r.Evidence, r.Transcript = nil, nil, nil
 		}
 	}
