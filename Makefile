@@ -71,7 +71,7 @@ regress: pfdivert
 	./pfdivert run ${FORMAT}
 
 claims: pfdivert
-	./pfdivert run ${FORMAT} '*-divert-*' '*-natlook-*' '*-redirect-*' 'inet-to-*' 'inet6-to-*'
+	./pfdivert run ${FORMAT} '*-divert-*' '*-natlook-*' '*-redirect-*' '*-queue-*' 'inet-to-*' 'inet6-to-*'
 
 ${REGRESS_TARGETS} ${CLAIM_TARGETS}: pfdivert
 	@t=$@; ./pfdivert run ${FORMAT} "$${t#run-}"
@@ -92,7 +92,7 @@ list: pfdivert
 generate: pfdivert
 	@{ sed '/^#/!d' regress.mk && \
 	./pfdivert list -names | sed 's/^/REGRESS_TARGETS += run-/' && \
-	./pfdivert list -names '*-divert-*' '*-natlook-*' '*-redirect-*' 'inet-to-*' 'inet6-to-*' | sed 's/^/CLAIM_TARGETS += run-/'; } >regress.mk.new
+	./pfdivert list -names '*-divert-*' '*-natlook-*' '*-redirect-*' '*-queue-*' 'inet-to-*' 'inet6-to-*' | sed 's/^/CLAIM_TARGETS += run-/'; } >regress.mk.new
 	mv regress.mk.new regress.mk
 
 kernels: pfdivert
