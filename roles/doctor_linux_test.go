@@ -2,6 +2,7 @@ package roles
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"regexp"
@@ -134,8 +135,9 @@ set +e; pfdivert doctor; pfdivert doctor -flow 'tcp 192.168.1.9 -> 203.0.113.7:8
 	}
 }
 
-// TestDoctorDocumented types each command of docs/doctor.md's, on a host on which all is well: behind
-// "$", in a sentence, and flags alone, to which the page's sentence adds the program's name.
+// TestDoctorDocumented types each command of docs/doctor.md's, on a host on which all is well:
+// behind "$", in a sentence, and flags alone, to which the page's sentence adds the program's
+// name.
 func TestDoctorDocumented(t *testing.T) {
 	text, err := os.ReadFile("../docs/doctor.md")
 	if err != nil {
@@ -163,7 +165,7 @@ func TestDoctorDocumented(t *testing.T) {
 	}
 	script := doctorProxy + "set +e\n"
 	for _, command := range append(commands, "pfdivert doctor FILE") {
-		script += command + " 2>&1 || { echo \"exit status $?\"; echo '" + strings.ReplaceAll(command, "'", `'\''`) + "'; exit 1; }\n"
+		script += fmt.Sprintf("%s 2>&1 || { echo \"exit status $?:\" %q; exit 1; }\n", command, command)
 	}
 	if out, status := inHost(t, script); status != 0 {
 		t.Errorf("%d: %s", status, out)

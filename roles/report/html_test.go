@@ -224,9 +224,12 @@ func htmlPages() map[string]func() (Run, []Summary) {
 		for _, t := range matrix.Claims() {
 			names = append(names, t.Name)
 		}
-		run := with(run26, func(r *Run) { r.Targets = names })
 		results := passes(names)
-		copy(results, unclaimed(48)[:48])
+		for i, r := range unclaimed(48)[:48] {
+			r.Name = names[i]
+			results[i] = r
+		}
+		run := with(run26, func(r *Run) { r.Targets = names })
 		return run, Summaries(run, results)
 	}
 	return pages
