@@ -39,7 +39,8 @@ PREFIX ?= /usr/local
 MANDIR ?= ${PREFIX}/man
 
 # The shell, not make, asks git, and only when a binary is built.
-GO_BUILD = CGO_ENABLED=0 ${GO} build -trimpath -buildvcs=false -ldflags \
+# Without inlining of the program's own functions the binary is a tenth smaller and as fast.
+GO_BUILD = CGO_ENABLED=0 ${GO} build -trimpath -buildvcs=false -gcflags=pfdivert/...=-l -ldflags \
 	"-s -w -X main.version=$$(git describe --always --dirty 2>/dev/null || echo unreleased)"
 
 pfdivert:

@@ -72,7 +72,6 @@ func ParseHostRules(out string) []HostRule {
 // words reads the words of a rule one by one.
 type words struct{ left []string }
 
-//go:noinline
 func (w *words) peek() string {
 	if len(w.left) == 0 {
 		return ""
@@ -80,7 +79,6 @@ func (w *words) peek() string {
 	return w.left[0]
 }
 
-//go:noinline
 func (w *words) next() string {
 	word := w.peek()
 	if word != "" {
@@ -89,7 +87,6 @@ func (w *words) next() string {
 	return word
 }
 
-//go:noinline
 func (w *words) is(word string) bool {
 	if w.peek() != word {
 		return false

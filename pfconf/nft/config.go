@@ -79,7 +79,6 @@ const (
 // maxInterface is IFNAMSIZ without the final zero.
 const maxInterface = 15
 
-//go:noinline
 func (c Config) omits(p Piece) bool { return slices.Contains(c.Omit, p) }
 
 func (c Config) validate() error {

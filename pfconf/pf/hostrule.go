@@ -160,8 +160,6 @@ func (r *HostRule) packets(w *words) error {
 }
 
 // condition notes what else the rule asks of packets.
-//
-//go:noinline
 func (r *HostRule) condition(words ...string) {
 	r.Conditions = append(r.Conditions, strings.Join(words, " "))
 }

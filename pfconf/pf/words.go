@@ -35,8 +35,6 @@ func splitWords(line string) (*words, error) {
 }
 
 // peek returns the next word, "" at the end.
-//
-//go:noinline
 func (w *words) peek() string {
 	if len(w.left) == 0 {
 		return ""
@@ -45,8 +43,6 @@ func (w *words) peek() string {
 }
 
 // next takes the next word.
-//
-//go:noinline
 func (w *words) next() string {
 	word := w.peek()
 	if word != "" {
@@ -56,8 +52,6 @@ func (w *words) next() string {
 }
 
 // is takes the next word if it is this one.
-//
-//go:noinline
 func (w *words) is(word string) bool {
 	if w.peek() != word {
 		return false

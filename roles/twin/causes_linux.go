@@ -69,8 +69,6 @@ func (c *Snapshot) markRule(mark uint32, ipv6 bool) (PolicyRule, bool) {
 }
 
 // localTable reports whether a table makes all destinations local.
-//
-//go:noinline
 func (c *Snapshot) localTable(table uint32, ipv6 bool) bool {
 	return slices.ContainsFunc(c.Routes, func(x Route) bool {
 		return x.Table == table && x.Type == unix.RTN_LOCAL && x.Dst.IsValid() && x.Dst.Bits() <= 1 &&

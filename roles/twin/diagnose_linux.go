@@ -117,8 +117,6 @@ type suspect struct {
 }
 
 // isProxy reports whether rules divert to a socket of the host.
-//
-//go:noinline
 func (d *doctor) isProxy(i int) bool {
 	if i < 0 || i >= len(d.c.Sockets) {
 		return false

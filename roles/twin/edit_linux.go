@@ -21,8 +21,6 @@ type change struct {
 }
 
 // and is one change after another.
-//
-//go:noinline
 func (a change) and(b change) change {
 	return change{a.command + "\n" + b.command, a.words && b.words, func(d *Dump) error {
 		if err := a.do(d); err != nil {
@@ -552,8 +550,6 @@ func addSocket(s BoundSocket, words string) change {
 }
 
 // anyAddr is 0.0.0.0 or ::.
-//
-//go:noinline
 func anyAddr(ipv6 bool) netip.Addr {
 	if ipv6 {
 		return netip.IPv6Unspecified()

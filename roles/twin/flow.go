@@ -41,8 +41,6 @@ type Flow struct {
 }
 
 // IPv6 reports whether the flow's packets are of IPv6.
-//
-//go:noinline
 func (f Flow) IPv6() bool { return f.To.Addr().Is6() }
 
 // Local reports whether the sender is a program of the host itself.

@@ -103,11 +103,8 @@ type hinter struct {
 }
 
 // register is what is in the register that an attribute names.
-//
-//go:noinline
 func (p *hinter) register(n nested, kind uint16) register { return p.regs[reg(n.numberOf(kind))] }
 
-//go:noinline
 func (p *hinter) setRegister(n nested, kind uint16, s register) { p.regs[reg(n.numberOf(kind))] = s }
 
 func (p *hinter) expr(name string, n nested) {
@@ -240,8 +237,6 @@ func (p *hinter) compare(s register, op uint32, data []byte) {
 }
 
 // ask adds a condition that a value is in one of some intervals, or in none.
-//
-//go:noinline
 func (p *hinter) ask(s register, not bool, intervals [][2][]byte) {
 	p.hint.asks = append(p.hint.asks, p.condition(s, not, intervals))
 }
