@@ -34,8 +34,8 @@ func ReadTable(file string) (string, error) {
 }
 
 // ParseQueues reads /proc/net/netfilter/nfnetlink_queue (seq_show, nfnetlink_queue.c): number, port
-// of the socket, packets that wait, copy mode and range, packets dropped because the queue was full,
-// packets dropped because the socket was, id of the last packet, 1.
+// of the socket, packets that wait, copy mode and range, packets dropped because the queue was
+// full, packets dropped because the socket was, id of the last packet, 1.
 func ParseQueues(text string) ([]Queue, error) {
 	var all []Queue
 	for line := range strings.Lines(text) {

@@ -14,7 +14,8 @@ func TestParseQueues(t *testing.T) {
 	if got, err := ParseQueues(table); err != nil || !slices.Equal(got, want) {
 		t.Errorf("%+v, %v", got, err)
 	}
-	for _, bad := range []string{"26602 1834 0 2\n", "26602 1834 0 2 65531 x 0 4 1\n", "66602 1834 0 2 65531 0 0 4 1\n"} {
+	for _, bad := range []string{"26602 1834 0 2\n",
+		"26602 1834 0 2 65531 x 0 4 1\n", "66602 1834 0 2 65531 0 0 4 1\n"} {
 		if got, err := ParseQueues(table + bad); err == nil {
 			t.Errorf("%q: %+v", bad, got)
 		}
