@@ -14,6 +14,7 @@ const (
 	Client   Kind = "client"   // a client to a public address
 	Own      Kind = "own"      // an ordinary program of the host to a public address
 	Exempt   Kind = "exempt"   // a program of the host that the rules leave out, or must: the proxy's own
+	Guessed  Kind = "guessed"  // a program that takes diverted packets, to where it may connect
 	Service  Kind = "service"  // a client, or the internet, to an address of the host
 	Asked    Kind = "asked"    // a client to the proxy's port itself
 	Borrowed Kind = "borrowed" // a program of the host with a client's address, to a service of the host

@@ -170,6 +170,9 @@ func (p *hinter) expr(name string, n nested) {
 		set(1, register{size: 4})
 	case "socket": // NFTA_SOCKET_DREG
 		set(2, register{size: 4})
+		if num(1) == 3 { // NFTA_SOCKET_KEY, NFT_SOCKET_CGROUPV2
+			set(2, register{what: askCgroup, size: 8, host: true})
+		}
 	case "limit", "quota", "connlimit", "numgen", "hash", "osf", "rt", "xfrm":
 		p.hint.asks = append(p.hint.asks, ask{})
 	}
@@ -185,6 +188,7 @@ var metas = map[uint32]register{
 	unix.NFT_META_OIFNAME: {what: askOut, size: 16},
 	unix.NFT_META_IIF:     {what: askIn, size: 4, host: true, index: true},
 	unix.NFT_META_OIF:     {what: askOut, size: 4, host: true, index: true},
+	unix.NFT_META_CGROUP:  {what: askCgroup, size: 4, host: true},
 	unix.NFT_META_NFPROTO: {size: 1, at: nfproto},
 }
 

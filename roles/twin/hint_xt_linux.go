@@ -65,6 +65,9 @@ func (c *Config) xtAsks(name string, revision uint32, data []byte, six bool) []a
 	case "set": // struct xt_set_info: index u16, dim u8, flags u8
 		return c.setAsks(uint16(s.u16(0)), s.u8(3))
 	}
+	if name == "cgroup" {
+		return []ask{{what: askCgroup}}
+	}
 	return []ask{{}}
 }
 
