@@ -48,7 +48,7 @@ type Options struct {
 	// Omit leaves pieces out on purpose, BreakLocal and BreakRemote break a lab's hosts,
 	// to see what this program says of that.
 	Omit                    []string
-	BreakLocal, BreakRemote []injection.Step
+	BreakLocal, BreakRemote []injection.Action
 }
 
 // runner is a run under way.

@@ -252,16 +252,16 @@ var mayImport = map[string][]string{
 	"pfdivert/pfconf/shared":             nil,
 	"pfdivert/roles": {
 		"matrix", "matrix/evidence", "matrix/explain", "matrix/faults", "matrix/script", "pfconf",
-		"pfconf/nft", "pfconf/pf", "roles/agent", "roles/evidence", "roles/host", "roles/kernel",
+		"pfconf/nft", "pfconf/pf", "roles/agent", "roles/gather", "roles/host", "roles/kernel",
 		"roles/lab", "roles/lab/bsd", "roles/lab/namespace", "roles/report", "roles/socket",
 		"roles/terminal", "roles/testbed", "roles/twin",
 	},
 	"pfdivert/roles/agent": {
 		"matrix/evidence", "matrix/script", "pfconf", "pfconf/ipfw", "pfconf/need", "pfconf/nft",
-		"pfconf/pf", "pfconf/program", "pfconf/rtnetlink", "roles/evidence", "roles/kernel/splat",
+		"pfconf/pf", "pfconf/program", "pfconf/rtnetlink", "roles/gather", "roles/kernel/splat",
 		"roles/lab/bsd", "roles/lab/inject", "roles/socket", "roles/wire",
 	},
-	"pfdivert/roles/evidence": {
+	"pfdivert/roles/gather": {
 		"matrix/evidence", "pfconf", "pfconf/ipfw", "pfconf/netlink", "pfconf/pf",
 		"pfconf/program", "pfconf/rtnetlink", "pfconf/shared",
 	},

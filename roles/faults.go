@@ -177,7 +177,7 @@ func judgeFault(ctx context.Context, p *testbed.Pair, f faults.Fault,
 	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	var fault *script.Fault
+	var fault *script.Error
 	if errors.As(err, &fault) && fault.Code == script.CodeUnsupported {
 		for _, t := range targets { // none was run
 			results[t.Name] = matrix.Result{Name: t.Name, Verdict: matrix.Skip, Reason: matrix.NoFeature,

@@ -17,7 +17,7 @@ const MaxPackets = 256
 
 // Bound cuts what is more than a person would read, as a host with thousands of rules has it, or a
 // hostile one sends it. What was left out is said where it was.
-func (c *Cell) Bound() {
+func (c *Record) Bound() {
 	left := maxTexts
 	texts := func(all ...*string) {
 		for _, s := range all {

@@ -12,16 +12,16 @@ import (
 func TestBoundCell(t *testing.T) {
 	const many, long = 5000, 1 << 20
 	text, data := strings.Repeat("x", long), make([]byte, long)
-	c := Cell{
-		Rules: make([]Rule, many), States: make([]pfconf.State, many), Sockets: make([]Socket, many),
+	c := Record{
+		Rules: make([]FilterRule, many), States: make([]pfconf.State, many), Sockets: make([]SocketEntry, many),
 		Answers: make([]Answer, many),
 		Moved:   make([]Moved, many), Errors: make([]string, many), Packets: make([]Packet, many),
 		Missing: make([]string, many),
 	}
 	for i := range many {
-		c.Rules[i] = Rule{Label: text, Text: text}
+		c.Rules[i] = FilterRule{Label: text, Text: text}
 		c.States[i] = pfconf.State{Phase: text, Label: text, ID: text, Interface: text}
-		c.Sockets[i] = Socket{Proto: text, State: text, Text: text}
+		c.Sockets[i] = SocketEntry{Proto: text, State: text, Text: text}
 		c.Answers[i] = Answer{text, text}
 		c.Moved[i].Name, c.Errors[i], c.Missing[i] = text, text, text
 		c.Packets[i] = Packet{Interface: text, Direction: text, Data: data}
@@ -62,7 +62,8 @@ func TestBoundCell(t *testing.T) {
 			t.Errorf("that %s were left out is not said", what)
 		}
 	}
-	small := Cell{Rules: []Rule{{Label: "l", Text: "r"}}, Answers: []Answer{{"c", strings.Repeat("x", maxText)}},
+	small := Record{Rules: []FilterRule{{Label: "l", Text: "r"}},
+		Answers: []Answer{{"c", strings.Repeat("x", maxText)}},
 		Packets: make([]Packet, MaxPackets)}
 	small.Bound()
 	if len(small.Missing) > 0 || len(small.Answers[0].Text) != maxText || small.Rules[0].Text != "r" {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/need"
 	"pfdivert/pfconf/netlink"
 )
 
@@ -290,16 +291,16 @@ func (f *Firewall) explain(p *plan, seq uint32, errno unix.Errno) error {
 	default:
 		return fmt.Errorf("remove a rule: %w", errno)
 	}
-	if (chained && ch == rdr || added && at.rule.rule.Action == pfconf.RdrTo) && f.Probe(NAT).Outcome == No {
-		return fmt.Errorf("%s: %w", what, &MissingError{Feature: NAT, Err: errno})
+	if (chained && ch == rdr || added && at.rule.rule.Action == pfconf.RdrTo) && f.Probe(need.NAT).Support == No {
+		return fmt.Errorf("%s: %w", what, &need.MissingError{Feature: need.NAT, Err: errno})
 	}
 	if errno != unix.ENOENT {
 		return fmt.Errorf("%s: %w", what, errno)
 	}
 	if added {
 		r := at.rule.rule
-		if r.Action == pfconf.DivertTo && r.Proto.HasPorts() && f.Probe(TransparentProxy).Outcome == No {
-			return fmt.Errorf("%s: %w", what, &MissingError{Feature: TransparentProxy, Err: errno})
+		if r.Action == pfconf.DivertTo && r.Proto.HasPorts() && f.Probe(need.TProxy).Support == No {
+			return fmt.Errorf("%s: %w", what, &need.MissingError{Feature: need.TProxy, Err: errno})
 		}
 	}
 	return fmt.Errorf("%s: %w (has another process removed table inet %s?)", what, errno, TableName)

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/need"
 	"pfdivert/pfconf/netlink"
 )
 
@@ -378,15 +379,15 @@ func TestWithoutIPv6(t *testing.T) {
 
 func TestProbe(t *testing.T) {
 	f := newNamespace(t).open(t, testConfig())
-	for _, feature := range []Feature{NFTables, TransparentProxy, NFQueue, Conntrack, IPv6} {
-		if a := f.Probe(feature); a.Outcome != Yes || a.Err != nil {
+	for _, feature := range []need.Name{need.NFTables, need.TProxy, need.NFQueue, need.CTNetlink, need.IPv6} {
+		if a := f.Probe(feature); a.Support != Yes || a.Err != nil {
 			t.Errorf("%s: %+v; this kernel has it", feature, a)
 		}
 	}
-	if a := f.Probe("flux"); a.Outcome != Unknown || a.Err == nil {
+	if a := f.Probe("flux"); a.Support != Unknown || a.Err == nil {
 		t.Errorf("flux: %+v", a)
 	}
-	if a := f.probe(missing{}); a.Outcome != No || !errors.Is(a.Err, unix.ENOENT) {
+	if a := f.probe(missing{}); a.Support != No || !errors.Is(a.Err, unix.ENOENT) {
 		t.Errorf("an expression that no kernel has: %+v", a)
 	}
 	wantInForce(t, f)
@@ -412,7 +413,7 @@ func TestNotPermitted(t *testing.T) {
 		check(t, unix.Capset(&header, &few[0]))
 		defer func() { check(t, unix.Capset(&header, &all[0])) }()
 		_, err := Open(t.Context(), testConfig())
-		var absent *MissingError
+		var absent *need.MissingError
 		if !errors.Is(err, fs.ErrPermission) || errors.As(err, &absent) {
 			t.Errorf("got %v, want a permission error", err)
 		}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/need"
 )
 
 // Firewall is a pfconf.Firewall of the network namespace that it was opened in.
@@ -73,7 +74,7 @@ func Open(ctx context.Context, c Config) (*Firewall, error) {
 // setUp changes the host.
 func (f *Firewall) setUp() error {
 	for _, family := range f.config.families() {
-		if family == pfconf.Inet6 && probeIPv6().Outcome == No {
+		if family == pfconf.Inet6 && probeIPv6().Support == No {
 			continue
 		}
 		if err := f.host.free(family); err != nil {
@@ -81,10 +82,10 @@ func (f *Firewall) setUp() error {
 		}
 		f.families = append(f.families, family)
 	}
-	if a := f.probeConntrack(); a.Outcome == No {
-		for _, cause := range []Feature{NFTables, Tracking} { // without these there is none either
-			if c := f.Probe(cause); c.Outcome == No {
-				return &MissingError{Feature: cause, Err: c.Err}
+	if a := f.probeConntrack(); a.Support == No {
+		for _, cause := range []need.Name{need.NFTables, need.Conntrack} { // without these there is none either
+			if c := f.Probe(cause); c.Support == No {
+				return &need.MissingError{Feature: cause, Err: c.Err}
 			}
 		}
 		return a.Err

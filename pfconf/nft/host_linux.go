@@ -35,8 +35,8 @@ func openHost() (*host, error) {
 	h := &host{}
 	var err error
 	if h.nf, err = openSocket(); err != nil {
-		if a := refusal(err); a.Outcome == No {
-			err = &MissingError{Feature: NFTables, Err: err}
+		if a := refusal(err); a.Support == No {
+			err = &need.MissingError{Feature: need.NFTables, Err: err}
 		}
 		return nil, err
 	}
@@ -81,13 +81,13 @@ func (h *host) addTable() error {
 	if rejected[table] == unix.EEXIST {
 		return &TakenError{"table inet " + TableName}
 	}
-	if a := refusal(err); err != nil && a.Outcome == No {
-		feature := NFTables
+	if a := refusal(err); err != nil && a.Support == No {
+		feature := need.NFTables
 		// The rule looks at a state and counts: which of the two is it that is missing?
-		if rejected[rule] != 0 && h.nf.probe([]statement{counter{}})[0].Outcome == Yes {
-			feature = Tracking
+		if rejected[rule] != 0 && h.nf.probe([]statement{counter{}})[0].Support == Yes {
+			feature = need.Conntrack
 		}
-		err = &MissingError{Feature: feature, Err: err}
+		err = &need.MissingError{Feature: feature, Err: err}
 	}
 	return wrap("create table inet "+TableName, err)
 }
@@ -106,7 +106,7 @@ func (h *host) delStates() error {
 	// entries (ctnetlink_alloc_filter, net/netfilter/nf_conntrack_netlink.c).
 	h.nf.mu.Lock()
 	defer h.nf.mu.Unlock()
-	switch a := h.nf.probe([]statement{ctMark{}})[0]; a.Outcome {
+	switch a := h.nf.probe([]statement{ctMark{}})[0]; a.Support {
 	case No:
 		return nil
 	case Unknown:
@@ -123,7 +123,7 @@ func (h *host) delStates() error {
 		}
 		return false
 	})
-	var missing *MissingError
+	var missing *need.MissingError
 	if errors.As(noConntrack(refused), &missing) {
 		refused = nil // no one here sees or makes entries
 	}
@@ -154,13 +154,13 @@ func (h *host) free(f pfconf.Family) error {
 // noPolicyRouting makes a *MissingError of the error of a kernel without policy rules of a family.
 func noPolicyRouting(err error) error {
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT) {
-		return &MissingError{Feature: need.PolicyRouting, Err: err}
+		return &need.MissingError{Feature: need.PolicyRouting, Err: err}
 	}
 	return err
 }
 
-func policyRule(f pfconf.Family) rtnetlink.Rule {
-	return rtnetlink.Rule{Family: afOf(f), Mark: Mark, Table: Table, Protocol: Protocol}
+func policyRule(f pfconf.Family) rtnetlink.PolicyRule {
+	return rtnetlink.PolicyRule{Family: afOf(f), Mark: Mark, Table: Table, Protocol: Protocol}
 }
 
 func (h *host) addRule(f pfconf.Family) error {

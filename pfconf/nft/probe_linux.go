@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf/need"
 )
 
 // probeTable is the name of a table that never comes to be.
@@ -14,29 +16,29 @@ const probeTable = TableName + "-probe"
 
 // Probe finds out whether the kernel has the feature. It changes nothing: rules
 // are tried in a transaction that also has a message which must fail.
-func (f *Firewall) Probe(feature Feature) Answer {
+func (f *Firewall) Probe(feature need.Name) ProbeResult {
 	switch feature {
-	case NFTables:
+	case need.NFTables:
 		return f.probe()
-	case TransparentProxy:
+	case need.TProxy:
 		return f.probe(tproxy{netip.AddrPortFrom(netip.IPv6Loopback(), 1), f.config.omits(TProxyModule)})
-	case NFQueue:
+	case need.NFQueue:
 		return queueWay().answer
-	case Tracking:
+	case need.Conntrack:
 		return f.probe(ctMarked{})
-	case Conntrack:
+	case need.CTNetlink:
 		return f.probeConntrack()
-	case IPv6:
+	case need.IPv6:
 		return probeIPv6()
-	case NAT:
+	case need.NAT:
 		f.rx.mu.Lock()
 		defer f.rx.mu.Unlock()
 		return f.rx.probeIn(rdr, []statement{dnat{netip.AddrPortFrom(netip.IPv6Loopback(), 1)}})[0]
 	}
-	return Answer{Unknown, fmt.Errorf("no probe for %q", feature)}
+	return ProbeResult{Unknown, fmt.Errorf("no probe for %q", feature)}
 }
 
-func (f *Firewall) probe(statements ...statement) Answer {
+func (f *Firewall) probe(statements ...statement) ProbeResult {
 	f.rx.mu.Lock()
 	defer f.rx.mu.Unlock()
 	return f.rx.probe(statements)[0]
@@ -48,10 +50,10 @@ func (f *Firewall) probe(statements ...statement) Answer {
 var unhooked = chain{name: "probe"}
 
 // probe tries rules with these statements, each for itself.
-func (s *socket) probe(rules ...[]statement) []Answer { return s.probeIn(unhooked, rules...) }
+func (s *socket) probe(rules ...[]statement) []ProbeResult { return s.probeIn(unhooked, rules...) }
 
 // probeIn tries them in a chain like this one.
-func (s *socket) probeIn(c chain, rules ...[]statement) []Answer {
+func (s *socket) probeIn(c chain, rules ...[]statement) []ProbeResult {
 	r := s.transaction()
 	table := r.newTable(probeTable, unix.NLM_F_CREATE)
 	made := r.newChain(probeTable, c)
@@ -61,7 +63,7 @@ func (s *socket) probeIn(c chain, rules ...[]statement) []Answer {
 	}
 	failure := r.delTable(probeTable + "-none")
 	rejected, err := s.commit(r, noEcho)
-	answers := make([]Answer, len(rules))
+	answers := make([]ProbeResult, len(rules))
 	for i, rule := range tried {
 		switch {
 		case err != nil:
@@ -75,7 +77,7 @@ func (s *socket) probeIn(c chain, rules ...[]statement) []Answer {
 		case rejected[failure] == 0:
 			answers[i].Err = errors.New("the kernel took a transaction that it should have refused")
 		default:
-			answers[i].Outcome = Yes
+			answers[i].Support = Yes
 		}
 	}
 	return answers
@@ -85,19 +87,19 @@ func (s *socket) probeIn(c chain, rules ...[]statement) []Answer {
 // no module for the expression or target, no subsystem, no family.
 var lacking = []unix.Errno{unix.ENOENT, unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT}
 
-func refusal(err error) Answer {
+func refusal(err error) ProbeResult {
 	var errno unix.Errno
 	if errors.As(err, &errno) && slices.Contains(lacking, errno) {
-		return Answer{No, err}
+		return ProbeResult{No, err}
 	}
-	return Answer{Unknown, err}
+	return ProbeResult{Unknown, err}
 }
 
-func probeIPv6() Answer {
+func probeIPv6() ProbeResult {
 	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return refusal(err)
 	}
 	_ = unix.Close(fd)
-	return Answer{Outcome: Yes}
+	return ProbeResult{Support: Yes}
 }

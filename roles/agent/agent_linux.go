@@ -13,7 +13,7 @@ import (
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/nft"
-	gather "pfdivert/roles/evidence"
+	"pfdivert/roles/gather"
 )
 
 // WarmUp begins, in the background, to find out what OpenFilter needs to know. Call it on a host

@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ordinary is the user and the group of a program that no rule names and that takes no diverted packets.
+// ordinary is the user and the group of a program that no rule names and that takes no diverted
+// packets.
 func (p *planner) ordinary() (uid, gid uint32) {
 	for _, x := range []struct {
 		what asked
@@ -18,11 +19,12 @@ func (p *planner) ordinary() (uid, gid uint32) {
 			*x.id = id
 			if !slices.ContainsFunc(p.hints.all, func(h *hint) bool {
 				return slices.ContainsFunc(h.asks, func(a ask) bool {
-					return a.what == x.what && slices.ContainsFunc(a.spans, func(s span) bool { return id >= s.lo && id <= s.hi })
+					return a.what == x.what && slices.ContainsFunc(a.spans,
+						func(s span) bool { return id >= s.lo && id <= s.hi })
 				})
 			}) && !slices.ContainsFunc(p.PolicyRules, func(r PolicyRule) bool {
 				return x.what == askUID && r.HasUIDs && id >= r.UIDFirst && id <= r.UIDLast && r.UIDFirst > 0
-			}) && !slices.ContainsFunc(p.Sockets, func(s Socket) bool {
+			}) && !slices.ContainsFunc(p.Sockets, func(s BoundSocket) bool {
 				return p.hints.listens(s) && id == map[asked]uint32{askUID: s.UID, askGID: s.GID}[x.what]
 			}) {
 				break
@@ -36,7 +38,10 @@ func (p *planner) ordinary() (uid, gid uint32) {
 func (p *planner) families() []bool {
 	var all []bool
 	for _, six := range []bool{false, true} {
-		if slices.ContainsFunc(p.Addrs, func(a Addr) bool { return a.Index != 1 && a.Local.Is6() == six && !a.Local.IsLinkLocalUnicast() }) {
+		if slices.ContainsFunc(p.Addrs, func(a Addr) bool {
+			return a.Index != 1 && a.Local.Is6() == six &&
+				!a.Local.IsLinkLocalUnicast()
+		}) {
 			all = append(all, six)
 		}
 	}
@@ -91,7 +96,8 @@ func (p *planner) exempt() {
 		for _, a := range s.asks {
 			// What is left out is asked for by a rule that leaves, and negated by one that diverts.
 			left := s.leaves && !a.not || diverts && a.not
-			if len(a.spans) == 0 || a.what != askMark && a.what != askUID && a.what != askGID || !left && !(diverts && a.what != askMark) {
+			if len(a.spans) == 0 || a.what != askMark && a.what != askUID && a.what != askGID || !left &&
+				!(diverts && a.what != askMark) {
 				continue
 			}
 			for _, x := range a.spans[:min(len(a.spans), 3)] {

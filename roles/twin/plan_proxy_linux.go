@@ -9,15 +9,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// elsewhere are addresses that a proxy may connect to, in networks that are no one's on the internet.
+// elsewhere are addresses that a proxy may connect to, in networks that are no one's on the
+// internet.
 var elsewhere = map[bool][]netip.Addr{
-	false: {netip.MustParseAddr("192.168.231.77"), netip.MustParseAddr("10.231.77.77"), netip.MustParseAddr("172.29.231.77")},
-	true:  {netip.MustParseAddr("fdce:5ca1:ab1e::77")},
+	false: {
+		netip.MustParseAddr("192.168.231.77"), netip.MustParseAddr("10.231.77.77"),
+		netip.MustParseAddr("172.29.231.77"),
+	},
+	true: {netip.MustParseAddr("fdce:5ca1:ab1e::77")},
 }
 
-// proxys plans flows of the programs that take diverted packets, which rules for the host's own packets
-// must leave out: to the internet and, where no rule asks for an owner, also to each private network.
-// A program's packets loop for certain where all of its flows come back.
+// proxys plans flows of the programs that take diverted packets, which rules for the host's own
+// packets must leave out: to the internet and, where no rule asks for an owner, also to each
+// private network. A program's packets loop for certain where all of its flows come back.
 func (p *planner) proxys() {
 	for _, s := range p.Sockets {
 		if s.Proto != "tcp" || !p.hints.listens(s) {
@@ -48,8 +52,9 @@ func (p *planner) proxys() {
 	}
 }
 
-// leftOut reports whether rules for the host's own packets leave some out by their owner, and whether they
-// may know the proxy's own by anything else: a mark, a cgroup, or the address of its server.
+// leftOut reports whether rules for the host's own packets leave some out by their owner, and
+// whether they may know the proxy's own by anything else: a mark, a cgroup, or the address of its
+// server.
 func (p *planner) leftOut(six bool) (byOwner, otherwise bool) {
 	diverts, network := false, false
 	for _, h := range p.hints.seen {

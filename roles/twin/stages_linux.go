@@ -9,9 +9,9 @@ import (
 // maxStages is how many things may stop a flow, one behind another, for a fix to be found.
 const maxStages = 4
 
-// inStages fixes flows that several things stop: a fix with which they come further is kept, and what
-// stops them then is looked for. It reports whether the flows are good in the end, and nothing else is
-// worse; then the problem has all causes and fixes.
+// inStages fixes flows that several things stop: a fix with which they come further is kept, and
+// what stops them then is looked for. It reports whether the flows are good in the end, and nothing
+// else is worse; then the problem has all causes and fixes.
 func (d *doctor) inStages(p *Problem, s suspect, flows []Flow) (bool, error) {
 	var all []remedy
 	var done []change
@@ -22,7 +22,7 @@ func (d *doctor) inStages(p *Problem, s suspect, flows []Flow) (bool, error) {
 			return false, err
 		}
 		all, done, s = append(all, step), append(done, step.fix), next
-		if d.good(s.symptom, s.Result) {
+		if d.good(s.symptom, s.FlowResult) {
 			break
 		}
 		c, err := d.c.with(done...)
@@ -58,8 +58,8 @@ func (d *doctor) inStages(p *Problem, s suspect, flows []Flow) (bool, error) {
 	return true, nil
 }
 
-// further finds a fix with which a flow is good after those that are done, or else the first with which
-// it comes further. The suspect is the flow with that fix.
+// further finds a fix with which a flow is good after those that are done, or else the first with
+// which it comes further. The suspect is the flow with that fix.
 func (d *doctor) further(now *doctor, s suspect, f Flow, done []change) (found remedy, next suspect, err error) {
 	all := now.remedies(s)
 	for _, u := range now.noListener(s.Flow.Proto, s.Flow.IPv6()) {
@@ -81,10 +81,10 @@ func (d *doctor) further(now *doctor, s suspect, f Flow, done []change) (found r
 		if err != nil || len(paths[0].Packets) == 0 {
 			continue
 		}
-		x := suspect{Result: results[0], symptom: s.symptom, path: paths[0]}
-		x.key = now.deciding(x.Result, x.path, s.symptom)
+		x := suspect{FlowResult: results[0], symptom: s.symptom, path: paths[0]}
+		x.key = now.deciding(x.FlowResult, x.path, s.symptom)
 		x.end = x.key.end()
-		if d.good(s.symptom, x.Result) {
+		if d.good(s.symptom, x.FlowResult) {
 			return r, x, nil
 		}
 		if found.fix.do == nil && x.isFurther(s) {
@@ -94,7 +94,8 @@ func (d *doctor) further(now *doctor, s suspect, f Flow, done []change) (found r
 	return found, next, nil
 }
 
-// isFurther reports whether a flow stopped at a later packet than before, or that packet later on its way.
+// isFurther reports whether a flow stopped at a later packet than before, or that packet later on
+// its way.
 func (s suspect) isFurther(before suspect) bool {
 	stop, hops := s.stop(), len(s.key.Hops)
 	if was := before.stop(); stop != was {
@@ -105,7 +106,8 @@ func (s suspect) isFurther(before suspect) bool {
 
 // stop is how many packets of the flow went before the one that decides.
 func (s suspect) stop() int {
-	return slices.IndexFunc(s.path.Packets, func(k Packet) bool {
-		return k.Flags == s.key.Flags && k.Answer == s.key.Answer && k.From == s.key.From && len(k.Hops) == len(s.key.Hops)
+	return slices.IndexFunc(s.path.Packets, func(k PacketPath) bool {
+		return k.Flags == s.key.Flags && k.Answer == s.key.Answer && k.From == s.key.From &&
+			len(k.Hops) == len(s.key.Hops)
 	})
 }
