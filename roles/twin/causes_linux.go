@@ -857,9 +857,13 @@ func (d *Dump) addChain(s spot, kind string, hook uint32, priority int32) {
 
 // ofMistaken is a listener for tproxy that a rule redirects to.
 func (d *doctor) ofMistaken(s suspect) []remedy {
+	x := d.c.Sockets[s.Socket]
+	words := fmt.Sprintf("have %s take redirected connections at port %d: its inbound of type redirect, not tproxy",
+		cmp.Or(x.Comm, "the program"), x.Local.Port())
 	return []remedy{{
 		cause: "redirect-to-transparent", check: fmt.Sprintf("ss -lntpe 'sport = :%d'",
 			d.c.Sockets[s.Socket].Local.Port()),
+		fix: editSocket(s.Socket, words, func(q *BoundSocket) { q.Transparent = false }),
 		why: "a transparent listener is made for tproxy, behind which its own address is the destination; redirect has rewritten that",
 	}}
 }

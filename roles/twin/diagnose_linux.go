@@ -506,7 +506,7 @@ func (d *doctor) good(s symptom, r FlowResult) bool {
 	case reachable:
 		return !r.OK()
 	case mistaken:
-		return r.OK() && proxy && !r.Redirected()
+		return r.OK() && proxy // at a listener that was changed
 	}
 	if r.Flow.Kind == Client || r.Flow.Kind == Own || r.Flow.Kind == Given {
 		away := r.SeenTo.IsValid() && r.SeenTo.Addr() != r.Flow.To.Addr() // sent to another host by a rule
@@ -600,6 +600,9 @@ func (d *doctor) explain(g []suspect) error {
 	}
 	first := g[0]
 	p := Problem{Severity: d.severity(first), What: d.what(g), stage: int(first.end.stage), Seen: d.c.story(first.key)}
+	if len(first.key.Hops) == 0 { // it was not sent
+		p.Seen = []string{fmt.Sprintf("a program that sends to %v gets: %s", first.Flow.To, first.Error)}
+	}
 	if first.key.Answer {
 		p.stage += 10
 	}

@@ -255,6 +255,9 @@ func (c *Snapshot) endText(p PacketPath) string {
 		}
 		return fmt.Sprintf("was dropped by routing, with mark 0x%x (%s)", e.mark, p.Route)
 	case atSocket:
+		if h, ok := p.diverter(); ok && h.tproxies() && !p.Answer {
+			return fmt.Sprintf("came to the listener of port %d", targetPort(h.Rule))
+		}
 		if !slices.ContainsFunc(c.Sockets, func(s BoundSocket) bool {
 			return s.Proto == p.Proto &&
 				s.Local.Port() == e.to.Port()

@@ -152,6 +152,12 @@ func (p *hinter) expr(name string, n nested) {
 		p.lookup(n)
 	case "tproxy": // NFTA_TPROXY_FAMILY, _REG_ADDR, _REG_PORT
 		p.hint.redirect, p.hint.tproxy = true, true
+		switch num(1) { // of the other family it ends the rule
+		case unix.NFPROTO_IPV4:
+			p.hint.family = "ip"
+		case unix.NFPROTO_IPV6:
+			p.hint.family = "ip6"
+		}
 		p.target(get(2), get(3))
 	case "redir": // NFTA_REDIR_REG_PROTO_MIN
 		p.hint.redirect = true
