@@ -193,6 +193,43 @@ func TestOpened(t *testing.T) {
 	}
 }
 
+// TestOpenedRaw: Linux before 5.17 binds no raw IPv4 socket to a foreign address, which is a lack
+// and no failure. All else that is refused is the kernel's failure, on old ones too.
+func TestOpenedRaw(t *testing.T) {
+	for _, c := range []struct{ kernel, target, verdict string }{
+		{"Linux 5.10.0-32-cloud-amd64", "inet-args-rip-reply", "SKIP no-feature"},
+		{"Linux 5.10.0-32-cloud-amd64", "inet-args-icmp-reply-to", "SKIP no-feature"},
+		{"Linux 5.16.20", "inet-args-rip-reply", "SKIP no-feature"},
+		{"Linux 4.19.0-27-amd64", "inet-args-rip-reply", "SKIP no-feature"},
+		{"Linux 5.10.0-32-cloud-amd64", "inet6-args-rip-reply", "FAIL no-bindany"},
+		{"Linux 5.10.0-32-cloud-amd64", "inet-args-udp-reply", "FAIL no-bindany"},
+		{"Linux 5.17.0-rc1", "inet-args-rip-reply", "FAIL no-bindany"},
+		{"Linux 6.1.0-50-cloud-amd64", "inet-args-rip-reply", "FAIL no-bindany"},
+		{"Linux", "inet-args-rip-reply", "FAIL no-bindany"},
+		{"", "inet-args-rip-reply", "FAIL no-bindany"},
+	} {
+		x := exchangeOf(t, "nftables", c.target, false)
+		x.kernel.Release, x.kernel.Minor = releaseOf(c.kernel)
+		refused := stepResult{Outcome: script.Outcome{Err: fault("EADDRNOTAVAIL")},
+			step: script.Open{Spec: script.RawIP{Ends: script.Ends{Bindany: true}}}}
+		if got := verdictOf(x.opened(&refused)); got != c.verdict {
+			t.Errorf("%s, %s: %s, want %s", c.kernel, c.target, got, c.verdict)
+		}
+	}
+}
+
+func TestReleaseOf(t *testing.T) {
+	for kernel, want := range map[string][2]int{
+		"Linux 5.10.0-32-cloud-amd64": {5, 10}, "Linux 6.12.117+deb13-cloud-amd64": {6, 12}, "Linux 7.0-rc1": {7, 0},
+		"Linux 6": {6, 0}, "FreeBSD 12.1-STABLE": {12, 1}, "OpenBSD 7.7": {7, 7},
+		"Linux next-20261130": {}, "Linux": {}, "": {},
+	} {
+		if release, minor := releaseOf(kernel); [2]int{release, minor} != want {
+			t.Errorf("%q: %d.%d, want %v", kernel, release, minor, want)
+		}
+	}
+}
+
 // The rule's counters, against what the cell's packets must have made of them.
 func TestJudgeCounters(t *testing.T) {
 	for _, c := range []struct {

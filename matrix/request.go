@@ -134,7 +134,7 @@ func lostOr(codes ...string) map[string]bool {
 
 //go:noinline
 func (s *request) sendBurst(end string, b script.Burst) *stepResult {
-	return s.add(script.SendBurst{Socket: end, Burst: b}, lost)
+	return s.add(script.SendBurst{Socket: end, Burst: b}, lostOr(script.CodeUnsupported))
 }
 
 func (s *request) receiveBurst(end string, b script.Burst) *stepResult {

@@ -40,9 +40,9 @@ func (r *runner) runTarget(ctx context.Context, t Target) Result {
 	}
 	noPF := res.Verdict == Skip && r.kernel.besides(t)
 	known := res.Verdict == XFail // its detail says why
-
-	// nothing is wrong there
-	if res.Verdict != Pass && !known && res.Reason != NotClaimed && !noPF && !r.opt.NoEvidence {
+	// Nothing is wrong there.
+	fine := res.Verdict == Pass || known || res.Reason == NotClaimed || res.Reason == NotJoined || noPF
+	if !fine && !r.opt.NoEvidence {
 		res.Explanation = r.explain(t, res, p)
 	}
 	if p != nil && (res.Verdict != Pass || r.opt.Transcripts) {

@@ -65,9 +65,9 @@ func TestReasonsDocumented(t *testing.T) {
 	}
 	slices.Sort(codes)
 	slices.Sort(documented)
-	// What passed user space by needs counters to be explained; a SKIP for want of a claim needs
-	// nothing.
-	bare := []string{"not-rewritten", "not-claimed"}
+	// What passed user space by needs counters to be explained; a SKIP for want of a claim, or of
+	// joined packets, needs nothing.
+	bare := []string{"not-rewritten", "not-claimed", "not-joined"}
 	for _, code := range codes {
 		cause := explain.Explain(explain.Case{Reason: code, Mechanism: explain.DivertReply}).Cause
 		if (cause == "unexplained") != slices.Contains(bare, code) {
@@ -235,21 +235,24 @@ var mayImport = map[string][]string{
 	"pfdivert/matrix": {
 		"matrix/evidence", "matrix/explain", "matrix/injection", "matrix/script", "pfconf",
 	},
-	"pfdivert/matrix/evidence":           {"pfconf"},
-	"pfdivert/matrix/explain":            {"matrix/evidence", "pfconf", "pfconf/need"},
-	"pfdivert/matrix/faults":             {"matrix", "matrix/injection", "pfconf"},
-	"pfdivert/matrix/injection":          nil,
-	"pfdivert/matrix/script":             {"matrix/evidence", "matrix/injection", "pfconf"},
-	"pfdivert/pfconf":                    nil,
-	"pfdivert/pfconf/ipfw":               {"pfconf", "pfconf/program", "pfconf/shared"},
-	"pfdivert/pfconf/need":               nil,
-	"pfdivert/pfconf/netlink":            nil,
-	"pfdivert/pfconf/nft":                {"pfconf", "pfconf/need", "pfconf/netlink", "pfconf/rtnetlink"},
+	"pfdivert/matrix/evidence":  {"pfconf"},
+	"pfdivert/matrix/explain":   {"matrix/evidence", "pfconf", "pfconf/need"},
+	"pfdivert/matrix/faults":    {"matrix", "matrix/injection", "pfconf"},
+	"pfdivert/matrix/injection": nil,
+	"pfdivert/matrix/script":    {"matrix/evidence", "matrix/injection", "pfconf"},
+	"pfdivert/pfconf":           nil,
+	"pfdivert/pfconf/ipfw":      {"pfconf", "pfconf/program", "pfconf/shared"},
+	"pfdivert/pfconf/need":      nil,
+	"pfdivert/pfconf/netlink":   nil,
+	"pfdivert/pfconf/nft": {
+		"pfconf", "pfconf/need", "pfconf/netlink", "pfconf/rtnetlink", "pfconf/xt",
+	},
 	"pfdivert/pfconf/pf":                 {"pfconf", "pfconf/program", "pfconf/shared"},
 	"pfdivert/pfconf/program":            nil,
 	"pfdivert/pfconf/program/replaytest": {"pfconf/program"},
 	"pfdivert/pfconf/rtnetlink":          nil,
 	"pfdivert/pfconf/shared":             nil,
+	"pfdivert/pfconf/xt":                 {"pfconf"},
 	"pfdivert/roles": {
 		"matrix", "matrix/evidence", "matrix/explain", "matrix/faults", "matrix/script", "pfconf",
 		"pfconf/nft", "pfconf/pf", "roles/agent", "roles/gather", "roles/host", "roles/kernel",

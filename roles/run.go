@@ -96,6 +96,7 @@ func runTargets(ctx context.Context, c *call) (int, error) {
 	}
 	f.StringVar(&o.HostsFile, "hosts", "", "test the hosts in `FILE` at once, or those of them that REMOTE_SSH names")
 	kernelFlags(f, &o.Options)
+	filterFlag(f, &o.Options)
 	f.StringVar(&o.out, "o", "", "keep each target's transcripts (and traces) in the folder `DIR`")
 	f.IntVar(&o.parallel, "parallel", 0, "play at most `N` targets at the same time; 0: all")
 	f.BoolVar(&o.Single, "single", false, "one LOCAL and one FAKE address per family in the lab, as OpenBSD's suite has them")
@@ -289,6 +290,7 @@ func (c *call) runOn(ctx context.Context, beds []*testbed.Testbed, targets []mat
 	}
 	ended := make([]time.Time, len(beds))
 	left := testbed.Each(beds, func(b *testbed.Testbed) error {
+		defer b.Turn()()
 		ended[b.Index] = time.Now()
 		if errs[b.Index] != nil {
 			return nil

@@ -16,7 +16,7 @@ const (
 const MaxPackets = 256
 
 // Bound cuts what is more than a person would read, as a host with thousands of rules has it, or a
-// hostile one sends it. What was left out is said where it was.
+// hostile one sends it. What was left out is said where it was, and makes it half a look: see Cut.
 func (c *Record) Bound() {
 	left := maxTexts
 	texts := func(all ...*string) {
@@ -24,6 +24,7 @@ func (c *Record) Bound() {
 			n := min(len(*s), maxText, left)
 			left -= n
 			if n < len(*s) {
+				c.Cut = true
 				*s = fmt.Sprintf("%s\n(%d bytes more were left out)", (*s)[:n], len(*s)-n)
 			}
 		}
@@ -66,6 +67,7 @@ func (c *Record) Bound() {
 		texts(&c.Moved[i].Name)
 	}
 	c.Missing = append(c.Missing, lost...)
+	c.Cut = c.Cut || len(lost) > 0
 }
 
 // first returns the first ones, and notes how many were left out.

@@ -27,8 +27,8 @@ type Record struct {
 	// Missing says what could not be asked, and why: what is absent above was not
 	// there, unless it is named here.
 	Missing []string `json:"missing,omitempty"`
-	// Cut: the host did not answer all questions in time, or none. What is absent above may have
-	// been there.
+	// Cut: the host did not answer all questions in time, or none, or showed more than is kept.
+	// What is absent above may have been there.
 	Cut bool `json:"cut,omitempty"`
 }
 

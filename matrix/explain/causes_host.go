@@ -115,7 +115,7 @@ var hostCauses = []Cause{
 		Cell: func(c *Case) bool {
 			return (c.Local.Cut || c.Remote.Cut) && !c.is("local-route", "kernel-splat", "known-failure-passed")
 		},
-		Advice: anywhere("the hosts were not looked at in full: one is too slow, or can't be asked, and half a look names no cause",
+		Advice: anywhere("the hosts were not looked at in full: one is too slow, can't be asked, or shows more than is kept, and half a look names no cause",
 			"uptime, on both hosts", "run the target alone: pfdivert run NAME"),
 	},
 }

@@ -215,6 +215,8 @@ func TestExplain(t *testing.T) {
 		{"not-looked-at", change(remote(to(), "ip rule", "0:\tfrom all lookup local"),
 			func(c *Case) { c.Remote.Cut = true })},
 		{"not-looked-at", change(because(to(), "not-counted", ""), func(c *Case) { c.Local.Cut = true })},
+		{"not-looked-at", change(remote(to(), "ip rule", strings.Repeat("0:\tfrom all lookup local\n", 1<<12)),
+			func(c *Case) { c.Remote.Bound() })},
 		{"socket-trouble", because(to(), "socket-failed", "server: open: too many open files")},
 
 		{"no-route-to-fake", because(to(), "local-route", "")},
@@ -342,6 +344,8 @@ func TestExplain(t *testing.T) {
 		{"filtered", local(because(queued(), "control-lost", ""), "nft list ruleset",
 			"table ip f chain out type filter hook output priority 0: drop")},
 		{"unexplained", chain(because(queued(), "control-lost", ""), "input", "0", "mark set")},
+		{"joined-dropped", read(counted(because(queued(), "not-delivered",
+			"remote packet: none of 8 datagrams came that local client had joined"), pfconf.Counters{Matched: 1}), 0)},
 		{"claim-broken", because(queued(), "not-lost", "")},
 		{"rule-mismatch", counted(because(queued(), "not-lost", ""), none)},
 		{"claim-broken", change(read(because(queued(), "wrong-data", "in place of message 2 of 64 came 64 bytes"), 0),

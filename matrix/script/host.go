@@ -37,6 +37,8 @@ type Setup struct {
 	Paths []Path `json:"paths"`
 	// Fakes are the FAKE addresses, as prefixes.
 	Fakes []netip.Prefix `json:"fakes"`
+	// Filter is how a Linux REMOTE's kernel is given the rules, "" for pfconf.NFT.
+	Filter pfconf.Engine `json:"filter,omitempty"`
 	// Rounds is how many echoes make a fence (see Fence).
 	Rounds int `json:"rounds"`
 	// Omit leaves pieces of the set-up out on purpose, for tests: Timestamps, and

@@ -54,8 +54,8 @@ func (f *Firewall) unused() error {
 	r := f.rx.transaction()
 	f.rx.mu.Lock()
 	defer f.rx.mu.Unlock()
-	table := r.newTable(TableName, exclusive)
-	r.delTable(probeTable + "-none")
+	table := r.newTable(own, exclusive)
+	r.delTable(noTable, 0)
 	rejected, err := f.rx.commit(r, noEcho)
 	if rejected[table] == unix.EEXIST {
 		return &TakenError{"table inet " + TableName}

@@ -27,7 +27,7 @@ func (f *Firewall) inForce(t testing.TB) []string {
 	f.rx.mu.Lock()
 	defer f.rx.mu.Unlock()
 	var comments []string
-	check(t, f.rx.dumpRules(func(m netlink.Message) {
+	check(t, f.rx.dumpRules(false, func(m netlink.Message) {
 		if c := commentOf(m); c != "" {
 			comments = append(comments, c)
 		}
@@ -144,7 +144,7 @@ func (f *Firewall) generation(t *testing.T) uint32 {
 	f.rx.mu.Lock()
 	defer f.rx.mu.Unlock()
 	r := f.rx.request()
-	r.nft(unix.NFT_MSG_GETGEN, 0)
+	r.nft(own.family, unix.NFT_MSG_GETGEN, 0)
 	var id []byte
 	check(t, f.rx.Exchange(r.Request, func(m netlink.Message) bool {
 		id = netlink.Attribute(attributesOf(m), unix.NFTA_GEN_ID)
@@ -250,7 +250,7 @@ func (n namespace) traces(t *testing.T) string {
 		s, err := openSocket()
 		check(t, err)
 		defer s.close()
-		if err := s.dumpRules(func(netlink.Message) {}); err == nil {
+		if err := s.dumpRules(false, func(netlink.Message) {}); err == nil {
 			fmt.Fprintln(&b, "table")
 		} else if !errors.Is(err, unix.ENOENT) {
 			t.Error(err)
@@ -332,7 +332,7 @@ func TestTaken(t *testing.T) {
 				return err
 			}
 			r := s.transaction()
-			r.newTable(TableName, exclusive)
+			r.newTable(own, exclusive)
 			return errors.Join(s.commitAll(r), s.close())
 		},
 		"policy rule": func() error { return route(t).AddRule(policyRule(pfconf.Inet6)) },

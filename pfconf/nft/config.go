@@ -45,6 +45,8 @@ type Config struct {
 	// become local in Table: with "local default" rp_filter would drop packets
 	// as martian.
 	Fakes []netip.Prefix
+	// Engine is how the kernel is given the rules; "" is pfconf.NFT.
+	Engine pfconf.Engine
 	// Journal is told of every change to the host before it is made; nil for
 	// no one.
 	Journal pfconf.Journal
@@ -79,10 +81,17 @@ const (
 // maxInterface is IFNAMSIZ without the final zero.
 const maxInterface = 15
 
+// xt reports whether the rules are x_tables', and legacy whether they are in its own tables.
+func (c Config) xt() bool     { return c.Engine == pfconf.XT || c.legacy() }
+func (c Config) legacy() bool { return c.Engine == pfconf.XTLegacy }
+
 //go:noinline
 func (c Config) omits(p Piece) bool { return slices.Contains(c.Omit, p) }
 
 func (c Config) validate() error {
+	if c.Engine != "" && !slices.Contains(pfconf.Engines, c.Engine) {
+		return fmt.Errorf("%q is no engine of Linux's packet filter", c.Engine)
+	}
 	if len(c.Interface) > maxInterface || strings.ContainsAny(c.Interface, "/\" \t\n\\*") {
 		return fmt.Errorf("%q cannot be an interface's name", c.Interface)
 	}

@@ -24,6 +24,8 @@ type host struct {
 	nf    *socket
 	route *rtnetlink.Conn
 	demux *os.File
+	// legacy, if not nil, has sockets for iptables-legacy in the namespace.
+	legacy *legacy
 }
 
 // earlyDemux must be 0. Else an established flow's packets find their socket
@@ -65,15 +67,15 @@ func (h *host) close() error {
 }
 
 // addTable creates the table with its chains and the permanent rule.
-func (h *host) addTable() error {
+func (h *host) addTable(chains []chain) error {
 	h.nf.mu.Lock()
 	defer h.nf.mu.Unlock()
 	r := h.nf.transaction()
-	table := r.newTable(TableName, exclusive)
+	table := r.newTable(own, exclusive)
 	for _, c := range chains {
-		r.newChain(TableName, c)
+		r.newChain(c)
 	}
-	rule := r.newRule(TableName, permanent, 0)
+	rule := r.newRule(permanent, 0)
 	rejected, err := h.nf.commit(r, noEcho)
 	if err == nil {
 		err = r.FirstOf(rejected)
@@ -96,7 +98,7 @@ func (h *host) delTable() error {
 	h.nf.mu.Lock()
 	defer h.nf.mu.Unlock()
 	r := h.nf.transaction()
-	r.delTable(TableName)
+	r.delTable(own, 0)
 	return wrap("delete table inet "+TableName, absent(h.nf.commitAll(r)))
 }
 

@@ -75,7 +75,7 @@ func askElsewhere(found chan<- way) {
 	}
 	s.mu.Lock()
 	// iptables' target wants to know its hook.
-	answers := s.probeIn(pre, []statement{queue{number: 1}}, []statement{xtQueue{number: 1}})
+	answers := s.probeIn(probeChain(pre), []statement{queue{number: 1}}, []statement{xtQueue{number: 1}})
 	s.mu.Unlock()
 	w := way{answer: answers[0]}
 	if w.answer.Support == No {
@@ -131,7 +131,7 @@ func (p *plan) needQueue(c *change, q queue) {
 		p.dropQueues(c)
 	}
 	k := queueRule(q, queueWay().xt)
-	for _, seq := range []uint32{p.request.newChain(TableName, k.chain), p.request.newRule(TableName, k, 0)} {
+	for _, seq := range []uint32{p.request.newChain(k.chain), p.request.newRule(k, 0)} {
 		p.owner[seq], p.chains[seq] = c, k.chain
 	}
 	p.queues[q] = true
@@ -148,7 +148,7 @@ func (p *plan) dropQueues(c *change) {
 	for q := range p.queues {
 		if !used[q] {
 			ch := queueRule(q, false).chain
-			seq := p.request.delChain(TableName, ch)
+			seq := p.request.delChain(ch, 0)
 			p.owner[seq], p.chains[seq] = c, ch
 			delete(p.queues, q)
 		}

@@ -29,7 +29,7 @@ func OpenFilter(ctx context.Context, s *script.Setup, opt Options) (pfconf.Firew
 			return nil, err
 		}
 	}
-	c := nft.Config{Interface: nic, Fakes: s.Fakes, Journal: opt.Journal}
+	c := nft.Config{Interface: nic, Fakes: s.Fakes, Engine: s.Filter, Journal: opt.Journal}
 	for _, o := range s.Omit {
 		c.Omit = append(c.Omit, nft.Piece(o))
 	}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/matrix/script"
+	"pfdivert/pfconf"
 	"pfdivert/pfconf/need"
 	"pfdivert/pfconf/nft"
 	"pfdivert/pfconf/rtnetlink"
@@ -22,6 +23,12 @@ import (
 // asked are the features that check asks the kernel for: those of need.Features that nft probes.
 // Without one, those that follow are not worth a word.
 var asked = []need.Name{need.NFTables, need.Conntrack, need.CTNetlink, need.TProxy, need.NFQueue}
+
+// askedOf are those that check asks for because of the engine.
+var askedOf = map[pfconf.Engine][]need.Name{
+	pfconf.XT:       {need.XT, need.XTTProxy, need.XTQueue},
+	pfconf.XTLegacy: {need.XTLegacy, need.XTTProxy, need.XTQueue},
+}
 
 // system looks at nf_tables, at policy routing and at what can keep packets from it. A
 // run that begins finds out about nf_tables as it opens it: each probe takes the kernel 15 ms.
@@ -38,8 +45,9 @@ func (c *checks) system(ctx context.Context, s *script.Setup, begins bool) {
 // targets are skipped. Of a lack that others follow from only the first is told.
 func (c *checks) nftables(ctx context.Context, s *script.Setup) {
 	const name = "table, policy rules and routing table of " + nft.TableName
-	answers, err := nft.Ask(ctx, nft.Config{Fakes: s.Fakes}, asked...)
-	for _, feature := range asked {
+	all := append(slices.Clone(asked), askedOf[s.Filter]...)
+	answers, err := nft.Ask(ctx, nft.Config{Fakes: s.Fakes, Engine: s.Filter}, all...)
+	for _, feature := range all {
 		if a, ok := answers[feature]; ok && !c.feature(feature, a) {
 			return
 		}

@@ -83,7 +83,7 @@ func (a *agent) look(ctx context.Context, l *EvidenceRequest) *evidence.Record {
 			c.Missing = slices.Insert(c.Missing, 0, m.what+": "+m.err.Error())
 		}
 	}
-	c.Cut = ctx.Err() != nil
+	c.Cut = c.Cut || ctx.Err() != nil
 	c.Bound()
 	return &c
 }

@@ -36,6 +36,10 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 	if a.fences != nil {
 		return nil, errors.New("this host was set up before")
 	}
+	if s.Filter != "" && runtime.GOOS != "linux" {
+		return nil, hinted{fmt.Errorf("filter %s: %s has a packet filter of its own", s.Filter, runtime.GOOS),
+			"leave out -filter, or filter= in the hosts file"}
+	}
 	if len(s.Break) > 0 && !a.opt.Ephemeral && !a.opt.Lab {
 		return nil, errors.New("a host is broken on purpose in a lab only")
 	}

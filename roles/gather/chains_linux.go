@@ -118,7 +118,7 @@ func chainsText(chains []*chain, own string) string {
 	// What a chain without a hook does is its table's: other chains jump there.
 	jumped := map[string][]string{}
 	for _, c := range chains {
-		if !c.based {
+		if !c.based && !strings.HasPrefix(c.name, own+"-") { // its chains in iptables' tables
 			jumped[c.tableText()] = append(jumped[c.tableText()], c.does...)
 		}
 	}

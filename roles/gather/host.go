@@ -144,7 +144,7 @@ func (h *Host) Look(ctx context.Context, a evidence.About, began time.Time) evid
 		}
 		miss("packets", err)
 		if n := len(c.Packets) - evidence.MaxPackets; n > 0 {
-			c.Packets = bound(c.Packets)
+			c.Packets, c.Cut = bound(c.Packets), true
 			miss("packets", fmt.Errorf("%d in the middle were left out", n))
 		}
 	})
