@@ -331,9 +331,11 @@ table ip p {
 		{name: "two things: INPUT drops it, nothing listens", bad: "dropped", fixed: []BoundSocket{redirected}, script: `
 iptables -t nat -A PREROUTING -i lan0 -p tcp --dport 80 -j REDIRECT --to-ports 12345
 iptables -P INPUT DROP; iptables -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT`},
-		{name: "two things: no mark, nothing listens", says: "2 things stop it", bad: "no-listener", fixed: []BoundSocket{proxy},
+		{name: "two things: no mark, nothing listens", says: "2 things stop it", bad: "no-listener",
+			fixed:  []BoundSocket{proxy},
 			script: toLo + strings.Replace(ofLan, "--tproxy-mark 1", "", 1)},
-		{name: "no mark", sockets: []BoundSocket{proxy}, bad: "no-mark", script: toLo + strings.Replace(ofLan, "--tproxy-mark 1", "", 1)},
+		{name: "no mark", sockets: []BoundSocket{proxy}, bad: "no-mark",
+			script: toLo + strings.Replace(ofLan, "--tproxy-mark 1", "", 1)},
 		{name: "no mark, no policy rule", sockets: []BoundSocket{proxy}, bad: "no-mark", script: nft(`
 table inet p {
  chain pre { type filter hook prerouting priority mangle;
