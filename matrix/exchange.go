@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 )
@@ -29,6 +30,11 @@ type testCase struct {
 	lookable, lookAlways bool
 	evidence             *Evidence // nil until the hosts were looked at
 	current              *exchange // the last one that was begun
+
+	// trace, if not nil, gets what REMOTE's kernel tells of the cell's packets. onlyRule leaves out
+	// the control, which would be traced as well.
+	trace    *evidence.Record
+	onlyRule bool
 }
 
 // usedFlow is a conversation that REMOTE's tables may still know at the end.

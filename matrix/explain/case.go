@@ -361,6 +361,8 @@ func (c *Case) foreign(cause *Cause) string {
 	switch {
 	case cause.Chains != nil && cause.OnLocal:
 		all = c.Local.having(cause.Chains)
+	case cause.Chains != nil && c.Remote.dropper() != "":
+		return c.Remote.dropper()
 	case cause.Chains != nil:
 		all = c.Remote.having(cause.Chains)
 	default:

@@ -242,6 +242,17 @@ func (p *page) side(host string, c evidence.Record) {
 	p.table("Rules on "+host, []string{"label", "rule", "before", "after"}, rows)
 
 	rows = nil
+	for _, t := range c.Trace {
+		way := make([]string, len(t.Hops))
+		for i, h := range t.Hops {
+			way[i] = hopText(h)
+		}
+		rows = append(rows, []string{t.Packet, strings.Join(append(way, t.End), "\n")})
+	}
+	p.table("Trace by the kernel of "+host+", of a second run", []string{"packet",
+		"rules that it met, and its end"}, rows)
+
+	rows = nil
 	for _, s := range c.States {
 		rows = append(rows, []string{
 			fmt.Sprint(s.Number), ends(s.Near, s.Far), s.Direction.String(), s.Phase, s.Label,

@@ -20,6 +20,7 @@ const (
 	askProto
 	askIn  // name of the device that it came by
 	askOut // and of the one that it leaves by
+	askCgroup
 )
 
 // ask is a condition: one of the values, or none of them.

@@ -149,6 +149,12 @@ func (p *hinter) expr(name string, n nested) {
 		p.lookup(n)
 	case "tproxy": // NFTA_TPROXY_FAMILY, _REG_ADDR, _REG_PORT
 		p.hint.redirect, p.hint.tproxy = true, true
+		switch num(1) { // of the other family it ends the rule
+		case unix.NFPROTO_IPV4:
+			p.hint.family = "ip"
+		case unix.NFPROTO_IPV6:
+			p.hint.family = "ip6"
+		}
 		p.target(get(2), get(3))
 	case "redir": // NFTA_REDIR_REG_PROTO_MIN
 		p.hint.redirect = true
@@ -169,6 +175,9 @@ func (p *hinter) expr(name string, n nested) {
 		set(1, register{size: 4})
 	case "socket": // NFTA_SOCKET_DREG
 		set(2, register{size: 4})
+		if num(1) == 3 { // NFTA_SOCKET_KEY, NFT_SOCKET_CGROUPV2
+			set(2, register{what: askCgroup, size: 8, host: true})
+		}
 	case "limit", "quota", "connlimit", "numgen", "hash", "osf", "rt", "xfrm":
 		p.hint.asks = append(p.hint.asks, ask{})
 	}
@@ -184,6 +193,7 @@ var metas = map[uint32]register{
 	unix.NFT_META_OIFNAME: {what: askOut, size: 16},
 	unix.NFT_META_IIF:     {what: askIn, size: 4, host: true, index: true},
 	unix.NFT_META_OIF:     {what: askOut, size: 4, host: true, index: true},
+	unix.NFT_META_CGROUP:  {what: askCgroup, size: 4, host: true},
 	unix.NFT_META_NFPROTO: {size: 1, at: nfproto},
 }
 
