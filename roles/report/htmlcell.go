@@ -149,8 +149,6 @@ func ahead(d time.Duration) string {
 }
 
 // table is a table in a details element; nothing without rows.
-//
-//go:noinline
 func (p *page) table(title string, head []string, rows [][]string) {
 	p.countedTable(title, len(rows), head, rows)
 }
