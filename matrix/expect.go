@@ -211,8 +211,6 @@ var knownFailures = []known{
 }
 
 // ofKernel reports whether the kernel is known for the failure.
-//
-//go:noinline
 func (f known) ofKernel(k Kernel) bool {
 	old := f.before == 0 || k.Release > 0 && (k.Release < f.before || k.Release == f.before && k.Minor < f.minor)
 	return f.firewall == k.Firewall && (!f.domain || k.OtherDomain) && (!f.pfOn || k.PFOn) && old && k.Release >= f.from

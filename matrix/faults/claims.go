@@ -246,8 +246,6 @@ var (
 type reasons map[string][]string
 
 // some: the claims with these names fail for the reason, and no others.
-//
-//go:noinline
 func some(reason string, names ...string) func(string, matrix.Target) Want {
 	return all("", reasons{reason: names})
 }
@@ -271,8 +269,6 @@ func on(system map[string]func(string, matrix.Target) Want) func(string, matrix.
 
 // all: every claim fails for the reason, or for its own. What explains it depends on
 // how far each had come.
-//
-//go:noinline
 func all(reason string, own reasons) func(string, matrix.Target) Want {
 	by := map[string]string{}
 	for r, names := range own {
