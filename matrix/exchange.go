@@ -79,8 +79,6 @@ type variant struct {
 func (x *exchange) toServer() bool { return x.mode.client == atLocal }
 
 // sides returns the hosts of client and server.
-//
-//go:noinline
 func (x *exchange) sides() (client, server side) {
 	if x.toServer() {
 		return x.local, x.remote
@@ -254,8 +252,6 @@ func (x *exchange) clientOf(port, id uint16) script.Socket {
 
 // controlSpec specifies a client like the cell's, of another port or id: what
 // it sends before the rule is there must not be diverted.
-//
-//go:noinline
 func (x *exchange) controlSpec() script.Socket { return x.clientOf(0, x.controlID()) }
 
 // controlID is the id of the control's echo. The ids of cells are ports below 32768.
@@ -350,8 +346,6 @@ func (p *testCase) close(ctx context.Context) error {
 func (x *exchange) redirected() netip.AddrPort { return netip.AddrPortFrom(x.Remote, x.server) }
 
 // otherDivert is a divert port that no cell has.
-//
-//go:noinline
 func (x *exchange) otherDivert() netip.AddrPort {
 	return netip.AddrPortFrom(x.Family.Unspecified(), x.Divert+divertPortsEach)
 }

@@ -161,7 +161,6 @@ func (h *HostFacts) policyRules() ([]policyRule, bool) {
 	return all, true
 }
 
-//go:noinline
 func number(s string, otherwise uint32) uint32 {
 	n, err := strconv.ParseUint(s, 0, 32)
 	if err != nil {

@@ -48,8 +48,6 @@ func (t *evidenceText) line(depth int, format string, args ...any) {
 }
 
 // head begins a section that is not empty.
-//
-//go:noinline
 func (t *evidenceText) head(name string, n int) {
 	if n > 0 {
 		t.line(0, "\n%s:", name)

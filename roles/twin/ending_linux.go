@@ -66,8 +66,6 @@ func (p PacketPath) end() ending {
 }
 
 // at returns the hop of one of the trace's own chains, such as "prerouting last".
-//
-//go:noinline
 func (p PacketPath) at(chain string) (Hop, bool) {
 	var found Hop
 	ok := false
@@ -99,8 +97,6 @@ func (p PacketPath) marker(mark uint32) (Hop, bool) {
 }
 
 // of returns the packet's hops that are no policies and not the trace's own.
-//
-//go:noinline
 func (p PacketPath) rules() []Hop {
 	var all []Hop
 	for _, h := range p.Hops {
@@ -255,6 +251,9 @@ func (c *Snapshot) endText(p PacketPath) string {
 		}
 		return fmt.Sprintf("was dropped by routing, with mark 0x%x (%s)", e.mark, p.Route)
 	case atSocket:
+		if h, ok := p.diverter(); ok && h.tproxies() && !p.Answer {
+			return fmt.Sprintf("came to the listener of port %d", targetPort(h.Rule))
+		}
 		if !slices.ContainsFunc(c.Sockets, func(s BoundSocket) bool {
 			return s.Proto == p.Proto &&
 				s.Local.Port() == e.to.Port()
