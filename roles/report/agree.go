@@ -127,7 +127,8 @@ func WriteDisagreements(w io.Writer, what string, differ []Disagreement) error {
 	if differ == nil {
 		fmt.Fprintf(&b, "%s agree\n", what)
 	} else {
-		fmt.Fprintf(&b, "%s differ in %s, %d without a known reason\n", what, plural(len(differ), "target"), Findings(differ))
+		fmt.Fprintf(&b, "%s differ in %s, %d without a known reason\n", what, plural(len(differ), "target"),
+			Findings(differ))
 	}
 	_, err := b.WriteTo(w)
 	return err
