@@ -698,7 +698,6 @@ func (d *doctor) ofSocketRule(s suspect) []remedy {
 		why: fmt.Sprintf("%s finds the host's own listener on port %d, as socket does for packets to any address, and leaves the packet out", h.name(d.c), s.Flow.To.Port()),
 	}
 	if spot.iptables || spot.legacy {
-		r.fix = spot.insert(added{UID: -1, Do: doReturn}) // replaced below: only its removal is known to help
 		r.fix = spot.remove()
 		r.price = "connections of the host's own services that are open are diverted as well"
 		return []remedy{r}
