@@ -259,7 +259,7 @@ var mayImport = map[string][]string{
 	"pfdivert/roles/agent": {
 		"matrix/evidence", "matrix/script", "pfconf", "pfconf/ipfw", "pfconf/need", "pfconf/nft",
 		"pfconf/pf", "pfconf/program", "pfconf/rtnetlink", "roles/evidence", "roles/kernel/splat",
-		"roles/lab/bsd", "roles/lab/inject", "roles/socket", "roles/wire",
+		"roles/lab/bsd", "roles/lab/inject", "roles/lab/namespace", "roles/socket", "roles/wire",
 	},
 	"pfdivert/roles/evidence": {
 		"matrix/evidence", "pfconf", "pfconf/ipfw", "pfconf/netlink", "pfconf/pf",

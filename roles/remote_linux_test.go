@@ -248,6 +248,13 @@ func TestRemote(t *testing.T) {
 	n := startNetwork(t)
 	csh := []string{"REMOTE_SSH=csh@10.77.1.2"}
 	t.Run("csh that makes noise", func(t *testing.T) { n.mustPass(t, csh) })
+	// The program is in a folder that only its user may enter.
+	t.Run("superuser", func(t *testing.T) {
+		stdout, stderr, status := n.run(t, csh, "run", "*-superuser")
+		if status != 0 || !strings.Contains(stdout, "2 targets: 2 PASS") || stderr != "" {
+			t.Errorf("status %d\n%s%s", status, stdout, stderr)
+		}
+	})
 	if testing.Short() || raceDetector {
 		return
 	}

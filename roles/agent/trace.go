@@ -109,7 +109,7 @@ func (t *tracer) open(ctx context.Context, st script.Open) (*traced, script.Outc
 	}
 	argv := t.argv(exe, file)
 	e := &traced{end: st.Socket, file: file, cmd: exec.Command(argv[0], argv[1:]...)}
-	o, err := e.start(ctx, st)
+	o, err := e.start(ctx, socket.Start, st)
 	if err != nil && e.conn != nil {
 		e.close()
 	}
@@ -183,12 +183,13 @@ func openApart(ctx context.Context, st script.Open) (*traced, script.Outcome, er
 		return nil, script.Outcome{}, err
 	}
 	cmd := exec.Command(exe, "agent", "-traced")
+	begin := socket.Start
 	if st.Process == script.UnprivilegedProcess {
-		withoutPrivilege(cmd)
+		begin = startUnprivileged
 	}
 	e := &traced{end: st.Socket, cmd: cmd}
 	st.Process = ""
-	out, err := e.start(ctx, st)
+	out, err := e.start(ctx, begin, st)
 	if e.conn == nil {
 		return nil, out, err
 	}
@@ -196,11 +197,10 @@ func openApart(ctx context.Context, st script.Open) (*traced, script.Outcome, er
 	return e, out, err
 }
 
-// start starts the process and has it carry out the step. Without an error, or when it was
+// start starts the process by begin and has it carry out the step. Without an error, or when it was
 // the step that failed, conn is set. That the process could not be started is never told with a
-// system's code: EPERM of a kernel that gives no user namespace would be taken for the
-// refusal of the socket, which no one then asked for.
-func (e *traced) start(ctx context.Context, st script.Open) (script.Outcome, error) {
+// system's code: its EPERM would be taken for the refusal of the socket, which no one then asked for.
+func (e *traced) start(ctx context.Context, begin func(*exec.Cmd) error, st script.Open) (script.Outcome, error) {
 	in, err := e.cmd.StdinPipe()
 	if err != nil {
 		return script.Outcome{}, err
@@ -211,7 +211,7 @@ func (e *traced) start(ctx context.Context, st script.Open) (script.Outcome, err
 	}
 	var stderr bounded
 	e.cmd.Stderr = &stderr
-	if err := socket.Start(e.cmd); err != nil {
+	if err := begin(e.cmd); err != nil {
 		return script.Outcome{}, e.unstarted(err.Error())
 	}
 	if e.conn, err = Dial(ctx, out, in, traceHeartbeat); err != nil {
