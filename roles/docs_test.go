@@ -283,7 +283,7 @@ var mayImport = map[string][]string{
 	"pfdivert/roles/socket": {
 		"matrix/script", "pfconf/need", "pfconf/netlink", "pfconf/shared",
 	},
-	"pfdivert/roles/terminal": {"matrix/script", "roles/agent"},
+	"pfdivert/roles/terminal": {"roles/agent"},
 	"pfdivert/roles/testbed": {
 		"matrix", "matrix/script", "pfconf", "roles/agent", "roles/host", "roles/kernel",
 		"roles/kernel/splat", "roles/lab", "roles/lab/bsd", "roles/report", "roles/terminal",

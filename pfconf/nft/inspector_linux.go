@@ -2,11 +2,14 @@ package nft
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -92,12 +95,12 @@ func (d *Inspector) OwnRules(context.Context) ([]pfconf.LoadedRule, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := s.dumpRules(func(m netlink.Message) {
-		label, what, _ := strings.Cut(commentOf(m), " ")
+		label, _, _ := strings.Cut(commentOf(m), " ")
 		if label == "" {
 			return // not for one of pfconf's
 		}
 		rule := pfconf.LoadedRule{Label: label, Packets: partBoth.count(pfconf.Counters{}, attributesOf(m)).Matched,
-			Text: what}
+			Expressions: netlink.Attribute(attributesOf(m), unix.NFTA_RULE_EXPRESSIONS)}
 		rule.Place = "chain " + strings.TrimRight(string(netlink.Attribute(attributesOf(m), unix.NFTA_RULE_CHAIN)),
 			"\x00")
 		rules = append(rules, rule)
@@ -144,23 +147,87 @@ func (d *Inspector) Kill(_ context.Context, states []pfconf.State) (int, error) 
 	return n, wrap("remove conntrack entries", err)
 }
 
-// KillLabel removes the entries with this program's mark. conntrack knows no labels, so
-// those of one can't be told from the others.
+// KillLabel removes the entries with this program's mark, and those of the flows that its rules
+// are about: divert-packet rules mark none. conntrack knows no labels, so those of one can't be
+// told from the others.
 func (d *Inspector) KillLabel(ctx context.Context, label string) (int, error) {
 	if label != "" {
 		return 0, errors.New("conntrack does not know by which rule an entry was marked")
+	}
+	var flows []flow
+	s := d.host.nf
+	s.mu.Lock()
+	err := s.dumpRules(func(m netlink.Message) {
+		if f := flowOf(attributesOf(m)); f.src.IsValid() {
+			flows = append(flows, f)
+		}
+	})
+	s.mu.Unlock()
+	if err != nil {
+		return 0, wrap("list the rules", err)
 	}
 	states, err := d.States(ctx)
 	if err != nil {
 		return 0, err
 	}
-	var own []pfconf.State
-	for _, s := range states {
-		if s.Mark == Mark {
-			own = append(own, s)
+	states = slices.DeleteFunc(states, func(s pfconf.State) bool {
+		orig := d.entries[s.ID].orig
+		return s.Mark != Mark && !slices.ContainsFunc(flows, func(f flow) bool { return f.has(orig) })
+	})
+	return d.Kill(ctx, states)
+}
+
+// flow is what a rule of this program matches.
+type flow struct {
+	number   uint8 // of the protocol
+	src, dst netip.Addr
+	port     uint16 // of dst; 0: any
+}
+
+func (f flow) has(t tuple) bool {
+	return t.number == f.number && t.src.Addr() == f.src && t.dst.Addr() == f.dst &&
+		(f.port == 0 || t.dst.Port() == f.port)
+}
+
+// flowOf reads a rule's flow from its expressions, as match has written them. It is not valid for
+// the rules about answers, whose flow another rule of the label is about.
+func flowOf(rule []byte) (f flow) {
+	var base, offset uint32
+	protocol := false
+	for _, e := range netlink.Attributes(netlink.Attribute(rule, unix.NFTA_RULE_EXPRESSIONS)) {
+		about := netlink.Attribute(e, unix.NFTA_EXPR_DATA)
+		number := func(kind uint16) uint32 {
+			if b := netlink.Attribute(about, kind); len(b) == 4 {
+				return binary.BigEndian.Uint32(b)
+			}
+			return 0
 		}
+		switch string(netlink.Attribute(e, unix.NFTA_EXPR_NAME)) {
+		case "payload\x00":
+			base, offset = number(unix.NFTA_PAYLOAD_BASE), number(unix.NFTA_PAYLOAD_OFFSET)
+			continue
+		case "meta\x00":
+			protocol = number(unix.NFTA_META_KEY) == unix.NFT_META_L4PROTO
+			continue
+		case "cmp\x00":
+			value := netlink.Attribute(netlink.Attribute(about, unix.NFTA_CMP_DATA), unix.NFTA_DATA_VALUE)
+			addr, isAddr := netip.AddrFromSlice(value)
+			switch {
+			case protocol && len(value) == 1:
+				f.number = value[0]
+			case base == unix.NFT_PAYLOAD_NETWORK_HEADER && isAddr && (offset == 12 || offset == 8):
+				f.src = addr
+			case base == unix.NFT_PAYLOAD_NETWORK_HEADER && isAddr:
+				f.dst = addr
+			case base == unix.NFT_PAYLOAD_TRANSPORT_HEADER && offset == 2 && len(value) == 2:
+				f.port = binary.BigEndian.Uint16(value)
+			case base == unix.NFT_PAYLOAD_TRANSPORT_HEADER:
+				return flow{}
+			}
+		}
+		base, protocol = 0, false
 	}
-	return d.Kill(ctx, own)
+	return f
 }
 
 // Flush removes the table, the policy rules and routes, and the marked conntrack entries.
@@ -187,7 +254,7 @@ func (d *Inspector) Flush(ctx context.Context) ([]string, error) {
 	}
 	killed, err := d.KillLabel(ctx, "")
 	if killed > 0 {
-		done = append(done, fmt.Sprintf("%d states", killed))
+		done = append(done, pfconf.Count(killed, "state"))
 	}
 	return done, err
 }

@@ -118,7 +118,7 @@ func (a *agent) checkJournals(ctx context.Context, c *checks) {
 		switch {
 		case l.Stale() && (a.hold == nil || l.PID != os.Getpid()):
 			c.no(name, "pfdivert cleanup, on that host (the next run does it too)",
-				"%s was killed and left %d changes", l, len(l.Steps))
+				"%s was killed and left %s", l, pfconf.Count(len(l.Steps), "change"))
 			return
 		case l.Alive && l.PID != os.Getpid():
 			notes = append(notes, l.String()+" is at work")

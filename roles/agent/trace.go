@@ -197,9 +197,10 @@ func openApart(ctx context.Context, st script.Open) (*traced, script.Outcome, er
 	return e, out, err
 }
 
-// start starts the process by begin and has it carry out the step. Without an error, or when it was
-// the step that failed, conn is set. That the process could not be started is never told with a
-// system's code: its EPERM would be taken for the refusal of the socket, which no one then asked for.
+// start starts the process by begin and has it carry out the step. Without an error, or when it
+// was the step that failed, conn is set. That the process could not be started is never told with
+// a system's code: its EPERM would be taken for the refusal of the socket, which no one then
+// asked for.
 func (e *traced) start(ctx context.Context, begin func(*exec.Cmd) error, st script.Open) (script.Outcome, error) {
 	in, err := e.cmd.StdinPipe()
 	if err != nil {

@@ -86,7 +86,7 @@ func SSH(ctx context.Context, o SSHOptions) (_ *Remote, err error) {
 		return nil, fmt.Errorf("the program for %s: %w", o.Destination, err)
 	}
 	r.Want = b.sum
-	path, err := r.place(ctx, o, b, facts)
+	path, err := r.placed(ctx, o, &p, b, facts)
 	if err != nil {
 		return nil, err
 	}
@@ -127,13 +127,13 @@ func (o *SSHOptions) commands() (c sshCommand, p privilege, err error) {
 	return c, p, nil
 }
 
-// look probes the host.
-func (r *Remote) look(ctx context.Context, o SSHOptions, p *privilege) (*hostFacts, error) {
+// look probes the host. There is no room in the folders that are full.
+func (r *Remote) look(ctx context.Context, o SSHOptions, p *privilege, full ...string) (*hostFacts, error) {
 	keep := ""
 	if o.Keep {
 		keep = "yes"
 	}
-	out, _, err := r.master.script(ctx, strings.Replace(probe, "keep=KEEP", "keep="+keep, 1))
+	out, _, err := r.master.script(ctx, probeOf(keep, full))
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("%s: %w", r.host, err)
@@ -171,6 +171,11 @@ func (r *Remote) look(ctx context.Context, o SSHOptions, p *privilege) (*hostFac
 		}
 	}
 	return &f, nil
+}
+
+// probeOf is the probe, with what is replaced in it.
+func probeOf(keep string, full []string) string {
+	return strings.NewReplacer("keep=KEEP", "keep="+keep, "' FULL '", "' "+strings.Join(full, " ")+" '").Replace(probe)
 }
 
 func otherTool(f hostFacts) string {

@@ -151,6 +151,19 @@ func TestSSH(t *testing.T) {
 	}
 }
 
+// A folder that is full is got round, as one that is mounted noexec or read-only is.
+func TestSSHFull(t *testing.T) {
+	s := startSSHD(t, sshtest.World{Mounts: map[string]string{"/tmp": "mode=1777,size=64k"}})
+	for _, keep := range []bool{false, true} {
+		r := s.mustReach(t, host.SSHOptions{Destination: "bash@127.0.0.1", Sudo: "sudo", Keep: keep})
+		if !keep && !strings.HasPrefix(r.exe, "/var/tmp/pfdivert-") {
+			t.Errorf("the agent is %s", r.exe)
+		}
+		r.mustClose(t)
+	}
+	s.clean(t)
+}
+
 // A kept program is sent once; a run without -keep takes it, too.
 func TestSSHKeep(t *testing.T) {
 	s := startSSHD(t, sshtest.World{})
@@ -275,8 +288,9 @@ func TestSSHFaults(t *testing.T) {
 		{name: "no inode", world: sshtest.World{Mounts: map[string]string{"/tmp": "mode=1777,nr_inodes=1",
 			"/var/tmp": "mode=1777,nr_inodes=1", "/root": "mode=700,nr_inodes=1"}}, reason: host.DiskFull,
 			text: "No space", hint: "make room"},
-		{name: "disk full", world: sshtest.World{Mounts: map[string]string{"/tmp": "mode=1777,size=64k"}},
-			reason: host.DiskFull, text: "/tmp/pfdivert-", hint: "make room"},
+		{name: "disk full", world: sshtest.World{Mounts: map[string]string{"/tmp": "mode=1777,size=64k",
+			"/var/tmp": "mode=1777,size=64k", "/root": "mode=700,size=64k"}}, reason: host.DiskFull,
+			text: "/tmp: No space left on device; /var/tmp: No space", hint: "SetEnv=TMPDIR=/DIR"},
 		{name: "other system", world: sshtest.World{Uname: []string{"Plan9", "mips"}}, reason: host.SystemOther,
 			text: "Plan9 on mips", hint: "OpenBSD"},
 		{name: "no binary", world: sshtest.World{Uname: []string{"OpenBSD", "i386"}},

@@ -85,7 +85,7 @@ func TestProbe(t *testing.T) {
 			cmd.Args = append(cmd.Args, "sh")
 		}
 		cmd.Env = []string{"HOME=" + home, "TMPDIR=/a dir that is not plain", "PATH=" + os.Getenv("PATH")}
-		cmd.Stdin = strings.NewReader(strings.Replace(probe, "keep=KEEP", "keep=yes", 1) + "ls -ld \"$dir\"\n")
+		cmd.Stdin = strings.NewReader(probeOf("yes", nil) + "ls -ld \"$dir\"\n")
 		out, err := cmd.Output()
 		if err != nil {
 			t.Errorf("%s: %v", shell, err)

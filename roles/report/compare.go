@@ -12,6 +12,7 @@ import (
 
 	"pfdivert/matrix"
 	"pfdivert/matrix/explain"
+	"pfdivert/pfconf"
 )
 
 // Comparison is what changed from one run, A, to another, B.
@@ -242,7 +243,7 @@ func (c *Comparison) WriteText(w io.Writer, style Style) error {
 	if len(c.Changes) > 0 {
 		b.WriteByte('\n')
 	}
-	fmt.Fprintf(&b, "%s: ", plural(len(c.Changes)+c.Same, "target"))
+	fmt.Fprintf(&b, "%s: ", pfconf.Count(len(c.Changes)+c.Same, "target"))
 	for _, kind := range kinds {
 		if n := c.count(kind); n > 0 {
 			fmt.Fprintf(&b, "%d %s, ", n, kindTotals[kind])

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"pfdivert/matrix"
+	"pfdivert/pfconf"
 )
 
 // Summary is the one verdict for a target in reports that show one (TAP, JUnit, HTML): the result
@@ -75,7 +76,7 @@ func (s *Stats) Summaries(run Run) []Summary {
 		o.Seconds = t.times.quantile(quantiles[0]).Seconds()
 		o.Runs, o.Counts = t.runs, verdictsOf(t.count)
 		if o.Run > 0 {
-			o.Detail = fmt.Sprintf("%s of %s; run %d: %s", o.Counts, plural(int(o.Runs), "run"), o.Run, o.Detail)
+			o.Detail = fmt.Sprintf("%s of %s; run %d: %s", o.Counts, pfconf.Count(int(o.Runs), "run"), o.Run, o.Detail)
 		}
 	}
 	return all

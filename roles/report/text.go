@@ -10,6 +10,7 @@ import (
 
 	"pfdivert/matrix"
 	"pfdivert/matrix/explain"
+	"pfdivert/pfconf"
 )
 
 // WriteText writes the results for people. On a terminal: the kernel, a table with a row for each
@@ -82,7 +83,7 @@ func (r Run) writeGroup(b *bytes.Buffer, style Style, group []matrix.Result) {
 	host, _ := r.splitHost(first.Name)
 	whole := host != "" && len(group)*len(r.Tested) == len(r.Targets) // all of the host's
 	if len(group) > 1 {
-		subject = plural(len(group), "target")
+		subject = pfconf.Count(len(group), "target")
 		if whole {
 			subject = "all " + subject
 		}

@@ -13,6 +13,7 @@ import (
 
 	"pfdivert/matrix"
 	"pfdivert/pfconf"
+	"pfdivert/roles/agent"
 	"pfdivert/roles/terminal"
 )
 
@@ -250,7 +251,7 @@ func validateHosts(hosts []fileHost, targets []matrix.Target, env func(string) s
 		}
 		families, err := addressesFor(targets, h.getenv(env))
 		if err != nil {
-			return terminal.WithHint(fmt.Errorf("%s: %s: %w", h.where, h.name, err), terminal.HintOf(err))
+			return terminal.WithHint(fmt.Errorf("%s: %s: %w", h.where, h.name, err), agent.HintOf(err))
 		}
 		for _, f := range pfconf.Families {
 			a, ok := families[f]

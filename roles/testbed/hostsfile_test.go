@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"pfdivert/matrix"
-	"pfdivert/roles/terminal"
+	"pfdivert/roles/agent"
 )
 
 // twoHosts is a hosts file as docs/remote.md has it.
@@ -60,7 +60,7 @@ func checkWrong(t *testing.T, err error, want, hint string) {
 		t.Errorf("no error; want %q", want)
 		return
 	}
-	if got := terminal.HintOf(err); err.Error() != want || !strings.Contains(got, hint) || got == "" {
+	if got := agent.HintOf(err); err.Error() != want || !strings.Contains(got, hint) || got == "" {
 		t.Errorf("error: %v\nhint: %s\nwant %q and %q", err, got, want, hint)
 	}
 }
