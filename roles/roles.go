@@ -174,6 +174,12 @@ func play(role *Role, version string, args []string, std IO) (int, error) {
 		signal.Ignore(syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
 	} else {
 		signal.Notify(signals, syscall.SIGINT, syscall.SIGHUP)
+		restore := terminal.Keep()
+		defer func() {
+			if ctx.Err() != nil {
+				restore()
+			}
+		}()
 	}
 	go func() {
 		select {

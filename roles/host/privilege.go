@@ -26,7 +26,7 @@ const maxNoise = 64 << 10
 
 // Ask asks a person for a password on the terminal, without showing it. It is nil where no one can
 // be asked.
-type Ask func(prompt string) (password string, err error)
+type Ask func(ctx context.Context, prompt string) (password string, err error)
 
 // privilege is how a command becomes root: the words of $SUDO.
 type privilege struct {
@@ -141,7 +141,10 @@ func (p *privilege) startAsking(ctx context.Context, command []string,
 	if p.host != "" {
 		where = p.host
 	}
-	password, err := p.ask(fmt.Sprintf("password of %s for sudo on %s: ", p.user, where))
+	password, err := p.ask(ctx, fmt.Sprintf("password of %s for sudo on %s: ", p.user, where))
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	if err != nil {
 		needed.Err, needed.hint = err, "allow it without a password in sudoers there (NOPASSWD)"
 		return nil, needed

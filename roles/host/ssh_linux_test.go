@@ -96,7 +96,7 @@ func (r *reached) mustClose(t testing.TB) {
 }
 
 func answer(secrets ...string) host.Ask {
-	return func(string) (string, error) {
+	return func(context.Context, string) (string, error) {
 		if len(secrets) == 0 {
 			return "", errors.New("asked once more")
 		}
