@@ -2,6 +2,7 @@ package matrix
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -156,17 +157,20 @@ func (r *runner) prepare() error {
 		return err
 	}
 	var processors int
-	err = both(r.ctx,
+	var errLocal, errRemote error
+	_ = both(r.ctx,
 		func(ctx context.Context) error {
-			facts, err := r.hosts.Local.Setup(ctx, local)
+			var facts script.Facts
+			facts, errLocal = r.hosts.Local.Setup(ctx, local)
 			r.localSystem, processors = facts.System, facts.Processors
-			return wrap("local", err)
+			return nil
 		},
-		func(ctx context.Context) (err error) {
-			r.facts, err = r.hosts.Remote.Setup(ctx, remote)
-			return wrap("remote", err)
+		func(ctx context.Context) error {
+			r.facts, errRemote = r.hosts.Remote.Setup(ctx, remote)
+			return nil
 		})
-	if err != nil {
+	// REMOTE's comes first: that it lacks an address explains why it does not answer LOCAL.
+	if err := errors.Join(wrap("remote", errRemote), wrap("local", errLocal)); err != nil {
 		return err
 	}
 	r.processors = min(processors, r.facts.Processors)

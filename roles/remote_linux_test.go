@@ -380,9 +380,16 @@ func (n *network) checkSetup(t *testing.T) {
 	}{
 		{"well", "check-setup", "", "", "", 0, `^local: (.*\n  ok )+.*\nremote: (.*\n  ok )+.*\n$`, `^$`},
 		{"FAKE on REMOTE", "check-setup", "", fmt.Sprintf(fake, "add"), fmt.Sprintf(fake, "del"), 2,
-			`\n  NO  FAKE is not configured here: .*10\.77\.2\.9.*\n +fix: `, `^$`},
+			`\n  NO  FAKE must be unassigned: .*10\.77\.2\.9.*\n +fix: `, `^$`},
 		{"run with FAKE on REMOTE", "run", "", fmt.Sprintf(fake, "add"), fmt.Sprintf(fake, "del"), 2,
 			`^$`, `^error: remote: FAKE .*10\.77\.2\.9.*\nhint: `},
+		{"run with a wrong REMOTE_ADDR", "run", "REMOTE_ADDR=10.77.1.9", "", "", 2, `^$`,
+			`^error: remote: inet address: no interface of this host has 10\.77\.1\.9\n(.*\n)*` +
+				`hint: correct REMOTE_ADDR, or give 10\.77\.1\.9 to an interface of that host\n`},
+		{"run without IPv6 on REMOTE", "run", "", "sysctl -qw net.ipv6.conf.ether0.disable_ipv6=1",
+			"sysctl -qw net.ipv6.conf.ether0.disable_ipv6=0; ip addr add fd00:77:1::2/64 dev ether0 nodad", 2, `^$`,
+			`^error: remote: inet6 address: no interface of this host has fd00:77:1::2\n(.*\n)*` +
+				`hint: correct REMOTE_ADDR6, `},
 		{"no right", "check-setup", "REMOTE_SSH=norights@10.77.1.2", "", "", 2, `^$`,
 			`^error: (.*\n)+hint: .*norights`},
 		{"run without right", "run", "REMOTE_SSH=norights@10.77.1.2", "", "", 2, `^$`,

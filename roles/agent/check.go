@@ -138,11 +138,24 @@ func (c *checks) addresses(s *script.Setup) {
 		case err != nil:
 			c.fail(name, err)
 		case nic == "":
-			c.no(name, "correct the address, or configure it", "no interface of this host has %v", p.Here)
+			c.no(name, fmt.Sprintf("correct %s, or give %v to an interface of that host", addressName(s, p), p.Here),
+				"no interface of this host has %v", p.Here)
 		default:
 			c.ok(name, "%v on %s", p.Here, nic)
 		}
 	}
+}
+
+// addressName returns the variable of the orchestrator's environment that has the host's address.
+func addressName(s *script.Setup, p script.Path) string {
+	name := "LOCAL_ADDR"
+	if s.Remote {
+		name = "REMOTE_ADDR"
+	}
+	if p.Here.Is6() {
+		name += "6"
+	}
+	return name
 }
 
 // answers looks whether the other host answers.
@@ -164,7 +177,7 @@ func (c *checks) answers(ctx context.Context, s *script.Setup) {
 
 // fakes looks whether FAKE is no one's here.
 func (c *checks) fakes(s *script.Setup) {
-	const name = "FAKE is not configured here"
+	const name = "FAKE must be unassigned"
 	own, err := owned(s.Fakes)
 	if err == nil {
 		var more []string
@@ -176,9 +189,9 @@ func (c *checks) fakes(s *script.Setup) {
 		c.fail(name, err)
 	case len(own) > 0:
 		c.no(name, "remove the address or route, or choose another FAKE address",
-			"this host has %s: it would take the packets without any rule", strings.Join(own, ", "))
+			"this host has %s, and would take the packets without any rule", strings.Join(own, ", "))
 	default:
-		c.ok(name, "%s", joinPrefixes(s.Fakes))
+		c.ok(name, "this host has nothing of %s", joinPrefixes(s.Fakes))
 	}
 }
 

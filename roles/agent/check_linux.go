@@ -100,14 +100,15 @@ func explainNFT(err error) error {
 
 // way looks at the interface by which packets of LOCAL come in.
 func (c *checks) way(p script.Path) {
-	out, err := towards(p.There)
-	if err != nil {
-		c.fail(fmt.Sprintf("way to LOCAL %v", p.There), err)
-		return
-	}
 	in, err := interfaceOf(p.Here)
 	if err != nil || in == "" {
 		return // said before
+	}
+	out, err := towards(p.There)
+	if err != nil {
+		c.no(fmt.Sprintf("way to LOCAL %v", p.There), fmt.Sprintf("ip link set %s up; ip route add %v dev %[1]s, "+
+			"or via the router between the hosts", in, p.There), "%v", err)
+		return
 	}
 	const cure = "sysctl -w net.ipv4.conf.%s.rp_filter=2"
 	if p.There.Is4() {
