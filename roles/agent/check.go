@@ -117,7 +117,7 @@ func (a *agent) checkJournals(ctx context.Context, c *checks) {
 	for _, l := range left {
 		switch {
 		case l.Stale() && (a.hold == nil || l.PID != os.Getpid()):
-			c.no(name, "pfdivert cleanup, on that host (the next run does it too)",
+			c.no(name, CleanUp+"; the next run does it too",
 				"%s was killed and left %s", l, pfconf.Count(len(l.Steps), "change"))
 			return
 		case l.Alive && l.PID != os.Getpid():

@@ -92,7 +92,7 @@ func explainNFT(err error) error {
 	var taken *nft.TakenError
 	switch {
 	case errors.As(err, &taken):
-		return hinted{err, fmt.Sprintf("pfdivert cleanup, on that host; without a journal: nft delete table inet %s; ip rule del fwmark 0x%x; ip route flush table %d; the last two with ip -6 too",
+		return hinted{err, fmt.Sprintf(CleanUp+"; without a journal, on that host: nft delete table inet %s; ip rule del fwmark 0x%x; ip route flush table %d; the last two with ip -6 too",
 			nft.TableName, nft.Mark, nft.Table)}
 	}
 	return err

@@ -33,6 +33,7 @@ type privilege struct {
 	words []string // empty: not at all
 	ask   Ask      // nil when no one can be asked
 	host  string   // the ssh destination; empty for this machine
+	login string   // what follows "ssh" to log in there by hand
 	user  string   // whose password is asked for
 }
 

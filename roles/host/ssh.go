@@ -116,7 +116,8 @@ func (o *SSHOptions) commands() (c sshCommand, p privilege, err error) {
 	if c.options, err = splitWords(o.Options); err != nil {
 		return wrong(fmt.Sprintf("SSH_OPTIONS=%q", o.Options), "SSH_OPTIONS='-p 2222 -i KEYFILE'", err)
 	}
-	p = privilege{ask: o.Ask, host: o.Destination}
+	c.login = strings.TrimSpace(o.Options + " " + o.Destination)
+	p = privilege{ask: o.Ask, host: o.Destination, login: c.login}
 	if p.words, err = splitWords(o.Sudo); err != nil {
 		return wrong(fmt.Sprintf("SUDO=%q", o.Sudo), "SUDO=sudo or SUDO=doas", err)
 	}
@@ -195,7 +196,7 @@ func (r *Remote) CheckSum(sum string) error {
 	}
 	hint := "run it again; if that does not help, something changes files on the way or there"
 	if r.Cached {
-		hint = "the kept copy was changed; remove it there: rm -r ~/.cache/pfdivert"
+		hint = fmt.Sprintf("the kept copy was changed; remove it: ssh %s rm -r .cache/pfdivert", r.master.ssh.login)
 	}
 	return &Error{Reason: WrongSum, Host: r.host, Text: fmt.Sprintf("the agent's sha256 is %q, not %s", sum, r.Want),
 		hint: hint}
@@ -217,7 +218,7 @@ func (r *Remote) Close(ctx context.Context) error {
 		_, status, err := r.master.script(end, `test -z "$dir" || rm -rf "$dir"; test ! -e "$dir"`)
 		if err != nil || status != 0 {
 			left = &Error{Reason: Left, Host: r.host, Text: "the copied program may still be there", Err: err,
-				hint: fmt.Sprintf("look there: ls %s; the agent removes it when its input ends", r.dir)}
+				hint: fmt.Sprintf("ssh %s rm -r %s", r.master.ssh.login, r.dir)}
 		}
 	}
 	return errors.Join(left, r.master.close(end))
@@ -228,6 +229,7 @@ type sshCommand struct {
 	path        string   // of ssh
 	options     []string // of the user
 	destination string
+	login       string // what follows "ssh" to log in by hand
 	socket      string // the master's
 }
 

@@ -107,6 +107,29 @@ func TestProbe(t *testing.T) {
 	}
 }
 
+// TestSSHError: what ssh says before it has logged in, with a command that logs in by hand.
+func TestSSHError(t *testing.T) {
+	exit := func(status string) error { return exec.Command("sh", "-c", "exit "+status).Run() }
+	for _, c := range []struct {
+		said, status string
+		reason       Reason
+		text, hint   string
+	}{
+		{"jumphost loop via pfhost\n", "255", Destination, "by way of itself", "'ssh -J pfhost -p 22 root@pfhost true'"},
+		{"Can't open user config file /x: No such file or directory\n", "255", Destination, "ssh did not log in",
+			"'ssh -J pfhost -p 22 root@pfhost true'"},
+		{"Bad port 'x'\n", "255", Destination, "ssh did not log in", "SSH_OPTIONS"},
+		{"Host key for [pfhost]:22 has changed and you have requested strict checking.\n", "255", HostKeyNew,
+			"known before", "ssh-keygen -R '[pfhost]:22'"},
+		{"This account is not available.\n", "1", NoShell, "no shell", "'ssh -J pfhost -p 22 root@pfhost uname -a'"},
+	} {
+		e := sshError("root@pfhost", "-J pfhost -p 22 root@pfhost", c.said, exit(c.status))
+		if e.Reason != c.reason || !strings.Contains(e.Error(), c.text) || !strings.Contains(e.Hint(), c.hint) {
+			t.Errorf("%q: %s: %v\nhint: %s", c.said, e.Reason, e, e.Hint())
+		}
+	}
+}
+
 func TestParseFacts(t *testing.T) {
 	const sum = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 	// Of OpenBSD 7.7-current.
