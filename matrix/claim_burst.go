@@ -81,8 +81,8 @@ func (x *claimRun) bursts(ctx context.Context, count, batch, size int) error {
 		if err := at.run(ctx); err != nil {
 			return err
 		}
-		if seen.Fault != nil && seen.Tally != nil && seen.Tally.Wrong == "" {
-			return failed(NotReinjected, "%s: the kernel does not take a packet back: %s", seen.where, seen.Fault.Text)
+		if seen.Err != nil && seen.Tally != nil && seen.Tally.Wrong == "" {
+			return failed(NotReinjected, "%s: the kernel does not take a packet back: %s", seen.where, seen.Err.Text)
 		}
 		if err := judgeBurst(seen, b, NotDelivered); err != nil {
 			return err

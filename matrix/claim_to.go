@@ -62,9 +62,9 @@ func (x *claimRun) dualStack(ctx context.Context) error {
 	}
 	shownFrom, shownTo := mapped(from), mapped(to)
 	switch {
-	case accepted.Fault != nil:
+	case accepted.Err != nil:
 		return failed(NotDelivered, "%s: the client is connected to %v, and not with the server (%s)", accepted.where,
-			to, accepted.Fault.Text)
+			to, accepted.Err.Text)
 	case accepted.Local != shownTo || accepted.Peer != shownFrom:
 		return failed(WrongAddress, "%s: a connection from %v to %v came, not from %v to %v",
 			accepted.where, accepted.Peer, accepted.Local, shownFrom, shownTo)

@@ -50,17 +50,17 @@ func (x *claimRun) bindTwice(ctx context.Context) error {
 	if err := x.opened(ready...); err != nil {
 		return err
 	}
-	if again.Fault != nil && again.Fault.Code == "EADDRINUSE" {
+	if again.Err != nil && again.Err.Code == "EADDRINUSE" {
 		return failed(NotOpened, "%s: the kernel refuses to bind %v beside another socket, and both have SO_REUSEADDR: %s",
-			again.where, to, again.Fault.Text)
+			again.where, to, again.Err.Text)
 	}
 	if err := x.opened(again, connected); err != nil {
 		return err
 	}
 	switch {
-	case refused.Fault == nil:
+	case refused.Err == nil:
 		return failed(NotRefused, "%s: the kernel lets %v be bound without SO_REUSEADDR beside other sockets, and must say EADDRINUSE", refused.where, to)
-	case refused.Fault.Code != "EADDRINUSE":
+	case refused.Err.Code != "EADDRINUSE":
 		return x.opened(refused)
 	}
 	if err := unanswered(answered); err != nil {

@@ -30,8 +30,8 @@ printf 'passphrase: ' >/dev/tty
 read -r secret
 `
 
-// TestPromptEnds: an interrupt and SIGTERM end the program while it, or ssh, asks for a password, and
-// the terminal shows again what is typed.
+// TestPromptEnds: an interrupt and SIGTERM end the program while it, or ssh, asks for a password,
+// and the terminal shows again what is typed.
 func TestPromptEnds(t *testing.T) {
 	labtest.Need(t)
 	bin := program(t)

@@ -17,18 +17,18 @@ type Socket interface {
 	String() string
 }
 
-// Role is what a socket that is no divert socket is used as.
-type Role string
+// SocketRole is what a socket that is no divert socket is used as.
+type SocketRole string
 
 // The roles.
 const (
-	Client Role = "client" // begins
-	Server Role = "server" // is begun with
+	Client SocketRole = "client" // begins
+	Server SocketRole = "server" // is begun with
 )
 
 // Ends is what the sockets of clients and servers have in common.
 type Ends struct {
-	Role Role
+	Role SocketRole
 	// Local is the address to bind, with port 0 for one of the kernel's choice (or none, for RawIP
 	// and Echo). Its family is the socket's.
 	Local netip.AddrPort
@@ -88,8 +88,8 @@ type Divert struct {
 	Local netip.AddrPort
 	// Big keeps whole messages.
 	Big bool
-	// Spoil makes something of what is reinjected wrong.
-	Spoil Spoil
+	// Corrupt makes something of what is reinjected wrong.
+	Corrupt Corruption
 	// Call is how packets are taken, where there are several ways.
 	Call Call
 	// Fragments takes fragments for what they are: a message's data is all behind the IP header.
@@ -130,16 +130,16 @@ func (s Divert) String() string   { return fmt.Sprintf("divert packet on %v", s.
 //go:noinline
 func (e Ends) name(kind string) string { return fmt.Sprintf("%s %s on %v", kind, e.Role, e.Local) }
 
-// Spoil says what is made wrong; nothing without one.
-type Spoil string
+// Corruption says what is made wrong; nothing without one.
+type Corruption string
 
 // What can be made wrong.
 const (
-	SpoilHeader  Spoil = "header"  // the checksum of the IPv4 header
-	SpoilAll     Spoil = "all"     // that and the transport protocol's
-	SpoilVersion Spoil = "version" // the IP version is 5
-	SpoilLength  Spoil = "length"  // the IP header says that the packet is longer than it is
-	SpoilShort   Spoil = "short"   // only 19 bytes are sent on
+	CorruptHeader  Corruption = "header"  // the checksum of the IPv4 header
+	CorruptAll     Corruption = "all"     // that and the transport protocol's
+	CorruptVersion Corruption = "version" // the IP version is 5
+	CorruptLength  Corruption = "length"  // the IP header says that the packet is longer than it is
+	CorruptShort   Corruption = "short"   // only 19 bytes are sent on
 )
 
 // Call is a system call that takes a packet from a divert socket.

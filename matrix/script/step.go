@@ -178,7 +178,7 @@ func Satisfied(s Step, o *Outcome) bool {
 		return w == nil || c != nil && c.Matched >= w.Matched && c.Done >= w.Done && c.Replies >= w.Replies &&
 			c.States >= w.States
 	case Rest:
-		return s.Want == nil || o.Fault == nil && len(o.Messages) == *s.Want
+		return s.Want == nil || o.Err == nil && len(o.Messages) == *s.Want
 	}
 	return true
 }

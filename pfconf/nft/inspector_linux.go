@@ -88,24 +88,28 @@ func (d *Inspector) Places(context.Context) ([]pfconf.Place, error) {
 	}
 }
 
-// OwnRules are the kernel's rules in this program's table: one of pfconf's becomes one or two.
+// OwnRules are the kernel's rules of this program: one of pfconf's becomes one or several.
 func (d *Inspector) OwnRules(context.Context) ([]pfconf.LoadedRule, error) {
 	var rules []pfconf.LoadedRule
+	err := d.eachRule(func(label, chain string, rule []byte) {
+		rules = append(rules, pfconf.LoadedRule{Label: label, Packets: partBoth.count(pfconf.Counters{}, rule).Matched,
+			Place: "chain " + chain, Expressions: slices.Clone(netlink.Attribute(rule, unix.NFTA_RULE_EXPRESSIONS))})
+	})
+	return rules, err
+}
+
+// eachRule calls take with each of pfconf's rules: its label, its chain and its attributes.
+func (d *Inspector) eachRule(take func(label, chain string, rule []byte)) error {
 	s := d.host.nf
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	err := s.dumpRules(func(m netlink.Message) {
+	err := s.dumpRules(true, func(m netlink.Message) {
 		label, _, _ := strings.Cut(commentOf(m), " ")
-		if label == "" {
-			return // not for one of pfconf's
+		if k, err := keyOf(m); err == nil && (k.table == own || inOwnChain(m)) && label != "" {
+			take(label, zeroed(m, unix.NFTA_RULE_CHAIN), attributesOf(m))
 		}
-		rule := pfconf.LoadedRule{Label: label, Packets: partBoth.count(pfconf.Counters{}, attributesOf(m)).Matched,
-			Expressions: netlink.Attribute(attributesOf(m), unix.NFTA_RULE_EXPRESSIONS)}
-		rule.Place = "chain " + strings.TrimRight(string(netlink.Attribute(attributesOf(m), unix.NFTA_RULE_CHAIN)),
-			"\x00")
-		rules = append(rules, rule)
 	})
-	return rules, wrap("list the rules", err)
+	return wrap("list the rules", err)
 }
 
 // States lists the conntrack table. Near is the end whose address is the host's own or
@@ -155,16 +159,13 @@ func (d *Inspector) KillLabel(ctx context.Context, label string) (int, error) {
 		return 0, errors.New("conntrack does not know by which rule an entry was marked")
 	}
 	var flows []flow
-	s := d.host.nf
-	s.mu.Lock()
-	err := s.dumpRules(func(m netlink.Message) {
-		if f := flowOf(attributesOf(m)); f.src.IsValid() {
+	err := d.eachRule(func(_, _ string, rule []byte) {
+		if f := flowOf(rule); f.src.IsValid() {
 			flows = append(flows, f)
 		}
 	})
-	s.mu.Unlock()
 	if err != nil {
-		return 0, wrap("list the rules", err)
+		return 0, err
 	}
 	states, err := d.States(ctx)
 	if err != nil {

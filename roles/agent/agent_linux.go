@@ -14,7 +14,7 @@ import (
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/nft"
-	gather "pfdivert/roles/evidence"
+	"pfdivert/roles/gather"
 	"pfdivert/roles/lab/namespace"
 	"pfdivert/roles/socket"
 )
@@ -32,7 +32,7 @@ func OpenFilter(ctx context.Context, s *script.Setup, opt Options) (pfconf.Firew
 			return nil, err
 		}
 	}
-	c := nft.Config{Interface: nic, Fakes: s.Fakes, Journal: opt.Journal}
+	c := nft.Config{Interface: nic, Fakes: s.Fakes, Engine: s.Filter, Journal: opt.Journal}
 	for _, o := range s.Omit {
 		c.Omit = append(c.Omit, nft.Piece(o))
 	}

@@ -64,9 +64,9 @@ func (e *Error) Hint() string { return e.hint }
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// sshSays are what OpenSSH writes to standard error before it ends with 255
-// (sshconnect.c, sshconnect2.c, ssh.c, clientloop.c, kex.c), first match first. In the hints, LOGIN are
-// the words that log in by hand, and HOST the host's name in known_hosts.
+// sshSays are what OpenSSH writes to standard error before it ends with 255 (sshconnect.c,
+// sshconnect2.c, ssh.c, clientloop.c, kex.c), first match first. In the hints, LOGIN are the
+// words that log in by hand, and HOST the host's name in known_hosts.
 var sshSays = []struct {
 	part       string
 	reason     Reason
@@ -107,8 +107,9 @@ var sshSays = []struct {
 // changedKey is how ssh names the host, as known_hosts does, whose key is another.
 var changedKey = regexp.MustCompile(`Host key for (\S+) has changed`)
 
-// sshError explains the end of an ssh that did not get as far as a shell. login are the words behind
-// ssh that log in on the host, said is its standard error, err what happened to the process.
+// sshError explains the end of an ssh that did not get as far as a shell. login are the words
+// behind ssh that log in on the host, said is its standard error, err what happened to the
+// process.
 func sshError(host, login, said string, err error) *Error {
 	for _, s := range sshSays {
 		if strings.Contains(said, s.part) {
@@ -208,7 +209,7 @@ const (
 )
 
 // explain says why a process ended before it was an agent.
-func (p *privilege) explain(l *Link, noise []byte, err error) error {
+func (p *privilege) explain(l *Process, noise []byte, err error) error {
 	wait, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	ended := l.Wait(wait)

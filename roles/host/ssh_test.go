@@ -115,7 +115,8 @@ func TestSSHError(t *testing.T) {
 		reason       Reason
 		text, hint   string
 	}{
-		{"jumphost loop via pfhost\n", "255", Destination, "by way of itself", "'ssh -J pfhost -p 22 root@pfhost true'"},
+		{"jumphost loop via pfhost\n", "255", Destination, "by way of itself",
+			"'ssh -J pfhost -p 22 root@pfhost true'"},
 		{"Can't open user config file /x: No such file or directory\n", "255", Destination, "ssh did not log in",
 			"'ssh -J pfhost -p 22 root@pfhost true'"},
 		{"Bad port 'x'\n", "255", Destination, "ssh did not log in", "SSH_OPTIONS"},

@@ -139,8 +139,8 @@ func (e *divert) reinject(p *packet) error {
 // asked to.
 func (e *divert) setChecksums(p *packet) {
 	switch {
-	case e.spec.Spoil != "":
-		p.spoil(e.spec.Spoil)
+	case e.spec.Corrupt != "":
+		p.spoil(e.spec.Corrupt)
 	case !kernelFixesChecksums && !e.spec.Omits(script.Checksum):
 		p.fixChecksums()
 	}

@@ -53,9 +53,9 @@ func ask(prompt string) (string, error) {
 	return strings.TrimRight(string(password), "\r\n"), nil
 }
 
-// Keep returns a function that gives the terminal the settings that it has now: this process, ssh or
-// sudo may have been ended while it asked for a password. In the background it leaves them to the
-// process in the foreground.
+// Keep returns a function that gives the terminal the settings that it has now: this process, ssh
+// or sudo may have been ended while it asked for a password. In the background it leaves them to
+// the process in the foreground.
 func Keep() (restore func()) {
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {

@@ -2,6 +2,7 @@ package testbed
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"sync"
 
 	"pfdivert/matrix"
+	"pfdivert/pfconf"
 	"pfdivert/roles/host"
 	"pfdivert/roles/report"
 	"pfdivert/roles/terminal"
@@ -24,16 +26,33 @@ type Testbed struct {
 	Pair  *Pair  // nil until it was reached
 	// Dial reaches the two hosts.
 	Dial func(context.Context) (*Pair, error)
+	// Filter is the engine that this testbed has among others of the same host, "" for one alone.
+	Filter pfconf.Engine
+	filter string      // what was asked for
+	turn   *sync.Mutex // of those of the same host
 }
 
 // Find returns the testbeds that the options and the environment name, or one that is a lab. It
 // reads and validates what they say, and reaches nothing.
 func Find(o Options, targets []matrix.Target) ([]*Testbed, error) {
+	if err := ValidFilter(o.Filter); err != nil {
+		return nil, err
+	}
+	beds, err := find(o, targets)
+	if err != nil {
+		return nil, err
+	}
+	return byFilter(beds), nil
+}
+
+// find returns a testbed for each host.
+func find(o Options, targets []matrix.Target) ([]*Testbed, error) {
 	if o.Kernel != "" {
 		if err := o.onlyKernel(); err != nil {
 			return nil, err
 		}
-		return []*Testbed{{Dial: func(ctx context.Context) (*Pair, error) { return reachKernel(ctx, o) }}}, nil
+		return []*Testbed{{filter: o.Filter,
+			Dial: func(ctx context.Context) (*Pair, error) { return reachKernel(ctx, o) }}}, nil
 	}
 	if o.HostsFile == "" {
 		if words := strings.Fields(o.Getenv("REMOTE_SSH")); len(words) > 1 {
@@ -41,7 +60,8 @@ func Find(o Options, targets []matrix.Target) ([]*Testbed, error) {
 				len(words)),
 				"write the hosts and their addresses into a file: -hosts FILE")
 		}
-		return []*Testbed{{Dial: func(ctx context.Context) (*Pair, error) { return reachHosts(ctx, o, targets) }}}, nil
+		return []*Testbed{{filter: o.Filter,
+			Dial: func(ctx context.Context) (*Pair, error) { return reachHosts(ctx, o, targets) }}}, nil
 	}
 	all, err := readHosts(o.HostsFile)
 	if err != nil {
@@ -56,7 +76,7 @@ func Find(o Options, targets []matrix.Target) ([]*Testbed, error) {
 	}
 	if len(chosen) == 1 {
 		own := o.forHost(chosen[0])
-		return []*Testbed{{Dial: func(ctx context.Context) (*Pair, error) {
+		return []*Testbed{{filter: o.filterOf(chosen[0]), Dial: func(ctx context.Context) (*Pair, error) {
 			if chosen[0].kernel != "" {
 				return reachKernel(ctx, own.guest(chosen[0]))
 			}
@@ -68,13 +88,13 @@ func Find(o Options, targets []matrix.Target) ([]*Testbed, error) {
 	for i, h := range chosen {
 		own := o.forHost(h)
 		if h.kernel != "" {
-			beds[i] = &Testbed{Name: h.name, Index: i, Dial: func(ctx context.Context) (*Pair, error) {
+			beds[i] = &Testbed{Name: h.name, filter: o.filterOf(h), Dial: func(ctx context.Context) (*Pair, error) {
 				return reachKernel(ctx, own.guest(h))
 			}}
 			continue
 		}
 		own.Notices = &prefixed{o.Notices, h.name + " "}
-		beds[i] = &Testbed{Name: h.name, Index: i, Dial: func(ctx context.Context) (*Pair, error) {
+		beds[i] = &Testbed{Name: h.name, filter: o.filterOf(h), Dial: func(ctx context.Context) (*Pair, error) {
 			pair, err := p.reach(ctx, func(a asks) (*Pair, error) { return reachSSH(ctx, own, targets, a) })
 			if pair != nil {
 				// All LOCALs may be one address.
@@ -91,6 +111,9 @@ func (o Options) forHost(h fileHost) Options {
 	o.Getenv = h.getenv(o.Getenv)
 	return o
 }
+
+// filterOf is the engine, or FilterAll, with which a host of the file is tested.
+func (o Options) filterOf(h fileHost) string { return cmp.Or(h.set["filter"], o.Filter) }
 
 // prefixed writes each text behind a prefix.
 type prefixed struct {
