@@ -1,6 +1,7 @@
 package roles
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -162,8 +164,12 @@ func runTargets(ctx context.Context, c *call) (int, error) {
 
 // check finds out before a run whether its results can be kept.
 func (o *runFlags) check(c *call) error {
-	if c.Getenv("KTRACE") != "" && o.out == "" {
-		o.out = "out"
+	if tracer := strings.Fields(c.Getenv("KTRACE")); len(tracer) > 0 {
+		if name := filepath.Base(tracer[0]); name != "strace" && name != "ktrace" {
+			return terminal.WithHint(fmt.Errorf("KTRACE: the program can't be run under %q", name),
+				"KTRACE=strace or KTRACE=ktrace, with options if need be")
+		}
+		o.out = cmp.Or(o.out, "out")
 	}
 	if o.out != "" {
 		if err := os.MkdirAll(o.out, 0o755); err != nil {

@@ -513,6 +513,8 @@ func TestUnfit(t *testing.T) {
 			"table, policy rules and routing table of pfdivert", "ip rule del fwmark 0x70660076", nil},
 		{"no such address", true, nil, nil, "inet address", "correct REMOTE_ADDR",
 			func(s *script.Setup) { s.Paths[0].Here = netip.MustParseAddr("10.188.1.66") }},
+		{"no way to LOCAL", true, nil, nil, "way to LOCAL 192.0.2.1", "ip route add 192.0.2.1 dev ",
+			func(s *script.Setup) { s.Paths[0].There = netip.MustParseAddr("192.0.2.1") }},
 		{"REMOTE does not answer", false, nil, nil, "inet REMOTE answers", "ping 10.188.1.66",
 			func(s *script.Setup) { s.Paths[0].There = netip.MustParseAddr("10.188.1.66") }},
 		{"no carrier", false, command(func() error { return kernel.SetDown(here.Index) }),

@@ -47,7 +47,8 @@ func undoTraces(u pfconf.Undo) error {
 }
 
 // newTracer makes a directory for the traces. journal, which may be nil, records how it is removed.
-func newTracer(command string, journal pfconf.Journal) (*tracer, error) {
+// tell is told when another tracer than the command's is used.
+func newTracer(command string, journal pfconf.Journal, tell func(string)) (*tracer, error) {
 	t := &tracer{command: strings.Fields(command)}
 	if len(t.command) == 0 {
 		return nil, fmt.Errorf("%q is no command to trace with", command)
@@ -57,6 +58,8 @@ func newTracer(command string, journal pfconf.Journal) (*tracer, error) {
 		// One KTRACE is for both hosts, which may be of two systems.
 		if twin := twins[t.command[0]]; twin != "" {
 			if _, errTwin := exec.LookPath(twin); errTwin == nil {
+				tell(fmt.Sprintf("KTRACE=%s: there is no %s here; %s traces in its place, without options", command,
+					t.command[0], twin))
 				t.command, err = []string{twin}, nil
 			}
 		}

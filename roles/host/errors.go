@@ -180,6 +180,7 @@ var sudoSays = []struct {
 	reason Reason
 }{
 	{"a password is required", SudoPassword},
+	{"a terminal is required", SudoPassword},
 	{"authentication is required", SudoPassword}, // sudo-rs
 	{"Authentication required", SudoPassword},    // doas
 	{"Authorization required", SudoPassword},     // doas of OpenBSD 5.8 to 6.0
@@ -202,6 +203,26 @@ var sudoSays = []struct {
 	{"doas is not enabled", SudoDenied}, // no doas.conf
 }
 
+// SudoError returns why $SUDO started nothing on this machine, by what it wrote to standard error; nil
+// when it is not why.
+func SudoError(sudo []string, said string) error {
+	if reason := refusal(said); reason != "" && len(sudo) > 0 {
+		p := privilege{words: sudo, user: ownName()}
+		return p.refused(reason, said)
+	}
+	return nil
+}
+
+// refusal returns why sudo or doas refused, by what it said, "" when it did not.
+func refusal(said string) Reason {
+	for _, s := range sudoSays {
+		if strings.Contains(said, s.part) {
+			return s.reason
+		}
+	}
+	return ""
+}
+
 // The exit statuses of a shell that could not start a command (POSIX, 2.8.2).
 const (
 	cannotExecute = 126
@@ -214,12 +235,8 @@ func (p *privilege) explain(l *Process, noise []byte, err error) error {
 	defer cancel()
 	ended := l.Wait(wait)
 	said := l.Stderr()
-	if len(p.words) > 0 {
-		for _, s := range sudoSays {
-			if strings.Contains(said, s.part) {
-				return p.refused(s.reason, said)
-			}
-		}
+	if reason := refusal(said); reason != "" && len(p.words) > 0 {
+		return p.refused(reason, said)
 	}
 	status := -1
 	var exit *exec.ExitError
@@ -263,8 +280,8 @@ func (p *privilege) refused(reason Reason, said string) error {
 			e.hint = fmt.Sprintf("add to doas.conf there: permit nopass %s as root", p.user)
 		}
 	case SudoPassword:
-		e.Text = p.tool() + " needs a password of " + p.user
-		e.hint = "allow it without a password"
+		e.Text = p.tool() + " needs a password of " + p.user + ", and there is no terminal to ask on"
+		e.hint = fmt.Sprintf("run it on a terminal, or allow it without a password in sudoers: %s ALL=(root) NOPASSWD: ALL", p.user)
 	}
 	return e
 }

@@ -2,6 +2,7 @@ package host
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -62,12 +63,7 @@ func Privileged(ctx context.Context, argv []string, sudo string, ask Ask) (*Proc
 	if os.Geteuid() == 0 {
 		words = nil
 	}
-	p := privilege{words: words, ask: ask, user: fmt.Sprintf("user %d", os.Getuid())}
-	for _, name := range []string{"USER", "LOGNAME"} {
-		if v := os.Getenv(name); v != "" {
-			p.user = v
-		}
-	}
+	p := privilege{words: words, ask: ask, user: ownName()}
 	life, reached := startOnly(ctx)
 	defer reached()
 	return p.start(ctx, argv, func(argv []string) (*Process, error) {
@@ -78,6 +74,11 @@ func Privileged(ctx context.Context, argv []string, sudo string, ask Ask) (*Proc
 		}
 		return l, err
 	})
+}
+
+// ownName is the name of the user of this process.
+func ownName() string {
+	return cmp.Or(os.Getenv("LOGNAME"), os.Getenv("USER"), fmt.Sprintf("user %d", os.Getuid()))
 }
 
 // startOnly returns a context that ends with ctx until reached is called: what an

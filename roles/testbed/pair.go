@@ -93,9 +93,13 @@ func reachNamespaces(ctx context.Context, o Options) (*Pair, error) {
 	}
 	p := &Pair{Local: local, Remote: remote, Trips: setupTrips}
 	if err := p.dial(ctx, LabHeartbeat); err != nil {
+		if refused := host.SudoError(options.Sudo, p.Stderr()); refused != nil {
+			return nil, refused
+		}
 		return nil, fmt.Errorf("lab: %w", err)
 	}
 	p.inLab(config)
+	p.relay(o.Notices)
 	return p, nil
 }
 
