@@ -203,8 +203,8 @@ var sudoSays = []struct {
 	{"doas is not enabled", SudoDenied}, // no doas.conf
 }
 
-// SudoError returns why $SUDO started nothing on this machine, by what it wrote to standard error; nil
-// when it is not why.
+// SudoError returns why $SUDO started nothing on this machine, by what it wrote to standard
+// error; nil when it is not why.
 func SudoError(sudo []string, said string) error {
 	if reason := refusal(said); reason != "" && len(sudo) > 0 {
 		p := privilege{words: sudo, user: ownName()}

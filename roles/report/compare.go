@@ -190,10 +190,9 @@ var kindTotals = map[ChangeKind]string{
 	New:    "new", Gone: "not run", Slower: "slower", Faster: "faster",
 }
 
-// WriteText writes which runs are compared, a table for each kind of change, and the totals. Targets
-// that B did not run are only counted.
-// Details are B's, or A's for what B lacks; a detail that repeats the previous line's is left out.
-// Each cause of failures in B is explained once.
+// WriteText writes which runs are compared, a table for each kind of change, and the totals.
+// Targets that B did not run are only counted. Details are B's, or A's for what B lacks; a detail
+// that repeats the previous line's is left out. Each cause of failures in B is explained once.
 func (c *Comparison) WriteText(w io.Writer, style Style) error {
 	var b bytes.Buffer
 	c.A.Run.writeCompared(&b, "A")

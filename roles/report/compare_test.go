@@ -231,8 +231,8 @@ func compared(t *testing.T) map[string][2]*Past {
 	}
 }
 
-// TestCompareFewer: what a run was not to run is no regression; what an interrupted run did not come
-// to is one.
+// TestCompareFewer: what a run was not to run is no regression; what an interrupted run did not
+// come to is one.
 func TestCompareFewer(t *testing.T) {
 	whole := past(t, func(b *bytes.Buffer) error { return WriteJSON(b, run26, passes(args26)) })
 	fewer := run26

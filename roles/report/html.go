@@ -113,7 +113,7 @@ func (p *page) header() {
 	for _, v := range append(slices.Clone(matrix.Verdicts), "") {
 		if count[v] > 0 {
 			p.open("li")
-			p.verdict(v, fmt.Sprintf("%d %s", count[v], cmp.Or(v, "not played")), "", "", "")
+			p.verdict(v, fmt.Sprintf("%d %s", count[v], cmp.Or(v, "not run")), "", "", "")
 			p.close("li")
 		}
 	}
@@ -136,7 +136,7 @@ func (p *page) header() {
 	p.pair("Program", "pfdivert "+p.run.Version)
 	p.pair("Started", p.run.Started.Format(time.RFC3339))
 	if p.run.Interrupted {
-		p.pair("Ended", "The run was interrupted: what is not played has no verdict.")
+		p.pair("Ended", "The run was interrupted: what was not run has no verdict.")
 	}
 	if p.run.Skipped != "" {
 		p.pair("Skipped", p.run.Skipped)
@@ -195,7 +195,7 @@ func (p *page) matrix() {
 				if i, ok := index[place{panel.title, cell{c, row}}]; ok {
 					o := p.summaries[i]
 					p.verdict(o.Verdict, string(cmp.Or(o.Verdict, missing)), "m"+id(i), "#"+id(i),
-						strings.TrimSpace(fmt.Sprintf("%s: %s %s", cmp.Or(o.Verdict, "not played"), o.Name, o.Host)))
+						strings.TrimSpace(fmt.Sprintf("%s: %s %s", cmp.Or(o.Verdict, "not run"), o.Name, o.Host)))
 				}
 				p.close("td")
 			}

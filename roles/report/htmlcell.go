@@ -34,7 +34,7 @@ func (p *page) section(i int, o Summary, proves string) {
 	}
 	p.open("section", "id", id(i), "class", classes, "tabindex", "-1", "aria-labelledby", "h"+id(i))
 	p.open("h3", "id", "h"+id(i))
-	p.verdict(o.Verdict, string(cmp.Or(o.Verdict, "not played")), "", "", "")
+	p.verdict(o.Verdict, string(cmp.Or(o.Verdict, "not run")), "", "", "")
 	p.element("span", o.Name, "class", "mono")
 	if o.Host != "" {
 		p.element("span", "on "+o.Host)
@@ -47,7 +47,7 @@ func (p *page) section(i int, o Summary, proves string) {
 		p.element("p", "It proves: "+proves+".", "class", "muted")
 	}
 	if o.Counts != "" {
-		p.element("p", fmt.Sprintf("Played %d times: %s. The time is the median.", o.Runs, o.Counts))
+		p.element("p", fmt.Sprintf("Runs: %d, %s. The time is the median.", o.Runs, o.Counts))
 	}
 	switch {
 	case o.Verdict == "":

@@ -32,8 +32,8 @@ const (
 
 // WritePcapng writes the packets that a host captured, "local" or "remote", ordered by time, as a
 // pcapng file for Wireshark: in one file for both hosts, each packet would be its own
-// retransmission. The interface is named as the host, with its own name appended if the host captured
-// on more than one. Times are those of the host's clock.
+// retransmission. The interface is named as the host, with its own name appended if the host
+// captured on more than one. Times are those of the host's clock.
 func WritePcapng(w io.Writer, r matrix.Result, host string) error {
 	var f pcapng
 	title := fmt.Sprintf("%s: %s", printable(r.Name), r.Verdict)

@@ -13,7 +13,7 @@ import (
 // of its only run, or the worst of many.
 type Summary struct {
 	// Result's Name is the target's, without its host. The verdict is empty for a target
-	// that was selected and not played, because the run was interrupted.
+	// that was selected and not run, because the run was interrupted.
 	matrix.Result
 	Host string // empty when one host is tested
 	// Of a target that was run again and again: how often, with which verdicts

@@ -171,7 +171,7 @@ func splitName(name string) (family, title, kind string) {
 	return family, title, kind
 }
 
-// missing is what a table shows for a target that was selected and not played.
+// missing is what a table shows for a target that was selected and not run.
 const missing matrix.Verdict = "-"
 
 // panels sorts the results of some hosts into a table; no hosts are all. Names
