@@ -30,7 +30,7 @@ type Options struct {
 	Parallel int
 	// Transcripts are wanted of passed cells too.
 	Transcripts bool
-	// Evidence is wanted of passed cells too, where targets run once only.
+	// Evidence is wanted of passed cells too, where targets are run only once.
 	Evidence bool
 	// NoEvidence is gathered of any cell, and nothing explained: for hosts that are slow to show it
 	// and have many that fail.
