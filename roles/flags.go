@@ -15,8 +15,6 @@ import (
 )
 
 // flags makes the role's flag set.
-//
-//go:noinline
 func (c *call) flags() *flag.FlagSet {
 	f := flag.NewFlagSet(c.role.Name, flag.ContinueOnError)
 	f.SetOutput(io.Discard)

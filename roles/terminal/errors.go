@@ -20,8 +20,6 @@ func (h hinted) Unwrap() error { return h.error }
 
 // WithHint returns err with a hint, which PrintError prints below it: a command or a change that
 // the reader can type as it stands.
-//
-//go:noinline
 func WithHint(err error, hint string) error { return hinted{err, hint} }
 
 // PrintError writes "error: " and err to w, and "hint: " and its hint if it has one.
