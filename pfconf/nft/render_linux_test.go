@@ -3,7 +3,6 @@ package nft
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"pfdivert/pfconf"
+	"pfdivert/roles/lab/labtest"
 )
 
 // everyRule has a rule of each kind for both families.
@@ -92,10 +92,7 @@ func TestRenderIsWhatNftLists(t *testing.T) {
 
 func renderAndList(t *testing.T, omit []Piece) {
 	remote := newNamespace(t)
-	nft, err := exec.LookPath("nft")
-	if err != nil && os.Getenv("CI") != "true" {
-		t.Skip("needs nft(8) to compare with")
-	}
+	nft := labtest.Program(t, "nft")
 	config := testConfig()
 	config.Omit = omit
 	f := remote.open(t, config)
@@ -104,6 +101,7 @@ func renderAndList(t *testing.T, omit []Piece) {
 		t.Fatal(err)
 	}
 	var listed []byte
+	var err error
 	remote.do(t, func() {
 		listed, err = exec.Command(nft, "list", "table", "inet", TableName).Output()
 	})

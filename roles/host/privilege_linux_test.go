@@ -153,9 +153,7 @@ func TestPrivilegedTerminal(t *testing.T) {
 
 // Root needs no sudo.
 func TestPrivilegedRoot(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("this is not root")
-	}
+	labtest.Root(t)
 	l, err := host.Privileged(t.Context(), []string{"/proc/self/exe", "copied"}, "no-such-command", nil)
 	if err != nil {
 		t.Fatal(err)
