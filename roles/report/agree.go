@@ -127,7 +127,7 @@ func WriteDisagreements(w io.Writer, what string, differ []Disagreement) error {
 	if differ == nil {
 		fmt.Fprintf(&b, "%s agree\n", what)
 	} else {
-		fmt.Fprintf(&b, "%s differ in %s, %d without a known reason\n", what, plural(len(differ), "target"),
+		fmt.Fprintf(&b, "%s differ in %s, %d without a known reason\n", what, pfconf.Count(len(differ), "target"),
 			Findings(differ))
 	}
 	_, err := b.WriteTo(w)
