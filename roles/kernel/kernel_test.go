@@ -20,8 +20,10 @@ func TestInitramfs(t *testing.T) {
 	}
 	var packed bytes.Buffer
 	modules := []Module{{Name: "nf_tables", Data: []byte("module 1"), aliases: []string{"nfnetlink-subsys-10"}},
-		{Name: "veth", Data: []byte("2")}}
-	if err := WriteInitramfs(&packed, []byte("program"), modules); err != nil {
+		{Name: "veth", Data: []byte("2")}, {Name: "xt_mark", Data: []byte("3"), aliases: []string{"ipt_mark"}}}
+	have := contents{program: []byte("program"), modules: modules, loaded: 2,
+		files: map[string][]byte{InputPath: []byte("input")}}
+	if err := have.write(&packed); err != nil {
 		t.Fatal(err)
 	}
 	z, err := gzip.NewReader(&packed)
@@ -36,7 +38,8 @@ func TestInitramfs(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		initPath: "program", moduleFile("nf_tables"): "module 1", moduleFile("veth"): "2",
-		orderPath: "nf_tables\nveth\n", aliasesPath: "nfnetlink-subsys-10 nf_tables\n",
+		moduleFile("xt_mark"): "3", orderPath: "nf_tables\nveth\n", InputPath: "input",
+		aliasesPath: "nf_tables nf_tables\nnfnetlink-subsys-10 nf_tables\nveth veth\nxt_mark xt_mark\nipt_mark xt_mark\n",
 	} {
 		if got, err := os.ReadFile(filepath.Join(dir, path)); err != nil || string(got) != want {
 			t.Errorf("%s: %q, %v", path, got, err)

@@ -176,6 +176,18 @@ func (t *Tree) Closure(names []string) ([]Module, error) {
 	return order, nil
 }
 
+// network returns the names of the modules that a host's network may need.
+func (t *Tree) network() []string {
+	var names []string
+	for name, path := range t.files {
+		if slices.ContainsFunc(networkFolders, func(f string) bool { return strings.Contains(path, "/"+f) }) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
 // readModule reads a module's file and what it says of itself.
 func readModule(name, path string) (Module, error) {
 	data, err := readCompressed(path)

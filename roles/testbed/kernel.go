@@ -45,11 +45,6 @@ func (o Options) guest(h fileHost) Options {
 
 // reachKernel boots a kernel and reaches the agents in it.
 func reachKernel(ctx context.Context, o Options) (*Pair, error) {
-	if o.Memory < 32 || o.Memory > 1<<20 || o.CPUs < 1 || o.CPUs > 256 {
-		return nil, terminal.WithHint(fmt.Errorf("%d MB of memory and %d processors: there is no such machine",
-			o.Memory, o.CPUs),
-			"256 MB and 1 processor suffice")
-	}
 	guest, err := kernel.Boot(ctx, kernel.Options{
 		Kernel: o.Kernel, Modules: o.Modules, Memory: o.Memory, CPUs: o.CPUs, Single: o.Single,
 		Dist: host.DistFolders(o.Getenv),

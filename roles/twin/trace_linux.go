@@ -79,29 +79,47 @@ type traceEvent struct {
 	known  bool // the addresses are
 }
 
-// Trace runs flows in a twin of their own that traces packets, all at once, and returns each one's
-// result and path. What a flow's packets do to each other's (limits, sets that are filled) is in
-// it.
+// Trace runs flows in a twin of their own that traces packets, all at once unless events of so many
+// are lost, and returns each one's result and path. What a flow's packets do to each other's
+// (limits, sets that are filled) is in it.
 func Trace(ctx context.Context, c *Snapshot, flows []Flow) (results []FlowResult, paths []FlowPath, err error) {
 	type traced struct {
 		result FlowResult
 		path   FlowPath
 	}
 	all, err := perOwner(c, flows, func(as *Snapshot, some []Flow) ([]traced, error) {
-		results, paths, err := c.traceAs(ctx, as, some)
-		if err != nil {
-			return nil, err
-		}
-		both := make([]traced, len(some))
-		for i := range some {
-			both[i] = traced{results[i], paths[i]}
-		}
-		return both, nil
+		return inHalves(some, func(some []Flow) ([]traced, error) {
+			results, paths, err := c.traceAs(ctx, as, some)
+			if err != nil {
+				return nil, err
+			}
+			both := make([]traced, len(some))
+			for i := range some {
+				both[i] = traced{results[i], paths[i]}
+			}
+			return both, nil
+		})
 	})
 	for _, t := range all {
 		results, paths = append(results, t.result), append(paths, t.path)
 	}
 	return results, paths, err
+}
+
+// inHalves calls f with all flows, or where events of so many are lost, with those of each half. A
+// slow machine loses them, and a user who may not have a large buffer.
+func inHalves[R any](flows []Flow, f func([]Flow) ([]R, error)) ([]R, error) {
+	all, err := f(flows)
+	half := len(flows) / 2
+	if half == 0 || !errors.Is(err, unix.ENOBUFS) {
+		return all, err
+	}
+	first, err := inHalves(flows[:half], f)
+	if err != nil {
+		return nil, err
+	}
+	second, err := inHalves(flows[half:], f)
+	return append(first, second...), err
 }
 
 // traceAs is Trace with rules as one owner's sockets find them. The texts are those of the host's
@@ -278,7 +296,7 @@ func (tr *tracer) listen(t *Twin) (stop func() error, err error) {
 	}
 	done := make(chan read, len(conns))
 	for _, c := range conns {
-		// Without a large buffer events are only lost sooner, which is said.
+		// Without a large buffer events are only lost sooner: see Trace.
 		_ = c.SetReadBuffer(8 << 20)
 		go func() {
 			var r read
