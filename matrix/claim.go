@@ -125,8 +125,6 @@ func (x *claimRun) sends(ctx context.Context) error {
 
 // passes sends the client's line through the divert socket and judges that it came to
 // the server rewritten: the proof that a rule and its socket work.
-//
-//go:noinline
 func (x *claimRun) passes(ctx context.Context, end string) error {
 	return x.passesAs(ctx, end, script.PacketLine)
 }

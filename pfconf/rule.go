@@ -40,8 +40,6 @@ func (f Family) MarshalText() ([]byte, error) { return marshalName(familyNames, 
 func (f *Family) UnmarshalText(b []byte) error { return unmarshalName(familyNames, f, b, "family") }
 
 // Loopback is the address that a divert-to rule of the family delivers to.
-//
-//go:noinline
 func (f Family) Loopback() netip.Addr {
 	if f == Inet {
 		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
@@ -50,8 +48,6 @@ func (f Family) Loopback() netip.Addr {
 }
 
 // Unspecified is the family's address that means none or any.
-//
-//go:noinline
 func (f Family) Unspecified() netip.Addr {
 	if f == Inet {
 		return netip.IPv4Unspecified()
@@ -86,8 +82,6 @@ func (p Proto) MarshalText() ([]byte, error) { return marshalName(protoNames, p,
 func (p *Proto) UnmarshalText(b []byte) error { return unmarshalName(protoNames, p, b, "protocol") }
 
 // Number is the protocol's number in an IP header of the family.
-//
-//go:noinline
 func (p Proto) Number(f Family) int {
 	switch {
 	case p == TCP:
@@ -191,8 +185,6 @@ const LabelPrefix = "regress"
 // ValidLabel reports whether the label can be loaded on every system and means
 // itself there: it begins with LabelPrefix and has only letters, digits, '-',
 // '_' and '.' (pfctl expands "$nr" and its like in labels).
-//
-//go:noinline
 func ValidLabel(s string) bool {
 	if len(s) > MaxLabel || len(s) < len(LabelPrefix) || s[:len(LabelPrefix)] != LabelPrefix {
 		return false

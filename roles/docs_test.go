@@ -65,9 +65,9 @@ func TestReasonsDocumented(t *testing.T) {
 	}
 	slices.Sort(codes)
 	slices.Sort(documented)
-	// What passed user space by needs counters to be explained; a SKIP for want of a claim needs
-	// nothing.
-	bare := []string{"not-rewritten", "not-claimed"}
+	// What passed user space by needs counters to be explained; a SKIP for want of a claim, or of
+	// joined packets, needs nothing.
+	bare := []string{"not-rewritten", "not-claimed", "not-joined"}
 	for _, code := range codes {
 		cause := explain.Explain(explain.Case{Reason: code, Mechanism: explain.DivertReply}).Cause
 		if (cause == "unexplained") != slices.Contains(bare, code) {
@@ -262,7 +262,7 @@ var mayImport = map[string][]string{
 	"pfdivert/roles/agent": {
 		"matrix/evidence", "matrix/script", "pfconf", "pfconf/ipfw", "pfconf/need", "pfconf/nft",
 		"pfconf/pf", "pfconf/program", "pfconf/rtnetlink", "roles/gather", "roles/kernel/splat",
-		"roles/lab/bsd", "roles/lab/inject", "roles/socket", "roles/wire",
+		"roles/lab/bsd", "roles/lab/inject", "roles/socket", "roles/twin", "roles/wire",
 	},
 	"pfdivert/roles/gather": {
 		"matrix/evidence", "pfconf", "pfconf/ipfw", "pfconf/netlink", "pfconf/pf",

@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	doctorUsage = "[-v] [-json] [-html FILE] [-flow FLOW] [-trace FLOW] [-save FILE] [-kernel IMAGE] [FILE]"
+	doctorUsage = "[FLAGS] [-save FILE] [-kernel IMAGE] [FILE]"
 	doctorHelp  = `It copies the host's network configuration (devices, addresses, routes, policy rules,
 settings, the rules of nft, iptables and iptables-legacy, ipsets, listening sockets)
 into a network namespace of the same kernel, puts clients and an internet around the

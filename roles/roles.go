@@ -62,8 +62,6 @@ const (
 )
 
 // all lists the roles in the order in which help shows them.
-//
-//go:noinline
 func all() []*Role {
 	return []*Role{
 		&orchestratorRole, &listRole, &compareRole, &kernelsRole, &initramfsRole, &faultsRole, &labRole,
@@ -74,7 +72,6 @@ func all() []*Role {
 	}
 }
 
-//go:noinline
 func find(name string) *Role {
 	for _, r := range all() {
 		if r.Name == name {
@@ -192,8 +189,6 @@ type interrupted struct{ signal os.Signal }
 func (i interrupted) Error() string { return i.signal.String() }
 
 // flags makes the role's flag set.
-//
-//go:noinline
 func (c *call) flags() *flag.FlagSet {
 	f := flag.NewFlagSet(c.role.Name, flag.ContinueOnError)
 	f.SetOutput(io.Discard)
@@ -233,8 +228,6 @@ func (c *call) noArgs(f *flag.FlagSet) error {
 }
 
 // testbed returns how the environment says to reach the hosts; a role adds what its flags say.
-//
-//go:noinline
 func (c *call) testbed() testbed.Options {
 	return testbed.Options{Getenv: c.Getenv, Notices: c.Err, Sudo: c.Getenv("SUDO")}
 }

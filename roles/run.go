@@ -102,7 +102,7 @@ func runTargets(ctx context.Context, c *call) (int, error) {
 	f.BoolVar(&o.Single, "single", false, "one LOCAL and one FAKE address per family in the lab, as OpenBSD's suite has them")
 	f.BoolVar(&o.Keep, "keep", false, "leave the program on the remote host, in ~/.cache/pfdivert, for later runs")
 	f.IntVar(&o.Domain, "rdomain", 0, "test OpenBSD in the routing domain `N` of REMOTE, or of a lab's")
-	f.BoolVar(&o.verbose, "v", false, "list the claims that no manual makes, and say how many round trips to the hosts there were")
+	f.BoolVar(&o.verbose, "v", false, "list the claims that no manual makes, the kernel's traces of failures and the round trips to the hosts")
 	f.BoolVar(&o.regress, "regress", false, "print the lines of OpenBSD's bsd.regress.mk")
 	f.Func("as", asUsage, func(s string) (err error) {
 		o.as, err = readerOf(s)
@@ -368,6 +368,7 @@ func (c *call) report(run report.Run, found *report.Results, beds []*testbed.Tes
 			}
 		}
 		fmt.Fprintln(to.text, found.RoundTrips(before))
+		err = report.WriteTraces(to.text, found.Kept())
 	}
 	return err
 }

@@ -344,6 +344,8 @@ func TestExplain(t *testing.T) {
 		{"filtered", local(because(queued(), "control-lost", ""), "nft list ruleset",
 			"table ip f chain out type filter hook output priority 0: drop")},
 		{"unexplained", chain(because(queued(), "control-lost", ""), "input", "0", "mark set")},
+		{"joined-dropped", read(counted(because(queued(), "not-delivered",
+			"remote packet: none of 8 datagrams came that local client had joined"), pfconf.Counters{Matched: 1}), 0)},
 		{"claim-broken", because(queued(), "not-lost", "")},
 		{"rule-mismatch", counted(because(queued(), "not-lost", ""), none)},
 		{"claim-broken", change(read(because(queued(), "wrong-data", "in place of message 2 of 64 came 64 bytes"), 0),

@@ -45,6 +45,8 @@ type Ends struct {
 	Diverted bool
 	// Reuse sets SO_REUSEADDR: the second exchange of a reuse target binds a port of the first.
 	Reuse bool
+	// ReusePort sets SO_REUSEPORT: several servers have one address and port.
+	ReusePort bool
 	// Big is for messages as long as an IP packet can be, and for many at once: the
 	// socket gets large buffers, and whole messages are kept.
 	Big bool
@@ -53,7 +55,11 @@ type Ends struct {
 }
 
 // Stream is a TCP socket.
-type Stream struct{ Ends }
+type Stream struct {
+	Ends
+	// Segment, if not 0, is how many bytes a segment has at most (TCP_MAXSEG).
+	Segment uint16
+}
 
 // Datagram is a UDP socket.
 type Datagram struct {
@@ -112,7 +118,7 @@ type Divert struct {
 func SocketOf(p pfconf.Proto, e Ends) Socket {
 	switch p {
 	case pfconf.TCP:
-		return Stream{e}
+		return Stream{Ends: e}
 	case pfconf.UDP:
 		return Datagram{Ends: e}
 	case pfconf.Raw:
@@ -127,7 +133,6 @@ func (s RawIP) String() string    { return s.name("raw") }
 func (s Echo) String() string     { return s.name("echo") }
 func (s Divert) String() string   { return fmt.Sprintf("divert packet on %v", s.Local) }
 
-//go:noinline
 func (e Ends) name(kind string) string { return fmt.Sprintf("%s %s on %v", kind, e.Role, e.Local) }
 
 // Corruption says what is made wrong; nothing without one.
@@ -181,13 +186,14 @@ const (
 	Name Piece = "name"
 	// Room is the room for packets that wait at the packet role (Linux).
 	Room Piece = "room"
+	// Segments is that packets which the kernel has joined are cut for the packet role (Linux):
+	// left out, it gets them joined.
+	Segments Piece = "segments"
 )
 
-var pieces = []Piece{Transparent, Right, Checksum, Listen, Reader, Room, GoOn, Back, Way, Name}
+var pieces = []Piece{Transparent, Right, Checksum, Listen, Reader, Room, Segments, GoOn, Back, Way, Name}
 
 // Omits reports whether the piece is left out.
-//
-//go:noinline
 func (e Ends) Omits(p Piece) bool { return slices.Contains(e.Omit, p) }
 
 // Omits reports whether the piece is left out.
@@ -213,7 +219,7 @@ func (s Divert) Validate() error {
 		return fmt.Errorf("divert socket: %v is no plain address to bind", s.Local)
 	case s.WriteTo.IsValid() && !Plain(s.WriteTo):
 		return fmt.Errorf("divert socket: no one can write to %v", s.WriteTo)
-	case s.Queue < 0 || s.Queue > QueueLength:
+	case s.Queue < 0 || s.Queue > MaxQueue:
 		return fmt.Errorf("divert socket: no queue can have room for %d packets", s.Queue)
 	}
 	return knownPieces(s.Omit)
@@ -229,8 +235,6 @@ func knownPieces(omit []Piece) error {
 }
 
 // Plain reports whether a is an address of one family, without a zone.
-//
-//go:noinline
 func Plain(a netip.Addr) bool { return a.IsValid() && !a.Is4In6() && a.Zone() == "" }
 
 // MaxPacket is the longest IP packet (RFC 791, 3.1).
@@ -238,3 +242,6 @@ const MaxPacket = 65535
 
 // QueueLength is how many packets may wait at a packet endpoint on Linux.
 const QueueLength = 256
+
+// MaxQueue is how many may wait at one that asks for room.
+const MaxQueue = 1024

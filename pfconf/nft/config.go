@@ -85,7 +85,6 @@ const maxInterface = 15
 func (c Config) xt() bool     { return c.Engine == pfconf.XT || c.legacy() }
 func (c Config) legacy() bool { return c.Engine == pfconf.XTLegacy }
 
-//go:noinline
 func (c Config) omits(p Piece) bool { return slices.Contains(c.Omit, p) }
 
 func (c Config) validate() error {

@@ -152,8 +152,6 @@ func (p *page) pair(term, text string) {
 }
 
 // id is the id of an outcome's section; that of its cell in the matrix begins with m.
-//
-//go:noinline
 func id(i int) string { return fmt.Sprintf("c%d", i+1) }
 
 // matrix writes a table for each group of targets.

@@ -151,8 +151,6 @@ func ahead(d time.Duration) string {
 }
 
 // table is a table in a details element; nothing without rows.
-//
-//go:noinline
 func (p *page) table(title string, head []string, rows [][]string) {
 	p.countedTable(title, len(rows), head, rows)
 }
@@ -242,6 +240,17 @@ func (p *page) side(host string, c evidence.Record) {
 		rows = append(rows, []string{r.Label, r.Text, counters(r.Before), counters(r.After)})
 	}
 	p.table("Rules on "+host, []string{"label", "rule", "before", "after"}, rows)
+
+	rows = nil
+	for _, t := range c.Trace {
+		way := make([]string, len(t.Hops))
+		for i, h := range t.Hops {
+			way[i] = hopText(h)
+		}
+		rows = append(rows, []string{t.Packet, strings.Join(append(way, t.End), "\n")})
+	}
+	p.table("Trace by the kernel of "+host+", of a second run", []string{"packet",
+		"rules that it met, and its end"}, rows)
 
 	rows = nil
 	for _, s := range c.States {

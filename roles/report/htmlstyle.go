@@ -46,8 +46,6 @@ var shapes = map[matrix.Verdict]string{
 }
 
 // class is the verdict's name in the style sheet.
-//
-//go:noinline
 func class(v matrix.Verdict) string {
 	if _, ok := shapes[v]; !ok {
 		return "none"

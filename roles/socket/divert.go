@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -56,6 +57,7 @@ type divert struct {
 	log    *transcript
 	dev    diverter
 	held   *packet // handed out and not yet relayed
+	kept   []kept  // the oldest first
 	closed bool
 }
 
@@ -100,6 +102,49 @@ func (e *divert) Receive(deadline time.Time) (script.Message, error) {
 		m.Interface = n.interfaceName()
 	}
 	return m, nil
+}
+
+// chooser is a diverter whose packets have ids: it can put back another one than it gave last, or
+// hand that on.
+type chooser interface {
+	chosen() uint32
+	choose(uint32)
+	handOn(port uint16) error
+}
+
+// kept is a packet that is reinjected later.
+type kept struct {
+	id     uint32
+	packet *packet
+}
+
+// maxKept bounds how many packets an endpoint keeps.
+const maxKept = script.MaxQueue
+
+// keep puts the held packet aside.
+func (e *divert) keep() error {
+	c, ok := e.dev.(chooser)
+	if !ok || len(e.kept) >= maxKept {
+		return fmt.Errorf("keep packet %d: %w", len(e.kept), ErrUnsupported)
+	}
+	p := *e.held
+	p.raw = slices.Clone(p.raw)
+	e.kept, e.held = append(e.kept, kept{c.chosen(), &p}), nil
+	return nil
+}
+
+// free reinjects the newest or the oldest packet that is kept, rewritten.
+func (e *divert) free(newest bool, old, new []byte) error {
+	at := 0
+	if newest {
+		at = len(e.kept) - 1
+	}
+	k := e.kept[at]
+	e.kept = slices.Delete(e.kept, at, at+1)
+	e.dev.(chooser).choose(k.id)
+	e.held = k.packet
+	_, err := e.Relay(old, new)
+	return err
 }
 
 // Relay rewrites the held packet and sends it on.
@@ -226,25 +271,6 @@ func (e *divert) Connect() error                { return errPacketRole }
 func (e *divert) Connected(time.Time) error     { return errPacketRole }
 func (e *divert) Accept(time.Time) error        { return errPacketRole }
 func (e *divert) Send(_ []byte, _ uint16) error { return errPacketRole }
-
-// parseQueues finds a queue in the kernel's table (seq_show of nfnetlink_queue.c): number,
-// port of the socket, packets that wait, copy mode and range, packets dropped because the
-// queue was full, packets dropped because the socket was, id of the last packet, 1.
-func parseQueues(text string, number uint16) (script.Dropped, error) {
-	for line := range strings.Lines(text) {
-		f := strings.Fields(line)
-		if len(f) < 9 || f[0] != strconv.Itoa(int(number)) {
-			continue
-		}
-		full, err1 := strconv.ParseUint(f[5], 10, 32)
-		socket, err2 := strconv.ParseUint(f[6], 10, 32)
-		if err := errors.Join(err1, err2); err != nil {
-			return script.Dropped{}, fmt.Errorf("nfnetlink_queue: %w", err)
-		}
-		return script.Dropped{NoRoom: full + socket}, nil
-	}
-	return script.Dropped{}, fmt.Errorf("nfnetlink_queue: there is no queue %d in %q", number, text)
-}
 
 // parseFreeBSDDivert reads what netstat(1) of FreeBSD 15 prints of divert, for both families.
 func parseFreeBSDDivert(text string) (d script.Dropped, err error) {
