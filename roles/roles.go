@@ -29,6 +29,8 @@ type Role struct {
 	Help    string // the rest, with the exit status
 	// Link: 'pfdivert install' makes a symlink of this name.
 	Link bool
+	// NoUndo: it changes nothing that is to be undone, and a signal ends it at once.
+	NoUndo bool
 	// Hidden roles are for the program itself.
 	Hidden bool
 	run    func(ctx context.Context, c *call) (int, error)
@@ -160,14 +162,16 @@ func play(role *Role, version string, args []string, std IO) (int, error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGTERM)
 	defer signal.Stop(signals)
-	if role.Hidden {
+	switch {
+	case role.NoUndo:
+	case role.Hidden:
 		// An agent's orchestrator gets the terminal's signals; the agent ends when it
 		// does, and has to undo things when no one reads what it writes.
+		signal.Notify(signals, syscall.SIGTERM)
 		signal.Ignore(syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
-	} else {
-		signal.Notify(signals, syscall.SIGINT, syscall.SIGHUP)
+	default:
+		signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	}
 	go func() {
 		select {

@@ -190,6 +190,8 @@ func (c *call) playRun(ctx context.Context, targets []matrix.Target, o runFlags)
 	}
 	to.style = report.StyleOf(to.text, c.Getenv)
 	to.style.Claims = o.verbose
+	to.progress = c.progress(&o.Options)
+	defer to.progress.Finish()
 
 	if c.Getenv("REMOTE_SSH") == "" && o.HostsFile == "" && o.Kernel == "" {
 		if why := noLab(runtime.GOOS, os.Geteuid(), o.Sudo); why != "" {
@@ -202,6 +204,13 @@ func (c *call) playRun(ctx context.Context, targets []matrix.Target, o runFlags)
 	}
 	status, _, err := c.runOn(ctx, beds, targets, o, to)
 	return status, err
+}
+
+// progress returns the progress of a run with these options, whose hosts show there what they do.
+func (c *call) progress(o *testbed.Options) *report.Progress {
+	p := report.NewProgress(c.Err, report.StyleOf(c.Err, c.Getenv).Live)
+	o.Notices, o.Doing = p, p.Doing
+	return p
 }
 
 // noLab says why a system can't be both hosts by itself, "" if it can.
@@ -245,6 +254,8 @@ type output struct {
 	text  io.Writer
 	style report.Style
 	files *report.Files
+	// progress is drawn before the targets begin.
+	progress *report.Progress
 }
 
 // runOn runs the targets on all testbeds at once, reports, and returns what was found.
@@ -268,13 +279,13 @@ func (c *call) runOn(ctx context.Context, beds []*testbed.Testbed, targets []mat
 	total := 0
 	for i, b := range beds {
 		if errs[i] != nil {
-			b.PrintError(c.Err, errs[i])
+			b.PrintError(to.progress, errs[i])
 		} else if o.duration == 0 {
 			total += len(targets) * o.count
 		}
 	}
-	// Not before: someone may have been asked for passwords.
-	progress := report.NewProgress(c.Err, total, report.StyleOf(c.Err, c.Getenv).Live)
+	progress := to.progress
+	progress.Start(total)
 	done := func(r matrix.Result) {
 		if o.require {
 			r = require(r)

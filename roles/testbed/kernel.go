@@ -45,6 +45,7 @@ func (o Options) guest(h fileHost) Options {
 
 // reachKernel boots a kernel and reaches the agents in it.
 func reachKernel(ctx context.Context, o Options) (*Pair, error) {
+	o.doing("booting " + o.Kernel)
 	guest, err := kernel.Boot(ctx, kernel.Options{
 		Kernel: o.Kernel, Modules: o.Modules, Memory: o.Memory, CPUs: o.CPUs, Single: o.Single,
 		Dist: host.DistFolders(o.Getenv),
