@@ -47,6 +47,7 @@ type Guest struct {
 	Local, Remote *host.Process
 	// Emulated: the processor is, and slow.
 	Emulated bool
+	memory   int // in MB
 }
 
 // BootSilence is how long a kernel that boots may print nothing; a test shortens it. An emulated
@@ -136,7 +137,7 @@ func boot(ctx context.Context, image *Image, o Options, emulated bool) (*Guest, 
 		}
 		conns[i] = c.(*net.UnixConn)
 	}
-	g := &Guest{Image: image, Emulated: emulated}
+	g := &Guest{Image: image, Emulated: emulated, memory: o.Memory}
 	cmd := exec.Command(qemu, o.arguments(m, emulated)...)
 	// They are 3 and more. What QEMU says is the console's first line.
 	cmd.ExtraFiles = []*os.File{theirs[0], theirs[1], theirs[2], theirs[3], initramfs}
@@ -258,8 +259,16 @@ func (o Options) modules(image *Image) (all []Module, loaded int, err error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	if all, err = tree.Closure(ModuleNames()); err != nil || o.job == nil {
-		return all, len(all), err
+	if all, err = tree.Closure(ModuleNames()); err != nil {
+		return nil, 0, err
+	}
+	for _, m := range all {
+		if m.release != "" && image.Release != "" && m.release != image.Release {
+			return nil, 0, otherRelease(dir, m.release, image.Release)
+		}
+	}
+	if o.job == nil {
+		return all, len(all), nil
 	}
 	loaded = len(all)
 	all, err = tree.Closure(append(ModuleNames(), tree.network()...))
@@ -332,6 +341,9 @@ func (g *Guest) Failed(err error) error { return g.failed("did not come up", err
 func (g *Guest) failed(what string, err error) error {
 	e := &Error{Text: fmt.Sprintf("the kernel %s %s", g.Image.Path, what), Err: err,
 		Cure: "it needs what contrib/linux/config has, and -modules where that is not built in"}
+	if g.memory < enoughMemory {
+		e.Cure = fmt.Sprintf("give it more memory: -memory %d", enoughMemory)
+	}
 	g.Console.waitOver(time.Second)
 	if splats := g.Console.Splats(); len(splats) > 0 {
 		e.Splat = splats[0]
@@ -341,6 +353,9 @@ func (g *Guest) failed(what string, err error) error {
 	}
 	return e
 }
+
+// enoughMemory is what distributions' kernels need, in MB.
+const enoughMemory = 128
 
 // failedLines is how much of the console is told when a kernel does not come up.
 const failedLines = 20
