@@ -12,7 +12,6 @@ import (
 	"runtime/debug"
 	"strings"
 
-	"pfdivert/roles/host"
 	"pfdivert/roles/kernel"
 	"pfdivert/roles/lab/namespace"
 	"pfdivert/roles/terminal"
@@ -141,25 +140,19 @@ func doctorOnKernel(ctx context.Context, c *call, f *flag.FlagSet, machine testb
 	if err != nil {
 		return exitError, err
 	}
-	words := []string{"doctor"}
-	page := f.Lookup("html").Value.String()
-	f.Visit(func(set *flag.Flag) {
-		switch set.Name {
-		case "kernel", "modules", "memory", "cpus", "flow":
-		case "html":
-			words = append(words, "-html="+kernel.OutputPath)
-		default:
-			words = append(words, "-"+set.Name+"="+set.Value.String())
-		}
-	})
+	var words []string
 	for _, text := range flows {
 		words = append(words, "-flow="+text)
 	}
+	page := f.Lookup("html").Value.String()
+	if page != "" {
+		if err := f.Set("html", kernel.OutputPath); err != nil {
+			return exitError, err
+		}
+	}
 	var output bytes.Buffer
-	status, err := kernel.Run(ctx, kernel.Options{
-		Kernel: machine.Kernel, Modules: machine.Modules, Memory: machine.Memory, CPUs: machine.CPUs,
-		Dist: host.DistFolders(c.Getenv),
-	}, kernel.Job{Arguments: append(words, kernel.InputPath), Input: snapshot, Out: c.Out, Err: c.Err, Output: &output})
+	status, err := c.onKernel(ctx, f, machine, kernel.Job{Arguments: append(words, kernel.InputPath), Input: snapshot,
+		Output: &output})
 	if err == nil && page != "" && output.Len() > 0 {
 		err = writeFile(page, output.String())
 	}

@@ -15,8 +15,8 @@ type Job struct {
 	Arguments []string // its own, without the program's name
 	Input     []byte   // what InputPath has there
 	Out       io.Writer
-	// Err gets the end of what is written to standard error there, and Output what is in OutputPath
-	// at the end.
+	// Err gets the end of what is written to standard error there, and Output, which may be nil,
+	// what is in OutputPath at the end.
 	Err, Output io.Writer
 }
 
@@ -40,7 +40,9 @@ func Run(ctx context.Context, o Options, job Job) (status int, err error) {
 		_, err := io.Copy(&output, g.Remote.Read)
 		over <- err
 	}()
-	if err := g.begun(ctx); err != nil {
+	if err := g.begun(ctx); ctx.Err() != nil {
+		return 0, context.Cause(ctx)
+	} else if err != nil {
 		return 0, g.Failed(err)
 	}
 	_, err = io.Copy(job.Out, g.Local.Read)
@@ -53,8 +55,10 @@ func Run(ctx context.Context, o Options, job Job) (status int, err error) {
 	if _, err := io.WriteString(job.Err, g.Local.Stderr()); err != nil {
 		return 0, err
 	}
-	if _, err := job.Output.Write(output.Bytes()); err != nil {
-		return 0, err
+	if job.Output != nil {
+		if _, err := job.Output.Write(output.Bytes()); err != nil {
+			return 0, err
+		}
 	}
 	g.Console.waitOver(time.Second)
 	if status, ok := exitLine(g.Console.Tail(consoleLines)); ok {

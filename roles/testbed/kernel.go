@@ -56,7 +56,7 @@ func reachKernel(ctx context.Context, o Options) (*Pair, error) {
 	p := &Pair{Local: guest.Local, Remote: guest.Remote, guest: guest, Trips: setupTrips}
 	if err := p.dial(ctx, LabHeartbeat); err != nil {
 		var lost *script.LostError
-		if errors.As(err, &lost) {
+		if errors.As(err, &lost) && ctx.Err() == nil {
 			err = guest.Failed(lost)
 		}
 		return nil, err // else the kernel is up, and lacks something
