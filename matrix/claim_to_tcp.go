@@ -243,8 +243,7 @@ func (x *claimRun) bulk(ctx context.Context) error {
 					last = time.Now()
 				}
 			}
-			e.seen = append(e.seen, fmt.Sprintf("%d bytes%s and %d bytes%s", back.hears.First*back.hears.Size, back.wrong,
-				there.hears.First*there.hears.Size, there.wrong))
+			e.seen = append(e.seen, back.heard()+" and "+there.heard())
 			return nil
 		})
 }
@@ -256,6 +255,9 @@ type pourer struct {
 	sent         int
 	wrong        string // what came in place of what was due, or why no more could be sent
 }
+
+// heard says how much the end has heard that was as it must be.
+func (p *pourer) heard() string { return fmt.Sprintf("%d bytes%s", p.hears.First*p.hears.Size, p.wrong) }
 
 // turn has the end take what has arrived and send what its socket takes. It reports whether
 // anything moved.
