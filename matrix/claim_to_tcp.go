@@ -257,7 +257,9 @@ type pourer struct {
 }
 
 // heard says how much the end has heard that was as it must be.
-func (p *pourer) heard() string { return fmt.Sprintf("%d bytes%s", p.hears.First*p.hears.Size, p.wrong) }
+func (p *pourer) heard() string {
+	return fmt.Sprintf("%d bytes%s", p.hears.First*p.hears.Size, p.wrong)
+}
 
 // turn has the end take what has arrived and send what its socket takes. It reports whether
 // anything moved.

@@ -152,6 +152,14 @@ var claims = []Claim{
 		Not:  socketless,
 	},
 	{
+		Name: "tcp-interface", About: "redirect", Proto: pfconf.TCP, Mode: Redirect,
+		run:  (*claimRun).redirectedByInterface,
+		Says: "a connection is redirected to the address of the interface by which it came",
+		By:   map[string]string{"nftables": "nft(8), redirect statement; nf_nat_redirect.c"},
+		NFT:  true,
+		Not:  "its rules name the address to which they redirect",
+	},
+	{
 		Name: "udp", About: "redirect", Proto: pfconf.UDP, Mode: Redirect, run: (*claimRun).redirectedDatagram,
 		Says: "a redirected datagram shows the address that it was redirected to, and its socket refuses to tell another",
 		By:   map[string]string{"nftables": "nf_conntrack_proto.c, getorigdst: ENOPROTOOPT but for TCP and SCTP; ip_sockglue.c, ip_cmsg_recv_dstaddr"},

@@ -235,7 +235,7 @@ var withoutIPFW = all(matrix.NotDelivered, reasons{
 // whose divert socket has a rule besides the cell's.
 var (
 	natlook   = []string{"natlook-tcp", "natlook-udp"}
-	redirects = []string{"redirect-tcp", "redirect-udp"}
+	redirects = []string{"redirect-tcp", "redirect-tcp-interface", "redirect-udp"}
 	tos       = []string{"to-v4mapped", "to-bind-twice", "to-udp-connected", "to-reuseport-udp", "to-reuseport-tcp",
 		"to-timewait-reopen", "to-fragments", "to-notrack", "to-conntrack-zone", "to-socket-transparent",
 		"to-socket-snat", "to-any-address", "to-device"}
