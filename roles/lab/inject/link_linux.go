@@ -15,8 +15,8 @@ import (
 func (c change) bridged() error      { return c.bridge("1") }
 func (c change) bridgedPlain() error { return c.bridge("0") }
 
-// bridge makes the interface a bridge's port. call is whether br_netfilter is asked; where it is not
-// loaded it is not.
+// bridge makes the interface a bridge's port. call is whether br_netfilter is asked; where it is
+// not loaded it is not.
 func (c change) bridge(call string) error {
 	for _, of := range []string{"iptables", "ip6tables"} {
 		err := sysctl("bridge/bridge-nf-call-"+of, call)
