@@ -21,7 +21,7 @@ var (
 // claims are what is broken for the claims: for each of them the thing that it is about.
 var claims = []Fault{
 	{Name: "claims-no-rule", Cause: "rule-mismatch", On: everywhere,
-		About: "the rule of every claim is for nobody's packets", Omit: []string{"rule"},
+		About: "the rule of every claim is for no one's packets", Omit: []string{"rule"},
 		claims: unruled},
 	{Name: "other-divert-port", Cause: "listener-elsewhere", On: everywhere,
 		About: "the rule of every claim names another divert port than its socket has", Omit: []string{"rules-port"},
