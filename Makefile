@@ -20,9 +20,10 @@
 #	make check-setup	says what the hosts lack, and how to fix it
 #	make run-TARGET		runs one; "make list" shows which there are
 #	make dist		builds dist/pfdivert-SYSTEM-ARCHITECTURE for REMOTE
+#	make test		all tests, and the lab end to end; takes a few minutes
+#	make race		all tests with the race detector; takes a C compiler
 #	make check		formatting, a build for each system of dist, vet, staticcheck,
 #				and the words and widths of roles/style
-#	make test		check, all tests, and the lab end to end
 #	make faults		breaks the lab on purpose and sees that the targets notice
 #	make bench		times the parts and the whole
 #	make generate		writes regress.mk anew from the list of targets
@@ -47,6 +48,7 @@ GO_BUILD = CGO_ENABLED=0 ${GO} build -trimpath -buildvcs=false \
 	"-s -w -X main.version=$$(git describe --always --dirty 2>/dev/null || echo unreleased)"
 
 pfdivert:
+	@echo 'building pfdivert (minutes the first time, seconds later)' >&2
 	@${GO_BUILD} -o pfdivert .
 
 DIST = dist/pfdivert-linux-amd64 dist/pfdivert-linux-arm64 \
@@ -70,10 +72,12 @@ ${DIST}:
 FORMAT = $$(case $$(uname -s) in OpenBSD) echo -regress;; esac)
 
 regress: pfdivert
-	./pfdivert run ${FORMAT}
+	@echo './pfdivert run: the suite, here or with REMOTE_SSH' >&2
+	@./pfdivert run ${FORMAT}
 
 claims: pfdivert
-	./pfdivert run ${FORMAT} '*-divert-*' '*-natlook-*' '*-redirect-*' '*-queue-*' 'inet-to-*' 'inet6-to-*'
+	@echo './pfdivert run: what manuals say' >&2
+	@./pfdivert run ${FORMAT} '*-divert-*' '*-natlook-*' '*-redirect-*' '*-queue-*' 'inet-to-*' 'inet6-to-*'
 
 ${REGRESS_TARGETS} ${CLAIM_TARGETS}: pfdivert
 	@t=$@; ./pfdivert run ${FORMAT} "$${t#run-}"
@@ -128,10 +132,11 @@ check:
 	${STATICCHECK} ./...
 	${GO} test ./roles/style
 
-test: check pfdivert
-	${GO} test -timeout 40m ./...
+test: pfdivert
+	@GO="${GO}" sh .ci/test
+
+race:
 	${GO} test -timeout 40m -race ./...
-	sh .ci/end-to-end
 
 faults: pfdivert
 	./pfdivert faults
@@ -157,4 +162,4 @@ clean:
 
 .PHONY: all pfdivert dist ${DIST} regress ${REGRESS_TARGETS} list generate
 .PHONY: claims ${CLAIM_TARGETS} kyua pfdivert-atf
-.PHONY: kernels kernel check check-setup test faults bench install help clean
+.PHONY: kernels kernel check check-setup test race faults bench install help clean

@@ -1,6 +1,7 @@
 package roles
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -15,6 +17,7 @@ import (
 	"time"
 
 	"pfdivert/matrix"
+	"pfdivert/pfconf"
 	"pfdivert/roles/lab/bsd"
 	"pfdivert/roles/report"
 	"pfdivert/roles/terminal"
@@ -98,7 +101,7 @@ func runTargets(ctx context.Context, c *call) (int, error) {
 	kernelFlags(f, &o.Options)
 	filterFlag(f, &o.Options)
 	f.StringVar(&o.out, "o", "", "keep each target's transcripts (and traces) in the folder `DIR`")
-	f.IntVar(&o.parallel, "parallel", 0, "play at most `N` targets at the same time; 0: all")
+	f.IntVar(&o.parallel, "parallel", 0, "run at most `N` targets at the same time; 0: all")
 	f.BoolVar(&o.Single, "single", false, "one LOCAL and one FAKE address per family in the lab, as OpenBSD's suite has them")
 	f.BoolVar(&o.Keep, "keep", false, "leave the program on the remote host, in ~/.cache/pfdivert, for later runs")
 	f.IntVar(&o.Domain, "rdomain", 0, "test OpenBSD in the routing domain `N` of REMOTE, or of a lab's")
@@ -110,16 +113,18 @@ func runTargets(ctx context.Context, c *call) (int, error) {
 	})
 	f.BoolVar(&o.require, "require", false, "a SKIP for something that the kernel lacks is a FAIL")
 	f.BoolVar(&o.evidence, "evidence", false, "gather what the hosts show of passed targets too")
-	f.IntVar(&o.count, "count", 1, "play each target `N` times, with fresh addresses and ports")
-	f.DurationVar(&o.duration, "for", 0, "play the targets again and again for this `TIME` (30s, 5m)")
-	f.DurationVar(&o.Wait, "wait", labPatience, "wait this `TIME` at most for another run that is using the remote host")
-	f.Func("shuffle", "play in a random order, chosen by `SEED`, a number, or by chance: 'on'", func(s string) (err error) {
+	f.IntVar(&o.count, "count", 1, "run each target `N` times, with fresh addresses and ports")
+	f.DurationVar(&o.duration, "for", 0, "run the targets again and again for this `TIME`, such as 30s or 5m")
+	f.DurationVar(&o.Wait, "wait", labPatience, "wait this `TIME` at most, such as 10m, for another run that is using the remote host")
+	f.Func("shuffle", "run in a random order, chosen by `SEED`, a number, or by chance: 'on'", func(s string) (err error) {
 		if s == "on" {
 			o.shuffle = 1 + rand.Uint64N(1<<32)
 			return nil
 		}
-		o.shuffle, err = strconv.ParseUint(s, 10, 64)
-		return err
+		if o.shuffle, err = strconv.ParseUint(s, 10, 64); err != nil {
+			return errors.New("this is neither a number nor 'on'")
+		}
+		return nil
 	})
 	if err := c.parse(f); err != nil {
 		return exitError, err
@@ -136,9 +141,9 @@ func runTargets(ctx context.Context, c *call) (int, error) {
 	case o.Domain < 0 || o.Domain > bsd.MaxDomain:
 		return exitError, terminal.WithHint(fmt.Errorf("-rdomain %d: there is no such routing domain", o.Domain),
 			fmt.Sprintf("they go up to %d", bsd.MaxDomain))
-	case o.count < 1 || o.duration < 0:
-		return exitError, terminal.WithHint(fmt.Errorf("-count %d -for %v: a target can't be run less than once",
-			o.count, o.duration), "-count 100, or -for 30s")
+	case o.count < 1:
+		return exitError, terminal.WithHint(fmt.Errorf("-count %d: a target can't be run less than once", o.count),
+			"-count 100, or -for 30s")
 	}
 	for _, arg := range f.Args() {
 		if strings.HasPrefix(arg, "-") {
@@ -159,8 +164,12 @@ func runTargets(ctx context.Context, c *call) (int, error) {
 
 // check finds out before a run whether its results can be kept.
 func (o *runFlags) check(c *call) error {
-	if c.Getenv("KTRACE") != "" && o.out == "" {
-		o.out = "out"
+	if tracer := strings.Fields(c.Getenv("KTRACE")); len(tracer) > 0 {
+		if name := filepath.Base(tracer[0]); name != "strace" && name != "ktrace" {
+			return terminal.WithHint(fmt.Errorf("KTRACE: the program can't be run under %q", name),
+				"KTRACE=strace or KTRACE=ktrace, with options if need be")
+		}
+		o.out = cmp.Or(o.out, "out")
 	}
 	if o.out != "" {
 		if err := os.MkdirAll(o.out, 0o755); err != nil {
@@ -190,6 +199,8 @@ func (c *call) playRun(ctx context.Context, targets []matrix.Target, o runFlags)
 	}
 	to.style = report.StyleOf(to.text, c.Getenv)
 	to.style.Claims = o.verbose
+	to.progress = c.progress(&o.Options)
+	defer to.progress.Finish()
 
 	if c.Getenv("REMOTE_SSH") == "" && o.HostsFile == "" && o.Kernel == "" {
 		if why := noLab(runtime.GOOS, os.Geteuid(), o.Sudo); why != "" {
@@ -202,6 +213,13 @@ func (c *call) playRun(ctx context.Context, targets []matrix.Target, o runFlags)
 	}
 	status, _, err := c.runOn(ctx, beds, targets, o, to)
 	return status, err
+}
+
+// progress returns the progress of a run with these options, whose hosts show there what they do.
+func (c *call) progress(o *testbed.Options) *report.Progress {
+	p := report.NewProgress(c.Err, report.StyleOf(c.Err, c.Getenv).Live)
+	o.Notices, o.Doing = p, p.Doing
+	return p
 }
 
 // noLab says why a system can't be both hosts by itself, "" if it can.
@@ -231,9 +249,9 @@ func (c *call) skipRun(to output, targets []matrix.Target, o runFlags, why strin
 	fmt.Fprintf(to.text, `%s
 Or set REMOTE_SSH to a host whose packet filter is to be tested, and the addresses:
   REMOTE_SSH=root@host LOCAL_ADDR= REMOTE_ADDR= FAKE_ADDR= LOCAL_ADDR6= REMOTE_ADDR6= FAKE_ADDR6=
-FAKE is configured nowhere. %d targets were not run.
+FAKE is configured nowhere. Not run: %s.
 SKIPPED
-`, run.Skipped, len(targets))
+`, run.Skipped, pfconf.Count(len(targets), "target"))
 	if o.as != nil {
 		return o.as.untold, nil
 	}
@@ -245,6 +263,8 @@ type output struct {
 	text  io.Writer
 	style report.Style
 	files *report.Files
+	// progress is drawn before the targets begin.
+	progress *report.Progress
 }
 
 // runOn runs the targets on all testbeds at once, reports, and returns what was found.
@@ -268,13 +288,13 @@ func (c *call) runOn(ctx context.Context, beds []*testbed.Testbed, targets []mat
 	total := 0
 	for i, b := range beds {
 		if errs[i] != nil {
-			b.PrintError(c.Err, errs[i])
+			b.PrintError(to.progress, errs[i])
 		} else if o.duration == 0 {
 			total += len(targets) * o.count
 		}
 	}
-	// Not before: someone may have been asked for passwords.
-	progress := report.NewProgress(c.Err, total, report.StyleOf(c.Err, c.Getenv).Live)
+	progress := to.progress
+	progress.Start(total)
 	done := func(r matrix.Result) {
 		if o.require {
 			r = require(r)

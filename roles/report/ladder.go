@@ -12,6 +12,7 @@ import (
 	"pfdivert/matrix"
 	"pfdivert/matrix/evidence"
 	"pfdivert/matrix/explain"
+	"pfdivert/pfconf"
 )
 
 // lane is one of the places where a cell's packets are seen.
@@ -31,6 +32,7 @@ var laneNames = [...]string{"LOCAL", "wire", "REMOTE's filter", "socket"}
 type ladder struct {
 	rungs    []rung
 	more     int           // packets that are not among the rungs, because there are too many
+	first    time.Time     // when the first packet was sent, by LOCAL's clock
 	shift    time.Duration // by how much REMOTE's clock is ahead; it is taken off the times
 	controls bool          // there are packets of controls
 }
@@ -83,8 +85,11 @@ func newLadder(e *matrix.Evidence, transcripts []matrix.Transcript) *ladder {
 		l.more = len(all) - maxRungs
 		all = all[:maxRungs]
 	}
+	if len(all) > 0 {
+		l.first = all[0].Time
+	}
 	for _, p := range all {
-		r := rung{at: p.Time.Sub(all[0].Time), timed: true, text: p.text(), packet: true, control: p.control}
+		r := rung{at: p.Time.Sub(l.first), timed: true, text: p.text(), packet: true, control: p.control}
 		l.controls = l.controls || p.control
 		switch {
 		case p.Pflog != "":
@@ -249,7 +254,7 @@ func (l *ladder) addCounters(rules []evidence.FilterRule) {
 		}
 		l.rungs = append(l.rungs, rung{
 			from: laneFilter, to: laneFilter,
-			text: fmt.Sprintf("%s matched %s, its action served %d", rule, plural(int(after.Matched), "packet"),
+			text: fmt.Sprintf("%s matched %s, its action served %d", rule, pfconf.Count(int(after.Matched), "packet"),
 				after.Done),
 		})
 	}

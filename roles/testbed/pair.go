@@ -70,6 +70,7 @@ func reachHosts(ctx context.Context, o Options, targets []matrix.Target) (*Pair,
 // ReachLab builds the kind of lab that this system has, and connects to its agents. The caller
 // closes the pair.
 func ReachLab(ctx context.Context, o Options) (*Pair, error) {
+	o.doing("making two hosts on this machine")
 	if !HasNamespaces {
 		return reachBSD(ctx, o)
 	}
@@ -93,9 +94,13 @@ func reachNamespaces(ctx context.Context, o Options) (*Pair, error) {
 	}
 	p := &Pair{Local: local, Remote: remote, Trips: setupTrips}
 	if err := p.dial(ctx, LabHeartbeat); err != nil {
+		if refused := host.SudoError(options.Sudo, p.Stderr()); refused != nil {
+			return nil, refused
+		}
 		return nil, fmt.Errorf("lab: %w", err)
 	}
 	p.inLab(config)
+	p.relay(o.Notices)
 	return p, nil
 }
 
@@ -152,10 +157,12 @@ func reachSSH(ctx context.Context, o Options, targets []matrix.Target, ask asks)
 	if err != nil {
 		return nil, fmt.Errorf("the own executable: %w", err)
 	}
+	o.doing("reaching " + o.Getenv("REMOTE_SSH"))
 	p := &Pair{real: true, Trips: setupTrips}
 	p.far, err = host.SSH(ctx, host.SSHOptions{
 		Destination: o.Getenv("REMOTE_SSH"), Options: o.Getenv("SSH_OPTIONS"), Sudo: o.Getenv("SUDO"),
 		Args: remoteArgs(o), Keep: o.Keep, Dist: host.DistFolders(o.Getenv), Ask: ask.remote, Invoker: invoker,
+		Doing: o.doing,
 	})
 	if err != nil {
 		return nil, err
@@ -168,12 +175,9 @@ func reachSSH(ctx context.Context, o Options, targets []matrix.Target, ask asks)
 	if err := p.dial(ctx, Heartbeat); err != nil {
 		return nil, err
 	}
-	if got := p.Hosts.Remote.Hello.SHA256; got != p.far.Want {
+	if err := p.far.CheckSum(p.Hosts.Remote.Hello.SHA256); err != nil {
 		p.Close()
-		return nil, terminal.WithHint(
-			fmt.Errorf("%s: the agent's sha256 is %s and not %s: another program answered", o.Getenv("REMOTE_SSH"),
-				got, p.far.Want),
-			"remove ~/.cache/pfdivert on that host")
+		return nil, err
 	}
 	p.Options.Families = families
 	p.Options.Rounds = realRounds
@@ -282,7 +286,7 @@ func (p *Pair) Leave(ctx context.Context) error {
 		errs[2] = bye(ctx, "lab", p.builder.conn)
 	}
 	if err := errors.Join(errs...); err != nil {
-		return terminal.WithHint(err, "'pfdivert cleanup' on that host undoes what is left")
+		return terminal.WithHint(err, agent.CleanUp)
 	}
 	return nil
 }
