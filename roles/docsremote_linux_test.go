@@ -48,9 +48,10 @@ func TestDocumentedRemote(t *testing.T) {
 	last, _, _ = strings.Cut(last, "\n\n")
 	_, refused, _ := strings.Cut(page, "and ends with exit status 2:\n\n")
 	refused, _, _ = strings.Cut(refused, ": ssh ") // with SSH_OPTIONS
-	all := regexp.MustCompile("(?m)^ +").ReplaceAllString(checked+"\n…"+strings.TrimSpace(last)+"\n"+refused+"…\nstatus 2\npfdivert", "")
-	shown := regexp.MustCompile("(?m)^ +").ReplaceAllString(string(got), "")
-	if !fits(all, shown, "") {
-		t.Errorf("the commands print\n%s\nThe page has\n%s", masked(shown), masked(all))
+	want := checked + "\n…" + strings.TrimSpace(last) + "\n" + refused + "…\nstatus 2\npfdivert"
+	indent := regexp.MustCompile("(?m)^ +")
+	want, printed := indent.ReplaceAllString(want, ""), indent.ReplaceAllString(string(got), "")
+	if !fits(want, printed, "") {
+		t.Errorf("the commands print\n%s\nThe page has\n%s", masked(printed), masked(want))
 	}
 }
