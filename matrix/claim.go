@@ -27,6 +27,8 @@ type Claim struct {
 	Not string
 	// PF: the rule is one of the pf that FreeBSD has beside ipfw.
 	PF bool
+	// NFT: the rule is made of nftables' statements alone, and no other engine of Linux is asked.
+	NFT bool
 	// BesidePF: the rule is one of ipfw's, and pf is switched on beside it.
 	BesidePF bool
 	// From is the first release of FreeBSD whose manual makes the claim, and Until the first that
@@ -234,9 +236,11 @@ func (x *claimRun) judgeMatched(ctx context.Context, matched, behind uint64) err
 	}
 	switch {
 	case c.Matched != matched:
-		return failed(NotCounted, "remote: rule %s matched %d packets, not %d", x.label(), c.Matched, matched)
+		return failed(NotCounted, "remote: rule %s matched %s, not %d", x.label(), pfconf.Count(c.Matched,
+			"packet"), matched)
 	case c.Done != behind:
-		return failed(NotCounted, "remote: %d packets went on behind rule %s, not %d", c.Done, x.label(), behind)
+		return failed(NotCounted, "remote: behind rule %s went on %s, not %d", x.label(), pfconf.Count(c.Done,
+			"packet"), behind)
 	}
 	return nil
 }

@@ -116,7 +116,7 @@ func (c *call) playFaults(ctx context.Context, all []faults.Fault, o testbed.Opt
 		targets, change := f.Targets(runtime.GOOS), func(o *matrix.Options) { o.Untraced = len(all) > 1 }
 		if !testbed.HasNamespaces {
 			targets, change = slowLab(f, len(all) == 1)
-			fmt.Fprintf(c.Err, "%d of %d: %s, in which %d targets are run\n", i+1, len(all), f.Name, len(targets))
+			fmt.Fprintf(c.Err, "%d of %d: %s, with %s\n", i+1, len(all), f.Name, pfconf.Count(len(targets), "target"))
 		}
 		err := c.inBrokenLab(ctx, f, o, targets, change, func(p *testbed.Pair, judged []faults.Judgement) error {
 			total.Add(f, judged)

@@ -1,6 +1,7 @@
 package roles
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -15,6 +17,7 @@ import (
 	"time"
 
 	"pfdivert/matrix"
+	"pfdivert/pfconf"
 	"pfdivert/roles/lab/bsd"
 	"pfdivert/roles/report"
 	"pfdivert/roles/terminal"
@@ -98,7 +101,7 @@ func runTargets(ctx context.Context, c *call) (int, error) {
 	kernelFlags(f, &o.Options)
 	filterFlag(f, &o.Options)
 	f.StringVar(&o.out, "o", "", "keep each target's transcripts (and traces) in the folder `DIR`")
-	f.IntVar(&o.parallel, "parallel", 0, "play at most `N` targets at the same time; 0: all")
+	f.IntVar(&o.parallel, "parallel", 0, "run at most `N` targets at the same time; 0: all")
 	f.BoolVar(&o.Single, "single", false, "one LOCAL and one FAKE address per family in the lab, as OpenBSD's suite has them")
 	f.BoolVar(&o.Keep, "keep", false, "leave the program on the remote host, in ~/.cache/pfdivert, for later runs")
 	f.IntVar(&o.Domain, "rdomain", 0, "test OpenBSD in the routing domain `N` of REMOTE, or of a lab's")
@@ -110,16 +113,18 @@ func runTargets(ctx context.Context, c *call) (int, error) {
 	})
 	f.BoolVar(&o.require, "require", false, "a SKIP for something that the kernel lacks is a FAIL")
 	f.BoolVar(&o.evidence, "evidence", false, "gather what the hosts show of passed targets too")
-	f.IntVar(&o.count, "count", 1, "play each target `N` times, with fresh addresses and ports")
-	f.DurationVar(&o.duration, "for", 0, "play the targets again and again for this `TIME` (30s, 5m)")
-	f.DurationVar(&o.Wait, "wait", labPatience, "wait this `TIME` at most for another run that is using the remote host")
-	f.Func("shuffle", "play in a random order, chosen by `SEED`, a number, or by chance: 'on'", func(s string) (err error) {
+	f.IntVar(&o.count, "count", 1, "run each target `N` times, with fresh addresses and ports")
+	f.DurationVar(&o.duration, "for", 0, "run the targets again and again for this `TIME`, such as 30s or 5m")
+	f.DurationVar(&o.Wait, "wait", labPatience, "wait this `TIME` at most, such as 10m, for another run that is using the remote host")
+	f.Func("shuffle", "run in a random order, chosen by `SEED`, a number, or by chance: 'on'", func(s string) (err error) {
 		if s == "on" {
 			o.shuffle = 1 + rand.Uint64N(1<<32)
 			return nil
 		}
-		o.shuffle, err = strconv.ParseUint(s, 10, 64)
-		return err
+		if o.shuffle, err = strconv.ParseUint(s, 10, 64); err != nil {
+			return errors.New("this is neither a number nor 'on'")
+		}
+		return nil
 	})
 	if err := c.parse(f); err != nil {
 		return exitError, err
@@ -136,9 +141,9 @@ func runTargets(ctx context.Context, c *call) (int, error) {
 	case o.Domain < 0 || o.Domain > bsd.MaxDomain:
 		return exitError, terminal.WithHint(fmt.Errorf("-rdomain %d: there is no such routing domain", o.Domain),
 			fmt.Sprintf("they go up to %d", bsd.MaxDomain))
-	case o.count < 1 || o.duration < 0:
-		return exitError, terminal.WithHint(fmt.Errorf("-count %d -for %v: a target can't be run less than once",
-			o.count, o.duration), "-count 100, or -for 30s")
+	case o.count < 1:
+		return exitError, terminal.WithHint(fmt.Errorf("-count %d: a target can't be run less than once", o.count),
+			"-count 100, or -for 30s")
 	}
 	for _, arg := range f.Args() {
 		if strings.HasPrefix(arg, "-") {
@@ -159,8 +164,12 @@ func runTargets(ctx context.Context, c *call) (int, error) {
 
 // check finds out before a run whether its results can be kept.
 func (o *runFlags) check(c *call) error {
-	if c.Getenv("KTRACE") != "" && o.out == "" {
-		o.out = "out"
+	if tracer := strings.Fields(c.Getenv("KTRACE")); len(tracer) > 0 {
+		if name := filepath.Base(tracer[0]); name != "strace" && name != "ktrace" {
+			return terminal.WithHint(fmt.Errorf("KTRACE: the program can't be run under %q", name),
+				"KTRACE=strace or KTRACE=ktrace, with options if need be")
+		}
+		o.out = cmp.Or(o.out, "out")
 	}
 	if o.out != "" {
 		if err := os.MkdirAll(o.out, 0o755); err != nil {
@@ -240,9 +249,9 @@ func (c *call) skipRun(to output, targets []matrix.Target, o runFlags, why strin
 	fmt.Fprintf(to.text, `%s
 Or set REMOTE_SSH to a host whose packet filter is to be tested, and the addresses:
   REMOTE_SSH=root@host LOCAL_ADDR= REMOTE_ADDR= FAKE_ADDR= LOCAL_ADDR6= REMOTE_ADDR6= FAKE_ADDR6=
-FAKE is configured nowhere. %d targets were not run.
+FAKE is configured nowhere. Not run: %s.
 SKIPPED
-`, run.Skipped, len(targets))
+`, run.Skipped, pfconf.Count(len(targets), "target"))
 	if o.as != nil {
 		return o.as.untold, nil
 	}

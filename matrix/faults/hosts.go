@@ -143,7 +143,7 @@ var hosts = []Fault{
 	{Name: "filter-off", On: freebsd, Cause: "filter-off", About: "REMOTE's ipfw is switched off",
 		Remote: does(injection.NoFilter), expect: unmatched},
 	{Name: "router", On: everywhere, Cause: "forwarded",
-		About: "the rule that is loaded is for nobody's packets, and REMOTE forwards", Omit: []string{"rule"},
+		About: "the rule that is loaded is for no one's packets, and REMOTE forwards", Omit: []string{"rule"},
 		Remote: does(injection.Forwarding), expect: func(p Part) Want {
 			w := unmatched(p)
 			if p.packet() || p.reply() && !p.back() {

@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"pfdivert/matrix"
+	"pfdivert/pfconf"
 )
 
 // Run is what a report says about a run as a whole.
@@ -89,14 +90,14 @@ func (r Run) totals(results []matrix.Result) string {
 	var b strings.Builder
 	switch {
 	case r.Interrupted:
-		fmt.Fprintf(&b, "interrupted after %d of %s", len(results), plural(planned, "target"))
+		fmt.Fprintf(&b, "interrupted after %d of %s", len(results), pfconf.Count(planned, "target"))
 	case len(results) < planned:
-		fmt.Fprintf(&b, "%d of %s", len(results), plural(planned, "target"))
+		fmt.Fprintf(&b, "%d of %s", len(results), pfconf.Count(planned, "target"))
 	default:
-		b.WriteString(plural(planned, "target"))
+		b.WriteString(pfconf.Count(planned, "target"))
 	}
 	if len(r.Tested) > 0 {
-		b.WriteString(" on " + plural(len(r.Tested), "host"))
+		b.WriteString(" on " + pfconf.Count(len(r.Tested), "host"))
 	}
 	b.WriteString(verdictCounts(count))
 	b.WriteString(" in " + duration(r.Seconds))
@@ -118,14 +119,6 @@ func verdictCounts[N int | uint64](count map[matrix.Verdict]N) string {
 		return ""
 	}
 	return ": " + strings.Join(parts, ", ")
-}
-
-// plural is "1 target" or "26 targets".
-func plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // duration is a time for people, to two digits or so.
@@ -223,6 +216,6 @@ func (r Run) hostCounts(results []matrix.Result, host string) (n int, verdicts s
 func (r Run) writeHostTotals(b *bytes.Buffer, noun string, counts func(host string) (int, string)) {
 	for _, h := range r.Tested {
 		n, verdicts := counts(h.Name)
-		fmt.Fprintf(b, "%s: %s%s\n", printable(h.Name), plural(n, noun), verdicts)
+		fmt.Fprintf(b, "%s: %s%s\n", printable(h.Name), pfconf.Count(n, noun), verdicts)
 	}
 }

@@ -94,9 +94,13 @@ func reachNamespaces(ctx context.Context, o Options) (*Pair, error) {
 	}
 	p := &Pair{Local: local, Remote: remote, Trips: setupTrips}
 	if err := p.dial(ctx, LabHeartbeat); err != nil {
+		if refused := host.SudoError(options.Sudo, p.Stderr()); refused != nil {
+			return nil, refused
+		}
 		return nil, fmt.Errorf("lab: %w", err)
 	}
 	p.inLab(config)
+	p.relay(o.Notices)
 	return p, nil
 }
 
@@ -171,12 +175,9 @@ func reachSSH(ctx context.Context, o Options, targets []matrix.Target, ask asks)
 	if err := p.dial(ctx, Heartbeat); err != nil {
 		return nil, err
 	}
-	if got := p.Hosts.Remote.Hello.SHA256; got != p.far.Want {
+	if err := p.far.CheckSum(p.Hosts.Remote.Hello.SHA256); err != nil {
 		p.Close()
-		return nil, terminal.WithHint(
-			fmt.Errorf("%s: the agent's sha256 is %s and not %s: another program answered", o.Getenv("REMOTE_SSH"),
-				got, p.far.Want),
-			"remove ~/.cache/pfdivert on that host")
+		return nil, err
 	}
 	p.Options.Families = families
 	p.Options.Rounds = realRounds
@@ -285,7 +286,7 @@ func (p *Pair) Leave(ctx context.Context) error {
 		errs[2] = bye(ctx, "lab", p.builder.conn)
 	}
 	if err := errors.Join(errs...); err != nil {
-		return terminal.WithHint(err, "'pfdivert cleanup' on that host undoes what is left")
+		return terminal.WithHint(err, agent.CleanUp)
 	}
 	return nil
 }

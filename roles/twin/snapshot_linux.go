@@ -127,7 +127,7 @@ func (d *Dump) check() error {
 		return &SnapshotError{
 			fmt.Errorf("it is of a system %q of %d bits, and this one is %q of %d", s.Machine, s.PointerBits,
 				here.Machine, here.PointerBits),
-			"play it on a machine like that, or in an emulator",
+			"run it on a machine like that, or in an emulator",
 		}
 	}
 	wrong := func(format string, args ...any) error {
