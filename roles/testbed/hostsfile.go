@@ -236,6 +236,15 @@ func selectHosts(hosts []fileHost, names string) ([]fileHost, error) {
 	return slices.DeleteFunc(slices.Clone(hosts), func(h fileHost) bool { return !chosen[h.name] }), nil
 }
 
+// own names what each of two hosts that clash must have of its own: a REMOTE address that lies in the
+// other's FAKE prefix is as it must be, and the prefix is not.
+func own(mine, other string) string {
+	if strings.HasPrefix(other, "FAKE") {
+		return other
+	}
+	return mine
+}
+
 // validateHosts looks whether the hosts can be tested at once.
 func validateHosts(hosts []fileHost, targets []matrix.Target, env func(string) string) error {
 	type use struct {
@@ -265,7 +274,8 @@ func validateHosts(hosts []fileHost, targets []matrix.Target, env func(string) s
 						return terminal.WithHint(
 							fmt.Errorf("%s: %s of %s is %v, and %s of %s (%s) is %v", h.where, mine.what, h.name,
 								mine.prefix, u.what, u.host.name, u.host.where, u.prefix),
-							"give each host a FAKE of its own: LOCAL can send what is for one address to one host only")
+							fmt.Sprintf("give each host a %s of its own: LOCAL can send what is for one address to one host only",
+								own(mine.what, u.what)))
 					}
 				}
 				uses = append(uses, mine)
