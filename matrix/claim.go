@@ -32,6 +32,8 @@ type Claim struct {
 	// From is the first release of FreeBSD whose manual makes the claim, and Until the first that
 	// no longer makes it; 0 for all. A release that is not known is an early one.
 	From, Until int
+	// Dangerous: it may crash the kernel under test, so it is run only when that is allowed.
+	Dangerous bool
 	// Proto and Mode make the flow: who is the client, and what the cell's rule is.
 	Proto pfconf.Proto
 	Mode  Mode
@@ -76,7 +78,11 @@ func (c *Claim) proves(f pfconf.Family) string {
 	for _, firewall := range slices.Sorted(maps.Keys(c.By)) {
 		by = append(by, firewall+": "+c.By[firewall])
 	}
-	return fmt.Sprintf("%v %v: %s [%s]", f, c.Proto, c.Says, strings.Join(by, "; "))
+	danger := ""
+	if c.Dangerous {
+		danger = " (dangerous: may crash the kernel, runs with -dangerous)"
+	}
+	return fmt.Sprintf("%v %v: %s [%s]%s", f, c.Proto, c.Says, strings.Join(by, "; "), danger)
 }
 
 // skip reports whether the kernel does not claim it.

@@ -172,6 +172,13 @@ var knownFailures = []known{
 		why:    "pf lets the packet pass and says on the console that divert is not supported for IPv6 (seen on 12.1)",
 	},
 	{
+		firewall: "ipfw", from: 15, what: "What pf redirects and diverts with keep state, `divert-pf-rdr-in-tcp` and `-udp`,",
+		of:     func(t Target) bool { return strings.HasPrefix(t.Kind(), "divert-pf-rdr-in-") },
+		reason: NotReinjected,
+		why: "pf makes the state a second time for the packet that is written back, and drops it because the state is there " +
+			"(PFRES_STATEINS, sys/netpfil/pf/pf.c 6312 of 15.1; https://github.com/opnsense/src/issues/302 and 303)",
+	},
+	{
 		firewall: "ipfw", from: 14, pfOn: true,
 		what:  "On FreeBSD 14 and later, with pf on beside ipfw, what ipfw diverts in one direction",
 		of:    func(t Target) bool { return t.diverts() && !(t.Claim != nil && t.Claim.PF) },
@@ -185,6 +192,12 @@ var knownFailures = []known{
 		of:     func(t Target) bool { return t.Kind() == "divert-tee-fragments" && t.Family == pfconf.Inet6 },
 		reason: WrongData,
 		why:    "pf puts fragments of IPv6 together before ipfw sees them (seen on 15.1)",
+	},
+	{
+		firewall: "ipfw", what: "A header longer than its packet, `inet-divert-header-beyond-out`,",
+		of:     func(t Target) bool { return t.Kind() == "divert-header-beyond-out" && t.Family == pfconf.Inet },
+		reason: RefusedOtherwise,
+		why:    "ipfw drops the packet and the writer gets EACCES (seen on 15.1); div_send() does not look (sys/netinet/ip_divert.c)",
 	},
 	{
 		firewall: "ipfw", from: 15, what: "A packet of another IP version, `divert-bad-header-in` and `-out`,",

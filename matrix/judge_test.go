@@ -340,6 +340,13 @@ func TestExpectedBesidePF(t *testing.T) {
 		{"inet-divert-bad-header-out", 15, false, Fail, NotRefused, "", Fail},
 		{"inet-divert-bad-header-out", 12, false, Fail, RefusedOtherwise, "", Fail},
 		{"inet-divert-bad-header-out", 15, false, Pass, "", "", XPass},
+		{"inet-divert-pf-rdr-in-udp", 15, true, Fail, NotReinjected, "", XFail},
+		{"inet6-divert-pf-rdr-in-tcp", 15, true, Fail, NotReinjected, "", XFail},
+		{"inet-divert-pf-rdr-in-tcp", 15, true, Fail, NotDelivered, "", Fail},
+		{"inet-divert-pf-rdr-in-udp", 15, true, Pass, "", "", XPass},
+		{"inet-divert-pf-state-in", 15, true, Fail, NotReinjected, "", Fail},
+		{"inet-divert-header-beyond-out", 15, false, Fail, RefusedOtherwise, "", XFail},
+		{"inet-divert-header-beyond-out", 15, false, Fail, NotRefused, "", Fail},
 	} {
 		targets, err := Select([]string{c.target})
 		if err != nil || len(targets) != 1 {
@@ -359,6 +366,29 @@ func TestExpectedBesidePF(t *testing.T) {
 	}
 	if r.facts.PFOn = true; r.skip(targets[0]) != nil {
 		t.Error("it is skipped where pf is on")
+	}
+}
+
+// What may crash a kernel is run only where that is allowed, and list says which these are.
+func TestDangerous(t *testing.T) {
+	k, _ := KernelOf("ipfw")
+	for _, target := range Claims() {
+		marked := strings.Contains(target.Proves(), "-dangerous")
+		if k.Release = 15; target.Claim.skip(k) != nil {
+			continue
+		}
+		r := runner{kernel: k, facts: script.Facts{PFOn: true}}
+		f := r.skip(target)
+		if (f != nil) != target.Claim.Dangerous || marked != target.Claim.Dangerous || f != nil && f.reason != Dangerous {
+			t.Errorf("%s: %+v, %q", target.Name, f, target.Proves())
+		}
+		if r.opt.Dangerous = true; r.skip(target) != nil {
+			t.Errorf("%s is skipped where it is allowed", target.Name)
+		}
+	}
+	dangerous, err := Select([]string{"inet-divert-header-beyond-out"})
+	if err != nil || !dangerous[0].Claim.Dangerous {
+		t.Errorf("%v, %v", dangerous, err)
 	}
 }
 

@@ -42,6 +42,8 @@ type Options struct {
 	// is using REMOTE.
 	By       string
 	Patience time.Duration
+	// Dangerous: targets that may crash the kernel are run.
+	Dangerous bool
 	// Part and Parts: runs at the same time that may have the same LOCAL each use their
 	// part of the ports, 0 to Parts-1. Parts is 0 for a run that is alone.
 	Part, Parts int
@@ -196,6 +198,10 @@ func (r *runner) skip(t Target) *finding {
 	if t.Claim != nil {
 		if f := t.Claim.skip(r.kernel); f != nil {
 			return f
+		}
+		if t.Claim.Dangerous && !r.opt.Dangerous {
+			return &finding{Skip, Dangerous,
+				"it may crash REMOTE's kernel: -dangerous runs it, on a machine that may be lost"}
 		}
 		lacks := func(what, why string) *finding {
 			if r.facts.PFUnknown { // a question that failed proves no lack

@@ -178,6 +178,11 @@ type Rule struct {
 	Tee bool `json:"tee,omitempty"`
 	// Number is the number of a divert-packet rule where that matters. ipfw only.
 	Number uint16 `json:"number,omitempty"`
+	// Keep has a pf-divert-to rule keep a state. The packets of the state are diverted too.
+	Keep bool `json:"keep,omitempty"`
+	// Redirected, if valid, is where a pf-divert-to rule that keeps a state has its packets redirected
+	// to before they meet it.
+	Redirected netip.AddrPort `json:"redirected,omitzero"`
 }
 
 // MaxLabel is the longest label, in characters, that OpenBSD's pfctl loads
@@ -233,6 +238,9 @@ func (r Rule) Validate() error {
 	if r.Action != DivertPacket && (r.Both || r.Bypass || r.Tee || r.Number != 0) {
 		return bad("only divert-packet can be for both ways, be bypassed, deliver copies, or have a number")
 	}
+	if r.Action != PFDivertTo && r.Keep || r.Redirected.IsValid() && !r.Keep {
+		return bad("only pf-divert-to can keep a state or not, and redirect when it does")
+	}
 	switch r.Action {
 	case DivertTo:
 		if r.Direction != In {
@@ -249,17 +257,25 @@ func (r Rule) Validate() error {
 		if a := r.Divert.Addr(); a.IsValid() && !a.IsUnspecified() || r.Divert.Port() == 0 {
 			return bad("%v needs a port and no address, not %v", r.Action, r.Divert)
 		}
-	case RdrTo:
-		switch {
-		case r.Direction != In:
-			return bad("rdr-to works on packets that come in")
-		case !r.Proto.HasPorts():
-			return bad("rdr-to is for tcp and udp")
-		case !fits(r.Divert.Addr(), r.Family) || r.Divert.Port() == 0:
-			return bad("rdr-to needs a %v address and a port, not %v", r.Family, r.Divert)
-		}
+	}
+	switch to, ok := r.RedirectsTo(); {
+	case !ok:
+	case r.Direction != In:
+		return bad("rdr-to works on packets that come in")
+	case !r.Proto.HasPorts():
+		return bad("rdr-to is for tcp and udp")
+	case !fits(to.Addr(), r.Family) || to.Port() == 0:
+		return bad("rdr-to needs a %v address and a port, not %v", r.Family, to)
 	}
 	return nil
+}
+
+// RedirectsTo returns where the rule redirects packets to; ok is false when it does not.
+func (r Rule) RedirectsTo() (to netip.AddrPort, ok bool) {
+	if r.Action == RdrTo {
+		return r.Divert, true
+	}
+	return r.Redirected, r.Redirected.IsValid()
 }
 
 // fits reports whether a is an address of the family that can stand in a rule.

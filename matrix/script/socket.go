@@ -140,6 +140,9 @@ const (
 	SpoilVersion Spoil = "version" // the IP version is 5
 	SpoilLength  Spoil = "length"  // the IP header says that the packet is longer than it is
 	SpoilShort   Spoil = "short"   // only 19 bytes are sent on
+	// SpoilBeyond is an IPv4 header that says that it has 60 bytes, which the whole packet has not. It
+	// crashes some kernels.
+	SpoilBeyond Spoil = "beyond"
 )
 
 // Call is a system call that takes a packet from a divert socket.

@@ -237,6 +237,9 @@ func (p *packet) spoil(which script.Spoil) {
 	switch which {
 	case script.SpoilVersion, script.SpoilLength:
 		return
+	case script.SpoilBeyond:
+		p.raw[0] |= 0xf
+		return
 	case script.SpoilShort:
 		p.raw = p.raw[:19] // an IPv4 header has 20 bytes (RFC 791, 3.1)
 		return
