@@ -20,7 +20,8 @@
 #	make check-setup	says what the hosts lack, and how to fix it
 #	make run-TARGET		runs one; "make list" shows which there are
 #	make dist		builds dist/pfdivert-SYSTEM-ARCHITECTURE for REMOTE
-#	make check		formatting, vet, staticcheck, and the words and widths of roles/style
+#	make check		formatting, a build for each system of dist, vet, staticcheck,
+#				and the words and widths of roles/style
 #	make test		check, all tests, and the lab end to end
 #	make faults		breaks the lab on purpose and sees that the targets notice
 #	make bench		times the parts and the whole
@@ -69,7 +70,7 @@ regress: pfdivert
 	./pfdivert run ${FORMAT}
 
 claims: pfdivert
-	./pfdivert run ${FORMAT} '*-divert-*' '*-natlook-*' '*-redirect-*' 'inet-to-*' 'inet6-to-*'
+	./pfdivert run ${FORMAT} '*-divert-*' '*-natlook-*' '*-redirect-*' '*-queue-*' 'inet-to-*' 'inet6-to-*'
 
 ${REGRESS_TARGETS} ${CLAIM_TARGETS}: pfdivert
 	@t=$@; ./pfdivert run ${FORMAT} "$${t#run-}"
@@ -90,7 +91,7 @@ list: pfdivert
 generate: pfdivert
 	@{ sed '/^#/!d' regress.mk && \
 	./pfdivert list -names | sed 's/^/REGRESS_TARGETS += run-/' && \
-	./pfdivert list -names '*-divert-*' '*-natlook-*' '*-redirect-*' 'inet-to-*' 'inet6-to-*' | sed 's/^/CLAIM_TARGETS += run-/'; } >regress.mk.new
+	./pfdivert list -names '*-divert-*' '*-natlook-*' '*-redirect-*' '*-queue-*' 'inet-to-*' 'inet6-to-*' | sed 's/^/CLAIM_TARGETS += run-/'; } >regress.mk.new
 	mv regress.mk.new regress.mk
 
 kernels: pfdivert
@@ -105,13 +106,18 @@ kernel: pfdivert
 # Built from source at this version, so that all see the same findings.
 STATICCHECK ?= ${GO} run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-# Darwin can be LOCAL's system, never REMOTE's.
-VET = linux-amd64 linux-arm64 openbsd-amd64 openbsd-arm64 openbsd-386 \
+# One architecture of each kind: 64 and 32 bits, both orders of bytes. Darwin can be LOCAL's system,
+# never REMOTE's.
+VET = linux-amd64 linux-arm64 linux-386 linux-s390x openbsd-amd64 openbsd-arm64 openbsd-386 \
 	freebsd-amd64 freebsd-arm64 freebsd-386 darwin-arm64
 
 check:
 	@unformatted=$$(gofmt -l .) && test -z "$$unformatted" || \
 	{ echo "error: not formatted:" $$unformatted; echo "hint: gofmt -w ."; exit 1; }
+	@for file in ${DIST}; do \
+		system=$${file#dist/pfdivert-}; \
+		GOOS=$${system%-*} GOARCH=$${system#*-} ${GO} build -o /dev/null . || exit 1; \
+	done
 	@for system in ${VET}; do \
 		echo "${GO} vet ./... for $$system"; \
 		GOOS=$${system%-*} GOARCH=$${system#*-} ${GO} vet ./... || exit 1; \

@@ -154,8 +154,8 @@ func (x *claimRun) passesAs(ctx context.Context, end, line string) error {
 	if err := x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
 		return err
 	}
-	if sent.Fault != nil {
-		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Fault.Text)
+	if sent.Err != nil {
+		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Err.Text)
 	}
 	if err := x.arrives(ctx, line, NotReinjected); err != nil {
 		return err
@@ -172,8 +172,8 @@ func (x *claimRun) reinjected(ctx context.Context) error {
 	if err := divert.run(ctx); err != nil {
 		return err
 	}
-	if sent.Fault != nil {
-		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Fault.Text)
+	if sent.Err != nil {
+		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Err.Text)
 	}
 	return x.arrives(ctx, script.PacketLine, NotReinjected)
 }

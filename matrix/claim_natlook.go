@@ -61,9 +61,9 @@ func (x *claimRun) natlook(ctx context.Context) error {
 
 	switch {
 	case accepted == nil:
-	case accepted.Fault != nil:
+	case accepted.Err != nil:
 		return failed(NotDelivered, "%s: the connection to %v did not come to %v (%s)", accepted.where, to, own,
-			accepted.Fault.Text)
+			accepted.Err.Text)
 	case accepted.Local != own || accepted.Peer != from:
 		return failed(WrongAddress, "%s: a connection from %v to %v came, not from %v to %v", accepted.where,
 			accepted.Peer, accepted.Local, from, own)
@@ -72,14 +72,14 @@ func (x *claimRun) natlook(ctx context.Context) error {
 		return err
 	}
 	switch {
-	case found.Fault != nil:
-		return failed(StateMissing, "remote: %s", found.Fault.Text)
+	case found.Err != nil:
+		return failed(StateMissing, "remote: %s", found.Err.Text)
 	case found.Peer != from || found.Local != to:
 		return failed(WrongAddress, "remote: %v is said to be from %v to %v, not from %v to %v", q, found.Peer,
 			found.Local, from, to)
 	}
 	for i, u := range unknown {
-		if u.Fault == nil {
+		if u.Err == nil {
 			asked := []pfconf.NATQuery{other, inside}[i]
 			return failed(WrongAddress, "remote: %v (%v) is said to be from %v to %v, and there is no such connection",
 				asked, asked.Direction, u.Peer, u.Local)
@@ -144,9 +144,9 @@ func (x *claimRun) connects(ctx context.Context, end string, spec script.Socket)
 	if err := x.opened(opened, connecting); err != nil {
 		return netip.AddrPort{}, err
 	}
-	if connected != nil && connected.Fault != nil {
+	if connected != nil && connected.Err != nil {
 		return netip.AddrPort{}, failed(NotDelivered, "%s: the connection was not answered (%s)", connected.where,
-			connected.Fault.Text)
+			connected.Err.Text)
 	}
 	return connecting.Local, unanswered(sent)
 }

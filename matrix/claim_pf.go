@@ -77,8 +77,8 @@ func (x *claimRun) redirectedThrough(ctx context.Context) error {
 		missing: NotDelivered}); err != nil {
 		return err
 	}
-	if sent.Fault != nil {
-		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Fault.Text)
+	if sent.Err != nil {
+		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Err.Text)
 	}
 	if err := x.judge(read, want{line: script.PacketLine, from: from, missing: NotReinjected}); err != nil {
 		return err

@@ -146,9 +146,9 @@ func (x *claimRun) secondBind(ctx context.Context) error {
 	if err := at.run(ctx); err != nil {
 		return err
 	}
-	if third.Fault != nil {
+	if third.Err != nil {
 		return failed(NotOpened, "%s: the divert port is still kept from others when its socket is closed: %s",
-			third.where, third.Fault.Text)
+			third.where, third.Err.Text)
 	}
 	return x.judgeMatched(ctx, 1, 1)
 }
@@ -174,8 +174,8 @@ func (x *claimRun) superuser(ctx context.Context) error {
 	if err := at.run(ctx); err != nil {
 		return err
 	}
-	if opened.Fault != nil {
-		return broken(SocketFailed, "%s: %s", opened.where, opened.Fault.Text)
+	if opened.Err != nil {
+		return broken(SocketFailed, "%s: %s", opened.where, opened.Err.Text)
 	}
 	if err := x.begin(ctx, true); err != nil {
 		return err
@@ -210,17 +210,17 @@ func (x *claimRun) lowPort(ctx context.Context) error {
 		return err
 	}
 	switch {
-	case refused.Fault == nil:
+	case refused.Err == nil:
 		return failed(NotRefused,
 			"%s: the kernel lets a process without privilege bind divert port %d and must say EACCES", refused.where, low.Local.Port())
-	case refused.Fault.Code != "EACCES":
+	case refused.Err.Code != "EACCES":
 		return failed(NotRefused, "%s: the kernel must refuse with EACCES, and says %s", refused.where,
-			refused.Fault.Text)
-	case opened.Fault != nil:
-		return broken(SocketFailed, "%s: %s", opened.where, opened.Fault.Text)
-	case above.Fault != nil:
+			refused.Err.Text)
+	case opened.Err != nil:
+		return broken(SocketFailed, "%s: %s", opened.where, opened.Err.Text)
+	case above.Err != nil:
 		return failed(NotOpened, "%s: the kernel does not let a process without privilege bind divert port %d: %s",
-			above.where, x.Divert, above.Fault.Text)
+			above.where, x.Divert, above.Err.Text)
 	}
 	if err := x.begin(ctx, true); err != nil {
 		return err
@@ -238,11 +238,11 @@ func (x *claimRun) refused(ctx context.Context, end string, apart script.Process
 	}
 	code := codes[x.kernel.Firewall]
 	switch {
-	case opened.Fault == nil:
+	case opened.Err == nil:
 		return failed(NotRefused, "%s: the kernel lets the divert socket be opened and must say %s", opened.where, code)
-	case opened.Fault.Code != code:
+	case opened.Err.Code != code:
 		return failed(NotRefused, "%s: the kernel must refuse with %s, and says %s", opened.where, code,
-			opened.Fault.Text)
+			opened.Err.Text)
 	}
 	return nil
 }

@@ -42,8 +42,8 @@ func (x *claimRun) read(ctx context.Context) error {
 		if err := divert.run(ctx); err != nil {
 			return err
 		}
-		if seen.Fault != nil && !lost[seen.Fault.Code] {
-			return failed(NotDelivered, "%s: the kernel refuses %s(2): %s", seen.where, call, seen.Fault.Text)
+		if seen.Err != nil && !lost[seen.Err.Code] {
+			return failed(NotDelivered, "%s: the kernel refuses %s(2): %s", seen.where, call, seen.Err.Text)
 		}
 		if err := x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
 			return err

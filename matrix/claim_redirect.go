@@ -83,15 +83,15 @@ func (x *claimRun) acceptsMeantFor(ctx context.Context, end string, from, meant 
 		return nil, err
 	}
 	switch {
-	case accepted.Fault != nil:
+	case accepted.Err != nil:
 		return nil, failed(NotDelivered, "%s: the connection from %v did not come to %v (%s)", accepted.where, from,
-			own, accepted.Fault.Text)
+			own, accepted.Err.Text)
 	case accepted.Local != own || accepted.Peer != from:
 		return nil, failed(WrongAddress, "%s: a connection from %v to %v came, not from %v to %v", accepted.where,
 			accepted.Peer, accepted.Local, from, own)
-	case asked.Fault != nil:
+	case asked.Err != nil:
 		return nil, failed(StateMissing, "%s: the kernel does not know whom the connection was meant for: %s",
-			asked.where, asked.Fault.Text)
+			asked.where, asked.Err.Text)
 	case asked.Peer != meant:
 		return nil, failed(WrongAddress, "%s: the connection is said to have been meant for %v, not %v", asked.where,
 			asked.Peer, meant)
@@ -145,11 +145,11 @@ func (x *claimRun) redirectedDatagram(ctx context.Context) error {
 		return err
 	}
 	switch {
-	case asked.Fault == nil:
+	case asked.Err == nil:
 		return failed(NotRefused, "%s: the kernel says that the datagrams of a socket were meant for %v, and must say ENOPROTOOPT", asked.where, asked.Peer)
-	case asked.Fault.Code != "ENOPROTOOPT":
+	case asked.Err.Code != "ENOPROTOOPT":
 		return failed(RefusedOtherwise, "%s: the kernel must refuse the question with ENOPROTOOPT, and says %s",
-			asked.where, asked.Fault.Text)
+			asked.where, asked.Err.Text)
 	}
 	return x.judgeMatched(ctx, 1, 1)
 }

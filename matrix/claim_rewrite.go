@@ -45,17 +45,21 @@ func (x *claimRun) otherLength(ctx context.Context) error {
 //
 // As through; and what the divert socket reinjects has wrong checksums, those of the IPv4
 // header and of UDP.
-func (x *claimRun) checksumsMended(ctx context.Context) error { return x.spoilt(ctx, script.SpoilAll) }
+func (x *claimRun) checksumsMended(ctx context.Context) error {
+	return x.spoilt(ctx, script.CorruptAll)
+}
 
 // headerMended: "packets written as outgoing have their IP header checksums overwritten with
 // the correct value" (FreeBSD divert(4)).
 //
 // As through; and what the divert socket reinjects has a wrong checksum in its IPv4 header.
 // (IPv6 has none there.)
-func (x *claimRun) headerMended(ctx context.Context) error { return x.spoilt(ctx, script.SpoilHeader) }
+func (x *claimRun) headerMended(ctx context.Context) error {
+	return x.spoilt(ctx, script.CorruptHeader)
+}
 
-func (x *claimRun) spoilt(ctx context.Context, which script.Spoil) error {
-	x.divertSocket.Spoil = which
+func (x *claimRun) spoilt(ctx context.Context, which script.Corruption) error {
+	x.divertSocket.Corrupt = which
 	return x.through(ctx)
 }
 
@@ -68,9 +72,9 @@ func (x *claimRun) spoilt(ctx context.Context, which script.Spoil) error {
 //     not arrive.
 //  3. Another divert socket gives the next packet back with right checksums. It arrives.
 func (x *claimRun) checksumsKept(ctx context.Context) error {
-	x.divertSocket.Spoil = script.SpoilAll
+	x.divertSocket.Corrupt = script.CorruptAll
 	if x.omit[Spoilt] {
-		x.divertSocket.Spoil = ""
+		x.divertSocket.Corrupt = ""
 	}
 	if err := x.begin(ctx, true); err != nil {
 		return err
@@ -90,13 +94,13 @@ func (x *claimRun) checksumsKept(ctx context.Context) error {
 	if err := x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
 		return err
 	}
-	if sent.Fault != nil {
-		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Fault.Text)
+	if sent.Err != nil {
+		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Err.Text)
 	}
 	if err := x.nothingArrives(ctx, "its checksums were wrong when it was reinjected"); err != nil {
 		return err
 	}
-	x.divertSocket.Spoil = ""
+	x.divertSocket.Corrupt = ""
 	if err := x.openDivert(ctx, "packet"); err != nil {
 		return err
 	}
@@ -157,8 +161,8 @@ func (x *claimRun) turned(ctx context.Context) error {
 	if err := x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
 		return err
 	}
-	if sent.Fault != nil {
-		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Fault.Text)
+	if sent.Err != nil {
+		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Err.Text)
 	}
 	if err := x.judge(answered, want{line: script.PacketLine, from: to, missing: NotReinjected}); err != nil {
 		return err

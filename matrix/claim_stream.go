@@ -69,9 +69,9 @@ func (x *claimRun) streamPacketControl(ctx context.Context) (c control, err erro
 	if err := x.opened(opened...); err != nil {
 		return c, err
 	}
-	if connected.Fault != nil {
+	if connected.Err != nil {
 		return c, broken(ControlLost, "%s: the connection was not answered before the rule was there: %s",
-			connected.where, connected.Fault.Text)
+			connected.where, connected.Err.Text)
 	}
 	c.kill = []pfconf.Flow{x.controlFlow(connected.Local)}
 	// The rule would take the last packets of this connection too: it must be over before.
@@ -150,15 +150,15 @@ func (x *claimRun) streamRewritten(ctx context.Context, label string) error {
 	}
 
 	switch {
-	case connected.Fault != nil && x.kernel.besides(x.Target) && given > 0:
+	case connected.Err != nil && x.kernel.besides(x.Target) && given > 0:
 		return failed(NotReinjected, "%s: the connection to %v was not answered (%s), and %d packets of it came to the "+
-			"divert socket and were written back", connected.where, to, connected.Fault.Text, given)
-	case connected.Fault != nil:
+			"divert socket and were written back", connected.where, to, connected.Err.Text, given)
+	case connected.Err != nil:
 		return failed(NotDelivered, "%s: the connection to %v was not answered (%s)", connected.where, to,
-			connected.Fault.Text)
-	case accepted.Fault != nil:
+			connected.Err.Text)
+	case accepted.Err != nil:
 		return failed(NotDelivered, "%s: the client is connected to %v, and not with the server (%s)", accepted.where,
-			to, accepted.Fault.Text)
+			to, accepted.Err.Text)
 	case accepted.Local != own || accepted.Peer != from:
 		return failed(WrongAddress, "%s: accepted on %v from %v, not on %v from %v", accepted.where, accepted.Local,
 			accepted.Peer, own, from)
@@ -169,7 +169,7 @@ func (x *claimRun) streamRewritten(ctx context.Context, label string) error {
 	if err := x.judge(answer, want{line: answerLine, from: to, missing: NotReinjected}); err != nil {
 		return err
 	}
-	if end.Fault == nil || end.Fault.Code != script.CodeEOF {
+	if end.Err == nil || end.Err.Code != script.CodeEOF {
 		return failed(NoReply, "%s: the end of the stream did not come: %s", end.where, end.found())
 	}
 	if err := x.judge(rest); err != nil {
@@ -196,8 +196,8 @@ func (x *claimRun) giveBack(ctx context.Context) (packets int, err error) {
 		return 0, err
 	}
 	for _, g := range given {
-		if g.Fault != nil {
-			return 0, failed(NotReinjected, "%s: the kernel does not take a packet back: %s", g.where, g.Fault.Text)
+		if g.Err != nil {
+			return 0, failed(NotReinjected, "%s: the kernel does not take a packet back: %s", g.where, g.Err.Text)
 		}
 		packets += len(g.Messages)
 	}

@@ -45,34 +45,7 @@ func (x *claimRun) dualStack(ctx context.Context) error {
 	if _, err := x.connects(ctx, "client", x.clientSpec()); err != nil {
 		return err
 	}
-	at = x.remote.request()
-	accepted := at.accept("server")
-	read := at.receive("server")
-	at.send("server", script.ServerLine, 0)
-	at.fence()
-	if err := at.run(ctx); err != nil {
-		return err
-	}
-	there := x.local.request()
-	heard := there.receive("client")
-	there.closeConn("client") // first, so that no socket of REMOTE's is in TIME_WAIT
-	there.fence()
-	if err := there.run(ctx); err != nil {
-		return err
-	}
-	shownFrom, shownTo := mapped(from), mapped(to)
-	switch {
-	case accepted.Fault != nil:
-		return failed(NotDelivered, "%s: the client is connected to %v, and not with the server (%s)", accepted.where,
-			to, accepted.Fault.Text)
-	case accepted.Local != shownTo || accepted.Peer != shownFrom:
-		return failed(WrongAddress, "%s: a connection from %v to %v came, not from %v to %v",
-			accepted.where, accepted.Peer, accepted.Local, shownFrom, shownTo)
-	}
-	if err := x.judge(read, want{line: script.ClientLine, from: shownFrom, missing: NotDelivered}); err != nil {
-		return err
-	}
-	if err := x.judge(heard, want{line: script.ServerLine, from: to, missing: NoReply}); err != nil {
+	if err := x.serves(ctx, "client", mapped(from), mapped(to)); err != nil {
 		return err
 	}
 	return x.judgeServed(ctx, 3)

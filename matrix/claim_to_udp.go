@@ -12,8 +12,8 @@ import (
 // another one is, when both have SO_REUSEADDR (socket(7); udp_lib_lport_inuse, net/ipv4/udp.c). A
 // proxy for UDP has one such socket for each client.
 //
-//  1. Control: before the rule is there, what a client like the cell's sends to FAKE does not reach
-//     the server.
+//  1. Control: before the rule is there, what a client like the cell's sends to FAKE does not
+//     reach the server.
 //  2. The client sends. The line comes to the server, with FAKE as its destination.
 //  3. REMOTE binds a socket to FAKE and the port there and connects it to another client, then a
 //     second one, which is connected to the cell's client and answers. The client has the answer,
@@ -50,17 +50,17 @@ func (x *claimRun) bindTwice(ctx context.Context) error {
 	if err := x.opened(ready...); err != nil {
 		return err
 	}
-	if again.Fault != nil && again.Fault.Code == "EADDRINUSE" {
+	if again.Err != nil && again.Err.Code == "EADDRINUSE" {
 		return failed(NotOpened, "%s: the kernel refuses to bind %v beside another socket, and both have SO_REUSEADDR: %s",
-			again.where, to, again.Fault.Text)
+			again.where, to, again.Err.Text)
 	}
 	if err := x.opened(again, connected); err != nil {
 		return err
 	}
 	switch {
-	case refused.Fault == nil:
+	case refused.Err == nil:
 		return failed(NotRefused, "%s: the kernel lets %v be bound without SO_REUSEADDR beside other sockets, and must say EADDRINUSE", refused.where, to)
-	case refused.Fault.Code != "EADDRINUSE":
+	case refused.Err.Code != "EADDRINUSE":
 		return x.opened(refused)
 	}
 	if err := unanswered(answered); err != nil {
@@ -76,8 +76,8 @@ func (x *claimRun) bindTwice(ctx context.Context) error {
 // listener (nft_tproxy.c, nft_tproxy_eval_v4 and _v6, look for an established socket first;
 // openwrt/openwrt#24340 is about a kernel that did not find it).
 //
-//  1. Control: before the rule is there, what a client like the cell's sends to FAKE does not reach
-//     the server.
+//  1. Control: before the rule is there, what a client like the cell's sends to FAKE does not
+//     reach the server.
 //  2. The client sends. The line comes to the server, with FAKE as its destination.
 //  3. REMOTE binds a second transparent socket to FAKE and the port there and connects it to the
 //     client. What the client sends next comes to that socket, once, and not to the server.
@@ -152,8 +152,8 @@ func (x *claimRun) udpConnected(ctx context.Context) error {
 	return x.judgeServed(ctx, 3)
 }
 
-// beginTo opens the ends, runs the control, loads the rule and has the client send. It returns what
-// the server has received of that.
+// beginTo opens the ends, runs the control, loads the rule and has the client send. It returns
+// what the server has received of that.
 func (x *claimRun) beginTo(ctx context.Context) (*stepResult, error) {
 	if err := x.openEnds(ctx); err != nil {
 		return nil, err

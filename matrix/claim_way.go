@@ -48,7 +48,7 @@ func (x *claimRun) reinjects(ctx context.Context) error {
 	if err := divert.run(ctx); err != nil {
 		return err
 	}
-	if x.Claim.PF && seen.Fault != nil {
+	if x.Claim.PF && seen.Err != nil {
 		received, err := x.atServer(ctx)
 		if err != nil {
 			return err
@@ -61,8 +61,8 @@ func (x *claimRun) reinjects(ctx context.Context) error {
 	if err := x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
 		return err
 	}
-	if sent.Fault != nil {
-		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Fault.Text)
+	if sent.Err != nil {
+		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Err.Text)
 	}
 	if len(again.Messages) > 0 {
 		return failed(Looped, "%s: the packet that was reinjected came again", again.where)
@@ -162,8 +162,8 @@ func (x *claimRun) echoOut(ctx context.Context) error {
 	if err := x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
 		return err
 	}
-	if sent.Fault != nil {
-		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Fault.Text)
+	if sent.Err != nil {
+		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Err.Text)
 	}
 	if err := x.judge(received, want{line: script.PacketLine, from: from, missing: NotReinjected,
 		echo: x.header(0, 1)}); err != nil {

@@ -61,7 +61,7 @@ func (x *claimRun) refusedNowhere(ctx context.Context, address netip.Addr) error
 	if err := divert.run(ctx); err != nil {
 		return err
 	}
-	if sent.Fault == nil {
+	if sent.Err == nil {
 		return failed(NotRefused, "%s: the kernel takes a packet for %v, which is no interface's address, and must say EADDRNOTAVAIL", sent.where, address)
 	}
 	return x.nothingArrives(ctx, "it was written to the address of no interface")
@@ -79,9 +79,9 @@ func (x *claimRun) refusedNowhere(ctx context.Context, address netip.Addr) error
 //  3. What the client sends at last is written back as it must be, and arrives.
 //  4. The rule has counted all.
 func (x *claimRun) badHeader(ctx context.Context) error {
-	spoils := []script.Spoil{script.SpoilVersion, script.SpoilShort}
+	spoils := []script.Corruption{script.CorruptVersion, script.CorruptShort}
 	if x.mode.mechanism == explain.PacketOut {
-		spoils = append(spoils, script.SpoilLength)
+		spoils = append(spoils, script.CorruptLength)
 	}
 	return x.refusesSpoilt(ctx, spoils...)
 }
@@ -89,7 +89,7 @@ func (x *claimRun) badHeader(ctx context.Context) error {
 // badLength is badHeader about a packet that comes in and has a length in its header that it does
 // not have.
 func (x *claimRun) badLength(ctx context.Context) error {
-	return x.refusesSpoilt(ctx, script.SpoilLength)
+	return x.refusesSpoilt(ctx, script.CorruptLength)
 }
 
 // headerBeyond is badHeader about a packet that leaves and whose IPv4 header says that it is longer than
@@ -98,25 +98,25 @@ func (x *claimRun) headerBeyond(ctx context.Context) error {
 	if x.Family != pfconf.Inet {
 		return skipped("IPv6: all headers have one length")
 	}
-	return x.refusesSpoilt(ctx, script.SpoilBeyond)
+	return x.refusesSpoilt(ctx, script.CorruptBeyond)
 }
 
 // spoilt says what was made wrong.
-var spoilt = map[script.Spoil]string{
-	script.SpoilVersion: "of IP version 5",
-	script.SpoilShort:   "of 19 bytes",
-	script.SpoilLength:  "whose header says that it is longer",
-	script.SpoilBeyond:  "whose header is longer than itself",
+var spoilt = map[script.Corruption]string{
+	script.CorruptVersion: "of IP version 5",
+	script.CorruptShort:   "of 19 bytes",
+	script.CorruptLength:  "whose header says that it is longer",
+	script.CorruptBeyond:  "whose header is longer than itself",
 }
 
-func (x *claimRun) refusesSpoilt(ctx context.Context, spoils ...script.Spoil) error {
+func (x *claimRun) refusesSpoilt(ctx context.Context, spoils ...script.Corruption) error {
 	if err := x.begin(ctx, false); err != nil {
 		return err
 	}
 	var otherwise error // the first refusal with another number
 	for _, s := range spoils {
 		if !x.omit[Spoilt] {
-			x.divertSocket.Spoil = s
+			x.divertSocket.Corrupt = s
 		}
 		if err := x.openDivert(ctx, "packet"); err != nil {
 			return err
@@ -132,17 +132,17 @@ func (x *claimRun) refusesSpoilt(ctx context.Context, spoils ...script.Spoil) er
 			return err
 		}
 		switch {
-		case sent.Fault == nil:
+		case sent.Err == nil:
 			return failed(NotRefused, "%s: the kernel takes a packet %s, and must say EINVAL", sent.where, spoilt[s])
-		case sent.Fault.Code != "EINVAL" && otherwise == nil:
+		case sent.Err.Code != "EINVAL" && otherwise == nil:
 			otherwise = failed(RefusedOtherwise, "%s: the kernel must refuse a packet %s with EINVAL, and says %s",
-				sent.where, spoilt[s], sent.Fault.Text)
+				sent.where, spoilt[s], sent.Err.Text)
 		}
 		if err := x.nothingArrives(ctx, "it was written back "+spoilt[s]+", and refused"); err != nil {
 			return err
 		}
 	}
-	x.divertSocket.Spoil = ""
+	x.divertSocket.Corrupt = ""
 	if err := x.openDivert(ctx, "packet"); err != nil {
 		return err
 	}
@@ -212,8 +212,8 @@ func (x *claimRun) ruleNumber(ctx context.Context) error {
 	if err := divert.run(ctx); err != nil {
 		return err
 	}
-	if first.Fault != nil {
-		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", first.where, first.Fault.Text)
+	if first.Err != nil {
+		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", first.where, first.Err.Text)
 	}
 	if len(twice.Messages) > 0 {
 		return failed(Looped, "%s: the packet that was reinjected met another rule with its number", twice.where)
@@ -228,9 +228,9 @@ func (x *claimRun) ruleNumber(ctx context.Context) error {
 	if via := again.Messages[0].Via; via.Port() != 2 {
 		return failed(WrongAddress, "%s: the packet came with the address %v, and its rule has the number 2", again.where, via)
 	}
-	if second.Fault != nil {
+	if second.Err != nil {
 		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", second.where,
-			second.Fault.Text)
+			second.Err.Text)
 	}
 	if err := x.arrives(ctx, script.PacketLine, NotReinjected); err != nil {
 		return err

@@ -302,6 +302,67 @@ var claims = []Claim{
 		Not:  "a netfilter queue gives a packet back where it was taken",
 	},
 	{
+		Name: "reuseport-udp", About: "to", Proto: pfconf.UDP, Mode: ToSockets, run: (*claimRun).reusePort,
+		Says: "of two listeners on one port, each flow has one that gets all of its datagrams",
+		By:   map[string]string{"nftables": "socket(7), SO_REUSEPORT; udp.c, udp4_lib_lookup2"},
+		Not:  "no page of theirs says that diverted flows are shared out among listeners",
+	},
+	{
+		Name: "reuseport-tcp", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).reusePort,
+		Says: "of two listeners on one port, each connection comes to one",
+		By:   map[string]string{"nftables": "socket(7), SO_REUSEPORT; inet_hashtables.c, inet_lookup_listener"},
+		Not:  "no page of theirs says that diverted flows are shared out among listeners",
+	},
+	{
+		Name: "timewait-reopen", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).timeWaitReopen,
+		Says: "a SYN that meets a socket in TIME_WAIT reaches the listener",
+		By:   map[string]string{"nftables": "nf_tproxy_ipv4.c, nf_tproxy_handle_time_wait4"},
+		Not:  "no page of theirs says what a SYN does that meets a diverted connection in TIME_WAIT",
+	},
+	{
+		Name: "fragments", About: "to", Proto: pfconf.UDP, Mode: ToSockets, run: (*claimRun).fragments,
+		Says: "datagrams that come in fragments are diverted whole, whatever their length",
+		By: map[string]string{"pf": "pf.conf(5), set reassemble",
+			"nftables": "nf_defrag_ipv4.c, nf_defrag_ipv6_hooks.c: before the hooks of conntrack"},
+		Not: "ipfw compares fragments with its rules, and only the first has ports",
+	},
+	{
+		Name: "out-of-order", About: "queue", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).outOfOrder,
+		Says: "1,000 verdicts in reverse order release each its own packet",
+		By:   map[string]string{"nftables": "nfnetlink_queue.c, find_dequeue_entry: by the packet's id"},
+		Not:  "its packets have no ids: what is written is what comes",
+	},
+	{
+		Name: "unbind-busy", About: "queue", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).unbindBusy,
+		Says: "what waits for a reader that ends is lost, and the queue can be bound again at once",
+		By:   map[string]string{"nftables": "nfnetlink_queue.c, instance_destroy and nfqnl_rcv_nl_event"},
+		Not:  "its packets wait for no verdict",
+	},
+	{
+		Name: "requeue", About: "queue", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).requeue,
+		Says: "a packet that is handed to another queue does not meet the rule again, and one that is repeated does once more",
+		By:   map[string]string{"nftables": "nf_queue.c, nf_reinject: NF_QUEUE and NF_REPEAT"},
+		Not:  "its packets have no verdicts",
+	},
+	{
+		Name: "dnat-two", About: "queue", Proto: pfconf.UDP, Mode: Redirect, run: (*claimRun).dnatTwo,
+		Says: "two packets of a new translated flow that wait in a queue at the same time both arrive",
+		By:   map[string]string{"nftables": "nf_conntrack_core.c, nf_ct_resolve_clash"},
+		Not:  "its rules make a flow's state before a packet goes to user space",
+	},
+	{
+		Name: "gro-udp", About: "queue", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).joinedDatagrams,
+		Says: "packets of a new flow that came joined into one are queued one by one, and each goes on once",
+		By:   map[string]string{"nftables": "nfnetlink_queue.c, nfqnl_enqueue_packet: without NFQA_CFG_F_GSO"},
+		Not:  unjoined,
+	},
+	{
+		Name: "gso-tcp", About: "queue", Proto: pfconf.TCP, Mode: PacketIn, run: (*claimRun).joinedStream,
+		Says: "segments of a connection that came joined into one are queued one by one, and the stream arrives whole",
+		By:   map[string]string{"nftables": "nfnetlink_queue.c, nfqnl_enqueue_packet: without NFQA_CFG_F_GSO"},
+		Not:  unjoined,
+	},
+	{
 		Name: "tcp-in", Proto: pfconf.TCP, Mode: PacketIn, run: (*claimRun).streamThrough,
 		Says: "a TCP connection that comes in goes through the divert socket, both ways, and what it carries can be rewritten",
 		By: map[string]string{"pf": "pf.conf(5), divert-packet", "ipfw": "divert(4)",
@@ -437,6 +498,9 @@ const socketless = "a program asks pf there, by DIOCNATLOOK, and no socket"
 
 // oneRule is why there is no such thing as a packet that is diverted twice.
 const oneRule = "one rule decides there what happens to a packet"
+
+// unjoined is why only netfilter's queues cut what came joined.
+const unjoined = "it says nothing of packets that its host has joined"
 
 // queueless is why a netfilter queue says and takes no addresses.
 const queueless = "a netfilter queue gives packets numbers, not addresses"

@@ -86,7 +86,7 @@ func (x datagram) run(ctx context.Context, withControl bool) error {
 	}
 	ending := x.tearDown(at, there, client, server)
 	at.wantMessages(received, 1)
-	doubt := x.mode.Answers() && received.Fault != nil
+	doubt := x.mode.Answers() && received.Err != nil
 	if returned != nil {
 		there.wantMessages(returned, 1)
 		doubt = doubt || len(rest.Messages) > 0
@@ -137,10 +137,10 @@ func (x datagram) control(ctx context.Context, server string) (control, error) {
 	if err := at.run(ctx); err != nil {
 		return c, err
 	}
-	if arrived.Fault != nil {
+	if arrived.Err != nil {
 		_, to := x.flowEnds()
 		return c, broken(ControlLost, "%s: what REMOTE sends from FAKE to %v does not arrive: %s", arrived.where, to,
-			arrived.Fault.Text)
+			arrived.Err.Text)
 	}
 	if err := unanswered(answered); err != nil {
 		return c, err

@@ -106,7 +106,7 @@ func (x echo) requests(ctx context.Context, withControl bool) error {
 // the rule matched it alone, the server's socket is silent, and the witness heard the one reply to
 // it.
 func (x echo) judgeWitness(received, heard *stepResult) error {
-	if received.Fault != nil || len(received.Messages) > 0 || heard.Fault != nil || len(heard.Messages) != 1 ||
+	if received.Err != nil || len(received.Messages) > 0 || heard.Err != nil || len(heard.Messages) != 1 ||
 		!x.counterKnown || x.counters.Matched != 1 {
 		return nil
 	}

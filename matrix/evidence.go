@@ -95,7 +95,7 @@ func (p *testCase) look(ctx context.Context) {
 		})
 }
 
-func (s side) look(ctx context.Context, began time.Time, l script.Look) evidence.Cell {
+func (s side) look(ctx context.Context, began time.Time, l script.Look) evidence.Record {
 	countRoundTrips(ctx, 1)
 	l.Cell = s.session
 	l.Began = began

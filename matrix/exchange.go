@@ -277,13 +277,13 @@ func (x *exchange) controlFlow(local netip.AddrPort) pfconf.Flow {
 // load puts the rule in force, in place of the target's former one, and
 // forgets states of the control before.
 func (x *exchange) load(ctx context.Context, kill ...pfconf.Flow) error {
-	c := script.Change{Kill: x.inTheWay(kill), Add: append([]pfconf.Rule{x.loaded()}, x.more...), Remove: x.labels}
+	c := script.RuleChange{Kill: x.inTheWay(kill), Add: append([]pfconf.Rule{x.loaded()}, x.more...), Remove: x.labels}
 	countRoundTrips(ctx, 1)
 	if err := x.batches.load(ctx, c); err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		var fault *script.Fault
+		var fault *script.Error
 		if asFault(err, &fault) && fault.Code == script.CodeMissing {
 			return skipped("REMOTE: %s", fault.Text)
 		}

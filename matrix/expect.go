@@ -127,6 +127,13 @@ type known struct {
 
 var knownFailures = []known{
 	{
+		firewall: "nftables", before: 7, what: "The first packets of a UDP flow that came joined, `queue-gro-udp`,",
+		of:    func(t Target) bool { return t.Kind() == "queue-gro-udp" },
+		cause: "joined-dropped",
+		why: "the pieces of one packet are taken for packets that share an unconfirmed conntrack entry (CVE-2026-45859; seen on " +
+			"Debian's 6.1.176; fixed in 6.12.75, 6.18.14, 6.19.4 and 7.0)",
+	},
+	{
 		firewall: "pf", what: "DIOCNATLOOK, `natlook-tcp` and `natlook-udp`,",
 		of:     func(t Target) bool { return t.Claim != nil && t.Claim.About == "natlook" },
 		reason: StateMissing,

@@ -23,7 +23,7 @@ func (r *runner) explain(t Target, res Result, p *testCase) *explain.Explanation
 	}
 	c.LocalAddr, c.RemoteAddr, c.Fake = p.Local, p.Remote, p.Fake
 	if e := res.Evidence; e != nil {
-		c.Local.Cell, c.Remote.Cell = e.Local, e.Remote
+		c.Local.Record, c.Remote.Record = e.Local, e.Remote
 		for _, rule := range e.Remote.Rules {
 			// Where a packet meets several, the one that saw the fewest tells.
 			if n := rule.After; n != nil && (!c.CountersKnown ||

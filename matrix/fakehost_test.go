@@ -35,8 +35,8 @@ type breakage struct {
 	garbled    bool                     // payloads change on their way
 	translated bool                     // the destination is not told to the socket
 	owned      []string                 // FAKE addresses that REMOTE has
-	refuse     *script.Fault            // of changes of rules
-	steps      map[string]*script.Fault // by the name of the step, on REMOTE
+	refuse     *script.Error            // of changes of rules
+	steps      map[string]*script.Error // by the name of the step, on REMOTE
 	lost       bool                     // the connection to REMOTE
 	firewall   string
 }
@@ -72,25 +72,25 @@ func (h fakeHost) Setup(context.Context, script.Setup) (script.Facts, error) {
 
 func (h fakeHost) Lost() bool { return h.remote && h.breakage.lost }
 
-func (h fakeHost) Log(_ context.Context, cell string) ([]script.Entry, error) {
-	return []script.Entry{{End: "server", Text: "log of " + cell + "\n"}}, nil
+func (h fakeHost) Log(_ context.Context, cell string) ([]script.Transcript, error) {
+	return []script.Transcript{{End: "server", Text: "log of " + cell + "\n"}}, nil
 }
 
-func (h fakeHost) Look(_ context.Context, l script.Look) (evidence.Cell, error) {
+func (h fakeHost) Look(_ context.Context, l script.Look) (evidence.Record, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var c evidence.Cell
+	var c evidence.Record
 	for _, label := range l.Labels {
 		after := *h.counters[label]
-		c.Rules = append(c.Rules, evidence.Rule{Label: label, After: &after})
+		c.Rules = append(c.Rules, evidence.FilterRule{Label: label, After: &after})
 	}
 	return c, nil
 }
 
-func (h fakeHost) Change(_ context.Context, changes []script.Change) ([]*script.Fault, error) {
+func (h fakeHost) Change(_ context.Context, changes []script.RuleChange) ([]*script.Error, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	faults := make([]*script.Fault, len(changes))
+	faults := make([]*script.Error, len(changes))
 	for i, c := range changes {
 		if len(c.Add) > 0 && h.breakage.refuse != nil {
 			faults[i] = h.breakage.refuse
@@ -117,7 +117,7 @@ func (h fakeHost) Script(_ context.Context, s script.Script) ([]script.Outcome, 
 	for i, step := range s.Steps {
 		if s.Hold && wrong && script.Clears(step) {
 			for ; i < len(out); i++ {
-				out[i].Fault = &script.Fault{Code: script.CodeHeld}
+				out[i].Err = &script.Error{Code: script.CodeHeld}
 			}
 			return out, nil
 		}
@@ -129,11 +129,11 @@ func (h fakeHost) Script(_ context.Context, s script.Script) ([]script.Outcome, 
 
 func (h fakeHost) step(cell string, step script.Step) (out script.Outcome) {
 	if f := h.breakage.steps[step.Name()]; f != nil && h.remote {
-		return script.Outcome{Fault: f}
+		return script.Outcome{Err: f}
 	}
 	key := func(name string) string { return fmt.Sprint(cell, " ", h.remote, " ", name) }
 	if st, ok := step.(script.SocketStep); ok && h.sockets[key(st.On())] == nil {
-		return script.Outcome{Fault: &script.Fault{Code: script.CodeSkipped, Text: "skipped"}}
+		return script.Outcome{Err: &script.Error{Code: script.CodeSkipped, Text: "skipped"}}
 	}
 	take := func(name string) (all []script.Message) {
 		s := h.sockets[key(name)]
@@ -164,7 +164,7 @@ func (h fakeHost) step(cell string, step script.Step) (out script.Outcome) {
 	case script.Receive:
 		s := h.sockets[key(st.Socket)]
 		if len(s.inbox) == 0 {
-			return script.Outcome{Fault: &script.Fault{Code: script.CodeNothing, Text: "nothing arrived"}}
+			return script.Outcome{Err: &script.Error{Code: script.CodeNothing, Text: "nothing arrived"}}
 		}
 		out.Messages, s.inbox = s.inbox[:1], s.inbox[1:]
 		s.peer = out.Messages[0].From
@@ -284,7 +284,7 @@ func datagramTargets(t *testing.T) []Target {
 // TestFakeHost runs whole test cases without a system call: a missing datagram, a rule that does
 // nothing, a lost agent and their like become the verdicts that they must.
 func TestFakeHost(t *testing.T) {
-	eperm := &script.Fault{Code: "EPERM", Text: "not allowed"}
+	eperm := &script.Error{Code: "EPERM", Text: "not allowed"}
 	for name, c := range map[string]struct {
 		breakage breakage
 		want     string            // of every target
@@ -302,14 +302,14 @@ func TestFakeHost(t *testing.T) {
 		}},
 		"payloads that change":   {breakage{garbled: true}, "FAIL wrong-data", nil},
 		"a rule that is refused": {breakage{refuse: eperm}, "ERROR rule-refused", nil},
-		"a kernel without the feature": {breakage{refuse: &script.Fault{Code: script.CodeMissing,
+		"a kernel without the feature": {breakage{refuse: &script.Error{Code: script.CodeMissing,
 			Text: "no such thing"}},
 			"SKIP no-feature", nil},
 		"FAKE on REMOTE": {breakage{owned: []string{"10.208.0.1"}}, "ERROR fake-owned", nil},
 		"a lost agent":   {breakage{lost: true}, "ERROR agent-lost", nil},
-		"a socket that can't be opened": {breakage{steps: map[string]*script.Fault{"open": eperm}},
+		"a socket that can't be opened": {breakage{steps: map[string]*script.Error{"open": eperm}},
 			"ERROR socket-failed", nil},
-		"a question that is not answered": {breakage{steps: map[string]*script.Fault{"counters": eperm}},
+		"a question that is not answered": {breakage{steps: map[string]*script.Error{"counters": eperm}},
 			"ERROR question-failed", nil},
 	} {
 		for target, r := range onNetwork(t, c.breakage, datagramTargets(t)) {

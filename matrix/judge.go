@@ -9,7 +9,7 @@ import (
 	"pfdivert/pfconf"
 )
 
-func asFault(err error, f **script.Fault) bool { return errors.As(err, f) }
+func asFault(err error, f **script.Error) bool { return errors.As(err, f) }
 
 // want is a message that must have arrived, alone.
 type want struct {
@@ -21,8 +21,8 @@ type want struct {
 
 // judge compares what a socket received with what it must have received, in order.
 func (x *exchange) judge(a *stepResult, wants ...want) error {
-	if a.Fault != nil && !lost[a.Fault.Code] {
-		return broken(QuestionFailed, "%s: %s", a.where, a.Fault.Text)
+	if a.Err != nil && !lost[a.Err.Code] {
+		return broken(QuestionFailed, "%s: %s", a.where, a.Err.Text)
 	}
 	got := a.Messages
 	for i, w := range wants {
@@ -31,8 +31,8 @@ func (x *exchange) judge(a *stepResult, wants ...want) error {
 			if i > 0 {
 				detail = fmt.Sprintf("%s: %d of %d messages arrived", a.where, i, len(wants))
 			}
-			if a.Fault != nil {
-				detail += " (" + a.Fault.Text + ")"
+			if a.Err != nil {
+				detail += " (" + a.Err.Text + ")"
 			} else if a.Text != "" {
 				detail += " (" + a.Text + ")"
 			}
@@ -62,16 +62,16 @@ func unanswered(a *stepResult) error {
 	if err := a.unsent(); err != nil {
 		return err
 	}
-	if a.Fault != nil && a.Fault.Code != script.CodeNothing {
-		return broken(QuestionFailed, "%s: %s: %s", a.where, a.step.Name(), a.Fault.Text)
+	if a.Err != nil && a.Err.Code != script.CodeNothing {
+		return broken(QuestionFailed, "%s: %s: %s", a.where, a.step.Name(), a.Err.Text)
 	}
 	return nil
 }
 
 // unrouted is the ERROR of a step that LOCAL could not do because it has no way to FAKE.
 func (a *stepResult) unrouted() error {
-	if a.Fault != nil && a.host == "local" && (a.Fault.Code == "ENETUNREACH" || a.Fault.Code == "EHOSTUNREACH") {
-		return broken(LocalRoute, "%s: LOCAL has no route: %s", a.where, a.Fault.Text)
+	if a.Err != nil && a.host == "local" && (a.Err.Code == "ENETUNREACH" || a.Err.Code == "EHOSTUNREACH") {
+		return broken(LocalRoute, "%s: LOCAL has no route: %s", a.where, a.Err.Text)
 	}
 	return nil
 }
@@ -82,8 +82,8 @@ func (a *stepResult) unsent() error {
 	if err := a.unrouted(); err != nil {
 		return err
 	}
-	if _, sends := a.step.(script.Send); a.Fault != nil && sends && unsendable[a.Fault.Code] {
-		return broken(SocketFailed, "%s: %s", a.where, a.Fault.Text)
+	if _, sends := a.step.(script.Send); a.Err != nil && sends && unsendable[a.Err.Code] {
+		return broken(SocketFailed, "%s: %s", a.where, a.Err.Text)
 	}
 	return nil
 }
@@ -124,36 +124,36 @@ func (x *exchange) silent(a *stepResult, what string) error {
 // is its fault only where it must let a foreign address be bound.
 func (x *exchange) opened(steps ...*stepResult) error {
 	for _, a := range steps {
-		if a.Fault == nil {
+		if a.Err == nil {
 			continue
 		}
 		open, _ := a.step.(script.Open)
 		_, connects := a.step.(script.Connect)
-		switch code := a.Fault.Code; {
+		switch code := a.Err.Code; {
 		case code == "EADDRINUSE" && x.part == "":
-			return &portTakenError{a.where + ": " + a.Fault.Text}
+			return &portTakenError{a.where + ": " + a.Err.Text}
 		case code == "EADDRINUSE":
-			return failed(PortBlocked, "%s: the first cell's socket blocks the port: %s", a.where, a.Fault.Text)
+			return failed(PortBlocked, "%s: the first cell's socket blocks the port: %s", a.where, a.Err.Text)
 		case code == script.CodeMissing:
-			return skipped("%s: %s", a.where, a.Fault.Text)
+			return skipped("%s: %s", a.where, a.Err.Text)
 		case code == "EADDRNOTAVAIL" && bindany(open.Spec) && !x.kernel.bindsRaw(x.Family, x.Proto):
 			return skipped("%s: Linux before 5.17 binds no raw IPv4 socket to an address that is not the host's own "+
-				"(raw_bind, net/ipv4/raw.c): %s", a.where, a.Fault.Text)
+				"(raw_bind, net/ipv4/raw.c): %s", a.where, a.Err.Text)
 		case code == "EADDRNOTAVAIL" && bindany(open.Spec):
 			return failed(NoBindany, "%s: the kernel does not let a foreign address be bound: %s", a.where,
-				a.Fault.Text)
+				a.Err.Text)
 		case code == "EADDRNOTAVAIL" && connects && x.part != "":
-			return failed(PortBlocked, "%s: the first cell's socket blocks the flow: %s", a.where, a.Fault.Text)
+			return failed(PortBlocked, "%s: the first cell's socket blocks the flow: %s", a.where, a.Err.Text)
 		case a.unrouted() != nil:
 			return a.unrouted()
 		// where the other host is the same machine, the answer is there at once
 		case code == "ECONNREFUSED" && connects:
-			return failed(NotDelivered, "%s: the connection was not answered: %s", a.where, a.Fault.Text)
+			return failed(NotDelivered, "%s: the connection was not answered: %s", a.where, a.Err.Text)
 		case (code == "ENETUNREACH" || code == "EHOSTUNREACH") && a.bound:
 			return failed(NoBindany, "%s: the kernel does not let a socket with a foreign address connect: %s",
-				a.where, a.Fault.Text)
+				a.where, a.Err.Text)
 		default:
-			return broken(SocketFailed, "%s: %s", a.where, a.Fault.Text)
+			return broken(SocketFailed, "%s: %s", a.where, a.Err.Text)
 		}
 	}
 	return nil

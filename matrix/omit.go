@@ -36,6 +36,13 @@ const (
 	AllAddresses = "all-addresses" // that a listener is bound to ::: it is bound to REMOTE's own address
 	Reusing      = "reusing"       // SO_REUSEADDR of a second socket for one name
 	Connected    = "connected"     // the client to whom a second socket of a flow is connected: another one
+	SharedPort   = "shared-port"   // SO_REUSEPORT of the second listener on a port
+	WholeFlow    = "whole-flow"    // that a flow's messages come from one socket: some come from another's
+	ServerCloses = "server-closes" // that a diverted connection's server closes first
+	Backwards    = "backwards"     // that packets are reinjected in reverse: they are in their order
+	Repeated     = "repeated"      // that a packet meets the rules once more: it is handed to another queue
+	Ended        = "ended"         // that a queue's reader ends: it stays
+	Requeued     = "requeued"      // that a packet is handed to another queue: it meets the rules once more
 	Swap         = "swap"          // the swapped port in the rule of a reuse target's second cell
 	Closed       = "closed"        // that a rule fails closed: it lets pass when no one listens
 	Port         = "port"          // the port on which a diverted packet's server listens: another one
@@ -46,11 +53,11 @@ const (
 var ownPieces = []string{OwnRule, TimeWaitDrop, Swap, Bypass, Keep, Privilege, First, Whole, Many, Spoilt, Rewriting,
 	Order, Tuple, Closed, Port, Address,
 	Once, Unheard, Number, RulesPort, RuleNumber, Turned, Nowhere, Redirected, DualStack, AllAddresses, Reusing,
-	Connected}
+	Connected, SharedPort, WholeFlow, ServerCloses, Backwards, Repeated, Requeued, Ended}
 
 // endpointPieces are those that endpoints leave out.
 var endpointPieces = []script.Piece{script.Transparent, script.Right, script.Checksum, script.Listen, script.Reader,
-	script.Room, script.GoOn, script.Back, script.Way, script.Name}
+	script.Room, script.Segments, script.GoOn, script.Back, script.Way, script.Name}
 
 // omitted returns the pieces that the cell's endpoints leave out. A server's ear is not a client's
 // to lose.

@@ -92,7 +92,7 @@ func (h pacedHost) Script(ctx context.Context, s script.Script) ([]script.Outcom
 // apart reports whether a fence failed: its patience is no measure of the host.
 func apart(steps []script.Step, out []script.Outcome) bool {
 	for i, o := range out {
-		if _, fence := steps[i].(script.Fence); fence && o.Fault != nil {
+		if _, fence := steps[i].(script.Fence); fence && o.Err != nil {
 			return true
 		}
 	}

@@ -64,20 +64,20 @@ func (x packet) run(ctx context.Context, withControl bool) error {
 	ending := x.tearDown(at, there, "client", "server")
 	at.wantMessages(received, 1)
 	x.wantCounters(ending, at, there, 1, 0)
-	if err := x.finish(ctx, at, there, seen.Fault != nil || sent.Fault != nil || len(again.Messages) > 0); err != nil {
+	if err := x.finish(ctx, at, there, seen.Err != nil || sent.Err != nil || len(again.Messages) > 0); err != nil {
 		return err
 	}
 	x.note(ending)
 	arrived := want{line: script.PacketLine, from: from, missing: NotReinjected}
-	if seen.Fault != nil && len(received.Messages) > 0 {
+	if seen.Err != nil && len(received.Messages) > 0 {
 		return failed(NotRewritten, "%s: the packet passed the divert socket by and arrived as %q%s", received.where,
 			received.Messages[0].Data, x.counted())
 	}
 	if err := x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
 		return err
 	}
-	if sent.Fault != nil {
-		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Fault.Text)
+	if sent.Err != nil {
+		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Err.Text)
 	}
 	if err := x.judge(received, arrived); err != nil {
 		return err

@@ -134,7 +134,7 @@ func lostOr(codes ...string) map[string]bool {
 
 //go:noinline
 func (s *request) sendBurst(end string, b script.Burst) *stepResult {
-	return s.add(script.SendBurst{Socket: end, Burst: b}, lost)
+	return s.add(script.SendBurst{Socket: end, Burst: b}, lostOr(script.CodeUnsupported))
 }
 
 func (s *request) receiveBurst(end string, b script.Burst) *stepResult {
@@ -263,14 +263,14 @@ func (s *request) run(ctx context.Context) error {
 	for i, o := range outcomes {
 		a := s.out[i]
 		a.Outcome = o
-		if o.Fault == nil || a.may[o.Fault.Code] || first != nil {
+		if o.Err == nil || a.may[o.Err.Code] || first != nil {
 			continue
 		}
-		switch o.Fault.Code {
+		switch o.Err.Code {
 		case script.CodeSkipped:
 			continue
 		case script.CodeMissing:
-			first = skipped("%s: %s", strings.ToUpper(s.side.name), o.Fault.Text)
+			first = skipped("%s: %s", strings.ToUpper(s.side.name), o.Err.Text)
 			continue
 		}
 		reason := QuestionFailed
@@ -280,7 +280,7 @@ func (s *request) run(ctx context.Context) error {
 		case script.Open, script.Connect, script.Send:
 			reason = SocketFailed
 		}
-		first = broken(reason, "%s: %s", a.where, o.Fault.Text)
+		first = broken(reason, "%s: %s", a.where, o.Err.Text)
 	}
 	return first
 }
@@ -288,8 +288,8 @@ func (s *request) run(ctx context.Context) error {
 // heldFrom is the first step that the host did not do.
 func (s *request) heldFrom(outcomes []script.Outcome) int {
 	at := slices.IndexFunc(outcomes, func(o script.Outcome) bool {
-		return o.Fault != nil &&
-			o.Fault.Code == script.CodeHeld
+		return o.Err != nil &&
+			o.Err.Code == script.CodeHeld
 	})
 	if !s.hold || at < 0 {
 		return len(outcomes)
@@ -350,8 +350,8 @@ func bindany(s script.Socket) bool {
 
 // found says what a question was answered.
 func (a *stepResult) found() string {
-	if a.Fault != nil {
-		return a.Fault.Text
+	if a.Err != nil {
+		return a.Err.Text
 	}
 	return a.Text
 }

@@ -14,7 +14,7 @@ import (
 // load (pf), a load waits until no cell has a rule in play: all cells that are under way have come
 // to the gate.
 type ruleBatches struct {
-	change func(context.Context, []script.Change) ([]*script.Fault, error)
+	change func(context.Context, []script.RuleChange) ([]*script.Error, error)
 	// together: load only when every cell under way waits for it.
 	together bool
 
@@ -27,7 +27,7 @@ type ruleBatches struct {
 }
 
 type waiter struct {
-	change script.Change
+	change script.RuleChange
 	done   chan error
 }
 
@@ -52,7 +52,7 @@ func (g *ruleBatches) leave(ctx context.Context, labels ...string) {
 }
 
 // load makes a cell's change and waits until it is in force.
-func (g *ruleBatches) load(ctx context.Context, c script.Change) error {
+func (g *ruleBatches) load(ctx context.Context, c script.RuleChange) error {
 	w := waiter{c, make(chan error, 1)}
 	g.mu.Lock()
 	if g.stuck != nil {
@@ -89,9 +89,9 @@ func (g *ruleBatches) next(ctx context.Context) {
 
 // send makes the changes and tells those who wait.
 func (g *ruleBatches) send(ctx context.Context, queue []waiter, remove []string) {
-	var changes []script.Change
+	var changes []script.RuleChange
 	if len(remove) > 0 {
-		changes = append(changes, script.Change{Remove: remove})
+		changes = append(changes, script.RuleChange{Remove: remove})
 	}
 	first := len(changes)
 	for _, w := range queue {

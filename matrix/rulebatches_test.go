@@ -18,13 +18,13 @@ import (
 // filter stands for REMOTE's agent behind a gate: a load takes a second.
 type filter struct {
 	mu    sync.Mutex
-	loads [][]script.Change
+	loads [][]script.RuleChange
 	busy  bool
 	err   error                    // of every load
-	fault map[string]*script.Fault // by the label to add or remove
+	fault map[string]*script.Error // by the label to add or remove
 }
 
-func (f *filter) change(_ context.Context, changes []script.Change) ([]*script.Fault, error) {
+func (f *filter) change(_ context.Context, changes []script.RuleChange) ([]*script.Error, error) {
 	f.mu.Lock()
 	if f.busy {
 		panic("two loads at a time")
@@ -36,7 +36,7 @@ func (f *filter) change(_ context.Context, changes []script.Change) ([]*script.F
 	defer f.mu.Unlock()
 	f.busy = false
 	f.loads = append(f.loads, changes)
-	faults := make([]*script.Fault, len(changes))
+	faults := make([]*script.Error, len(changes))
 	for i, c := range changes {
 		for _, r := range c.Add {
 			faults[i] = f.fault[r.Label]
@@ -56,8 +56,8 @@ func (f *filter) fail(err error) {
 }
 
 // adding is the change that loads a rule.
-func adding(label string) script.Change {
-	return script.Change{Add: []pfconf.Rule{{Label: label}}}
+func adding(label string) script.RuleChange {
+	return script.RuleChange{Add: []pfconf.Rule{{Label: label}}}
 }
 
 // labels are those that each load added and removed ("-").
@@ -199,8 +199,8 @@ func TestGateRemoves(t *testing.T) {
 // everybody's.
 func TestGateFaults(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		refused := &script.Fault{Code: script.CodeOther, Text: "no"}
-		f := &filter{fault: map[string]*script.Fault{"bad": refused, "rotten": refused}}
+		refused := &script.Error{Code: script.CodeOther, Text: "no"}
+		f := &filter{fault: map[string]*script.Error{"bad": refused, "rotten": refused}}
 		g := &ruleBatches{change: f.change}
 		both := func() (good, bad error) {
 			var cells sync.WaitGroup

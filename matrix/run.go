@@ -22,6 +22,8 @@ type Options struct {
 	// says of the others how it is known that one lacks it.
 	Families map[pfconf.Family]Addresses
 	NoFamily map[pfconf.Family]string
+	// Filter is how a Linux REMOTE's kernel is given the rules, "" for pfconf.NFT.
+	Filter pfconf.Engine
 	// Parallel is how many targets are run at the same time at most, 0 for all that the hosts keep
 	// up with.
 	Parallel int
@@ -50,7 +52,7 @@ type Options struct {
 	// Omit leaves pieces out on purpose, BreakLocal and BreakRemote break a lab's hosts,
 	// to see what this program says of that.
 	Omit                    []string
-	BreakLocal, BreakRemote []injection.Step
+	BreakLocal, BreakRemote []injection.Action
 }
 
 // runner is a run under way.
@@ -146,7 +148,7 @@ func Setups(opt Options) (local, remote script.Setup, err error) {
 	}
 	local, remote = setup, setup
 	local.Paths, remote.Paths = here, there
-	remote.Remote = true
+	remote.Remote, remote.Filter = true, opt.Filter
 	local.Break, remote.Break = opt.BreakLocal, opt.BreakRemote
 	return local, remote, nil
 }

@@ -98,22 +98,22 @@ func (x stream) run(ctx context.Context, withControl bool) error {
 	ending.open = open
 	at.wantMessages(rest, 0)
 	x.wantCounters(ending, at, there, 3, 2)
-	doubt := connected.Fault != nil || accepted.Fault != nil || serverRead.Fault != nil || clientRead.Fault != nil
+	doubt := connected.Err != nil || accepted.Err != nil || serverRead.Err != nil || clientRead.Err != nil
 	if err := x.finish(ctx, at, there, doubt); err != nil {
 		return err
 	}
 	x.note(ending)
 
 	switch {
-	case accepted.Fault != nil && connected.Fault != nil:
+	case accepted.Err != nil && connected.Err != nil:
 		return failed(NotDelivered, "%s: the connection to %v was not answered (%s)%s", connected.where, to,
-			connected.Fault.Text, x.counted())
-	case connected.Fault != nil:
+			connected.Err.Text, x.counted())
+	case connected.Err != nil:
 		return failed(NoReply, "%s: the server accepted, and the client does not know (%s)%s", connected.where,
-			connected.Fault.Text, x.counted())
-	case accepted.Fault != nil:
+			connected.Err.Text, x.counted())
+	case accepted.Err != nil:
 		return failed(NotDelivered, "%s: the client is connected to %v, and not with the server (%s)%s",
-			accepted.where, to, accepted.Fault.Text, x.counted())
+			accepted.where, to, accepted.Err.Text, x.counted())
 	case accepted.Local != to:
 		return failed(WrongAddress, "%s: the accepted socket's own name is %v, not %v", accepted.where, accepted.Local,
 			to)
@@ -126,11 +126,11 @@ func (x stream) run(ctx context.Context, withControl bool) error {
 	if err := x.judge(clientRead, want{line: script.ServerLine, missing: NoReply, from: to}); err != nil {
 		return err
 	}
-	if clientEnd.Fault == nil {
+	if clientEnd.Err == nil {
 		return failed(Duplicate, "%s: read %q after the server's line", clientEnd.where, clientEnd.Messages[0].Data)
 	}
-	if clientEnd.Fault.Code != script.CodeEOF {
-		return failed(NoReply, "%s: the end of the stream did not come: %s", clientEnd.where, clientEnd.Fault.Text)
+	if clientEnd.Err.Code != script.CodeEOF {
+		return failed(NoReply, "%s: the end of the stream did not come: %s", clientEnd.where, clientEnd.Err.Text)
 	}
 	if err := x.judge(rest); err != nil {
 		return err
@@ -162,12 +162,12 @@ func (x stream) control(ctx context.Context, server string) (c control, err erro
 	if err := x.opened(opened...); err != nil {
 		return c, err
 	}
-	if connected.Fault == nil {
+	if connected.Err == nil {
 		return c, failed(ControlDelivered, "%s: connected before the rule was there", connected.where)
 	}
-	if x.mode.IsDivertReply() && connected.Fault.Code != script.CodeNothing {
+	if x.mode.IsDivertReply() && connected.Err.Code != script.CodeNothing {
 		return c, failed(ControlDelivered, "%s: got an answer before the rule was there: %s", connected.where,
-			connected.Fault.Text)
+			connected.Err.Text)
 	}
 	c.kill = []pfconf.Flow{x.controlFlow(opened[1].Local)}
 	c.judge = x.silentAt(serverSide, server, "it connected before the rule was there")

@@ -87,17 +87,22 @@ func (t Target) Proves() string {
 }
 
 // Select returns the targets that match one of the patterns (path.Match's: '*', '?',
-// '[…]'), in the order of Targets and Claims; the suite's without a pattern. A pattern that
+// '[…]'), in the order of Targets and Claims; the suite's without a pattern. A pattern chooses
+// claims only when it matches no target of the suite; "*" chooses all of both. A pattern that
 // matches nothing is an error that names what comes nearest.
 func Select(patterns []string) ([]Target, error) {
 	if len(patterns) == 0 {
 		return Targets(), nil
 	}
-	all := append(Targets(), Claims()...)
+	suite := Targets()
+	all := append(suite, Claims()...)
 	wanted := make([]bool, len(all))
 	for _, p := range patterns {
 		found := false
 		for i, t := range all {
+			if i == len(suite) && found && p != "*" {
+				break
+			}
 			ok, err := path.Match(p, t.Name)
 			if err != nil {
 				return nil, &PatternError{p, err}

@@ -96,16 +96,16 @@ func (x *exchange) judgeTeardown(e teardown) error {
 	if e.waiting != nil && len(e.waiting.States) == 0 {
 		return failed(StateMissing, "remote: there is no state of %s while its socket is in TIME_WAIT", x.label())
 	}
-	if e.dropped != nil && e.dropped.Fault != nil && e.dropped.Fault.Code == cantDrop {
+	if e.dropped != nil && e.dropped.Err != nil && e.dropped.Err.Code == cantDrop {
 		// The next cell takes its addresses and ports up again: it binds with SO_REUSEADDR, and
 		// TCP's timestamps tell its packets from old ones (tcp_twsk_unique, net/ipv4/tcp_ipv4.c).
 		e.dropped, e.gone = nil, nil
 	}
-	if e.dropped != nil && e.dropped.Fault != nil {
+	if e.dropped != nil && e.dropped.Err != nil {
 		return failed(StateMissing, "%s: there is no socket in TIME_WAIT to drop: %s", e.dropped.where,
-			e.dropped.Fault.Text)
+			e.dropped.Err.Text)
 	}
-	if e.gone != nil && e.gone.Fault == nil {
+	if e.gone != nil && e.gone.Err == nil {
 		return failed(StateLeft, "%s: the dropped socket is still there, in %s", e.gone.where, e.gone.Text)
 	}
 	if e.after == nil {

@@ -40,9 +40,9 @@ func (r *runner) runTarget(ctx context.Context, t Target) Result {
 	}
 	noPF := res.Verdict == Skip && r.kernel.besides(t)
 	known := res.Verdict == XFail // its detail says why
-
-	// nothing is wrong there
-	if res.Verdict != Pass && !known && res.Reason != NotClaimed && !noPF && !r.opt.NoEvidence {
+	// Nothing is wrong there.
+	fine := res.Verdict == Pass || known || res.Reason == NotClaimed || res.Reason == NotJoined || noPF
+	if !fine && !r.opt.NoEvidence {
 		res.Explanation = r.explain(t, res, p)
 	}
 	if p != nil && (res.Verdict != Pass || r.opt.Transcripts) {
@@ -116,7 +116,7 @@ func (r *runner) runCell(ctx context.Context, t Target) (*testCase, error) {
 	}
 	if c.lockKey != "" && len(p.labels) > 0 {
 		// The next one of this conversation begins without a rule.
-		if left := r.batches.load(ctx, script.Change{Remove: p.labels}); err == nil && left != nil {
+		if left := r.batches.load(ctx, script.RuleChange{Remove: p.labels}); err == nil && left != nil {
 			err = broken(RuleRefused, "remote: the rule is not removed: %v", left)
 		}
 		p.labels = nil
@@ -196,7 +196,7 @@ func (p *testCase) transcript(ctx context.Context) []Transcript {
 	for _, s := range []side{p.local, p.remote} {
 		entries, err := s.host.Log(ctx, p.Session)
 		if err != nil {
-			entries = []script.Entry{{End: "agent", Text: "no transcript: " + err.Error() + "\n"}}
+			entries = []script.Transcript{{End: "agent", Text: "no transcript: " + err.Error() + "\n"}}
 		}
 		for _, e := range entries {
 			all = append(all, Transcript{s.name, e.End, e.Text})

@@ -63,8 +63,8 @@ type Result struct {
 
 // Evidence is what both hosts showed of a cell.
 type Evidence struct {
-	Local  evidence.Cell `json:"local"`
-	Remote evidence.Cell `json:"remote"`
+	Local  evidence.Record `json:"local"`
+	Remote evidence.Record `json:"remote"`
 }
 
 // Transcript is what one endpoint logged.

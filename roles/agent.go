@@ -50,7 +50,7 @@ func runAgent(ctx context.Context, c *call) (int, error) {
 	case *labSettings != "":
 		remote, err := host.StartRemoteAgent(ctx, *labSettings, []string{"agent", "-lab-remote"})
 		if err != nil {
-			opt.Hello.Failed = agent.FaultOf(err)
+			opt.Hello.Failed = agent.ErrorOf(err)
 			break
 		}
 		opt.Hello.NoFamily = remote.Lab.Missing
@@ -77,7 +77,7 @@ func runAgent(ctx context.Context, c *call) (int, error) {
 	opt.Ephemeral = opt.Interface != ""
 	var err error
 	if opt.Domain, err = agent.EnterDomain(*domain); err != nil {
-		opt.Hello.Failed = agent.FaultOf(err)
+		opt.Hello.Failed = agent.ErrorOf(err)
 	}
 	if *remove != "" {
 		defer func() {

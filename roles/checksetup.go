@@ -27,6 +27,7 @@ Exit status: 0 when all is as it must be, 2 otherwise.`,
 		f.StringVar(&o.HostsFile, "hosts", "", "check the hosts in `FILE`, or those of them that REMOTE_SSH names")
 		f.IntVar(&o.Domain, "rdomain", 0, "look at OpenBSD in the routing domain `N` of REMOTE, or of a lab's")
 		kernelFlags(f, &o)
+		filterFlag(f, &o)
 		if err := c.parse(f); err != nil {
 			return exitError, err
 		}

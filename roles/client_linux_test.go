@@ -56,7 +56,7 @@ type role struct {
 }
 
 // start starts the program with these arguments on a host.
-func start(t *testing.T, l *lab.Lab, h lab.Side, args string) *role {
+func start(t *testing.T, l *lab.Lab, h lab.HostName, args string) *role {
 	t.Helper()
 	r := &role{name: args, lines: make(chan string, 64)}
 	r.cmd = exec.Command(filepath.Join(program(t), "pfdivert"), strings.Fields(args)...)

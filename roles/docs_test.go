@@ -65,9 +65,9 @@ func TestReasonsDocumented(t *testing.T) {
 	}
 	slices.Sort(codes)
 	slices.Sort(documented)
-	// What passed user space by needs counters to be explained; a SKIP for want of a claim, or
-	// of permission, needs nothing.
-	bare := []string{"not-rewritten", "not-claimed", "dangerous"}
+	// What passed user space by needs counters to be explained; a SKIP for want of a claim, of joined
+	// packets or of permission, needs nothing.
+	bare := []string{"not-rewritten", "not-claimed", "not-joined", "dangerous"}
 	for _, code := range codes {
 		cause := explain.Explain(explain.Case{Reason: code, Mechanism: explain.DivertReply}).Cause
 		if (cause == "unexplained") != slices.Contains(bare, code) {
@@ -235,33 +235,36 @@ var mayImport = map[string][]string{
 	"pfdivert/matrix": {
 		"matrix/evidence", "matrix/explain", "matrix/injection", "matrix/script", "pfconf",
 	},
-	"pfdivert/matrix/evidence":           {"pfconf"},
-	"pfdivert/matrix/explain":            {"matrix/evidence", "pfconf", "pfconf/need"},
-	"pfdivert/matrix/faults":             {"matrix", "matrix/injection", "pfconf"},
-	"pfdivert/matrix/injection":          nil,
-	"pfdivert/matrix/script":             {"matrix/evidence", "matrix/injection", "pfconf"},
-	"pfdivert/pfconf":                    nil,
-	"pfdivert/pfconf/ipfw":               {"pfconf", "pfconf/program", "pfconf/shared"},
-	"pfdivert/pfconf/need":               nil,
-	"pfdivert/pfconf/netlink":            nil,
-	"pfdivert/pfconf/nft":                {"pfconf", "pfconf/need", "pfconf/netlink", "pfconf/rtnetlink"},
+	"pfdivert/matrix/evidence":  {"pfconf"},
+	"pfdivert/matrix/explain":   {"matrix/evidence", "pfconf", "pfconf/need"},
+	"pfdivert/matrix/faults":    {"matrix", "matrix/injection", "pfconf"},
+	"pfdivert/matrix/injection": nil,
+	"pfdivert/matrix/script":    {"matrix/evidence", "matrix/injection", "pfconf"},
+	"pfdivert/pfconf":           nil,
+	"pfdivert/pfconf/ipfw":      {"pfconf", "pfconf/program", "pfconf/shared"},
+	"pfdivert/pfconf/need":      nil,
+	"pfdivert/pfconf/netlink":   nil,
+	"pfdivert/pfconf/nft": {
+		"pfconf", "pfconf/need", "pfconf/netlink", "pfconf/rtnetlink", "pfconf/xt",
+	},
 	"pfdivert/pfconf/pf":                 {"pfconf", "pfconf/program", "pfconf/shared"},
 	"pfdivert/pfconf/program":            nil,
 	"pfdivert/pfconf/program/replaytest": {"pfconf/program"},
 	"pfdivert/pfconf/rtnetlink":          nil,
 	"pfdivert/pfconf/shared":             nil,
+	"pfdivert/pfconf/xt":                 {"pfconf"},
 	"pfdivert/roles": {
 		"matrix", "matrix/evidence", "matrix/explain", "matrix/faults", "matrix/script", "pfconf",
-		"pfconf/nft", "pfconf/pf", "roles/agent", "roles/evidence", "roles/host", "roles/kernel",
+		"pfconf/nft", "pfconf/pf", "roles/agent", "roles/gather", "roles/host", "roles/kernel",
 		"roles/lab", "roles/lab/bsd", "roles/lab/namespace", "roles/report", "roles/socket",
 		"roles/terminal", "roles/testbed", "roles/twin",
 	},
 	"pfdivert/roles/agent": {
 		"matrix/evidence", "matrix/script", "pfconf", "pfconf/ipfw", "pfconf/need", "pfconf/nft",
-		"pfconf/pf", "pfconf/program", "pfconf/rtnetlink", "roles/evidence", "roles/kernel/splat",
+		"pfconf/pf", "pfconf/program", "pfconf/rtnetlink", "roles/gather", "roles/kernel/splat",
 		"roles/lab/bsd", "roles/lab/inject", "roles/socket", "roles/wire",
 	},
-	"pfdivert/roles/evidence": {
+	"pfdivert/roles/gather": {
 		"matrix/evidence", "pfconf", "pfconf/ipfw", "pfconf/netlink", "pfconf/pf",
 		"pfconf/program", "pfconf/rtnetlink", "pfconf/shared",
 	},

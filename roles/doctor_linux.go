@@ -119,7 +119,7 @@ func runDoctor(ctx context.Context, c *call) (int, error) {
 
 // doctorConfig reads the host, or a file. A file is replayed by another process of this program
 // that has no privilege outside of a namespace; its exit status is returned, with no configuration.
-func doctorConfig(ctx context.Context, c *call, file string) (*twin.Config, int, error) {
+func doctorConfig(ctx context.Context, c *call, file string) (*twin.Snapshot, int, error) {
 	if file == "" {
 		config, err := twin.Read(ctx)
 		if err != nil {
@@ -152,7 +152,7 @@ func doctorConfig(ctx context.Context, c *call, file string) (*twin.Config, int,
 }
 
 // doctorSave writes a snapshot, with the rights of its owner alone.
-func doctorSave(config *twin.Config, file string) (int, error) {
+func doctorSave(config *twin.Snapshot, file string) (int, error) {
 	w, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return exitError, err
@@ -171,7 +171,7 @@ func writeFile(file, text string) error { return os.WriteFile(file, []byte(text)
 
 // doctorPrinter writes what was found.
 type doctorPrinter struct {
-	config *twin.Config
+	config *twin.Snapshot
 	d      *twin.Diagnosis
 }
 
@@ -246,7 +246,7 @@ func (p *doctorPrinter) text(w io.Writer, verbose bool) error {
 }
 
 // receiver says who got a flow.
-func (p *doctorPrinter) receiver(r twin.Result) string {
+func (p *doctorPrinter) receiver(r twin.FlowResult) string {
 	switch r.Reached {
 	case twin.AtSocket:
 		s := p.config.Sockets[r.Socket]

@@ -14,7 +14,7 @@ import (
 	"pfdivert/matrix/evidence"
 	"pfdivert/matrix/explain"
 	"pfdivert/pfconf"
-	gather "pfdivert/roles/evidence"
+	"pfdivert/roles/gather"
 	"pfdivert/roles/terminal"
 )
 
@@ -130,7 +130,7 @@ func judge(s *gather.Survey) *diagnosis {
 			about += " in " + firewall
 		}
 		before := len(d.Found)
-		add(about, explain.Problems(explain.Host{Cell: c.Cell, Remote: true}, firewall))
+		add(about, explain.Problems(explain.HostFacts{Record: c.Cell, Remote: true}, firewall))
 		if len(d.Found) == before {
 			d.Found = append(d.Found, ailment{Level: levelOK, About: about})
 		}
@@ -139,11 +139,11 @@ func judge(s *gather.Survey) *diagnosis {
 }
 
 // hostOf is the host as a rule's packets of a family meet it, with the queues that are open.
-func hostOf(s *gather.Survey, rule evidence.Diversion, f pfconf.Family) explain.Host {
-	h := explain.Host{Remote: true}
+func hostOf(s *gather.Survey, rule evidence.Diversion, f pfconf.Family) explain.HostFacts {
+	h := explain.HostFacts{Remote: true}
 	for _, c := range s.Cells {
 		if c.Family == f && c.Mark == rule.Mark {
-			h.Cell = c.Cell
+			h.Record = c.Cell
 		}
 	}
 	h.Sockets = s.Queues

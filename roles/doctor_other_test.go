@@ -9,7 +9,7 @@ import (
 
 	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
-	gather "pfdivert/roles/evidence"
+	"pfdivert/roles/gather"
 )
 
 // TestUnseenIsNotOK: of a rule whose sockets are not known doctor says that they are not seen, and

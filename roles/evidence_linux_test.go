@@ -30,7 +30,7 @@ func looked(t *testing.T, opt matrix.Options, plan matrix.Plan, names ...string)
 }
 
 // answer returns what a host said to the command that begins so.
-func answer(c evidence.Cell, command string) string {
+func answer(c evidence.Record, command string) string {
 	for _, a := range c.Answers {
 		if strings.HasPrefix(a.Command, command) {
 			return a.Text
@@ -39,7 +39,7 @@ func answer(c evidence.Cell, command string) string {
 	return "not asked: " + command
 }
 
-func moved(c evidence.Cell, name string) int64 {
+func moved(c evidence.Record, name string) int64 {
 	for _, m := range c.Moved {
 		if m.Name == name {
 			return m.By
@@ -75,7 +75,7 @@ func TestEvidence(t *testing.T) {
 		if name == tcp6 {
 			loopback = "::1"
 		}
-		if !slices.ContainsFunc(e.Remote.Sockets, func(s evidence.Socket) bool {
+		if !slices.ContainsFunc(e.Remote.Sockets, func(s evidence.SocketEntry) bool {
 			return s.Local.Addr().String() == loopback && s.State != "closed"
 		}) {
 			t.Errorf("%s: the server's open socket is not among %+v", name, e.Remote.Sockets)
@@ -117,7 +117,7 @@ func TestEvidence(t *testing.T) {
 	if moved(udpSeen.Remote, "Ip: InAddrErrors") == 0 || moved(tcpSeen.Remote, "Ip6: InNoRoutes") == 0 {
 		t.Errorf("the drops were not counted: %+v", udpSeen.Remote.Moved)
 	}
-	if !slices.ContainsFunc(tcpSeen.Local.Sockets, func(s evidence.Socket) bool { return s.State == "SYN_SENT" }) {
+	if !slices.ContainsFunc(tcpSeen.Local.Sockets, func(s evidence.SocketEntry) bool { return s.State == "SYN_SENT" }) {
 		t.Errorf("the client's SYN is not seen: %+v", tcpSeen.Local.Sockets)
 	}
 }
@@ -152,7 +152,7 @@ func TestEvidenceOfReplies(t *testing.T) {
 	if len(remote.States) != 1 || remote.States[0].Mark == 0 {
 		t.Errorf("states %+v", remote.States)
 	}
-	if !slices.ContainsFunc(remote.Sockets, func(s evidence.Socket) bool {
+	if !slices.ContainsFunc(remote.Sockets, func(s evidence.SocketEntry) bool {
 		return s.Proto == "udp" && s.State != "closed" && s.Remote.IsValid()
 	}) {
 		t.Errorf("the client's socket is not among %+v", remote.Sockets)

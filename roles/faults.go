@@ -42,6 +42,8 @@ func runFaults(ctx context.Context, c *call) (int, error) {
 	f := c.flags()
 	list := f.Bool("list", false, "list the faults and what is broken")
 	name := f.String("only", "", "break the lab with the fault `NAME` only")
+	o := c.testbed()
+	filterFlag(f, &o)
 	keep := f.Bool("keep", false, "leave the lab of -only open for a shell")
 	if err := c.parse(f); err != nil {
 		return exitError, err
@@ -69,6 +71,13 @@ func runFaults(ctx context.Context, c *call) (int, error) {
 		return exitError, terminal.WithHint(fmt.Errorf("the fault %s is none of this system's", *name),
 			"'pfdivert faults -list' shows the systems of each")
 	}
+	if err := testbed.ValidFilter(o.Filter); err != nil {
+		return exitError, err
+	}
+	if o.Filter == testbed.FilterAll {
+		return exitError, terminal.WithHint(errors.New("-filter all: faults are run with one filter"),
+			"-filter xt")
+	}
 	if *keep && *name == "" {
 		return exitError, terminal.WithHint(errors.New("-keep leaves one lab open"), "name the fault with -only")
 	}
@@ -76,7 +85,7 @@ func runFaults(ctx context.Context, c *call) (int, error) {
 		// A terminal's interrupts are for the shell in the lab.
 		ctx = context.WithoutCancel(ctx)
 	}
-	return c.playFaults(ctx, all, *keep)
+	return c.playFaults(ctx, all, o, *keep)
 }
 
 func namedFault(all []faults.Fault, name string) (faults.Fault, error) {
@@ -100,7 +109,7 @@ func (c *call) listFaults(all []faults.Fault) error {
 }
 
 // playFaults breaks a lab with each fault and prints what the targets said.
-func (c *call) playFaults(ctx context.Context, all []faults.Fault, keep bool) (int, error) {
+func (c *call) playFaults(ctx context.Context, all []faults.Fault, o testbed.Options, keep bool) (int, error) {
 	start := time.Now()
 	total := report.NewFaultTable(c.Out, all)
 	for i, f := range all {
@@ -112,7 +121,7 @@ func (c *call) playFaults(ctx context.Context, all []faults.Fault, keep bool) (i
 		parts := testbed.LabParts(runtime.GOOS, targets)
 		var judged []faults.Judgement
 		for j, part := range parts {
-			err := c.inBrokenLab(ctx, f, part, change, func(p *testbed.Pair, some []faults.Judgement) error {
+			err := c.inBrokenLab(ctx, f, o, part, change, func(p *testbed.Pair, some []faults.Judgement) error {
 				if judged = append(judged, some...); j < len(parts)-1 {
 					return nil
 				}
@@ -152,9 +161,8 @@ func slowLab(f faults.Fault, alone bool) ([]matrix.Target, func(*matrix.Options)
 
 // inBrokenLab runs the targets in a lab that is broken so. The lab is gone when look
 // has seen it.
-func (c *call) inBrokenLab(ctx context.Context, f faults.Fault, targets []matrix.Target, change func(*matrix.Options),
-	look func(*testbed.Pair, []faults.Judgement) error) error {
-	o := c.testbed()
+func (c *call) inBrokenLab(ctx context.Context, f faults.Fault, o testbed.Options, targets []matrix.Target,
+	change func(*matrix.Options), look func(*testbed.Pair, []faults.Judgement) error) error {
 	o.Single, o.Wait = f.Single, labPatience
 	o.PF = slices.ContainsFunc(targets, matrix.Target.NeedsPF)
 	p, err := testbed.ReachLab(ctx, o)
@@ -162,6 +170,7 @@ func (c *call) inBrokenLab(ctx context.Context, f faults.Fault, targets []matrix
 		return err
 	}
 	defer p.Close()
+	p.Options.Filter = pfconf.Engine(o.Filter)
 	change(&p.Options)
 	judged, err := judgeFault(ctx, p, f, targets)
 	if err == nil {
@@ -184,7 +193,7 @@ func judgeFault(ctx context.Context, p *testbed.Pair, f faults.Fault,
 	if err == nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	var fault *script.Fault
+	var fault *script.Error
 	if errors.As(err, &fault) && fault.Code == script.CodeUnsupported {
 		for _, t := range targets { // none was run
 			results[t.Name] = matrix.Result{Name: t.Name, Verdict: matrix.Skip, Reason: matrix.NoFeature,

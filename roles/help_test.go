@@ -94,9 +94,9 @@ func TestTell(t *testing.T) {
 		{errors.New("it broke"), "error: it broke\n"},
 		{fmt.Errorf("run: %w", terminal.WithHint(errors.New("it broke"), "fix it")),
 			"error: run: it broke\nhint: fix it\n"},
-		{fmt.Errorf("local: %w", &script.Fault{Code: "EPERM", Text: "not allowed", Hint: "be root"}),
+		{fmt.Errorf("local: %w", &script.Error{Code: "EPERM", Text: "not allowed", Hint: "be root"}),
 			"error: local: not allowed\nhint: be root\n"},
-		{&script.Fault{Text: "it broke"}, "error: it broke\n"},
+		{&script.Error{Text: "it broke"}, "error: it broke\n"},
 		{&matrix.NoTargetError{Pattern: "x", Nearest: "y"},
 			"error: no target matches \"x\"\nhint: the nearest is y; 'pfdivert list' shows all\n"},
 	} {

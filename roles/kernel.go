@@ -23,6 +23,12 @@ func kernelFlags(f *flag.FlagSet, o *testbed.Options) {
 	f.IntVar(&o.CPUs, "cpus", 1, "the kernel's machine has `N` processors")
 }
 
+// filterFlag is how a Linux kernel is given the rules.
+func filterFlag(f *flag.FlagSet, o *testbed.Options) {
+	f.StringVar(&o.Filter, "filter", "", "give a Linux kernel the rules by `WAY`: nft (as without it), xt, xt-legacy; all: "+
+		"side by side")
+}
+
 var initramfsRole = Role{
 	Name: "initramfs", Usage: "-o FILE [-kernel IMAGE] [-modules DIR]",
 	Summary: "write an initramfs that tests the kernel that boots it",

@@ -35,10 +35,10 @@ func runLab(ctx context.Context, c *call) (int, error) {
 	if err := c.parse(f); err != nil {
 		return exitError, err
 	}
-	if h := lab.Side(*where); h != lab.Local && h != lab.Remote {
+	if h := lab.HostName(*where); h != lab.Local && h != lab.Remote {
 		return exitError, terminal.WithHint(fmt.Errorf("the lab has no host %q", *where), "-host local or -host remote")
 	}
 	return lab.Run(ctx, []string{"lab"}, lab.RunOptions{
-		Config: lab.Config{Single: *single}, Host: lab.Side(*where), Command: f.Args(), Quiet: *quiet,
+		Config: lab.Config{Single: *single}, Host: lab.HostName(*where), Command: f.Args(), Quiet: *quiet,
 	}, std)
 }

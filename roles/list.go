@@ -47,5 +47,5 @@ Exit status: 0, or 2 when a pattern matches no target.`,
 // claimsHeading is above the claims, which a run includes only by pattern.
 const claimsHeading = `
 What manuals say of packets that are handed to user space, and of translated connections;
-'pfdivert run '*-divert-*' '*-natlook-*' '*-redirect-*' 'inet-to-*' 'inet6-to-*'' runs these:
+'pfdivert run '*-divert-*' '*-natlook-*' '*-redirect-*' '*-queue-*' 'inet-to-*' 'inet6-to-*'' runs these:
 `

@@ -26,7 +26,7 @@ cat >"$out" <<'END'
 #!/bin/sh
 case $* in
 "list -names") echo inet-args-tcp-to; exit;;
-"list -names *-divert-* *-natlook-* *-redirect-* inet-to-* inet6-to-*") echo inet-divert-no-loop-in; exit;;
+"list -names *-divert-* *-natlook-* *-redirect-* *-queue-* inet-to-* inet6-to-*") echo inet-divert-no-loop-in; exit;;
 esac
 for v in LOCAL_ADDR REMOTE_ADDR FAKE_ADDR LOCAL_ADDR6 REMOTE_ADDR6 FAKE_ADDR6 REMOTE_SSH SUDO KTRACE SSH_OPTIONS; do
 	eval "echo \"$v=\$$v\""
@@ -131,7 +131,7 @@ func TestMakefile(t *testing.T) {
 			out, err = run(nil, "list")
 			expect(out, err, "called with list")
 			out, err = run(nil, "claims")
-			expect(out, err, "called with run *-divert-* *-natlook-* *-redirect-* inet-to-* inet6-to-*")
+			expect(out, err, "called with run *-divert-* *-natlook-* *-redirect-* *-queue-* inet-to-* inet6-to-*")
 
 			kyua := filepath.Join(dir, "bin", "kyua")
 			if err := os.MkdirAll(filepath.Dir(kyua), 0o777); err != nil {

@@ -24,7 +24,7 @@ func init() { sshtest.Main() }
 // network is LOCAL and REMOTE, each with a network, users and files of its own,
 // and sshd on REMOTE. On LOCAL a user without privilege runs the program.
 type network struct {
-	local, remote *sshtest.Host
+	local, remote *sshtest.Server
 	program       string
 	was           string // state of both hosts before the first run
 }
@@ -83,7 +83,7 @@ func startNetwork(t testing.TB) *network {
 		}
 	}
 	root(t, n.local, fmt.Sprintf("ip link add ether0 type veth peer name ether0 netns %d", n.remote.PID))
-	for i, h := range []*sshtest.Host{n.local, n.remote} {
+	for i, h := range []*sshtest.Server{n.local, n.remote} {
 		// Without addresses of its own making, which come and go at their own pace.
 		root(t, h, fmt.Sprintf(`ip link set ether0 addrgenmode none
 			ip link set lo up
@@ -102,7 +102,7 @@ func (n *network) settle(t testing.TB) {
 	t.Helper()
 	for end := time.Now().Add(putBack); ; time.Sleep(5 * time.Millisecond) {
 		routes := ""
-		for _, h := range []*sshtest.Host{n.local, n.remote} {
+		for _, h := range []*sshtest.Server{n.local, n.remote} {
 			routes += root(t, h, "ip route show table all; ip -6 route show table all")
 		}
 		if !strings.Contains(routes, "linkdown") && strings.Contains(routes, "local fd00:77:1::1 ") &&
@@ -116,7 +116,7 @@ func (n *network) settle(t testing.TB) {
 }
 
 // in is a command on a host, as root unless enter, options of nsenter(1), say otherwise.
-func in(ctx context.Context, h *sshtest.Host, enter []string, args ...string) *exec.Cmd {
+func in(ctx context.Context, h *sshtest.Server, enter []string, args ...string) *exec.Cmd {
 	all := append([]string{"-t", fmt.Sprint(h.PID), "-m", "-n"}, enter...)
 	cmd := exec.CommandContext(ctx, "nsenter", append(append(all, "--"), args...)...)
 	cmd.Dir = "/"
@@ -126,7 +126,7 @@ func in(ctx context.Context, h *sshtest.Host, enter []string, args ...string) *e
 }
 
 // root has root run a script on a host and gives what it says.
-func root(t testing.TB, h *sshtest.Host, script string) string {
+func root(t testing.TB, h *sshtest.Server, script string) string {
 	t.Helper()
 	out, err := in(context.Background(), h, nil, "sh", "-ec", script).CombinedOutput()
 	if err != nil {
@@ -199,7 +199,7 @@ func (n *network) state(t testing.TB) string {
 // processes are those in the networks of both hosts, but for the two with which they began.
 func (n *network) processes(t testing.TB) (all []string) {
 	t.Helper()
-	for _, h := range []*sshtest.Host{n.local, n.remote} {
+	for _, h := range []*sshtest.Server{n.local, n.remote} {
 		own, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", h.PID))
 		if err != nil {
 			t.Fatal(err)

@@ -28,7 +28,8 @@ const labPatience = 10 * time.Minute
 var orchestratorRole = Role{
 	Name: "run", Usage: "[FLAGS] [PATTERN...]", Summary: "run the targets that match, or all, and judge the kernel",
 	Help: `Patterns are names of targets with '*', '?' and '[...]'; 'pfdivert list' shows
-the names. Without REMOTE_SSH the targets run between two hosts that are made on
+the names. One that matches no target of the suite chooses claims, and '*' is all of
+both. Without REMOTE_SSH the targets run between two hosts that are made on
 this machine: network namespaces on Linux, routing domains on OpenBSD, jails on
 FreeBSD. The BSDs' take root: SUDO, or start it as root.
 
@@ -96,12 +97,13 @@ func runTargets(ctx context.Context, c *call) (int, error) {
 	}
 	f.StringVar(&o.HostsFile, "hosts", "", "test the hosts in `FILE` at once, or those of them that REMOTE_SSH names")
 	kernelFlags(f, &o.Options)
+	filterFlag(f, &o.Options)
 	f.StringVar(&o.out, "o", "", "keep each target's transcripts (and traces) in the folder `DIR`")
 	f.IntVar(&o.parallel, "parallel", 0, "play at most `N` targets at the same time; 0: all")
 	f.BoolVar(&o.Single, "single", false, "one LOCAL and one FAKE address per family in the lab, as OpenBSD's suite has them")
 	f.BoolVar(&o.Keep, "keep", false, "leave the program on the remote host, in ~/.cache/pfdivert, for later runs")
 	f.IntVar(&o.Domain, "rdomain", 0, "test OpenBSD in the routing domain `N` of REMOTE, or of a lab's")
-	f.BoolVar(&o.verbose, "v", false, "say how many round trips to the hosts there were")
+	f.BoolVar(&o.verbose, "v", false, "list the claims that no manual makes, and say how many round trips to the hosts there were")
 	f.BoolVar(&o.regress, "regress", false, "print the lines of OpenBSD's bsd.regress.mk")
 	f.Func("as", asUsage, func(s string) (err error) {
 		o.as, err = readerOf(s)
@@ -189,6 +191,7 @@ func (c *call) playRun(ctx context.Context, targets []matrix.Target, o runFlags)
 		to.text = c.Err
 	}
 	to.style = report.StyleOf(to.text, c.Getenv)
+	to.style.Claims = o.verbose
 
 	if c.Getenv("REMOTE_SSH") == "" && o.HostsFile == "" && o.Kernel == "" {
 		if why := noLab(runtime.GOOS, os.Geteuid(), o.Sudo); why != "" {
@@ -290,6 +293,7 @@ func (c *call) runOn(ctx context.Context, beds []*testbed.Testbed, targets []mat
 	}
 	ended := make([]time.Time, len(beds))
 	left := testbed.Each(beds, func(b *testbed.Testbed) error {
+		defer b.Turn()()
 		ended[b.Index] = time.Now()
 		if errs[b.Index] != nil {
 			return nil

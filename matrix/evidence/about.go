@@ -59,7 +59,7 @@ func (a About) ports() []uint16 {
 
 // Socket reports whether a socket could belong to the cell: it has one of its
 // ports, or takes all packets of its protocol.
-func (a About) Socket(s Socket) bool {
+func (a About) Socket(s SocketEntry) bool {
 	if a.Divert != 0 && s.Proto == ProtoDivert {
 		return s.Local.Port() == a.Divert
 	}
@@ -75,9 +75,9 @@ func (a About) Socket(s Socket) bool {
 }
 
 // Complete reports whether each of the cell's own sockets is among these.
-func (a About) Complete(some []Socket) bool {
+func (a About) Complete(some []SocketEntry) bool {
 	for _, p := range a.Ports {
-		if p != a.Divert && !slices.ContainsFunc(some, func(s Socket) bool { return s.Local.Port() == p }) {
+		if p != a.Divert && !slices.ContainsFunc(some, func(s SocketEntry) bool { return s.Local.Port() == p }) {
 			return false
 		}
 	}

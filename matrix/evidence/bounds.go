@@ -16,14 +16,15 @@ const (
 const MaxPackets = 256
 
 // Bound cuts what is more than a person would read, as a host with thousands of rules has it, or a
-// hostile one sends it. What was left out is said where it was.
-func (c *Cell) Bound() {
+// hostile one sends it. What was left out is said where it was, and makes it half a look: see Cut.
+func (c *Record) Bound() {
 	left := maxTexts
 	texts := func(all ...*string) {
 		for _, s := range all {
 			n := min(len(*s), maxText, left)
 			left -= n
 			if n < len(*s) {
+				c.Cut = true
 				*s = fmt.Sprintf("%s\n(%d bytes more were left out)", (*s)[:n], len(*s)-n)
 			}
 		}
@@ -66,6 +67,7 @@ func (c *Cell) Bound() {
 		texts(&c.Moved[i].Name)
 	}
 	c.Missing = append(c.Missing, lost...)
+	c.Cut = c.Cut || len(lost) > 0
 }
 
 // first returns the first ones, and notes how many were left out.

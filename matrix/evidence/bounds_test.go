@@ -10,18 +10,18 @@ import (
 // TestBoundCell: whatever a host shows, what is kept of it is bounded, and what was left out is
 // said.
 func TestBoundCell(t *testing.T) {
-	const many, long = 5000, 1 << 20
-	text, data := strings.Repeat("x", long), make([]byte, long)
-	c := Cell{
-		Rules: make([]Rule, many), States: make([]pfconf.State, many), Sockets: make([]Socket, many),
+	const many, length = 5000, 1 << 20
+	text, data := strings.Repeat("x", length), make([]byte, length)
+	c := Record{
+		Rules: make([]FilterRule, many), States: make([]pfconf.State, many), Sockets: make([]SocketEntry, many),
 		Answers: make([]Answer, many),
 		Moved:   make([]Moved, many), Errors: make([]string, many), Packets: make([]Packet, many),
 		Missing: make([]string, many),
 	}
 	for i := range many {
-		c.Rules[i] = Rule{Label: text, Text: text}
+		c.Rules[i] = FilterRule{Label: text, Text: text}
 		c.States[i] = pfconf.State{Phase: text, Label: text, ID: text, Interface: text}
-		c.Sockets[i] = Socket{Proto: text, State: text, Text: text}
+		c.Sockets[i] = SocketEntry{Proto: text, State: text, Text: text}
 		c.Answers[i] = Answer{text, text}
 		c.Moved[i].Name, c.Errors[i], c.Missing[i] = text, text, text
 		c.Packets[i] = Packet{Interface: text, Direction: text, Data: data}
@@ -62,10 +62,18 @@ func TestBoundCell(t *testing.T) {
 			t.Errorf("that %s were left out is not said", what)
 		}
 	}
-	small := Cell{Rules: []Rule{{Label: "l", Text: "r"}}, Answers: []Answer{{"c", strings.Repeat("x", maxText)}},
+	if !c.Cut {
+		t.Error("what was cut is a whole look")
+	}
+	long := Record{Answers: []Answer{{"c", strings.Repeat("x", maxText+1)}}}
+	if long.Bound(); !long.Cut {
+		t.Error("an answer that was cut is a whole one")
+	}
+	small := Record{Rules: []FilterRule{{Label: "l", Text: "r"}},
+		Answers: []Answer{{"c", strings.Repeat("x", maxText)}},
 		Packets: make([]Packet, MaxPackets)}
 	small.Bound()
-	if len(small.Missing) > 0 || len(small.Answers[0].Text) != maxText || small.Rules[0].Text != "r" {
+	if small.Cut || len(small.Missing) > 0 || len(small.Answers[0].Text) != maxText || small.Rules[0].Text != "r" {
 		t.Errorf("what is not too much was cut: %q", small.Missing)
 	}
 }

@@ -29,7 +29,7 @@ const (
 // packets have a header of each kind that is read.
 var packets = []struct {
 	name, data string
-	link       Link
+	link       LinkType
 	want       Decoded // Same is not compared
 	payload    string
 }{
@@ -113,7 +113,7 @@ func TestDecode(t *testing.T) {
 // all else.
 func TestDecodeSame(t *testing.T) {
 	const packet = "4500 0023 1234 0000 40 11 5678 0ac00002 0ad00002" + udp
-	same := func(data string, link Link) string { return Decode(Packet{Link: link, Data: unhex(t, data)}).Same }
+	same := func(data string, link LinkType) string { return Decode(Packet{Link: link, Data: unhex(t, data)}).Same }
 	want := same(packet, LinkRaw)
 	for _, other := range []string{strings.Replace(packet, " 40 11 5678", " 3f 11 abcd", 1),
 		strings.Replace(packet, "abcd", "0000", 1)} {
@@ -149,7 +149,7 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Add([]byte(nil), uint16(0), -1)
 	f.Fuzz(func(t *testing.T, data []byte, link uint16, length int) {
-		for _, l := range []Link{Link(link), LinkEthernet, LinkRaw, LinkPflog} {
+		for _, l := range []LinkType{LinkType(link), LinkEthernet, LinkRaw, LinkPflog} {
 			check(t, Packet{Link: l, Data: data, Length: length})
 		}
 	})

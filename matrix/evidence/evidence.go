@@ -1,6 +1,6 @@
 // Package evidence has what a host shows of a test case, as values: its rules with their counters,
 // states, sockets, routes, protocol counters and captured packets. Nothing here asks a host; the
-// agent gathers evidence with package roles/evidence.
+// agent gathers evidence with package roles/gather.
 package evidence
 
 import (
@@ -10,11 +10,11 @@ import (
 	"pfdivert/pfconf"
 )
 
-// Cell is what one host showed of one cell before the cell was closed.
-type Cell struct {
-	Rules   []Rule         `json:"rules,omitempty"` // REMOTE's only
+// Record is what one host showed of one cell before the cell was closed.
+type Record struct {
+	Rules   []FilterRule   `json:"rules,omitempty"` // REMOTE's only
 	States  []pfconf.State `json:"states,omitempty"`
-	Sockets []Socket       `json:"sockets,omitempty"`
+	Sockets []SocketEntry  `json:"sockets,omitempty"`
 	// Answers are to the questions about addresses and routes that matter for the cell.
 	Answers []Answer `json:"answers,omitempty"`
 	// Moved are the protocol counters of the whole host that are not what they were when the
@@ -27,22 +27,22 @@ type Cell struct {
 	// Missing says what could not be asked, and why: what is absent above was not
 	// there, unless it is named here.
 	Missing []string `json:"missing,omitempty"`
-	// Cut: the host did not answer all questions in time, or none. What is absent above may have
-	// been there.
+	// Cut: the host did not answer all questions in time, or none, or showed more than is kept.
+	// What is absent above may have been there.
 	Cut bool `json:"cut,omitempty"`
 }
 
-// Rule is a rule as the packet filter shows it, and its counters before the
+// FilterRule is a rule as the packet filter shows it, and its counters before the
 // cell's packets were sent and after.
-type Rule struct {
+type FilterRule struct {
 	Label  string           `json:"label"`
 	Text   string           `json:"text"`
 	Before *pfconf.Counters `json:"before,omitempty"`
 	After  *pfconf.Counters `json:"after,omitempty"`
 }
 
-// Socket is a line of a host's table of sockets.
-type Socket struct {
+// SocketEntry is a line of a host's table of sockets.
+type SocketEntry struct {
 	Proto  string         `json:"proto"` // "tcp", "udp", "raw 254", "icmp", "divert"
 	Local  netip.AddrPort `json:"local,omitzero"`
 	Remote netip.AddrPort `json:"remote,omitzero"`
@@ -69,19 +69,19 @@ type Packet struct {
 	// Direction is "in" or "out" as the host sees it, "" where the system does not tell.
 	Direction string `json:"direction,omitempty"`
 	// Link says what Data begins with: LinkEthernet, LinkRaw or LinkPflog.
-	Link Link `json:"link"`
+	Link LinkType `json:"link"`
 	// Data is the beginning of the packet, Length its length on the wire in bytes.
 	Data   []byte `json:"data"`
 	Length int    `json:"length"`
 }
 
-// Link is a link type by its number in pcap files
+// LinkType is a link type by its number in pcap files
 // (https://www.tcpdump.org/linktypes.html).
-type Link uint16
+type LinkType uint16
 
 // The link types.
 const (
-	LinkEthernet Link = 1
-	LinkRaw      Link = 101 // begins with the IP header
-	LinkPflog    Link = 117
+	LinkEthernet LinkType = 1
+	LinkRaw      LinkType = 101 // begins with the IP header
+	LinkPflog    LinkType = 117
 )

@@ -9,7 +9,7 @@ import (
 // blocks returns the rules of a BSD's own filters that have dropped packets of the family since
 // they were loaded, as the filters show them: of ipfw "NUMBER PACKETS BYTES deny …", of pf "@N
 // block …" and a line with what it counted.
-func (h *Host) blocks(v6 bool) []string {
+func (h *HostFacts) blocks(v6 bool) []string {
 	other := " inet6 "
 	if v6 {
 		other = " inet "

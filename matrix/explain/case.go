@@ -39,7 +39,7 @@ type Case struct {
 	Proto               pfconf.Proto
 	Mechanism           Mechanism
 	Answered            bool // something comes back to the client
-	Local, Remote       Host
+	Local, Remote       HostFacts
 	LocalAddr           netip.Addr
 	RemoteAddr          netip.Addr
 	Fake                netip.Addr
@@ -127,8 +127,8 @@ func (c *Case) ruleLacks(words string) bool {
 }
 
 // listeners are the sockets on REMOTE that a divert-to rule could deliver to.
-func (c *Case) listeners() []evidence.Socket {
-	var all []evidence.Socket
+func (c *Case) listeners() []evidence.SocketEntry {
+	var all []evidence.SocketEntry
 	for _, s := range c.Remote.Sockets {
 		if s.Proto == "tcp" && s.State == "LISTEN" || s.Proto == "udp" && !s.Remote.IsValid() && s.State != "closed" {
 			all = append(all, s)
@@ -139,7 +139,7 @@ func (c *Case) listeners() []evidence.Socket {
 
 // named reports whether one of them is where the rule says.
 func (c *Case) named() bool {
-	return slices.ContainsFunc(c.listeners(), func(s evidence.Socket) bool {
+	return slices.ContainsFunc(c.listeners(), func(s evidence.SocketEntry) bool {
 		a := s.Local.Addr()
 		return s.Local.Port() == c.Divert.Port() && (a == c.Divert.Addr() || a.IsUnspecified())
 	})
@@ -148,15 +148,15 @@ func (c *Case) named() bool {
 // socketsKnown reports whether REMOTE could be asked for its sockets.
 func (c *Case) socketsKnown() bool { return c.known() && c.Remote.socketsKnown() }
 
-func (h *Host) socketsKnown() bool {
+func (h *HostFacts) socketsKnown() bool {
 	return !slices.ContainsFunc(h.Missing, func(m string) bool {
 		return strings.HasPrefix(m, "sockets") || strings.HasPrefix(m, "local: ") || strings.HasPrefix(m, "remote: ")
 	})
 }
 
 // queues are the divert sockets and netfilter queues that the cell's rules can hand packets to.
-func (c *Case) queues() []evidence.Socket {
-	var all []evidence.Socket
+func (c *Case) queues() []evidence.SocketEntry {
+	var all []evidence.SocketEntry
 	for _, s := range c.Remote.Sockets {
 		if s.Proto == "divert" {
 			all = append(all, s)
@@ -180,7 +180,7 @@ var ofQueue = regexp.MustCompile(`(?:queue-|divert-packet port |divert |tee )(\d
 // heard reports whether someone is known to listen there, and unheard that it is known that no one
 // does.
 func (c *Case) heard() bool {
-	return slices.ContainsFunc(c.queues(), func(s evidence.Socket) bool {
+	return slices.ContainsFunc(c.queues(), func(s evidence.SocketEntry) bool {
 		return c.queue() == 0 || s.Local.Port() == 0 || s.Local.Port() == c.queue()
 	})
 }
@@ -188,7 +188,7 @@ func (c *Case) unheard() bool { return c.socketsKnown() && !c.heard() }
 
 // stuck reports whether a netfilter queue still has all packets that were ever handed to it.
 func (c *Case) stuck() bool {
-	return slices.ContainsFunc(c.queues(), func(s evidence.Socket) bool {
+	return slices.ContainsFunc(c.queues(), func(s evidence.SocketEntry) bool {
 		var waiting, lost, lostBySocket, last int
 		n, _ := fmt.Sscanf(s.Text,
 			"netfilter queue, %d waiting, dropped %d by the full queue and %d by the full socket, last id %d", &waiting, &lost, &lostBySocket, &last)
@@ -204,7 +204,7 @@ func (c *Case) bypasses() bool {
 
 // anotherMatched reports whether a rule matched that is not the first of the cell's.
 func (c *Case) anotherMatched() bool {
-	return len(c.Remote.Rules) > 1 && slices.ContainsFunc(c.Remote.Rules[1:], func(r evidence.Rule) bool {
+	return len(c.Remote.Rules) > 1 && slices.ContainsFunc(c.Remote.Rules[1:], func(r evidence.FilterRule) bool {
 		return r.After != nil && r.After.Matched+r.After.States > 0
 	})
 }
@@ -326,7 +326,7 @@ func (c *Case) filler(cause *Cause) *strings.Replacer {
 	if n := c.queue(); n != 0 {
 		queue = fmt.Sprint(n)
 	}
-	mtu := func(h *Host, host string) string {
+	mtu := func(h *HostFacts, host string) string {
 		n := "unknown"
 		if h.mtu() != 0 {
 			n = fmt.Sprint(h.mtu())

@@ -10,7 +10,7 @@ type Cause struct {
 	Firewalls []string
 	// Host looks at a host alone: at REMOTE, or at LOCAL with OnLocal. nil: the host
 	// does not matter.
-	Host    func(*Host) bool
+	Host    func(*HostFacts) bool
 	OnLocal bool
 	// Chains are those of someone else's packet filter that do it: the host has one of them at
 	// least. nil: chains do not matter. {RULES} stands for those that it has.
@@ -47,7 +47,7 @@ func (c *Cause) fits(k *Case) bool {
 }
 
 // onHost reports whether the host has what the cause needs of it.
-func (c *Cause) onHost(h *Host) bool {
+func (c *Cause) onHost(h *HostFacts) bool {
 	return (c.Host == nil || c.Host(h)) && (c.Chains == nil || len(h.having(c.Chains)) > 0)
 }
 

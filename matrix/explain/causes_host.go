@@ -39,7 +39,7 @@ var hostCauses = []Cause{
 	},
 	{
 		Code: "fake-owned",
-		Host: func(h *Host) bool {
+		Host: func(h *HostFacts) bool {
 			text, ok := h.answer("ip addr show to ", "")
 			return ok && text != "(none)"
 		},
@@ -50,7 +50,7 @@ var hostCauses = []Cause{
 	},
 	{
 		Code: "inet6-disabled", Firewalls: linux,
-		Host: func(h *Host) bool {
+		Host: func(h *HostFacts) bool {
 			return h.nicSysctl("ipv6", "disable_ipv6") == "1" || h.sysctl("net.ipv6.conf.lo.disable_ipv6") == "1"
 		},
 		Cell: func(c *Case) bool { return c.v6() && (c.diverted() || c.is("socket-failed", "fence-lost")) },
@@ -115,7 +115,7 @@ var hostCauses = []Cause{
 		Cell: func(c *Case) bool {
 			return (c.Local.Cut || c.Remote.Cut) && !c.is("local-route", "kernel-splat", "known-failure-passed")
 		},
-		Advice: anywhere("the hosts were not looked at in full: one is too slow, or can't be asked, and half a look names no cause",
+		Advice: anywhere("the hosts were not looked at in full: one is too slow, can't be asked, or shows more than is kept, and half a look names no cause",
 			"uptime, on both hosts", "run the target alone: pfdivert run NAME"),
 	},
 }

@@ -49,7 +49,7 @@ var routeCauses = []Cause{
 	},
 	{
 		Code: "own-traffic-diverted", Firewalls: linux, Maybe: true,
-		Host:   (*Host).localDefault,
+		Host:   (*HostFacts).localDefault,
 		Chains: []chains{at("output", "mark set")},
 		Cell:   func(c *Case) bool { return c.fromFake() },
 		Advice: anywhere("REMOTE diverts what its own proxy sends: a rule marks it on its way out, and in table {TABLE} all addresses are local, so it comes back ({RULES})",
@@ -65,7 +65,7 @@ var routeCauses = []Cause{
 	},
 	{
 		Code: "no-policy-rule", Firewalls: linux,
-		Host: func(h *Host) bool {
+		Host: func(h *HostFacts) bool {
 			rules, known := h.diverting()
 			return known && len(rules) == 0
 		},
@@ -75,7 +75,7 @@ var routeCauses = []Cause{
 	},
 	{
 		Code: "mark-mismatch", Firewalls: linux,
-		Host: func(h *Host) bool {
+		Host: func(h *HostFacts) bool {
 			rules, known := h.diverting()
 			mark := h.mark()
 			return known && mark != 0 && len(rules) > 0 && !slices.ContainsFunc(rules,
@@ -87,7 +87,7 @@ var routeCauses = []Cause{
 	},
 	{
 		Code: "no-local-route", Firewalls: linux,
-		Host: func(h *Host) bool {
+		Host: func(h *HostFacts) bool {
 			routes, known := h.routes()
 			return known && !slices.ContainsFunc(routes, func(r string) bool { return strings.HasPrefix(r, "local ") })
 		},
@@ -98,7 +98,7 @@ var routeCauses = []Cause{
 	},
 	{
 		Code: "rp-filter", Firewalls: linux,
-		Host: func(h *Host) bool {
+		Host: func(h *HostFacts) bool {
 			return strings.Contains(strings.ToLower(h.markedRoute()), "cross-device") ||
 				h.localDefault() && h.nicSysctl("ipv4", "rp_filter") == "1" &&
 					h.nicSysctl("ipv4", "src_valid_mark") == "1"
@@ -110,7 +110,7 @@ var routeCauses = []Cause{
 	},
 	{
 		Code: "late-policy-rule", Firewalls: linux,
-		Host: func(h *Host) bool {
+		Host: func(h *HostFacts) bool {
 			rules, known := h.diverting()
 			return known && len(rules) > 0 && !slices.ContainsFunc(rules,
 				func(r policyRule) bool { return r.priority <= mainPriority }) &&
@@ -123,7 +123,7 @@ var routeCauses = []Cause{
 	},
 	{
 		Code: "bridge-netfilter", Firewalls: linux,
-		Host: func(h *Host) bool {
+		Host: func(h *HostFacts) bool {
 			link, _ := h.answer("ip link show dev ", "")
 			return strings.HasSuffix(link, " bridge") && (h.sysctl("net.bridge.bridge-nf-call-iptables") == "1" ||
 				h.sysctl("net.bridge.bridge-nf-call-ip6tables") == "1")
@@ -137,7 +137,7 @@ var routeCauses = []Cause{
 
 // replyElsewhere reports whether a policy rule chooses by FAKE as the source and not by a mark,
 // before the main table.
-func replyElsewhere(h *Host) bool {
+func replyElsewhere(h *HostFacts) bool {
 	rules, _ := h.policyRules()
 	fake, _ := netip.ParseAddr(h.commandAfter("ip addr show to "))
 	return slices.ContainsFunc(rules, func(r policyRule) bool {

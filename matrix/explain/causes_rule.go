@@ -69,7 +69,7 @@ var ruleCauses = []Cause{
 var matchCauses = []Cause{
 	{
 		Code: "filter-off", Firewalls: bsd,
-		Host: func(h *Host) bool { return h.pfOff() || h.ipfwOff() },
+		Host: func(h *HostFacts) bool { return h.pfOff() || h.ipfwOff() },
 		Cell: func(c *Case) bool {
 			off := c.Remote.pfOff
 			if c.Firewall == ipfw { // the pf beside it is mostly off

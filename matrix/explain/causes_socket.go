@@ -169,7 +169,7 @@ func (c *Case) deaf() bool {
 	if c.to() && c.Proto.HasPorts() && !c.undone() && (c.Firewall == nftables || !c.matched()) {
 		return false
 	}
-	return !slices.ContainsFunc(h.Sockets, func(s evidence.Socket) bool {
+	return !slices.ContainsFunc(h.Sockets, func(s evidence.SocketEntry) bool {
 		switch {
 		case s.State == "closed":
 			return false
@@ -184,7 +184,7 @@ func (c *Case) deaf() bool {
 
 // badChecksums is how many packets the host has dropped for the checksum of IP's header or the
 // protocol's own.
-func (h *Host) badChecksums(p pfconf.Proto) int64 {
+func (h *HostFacts) badChecksums(p pfconf.Proto) int64 {
 	n := h.movedBy("IpExt: InCsumErrors") + h.movedBy("ip: bad header checksum")
 	for _, name := range map[pfconf.Proto][]string{
 		pfconf.TCP:  {"Tcp: InCsumErrors", "tcp: discarded for bad checksum"},

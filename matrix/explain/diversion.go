@@ -13,7 +13,8 @@ import (
 // Diverted returns what is wrong with a rule that diverts packets of a family to a program,
 // whoever's it is, and with the program's sockets. h is what the host answered when it was asked
 // about such packets; what of it is about rules in general (Problems) is not said again.
-func Diverted(d evidence.Diversion, f pfconf.Family, h Host, listeners []evidence.Listener, firewall string) []Problem {
+func Diverted(d evidence.Diversion, f pfconf.Family, h HostFacts, listeners []evidence.Listener,
+	firewall string) []Problem {
 	if d.Firewall != "" {
 		firewall = d.Firewall
 	}
@@ -178,7 +179,7 @@ func queueNumbers(d evidence.Diversion) string {
 
 // queue tells which of a rule's queues no one takes, "" for none, and whether packets were dropped
 // for want of room.
-func (h *Host) queue(d evidence.Diversion, f pfconf.Family) (unheard string, full bool) {
+func (h *HostFacts) queue(d evidence.Diversion, f pfconf.Family) (unheard string, full bool) {
 	var deaf []string
 	for n := int(d.Queue); n <= int(d.Last); n++ {
 		s := h.reader(d.Kind, uint16(n), f)
@@ -198,7 +199,7 @@ func (h *Host) queue(d evidence.Diversion, f pfconf.Family) (unheard string, ful
 }
 
 // reader is the socket that takes a queue, nil when there is none.
-func (h *Host) reader(kind evidence.Kind, number uint16, f pfconf.Family) *evidence.Socket {
+func (h *HostFacts) reader(kind evidence.Kind, number uint16, f pfconf.Family) *evidence.SocketEntry {
 	for i, s := range h.Sockets {
 		// Netfilter's queues and FreeBSD's divert sockets are for both families, OpenBSD's each for
 		// its own. fstat(1), which shows the latter, does not say of which port they are.
@@ -216,7 +217,7 @@ func (h *Host) reader(kind evidence.Kind, number uint16, f pfconf.Family) *evide
 }
 
 // queueDropped reports whether packets were dropped for want of room.
-func queueDropped(s evidence.Socket) bool {
+func queueDropped(s evidence.SocketEntry) bool {
 	return s.Proto == "divert" && strings.Contains(s.Text, "dropped ") &&
 		!strings.Contains(s.Text, "dropped 0 by the full queue and 0 ")
 }

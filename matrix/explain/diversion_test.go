@@ -38,9 +38,9 @@ func TestDiverted(t *testing.T) {
 		Rule: "iptables-legacy table mangle chain PREROUTING rule 1"}, unmarked
 	unknown.MarkUnknown = true
 	redirect := evidence.Diversion{Kind: evidence.Redirect, Proto: "tcp", Port: 3128}
-	heard := func(text string, numbers ...string) (some []evidence.Socket) {
+	heard := func(text string, numbers ...string) (some []evidence.SocketEntry) {
 		for _, n := range numbers {
-			some = append(some, evidence.Socket{Proto: "divert", Local: netip.MustParseAddrPort("0.0.0.0:" + n),
+			some = append(some, evidence.SocketEntry{Proto: "divert", Local: netip.MustParseAddrPort("0.0.0.0:" + n),
 				Text: text})
 		}
 		return some
@@ -51,7 +51,7 @@ func TestDiverted(t *testing.T) {
 		rule    evidence.Diversion
 		family  pfconf.Family
 		listens all
-		queues  []evidence.Socket
+		queues  []evidence.SocketEntry
 		want    string
 	}{
 		{"right", tproxy, pfconf.Inet, all{listens("0.0.0.0:3128", true, true)}, nil, ""},
@@ -94,7 +94,8 @@ func TestDiverted(t *testing.T) {
 			"8"), "queue-full"},
 	} {
 		var codes []string
-		for _, p := range Diverted(c.rule, c.family, Host{Cell: evidence.Cell{Sockets: c.queues}, Remote: true},
+		for _, p := range Diverted(c.rule, c.family, HostFacts{Record: evidence.Record{Sockets: c.queues},
+			Remote: true},
 			c.listens, nftables) {
 			codes = append(codes, p.Cause)
 			if p.Likely == "" || p.Check == "" || p.Mend == "" || strings.Contains(p.Likely, "{") {
@@ -141,15 +142,15 @@ func TestDivertedBSD(t *testing.T) {
 		return []evidence.Listener{{Proto: "tcp", At: netip.MustParseAddrPort(at), Only6: true}}
 	}
 	right := listens("127.0.0.1:3128")
-	heard := func(at, text string) []evidence.Socket {
-		return []evidence.Socket{{Proto: "divert", Local: netip.MustParseAddrPort(at), Text: text}}
+	heard := func(at, text string) []evidence.SocketEntry {
+		return []evidence.SocketEntry{{Proto: "divert", Local: netip.MustParseAddrPort(at), Text: text}}
 	}
 	for _, c := range []struct {
 		name    string
 		rule    evidence.Diversion
 		family  pfconf.Family
 		listens []evidence.Listener
-		queues  []evidence.Socket
+		queues  []evidence.SocketEntry
 		want    string
 		maybe   bool
 	}{
@@ -186,7 +187,8 @@ func TestDivertedBSD(t *testing.T) {
 		{"tee", tee, pfconf.Inet, nil, nil, "queue-bypassed", false},
 	} {
 		for _, firewall := range []string{pf, ipfw} {
-			all := Diverted(c.rule, c.family, Host{Cell: evidence.Cell{Sockets: c.queues}, Remote: true}, c.listens,
+			all := Diverted(c.rule, c.family, HostFacts{Record: evidence.Record{Sockets: c.queues}, Remote: true},
+				c.listens,
 				firewall)
 			switch {
 			case c.want == "" && len(all) == 0:

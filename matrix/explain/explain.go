@@ -49,7 +49,7 @@ type Problem struct {
 
 // Problems returns what the facts of a host show to be wrong with it. What a host needs depends
 // on its part: h.Remote.
-func Problems(h Host, firewall string) []Problem {
+func Problems(h HostFacts, firewall string) []Problem {
 	var all []Problem
 	c := Case{Firewall: firewall}
 	if h.Remote {

@@ -20,7 +20,7 @@ func answers(all ...string) []evidence.Answer {
 }
 
 // healthy are what a Linux REMOTE and its LOCAL answer when all is well (from a lab).
-func healthy() (local, remote Host) {
+func healthy() (local, remote HostFacts) {
 	local.Answers = answers(
 		"ip link show dev local0", "local0: UP mtu 1500 veth",
 		"ip addr show to 10.208.0.3", "(none)",
@@ -53,8 +53,8 @@ func to() Case {
 		Counters: pfconf.Counters{Matched: 1, Done: 1}, CountersKnown: true,
 	}
 	c.Local, c.Remote = healthy()
-	c.Remote.Rules = []evidence.Rule{{Text: `inet pfdivert pre: iifname "remote0" ip saddr 10.192.0.3 udp dport 20003 counter tproxy ip to 127.0.0.1:20003 meta mark set 0x70660076 ct mark set 0x70660076 counter accept`}}
-	c.Remote.Sockets = []evidence.Socket{{Proto: "udp", Local: c.Divert}}
+	c.Remote.Rules = []evidence.FilterRule{{Text: `inet pfdivert pre: iifname "remote0" ip saddr 10.192.0.3 udp dport 20003 counter tproxy ip to 127.0.0.1:20003 meta mark set 0x70660076 ct mark set 0x70660076 counter accept`}}
+	c.Remote.Sockets = []evidence.SocketEntry{{Proto: "udp", Local: c.Divert}}
 	return c
 }
 
@@ -64,7 +64,7 @@ func reply() Case {
 	c.Reason, c.Mechanism, c.Answered, c.Divert = "no-reply", DivertReply, true, netip.AddrPort{}
 	c.Remote.Rules[0].Text = "inet pfdivert out: ip saddr 10.208.0.3 counter ct mark set 0x70660076 ct mark 0x70660076 counter\n" +
 		`inet pfdivert pre: iifname "remote0" ip saddr 10.192.0.3 ct mark 0x70660076 counter meta mark set 0x70660076 accept`
-	c.Local.Sockets = []evidence.Socket{{Proto: "udp", Local: netip.MustParseAddrPort("10.192.0.3:20003")}}
+	c.Local.Sockets = []evidence.SocketEntry{{Proto: "udp", Local: netip.MustParseAddrPort("10.192.0.3:20003")}}
 	return c
 }
 
@@ -77,7 +77,7 @@ func queued() Case {
 
 // read is a case whose queue someone reads, with so many packets that wait in it.
 func read(c Case, waiting int) Case {
-	c.Remote.Sockets = append(slices.Clone(c.Remote.Sockets), evidence.Socket{
+	c.Remote.Sockets = append(slices.Clone(c.Remote.Sockets), evidence.SocketEntry{
 		Proto: "divert", Local: c.Divert,
 		Text: fmt.Sprintf("netfilter queue, %d waiting, dropped 0 by the full queue and 0 by the full socket, last id 1", waiting),
 	})
@@ -88,12 +88,12 @@ func read(c Case, waiting int) Case {
 func raw() Case {
 	c := to()
 	c.Proto = pfconf.Raw
-	c.Remote.Sockets = []evidence.Socket{{Proto: "raw 254", Local: netip.AddrPortFrom(c.Fake, 0)}}
+	c.Remote.Sockets = []evidence.SocketEntry{{Proto: "raw 254", Local: netip.AddrPortFrom(c.Fake, 0)}}
 	return c
 }
 
 // asked has a host answer otherwise.
-func asked(h *Host, command, text string) {
+func asked(h *HostFacts, command, text string) {
 	h.Answers = slices.DeleteFunc(h.Answers,
 		func(a evidence.Answer) bool { return strings.HasPrefix(a.Command, command) })
 	h.Answers = append(h.Answers, evidence.Answer{Command: command, Text: text})
@@ -136,7 +136,7 @@ func TestLogged(t *testing.T) {
 
 func on(c Case, firewall string) Case {
 	c.Firewall, c.StatesFirst = firewall, firewall == pf
-	c.Local, c.Remote = Host{}, Host{}
+	c.Local, c.Remote = HostFacts{}, HostFacts{}
 	c.Remote.Remote = true
 	return c
 }
@@ -212,8 +212,11 @@ func TestExplain(t *testing.T) {
 		{"not-tested", because(to(), "question-failed", "netstat printed nonsense")},
 		{"not-tested", because(Case{}, "agent-lost", "")},
 		{"not-tested", change(because(Case{}, "agent-lost", ""), func(c *Case) { c.Remote.Cut = true })},
-		{"not-looked-at", change(remote(to(), "ip rule", "0:\tfrom all lookup local"), func(c *Case) { c.Remote.Cut = true })},
+		{"not-looked-at", change(remote(to(), "ip rule", "0:\tfrom all lookup local"),
+			func(c *Case) { c.Remote.Cut = true })},
 		{"not-looked-at", change(because(to(), "not-counted", ""), func(c *Case) { c.Local.Cut = true })},
+		{"not-looked-at", change(remote(to(), "ip rule", strings.Repeat("0:\tfrom all lookup local\n", 1<<12)),
+			func(c *Case) { c.Remote.Bound() })},
 		{"socket-trouble", because(to(), "socket-failed", "server: open: too many open files")},
 
 		{"no-route-to-fake", because(to(), "local-route", "")},
@@ -270,13 +273,13 @@ func TestExplain(t *testing.T) {
 		{"dropped-after", chain(to(), "input", "0", "drop, reject")},
 
 		{"no-tproxy", change(to(),
-			func(c *Case) { c.Remote.Rules = []evidence.Rule{{Text: "counter meta mark set 0x70660076"}} })},
+			func(c *Case) { c.Remote.Rules = []evidence.FilterRule{{Text: "counter meta mark set 0x70660076"}} })},
 		{"mark-not-set", change(to(),
-			func(c *Case) { c.Remote.Rules = []evidence.Rule{{Text: "counter tproxy ip to 127.0.0.1:20003"}} })},
+			func(c *Case) { c.Remote.Rules = []evidence.FilterRule{{Text: "counter tproxy ip to 127.0.0.1:20003"}} })},
 		{"state-not-marked", change(counted(reply(), undone),
-			func(c *Case) { c.Remote.Rules = []evidence.Rule{{Text: "out: counter"}} })},
+			func(c *Case) { c.Remote.Rules = []evidence.FilterRule{{Text: "out: counter"}} })},
 		{"no-rule-back", change(reply(),
-			func(c *Case) { c.Remote.Rules = []evidence.Rule{{Text: "out: counter ct mark set 0x70660076"}} })},
+			func(c *Case) { c.Remote.Rules = []evidence.FilterRule{{Text: "out: counter ct mark set 0x70660076"}} })},
 		{"rule-other-interface", change(counted(to(), none),
 			func(c *Case) { c.Remote.Rules[0].Text = `pre: iifname "eth9" tproxy meta mark set` })},
 		{"stale-state", change(reply(),
@@ -298,13 +301,13 @@ func TestExplain(t *testing.T) {
 		{"no-listener", change(because(reply(), "control-lost", ""), func(c *Case) { c.Local.Sockets = nil })},
 		{"no-listener", change(on(to(), pf), func(c *Case) {
 			c.Counters = pfconf.Counters{Matched: 1, States: 1}
-			c.Remote.Sockets = []evidence.Socket{{Proto: "udp", Local: c.Divert, State: "closed"}}
+			c.Remote.Sockets = []evidence.SocketEntry{{Proto: "udp", Local: c.Divert, State: "closed"}}
 		})},
 		{"not-transparent", counted(to(), undone)},
 		{"not-transparent", because(on(reply(), pf), "no-bindany", "")},
 		{"time-wait", because(reply(), "port-blocked", "")},
 		{"queue-full", change(queued(), func(c *Case) {
-			c.Remote.Sockets = append(c.Remote.Sockets, evidence.Socket{Proto: "divert",
+			c.Remote.Sockets = append(c.Remote.Sockets, evidence.SocketEntry{Proto: "divert",
 				Text: "netfilter queue, 0 waiting, dropped 1 by the full queue and 0 by the full socket, last id 1"})
 		})},
 		{"queue-bypassed", because(queued(), "not-rewritten", "")},
@@ -341,6 +344,8 @@ func TestExplain(t *testing.T) {
 		{"filtered", local(because(queued(), "control-lost", ""), "nft list ruleset",
 			"table ip f chain out type filter hook output priority 0: drop")},
 		{"unexplained", chain(because(queued(), "control-lost", ""), "input", "0", "mark set")},
+		{"joined-dropped", read(counted(because(queued(), "not-delivered",
+			"remote packet: none of 8 datagrams came that local client had joined"), pfconf.Counters{Matched: 1}), 0)},
 		{"claim-broken", because(queued(), "not-lost", "")},
 		{"rule-mismatch", counted(because(queued(), "not-lost", ""), none)},
 		{"claim-broken", change(read(because(queued(), "wrong-data", "in place of message 2 of 64 came 64 bytes"), 0),
@@ -363,7 +368,7 @@ func TestExplain(t *testing.T) {
 		{"rule-mismatch", chain(counted(to(), none), "prerouting", "-100", "redirect")},
 		{"answer-lost", chain(because(reply(), "control-lost", ""), "prerouting", "-300", "ct zone set")},
 		{"diverted-by-another", change(counted(because(queued(), "not-delivered", ""), none), func(c *Case) {
-			c.Remote.Rules = append(c.Remote.Rules, evidence.Rule{After: &pfconf.Counters{Matched: 1}})
+			c.Remote.Rules = append(c.Remote.Rules, evidence.FilterRule{After: &pfconf.Counters{Matched: 1}})
 		})},
 		{"claim-broken", on(because(queued(), "wrong-address",
 			"remote packet: the packet came with the interface name \"\", and it came in by em0"), ipfw)},
@@ -452,7 +457,7 @@ func TestAdvice(t *testing.T) {
 // What is wrong with a host is found without a cell, and nothing with one where all is well.
 func TestProblems(t *testing.T) {
 	local, remote := healthy()
-	for _, h := range []Host{local, remote} {
+	for _, h := range []HostFacts{local, remote} {
 		if all := Problems(h, nftables); len(all) > 0 {
 			t.Errorf("nothing is wrong, and found is %+v", all)
 		}
@@ -475,7 +480,7 @@ func TestProblems(t *testing.T) {
 // What another host sent is read without harm.
 func FuzzExplain(f *testing.F) {
 	local, remote := healthy()
-	for _, h := range []Host{local, remote} {
+	for _, h := range []HostFacts{local, remote} {
 		for _, a := range h.Answers {
 			f.Add(a.Command, a.Text, []byte{0x45})
 		}
@@ -484,7 +489,7 @@ func FuzzExplain(f *testing.F) {
 		for _, c := range []Case{to(), reply(), queued()} {
 			asked(&c.Local, command, text)
 			asked(&c.Remote, command, text)
-			for _, l := range []evidence.Link{evidence.LinkEthernet, evidence.LinkRaw, evidence.LinkPflog} {
+			for _, l := range []evidence.LinkType{evidence.LinkEthernet, evidence.LinkRaw, evidence.LinkPflog} {
 				c.Local.Packets = append(c.Local.Packets, evidence.Packet{Link: l, Data: packet})
 			}
 			Problems(c.Remote, nftables)

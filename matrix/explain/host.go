@@ -11,14 +11,15 @@ import (
 	"pfdivert/pfconf"
 )
 
-// Host is what is known of a host in one address family: what was asked of it, and how it answered.
-type Host struct {
-	evidence.Cell
+// HostFacts is what is known of a host in one address family: what was asked of it, and how it
+// answered.
+type HostFacts struct {
+	evidence.Record
 	Remote bool // it is REMOTE, whose packet filter diverts
 }
 
 // answer returns the answer to the command that begins and ends so. "ip -6" asks the same as "ip".
-func (h *Host) answer(begin, end string) (text string, ok bool) {
+func (h *HostFacts) answer(begin, end string) (text string, ok bool) {
 	for _, a := range h.Answers {
 		command := strings.Replace(a.Command, "ip -6 ", "ip ", 1)
 		if strings.HasPrefix(command, begin) && strings.HasSuffix(command, end) {
@@ -29,7 +30,7 @@ func (h *Host) answer(begin, end string) (text string, ok bool) {
 }
 
 // commandAfter returns the rest of the first command that begins so.
-func (h *Host) commandAfter(begin string) string {
+func (h *HostFacts) commandAfter(begin string) string {
 	for _, a := range h.Answers {
 		if rest, ok := strings.CutPrefix(strings.Replace(a.Command, "ip -6 ", "ip ", 1), begin); ok {
 			return rest
@@ -39,7 +40,7 @@ func (h *Host) commandAfter(begin string) string {
 }
 
 // sysctl returns a setting, "" when it is not known.
-func (h *Host) sysctl(name string) string {
+func (h *HostFacts) sysctl(name string) string {
 	text, _ := h.answer("sysctl "+name, name)
 	// Linux has spaces about the sign, and FreeBSD has a colon.
 	if i := strings.IndexAny(text, "=:"); i >= 0 {
@@ -49,39 +50,39 @@ func (h *Host) sysctl(name string) string {
 }
 
 // pfOff and ipfwOff report whether the filter is known to be switched off.
-func (h *Host) pfOff() bool {
+func (h *HostFacts) pfOff() bool {
 	status, _ := h.answer("pfctl -s ", " info")
 	return strings.Contains(status, "Status: Disabled")
 }
 
 // pfOn reports whether pf is known to be switched on.
-func (h *Host) pfOn() bool {
+func (h *HostFacts) pfOn() bool {
 	status, _ := h.answer("pfctl -s ", " info")
 	return strings.Contains(status, "Status: Enabled")
 }
 
 // translatesSource reports whether a rule of pf's main ruleset changes the source of what leaves:
 // then the rules behind it see another one.
-func (h *Host) translatesSource() bool {
+func (h *HostFacts) translatesSource() bool {
 	rules, _ := h.answer("pfctl -vv -s ", "rules")
 	return sourceTranslation.MatchString(rules)
 }
 
 var sourceTranslation = regexp.MustCompile(`(?m)^(@[0-9]+ )?match out .* nat-to `)
 
-func (h *Host) ipfwOff() bool {
+func (h *HostFacts) ipfwOff() bool {
 	return h.sysctl("net.inet.ip.fw.enable") == "0" || h.sysctl("net.inet6.ip6.fw.enable") == "0"
 }
 
 // nicSysctl returns the larger of a setting of all interfaces and of the one towards the other
 // host, which is what the kernel goes by.
-func (h *Host) nicSysctl(family, name string) string {
+func (h *HostFacts) nicSysctl(family, name string) string {
 	nic := strings.ReplaceAll(h.nic(), ".", "/")
 	return max(h.sysctl("net."+family+".conf.all."+name), h.sysctl("net."+family+".conf."+nic+"."+name))
 }
 
 // nic is the interface towards the other host.
-func (h *Host) nic() string {
+func (h *HostFacts) nic() string {
 	if nic := h.commandAfter("ip link show dev "); nic != "" {
 		return nic
 	}
@@ -93,7 +94,7 @@ func (h *Host) nic() string {
 }
 
 // mtu is that interface's, 0 when it is not known.
-func (h *Host) mtu() int {
+func (h *HostFacts) mtu() int {
 	for _, a := range h.Answers {
 		nic := h.nic()
 		if _, after, ok := strings.Cut(a.Text, " mtu "); ok && nic != "" && strings.HasPrefix(a.Text, nic+":") {
@@ -104,7 +105,7 @@ func (h *Host) mtu() int {
 }
 
 // mark and table are those of diverted packets.
-func (h *Host) mark() uint32 {
+func (h *HostFacts) mark() uint32 {
 	for _, a := range h.Answers {
 		if _, mark, ok := strings.Cut(a.Command, " mark "); ok {
 			n, _ := strconv.ParseUint(mark, 0, 32)
@@ -114,7 +115,7 @@ func (h *Host) mark() uint32 {
 	return 0
 }
 
-func (h *Host) table() string { return h.commandAfter("ip route show table ") }
+func (h *HostFacts) table() string { return h.commandAfter("ip route show table ") }
 
 // policyRule is a line of "ip rule".
 type policyRule struct {
@@ -131,7 +132,7 @@ type policyRule struct {
 func (r policyRule) takes(mark uint32) bool { return mark&r.mask == r.mark != r.invert }
 
 // policyRules returns the policy rules, false when they are not known.
-func (h *Host) policyRules() ([]policyRule, bool) {
+func (h *HostFacts) policyRules() ([]policyRule, bool) {
 	text, ok := h.answer("ip rule", "ip rule")
 	if !ok {
 		return nil, false
@@ -183,7 +184,7 @@ func prefix(s string) netip.Prefix {
 
 // diverting returns the policy rules that lead to the table of diverted packets, and whether that
 // is known.
-func (h *Host) diverting() (all []policyRule, known bool) {
+func (h *HostFacts) diverting() (all []policyRule, known bool) {
 	rules, ok := h.policyRules()
 	table := h.table()
 	if !ok || table == "" {
@@ -196,7 +197,7 @@ func (h *Host) diverting() (all []policyRule, known bool) {
 
 // routes returns the routes of the table of diverted packets, one a line, and whether they
 // are known.
-func (h *Host) routes() (lines []string, known bool) {
+func (h *HostFacts) routes() (lines []string, known bool) {
 	text, ok := h.answer("ip route show table ", "")
 	if text == "(none)" {
 		text = ""
@@ -205,7 +206,7 @@ func (h *Host) routes() (lines []string, known bool) {
 }
 
 // localDefault reports whether all addresses are local in that table.
-func (h *Host) localDefault() bool {
+func (h *HostFacts) localDefault() bool {
 	routes, _ := h.routes()
 	return slices.ContainsFunc(routes, func(r string) bool {
 		return strings.HasPrefix(r, "local default") || strings.HasPrefix(r, "local 0.0.0.0/0") ||
@@ -214,7 +215,7 @@ func (h *Host) localDefault() bool {
 }
 
 // markedRoute is the kernel's answer to where a diverted packet goes.
-func (h *Host) markedRoute() string {
+func (h *HostFacts) markedRoute() string {
 	for _, a := range h.Answers {
 		if strings.Contains(a.Command, " route get ") && strings.Contains(a.Command, " mark ") {
 			return a.Text
@@ -224,7 +225,7 @@ func (h *Host) markedRoute() string {
 }
 
 // fakeRoute is the way to FAKE, on LOCAL.
-func (h *Host) fakeRoute(fake netip.Addr) string {
+func (h *HostFacts) fakeRoute(fake netip.Addr) string {
 	text, _ := h.answer("ip route get "+fake.String(), "")
 	if text == "" {
 		text, _ = h.answer("route -n get ", fake.String())
@@ -242,7 +243,7 @@ func device(route string) string {
 }
 
 // movedBy returns by how much a protocol counter of the host grew.
-func (h *Host) movedBy(name string) int64 {
+func (h *HostFacts) movedBy(name string) int64 {
 	for _, m := range h.Moved {
 		if m.Name == name {
 			return m.By
@@ -252,7 +253,7 @@ func (h *Host) movedBy(name string) int64 {
 }
 
 // forwards reports whether the host forwards packets of the family.
-func (h *Host) forwards(v6 bool) bool {
+func (h *HostFacts) forwards(v6 bool) bool {
 	if v6 {
 		return h.sysctl("net.ipv6.conf.all.forwarding") == "1" || h.sysctl("net.inet6.ip6.forwarding") == "1"
 	}
@@ -272,7 +273,7 @@ type foreign struct {
 var otherFamily = map[pfconf.Family]string{pfconf.Inet: "ip6", pfconf.Inet6: "ip"}
 
 // foreigns returns the chains of other tables than the driver's that packets of the family meet.
-func (h *Host) foreigns() []foreign {
+func (h *HostFacts) foreigns() []foreign {
 	text, _ := h.answer("nft list ruleset", "")
 	var all []foreign
 	for line := range strings.Lines(text) {
@@ -320,7 +321,7 @@ var dropping = []chains{
 }
 
 // having returns the texts of the host's foreign chains that are one of these.
-func (h *Host) having(some []chains) []string {
+func (h *HostFacts) having(some []chains) []string {
 	var all []string
 	for _, f := range h.foreigns() {
 		if slices.ContainsFunc(some, f.is) {
@@ -336,7 +337,7 @@ func (f foreign) is(c chains) bool {
 }
 
 // family of the answers.
-func (h *Host) family() pfconf.Family {
+func (h *HostFacts) family() pfconf.Family {
 	for _, a := range h.Answers {
 		if strings.HasPrefix(a.Command, "ip -6 ") {
 			return pfconf.Inet6

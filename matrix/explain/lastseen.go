@@ -43,7 +43,7 @@ func (c *Case) lastSeen() string {
 // connecting reports whether a connection to FAKE is at a socket of REMOTE that waits for the ACK
 // of its SYN ACK: SYN_RECV on Linux, SYN_RCVD on the BSDs.
 func (c *Case) connecting() bool {
-	return slices.ContainsFunc(c.Remote.Sockets, func(s evidence.Socket) bool {
+	return slices.ContainsFunc(c.Remote.Sockets, func(s evidence.SocketEntry) bool {
 		return s.Local.Addr() == c.Fake && s.Remote.Addr() == c.LocalAddr && strings.HasPrefix(s.State, "SYN_R")
 	})
 }
@@ -110,7 +110,7 @@ func (c *Case) onWire(before string) string {
 // captured reports whether a host captured a packet of the cell's. LOCAL's address may have others.
 //
 //go:noinline
-func (c *Case) captured(h *Host) bool {
+func (c *Case) captured(h *HostFacts) bool {
 	return slices.ContainsFunc(h.Packets, func(p evidence.Packet) bool {
 		from, to, proto, ok := header(p)
 		return ok && (from == c.host() || to == c.host()) &&

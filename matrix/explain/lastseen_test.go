@@ -38,7 +38,7 @@ func TestAnswerSeen(t *testing.T) {
 	} {
 		c := base
 		if x.state != "" {
-			c.Remote.Sockets = []evidence.Socket{{Proto: "tcp", Local: netip.AddrPortFrom(c.Fake, 1),
+			c.Remote.Sockets = []evidence.SocketEntry{{Proto: "tcp", Local: netip.AddrPortFrom(c.Fake, 1),
 				Remote: netip.AddrPortFrom(c.LocalAddr, 2), State: x.state}}
 		}
 		if x.local {

@@ -25,7 +25,7 @@ var claims = []Fault{
 		claims: unruled},
 	{Name: "other-divert-port", Cause: "listener-elsewhere", On: everywhere,
 		About: "the rule of every claim names another divert port than its socket has", Omit: []string{"rules-port"},
-		claims: all(matrix.NotDelivered, reasons{"": slices.Concat(noQueue, bothDiverts)})},
+		claims: all(matrix.NotDelivered, reasons{"": slices.Concat(noQueue, bothDiverts, []string{"queue-dnat-two"})})},
 	{Name: "fail-open", Cause: "queue-bypassed",
 		About: "the divert-packet rules let packets pass when no process listens", Omit: []string{"closed"},
 		claims: some(matrix.NotLost, "no-listener-in", "no-listener-out")},
@@ -36,20 +36,21 @@ var claims = []Fault{
 		claims: all("", reasons{matrix.NotBypassed: {"bypass"}, matrix.NotCounted: {"counted"}})},
 	{Name: "given-back", Cause: "claim-broken", On: everywhere,
 		About: "the divert socket gives a packet back that it must keep", Omit: []string{"keep"},
-		claims: some(matrix.NotLost, "not-given-back")},
+		claims: some(matrix.NotLost, "not-given-back", "queue-unbind-busy")},
 	{Name: "lost-behind", Cause: "not-taken-back", On: everywhere, About: "what a divert socket reinjects is lost",
 		Omit: []string{"give-back"},
 		claims: all(matrix.NotReinjected, reasons{
-			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp"},
+			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp", "queue-gso-tcp"},
 			matrix.NotRefused:   {"no-interface", "bad-header-in", "bad-header-out", "header-beyond-out", "bad-length-in"},
 			"":                  slices.Concat(noQueue, []string{"tee-fragments"}),
 		})},
 	{Name: "looped", On: notOpenBSD, About: "a packet that is reinjected meets its rule again", Omit: []string{"go-on"},
 		claims: all(matrix.NotReinjected, reasons{
-			matrix.Looped: {"no-loop-in", "no-loop-out", "ipfw-pf-in", "ipfw-pf-out"},
+			matrix.Looped:    {"no-loop-in", "no-loop-out", "ipfw-pf-in", "ipfw-pf-out"},
+			matrix.Duplicate: {"queue-dnat-two"},
 			matrix.WrongData: {"order-in", "order-out", "reassembled", "reassembled-udp", "longest-in",
-				"longest-out", "full"},
-			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp"},
+				"longest-out", "full", "queue-gro-udp"},
+			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp", "queue-gso-tcp"},
 			// What is turned round does not go the rule's way.
 			"": slices.Concat(noQueue, []string{"freebsd:turned-in", "freebsd:turned-out", "tee-fragments"}),
 		})},
@@ -70,8 +71,9 @@ var claims = []Fault{
 		About: "neighbours in a row of packets are sent the wrong way round", Omit: []string{"order"},
 		claims: some(matrix.WrongData, "order-in", "order-out")},
 	{Name: "in-pieces", Cause: "claim-broken", On: everywhere, About: "a long message comes as many short ones",
-		Omit:   []string{"whole"},
-		claims: some(matrix.WrongData, "reassembled", "reassembled-udp", "longest-in", "longest-out", "tee-fragments")},
+		Omit: []string{"whole"},
+		claims: some(matrix.WrongData, "reassembled", "reassembled-udp", "longest-in", "longest-out", "tee-fragments",
+			"to-fragments")},
 	{Name: "room-for-all", Cause: "claim-broken", On: []string{"linux", "openbsd"},
 		About: "no more packets are sent than the divert socket has room for", Omit: []string{"many"},
 		claims: some(matrix.NotLost, "full")},
@@ -118,7 +120,7 @@ var claims = []Fault{
 		claims: some(matrix.StateMissing, natlook...)},
 	{Name: "not-redirected", Cause: "address-changed",
 		About: "the client talks to the server of a redirecting rule itself", Omit: []string{"redirected"},
-		claims: some(matrix.WrongAddress, redirects...)},
+		claims: some(matrix.WrongAddress, slices.Concat(redirects, []string{"queue-dnat-two"})...)},
 	{Name: "one-family", Cause: "listener-elsewhere", About: "the listener on :: does not hear IPv4",
 		Omit:   []string{"dual-stack"},
 		claims: some(matrix.NotDelivered, "inet-to-v4mapped")},
@@ -131,6 +133,29 @@ var claims = []Fault{
 	{Name: "one-address", Cause: "listener-elsewhere", About: "the listener on :: is bound to REMOTE's address",
 		Omit:   []string{"all-addresses"},
 		claims: some(matrix.NotDelivered, "to-v4mapped")},
+	{Name: "port-not-shared", Cause: "claim-broken", About: "the second listener on a port has no SO_REUSEPORT",
+		Omit:   []string{"shared-port"},
+		claims: some(matrix.NotOpened, "to-reuseport-udp", "to-reuseport-tcp")},
+	{Name: "flow-in-parts", About: "messages of one flow come from another flow's socket", Omit: []string{"whole-flow"},
+		claims: some(matrix.NotDelivered, "to-reuseport-udp")},
+	{Name: "client-closes-first", Cause: "state-gone", About: "the client of a diverted connection closes first",
+		Omit:   []string{"server-closes"},
+		claims: some(matrix.StateMissing, "to-timewait-reopen")},
+	{Name: "reader-stays", Cause: "claim-broken", About: "the reader of a queue stays that is to end",
+		Omit:   []string{"ended"},
+		claims: some(matrix.NotOpened, "queue-unbind-busy")},
+	{Name: "not-backwards", Cause: "claim-broken", About: "packets that are to be reinjected in reverse are in their order",
+		Omit:   []string{"backwards"},
+		claims: some(matrix.WrongData, "queue-out-of-order")},
+	{Name: "not-repeated", About: "a packet that is to meet the rules once more is handed to another queue",
+		Omit:   []string{"repeated"},
+		claims: some(matrix.NotDelivered, "queue-requeue")},
+	{Name: "not-requeued", About: "a packet that is to be handed to another queue meets the rules once more",
+		Omit:   []string{"requeued"},
+		claims: some(matrix.NotDelivered, "queue-requeue")},
+	{Name: "not-cut", Cause: "claim-broken", About: "the packet role gets packets joined that came joined",
+		Omit:   []string{"segments"},
+		claims: some(matrix.WrongData, "queue-gro-udp", "queue-gso-tcp")},
 	{Name: "little-room", On: openbsd, About: "divert sockets have room for 4,000 bytes (net.inet.divert.recvspace)",
 		Remote: does(injection.LittleRoom),
 		claims: some(matrix.NotDelivered, "order-in", "order-out", "reassembled", "reassembled-udp", "longest-in",
@@ -149,7 +174,8 @@ var claims = []Fault{
 			"": slices.Concat(noQueue, []string{"tee-fragments"})})},
 	{Name: "little-mtu", Cause: "mtu",
 		About: "REMOTE's interface takes packets of 1280 bytes, and LOCAL sends longer ones", Remote: does(injection.LittleMTU),
-		claims: untested(matrix.QuestionFailed, "longest-in", "reassembled", "reassembled-udp", "full")},
+		claims: untested(matrix.QuestionFailed, "longest-in", "reassembled", "reassembled-udp", "full",
+			"to-fragments")},
 	{Name: "few-fragments", On: freebsd, About: "LOCAL puts packets of 16 fragments together, and of no more",
 		Local:  does(injection.FewFragments),
 		claims: untested(matrix.ControlLost, "longest-out")},
@@ -159,7 +185,8 @@ var claims = []Fault{
 			matrix.WrongData: {"other-length-in", "other-length-out"},
 			"": slices.Concat(noQueue, []string{"no-loop-in", "no-loop-out", "ipfw-pf-in", "ipfw-pf-out",
 				"pf-packet-in", "pf-packet-out", "order-in", "order-out", "reassembled", "reassembled-udp",
-				"longest-in", "longest-out", "tee-fragments"}),
+				"longest-in", "longest-out", "tee-fragments", "queue-gro-udp", "queue-gso-tcp",
+				"queue-out-of-order", "queue-dnat-two"}),
 		})},
 	{Name: "claims-bad-checksum", Cause: "bad-checksum", On: notOpenBSD,
 		About: "the packet role of every claim leaves the checksums as they were", Omit: []string{"checksum"},
@@ -170,7 +197,7 @@ var claims = []Fault{
 			// What header-mended-out spoils the kernel fixes.
 			"": slices.Concat(noQueue, []string{"no-loop-in", "no-loop-out", "ipfw-pf-in", "ipfw-pf-out",
 				"pf-packet-in", "pf-packet-out", "reassembled", "rip-in", "rip-out", "both-rip",
-				"freebsd:header-mended-out", "tee-fragments"}),
+				"freebsd:header-mended-out", "tee-fragments", "queue-gso-tcp", "queue-dnat-two"}),
 		})},
 }
 
@@ -189,9 +216,10 @@ var withoutIPFW = all(matrix.NotDelivered, reasons{
 // noQueue are the claims in which no packet comes to a divert socket, and bothDiverts those
 // whose divert socket has a rule besides the cell's.
 var (
-	natlook     = []string{"natlook-tcp", "natlook-udp"}
-	redirects   = []string{"redirect-tcp", "redirect-udp"}
-	tos         = []string{"to-v4mapped", "to-bind-twice", "to-udp-connected"}
+	natlook   = []string{"natlook-tcp", "natlook-udp"}
+	redirects = []string{"redirect-tcp", "redirect-udp"}
+	tos       = []string{"to-v4mapped", "to-bind-twice", "to-udp-connected", "to-reuseport-udp", "to-reuseport-tcp",
+		"to-timewait-reopen", "to-fragments"}
 	noQueue     = slices.Concat(natlook, redirects, tos)
 	bothDiverts = []string{"both-tcp", "both-udp", "both-rip", "both-icmp"}
 )

@@ -23,7 +23,7 @@ type Fault struct {
 	// Omit are the pieces of this program's own that are left out (matrix.Options.Omit).
 	Omit []string
 	// Local and Remote are what is done to the hosts.
-	Local, Remote []injection.Step
+	Local, Remote []injection.Action
 	// Cause is the code of the explanation that all who notice must give (docs/reasons.md).
 	Cause string
 	// expect returns what a cell must say that is concerned, and nothing for one that is

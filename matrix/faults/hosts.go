@@ -6,7 +6,7 @@ import (
 	"pfdivert/pfconf"
 )
 
-func does(steps ...injection.Step) []injection.Step { return steps }
+func does(steps ...injection.Action) []injection.Action { return steps }
 
 // hosts are what can be wrong with the hosts themselves.
 var hosts = []Fault{

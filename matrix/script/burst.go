@@ -15,6 +15,11 @@ type Burst struct {
 	Line  string `json:"line"`
 	// Swap has each two neighbours sent the wrong way round, for tests.
 	Swap bool `json:"swap,omitempty"`
+	// Backwards has the last message first, and the first one last.
+	Backwards bool `json:"backwards,omitempty"`
+	// Joined has a datagram socket send all of them in one call, of which the kernel makes packets
+	// as late as it can (Linux: UDP_SEGMENT, udp(7)).
+	Joined bool `json:"joined,omitempty"`
 }
 
 // Tally is what was received of a burst.
@@ -31,6 +36,8 @@ type Tally struct {
 const (
 	MaxBurst    = 4096
 	burstNumber = 4 // bytes of a message's number
+	// maxJoined is UDP_MAX_SEGMENTS (linux/udp.h) of the oldest kernels.
+	maxJoined = 64
 )
 
 func (b Burst) Validate() error {
@@ -39,6 +46,8 @@ func (b Burst) Validate() error {
 		return fmt.Errorf("burst of %d messages from number %d on", b.Count, b.First)
 	case b.Size < len(b.Line)+burstNumber || b.Size > MaxPacket:
 		return fmt.Errorf("burst of messages of %d bytes", b.Size)
+	case b.Joined && (b.Count > maxJoined || b.Count*b.Size > MaxPacket-40-8):
+		return fmt.Errorf("burst of %d messages of %d bytes in one call", b.Count, b.Size)
 	}
 	return nil
 }
@@ -51,6 +60,14 @@ func (b Burst) Message(number int) []byte {
 		m = append(m, byte(x>>24))
 	}
 	return m
+}
+
+// At makes the message that is the i-th to be sent and received.
+func (b Burst) At(i int) []byte {
+	if b.Backwards {
+		i = b.Count - 1 - i
+	}
+	return b.Message(b.First + i)
 }
 
 // Describe says what a message is that is not the next one of the burst.

@@ -21,11 +21,11 @@ type Host interface {
 	Script(ctx context.Context, s Script) ([]Outcome, error)
 	// Change makes changes of REMOTE's rules, together where the filter can. Each has a fault of
 	// its own, nil if it is in force.
-	Change(ctx context.Context, changes []Change) ([]*Fault, error)
+	Change(ctx context.Context, changes []RuleChange) ([]*Error, error)
 	// Look returns the host's evidence of a cell. What could not be asked is named in it.
-	Look(ctx context.Context, l Look) (evidence.Cell, error)
+	Look(ctx context.Context, l Look) (evidence.Record, error)
 	// Log returns the transcripts of a cell's sockets.
-	Log(ctx context.Context, cell string) ([]Entry, error)
+	Log(ctx context.Context, cell string) ([]Transcript, error)
 	// Lost reports whether the host can't be reached any more.
 	Lost() bool
 }
@@ -37,13 +37,15 @@ type Setup struct {
 	Paths []Path `json:"paths"`
 	// Fakes are the FAKE addresses, as prefixes.
 	Fakes []netip.Prefix `json:"fakes"`
+	// Filter is how a Linux REMOTE's kernel is given the rules, "" for pfconf.NFT.
+	Filter pfconf.Engine `json:"filter,omitempty"`
 	// Rounds is how many echoes make a fence (see Fence).
 	Rounds int `json:"rounds"`
 	// Omit leaves pieces of the set-up out on purpose, for tests: Timestamps, and
 	// the packet filter's (nft.Piece).
 	Omit []string `json:"omit,omitempty"`
 	// Break is what is done to a lab's host at last, to break it. A real host refuses.
-	Break []injection.Step `json:"break,omitempty"`
+	Break []injection.Action `json:"break,omitempty"`
 	// Capture are the prefixes of the cells' addresses: packets from and to them are
 	// captured, and those between Paths. Empty: nothing is captured.
 	Capture []netip.Prefix `json:"capture,omitempty"`
@@ -93,8 +95,8 @@ type Facts struct {
 	Domain int `json:"domain,omitempty"`
 }
 
-// Change is one cell's change. The states of Kill go first.
-type Change struct {
+// RuleChange is one cell's change. The states of Kill go first.
+type RuleChange struct {
 	Kill   []pfconf.Flow `json:"kill,omitempty"`
 	Add    []pfconf.Rule `json:"add,omitempty"`
 	Remove []string      `json:"remove,omitempty"`

@@ -8,7 +8,7 @@ import (
 
 // Outcome is what a step found.
 type Outcome struct {
-	Fault    *Fault           `json:"fault,omitempty"`
+	Err      *Error           `json:"fault,omitempty"`
 	Local    netip.AddrPort   `json:"local,omitzero"`
 	Peer     netip.AddrPort   `json:"peer,omitzero"`
 	Messages []Message        `json:"messages,omitempty"`
@@ -20,15 +20,15 @@ type Outcome struct {
 	Text     string           `json:"text,omitempty"`
 }
 
-// Fault is an error on its way through the connection. Code is one of the
+// Error is an error on its way through the connection. Code is one of the
 // codes below, or the name of a system error ("EADDRINUSE").
-type Fault struct {
+type Error struct {
 	Code string `json:"code"`
 	Text string `json:"text"`
 	Hint string `json:"hint,omitempty"`
 }
 
-func (f *Fault) Error() string { return f.Text }
+func (f *Error) Error() string { return f.Text }
 
 // The codes of faults that are no system errors.
 const (
@@ -46,8 +46,8 @@ const (
 	CodeOther       = "error"
 )
 
-// Entry is the transcript of one endpoint.
-type Entry struct {
+// Transcript is the transcript of one endpoint.
+type Transcript struct {
 	End  string `json:"end"`
 	Text string `json:"text"`
 }

@@ -17,18 +17,18 @@ type Socket interface {
 	String() string
 }
 
-// Role is what a socket that is no divert socket is used as.
-type Role string
+// SocketRole is what a socket that is no divert socket is used as.
+type SocketRole string
 
 // The roles.
 const (
-	Client Role = "client" // begins
-	Server Role = "server" // is begun with
+	Client SocketRole = "client" // begins
+	Server SocketRole = "server" // is begun with
 )
 
 // Ends is what the sockets of clients and servers have in common.
 type Ends struct {
-	Role Role
+	Role SocketRole
 	// Local is the address to bind, with port 0 for one of the kernel's choice (or none, for RawIP
 	// and Echo). Its family is the socket's.
 	Local netip.AddrPort
@@ -45,6 +45,8 @@ type Ends struct {
 	Diverted bool
 	// Reuse sets SO_REUSEADDR: the second exchange of a reuse target binds a port of the first.
 	Reuse bool
+	// ReusePort sets SO_REUSEPORT: several servers have one address and port.
+	ReusePort bool
 	// Big is for messages as long as an IP packet can be, and for many at once: the
 	// socket gets large buffers, and whole messages are kept.
 	Big bool
@@ -53,7 +55,11 @@ type Ends struct {
 }
 
 // Stream is a TCP socket.
-type Stream struct{ Ends }
+type Stream struct {
+	Ends
+	// Segment, if not 0, is how many bytes a segment has at most (TCP_MAXSEG).
+	Segment uint16
+}
 
 // Datagram is a UDP socket.
 type Datagram struct {
@@ -88,8 +94,8 @@ type Divert struct {
 	Local netip.AddrPort
 	// Big keeps whole messages.
 	Big bool
-	// Spoil makes something of what is reinjected wrong.
-	Spoil Spoil
+	// Corrupt makes something of what is reinjected wrong.
+	Corrupt Corruption
 	// Call is how packets are taken, where there are several ways.
 	Call Call
 	// Fragments takes fragments for what they are: a message's data is all behind the IP header.
@@ -112,7 +118,7 @@ type Divert struct {
 func SocketOf(p pfconf.Proto, e Ends) Socket {
 	switch p {
 	case pfconf.TCP:
-		return Stream{e}
+		return Stream{Ends: e}
 	case pfconf.UDP:
 		return Datagram{Ends: e}
 	case pfconf.Raw:
@@ -130,19 +136,19 @@ func (s Divert) String() string   { return fmt.Sprintf("divert packet on %v", s.
 //go:noinline
 func (e Ends) name(kind string) string { return fmt.Sprintf("%s %s on %v", kind, e.Role, e.Local) }
 
-// Spoil says what is made wrong; nothing without one.
-type Spoil string
+// Corruption says what is made wrong; nothing without one.
+type Corruption string
 
 // What can be made wrong.
 const (
-	SpoilHeader  Spoil = "header"  // the checksum of the IPv4 header
-	SpoilAll     Spoil = "all"     // that and the transport protocol's
-	SpoilVersion Spoil = "version" // the IP version is 5
-	SpoilLength  Spoil = "length"  // the IP header says that the packet is longer than it is
-	SpoilShort   Spoil = "short"   // only 19 bytes are sent on
-	// SpoilBeyond is an IPv4 header that says that it has 60 bytes, which the whole packet has not. It
+	CorruptHeader  Corruption = "header"  // the checksum of the IPv4 header
+	CorruptAll     Corruption = "all"     // that and the transport protocol's
+	CorruptVersion Corruption = "version" // the IP version is 5
+	CorruptLength  Corruption = "length"  // the IP header says that the packet is longer than it is
+	CorruptShort   Corruption = "short"   // only 19 bytes are sent on
+	// CorruptBeyond is an IPv4 header that says that it has 60 bytes, which the whole packet has not. It
 	// crashes some kernels.
-	SpoilBeyond Spoil = "beyond"
+	CorruptBeyond Corruption = "beyond"
 )
 
 // Call is a system call that takes a packet from a divert socket.
@@ -184,9 +190,12 @@ const (
 	Name Piece = "name"
 	// Room is the room for packets that wait at the packet role (Linux).
 	Room Piece = "room"
+	// Segments is that packets which the kernel has joined are cut for the packet role (Linux):
+	// left out, it gets them joined.
+	Segments Piece = "segments"
 )
 
-var pieces = []Piece{Transparent, Right, Checksum, Listen, Reader, Room, GoOn, Back, Way, Name}
+var pieces = []Piece{Transparent, Right, Checksum, Listen, Reader, Room, Segments, GoOn, Back, Way, Name}
 
 // Omits reports whether the piece is left out.
 //
@@ -216,7 +225,7 @@ func (s Divert) Validate() error {
 		return fmt.Errorf("divert socket: %v is no plain address to bind", s.Local)
 	case s.WriteTo.IsValid() && !Plain(s.WriteTo):
 		return fmt.Errorf("divert socket: no one can write to %v", s.WriteTo)
-	case s.Queue < 0 || s.Queue > QueueLength:
+	case s.Queue < 0 || s.Queue > MaxQueue:
 		return fmt.Errorf("divert socket: no queue can have room for %d packets", s.Queue)
 	}
 	return knownPieces(s.Omit)
@@ -241,3 +250,6 @@ const MaxPacket = 65535
 
 // QueueLength is how many packets may wait at a packet endpoint on Linux.
 const QueueLength = 256
+
+// MaxQueue is how many may wait at one that asks for room.
+const MaxQueue = 1024

@@ -92,6 +92,29 @@ type RelayBurst struct {
 	Line   string
 }
 
+// KeepBurst has a divert socket take what waits, compare it with a burst and keep it for
+// FreeBurst.
+type KeepBurst struct {
+	Socket string
+	Burst  Burst
+}
+
+// FreeBurst has a divert socket reinject so many of the packets that it keeps, rewritten: the
+// oldest ones, in the order in which they came, or the newest ones, the last first (Linux).
+type FreeBurst struct {
+	Socket      string
+	Count       int
+	NewestFirst bool
+	Rewrite     Rewrite
+}
+
+// HandOn has a divert socket give the packet that it holds to the netfilter queue with the number
+// Port, or with 0 back to the rules, which it meets once more (Linux).
+type HandOn struct {
+	Socket string
+	Port   uint16
+}
+
 // Turn has a divert socket reinject the packet that it holds as an answer to itself: source and
 // destination are exchanged, and Old in its payload is replaced by New. In is an address of the
 // interface by which it is to come in, the unspecified one for a packet that is to leave.
@@ -178,7 +201,7 @@ func Satisfied(s Step, o *Outcome) bool {
 		return w == nil || c != nil && c.Matched >= w.Matched && c.Done >= w.Done && c.Replies >= w.Replies &&
 			c.States >= w.States
 	case Rest:
-		return s.Want == nil || o.Fault == nil && len(o.Messages) == *s.Want
+		return s.Want == nil || o.Err == nil && len(o.Messages) == *s.Want
 	}
 	return true
 }
@@ -194,6 +217,9 @@ func (RelayAll) Name() string     { return "relayall" }
 func (SendBurst) Name() string    { return "sendburst" }
 func (ReceiveBurst) Name() string { return "receiveburst" }
 func (RelayBurst) Name() string   { return "relayburst" }
+func (KeepBurst) Name() string    { return "keepburst" }
+func (FreeBurst) Name() string    { return "freeburst" }
+func (HandOn) Name() string       { return "handon" }
 func (Turn) Name() string         { return "turn" }
 func (Rest) Name() string         { return "rest" }
 func (CloseConn) Name() string    { return "closeconn" }
@@ -218,6 +244,9 @@ func (s RelayAll) On() string     { return s.Socket }
 func (s SendBurst) On() string    { return s.Socket }
 func (s ReceiveBurst) On() string { return s.Socket }
 func (s RelayBurst) On() string   { return s.Socket }
+func (s KeepBurst) On() string    { return s.Socket }
+func (s FreeBurst) On() string    { return s.Socket }
+func (s HandOn) On() string       { return s.Socket }
 func (s Turn) On() string         { return s.Socket }
 func (s Rest) On() string         { return s.Socket }
 func (s CloseConn) On() string    { return s.Socket }

@@ -129,18 +129,18 @@ func TestHostRule(t *testing.T) {
 // TestDefaultRules: FreeBSD 15 has two, and neither is one of the host's own.
 func TestDefaultRules(t *testing.T) {
 	const two = "65535 0 0 set 31 count ip from any to any not // orphaned dynamic states counter\n65535 404791 82371040 set 31 deny ip from any to any\n"
-	for listing, want := range map[string]Host{
+	for listing, want := range map[string]Status{
 		two:                                      {Rules: 0, DeniesAll: true},
 		strings.Replace(two, "deny", "allow", 1): {Rules: 0},
 		"00100 1 1 set 0 allow ip from any to any\n" + two: {Rules: 1},
 		"65535 1 1 set 31 deny ip from any to any\n":       {Rules: 0, DeniesAll: true},
 		"65535 1 1 set 0 allow ip from any to any\n" + two: {Rules: 1},
 	} {
-		run := func(_ context.Context, c program.Command) (program.Result, error) {
+		run := func(_ context.Context, c program.Command) (program.Output, error) {
 			if c.Argv[1] == "set" {
-				return program.Result{Stdout: "enable 0 1 2 3\n"}, nil
+				return program.Output{Stdout: "enable 0 1 2 3\n"}, nil
 			}
-			return program.Result{Stdout: listing}, nil
+			return program.Output{Stdout: listing}, nil
 		}
 		h, err := NewControl(run).Look(t.Context(), nil)
 		if err != nil || h.Rules != want.Rules || h.DeniesAll != want.DeniesAll {

@@ -249,8 +249,8 @@ func TestOpenFails(t *testing.T) {
 		_, err := Open(t.Context(), Config{Families: pfconf.Families, Run: play(t, name)})
 		wantError(t, err, want[0], want[1])
 	}
-	missing := func(context.Context, program.Command) (program.Result, error) {
-		return program.Result{}, exec.ErrNotFound
+	missing := func(context.Context, program.Command) (program.Output, error) {
+		return program.Output{}, exec.ErrNotFound
 	}
 	_, err := Open(t.Context(), Config{Run: missing})
 	wantError(t, err, "ipfw -S show", "FreeBSD")
@@ -265,12 +265,12 @@ func TestJournalFirst(t *testing.T) {
 		"sysctl -n net.inet6.ip6.fw.enable": "1\n", "sysctl -n net.inet6.ip6.fw.deny_unknown_exthdrs": "1\n",
 		"sysctl -n net.inet.ip.fw.enable": "1\n",
 	}
-	run := func(_ context.Context, c program.Command) (program.Result, error) {
+	run := func(_ context.Context, c program.Command) (program.Output, error) {
 		command := strings.Join(c.Argv, " ")
 		if _, ok := answer[command]; !ok {
 			ran = append(ran, command)
 		}
-		return program.Result{Stdout: answer[command]}, nil
+		return program.Output{Stdout: answer[command]}, nil
 	}
 	journal := func(pfconf.Undo) error { return full }
 	if _, err := Open(t.Context(), Config{Families: pfconf.Families, Run: run, Journal: journal}); !errors.Is(err,

@@ -8,8 +8,8 @@ import (
 	"pfdivert/pfconf"
 )
 
-// Host is what there is of ipfw on a host.
-type Host struct {
+// Status is what there is of ipfw on a host.
+type Status struct {
 	// Rules are the host's own, without the default rules. DeniesAll: there are none, and
 	// the default rule lets nothing pass.
 	Rules     int
@@ -21,7 +21,7 @@ type Host struct {
 
 // Look asks for it. It fails when ipfw may not be used, is switched off for one of the
 // families, or has no place for rules before the host's own.
-func (c *Control) Look(ctx context.Context, families []pfconf.Family) (h Host, err error) {
+func (c *Control) Look(ctx context.Context, families []pfconf.Family) (h Status, err error) {
 	rules, err := c.list(ctx)
 	if err != nil {
 		return h, fmt.Errorf("reading ipfw's rules: %w", err)

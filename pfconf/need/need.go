@@ -25,6 +25,11 @@ const (
 	NAT           Name = "NAT"
 	SockDiag      Name = "tcp_diag"
 	Packet        Name = "packet sockets"
+	XT            Name = "nft_compat"
+	XTLegacy      Name = "iptables-legacy"
+	XTTProxy      Name = "TPROXY of x_tables"
+	XTQueue       Name = "NFQUEUE of x_tables"
+	XTNAT         Name = "NAT of x_tables"
 )
 
 // Feature is something that a kernel can have been built without.
@@ -71,6 +76,22 @@ func Features() []Feature {
 			Some: true},
 		{Name: Packet, For: "capturing packets as evidence", Modules: []string{"af_packet"},
 			Config: []string{"PACKET"}, Some: true},
+		{Name: XT, For: "-filter xt",
+			Modules: []string{"nft_compat", "x_tables", "xt_mark", "xt_connmark", "xt_tcpudp"},
+			Config:  []string{"NFT_COMPAT", "NETFILTER_XTABLES", "NETFILTER_XT_MARK", "NETFILTER_XT_CONNMARK"},
+			OpenWrt: "kmod-nft-compat", Some: true},
+		{Name: XTLegacy, For: "-filter xt-legacy",
+			Modules: []string{"iptable_mangle", "ip6table_mangle", "xt_comment"},
+			Config: []string{"NETFILTER_XTABLES_LEGACY", "IP_NF_MANGLE", "IP6_NF_MANGLE",
+				"NETFILTER_XT_MATCH_COMMENT"},
+			OpenWrt: "kmod-ipt-core", Some: true},
+		{Name: XTTProxy, For: "divert-to with -filter xt and xt-legacy", Modules: []string{"xt_TPROXY"},
+			Config: []string{"NETFILTER_XT_TARGET_TPROXY"}, OpenWrt: "kmod-ipt-tproxy", Some: true},
+		{Name: XTQueue, For: "divert-packet with -filter xt and xt-legacy", Modules: []string{"xt_NFQUEUE"},
+			Config: []string{"NETFILTER_XT_TARGET_NFQUEUE"}, OpenWrt: "kmod-ipt-nfqueue", Some: true},
+		{Name: XTNAT, For: "the claims about natlook with -filter xt and xt-legacy",
+			Modules: []string{"xt_nat", "iptable_nat", "ip6table_nat"},
+			Config:  []string{"NETFILTER_XT_NAT", "IP_NF_NAT", "IP6_NF_NAT"}, OpenWrt: "kmod-ipt-nat", Some: true},
 	}
 }
 

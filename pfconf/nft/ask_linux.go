@@ -6,12 +6,14 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf/need"
 )
 
 // Ask finds out whether the kernel has the features, and whether Open would find its names
 // and numbers unused in the current network namespace: the error is a *TakenError if not, and a
 // *MissingError without nf_tables. It changes nothing.
-func Ask(ctx context.Context, c Config, features ...Feature) (map[Feature]Answer, error) {
+func Ask(ctx context.Context, c Config, features ...need.Name) (map[need.Name]ProbeResult, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
@@ -28,7 +30,7 @@ func Ask(ctx context.Context, c Config, features ...Feature) (map[Feature]Answer
 	if err == nil {
 		f.ct, err = openSocket()
 	}
-	answers := map[Feature]Answer{}
+	answers := map[need.Name]ProbeResult{}
 	if err == nil {
 		for _, feature := range features {
 			answers[feature] = f.Probe(feature)
@@ -52,8 +54,8 @@ func (f *Firewall) unused() error {
 	r := f.rx.transaction()
 	f.rx.mu.Lock()
 	defer f.rx.mu.Unlock()
-	table := r.newTable(TableName, exclusive)
-	r.delTable(probeTable + "-none")
+	table := r.newTable(own, exclusive)
+	r.delTable(noTable, 0)
 	rejected, err := f.rx.commit(r, noEcho)
 	if rejected[table] == unix.EEXIST {
 		return &TakenError{"table inet " + TableName}

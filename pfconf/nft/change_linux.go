@@ -10,13 +10,20 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/need"
 	"pfdivert/pfconf/netlink"
 )
 
 // loaded is a rule in force.
 type loaded struct {
-	rule  pfconf.Rule
-	parts []placed
+	rule   pfconf.Rule
+	number int // in the order in which they were added
+	parts  []placed
+	xt     []kernelRule // in tables of iptables-legacy
+	// base is what those had counted before they were loaded last; Firewall.legacy guards it.
+	base pfconf.Counters
+	// inForce: the transaction that added it was made.
+	inForce bool
 }
 
 // change is what one caller of Change or Load wants.
@@ -77,11 +84,13 @@ func (c *change) told() error {
 // plan is a transaction that several changes share.
 type plan struct {
 	request *request
+	changed bool               // a rule is added or removed
 	owner   map[uint32]*change // of each message
 	rules   map[string]*loaded // what is in force afterwards
 	places  map[uint32]place   // of each added kernel rule
 	queues  map[queue]bool     // whose chains are there afterwards
 	chains  map[uint32]chain   // that a message makes or drops
+	natted  []pfconf.Family    // whose chains of x_tables for rdr-to rules are there afterwards
 }
 
 // place is where an added rule's handle goes when the kernel tells it.
@@ -113,7 +122,7 @@ func (f *Firewall) commitLocked(changes []*change) {
 	for {
 		p := f.plan(changes)
 		changes = slices.DeleteFunc(changes, func(c *change) bool { return c.err != nil })
-		if len(p.owner) == 0 {
+		if !p.changed {
 			return
 		}
 		rejected, err := f.send(p)
@@ -126,12 +135,22 @@ func (f *Firewall) commitLocked(changes []*change) {
 			return
 		case err != nil:
 			changes[0].err = err
+			for _, r := range changes[0].add {
+				if f.legacy != nil && changes[0].err == err {
+					changes[0].err = f.lacks(r, err)
+				}
+			}
 			return
 		case len(rejected) == 0:
+			for _, l := range p.rules {
+				if !l.inForce { // no one else knows it yet
+					l.inForce = true
+				}
+			}
 			f.mu.Lock()
 			f.rules = p.rules
 			f.mu.Unlock()
-			f.queues = p.queues
+			f.queues, f.natted = p.queues, p.natted
 			return
 		}
 		for seq := p.request.First; seq != p.request.First+p.request.Count; seq++ {
@@ -153,6 +172,7 @@ func (f *Firewall) plan(changes []*change) *plan {
 		places:  map[uint32]place{},
 		queues:  maps.Clone(f.queues),
 		chains:  map[uint32]chain{},
+		natted:  f.natted,
 	}
 	for _, c := range changes {
 		compiled, err := f.check(p, c)
@@ -168,26 +188,49 @@ func (f *Firewall) plan(changes []*change) *plan {
 			for _, h := range p.rules[label].parts {
 				p.owner[p.request.delRule(h)] = c
 			}
+			p.changed = true
 			delete(p.rules, label)
 		}
 		for i, r := range c.add {
 			switch r.Action {
 			case pfconf.DivertPacket:
-				p.needQueue(c, queueOf(r))
+				if !f.config.xt() {
+					p.needQueue(c, queueOf(r))
+				}
 			case pfconf.RdrTo:
-				seq := p.request.newChain(TableName, rdr)
-				p.owner[seq], p.chains[seq] = c, rdr
+				p.needNAT(c, r.Family, f.config)
 			}
-			l := &loaded{rule: r}
+			f.added++
+			l := &loaded{rule: r, number: f.added}
+			p.changed = true
 			for _, k := range compiled[i] {
-				seq := p.request.newRule(TableName, k, unix.NLM_F_ECHO)
+				if k.xt != nil && f.legacy != nil {
+					l.xt = append(l.xt, k)
+					continue
+				}
+				seq := p.request.newRule(k, unix.NLM_F_ECHO)
 				p.owner[seq], p.places[seq] = c, place{l, len(l.parts)}
-				l.parts = append(l.parts, placed{chain: k.chain.name, part: k.part})
+				l.parts = append(l.parts, placed{chain: k.chain, part: k.part})
 			}
 			p.rules[r.Label] = l
 		}
 	}
 	return p
+}
+
+// needNAT makes the chain for rules that translate, where it is not there.
+func (p *plan) needNAT(c *change, f pfconf.Family, config Config) {
+	own := func(seq uint32, ch chain) { p.owner[seq], p.chains[seq] = c, ch }
+	switch {
+	case !config.xt():
+		own(p.request.newChain(rdr), rdr)
+	case !slices.Contains(p.natted, f):
+		at := natted(f)
+		for seq := p.request.hook(at); seq != p.request.First+p.request.Count; seq++ {
+			own(seq, at.hook)
+		}
+		p.natted = append(slices.Clone(p.natted), f)
+	}
 }
 
 // check reports whether the change can be made to the rules that the plan has so
@@ -201,9 +244,9 @@ func (f *Firewall) check(p *plan, c *change) ([][]kernelRule, error) {
 	}
 	gone := map[string]bool{}
 	for _, label := range c.remove {
-		// A rule without handles was added by another of these changes, which
+		// A rule that is not in force was added by another of these changes, which
 		// may yet fail: to this one it is not there.
-		if l := p.rules[label]; l == nil || l.parts[0].handle == 0 || gone[label] {
+		if l := p.rules[label]; l == nil || !l.inForce || gone[label] {
 			return nil, fmt.Errorf("remove rule %q: no such rule is loaded", label)
 		}
 		gone[label] = true
@@ -232,9 +275,19 @@ func (f *Firewall) check(p *plan, c *change) ([][]kernelRule, error) {
 }
 
 // send commits the plan and learns the new rules' handles.
-func (f *Firewall) send(p *plan) (map[uint32]unix.Errno, error) {
+func (f *Firewall) send(p *plan) (rejected map[uint32]unix.Errno, err error) {
+	if f.legacy != nil {
+		if err := f.legacy.load(f.rules, p.rules); err != nil {
+			return nil, err
+		}
+		defer func() {
+			if err != nil || len(rejected) > 0 {
+				err = errors.Join(err, f.legacy.load(p.rules, f.rules))
+			}
+		}()
+	}
 	learned := 0
-	rejected, err := f.tx.commit(p.request, func(m netlink.Message) {
+	rejected, err = f.tx.commit(p.request, func(m netlink.Message) {
 		if at, ok := p.places[m.Seq]; ok && m.Kind == newRuleMessage {
 			if h, err := handleOf(m); err == nil {
 				at.rule.parts[at.part].handle = h
@@ -252,29 +305,56 @@ func (f *Firewall) send(p *plan) (map[uint32]unix.Errno, error) {
 // learn finds out by listing the table what happened to the plan, and the added
 // rules' handles, when the kernel's answers were lost.
 func (f *Firewall) learn(p *plan) error {
-	handles, there := map[string]uint64{}, map[uint64]bool{}
-	err := f.tx.dumpRules(func(m netlink.Message) {
-		if h, err := handleOf(m); err == nil {
-			handles[commentOf(m)], there[h] = h, true
+	// What a rule of a label does in one chain is done once.
+	handles, there := map[string]uint64{}, map[ruleKey]bool{}
+	err := f.tx.dumpRules(f.config.xt(), func(m netlink.Message) {
+		if k, err := keyOf(m); err == nil {
+			handles[k.table.String()+commentOf(m)], there[k] = k.handle, true
 		}
 	})
 	if err != nil {
 		return err
 	}
 	for label, l := range f.rules {
-		if p.rules[label] != l && there[l.parts[0].handle] {
+		if p.rules[label] != l && there[l.parts[0].key()] {
 			return fmt.Errorf("rule %q: %w, and it is still loaded", label, netlink.ErrLost)
 		}
 	}
 	for _, at := range p.places {
 		h := &at.rule.parts[at.part]
 		label := at.rule.rule.Label
-		h.handle = handles[kernelRule{label: label, part: h.part}.comment()]
+		h.handle = handles[h.chain.table.String()+kernelRule{label: label, part: h.part}.comment()]
 		if h.handle == 0 {
 			return fmt.Errorf("rule %q: %w, and it is not loaded", label, netlink.ErrLost)
 		}
 	}
 	return nil
+}
+
+// lacks makes a *MissingError of an error with which the kernel refused a rule for want of a
+// feature.
+func (f *Firewall) lacks(r pfconf.Rule, err error) error {
+	var feature need.Name
+	switch {
+	case r.Action == pfconf.RdrTo && f.config.xt():
+		feature = need.XTNAT
+	case r.Action == pfconf.RdrTo:
+		feature = need.NAT
+	case !errors.Is(err, unix.ENOENT):
+		return err
+	case r.Action == pfconf.DivertTo && r.Proto.HasPorts() && f.config.xt():
+		feature = need.XTTProxy
+	case r.Action == pfconf.DivertTo && r.Proto.HasPorts():
+		feature = need.TProxy
+	case r.Action == pfconf.DivertPacket && f.config.xt():
+		feature = need.XTQueue
+	default:
+		return err
+	}
+	if f.Probe(feature).Support == No {
+		return &need.MissingError{Feature: feature, Err: err}
+	}
+	return err
 }
 
 // explain says what the kernel found wrong with the message.
@@ -290,17 +370,14 @@ func (f *Firewall) explain(p *plan, seq uint32, errno unix.Errno) error {
 	default:
 		return fmt.Errorf("remove a rule: %w", errno)
 	}
-	if (chained && ch == rdr || added && at.rule.rule.Action == pfconf.RdrTo) && f.Probe(NAT).Outcome == No {
-		return fmt.Errorf("%s: %w", what, &MissingError{Feature: NAT, Err: errno})
+	var err error = errno
+	if chained && ch.priority == dstnatPriority {
+		err = f.lacks(pfconf.Rule{Action: pfconf.RdrTo}, err)
+	} else if added {
+		err = f.lacks(at.rule.rule, err)
 	}
-	if errno != unix.ENOENT {
-		return fmt.Errorf("%s: %w", what, errno)
-	}
-	if added {
-		r := at.rule.rule
-		if r.Action == pfconf.DivertTo && r.Proto.HasPorts() && f.Probe(TransparentProxy).Outcome == No {
-			return fmt.Errorf("%s: %w", what, &MissingError{Feature: TransparentProxy, Err: errno})
-		}
+	if err != errno || errno != unix.ENOENT {
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	return fmt.Errorf("%s: %w (has another process removed table inet %s?)", what, errno, TableName)
 }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/need"
 	"pfdivert/pfconf/netlink"
 )
 
@@ -26,7 +27,7 @@ func (f *Firewall) inForce(t testing.TB) []string {
 	f.rx.mu.Lock()
 	defer f.rx.mu.Unlock()
 	var comments []string
-	check(t, f.rx.dumpRules(func(m netlink.Message) {
+	check(t, f.rx.dumpRules(false, func(m netlink.Message) {
 		if c := commentOf(m); c != "" {
 			comments = append(comments, c)
 		}
@@ -143,7 +144,7 @@ func (f *Firewall) generation(t *testing.T) uint32 {
 	f.rx.mu.Lock()
 	defer f.rx.mu.Unlock()
 	r := f.rx.request()
-	r.nft(unix.NFT_MSG_GETGEN, 0)
+	r.nft(own.family, unix.NFT_MSG_GETGEN, 0)
 	var id []byte
 	check(t, f.rx.Exchange(r.Request, func(m netlink.Message) bool {
 		id = netlink.Attribute(attributesOf(m), unix.NFTA_GEN_ID)
@@ -249,7 +250,7 @@ func (n namespace) traces(t *testing.T) string {
 		s, err := openSocket()
 		check(t, err)
 		defer s.close()
-		if err := s.dumpRules(func(netlink.Message) {}); err == nil {
+		if err := s.dumpRules(false, func(netlink.Message) {}); err == nil {
 			fmt.Fprintln(&b, "table")
 		} else if !errors.Is(err, unix.ENOENT) {
 			t.Error(err)
@@ -331,7 +332,7 @@ func TestTaken(t *testing.T) {
 				return err
 			}
 			r := s.transaction()
-			r.newTable(TableName, exclusive)
+			r.newTable(own, exclusive)
 			return errors.Join(s.commitAll(r), s.close())
 		},
 		"policy rule": func() error { return route(t).AddRule(policyRule(pfconf.Inet6)) },
@@ -378,15 +379,15 @@ func TestWithoutIPv6(t *testing.T) {
 
 func TestProbe(t *testing.T) {
 	f := newNamespace(t).open(t, testConfig())
-	for _, feature := range []Feature{NFTables, TransparentProxy, NFQueue, Conntrack, IPv6} {
-		if a := f.Probe(feature); a.Outcome != Yes || a.Err != nil {
+	for _, feature := range []need.Name{need.NFTables, need.TProxy, need.NFQueue, need.CTNetlink, need.IPv6} {
+		if a := f.Probe(feature); a.Support != Yes || a.Err != nil {
 			t.Errorf("%s: %+v; this kernel has it", feature, a)
 		}
 	}
-	if a := f.Probe("flux"); a.Outcome != Unknown || a.Err == nil {
+	if a := f.Probe("flux"); a.Support != Unknown || a.Err == nil {
 		t.Errorf("flux: %+v", a)
 	}
-	if a := f.probe(missing{}); a.Outcome != No || !errors.Is(a.Err, unix.ENOENT) {
+	if a := f.probe(missing{}); a.Support != No || !errors.Is(a.Err, unix.ENOENT) {
 		t.Errorf("an expression that no kernel has: %+v", a)
 	}
 	wantInForce(t, f)
@@ -412,7 +413,7 @@ func TestNotPermitted(t *testing.T) {
 		check(t, unix.Capset(&header, &few[0]))
 		defer func() { check(t, unix.Capset(&header, &all[0])) }()
 		_, err := Open(t.Context(), testConfig())
-		var absent *MissingError
+		var absent *need.MissingError
 		if !errors.Is(err, fs.ErrPermission) || errors.As(err, &absent) {
 			t.Errorf("got %v, want a permission error", err)
 		}

@@ -17,7 +17,6 @@ import (
 	"strings"
 
 	"pfdivert/pfconf"
-	"pfdivert/pfconf/need"
 	"pfdivert/pfconf/netlink"
 )
 
@@ -46,6 +45,8 @@ type Config struct {
 	// become local in Table: with "local default" rp_filter would drop packets
 	// as martian.
 	Fakes []netip.Prefix
+	// Engine is how the kernel is given the rules; "" is pfconf.NFT.
+	Engine pfconf.Engine
 	// Journal is told of every change to the host before it is made; nil for
 	// no one.
 	Journal pfconf.Journal
@@ -80,10 +81,17 @@ const (
 // maxInterface is IFNAMSIZ without the final zero.
 const maxInterface = 15
 
+// xt reports whether the rules are x_tables', and legacy whether they are in its own tables.
+func (c Config) xt() bool     { return c.Engine == pfconf.XT || c.legacy() }
+func (c Config) legacy() bool { return c.Engine == pfconf.XTLegacy }
+
 //go:noinline
 func (c Config) omits(p Piece) bool { return slices.Contains(c.Omit, p) }
 
 func (c Config) validate() error {
+	if c.Engine != "" && !slices.Contains(pfconf.Engines, c.Engine) {
+		return fmt.Errorf("%q is no engine of Linux's packet filter", c.Engine)
+	}
 	if len(c.Interface) > maxInterface || strings.ContainsAny(c.Interface, "/\" \t\n\\*") {
 		return fmt.Errorf("%q cannot be an interface's name", c.Interface)
 	}
@@ -106,23 +114,6 @@ func (c Config) families() []pfconf.Family {
 	return fs
 }
 
-// Feature is something that a kernel can have been built without.
-type Feature = need.Name
-
-// The features that Probe knows.
-const (
-	NFTables         = need.NFTables
-	TransparentProxy = need.TProxy
-	NFQueue          = need.NFQueue
-	Tracking         = need.Conntrack
-	Conntrack        = need.CTNetlink
-	IPv6             = need.IPv6
-	NAT              = need.NAT
-)
-
-// MissingError says that the kernel has no such feature: it was asked for and refused with Err.
-type MissingError = need.MissingError
-
 // TakenError says that something which the driver would create is there
 // already: another run is using it, or a killed one left it.
 type TakenError struct{ What string }
@@ -134,19 +125,19 @@ func (e *TakenError) Error() string {
 // ErrClosed is the error of every question after Close.
 var ErrClosed = netlink.ErrClosed
 
-// Outcome is what a probe found.
-type Outcome uint8
+// Support is what a probe found.
+type Support uint8
 
 // The outcomes. A test may only be skipped for a No.
 const (
-	Unknown Outcome = iota // the question could not be asked
+	Unknown Support = iota // the question could not be asked
 	Yes
 	No
 )
 
-// Answer is a probe's outcome. Err is the kernel's refusal that proves a No,
+// ProbeResult is a probe's outcome. Err is the kernel's refusal that proves a No,
 // or why the outcome is Unknown.
-type Answer struct {
-	Outcome Outcome
+type ProbeResult struct {
+	Support Support
 	Err     error
 }

@@ -75,36 +75,45 @@ func (f *Firewall) readCounters(rules map[string]*loaded, read map[string]pfconf
 		label string
 		part  part
 	}
-	wanted := map[uint64]asked{} // by handle
+	wanted, elsewhere := map[ruleKey]asked{}, false
 	var places []placed
 	for label := range read {
 		for _, p := range rules[label].parts {
-			wanted[p.handle] = asked{label, p.part}
+			wanted[p.key()] = asked{label, p.part}
 			places = append(places, p)
+			elsewhere = elsewhere || p.chain.table != own
 		}
 	}
 	take := func(m netlink.Message) {
-		h, err := handleOf(m)
-		if a, ok := wanted[h]; ok && err == nil {
+		k, err := keyOf(m)
+		if a, ok := wanted[k]; ok && err == nil {
 			read[a.label] = a.part.count(read[a.label], attributesOf(m))
-			delete(wanted, h)
+			delete(wanted, k)
 		}
 	}
 	f.rx.mu.Lock()
 	defer f.rx.mu.Unlock()
 	var err error
 	if 2*len(read) > len(rules) {
-		err = f.rx.dumpRules(take)
+		err = f.rx.dumpRules(elsewhere, take)
 	} else {
 		err = f.rx.getRules(places, take)
+	}
+	if err == nil && f.legacy != nil {
+		err = f.legacy.count(rules, read)
 	}
 	if err != nil {
 		return err
 	}
 	for _, a := range wanted {
-		return fmt.Errorf("rule %q is not in the kernel any more: another process has removed it", a.label)
+		return goneError(a.label)
 	}
 	return nil
+}
+
+// goneError is the error of a rule that the kernel has no longer.
+func goneError(label string) error {
+	return fmt.Errorf("rule %q is not in the kernel any more: another process has removed it", label)
 }
 
 // count adds the counters of a kernel rule to those of its label.
@@ -120,20 +129,23 @@ func (p part) count(c pfconf.Counters, rule []byte) pfconf.Counters {
 			n++
 		}
 	}
+	return p.add(c, packets[0], packets[1])
+}
+
+// add adds what the counters of a kernel rule say: packets, and of a second one done.
+func (p part) add(c pfconf.Counters, packets, done uint64) pfconf.Counters {
 	switch p {
 	case partMain:
-		c.Matched = packets[0]
-		if n == 2 {
-			c.Done = packets[1]
-		}
+		c.Matched += packets
+		c.Done += done
 	case partBoth:
-		c.Matched, c.Done = packets[0], packets[0]
+		c.Matched, c.Done = c.Matched+packets, c.Done+packets
 	case partDone:
-		c.Done = packets[0]
+		c.Done += packets
 	case partReply:
-		c.Replies = packets[0]
+		c.Replies += packets
 	case partKernel:
-		c.Kernel = packets[0]
+		c.Kernel += packets
 	}
 	return c
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/need"
 	"pfdivert/pfconf/netlink"
 )
 
@@ -266,12 +267,12 @@ func TestProbesLeaveQueues(t *testing.T) {
 	bindQueue(t, q, r.Divert.Port())
 	_, err = client.Write([]byte("queued"))
 	check(t, err)
-	for _, feature := range []Feature{NFTables, TransparentProxy, NFQueue, Conntrack} {
-		if a := f.Probe(feature); a.Outcome != Yes {
+	for _, feature := range []need.Name{need.NFTables, need.TProxy, need.NFQueue, need.CTNetlink} {
+		if a := f.Probe(feature); a.Support != Yes {
 			t.Errorf("%s: %+v", feature, a)
 		}
 	}
-	if a := f.probe(missing{}); a.Outcome != No {
+	if a := f.probe(missing{}); a.Support != No {
 		t.Errorf("an expression that no kernel has: %+v", a)
 	}
 	acceptQueued(t, q, r.Divert.Port())

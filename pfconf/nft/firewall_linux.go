@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/need"
 )
 
 // Firewall is a pfconf.Firewall of the network namespace that it was opened in.
@@ -26,11 +27,15 @@ type Firewall struct {
 	rx *socket // reading rules, and probes
 	ct *socket // conntrack
 
+	legacy *legacy // for pfconf.XTLegacy
+
 	changes group[*change]
 	reads   group[*question]
 	lists   group[*listing]
 
-	queues map[queue]bool // queues whose chains are there; tx.mu guards it
+	queues map[queue]bool  // queues whose chains are there; tx.mu guards it
+	natted []pfconf.Family // see plan; tx.mu guards it
+	added  int             // rules, ever; tx.mu guards it
 
 	mu    sync.RWMutex
 	rules map[string]*loaded // by label; the map is replaced, never changed
@@ -73,7 +78,7 @@ func Open(ctx context.Context, c Config) (*Firewall, error) {
 // setUp changes the host.
 func (f *Firewall) setUp() error {
 	for _, family := range f.config.families() {
-		if family == pfconf.Inet6 && probeIPv6().Outcome == No {
+		if family == pfconf.Inet6 && probeIPv6().Support == No {
 			continue
 		}
 		if err := f.host.free(family); err != nil {
@@ -81,10 +86,10 @@ func (f *Firewall) setUp() error {
 		}
 		f.families = append(f.families, family)
 	}
-	if a := f.probeConntrack(); a.Outcome == No {
-		for _, cause := range []Feature{NFTables, Tracking} { // without these there is none either
-			if c := f.Probe(cause); c.Outcome == No {
-				return &MissingError{Feature: cause, Err: c.Err}
+	if a := f.probeConntrack(); a.Support == No {
+		for _, cause := range []need.Name{need.NFTables, need.Conntrack} { // without these there is none either
+			if c := f.Probe(cause); c.Support == No {
+				return &need.MissingError{Feature: cause, Err: c.Err}
 			}
 		}
 		return a.Err
@@ -93,7 +98,8 @@ func (f *Firewall) setUp() error {
 	if err := f.step(pfconf.Undo{Do: undoStates}, func() error { return nil }); err != nil {
 		return err
 	}
-	if err := f.step(pfconf.Undo{Do: undoTable}, f.host.addTable); err != nil {
+	addTable := func() error { return f.host.addTable(f.config.chains()) }
+	if err := f.step(pfconf.Undo{Do: undoTable}, addTable); err != nil {
 		return err
 	}
 	for _, family := range slices.Clone(f.families) {
@@ -111,6 +117,16 @@ func (f *Firewall) setUp() error {
 }
 
 func (f *Firewall) setUpFamily(family pfconf.Family) error {
+	switch f.config.Engine {
+	case pfconf.XT:
+		if err := f.addXT(family); err != nil {
+			return err
+		}
+	case pfconf.XTLegacy:
+		if err := f.addLegacy(family); err != nil {
+			return err
+		}
+	}
 	if !f.config.omits(LocalRoute) {
 		for _, p := range f.config.Fakes {
 			if pfconf.FamilyOf(p.Addr()) != family {
@@ -174,6 +190,9 @@ func (f *Firewall) putBack() error {
 	var errs []error
 	for _, u := range slices.Backward(f.undo) {
 		errs = append(errs, f.host.undo(u))
+	}
+	if f.legacy != nil {
+		errs = append(errs, f.legacy.close())
 	}
 	for _, s := range []*socket{f.rx, f.ct} {
 		if s != nil {

@@ -24,6 +24,8 @@ type host struct {
 	nf    *socket
 	route *rtnetlink.Conn
 	demux *os.File
+	// legacy, if not nil, has sockets for iptables-legacy in the namespace.
+	legacy *legacy
 }
 
 // earlyDemux must be 0. Else an established flow's packets find their socket
@@ -35,8 +37,8 @@ func openHost() (*host, error) {
 	h := &host{}
 	var err error
 	if h.nf, err = openSocket(); err != nil {
-		if a := refusal(err); a.Outcome == No {
-			err = &MissingError{Feature: NFTables, Err: err}
+		if a := refusal(err); a.Support == No {
+			err = &need.MissingError{Feature: need.NFTables, Err: err}
 		}
 		return nil, err
 	}
@@ -65,15 +67,15 @@ func (h *host) close() error {
 }
 
 // addTable creates the table with its chains and the permanent rule.
-func (h *host) addTable() error {
+func (h *host) addTable(chains []chain) error {
 	h.nf.mu.Lock()
 	defer h.nf.mu.Unlock()
 	r := h.nf.transaction()
-	table := r.newTable(TableName, exclusive)
+	table := r.newTable(own, exclusive)
 	for _, c := range chains {
-		r.newChain(TableName, c)
+		r.newChain(c)
 	}
-	rule := r.newRule(TableName, permanent, 0)
+	rule := r.newRule(permanent, 0)
 	rejected, err := h.nf.commit(r, noEcho)
 	if err == nil {
 		err = r.FirstOf(rejected)
@@ -81,13 +83,13 @@ func (h *host) addTable() error {
 	if rejected[table] == unix.EEXIST {
 		return &TakenError{"table inet " + TableName}
 	}
-	if a := refusal(err); err != nil && a.Outcome == No {
-		feature := NFTables
+	if a := refusal(err); err != nil && a.Support == No {
+		feature := need.NFTables
 		// The rule looks at a state and counts: which of the two is it that is missing?
-		if rejected[rule] != 0 && h.nf.probe([]statement{counter{}})[0].Outcome == Yes {
-			feature = Tracking
+		if rejected[rule] != 0 && h.nf.probe([]statement{counter{}})[0].Support == Yes {
+			feature = need.Conntrack
 		}
-		err = &MissingError{Feature: feature, Err: err}
+		err = &need.MissingError{Feature: feature, Err: err}
 	}
 	return wrap("create table inet "+TableName, err)
 }
@@ -96,7 +98,7 @@ func (h *host) delTable() error {
 	h.nf.mu.Lock()
 	defer h.nf.mu.Unlock()
 	r := h.nf.transaction()
-	r.delTable(TableName)
+	r.delTable(own, 0)
 	return wrap("delete table inet "+TableName, absent(h.nf.commitAll(r)))
 }
 
@@ -106,7 +108,7 @@ func (h *host) delStates() error {
 	// entries (ctnetlink_alloc_filter, net/netfilter/nf_conntrack_netlink.c).
 	h.nf.mu.Lock()
 	defer h.nf.mu.Unlock()
-	switch a := h.nf.probe([]statement{ctMark{}})[0]; a.Outcome {
+	switch a := h.nf.probe([]statement{ctMark{}})[0]; a.Support {
 	case No:
 		return nil
 	case Unknown:
@@ -123,7 +125,7 @@ func (h *host) delStates() error {
 		}
 		return false
 	})
-	var missing *MissingError
+	var missing *need.MissingError
 	if errors.As(noConntrack(refused), &missing) {
 		refused = nil // no one here sees or makes entries
 	}
@@ -154,13 +156,13 @@ func (h *host) free(f pfconf.Family) error {
 // noPolicyRouting makes a *MissingError of the error of a kernel without policy rules of a family.
 func noPolicyRouting(err error) error {
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT) {
-		return &MissingError{Feature: need.PolicyRouting, Err: err}
+		return &need.MissingError{Feature: need.PolicyRouting, Err: err}
 	}
 	return err
 }
 
-func policyRule(f pfconf.Family) rtnetlink.Rule {
-	return rtnetlink.Rule{Family: afOf(f), Mark: Mark, Table: Table, Protocol: Protocol}
+func policyRule(f pfconf.Family) rtnetlink.PolicyRule {
+	return rtnetlink.PolicyRule{Family: afOf(f), Mark: Mark, Table: Table, Protocol: Protocol}
 }
 
 func (h *host) addRule(f pfconf.Family) error {

@@ -85,15 +85,15 @@ func (d *Inspector) Places(context.Context) ([]pfconf.Place, error) {
 	}
 }
 
-// OwnRules are the kernel's rules in this program's table: one of pfconf's becomes one or two.
+// OwnRules are the kernel's rules of this program: one of pfconf's becomes one or several.
 func (d *Inspector) OwnRules(context.Context) ([]pfconf.LoadedRule, error) {
 	var rules []pfconf.LoadedRule
 	s := d.host.nf
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	err := s.dumpRules(func(m netlink.Message) {
+	err := s.dumpRules(true, func(m netlink.Message) {
 		label, what, _ := strings.Cut(commentOf(m), " ")
-		if label == "" {
+		if k, err := keyOf(m); err != nil || k.table != own && !inOwnChain(m) || label == "" {
 			return // not for one of pfconf's
 		}
 		rule := pfconf.LoadedRule{Label: label, Packets: partBoth.count(pfconf.Counters{}, attributesOf(m)).Matched,

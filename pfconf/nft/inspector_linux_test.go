@@ -36,7 +36,7 @@ func TestInspector(t *testing.T) {
 		s := d.host.nf
 		s.mu.Lock()
 		r := s.transaction()
-		r.newTable("stranger", exclusive)
+		r.newTable(table{familyInet, "stranger"}, exclusive)
 		check(t, s.commitAll(r))
 		s.mu.Unlock()
 

@@ -8,6 +8,7 @@ import (
 	"runtime"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/need"
 )
 
 var errNotLinux = errors.New("nftables is Linux's packet filter; this is " + runtime.GOOS)
@@ -19,7 +20,9 @@ type Firewall struct{ pfconf.Firewall }
 func Open(context.Context, Config) (*Firewall, error) { return nil, errNotLinux }
 
 // Ask fails: only Linux has nftables.
-func Ask(context.Context, Config, ...Feature) (map[Feature]Answer, error) { return nil, errNotLinux }
+func Ask(context.Context, Config, ...need.Name) (map[need.Name]ProbeResult, error) {
+	return nil, errNotLinux
+}
 
 // Undo fails: only Linux has nftables.
 func Undo(context.Context, pfconf.Undo) error { return errNotLinux }
@@ -28,4 +31,4 @@ func Undo(context.Context, pfconf.Undo) error { return errNotLinux }
 func Natlook(pfconf.NATQuery) (pfconf.NATAnswer, error) { return pfconf.NATAnswer{}, errNotLinux }
 
 // Probe answers No.
-func (*Firewall) Probe(Feature) Answer { return Answer{No, errNotLinux} }
+func (*Firewall) Probe(need.Name) ProbeResult { return ProbeResult{No, errNotLinux} }

@@ -7,36 +7,92 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf"
+	"pfdivert/pfconf/need"
+	"pfdivert/pfconf/xt"
 )
 
-// probeTable is the name of a table that never comes to be.
-const probeTable = TableName + "-probe"
+// probeTable is a table that never comes to be, and noTable one that is not there.
+var (
+	probeTable = table{familyInet, TableName + "-probe"}
+	noTable    = table{familyInet, TableName + "-none"}
+)
+
+// probeChain is a chain like c of probeTable.
+func probeChain(c chain) chain {
+	c.table = probeTable
+	return c
+}
 
 // Probe finds out whether the kernel has the feature. It changes nothing: rules
 // are tried in a transaction that also has a message which must fail.
-func (f *Firewall) Probe(feature Feature) Answer {
+func (f *Firewall) Probe(feature need.Name) ProbeResult {
 	switch feature {
-	case NFTables:
+	case need.NFTables:
 		return f.probe()
-	case TransparentProxy:
+	case need.XTLegacy:
+		return probeLegacy(xt.SetMark(Mark))
+	case need.XT, need.XTTProxy, need.XTQueue, need.XTNAT:
+		return f.probeXT(feature)
+	case need.TProxy:
 		return f.probe(tproxy{netip.AddrPortFrom(netip.IPv6Loopback(), 1), f.config.omits(TProxyModule)})
-	case NFQueue:
+	case need.NFQueue:
 		return queueWay().answer
-	case Tracking:
+	case need.Conntrack:
 		return f.probe(ctMarked{})
-	case Conntrack:
+	case need.CTNetlink:
 		return f.probeConntrack()
-	case IPv6:
+	case need.IPv6:
 		return probeIPv6()
-	case NAT:
+	case need.NAT:
 		f.rx.mu.Lock()
 		defer f.rx.mu.Unlock()
-		return f.rx.probeIn(rdr, []statement{dnat{netip.AddrPortFrom(netip.IPv6Loopback(), 1)}})[0]
+		return f.rx.probeIn(probeChain(rdr), []statement{dnat{netip.AddrPortFrom(netip.IPv6Loopback(), 1)}})[0]
 	}
-	return Answer{Unknown, fmt.Errorf("no probe for %q", feature)}
+	return ProbeResult{Unknown, fmt.Errorf("no probe for %q", feature)}
 }
 
-func (f *Firewall) probe(statements ...statement) Answer {
+// probeXT asks for what carries extensions, or for one of them.
+func (f *Firewall) probeXT(feature need.Name) ProbeResult {
+	target, table := xt.SetMark(Mark), mangled(pfconf.Inet)[0].hook.table
+	local := netip.AddrPortFrom(pfconf.Inet.Loopback(), 1)
+	switch feature {
+	case need.XTTProxy:
+		target = f.config.xtTProxy(local, Mark)
+	case need.XTQueue:
+		target = xt.NFQueue(1, false)
+	case need.XTNAT:
+		target, table = xt.DNAT(local), natted(pfconf.Inet).hook.table
+	}
+	if f.config.legacy() {
+		return probeLegacy(target)
+	}
+	at := chain{table: table, name: unhooked.name}
+	f.rx.mu.Lock()
+	defer f.rx.mu.Unlock()
+	rule := xt.Rule{Proto: pfconf.TCP.Number(pfconf.Inet), Target: target}
+	return f.rx.probeRules(kernelRule{chain: at, xt: &rule})[0]
+}
+
+// probeLegacy asks iptables-legacy for a target.
+func probeLegacy(target xt.Extension) ProbeResult {
+	s, err := xt.Open(false)
+	if err != nil {
+		return refusal(err)
+	}
+	defer s.Close()
+	err = s.Has(target)
+	if errors.Is(err, unix.ENOPROTOOPT) { // no iptables-legacy
+		return ProbeResult{No, err}
+	}
+	if err != nil {
+		return refusal(err)
+	}
+	return ProbeResult{Support: Yes}
+}
+
+func (f *Firewall) probe(statements ...statement) ProbeResult {
 	f.rx.mu.Lock()
 	defer f.rx.mu.Unlock()
 	return f.rx.probe(statements)[0]
@@ -45,23 +101,32 @@ func (f *Firewall) probe(statements ...statement) Answer {
 // unhooked is a chain that no packet comes to. The kernel drops all packets that wait in the queues
 // of the namespace, whoever's they are, when it takes a chain off its hook (nf_unregister_net_hook,
 // net/netfilter/core.c), also one of a transaction that fails.
-var unhooked = chain{name: "probe"}
+var unhooked = probeChain(chain{name: TableName + "-probe"})
 
 // probe tries rules with these statements, each for itself.
-func (s *socket) probe(rules ...[]statement) []Answer { return s.probeIn(unhooked, rules...) }
+func (s *socket) probe(rules ...[]statement) []ProbeResult { return s.probeIn(unhooked, rules...) }
 
 // probeIn tries them in a chain like this one.
-func (s *socket) probeIn(c chain, rules ...[]statement) []Answer {
-	r := s.transaction()
-	table := r.newTable(probeTable, unix.NLM_F_CREATE)
-	made := r.newChain(probeTable, c)
-	tried := make([]uint32, len(rules))
+func (s *socket) probeIn(c chain, rules ...[]statement) []ProbeResult {
+	all := make([]kernelRule, len(rules))
 	for i, statements := range rules {
-		tried[i] = r.newRule(probeTable, kernelRule{chain: c, statements: statements}, 0)
+		all[i] = kernelRule{chain: c, statements: statements}
 	}
-	failure := r.delTable(probeTable + "-none")
+	return s.probeRules(all...)
+}
+
+// probeRules tries rules of one chain, which is made for them.
+func (s *socket) probeRules(rules ...kernelRule) []ProbeResult {
+	r, c := s.transaction(), rules[0].chain
+	table := r.newTable(c.table, unix.NLM_F_CREATE)
+	made := r.newChain(c)
+	tried := make([]uint32, len(rules))
+	for i, k := range rules {
+		tried[i] = r.newRule(k, 0)
+	}
+	failure := r.delTable(noTable, 0)
 	rejected, err := s.commit(r, noEcho)
-	answers := make([]Answer, len(rules))
+	answers := make([]ProbeResult, len(rules))
 	for i, rule := range tried {
 		switch {
 		case err != nil:
@@ -75,7 +140,7 @@ func (s *socket) probeIn(c chain, rules ...[]statement) []Answer {
 		case rejected[failure] == 0:
 			answers[i].Err = errors.New("the kernel took a transaction that it should have refused")
 		default:
-			answers[i].Outcome = Yes
+			answers[i].Support = Yes
 		}
 	}
 	return answers
@@ -85,19 +150,19 @@ func (s *socket) probeIn(c chain, rules ...[]statement) []Answer {
 // no module for the expression or target, no subsystem, no family.
 var lacking = []unix.Errno{unix.ENOENT, unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT}
 
-func refusal(err error) Answer {
+func refusal(err error) ProbeResult {
 	var errno unix.Errno
 	if errors.As(err, &errno) && slices.Contains(lacking, errno) {
-		return Answer{No, err}
+		return ProbeResult{No, err}
 	}
-	return Answer{Unknown, err}
+	return ProbeResult{Unknown, err}
 }
 
-func probeIPv6() Answer {
+func probeIPv6() ProbeResult {
 	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return refusal(err)
 	}
 	_ = unix.Close(fd)
-	return Answer{Outcome: Yes}
+	return ProbeResult{Support: Yes}
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/need"
 	"pfdivert/pfconf/netlink"
 )
 
@@ -16,16 +17,16 @@ import (
 // (CONFIG_NFT_QUEUE) or iptables' target.
 type way struct {
 	xt     bool
-	answer Answer
+	answer ProbeResult
 }
 
 // err is nil when there is a way.
 func (w way) err() error {
-	switch w.answer.Outcome {
+	switch w.answer.Support {
 	case Yes:
 		return nil
 	case No:
-		return &MissingError{Feature: NFQueue, Err: w.answer.Err}
+		return &need.MissingError{Feature: need.NFQueue, Err: w.answer.Err}
 	}
 	return fmt.Errorf("find out whether there is NFQUEUE: %w", w.answer.Err)
 }
@@ -69,18 +70,18 @@ func askElsewhere(found chan<- way) {
 	_ = unix.Unshare(unix.CLONE_NEWNET)
 	s, err := openSocket()
 	if err != nil {
-		found <- way{answer: Answer{Err: err}}
+		found <- way{answer: ProbeResult{Err: err}}
 		return
 	}
 	s.mu.Lock()
 	// iptables' target wants to know its hook.
-	answers := s.probeIn(pre, []statement{queue{number: 1}}, []statement{xtQueue{number: 1}})
+	answers := s.probeIn(probeChain(pre), []statement{queue{number: 1}}, []statement{xtQueue{number: 1}})
 	s.mu.Unlock()
 	w := way{answer: answers[0]}
-	if w.answer.Outcome == No {
+	if w.answer.Support == No {
 		w = way{xt: true, answer: answers[1]}
 	}
-	if w.answer.Outcome == Yes {
+	if w.answer.Support == Yes {
 		w.answer = s.probeQueues()
 	}
 	found <- w
@@ -90,7 +91,7 @@ func askElsewhere(found chan<- way) {
 // probeQueues asks whether there is what hands the packets of queues to programs: a rule can name a
 // queue without it. What it asks for does nothing since Linux 3.8 (nfqnl_recv_config,
 // net/netfilter/nfnetlink_queue.c).
-func (s *socket) probeQueues() Answer {
+func (s *socket) probeQueues() ProbeResult {
 	const config, cmd, pfBind = unix.NFNL_SUBSYS_QUEUE<<8 | 2, 1, 3 // linux/netfilter/nfnetlink_queue.h
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,13 +107,13 @@ func (s *socket) probeQueues() Answer {
 	})
 	switch {
 	case err != nil:
-		return Answer{Unknown, err}
+		return ProbeResult{Unknown, err}
 	case refused == unix.EINVAL: // nfnetlink_rcv_msg: no such subsystem
-		return Answer{No, refused}
+		return ProbeResult{No, refused}
 	case refused != nil:
-		return Answer{Unknown, refused}
+		return ProbeResult{Unknown, refused}
 	}
-	return Answer{Outcome: Yes}
+	return ProbeResult{Support: Yes}
 }
 
 // maxQueues is from how many chains on those that no rule jumps to are dropped. The numbers
@@ -130,7 +131,7 @@ func (p *plan) needQueue(c *change, q queue) {
 		p.dropQueues(c)
 	}
 	k := queueRule(q, queueWay().xt)
-	for _, seq := range []uint32{p.request.newChain(TableName, k.chain), p.request.newRule(TableName, k, 0)} {
+	for _, seq := range []uint32{p.request.newChain(k.chain), p.request.newRule(k, 0)} {
 		p.owner[seq], p.chains[seq] = c, k.chain
 	}
 	p.queues[q] = true
@@ -147,7 +148,7 @@ func (p *plan) dropQueues(c *change) {
 	for q := range p.queues {
 		if !used[q] {
 			ch := queueRule(q, false).chain
-			seq := p.request.delChain(TableName, ch)
+			seq := p.request.delChain(ch, 0)
 			p.owner[seq], p.chains[seq] = c, ch
 			delete(p.queues, q)
 		}

@@ -21,7 +21,7 @@ func (f *Firewall) queueHandles(t testing.TB) map[string][]uint64 {
 	f.rx.mu.Lock()
 	defer f.rx.mu.Unlock()
 	handles := map[string][]uint64{}
-	check(t, f.rx.dumpRules(func(m netlink.Message) {
+	check(t, f.rx.dumpRules(false, func(m netlink.Message) {
 		h, err := handleOf(m)
 		check(t, err)
 		name := strings.TrimSuffix(string(netlink.Attribute(attributesOf(m), unix.NFTA_RULE_CHAIN)), "\x00")
@@ -144,7 +144,7 @@ func TestQueueAfterFailure(t *testing.T) {
 func TestQueueWithoutTable(t *testing.T) {
 	f := newNamespace(t).open(t, testConfig())
 	r := f.rx.transaction()
-	r.delTable(TableName)
+	r.delTable(own, 0)
 	check(t, f.rx.commitAll(r))
 	err := f.Change(t.Context(), []pfconf.Rule{packetRule(pfconf.Inet, pfconf.In, 1, 100)}, nil)
 	if !errors.Is(err, unix.ENOENT) || !strings.Contains(err.Error(),

@@ -6,10 +6,32 @@ import (
 	"strings"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/xt"
 )
+
+// table is one of nf_tables', or of iptables-legacy's.
+type table struct {
+	family uint8 // NFPROTO_*, linux/netfilter.h
+	name   string
+}
+
+func (t table) String() string {
+	return map[uint8]string{familyInet: "inet", familyIPv4: "ip", familyIPv6: "ip6"}[t.family] + " " + t.name
+}
+
+// Families of tables.
+const (
+	familyInet = 1
+	familyIPv4 = 2
+	familyIPv6 = 10
+)
+
+// own is this program's table.
+var own = table{familyInet, TableName}
 
 // chain is one of the table's.
 type chain struct {
+	table    table // own if it has no name
 	name     string
 	hook     string // as in "type filter hook HOOK"; "" of a chain that is only jumped to
 	number   uint32 // of the hook: enum nf_inet_hooks, linux/netfilter.h
@@ -21,31 +43,44 @@ type chain struct {
 const manglePriority = -150
 
 var (
-	pre = chain{"pre", "prerouting", 0, manglePriority}
-	in  = chain{"in", "input", 1, manglePriority}
-	out = chain{"out", "output", 3, manglePriority}
+	pre = chain{own, "pre", "prerouting", 0, manglePriority}
+	in  = chain{own, "in", "input", 1, manglePriority}
+	out = chain{own, "out", "output", 3, manglePriority}
 	// What user space reinjects goes on behind the chain that queued it.
-	inDone  = chain{"in-done", "input", 1, manglePriority + 1}
-	outDone = chain{"out-done", "output", 3, manglePriority + 1}
+	inDone  = chain{own, "in-done", "input", 1, manglePriority + 1}
+	outDone = chain{own, "out-done", "output", 3, manglePriority + 1}
+	// What a rule of x_tables did not drop comes to the chain behind its own.
+	preDone = chain{own, "pre-done", "prerouting", 0, manglePriority + 1}
 )
 
 // rdr has the rules that translate destinations. It meets the first packet of a connection
 // only. It is made when there is such a rule: kernels without NAT have no chains of the type.
-var rdr = chain{"rdr", "prerouting", 0, dstnatPriority}
+var rdr = chain{own, "rdr", "prerouting", 0, dstnatPriority}
 
 // dstnatPriority is NF_IP_PRI_NAT_DST.
 const dstnatPriority = -100
 
 // kind is the type of a chain with a hook.
 func (c chain) kind() string {
-	if c.priority == dstnatPriority {
+	switch {
+	case c.priority == dstnatPriority:
 		return "nat"
+	case c.table != own && c.hook == "output":
+		return "route" // as iptables has it
 	}
 	return "filter"
 }
 
 // chains are those that are there from the beginning.
 var chains = []chain{pre, in, inDone, out, outDone}
+
+// chains are those of the engine.
+func (c Config) chains() []chain {
+	if c.xt() {
+		return append(slices.Clone(chains), preDone)
+	}
+	return chains
+}
 
 // queueRule is the one rule of the chain that divert-packet rules with this
 // queue jump to. The chain stays when they go: to add iptables' target, the
@@ -61,7 +96,7 @@ func queueRule(q queue, xt bool) kernelRule {
 	if xt {
 		s = xtQueue(q)
 	}
-	return kernelRule{chain: chain{name: name}, statements: []statement{s}}
+	return kernelRule{chain: chain{table: own, name: name}, statements: []statement{s}}
 }
 
 // queueOf is the queue of a divert-packet rule.
@@ -88,6 +123,7 @@ type kernelRule struct {
 	label      string
 	part       part
 	statements []statement
+	xt         *xt.Rule // in place of statements
 }
 
 // part says what the counters of a kernel rule mean.
@@ -99,14 +135,19 @@ const (
 	partReply              // Replies
 	partKernel             // Kernel
 	partBoth               // Matched and Done: the action can't fail
+	partAction             // none: an earlier rule of the same packets counts
+	partEnd                // none
 )
 
-var partNames = [...]string{"", " done", " replies", " kernel", ""}
+var partNames = [...]string{"", " done", " replies", " kernel", "", " action", " end"}
 
 // comment tells an administrator whose rule it is.
 func (k kernelRule) comment() string { return k.label + partNames[k.part] }
 
 func (k kernelRule) String() string {
+	if k.xt != nil {
+		return k.xt.String()
+	}
 	words := make([]string, len(k.statements))
 	for i, s := range k.statements {
 		words[i] = s.String()
@@ -125,19 +166,23 @@ func (c Config) compile(r pfconf.Rule) ([]kernelRule, error) {
 	if err := r.Validate(); err != nil {
 		return nil, err
 	}
+	switch {
+	case r.Action == pfconf.PFDivertTo:
+		return nil, fmt.Errorf("rule %q: only FreeBSD has %v", r.Label, r.Action)
+	case r.Action == pfconf.DivertReply && r.Direction != pfconf.Out:
+		return nil, fmt.Errorf("rule %q: divert-reply on Linux works on what goes out", r.Label)
+	case c.xt():
+		return c.compileXT(r), nil
+	}
 	switch r.Action {
 	case pfconf.DivertTo:
 		return c.divertTo(r), nil
 	case pfconf.DivertReply:
-		if r.Direction != pfconf.Out {
-			return nil, fmt.Errorf("rule %q: divert-reply on Linux works on what goes out", r.Label)
-		}
 		return c.divertReply(r), nil
 	case pfconf.RdrTo:
 		s := append(c.came(), match(r)...)
-		return []kernelRule{{rdr, r.Label, partBoth, append(s, counter{}, ctMark{}, dnat{r.Divert})}}, nil
-	case pfconf.PFDivertTo:
-		return nil, fmt.Errorf("rule %q: only FreeBSD has %v", r.Label, r.Action)
+		return []kernelRule{{chain: rdr, label: r.Label, part: partBoth,
+			statements: append(s, counter{}, ctMark{}, dnat{r.Divert})}}, nil
 	}
 	return c.divertPacket(r), nil
 }
@@ -154,11 +199,11 @@ func (c Config) divertTo(r pfconf.Rule) []kernelRule {
 	// The mark on the entry is for people and for the state listing: it tells
 	// diverted flows from others.
 	s = append(s, ctMark{}, counter{}, accept)
-	rules := []kernelRule{{pre, r.Label, partMain, s}}
+	rules := []kernelRule{{chain: pre, label: r.Label, part: partMain, statements: s}}
 	if r.Family == pfconf.Inet6 && r.Proto == pfconf.ICMP && !c.omits(KernelEcho) {
 		// To the kernel the diverted address is local, so it answers the echo
 		// request itself; on IPv4 it finds no source address and does not.
-		rules = append(rules, kernelRule{out, r.Label, partKernel, []statement{
+		rules = append(rules, kernelRule{chain: out, label: r.Label, part: partKernel, statements: []statement{
 			fromAddr{r.To}, toAddr{r.From}, echoReply6{}, counter{}, drop,
 		}})
 	}
@@ -175,7 +220,7 @@ func (c Config) divertReply(r pfconf.Rule) []kernelRule {
 	// ct mark set does nothing and says nothing when there is no entry; asking
 	// for the mark does.
 	s = append(s, ctMarked{}, counter{})
-	rules := []kernelRule{{out, r.Label, partMain, s}}
+	rules := []kernelRule{{chain: out, label: r.Label, part: partMain, statements: s}}
 	if c.omits(Back) {
 		return rules
 	}
@@ -193,7 +238,7 @@ func (c Config) divertReply(r pfconf.Rule) []kernelRule {
 	if !c.omits(PacketMark) {
 		back = append(back, mark{})
 	}
-	return append(rules, kernelRule{pre, r.Label, partReply, append(back, accept)})
+	return append(rules, kernelRule{chain: pre, label: r.Label, part: partReply, statements: append(back, accept)})
 }
 
 func (c Config) divertPacket(r pfconf.Rule) []kernelRule {
@@ -204,16 +249,16 @@ func (c Config) divertPacket(r pfconf.Rule) []kernelRule {
 	m := match(r)
 	q := jump{queueRule(queueOf(r), false).chain.name}
 	rules := []kernelRule{
-		{at, r.Label, partMain, slices.Concat(came, m, []statement{counter{}, q})},
-		{after, r.Label, partDone, slices.Concat(came, m, []statement{counter{}})},
+		{chain: at, label: r.Label, part: partMain, statements: slices.Concat(came, m, []statement{counter{}, q})},
+		{chain: after, label: r.Label, part: partDone, statements: slices.Concat(came, m, []statement{counter{}})},
 	}
 	if r.Both {
 		at, came = out, nil
 		if r.Direction == pfconf.Out {
 			at, came = in, c.came()
 		}
-		rules = append(rules, kernelRule{at, r.Label, partReply,
-			slices.Concat(came, answers(r), []statement{counter{}, q})})
+		rules = append(rules, kernelRule{chain: at, label: r.Label, part: partReply,
+			statements: slices.Concat(came, answers(r), []statement{counter{}, q})})
 	}
 	return rules
 }

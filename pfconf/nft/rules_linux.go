@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -31,16 +32,32 @@ func commentOf(m netlink.Message) string {
 
 // rule names the rule that the message is about.
 func (r *request) rule(h placed) {
-	r.AttrString(unix.NFTA_RULE_TABLE, TableName)
-	r.AttrString(unix.NFTA_RULE_CHAIN, h.chain)
+	r.AttrString(unix.NFTA_RULE_TABLE, h.chain.table.name)
+	r.AttrString(unix.NFTA_RULE_CHAIN, h.chain.name)
 	r.Attr64(unix.NFTA_RULE_HANDLE, h.handle)
 }
 
 // placed is where a kernel rule is and what its counters mean.
 type placed struct {
-	chain  string
+	chain  chain
 	part   part
+	handle uint64 // 0 in a table of iptables-legacy
+}
+
+// ruleKey names a rule in the kernel.
+type ruleKey struct {
+	table  table
 	handle uint64
+}
+
+func (h placed) key() ruleKey { return ruleKey{h.chain.table, h.handle} }
+
+// keyOf names the rule that a message is about.
+func keyOf(m netlink.Message) (k ruleKey, err error) {
+	family, b := m.Netfilter()
+	k.table = table{family, strings.TrimRight(string(netlink.Attribute(b, unix.NFTA_RULE_TABLE)), "\x00")}
+	k.handle, err = handleOf(m)
+	return k, err
 }
 
 const newRuleMessage = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWRULE
@@ -53,12 +70,17 @@ func handleOf(m netlink.Message) (uint64, error) {
 	return binary.BigEndian.Uint64(b), nil
 }
 
-// dumpRules passes each rule of the table to take, and all again when they changed meanwhile.
-func (s *socket) dumpRules(take func(netlink.Message)) error {
+// dumpRules passes each rule of own to take, or of all tables, and all again when they changed
+// meanwhile.
+func (s *socket) dumpRules(all bool, take func(netlink.Message)) error {
 	for {
 		r := s.request()
-		r.nft(unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP)
-		r.AttrString(unix.NFTA_RULE_TABLE, TableName)
+		if all {
+			r.nft(unix.NFPROTO_UNSPEC, unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP)
+		} else {
+			r.nft(own.family, unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP)
+			r.AttrString(unix.NFTA_RULE_TABLE, own.name)
+		}
 		err := s.Dump(r.Request, func(m netlink.Message) error {
 			if m.Kind == newRuleMessage {
 				take(m)
@@ -66,7 +88,7 @@ func (s *socket) dumpRules(take func(netlink.Message)) error {
 			return nil
 		})
 		if err == nil || !errors.Is(err, netlink.ErrInterrupted) {
-			return wrap("list the rules of table inet "+TableName, err)
+			return wrap("list the rules", err)
 		}
 	}
 }
@@ -81,7 +103,7 @@ func (s *socket) getRules(rules []placed, take func(netlink.Message)) error {
 	for some := range slices.Chunk(rules, atOnce) {
 		r := s.request()
 		for _, h := range some {
-			r.nft(unix.NFT_MSG_GETRULE, 0)
+			r.nft(h.chain.table.family, unix.NFT_MSG_GETRULE, 0)
 			r.rule(h)
 		}
 		answers := 0
@@ -97,7 +119,7 @@ func (s *socket) getRules(rules []placed, take func(netlink.Message)) error {
 			return answers < len(some)
 		})
 		if err = errors.Join(err, refused); err != nil {
-			return fmt.Errorf("read rules of table inet %s: %w", TableName, err)
+			return fmt.Errorf("read rules: %w", err)
 		}
 	}
 	return nil

@@ -32,9 +32,9 @@ func (f *Firewall) Show(_ context.Context, labels []string) (map[string]string, 
 			if i > 0 {
 				b.WriteByte('\n')
 			}
-			fmt.Fprintf(&b, "inet %s %s: %v # handle %d", TableName, k.chain.name, k, l.parts[i].handle)
+			fmt.Fprintf(&b, "%v %s: %v # handle %d", k.chain.table, k.chain.name, k, l.parts[i].handle)
 		}
-		if l.rule.Action == pfconf.DivertPacket {
+		if l.rule.Action == pfconf.DivertPacket && !f.config.xt() {
 			q := queueRule(queueOf(l.rule), queueWay().xt)
 			fmt.Fprintf(&b, "\ninet %s %s: %v", TableName, q.chain.name, q)
 		}

@@ -35,11 +35,11 @@ type request struct{ *netlink.Request }
 
 func (s *socket) request() *request { return &request{s.Request()} }
 
-// nft begins a message about nf_tables of the family inet.
+// nft begins a message about nf_tables of the family.
 //
 //go:noinline
-func (r *request) nft(message, flags uint16) (seq uint32) {
-	return r.Netfilter(netlink.Nft(message), flags, unix.NFPROTO_INET, 0)
+func (r *request) nft(family uint8, message, flags uint16) (seq uint32) {
+	return r.Netfilter(netlink.Nft(message), flags, family, 0)
 }
 
 // attributesOf returns the attributes of an answer; they are valid until the next read.

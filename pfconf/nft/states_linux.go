@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/need"
 	"pfdivert/pfconf/netlink"
 )
 
@@ -182,16 +183,16 @@ func (f *Firewall) Lookup(ctx context.Context, flows []pfconf.Flow) ([][]pfconf.
 }
 
 // probeConntrack asks for an entry that cannot be.
-func (f *Firewall) probeConntrack() Answer {
+func (f *Firewall) probeConntrack() ProbeResult {
 	loop := netip.AddrPortFrom(pfconf.Inet.Loopback(), 0)
 	_, err := f.Lookup(context.Background(),
 		[]pfconf.Flow{{Family: pfconf.Inet, Proto: pfconf.Raw, Near: loop, Far: loop}})
-	var missing *MissingError
+	var missing *need.MissingError
 	switch {
 	case err == nil:
-		return Answer{Outcome: Yes}
+		return ProbeResult{Support: Yes}
 	case errors.As(err, &missing):
-		return Answer{No, err}
+		return ProbeResult{No, err}
 	}
 	return refusal(err)
 }
@@ -200,7 +201,7 @@ func (f *Firewall) probeConntrack() Answer {
 // messages for a subsystem that is not there (nfnetlink_rcv_msg).
 func noConntrack(err error) error {
 	if err == unix.EINVAL || err == unix.EOPNOTSUPP {
-		return &MissingError{Feature: Conntrack, Err: err}
+		return &need.MissingError{Feature: need.CTNetlink, Err: err}
 	}
 	return err
 }

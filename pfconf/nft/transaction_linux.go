@@ -22,22 +22,22 @@ func (s *socket) commitAll(r *request) error { return s.CommitAll(r.Request) }
 // exclusive creates and fails with EEXIST when it is there.
 const exclusive = unix.NLM_F_CREATE | unix.NLM_F_EXCL
 
-func (r *request) newTable(name string, flags uint16) uint32 {
-	seq := r.nft(unix.NFT_MSG_NEWTABLE, flags)
-	r.AttrString(unix.NFTA_TABLE_NAME, name)
+func (r *request) newTable(t table, flags uint16) uint32 {
+	seq := r.nft(t.family, unix.NFT_MSG_NEWTABLE, flags)
+	r.AttrString(unix.NFTA_TABLE_NAME, t.name)
 	return seq
 }
 
-func (r *request) delTable(name string) uint32 {
-	seq := r.nft(unix.NFT_MSG_DELTABLE, 0)
-	r.AttrString(unix.NFTA_TABLE_NAME, name)
+func (r *request) delTable(t table, flags uint16) uint32 {
+	seq := r.nft(t.family, unix.NFT_MSG_DELTABLE, flags)
+	r.AttrString(unix.NFTA_TABLE_NAME, t.name)
 	return seq
 }
 
 // newChain creates the chain; one that is there stays as it is.
-func (r *request) newChain(table string, c chain) uint32 {
-	seq := r.nft(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE)
-	r.AttrString(unix.NFTA_CHAIN_TABLE, table)
+func (r *request) newChain(c chain) uint32 {
+	seq := r.nft(c.table.family, unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE)
+	r.AttrString(unix.NFTA_CHAIN_TABLE, c.table.name)
 	r.AttrString(unix.NFTA_CHAIN_NAME, c.name)
 	if c.hook != "" {
 		hook := r.Nest(unix.NFTA_CHAIN_HOOK)
@@ -51,25 +51,34 @@ func (r *request) newChain(table string, c chain) uint32 {
 }
 
 // delChain deletes the chain with its rules (nf_tables_delchain,
-// net/netfilter/nf_tables_api.c), unless a rule jumps to it.
-func (r *request) delChain(table string, c chain) uint32 {
-	seq := r.nft(unix.NFT_MSG_DELCHAIN, 0)
-	r.AttrString(unix.NFTA_CHAIN_TABLE, table)
+// net/netfilter/nf_tables_api.c), unless a rule jumps to it; with NLM_F_NONREC one without rules.
+func (r *request) delChain(c chain, flags uint16) uint32 {
+	seq := r.nft(c.table.family, unix.NFT_MSG_DELCHAIN, flags)
+	r.AttrString(unix.NFTA_CHAIN_TABLE, c.table.name)
 	r.AttrString(unix.NFTA_CHAIN_NAME, c.name)
 	return seq
 }
 
 // newRule appends the rule to its chain; with NLM_F_ECHO in flags the kernel
 // tells its handle.
-func (r *request) newRule(table string, k kernelRule, flags uint16) uint32 {
-	seq := r.nft(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND|flags)
-	r.AttrString(unix.NFTA_RULE_TABLE, table)
+func (r *request) newRule(k kernelRule, flags uint16) uint32 {
+	seq := r.nft(k.chain.table.family, unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND|flags)
+	r.AttrString(unix.NFTA_RULE_TABLE, k.chain.table.name)
 	r.AttrString(unix.NFTA_RULE_CHAIN, k.chain.name)
 	list := r.Nest(unix.NFTA_RULE_EXPRESSIONS)
 	for _, s := range k.statements {
 		s.encode(r)
 	}
+	if k.xt != nil {
+		r.xtExpressions(*k.xt)
+	}
 	r.Close(list)
+	if k.xt != nil && k.xt.Proto != 0 {
+		compat := r.Nest(unix.NFTA_RULE_COMPAT)
+		r.Attr32(unix.NFTA_RULE_COMPAT_PROTO, uint32(k.xt.Proto))
+		r.Attr32(unix.NFTA_RULE_COMPAT_FLAGS, 0)
+		r.Close(compat)
+	}
 	if k.label != "" {
 		r.attrComment(k.comment())
 	}
@@ -77,7 +86,7 @@ func (r *request) newRule(table string, k kernelRule, flags uint16) uint32 {
 }
 
 func (r *request) delRule(h placed) uint32 {
-	seq := r.nft(unix.NFT_MSG_DELRULE, 0)
+	seq := r.nft(h.chain.table.family, unix.NFT_MSG_DELRULE, 0)
 	r.rule(h)
 	return seq
 }

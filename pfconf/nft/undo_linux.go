@@ -17,6 +17,8 @@ const (
 	undoRule   = "nft/ip-rule"     // inet or inet6
 	undoRoute  = "nft/local-route" // prefix
 	undoSysctl = "nft/early-demux" // value
+	undoLegacy = "nft/xt-legacy"   // inet or inet6, table
+	undoXT     = "nft/xt"          // inet or inet6, table, and what was not there before: chains, wholeTable
 )
 
 // undo does one step of a journal. What is undone already stays so.
@@ -28,6 +30,18 @@ func (h *host) undo(u pfconf.Undo) error {
 		return h.delTable()
 	case u.Do == undoStates && len(u.Args) == 0:
 		return h.delStates()
+	case u.Do == undoLegacy && len(u.Args) == 2:
+		var f pfconf.Family
+		if f.UnmarshalText([]byte(u.Args[0])) != nil {
+			return malformed
+		}
+		return h.delLegacy(f, u.Args[1])
+	case u.Do == undoXT && len(u.Args) >= 2:
+		var f pfconf.Family
+		if f.UnmarshalText([]byte(u.Args[0])) != nil {
+			return malformed
+		}
+		return h.delXT(table{tableFamily(f), u.Args[1]}, u.Args[2:])
 	case len(u.Args) != 1:
 		return malformed
 	default:

@@ -159,9 +159,9 @@ func TestMendRedirect(t *testing.T) {
 // this program's.
 func TestRestoreLabels(t *testing.T) {
 	var killed []string
-	run := func(_ context.Context, c program.Command) (program.Result, error) {
+	run := func(_ context.Context, c program.Command) (program.Output, error) {
 		killed = append(killed, strings.Join(c.Argv, " "))
-		return program.Result{Stderr: "killed 1 states\n"}, nil
+		return program.Output{Stderr: "killed 1 states\n"}, nil
 	}
 	if err := Restore(t.Context(), run, pfconf.Undo{Do: UndoLabels,
 		Args: []string{"0", "regress-x", "regress-y"}}); err != nil {

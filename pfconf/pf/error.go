@@ -12,7 +12,7 @@ import (
 // What runs pfctl.
 type (
 	Command = program.Command
-	Result  = program.Result
+	Result  = program.Output
 	Runner  = program.Runner
 )
 

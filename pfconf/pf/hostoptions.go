@@ -110,8 +110,8 @@ func (w *words) group(of string) error {
 	return nil
 }
 
-func divertTarget(w *words, kind string) (*Target, error) {
-	t := &Target{Kind: kind}
+func divertTarget(w *words, kind string) (*Destination, error) {
+	t := &Destination{Kind: kind}
 	switch kind {
 	case "divert-reply":
 		return t, nil
@@ -167,8 +167,8 @@ var poolOptions = []string{
 
 // pool reads what print_pool prints: an address, or several in braces with commas between; a port
 // or a range of them; how one is chosen.
-func pool(w *words, kind string) (*Target, error) {
-	t := &Target{Kind: kind}
+func pool(w *words, kind string) (*Destination, error) {
+	t := &Destination{Kind: kind}
 	if w.is("{") {
 		for !w.is("}") {
 			host, err := w.argument("{")

@@ -28,14 +28,14 @@ type HostRule struct {
 	Route  string // "route-to", "reply-to", "dup-to" or ""
 	Tag    string // that it sets
 	// Divert and Translate are where the rule leads packets, nil where it does not.
-	Divert, Translate *Target
+	Divert, Translate *Destination
 	// Err says what of the text is not understood. Such a rule keeps its place; the fields that
 	// follow what was understood are empty.
 	Err error
 }
 
-// Target is where a rule leads packets.
-type Target struct {
+// Destination is where a rule leads packets.
+type Destination struct {
 	// Kind is "divert-to", "divert-reply", "divert-packet", "rdr-to", "nat-to", "af-to" or "->".
 	Kind string
 	// Hosts are the addresses as printed, of several one is chosen: "127.0.0.1", "10.0.0.0/28",

@@ -88,7 +88,7 @@ func tell(r HostRule) string {
 	put("state", r.State)
 	put("tag", r.Tag)
 	put("rtable", r.Table)
-	for _, x := range []*Target{r.Divert, r.Translate} {
+	for _, x := range []*Destination{r.Divert, r.Translate} {
 		if x != nil {
 			put("target", *x)
 		}

@@ -20,16 +20,16 @@ type Command struct {
 	Stdin string
 }
 
-// Result is what a command said. A command that could not be started at all,
+// Output is what a command said. A command that could not be started at all,
 // or was killed, has none.
-type Result struct {
+type Output struct {
 	Stdout, Stderr string
 	Status         int // exit status
 }
 
 // Runner runs a command to its end. An exit status other than 0 is no error of
 // the Runner.
-type Runner func(context.Context, Command) (Result, error)
+type Runner func(context.Context, Command) (Output, error)
 
 // The most that a command may print. A table of 100,000 states, OpenBSD's
 // default limit, is some 30 MB of `pfctl -ss -vv`.
@@ -43,20 +43,20 @@ const (
 const outputPatience = 10 * time.Second
 
 // Exec is the Runner that runs commands on this host.
-func Exec(ctx context.Context, c Command) (Result, error) {
+func Exec(ctx context.Context, c Command) (Output, error) {
 	return run(ctx, c, (*exec.Cmd).Start)
 }
 
 // ExecBy is Exec for a process that has to choose when a program is started: start
 // must call cmd.Start.
 func ExecBy(start func(*exec.Cmd) error) Runner {
-	return func(ctx context.Context, c Command) (Result, error) { return run(ctx, c, start) }
+	return func(ctx context.Context, c Command) (Output, error) { return run(ctx, c, start) }
 }
 
-func run(ctx context.Context, c Command, start func(*exec.Cmd) error) (Result, error) {
+func run(ctx context.Context, c Command, start func(*exec.Cmd) error) (Output, error) {
 	path, err := find(c.Argv[0])
 	if err != nil {
-		return Result{}, err
+		return Output{}, err
 	}
 	cmd := exec.CommandContext(ctx, path, c.Argv[1:]...)
 	cmd.Args[0] = c.Argv[0]
@@ -69,16 +69,16 @@ func run(ctx context.Context, c Command, start func(*exec.Cmd) error) (Result, e
 		err = cmd.Wait()
 	}
 	if ctx.Err() != nil {
-		return Result{}, ctx.Err()
+		return Output{}, ctx.Err()
 	}
 	var exit *exec.ExitError
 	switch {
 	case stdout.over || stderr.over:
-		return Result{}, errors.New("it prints more than can be true")
+		return Output{}, errors.New("it prints more than can be true")
 	case err == nil || errors.As(err, &exit) && exit.Exited():
-		return Result{Stdout: stdout.String(), Stderr: stderr.String(), Status: cmd.ProcessState.ExitCode()}, nil
+		return Output{Stdout: stdout.String(), Stderr: stderr.String(), Status: cmd.ProcessState.ExitCode()}, nil
 	}
-	return Result{}, err
+	return Output{}, err
 }
 
 // find is exec.LookPath, and knows where pfctl and its like are when the agent's PATH, which

@@ -17,7 +17,7 @@ func TestExec(t *testing.T) {
 	}
 	argv := []string{self, "-test.run=TestExecChild", "-test.v=false", "--"}
 	r, err := Exec(t.Context(), Command{Argv: append(argv, "3"), Stdin: "some input"})
-	if want := (Result{Stdout: "C some input", Stderr: "to stderr", Status: 3}); err != nil || r != want {
+	if want := (Output{Stdout: "C some input", Stderr: "to stderr", Status: 3}); err != nil || r != want {
 		t.Errorf("got %+v, %v, want %+v", r, err, want)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)

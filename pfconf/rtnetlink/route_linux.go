@@ -143,8 +143,8 @@ func (c *Conn) DeleteRoute(r Route) error {
 	return c.set(unix.RTM_DELROUTE, 0, m)
 }
 
-// Lookup says for which packet a route is looked up, apart from its destination.
-type Lookup struct {
+// RouteQuery says for which packet a route is looked up, apart from its destination.
+type RouteQuery struct {
 	Src      netip.Addr
 	Incoming int // the interface that it comes in by; 0 for one of the host's own
 	Mark     uint32
@@ -155,7 +155,7 @@ type Lookup struct {
 
 // RouteTo looks up the route of a packet. Errors such as unix.ENETUNREACH, unix.EHOSTUNREACH and
 // unix.EXDEV say what would happen to it.
-func (c *Conn) RouteTo(dst netip.Addr, l Lookup) (Route, error) {
+func (c *Conn) RouteTo(dst netip.Addr, l RouteQuery) (Route, error) {
 	srcBits, flags := 0, uint32(unix.RTM_F_LOOKUP_TABLE)
 	if l.Src.IsValid() {
 		srcBits = l.Src.BitLen()

@@ -184,21 +184,22 @@ func TestValues(t *testing.T) {
 				"src "+address.Prefix.Addr().String())
 
 			away := netip.MustParseAddr(f.away)
-			found, err := c.RouteTo(away, Lookup{})
+			found, err := c.RouteTo(away, RouteQuery{})
 			check(t, err)
 			if found.Via != peer || found.Link != link.Index {
 				t.Errorf("to %v: %+v", away, found)
 			}
-			if found, err = c.RouteTo(away, Lookup{Entry: true}); err != nil || found.Dst != standard.Dst {
+			if found, err = c.RouteTo(away, RouteQuery{Entry: true}); err != nil || found.Dst != standard.Dst {
 				t.Errorf("entry for %v: %+v, %v", away, found, err)
 			}
 
-			rule := Rule{Family: f.family, Priority: 7, Src: netip.MustParsePrefix(f.own).Masked(), Mark: 0x70660076,
+			rule := PolicyRule{Family: f.family, Priority: 7, Src: netip.MustParsePrefix(f.own).Masked(),
+				Mark: 0x70660076,
 				Mask: 0xffffffff, In: "a",
 				Table: 28774, Action: ToTable, Protocol: 118}
-			not := Rule{Family: f.family, Priority: 8, Invert: true, Dst: netip.MustParsePrefix(f.dst), Out: "a",
+			not := PolicyRule{Family: f.family, Priority: 8, Invert: true, Dst: netip.MustParsePrefix(f.dst), Out: "a",
 				Action: unix.RTN_BLACKHOLE}
-			for _, r := range []Rule{rule, not} {
+			for _, r := range []PolicyRule{rule, not} {
 				check(t, c.AddRule(r))
 				rules, err := c.Rules(f.family)
 				check(t, err)
@@ -207,7 +208,7 @@ func TestValues(t *testing.T) {
 						rules[i].Protocol = 0
 					}
 				}
-				if !slices.ContainsFunc(rules, func(x Rule) bool { return cmp.Equal(x, r, comparable) }) {
+				if !slices.ContainsFunc(rules, func(x PolicyRule) bool { return cmp.Equal(x, r, comparable) }) {
 					t.Errorf("%+v is not in %+v", r, rules)
 				}
 			}
@@ -222,11 +223,11 @@ func TestValues(t *testing.T) {
 			for end := time.Now().Add(5 * time.Second); !local() && time.Now().Before(end); {
 				runtime.Gosched()
 			}
-			own, err := c.RouteTo(address.Prefix.Addr(), Lookup{Src: peer, Incoming: link.Index, Mark: 1})
+			own, err := c.RouteTo(address.Prefix.Addr(), RouteQuery{Src: peer, Incoming: link.Index, Mark: 1})
 			if err != nil || own.Type != unix.RTN_LOCAL {
 				t.Errorf("what comes in for the own address: %+v, %v", own, err)
 			}
-			for _, r := range []Rule{rule, not} {
+			for _, r := range []PolicyRule{rule, not} {
 				check(t, c.DeleteRule(r))
 			}
 			if err := c.DeleteRule(rule); !errors.Is(err, unix.ENOENT) {
@@ -238,7 +239,7 @@ func TestValues(t *testing.T) {
 					t.Errorf("%v again: %v", r, err)
 				}
 			}
-			if found, err := c.RouteTo(away, Lookup{}); !errors.Is(err, unix.ENETUNREACH) {
+			if found, err := c.RouteTo(away, RouteQuery{}); !errors.Is(err, unix.ENETUNREACH) {
 				t.Errorf("%+v, %v", found, err)
 			}
 			check(t, c.DeleteAddress(address))
@@ -248,7 +249,8 @@ func TestValues(t *testing.T) {
 
 // FuzzParse: whatever comes, the parsers stay within it.
 func FuzzParse(f *testing.F) {
-	rule := Rule{Family: unix.AF_INET, Mark: 1, In: "a", Src: netip.MustParsePrefix("10.0.0.0/8")}.message(ToTable)
+	rule := PolicyRule{Family: unix.AF_INET, Mark: 1, In: "a",
+		Src: netip.MustParsePrefix("10.0.0.0/8")}.message(ToTable)
 	b, err := rule.attributes.Encode()
 	if err != nil {
 		f.Fatal(err)

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Rule is a policy rule (ip-rule(8)).
-type Rule struct {
+// PolicyRule is a policy rule (ip-rule(8)).
+type PolicyRule struct {
 	Family   uint8  // AF_INET or AF_INET6
 	Priority uint32 // 0 lets the kernel choose when a rule is added
 	Invert   bool
@@ -33,7 +33,7 @@ const ruleInvert = 2 // FIB_RULE_INVERT
 
 // message is a struct fib_rule_hdr: family, lengths of destination and source, type of service,
 // table, two reserved bytes, action, flags.
-func (r Rule) message(action uint8) *message {
+func (r PolicyRule) message(action uint8) *message {
 	bits := func(p netip.Prefix) uint8 { return uint8(max(p.Bits(), 0)) }
 	table := uint8(unix.RT_TABLE_UNSPEC)
 	if r.Table < 256 {
@@ -63,7 +63,7 @@ func (r Rule) message(action uint8) *message {
 	return m
 }
 
-func parseRule(b []byte) (r Rule, err error) {
+func parseRule(b []byte) (r PolicyRule, err error) {
 	var src, dst netip.Addr
 	err = parse(b, unix.SizeofRtMsg, func(ad *netlink.AttributeDecoder) {
 		switch ad.Type() {
@@ -102,8 +102,8 @@ func parseRule(b []byte) (r Rule, err error) {
 }
 
 // Rules lists the policy rules of AF_INET or AF_INET6 in the kernel's order.
-func (c *Conn) Rules(family uint8) ([]Rule, error) {
-	var all []Rule
+func (c *Conn) Rules(family uint8) ([]PolicyRule, error) {
+	var all []PolicyRule
 	header := make([]byte, unix.SizeofRtMsg)
 	header[0] = family
 	err := c.dump(unix.RTM_GETRULE, newMessage(header), func(b []byte) error {
@@ -117,10 +117,10 @@ func (c *Conn) Rules(family uint8) ([]Rule, error) {
 }
 
 // AddRule adds the rule.
-func (c *Conn) AddRule(r Rule) error {
+func (c *Conn) AddRule(r PolicyRule) error {
 	return c.set(unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, r.message(cmp.Or(r.Action, ToTable)))
 }
 
 // DeleteRule deletes the first rule that is like r in all that r has; that there is none is
 // unix.ENOENT.
-func (c *Conn) DeleteRule(r Rule) error { return c.set(unix.RTM_DELRULE, 0, r.message(r.Action)) }
+func (c *Conn) DeleteRule(r PolicyRule) error { return c.set(unix.RTM_DELRULE, 0, r.message(r.Action)) }

@@ -13,7 +13,7 @@ import (
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/nft"
-	gather "pfdivert/roles/evidence"
+	"pfdivert/roles/gather"
 )
 
 // WarmUp begins, in the background, to find out what OpenFilter needs to know. Call it on a host
@@ -29,7 +29,7 @@ func OpenFilter(ctx context.Context, s *script.Setup, opt Options) (pfconf.Firew
 			return nil, err
 		}
 	}
-	c := nft.Config{Interface: nic, Fakes: s.Fakes, Journal: opt.Journal}
+	c := nft.Config{Interface: nic, Fakes: s.Fakes, Engine: s.Filter, Journal: opt.Journal}
 	for _, o := range s.Omit {
 		c.Omit = append(c.Omit, nft.Piece(o))
 	}

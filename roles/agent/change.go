@@ -14,12 +14,12 @@ import (
 // change makes the changes and gives each its own fault. On a filter whose rules begin to
 // count again with every load there must be one load only: all succeed or fail together.
 // What goes to the pf beside it is made apart.
-func (a *agent) change(ctx context.Context, changes []script.Change) []*script.Fault {
-	faults := make([]*script.Fault, len(changes))
+func (a *agent) change(ctx context.Context, changes []script.RuleChange) []*script.Error {
+	faults := make([]*script.Error, len(changes))
 	fw, err := a.filter()
 	if err != nil {
 		for i := range faults {
-			faults[i] = FaultOf(err)
+			faults[i] = ErrorOf(err)
 		}
 		return faults
 	}
@@ -27,13 +27,13 @@ func (a *agent) change(ctx context.Context, changes []script.Change) []*script.F
 		changeEach(ctx, fw, each, changes, faults)
 		return faults
 	}
-	var all script.Change
+	var all script.RuleChange
 	var together []int
 	var apart sync.WaitGroup
 	b, _ := fw.(*filterPair)
 	for i, c := range changes {
 		if b != nil && b.forPF(c) {
-			apart.Go(func() { faults[i] = FaultOf(changeOne(ctx, fw, c)) })
+			apart.Go(func() { faults[i] = ErrorOf(changeOne(ctx, fw, c)) })
 			continue
 		}
 		together = append(together, i)
@@ -41,7 +41,7 @@ func (a *agent) change(ctx context.Context, changes []script.Change) []*script.F
 		all.Add = append(all.Add, c.Add...)
 		all.Remove = append(all.Remove, c.Remove...)
 	}
-	fault := FaultOf(changeOne(ctx, fw, all))
+	fault := ErrorOf(changeOne(ctx, fw, all))
 	for _, i := range together {
 		faults[i] = fault
 	}
@@ -50,23 +50,23 @@ func (a *agent) change(ctx context.Context, changes []script.Change) []*script.F
 }
 
 // changeEach makes the changes in one load, without those whose states can't be killed.
-func changeEach(ctx context.Context, fw pfconf.Firewall, each pfconf.Gatherer, changes []script.Change,
-	faults []*script.Fault) {
+func changeEach(ctx context.Context, fw pfconf.Firewall, each pfconf.Gatherer, changes []script.RuleChange,
+	faults []*script.Error) {
 	var load []pfconf.Change
 	var at []int // in changes
 	for i, c := range changes {
 		if err := begin(ctx, fw, c); err != nil {
-			faults[i] = FaultOf(err)
+			faults[i] = ErrorOf(err)
 			continue
 		}
 		load, at = append(load, pfconf.Change{Add: c.Add, Remove: c.Remove}), append(at, i)
 	}
 	for n, err := range each.ChangeEach(ctx, load) {
-		faults[at[n]] = FaultOf(err)
+		faults[at[n]] = ErrorOf(err)
 	}
 }
 
-func changeOne(ctx context.Context, fw pfconf.Firewall, c script.Change) error {
+func changeOne(ctx context.Context, fw pfconf.Firewall, c script.RuleChange) error {
 	if err := begin(ctx, fw, c); err != nil || len(c.Add)+len(c.Remove) == 0 {
 		return err
 	}
@@ -74,7 +74,7 @@ func changeOne(ctx context.Context, fw pfconf.Firewall, c script.Change) error {
 }
 
 // begin does what goes before the load.
-func begin(ctx context.Context, fw pfconf.Firewall, c script.Change) error {
+func begin(ctx context.Context, fw pfconf.Firewall, c script.RuleChange) error {
 	for _, r := range c.Add {
 		if err := r.Validate(); err != nil {
 			return err
@@ -122,13 +122,13 @@ func (a *agent) stateDir() string {
 func (a *agent) tellSplats() {
 	if log := a.log.Load(); log != nil {
 		if texts := log.Take(); len(texts) > 0 {
-			_ = a.out.send(&Answer{Splats: texts})
+			_ = a.out.send(&Response{Splats: texts})
 		}
 	}
 }
 
 // notice tells the orchestrator something that is no answer.
-func (a *agent) notice(text string) { _ = a.out.send(&Answer{Notice: text}) }
+func (a *agent) notice(text string) { _ = a.out.send(&Response{Notice: text}) }
 
 // Natlook asks the packet filter of this host for the other side of a translated connection. The
 // error is pfconf.ErrNoState if it knows none.

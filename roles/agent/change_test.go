@@ -50,7 +50,7 @@ func TestChangesInOneLoad(t *testing.T) {
 	}
 	flow := pfconf.Flow{Family: pfconf.Inet, Proto: pfconf.UDP, Near: netip.MustParseAddrPort("10.0.0.1:1"),
 		Far: netip.MustParseAddrPort("10.0.0.2:2")}
-	faults := a.change(t.Context(), []script.Change{
+	faults := a.change(t.Context(), []script.RuleChange{
 		{Remove: []string{"regress-old"}},
 		{Kill: []pfconf.Flow{flow, flow}, Add: rule("regress-a")},
 		{Add: rule("regress-bad")},

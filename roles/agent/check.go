@@ -41,7 +41,7 @@ func (c *checks) no(name, cure, format string, args ...any) {
 
 // fail notes an error that kept a question from being answered, with its hint as the cure.
 func (c *checks) fail(name string, err error) {
-	f := FaultOf(err)
+	f := ErrorOf(err)
 	*c = append(*c, CheckItem{Name: name, Failed: true, Detail: f.Text, Cure: f.Hint})
 }
 
@@ -65,7 +65,7 @@ func unfit(items []CheckItem) error {
 	if wrong == nil {
 		return nil
 	}
-	return &script.Fault{Code: script.CodeSetup, Text: strings.Join(wrong, "; "), Hint: strings.Join(cures, "; ")}
+	return &script.Error{Code: script.CodeSetup, Text: strings.Join(wrong, "; "), Hint: strings.Join(cures, "; ")}
 }
 
 // check finds out whether the host can be LOCAL or REMOTE; begins tells that it will be made so at

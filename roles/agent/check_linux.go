@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/matrix/script"
+	"pfdivert/pfconf"
 	"pfdivert/pfconf/need"
 	"pfdivert/pfconf/nft"
 	"pfdivert/pfconf/rtnetlink"
@@ -21,7 +22,13 @@ import (
 
 // asked are the features that check asks the kernel for: those of need.Features that nft probes.
 // Without one, those that follow are not worth a word.
-var asked = []nft.Feature{nft.NFTables, nft.Tracking, nft.Conntrack, nft.TransparentProxy, nft.NFQueue}
+var asked = []need.Name{need.NFTables, need.Conntrack, need.CTNetlink, need.TProxy, need.NFQueue}
+
+// askedOf are those that check asks for because of the engine.
+var askedOf = map[pfconf.Engine][]need.Name{
+	pfconf.XT:       {need.XT, need.XTTProxy, need.XTQueue},
+	pfconf.XTLegacy: {need.XTLegacy, need.XTTProxy, need.XTQueue},
+}
 
 // system looks at nf_tables, at policy routing and at what can keep packets from it. A
 // run that begins finds out about nf_tables as it opens it: each probe takes the kernel 15 ms.
@@ -38,8 +45,9 @@ func (c *checks) system(ctx context.Context, s *script.Setup, begins bool) {
 // targets are skipped. Of a lack that others follow from only the first is told.
 func (c *checks) nftables(ctx context.Context, s *script.Setup) {
 	const name = "table, policy rules and routing table of " + nft.TableName
-	answers, err := nft.Ask(ctx, nft.Config{Fakes: s.Fakes}, asked...)
-	for _, feature := range asked {
+	all := append(slices.Clone(asked), askedOf[s.Filter]...)
+	answers, err := nft.Ask(ctx, nft.Config{Fakes: s.Fakes, Engine: s.Filter}, all...)
+	for _, feature := range all {
 		if a, ok := answers[feature]; ok && !c.feature(feature, a) {
 			return
 		}
@@ -53,26 +61,26 @@ func (c *checks) nftables(ctx context.Context, s *script.Setup) {
 }
 
 // answerOf is the answer that a probe's error is.
-func answerOf(err error) nft.Answer {
+func answerOf(err error) nft.ProbeResult {
 	var missing *need.MissingError
 	switch {
 	case err == nil:
-		return nft.Answer{Outcome: nft.Yes}
+		return nft.ProbeResult{Support: nft.Yes}
 	case errors.As(err, &missing):
-		return nft.Answer{Outcome: nft.No, Err: missing.Err}
+		return nft.ProbeResult{Support: nft.No, Err: missing.Err}
 	}
-	return nft.Answer{Outcome: nft.Unknown, Err: err}
+	return nft.ProbeResult{Support: nft.Unknown, Err: err}
 }
 
 // feature tells what the kernel answered, and reports whether the host can do with that.
-func (c *checks) feature(name need.Name, a nft.Answer) (fine bool) {
+func (c *checks) feature(name need.Name, a nft.ProbeResult) (fine bool) {
 	f, _ := need.Of(name)
 	switch {
-	case a.Outcome == nft.Yes:
+	case a.Support == nft.Yes:
 		c.ok(string(name), "the kernel has it")
-	case a.Outcome == nft.No && f.Some:
+	case a.Support == nft.No && f.Some:
 		c.ok(string(name), "the kernel has it not (%v): the targets that need it are skipped; to have it, %s", a.Err, f.Cure())
-	case a.Outcome == nft.No:
+	case a.Support == nft.No:
 		var missing *need.MissingError
 		err := a.Err
 		if !errors.As(err, &missing) {
@@ -175,7 +183,7 @@ func (c *checks) bridge(p script.Path, nic string) {
 // towards returns the name of the interface by which packets to the address leave.
 func towards(a netip.Addr) (name string, err error) {
 	err = rtnetlink.With(func(c *rtnetlink.Conn) error {
-		r, err := c.RouteTo(a, rtnetlink.Lookup{})
+		r, err := c.RouteTo(a, rtnetlink.RouteQuery{})
 		if err != nil {
 			return fmt.Errorf("ask for the way to %v: %w", a, err)
 		}
@@ -241,8 +249,8 @@ func locals(fakes []netip.Prefix) ([]string, error) {
 
 // sentWithoutMark reports whether packets without a mark may be looked up in the table. A rule that
 // names no table may choose any (l3mdev).
-func sentWithoutMark(rules []rtnetlink.Rule, table int) bool {
-	return slices.ContainsFunc(rules, func(r rtnetlink.Rule) bool {
+func sentWithoutMark(rules []rtnetlink.PolicyRule, table int) bool {
+	return slices.ContainsFunc(rules, func(r rtnetlink.PolicyRule) bool {
 		return r.Mark == 0 && (r.Table == table || r.Table == unix.RT_TABLE_UNSPEC && r.Action == rtnetlink.ToTable)
 	})
 }

@@ -43,7 +43,7 @@ func TestCheckPF(t *testing.T) {
 		{"behind it", "anchor \"regress\" all\npass all flags S/SA\n", "", "", anchorItem, "decides before it", "last"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			run := replay(t, "pf", func(command string, r *program.Result) {
+			run := replay(t, "pf", func(command string, r *program.Output) {
 				if command == "pfctl -s rules" && c.rules != "" {
 					r.Stdout = c.rules
 				}
@@ -101,9 +101,9 @@ func TestCheckIPFW(t *testing.T) {
 			"ipfw passes IPv6 of any protocol", "sysctl: no", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			control := ipfw.NewControl(replay(t, "ipfw", func(command string, r *program.Result) {
+			control := ipfw.NewControl(replay(t, "ipfw", func(command string, r *program.Output) {
 				if command == c.command {
-					*r = program.Result{Stdout: c.stdout, Stderr: c.stderr}
+					*r = program.Output{Stdout: c.stdout, Stderr: c.stderr}
 				}
 			}))
 			var found checks
@@ -139,8 +139,8 @@ func TestPFBeside(t *testing.T) {
 		{"FreeBSD 13.2-RELEASE", "Status: Enabled for 0 days 00:03:30           Debug: Urgent\n  current entries   0\n", "", ""},
 	} {
 		var found checks
-		found.pfBeside(t.Context(), pf.NewControl(func(context.Context, program.Command) (program.Result, error) {
-			return program.Result{Stdout: c.out, Stderr: c.stderr, Status: len(c.stderr)}, nil
+		found.pfBeside(t.Context(), pf.NewControl(func(context.Context, program.Command) (program.Output, error) {
+			return program.Output{Stdout: c.out, Stderr: c.stderr, Status: len(c.stderr)}, nil
 		}, 0), c.kernel)
 		got := ""
 		for _, i := range found {

@@ -32,7 +32,7 @@ type Conn struct {
 	noise []byte
 
 	mu      sync.Mutex
-	waiting map[uint64]chan *Answer
+	waiting map[uint64]chan *Response
 	lost    error // why no more answers come
 	splats  []Splat
 	gone    chan struct{}
@@ -64,7 +64,8 @@ const maxNoise = 64 << 10
 // often it must answer; an agent that says nothing while three stay unanswered is lost. Close the
 // connection when done.
 func Dial(ctx context.Context, r io.Reader, w io.WriteCloser, heartbeat time.Duration) (*Conn, error) {
-	c := &Conn{closer: w, waiting: map[uint64]chan *Answer{}, gone: make(chan struct{}), Notices: make(chan string, 16)}
+	c := &Conn{closer: w, waiting: map[uint64]chan *Response{}, gone: make(chan struct{}),
+		Notices: make(chan string, 16)}
 	in := bufio.NewReaderSize(countedReader{r, &c.came}, 64<<10)
 	hello := make(chan error, 1)
 	go func() {
@@ -127,7 +128,7 @@ func (c *Conn) read(in *bufio.Reader) error {
 	var buf []byte
 	for {
 		c.whole.Store(c.came.Load() - int64(in.Buffered()))
-		ans := new(Answer)
+		ans := new(Response)
 		if err := readFrame(in, &buf, ans); err != nil {
 			return err
 		}
@@ -238,9 +239,9 @@ func (c *Conn) silent(unanswered int, every time.Duration) error {
 }
 
 // call sends a request and waits for its answer.
-func (c *Conn) call(ctx context.Context, req *Request) (*Answer, error) {
+func (c *Conn) call(ctx context.Context, req *Request) (*Response, error) {
 	req.ID = c.last.Add(1)
-	ch := make(chan *Answer, 1)
+	ch := make(chan *Response, 1)
 	c.mu.Lock()
 	c.waiting[req.ID] = ch
 	c.mu.Unlock()
@@ -255,8 +256,8 @@ func (c *Conn) call(ctx context.Context, req *Request) (*Answer, error) {
 	c.sent.Add(1)
 	select {
 	case ans := <-ch:
-		if ans.Fault != nil {
-			return ans, ans.Fault
+		if ans.Err != nil {
+			return ans, ans.Err
 		}
 		return ans, nil
 	case <-ctx.Done():
@@ -294,20 +295,20 @@ func (c *Conn) Script(ctx context.Context, s script.Script) ([]script.Outcome, e
 }
 
 // Change changes the rule set. faults has an element for each change, nil if it was made.
-func (c *Conn) Change(ctx context.Context, changes []script.Change) (faults []*script.Fault, err error) {
+func (c *Conn) Change(ctx context.Context, changes []script.RuleChange) (faults []*script.Error, err error) {
 	ans, err := c.call(ctx, &Request{Rules: &Rules{changes}})
 	switch {
 	case err != nil:
 		return nil, err
-	case len(ans.Faults) != len(changes):
-		return nil, fmt.Errorf("the agent answered %d of %d changes of rules", len(ans.Faults), len(changes))
+	case len(ans.Errs) != len(changes):
+		return nil, fmt.Errorf("the agent answered %d of %d changes of rules", len(ans.Errs), len(changes))
 	}
-	return ans.Faults, nil
+	return ans.Errs, nil
 }
 
 // Log returns the transcripts of a cell.
-func (c *Conn) Log(ctx context.Context, cell string) ([]script.Entry, error) {
-	ans, err := c.call(ctx, &Request{Log: &Log{cell}})
+func (c *Conn) Log(ctx context.Context, cell string) ([]script.Transcript, error) {
+	ans, err := c.call(ctx, &Request{Log: &LogRequest{cell}})
 	if err != nil {
 		return nil, err
 	}
@@ -315,14 +316,14 @@ func (c *Conn) Log(ctx context.Context, cell string) ([]script.Entry, error) {
 }
 
 // Look returns the host's evidence of a cell.
-func (c *Conn) Look(ctx context.Context, l script.Look) (evidence.Cell, error) {
-	ans, err := c.call(ctx, &Request{Look: &Look{Cell: l.Cell, Labels: l.Labels, Began: l.Began.Sub(c.Since),
+func (c *Conn) Look(ctx context.Context, l script.Look) (evidence.Record, error) {
+	ans, err := c.call(ctx, &Request{Look: &EvidenceRequest{Cell: l.Cell, Labels: l.Labels, Began: l.Began.Sub(c.Since),
 		About: l.About}})
 	switch {
 	case err != nil:
-		return evidence.Cell{}, err
+		return evidence.Record{}, err
 	case ans.Evidence == nil:
-		return evidence.Cell{}, errors.New("the agent looked and has no evidence")
+		return evidence.Record{}, errors.New("the agent looked and has no evidence")
 	}
 	ans.Evidence.Bound() // the host may be hostile
 	return *ans.Evidence, nil
@@ -347,7 +348,7 @@ func (c *Conn) Cleanup(ctx context.Context, look bool) ([]*Left, error) {
 }
 
 // Lab has the agent build a lab on its host.
-func (c *Conn) Lab(ctx context.Context, l Lab) (*bsd.Lab, error) {
+func (c *Conn) Lab(ctx context.Context, l LabRequest) (*bsd.Lab, error) {
 	ans, err := c.call(ctx, &Request{Lab: &l})
 	switch {
 	case err != nil:

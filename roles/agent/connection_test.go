@@ -99,7 +99,7 @@ func TestHello(t *testing.T) {
 		{"that is no hello", []any{Magic, "\x00\x00\x00\x01x"}, "frame: "},
 		{"too long", []any{Magic, "\xff\xff\xff\xff"}, "over the limit"},
 		{"of one that can't", []any{Magic, Hello{Protocol: Protocol,
-			Failed: &script.Fault{Code: "EPERM", Text: "not allowed"}}}, "not allowed"},
+			Failed: &script.Error{Code: "EPERM", Text: "not allowed"}}}, "not allowed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newCable(t)
@@ -194,8 +194,9 @@ func TestAnswersOutOfOrder(t *testing.T) {
 		}
 		for i := range heard {
 			r := heard[(i*7+3)%many]
-			w.say(t, Answer{ID: r.ID + 1<<32}, Answer{ID: r.ID, Log: []script.Entry{{End: r.Log.Cell, Text: "x"}}},
-				Answer{ID: r.ID})
+			w.say(t, Response{ID: r.ID + 1<<32}, Response{ID: r.ID,
+				Log: []script.Transcript{{End: r.Log.Cell, Text: "x"}}},
+				Response{ID: r.ID})
 		}
 	})
 	var all sync.WaitGroup
@@ -216,23 +217,23 @@ func TestAnswersOutOfOrder(t *testing.T) {
 
 // An agent that answers something else than what was asked is not believed.
 func TestWrongAnswers(t *testing.T) {
-	conn, _ := connect(t, slow, func(w *cable, r Request) { w.say(t, Answer{ID: r.ID}) })
+	conn, _ := connect(t, slow, func(w *cable, r Request) { w.say(t, Response{ID: r.ID}) })
 	if _, err := conn.Setup(t.Context(), script.Setup{}); err == nil {
 		t.Error("a set-up without facts was taken")
 	}
 	if _, err := conn.Script(t.Context(), script.Script{Steps: make([]script.Step, 2)}); err == nil {
 		t.Error("a script without outcomes was taken")
 	}
-	if _, err := conn.Change(t.Context(), make([]script.Change, 2)); err == nil {
+	if _, err := conn.Change(t.Context(), make([]script.RuleChange, 2)); err == nil {
 		t.Error("changes without faults were taken")
 	}
 }
 
 // A fault comes through with its code and hint.
 func TestFaultOfRequest(t *testing.T) {
-	want := script.Fault{Code: "EPERM", Text: "no", Hint: "be root"}
-	conn, _ := connect(t, slow, func(w *cable, r Request) { w.say(t, Answer{ID: r.ID, Fault: &want}) })
-	var got *script.Fault
+	want := script.Error{Code: "EPERM", Text: "no", Hint: "be root"}
+	conn, _ := connect(t, slow, func(w *cable, r Request) { w.say(t, Response{ID: r.ID, Err: &want}) })
+	var got *script.Error
 	if err := conn.Bye(t.Context()); !errors.As(err, &got) || *got != want {
 		t.Errorf("%#v", err)
 	}
@@ -287,10 +288,10 @@ func TestHeartbeatUnanswered(t *testing.T) {
 		stalls bool
 	}{
 		"nothing":           {nil, false},
-		"a whole answer":    {[]any{Answer{ID: 1 << 32}}, false},
+		"a whole answer":    {[]any{Response{ID: 1 << 32}}, false},
 		"a part of one":     {[]any{part}, true},
-		"one and a half":    {[]any{Answer{ID: 1 << 32}, part}, true},
-		"both in one piece": {[]any{mustFrame(t, Answer{ID: 1 << 32}) + part}, true},
+		"one and a half":    {[]any{Response{ID: 1 << 32}, part}, true},
+		"both in one piece": {[]any{mustFrame(t, Response{ID: 1 << 32}) + part}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			noLeaks(t)
@@ -330,7 +331,7 @@ func TestHeartbeat(t *testing.T) {
 	noLeaks(t)
 	beats := make(chan struct{})
 	conn, _ := connect(t, 200*time.Millisecond, func(w *cable, r Request) {
-		w.say(t, Answer{ID: r.ID})
+		w.say(t, Response{ID: r.ID})
 		if r.Ping != nil {
 			select {
 			case beats <- struct{}{}:
@@ -365,10 +366,10 @@ func TestCallEnds(t *testing.T) {
 		t.Errorf("%v, want %v", err, cause)
 	}
 	late := <-asked
-	w.say(t, Answer{ID: late.ID})
+	w.say(t, Response{ID: late.ID})
 	time.AfterFunc(time.Millisecond, func() {
 		next := <-asked
-		w.say(t, Answer{ID: next.ID, Log: []script.Entry{{End: "a", Text: "b"}}})
+		w.say(t, Response{ID: next.ID, Log: []script.Transcript{{End: "a", Text: "b"}}})
 	})
 	if log, err := conn.Log(t.Context(), ""); err != nil || len(log) != 1 {
 		t.Errorf("%v, %v", log, err)

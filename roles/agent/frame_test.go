@@ -35,13 +35,13 @@ func someRequests() []Request {
 			script.Lookup{Flow: flow},
 			script.DropTCP{Near: fake, Far: local},
 		}}},
-		{ID: 4, Rules: &Rules{[]script.Change{{Kill: []pfconf.Flow{flow}, Remove: []string{"regress-1"},
+		{ID: 4, Rules: &Rules{[]script.RuleChange{{Kill: []pfconf.Flow{flow}, Remove: []string{"regress-1"},
 			Add: []pfconf.Rule{{
 				Label: "regress-2", Direction: pfconf.In, Family: pfconf.Inet, Proto: pfconf.TCP,
 				From: local.Addr(), To: fake.Addr(), Port: 20001, Action: pfconf.DivertTo,
 				Divert: netip.MustParseAddrPort("127.0.0.1:20001"),
 			}}}}}},
-		{ID: 5, Log: &Log{Cell: "inet-args-tcp-to#1"}},
+		{ID: 5, Log: &LogRequest{Cell: "inet-args-tcp-to#1"}},
 		{ID: 1<<64 - 1, Bye: &Bye{}},
 	}
 }
@@ -96,13 +96,13 @@ func TestBadFrames(t *testing.T) {
 		{"the longest and no body", binary.BigEndian.AppendUint32(nil, MaxFrame), "unexpected EOF"},
 		{"longer than the longest", binary.BigEndian.AppendUint32(nil, MaxFrame+1), "over the limit"},
 		{"a greeting", []byte("Last login: Sun Nov 22"), "over the limit"},
-		{"empty", frame(nil), "frame: unpack a agent.Answer: it ends within"},
+		{"empty", frame(nil), "frame: unpack a agent.Response: it ends within"},
 		{"text", frame([]byte(`"hello"`)), "frame: "},
 		{"two values", frame([]byte{0, 0, 0}), "1 bytes are behind its end"},
 	} {
 		t.Run(bad.name, func(t *testing.T) {
 			var buf []byte
-			err := readFrame(bytes.NewReader(bad.wire), &buf, &Answer{})
+			err := readFrame(bytes.NewReader(bad.wire), &buf, &Response{})
 			if err == nil || !strings.Contains(err.Error(), bad.want) {
 				t.Errorf("error %v, want one with %q", err, bad.want)
 			}
@@ -117,7 +117,7 @@ func TestLongestFrame(t *testing.T) {
 	const head = 20
 	for _, over := range []int{-head, 1} {
 		before := []byte("before")
-		out, err := appendFrame(before, &Answer{Log: []script.Entry{{Text: strings.Repeat("x", MaxFrame+over)}}})
+		out, err := appendFrame(before, &Response{Log: []script.Transcript{{Text: strings.Repeat("x", MaxFrame+over)}}})
 		if over > 0 {
 			if err == nil || string(out) != "before" {
 				t.Errorf("a body of more than %d bytes: error %v, %d bytes written", MaxFrame, err,
@@ -127,7 +127,7 @@ func TestLongestFrame(t *testing.T) {
 		}
 		var buf []byte
 		if err == nil {
-			err = readFrame(bytes.NewReader(out[len(before):]), &buf, &Answer{})
+			err = readFrame(bytes.NewReader(out[len(before):]), &buf, &Response{})
 		}
 		if err != nil || cap(buf) > MaxFrame {
 			t.Errorf("a body of nearly %d bytes: %v, %d bytes taken", MaxFrame, err, cap(buf))
@@ -145,8 +145,8 @@ func FuzzFrame(f *testing.F) {
 		}
 		f.Add(wire)
 	}
-	answer, err := appendFrame(nil, &Answer{ID: 7, Fault: &script.Fault{Code: script.CodeOther, Text: "no",
-		Hint: "yes"}, Log: []script.Entry{{End: "client", Text: "x\n"}}, Outcomes: []script.Outcome{{
+	answer, err := appendFrame(nil, &Response{ID: 7, Err: &script.Error{Code: script.CodeOther, Text: "no",
+		Hint: "yes"}, Log: []script.Transcript{{End: "client", Text: "x\n"}}, Outcomes: []script.Outcome{{
 		Local: netip.MustParseAddrPort("[::1]:1"), Counters: &pfconf.Counters{Matched: 1},
 		Messages: []script.Message{{Data: []byte{0, 255}, Echo: &script.EchoHeader{Type: 128}}},
 	}}})
@@ -161,7 +161,7 @@ func FuzzFrame(f *testing.F) {
 		var buf []byte
 		for {
 			left := in.Len()
-			var a, again Answer
+			var a, again Response
 			err := readFrame(in, &buf, &a)
 			if cap(buf) > MaxFrame {
 				t.Fatalf("%d bytes taken", cap(buf))
@@ -227,7 +227,7 @@ func TestRequestCheck(t *testing.T) {
 		{Request{ID: 3}, "request 3 asks for 0 things, not one"},
 		{Request{Ping: &Ping{}, Bye: &Bye{}}, "request 0 asks for 2 things, not one"},
 		{Request{Script: &script.Script{Steps: steps}}, "script of 65 steps is over the limit of 64"},
-		{Request{Rules: &Rules{make([]script.Change, 4097)}}, "4097 changes of rules are over the limit of 4096"},
+		{Request{Rules: &Rules{make([]script.RuleChange, 4097)}}, "4097 changes of rules are over the limit of 4096"},
 	} {
 		if err := bad.request.check(); err == nil || err.Error() != bad.want {
 			t.Errorf("%v, want %s", err, bad.want)

@@ -82,7 +82,7 @@ func (d stateDir) restoreAll(ctx context.Context, tell func(string)) error {
 		}
 		d.restore(ctx, l)
 		if l.Err != "" {
-			return &script.Fault{Code: script.CodeStale,
+			return &script.Error{Code: script.CodeStale,
 				Text: fmt.Sprintf("%s was killed, and what it left can't be undone: %s", l, l.Err),
 				Hint: "'pfdivert cleanup' on that host tries it again; 'pfdivert cleanup -n' shows what was left"}
 		}

@@ -211,7 +211,7 @@ func (c *child) use(t *testing.T, s script.Setup) {
 	if !s.Remote {
 		return
 	}
-	faults, err := c.Change(t.Context(), []script.Change{{Add: []pfconf.Rule{{
+	faults, err := c.Change(t.Context(), []script.RuleChange{{Add: []pfconf.Rule{{
 		Label: "regress-test", Family: pfconf.Inet, Action: pfconf.DivertReply, Direction: pfconf.Out,
 		Proto: pfconf.UDP,
 		From:  s.Fakes[0].Addr(), To: s.Paths[0].There, Port: 4000,
@@ -353,7 +353,7 @@ func TestTurns(t *testing.T) {
 
 	impatient := startAgent(t, dir, alive)
 	_, err := impatient.Setup(t.Context(), setupOf(true))
-	var fault *script.Fault
+	var fault *script.Error
 	if !errors.As(err, &fault) || fault.Code != script.CodeBusy || fault.Hint == "" ||
 		!strings.Contains(fault.Text, fmt.Sprintf("tester@here, agent %d since ", first.cmd.Process.Pid)) {
 		t.Fatalf("while another run has the host: %v", err)
@@ -406,11 +406,11 @@ func TestRoutesOfTheHost(t *testing.T) {
 			before := picture(t)
 			a := startAgent(t, filepath.Join(t.TempDir(), "state"), alive)
 			_, err := a.Setup(t.Context(), setupOf(false))
-			var fault *script.Fault
+			var fault *script.Error
 			switch {
 			case c.want == "":
 				check(t, err)
-				got, err := kernel.RouteTo(fake, rtnetlink.Lookup{})
+				got, err := kernel.RouteTo(fake, rtnetlink.RouteQuery{})
 				check(t, err)
 				if got.Via.String() != "10.188.1.2" {
 					t.Errorf("packets to FAKE go to %v", got.Via)
@@ -493,7 +493,7 @@ func TestUnfit(t *testing.T) {
 	fake := rtnetlink.Address{Link: lo.Index, Prefix: netip.MustParsePrefix("10.188.2.9/32")}
 	local := rtnetlink.Route{Dst: netip.MustParsePrefix("fd00:188:2::/64"), Link: lo.Index, Type: unix.RTN_LOCAL,
 		Table: unix.RT_TABLE_LOCAL, Scope: unix.RT_SCOPE_HOST}
-	rule := rtnetlink.Rule{Family: unix.AF_INET, Mark: nft.Mark, Table: nft.Table}
+	rule := rtnetlink.PolicyRule{Family: unix.AF_INET, Mark: nft.Mark, Table: nft.Table}
 	for _, c := range []struct {
 		name      string
 		remote    bool
@@ -543,7 +543,7 @@ func TestUnfit(t *testing.T) {
 				t.Fatalf("%+v", items)
 			}
 			_, err = a.Setup(t.Context(), s)
-			var fault *script.Fault
+			var fault *script.Error
 			// How many times it asked within its time is not the same twice.
 			detail := counted.ReplaceAllString(strings.TrimPrefix(items[i].Detail, "ask nftables: "), "n echo requests")
 			if !errors.As(err, &fault) || !strings.Contains(counted.ReplaceAllString(fault.Text, "n echo requests"),
@@ -583,7 +583,7 @@ func TestTableOfProxy(t *testing.T) {
 		t.Error("refused although no packets are sent to the table")
 	}
 	for _, mark := range []uint32{1, 0} {
-		rule := rtnetlink.Rule{Family: unix.AF_INET, Mark: mark, Table: table}
+		rule := rtnetlink.PolicyRule{Family: unix.AF_INET, Mark: mark, Table: table}
 		check(t, kernel.AddRule(rule))
 		if got := owned(t); got != (mark == 0) {
 			t.Errorf("with a rule for mark %d: refused %v", mark, got)
@@ -607,7 +607,7 @@ func TestStatesOfLocal(t *testing.T) {
 		out, err := a.Script(t.Context(), script)
 		check(t, err)
 		for _, o := range out {
-			if (o.Fault == nil) != set || o.Count != 0 || o.States != nil {
+			if (o.Err == nil) != set || o.Count != 0 || o.States != nil {
 				t.Errorf("set up %v: %+v", set, o)
 			}
 		}

@@ -37,31 +37,31 @@ var fromBoth = map[string]string{
 		"   id: 000000006b029c94 creatorid: a9927ede\n",
 }
 
-func (f *bothFilters) run(_ context.Context, c program.Command) (program.Result, error) {
+func (f *bothFilters) run(_ context.Context, c program.Command) (program.Output, error) {
 	command := strings.Join(c.Argv, " ")
 	switch {
 	case c.Argv[0] == "pfctl" && f.failure == "gone":
-		return program.Result{}, exec.ErrNotFound
+		return program.Output{}, exec.ErrNotFound
 	case c.Argv[0] == "pfctl" && f.failure != "":
-		return program.Result{Stderr: f.failure + "\n", Status: 1}, nil
+		return program.Output{Stderr: f.failure + "\n", Status: 1}, nil
 	case command == "pfctl -s info":
-		return program.Result{Stdout: "Status: " + f.status +
+		return program.Output{Stdout: "Status: " + f.status +
 			" for 0 days 00:03:30           Debug: Urgent\n  current entries   1\n"}, nil
 	case strings.Contains(command, " -k "):
 		f.cleared = append(f.cleared, command)
-		return program.Result{Stderr: "killed 1 states\n"}, nil
+		return program.Output{Stderr: "killed 1 states\n"}, nil
 	case strings.Contains(command, " -F "):
 		f.cleared = append(f.cleared, command)
-		return program.Result{Stderr: c.Argv[len(c.Argv)-1] + " cleared\n"}, nil
+		return program.Output{Stderr: c.Argv[len(c.Argv)-1] + " cleared\n"}, nil
 	case c.Argv[0] == "ipfw" && c.Stdin != "":
 		f.cleared = append(f.cleared, "ipfw "+strings.ReplaceAll(c.Stdin, "\n", "; "))
-		return program.Result{}, nil
+		return program.Output{}, nil
 	}
 	out, ok := fromBoth[command]
 	if !ok {
-		return program.Result{}, errors.New("unexpected " + command)
+		return program.Output{}, errors.New("unexpected " + command)
 	}
-	return program.Result{Stdout: out}, nil
+	return program.Output{Stdout: out}, nil
 }
 
 // FreeBSD's two filters are shown, and cleared, as one.

@@ -342,6 +342,10 @@ func Describe(u pfconf.Undo) string {
 		return fmt.Sprintf("delete the %s policy rule to table %d", arg(0), nft.Table)
 	case "nft/local-route":
 		return fmt.Sprintf("delete the local route to %s in table %d", arg(0), nft.Table)
+	case "nft/xt":
+		return fmt.Sprintf("delete the chains %s-* of the %s table %s of iptables-nft", nft.TableName, arg(0), arg(1))
+	case "nft/xt-legacy":
+		return fmt.Sprintf("delete the chains %s-* of the %s table %s of iptables-legacy", nft.TableName, arg(0), arg(1))
 	case "nft/early-demux":
 		return "set net.ipv4.ip_early_demux to " + arg(0)
 	case ipfw.UndoSets:

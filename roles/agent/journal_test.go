@@ -93,7 +93,7 @@ func TestJournalIsStale(t *testing.T) {
 	}
 	// The directory's turn is over, and nothing else holds it.
 	err = d.locked(ctx, func() error { return d.restoreAll(ctx, func(string) {}) })
-	var fault *script.Fault
+	var fault *script.Error
 	if !errors.As(err, &fault) || fault.Code != script.CodeStale || !strings.Contains(fault.Hint, "pfdivert cleanup") {
 		t.Errorf("a run that begins: %v", err)
 	}

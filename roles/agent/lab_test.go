@@ -22,7 +22,7 @@ type jailHost struct {
 	log []string
 }
 
-func (h *jailHost) run(_ context.Context, c program.Command) (r program.Result, err error) {
+func (h *jailHost) run(_ context.Context, c program.Command) (r program.Output, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	command := strings.Join(c.Argv, " ")
@@ -39,14 +39,14 @@ func TestLab(t *testing.T) {
 	labtest.Need(t)
 	ctx := t.Context()
 	h := &jailHost{}
-	defer func(was func(context.Context, bsd.Config, pfconf.Journal) (*bsd.Lab, error)) { buildBSD = was }(buildBSD)
-	buildBSD = func(ctx context.Context, c bsd.Config, journal pfconf.Journal) (*bsd.Lab, error) {
+	defer func(was func(context.Context, bsd.Layout, pfconf.Journal) (*bsd.Lab, error)) { buildBSD = was }(buildBSD)
+	buildBSD = func(ctx context.Context, c bsd.Layout, journal pfconf.Journal) (*bsd.Lab, error) {
 		return bsd.Build(ctx, "freebsd", c, h.run, journal)
 	}
 	d := newState(t)
 	opt := Options{StateDir: string(d), Heartbeat: slow}
 	first, second := serve(t, opt, slow), serve(t, opt, slow)
-	made, err := first.conn.Lab(ctx, Lab{By: "anna@laptop"})
+	made, err := first.conn.Lab(ctx, LabRequest{By: "anna@laptop"})
 	check(t, err)
 	if !slices.Equal(made.Remote.Args, []string{"-lab-host", "epair0b"}) || made.Remote.Enter[0] != "jexec" ||
 		made.Addresses[pfconf.Inet6].Remote.String() != "fd00:188:1::2" {
@@ -57,12 +57,12 @@ func TestLab(t *testing.T) {
 	if len(left) != 1 || !left[0].Alive || len(left[0].Steps) != 3 || left[0].By != "anna@laptop" {
 		t.Errorf("journals: %+v", left)
 	}
-	var f *script.Fault
-	if _, err := second.conn.Lab(ctx, Lab{}); !errors.As(err, &f) || f.Code != script.CodeBusy ||
+	var f *script.Error
+	if _, err := second.conn.Lab(ctx, LabRequest{}); !errors.As(err, &f) || f.Code != script.CodeBusy ||
 		!strings.Contains(f.Text, "anna@laptop") {
 		t.Errorf("a second lab: %v", err)
 	}
-	if _, err := first.conn.Lab(ctx, Lab{}); err == nil {
+	if _, err := first.conn.Lab(ctx, LabRequest{}); err == nil {
 		t.Error("an agent has two labs")
 	}
 	if slices.ContainsFunc(h.log, func(c string) bool { return strings.Contains(c, "destroy") }) {
@@ -73,7 +73,7 @@ func TestLab(t *testing.T) {
 		!strings.HasPrefix(end[2], "jail -r ") {
 		t.Errorf("undone: %q", end)
 	}
-	_, err = second.conn.Lab(ctx, Lab{})
+	_, err = second.conn.Lab(ctx, LabRequest{})
 	check(t, err)
 	check(t, second.conn.Bye(ctx))
 	if _, err := os.Stat(string(d)); !errors.Is(err, os.ErrNotExist) {
@@ -86,19 +86,19 @@ func TestLabStays(t *testing.T) {
 	labtest.Need(t)
 	ctx := t.Context()
 	h := &jailHost{}
-	run := func(ctx context.Context, c program.Command) (program.Result, error) {
+	run := func(ctx context.Context, c program.Command) (program.Output, error) {
 		if r, err := h.run(ctx, c); c.Argv[0] != "jail" || c.Argv[1] != "-r" {
 			return r, err
 		}
-		return program.Result{Stderr: "jail: operation not permitted\n", Status: 1}, nil
+		return program.Output{Stderr: "jail: operation not permitted\n", Status: 1}, nil
 	}
-	defer func(was func(context.Context, bsd.Config, pfconf.Journal) (*bsd.Lab, error)) { buildBSD = was }(buildBSD)
-	buildBSD = func(ctx context.Context, c bsd.Config, journal pfconf.Journal) (*bsd.Lab, error) {
+	defer func(was func(context.Context, bsd.Layout, pfconf.Journal) (*bsd.Lab, error)) { buildBSD = was }(buildBSD)
+	buildBSD = func(ctx context.Context, c bsd.Layout, journal pfconf.Journal) (*bsd.Lab, error) {
 		return bsd.Build(ctx, "freebsd", c, run, journal)
 	}
 	d := newState(t)
 	s := serve(t, Options{StateDir: string(d), Heartbeat: slow}, slow)
-	_, err := s.conn.Lab(ctx, Lab{})
+	_, err := s.conn.Lab(ctx, LabRequest{})
 	check(t, err)
 	if err := s.conn.Bye(ctx); err == nil || !strings.Contains(err.Error(), "operation not permitted") {
 		t.Errorf("bye: %v", err)

@@ -228,7 +228,7 @@ func (d stateDir) hold(ctx context.Context, what string, me holder, patience tim
 		}
 		who := holderOf(path)
 		if left := time.Until(end); left <= 0 {
-			return nil, &script.Fault{Code: script.CodeBusy, Text: "another run is using this host: " + who,
+			return nil, &script.Error{Code: script.CodeBusy, Text: "another run is using this host: " + who,
 				Hint: "start again when it has ended"}
 		} else if !told {
 			tell(fmt.Sprintf("another run is using this host (%s): waiting %v for it at most", who,

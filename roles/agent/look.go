@@ -12,7 +12,7 @@ import (
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/program"
-	gather "pfdivert/roles/evidence"
+	"pfdivert/roles/gather"
 	"pfdivert/roles/socket"
 )
 
@@ -42,11 +42,11 @@ const lookTime = 10 * time.Second
 
 // look gathers what this host shows of a cell. What can't be found out is named
 // in the evidence and fails nothing.
-func (a *agent) look(ctx context.Context, l *Look) *evidence.Cell {
+func (a *agent) look(ctx context.Context, l *EvidenceRequest) *evidence.Record {
 	a.setup.Lock()
 	seen, fw := a.seen, a.fw
 	a.setup.Unlock()
-	var c evidence.Cell
+	var c evidence.Record
 	if seen == nil {
 		c.Missing = []string{"this host is not set up"}
 		return &c
@@ -56,7 +56,7 @@ func (a *agent) look(ctx context.Context, l *Look) *evidence.Cell {
 	ended := a.standing(l.Cell)
 	l.About.Ports = ended.ports
 	var states []pfconf.State
-	var rules []evidence.Rule
+	var rules []evidence.FilterRule
 	var noStates, noRules error
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -83,7 +83,7 @@ func (a *agent) look(ctx context.Context, l *Look) *evidence.Cell {
 			c.Missing = slices.Insert(c.Missing, 0, m.what+": "+m.err.Error())
 		}
 	}
-	c.Cut = ctx.Err() != nil
+	c.Cut = c.Cut || ctx.Err() != nil
 	c.Bound()
 	return &c
 }
@@ -122,7 +122,7 @@ func (a *agent) standing(cell string) ended {
 }
 
 // rulesOf returns the rules of a cell with what they have counted.
-func rulesOf(ctx context.Context, fw pfconf.Firewall, labels []string) ([]evidence.Rule, error) {
+func rulesOf(ctx context.Context, fw pfconf.Firewall, labels []string) ([]evidence.FilterRule, error) {
 	var texts map[string]string
 	var noTexts error
 	var wg sync.WaitGroup
@@ -134,10 +134,10 @@ func rulesOf(ctx context.Context, fw pfconf.Firewall, labels []string) ([]eviden
 	if err != nil {
 		return nil, err
 	}
-	var all []evidence.Rule
+	var all []evidence.FilterRule
 	for _, label := range labels {
 		after := counters[label]
-		all = append(all, evidence.Rule{Label: label, Text: texts[label], After: &after})
+		all = append(all, evidence.FilterRule{Label: label, Text: texts[label], After: &after})
 	}
 	return all, noTexts
 }

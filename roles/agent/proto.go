@@ -45,7 +45,7 @@ type Hello struct {
 	// known, in words that name the probe.
 	NoFamily map[pfconf.Family]string
 	// Failed is why the agent can't work; it ends after such a hello.
-	Failed *script.Fault
+	Failed *script.Error
 }
 
 // Request asks the agent for one thing: exactly one of the pointers is set.
@@ -55,12 +55,12 @@ type Request struct {
 	Setup  *script.Setup
 	Script *script.Script
 	Rules  *Rules
-	Log    *Log
-	Look   *Look
+	Log    *LogRequest
+	Look   *EvidenceRequest
 	// Check asks whether the host can be made what the Setup says. It changes nothing.
 	Check   *script.Setup
 	Cleanup *Tidy
-	Lab     *Lab
+	Lab     *LabRequest
 	Bye     *Bye
 }
 
@@ -76,9 +76,10 @@ type Tidy struct {
 	Look bool
 }
 
-// Lab asks the agent to build a lab on its host, which stands until the agent undoes its changes.
-type Lab struct {
-	Config bsd.Config
+// LabRequest asks the agent to build a lab on its host, which stands until the agent undoes its
+// changes.
+type LabRequest struct {
+	Config bsd.Layout
 	// By and WaitSeconds are as in Setup; who is waited for is another lab on this host.
 	By          string
 	WaitSeconds int
@@ -87,16 +88,16 @@ type Lab struct {
 // Hinter is an error with a hint: what its reader can do about it.
 type Hinter interface{ Hint() string }
 
-// FaultOf returns an error in the form in which it travels, nil for nil.
-func FaultOf(err error) *script.Fault {
+// ErrorOf returns an error in the form in which it travels, nil for nil.
+func ErrorOf(err error) *script.Error {
 	if err == nil {
 		return nil
 	}
-	var f *script.Fault
+	var f *script.Error
 	if errors.As(err, &f) {
 		return f
 	}
-	f = &script.Fault{Code: script.CodeOther, Text: err.Error()}
+	f = &script.Error{Code: script.CodeOther, Text: err.Error()}
 	var hinter Hinter
 	if errors.As(err, &hinter) {
 		f.Hint = hinter.Hint()
@@ -127,32 +128,32 @@ func FaultOf(err error) *script.Fault {
 // Rules asks for changes of the rule set. They are made together where the filter can; each has its
 // own answer.
 type Rules struct {
-	Changes []script.Change
+	Changes []script.RuleChange
 }
 
-// Log asks for the transcripts of a cell.
-type Log struct {
+// LogRequest asks for the transcripts of a cell.
+type LogRequest struct {
 	Cell string
 }
 
-// Look asks for the evidence that the host has of a cell.
-type Look struct {
+// EvidenceRequest asks for the evidence that the host has of a cell.
+type EvidenceRequest struct {
 	Cell   string
 	Labels []string      // of its rules, for REMOTE
 	Began  time.Duration // the cell, since the hello came
 	About  evidence.About
 }
 
-// Answer is the answer to the request with its ID.
-type Answer struct {
+// Response is the answer to the request with its ID.
+type Response struct {
 	ID       uint64
-	Fault    *script.Fault
+	Err      *script.Error
 	Facts    *script.Facts
 	Outcomes []script.Outcome
-	Faults   []*script.Fault // of Rules, one per change
-	Log      []script.Entry
+	Errs     []*script.Error // of Rules, one per change
+	Log      []script.Transcript
 
-	Evidence *evidence.Cell // of Look
+	Evidence *evidence.Record // of Look
 
 	Checks []CheckItem
 	Left   []*Left // of Tidy

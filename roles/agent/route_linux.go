@@ -27,7 +27,7 @@ func (linuxRoutes) taken(_ context.Context, dst netip.Prefix) ([]route, error) {
 	err := rtnetlink.With(func(c *rtnetlink.Conn) error {
 		ends := []netip.Addr{dst.Masked().Addr(), last(dst)}
 		for _, a := range slices.Compact(ends) {
-			r, err := c.RouteTo(a, rtnetlink.Lookup{Entry: true})
+			r, err := c.RouteTo(a, rtnetlink.RouteQuery{Entry: true})
 			switch {
 			case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH):
 				found = append(found, route{})

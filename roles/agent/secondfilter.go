@@ -73,7 +73,7 @@ func put(ctx context.Context, fw pfconf.Firewall, s *script.Setup, run program.R
 //
 //go:noinline
 func reason(err error) string {
-	f := FaultOf(err)
+	f := ErrorOf(err)
 	if f.Hint == "" {
 		return f.Text
 	}
@@ -84,7 +84,7 @@ func reason(err error) string {
 func ofPF(r pfconf.Rule) bool { return r.Action == pfconf.PFDivertTo || r.Action == pfconf.RdrTo }
 
 // forPF reports whether pf has the rules of the change, and the other filter no part in it.
-func (b *filterPair) forPF(c script.Change) bool {
+func (b *filterPair) forPF(c script.RuleChange) bool {
 	return len(c.Add) > 0 && !slices.ContainsFunc(c.Add, func(r pfconf.Rule) bool { return !ofPF(r) })
 }
 

@@ -61,28 +61,28 @@ type fakePF struct {
 	killed            []string // labels
 }
 
-func (p *fakePF) run(_ context.Context, c program.Command) (program.Result, error) {
+func (p *fakePF) run(_ context.Context, c program.Command) (program.Output, error) {
 	switch args := strings.Join(c.Argv, " "); args {
 	case "pfctl -s info":
-		return program.Result{Stdout: "Status: " + p.status +
+		return program.Output{Stdout: "Status: " + p.status +
 			" for 0 days 00:03:30           Debug: Urgent\n  current entries   0\n"}, nil
 	case "pfctl -s Interfaces -v":
-		return program.Result{Stdout: "all\nvtnet1\n"}, nil
+		return program.Output{Stdout: "all\nvtnet1\n"}, nil
 	case "pfctl -s rules", "pfctl -P -s rules":
-		return program.Result{Stdout: p.main}, nil
+		return program.Output{Stdout: p.main}, nil
 	case "pfctl -P -s nat":
-		return program.Result{Stdout: p.rdr}, nil
+		return program.Output{Stdout: p.rdr}, nil
 	case "pfctl -a regress -s nat":
-		return program.Result{Stdout: p.former}, nil
+		return program.Output{Stdout: p.former}, nil
 	case "pfctl -n -v -o none -a regress -f -":
-		return program.Result{Stdout: c.Stdin}, nil
+		return program.Output{Stdout: c.Stdin}, nil
 	case "pfctl -a regress -s rules", "pfctl -ss", "pfctl -ss -vv":
-		return program.Result{}, nil
+		return program.Output{}, nil
 	case "pfctl -a regress -s labels":
-		return program.Result{Stdout: "regress-pf 1 2 3 0 0 0 0 0\n"}, nil
+		return program.Output{Stdout: "regress-pf 1 2 3 0 0 0 0 0\n"}, nil
 	case "pfctl -k label -k regress-rdr":
 		p.killed = append(p.killed, c.Argv[4])
-		return program.Result{Stderr: "killed 1 states\n"}, nil
+		return program.Output{Stderr: "killed 1 states\n"}, nil
 	case "pfctl -v -a regress -f -", "pfctl -o none -a regress -f -":
 		p.loads = append(p.loads, c.Stdin)
 		var out strings.Builder
@@ -100,13 +100,13 @@ func (p *fakePF) run(_ context.Context, c program.Command) (program.Result, erro
 			}
 			port, label, _ := strings.Cut(rest, " no state label ")
 			if label == p.refuse {
-				return program.Result{Stderr: "stdin:1: syntax error\n", Status: 1}, nil
+				return program.Output{Stderr: "stdin:1: syntax error\n", Status: 1}, nil
 			}
 			fmt.Fprintf(&out, "%s no state label %q divert-to %s\n", rule, label, port)
 		}
-		return program.Result{Stdout: out.String()}, nil
+		return program.Output{Stdout: out.String()}, nil
 	default:
-		return program.Result{}, errors.New("unexpected " + args)
+		return program.Output{}, errors.New("unexpected " + args)
 	}
 }
 
@@ -188,7 +188,7 @@ func TestChangeBeside(t *testing.T) {
 	p.refuse = "regress-bad"
 	a := &agent{fw: put(t.Context(), fw, besideSetup(), p.run, nil)}
 	ctx := t.Context()
-	faults := a.change(ctx, []script.Change{
+	faults := a.change(ctx, []script.RuleChange{
 		{Add: []pfconf.Rule{besideRule("regress-a", pfconf.DivertPacket)}},
 		{Add: []pfconf.Rule{besideRule("regress-bad", pfconf.PFDivertTo)}},
 		{Add: []pfconf.Rule{besideRule("regress-pf", pfconf.PFDivertTo)}},
@@ -203,7 +203,7 @@ func TestChangeBeside(t *testing.T) {
 	if err != nil || counted["regress-a"].Matched != 7 || counted["regress-pf"].Matched != 2 {
 		t.Errorf("%v, %v", counted, err)
 	}
-	faults = a.change(ctx, []script.Change{{Remove: []string{"regress-pf", "regress-a"}}})
+	faults = a.change(ctx, []script.RuleChange{{Remove: []string{"regress-pf", "regress-a"}}})
 	if faults[0] != nil {
 		t.Error(faults[0])
 	}
@@ -235,7 +235,7 @@ func TestRedirectBeside(t *testing.T) {
 			p.rdr = ""
 		}
 		a := &agent{fw: put(t.Context(), fw, besideSetup(), p.run, nil)}
-		faults := a.change(t.Context(), []script.Change{
+		faults := a.change(t.Context(), []script.RuleChange{
 			{Add: []pfconf.Rule{besideRule("regress-a", pfconf.DivertPacket)}},
 			{Add: []pfconf.Rule{redirection("regress-rdr")}},
 			{Add: []pfconf.Rule{besideRule("regress-pf", pfconf.PFDivertTo)}},
@@ -278,7 +278,7 @@ func TestChangeWithoutPF(t *testing.T) {
 	p := goodPF()
 	p.status = "Disabled"
 	a := &agent{fw: put(t.Context(), &mainFilter{}, besideSetup(), p.run, nil)}
-	faults := a.change(t.Context(), []script.Change{
+	faults := a.change(t.Context(), []script.RuleChange{
 		{Add: []pfconf.Rule{besideRule("regress-a", pfconf.DivertPacket)}},
 		{Add: []pfconf.Rule{besideRule("regress-pf", pfconf.PFDivertTo)}},
 	})

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
-	gather "pfdivert/roles/evidence"
+	"pfdivert/roles/gather"
 	"pfdivert/roles/kernel/splat"
 	"pfdivert/roles/lab/bsd"
 	"pfdivert/roles/socket"
@@ -63,7 +63,7 @@ type agent struct {
 	doneOrder []string
 
 	setup  sync.Mutex // held while the fields below are written, by setUp and undo
-	fences map[pfconf.Family]*socket.Fence
+	fences map[pfconf.Family]*socket.Fencer
 	hold   *Hold // of a real host
 	fw     pfconf.Firewall
 	table  pfconf.StateTable // of LOCAL
@@ -72,7 +72,7 @@ type agent struct {
 	broken []pfconf.Undo     // how what was broken on purpose is fixed
 	trace  *tracer
 	seen   *gather.Host
-	log    atomic.Pointer[splat.Log] // of REMOTE's kernel; nil when it may not be read
+	log    atomic.Pointer[splat.KernelLog] // of REMOTE's kernel; nil when it may not be read
 }
 
 // Serve writes a hello to w and then answers the requests that it reads from r, until r ends, the
@@ -194,16 +194,16 @@ func (a *agent) workOn(req *Request) {
 
 // answer does what one request asks for.
 func (a *agent) answer(ctx context.Context, req *Request) {
-	ans := Answer{ID: req.ID}
+	ans := Response{ID: req.ID}
 	switch {
 	case req.Setup != nil:
 		facts, err := a.setUp(ctx, req.Setup)
-		ans.Facts, ans.Fault = facts, FaultOf(err)
+		ans.Facts, ans.Err = facts, ErrorOf(err)
 	case req.Script != nil:
 		ans.Outcomes = a.run(ctx, req.Script)
 		a.tellSplats()
 	case req.Rules != nil:
-		ans.Faults = a.change(ctx, req.Rules.Changes)
+		ans.Errs = a.change(ctx, req.Rules.Changes)
 	case req.Log != nil:
 		ans.Log = a.transcripts(req.Log.Cell)
 	case req.Look != nil:
@@ -212,12 +212,12 @@ func (a *agent) answer(ctx context.Context, req *Request) {
 		ans.Checks = a.check(ctx, req.Check, false)
 	case req.Cleanup != nil:
 		left, err := Cleanup(ctx, a.stateDir(), req.Cleanup.Look)
-		ans.Left, ans.Fault = left, FaultOf(err)
+		ans.Left, ans.Err = left, ErrorOf(err)
 	case req.Lab != nil:
 		made, err := a.buildLab(ctx, req.Lab)
-		ans.Lab, ans.Fault = made, FaultOf(err)
+		ans.Lab, ans.Err = made, ErrorOf(err)
 	case req.Bye != nil:
-		ans.Fault = FaultOf(a.undo())
+		ans.Err = ErrorOf(a.undo())
 	}
 	// A failed write is the end of the connection; the reader sees it as well.
 	_ = a.out.send(&ans)

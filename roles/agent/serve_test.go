@@ -76,8 +76,8 @@ func (s *served) run(t *testing.T, sc script.Script) []script.Outcome {
 		t.Fatal(err)
 	}
 	for i, o := range out {
-		if o.Fault != nil {
-			t.Fatalf("step %d, %s: %v", i, sc.Steps[i].Name(), o.Fault)
+		if o.Err != nil {
+			t.Fatalf("step %d, %s: %v", i, sc.Steps[i].Name(), o.Err)
 		}
 	}
 	return out
@@ -164,7 +164,7 @@ func TestServeHeartbeat(t *testing.T) {
 func TestServeFailed(t *testing.T) {
 	noLeaks(t)
 	var out strings.Builder
-	opt := Options{Heartbeat: slow, Hello: Hello{Failed: FaultOf(errors.New("no lab"))}}
+	opt := Options{Heartbeat: slow, Hello: Hello{Failed: ErrorOf(errors.New("no lab"))}}
 	if err := Serve(t.Context(), strings.NewReader(""), &out, opt); err != nil {
 		t.Error(err)
 	}
@@ -212,11 +212,11 @@ func TestScript(t *testing.T) {
 		script.CodeOther, script.CodeOther, script.CodeOther, script.CodeOther, script.CodeOther, script.CodeOther, "",
 	} {
 		got := ""
-		if f := out[i].Fault; f != nil {
+		if f := out[i].Err; f != nil {
 			got = f.Code
 		}
 		if got != want {
-			t.Errorf("step %d, %s %+v: fault %q (%v), want %q", i, steps[i].Name(), steps[i], got, out[i].Fault, want)
+			t.Errorf("step %d, %s %+v: fault %q (%v), want %q", i, steps[i].Name(), steps[i], got, out[i].Err, want)
 		}
 	}
 	if m := out[3].Messages; len(m) != 1 || string(m[0].Data) != script.ClientLine || m[0].From != out[1].Local {
@@ -232,7 +232,7 @@ func TestScript(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for when, log := range map[string][]script.Entry{"during": during, "after": after} {
+	for when, log := range map[string][]script.Transcript{"during": during, "after": after} {
 		var names []string
 		for _, e := range log {
 			names = append(names, e.End)
@@ -264,8 +264,8 @@ func TestBounds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if out[maxEnds-1].Fault != nil || out[maxEnds].Fault == nil {
-		t.Errorf("endpoint %d: %v, endpoint %d: %v", maxEnds, out[maxEnds-1].Fault, maxEnds+1, out[maxEnds].Fault)
+	if out[maxEnds-1].Err != nil || out[maxEnds].Err == nil {
+		t.Errorf("endpoint %d: %v, endpoint %d: %v", maxEnds, out[maxEnds-1].Err, maxEnds+1, out[maxEnds].Err)
 	}
 	for i := range maxDone + 1 {
 		s.run(t, script.Script{Cell: fmt.Sprint(i), Steps: []script.Step{openServer("server")}, End: true})
@@ -298,7 +298,7 @@ func TestManyAtOnce(t *testing.T) {
 				cell := fmt.Sprintf("%d.%d", c, r)
 				out, err := s.conn.Script(t.Context(), script.Script{Cell: cell,
 					Steps: []script.Step{openServer("server")}})
-				if err != nil || out[0].Fault != nil {
+				if err != nil || out[0].Err != nil {
 					t.Errorf("cell %s: %v %+v", cell, err, out)
 					return
 				}
@@ -344,7 +344,8 @@ func TestServeToDeaf(t *testing.T) {
 func TestBreaksNoRealHost(t *testing.T) {
 	s := serve(t, Options{Heartbeat: time.Minute, StateDir: t.TempDir()}, time.Minute)
 	for _, remote := range []bool{false, true} {
-		_, err := s.conn.Setup(t.Context(), script.Setup{Remote: remote, Break: []injection.Step{injection.Forwarding}})
+		_, err := s.conn.Setup(t.Context(), script.Setup{Remote: remote,
+			Break: []injection.Action{injection.Forwarding}})
 		if err == nil || !strings.Contains(err.Error(), "in a lab only") {
 			t.Errorf("remote %v: %v", remote, err)
 		}

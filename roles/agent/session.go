@@ -26,10 +26,10 @@ type session struct {
 
 // ended is what stays of a session when its endpoints are closed.
 type ended struct {
-	log    []script.Entry    // of ends that were closed by name, in the order of opening
-	errors []string          // ICMP errors of all its sockets
-	closed []evidence.Socket // the names that they had
-	ports  []uint16          // only while it is looked at: of sockets that are open
+	log    []script.Transcript    // of ends that were closed by name, in the order of opening
+	errors []string               // ICMP errors of all its sockets
+	closed []evidence.SocketEntry // the names that they had
+	ports  []uint16               // only while it is looked at: of sockets that are open
 }
 
 // end is one endpoint of a cell.
@@ -74,7 +74,7 @@ func (a *agent) run(ctx context.Context, sc *script.Script) []script.Outcome {
 		st := sc.Steps[i]
 		if sc.Hold && wrong && script.Clears(st) {
 			for ; i < len(out); i++ {
-				out[i].Fault = &script.Fault{Code: script.CodeHeld, Text: "held back: the cell is to be looked at"}
+				out[i].Err = &script.Error{Code: script.CodeHeld, Text: "held back: the cell is to be looked at"}
 			}
 			return out
 		}
@@ -97,7 +97,7 @@ func (a *agent) step(ctx context.Context, s *session, st script.Step) (out scrip
 	case script.Open:
 		err = a.open(ctx, s, st, &out)
 	case script.Fence:
-		var fence *socket.Fence
+		var fence *socket.Fencer
 		if fence, err = a.fence(st.Family); err == nil {
 			_, err = fence.Pass(ctx)
 		}
@@ -126,7 +126,7 @@ func (a *agent) step(ctx context.Context, s *session, st script.Step) (out scrip
 	default:
 		err = fmt.Errorf("there is no step %T", st)
 	}
-	out.Fault = FaultOf(err)
+	out.Err = ErrorOf(err)
 	return out
 }
 
@@ -169,7 +169,7 @@ func (a *agent) kill(ctx context.Context, f pfconf.Flow) (int, error) {
 // socketStep carries out a step on one of the cell's sockets.
 func (a *agent) socketStep(ctx context.Context, s *session, st script.SocketStep) (out script.Outcome) {
 	fail := func(err error) script.Outcome {
-		out.Fault = FaultOf(err)
+		out.Err = ErrorOf(err)
 		return out
 	}
 	name := st.On()
@@ -180,7 +180,7 @@ func (a *agent) socketStep(ctx context.Context, s *session, st script.SocketStep
 	case e == nil:
 		return fail(fmt.Errorf("%s: the cell has no endpoint %q", st.Name(), name))
 	case e.broken && (!e.opened() || !closes && !rests):
-		return fail(&script.Fault{Code: script.CodeSkipped, Text: fmt.Sprintf("%s %s: skipped, an earlier step failed",
+		return fail(&script.Error{Code: script.CodeSkipped, Text: fmt.Sprintf("%s %s: skipped, an earlier step failed",
 			name, st.Name())})
 	}
 	var err error
@@ -197,7 +197,7 @@ func (a *agent) socketStep(ctx context.Context, s *session, st script.SocketStep
 	}
 	if err != nil {
 		// That a stream has ended is an answer: its client closes after it.
-		f := FaultOf(fmt.Errorf("%s: %s: %w", name, st.Name(), err))
+		f := ErrorOf(fmt.Errorf("%s: %s: %w", name, st.Name(), err))
 		e.broken = f.Code != script.CodeEOF
 		return fail(f)
 	}
@@ -252,10 +252,10 @@ func (s *session) closeEnd(e *end) {
 	if e.traced != nil {
 		s.log = append(s.log, e.traced.close()...)
 	} else {
-		s.log = append(s.log, script.Entry{End: e.name, Text: e.log.String()})
+		s.log = append(s.log, script.Transcript{End: e.name, Text: e.log.String()})
 	}
 	if e.local.IsValid() {
-		s.closed = append(s.closed, evidence.Socket{
+		s.closed = append(s.closed, evidence.SocketEntry{
 			Proto: e.proto, Local: e.local, Remote: e.peer, State: closedState, Text: "the cell's " + e.name,
 		})
 	}
@@ -323,7 +323,7 @@ func (a *agent) retire(cell string) {
 }
 
 // transcripts returns the logs of a cell that runs or has ended.
-func (a *agent) transcripts(cell string) []script.Entry {
+func (a *agent) transcripts(cell string) []script.Transcript {
 	a.mu.Lock()
 	s, log := a.sessions[cell], a.done[cell].log
 	a.mu.Unlock()
@@ -334,7 +334,7 @@ func (a *agent) transcripts(cell string) []script.Entry {
 	defer s.mu.Unlock()
 	log = slices.Clone(s.log)
 	for _, e := range s.ends {
-		log = append(log, script.Entry{End: e.name, Text: e.log.String()})
+		log = append(log, script.Transcript{End: e.name, Text: e.log.String()})
 	}
 	return log
 }

@@ -13,7 +13,7 @@ import (
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/program"
-	gather "pfdivert/roles/evidence"
+	"pfdivert/roles/gather"
 	"pfdivert/roles/kernel/splat"
 	"pfdivert/roles/lab/bsd"
 	"pfdivert/roles/lab/inject"
@@ -36,6 +36,10 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 	if a.fences != nil {
 		return nil, errors.New("this host was set up before")
 	}
+	if s.Filter != "" && runtime.GOOS != "linux" {
+		return nil, hinted{fmt.Errorf("filter %s: %s has a packet filter of its own", s.Filter, runtime.GOOS),
+			"leave out -filter, or filter= in the hosts file"}
+	}
 	if len(s.Break) > 0 && !a.opt.Ephemeral && !a.opt.Lab {
 		return nil, errors.New("a host is broken on purpose in a lab only")
 	}
@@ -45,7 +49,7 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 		}
 	}
 	facts := &script.Facts{Domain: a.opt.Domain, Processors: runtime.NumCPU()}
-	a.fences = map[pfconf.Family]*socket.Fence{}
+	a.fences = map[pfconf.Family]*socket.Fencer{}
 	opt := a.opt
 	var err error
 	if !a.opt.Ephemeral {
@@ -112,7 +116,8 @@ func (a *agent) withoutTimestamps() error {
 
 // breakHost breaks a lab's host as it is asked to.
 func (a *agent) breakHost(ctx context.Context, s *script.Setup) error {
-	h := inject.Host{Remote: s.Remote, Interface: a.opt.Interface, Fakes: s.Fakes, Run: program.ExecBy(socket.Start)}
+	h := inject.BrokenHost{Remote: s.Remote, Interface: a.opt.Interface, Fakes: s.Fakes,
+		Run: program.ExecBy(socket.Start)}
 	if !a.opt.Ephemeral {
 		h.Journal = func(u pfconf.Undo) error {
 			if err := a.hold.Journal(u); err != nil {
@@ -123,7 +128,7 @@ func (a *agent) breakHost(ctx context.Context, s *script.Setup) error {
 		}
 	}
 	for _, p := range s.Paths {
-		h.Paths = append(h.Paths, inject.Path(p))
+		h.Paths = append(h.Paths, inject.AddressPair(p))
 		if h.Interface == "" {
 			var err error
 			if h.Interface, err = interfaceOf(p.Here); err != nil {
@@ -134,7 +139,7 @@ func (a *agent) breakHost(ctx context.Context, s *script.Setup) error {
 	for _, step := range s.Break {
 		err := h.Do(ctx, step)
 		if errors.Is(err, inject.ErrLacks) {
-			return &script.Fault{Code: script.CodeUnsupported, Text: "break the host: " + err.Error()}
+			return &script.Error{Code: script.CodeUnsupported, Text: "break the host: " + err.Error()}
 		}
 		if err != nil {
 			return fmt.Errorf("break the host: %w", err)
@@ -237,7 +242,7 @@ func (a *agent) undo() error {
 }
 
 // fence returns the fence of a family.
-func (a *agent) fence(f pfconf.Family) (*socket.Fence, error) {
+func (a *agent) fence(f pfconf.Family) (*socket.Fencer, error) {
 	a.setup.Lock()
 	defer a.setup.Unlock()
 	if a.fences[f] == nil {
@@ -247,13 +252,13 @@ func (a *agent) fence(f pfconf.Family) (*socket.Fence, error) {
 }
 
 // buildBSD builds a lab on this system. A test replaces it.
-var buildBSD = func(ctx context.Context, c bsd.Config, journal pfconf.Journal) (*bsd.Lab, error) {
+var buildBSD = func(ctx context.Context, c bsd.Layout, journal pfconf.Journal) (*bsd.Lab, error) {
 	return bsd.Build(ctx, runtime.GOOS, c, program.ExecBy(socket.Start), journal)
 }
 
 // buildLab builds a lab on this host, for two other agents. This one undoes it when it
 // undoes all.
-func (a *agent) buildLab(ctx context.Context, l *Lab) (*bsd.Lab, error) {
+func (a *agent) buildLab(ctx context.Context, l *LabRequest) (*bsd.Lab, error) {
 	a.setup.Lock()
 	defer a.setup.Unlock()
 	if a.hold != nil {

@@ -125,19 +125,19 @@ func (e *traced) step(ctx context.Context, st script.Step) (script.Outcome, erro
 	if err != nil {
 		return script.Outcome{}, err
 	}
-	if f := outcomes[0].Fault; f != nil {
+	if f := outcomes[0].Err; f != nil {
 		return outcomes[0], f
 	}
 	return outcomes[0], nil
 }
 
 // close ends the process and gives its log and its trace.
-func (e *traced) close() []script.Entry {
+func (e *traced) close() []script.Transcript {
 	ctx, cancel := context.WithTimeout(context.Background(), traceHeartbeat)
 	defer cancel()
 	log, err := e.conn.Log(ctx, "traced")
 	if err != nil {
-		log = []script.Entry{{End: e.end, Text: "no log: " + err.Error() + "\n"}}
+		log = []script.Transcript{{End: e.end, Text: "no log: " + err.Error() + "\n"}}
 	}
 	err = errors.Join(e.conn.Close(), e.cmd.Wait())
 	if e.file == "" {
@@ -148,7 +148,7 @@ func (e *traced) close() []script.Entry {
 	if errRead != nil {
 		trace = fmt.Sprintf("no trace: %v\n", errors.Join(errRead, err))
 	}
-	return append(log, script.Entry{End: e.end + "." + tool, Text: trace})
+	return append(log, script.Transcript{End: e.end + "." + tool, Text: trace})
 }
 
 // maxTrace bounds what is kept of one trace, in bytes.

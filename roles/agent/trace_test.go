@@ -26,7 +26,7 @@ func TestUnstarted(t *testing.T) {
 		if err == nil {
 			t.Fatalf("%s was started", name)
 		}
-		if f := FaultOf(err); f.Code != script.CodeOther {
+		if f := ErrorOf(err); f.Code != script.CodeOther {
 			t.Errorf("%s: code %s: %s", name, f.Code, f.Text)
 		}
 		if e.conn != nil {

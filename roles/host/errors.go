@@ -193,7 +193,7 @@ const (
 )
 
 // explain says why a process ended before it was an agent.
-func (p *privilege) explain(l *Link, noise []byte, err error) error {
+func (p *privilege) explain(l *Process, noise []byte, err error) error {
 	wait, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	ended := l.Wait(wait)

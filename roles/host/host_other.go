@@ -21,7 +21,7 @@ var errNoLab = &namespace.ForbiddenError{
 }
 
 // Lab fails: only Linux has network namespaces.
-func Lab(context.Context, LabOptions) (local, remote *Link, err error) {
+func Lab(context.Context, LabOptions) (local, remote *Process, err error) {
 	return nil, nil, errNoLab
 }
 

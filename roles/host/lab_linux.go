@@ -27,7 +27,7 @@ import (
 // Each agent is pinned to a CPU of its own if this process may use two. Packets wait in a queue for
 // each CPU, so what one host sends arrives in the order in which it was sent, which fences rely on.
 // This process keeps off REMOTE's CPU until REMOTE's agent has ended.
-func Lab(ctx context.Context, o LabOptions) (local, remote *Link, err error) {
+func Lab(ctx context.Context, o LabOptions) (local, remote *Process, err error) {
 	var p, q pipes // LOCAL's and REMOTE's
 	defer func() {
 		p.closeTheirs()

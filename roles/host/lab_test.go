@@ -112,7 +112,7 @@ func orchestrator() int {
 
 // linked is an agent with its first line read.
 type linked struct {
-	*host.Link
+	*host.Process
 	lines *bufio.Scanner
 	pid   int
 	ns    string
@@ -141,8 +141,8 @@ func startLab(ctx context.Context, sudo ...string) (local, remote *linked, err e
 	return local, remote, err
 }
 
-func hear(l *host.Link) (*linked, error) {
-	h := &linked{Link: l, lines: bufio.NewScanner(l.Read)}
+func hear(l *host.Process) (*linked, error) {
+	h := &linked{Process: l, lines: bufio.NewScanner(l.Read)}
 	if !h.lines.Scan() {
 		err := l.Wait(context.Background())
 		return nil, fmt.Errorf("agent said nothing: %v: %s", err, l.Stderr())
@@ -196,7 +196,7 @@ func TestLabSudo(t *testing.T) {
 			t.Fatal(err)
 		}
 		local.Wait(t.Context())
-		for _, l := range []*host.Link{remote, local} {
+		for _, l := range []*host.Process{remote, local} {
 			if b, err := io.ReadAll(l.Read); len(b) != 0 || err != nil {
 				t.Errorf("%q, %v", b, err)
 			}
@@ -256,7 +256,7 @@ func TestLabFails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, l := range []*host.Link{local, remote} {
+	for _, l := range []*host.Process{local, remote} {
 		if b, err := io.ReadAll(l.Read); len(b) != 0 || err != nil {
 			t.Errorf("read %q, %v", b, err)
 		}

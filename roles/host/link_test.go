@@ -17,7 +17,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-func child(t *testing.T, script string) (context.Context, *Link) {
+func child(t *testing.T, script string) (context.Context, *Process) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	t.Cleanup(cancel)

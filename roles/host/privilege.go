@@ -52,7 +52,7 @@ func (p *privilege) argv(command []string, flags ...string) []string {
 // $SUDO, which may have arguments and is not used by root. It returns when the agent has written
 // its first word; from then on the end of ctx does not affect the agent. ask is nil without a
 // terminal.
-func Privileged(ctx context.Context, argv []string, sudo string, ask Ask) (*Link, error) {
+func Privileged(ctx context.Context, argv []string, sudo string, ask Ask) (*Process, error) {
 	words, err := splitWords(sudo)
 	if err != nil {
 		return nil, &Error{Reason: Destination, Text: fmt.Sprintf("SUDO=%q", sudo), Err: err,
@@ -69,7 +69,7 @@ func Privileged(ctx context.Context, argv []string, sudo string, ask Ask) (*Link
 	}
 	life, reached := startOnly(ctx)
 	defer reached()
-	return p.start(ctx, argv, func(argv []string) (*Link, error) {
+	return p.start(ctx, argv, func(argv []string) (*Process, error) {
 		l, err := Child(life, argv)
 		if err != nil && len(words) > 0 {
 			return nil, &Error{Reason: NoSudo, Text: "SUDO=" + sudo, Err: err,
@@ -94,7 +94,7 @@ func startOnly(ctx context.Context) (life context.Context, reached func()) {
 // is sent only when sudo's prompt has come, because a sudo that asks nothing
 // would leave it to the agent.
 func (p *privilege) start(ctx context.Context, command []string,
-	run func(argv []string) (*Link, error)) (*Link, error) {
+	run func(argv []string) (*Process, error)) (*Process, error) {
 	var quiet []string
 	if len(p.words) > 0 && (p.tool() == "sudo" || p.tool() == "doas") {
 		quiet = []string{"-n"}
@@ -122,7 +122,7 @@ func needsPassword(err error) bool {
 
 // startAsking is start with a password.
 func (p *privilege) startAsking(ctx context.Context, command []string,
-	run func(argv []string) (*Link, error)) (*Link, error) {
+	run func(argv []string) (*Process, error)) (*Process, error) {
 	needed := &Error{Reason: SudoPassword, Host: p.host, Text: p.tool() + " needs a password of " + p.user}
 	if p.tool() == "doas" {
 		if p.host == "" && p.ask != nil {
@@ -165,7 +165,7 @@ func (p *privilege) startAsking(ctx context.Context, command []string,
 // startOnTerminal is start where doas asks by itself, on the terminal that it
 // shares with this process.
 func (p *privilege) startOnTerminal(ctx context.Context, command []string,
-	run func(argv []string) (*Link, error)) (*Link, error) {
+	run func(argv []string) (*Process, error)) (*Process, error) {
 	l, err := run(p.argv(command))
 	if err != nil {
 		return nil, err
@@ -178,7 +178,7 @@ func (p *privilege) startOnTerminal(ctx context.Context, command []string,
 }
 
 // end makes sure that a process that is no agent is gone.
-func end(l *Link) {
+func end(l *Process) {
 	l.Kill()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
@@ -188,7 +188,7 @@ func end(l *Link) {
 
 // greeted waits for the agent's first word. When the prompt shows up on standard
 // error it answers with the password, once.
-func (p *privilege) greeted(ctx context.Context, l *Link, most time.Duration, prompt, password string) error {
+func (p *privilege) greeted(ctx context.Context, l *Process, most time.Duration, prompt, password string) error {
 	heard := make(chan error, 1)
 	read := l.Read
 	var noise []byte

@@ -35,7 +35,7 @@ type SSHOptions struct {
 
 // Remote is an agent that was reached by ssh, with what is known of its host.
 type Remote struct {
-	*Link
+	*Process
 	GOOS, GOARCH string
 	User         string            // who logged in
 	UID          int               // of User; the agent is root
@@ -94,7 +94,7 @@ func SSH(ctx context.Context, o SSHOptions) (_ *Remote, err error) {
 	if strings.HasPrefix(path, r.dir+"/") {
 		argv = append(argv, "-remove", r.dir)
 	}
-	r.Link, err = p.start(ctx, argv, func(argv []string) (*Link, error) {
+	r.Process, err = p.start(ctx, argv, func(argv []string) (*Process, error) {
 		return m.command(life, argv...)
 	})
 	r.Trips = m.trips + 1
@@ -199,11 +199,11 @@ func (r *Remote) CheckSum(sum string) error {
 // Close tells the agent to end, waits for it until ctx is done, and ends the connection. It returns
 // an error if the files that were copied for this run may still be there.
 func (r *Remote) Close(ctx context.Context) error {
-	_ = r.Link.Write.Close()
-	if err := r.Link.Wait(ctx); err != nil && ctx.Err() != nil {
-		r.Link.Kill()
+	_ = r.Process.Write.Close()
+	if err := r.Process.Wait(ctx); err != nil && ctx.Err() != nil {
+		r.Process.Kill()
 	}
-	defer r.Link.Read.Close()
+	defer r.Process.Read.Close()
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), endPatience)
 	defer cancel()
 	var left error

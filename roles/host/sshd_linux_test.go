@@ -16,7 +16,7 @@ import (
 
 // sshd is a host to reach, to which a small agent is sent.
 type sshd struct {
-	*sshtest.Host
+	*sshtest.Server
 	options string // for ssh
 	agent   string // the file that is sent there
 }
@@ -24,7 +24,7 @@ type sshd struct {
 // startSSHD starts a host that the test ends.
 func startSSHD(t testing.TB, w sshtest.World) *sshd {
 	t.Helper()
-	s := &sshd{Host: sshtest.Start(t, w), agent: filepath.Join(t.TempDir(), "agent")}
+	s := &sshd{Server: sshtest.Start(t, w), agent: filepath.Join(t.TempDir(), "agent")}
 	mustWrite(t, s.agent, smallAgent+strings.Repeat("#\n", 100<<10))
 	host.SetExecutable(s.agent)
 	known := filepath.Join(filepath.Dir(s.Key), "known_hosts")

@@ -30,7 +30,7 @@ type master struct {
 	ssh  *sshCommand
 	as   *Invoker
 	dir  *controlDir
-	link *Link
+	link *Process
 	out  *bufio.Reader
 	mark string // begins a line of this program's own, in noise
 	// trips counts the times that something was sent and an answer awaited.
@@ -60,8 +60,8 @@ func startMaster(ctx context.Context, c sshCommand, as *Invoker, ask bool) (*mas
 	return m, nil
 }
 
-// pipedStart starts cmd as a Link.
-func pipedStart(ctx context.Context, cmd *exec.Cmd) (*Link, error) {
+// pipedStart starts cmd as a Process.
+func pipedStart(ctx context.Context, cmd *exec.Cmd) (*Process, error) {
 	var p pipes
 	defer p.closeTheirs()
 	l, err := p.link(&cmd.Stdin, &cmd.Stdout, &cmd.Stderr)
@@ -134,8 +134,8 @@ func (m *master) answer() (string, int, error) {
 }
 
 // command runs one more command through the master. What the login shell's rc
-// files print to standard error does not appear in the Link's.
-func (m *master) command(ctx context.Context, argv ...string) (*Link, error) {
+// files print to standard error does not appear in the Process's.
+func (m *master) command(ctx context.Context, argv ...string) (*Process, error) {
 	m.trips++
 	line, err := command(append([]string{"exec", "sh", "-c", "echo " + m.mark + ` >&2; exec "$@"`, "sh"}, argv...)...)
 	if err != nil {

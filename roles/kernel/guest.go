@@ -42,7 +42,7 @@ type Options struct {
 type Guest struct {
 	Image         *Image
 	Console       *Console
-	Local, Remote *host.Link
+	Local, Remote *host.Process
 	// Emulated: the processor is, and slow.
 	Emulated bool
 }

@@ -20,7 +20,7 @@ import (
 
 // Fixed hardware addresses, locally administered, let each host know the
 // other's without asking.
-var hardware = map[Side]net.HardwareAddr{
+var hardware = map[HostName]net.HardwareAddr{
 	Local:  {0x02, 0, 0, 0xbc, 1, 1},
 	Remote: {0x02, 0, 0, 0xbc, 1, 2},
 }
@@ -37,7 +37,7 @@ func (l *Lab) connect(ctx context.Context) error {
 	}
 	defer remote.Close()
 	var hosts [2]*hostSetup
-	for i, h := range []Side{Local, Remote} {
+	for i, h := range []HostName{Local, Remote} {
 		hosts[i] = &hostSetup{host: h, families: l.Families, config: l.Config}
 		err := l.In(h, func() error { return hosts[i].open(remote) })
 		defer hosts[i].close()
@@ -55,7 +55,7 @@ func (l *Lab) connect(ctx context.Context) error {
 
 // hostSetup sets up one host.
 type hostSetup struct {
-	host     Side
+	host     HostName
 	families []pfconf.Family
 	config   Config
 	routes   *rtnetlink.Conn
@@ -176,7 +176,7 @@ func (s *hostSetup) configure() error {
 }
 
 // address sets up one family.
-func (s *hostSetup) address(p Plan) error {
+func (s *hostSetup) address(p AddressPlan) error {
 	own, other, otherHost := p.Local, p.Remote, Remote
 	if s.host == Remote {
 		own, other, otherHost = p.Remote, p.Local, Local

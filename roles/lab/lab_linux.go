@@ -25,7 +25,7 @@ type Lab struct {
 	// A thread in each host's namespace. They stay until Close, so that a
 	// process started from one may have a Pdeathsig: that signal comes when
 	// the thread ends, not the process (prctl(2)).
-	threads map[Side]*thread
+	threads map[HostName]*thread
 }
 
 // Build makes a lab and connects its hosts: New and Connect.
@@ -47,7 +47,7 @@ func Build(ctx context.Context, c Config) (*Lab, error) {
 //
 // Processes may be started in both hosts, to prepare while Connect is at work.
 func New(c Config) (_ *Lab, err error) {
-	l := &Lab{Config: c, Families: []pfconf.Family{pfconf.Inet}, threads: map[Side]*thread{}}
+	l := &Lab{Config: c, Families: []pfconf.Family{pfconf.Inet}, threads: map[HostName]*thread{}}
 	defer func() {
 		if err != nil {
 			l.Close()
@@ -103,7 +103,7 @@ var probeInet6 = func() error {
 // In runs f on a thread in the host's namespace and gives its error. Sockets
 // that f opens and processes that it starts belong to the host. f must not
 // hold the thread for long, nor unlock it.
-func (l *Lab) In(h Side, f func() error) error {
+func (l *Lab) In(h HostName, f func() error) error {
 	t := l.threads[h]
 	if t == nil {
 		return fmt.Errorf("lab: no host %q", h)
@@ -113,7 +113,7 @@ func (l *Lab) In(h Side, f func() error) error {
 
 // Start starts cmd in the host. If cmd has a Pdeathsig, it comes when the lab
 // is closed or its process ends. In its environment it has Marker.
-func (l *Lab) Start(cmd *exec.Cmd, h Side) error {
+func (l *Lab) Start(cmd *exec.Cmd, h HostName) error {
 	cmd.Env = append(cmd.Environ(), Marker+"=1")
 	return l.In(h, cmd.Start)
 }

@@ -63,7 +63,7 @@ func tryBuild(ctx context.Context, c Config) (l *Lab, err error) {
 }
 
 // in runs f in the host and fails the test if f does.
-func in(t testing.TB, l *Lab, h Side, f func() error) {
+func in(t testing.TB, l *Lab, h HostName, f func() error) {
 	t.Helper()
 	if err := l.In(h, f); err != nil {
 		t.Fatalf("on %s: %v", h, err)
@@ -71,7 +71,7 @@ func in(t testing.TB, l *Lab, h Side, f func() error) {
 }
 
 // listenUDP and dialUDP bind a socket of the host.
-func listenUDP(t testing.TB, l *Lab, h Side, a netip.Addr) (c *net.UDPConn) {
+func listenUDP(t testing.TB, l *Lab, h HostName, a netip.Addr) (c *net.UDPConn) {
 	t.Helper()
 	in(t, l, h, func() (err error) {
 		c, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 0)))
@@ -81,7 +81,7 @@ func listenUDP(t testing.TB, l *Lab, h Side, a netip.Addr) (c *net.UDPConn) {
 	return c
 }
 
-func dialUDP(t testing.TB, l *Lab, h Side, from netip.Addr, to net.Addr) (c *net.UDPConn) {
+func dialUDP(t testing.TB, l *Lab, h HostName, from netip.Addr, to net.Addr) (c *net.UDPConn) {
 	t.Helper()
 	in(t, l, h, func() (err error) {
 		c, err = net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0)), to.(*net.UDPAddr))
@@ -93,7 +93,7 @@ func dialUDP(t testing.TB, l *Lab, h Side, from netip.Addr, to net.Addr) (c *net
 
 // firstPackets sends the first packet of a fresh lab, both ways and without
 // delay. Nothing sends it again.
-func firstPackets(t *testing.T, l *Lab, p Plan) {
+func firstPackets(t *testing.T, l *Lab, p AddressPlan) {
 	t.Helper()
 	local, _, err := p.Pair(7)
 	if err != nil {
@@ -206,7 +206,7 @@ func exchangeTCP(t *testing.T, l *Lab, at netip.Addr) {
 
 // exchangeRaw sends a packet of protocol 254 from an address of h to the other
 // host.
-func exchangeRaw(t *testing.T, l *Lab, h Side, from, to netip.Addr) {
+func exchangeRaw(t *testing.T, l *Lab, h HostName, from, to netip.Addr) {
 	t.Helper()
 	network := "ip4:254"
 	if to.Is6() {
@@ -410,7 +410,7 @@ func TestClose(t *testing.T) {
 	}
 }
 
-func handleIn(l *Lab, host Side) (h *rtnetlink.Conn, err error) {
+func handleIn(l *Lab, host HostName) (h *rtnetlink.Conn, err error) {
 	err = l.In(host, func() (err error) {
 		h, err = rtnetlink.Dial()
 		return err

@@ -30,10 +30,10 @@ func New(Config) (*Lab, error) { return nil, errSystem }
 func (l *Lab) Connect(context.Context) error { return errSystem }
 
 // In fails, see Build.
-func (l *Lab) In(Side, func() error) error { return errSystem }
+func (l *Lab) In(HostName, func() error) error { return errSystem }
 
 // Start fails, see Build.
-func (l *Lab) Start(*exec.Cmd, Side) error { return errSystem }
+func (l *Lab) Start(*exec.Cmd, HostName) error { return errSystem }
 
 // Close does nothing.
 func (l *Lab) Close() {}

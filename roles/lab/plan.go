@@ -11,13 +11,13 @@ import (
 	"pfdivert/pfconf"
 )
 
-// Side is one of the two hosts of the lab.
-type Side string
+// HostName is one of the two hosts of the lab.
+type HostName string
 
 // The hosts.
 const (
-	Local  Side = "local"  // where the tests are started
-	Remote Side = "remote" // whose packet filter is tested
+	Local  HostName = "local"  // where the tests are started
+	Remote HostName = "remote" // whose packet filter is tested
 )
 
 // The interfaces that join the hosts.
@@ -27,15 +27,15 @@ const (
 )
 
 // Interface is the host's end of the cable.
-func (h Side) Interface() string {
+func (h HostName) Interface() string {
 	if h == Remote {
 		return RemoteInterface
 	}
 	return LocalInterface
 }
 
-// Plan is who has which address in one family.
-type Plan struct {
+// AddressPlan is who has which address in one family.
+type AddressPlan struct {
 	// Local and Remote are the addresses on the interfaces, with the prefix
 	// of the cable.
 	Local, Remote netip.Prefix
@@ -49,7 +49,7 @@ type Plan struct {
 // Many cells run at once, and a raw socket hears every packet for its address.
 // So every cell has a LOCAL and a FAKE of its own, out of prefixes that are
 // routed as a whole: the number of cells costs nothing when the lab is built.
-var plans = map[pfconf.Family]Plan{
+var plans = map[pfconf.Family]AddressPlan{
 	pfconf.Inet: {
 		Local:  netip.MustParsePrefix("10.188.1.1/24"),
 		Remote: netip.MustParsePrefix("10.188.1.2/24"),
@@ -70,7 +70,7 @@ var singleFakes = map[pfconf.Family]netip.Prefix{
 }
 
 // PlanOf returns the addresses of a family.
-func (c Config) PlanOf(f pfconf.Family) Plan {
+func (c Config) PlanOf(f pfconf.Family) AddressPlan {
 	p := plans[f]
 	if c.Single {
 		p.Locals, p.Fakes = netip.Prefix{}, singleFakes[f]
@@ -80,7 +80,7 @@ func (c Config) PlanOf(f pfconf.Family) Plan {
 
 // Pair returns the addresses of the cell number n, counted from 1. In a single
 // lab every cell has the same pair.
-func (p Plan) Pair(n int) (local, fake netip.Addr, err error) {
+func (p AddressPlan) Pair(n int) (local, fake netip.Addr, err error) {
 	if !p.Locals.IsValid() {
 		return p.Local.Addr(), p.Fakes.Addr(), nil
 	}

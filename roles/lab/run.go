@@ -6,7 +6,7 @@ import "io"
 type RunOptions struct {
 	Config
 	// Host is where Command runs.
-	Host Side `json:"host"`
+	Host HostName `json:"host"`
 	// Command is the program and its arguments; the user's shell if empty.
 	Command []string `json:"command,omitempty"`
 	// Quiet leaves out the description of the lab.

@@ -122,18 +122,18 @@ func reap() {
 }
 
 // describe says what there is to see in the lab.
-func (l *Lab) describe(here Side) string {
+func (l *Lab) describe(here HostName) string {
 	var b strings.Builder
-	line := func(name string, of func(Plan) string) {
+	line := func(name string, of func(AddressPlan) string) {
 		var addresses []string
 		for _, f := range l.Families {
 			addresses = append(addresses, of(l.Config.PlanOf(f)))
 		}
 		fmt.Fprintf(&b, "%-7s %s\n", name, strings.Join(addresses, "  "))
 	}
-	line("LOCAL", func(p Plan) string { return p.Local.Addr().String() })
-	line("REMOTE", func(p Plan) string { return p.Remote.Addr().String() })
-	line("FAKE", func(p Plan) string { return p.Fakes.String() })
+	line("LOCAL", func(p AddressPlan) string { return p.Local.Addr().String() })
+	line("REMOTE", func(p AddressPlan) string { return p.Remote.Addr().String() })
+	line("FAKE", func(p AddressPlan) string { return p.Fakes.String() })
 	there := Remote
 	if here == Remote {
 		there = Local
@@ -144,7 +144,7 @@ func (l *Lab) describe(here Side) string {
 }
 
 // path names the host's namespace as long as the lab stands.
-func (l *Lab) path(h Side) (path string) {
+func (l *Lab) path(h HostName) (path string) {
 	_ = l.In(h, func() error {
 		path = fmt.Sprintf("/proc/%d/task/%d/ns/net", os.Getpid(), unix.Gettid())
 		return nil

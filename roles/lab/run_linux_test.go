@@ -17,7 +17,7 @@ import (
 )
 
 // run runs a shell command in a lab.
-func run(t *testing.T, h Side, script, stdin string) (exit int, out, errOut string) {
+func run(t *testing.T, h HostName, script, stdin string) (exit int, out, errOut string) {
 	t.Helper()
 	labtest.Need(t)
 	var stdout, stderr bytes.Buffer
@@ -32,7 +32,7 @@ func run(t *testing.T, h Side, script, stdin string) (exit int, out, errOut stri
 func TestRun(t *testing.T) {
 	for _, c := range []struct {
 		name   string
-		host   Side
+		host   HostName
 		script string
 		exit   int
 		out    string // is in the output

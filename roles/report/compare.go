@@ -17,8 +17,8 @@ import (
 // Comparison is what changed from one run, A, to another, B.
 type Comparison struct {
 	A, B    *Past
-	Changes []Change // by kind, then by host, then in the order of the target list
-	Same    int      // targets that did not change
+	Changes []Difference // by kind, then by host, then in the order of the target list
+	Same    int          // targets that did not change
 }
 
 // ChangeKind is the kind of a change. Its values are keys in JSON and never change.
@@ -39,9 +39,9 @@ const (
 
 var kinds = []ChangeKind{Regression, Fixed, Skipped, Changed, Reason, New, Gone, Slower, Faster}
 
-// Change is a target that differs between A and B. The verdict on a side without the target is
+// Difference is a target that differs between A and B. The verdict on a side without the target is
 // empty.
-type Change struct {
+type Difference struct {
 	Kind          ChangeKind
 	Host, Name    string // Host is empty when one was tested
 	Before, After Summary
@@ -137,7 +137,7 @@ func Compare(a, b *Past) *Comparison {
 			c.Same++
 			continue
 		}
-		c.Changes = append(c.Changes, Change{kind, k.host, k.name, x.Summary, y.Summary})
+		c.Changes = append(c.Changes, Difference{kind, k.host, k.name, x.Summary, y.Summary})
 	}
 	hosts := append(slices.Clone(a.Run.Tested), b.Run.Tested...)
 	place := func(host string) int {
@@ -275,7 +275,7 @@ func (r Run) writeCompared(b *bytes.Buffer, name string) {
 }
 
 // name is the target's, with its host when there are several.
-func (c Change) name() string {
+func (c Difference) name() string {
 	if c.Host != "" {
 		return printable(OnHost(c.Host, c.Name))
 	}

@@ -259,7 +259,7 @@ func TestCompare(t *testing.T) {
 			if change.Kind != Regression {
 				continue
 			}
-			i := slices.IndexFunc(back.Changes, func(x Change) bool {
+			i := slices.IndexFunc(back.Changes, func(x Difference) bool {
 				return x.Name == change.Name &&
 					x.Host == change.Host
 			})

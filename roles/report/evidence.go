@@ -58,7 +58,7 @@ func (t *evidenceText) head(name string, n int) {
 
 // headOf begins a section that says so when the host has none. That is not known of a host that was
 // not asked, or that could not tell.
-func (t *evidenceText) headOf(name string, n int, c evidence.Cell) {
+func (t *evidenceText) headOf(name string, n int, c evidence.Record) {
 	untold := func(m string) bool { return strings.HasPrefix(m, strings.ToLower(name)) }
 	switch {
 	case n > 0:
@@ -68,7 +68,7 @@ func (t *evidenceText) headOf(name string, n int, c evidence.Cell) {
 	}
 }
 
-func (t *evidenceText) host(name string, c evidence.Cell) {
+func (t *evidenceText) host(name string, c evidence.Record) {
 	t.line(0, "\n== %s", name)
 	t.head("Rules", len(c.Rules))
 	for _, r := range c.Rules {

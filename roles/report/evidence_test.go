@@ -38,7 +38,7 @@ func TestWriteEvidence(t *testing.T) {
 	}
 	// What a host says can't write lines or signs of its own.
 	var b bytes.Buffer
-	hostile := matrix.Result{Name: "x", Evidence: &matrix.Evidence{Remote: evidence.Cell{
+	hostile := matrix.Result{Name: "x", Evidence: &matrix.Evidence{Remote: evidence.Record{
 		Answers: []evidence.Answer{{Command: "\x1b[2Jip", Text: "a\r\x07"}}, Errors: []string{"\x9b31m"},
 	}}}
 	if err := WriteEvidence(&b, hostile); err != nil {

@@ -74,7 +74,7 @@ func handshake() (*matrix.Evidence, []matrix.Transcript) {
 		frame(230*us, "in", 7, 6, fake, client, psh+"Server\n"), frame(320*us, "out", 3, 6, client, fake,
 			psh+"Client\n"),
 	}
-	e := &matrix.Evidence{Local: evidence.Cell{Packets: sent}}
+	e := &matrix.Evidence{Local: evidence.Record{Packets: sent}}
 	for _, p := range sent {
 		took := 12 * us
 		if p.Direction == "in" {
@@ -82,7 +82,7 @@ func handshake() (*matrix.Evidence, []matrix.Transcript) {
 		}
 		e.Remote.Packets = append(e.Remote.Packets, also(p, took))
 	}
-	e.Remote.Rules = []evidence.Rule{{Label: "c2",
+	e.Remote.Rules = []evidence.FilterRule{{Label: "c2",
 		Text: "ip saddr 10.192.0.2 tcp dport 27514 tproxy ip to 127.0.0.1:27514", Before: &pfconf.Counters{},
 		After: &pfconf.Counters{Matched: 3, Done: 3}}}
 	return e, []matrix.Transcript{
@@ -97,21 +97,21 @@ func undelivered() (*matrix.Evidence, []matrix.Transcript) {
 	out := frame(0, "out", 1, 17, client, fake, "Client\n")
 	stray := frame(900*time.Microsecond, "out", 9, 1, fake, client, "\x03\x03\x00\x00\x00\x00\x00\x00")
 	return &matrix.Evidence{
-			Local: evidence.Cell{
+			Local: evidence.Record{
 				Packets: []evidence.Packet{out, frame(time.Millisecond, "out", 2, 17, client, fake, "again\n")},
-				Sockets: []evidence.Socket{{Proto: "udp", Local: client, Remote: fake}},
+				Sockets: []evidence.SocketEntry{{Proto: "udp", Local: client, Remote: fake}},
 				Answers: []evidence.Answer{{Command: "ip route get 10.208.0.2 from 10.192.0.2",
 					Text: "10.208.0.2 from 10.192.0.2 via 10.188.1.2 dev veth0 uid 0"}},
 			},
-			Remote: evidence.Cell{
+			Remote: evidence.Record{
 				Packets: []evidence.Packet{also(out, 15*time.Microsecond), stray},
-				Rules: []evidence.Rule{{
+				Rules: []evidence.FilterRule{{
 					Label: "c1", Text: "ip saddr 10.192.0.2 ip daddr 10.208.0.2 udp dport 27514 counter packets 1 bytes 35 tproxy ip to 127.0.0.1:27514 meta mark set 0x70660076 accept comment \"c1\"",
 					Before: &pfconf.Counters{}, After: &pfconf.Counters{Matched: 1, Done: 1},
 				}},
 				States: []pfconf.State{{Family: pfconf.Inet, Number: 17, Near: fake, Far: client,
 					Direction: pfconf.In, Phase: "UNREPLIED", Mark: 0x70660076}},
-				Sockets: []evidence.Socket{{Proto: "udp", Local: netip.MustParseAddrPort("127.0.0.1:27514"),
+				Sockets: []evidence.SocketEntry{{Proto: "udp", Local: netip.MustParseAddrPort("127.0.0.1:27514"),
 					Text: "transparent"}},
 				Answers: []evidence.Answer{{Command: "ip route get 10.208.0.2 from 10.192.0.2 iif veth1 mark 0x70660076",
 					Text: "RTNETLINK answers: No route to host"}},
@@ -166,10 +166,10 @@ func hostilePage() (Run, []Summary) {
 		text := nasty[i]
 		o := &summaries[i]
 		o.Counts = text
-		cell := evidence.Cell{
-			Rules:   []evidence.Rule{{Label: text, Text: text}},
+		cell := evidence.Record{
+			Rules:   []evidence.FilterRule{{Label: text, Text: text}},
 			States:  []pfconf.State{{Direction: pfconf.In, Phase: text, Label: text}},
-			Sockets: []evidence.Socket{{Proto: text, State: text, Text: text}},
+			Sockets: []evidence.SocketEntry{{Proto: text, State: text, Text: text}},
 			Answers: []evidence.Answer{{Command: text, Text: text + "\n" + text}},
 			Moved:   []evidence.Moved{{Name: text, By: 1}}, Errors: []string{text}, Missing: []string{text},
 			Packets: []evidence.Packet{frame(0, "out", uint16(i), 17, client, fake, text),
@@ -406,8 +406,8 @@ func FuzzHTML(f *testing.F) {
 		f.Add(text, []byte(text), uint16(evidence.LinkEthernet))
 	}
 	elements := func(text string, packet []byte, link uint16) (n int, err error) {
-		p := evidence.Packet{Link: evidence.Link(link), Data: packet, Direction: "out"}
-		cell := evidence.Cell{Answers: []evidence.Answer{{Command: text, Text: text}}, Packets: []evidence.Packet{p}}
+		p := evidence.Packet{Link: evidence.LinkType(link), Data: packet, Direction: "out"}
+		cell := evidence.Record{Answers: []evidence.Answer{{Command: text, Text: text}}, Packets: []evidence.Packet{p}}
 		o := Summary{Host: text, Result: matrix.Result{Name: text, Verdict: matrix.Fail, Reason: text, Detail: text}}
 		o.Evidence = &matrix.Evidence{Local: cell}
 		o.Transcript = []matrix.Transcript{{Host: "local", Name: text, Text: text}}

@@ -135,7 +135,7 @@ func (p *page) evidence(i int, o Summary) {
 	}
 	for _, side := range []struct {
 		host string
-		cell evidence.Cell
+		cell evidence.Record
 	}{{"REMOTE", e.Remote}, {"LOCAL", e.Local}} {
 		p.packets(side.host, side.cell.Packets)
 		p.side(side.host, side.cell)
@@ -236,7 +236,7 @@ func (p *page) packets(host string, packets []evidence.Packet) {
 const maxPacketRows = 200
 
 // side is the rest of what a host showed.
-func (p *page) side(host string, c evidence.Cell) {
+func (p *page) side(host string, c evidence.Record) {
 	var rows [][]string
 	for _, r := range c.Rules {
 		rows = append(rows, []string{r.Label, r.Text, counters(r.Before), counters(r.After)})

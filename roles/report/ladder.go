@@ -127,7 +127,7 @@ func newLadder(e *matrix.Evidence, transcripts []matrix.Transcript) *ladder {
 }
 
 // capturing reports whether a host captured, so that what is not there did not come.
-func capturing(c evidence.Cell) bool {
+func capturing(c evidence.Record) bool {
 	return len(c.Packets) > 0 || !slices.ContainsFunc(c.Missing, func(text string) bool {
 		return strings.HasPrefix(text, "packets")
 	})
@@ -233,7 +233,7 @@ func logged(payload []byte) string {
 const maxLogged = 256
 
 // addCounters says at the end what the rules counted.
-func (l *ladder) addCounters(rules []evidence.Rule) {
+func (l *ladder) addCounters(rules []evidence.FilterRule) {
 	for _, r := range rules {
 		if r.After == nil {
 			continue

@@ -47,7 +47,7 @@ func TestLadderSockets(t *testing.T) {
 		name        string
 		packets     []sent
 		transcripts []matrix.Transcript
-		sockets     evidence.Cell // LOCAL's
+		sockets     evidence.Record // LOCAL's
 		want        []string
 	}{
 		{"udp-to", []sent{{udp(0, 1, control, fake, "Client\n"), false},
@@ -56,7 +56,7 @@ func TestLadderSockets(t *testing.T) {
 				log("local", "client", "connect sock: 10.192.0.5 9979\nconnect peer: 10.208.0.5 21979\n>>> Client\n"),
 				log("local", "control", "connect sock: 10.192.0.5 49425\nconnect peer: 10.208.0.5 21979\n>>> Client\n"),
 				log("remote", "server", "listen sock: 127.0.0.1 21979\nrecv from: 10.192.0.5 9979\norig dst: 10.208.0.5 21979\n<<< Client\n"),
-			}, evidence.Cell{}, []string{
+			}, evidence.Record{}, []string{
 				`0.000 ms 0>2 control: UDP, 7 bytes  10.192.0.5:49425 > 10.208.0.5:21979  "Client" CONTROL`,
 				`9.000 ms 0>2 UDP, 7 bytes  10.192.0.5:9979 > 10.208.0.5:21979  "Client"`,
 				"2>3 server: <<< Client",
@@ -66,7 +66,7 @@ func TestLadderSockets(t *testing.T) {
 				log("local", "client", "connect sock: 10.192.0.5 0\n>>> Client\n"), log("local", "control",
 					"connect sock: 10.192.0.5 0\n>>> Client\n"),
 				log("remote", "server", "listen sock: 127.0.0.1 0\nrecv from: 10.192.0.5 0\norig dst: 10.208.0.5 0\n<<< Client\n"),
-			}, evidence.Cell{}, []string{
+			}, evidence.Record{}, []string{
 				`0.000 ms 0>2 control: IP protocol 254, 7 bytes  10.192.0.5 > 10.208.0.5  "Client" CONTROL`,
 				`9.000 ms 0>2 IP protocol 254, 7 bytes  10.192.0.5 > 10.208.0.5  "Client"`,
 				"2>3 server: <<< Client",
@@ -77,7 +77,7 @@ func TestLadderSockets(t *testing.T) {
 		}, []matrix.Transcript{
 			log("remote", "client", "connect sock: 10.208.0.5 0\n>>> Client\nrecv from: 10.192.0.5 0\n<<< Server\n"),
 			log("remote", "control", "connect sock: 10.208.0.5 0\n>>> Client\n"),
-		}, evidence.Cell{}, []string{
+		}, evidence.Record{}, []string{
 			"3>2 control: >>> Client",
 			`0.000 ms 2>0 control: IP protocol 254, 7 bytes  10.208.0.5 > 10.192.0.5  "Client" CONTROL`,
 			`1.000 ms 0>2 control: IP protocol 254, 7 bytes  10.192.0.5 > 10.208.0.5  "Server" CONTROL`,
@@ -94,7 +94,7 @@ func TestLadderSockets(t *testing.T) {
 		}, []matrix.Transcript{
 			log("remote", "client", "connect sock: 10.208.0.5 0\n>>> icmp type 8 code 0 id 9985 seq 1 Client\nrecv from: 10.192.0.5 0\n<<< icmp type 0 code 0 id 9985 seq 1 Client\n"),
 			log("remote", "control", "connect sock: 10.208.0.5 0\n>>> icmp type 8 code 0 id 42753 seq 1 Client\n"),
-		}, evidence.Cell{}, []string{
+		}, evidence.Record{}, []string{
 			"3>2 control: >>> icmp type 8 code 0 id 42753 seq 1 Client",
 			`0.000 ms 2>0 control: ICMP echo request, id 42753, seq 1  10.208.0.5 > 10.192.0.5  "Client" CONTROL`,
 			`1.000 ms 0>2 control: ICMP echo reply, id 42753, seq 1  10.192.0.5 > 10.208.0.5  "Client" CONTROL`,
@@ -109,7 +109,7 @@ func TestLadderSockets(t *testing.T) {
 			[]matrix.Transcript{log("local", "client", "Shutdown client\n"),
 				log("local", "control", "Shutdown client\n"), log("remote", "server",
 					"listen sock: 127.0.0.1 21979\n")},
-			evidence.Cell{Sockets: []evidence.Socket{{Proto: "tcp", Local: control, State: "closed",
+			evidence.Record{Sockets: []evidence.SocketEntry{{Proto: "tcp", Local: control, State: "closed",
 				Text: "the cell's control"}}}, []string{
 				"0.000 ms 0>2 control: TCP SYN  10.192.0.5:49425 > 10.208.0.5:21979 CONTROL",
 				"9.000 ms 0>2 TCP SYN  10.192.0.5:9979 > 10.208.0.5:21979",
@@ -123,7 +123,7 @@ func TestLadderSockets(t *testing.T) {
 				log("remote", "packet", "divert sock: 0.0.0.0 26603\n<<< "+inHex(at(udp(0, 2, local, remote,
 					"Client\n")))+"\n>>> "+inHex(at(udp(0, 2, local, remote, "Packet\n")))+"\nShutdown packet\n"),
 				log("remote", "server", "listen sock: 10.188.1.2 21979\nrecv from: 10.192.0.5 49425\n<<< Client\nrecv from: 10.192.0.5 9979\n<<< Packet\n"),
-			}, evidence.Cell{}, []string{
+			}, evidence.Record{}, []string{
 				`0.000 ms 0>2 control: UDP, 7 bytes  10.192.0.5:49425 > 10.188.1.2:21979  "Client" CONTROL`,
 				"2>3 server: <<< Client",
 				`9.000 ms 0>2 UDP, 7 bytes  10.192.0.5:9979 > 10.188.1.2:21979  "Client"`,
@@ -138,7 +138,7 @@ func TestLadderSockets(t *testing.T) {
 					"connect sock: 10.188.1.2 0\n>>> Client\n"),
 				log("remote", "packet", "divert sock: 0.0.0.0 26603\n<<< "+inHex(raw(0, 2, remote, local,
 					"Client\n"))+"\n>>> "+inHex(raw(0, 2, remote, local, "Packet\n"))+"\n"),
-			}, evidence.Cell{}, []string{
+			}, evidence.Record{}, []string{
 				"3>2 control: >>> Client",
 				`0.000 ms 2>0 control: IP protocol 254, 7 bytes  10.188.1.2 > 10.192.0.5  "Client" CONTROL`,
 				"3>2 client: >>> Client",
@@ -151,7 +151,7 @@ func TestLadderSockets(t *testing.T) {
 			[]matrix.Transcript{log("remote", "packet",
 				"divert sock: 0.0.0.0 26603\n<<< 45zz\n<<< \n<<< "+inHex(udp(0, 2, local, remote,
 					"Client\n"))[:60]+"...\n")},
-			evidence.Cell{}, []string{
+			evidence.Record{}, []string{
 				`0.000 ms 0>2 UDP, 7 bytes  10.192.0.5:9979 > 10.188.1.2:21979  "Client"`,
 				`2>3 packet: <<< UDP, 7 bytes  10.192.0.5:9979 > 10.188.1.2:21979  "Cl"`,
 			}},
@@ -206,7 +206,8 @@ func TestLadderSays(t *testing.T) {
 	for i := range e.Remote.Packets {
 		e.Remote.Packets[i].Time = e.Remote.Packets[i].Time.Add(-90 * time.Second)
 	}
-	e.Remote.Rules = append(e.Remote.Rules, evidence.Rule{Label: "c2-packet", After: &pfconf.Counters{Matched: 1}})
+	e.Remote.Rules = append(e.Remote.Rules, evidence.FilterRule{Label: "c2-packet",
+		After: &pfconf.Counters{Matched: 1}})
 	transcripts = append(transcripts, matrix.Transcript{Host: "local", Name: "control",
 		Text: fmt.Sprintf("connect sock: %v %d\n>>> Client\n", client.Addr(), client.Port())})
 	p := &page{run: run26}
@@ -223,7 +224,7 @@ func TestLadderSays(t *testing.T) {
 
 // TestManyPackets: of many packets some are drawn and listed, and the others counted.
 func TestManyPackets(t *testing.T) {
-	var cell evidence.Cell
+	var cell evidence.Record
 	for i := range maxPacketRows + 800 {
 		cell.Packets = append(cell.Packets, frame(time.Duration(i)*time.Microsecond, "out", uint16(i), 17, client,
 			fake, "x"))

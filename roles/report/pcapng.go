@@ -66,7 +66,7 @@ type captured struct {
 
 // host describes a host's interfaces and takes its packets. One that captured none has its
 // interface, too: that nothing came is then seen in Wireshark as well.
-func (f *pcapng) host(name string, c evidence.Cell) {
+func (f *pcapng) host(name string, c evidence.Record) {
 	packets := c.Packets
 	uncaptured := func(m string) bool { return strings.HasPrefix(m, "packets: ") }
 	if len(packets) == 0 && len(c.Answers) > 0 && !slices.ContainsFunc(c.Missing, uncaptured) {
@@ -74,7 +74,7 @@ func (f *pcapng) host(name string, c evidence.Cell) {
 	}
 	type nic struct {
 		name string
-		link evidence.Link
+		link evidence.LinkType
 	}
 	numbers := map[nic]uint32{}
 	for _, p := range packets {
@@ -130,7 +130,7 @@ func (f *pcapng) section(title string) {
 	f.block(sectionHeader, append(b, lastOption...))
 }
 
-func (f *pcapng) description(name, nic string, link evidence.Link) {
+func (f *pcapng) description(name, nic string, link evidence.LinkType) {
 	b := binary.LittleEndian.AppendUint16(nil, uint16(link))
 	b = append(b, 0, 0, 0, 0, 0, 0) // reserved; no limit to what was kept of a packet
 	b = option(b, optName, []byte(name[:min(len(name), maxComment)]))

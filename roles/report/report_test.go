@@ -130,6 +130,21 @@ func oneCause() []matrix.Result {
 	return results
 }
 
+// unclaimed has claims of which the first n are not made by the kernel's manuals, for two reasons.
+func unclaimed(n int) (results []matrix.Result) {
+	for i, t := range matrix.Claims() {
+		r := matrix.Result{Name: t.Name, Verdict: matrix.Pass}
+		if i < n {
+			r.Verdict, r.Reason = matrix.Skip, matrix.NotClaimed
+			r.Detail = fmt.Sprintf("the manual does not say it: reason %d", i%2)
+		}
+		if results = append(results, r); i > n {
+			break
+		}
+	}
+	return results
+}
+
 // hostile is a result with everything that a terminal would obey.
 var hostile = []matrix.Result{{
 	Name: "inet-args-tcp-to", Verdict: matrix.Fail, Reason: "x\x1b]0;title\a",
@@ -157,6 +172,9 @@ func TestText(t *testing.T) {
 	narrow := onTerminal
 	narrow.Width = 50
 	run70 := with(run26, func(r *Run) { r.Targets = all70; r.Seconds = 0.1362; r.Seed = 4711 })
+	listed := onTerminal
+	listed.Claims = true
+	claims := with(run26, func(r *Run) { r.Targets = nil })
 	one := with(run26, func(r *Run) { r.Targets = args26[:1]; r.Seconds = 0.0031 })
 	none := with(run26, func(r *Run) { r.Targets = nil; r.Seconds = 0 })
 	interrupted := with(run26, func(r *Run) { r.Interrupted = true; r.Seconds = 75 })
@@ -181,6 +199,9 @@ func TestText(t *testing.T) {
 		{"none-plain.txt", pipe, none, nil},
 		{"interrupted-terminal.txt", onTerminal, interrupted, passes(args26[:13])},
 		{"interrupted-plain.txt", pipe, interrupted, passes(args26[:13])},
+		{"claims-terminal.txt", onTerminal, claims, unclaimed(48)},
+		{"claims-listed.txt", listed, claims, unclaimed(3)},
+		{"claims-one.txt", onTerminal, claims, unclaimed(1)},
 		{"hostile-terminal.txt", colour, one, hostile},
 		{"hostile-plain.txt", pipe, one, hostile},
 	}
@@ -298,12 +319,16 @@ func TestStyle(t *testing.T) {
 		cols int
 		want Style
 	}{
-		{"terminal", map[string]string{"TERM": "xterm"}, 132, Style{true, true, true, 132}},
-		{"NO_COLOR", map[string]string{"TERM": "xterm", "NO_COLOR": "1"}, 80, Style{true, false, true, 80}},
+		{"terminal", map[string]string{"TERM": "xterm"}, 132,
+			Style{Terminal: true, Colour: true, Live: true, Width: 132}},
+		{"NO_COLOR", map[string]string{"TERM": "xterm", "NO_COLOR": "1"}, 80,
+			Style{Terminal: true, Live: true, Width: 80}},
 		// no-color.org: "when present and not an empty string".
-		{"empty NO_COLOR", map[string]string{"NO_COLOR": ""}, 80, Style{true, true, true, 80}},
-		{"dumb", map[string]string{"TERM": "dumb"}, 80, Style{true, false, false, 80}},
-		{"tiny", nil, 3, Style{true, true, true, minWidth}},
+		{"empty NO_COLOR", map[string]string{"NO_COLOR": ""}, 80,
+			Style{Terminal: true, Colour: true, Live: true, Width: 80}},
+		{"dumb", map[string]string{"TERM": "dumb"}, 80,
+			Style{Terminal: true, Width: 80}},
+		{"tiny", nil, 3, Style{Terminal: true, Colour: true, Live: true, Width: minWidth}},
 	}
 	for _, test := range tests {
 		got := terminalStyle(test.cols, func(key string) string { return test.env[key] })

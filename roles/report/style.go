@@ -22,6 +22,8 @@ type Style struct {
 	Live bool
 	// Width is the number of columns, at least minWidth.
 	Width int
+	// Claims: list each claim that no manual makes, which one line counts otherwise.
+	Claims bool
 }
 
 const (

@@ -24,7 +24,7 @@ func WriteText(w io.Writer, style Style, run Run, results []matrix.Result) error
 		for _, hosts := range run.tables(style, results) {
 			writePanels(&b, style, panels(run, results, hosts))
 		}
-		for _, group := range run.notPassed(results) {
+		for _, group := range run.notPassed(results, style.Claims) {
 			run.writeGroup(&b, style, group)
 			told.write(&b, "  ", min(style.Width, maxText), group[0].Explanation)
 			b.WriteByte('\n')
@@ -45,8 +45,8 @@ func WriteText(w io.Writer, style Style, run Run, results []matrix.Result) error
 
 // notPassed returns the results that did not pass; those that say the same or have the same
 // explanation are together, host by host, so that one cause that takes many targets down is told
-// once.
-func (r Run) notPassed(results []matrix.Result) [][]matrix.Result {
+// once. Claims that no manual makes are one group, unless each is wanted.
+func (r Run) notPassed(results []matrix.Result, claims bool) [][]matrix.Result {
 	type cause struct {
 		host        string
 		verdict     matrix.Verdict
@@ -62,6 +62,9 @@ func (r Run) notPassed(results []matrix.Result) [][]matrix.Result {
 		c := cause{host, result.Verdict, result.Reason, result.Detail}
 		if e := result.Explanation; e != nil {
 			c.why = e.Cause + ": " + e.Likely
+		}
+		if result.Reason == matrix.NotClaimed && !claims {
+			c.why = ""
 		}
 		i, ok := index[c]
 		if !ok {
@@ -80,6 +83,14 @@ func (r Run) writeGroup(b *bytes.Buffer, style Style, group []matrix.Result) {
 	first := group[0]
 	subject := printable(first.Name)
 	host, _ := r.splitHost(first.Name)
+	if first.Reason == matrix.NotClaimed && len(group) > 1 && !style.Claims {
+		if host != "" {
+			fmt.Fprintf(b, "%s: ", printable(host))
+		}
+		fmt.Fprintf(b, "%d %s: not promised by this kernel's manuals; -v lists them\n", len(group),
+			style.verdict(first.Verdict, 0))
+		return
+	}
 	whole := host != "" && len(group)*len(r.Tested) == len(r.Targets) // all of the host's
 	if len(group) > 1 {
 		subject = plural(len(group), "target")

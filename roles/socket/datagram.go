@@ -53,6 +53,18 @@ func (e *datagram) Send(data []byte, _ uint16) error {
 	return nil
 }
 
+// sendJoined sends the messages of a burst in one call.
+func (e *datagram) sendJoined(b script.Burst) error {
+	if err := setSegment(e.fd, b.Size); err != nil {
+		return fmt.Errorf("UDP_SEGMENT: %w", err)
+	}
+	var all []byte
+	for i := range b.Count {
+		all = append(all, b.Message(b.First+i)...)
+	}
+	return errors.Join(e.Send(all, 0), setSegment(e.fd, 0))
+}
+
 // answer sends to the client's peer or to the server's last sender.
 func (k *socket) answer(b []byte, last netip.AddrPort) error {
 	if k.spec.Role == script.Server && !last.IsValid() {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -56,6 +57,7 @@ type divert struct {
 	log    *transcript
 	dev    diverter
 	held   *packet // handed out and not yet relayed
+	kept   []kept  // the oldest first
 	closed bool
 }
 
@@ -102,6 +104,49 @@ func (e *divert) Receive(deadline time.Time) (script.Message, error) {
 	return m, nil
 }
 
+// chooser is a diverter whose packets have ids: it can put back another one than it gave last, or
+// hand that on.
+type chooser interface {
+	chosen() uint32
+	choose(uint32)
+	handOn(port uint16) error
+}
+
+// kept is a packet that is reinjected later.
+type kept struct {
+	id     uint32
+	packet *packet
+}
+
+// maxKept bounds how many packets an endpoint keeps.
+const maxKept = script.MaxQueue
+
+// keep puts the held packet aside.
+func (e *divert) keep() error {
+	c, ok := e.dev.(chooser)
+	if !ok || len(e.kept) >= maxKept {
+		return fmt.Errorf("keep packet %d: %w", len(e.kept), ErrUnsupported)
+	}
+	p := *e.held
+	p.raw = slices.Clone(p.raw)
+	e.kept, e.held = append(e.kept, kept{c.chosen(), &p}), nil
+	return nil
+}
+
+// free reinjects the newest or the oldest packet that is kept, rewritten.
+func (e *divert) free(newest bool, old, new []byte) error {
+	at := 0
+	if newest {
+		at = len(e.kept) - 1
+	}
+	k := e.kept[at]
+	e.kept = slices.Delete(e.kept, at, at+1)
+	e.dev.(chooser).choose(k.id)
+	e.held = k.packet
+	_, err := e.Relay(old, new)
+	return err
+}
+
 // Relay rewrites the held packet and sends it on.
 func (e *divert) Relay(old, new []byte) (script.Message, error) {
 	p := e.held
@@ -139,8 +184,8 @@ func (e *divert) reinject(p *packet) error {
 // asked to.
 func (e *divert) setChecksums(p *packet) {
 	switch {
-	case e.spec.Spoil != "":
-		p.spoil(e.spec.Spoil)
+	case e.spec.Corrupt != "":
+		p.spoil(e.spec.Corrupt)
 	case !kernelFixesChecksums && !e.spec.Omits(script.Checksum):
 		p.fixChecksums()
 	}

@@ -40,6 +40,7 @@ type queueHub struct {
 // keeps each packet until its verdict.
 type queue struct {
 	number  uint16
+	joined  bool     // packets that the kernel has joined are not cut
 	length  int      // how many packets may wait for a verdict; the kernel drops what is more
 	back    uint32   // the verdict that gives a packet back
 	waiting []queued // under queues.mu
@@ -69,6 +70,9 @@ const (
 	nfqaCfgCmd    = 1
 	nfqaCfgParams = 2
 	nfqaCfgMaxLen = 3
+	nfqaCfgMask   = 4
+	nfqaCfgFlags  = 5
+	nfqaCfgFGSO   = 1 << 2
 
 	nfqnlBind       = 1
 	nfqnlUnbind     = 2
@@ -76,6 +80,7 @@ const (
 
 	nfDrop   = 0
 	nfAccept = 1
+	nfQueue  = 3
 	nfRepeat = 4
 )
 
@@ -90,6 +95,7 @@ func newDiverter(s script.Divert) (diverter, error) {
 	if s.Queue > 0 {
 		q.length = s.Queue
 	}
+	q.joined = s.Omits(script.Segments)
 	if s.Omits(script.Room) {
 		q.length = 0
 	}
@@ -127,6 +133,13 @@ func (h *queueHub) bind(q *queue) error {
 		// NFQA_CFG_F_GSO its checksums are complete.
 		err = h.configure(q.number, nfqaCfgParams, append(binary.BigEndian.AppendUint32(nil, script.MaxPacket),
 			nfqnlCopyPacket))
+	}
+	if err == nil && q.joined {
+		r := h.request(nfqnlConfig, q.number)
+		for _, attribute := range []uint16{nfqaCfgMask, nfqaCfgFlags} {
+			r.Attr(attribute, binary.BigEndian.AppendUint32(nil, nfqaCfgFGSO))
+		}
+		err = h.transact(r)
 	}
 	if err == nil {
 		return nil
@@ -267,6 +280,18 @@ func (q *queue) next(willWait bool) (p queued, ok bool, err error) {
 func (q *queue) reinject(b []byte) error { return q.verdict(q.back, b) }
 
 func (q *queue) drop() error { return q.verdict(nfDrop, nil) }
+
+func (q *queue) chosen() uint32   { return q.taken }
+func (q *queue) choose(id uint32) { q.taken = id }
+
+// handOn gives the packet taken last to another queue (NF_QUEUE with its number in the upper
+// half), or with 0 back to the rules.
+func (q *queue) handOn(port uint16) error {
+	if port == 0 {
+		return q.verdict(nfRepeat, nil)
+	}
+	return q.verdict(uint32(port)<<16|nfQueue, nil)
+}
 
 // verdict decides about the packet taken last, with payload in its place.
 func (q *queue) verdict(verdict uint32, payload []byte) error {

@@ -156,6 +156,12 @@ func Do(e Endpoint, step script.SocketStep) (out script.Outcome, err error) {
 		out.Tally, err = tally(ReceiveBurst(e, st.Burst))
 	case script.RelayBurst:
 		out.Tally, err = tally(RelayBurst(e, st.Burst, st.Line))
+	case script.KeepBurst:
+		out.Tally, err = tally(KeepBurst(e, st.Burst))
+	case script.FreeBurst:
+		err = FreeBurst(e, st)
+	case script.HandOn:
+		err = HandOn(e, st.Port)
 	case script.Turn:
 		err = Turn(e, []byte(st.Old), []byte(st.New), st.In)
 	case script.Rest:
@@ -181,6 +187,13 @@ func SendBurst(e Endpoint, b script.Burst) error {
 	if err := b.Validate(); err != nil {
 		return err
 	}
+	if b.Joined {
+		d, ok := e.(*datagram)
+		if !ok {
+			return errors.New("only a datagram socket sends messages in one call")
+		}
+		return d.sendJoined(b)
+	}
 	for i := range b.Count {
 		if b.Swap && i^1 < b.Count {
 			i ^= 1
@@ -193,7 +206,7 @@ func SendBurst(e Endpoint, b script.Burst) error {
 }
 
 // ReceiveBurst takes the messages that have arrived, without waiting, and compares them with the
-// burst.
+// burst. Of a stream each message is as many bytes as the burst's have.
 func ReceiveBurst(e Endpoint, b script.Burst) (script.Tally, error) {
 	return takeBurst(e, b, func() error { return nil })
 }
@@ -207,13 +220,57 @@ func RelayBurst(e Endpoint, b script.Burst, line string) (script.Tally, error) {
 	})
 }
 
+// KeepBurst takes the packets that have come to a packet endpoint, compares them with the burst and
+// keeps them for FreeBurst.
+func KeepBurst(e Endpoint, b script.Burst) (script.Tally, error) {
+	d, ok := e.(*divert)
+	if !ok {
+		return script.Tally{}, errPackets
+	}
+	return takeBurst(e, b, d.keep)
+}
+
+// FreeBurst reinjects packets that a packet endpoint keeps.
+func FreeBurst(e Endpoint, f script.FreeBurst) error {
+	d, ok := e.(*divert)
+	if !ok || f.Count < 0 || f.Count > len(d.kept) {
+		return errPackets
+	}
+	for range f.Count {
+		if err := d.free(f.NewestFirst, []byte(f.Rewrite.Old), []byte(f.Rewrite.New)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// HandOn gives the packet that a packet endpoint holds to another queue, or back to the rules.
+func HandOn(e Endpoint, port uint16) error {
+	d, ok := e.(*divert)
+	if !ok || d.held == nil {
+		return errPackets
+	}
+	q, ok := d.dev.(chooser)
+	if !ok {
+		return fmt.Errorf("hand a packet on: %w", ErrUnsupported)
+	}
+	d.held = nil
+	return q.handOn(port)
+}
+
+var errPackets = errors.New("the endpoint has no such packets")
+
 // takeBurst receives until nothing is left; each is called for each message.
 func takeBurst(e Endpoint, b script.Burst, each func() error) (t script.Tally, err error) {
 	if err := b.Validate(); err != nil {
 		return t, err
 	}
+	receive := e.Receive
+	if s, ok := e.(*stream); ok {
+		receive = func(deadline time.Time) (script.Message, error) { return s.receiveBytes(b.Size, deadline) }
+	}
 	for t.Count < b.Count+drainLimit { // more than that is wrong whatever it is
-		m, err := e.Receive(Now)
+		m, err := receive(Now)
 		if errors.Is(err, ErrNothing) {
 			break
 		}
@@ -224,7 +281,7 @@ func takeBurst(e Endpoint, b script.Burst, each func() error) (t script.Tally, e
 		t.Bytes += len(m.Data)
 		switch {
 		case t.Wrong != "":
-		case t.Right < b.Count && bytes.Equal(m.Data, b.Message(b.First+t.Right)):
+		case t.Right < b.Count && bytes.Equal(m.Data, b.At(t.Right)):
 			t.Right++
 		default:
 			t.Wrong = b.Describe(m.Data)

@@ -329,7 +329,7 @@ func TestBadSpec(t *testing.T) {
 	bad := map[string]script.Socket{
 		"divert, no address": script.Divert{},
 		"divert, piece":      script.Divert{Local: port(netip.IPv4Unspecified(), 1), Omit: []script.Piece{"hat"}},
-		"divert, queue":      script.Divert{Local: port(netip.IPv4Unspecified(), 1), Queue: script.QueueLength + 1},
+		"divert, queue":      script.Divert{Local: port(netip.IPv4Unspecified(), 1), Queue: script.MaxQueue + 1},
 		"divert, write to zone": script.Divert{Local: port(netip.IPv4Unspecified(), 1),
 			WriteTo: netip.MustParseAddr("fe80::1%lo")},
 	}

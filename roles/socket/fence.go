@@ -19,13 +19,13 @@ import (
 	"golang.org/x/net/ipv6"
 )
 
-// Fence reports when the other host has processed what this host sent: it sends an ICMP echo
+// Fencer reports when the other host has processed what this host sent: it sends an ICMP echo
 // request behind it, over the same path, and waits for the reply. The path must keep the order. A
 // veth keeps it for the packets that one CPU sent; a network card with several queues may not (see
 // Rounds).
 //
 // Fence is safe for concurrent use.
-type Fence struct {
+type Fencer struct {
 	// Rounds is how many echoes follow each other in a Pass, 1 if less. Two
 	// give packets of another queue the time of a round trip to catch up. Set
 	// it before the first Pass.
@@ -82,8 +82,8 @@ var fenceEpoch = time.Now()
 
 // OpenFence opens a fence between an address of this host and one of another, of the same family.
 // It needs the right to open raw sockets.
-func OpenFence(local, remote netip.Addr) (*Fence, error) {
-	f := &Fence{v6: remote.Is6(), id: uint16(rand.Uint32())}
+func OpenFence(local, remote netip.Addr) (*Fencer, error) {
+	f := &Fencer{v6: remote.Is6(), id: uint16(rand.Uint32())}
 	if local.Is6() != f.v6 {
 		return nil, fmt.Errorf("fence from %v to %v: not one address family", local, remote)
 	}
@@ -108,7 +108,7 @@ func OpenFence(local, remote netip.Addr) (*Fence, error) {
 
 // filter has the kernel drop what is no echo reply. Systems that cannot (only
 // Linux has it for IPv4) leave that to the check of every message.
-func (f *Fence) filter() error {
+func (f *Fencer) filter() error {
 	if f.v6 {
 		var only ipv6.ICMPFilter
 		only.SetAll(true)
@@ -129,7 +129,7 @@ func (f *Fence) filter() error {
 // echo is sent again; no answer within Timeout, or the end of ctx, is an error.
 //
 // Callers that come while an echo is under way share the next one.
-func (f *Fence) Pass(ctx context.Context) (rtt time.Duration, err error) {
+func (f *Fencer) Pass(ctx context.Context) (rtt time.Duration, err error) {
 	w, lead := f.join()
 	if w == nil {
 		return 0, f.fail(net.ErrClosed)
@@ -148,7 +148,7 @@ func (f *Fence) Pass(ctx context.Context) (rtt time.Duration, err error) {
 }
 
 // Close closes the fence. Callers that wait in Pass get an error.
-func (f *Fence) Close() error {
+func (f *Fencer) Close() error {
 	f.mu.Lock()
 	f.closed = true
 	f.mu.Unlock()
@@ -159,7 +159,7 @@ func (f *Fence) Close() error {
 
 // join puts the caller into the next wave. The one that finds no wave under
 // way must lead it.
-func (f *Fence) join() (w *fenceWave, lead bool) {
+func (f *Fencer) join() (w *fenceWave, lead bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
@@ -176,7 +176,7 @@ func (f *Fence) join() (w *fenceWave, lead bool) {
 }
 
 // take begins the next wave, or ends the work when no one waits for one.
-func (f *Fence) take() *fenceWave {
+func (f *Fencer) take() *fenceWave {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	w := f.next
@@ -190,7 +190,7 @@ func (f *Fence) take() *fenceWave {
 // lead sends the first wave. On a veth the reply is there as soon as the
 // request has been sent, and nothing waits. Otherwise, and for further waves, a
 // goroutine goes on, so that the caller can heed its own context.
-func (f *Fence) lead() {
+func (f *Fencer) lead() {
 	w := f.take()
 	if f.play(w, false) {
 		w = f.take()
@@ -207,7 +207,7 @@ func (f *Fence) lead() {
 
 // play carries the wave on until it is over. Unless it may wait, it stops
 // where it would have to, and gives false.
-func (f *Fence) play(w *fenceWave, wait bool) (over bool) {
+func (f *Fencer) play(w *fenceWave, wait bool) (over bool) {
 	for w.rounds < max(1, f.Rounds) && w.err == nil {
 		came, err := f.step(w, wait)
 		switch {
@@ -226,7 +226,7 @@ func (f *Fence) play(w *fenceWave, wait bool) (over bool) {
 
 // step sends a request if it is time to, and looks for a reply, at most until
 // it is time to send again.
-func (f *Fence) step(w *fenceWave, wait bool) (came bool, err error) {
+func (f *Fencer) step(w *fenceWave, wait bool) (came bool, err error) {
 	timeout := f.Timeout
 	if timeout <= 0 {
 		timeout = fenceTimeout
@@ -256,7 +256,7 @@ func (f *Fence) step(w *fenceWave, wait bool) (came bool, err error) {
 }
 
 // send sends a request.
-func (f *Fence) send(now time.Time) error {
+func (f *Fencer) send(now time.Time) error {
 	f.seq++
 	// The reply brings back when it was asked for.
 	data := binary.BigEndian.AppendUint64(nil, uint64(now.Sub(fenceEpoch)))
@@ -277,7 +277,7 @@ func (f *Fence) send(now time.Time) error {
 
 // receive looks for the reply to a request that was sent since first, until a
 // time; only for what is there already, if that is zero.
-func (f *Fence) receive(first uint16, until time.Time) (came bool, err error) {
+func (f *Fencer) receive(first uint16, until time.Time) (came bool, err error) {
 	if err := f.conn.SetReadDeadline(until); err != nil {
 		return false, err
 	}
@@ -307,7 +307,7 @@ func (f *Fence) receive(first uint16, until time.Time) (came bool, err error) {
 
 // match reports whether a packet is the reply to a request of this fence since
 // first, and takes the time that it took.
-func (f *Fence) match(b []byte, first uint16) bool {
+func (f *Fencer) match(b []byte, first uint16) bool {
 	proto := 58
 	kind := icmp.Type(ipv6.ICMPTypeEchoReply)
 	if !f.v6 {
@@ -335,7 +335,7 @@ func (f *Fence) match(b []byte, first uint16) bool {
 	return true
 }
 
-func (f *Fence) fail(err error) error {
+func (f *Fencer) fail(err error) error {
 	return fmt.Errorf("fence to %v: %w", f.conn.RemoteAddr(), err)
 }
 

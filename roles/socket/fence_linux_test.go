@@ -40,9 +40,9 @@ func fenceLab(t testing.TB) *lab.Lab {
 	return l
 }
 
-func fenceIn(t testing.TB, l *lab.Lab, local, remote netip.Addr) *Fence {
+func fenceIn(t testing.TB, l *lab.Lab, local, remote netip.Addr) *Fencer {
 	t.Helper()
-	var f *Fence
+	var f *Fencer
 	err := l.In(lab.Local, func() (err error) {
 		f, err = OpenFence(local, remote)
 		return err
@@ -54,7 +54,7 @@ func fenceIn(t testing.TB, l *lab.Lab, local, remote netip.Addr) *Fence {
 	return f
 }
 
-func eachFamily(t *testing.T, l *lab.Lab, f func(t *testing.T, p lab.Plan)) {
+func eachFamily(t *testing.T, l *lab.Lab, f func(t *testing.T, p lab.AddressPlan)) {
 	for _, family := range l.Families {
 		t.Run(family.String(), func(t *testing.T) { f(t, l.Config.PlanOf(family)) })
 	}
@@ -62,7 +62,7 @@ func eachFamily(t *testing.T, l *lab.Lab, f func(t *testing.T, p lab.Plan)) {
 
 func TestFencePass(t *testing.T) {
 	l := fenceLab(t)
-	eachFamily(t, l, func(t *testing.T, p lab.Plan) {
+	eachFamily(t, l, func(t *testing.T, p lab.AddressPlan) {
 		for rounds := range 3 {
 			f := fenceIn(t, l, p.Local.Addr(), p.Remote.Addr())
 			f.Rounds = rounds
@@ -85,7 +85,7 @@ func TestFencePass(t *testing.T) {
 // What was sent before the fence is in the receiver's queue behind it.
 func TestFenceOrder(t *testing.T) {
 	l := fenceLab(t)
-	eachFamily(t, l, func(t *testing.T, p lab.Plan) {
+	eachFamily(t, l, func(t *testing.T, p lab.AddressPlan) {
 		f := fenceIn(t, l, p.Local.Addr(), p.Remote.Addr())
 		var server, client *net.UDPConn
 		err := l.In(lab.Remote, func() (err error) {
@@ -256,7 +256,7 @@ const noAnswer = "no answer to 5 echo requests in 250ms"
 
 func TestFenceAbsentHost(t *testing.T) {
 	l := fenceLab(t)
-	eachFamily(t, l, func(t *testing.T, p lab.Plan) {
+	eachFamily(t, l, func(t *testing.T, p lab.AddressPlan) {
 		_, fake, err := p.Pair(1)
 		if err != nil {
 			t.Fatal(err)

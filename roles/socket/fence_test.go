@@ -46,7 +46,7 @@ func TestFenceMatch(t *testing.T) {
 		{"long", 5, 5, 7, 5, append(sent[:8:8], 0), false},
 	} {
 		for _, v6 := range []bool{false, true} {
-			f := &Fence{v6: v6, id: 7, seq: c.now}
+			f := &Fencer{v6: v6, id: 7, seq: c.now}
 			if got := f.match(echoReply(v6, c.id, c.seq, c.data), c.first); got != c.want {
 				t.Errorf("%s (IPv6 %v): %v", c.name, v6, got)
 			}
@@ -54,7 +54,7 @@ func TestFenceMatch(t *testing.T) {
 	}
 	request := echoReply(true, 7, 5, sent)
 	request[0] = 128
-	if (&Fence{v6: true, id: 7, seq: 5}).match(request, 5) {
+	if (&Fencer{v6: true, id: 7, seq: 5}).match(request, 5) {
 		t.Error("took a request for a reply")
 	}
 }
@@ -66,7 +66,7 @@ func FuzzFenceMatch(f *testing.F) {
 	f.Add(false, []byte{0x4f})
 	f.Add(false, []byte{})
 	f.Fuzz(func(t *testing.T, v6 bool, b []byte) {
-		fence := &Fence{v6: v6, id: 7, seq: 5}
+		fence := &Fencer{v6: v6, id: 7, seq: 5}
 		fence.match(b, 5)
 		if fence.rtt < 0 || fence.rtt > fenceTimeout {
 			t.Errorf("round trip of %v", fence.rtt)

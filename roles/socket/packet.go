@@ -222,11 +222,11 @@ func (p *packet) fixChecksums() {
 }
 
 // spoil makes something wrong, and all else right.
-func (p *packet) spoil(which script.Spoil) {
+func (p *packet) spoil(which script.Corruption) {
 	switch which {
-	case script.SpoilVersion:
+	case script.CorruptVersion:
 		p.raw[0] = 5<<4 | p.raw[0]&0xf
-	case script.SpoilLength:
+	case script.CorruptLength:
 		at := 4 // IPv6: of what is behind the header
 		if p.to.Addr().Is4() {
 			at = 2
@@ -235,19 +235,19 @@ func (p *packet) spoil(which script.Spoil) {
 	}
 	p.fixChecksums()
 	switch which {
-	case script.SpoilVersion, script.SpoilLength:
+	case script.CorruptVersion, script.CorruptLength:
 		return
-	case script.SpoilBeyond:
+	case script.CorruptBeyond:
 		p.raw[0] |= 0xf
 		return
-	case script.SpoilShort:
+	case script.CorruptShort:
 		p.raw = p.raw[:19] // an IPv4 header has 20 bytes (RFC 791, 3.1)
 		return
 	}
 	if p.to.Addr().Is4() {
 		p.raw[10] ^= 0x55
 	}
-	if at, _ := p.checksumAt(); at >= 0 && which == script.SpoilAll {
+	if at, _ := p.checksumAt(); at >= 0 && which == script.CorruptAll {
 		p.raw[at] ^= 0x55
 		if p.proto == protoUDP && p.raw[at] == 0 && p.raw[at+1] == 0 {
 			p.raw[at] = 0xaa // 0 would be none (RFC 768), which is not wrong

@@ -185,7 +185,7 @@ func TestRewrite(t *testing.T) {
 				len(q.raw) != len(in)+len(line)-len(script.ClientLine) || !right(q) {
 				t.Errorf("%s: %q: %x: %v", name, line, p.raw, err)
 			}
-			q.spoil(script.SpoilAll)
+			q.spoil(script.CorruptAll)
 			if q.proto != 254 && right(q) || q.to.Addr().Is4() && checksum(sum(0, q.raw[:q.transport])) == 0 {
 				t.Errorf("%s: spoilt: %x", name, q.raw)
 			}
@@ -214,7 +214,7 @@ func TestSpoilNever0(t *testing.T) {
 		if binary.BigEndian.Uint16(p.raw[at:]) != 0x5500 {
 			continue
 		}
-		p.spoil(script.SpoilAll)
+		p.spoil(script.CorruptAll)
 		if binary.BigEndian.Uint16(p.raw[at:]) == 0 || right(p) {
 			t.Errorf("%x", p.raw)
 		}
@@ -389,13 +389,13 @@ func (*namingDiverter) interfaceName() string { return "em0" }
 // Each header that is spoilt is wrong in that alone.
 func TestSpoilHeader(t *testing.T) {
 	for name, in := range segments(t) {
-		for _, which := range []script.Spoil{script.SpoilVersion, script.SpoilLength, script.SpoilShort,
-			script.SpoilBeyond} {
-			if which == script.SpoilBeyond && in[0]>>4 == 6 {
+		for _, which := range []script.Corruption{script.CorruptVersion, script.CorruptLength, script.CorruptShort,
+			script.CorruptBeyond} {
+			if which == script.CorruptBeyond && in[0]>>4 == 6 {
 				continue
 			}
 			d := &namingDiverter{fakeDiverter{in: bytes.Clone(in)}}
-			e := &divert{log: newTranscript(nil), dev: d, spec: script.Divert{Spoil: which}}
+			e := &divert{log: newTranscript(nil), dev: d, spec: script.Divert{Corrupt: which}}
 			m, err := e.Receive(Now)
 			if err != nil || m.Interface != "em0" {
 				t.Fatalf("%s: %+v, %v", name, m, err)
@@ -410,12 +410,12 @@ func TestSpoilHeader(t *testing.T) {
 			}
 			length := int(binary.BigEndian.Uint16(out[at:])) + more
 			switch {
-			case which == script.SpoilShort && len(out) != 19, which != script.SpoilShort && len(out) != len(in),
-				(which == script.SpoilVersion) != (out[0]>>4 == 5),
-				(which == script.SpoilBeyond) != (in[0]>>4 == 4 && out[0]&0xf == 0xf),
-				(which == script.SpoilLength) != (length > len(in)+more):
+			case which == script.CorruptShort && len(out) != 19, which != script.CorruptShort && len(out) != len(in),
+				(which == script.CorruptVersion) != (out[0]>>4 == 5),
+				(which == script.CorruptBeyond) != (in[0]>>4 == 4 && out[0]&0xf == 0xf),
+				(which == script.CorruptLength) != (length > len(in)+more):
 				t.Errorf("%s %s: %x of %x", name, which, out, in)
-			case which != script.SpoilShort && which != script.SpoilBeyond && more == 0 && checksum(sum(0, out[:20])) != 0:
+			case which != script.CorruptShort && which != script.CorruptBeyond && more == 0 && checksum(sum(0, out[:20])) != 0:
 				t.Errorf("%s %s: the header's checksum is wrong too: %x", name, which, out)
 			}
 		}

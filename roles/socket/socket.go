@@ -68,6 +68,11 @@ func (k *socket) setUp() error {
 			return fmt.Errorf("SO_REUSEADDR: %w", err)
 		}
 	}
+	if s.ReusePort {
+		if err := unix.SetsockoptInt(k.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+			return fmt.Errorf("SO_REUSEPORT: %w", err)
+		}
+	}
 	if s.Big {
 		for _, option := range []int{unix.SO_SNDBUF, unix.SO_RCVBUF} {
 			if err := unix.SetsockoptInt(k.fd, unix.SOL_SOCKET, option, bigBuffer); err != nil {

@@ -11,14 +11,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// filterICMP lets only messages of one type come to a raw ICMPv6 socket. The
-// filter has a bit set for each type that may pass (RFC 3542, 3.2;
-// netinet/icmp6.h). ICMP has none on the BSDs.
 // originalDst is Linux's. The BSDs are asked by DIOCNATLOOK.
 func originalDst(int, int) (netip.AddrPort, error) {
 	return netip.AddrPort{}, fmt.Errorf("SO_ORIGINAL_DST: %w (%s)", ErrUnsupported, runtime.GOOS)
 }
 
+// setSegment is Linux's.
+func setSegment(int, int) error { return fmt.Errorf("%w (%s)", ErrUnsupported, runtime.GOOS) }
+
+// filterICMP lets only messages of one type come to a raw ICMPv6 socket. The
+// filter has a bit set for each type that may pass (RFC 3542, 3.2;
+// netinet/icmp6.h). ICMP has none on the BSDs.
 func filterICMP(fd, family int, typ uint8) error {
 	if family == unix.AF_INET {
 		return nil

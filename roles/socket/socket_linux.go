@@ -55,6 +55,12 @@ func (d *origDst) read(m *unix.SocketControlMessage) {
 	}
 }
 
+// setSegment has the kernel cut what is sent into datagrams of so many bytes, as late as it can
+// (UDP_SEGMENT, udp(7)); 0 ends that.
+func setSegment(fd, size int) error {
+	return unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT, size)
+}
+
 // originalDst asks conntrack whom the connection of a redirected socket was meant for
 // (net/netfilter/nf_conntrack_proto.c, getorigdst and ipv6_getorigdst). IP6T_SO_ORIGINAL_DST has
 // the number of SO_ORIGINAL_DST. The structures in which golang.org/x/sys/unix takes the answers

@@ -32,6 +32,12 @@ func openStream(s script.Stream, log *transcript) (Endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.Segment > 0 {
+		if err := unix.SetsockoptInt(k.fd, unix.IPPROTO_TCP, unix.TCP_MAXSEG, int(s.Segment)); err != nil {
+			_ = closeSocket(k.fd)
+			return nil, fmt.Errorf("TCP_MAXSEG: %w", err)
+		}
+	}
 	e := &stream{socket: k, conn: -1}
 	if s.Role == script.Client {
 		e.conn = k.fd
@@ -168,6 +174,22 @@ func (e *stream) Receive(deadline time.Time) (script.Message, error) {
 			return script.Message{}, err
 		}
 	}
+}
+
+// receiveBytes reads so many bytes, or what there is of them at the end of the stream. Fewer stay
+// for the next call.
+func (e *stream) receiveBytes(n int, deadline time.Time) (script.Message, error) {
+	for len(e.waiting) < n && !e.ended {
+		if err := e.read(deadline); err != nil {
+			return script.Message{}, err
+		}
+	}
+	if len(e.waiting) == 0 {
+		return script.Message{}, io.EOF
+	}
+	data := e.waiting[:min(n, len(e.waiting))]
+	e.waiting = e.waiting[len(data):]
+	return script.Message{Data: data, From: e.peer, To: e.local}, nil
 }
 
 func (e *stream) nextLine() (line []byte, ok bool) {

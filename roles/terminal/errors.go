@@ -30,7 +30,7 @@ func WithHint(err error, hint string) error { return hinted{err, hint} }
 // roles/host and of an agent have hints.
 func HintOf(err error) string {
 	var h agent.Hinter
-	var fault *script.Fault // a field, because it travels
+	var fault *script.Error // a field, because it travels
 	switch {
 	case errors.As(err, &h):
 		return h.Hint()

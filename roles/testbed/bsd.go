@@ -20,7 +20,7 @@ import (
 
 // builder is the agent that builds a lab and undoes it when its hosts' agents have ended.
 type builder struct {
-	link *host.Link
+	link *host.Process
 	conn *agent.Conn
 	lab  *bsd.Lab
 }
@@ -41,7 +41,7 @@ func reachBSD(ctx context.Context, o Options) (*Pair, error) {
 		return nil, fmt.Errorf("the own executable: %w", err)
 	}
 	ask := askOnce(terminal.Ask())
-	start := func(h bsd.Entry) (*host.Link, error) {
+	start := func(h bsd.Entry) (*host.Process, error) {
 		argv := append(slices.Clone(h.Enter), exe, "agent")
 		return host.Privileged(ctx, append(argv, h.Args...), o.Sudo, ask)
 	}
@@ -72,7 +72,7 @@ func reachBSD(ctx context.Context, o Options) (*Pair, error) {
 }
 
 // build starts the lab's builder and has it build.
-func (p *Pair) build(ctx context.Context, o Options, start func(bsd.Entry) (*host.Link, error)) (*bsd.Lab, error) {
+func (p *Pair) build(ctx context.Context, o Options, start func(bsd.Entry) (*host.Process, error)) (*bsd.Lab, error) {
 	link, err := start(bsd.Entry{Args: []string{"-lab-builder"}})
 	if err != nil {
 		return nil, err
@@ -84,8 +84,8 @@ func (p *Pair) build(ctx context.Context, o Options, start func(bsd.Entry) (*hos
 		return nil, p.Explain(err)
 	}
 	go printNotices(o.Notices, "lab", p.builder.conn)
-	lab, err := p.builder.conn.Lab(ctx, agent.Lab{
-		Config: bsd.Config{Single: o.Single, Domain: o.Domain, PF: o.PF},
+	lab, err := p.builder.conn.Lab(ctx, agent.LabRequest{
+		Config: bsd.Layout{Single: o.Single, Domain: o.Domain, PF: o.PF},
 		By:     WhoRuns(o.Getenv), WaitSeconds: int(o.Wait.Seconds()),
 	})
 	if err != nil {

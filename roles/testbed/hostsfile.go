@@ -38,10 +38,11 @@ const (
 // that lack them.
 var perHost = []string{
 	"LOCAL_ADDR", "REMOTE_ADDR", "FAKE_ADDR", "LOCAL_ADDR6", "REMOTE_ADDR6", "FAKE_ADDR6", "SSH_OPTIONS", "SUDO",
+	"filter",
 }
 
 // perKernel are the variables of a host that is a kernel to boot. kernelVariable begins it.
-var perKernel = []string{"modules", "memory", "cpus"}
+var perKernel = []string{"modules", "memory", "cpus", "filter"}
 
 const kernelVariable = "kernel"
 
@@ -139,6 +140,11 @@ func parseHosts(file, text string) (hosts []fileHost, err error) {
 				if _, twice := h.set[name]; twice {
 					return wrong("every host begins with what ssh takes, or with kernel=, at a line's beginning",
 						"%s is given twice for %s", name, cmp.Or(h.ssh, h.kernel))
+				}
+				if name == "filter" {
+					if err := ValidFilter(value); err != nil {
+						return wrong(terminal.HintOf(err), "%w", err)
+					}
 				}
 				h.set[name] = value
 			}

@@ -22,6 +22,7 @@ type Options struct {
 	Modules   string        // a folder with the kernel's modules
 	Memory    int           // of its machine, in MB
 	CPUs      int           // of its machine
+	Filter    string        // an engine of Linux's packet filter, FilterAll, or "" for the system's own
 	Single    bool          // one LOCAL and one FAKE address per family in a lab
 	Keep      bool          // leave the program on REMOTE
 	Domain    int           // REMOTE's routing domain

@@ -36,7 +36,7 @@ const helloPatience = 20 * time.Second
 type Pair struct {
 	Hosts         Agents
 	Options       matrix.Options // addresses, fences and waiting, as these hosts need them
-	Local, Remote *host.Link     // nil until it was started
+	Local, Remote *host.Process  // nil until it was started
 	Trips         int            // round trips until the agents had said hello, and to set them up
 	far           *host.Remote   // of a real remote host
 	guest         *kernel.Guest  // of a kernel that was booted
@@ -168,7 +168,7 @@ func reachSSH(ctx context.Context, o Options, targets []matrix.Target, ask asks)
 	if err != nil {
 		return nil, err
 	}
-	p.Remote = p.far.Link
+	p.Remote = p.far.Process
 	if p.Local, err = host.Privileged(ctx, []string{exe, "agent"}, o.Sudo, ask.local); err != nil {
 		p.Close()
 		return nil, err
@@ -253,7 +253,7 @@ func (p *Pair) Machines() (local, remote report.Machine) {
 // Stderr returns what the agents wrote to their standard error.
 func (p *Pair) Stderr() string {
 	var all string
-	links := []*host.Link{p.Local, p.Remote}
+	links := []*host.Process{p.Local, p.Remote}
 	if p.builder != nil {
 		links = append(links, p.builder.link)
 	}
@@ -331,7 +331,7 @@ func (p *Pair) endHosts() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), AgentPatience)
 	defer cancel()
-	for _, l := range []*host.Link{p.Local, p.Remote} {
+	for _, l := range []*host.Process{p.Local, p.Remote} {
 		end(ctx, l)
 	}
 	if p.far != nil {
@@ -340,7 +340,7 @@ func (p *Pair) endHosts() {
 }
 
 // end waits for an agent to end, which the end of its input brings about.
-func end(ctx context.Context, l *host.Link) {
+func end(ctx context.Context, l *host.Process) {
 	if l == nil {
 		return
 	}

@@ -2,6 +2,7 @@ package testbed
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"pfdivert/matrix"
+	"pfdivert/pfconf"
 	"pfdivert/roles/host"
 	"pfdivert/roles/report"
 	"pfdivert/roles/terminal"
@@ -28,6 +30,10 @@ type Testbed struct {
 	// one after the other, the first of which Dial reaches.
 	Dial  func(context.Context) (*Pair, error)
 	Parts []Part
+	// Filter is the engine that this testbed has among others of the same host, "" for one alone.
+	Filter pfconf.Engine
+	filter string      // what was asked for
+	turn   *sync.Mutex // of those of the same host
 }
 
 // Part is some of a run's targets with a lab for them.
@@ -39,11 +45,24 @@ type Part struct {
 // Find returns the testbeds that the options and the environment name, or one that is a lab. It
 // reads and validates what they say, and reaches nothing.
 func Find(o Options, targets []matrix.Target) ([]*Testbed, error) {
+	if err := ValidFilter(o.Filter); err != nil {
+		return nil, err
+	}
+	beds, err := find(o, targets)
+	if err != nil {
+		return nil, err
+	}
+	return byFilter(beds), nil
+}
+
+// find returns a testbed for each host.
+func find(o Options, targets []matrix.Target) ([]*Testbed, error) {
 	if o.Kernel != "" {
 		if err := o.onlyKernel(); err != nil {
 			return nil, err
 		}
-		return []*Testbed{{Dial: func(ctx context.Context) (*Pair, error) { return reachKernel(ctx, o) }}}, nil
+		return []*Testbed{{filter: o.Filter,
+			Dial: func(ctx context.Context) (*Pair, error) { return reachKernel(ctx, o) }}}, nil
 	}
 	if o.HostsFile == "" {
 		if words := strings.Fields(o.Getenv("REMOTE_SSH")); len(words) > 1 {
@@ -52,13 +71,14 @@ func Find(o Options, targets []matrix.Target) ([]*Testbed, error) {
 				"write the hosts and their addresses into a file: -hosts FILE")
 		}
 		if o.Getenv("REMOTE_SSH") != "" {
-			return []*Testbed{{Dial: func(ctx context.Context) (*Pair, error) { return reachRemote(ctx, o, targets) }}}, nil
+			return []*Testbed{{filter: o.Filter,
+				Dial: func(ctx context.Context) (*Pair, error) { return reachRemote(ctx, o, targets) }}}, nil
 		}
 		var parts []Part
 		for _, part := range LabParts(runtime.GOOS, targets) {
 			parts = append(parts, Part{part, func(ctx context.Context) (*Pair, error) { return reachPart(ctx, o, part) }})
 		}
-		return []*Testbed{{Dial: parts[0].Dial, Parts: parts}}, nil
+		return []*Testbed{{filter: o.Filter, Dial: parts[0].Dial, Parts: parts}}, nil
 	}
 	all, err := readHosts(o.HostsFile)
 	if err != nil {
@@ -73,7 +93,7 @@ func Find(o Options, targets []matrix.Target) ([]*Testbed, error) {
 	}
 	if len(chosen) == 1 {
 		own := o.forHost(chosen[0])
-		return []*Testbed{{Dial: func(ctx context.Context) (*Pair, error) {
+		return []*Testbed{{filter: o.filterOf(chosen[0]), Dial: func(ctx context.Context) (*Pair, error) {
 			if chosen[0].kernel != "" {
 				return reachKernel(ctx, own.guest(chosen[0]))
 			}
@@ -85,13 +105,13 @@ func Find(o Options, targets []matrix.Target) ([]*Testbed, error) {
 	for i, h := range chosen {
 		own := o.forHost(h)
 		if h.kernel != "" {
-			beds[i] = &Testbed{Name: h.name, Index: i, Dial: func(ctx context.Context) (*Pair, error) {
+			beds[i] = &Testbed{Name: h.name, filter: o.filterOf(h), Dial: func(ctx context.Context) (*Pair, error) {
 				return reachKernel(ctx, own.guest(h))
 			}}
 			continue
 		}
 		own.Notices = &prefixed{o.Notices, h.name + " "}
-		beds[i] = &Testbed{Name: h.name, Index: i, Dial: func(ctx context.Context) (*Pair, error) {
+		beds[i] = &Testbed{Name: h.name, filter: o.filterOf(h), Dial: func(ctx context.Context) (*Pair, error) {
 			pair, err := p.reach(ctx, func(a asks) (*Pair, error) { return reachSSH(ctx, own, targets, a) })
 			if pair != nil {
 				// All LOCALs may be one address.
@@ -108,6 +128,9 @@ func (o Options) forHost(h fileHost) Options {
 	o.Getenv = h.getenv(o.Getenv)
 	return o
 }
+
+// filterOf is the engine, or FilterAll, with which a host of the file is tested.
+func (o Options) filterOf(h fileHost) string { return cmp.Or(h.set["filter"], o.Filter) }
 
 // prefixed writes each text behind a prefix.
 type prefixed struct {

@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The gateways of Outside. They are addresses of no host: neighbor entries lead to the twin's devices.
+// The gateways of Outside. They are addresses of no host: neighbor entries lead to the twin's
+// devices.
 var (
 	gateway4 = netip.MustParseAddr("169.254.77.1")
 	gateway6 = netip.MustParseAddr("fe80::7777")
@@ -26,13 +27,15 @@ type outer struct {
 	at    Link // the device that has the addresses: inner, or its bridge
 }
 
-// surround prepares Outside: each packet that comes in by any device is its own, and each socket that
-// is bound to a device sends by it. The devices are switched on where the host's have a carrier.
+// surround prepares Outside: each packet that comes in by any device is its own, and each socket
+// that is bound to a device sends by it. The devices are switched on where the host's have a
+// carrier.
 func (t *Twin) surround(ctx context.Context) error {
 	if err := t.Outside.Do(func() error { return write(outsideSettings) }); err != nil {
 		return fmt.Errorf("settings outside of the twin: %w", err)
 	}
-	// Answers of ICMP that are too many are left out, and a refused flow would look like a lost one.
+	// Answers of ICMP that are too many are left out, and a refused flow would look like a lost
+	// one.
 	if err := t.Inside.Do(func() error { return write(insideSettings) }); err != nil {
 		return fmt.Errorf("limits of ICMP in the twin: %w", err)
 	}
@@ -62,7 +65,8 @@ func (t *Twin) surround(ctx context.Context) error {
 		if index == 1 || !ok || text(all.get(unix.IFLA_IFNAME)) != inner.Name {
 			continue
 		}
-		t.outers = append(t.outers, outer{index: index, mac: all.get(unix.IFLA_ADDRESS), inner: inner, at: t.Config.holder(inner)})
+		t.outers = append(t.outers, outer{index: index, mac: all.get(unix.IFLA_ADDRESS), inner: inner,
+			at: t.Config.holder(inner)})
 	}
 	requests := []request{linkUp(1)}
 	for _, six := range t.families() {
@@ -169,8 +173,8 @@ func route(six bool, kind, scope byte, index int, metric uint32) []byte {
 	return appendAttr(b, unix.RTA_PRIORITY, native(metric))
 }
 
-// localDefault makes all destinations the namespace's own. A look-up for a socket that is bound to a
-// device passes it over, as it leads to lo.
+// localDefault makes all destinations the namespace's own. A look-up for a socket that is bound to
+// a device passes it over, as it leads to lo.
 func localDefault(six bool) request {
 	scope := byte(unix.RT_SCOPE_HOST)
 	metric := uint32(0)
@@ -232,7 +236,10 @@ func (t *Twin) introduce(ctx context.Context, flows []Flow) error {
 		if e.addr.IsMulticast() || t.introduced[e.index] != nil && slices.Contains(t.introduced[e.index], e.addr) {
 			continue
 		}
-		i := slices.IndexFunc(t.outers, func(o outer) bool { return o.at.Index == e.index && o.inner.Up() && o.inner.Carrier })
+		i := slices.IndexFunc(t.outers, func(o outer) bool {
+			return o.at.Index == e.index && o.inner.Up() &&
+				o.inner.Carrier
+		})
 		if i < 0 || !t.outers[i].at.ethernet() || len(t.outers[i].mac) != 6 {
 			continue
 		}

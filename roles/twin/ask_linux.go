@@ -23,8 +23,8 @@ const (
 	typeService = 13
 )
 
-// keyParts are the types of a key's parts, 6 bits each in the type of a set; one of none but a few well
-// known types is nil.
+// keyParts are the types of a key's parts, 6 bits each in the type of a set; one of none but a few
+// well known types is nil.
 func keyParts(keyType uint32) []uint32 {
 	var parts []uint32
 	for ; keyType != 0; keyType >>= 6 {
@@ -39,10 +39,10 @@ func keyParts(keyType uint32) []uint32 {
 }
 
 // Ask completes the big sets of nf_tables, of which Read takes a sample: it asks the kernel for the
-// elements that have the flows' addresses and ports, those of the host and its neighbors. A replay has
-// these elements and no others. Read has asked for the flows of Plan; for others it is called in the
-// namespace that was read.
-func (c *Config) Ask(ctx context.Context, flows []Flow) error {
+// elements that have the flows' addresses and ports, those of the host and its neighbors. A replay
+// has these elements and no others. Read has asked for the flows of Plan; for others it is called
+// in the namespace that was read.
+func (c *Snapshot) Ask(ctx context.Context, flows []Flow) error {
 	if len(c.Partial) == 0 {
 		return nil
 	}
@@ -66,7 +66,8 @@ func (c *Config) Ask(ctx context.Context, flows []Flow) error {
 					return fmt.Errorf("set %s: %w", s.Name, err)
 				}
 				for _, m := range found {
-					if !slices.ContainsFunc(c.Asked, func(o Message) bool { return string(o.Data[4:]) == string(m.Data[4:]) }) {
+					if !slices.ContainsFunc(c.Asked,
+						func(o NetlinkMessage) bool { return string(o.Data[4:]) == string(m.Data[4:]) }) {
 						c.Asked = append(c.Asked, m)
 					}
 				}
@@ -77,7 +78,7 @@ func (c *Config) Ask(ctx context.Context, flows []Flow) error {
 }
 
 // played are the addresses and ports that packets will have.
-func (c *Config) played(flows []Flow) (addrs []netip.Addr, ports []uint16) {
+func (c *Snapshot) played(flows []Flow) (addrs []netip.Addr, ports []uint16) {
 	for _, a := range c.Addrs {
 		addrs = append(addrs, a.Local)
 	}
@@ -138,8 +139,8 @@ func keysOf(s *Set, addrs []netip.Addr, ports []uint16) [][]byte {
 }
 
 // askElement asks for the element that has a key, and where it is an interval for its end.
-func askElement(c *netlink.Conn, s *Set, key []byte) ([]Message, error) {
-	var all []Message
+func askElement(c *netlink.Conn, s *Set, key []byte) ([]NetlinkMessage, error) {
+	var all []NetlinkMessage
 	flags := []uint32{0}
 	if s.Flags&setInterval != 0 && s.Flags&setConcat == 0 {
 		flags = append(flags, elementEnd)
@@ -157,10 +158,12 @@ func askElement(c *netlink.Conn, s *Set, key []byte) ([]Message, error) {
 			}
 		}
 		answers, err := c.Execute(netlink.Message{
-			Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETSETELEM, Flags: netlink.Request},
+			Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETSETELEM,
+				Flags: netlink.Request},
 			Data: attrs{
 				{unix.NFTA_SET_ELEM_LIST_TABLE, zero(s.Table)}, {unix.NFTA_SET_ELEM_LIST_SET, zero(s.Name)},
-				{unix.NFTA_SET_ELEM_LIST_ELEMENTS | nestedFlag, appendAttr(nil, 1|nestedFlag, element.bytes())}, // NFTA_LIST_ELEM
+				// NFTA_LIST_ELEM
+				{unix.NFTA_SET_ELEM_LIST_ELEMENTS | nestedFlag, appendAttr(nil, 1|nestedFlag, element.bytes())},
 			}.append([]byte{family, unix.NFNETLINK_V0, 0, 0}),
 		})
 		if errors.Is(err, unix.ENOENT) {
@@ -169,7 +172,7 @@ func askElement(c *netlink.Conn, s *Set, key []byte) ([]Message, error) {
 			return nil, err
 		}
 		for _, m := range answers {
-			all = append(all, Message{uint16(m.Header.Type), m.Data})
+			all = append(all, NetlinkMessage{uint16(m.Header.Type), m.Data})
 		}
 	}
 	return all, nil

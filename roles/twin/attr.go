@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// attr is a netlink attribute that lies in the message it came with. The kind keeps its flags, which
-// a replay needs and netlink.AttributeDecoder takes away.
+// attr is a netlink attribute that lies in the message it came with. The kind keeps its flags,
+// which a replay needs and netlink.AttributeDecoder takes away.
 type attr struct {
 	flagged uint16
 	data    []byte

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// bigHost makes a namespace with 5,000 rules, a set of 100,000 networks, one of 100,000 addresses in an
-// anonymous set, and 100,000 networks in ipset.
+// bigHost makes a namespace with 5,000 rules, a set of 100,000 networks, one of 100,000 addresses
+// in an anonymous set, and 100,000 networks in ipset.
 func bigHost(t testing.TB) *Netns {
 	t.Helper()
 	host, err := NewNetns()
@@ -53,7 +53,8 @@ func bigHost(t testing.TB) *Netns {
 // flowTo is a flow that asks big sets for an address and port.
 func flowTo(to string) Flow { return Flow{To: netip.MustParseAddrPort(to)} }
 
-// Of big sets the twin has the elements that flows meet: whole intervals, and nothing for what is in none.
+// Of big sets the twin has the elements that flows meet: whole intervals, and nothing for what is
+// in none.
 func TestBigSets(t *testing.T) {
 	host := bigHost(t)
 	ctx := context.Background()
@@ -68,7 +69,8 @@ func TestBigSets(t *testing.T) {
 		t.Fatalf("sets of which a sample was read: %v", live.Partial)
 	}
 	if err := host.Do(func() error {
-		return live.Ask(ctx, []Flow{flowTo("11.0.7.9:80"), flowTo("11.0.7.5:80"), flowTo("11.0.7.200:80"), flowTo("30.1.2.3:443"), flowTo("20.0.1.1:85")})
+		return live.Ask(ctx, []Flow{flowTo("11.0.7.9:80"), flowTo("11.0.7.5:80"), flowTo("11.0.7.200:80"),
+			flowTo("30.1.2.3:443"), flowTo("20.0.1.1:85")})
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -104,8 +106,8 @@ func TestBigSets(t *testing.T) {
 	}
 }
 
-// BenchmarkTwin reads and replays a host with 5,000 rules and three sets of 100,000 networks or addresses:
-// below 3 s, with less than 150 MB.
+// BenchmarkTwin reads and replays a host with 5,000 rules and three sets of 100,000 networks or
+// addresses: below 3 s, with less than 150 MB.
 func BenchmarkTwin(b *testing.B) {
 	host := bigHost(b)
 	ctx := context.Background()

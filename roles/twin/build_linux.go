@@ -189,7 +189,8 @@ func dataValue(kind uint16, b []byte) attr {
 
 // compare asks for a value in register 1.
 func compare(op uint32, b []byte) attr {
-	return nftExpr("cmp", attrs{{unix.NFTA_CMP_SREG, be32(1)}, {unix.NFTA_CMP_OP, be32(op)}, dataValue(unix.NFTA_CMP_DATA, b)})
+	return nftExpr("cmp", attrs{{unix.NFTA_CMP_SREG, be32(1)}, {unix.NFTA_CMP_OP, be32(op)},
+		dataValue(unix.NFTA_CMP_DATA, b)})
 }
 
 func loadMeta(key uint32) attr {
@@ -205,14 +206,16 @@ func setMeta(key uint32, b []byte) []attr {
 
 func loadPayload(base, offset, size uint32) attr {
 	return nftExpr("payload", attrs{
-		{unix.NFTA_PAYLOAD_DREG, be32(1)}, {unix.NFTA_PAYLOAD_BASE, be32(base)}, {unix.NFTA_PAYLOAD_OFFSET, be32(offset)}, {unix.NFTA_PAYLOAD_LEN, be32(size)},
+		{unix.NFTA_PAYLOAD_DREG, be32(1)}, {unix.NFTA_PAYLOAD_BASE, be32(base)},
+		{unix.NFTA_PAYLOAD_OFFSET, be32(offset)}, {unix.NFTA_PAYLOAD_LEN, be32(size)},
 	})
 }
 
 // maskWith is register 1 & mask.
 func maskWith(mask []byte) attr {
 	return nftExpr("bitwise", attrs{
-		{unix.NFTA_BITWISE_SREG, be32(1)}, {unix.NFTA_BITWISE_DREG, be32(1)}, {unix.NFTA_BITWISE_LEN, be32(uint32(len(mask)))},
+		{unix.NFTA_BITWISE_SREG, be32(1)}, {unix.NFTA_BITWISE_DREG, be32(1)},
+		{unix.NFTA_BITWISE_LEN, be32(uint32(len(mask)))},
 		dataValue(unix.NFTA_BITWISE_MASK, mask), dataValue(unix.NFTA_BITWISE_XOR, make([]byte, len(mask))),
 	})
 }
@@ -236,7 +239,8 @@ func (r added) exprs(family string) attrs {
 	var all attrs
 	add := func(some ...attr) { all = append(all, some...) }
 	if family == "inet" && (r.From.IsValid() || r.To.IsValid()) {
-		add(loadMeta(unix.NFT_META_NFPROTO), compare(unix.NFT_CMP_EQ, []byte{map[bool]byte{false: unix.NFPROTO_IPV4, true: unix.NFPROTO_IPV6}[r.IPv6]}))
+		add(loadMeta(unix.NFT_META_NFPROTO), compare(unix.NFT_CMP_EQ,
+			[]byte{map[bool]byte{false: unix.NFPROTO_IPV4, true: unix.NFPROTO_IPV6}[r.IPv6]}))
 	}
 	if r.In != "" {
 		name := make([]byte, unix.IFNAMSIZ)
@@ -275,14 +279,16 @@ func (r added) exprs(family string) attrs {
 		add(compare(op, native(r.Mark)))
 	}
 	if r.Reply {
-		add(nftExpr("ct", attrs{{unix.NFTA_CT_KEY, be32(unix.NFT_CT_DIRECTION)}, {unix.NFTA_CT_DREG, be32(1)}}), compare(unix.NFT_CMP_EQ, []byte{1}))
+		add(nftExpr("ct", attrs{{unix.NFTA_CT_KEY, be32(unix.NFT_CT_DIRECTION)}, {unix.NFTA_CT_DREG, be32(1)}}),
+			compare(unix.NFT_CMP_EQ, []byte{1}))
 	}
 	if r.DNATed {
 		add(nftExpr("ct", attrs{{unix.NFTA_CT_KEY, be32(unix.NFT_CT_STATUS)}, {unix.NFTA_CT_DREG, be32(1)}}),
 			maskWith(native(1<<5)), compare(unix.NFT_CMP_NEQ, native(0))) // IPS_DST_NAT
 	}
 	if r.ToLocal { // NFTA_FIB_DREG, _RESULT: NFT_FIB_RESULT_ADDRTYPE, _FLAGS: NFTA_FIB_F_DADDR
-		add(nftExpr("fib", attrs{{1, be32(1)}, {2, be32(3)}, {3, be32(2)}}), compare(unix.NFT_CMP_EQ, native(unix.RTN_LOCAL)))
+		add(nftExpr("fib", attrs{{1, be32(1)}, {2, be32(3)}, {3, be32(2)}}),
+			compare(unix.NFT_CMP_EQ, native(unix.RTN_LOCAL)))
 	}
 	if r.UID >= 0 {
 		key := uint32(unix.NFT_META_SKUID)
@@ -327,7 +333,7 @@ func maskOf(p netip.Prefix) []byte {
 }
 
 // ruleMessage is a rule's message of a dump.
-func ruleMessage(family, table, chain string, exprs attrs) Message {
+func ruleMessage(family, table, chain string, exprs attrs) NetlinkMessage {
 	number := byte(0)
 	for k, name := range families {
 		if name == family {
@@ -335,9 +341,10 @@ func ruleMessage(family, table, chain string, exprs attrs) Message {
 		}
 	}
 	b := attrs{
-		{unix.NFTA_RULE_TABLE, zero(table)}, {unix.NFTA_RULE_CHAIN, zero(chain)}, {unix.NFTA_RULE_EXPRESSIONS | nestedFlag, exprs.bytes()},
+		{unix.NFTA_RULE_TABLE, zero(table)}, {unix.NFTA_RULE_CHAIN, zero(chain)},
+		{unix.NFTA_RULE_EXPRESSIONS | nestedFlag, exprs.bytes()},
 	}.append([]byte{number, unix.NFNETLINK_V0, 0, 0})
-	return Message{unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWRULE, b}
+	return NetlinkMessage{unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWRULE, b}
 }
 
 // xtEntry is a match or a target as an entry of iptables-legacy has it.

@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ready makes the calling thread's namespace take notice of the carrier of devices: their queues begin
-// to work, and a bridge's ports forward. Otherwise a kernel thread does so some time later, at most
-// a second, as a device's two ends have one index here (linkwatch_urgent_event, net/core/link_watch.c),
-// and packets are lost until then.
+// ready makes the calling thread's namespace take notice of the carrier of devices: their queues
+// begin to work, and a bridge's ports forward. Otherwise a kernel thread does so some time later,
+// at most a second, as a device's two ends have one index here (linkwatch_urgent_event,
+// net/core/link_watch.c), and packets are lost until then.
 func ready(names []string) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -19,7 +19,8 @@ func ready(names []string) error {
 	}
 	defer unix.Close(fd)
 	for _, name := range names {
-		value := struct{ command, data uint32 }{command: unix.ETHTOOL_GLINK} // ethtool_op_get_link calls linkwatch_sync_dev
+		// ethtool_op_get_link calls linkwatch_sync_dev
+		value := struct{ command, data uint32 }{command: unix.ETHTOOL_GLINK}
 		request := struct {
 			name [unix.IFNAMSIZ]byte
 			data unsafe.Pointer

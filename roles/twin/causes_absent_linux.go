@@ -8,21 +8,23 @@ import (
 	"strings"
 )
 
-// intends reports whether packets with a mark are meant for a listener: the mark is routed to the host
-// itself, or a rule that asks for it or sets it is a tproxy rule.
+// intends reports whether packets with a mark are meant for a listener: the mark is routed to the
+// host itself, or a rule that asks for it or sets it is a tproxy rule.
 func (d *doctor) intends(mark uint32, six bool) bool {
 	if mark == 0 {
 		return false
 	}
 	return d.c.routesLocal(mark, six) || slices.ContainsFunc(d.hints.seen, func(s hookSeen) bool {
 		return s.tproxy && s.of(six) && (s.marks && s.set == mark || slices.ContainsFunc(s.asks, func(a ask) bool {
-			return a.what == askMark && !a.not && slices.ContainsFunc(a.spans, func(x span) bool { return mark&a.mask >= x.lo && mark&a.mask <= x.hi })
+			return a.what == askMark && !a.not && slices.ContainsFunc(a.spans,
+				func(x span) bool { return mark&a.mask >= x.lo && mark&a.mask <= x.hi })
 		}))
 	})
 }
 
-// leaked are the flows that go out and that no problem is told of, although rules divert such packets: a
-// tproxy rule of nftables that finds no socket ends before its verdict and leaves no trace.
+// leaked are the flows that go out and that no problem is told of, although rules divert such
+// packets: a tproxy rule of nftables that finds no socket ends before its verdict and leaves no
+// trace.
 func (d *doctor) leaked() error {
 	groups := map[string][]suspect{}
 	var order []string
@@ -32,7 +34,7 @@ func (d *doctor) leaked() error {
 			if groups[like] == nil {
 				order = append(order, like)
 			}
-			s := suspect{Result: r, symptom: undiverted, path: d.paths[r.Flow.ID]}
+			s := suspect{FlowResult: r, symptom: undiverted, path: d.paths[r.Flow.ID]}
 			s.key = d.deciding(r, s.path, undiverted)
 			s.end = s.key.end()
 			groups[like] = append(groups[like], s)
@@ -46,9 +48,10 @@ func (d *doctor) leaked() error {
 	return nil
 }
 
-// absent looks for what is absent beside a listener that tproxy finds: with that listener in the twin, the
-// trace shows the mark that the rule sets, and then the policy rule or route that the mark lacks can be tried.
-// It reports whether flows of the group came to the proxy with what it added, and adds that problem.
+// absent looks for what is absent beside a listener that tproxy finds: with that listener in the
+// twin, the trace shows the mark that the rule sets, and then the policy rule or route that the
+// mark lacks can be tried. It reports whether flows of the group came to the proxy with what it
+// added, and adds that problem.
 func (d *doctor) absent(g []suspect) (bool, error) {
 	first := g[0]
 	missing := d.noListener(first.Flow.Proto, first.Flow.IPv6())
@@ -118,7 +121,7 @@ func (d *doctor) absent(g []suspect) (bool, error) {
 }
 
 // listener is the port, out of those where listeners were missing, that a flow came to; 0 for none.
-func (r Result) listener(missing []unheard, sockets int) uint16 {
+func (r FlowResult) listener(missing []unheard, sockets int) uint16 {
 	added := sockets
 	if r.Reached != AtSocket {
 		return 0
@@ -134,7 +137,8 @@ func (r Result) listener(missing []unheard, sockets int) uint16 {
 	return 0
 }
 
-// addAbsent adds the problem of flows that come to a port with a listener there and perhaps another fix.
+// addAbsent adds the problem of flows that come to a port with a listener there and perhaps another
+// fix.
 func (d *doctor) addAbsent(reached []suspect, missing []unheard, port uint16, also remedy) {
 	i := max(slices.IndexFunc(missing, func(m unheard) bool { return m.port == port }), 0)
 	m := missing[i]
@@ -175,18 +179,21 @@ func (d *doctor) noListener(proto string, six bool) []unheard {
 		}
 		for _, t := range x.targets {
 			to := t.Addr()
-			if t.Port() == 0 || to.IsValid() && (to.Is6() != six || !d.ownAddr(to)) || slices.ContainsFunc(all, func(u unheard) bool { return u.port == t.Port() }) {
+			if t.Port() == 0 || to.IsValid() && (to.Is6() != six || !d.ownAddr(to)) ||
+				slices.ContainsFunc(all, func(u unheard) bool { return u.port == t.Port() }) {
 				continue
 			}
 			u := unheard{
 				port: t.Port(), socket: -1, cause: "no-listener",
-				why:   fmt.Sprintf("rules divert it to %s port %d, and nothing listens there for %s", proto, t.Port(), map[bool]string{false: "IPv4", true: "IPv6"}[six]),
+				why: fmt.Sprintf("rules divert it to %s port %d, and nothing listens there for %s", proto, t.Port(),
+					map[bool]string{false: "IPv4", true: "IPv6"}[six]),
 				check: fmt.Sprintf("ss -ln%sp 'sport = :%d'", proto[:1], t.Port()),
 			}
 			found := false
 			for i, s := range d.c.Sockets {
 				a := s.Local.Addr()
-				if s.Proto != proto || s.Local.Port() != t.Port() || a.Is6() != six && (a != netip.IPv6Unspecified() || s.V6Only) {
+				if s.Proto != proto || s.Local.Port() != t.Port() || a.Is6() != six &&
+					(a != netip.IPv6Unspecified() || s.V6Only) {
 					continue
 				}
 				here := a.IsUnspecified() || a == to || !to.IsValid() && !a.IsLoopback()
@@ -199,8 +206,10 @@ func (d *doctor) noListener(proto string, six bool) []unheard {
 				continue
 			}
 			if u.socket < 0 {
-				s := Socket{Proto: proto, Local: netip.AddrPortFrom(anyAddr(six), t.Port()), V6Only: six, Transparent: true, ReuseAddr: true, OptionsKnown: true, OrigDst: proto == "udp"}
-				u.fix = addSocket(s, fmt.Sprintf("start the proxy, with a transparent listener at %s %s:%d", proto, bracket(anyAddr(six)), t.Port()))
+				s := BoundSocket{Proto: proto, Local: netip.AddrPortFrom(anyAddr(six), t.Port()), V6Only: six,
+					Transparent: true, ReuseAddr: true, OptionsKnown: true, OrigDst: proto == "udp"}
+				u.fix = addSocket(s, fmt.Sprintf("start the proxy, with a transparent listener at %s %s:%d", proto,
+					bracket(anyAddr(six)), t.Port()))
 				all = append(all, u)
 				continue
 			}
@@ -208,20 +217,25 @@ func (d *doctor) noListener(proto string, six bool) []unheard {
 			var wrong, wanted []string
 			if !s.Transparent {
 				u.cause = "not-transparent"
-				wrong, wanted = append(wrong, "is not transparent (IP_TRANSPARENT)"), append(wanted, "set IP_TRANSPARENT")
+				wrong, wanted = append(wrong, "is not transparent (IP_TRANSPARENT)"),
+					append(wanted, "set IP_TRANSPARENT")
 			}
 			if s.Index != 0 {
 				u.cause = "listener-device"
-				wrong, wanted = append(wrong, "is bound to device "+d.c.linkName(s.Index)), append(wanted, "not bind to a device")
+				wrong, wanted = append(wrong, "is bound to device "+d.c.linkName(s.Index)),
+					append(wanted, "not bind to a device")
 			}
 			a := s.Local.Addr()
 			if !a.IsUnspecified() && a != to {
 				u.cause = "listener-elsewhere"
-				wrong, wanted = append(wrong, "has that address alone"), append(wanted, "listen on "+anyAddr(six).String())
+				wrong, wanted = append(wrong, "has that address alone"),
+					append(wanted, "listen on "+anyAddr(six).String())
 				a = anyAddr(six)
 			}
-			u.why = fmt.Sprintf("the listener %s %s, and a tproxy rule does not find it", d.socketName(u.socket), strings.Join(wrong, " and "))
-			u.fix = editSocket(u.socket, fmt.Sprintf("have %s at port %d %s", cmp.Or(s.Comm, "the program"), t.Port(), strings.Join(wanted, " and ")), func(q *Socket) {
+			u.why = fmt.Sprintf("the listener %s %s, and a tproxy rule does not find it", d.socketName(u.socket),
+				strings.Join(wrong, " and "))
+			u.fix = editSocket(u.socket, fmt.Sprintf("have %s at port %d %s", cmp.Or(s.Comm, "the program"), t.Port(),
+				strings.Join(wanted, " and ")), func(q *BoundSocket) {
 				q.Transparent, q.Index, q.Local = true, 0, netip.AddrPortFrom(a, q.Local.Port())
 			})
 			all = append(all, u)

@@ -119,8 +119,8 @@ func (d *doctor) outputChain(h Hop) (chain string, handle uint64, number int) {
 	return "", 0, 0
 }
 
-// ofListener are sockets that do not get what is diverted to them: elsewhere, bound to a device, not
-// transparent.
+// ofListener are sockets that do not get what is diverted to them: elsewhere, bound to a device,
+// not transparent.
 func (d *doctor) ofListener(s suspect) []remedy {
 	port, ipv6 := s.end.to.Port(), s.Flow.IPv6()
 	h, diverted := s.key.diverter()
@@ -163,7 +163,8 @@ func (d *doctor) tproxyRules(port uint16) []Hop {
 					continue
 				}
 				if text := w.rule(t, r); targetPort(text) == port {
-					all = append(all, Hop{Hook: "prerouting", Family: t.Family, Table: t.Name, Chain: c.Name, Handle: r.Handle, Number: n + 1, Rule: text, priority: c.Priority})
+					all = append(all, Hop{Hook: "prerouting", Family: t.Family, Table: t.Name, Chain: c.Name,
+						Handle: r.Handle, Number: n + 1, Rule: text, priority: c.Priority})
 				}
 			}
 		}
@@ -199,15 +200,21 @@ func (d *doctor) ofOneListener(s suspect, i int, h Hop) []remedy {
 	var all []remedy
 	if x.Index != 0 {
 		r := base
-		r.cause, r.why = "listener-device", fmt.Sprintf("%s at port %d takes only packets of %s: it is bound to that device", name, x.Local.Port(), d.c.linkName(x.Index))
-		r.fix = editSocket(i, fmt.Sprintf("have %s listen on port %d without binding to device %s", name, x.Local.Port(), d.c.linkName(x.Index)), func(q *Socket) { q.Index = 0 })
+		r.cause, r.why = "listener-device",
+			fmt.Sprintf("%s at port %d takes only packets of %s: it is bound to that device", name, x.Local.Port(),
+				d.c.linkName(x.Index))
+		r.fix = editSocket(i, fmt.Sprintf("have %s listen on port %d without binding to device %s", name,
+			x.Local.Port(), d.c.linkName(x.Index)), func(q *BoundSocket) { q.Index = 0 })
 		all = append(all, r)
 	}
 	tproxy := h.Rule != "" && !h.redirects() || h.Rule == ""
 	if tproxy && !x.Transparent {
 		r := base
-		r.cause, r.why = "not-transparent", fmt.Sprintf("%s at port %d is not transparent (IP_TRANSPARENT), and tproxy takes only listeners that are", name, x.Local.Port())
-		r.fix = editSocket(i, fmt.Sprintf("have %s set IP_TRANSPARENT on its listener of port %d (in its configuration: tproxy and not redirect)", name, x.Local.Port()), func(q *Socket) { q.Transparent = true })
+		r.cause, r.why = "not-transparent",
+			fmt.Sprintf("%s at port %d is not transparent (IP_TRANSPARENT), and tproxy takes only listeners that are", name, x.Local.Port())
+		r.fix = editSocket(i, fmt.Sprintf(
+			"have %s set IP_TRANSPARENT on its listener of port %d (in its configuration: tproxy and not redirect)",
+			name, x.Local.Port()), func(q *BoundSocket) { q.Transparent = true })
 		all = append(all, r)
 	}
 	if !x.Local.Addr().IsUnspecified() || x.V6Only || x.Local.Addr().Is6() != ipv6 {
@@ -232,7 +239,8 @@ func (d *doctor) ofOneListener(s suspect, i int, h Hop) []remedy {
 			}
 		}
 		any := anyAddr(ipv6)
-		r.fix = editSocket(i, fmt.Sprintf("have %s listen on %v:%d, not on %v", name, bracket(any), x.Local.Port(), x.Local), func(q *Socket) {
+		r.fix = editSocket(i, fmt.Sprintf("have %s listen on %v:%d, not on %v", name, bracket(any), x.Local.Port(),
+			x.Local), func(q *BoundSocket) {
 			q.Local, q.V6Only = netip.AddrPortFrom(any, q.Local.Port()), false
 		})
 		all = append(all, r)

@@ -59,7 +59,7 @@ func (d *doctor) remedies(s suspect) []remedy {
 }
 
 // markRule is the policy rule that makes packets with a mark local, and false when there is none.
-func (c *Config) markRule(mark uint32, ipv6 bool) (PolicyRule, bool) {
+func (c *Snapshot) markRule(mark uint32, ipv6 bool) (PolicyRule, bool) {
 	for _, r := range c.PolicyRules {
 		if r.IPv6 == ipv6 && r.Mask != 0 && mark&r.Mask == r.Mark&r.Mask && !r.Invert && c.localTable(r.Table, ipv6) {
 			return r, true
@@ -71,9 +71,10 @@ func (c *Config) markRule(mark uint32, ipv6 bool) (PolicyRule, bool) {
 // localTable reports whether a table makes all destinations local.
 //
 //go:noinline
-func (c *Config) localTable(table uint32, ipv6 bool) bool {
+func (c *Snapshot) localTable(table uint32, ipv6 bool) bool {
 	return slices.ContainsFunc(c.Routes, func(x Route) bool {
-		return x.Table == table && x.Type == unix.RTN_LOCAL && x.Dst.IsValid() && x.Dst.Bits() <= 1 && x.Dst.Addr().Is6() == ipv6
+		return x.Table == table && x.Type == unix.RTN_LOCAL && x.Dst.IsValid() && x.Dst.Bits() <= 1 &&
+			x.Dst.Addr().Is6() == ipv6
 	})
 }
 
@@ -110,7 +111,8 @@ func (d *doctor) ofDrop(s suspect) []remedy {
 		why: fmt.Sprintf("%s drops it", h.name(d.c)),
 		fix: spot.insert(d.exemption(s, doAccept)),
 	}
-	if strings.Contains(h.Rule, "fib saddr") || strings.Contains(h.Rule, "rpfilter") || strings.Contains(h.Chain, "rpfilter") {
+	if strings.Contains(h.Rule, "fib saddr") || strings.Contains(h.Rule, "rpfilter") ||
+		strings.Contains(h.Chain, "rpfilter") {
 		r.cause = "rpfilter"
 		r.why = fmt.Sprintf("%s looks for a route to the sender with the packet's mark 0x%x, behind which every address is local", h.name(d.c), s.end.mark)
 	}
@@ -150,7 +152,8 @@ func (d *doctor) ofRouting(s suspect) []remedy {
 	}
 	if value("src_valid_mark") != 0 {
 		r := remedy{
-			cause: "src-valid-mark", check: "sysctl -a -r 'net.ipv4.conf.*.(src_valid_mark|rp_filter)'; " + d.routeCommand(s),
+			cause: "src-valid-mark", check: "sysctl -a -r 'net.ipv4.conf.*.(src_valid_mark|rp_filter)'; " +
+				d.routeCommand(s),
 			why: fmt.Sprintf("src_valid_mark is 1, so the kernel looks for a route to the sender with the packet's mark 0x%x, behind which every address is local, and refuses the source", s.end.mark),
 		}
 		off := conf("src_valid_mark", "0")
@@ -174,8 +177,10 @@ func (d *doctor) ofRouting(s suspect) []remedy {
 		}
 		for _, v := range []string{"2", "0"} {
 			r := remedy{
-				cause: "rp-filter", check: "sysctl -a -r 'net.ipv4.conf.*.rp_filter'; nstat -az TcpExtIPReversePathFilter; " + d.routeCommand(s),
-				why: fmt.Sprintf("rp_filter of %s asks for a route back to %v by %s, and there is none", in, s.key.From.Addr(), in), fix: both(v),
+				cause: "rp-filter",
+				check: "sysctl -a -r 'net.ipv4.conf.*.rp_filter'; nstat -az TcpExtIPReversePathFilter; " + d.routeCommand(s),
+				why: fmt.Sprintf("rp_filter of %s asks for a route back to %v by %s, and there is none", in,
+					s.key.From.Addr(), in), fix: both(v),
 				price: "senders on " + in + " can then forge the addresses of other networks",
 			}
 			all = append(all, r)
@@ -184,8 +189,8 @@ func (d *doctor) ofRouting(s suspect) []remedy {
 	return all
 }
 
-// narrowRule restricts a mark's policy rule to packets that come by a device, so that the look-up of
-// their senders, which comes by none, does not meet it.
+// narrowRule restricts a mark's policy rule to packets that come by a device, so that the look-up
+// of their senders, which comes by none, does not meet it.
 func (d *doctor) narrowRule(p PolicyRule, in string) change {
 	i := slices.Index(d.c.PolicyRules, p)
 	if i < 0 {
@@ -221,7 +226,8 @@ func (d *doctor) ofPolicy(s suspect) []remedy {
 		lowest = min(lowest, r.Priority)
 		one := remedy{
 			cause: "policy-rule", check: check, take: d.c.removePolicyRule(i),
-			why: fmt.Sprintf("the policy rule \"%d: %s\" comes before the one of mark 0x%x and leads it elsewhere", r.Priority, d.c.policyWords(i), mark),
+			why: fmt.Sprintf("the policy rule \"%d: %s\" comes before the one of mark 0x%x and leads it elsewhere",
+				r.Priority, d.c.policyWords(i), mark),
 		}
 		if has && r.Priority > 1 {
 			earlier := own
@@ -235,10 +241,13 @@ func (d *doctor) ofPolicy(s suspect) []remedy {
 	}
 	// One that is there, and whose table has no local route.
 	for _, r := range d.c.PolicyRules {
-		if r.IPv6 == ipv6 && r.Mask != 0 && mark&r.Mask == r.Mark&r.Mask && r.Table < 253 && !d.c.localTable(r.Table, ipv6) {
+		if r.IPv6 == ipv6 && r.Mask != 0 && mark&r.Mask == r.Mark&r.Mask && r.Table < 253 &&
+			!d.c.localTable(r.Table, ipv6) {
 			all = append(all, remedy{
-				cause: "no-local-route", check: fmt.Sprintf("%s route show table %d", ipCommand(ipv6), r.Table), fix: addLocalRoute(r.Table, ipv6),
-				why: fmt.Sprintf("table %d, to which \"%d: %s\" leads, has no local route for all destinations", r.Table, r.Priority, r.words()),
+				cause: "no-local-route", check: fmt.Sprintf("%s route show table %d", ipCommand(ipv6), r.Table),
+				fix: addLocalRoute(r.Table, ipv6),
+				why: fmt.Sprintf("table %d, to which \"%d: %s\" leads, has no local route for all destinations",
+					r.Table, r.Priority, r.words()),
 			})
 		}
 	}
@@ -247,7 +256,8 @@ func (d *doctor) ofPolicy(s suspect) []remedy {
 	rule := PolicyRule{IPv6: ipv6, Priority: max(lowest, 2) - 1, Table: table, Mark: mark, Mask: 0xffffffff}
 	if has {
 		rule = own
-		rule.Proto, rule.In, rule.Out, rule.HasUIDs, rule.Src, rule.Dst = 0, "", "", false, netip.Prefix{}, netip.Prefix{}
+		rule.Proto, rule.In, rule.Out, rule.HasUIDs, rule.Src, rule.Dst = 0, "", "", false, netip.Prefix{},
+			netip.Prefix{}
 		rule.Priority = max(min(own.Priority, 32766), 2) - 1
 		why = fmt.Sprintf("the policy rule \"%d: %s\" is not for such packets", own.Priority, own.words())
 	}
@@ -290,7 +300,11 @@ func (d *doctor) ofChainType(s suspect) []remedy {
 			continue
 		}
 		for _, chain := range t.Chains {
-			if !chain.Base || chain.Hook != 3 || chain.Type != "filter" || chain.Name != h.Chain && !slices.ContainsFunc(s.key.Hops, func(x Hop) bool { return x.Chain == chain.Name && x.Table == t.Name }) {
+			if !chain.Base || chain.Hook != 3 || chain.Type != "filter" || chain.Name != h.Chain &&
+				!slices.ContainsFunc(s.key.Hops, func(x Hop) bool {
+					return x.Chain == chain.Name &&
+						x.Table == t.Name
+				}) {
 				continue
 			}
 			if ofIptables(t) {
@@ -300,12 +314,15 @@ func (d *doctor) ofChainType(s suspect) []remedy {
 			name := fmt.Sprintf("%s %s %s", t.Family, t.Name, chain.Name)
 			one := remedy{
 				cause: "chain-type", check: "nft list chain " + name,
-				why: fmt.Sprintf("chain %s of table %s %s is of type filter: a mark that it sets does not route the packet anew, as one of type route does", chain.Name, t.Family, t.Name),
+				why: fmt.Sprintf(
+					"chain %s of table %s %s is of type filter: a mark that it sets does not route the packet anew, as one of type route does", chain.Name, t.Family, t.Name),
 				fix: change{
-					command: fmt.Sprintf("{ echo 'delete chain %s'; nft list chain %s | sed 's/%s/%s/'; } | nft -f -", name, name, from, to),
+					command: fmt.Sprintf("{ echo 'delete chain %s'; nft list chain %s | sed 's/%s/%s/'; } | nft -f -",
+						name, name, from, to),
 					do: func(x *Dump) error {
 						for i, m := range x.NFT {
-							if about, ok := spot.hasMessage(m, unix.NFT_MSG_NEWCHAIN); ok && text(about.get(unix.NFTA_CHAIN_NAME)) == chain.Name {
+							if about, ok := spot.hasMessage(m, unix.NFT_MSG_NEWCHAIN); ok &&
+								text(about.get(unix.NFTA_CHAIN_NAME)) == chain.Name {
 								about = about.without(unix.NFTA_CHAIN_TYPE).with(unix.NFTA_CHAIN_TYPE, zero("route"))
 								x.NFT[i].Data = about.append(slices.Clone(m.Data[:4]))
 								return nil
@@ -335,8 +352,8 @@ func (d *doctor) ofChainType(s suspect) []remedy {
 	return all
 }
 
-// moveToMangle adds a rule of iptables' that sets a mark to table mangle, with those of OUTPUT before
-// it, which leave packets out.
+// moveToMangle adds a rule of iptables' that sets a mark to table mangle, with those of OUTPUT
+// before it, which leave packets out.
 func (d *doctor) moveToMangle(h Hop) change {
 	s := d.c.spotOf(h)
 	from := h.Number
@@ -360,10 +377,14 @@ func (d *doctor) moveToMangle(h Hop) change {
 				continue
 			}
 			for _, r := range all {
-				if r.chain == h.Chain && !r.head && !r.policy && r.number >= from && r.number <= h.Number && r.jump < 0 {
+				if r.chain == h.Chain && !r.head && !r.policy && r.number >= from && r.number <= h.Number &&
+					r.jump < 0 {
 					end := spot{family: s.family, table: "mangle", chain: "OUTPUT", legacy: true}
 					add(w.legacyText(t, all, r), func(x *Dump) error {
-						return end.editLegacy(x, func(t *LegacyTable, at legacyRule) error { return t.insert(at.offset, r.entry) })
+						return end.editLegacy(x, func(t *LegacyTable,
+							at legacyRule) error {
+							return t.insert(at.offset, r.entry)
+						})
 					})
 				}
 			}
@@ -385,7 +406,7 @@ func (d *doctor) moveToMangle(h Hop) change {
 					if err != nil || about == nil {
 						return errGone
 					}
-					if !slices.ContainsFunc(x.NFT, func(m Message) bool {
+					if !slices.ContainsFunc(x.NFT, func(m NetlinkMessage) bool {
 						a, ok := mangle.hasMessage(m, unix.NFT_MSG_NEWCHAIN)
 						return ok && text(a.get(unix.NFTA_CHAIN_NAME)) == "OUTPUT"
 					}) {
@@ -402,7 +423,7 @@ func (d *doctor) moveToMangle(h Hop) change {
 
 // ofLaterPackets are rules that let only the first packet of a connection be diverted.
 func (d *doctor) ofLaterPackets(s suspect) []remedy {
-	var first Packet
+	var first PacketPath
 	for _, k := range s.path.Packets {
 		if !k.Answer {
 			first = k
@@ -453,7 +474,9 @@ func (d *doctor) ofLaterPackets(s suspect) []remedy {
 		}
 		r.fix = spot.insert(added{UID: -1, Proto: s.Flow.Proto, Socket: true, Do: doMark, SetMark: mark})
 		all = append(all, r)
-		accept := spot.insert(added{UID: -1, Proto: s.Flow.Proto, Socket: true, Do: doAccept}).and(spot.insert(added{UID: -1, Proto: s.Flow.Proto, Socket: true, Do: doMark, SetMark: mark}))
+		accept := spot.insert(added{UID: -1, Proto: s.Flow.Proto, Socket: true,
+			Do: doAccept}).and(spot.insert(added{UID: -1, Proto: s.Flow.Proto, Socket: true, Do: doMark,
+			SetMark: mark}))
 		r.fix = accept
 		all = append(all, r)
 	}
@@ -462,7 +485,8 @@ func (d *doctor) ofLaterPackets(s suspect) []remedy {
 
 // baseChain is the chain of a hook by which packets come to a rule.
 func (d *doctor) baseChain(h Hop, hook int) string {
-	if h.Legacy || slices.Contains(xtTables, h.Table) && slices.Contains(xtChains, strings.ToUpper(hookNames[hook])) && d.c.spotOf(h).iptables {
+	if h.Legacy || slices.Contains(xtTables, h.Table) && slices.Contains(xtChains, strings.ToUpper(hookNames[hook])) &&
+		d.c.spotOf(h).iptables {
 		return xtChains[[]int{0, 1, 2, 3, 4}[hook]]
 	}
 	found := h.Chain
@@ -505,7 +529,8 @@ func (d *doctor) ofBridge(s suspect) []remedy {
 		return nil
 	}
 	r := remedy{
-		cause: "bridge-netfilter", check: "sysctl net." + strings.ReplaceAll(name, "/", "."), fix: writeSysctl(name, "0"),
+		cause: "bridge-netfilter", check: "sysctl net." + strings.ReplaceAll(name, "/", "."),
+		fix: writeSysctl(name, "0"),
 		why: "packets of a bridge go through the rules of IP while they are in the bridge (br_netfilter), and what tproxy finds there is lost on the way to the host's sockets",
 	}
 	if len(bridges) > 1 {
@@ -532,7 +557,8 @@ func (d *doctor) ofLo(s suspect) []remedy {
 			for _, r := range chain.Rules {
 				for _, e := range r.Exprs {
 					n := nested{e.Data}
-					if e.Name != "tproxy" && n.get(1).text() != "TPROXY" || t.Family == "ip6" && !s.Flow.IPv6() || t.Family == "ip" && s.Flow.IPv6() {
+					if e.Name != "tproxy" && n.get(1).text() != "TPROXY" || t.Family == "ip6" && !s.Flow.IPv6() ||
+						t.Family == "ip" && s.Flow.IPv6() {
 						continue
 					}
 					all = append(all, d.tproxyForLo(t, chain, r, own))
@@ -550,7 +576,8 @@ func (d *doctor) ofLo(s suspect) []remedy {
 			if r.targetName() != "TPROXY" {
 				continue
 			}
-			a := added{UID: -1, In: "lo", HasMark: true, Mark: own.Mark, Mask: own.Mask, IPv6: t.IPv6, Proto: protoName(byte(cstruct(r.entry).u16(layoutOf(t.IPv6).proto)))}
+			a := added{UID: -1, In: "lo", HasMark: true, Mark: own.Mark, Mask: own.Mask, IPv6: t.IPv6,
+				Proto: protoName(byte(cstruct(r.entry).u16(layoutOf(t.IPv6).proto)))}
 			if protoNumbers[a.Proto] == 0 {
 				continue
 			}
@@ -558,15 +585,20 @@ func (d *doctor) ofLo(s suspect) []remedy {
 			target := int(cstruct(entry).u16(layoutOf(t.IPv6).target))
 			entry = append(entry[:target:target], r.entry[r.target:]...)
 			put16(entry, layoutOf(t.IPv6).target+2, uint16(len(entry)))
-			end := spot{family: map[bool]string{false: "ip", true: "ip6"}[t.IPv6], table: t.Name, chain: "PREROUTING", legacy: true}
+			end := spot{family: map[bool]string{false: "ip", true: "ip6"}[t.IPv6], table: t.Name, chain: "PREROUTING",
+				legacy: true}
 			_, words, _ := strings.Cut(w.legacyText(t, rules, r), "-j TPROXY")
 			all = append(all, remedy{
 				cause: "lo-left-out", check: fmt.Sprintf("%s -t %s -nvL PREROUTING --line-numbers", end.tool(), t.Name),
 				why: fmt.Sprintf("the host's own packets come back by lo with mark 0x%x, and no tproxy rule is for lo", own.Mark),
 				fix: change{
-					command: fmt.Sprintf("%s -t %s -A PREROUTING -i lo -p %s -m mark --mark 0x%x/0x%x -j TPROXY%s", end.tool(), t.Name, a.Proto, own.Mark, own.Mask, words),
+					command: fmt.Sprintf("%s -t %s -A PREROUTING -i lo -p %s -m mark --mark 0x%x/0x%x -j TPROXY%s",
+						end.tool(), t.Name, a.Proto, own.Mark, own.Mask, words),
 					do: func(x *Dump) error {
-						return end.editLegacy(x, func(t *LegacyTable, at legacyRule) error { return t.insert(at.offset, entry) })
+						return end.editLegacy(x, func(t *LegacyTable,
+							at legacyRule) error {
+							return t.insert(at.offset, entry)
+						})
 					},
 				},
 			})
@@ -576,7 +608,7 @@ func (d *doctor) ofLo(s suspect) []remedy {
 }
 
 // tproxyForLo adds a rule's tproxy for what comes by lo with a mark.
-func (d *doctor) tproxyForLo(t *Table, chain *Chain, r *Rule, own PolicyRule) remedy {
+func (d *doctor) tproxyForLo(t *Table, chain *Chain, r *ChainRule, own PolicyRule) remedy {
 	w := newWriter(d.c)
 	full := w.rule(t, r)
 	s := spot{family: t.Family, table: t.Name, chain: chain.Name, iptables: ofIptables(t)}
@@ -590,7 +622,10 @@ func (d *doctor) tproxyForLo(t *Table, chain *Chain, r *Rule, own PolicyRule) re
 			keep = true
 		}
 		// The registers of its address and port are filled before it.
-		if keep || e.Name == "immediate" && i+1 < len(r.Exprs) || e.Name == "meta" && n.numberOf(unix.NFTA_META_KEY) == unix.NFT_META_L4PROTO || e.Name == "cmp" && i > 0 && r.Exprs[i-1].Name == "meta" && (nested{r.Exprs[i-1].Data}).get(unix.NFTA_META_KEY).number() == unix.NFT_META_L4PROTO {
+		if keep || e.Name == "immediate" && i+1 < len(r.Exprs) || e.Name == "meta" &&
+			n.numberOf(unix.NFTA_META_KEY) == unix.NFT_META_L4PROTO || e.Name == "cmp" && i > 0 &&
+			r.Exprs[i-1].Name == "meta" &&
+			(nested{r.Exprs[i-1].Data}).get(unix.NFTA_META_KEY).number() == unix.NFT_META_L4PROTO {
 			data, err := split(e.Data, 0)
 			if err == nil {
 				tail = append(tail, nftExpr(e.Name, data))
@@ -603,16 +638,20 @@ func (d *doctor) tproxyForLo(t *Table, chain *Chain, r *Rule, own PolicyRule) re
 		if i := strings.Index(full, "-p "); i >= 0 {
 			proto = strings.Join(strings.Fields(full[i:])[:2], " ") + " "
 		}
-		words = fmt.Sprintf("%s -t %s -A %s -i lo %s-m mark --mark 0x%x/0x%x -j %s", s.tool(), s.table, s.chain, proto, own.Mark, own.Mask, target)
+		words = fmt.Sprintf("%s -t %s -A %s -i lo %s-m mark --mark 0x%x/0x%x -j %s", s.tool(), s.table, s.chain, proto,
+			own.Mark, own.Mask, target)
 	} else {
 		i := strings.Index(full, "tproxy")
 		proto := "meta l4proto { tcp, udp }"
 		for _, p := range []string{"tcp", "udp"} {
-			if strings.Contains(full, p+" ") && !strings.Contains(full, "{ tcp, udp }") && !strings.Contains(full, "{ udp, tcp }") {
+			if strings.Contains(full, p+" ") && !strings.Contains(full, "{ tcp, udp }") &&
+				!strings.Contains(full, "{ udp, tcp }") {
 				proto = "meta l4proto " + p
 			}
 		}
-		words = fmt.Sprintf("nft add rule %s %s %s %s", s.family, s.table, s.chain, shellQuote(fmt.Sprintf("iifname \"lo\" meta mark & 0x%x == 0x%x %s %s", own.Mask, own.Mark, proto, full[max(i, 0):])))
+		words = fmt.Sprintf("nft add rule %s %s %s %s", s.family, s.table, s.chain,
+			shellQuote(fmt.Sprintf("iifname \"lo\" meta mark & 0x%x == 0x%x %s %s", own.Mask, own.Mark, proto,
+				full[max(i, 0):])))
 	}
 	return remedy{
 		cause: "lo-left-out", check: fmt.Sprintf("nft -a list chain %s %s %s", t.Family, t.Name, chain.Name),
@@ -642,12 +681,13 @@ func (d *doctor) ofSocketRule(s suspect) []remedy {
 		r.price = "connections of the host's own services that are open are diverted as well"
 		return []remedy{r}
 	}
-	r.fix = spot.rewrite("ct state != new "+strings.ReplaceAll(h.Rule, "counter ", "counter "), func(exprs attrs) (attrs, error) {
-		return append(attrs{
-			nftExpr("ct", attrs{{unix.NFTA_CT_KEY, be32(unix.NFT_CT_STATE)}, {unix.NFTA_CT_DREG, be32(1)}}),
-			maskWith(native(8)), compare(unix.NFT_CMP_EQ, native(0)),
-		}, exprs...), nil
-	})
+	r.fix = spot.rewrite("ct state != new "+strings.ReplaceAll(h.Rule, "counter ", "counter "),
+		func(exprs attrs) (attrs, error) {
+			return append(attrs{
+				nftExpr("ct", attrs{{unix.NFTA_CT_KEY, be32(unix.NFT_CT_STATE)}, {unix.NFTA_CT_DREG, be32(1)}}),
+				maskWith(native(8)), compare(unix.NFT_CMP_EQ, native(0)),
+			}, exprs...), nil
+		})
 	return []remedy{r}
 }
 
@@ -674,11 +714,12 @@ func (d *doctor) ofLoop(s suspect) []remedy {
 	default:
 		r.UID = int64(s.Flow.UID)
 		// Another group beside the user of all programs: the group is what tells it apart.
-		if uid, gid := (&planner{Config: d.c, hints: d.hints}).ordinary(); s.Flow.UID == uid && s.Flow.GID != gid {
+		if uid, gid := (&planner{Snapshot: d.c, hints: d.hints}).ordinary(); s.Flow.UID == uid && s.Flow.GID != gid {
 			r.UID, r.Group = int64(s.Flow.GID), true
 		}
 	}
-	return []remedy{{cause: "own-traffic-diverted", why: why, check: h.lister(d.c), take: d.c.spotOf(h).remove(), fix: d.c.spotOf(h).insert(r)}}
+	return []remedy{{cause: "own-traffic-diverted", why: why, check: h.lister(d.c), take: d.c.spotOf(h).remove(),
+		fix: d.c.spotOf(h).insert(r)}}
 }
 
 // loopRule is the rule of OUTPUT that diverts a packet: by its mark or by redirecting it.
@@ -686,7 +727,8 @@ func (d *doctor) loopRule(s suspect) (Hop, bool) {
 	var before Hop
 	for i, h := range s.key.Hops {
 		if h.Hook == "output" && !h.own && h.Number > 0 {
-			if i > 0 && h.Mark != before.Mark && d.c.routesLocal(h.Mark, s.Flow.IPv6()) && !d.c.routesLocal(before.Mark, s.Flow.IPv6()) || h.redirects() {
+			if i > 0 && h.Mark != before.Mark && d.c.routesLocal(h.Mark, s.Flow.IPv6()) &&
+				!d.c.routesLocal(before.Mark, s.Flow.IPv6()) || h.redirects() {
 				return h, true
 			}
 		}
@@ -695,7 +737,7 @@ func (d *doctor) loopRule(s suspect) (Hop, bool) {
 	return Hop{}, false
 }
 
-func (d *doctor) markBefore(k Packet, h Hop) uint32 {
+func (d *doctor) markBefore(k PacketPath, h Hop) uint32 {
 	var mark uint32
 	for _, x := range k.Hops {
 		if x.Chain == h.Chain && x.Table == h.Table && x.Number == h.Number && !x.own {
@@ -779,12 +821,14 @@ func (d *Dump) addChain(s spot, kind string, hook uint32, priority int32) {
 			number = k
 		}
 	}
-	message := func(kind int, all attrs) Message {
-		return Message{uint16(unix.NFNL_SUBSYS_NFTABLES<<8 | kind), all.append([]byte{number, unix.NFNETLINK_V0, 0, 0})}
+	message := func(kind int, all attrs) NetlinkMessage {
+		return NetlinkMessage{uint16(unix.NFNL_SUBSYS_NFTABLES<<8 | kind),
+			all.append([]byte{number, unix.NFNETLINK_V0, 0, 0})}
 	}
 	chain := message(unix.NFT_MSG_NEWCHAIN, attrs{
 		{unix.NFTA_CHAIN_TABLE, zero(s.table)}, {unix.NFTA_CHAIN_NAME, zero(s.chain)},
-		{unix.NFTA_CHAIN_HOOK | nestedFlag, attrs{{unix.NFTA_HOOK_HOOKNUM, be32(hook)}, {unix.NFTA_HOOK_PRIORITY, be32(uint32(priority))}}.bytes()},
+		{unix.NFTA_CHAIN_HOOK | nestedFlag, attrs{{unix.NFTA_HOOK_HOOKNUM, be32(hook)},
+			{unix.NFTA_HOOK_PRIORITY, be32(uint32(priority))}}.bytes()},
 		{unix.NFTA_CHAIN_POLICY, be32(1)}, {unix.NFTA_CHAIN_TYPE, zero(kind)},
 	})
 	for i, m := range d.NFT {
@@ -793,14 +837,16 @@ func (d *Dump) addChain(s spot, kind string, hook uint32, priority int32) {
 			return
 		}
 	}
-	table := message(unix.NFT_MSG_NEWTABLE, attrs{{unix.NFTA_TABLE_NAME, zero(s.table)}, {unix.NFTA_TABLE_FLAGS, be32(0)}})
-	d.NFT = slices.Concat([]Message{table, chain}, d.NFT)
+	table := message(unix.NFT_MSG_NEWTABLE, attrs{{unix.NFTA_TABLE_NAME, zero(s.table)},
+		{unix.NFTA_TABLE_FLAGS, be32(0)}})
+	d.NFT = slices.Concat([]NetlinkMessage{table, chain}, d.NFT)
 }
 
 // ofMistaken is a listener for tproxy that a rule redirects to.
 func (d *doctor) ofMistaken(s suspect) []remedy {
 	return []remedy{{
-		cause: "redirect-to-transparent", check: fmt.Sprintf("ss -lntpe 'sport = :%d'", d.c.Sockets[s.Socket].Local.Port()),
+		cause: "redirect-to-transparent", check: fmt.Sprintf("ss -lntpe 'sport = :%d'",
+			d.c.Sockets[s.Socket].Local.Port()),
 		why: "a transparent listener is made for tproxy, behind which its own address is the destination; redirect has rewritten that",
 	}}
 }
@@ -822,7 +868,8 @@ func (d *doctor) ofPortTaken(s suspect) []remedy {
 		}
 		to := netip.Addr{}
 		for _, a := range d.c.Addrs {
-			if a.Local.Is6() == s.Flow.IPv6() && !a.Local.IsLoopback() && !a.Local.IsLinkLocalUnicast() && (!to.IsValid() || d.c.linkName(a.Index) == s.Flow.In) {
+			if a.Local.Is6() == s.Flow.IPv6() && !a.Local.IsLoopback() && !a.Local.IsLinkLocalUnicast() &&
+				(!to.IsValid() || d.c.linkName(a.Index) == s.Flow.In) {
 				to = a.Local
 			}
 		}
@@ -832,8 +879,11 @@ func (d *doctor) ofPortTaken(s suspect) []remedy {
 		name := cmp.Or(x.Comm, "the program")
 		all = append(all, remedy{
 			cause: "port-taken", check: fmt.Sprintf("ss -lnup 'sport = :%d'", x.Local.Port()),
-			why: fmt.Sprintf("the proxy answers from the original destination's port %d, and %s has that port on all addresses: %s", x.Local.Port(), name, s.AnswerError),
-			fix: editSocket(i, fmt.Sprintf("have %s listen on %v port %d alone, not on %v (dnsmasq: bind-interfaces and listen-address=%v)", name, to, x.Local.Port(), x.Local.Addr(), to), func(q *Socket) {
+			why: fmt.Sprintf(
+				"the proxy answers from the original destination's port %d, and %s has that port on all addresses: %s", x.Local.Port(), name, s.AnswerError),
+			fix: editSocket(i, fmt.Sprintf(
+				"have %s listen on %v port %d alone, not on %v (dnsmasq: bind-interfaces and listen-address=%v)", name,
+				to, x.Local.Port(), x.Local.Addr(), to), func(q *BoundSocket) {
 				q.Local = netip.AddrPortFrom(to, q.Local.Port())
 			}),
 			socket: i + 1, price: fmt.Sprintf("%s is then not asked at the host's other addresses", name),
@@ -842,7 +892,7 @@ func (d *doctor) ofPortTaken(s suspect) []remedy {
 	return all
 }
 
-func (c *Config) linkName(index int) string {
+func (c *Snapshot) linkName(index int) string {
 	if l := c.link(index); l != nil {
 		return l.Name
 	}

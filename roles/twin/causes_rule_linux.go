@@ -17,7 +17,8 @@ var onIP = regexp.MustCompile(`--on-ip \S+`)
 func (d *doctor) retarget(h Hop, to netip.Addr) (change, bool) {
 	s := d.c.spotOf(h)
 	if s.legacy {
-		x := change{command: fmt.Sprintf("%s -t %s -R %s %d %s", s.tool(), s.table, s.chain, s.number, onIP.ReplaceAllString(h.Rule, "--on-ip "+to.String()))}
+		x := change{command: fmt.Sprintf("%s -t %s -R %s %d %s", s.tool(), s.table, s.chain, s.number,
+			onIP.ReplaceAllString(h.Rule, "--on-ip "+to.String()))}
 		x.do = func(dump *Dump) error {
 			return s.editLegacy(dump, func(t *LegacyTable, r legacyRule) error {
 				if r.targetName() != "TPROXY" || len(r.data()) < 24 {
@@ -55,13 +56,15 @@ func (d *doctor) retarget(h Hop, to netip.Addr) (change, bool) {
 			if err != nil {
 				return nil, err
 			}
-			if text := (nested{e.data}).get(unix.NFTA_EXPR_NAME).text(); text == "tproxy" { // its address in a register that nothing else uses
+			// its address in a register that nothing else uses
+			if text := (nested{e.data}).get(unix.NFTA_EXPR_NAME).text(); text == "tproxy" {
 				data, err := about.nest(unix.NFTA_EXPR_DATA)
 				if err != nil {
 					return nil, err
 				}
 				const register = unix.NFT_REG32_12
-				all = append(all, nftExpr("immediate", attrs{{unix.NFTA_IMMEDIATE_DREG, be32(register)}, dataValue(unix.NFTA_IMMEDIATE_DATA, to.AsSlice())}))
+				all = append(all, nftExpr("immediate", attrs{{unix.NFTA_IMMEDIATE_DREG, be32(register)},
+					dataValue(unix.NFTA_IMMEDIATE_DATA, to.AsSlice())}))
 				number := uint32(unix.NFPROTO_IPV4)
 				if to.Is6() {
 					number = unix.NFPROTO_IPV6
@@ -80,7 +83,8 @@ func (s spot) except(h Hop, a added) change {
 	words := strings.TrimSpace(strings.TrimSuffix(a.iptables(), "-j "))
 	switch {
 	case s.legacy:
-		x := change{command: fmt.Sprintf("%s -t %s -R %s %d %s %s", s.tool(), s.table, s.chain, s.number, words, h.Rule)}
+		x := change{command: fmt.Sprintf("%s -t %s -R %s %d %s %s", s.tool(), s.table, s.chain, s.number, words,
+			h.Rule)}
 		take := s.remove()
 		x.do = func(d *Dump) error {
 			if err := s.editLegacy(d, func(t *LegacyTable, r legacyRule) error {
@@ -101,9 +105,13 @@ func (s spot) except(h Hop, a added) change {
 		}
 		return x
 	case s.iptables:
-		return s.rewrite(words+" "+h.Rule, func(exprs attrs) (attrs, error) { return append(a.exprs(s.family), exprs...), nil })
+		return s.rewrite(words+" "+h.Rule, func(exprs attrs) (attrs,
+			error) {
+			return append(a.exprs(s.family), exprs...), nil
+		})
 	}
-	return s.rewrite(strings.TrimSpace(a.nft(s.family))+" "+h.Rule, func(exprs attrs) (attrs, error) { return append(a.exprs(s.family), exprs...), nil })
+	return s.rewrite(strings.TrimSpace(a.nft(s.family))+" "+h.Rule,
+		func(exprs attrs) (attrs, error) { return append(a.exprs(s.family), exprs...), nil })
 }
 
 // redirectTo makes a redirect one to an address: dnat.
@@ -118,7 +126,8 @@ func (d *doctor) redirectTo(h Hop, to netip.AddrPort) (change, bool) {
 	}
 	text := regexp.MustCompile(`redirect( to \S+)?`).ReplaceAllString(h.Rule, "dnat to "+to.String())
 	if s.family == "inet" {
-		text = strings.Replace(text, "dnat to", map[bool]string{false: "dnat ip to", true: "dnat ip6 to"}[to.Addr().Is6()], 1)
+		text = strings.Replace(text, "dnat to", map[bool]string{false: "dnat ip to",
+			true: "dnat ip6 to"}[to.Addr().Is6()], 1)
 	}
 	if s.iptables {
 		text = regexp.MustCompile(`-j REDIRECT.*`).ReplaceAllString(h.Rule, "-j DNAT --to-destination "+to.String())
@@ -129,8 +138,10 @@ func (d *doctor) redirectTo(h Hop, to netip.AddrPort) (change, bool) {
 			n := nested{e.data}
 			if n.get(unix.NFTA_EXPR_NAME).text() == "redir" || n.get(unix.NFTA_EXPR_DATA).get(1).text() == "REDIRECT" {
 				all = append(all,
-					nftExpr("immediate", attrs{{unix.NFTA_IMMEDIATE_DREG, be32(1)}, dataValue(unix.NFTA_IMMEDIATE_DATA, to.Addr().AsSlice())}),
-					nftExpr("immediate", attrs{{unix.NFTA_IMMEDIATE_DREG, be32(2)}, dataValue(unix.NFTA_IMMEDIATE_DATA, be16(to.Port()))}),
+					nftExpr("immediate", attrs{{unix.NFTA_IMMEDIATE_DREG, be32(1)},
+						dataValue(unix.NFTA_IMMEDIATE_DATA, to.Addr().AsSlice())}),
+					nftExpr("immediate", attrs{{unix.NFTA_IMMEDIATE_DREG, be32(2)},
+						dataValue(unix.NFTA_IMMEDIATE_DATA, be16(to.Port()))}),
 					nftExpr("nat", attrs{
 						{unix.NFTA_NAT_TYPE, be32(unix.NFT_NAT_DNAT)}, {unix.NFTA_NAT_FAMILY, be32(uint32(number))},
 						{unix.NFTA_NAT_REG_ADDR_MIN, be32(1)}, {unix.NFTA_NAT_REG_PROTO_MIN, be32(2)},
@@ -143,8 +154,8 @@ func (d *doctor) redirectTo(h Hop, to netip.AddrPort) (change, bool) {
 	}), true
 }
 
-// listenersMissing finds the ports that rules divert to and at which nothing listens: with listeners
-// there, flows that failed or went out come to them.
+// listenersMissing finds the ports that rules divert to and at which nothing listens: with
+// listeners there, flows that failed or went out come to them.
 func (d *doctor) listenersMissing() error {
 	type key struct {
 		proto string
@@ -157,12 +168,16 @@ func (d *doctor) listenersMissing() error {
 			continue
 		}
 		for _, t := range x.targets {
-			for _, k := range []key{{"tcp", t.Port(), false}, {"tcp", t.Port(), true}, {"udp", t.Port(), false}, {"udp", t.Port(), true}} {
+			for _, k := range []key{{"tcp", t.Port(), false}, {"tcp", t.Port(), true}, {"udp", t.Port(), false},
+				{"udp", t.Port(), true}} {
 				proto := k.proto
-				there := !x.of(k.ipv6) || t.Addr().IsValid() && t.Addr().Is6() != k.ipv6 || slices.ContainsFunc(d.c.Sockets, func(s Socket) bool {
-					return s.Proto == proto && s.Local.Port() == t.Port() && (s.Local.Addr().Is6() == k.ipv6 || s.Local.Addr() == netip.IPv6Unspecified() && !s.V6Only)
-				})
-				if t.Port() == 0 || there || slices.Contains(missing, k) || !x.takes(askProto, protoNumber(proto)) || t.Addr().IsValid() && !t.Addr().IsUnspecified() && !d.ownAddr(t.Addr()) {
+				there := !x.of(k.ipv6) || t.Addr().IsValid() && t.Addr().Is6() != k.ipv6 ||
+					slices.ContainsFunc(d.c.Sockets, func(s BoundSocket) bool {
+						return s.Proto == proto && s.Local.Port() == t.Port() &&
+							(s.Local.Addr().Is6() == k.ipv6 || s.Local.Addr() == netip.IPv6Unspecified() && !s.V6Only)
+					})
+				if t.Port() == 0 || there || slices.Contains(missing, k) || !x.takes(askProto, protoNumber(proto)) ||
+					t.Addr().IsValid() && !t.Addr().IsUnspecified() && !d.ownAddr(t.Addr()) {
 					continue
 				}
 				missing = append(missing, k)
@@ -174,7 +189,8 @@ func (d *doctor) listenersMissing() error {
 	}
 	var changes []change
 	for _, k := range missing {
-		s := Socket{Proto: k.proto, Local: netip.AddrPortFrom(anyAddr(k.ipv6), k.port), V6Only: k.ipv6, Transparent: true, ReuseAddr: true, OptionsKnown: true, OrigDst: k.proto == "udp"}
+		s := BoundSocket{Proto: k.proto, Local: netip.AddrPortFrom(anyAddr(k.ipv6), k.port), V6Only: k.ipv6,
+			Transparent: true, ReuseAddr: true, OptionsKnown: true, OrigDst: k.proto == "udp"}
 		changes = append(changes, addSocket(s, ""))
 	}
 	var flows []Flow
@@ -195,7 +211,7 @@ func (d *doctor) listenersMissing() error {
 		for _, r := range results {
 			if r.Reached == AtSocket && r.Socket == len(d.c.Sockets)+i {
 				old := d.find(r.Flow.ID)
-				s := suspect{Result: old, symptom: lost, path: d.paths[r.Flow.ID]}
+				s := suspect{FlowResult: old, symptom: lost, path: d.paths[r.Flow.ID]}
 				if old.OK() {
 					s.symptom = undiverted
 				}
@@ -209,9 +225,11 @@ func (d *doctor) listenersMissing() error {
 		}
 		p := Problem{
 			Severity: Bad, Cause: "no-listener", Confirmed: true, What: d.what(g), stage: int(atSocket),
-			Why:   fmt.Sprintf("rules divert it to %s port %d, and nothing listens there for %s", k.proto, k.port, map[bool]string{false: "IPv4", true: "IPv6"}[k.ipv6]),
+			Why: fmt.Sprintf("rules divert it to %s port %d, and nothing listens there for %s", k.proto, k.port,
+				map[bool]string{false: "IPv4", true: "IPv6"}[k.ipv6]),
 			Check: fmt.Sprintf("ss -ln%sp 'sport = :%d'", map[string]string{"tcp": "t", "udp": "u"}[k.proto], k.port),
-			Fix:   fmt.Sprintf("start the proxy, with a listener at %s %s:%d", k.proto, bracket(anyAddr(k.ipv6)), k.port),
+			Fix: fmt.Sprintf("start the proxy, with a listener at %s %s:%d", k.proto, bracket(anyAddr(k.ipv6)),
+				k.port),
 		}
 		if other := d.otherListener(k.proto, k.port); other != "" {
 			p.Fix += fmt.Sprintf(" (%s is there)", other)

@@ -25,7 +25,8 @@ func (d *doctor) divertsTo(s hookSeen) bool {
 // diverts reports whether any rule does.
 func (d *doctor) diverts() bool { return slices.ContainsFunc(d.hints.seen, d.divertsTo) }
 
-// unmet warns of rules that divert what comes by a device, where no flow came by it: they are not tested.
+// unmet warns of rules that divert what comes by a device, where no flow came by it: they are not
+// tested.
 func (d *doctor) unmet() {
 	var order []string
 	rules := map[string][]string{}
@@ -50,11 +51,15 @@ func (d *doctor) unmet() {
 			all = append(all[:3:3], "…")
 		}
 		d.add(Problem{
-			Severity: Warn, Cause: "not-met", What: "no flow meets what diverts: " + strings.Join(all, ", "), Why: why, Check: checks[why],
+			Severity: Warn, Cause: "not-met", What: "no flow meets what diverts: " + strings.Join(all, ", "), Why: why,
+			Check: checks[why],
 		})
 	}
 	other := slices.ContainsFunc(d.problems, func(p Problem) bool { return p.Cause != "listener-reachable" })
-	came := slices.ContainsFunc(d.results, func(r Result) bool { return r.Flow.Kind != Asked && r.Reached == AtSocket && d.isProxy(r.Socket) })
+	came := slices.ContainsFunc(d.results, func(r FlowResult) bool {
+		return r.Flow.Kind != Asked &&
+			r.Reached == AtSocket && d.isProxy(r.Socket)
+	})
 	if !other && !came && slices.ContainsFunc(d.hints.seen, d.meetable) {
 		d.add(Problem{
 			Severity: Warn, Cause: "not-met", What: "rules divert to a program, and no flow came to one",
@@ -63,21 +68,21 @@ func (d *doctor) unmet() {
 	}
 }
 
-// meetable reports whether a rule leads packets to a listener, and asks for no mark that no rule sets: such
-// marks are those of programs (eBPF of Cilium), and no flow has them.
+// meetable reports whether a rule leads packets to a listener, and asks for no mark that no rule
+// sets: such marks are those of programs (eBPF of Cilium), and no flow has them.
 func (d *doctor) meetable(s hookSeen) bool {
 	return s.redirect && (!s.has(askMark, false) || slices.ContainsFunc(d.hints.all, func(h *hint) bool {
 		return h.marks && h.set != 0 && s.takes(askMark, h.set)
 	}))
 }
 
-// isMet reports whether a flow came by a device with a name, or with one that begins so. Ports of bridges
-// are told of elsewhere.
+// isMet reports whether a flow came by a device with a name, or with one that begins so. Ports of
+// bridges are told of elsewhere.
 func (d *doctor) isMet(name string) bool {
 	if l := d.c.linkNamed(name); l != nil && l.Master != 0 {
 		return true
 	}
-	return slices.ContainsFunc(d.results, func(r Result) bool {
+	return slices.ContainsFunc(d.results, func(r FlowResult) bool {
 		if r.Flow.Local() {
 			return matchName(name, "lo")
 		}
@@ -97,7 +102,7 @@ func (d *doctor) noClient(names []string) (why, check string) {
 }
 
 // clientless says why no client is behind a device.
-func (c *Config) clientless(l Link) string {
+func (c *Snapshot) clientless(l Link) string {
 	mate := c.mate(l)
 	switch {
 	case mate != nil:
@@ -106,7 +111,10 @@ func (c *Config) clientless(l Link) string {
 		return fmt.Sprintf("%s is down", l.Name)
 	case !l.Carrier:
 		return fmt.Sprintf("%s has no carrier", l.Name)
-	case !slices.ContainsFunc(c.Addrs, func(a Addr) bool { return a.Index == l.Index && !a.Local.IsLinkLocalUnicast() }):
+	case !slices.ContainsFunc(c.Addrs, func(a Addr) bool {
+		return a.Index == l.Index &&
+			!a.Local.IsLinkLocalUnicast()
+	}):
 		return fmt.Sprintf("%s has no address", l.Name)
 	}
 	return fmt.Sprintf("no client was put behind %s", l.Name)

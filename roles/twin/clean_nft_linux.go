@@ -11,11 +11,13 @@ import (
 
 func cleanTable(all attrs) attrs {
 	// A table of an owner goes with its owner, and no one else may change it.
-	return withoutFlag(all.without(nftaTableHandle, unix.NFTA_TABLE_USE, nftaTablePad, nftaTableOwner), unix.NFTA_TABLE_FLAGS, tableOwner)
+	return withoutFlag(all.without(nftaTableHandle, unix.NFTA_TABLE_USE, nftaTablePad, nftaTableOwner),
+		unix.NFTA_TABLE_FLAGS, tableOwner)
 }
 
 func cleanChain(all attrs) attrs {
-	return withoutFlag(all.without(unix.NFTA_CHAIN_HANDLE, unix.NFTA_CHAIN_USE, nftaChainPad, nftaChainID, unix.NFTA_CHAIN_COUNTERS),
+	return withoutFlag(all.without(unix.NFTA_CHAIN_HANDLE, unix.NFTA_CHAIN_USE, nftaChainPad, nftaChainID,
+		unix.NFTA_CHAIN_COUNTERS),
 		nftaChainFlags, chainOffload)
 }
 
@@ -69,7 +71,8 @@ func cleanRule(all attrs) (rule attrs, uses []string, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	rule = attrs{{unix.NFTA_RULE_TABLE, all.get(unix.NFTA_RULE_TABLE)}, {unix.NFTA_RULE_CHAIN, all.get(unix.NFTA_RULE_CHAIN)}}
+	rule = attrs{{unix.NFTA_RULE_TABLE, all.get(unix.NFTA_RULE_TABLE)},
+		{unix.NFTA_RULE_CHAIN, all.get(unix.NFTA_RULE_CHAIN)}}
 	var some attrs
 	var protocol, loaded uint32
 	compat := false
@@ -92,7 +95,8 @@ func cleanRule(all attrs) (rule attrs, uses []string, err error) {
 		case "payload":
 			// The protocol of IPv4's header, the next header of IPv6's.
 			offset := net32(data.get(unix.NFTA_PAYLOAD_OFFSET))
-			if net32(data.get(unix.NFTA_PAYLOAD_BASE)) == unix.NFT_PAYLOAD_NETWORK_HEADER && net32(data.get(unix.NFTA_PAYLOAD_LEN)) == 1 && (offset == 9 || offset == 6) {
+			if net32(data.get(unix.NFTA_PAYLOAD_BASE)) == unix.NFT_PAYLOAD_NETWORK_HEADER &&
+				net32(data.get(unix.NFTA_PAYLOAD_LEN)) == 1 && (offset == 9 || offset == 6) {
 				loaded = net32(data.get(unix.NFTA_PAYLOAD_DREG))
 			}
 		case "cmp":

@@ -9,10 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Compare returns what is not the same in a twin, read from its namespace, as on the host. What a twin
-// is meant to differ in is no difference: handles, counters, times, what it was said to lack already,
-// and that it has no sockets.
-func Compare(live, twin *Config) []Difference {
+// Compare returns what is not the same in a twin, read from its namespace, as on the host. What a
+// twin is meant to differ in is no difference: handles, counters, times, what it was said to lack
+// already, and that it has no sockets.
+func Compare(live, twin *Snapshot) []Difference {
 	var all []Difference
 	part := func(what string, live, twin []item) {
 		key := func(items []item) []string {
@@ -36,7 +36,8 @@ func Compare(live, twin *Config) []Difference {
 	// While the host asks whether another has an address, its route is still to come.
 	part("route", live.routeItems(), slices.DeleteFunc(twin.routeItems(), func(it item) bool {
 		return slices.ContainsFunc(live.Addrs, func(a Addr) bool {
-			return a.Flags&unix.IFA_F_TENTATIVE != 0 && !live.waits(a) && strings.HasPrefix(it.text, fmt.Sprintf("local %v/128 ", a.Local))
+			return a.Flags&unix.IFA_F_TENTATIVE != 0 && !live.waits(a) &&
+				strings.HasPrefix(it.text, fmt.Sprintf("local %v/128 ", a.Local))
 		})
 	}))
 	part("policy rule", live.ruleItems(), twin.ruleItems())
@@ -50,7 +51,7 @@ func Compare(live, twin *Config) []Difference {
 // item is something that the host and the twin have both. Two are the same if their keys are.
 type item struct{ key, text string }
 
-func (c *Config) linkItems() []item {
+func (c *Snapshot) linkItems() []item {
 	var all []item
 	for _, l := range c.Links {
 		mac := l.MAC
@@ -58,7 +59,8 @@ func (c *Config) linkItems() []item {
 			mac = nil // it has none, or no one asks for it
 		}
 		const flags = unix.IFF_UP | unix.IFF_NOARP | unix.IFF_LOOPBACK | unix.IFF_MULTICAST
-		text := fmt.Sprintf("device %s: index %d, flags 0x%x, carrier %v, MTU %d, MAC %x, group %d", l.Name, l.Index, l.Flags&flags,
+		text := fmt.Sprintf("device %s: index %d, flags 0x%x, carrier %v, MTU %d, MAC %x, group %d", l.Name, l.Index,
+			l.Flags&flags,
 			l.Carrier, l.MTU, mac, l.Group)
 		if master := c.link(l.Master); master != nil && rank(*master) == 0 {
 			text += ", of " + master.Name
@@ -72,8 +74,10 @@ func (c *Config) linkItems() []item {
 			first int
 		}{{"ipv4", conf4, ipv4Conf(raw), 1}, {"ipv6", conf6, ipv6Conf(raw), 0}} {
 			for id := range 64 {
-				if name, at := family.names[id], 4*(id-family.first); name != "" && at >= 0 && len(family.conf) >= at+4 {
-					text := fmt.Sprintf("%s/conf/%s/%s = %d", family.name, l.Name, name, int32(host32(family.conf[at:at+4])))
+				if name, at := family.names[id], 4*(id-family.first); name != "" && at >= 0 &&
+					len(family.conf) >= at+4 {
+					text := fmt.Sprintf("%s/conf/%s/%s = %d", family.name, l.Name, name,
+						int32(host32(family.conf[at:at+4])))
 					all = append(all, item{text, text})
 				}
 			}
@@ -82,7 +86,7 @@ func (c *Config) linkItems() []item {
 	return all
 }
 
-func (c *Config) addrItems() []item {
+func (c *Snapshot) addrItems() []item {
 	all := make([]item, len(c.Addrs))
 	for i, a := range c.Addrs {
 		name := fmt.Sprint(a.Index)
@@ -106,7 +110,7 @@ func nexthopItems(messages [][]byte) []item {
 	return all
 }
 
-func (c *Config) routeItems() []item {
+func (c *Snapshot) routeItems() []item {
 	all := make([]item, len(c.Routes))
 	for i, key := range routeKeys(c.Dump.Routes) {
 		all[i] = item{key, c.routeText(i)}
@@ -114,7 +118,7 @@ func (c *Config) routeItems() []item {
 	return all
 }
 
-func (c *Config) ruleItems() []item {
+func (c *Snapshot) ruleItems() []item {
 	all := make([]item, len(c.PolicyRules))
 	for i, key := range ruleKeys(c.Dump.Rules) {
 		all[i] = item{key, c.ruleText(i)}
@@ -122,7 +126,7 @@ func (c *Config) ruleItems() []item {
 	return all
 }
 
-func (c *Config) settingItems() []item {
+func (c *Snapshot) settingItems() []item {
 	var all []item
 	for _, name := range slices.Compact(slices.Sorted(slices.Values(settings))) {
 		if value, ok := c.Settings[name]; ok {
@@ -135,7 +139,7 @@ func (c *Config) settingItems() []item {
 
 // nftItems are the tables, chains, sets, elements, objects, flowtables and rules of nf_tables. The
 // order of rules counts, that of others does not.
-func (c *Config) nftItems() []item {
+func (c *Snapshot) nftItems() []item {
 	var all []item
 	numbers := map[SetName]int{}
 	partial := map[SetName]bool{}
@@ -167,10 +171,12 @@ func (c *Config) nftItems() []item {
 			add("set", "set "+name(unix.NFTA_SET_NAME).Name, cleanSet(about))
 		case unix.NFT_MSG_NEWSETELEM:
 			set := name(unix.NFTA_SET_ELEM_LIST_SET)
-			if list, err := about.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS); err == nil && (!partial[set] || i >= len(c.NFT)) {
+			if list, err := about.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS); err == nil &&
+				(!partial[set] || i >= len(c.NFT)) {
 				for _, e := range list {
 					// Times and counters go on.
-					elements[set] = append(elements[set], settled(e.data, unix.NFTA_SET_ELEM_EXPIRATION, unix.NFTA_SET_ELEM_EXPR,
+					elements[set] = append(elements[set], settled(e.data, unix.NFTA_SET_ELEM_EXPIRATION,
+						unix.NFTA_SET_ELEM_EXPR,
 						nftaSetElemExpressions, unix.NFTA_SET_ELEM_PAD))
 				}
 			}
@@ -231,7 +237,7 @@ func uncounted(rule attrs) attrs {
 	return rule.without(unix.NFTA_RULE_EXPRESSIONS).with(unix.NFTA_RULE_EXPRESSIONS, some.bytes())
 }
 
-func (c *Config) ipsetItems() []item {
+func (c *Snapshot) ipsetItems() []item {
 	var all []item
 	elements := map[string][]string{}
 	for _, m := range c.Sets {
@@ -250,7 +256,8 @@ func (c *Config) ipsetItems() []item {
 		}
 		if list, err := about.nest(ipsetAttrADT); err == nil {
 			for _, e := range list {
-				elements[name] = append(elements[name], settled(e.data, ipsetDataTimeout, ipsetDataBytes, ipsetDataPackets))
+				elements[name] = append(elements[name], settled(e.data, ipsetDataTimeout, ipsetDataBytes,
+					ipsetDataPackets))
 			}
 		}
 	}
@@ -260,16 +267,18 @@ func (c *Config) ipsetItems() []item {
 	return all
 }
 
-func (c *Config) legacyItems() []item {
+func (c *Snapshot) legacyItems() []item {
 	var all []item
 	for _, t := range c.Legacy {
-		text := fmt.Sprintf("table %s of %s", t.Name, map[bool]string{false: "iptables-legacy", true: "ip6tables-legacy"}[t.IPv6])
+		text := fmt.Sprintf("table %s of %s", t.Name, map[bool]string{false: "iptables-legacy",
+			true: "ip6tables-legacy"}[t.IPv6])
 		clean, err := t.clean()
 		if err != nil {
 			continue
 		}
 		// The sizes and hooks are those of the entries.
-		all = append(all, item{t.Name + fmt.Sprint(t.IPv6) + string(bytes.TrimRight(t.Info[32:], "\x00")) + string(clean), text})
+		all = append(all, item{t.Name + fmt.Sprint(t.IPv6) + string(bytes.TrimRight(t.Info[32:], "\x00")) +
+			string(clean), text})
 	}
 	return all
 }

@@ -7,8 +7,8 @@ import (
 	"net/netip"
 )
 
-// Config is a host's network configuration as its kernel told it.
-type Config struct {
+// Snapshot is a host's network configuration as its kernel told it.
+type Snapshot struct {
 	Dump
 
 	// What follows is decoded from Dump.
@@ -34,18 +34,18 @@ type Dump struct {
 	Rules     [][]byte // RTM_NEWRULE: struct fib_rule_hdr …
 	Neighbors [][]byte // RTM_NEWNEIGH: struct ndmsg …
 
-	NFT    []Message // nf_tables: struct nfgenmsg and attributes
-	Sets   []Message // ipset: struct nfgenmsg and attributes
+	NFT    []NetlinkMessage // nf_tables: struct nfgenmsg and attributes
+	Sets   []NetlinkMessage // ipset: struct nfgenmsg and attributes
 	Legacy []LegacyTable
 
-	// Partial names the sets of nf_tables of which only a sample of elements is in NFT, and Asked has
-	// those of their elements that were asked for.
+	// Partial names the sets of nf_tables of which only a sample of elements is in NFT, and Asked
+	// has those of their elements that were asked for.
 	Partial []SetName
-	Asked   []Message
+	Asked   []NetlinkMessage
 
 	// Settings are files below /proc/sys/net, by path: "ipv4/ip_forward".
 	Settings map[string]string
-	Sockets  []Socket
+	Sockets  []BoundSocket
 	// Upstreams are connections of programs that take diverted packets.
 	Upstreams []Upstream
 	// Queues are the numbers of NFQUEUE that a program takes packets from.
@@ -65,8 +65,8 @@ type System struct {
 	PointerBits int // of the kernel's user space interface: 32 or 64
 }
 
-// Message is a netlink message of a subsystem with several types.
-type Message struct {
+// NetlinkMessage is a netlink message of a subsystem with several types.
+type NetlinkMessage struct {
 	Type uint16 // with the subsystem in the high byte
 	Data []byte
 }
@@ -178,15 +178,17 @@ type Chain struct {
 	Flags               uint32 // 1 base, 2 offload, 4 anonymous
 	Base                bool
 	Type                string // filter, nat, route
-	Hook                int    // NF_INET_: 0 prerouting, 1 input, 2 forward, 3 output, 4 postrouting; of netdev: 0 ingress, 1 egress
-	Priority            int32
-	Drops               bool // its policy
-	Devices             []string
-	Rules               []*Rule
+	// NF_INET_: 0 prerouting, 1 input, 2 forward, 3 output, 4 postrouting; of netdev: 0 ingress,
+	// 1 egress
+	Hook     int
+	Priority int32
+	Drops    bool // its policy
+	Devices  []string
+	Rules    []*ChainRule
 }
 
-// Rule is a rule of nf_tables.
-type Rule struct {
+// ChainRule is a rule of nf_tables.
+type ChainRule struct {
 	Handle   uint64
 	Exprs    []Expr
 	UserData []byte
@@ -201,11 +203,12 @@ type Expr struct {
 // Set is a set or map of nf_tables.
 type Set struct {
 	Family, Table, Name string
-	Flags               uint32 // NFT_SET_: 1 anonymous, 4 interval, 8 map, 0x10 timeout, 0x20 eval, 0x40 object, 0x80 concat
-	KeyType             uint32 // of nft(8), 6 bits for each part of a concatenation
-	KeyLen              uint32
-	DataType            uint32 // NFT_DATA_VERDICT 0xffffff00 for verdict maps
-	Elements            []Element
+	// NFT_SET_: 1 anonymous, 4 interval, 8 map, 0x10 timeout, 0x20 eval, 0x40 object, 0x80 concat
+	Flags    uint32
+	KeyType  uint32 // of nft(8), 6 bits for each part of a concatenation
+	KeyLen   uint32
+	DataType uint32 // NFT_DATA_VERDICT 0xffffff00 for verdict maps
+	Elements []Element
 	// Big is set for a set of which only a sample of elements was read; see Config.Ask.
 	Big bool
 }
@@ -234,8 +237,8 @@ type IPSet struct {
 	Elements int
 }
 
-// Socket is a socket that waits for connections or datagrams.
-type Socket struct {
+// BoundSocket is a socket that waits for connections or datagrams.
+type BoundSocket struct {
 	Proto       string         // tcp, udp
 	Local       netip.AddrPort // of IPv6: may be ::, which has IPv4 too unless V6Only
 	V6Only      bool
@@ -254,8 +257,8 @@ type Socket struct {
 	OptionsKnown bool
 }
 
-// Upstream is a connection of a program that takes diverted packets, to another host: the rules have to
-// leave it out.
+// Upstream is a connection of a program that takes diverted packets, to another host: the rules
+// have to leave it out.
 type Upstream struct {
 	Proto string // tcp, udp
 	// Remote is invalid in a snapshot, which says of no one's connections where they lead.

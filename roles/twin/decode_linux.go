@@ -9,9 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// decode makes a Config of what was read, from the host or from a snapshot: it trusts nothing in it.
-func decode(d *Dump) (*Config, error) {
-	c := &Config{Dump: *d}
+// decode makes a Config of what was read, from the host or from a snapshot: it trusts nothing in
+// it.
+func decode(d *Dump) (*Snapshot, error) {
+	c := &Snapshot{Dump: *d}
 	for _, part := range []struct {
 		what     string
 		messages [][]byte
@@ -45,11 +46,14 @@ func decode(d *Dump) (*Config, error) {
 }
 
 // decodeLink reads struct ifinfomsg: family, pad, type u16, index i32, flags u32, change u32.
-func (c *Config) decodeLink(head []byte, all attrs) error {
+func (c *Snapshot) decodeLink(head []byte, all attrs) error {
 	l := Link{
-		Index: int(int32(host32(head[4:8]))), Flags: host32(head[8:12]), Name: text(all.get(unix.IFLA_IFNAME)), MTU: host32(all.get(unix.IFLA_MTU)),
-		MAC: all.get(unix.IFLA_ADDRESS), Master: int(host32(all.get(unix.IFLA_MASTER))), Peer: int(host32(all.get(unix.IFLA_LINK))),
-		PeerAway: all.has(unix.IFLA_LINK_NETNSID), Group: host32(all.get(unix.IFLA_GROUP)), Type: uint16(host32(head[2:4])),
+		Index: int(int32(host32(head[4:8]))), Flags: host32(head[8:12]), Name: text(all.get(unix.IFLA_IFNAME)),
+		MTU: host32(all.get(unix.IFLA_MTU)),
+		MAC: all.get(unix.IFLA_ADDRESS), Master: int(host32(all.get(unix.IFLA_MASTER))),
+		Peer:     int(host32(all.get(unix.IFLA_LINK))),
+		PeerAway: all.has(unix.IFLA_LINK_NETNSID), Group: host32(all.get(unix.IFLA_GROUP)),
+		Type: uint16(host32(head[2:4])),
 	}
 	l.Carrier, l.Loopback = l.Flags&unix.IFF_LOWER_UP != 0, l.Flags&unix.IFF_LOOPBACK != 0
 	// As dev_valid_name of net/core/dev.c: the name is part of a path below.
@@ -74,7 +78,7 @@ func (c *Config) decodeLink(head []byte, all attrs) error {
 }
 
 // decodeAddr reads struct ifaddrmsg: family, prefix length, flags, scope, index u32.
-func (c *Config) decodeAddr(head []byte, all attrs) error {
+func (c *Snapshot) decodeAddr(head []byte, all attrs) error {
 	a := Addr{Index: int(int32(host32(head[4:8]))), Scope: head[3], Flags: uint32(head[2])}
 	if flags := all.get(unix.IFA_FLAGS); flags != nil {
 		a.Flags = host32(flags)
@@ -112,13 +116,15 @@ func network(family byte, b []byte, bits int) (netip.Prefix, error) {
 	return p, nil
 }
 
-// decodeRoute reads struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags u32.
-func (c *Config) decodeRoute(head []byte, all attrs) error {
+// decodeRoute reads struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type,
+// flags u32.
+func (c *Snapshot) decodeRoute(head []byte, all attrs) error {
 	if head[0] != unix.AF_INET && head[0] != unix.AF_INET6 {
 		return fmt.Errorf("family %d", head[0])
 	}
 	r := Route{
-		Table: uint32(head[4]), Proto: head[5], Scope: head[6], Type: head[7], Flags: host32(head[8:12]), Metric: host32(all.get(unix.RTA_PRIORITY)),
+		Table: uint32(head[4]), Proto: head[5], Scope: head[6], Type: head[7], Flags: host32(head[8:12]),
+		Metric: host32(all.get(unix.RTA_PRIORITY)),
 	}
 	if table := all.get(unix.RTA_TABLE); table != nil {
 		r.Table = host32(table)
@@ -157,15 +163,18 @@ func (c *Config) decodeRoute(head []byte, all attrs) error {
 	return nil
 }
 
-// decodeRule reads struct fib_rule_hdr: family, dst_len, src_len, tos, table, res1, res2, action, flags u32.
-func (c *Config) decodeRule(head []byte, all attrs) error {
+// decodeRule reads struct fib_rule_hdr: family, dst_len, src_len, tos, table, res1, res2, action,
+// flags u32.
+func (c *Snapshot) decodeRule(head []byte, all attrs) error {
 	if head[0] != unix.AF_INET && head[0] != unix.AF_INET6 {
 		return fmt.Errorf("family %d", head[0])
 	}
 	r := PolicyRule{
-		IPv6: head[0] == unix.AF_INET6, Priority: host32(all.get(unix.FRA_PRIORITY)), Table: uint32(head[4]), Action: head[7],
-		Invert: host32(head[8:12])&unix.FIB_RULE_INVERT != 0, Mark: host32(all.get(unix.FRA_FWMARK)), Mask: host32(all.get(unix.FRA_FWMASK)),
-		In: text(all.get(unix.FRA_IIFNAME)), Out: text(all.get(unix.FRA_OIFNAME)),
+		IPv6: head[0] == unix.AF_INET6, Priority: host32(all.get(unix.FRA_PRIORITY)), Table: uint32(head[4]),
+		Action: head[7],
+		Invert: host32(head[8:12])&unix.FIB_RULE_INVERT != 0, Mark: host32(all.get(unix.FRA_FWMARK)),
+		Mask: host32(all.get(unix.FRA_FWMASK)),
+		In:   text(all.get(unix.FRA_IIFNAME)), Out: text(all.get(unix.FRA_OIFNAME)),
 		Proto: uint8(host32(all.get(unix.FRA_IP_PROTO))), L3mdev: host32(all.get(unix.FRA_L3MDEV)) != 0,
 	}
 	if table := all.get(unix.FRA_TABLE); table != nil {
@@ -192,13 +201,14 @@ func (c *Config) decodeRule(head []byte, all attrs) error {
 }
 
 // decodeNeighbor reads struct ndmsg: family, pads, ifindex i32, state u16, flags u8, type u8.
-func (c *Config) decodeNeighbor(head []byte, all attrs) error {
+func (c *Snapshot) decodeNeighbor(head []byte, all attrs) error {
 	address, ok := netip.AddrFromSlice(all.get(unix.NDA_DST))
 	if !ok {
 		return nil // of a bridge's forwarding table
 	}
 	c.Neighbors = append(c.Neighbors, Neighbor{
-		Index: int(int32(host32(head[4:8]))), Addr: address, MAC: all.get(unix.NDA_LLADDR), State: uint16(host32(head[8:10])),
+		Index: int(int32(host32(head[4:8]))), Addr: address, MAC: all.get(unix.NDA_LLADDR),
+		State: uint16(host32(head[8:10])),
 	})
 	return nil
 }

@@ -13,7 +13,7 @@ var families = map[byte]string{
 }
 
 // decodeNFT makes tables of the messages of nf_tables.
-func (c *Config) decodeNFT() error {
+func (c *Snapshot) decodeNFT() error {
 	type key struct {
 		family byte
 		name   string
@@ -60,7 +60,8 @@ func (c *Config) decodeNFT() error {
 			if chain == nil {
 				return fmt.Errorf("nf_tables: a rule of chain %s, which is not listed", name)
 			}
-			rule := &Rule{Handle: net64(all.get(unix.NFTA_RULE_HANDLE)), UserData: all.get(unix.NFTA_RULE_USERDATA)}
+			rule := &ChainRule{Handle: net64(all.get(unix.NFTA_RULE_HANDLE)),
+				UserData: all.get(unix.NFTA_RULE_USERDATA)}
 			if rule.Exprs, err = decodeExprs(all.get(unix.NFTA_RULE_EXPRESSIONS)); err != nil {
 				return fmt.Errorf("nf_tables: %w", err)
 			}
@@ -97,8 +98,9 @@ func (c *Config) decodeNFT() error {
 
 func decodeChain(t *Table, all attrs) (*Chain, error) {
 	chain := &Chain{
-		Family: t.Family, Table: t.Name, Name: text(all.get(unix.NFTA_CHAIN_NAME)), Handle: net64(all.get(unix.NFTA_CHAIN_HANDLE)),
-		Flags: net32(all.get(nftaChainFlags)), Type: text(all.get(unix.NFTA_CHAIN_TYPE)),
+		Family: t.Family, Table: t.Name, Name: text(all.get(unix.NFTA_CHAIN_NAME)),
+		Handle: net64(all.get(unix.NFTA_CHAIN_HANDLE)),
+		Flags:  net32(all.get(nftaChainFlags)), Type: text(all.get(unix.NFTA_CHAIN_TYPE)),
 		Base:  all.has(unix.NFTA_CHAIN_HOOK),
 		Drops: all.has(unix.NFTA_CHAIN_POLICY) && net32(all.get(unix.NFTA_CHAIN_POLICY)) == 0, // NF_DROP
 	}

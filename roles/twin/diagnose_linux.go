@@ -12,11 +12,11 @@ import (
 // Diagnosis is what was found on a host.
 type Diagnosis struct {
 	Problems []Problem
-	Results  []Result
+	Results  []FlowResult
 	// Diverts reports whether a rule diverts to a program of the host.
 	Diverts bool
 	// Paths are the traces of the flows that were traced, by Flow.ID.
-	Paths map[string]Path
+	Paths map[string]FlowPath
 	// Willed are flows that the host's own rules refuse on purpose, one line each.
 	Willed []string
 	// Notes are what the verdict does not cover, one line each.
@@ -38,14 +38,14 @@ const (
 
 // Diagnose builds twins of a host, runs flows in them and finds what is wrong. An error means that
 // nothing is known of the host.
-func Diagnose(ctx context.Context, c *Config, o Options) (*Diagnosis, error) {
-	d := &doctor{ctx: ctx, c: c, hints: c.hints(), paths: map[string]Path{}}
+func Diagnose(ctx context.Context, c *Snapshot, o Options) (*Diagnosis, error) {
+	d := &doctor{ctx: ctx, c: c, hints: c.hints(), paths: map[string]FlowPath{}}
 	flows := slices.Clone(o.Flows)
 	if !o.Only {
 		flows = append(flows, Plan(c)...)
 	}
 	var err error
-	d.results, err = perOwner(c, flows, func(c *Config, flows []Flow) ([]Result, error) {
+	d.results, err = perOwner(c, flows, func(c *Snapshot, flows []Flow) ([]FlowResult, error) {
 		t, err := Build(ctx, c)
 		if err != nil {
 			return nil, err
@@ -75,16 +75,17 @@ func Diagnose(ctx context.Context, c *Config, o Options) (*Diagnosis, error) {
 		return nil, err
 	}
 	d.sort()
-	return &Diagnosis{Problems: d.problems, Results: d.results, Diverts: d.diverts(), Paths: d.paths, Willed: d.willed, Notes: d.notes}, nil
+	return &Diagnosis{Problems: d.problems, Results: d.results, Diverts: d.diverts(), Paths: d.paths, Willed: d.willed,
+		Notes: d.notes}, nil
 }
 
 // doctor is a diagnosis under way.
 type doctor struct {
 	ctx      context.Context
-	c        *Config
+	c        *Snapshot
 	hints    hints
-	results  []Result
-	paths    map[string]Path
+	results  []FlowResult
+	paths    map[string]FlowPath
 	problems []Problem
 	willed   []string
 	notes    []string
@@ -107,10 +108,10 @@ const (
 
 // suspect is a flow that may have something wrong.
 type suspect struct {
-	Result
+	FlowResult
 	symptom symptom
-	path    Path
-	key     Packet // the packet that decides
+	path    FlowPath
+	key     PacketPath // the packet that decides
 	end     ending
 	sign    string // of the same cause: the same
 }
@@ -122,11 +123,11 @@ func (d *doctor) isProxy(i int) bool {
 	if i < 0 || i >= len(d.c.Sockets) {
 		return false
 	}
-	return (&planner{Config: d.c, hints: d.hints}).isListener(d.c.Sockets[i])
+	return (&planner{Snapshot: d.c, hints: d.hints}).isListener(d.c.Sockets[i])
 }
 
 // serves reports whether a socket of the host is for a flow's own destination.
-func (d *doctor) serves(s Socket, f Flow) bool {
+func (d *doctor) serves(s BoundSocket, f Flow) bool {
 	if s.Proto != f.Proto || s.Local.Port() != f.To.Port() {
 		return false
 	}
@@ -134,8 +135,8 @@ func (d *doctor) serves(s Socket, f Flow) bool {
 	return a == to || a.IsUnspecified() && (a.Is6() == to.Is6() || a.Is6() && !s.V6Only)
 }
 
-// sidecar reports whether a listener is a service mesh's for what comes to the host's own services: the
-// host's own programs are diverted to another one, and no client behind the host to this one.
+// sidecar reports whether a listener is a service mesh's for what comes to the host's own services:
+// the host's own programs are diverted to another one, and no client behind the host to this one.
 func (d *doctor) sidecar(socket int) bool {
 	uplinks, other := d.c.uplinks(), false
 	for _, r := range d.results {
@@ -167,7 +168,7 @@ func (d *doctor) diverting(hook int, six bool) bool {
 }
 
 // complaint is what seems wrong with a result, before its path is known: "" for nothing.
-func (d *doctor) complaint(r Result) symptom {
+func (d *doctor) complaint(r FlowResult) symptom {
 	proxy := r.Reached == AtSocket && d.isProxy(r.Socket)
 	switch r.Flow.Kind {
 	case Client, Own, Given:
@@ -176,7 +177,8 @@ func (d *doctor) complaint(r Result) symptom {
 			return unrouted
 		case !r.OK():
 			return lost
-		case r.Reached == AtSocket && r.Redirected() && proxy && d.c.Sockets[r.Socket].Transparent && r.Flow.Proto == "tcp" && r.Original.IsValid() && r.Original != r.SeenTo:
+		case r.Reached == AtSocket && r.Redirected() && proxy && d.c.Sockets[r.Socket].Transparent &&
+			r.Flow.Proto == "tcp" && r.Original.IsValid() && r.Original != r.SeenTo:
 			return mistaken
 		case r.Reached == Internet && d.diverting(hookOf(r.Flow), r.Flow.IPv6()):
 			return undiverted
@@ -192,7 +194,8 @@ func (d *doctor) complaint(r Result) symptom {
 		}
 	case Service:
 		switch {
-		case proxy && !d.serves(d.c.Sockets[r.Socket], r.Flow) && !d.sidecar(r.Socket) && slices.ContainsFunc(d.c.Sockets, func(s Socket) bool { return d.serves(s, r.Flow) }):
+		case proxy && !d.serves(d.c.Sockets[r.Socket], r.Flow) && !d.sidecar(r.Socket) &&
+			slices.ContainsFunc(d.c.Sockets, func(s BoundSocket) bool { return d.serves(s, r.Flow) }):
 			return captured
 		case !r.OK():
 			return lost
@@ -226,7 +229,8 @@ func (d *doctor) trace(all bool) error {
 			continue
 		}
 		// Of flows that look alike some are enough.
-		like := fmt.Sprint(s, r.Flow.Kind, r.Flow.In, r.Flow.Proto, r.Flow.IPv6(), r.Outcome, r.Reached, r.Flow.Mark, r.Flow.UID, r.Flow.GID)
+		like := fmt.Sprint(s, r.Flow.Kind, r.Flow.In, r.Flow.Proto, r.Flow.IPv6(), r.Outcome, r.Reached, r.Flow.Mark,
+			r.Flow.UID, r.Flow.GID)
 		if seen[like]++; len(flows) < maxTraced && (all || seen[like] <= 6) {
 			flows = append(flows, r.Flow)
 		}
@@ -248,13 +252,13 @@ func (d *doctor) trace(all bool) error {
 	return nil
 }
 
-func (d *doctor) find(id string) Result {
+func (d *doctor) find(id string) FlowResult {
 	for _, r := range d.results {
 		if r.Flow.ID == id {
 			return r
 		}
 	}
-	return Result{}
+	return FlowResult{}
 }
 
 // suspects are the flows that are wrong, in groups of the same kind.
@@ -262,7 +266,7 @@ func (d *doctor) suspects() [][]suspect {
 	var groups [][]suspect
 	index := map[string]int{}
 	for _, r := range d.results {
-		s := suspect{Result: r, symptom: d.complaint(r), path: d.paths[r.Flow.ID]}
+		s := suspect{FlowResult: r, symptom: d.complaint(r), path: d.paths[r.Flow.ID]}
 		if s.symptom == "" || s.path.Flow == "" {
 			continue
 		}
@@ -282,8 +286,8 @@ func (d *doctor) suspects() [][]suspect {
 }
 
 // deciding is the packet that shows why a flow fails: the first that did not arrive.
-func (d *doctor) deciding(r Result, p Path, s symptom) Packet {
-	var first Packet
+func (d *doctor) deciding(r FlowResult, p FlowPath, s symptom) PacketPath {
+	var first PacketPath
 	for _, k := range p.Packets {
 		if first.Hops == nil {
 			first = k
@@ -298,7 +302,8 @@ func (d *doctor) deciding(r Result, p Path, s symptom) Packet {
 		if e.stage != atSocket && e.stage != left {
 			return k
 		}
-		if k.Answer && ((e.out == "lo") != r.Flow.Local() || e.stage == left && !r.Flow.Local() && e.out != first.end().in || d.sourceChanged(k) || e.mark != 0 && d.c.routesLocal(e.mark, r.Flow.IPv6())) {
+		if k.Answer && ((e.out == "lo") != r.Flow.Local() || e.stage == left && !r.Flow.Local() &&
+			e.out != first.end().in || d.sourceChanged(k) || e.mark != 0 && d.c.routesLocal(e.mark, r.Flow.IPv6())) {
 			return k
 		}
 		if !k.Answer && d.c.routesLocal(e.mark, e.to.Addr().Is6()) && e.stage == left && e.out != "lo" {
@@ -313,14 +318,14 @@ func (d *doctor) deciding(r Result, p Path, s symptom) Packet {
 }
 
 // sourceChanged reports whether an answer leaves with another source than it had.
-func (d *doctor) sourceChanged(k Packet) bool {
+func (d *doctor) sourceChanged(k PacketPath) bool {
 	a, ok := k.at("postrouting first")
 	b, ok2 := k.at("postrouting last")
 	return ok && ok2 && a.From != b.From
 }
 
 // involved reports whether rules that divert had to do with the flow.
-func (d *doctor) involved(p Path) bool {
+func (d *doctor) involved(p FlowPath) bool {
 	for _, k := range p.Packets {
 		for _, h := range k.Hops {
 			if h.own {
@@ -332,7 +337,8 @@ func (d *doctor) involved(p Path) bool {
 				}
 				continue
 			}
-			if d.c.routesLocal(h.Mark, h.To.Addr().Is6()) || h.tproxies() || h.redirects() && !strings.Contains(strings.ToLower(h.Rule), "dnat") {
+			if d.c.routesLocal(h.Mark, h.To.Addr().Is6()) || h.tproxies() || h.redirects() &&
+				!strings.Contains(strings.ToLower(h.Rule), "dnat") {
 				return true
 			}
 		}
@@ -341,9 +347,10 @@ func (d *doctor) involved(p Path) bool {
 }
 
 // sentAway reports whether a rule sends a flow for the internet to another host.
-func sentAway(f Flow, p Path) bool {
-	return (f.Kind == Client || f.Kind == Own) && slices.ContainsFunc(p.Packets, func(k Packet) bool {
-		return !k.Answer && isPublic(k.To.Addr()) && slices.ContainsFunc(k.Hops, func(h Hop) bool { return h.To.Addr() != k.To.Addr() })
+func sentAway(f Flow, p FlowPath) bool {
+	return (f.Kind == Client || f.Kind == Own) && slices.ContainsFunc(p.Packets, func(k PacketPath) bool {
+		return !k.Answer && isPublic(k.To.Addr()) && slices.ContainsFunc(k.Hops,
+			func(h Hop) bool { return h.To.Addr() != k.To.Addr() })
 	})
 }
 
@@ -356,7 +363,9 @@ func (d *doctor) ownAddr(a netip.Addr) bool {
 func (d *doctor) counts(s *suspect) bool {
 	involved := d.involved(s.path)
 	e := s.end
-	s.sign = fmt.Sprint(s.symptom, s.Outcome == Refused, e.stage, s.key.Answer, e.hop.Family, e.hop.Table, e.hop.Chain, e.hop.Number, e.mark, s.Flow.Kind == Service, s.Flow.Local(), s.Flow.IPv6(), e.out, s.key.Flags == "SYN" || s.key.Proto == "udp")
+	s.sign = fmt.Sprint(s.symptom, s.Outcome == Refused, e.stage, s.key.Answer, e.hop.Family, e.hop.Table, e.hop.Chain,
+		e.hop.Number, e.mark, s.Flow.Kind == Service, s.Flow.Local(), s.Flow.IPv6(), e.out, s.key.Flags == "SYN" ||
+			s.key.Proto == "udp")
 	switch s.symptom {
 	case looped, captured, reachable, mistaken:
 		if s.symptom == captured && d.inboundOnly(s.Socket) {
@@ -379,7 +388,7 @@ func (d *doctor) counts(s *suspect) bool {
 		}
 		_, ok := d.socketRule(s.key)
 		s.sign = fmt.Sprint(s.symptom, "socket", s.Flow.In, s.Flow.IPv6())
-		return ok && d.similarDiverted(s.Result)
+		return ok && d.similarDiverted(s.FlowResult)
 	}
 	// lost
 	involved = involved || e.stage == inRules && sentAway(s.Flow, s.path)
@@ -394,8 +403,8 @@ func (d *doctor) counts(s *suspect) bool {
 	return involved
 }
 
-// inboundOnly reports whether a proxy's listener is one for services, as a sidecar has it beside one
-// for the host's own connections.
+// inboundOnly reports whether a proxy's listener is one for services, as a sidecar has it beside
+// one for the host's own connections.
 func (d *doctor) inboundOnly(socket int) bool {
 	other := false
 	for _, r := range d.results {
@@ -410,7 +419,7 @@ func (d *doctor) inboundOnly(socket int) bool {
 }
 
 // socketRule is a rule by which a packet left that asks for its socket.
-func (d *doctor) socketRule(k Packet) (Hop, bool) {
+func (d *doctor) socketRule(k PacketPath) (Hop, bool) {
 	for _, h := range k.rules() {
 		if strings.Contains(h.Rule, "socket") && (h.Verdict == "return" || h.Verdict == "accept") {
 			return h, true
@@ -420,9 +429,10 @@ func (d *doctor) socketRule(k Packet) (Hop, bool) {
 }
 
 // similarDiverted reports whether a flow that differs in its port alone came to the proxy.
-func (d *doctor) similarDiverted(r Result) bool {
-	return slices.ContainsFunc(d.results, func(o Result) bool {
-		return o.Flow.Kind == r.Flow.Kind && o.Flow.In == r.Flow.In && o.Flow.Proto == r.Flow.Proto && o.Flow.From.Addr() == r.Flow.From.Addr() &&
+func (d *doctor) similarDiverted(r FlowResult) bool {
+	return slices.ContainsFunc(d.results, func(o FlowResult) bool {
+		return o.Flow.Kind == r.Flow.Kind && o.Flow.In == r.Flow.In && o.Flow.Proto == r.Flow.Proto &&
+			o.Flow.From.Addr() == r.Flow.From.Addr() &&
 			o.Flow.To.Addr() == r.Flow.To.Addr() && o.Reached == AtSocket && d.isProxy(o.Socket)
 	})
 }
@@ -467,7 +477,7 @@ type remedy struct {
 }
 
 // good reports whether a flow is now as it should be.
-func (d *doctor) good(s symptom, r Result) bool {
+func (d *doctor) good(s symptom, r FlowResult) bool {
 	proxy := r.Reached == AtSocket
 	switch s {
 	case undiverted:
@@ -503,7 +513,7 @@ func (d *doctor) try(s symptom, flows []Flow, changes ...change) (bool, error) {
 }
 
 // run runs flows in a twin with some changes. No results are of one that can't be made so.
-func (d *doctor) run(flows []Flow, changes ...change) ([]Result, error) {
+func (d *doctor) run(flows []Flow, changes ...change) ([]FlowResult, error) {
 	if d.trials++; d.trials > maxTrials {
 		return nil, nil
 	}
@@ -522,14 +532,16 @@ func (d *doctor) note(text string) {
 }
 
 // runIn runs flows in a twin of a configuration that was changed.
-func (d *doctor) runIn(c *Config, flows []Flow) ([]Result, error) {
+func (d *doctor) runIn(c *Snapshot, flows []Flow) ([]FlowResult, error) {
 	t, err := Build(d.ctx, c)
 	if err != nil {
 		return nil, err
 	}
 	defer t.Close()
-	if len(t.Differences) > 0 && slices.ContainsFunc(t.Differences, func(x Difference) bool { return strings.Contains(x.What, "rule") }) {
-		before := slices.ContainsFunc(d.notes, func(n string) bool { return strings.HasPrefix(n, "not the same in the twin: ") })
+	if len(t.Differences) > 0 && slices.ContainsFunc(t.Differences,
+		func(x Difference) bool { return strings.Contains(x.What, "rule") }) {
+		before := slices.ContainsFunc(d.notes,
+			func(n string) bool { return strings.HasPrefix(n, "not the same in the twin: ") })
 		if !before {
 			return nil, nil // the kernel refused the change
 		}
@@ -540,7 +552,7 @@ func (d *doctor) runIn(c *Config, flows []Flow) ([]Result, error) {
 // harms reports whether changes spoil a flow that was good.
 func (d *doctor) harms(fix change, socket int) (bool, error) {
 	var flows []Flow
-	var before []Result
+	var before []FlowResult
 	for _, r := range d.results {
 		if d.complaint(r) == "" && r.OK() && !(r.Reached == AtSocket && r.Socket == socket-1) {
 			flows, before = append(flows, r.Flow), append(before, r)
@@ -728,7 +740,7 @@ func (d *doctor) what(g []suspect) string {
 	case unrouted:
 		return fmt.Sprintf("%s has no route, so it does not come to the rules that divert it", about)
 	}
-	return fmt.Sprintf("%s fails: %s", about, outcomeText(s.Result))
+	return fmt.Sprintf("%s fails: %s", about, outcomeText(s.FlowResult))
 }
 
 func (d *doctor) socketName(i int) string {
@@ -739,7 +751,7 @@ func (d *doctor) socketName(i int) string {
 	return fmt.Sprintf("%s at %s %v", cmp.Or(s.Comm, "a program"), s.Proto, s.Local)
 }
 
-func outcomeText(r Result) string {
+func outcomeText(r FlowResult) string {
 	switch r.Outcome {
 	case Silence:
 		return "no answer"

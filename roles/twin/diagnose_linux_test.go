@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// A set-up is diagnosed with its cause and a fix; the fix that is printed is carried out, and helps.
-// What works has nothing bad.
+// A set-up is diagnosed with its cause and a fix; the fix that is printed is carried out, and
+// helps. What works has nothing bad.
 func TestDiagnose(t *testing.T) {
 	proxy := socket("tcp", "0.0.0.0:7895", "transparent")
 	proxyUDP := socket("udp", "0.0.0.0:7895", "transparent")
@@ -38,41 +38,44 @@ table inet p {
 }
 `
 	)
-	both := []Socket{socket("tcp", "127.0.0.1:7895", "transparent"), socket("tcp", "[::1]:7895", "transparent")}
+	both := []BoundSocket{socket("tcp", "127.0.0.1:7895", "transparent"), socket("tcp", "[::1]:7895", "transparent")}
 	for _, c := range []struct {
 		name    string
 		script  string
-		sockets []Socket
+		sockets []BoundSocket
 		bad     string // the cause of the one problem that is bad, "" for none
 		warn    string // the cause of one that is a warning
-		fixed   []Socket
+		fixed   []BoundSocket
 		unfixed bool   // no fix is known
 		says    string // a part of what the problem says
 	}{
-		{name: "no rules", sockets: []Socket{socket("tcp", "0.0.0.0:22")}},
-		{name: "tproxy", script: toLo + ofLan, sockets: []Socket{proxy}, warn: "listener-reachable"},
-		{name: "tproxy of own", script: toLo + ofLan + "iptables -t mangle -A PREROUTING -i lo -p tcp -m mark --mark 1 -j TPROXY --on-port 7895 --tproxy-mark 1" + own, sockets: []Socket{proxy}, warn: "listener-reachable"},
-		{name: "redirect", script: redirect, sockets: []Socket{redirected}},
+		{name: "no rules", sockets: []BoundSocket{socket("tcp", "0.0.0.0:22")}},
+		{name: "tproxy", script: toLo + ofLan, sockets: []BoundSocket{proxy}, warn: "listener-reachable"},
+		{name: "tproxy of own", script: toLo + ofLan +
+			"iptables -t mangle -A PREROUTING -i lo -p tcp -m mark --mark 1 -j TPROXY --on-port 7895 --tproxy-mark 1" +
+			own, sockets: []BoundSocket{proxy}, warn: "listener-reachable"},
+		{name: "redirect", script: redirect, sockets: []BoundSocket{redirected}},
 
-		{name: "1 exemption by a mark that is changed", sockets: []Socket{redirected}, bad: "own-traffic-diverted", script: `
+		{name: "1 exemption by a mark that is changed", sockets: []BoundSocket{redirected}, bad: "own-traffic-diverted", script: `
 iptables -t mangle -A OUTPUT -m mark --mark 0x0/0x3f00 -j MARK --set-xmark 0x100/0x3f00
 iptables -t nat -A OUTPUT -m mark --mark 255 -j RETURN
 iptables -t nat -A OUTPUT -p tcp ! -d 10.0.0.0/8 -j REDIRECT --to-ports 12345`},
-		{name: "1 exemption of another group", sockets: []Socket{socket("tcp", "0.0.0.0:12345", "gid=23333")}, bad: "own-traffic-diverted", script: `
+		{name: "1 exemption of another group", sockets: []BoundSocket{socket("tcp", "0.0.0.0:12345", "gid=23333")}, bad: "own-traffic-diverted", script: `
 iptables -t nat -A OUTPUT -d 10.0.0.0/8 -j RETURN
 iptables -t nat -A OUTPUT -m owner --gid-owner 23334 -j RETURN
 iptables -t nat -A OUTPUT -p tcp -j REDIRECT --to-ports 12345`},
-		{name: "4 listener on loopback", sockets: []Socket{socket("udp", "127.0.0.1:12346", "transparent")}, bad: "listener-elsewhere", script: toLo + `
+		{name: "4 listener on loopback", sockets: []BoundSocket{socket("udp", "127.0.0.1:12346", "transparent")}, bad: "listener-elsewhere", script: toLo + `
 iptables -t mangle -A PREROUTING -s 10.91.1.2 -p udp -j MARK --set-mark 1
 iptables -t mangle -A PREROUTING -m mark --mark 1 -p udp -j TPROXY --tproxy-mark 1 --on-port 12346`},
-		{name: "4 of nft", sockets: []Socket{socket("tcp", "127.0.0.1:7895", "transparent")}, bad: "listener-elsewhere", script: toLo + nft(`
+		{name: "4 of nft", sockets: []BoundSocket{socket("tcp", "127.0.0.1:7895", "transparent")}, bad: "listener-elsewhere", script: toLo + nft(`
 table ip p {
  chain pre { type filter hook prerouting priority mangle;
   iifname "lan0" ip protocol tcp fib daddr type != local meta mark set 1 tproxy to :7895 accept
  }
 }`)},
-		{name: "5 listener elsewhere", script: redirect, sockets: []Socket{socket("tcp", "10.91.1.1:12345")}, bad: "listener-elsewhere", fixed: []Socket{redirected}},
-		{name: "5 of nft", sockets: []Socket{socket("tcp", "10.91.1.1:12345")}, bad: "listener-elsewhere", script: nft(`
+		{name: "5 listener elsewhere", script: redirect, sockets: []BoundSocket{socket("tcp", "10.91.1.1:12345")},
+			bad: "listener-elsewhere", fixed: []BoundSocket{redirected}},
+		{name: "5 of nft", sockets: []BoundSocket{socket("tcp", "10.91.1.1:12345")}, bad: "listener-elsewhere", script: nft(`
 table ip p {
  chain out { type nat hook output priority -100;
   ip daddr 10.0.0.0/8 return
@@ -93,12 +96,12 @@ table inet o {
   meta l4proto tcp meta mark set 1
  }
 }`)},
-		{name: "7 mark in another table", sockets: []Socket{proxy}, bad: "chain-type", script: toLo + ofLan + `
+		{name: "7 mark in another table", sockets: []BoundSocket{proxy}, bad: "chain-type", script: toLo + ofLan + `
 iptables -t mangle -A PREROUTING -i lo -p tcp -m mark --mark 1 -j TPROXY --on-port 7895 --tproxy-mark 1
 iptables -A OUTPUT -m mark --mark 0xff -j RETURN
 iptables -A OUTPUT -m conntrack --ctdir REPLY -j RETURN
 iptables -A OUTPUT -p tcp ! -d 10.0.0.0/8 -j MARK --set-mark 1`},
-		{name: "7 mark of the connection", sockets: []Socket{proxy}, bad: "chain-type", script: toLo + nft(`
+		{name: "7 mark of the connection", sockets: []BoundSocket{proxy}, bad: "chain-type", script: toLo + nft(`
 table ip p {
  chain pre { type filter hook prerouting priority mangle;
   iifname "lo" meta mark 1 meta l4proto tcp tproxy to :7895 accept
@@ -111,7 +114,7 @@ table ip p {
   meta l4proto tcp meta mark set ct mark
  }
 }`)},
-		{name: "7 mark of a map", sockets: []Socket{proxy}, bad: "chain-type", script: toLo + nft(`
+		{name: "7 mark of a map", sockets: []BoundSocket{proxy}, bad: "chain-type", script: toLo + nft(`
 table ip p {
  map m { type ipv4_addr : mark; flags interval; elements = { 10.0.0.0/8 : 0, 11.0.0.0-223.255.255.255 : 1 }
  }
@@ -124,7 +127,7 @@ table ip p {
   meta l4proto tcp meta mark set ip daddr map @m
  }
 }`)},
-		{name: "7 mark of the connection, restored", sockets: []Socket{proxy}, bad: "chain-type", script: toLo + ofLan + `
+		{name: "7 mark of the connection, restored", sockets: []BoundSocket{proxy}, bad: "chain-type", script: toLo + ofLan + `
 iptables -t mangle -A PREROUTING -i lo -p tcp -m mark --mark 1 -j TPROXY --on-port 7895 --tproxy-mark 1
 iptables -A OUTPUT -m mark --mark 0xff -j RETURN
 iptables -A OUTPUT -m conntrack --ctdir REPLY -j RETURN
@@ -144,14 +147,14 @@ table inet nixos-fw {
   fib saddr . mark . iif oif exists accept
  }
 }`)},
-		{name: "8 of iptables", sockets: []Socket{proxy}, bad: "rpfilter", script: toLo + ofLan + `
+		{name: "8 of iptables", sockets: []BoundSocket{proxy}, bad: "rpfilter", script: toLo + ofLan + `
 iptables -t raw -A PREROUTING -i lan0 -p tcp -j MARK --set-mark 1
 iptables -t mangle -I PREROUTING -m rpfilter --validmark --invert -j DROP`},
-		{name: "9 answers of services are marked", sockets: []Socket{redirected, socket("tcp", "0.0.0.0:22"), proxy}, bad: "answer-marked", script: toLo + `
+		{name: "9 answers of services are marked", sockets: []BoundSocket{redirected, socket("tcp", "0.0.0.0:22"), proxy}, bad: "answer-marked", script: toLo + `
 iptables -t mangle -A OUTPUT -m mark --mark 0xff -j RETURN
 iptables -t mangle -A OUTPUT -p tcp ! -d 192.168.0.0/16 -j MARK --set-mark 1
 iptables -t mangle -A PREROUTING -i lo -p tcp -m mark --mark 1 -j TPROXY --on-port 7895 --tproxy-mark 1`},
-		{name: "10 answers to public addresses", sockets: []Socket{socket("tcp", "[::]:7892", "transparent")}, bad: "answer-marked", script: toLo + `
+		{name: "10 answers to public addresses", sockets: []BoundSocket{socket("tcp", "[::]:7892", "transparent")}, bad: "answer-marked", script: toLo + `
 ip -6 addr add 2001:db8:1::1/64 dev lan0 nodad` + nft(`
 table ip6 sing-box {
  chain prerouting { type filter hook prerouting priority mangle; policy accept;
@@ -167,19 +170,38 @@ table ip6 proxy {
   meta l4proto tcp meta mark set 1
  }
 }`)},
-		{name: "11 by a mark", script: "ip rule add pref 9000 fwmark 1/0xff lookup 100; ip route add local default dev lo table 100; ip rule add pref 2001 fwmark 0x100/0x3f00 lookup 1\n" + wan + mwan + strings.ReplaceAll(ofLan, "--tproxy-mark 1", "--tproxy-mark 1/0xff"), sockets: []Socket{proxy}, bad: "policy-rule"},
-		{name: "11 by the interface", script: toLo + wan + ofLan + "ip rule add pref 1001 iif lan0 lookup 1", sockets: []Socket{proxy}, bad: "policy-rule"},
-		{name: "11 by the network", script: toLo + ofLan + "ip rule add pref 1001 from 10.91.1.0/24 lookup main", sockets: []Socket{proxy}, bad: "policy-rule"},
-		{name: "11 by a port", script: toLo + ofLan + "ip rule add pref 1001 ipproto tcp dport 80 lookup main", sockets: []Socket{proxy}, bad: "policy-rule"},
-		{name: "11 for UDP", script: "ip rule add fwmark 1 ipproto udp lookup 100; ip route add local default dev lo table 100\n" + ofLan, sockets: []Socket{proxy}, bad: "no-policy-rule"},
-		{name: "no policy rule", says: "a packet that tproxy assigned a socket is not forwarded", script: ofLan, sockets: []Socket{proxy}, bad: "no-policy-rule"},
-		{name: "another mark", script: "ip rule add fwmark 2 lookup 100; ip route add local default dev lo table 100\n" + ofLan, sockets: []Socket{proxy}, bad: "no-policy-rule"},
-		{name: "no local route", script: "ip rule add fwmark 1 lookup 100\n" + ofLan, sockets: []Socket{proxy}, bad: "no-local-route"},
-		{name: "late rule", script: "ip rule add pref 40000 fwmark 1 lookup 100; ip route add local default dev lo table 100\n" + ofLan, sockets: []Socket{proxy}, bad: "no-policy-rule"},
-		{name: "12 src_valid_mark", script: toLo + ofLan + "sysctl -qw net.ipv4.conf.all.src_valid_mark=1", sockets: []Socket{proxy}, bad: "src-valid-mark"},
-		{name: "12 with rp_filter", script: toLo + ofLan + "sysctl -qw net.ipv4.conf.all.src_valid_mark=1 net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.lan0.rp_filter=1", sockets: []Socket{proxy}, bad: "src-valid-mark"},
-		{name: "12 of the device", script: toLo + ofLan + "sysctl -qw net.ipv4.conf.lan0.src_valid_mark=1", sockets: []Socket{proxy}, bad: "src-valid-mark"},
-		{name: "13 socket transparent 0", sockets: []Socket{proxy, socket("tcp", "0.0.0.0:80")}, warn: "socket-rule", script: toLo + nft(`
+		{name: "11 by a mark",
+			script: "ip rule add pref 9000 fwmark 1/0xff lookup 100; ip route add local default dev lo table 100; ip rule add pref 2001 fwmark 0x100/0x3f00 lookup 1\n" +
+				wan + mwan + strings.ReplaceAll(ofLan, "--tproxy-mark 1", "--tproxy-mark 1/0xff"),
+			sockets: []BoundSocket{proxy}, bad: "policy-rule"},
+		{name: "11 by the interface", script: toLo + wan + ofLan + "ip rule add pref 1001 iif lan0 lookup 1",
+			sockets: []BoundSocket{proxy}, bad: "policy-rule"},
+		{name: "11 by the network", script: toLo + ofLan + "ip rule add pref 1001 from 10.91.1.0/24 lookup main",
+			sockets: []BoundSocket{proxy}, bad: "policy-rule"},
+		{name: "11 by a port", script: toLo + ofLan + "ip rule add pref 1001 ipproto tcp dport 80 lookup main",
+			sockets: []BoundSocket{proxy}, bad: "policy-rule"},
+		{name: "11 for UDP",
+			script:  "ip rule add fwmark 1 ipproto udp lookup 100; ip route add local default dev lo table 100\n" + ofLan,
+			sockets: []BoundSocket{proxy}, bad: "no-policy-rule"},
+		{name: "no policy rule", says: "a packet that tproxy assigned a socket is not forwarded", script: ofLan,
+			sockets: []BoundSocket{proxy}, bad: "no-policy-rule"},
+		{name: "another mark",
+			script:  "ip rule add fwmark 2 lookup 100; ip route add local default dev lo table 100\n" + ofLan,
+			sockets: []BoundSocket{proxy}, bad: "no-policy-rule"},
+		{name: "no local route", script: "ip rule add fwmark 1 lookup 100\n" + ofLan, sockets: []BoundSocket{proxy},
+			bad: "no-local-route"},
+		{name: "late rule",
+			script:  "ip rule add pref 40000 fwmark 1 lookup 100; ip route add local default dev lo table 100\n" + ofLan,
+			sockets: []BoundSocket{proxy}, bad: "no-policy-rule"},
+		{name: "12 src_valid_mark", script: toLo + ofLan + "sysctl -qw net.ipv4.conf.all.src_valid_mark=1",
+			sockets: []BoundSocket{proxy}, bad: "src-valid-mark"},
+		{name: "12 with rp_filter", script: toLo + ofLan +
+			"sysctl -qw net.ipv4.conf.all.src_valid_mark=1 net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.lan0.rp_filter=1",
+			sockets: []BoundSocket{proxy}, bad: "src-valid-mark"},
+		{name: "12 of the device", script: toLo + ofLan + "sysctl -qw net.ipv4.conf.lan0.src_valid_mark=1",
+			sockets: []BoundSocket{proxy}, bad: "src-valid-mark"},
+		{name: "13 socket transparent 0", sockets: []BoundSocket{proxy, socket("tcp", "0.0.0.0:80")},
+			warn: "socket-rule", script: toLo + nft(`
 table ip hy {
  chain pre { type filter hook prerouting priority mangle; policy accept;
   iifname != "lan0" return
@@ -189,87 +211,98 @@ table ip hy {
   ip protocol tcp meta mark set 1 tproxy ip to :7895 accept
  }
 }`)},
-		{name: "15 filter by the redirected port", sockets: []Socket{socket("tcp", "0.0.0.0:43889")}, bad: "dropped", script: `
+		{name: "15 filter by the redirected port", sockets: []BoundSocket{socket("tcp", "0.0.0.0:43889")}, bad: "dropped", script: `
 iptables -t nat -A PREROUTING -i lan0 -p tcp --dport 80 -j REDIRECT --to-ports 43889
 iptables -P INPUT DROP; iptables -A INPUT -p tcp --dport 80 -j ACCEPT; iptables -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT`},
 		{name: "15 FORWARD drops what is sent to another host", bad: "dropped", script: `
 iptables -t nat -A PREROUTING -i lan0 -p tcp --dport 80 -j DNAT --to-destination 10.91.2.2:3128
 iptables -P FORWARD DROP; iptables -A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT`},
 		{name: "16 dnat to loopback", script: "iptables -t nat -A PREROUTING -i lan0 -p tcp --dport 9050 -j DNAT --to-destination 127.0.0.1:9050",
-			sockets: []Socket{socket("tcp", "127.0.0.1:9050")}, bad: "route-localnet"},
-		{name: "16 INPUT drops it", sockets: []Socket{socket("tcp", "127.0.0.1:9050")}, bad: "dropped", script: `
+			sockets: []BoundSocket{socket("tcp", "127.0.0.1:9050")}, bad: "route-localnet"},
+		{name: "16 INPUT drops it", sockets: []BoundSocket{socket("tcp", "127.0.0.1:9050")}, bad: "dropped", script: `
 iptables -t nat -A PREROUTING -i lan0 -p tcp --dport 9050 -j DNAT --to-destination 127.0.0.1:9050
 sysctl -qw net.ipv4.conf.lan0.route_localnet=1
 iptables -A INPUT -i lan0 -d 127.0.0.127/32 -j ACCEPT; iptables -A INPUT -i lan0 -d 127.0.0.0/8 -j DROP`},
-		{name: "17 notrack and masquerade", sockets: []Socket{proxy, proxyUDP}, bad: "source-translated", script: toLo + ofLan + ofUDP + `
+		{name: "17 notrack and masquerade", sockets: []BoundSocket{proxy, proxyUDP}, bad: "source-translated", script: toLo + ofLan + ofUDP + `
 iptables -t raw -A PREROUTING -i lan0 -d 203.0.113.0/24 -j NOTRACK
 iptables -t nat -A POSTROUTING -j MASQUERADE`},
-		{name: "18 a service at the proxy", sockets: []Socket{socket("tcp", "0.0.0.0:7895", "transparent"), socket("tcp", "0.0.0.0:22")}, warn: "service-diverted",
+		{name: "18 a service at the proxy", sockets: []BoundSocket{socket("tcp", "0.0.0.0:7895", "transparent"),
+			socket("tcp", "0.0.0.0:22")}, warn: "service-diverted",
 			script: toLo + "iptables -t mangle -A PREROUTING -i lan0 -p tcp -j TPROXY --on-port 7895 --tproxy-mark 1"},
-		{name: "19 no route", sockets: []Socket{socket("tcp", "[::]:12345")}, warn: "no-route", unfixed: true, script: "ip -6 route del default\n" + nft(`
+		{name: "19 no route", sockets: []BoundSocket{socket("tcp", "[::]:12345")}, warn: "no-route", unfixed: true, script: "ip -6 route del default\n" + nft(`
 table inet p {
  chain output { type nat hook output priority -100;
   meta mark 255 return
   tcp dport { 80, 443 } redirect to :12345
  }
 }`)},
-		{name: "20 the listener is asked for", script: toLo + ofLan, sockets: []Socket{proxy}, warn: "listener-reachable"},
-		{name: "21 the answer's port is taken", script: toLo + ofUDP, sockets: []Socket{proxyUDP, socket("udp", "0.0.0.0:53", "alone")}, bad: "port-taken",
-			fixed: []Socket{proxyUDP, socket("udp", "10.91.1.1:53", "alone")}},
-		{name: "22 redirected to a transparent listener", script: redirect, sockets: []Socket{socket("tcp", "0.0.0.0:12345", "transparent")}, warn: "redirect-to-transparent", unfixed: true},
-		{name: "24 for new connections", sockets: []Socket{proxy}, bad: "later-packets",
+		{name: "20 the listener is asked for", script: toLo + ofLan, sockets: []BoundSocket{proxy},
+			warn: "listener-reachable"},
+		{name: "21 the answer's port is taken", script: toLo + ofUDP,
+			sockets: []BoundSocket{proxyUDP, socket("udp", "0.0.0.0:53", "alone")}, bad: "port-taken",
+			fixed: []BoundSocket{proxyUDP, socket("udp", "10.91.1.1:53", "alone")}},
+		{name: "22 redirected to a transparent listener", script: redirect,
+			sockets: []BoundSocket{socket("tcp", "0.0.0.0:12345", "transparent")}, warn: "redirect-to-transparent",
+			unfixed: true},
+		{name: "24 for new connections", sockets: []BoundSocket{proxy}, bad: "later-packets",
 			script: toLo + strings.Replace(ofLan, "-p tcp", "-p tcp -m conntrack --ctstate NEW", 1)},
-		{name: "24 established ones pass before", sockets: []Socket{proxy}, bad: "later-packets",
+		{name: "24 established ones pass before", sockets: []BoundSocket{proxy}, bad: "later-packets",
 			script: toLo + "iptables -t mangle -A PREROUTING -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT\n" + ofLan},
-		{name: "24 the mark is restored", sockets: []Socket{proxy}, bad: "later-packets", script: toLo + ofLan + `
+		{name: "24 the mark is restored", sockets: []BoundSocket{proxy}, bad: "later-packets", script: toLo + ofLan + `
 iptables -t nat -A PREROUTING -j ACCEPT
 nft 'add table inet qos; add chain inet qos pre { type filter hook prerouting priority mangle + 5; }; add rule inet qos pre ct state established meta mark set ct mark'`},
-		{name: "25 another port", script: toLo + ofLan, sockets: []Socket{socket("tcp", "0.0.0.0:7896", "transparent")}, bad: "no-listener", fixed: []Socket{proxy}},
-		{name: "nothing listens", script: toLo + ofLan, bad: "no-listener", fixed: []Socket{proxy}},
-		{name: "nothing listens, of nft", bad: "no-listener", fixed: []Socket{proxy}, script: toLo + nft(`
+		{name: "25 another port", script: toLo + ofLan, sockets: []BoundSocket{socket("tcp", "0.0.0.0:7896",
+			"transparent")}, bad: "no-listener", fixed: []BoundSocket{proxy}},
+		{name: "nothing listens", script: toLo + ofLan, bad: "no-listener", fixed: []BoundSocket{proxy}},
+		{name: "nothing listens, of nft", bad: "no-listener", fixed: []BoundSocket{proxy}, script: toLo + nft(`
 table ip p {
  chain pre { type filter hook prerouting priority mangle;
   iifname "lan0" ip protocol tcp fib daddr type != local tproxy to :7895 meta mark set 1 accept
  }
 }`)},
-		{name: "nothing listens, redirect", says: "port 12345, where no socket is", script: redirect, bad: "no-listener", fixed: []Socket{redirected}},
+		{name: "nothing listens, redirect", says: "port 12345, where no socket is", script: redirect,
+			bad: "no-listener", fixed: []BoundSocket{redirected}},
 		{name: "IPv4 alone listens", script: toLo + nft(inet), sockets: both[:1], bad: "no-listener", fixed: both},
-		{name: "not transparent", says: "takes only listeners that are", script: toLo + ofLan, sockets: []Socket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []Socket{proxy}},
-		{name: "two things: no policy rule, nothing listens", script: ofLan, bad: "no-listener", fixed: []Socket{proxy}},
-		{name: "two things: no policy rule, not transparent", script: ofLan, sockets: []Socket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []Socket{proxy}},
-		{name: "two things: no policy rule, nothing listens, mark before tproxy", says: "whose tproxy found no socket and ended the rule", bad: "no-listener", fixed: []Socket{proxy}, script: nft(`
+		{name: "not transparent", says: "takes only listeners that are", script: toLo + ofLan,
+			sockets: []BoundSocket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []BoundSocket{proxy}},
+		{name: "two things: no policy rule, nothing listens", script: ofLan, bad: "no-listener",
+			fixed: []BoundSocket{proxy}},
+		{name: "two things: no policy rule, not transparent", script: ofLan,
+			sockets: []BoundSocket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []BoundSocket{proxy}},
+		{name: "two things: no policy rule, nothing listens, mark before tproxy", says: "whose tproxy found no socket and ended the rule", bad: "no-listener", fixed: []BoundSocket{proxy}, script: nft(`
 table ip p {
  chain pre { type filter hook prerouting priority mangle;
   iifname "lan0" ip protocol tcp fib daddr type != local meta mark set 1 tproxy to :7895 accept
  }
 }`)},
-		{name: "two things: another mark, not transparent, mark before tproxy", sockets: []Socket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []Socket{proxy}, script: "ip rule add fwmark 2 lookup 100; ip route add local default dev lo table 100\n" + nft(`
+		{name: "two things: another mark, not transparent, mark before tproxy", sockets: []BoundSocket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []BoundSocket{proxy}, script: "ip rule add fwmark 2 lookup 100; ip route add local default dev lo table 100\n" + nft(`
 table ip p {
  chain pre { type filter hook prerouting priority mangle;
   iifname "lan0" ip protocol tcp fib daddr type != local meta mark set 1 tproxy to :7895 accept
  }
 }`)},
-		{name: "two things: no policy rule, nothing listens, mark after tproxy", bad: "no-listener", fixed: []Socket{proxy}, script: nft(`
+		{name: "two things: no policy rule, nothing listens, mark after tproxy", bad: "no-listener", fixed: []BoundSocket{proxy}, script: nft(`
 table ip p {
  chain pre { type filter hook prerouting priority mangle;
   iifname "lan0" ip protocol tcp fib daddr type != local tproxy to :7895 meta mark set 1 accept
  }
 }`)},
-		{name: "two things: another mark, not transparent, mark after tproxy", sockets: []Socket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []Socket{proxy}, script: "ip rule add fwmark 2 lookup 100; ip route add local default dev lo table 100\n" + nft(`
+		{name: "two things: another mark, not transparent, mark after tproxy", sockets: []BoundSocket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []BoundSocket{proxy}, script: "ip rule add fwmark 2 lookup 100; ip route add local default dev lo table 100\n" + nft(`
 table ip p {
  chain pre { type filter hook prerouting priority mangle;
   iifname "lan0" ip protocol tcp fib daddr type != local tproxy to :7895 meta mark set 1 accept
  }
 }`)},
-		{name: "not transparent, mark after tproxy", sockets: []Socket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []Socket{proxy}, script: toLo + nft(`
+		{name: "not transparent, mark after tproxy", sockets: []BoundSocket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []BoundSocket{proxy}, script: toLo + nft(`
 table ip p {
  chain pre { type filter hook prerouting priority mangle;
   iifname "lan0" ip protocol tcp fib daddr type != local tproxy to :7895 meta mark set 1 accept
  }
 }`)},
-		{name: "two things: IPv4 alone listens, no policy rule of IPv6", sockets: both[:1], bad: "no-listener", fixed: both,
+		{name: "two things: IPv4 alone listens, no policy rule of IPv6", sockets: both[:1], bad: "no-listener",
+			fixed:  both,
 			script: "ip rule add fwmark 1 lookup 100; ip route add local default dev lo table 100\n" + nft(inet)},
-		{name: "own traffic alone, no policy rule", sockets: []Socket{proxy}, bad: "no-policy-rule", script: nft(`
+		{name: "own traffic alone, no policy rule", sockets: []BoundSocket{proxy}, bad: "no-policy-rule", script: nft(`
 table ip p {
  chain pre { type filter hook prerouting priority mangle;
   iifname "lo" ip protocol tcp meta mark 1 tproxy to :7895 accept
@@ -281,27 +314,29 @@ table ip p {
   ip protocol tcp meta mark set 1
  }
 }`)},
-		{name: "26 bound to a device", script: toLo + ofLan, sockets: []Socket{socket("tcp", "0.0.0.0:7895", "transparent", "index=1")}, bad: "listener-device", fixed: []Socket{proxy}},
-		{name: "27 lo is left out", script: toLo + ofLan + own, sockets: []Socket{proxy}, bad: "lo-left-out"},
-		{name: "28 the other family", sockets: []Socket{proxy}, warn: "listener-reachable", script: toLo + nft(`
+		{name: "26 bound to a device", script: toLo + ofLan, sockets: []BoundSocket{socket("tcp", "0.0.0.0:7895",
+			"transparent", "index=1")}, bad: "listener-device", fixed: []BoundSocket{proxy}},
+		{name: "27 lo is left out", script: toLo + ofLan + own, sockets: []BoundSocket{proxy}, bad: "lo-left-out"},
+		{name: "28 the other family", sockets: []BoundSocket{proxy}, warn: "listener-reachable", script: toLo + nft(`
 table inet p {
  chain pre { type filter hook prerouting priority mangle; policy accept;
   socket transparent 1 meta mark set 1 accept
   iifname "lan0" ip protocol tcp fib daddr type != local meta mark set 1 tproxy ip to :7895 accept
  }
 }`)},
-		{name: "a rule names a bridge's port", sockets: []Socket{proxy}, warn: "bridge-port", unfixed: true, script: toLo + ofLan + `
+		{name: "a rule names a bridge's port", sockets: []BoundSocket{proxy}, warn: "bridge-port", unfixed: true, script: toLo + ofLan + `
 ip addr flush dev lan0; ip link add br0 type bridge; ip link set lan0 master br0; ip link set br0 up; ip addr add 10.91.1.1/24 dev br0
 sysctl -qw net.bridge.bridge-nf-call-iptables=0`},
-		{name: "a bridge with br_netfilter", sockets: []Socket{proxy}, bad: "bridge-netfilter", script: toLo + strings.Replace(ofLan, "lan0", "br0", 1) + `
+		{name: "a bridge with br_netfilter", sockets: []BoundSocket{proxy}, bad: "bridge-netfilter", script: toLo + strings.Replace(ofLan, "lan0", "br0", 1) + `
 ip addr flush dev lan0; ip link add br0 type bridge; ip link set lan0 master br0; ip link set br0 up; ip addr add 10.91.1.1/24 dev br0
 sysctl -qw net.bridge.bridge-nf-call-iptables=1`},
-		{name: "14 reserved networks are left out", sockets: []Socket{redirected}, script: `
+		{name: "14 reserved networks are left out", sockets: []BoundSocket{redirected}, script: `
 iptables -t nat -N REDSOCKS
 for n in 0.0.0.0/8 10.0.0.0/8 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.168.0.0/16 224.0.0.0/4 240.0.0.0/4; do iptables -t nat -A REDSOCKS -d $n -j RETURN; done
 for p in 80 443 11371; do iptables -t nat -A REDSOCKS -p tcp --dport $p -j REDIRECT --to-ports 12345; iptables -t nat -A PREROUTING -p tcp --dport $p -j REDSOCKS; done
 iptables -t nat -A OUTPUT -p tcp -j REDSOCKS`},
-		{name: "FORWARD drops on purpose", script: toLo + ofLan + "iptables -P FORWARD DROP", sockets: []Socket{proxy}, warn: "listener-reachable"},
+		{name: "FORWARD drops on purpose", script: toLo + ofLan + "iptables -P FORWARD DROP",
+			sockets: []BoundSocket{proxy}, warn: "listener-reachable"},
 	} {
 		tools := []string{"iptables"}
 		if strings.Contains(c.script, "iptables ") {
@@ -315,7 +350,10 @@ iptables -t nat -A OUTPUT -p tcp -j REDSOCKS`},
 					severity Severity
 					cause    string
 				}{{Bad, c.bad}, {Warn, c.warn}} {
-					i := slices.IndexFunc(d.Problems, func(p Problem) bool { return p.Severity == kind.severity && p.Cause == kind.cause })
+					i := slices.IndexFunc(d.Problems, func(p Problem) bool {
+						return p.Severity == kind.severity &&
+							p.Cause == kind.cause
+					})
 					for _, p := range d.Problems {
 						if p.Severity == Bad && p.Cause != c.bad {
 							t.Errorf("it is bad: %s: %s\n%s", p.Cause, p.What, strings.Join(p.Seen, "\n"))
@@ -351,7 +389,8 @@ iptables -t nat -A OUTPUT -p tcp -j REDSOCKS`},
 					after := diagnose(t, live, sockets)
 					for _, q := range after.Problems {
 						if q.Severity == Bad && kind.severity == Bad || q.Cause == kind.cause {
-							t.Errorf("after the fix\n%s\nthere is %s %s: %s\n%s", p.Fix, q.Severity, q.Cause, q.What, strings.Join(q.Seen, "\n"))
+							t.Errorf("after the fix\n%s\nthere is %s %s: %s\n%s", p.Fix, q.Severity, q.Cause, q.What,
+								strings.Join(q.Seen, "\n"))
 						}
 					}
 				}
@@ -368,7 +407,7 @@ func causes(d *Diagnosis) []string {
 	return all
 }
 
-func diagnose(t *testing.T, live *Netns, sockets []Socket) *Diagnosis {
+func diagnose(t *testing.T, live *Netns, sockets []BoundSocket) *Diagnosis {
 	t.Helper()
 	d, err := Diagnose(context.Background(), readHost(t, live, sockets), Options{})
 	if err != nil {

@@ -33,7 +33,7 @@ func (a change) and(b change) change {
 }
 
 // with returns the configuration with changes.
-func (c *Config) with(changes ...change) (*Config, error) {
+func (c *Snapshot) with(changes ...change) (*Snapshot, error) {
 	d := c.Dump
 	d.Settings = maps.Clone(d.Settings)
 	d.Links, d.Rules, d.Routes = slices.Clone(d.Links), slices.Clone(d.Rules), slices.Clone(d.Routes)
@@ -56,7 +56,7 @@ type spot struct {
 	number               int    // from 1; 0 is the end
 }
 
-func (c *Config) spotOf(h Hop) spot {
+func (c *Snapshot) spotOf(h Hop) spot {
 	s := spot{family: h.Family, table: h.Table, chain: h.Chain, legacy: h.Legacy, handle: h.Handle, number: h.Number}
 	for _, t := range c.Tables {
 		if !h.Legacy && t.Family == h.Family && t.Name == h.Table {
@@ -78,7 +78,7 @@ func (s spot) tool() string {
 	return t
 }
 
-func (s spot) hasMessage(m Message, kind uint16) (attrs, bool) {
+func (s spot) hasMessage(m NetlinkMessage, kind uint16) (attrs, bool) {
 	if m.Type != unix.NFNL_SUBSYS_NFTABLES<<8|kind || len(m.Data) < 4 || families[m.Data[0]] != s.family {
 		return nil, false
 	}
@@ -89,7 +89,8 @@ func (s spot) hasMessage(m Message, kind uint16) (attrs, bool) {
 // index is where the rule's message is in a dump.
 func (s spot) index(d *Dump) (int, attrs) {
 	for i, m := range d.NFT {
-		if all, ok := s.hasMessage(m, unix.NFT_MSG_NEWRULE); ok && text(all.get(unix.NFTA_RULE_CHAIN)) == s.chain && net64(all.get(unix.NFTA_RULE_HANDLE)) == s.handle {
+		if all, ok := s.hasMessage(m, unix.NFT_MSG_NEWRULE); ok && text(all.get(unix.NFTA_RULE_CHAIN)) == s.chain &&
+			net64(all.get(unix.NFTA_RULE_HANDLE)) == s.handle {
 			return i, all
 		}
 	}
@@ -104,9 +105,13 @@ func (s spot) insert(r added) change {
 		if s.number == 0 {
 			where = "-A " + s.chain
 		}
-		return change{command: fmt.Sprintf("%s -t %s %s %s", s.tool(), s.table, where, r.iptables()), do: func(d *Dump) error {
-			return s.editLegacy(d, func(t *LegacyTable, x legacyRule) error { return t.insert(x.offset, r.legacy()) })
-		}}
+		return change{command: fmt.Sprintf("%s -t %s %s %s", s.tool(), s.table, where, r.iptables()),
+			do: func(d *Dump) error {
+				return s.editLegacy(d, func(t *LegacyTable, x legacyRule) error {
+					return t.insert(x.offset,
+						r.legacy())
+				})
+			}}
 	}
 	x := change{do: func(d *Dump) error {
 		m := ruleMessage(s.family, s.table, s.chain, r.exprs(s.family))
@@ -131,7 +136,8 @@ func (s spot) insert(r added) change {
 	case s.number == 1:
 		x.command = fmt.Sprintf("nft insert rule %s %s %s %s", s.family, s.table, s.chain, shellQuote(r.nft(s.family)))
 	default:
-		x.command = fmt.Sprintf("nft insert rule %s %s %s position %d %s", s.family, s.table, s.chain, s.handle, shellQuote(r.nft(s.family)))
+		x.command = fmt.Sprintf("nft insert rule %s %s %s position %d %s", s.family, s.table, s.chain, s.handle,
+			shellQuote(r.nft(s.family)))
 	}
 	return x
 }
@@ -164,7 +170,8 @@ func (s spot) remove() change {
 	case s.number == 0:
 		return change{do: func(d *Dump) error {
 			for i, m := range d.NFT {
-				if all, ok := s.hasMessage(m, unix.NFT_MSG_NEWCHAIN); ok && text(all.get(unix.NFTA_CHAIN_NAME)) == s.chain {
+				if all, ok := s.hasMessage(m, unix.NFT_MSG_NEWCHAIN); ok &&
+					text(all.get(unix.NFTA_CHAIN_NAME)) == s.chain {
 					all = all.without(unix.NFTA_CHAIN_POLICY).with(unix.NFTA_CHAIN_POLICY, be32(1))
 					d.NFT[i].Data = all.append(slices.Clone(m.Data[:4]))
 					return nil
@@ -190,7 +197,8 @@ func (s spot) remove() change {
 
 // rewrite replaces a rule's expressions. to is its text afterwards, in its tool's syntax.
 func (s spot) rewrite(to string, edit func(exprs attrs) (attrs, error)) change {
-	x := change{command: fmt.Sprintf("nft replace rule %s %s %s handle %d %s", s.family, s.table, s.chain, s.handle, shellQuote(to))}
+	x := change{command: fmt.Sprintf("nft replace rule %s %s %s handle %d %s", s.family, s.table, s.chain, s.handle,
+		shellQuote(to))}
 	if s.iptables {
 		x.command = fmt.Sprintf("%s -t %s -R %s %d %s", s.tool(), s.table, s.chain, s.number, to)
 	}
@@ -346,8 +354,8 @@ func (d *Dump) editConf4(device, name, value string) error {
 	return errGone
 }
 
-// callIptables has one bridge's packets go through the rules of IP (IFLA_BR_NF_CALL_IPTABLES, 36, and
-// _IP6TABLES, 37).
+// callIptables has one bridge's packets go through the rules of IP (IFLA_BR_NF_CALL_IPTABLES, 36,
+// and _IP6TABLES, 37).
 func callIptables(bridge string, ipv6 bool) change {
 	option, kind := "nf_call_iptables", uint16(36)
 	if ipv6 {
@@ -382,7 +390,7 @@ func callIptables(bridge string, ipv6 bool) change {
 }
 
 // conf4Of is a device's own setting of IPv4.
-func (c *Config) conf4Of(device, name string) uint32 {
+func (c *Snapshot) conf4Of(device, name string) uint32 {
 	for _, m := range c.Dump.Links {
 		if linkName(m) == device {
 			return host32(conf4Place(m, name))
@@ -432,7 +440,7 @@ func (r PolicyRule) words() string {
 }
 
 // policyWords writes a policy rule of the host with its ports, which PolicyRule has not.
-func (c *Config) policyWords(i int) string {
+func (c *Snapshot) policyWords(i int) string {
 	words := c.PolicyRules[i].words()
 	all, err := split(c.Dump.Rules[i], unix.SizeofRtMsg)
 	if err != nil {
@@ -463,64 +471,69 @@ func tableName(n uint32) string {
 func ipCommand(ipv6 bool) string { return map[bool]string{false: "ip", true: "ip -6"}[ipv6] }
 
 // removePolicyRule deletes a rule of ip-rule(8), by its place in the dump.
-func (c *Config) removePolicyRule(i int) change {
+func (c *Snapshot) removePolicyRule(i int) change {
 	r, m := c.PolicyRules[i], c.Dump.Rules[i]
-	return change{command: fmt.Sprintf("%s rule del pref %d %s", ipCommand(r.IPv6), r.Priority, c.policyWords(i)), do: func(d *Dump) error {
-		for k, x := range d.Rules {
-			if bytes.Equal(x, m) {
-				d.Rules = slices.Delete(d.Rules, k, k+1)
-				return nil
+	return change{command: fmt.Sprintf("%s rule del pref %d %s", ipCommand(r.IPv6), r.Priority, c.policyWords(i)),
+		do: func(d *Dump) error {
+			for k, x := range d.Rules {
+				if bytes.Equal(x, m) {
+					d.Rules = slices.Delete(d.Rules, k, k+1)
+					return nil
+				}
 			}
-		}
-		return errGone
-	}}
+			return errGone
+		}}
 }
 
 // addPolicyRule adds one for a mark.
 func addPolicyRule(r PolicyRule) change {
-	return change{command: fmt.Sprintf("%s rule add pref %d %s", ipCommand(r.IPv6), r.Priority, r.words()), do: func(d *Dump) error {
-		family := byte(unix.AF_INET)
-		if r.IPv6 {
-			family = unix.AF_INET6
-		}
-		b := []byte{family, 0, 0, 0, byte(r.Table & 0xff), 0, 0, unix.FR_ACT_TO_TBL, 0, 0, 0, 0} // struct fib_rule_hdr
-		if r.Table > 255 {
-			b[4] = unix.RT_TABLE_COMPAT
-		}
-		all := attrs{
-			{unix.FRA_PRIORITY, native(r.Priority)}, {unix.FRA_TABLE, native(r.Table)}, {unix.FRA_FWMARK, native(r.Mark)}, {unix.FRA_FWMASK, native(r.Mask)},
-		}
-		if r.In != "" {
-			all = all.with(unix.FRA_IIFNAME, zero(r.In))
-		}
-		d.Rules = append(d.Rules, all.append(b))
-		return nil
-	}}
+	return change{command: fmt.Sprintf("%s rule add pref %d %s", ipCommand(r.IPv6), r.Priority, r.words()),
+		do: func(d *Dump) error {
+			family := byte(unix.AF_INET)
+			if r.IPv6 {
+				family = unix.AF_INET6
+			}
+			// struct fib_rule_hdr
+			b := []byte{family, 0, 0, 0, byte(r.Table & 0xff), 0, 0, unix.FR_ACT_TO_TBL, 0, 0, 0, 0}
+			if r.Table > 255 {
+				b[4] = unix.RT_TABLE_COMPAT
+			}
+			all := attrs{
+				{unix.FRA_PRIORITY, native(r.Priority)}, {unix.FRA_TABLE, native(r.Table)},
+				{unix.FRA_FWMARK, native(r.Mark)}, {unix.FRA_FWMASK, native(r.Mask)},
+			}
+			if r.In != "" {
+				all = all.with(unix.FRA_IIFNAME, zero(r.In))
+			}
+			d.Rules = append(d.Rules, all.append(b))
+			return nil
+		}}
 }
 
 // addLocalRoute makes all destinations local in a table.
 func addLocalRoute(table uint32, ipv6 bool) change {
-	return change{command: fmt.Sprintf("%s route add local default dev lo table %d", ipCommand(ipv6), table), do: func(d *Dump) error {
-		family := byte(unix.AF_INET)
-		if ipv6 {
-			family = unix.AF_INET6
-		}
-		short := byte(table)
-		if table > 255 {
-			short = unix.RT_TABLE_COMPAT
-		}
-		// struct rtmsg
-		b := []byte{family, 0, 0, 0, short, unix.RTPROT_BOOT, unix.RT_SCOPE_HOST, unix.RTN_LOCAL, 0, 0, 0, 0}
-		if ipv6 {
-			b[6] = unix.RT_SCOPE_UNIVERSE
-		}
-		d.Routes = append(d.Routes, attrs{{unix.RTA_TABLE, native(table)}, {unix.RTA_OIF, native(1)}}.append(b))
-		return nil
-	}}
+	return change{command: fmt.Sprintf("%s route add local default dev lo table %d", ipCommand(ipv6), table),
+		do: func(d *Dump) error {
+			family := byte(unix.AF_INET)
+			if ipv6 {
+				family = unix.AF_INET6
+			}
+			short := byte(table)
+			if table > 255 {
+				short = unix.RT_TABLE_COMPAT
+			}
+			// struct rtmsg
+			b := []byte{family, 0, 0, 0, short, unix.RTPROT_BOOT, unix.RT_SCOPE_HOST, unix.RTN_LOCAL, 0, 0, 0, 0}
+			if ipv6 {
+				b[6] = unix.RT_SCOPE_UNIVERSE
+			}
+			d.Routes = append(d.Routes, attrs{{unix.RTA_TABLE, native(table)}, {unix.RTA_OIF, native(1)}}.append(b))
+			return nil
+		}}
 }
 
 // editSocket changes a listener of the host.
-func editSocket(i int, words string, edit func(*Socket)) change {
+func editSocket(i int, words string, edit func(*BoundSocket)) change {
 	return change{command: words, words: true, do: func(d *Dump) error {
 		if i >= len(d.Sockets) {
 			return errGone
@@ -531,7 +544,7 @@ func editSocket(i int, words string, edit func(*Socket)) change {
 }
 
 // addSocket starts a listener.
-func addSocket(s Socket, words string) change {
+func addSocket(s BoundSocket, words string) change {
 	return change{command: words, words: true, do: func(d *Dump) error {
 		d.Sockets = append(d.Sockets, s)
 		return nil

@@ -12,22 +12,23 @@ import (
 	"pfdivert/roles/lab/namespace"
 )
 
-// enclosedEnv names the user namespace outside, in the environment of a process that Enclose started.
+// enclosedEnv names the user namespace outside, in the environment of a process that Enclose
+// started.
 const enclosedEnv = "PFDIVERT_ENCLOSED"
 
-// Enclosed reports whether this process was started by Enclose, and is in a user namespace of its own.
-// Only such a one may replay a snapshot, which someone else may have written.
+// Enclosed reports whether this process was started by Enclose, and is in a user namespace of its
+// own. Only such a one may replay a snapshot, which someone else may have written.
 func Enclosed() bool {
 	outside := os.Getenv(enclosedEnv)
 	here, err := os.Readlink("/proc/self/ns/user")
 	return err == nil && outside != "" && here != outside
 }
 
-// Enclose prepares this program's start with other arguments in a user namespace and a network namespace
-// of its own, in which it is root and outside of which it has no privilege: neither over devices, rules
-// and settings of the host nor, for an ordinary user, over anything else. The users of the namespace
-// are all that this process has as root, else its own alone. The caller starts it; a refusal is
-// explained by namespace.Explain.
+// Enclose prepares this program's start with other arguments in a user namespace and a network
+// namespace of its own, in which it is root and outside of which it has no privilege: neither over
+// devices, rules and settings of the host nor, for an ordinary user, over anything else. The users
+// of the namespace are all that this process has as root, else its own alone. The caller starts it;
+// a refusal is explained by namespace.Explain.
 func Enclose(ctx context.Context, args []string) (*exec.Cmd, error) {
 	outside, err := os.Readlink("/proc/self/ns/user")
 	if err != nil {

@@ -35,7 +35,7 @@ type ending struct {
 }
 
 // end finds where the packet ended.
-func (p Packet) end() ending {
+func (p PacketPath) end() ending {
 	var e ending
 	for _, h := range p.Hops {
 		e.hop, e.mark, e.to, e.from = h, h.Mark, h.To, h.From
@@ -68,7 +68,7 @@ func (p Packet) end() ending {
 // at returns the hop of one of the trace's own chains, such as "prerouting last".
 //
 //go:noinline
-func (p Packet) at(chain string) (Hop, bool) {
+func (p PacketPath) at(chain string) (Hop, bool) {
 	var found Hop
 	ok := false
 	for _, h := range p.Hops {
@@ -81,7 +81,7 @@ func (p Packet) at(chain string) (Hop, bool) {
 
 // marker is the last rule that changed the packet's mark to what it was in the end, before the hop
 // with an index; false when none did.
-func (p Packet) marker(mark uint32) (Hop, bool) {
+func (p PacketPath) marker(mark uint32) (Hop, bool) {
 	var found Hop
 	ok := false
 	var before uint32
@@ -101,7 +101,7 @@ func (p Packet) marker(mark uint32) (Hop, bool) {
 // of returns the packet's hops that are no policies and not the trace's own.
 //
 //go:noinline
-func (p Packet) rules() []Hop {
+func (p PacketPath) rules() []Hop {
 	var all []Hop
 	for _, h := range p.Hops {
 		if !h.own && h.Number > 0 && !strings.HasPrefix(h.Rule, "policy ") {
@@ -112,7 +112,7 @@ func (p Packet) rules() []Hop {
 }
 
 // diverter is the last rule of the packet that diverts: tproxy, redirect, or dnat.
-func (p Packet) diverter() (Hop, bool) {
+func (p PacketPath) diverter() (Hop, bool) {
 	var found Hop
 	ok := false
 	for _, h := range p.rules() {
@@ -135,7 +135,8 @@ func (h Hop) tproxies() bool {
 
 // redirects reports whether the rule rewrites the destination.
 func (h Hop) redirects() bool {
-	for _, word := range []string{"-j REDIRECT", "-j DNAT", "redirect to :", "dnat to ", "dnat ip to ", "dnat ip6 to "} {
+	for _, word := range []string{"-j REDIRECT", "-j DNAT", "redirect to :", "dnat to ", "dnat ip to ",
+		"dnat ip6 to "} {
 		if strings.Contains(h.Rule, word) {
 			return true
 		}
@@ -144,7 +145,7 @@ func (h Hop) redirects() bool {
 }
 
 // name writes the hop's rule with its place, as its own tool would list it.
-func (h Hop) name(c *Config) string {
+func (h Hop) name(c *Snapshot) string {
 	s := c.spotOf(h)
 	if h.Number == 0 || strings.HasPrefix(h.Rule, "policy ") {
 		if s.legacy || s.iptables {
@@ -159,7 +160,7 @@ func (h Hop) name(c *Config) string {
 }
 
 // lister is the command that shows the hop's chain.
-func (h Hop) lister(c *Config) string {
+func (h Hop) lister(c *Snapshot) string {
 	s := c.spotOf(h)
 	if s.legacy || s.iptables {
 		return fmt.Sprintf("%s -t %s -nvL %s --line-numbers", s.tool(), h.Table, h.Chain)
@@ -168,7 +169,7 @@ func (h Hop) lister(c *Config) string {
 }
 
 // story tells what rules did to a packet: marks, new destinations, its end.
-func (c *Config) story(p Packet) []string {
+func (c *Snapshot) story(p PacketPath) []string {
 	who := "the packet"
 	switch {
 	case p.Answer:
@@ -200,7 +201,8 @@ func (c *Config) story(p Packet) []string {
 		if h.Mark != mark {
 			by := h.name(c)
 			if h.Number == 0 {
-				by = fmt.Sprintf("a rule of chain %s in table %s %s that did not match to its end", h.Chain, h.Family, h.Table)
+				by = fmt.Sprintf("a rule of chain %s in table %s %s that did not match to its end", h.Chain, h.Family,
+					h.Table)
 				if text := c.brokenOff(p, h); text != "" {
 					by = fmt.Sprintf("%s, whose tproxy found no socket and ended the rule", text)
 				}
@@ -215,8 +217,9 @@ func (c *Config) story(p Packet) []string {
 	return append(lines, c.endText(p))
 }
 
-// brokenOff is the tproxy rule of nftables that set a packet's mark and found no socket: such a rule has no hop.
-func (c *Config) brokenOff(p Packet, h Hop) string {
+// brokenOff is the tproxy rule of nftables that set a packet's mark and found no socket: such a
+// rule has no hop.
+func (c *Snapshot) brokenOff(p PacketPath, h Hop) string {
 	rules := c.hints()
 	for _, t := range c.Tables {
 		for _, chain := range t.Chains {
@@ -226,10 +229,13 @@ func (c *Config) brokenOff(p Packet, h Hop) string {
 			for i, r := range chain.Rules {
 				where := hintWhere(t, chain, i)
 				if slices.ContainsFunc(rules.seen, func(s hookSeen) bool {
-					return s.where == where && s.tproxy && s.marks && s.set == h.Mark && s.of(h.To.Addr().Is6()) && s.takes(askProto, protoNumber(p.Proto)) &&
-						s.takes(askDport, uint32(h.To.Port())) && s.takesName(askIn, h.In) && s.takesAddr(askSource, h.From.Addr()) && s.takesAddr(askDest, h.To.Addr())
+					return s.where == where && s.tproxy && s.marks && s.set == h.Mark && s.of(h.To.Addr().Is6()) &&
+						s.takes(askProto, protoNumber(p.Proto)) &&
+						s.takes(askDport, uint32(h.To.Port())) && s.takesName(askIn, h.In) &&
+						s.takesAddr(askSource, h.From.Addr()) && s.takesAddr(askDest, h.To.Addr())
 				}) {
-					return fmt.Sprintf("%q in table %s %s, chain %s", newWriter(c).rule(t, r), t.Family, t.Name, chain.Name)
+					return fmt.Sprintf("%q in table %s %s, chain %s", newWriter(c).rule(t, r), t.Family, t.Name,
+						chain.Name)
 				}
 			}
 		}
@@ -238,7 +244,7 @@ func (c *Config) brokenOff(p Packet, h Hop) string {
 }
 
 // endText says where a packet ended.
-func (c *Config) endText(p Packet) string {
+func (c *Snapshot) endText(p PacketPath) string {
 	e := p.end()
 	switch e.stage {
 	case inRules:
@@ -249,7 +255,10 @@ func (c *Config) endText(p Packet) string {
 		}
 		return fmt.Sprintf("was dropped by routing, with mark 0x%x (%s)", e.mark, p.Route)
 	case atSocket:
-		if !slices.ContainsFunc(c.Sockets, func(s Socket) bool { return s.Proto == p.Proto && s.Local.Port() == e.to.Port() }) && !p.Answer {
+		if !slices.ContainsFunc(c.Sockets, func(s BoundSocket) bool {
+			return s.Proto == p.Proto &&
+				s.Local.Port() == e.to.Port()
+		}) && !p.Answer {
 			return fmt.Sprintf("came to the host's %s port %d, where no socket is", p.Proto, e.to.Port())
 		}
 		return fmt.Sprintf("came to the sockets of port %d", e.to.Port())
@@ -266,7 +275,7 @@ func (c *Config) endText(p Packet) string {
 }
 
 // askRoutes asks the twin's kernel where packets are routed that ended in routing or left.
-func (t *Twin) askRoutes(packets []Packet) error {
+func (t *Twin) askRoutes(packets []PacketPath) error {
 	conn, err := t.Inside.Dial(unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
@@ -287,14 +296,16 @@ func (t *Twin) askRoutes(packets []Packet) error {
 		// struct rtmsg, with RTM_F_LOOKUP_TABLE: else the table is always said to be main
 		b := []byte{family, size, size, 0, 0, 0, 0, 0}
 		b = append(b, native(unix.RTM_F_LOOKUP_TABLE)...)
-		all := attrs{{unix.RTA_DST, h.To.Addr().AsSlice()}, {unix.RTA_SRC, h.From.Addr().AsSlice()}, {unix.RTA_MARK, native(h.Mark)}}
+		all := attrs{{unix.RTA_DST, h.To.Addr().AsSlice()}, {unix.RTA_SRC, h.From.Addr().AsSlice()},
+			{unix.RTA_MARK, native(h.Mark)}}
 		if l := t.Config.linkNamed(h.In); l != nil && h.Hook == "prerouting" {
 			all = all.with(unix.RTA_IIF, native(uint32(l.Index)))
 		}
 		if family == unix.AF_INET || h.Hook == "prerouting" {
 			all = all.with(unix.RTA_IP_PROTO, []byte{protoNumbers[p.Proto]}).with(unix.RTA_DPORT, be16(h.To.Port()))
 		}
-		answer, err := conn.Execute(netlink.Message{Header: netlink.Header{Type: unix.RTM_GETROUTE, Flags: netlink.Request}, Data: all.append(b)})
+		answer, err := conn.Execute(netlink.Message{Header: netlink.Header{Type: unix.RTM_GETROUTE,
+			Flags: netlink.Request}, Data: all.append(b)})
 		if err != nil {
 			p.Route = "the kernel's answer to a route request: " + routeError(err)
 			continue
@@ -325,7 +336,7 @@ func routeError(err error) string {
 	return text
 }
 
-func (c *Config) linkNamed(name string) *Link {
+func (c *Snapshot) linkNamed(name string) *Link {
 	for i := range c.Links {
 		if c.Links[i].Name == name && name != "" {
 			return &c.Links[i]

@@ -14,7 +14,7 @@ import (
 // fence proves that no packet is under way. A datagram of its own over lo queues behind all packets
 // that the processor has (netif_rx), and what those cause queues behind it. Once as many datagrams
 // came through, one after the other, as a packet may make steps, and nothing else happened, nothing
-// will. That holds where all packets are sent from one processor, so whoever plays is bound to it.
+// will. That holds where all packets are sent from one processor, so whoever sends is bound to it.
 type fence struct {
 	out, in int // sockets
 	passed  int // datagrams without another event between them

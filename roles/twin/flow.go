@@ -6,18 +6,18 @@ import (
 	"strings"
 )
 
-// Kind is what a flow stands for.
-type Kind string
+// FlowKind is what a flow stands for.
+type FlowKind string
 
 // The kinds of flows.
 const (
-	Client   Kind = "client"   // a client to a public address
-	Own      Kind = "own"      // an ordinary program of the host to a public address
-	Exempt   Kind = "exempt"   // a program of the host that the rules leave out, or must: the proxy's own
-	Service  Kind = "service"  // a client, or the internet, to an address of the host
-	Asked    Kind = "asked"    // a client to the proxy's port itself
-	Borrowed Kind = "borrowed" // a program of the host with a client's address, to a service of the host
-	Given    Kind = "given"    // the user's own, of -flow
+	Client   FlowKind = "client"   // a client to a public address
+	Own      FlowKind = "own"      // an ordinary program of the host to a public address
+	Exempt   FlowKind = "exempt"   // a program of the host that the rules leave out, or must: the proxy's own
+	Service  FlowKind = "service"  // a client, or the internet, to an address of the host
+	Asked    FlowKind = "asked"    // a client to the proxy's port itself
+	Borrowed FlowKind = "borrowed" // a program of the host with a client's address, to a service of the host
+	Given    FlowKind = "given"    // the user's own, of -flow
 )
 
 // Flow is a connection of TCP, or datagrams and their answers, to be run in a twin.
@@ -25,7 +25,7 @@ type Flow struct {
 	// ID is unique among the flows of a plan, and names the flow for people:
 	// "tcp lan0 192.168.1.20 -> 198.51.100.7:443".
 	ID    string
-	Kind  Kind
+	Kind  FlowKind
 	Proto string // tcp, udp
 	// In is the device that the client is behind, "" for a program of the host itself, and Anywhere
 	// for a client that is to be given one by Config.Place.
@@ -82,18 +82,18 @@ func (f Flow) name() string {
 	return fmt.Sprintf("%s %s -> %v", f.Proto, strings.TrimSpace(from), f.To)
 }
 
-// Outcome is what the flow's sender saw in the end.
-type Outcome string
+// FlowOutcome is what the flow's sender saw in the end.
+type FlowOutcome string
 
 // The outcomes. All but Complete are failures.
 const (
-	Complete Outcome = "complete" // all data was answered
-	Silence  Outcome = "silence"  // no answer to the first packet
-	Refused  Outcome = "refused"  // RST to the SYN, or port unreachable
-	Reset    Outcome = "reset"    // RST after the connection was made
-	Hang     Outcome = "hang"     // the connection was made, or a datagram answered; later data was not
-	NoRoute  Outcome = "no route" // network or host unreachable, from a router or the own kernel
-	Denied   Outcome = "denied"   // the own kernel refused to send: EPERM, EACCES, EINVAL
+	Complete FlowOutcome = "complete" // all data was answered
+	Silence  FlowOutcome = "silence"  // no answer to the first packet
+	Refused  FlowOutcome = "refused"  // RST to the SYN, or port unreachable
+	Reset    FlowOutcome = "reset"    // RST after the connection was made
+	Hang     FlowOutcome = "hang"     // the connection was made, or a datagram answered; later data was not
+	NoRoute  FlowOutcome = "no route" // network or host unreachable, from a router or the own kernel
+	Denied   FlowOutcome = "denied"   // the own kernel refused to send: EPERM, EACCES, EINVAL
 )
 
 // Reached is who got the flow.
@@ -107,10 +107,10 @@ const (
 	ClientAt Reached = "client"   // the flow's packets left by a device that is no uplink: Result.Out
 )
 
-// Result is what happened to a flow.
-type Result struct {
+// FlowResult is what happened to a flow.
+type FlowResult struct {
 	Flow    Flow
-	Outcome Outcome
+	Outcome FlowOutcome
 	// Source is the sender's address and port as the sender knows it: a trace finds the flow by it.
 	Source  netip.AddrPort
 	Reached Reached
@@ -133,9 +133,10 @@ type Result struct {
 }
 
 // OK reports whether the flow's data was all answered.
-func (r Result) OK() bool { return r.Outcome == Complete }
+func (r FlowResult) OK() bool { return r.Outcome == Complete }
 
 // Redirected reports whether the destination was rewritten on the way to a stand-in.
-func (r Result) Redirected() bool {
-	return r.Reached == AtSocket && (r.Original.IsValid() && r.Original != r.SeenTo || r.SeenTo.IsValid() && r.SeenTo != r.Flow.To)
+func (r FlowResult) Redirected() bool {
+	return r.Reached == AtSocket && (r.Original.IsValid() && r.Original != r.SeenTo || r.SeenTo.IsValid() &&
+		r.SeenTo != r.Flow.To)
 }

@@ -64,9 +64,9 @@ func TestGoldenSnapshot(t *testing.T) {
 	}
 }
 
-// FuzzSnapshot reads snapshots that someone else may have written: none breaks the reader, what plans
-// flows from it, what names its rules, or what makes requests to the kernel of it. The requests
-// themselves are the kernel's to check, in a user namespace.
+// FuzzSnapshot reads snapshots that someone else may have written: none breaks the reader, what
+// plans flows from it, what names its rules, or what makes requests to the kernel of it. The
+// requests themselves are the kernel's to check, in a user namespace.
 func FuzzSnapshot(f *testing.F) {
 	b, err := os.ReadFile(goldenSnapshot)
 	if err != nil {
@@ -87,12 +87,13 @@ func FuzzSnapshot(f *testing.F) {
 	}
 	part(Dump{Links: whole.Links[:2], Addrs: whole.Addrs[:2]})
 	part(Dump{Links: whole.Links[:2], Routes: whole.Routes[:3], Rules: whole.Rules[:3]})
-	part(Dump{Sockets: []Socket{{Proto: "tcp", Local: netip.MustParseAddrPort("127.0.0.1:80")}}, Settings: map[string]string{"ipv4/ip_forward": "1"}})
+	part(Dump{Sockets: []BoundSocket{{Proto: "tcp", Local: netip.MustParseAddrPort("127.0.0.1:80")}},
+		Settings: map[string]string{"ipv4/ip_forward": "1"}})
 	for _, t := range whole.Legacy {
 		part(Dump{Legacy: []LegacyTable{t}})
 	}
 	part(Dump{Sets: whole.Sets})
-	var head []Message // tables, chains, sets: what rules need
+	var head []NetlinkMessage // tables, chains, sets: what rules need
 	for _, m := range whole.NFT {
 		if m.Type&0xff != unix.NFT_MSG_NEWRULE && m.Type&0xff != unix.NFT_MSG_NEWSETELEM {
 			head = append(head, m)
@@ -117,7 +118,7 @@ func FuzzSnapshot(f *testing.F) {
 		_, _ = c.As(1337, 7)
 		_, _ = c.pseudonyms([32]byte{1})
 		_ = c.Save(io.Discard) // what is cut deep inside is found there
-		r := &replay{Config: c, ctx: context.Background()}
+		r := &replay{Snapshot: c, ctx: context.Background()}
 		_, _ = r.nftGroups()
 		for _, m := range c.Sets {
 			netOrder(bytes.Clone(m.Data[4:]), ipsetIP, ipsetAttrADT)

@@ -41,8 +41,8 @@ func (s addrSpan) contains(a netip.Addr) bool {
 	return a.BitLen() == s.lo.BitLen() && a.Compare(s.lo) >= 0 && a.Compare(s.hi) <= 0
 }
 
-// hint is what a rule tells someone who plans flows: which values it asks for, and what it does with
-// the packets that have them.
+// hint is what a rule tells someone who plans flows: which values it asks for, and what it does
+// with the packets that have them.
 type hint struct {
 	family string // of its table: ip, ip6, inet
 	where  string // for people
@@ -54,7 +54,8 @@ type hint struct {
 	tproxy   bool
 	marks    bool // it sets a mark, of which set says what 0 becomes
 	set      uint32
-	restores bool             // it sets a mark that is not in the rule: the connection's, or one that depends on the packet
+	// it sets a mark that is not in the rule: the connection's, or one that depends on the packet
+	restores bool
 	targets  []netip.AddrPort // of tproxy, redirect and dnat; the address or the port may be missing
 }
 
@@ -138,7 +139,8 @@ func (h *hint) of(six bool) bool {
 	}
 	for _, a := range h.asks {
 		ofFamily := func(s addrSpan) bool { return s.lo.Is6() == six }
-		if (a.what == askSource || a.what == askDest) && len(a.addrs) > 0 && !a.not && !slices.ContainsFunc(a.addrs, ofFamily) {
+		if (a.what == askSource || a.what == askDest) && len(a.addrs) > 0 && !a.not &&
+			!slices.ContainsFunc(a.addrs, ofFamily) {
 			return false
 		}
 	}
@@ -146,7 +148,7 @@ func (h *hint) of(six bool) bool {
 }
 
 // listens reports whether rules divert to a socket.
-func (h *hints) listens(s Socket) bool {
+func (h *hints) listens(s BoundSocket) bool {
 	return h.listeners[listener{protoNumber(s.Proto), s.Local.Port()}]
 }
 
@@ -191,7 +193,8 @@ func (h *hint) first(what asked) (ask, bool) {
 // allows.
 func (h *hint) takes(what asked, n uint32) bool {
 	for _, a := range h.asks {
-		if a.what == what && a.not == slices.ContainsFunc(a.spans, func(s span) bool { return n >= s.lo && n <= s.hi }) {
+		if a.what == what && a.not == slices.ContainsFunc(a.spans,
+			func(s span) bool { return n >= s.lo && n <= s.hi }) {
 			return false
 		}
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 // hints reads the rules of all tables for what flows are planned from.
-func (c *Config) hints() hints {
+func (c *Snapshot) hints() hints {
 	var h hints
 	for _, t := range c.Tables {
 		if t.Family != "ip" && t.Family != "ip6" && t.Family != "inet" || t.Flags&unix.NFT_TABLE_F_DORMANT != 0 {
@@ -53,7 +53,7 @@ func hintWhere(t *Table, chain *Chain, i int) string {
 
 // routesLocal reports whether packets with a mark are routed to the host itself, whatever their
 // destination: where tproxy's packets have to go.
-func (c *Config) routesLocal(mark uint32, six bool) bool {
+func (c *Snapshot) routesLocal(mark uint32, six bool) bool {
 	for _, r := range c.PolicyRules {
 		if r.IPv6 != six || r.Mask == 0 || mark&r.Mask != r.Mark&r.Mask || r.Invert {
 			continue
@@ -69,7 +69,7 @@ func (c *Config) routesLocal(mark uint32, six bool) bool {
 
 // marksLocal reports whether a rule gives packets of a family a mark that is routed to the host
 // itself, or may do so, where the mark is not in the rule.
-func (c *Config) marksLocal(h *hint, six bool) bool {
+func (c *Snapshot) marksLocal(h *hint, six bool) bool {
 	if h.restores {
 		return slices.ContainsFunc(c.PolicyRules, func(r PolicyRule) bool {
 			return r.IPv6 == six && r.Mark&r.Mask != 0 && c.routesLocal(r.Mark, six)
@@ -94,7 +94,7 @@ type register struct {
 
 // hinter goes through the expressions of a rule.
 type hinter struct {
-	c    *Config
+	c    *Snapshot
 	sets map[string]*Set
 	regs map[uint32]register
 	six  bool // the rule asked for IPv6
@@ -124,7 +124,8 @@ func (p *hinter) expr(name string, n nested) {
 		set(unix.NFTA_IMMEDIATE_DREG, register{value: data.get(unix.NFTA_DATA_VALUE).b})
 	case "payload":
 		if num(unix.NFTA_PAYLOAD_DREG) != 0 {
-			set(unix.NFTA_PAYLOAD_DREG, p.payload(num(unix.NFTA_PAYLOAD_BASE), num(unix.NFTA_PAYLOAD_OFFSET), num(unix.NFTA_PAYLOAD_LEN)))
+			set(unix.NFTA_PAYLOAD_DREG, p.payload(num(unix.NFTA_PAYLOAD_BASE), num(unix.NFTA_PAYLOAD_OFFSET),
+				num(unix.NFTA_PAYLOAD_LEN)))
 		}
 	case "meta":
 		if num(unix.NFTA_META_DREG) != 0 {
@@ -161,7 +162,8 @@ func (p *hinter) expr(name string, n nested) {
 			p.hint.toHost(p.c)
 		}
 	case "match":
-		p.hint.asks = append(p.hint.asks, p.c.xtAsks(n.get(1).text(), n.get(2).number(), n.get(3).b, p.hint.family == "ip6")...)
+		p.hint.asks = append(p.hint.asks, p.c.xtAsks(n.get(1).text(), n.get(2).number(), n.get(3).b,
+			p.hint.family == "ip6")...)
 	case "target":
 		p.hint.xtTarget(p.c, n.get(1).text(), n.get(2).number(), n.get(3).b, p.hint.family == "ip6")
 	case "ct": // what is loaded here is asked for as askOther
@@ -355,8 +357,9 @@ func (p *hinter) target(addr, port register) {
 }
 
 // toHost notes whether a rule of dnat leads to the host itself.
-func (h *hint) toHost(c *Config) {
+func (h *hint) toHost(c *Snapshot) {
 	for _, t := range h.targets {
-		h.redirect = h.redirect || t.Addr().IsLoopback() || slices.ContainsFunc(c.Addrs, func(a Addr) bool { return a.Local == t.Addr() })
+		h.redirect = h.redirect || t.Addr().IsLoopback() || slices.ContainsFunc(c.Addrs,
+			func(a Addr) bool { return a.Local == t.Addr() })
 	}
 }

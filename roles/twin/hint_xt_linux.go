@@ -10,7 +10,7 @@ import (
 )
 
 // xtAsks reads a match of xtables for values (struct xt_*, linux/netfilter/xt_*.h).
-func (c *Config) xtAsks(name string, revision uint32, data []byte, six bool) []ask {
+func (c *Snapshot) xtAsks(name string, revision uint32, data []byte, six bool) []ask {
 	s := cstruct(data)
 	ports := func(what asked, lo, hi uint32, not bool) []ask {
 		if lo == 0 && hi == 65535 {
@@ -26,7 +26,8 @@ func (c *Config) xtAsks(name string, revision uint32, data []byte, six bool) []a
 		if name == "udp" {
 			inverted = s.u8(8)
 		}
-		return append(ports(askSport, s.u16(0), s.u16(2), inverted&1 != 0), ports(askDport, s.u16(4), s.u16(6), inverted&2 != 0)...)
+		return append(ports(askSport, s.u16(0), s.u16(2), inverted&1 != 0),
+			ports(askDport, s.u16(4), s.u16(6), inverted&2 != 0)...)
 	case "multiport": // struct xt_multiport_v1
 		a := ask{what: askDport, not: s.u8(47) != 0}
 		if s.u8(0) == 0 { // XT_MULTIPORT_SOURCE
@@ -76,7 +77,7 @@ const (
 
 // setAsks are the addresses and ports of an ipset. flags are those of a match: bit 0 negates, and
 // bit 1 is set where the first part of the key is the source.
-func (c *Config) setAsks(index uint16, flags uint32) []ask {
+func (c *Snapshot) setAsks(index uint16, flags uint32) []ask {
 	i := slices.IndexFunc(c.IPSets, func(s *IPSet) bool { return s.Index == index })
 	if i < 0 {
 		return []ask{{}}
@@ -142,7 +143,7 @@ func spanOf(p netip.Prefix) addrSpan {
 }
 
 // xtTarget notes what a target of xtables does.
-func (h *hint) xtTarget(c *Config, name string, revision uint32, data []byte, six bool) {
+func (h *hint) xtTarget(c *Snapshot, name string, revision uint32, data []byte, six bool) {
 	s := cstruct(data)
 	to := func(a netip.Addr, port uint32) {
 		if a.IsValid() && a.IsUnspecified() {
@@ -151,7 +152,9 @@ func (h *hint) xtTarget(c *Config, name string, revision uint32, data []byte, si
 		h.targets = append(h.targets, netip.AddrPortFrom(a, uint16(port)))
 	}
 	switch name {
-	case "TPROXY": // struct xt_tproxy_target_info: mark_mask, mark_value u32, laddr, lport; _v1 has an address of 16 bytes
+	// struct xt_tproxy_target_info: mark_mask, mark_value u32, laddr, lport; _v1 has an address of
+	// 16 bytes
+	case "TPROXY":
 		h.redirect, h.tproxy = true, true
 		h.marks, h.set = s.u32(4) != 0, s.u32(4)
 		port := s.be16(12)
@@ -161,15 +164,18 @@ func (h *hint) xtTarget(c *Config, name string, revision uint32, data []byte, si
 		to(s.addr(8, six), port)
 	case "MARK": // struct xt_mark_tginfo2
 		h.marks, h.set = true, s.u32(0)
-	case "CONNMARK": // struct xt_connmark_tginfo1: ctmark, ctmask, nfmask u32, mode u8; _2 has two bytes of a shift before the mode
+	// struct xt_connmark_tginfo1: ctmark, ctmask, nfmask u32, mode u8; _2 has two bytes of a shift
+	// before the mode
+	case "CONNMARK":
 		mode := 12
 		if revision >= 2 {
 			mode = 14
 		}
 		h.restores = len(data) > mode && data[mode] == 2 // XT_CONNMARK_RESTORE
 	case "REDIRECT", "DNAT":
-		// struct nf_nat_ipv4_multi_range_compat: rangesize, flags u32, min, max, ports; struct nf_nat_range: flags u32, addresses of 16
-		// bytes, ports. Flag 2 is NF_NAT_RANGE_PROTO_SPECIFIED.
+		// struct nf_nat_ipv4_multi_range_compat: rangesize, flags u32, min, max, ports; struct
+		// nf_nat_range: flags u32, addresses of 16 bytes, ports. Flag 2 is
+		// NF_NAT_RANGE_PROTO_SPECIFIED.
 		flags, a, port := s.u32(4), s.addr(8, false), s.be16(16)
 		if six || name == "DNAT" && revision >= 1 {
 			flags, a, port = s.u32(0), s.addr(4, six), s.be16(36)
@@ -185,8 +191,8 @@ func (h *hint) xtTarget(c *Config, name string, revision uint32, data []byte, si
 	}
 }
 
-// entryLayout is where the parts of struct ipt_entry or ip6t_entry are. Pointers are not among them,
-// but numbers of 64 bits, which i386 alone aligns to 4.
+// entryLayout is where the parts of struct ipt_entry or ip6t_entry are. Pointers are not among
+// them, but numbers of 64 bits, which i386 alone aligns to 4.
 type entryLayout struct {
 	address                                int // its size
 	names, proto, inverted, targetAt, size int
@@ -204,7 +210,7 @@ func (d *Dump) entryLayout(six bool) entryLayout {
 
 // legacyHints reads the entries of a table. An entry whose target is ERROR begins a chain of the
 // user's, and jumps lead to entries by their offset.
-func (c *Config) legacyHints(t LegacyTable) []*hintChain {
+func (c *Snapshot) legacyHints(t LegacyTable) []*hintChain {
 	info, b, at := cstruct(t.Info), t.Entries, c.entryLayout(t.IPv6)
 	family := map[bool]string{false: "ip", true: "ip6"}[t.IPv6]
 	hooks := map[int]int{}
@@ -239,7 +245,8 @@ func (c *Config) legacyHints(t LegacyTable) []*hintChain {
 			all = append(all, chain)
 			starts[offset+next] = chain.name
 		} else if chain != nil {
-			h := &hint{family: family, where: fmt.Sprintf("%s-legacy table %s chain %s rule %d", tools[t.IPv6], t.Name, chain.name, len(chain.hints)+1)}
+			h := &hint{family: family, where: fmt.Sprintf("%s-legacy table %s chain %s rule %d", tools[t.IPv6], t.Name,
+				chain.name, len(chain.hints)+1)}
 			h.asks = entryAsks(e, at)
 			for m := at.size; m+32 <= targetAt; {
 				size := int(e.u16(m))
@@ -277,7 +284,8 @@ func entryAsks(e cstruct, at entryLayout) []ask {
 		a, _ := netip.AddrFromSlice(e[i*at.address : (i+1)*at.address])
 		bits, ok := ones(e[(2+i)*at.address : (3+i)*at.address])
 		if ok && bits > 0 {
-			all = append(all, ask{what: what, not: inverted&(8<<i) != 0, addrs: []addrSpan{spanOf(netip.PrefixFrom(a, bits))}})
+			all = append(all, ask{what: what, not: inverted&(8<<i) != 0,
+				addrs: []addrSpan{spanOf(netip.PrefixFrom(a, bits))}})
 		}
 	}
 	for i, what := range []asked{askIn, askOut} {

@@ -30,24 +30,25 @@ const dumpTries = 5
 var errChanges = errors.New("it keeps changing while it is read")
 
 // dump returns all messages that answer a request, of one state of the kernel.
-func dump(ctx context.Context, c *netlink.Conn, kind uint16, request []byte) ([]Message, error) {
+func dump(ctx context.Context, c *netlink.Conn, kind uint16, request []byte) ([]NetlinkMessage, error) {
 	for range dumpTries {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
 		answers, err := c.Execute(netlink.Message{
-			Header: netlink.Header{Type: netlink.HeaderType(kind), Flags: netlink.Request | netlink.Dump}, Data: request,
+			Header: netlink.Header{Type: netlink.HeaderType(kind), Flags: netlink.Request | netlink.Dump},
+			Data:   request,
 		})
 		if errors.Is(err, unix.EINTR) {
 			continue
 		} else if err != nil {
 			return nil, err
 		}
-		all := make([]Message, 0, len(answers))
+		all := make([]NetlinkMessage, 0, len(answers))
 		whole := true
 		for _, m := range answers {
 			whole = whole && m.Header.Flags&unix.NLM_F_DUMP_INTR == 0
-			all = append(all, Message{uint16(m.Header.Type), m.Data})
+			all = append(all, NetlinkMessage{uint16(m.Header.Type), m.Data})
 		}
 		if whole {
 			return all, nil
@@ -63,9 +64,9 @@ type request struct {
 	data  []byte
 }
 
-// perform sends the requests in one datagram and returns the errors by the request's index. Those of
-// rtnetlink are carried out one by one, whatever became of others; of a batch, which is nf_tables', all or
-// none.
+// perform sends the requests in one datagram and returns the errors by the request's index. Those
+// of rtnetlink are carried out one by one, whether others fail or not; of a batch, which is
+// nf_tables', all or none.
 func perform(c *netlink.Conn, requests []request, batch bool) (map[int]error, error) {
 	if len(requests) == 0 {
 		return nil, nil
@@ -122,8 +123,8 @@ func plain(e *netlink.OpError) error {
 	return e.Err
 }
 
-// A datagram holds so many requests and bytes at most: its acknowledgements must fit into the socket's
-// receive buffer, each with its request if that was refused.
+// A datagram holds so many requests and bytes at most: its acknowledgements must fit into the
+// socket's receive buffer, each with its request if that was refused.
 const (
 	chunk      = 64
 	chunkBytes = 64 << 10

@@ -16,7 +16,7 @@ import (
 
 // notCloned names what the host has and a twin has not. It is called on the thread of the host's
 // namespace.
-func (c *Config) notCloned(ctx context.Context) []string {
+func (c *Snapshot) notCloned(ctx context.Context) []string {
 	var all []string
 	say := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
 	stood := map[string][]string{}
@@ -30,7 +30,8 @@ func (c *Config) notCloned(ctx context.Context) []string {
 			xdp = append(xdp, l.Name)
 		}
 		if info, err := raw.nest(unix.IFLA_LINKINFO); err == nil && l.Kind == "bridge" {
-			if data, err := info.nest(unix.IFLA_INFO_DATA); err == nil && host32(data.get(unix.IFLA_BR_VLAN_FILTERING)) != 0 {
+			if data, err := info.nest(unix.IFLA_INFO_DATA); err == nil &&
+				host32(data.get(unix.IFLA_BR_VLAN_FILTERING)) != 0 {
 				vlans = append(vlans, l.Name)
 			}
 		}
@@ -80,7 +81,7 @@ func procRows(name string, head int) int {
 }
 
 // programs says where programs of eBPF and classifiers of tc take part.
-func (c *Config) programs(ctx context.Context, say func(string, ...any)) {
+func (c *Snapshot) programs(ctx context.Context, say func(string, ...any)) {
 	conn, err := dial(unix.NETLINK_ROUTE, 0)
 	if err != nil {
 		return
@@ -129,7 +130,8 @@ func (c *Config) programs(ctx context.Context, say func(string, ...any)) {
 			continue // no cgroup of version 2
 		}
 		if fd, err := unix.Open(root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err == nil {
-			ask("the root cgroup", fd, unix.BPF_CGROUP_INET_INGRESS, unix.BPF_CGROUP_INET_INGRESS+1, unix.BPF_CGROUP_INET_SOCK_CREATE,
+			ask("the root cgroup", fd, unix.BPF_CGROUP_INET_INGRESS, unix.BPF_CGROUP_INET_INGRESS+1,
+				unix.BPF_CGROUP_INET_SOCK_CREATE,
 				unix.BPF_CGROUP_SOCK_OPS, unix.BPF_CGROUP_INET4_CONNECT, unix.BPF_CGROUP_INET6_CONNECT,
 				unix.BPF_CGROUP_UDP4_SENDMSG, unix.BPF_CGROUP_UDP4_SENDMSG+1)
 			_ = unix.Close(fd)
@@ -147,8 +149,8 @@ func (c *Config) programs(ctx context.Context, say func(string, ...any)) {
 	}
 }
 
-// Kinds of attachment that golang.org/x/sys lacks (enum bpf_attach_type): ingress or primary, and behind
-// it egress or peer.
+// Kinds of attachment that golang.org/x/sys lacks (enum bpf_attach_type): ingress or primary, and
+// behind it egress or peer.
 const (
 	bpfTCX    = 46 // Linux 6.6
 	bpfNetkit = 54 // Linux 6.7
@@ -156,8 +158,8 @@ const (
 
 // attachedPrograms counts the programs that are attached to a device, cgroup or namespace.
 func attachedPrograms(target int, kind uint32) (int, error) {
-	// The query part of union bpf_attr: target u32, attach_type u32, query_flags u32, attach_flags u32,
-	// prog_ids u64, prog_cnt u32, …
+	// The query part of union bpf_attr: target u32, attach_type u32, query_flags u32, attach_flags
+	// u32, prog_ids u64, prog_cnt u32, …
 	var query [64]byte
 	binary.NativeEndian.PutUint32(query[0:], uint32(target))
 	binary.NativeEndian.PutUint32(query[4:], kind)
@@ -188,7 +190,7 @@ func ipsecPolicies(ctx context.Context) int {
 }
 
 // asksCgroups reports whether a rule asks for the cgroup of a socket.
-func (c *Config) asksCgroups() bool {
+func (c *Snapshot) asksCgroups() bool {
 	for _, t := range c.Tables {
 		for _, chain := range t.Chains {
 			for _, r := range chain.Rules {

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OneOwner reports whether this process can have sockets of one owner alone: an ordinary user in a user
-// namespace, where it is root and no one else is there.
+// OneOwner reports whether this process can have sockets of one owner alone: an ordinary user in a
+// user namespace, where it is root and no one else is there.
 func OneOwner() bool {
 	b, err := os.ReadFile("/proc/self/uid_map")
 	if err != nil {
@@ -20,9 +20,9 @@ func OneOwner() bool {
 	return len(f) == 3 && f[2] == "1"
 }
 
-// As is the configuration for a process that has one owner, 0, which stands for a user and group of the
-// host: what rules ask of the owner of a socket is what they would find if it were that one's.
-func (c *Config) As(uid, gid uint32) (*Config, error) {
+// As is the configuration for a process that has one owner, 0, which stands for a user and group of
+// the host: what rules ask of the owner of a socket is what they would find if it were that one's.
+func (c *Snapshot) As(uid, gid uint32) (*Snapshot, error) {
 	d := c.Dump
 	d.NFT, d.Legacy, d.Rules = nil, nil, nil
 	for _, m := range c.NFT {
@@ -58,7 +58,8 @@ func (c *Config) As(uid, gid uint32) (*Config, error) {
 			if err != nil {
 				return nil, err
 			}
-			m = all.without(unix.FRA_UID_RANGE).with(unix.FRA_UID_RANGE, make([]byte, 8)).append(bytes.Clone(m[:unix.SizeofRtMsg]))
+			m = all.without(unix.FRA_UID_RANGE).with(unix.FRA_UID_RANGE,
+				make([]byte, 8)).append(bytes.Clone(m[:unix.SizeofRtMsg]))
 		}
 		d.Rules = append(d.Rules, m)
 	}
@@ -68,24 +69,26 @@ func (c *Config) As(uid, gid uint32) (*Config, error) {
 // owner is a user and a group that have a socket.
 type owner struct{ uid, gid uint32 }
 
-// ownerOf is the owner whom rules should see behind a flow: its sender's if that is the host, else that
-// of the socket that it is for.
-func (c *Config) ownerOf(f Flow) owner {
+// ownerOf is the owner whom rules should see behind a flow: its sender's if that is the host, else
+// that of the socket that it is for.
+func (c *Snapshot) ownerOf(f Flow) owner {
 	if f.Local() {
 		return owner{f.UID, f.GID}
 	}
-	p := &planner{Config: c, hints: c.hints()}
+	p := &planner{Snapshot: c, hints: c.hints()}
 	for _, s := range c.Sockets {
-		if s.Proto == f.Proto && (f.Kind == Service && s.Local.Port() == f.To.Port() || f.Kind != Service && p.isListener(s)) {
+		if s.Proto == f.Proto && (f.Kind == Service && s.Local.Port() == f.To.Port() || f.Kind != Service &&
+			p.isListener(s)) {
 			return owner{s.UID, s.GID}
 		}
 	}
 	return owner{}
 }
 
-// perOwner calls f with all flows, or where there is but one owner with those of each owner in turn, and
-// with the configuration as that owner's sockets find it. The results are in the order of the flows.
-func perOwner[R any](c *Config, flows []Flow, f func(as *Config, some []Flow) ([]R, error)) ([]R, error) {
+// perOwner calls f with all flows, or where there is but one owner with those of each owner in
+// turn, and with the configuration as that owner's sockets find it. The results are in the order of
+// the flows.
+func perOwner[R any](c *Snapshot, flows []Flow, f func(as *Snapshot, some []Flow) ([]R, error)) ([]R, error) {
 	if !OneOwner() {
 		return f(c, flows)
 	}
@@ -119,8 +122,8 @@ func perOwner[R any](c *Config, flows []Flow, f func(as *Config, some []Flow) ([
 	return results, nil
 }
 
-// ruleAs is the message of a rule of nf_tables whose conditions find another owner than the socket's. The
-// owner is still loaded, since there is none without a socket, and then overwritten.
+// ruleAs is the message of a rule of nf_tables whose conditions find another owner than the
+// socket's. The owner is still loaded, since there is none without a socket, and then overwritten.
 func ruleAs(m []byte, uid, gid uint32) ([]byte, error) {
 	all, err := split(m, 4)
 	if err != nil {
@@ -187,9 +190,9 @@ const (
 	ownerGID = 2
 )
 
-// ownerAs changes struct xt_owner_match_info, in place: uid_min, uid_max, gid_min, gid_max u32, match u8,
-// invert u8. The kernel takes no ids that the namespace has not, so each question about an id becomes
-// one about 0 that has the same answer.
+// ownerAs changes struct xt_owner_match_info, in place: uid_min, uid_max, gid_min, gid_max u32,
+// match u8, invert u8. The kernel takes no ids that the namespace has not, so each question about
+// an id becomes one about 0 that has the same answer.
 func ownerAs(info []byte, uid, gid uint32) {
 	if len(info) < 18 {
 		return // of revision 0, which the kernel refuses
@@ -210,7 +213,8 @@ func ownerAs(info []byte, uid, gid uint32) {
 		case invert&q.flag != 0: // always true, whether there is a socket or not
 			match, invert = match&^q.flag, invert&^q.flag
 		default:
-			// Never true: it asks for group 0 and not group 0 too, where the other question is not needed any more.
+			// Never true: it asks for group 0 and not group 0 too, where the other question is not
+			// needed any more.
 			info[16], info[17] = ownerUID|ownerGID, ownerGID
 			clear(info[:16])
 			return

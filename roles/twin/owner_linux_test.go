@@ -95,7 +95,7 @@ func TestAs(t *testing.T) {
 }
 
 // counted are the comments of rules that counted a packet.
-func counted(t *testing.T, c *Config) []string {
+func counted(t *testing.T, c *Snapshot) []string {
 	t.Helper()
 	var got []string
 	for i := range c.Legacy {

@@ -25,8 +25,8 @@ func (e *FlowError) Hint() string {
 
 // ParseFlow reads a flow as Flow.ID has it: "tcp 192.168.1.20 -> 198.51.100.7:443". The sender is
 // "host", or a client's address, perhaps with a port, and perhaps behind the name of its device; of
-// the host's own sender "mark N", "uid N" and "gid N" may be given. Config.Place finds the device of
-// a client without one.
+// the host's own sender "mark N", "uid N" and "gid N" may be given. Config.Place finds the device
+// of a client without one.
 func ParseFlow(text string) (Flow, error) {
 	fail := func(format string, args ...any) (Flow, error) {
 		short := text

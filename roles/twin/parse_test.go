@@ -13,11 +13,16 @@ func TestParseFlow(t *testing.T) {
 		want Flow
 		what string // of the error
 	}{
-		{text: "tcp 192.168.1.20 -> 198.51.100.7:443", want: Flow{Proto: "tcp", In: Anywhere, From: netip.MustParseAddrPort("192.168.1.20:0"), To: netip.MustParseAddrPort("198.51.100.7:443")}},
-		{text: "udp lan0 [2001:db8::20]:4000 -> [2001:db8:7::7]:53", want: Flow{Proto: "udp", In: "lan0", From: netip.MustParseAddrPort("[2001:db8::20]:4000"), To: netip.MustParseAddrPort("[2001:db8:7::7]:53")}},
-		{text: "tcp host -> 198.51.100.7:443", want: Flow{Proto: "tcp", To: netip.MustParseAddrPort("198.51.100.7:443")}},
-		{text: "tcp host mark 0xff uid 1000 gid 7 -> 198.51.100.7:443", want: Flow{Proto: "tcp", Mark: 255, UID: 1000, GID: 7, To: netip.MustParseAddrPort("198.51.100.7:443")}},
-		{text: "tcp host 10.0.0.1 -> 198.51.100.7:443", want: Flow{Proto: "tcp", From: netip.MustParseAddrPort("10.0.0.1:0"), To: netip.MustParseAddrPort("198.51.100.7:443")}},
+		{text: "tcp 192.168.1.20 -> 198.51.100.7:443", want: Flow{Proto: "tcp", In: Anywhere,
+			From: netip.MustParseAddrPort("192.168.1.20:0"), To: netip.MustParseAddrPort("198.51.100.7:443")}},
+		{text: "udp lan0 [2001:db8::20]:4000 -> [2001:db8:7::7]:53", want: Flow{Proto: "udp", In: "lan0",
+			From: netip.MustParseAddrPort("[2001:db8::20]:4000"), To: netip.MustParseAddrPort("[2001:db8:7::7]:53")}},
+		{text: "tcp host -> 198.51.100.7:443", want: Flow{Proto: "tcp",
+			To: netip.MustParseAddrPort("198.51.100.7:443")}},
+		{text: "tcp host mark 0xff uid 1000 gid 7 -> 198.51.100.7:443",
+			want: Flow{Proto: "tcp", Mark: 255, UID: 1000, GID: 7, To: netip.MustParseAddrPort("198.51.100.7:443")}},
+		{text: "tcp host 10.0.0.1 -> 198.51.100.7:443", want: Flow{Proto: "tcp",
+			From: netip.MustParseAddrPort("10.0.0.1:0"), To: netip.MustParseAddrPort("198.51.100.7:443")}},
 		{text: "", what: "no sender"},
 		{text: "tcp -> 198.51.100.7:443", what: "no sender"},
 		{text: "sctp 10.0.0.1 -> 10.0.0.2:1", what: "neither tcp nor udp"},
@@ -51,7 +56,8 @@ func TestParseFlow(t *testing.T) {
 // A flow that is read has a name that is read as the same flow.
 func FuzzParseFlow(f *testing.F) {
 	for _, text := range []string{
-		"tcp 192.168.1.20 -> 198.51.100.7:443", "udp lan0 [2001:db8::20]:4000 -> [2001:db8:7::7]:53", "tcp host mark 0xff uid 1000 gid 7 -> 198.51.100.7:443",
+		"tcp 192.168.1.20 -> 198.51.100.7:443", "udp lan0 [2001:db8::20]:4000 -> [2001:db8:7::7]:53",
+		"tcp host mark 0xff uid 1000 gid 7 -> 198.51.100.7:443",
 		"tcp host 10.0.0.1:7 -> [::ffff:198.51.100.7]:443", "tcp fe80 ::1 -> [::1]:1",
 	} {
 		f.Add(text)

@@ -6,17 +6,17 @@ import (
 	"strings"
 )
 
-// Path is what the kernel told of a flow's packets, in the order in which it met them.
-type Path struct {
+// FlowPath is what the kernel told of a flow's packets, in the order in which it met them.
+type FlowPath struct {
 	Flow    string // Flow.ID
-	Packets []Packet
+	Packets []PacketPath
 	// Counters are those of /proc/net/{snmp,snmp6,netstat} that the flow changed, such as
 	// "UdpNoPorts": no one else sends in a twin.
 	Counters map[string]int64
 }
 
-// Packet is one packet's way through the twin.
-type Packet struct {
+// PacketPath is one packet's way through the twin.
+type PacketPath struct {
 	Proto    string         // tcp, udp
 	From, To netip.AddrPort // as it came or was sent
 	Flags    string         // of TCP: "SYN", "SYN+ACK", "ACK", "PSH+ACK"; "" for UDP
@@ -53,7 +53,7 @@ type Hop struct {
 func (h Hop) Dropped() bool { return h.Verdict == "drop" }
 
 // Name says which packet it is: "SYN to 203.0.113.9:80".
-func (p Packet) Name() string {
+func (p PacketPath) Name() string {
 	name := p.Flags
 	if p.Proto == "udp" {
 		name = "datagram"

@@ -7,9 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Place finds the device that a client is behind: the one that the host's routes to it name. A sender
-// with an address of the host's own is a program of the host.
-func (c *Config) Place(f Flow) (Flow, error) {
+// Place finds the device that a client is behind: the one that the host's routes to it name. A
+// sender with an address of the host's own is a program of the host.
+func (c *Snapshot) Place(f Flow) (Flow, error) {
 	if f.In == "" || f.In == Anywhere && c.isOwn(f.From.Addr()) {
 		f.In = ""
 		f.ID = f.name()
@@ -65,7 +65,7 @@ func (c *Config) Place(f Flow) (Flow, error) {
 	return f, nil
 }
 
-func (c *Config) isOwn(a netip.Addr) bool {
+func (c *Snapshot) isOwn(a netip.Addr) bool {
 	for _, o := range c.Addrs {
 		if o.Local == a {
 			return true
@@ -77,7 +77,7 @@ func (c *Config) isOwn(a netip.Addr) bool {
 // holder is the device that has the addresses of a device: itself, or its bridge.
 //
 //go:noinline
-func (c *Config) holder(l Link) Link {
+func (c *Snapshot) holder(l Link) Link {
 	for _, o := range c.Links {
 		if o.Index == l.Master && o.Kind == "bridge" {
 			return o

@@ -16,16 +16,17 @@ type client struct {
 	main   bool       // the first of the device and family
 }
 
-// uplinks are the devices that lead to the internet: those of routes with a gateway, and of routes to
-// very large networks.
-func (c *Config) uplinks() map[int]bool {
+// uplinks are the devices that lead to the internet: those of routes with a gateway, and of routes
+// to very large networks.
+func (c *Snapshot) uplinks() map[int]bool {
 	all := map[int]bool{}
 	for _, r := range c.Routes {
 		if r.Type != unix.RTN_UNICAST || !r.Dst.IsValid() {
 			continue
 		}
 		for _, h := range r.Hops {
-			if h.Index > 1 && (h.Gateway.IsValid() && !r.Dst.IsSingleIP() && !r.Dst.Addr().IsPrivate() || r.Dst.Bits() < 5 && !r.Dst.Addr().IsMulticast()) {
+			if h.Index > 1 && (h.Gateway.IsValid() && !r.Dst.IsSingleIP() && !r.Dst.Addr().IsPrivate() ||
+				r.Dst.Bits() < 5 && !r.Dst.Addr().IsMulticast()) {
 				all[h.Index] = true
 			}
 		}
@@ -34,7 +35,7 @@ func (c *Config) uplinks() map[int]bool {
 }
 
 // findClients gives each device a client of each of its networks: one of the rules' own addresses,
-// a neighbor that the host has, and one that nobody names.
+// a neighbor that the host has, and one that no rule names.
 func (p *planner) findClients() []client {
 	var all []client
 	devices := 0
@@ -44,7 +45,8 @@ func (p *planner) findClients() []client {
 		}
 		at := p.holder(l)
 		// Of a bridge's ports one stands for all; the bridge has no other end of its own.
-		if !l.Carrier || l.Kind == "bridge" || at.Index != l.Index && slices.ContainsFunc(all, func(c client) bool { return p.holder(c.device).Index == at.Index }) {
+		if !l.Carrier || l.Kind == "bridge" || at.Index != l.Index &&
+			slices.ContainsFunc(all, func(c client) bool { return p.holder(c.device).Index == at.Index }) {
 			continue
 		}
 		if _, outside := p.wired(l); !outside {
@@ -59,7 +61,8 @@ func (p *planner) findClients() []client {
 				}
 				if p.uplinks[at.Index] {
 					if main {
-						all = append(all, client{device: l, addr: p.stranger(six), host: a.Local, public: true, main: true})
+						all = append(all, client{device: l, addr: p.stranger(six), host: a.Local, public: true,
+							main: true})
 						main = false
 					}
 				}
@@ -93,8 +96,10 @@ func (p *planner) neighborsOf(index int, a Addr) []netip.Addr {
 	if a.Prefix.Bits() >= a.Local.BitLen() { // no room: those that routes lead to
 		networks = nil
 		for _, r := range p.Routes {
-			if r.Type == unix.RTN_UNICAST && r.Dst.IsValid() && r.Dst.Addr().Is6() == a.Local.Is6() && r.Dst.Bits() > 4 && !r.Dst.Addr().IsMulticast() &&
-				!r.Dst.Addr().IsLinkLocalUnicast() && slices.ContainsFunc(r.Hops, func(h NextHop) bool { return h.Index == index && !h.Gateway.IsValid() }) {
+			if r.Type == unix.RTN_UNICAST && r.Dst.IsValid() && r.Dst.Addr().Is6() == a.Local.Is6() &&
+				r.Dst.Bits() > 4 && !r.Dst.Addr().IsMulticast() &&
+				!r.Dst.Addr().IsLinkLocalUnicast() && slices.ContainsFunc(r.Hops,
+				func(h NextHop) bool { return h.Index == index && !h.Gateway.IsValid() }) {
 				networks = append(networks, r.Dst.Masked())
 			}
 		}
@@ -111,7 +116,8 @@ func (p *planner) neighborsOf(index int, a Addr) []netip.Addr {
 	for _, n := range networks {
 		within := func(x netip.Addr) bool { return n.Contains(x) && x != n.Addr() && x != spanOf(n).hi }
 		for _, o := range p.Neighbors { // NUD_REACHABLE, NUD_STALE, NUD_DELAY, NUD_PROBE, NUD_PERMANENT
-			if o.Index == index && o.State&(2|4|8|16|128) != 0 && within(o.Addr) && len(all) < 1 && !p.isGateway(o.Addr) {
+			if o.Index == index && o.State&(2|4|8|16|128) != 0 && within(o.Addr) && len(all) < 1 &&
+				!p.isGateway(o.Addr) {
 				add(o.Addr)
 			}
 		}
@@ -166,7 +172,8 @@ func (p *planner) fromClients() {
 		}
 		to := p.fake[number(c.addr.Is6())]
 		ask := func(proto string, port uint16) {
-			p.add(Flow{Kind: Client, Proto: proto, In: c.device.Name, From: netip.AddrPortFrom(c.addr, 0), To: netip.AddrPortFrom(to, port)})
+			p.add(Flow{Kind: Client, Proto: proto, In: c.device.Name, From: netip.AddrPortFrom(c.addr, 0),
+				To: netip.AddrPortFrom(to, port)})
 		}
 		if !c.main || behind && p.uplinks[p.holder(c.device).Index] {
 			ask("tcp", p.tcp[0])
@@ -191,6 +198,7 @@ func (p *planner) fromClients() {
 func (p *planner) clientsAt(c client) bool {
 	return slices.ContainsFunc(p.hints.seen, func(s hookSeen) bool {
 		return s.hook == unix.NF_INET_PRE_ROUTING && (s.redirect || s.marks || s.jump != "") &&
-			(s.has(askIn, false) && s.takesName(askIn, p.holder(c.device).Name) || s.has(askSource, false) && s.takesAddr(askSource, c.addr))
+			(s.has(askIn, false) && s.takesName(askIn, p.holder(c.device).Name) || s.has(askSource, false) &&
+				s.takesAddr(askSource, c.addr))
 	})
 }

@@ -19,7 +19,8 @@ func (p *planner) ordinary() (uid, gid uint32) {
 			*x.id = id
 			if !slices.ContainsFunc(p.hints.all, func(h *hint) bool {
 				return slices.ContainsFunc(h.asks, func(a ask) bool {
-					return a.what == x.what && slices.ContainsFunc(a.spans, func(s span) bool { return id >= s.lo && id <= s.hi })
+					return a.what == x.what && slices.ContainsFunc(a.spans,
+						func(s span) bool { return id >= s.lo && id <= s.hi })
 				})
 			}) && !slices.ContainsFunc(p.PolicyRules, func(r PolicyRule) bool {
 				return x.what == askUID && r.HasUIDs && id >= r.UIDFirst && id <= r.UIDLast && r.UIDFirst > 0
@@ -35,7 +36,10 @@ func (p *planner) ordinary() (uid, gid uint32) {
 func (p *planner) families() []bool {
 	var all []bool
 	for _, six := range []bool{false, true} {
-		if slices.ContainsFunc(p.Addrs, func(a Addr) bool { return a.Index != 1 && a.Local.Is6() == six && !a.Local.IsLinkLocalUnicast() }) {
+		if slices.ContainsFunc(p.Addrs, func(a Addr) bool {
+			return a.Index != 1 && a.Local.Is6() == six &&
+				!a.Local.IsLinkLocalUnicast()
+		}) {
 			all = append(all, six)
 		}
 	}
@@ -90,7 +94,8 @@ func (p *planner) exempt() {
 		for _, a := range s.asks {
 			// What is left out is asked for by a rule that leaves, and negated by one that diverts.
 			left := s.leaves && !a.not || diverts && a.not
-			if len(a.spans) == 0 || a.what != askMark && a.what != askUID && a.what != askGID || !left && !(diverts && a.what != askMark) {
+			if len(a.spans) == 0 || a.what != askMark && a.what != askUID && a.what != askGID || !left &&
+				!(diverts && a.what != askMark) {
 				continue
 			}
 			for _, x := range a.spans[:min(len(a.spans), 3)] {
@@ -132,7 +137,10 @@ func (p *planner) exempt() {
 		}
 	}
 	// A proxy that runs as a user or a group of its own, beside rules that leave others out.
-	byUser := slices.ContainsFunc(senders, func(f Flow) bool { return f.Kind == Exempt && (f.UID != uid || f.GID != gid) })
+	byUser := slices.ContainsFunc(senders, func(f Flow) bool {
+		return f.Kind == Exempt &&
+			(f.UID != uid || f.GID != gid)
+	})
 	byMark := slices.ContainsFunc(senders, func(f Flow) bool { return f.Kind == Exempt && f.Mark != 0 })
 	for _, s := range p.Sockets {
 		if !byUser || byMark || s.Proto != "tcp" || !p.hints.listens(s) || s.UID == uid && s.GID == gid {
@@ -140,7 +148,8 @@ func (p *planner) exempt() {
 		}
 		for _, six := range p.families() {
 			add(Flow{
-				Kind: Exempt, Proto: "tcp", UID: s.UID, GID: s.GID, To: netip.AddrPortFrom(p.fake[number(six)], p.tcp[0]),
+				Kind: Exempt, Proto: "tcp", UID: s.UID, GID: s.GID,
+				To:  netip.AddrPortFrom(p.fake[number(six)], p.tcp[0]),
 				Why: fmt.Sprintf("%s listens at %v as this user and group", cmp.Or(s.Comm, "the proxy"), s.Local),
 			})
 		}

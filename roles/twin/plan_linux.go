@@ -31,10 +31,10 @@ var publicAddresses = map[bool][]netip.Addr{
 	},
 }
 
-// Plan makes the flows that show what becomes of the host's traffic. They are planned from its
+// Plan makes the flows that show what happens to the host's traffic. They are planned from its
 // devices, addresses and sockets, and from the values that its rules ask for.
-func Plan(c *Config) []Flow {
-	p := &planner{Config: c, hints: c.hints(), uplinks: c.uplinks(), ids: map[string]bool{}}
+func Plan(c *Snapshot) []Flow {
+	p := &planner{Snapshot: c, hints: c.hints(), uplinks: c.uplinks(), ids: map[string]bool{}}
 	p.clients = p.findClients()
 	p.findPorts()
 	for _, six := range []bool{false, true} {
@@ -50,7 +50,7 @@ func Plan(c *Config) []Flow {
 }
 
 type planner struct {
-	*Config
+	*Snapshot
 	hints    hints
 	uplinks  map[int]bool
 	clients  []client
@@ -84,7 +84,8 @@ func (p *planner) public(six bool) netip.Addr {
 		if !slices.ContainsFunc(p.hints.all, func(h *hint) bool {
 			return slices.ContainsFunc(h.asks, func(x ask) bool {
 				return x.what == askDest && slices.ContainsFunc(x.addrs, func(s addrSpan) bool {
-					return s.contains(a) && (s.lo != spanOf(netip.PrefixFrom(s.lo, 1)).lo || s.hi != spanOf(netip.PrefixFrom(s.hi, 1)).hi)
+					return s.contains(a) && (s.lo != spanOf(netip.PrefixFrom(s.lo, 1)).lo ||
+						s.hi != spanOf(netip.PrefixFrom(s.hi, 1)).hi)
 				})
 			})
 		}) {
@@ -94,7 +95,7 @@ func (p *planner) public(six bool) netip.Addr {
 	return all[0]
 }
 
-// findPorts collects the ports that flows go to: the usual ones, one that nobody names, those of
+// findPorts collects the ports that flows go to: the usual ones, one that no rule names, those of
 // rules that divert, of other rules, of policy rules, and of the host's own listeners.
 func (p *planner) findPorts() {
 	p.tcp, p.udp = []uint16{80, 443}, []uint16{53, 443}
@@ -103,7 +104,8 @@ func (p *planner) findPorts() {
 			proto uint32
 			ports *[]uint16
 		}{{unix.IPPROTO_TCP, &p.tcp}, {unix.IPPROTO_UDP, &p.udp}} {
-			if (proto == 0 || proto == list.proto) && port > 0 && port < 65535 && len(*list.ports) < maxPorts && !slices.Contains(*list.ports, uint16(port)) {
+			if (proto == 0 || proto == list.proto) && port > 0 && port < 65535 && len(*list.ports) < maxPorts &&
+				!slices.Contains(*list.ports, uint16(port)) {
 				*list.ports = append(*list.ports, uint16(port))
 			}
 		}
@@ -114,7 +116,7 @@ func (p *planner) findPorts() {
 				return a.what == askDport && !(len(a.spans) == 1 && a.spans[0].hi-a.spans[0].lo > 30000) &&
 					slices.ContainsFunc(a.spans, func(s span) bool { return port >= s.lo && port <= s.hi })
 			})
-		}) && !slices.ContainsFunc(p.Sockets, func(s Socket) bool { return uint32(s.Local.Port()) == port })
+		}) && !slices.ContainsFunc(p.Sockets, func(s BoundSocket) bool { return uint32(s.Local.Port()) == port })
 	}
 	for _, port := range []uint32{5555, 7171, 9393, 15151} {
 		if unnamed(port) {
@@ -159,8 +161,8 @@ func (p *planner) findPorts() {
 	}
 }
 
-// named are flows to addresses that rules of a hook name, without their senders: first those of rules
-// that do something, then those that are left out of it.
+// named are flows to addresses that rules of a hook name, without their senders: first those of
+// rules that do something, then those that are left out of it.
 func (p *planner) named(six bool, hook int) []Flow {
 	var all, left []Flow
 	for _, s := range p.hints.seen {
@@ -214,11 +216,13 @@ func (p *planner) portFor(h *hint, proto string) uint16 {
 	return usual[0]
 }
 
-// reserved are networks that are no one's on the internet (RFC 6890), beside those that netip knows.
+// reserved are networks that are no one's on the internet (RFC 6890), beside those that netip
+// knows.
 var reserved = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"),
 	netip.MustParsePrefix("192.0.2.0/24"),
-	netip.MustParsePrefix("192.88.99.0/24"), netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("198.51.100.0/24"),
+	netip.MustParsePrefix("192.88.99.0/24"), netip.MustParsePrefix("198.18.0.0/15"),
+	netip.MustParsePrefix("198.51.100.0/24"),
 	netip.MustParsePrefix("203.0.113.0/24"),
 	netip.MustParsePrefix("240.0.0.0/4"), netip.MustParsePrefix("::/8"), netip.MustParsePrefix("64:ff9b::/96"),
 	netip.MustParsePrefix("100::/64"),
@@ -228,7 +232,8 @@ var reserved = []netip.Prefix{
 // isRouted reports whether a network may route an address to others, as it does those of proxies'
 // made-up answers of DNS (198.18.0.0/15) and of documents.
 func isRouted(a netip.Addr) bool {
-	return a.IsGlobalUnicast() && !a.IsPrivate() && !slices.ContainsFunc(local, func(n netip.Prefix) bool { return n.Contains(a) })
+	return a.IsGlobalUnicast() && !a.IsPrivate() && !slices.ContainsFunc(local,
+		func(n netip.Prefix) bool { return n.Contains(a) })
 }
 
 // local are the networks of reserved that no network routes to others.
@@ -240,5 +245,6 @@ var local = []netip.Prefix{
 
 // isPublic reports whether an address may be of the internet.
 func isPublic(a netip.Addr) bool {
-	return a.IsGlobalUnicast() && !a.IsPrivate() && !slices.ContainsFunc(reserved, func(n netip.Prefix) bool { return n.Contains(a) })
+	return a.IsGlobalUnicast() && !a.IsPrivate() && !slices.ContainsFunc(reserved,
+		func(n netip.Prefix) bool { return n.Contains(a) })
 }

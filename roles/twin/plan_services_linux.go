@@ -12,11 +12,13 @@ import (
 // listen there, and to the ports that rules redirect.
 func (p *planner) services() {
 	for _, proto := range []string{"tcp", "udp"} {
-		sockets := slices.DeleteFunc(slices.Clone(p.Sockets), func(s Socket) bool {
-			return s.Proto != proto || p.hints.listens(s) || proto == "udp" && s.Local.Port() >= 1024 && !p.namesPort(s.Local.Port())
+		sockets := slices.DeleteFunc(slices.Clone(p.Sockets), func(s BoundSocket) bool {
+			return s.Proto != proto || p.hints.listens(s) || proto == "udp" && s.Local.Port() >= 1024 &&
+				!p.namesPort(s.Local.Port())
 		})
-		sortStable(sockets, func(a, b Socket) int {
-			return cmp.Or(cmp.Compare(a.Local.Port(), b.Local.Port()), cmp.Compare(a.Local.Addr().BitLen(), b.Local.Addr().BitLen()))
+		sortStable(sockets, func(a, b BoundSocket) int {
+			return cmp.Or(cmp.Compare(a.Local.Port(), b.Local.Port()),
+				cmp.Compare(a.Local.Addr().BitLen(), b.Local.Addr().BitLen()))
 		})
 		for _, c := range p.clients {
 			n := 0
@@ -36,7 +38,8 @@ func (p *planner) services() {
 			continue
 		}
 		for _, c := range p.clients {
-			if !c.main || !s.of(c.addr.Is6()) || !s.takesName(askIn, p.holder(c.device).Name) || !s.takesAddr(askSource, c.addr) || !s.takesAddr(askDest, c.host) {
+			if !c.main || !s.of(c.addr.Is6()) || !s.takesName(askIn, p.holder(c.device).Name) ||
+				!s.takesAddr(askSource, c.addr) || !s.takesAddr(askDest, c.host) {
 				continue
 			}
 			proto := "tcp"
@@ -58,11 +61,14 @@ func (p *planner) toHost(c client, proto string, to netip.AddrPort, why string) 
 
 // namesPort reports whether a rule asks for a destination port.
 func (p *planner) namesPort(port uint16) bool {
-	return slices.ContainsFunc(p.hints.all, func(h *hint) bool { return h.has(askDport, false) && h.takes(askDport, uint32(port)) })
+	return slices.ContainsFunc(p.hints.all, func(h *hint) bool {
+		return h.has(askDport, false) &&
+			h.takes(askDport, uint32(port))
+	})
 }
 
 // serves reports whether a socket takes what a client sends to the host's address.
-func (p *planner) serves(s Socket, c client) bool {
+func (p *planner) serves(s BoundSocket, c client) bool {
 	a := s.Local.Addr()
 	switch {
 	case s.Index != 0 && s.Index != p.holder(c.device).Index:
@@ -83,7 +89,8 @@ func (p *planner) listeners() {
 		}
 		for _, c := range p.clients {
 			if c.main && p.serves(s, c) {
-				p.add(Flow{Kind: Asked, Proto: s.Proto, In: c.device.Name, From: netip.AddrPortFrom(c.addr, 0), To: netip.AddrPortFrom(c.host, s.Local.Port())})
+				p.add(Flow{Kind: Asked, Proto: s.Proto, In: c.device.Name, From: netip.AddrPortFrom(c.addr, 0),
+					To: netip.AddrPortFrom(c.host, s.Local.Port())})
 			}
 		}
 	}
@@ -111,7 +118,8 @@ func (p *planner) borrowed() {
 						}
 					}
 					if c.main && s.of(c.addr.Is6()) && to.Addr().Is6() == c.addr.Is6() {
-						p.add(Flow{Kind: Borrowed, Proto: "tcp", From: netip.AddrPortFrom(c.addr, 0), To: to, Why: s.where})
+						p.add(Flow{Kind: Borrowed, Proto: "tcp", From: netip.AddrPortFrom(c.addr, 0), To: to,
+							Why: s.where})
 					}
 				}
 			}
@@ -120,4 +128,4 @@ func (p *planner) borrowed() {
 }
 
 // isListener reports whether rules divert to a socket.
-func (p *planner) isListener(s Socket) bool { return p.hints.listens(s) }
+func (p *planner) isListener(s BoundSocket) bool { return p.hints.listens(s) }

@@ -27,8 +27,8 @@ func tag(kind byte, round int, serial uint16, flow int) []byte {
 	return b
 }
 
-// patience is how long nothing happens until the flows that are not done are taken for lost, where no
-// fence can prove it.
+// patience is how long nothing happens until the flows that are not done are taken for lost, where
+// no fence can prove it.
 const patience = 200 * time.Millisecond
 
 // player waits for events of all sockets of a twin.
@@ -63,11 +63,13 @@ func (p *player) lower() {
 
 func (p *player) add(fd int, events uint32, who any) error {
 	p.who[int32(fd)] = who
-	return wrap("epoll", unix.EpollCtl(p.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)}))
+	return wrap("epoll", unix.EpollCtl(p.epoll, unix.EPOLL_CTL_ADD, fd,
+		&unix.EpollEvent{Events: events, Fd: int32(fd)}))
 }
 
 func (p *player) change(fd int, events uint32) error {
-	return wrap("epoll", unix.EpollCtl(p.epoll, unix.EPOLL_CTL_MOD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)}))
+	return wrap("epoll", unix.EpollCtl(p.epoll, unix.EPOLL_CTL_MOD, fd,
+		&unix.EpollEvent{Events: events, Fd: int32(fd)}))
 }
 
 // forget closes a connection.
@@ -88,7 +90,7 @@ type place struct {
 
 // sender is the socket that begins a flow.
 type sender struct {
-	*Result
+	*FlowResult
 	number    int
 	fd        int
 	open      bool // it is waited for
@@ -118,7 +120,8 @@ func (t *Twin) newRun(flows []Flow) *playing {
 	t.player.serial++
 	r := &playing{Twin: t, serial: t.player.serial}
 	for i, f := range flows {
-		r.flows = append(r.flows, &sender{Result: &Result{Flow: f, Outcome: Silence, Socket: -1}, number: i, fd: -1})
+		r.flows = append(r.flows, &sender{FlowResult: &FlowResult{Flow: f, Outcome: Silence, Socket: -1}, number: i,
+			fd: -1})
 	}
 	return r
 }
@@ -129,7 +132,8 @@ func (r *playing) play(ctx context.Context) error {
 	for _, f := range r.flows {
 		if f.Flow.Local() {
 			r.start(f, open{
-				proto: f.Flow.Proto, six: f.Flow.IPv6(), local: f.Flow.From, mark: f.Flow.Mark, uid: f.Flow.UID, gid: f.Flow.GID,
+				proto: f.Flow.Proto, six: f.Flow.IPv6(), local: f.Flow.From, mark: f.Flow.Mark, uid: f.Flow.UID,
+				gid:         f.Flow.GID,
 				transparent: f.Flow.From.Addr().IsValid() && !r.own[f.Flow.From.Addr()], v6Only: true,
 			})
 		}
@@ -227,8 +231,8 @@ func (r *playing) end() {
 }
 
 // results says what happened to the flows.
-func (r *playing) results() []Result {
-	all := make([]Result, 0, len(r.flows))
+func (r *playing) results() []FlowResult {
+	all := make([]FlowResult, 0, len(r.flows))
 	for _, f := range r.flows {
 		// A connection whose data never came is the flow's if it has its source.
 		for _, a := range r.accepted {
@@ -244,7 +248,7 @@ func (r *playing) results() []Result {
 				f.Outcome = Silence
 			}
 		}
-		all = append(all, *f.Result)
+		all = append(all, *f.FlowResult)
 	}
 	return all
 }

@@ -33,17 +33,18 @@ func router(t *testing.T, script string) *Netns {
 }
 
 // host is a router's configuration, with sockets.
-func host(t *testing.T, script string, sockets []Socket) *Config {
+func host(t *testing.T, script string, sockets []BoundSocket) *Snapshot {
 	t.Helper()
 	return readHost(t, router(t, script), sockets)
 }
 
-func readHost(t *testing.T, live *Netns, sockets []Socket) *Config {
+func readHost(t *testing.T, live *Netns, sockets []BoundSocket) *Snapshot {
 	t.Helper()
 	// The kernel makes the routes of IPv6 addresses some time after the addresses.
-	complete := func(c *Config) bool {
+	complete := func(c *Snapshot) bool {
 		for _, a := range c.Addrs {
-			if a.Local.Is6() && !slices.ContainsFunc(c.Routes, func(r Route) bool { return r.Type == unix.RTN_LOCAL && r.Dst.Addr() == a.Local }) {
+			if a.Local.Is6() && !slices.ContainsFunc(c.Routes,
+				func(r Route) bool { return r.Type == unix.RTN_LOCAL && r.Dst.Addr() == a.Local }) {
 				return false
 			}
 		}
@@ -54,7 +55,8 @@ func readHost(t *testing.T, live *Netns, sockets []Socket) *Config {
 		t.Fatal(err)
 	}
 	defer events.Close()
-	if err := errors.Join(events.JoinGroup(unix.RTNLGRP_IPV6_ROUTE), events.SetReadDeadline(time.Now().Add(30*time.Second))); err != nil {
+	if err := errors.Join(events.JoinGroup(unix.RTNLGRP_IPV6_ROUTE),
+		events.SetReadDeadline(time.Now().Add(30*time.Second))); err != nil {
 		t.Fatal(err)
 	}
 	for {
@@ -110,8 +112,9 @@ func sh(t *testing.T, n *Netns, script string) {
 	}
 }
 
-func socket(proto, local string, options ...string) Socket {
-	s := Socket{Proto: proto, Local: netip.MustParseAddrPort(local), Comm: "proxy", ReuseAddr: true, OptionsKnown: true}
+func socket(proto, local string, options ...string) BoundSocket {
+	s := BoundSocket{Proto: proto, Local: netip.MustParseAddrPort(local), Comm: "proxy", ReuseAddr: true,
+		OptionsKnown: true}
 	for _, o := range options {
 		switch o {
 		case "transparent":
@@ -131,7 +134,7 @@ func socket(proto, local string, options ...string) Socket {
 // want is what all flows of some kind have to show, and that there are some.
 type want struct {
 	flows   string // words that the ID has to have, after the kind: "client tcp lan0 :80"
-	outcome Outcome
+	outcome FlowOutcome
 	reached Reached
 }
 
@@ -166,17 +169,17 @@ func TestPlay(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		script  string
-		sockets []Socket
+		sockets []BoundSocket
 		wants   []want
 	}{
-		{"no rules", "", []Socket{socket("tcp", "0.0.0.0:22"), socket("udp", "[::]:53")}, []want{
+		{"no rules", "", []BoundSocket{socket("tcp", "0.0.0.0:22"), socket("udp", "[::]:53")}, []want{
 			{"client lan0", Complete, Internet},
 			{"own", Complete, Internet},
 			{"service tcp lan0 :22", Complete, AtSocket},
 			{"service tcp wan0 :22", Complete, AtSocket},
 			{"service udp :53", Complete, AtSocket},
 		}},
-		{"tproxy", toLo + ofLan, []Socket{proxy}, []want{
+		{"tproxy", toLo + ofLan, []BoundSocket{proxy}, []want{
 			{"client tcp lan0 IPv4", Complete, AtSocket},
 			{"client udp lan0", Complete, Internet},
 			{"client tcp lan0 IPv6", Complete, Internet},
@@ -186,21 +189,21 @@ func TestPlay(t *testing.T) {
 		{"4: listener on loopback, tproxy without an address", toLo + `
 iptables -t mangle -A PREROUTING -s 10.91.1.2 -p udp -j MARK --set-mark 1
 iptables -t mangle -A PREROUTING -m mark --mark 1 -p udp -j TPROXY --tproxy-mark 1 --on-port 12346`,
-			[]Socket{socket("udp", "127.0.0.1:12346", "transparent")}, []want{
+			[]BoundSocket{socket("udp", "127.0.0.1:12346", "transparent")}, []want{
 				{"client udp 10.91.1.2", Silence, Nobody},
 				{"client tcp IPv4", Complete, Internet},
 			}},
 		{"4 fixed", toLo + `
 iptables -t mangle -A PREROUTING -s 10.91.1.2 -p udp -j MARK --set-mark 1
 iptables -t mangle -A PREROUTING -m mark --mark 1 -p udp -j TPROXY --tproxy-mark 1 --on-port 12346 --on-ip 127.0.0.1`,
-			[]Socket{socket("udp", "127.0.0.1:12346", "transparent")}, []want{
+			[]BoundSocket{socket("udp", "127.0.0.1:12346", "transparent")}, []want{
 				{"client udp 10.91.1.2", Complete, AtSocket},
 			}},
 		{"5: own output to a listener elsewhere", `
 iptables -t nat -N SS; iptables -t nat -A SS -m mark --mark 255 -j RETURN; iptables -t nat -A SS -d 10.0.0.0/8 -j RETURN
 iptables -t nat -A SS -p tcp -j REDIRECT --to-ports 12345
 iptables -t nat -A PREROUTING -i lan0 -p tcp -j SS; iptables -t nat -A OUTPUT -p tcp -j SS`,
-			[]Socket{socket("tcp", "10.91.1.1:12345")}, []want{
+			[]BoundSocket{socket("tcp", "10.91.1.1:12345")}, []want{
 				{"client tcp IPv4 lan0", Complete, AtSocket},
 				{"own tcp IPv4", Refused, Nobody},
 				{"exempt tcp IPv4 0xff", Complete, Internet},
@@ -209,7 +212,7 @@ iptables -t nat -A PREROUTING -i lan0 -p tcp -j SS; iptables -t nat -A OUTPUT -p
 iptables -t nat -N SS; iptables -t nat -A SS -m mark --mark 255 -j RETURN; iptables -t nat -A SS -d 10.0.0.0/8 -j RETURN
 iptables -t nat -A SS -p tcp -j REDIRECT --to-ports 12345
 iptables -t nat -A PREROUTING -i lan0 -p tcp -j SS; iptables -t nat -A OUTPUT -p tcp -j SS`,
-			[]Socket{socket("tcp", "0.0.0.0:12345")}, []want{
+			[]BoundSocket{socket("tcp", "0.0.0.0:12345")}, []want{
 				{"client tcp IPv4 lan0", Complete, AtSocket},
 				{"own tcp IPv4", Complete, AtSocket},
 				{"exempt tcp IPv4 0xff", Complete, Internet},
@@ -218,7 +221,7 @@ iptables -t nat -A PREROUTING -i lan0 -p tcp -j SS; iptables -t nat -A OUTPUT -p
 iptables -t mangle -A OUTPUT -m mark --mark 0x0/0x3f00 -j MARK --set-xmark 0x100/0x3f00
 iptables -t nat -A OUTPUT -m mark --mark 255 -j RETURN
 iptables -t nat -A OUTPUT -p tcp ! -d 10.0.0.0/8 -j REDIRECT --to-ports 12345`,
-			[]Socket{socket("tcp", "0.0.0.0:12345")}, []want{
+			[]BoundSocket{socket("tcp", "0.0.0.0:12345")}, []want{
 				{"exempt tcp IPv4 0xff", Complete, AtSocket},
 				{"own tcp IPv4", Complete, AtSocket},
 			}},
@@ -234,7 +237,7 @@ table inet p {
   meta mark 255 return
   ip protocol tcp meta mark set 1
  }
-}`), []Socket{socket("tcp", "127.0.0.1:7895", "transparent")}, []want{
+}`), []BoundSocket{socket("tcp", "127.0.0.1:7895", "transparent")}, []want{
 			{"client tcp IPv4 lan0", Complete, AtSocket},
 			{"own tcp IPv4", Complete, Internet},
 			{"exempt tcp IPv4 0xff", Complete, Internet},
@@ -251,7 +254,7 @@ table inet p {
   meta mark 255 return
   ip protocol tcp meta mark set 1
  }
-}`), []Socket{socket("tcp", "127.0.0.1:7895", "transparent")}, []want{
+}`), []BoundSocket{socket("tcp", "127.0.0.1:7895", "transparent")}, []want{
 			{"own tcp IPv4", Complete, AtSocket},
 			{"exempt tcp IPv4 0xff", Complete, Internet},
 		}},
@@ -268,7 +271,7 @@ table inet firewalld {
   icmpv6 type { nd-router-advert, nd-neighbor-solicit } accept
   meta nfproto ipv6 fib saddr . mark . iif oif missing drop
  }
-}`), []Socket{socket("tcp", "127.0.0.1:7895", "transparent"), socket("tcp", "[::1]:7895", "transparent")}, []want{
+}`), []BoundSocket{socket("tcp", "127.0.0.1:7895", "transparent"), socket("tcp", "[::1]:7895", "transparent")}, []want{
 			{"client tcp lan0 IPv4", Complete, AtSocket},
 			{"client tcp lan0 IPv6", Silence, Nobody},
 			{"client udp lan0 IPv6", Complete, Internet},
@@ -288,17 +291,19 @@ table ip6 proxy {
   ip6 daddr { ::/128, ::1/128, fc00::/7, fe80::/10 } return
   meta l4proto { tcp, udp } meta mark set 1
  }
-}`), []Socket{socket("tcp", "[::]:7892", "transparent"), socket("udp", "[::]:7892", "transparent")}, []want{
+}`), []BoundSocket{socket("tcp", "[::]:7892", "transparent"), socket("udp", "[::]:7892", "transparent")}, []want{
 			{"client tcp lan0 fd91:1::e7", Complete, AtSocket},
 			{"client tcp lan0 2001:db8:1::e7", Silence, Nobody},
 			{"client udp lan0 2001:db8:1::e7", Silence, AtSocket},
 			{"own tcp IPv6", Complete, AtSocket},
 			{"exempt tcp IPv6 0xff", Complete, Internet},
 		}},
-		{"11: a policy rule before the proxy's", toLo + ofLan + "ip route add default via 10.91.2.2 table 1; ip rule add pref 1001 iif lan0 lookup 1",
-			[]Socket{proxy}, []want{{"client tcp lan0 IPv4", Silence, Nobody}}},
+		{"11: a policy rule before the proxy's", toLo + ofLan +
+			"ip route add default via 10.91.2.2 table 1; ip rule add pref 1001 iif lan0 lookup 1",
+			[]BoundSocket{proxy}, []want{{"client tcp lan0 IPv4", Silence, Nobody}}},
 		{"11: of a port", toLo + ofLan + "ip route add default via 10.91.2.2 table 1; ip rule add pref 1001 ipproto tcp dport 4711 lookup main",
-			[]Socket{proxy}, []want{{"client tcp lan0 IPv4 :4711", Silence, Nobody}, {"client tcp lan0 IPv4 :80", Complete, AtSocket}}},
+			[]BoundSocket{proxy}, []want{{"client tcp lan0 IPv4 :4711", Silence, Nobody},
+				{"client tcp lan0 IPv4 :80", Complete, AtSocket}}},
 		{"13: socket transparent 0", toLo + nft(`
 table ip hy {
  chain pre { type filter hook prerouting priority mangle; policy accept;
@@ -308,53 +313,59 @@ table ip hy {
   `+private+`
   ip protocol tcp meta mark set 1 tproxy ip to :7895 accept
  }
-}`), []Socket{proxy, socket("tcp", "0.0.0.0:80")}, []want{
+}`), []BoundSocket{proxy, socket("tcp", "0.0.0.0:80")}, []want{
 			{"client tcp lan0 :80 IPv4", Complete, Internet},
 			{"client tcp lan0 :443 IPv4", Complete, AtSocket},
 		}},
 		{"15: filter by the redirected port", `
 iptables -t nat -A PREROUTING -i lan0 -p tcp --dport 80 -j REDIRECT --to-ports 43889
 iptables -P INPUT DROP; iptables -A INPUT -p tcp --dport 80 -j ACCEPT; iptables -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT`,
-			[]Socket{socket("tcp", "0.0.0.0:43889")}, []want{
+			[]BoundSocket{socket("tcp", "0.0.0.0:43889")}, []want{
 				{"client tcp lan0 :80 IPv4", Silence, Nobody},
 				{"client tcp lan0 :443 IPv4", Complete, Internet},
 			}},
 		{"16: dnat to loopback", "iptables -t nat -A PREROUTING -i lan0 -p tcp --dport 9050 -j DNAT --to-destination 127.0.0.1:9050",
-			[]Socket{socket("tcp", "127.0.0.1:9050")}, []want{{"service tcp lan0 10.91.1.1:9050", Silence, Nobody}}},
+			[]BoundSocket{socket("tcp", "127.0.0.1:9050")},
+			[]want{{"service tcp lan0 10.91.1.1:9050", Silence, Nobody}}},
 		{"16 fixed", "iptables -t nat -A PREROUTING -i lan0 -p tcp --dport 9050 -j DNAT --to-destination 127.0.0.1:9050; sysctl -qw net.ipv4.conf.lan0.route_localnet=1",
-			[]Socket{socket("tcp", "127.0.0.1:9050")}, []want{{"service tcp lan0 10.91.1.1:9050", Complete, AtSocket}}},
+			[]BoundSocket{socket("tcp", "127.0.0.1:9050")},
+			[]want{{"service tcp lan0 10.91.1.1:9050", Complete, AtSocket}}},
 		{"17: notrack and masquerade", toLo + ofLan + `
 iptables -t mangle -A PREROUTING -i lan0 -p udp -m addrtype ! --dst-type LOCAL -j TPROXY --on-port 7895 --tproxy-mark 1
 iptables -t raw -A PREROUTING -i lan0 ! -d 10.0.0.0/8 -j NOTRACK
 iptables -t nat -A POSTROUTING -j MASQUERADE`,
-			[]Socket{proxy, socket("udp", "0.0.0.0:7895", "transparent")}, []want{
+			[]BoundSocket{proxy, socket("udp", "0.0.0.0:7895", "transparent")}, []want{
 				{"client tcp lan0 IPv4 :443", Hang, AtSocket},
 				{"client udp lan0 IPv4 :443", Silence, AtSocket},
 			}},
 		{"18: a service at the proxy", toLo + "iptables -t mangle -A PREROUTING -i lan0 -p tcp -j TPROXY --on-port 7895 --tproxy-mark 1",
-			[]Socket{proxy, socket("tcp", "0.0.0.0:22")}, []want{{"service tcp lan0 10.91.1.1:22", Complete, AtSocket}}},
+			[]BoundSocket{proxy, socket("tcp", "0.0.0.0:22")},
+			[]want{{"service tcp lan0 10.91.1.1:22", Complete, AtSocket}}},
 		{"a queue without a program", "iptables -A FORWARD -p tcp --dport 443 -j NFQUEUE --queue-num 200", nil, []want{
 			{"client tcp lan0 IPv4 :443", Silence, Nobody},
 			{"client tcp lan0 IPv4 :80", Complete, Internet},
 		}},
-		{"an uplink without neighbors", "ip link set wan0 arp off", []Socket{socket("tcp", "0.0.0.0:22")}, []want{
+		{"an uplink without neighbors", "ip link set wan0 arp off", []BoundSocket{socket("tcp", "0.0.0.0:22")}, []want{
 			{"client", Complete, Internet},
 			{"own", Complete, Internet},
 			{"service tcp wan0 :22", Complete, AtSocket},
 		}},
-		{"clients behind a bridge", toLo + ofBridge + "sysctl -qw net.bridge.bridge-nf-call-iptables=0", []Socket{proxy, socket("udp", "0.0.0.0:53")}, []want{
-			{"client tcp lan0 10.91.1.231 IPv4", Complete, AtSocket},
-			{"client udp lan0 10.91.1.231 IPv4", Complete, Internet},
-			{"client tcp lan0 IPv6", Complete, Internet},
-			{"service udp lan0 10.91.1.1:53", Complete, AtSocket},
-		}},
-		{"a bridge whose packets iptables sees first", toLo + ofBridge + "sysctl -qw net.bridge.bridge-nf-call-iptables=1", []Socket{proxy}, []want{
+		{"clients behind a bridge", toLo + ofBridge + "sysctl -qw net.bridge.bridge-nf-call-iptables=0",
+			[]BoundSocket{proxy, socket("udp", "0.0.0.0:53")}, []want{
+				{"client tcp lan0 10.91.1.231 IPv4", Complete, AtSocket},
+				{"client udp lan0 10.91.1.231 IPv4", Complete, Internet},
+				{"client tcp lan0 IPv6", Complete, Internet},
+				{"service udp lan0 10.91.1.1:53", Complete, AtSocket},
+			}},
+		{"a bridge whose packets iptables sees first", toLo + ofBridge +
+			"sysctl -qw net.bridge.bridge-nf-call-iptables=1", []BoundSocket{proxy}, []want{
 			{"client tcp lan0 10.91.1.231 IPv4", Silence, Nobody},
 			{"client udp lan0 10.91.1.231 IPv4", Complete, Internet},
 		}},
 		{"answers belong to the socket's user", "iptables -A OUTPUT -m owner --uid-owner 1337 -j DROP; ip6tables -A OUTPUT -m owner --gid-owner 99 -j DROP",
-			[]Socket{
-				socket("tcp", "0.0.0.0:22", "uid=1337"), socket("tcp", "0.0.0.0:23"), socket("udp", "0.0.0.0:53", "uid=1337"), socket("udp", "0.0.0.0:69"),
+			[]BoundSocket{
+				socket("tcp", "0.0.0.0:22", "uid=1337"), socket("tcp", "0.0.0.0:23"),
+				socket("udp", "0.0.0.0:53", "uid=1337"), socket("udp", "0.0.0.0:69"),
 				socket("tcp", "[fd91:1::1]:24", "gid=99"), socket("tcp", "[fd91:1::1]:25", "gid=98"),
 			}, []want{
 				{"service tcp lan0 10.91.1.1:22", Silence, Nobody},
@@ -364,10 +375,11 @@ iptables -t nat -A POSTROUTING -j MASQUERADE`,
 				{"service tcp lan0 [fd91:1::1]:24", Silence, Nobody},
 				{"service tcp lan0 [fd91:1::1]:25", Complete, AtSocket},
 			}},
-		{"answers have the socket's mark", toLo + "iptables -A OUTPUT -m mark --mark 5 -j DROP", []Socket{socket("tcp", "0.0.0.0:22", "mark=5"), socket("tcp", "0.0.0.0:23", "mark=6")}, []want{
-			{"service tcp lan0 10.91.1.1:22", Silence, Nobody},
-			{"service tcp lan0 10.91.1.1:23", Complete, AtSocket},
-		}},
+		{"answers have the socket's mark", toLo + "iptables -A OUTPUT -m mark --mark 5 -j DROP",
+			[]BoundSocket{socket("tcp", "0.0.0.0:22", "mark=5"), socket("tcp", "0.0.0.0:23", "mark=6")}, []want{
+				{"service tcp lan0 10.91.1.1:22", Silence, Nobody},
+				{"service tcp lan0 10.91.1.1:23", Complete, AtSocket},
+			}},
 		{"19: no route", "ip -6 route del default\n" + nft(`
 table inet p {
  chain output {
@@ -376,25 +388,26 @@ table inet p {
   tcp dport { 80, 443 } redirect to :12345
  }
 }`),
-			[]Socket{socket("tcp", "[::]:12345")}, []want{
+			[]BoundSocket{socket("tcp", "[::]:12345")}, []want{
 				{"own tcp IPv6", NoRoute, Nobody},
 				{"own tcp IPv4 :80", Complete, AtSocket},
 				{"exempt tcp IPv4", Complete, Internet},
 			}},
 		{"21: the answer's port is taken", toLo + "iptables -t mangle -A PREROUTING -i lan0 -p udp -m addrtype ! --dst-type LOCAL -j TPROXY --on-port 7895 --tproxy-mark 1",
-			[]Socket{socket("udp", "0.0.0.0:7895", "transparent"), socket("udp", "0.0.0.0:53", "alone")}, []want{
+			[]BoundSocket{socket("udp", "0.0.0.0:7895", "transparent"), socket("udp", "0.0.0.0:53", "alone")}, []want{
 				{"client udp lan0 IPv4 :53", Silence, AtSocket},
 				{"client udp lan0 IPv4 :443", Complete, AtSocket},
 			}},
 		{"24: TPROXY for new connections", toLo + "iptables -t mangle -A PREROUTING -i lan0 -p tcp -m conntrack --ctstate NEW -m addrtype ! --dst-type LOCAL -j TPROXY --on-port 7895 --tproxy-mark 1",
-			[]Socket{proxy}, []want{{"client tcp lan0 IPv4", Hang, Nobody}}},
-		{"26: a listener bound to a device", toLo + ofLan, []Socket{socket("tcp", "0.0.0.0:7895", "transparent", "index=1")},
+			[]BoundSocket{proxy}, []want{{"client tcp lan0 IPv4", Hang, Nobody}}},
+		{"26: a listener bound to a device", toLo + ofLan,
+			[]BoundSocket{socket("tcp", "0.0.0.0:7895", "transparent", "index=1")},
 			[]want{{"client tcp lan0 IPv4", Silence, Nobody}}},
 		{"27: lo is left out", toLo + `
 iptables -t mangle -A PREROUTING ! -i lo -p tcp -m addrtype ! --dst-type LOCAL -j TPROXY --on-port 7895 --tproxy-mark 1
 iptables -t mangle -A OUTPUT -m mark --mark 0xff -j RETURN; iptables -t mangle -A OUTPUT -m conntrack --ctdir REPLY -j RETURN
 iptables -t mangle -A OUTPUT -p tcp -m addrtype ! --dst-type LOCAL -j MARK --set-mark 1`,
-			[]Socket{proxy}, []want{
+			[]BoundSocket{proxy}, []want{
 				{"client tcp lan0 IPv4", Complete, AtSocket},
 				{"exempt tcp IPv4", Complete, Internet},
 				{"own tcp IPv4", Silence, Nobody},
@@ -407,7 +420,8 @@ iptables -t mangle -A OUTPUT -p tcp -m addrtype ! --dst-type LOCAL -j MARK --set
 	}
 }
 
-// The packets of a queue that a program has are accepted in the twin, and those of others are dropped.
+// The packets of a queue that a program has are accepted in the twin, and those of others are
+// dropped.
 func TestQueue(t *testing.T) {
 	c := host(t, "iptables -A FORWARD -p tcp --dport 443 -j NFQUEUE --queue-num 200; iptables -A OUTPUT -p udp --dport 53 -j NFQUEUE --queue-balance 201:202", nil)
 	c.Queues = []uint16{200, 201, 202}
@@ -416,7 +430,7 @@ func TestQueue(t *testing.T) {
 	play(t, c, []want{{"client tcp lan0 IPv4 :443", Complete, Internet}, {"own udp IPv4 :53", Silence, Nobody}})
 }
 
-func play(t *testing.T, c *Config, wants []want) {
+func play(t *testing.T, c *Snapshot, wants []want) {
 	t.Helper()
 	ctx := context.Background()
 	begin := time.Now()
@@ -432,7 +446,8 @@ func play(t *testing.T, c *Config, wants []want) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("built in %v, planned in %v, %d flows in %v", built.Sub(begin), planned.Sub(built), len(flows), time.Since(planned))
+	t.Logf("built in %v, planned in %v, %d flows in %v", built.Sub(begin), planned.Sub(built), len(flows),
+		time.Since(planned))
 	for _, w := range twin.Warnings {
 		t.Errorf("warning: %s", w)
 	}
@@ -447,7 +462,8 @@ func play(t *testing.T, c *Config, wants []want) {
 			}
 			n++
 			if r.Outcome != w.outcome || r.Reached != w.reached {
-				t.Errorf("%s: %s: %s at %q, want %s at %q", w.flows, r.Flow.ID, r.Outcome, r.Reached, w.outcome, w.reached)
+				t.Errorf("%s: %s: %s at %q, want %s at %q", w.flows, r.Flow.ID, r.Outcome, r.Reached, w.outcome,
+					w.reached)
 			}
 		}
 		if n == 0 {
@@ -458,6 +474,7 @@ func play(t *testing.T, c *Config, wants []want) {
 		if !t.Failed() {
 			break
 		}
-		t.Logf("%-8s %-70s %-9s %-8s seen %v -> %v original %v out %s rounds %d/%d %s %s", r.Flow.Kind, r.Flow.ID, r.Outcome, r.Reached, r.SeenFrom, r.SeenTo, r.Original, r.Out, r.Received, r.Rounds, r.Error, r.AnswerError)
+		t.Logf("%-8s %-70s %-9s %-8s seen %v -> %v original %v out %s rounds %d/%d %s %s", r.Flow.Kind, r.Flow.ID,
+			r.Outcome, r.Reached, r.SeenFrom, r.SeenTo, r.Original, r.Out, r.Received, r.Rounds, r.Error, r.AnswerError)
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// accept takes the connections that wait at a stand-in, as its owner: what is answered there belongs
-// to the socket's user.
+// accept takes the connections that wait at a stand-in, as its owner: what is answered there
+// belongs to the socket's user.
 func (r *playing) accept(s *stand) error {
 	return asOwner(s.uid, s.gid, func() error {
 		for {
@@ -61,7 +61,8 @@ func (r *playing) serve(a *accepted) {
 			a.flow = f
 			f.Received++
 			r.reached(f, a.stand, a.from, a.to, a.original)
-			if _, err := unix.SendmsgN(a.fd, tag(reply, round, r.serial, f.number), nil, nil, unix.MSG_NOSIGNAL); err != nil {
+			if _, err := unix.SendmsgN(a.fd, tag(reply, round, r.serial, f.number), nil, nil,
+				unix.MSG_NOSIGNAL); err != nil {
 				f.AnswerError = err.Error()
 			}
 		}
@@ -129,7 +130,8 @@ func (r *playing) receive(s *stand) {
 		}
 		f.Received++
 		r.reached(f, s, from, a.original, netip.AddrPort{})
-		if err := s.answer(tag(reply, int(b[1]), r.serial, f.number), from, a, func(x netip.Addr) bool { return r.own[x] }); err != nil {
+		if err := s.answer(tag(reply, int(b[1]), r.serial, f.number), from, a,
+			func(x netip.Addr) bool { return r.own[x] }); err != nil {
 			f.AnswerError = err.Error()
 		}
 	}

@@ -20,7 +20,8 @@ func (r *playing) outside() error {
 			every = netip.IPv6Unspecified()
 		}
 		s := &stand{number: -1, out: p.device, open: open{
-			proto: p.proto, six: p.six, local: netip.AddrPortFrom(every, p.port), device: p.device, transparent: true, v6Only: true,
+			proto: p.proto, six: p.six, local: netip.AddrPortFrom(every, p.port), device: p.device, transparent: true,
+			v6Only: true,
 		}}
 		if err := s.start(); err != nil {
 			return fmt.Errorf("%s port %d at %s: %w", p.proto, p.port, p.device, err)
@@ -33,15 +34,16 @@ func (r *playing) outside() error {
 	for _, f := range r.flows {
 		if !f.Flow.Local() {
 			r.start(f, open{
-				proto: f.Flow.Proto, six: f.Flow.IPv6(), local: f.Flow.From, device: f.Flow.In, transparent: true, v6Only: true,
+				proto: f.Flow.Proto, six: f.Flow.IPv6(), local: f.Flow.From, device: f.Flow.In, transparent: true,
+				v6Only: true,
 			})
 		}
 	}
 	return nil
 }
 
-// places are where flows may come out of the host: at uplinks to the ports that flows ask for, and at
-// all devices to those that rules rewrite destinations to.
+// places are where flows may come out of the host: at uplinks to the ports that flows ask for, and
+// at all devices to those that rules rewrite destinations to.
 func (r *playing) places() []place {
 	asked := map[place]bool{} // without device
 	for _, f := range r.flows {
@@ -99,7 +101,8 @@ func (t *Twin) onLink(index int, a netip.Addr) bool {
 	return false
 }
 
-// start opens the socket of a sender and sends the first packet. What is refused at once is a result.
+// start opens the socket of a sender and sends the first packet. What is refused at once is a
+// result.
 func (r *playing) start(f *sender, o open) {
 	fd, err := o.socket()
 	if err != nil {
@@ -148,7 +151,7 @@ func (r *playing) ask(f *sender) bool {
 }
 
 // outcomes are what errors of a sender's socket mean before the connection is made.
-var outcomes = map[error]Outcome{
+var outcomes = map[error]FlowOutcome{
 	unix.ECONNREFUSED: Refused, unix.ECONNRESET: Reset, unix.EPIPE: Reset,
 	unix.ENETUNREACH: NoRoute, unix.EHOSTUNREACH: NoRoute, unix.EHOSTDOWN: NoRoute, unix.EADDRNOTAVAIL: NoRoute,
 	unix.EPERM: Denied, unix.EACCES: Denied, unix.EINVAL: Denied,

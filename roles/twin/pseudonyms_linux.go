@@ -12,21 +12,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pseudonyms maps addresses so that prefixes stay prefixes: two addresses that have their first n bits
-// in common have so after it. Private addresses stay private, those with a meaning stay as they are, and
-// inside of the host's own IPv4 networks the last part of an address stays.
+// pseudonyms maps addresses so that prefixes stay prefixes: two addresses that have their first n
+// bits in common have so after it. Private addresses stay private, those with a meaning stay as
+// they are, and inside of the host's own IPv4 networks the last part of an address stays.
 type pseudonyms struct {
 	key   [32]byte
 	own   []netip.Prefix
 	flips map[netip.Prefix]byte
 }
 
-// Networks with a meaning, for which others are no substitute. Of the first list the addresses stay as
-// they are; of the second they stay in their network.
+// Networks with a meaning, for which others are no substitute. Of the first list the addresses stay
+// as they are; of the second they stay in their network.
 var (
-	keptNetworks = prefixes("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "198.18.0.0/15",
-		"198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4", "::/8", "2001:db8::/32", "3fff::/20", "fe80::/10", "ff00::/8")
-	closedNetworks = prefixes("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "64:ff9b::/96", "2002::/16", "fc00::/8", "fd00::/8")
+	keptNetworks = prefixes("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "192.0.0.0/24", "192.0.2.0/24",
+		"192.88.99.0/24", "198.18.0.0/15",
+		"198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4", "::/8", "2001:db8::/32", "3fff::/20",
+		"fe80::/10", "ff00::/8")
+	closedNetworks = prefixes("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "64:ff9b::/96",
+		"2002::/16", "fc00::/8", "fd00::/8")
 )
 
 func prefixes(texts ...string) []netip.Prefix {
@@ -37,9 +40,9 @@ func prefixes(texts ...string) []netip.Prefix {
 	return all
 }
 
-// Pseudonyms is the configuration with other addresses in place of the host's, chosen at random and the
-// same in all of it. What it can't map is an error, as nothing may slip through.
-func (c *Config) Pseudonyms() (*Config, error) {
+// Pseudonyms is the configuration with other addresses in place of the host's, chosen at random and
+// the same in all of it. What it can't map is an error, as nothing may slip through.
+func (c *Snapshot) Pseudonyms() (*Snapshot, error) {
 	var key [32]byte
 	if _, err := rand.Read(key[:]); err != nil {
 		return nil, err
@@ -47,7 +50,7 @@ func (c *Config) Pseudonyms() (*Config, error) {
 	return c.pseudonyms(key)
 }
 
-func (c *Config) pseudonyms(key [32]byte) (*Config, error) {
+func (c *Snapshot) pseudonyms(key [32]byte) (*Snapshot, error) {
 	p := &pseudonyms{key: key, flips: map[netip.Prefix]byte{}}
 	for _, a := range c.Addrs {
 		if a.Local.Is4() {
@@ -56,7 +59,8 @@ func (c *Config) pseudonyms(key [32]byte) (*Config, error) {
 	}
 	mapped, err := p.config(c)
 	if err != nil {
-		return nil, &SnapshotError{fmt.Errorf("no pseudonyms for %w", err), "save it without -pseudonyms, and look at what is in it before you send it"}
+		return nil, &SnapshotError{fmt.Errorf("no pseudonyms for %w", err),
+			"save it without -pseudonyms, and look at what is in it before you send it"}
 	}
 	return mapped, nil
 }
@@ -92,7 +96,8 @@ func (p *pseudonyms) addr(a netip.Addr) netip.Addr {
 			return n.Bits() > i && n.Addr().Is4() == was.Is4() && node.Contains(n.Addr())
 		}
 		inside := func(n netip.Prefix) bool { return n.Bits() <= i && n.Contains(was) }
-		if slices.ContainsFunc(keptNetworks, splits) || slices.ContainsFunc(closedNetworks, splits) || slices.ContainsFunc(p.own, inside) {
+		if slices.ContainsFunc(keptNetworks, splits) || slices.ContainsFunc(closedNetworks, splits) ||
+			slices.ContainsFunc(p.own, inside) {
 			continue
 		}
 		b[i/8] ^= p.flip(node) << (7 - i%8)
@@ -120,8 +125,8 @@ func spareEUI(b []byte) {
 	}
 }
 
-// prefix maps the first bits of an address, in place; the others become 0. Fewer bytes than an address
-// has are its first ones.
+// prefix maps the first bits of an address, in place; the others become 0. Fewer bytes than an
+// address has are its first ones.
 func (p *pseudonyms) prefix(b []byte, bits int, six bool) {
 	whole := make([]byte, 4)
 	if six {
@@ -164,7 +169,8 @@ func (p *pseudonyms) span(from, to []byte) error {
 	return nil
 }
 
-// spanBits is the length of the prefix whose addresses are from one to another, false if there is none.
+// spanBits is the length of the prefix whose addresses are from one to another, false if there is
+// none.
 func spanBits(from, to []byte) (int, bool) {
 	if len(from) != len(to) {
 		return 0, false
@@ -200,7 +206,7 @@ func maskBits(mask []byte) (int, bool) {
 }
 
 // config maps all of a configuration.
-func (p *pseudonyms) config(c *Config) (*Config, error) {
+func (p *pseudonyms) config(c *Snapshot) (*Snapshot, error) {
 	spared, err := c.spared()
 	if err != nil {
 		return nil, err
@@ -212,7 +218,8 @@ func (p *pseudonyms) config(c *Config) (*Config, error) {
 		head  int
 		kinds []uint16
 	}{
-		{"address", &d.Addrs, unix.SizeofIfAddrmsg, []uint16{unix.IFA_ADDRESS, unix.IFA_LOCAL, unix.IFA_BROADCAST, unix.IFA_ANYCAST}},
+		{"address", &d.Addrs, unix.SizeofIfAddrmsg, []uint16{unix.IFA_ADDRESS, unix.IFA_LOCAL, unix.IFA_BROADCAST,
+			unix.IFA_ANYCAST}},
 		{"nexthop object", &d.Nexthops, unix.SizeofNhmsg, []uint16{unix.NHA_GATEWAY}},
 		{"neighbor", &d.Neighbors, unix.SizeofNdMsg, []uint16{unix.NDA_DST}},
 	} {
@@ -321,12 +328,12 @@ func (p *pseudonyms) hops(all attrs) error {
 }
 
 // ipsets maps the elements of sets of ipset.
-func (p *pseudonyms) ipsets(messages []Message) ([]Message, error) {
+func (p *pseudonyms) ipsets(messages []NetlinkMessage) ([]NetlinkMessage, error) {
 	const (
 		cidr, cidr2, netmask = 3, 21, 20
 		bitmask              = 12
 	)
-	var mapped []Message
+	var mapped []NetlinkMessage
 	for _, m := range messages {
 		m.Data = bytes.Clone(m.Data)
 		all, err := split(m.Data, 4)
@@ -335,7 +342,8 @@ func (p *pseudonyms) ipsets(messages []Message) ([]Message, error) {
 		}
 		name := text(all.get(ipsetAttrSetName))
 		entry := func(one attrs) error {
-			for _, q := range []struct{ ip, to, bits uint16 }{{ipsetIP, ipsetIPTo, cidr}, {ipsetIP2, ipsetIP2To, cidr2}} {
+			for _, q := range []struct{ ip, to, bits uint16 }{{ipsetIP, ipsetIPTo, cidr},
+				{ipsetIP2, ipsetIP2To, cidr2}} {
 				from, err := one.nest(q.ip)
 				if err != nil {
 					return err
@@ -422,10 +430,13 @@ func (p *pseudonyms) legacy(t *LegacyTable) error {
 
 // plainMatches and plainTargets are extensions of iptables that hold no address.
 var (
-	plainMatches = []string{"addrtype", "cgroup", "comment", "connbytes", "connlimit", "connmark", "cpu", "devgroup", "dscp", "ecn", "esp", "hashlimit",
-		"helper", "hl", "icmp", "icmp6", "length", "limit", "mac", "mark", "multiport", "nfacct", "owner", "physdev", "pkttype", "quota", "realm",
+	plainMatches = []string{"addrtype", "cgroup", "comment", "connbytes", "connlimit", "connmark", "cpu", "devgroup",
+		"dscp", "ecn", "esp", "hashlimit",
+		"helper", "hl", "icmp", "icmp6", "length", "limit", "mac", "mark", "multiport", "nfacct", "owner", "physdev",
+		"pkttype", "quota", "realm",
 		"rpfilter", "sctp", "set", "socket", "state", "statistic", "tcp", "tcpmss", "time", "tos", "ttl", "udp"}
-	plainTargets = []string{"", "ERROR", "CHECKSUM", "CLASSIFY", "CONNMARK", "CT", "DSCP", "HL", "LOG", "MARK", "NFLOG", "NFQUEUE", "NOTRACK",
+	plainTargets = []string{"", "ERROR", "CHECKSUM", "CLASSIFY", "CONNMARK", "CT", "DSCP", "HL", "LOG", "MARK",
+		"NFLOG", "NFQUEUE", "NOTRACK",
 		"REJECT", "SET", "TCPMSS", "TOS", "TRACE", "TTL", "AUDIT"}
 )
 
@@ -455,7 +466,8 @@ func (p *pseudonyms) match(name string, data []byte, six bool) error {
 		}
 		return nil
 	case name == "conntrack" && len(data) >= 128:
-		// struct xt_conntrack_mtinfo1 and later: four addresses, each with its mask, of 16 bytes each
+		// struct xt_conntrack_mtinfo1 and later: four addresses, each with its mask, of 16 bytes
+		// each
 		for i := range 4 {
 			length, ok := maskBits(data[32*i+16 : 32*i+16+size])
 			if !ok {

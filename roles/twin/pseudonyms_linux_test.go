@@ -26,11 +26,12 @@ func common(a, b netip.Addr) int {
 	return n
 }
 
-// Pseudonyms keep what addresses have in common, whether they are private or have a meaning, and the last
-// part of one in a network of the host's own.
+// Pseudonyms keep what addresses have in common, whether they are private or have a meaning, and
+// the last part of one in a network of the host's own.
 func TestPseudonymsOfAddresses(t *testing.T) {
 	p := &pseudonyms{key: [32]byte{1}, own: prefixes("192.168.7.0/24"), flips: map[netip.Prefix]byte{}}
-	some := []string{"10.1.2.3", "192.168.7.20", "192.168.7.255", "192.168.9.9", "8.8.8.8", "127.0.0.1", "203.0.113.7", "224.0.0.1", "100.64.3.3", "172.20.1.1",
+	some := []string{"10.1.2.3", "192.168.7.20", "192.168.7.255", "192.168.9.9", "8.8.8.8", "127.0.0.1", "203.0.113.7",
+		"224.0.0.1", "100.64.3.3", "172.20.1.1",
 		"2a00:1450::1", "2600:1f18::5", "fd12:3456::1", "fe80::1", "::1", "2001:db8::7", "ff02::1", "2001:67c::1"}
 	rapid.Check(t, func(t *rapid.T) {
 		draw := func(name string) netip.Addr {
@@ -65,7 +66,8 @@ func TestPseudonymsOfAddresses(t *testing.T) {
 	if a := p.addr(netip.MustParseAddr("8.8.8.8")); a == netip.MustParseAddr("8.8.8.8") {
 		t.Error("a public address stays as it is")
 	}
-	if a := p.addr(netip.MustParseAddr("2a00:1450::216:3eff:fe12:3456")); !strings.HasSuffix(a.String(), ":0:ff:fe12:3456") {
+	if a := p.addr(netip.MustParseAddr("2a00:1450::216:3eff:fe12:3456")); !strings.HasSuffix(a.String(),
+		":0:ff:fe12:3456") {
 		t.Errorf("the vendor is in %v", a)
 	}
 }
@@ -127,7 +129,8 @@ X
 	ipset add one 81.82.83.84,tcp:80
 `
 
-// A snapshot with pseudonyms has no address of the host's, and replays: what was in a set or a network is.
+// A snapshot with pseudonyms has no address of the host's, and replays: what was in a set or a
+// network is.
 func TestPseudonyms(t *testing.T) {
 	host := newNetns(t)
 	shell(t, host, secretHost)
@@ -135,7 +138,7 @@ func TestPseudonyms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	live.Sockets = []Socket{{Proto: "tcp", Local: netip.MustParseAddrPort("192.168.77.1:80")}}
+	live.Sockets = []BoundSocket{{Proto: "tcp", Local: netip.MustParseAddrPort("192.168.77.1:80")}}
 	mapped, err := live.pseudonyms([32]byte{1}) // by another key one may become itself
 	if err != nil {
 		t.Fatal(err)
@@ -144,7 +147,8 @@ func TestPseudonyms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, secret := range []string{"\x51\x52\x53", "\x57\x01", "\x57\x58", "\x55\x56\x00\x00", "\xc0\xa8\x4d", "\x2a\x11\x00\xb1"} {
+	for _, secret := range []string{"\x51\x52\x53", "\x57\x01", "\x57\x58", "\x55\x56\x00\x00", "\xc0\xa8\x4d",
+		"\x2a\x11\x00\xb1"} {
 		if at := bytes.Index(b, []byte(secret)); at >= 0 {
 			t.Errorf("the address %x is in it: %x", secret, b[max(0, at-40):min(len(b), at+20)])
 		}
@@ -161,8 +165,9 @@ func TestPseudonyms(t *testing.T) {
 	for _, d := range append(lacks, Compare(mapped, twin)...) {
 		t.Error(d)
 	}
-	count := func(c *Config) map[string]int {
-		n := map[string]int{"devices": len(c.Links), "addresses": len(c.Addrs), "routes": len(c.Routes), "policy rules": len(c.PolicyRules)}
+	count := func(c *Snapshot) map[string]int {
+		n := map[string]int{"devices": len(c.Links), "addresses": len(c.Addrs), "routes": len(c.Routes),
+			"policy rules": len(c.PolicyRules)}
 		for _, table := range c.Tables {
 			n["sets"] += len(table.Sets)
 			for _, chain := range table.Chains {

@@ -11,7 +11,7 @@ import (
 )
 
 // nft maps the addresses in messages of nf_tables: those of rules and of elements.
-func (p *pseudonyms) nft(c *Config, messages []Message) ([]Message, error) {
+func (p *pseudonyms) nft(c *Snapshot, messages []NetlinkMessage) ([]NetlinkMessage, error) {
 	sets := map[SetName]*Set{}
 	for _, t := range c.Tables {
 		for _, s := range t.Sets {
@@ -23,7 +23,7 @@ func (p *pseudonyms) nft(c *Config, messages []Message) ([]Message, error) {
 		}
 	}
 	intervals := map[SetName][]attrs{}
-	var mapped []Message
+	var mapped []NetlinkMessage
 	for _, m := range messages {
 		m.Data = bytes.Clone(m.Data)
 		all, err := split(m.Data, 4)
@@ -33,14 +33,17 @@ func (p *pseudonyms) nft(c *Config, messages []Message) ([]Message, error) {
 		table := text(all.get(unix.NFTA_TABLE_NAME))
 		switch m.Type & 0xff {
 		case unix.NFT_MSG_NEWOBJ:
-			// NFT_OBJECT_: counter, quota, ct helper, limit, connlimit, ct timeout, secmark, synproxy.
+			// NFT_OBJECT_: counter, quota, ct helper, limit, connlimit, ct timeout, secmark,
+			// synproxy.
 			if kind := net32(all.get(unix.NFTA_OBJ_TYPE)); !slices.Contains([]uint32{1, 2, 3, 4, 5, 7, 8, 10}, kind) {
 				return nil, fmt.Errorf("object %s of table %s", text(all.get(unix.NFTA_OBJ_NAME)), table)
 			}
 		case unix.NFT_MSG_NEWRULE:
-			r := &ruleMapper{pseudonyms: p, family: m.Data[0], table: table, sets: sets, loaded: map[uint32]field{}, constants: map[uint32][]byte{}}
+			r := &ruleMapper{pseudonyms: p, family: m.Data[0], table: table, sets: sets, loaded: map[uint32]field{},
+				constants: map[uint32][]byte{}}
 			if err := r.rule(all); err != nil {
-				return nil, fmt.Errorf("a rule of chain %s of table %s %s: %w", text(all.get(unix.NFTA_RULE_CHAIN)), families[m.Data[0]], table, err)
+				return nil, fmt.Errorf("a rule of chain %s of table %s %s: %w", text(all.get(unix.NFTA_RULE_CHAIN)),
+					families[m.Data[0]], table, err)
 			}
 		case unix.NFT_MSG_NEWSETELEM:
 			name := SetName{m.Data[0], table, text(all.get(unix.NFTA_SET_ELEM_LIST_SET))}
@@ -79,24 +82,26 @@ func (p *pseudonyms) nft(c *Config, messages []Message) ([]Message, error) {
 		mapped = append(mapped, elementMessages(name, some)...)
 	}
 	// Elements come behind their sets and before rules, for those who read in order.
-	sortStable(mapped, func(a, b Message) int { return nftRank(a) - nftRank(b) })
+	sortStable(mapped, func(a, b NetlinkMessage) int { return nftRank(a) - nftRank(b) })
 	return mapped, nil
 }
 
 // nftRank is the order in which messages are read.
-func nftRank(m Message) int {
-	return slices.Index([]uint16{unix.NFT_MSG_NEWTABLE, unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_NEWOBJ, unix.NFT_MSG_NEWSET, unix.NFT_MSG_NEWSETELEM,
+func nftRank(m NetlinkMessage) int {
+	return slices.Index([]uint16{unix.NFT_MSG_NEWTABLE, unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_NEWOBJ,
+		unix.NFT_MSG_NEWSET, unix.NFT_MSG_NEWSETELEM,
 		unix.NFT_MSG_NEWFLOWTABLE, unix.NFT_MSG_NEWRULE}, m.Type&0xff)
 }
 
-// keySizes are the bytes that types of a set's key have, for those that are parts of concatenations with
-// addresses.
+// keySizes are the bytes that types of a set's key have, for those that are parts of concatenations
+// with addresses.
 var keySizes = map[uint32]int{
-	typeIPv4: 4, typeIPv6: 16, 9: 6, 10: 2, typeProto: 1, typeService: 2, 19: 4, 20: 4, 41: 16, // ether_addr, ether_type, mark, iface_index, ifname
+	// ether_addr, ether_type, mark, iface_index, ifname
+	typeIPv4: 4, typeIPv6: 16, 9: 6, 10: 2, typeProto: 1, typeService: 2, 19: 4, 20: 4, 41: 16,
 }
 
-// value maps the addresses in a key or in data of a type, in place; end is the other end of a range of
-// keys, or nil.
+// value maps the addresses in a key or in data of a type, in place; end is the other end of a range
+// of keys, or nil.
 func (p *pseudonyms) value(keyType uint32, b, end []byte) error {
 	var parts []uint32
 	for t := keyType; t != 0; t >>= 6 {
@@ -132,7 +137,8 @@ func (p *pseudonyms) value(keyType uint32, b, end []byte) error {
 	return nil
 }
 
-// element maps an element of a set, in place: its data, and its key where that is no interval's end.
+// element maps an element of a set, in place: its data, and its key where that is no interval's
+// end.
 func (p *pseudonyms) element(s *Set, e attrs, interval bool) error {
 	data, err := e.nest(unix.NFTA_SET_ELEM_DATA)
 	if err != nil {
@@ -157,7 +163,8 @@ func (p *pseudonyms) element(s *Set, e attrs, interval bool) error {
 	return p.value(s.KeyType, key.get(unix.NFTA_DATA_VALUE), end.get(unix.NFTA_DATA_VALUE))
 }
 
-// intervals maps the elements of a set of intervals. Each is cut into prefixes, as those stay together.
+// intervals maps the elements of a set of intervals. Each is cut into prefixes, as those stay
+// together.
 func (p *pseudonyms) intervals(s *Set, elements []attrs) ([]attrs, error) {
 	type mark struct {
 		key  []byte
@@ -230,7 +237,8 @@ type block struct {
 	bits int
 }
 
-// cut are the prefixes from an address up to another, which is not in them; nil is one after the last.
+// cut are the prefixes from an address up to another, which is not in them; nil is one after the
+// last.
 func cut(from, end []byte) []block {
 	var all []block
 	for from != nil && (end == nil || bytes.Compare(from, end) < 0) {
@@ -268,16 +276,18 @@ func after(key []byte, bits int) ([]byte, bool) {
 	return nil, false
 }
 
-// elementMessages are messages with the elements of a set, none of them longer than one the kernel sends.
-func elementMessages(set SetName, elements []attrs) []Message {
-	var all []Message
+// elementMessages are messages with the elements of a set, none of them longer than one the kernel
+// sends.
+func elementMessages(set SetName, elements []attrs) []NetlinkMessage {
+	var all []NetlinkMessage
 	for list := range slices.Chunk(elements, 256) {
 		var b []byte
 		for _, e := range list {
 			b = appendAttr(b, 1, e.bytes()) // NFTA_LIST_ELEM
 		}
-		all = append(all, Message{unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWSETELEM, attrs{
-			{unix.NFTA_SET_ELEM_LIST_TABLE, zero(set.Table)}, {unix.NFTA_SET_ELEM_LIST_SET, zero(set.Name)}, {unix.NFTA_SET_ELEM_LIST_ELEMENTS, b},
+		all = append(all, NetlinkMessage{unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWSETELEM, attrs{
+			{unix.NFTA_SET_ELEM_LIST_TABLE, zero(set.Table)}, {unix.NFTA_SET_ELEM_LIST_SET, zero(set.Name)},
+			{unix.NFTA_SET_ELEM_LIST_ELEMENTS, b},
 		}.append([]byte{set.Family, unix.NFNETLINK_V0, 0, 0})})
 	}
 	return all
@@ -308,7 +318,8 @@ type ruleMapper struct {
 }
 
 // plainExprs are expressions of nf_tables whose constants are no addresses.
-var plainExprs = []string{"connlimit", "counter", "exthdr", "flow_offload", "hash", "last", "limit", "log", "masq", "notrack", "numgen", "objref",
+var plainExprs = []string{"connlimit", "counter", "exthdr", "flow_offload", "hash", "last", "limit", "log", "masq",
+	"notrack", "numgen", "objref",
 	"osf", "queue", "quota", "redir", "reject", "secmark", "socket", "synproxy"}
 
 // word is a register as a number of 4 bytes from the first: NFT_REG_1 to 4 have four of them.
@@ -366,7 +377,8 @@ func (r *ruleMapper) expr(name string, data attrs) error {
 			case srcIP6, dstIP6:
 				f = field{[]addressPart{{0, 16, true}}, 128}
 			case src, dst:
-				f = map[bool]field{false: {[]addressPart{{0, 4, false}}, 32}, true: {[]addressPart{{0, 16, true}}, 128}}[r.family == unix.NFPROTO_IPV6]
+				f = map[bool]field{false: {[]addressPart{{0, 4, false}}, 32},
+					true: {[]addressPart{{0, 16, true}}, 128}}[r.family == unix.NFPROTO_IPV6]
 			}
 			r.set(data.get(unix.NFTA_CT_DREG), f)
 		}
@@ -383,7 +395,8 @@ func (r *ruleMapper) expr(name string, data attrs) error {
 	case "fib":
 		r.set(data.get(unix.NFTA_FIB_DREG), field{})
 	case "payload":
-		parts, err := r.header(net32(data.get(unix.NFTA_PAYLOAD_BASE)), int(net32(data.get(unix.NFTA_PAYLOAD_OFFSET))), int(net32(data.get(unix.NFTA_PAYLOAD_LEN))))
+		parts, err := r.header(net32(data.get(unix.NFTA_PAYLOAD_BASE)), int(net32(data.get(unix.NFTA_PAYLOAD_OFFSET))),
+			int(net32(data.get(unix.NFTA_PAYLOAD_LEN))))
 		if err != nil {
 			return err
 		}
@@ -478,7 +491,8 @@ func (r *ruleMapper) expr(name string, data attrs) error {
 		}
 		return r.span(from, to)
 	case "tproxy", "dup", "fwd":
-		kind := map[string]uint16{"tproxy": 2, "dup": 1, "fwd": 2}[name] // NFTA_TPROXY_REG_ADDR, NFTA_DUP_SREG_ADDR, NFTA_FWD_SREG_ADDR
+		// NFTA_TPROXY_REG_ADDR, NFTA_DUP_SREG_ADDR, NFTA_FWD_SREG_ADDR
+		kind := map[string]uint16{"tproxy": 2, "dup": 1, "fwd": 2}[name]
 		if constant := r.take(data, kind); constant != nil {
 			return r.whole(constant)
 		}
@@ -496,9 +510,11 @@ func (r *ruleMapper) expr(name string, data attrs) error {
 			return r.value(s.DataType, constant, nil)
 		}
 	case "match":
-		return r.match(text(data.get(unix.NFTA_MATCH_NAME)), data.get(unix.NFTA_MATCH_INFO), r.family == unix.NFPROTO_IPV6)
+		return r.match(text(data.get(unix.NFTA_MATCH_NAME)), data.get(unix.NFTA_MATCH_INFO),
+			r.family == unix.NFPROTO_IPV6)
 	case "target":
-		return r.target(text(data.get(unix.NFTA_TARGET_NAME)), byte(net32(data.get(unix.NFTA_TARGET_REV))), data.get(unix.NFTA_TARGET_INFO), r.family == unix.NFPROTO_IPV6)
+		return r.target(text(data.get(unix.NFTA_TARGET_NAME)), byte(net32(data.get(unix.NFTA_TARGET_REV))),
+			data.get(unix.NFTA_TARGET_INFO), r.family == unix.NFPROTO_IPV6)
 	default:
 		if !slices.Contains(plainExprs, name) {
 			return fmt.Errorf("an expression %s", strings.ToValidUTF8(name, "?"))
@@ -523,7 +539,8 @@ func hasAddress(keyType uint32) bool {
 	return false
 }
 
-// take returns the constant in the register that an attribute names, once: nil if it holds another thing.
+// take returns the constant in the register that an attribute names, once: nil if it holds another
+// thing.
 func (r *ruleMapper) take(data attrs, kind uint16) []byte {
 	if !data.has(kind) {
 		return nil
@@ -544,7 +561,8 @@ func (r *ruleMapper) set(reg []byte, f field) {
 	}
 }
 
-// constant maps the addresses in a constant that is compared with a field or written to it, in place.
+// constant maps the addresses in a constant that is compared with a field or written to it, in
+// place.
 func (r *ruleMapper) constant(f field, b []byte) error {
 	for _, part := range f.parts {
 		if part.at >= len(b) {
@@ -586,7 +604,8 @@ func (r *ruleMapper) header(base uint32, offset, length int) ([]addressPart, err
 		case offset > place.from:
 			return nil, fmt.Errorf("a part of an address")
 		default:
-			parts = append(parts, addressPart{place.from - offset, min(place.to, offset+length) - place.from, place.six})
+			parts = append(parts, addressPart{place.from - offset, min(place.to, offset+length) - place.from,
+				place.six})
 		}
 	}
 	return parts, nil

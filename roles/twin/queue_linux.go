@@ -28,8 +28,9 @@ func (d *Dump) readQueues() {
 
 const maxQueues = 1024
 
-// queues stands in for the programs of NFQUEUE: it accepts all packets. A queue that has no program on
-// the host has none in the twin, and its packets are dropped, or pass where the rule says bypass.
+// queues stands in for the programs of NFQUEUE: it accepts all packets. A queue that has no program
+// on the host has none in the twin, and its packets are dropped, or pass where the rule says
+// bypass.
 type queues struct{ fd int }
 
 // Messages and attributes of linux/netfilter/nfnetlink_queue.h.
@@ -53,7 +54,8 @@ func newQueues(numbers []uint16) (*queues, error) {
 	}
 	q := &queues{fd}
 	for _, n := range slices.Compact(slices.Sorted(slices.Values(numbers))) {
-		// struct nfqnl_msg_config_cmd: command, pad, pf be16; nfqnl_msg_config_params: copy_range be32, copy_mode
+		// struct nfqnl_msg_config_cmd: command, pad, pf be16; nfqnl_msg_config_params: copy_range
+		// be32, copy_mode
 		b := appendAttr(nil, nfqaCfgCmd, []byte{nfqnlCmdBind, 0, 0, 0})
 		b = appendAttr(b, nfqaCfgParams, []byte{0, 0, 0, 0, nfqnlCopyMeta})
 		if err := q.send(nfqnlConfig, unix.NLM_F_ACK, n, b); err != nil {
@@ -131,7 +133,8 @@ func (q *queues) accept() error {
 		}
 		// struct nfqnl_msg_verdict_hdr: verdict be32 (NF_ACCEPT 1), id be32
 		verdict := append([]byte{0, 0, 0, 1}, header[:4]...)
-		if err := q.send(nfqnlVerdict, 0, binary.BigEndian.Uint16(data[2:]), appendAttr(nil, nfqaVerdictHdr, verdict)); err != nil {
+		if err := q.send(nfqnlVerdict, 0, binary.BigEndian.Uint16(data[2:]),
+			appendAttr(nil, nfqaVerdictHdr, verdict)); err != nil {
 			failed = err
 		}
 	})

@@ -49,9 +49,9 @@ func (d *Dump) readIPSets(ctx context.Context) error {
 	return err
 }
 
-// decodeIPSets makes sets of the messages of ipset. A set comes in one message or several, each with
-// the set's name and some of its elements.
-func (c *Config) decodeIPSets() error {
+// decodeIPSets makes sets of the messages of ipset. A set comes in one message or several, each
+// with the set's name and some of its elements.
+func (c *Snapshot) decodeIPSets() error {
 	sets := map[string]*IPSet{}
 	for _, m := range c.Sets {
 		all, err := split(m.Data, 4)

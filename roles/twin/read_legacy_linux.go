@@ -87,7 +87,8 @@ func legacyEntries(fd, level int, table string) (info, entries []byte, err error
 	return nil, nil, fmt.Errorf("table %s: %w", table, err)
 }
 
-// legacyHead is the size of struct ipt_get_entries: its entries are aligned like numbers of 64 bits in C.
+// legacyHead is the size of struct ipt_get_entries: its entries are aligned like numbers of 64 bits
+// in C.
 var legacyHead = (32 + 4 + align64 - 1) &^ (align64 - 1)
 
 func getsockopt(fd, level, option int, b []byte) error {

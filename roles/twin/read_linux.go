@@ -17,14 +17,14 @@ import (
 // Read reads the configuration of the network namespace that this process is in. It changes nothing
 // there, sends no packet, starts no program and has the kernel load no module. What it may not or
 // can not read is in Unread. Reading rules and sockets' options needs root.
-func Read(ctx context.Context) (*Config, error) {
+func Read(ctx context.Context) (*Snapshot, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	return read(ctx, true)
 }
 
 // Read reads the configuration of the namespace, but for its sockets: they are of this process.
-func (n *Netns) Read(ctx context.Context) (c *Config, err error) {
+func (n *Netns) Read(ctx context.Context) (c *Snapshot, err error) {
 	err = n.Do(func() error {
 		c, err = read(ctx, false)
 		return err
@@ -33,7 +33,7 @@ func (n *Netns) Read(ctx context.Context) (c *Config, err error) {
 }
 
 // read reads the configuration of the calling thread's namespace.
-func read(ctx context.Context, sockets bool) (*Config, error) {
+func read(ctx context.Context, sockets bool) (*Snapshot, error) {
 	d := &Dump{System: system(), Settings: map[string]string{}}
 	if err := d.readRoutes(ctx); err != nil {
 		return nil, err
@@ -89,8 +89,8 @@ func system() System {
 	}
 }
 
-// readRoutes reads what rtnetlink has, links, addresses, routes, rules and neighbors, or some of it:
-// what RTM_GET… asks for.
+// readRoutes reads what rtnetlink has, links, addresses, routes, rules and neighbors, or some of
+// it: what RTM_GET… asks for.
 func (d *Dump) readRoutes(ctx context.Context, some ...uint16) error {
 	c, err := dial(unix.NETLINK_ROUTE, 0)
 	if err != nil {
@@ -151,7 +151,8 @@ func hasIPv6() bool {
 }
 
 // netfilterDump dumps messages of a netfilter subsystem.
-func netfilterDump(ctx context.Context, c *netlink.Conn, subsystem, message uint16, family byte, attributes []byte) ([]Message, error) {
+func netfilterDump(ctx context.Context, c *netlink.Conn, subsystem, message uint16, family byte,
+	attributes []byte) ([]NetlinkMessage, error) {
 	return dump(ctx, c, subsystem<<8|message, append([]byte{family, unix.NFNETLINK_V0, 0, 0}, attributes...))
 }
 

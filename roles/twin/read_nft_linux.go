@@ -27,8 +27,8 @@ const (
 	elementEnd   = unix.NFT_SET_ELEM_INTERVAL_END
 )
 
-// bigSet is how many elements of a set are read. The time to read all of a set with intervals is quadratic
-// in their number; see Config.Ask.
+// bigSet is how many elements of a set are read. The time to read all of a set with intervals is
+// quadratic in their number; see Config.Ask.
 const bigSet = 5000
 
 // readNFT reads all of nf_tables, of one generation.
@@ -135,8 +135,9 @@ func (d *Dump) readElements(ctx context.Context, c *netlink.Conn, set []byte) er
 	}
 	defer own.Close()
 	if _, err = own.Send(netlink.Message{
-		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETSETELEM, Flags: netlink.Request | netlink.Dump},
-		Data:   append([]byte{set[0], unix.NFNETLINK_V0, 0, 0}, request...),
+		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETSETELEM,
+			Flags: netlink.Request | netlink.Dump},
+		Data: append([]byte{set[0], unix.NFNETLINK_V0, 0, 0}, request...),
 	}); err != nil {
 		return err
 	}
@@ -145,7 +146,7 @@ func (d *Dump) readElements(ctx context.Context, c *netlink.Conn, set []byte) er
 		if err != nil {
 			return err
 		}
-		d.NFT = append(d.NFT, Message{uint16(m.Header.Type), m.Data})
+		d.NFT = append(d.NFT, NetlinkMessage{uint16(m.Header.Type), m.Data})
 		list, err := split(m.Data, 4)
 		if err != nil {
 			return err
@@ -155,7 +156,8 @@ func (d *Dump) readElements(ctx context.Context, c *netlink.Conn, set []byte) er
 			return err
 		}
 		if seen += len(elements); seen > bigSet {
-			d.Partial = append(d.Partial, SetName{set[0], text(about.get(unix.NFTA_SET_TABLE)), text(about.get(unix.NFTA_SET_NAME))})
+			d.Partial = append(d.Partial, SetName{set[0], text(about.get(unix.NFTA_SET_TABLE)),
+				text(about.get(unix.NFTA_SET_NAME))})
 			_ = own.Close() // else the rest would be read
 			break
 		}

@@ -18,7 +18,7 @@ import (
 
 // found is a socket with what it is known by in /proc/PID/fd.
 type found struct {
-	Socket
+	BoundSocket
 	inode uint64
 }
 
@@ -31,8 +31,9 @@ var protocols = []struct {
 	lister module
 }{{"tcp", unix.IPPROTO_TCP, 10, tcpDiag}, {"udp", unix.IPPROTO_UDP, 7, udpDiag}}
 
-// readSockets reads the TCP sockets that listen and the UDP sockets that take datagrams from anyone. As
-// root it asks each for its options too, through a file descriptor of its own for the same socket.
+// readSockets reads the TCP sockets that listen and the UDP sockets that take datagrams from
+// anyone. As root it asks each for its options too, through a file descriptor of its own for the
+// same socket.
 func (d *Dump) readSockets(ctx context.Context) error {
 	var all []found
 	for _, p := range protocols {
@@ -62,26 +63,29 @@ func (d *Dump) readSockets(ctx context.Context) error {
 	}
 	askOwners(all)
 	sortStable(all, func(a, b found) int {
-		return cmp.Or(strings.Compare(a.Proto, b.Proto), cmp.Compare(a.Local.Port(), b.Local.Port()), a.Local.Addr().Compare(b.Local.Addr()))
+		return cmp.Or(strings.Compare(a.Proto, b.Proto), cmp.Compare(a.Local.Port(), b.Local.Port()),
+			a.Local.Addr().Compare(b.Local.Addr()))
 	})
 	for _, s := range all {
-		d.Sockets = append(d.Sockets, s.Socket)
+		d.Sockets = append(d.Sockets, s.BoundSocket)
 	}
 	return nil
 }
 
 // Sizes and attributes of linux/inet_diag.h.
 const (
-	inetDiagReqSize  = 56 // struct inet_diag_req_v2: family u8, protocol u8, ext u8, pad u8, states u32, id[48]
-	inetDiagMsgSize  = 72 // struct inet_diag_msg: family, state, timer, retrans u8, id[48], expires, rqueue, wqueue, uid, inode u32
+	inetDiagReqSize = 56 // struct inet_diag_req_v2: family u8, protocol u8, ext u8, pad u8, states u32, id[48]
+	// struct inet_diag_msg: family, state, timer, retrans u8, id[48], expires, rqueue, wqueue, uid,
+	// inode u32
+	inetDiagMsgSize  = 72
 	inetDiagV6Only   = 11 // INET_DIAG_SKV6ONLY: u8
 	inetDiagMark     = 15 // INET_DIAG_MARK: u32, for CAP_NET_ADMIN
 	inetDiagSockOpts = 22 // INET_DIAG_SOCKOPT: struct inet_diag_sockopt, Linux 5.10
 )
 
 // The bits of the first byte of struct inet_diag_sockopt are recverr, is_icsk, freebind, hdrincl,
-// mc_loop, transparent, mc_all, nodefrag: C has the first at the low end of the byte on little-endian
-// systems and at the high end on big-endian ones.
+// mc_loop, transparent, mc_all, nodefrag: C has the first at the low end of the byte on
+// little-endian systems and at the high end on big-endian ones.
 func sockOptBit(number int, big bool) byte {
 	if big {
 		return 0x80 >> number
@@ -114,8 +118,8 @@ func diagSockets(ctx context.Context, family, protocol, state byte, name string)
 	return all, nil
 }
 
-// parseDiag reads a struct inet_diag_msg with its attributes. big says whether the kernel's bit-fields
-// are those of a big-endian system.
+// parseDiag reads a struct inet_diag_msg with its attributes. big reports whether the kernel's
+// bit-fields are those of a big-endian system.
 func parseDiag(b []byte, name string, big bool) (found, error) {
 	about, err := split(b, inetDiagMsgSize)
 	if err != nil {
@@ -126,9 +130,10 @@ func parseDiag(b []byte, name string, big bool) (found, error) {
 	if b[0] == unix.AF_INET {
 		address = netip.AddrFrom4([4]byte(b[8:12]))
 	}
-	f := found{Socket: Socket{
-		Proto: name, Local: netip.AddrPortFrom(address, binary.BigEndian.Uint16(b[4:])), V6Only: host32(about.get(inetDiagV6Only)) != 0,
-		Index: int(host32(b[40:44])), Mark: host32(about.get(inetDiagMark)), UID: host32(b[64:68]),
+	f := found{BoundSocket: BoundSocket{
+		Proto: name, Local: netip.AddrPortFrom(address, binary.BigEndian.Uint16(b[4:])),
+		V6Only: host32(about.get(inetDiagV6Only)) != 0,
+		Index:  int(host32(b[40:44])), Mark: host32(about.get(inetDiagMark)), UID: host32(b[64:68]),
 	}, inode: uint64(host32(b[68:72]))}
 	if options := about.get(inetDiagSockOpts); len(options) > 0 {
 		f.FreeBind = options[0]&sockOptBit(2, big) != 0
@@ -151,8 +156,8 @@ func procSockets(family, state byte, name string) ([]found, error) {
 	return parseProcSockets(table, state, strings.TrimSuffix(name, "6"))
 }
 
-// parseProcSockets reads lines "sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode …".
-// An address is of words in native order.
+// parseProcSockets reads lines "sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout
+// inode …". An address is of words in native order.
 func parseProcSockets(table []byte, state byte, name string) ([]found, error) {
 	var all []found
 	first := true
@@ -186,13 +191,14 @@ func parseProcSockets(table []byte, state byte, name string) ([]found, error) {
 		if !ok {
 			return nil, fmt.Errorf("an address of %d bytes", len(b))
 		}
-		all = append(all, found{Socket: Socket{Proto: name, Local: netip.AddrPortFrom(address, uint16(p)), UID: uint32(uid)}, inode: inode})
+		all = append(all, found{BoundSocket: BoundSocket{Proto: name, Local: netip.AddrPortFrom(address, uint16(p)),
+			UID: uint32(uid)}, inode: inode})
 	}
 	return all, nil
 }
 
-// askOwners finds the processes that have the sockets and asks the sockets for their options. A socket
-// whose process may not be looked into stays without.
+// askOwners finds the processes that have the sockets and asks the sockets for their options. A
+// socket whose process may not be looked into stays without.
 func askOwners(all []found) {
 	wanted := map[string]*found{}
 	for i := range all {
@@ -242,7 +248,8 @@ func askOwners(all []found) {
 	}
 }
 
-// fileGroup is the group that a process opens files with, and sockets: the last of "Gid:" in its status.
+// fileGroup is the group that a process opens files with, and sockets: the last of "Gid:" in its
+// status.
 func fileGroup(pid string) (uint32, error) {
 	status, err := os.ReadFile("/proc/" + pid + "/status")
 	if err != nil {

@@ -41,14 +41,20 @@ func TestReadSockets(t *testing.T) {
 	host := newNetns(t)
 	if err := host.Do(func() error {
 		listen(t, unix.AF_INET, unix.SOCK_STREAM, &unix.SockaddrInet4{Port: 1001, Addr: [4]byte{127, 0, 0, 1}})
-		listen(t, unix.AF_INET, unix.SOCK_STREAM, &unix.SockaddrInet4{Port: 1002}, [2]int{unix.SOL_IP, unix.IP_TRANSPARENT},
-			[2]int{unix.SOL_SOCKET, unix.SO_REUSEADDR}, [2]int{unix.SOL_SOCKET, unix.SO_MARK}, [2]int{unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX})
-		listen(t, unix.AF_INET6, unix.SOCK_STREAM, &unix.SockaddrInet6{Port: 1003}, [2]int{unix.SOL_IPV6, unix.IPV6_V6ONLY},
+		listen(t, unix.AF_INET, unix.SOCK_STREAM, &unix.SockaddrInet4{Port: 1002},
+			[2]int{unix.SOL_IP, unix.IP_TRANSPARENT},
+			[2]int{unix.SOL_SOCKET, unix.SO_REUSEADDR}, [2]int{unix.SOL_SOCKET, unix.SO_MARK},
+			[2]int{unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX})
+		listen(t, unix.AF_INET6, unix.SOCK_STREAM, &unix.SockaddrInet6{Port: 1003},
+			[2]int{unix.SOL_IPV6, unix.IPV6_V6ONLY},
 			[2]int{unix.SOL_IPV6, unix.IPV6_TRANSPARENT})
-		listen(t, unix.AF_INET6, unix.SOCK_STREAM, &unix.SockaddrInet6{Port: 1004}, [2]int{unix.SOL_IP, unix.IP_FREEBIND})
-		listen(t, unix.AF_INET, unix.SOCK_DGRAM, &unix.SockaddrInet4{Port: 1005}, [2]int{unix.SOL_IP, unix.IP_RECVORIGDSTADDR},
+		listen(t, unix.AF_INET6, unix.SOCK_STREAM, &unix.SockaddrInet6{Port: 1004},
+			[2]int{unix.SOL_IP, unix.IP_FREEBIND})
+		listen(t, unix.AF_INET, unix.SOCK_DGRAM, &unix.SockaddrInet4{Port: 1005},
+			[2]int{unix.SOL_IP, unix.IP_RECVORIGDSTADDR},
 			[2]int{unix.SOL_SOCKET, unix.SO_REUSEPORT})
-		listen(t, unix.AF_INET6, unix.SOCK_DGRAM, &unix.SockaddrInet6{Port: 1006}, [2]int{unix.SOL_IPV6, unix.IPV6_RECVORIGDSTADDR})
+		listen(t, unix.AF_INET6, unix.SOCK_DGRAM, &unix.SockaddrInet6{Port: 1006},
+			[2]int{unix.SOL_IPV6, unix.IPV6_RECVORIGDSTADDR})
 		return nil
 	}); err != nil {
 		t.Fatal(err)
@@ -58,7 +64,7 @@ func TestReadSockets(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := func(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
-	want := []Socket{
+	want := []BoundSocket{
 		{Proto: "tcp", Local: at("127.0.0.1:1001")},
 		{Proto: "tcp", Local: at("0.0.0.0:1002"), Transparent: true, ReuseAddr: true, Mark: 1, Index: 1},
 		{Proto: "tcp", Local: at("[::]:1003"), V6Only: true, Transparent: true},
@@ -94,10 +100,12 @@ func TestReadSockets(t *testing.T) {
 				slices.SortFunc(all, func(a, b found) int { return int(a.Local.Port()) - int(b.Local.Port()) })
 				if c.name == "netlink" { // it knows all but what no answer has
 					for i, f := range all {
-						got := f.Socket
-						got.ReuseAddr, got.ReusePort, got.OrigDst, got.OrigDst6 = want[i].ReuseAddr, want[i].ReusePort, want[i].OrigDst, want[i].OrigDst6
+						got := f.BoundSocket
+						got.ReuseAddr, got.ReusePort, got.OrigDst, got.OrigDst6 = want[i].ReuseAddr, want[i].ReusePort,
+							want[i].OrigDst, want[i].OrigDst6
 						got.GID, got.Comm, got.OptionsKnown = want[i].GID, want[i].Comm, true
-						if diff := cmp.Diff(want[i], got, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
+						if diff := cmp.Diff(want[i], got,
+							cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
 							t.Errorf("before the options are asked (-want +got):\n%s", diff)
 						}
 					}
@@ -107,9 +115,9 @@ func TestReadSockets(t *testing.T) {
 			}); err != nil {
 				t.Fatal(err)
 			}
-			var got []Socket
+			var got []BoundSocket
 			for _, f := range all {
-				got = append(got, f.Socket)
+				got = append(got, f.BoundSocket)
 			}
 			if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
@@ -118,8 +126,8 @@ func TestReadSockets(t *testing.T) {
 	}
 }
 
-// The bits of struct inet_diag_sockopt are at other places on big-endian systems: a transparent socket
-// sets 1<<5 on x86 and 1<<2 on s390x, where 1<<5 is a freebind one.
+// The bits of struct inet_diag_sockopt are at other places on big-endian systems: a transparent
+// socket sets 1<<5 on x86 and 1<<2 on s390x, where 1<<5 is a freebind one.
 func TestSockOptBits(t *testing.T) {
 	for _, c := range []struct {
 		name                  string

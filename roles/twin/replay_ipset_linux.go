@@ -35,9 +35,9 @@ func cleanIPSet(data attrs) []byte {
 	return b
 }
 
-// netOrder says of addresses, inside of attributes of the kinds, that they are in network order: the
-// kernel asks for that and does not say it itself. It changes the attributes in place, as there may be
-// many; of another layout they stay as they are, and the kernel refuses them.
+// netOrder says of addresses, inside of attributes of the kinds, that they are in network order:
+// the kernel asks for that and does not say it itself. It changes the attributes in place, as there
+// may be many; of another layout they stay as they are, and the kernel refuses them.
 func netOrder(b []byte, kinds ...uint16) {
 	next := func(b []byte) (size int, kind uint16, ok bool) {
 		if len(b) < 4 {
@@ -64,7 +64,8 @@ func netOrder(b []byte, kinds ...uint16) {
 // maxIPSets bounds the indexes of sets: gaps between them are filled for a moment.
 const maxIPSets = 4096
 
-// ipsets copies the sets of ipset, each with the index that it has on the host: rules name it by that.
+// ipsets copies the sets of ipset, each with the index that it has on the host: rules name it by
+// that.
 func (r *replay) ipsets() error {
 	if len(r.Sets) == 0 {
 		return nil
@@ -102,7 +103,8 @@ func (r *replay) ipsets() error {
 			return
 		}
 		send(ipsetCmdCreate, netlink.Create|netlink.Excl, "set "+name, attrs{
-			{ipsetAttrSetName, zero(name)}, {ipsetAttrTypeName, head.get(ipsetAttrTypeName)}, {ipsetAttrRevision, head.get(ipsetAttrRevision)},
+			{ipsetAttrSetName, zero(name)}, {ipsetAttrTypeName, head.get(ipsetAttrTypeName)},
+			{ipsetAttrRevision, head.get(ipsetAttrRevision)},
 			{ipsetAttrFamily, head.get(ipsetAttrFamily)}, {ipsetAttrData | nestedFlag, cleanIPSet(data)},
 		})
 	}

@@ -21,16 +21,18 @@ type blobLayout struct {
 	address  int // bytes of an address
 }
 
-// layout depends on how numbers of 64 bits are aligned, and that of 64 bits is the same everywhere else.
+// layout depends on how numbers of 64 bits are aligned, and that of 64 bits is the same everywhere
+// else.
 func (t *LegacyTable) layout() blobLayout {
 	if t.IPv6 {
-		// struct ip6t_ip6: src 16, dst 16, smsk 16, dmsk 16, iniface[16], outiface[16], masks 16 and 16,
-		// proto u16, tos, flags, invflags; nfcache u32, target_offset, next_offset, comefrom u32, counters
+		// struct ip6t_ip6: src 16, dst 16, smsk 16, dmsk 16, iniface[16], outiface[16], masks 16
+		// and 16, proto u16, tos, flags, invflags; nfcache u32, target_offset, next_offset,
+		// comefrom u32, counters
 		at := (148 + align64 - 1) &^ (align64 - 1)
 		return blobLayout{targetAt: 140, counters: at, size: at + 16, source: 0, mask: 32, address: 16}
 	}
-	// struct ipt_ip: src, dst, smsk, dmsk, iniface[16], outiface[16], masks 16 and 16, proto u16, flags,
-	// invflags; nfcache u32, target_offset, next_offset, comefrom u32, counters
+	// struct ipt_ip: src, dst, smsk, dmsk, iniface[16], outiface[16], masks 16 and 16, proto u16,
+	// flags, invflags; nfcache u32, target_offset, next_offset, comefrom u32, counters
 	return blobLayout{targetAt: 88, counters: 96, size: 112, source: 0, mask: 8, address: 4}
 }
 
@@ -69,8 +71,8 @@ func (t *LegacyTable) matches(e []byte, f func(name string, data []byte)) {
 	}
 }
 
-// clean is the table's entries without counters and without rules that would write to the host's log:
-// they match nothing, and keep their place.
+// clean is the table's entries without counters and without rules that would write to the host's
+// log: they match nothing, and keep their place.
 func (t *LegacyTable) clean() ([]byte, error) {
 	c := LegacyTable{t.IPv6, t.Name, t.Info, bytes.Clone(t.Entries)}
 	at := c.layout()
@@ -126,7 +128,8 @@ func (t *LegacyTable) replay(f legacyFamily) error {
 	} else if err != nil {
 		return err
 	}
-	// The kernel writes the counters of the table that is replaced: two u64 for each of its entries.
+	// The kernel writes the counters of the table that is replaced: two u64 for each of its
+	// entries.
 	count := host32(now[76:80])
 	counters := make([]uint64, 2*count+2)
 	var pin runtime.Pinner

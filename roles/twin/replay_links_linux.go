@@ -15,7 +15,7 @@ const vethInfoPeer = 1 // VETH_INFO_PEER
 // wired reports whether the copy of a device is a veth, and whether its other end is outside.
 //
 //go:noinline
-func (c *Config) wired(l Link) (veth, outside bool) {
+func (c *Snapshot) wired(l Link) (veth, outside bool) {
 	switch {
 	case l.Loopback, l.Kind == "bridge", l.Kind == "vrf":
 		return false, false
@@ -26,7 +26,7 @@ func (c *Config) wired(l Link) (veth, outside bool) {
 // mate is the other end of a veth both ends of which the host has, else nil.
 //
 //go:noinline
-func (c *Config) mate(l Link) *Link {
+func (c *Snapshot) mate(l Link) *Link {
 	if l.Kind != "veth" || l.PeerAway || l.Peer == 0 {
 		return nil
 	}
@@ -67,9 +67,13 @@ func (r *replay) devices(outside int) error {
 		if l.Loopback {
 			continue
 		}
-		make, made = append(make, request{unix.RTM_NEWLINK, netlink.Create | netlink.Excl, r.newLink(l, outside)}), append(made, l)
+		make, made = append(make, request{unix.RTM_NEWLINK, netlink.Create | netlink.Excl, r.newLink(l, outside)}),
+			append(made, l)
 	}
-	if err := r.route(make, func(i int, err error) { r.lack("device", "%s (%s): %v", made[i].Name, kindOf(made[i]), err) }); err != nil {
+	if err := r.route(make, func(i int, err error) {
+		r.lack("device", "%s (%s): %v", made[i].Name, kindOf(made[i]),
+			err)
+	}); err != nil {
 		return err
 	}
 	for _, l := range links {
@@ -80,10 +84,16 @@ func (r *replay) devices(outside int) error {
 		up = append(up, request{unix.RTM_SETLINK, 0, l.message(l.Flags&(unix.IFF_UP|unix.IFF_MULTICAST|unix.IFF_NOARP),
 			unix.IFF_UP|unix.IFF_MULTICAST|unix.IFF_NOARP)})
 	}
-	if err := r.route(join, func(i int, err error) { r.lack("device", "settings of %s: %v", joined[i].Name, err) }); err != nil {
+	if err := r.route(join, func(i int, err error) {
+		r.lack("device", "settings of %s: %v", joined[i].Name,
+			err)
+	}); err != nil {
 		return err
 	}
-	if err := r.route(ports, func(i int, err error) { r.lack("device", "port %s of a bridge: %v", ported[i].Name, err) }); err != nil {
+	if err := r.route(ports, func(i int, err error) {
+		r.lack("device", "port %s of a bridge: %v", ported[i].Name,
+			err)
+	}); err != nil {
 		return err
 	}
 	if err := r.deviceSettings(); err != nil {
@@ -92,7 +102,10 @@ func (r *replay) devices(outside int) error {
 	if err := r.addresses(unix.AF_INET); err != nil {
 		return err
 	}
-	if err := r.route(up, func(i int, err error) { r.lack("device", "%s: switch on: %v", joined[i].Name, err) }); err != nil {
+	if err := r.route(up, func(i int, err error) {
+		r.lack("device", "%s: switch on: %v", joined[i].Name,
+			err)
+	}); err != nil {
 		return err
 	}
 	if err := r.addresses(unix.AF_INET6); err != nil {
@@ -169,17 +182,18 @@ func (r *replay) newLink(l Link, outside int) []byte {
 		peer = appendAttr(peer, unix.IFLA_NET_NS_FD, native(uint32(outside)))
 	}
 	return appendAttr(b, unix.IFLA_LINKINFO|nestedFlag, attrs{
-		{unix.IFLA_INFO_KIND, zero("veth")}, {unix.IFLA_INFO_DATA | nestedFlag, appendAttr(nil, vethInfoPeer|nestedFlag, peer)},
+		{unix.IFLA_INFO_KIND, zero("veth")}, {unix.IFLA_INFO_DATA | nestedFlag,
+			appendAttr(nil, vethInfoPeer|nestedFlag, peer)},
 	}.bytes())
 }
 
 // hasPorts reports whether a bridge has any.
-func (c *Config) hasPorts(bridge Link) bool {
+func (c *Snapshot) hasPorts(bridge Link) bool {
 	return slices.ContainsFunc(c.Links, func(l Link) bool { return l.Master == bridge.Index })
 }
 
 // rawLink is the message that a device was read from.
-func (c *Config) rawLink(index int) attrs {
+func (c *Snapshot) rawLink(index int) attrs {
 	for i, l := range c.Links {
 		if l.Index == index {
 			all, err := split(c.Dump.Links[i], unix.SizeofIfInfomsg)
@@ -216,7 +230,8 @@ func (r *replay) bridgeData(l Link) attrs {
 	return data
 }
 
-// portAttributes are those of a bridge's port that decide what happens to its packets (IFLA_BRPORT_).
+// portAttributes are those of a bridge's port that decide what happens to its packets
+// (IFLA_BRPORT_).
 var portAttributes = []uint16{
 	unix.IFLA_BRPORT_MODE, unix.IFLA_BRPORT_LEARNING, unix.IFLA_BRPORT_UNICAST_FLOOD, unix.IFLA_BRPORT_PROXYARP,
 	unix.IFLA_BRPORT_ISOLATED, unix.IFLA_BRPORT_NEIGH_SUPPRESS,
@@ -266,7 +281,7 @@ func (r *replay) setLink(l Link) []byte {
 // link returns the device with an index, nil if there is none.
 //
 //go:noinline
-func (c *Config) link(index int) *Link {
+func (c *Snapshot) link(index int) *Link {
 	for i := range c.Links {
 		if c.Links[i].Index == index && index != 0 {
 			return &c.Links[i]
@@ -311,7 +326,8 @@ func (r *replay) deviceSettings() error {
 		want, got := ipv6Conf(r.rawLink(l.Index)), ipv6Conf(twin.rawLink(l.Index))
 		for id := range 64 {
 			name := conf6[id]
-			if name == "" || len(want) < 4*id+4 || len(got) < 4*id+4 || bytes.Equal(want[4*id:4*id+4], got[4*id:4*id+4]) {
+			if name == "" || len(want) < 4*id+4 || len(got) < 4*id+4 ||
+				bytes.Equal(want[4*id:4*id+4], got[4*id:4*id+4]) {
 				continue
 			}
 			file := "ipv6/conf/" + l.Name + "/" + name

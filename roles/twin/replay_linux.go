@@ -18,8 +18,8 @@ import (
 //
 // What the kernel did not take is returned, and the rest is there. An error means that there is no
 // copy.
-func (c *Config) Replay(ctx context.Context, inside, outside *Netns) ([]Difference, error) {
-	r := &replay{Config: c, ctx: ctx}
+func (c *Snapshot) Replay(ctx context.Context, inside, outside *Netns) ([]Difference, error) {
+	r := &replay{Snapshot: c, ctx: ctx}
 	if ok, err := veth.there(); err == nil && !ok {
 		r.lack("module", "the kernel loads veth for the twin, and keeps it")
 	}
@@ -51,7 +51,7 @@ func (c *Config) Replay(ctx context.Context, inside, outside *Netns) ([]Differen
 
 // replay is a replay under way, on the thread of the copy's namespace.
 type replay struct {
-	*Config
+	*Snapshot
 	ctx   context.Context
 	lacks []Difference
 }
@@ -63,8 +63,8 @@ func (r *replay) lack(what, format string, args ...any) {
 	r.lacks = append(r.lacks, Difference{what, fmt.Sprintf(format, args...)})
 }
 
-// calm keeps the devices that the thread's namespace has and will get from writing to the host's log, as
-// its first namespace may do, and from choosing addresses of their own.
+// calm keeps the devices that the thread's namespace has and will get from writing to the host's
+// log, as its first namespace may do, and from choosing addresses of their own.
 func calm() error {
 	for _, of := range []string{"all", "default", "lo"} {
 		if err := writeSetting("ipv4/conf/"+of+"/log_martians", "0"); err != nil {

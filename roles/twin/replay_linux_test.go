@@ -43,8 +43,9 @@ func shell(t testing.TB, n *Netns, script string) {
 	}
 }
 
-// twinOf replays the configuration of a namespace in another one, and returns both as they were read.
-func twinOf(t *testing.T, host *Netns) (live, twin *Config, lacks []Difference) {
+// twinOf replays the configuration of a namespace in another one, and returns both as they were
+// read.
+func twinOf(t *testing.T, host *Netns) (live, twin *Snapshot, lacks []Difference) {
 	t.Helper()
 	ctx := context.Background()
 	live, err := host.Read(ctx)
@@ -165,8 +166,8 @@ func TestOccupied(t *testing.T) {
 	}
 }
 
-// Nothing in a copy writes to the host's log: no rule, and no packet with an address that does not belong
-// where it comes from. Rules keep their numbers.
+// Nothing in a copy writes to the host's log: no rule, and no packet with an address that does not
+// belong where it comes from. Rules keep their numbers.
 func TestNoLog(t *testing.T) {
 	host, inside, outside := newNetns(t), newNetns(t), newNetns(t)
 	shell(t, host, `
@@ -257,8 +258,8 @@ func TestNoLog(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	// Policies of INPUT and FORWARD, LOG, ACCEPT, policy of OUTPUT, end. The datagram's ICMP error is not
-	// counted apart: it is ACCEPTed too.
+	// Policies of INPUT and FORWARD, LOG, ACCEPT, policy of OUTPUT, end. The datagram's ICMP error
+	// is not counted apart: it is ACCEPTed too.
 	if len(counters) != 6 || counters[2] != 0 || counters[3] == 0 {
 		t.Errorf("the rules of iptables-legacy counted %d", counters)
 	}

@@ -12,8 +12,8 @@ import (
 type nftGroup struct {
 	requests []request
 	text     string // what it makes, for people
-	// instead is sent where the kernel refuses the group: a rule that does nothing keeps the others'
-	// numbers.
+	// instead is sent where the kernel refuses the group: a rule that does nothing keeps the
+	// others' numbers.
 	instead []request
 }
 
@@ -61,7 +61,10 @@ func sendBuffer(c *netlink.Conn) (int, error) {
 	}
 	const wanted = 8 << 20
 	var refused error
-	if err := raw.Control(func(fd uintptr) { refused = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, wanted) }); err != nil {
+	if err := raw.Control(func(fd uintptr) {
+		refused = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET,
+			unix.SO_SNDBUFFORCE, wanted)
+	}); err != nil {
 		return 0, err
 	}
 	if refused != nil { // in a user namespace: up to net.core.wmem_max
@@ -169,10 +172,12 @@ func (r *replay) nftGroups() ([]nftGroup, error) {
 				p.first = append(p.first, g)
 			}
 		case unix.NFT_MSG_NEWOBJ:
-			p.sets = append(p.sets, one(fmt.Sprintf("object %s of %s", text(all.get(unix.NFTA_OBJ_NAME)), where), cleanObject(all)))
+			p.sets = append(p.sets, one(fmt.Sprintf("object %s of %s", text(all.get(unix.NFTA_OBJ_NAME)), where),
+				cleanObject(all)))
 		case unix.NFT_MSG_NEWSET:
 			n := name(unix.NFTA_SET_NAME)
-			g := one(fmt.Sprintf("set %s of %s", n.Name, where), cleanSet(all).with(unix.NFTA_SET_ID, binary.BigEndian.AppendUint32(nil, uint32(i+1))))
+			g := one(fmt.Sprintf("set %s of %s", n.Name, where),
+				cleanSet(all).with(unix.NFTA_SET_ID, binary.BigEndian.AppendUint32(nil, uint32(i+1))))
 			if net32(all.get(unix.NFTA_SET_FLAGS))&setAnonymous != 0 {
 				p.hidden[n] = g.requests
 			} else {
@@ -189,7 +194,8 @@ func (r *replay) nftGroups() ([]nftGroup, error) {
 				p.elements = append(p.elements, one(fmt.Sprintf("elements of set %s of %s", n.Name, where), all))
 			}
 		case unix.NFT_MSG_NEWFLOWTABLE:
-			p.flowtables = append(p.flowtables, one(fmt.Sprintf("flowtable %s of %s", text(all.get(nftaFlowtableName)), where), cleanFlowtable(all)))
+			p.flowtables = append(p.flowtables, one(fmt.Sprintf("flowtable %s of %s", text(all.get(nftaFlowtableName)),
+				where), cleanFlowtable(all)))
 		case unix.NFT_MSG_NEWRULE:
 			n := name(unix.NFTA_RULE_CHAIN)
 			numbers[n]++
@@ -199,7 +205,8 @@ func (r *replay) nftGroups() ([]nftGroup, error) {
 			}
 			g := one(fmt.Sprintf("rule %d of chain %s of %s", numbers[n], n.Name, where), rule)
 			g.instead = []request{newNFT(m, attrs{
-				{unix.NFTA_RULE_TABLE, all.get(unix.NFTA_RULE_TABLE)}, {unix.NFTA_RULE_CHAIN, all.get(unix.NFTA_RULE_CHAIN)},
+				{unix.NFTA_RULE_TABLE, all.get(unix.NFTA_RULE_TABLE)},
+				{unix.NFTA_RULE_CHAIN, all.get(unix.NFTA_RULE_CHAIN)},
 				{unix.NFTA_RULE_EXPRESSIONS | nestedFlag, nil},
 			})}
 			whole := nftRule{nftGroup: g}
@@ -218,12 +225,14 @@ func (r *replay) nftGroups() ([]nftGroup, error) {
 		if err != nil {
 			return nil, err
 		}
-		n := nftName{m.Data[0], text(all.get(unix.NFTA_SET_ELEM_LIST_TABLE)), text(all.get(unix.NFTA_SET_ELEM_LIST_SET))}
+		n := nftName{m.Data[0], text(all.get(unix.NFTA_SET_ELEM_LIST_TABLE)),
+			text(all.get(unix.NFTA_SET_ELEM_LIST_SET))}
 		if p.hidden[n] != nil {
 			p.hidden[n] = append(p.hidden[n], newNFT(m, all))
 		} else {
 			p.elements = append(p.elements, nftGroup{
-				requests: []request{newNFT(m, all)}, text: fmt.Sprintf("elements of set %s of table %s %s", n.Name, families[n.Family], n.Table),
+				requests: []request{newNFT(m, all)}, text: fmt.Sprintf("elements of set %s of table %s %s", n.Name,
+					families[n.Family], n.Table),
 			})
 		}
 	}
@@ -240,7 +249,7 @@ func (r *replay) nftGroups() ([]nftGroup, error) {
 // newNFT is a message that makes what the one was read from.
 //
 //go:noinline
-func newNFT(m Message, all attrs) request {
+func newNFT(m NetlinkMessage, all attrs) request {
 	// The generation in the head (res_id) is that of the host.
 	return request{m.Type, netlink.Create | unix.NLM_F_APPEND, all.append([]byte{m.Data[0], unix.NFNETLINK_V0, 0, 0})}
 }

@@ -17,7 +17,8 @@ func (r *replay) addresses(family byte) error {
 	var of []Addr
 	for i, m := range r.Dump.Addrs {
 		if m[0] == family {
-			requests, of = append(requests, request{unix.RTM_NEWADDR, netlink.Create | netlink.Replace, r.newAddr(i)}), append(of, r.Addrs[i])
+			requests, of = append(requests, request{unix.RTM_NEWADDR, netlink.Create | netlink.Replace, r.newAddr(i)}),
+				append(of, r.Addrs[i])
 		}
 	}
 	if family == unix.AF_INET6 {
@@ -39,24 +40,27 @@ func (r *replay) surplusAddresses() error {
 	}
 	var requests []request
 	for i, a := range twin.Addrs {
-		if !slices.ContainsFunc(r.Addrs, func(o Addr) bool { return o.Index == a.Index && o.Local == a.Local && o.Prefix == a.Prefix }) {
+		if !slices.ContainsFunc(r.Addrs, func(o Addr) bool {
+			return o.Index == a.Index && o.Local == a.Local &&
+				o.Prefix == a.Prefix
+		}) {
 			requests = append(requests, request{unix.RTM_DELADDR, 0, now.Addrs[i]})
 		}
 	}
 	return r.route(requests, func(int, error) {}) // the comparison says what is still there
 }
 
-// waits reports whether an address of IPv6 waits for its device to have a carrier, to ask then whether
-// others have it.
+// waits reports whether an address of IPv6 waits for its device to have a carrier, to ask then
+// whether others have it.
 //
 //go:noinline
-func (c *Config) waits(a Addr) bool {
+func (c *Snapshot) waits(a Addr) bool {
 	l := c.link(a.Index)
 	return a.Local.Is6() && a.Flags&unix.IFA_F_TENTATIVE != 0 && l != nil && !l.Carrier
 }
 
 // newAddr is the message of an address without what the kernel made up for it.
-func (c *Config) newAddr(i int) []byte {
+func (c *Snapshot) newAddr(i int) []byte {
 	m := c.Dump.Addrs[i]
 	all, err := split(m, unix.SizeofIfAddrmsg)
 	if err != nil {
@@ -69,14 +73,15 @@ func (c *Config) newAddr(i int) []byte {
 	}
 	head[2] = byte(flags)
 	all = all.without(unix.IFA_CACHEINFO, unix.IFA_FLAGS, unix.IFA_TARGET_NETNSID).with(unix.IFA_FLAGS, native(flags))
-	if c.Addrs[i].Flags&unix.IFA_F_DEPRECATED != 0 { // no source of new connections: preferred for 0 seconds, valid for ever
+	// no source of new connections: preferred for 0 seconds, valid for ever
+	if c.Addrs[i].Flags&unix.IFA_F_DEPRECATED != 0 {
 		all = all.with(unix.IFA_CACHEINFO, append(append(native(0), native(^uint32(0))...), make([]byte, 8)...))
 	}
 	return all.append(head)
 }
 
-// routes copies policy rules, nexthop objects and routes. What the namespace has already, by itself or
-// because of an address, stays if the host has it and goes if not.
+// routes copies policy rules, nexthop objects and routes. What the namespace has already, by itself
+// or because of an address, stays if the host has it and goes if not.
 func (r *replay) routes() error {
 	if err := r.rules(); err != nil {
 		return err
@@ -123,7 +128,10 @@ func (r *replay) routes() error {
 		}
 		var again []int
 		var errs []error
-		if err := r.route(requests, func(i int, err error) { again, errs = append(again, lacking[i]), append(errs, err) }); err != nil {
+		if err := r.route(requests, func(i int, err error) {
+			again, errs = append(again, lacking[i]),
+				append(errs, err)
+		}); err != nil {
 			return err
 		}
 		if len(again) == len(lacking) {
@@ -143,7 +151,8 @@ const (
 	nhaResGroup = 12 // NHA_RES_GROUP
 )
 
-// cleanNexthop is the message of a nexthop object without what the kernel tells of its present state.
+// cleanNexthop is the message of a nexthop object without what the kernel tells of its present
+// state.
 func cleanNexthop(m []byte) []byte {
 	all, err := split(m, unix.SizeofNhmsg)
 	if err != nil {
@@ -192,8 +201,8 @@ func (r *replay) order(n int) int {
 	return order
 }
 
-// awaitLocal waits until the kernel has made the routes of IPv6 addresses that are up, which it does
-// later.
+// awaitLocal waits until the kernel has made the routes of IPv6 addresses that are up, which it
+// does later.
 func (r *replay) awaitLocal() error {
 	if !hasIPv6() {
 		return nil
@@ -257,7 +266,10 @@ func (r *replay) rules() error {
 	for _, i := range lacks(got, want) {
 		surplus = append(surplus, request{unix.RTM_DELRULE, 0, []byte(got[i])})
 	}
-	if err := r.route(add, func(i int, err error) { r.lack("policy rule", "%s: %v", r.ruleText(added[i]), err) }); err != nil {
+	if err := r.route(add, func(i int, err error) {
+		r.lack("policy rule", "%s: %v", r.ruleText(added[i]),
+			err)
+	}); err != nil {
 		return err
 	}
 	return r.route(surplus, func(int, error) {})
@@ -291,12 +303,14 @@ func cleanRoute(m []byte) []byte {
 		return m
 	}
 	head := bytes.Clone(m[:unix.SizeofRtMsg])
-	const states = unix.RTNH_F_DEAD | unix.RTNH_F_LINKDOWN | unix.RTNH_F_OFFLOAD | unix.RTNH_F_TRAP | unix.RTNH_F_UNRESOLVED
+	const states = unix.RTNH_F_DEAD | unix.RTNH_F_LINKDOWN | unix.RTNH_F_OFFLOAD | unix.RTNH_F_TRAP |
+		unix.RTNH_F_UNRESOLVED
 	flags := host32(head[8:12]) & unix.RTNH_F_ONLINK
 	copy(head[8:], native(flags))
 	all = all.without(unix.RTA_CACHEINFO, unix.RTA_PAD)
 	if all.has(rtaNexthop) { // what the object says is repeated
-		all = all.without(unix.RTA_OIF, unix.RTA_GATEWAY, unix.RTA_VIA, unix.RTA_MULTIPATH, unix.RTA_ENCAP, unix.RTA_ENCAP_TYPE)
+		all = all.without(unix.RTA_OIF, unix.RTA_GATEWAY, unix.RTA_VIA, unix.RTA_MULTIPATH, unix.RTA_ENCAP,
+			unix.RTA_ENCAP_TYPE)
 	}
 	some := make(attrs, 0, len(all))
 	for _, a := range all {
@@ -344,7 +358,7 @@ func lacks(some, others []string) []int {
 }
 
 // routeText is a route as ip(8) writes it, in short.
-func (c *Config) routeText(n int) string {
+func (c *Snapshot) routeText(n int) string {
 	r := c.Routes[n]
 	text := fmt.Sprintf("%v table %d", r.Dst, r.Table)
 	if name := routeTypes[r.Type]; name != "" && r.Type != unix.RTN_UNICAST {
@@ -365,12 +379,14 @@ func (c *Config) routeText(n int) string {
 }
 
 var routeTypes = map[uint8]string{
-	unix.RTN_UNICAST: "unicast", unix.RTN_LOCAL: "local", unix.RTN_BROADCAST: "broadcast", unix.RTN_ANYCAST: "anycast", unix.RTN_MULTICAST: "multicast",
-	unix.RTN_BLACKHOLE: "blackhole", unix.RTN_UNREACHABLE: "unreachable", unix.RTN_PROHIBIT: "prohibit", unix.RTN_THROW: "throw",
+	unix.RTN_UNICAST: "unicast", unix.RTN_LOCAL: "local", unix.RTN_BROADCAST: "broadcast", unix.RTN_ANYCAST: "anycast",
+	unix.RTN_MULTICAST: "multicast",
+	unix.RTN_BLACKHOLE: "blackhole", unix.RTN_UNREACHABLE: "unreachable", unix.RTN_PROHIBIT: "prohibit",
+	unix.RTN_THROW: "throw",
 }
 
 // ruleText is a policy rule as ip(8) writes it, in short.
-func (c *Config) ruleText(n int) string {
+func (c *Snapshot) ruleText(n int) string {
 	r := c.PolicyRules[n]
 	text := fmt.Sprintf("%d:", r.Priority)
 	if r.Invert {

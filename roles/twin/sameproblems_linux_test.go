@@ -11,17 +11,17 @@ import (
 	"testing"
 )
 
-// A snapshot that root saved gives an ordinary user the same problems, also where rules ask for owners
-// of sockets, of which the user has one.
+// A snapshot that root saved gives an ordinary user the same problems, also where rules ask for
+// owners of sockets, of which the user has one.
 func TestSameProblemsAsUser(t *testing.T) {
 	if file := os.Getenv("TWIN_TEST_PROBLEMS"); file != "" {
 		problemsOf(t, file)
 		return
 	}
 	if os.Geteuid() != 0 {
-		t.Skip("root saves a snapshot and another user plays it")
+		t.Skip("root saves a snapshot and another user runs it")
 	}
-	owned := func(s Socket, uid uint32) Socket { s.UID = uid; return s }
+	owned := func(s BoundSocket, uid uint32) BoundSocket { s.UID = uid; return s }
 	const redirect = `
 iptables -t nat -A OUTPUT -p tcp -m owner --uid-owner 1337 -j RETURN
 iptables -t nat -A OUTPUT -p tcp ! -d 10.0.0.0/8 -j REDIRECT --to-ports 12345`
@@ -36,15 +36,15 @@ nft add rule ip own out meta l4proto tcp meta mark set 1`
 	for _, c := range []struct {
 		name    string
 		script  string
-		sockets []Socket
+		sockets []BoundSocket
 		want    string // in the problems
 	}{
-		{"redirect", redirect, []Socket{owned(socket("tcp", "0.0.0.0:12345"), 1337)}, ""},
-		{"redirect of the proxy's own", redirect, []Socket{owned(socket("tcp", "0.0.0.0:12345"), 1338)}, "bad"},
+		{"redirect", redirect, []BoundSocket{owned(socket("tcp", "0.0.0.0:12345"), 1337)}, ""},
+		{"redirect of the proxy's own", redirect, []BoundSocket{owned(socket("tcp", "0.0.0.0:12345"), 1338)}, "bad"},
 		{"redirect to no one", redirect, nil, "bad"},
-		{"tproxy of own", toLo + ofLan + marks, []Socket{owned(proxy, 1337)}, "listener-reachable"},
-		{"tproxy of the proxy's own", toLo + ofLan + marks, []Socket{owned(proxy, 1338)}, "bad"},
-		{"tproxy without transparent", toLo + ofLan, []Socket{socket("tcp", "0.0.0.0:7895")}, "bad"},
+		{"tproxy of own", toLo + ofLan + marks, []BoundSocket{owned(proxy, 1337)}, "listener-reachable"},
+		{"tproxy of the proxy's own", toLo + ofLan + marks, []BoundSocket{owned(proxy, 1338)}, "bad"},
+		{"tproxy without transparent", toLo + ofLan, []BoundSocket{socket("tcp", "0.0.0.0:7895")}, "bad"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var file bytes.Buffer
@@ -98,7 +98,8 @@ func told(d *Diagnosis) string {
 func kindsTold(told string) string {
 	var b strings.Builder
 	for line := range strings.Lines(told) {
-		if first, _, ok := strings.Cut(line, ":"); ok && (strings.HasPrefix(first, "bad ") || strings.HasPrefix(first, "warn ")) {
+		if first, _, ok := strings.Cut(line, ":"); ok && (strings.HasPrefix(first, "bad ") ||
+			strings.HasPrefix(first, "warn ")) {
 			b.WriteString(first + "\n")
 		}
 	}

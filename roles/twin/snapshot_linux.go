@@ -15,13 +15,12 @@ import (
 	"pfdivert/roles/wire"
 )
 
-// snapshotHead is the first line of a snapshot's file. What follows is a Dump as package wire packs it, in
-// gzip.
-// The number changes when an older program would read it wrongly.
+// snapshotHead is the first line of a snapshot's file. What follows is a Dump as package wire packs
+// it, in gzip. The number changes when an older program would read it wrongly.
 const snapshotHead = "pfdivert snapshot 2\n"
 
-// Bounds of a snapshot: of its bytes when unpacked, of the elements of each list, and of what a kernel is
-// asked to make of it. A host with all of these is larger than any that was seen.
+// Bounds of a snapshot: of its bytes when unpacked, of the elements of each list, and of what a
+// kernel is asked to make of it. A host with all of these is larger than any that was seen.
 const (
 	maxSnapshot   = 64 << 20
 	maxLinks      = 4096
@@ -43,9 +42,9 @@ func (e *SnapshotError) Unwrap() error { return e.Err }
 // Hint is what to do about it, for people.
 func (e *SnapshotError) Hint() string { return e.hint }
 
-// Save writes a snapshot of the configuration, for a bug report. Comments, hardware addresses' vendors,
-// and neighbors that no rule names are left out.
-func (c *Config) Save(w io.Writer) error {
+// Save writes a snapshot of the configuration, for a bug report. Comments, hardware addresses'
+// vendors, and neighbors that no rule names are left out.
+func (c *Snapshot) Save(w io.Writer) error {
 	d, err := c.spared()
 	if err != nil {
 		return err
@@ -66,7 +65,7 @@ func (c *Config) Save(w io.Writer) error {
 }
 
 // Load reads a snapshot. It trusts nothing in it. An error is a *SnapshotError, or one of r.
-func Load(r io.Reader) (*Config, error) {
+func Load(r io.Reader) (*Snapshot, error) {
 	head := make([]byte, len(snapshotHead))
 	if _, err := io.ReadFull(r, head); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return nil, &SnapshotError{errors.New("the file is cut, or is none"), notOne}
@@ -75,7 +74,8 @@ func Load(r io.Reader) (*Config, error) {
 	}
 	if string(head) != snapshotHead {
 		if strings.HasPrefix(string(head), "pfdivert snapshot") {
-			return nil, &SnapshotError{errors.New("the file is of another version of this program"), "use the version of pfdivert that wrote it"}
+			return nil, &SnapshotError{errors.New("the file is of another version of this program"),
+				"use the version of pfdivert that wrote it"}
 		}
 		return nil, &SnapshotError{errors.New("the file is none"), notOne}
 	}
@@ -97,7 +97,7 @@ func Load(r io.Reader) (*Config, error) {
 const notOne = "give a file that 'pfdivert doctor -save FILE' wrote"
 
 // unpacked makes a configuration of a snapshot's bytes.
-func unpacked(b []byte) (*Config, error) {
+func unpacked(b []byte) (*Snapshot, error) {
 	var d Dump
 	if err := wire.Unpack(b, &d); err != nil {
 		return nil, &SnapshotError{err, notOne}
@@ -125,7 +125,8 @@ func (d *Dump) check() error {
 	if s := d.System; s.BigEndian != here.BigEndian || s.PointerBits != here.PointerBits ||
 		s.PointerBits == 32 && s.Machine != here.Machine { // alignments differ among those
 		return &SnapshotError{
-			fmt.Errorf("it is of a system %q of %d bits, and this one is %q of %d", s.Machine, s.PointerBits, here.Machine, here.PointerBits),
+			fmt.Errorf("it is of a system %q of %d bits, and this one is %q of %d", s.Machine, s.PointerBits,
+				here.Machine, here.PointerBits),
 			"play it on a machine like that, or in an emulator",
 		}
 	}
@@ -146,7 +147,8 @@ func (d *Dump) check() error {
 		}
 	}
 	for _, s := range d.Sockets {
-		if s.Proto != "tcp" && s.Proto != "udp" || !s.Local.IsValid() || s.Local.Addr().Zone() != "" || !printable(s.Comm) {
+		if s.Proto != "tcp" && s.Proto != "udp" || !s.Local.IsValid() || s.Local.Addr().Zone() != "" ||
+			!printable(s.Comm) {
 			return wrong("a socket %q of %q", s.Proto, s.Comm)
 		}
 	}
@@ -155,7 +157,7 @@ func (d *Dump) check() error {
 			return wrong("a connection %q of %q", u.Proto, u.Comm)
 		}
 	}
-	for _, m := range append(append([]Message{}, d.NFT...), d.Asked...) {
+	for _, m := range append(append([]NetlinkMessage{}, d.NFT...), d.Asked...) {
 		if m.Type>>8 != unix.NFNL_SUBSYS_NFTABLES {
 			return wrong("a message of type %d for nf_tables", m.Type)
 		}
@@ -166,11 +168,13 @@ func (d *Dump) check() error {
 		}
 	}
 	for _, t := range d.Legacy {
-		if len(t.Info) != legacyInfo || !printable(t.Name) || len(t.Name) > 31 || int(host32(t.Info[80:84])) != len(t.Entries) {
+		if len(t.Info) != legacyInfo || !printable(t.Name) || len(t.Name) > 31 ||
+			int(host32(t.Info[80:84])) != len(t.Entries) {
 			return wrong("table %q of iptables-legacy", t.Name)
 		}
 		count := uint32(0)
-		if err := t.each(func([]byte, string) error { count++; return nil }); err != nil || count != host32(t.Info[76:80]) {
+		if err := t.each(func([]byte, string) error { count++; return nil }); err != nil ||
+			count != host32(t.Info[76:80]) {
 			return wrong("table %q of iptables-legacy is cut", t.Name)
 		}
 	}
@@ -178,7 +182,7 @@ func (d *Dump) check() error {
 }
 
 // checkNames refuses names that a terminal would act upon.
-func (c *Config) checkNames() error {
+func (c *Snapshot) checkNames() error {
 	var names []string
 	for _, l := range c.Links {
 		names = append(names, l.Name, l.Kind)

@@ -34,7 +34,7 @@ const everything = `
 `
 
 // saved is a snapshot of a namespace, as it would be saved there.
-func saved(t testing.TB, host *Netns) (*Config, []byte) {
+func saved(t testing.TB, host *Netns) (*Snapshot, []byte) {
 	t.Helper()
 	live, err := host.Read(context.Background())
 	if err != nil {
@@ -81,8 +81,10 @@ func TestSnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, secret := range map[string]string{
-		"vendor": "\x00\x16\x3e", "comment": "the phone", "comment of a table": "one of each", "comment of an element": "phone",
-		"comment of iptables": "all datagrams", "comment of ipset": "web", "other neighbor": "\xc0\xa8\x01\x15", "kernel function": "nft_",
+		"vendor": "\x00\x16\x3e", "comment": "the phone", "comment of a table": "one of each",
+		"comment of an element": "phone",
+		"comment of iptables":   "all datagrams", "comment of ipset": "web", "other neighbor": "\xc0\xa8\x01\x15",
+		"kernel function": "nft_",
 	} {
 		if bytes.Contains(plain, []byte(secret)) {
 			t.Errorf("%s is in the snapshot", name)
@@ -121,10 +123,14 @@ func TestSnapshotRefused(t *testing.T) {
 		{"cut", good[:len(good)/2], "unexpected EOF"},
 		{"bomb", packed(make([]byte, maxSnapshot+1)), "more than 64 MB"},
 		{"big endian", pack(func(d *Dump) { d.System.BigEndian = !d.System.BigEndian }), "it is of a system"},
-		{"other pointers", pack(func(d *Dump) { d.System.PointerBits = 96 - d.System.PointerBits }), "it is of a system"},
+		{"other pointers", pack(func(d *Dump) { d.System.PointerBits = 96 - d.System.PointerBits }),
+			"it is of a system"},
 		{"path in a setting", pack(func(d *Dump) { d.Settings["x"] = "\x1b[2J" }), "setting"},
 		{"terminal", pack(func(d *Dump) { d.NotCloned = []string{"\x1b]0;x\x07"} }), "a text"},
-		{"path as a name", pack(func(d *Dump) { d.Links[0] = bytes.Replace(d.Links[0], []byte("lo\x00"), []byte("..\x00"), 1) }), "device"},
+		{"path as a name", pack(func(d *Dump) {
+			d.Links[0] = bytes.Replace(d.Links[0], []byte("lo\x00"),
+				[]byte("..\x00"), 1)
+		}), "device"},
 		{"devices", pack(func(d *Dump) { d.Links = make([][]byte, maxLinks+1) }), "network devices"},
 		{"no message", pack(func(d *Dump) { d.Routes = [][]byte{{2}} }), "cut"},
 		{"legacy", pack(func(d *Dump) {
@@ -151,14 +157,14 @@ func packed(b []byte) []byte {
 	return file.Bytes()
 }
 
-// A snapshot that root saved is the same twin where an ordinary user plays it in a user namespace.
+// A snapshot that root saved is the same twin where an ordinary user runs it in a user namespace.
 func TestSnapshotAsUser(t *testing.T) {
 	if file := os.Getenv("TWIN_TEST_SNAPSHOT"); file != "" {
 		replayFile(t, file)
 		return
 	}
 	if os.Geteuid() != 0 {
-		t.Skip("root saves a snapshot and another user plays it")
+		t.Skip("root saves a snapshot and another user runs it")
 	}
 	host := newNetns(t)
 	shell(t, host, everything)

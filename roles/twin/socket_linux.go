@@ -145,7 +145,8 @@ func originalDst(fd int, six bool) netip.AddrPort {
 	}
 	var b [unix.SizeofSockaddrInet6]byte
 	n := uint32(len(b))
-	_, _, e := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), level, 80, uintptr(unsafe.Pointer(&b[0])), uintptr(unsafe.Pointer(&n)), 0)
+	_, _, e := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), level, 80, uintptr(unsafe.Pointer(&b[0])),
+		uintptr(unsafe.Pointer(&n)), 0)
 	if e != 0 {
 		return netip.AddrPort{}
 	}
@@ -183,9 +184,11 @@ func parseArrival(oob []byte) arrival {
 	}
 	for _, m := range messages {
 		switch {
-		case m.Header.Level == unix.SOL_IP && m.Header.Type == unix.IP_PKTINFO && len(m.Data) >= 12: // struct in_pktinfo
+		// struct in_pktinfo
+		case m.Header.Level == unix.SOL_IP && m.Header.Type == unix.IP_PKTINFO && len(m.Data) >= 12:
 			a.header = netip.AddrFrom4([4]byte(m.Data[8:12]))
-		case m.Header.Level == unix.SOL_IPV6 && m.Header.Type == unix.IPV6_PKTINFO && len(m.Data) >= 16: // struct in6_pktinfo
+		// struct in6_pktinfo
+		case m.Header.Level == unix.SOL_IPV6 && m.Header.Type == unix.IPV6_PKTINFO && len(m.Data) >= 16:
 			a.header = netip.AddrFrom16([16]byte(m.Data[:16])).Unmap()
 		case m.Header.Level == unix.SOL_IP && m.Header.Type == unix.IP_ORIGDSTADDR,
 			m.Header.Level == unix.SOL_IPV6 && m.Header.Type == unix.IPV6_ORIGDSTADDR:

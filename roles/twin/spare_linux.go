@@ -8,7 +8,7 @@ import (
 )
 
 // spared is the dump as it goes into a snapshot: without what is no one's business.
-func (c *Config) spared() (*Dump, error) {
+func (c *Snapshot) spared() (*Dump, error) {
 	d := c.Dump
 	d.Links, d.Neighbors, d.NFT, d.Asked, d.Sets, d.Legacy = nil, nil, nil, nil, nil, nil
 	for _, m := range c.Dump.Links {
@@ -18,13 +18,13 @@ func (c *Config) spared() (*Dump, error) {
 		}
 		d.Links = append(d.Links, spared)
 	}
-	for _, list := range []struct{ from, to *[]Message }{{&c.NFT, &d.NFT}, {&c.Asked, &d.Asked}} {
+	for _, list := range []struct{ from, to *[]NetlinkMessage }{{&c.NFT, &d.NFT}, {&c.Asked, &d.Asked}} {
 		for _, m := range *list.from {
 			data, err := spareNFT(m)
 			if err != nil {
 				return nil, err
 			}
-			*list.to = append(*list.to, Message{m.Type, data})
+			*list.to = append(*list.to, NetlinkMessage{m.Type, data})
 		}
 	}
 	for _, m := range c.Sets {
@@ -48,7 +48,7 @@ func (c *Config) spared() (*Dump, error) {
 			}
 			all = all.without(ipsetAttrADT).with(ipsetAttrADT|nestedFlag, some.bytes())
 		}
-		d.Sets = append(d.Sets, Message{m.Type, all.append(bytes.Clone(m.Data[:4]))})
+		d.Sets = append(d.Sets, NetlinkMessage{m.Type, all.append(bytes.Clone(m.Data[:4]))})
 	}
 	for _, t := range c.Legacy {
 		spared := LegacyTable{t.IPv6, t.Name, t.Info, bytes.Clone(t.Entries)}
@@ -71,9 +71,9 @@ func (c *Config) spared() (*Dump, error) {
 	return &d, nil
 }
 
-// spareCards takes the vendors out of the hardware addresses of the host and its neighbors where rules
-// and sets of nf_tables name them.
-func (c *Config) spareCards(messages []Message) []Message {
+// spareCards takes the vendors out of the hardware addresses of the host and its neighbors where
+// rules and sets of nf_tables name them.
+func (c *Snapshot) spareCards(messages []NetlinkMessage) []NetlinkMessage {
 	cards := [][]byte{}
 	for _, l := range c.Links {
 		cards = append(cards, l.MAC)
@@ -81,7 +81,7 @@ func (c *Config) spareCards(messages []Message) []Message {
 	for _, n := range c.Neighbors {
 		cards = append(cards, n.MAC)
 	}
-	var all []Message
+	var all []NetlinkMessage
 	for _, m := range messages {
 		for _, card := range cards {
 			spared := bytes.Clone(card)
@@ -95,11 +95,11 @@ func (c *Config) spareCards(messages []Message) []Message {
 }
 
 // named reports whether rules, sets or policy rules contain an address.
-func (c *Config) named(address []byte) bool {
+func (c *Snapshot) named(address []byte) bool {
 	in := func(b []byte) bool { return bytes.Contains(b, address) }
-	return slices.ContainsFunc(c.NFT, func(m Message) bool { return in(m.Data) }) ||
-		slices.ContainsFunc(c.Asked, func(m Message) bool { return in(m.Data) }) ||
-		slices.ContainsFunc(c.Sets, func(m Message) bool { return in(m.Data) }) ||
+	return slices.ContainsFunc(c.NFT, func(m NetlinkMessage) bool { return in(m.Data) }) ||
+		slices.ContainsFunc(c.Asked, func(m NetlinkMessage) bool { return in(m.Data) }) ||
+		slices.ContainsFunc(c.Sets, func(m NetlinkMessage) bool { return in(m.Data) }) ||
 		slices.ContainsFunc(c.Legacy, func(t LegacyTable) bool { return in(t.Entries) }) ||
 		slices.ContainsFunc(c.Dump.Rules, in)
 }
@@ -186,7 +186,8 @@ func spareLink(m []byte) ([]byte, error) {
 			for _, f := range families {
 				switch f.kind() {
 				case unix.AF_INET, unix.AF_INET6:
-					data, err := only(f.data, map[uint16]uint16{unix.AF_INET: unix.IFLA_INET_CONF, unix.AF_INET6: unix.IFLA_INET6_CONF}[f.kind()])
+					data, err := only(f.data, map[uint16]uint16{unix.AF_INET: unix.IFLA_INET_CONF,
+						unix.AF_INET6: unix.IFLA_INET6_CONF}[f.kind()])
 					if err != nil {
 						return nil, err
 					}
@@ -214,8 +215,9 @@ var userData = map[uint16]uint16{
 	unix.NFT_MSG_NEWOBJ: 8, unix.NFT_MSG_NEWRULE: unix.NFTA_RULE_USERDATA,
 }
 
-// spareNFT takes comments and vendors out of a message of nf_tables, and what the kernel says of itself.
-func spareNFT(m Message) ([]byte, error) {
+// spareNFT takes comments and vendors out of a message of nf_tables, and what the kernel says of
+// itself.
+func spareNFT(m NetlinkMessage) ([]byte, error) {
 	all, err := split(m.Data, 4)
 	if err != nil {
 		return nil, err
@@ -241,7 +243,8 @@ func spareNFT(m Message) ([]byte, error) {
 			}
 			some = append(some, attr{e.flagged, one.without(unix.NFTA_SET_ELEM_USERDATA).bytes()})
 		}
-		all = all.without(unix.NFTA_SET_ELEM_LIST_ELEMENTS).with(unix.NFTA_SET_ELEM_LIST_ELEMENTS|nestedFlag, some.bytes())
+		all = all.without(unix.NFTA_SET_ELEM_LIST_ELEMENTS).with(unix.NFTA_SET_ELEM_LIST_ELEMENTS|nestedFlag,
+			some.bytes())
 	case unix.NFT_MSG_NEWRULE:
 		b := bytes.Clone(all.get(unix.NFTA_RULE_EXPRESSIONS))
 		list, err := split(b, 0)

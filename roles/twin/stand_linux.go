@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stand is a stand-in for a socket: of the host, which is of a program that is not in the twin, or of
-// the internet.
+// stand is a stand-in for a socket: of the host, which is of a program that is not in the twin, or
+// of the internet.
 type stand struct {
 	open
 	fd     int
@@ -23,7 +23,7 @@ type stand struct {
 func (t *Twin) listen() error {
 	var errs []error
 	for i, s := range t.Config.Sockets {
-		same := func(o Socket) bool {
+		same := func(o BoundSocket) bool {
 			return o.Proto == s.Proto && o.Local == s.Local && o.Index == s.Index && o.V6Only == s.V6Only
 		}
 		if slices.IndexFunc(t.Config.Sockets, same) < i {
@@ -34,7 +34,8 @@ func (t *Twin) listen() error {
 		}
 		o := open{
 			proto: s.Proto, six: s.Local.Addr().Is6(), local: s.Local, mark: s.Mark, uid: s.UID, gid: s.GID,
-			transparent: s.Transparent, freeBind: s.FreeBind, reuseAddr: s.ReuseAddr, reusePort: s.ReusePort, v6Only: s.V6Only,
+			transparent: s.Transparent, freeBind: s.FreeBind, reuseAddr: s.ReuseAddr, reusePort: s.ReusePort,
+			v6Only: s.V6Only,
 		}
 		if s.Index != 0 {
 			l := slices.IndexFunc(t.Config.Links, func(l Link) bool { return l.Index == s.Index })
@@ -69,9 +70,9 @@ func (s *stand) start() error {
 	return nil
 }
 
-// answer sends a datagram back to the one who asked. A stand-in of a transparent socket does so from
-// a socket that is bound to the original destination and closed at once: one that stays open would
-// take the flow's next datagram.
+// answer sends a datagram back to the one who asked. A stand-in of a transparent socket does so
+// from a socket that is bound to the original destination and closed at once: one that stays open
+// would take the flow's next datagram.
 func (s *stand) answer(b []byte, to netip.AddrPort, a arrival, own func(netip.Addr) bool) error {
 	from := a.original
 	if s.out == "" && s.transparent && from.IsValid() && !(own(from.Addr()) && from.Port() == s.local.Port()) {

@@ -11,8 +11,9 @@ func (d *Diagnosis) Bad() bool {
 	return slices.ContainsFunc(d.Problems, func(p Problem) bool { return p.Severity == Bad })
 }
 
-// Story tells in short what the host's rules did to a path's first packet and to that which ended it.
-func (c *Config) Story(p Path) []string {
+// Story tells in short what the host's rules did to a path's first packet and to that which ended
+// it.
+func (c *Snapshot) Story(p FlowPath) []string {
 	if len(p.Packets) == 0 {
 		return nil
 	}
@@ -20,7 +21,7 @@ func (c *Config) Story(p Path) []string {
 }
 
 // Way lists the hops of a packet, for a diagram: devices, rules, its end.
-func (c *Config) Way(k Packet) []string {
+func (c *Snapshot) Way(k PacketPath) []string {
 	var all []string
 	hook := ""
 	for _, h := range k.Hops {
@@ -46,7 +47,7 @@ func (c *Config) Way(k Packet) []string {
 }
 
 // Trace writes a path, a packet after the other with all that it met.
-func (c *Config) Trace(p Path) []string {
+func (c *Snapshot) Trace(p FlowPath) []string {
 	var all []string
 	for _, k := range p.Packets {
 		who := "the client's"

@@ -96,7 +96,8 @@ func (t LegacyTable) rules() ([]legacyRule, error) {
 	for i := range all {
 		last := i+1 == len(all) || all[i+1].head
 		r := &all[i]
-		r.tail = last && !r.head && r.hook == "" && r.targetName() == "" && r.jump < 0 && int32(cstruct(r.data()).u32(0)) == xtReturn
+		r.tail = last && !r.head && r.hook == "" && r.targetName() == "" && r.jump < 0 &&
+			int32(cstruct(r.data()).u32(0)) == xtReturn
 	}
 	return all, nil
 }
@@ -138,7 +139,8 @@ func (w *writer) legacyText(t LegacyTable, all []legacyRule, r legacyRule) strin
 		parts = append(parts, text)
 	case r.jump >= 0:
 		word := "-j "
-		if flags := cstruct(r.entry).u8(at.flags); flags&2 != 0 && !t.IPv6 || flags&4 != 0 && t.IPv6 { // IPT_F_GOTO, IP6T_F_GOTO
+		// IPT_F_GOTO, IP6T_F_GOTO
+		if flags := cstruct(r.entry).u8(at.flags); flags&2 != 0 && !t.IPv6 || flags&4 != 0 && t.IPv6 {
 			word = "-g "
 		}
 		for _, o := range all {
@@ -165,7 +167,8 @@ func entryText(e cstruct, at legacyLayout, six bool) []string {
 		if bits == 0 && prefix {
 			continue
 		}
-		all = append(all, fmt.Sprintf("%s%s %v", bang(inverted&(8<<i) != 0), option, netip.PrefixFrom(e.addr(i*at.addr, six), bits)))
+		all = append(all, fmt.Sprintf("%s%s %v", bang(inverted&(8<<i) != 0), option,
+			netip.PrefixFrom(e.addr(i*at.addr, six), bits)))
 	}
 	for i, option := range []string{"-i", "-o"} {
 		name, asked := e.text(at.nics+16*i, 16), 0

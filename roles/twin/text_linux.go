@@ -25,14 +25,14 @@ type part struct {
 
 // writer writes rules as their own tools do: nft(8), iptables-save(8).
 type writer struct {
-	c    *Config
+	c    *Snapshot
 	sets map[[3]string]*Set
 	// abridged is set when a text is shorter than the rule: it can be read, not typed.
 	abridged bool
 }
 
 //go:noinline
-func newWriter(c *Config) *writer {
+func newWriter(c *Snapshot) *writer {
 	w := &writer{c: c, sets: map[[3]string]*Set{}}
 	for _, t := range c.Tables {
 		for _, s := range t.Sets {
@@ -55,7 +55,7 @@ func ofIptables(t *Table) bool {
 }
 
 // rule writes a rule: in nft's syntax, or iptables' without "-A CHAIN".
-func (w *writer) rule(t *Table, r *Rule) string {
+func (w *writer) rule(t *Table, r *ChainRule) string {
 	p := &decoder{w: w, t: t, regs: map[uint32]operand{}}
 	for _, e := range r.Exprs {
 		p.expr(e.Name, nested{e.Data})
@@ -259,7 +259,8 @@ func (d *decoder) expr(name string, n nested) {
 	case "bitwise":
 		d.bitwise(n)
 	case "cmp":
-		d.cmp(reg(num(unix.NFTA_CMP_SREG)), num(unix.NFTA_CMP_OP), n.get(unix.NFTA_CMP_DATA).get(unix.NFTA_DATA_VALUE).b)
+		d.cmp(reg(num(unix.NFTA_CMP_SREG)), num(unix.NFTA_CMP_OP),
+			n.get(unix.NFTA_CMP_DATA).get(unix.NFTA_DATA_VALUE).b)
 	case "range":
 		o := get(unix.NFTA_RANGE_SREG)
 		from := n.get(unix.NFTA_RANGE_FROM_DATA).get(unix.NFTA_DATA_VALUE).b
@@ -305,7 +306,8 @@ func (d *decoder) statement(name string, n nested, num func(uint16) uint32, get 
 		}
 		d.say(text)
 	case "reject":
-		d.parts = append(d.parts, part{text: rejectText(d.t.Family, num(unix.NFTA_REJECT_TYPE), num(unix.NFTA_REJECT_ICMP_CODE)), verd: true})
+		d.parts = append(d.parts, part{text: rejectText(d.t.Family, num(unix.NFTA_REJECT_TYPE),
+			num(unix.NFTA_REJECT_ICMP_CODE)), verd: true})
 	case "tproxy": // NFTA_TPROXY_FAMILY, _REG_ADDR, _REG_PORT
 		text := "tproxy"
 		if inet && num(1) != unix.NFPROTO_INET {
@@ -346,7 +348,8 @@ func (d *decoder) statement(name string, n nested, num func(uint16) uint32, get 
 		}
 		d.parts = append(d.parts, part{text: text, verd: true})
 	case "dynset":
-		d.say(map[uint32]string{0: "add", 1: "update", 2: "delete"}[num(unix.NFTA_DYNSET_OP)] + " @" + n.get(unix.NFTA_DYNSET_SET_NAME).text() + " { " + get(unix.NFTA_DYNSET_SREG_KEY).name + " }")
+		d.say(map[uint32]string{0: "add", 1: "update", 2: "delete"}[num(unix.NFTA_DYNSET_OP)] + " @" +
+			n.get(unix.NFTA_DYNSET_SET_NAME).text() + " { " + get(unix.NFTA_DYNSET_SREG_KEY).name + " }")
 	case "objref":
 		d.w.abridged = true
 		d.say("objref " + n.get(4).text())
@@ -407,7 +410,8 @@ func (d *decoder) ports(low, high operand, isRange bool) string {
 }
 
 func (d *decoder) payload(base, offset, size uint32) operand {
-	o := operand{name: fmt.Sprintf("@%s,%d,%d", []string{"ll", "nh", "th", "ih"}[min(base, 3)], offset*8, size*8), kind: kNetwork, size: int(size)}
+	o := operand{name: fmt.Sprintf("@%s,%d,%d", []string{"ll", "nh", "th", "ih"}[min(base, 3)], offset*8, size*8),
+		kind: kNetwork, size: int(size)}
 	six := d.t.Family == "ip6" || d.t.Family != "ip" && d.has("meta nfproto", "ipv6")
 	four := d.t.Family == "ip" || d.t.Family != "ip6" && d.has("meta nfproto", "ipv4")
 	switch {
@@ -485,8 +489,10 @@ func meta(key uint32) operand {
 		return operand{name: "meta nfproto", kind: kNFProto, size: 1}
 	}
 	names := map[uint32]string{
-		unix.NFT_META_LEN: "length", unix.NFT_META_PROTOCOL: "protocol", unix.NFT_META_PRIORITY: "priority", unix.NFT_META_IIFTYPE: "iiftype", unix.NFT_META_OIFTYPE: "oiftype",
-		unix.NFT_META_SKUID: "skuid", unix.NFT_META_SKGID: "skgid", unix.NFT_META_PKTTYPE: "pkttype", unix.NFT_META_CPU: "cpu", unix.NFT_META_CGROUP: "cgroup",
+		unix.NFT_META_LEN: "length", unix.NFT_META_PROTOCOL: "protocol", unix.NFT_META_PRIORITY: "priority",
+		unix.NFT_META_IIFTYPE: "iiftype", unix.NFT_META_OIFTYPE: "oiftype",
+		unix.NFT_META_SKUID: "skuid", unix.NFT_META_SKGID: "skgid", unix.NFT_META_PKTTYPE: "pkttype",
+		unix.NFT_META_CPU: "cpu", unix.NFT_META_CGROUP: "cgroup",
 		unix.NFT_META_NFTRACE: "nftrace", unix.NFT_META_IIFGROUP: "iifgroup", unix.NFT_META_OIFGROUP: "oifgroup",
 	}
 	name := names[key]
@@ -518,7 +524,8 @@ func ct(key uint32, direction nested) operand {
 		return operand{name: "ct " + way + "proto-src", kind: kNetwork, size: 2}
 	case unix.NFT_CT_ZONE:
 		return operand{name: "ct zone", kind: kNumber, size: 2}
-	case unix.NFT_CT_SRC, unix.NFT_CT_DST, unix.NFT_CT_SRC_IP, unix.NFT_CT_DST_IP, unix.NFT_CT_SRC_IP6, unix.NFT_CT_DST_IP6:
+	case unix.NFT_CT_SRC, unix.NFT_CT_DST, unix.NFT_CT_SRC_IP, unix.NFT_CT_DST_IP, unix.NFT_CT_SRC_IP6,
+		unix.NFT_CT_DST_IP6:
 		name := "saddr"
 		if key == unix.NFT_CT_DST || key == unix.NFT_CT_DST_IP || key == unix.NFT_CT_DST_IP6 {
 			name = "daddr"
@@ -612,14 +619,16 @@ func (d *decoder) cmp(r, op uint32, value []byte) {
 		if not {
 			sign = "!="
 		}
-		d.ask(operand{name: o.name + " & " + d.w.value(o, o.mask) + " " + sign, needs: o.needs}, false, d.w.value(o, value))
+		d.ask(operand{name: o.name + " & " + d.w.value(o, o.mask) + " " + sign, needs: o.needs}, false,
+			d.w.value(o, value))
 		return
 	}
 	text := d.w.value(o, value)
 	if o.kind == kAddr && len(value) < o.size { // nft asks for the first bytes of an address
 		text = fmt.Sprintf("%s/%d", text, len(value)*8)
 	}
-	if sign := map[uint32]string{unix.NFT_CMP_LT: "< ", unix.NFT_CMP_LTE: "<= ", unix.NFT_CMP_GT: "> "}[op]; sign != "" {
+	if sign := map[uint32]string{unix.NFT_CMP_LT: "< ", unix.NFT_CMP_LTE: "<= ",
+		unix.NFT_CMP_GT: "> "}[op]; sign != "" {
 		text = sign + text
 	}
 	d.ask(o, not, text)
@@ -858,9 +867,11 @@ func (w *writer) value(o operand, b []byte) string {
 		}
 		return fmt.Sprint(hostNumber(b))
 	case kState:
-		return bitNames(hostNumber(b), []bitName{{1, "invalid"}, {2, "established"}, {4, "related"}, {8, "new"}, {64, "untracked"}})
+		return bitNames(hostNumber(b), []bitName{{1, "invalid"}, {2, "established"}, {4, "related"}, {8, "new"},
+			{64, "untracked"}})
 	case kStatus:
-		return bitNames(hostNumber(b), []bitName{{1, "expected"}, {2, "seen-reply"}, {4, "assured"}, {8, "confirmed"}, {16, "snat"}, {32, "dnat"}, {512, "dying"}})
+		return bitNames(hostNumber(b), []bitName{{1, "expected"}, {2, "seen-reply"}, {4, "assured"}, {8, "confirmed"},
+			{16, "snat"}, {32, "dnat"}, {512, "dying"}})
 	case kDirection:
 		return []string{"original", "reply"}[hostNumber(b)&1]
 	case kType:
@@ -878,7 +889,8 @@ func (w *writer) value(o operand, b []byte) string {
 		}
 		return fmt.Sprint(be(b))
 	case kFlags:
-		return bitNames(be(b), []bitName{{1, "fin"}, {2, "syn"}, {4, "rst"}, {8, "psh"}, {16, "ack"}, {32, "urg"}, {64, "ecn"}, {128, "cwr"}})
+		return bitNames(be(b), []bitName{{1, "fin"}, {2, "syn"}, {4, "rst"}, {8, "psh"}, {16, "ack"}, {32, "urg"},
+			{64, "ecn"}, {128, "cwr"}})
 	}
 	return fmt.Sprint(hostNumber(b))
 }
@@ -903,7 +915,8 @@ func bitNames(n uint64, names []bitName) string {
 }
 
 func addressType(n uint64) string {
-	names := []string{"unspec", "unicast", "local", "broadcast", "anycast", "multicast", "blackhole", "unreachable", "prohibit"}
+	names := []string{"unspec", "unicast", "local", "broadcast", "anycast", "multicast", "blackhole", "unreachable",
+		"prohibit"}
 	if n < uint64(len(names)) {
 		return names[n]
 	}
@@ -911,15 +924,19 @@ func addressType(n uint64) string {
 }
 
 var (
-	icmpNames = map[uint64]string{0: "echo-reply", 3: "destination-unreachable", 5: "redirect", 8: "echo-request", 11: "time-exceeded", 12: "parameter-problem"}
+	icmpNames = map[uint64]string{0: "echo-reply", 3: "destination-unreachable", 5: "redirect", 8: "echo-request",
+		11: "time-exceeded", 12: "parameter-problem"}
 
 	icmp6Names = map[uint64]string{
-		1: "destination-unreachable", 2: "packet-too-big", 3: "time-exceeded", 4: "parameter-problem", 128: "echo-request", 129: "echo-reply", 130: "mld-listener-query",
-		131: "mld-listener-report", 132: "mld-listener-done", 133: "nd-router-solicit", 134: "nd-router-advert", 135: "nd-neighbor-solicit", 136: "nd-neighbor-advert",
+		1: "destination-unreachable", 2: "packet-too-big", 3: "time-exceeded", 4: "parameter-problem",
+		128: "echo-request", 129: "echo-reply", 130: "mld-listener-query",
+		131: "mld-listener-report", 132: "mld-listener-done", 133: "nd-router-solicit", 134: "nd-router-advert",
+		135: "nd-neighbor-solicit", 136: "nd-neighbor-advert",
 		137: "nd-redirect", 143: "mld2-listener-report",
 	}
 
-	protoNames = map[byte]string{1: "icmp", 2: "igmp", 6: "tcp", 17: "udp", 33: "dccp", 47: "gre", 50: "esp", 51: "ah", 58: "ipv6-icmp", 132: "sctp", 136: "udplite"}
+	protoNames = map[byte]string{1: "icmp", 2: "igmp", 6: "tcp", 17: "udp", 33: "dccp", 47: "gre", 50: "esp", 51: "ah",
+		58: "ipv6-icmp", 132: "sctp", 136: "udplite"}
 )
 
 //go:noinline
@@ -958,16 +975,19 @@ func rejectText(family string, kind, code uint32) string {
 		if code == 1 {
 			return "reject"
 		}
-		return "reject with icmpx " + []string{"no-route", "port-unreachable", "host-unreachable", "admin-prohibited"}[code&3]
+		return "reject with icmpx " + []string{"no-route", "port-unreachable", "host-unreachable",
+			"admin-prohibited"}[code&3]
 	}
 	if family == "ip6" {
 		if code == 4 {
 			return "reject"
 		}
-		return "reject with icmpv6 " + map[uint32]string{0: "no-route", 1: "admin-prohibited", 3: "addr-unreachable", 5: "policy-fail", 6: "reject-route"}[code]
+		return "reject with icmpv6 " + map[uint32]string{0: "no-route", 1: "admin-prohibited", 3: "addr-unreachable",
+			5: "policy-fail", 6: "reject-route"}[code]
 	}
 	if code == 3 {
 		return "reject"
 	}
-	return "reject with icmp " + map[uint32]string{0: "net-unreachable", 1: "host-unreachable", 2: "prot-unreachable", 9: "net-prohibited", 10: "host-prohibited", 13: "admin-prohibited"}[code]
+	return "reject with icmp " + map[uint32]string{0: "net-unreachable", 1: "host-unreachable", 2: "prot-unreachable",
+		9: "net-prohibited", 10: "host-prohibited", 13: "admin-prohibited"}[code]
 }

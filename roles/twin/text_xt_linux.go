@@ -13,7 +13,8 @@ import (
 func iptablesText(parts []part, six bool) string {
 	var head, rest []string
 	action := ""
-	option := map[string]string{"ip saddr": "-s", "ip6 saddr": "-s", "ip daddr": "-d", "ip6 daddr": "-d", "iifname": "-i", "oifname": "-o", "meta l4proto": "-p", "ip protocol": "-p"}
+	option := map[string]string{"ip saddr": "-s", "ip6 saddr": "-s", "ip daddr": "-d", "ip6 daddr": "-d",
+		"iifname": "-i", "oifname": "-o", "meta l4proto": "-p", "ip protocol": "-p"}
 	order := []string{"-s", "-d", "-i", "-o", "-p"}
 	first := map[string]string{}
 	for _, x := range parts {
@@ -32,7 +33,8 @@ func iptablesText(parts []part, six bool) string {
 			}
 		case o == "":
 			text := iptablesMatch(x)
-			if i := len(rest) - 1; i >= 0 && strings.HasPrefix(rest[i], strings.Join(strings.Fields(text)[:2], " ")+" --sport") {
+			if i := len(rest) - 1; i >= 0 && strings.HasPrefix(rest[i],
+				strings.Join(strings.Fields(text)[:2], " ")+" --sport") {
 				text = rest[i] + text[strings.Index(text, " --"):] // sport and dport are one match
 				rest = rest[:i]
 			}
@@ -90,7 +92,8 @@ func iptablesMatch(x part) string {
 		}
 		return "-m tcp " + bang(not) + "--tcp-flags " + strings.ToUpper(of+" "+value)
 	case field == "meta mark" || field == "ct mark":
-		t := "-m " + map[string]string{"meta mark": "mark ", "ct mark": "connmark "}[field] + bang(not) + "--mark " + shortHex(x.value)
+		t := "-m " + map[string]string{"meta mark": "mark ", "ct mark": "connmark "}[field] + bang(not) + "--mark " +
+			shortHex(x.value)
 		if masked {
 			t += "/" + shortHex(mask)
 		}
@@ -239,7 +242,8 @@ func xtMatch(name string, revision uint32, data []byte) (string, bool) {
 	case "comment":
 		return head + " --comment " + quoted(s.text(0, 256)), true
 	case "tcp":
-		t := head + portRange("sport", s.u16(0), s.u16(2), s.u8(11)&1 != 0) + portRange("dport", s.u16(4), s.u16(6), s.u8(11)&2 != 0)
+		t := head + portRange("sport", s.u16(0), s.u16(2), s.u8(11)&1 != 0) +
+			portRange("dport", s.u16(4), s.u16(6), s.u8(11)&2 != 0)
 		if s.u8(9) != 0 {
 			t += " " + bang(s.u8(11)&4 != 0) + "--tcp-flags " + tcpFlags(s.u8(9)) + " " + tcpFlags(s.u8(10))
 		}
@@ -248,7 +252,8 @@ func xtMatch(name string, revision uint32, data []byte) (string, bool) {
 		}
 		return t, true
 	case "udp", "udplite":
-		return head + portRange("sport", s.u16(0), s.u16(2), s.u8(8)&1 != 0) + portRange("dport", s.u16(4), s.u16(6), s.u8(8)&2 != 0), true
+		return head + portRange("sport", s.u16(0), s.u16(2), s.u8(8)&1 != 0) +
+			portRange("dport", s.u16(4), s.u16(6), s.u8(8)&2 != 0), true
 	case "multiport":
 		var list []string
 		for i := 0; i < int(s.u8(1)) && i < 15; i++ {
@@ -259,7 +264,8 @@ func xtMatch(name string, revision uint32, data []byte) (string, bool) {
 			}
 			list = append(list, p)
 		}
-		return fmt.Sprintf("%s %s--%s %s", head, bang(s.u8(47) != 0), []string{"sports", "dports", "ports"}[min(s.u8(0), 2)], strings.Join(list, ",")), revision == 1
+		return fmt.Sprintf("%s %s--%s %s", head, bang(s.u8(47) != 0),
+			[]string{"sports", "dports", "ports"}[min(s.u8(0), 2)], strings.Join(list, ",")), revision == 1
 	case "mark", "connmark":
 		t := fmt.Sprintf("%s %s--mark 0x%x", head, bang(s.u8(8) != 0), s.u32(0))
 		if s.u32(4) != 0xffffffff {
@@ -339,7 +345,8 @@ func xtMatch(name string, revision uint32, data []byte) (string, bool) {
 		for _, o := range []struct {
 			bit  uint32
 			text string
-		}{{8, "--physdev-is-in"}, {1, "--physdev-in " + s.text(0, 16)}, {16, "--physdev-is-out"}, {2, "--physdev-out " + s.text(32, 16)}, {4, "--physdev-is-bridged"}} {
+		}{{8, "--physdev-is-in"}, {1, "--physdev-in " + s.text(0, 16)}, {16, "--physdev-is-out"},
+			{2, "--physdev-out " + s.text(32, 16)}, {4, "--physdev-is-bridged"}} {
 			if bits&o.bit != 0 {
 				t += " " + bang(inverted&o.bit != 0) + o.text
 			}
@@ -367,15 +374,18 @@ func xtMatch(name string, revision uint32, data []byte) (string, bool) {
 		return t, true
 	case "statistic":
 		if s.u16(0) == 0 {
-			return fmt.Sprintf("%s --mode random %s--probability %.11f", head, bang(s.u16(2) != 0), float64(s.u32(4))/0x80000000), true
+			return fmt.Sprintf("%s --mode random %s--probability %.11f", head, bang(s.u16(2) != 0),
+				float64(s.u32(4))/0x80000000), true
 		}
-		return fmt.Sprintf("%s --mode nth %s--every %d --packet %d", head, bang(s.u16(2) != 0), s.u32(4)+1, s.u32(8)), true
+		return fmt.Sprintf("%s --mode nth %s--every %d --packet %d", head, bang(s.u16(2) != 0), s.u32(4)+1, s.u32(8)),
+			true
 	case "pkttype":
 		names := []string{"unicast", "broadcast", "multicast"}
 		return fmt.Sprintf("%s %s--pkt-type %s", head, bang(s.u32(4) != 0), names[min(s.u32(0), 2)]), true
 	case "mac":
 		if len(s) >= 6 {
-			return fmt.Sprintf("%s %s--mac-source %02x:%02x:%02x:%02x:%02x:%02x", head, bang(s.u32(8) != 0), s[0], s[1], s[2], s[3], s[4], s[5]), true
+			return fmt.Sprintf("%s %s--mac-source %02x:%02x:%02x:%02x:%02x:%02x", head, bang(s.u32(8) != 0), s[0],
+				s[1], s[2], s[3], s[4], s[5]), true
 		}
 	case "length":
 		return fmt.Sprintf("%s %s--length %d:%d", head, bang(s.u8(4) != 0), s.u16(0), s.u16(2)), true
@@ -386,7 +396,8 @@ func xtMatch(name string, revision uint32, data []byte) (string, bool) {
 // quoted writes a string for a shell, as iptables-save does: in quotes where it needs some.
 func quoted(s string) string {
 	if s != "" && !strings.ContainsFunc(s, func(r rune) bool {
-		return !(r == '_' || r == '-' || r == '.' || r == '/' || r == ':' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z')
+		return !(r == '_' || r == '-' || r == '.' || r == '/' || r == ':' || r >= '0' && r <= '9' || r >= 'a' &&
+			r <= 'z' || r >= 'A' && r <= 'Z')
 	}) {
 		return s
 	}
@@ -424,7 +435,8 @@ func conntrackMatch(head string, revision uint32, s cstruct) (string, bool) {
 		t += fmt.Sprintf(" %s--ctorigdstport %d", not(0x200), port)
 	}
 	if flags&0x40 != 0 { // XT_CONNTRACK_STATUS
-		t += " " + not(0x40) + "--ctstatus " + strings.ToUpper(bitNames(uint64(s.u16(152)), []bitName{{1, "expected"}, {2, "seen_reply"}, {4, "assured"}, {8, "confirmed"}}))
+		t += " " + not(0x40) + "--ctstatus " + strings.ToUpper(bitNames(uint64(s.u16(152)),
+			[]bitName{{1, "expected"}, {2, "seen_reply"}, {4, "assured"}, {8, "confirmed"}}))
 	}
 	if flags&0x1000 != 0 { // XT_CONNTRACK_DIRECTION: an inverted one is REPLY
 		t += " --ctdir " + map[bool]string{false: "ORIGINAL", true: "REPLY"}[inverted&0x1000 != 0]
@@ -497,7 +509,8 @@ func xtTarget(name string, revision uint32, data []byte, six bool) (string, bool
 		if revision >= 1 {
 			addr, port = s.addr(8, six), s.be16(24)
 		}
-		return fmt.Sprintf("%s --on-port %d --on-ip %v --tproxy-mark 0x%x/0x%x", head, port, addr, s.u32(4), s.u32(0)), true
+		return fmt.Sprintf("%s --on-port %d --on-ip %v --tproxy-mark 0x%x/0x%x", head, port, addr, s.u32(4), s.u32(0)),
+			true
 	case "REDIRECT", "DNAT", "SNAT", "MASQUERADE", "NETMAP":
 		return natTarget(head, name, revision, s, six)
 	case "CT":
@@ -534,9 +547,12 @@ func xtTarget(name string, revision uint32, data []byte, six bool) (string, bool
 		}
 		return fmt.Sprintf("%s --set-mss %d", head, s.u16(0)), true
 	case "REJECT":
-		names := []string{"icmp-net-unreachable", "icmp-host-unreachable", "icmp-proto-unreachable", "icmp-port-unreachable", "", "icmp-net-prohibited", "icmp-host-prohibited", "tcp-reset", "icmp-admin-prohibited"}
+		names := []string{"icmp-net-unreachable", "icmp-host-unreachable", "icmp-proto-unreachable",
+			"icmp-port-unreachable", "", "icmp-net-prohibited", "icmp-host-prohibited", "tcp-reset",
+			"icmp-admin-prohibited"}
 		if six {
-			names = []string{"icmp6-no-route", "icmp6-adm-prohibited", "", "icmp6-addr-unreachable", "icmp6-port-unreachable", "", "tcp-reset", "icmp6-policy-fail", "icmp6-reject-route"}
+			names = []string{"icmp6-no-route", "icmp6-adm-prohibited", "", "icmp6-addr-unreachable",
+				"icmp6-port-unreachable", "", "tcp-reset", "icmp6-policy-fail", "icmp6-reject-route"}
 		}
 		if n := s.u32(0); int(n) < len(names) {
 			return head + " --reject-with " + names[n], true
@@ -554,7 +570,8 @@ func xtTarget(name string, revision uint32, data []byte, six bool) (string, bool
 	return head + " …", false
 }
 
-// natTarget writes those with a struct nf_nat_ipv4_multi_range_compat, nf_nat_range or nf_nat_range2.
+// natTarget writes those with a struct nf_nat_ipv4_multi_range_compat, nf_nat_range or
+// nf_nat_range2.
 func natTarget(head, name string, revision uint32, s cstruct, six bool) (string, bool) {
 	flags, low, high := s.u32(4), s.be16(16), s.be16(18)
 	from, to := s.addr(8, false), s.addr(12, false)
@@ -589,7 +606,8 @@ func natTarget(head, name string, revision uint32, s cstruct, six bool) (string,
 		if ports != "" {
 			where += ":" + ports
 		}
-		t += " " + map[string]string{"DNAT": "--to-destination", "SNAT": "--to-source", "NETMAP": "--to"}[name] + " " + where
+		t += " " + map[string]string{"DNAT": "--to-destination", "SNAT": "--to-source", "NETMAP": "--to"}[name] + " " +
+			where
 	}
 	for _, o := range []struct {
 		bit  uint32

@@ -19,19 +19,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// traceTable is the table that marks packets for a trace. It has two chains at each hook, before and
-// behind all others: "prerouting first", "prerouting last".
+// traceTable is the table that marks packets for a trace. It has two chains at each hook, before
+// and behind all others: "prerouting first", "prerouting last".
 const traceTable = "pfdivert trace"
 
 var hookNames = []string{"prerouting", "input", "forward", "output", "postrouting"}
 
 // traced returns the configuration with a table that has its packets traced.
-func (c *Config) traced() (*Config, error) {
+func (c *Snapshot) traced() (*Snapshot, error) {
 	d := c.Dump
-	message := func(kind int, all attrs) Message {
-		return Message{uint16(unix.NFNL_SUBSYS_NFTABLES<<8 | kind), all.append([]byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0})}
+	message := func(kind int, all attrs) NetlinkMessage {
+		return NetlinkMessage{uint16(unix.NFNL_SUBSYS_NFTABLES<<8 | kind),
+			all.append([]byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0})}
 	}
-	made := []Message{message(unix.NFT_MSG_NEWTABLE, attrs{{unix.NFTA_TABLE_NAME, zero(traceTable)}, {unix.NFTA_TABLE_FLAGS, be32(0)}})}
+	made := []NetlinkMessage{message(unix.NFT_MSG_NEWTABLE, attrs{{unix.NFTA_TABLE_NAME, zero(traceTable)},
+		{unix.NFTA_TABLE_FLAGS, be32(0)}})}
 	for hook, name := range hookNames {
 		for _, place := range []struct {
 			name     string
@@ -39,7 +41,8 @@ func (c *Config) traced() (*Config, error) {
 		}{{" first", math.MinInt32 + 1}, {" last", math.MaxInt32 - 1}} {
 			made = append(made, message(unix.NFT_MSG_NEWCHAIN, attrs{
 				{unix.NFTA_CHAIN_TABLE, zero(traceTable)}, {unix.NFTA_CHAIN_NAME, zero(name + place.name)},
-				{unix.NFTA_CHAIN_HOOK | nestedFlag, attrs{{unix.NFTA_HOOK_HOOKNUM, be32(uint32(hook))}, {unix.NFTA_HOOK_PRIORITY, be32(uint32(place.priority))}}.bytes()},
+				{unix.NFTA_CHAIN_HOOK | nestedFlag, attrs{{unix.NFTA_HOOK_HOOKNUM, be32(uint32(hook))},
+					{unix.NFTA_HOOK_PRIORITY, be32(uint32(place.priority))}}.bytes()},
 				{unix.NFTA_CHAIN_POLICY, be32(1)}, {unix.NFTA_CHAIN_TYPE, zero("filter")},
 			}))
 		}
@@ -55,7 +58,7 @@ func (c *Config) traced() (*Config, error) {
 }
 
 // redecode makes a configuration of a dump that was changed.
-func redecode(d *Dump) (*Config, error) {
+func redecode(d *Dump) (*Snapshot, error) {
 	c, err := decode(d)
 	if err != nil {
 		return nil, err
@@ -77,13 +80,14 @@ type traceEvent struct {
 }
 
 // Trace runs flows in a twin of their own that traces packets, all at once, and returns each one's
-// result and path. What a flow's packets do to each other's (limits, sets that are filled) is in it.
-func Trace(ctx context.Context, c *Config, flows []Flow) (results []Result, paths []Path, err error) {
+// result and path. What a flow's packets do to each other's (limits, sets that are filled) is in
+// it.
+func Trace(ctx context.Context, c *Snapshot, flows []Flow) (results []FlowResult, paths []FlowPath, err error) {
 	type traced struct {
-		result Result
-		path   Path
+		result FlowResult
+		path   FlowPath
 	}
-	all, err := perOwner(c, flows, func(as *Config, some []Flow) ([]traced, error) {
+	all, err := perOwner(c, flows, func(as *Snapshot, some []Flow) ([]traced, error) {
 		results, paths, err := c.traceAs(ctx, as, some)
 		if err != nil {
 			return nil, err
@@ -100,8 +104,9 @@ func Trace(ctx context.Context, c *Config, flows []Flow) (results []Result, path
 	return results, paths, err
 }
 
-// traceAs is Trace with rules as one owner's sockets find them. The texts are those of the host's rules.
-func (c *Config) traceAs(ctx context.Context, as *Config, flows []Flow) ([]Result, []Path, error) {
+// traceAs is Trace with rules as one owner's sockets find them. The texts are those of the host's
+// rules.
+func (c *Snapshot) traceAs(ctx context.Context, as *Snapshot, flows []Flow) ([]FlowResult, []FlowPath, error) {
 	traced, err := as.traced()
 	if err != nil {
 		return nil, nil, err
@@ -138,13 +143,13 @@ func (c *Config) traceAs(ctx context.Context, as *Config, flows []Flow) ([]Resul
 	for name := range after {
 		after[name] -= before[name]
 	}
-	paths := make([]Path, len(flows))
+	paths := make([]FlowPath, len(flows))
 	packets := tr.packets()
 	if err := t.askRoutes(packets); err != nil {
 		return nil, nil, err
 	}
 	for i, r := range results {
-		paths[i] = Path{Flow: r.Flow.ID, Counters: after}
+		paths[i] = FlowPath{Flow: r.Flow.ID, Counters: after}
 		for _, p := range packets {
 			switch {
 			case p.Proto != r.Flow.Proto || !r.Source.IsValid():
@@ -205,7 +210,7 @@ type place1 struct {
 
 // tracer reads a twin's traces.
 type tracer struct {
-	config *Config
+	config *Snapshot
 	writer *writer
 	rules  map[ruleKey]place1
 	chains map[ruleKey]*Chain
@@ -305,7 +310,8 @@ func (tr *tracer) listen(t *Twin) (stop func() error, err error) {
 		var errs []error
 		for _, c := range conns {
 			_, err := c.Send(netlink.Message{
-				Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN, Flags: netlink.Request}, Data: make([]byte, 4),
+				Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN,
+					Flags: netlink.Request}, Data: make([]byte, 4),
 			})
 			if err != nil {
 				errs = append(errs, err, c.Close())
@@ -338,7 +344,8 @@ func (t *Twin) traceLegacy() (*netlink.Conn, error) {
 	err := t.Inside.Do(func() error {
 		// A family whose module is not there can't be bound and has no tables.
 		for _, family := range []string{"2", "10"} {
-			if err := os.WriteFile("/proc/sys/net/netfilter/nf_log/"+family, []byte("nfnetlink_log"), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
+			if err := os.WriteFile("/proc/sys/net/netfilter/nf_log/"+family, []byte("nfnetlink_log"), 0); err != nil &&
+				!errors.Is(err, os.ErrNotExist) {
 				return err
 			}
 		}
@@ -353,13 +360,14 @@ func (t *Twin) traceLegacy() (*netlink.Conn, error) {
 	}
 	config := func(family byte, all attrs) error {
 		_, err := c.Execute(netlink.Message{
-			Header: netlink.Header{Type: unix.NFNL_SUBSYS_ULOG<<8 | 1, Flags: netlink.Request | netlink.Acknowledge}, // NFULNL_MSG_CONFIG
+			// NFULNL_MSG_CONFIG
+			Header: netlink.Header{Type: unix.NFNL_SUBSYS_ULOG<<8 | 1, Flags: netlink.Request | netlink.Acknowledge},
 			Data:   all.append([]byte{family, unix.NFNETLINK_V0, 0, 0}),
 		})
 		return err
 	}
-	// NFULA_CFG_CMD: NFULNL_CFG_CMD_PF_BIND, NFULNL_CFG_CMD_BIND; NFULA_CFG_MODE: range, NFULNL_COPY_PACKET;
-	// NFULA_CFG_QTHRESH: each at once.
+	// NFULA_CFG_CMD: NFULNL_CFG_CMD_PF_BIND, NFULNL_CFG_CMD_BIND; NFULA_CFG_MODE: range,
+	// NFULNL_COPY_PACKET; NFULA_CFG_QTHRESH: each at once.
 	for _, step := range []struct {
 		family byte
 		all    attrs
@@ -415,7 +423,8 @@ func (tr *tracer) nftEvent(b []byte) []traceEvent {
 	switch kind {
 	case 1, 2:
 		// A policy is also what a chain without a deciding rule ends with.
-		h.Verdict = map[bool]string{false: "accept", true: "drop"}[n.numberOf(tracePolicy) == 0 && len(n.get(tracePolicy).b) > 0]
+		h.Verdict = map[bool]string{false: "accept", true: "drop"}[n.numberOf(tracePolicy) == 0 &&
+			len(n.get(tracePolicy).b) > 0]
 		h.Rule = "policy " + h.Verdict
 		if kind == 2 {
 			h.Rule, h.Verdict = "return", "return"
@@ -524,7 +533,8 @@ func (tr *tracer) logEvent(b []byte) []traceEvent {
 	}
 	e.known = e.headers(payload[:head], payload[head:])
 	h := &e.hop
-	h.Legacy, h.Family, h.Table, h.Chain, h.Hook = true, map[bool]string{false: "ip", true: "ip6"}[six], m[1], m[2], hookNames[hook[2]]
+	h.Legacy, h.Family, h.Table, h.Chain, h.Hook = true, map[bool]string{false: "ip", true: "ip6"}[six], m[1], m[2],
+		hookNames[hook[2]]
 	h.In, h.Out, h.Mark = tr.device(n.get(4)), tr.device(n.get(5)), n.get(2).number()
 	h.priority = legacyPriority(h.Table, h.Hook)
 	number, _ := strconv.Atoi(m[4])
@@ -600,9 +610,9 @@ func legacyPriority(table, hook string) int32 {
 var setsMark = regexp.MustCompile(`(?:-j MARK --set-xmark|--tproxy-mark) (0x[0-9a-f]+/0x[0-9a-f]+)`)
 
 // packets makes packets of the events.
-func (tr *tracer) packets() []Packet {
+func (tr *tracer) packets() []PacketPath {
 	type way struct {
-		packet Packet
+		packet PacketPath
 		last   traceEvent // with the headers that it has now
 	}
 	var all []*way
@@ -610,7 +620,8 @@ func (tr *tracer) packets() []Packet {
 	looped := func(e traceEvent) *way {
 		for i := len(all) - 1; i >= 0; i-- {
 			l := all[i].last
-			if l.hop.Hook == "postrouting" && l.hop.Out == "lo" && l.proto == e.proto && l.from == e.from && l.to == e.to && l.flags == e.flags && l.serial == e.serial {
+			if l.hop.Hook == "postrouting" && l.hop.Out == "lo" && l.proto == e.proto && l.from == e.from &&
+				l.to == e.to && l.flags == e.flags && l.serial == e.serial {
 				return all[i]
 			}
 		}
@@ -618,14 +629,15 @@ func (tr *tracer) packets() []Packet {
 	}
 	for _, e := range tr.events {
 		w := open[e.id]
-		begins := e.hop.Table == traceTable && strings.HasSuffix(e.hop.Chain, " first") && (e.hop.Hook == "prerouting" || e.hop.Hook == "output")
+		begins := e.hop.Table == traceTable && strings.HasSuffix(e.hop.Chain, " first") &&
+			(e.hop.Hook == "prerouting" || e.hop.Hook == "output")
 		if begins && e.known && (w == nil || w.last.hop.Chain != e.hop.Chain) {
 			w = nil
 			if e.hop.Hook == "prerouting" && e.hop.In == "lo" {
 				w = looped(e)
 			}
 			if w == nil {
-				w = &way{packet: Packet{Proto: e.proto, From: e.from, To: e.to, Flags: e.flags}}
+				w = &way{packet: PacketPath{Proto: e.proto, From: e.from, To: e.to, Flags: e.flags}}
 				all = append(all, w)
 			}
 			open[e.id] = w
@@ -649,7 +661,7 @@ func (tr *tracer) packets() []Packet {
 		e.hop.own = e.hop.Table == traceTable
 		w.packet.Hops = append(w.packet.Hops, e.hop)
 	}
-	packets := make([]Packet, len(all))
+	packets := make([]PacketPath, len(all))
 	for i, w := range all {
 		packets[i] = w.packet
 	}
@@ -675,18 +687,21 @@ func (tr *tracer) merge(legacy []traceEvent) {
 			if e.known {
 				now[e.id] = e
 			}
-			if e.hop.Table == traceTable && e.known && (e.hop.Chain == "prerouting first" || e.hop.Chain == "output first") {
+			if e.hop.Table == traceTable && e.known && (e.hop.Chain == "prerouting first" ||
+				e.hop.Chain == "output first") {
 				packet[e.id] = i
 			}
 			if e.hop.Hook != "" {
 				chain[e.id] = e.hop
 			}
 			at, h := chain[e.id], now[e.id]
-			if at.Hook != l.hop.Hook || at.priority > l.hop.priority || h.proto != l.proto || h.flags != l.flags || h.serial != l.serial {
+			if at.Hook != l.hop.Hook || at.priority > l.hop.priority || h.proto != l.proto || h.flags != l.flags ||
+				h.serial != l.serial {
 				continue
 			}
 			// A hook translates the destination or the source, and not both.
-			if source := at.Hook == "postrouting" || at.Hook == "input"; source && h.to != l.to || !source && h.from != l.from {
+			if source := at.Hook == "postrouting" || at.Hook == "input"; source && h.to != l.to || !source &&
+				h.from != l.from {
 				continue
 			}
 			if h.hop.In != l.hop.In && at.Hook != "output" && at.Hook != "postrouting" {

@@ -16,7 +16,7 @@ import (
 // Outside, with the same name and the same index, and there is everyone else: clients and the
 // internet.
 type Twin struct {
-	Config  *Config
+	Config  *Snapshot
 	Inside  *Netns
 	Outside *Netns
 	// Differences are what is not the same in the twin as on the host.
@@ -35,12 +35,13 @@ type Twin struct {
 	player     *player
 }
 
-// maxWarnings bounds Twin.Warnings: that no more sockets may be opened is the same for all that remain.
+// maxWarnings bounds Twin.Warnings: that no more sockets may be opened is the same for all that
+// remain.
 const maxWarnings = 8
 
-// Build makes the twin of a host: its configuration in a namespace, what surrounds it, and stand-ins
-// for its sockets.
-func Build(ctx context.Context, c *Config) (t *Twin, err error) {
+// Build makes the twin of a host: its configuration in a namespace, what surrounds it, and
+// stand-ins for its sockets.
+func Build(ctx context.Context, c *Snapshot) (t *Twin, err error) {
 	t = &Twin{
 		Config: c, introduced: map[int][]netip.Addr{}, outside: map[place]*stand{}, own: map[netip.Addr]bool{},
 		hints: c.hints(), uplinks: c.uplinks(),
@@ -160,8 +161,9 @@ func (t *Twin) Close() {
 }
 
 // Play runs the flows, all at once, and returns what happened to each, in their order. It ends when
-// all are done or no packet of theirs is left. An error is of the machinery: lost flows are results.
-func (t *Twin) Play(ctx context.Context, flows []Flow) ([]Result, error) {
+// all are done or no packet of theirs is left. An error is of the machinery: lost flows are
+// results.
+func (t *Twin) Play(ctx context.Context, flows []Flow) ([]FlowResult, error) {
 	if err := t.introduce(ctx, flows); err != nil {
 		return nil, err
 	}

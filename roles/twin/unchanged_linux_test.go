@@ -16,9 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// state is all that is known of a host: what is read of it, each file of /proc/sys/net, and what the
-// kernel counted.
-func state(t *testing.T, host *Netns) (*Config, map[string]string) {
+// state is all that is known of a host: what is read of it, each file of /proc/sys/net, and what
+// the kernel counted.
+func state(t *testing.T, host *Netns) (*Snapshot, map[string]string) {
 	t.Helper()
 	all := map[string]string{}
 	c, err := host.Read(context.Background())
@@ -31,10 +31,13 @@ func state(t *testing.T, host *Netns) (*Config, map[string]string) {
 		}
 	}
 	all["devices"], all["addresses"] = fmt.Sprintf("%x", c.Dump.Links), fmt.Sprintf("%x", c.Dump.Addrs)
-	all["routes"], all["policy rules"], all["iptables-legacy"] = fmt.Sprintf("%x", c.Dump.Routes), fmt.Sprintf("%x", c.Dump.Rules), fmt.Sprint(c.Legacy)
+	all["routes"], all["policy rules"], all["iptables-legacy"] = fmt.Sprintf("%x", c.Dump.Routes),
+		fmt.Sprintf("%x", c.Dump.Rules), fmt.Sprint(c.Legacy)
 	if err := host.Do(func() error {
-		for _, file := range []string{"/proc/modules", "/proc/thread-self/net/dev", "/proc/thread-self/net/snmp", "/proc/thread-self/net/snmp6",
-			"/proc/thread-self/net/netstat", "/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names",
+		for _, file := range []string{"/proc/modules", "/proc/thread-self/net/dev", "/proc/thread-self/net/snmp",
+			"/proc/thread-self/net/snmp6",
+			"/proc/thread-self/net/netstat", "/proc/thread-self/net/ip_tables_names",
+			"/proc/thread-self/net/ip6_tables_names",
 			"/proc/thread-self/net/nf_conntrack"} {
 			if b, err := os.ReadFile(file); err == nil {
 				all[file] = string(b)
@@ -72,8 +75,8 @@ const quietHost = `
 	ipset restore < testdata/replay/sets.ipset
 `
 
-// Reading and replaying changes nothing on the host and sends no packet there; and neither does a process
-// that is killed in the middle, of which nothing stays.
+// Reading and replaying changes nothing on the host and sends no packet there; and neither does a
+// process that is killed in the middle, of which nothing stays.
 func TestHostUnchanged(t *testing.T) {
 	if os.Getenv("TWIN_TEST_LOOP") != "" {
 		loop(t)

@@ -16,15 +16,19 @@ import (
 // maxUpstreams bounds how many sockets of a kind are kept.
 const maxUpstreams = 6
 
-// upstreams reads the connections that programs have to others which take diverted packets: rules for
-// the host's own packets must leave them out. It looks for them only where there are such rules.
-func (c *Config) upstreams(ctx context.Context) ([]Upstream, error) {
+// upstreams reads the connections that programs have to others which take diverted packets: rules
+// for the host's own packets must leave them out. It looks for them only where there are such
+// rules.
+func (c *Snapshot) upstreams(ctx context.Context) ([]Upstream, error) {
 	h := c.hints()
-	if !slices.ContainsFunc(h.seen, func(s hookSeen) bool { return s.hook == unix.NF_INET_LOCAL_OUT && h.diverts[s.base] }) {
+	if !slices.ContainsFunc(h.seen, func(s hookSeen) bool {
+		return s.hook == unix.NF_INET_LOCAL_OUT &&
+			h.diverts[s.base]
+	}) {
 		return nil, nil
 	}
 	var ports []uint16
-	programs := map[string]Socket{}
+	programs := map[string]BoundSocket{}
 	for _, s := range c.Sockets {
 		if s.Comm != "" && h.listens(s) {
 			programs[s.Comm] = s
@@ -54,10 +58,12 @@ func (c *Config) upstreams(ctx context.Context) ([]Upstream, error) {
 			for _, u := range some {
 				owner, ok := owners[u.inode]
 				to := u.remote.Addr()
-				if !ok || !c.isOwn(u.Local.Addr()) || slices.Contains(ports, u.Local.Port()) || c.isOwn(to) || to.IsLoopback() || !to.IsGlobalUnicast() {
+				if !ok || !c.isOwn(u.Local.Addr()) || slices.Contains(ports, u.Local.Port()) || c.isOwn(to) ||
+					to.IsLoopback() || !to.IsGlobalUnicast() {
 					continue
 				}
-				x := Upstream{Proto: u.Proto, Remote: u.remote, IPv6: to.Is6(), Mark: u.Mark, UID: u.UID, GID: owner.GID, Comm: owner.Comm}
+				x := Upstream{Proto: u.Proto, Remote: u.remote, IPv6: to.Is6(), Mark: u.Mark, UID: u.UID,
+					GID: owner.GID, Comm: owner.Comm}
 				alike := 0
 				for _, o := range all {
 					if o.Proto == x.Proto && o.IPv6 == x.IPv6 && o.Mark == x.Mark && o.UID == x.UID {
@@ -110,8 +116,8 @@ func connections(ctx context.Context, family, protocol byte, name string) ([]con
 }
 
 // socketsOf finds the sockets of all processes of some programs, by their inodes.
-func socketsOf(programs map[string]Socket) map[uint64]Socket {
-	all := map[uint64]Socket{}
+func socketsOf(programs map[string]BoundSocket) map[uint64]BoundSocket {
+	all := map[uint64]BoundSocket{}
 	names, _ := filepath.Glob("/proc/[0-9]*/comm")
 	for _, name := range names {
 		comm, err := os.ReadFile(name)

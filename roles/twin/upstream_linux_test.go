@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The connection of a program that has a listener for diverted packets is read with its mark and user,
-// and one to the listener itself is not. It has to leave the host, so a flow stands for it.
+// The connection of a program that has a listener for diverted packets is read with its mark and
+// user, and one to the listener itself is not. It has to leave the host, so a flow stands for it.
 func TestUpstreams(t *testing.T) {
 	const divert = "iptables -t nat -A OUTPUT -p tcp -j REDIRECT --to-ports 12345"
 	for _, c := range []struct {
@@ -45,7 +45,8 @@ func TestUpstreams(t *testing.T) {
 						return err
 					}
 					fds = append(fds, fd)
-					if err := unix.Connect(fd, sockaddr(netip.MustParseAddrPort(to), false)); err != nil && !errors.Is(err, unix.EINPROGRESS) {
+					if err := unix.Connect(fd, sockaddr(netip.MustParseAddrPort(to), false)); err != nil &&
+						!errors.Is(err, unix.EINPROGRESS) {
 						return err
 					}
 				}
@@ -54,7 +55,7 @@ func TestUpstreams(t *testing.T) {
 				t.Fatal(err)
 			}
 			sh(t, live, c.script)
-			var config *Config
+			var config *Snapshot
 			if err := live.Do(func() (err error) {
 				config, err = read(context.Background(), true)
 				return err
@@ -72,7 +73,8 @@ func TestUpstreams(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := Upstream{
-				Proto: "tcp", Remote: netip.MustParseAddrPort("198.51.100.9:8443"), Mark: 77, UID: 1234, Comm: strings.TrimSpace(string(comm)),
+				Proto: "tcp", Remote: netip.MustParseAddrPort("198.51.100.9:8443"), Mark: 77, UID: 1234,
+				Comm: strings.TrimSpace(string(comm)),
 			}
 			if config.Upstreams[0] != want {
 				t.Errorf("upstream %+v, want %+v", config.Upstreams[0], want)

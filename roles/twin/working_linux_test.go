@@ -13,27 +13,39 @@ func TestWorking(t *testing.T) {
 		script  string // run before the rules
 		load    string
 		rules   string
-		sockets []Socket
+		sockets []BoundSocket
 	}{
-		{name: "docker", script: bridges(4), load: "iptables-restore", rules: dockerRules(60), sockets: []Socket{socket("tcp", "0.0.0.0:22"), socket("udp", "127.0.0.53:53")}},
-		{name: "docker of legacy", script: bridges(4), load: "iptables-legacy-restore", rules: dockerRules(60), sockets: []Socket{socket("tcp", "0.0.0.0:22")}},
-		{name: "kube-proxy", script: bridges(1), load: "iptables-restore", rules: kubeRules(40), sockets: []Socket{socket("tcp", "[::]:10250"), socket("tcp", "0.0.0.0:22")}},
-		{name: "ufw", load: "iptables-restore", rules: ufwRules(60), sockets: []Socket{socket("tcp", "0.0.0.0:22"), socket("tcp", "0.0.0.0:8080"), socket("udp", "0.0.0.0:53")}},
-		{name: "firewalld", load: "nft -f -", rules: firewalldRules(), sockets: []Socket{socket("tcp", "[::]:22"), socket("udp", "[::]:546"), socket("tcp", "[::]:9090")}},
-		{name: "fw4 with a proxy", script: toLo, load: "nft -f -", rules: fw4Rules(40), sockets: []Socket{
-			socket("tcp", "[::]:5330", "transparent"), socket("udp", "[::]:5330", "transparent"), socket("tcp", "[::]:22"), socket("udp", "0.0.0.0:53"), socket("tcp", "[::]:80")}},
-		{name: "mwan3 with a proxy", load: "iptables-restore", rules: mwanRules(80), sockets: []Socket{
-			socket("tcp", "0.0.0.0:7895", "transparent"), socket("udp", "0.0.0.0:7895", "transparent"), socket("tcp", "0.0.0.0:22")},
+		{name: "docker", script: bridges(4), load: "iptables-restore", rules: dockerRules(60),
+			sockets: []BoundSocket{socket("tcp", "0.0.0.0:22"), socket("udp", "127.0.0.53:53")}},
+		{name: "docker of legacy", script: bridges(4), load: "iptables-legacy-restore", rules: dockerRules(60),
+			sockets: []BoundSocket{socket("tcp", "0.0.0.0:22")}},
+		{name: "kube-proxy", script: bridges(1), load: "iptables-restore", rules: kubeRules(40),
+			sockets: []BoundSocket{socket("tcp", "[::]:10250"), socket("tcp", "0.0.0.0:22")}},
+		{name: "ufw", load: "iptables-restore", rules: ufwRules(60),
+			sockets: []BoundSocket{socket("tcp", "0.0.0.0:22"), socket("tcp", "0.0.0.0:8080"),
+				socket("udp", "0.0.0.0:53")}},
+		{name: "firewalld", load: "nft -f -", rules: firewalldRules(),
+			sockets: []BoundSocket{socket("tcp", "[::]:22"), socket("udp", "[::]:546"), socket("tcp", "[::]:9090")}},
+		{name: "fw4 with a proxy", script: toLo, load: "nft -f -", rules: fw4Rules(40), sockets: []BoundSocket{
+			socket("tcp", "[::]:5330", "transparent"), socket("udp", "[::]:5330", "transparent"),
+			socket("tcp", "[::]:22"), socket("udp", "0.0.0.0:53"), socket("tcp", "[::]:80")}},
+		{name: "mwan3 with a proxy", load: "iptables-restore", rules: mwanRules(80), sockets: []BoundSocket{
+			socket("tcp", "0.0.0.0:7895", "transparent"), socket("udp", "0.0.0.0:7895", "transparent"),
+			socket("tcp", "0.0.0.0:22")},
 			script: `ip rule add pref 900 fwmark 1/0xff lookup 900; ip route add local default dev lo table 900
 ip route add default via 10.91.2.2 table 1; ip route add 10.91.1.0/24 dev lan0 table 1; ip rule add pref 1001 iif wan0 lookup 1; ip rule add pref 2001 fwmark 0x100/0x3f00 lookup 1`},
-		{name: "istio", load: "iptables-restore", rules: istioRules(280), sockets: []Socket{
-			socket("tcp", "0.0.0.0:15001", "uid=1337"), socket("tcp", "0.0.0.0:15006", "uid=1337"), socket("tcp", "0.0.0.0:15090", "uid=1337"), socket("tcp", "0.0.0.0:8080")}},
-		{name: "tailscale and ufw", load: "iptables-restore", rules: tailscaleRules(60), sockets: []Socket{socket("tcp", "0.0.0.0:22"), socket("udp", "0.0.0.0:41641")},
+		{name: "istio", load: "iptables-restore", rules: istioRules(280), sockets: []BoundSocket{
+			socket("tcp", "0.0.0.0:15001", "uid=1337"), socket("tcp", "0.0.0.0:15006", "uid=1337"),
+			socket("tcp", "0.0.0.0:15090", "uid=1337"), socket("tcp", "0.0.0.0:8080")}},
+		{name: "tailscale and ufw", load: "iptables-restore", rules: tailscaleRules(60),
+			sockets: []BoundSocket{socket("tcp", "0.0.0.0:22"), socket("udp", "0.0.0.0:41641")},
 			script: `ip tuntap add dev tailscale0 mode tun; ip addr add 100.101.102.103/32 dev tailscale0; ip link set tailscale0 up
 for f in -4 -6; do ip $f rule add pref 5210 fwmark 0x80000/0xff0000 lookup main; ip $f rule add pref 5230 fwmark 0x80000/0xff0000 lookup default
 ip $f rule add pref 5250 fwmark 0x80000/0xff0000 unreachable; ip $f rule add pref 5270 lookup 52; done; ip route add 100.64.0.9 dev tailscale0 table 52`},
-		{name: "cilium", script: "ip rule add pref 9 fwmark 0x200/0xf00 lookup 2004; ip route add local default dev lo table 2004\n" + bridges(1), load: "iptables-restore", rules: ciliumRules(70),
-			sockets: []Socket{socket("tcp", "127.0.0.1:10001", "transparent"), socket("tcp", "0.0.0.0:22")}},
+		{name: "cilium",
+			script: "ip rule add pref 9 fwmark 0x200/0xf00 lookup 2004; ip route add local default dev lo table 2004\n" + bridges(1),
+			load:   "iptables-restore", rules: ciliumRules(70),
+			sockets: []BoundSocket{socket("tcp", "127.0.0.1:10001", "transparent"), socket("tcp", "0.0.0.0:22")}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if n := strings.Count(strings.TrimSpace(c.rules), "\n"); n < 300 {
@@ -186,12 +198,17 @@ func firewalldRules() string {
 	zones := []string{"public", "trusted", "internal", "dmz", "work", "home", "external", "block", "drop"}
 	r.say("table inet firewalld {")
 	for _, hook := range []struct{ name, kind, hook, priority string }{
-		{"mangle_PREROUTING", "filter", "prerouting", "mangle + 10"}, {"nat_PREROUTING", "nat", "prerouting", "dstnat + 10"}, {"nat_POSTROUTING", "nat", "postrouting", "srcnat + 10"},
-		{"filter_PREROUTING", "filter", "prerouting", "filter + 10"}, {"filter_INPUT", "filter", "input", "filter + 10"}, {"filter_FORWARD", "filter", "forward", "filter + 10"}, {"filter_OUTPUT", "filter", "output", "filter + 10"},
+		{"mangle_PREROUTING", "filter", "prerouting", "mangle + 10"},
+		{"nat_PREROUTING", "nat", "prerouting", "dstnat + 10"},
+		{"nat_POSTROUTING", "nat", "postrouting", "srcnat + 10"},
+		{"filter_PREROUTING", "filter", "prerouting", "filter + 10"}, {"filter_INPUT", "filter", "input",
+			"filter + 10"}, {"filter_FORWARD", "filter", "forward", "filter + 10"},
+		{"filter_OUTPUT", "filter", "output", "filter + 10"},
 	} {
 		switch hook.name {
 		case "filter_PREROUTING":
-			r.say(" chain %s { type %s hook %s priority %s; policy accept;\n  icmpv6 type { nd-router-advert, nd-neighbor-solicit } accept\n  meta nfproto ipv6 fib saddr . mark . iif oif missing drop\n }", hook.name, hook.kind, hook.hook, hook.priority)
+			r.say(" chain %s { type %s hook %s priority %s; policy accept;\n  icmpv6 type { nd-router-advert, nd-neighbor-solicit } accept\n  meta nfproto ipv6 fib saddr . mark . iif oif missing drop\n }",
+				hook.name, hook.kind, hook.hook, hook.priority)
 		case "filter_INPUT":
 			r.say(" chain filter_INPUT { type filter hook input priority %s; policy accept;\n  ct state { established, related } accept\n  ct status dnat accept\n  iifname \"lo\" accept\n  ct state invalid drop\n  jump filter_INPUT_ZONES\n  reject with icmpx admin-prohibited\n }", hook.priority)
 		case "filter_FORWARD":
@@ -199,11 +216,13 @@ func firewalldRules() string {
 		case "filter_OUTPUT":
 			r.say(" chain filter_OUTPUT { type filter hook output priority %s; policy accept;\n  ct state { established, related } accept\n  oifname \"lo\" accept\n  ip6 daddr { ::/96, ::ffff:0.0.0.0/96, 2002:a00::/24, 2002:7f00::/24 } reject with icmpv6 addr-unreachable\n }", hook.priority)
 		default:
-			r.say(" chain %s { type %s hook %s priority %s; policy accept;\n  jump %s_ZONES\n }", hook.name, hook.kind, hook.hook, hook.priority, hook.name)
+			r.say(" chain %s { type %s hook %s priority %s; policy accept;\n  jump %s_ZONES\n }", hook.name, hook.kind,
+				hook.hook, hook.priority, hook.name)
 		}
 	}
 	for _, base := range []string{"mangle_PREROUTING", "nat_PREROUTING", "nat_POSTROUTING", "filter_INPUT"} {
-		short := map[string]string{"mangle_PREROUTING": "mangle_PRE", "nat_PREROUTING": "nat_PRE", "nat_POSTROUTING": "nat_POST", "filter_INPUT": "filter_IN"}[base]
+		short := map[string]string{"mangle_PREROUTING": "mangle_PRE", "nat_PREROUTING": "nat_PRE",
+			"nat_POSTROUTING": "nat_POST", "filter_INPUT": "filter_IN"}[base]
 		device := "iifname"
 		if base == "nat_POSTROUTING" {
 			device = "oifname"
@@ -257,7 +276,9 @@ func fw4Rules(forwards int) string {
 				r.say("  ip saddr 192.168.%d.0/24 tcp dport %d counter accept", n, 20000+n)
 			}
 		}
-		for _, rule := range []string{"meta nfproto ipv4 udp dport 68 counter accept", "icmp type echo-request counter accept", "meta nfproto ipv4 meta l4proto igmp counter accept", "meta nfproto ipv6 udp dport 546 counter accept",
+		for _, rule := range []string{"meta nfproto ipv4 udp dport 68 counter accept",
+			"icmp type echo-request counter accept", "meta nfproto ipv4 meta l4proto igmp counter accept",
+			"meta nfproto ipv6 udp dport 546 counter accept",
 			"icmpv6 type { destination-unreachable, time-exceeded, echo-request, echo-reply, nd-router-solicit, nd-router-advert } limit rate 1000/second counter accept"} {
 			r.say("  %s", rule)
 		}
@@ -266,7 +287,8 @@ func fw4Rules(forwards int) string {
 			r.say("  jump accept_to_wan")
 		}
 		r.say("  jump %s_to_%s\n }", to, zone)
-		r.say(" chain accept_from_%s {\n  iifname \"%s\" counter accept\n }\n chain accept_to_%s {\n  meta nfproto ipv4 oifname \"%s\" ct state invalid counter drop\n  oifname \"%s\" counter accept\n }\n chain reject_from_%s {\n  iifname \"%s\" counter jump handle_reject\n }\n chain reject_to_%s {\n  oifname \"%s\" counter jump handle_reject\n }", zone, device, zone, device, device, zone, device, zone, device)
+		r.say(" chain accept_from_%s {\n  iifname \"%s\" counter accept\n }\n chain accept_to_%s {\n  meta nfproto ipv4 oifname \"%s\" ct state invalid counter drop\n  oifname \"%s\" counter accept\n }\n chain reject_from_%s {\n  iifname \"%s\" counter jump handle_reject\n }\n chain reject_to_%s {\n  oifname \"%s\" counter jump handle_reject\n }",
+			zone, device, zone, device, device, zone, device, zone, device)
 	}
 	r.say(" chain dstnat { type nat hook prerouting priority dstnat; policy accept;\n  iifname \"wan0\" jump dstnat_wan\n }\n chain dstnat_wan {")
 	for n := range forwards {

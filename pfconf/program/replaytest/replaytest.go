@@ -24,7 +24,7 @@ type replay struct {
 	t  *testing.T
 	mu sync.Mutex
 	// answers by command line and input
-	answers map[string][]program.Result
+	answers map[string][]program.Output
 }
 
 // Play returns a Runner that answers a command line with the answers that the file has
@@ -55,15 +55,15 @@ func read(t *testing.T, file string) *replay {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &replay{t: t, answers: map[string][]program.Result{}}
+	p := &replay{t: t, answers: map[string][]program.Output{}}
 	var argv, stdin string
-	var r program.Result
+	var r program.Output
 	for n, line := range strings.Split(string(text), "\n") {
 		kind, rest, _ := strings.Cut(line, " ")
 		switch {
 		case line == "" || kind == "#":
 		case kind == "$":
-			argv, stdin, r = rest, "", program.Result{}
+			argv, stdin, r = rest, "", program.Output{}
 		case kind == "stdin:":
 			stdin += rest + "\n"
 		case kind == "stdout:":
@@ -82,14 +82,14 @@ func read(t *testing.T, file string) *replay {
 	return p
 }
 
-func (p *replay) run(_ context.Context, c program.Command) (program.Result, error) {
+func (p *replay) run(_ context.Context, c program.Command) (program.Output, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	command := strings.Join(c.Argv, " ") + "\n" + c.Stdin
 	left := p.answers[command]
 	if len(left) == 0 {
 		p.t.Errorf("no transcript answers %q", command)
-		return program.Result{Stderr: "no transcript answers this", Status: 99}, nil
+		return program.Output{Stderr: "no transcript answers this", Status: 99}, nil
 	}
 	p.answers[command] = left[1:]
 	return left[0], nil

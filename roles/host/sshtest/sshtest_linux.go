@@ -50,8 +50,8 @@ func Main() {
 // Program is where the test program is in a World that has a command to Run.
 const Program = "/run/pfdivert-test"
 
-// Host is a World that was started.
-type Host struct {
+// Server is a World that was started.
+type Server struct {
 	PID  int    // of its sshd or command
 	Port int    // of its sshd
 	Key  string // the file of the key with which its sshd lets everybody in
@@ -59,12 +59,12 @@ type Host struct {
 }
 
 // Start starts a host, which the test ends.
-func Start(t testing.TB, w World) *Host {
+func Start(t testing.TB, w World) *Server {
 	t.Helper()
 	NeedUsers(t)
 	Need(t, "/usr/sbin/sshd", "/usr/bin/ssh", "/usr/bin/sudo")
 	dir := t.TempDir()
-	h := &Host{Key: filepath.Join(dir, "id"), host: filepath.Join(dir, "hostkey.pub")}
+	h := &Server{Key: filepath.Join(dir, "id"), host: filepath.Join(dir, "hostkey.pub")}
 	if len(w.Run) == 0 {
 		h.prepare(t, &w, dir)
 	}
@@ -119,7 +119,7 @@ func Command(t testing.TB, w World) *exec.Cmd {
 }
 
 // prepare makes the keys and finds the port.
-func (h *Host) prepare(t testing.TB, w *World, dir string) {
+func (h *Server) prepare(t testing.TB, w *World, dir string) {
 	t.Helper()
 	w.HostKey = filepath.Join(dir, "hostkey")
 	for _, f := range []string{h.Key, w.HostKey} {
@@ -148,7 +148,7 @@ func (h *Host) prepare(t testing.TB, w *World, dir string) {
 }
 
 // ready reports whether sshd listens, or the command runs.
-func (h *Host) ready(w World) bool {
+func (h *Server) ready(w World) bool {
 	if len(w.Run) > 0 {
 		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", h.PID))
 		return err == nil && filepath.Base(exe) == filepath.Base(w.Run[0])
@@ -158,7 +158,7 @@ func (h *Host) ready(w World) bool {
 }
 
 // KnownHosts is a line of known_hosts for the host at an address.
-func (h *Host) KnownHosts(address string) string {
+func (h *Server) KnownHosts(address string) string {
 	b, _ := os.ReadFile(h.host)
 	fields := strings.Fields(string(b))
 	if h.Port != 22 {
@@ -168,10 +168,10 @@ func (h *Host) KnownHosts(address string) string {
 }
 
 // Path is how this process reaches a file of the host.
-func (h *Host) Path(name string) string { return fmt.Sprintf("/proc/%d/root%s", h.PID, name) }
+func (h *Server) Path(name string) string { return fmt.Sprintf("/proc/%d/root%s", h.PID, name) }
 
 // Files returns what matches a pattern on the host, as Path would.
-func (h *Host) Files(t testing.TB, pattern string) []string {
+func (h *Server) Files(t testing.TB, pattern string) []string {
 	t.Helper()
 	found, err := filepath.Glob(h.Path(pattern))
 	if err != nil {

@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Log reads this machine's kernel log from now on. Its methods may be used from several
+// KernelLog reads this machine's kernel log from now on. Its methods may be used from several
 // goroutines at once.
-type Log struct {
+type KernelLog struct {
 	mu  sync.Mutex
 	fd  int
 	f   Finder
@@ -22,7 +22,7 @@ type Log struct {
 
 // Open opens the log (Documentation/ABI/testing/dev-kmsg). With kernel.dmesg_restrict only
 // CAP_SYSLOG may read it.
-func Open() (*Log, error) {
+func Open() (*KernelLog, error) {
 	fd, err := unix.Open("/dev/kmsg", unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: "/dev/kmsg", Err: err}
@@ -31,11 +31,11 @@ func Open() (*Log, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("/dev/kmsg: go to its end: %w", err)
 	}
-	return &Log{fd: fd}, nil
+	return &KernelLog{fd: fd}, nil
 }
 
 // Take returns the reports that came since the last call. It does not wait.
-func (l *Log) Take() []string {
+func (l *KernelLog) Take() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.fd < 0 {
@@ -68,7 +68,7 @@ func kernelText(record string) (text string, ok bool) {
 }
 
 // Close closes the log.
-func (l *Log) Close() error {
+func (l *KernelLog) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	fd := l.fd

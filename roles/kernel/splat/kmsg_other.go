@@ -4,14 +4,14 @@ package splat
 
 import "errors"
 
-// Log is a kernel's log that is read as it comes; only Linux' is.
-type Log struct{}
+// KernelLog is a kernel's log that is read as it comes; only Linux' is.
+type KernelLog struct{}
 
 // Open fails: what the BSDs log is not read.
-func Open() (*Log, error) { return nil, errors.New("the kernel's log is read on Linux only") }
+func Open() (*KernelLog, error) { return nil, errors.New("the kernel's log is read on Linux only") }
 
 // Take returns nothing.
-func (*Log) Take() []string { return nil }
+func (*KernelLog) Take() []string { return nil }
 
 // Close does nothing.
-func (*Log) Close() error { return nil }
+func (*KernelLog) Close() error { return nil }

@@ -12,7 +12,7 @@ import (
 )
 
 // domains builds a lab on OpenBSD.
-func (b *builder) domains(c Config) error {
+func (b *builder) domains(c Layout) error {
 	nics, err := b.tools().interfaces()
 	if err != nil {
 		return err
@@ -55,7 +55,7 @@ func (b *builder) domains(c Config) error {
 		return err
 	}
 	b.lab.Local, b.lab.Remote = inDomain(d.local), inDomain(d.remote)
-	b.lab.Addresses = map[pfconf.Family]Addresses{}
+	b.lab.Addresses = map[pfconf.Family]FamilyAddresses{}
 	for _, f := range pfconf.Families {
 		a := addressesIn(cables[f], fakes[f], c.Single)
 		b.lab.Addresses[f] = a
@@ -82,7 +82,7 @@ func (b *builder) domains(c Config) error {
 func inDomain(n int) Entry { return Entry{Args: []string{"-in-lab", "-rdomain", strconv.Itoa(n)}} }
 
 // route is LOCAL's route to FAKE, as route(8) takes it: a network must have more than one address.
-func (a Addresses) route() string {
+func (a FamilyAddresses) route() string {
 	if a.Fakes.IsSingleIP() {
 		return fmt.Sprintf("-%s -host %v %v", inet(a.Remote), a.Fakes.Addr(), a.Remote)
 	}
@@ -90,9 +90,9 @@ func (a Addresses) route() string {
 }
 
 // addressesIn returns the addresses of a family: LOCAL is the first of the cable's network.
-func addressesIn(cable, fakes netip.Prefix, single bool) Addresses {
+func addressesIn(cable, fakes netip.Prefix, single bool) FamilyAddresses {
 	local := cable.Masked().Addr().Next()
-	a := Addresses{Local: local, Remote: local.Next(), Fakes: fakes}
+	a := FamilyAddresses{Local: local, Remote: local.Next(), Fakes: fakes}
 	if single {
 		fake := fakes.Addr()
 		for range 9 {

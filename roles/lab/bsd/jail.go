@@ -23,7 +23,7 @@ const maxEpairs = 256
 
 // jails builds a lab on FreeBSD. unique makes the jails' names their own: a jail
 // with sockets in TIME_WAIT lives on for a while after it was removed.
-func (b *builder) jails(c Config, unique int) error {
+func (b *builder) jails(c Layout, unique int) error {
 	local, remote := fmt.Sprintf("pfdivert%dlocal", unique), fmt.Sprintf("pfdivert%dremote", unique)
 	for _, name := range []string{local, remote} {
 		if err := b.make(pfconf.Undo{Do: undoJail, Args: []string{name}},
@@ -35,17 +35,17 @@ func (b *builder) jails(c Config, unique int) error {
 	if err != nil {
 		return err
 	}
-	b.lab.Addresses = map[pfconf.Family]Addresses{}
+	b.lab.Addresses = map[pfconf.Family]FamilyAddresses{}
 	for _, f := range pfconf.Families {
 		b.lab.Addresses[f] = addressesIn(jailNetworks[f].cable, jailNetworks[f].fakes, c.Single)
 	}
 	for _, side := range []struct {
 		jail, nic string
-		address   func(Addresses) netip.Addr
+		address   func(FamilyAddresses) netip.Addr
 		host      *Entry
 	}{
-		{local, pair + "a", func(a Addresses) netip.Addr { return a.Local }, &b.lab.Local},
-		{remote, pair + "b", func(a Addresses) netip.Addr { return a.Remote }, &b.lab.Remote},
+		{local, pair + "a", func(a FamilyAddresses) netip.Addr { return a.Local }, &b.lab.Local},
+		{remote, pair + "b", func(a FamilyAddresses) netip.Addr { return a.Remote }, &b.lab.Remote},
 	} {
 		*side.host = Entry{Enter: []string{"jexec", side.jail}, Args: []string{"-lab-host", side.nic}}
 		if err := b.all(

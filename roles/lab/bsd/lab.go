@@ -20,8 +20,8 @@ import (
 	"pfdivert/pfconf/program"
 )
 
-// Config is which lab to build.
-type Config struct {
+// Layout is which lab to build.
+type Layout struct {
 	// Single gives each family one FAKE address instead of a prefix.
 	Single bool `json:"single,omitempty"`
 	// Domain is REMOTE's routing domain, 0 for the one that every host has. Only
@@ -31,9 +31,9 @@ type Config struct {
 	PF bool `json:"pf,omitempty"`
 }
 
-// Addresses are those of one family. All cells share LOCAL's address: the BSDs have no route that
-// makes a whole prefix the host's own.
-type Addresses struct {
+// FamilyAddresses are those of one family. All cells share LOCAL's address: the BSDs have no route
+// that makes a whole prefix the host's own.
+type FamilyAddresses struct {
 	Local  netip.Addr   `json:"local"`
 	Remote netip.Addr   `json:"remote"`
 	Fakes  netip.Prefix `json:"fakes"` // LOCAL routes it via REMOTE, and no one has it
@@ -55,9 +55,9 @@ func (h Entry) Command() []string {
 
 // Lab is a lab that was built.
 type Lab struct {
-	Local     Entry                       `json:"local"`
-	Remote    Entry                       `json:"remote"`
-	Addresses map[pfconf.Family]Addresses `json:"addresses"`
+	Local     Entry                             `json:"local"`
+	Remote    Entry                             `json:"remote"`
+	Addresses map[pfconf.Family]FamilyAddresses `json:"addresses"`
 
 	steps []pfconf.Undo
 	run   program.Runner
@@ -66,7 +66,7 @@ type Lab struct {
 // Build builds the lab of a system (runtime.GOOS) by the commands that run executes, and records
 // each change in the journal before it makes it. Close the lab even if there is an error: it has
 // what was made before.
-func Build(ctx context.Context, system string, c Config, run program.Runner, journal pfconf.Journal) (*Lab, error) {
+func Build(ctx context.Context, system string, c Layout, run program.Runner, journal pfconf.Journal) (*Lab, error) {
 	b := &builder{ctx: ctx, run: run, journal: journal, lab: &Lab{run: run}}
 	var err error
 	switch {

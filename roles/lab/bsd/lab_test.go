@@ -42,10 +42,10 @@ func (m *machine) traffic() {
 func TestDomains(t *testing.T) {
 	for _, test := range []struct {
 		name   string
-		config Config
+		config Layout
 		want   []string
 	}{
-		{"REMOTE in domain 0", Config{}, []string{
+		{"REMOTE in domain 0", Layout{}, []string{
 			// 1 is a table with routes, lo2 is another's, 3 has an interface, pair1 is another's.
 			"ifconfig lo4 create description pfdivert lab rdomain 4",
 			"ifconfig pair2 create description pfdivert lab rdomain 4",
@@ -59,7 +59,7 @@ func TestDomains(t *testing.T) {
 			"route -n -T4 add -inet -net 10.188.6.0/24 10.188.5.2",
 			"route -n -T4 add -inet6 -net fd00:188:6::/64 fd00:188:5::2",
 		}},
-		{"REMOTE in a new domain, one FAKE", Config{Domain: 7, Single: true}, []string{
+		{"REMOTE in a new domain, one FAKE", Layout{Domain: 7, Single: true}, []string{
 			"ifconfig lo4 create description pfdivert lab rdomain 4",
 			"ifconfig lo7 create description pfdivert lab rdomain 7",
 			"ifconfig lo7 inet 127.0.0.1/8 up",
@@ -115,23 +115,23 @@ func TestDomains(t *testing.T) {
 func TestNoPlan(t *testing.T) {
 	for _, test := range []struct {
 		name, system string
-		config       Config
+		config       Layout
 		change       func(*machine)
 		want, hint   string
 	}{
-		{"the domain's table is in use", "openbsd", Config{Domain: 1}, nil,
+		{"the domain's table is in use", "openbsd", Layout{Domain: 1}, nil,
 			"routing domain 1 can't be made for REMOTE", "-rdomain"},
-		{"its loopback interface is", "openbsd", Config{Domain: 2}, nil, "routing domain 2 can't be made for REMOTE",
+		{"its loopback interface is", "openbsd", Layout{Domain: 2}, nil, "routing domain 2 can't be made for REMOTE",
 			"-rdomain"},
-		{"a domain without 127.0.0.1", "openbsd", Config{Domain: 3}, nil, "no 127.0.0.1",
+		{"a domain without 127.0.0.1", "openbsd", Layout{Domain: 3}, nil, "no 127.0.0.1",
 			"ifconfig lo3 inet 127.0.0.1/8"},
-		{"a route to everything", "openbsd", Config{}, func(m *machine) {
+		{"a route to everything", "openbsd", Layout{}, func(m *machine) {
 			m.tables[0] = []string{"10.0.0.0/8",
 				"198.0.0.0/8"}
 		}, "routes to all networks", "REMOTE_SSH"},
-		{"FreeBSD has no domains", "freebsd", Config{Domain: 1}, nil, "no routing domains", ""},
-		{"no ipfw", "freebsd", Config{}, func(m *machine) { m.noIPFW = true }, "no ipfw", "kldload ipfw"},
-		{"another system", "linux", Config{}, nil, "can't be both hosts", ""},
+		{"FreeBSD has no domains", "freebsd", Layout{Domain: 1}, nil, "no routing domains", ""},
+		{"no ipfw", "freebsd", Layout{}, func(m *machine) { m.noIPFW = true }, "no ipfw", "kldload ipfw"},
+		{"another system", "linux", Layout{}, nil, "can't be both hosts", ""},
 	} {
 		m, r := newMachine(t), &recorder{}
 		if test.change != nil {
@@ -154,7 +154,7 @@ func TestNoPlan(t *testing.T) {
 func TestNetworks(t *testing.T) {
 	m := newMachine(t)
 	m.tables[0] = append(m.tables[0], "10.0.0.0/8")
-	l, err := Build(t.Context(), "openbsd", Config{}, m.run, (&recorder{}).record)
+	l, err := Build(t.Context(), "openbsd", Layout{}, m.run, (&recorder{}).record)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +178,7 @@ func TestJails(t *testing.T) {
 	b := &builder{ctx: t.Context(), run: m.run, journal: r.record, lab: &Lab{run: m.run}}
 	// Not seen from here: the epair1 of another jail.
 	m.nics = append(m.nics, &fakeNIC{name: "epair1a", jail: "web"})
-	if err := b.jails(Config{PF: true}, 77); err != nil {
+	if err := b.jails(Layout{PF: true}, 77); err != nil {
 		t.Fatal(err)
 	}
 	want := []string{
@@ -239,7 +239,7 @@ func TestJails(t *testing.T) {
 func TestJailsWithoutPF(t *testing.T) {
 	m, r := newMachine(t), &recorder{}
 	m.noPF = true
-	l, err := Build(t.Context(), "freebsd", Config{}, m.run, r.record)
+	l, err := Build(t.Context(), "freebsd", Layout{}, m.run, r.record)
 	if err != nil {
 		t.Error(err)
 	}
@@ -253,7 +253,7 @@ func TestJailsWithoutPF(t *testing.T) {
 func TestKilled(t *testing.T) {
 	for _, system := range []string{"openbsd", "freebsd"} {
 		whole := newMachine(t)
-		if _, err := Build(t.Context(), system, Config{}, whole.run, (&recorder{}).record); err != nil {
+		if _, err := Build(t.Context(), system, Layout{}, whole.run, (&recorder{}).record); err != nil {
 			t.Fatal(err)
 		}
 		for n := 1; n <= len(whole.log); n++ {
@@ -262,7 +262,7 @@ func TestKilled(t *testing.T) {
 					m, r := newMachine(t), &recorder{}
 					before := m.String()
 					m.fail, m.after = n, after
-					if _, err := Build(t.Context(), system, Config{}, m.run, r.record); !errors.Is(err, errKilled) {
+					if _, err := Build(t.Context(), system, Layout{}, m.run, r.record); !errors.Is(err, errKilled) {
 						t.Fatalf("%s: command %d is killed: %v", system, n, err)
 					}
 					if local := m.nic("pair2", ""); system == "openbsd" && local != nil && len(local.addresses) == 2 {
@@ -326,7 +326,7 @@ func TestUndoOthers(t *testing.T) {
 func TestCloseAgain(t *testing.T) {
 	m := newMachine(t)
 	before := m.String()
-	l, err := Build(t.Context(), "openbsd", Config{}, m.run, (&recorder{}).record)
+	l, err := Build(t.Context(), "openbsd", Layout{}, m.run, (&recorder{}).record)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -348,7 +348,7 @@ func TestJournalFails(t *testing.T) {
 	full := errors.New("no space left on device")
 	for _, system := range []string{"openbsd", "freebsd"} {
 		m := newMachine(t)
-		if _, err := Build(t.Context(), system, Config{}, m.run,
+		if _, err := Build(t.Context(), system, Layout{}, m.run,
 			func(pfconf.Undo) error { return full }); !errors.Is(err, full) {
 			t.Errorf("%s: %v", system, err)
 		}

@@ -79,28 +79,28 @@ func (m *machine) String() string {
 
 var errKilled = errors.New("signal: killed")
 
-func (m *machine) run(_ context.Context, c program.Command) (program.Result, error) {
+func (m *machine) run(_ context.Context, c program.Command) (program.Output, error) {
 	command := strings.Join(c.Argv, " ")
 	if out, asked := m.answer(c.Argv); asked {
 		return out, nil
 	}
 	m.log = append(m.log, command)
 	if len(m.log) == m.fail && !m.after {
-		return program.Result{}, errKilled
+		return program.Output{}, errKilled
 	}
 	r := m.change(c.Argv)
 	if len(m.log) == m.fail {
-		return program.Result{}, errKilled
+		return program.Output{}, errKilled
 	}
 	return r, nil
 }
 
-func failed(format string, args ...any) program.Result {
-	return program.Result{Stderr: fmt.Sprintf(format, args...) + "\n", Status: 1}
+func failed(format string, args ...any) program.Output {
+	return program.Output{Stderr: fmt.Sprintf(format, args...) + "\n", Status: 1}
 }
 
 // answer answers what changes nothing.
-func (m *machine) answer(argv []string) (r program.Result, asked bool) {
+func (m *machine) answer(argv []string) (r program.Output, asked bool) {
 	switch w := strings.Join(argv, " "); {
 	case w == "ifconfig -a":
 		for _, n := range m.nics {
@@ -178,7 +178,7 @@ func (m *machine) nic(name, jail string) *fakeNIC {
 }
 
 // change does what a command does.
-func (m *machine) change(argv []string) program.Result {
+func (m *machine) change(argv []string) program.Output {
 	jail := ""
 	if argv[0] == "jexec" {
 		jail, argv = argv[1], argv[2:]
@@ -192,10 +192,10 @@ func (m *machine) change(argv []string) program.Result {
 	case argv[0] == "pfctl" && jail != "" && m.noPF:
 		return failed("pfctl: /dev/pf: No such file or directory")
 	case argv[0] == "ipfw", argv[0] == "sysctl", argv[0] == "pfctl" && jail != "":
-		return program.Result{}
+		return program.Output{}
 	case argv[0] == "jail" && argv[1] == "-c":
 		m.jails = append(m.jails, strings.TrimPrefix(argv[2], "name="))
-		return program.Result{}
+		return program.Output{}
 	case argv[0] == "jail" && argv[1] == "-r":
 		i := slices.Index(m.jails, argv[2])
 		if i < 0 {
@@ -209,7 +209,7 @@ func (m *machine) change(argv []string) program.Result {
 		}
 		m.jails = slices.Delete(m.jails, i, i+1)
 		m.nics = slices.DeleteFunc(m.nics, func(n *fakeNIC) bool { return n.jail == argv[2] })
-		return program.Result{}
+		return program.Output{}
 	case argv[0] == "ifconfig":
 		return m.ifconfig(argv[1], jail, argv[2:])
 	case argv[0] == "route":
@@ -222,7 +222,7 @@ func (m *machine) change(argv []string) program.Result {
 	}
 }
 
-func (m *machine) ifconfig(name, jail string, do []string) program.Result {
+func (m *machine) ifconfig(name, jail string, do []string) program.Output {
 	n := m.nic(name, jail)
 	if n == nil && name == "lo0" && slices.Contains(m.jails, jail) {
 		n = &fakeNIC{name: name, jail: jail}
@@ -277,20 +277,20 @@ func (m *machine) ifconfig(name, jail string, do []string) program.Result {
 		}
 		n.addresses = append(n.addresses, p)
 	}
-	return program.Result{}
+	return program.Output{}
 }
 
-func (m *machine) route(argv []string) program.Result {
+func (m *machine) route(argv []string) program.Output {
 	if argv[2] == "add" { // in a jail
-		return program.Result{}
+		return program.Output{}
 	}
 	n, _ := strconv.Atoi(strings.TrimPrefix(argv[2], "-T"))
 	m.tables[n] = append(m.tables[n], argv[6])
-	return program.Result{}
+	return program.Output{}
 }
 
 // kill removes states as `pfctl [-V N] -k SOURCE -k DESTINATION` does.
-func (m *machine) kill(args []string) program.Result {
+func (m *machine) kill(args []string) program.Output {
 	domain := 0
 	if args[0] == "-V" {
 		domain, _ = strconv.Atoi(args[1])
@@ -311,6 +311,6 @@ func (m *machine) kill(args []string) program.Result {
 		}
 		return s.Domain == domain && from.Contains(began) && to.Contains(other)
 	})
-	return program.Result{Stderr: fmt.Sprintf("killed %d states from 1 sources and 1 destinations\n",
+	return program.Output{Stderr: fmt.Sprintf("killed %d states from 1 sources and 1 destinations\n",
 		before-len(m.states))}
 }

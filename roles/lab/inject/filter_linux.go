@@ -35,7 +35,7 @@ const (
 )
 
 // rules are the steps that put such rules into the kernel.
-var rules = map[injection.Step]func(change) []chained{
+var rules = map[injection.Action]func(change) []chained{
 	injection.DropFake: func(c change) []chained {
 		if c.Remote {
 			return []chained{at(unix.NF_INET_LOCAL_IN, priorityFilter, c.toFake(), drop)}
@@ -123,7 +123,7 @@ func at(hook uint32, priority int32, statements ...statement) chained {
 }
 
 // filter puts the rules into a table of the step's name.
-func (c change) filter(s injection.Step, all []chained) (err error) {
+func (c change) filter(s injection.Action, all []chained) (err error) {
 	socket, err := netlink.Open(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return err

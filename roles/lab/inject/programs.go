@@ -16,7 +16,7 @@ import (
 // programmed is a step that the system's programs do.
 type programmed struct {
 	settings []setting
-	commands func(Host) [][]string
+	commands func(BrokenHost) [][]string
 }
 
 // setting is a sysctl with the value that breaks something.
@@ -29,7 +29,7 @@ func set(all ...setting) programmed { return programmed{settings: all} }
 
 // rule is one of ipfw's, with its number.
 func rule(text string) programmed {
-	return programmed{commands: func(Host) [][]string { return [][]string{ipfwAdd(text)} }}
+	return programmed{commands: func(BrokenHost) [][]string { return [][]string{ipfwAdd(text)} }}
 }
 
 func ipfwAdd(text string) []string {
@@ -37,8 +37,8 @@ func ipfwAdd(text string) []string {
 }
 
 // forEach is what is done for each family with its prefix of FAKE, and with the hosts' addresses.
-func forEach(command func(h Host, p Path, fake netip.Prefix) []string) programmed {
-	return programmed{commands: func(h Host) [][]string {
+func forEach(command func(h BrokenHost, p AddressPair, fake netip.Prefix) []string) programmed {
+	return programmed{commands: func(h BrokenHost) [][]string {
 		var all [][]string
 		for _, p := range h.Paths {
 			all = append(all, command(h, p, h.fake(pfconf.FamilyOf(p.Here))))
@@ -50,7 +50,7 @@ func forEach(command func(h Host, p Path, fake netip.Prefix) []string) programme
 // deny drops packets of FAKE's before the test's rules: those have the number 1 and come into force
 // after a rule of the same number that was there before.
 func deny(pattern string) programmed {
-	return forEach(func(_ Host, p Path, fake netip.Prefix) []string {
+	return forEach(func(_ BrokenHost, p AddressPair, fake netip.Prefix) []string {
 		version := "ip4"
 		if p.Here.Is6() {
 			version = "ip6"
@@ -60,7 +60,7 @@ func deny(pattern string) programmed {
 }
 
 // ownFake returns the first address of FAKE's prefix to the interface, which ends with the lab.
-var ownFake = forEach(func(h Host, p Path, fake netip.Prefix) []string {
+var ownFake = forEach(func(h BrokenHost, p AddressPair, fake netip.Prefix) []string {
 	first := fake.Addr()
 	if !fake.IsSingleIP() {
 		first = first.Next()
@@ -70,7 +70,7 @@ var ownFake = forEach(func(h Host, p Path, fake netip.Prefix) []string {
 })
 
 // noFakeRoute takes LOCAL's route away.
-var noFakeRoute = forEach(func(_ Host, p Path, fake netip.Prefix) []string {
+var noFakeRoute = forEach(func(_ BrokenHost, p AddressPair, fake netip.Prefix) []string {
 	if fake.IsSingleIP() {
 		return []string{"route", "-n", "delete", "-" + pfconf.FamilyOf(p.Here).String(), "-host", fake.Addr().String(),
 			p.There.String()}
@@ -82,7 +82,7 @@ var noFakeRoute = forEach(func(_ Host, p Path, fake netip.Prefix) []string {
 var forwarding = set(setting{"net.inet.ip.forwarding", 1}, setting{"net.inet6.ip6.forwarding", 1})
 
 // programSteps are those of a system.
-var programSteps = map[string]map[injection.Step]programmed{
+var programSteps = map[string]map[injection.Action]programmed{
 	"openbsd": {
 		injection.OwnFake: ownFake, injection.NoFakeRoute: noFakeRoute, injection.Forwarding: forwarding,
 		injection.LittleRoom: set(setting{"net.inet.divert.recvspace", 4000},
@@ -104,7 +104,7 @@ var programSteps = map[string]map[injection.Step]programmed{
 }
 
 // byPrograms does a step on a host of the system.
-func (h Host) byPrograms(ctx context.Context, system string, s injection.Step) error {
+func (h BrokenHost) byPrograms(ctx context.Context, system string, s injection.Action) error {
 	p, there := programSteps[system][s]
 	if !there {
 		return fmt.Errorf("there is no step %q on %s", s, system)
@@ -125,7 +125,7 @@ func (h Host) byPrograms(ctx context.Context, system string, s injection.Step) e
 	return nil
 }
 
-func (h Host) set(ctx context.Context, s setting) error {
+func (h BrokenHost) set(ctx context.Context, s setting) error {
 	if h.Journal != nil {
 		was, err := ask(ctx, h.Run, "sysctl", "-n", s.name)
 		if err != nil {

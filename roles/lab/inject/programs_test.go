@@ -17,9 +17,9 @@ import (
 // host that ends with the lab is not asked.
 func TestPrograms(t *testing.T) {
 	var ran []string
-	run := func(_ context.Context, c program.Command) (program.Result, error) {
+	run := func(_ context.Context, c program.Command) (program.Output, error) {
 		ran = append(ran, strings.Join(c.Argv, " "))
-		return program.Result{Stdout: "65636\n"}, nil
+		return program.Output{Stdout: "65636\n"}, nil
 	}
 	var undos []pfconf.Undo
 	journal := func(u pfconf.Undo) error {
@@ -28,7 +28,7 @@ func TestPrograms(t *testing.T) {
 		return nil
 	}
 	for _, c := range []struct {
-		step    injection.Step
+		step    injection.Action
 		system  string
 		journal pfconf.Journal
 		want    []string
@@ -48,9 +48,9 @@ func TestPrograms(t *testing.T) {
 			"route -n delete -inet6 -net fd00:188:2::/64 fd00:188:1::1"}},
 	} {
 		ran = nil
-		h := Host{
+		h := BrokenHost{
 			Remote: true, Interface: "pair2", Run: run, Journal: c.journal,
-			Paths: []Path{
+			Paths: []AddressPair{
 				{Here: netip.MustParseAddr("10.188.1.2"), There: netip.MustParseAddr("10.188.1.1")},
 				{Here: netip.MustParseAddr("fd00:188:1::2"), There: netip.MustParseAddr("fd00:188:1::1")},
 			},
@@ -72,13 +72,13 @@ func TestPrograms(t *testing.T) {
 	}
 	ran = nil
 	full := errors.New("disk full")
-	h := Host{Run: run, Journal: func(pfconf.Undo) error { return full }}
+	h := BrokenHost{Run: run, Journal: func(pfconf.Undo) error { return full }}
 	if err := h.byPrograms(t.Context(), "openbsd", injection.LittleRoom); !errors.Is(err, full) || len(ran) != 1 {
 		t.Errorf("without a journal: %v after %q", err, ran)
 	}
 	for _, bad := range []struct {
 		system string
-		step   injection.Step
+		step   injection.Action
 	}{{"freebsd", injection.LittleRoom}, {"openbsd", injection.AllowFirst}, {"openbsd", injection.DropEarly},
 		{"openbsd", ""}} {
 		if err := h.byPrograms(t.Context(), bad.system, bad.step); err == nil {
