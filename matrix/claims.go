@@ -70,6 +70,7 @@ var claims = []Claim{
 	},
 	{
 		Name: "pf-state-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).keepsState, PF: true, From: 15,
+		Dangerous: true, Safe: release{15, 1},
 		Says: "divert-to of pf with keep state hands each packet of the state to a divert socket, and what is reinjected goes its way",
 		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)"},
 		Not:  onlyFreeBSD,

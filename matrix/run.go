@@ -201,7 +201,7 @@ func (r *runner) skip(t Target) *finding {
 		if f := t.Claim.skip(r.kernel); f != nil {
 			return f
 		}
-		if t.Claim.Dangerous && !r.opt.Dangerous {
+		if t.Claim.mayCrash(r.kernel) && !r.opt.Dangerous {
 			return &finding{Skip, Dangerous,
 				"it may crash REMOTE's kernel: -dangerous runs it, on a machine that may be lost"}
 		}

@@ -79,13 +79,20 @@ func statement(r pfconf.Rule) string {
 func redirect(r pfconf.Rule) (translates, passes string) {
 	from := fmt.Sprintf("%v proto %s from %v to", r.Family, protoWritten(r), r.From)
 	name, _ := r.RedirectsTo()
-	to, port, clause := name.Addr(), name.Port(), ""
+	to, port := name.Addr(), name.Port()
+	translates = fmt.Sprintf("rdr %s %v port %d tag %s -> %v port %d", from, r.To, r.Port, r.Label, to, port)
+	passes = fmt.Sprintf("pass %v log quick %s %v port %d %s keep state label %s", r.Direction, from, to, port,
+		passing(r), r.Label)
+	return translates, passes
+}
+
+// passing is what the second rule of redirect has besides: the tag that tells what the first has
+// translated, or the divert, of which what is reinjected has no tag any more.
+func passing(r pfconf.Rule) string {
 	if r.Action == pfconf.PFDivertTo {
-		clause = divertClause(r) + " "
+		return divertClause(r)
 	}
-	return fmt.Sprintf("rdr %s %v port %d tag %s -> %v port %d", from, r.To, r.Port, r.Label, to, port),
-		fmt.Sprintf("pass %v log quick %s %v port %d %stagged %s keep state label %[6]s", r.Direction, from, to, port,
-			clause, r.Label)
+	return "tagged " + r.Label
 }
 
 // written is a rule as it is written, and what pfctl prints of it if it has understood it: a line
@@ -103,16 +110,17 @@ func writings(rules []pfconf.Rule, rdrRules bool) []written {
 	for _, r := range rules {
 		label := fmt.Sprintf(" label %q", r.Label)
 		w := written{Text(r), label, " " + divertClause(r)}
-		diverts := "" // FreeBSD's divert-to of a divert socket
-		if r.Action == pfconf.PFDivertTo {
-			diverts = fmt.Sprintf(" divert-to %d", r.Divert.Port())
-			w.end = statement(r) + label + diverts
+		if r.Action == pfconf.PFDivertTo { // FreeBSD's divert-to of a divert socket
+			w.end = fmt.Sprintf("%s%s divert-to %d", statement(r), label, r.Divert.Port())
 		}
 		if to, ok := r.RedirectsTo(); ok && rdrRules {
 			translates, passes := redirect(r)
 			end := fmt.Sprintf(" tag %s -> %v port %d", r.Label, to.Addr(), to.Port())
 			translating = append(translating, written{translates, "rdr ", end})
-			w = written{passes, "pass ", fmt.Sprintf(" keep state%s tagged %s%s", label, r.Label, diverts)}
+			if r.Action == pfconf.RdrTo {
+				w.end = fmt.Sprintf(" keep state%s tagged %s", label, r.Label)
+			}
+			w.text, w.in = passes, "pass "
 		}
 		all = append(all, w)
 	}
