@@ -65,9 +65,9 @@ func TestReasonsDocumented(t *testing.T) {
 	}
 	slices.Sort(codes)
 	slices.Sort(documented)
-	// What passed user space by needs counters to be explained; a SKIP for want of a claim, or of
-	// joined packets, needs nothing.
-	bare := []string{"not-rewritten", "not-claimed", "not-joined"}
+	// What passed user space by needs counters to be explained; a SKIP for want of a claim, of joined
+	// packets or of permission, needs nothing.
+	bare := []string{"not-rewritten", "not-claimed", "not-joined", "dangerous"}
 	for _, code := range codes {
 		cause := explain.Explain(explain.Case{Reason: code, Mechanism: explain.DivertReply}).Cause
 		if (cause == "unexplained") != slices.Contains(bare, code) {
