@@ -113,7 +113,8 @@ func (k Kernel) stateStays(p pfconf.Proto, m Mode) bool {
 type known struct {
 	firewall string
 	domain   bool   // only in another routing domain than 0
-	before   int    // only in releases before this one; 0 for all
+	before   int    // only in releases before this one, 0 for all,
+	minor    int    // of which this is the second number
 	from     int    // only in this release and later ones; 0 for all
 	pfOn     bool   // only where pf is switched on beside the filter
 	what     string // the targets, in words
@@ -131,7 +132,15 @@ var knownFailures = []known{
 		of:    func(t Target) bool { return t.Kind() == "queue-gro-udp" },
 		cause: "joined-dropped",
 		why: "the pieces of one packet are taken for packets that share an unconfirmed conntrack entry (CVE-2026-45859; seen on " +
-			"Debian's 6.1.176; fixed in 6.12.75, 6.18.14, 6.19.4 and 7.0)",
+			"Debian's 6.1.176; fixed by 207b3ebacb61 of November 2025, in 6.12.75 and other stable releases)",
+	},
+	{
+		firewall: "nftables", before: 6, minor: 15,
+		what:  "What answers a connection over IPv6 whose source was translated, `inet6-to-socket-snat`,",
+		of:    func(t Target) bool { return t.Kind() == "to-socket-snat" && t.Family == pfconf.Inet6 },
+		cause: "answer-lost",
+		why: "nf_sk_lookup_slow_v6() looks for the translated names (CVE-2025-22021; seen on Debian's 5.10.223; fixed by " +
+			"932b32ffd760 of March 2025, in 6.15 and in stable releases)",
 	},
 	{
 		firewall: "pf", what: "DIOCNATLOOK, `natlook-tcp` and `natlook-udp`,",
@@ -203,7 +212,7 @@ var knownFailures = []known{
 
 // ofKernel reports whether the kernel is known for the failure.
 func (f known) ofKernel(k Kernel) bool {
-	old := f.before == 0 || k.Release > 0 && k.Release < f.before
+	old := f.before == 0 || k.Release > 0 && (k.Release < f.before || k.Release == f.before && k.Minor < f.minor)
 	return f.firewall == k.Firewall && (!f.domain || k.OtherDomain) && (!f.pfOn || k.PFOn) && old && k.Release >= f.from
 }
 

@@ -219,6 +219,10 @@ func (r *runner) skip(t Target) *finding {
 		if f := t.Claim.skip(r.kernel); f != nil {
 			return f
 		}
+		if t.Claim.NFT && r.opt.Filter != "" && r.opt.Filter != pfconf.NFT {
+			return &finding{Skip, NotClaimed,
+				fmt.Sprintf("its rule is made of nftables' statements, not of those of %s", r.opt.Filter)}
+		}
 		lacks := func(what, why string) *finding {
 			if r.facts.PFUnknown { // a question that failed proves no lack
 				return &finding{Error, QuestionFailed, "REMOTE: whether " + what + ": " + why}

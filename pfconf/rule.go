@@ -170,6 +170,17 @@ type Rule struct {
 	Bypass bool `json:"bypass,omitempty"`
 	// Tee has a divert-packet rule deliver a copy of each packet, which goes its way. ipfw only.
 	Tee bool `json:"tee,omitempty"`
+	// Untracked has a divert-to rule be about packets that conntrack does not see, nor their
+	// answers. nftables only, as all below but Number.
+	Untracked bool `json:"untracked,omitempty"`
+	// Zone, if not 0, is the conntrack zone of a divert-to rule's packets and of their answers.
+	Zone uint16 `json:"zone,omitempty"`
+	// Established has a divert-to rule deliver to Divert only what belongs to no socket yet. The
+	// transparent socket of a connection gets the rest, by itself.
+	Established bool `json:"established,omitempty"`
+	// Translated, if valid, is the address, one of this host's own, to which a divert-reply rule
+	// translates the source. The answers are known by the transparent socket that they belong to.
+	Translated netip.Addr `json:"translated,omitzero"`
 	// Number is the number of a divert-packet rule where that matters. ipfw only.
 	Number uint16 `json:"number,omitempty"`
 }
@@ -225,6 +236,14 @@ func (r Rule) Validate() error {
 	if r.Action != DivertPacket && (r.Both || r.Bypass || r.Tee || r.Number != 0) {
 		return bad("only divert-packet can be for both ways, be bypassed, deliver copies, or have a number")
 	}
+	switch {
+	case r.Action != DivertTo && (r.Untracked || r.Zone != 0 || r.Established):
+		return bad("only divert-to can be untracked, have a conntrack zone, or leave established flows to their sockets")
+	case r.Untracked && r.Zone != 0:
+		return bad("what is not tracked has no conntrack zone")
+	case r.Translated.IsValid() && (r.Action != DivertReply || !r.Proto.HasPorts() || !fits(r.Translated, r.Family)):
+		return bad("only divert-reply of tcp and udp translates a source, to a %v address, not to %v", r.Family, r.Translated)
+	}
 	switch r.Action {
 	case DivertTo:
 		if r.Direction != In {
@@ -252,6 +271,11 @@ func (r Rule) Validate() error {
 		}
 	}
 	return nil
+}
+
+// OnlyNetfilter reports whether the rule asks for something that only netfilter does.
+func (r Rule) OnlyNetfilter() bool {
+	return r.Bypass || r.Untracked || r.Zone != 0 || r.Established || r.Translated.IsValid()
 }
 
 // fits reports whether a is an address of the family that can stand in a rule.

@@ -47,6 +47,8 @@ type Ends struct {
 	Reuse bool
 	// ReusePort sets SO_REUSEPORT: several servers have one address and port.
 	ReusePort bool
+	// Device, if valid, is an address of the interface to which the socket is bound (Linux).
+	Device netip.Addr
 	// Big is for messages as long as an IP packet can be, and for many at once: the
 	// socket gets large buffers, and whole messages are kept.
 	Big bool
