@@ -8,11 +8,11 @@ import (
 )
 
 // keepsState: "divert-to" and "keep state" of FreeBSD's pf in one rule. (pf.conf(5): a packet of a
-// state is passed without evaluation of any rules; the divert is the state's, as sys/netpfil/pf/pf.c,
-// pf_test, reads it from the rule of the state.)
+// state is passed without evaluation of any rules; the divert is the state's, as
+// sys/netpfil/pf/pf.c, pf_test, reads it from the rule of the state.)
 //
-//  1. Control: before the rule is there, what a client like the cell's sends arrives, and the divert
-//     socket does not see it.
+//  1. Control: before the rule is there, what a client like the cell's sends arrives, and
+//     the divert socket does not see it.
 //  2. The client sends, which makes the state. The packet comes to the divert socket once, is
 //     reinjected rewritten, and arrives.
 //  3. The same with what the client sends next, which belongs to the state.
@@ -37,17 +37,17 @@ func redirectsAndDiverts(x *claimRun) func(*pfconf.Rule) {
 	return func(r *pfconf.Rule) { r.Redirected, r.Divert, r.Keep = r.Divert, x.divertPort(), true }
 }
 
-// redirectedThrough: a rule of FreeBSD's pf lets pass, with keep state and divert-to, what an rdr rule
-// has translated. This is how a firewall has an intrusion prevention system look at what it forwards
-// to a server behind it (opnsense/src issues 302 and 303).
+// redirectedThrough: a rule of FreeBSD's pf lets pass, with keep state and divert-to, what an rdr
+// rule has translated. This is how a firewall has an intrusion prevention system look at what it
+// forwards to a server behind it (opnsense/src issues 302 and 303).
 //
 //  1. A server of REMOTE has an address and port of REMOTE's own. Control: before the rules are
 //     there, what a client like the cell's sends to FAKE does not reach it, nor the divert socket.
 //  2. The client sends to FAKE. The packet comes to the divert socket with its new destination, and
 //     is reinjected rewritten.
 //  3. It comes to the server, from the client.
-//  4. The server answers. Whether answers are diverted, no manual says: those that come to the divert
-//     socket are reinjected. The client hears the answer, from FAKE.
+//  4. The server answers. Whether answers are diverted, no manual says: those that come to the
+//     divert socket are reinjected. The client hears the answer, from FAKE.
 func (x *claimRun) redirectedThrough(ctx context.Context) error {
 	x.change = redirectsAndDiverts(x)
 	from, to := x.flowEnds()

@@ -186,8 +186,8 @@ type Rule struct {
 	Number uint16 `json:"number,omitempty"`
 	// Keep has a pf-divert-to rule keep a state. The packets of the state are diverted too.
 	Keep bool `json:"keep,omitempty"`
-	// Redirected, if valid, is where a pf-divert-to rule that keeps a state has its packets redirected
-	// to before they meet it.
+	// Redirected, if valid, is where a pf-divert-to rule that keeps a state has its packets
+	// redirected to before they meet it.
 	Redirected netip.AddrPort `json:"redirected,omitzero"`
 }
 

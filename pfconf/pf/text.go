@@ -64,7 +64,7 @@ func divertPort(r pfconf.Rule) string {
 	return strconv.Itoa(int(r.Divert.Port()))
 }
 
-// statement says whether a PFDivertTo rule keeps a state.
+// statement reports whether a PFDivertTo rule keeps a state.
 func statement(r pfconf.Rule) string {
 	if r.Keep {
 		return " keep state"
@@ -72,10 +72,10 @@ func statement(r pfconf.Rule) string {
 	return " no state"
 }
 
-// redirect is a rule that redirects, and diverts with Redirected, as FreeBSD's pf takes it (OpenBSD's did before 4.7): a rule of the list
-// of those that translate, and one that lets pass what the first has translated, which it tells by
-// a tag. The second decides in place of the host's own rules. It makes the state and has the label
-// and the counters: the first can have none.
+// redirect is a rule that redirects, and diverts with Redirected, as FreeBSD's pf takes it
+// (OpenBSD's did before 4.7): a rule of the list of those that translate, and one that lets pass
+// what the first has translated, which it tells by a tag. The second decides in place of the host's
+// own rules. It makes the state and has the label and the counters: the first can have none.
 func redirect(r pfconf.Rule) (translates, passes string) {
 	from := fmt.Sprintf("%v proto %s from %v to", r.Family, protoWritten(r), r.From)
 	name, _ := r.RedirectsTo()

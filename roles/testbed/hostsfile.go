@@ -248,8 +248,8 @@ func fewEnough(hosts []fileHost) error {
 		fmt.Sprintf("choose some by their names: REMOTE_SSH='%s %s'", hosts[0].name, hosts[1].name))
 }
 
-// own names what each of two hosts that clash must have of its own: a REMOTE address that lies in the
-// other's FAKE prefix is as it must be, and the prefix is not.
+// own names what each of two hosts that clash must have of its own: a REMOTE address that lies in
+// the other's FAKE prefix is as it must be, and the prefix is not.
 func own(mine, other string) string {
 	if strings.HasPrefix(other, "FAKE") {
 		return other

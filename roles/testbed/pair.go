@@ -55,8 +55,8 @@ func (a Agents) Tested() matrix.Hosts { return matrix.Hosts{Local: a.Local, Remo
 const HasNamespaces = runtime.GOOS == "linux"
 
 // LabParts divides targets into those that can share a lab of a system (runtime.GOOS): FreeBSD's pf
-// spoils what ipfw diverts beside it, so a lab has it on for the targets that are about it and for no
-// others.
+// spoils what ipfw diverts beside it, so a lab has it on for the targets that are about it and for
+// no others.
 func LabParts(system string, targets []matrix.Target) [][]matrix.Target {
 	if system != "freebsd" {
 		return [][]matrix.Target{targets}
