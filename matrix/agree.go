@@ -55,13 +55,14 @@ func FamiliesDiffer(k Kernel, inet, inet6 Result) (why string, ok bool) {
 }
 
 // EnginesDiffer compares the results of one target with two engines on a kernel, as FamiliesDiffer
-// does. That the kernel was asked for an extension and proved to lack it is known.
+// does. That the kernel was asked for an extension and proved to lack it is known, and that a rule
+// is made of statements that the engine has not.
 func EnginesDiffer(a, b Result) (why string, ok bool) {
 	if agree(a, b) {
 		return "", true
 	}
 	for _, r := range []Result{a, b} {
-		if r.Verdict == Skip && r.Reason == NoFeature {
+		if r.Verdict == Skip && (r.Reason == NoFeature || r.Reason == NotClaimed) {
 			return r.Detail, true
 		}
 	}
