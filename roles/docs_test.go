@@ -65,9 +65,9 @@ func TestReasonsDocumented(t *testing.T) {
 	}
 	slices.Sort(codes)
 	slices.Sort(documented)
-	// What passed user space by needs counters to be explained; a SKIP for want of a claim, or of
-	// joined packets, needs nothing.
-	bare := []string{"not-rewritten", "not-claimed", "not-joined"}
+	// What passed user space by needs counters to be explained; a SKIP for want of a claim, of
+	// joined packets or of permission, needs nothing.
+	bare := []string{"not-rewritten", "not-claimed", "not-joined", "dangerous"}
 	for _, code := range codes {
 		cause := explain.Explain(explain.Case{Reason: code, Mechanism: explain.DivertReply}).Cause
 		if (cause == "unexplained") != slices.Contains(bare, code) {
@@ -336,7 +336,7 @@ var mayImport = map[string][]string{
 		"matrix", "matrix/script", "pfconf", "roles/agent", "roles/host", "roles/kernel",
 		"roles/kernel/splat", "roles/lab", "roles/lab/bsd", "roles/report", "roles/terminal",
 	},
-	"pfdivert/roles/twin": {"roles/lab/namespace", "roles/wire"},
+	"pfdivert/roles/twin": {"pfconf/xt", "roles/lab/namespace", "roles/wire"},
 	"pfdivert/roles/wire": nil,
 }
 

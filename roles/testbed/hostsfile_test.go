@@ -132,9 +132,11 @@ func TestValidateHosts(t *testing.T) {
 	for _, c := range []struct{ second, err, hint string }{
 		{"b REMOTE_ADDR=10.1.0.3 FAKE_ADDR=10.2.1.0/24", "", ""}, // LOCAL_ADDR is the environment's
 		{"b REMOTE_ADDR=10.1.0.3 FAKE_ADDR=10.2.0.9",
-			"f:2: FAKE_ADDR of b is 10.2.0.9/32, and FAKE_ADDR of a (f:1) is 10.2.0.0/24", "a FAKE of its own"},
-		{"b REMOTE_ADDR=10.1.0.2 FAKE_ADDR=10.2.1.9", "f:2: REMOTE_ADDR of b is 10.1.0.2/32, and REMOTE_ADDR of a (f:1) is 10.1.0.2/32", ""},
-		{"b REMOTE_ADDR=10.2.0.7 FAKE_ADDR=10.2.1.9", "f:2: REMOTE_ADDR of b is 10.2.0.7/32, and FAKE_ADDR of a (f:1) is 10.2.0.0/24", ""},
+			"f:2: FAKE_ADDR of b is 10.2.0.9/32, and FAKE_ADDR of a (f:1) is 10.2.0.0/24", "a FAKE_ADDR of its own"},
+		{"b REMOTE_ADDR=10.1.0.2 FAKE_ADDR=10.2.1.9", "f:2: REMOTE_ADDR of b is 10.1.0.2/32, and REMOTE_ADDR of a (f:1) is 10.1.0.2/32",
+			"a REMOTE_ADDR of its own"},
+		{"b REMOTE_ADDR=10.2.0.7 FAKE_ADDR=10.2.1.9", "f:2: REMOTE_ADDR of b is 10.2.0.7/32, and FAKE_ADDR of a (f:1) is 10.2.0.0/24",
+			"a FAKE_ADDR of its own"},
 		{"b REMOTE_ADDR=10.1.0.3", "f:2: b: FAKE_ADDR: not set, and inet targets are to run", "all three of a family"},
 		{"b REMOTE_ADDR=10.1.0.3 FAKE_ADDR=x", `f:2: b: FAKE_ADDR="x": neither an address nor a prefix`,
 			"may be a prefix"},
