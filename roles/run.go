@@ -71,6 +71,7 @@ type runFlags struct {
 	regress  bool
 	evidence bool
 	as       *reader  // nil: people
+	families bool     // compare the families
 	require  bool     // a SKIP for something that the kernel lacks is a FAIL
 	named    []string // targets that were asked for by their whole names
 }
@@ -112,6 +113,7 @@ func runTargets(ctx context.Context, c *call) (int, error) {
 		return err
 	})
 	f.BoolVar(&o.require, "require", false, "a SKIP for something that the kernel lacks is a FAIL")
+	f.BoolVar(&o.families, "compare-families", false, "say where IPv4 and IPv6 differ; without a known reason it is a FAIL")
 	f.BoolVar(&o.evidence, "evidence", false, "gather what the hosts show of passed targets too")
 	f.IntVar(&o.count, "count", 1, "run each target `N` times, with fresh addresses and ports")
 	f.DurationVar(&o.duration, "for", 0, "run the targets again and again for this `TIME`, such as 30s or 5m")
@@ -342,7 +344,14 @@ func (c *call) runOn(ctx context.Context, beds []*testbed.Testbed, targets []mat
 	if err := c.report(run, found, beds, o, to); err != nil {
 		return exitError, nil, err
 	}
+	differ, err := c.compare(run, found, o, to)
+	if err != nil {
+		return exitError, nil, err
+	}
 	status := found.ExitStatus()
+	if status == exitOK && differ > 0 {
+		status = exitFail
+	}
 	if run.Interrupted {
 		status = exitError
 	}
@@ -364,6 +373,21 @@ func (c *call) runOn(ctx context.Context, beds []*testbed.Testbed, targets []mat
 		}
 	}
 	return status, found, nil
+}
+
+// compare says where the families differ, if that was asked for, and where engines do that were
+// tested side by side. It returns how many differences of families have no known reason.
+func (c *call) compare(run report.Run, found *report.Results, o runFlags, to output) (unknown int, err error) {
+	all := found.Summaries(run)
+	if slices.ContainsFunc(run.Tested, func(h report.Machine) bool { return h.Filter != "" }) && o.as == nil {
+		err = report.WriteDisagreements(to.text, "The filters", report.EngineDisagreements(run, all))
+	}
+	if o.families {
+		differ := report.FamilyDisagreements(run, all)
+		unknown = report.Findings(differ)
+		err = errors.Join(err, report.WriteDisagreements(to.text, "The families", differ))
+	}
+	return unknown, err
 }
 
 // report writes what was found: the files first, because whoever reads the text may go away

@@ -243,7 +243,9 @@ func (p *Pair) Machines() (local, remote report.Machine) {
 	of := func(name string, c *agent.Conn) report.Machine {
 		return report.Machine{Name: name, Kernel: c.Hello.Kernel, System: c.Hello.GOOS + "/" + c.Hello.GOARCH}
 	}
-	return of("local", p.Hosts.Local), of("remote", p.Hosts.Remote)
+	local, remote = of("local", p.Hosts.Local), of("remote", p.Hosts.Remote)
+	remote.Filter = string(p.Options.Filter)
+	return local, remote
 }
 
 // Stderr returns what the agents wrote to their standard error.

@@ -12,7 +12,6 @@ import (
 	"sync"
 
 	"pfdivert/matrix"
-	"pfdivert/pfconf"
 	"pfdivert/roles/host"
 	"pfdivert/roles/report"
 	"pfdivert/roles/terminal"
@@ -25,9 +24,7 @@ type Testbed struct {
 	Index int    // among the run's testbeds
 	Pair  *Pair  // nil until it was reached
 	// Dial reaches the two hosts.
-	Dial func(context.Context) (*Pair, error)
-	// Filter is the engine that this testbed has among others of the same host, "" for one alone.
-	Filter pfconf.Engine
+	Dial   func(context.Context) (*Pair, error)
 	filter string      // what was asked for
 	turn   *sync.Mutex // of those of the same host
 }
