@@ -12,7 +12,7 @@ import (
 func (d *doctor) ofAnswer(s suspect) []remedy {
 	var all []remedy
 	e := s.end
-	if e.stage == inRules && e.hop.tproxies() {
+	if e.stage == inRules && e.hop.tproxies() && e.in != "lo" {
 		all = append(all, remedy{
 			cause: "answer-diverted", check: e.hop.lister(d.c),
 			why: fmt.Sprintf("%s takes answers too, for which no listener is", e.hop.name(d.c)),
