@@ -514,7 +514,7 @@ func (d *doctor) good(s symptom, r FlowResult) bool {
 	return r.OK()
 }
 
-// isDirect reports whether a flow that was traced left the host, and no rule meant it for the proxy.
+// isDirect reports whether a traced flow left the host, and no rule meant it for the proxy.
 func (d *doctor) isDirect(f Flow) bool {
 	for _, k := range d.paths[f.ID].Packets {
 		if !k.Answer {
