@@ -69,6 +69,27 @@ var claims = []Claim{
 		Not:  onlyFreeBSD,
 	},
 	{
+		Name: "pf-state-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).keepsState, PF: true, From: 15,
+		Dangerous: true, Safe: release{15, 1},
+		Says: "divert-to of pf with keep state hands each packet of the state to a divert socket, and what is reinjected goes its way",
+		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)"},
+		Not:  onlyFreeBSD,
+	},
+	{
+		Name: "pf-rdr-in-tcp", Proto: pfconf.TCP, Mode: Redirect,
+		run: (*claimRun).redirectedThroughStream, PF: true, From: 15,
+		Says: "a connection that pf's rdr redirects goes through the divert socket of divert-to, and on to where it is redirected",
+		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)"},
+		Not:  onlyFreeBSD,
+	},
+	{
+		Name: "pf-rdr-in-udp", Proto: pfconf.UDP, Mode: Redirect,
+		run: (*claimRun).redirectedThrough, PF: true, From: 15,
+		Says: "a datagram that pf's rdr redirects goes through the divert socket of divert-to, and on to where it is redirected",
+		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)"},
+		Not:  onlyFreeBSD,
+	},
+	{
 		Name: "ipfw-pf-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).noLoop, BesidePF: true,
 		Says: "with pf on beside ipfw, a packet that is reinjected does not meet ipfw's rule again",
 		By:   map[string]string{"ipfw": "divert(4)"},
@@ -150,6 +171,14 @@ var claims = []Claim{
 		Says: "a socket that accepted a redirected connection tells whom it was meant for",
 		By:   map[string]string{"nftables": "nf_conntrack_proto.c, getorigdst: SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST"},
 		Not:  socketless,
+	},
+	{
+		Name: "tcp-interface", About: "redirect", Proto: pfconf.TCP, Mode: Redirect,
+		run:  (*claimRun).redirectedByInterface,
+		Says: "a connection is redirected to the address of the interface by which it came",
+		By:   map[string]string{"nftables": "nft(8), redirect statement; nf_nat_redirect.c"},
+		NFT:  true,
+		Not:  "its rules name the address to which they redirect",
 	},
 	{
 		Name: "udp", About: "redirect", Proto: pfconf.UDP, Mode: Redirect, run: (*claimRun).redirectedDatagram,
@@ -342,6 +371,31 @@ var claims = []Claim{
 		Not:  "its sockets are bound to no interfaces",
 	},
 	{
+		Name: "tcp-data", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).bulk,
+		Says: "1 MiB each way at once comes through a diverted connection with small windows as through a direct one",
+		By:   likeDirect,
+	},
+	{
+		Name: "tcp-half-closed", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).halfClosed,
+		Says: "a diverted connection that is closed one way goes on the other way as a direct one",
+		By:   likeDirect,
+	},
+	{
+		Name: "tcp-reset", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).resets,
+		Says: "a reset ends a diverted connection as a direct one",
+		By:   likeDirect,
+	},
+	{
+		Name: "tcp-urgent", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).urgent,
+		Says: "urgent data comes through a diverted connection as through a direct one",
+		By:   likeDirect,
+	},
+	{
+		Name: "tcp-fast-open", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).fastOpened,
+		Says: "the data of a SYN comes through a diverted connection, once, as through a direct one",
+		By:   likeDirect,
+	},
+	{
 		Name: "fragments", About: "to", Proto: pfconf.UDP, Mode: ToSockets, run: (*claimRun).fragments,
 		Says: "datagrams that come in fragments are diverted whole, whatever their length",
 		By: map[string]string{"pf": "pf.conf(5), set reassemble",
@@ -468,6 +522,12 @@ var claims = []Claim{
 		Not:  unsaid,
 	},
 	{
+		Name: "header-beyond-out", Proto: pfconf.UDP, Mode: PacketOut, run: (*claimRun).headerBeyond, Dangerous: true,
+		Says: "a packet that is written back to leave with a header longer than itself is refused",
+		By:   map[string]string{"ipfw": "divert(4): EINVAL"},
+		Not:  unsaid,
+	},
+	{
 		Name: "bad-length-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).badLength,
 		Says: "a packet that is written back to come in with more length in its header than it has is refused",
 		By:   map[string]string{"ipfw": "divert(4): EINVAL"},
@@ -514,6 +574,11 @@ const socketless = "a program asks pf there, by DIOCNATLOOK, and no socket"
 
 // oneRule is why there is no such thing as a packet that is diverted twice.
 const oneRule = "one rule decides there what happens to a packet"
+
+// likeDirect is where it is said that what is diverted is delivered as if it had been sent to the
+// socket.
+var likeDirect = map[string]string{"nftables": "tproxy.rst: the local socket gets the connection",
+	"pf": "pf.conf(5), divert-to", "ipfw": "ipfw(8), fwd"}
 
 // stateful is why the states of flows can't be kept apart elsewhere.
 const stateful = "its states are its own, and it has no zones of them"
