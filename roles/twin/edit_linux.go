@@ -512,6 +512,10 @@ func addPolicyRule(r PolicyRule) change {
 			if r.In != "" {
 				all = all.with(unix.FRA_IIFNAME, zero(r.In))
 			}
+			if r.Dst.IsValid() {
+				b[1] = byte(r.Dst.Bits())
+				all = all.with(unix.FRA_DST, r.Dst.Addr().AsSlice())
+			}
 			d.Rules = append(d.Rules, all.append(b))
 			return nil
 		}}
