@@ -70,6 +70,7 @@ type runFlags struct {
 	verbose  bool
 	regress  bool
 	evidence bool
+	unsafe   bool     // targets that may crash the kernel are run
 	as       *reader  // nil: people
 	families bool     // compare the families
 	require  bool     // a SKIP for something that the kernel lacks is a FAIL
@@ -117,6 +118,7 @@ func runTargets(ctx context.Context, c *call) (int, error) {
 	f.BoolVar(&o.evidence, "evidence", false, "gather what the hosts show of passed targets too")
 	f.IntVar(&o.count, "count", 1, "run each target `N` times, with fresh addresses and ports")
 	f.DurationVar(&o.duration, "for", 0, "run the targets again and again for this `TIME`, such as 30s or 5m")
+	f.BoolVar(&o.unsafe, "dangerous", false, "run targets that may crash the kernel under test as well")
 	f.DurationVar(&o.Wait, "wait", labPatience, "wait this `TIME` at most, such as 10m, for another run that is using the remote host")
 	f.Func("shuffle", "run in a random order, chosen by `SEED`, a number, or by chance: 'on'", func(s string) (err error) {
 		if s == "on" {
@@ -309,6 +311,7 @@ func (c *call) runOn(ctx context.Context, beds []*testbed.Testbed, targets []mat
 		opt.Parallel, opt.Transcripts, opt.Trace = o.parallel, o.out != "" ||
 			to.files.Has(report.HTMLFlag), c.Getenv("KTRACE")
 		opt.Evidence, opt.Capture = o.evidence, o.evidence || !plan.Repeats()
+		opt.Dangerous = opt.Dangerous || o.unsafe
 	}
 	ended := make([]time.Time, len(beds))
 	left := testbed.Each(beds, func(b *testbed.Testbed) error {

@@ -25,7 +25,8 @@ var claims = []Fault{
 		claims: unruled},
 	{Name: "other-divert-port", Cause: "listener-elsewhere", On: everywhere,
 		About: "the rule of every claim names another divert port than its socket has", Omit: []string{"rules-port"},
-		claims: all(matrix.NotDelivered, reasons{"": slices.Concat(noQueue, bothDiverts, []string{"queue-dnat-two"})})},
+		claims: all(matrix.NotDelivered, reasons{"": slices.Concat(noQueue, bothDiverts, []string{"queue-dnat-two",
+			"to-tcp-close-at-once"})})},
 	{Name: "fail-open", Cause: "queue-bypassed",
 		About: "the divert-packet rules let packets pass when no process listens", Omit: []string{"closed"},
 		claims: some(matrix.NotLost, "no-listener-in", "no-listener-out")},
@@ -40,9 +41,10 @@ var claims = []Fault{
 	{Name: "lost-behind", Cause: "not-taken-back", On: everywhere, About: "what a divert socket reinjects is lost",
 		Omit: []string{"give-back"},
 		claims: all(matrix.NotReinjected, reasons{
-			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp", "queue-gso-tcp"},
-			matrix.NotRefused:   {"no-interface", "bad-header-in", "bad-header-out", "bad-length-in"},
-			"":                  slices.Concat(noQueue, []string{"tee-fragments"}),
+			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp", "queue-gso-tcp", "to-tcp-close-at-once"},
+			matrix.NotRefused: {"no-interface", "bad-header-in", "bad-header-out",
+				"header-beyond-out", "bad-length-in"},
+			"": slices.Concat(noQueue, []string{"tee-fragments"}),
 		})},
 	{Name: "looped", On: notOpenBSD, About: "a packet that is reinjected meets its rule again", Omit: []string{"go-on"},
 		claims: all(matrix.NotReinjected, reasons{
@@ -50,7 +52,7 @@ var claims = []Fault{
 			matrix.Duplicate: {"queue-dnat-two"},
 			matrix.WrongData: {"order-in", "order-out", "reassembled", "reassembled-udp", "longest-in",
 				"longest-out", "full", "queue-gro-udp"},
-			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp", "queue-gso-tcp"},
+			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp", "queue-gso-tcp", "to-tcp-close-at-once"},
 			// What is turned round does not go the rule's way.
 			"": slices.Concat(noQueue, []string{"freebsd:turned-in", "freebsd:turned-out", "tee-fragments"}),
 		})},
@@ -80,7 +82,7 @@ var claims = []Fault{
 	{Name: "right-checksums", Cause: "claim-broken", On: notOpenBSD,
 		About: "checksums and headers that must be wrong are right", Omit: []string{"spoilt"},
 		claims: all("", reasons{matrix.NotLost: {"checksums-kept"},
-			matrix.NotRefused: {"bad-header-in", "bad-header-out", "bad-length-in"}})},
+			matrix.NotRefused: {"bad-header-in", "bad-header-out", "header-beyond-out", "bad-length-in"}})},
 	{Name: "other-way", On: bsds,
 		About: "the divert socket says of what came in that it is to leave, and of what is to leave that it came in", Omit: []string{"way"},
 		claims: on(map[string]func(string, matrix.Target) Want{
@@ -156,9 +158,10 @@ var claims = []Fault{
 	{Name: "other-device", About: "the listener is bound to another interface than that of the packets",
 		Omit:   []string{"device"},
 		claims: some(matrix.NotDelivered, "to-device")},
-	{Name: "other-exchange", On: everywhere, About: "the client of a diverted connection closes it at once",
+	{Name: "other-exchange", On: everywhere,
+		About:  "the client of a diverted connection closes it before the exchange, or its FIN does not wait",
 		Omit:   []string{"exchange"},
-		claims: some(matrix.WrongData, tcps...)},
+		claims: all("", reasons{matrix.WrongData: tcps, matrix.StateMissing: {"to-tcp-close-at-once"}})},
 	{Name: "reader-stays", Cause: "claim-broken", About: "the reader of a queue stays that is to end",
 		Omit:   []string{"ended"},
 		claims: some(matrix.NotOpened, "queue-unbind-busy")},
@@ -204,7 +207,7 @@ var claims = []Fault{
 			"": slices.Concat(noQueue, []string{"no-loop-in", "no-loop-out", "ipfw-pf-in", "ipfw-pf-out",
 				"pf-packet-in", "pf-packet-out", "order-in", "order-out", "reassembled", "reassembled-udp",
 				"longest-in", "longest-out", "tee-fragments", "queue-gro-udp", "queue-gso-tcp",
-				"queue-out-of-order", "queue-dnat-two"}),
+				"queue-out-of-order", "queue-dnat-two", "to-tcp-close-at-once"}),
 		})},
 	{Name: "claims-bad-checksum", Cause: "bad-checksum", On: notOpenBSD,
 		About: "the packet role of every claim leaves the checksums as they were", Omit: []string{"checksum"},
@@ -215,7 +218,8 @@ var claims = []Fault{
 			// What header-mended-out spoils the kernel fixes.
 			"": slices.Concat(noQueue, []string{"no-loop-in", "no-loop-out", "ipfw-pf-in", "ipfw-pf-out",
 				"pf-packet-in", "pf-packet-out", "reassembled", "rip-in", "rip-out", "both-rip",
-				"freebsd:header-mended-out", "tee-fragments", "queue-gso-tcp", "queue-dnat-two"}),
+				"freebsd:header-mended-out", "tee-fragments", "queue-gso-tcp", "queue-dnat-two",
+				"to-tcp-close-at-once"}),
 		})},
 }
 
