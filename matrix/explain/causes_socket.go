@@ -127,6 +127,7 @@ var socketCauses = []Cause{
 		},
 	},
 	{
+		// Before bad-checksum: the counters of that are the whole host's, which other cells move.
 		Code: "joined-dropped", Firewalls: linux,
 		Cell: func(c *Case) bool { return c.is("not-delivered") && c.says("had joined") && c.matched() && c.heard() },
 		Advice: anywhere("the kernel drops the packets of a new flow that came joined in place of cutting them for the queue (CVE-2026-45859): "+

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf/xt"
 )
 
 // remedies are the possible causes of a suspect's symptom, the likely ones first.
@@ -599,14 +601,14 @@ func (d *doctor) ofLo(s suspect) []remedy {
 				continue
 			}
 			a := added{UID: -1, In: "lo", HasMark: true, Mark: own.Mark, Mask: own.Mask, IPv6: t.IPv6,
-				Proto: protoName(byte(cstruct(r.entry).u16(layoutOf(t.IPv6).proto)))}
+				Proto: protoName(byte(cstruct(r.entry).u16(xt.LayoutOf(t.IPv6).Proto)))}
 			if protoNumbers[a.Proto] == 0 {
 				continue
 			}
 			entry := a.legacy()
-			target := int(cstruct(entry).u16(layoutOf(t.IPv6).target))
+			target := int(cstruct(entry).u16(xt.LayoutOf(t.IPv6).Target))
 			entry = append(entry[:target:target], r.entry[r.target:]...)
-			put16(entry, layoutOf(t.IPv6).target+2, uint16(len(entry)))
+			put16(entry, xt.LayoutOf(t.IPv6).Target+2, uint16(len(entry)))
 			end := spot{family: map[bool]string{false: "ip", true: "ip6"}[t.IPv6], table: t.Name, chain: "PREROUTING",
 				legacy: true}
 			_, words, _ := strings.Cut(w.legacyText(t, rules, r), "-j TPROXY")
