@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf/xt"
 )
 
 // added is a rule that a fix adds: conditions and what is done to packets that meet all. It is
@@ -347,34 +349,34 @@ func ruleMessage(family, table, chain string, exprs attrs) NetlinkMessage {
 
 // xtEntry is a match or a target as an entry of iptables-legacy has it.
 func xtEntry(name string, revision byte, data []byte) []byte {
-	b := make([]byte, xtHead+align(len(data)))
+	b := make([]byte, xt.Head+xt.Align(len(data)))
 	binary.NativeEndian.PutUint16(b, uint16(len(b)))
 	copy(b[2:30], name)
 	b[31] = revision
-	copy(b[xtHead:], data)
+	copy(b[xt.Head:], data)
 	return b
 }
 
 // legacy is the rule as an entry of iptables-legacy or ip6tables-legacy.
 func (r added) legacy() []byte {
-	at := layoutOf(r.IPv6)
-	e := make([]byte, at.size)
+	at := xt.LayoutOf(r.IPv6)
+	e := make([]byte, at.Size)
 	for i, p := range []netip.Prefix{r.From, r.To} {
 		if p.IsValid() {
-			copy(e[i*at.addr:], p.Masked().Addr().AsSlice())
-			copy(e[(2+i)*at.addr:], maskOf(p))
+			copy(e[i*at.Address:], p.Masked().Addr().AsSlice())
+			copy(e[(2+i)*at.Address:], maskOf(p))
 		}
 	}
 	if r.In != "" {
-		copy(e[at.nics:at.nics+15], r.In)
+		copy(e[at.NICs:at.NICs+15], r.In)
 		for i := range min(len(r.In)+1, 16) {
-			e[at.nics+32+i] = 0xff
+			e[at.NICs+32+i] = 0xff
 		}
 	}
 	if r.Proto != "" {
-		binary.NativeEndian.PutUint16(e[at.proto:], uint16(protoNumbers[r.Proto]))
+		binary.NativeEndian.PutUint16(e[at.Proto:], uint16(protoNumbers[r.Proto]))
 		if r.IPv6 {
-			e[at.flags] |= 1 // IP6T_F_PROTO
+			e[at.Flags] |= 1 // IP6T_F_PROTO
 		}
 	}
 	if r.Port != 0 { // struct xt_tcp, xt_udp
@@ -457,7 +459,7 @@ func (r added) legacy() []byte {
 		put32(data, 0, uint32(int32(verdict)))
 		e = append(e, xtEntry("", 0, data)...)
 	}
-	binary.NativeEndian.PutUint16(e[at.target:], uint16(target))
-	binary.NativeEndian.PutUint16(e[at.target+2:], uint16(len(e)))
+	binary.NativeEndian.PutUint16(e[at.Target:], uint16(target))
+	binary.NativeEndian.PutUint16(e[at.Target+2:], uint16(len(e)))
 	return e
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf/xt"
 )
 
 // remedies are the possible causes of a suspect's symptom, the likely ones first.
@@ -500,9 +502,9 @@ func (d *doctor) ofLaterPackets(s suspect) []remedy {
 
 // baseChain is the chain of a hook by which packets come to a rule.
 func (d *doctor) baseChain(h Hop, hook int) string {
-	if h.Legacy || slices.Contains(xtTables, h.Table) && slices.Contains(xtChains, strings.ToUpper(hookNames[hook])) &&
+	if h.Legacy || slices.Contains(xtTables, h.Table) && slices.Contains(xt.Hooks, strings.ToUpper(hookNames[hook])) &&
 		d.c.spotOf(h).iptables {
-		return xtChains[[]int{0, 1, 2, 3, 4}[hook]]
+		return xt.Hooks[hook]
 	}
 	found := h.Chain
 	for _, t := range d.c.Tables {
@@ -599,14 +601,14 @@ func (d *doctor) ofLo(s suspect) []remedy {
 				continue
 			}
 			a := added{UID: -1, In: "lo", HasMark: true, Mark: own.Mark, Mask: own.Mask, IPv6: t.IPv6,
-				Proto: protoName(byte(cstruct(r.entry).u16(layoutOf(t.IPv6).proto)))}
+				Proto: protoName(byte(cstruct(r.entry).u16(xt.LayoutOf(t.IPv6).Proto)))}
 			if protoNumbers[a.Proto] == 0 {
 				continue
 			}
 			entry := a.legacy()
-			target := int(cstruct(entry).u16(layoutOf(t.IPv6).target))
+			target := int(cstruct(entry).u16(xt.LayoutOf(t.IPv6).Target))
 			entry = append(entry[:target:target], r.entry[r.target:]...)
-			put16(entry, layoutOf(t.IPv6).target+2, uint16(len(entry)))
+			put16(entry, xt.LayoutOf(t.IPv6).Target+2, uint16(len(entry)))
 			end := spot{family: map[bool]string{false: "ip", true: "ip6"}[t.IPv6], table: t.Name, chain: "PREROUTING",
 				legacy: true}
 			_, words, _ := strings.Cut(w.legacyText(t, rules, r), "-j TPROXY")

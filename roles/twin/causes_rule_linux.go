@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf/xt"
 )
 
 var onIP = regexp.MustCompile(`--on-ip \S+`)
@@ -87,12 +89,12 @@ func (s spot) except(h Hop, a added) change {
 		take := s.remove()
 		x.do = func(d *Dump) error {
 			if err := s.editLegacy(d, func(t *LegacyTable, r legacyRule) error {
-				at := layoutOf(t.IPv6)
+				at := xt.LayoutOf(t.IPv6)
 				mark := a.legacy()
-				mark = mark[at.size:cstruct(mark).u16(at.target)]
-				entry := slices.Concat(r.entry[:at.size], mark, r.entry[at.size:])
-				put16(entry, at.target, uint16(r.target+len(mark)))
-				put16(entry, at.target+2, uint16(len(entry)))
+				mark = mark[at.Size:cstruct(mark).u16(at.Target)]
+				entry := slices.Concat(r.entry[:at.Size], mark, r.entry[at.Size:])
+				put16(entry, at.Target, uint16(r.target+len(mark)))
+				put16(entry, at.Target+2, uint16(len(entry)))
 				return t.insert(r.offset, entry)
 			}); err != nil {
 				return err

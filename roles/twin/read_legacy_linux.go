@@ -10,6 +10,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf/xt"
 )
 
 // Options of linux/netfilter_ipv4/ip_tables.h; those of IPv6 have the same numbers.
@@ -89,7 +91,7 @@ func legacyEntries(fd, level int, table string) (info, entries []byte, err error
 
 // legacyHead is the size of struct ipt_get_entries: its entries are aligned like numbers of 64 bits
 // in C.
-var legacyHead = (32 + 4 + align64 - 1) &^ (align64 - 1)
+var legacyHead = xt.Align(32 + 4)
 
 func getsockopt(fd, level, option int, b []byte) error {
 	n := uint32(len(b))

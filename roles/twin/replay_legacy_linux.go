@@ -9,43 +9,20 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf/xt"
 )
-
-// blobLayout is the layout of struct ipt_entry or ip6t_entry.
-type blobLayout struct {
-	targetAt int // u16 target_offset, u16 next_offset
-	counters int // two u64
-	size     int
-	source   int // offset of the source address and, at sourceMask, of its mask
-	mask     int
-	address  int // bytes of an address
-}
-
-// layout depends on how numbers of 64 bits are aligned, and that of 64 bits is the same everywhere
-// else.
-func (t *LegacyTable) layout() blobLayout {
-	if t.IPv6 {
-		// struct ip6t_ip6: src 16, dst 16, smsk 16, dmsk 16, iniface[16], outiface[16], masks 16
-		// and 16, proto u16, tos, flags, invflags; nfcache u32, target_offset, next_offset,
-		// comefrom u32, counters
-		at := (148 + align64 - 1) &^ (align64 - 1)
-		return blobLayout{targetAt: 140, counters: at, size: at + 16, source: 0, mask: 32, address: 16}
-	}
-	// struct ipt_ip: src, dst, smsk, dmsk, iniface[16], outiface[16], masks 16 and 16, proto u16,
-	// flags, invflags; nfcache u32, target_offset, next_offset, comefrom u32, counters
-	return blobLayout{targetAt: 88, counters: 96, size: 112, source: 0, mask: 8, address: 4}
-}
 
 // each calls f for each entry of the table, with its target's name.
 func (t *LegacyTable) each(f func(entry []byte, target string) error) error {
-	at := t.layout()
+	at := xt.LayoutOf(t.IPv6)
 	for b := t.Entries; len(b) > 0; {
-		if len(b) < at.size {
+		if len(b) < at.Size {
 			return errAttr
 		}
-		target, next := int(host32(b[at.targetAt:at.targetAt+2])), int(host32(b[at.targetAt+2:at.targetAt+4]))
+		target, next := int(host32(b[at.Target:at.Target+2])), int(host32(b[at.Target+2:at.Target+4]))
 		// struct xt_entry_target: size u16, name[29], revision u8
-		if target < at.size || next < target+32 || next > len(b) {
+		if target < at.Size || next < target+32 || next > len(b) {
 			return errAttr
 		}
 		if err := f(b[:next], text(b[target+2:target+31])); err != nil {
@@ -58,10 +35,10 @@ func (t *LegacyTable) each(f func(entry []byte, target string) error) error {
 
 // matches calls f for each match of an entry.
 func (t *LegacyTable) matches(e []byte, f func(name string, data []byte)) {
-	at := t.layout()
-	target := int(host32(e[at.targetAt : at.targetAt+2]))
+	at := xt.LayoutOf(t.IPv6)
+	target := int(host32(e[at.Target : at.Target+2]))
 	// struct xt_entry_match: size u16, name[29], revision u8
-	for b := e[at.size:target]; len(b) >= 32; {
+	for b := e[at.Size:target]; len(b) >= 32; {
 		size := int(host32(b[:2]))
 		if size < 32 || size > len(b) {
 			return
@@ -75,14 +52,14 @@ func (t *LegacyTable) matches(e []byte, f func(name string, data []byte)) {
 // log: they match nothing, and keep their place.
 func (t *LegacyTable) clean() ([]byte, error) {
 	c := LegacyTable{t.IPv6, t.Name, t.Info, bytes.Clone(t.Entries)}
-	at := c.layout()
+	at := xt.LayoutOf(c.IPv6)
 	return c.Entries, c.each(func(e []byte, target string) error {
-		clear(e[at.counters : at.counters+16])
+		clear(e[at.Counters : at.Counters+16])
 		switch target {
 		case "LOG", "AUDIT":
 			// The source 255.255.255.255 or ff…ff, which no packet has.
-			for i := range at.address {
-				e[at.source+i], e[at.mask+i] = 0xff, 0xff
+			for i := range at.Address {
+				e[i], e[2*at.Address+i] = 0xff, 0xff
 			}
 		case "IDLETIMER", "LED":
 			return fmt.Errorf("target %s is the machine's and no namespace's", target)
@@ -148,8 +125,6 @@ func (t *LegacyTable) replay(f legacyFamily) error {
 	} else {
 		b = binary.NativeEndian.AppendUint32(b, uint32(uintptr(unsafe.Pointer(&counters[0]))))
 	}
-	for len(b)%align64 != 0 {
-		b = append(b, 0)
-	}
+	b = append(b, make([]byte, xt.Align(len(b))-len(b))...)
 	return setsockopt(fd, f.level, soReplace, append(b, entries...))
 }
