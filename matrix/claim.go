@@ -34,6 +34,10 @@ type Claim struct {
 	// From is the first release of FreeBSD whose manual makes the claim, and Until the first that
 	// no longer makes it; 0 for all. A release that is not known is an early one.
 	From, Until int
+	// Dangerous: it may crash the kernel under test, so it is run only when that is allowed, or
+	// from the release Safe on.
+	Dangerous bool
+	Safe      release
 	// Proto and Mode make the flow: who is the client, and what the cell's rule is.
 	Proto pfconf.Proto
 	Mode  Mode
@@ -78,7 +82,15 @@ func (c *Claim) proves(f pfconf.Family) string {
 	for _, firewall := range slices.Sorted(maps.Keys(c.By)) {
 		by = append(by, firewall+": "+c.By[firewall])
 	}
-	return fmt.Sprintf("%v %v: %s [%s]", f, c.Proto, c.Says, strings.Join(by, "; "))
+	danger := ""
+	if c.Dangerous {
+		danger = " (dangerous: may crash the kernel, runs with -dangerous)"
+		if c.Safe != (release{}) {
+			danger = fmt.Sprintf(" (dangerous before FreeBSD %d.%d: crashes the kernel, runs there with -dangerous)", c.Safe[0],
+				c.Safe[1])
+		}
+	}
+	return fmt.Sprintf("%v %v: %s [%s]%s", f, c.Proto, c.Says, strings.Join(by, "; "), danger)
 }
 
 // skip reports whether the kernel does not claim it.
@@ -95,6 +107,11 @@ func (c *Claim) skip(k Kernel) *finding {
 	}
 	return &finding{Skip, NotClaimed, fmt.Sprintf("the manual of a kernel with %s does not say that %s: %s",
 		k.Firewall, c.Says, c.Not)}
+}
+
+// mayCrash reports whether the target may crash the kernel.
+func (c *Claim) mayCrash(k Kernel) bool {
+	return c.Dangerous && (c.Safe == release{} || k.release().before(c.Safe))
 }
 
 // What the runs of claims have in common.
@@ -143,6 +160,9 @@ func (x *claimRun) passesAs(ctx context.Context, end, line string) error {
 	divert.fence()
 	again := divert.rest(end)
 	if err := divert.run(ctx); err != nil {
+		return err
+	}
+	if err := x.passedBy(ctx, seen); err != nil {
 		return err
 	}
 	if err := x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {

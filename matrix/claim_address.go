@@ -69,5 +69,8 @@ func (x *claimRun) diverted(ctx context.Context) (*stepResult, error) {
 	if err := divert.run(ctx); err != nil {
 		return nil, err
 	}
+	if err := x.passedBy(ctx, seen); err != nil {
+		return nil, err
+	}
 	return seen, x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered})
 }

@@ -48,15 +48,8 @@ func (x *claimRun) reinjects(ctx context.Context) error {
 	if err := divert.run(ctx); err != nil {
 		return err
 	}
-	if x.Claim.PF && seen.Err != nil {
-		received, err := x.atServer(ctx)
-		if err != nil {
-			return err
-		}
-		if len(received.Messages) > 0 {
-			return failed(NotRewritten, "%s: the packet passed the divert socket by and arrived as %q", received.where,
-				received.Messages[0].Data)
-		}
+	if err := x.passedBy(ctx, seen); err != nil {
+		return err
 	}
 	if err := x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
 		return err
@@ -71,6 +64,19 @@ func (x *claimRun) reinjects(ctx context.Context) error {
 		return err
 	}
 	return x.arrives(ctx, script.ClientLine, NotReinjected)
+}
+
+// passedBy judges that what a rule of FreeBSD's pf must divert did not pass the divert socket by.
+func (x *claimRun) passedBy(ctx context.Context, seen *stepResult) error {
+	if !x.Claim.PF || seen.Err == nil {
+		return nil
+	}
+	received, err := x.atServer(ctx)
+	if err != nil || len(received.Messages) == 0 {
+		return err
+	}
+	return failed(NotRewritten, "%s: the packet passed the divert socket by and arrived as %q", received.where,
+		received.Messages[0].Data)
 }
 
 // The numbers of directions in pf (PF_IN and PF_OUT in FreeBSD's sys/netpfil/pf/pf.h).

@@ -92,11 +92,22 @@ func (x *claimRun) badLength(ctx context.Context) error {
 	return x.refusesSpoilt(ctx, script.CorruptLength)
 }
 
+// headerBeyond is badHeader about a packet that leaves and whose IPv4 header says that it is longer
+// than the whole packet. With ipfw switched off FreeBSD 15.1 panics (in_cksum_skip under
+// ip_output).
+func (x *claimRun) headerBeyond(ctx context.Context) error {
+	if x.Family != pfconf.Inet {
+		return skipped("IPv6: all headers have one length")
+	}
+	return x.refusesSpoilt(ctx, script.CorruptBeyond)
+}
+
 // spoilt says what was made wrong.
 var spoilt = map[script.Corruption]string{
 	script.CorruptVersion: "of IP version 5",
 	script.CorruptShort:   "of 19 bytes",
 	script.CorruptLength:  "whose header says that it is longer",
+	script.CorruptBeyond:  "whose header is longer than itself",
 }
 
 func (x *claimRun) refusesSpoilt(ctx context.Context, spoils ...script.Corruption) error {

@@ -69,6 +69,27 @@ var claims = []Claim{
 		Not:  onlyFreeBSD,
 	},
 	{
+		Name: "pf-state-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).keepsState, PF: true, From: 15,
+		Dangerous: true, Safe: release{15, 1},
+		Says: "divert-to of pf with keep state hands each packet of the state to a divert socket, and what is reinjected goes its way",
+		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)"},
+		Not:  onlyFreeBSD,
+	},
+	{
+		Name: "pf-rdr-in-tcp", Proto: pfconf.TCP, Mode: Redirect,
+		run: (*claimRun).redirectedThroughStream, PF: true, From: 15,
+		Says: "a connection that pf's rdr redirects goes through the divert socket of divert-to, and on to where it is redirected",
+		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)"},
+		Not:  onlyFreeBSD,
+	},
+	{
+		Name: "pf-rdr-in-udp", Proto: pfconf.UDP, Mode: Redirect,
+		run: (*claimRun).redirectedThrough, PF: true, From: 15,
+		Says: "a datagram that pf's rdr redirects goes through the divert socket of divert-to, and on to where it is redirected",
+		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)"},
+		Not:  onlyFreeBSD,
+	},
+	{
 		Name: "ipfw-pf-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).noLoop, BesidePF: true,
 		Says: "with pf on beside ipfw, a packet that is reinjected does not meet ipfw's rule again",
 		By:   map[string]string{"ipfw": "divert(4)"},
@@ -497,6 +518,12 @@ var claims = []Claim{
 	{
 		Name: "bad-header-out", Proto: pfconf.UDP, Mode: PacketOut, run: (*claimRun).badHeader,
 		Says: "a packet that is written back to leave with a bad header is refused",
+		By:   map[string]string{"ipfw": "divert(4): EINVAL"},
+		Not:  unsaid,
+	},
+	{
+		Name: "header-beyond-out", Proto: pfconf.UDP, Mode: PacketOut, run: (*claimRun).headerBeyond, Dangerous: true,
+		Says: "a packet that is written back to leave with a header longer than itself is refused",
 		By:   map[string]string{"ipfw": "divert(4): EINVAL"},
 		Not:  unsaid,
 	},

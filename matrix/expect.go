@@ -109,15 +109,23 @@ func (k Kernel) stateStays(p pfconf.Proto, m Mode) bool {
 	return !k.TiesStates || p == pfconf.ICMP || m.IsDivertTo() && p != pfconf.TCP
 }
 
+// release is the first two numbers of a kernel's release.
+type release [2]int
+
+// before reports whether it is earlier than another. A release that is not known is before all.
+func (r release) before(other release) bool { return slices.Compare(r[:], other[:]) < 0 }
+
+// release is the kernel's.
+func (k Kernel) release() release { return release{k.Release, k.Minor} }
+
 // known is a failure that a kind of kernel is known for.
 type known struct {
 	firewall string
-	domain   bool   // only in another routing domain than 0
-	before   int    // only in releases before this one, 0 for all,
-	minor    int    // of which this is the second number
-	from     int    // only in this release and later ones; 0 for all
-	pfOn     bool   // only where pf is switched on beside the filter
-	what     string // the targets, in words
+	domain   bool    // only in another routing domain than 0
+	before   release // only in releases before this one; none for all
+	from     release // only in this release and later ones; none for all
+	pfOn     bool    // only where pf is switched on beside the filter
+	what     string  // the targets, in words
 	of       func(Target) bool
 	reason   string // of the failure; any other is a new one
 	// cause is that of the failure, whatever its reason; any other is a new one. With it a target
@@ -128,14 +136,14 @@ type known struct {
 
 var knownFailures = []known{
 	{
-		firewall: "nftables", before: 7, what: "The first packets of a UDP flow that came joined, `queue-gro-udp`,",
+		firewall: "nftables", before: release{7}, what: "The first packets of a UDP flow that came joined, `queue-gro-udp`,",
 		of:    func(t Target) bool { return t.Kind() == "queue-gro-udp" },
 		cause: "joined-dropped",
 		why: "the pieces of one packet are taken for packets that share an unconfirmed conntrack entry (CVE-2026-45859; seen on " +
 			"Debian's 6.1.176; fixed by 207b3ebacb61 of November 2025, in 6.12.75 and other stable releases)",
 	},
 	{
-		firewall: "nftables", before: 6, minor: 15,
+		firewall: "nftables", before: release{6, 15},
 		what:  "What answers a connection over IPv6 whose source was translated, `inet6-to-socket-snat`,",
 		of:    func(t Target) bool { return t.Kind() == "to-socket-snat" && t.Family == pfconf.Inet6 },
 		cause: "answer-lost",
@@ -176,19 +184,27 @@ var knownFailures = []known{
 			"ip6_input() drop the packet later, and the writer does not hear of it",
 	},
 	{
-		firewall: "ipfw", before: 14, what: "On FreeBSD before 14, what pf itself diverts, `inet-divert-pf-packet-in` and `-out`,",
+		firewall: "ipfw", before: release{14}, what: "On FreeBSD before 14, what pf itself diverts, `inet-divert-pf-packet-in` and `-out`,",
 		of:     func(t Target) bool { return t.Claim != nil && t.Claim.PF && t.Family == pfconf.Inet },
 		reason: Looped,
 		why:    "pf does not know a packet that its divert-to has handed out and diverts it again (seen on 12.1; fixed in 14)",
 	},
 	{
-		firewall: "ipfw", before: 13, what: "On FreeBSD before 13, what pf itself diverts, `inet6-divert-pf-packet-in` and `-out`,",
+		firewall: "ipfw", before: release{15, 1}, what: "On FreeBSD before 15.1, what pf itself diverts of IPv6, `inet6-divert-pf-*`,",
 		of:     func(t Target) bool { return t.Claim != nil && t.Claim.PF && t.Family == pfconf.Inet6 },
 		reason: NotRewritten,
-		why:    "pf lets the packet pass and says on the console that divert is not supported for IPv6 (seen on 12.1)",
+		why:    "pf lets the packet pass and says on the console that divert is not supported for IPv6 (seen on 12.1 and 15.0)",
 	},
 	{
-		firewall: "ipfw", from: 14, pfOn: true,
+		firewall: "ipfw", from: release{15},
+		what:   "What pf redirects and diverts with keep state, `divert-pf-rdr-in-tcp` and `divert-pf-rdr-in-udp`,",
+		of:     func(t Target) bool { return strings.HasPrefix(t.Kind(), "divert-pf-rdr-in-") },
+		reason: NotReinjected,
+		why: "pf makes the state a second time for the packet that is written back, and drops it because the state is there " +
+			"(PFRES_STATEINS, sys/netpfil/pf/pf.c 6312 of 15.1; https://github.com/opnsense/src/issues/302 and 303)",
+	},
+	{
+		firewall: "ipfw", from: release{14}, pfOn: true,
 		what:  "On FreeBSD 14 and later, with pf on beside ipfw, what ipfw diverts in one direction",
 		of:    func(t Target) bool { return t.diverts() && !(t.Claim != nil && t.Claim.PF) },
 		cause: "pf-spoils-divert",
@@ -196,14 +212,20 @@ var knownFailures = []known{
 			"sys/netpfil/pf/pf.c 11013 of 15.1); in which direction depends on which of the two was switched on last",
 	},
 	{
-		firewall: "ipfw", from: 14, pfOn: true,
+		firewall: "ipfw", from: release{14}, pfOn: true,
 		what:   "On FreeBSD 14 and later, with pf on beside ipfw, `inet6-divert-tee-fragments`",
 		of:     func(t Target) bool { return t.Kind() == "divert-tee-fragments" && t.Family == pfconf.Inet6 },
 		reason: WrongData,
 		why:    "pf puts fragments of IPv6 together before ipfw sees them (seen on 15.1)",
 	},
 	{
-		firewall: "ipfw", from: 15, what: "A packet of another IP version, `divert-bad-header-in` and `-out`,",
+		firewall: "ipfw", what: "A header longer than its packet, `inet-divert-header-beyond-out`,",
+		of:     func(t Target) bool { return t.Kind() == "divert-header-beyond-out" && t.Family == pfconf.Inet },
+		reason: RefusedOtherwise,
+		why:    "ipfw drops the packet and the writer gets EACCES (seen on 15.0 and 15.1); div_send() does not look (sys/netinet/ip_divert.c)",
+	},
+	{
+		firewall: "ipfw", from: release{15}, what: "A packet of another IP version, `divert-bad-header-in` and `-out`,",
 		of:     func(t Target) bool { return strings.HasPrefix(t.Kind(), "divert-bad-header-") },
 		reason: RefusedOtherwise,
 		why:    "div_send() refuses it with EAFNOSUPPORT, and divert(4) says EINVAL (sys/netinet/ip_divert.c 399 of 15.1)",
@@ -212,8 +234,9 @@ var knownFailures = []known{
 
 // ofKernel reports whether the kernel is known for the failure.
 func (f known) ofKernel(k Kernel) bool {
-	old := f.before == 0 || k.Release > 0 && (k.Release < f.before || k.Release == f.before && k.Minor < f.minor)
-	return f.firewall == k.Firewall && (!f.domain || k.OtherDomain) && (!f.pfOn || k.PFOn) && old && k.Release >= f.from
+	old := f.before == release{} || k.Release > 0 && k.release().before(f.before)
+	return f.firewall == k.Firewall && (!f.domain || k.OtherDomain) && (!f.pfOn || k.PFOn) && old &&
+		!k.release().before(f.from)
 }
 
 // knownByCause reports whether the kernel is known for a failure of the target with a certain

@@ -53,6 +53,7 @@ const (
 	NotClaimed = "not-claimed" // no one says that a kernel of this kind does what the target tests
 	NoFeature  = "no-feature"  // REMOTE's kernel lacks what the target tests
 	NotJoined  = "not-joined"  // the packets came one by one that were to come joined
+	Dangerous  = "dangerous"   // it may crash REMOTE's kernel, and was not allowed to
 )
 
 // finding is what ended a cell without a pass.

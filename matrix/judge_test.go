@@ -332,7 +332,8 @@ func TestExpectedOfPF(t *testing.T) {
 		{"FreeBSD 12.1-STABLE", "inet-divert-pf-packet-in", NotRewritten, Fail},
 		{"FreeBSD 12.1-STABLE", "inet-divert-no-loop-in", Looped, Fail},
 		{"FreeBSD 12.1-STABLE", "inet6-divert-pf-packet-in", NotRewritten, XFail},
-		{"FreeBSD 13.2-RELEASE", "inet6-divert-pf-packet-in", NotRewritten, Fail},
+		{"FreeBSD 15.0-RELEASE", "inet6-divert-pf-rdr-in-udp", NotRewritten, XFail},
+		{"FreeBSD 15.1-RELEASE-p1", "inet6-divert-pf-packet-in", NotRewritten, Fail},
 		{"FreeBSD 12.1-STABLE", "inet6-divert-pf-packet-out", NotDelivered, Fail},
 	} {
 		targets, err := Select([]string{c.target})
@@ -377,6 +378,13 @@ func TestExpectedBesidePF(t *testing.T) {
 		{"inet-divert-bad-header-out", 15, false, Fail, NotRefused, "", Fail},
 		{"inet-divert-bad-header-out", 12, false, Fail, RefusedOtherwise, "", Fail},
 		{"inet-divert-bad-header-out", 15, false, Pass, "", "", XPass},
+		{"inet-divert-pf-rdr-in-udp", 15, true, Fail, NotReinjected, "", XFail},
+		{"inet6-divert-pf-rdr-in-tcp", 15, true, Fail, NotReinjected, "", XFail},
+		{"inet-divert-pf-rdr-in-tcp", 15, true, Fail, NotDelivered, "", Fail},
+		{"inet-divert-pf-rdr-in-udp", 15, true, Pass, "", "", XPass},
+		{"inet-divert-pf-state-in", 15, true, Fail, NotReinjected, "", Fail},
+		{"inet-divert-header-beyond-out", 15, false, Fail, RefusedOtherwise, "", XFail},
+		{"inet-divert-header-beyond-out", 15, false, Fail, NotRefused, "", Fail},
 	} {
 		targets, err := Select([]string{c.target})
 		if err != nil || len(targets) != 1 {
@@ -396,6 +404,34 @@ func TestExpectedBesidePF(t *testing.T) {
 	}
 	if r.facts.PFOn = true; r.skip(targets[0]) != nil {
 		t.Error("it is skipped where pf is on")
+	}
+}
+
+// What may crash a kernel is run only where that is allowed, and list says which these are.
+func TestDangerous(t *testing.T) {
+	k, _ := KernelOf("ipfw")
+	for minor, want := range []string{"divert-pf-state-in divert-header-beyond-out", "divert-header-beyond-out"} {
+		k.Release, k.Minor = 15, minor
+		var skipped []string
+		for _, target := range Claims() {
+			if target.Claim.skip(k) != nil {
+				continue
+			}
+			r := runner{kernel: k, facts: script.Facts{PFOn: true}}
+			f := r.skip(target)
+			if f != nil && target.Family == pfconf.Inet {
+				skipped = append(skipped, target.Kind())
+			}
+			if f != nil && (f.reason != Dangerous || !strings.Contains(target.Proves(), "-dangerous")) {
+				t.Errorf("%s: %+v, %q", target.Name, f, target.Proves())
+			}
+			if r.opt.Dangerous = true; r.skip(target) != nil {
+				t.Errorf("%s is skipped where it is allowed", target.Name)
+			}
+		}
+		if got := strings.Join(skipped, " "); got != want {
+			t.Errorf("on FreeBSD 15.%d these may crash the kernel: %s; want %s", minor, got, want)
+		}
 	}
 }
 

@@ -111,7 +111,7 @@ func (s *request) relay(end, old, new string) *stepResult {
 
 // refusedWrites are the codes with which a kernel refuses a packet that is reinjected to it
 // (FreeBSD's divert(4)), and those that say that it got lost.
-var refusedWrites = lostOr("EINVAL", "EADDRNOTAVAIL", "EAFNOSUPPORT")
+var refusedWrites = lostOr("EINVAL", "EADDRNOTAVAIL", "EAFNOSUPPORT", "EACCES")
 
 // lostOr are the codes that say that something got lost, and others.
 func lostOr(codes ...string) map[string]bool {

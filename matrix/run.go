@@ -47,6 +47,8 @@ type Options struct {
 	// is using REMOTE.
 	By       string
 	Patience time.Duration
+	// Dangerous: targets that may crash the kernel are run.
+	Dangerous bool
 	// Part and Parts: runs at the same time that may have the same LOCAL each use their
 	// part of the ports, 0 to Parts-1. Parts is 0 for a run that is alone.
 	Part, Parts int
@@ -218,6 +220,10 @@ func (r *runner) skip(t Target) *finding {
 	if t.Claim != nil {
 		if f := t.Claim.skip(r.kernel); f != nil {
 			return f
+		}
+		if t.Claim.mayCrash(r.kernel) && !r.opt.Dangerous {
+			return &finding{Skip, Dangerous,
+				"it may crash REMOTE's kernel: -dangerous runs it, on a machine that may be lost"}
 		}
 		if t.Claim.NFT && r.opt.Filter != "" && r.opt.Filter != pfconf.NFT {
 			return &finding{Skip, NotClaimed,

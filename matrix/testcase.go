@@ -49,7 +49,8 @@ func (r *runner) explained(t Target, res Result, p *testCase) Result {
 	noPF := res.Verdict == Skip && r.kernel.besides(t)
 	known := res.Verdict == XFail // its detail says why
 	// Nothing is wrong there.
-	fine := res.Verdict == Pass || known || res.Reason == NotClaimed || res.Reason == NotJoined || noPF
+	fine := res.Verdict == Pass || known || res.Reason == NotClaimed || res.Reason == NotJoined ||
+		res.Reason == Dangerous || noPF
 	if !fine && !r.opt.NoEvidence {
 		res.Explanation = r.explain(t, res, p)
 	}

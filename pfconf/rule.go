@@ -172,7 +172,7 @@ type Rule struct {
 	// Tee has a divert-packet rule deliver a copy of each packet, which goes its way. ipfw only.
 	Tee bool `json:"tee,omitempty"`
 	// Untracked has a divert-to rule be about packets that conntrack does not see, nor their
-	// answers. nftables only, as all below but Number.
+	// answers. nftables only, as those below up to Translated.
 	Untracked bool `json:"untracked,omitempty"`
 	// Zone, if not 0, is the conntrack zone of a divert-to rule's packets and of their answers.
 	Zone uint16 `json:"zone,omitempty"`
@@ -184,6 +184,11 @@ type Rule struct {
 	Translated netip.Addr `json:"translated,omitzero"`
 	// Number is the number of a divert-packet rule where that matters. ipfw only.
 	Number uint16 `json:"number,omitempty"`
+	// Keep has a pf-divert-to rule keep a state. The packets of the state are diverted too.
+	Keep bool `json:"keep,omitempty"`
+	// Redirected, if valid, is where a pf-divert-to rule that keeps a state has its packets
+	// redirected to before they meet it.
+	Redirected netip.AddrPort `json:"redirected,omitzero"`
 }
 
 // MaxLabel is the longest label, in characters, that OpenBSD's pfctl loads
@@ -238,6 +243,8 @@ func (r Rule) Validate() error {
 		return bad("only divert-packet can be for both ways, be bypassed, deliver copies, or have a number")
 	}
 	switch {
+	case r.Action != PFDivertTo && r.Keep || r.Redirected.IsValid() && !r.Keep:
+		return bad("only pf-divert-to can keep a state or not, and redirect when it does")
 	case r.Action != DivertTo && (r.Untracked || r.Zone != 0 || r.Established):
 		return bad("only divert-to can be untracked, have a conntrack zone, or leave established flows to their sockets")
 	case r.Untracked && r.Zone != 0:
@@ -261,21 +268,29 @@ func (r Rule) Validate() error {
 		if a := r.Divert.Addr(); a.IsValid() && !a.IsUnspecified() || r.Divert.Port() == 0 {
 			return bad("%v needs a port and no address, not %v", r.Action, r.Divert)
 		}
-	case RdrTo:
-		switch {
-		case r.Direction != In:
-			return bad("rdr-to works on packets that come in")
-		case !r.Proto.HasPorts():
-			return bad("rdr-to is for tcp and udp")
-		case r.Divert.Addr() != r.Family.Unspecified() && !fits(r.Divert.Addr(), r.Family) || r.Divert.Port() == 0:
-			return bad("rdr-to needs a %v address and a port, not %v", r.Family, r.Divert)
-		}
+	}
+	switch to, ok := r.RedirectsTo(); {
+	case !ok:
+	case r.Direction != In:
+		return bad("rdr-to works on packets that come in")
+	case !r.Proto.HasPorts():
+		return bad("rdr-to is for tcp and udp")
+	case to.Addr() != r.Family.Unspecified() && !fits(to.Addr(), r.Family) || to.Port() == 0:
+		return bad("rdr-to needs a %v address and a port, not %v", r.Family, to)
 	}
 	return nil
 }
 
 // Redirects reports whether the rule translates destinations to an address of the interface.
 func (r Rule) Redirects() bool { return r.Action == RdrTo && r.Divert.Addr().IsUnspecified() }
+
+// RedirectsTo returns where the rule redirects packets to; ok is false when it does not.
+func (r Rule) RedirectsTo() (to netip.AddrPort, ok bool) {
+	if r.Action == RdrTo {
+		return r.Divert, true
+	}
+	return r.Redirected, r.Redirected.IsValid()
+}
 
 // OnlyNetfilter reports whether the rule asks for something that only netfilter does.
 func (r Rule) OnlyNetfilter() bool {

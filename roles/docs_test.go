@@ -65,9 +65,9 @@ func TestReasonsDocumented(t *testing.T) {
 	}
 	slices.Sort(codes)
 	slices.Sort(documented)
-	// What passed user space by needs counters to be explained; a SKIP for want of a claim, or of
-	// joined packets, needs nothing.
-	bare := []string{"not-rewritten", "not-claimed", "not-joined"}
+	// What passed user space by needs counters to be explained; a SKIP for want of a claim, of
+	// joined packets or of permission, needs nothing.
+	bare := []string{"not-rewritten", "not-claimed", "not-joined", "dangerous"}
 	for _, code := range codes {
 		cause := explain.Explain(explain.Case{Reason: code, Mechanism: explain.DivertReply}).Cause
 		if (cause == "unexplained") != slices.Contains(bare, code) {
@@ -193,6 +193,50 @@ func TestDocumentedCommands(t *testing.T) {
 	}
 	if commands < 20 {
 		t.Errorf("only %d commands were found in the pages: the test looks past them", commands)
+	}
+}
+
+// TestDocumentedErrors: the program can say each error of the table in docs/remote.md, up to
+// names and what another program said: its parts are in the texts of this program.
+func TestDocumentedErrors(t *testing.T) {
+	var source strings.Builder
+	for _, dir := range []string{"../roles", "../pfconf", "../matrix"} {
+		err := filepath.WalkDir(dir, func(name string, d os.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+				return err
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+			if err != nil {
+				return err
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				if l, ok := n.(*ast.BasicLit); ok && l.Kind == token.STRING {
+					text, _ := strconv.Unquote(l.Value)
+					source.WriteString(text + "\n")
+				}
+				return true
+			})
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, table, _ := strings.Cut(pages(t)["../docs/remote.md"], "| error | what to do |\n|---|---|\n")
+	table, _, _ = strings.Cut(table, "\n\n")
+	rows, named := 0, regexp.MustCompile(`: |…|\b(NAME|FAKE_ADDR|inet|regress|\d+)\b`)
+	for line := range strings.Lines(table) {
+		rows++
+		for _, part := range named.Split(strings.Split(line, "|")[1], -1) {
+			part = strings.Trim(part, ` "`)
+			said := strings.Contains(source.String(), part)
+			if part != "" && !said && part != "Device busy" && part != "Protocol not available" {
+				t.Errorf("no text of the program has %q: %s", part, line)
+			}
+		}
+	}
+	if rows < 15 {
+		t.Errorf("the table has %d rows", rows)
 	}
 }
 

@@ -127,18 +127,25 @@ func (c *call) playFaults(ctx context.Context, all []faults.Fault, o testbed.Opt
 			targets, change = slowLab(f, len(all) == 1)
 			fmt.Fprintf(c.Err, "%d of %d: %s, with %s\n", i+1, len(all), f.Name, pfconf.Count(len(targets), "target"))
 		}
-		err := c.inBrokenLab(ctx, f, o, targets, change, func(p *testbed.Pair, judged []faults.Judgement) error {
-			total.Add(f, judged)
-			if len(all) == 1 {
-				report.WriteFaultExamples(c.Out, judged)
+		parts := testbed.LabParts(runtime.GOOS, targets)
+		var judged []faults.Judgement
+		for j, part := range parts {
+			err := c.inBrokenLab(ctx, f, o, part, change, func(p *testbed.Pair, some []faults.Judgement) error {
+				if judged = append(judged, some...); j < len(parts)-1 {
+					return nil
+				}
+				total.Add(f, judged)
+				if len(all) == 1 {
+					report.WriteFaultExamples(c.Out, judged)
+				}
+				if !keep {
+					return nil
+				}
+				return c.keepFault(p, f)
+			})
+			if err != nil {
+				return exitError, fmt.Errorf("fault %s: %w", f.Name, err)
 			}
-			if !keep {
-				return nil
-			}
-			return c.keepFault(p, f)
-		})
-		if err != nil {
-			return exitError, fmt.Errorf("fault %s: %w", f.Name, err)
 		}
 	}
 	if !keep {

@@ -40,7 +40,7 @@ nf_tables and ipfw:
   timeouts  how long states live, by pf.conf(5)'s names
   limits    how many there may be
 
-Flags behind a WORD:
+Flags of a WORD, before it or behind it:
   -s HOST       states that this HOST or HOST:PORT began
   -d HOST       states that are for this HOST or HOST:PORT
   -id ID        the state with this ID
@@ -52,8 +52,8 @@ Exit status: 0 when all was put back, or shown or removed; 2 otherwise.`,
 }
 
 func runPFSetup(ctx context.Context, c *call) (int, error) {
-	if len(c.args) > 0 && verbs[c.args[0]].rows != nil {
-		return c.runVerb(ctx, c.args[0], agent.OpenInspector)
+	if i := slices.IndexFunc(c.args, func(a string) bool { return verbs[a].rows != nil }); i >= 0 {
+		return c.runVerb(ctx, i, agent.OpenInspector)
 	}
 	const example = "pfdivert pf-setup -proto tcp -from 10.188.1.1 -to 10.188.2.9 -port 4000"
 	if len(c.args) == 0 {

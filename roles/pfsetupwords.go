@@ -42,10 +42,11 @@ var verbs = map[string]struct {
 	"limits":   {[]string{"NAME", "VALUE", "SYSTEM"}, (*desk).limits},
 }
 
-// runVerb runs one of them; the role's first argument is its name.
-func (c *call) runVerb(ctx context.Context, name string, open func() (pfconf.Inspector, error)) (int, error) {
+// runVerb runs the one that the role's argument with the index names.
+func (c *call) runVerb(ctx context.Context, word int, open func() (pfconf.Inspector, error)) (int, error) {
 	d := &desk{call: c}
 	f := c.flags()
+	name := c.args[word]
 	v := verbs[name]
 	if v.heading != nil {
 		f.BoolVar(&d.plain, "plain", false, "no heading, and tabs between the columns")
@@ -54,7 +55,7 @@ func (c *call) runVerb(ctx context.Context, name string, open func() (pfconf.Ins
 		d.pick.add(f, name == "kill")
 	}
 	own := *c
-	own.args = c.args[1:]
+	own.args = slices.Delete(slices.Clone(c.args), word, word+1)
 	if err := own.parse(f); err != nil {
 		return exitError, err
 	}

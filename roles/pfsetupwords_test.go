@@ -85,6 +85,7 @@ func TestVerbs(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
 		{"status", "NAME       VALUE\nfilter     pf\nenabled    yes\nstates     26\nown-rules  3\n"},
 		{"status -plain", "filter\tpf\nenabled\tyes\nstates\t26\nown-rules\t3\n"},
+		{"-plain status", "filter\tpf\nenabled\tyes\nstates\t26\nown-rules\t3\n"},
 		{"anchors", "NAME     OWNER\nregress  own\nother    host\n"},
 		{"rules", "LABEL        PACKETS  PLACE      RULE\nregress      8        regress    pass in log inet proto tcp\nregress?[2J  0        chain pre  -\n"},
 		{"rules -plain", "regress\t8\tregress\tpass in log inet proto tcp\nregress?[2J\t0\tchain pre\t\n"},
@@ -118,6 +119,7 @@ func TestVerbKill(t *testing.T) {
 		{"kill -s 10.188.1.1:8000", "1/a"},
 		{"kill -d 10.188.2.9", "1/a 3/a"},
 		{"kill -d 10.188.2.9:4000", "1/a"},
+		{"-d 10.188.2.9:4000 kill", "1/a"},
 		{"kill -d 10.188.1.2:5000", "1/a"},
 		{"kill -s [fd00::2]:53 -d fd00::1", "2/a"},
 		{"kill -d fd00::2", ""},
@@ -151,6 +153,7 @@ func verb(d *table, args string) (status int, out string, err error) {
 	}
 	words := strings.Fields(args)
 	c := &call{IO{strings.NewReader(""), &b, &b, getenv}, &pfSetupRole, "test", slices.Clone(words)}
-	status, err = c.runVerb(context.Background(), words[0], func() (pfconf.Inspector, error) { return d, nil })
+	word := slices.IndexFunc(words, func(w string) bool { return verbs[w].rows != nil })
+	status, err = c.runVerb(context.Background(), word, func() (pfconf.Inspector, error) { return d, nil })
 	return status, b.String(), err
 }

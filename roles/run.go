@@ -70,7 +70,9 @@ type runFlags struct {
 	verbose  bool
 	regress  bool
 	evidence bool
+	unsafe   bool     // targets that may crash the kernel are run
 	as       *reader  // nil: people
+	families bool     // compare the families
 	require  bool     // a SKIP for something that the kernel lacks is a FAIL
 	named    []string // targets that were asked for by their whole names
 }
@@ -112,9 +114,11 @@ func runTargets(ctx context.Context, c *call) (int, error) {
 		return err
 	})
 	f.BoolVar(&o.require, "require", false, "a SKIP for something that the kernel lacks is a FAIL")
+	f.BoolVar(&o.families, "compare-families", false, "say where IPv4 and IPv6 differ; without a known reason it is a FAIL")
 	f.BoolVar(&o.evidence, "evidence", false, "gather what the hosts show of passed targets too")
 	f.IntVar(&o.count, "count", 1, "run each target `N` times, with fresh addresses and ports")
 	f.DurationVar(&o.duration, "for", 0, "run the targets again and again for this `TIME`, such as 30s or 5m")
+	f.BoolVar(&o.unsafe, "dangerous", false, "run targets that may crash the kernel under test as well")
 	f.DurationVar(&o.Wait, "wait", labPatience, "wait this `TIME` at most, such as 10m, for another run that is using the remote host")
 	f.Func("shuffle", "run in a random order, chosen by `SEED`, a number, or by chance: 'on'", func(s string) (err error) {
 		if s == "on" {
@@ -307,6 +311,7 @@ func (c *call) runOn(ctx context.Context, beds []*testbed.Testbed, targets []mat
 		opt.Parallel, opt.Transcripts, opt.Trace = o.parallel, o.out != "" ||
 			to.files.Has(report.HTMLFlag), c.Getenv("KTRACE")
 		opt.Evidence, opt.Capture = o.evidence, o.evidence || !plan.Repeats()
+		opt.Dangerous = opt.Dangerous || o.unsafe
 	}
 	ended := make([]time.Time, len(beds))
 	left := testbed.Each(beds, func(b *testbed.Testbed) error {
@@ -342,7 +347,14 @@ func (c *call) runOn(ctx context.Context, beds []*testbed.Testbed, targets []mat
 	if err := c.report(run, found, beds, o, to); err != nil {
 		return exitError, nil, err
 	}
+	differ, err := c.compare(run, found, o, to)
+	if err != nil {
+		return exitError, nil, err
+	}
 	status := found.ExitStatus()
+	if status == exitOK && differ > 0 {
+		status = exitFail
+	}
 	if run.Interrupted {
 		status = exitError
 	}
@@ -364,6 +376,21 @@ func (c *call) runOn(ctx context.Context, beds []*testbed.Testbed, targets []mat
 		}
 	}
 	return status, found, nil
+}
+
+// compare says where the families differ, if that was asked for, and where engines do that were
+// tested side by side. It returns how many differences of families have no known reason.
+func (c *call) compare(run report.Run, found *report.Results, o runFlags, to output) (unknown int, err error) {
+	all := found.Summaries(run)
+	if slices.ContainsFunc(run.Tested, func(h report.Machine) bool { return h.Filter != "" }) && o.as == nil {
+		err = report.WriteDisagreements(to.text, "The filters", report.EngineDisagreements(run, all))
+	}
+	if o.families {
+		differ := report.FamilyDisagreements(run, all)
+		unknown = report.Findings(differ)
+		err = errors.Join(err, report.WriteDisagreements(to.text, "The families", differ))
+	}
+	return unknown, err
 }
 
 // report writes what was found: the files first, because whoever reads the text may go away

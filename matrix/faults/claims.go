@@ -41,8 +41,9 @@ var claims = []Fault{
 		Omit: []string{"give-back"},
 		claims: all(matrix.NotReinjected, reasons{
 			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp", "queue-gso-tcp"},
-			matrix.NotRefused:   {"no-interface", "bad-header-in", "bad-header-out", "bad-length-in"},
-			"":                  slices.Concat(noQueue, []string{"tee-fragments"}),
+			matrix.NotRefused: {"no-interface", "bad-header-in", "bad-header-out",
+				"header-beyond-out", "bad-length-in"},
+			"": slices.Concat(noQueue, []string{"tee-fragments"}),
 		})},
 	{Name: "looped", On: notOpenBSD, About: "a packet that is reinjected meets its rule again", Omit: []string{"go-on"},
 		claims: all(matrix.NotReinjected, reasons{
@@ -80,7 +81,7 @@ var claims = []Fault{
 	{Name: "right-checksums", Cause: "claim-broken", On: notOpenBSD,
 		About: "checksums and headers that must be wrong are right", Omit: []string{"spoilt"},
 		claims: all("", reasons{matrix.NotLost: {"checksums-kept"},
-			matrix.NotRefused: {"bad-header-in", "bad-header-out", "bad-length-in"}})},
+			matrix.NotRefused: {"bad-header-in", "bad-header-out", "header-beyond-out", "bad-length-in"}})},
 	{Name: "other-way", On: bsds,
 		About: "the divert socket says of what came in that it is to leave, and of what is to leave that it came in", Omit: []string{"way"},
 		claims: on(map[string]func(string, matrix.Target) Want{

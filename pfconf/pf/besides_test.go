@@ -68,6 +68,50 @@ func TestPacketDivertMisunderstood(t *testing.T) {
 	}
 }
 
+// What is redirected and diverted is two rules too. The second has no tag: what is reinjected has
+// none.
+func TestRedirectedDivert(t *testing.T) {
+	r := besides(pfconf.Inet, pfconf.In, 8080, 701, "regress-x")
+	r.To, r.Keep, r.Redirected = netip.MustParseAddr("10.188.2.9"), true, netip.MustParseAddrPort("10.188.1.2:20000")
+	if err := r.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	rules := writings([]pfconf.Rule{r}, true)
+	const given = `rdr inet proto udp from 10.188.1.1 to 10.188.2.9 port 8080 tag regress-x -> 10.188.1.2 port 20000
+pass in log quick inet proto udp from 10.188.1.1 to 10.188.1.2 port 20000 divert-to 127.0.0.1 port 701 keep state label regress-x
+`
+	if got := document(rules); got != given {
+		t.Errorf("%s\nwant\n%s", got, given)
+	}
+	const (
+		rdr  = "rdr inet proto udp from 10.188.1.1 to 10.188.2.9 port = http-alt tag regress-x -> 10.188.1.2 port 20000\n"
+		pass = `pass in log quick inet proto udp from 10.188.1.1 to 10.188.1.2 port = 20000 `
+	)
+	for end, good := range map[string]bool{
+		`keep state label "regress-x" divert-to 701`:                  true,
+		`no state label "regress-x" divert-to 701`:                    false,
+		`keep state label "regress-x"`:                                false,
+		`keep state label "regress-x" divert-to 702`:                  false,
+		`keep state label "regress-y" tagged regress-x divert-to 701`: false,
+	} {
+		if err := understood(rules, rdr+pass+end+"\n"); (err == nil) != good {
+			t.Errorf("%s: %v", end, err)
+		}
+	}
+	for _, wrong := range []func(*pfconf.Rule){
+		func(r *pfconf.Rule) { r.Keep = false },
+		func(r *pfconf.Rule) { r.Direction = pfconf.Out },
+		func(r *pfconf.Rule) { r.Redirected = netip.MustParseAddrPort("[fd00::1]:20000") },
+		func(r *pfconf.Rule) { r.Action = pfconf.DivertPacket },
+		func(r *pfconf.Rule) { r.Action, r.Redirected = pfconf.DivertPacket, netip.AddrPort{} },
+	} {
+		bad := r
+		if wrong(&bad); bad.Validate() == nil {
+			t.Errorf("%+v is taken", bad)
+		}
+	}
+}
+
 // An anchor that nothing calls any more is empty.
 func TestAbsentOnFreeBSD(t *testing.T) {
 	c := NewControl(play(t, "freebsd-absent"), 0)

@@ -13,13 +13,13 @@ import (
 // must be valid.
 //
 // A PFDivertTo rule is for FreeBSD's pf alone. It decides in place of the host's own rules, as
-// ipfw's does, and makes no state: the packets of one would not meet the rule. How that pf is told
-// of an RdrTo rule, redirect says.
+// ipfw's does, and makes no state unless it is to: the packets of one would not meet the rule. How
+// that pf is told of a rule that redirects, redirect says.
 func Text(r pfconf.Rule) string {
 	var b strings.Builder
 	quick, stateless := "", ""
 	if r.Action == pfconf.PFDivertTo {
-		quick, stateless = " quick", " no state"
+		quick, stateless = " quick", statement(r)
 	}
 	fmt.Fprintf(&b, "pass %v log%s %v proto %s from %v to %v", r.Direction, quick, r.Family, protoWritten(r), r.From,
 		r.To)
@@ -64,15 +64,35 @@ func divertPort(r pfconf.Rule) string {
 	return strconv.Itoa(int(r.Divert.Port()))
 }
 
-// redirect is an RdrTo rule as FreeBSD's pf takes it (OpenBSD's did before 4.7): a rule of the list
-// of those that translate, and one that lets pass what the first has translated, which it tells by
-// a tag. The second decides in place of the host's own rules. It makes the state and has the label
-// and the counters: the first can have none.
+// statement reports whether a PFDivertTo rule keeps a state.
+func statement(r pfconf.Rule) string {
+	if r.Keep {
+		return " keep state"
+	}
+	return " no state"
+}
+
+// redirect is a rule that redirects, and diverts with Redirected, as FreeBSD's pf takes it
+// (OpenBSD's did before 4.7): a rule of the list of those that translate, and one that lets pass
+// what the first has translated, which it tells by a tag. The second decides in place of the host's
+// own rules. It makes the state and has the label and the counters: the first can have none.
 func redirect(r pfconf.Rule) (translates, passes string) {
 	from := fmt.Sprintf("%v proto %s from %v to", r.Family, protoWritten(r), r.From)
-	to, port := r.Divert.Addr(), r.Divert.Port()
-	return fmt.Sprintf("rdr %s %v port %d tag %s -> %v port %d", from, r.To, r.Port, r.Label, to, port),
-		fmt.Sprintf("pass %v log quick %s %v port %d tagged %s keep state label %[5]s", r.Direction, from, to, port, r.Label)
+	name, _ := r.RedirectsTo()
+	to, port := name.Addr(), name.Port()
+	translates = fmt.Sprintf("rdr %s %v port %d tag %s -> %v port %d", from, r.To, r.Port, r.Label, to, port)
+	passes = fmt.Sprintf("pass %v log quick %s %v port %d %s keep state label %s", r.Direction, from, to, port,
+		passing(r), r.Label)
+	return translates, passes
+}
+
+// passing is what the second rule of redirect has besides: the tag that tells what the first has
+// translated, or the divert, of which what is reinjected has no tag any more.
+func passing(r pfconf.Rule) string {
+	if r.Action == pfconf.PFDivertTo {
+		return divertClause(r)
+	}
+	return "tagged " + r.Label
 }
 
 // written is a rule as it is written, and what pfctl prints of it if it has understood it: a line
@@ -90,14 +110,17 @@ func writings(rules []pfconf.Rule, rdrRules bool) []written {
 	for _, r := range rules {
 		label := fmt.Sprintf(" label %q", r.Label)
 		w := written{Text(r), label, " " + divertClause(r)}
-		switch {
-		case r.Action == pfconf.PFDivertTo: // FreeBSD's divert-to of a divert socket
-			w.end = fmt.Sprintf(" no state%s divert-to %d", label, r.Divert.Port())
-		case r.Action == pfconf.RdrTo && rdrRules:
+		if r.Action == pfconf.PFDivertTo { // FreeBSD's divert-to of a divert socket
+			w.end = fmt.Sprintf("%s%s divert-to %d", statement(r), label, r.Divert.Port())
+		}
+		if to, ok := r.RedirectsTo(); ok && rdrRules {
 			translates, passes := redirect(r)
-			end := fmt.Sprintf(" tag %s -> %v port %d", r.Label, r.Divert.Addr(), r.Divert.Port())
+			end := fmt.Sprintf(" tag %s -> %v port %d", r.Label, to.Addr(), to.Port())
 			translating = append(translating, written{translates, "rdr ", end})
-			w = written{passes, "pass ", fmt.Sprintf(" keep state%s tagged %s", label, r.Label)}
+			if r.Action == pfconf.RdrTo {
+				w.end = fmt.Sprintf(" keep state%s tagged %s", label, r.Label)
+			}
+			w.text, w.in = passes, "pass "
 		}
 		all = append(all, w)
 	}

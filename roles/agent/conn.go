@@ -39,7 +39,21 @@ type Conn struct {
 	last    atomic.Uint64
 	sent    atomic.Uint64
 	heard   atomic.Uint64 // frames of the agent's
+	came    atomic.Int64  // bytes of the agent's
+	whole   atomic.Int64  // those of them that whole frames have
 	stopped sync.Once
+}
+
+// countedReader is a reader that counts what comes.
+type countedReader struct {
+	r io.Reader
+	n *atomic.Int64
+}
+
+func (c countedReader) Read(b []byte) (int, error) {
+	n, err := c.r.Read(b)
+	c.n.Add(int64(n))
+	return n, err
 }
 
 // maxNoise bounds what is skipped before an agent's hello.
@@ -52,7 +66,7 @@ const maxNoise = 64 << 10
 func Dial(ctx context.Context, r io.Reader, w io.WriteCloser, heartbeat time.Duration) (*Conn, error) {
 	c := &Conn{closer: w, waiting: map[uint64]chan *Response{}, gone: make(chan struct{}),
 		Notices: make(chan string, 16)}
-	in := bufio.NewReaderSize(r, 64<<10)
+	in := bufio.NewReaderSize(countedReader{r, &c.came}, 64<<10)
 	hello := make(chan error, 1)
 	go func() {
 		defer close(c.Notices)
@@ -113,6 +127,7 @@ func (c *Conn) greet(in *bufio.Reader) error {
 func (c *Conn) read(in *bufio.Reader) error {
 	var buf []byte
 	for {
+		c.whole.Store(c.came.Load() - int64(in.Buffered()))
 		ans := new(Response)
 		if err := readFrame(in, &buf, ans); err != nil {
 			return err
@@ -199,7 +214,7 @@ func (c *Conn) beat(every time.Duration) {
 		if n := c.heard.Load(); n != heard {
 			heard, unanswered = n, 0
 		}
-		err := fmt.Errorf("no answer to %d heartbeats, one every %v", unanswered, every)
+		err := c.silent(unanswered, every)
 		if unanswered < maxUnanswered {
 			err = c.out.send(&Request{ID: c.last.Add(1), Ping: &Ping{}})
 			c.sent.Add(1)
@@ -210,6 +225,17 @@ func (c *Conn) beat(every time.Duration) {
 			return
 		}
 	}
+}
+
+// silent says how an agent is silent: one that is gone, or hangs, says nothing; what stops within
+// an answer, something on the way does not let through.
+func (c *Conn) silent(unanswered int, every time.Duration) error {
+	err := fmt.Errorf("no answer to %d heartbeats, one every %v", unanswered, every)
+	if part := c.came.Load() - c.whole.Load(); part > 0 {
+		err = fmt.Errorf("what it sends stalls at %d KB of an answer (does the way to it lose long packets? "+
+			"look at its interface's MTU and offload settings): %w", (part+1023)/1024, err)
+	}
+	return err
 }
 
 // call sends a request and waits for its answer.

@@ -279,18 +279,51 @@ func TestLost(t *testing.T) {
 	}
 }
 
-// An agent that is there and says nothing any more is lost as well.
+// An agent that is there and says nothing any more is lost as well. What stops within an answer is
+// told apart from an agent that hangs, and what came before in whole answers does not count.
 func TestHeartbeatUnanswered(t *testing.T) {
-	noLeaks(t)
-	conn, _ := connect(t, time.Millisecond, func(*cable, Request) {})
-	start := time.Now()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	_, err := conn.Log(ctx, "")
-	var lost *script.LostError
-	if !errors.As(err, &lost) || !conn.Lost() {
-		t.Errorf("after %v: %v, want a lost connection", time.Since(start), err)
+	part := "\x00\x10\x00\x00" + strings.Repeat("x", 3000)
+	for name, c := range map[string]struct {
+		says   []any
+		stalls bool
+	}{
+		"nothing":           {nil, false},
+		"a whole answer":    {[]any{Response{ID: 1 << 32}}, false},
+		"a part of one":     {[]any{part}, true},
+		"one and a half":    {[]any{Response{ID: 1 << 32}, part}, true},
+		"both in one piece": {[]any{mustFrame(t, Response{ID: 1 << 32}) + part}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			noLeaks(t)
+			first := true
+			conn, _ := connect(t, 10*time.Millisecond, func(w *cable, _ Request) {
+				if first {
+					w.say(t, c.says...)
+				}
+				first = false
+			})
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			_, err := conn.Log(ctx, "")
+			var lost *script.LostError
+			if !errors.As(err, &lost) || !conn.Lost() {
+				t.Errorf("%v, want a lost connection", err)
+			}
+			if got := strings.Contains(fmt.Sprint(err), "stalls at 3 KB of an answer"); got != c.stalls {
+				t.Errorf("%v", err)
+			}
+		})
 	}
+}
+
+// mustFrame is what an agent says, as text.
+func mustFrame(t *testing.T, v any) string {
+	t.Helper()
+	b, err := appendFrame(nil, v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }
 
 // A heartbeat that is answered goes on.

@@ -30,7 +30,7 @@ type filterPair struct {
 	nics    map[pfconf.Family]string // towards the other host
 
 	mu sync.Mutex
-	in map[string]pfconf.Action // of pf's rules, by their labels
+	in map[string]bool // pf's rules, by their labels: whether they make states
 }
 
 var _ pfconf.Shower = (*filterPair)(nil)
@@ -38,7 +38,7 @@ var _ pfconf.Shower = (*filterPair)(nil)
 // put opens pf beside the filter. That it can't be used is no error.
 func put(ctx context.Context, fw pfconf.Firewall, s *script.Setup, run program.Runner,
 	journal pfconf.Journal) *filterPair {
-	b := &filterPair{Firewall: fw, in: map[string]pfconf.Action{}, nics: map[pfconf.Family]string{}}
+	b := &filterPair{Firewall: fw, in: map[string]bool{}, nics: map[pfconf.Family]string{}}
 	for _, p := range s.Paths {
 		nic, err := interfaceOf(p.Here)
 		if err != nil {
@@ -129,7 +129,11 @@ func (b *filterPair) changePF(ctx context.Context, add []pfconf.Rule, remove []s
 	if b.pf == nil {
 		return fmt.Errorf("pf can't be used: %s", b.noPF)
 	}
-	if b.noRdr != "" && slices.ContainsFunc(add, func(r pfconf.Rule) bool { return r.Action == pfconf.RdrTo }) {
+	redirects := func(r pfconf.Rule) bool {
+		_, ok := r.RedirectsTo()
+		return ok
+	}
+	if b.noRdr != "" && slices.ContainsFunc(add, redirects) {
 		return fmt.Errorf("pf can't redirect: %s", b.noRdr)
 	}
 	if len(add) > 0 {
@@ -143,13 +147,13 @@ func (b *filterPair) changePF(ctx context.Context, add []pfconf.Rule, remove []s
 	b.mu.Lock()
 	var made []string
 	for _, l := range remove {
-		if b.in[l] == pfconf.RdrTo {
+		if b.in[l] {
 			made = append(made, l)
 		}
 		delete(b.in, l)
 	}
 	for _, r := range add {
-		b.in[r.Label] = r.Action
+		b.in[r.Label] = r.Keep || r.Action == pfconf.RdrTo
 	}
 	b.mu.Unlock()
 	// States go with their rules: were the agent killed, no one would know their labels.
@@ -162,7 +166,7 @@ func (b *filterPair) split(labels []string) (inPF, others []string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, l := range labels {
-		if b.in[l] != 0 {
+		if _, ok := b.in[l]; ok {
 			inPF = append(inPF, l)
 		} else {
 			others = append(others, l)

@@ -66,6 +66,8 @@ type Machine struct {
 	Address string `json:"address,omitempty"`
 	Kernel  string `json:"kernel"`
 	System  string `json:"system"` // GOOS/GOARCH
+	// Filter is how a Linux kernel was given the rules, where that was asked for (pfconf.Engine).
+	Filter string `json:"filter,omitempty"`
 }
 
 // ordered returns the results in the order of the run's targets; results of
@@ -97,7 +99,7 @@ func (r Run) totals(results []matrix.Result) string {
 		b.WriteString(pfconf.Count(planned, "target"))
 	}
 	if len(r.Tested) > 0 {
-		b.WriteString(" on " + pfconf.Count(len(r.Tested), "host"))
+		b.WriteString(r.tested())
 	}
 	b.WriteString(verdictCounts(count))
 	b.WriteString(" in " + duration(r.Seconds))
@@ -105,6 +107,18 @@ func (r Run) totals(results []matrix.Result) string {
 		fmt.Fprintf(&b, ", shuffled by %d", r.Seed)
 	}
 	return b.String()
+}
+
+// tested says on how many hosts, or with how many filters of one, targets were run.
+func (r Run) tested() string {
+	filters := map[string]bool{"": true}
+	for _, h := range r.Tested {
+		filters[h.Filter] = true
+	}
+	if len(filters) == len(r.Tested)+1 {
+		return fmt.Sprintf(" with %d filters", len(r.Tested))
+	}
+	return " on " + pfconf.Count(len(r.Tested), "host")
 }
 
 // verdictCounts is ": 24 PASS, 2 FAIL", or nothing when there is no verdict.
@@ -159,15 +173,27 @@ func (r Run) kernels() (lines []string) {
 	for _, h := range r.Tested {
 		lines = append(lines, fmt.Sprintf("%-*s  %s", width, printable(h.Name), printable(h.kernel())))
 	}
-	if kernel := strings.TrimSpace(r.Kernel + " " + r.System); kernel != "" {
-		lines = append(lines, printable(kernel))
+	if one := (Machine{Kernel: r.Kernel, System: r.System, Filter: r.filter()}); one.Kernel+one.System != "" {
+		lines = append(lines, printable(one.kernel()))
 	}
 	return lines
 }
 
+// filter is the engine with which the only host was tested.
+func (r Run) filter() string {
+	if len(r.Hosts) == 0 {
+		return ""
+	}
+	return r.Hosts[len(r.Hosts)-1].Filter
+}
+
 // kernel is what a host runs.
 func (h Machine) kernel() string {
-	return cmp.Or(strings.TrimSpace(h.Kernel+" "+h.System), "(not reached)")
+	text := cmp.Or(strings.TrimSpace(h.Kernel+" "+h.System), "(not reached)")
+	if h.Filter != "" {
+		text += ", " + h.Filter
+	}
+	return text
 }
 
 // writeKernels writes which kernels are tested, and an empty line.

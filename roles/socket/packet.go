@@ -237,6 +237,9 @@ func (p *packet) spoil(which script.Corruption) {
 	switch which {
 	case script.CorruptVersion, script.CorruptLength:
 		return
+	case script.CorruptBeyond:
+		p.raw[0] |= 0xf
+		return
 	case script.CorruptShort:
 		p.raw = p.raw[:19] // an IPv4 header has 20 bytes (RFC 791, 3.1)
 		return

@@ -248,6 +248,15 @@ func fewEnough(hosts []fileHost) error {
 		fmt.Sprintf("choose some by their names: REMOTE_SSH='%s %s'", hosts[0].name, hosts[1].name))
 }
 
+// own names what each of two hosts that clash must have of its own: a REMOTE address that lies in
+// the other's FAKE prefix is as it must be, and the prefix is not.
+func own(mine, other string) string {
+	if strings.HasPrefix(other, "FAKE") {
+		return other
+	}
+	return mine
+}
+
 // validateHosts looks whether the hosts can be tested at once.
 func validateHosts(hosts []fileHost, targets []matrix.Target, env func(string) string) error {
 	type use struct {
@@ -277,7 +286,8 @@ func validateHosts(hosts []fileHost, targets []matrix.Target, env func(string) s
 						return terminal.WithHint(
 							fmt.Errorf("%s: %s of %s is %v, and %s of %s (%s) is %v", h.where, mine.what, h.name,
 								mine.prefix, u.what, u.host.name, u.host.where, u.prefix),
-							"give each host a FAKE of its own: LOCAL can send what is for one address to one host only")
+							fmt.Sprintf("give each host a %s of its own: LOCAL can send what is for one address to one host only",
+								own(mine.what, u.what)))
 					}
 				}
 				uses = append(uses, mine)

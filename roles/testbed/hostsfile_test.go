@@ -26,6 +26,26 @@ tester@debian SUDO=sudo SSH_OPTIONS="-p 2222 -o 'User=tester'"  # the other
     LOCAL_ADDR6=fd00:77:1::1 REMOTE_ADDR6=fd00:77:1::2 FAKE_ADDR6=fd00:77:2::9
 `
 
+// TestDocumentedHosts reads the hosts file that docs/remote.md shows.
+func TestDocumentedHosts(t *testing.T) {
+	page, err := os.ReadFile("../../docs/remote.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(page), "\n    # kernels to compare\n")
+	text, _, _ = strings.Cut(text, "\n\nA line that begins")
+	hosts, err := parseHosts("FILE", text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := validateHosts(hosts, matrix.Targets(), func(string) string { return "" }); err != nil {
+		t.Error(err)
+	}
+	if len(hosts) != 2 || hosts[0].name != "openbsd77" || hosts[1].name != "debian" {
+		t.Errorf("%+v", hosts)
+	}
+}
+
 func TestParseHosts(t *testing.T) {
 	got, err := parseHosts("hosts", twoHosts)
 	if err != nil {
@@ -112,9 +132,11 @@ func TestValidateHosts(t *testing.T) {
 	for _, c := range []struct{ second, err, hint string }{
 		{"b REMOTE_ADDR=10.1.0.3 FAKE_ADDR=10.2.1.0/24", "", ""}, // LOCAL_ADDR is the environment's
 		{"b REMOTE_ADDR=10.1.0.3 FAKE_ADDR=10.2.0.9",
-			"f:2: FAKE_ADDR of b is 10.2.0.9/32, and FAKE_ADDR of a (f:1) is 10.2.0.0/24", "a FAKE of its own"},
-		{"b REMOTE_ADDR=10.1.0.2 FAKE_ADDR=10.2.1.9", "f:2: REMOTE_ADDR of b is 10.1.0.2/32, and REMOTE_ADDR of a (f:1) is 10.1.0.2/32", ""},
-		{"b REMOTE_ADDR=10.2.0.7 FAKE_ADDR=10.2.1.9", "f:2: REMOTE_ADDR of b is 10.2.0.7/32, and FAKE_ADDR of a (f:1) is 10.2.0.0/24", ""},
+			"f:2: FAKE_ADDR of b is 10.2.0.9/32, and FAKE_ADDR of a (f:1) is 10.2.0.0/24", "a FAKE_ADDR of its own"},
+		{"b REMOTE_ADDR=10.1.0.2 FAKE_ADDR=10.2.1.9", "f:2: REMOTE_ADDR of b is 10.1.0.2/32, and REMOTE_ADDR of a (f:1) is 10.1.0.2/32",
+			"a REMOTE_ADDR of its own"},
+		{"b REMOTE_ADDR=10.2.0.7 FAKE_ADDR=10.2.1.9", "f:2: REMOTE_ADDR of b is 10.2.0.7/32, and FAKE_ADDR of a (f:1) is 10.2.0.0/24",
+			"a FAKE_ADDR of its own"},
 		{"b REMOTE_ADDR=10.1.0.3", "f:2: b: FAKE_ADDR: not set, and inet targets are to run", "all three of a family"},
 		{"b REMOTE_ADDR=10.1.0.3 FAKE_ADDR=x", `f:2: b: FAKE_ADDR="x": neither an address nor a prefix`,
 			"may be a prefix"},

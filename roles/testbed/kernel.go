@@ -62,6 +62,7 @@ func reachKernel(ctx context.Context, o Options) (*Pair, error) {
 		return nil, err // else the kernel is up, and lacks something
 	}
 	p.inLab(lab.Config{Single: o.Single})
+	p.Options.Dangerous = true // the machine is there for the run alone
 	return p, nil
 }
 

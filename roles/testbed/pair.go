@@ -54,16 +54,24 @@ func (a Agents) Tested() matrix.Hosts { return matrix.Hosts{Local: a.Local, Remo
 // no root.
 const HasNamespaces = runtime.GOOS == "linux"
 
-// reachHosts reaches the two hosts: the ones that the environment names, or a lab.
-func reachHosts(ctx context.Context, o Options, targets []matrix.Target) (*Pair, error) {
-	if o.Getenv("REMOTE_SSH") != "" {
-		return reachRemote(ctx, o, targets)
+// LabParts divides targets into those that can share a lab of a system (runtime.GOOS): FreeBSD's pf
+// spoils what ipfw diverts beside it, so a lab has it on for the targets that are about it and for
+// no others.
+func LabParts(system string, targets []matrix.Target) [][]matrix.Target {
+	if system != "freebsd" {
+		return [][]matrix.Target{targets}
 	}
+	alone := slices.DeleteFunc(slices.Clone(targets), matrix.Target.NeedsPF)
+	beside := slices.DeleteFunc(slices.Clone(targets), func(t matrix.Target) bool { return !t.NeedsPF() })
+	return slices.DeleteFunc([][]matrix.Target{alone, beside}, func(p []matrix.Target) bool { return len(p) == 0 })
+}
+
+// reachPart builds the lab of a part of LabParts.
+func reachPart(ctx context.Context, o Options, part []matrix.Target) (*Pair, error) {
 	if err := strayAddresses(o.Getenv); err != nil {
 		return nil, err
 	}
-	// pf spoils what ipfw diverts beside it, so it is on only where it is needed.
-	o.PF = slices.ContainsFunc(targets, matrix.Target.NeedsPF)
+	o.PF = slices.ContainsFunc(part, matrix.Target.NeedsPF)
 	return ReachLab(ctx, o)
 }
 
@@ -243,7 +251,9 @@ func (p *Pair) Machines() (local, remote report.Machine) {
 	of := func(name string, c *agent.Conn) report.Machine {
 		return report.Machine{Name: name, Kernel: c.Hello.Kernel, System: c.Hello.GOOS + "/" + c.Hello.GOARCH}
 	}
-	return of("local", p.Hosts.Local), of("remote", p.Hosts.Remote)
+	local, remote = of("local", p.Hosts.Local), of("remote", p.Hosts.Remote)
+	remote.Filter = string(p.Options.Filter)
+	return local, remote
 }
 
 // Stderr returns what the agents wrote to their standard error.

@@ -8,11 +8,12 @@ import (
 	"fmt"
 	"io"
 	"pfdivert/matrix/script"
+	"runtime"
 	"strings"
 	"sync"
+	"time"
 
 	"pfdivert/matrix"
-	"pfdivert/pfconf"
 	"pfdivert/roles/host"
 	"pfdivert/roles/report"
 	"pfdivert/roles/terminal"
@@ -24,12 +25,18 @@ type Testbed struct {
 	Name  string // empty when it is the only one
 	Index int    // among the run's testbeds
 	Pair  *Pair  // nil until it was reached
-	// Dial reaches the two hosts.
-	Dial func(context.Context) (*Pair, error)
-	// Filter is the engine that this testbed has among others of the same host, "" for one alone.
-	Filter pfconf.Engine
+	// Dial reaches the two hosts; Parts, where it is a lab, those that run a part of the targets
+	// each, one after the other, the first of which Dial reaches.
+	Dial   func(context.Context) (*Pair, error)
+	Parts  []Part
 	filter string      // what was asked for
 	turn   *sync.Mutex // of those of the same host
+}
+
+// Part is some of a run's targets with a lab for them.
+type Part struct {
+	Targets []matrix.Target
+	Dial    func(context.Context) (*Pair, error)
 }
 
 // Find returns the testbeds that the options and the environment name, or one that is a lab. It
@@ -60,8 +67,17 @@ func find(o Options, targets []matrix.Target) ([]*Testbed, error) {
 				len(words)),
 				"write the hosts and their addresses into a file: -hosts FILE")
 		}
-		return []*Testbed{{filter: o.Filter,
-			Dial: func(ctx context.Context) (*Pair, error) { return reachHosts(ctx, o, targets) }}}, nil
+		if o.Getenv("REMOTE_SSH") != "" {
+			return []*Testbed{{filter: o.Filter,
+				Dial: func(ctx context.Context) (*Pair, error) { return reachRemote(ctx, o, targets) }}}, nil
+		}
+		var parts []Part
+		for _, part := range LabParts(runtime.GOOS, targets) {
+			parts = append(parts, Part{part, func(ctx context.Context) (*Pair, error) {
+				return reachPart(ctx, o, part)
+			}})
+		}
+		return []*Testbed{{filter: o.Filter, Dial: parts[0].Dial, Parts: parts}}, nil
 	}
 	all, err := readHosts(o.HostsFile)
 	if err != nil {
@@ -207,6 +223,43 @@ func (b *Testbed) Target(name string) string {
 // Run runs the plan's targets and calls done with each result, from any goroutine. It returns an
 // error when none could be run.
 func (b *Testbed) Run(ctx context.Context, plan matrix.Plan, change func(*matrix.Options),
+	done func(matrix.Result)) error {
+	if len(b.Parts) < 2 {
+		return b.runAll(ctx, plan, change, done)
+	}
+	plan.For /= time.Duration(len(b.Parts))
+	for i, part := range b.Parts {
+		if i > 0 {
+			if err := b.next(ctx, part); err != nil {
+				b.Lost(part.Targets, err, done)
+				continue
+			}
+		}
+		plan.Targets = part.Targets
+		if err := b.runAll(ctx, plan, change, done); err != nil || ctx.Err() != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// next leaves the lab for that of another part. Without one the testbed has no hosts to leave.
+func (b *Testbed) next(ctx context.Context, part Part) error {
+	left := b.Pair.Leave(ctx)
+	b.Pair.Close()
+	b.Pair = &Pair{}
+	if left != nil {
+		return left
+	}
+	p, err := part.Dial(ctx)
+	if err == nil {
+		b.Pair = p
+	}
+	return err
+}
+
+// runAll is Run on the hosts that the testbed has now.
+func (b *Testbed) runAll(ctx context.Context, plan matrix.Plan, change func(*matrix.Options),
 	done func(matrix.Result)) error {
 	opt := b.Pair.Options
 	change(&opt)

@@ -3,10 +3,12 @@ package testbed
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"pfdivert/matrix"
 	"pfdivert/roles/host"
 )
 
@@ -59,5 +61,38 @@ func TestRemoteArgs(t *testing.T) {
 	}
 	if got := remoteArgs(Options{Domain: 2}); !slices.Equal(got, []string{"agent", "-rdomain", "2"}) {
 		t.Errorf("with: %q", got)
+	}
+}
+
+// FreeBSD's pf is on in a lab of the targets that are about it alone; elsewhere one lab has all.
+func TestLabParts(t *testing.T) {
+	for _, c := range []struct {
+		system  string
+		targets string
+		parts   []string
+	}{
+		{"linux", "inet-divert-pf-packet-in inet-divert-rip-in",
+			[]string{"inet-divert-pf-packet-in inet-divert-rip-in"}},
+		{"freebsd", "inet-divert-pf-packet-in inet-divert-rip-in inet-natlook-tcp inet-args-tcp-to inet-divert-ipfw-pf-in",
+			[]string{"inet-args-tcp-to inet-divert-rip-in",
+				"inet-divert-pf-packet-in inet-divert-ipfw-pf-in inet-natlook-tcp"}},
+		{"freebsd", "inet-args-tcp-to", []string{"inet-args-tcp-to"}},
+		{"freebsd", "inet-natlook-udp", []string{"inet-natlook-udp"}},
+	} {
+		targets, err := matrix.Select(strings.Fields(c.targets))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, part := range LabParts(c.system, targets) {
+			var names []string
+			for _, target := range part {
+				names = append(names, target.Name)
+			}
+			got = append(got, strings.Join(names, " "))
+		}
+		if !slices.Equal(got, c.parts) {
+			t.Errorf("%s: %q, want %q", c.system, got, c.parts)
+		}
 	}
 }

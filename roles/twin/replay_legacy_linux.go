@@ -2,11 +2,8 @@ package twin
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"runtime"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -22,7 +19,7 @@ func (t *LegacyTable) each(f func(entry []byte, target string) error) error {
 		}
 		target, next := int(host32(b[at.Target:at.Target+2])), int(host32(b[at.Target+2:at.Target+4]))
 		// struct xt_entry_target: size u16, name[29], revision u8
-		if target < at.Size || next < target+32 || next > len(b) {
+		if target < at.Size || next < target+xt.Head || next > len(b) {
 			return errAttr
 		}
 		if err := f(b[:next], text(b[target+2:target+31])); err != nil {
@@ -38,12 +35,12 @@ func (t *LegacyTable) matches(e []byte, f func(name string, data []byte)) {
 	at := xt.LayoutOf(t.IPv6)
 	target := int(host32(e[at.Target : at.Target+2]))
 	// struct xt_entry_match: size u16, name[29], revision u8
-	for b := e[at.Size:target]; len(b) >= 32; {
+	for b := e[at.Size:target]; len(b) >= xt.Head; {
 		size := int(host32(b[:2]))
-		if size < 32 || size > len(b) {
+		if size < xt.Head || size > len(b) {
 			return
 		}
-		f(text(b[2:31]), b[32:size])
+		f(text(b[2:31]), b[xt.Head:size])
 		b = b[size:]
 	}
 }
@@ -92,39 +89,18 @@ func (t *LegacyTable) replay(f legacyFamily) error {
 	if err != nil {
 		return err
 	}
-	fd, err := unix.Socket(f.domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+	socket, err := xt.Open(f.ipv6)
 	if err != nil {
-		return fmt.Errorf("raw socket: %w", err)
+		return err
 	}
-	defer unix.Close(fd)
-	now := make([]byte, legacyInfo)
-	copy(now[:31], t.Name)
+	defer socket.Close()
 	// This makes the table, in the copy's namespace.
-	if err := getsockopt(fd, f.level, soGetInfo, now); errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOPROTOOPT) {
+	now, _, err := socket.Read(t.Name)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOPROTOOPT) {
 		return errors.New("this kernel has no such table")
 	} else if err != nil {
 		return err
 	}
-	// The kernel writes the counters of the table that is replaced: two u64 for each of its
-	// entries.
-	count := host32(now[76:80])
-	counters := make([]uint64, 2*count+2)
-	var pin runtime.Pinner
-	pin.Pin(&counters[0])
-	defer pin.Unpin()
-	// struct ipt_replace: name[32], valid_hooks, num_entries, size, hook_entry[5], underflow[5],
-	// num_counters, struct xt_counters *counters, entries
-	b := make([]byte, 32, 128+len(entries))
-	copy(b, t.Name)
-	b = append(b, t.Info[32:36]...) // valid_hooks
-	b = append(b, t.Info[76:84]...) // num_entries, size
-	b = append(b, t.Info[36:76]...) // hook_entry, underflow
-	b = binary.NativeEndian.AppendUint32(b, count)
-	if unsafe.Sizeof(uintptr(0)) == 8 {
-		b = binary.NativeEndian.AppendUint64(b, uint64(uintptr(unsafe.Pointer(&counters[0]))))
-	} else {
-		b = binary.NativeEndian.AppendUint32(b, uint32(uintptr(unsafe.Pointer(&counters[0]))))
-	}
-	b = append(b, make([]byte, xt.Align(len(b))-len(b))...)
-	return setsockopt(fd, f.level, soReplace, append(b, entries...))
+	_, err = socket.Replace(t.Name, xt.InfoOf(now).Number, xt.InfoOf(t.Info), entries)
+	return err
 }

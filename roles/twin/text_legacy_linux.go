@@ -23,7 +23,7 @@ type legacyRule struct {
 	jump   int    // the offset of the first rule of the chain that it leads to, -1 for none
 }
 
-// Sizes and verdicts of linux/netfilter/x_tables.h.
+// Verdicts of linux/netfilter/x_tables.h, and offsets in a struct ipt_getinfo.
 const (
 	xtDrop    = -1 // -NF_DROP - 1
 	xtAccept  = -2
