@@ -53,7 +53,7 @@ func (s *Stats) WriteText(w io.Writer, style Style, run Run) error {
 	}
 	on := ""
 	if len(run.Tested) > 0 {
-		on = " on " + pfconf.Count(len(run.Tested), "host")
+		on = run.tested()
 	}
 	fmt.Fprintf(&b, "%s of %s%s%s in %s, %.0f cells/s", pluralCells(s.cells), pfconf.Count(len(s.targets),
 		"target"), on,
