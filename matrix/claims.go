@@ -88,6 +88,20 @@ var claims = []Claim{
 		Not:  onlyFreeBSD,
 	},
 	{
+		Name: "pf-tag-in", Proto: pfconf.UDP, Mode: Forwarded, run: (*claimRun).keepsTag, PF: true, From: 15,
+		Dangerous: true, Safe: release{15, 1},
+		Says: "what a rule of pf with tag and divert-to has tagged is tagged still when it leaves, after it was reinjected",
+		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5): tags are sticky, a packet is tagged even if the rule is not the last one"},
+		Not:  onlyFreeBSD,
+	},
+	{
+		Name: "pf-route-to", Proto: pfconf.UDP, Mode: Forwarded, run: (*claimRun).keepsRoute, PF: true, From: 15,
+		Dangerous: true, Safe: release{15, 1},
+		Says: "what a rule of pf with route-to and divert-to takes leaves by the rule's gateway, after it was reinjected",
+		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5), route-to"},
+		Not:  onlyFreeBSD,
+	},
+	{
 		Name: "ipfw-pf-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).noLoop, BesidePF: true,
 		Says: "with pf on beside ipfw, a packet that is reinjected does not meet ipfw's rule again",
 		By:   map[string]string{"ipfw": "divert(4)"},

@@ -195,6 +195,13 @@ var knownFailures = []known{
 			"(PFRES_STATEINS, sys/netpfil/pf/pf.c 6312 of 15.1; https://github.com/opnsense/src/issues/302 and 303)",
 	},
 	{
+		firewall: "ipfw", from: release{15}, what: "What pf tags or routes and diverts with keep state, `divert-pf-tag-in` and `divert-pf-route-to`,",
+		of:     func(t Target) bool { return t.First == Forwarded },
+		reason: WrongWay,
+		why: "of a packet that is written back the state is found and not used, so it leaves untagged and by the routing table " +
+			"(sys/netpfil/pf/pf.c 1986 of 15.1; https://github.com/opnsense/src/issues/308)",
+	},
+	{
 		firewall: "ipfw", from: release{14}, pfOn: true,
 		what:  "On FreeBSD 14 and later, with pf on beside ipfw, what ipfw diverts in one direction",
 		of:    func(t Target) bool { return t.diverts() && !(t.Claim != nil && t.Claim.PF) },

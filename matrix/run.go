@@ -3,6 +3,7 @@ package matrix
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -44,6 +45,9 @@ type Options struct {
 	// is using REMOTE.
 	By       string
 	Patience time.Duration
+	// Second is REMOTE's second network, by family: none of a family that it has none of. REMOTE
+	// forwards then, and has a route to FAKE.
+	Second map[pfconf.Family]Network
 	// Dangerous: targets that may crash the kernel are run.
 	Dangerous bool
 	// Part and Parts: runs at the same time that may have the same LOCAL each use their
@@ -53,6 +57,12 @@ type Options struct {
 	// to see what this program says of that.
 	Omit                    []string
 	BreakLocal, BreakRemote []injection.Action
+}
+
+// Network is one that a host has an interface to.
+type Network struct {
+	Interface string
+	Gateway   netip.Addr // another host in it
 }
 
 // runner is a run under way.
@@ -204,6 +214,9 @@ func (r *runner) skip(t Target) *finding {
 		if t.Claim.mayCrash(r.kernel) && !r.opt.Dangerous {
 			return &finding{Skip, Dangerous,
 				"it may crash REMOTE's kernel: -dangerous runs it, on a machine that may be lost"}
+		}
+		if t.First == Forwarded && r.opt.Second[t.Family] == (Network{}) {
+			return &finding{Skip, NoFeature, "REMOTE: there is no second network to forward to; FreeBSD's lab has one"}
 		}
 		lacks := func(what, why string) *finding {
 			if r.facts.PFUnknown { // a question that failed proves no lack

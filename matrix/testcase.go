@@ -84,7 +84,7 @@ func (r *runner) judgeTarget(ctx context.Context, t Target) (Result, *testCase) 
 // runCell runs a target once, with a fresh cell.
 func (r *runner) runCell(ctx context.Context, t Target) (*testCase, error) {
 	c := r.addresses.Cell(t)
-	p := &testCase{Cell: c, kernel: r.kernel, nics: r.facts.Interfaces, localSystem: r.localSystem, batches: r.batches,
+	p := &testCase{Cell: c, kernel: r.kernel, nics: r.facts.Interfaces, second: r.opt.Second[t.Family], localSystem: r.localSystem, batches: r.batches,
 		omit:     r.omit,
 		lookable: r.budget.wanted(t.Name), lookAlways: r.budget.all,
 		local:  side{"local", r.hosts.Local, c.Session, t.Family, new(bool)},
