@@ -27,6 +27,8 @@ type Claim struct {
 	Not string
 	// PF: the rule is one of the pf that FreeBSD has beside ipfw.
 	PF bool
+	// NFT: the rule is made of nftables' statements alone, and no other engine of Linux is asked.
+	NFT bool
 	// BesidePF: the rule is one of ipfw's, and pf is switched on beside it.
 	BesidePF bool
 	// From is the first release of FreeBSD whose manual makes the claim, and Until the first that
@@ -142,8 +144,6 @@ func (x *claimRun) sends(ctx context.Context) error {
 
 // passes sends the client's line through the divert socket and judges that it came to
 // the server rewritten: the proof that a rule and its socket work.
-//
-//go:noinline
 func (x *claimRun) passes(ctx context.Context, end string) error {
 	return x.passesAs(ctx, end, script.PacketLine)
 }

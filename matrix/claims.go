@@ -335,6 +335,46 @@ var claims = []Claim{
 		Not:  "no page of theirs says what a SYN does that meets a diverted connection in TIME_WAIT",
 	},
 	{
+		Name: "notrack", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).noTrack,
+		Says: "a connection that conntrack does not see is diverted, and its answers keep their source",
+		By:   map[string]string{"nftables": "tproxy.rst; nft(8), notrack statement"},
+		NFT:  true,
+		Not:  stateful,
+	},
+	{
+		Name: "conntrack-zone", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).conntrackZone,
+		Says: "a connection in a conntrack zone of its own is diverted, and its answers keep their source",
+		By:   map[string]string{"nftables": "tproxy.rst; nft(8), ct expression: zone"},
+		NFT:  true,
+		Not:  stateful,
+	},
+	{
+		Name: "socket-transparent", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).socketTransparent,
+		Says: "a match of transparent sockets finds the packets of a diverted connection but for its SYN",
+		By:   map[string]string{"nftables": "nft(8), socket expression; nft_socket.c"},
+		NFT:  true,
+		Not:  "its rules match no sockets",
+	},
+	{
+		Name: "socket-snat", About: "to", Proto: pfconf.TCP, Mode: ReplyTo, run: (*claimRun).socketSNAT,
+		Says: "a match of transparent sockets finds what answers a connection whose source was translated",
+		By:   map[string]string{"nftables": "nf_socket_ipv4.c, nf_socket_ipv6.c: nf_sk_lookup_slow_v4 and _v6"},
+		NFT:  true,
+		Not:  "its rules match no sockets",
+	},
+	{
+		Name: "any-address", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).anyAddress,
+		Says: "a listener on an address of REMOTE's own gets diverted connections when the rule names that",
+		By:   map[string]string{"nftables": "nft(8), tproxy statement", "pf": "pf.conf(5), divert-to"},
+		Not:  "its rule is tested with the loopback address alone",
+	},
+	{
+		Name: "device", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).device,
+		Says: "of listeners that are bound to interfaces, that of the packet's interface gets the connection",
+		By:   map[string]string{"nftables": "socket(7), SO_BINDTODEVICE; nf_tproxy_ipv4.c, nf_tproxy_get_sock_v4"},
+		Not:  "its sockets are bound to no interfaces",
+	},
+	{
 		Name: "fragments", About: "to", Proto: pfconf.UDP, Mode: ToSockets, run: (*claimRun).fragments,
 		Says: "datagrams that come in fragments are diverted whole, whatever their length",
 		By: map[string]string{"pf": "pf.conf(5), set reassemble",
@@ -513,6 +553,9 @@ const socketless = "a program asks pf there, by DIOCNATLOOK, and no socket"
 
 // oneRule is why there is no such thing as a packet that is diverted twice.
 const oneRule = "one rule decides there what happens to a packet"
+
+// stateful is why the states of flows can't be kept apart elsewhere.
+const stateful = "its states are its own, and it has no zones of them"
 
 // unjoined is why only netfilter's queues cut what came joined.
 const unjoined = "it says nothing of packets that its host has joined"

@@ -121,8 +121,6 @@ func (p *testCase) about() evidence.About {
 }
 
 // exchanges are the cells of a target in their order: one, or two of a reuse target.
-//
-//go:noinline
 func (p *testCase) exchanges() []*exchange {
 	all := []*exchange{{testCase: p, mode: p.First, client: p.Client, server: p.Server}}
 	if p.Target.reuse() {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"pfdivert/matrix/evidence"
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 )
@@ -30,6 +31,11 @@ type testCase struct {
 	lookable, lookAlways bool
 	evidence             *Evidence // nil until the hosts were looked at
 	current              *exchange // the last one that was begun
+
+	// trace, if not nil, gets what REMOTE's kernel tells of the cell's packets. onlyRule leaves out
+	// the control, which would be traced as well.
+	trace    *evidence.Record
+	onlyRule bool
 }
 
 // usedFlow is a conversation that REMOTE's tables may still know at the end.
@@ -74,8 +80,6 @@ type variant struct {
 func (x *exchange) toServer() bool { return x.mode.client == atLocal }
 
 // sides returns the hosts of client and server.
-//
-//go:noinline
 func (x *exchange) sides() (client, server side) {
 	if x.toServer() {
 		return x.local, x.remote
@@ -249,8 +253,6 @@ func (x *exchange) clientOf(port, id uint16) script.Socket {
 
 // controlSpec specifies a client like the cell's, of another port or id: what
 // it sends before the rule is there must not be diverted.
-//
-//go:noinline
 func (x *exchange) controlSpec() script.Socket { return x.clientOf(0, x.controlID()) }
 
 // controlID is the id of the control's echo. The ids of cells are ports below 32768.
@@ -345,8 +347,6 @@ func (p *testCase) close(ctx context.Context) error {
 func (x *exchange) redirected() netip.AddrPort { return netip.AddrPortFrom(x.Remote, x.server) }
 
 // otherDivert is a divert port that no cell has.
-//
-//go:noinline
 func (x *exchange) otherDivert() netip.AddrPort {
 	return netip.AddrPortFrom(x.Family.Unspecified(), x.Divert+divertPortsEach)
 }

@@ -140,7 +140,15 @@ var knownFailures = []known{
 		of:    func(t Target) bool { return t.Kind() == "queue-gro-udp" },
 		cause: "joined-dropped",
 		why: "the pieces of one packet are taken for packets that share an unconfirmed conntrack entry (CVE-2026-45859; seen on " +
-			"Debian's 6.1.176; fixed in 6.12.75, 6.18.14, 6.19.4 and 7.0)",
+			"Debian's 6.1.176; fixed by 207b3ebacb61 of November 2025, in 6.12.75 and other stable releases)",
+	},
+	{
+		firewall: "nftables", before: release{6, 15},
+		what:  "What answers a connection over IPv6 whose source was translated, `inet6-to-socket-snat`,",
+		of:    func(t Target) bool { return t.Kind() == "to-socket-snat" && t.Family == pfconf.Inet6 },
+		cause: "answer-lost",
+		why: "nf_sk_lookup_slow_v6() looks for the translated names (CVE-2025-22021; seen on Debian's 5.10.223; fixed by " +
+			"932b32ffd760 of March 2025, in 6.15 and in stable releases)",
 	},
 	{
 		firewall: "pf", what: "DIOCNATLOOK, `natlook-tcp` and `natlook-udp`,",
@@ -231,8 +239,6 @@ var knownFailures = []known{
 }
 
 // ofKernel reports whether the kernel is known for the failure.
-//
-//go:noinline
 func (f known) ofKernel(k Kernel) bool {
 	old := f.before == release{} || k.Release > 0 && k.release().before(f.before)
 	return f.firewall == k.Firewall && (!f.domain || k.OtherDomain) && (!f.pfOn || k.PFOn) && old &&

@@ -67,22 +67,16 @@ type finding struct {
 func (f *finding) Error() string { return f.detail }
 
 // failed accuses the kernel under test.
-//
-//go:noinline
 func failed(reason, format string, a ...any) error {
 	return &finding{Fail, reason, fmt.Sprintf(format, a...)}
 }
 
 // broken says that the test could not be done.
-//
-//go:noinline
 func broken(reason, format string, a ...any) error {
 	return &finding{Error, reason, fmt.Sprintf(format, a...)}
 }
 
 // skipped says that the kernel was asked for a feature and proved to lack it.
-//
-//go:noinline
 func skipped(format string, a ...any) error {
 	return &finding{Skip, NoFeature, fmt.Sprintf(format, a...)}
 }

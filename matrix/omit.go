@@ -36,6 +36,8 @@ const (
 	AllAddresses = "all-addresses" // that a listener is bound to ::: it is bound to REMOTE's own address
 	Reusing      = "reusing"       // SO_REUSEADDR of a second socket for one name
 	Connected    = "connected"     // the client to whom a second socket of a flow is connected: another one
+	OwnAddress   = "own-address"   // that a rule names an address of REMOTE's own: it names the loopback address
+	Device       = "device"        // the interface to which a listener is bound: another one
 	SharedPort   = "shared-port"   // SO_REUSEPORT of the second listener on a port
 	WholeFlow    = "whole-flow"    // that a flow's messages come from one socket: some come from another's
 	ServerCloses = "server-closes" // that a diverted connection's server closes first
@@ -53,7 +55,7 @@ const (
 var ownPieces = []string{OwnRule, TimeWaitDrop, Swap, Bypass, Keep, Privilege, First, Whole, Many, Spoilt, Rewriting,
 	Order, Tuple, Closed, Port, Address,
 	Once, Unheard, Number, RulesPort, RuleNumber, Turned, Nowhere, Redirected, DualStack, AllAddresses, Reusing,
-	Connected, SharedPort, WholeFlow, ServerCloses, Backwards, Repeated, Requeued, Ended}
+	Connected, SharedPort, WholeFlow, ServerCloses, Backwards, Repeated, Requeued, Ended, Device, OwnAddress}
 
 // endpointPieces are those that endpoints leave out.
 var endpointPieces = []script.Piece{script.Transparent, script.Right, script.Checksum, script.Listen, script.Reader,

@@ -45,7 +45,6 @@ type stepResult struct {
 	may map[string]bool
 }
 
-//go:noinline
 func (s side) request() *request {
 	return &request{side: s, steps: make([]script.Step, 0, usualSteps), out: make([]*stepResult, 0, usualSteps)}
 }
@@ -67,15 +66,11 @@ func (s *request) add(st script.Step, may map[string]bool) *stepResult {
 }
 
 // open opens an endpoint; a bindany client may be refused by the kernel.
-//
-//go:noinline
 func (s *request) open(end string, spec script.Socket) *stepResult {
 	return s.add(script.Open{Socket: end, Spec: spec}, portTrouble)
 }
 
 // openOther opens an endpoint in a process of its own; that the kernel refuses it is an answer.
-//
-//go:noinline
 func (s *request) openOther(end string, spec script.Socket, process script.Process) *stepResult {
 	return s.add(script.Open{Socket: end, Spec: spec, Process: process}, refusals)
 }
@@ -94,27 +89,22 @@ func (s *request) connect(end string, spec script.Socket) *stepResult {
 	return a
 }
 
-//go:noinline
 func (s *request) connected(end string) *stepResult {
 	return s.add(script.Connected{Socket: end}, lost)
 }
 
-//go:noinline
 func (s *request) accept(end string) *stepResult {
 	return s.add(script.Accept{Socket: end}, lost)
 }
 
-//go:noinline
 func (s *request) send(end, line string, seq uint16) *stepResult {
 	return s.add(script.Send{Socket: end, Data: line, Seq: seq}, lost)
 }
 
-//go:noinline
 func (s *request) receive(end string) *stepResult {
 	return s.add(script.Receive{Socket: end}, lost)
 }
 
-//go:noinline
 func (s *request) relay(end, old, new string) *stepResult {
 	return s.add(script.Relay{Socket: end, Old: old, New: new}, refusedWrites)
 }
@@ -132,7 +122,6 @@ func lostOr(codes ...string) map[string]bool {
 	return all
 }
 
-//go:noinline
 func (s *request) sendBurst(end string, b script.Burst) *stepResult {
 	return s.add(script.SendBurst{Socket: end, Burst: b}, lostOr(script.CodeUnsupported))
 }
@@ -165,34 +154,27 @@ func (s *request) undelivered(port uint16) *stepResult {
 	return s.add(script.Undelivered{Family: s.side.family, Port: port}, nil)
 }
 
-//go:noinline
 func (s *request) rest(end string) *stepResult {
 	return s.add(script.Rest{Socket: end}, lost)
 }
 
-//go:noinline
 func (s *request) closeConn(end string) *stepResult {
 	return s.add(script.CloseConn{Socket: end}, lost)
 }
 
-//go:noinline
 func (s *request) close(end string) *stepResult {
 	return s.add(script.Close{Socket: end}, nil)
 }
 
 // fence makes sure that the other host has processed all that this one sent.
-//
-//go:noinline
 func (s *request) fence() *stepResult {
 	return s.add(script.Fence{Family: s.side.family}, nil)
 }
 
-//go:noinline
 func (s *request) counters(label string) *stepResult {
 	return s.add(script.Counters{Label: label}, nil)
 }
 
-//go:noinline
 func (s *request) lookup(f pfconf.Flow) *stepResult {
 	return s.add(script.Lookup{Flow: f}, nil)
 }
@@ -314,8 +296,6 @@ func (s *request) cutClearing() {
 }
 
 // wantMessages has the host look how many messages a Rest finds before it clears anything.
-//
-//go:noinline
 func (s *request) wantMessages(a *stepResult, n int) {
 	if i := slices.Index(s.out, a); i >= 0 {
 		rest := s.steps[i].(script.Rest)

@@ -11,16 +11,12 @@ import (
 type roundTripsKey struct{}
 
 // withRoundTrips returns a context in which round trips are counted from zero.
-//
-//go:noinline
 func withRoundTrips(ctx context.Context) (context.Context, *int) {
 	n := new(int)
 	return context.WithValue(ctx, roundTripsKey{}, n), n
 }
 
 // countRoundTrips counts round trips.
-//
-//go:noinline
 func countRoundTrips(ctx context.Context, more int) {
 	if n, ok := ctx.Value(roundTripsKey{}).(*int); ok {
 		*n += more

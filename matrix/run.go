@@ -35,6 +35,8 @@ type Options struct {
 	// NoEvidence is gathered of any cell, and nothing explained: for hosts that are slow to show it
 	// and have many that fail.
 	NoEvidence bool
+	// Untraced: cells that fail in a lab are not run once more under the kernel's trace.
+	Untraced bool
 	// Capture: the hosts keep the newest packets of their test interfaces, for evidence.
 	Capture bool
 	// Trace is the command to run endpoints under, empty for none.
@@ -109,11 +111,20 @@ func Run(ctx context.Context, hosts Hosts, plan Plan, opt Options, done func(Res
 	r.hosts.Local, r.hosts.Remote = pacedHost{hosts.Local, pace}, pacedHost{hosts.Remote, pace}
 	next := make(chan Target)
 	var players sync.WaitGroup
+	var mu sync.Mutex
+	var late []untold // their results are done when they were traced
 	for range parallel {
 		players.Go(func() {
 			for t := range next {
-				done(r.runTarget(ctx, t))
+				res, p := r.runTarget(ctx, t)
 				pace.leave()
+				if !plan.Repeats() && !r.opt.Untraced && r.traceable(res) {
+					mu.Lock()
+					late = append(late, untold{t, res, p})
+					mu.Unlock()
+					continue
+				}
+				done(r.explained(t, res, p))
 			}
 		})
 	}
@@ -128,6 +139,11 @@ func Run(ctx context.Context, hosts Hosts, plan Plan, opt Options, done func(Res
 	}
 	close(next)
 	players.Wait()
+	r.traceAll(ctx, late)
+	for _, u := range late {
+		u.result.Trace = u.cell.evidence.Remote.Trace
+		done(r.explained(u.target, u.result, u.cell))
+	}
 	return nil
 }
 
@@ -217,6 +233,10 @@ func (r *runner) skip(t Target) *finding {
 		}
 		if t.First == Forwarded && r.opt.Second[t.Family] == (Network{}) {
 			return &finding{Skip, NoFeature, "REMOTE: there is no second network to forward to; FreeBSD's lab has one"}
+		}
+		if t.Claim.NFT && r.opt.Filter != "" && r.opt.Filter != pfconf.NFT {
+			return &finding{Skip, NotClaimed,
+				fmt.Sprintf("its rule is made of nftables' statements, not of those of %s", r.opt.Filter)}
 		}
 		lacks := func(what, why string) *finding {
 			if r.facts.PFUnknown { // a question that failed proves no lack

@@ -20,8 +20,8 @@ const cellTimeout = 2 * time.Minute
 // use on a host.
 const portTries = 5
 
-// runTarget runs a target and judges it.
-func (r *runner) runTarget(ctx context.Context, t Target) Result {
+// runTarget runs a target and judges it. What ended it and its test case are explain's and trace's.
+func (r *runner) runTarget(ctx context.Context, t Target) (Result, *testCase) {
 	start := time.Now()
 	ctx, trips := withRoundTrips(ctx)
 	res, p := r.judgeTarget(ctx, t)
@@ -38,6 +38,14 @@ func (r *runner) runTarget(ctx context.Context, t Target) Result {
 		r.budget.took(t.Name)
 		res.Evidence = p.evidence
 	}
+	if p != nil && (res.Verdict != Pass || r.opt.Transcripts) {
+		res.Transcript = p.transcript(ctx)
+	}
+	return res, p
+}
+
+// explained returns the result with its explanation, where something is wrong.
+func (r *runner) explained(t Target, res Result, p *testCase) Result {
 	noPF := res.Verdict == Skip && r.kernel.besides(t)
 	known := res.Verdict == XFail // its detail says why
 	// Nothing is wrong there.
@@ -45,9 +53,6 @@ func (r *runner) runTarget(ctx context.Context, t Target) Result {
 		res.Reason == Dangerous || noPF
 	if !fine && !r.opt.NoEvidence {
 		res.Explanation = r.explain(t, res, p)
-	}
-	if p != nil && (res.Verdict != Pass || r.opt.Transcripts) {
-		res.Transcript = p.transcript(ctx)
 	}
 	return res
 }
@@ -61,7 +66,8 @@ func (r *runner) judgeTarget(ctx context.Context, t Target) (Result, *testCase) 
 	var err error
 	var p *testCase
 	for range portTries {
-		p, err = r.runCell(ctx, t)
+		p = r.newCell(t)
+		err = r.runCell(ctx, p)
 		var taken *portTakenError
 		if !errors.As(err, &taken) {
 			break
@@ -81,41 +87,47 @@ func (r *runner) judgeTarget(ctx context.Context, t Target) (Result, *testCase) 
 	return f.result(), p
 }
 
-// runCell runs a target once, with a fresh cell.
-func (r *runner) runCell(ctx context.Context, t Target) (*testCase, error) {
+// newCell makes a fresh cell of a target.
+func (r *runner) newCell(t Target) *testCase {
 	c := r.addresses.Cell(t)
-	p := &testCase{Cell: c, kernel: r.kernel, nics: r.facts.Interfaces, second: r.opt.Second[t.Family], localSystem: r.localSystem, batches: r.batches,
-		omit:     r.omit,
+	return &testCase{Cell: c, kernel: r.kernel, nics: r.facts.Interfaces, second: r.opt.Second[t.Family],
+		localSystem: r.localSystem, batches: r.batches, omit: r.omit,
 		lookable: r.budget.wanted(t.Name), lookAlways: r.budget.all,
 		local:  side{"local", r.hosts.Local, c.Session, t.Family, new(bool)},
 		remote: side{"remote", r.hosts.Remote, c.Session, t.Family, new(bool)}}
-	if t.First.IsDivertPacket() || t.Claim != nil {
+}
+
+// runCell runs a cell.
+func (r *runner) runCell(ctx context.Context, p *testCase) error {
+	if p.Target.First.IsDivertPacket() || p.Target.Claim != nil {
 		select {
 		case p.Divert = <-r.divert:
 			defer func() { r.divert <- p.Divert }()
 		case <-ctx.Done():
-			return p, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 	}
-	if err := r.locks.lock(ctx, c.lockKey); err != nil {
-		return p, err
+	if err := r.locks.lock(ctx, p.lockKey); err != nil {
+		return err
 	}
-	defer r.locks.unlock(c.lockKey)
+	defer r.locks.unlock(p.lockKey)
 	// What came before was another's, who may have had the same addresses.
 	p.began = time.Now()
 	ctx, cancel := context.WithTimeoutCause(ctx, cellTimeout, fmt.Errorf("the cell did not end within %v", cellTimeout))
 	defer cancel()
+	p.traced(ctx, script.BeginTrace)
 	r.batches.enter()
 	err := p.run(ctx)
 	if p.current != nil {
 		err = p.current.unlessLate(err)
 	}
 	err = r.unlessStopped(err)
+	p.traced(ctx, script.EndTrace)
 	var taken *portTakenError
 	if (err != nil || p.lookAlways) && r.ctx.Err() == nil && !errors.As(err, &taken) {
 		p.look(ctx)
 	}
-	if c.lockKey != "" && len(p.labels) > 0 {
+	if p.lockKey != "" && len(p.labels) > 0 {
 		// The next one of this conversation begins without a rule.
 		if left := r.batches.load(ctx, script.RuleChange{Remove: p.labels}); err == nil && left != nil {
 			err = broken(RuleRefused, "remote: the rule is not removed: %v", left)
@@ -129,7 +141,7 @@ func (r *runner) runCell(ctx context.Context, t Target) (*testCase, error) {
 	if ended := r.unlessStopped(p.close(ctx)); err == nil && ended != nil {
 		err = ended
 	}
-	return p, err
+	return err
 }
 
 // unlessStopped returns err, or why the run was stopped: what a cell finds then may be the stop's
@@ -146,7 +158,7 @@ func (p *testCase) run(ctx context.Context) error {
 	if p.Target.reuse() {
 		return p.reuse(ctx)
 	}
-	return p.exchanges()[0].run(ctx, true)
+	return p.exchanges()[0].run(ctx, !p.onlyRule)
 }
 
 // run runs an args cell, with or without its control.

@@ -59,6 +59,8 @@ type Result struct {
 	// Explanation what that means, nil for a cell that passed.
 	Evidence    *Evidence            `json:"-"`
 	Explanation *explain.Explanation `json:"explanation,omitempty"`
+	// Trace is Evidence.Remote.Trace.
+	Trace []evidence.Traced `json:"trace,omitempty"`
 }
 
 // Evidence is what both hosts showed of a cell.

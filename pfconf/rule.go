@@ -41,8 +41,6 @@ func (f Family) MarshalText() ([]byte, error) { return marshalName(familyNames, 
 func (f *Family) UnmarshalText(b []byte) error { return unmarshalName(familyNames, f, b, "family") }
 
 // Loopback is the address that a divert-to rule of the family delivers to.
-//
-//go:noinline
 func (f Family) Loopback() netip.Addr {
 	if f == Inet {
 		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
@@ -51,8 +49,6 @@ func (f Family) Loopback() netip.Addr {
 }
 
 // Unspecified is the family's address that means none or any.
-//
-//go:noinline
 func (f Family) Unspecified() netip.Addr {
 	if f == Inet {
 		return netip.IPv4Unspecified()
@@ -87,8 +83,6 @@ func (p Proto) MarshalText() ([]byte, error) { return marshalName(protoNames, p,
 func (p *Proto) UnmarshalText(b []byte) error { return unmarshalName(protoNames, p, b, "protocol") }
 
 // Number is the protocol's number in an IP header of the family.
-//
-//go:noinline
 func (p Proto) Number(f Family) int {
 	switch {
 	case p == TCP:
@@ -178,6 +172,17 @@ type Rule struct {
 	Bypass bool `json:"bypass,omitempty"`
 	// Tee has a divert-packet rule deliver a copy of each packet, which goes its way. ipfw only.
 	Tee bool `json:"tee,omitempty"`
+	// Untracked has a divert-to rule be about packets that conntrack does not see, nor their
+	// answers. nftables only, as those below up to Translated.
+	Untracked bool `json:"untracked,omitempty"`
+	// Zone, if not 0, is the conntrack zone of a divert-to rule's packets and of their answers.
+	Zone uint16 `json:"zone,omitempty"`
+	// Established has a divert-to rule deliver to Divert only what belongs to no socket yet. The
+	// transparent socket of a connection gets the rest, by itself.
+	Established bool `json:"established,omitempty"`
+	// Translated, if valid, is the address, one of this host's own, to which a divert-reply rule
+	// translates the source. The answers are known by the transparent socket that they belong to.
+	Translated netip.Addr `json:"translated,omitzero"`
 	// Number is the number of a divert-packet rule where that matters. ipfw only.
 	Number uint16 `json:"number,omitempty"`
 	// Keep has a pf-divert-to rule keep a state. The packets of the state are diverted too.
@@ -209,8 +214,6 @@ const LabelPrefix = "regress"
 // ValidLabel reports whether the label can be loaded on every system and means
 // itself there: it begins with LabelPrefix and has only letters, digits, '-',
 // '_' and '.' (pfctl expands "$nr" and its like in labels).
-//
-//go:noinline
 func ValidLabel(s string) bool {
 	if len(s) > MaxLabel || len(s) < len(LabelPrefix) || s[:len(LabelPrefix)] != LabelPrefix {
 		return false
@@ -251,8 +254,15 @@ func (r Rule) Validate() error {
 	if r.Action != DivertPacket && (r.Both || r.Bypass || r.Tee || r.Number != 0) {
 		return bad("only divert-packet can be for both ways, be bypassed, deliver copies, or have a number")
 	}
-	if r.Action != PFDivertTo && r.Keep || r.Redirected.IsValid() && !r.Keep {
+	switch {
+	case r.Action != PFDivertTo && r.Keep || r.Redirected.IsValid() && !r.Keep:
 		return bad("only pf-divert-to can keep a state or not, and redirect when it does")
+	case r.Action != DivertTo && (r.Untracked || r.Zone != 0 || r.Established):
+		return bad("only divert-to can be untracked, have a conntrack zone, or leave established flows to their sockets")
+	case r.Untracked && r.Zone != 0:
+		return bad("what is not tracked has no conntrack zone")
+	case r.Translated.IsValid() && (r.Action != DivertReply || !r.Proto.HasPorts() || !fits(r.Translated, r.Family)):
+		return bad("only divert-reply of tcp and udp translates a source, to a %v address, not to %v", r.Family, r.Translated)
 	}
 	switch diverts := r.Action == PFDivertTo && r.Keep; {
 	case r.Tag != "" && (!ValidLabel(r.Tag) || !diverts && r.Action != PFPass),
@@ -296,6 +306,11 @@ func (r Rule) RedirectsTo() (to netip.AddrPort, ok bool) {
 		return r.Divert, true
 	}
 	return r.Redirected, r.Redirected.IsValid()
+}
+
+// OnlyNetfilter reports whether the rule asks for something that only netfilter does.
+func (r Rule) OnlyNetfilter() bool {
+	return r.Bypass || r.Untracked || r.Zone != 0 || r.Established || r.Translated.IsValid()
 }
 
 // fits reports whether a is an address of the family that can stand in a rule.

@@ -17,6 +17,8 @@ type Flow struct {
 	// Echo is the id of an ICMP flow's echo requests; 0 means any id, which
 	// conntrack can only answer by listing its whole table.
 	Echo uint16 `json:"echo,omitempty"`
+	// Zone is the conntrack zone in which its states are. nftables only.
+	Zone uint16 `json:"zone,omitempty"`
 }
 
 // State is an entry of a filter's state table (pf's state, Linux's conntrack

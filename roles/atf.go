@@ -173,6 +173,8 @@ func (c *call) runCase(ctx context.Context, t matrix.Target) (line string, statu
 		return "broken: " + oneLine(err.Error()), exitFail
 	}
 	targets := []matrix.Target{t}
+	progress := c.progress(&o.Options)
+	defer progress.Finish()
 	beds, err := testbed.Find(o.Options, targets)
 	if err != nil {
 		return broken(err)
@@ -181,7 +183,7 @@ func (c *call) runCase(ctx context.Context, t matrix.Target) (line string, statu
 	if err != nil {
 		return broken(err)
 	}
-	to := output{text: c.Out, style: report.StyleOf(c.Out, c.Getenv), files: files}
+	to := output{text: c.Out, style: report.StyleOf(c.Out, c.Getenv), files: files, progress: progress}
 	_, found, err := c.runOn(ctx, beds, targets, o, to)
 	switch {
 	case found == nil || len(found.Kept()) != 1:

@@ -81,13 +81,7 @@ func TestListCases(t *testing.T) {
 // TestKyua has kyua itself run three targets in a lab and read their results, which the Kyuafile
 // leads it to.
 func TestKyua(t *testing.T) {
-	kyua, err := exec.LookPath("kyua")
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip("no kyua on this machine")
-	}
+	kyua := labtest.Program(t, "kyua")
 	labtest.Need(t)
 	dir := t.TempDir()
 	exe, err := os.Executable()

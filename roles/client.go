@@ -17,7 +17,7 @@ import (
 )
 
 var clientRole = Role{
-	Name: "client", Usage: "[FLAGS] ADDRESS", Link: true,
+	Name: "client", Usage: "[FLAGS] ADDRESS", Link: true, NoUndo: true,
 	Summary: "connect to ADDRESS, send 'Client' and wait for the answer",
 	Help: `With divert-reply the client runs on the host that filters: -bindany -bind FAKE.
 A TCP client reads the server's line and the end of the stream; the others wait for

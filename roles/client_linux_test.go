@@ -143,6 +143,32 @@ const (
 	loadedLine = "loaded; interrupt to put back what was there before"
 )
 
+// TestHandInterrupted: what waits for the other end is ended by a signal.
+func TestHandInterrupted(t *testing.T) {
+	l := hosts(t)
+	for role, says := range map[string]string{
+		"server -bind 127.0.0.1:4000": "listen sock", "client -proto icmp -bind 10.188.1.1 10.208.0.9": "connect sock",
+		"packet 666": "divert sock",
+	} {
+		for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+			host := lab.Remote
+			if strings.HasPrefix(role, "client") {
+				host = lab.Local
+			}
+			r := start(t, l, host, role)
+			r.says(t, says)
+			if err := r.cmd.Process.Signal(s); err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			_ = r.cmd.Wait()
+			if w := r.cmd.ProcessState.Sys().(syscall.WaitStatus); w.Signal() != s || time.Since(began) > soon {
+				t.Errorf("%s: %v after %v, want %v", role, w, time.Since(began), s)
+			}
+		}
+	}
+}
+
 // Roles that are started by hand play a cell together without orchestrator and
 // agent. Each waits for the other by what it prints, as a person does.
 func TestHandDivertTo(t *testing.T) {

@@ -262,7 +262,7 @@ var mayImport = map[string][]string{
 	"pfdivert/roles/agent": {
 		"matrix/evidence", "matrix/script", "pfconf", "pfconf/ipfw", "pfconf/need", "pfconf/nft",
 		"pfconf/pf", "pfconf/program", "pfconf/rtnetlink", "roles/gather", "roles/kernel/splat",
-		"roles/lab/bsd", "roles/lab/inject", "roles/socket", "roles/wire",
+		"roles/lab/bsd", "roles/lab/inject", "roles/socket", "roles/twin", "roles/wire",
 	},
 	"pfdivert/roles/gather": {
 		"matrix/evidence", "pfconf", "pfconf/ipfw", "pfconf/netlink", "pfconf/pf",

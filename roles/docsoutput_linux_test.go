@@ -150,14 +150,7 @@ func (r reader) types(command string) (string, error) {
 // With -update-docs it writes them anew.
 func TestDocumentedOutput(t *testing.T) {
 	labtest.Need(t)
-	for _, need := range []string{"script", "nsenter"} {
-		if _, err := exec.LookPath(need); err != nil {
-			if os.Getenv("CI") == "true" {
-				t.Fatal(err)
-			}
-			t.Skip(err)
-		}
-	}
+	labtest.Programs(t, "script", "nsenter")
 	ran := 0
 	all := pages(t)
 	for _, name := range slices.Sorted(maps.Keys(all)) {
@@ -206,9 +199,7 @@ func TestDocumentedOutput(t *testing.T) {
 // TestDocumentedCommandsWork types each command that a page shows without its output.
 func TestDocumentedCommandsWork(t *testing.T) {
 	labtest.Need(t)
-	if _, err := exec.LookPath("script"); err != nil {
-		t.Skip(err)
-	}
+	labtest.Programs(t, "script")
 	ran := 0
 	r := newReader(t)
 	for name, page := range pages(t) {

@@ -2,8 +2,11 @@ package roles
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -51,9 +54,7 @@ func inHost(t *testing.T, script string) (string, int) {
 	t.Helper()
 	labtest.Need(t)
 	labtest.Programs(t, "nft", "ip", "sysctl", "nsenter", "unshare")
-	if os.Geteuid() != 0 {
-		t.Skip("the host is made by root")
-	}
+	labtest.Root(t)
 	bin := program(t)
 	cmd := exec.CommandContext(t.Context(), "timeout", "60", "unshare", "-n", "bash", "-c",
 		doctorHost+script+"\nstatus=$?\nkill $(jobs -p)\nexit $status")
@@ -131,6 +132,43 @@ set +e; pfdivert doctor; pfdivert doctor -flow 'tcp 192.168.1.9 -> 203.0.113.7:8
 				t.Log(out)
 			}
 		})
+	}
+}
+
+// TestDoctorDocumented types each command of docs/doctor.md's, on a host on which all is well:
+// behind "$", in a sentence, and flags alone, to which the page's sentence adds the program's
+// name.
+func TestDoctorDocumented(t *testing.T) {
+	text, err := os.ReadFile("../docs/doctor.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var commands []string
+	for _, m := range regexp.MustCompile("(?m)^\\$ (.*)$|`(pfdivert doctor[^`]*|-[^`]+)`").FindAllSubmatch(text, -1) {
+		command := string(m[1]) + string(m[2])
+		switch {
+		case strings.HasPrefix(command, "-"):
+			command = "pfdivert doctor " + command
+		case strings.HasSuffix(command, "doctor FILE"):
+			continue // what -save FILE saved is read below
+		}
+		command = strings.TrimPrefix(strings.TrimPrefix(command, "sudo "), "./")
+		if command == "pfdivert doctor -pseudonyms" {
+			command += " -save FILE"
+		}
+		if !slices.Contains(commands, command) {
+			commands = append(commands, command)
+		}
+	}
+	if len(commands) < 8 {
+		t.Errorf("only %d commands were found: %q", len(commands), commands)
+	}
+	script := doctorProxy + "set +e\n"
+	for _, command := range append(commands, "pfdivert doctor FILE") {
+		script += fmt.Sprintf("%s 2>&1 || { echo \"exit status $?:\" %q; exit 1; }\n", command, command)
+	}
+	if out, status := inHost(t, script); status != 0 {
+		t.Errorf("%d: %s", status, out)
 	}
 }
 

@@ -113,7 +113,7 @@ func (c *call) playFaults(ctx context.Context, all []faults.Fault, o testbed.Opt
 	start := time.Now()
 	total := report.NewFaultTable(c.Out, all)
 	for i, f := range all {
-		targets, change := f.Targets(runtime.GOOS), func(*matrix.Options) {}
+		targets, change := f.Targets(runtime.GOOS), func(o *matrix.Options) { o.Untraced = len(all) > 1 }
 		if !testbed.HasNamespaces {
 			targets, change = slowLab(f, len(all) == 1)
 			fmt.Fprintf(c.Err, "%d of %d: %s, in which %d targets are run\n", i+1, len(all), f.Name, len(targets))

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"pfdivert/matrix"
+	"pfdivert/roles/lab/labtest"
 )
 
 // stubGo stands for the go command: the "binary" that it builds prints how it
@@ -53,12 +54,10 @@ func makes(t *testing.T) []string {
 	for _, name := range []string{"make", "gmake", "bmake"} {
 		if path, err := exec.LookPath(name); err == nil {
 			found = append(found, path)
-		} else if os.Getenv("CI") == "true" && name != "gmake" {
-			t.Fatalf("no %s on CI", name)
 		}
 	}
-	if found == nil {
-		t.Skip("no make on this machine")
+	if found == nil || os.Getenv("CI") == "true" {
+		labtest.Programs(t, "make", "bmake")
 	}
 	return found
 }
@@ -204,13 +203,7 @@ func TestMakefile(t *testing.T) {
 // TestRegressTree has bmake, which OpenBSD's make is kin to, run the Makefile that drops into
 // OpenBSD's regress tree, with what matters of bsd.regress.mk(5).
 func TestRegressTree(t *testing.T) {
-	bmake, err := exec.LookPath("bmake")
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip("no bmake on this machine")
-	}
+	bmake := labtest.Program(t, "bmake")
 	dir := t.TempDir()
 	const framework = ".MAIN: regress\nregress:\n.for t in ${REGRESS_TARGETS}\n\t@echo \"==== ${t} ====\"; ${MAKE} -f ${MAKEFILE} ${t} || echo FAILED; echo\n.endfor\n"
 	const program = "#!/bin/sh\ncase \"$*\" in 'list -names') echo one; echo two;; 'run -regress two') echo why; exit 1;; *) echo \"$*\";; esac\n"

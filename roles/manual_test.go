@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"pfdivert/roles/lab/labtest"
 )
 
 // TestManual holds docs/pfdivert.1 to the program: a subsection for each role, in which are the
@@ -66,13 +68,7 @@ func flagsOf(expression, text string) []string {
 
 // TestManualLint: mandoc finds nothing wrong with the manual page.
 func TestManualLint(t *testing.T) {
-	mandoc, err := exec.LookPath("mandoc")
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
+	mandoc := labtest.Program(t, "mandoc")
 	out, err := exec.Command(mandoc, "-T", "lint", "-W", "warning", "../docs/pfdivert.1").CombinedOutput()
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)

@@ -13,7 +13,7 @@ import (
 )
 
 var packetRole = Role{
-	Name: "packet", Usage: "[FLAGS] PORT", Link: true,
+	Name: "packet", Usage: "[FLAGS] PORT", Link: true, NoUndo: true,
 	Summary: "take a packet from divert port PORT, rewrite 'Client' to 'Packet', send it on",
 	Help: `PORT is the divert port of a divert-packet rule; on Linux the number of a
 netfilter queue.

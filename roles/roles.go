@@ -29,6 +29,8 @@ type Role struct {
 	Help    string // the rest, with the exit status
 	// Link: 'pfdivert install' makes a symlink of this name.
 	Link bool
+	// NoUndo: it changes nothing that is to be undone, and a signal ends it at once.
+	NoUndo bool
 	// Hidden roles are for the program itself.
 	Hidden bool
 	run    func(ctx context.Context, c *call) (int, error)
@@ -62,8 +64,6 @@ const (
 )
 
 // all lists the roles in the order in which help shows them.
-//
-//go:noinline
 func all() []*Role {
 	return []*Role{
 		&orchestratorRole, &listRole, &compareRole, &kernelsRole, &initramfsRole, &faultsRole, &labRole,
@@ -74,7 +74,6 @@ func all() []*Role {
 	}
 }
 
-//go:noinline
 func find(name string) *Role {
 	for _, r := range all() {
 		if r.Name == name {
@@ -163,14 +162,16 @@ func play(role *Role, version string, args []string, std IO) (int, error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGTERM)
 	defer signal.Stop(signals)
-	if role.Hidden {
+	switch {
+	case role.NoUndo:
+	case role.Hidden:
 		// An agent's orchestrator gets the terminal's signals; the agent ends when it
 		// does, and has to undo things when no one reads what it writes.
+		signal.Notify(signals, syscall.SIGTERM)
 		signal.Ignore(syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
-	} else {
-		signal.Notify(signals, syscall.SIGINT, syscall.SIGHUP)
+	default:
+		signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	}
 	go func() {
 		select {
@@ -192,8 +193,6 @@ type interrupted struct{ signal os.Signal }
 func (i interrupted) Error() string { return i.signal.String() }
 
 // flags makes the role's flag set.
-//
-//go:noinline
 func (c *call) flags() *flag.FlagSet {
 	f := flag.NewFlagSet(c.role.Name, flag.ContinueOnError)
 	f.SetOutput(io.Discard)
@@ -233,8 +232,6 @@ func (c *call) noArgs(f *flag.FlagSet) error {
 }
 
 // testbed returns how the environment says to reach the hosts; a role adds what its flags say.
-//
-//go:noinline
 func (c *call) testbed() testbed.Options {
 	return testbed.Options{Getenv: c.Getenv, Notices: c.Err, Sudo: c.Getenv("SUDO")}
 }

@@ -103,7 +103,7 @@ func runTargets(ctx context.Context, c *call) (int, error) {
 	f.BoolVar(&o.Single, "single", false, "one LOCAL and one FAKE address per family in the lab, as OpenBSD's suite has them")
 	f.BoolVar(&o.Keep, "keep", false, "leave the program on the remote host, in ~/.cache/pfdivert, for later runs")
 	f.IntVar(&o.Domain, "rdomain", 0, "test OpenBSD in the routing domain `N` of REMOTE, or of a lab's")
-	f.BoolVar(&o.verbose, "v", false, "list the claims that no manual makes, and say how many round trips to the hosts there were")
+	f.BoolVar(&o.verbose, "v", false, "list the claims that no manual makes, the kernel's traces of failures and the round trips to the hosts")
 	f.BoolVar(&o.regress, "regress", false, "print the lines of OpenBSD's bsd.regress.mk")
 	f.Func("as", asUsage, func(s string) (err error) {
 		o.as, err = readerOf(s)
@@ -192,6 +192,8 @@ func (c *call) playRun(ctx context.Context, targets []matrix.Target, o runFlags)
 	}
 	to.style = report.StyleOf(to.text, c.Getenv)
 	to.style.Claims = o.verbose
+	to.progress = c.progress(&o.Options)
+	defer to.progress.Finish()
 
 	if c.Getenv("REMOTE_SSH") == "" && o.HostsFile == "" && o.Kernel == "" {
 		if why := noLab(runtime.GOOS, os.Geteuid(), o.Sudo); why != "" {
@@ -204,6 +206,13 @@ func (c *call) playRun(ctx context.Context, targets []matrix.Target, o runFlags)
 	}
 	status, _, err := c.runOn(ctx, beds, targets, o, to)
 	return status, err
+}
+
+// progress returns the progress of a run with these options, whose hosts show there what they do.
+func (c *call) progress(o *testbed.Options) *report.Progress {
+	p := report.NewProgress(c.Err, report.StyleOf(c.Err, c.Getenv).Live)
+	o.Notices, o.Doing = p, p.Doing
+	return p
 }
 
 // noLab says why a system can't be both hosts by itself, "" if it can.
@@ -247,6 +256,8 @@ type output struct {
 	text  io.Writer
 	style report.Style
 	files *report.Files
+	// progress is drawn before the targets begin.
+	progress *report.Progress
 }
 
 // runOn runs the targets on all testbeds at once, reports, and returns what was found.
@@ -270,13 +281,13 @@ func (c *call) runOn(ctx context.Context, beds []*testbed.Testbed, targets []mat
 	total := 0
 	for i, b := range beds {
 		if errs[i] != nil {
-			b.PrintError(c.Err, errs[i])
+			b.PrintError(to.progress, errs[i])
 		} else if o.duration == 0 {
 			total += len(targets) * o.count
 		}
 	}
-	// Not before: someone may have been asked for passwords.
-	progress := report.NewProgress(c.Err, total, report.StyleOf(c.Err, c.Getenv).Live)
+	progress := to.progress
+	progress.Start(total)
 	done := func(r matrix.Result) {
 		if o.require {
 			r = require(r)
@@ -371,6 +382,7 @@ func (c *call) report(run report.Run, found *report.Results, beds []*testbed.Tes
 			}
 		}
 		fmt.Fprintln(to.text, found.RoundTrips(before))
+		err = report.WriteTraces(to.text, found.Kept())
 	}
 	return err
 }

@@ -40,7 +40,8 @@ func playSeveral(t *testing.T, ctx context.Context, hosts []*testbed.Testbed, o 
 		t.Fatal(failed)
 	}
 	c := &call{IO: IO{Out: &out, Err: &err, Getenv: func(string) string { return "" }}, version: "test"}
-	status, _, failed = c.runOn(ctx, hosts, matrix.Targets(), o, output{&out, report.Style{Width: 80}, files})
+	status, _, failed = c.runOn(ctx, hosts, matrix.Targets(), o, output{text: &out,
+		style: report.Style{Width: 80}, files: files, progress: report.NewProgress(&err, false)})
 	if failed != nil {
 		t.Fatal(failed)
 	}

@@ -37,9 +37,7 @@ func TestScripts(t *testing.T) {
 	})
 	t.Run("trace", func(t *testing.T) {
 		labtest.Need(t)
-		if _, err := exec.LookPath("strace"); err != nil && os.Getenv("CI") != "true" {
-			t.Skip(err)
-		}
+		labtest.Programs(t, "strace")
 		playScripts(t, "testdata/trace")
 	})
 }
@@ -57,6 +55,7 @@ func playScripts(t *testing.T, dir string) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "bzimage": bzimage, "results": results, "sum": sum,
 		},
+		Condition:           func(condition string) (bool, error) { return labtest.Lack(t.Name(), condition) },
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 	})

@@ -13,7 +13,7 @@ import (
 )
 
 var serverRole = Role{
-	Name: "server", Usage: "[FLAGS]", Link: true,
+	Name: "server", Usage: "[FLAGS]", Link: true, NoUndo: true,
 	Summary: "wait for a client's line, and answer",
 	Help: `With divert-to the server runs on the host that filters: -diverted, bound to the
 address and port that the rule diverts to (on Linux a raw or ICMP server is bound to

@@ -36,6 +36,7 @@ func (c *Record) Bound() {
 	c.Sockets = first(&lost, "sockets", c.Sockets, maxItems)
 	c.Errors = first(&lost, "ICMP errors", c.Errors, maxItems)
 	c.Packets = first(&lost, "packets", c.Packets, MaxPackets)
+	c.Trace = first(&lost, "traced packets", c.Trace, maxItems)
 	c.Answers = first(&lost, "routes and settings", c.Answers, maxItems)
 	c.Moved = first(&lost, "protocol counters", c.Moved, maxMoved)
 	for i := range c.Missing {
@@ -59,6 +60,15 @@ func (c *Record) Bound() {
 		p := &c.Packets[i]
 		texts(&p.Interface, &p.Direction)
 		p.Data = p.Data[:min(len(p.Data), maxData)]
+	}
+	for i := range c.Trace {
+		t := &c.Trace[i]
+		t.Hops = first(&lost, "rules that a traced packet met", t.Hops, maxItems)
+		texts(&t.Packet, &t.End)
+		for k := range t.Hops {
+			h := &t.Hops[k]
+			texts(&h.Hook, &h.Table, &h.Chain, &h.Rule, &h.Verdict)
+		}
 	}
 	for i := range c.Answers {
 		texts(&c.Answers[i].Command, &c.Answers[i].Text)

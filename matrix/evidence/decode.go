@@ -27,13 +27,9 @@ type Decoded struct {
 }
 
 // From and To are the packet's ends, with ports where there are some.
-//
-//go:noinline
 func (d Decoded) From() string { return end(d.Source, d.SourcePort, d.hasPorts()) }
 
 // To is the packet's destination.
-//
-//go:noinline
 func (d Decoded) To() string { return end(d.Destination, d.DestinationPort, d.hasPorts()) }
 
 func end(a netip.Addr, port uint16, hasPort bool) string {

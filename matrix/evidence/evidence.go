@@ -24,6 +24,8 @@ type Record struct {
 	Errors []string `json:"errors,omitempty"`
 	// Packets were captured on the host's test interface, from and to the cell's addresses.
 	Packets []Packet `json:"packets,omitempty"`
+	// Trace has the packets of a second run of the cell, as the kernel told of them (nftrace).
+	Trace []Traced `json:"trace,omitempty"`
 	// Missing says what could not be asked, and why: what is absent above was not
 	// there, unless it is named here.
 	Missing []string `json:"missing,omitempty"`

@@ -53,11 +53,8 @@ type Case struct {
 }
 
 // is reports whether the finding has one of these reason codes.
-//
-//go:noinline
 func (c *Case) is(reasons ...string) bool { return slices.Contains(reasons, c.Reason) }
 
-//go:noinline
 func (c *Case) says(words ...string) bool {
 	return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(c.Detail, w) })
 }
@@ -75,8 +72,6 @@ func (c *Case) reply() bool { return c.Mechanism == DivertReply }
 func (c *Case) v6() bool    { return c.Fake.Is6() }
 
 // lost: packets did not arrive, or their answers.
-//
-//go:noinline
 func (c *Case) lost() bool {
 	return c.is("not-delivered", "no-reply", "control-lost", "not-reinjected")
 }
@@ -110,8 +105,6 @@ func (c *Case) undone() bool {
 }
 
 // rule is the text of the cell's rules as the filter shows them, "" when it is not known.
-//
-//go:noinline
 func (c *Case) rule() string {
 	var b strings.Builder
 	for _, r := range c.Remote.Rules {
@@ -368,6 +361,8 @@ func (c *Case) foreign(cause *Cause) string {
 	switch {
 	case cause.Chains != nil && cause.OnLocal:
 		all = c.Local.having(cause.Chains)
+	case cause.Chains != nil && c.Remote.dropper() != "":
+		return c.Remote.dropper()
 	case cause.Chains != nil:
 		all = c.Remote.having(cause.Chains)
 	default:

@@ -29,8 +29,6 @@ type Cause struct {
 type Advice struct{ Likely, Check, Mend string }
 
 // anywhere is the advice where the system makes no difference.
-//
-//go:noinline
 func anywhere(likely, check, fix string) map[string]Advice {
 	return map[string]Advice{"": {likely, check, fix}}
 }

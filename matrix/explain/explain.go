@@ -30,7 +30,7 @@ func Explain(c Case) *Explanation {
 		a := cause.advice(c.adviser(&cause))
 		fill := c.filler(&cause)
 		return &Explanation{
-			Cause: cause.Code, Expected: fill.Replace(c.expected()), LastSeen: fill.Replace(c.lastSeen()),
+			Cause: cause.Code, Expected: fill.Replace(c.expected()), LastSeen: fill.Replace(c.tracedTo(c.lastSeen())),
 			Likely: fill.Replace(a.Likely), Check: fill.Replace(a.Check), Mend: fill.Replace(a.Mend),
 		}
 	}

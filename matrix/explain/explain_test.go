@@ -171,7 +171,7 @@ const table = "ip route show table 28774"
 func TestNeed(t *testing.T) {
 	for text, want := range map[string]string{
 		"REMOTE: state of x: this kernel has no tcp_diag: no such file": "on the host itself: modprobe -a inet_diag tcp_diag; ",
-		"REMOTE: rule: this kernel has no tproxy: no such file":         "on the host itself: modprobe -a nft_tproxy nft_socket; ",
+		"REMOTE: rule: this kernel has no tproxy: no such file":         "on the host itself: modprobe -a nft_tproxy; ",
 		"REMOTE: something else":                                        "on the host itself: load the module, or run a kernel that has it",
 	} {
 		if got := Explain(because(to(), "no-feature", text)).Mend; !strings.HasPrefix(got, want) {

@@ -161,7 +161,6 @@ func (h *HostFacts) policyRules() ([]policyRule, bool) {
 	return all, true
 }
 
-//go:noinline
 func number(s string, otherwise uint32) uint32 {
 	n, err := strconv.ParseUint(s, 0, 32)
 	if err != nil {
@@ -320,11 +319,13 @@ var dropping = []chains{
 	at("postrouting", "drop", "reject"),
 }
 
-// having returns the texts of the host's foreign chains that are one of these.
+// having returns the texts of the host's foreign chains that are one of these. Where the cell's
+// packets were traced it is those that they met.
 func (h *HostFacts) having(some []chains) []string {
 	var all []string
 	for _, f := range h.foreigns() {
-		if slices.ContainsFunc(some, f.is) {
+		i := slices.IndexFunc(some, f.is)
+		if i >= 0 && h.met(f, some[i]) {
 			all = append(all, f.text)
 		}
 	}

@@ -108,8 +108,6 @@ func (c *Case) onWire(before string) string {
 }
 
 // captured reports whether a host captured a packet of the cell's. LOCAL's address may have others.
-//
-//go:noinline
 func (c *Case) captured(h *HostFacts) bool {
 	return slices.ContainsFunc(h.Packets, func(p evidence.Packet) bool {
 		from, to, proto, ok := header(p)

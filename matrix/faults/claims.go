@@ -141,6 +141,21 @@ var claims = []Fault{
 	{Name: "client-closes-first", Cause: "state-gone", About: "the client of a diverted connection closes first",
 		Omit:   []string{"server-closes"},
 		claims: some(matrix.StateMissing, "to-timewait-reopen")},
+	{Name: "no-raw-rules", Cause: "rule-mismatch", About: "no rule before conntrack sets a zone or keeps a flow from it",
+		Omit:   []string{"raw"},
+		claims: some(matrix.NotDelivered, "to-notrack", "to-conntrack-zone")},
+	{Name: "no-socket-match", About: "no rule leaves established flows to their transparent sockets",
+		Omit:   []string{"socket-match"},
+		claims: some(matrix.NotCounted, "to-socket-transparent")},
+	{Name: "claims-no-rule-back", Cause: "no-rule-back", About: "no rule takes the answers of a translated connection",
+		Omit:   []string{"back"},
+		claims: some(matrix.NotDelivered, "to-socket-snat")},
+	{Name: "listener-elsewhere", Cause: "listener-elsewhere", On: []string{"linux", "openbsd"},
+		About: "the rule names the loopback address, and the listener has another", Omit: []string{"own-address"},
+		claims: some(matrix.NotDelivered, "to-any-address")},
+	{Name: "other-device", About: "the listener is bound to another interface than that of the packets",
+		Omit:   []string{"device"},
+		claims: some(matrix.NotDelivered, "to-device")},
 	{Name: "reader-stays", Cause: "claim-broken", About: "the reader of a queue stays that is to end",
 		Omit:   []string{"ended"},
 		claims: some(matrix.NotOpened, "queue-unbind-busy")},
@@ -219,7 +234,8 @@ var (
 	natlook   = []string{"natlook-tcp", "natlook-udp"}
 	redirects = []string{"redirect-tcp", "redirect-udp"}
 	tos       = []string{"to-v4mapped", "to-bind-twice", "to-udp-connected", "to-reuseport-udp", "to-reuseport-tcp",
-		"to-timewait-reopen", "to-fragments"}
+		"to-timewait-reopen", "to-fragments", "to-notrack", "to-conntrack-zone", "to-socket-transparent",
+		"to-socket-snat", "to-any-address", "to-device"}
 	noQueue     = slices.Concat(natlook, redirects, tos)
 	bothDiverts = []string{"both-tcp", "both-udp", "both-rip", "both-icmp"}
 )
@@ -230,8 +246,6 @@ var (
 type reasons map[string][]string
 
 // some: the claims with these names fail for the reason, and no others.
-//
-//go:noinline
 func some(reason string, names ...string) func(string, matrix.Target) Want {
 	return all("", reasons{reason: names})
 }
@@ -255,8 +269,6 @@ func on(system map[string]func(string, matrix.Target) Want) func(string, matrix.
 
 // all: every claim fails for the reason, or for its own. What explains it depends on
 // how far each had come.
-//
-//go:noinline
 func all(reason string, own reasons) func(string, matrix.Target) Want {
 	by := map[string]string{}
 	for r, names := range own {

@@ -87,6 +87,8 @@ type Facts struct {
 	PFOn bool `json:"pfOn,omitempty"`
 	// Interfaces are those that have the addresses of Setup's Paths; of FreeBSD hosts alone.
 	Interfaces map[pfconf.Family]string `json:"interfaces,omitempty"`
+	// Traces: the host's kernel can be asked to trace a cell's packets (Look.Trace).
+	Traces bool `json:"traces,omitempty"`
 	// Owned are FAKE addresses that this host has configured.
 	Owned []string `json:"owned,omitempty"`
 	// Processors is how many of them the host's agent may use.
@@ -108,7 +110,18 @@ type Look struct {
 	Labels []string  // of its rules, for REMOTE
 	Began  time.Time // no packet of the cell is older
 	About  evidence.About
+	Trace  Trace // other than NoTrace: that is done, and nothing else looked at
 }
+
+// Trace is what a Look does about the trace of a cell's packets. A host traces one cell at a time.
+type Trace uint8
+
+// The steps of a trace.
+const (
+	NoTrace    Trace = iota
+	BeginTrace       // have the kernel trace packets of Look.About's flows
+	EndTrace         // end that; the evidence has the packets
+)
 
 // LostError says that the connection to an agent ended while it was needed.
 type LostError struct {

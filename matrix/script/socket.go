@@ -47,6 +47,8 @@ type Ends struct {
 	Reuse bool
 	// ReusePort sets SO_REUSEPORT: several servers have one address and port.
 	ReusePort bool
+	// Device, if valid, is an address of the interface to which the socket is bound (Linux).
+	Device netip.Addr
 	// Big is for messages as long as an IP packet can be, and for many at once: the
 	// socket gets large buffers, and whole messages are kept.
 	Big bool
@@ -133,7 +135,6 @@ func (s RawIP) String() string    { return s.name("raw") }
 func (s Echo) String() string     { return s.name("echo") }
 func (s Divert) String() string   { return fmt.Sprintf("divert packet on %v", s.Local) }
 
-//go:noinline
 func (e Ends) name(kind string) string { return fmt.Sprintf("%s %s on %v", kind, e.Role, e.Local) }
 
 // Corruption says what is made wrong; nothing without one.
@@ -198,8 +199,6 @@ const (
 var pieces = []Piece{Transparent, Right, Checksum, Listen, Reader, Room, Segments, GoOn, Back, Way, Name}
 
 // Omits reports whether the piece is left out.
-//
-//go:noinline
 func (e Ends) Omits(p Piece) bool { return slices.Contains(e.Omit, p) }
 
 // Omits reports whether the piece is left out.
@@ -241,8 +240,6 @@ func knownPieces(omit []Piece) error {
 }
 
 // Plain reports whether a is an address of one family, without a zone.
-//
-//go:noinline
 func Plain(a netip.Addr) bool { return a.IsValid() && !a.Is4In6() && a.Zone() == "" }
 
 // MaxPacket is the longest IP packet (RFC 791, 3.1).

@@ -36,7 +36,6 @@ func (c *Control) tool(ctx context.Context, stdin string, argv ...string) (strin
 	return r.Stdout, nil
 }
 
-//go:noinline
 func (c *Control) ipfw(ctx context.Context, stdin string, args ...string) (string, error) {
 	return c.tool(ctx, stdin, append([]string{"ipfw"}, args...)...)
 }

@@ -91,8 +91,8 @@ func (f *Firewall) change(ctx context.Context, add []pfconf.Rule, edited func() 
 		switch {
 		case r.Action == pfconf.RdrTo || r.Action == pfconf.PFDivertTo || r.Action == pfconf.PFPass:
 			return fmt.Errorf("rule %q: ipfw has no %v", r.Label, r.Action)
-		case r.Bypass:
-			return fmt.Errorf("rule %q: ipfw's divert can't be bypassed", r.Label)
+		case r.OnlyNetfilter():
+			return fmt.Errorf("rule %q: ipfw has no bypass, no conntrack, and no match of sockets", r.Label)
 		case int(r.Number) >= f.first:
 			return hinted{
 				fmt.Errorf("rule %q: ipfw has rules of the host's own from number %d on, and it must stand before them with the number %d", r.Label, f.first, r.Number),

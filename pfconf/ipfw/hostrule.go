@@ -61,7 +61,7 @@ func ParseHostRules(out string) []HostRule {
 		if err == nil {
 			r.Text, _, _ = strings.Cut(e.text, " // ")
 			r.Text = strings.TrimSuffix(r.Text, " //") // of an empty comment
-			err = r.read(&words{strings.Fields(r.Text)})
+			err = r.read(&words{pfconf.Words{Left: strings.Fields(r.Text)}})
 		}
 		r.Err = err
 		all = append(all, r)
@@ -70,40 +70,14 @@ func ParseHostRules(out string) []HostRule {
 }
 
 // words reads the words of a rule one by one.
-type words struct{ left []string }
-
-//go:noinline
-func (w *words) peek() string {
-	if len(w.left) == 0 {
-		return ""
-	}
-	return w.left[0]
-}
-
-//go:noinline
-func (w *words) next() string {
-	word := w.peek()
-	if word != "" {
-		w.left = w.left[1:]
-	}
-	return word
-}
-
-//go:noinline
-func (w *words) is(word string) bool {
-	if w.peek() != word {
-		return false
-	}
-	w.next()
-	return true
-}
+type words struct{ pfconf.Words }
 
 // choice takes a word, or several in braces: "{ 10.0.0.1 or 10.0.0.2 }".
 func (w *words) choice() (string, error) {
-	text := w.next()
+	text := w.Next()
 	if text == "{" {
 		for !strings.HasSuffix(text, " }") {
-			word := w.next()
+			word := w.Next()
 			if word == "" {
 				return text, errors.New("a brace is not closed")
 			}
@@ -117,43 +91,43 @@ func (w *words) choice() (string, error) {
 }
 
 func (r *HostRule) read(w *words) error {
-	for w.is("prob") {
-		r.condition("prob", w.next())
+	for w.Is("prob") {
+		r.condition("prob", w.Next())
 	}
-	r.Action = w.next()
+	r.Action = w.Next()
 	n, ok := arguments[r.Action]
 	if !ok {
 		return fmt.Errorf("%.40q is no known action", r.Action)
 	}
-	if n > 0 && w.peek() != "" && (r.Action != "check-state" || w.peek()[0] == ':') {
-		r.Argument = w.next()
+	if n > 0 && w.Peek() != "" && (r.Action != "check-state" || w.Peek()[0] == ':') {
+		r.Argument = w.Next()
 	}
 	if r.Action == "check-state" {
 		return nil // it takes what has a state
 	}
-	for slices.Contains([]string{"log", "logamount", "altq", "tag", "untag"}, w.peek()) {
-		if w.next() != "log" {
-			w.next()
+	for slices.Contains([]string{"log", "logamount", "altq", "tag", "untag"}, w.Peek()) {
+		if w.Next() != "log" {
+			w.Next()
 		}
 	}
 	// "return" shows no addresses where there are none, and -c leaves them out everywhere.
-	if w.peek() != "from" && w.peek() != "proto" && w.peek() != "" {
+	if w.Peek() != "from" && w.Peek() != "proto" && w.Peek() != "" {
 		if err := r.protocols(w); err != nil {
 			return err
 		}
 	}
-	if w.is("from") {
+	if w.Is("from") {
 		if err := r.side(w, &r.From); err != nil {
 			return err
 		}
-		if !w.is("to") {
-			return fmt.Errorf("no destination before %.40q", w.peek())
+		if !w.Is("to") {
+			return fmt.Errorf("no destination before %.40q", w.Peek())
 		}
 		if err := r.side(w, &r.To); err != nil {
 			return err
 		}
 	}
-	for len(w.left) > 0 {
+	for len(w.Left) > 0 {
 		if err := r.option(w); err != nil {
 			return err
 		}
@@ -171,7 +145,7 @@ func (r *HostRule) condition(words ...string) {
 
 // protocols reads what stands before "from": a protocol, a family, or a choice of some.
 func (r *HostRule) protocols(w *words) error {
-	not := w.is("not")
+	not := w.Is("not")
 	text, err := w.choice()
 	if err != nil {
 		return err
@@ -204,23 +178,23 @@ func (r *HostRule) proto(name string) error {
 
 // side reads addresses and ports.
 func (r *HostRule) side(w *words, s *pfconf.Side) error {
-	s.Not = w.is("not")
+	s.Not = w.Is("not")
 	text, err := w.choice()
 	if err != nil {
 		return err
 	}
 	s.Address(plainChoice(text))
-	if word := w.peek(); word == "src-port" || word == "dst-port" { // before 12
-		w.next()
+	if word := w.Peek(); word == "src-port" || word == "dst-port" { // before 12
+		w.Next()
 	}
-	not := w.peek() == "not" && len(w.left) > 1 && startsPorts(w.left[1])
+	not := w.Peek() == "not" && len(w.Left) > 1 && startsPorts(w.Left[1])
 	if not {
-		w.next()
+		w.Next()
 	}
-	if !startsPorts(w.peek()) {
+	if !startsPorts(w.Peek()) {
 		return nil
 	}
-	return r.ports(s, w.next(), not)
+	return r.ports(s, w.Next(), not)
 }
 
 // plainChoice writes "{ 10.0.0.1 or 10.0.0.2 }" as the list that it is, if it is one of addresses.
@@ -282,33 +256,33 @@ var conditions = map[string]int{
 
 // option reads one option.
 func (r *HostRule) option(w *words) error {
-	switch word := w.next(); word {
+	switch word := w.Next(); word {
 	case "in":
 		r.Direction = pfconf.In
 	case "out":
 		r.Direction = pfconf.Out
 	case "via":
-		r.nic(w.next())
+		r.nic(w.Next())
 	case "recv":
 		if r.Direction == pfconf.Out { // what leaves, having come by that interface
-			r.condition(word, w.next())
+			r.condition(word, w.Next())
 			return nil
 		}
 		r.Direction = pfconf.In
-		r.nic(w.next())
+		r.nic(w.Next())
 	case "xmit":
 		r.Direction = pfconf.Out
-		r.nic(w.next())
+		r.nic(w.Next())
 	case "proto":
-		return r.proto(w.next())
+		return r.proto(w.Next())
 	case "src-ip":
-		r.From.Address(w.next())
+		r.From.Address(w.Next())
 	case "dst-ip":
-		r.To.Address(w.next())
+		r.To.Address(w.Next())
 	case "src-port":
-		return r.ports(&r.From, w.next(), false)
+		return r.ports(&r.From, w.Next(), false)
 	case "dst-port":
-		return r.ports(&r.To, w.next(), false)
+		return r.ports(&r.To, w.Next(), false)
 	case "ip4", "ip6":
 		return r.proto(word)
 	case "keep-state", "record-state":
@@ -316,15 +290,15 @@ func (r *HostRule) option(w *words) error {
 		r.stateName(w)
 	case "limit", "set-limit":
 		r.State = word
-		for slices.Contains([]string{"src-addr", "dst-addr", "src-port", "dst-port"}, w.peek()) {
-			w.next()
+		for slices.Contains([]string{"src-addr", "dst-addr", "src-port", "dst-port"}, w.Peek()) {
+			w.Next()
 		}
-		w.next()
+		w.Next()
 		r.stateName(w)
 	case "not":
 		return r.negated(w)
 	case "{":
-		w.left = append([]string{word}, w.left...)
+		w.Left = append([]string{word}, w.Left...)
 		text, err := w.choice()
 		r.condition(text)
 		return err
@@ -335,10 +309,10 @@ func (r *HostRule) option(w *words) error {
 		}
 		text := []string{word}
 		for range n {
-			text = append(text, w.next())
+			text = append(text, w.Next())
 		}
-		if word == "frag" && fragments(w.peek()) {
-			text = append(text, w.next())
+		if word == "frag" && fragments(w.Peek()) {
+			text = append(text, w.Next())
 		}
 		r.condition(text...)
 	}
@@ -359,16 +333,16 @@ func fragments(word string) bool {
 // negated reads "not" and the option behind it. In the first default rule of FreeBSD 15, which no
 // packet matches, nothing follows.
 func (r *HostRule) negated(w *words) error {
-	if w.peek() == "" {
+	if w.Peek() == "" {
 		r.condition("not")
 		return nil
 	}
 	var inner HostRule
-	before := slices.Clone(w.left)
+	before := slices.Clone(w.Left)
 	if err := inner.option(w); err != nil {
 		return err
 	}
-	r.condition(append([]string{"not"}, before[:len(before)-len(w.left)]...)...)
+	r.condition(append([]string{"not"}, before[:len(before)-len(w.Left)]...)...)
 	return nil
 }
 
@@ -385,7 +359,7 @@ func (r *HostRule) nic(name string) {
 
 // stateName takes the name of a state, ":default".
 func (r *HostRule) stateName(w *words) {
-	if strings.HasPrefix(w.peek(), ":") {
-		w.next()
+	if strings.HasPrefix(w.Peek(), ":") {
+		w.Next()
 	}
 }

@@ -177,7 +177,7 @@ func TestSession(t *testing.T) {
 		{[]pfconf.Rule{divertTo(pfconf.Inet, pfconf.TCP, 5001)}, nil, "already"},
 		{nil, []string{"regress-nosuch"}, "no rule with the label regress-nosuch"},
 		{[]pfconf.Rule{{Label: "regress-bad"}}, nil, "no direction"},
-		{[]pfconf.Rule{bypassed}, nil, "can't be bypassed"},
+		{[]pfconf.Rule{bypassed}, nil, "no bypass"},
 		{[]pfconf.Rule{redirect}, nil, "ipfw has no rdr-to"},
 		{[]pfconf.Rule{late}, nil, "rules of the host's own from number 150 on"},
 	} {

@@ -23,6 +23,8 @@ const (
 	TProxy        Name = "tproxy"
 	NFQueue       Name = "NFQUEUE"
 	NAT           Name = "NAT"
+	Zones         Name = "conntrack zones"
+	SocketMatch   Name = "the match of sockets"
 	SockDiag      Name = "tcp_diag"
 	Packet        Name = "packet sockets"
 	XT            Name = "nft_compat"
@@ -64,12 +66,16 @@ func Features() []Feature {
 			Config: []string{"NF_CONNTRACK", "NF_CONNTRACK_MARK", "NFT_CT"}, OpenWrt: "kmod-nf-conntrack"},
 		{Name: CTNetlink, For: "looking at states and killing them", Modules: []string{"nf_conntrack_netlink"},
 			Config: []string{"NF_CT_NETLINK"}, OpenWrt: "kmod-nf-conntrack-netlink"},
-		{Name: TProxy, For: "divert-to", Modules: []string{"nft_tproxy", "nft_socket"},
-			Config: []string{"NFT_TPROXY", "NFT_SOCKET"}, OpenWrt: "kmod-nft-tproxy", Some: true},
+		{Name: TProxy, For: "divert-to", Modules: []string{"nft_tproxy"}, Config: []string{"NFT_TPROXY"},
+			OpenWrt: "kmod-nft-tproxy", Some: true},
+		{Name: SocketMatch, For: "the claims about sockets of established flows", Modules: []string{"nft_socket"},
+			Config: []string{"NFT_SOCKET"}, OpenWrt: "kmod-nft-socket", Some: true},
+		{Name: Zones, For: "the claim about conntrack zones", Config: []string{"NF_CONNTRACK_ZONES"}, Some: true},
 		{Name: NFQueue, For: "divert-packet", Modules: []string{"nfnetlink_queue", "nft_queue"},
 			Config: []string{"NETFILTER_NETLINK_QUEUE", "NFT_QUEUE"}, OpenWrt: "kmod-nft-queue", Some: true},
-		{Name: NAT, For: "the claims about natlook", Modules: []string{"nf_nat", "nft_nat", "nft_chain_nat"},
-			Config: []string{"NF_NAT", "NFT_NAT"}, OpenWrt: "kmod-nft-nat", Some: true},
+		{Name: NAT, For: "the claims about translated connections",
+			Modules: []string{"nf_nat", "nft_nat", "nft_chain_nat"}, Config: []string{"NF_NAT", "NFT_NAT"},
+			OpenWrt: "kmod-nft-nat", Some: true},
 		{Name: SockDiag, For: "looking for sockets in TIME_WAIT and dropping them",
 			Modules: []string{"inet_diag", "tcp_diag"},
 			Config:  []string{"INET_DIAG", "INET_TCP_DIAG", "INET_DIAG_DESTROY"}, OpenWrt: "kmod-inet-diag",

@@ -10,8 +10,6 @@ import (
 func Nft(message uint16) uint16 { return unix.NFNL_SUBSYS_NFTABLES<<8 | message }
 
 // Netfilter appends a message of netfilter's, whose body begins with a struct nfgenmsg.
-//
-//go:noinline
 func (r *Request) Netfilter(kind, flags uint16, family uint8, resource uint16) (seq uint32) {
 	return r.Add(kind, flags, family, unix.NFNETLINK_V0, byte(resource>>8), byte(resource))
 }
@@ -99,8 +97,6 @@ func (r *Request) Expression(name string, body func()) {
 }
 
 // Load appends an expression, such as meta, that loads what key names.
-//
-//go:noinline
 func (r *Request) Load(name string, keyAttr uint16, key uint32, destAttr uint16) {
 	r.Expression(name, func() {
 		r.Attr32(keyAttr, key)
@@ -109,8 +105,6 @@ func (r *Request) Load(name string, keyAttr uint16, key uint32, destAttr uint16)
 }
 
 // Payload appends an expression that loads length bytes of the packet.
-//
-//go:noinline
 func (r *Request) Payload(register, base, offset, length uint32) {
 	r.Expression("payload", func() {
 		r.Attr32(unix.NFTA_PAYLOAD_DREG, register)
@@ -132,8 +126,6 @@ func (r *Request) Mask(mask []byte) {
 }
 
 // Compare appends an expression that compares what was loaded with data; op is NFT_CMP_*.
-//
-//go:noinline
 func (r *Request) Compare(op uint32, data []byte) {
 	r.Expression("cmp", func() {
 		r.Attr32(unix.NFTA_CMP_SREG, unix.NFT_REG_1)
@@ -143,8 +135,6 @@ func (r *Request) Compare(op uint32, data []byte) {
 }
 
 // Immediate appends an expression that puts data into the register.
-//
-//go:noinline
 func (r *Request) Immediate(register uint32, data []byte) {
 	r.Expression("immediate", func() {
 		r.Attr32(unix.NFTA_IMMEDIATE_DREG, register)
@@ -153,8 +143,6 @@ func (r *Request) Immediate(register uint32, data []byte) {
 }
 
 // Verdict appends an expression that decides about the packet; chain is where a jump goes.
-//
-//go:noinline
 func (r *Request) Verdict(code uint32, chain string) {
 	r.Expression("immediate", func() {
 		r.Attr32(unix.NFTA_IMMEDIATE_DREG, unix.NFT_REG_VERDICT)

@@ -87,11 +87,8 @@ func (r *Request) Attr64(kind uint16, v uint64) {
 }
 
 // Nest begins an attribute of attributes, which Close ends.
-//
-//go:noinline
 func (r *Request) Nest(kind uint16) (start int) { return r.open(kind | unix.NLA_F_NESTED) }
 
-//go:noinline
 func (r *Request) open(kind uint16) int {
 	n := len(r.b)
 	r.b = binary.NativeEndian.AppendUint16(r.b, 0)
@@ -100,8 +97,6 @@ func (r *Request) open(kind uint16) int {
 }
 
 // Close ends the attribute that began at start.
-//
-//go:noinline
 func (r *Request) Close(start int) {
 	binary.NativeEndian.PutUint16(r.b[start:], uint16(len(r.b)-start))
 	for len(r.b)%unix.NLA_ALIGNTO != 0 {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -89,6 +90,7 @@ type plan struct {
 	rules   map[string]*loaded // what is in force afterwards
 	places  map[uint32]place   // of each added kernel rule
 	queues  map[queue]bool     // whose chains are there afterwards
+	zones   map[uint16]bool    // as well
 	chains  map[uint32]chain   // that a message makes or drops
 	natted  []pfconf.Family    // whose chains of x_tables for rdr-to rules are there afterwards
 }
@@ -150,7 +152,7 @@ func (f *Firewall) commitLocked(changes []*change) {
 			f.mu.Lock()
 			f.rules = p.rules
 			f.mu.Unlock()
-			f.queues, f.natted = p.queues, p.natted
+			f.queues, f.zones, f.natted = p.queues, p.zones, p.natted
 			return
 		}
 		for seq := p.request.First; seq != p.request.First+p.request.Count; seq++ {
@@ -171,6 +173,7 @@ func (f *Firewall) plan(changes []*change) *plan {
 		rules:   maps.Clone(f.rules),
 		places:  map[uint32]place{},
 		queues:  maps.Clone(f.queues),
+		zones:   maps.Clone(f.zones),
 		chains:  map[uint32]chain{},
 		natted:  f.natted,
 	}
@@ -200,6 +203,10 @@ func (f *Firewall) plan(changes []*change) *plan {
 			case pfconf.RdrTo:
 				p.needNAT(c, r.Family, f.config)
 			}
+			if r.Zone != 0 && !p.zones[r.Zone] {
+				p.keepChain(c, zoneRule(r.Zone))
+				p.zones[r.Zone] = true
+			}
 			f.added++
 			l := &loaded{rule: r, number: f.added}
 			p.changed = true
@@ -207,6 +214,10 @@ func (f *Firewall) plan(changes []*change) *plan {
 				if k.xt != nil && f.legacy != nil {
 					l.xt = append(l.xt, k)
 					continue
+				}
+				if k.chain == snat {
+					seq := p.request.newChain(snat)
+					p.owner[seq], p.chains[seq] = c, snat
 				}
 				seq := p.request.newRule(k, unix.NLM_F_ECHO)
 				p.owner[seq], p.places[seq] = c, place{l, len(l.parts)}
@@ -340,8 +351,14 @@ func (f *Firewall) lacks(r pfconf.Rule, err error) error {
 		feature = need.XTNAT
 	case r.Action == pfconf.RdrTo:
 		feature = need.NAT
+	case r.Zone != 0:
+		feature = need.Zones
+	case r.Translated.IsValid() && !errors.Is(err, unix.ENOENT):
+		feature = need.NAT
 	case !errors.Is(err, unix.ENOENT):
 		return err
+	case (r.Established || r.Translated.IsValid()) && f.Probe(need.SocketMatch).Support == No:
+		feature = need.SocketMatch
 	case r.Action == pfconf.DivertTo && r.Proto.HasPorts() && f.config.xt():
 		feature = need.XTTProxy
 	case r.Action == pfconf.DivertTo && r.Proto.HasPorts():
@@ -371,8 +388,10 @@ func (f *Firewall) explain(p *plan, seq uint32, errno unix.Errno) error {
 		return fmt.Errorf("remove a rule: %w", errno)
 	}
 	var err error = errno
-	if chained && ch.priority == dstnatPriority {
+	if chained && ch.kind() == "nat" {
 		err = f.lacks(pfconf.Rule{Action: pfconf.RdrTo}, err)
+	} else if chained && strings.HasPrefix(ch.name, "zone-") {
+		err = f.lacks(pfconf.Rule{Action: pfconf.DivertTo, Zone: 1}, err)
 	} else if added {
 		err = f.lacks(at.rule.rule, err)
 	}

@@ -72,7 +72,9 @@ const (
 	// AnyDirection: that rule takes what comes back whichever side began the
 	// conntrack entry, not only what answers it.
 	AnyDirection Piece = "any-direction"
-	KernelEcho   Piece = "kernel-echo" // the rule that stops the kernel's own ICMPv6 echo replies
+	Raw          Piece = "raw"          // the rules before conntrack, of untracked rules and those with a zone
+	SocketMatch  Piece = "socket-match" // the rule that leaves established flows to their sockets
+	KernelEcho   Piece = "kernel-echo"  // the rule that stops the kernel's own ICMPv6 echo replies
 	// Towards is the name of the interface towards LOCAL: the rules have another.
 	Towards    Piece = "towards"
 	EarlyDemux Piece = "early-demux" // net.ipv4.ip_early_demux=0
@@ -85,7 +87,6 @@ const maxInterface = 15
 func (c Config) xt() bool     { return c.Engine == pfconf.XT || c.legacy() }
 func (c Config) legacy() bool { return c.Engine == pfconf.XTLegacy }
 
-//go:noinline
 func (c Config) omits(p Piece) bool { return slices.Contains(c.Omit, p) }
 
 func (c Config) validate() error {

@@ -20,6 +20,7 @@ type tuple struct {
 	number   uint8
 	src, dst netip.AddrPort // ports of TCP and UDP
 	echo     echo           // of ICMP and ICMPv6
+	zone     uint16
 }
 
 type echo struct {
@@ -77,6 +78,7 @@ const (
 	ctaTimeout    = 7
 	ctaMark       = 8
 	ctaID         = 12
+	ctaZone       = 18
 	ctaMarkMask   = 21
 
 	ctaTupleIP    = 1
@@ -132,6 +134,9 @@ func (r *request) tuple(t tuple) {
 	}
 	r.Close(proto)
 	r.Close(orig)
+	if t.zone != 0 {
+		r.Attr16(ctaZone, t.zone)
+	}
 }
 
 // parseEntry reads what the kernel tells of an entry; family is the message's.

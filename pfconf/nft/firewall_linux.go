@@ -34,6 +34,7 @@ type Firewall struct {
 	lists   group[*listing]
 
 	queues map[queue]bool  // queues whose chains are there; tx.mu guards it
+	zones  map[uint16]bool // zones whose chains are there, as well
 	natted []pfconf.Family // see plan; tx.mu guards it
 	added  int             // rules, ever; tx.mu guards it
 
@@ -60,7 +61,8 @@ func Open(ctx context.Context, c Config) (*Firewall, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open nftables: %w", err)
 	}
-	f := &Firewall{config: c, host: h, tx: h.nf, rules: map[string]*loaded{}, queues: map[queue]bool{}}
+	f := &Firewall{config: c, host: h, tx: h.nf, rules: map[string]*loaded{}, queues: map[queue]bool{},
+		zones: map[uint16]bool{}}
 	f.changes.do, f.reads.do, f.lists.do = f.commitChanges, f.answer, f.list
 	f.rx, err = openSocket()
 	if err == nil {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"pfdivert/pfconf"
+	"pfdivert/roles/lab/labtest"
 )
 
 // An rdr-to rule translates a connection's destination, there and back, and Natlook tells whom
@@ -123,10 +124,7 @@ func converse(t *testing.T, l lab, proto pfconf.Proto, own, fake netip.AddrPort)
 
 // Of a connection whose source was translated, Natlook tells who began it.
 func TestNatlookOfTranslatedSource(t *testing.T) {
-	nft, err := exec.LookPath("nft")
-	if err != nil {
-		t.Skip("needs nft(8) for a rule that this driver has not")
-	}
+	nft := labtest.Program(t, "nft")
 	n := newNamespace(t)
 	n.do(t, func() {
 		cmd := exec.Command(nft, "-f", "-")

@@ -45,6 +45,10 @@ func (f *Firewall) Probe(feature need.Name) ProbeResult {
 		return f.probeConntrack()
 	case need.IPv6:
 		return probeIPv6()
+	case need.Zones:
+		return f.probe(ctZoneSet{1})
+	case need.SocketMatch:
+		return f.probe(transparentSocket{})
 	case need.NAT:
 		f.rx.mu.Lock()
 		defer f.rx.mu.Unlock()

@@ -130,11 +130,15 @@ func (p *plan) needQueue(c *change, q queue) {
 	if len(p.queues) >= maxQueues {
 		p.dropQueues(c)
 	}
-	k := queueRule(q, queueWay().xt)
+	p.keepChain(c, queueRule(q, queueWay().xt))
+	p.queues[q] = true
+}
+
+// keepChain makes a chain with its one rule, which stays when the rules go that jump to it.
+func (p *plan) keepChain(c *change, k kernelRule) {
 	for _, seq := range []uint32{p.request.newChain(k.chain), p.request.newRule(k, 0)} {
 		p.owner[seq], p.chains[seq] = c, k.chain
 	}
-	p.queues[q] = true
 }
 
 // dropQueues deletes the chains that no rule jumps to.

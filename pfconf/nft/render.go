@@ -20,15 +20,18 @@ func render(rules []pfconf.Rule, c Config, xt bool) string {
 		compiled, err := c.compile(r)
 		if err != nil {
 			fmt.Fprintf(&b, "# %v\n", err)
-		} else if r.Action == pfconf.RdrTo && lines[rdr.name] == nil {
-			chains = append(chains, rdr)
 		} else if r.Action == pfconf.DivertPacket {
 			q := queueRule(queueOf(r), xt)
 			if lines[q.chain.name] == nil {
 				chains, compiled = append(chains, q.chain), append(compiled, q)
 			}
+		} else if z := zoneRule(r.Zone); r.Zone != 0 && lines[z.chain.name] == nil {
+			chains, compiled = append(chains, z.chain), append(compiled, z)
 		}
 		for _, k := range compiled {
+			if (k.chain == rdr || k.chain == snat) && lines[k.chain.name] == nil {
+				chains = append(chains, k.chain)
+			}
 			lines[k.chain.name] = append(lines[k.chain.name], k.String())
 		}
 	}

@@ -3,7 +3,6 @@ package nft
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"pfdivert/pfconf"
+	"pfdivert/roles/lab/labtest"
 )
 
 // everyRule has a rule of each kind for both families.
@@ -68,6 +68,34 @@ func everyRule() []pfconf.Rule {
 	return rules
 }
 
+// nftRules has those that are made of nftables' statements alone.
+func nftRules() []pfconf.Rule {
+	var rules []pfconf.Rule
+	for _, f := range pfconf.Families {
+		local, remote, fake := addr(f, 1, 2), addr(f, 1, 1), addr(f, 2, 9)
+		label := func(s string) string { return "regress-" + f.String() + "-" + s }
+		rules = append(rules, pfconf.Rule{
+			Label: label("tcp-translated"), Direction: pfconf.Out, Family: f, Proto: pfconf.TCP, From: fake, To: local,
+			Port:   7204,
+			Action: pfconf.DivertReply, Translated: remote,
+		})
+		for port, change := range map[uint16]func(*pfconf.Rule){
+			7205: func(r *pfconf.Rule) { r.Untracked = true },
+			7206: func(r *pfconf.Rule) { r.Zone = 7 },
+			7207: func(r *pfconf.Rule) { r.Established = true },
+		} {
+			r := pfconf.Rule{
+				Label: label(fmt.Sprintf("to-%d", port)), Direction: pfconf.In, Family: f, Proto: pfconf.TCP,
+				From: local, To: fake, Port: port,
+				Action: pfconf.DivertTo, Divert: netip.AddrPortFrom(f.Loopback(), port),
+			}
+			change(&r)
+			rules = append(rules, r)
+		}
+	}
+	return rules
+}
+
 // addr is an address of the tests' networks: 10.188.NET.HOST, fd00:188:NET::HOST.
 func addr(f pfconf.Family, network, host byte) netip.Addr {
 	if f == pfconf.Inet {
@@ -92,18 +120,16 @@ func TestRenderIsWhatNftLists(t *testing.T) {
 
 func renderAndList(t *testing.T, omit []Piece) {
 	remote := newNamespace(t)
-	nft, err := exec.LookPath("nft")
-	if err != nil && os.Getenv("CI") != "true" {
-		t.Skip("needs nft(8) to compare with")
-	}
+	nft := labtest.Program(t, "nft")
 	config := testConfig()
 	config.Omit = omit
 	f := remote.open(t, config)
-	rules := everyRule()
+	rules := append(everyRule(), nftRules()...)
 	if err := f.Load(t.Context(), rules); err != nil {
 		t.Fatal(err)
 	}
 	var listed []byte
+	var err error
 	remote.do(t, func() {
 		listed, err = exec.Command(nft, "list", "table", "inet", TableName).Output()
 	})

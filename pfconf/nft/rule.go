@@ -53,17 +53,26 @@ var (
 	preDone = chain{own, "pre-done", "prerouting", 0, manglePriority + 1}
 )
 
-// rdr has the rules that translate destinations. It meets the first packet of a connection
-// only. It is made when there is such a rule: kernels without NAT have no chains of the type.
-var rdr = chain{own, "rdr", "prerouting", 0, dstnatPriority}
+// The chains of rdr and snat have the rules that translate destinations and sources. They meet the
+// first packet of a connection only. raw and rawOut come before conntrack.
+var (
+	rdr    = chain{own, "rdr", "prerouting", 0, dstnatPriority}
+	snat   = chain{own, "snat", "postrouting", 4, srcnatPriority}
+	raw    = chain{own, "raw", "prerouting", 0, rawPriority}
+	rawOut = chain{own, "raw-out", "output", 3, rawPriority}
+)
 
-// dstnatPriority is NF_IP_PRI_NAT_DST.
-const dstnatPriority = -100
+// NF_IP_PRI_RAW, NF_IP_PRI_NAT_DST and NF_IP_PRI_NAT_SRC.
+const (
+	rawPriority    = -300
+	dstnatPriority = -100
+	srcnatPriority = 100
+)
 
 // kind is the type of a chain with a hook.
 func (c chain) kind() string {
 	switch {
-	case c.priority == dstnatPriority:
+	case c.priority == dstnatPriority || c == snat:
 		return "nat"
 	case c.table != own && c.hook == "output":
 		return "route" // as iptables has it
@@ -71,8 +80,10 @@ func (c chain) kind() string {
 	return "filter"
 }
 
-// chains are those that are there from the beginning.
-var chains = []chain{pre, in, inDone, out, outDone}
+// chains are those that are there from the beginning. A chain that were made later at a hook where
+// packets wait in queues would have them meet their rule again: nf_reinject goes on by the number
+// of their hook (net/netfilter/nfnetlink_queue.c).
+var chains = []chain{raw, rawOut, pre, in, inDone, out, outDone}
 
 // chains are those of the engine.
 func (c Config) chains() []chain {
@@ -102,12 +113,20 @@ func queueRule(q queue, xt bool) kernelRule {
 // queueOf is the queue of a divert-packet rule.
 func queueOf(r pfconf.Rule) queue { return queue{r.Divert.Port(), r.Bypass} }
 
+// zoneRule is the one rule of the chain that rules with this conntrack zone jump to. The chain
+// stays when they go: with a rule that sets a zone the kernel drops all packets that wait in the
+// queues of the namespace, whoever's they are (36eae0956f65 of March 2026,
+// net/netfilter/nft_ct.c).
+func zoneRule(zone uint16) kernelRule {
+	return kernelRule{chain: chain{table: own, name: fmt.Sprintf("zone-%d", zone)},
+		statements: []statement{ctZoneSet{zone}}}
+}
+
 func (c chain) String() string {
-	priority := "mangle"
-	if d := c.priority - manglePriority; c == rdr {
-		priority = "dstnat"
-	} else if d != 0 {
-		priority = fmt.Sprintf("mangle + %d", d)
+	priority := map[int32]string{manglePriority: "mangle", rawPriority: "raw", dstnatPriority: "dstnat",
+		srcnatPriority: "srcnat"}[c.priority]
+	if priority == "" {
+		priority = fmt.Sprintf("mangle + %d", c.priority-manglePriority)
 	}
 	return fmt.Sprintf("type %s hook %s priority %s; policy accept;", c.kind(), c.hook, priority)
 }
@@ -137,9 +156,10 @@ const (
 	partBoth               // Matched and Done: the action can't fail
 	partAction             // none: an earlier rule of the same packets counts
 	partEnd                // none
+	partOther              // none
 )
 
-var partNames = [...]string{"", " done", " replies", " kernel", "", " action", " end"}
+var partNames = [...]string{"", " done", " replies", " kernel", "", " action", " end", " raw"}
 
 // comment tells an administrator whose rule it is.
 func (k kernelRule) comment() string { return k.label + partNames[k.part] }
@@ -171,6 +191,8 @@ func (c Config) compile(r pfconf.Rule) ([]kernelRule, error) {
 		return nil, fmt.Errorf("rule %q: only FreeBSD has %v", r.Label, r.Action)
 	case r.Action == pfconf.DivertReply && r.Direction != pfconf.Out:
 		return nil, fmt.Errorf("rule %q: divert-reply on Linux works on what goes out", r.Label)
+	case c.xt() && (r.Untracked || r.Zone != 0 || r.Established || r.Translated.IsValid()):
+		return nil, fmt.Errorf("rule %q: it is made of nftables' statements alone", r.Label)
 	case c.xt():
 		return c.compileXT(r), nil
 	}
@@ -189,6 +211,23 @@ func (c Config) compile(r pfconf.Rule) ([]kernelRule, error) {
 
 func (c Config) divertTo(r pfconf.Rule) []kernelRule {
 	s := append(c.came(), match(r)...)
+	var rules []kernelRule
+	if r.Untracked || r.Zone != 0 {
+		var set, is statement = notrack{}, ctUntracked{}
+		if r.Zone != 0 {
+			set, is = jump{zoneRule(r.Zone).chain.name}, ctZone{r.Zone}
+		}
+		if !c.omits(Raw) {
+			rules = append(rules, kernelRule{chain: raw, label: r.Label, part: partOther,
+				statements: append(slices.Clone(s), set)},
+				kernelRule{chain: rawOut, label: r.Label, part: partOther, statements: append(answers(r), set)})
+		}
+		s = append(s, is)
+	}
+	if r.Established && !c.omits(SocketMatch) {
+		rules = append(rules, kernelRule{chain: pre, label: r.Label, part: partReply,
+			statements: append(slices.Clone(s), transparentSocket{}, counter{}, mark{}, accept)})
+	}
 	s = append(s, counter{})
 	if r.Proto.HasPorts() && !c.omits(TProxy) {
 		s = append(s, tproxy{r.Divert, c.omits(TProxyModule)})
@@ -199,7 +238,7 @@ func (c Config) divertTo(r pfconf.Rule) []kernelRule {
 	// The mark on the entry is for people and for the state listing: it tells
 	// diverted flows from others.
 	s = append(s, ctMark{}, counter{}, accept)
-	rules := []kernelRule{{chain: pre, label: r.Label, part: partMain, statements: s}}
+	rules = append(rules, kernelRule{chain: pre, label: r.Label, part: partMain, statements: s})
 	if r.Family == pfconf.Inet6 && r.Proto == pfconf.ICMP && !c.omits(KernelEcho) {
 		// To the kernel the diverted address is local, so it answers the echo
 		// request itself; on IPv4 it finds no source address and does not.
@@ -224,8 +263,13 @@ func (c Config) divertReply(r pfconf.Rule) []kernelRule {
 	if c.omits(Back) {
 		return rules
 	}
-	back := c.came()
-	back = append(back, fromAddr{r.To}, toAddr{r.From})
+	back, to := c.came(), r.From
+	if r.Translated.IsValid() {
+		rules = append(rules, kernelRule{chain: snat, label: r.Label, part: partOther,
+			statements: append(match(r), snatTo{r.Translated})})
+		to = r.Translated
+	}
+	back = append(back, fromAddr{r.To}, toAddr{to})
 	if r.Proto.HasPorts() {
 		back = append(back, fromPort{r.Proto, r.Port})
 	} else {
@@ -234,7 +278,11 @@ func (c Config) divertReply(r pfconf.Rule) []kernelRule {
 	if c.omits(AnyDirection) {
 		back = append(back, ctReply{})
 	}
-	back = append(back, ctMarked{}, counter{})
+	if r.Translated.IsValid() {
+		back = append(back, transparentSocket{}, counter{})
+	} else {
+		back = append(back, ctMarked{}, counter{})
+	}
 	if !c.omits(PacketMark) {
 		back = append(back, mark{})
 	}

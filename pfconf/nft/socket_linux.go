@@ -15,7 +15,6 @@ type socket struct {
 	*netlink.Socket
 }
 
-//go:noinline
 func openSocket() (*socket, error) {
 	s, err := netlink.Open(unix.NETLINK_NETFILTER)
 	if err != nil {
@@ -36,8 +35,6 @@ type request struct{ *netlink.Request }
 func (s *socket) request() *request { return &request{s.Request()} }
 
 // nft begins a message about nf_tables of the family.
-//
-//go:noinline
 func (r *request) nft(family uint8, message, flags uint16) (seq uint32) {
 	return r.Netfilter(netlink.Nft(message), flags, family, 0)
 }

@@ -108,6 +108,31 @@ type dnat struct{ to netip.AddrPort }
 
 func (s dnat) String() string { return fmt.Sprintf("dnat %s to %v", ipName(s.to.Addr()), s.to) }
 
+// snatTo translates the source of the connection to the address.
+type snatTo struct{ netip.Addr }
+
+func (s snatTo) String() string { return fmt.Sprintf("snat %s to %v", ipName(s.Addr), s.Addr) }
+
+// notrack keeps the packet from conntrack, and ctUntracked matches packets that were kept from it.
+// ctZoneSet has conntrack keep the packet's flow in a zone, and ctZone matches packets of flows in
+// it.
+type (
+	notrack     struct{}
+	ctUntracked struct{}
+	ctZoneSet   struct{ zone uint16 }
+	ctZone      struct{ zone uint16 }
+)
+
+func (notrack) String() string     { return "notrack" }
+func (ctUntracked) String() string { return "ct state untracked" }
+func (s ctZoneSet) String() string { return fmt.Sprintf("ct zone set %d", s.zone) }
+func (s ctZone) String() string    { return fmt.Sprintf("ct zone %d", s.zone) }
+
+// transparentSocket matches packets that belong to a socket of this host which is transparent.
+type transparentSocket struct{}
+
+func (transparentSocket) String() string { return "socket transparent 1" }
+
 // jump goes on in another chain of the table, and behind the rule when that
 // chain gives no verdict.
 type jump struct{ chain string }

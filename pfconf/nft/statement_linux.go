@@ -50,9 +50,12 @@ func (echoReply6) encode(r *request) {
 	r.Compare(unix.NFT_CMP_EQ, []byte{129}) // RFC 4443, 4.2
 }
 
-func (ctInvalid) encode(r *request) {
+func (ctInvalid) encode(r *request) { r.ctState(1) } // NF_CT_STATE_INVALID_BIT
+
+// ctState matches packets in one of the states (linux/netfilter/nf_conntrack_common.h).
+func (r *request) ctState(bits uint32) {
 	r.Load("ct", unix.NFTA_CT_KEY, unix.NFT_CT_STATE, unix.NFTA_CT_DREG)
-	r.Mask(native32(1)) // NF_CT_STATE_INVALID_BIT, linux/netfilter/nf_conntrack_common.h
+	r.Mask(native32(bits))
 	r.Compare(unix.NFT_CMP_NEQ, native32(0))
 }
 
@@ -121,6 +124,42 @@ func (s dnat) encode(r *request) {
 		r.Attr32(unix.NFTA_NAT_REG_ADDR_MIN, unix.NFT_REG_1)
 		r.Attr32(unix.NFTA_NAT_REG_PROTO_MIN, unix.NFT_REG_2)
 	})
+}
+
+func (s snatTo) encode(r *request) {
+	family := uint32(unix.NFPROTO_IPV6)
+	if s.Is4() {
+		family = unix.NFPROTO_IPV4
+	}
+	r.Immediate(unix.NFT_REG_1, s.AsSlice())
+	r.Expression("nat", func() {
+		r.Attr32(unix.NFTA_NAT_TYPE, unix.NFT_NAT_SNAT)
+		r.Attr32(unix.NFTA_NAT_FAMILY, family)
+		r.Attr32(unix.NFTA_NAT_REG_ADDR_MIN, unix.NFT_REG_1)
+	})
+}
+
+func (notrack) encode(r *request) { r.Expression("notrack", func() {}) }
+
+func (ctUntracked) encode(r *request) { r.ctState(1 << 6) } // NF_CT_STATE_UNTRACKED_BIT
+
+func (s ctZoneSet) encode(r *request) {
+	r.Immediate(unix.NFT_REG_1, binary.NativeEndian.AppendUint16(nil, s.zone))
+	r.Expression("ct", func() {
+		r.Attr32(unix.NFTA_CT_KEY, unix.NFT_CT_ZONE)
+		r.Attr32(unix.NFTA_CT_SREG, unix.NFT_REG_1)
+	})
+}
+
+func (s ctZone) encode(r *request) {
+	r.Load("ct", unix.NFTA_CT_KEY, unix.NFT_CT_ZONE, unix.NFTA_CT_DREG)
+	r.Compare(unix.NFT_CMP_EQ, binary.NativeEndian.AppendUint16(nil, s.zone))
+}
+
+func (transparentSocket) encode(r *request) {
+	// NFTA_SOCKET_KEY with NFT_SOCKET_TRANSPARENT, a key of one byte; NFTA_SOCKET_DREG.
+	r.Load("socket", 1, 0, 2)
+	r.Compare(unix.NFT_CMP_EQ, []byte{1})
 }
 
 func (s queue) encode(r *request) {

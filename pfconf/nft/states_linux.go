@@ -84,7 +84,7 @@ func (e entry) state(out bool) pfconf.State {
 // whichever side began, but for ICMP, where only requests begin, one for each.
 // There are none for ICMP with any id.
 func tuples(fl pfconf.Flow) []tuple {
-	t := tuple{family: fl.Family, number: uint8(fl.Proto.Number(fl.Family)), src: fl.Far, dst: fl.Near}
+	t := tuple{family: fl.Family, number: uint8(fl.Proto.Number(fl.Family)), src: fl.Far, dst: fl.Near, zone: fl.Zone}
 	if fl.Proto != pfconf.ICMP {
 		return []tuple{t}
 	}

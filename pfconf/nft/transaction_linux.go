@@ -6,10 +6,8 @@ import (
 	"pfdivert/pfconf/netlink"
 )
 
-//go:noinline
 func (s *socket) transaction() *request { return &request{s.Transaction()} }
 
-//go:noinline
 func (s *socket) commit(r *request, echo func(netlink.Message)) (map[uint32]unix.Errno, error) {
 	return s.Commit(r.Request, echo)
 }

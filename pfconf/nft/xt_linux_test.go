@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -14,6 +13,7 @@ import (
 
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/need"
+	"pfdivert/roles/lab/labtest"
 )
 
 // iptables runs a program of iptables' in the namespace.
@@ -21,11 +21,9 @@ func (n namespace) iptables(t *testing.T, e pfconf.Engine, f pfconf.Family, prog
 	t.Helper()
 	name := map[pfconf.Family]string{pfconf.Inet: "ip", pfconf.Inet6: "ip6"}[f] + "tables-" +
 		map[pfconf.Engine]string{pfconf.XT: "nft", pfconf.XTLegacy: "legacy"}[e] + program
-	path, err := exec.LookPath(name)
-	if err != nil && os.Getenv("CI") != "true" {
-		t.Skip("needs " + name + " to compare with")
-	}
+	path := labtest.Program(t, name)
 	var out []byte
+	var err error
 	n.do(t, func() { out, err = exec.Command(path, args...).CombinedOutput() })
 	if err != nil {
 		t.Fatalf("%s %q: %v\n%s", name, args, err, out)

@@ -25,8 +25,6 @@ type Control struct {
 
 // NewControl makes a Control. Run nil means program.Exec. The flows and labels that it
 // is asked about are those of the routing domain, 0 where there are none.
-//
-//go:noinline
 func NewControl(run Runner, domain int) *Control {
 	if run == nil {
 		run = program.Exec

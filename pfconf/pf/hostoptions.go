@@ -20,7 +20,7 @@ var oneArgument = map[string]bool{
 
 // options reads what follows the addresses. Each release prints it in another order.
 func (r *HostRule) options(w *words) error {
-	for len(w.left) > 0 {
+	for len(w.Left) > 0 {
 		if err := r.option(w); err != nil {
 			return err
 		}
@@ -29,7 +29,7 @@ func (r *HostRule) options(w *words) error {
 }
 
 func (r *HostRule) option(w *words) (err error) {
-	word := w.next()
+	word := w.Next()
 	if limits, ok := oneArgument[word]; ok {
 		value, err := w.argument(word)
 		if err == nil && limits {
@@ -42,8 +42,8 @@ func (r *HostRule) option(w *words) (err error) {
 	case "once", "fragment":
 		// A rule that scrubs has its way of reassembling here: "fragment no reassemble".
 		if r.Action == "scrub" {
-			w.is("no")
-			w.next()
+			w.Is("no")
+			w.Next()
 			return nil
 		}
 		r.condition(word)
@@ -57,13 +57,13 @@ func (r *HostRule) option(w *words) (err error) {
 		return err
 	case "flags":
 		// A TCP flow's first packet has SYN alone.
-		if value := w.next(); value != "any" && !strings.HasPrefix(value, "S/") {
+		if value := w.Next(); value != "any" && !strings.HasPrefix(value, "S/") {
 			r.condition(word, value)
 		}
 	case "icmp-type", "icmp6-type":
-		text := word + " " + w.next()
-		if w.is("code") {
-			text += " code " + w.next()
+		text := word + " " + w.Next()
+		if w.Is("code") {
+			text += " code " + w.Next()
 		}
 		r.condition(text)
 	case "no", "keep", "modulate", "synproxy":
@@ -76,12 +76,12 @@ func (r *HostRule) option(w *words) (err error) {
 		if err := w.want("tagged"); err != nil {
 			return err
 		}
-		r.condition("! tagged", w.next())
+		r.condition("! tagged", w.Next())
 	case "rtable":
 		r.Table, err = w.argument(word)
 		return err
 	case "route-to", "reply-to", "dup-to":
-		w.left = append([]string{word}, w.left...)
+		w.Left = append([]string{word}, w.Left...)
 		return r.route(w)
 	case "divert-to", "divert-reply", "divert-packet":
 		r.Divert, err = divertTarget(w, word)
@@ -104,7 +104,7 @@ func (r *HostRule) option(w *words) (err error) {
 
 // group takes a word in parentheses.
 func (w *words) group(of string) error {
-	if word := w.next(); !strings.HasPrefix(word, "(") {
+	if word := w.Next(); !strings.HasPrefix(word, "(") {
 		return fmt.Errorf("no parenthesis behind %q but %.40q", of, word)
 	}
 	return nil
@@ -129,21 +129,21 @@ func divertTarget(w *words, kind string) (*Destination, error) {
 	if err := w.want("port"); err != nil {
 		return nil, err
 	}
-	n, err := portNumber(w.next())
+	n, err := portNumber(w.Next())
 	t.Port, t.Last = n, n
 	return t, err
 }
 
 // afTo reads "af-to inet from A to B". Where B is missing, the new destination is in the old one.
 func (r *HostRule) afTo(w *words) error {
-	if !w.is("inet") && !w.is("inet6") {
-		return fmt.Errorf("no family behind af-to but %.40q", w.peek())
+	if !w.Is("inet") && !w.Is("inet6") {
+		return fmt.Errorf("no family behind af-to but %.40q", w.Peek())
 	}
 	if err := w.want("from"); err != nil {
 		return err
 	}
 	t, err := pool(w, "af-to")
-	if err == nil && w.is("to") {
+	if err == nil && w.Is("to") {
 		t, err = pool(w, "af-to")
 	}
 	r.Translate = t
@@ -154,7 +154,7 @@ func isRoute(word string) bool { return word == "route-to" || word == "reply-to"
 
 // route reads "route-to POOL", and of the pool only where it ends.
 func (r *HostRule) route(w *words) error {
-	r.Route = w.next()
+	r.Route = w.Next()
 	_, err := pool(w, r.Route)
 	return err
 }
@@ -169,8 +169,8 @@ var poolOptions = []string{
 // or a range of them; how one is chosen.
 func pool(w *words, kind string) (*Destination, error) {
 	t := &Destination{Kind: kind}
-	if w.is("{") {
-		for !w.is("}") {
+	if w.Is("{") {
+		for !w.Is("}") {
 			host, err := w.argument("{")
 			if err != nil {
 				return nil, err
@@ -182,13 +182,13 @@ func pool(w *words, kind string) (*Destination, error) {
 		if err != nil {
 			return nil, err
 		}
-		if w.is("-") {
-			host += " - " + w.next()
+		if w.Is("-") {
+			host += " - " + w.Next()
 		}
 		t.Hosts = []string{host}
 	}
-	if w.is("port") {
-		low, high, ranged := strings.Cut(w.next(), ":")
+	if w.Is("port") {
+		low, high, ranged := strings.Cut(w.Next(), ":")
 		var err, errLast error
 		t.Port, err = portNumber(low)
 		if t.Last = t.Port; ranged {
@@ -199,13 +199,13 @@ func pool(w *words, kind string) (*Destination, error) {
 		}
 	}
 	for {
-		switch word := w.peek(); {
+		switch word := w.Peek(); {
 		case slices.Contains(poolOptions, word):
-			w.next()
+			w.Next()
 		case word == "source-hash" || word == "map-e-portset":
-			w.next()
-			if key := w.peek(); word == "map-e-portset" || strings.HasPrefix(key, "0x") {
-				w.next()
+			w.Next()
+			if key := w.Peek(); word == "map-e-portset" || strings.HasPrefix(key, "0x") {
+				w.Next()
 			}
 		default:
 			return t, nil

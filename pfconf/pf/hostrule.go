@@ -73,85 +73,85 @@ var actions = map[string]bool{
 
 // head reads the action, the direction, log and quick.
 func (r *HostRule) head(w *words) error {
-	r.No = w.is("no")
-	r.Action = w.next()
+	r.No = w.Is("no")
+	r.Action = w.Next()
 	if !actions[r.Action] {
 		return fmt.Errorf("%.40q is no rule's beginning", r.Action)
 	}
 	switch {
 	case r.Calls():
-		if strings.HasPrefix(w.peek(), `"`) {
-			r.Anchor = strings.Trim(w.next(), `"`)
+		if strings.HasPrefix(w.Peek(), `"`) {
+			r.Anchor = strings.Trim(w.Next(), `"`)
 		}
 	case r.Action == "block":
-		if strings.HasPrefix(w.peek(), "return") || w.peek() == "drop" { // return-icmp(port-unr, port-unr)
-			w.next()
+		if strings.HasPrefix(w.Peek(), "return") || w.Peek() == "drop" { // return-icmp(port-unr, port-unr)
+			w.Next()
 		}
 	case r.Action != "pass": // of those that translate
-		r.Pass = w.is("pass")
+		r.Pass = w.Is("pass")
 	}
 	switch {
-	case w.is("in"):
+	case w.Is("in"):
 		r.Direction = pfconf.In
-	case w.is("out"):
+	case w.Is("out"):
 		r.Direction = pfconf.Out
 	}
-	if w.is("log") && strings.HasPrefix(w.peek(), "(") {
-		w.next()
+	if w.Is("log") && strings.HasPrefix(w.Peek(), "(") {
+		w.Next()
 	}
-	r.Quick = w.is("quick")
+	r.Quick = w.Is("quick")
 	return nil
 }
 
 // packets reads the interface, FreeBSD's route, the family, the protocol and the addresses.
 func (r *HostRule) packets(w *words) error {
-	for w.is("on") {
-		not := w.is("!")
+	for w.Is("on") {
+		not := w.Is("!")
 		name, err := w.argument("on")
 		switch {
 		case err != nil:
 			return err
 		case name == "any":
 		case name == "rdomain" && not:
-			r.Domain = "! " + w.next()
+			r.Domain = "! " + w.Next()
 		case name == "rdomain":
-			r.Domain = w.next()
+			r.Domain = w.Next()
 		case not:
 			r.Interface = "!" + name
 		default:
 			r.Interface = name
 		}
 	}
-	for isRoute(w.peek()) { // FreeBSD's place for it
+	for isRoute(w.Peek()) { // FreeBSD's place for it
 		if err := r.route(w); err != nil {
 			return err
 		}
 	}
 	switch {
-	case w.is("inet"):
+	case w.Is("inet"):
 		r.Families = []pfconf.Family{pfconf.Inet}
-	case w.is("inet6"):
+	case w.Is("inet6"):
 		r.Families = []pfconf.Family{pfconf.Inet6}
 	}
-	if w.is("proto") {
-		n, ok := pfconf.ProtoNumber(w.peek())
+	if w.Is("proto") {
+		n, ok := pfconf.ProtoNumber(w.Peek())
 		if !ok {
-			return fmt.Errorf("unknown protocol %.40q", w.peek())
+			return fmt.Errorf("unknown protocol %.40q", w.Peek())
 		}
-		w.next()
+		w.Next()
 		r.Proto = n
 	}
-	if w.is("all") {
+	if w.Is("all") {
 		return nil
 	}
-	if !w.is("from") {
-		return fmt.Errorf("no addresses before %.40q", w.peek())
+	if !w.Is("from") {
+		return fmt.Errorf("no addresses before %.40q", w.Peek())
 	}
 	if err := r.side(w, &r.From); err != nil {
 		return err
 	}
-	if w.is("os") {
-		r.condition("os", w.next())
+	if w.Is("os") {
+		r.condition("os", w.Next())
 	}
 	if err := w.want("to"); err != nil {
 		return err
@@ -160,27 +160,25 @@ func (r *HostRule) packets(w *words) error {
 }
 
 // condition notes what else the rule asks of packets.
-//
-//go:noinline
 func (r *HostRule) condition(words ...string) {
 	r.Conditions = append(r.Conditions, strings.Join(words, " "))
 }
 
 // side reads an address and its ports.
 func (r *HostRule) side(w *words, s *pfconf.Side) error {
-	s.Not = w.is("!")
+	s.Not = w.Is("!")
 	text, err := w.argument("from or to")
 	if err != nil {
 		return err
 	}
 	if text == "route" { // the label of a route
-		text += " " + w.next()
+		text += " " + w.Next()
 	}
-	if w.is("-") {
-		text += " - " + w.next()
+	if w.Is("-") {
+		text += " - " + w.Next()
 	}
 	s.Address(text)
-	if !w.is("port") {
+	if !w.Is("port") {
 		return nil
 	}
 	op, ports, err := operator(w)
@@ -197,13 +195,13 @@ func (r *HostRule) side(w *words, s *pfconf.Side) error {
 // ports is nil when the numbers are names, or none are left.
 func operator(w *words) (text string, ports pfconf.Ports, err error) {
 	const top = 1<<16 - 1
-	first := w.next()
+	first := w.Next()
 	second, third := "", ""
-	switch op := w.peek(); {
+	switch op := w.Peek(); {
 	case strings.ContainsAny(first, "=<>"):
-		second = w.next()
+		second = w.Next()
 	case op == "><" || op == "<>":
-		second, third = w.next(), w.next()
+		second, third = w.Next(), w.Next()
 	}
 	text = strings.TrimSpace(strings.Join([]string{first, second, third}, " "))
 	if first == "" || second == "" && !strings.Contains(first, ":") || second != "" && third == "" &&

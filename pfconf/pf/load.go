@@ -43,8 +43,8 @@ func (f *Firewall) submit(ctx context.Context, e *edit) error {
 			return err
 		}
 		switch {
-		case r.Bypass:
-			return fmt.Errorf("rule %q: pf drops packets for which no divert socket listens", r.Label)
+		case r.OnlyNetfilter():
+			return fmt.Errorf("rule %q: pf has no bypass, no conntrack, and no match of sockets", r.Label)
 		case r.Tee || r.Number != 0:
 			return fmt.Errorf("rule %q: pf delivers no copies, and its rules have no numbers of their own", r.Label)
 		}

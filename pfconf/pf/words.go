@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"pfdivert/pfconf"
 )
 
 // words reads the words of a printed rule one by one.
-type words struct{ left []string }
+type words struct{ pfconf.Words }
 
 // splitWords splits a line at blanks; a string in quotes and a group in parentheses belong to one
 // word each: `set ( prio 3 )` is two words, `queue(a, b)` one.
@@ -28,55 +30,23 @@ func splitWords(line string) (*words, error) {
 		if quoted || depth > 0 {
 			return nil, errors.New("a quote or a parenthesis has no end")
 		}
-		w.left = append(w.left, line[:end])
+		w.Left = append(w.Left, line[:end])
 		line = line[end:]
 	}
 	return w, nil
 }
 
-// peek returns the next word, "" at the end.
-//
-//go:noinline
-func (w *words) peek() string {
-	if len(w.left) == 0 {
-		return ""
-	}
-	return w.left[0]
-}
-
-// next takes the next word.
-//
-//go:noinline
-func (w *words) next() string {
-	word := w.peek()
-	if word != "" {
-		w.left = w.left[1:]
-	}
-	return word
-}
-
-// is takes the next word if it is this one.
-//
-//go:noinline
-func (w *words) is(word string) bool {
-	if w.peek() != word {
-		return false
-	}
-	w.next()
-	return true
-}
-
 // want takes the next word, which must be this one.
 func (w *words) want(word string) error {
-	if !w.is(word) {
-		return fmt.Errorf("%q is not there before %.40q", word, w.peek())
+	if !w.Is(word) {
+		return fmt.Errorf("%q is not there before %.40q", word, w.Peek())
 	}
 	return nil
 }
 
 // argument takes a word that must be there.
 func (w *words) argument(of string) (string, error) {
-	word := w.next()
+	word := w.Next()
 	if word == "" {
 		return "", fmt.Errorf("nothing follows %q", of)
 	}

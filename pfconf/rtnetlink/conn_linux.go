@@ -39,8 +39,6 @@ func With(f func(*Conn) error) error {
 }
 
 // set sends a message and waits until the kernel has done what it asks for.
-//
-//go:noinline
 func (c *Conn) set(kind, flags uint16, m *message) error {
 	_, err := c.execute(kind, flags|unix.NLM_F_ACK, m)
 	return err
@@ -98,8 +96,6 @@ func (c *Conn) execute(kind, flags uint16, m *message) ([]netlink.Message, error
 }
 
 // bare returns the kernel's error alone: the caller says what was asked.
-//
-//go:noinline
 func bare(err error) error {
 	var op *netlink.OpError
 	if errors.As(err, &op) {

@@ -36,8 +36,6 @@ const (
 )
 
 // linkHeader is a struct ifinfomsg: family, padding, hardware type, index, flags, mask of flags.
-//
-//go:noinline
 func linkHeader(index int, flags, mask uint32) *message {
 	b := binary.NativeEndian.AppendUint32(make([]byte, 4, 16), uint32(index))
 	b = binary.NativeEndian.AppendUint32(b, flags)

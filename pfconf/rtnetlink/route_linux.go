@@ -26,8 +26,6 @@ type Route struct {
 
 // routeHeader is a struct rtmsg: family, lengths of destination and source, type of service,
 // table, protocol, scope, type, flags.
-//
-//go:noinline
 func routeHeader(dst netip.Prefix, srcBits, table int, protocol, scope, kind uint8, flags uint32) *message {
 	low := uint8(unix.RT_TABLE_UNSPEC)
 	if table < 256 {
@@ -121,8 +119,6 @@ func (c *Conn) Routes(family uint8, table int) ([]Route, error) {
 }
 
 // AddRoute adds the route; that there is such a one is unix.EEXIST.
-//
-//go:noinline
 func (c *Conn) AddRoute(r Route) error { return c.newRoute(unix.NLM_F_EXCL, r) }
 
 // ReplaceRoute adds the route in place of one with the same destination and priority.

@@ -38,8 +38,6 @@ type Layout struct {
 }
 
 // LayoutOf returns the layout of a family's entries.
-//
-//go:noinline
 func LayoutOf(ipv6 bool) Layout {
 	if ipv6 {
 		return Layout{16, 64, 128, 131, 132, 140, Align(148), Align(148) + 16}

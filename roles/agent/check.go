@@ -19,22 +19,16 @@ import (
 type checks []CheckItem
 
 // ok notes that something is as it must be.
-//
-//go:noinline
 func (c *checks) ok(name, format string, args ...any) {
 	*c = append(*c, CheckItem{Name: name, OK: true, Detail: fmt.Sprintf(format, args...)})
 }
 
 // warn notes what may be wrong and what can be done about it. It does not stop a run.
-//
-//go:noinline
 func (c *checks) warn(name, cure, format string, args ...any) {
 	*c = append(*c, CheckItem{Name: name, OK: true, Warn: true, Detail: fmt.Sprintf(format, args...), Cure: cure})
 }
 
 // no notes what is wrong and the command that fixes it.
-//
-//go:noinline
 func (c *checks) no(name, cure, format string, args ...any) {
 	*c = append(*c, CheckItem{Name: name, Detail: fmt.Sprintf(format, args...), Cure: cure})
 }

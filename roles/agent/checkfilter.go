@@ -93,7 +93,6 @@ func unread(r pf.Reach) error {
 	}
 }
 
-//go:noinline
 func flowOf(r pfconf.Rule) string { return fmt.Sprintf("%v %v %v", r.Family, r.Proto, r.Action) }
 
 // reaches looks whether the main ruleset comes to the anchor with what the rule is about. It notes

@@ -318,7 +318,7 @@ func (c *Conn) Log(ctx context.Context, cell string) ([]script.Transcript, error
 // Look returns the host's evidence of a cell.
 func (c *Conn) Look(ctx context.Context, l script.Look) (evidence.Record, error) {
 	ans, err := c.call(ctx, &Request{Look: &EvidenceRequest{Cell: l.Cell, Labels: l.Labels, Began: l.Began.Sub(c.Since),
-		About: l.About}})
+		About: l.About, Trace: l.Trace}})
 	switch {
 	case err != nil:
 		return evidence.Record{}, err

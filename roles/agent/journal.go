@@ -191,7 +191,6 @@ func (d stateDir) journals() (found []*Left, files []*os.File, err error) {
 	return found, files, nil
 }
 
-//go:noinline
 func closeAll(files []*os.File) {
 	for _, f := range files {
 		_ = f.Close()

@@ -68,7 +68,6 @@ func makeAll(dir string) error {
 	return os.MkdirAll(dir, 0o755)
 }
 
-//go:noinline
 func (d stateDir) file(name string) string { return filepath.Join(string(d), name) }
 
 // turn is the lock for short pieces of work on the directory and on what its files

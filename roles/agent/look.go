@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -39,6 +40,32 @@ func (a *agent) observed(s *script.Setup) gather.Options {
 // answered by then is missing, and the rest is not lost with it. Other cells may wait for this one
 // meanwhile, and their states do not live for ever.
 const lookTime = 10 * time.Second
+
+// looked does what a Look asks for.
+func (a *agent) looked(ctx context.Context, l *EvidenceRequest) *evidence.Record {
+	if l.Trace == script.NoTrace {
+		return a.look(ctx, l)
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	var c evidence.Record
+	var err error
+	switch {
+	case !a.opt.Ephemeral:
+		err = errors.New("packets are traced in a lab only")
+	case l.Trace == script.BeginTrace:
+		err = a.watched.begin(l)
+	case l.Trace == script.EndTrace:
+		c.Trace, err = a.watched.end(ctx, l)
+	default:
+		err = errors.New("there is no such step")
+	}
+	if err != nil {
+		c.Missing = []string{"trace: " + err.Error()}
+	}
+	c.Bound()
+	return &c
+}
 
 // look gathers what this host shows of a cell. What can't be found out is named
 // in the evidence and fails nothing.

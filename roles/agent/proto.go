@@ -142,6 +142,7 @@ type EvidenceRequest struct {
 	Labels []string      // of its rules, for REMOTE
 	Began  time.Duration // the cell, since the hello came
 	About  evidence.About
+	Trace  script.Trace
 }
 
 // Response is the answer to the request with its ID.

@@ -213,8 +213,6 @@ func (t routeTool) route(ctx context.Context, args ...string) (out string, absen
 }
 
 // familyFlag is route's flag for the family of an address.
-//
-//go:noinline
 func familyFlag(a netip.Addr) string { return "-" + pfconf.FamilyOf(a).String() }
 
 // args name a destination: a prefix of one address is a host's.

@@ -70,8 +70,6 @@ func put(ctx context.Context, fw pfconf.Firewall, s *script.Setup, run program.R
 }
 
 // reason is an error with its hint.
-//
-//go:noinline
 func reason(err error) string {
 	f := ErrorOf(err)
 	if f.Hint == "" {

@@ -62,17 +62,18 @@ type agent struct {
 	done      map[string]ended
 	doneOrder []string
 
-	setup  sync.Mutex // held while the fields below are written, by setUp and undo
-	fences map[pfconf.Family]*socket.Fencer
-	hold   *Hold // of a real host
-	fw     pfconf.Firewall
-	table  pfconf.StateTable // of LOCAL
-	fakes  []netip.Prefix    // of LOCAL's states
-	lab    *bsd.Lab          // that this agent built
-	broken []pfconf.Undo     // how what was broken on purpose is fixed
-	trace  *tracer
-	seen   *gather.Host
-	log    atomic.Pointer[splat.KernelLog] // of REMOTE's kernel; nil when it may not be read
+	setup   sync.Mutex // held while the fields below are written, by setUp and undo
+	fences  map[pfconf.Family]*socket.Fencer
+	hold    *Hold // of a real host
+	fw      pfconf.Firewall
+	table   pfconf.StateTable // of LOCAL
+	fakes   []netip.Prefix    // of LOCAL's states
+	lab     *bsd.Lab          // that this agent built
+	broken  []pfconf.Undo     // how what was broken on purpose is fixed
+	trace   *tracer
+	watched watch
+	seen    *gather.Host
+	log     atomic.Pointer[splat.KernelLog] // of REMOTE's kernel; nil when it may not be read
 }
 
 // Serve writes a hello to w and then answers the requests that it reads from r, until r ends, the
@@ -207,7 +208,7 @@ func (a *agent) answer(ctx context.Context, req *Request) {
 	case req.Log != nil:
 		ans.Log = a.transcripts(req.Log.Cell)
 	case req.Look != nil:
-		ans.Evidence = a.look(ctx, req.Look)
+		ans.Evidence = a.looked(ctx, req.Look)
 	case req.Check != nil:
 		ans.Checks = a.check(ctx, req.Check, false)
 	case req.Cleanup != nil:

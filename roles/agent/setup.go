@@ -95,6 +95,7 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 	if facts.Owned, err = owned(s.Fakes); err != nil {
 		return nil, fmt.Errorf("is FAKE configured here: %w", err)
 	}
+	facts.Traces = tracesPackets && a.opt.Ephemeral // its table goes with the lab
 	facts.Firewall, facts.KeepsCounters = a.fw.Name(), a.fw.KeepsCounters()
 	if b, ok := a.fw.(*filterPair); ok {
 		facts.NoPF, facts.NoRdr, facts.PFUnknown = b.noPF, b.noRdr, b.unknown

@@ -165,8 +165,6 @@ func textOf(b []byte, kind uint16) string {
 }
 
 // numberOf returns an attribute's number of 32 bits, 0 when there is none.
-//
-//go:noinline
 func numberOf(b []byte, kind uint16) uint32 {
 	if b := netlink.Attribute(b, kind); len(b) == 4 {
 		return binary.BigEndian.Uint32(b)

@@ -103,8 +103,6 @@ func prefixTest(at uint32, p netip.Prefix) []bpf.Instruction {
 func equal(v uint32) bpf.Instruction { return bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: v} }
 
 // when is the body, which is passed over unless all tests hold.
-//
-//go:noinline
 func when(tests, body []bpf.Instruction) []bpf.Instruction {
 	var all []bpf.Instruction
 	left := len(tests) // with the Jumps that are put in

@@ -143,22 +143,11 @@ func hexAddress(s string) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(a.Unmap(), uint16(p)), nil
 }
 
-// parseQueues reads /proc/net/netfilter/nfnetlink_queue: number, port id of the socket, packets
-// waiting, mode, range, dropped for want of room, dropped by the socket, last id, 1.
-func parseQueues(text string, take func(evidence.SocketEntry)) error {
-	for line := range strings.Lines(text) {
-		w := strings.Fields(line)
-		if len(w) < 8 {
-			return fmt.Errorf("nfnetlink_queue: %.60q is no queue", line)
-		}
-		number, err := strconv.ParseUint(w[0], 10, 16)
-		if err != nil {
-			return fmt.Errorf("nfnetlink_queue: number %.20q", w[0])
-		}
-		take(evidence.SocketEntry{
-			Proto: evidence.ProtoDivert, Local: netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(number)),
-			Text: fmt.Sprintf("netfilter queue, %s waiting, dropped %s by the full queue and %s by the full socket, last id %s", w[2], w[5], w[6], w[7]),
-		})
+// queueEntry is a queue of netfilter as the socket of a divert-packet rule.
+func queueEntry(q netlink.Queue) evidence.SocketEntry {
+	return evidence.SocketEntry{
+		Proto: evidence.ProtoDivert, Local: netip.AddrPortFrom(netip.IPv4Unspecified(), q.Number),
+		Text: fmt.Sprintf("netfilter queue, %d waiting, dropped %d by the full queue and %d by the full socket, last id %d",
+			q.Waiting, q.Full, q.Socket, q.LastID),
 	}
-	return nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/netlink"
 )
 
 // sample reads a file that was copied from a Linux 6.18 host.
@@ -80,7 +81,11 @@ func TestProcSockets(t *testing.T) {
 		text := sample(t, c.file)
 		err := error(nil)
 		if c.file == "nfnetlink_queue" {
-			err = parseQueues(text, take)
+			var queues []netlink.Queue
+			queues, err = netlink.ParseQueues(text)
+			for _, q := range queues {
+				take(queueEntry(q))
+			}
 		} else {
 			err = parseSockets(strings.TrimSuffix(c.file, "6"), text, take)
 		}
@@ -109,7 +114,7 @@ func FuzzProc(f *testing.F) {
 		for _, proto := range []string{"tcp", "udp", "raw"} {
 			_ = parseSockets(proto, text, take)
 		}
-		_ = parseQueues(text, take)
+		_, _ = netlink.ParseQueues(text)
 		_ = parsePairs(text, map[string]int64{})
 		_ = parseNames(text, map[string]int64{})
 	})

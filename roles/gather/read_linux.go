@@ -1,7 +1,6 @@
 package gather
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -9,8 +8,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"pfdivert/matrix/evidence"
 	"sync"
+
+	"pfdivert/matrix/evidence"
+	"pfdivert/pfconf/netlink"
 )
 
 // procNet is the network namespace of the process's first thread. The others' would be in
@@ -97,11 +98,10 @@ func readSockets(_ context.Context, _ Options, proto string) ([]evidence.SocketE
 	var all []evidence.SocketEntry
 	take := func(s evidence.SocketEntry) { all = append(all, s) }
 	if proto == evidence.ProtoDivert {
-		err := readQueues(&all)
-		return all, err
+		return readQueues()
 	}
 	for _, family := range []string{"", "6"} {
-		text, err := readTable(proto + family)
+		text, err := netlink.ReadTable(filepath.Join(procNet, proto+family))
 		if family == "6" && errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -115,25 +115,17 @@ func readSockets(_ context.Context, _ Options, proto string) ([]evidence.SocketE
 	return all, nil
 }
 
-// readTable reads a page of a table at a time: the kernel fills one under one lock, and what is
-// closed between two moves others out of the second.
-func readTable(name string) (string, error) {
-	f, err := os.Open(filepath.Join(procNet, name))
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(bufio.NewReaderSize(f, os.Getpagesize()))
-	return string(text), err
-}
-
-func readQueues(all *[]evidence.SocketEntry) error {
-	text, err := readTable("netfilter/nfnetlink_queue")
+func readQueues() (all []evidence.SocketEntry, err error) {
+	text, err := netlink.ReadTable(filepath.Join(procNet, "netfilter/nfnetlink_queue"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // no queue was ever opened
+		return nil, nil // no queue was ever opened
 	}
-	if err == nil {
-		err = parseQueues(text, func(s evidence.SocketEntry) { *all = append(*all, s) })
+	if err != nil {
+		return nil, err
 	}
-	return err
+	queues, err := netlink.ParseQueues(text)
+	for _, q := range queues {
+		all = append(all, queueEntry(q))
+	}
+	return all, err
 }

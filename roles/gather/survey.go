@@ -48,8 +48,6 @@ func (s *Survey) miss(what string, err error) {
 }
 
 // ask1 runs a program and gives what it prints. One that fails has answered nothing.
-//
-//go:noinline
 func ask1(ctx context.Context, run program.Runner, argv ...string) (string, error) {
 	r, err := run(ctx, program.Command{Argv: argv})
 	if err != nil || r.Status != 0 {

@@ -147,8 +147,6 @@ func (e *saidError) Error() string {
 func (e *saidError) Unwrap() error { return e.err }
 
 // quoted is an error with what was said with it, nil if there is neither.
-//
-//go:noinline
 func quoted(said string, err error) error {
 	said = strings.TrimSpace(said)
 	if said == "" && err == nil {

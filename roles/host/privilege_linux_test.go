@@ -16,6 +16,7 @@ import (
 	"pfdivert/roles/agent"
 	"pfdivert/roles/host"
 	"pfdivert/roles/host/sshtest"
+	"pfdivert/roles/lab/labtest"
 )
 
 // privileged starts an agent by $SUDO, with the password if it is asked for, and
@@ -180,9 +181,7 @@ func openTerminal(t testing.TB) (terminal, tty *os.File) {
 
 // Root needs no sudo.
 func TestPrivilegedRoot(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("this is not root")
-	}
+	labtest.Root(t)
 	l, err := host.Privileged(t.Context(), []string{"/proc/self/exe", "copied"}, "no-such-command", nil)
 	if err != nil {
 		t.Fatal(err)

@@ -36,8 +36,6 @@ type Process struct {
 
 // Stderr returns the end of what the agent wrote to its standard error: at most maxTail bytes, in
 // lines without control characters.
-//
-//go:noinline
 func (l *Process) Stderr() string { return l.stderr.String() }
 
 // Wait waits for the process to end. The error is that of exec.Cmd.Wait, or ctx's. REMOTE's agent
@@ -130,14 +128,12 @@ func (p *pipes) link(stdin *io.Reader, stdout, stderr *io.Writer) (*Process, err
 	return &Process{Write: w[0], Read: r[1], stderr: readTail(r[2])}, nil
 }
 
-//go:noinline
 func (p *pipes) closeOurs() {
 	for _, f := range p.ours {
 		f.Close()
 	}
 }
 
-//go:noinline
 func (p *pipes) closeTheirs() {
 	for _, f := range p.theirs {
 		f.Close()

@@ -29,6 +29,8 @@ type SSHOptions struct {
 	// Ask asks for a password on the terminal; nil when there is none. Then ssh
 	// does not ask for anything either.
 	Ask Ask
+	// Doing is told what takes its time.
+	Doing func(what string)
 	// Invoker is the user as whom ssh runs; nil: this process's.
 	Invoker *Invoker
 }

@@ -25,6 +25,9 @@ func (r *Remote) place(ctx context.Context, o SSHOptions, b *binary, f *hostFact
 	if f.dir == "" {
 		return "", f.folderError(r.host)
 	}
+	if o.Doing != nil {
+		o.Doing("copying the program to " + o.Destination)
+	}
 	path := f.dir + "/" + binaryName
 	steps := []string{"umask 077", "cd " + f.dir, "cat >new", "chmod 700 new", "mv new " + binaryName, "echo",
 		"wc -c <" + binaryName}

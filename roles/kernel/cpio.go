@@ -24,7 +24,6 @@ const (
 
 func (c *cpio) dir(name string) { c.entry(name, cpioDir|0o755, 0, 0, nil) }
 
-//go:noinline
 func (c *cpio) file(name string, mode fs.FileMode, data []byte) {
 	c.entry(name, cpioRegular|uint32(mode.Perm()), 0, 0, data)
 }

@@ -2,13 +2,26 @@ package kernel
 
 import (
 	"bytes"
-	"debug/elf"
 	"encoding/binary"
 	"errors"
 )
 
-// elfFile is what is read of an ELF file here. Only the constants of debug/elf are used: its reader
-// links DWARF and all compressions of sections into the program.
+// Values of elf(5). Importing debug/elf for them links DWARF and all compressions of sections.
+const (
+	elfMagic     = "\x7fELF"
+	elfClass     = 4 // EI_CLASS, index of the byte
+	elfClass64   = 2 // ELFCLASS64
+	elfData      = 5 // EI_DATA, index of the byte
+	elfBig       = 2 // ELFDATA2MSB
+	elfInterp    = 3 // PT_INTERP
+	machine386   = 3 // e_machine: EM_386
+	machineMIPS  = 8
+	machinePPC64 = 21
+	machineS390  = 22
+	machineX8664 = 62
+)
+
+// elfFile is what is read of an ELF file here.
 type elfFile struct {
 	data  []byte
 	order binary.ByteOrder
@@ -18,11 +31,11 @@ type elfFile struct {
 var errELF = errors.New("it is no whole ELF file")
 
 func openELF(data []byte) (*elfFile, error) {
-	if len(data) < 52 || string(data[:4]) != elf.ELFMAG {
+	if len(data) < 52 || string(data[:4]) != elfMagic {
 		return nil, errELF
 	}
-	f := &elfFile{data: data, order: binary.LittleEndian, wide: data[elf.EI_CLASS] == byte(elf.ELFCLASS64)}
-	if data[elf.EI_DATA] == byte(elf.ELFDATA2MSB) {
+	f := &elfFile{data: data, order: binary.LittleEndian, wide: data[elfClass] == elfClass64}
+	if data[elfData] == elfBig {
 		f.order = binary.BigEndian
 	}
 	if f.wide && len(data) < 64 {
@@ -112,7 +125,7 @@ func isDynamic(program []byte) bool {
 		return false
 	}
 	for _, entry := range entries {
-		if elf.ProgType(f.order.Uint32(entry)) == elf.PT_INTERP {
+		if f.order.Uint32(entry) == elfInterp {
 			return true
 		}
 	}

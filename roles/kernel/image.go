@@ -3,7 +3,6 @@ package kernel
 import (
 	"bytes"
 	"compress/gzip"
-	"debug/elf"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -73,7 +72,7 @@ func parseImage(head []byte) (*Image, error) {
 		return &Image{Arch: "loong64"}, nil
 	case at(4, "zimg"): // an EFI image that unpacks itself (drivers/firmware/efi/libstub/zboot-header.S)
 		return nil, errors.New("it is an EFI image, which QEMU does not start without firmware; take the Image that it was made of")
-	case at(0, elf.ELFMAG):
+	case at(0, elfMagic):
 		return parseELF(head)
 	case at(0x10008, "S390EP"):
 		return &Image{Arch: "s390x"}, nil
@@ -108,19 +107,19 @@ func parseELF(head []byte) (*Image, error) {
 		return nil, errors.New("its header is cut off")
 	}
 	var order binary.ByteOrder = binary.LittleEndian
-	big := head[elf.EI_DATA] == byte(elf.ELFDATA2MSB)
+	big := head[elfData] == elfBig
 	if big {
 		order = binary.BigEndian
 	}
-	wide := head[elf.EI_CLASS] == byte(elf.ELFCLASS64)
-	switch machine := elf.Machine(order.Uint16(head[18:])); {
-	case machine == elf.EM_X86_64:
+	wide := head[elfClass] == elfClass64
+	switch machine := order.Uint16(head[18:]); {
+	case machine == machineX8664:
 		return &Image{Arch: "amd64"}, nil
-	case machine == elf.EM_386:
+	case machine == machine386:
 		return &Image{Arch: "386"}, nil
-	case machine == elf.EM_S390:
+	case machine == machineS390:
 		return &Image{Arch: "s390x"}, nil
-	case machine == elf.EM_MIPS:
+	case machine == machineMIPS:
 		arch := "mips"
 		if wide {
 			arch += "64"
@@ -129,9 +128,9 @@ func parseELF(head []byte) (*Image, error) {
 			arch += "le"
 		}
 		return &Image{Arch: arch}, nil
-	case machine == elf.EM_PPC64 && !big:
+	case machine == machinePPC64 && !big:
 		return &Image{Arch: "ppc64le"}, nil
 	default:
-		return nil, fmt.Errorf("it is for a processor that QEMU is not started for here: %v", machine)
+		return nil, fmt.Errorf("it is for a processor that QEMU is not started for here: ELF machine %d", machine)
 	}
 }

@@ -11,13 +11,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"pfdivert/roles/lab/labtest"
 )
 
 // TestInitramfs: what cpio(1) unpacks is what was put in.
 func TestInitramfs(t *testing.T) {
-	if _, err := exec.LookPath("cpio"); err != nil {
-		t.Skip(err)
-	}
+	labtest.Programs(t, "cpio")
 	var packed bytes.Buffer
 	modules := []Module{{Name: "nf_tables", Data: []byte("module 1"), aliases: []string{"nfnetlink-subsys-10"}},
 		{Name: "veth", Data: []byte("2")}}
@@ -82,6 +82,7 @@ func elfModule(order binary.ByteOrder, info ...string) []byte {
 // TestClosure: modules come in the order in which they can be loaded, whatever compresses them,
 // without depmod(8) having been run.
 func TestClosure(t *testing.T) {
+	labtest.Programs(t, "xz", "zstd")
 	dir := t.TempDir()
 	tree := filepath.Join(dir, "lib/modules/6.1.0/kernel")
 	if err := os.MkdirAll(tree, 0o755); err != nil {

@@ -111,8 +111,6 @@ func moduleName(file string) (name string, ok bool) {
 }
 
 // underscored is a module's name as the kernel has it.
-//
-//go:noinline
 func underscored(name string) string { return strings.ReplaceAll(name, "-", "_") }
 
 func (t *Tree) readBuiltin(path string) error {

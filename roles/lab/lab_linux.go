@@ -120,8 +120,6 @@ func (l *Lab) Start(cmd *exec.Cmd, h HostName) error {
 
 // Close releases the hosts. REMOTE is gone, and with it the cable, when its
 // last process and socket are.
-//
-//go:noinline
 func (l *Lab) Close() {
 	for _, t := range l.threads {
 		t.end()

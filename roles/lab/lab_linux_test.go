@@ -14,15 +14,15 @@ import (
 	"testing"
 	"time"
 
-	"pfdivert/pfconf"
-	"pfdivert/pfconf/rtnetlink"
-	"pfdivert/roles/lab/labtest"
-	"pfdivert/roles/lab/namespace"
-
 	"golang.org/x/net/icmp"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf"
+	"pfdivert/pfconf/rtnetlink"
+	"pfdivert/roles/lab/labtest"
+	"pfdivert/roles/lab/namespace"
 )
 
 func TestMain(m *testing.M) {
@@ -434,6 +434,7 @@ func TestBuildCancelled(t *testing.T) {
 // Without privilege there is no lab, and the error is the typed one.
 func TestBuildForbidden(t *testing.T) {
 	labtest.Need(t)
+	labtest.NeedUsers(t)
 	if os.Getenv("PFDIVERT_UNPRIVILEGED") != "" {
 		_, err := Build(t.Context(), Config{})
 		var f *namespace.ForbiddenError
@@ -456,6 +457,7 @@ func TestBuildForbidden(t *testing.T) {
 }
 
 func TestAsNobody(t *testing.T) {
+	labtest.Programs(t, "ip", "nsenter") // for TestRun and TestDescribe
 	labtest.AsNobody(t, "^(TestFirstPacket|TestLocals|TestFakesRouted|TestQuiet|TestSysctls|TestClose|TestRun|TestDescribe)$")
 }
 

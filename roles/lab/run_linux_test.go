@@ -46,6 +46,9 @@ func TestRun(t *testing.T) {
 		{"root", Remote, "id -u", 0, "0\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			if program, _, _ := strings.Cut(c.script, " "); program == "ip" {
+				labtest.Programs(t, program)
+			}
 			exit, out, errOut := run(t, c.host, c.script, "some input")
 			if exit != c.exit || !strings.Contains(out, c.out) || errOut != "" {
 				t.Errorf("exit status %d, want %d; output %q, want %q in it; errors %q", exit, c.exit, out, c.out, errOut)
@@ -137,6 +140,7 @@ func TestRunSignals(t *testing.T) {
 
 // The description has the way to the other host.
 func TestDescribe(t *testing.T) {
+	labtest.Programs(t, "nsenter", "ip")
 	l := build(t, Config{})
 	s := l.describe(Remote)
 	for _, want := range []string{"10.188.1.1", "fd00:188:1::2", "10.208.0.0/12", "This is REMOTE"} {

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"pfdivert/roles/lab/labtest"
 )
 
 var shots = flag.String("shots", "", "keep the browser's screenshots in the folder `DIR`")
@@ -43,7 +45,7 @@ type devtools struct {
 const patience = 60 * time.Second
 
 func startBrowser(t *testing.T) *browser {
-	file := tool(t, "chromium")
+	file := labtest.Program(t, "chromium")
 	theirIn, in, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -293,7 +295,8 @@ func TestBrowser(t *testing.T) {
 	b := startBrowser(t)
 	dir := t.TempDir()
 	pages := htmlPages()
-	for _, name := range []string{"evidence", "hostile-page", "hosts", "stats", "passed", "interrupted"} {
+	for _, name := range []string{"evidence", "hostile-page", "hosts", "stats", "passed", "interrupted", "thirteen",
+		"claims", "families"} {
 		var html bytes.Buffer
 		run, summaries := pages[name]()
 		if err := WriteHTML(&html, run, summaries); err != nil {
@@ -310,7 +313,7 @@ func TestBrowser(t *testing.T) {
 			back  string // body's background
 		}{
 			{"light", 1280, "light", "rgb(255, 255, 255)"}, {"dark", 1280, "dark", "rgb(20, 23, 26)"},
-			{"narrow", 360, "light", "rgb(255, 255, 255)"}, {"narrow-dark", 360, "dark", "rgb(20, 23, 26)"},
+			{"narrow", 390, "light", "rgb(255, 255, 255)"}, {"narrow-dark", 390, "dark", "rgb(20, 23, 26)"},
 		} {
 			if name != "evidence" && name != "hostile-page" && view.name != "narrow" && *shots == "" {
 				continue // nothing is there that those have not
@@ -334,6 +337,40 @@ func TestBrowser(t *testing.T) {
 			}
 		}
 	}
+	t.Run("failures first", func(t *testing.T) {
+		b.t = t
+		file := filepath.Join(dir, "thirteen.html")
+		b.open(file, 1280, 800, "light")
+		// A card for each cause, the worst first, above the matrix; the badge of a verdict leads
+		// there.
+		b.is("[...document.querySelectorAll('main > *')].findIndex(e => e.id == 'matrix') == 4")
+		b.is("[...document.querySelectorAll('main > .cell')].slice(0, 3).map(e => e.className).join() == 'cell error,cell fail,cell fail'")
+		b.is("document.querySelectorAll('.names a').length == 10")
+		b.click(".counts .fail")
+		b.is("document.querySelector(':target.cell.fail').getBoundingClientRect().top >= 0")
+		b.click(".counts .pass")
+		b.is("location.hash == '#matrix'")
+		b.quiet(file)
+		// What a run succeeds with is folded, until its badge opens it.
+		b.open(filepath.Join(dir, "claims.html"), 1280, 800, "light")
+		b.is("!document.querySelector('#skip').parentElement.open && document.querySelectorAll('#skip a').length == 48")
+		b.click(".counts .skip")
+		b.is("document.querySelector('#skip').parentElement.open && location.hash == '#skip'")
+		b.is("matrix.getBoundingClientRect().top < document.querySelector('#skip').getBoundingClientRect().top")
+	})
+	t.Run("sideways", func(t *testing.T) {
+		b.t = t
+		file := filepath.Join(dir, "families.html")
+		b.open(file, 390, 800, "light")
+		b.is("document.querySelector('.narrow').offsetHeight > 0")
+		b.is("document.querySelector('.scroll').scrollWidth > document.querySelector('.scroll').clientWidth")
+		// In the middle of a host's columns its name is in sight, beside the names of the targets.
+		b.eval("document.querySelector('.scroll').scrollLeft = 60")
+		b.is("(h => h.left >= document.querySelector('.matrix tbody th').getBoundingClientRect().right - 1)" +
+			"(document.querySelector('.host').getBoundingClientRect())")
+		b.open(file, 1280, 800, "light")
+		b.is("document.querySelector('.narrow').offsetHeight == 0")
+	})
 	t.Run("keyboard", func(t *testing.T) {
 		b.t = t
 		file := filepath.Join(dir, "evidence.html")
@@ -386,8 +423,13 @@ func TestBrowser(t *testing.T) {
 			"features": []any{map[string]any{"name": "prefers-color-scheme", "value": "dark"}}}, nil)
 		b.is("getComputedStyle(document.body).backgroundColor == 'rgb(255, 255, 255)' && getComputedStyle(document.body).color == 'rgb(28, 32, 36)'")
 		// What is closed on the screen is on paper.
+		b.is("document.querySelector('#skip').offsetHeight > 8")
 		b.is("[...document.querySelectorAll('#c3 .list, #c3 pre')].every(e => e.getBoundingClientRect().height > 8)")
+		b.is("[...document.querySelectorAll('.list')].every(e => e.getBoundingClientRect().right <= 800)")
 		b.is("[...document.querySelectorAll('#c3 .ladder')].every(e => e.getBoundingClientRect().width <= 800)")
+		if *shots != "" {
+			b.keep("evidence-print")
+		}
 		b.call("Emulation.setEmulatedMedia", map[string]any{"media": ""}, nil)
 	})
 	t.Run("can fail", func(t *testing.T) {

@@ -48,8 +48,6 @@ func (t *evidenceText) line(depth int, format string, args ...any) {
 }
 
 // head begins a section that is not empty.
-//
-//go:noinline
 func (t *evidenceText) head(name string, n int) {
 	if n > 0 {
 		t.line(0, "\n%s:", name)
@@ -107,6 +105,8 @@ func (t *evidenceText) host(name string, c evidence.Record) {
 			break
 		}
 	}
+	t.head("Trace by the kernel, of a second run", len(c.Trace))
+	t.trace(1, c.Trace)
 	t.head("Routes and settings", len(c.Answers))
 	for _, a := range c.Answers {
 		t.line(1, "# %s", a.Command)
@@ -120,6 +120,41 @@ func (t *evidenceText) host(name string, c evidence.Record) {
 	for _, m := range c.Missing {
 		t.line(1, "%s", m)
 	}
+}
+
+// WriteTraces writes the kernel's traces of targets that failed as text for people.
+func WriteTraces(w io.Writer, results []matrix.Result) error {
+	var t evidenceText
+	for _, r := range results {
+		if len(r.Trace) > 0 {
+			t.line(0, "trace of %s, by REMOTE's kernel in a second run:", r.Name)
+			t.trace(1, r.Trace)
+		}
+	}
+	_, err := io.WriteString(w, t.String())
+	return err
+}
+
+// trace writes which rules each packet met.
+func (t *evidenceText) trace(depth int, all []evidence.Traced) {
+	for _, p := range all {
+		t.line(depth, "%s", p.Packet)
+		for _, h := range p.Hops {
+			t.line(depth+1, "%s", hopText(h))
+		}
+		t.line(depth+1, "%s", p.End)
+	}
+}
+
+func hopText(h evidence.Hop) string {
+	text := fmt.Sprintf("%s: table %s chain %s: %s", h.Hook, h.Table, h.Chain, h.Rule)
+	if !h.Policy() {
+		text += ": " + h.Verdict
+	}
+	if h.Mark != 0 {
+		text += fmt.Sprintf(" (mark 0x%x)", h.Mark)
+	}
+	return text
 }
 
 // maxPacketLines is how many packets are shown; the capture has them all.

@@ -10,6 +10,7 @@ import (
 
 	"pfdivert/matrix"
 	"pfdivert/matrix/evidence"
+	"pfdivert/roles/lab/labtest"
 )
 
 // evidenceResults are results with evidence: one whose packet was lost, one that passed.
@@ -61,7 +62,7 @@ func TestWritePcapng(t *testing.T) {
 	if err := os.WriteFile(file, b.Bytes(), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(tool(t, "tshark"), "-r", file, "-T", "fields", "-E", "separator=/t",
+	cmd := exec.Command(labtest.Program(t, "tshark"), "-r", file, "-T", "fields", "-E", "separator=/t",
 		"-e", "frame.interface_name", "-e", "frame.interface_description", "-e", "frame.packet_flags_direction",
 		"-e", "frame.time_relative", "-e", "ip.src", "-e", "udp.dstport", "-e", "frame.len")
 	var stderr bytes.Buffer

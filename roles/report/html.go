@@ -12,12 +12,16 @@ import (
 	"pfdivert/matrix"
 )
 
-// WriteHTML writes the summaries as one page that refers to nothing outside and has no script: a
-// matrix with a column for each host and family, the failures by cause, and a section for each
-// target. A link to a section opens it: the section of a target that passed is shown when it is the
-// URL's target. Verdicts are told by word, sign and colour.
+// WriteHTML writes the summaries as one page that refers to nothing outside and has no script:
+// the failures by cause, each with the section of its first target, a matrix with a column for
+// each host and family, what is SKIP or XFAIL, folded, and a section for each other target. A
+// link to a section opens it: the section of a target that passed is shown when it is the URL's
+// target. Verdicts are told by word, sign and colour.
 func WriteHTML(w io.Writer, run Run, summaries []Summary) error {
-	p := &page{run: run, summaries: summaries}
+	p := &page{run: run, summaries: summaries, proofs: map[string]string{}, written: map[int]bool{}}
+	for _, t := range append(matrix.Targets(), matrix.Claims()...) {
+		p.proofs[t.Name] = t.Proves()
+	}
 	p.write()
 	_, err := w.Write(p.b.Bytes())
 	return err
@@ -28,6 +32,8 @@ type page struct {
 	markup
 	run       Run
 	summaries []Summary
+	proofs    map[string]string // what each target proves
+	written   map[int]bool      // targets that have their section
 }
 
 func (p *page) write() {
@@ -44,11 +50,15 @@ func (p *page) write() {
 	p.close("head")
 	p.open("body")
 	p.signs()
-	p.header()
+	causes := p.causes()
+	p.header(causes)
 	p.open("main")
 	if len(p.summaries) > 0 {
+		p.failures(causes)
 		p.matrix()
-		p.causes()
+		for _, v := range matrix.Verdicts {
+			p.folded(v, causes)
+		}
 		p.sections()
 	}
 	p.close("main")
@@ -100,8 +110,9 @@ func (p *page) verdict(v matrix.Verdict, word, id, href, label string) {
 	p.close(tag)
 }
 
-// header says what was tested, when and with which result.
-func (p *page) header() {
+// header says what was tested, when and with which result. A badge leads to the first failure of
+// its verdict, to what is folded, or to the matrix.
+func (p *page) header(causes [][]int) {
 	p.open("header")
 	p.element("h1", "Does this kernel divert as it should?")
 	p.element("p", "pfdivert: "+p.totals())
@@ -112,8 +123,17 @@ func (p *page) header() {
 	p.open("ul", "class", "counts", "aria-label", "Verdicts")
 	for _, v := range append(slices.Clone(matrix.Verdicts), "") {
 		if count[v] > 0 {
+			href := "#matrix"
+			switch i := slices.IndexFunc(causes, func(c []int) bool { return p.summaries[c[0]].Verdict == v }); {
+			case i < 0:
+			case fine(v):
+				href = "#" + class(v)
+			default:
+				href = "#" + id(causes[i][0])
+			}
+			text := fmt.Sprintf("%d %s", count[v], cmp.Or(v, "not played"))
 			p.open("li")
-			p.verdict(v, fmt.Sprintf("%d %s", count[v], cmp.Or(v, "not played")), "", "", "")
+			p.verdict(v, text, "", href, text)
 			p.close("li")
 		}
 	}
@@ -134,7 +154,7 @@ func (p *page) header() {
 		}
 	}
 	p.pair("Program", "pfdivert "+p.run.Version)
-	p.pair("Started", p.run.Started.Format(time.RFC3339))
+	p.pair("Started", p.run.Started.Format(time.RFC3339)+", for "+duration(p.run.Seconds))
 	if p.run.Interrupted {
 		p.pair("Ended", "The run was interrupted: what is not played has no verdict.")
 	}
@@ -152,8 +172,6 @@ func (p *page) pair(term, text string) {
 }
 
 // id is the id of an outcome's section; that of its cell in the matrix begins with m.
-//
-//go:noinline
 func id(i int) string { return fmt.Sprintf("c%d", i+1) }
 
 // matrix writes a table for each group of targets.
@@ -175,8 +193,11 @@ func (p *page) matrix() {
 		family, title, kind := splitName(o.Name)
 		index[place{title, cell{column{o.Host, family}, kind}}] = i
 	}
-	p.element("h2", "The matrix")
+	p.element("h2", "The matrix", "id", "matrix")
 	p.element("p", "A verdict is a link to what is known of its target.", "class", "muted")
+	if run.Tested != nil {
+		p.element("p", "A table that is wider than the window scrolls sideways.", "class", "muted narrow")
+	}
 	p.open("div", "class", "panels")
 	defer p.close("div")
 	for _, panel := range panels(run, results, nil) {
@@ -224,7 +245,9 @@ func (p *page) matrixHead(panel *panel) {
 					n++
 				}
 			}
-			p.element("th", c.host, "scope", "colgroup", "colspan", fmt.Sprint(n))
+			p.open("th", "scope", "colgroup", "colspan", fmt.Sprint(n))
+			p.element("span", c.host, "class", "host") // stays while its columns are in sight
+			p.close("th")
 		}
 		p.close("tr")
 	}
@@ -237,15 +260,15 @@ func (p *page) matrixHead(panel *panel) {
 	p.close("tr")
 }
 
-// causes lists what did not pass; what has the same verdict, reason and explanation on a host
-// is listed together.
-func (p *page) causes() {
+// causes returns what did not pass, the worst first: what has the same verdict, reason and
+// explanation on a host is together.
+func (p *page) causes() [][]int {
 	type cause struct {
 		host, reason, likely string
 		verdict              matrix.Verdict
 	}
-	var order []cause
-	members := map[cause][]int{}
+	var all [][]int
+	index := map[cause]int{}
 	for i, o := range p.summaries {
 		if o.Verdict == matrix.Pass || o.Verdict == "" {
 			continue
@@ -254,33 +277,75 @@ func (p *page) causes() {
 		if o.Explanation != nil {
 			c.likely = o.Explanation.Likely
 		}
-		if members[c] == nil {
-			order = append(order, c)
+		at, ok := index[c]
+		if !ok {
+			at = len(all)
+			index[c], all = at, append(all, nil)
 		}
-		members[c] = append(members[c], i)
+		all[at] = append(all[at], i)
 	}
-	if order == nil {
+	sort.SliceStable(all, func(i, j int) bool {
+		return worse(p.summaries[all[j][0]].Verdict, p.summaries[all[i][0]].Verdict) < 0
+	})
+	return all
+}
+
+// failures writes for each cause of failures the section of its first target, with links to the
+// others.
+func (p *page) failures(causes [][]int) {
+	causes = slices.DeleteFunc(slices.Clone(causes), func(c []int) bool { return fine(p.summaries[c[0]].Verdict) })
+	if len(causes) == 0 {
 		return
 	}
-	sort.SliceStable(order, func(i, j int) bool { return worse(order[j].verdict, order[i].verdict) < 0 })
-	p.element("h2", "What did not pass")
-	p.open("ul", "class", "causes")
-	for _, c := range order {
-		first := p.summaries[members[c][0]]
+	p.element("h2", "What failed")
+	for _, c := range causes {
+		p.section(c[0], "", c[1:])
+	}
+}
+
+// folded writes what has a verdict that a run succeeds with, in a details element: a summary of
+// each cause, with links to its targets.
+func (p *page) folded(v matrix.Verdict, causes [][]int) {
+	causes = slices.DeleteFunc(slices.Clone(causes), func(c []int) bool { return p.summaries[c[0]].Verdict != v })
+	if len(causes) == 0 || !fine(v) {
+		return
+	}
+	n := 0
+	for _, c := range causes {
+		n += len(c)
+	}
+	p.open("details")
+	p.open("summary")
+	p.verdict(v, fmt.Sprintf("%d %s", n, v), "", "", "")
+	p.close("summary")
+	p.open("ul", "class", "causes", "id", class(v))
+	for _, c := range causes {
+		first := p.summaries[c[0]]
 		p.open("li")
-		p.verdict(c.verdict, string(c.verdict), "", "", "")
-		p.text(" ")
-		p.element("code", c.reason)
-		if c.host != "" {
-			p.text(" on " + c.host)
+		p.element("code", first.Reason)
+		if first.Host != "" {
+			p.text(" on " + first.Host)
 		}
-		p.element("p", cmp.Or(c.likely, first.Detail))
-		p.open("p", "class", "names mono")
-		for _, i := range members[c] {
-			p.element("a", p.summaries[i].Name, "href", "#"+id(i))
+		text := first.Detail
+		if slices.ContainsFunc(c, func(i int) bool { return p.summaries[i].Detail != text }) {
+			text = "For example: " + text
 		}
-		p.close("p")
+		if first.Explanation != nil {
+			text = cmp.Or(first.Explanation.Likely, text)
+		}
+		p.element("p", text)
+		p.names(c)
 		p.close("li")
 	}
 	p.close("ul")
+	p.close("details")
+}
+
+// names writes links to the sections of targets.
+func (p *page) names(targets []int) {
+	p.open("p", "class", "names mono")
+	for _, i := range targets {
+		p.element("a", p.summaries[i].Name, "href", "#"+id(i))
+	}
+	p.close("p")
 }

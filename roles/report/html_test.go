@@ -182,6 +182,28 @@ func hostilePage() (Run, []Summary) {
 	return run, summaries
 }
 
+// thirteen has as many failures, of three causes.
+func thirteen() []matrix.Result {
+	results := passes(all70)
+	for i := range 13 {
+		r := &results[5*i]
+		r.Verdict, r.Reason = matrix.Fail, matrix.NotDelivered
+		r.Detail = "remote server: nothing arrived; REMOTE's rule matched 1 packets"
+		r.Explanation = &explain.Explanation{Cause: "no-policy-rule", Expected: "a socket on REMOTE gets it",
+			LastSeen: "REMOTE's rule matched it", Likely: "packets with mark 0x1 are not sent to table 100",
+			Check: "ip rule", Mend: "ip rule add fwmark 0x1 lookup 100"}
+		r.Evidence, r.Transcript = undelivered()
+		switch i % 5 {
+		case 1:
+			r.Reason, r.Detail, r.Explanation, r.Evidence = matrix.NoReply, "local client: nothing arrived", nil, nil
+		case 2:
+			r.Verdict, r.Reason, r.Detail = matrix.Error, matrix.AgentLost, "the connection to the agent ended"
+			r.Explanation, r.Evidence, r.Transcript = nil, nil, nil
+		}
+	}
+	return results
+}
+
 func htmlPages() map[string]func() (Run, []Summary) {
 	pages := reports()
 	pages["evidence"], pages["hostile-page"] = withEvidence, hostilePage
@@ -189,13 +211,26 @@ func htmlPages() map[string]func() (Run, []Summary) {
 		run := with(run26, func(r *Run) { r.Targets = all70 })
 		return run, Summaries(run, passes(all70))
 	}
+	pages["families"] = func() (Run, []Summary) {
+		run, results := several(args26)
+		return run, Summaries(run, results)
+	}
+	pages["thirteen"] = func() (Run, []Summary) {
+		run := with(run26, func(r *Run) { r.Targets = all70 })
+		return run, Summaries(run, thirteen())
+	}
 	pages["claims"] = func() (Run, []Summary) {
 		var names []string
 		for _, t := range matrix.Claims() {
 			names = append(names, t.Name)
 		}
+		results := passes(names)
+		for i, r := range unclaimed(48)[:48] {
+			r.Name = names[i]
+			results[i] = r
+		}
 		run := with(run26, func(r *Run) { r.Targets = names })
-		return run, Summaries(run, passes(names))
+		return run, Summaries(run, results)
 	}
 	return pages
 }

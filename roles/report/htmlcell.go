@@ -7,32 +7,29 @@ import (
 	"strings"
 	"time"
 
-	"pfdivert/matrix"
 	"pfdivert/matrix/evidence"
 	"pfdivert/pfconf"
 )
 
-// sections writes a section for each target. Those of targets that are in order, and of those of
-// which the list of causes says all, are hidden until they are asked for.
+// sections writes a section for each target that has none yet. They are hidden until they are asked
+// for; on paper the failures are shown.
 func (p *page) sections() {
-	proofs := map[string]string{}
-	for _, t := range append(matrix.Targets(), matrix.Claims()...) {
-		proofs[t.Name] = t.Proves()
-	}
-	p.element("h2", "The targets")
-	p.element("p", "Here is what did not pass and has more to show, and the target that was chosen in the matrix.", "class", "muted")
-	for i, o := range p.summaries {
-		p.section(i, o, proofs[o.Name])
+	p.element("h2", "The targets", "class", "screen")
+	p.element("p", "The target that was chosen is shown here.", "class", "muted screen")
+	for i := range p.summaries {
+		if !p.written[i] {
+			p.section(i, " quiet", nil)
+		}
 	}
 }
 
-// section writes what is known of a target.
-func (p *page) section(i int, o Summary, proves string) {
-	classes := "cell " + class(o.Verdict)
-	if fine(o.Verdict) || o.Evidence == nil && o.Explanation == nil && len(o.Transcript) == 0 {
-		classes += " quiet"
-	}
-	p.open("section", "id", id(i), "class", classes, "tabindex", "-1", "aria-labelledby", "h"+id(i))
+// section writes what is known of a target, with a class of its own. alike are others that failed
+// for the same cause.
+func (p *page) section(i int, own string, alike []int) {
+	o := p.summaries[i]
+	p.written[i] = true
+	p.open("section", "id", id(i), "class", "cell "+class(o.Verdict)+own, "tabindex", "-1",
+		"aria-labelledby", "h"+id(i))
 	p.open("h3", "id", "h"+id(i))
 	p.verdict(o.Verdict, string(cmp.Or(o.Verdict, "not played")), "", "", "")
 	p.element("span", o.Name, "class", "mono")
@@ -43,7 +40,7 @@ func (p *page) section(i int, o Summary, proves string) {
 		p.element("span", duration(o.Seconds), "class", "took")
 	}
 	p.close("h3")
-	if proves != "" {
+	if proves := p.proofs[o.Name]; proves != "" {
 		p.element("p", "It proves: "+proves+".", "class", "muted")
 	}
 	if o.Counts != "" {
@@ -59,6 +56,10 @@ func (p *page) section(i int, o Summary, proves string) {
 		p.close("p")
 	}
 	p.explanation(o)
+	if len(alike) > 0 {
+		p.element("p", fmt.Sprintf("%s failed for the same cause:", plural(len(alike), "other target")))
+		p.names(alike)
+	}
 	if o.Evidence != nil {
 		p.evidence(i, o)
 	}
@@ -133,13 +134,10 @@ func (p *page) evidence(i int, o Summary) {
 		p.element("figcaption", text)
 		p.close("figure")
 	}
-	for _, side := range []struct {
-		host string
-		cell evidence.Record
-	}{{"REMOTE", e.Remote}, {"LOCAL", e.Local}} {
-		p.packets(side.host, side.cell.Packets)
-		p.side(side.host, side.cell)
-	}
+	p.packets("REMOTE", e.Remote.Packets, l.first.Add(l.shift))
+	p.side("REMOTE", e.Remote)
+	p.packets("LOCAL", e.Local.Packets, l.first)
+	p.side("LOCAL", e.Local)
 }
 
 // ahead says how one clock is to another.
@@ -151,8 +149,6 @@ func ahead(d time.Duration) string {
 }
 
 // table is a table in a details element; nothing without rows.
-//
-//go:noinline
 func (p *page) table(title string, head []string, rows [][]string) {
 	p.countedTable(title, len(rows), head, rows)
 }
@@ -207,12 +203,13 @@ func longColumns(rows [][]string) map[int]bool {
 	return long
 }
 
-// packets is the ladder as a table, host by host.
-func (p *page) packets(host string, packets []evidence.Packet) {
+// packets is the ladder as a table, host by host; first is when its first packet was sent, by the
+// host's clock.
+func (p *page) packets(host string, packets []evidence.Packet, first time.Time) {
 	var rows [][]string
 	for i, packet := range packets {
 		if i == maxPacketRows {
-			rows = append(rows, []string{"", "", "", "", "", fmt.Sprintf("and %d more", len(packets)-i), ""})
+			rows = append(rows, []string{"", "", "", "", "", "", fmt.Sprintf("and %d more", len(packets)-i), ""})
 			break
 		}
 		d := evidence.Decode(packet)
@@ -224,12 +221,12 @@ func (p *page) packets(host string, packets []evidence.Packet) {
 			what += fmt.Sprintf("; %q", shorten(payload, 60))
 		}
 		rows = append(rows, []string{
-			packet.Time.UTC().Format("15:04:05.000000"), packet.Interface, packet.Direction, d.From(), d.To(), what,
-			fmt.Sprint(packet.Length),
+			packet.Time.UTC().Format("15:04:05.000000"), rungTime(packet.Time.Sub(first)), packet.Interface,
+			packet.Direction, d.From(), d.To(), what, fmt.Sprint(packet.Length),
 		})
 	}
-	p.countedTable("Packets on "+host, len(packets), []string{"time (UTC)", "interface", "", "from", "to", "what",
-		"bytes"}, rows)
+	p.countedTable("Packets on "+host, len(packets), []string{"time (UTC)", "since the first",
+		"interface", "", "from", "to", "what", "bytes"}, rows)
 }
 
 // maxPacketRows is how many packets of a host are listed.
@@ -242,6 +239,17 @@ func (p *page) side(host string, c evidence.Record) {
 		rows = append(rows, []string{r.Label, r.Text, counters(r.Before), counters(r.After)})
 	}
 	p.table("Rules on "+host, []string{"label", "rule", "before", "after"}, rows)
+
+	rows = nil
+	for _, t := range c.Trace {
+		way := make([]string, len(t.Hops))
+		for i, h := range t.Hops {
+			way[i] = hopText(h)
+		}
+		rows = append(rows, []string{t.Packet, strings.Join(append(way, t.End), "\n")})
+	}
+	p.table("Trace by the kernel of "+host+", of a second run", []string{"packet",
+		"rules that it met, and its end"}, rows)
 
 	rows = nil
 	for _, s := range c.States {

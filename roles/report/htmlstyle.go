@@ -46,8 +46,6 @@ var shapes = map[matrix.Verdict]string{
 }
 
 // class is the verdict's name in the style sheet.
-//
-//go:noinline
 func class(v matrix.Verdict) string {
 	if _, ok := shapes[v]; !ok {
 		return "none"
@@ -90,7 +88,8 @@ dd{margin:0}
 .v{display:inline-flex;align-items:center;gap:.4em;padding:.15rem .5rem;min-height:1.75rem;border-radius:4px;border:1px solid;font-size:.875rem;font-weight:600;text-decoration:none;white-space:nowrap}
 .v svg{width:1em;height:1em;fill:currentColor;flex:none}
 a.v:hover{text-decoration:underline}
-.scroll{overflow-x:auto;max-width:100%}
+.scroll{overflow-x:auto;max-width:100%;background:linear-gradient(90deg,var(--back) 40%,transparent) left/3rem 100% no-repeat local,linear-gradient(270deg,var(--back) 40%,transparent) right/3rem 100% no-repeat local,linear-gradient(90deg,var(--line),transparent) left/1rem 100% no-repeat,linear-gradient(270deg,var(--line),transparent) right/1rem 100% no-repeat}
+.narrow{display:none}
 table{border-collapse:collapse}
 th,td{text-align:left;padding:.2rem .75rem .2rem 0;vertical-align:middle}
 .list th,.list td{border-top:1px solid var(--line);vertical-align:top;font-size:.875rem}
@@ -102,7 +101,8 @@ th,td{text-align:left;padding:.2rem .75rem .2rem 0;vertical-align:middle}
 .matrix caption{text-align:left;font-weight:600;padding-bottom:.25rem}
 .matrix tbody th{font-weight:400;padding-right:.625rem}
 .matrix td,.matrix thead th{padding-left:.375rem;padding-right:.375rem}
-.matrix tr>:first-child{position:sticky;left:0;padding-left:0;background:var(--back)}
+.matrix tr>:first-child{position:sticky;left:0;padding-left:0;min-width:9rem;background:var(--back);z-index:1}
+.host{display:inline-block;position:sticky;left:9.5rem}
 .matrix thead th{font-size:.875rem;color:var(--muted);font-weight:600}
 .matrix .v{min-width:5.75rem}
 .matrix .v.pass{border-color:transparent}
@@ -136,9 +136,10 @@ figcaption{font-size:.875rem;color:var(--muted)}
 .ladder .lost path{stroke:var(--fail)}
 .ladder .lost .what{fill:var(--fail)}
 .signs{position:absolute;width:0;height:0}
-@media(max-width:30rem){body{padding:1rem .75rem 3rem}dl{grid-template-columns:minmax(0,1fr);gap:0}dd{margin-bottom:.5rem}.cell{padding:.75rem}.matrix .v{min-width:5rem;padding:.15rem .3rem}.matrix tbody th{padding-right:.25rem;font-size:.875rem}}
+@media(max-width:30rem){body{padding:1rem .75rem 3rem}dl{grid-template-columns:minmax(0,1fr);gap:0}dd{margin-bottom:.5rem}.cell{padding:.75rem}.matrix .v{min-width:5rem;padding:.15rem .3rem}.matrix tbody th{padding-right:.25rem;font-size:.875rem}.host{max-width:5.5rem;white-space:normal;overflow-wrap:anywhere}}
 @media screen and (min-width:66rem){.panels{width:max-content;max-width:calc(50vw + 30rem)}}
-@media print{body{max-width:none;padding:0;font-size:10pt}.cell,tr{break-inside:avoid}.back{display:none}details::details-content{content-visibility:visible;display:block;height:auto}.ladder{max-width:100%;height:auto}}
+@media(max-width:48rem){.narrow{display:block}}
+@media print{body{max-width:none;padding:0;font-size:10pt}.screen,.narrow{display:none}.scroll{background:none}.list th,.list td{white-space:normal;overflow-wrap:anywhere}.list .long{min-width:0}.cell.fail,.cell.error,.cell.xpass{display:block}.cell,tr{break-inside:avoid}.back{display:none}details::details-content{content-visibility:visible;display:block;height:auto}.ladder{max-width:100%;height:auto}}
 `
 
 // contentPolicy lets the browser do nothing but apply that style sheet: no script, no request,

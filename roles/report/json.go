@@ -65,7 +65,6 @@ func (r Run) forJSON() Run {
 	return r
 }
 
-//go:noinline
 func micro(seconds float64) float64 { return math.Round(seconds*1e6) / 1e6 }
 
 // encode writes v as one line of JSON that is also safe on a terminal:

@@ -31,6 +31,7 @@ var laneNames = [...]string{"LOCAL", "wire", "REMOTE's filter", "socket"}
 type ladder struct {
 	rungs    []rung
 	more     int           // packets that are not among the rungs, because there are too many
+	first    time.Time     // when the first packet was sent, by LOCAL's clock
 	shift    time.Duration // by how much REMOTE's clock is ahead; it is taken off the times
 	controls bool          // there are packets of controls
 }
@@ -83,8 +84,11 @@ func newLadder(e *matrix.Evidence, transcripts []matrix.Transcript) *ladder {
 		l.more = len(all) - maxRungs
 		all = all[:maxRungs]
 	}
+	if len(all) > 0 {
+		l.first = all[0].Time
+	}
 	for _, p := range all {
-		r := rung{at: p.Time.Sub(all[0].Time), timed: true, text: p.text(), packet: true, control: p.control}
+		r := rung{at: p.Time.Sub(l.first), timed: true, text: p.text(), packet: true, control: p.control}
 		l.controls = l.controls || p.control
 		switch {
 		case p.Pflog != "":

@@ -11,13 +11,9 @@ import (
 type markup struct{ b bytes.Buffer }
 
 // open writes a start tag; attributes are pairs of a name and a value.
-//
-//go:noinline
 func (m *markup) open(tag string, attributes ...string) { m.tag(tag, ">", attributes) }
 
 // empty writes a tag of an element without content, as XML has it.
-//
-//go:noinline
 func (m *markup) empty(tag string, attributes ...string) { m.tag(tag, "/>", attributes) }
 
 func (m *markup) tag(tag, end string, attributes []string) {
@@ -29,8 +25,6 @@ func (m *markup) tag(tag, end string, attributes []string) {
 }
 
 // close writes an end tag and a newline.
-//
-//go:noinline
 func (m *markup) close(tag string) { m.b.WriteString("</" + tag + ">\n") }
 
 // text writes text of one line.

@@ -16,14 +16,16 @@ const redrawEvery = 50 * time.Millisecond
 // eraseLine goes to the line's start and erases it (ECMA-48 EL).
 const eraseLine = "\r\x1b[K"
 
-// Progress is the line "12/26, 1 FAIL" on a terminal that shows how far a run is. It is safe for
-// concurrent use.
+// Progress is the line on a terminal that shows how far a run is: "reaching root@host ..." and then
+// "12/26, 1 FAIL". It is safe for concurrent use.
 type Progress struct {
-	w     io.Writer
-	total int
-	live  bool
+	w    io.Writer
+	live bool
 
 	mu       sync.Mutex
+	begun    bool   // there is something to draw
+	doing    string // what is done before the first target
+	total    int
 	done     int
 	count    map[matrix.Verdict]int
 	drawn    time.Time
@@ -31,14 +33,27 @@ type Progress struct {
 	finished bool
 }
 
-// NewProgress draws the line of a run with total targets (0 if unknown) on w. It never writes
-// anything if live is false (see Style.Live).
-func NewProgress(w io.Writer, total int, live bool) *Progress {
-	p := &Progress{w: w, total: total, live: live, count: make(map[matrix.Verdict]int)}
+// NewProgress returns the progress of a run, whose line is drawn on w. It is never drawn if live is
+// false (see Style.Live).
+func NewProgress(w io.Writer, live bool) *Progress {
+	return &Progress{w: w, live: live, count: make(map[matrix.Verdict]int)}
+}
+
+// Doing draws what is done before the first target. It is drawn once: ssh, which may ask for a
+// password, asks behind it.
+func (p *Progress) Doing(what string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.begun, p.doing = true, what+" ... "
 	p.draw()
-	return p
+}
+
+// Start begins to count the results of total targets, 0 if their number is not known.
+func (p *Progress) Start(total int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.begun, p.doing, p.total = true, "", total
+	p.draw()
 }
 
 // Done counts a result.
@@ -69,7 +84,7 @@ func (p *Progress) Done(r matrix.Result) {
 func (p *Progress) Write(text []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.live && !p.finished {
+	if p.live && p.begun && !p.finished {
 		fmt.Fprint(p.w, eraseLine)
 		defer p.draw()
 	}
@@ -84,7 +99,7 @@ func (p *Progress) Finish() {
 		p.timer.Stop()
 		p.timer = nil
 	}
-	if p.live && !p.finished {
+	if p.live && p.begun && !p.finished {
 		fmt.Fprint(p.w, eraseLine)
 	}
 	p.finished = true
@@ -97,9 +112,13 @@ func (p *Progress) draw() {
 		return
 	}
 	p.drawn = time.Now()
-	line := fmt.Sprint(p.done)
-	if p.total > 0 {
+	line := p.doing
+	switch {
+	case line != "":
+	case p.total > 0:
 		line = fmt.Sprintf("%d/%d", p.done, p.total)
+	default:
+		line = fmt.Sprint(p.done)
 	}
 	for _, v := range matrix.Verdicts {
 		if p.count[v] > 0 {

@@ -43,7 +43,16 @@ func TestProgress(t *testing.T) {
 			}
 		}
 		pass := matrix.Result{Verdict: matrix.Pass}
-		p := NewProgress(&b, 26, true)
+		p := NewProgress(&b, true)
+		if _, err := p.Write([]byte("a notice\n")); err != nil {
+			t.Error(err)
+		}
+		expect("before anything is done", "a notice\n")
+		p.Doing("reaching x")
+		expect("before the targets", eraseLine+"reaching x ... ")
+		time.Sleep(time.Second)
+		expect("behind it a password may be asked for", "")
+		p.Start(26)
 		expect("at the start", eraseLine+"0/26")
 		p.Done(pass)
 		p.Done(pass)
@@ -71,7 +80,7 @@ func TestProgress(t *testing.T) {
 
 func TestProgressUnknownTotal(t *testing.T) {
 	var b bytes.Buffer
-	NewProgress(&b, 0, true)
+	NewProgress(&b, true).Start(0)
 	if got, want := b.String(), eraseLine+"0"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
@@ -81,7 +90,8 @@ func TestProgressUnknownTotal(t *testing.T) {
 func TestProgressNoTerminal(t *testing.T) {
 	for _, live := range []bool{false, true} {
 		var b bytes.Buffer
-		p := NewProgress(&b, 1000, live)
+		p := NewProgress(&b, live)
+		p.Start(1000)
 		var wg sync.WaitGroup
 		for range 10 {
 			wg.Go(func() {

@@ -121,8 +121,6 @@ func verdictCounts[N int | uint64](count map[matrix.Verdict]N) string {
 }
 
 // plural is "1 target" or "26 targets".
-//
-//go:noinline
 func plural(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun

@@ -130,17 +130,18 @@ func oneCause() []matrix.Result {
 	return results
 }
 
-// unclaimed has claims of which the first n are not made by the kernel's manuals, for two reasons.
-func unclaimed(n int) (results []matrix.Result) {
-	for i, t := range matrix.Claims() {
-		r := matrix.Result{Name: t.Name, Verdict: matrix.Pass}
-		if i < n {
-			r.Verdict, r.Reason = matrix.Skip, matrix.NotClaimed
-			r.Detail = fmt.Sprintf("the manual does not say it: reason %d", i%2)
-		}
-		if results = append(results, r); i > n {
-			break
-		}
+// unclaimed has claims of which the kernel's manuals do not make n, for two reasons, and two that
+// pass.
+func unclaimed(n int) []matrix.Result {
+	var kinds []string
+	for i := range n/2 + 1 {
+		kinds = append(kinds, fmt.Sprintf("claim-%d", i+1))
+	}
+	results := passes(names("divert", kinds))
+	for i := range n {
+		r := &results[i]
+		r.Verdict, r.Reason = matrix.Skip, matrix.NotClaimed
+		r.Detail = fmt.Sprintf("the manual does not say it: reason %d", i%2)
 	}
 	return results
 }

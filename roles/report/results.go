@@ -45,8 +45,6 @@ func (r *Results) Add(result matrix.Result) (counted bool) {
 }
 
 // Kept returns the results whose transcripts are worth keeping.
-//
-//go:noinline
 func (r *Results) Kept() []matrix.Result {
 	if r.stats == nil {
 		return r.results

@@ -29,8 +29,6 @@ type Summary struct {
 var severity = []matrix.Verdict{matrix.Pass, matrix.Skip, matrix.XFail, matrix.XPass, matrix.Fail, matrix.Error}
 
 // worse compares two verdicts by severity.
-//
-//go:noinline
 func worse(a, b matrix.Verdict) int {
 	return slices.Index(severity, a) - slices.Index(severity, b)
 }
@@ -99,8 +97,6 @@ func (o Summary) says() string {
 
 // explained is the explanation in lines, each with what it is about; nothing when there is
 // none.
-//
-//go:noinline
 func (o Summary) explained() [][2]string {
 	e := o.Explanation
 	if e == nil {

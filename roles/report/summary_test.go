@@ -15,6 +15,7 @@ import (
 
 	"pfdivert/matrix"
 	"pfdivert/matrix/explain"
+	"pfdivert/roles/lab/labtest"
 )
 
 // nasty is text that ends what it stands in, of all the formats.
@@ -115,19 +116,6 @@ func TestTAPAndJUnit(t *testing.T) {
 	}
 }
 
-// tool is the path of a program that CI has, with the test skipped where it is missing.
-func tool(t *testing.T, name string) string {
-	t.Helper()
-	file, err := exec.LookPath(name)
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
-	return file
-}
-
 // TestTAPConsumers: prove and tappy count what the run counted, and find no fault with
 // the syntax.
 func TestTAPConsumers(t *testing.T) {
@@ -161,7 +149,7 @@ func TestTAPConsumers(t *testing.T) {
 			if len(summaries) == 0 && run.Skipped == "" {
 				t.Skip("prove takes no tests for a fault")
 			}
-			tool(t, "prove")
+			labtest.Program(t, "prove")
 			if err := os.WriteFile(file, text, 0o666); err != nil {
 				t.Fatal(err)
 			}
@@ -192,7 +180,7 @@ func TestTAPConsumers(t *testing.T) {
 			if err := os.WriteFile(file, text, 0o666); err != nil {
 				t.Fatal(err)
 			}
-			out, _ := exec.Command(tool(t, "tappy"), file).CombinedOutput()
+			out, _ := exec.Command(labtest.Program(t, "tappy"), file).CombinedOutput()
 			said := string(out)
 			if !strings.Contains(said, fmt.Sprintf("Ran %d tests", played)) {
 				t.Errorf("want %d tests:\n%s", played, said)
@@ -222,7 +210,7 @@ func expandRanges(text string) (all []string) {
 // TestTAPBlocks: Perl's parser reads each block of YAML, and what it reads is what was
 // written.
 func TestTAPBlocks(t *testing.T) {
-	perl := tool(t, "perl")
+	perl := labtest.Program(t, "perl")
 	text := render(t, "nasty", tap)
 	const script = `
 use TAP::Parser;
@@ -248,7 +236,7 @@ print map { "error: $_\n" } $parser->parse_errors;`
 
 // TestJUnitSchema: xmllint finds the XML to be as the schema says.
 func TestJUnitSchema(t *testing.T) {
-	xmllint := tool(t, "xmllint")
+	xmllint := labtest.Program(t, "xmllint")
 	for name := range reports() {
 		cmd := exec.Command(xmllint, "--noout", "--nonet", "--schema", "testdata/junit.xsd", "-")
 		cmd.Stdin = bytes.NewReader(render(t, name, junit))

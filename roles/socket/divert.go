@@ -272,25 +272,6 @@ func (e *divert) Connected(time.Time) error     { return errPacketRole }
 func (e *divert) Accept(time.Time) error        { return errPacketRole }
 func (e *divert) Send(_ []byte, _ uint16) error { return errPacketRole }
 
-// parseQueues finds a queue in the kernel's table (seq_show of nfnetlink_queue.c): number,
-// port of the socket, packets that wait, copy mode and range, packets dropped because the
-// queue was full, packets dropped because the socket was, id of the last packet, 1.
-func parseQueues(text string, number uint16) (script.Dropped, error) {
-	for line := range strings.Lines(text) {
-		f := strings.Fields(line)
-		if len(f) < 9 || f[0] != strconv.Itoa(int(number)) {
-			continue
-		}
-		full, err1 := strconv.ParseUint(f[5], 10, 32)
-		socket, err2 := strconv.ParseUint(f[6], 10, 32)
-		if err := errors.Join(err1, err2); err != nil {
-			return script.Dropped{}, fmt.Errorf("nfnetlink_queue: %w", err)
-		}
-		return script.Dropped{NoRoom: full + socket}, nil
-	}
-	return script.Dropped{}, fmt.Errorf("nfnetlink_queue: there is no queue %d in %q", number, text)
-}
-
 // parseFreeBSDDivert reads what netstat(1) of FreeBSD 15 prints of divert, for both families.
 func parseFreeBSDDivert(text string) (d script.Dropped, err error) {
 	for line := range strings.Lines(text) {

@@ -1,14 +1,11 @@
 package socket
 
 import (
-	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -330,26 +327,21 @@ const dropsTries = 3
 // Drops returns what the netfilter queue with the number has dropped. The kernel shows only queues
 // on which a process listens. A queue that is closed meanwhile moves others out of the next piece
 // of the table (get_idx, nfnetlink_queue.c), so a queue that is missing is looked for again.
-func Drops(_ context.Context, _ bool, number uint16) (d script.Dropped, err error) {
+func Drops(_ context.Context, _ bool, number uint16) (script.Dropped, error) {
 	for range dropsTries {
-		var text string
-		if text, err = readQueueTable(); err != nil {
+		text, err := netlink.ReadTable("/proc/thread-self/net/netfilter/nfnetlink_queue")
+		if err != nil {
 			return script.Dropped{}, err
 		}
-		if d, err = parseQueues(text, number); err == nil {
-			break
+		queues, err := netlink.ParseQueues(text)
+		if err != nil {
+			return script.Dropped{}, err
+		}
+		for _, q := range queues {
+			if q.Number == number {
+				return script.Dropped{NoRoom: q.Full + q.Socket}, nil
+			}
 		}
 	}
-	return d, err
-}
-
-// readQueueTable reads a page of the table at a time: the kernel fills one under one lock.
-func readQueueTable() (string, error) {
-	f, err := os.Open("/proc/thread-self/net/netfilter/nfnetlink_queue")
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(bufio.NewReaderSize(f, os.Getpagesize()))
-	return string(text), err
+	return script.Dropped{}, fmt.Errorf("nfnetlink_queue: there is no queue %d", number)
 }

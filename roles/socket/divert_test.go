@@ -5,12 +5,6 @@ import (
 	"testing"
 )
 
-// A table of queues as the kernel writes it (seq_show, net/netfilter/nfnetlink_queue.c). The second
-// queue was full for three packets and its socket for one.
-const queueTable = `26600   1834     0 2 65531     0     0        4  1
-26601   1834     2 2 65531     3     1        9  1
-`
-
 // netstat(1) of OpenBSD 7.7, with another number of packets that found a socket full.
 const divertStats = `divert:
 	3 total packets received
@@ -37,16 +31,6 @@ func TestParseDropped(t *testing.T) {
 	}
 	for _, bad := range []string{"", divertStats, "divert:\n\tx packets failed to divert due to no socket bound at port\n"} {
 		if got, err := parseFreeBSDDivert(bad); err == nil {
-			t.Errorf("%q: %+v", bad, got)
-		}
-	}
-	for number, want := range map[uint16]script.Dropped{26600: {}, 26601: {NoRoom: 4}} {
-		if got, err := parseQueues(queueTable, number); err != nil || got != want {
-			t.Errorf("queue %d: %+v %v", number, got, err)
-		}
-	}
-	for _, bad := range []string{"", "26602 1834 0 2\n", "26602 1834 0 2 65531 x 0 4 1\n", queueTable} {
-		if got, err := parseQueues(bad, 26602); err == nil {
 			t.Errorf("%q: %+v", bad, got)
 		}
 	}

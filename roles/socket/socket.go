@@ -68,6 +68,11 @@ func (k *socket) setUp() error {
 			return fmt.Errorf("SO_REUSEADDR: %w", err)
 		}
 	}
+	if s.Device.IsValid() {
+		if err := bindDevice(k.fd, s.Device); err != nil {
+			return fmt.Errorf("bind to the interface of %v: %w", s.Device, err)
+		}
+	}
 	if s.ReusePort {
 		if err := unix.SetsockoptInt(k.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
 			return fmt.Errorf("SO_REUSEPORT: %w", err)

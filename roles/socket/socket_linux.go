@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"runtime"
 	"syscall"
@@ -53,6 +54,26 @@ func (d *origDst) read(m *unix.SocketControlMessage) {
 	case m.Header.Level == unix.SOL_IPV6 && m.Header.Type == unix.IPV6_PKTINFO:
 		d.packetInfo(m.Data)
 	}
+}
+
+// bindDevice binds the socket to the interface that has the address (SO_BINDTODEVICE, socket(7)).
+func bindDevice(fd int, a netip.Addr) error {
+	all, err := net.Interfaces()
+	if err != nil {
+		return err
+	}
+	for _, i := range all {
+		addresses, err := i.Addrs()
+		if err != nil {
+			return err
+		}
+		for _, has := range addresses {
+			if p, err := netip.ParsePrefix(has.String()); err == nil && p.Addr() == a {
+				return unix.BindToDevice(fd, i.Name)
+			}
+		}
+	}
+	return fmt.Errorf("no interface has the address: %w", unix.ENODEV)
 }
 
 // setSegment has the kernel cut what is sent into datagrams of so many bytes, as late as it can

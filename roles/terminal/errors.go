@@ -22,8 +22,6 @@ func (h hinted) Unwrap() error { return h.error }
 
 // WithHint returns err with a hint, which PrintError prints below it: a command or a change that
 // the reader can type as it stands.
-//
-//go:noinline
 func WithHint(err error, hint string) error { return hinted{err, hint} }
 
 // HintOf returns the outermost hint in err's tree, "" if it has none. Errors of this package, of

@@ -50,6 +50,7 @@ func reachKernel(ctx context.Context, o Options) (*Pair, error) {
 			o.Memory, o.CPUs),
 			"256 MB and 1 processor suffice")
 	}
+	o.doing("booting " + o.Kernel)
 	guest, err := kernel.Boot(ctx, kernel.Options{
 		Kernel: o.Kernel, Modules: o.Modules, Memory: o.Memory, CPUs: o.CPUs, Single: o.Single,
 		Dist: host.DistFolders(o.Getenv),

@@ -15,7 +15,9 @@ type Options struct {
 	// Getenv is the environment: REMOTE_SSH, the addresses, SSH_OPTIONS, REMOTE's SUDO.
 	Getenv func(string) string
 	// Notices gets a line for what an agent says unasked. It is written to by several goroutines.
-	Notices   io.Writer
+	Notices io.Writer
+	// Doing, unless it is nil, is told what is done to reach the hosts. Several goroutines call it.
+	Doing     func(what string)
 	Sudo      string        // makes root on LOCAL
 	HostsFile string        // "" for the host of the environment, or a lab
 	Kernel    string        // the image of a kernel to boot as host, "" for none
@@ -29,6 +31,13 @@ type Options struct {
 	Router    bool          // make REMOTE of a lab on FreeBSD a router, for the targets that need one
 	PF        bool          // switch on the pf of a lab on FreeBSD, for the targets that are about it
 	Wait      time.Duration // for another run that uses the host
+}
+
+// doing tells what is done.
+func (o Options) doing(what string) {
+	if o.Doing != nil {
+		o.Doing(what)
+	}
 }
 
 // Heartbeat is how often the orchestrator shows an agent that it lives; an agent that has seen

@@ -93,6 +93,7 @@ func reachPart(ctx context.Context, o Options, part []matrix.Target) (*Pair, err
 // ReachLab builds the kind of lab that this system has, and connects to its agents. The caller
 // closes the pair.
 func ReachLab(ctx context.Context, o Options) (*Pair, error) {
+	o.doing("making two hosts on this machine")
 	if !HasNamespaces {
 		return reachBSD(ctx, o)
 	}
@@ -175,10 +176,12 @@ func reachSSH(ctx context.Context, o Options, targets []matrix.Target, ask asks)
 	if err != nil {
 		return nil, fmt.Errorf("the own executable: %w", err)
 	}
+	o.doing("reaching " + o.Getenv("REMOTE_SSH"))
 	p := &Pair{real: true, Trips: setupTrips}
 	p.far, err = host.SSH(ctx, host.SSHOptions{
 		Destination: o.Getenv("REMOTE_SSH"), Options: o.Getenv("SSH_OPTIONS"), Sudo: o.Getenv("SUDO"),
 		Args: remoteArgs(o), Keep: o.Keep, Dist: host.DistFolders(o.Getenv), Ask: ask.remote, Invoker: invoker,
+		Doing: o.doing,
 	})
 	if err != nil {
 		return nil, err

@@ -52,8 +52,6 @@ func split(b []byte, head int) (attrs, error) {
 }
 
 // get returns the data of the first attribute of a kind, nil if there is none.
-//
-//go:noinline
 func (all attrs) get(kind uint16) []byte {
 	for _, a := range all {
 		if a.kind() == kind {
@@ -64,8 +62,6 @@ func (all attrs) get(kind uint16) []byte {
 }
 
 // has reports whether there is an attribute of a kind, which may be empty.
-//
-//go:noinline
 func (all attrs) has(kind uint16) bool {
 	for _, a := range all {
 		if a.kind() == kind {
@@ -76,13 +72,9 @@ func (all attrs) has(kind uint16) bool {
 }
 
 // nest returns the attributes inside of one; of none if it is not there.
-//
-//go:noinline
 func (all attrs) nest(kind uint16) (attrs, error) { return split(all.get(kind), 0) }
 
 // without returns the attributes that are of none of the kinds.
-//
-//go:noinline
 func (all attrs) without(kinds ...uint16) attrs {
 	some := make(attrs, 0, len(all))
 next:
@@ -98,16 +90,12 @@ next:
 }
 
 // with returns the attributes with one more at the end.
-//
-//go:noinline
 func (all attrs) with(kind uint16, data []byte) attrs {
 	return append(all[:len(all):len(all)], attr{kind, data})
 }
 
 // append writes the attributes behind a message. One of more than 64 kB can't be written: its
 // message is refused by the kernel, as it ends in the middle of an attribute.
-//
-//go:noinline
 func (all attrs) append(b []byte) []byte {
 	for _, a := range all {
 		b = appendAttr(b, a.flagged, a.data)
@@ -115,10 +103,8 @@ func (all attrs) append(b []byte) []byte {
 	return b
 }
 
-//go:noinline
 func (all attrs) bytes() []byte { return all.append(nil) }
 
-//go:noinline
 func appendAttr(b []byte, kind uint16, data []byte) []byte {
 	b = binary.NativeEndian.AppendUint16(b, uint16(min(4+len(data), math.MaxUint16)))
 	b = binary.NativeEndian.AppendUint16(b, kind)
@@ -130,24 +116,17 @@ func appendAttr(b []byte, kind uint16, data []byte) []byte {
 }
 
 // text is a string up to its zero byte.
-//
-//go:noinline
 func text(b []byte) string {
 	s, _, _ := strings.Cut(string(b), "\x00")
 	return s
 }
 
 // zero is a string with its zero byte.
-//
-//go:noinline
 func zero(s string) []byte { return append([]byte(s), 0) }
 
-//go:noinline
 func native(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
 
 // host32 is a number in native order: of 1, 2 or 4 bytes, 0 if it is of another size.
-//
-//go:noinline
 func host32(b []byte) uint32 {
 	switch len(b) {
 	case 1:
@@ -161,8 +140,6 @@ func host32(b []byte) uint32 {
 }
 
 // net32 is a number in network order, 0 if it is not of 2 or 4 bytes.
-//
-//go:noinline
 func net32(b []byte) uint32 {
 	switch len(b) {
 	case 2:
@@ -173,7 +150,6 @@ func net32(b []byte) uint32 {
 	return 0
 }
 
-//go:noinline
 func net64(b []byte) uint64 {
 	if len(b) != 8 {
 		return 0

@@ -4,18 +4,14 @@ package twin
 // there, or is cut, is empty.
 type nested struct{ b []byte }
 
-//go:noinline
 func (n nested) get(kind uint16) nested {
 	all, _ := split(n.b, 0)
 	return nested{all.get(kind)}
 }
 
-//go:noinline
 func (n nested) text() string { return text(n.b) }
 
 // number is of 16 or 32 bits, as netfilter's are: in network order.
-//
-//go:noinline
 func (n nested) number() uint32 {
 	if len(n.b) == 1 {
 		return uint32(n.b[0])
@@ -24,6 +20,4 @@ func (n nested) number() uint32 {
 }
 
 // numberOf is the number of one inside, 0 if it is not there.
-//
-//go:noinline
 func (n nested) numberOf(kind uint16) uint32 { return n.get(kind).number() }

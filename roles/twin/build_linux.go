@@ -177,12 +177,10 @@ func nftExpr(name string, data attrs) attr {
 	}.bytes()}
 }
 
-//go:noinline
 func be32(v uint32) []byte { return binary.BigEndian.AppendUint32(nil, v) }
 
 func be16(v uint16) []byte { return binary.BigEndian.AppendUint16(nil, v) }
 
-//go:noinline
 func dataValue(kind uint16, b []byte) attr {
 	return attr{kind | nestedFlag, attrs{{unix.NFTA_DATA_VALUE, b}}.bytes()}
 }
@@ -348,8 +346,6 @@ func ruleMessage(family, table, chain string, exprs attrs) NetlinkMessage {
 }
 
 // xtEntry is a match or a target as an entry of iptables-legacy has it.
-//
-//go:noinline
 func xtEntry(name string, revision byte, data []byte) []byte {
 	b := make([]byte, xtHead+align(len(data)))
 	binary.NativeEndian.PutUint16(b, uint16(len(b)))

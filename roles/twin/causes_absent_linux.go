@@ -127,10 +127,10 @@ func (r FlowResult) listener(missing []unheard, sockets int) uint16 {
 		return 0
 	}
 	for _, m := range missing {
-		if m.socket == r.Socket || m.socket < 0 && added == r.Socket {
+		if m.changed == r.Socket || m.changed < 0 && added == r.Socket {
 			return m.port
 		}
-		if m.socket < 0 {
+		if m.changed < 0 {
 			added++
 		}
 	}
@@ -160,21 +160,18 @@ func (d *doctor) addAbsent(reached []suspect, missing []unheard, port uint16, al
 	d.add(p)
 }
 
-// unheard is a port that tproxy rules divert to and where they find no socket.
+// unheard is a port that rules divert to and where they find no socket.
 type unheard struct {
-	port   uint16
-	cause  string
-	why    string
-	check  string
-	fix    change
-	socket int // that is there and is changed, -1 for one that is added
+	remedy
+	port    uint16
+	changed int // the socket that is there and is changed, -1 for one that is added
 }
 
-// noListener are the ports that tproxy rules name, where no socket is one that they find.
+// noListener are the ports that rules divert to, where no socket is one that they find.
 func (d *doctor) noListener(proto string, six bool) []unheard {
 	var all []unheard
 	for _, x := range d.hints.seen {
-		if !x.tproxy || !x.of(six) || !x.takes(askProto, protoNumber(proto)) {
+		if !x.redirect || !x.of(six) || !x.takes(askProto, protoNumber(proto)) {
 			continue
 		}
 		for _, t := range x.targets {
@@ -183,12 +180,12 @@ func (d *doctor) noListener(proto string, six bool) []unheard {
 				slices.ContainsFunc(all, func(u unheard) bool { return u.port == t.Port() }) {
 				continue
 			}
-			u := unheard{
-				port: t.Port(), socket: -1, cause: "no-listener",
+			u := unheard{port: t.Port(), changed: -1, remedy: remedy{
+				cause: "no-listener",
 				why: fmt.Sprintf("rules divert it to %s port %d, and nothing listens there for %s", proto, t.Port(),
 					map[bool]string{false: "IPv4", true: "IPv6"}[six]),
 				check: fmt.Sprintf("ss -ln%sp 'sport = :%d'", proto[:1], t.Port()),
-			}
+			}}
 			found := false
 			for i, s := range d.c.Sockets {
 				a := s.Local.Addr()
@@ -197,25 +194,29 @@ func (d *doctor) noListener(proto string, six bool) []unheard {
 					continue
 				}
 				here := a.IsUnspecified() || a == to || !to.IsValid() && !a.IsLoopback()
-				if found = s.Transparent && s.Index == 0 && here; found {
+				if found = (s.Transparent || !x.tproxy) && s.Index == 0 && here; found {
 					break
 				}
-				u.socket = i
+				u.changed = i
 			}
 			if found || len(all) == maxPorts {
 				continue
 			}
-			if u.socket < 0 {
+			if u.changed < 0 {
 				s := BoundSocket{Proto: proto, Local: netip.AddrPortFrom(anyAddr(six), t.Port()), V6Only: six,
 					Transparent: true, ReuseAddr: true, OptionsKnown: true, OrigDst: proto == "udp"}
-				u.fix = addSocket(s, fmt.Sprintf("start the proxy, with a transparent listener at %s %s:%d", proto,
+				kind := "listener"
+				if x.tproxy {
+					kind = "transparent listener"
+				}
+				u.fix = addSocket(s, fmt.Sprintf("start the proxy, with a %s at %s %s:%d", kind, proto,
 					bracket(anyAddr(six)), t.Port()))
 				all = append(all, u)
 				continue
 			}
-			s := d.c.Sockets[u.socket]
+			s := d.c.Sockets[u.changed]
 			var wrong, wanted []string
-			if !s.Transparent {
+			if !s.Transparent && x.tproxy {
 				u.cause = "not-transparent"
 				wrong, wanted = append(wrong, "is not transparent (IP_TRANSPARENT)"),
 					append(wanted, "set IP_TRANSPARENT")
@@ -232,11 +233,11 @@ func (d *doctor) noListener(proto string, six bool) []unheard {
 					append(wanted, "listen on "+anyAddr(six).String())
 				a = anyAddr(six)
 			}
-			u.why = fmt.Sprintf("the listener %s %s, and a tproxy rule does not find it", d.socketName(u.socket),
+			u.why = fmt.Sprintf("the listener %s %s, and a rule that diverts does not find it", d.socketName(u.changed),
 				strings.Join(wrong, " and "))
-			u.fix = editSocket(u.socket, fmt.Sprintf("have %s at port %d %s", cmp.Or(s.Comm, "the program"), t.Port(),
+			u.fix = editSocket(u.changed, fmt.Sprintf("have %s at port %d %s", cmp.Or(s.Comm, "the program"), t.Port(),
 				strings.Join(wanted, " and ")), func(q *BoundSocket) {
-				q.Transparent, q.Index, q.Local = true, 0, netip.AddrPortFrom(a, q.Local.Port())
+				q.Transparent, q.Index, q.Local = q.Transparent || x.tproxy, 0, netip.AddrPortFrom(a, q.Local.Port())
 			})
 			all = append(all, u)
 		}

@@ -12,7 +12,7 @@ import (
 func (d *doctor) ofAnswer(s suspect) []remedy {
 	var all []remedy
 	e := s.end
-	if d.sourceChanged(s.key) {
+	if d.sourceChanged(s.key) || e.stage == inRules {
 		all = append(all, d.ofSource(s)...)
 	}
 	if h, ok := s.key.marker(e.mark); ok && e.mark != 0 {
@@ -50,6 +50,7 @@ func hostPrefix(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen
 // ofSource is a rule that translates the answer's source: conntrack does not know its first packet.
 func (d *doctor) ofSource(s suspect) []remedy {
 	var nat, skip Hop
+	var all []remedy
 	for _, h := range s.key.rules() {
 		for _, word := range []string{"MASQUERADE", "masquerade", "SNAT", "snat "} {
 			if h.Hook == "postrouting" && strings.Contains(h.Rule, word) {
@@ -64,14 +65,17 @@ func (d *doctor) ofSource(s suspect) []remedy {
 			}
 		}
 	}
-	if nat.Rule == "" {
-		return nil
-	}
 	r := remedy{
 		cause: "source-translated", check: nat.lister(d.c), take: d.c.spotOf(nat).remove(),
 		why: fmt.Sprintf("%s gives the proxy's answer another source, so the client takes it for a stranger's", nat.name(d.c)),
 	}
-	if skip.Rule == "" {
+	switch {
+	case nat.Rule == "" && skip.Rule == "":
+		return nil
+	case nat.Rule == "":
+		r.cause, r.check, r.take = "not-tracked", skip.lister(d.c), change{}
+		r.why = fmt.Sprintf("%s takes the answer for one of no connection", s.end.hop.name(d.c))
+	case skip.Rule == "":
 		r.fix = d.c.spotOf(nat).insert(added{UID: -1, From: hostPrefix(s.key.From.Addr()), Do: doReturn})
 		return []remedy{r}
 	}
@@ -89,13 +93,18 @@ func (d *doctor) ofSource(s suspect) []remedy {
 	}
 	spot := d.c.spotOf(skip)
 	chain, handle, number := d.outputChain(skip)
+	if nat.Rule == "" {
+		all = append(all, r)
+		all[0].fix = spot.remove()
+		all[0].price = "conntrack then has these connections, and its table must have room for them"
+	}
 	if chain == "" {
 		r.fix = d.c.spotOf(nat).insert(added{UID: -1, From: a.From, Do: doReturn, IPv6: a.IPv6})
-		return []remedy{r}
+		return append(all, r)
 	}
 	spot.chain, spot.handle, spot.number = chain, handle, number
 	r.fix = spot.insert(a)
-	return []remedy{r}
+	return append([]remedy{r}, all...)
 }
 
 // outputChain is the chain of OUTPUT in a hop's table, before conntrack.

@@ -69,8 +69,6 @@ func (c *Snapshot) markRule(mark uint32, ipv6 bool) (PolicyRule, bool) {
 }
 
 // localTable reports whether a table makes all destinations local.
-//
-//go:noinline
 func (c *Snapshot) localTable(table uint32, ipv6 bool) bool {
 	return slices.ContainsFunc(c.Routes, func(x Route) bool {
 		return x.Table == table && x.Type == unix.RTN_LOCAL && x.Dst.IsValid() && x.Dst.Bits() <= 1 &&
@@ -107,7 +105,7 @@ func (d *doctor) ofDrop(s suspect) []remedy {
 	h := s.end.hop
 	spot := d.c.spotOf(h)
 	r := remedy{
-		cause: "dropped", take: spot.remove(), check: h.lister(d.c),
+		cause: "dropped", check: h.lister(d.c),
 		why: fmt.Sprintf("%s drops it", h.name(d.c)),
 		fix: spot.insert(d.exemption(s, doAccept)),
 	}
@@ -122,7 +120,8 @@ func (d *doctor) ofDrop(s suspect) []remedy {
 		r.fix = spot.except(h, a)
 		all = append(all, r)
 	}
-	return all
+	r.take, r.fix = spot.remove(), change{}
+	return append(all, r)
 }
 
 // ofRouting are settings that make the kernel refuse a packet's source or destination.
@@ -237,7 +236,7 @@ func (d *doctor) ofPolicy(s suspect) []remedy {
 		all = append(all, one)
 	}
 	if mark == 0 {
-		return all
+		return append(all, d.ofNoMark(s)...)
 	}
 	// One that is there, and whose table has no local route.
 	for _, r := range d.c.PolicyRules {
@@ -525,6 +524,13 @@ func (d *doctor) ofBridge(s suspect) []remedy {
 		name = "bridge/bridge-nf-call-ip6tables"
 	}
 	bridges := slices.DeleteFunc(slices.Clone(d.c.Links), func(l Link) bool { return l.Kind != "bridge" })
+	if d.c.Settings[name] != "1" && d.c.callsIptables(s.end.in, s.Flow.IPv6()) {
+		return []remedy{{
+			cause: "bridge-netfilter", check: "ip -d link show " + s.end.in,
+			fix: callIptables(s.end.in, s.Flow.IPv6(), 0),
+			why: "packets of a bridge go through the rules of IP while they are in the bridge (br_netfilter), and what tproxy finds there is lost on the way to the host's sockets",
+		}}
+	}
 	if d.c.Settings[name] != "1" || len(bridges) == 0 {
 		return nil
 	}
@@ -538,7 +544,7 @@ func (d *doctor) ofBridge(s suspect) []remedy {
 		r.narrow = writeSysctl(name, "0")
 		for _, b := range bridges {
 			if b.Name != s.end.in {
-				r.narrow = r.narrow.and(callIptables(b.Name, s.Flow.IPv6()))
+				r.narrow = r.narrow.and(callIptables(b.Name, s.Flow.IPv6(), 1))
 			}
 		}
 	}
@@ -699,6 +705,7 @@ func (d *doctor) ofLoop(s suspect) []remedy {
 	}
 	r := added{UID: -1, Do: doReturn}
 	why := fmt.Sprintf("%s diverts it", h.name(d.c))
+	x := remedy{cause: "own-traffic-diverted", check: h.lister(d.c), take: d.c.spotOf(h).remove()}
 	switch {
 	case s.Flow.Mark != 0:
 		r.HasMark, r.Mark, r.Mask = true, s.Flow.Mark, s.Flow.Mark
@@ -716,10 +723,14 @@ func (d *doctor) ofLoop(s suspect) []remedy {
 		// Another group beside the user of all programs: the group is what tells it apart.
 		if uid, gid := (&planner{Snapshot: d.c, hints: d.hints}).ordinary(); s.Flow.UID == uid && s.Flow.GID != gid {
 			r.UID, r.Group = int64(s.Flow.GID), true
+		} else if s.Flow.UID == 0 {
+			x.price, x.mark = "other programs of root are then not diverted either", 0xff
+			x.narrow = d.c.spotOf(h).insert(added{UID: -1, HasMark: true, Mark: x.mark, Mask: x.mark, Do: doReturn})
+			x.narrow.command += fmt.Sprintf("\nhave the proxy mark what it sends with 0x%x (SO_MARK; routing_mark or sockopt.mark in its configuration)", x.mark)
 		}
 	}
-	return []remedy{{cause: "own-traffic-diverted", why: why, check: h.lister(d.c), take: d.c.spotOf(h).remove(),
-		fix: d.c.spotOf(h).insert(r)}}
+	x.why, x.fix = why, d.c.spotOf(h).insert(r)
+	return []remedy{x}
 }
 
 // loopRule is the rule of OUTPUT that diverts a packet: by its mark or by redirecting it.
@@ -844,9 +855,13 @@ func (d *Dump) addChain(s spot, kind string, hook uint32, priority int32) {
 
 // ofMistaken is a listener for tproxy that a rule redirects to.
 func (d *doctor) ofMistaken(s suspect) []remedy {
+	x := d.c.Sockets[s.Socket]
+	words := fmt.Sprintf("have %s take redirected connections at port %d: its inbound of type redirect, not tproxy",
+		cmp.Or(x.Comm, "the program"), x.Local.Port())
 	return []remedy{{
 		cause: "redirect-to-transparent", check: fmt.Sprintf("ss -lntpe 'sport = :%d'",
 			d.c.Sockets[s.Socket].Local.Port()),
+		fix: editSocket(s.Socket, words, func(q *BoundSocket) { q.Transparent = false }),
 		why: "a transparent listener is made for tproxy, behind which its own address is the destination; redirect has rewritten that",
 	}}
 }

@@ -254,3 +254,75 @@ func (d *doctor) otherListener(proto string, port uint16) string {
 	}
 	return ""
 }
+
+// ofNoMark is a tproxy rule that gives packets no mark by which they are routed to the host itself.
+func (d *doctor) ofNoMark(s suspect) []remedy {
+	h, ok := s.key.diverter()
+	if !ok || !h.tproxies() {
+		return nil
+	}
+	ipv6 := s.Flow.IPv6()
+	rule := PolicyRule{IPv6: ipv6, Priority: 99, Table: d.localTables(ipv6), Mark: 1, Mask: 0xffffffff}
+	for _, r := range d.c.PolicyRules {
+		if r.IPv6 == ipv6 && r.Mark != 0 && !r.Invert && d.c.localTable(r.Table, ipv6) {
+			rule = r
+			break
+		}
+	}
+	r := remedy{
+		cause: "no-mark", check: h.lister(d.c), fix: d.withMark(h, rule),
+		why: fmt.Sprintf("%s gives it no mark, so no policy rule leads it to this host's sockets", h.name(d.c)),
+	}
+	if !slices.Contains(d.c.PolicyRules, rule) {
+		r.fix = r.fix.and(addPolicyRule(rule))
+		r.check += "; " + ipCommand(ipv6) + " rule"
+	}
+	if !d.c.localTable(rule.Table, ipv6) {
+		r.fix = r.fix.and(addLocalRoute(rule.Table, ipv6))
+	}
+	return []remedy{r}
+}
+
+var tproxyMark = regexp.MustCompile(` --tproxy-mark \S+`)
+
+// withMark has a tproxy rule give packets the mark of a policy rule.
+func (d *doctor) withMark(h Hop, rule PolicyRule) change {
+	s := d.c.spotOf(h)
+	// struct xt_tproxy_target_info_v1: mark_mask, mark_value
+	write := func(data []byte) error {
+		if len(data) < 24 {
+			return errGone
+		}
+		copy(data, slices.Concat(native(rule.Mask), native(rule.Mark)))
+		return nil
+	}
+	text := tproxyMark.ReplaceAllString(h.Rule, "") + fmt.Sprintf(" --tproxy-mark 0x%x/0x%x", rule.Mark, rule.Mask)
+	switch {
+	case s.legacy:
+		command := fmt.Sprintf("%s -t %s -R %s %d %s", s.tool(), s.table, s.chain, s.number, text)
+		return change{command: command, do: func(x *Dump) error {
+			return s.editLegacy(x, func(_ *LegacyTable, r legacyRule) error { return write(r.data()) })
+		}}
+	case s.iptables:
+		return s.rewrite(text, func(exprs attrs) (attrs, error) {
+			return exprs, write(xtData(exprs, "TPROXY"))
+		})
+	}
+	text = strings.Replace(h.Rule, "tproxy", fmt.Sprintf("meta mark set 0x%x tproxy", rule.Mark), 1)
+	return s.rewrite(text, func(exprs attrs) (attrs, error) {
+		i := slices.IndexFunc(exprs, func(e attr) bool {
+			return (nested{e.data}).get(unix.NFTA_EXPR_NAME).text() == "tproxy"
+		})
+		if i < 0 {
+			return nil, errGone
+		}
+		const register = unix.NFT_REG32_12
+		return slices.Insert(exprs, i,
+			nftExpr("immediate", attrs{
+				{unix.NFTA_IMMEDIATE_DREG, be32(register)}, dataValue(unix.NFTA_IMMEDIATE_DATA, native(rule.Mark)),
+			}),
+			nftExpr("meta", attrs{
+				{unix.NFTA_META_KEY, be32(unix.NFT_META_MARK)}, {unix.NFTA_META_SREG, be32(register)},
+			})), nil
+	})
+}

@@ -117,8 +117,6 @@ type suspect struct {
 }
 
 // isProxy reports whether rules divert to a socket of the host.
-//
-//go:noinline
 func (d *doctor) isProxy(i int) bool {
 	if i < 0 || i >= len(d.c.Sockets) {
 		return false
@@ -191,6 +189,10 @@ func (d *doctor) complaint(r FlowResult) symptom {
 			return ""
 		case !r.OK():
 			return lost
+		}
+	case Guessed: // another program's proxy may take what it sends
+		if proxy && d.c.Sockets[r.Socket].UID == r.Flow.UID && d.c.Sockets[r.Socket].GID == r.Flow.GID {
+			return looped
 		}
 	case Service:
 		switch {
@@ -372,6 +374,9 @@ func (d *doctor) counts(s *suspect) bool {
 			return false
 		}
 		s.sign = fmt.Sprint(s.symptom, s.Flow.Kind, s.Flow.Mark, s.Flow.UID, s.Flow.GID, s.Socket, s.Flow.IPv6())
+		if s.Flow.Kind == Guessed && !d.guessed(s.Flow, true) {
+			return false
+		}
 		if s.symptom == looped {
 			h, _ := s.key.diverter()
 			s.sign += fmt.Sprint(h.Table, h.Chain, h.Number)
@@ -401,6 +406,15 @@ func (d *doctor) counts(s *suspect) bool {
 		return false
 	}
 	return involved
+}
+
+// guessed reports whether flows of the program that sent a guessed one come back to it: all of
+// them, or those to the internet.
+func (d *doctor) guessed(f Flow, internet bool) bool {
+	return !slices.ContainsFunc(d.results, func(r FlowResult) bool {
+		alike := r.Flow.Kind == Guessed && r.Flow.UID == f.UID && r.Flow.GID == f.GID && r.Flow.IPv6() == f.IPv6()
+		return alike && d.complaint(r) == "" && (!internet || isPublic(r.Flow.To.Addr()))
+	})
 }
 
 // inboundOnly reports whether a proxy's listener is one for services, as a sidecar has it beside
@@ -473,7 +487,8 @@ type remedy struct {
 	fix    change // is what take is where it is not set
 	price  string
 	narrow change
-	socket int // of whose flows the fix may take some, from 1; 0 for none
+	mark   uint32 // that flows have with narrow, 0 for their own
+	socket int    // of whose flows the fix may take some, from 1; 0 for none
 }
 
 // good reports whether a flow is now as it should be.
@@ -489,7 +504,7 @@ func (d *doctor) good(s symptom, r FlowResult) bool {
 	case reachable:
 		return !r.OK()
 	case mistaken:
-		return r.OK() && proxy && !r.Redirected()
+		return r.OK() && proxy // at a listener that was changed
 	}
 	if r.Flow.Kind == Client || r.Flow.Kind == Own || r.Flow.Kind == Given {
 		away := r.SeenTo.IsValid() && r.SeenTo.Addr() != r.Flow.To.Addr() // sent to another host by a rule
@@ -582,7 +597,10 @@ func (d *doctor) explain(g []suspect) error {
 		}
 	}
 	first := g[0]
-	p := Problem{Severity: severity(first), What: d.what(g), stage: int(first.end.stage), Seen: d.c.story(first.key)}
+	p := Problem{Severity: d.severity(first), What: d.what(g), stage: int(first.end.stage), Seen: d.c.story(first.key)}
+	if len(first.key.Hops) == 0 { // it was not sent
+		p.Seen = []string{fmt.Sprintf("a program that sends to %v gets: %s", first.Flow.To, first.Error)}
+	}
 	if first.key.Answer {
 		p.stage += 10
 	}
@@ -590,6 +608,7 @@ func (d *doctor) explain(g []suspect) error {
 		p.Flows = append(p.Flows, s.Flow.ID)
 	}
 	found := false
+	var err error
 	for _, r := range d.remedies(first) {
 		take := r.take
 		if take.do == nil {
@@ -601,8 +620,8 @@ func (d *doctor) explain(g []suspect) error {
 			}
 			continue
 		}
-		ok, err := d.try(first.symptom, flows, take)
-		if err != nil {
+		var ok bool
+		if ok, err = d.try(first.symptom, flows, take); err != nil {
 			return err
 		}
 		if !ok {
@@ -631,7 +650,11 @@ func (d *doctor) explain(g []suspect) error {
 		p.Cause, p.Why, p.Check = r.cause, r.why, r.check
 		p.Fix, p.Price = r.fix.command, r.price
 		if r.narrow.do != nil {
-			if ok, err = d.try(first.symptom, flows, r.narrow); err != nil {
+			marked := slices.Clone(flows)
+			for i := range marked {
+				marked[i].Mark = cmp.Or(r.mark, marked[i].Mark)
+			}
+			if ok, err = d.try(first.symptom, marked, r.narrow); err != nil {
 				return err
 			} else if ok {
 				p.Narrow = r.narrow.command
@@ -642,6 +665,25 @@ func (d *doctor) explain(g []suspect) error {
 	if !found && (first.symptom == undiverted || first.symptom == lost) {
 		if ok, err := d.absent(g); ok || err != nil {
 			return err
+		}
+	}
+	if p.Fix == "" && first.symptom == lost {
+		ok, err := d.inStages(&p, first, flows)
+		if err != nil {
+			return err
+		}
+		found = found || ok
+	}
+	for _, h := range first.key.rules() {
+		if found || first.symptom != lost {
+			break
+		}
+		if found, err = d.try(first.symptom, flows, d.c.spotOf(h).remove()); err != nil {
+			return err
+		}
+		if found {
+			p.Cause, p.Confirmed = "rule", true
+			p.Why, p.Check = "without it the flow arrives: "+h.name(d.c), h.lister(d.c)
 		}
 	}
 	if p.Cause == "" {
@@ -670,8 +712,12 @@ func (d *doctor) add(p Problem) {
 	d.problems = append(d.problems, p)
 }
 
-func severity(s suspect) Severity {
+func (d *doctor) severity(s suspect) Severity {
 	switch s.symptom {
+	case looped:
+		if s.Flow.Kind == Guessed && !d.guessed(s.Flow, false) {
+			return Warn
+		}
 	case captured, reachable, unrouted, guessed, mistaken:
 		return Warn
 	case undiverted:
@@ -707,7 +753,7 @@ func (d *doctor) what(g []suspect) string {
 			who = fmt.Sprintf("%v on %s", x.Flow.From.Addr(), x.Flow.In)
 		case x.Flow.Mark != 0:
 			who = fmt.Sprintf("programs with mark 0x%x", x.Flow.Mark)
-		case x.Flow.Kind == Exempt:
+		case x.Flow.Kind == Exempt || x.Flow.Kind == Guessed:
 			who = fmt.Sprintf("programs of user %d and group %d", x.Flow.UID, x.Flow.GID)
 		case x.Flow.From.Addr().IsValid():
 			who = fmt.Sprintf("a program of the host with address %v", x.Flow.From.Addr())
@@ -730,7 +776,12 @@ func (d *doctor) what(g []suspect) string {
 	case undiverted:
 		return fmt.Sprintf("%s is not diverted: it leaves by %s", about, s.Out)
 	case looped:
-		return fmt.Sprintf("%s, which rules leave out, comes back to the proxy (%s): a loop", about, d.socketName(s.Socket))
+		if s.Flow.Kind == Guessed {
+			return fmt.Sprintf("%s, as which the proxy runs (%s), comes back to it: a loop", about,
+				d.socketName(s.Socket))
+		}
+		return fmt.Sprintf("%s, which rules leave out, comes back to the proxy (%s): a loop", about,
+			d.socketName(s.Socket))
 	case captured:
 		return fmt.Sprintf("%s comes to the proxy (%s) and not to the service", about, d.socketName(s.Socket))
 	case reachable:

@@ -64,6 +64,28 @@ iptables -t nat -A OUTPUT -p tcp ! -d 10.0.0.0/8 -j REDIRECT --to-ports 12345`},
 iptables -t nat -A OUTPUT -d 10.0.0.0/8 -j RETURN
 iptables -t nat -A OUTPUT -m owner --gid-owner 23334 -j RETURN
 iptables -t nat -A OUTPUT -p tcp -j REDIRECT --to-ports 12345`},
+		{name: "1 exemption of a group, the listener is root's", sockets: []BoundSocket{redirected}, bad: "own-traffic-diverted", script: `
+iptables -t nat -A OUTPUT -d 10.0.0.0/8 -j RETURN
+iptables -t nat -A OUTPUT -m owner --gid-owner 23334 -j RETURN
+iptables -t nat -A OUTPUT -p tcp -j REDIRECT --to-ports 12345`},
+		{name: "2 nothing is left out", sockets: []BoundSocket{redirected}, bad: "own-traffic-diverted",
+			script: "iptables -t nat -A OUTPUT -p tcp -j REDIRECT --to-ports 12345"},
+		{name: "2 only reserved networks are left out", sockets: []BoundSocket{redirected}, warn: "own-traffic-diverted", script: `
+for n in 10.0.0.0/8 127.0.0.0/8 172.16.0.0/12 192.168.0.0/16; do iptables -t nat -A OUTPUT -d $n -j RETURN; done
+iptables -t nat -A OUTPUT -p tcp -j REDIRECT --to-ports 12345`},
+		{name: "2 marks of root's proxy", sockets: []BoundSocket{proxy}, bad: "own-traffic-diverted", script: toLo + ofLan + `
+iptables -t mangle -A PREROUTING -i lo -p tcp -m mark --mark 1 -j TPROXY --on-port 7895 --tproxy-mark 1
+iptables -t mangle -A OUTPUT -m conntrack --ctdir REPLY -j RETURN
+iptables -t mangle -A OUTPUT -p tcp -j MARK --set-mark 1`},
+		{name: "2 its server is left out", sockets: []BoundSocket{redirected}, script: `
+iptables -t nat -A OUTPUT -d 198.51.100.7 -j RETURN; iptables -t nat -A OUTPUT -p tcp -j REDIRECT --to-ports 12345`},
+		{name: "2 its cgroup is left out", sockets: []BoundSocket{redirected}, script: nft(`
+table ip p {
+ chain out { type nat hook output priority -100;
+  meta cgroup 1048577 return
+  ip protocol tcp redirect to :12345
+ }
+}`)},
 		{name: "4 listener on loopback", sockets: []BoundSocket{socket("udp", "127.0.0.1:12346", "transparent")}, bad: "listener-elsewhere", script: toLo + `
 iptables -t mangle -A PREROUTING -s 10.91.1.2 -p udp -j MARK --set-mark 1
 iptables -t mangle -A PREROUTING -m mark --mark 1 -p udp -j TPROXY --tproxy-mark 1 --on-port 12346`},
@@ -223,6 +245,17 @@ iptables -P FORWARD DROP; iptables -A FORWARD -m conntrack --ctstate ESTABLISHED
 iptables -t nat -A PREROUTING -i lan0 -p tcp --dport 9050 -j DNAT --to-destination 127.0.0.1:9050
 sysctl -qw net.ipv4.conf.lan0.route_localnet=1
 iptables -A INPUT -i lan0 -d 127.0.0.127/32 -j ACCEPT; iptables -A INPUT -i lan0 -d 127.0.0.0/8 -j DROP`},
+		{name: "15 deep in ufw", sockets: []BoundSocket{proxy}, bad: "dropped", script: toLo + ofLan + `
+iptables -N not-local; iptables -N user; iptables -P INPUT DROP; iptables -A INPUT -i lo -j ACCEPT; iptables -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT
+iptables -A INPUT -j not-local; iptables -A INPUT -j user; iptables -A not-local -m addrtype --dst-type LOCAL -j RETURN; iptables -A not-local -j DROP
+iptables -A user -p tcp --dport 7895 -j ACCEPT`},
+		{name: "15 two filters", says: "2 things stop it", sockets: []BoundSocket{redirected}, bad: "dropped", script: `
+iptables -t nat -A PREROUTING -i lan0 -p tcp --dport 80 -j REDIRECT --to-ports 12345; iptables -A INPUT -p tcp --dport 12345 -j DROP
+nft 'add table inet f; add chain inet f in { type filter hook input priority 10; policy drop; }; add rule inet f in ct state established accept; add rule inet f in iifname lo accept'`},
+		{name: "15 lo's packets from other addresses are dropped", sockets: []BoundSocket{redirected}, bad: "dropped", script: redirect + `
+iptables -A INPUT -i lo ! -s 127.0.0.0/8 -j DROP`},
+		{name: "17 what is not tracked is invalid", sockets: []BoundSocket{proxy}, bad: "not-tracked", script: toLo + ofLan + `
+iptables -t raw -A PREROUTING -i lan0 -p tcp ! -d 10.0.0.0/8 -j NOTRACK; iptables -A OUTPUT -m conntrack --ctstate INVALID -j DROP`},
 		{name: "17 notrack and masquerade", sockets: []BoundSocket{proxy, proxyUDP}, bad: "source-translated", script: toLo + ofLan + ofUDP + `
 iptables -t raw -A PREROUTING -i lan0 -d 203.0.113.0/24 -j NOTRACK
 iptables -t nat -A POSTROUTING -j MASQUERADE`},
@@ -243,7 +276,7 @@ table inet p {
 			fixed: []BoundSocket{proxyUDP, socket("udp", "10.91.1.1:53", "alone")}},
 		{name: "22 redirected to a transparent listener", script: redirect,
 			sockets: []BoundSocket{socket("tcp", "0.0.0.0:12345", "transparent")}, warn: "redirect-to-transparent",
-			unfixed: true},
+			fixed: []BoundSocket{redirected}},
 		{name: "24 for new connections", sockets: []BoundSocket{proxy}, bad: "later-packets",
 			script: toLo + strings.Replace(ofLan, "-p tcp", "-p tcp -m conntrack --ctstate NEW", 1)},
 		{name: "24 established ones pass before", sockets: []BoundSocket{proxy}, bad: "later-packets",
@@ -293,6 +326,22 @@ table ip p {
   iifname "lan0" ip protocol tcp fib daddr type != local tproxy to :7895 meta mark set 1 accept
  }
 }`)},
+		{name: "two things: nothing listens, src_valid_mark", bad: "no-listener", fixed: []BoundSocket{proxy},
+			script: toLo + ofLan + "sysctl -qw net.ipv4.conf.all.src_valid_mark=1"},
+		{name: "two things: INPUT drops it, nothing listens", bad: "dropped", fixed: []BoundSocket{redirected}, script: `
+iptables -t nat -A PREROUTING -i lan0 -p tcp --dport 80 -j REDIRECT --to-ports 12345
+iptables -P INPUT DROP; iptables -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT`},
+		{name: "two things: no mark, nothing listens", says: "2 things stop it", bad: "no-listener",
+			fixed:  []BoundSocket{proxy},
+			script: toLo + strings.Replace(ofLan, "--tproxy-mark 1", "", 1)},
+		{name: "no mark", sockets: []BoundSocket{proxy}, bad: "no-mark",
+			script: toLo + strings.Replace(ofLan, "--tproxy-mark 1", "", 1)},
+		{name: "no mark, no policy rule", sockets: []BoundSocket{proxy}, bad: "no-mark", script: nft(`
+table inet p {
+ chain pre { type filter hook prerouting priority mangle;
+  iifname "lan0" meta l4proto tcp fib daddr type != local tproxy ip to :7895 accept
+ }
+}`)},
 		{name: "not transparent, mark after tproxy", sockets: []BoundSocket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []BoundSocket{proxy}, script: toLo + nft(`
 table ip p {
  chain pre { type filter hook prerouting priority mangle;
@@ -330,6 +379,9 @@ sysctl -qw net.bridge.bridge-nf-call-iptables=0`},
 		{name: "a bridge with br_netfilter", sockets: []BoundSocket{proxy}, bad: "bridge-netfilter", script: toLo + strings.Replace(ofLan, "lan0", "br0", 1) + `
 ip addr flush dev lan0; ip link add br0 type bridge; ip link set lan0 master br0; ip link set br0 up; ip addr add 10.91.1.1/24 dev br0
 sysctl -qw net.bridge.bridge-nf-call-iptables=1`},
+		{name: "a bridge with its own switch of br_netfilter", sockets: []BoundSocket{proxy}, bad: "bridge-netfilter", script: toLo + strings.Replace(ofLan, "lan0", "br0", 1) + `
+ip addr flush dev lan0; ip link add br0 type bridge; ip link set lan0 master br0; ip link set br0 up; ip addr add 10.91.1.1/24 dev br0
+sysctl -qw net.bridge.bridge-nf-call-iptables=0; ip link set br0 type bridge nf_call_iptables	1`},
 		{name: "14 reserved networks are left out", sockets: []BoundSocket{redirected}, script: `
 iptables -t nat -N REDSOCKS
 for n in 0.0.0.0/8 10.0.0.0/8 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.168.0.0/16 224.0.0.0/4 240.0.0.0/4; do iptables -t nat -A REDSOCKS -d $n -j RETURN; done
@@ -376,15 +428,12 @@ iptables -t nat -A OUTPUT -p tcp -j REDSOCKS`},
 						t.Errorf("it lacks something: %+v", p)
 					}
 					sockets := c.sockets
-					if strings.HasPrefix(p.Fix, "have ") || strings.HasPrefix(p.Fix, "start ") {
-						if sockets = c.fixed; sockets == nil {
+					for command := range strings.Lines(p.Fix) {
+						if !strings.HasPrefix(command, "have ") && !strings.HasPrefix(command, "start ") {
+							sh(t, live, command)
+						} else if sockets = c.fixed; sockets == nil {
 							t.Fatalf("the fix is no command: %s", p.Fix)
 						}
-						if _, command, ok := strings.Cut(p.Fix, "\n"); ok {
-							sh(t, live, command)
-						}
-					} else {
-						sh(t, live, p.Fix)
 					}
 					after := diagnose(t, live, sockets)
 					for _, q := range after.Problems {

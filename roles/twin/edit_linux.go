@@ -21,8 +21,6 @@ type change struct {
 }
 
 // and is one change after another.
-//
-//go:noinline
 func (a change) and(b change) change {
 	return change{a.command + "\n" + b.command, a.words && b.words, func(d *Dump) error {
 		if err := a.do(d); err != nil {
@@ -354,33 +352,42 @@ func (d *Dump) editConf4(device, name, value string) error {
 	return errGone
 }
 
-// callIptables has one bridge's packets go through the rules of IP (IFLA_BR_NF_CALL_IPTABLES, 36,
-// and _IP6TABLES, 37).
-func callIptables(bridge string, ipv6 bool) change {
-	option, kind := "nf_call_iptables", uint16(36)
-	if ipv6 {
-		option, kind = "nf_call_ip6tables", 37
+// bridgeOption is the value of one of a bridge's attributes (IFLA_BR_), empty where it has none. It
+// may be written to.
+func bridgeOption(m []byte, kind uint16) []byte {
+	all, err := split(m, unix.SizeofIfInfomsg)
+	if err != nil {
+		return nil
 	}
-	return change{command: fmt.Sprintf("ip link set %s type bridge %s 1", bridge, option), do: func(d *Dump) error {
+	return nested{all.get(unix.IFLA_LINKINFO)}.get(unix.IFLA_INFO_DATA).get(kind).b
+}
+
+// callOption is the name and the number of the option that has a bridge's packets go through the
+// rules of IP (IFLA_BR_NF_CALL_IPTABLES, _IP6TABLES).
+func callOption(ipv6 bool) (string, uint16) {
+	if ipv6 {
+		return "nf_call_ip6tables", 37
+	}
+	return "nf_call_iptables", 36
+}
+
+// callsIptables reports whether a bridge has its packets go through the rules of IP.
+func (c *Snapshot) callsIptables(bridge string, ipv6 bool) bool {
+	_, kind := callOption(ipv6)
+	return slices.ContainsFunc(c.Dump.Links, func(m []byte) bool {
+		return linkName(m) == bridge && bytes.Equal(bridgeOption(m, kind), []byte{1})
+	})
+}
+
+// callIptables has one bridge's packets go through the rules of IP, or not.
+func callIptables(bridge string, ipv6 bool, call byte) change {
+	option, kind := callOption(ipv6)
+	command := fmt.Sprintf("ip link set %s type bridge %s %d", bridge, option, call)
+	return change{command: command, do: func(d *Dump) error {
 		for i, m := range d.Links {
-			if linkName(m) != bridge {
-				continue
-			}
 			m = bytes.Clone(m)
-			all, err := split(m, unix.SizeofIfInfomsg)
-			if err != nil {
-				return err
-			}
-			info, err := all.nest(unix.IFLA_LINKINFO)
-			if err != nil {
-				return err
-			}
-			data, err := info.nest(unix.IFLA_INFO_DATA)
-			if err != nil {
-				return err
-			}
-			if value := data.get(kind); len(value) == 1 {
-				value[0] = 1
+			if value := bridgeOption(m, kind); linkName(m) == bridge && len(value) == 1 {
+				value[0] = call
 				d.Links[i] = m
 				return nil
 			}
@@ -552,8 +559,6 @@ func addSocket(s BoundSocket, words string) change {
 }
 
 // anyAddr is 0.0.0.0 or ::.
-//
-//go:noinline
 func anyAddr(ipv6 bool) netip.Addr {
 	if ipv6 {
 		return netip.IPv6Unspecified()

@@ -66,8 +66,6 @@ func (p PacketPath) end() ending {
 }
 
 // at returns the hop of one of the trace's own chains, such as "prerouting last".
-//
-//go:noinline
 func (p PacketPath) at(chain string) (Hop, bool) {
 	var found Hop
 	ok := false
@@ -99,8 +97,6 @@ func (p PacketPath) marker(mark uint32) (Hop, bool) {
 }
 
 // of returns the packet's hops that are no policies and not the trace's own.
-//
-//go:noinline
 func (p PacketPath) rules() []Hop {
 	var all []Hop
 	for _, h := range p.Hops {
@@ -255,6 +251,9 @@ func (c *Snapshot) endText(p PacketPath) string {
 		}
 		return fmt.Sprintf("was dropped by routing, with mark 0x%x (%s)", e.mark, p.Route)
 	case atSocket:
+		if h, ok := p.diverter(); ok && h.tproxies() && !p.Answer {
+			return fmt.Sprintf("came to the listener of port %d", targetPort(h.Rule))
+		}
 		if !slices.ContainsFunc(c.Sockets, func(s BoundSocket) bool {
 			return s.Proto == p.Proto &&
 				s.Local.Port() == e.to.Port()
@@ -274,13 +273,8 @@ func (c *Snapshot) endText(p PacketPath) string {
 	return "was not traced"
 }
 
-// askRoutes asks the twin's kernel where packets are routed that ended in routing or left.
-func (t *Twin) askRoutes(packets []PacketPath) error {
-	conn, err := t.Inside.Dial(unix.NETLINK_ROUTE)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
+// askRoutes asks a kernel where packets are routed that ended in routing or left.
+func (c *Snapshot) askRoutes(conn *netlink.Conn, packets []PacketPath) error {
 	for i := range packets {
 		p := &packets[i]
 		h, ok := p.at("prerouting last")
@@ -298,11 +292,13 @@ func (t *Twin) askRoutes(packets []PacketPath) error {
 		b = append(b, native(unix.RTM_F_LOOKUP_TABLE)...)
 		all := attrs{{unix.RTA_DST, h.To.Addr().AsSlice()}, {unix.RTA_SRC, h.From.Addr().AsSlice()},
 			{unix.RTA_MARK, native(h.Mark)}}
-		if l := t.Config.linkNamed(h.In); l != nil && h.Hook == "prerouting" {
+		if l := c.linkNamed(h.In); l != nil && h.Hook == "prerouting" {
 			all = all.with(unix.RTA_IIF, native(uint32(l.Index)))
 		}
 		if family == unix.AF_INET || h.Hook == "prerouting" {
-			all = all.with(unix.RTA_IP_PROTO, []byte{protoNumbers[p.Proto]}).with(unix.RTA_DPORT, be16(h.To.Port()))
+			if number, ok := protoNumbers[p.Proto]; ok {
+				all = all.with(unix.RTA_IP_PROTO, []byte{number}).with(unix.RTA_DPORT, be16(h.To.Port()))
+			}
 		}
 		answer, err := conn.Execute(netlink.Message{Header: netlink.Header{Type: unix.RTM_GETROUTE,
 			Flags: netlink.Request}, Data: all.append(b)})
@@ -320,7 +316,7 @@ func (t *Twin) askRoutes(packets []PacketPath) error {
 			}
 			p.routeType = m.Data[7]
 			p.Route = fmt.Sprintf("%s, table %s", routeTypes[m.Data[7]], tableName(host32(found.get(unix.RTA_TABLE))))
-			if l := t.Config.link(int(host32(found.get(unix.RTA_OIF)))); l != nil {
+			if l := c.link(int(host32(found.get(unix.RTA_OIF)))); l != nil {
 				p.Route += ", dev " + l.Name
 			}
 		}

@@ -49,7 +49,6 @@ func newFence() (*fence, error) {
 	return f, nil
 }
 
-//go:noinline
 func (f *fence) close() {
 	for _, fd := range []int{f.out, f.in} {
 		if fd >= 0 {

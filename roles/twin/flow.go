@@ -14,6 +14,7 @@ const (
 	Client   FlowKind = "client"   // a client to a public address
 	Own      FlowKind = "own"      // an ordinary program of the host to a public address
 	Exempt   FlowKind = "exempt"   // a program of the host that the rules leave out, or must: the proxy's own
+	Guessed  FlowKind = "guessed"  // a program that takes diverted packets, to where it may connect
 	Service  FlowKind = "service"  // a client, or the internet, to an address of the host
 	Asked    FlowKind = "asked"    // a client to the proxy's port itself
 	Borrowed FlowKind = "borrowed" // a program of the host with a client's address, to a service of the host
@@ -41,8 +42,6 @@ type Flow struct {
 }
 
 // IPv6 reports whether the flow's packets are of IPv6.
-//
-//go:noinline
 func (f Flow) IPv6() bool { return f.To.Addr().Is6() }
 
 // Local reports whether the sender is a program of the host itself.

@@ -20,6 +20,7 @@ const (
 	askProto
 	askIn  // name of the device that it came by
 	askOut // and of the one that it leaves by
+	askCgroup
 )
 
 // ask is a condition: one of the values, or none of them.
@@ -172,15 +173,11 @@ func protoNumber(proto string) uint32 {
 }
 
 // has reports whether the rule asks for something in a way.
-//
-//go:noinline
 func (h *hint) has(what asked, not bool) bool {
 	return slices.ContainsFunc(h.asks, func(a ask) bool { return a.what == what && a.not == not })
 }
 
 // first is the first condition of a kind that is not negated.
-//
-//go:noinline
 func (h *hint) first(what asked) (ask, bool) {
 	i := slices.IndexFunc(h.asks, func(a ask) bool { return a.what == what && !a.not })
 	if i < 0 {
@@ -221,7 +218,6 @@ func (h *hint) takesName(what asked, name string) bool {
 	return true
 }
 
-//go:noinline
 func matchName(pattern, name string) bool {
 	if n := len(pattern); n > 0 && pattern[n-1] == '*' {
 		return len(name) >= n-1 && name[:n-1] == pattern[:n-1]

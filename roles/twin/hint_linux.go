@@ -103,11 +103,8 @@ type hinter struct {
 }
 
 // register is what is in the register that an attribute names.
-//
-//go:noinline
 func (p *hinter) register(n nested, kind uint16) register { return p.regs[reg(n.numberOf(kind))] }
 
-//go:noinline
 func (p *hinter) setRegister(n nested, kind uint16, s register) { p.regs[reg(n.numberOf(kind))] = s }
 
 func (p *hinter) expr(name string, n nested) {
@@ -152,6 +149,12 @@ func (p *hinter) expr(name string, n nested) {
 		p.lookup(n)
 	case "tproxy": // NFTA_TPROXY_FAMILY, _REG_ADDR, _REG_PORT
 		p.hint.redirect, p.hint.tproxy = true, true
+		switch num(1) { // of the other family it ends the rule
+		case unix.NFPROTO_IPV4:
+			p.hint.family = "ip"
+		case unix.NFPROTO_IPV6:
+			p.hint.family = "ip6"
+		}
 		p.target(get(2), get(3))
 	case "redir": // NFTA_REDIR_REG_PROTO_MIN
 		p.hint.redirect = true
@@ -172,6 +175,9 @@ func (p *hinter) expr(name string, n nested) {
 		set(1, register{size: 4})
 	case "socket": // NFTA_SOCKET_DREG
 		set(2, register{size: 4})
+		if num(1) == 3 { // NFTA_SOCKET_KEY, NFT_SOCKET_CGROUPV2
+			set(2, register{what: askCgroup, size: 8, host: true})
+		}
 	case "limit", "quota", "connlimit", "numgen", "hash", "osf", "rt", "xfrm":
 		p.hint.asks = append(p.hint.asks, ask{})
 	}
@@ -187,6 +193,7 @@ var metas = map[uint32]register{
 	unix.NFT_META_OIFNAME: {what: askOut, size: 16},
 	unix.NFT_META_IIF:     {what: askIn, size: 4, host: true, index: true},
 	unix.NFT_META_OIF:     {what: askOut, size: 4, host: true, index: true},
+	unix.NFT_META_CGROUP:  {what: askCgroup, size: 4, host: true},
 	unix.NFT_META_NFPROTO: {size: 1, at: nfproto},
 }
 
@@ -240,8 +247,6 @@ func (p *hinter) compare(s register, op uint32, data []byte) {
 }
 
 // ask adds a condition that a value is in one of some intervals, or in none.
-//
-//go:noinline
 func (p *hinter) ask(s register, not bool, intervals [][2][]byte) {
 	p.hint.asks = append(p.hint.asks, p.condition(s, not, intervals))
 }

@@ -66,6 +66,9 @@ func (c *Snapshot) xtAsks(name string, revision uint32, data []byte, six bool) [
 	case "set": // struct xt_set_info: index u16, dim u8, flags u8
 		return c.setAsks(uint16(s.u16(0)), s.u8(3))
 	}
+	if name == "cgroup" {
+		return []ask{{what: askCgroup}}
+	}
 	return []ask{{}}
 }
 

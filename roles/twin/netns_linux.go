@@ -51,8 +51,6 @@ func NewNetns() (*Netns, error) {
 
 // Do runs f on the thread of the namespace: sockets that f opens and files below /proc/sys/net and
 // /proc/thread-self/net are the namespace's. One f runs at a time.
-//
-//go:noinline
 func (n *Netns) Do(f func() error) error {
 	done := make(chan error, 1)
 	select {

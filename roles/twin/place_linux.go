@@ -75,8 +75,6 @@ func (c *Snapshot) isOwn(a netip.Addr) bool {
 }
 
 // holder is the device that has the addresses of a device: itself, or its bridge.
-//
-//go:noinline
 func (c *Snapshot) holder(l Link) Link {
 	for _, o := range c.Links {
 		if o.Index == l.Master && o.Kind == "bridge" {

@@ -1,7 +1,6 @@
 package twin
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -9,7 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ordinary is the user and the group of a program that no rule names.
+// ordinary is the user and the group of a program that no rule names and that takes no diverted
+// packets.
 func (p *planner) ordinary() (uid, gid uint32) {
 	for _, x := range []struct {
 		what asked
@@ -24,6 +24,8 @@ func (p *planner) ordinary() (uid, gid uint32) {
 				})
 			}) && !slices.ContainsFunc(p.PolicyRules, func(r PolicyRule) bool {
 				return x.what == askUID && r.HasUIDs && id >= r.UIDFirst && id <= r.UIDLast && r.UIDFirst > 0
+			}) && !slices.ContainsFunc(p.Sockets, func(s BoundSocket) bool {
+				return p.hints.listens(s) && id == map[asked]uint32{askUID: s.UID, askGID: s.GID}[x.what]
 			}) {
 				break
 			}
@@ -134,24 +136,6 @@ func (p *planner) exempt() {
 					add(f)
 				}
 			}
-		}
-	}
-	// A proxy that runs as a user or a group of its own, beside rules that leave others out.
-	byUser := slices.ContainsFunc(senders, func(f Flow) bool {
-		return f.Kind == Exempt &&
-			(f.UID != uid || f.GID != gid)
-	})
-	byMark := slices.ContainsFunc(senders, func(f Flow) bool { return f.Kind == Exempt && f.Mark != 0 })
-	for _, s := range p.Sockets {
-		if !byUser || byMark || s.Proto != "tcp" || !p.hints.listens(s) || s.UID == uid && s.GID == gid {
-			continue
-		}
-		for _, six := range p.families() {
-			add(Flow{
-				Kind: Exempt, Proto: "tcp", UID: s.UID, GID: s.GID,
-				To:  netip.AddrPortFrom(p.fake[number(six)], p.tcp[0]),
-				Why: fmt.Sprintf("%s listens at %v as this user and group", cmp.Or(s.Comm, "the proxy"), s.Local),
-			})
 		}
 	}
 	for _, u := range p.Upstreams {

@@ -43,6 +43,7 @@ func Plan(c *Snapshot) []Flow {
 	p.fromClients()
 	p.fromHost()
 	p.exempt()
+	p.proxys()
 	p.services()
 	p.listeners()
 	p.borrowed()
@@ -202,8 +203,8 @@ func (p *planner) named(six bool, hook int) []Flow {
 // portFor is a port that a rule asks for, or the usual one.
 func (p *planner) portFor(h *hint, proto string) uint16 {
 	usual := p.tcp
-	if proto == "udp" {
-		usual = p.udp
+	if proto == "udp" { // 53 last: much is made of it
+		usual = append(slices.Clone(p.udp[1:]), p.udp[0])
 	}
 	for _, port := range usual {
 		if h.takes(askDport, uint32(port)) {

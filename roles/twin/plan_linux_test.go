@@ -91,12 +91,14 @@ iptables -t mangle -A OUTPUT -p tcp -j MARK --set-mark 1`), []BoundSocket{proxy}
 		{"a diversion of one user",
 			iptables("iptables -t nat -A OUTPUT -p tcp -m owner --uid-owner 1000 -j REDIRECT --to-ports 7895"),
 			[]BoundSocket{socket("tcp", "0.0.0.0:7895")}, []string{
-				"own tcp host -> " + fake4 + ":80", "own tcp host uid 1000 -> " + fake4 + ":80",
+				"own tcp host uid 64999 gid 1000 -> " + fake4 + ":80",
+				"own tcp host uid 1000 gid 1000 -> " + fake4 + ":80",
 			}, []string{"exempt"}},
 		{"a listener of another user than those left out", iptables(`
 iptables -t nat -A OUTPUT -p tcp -m owner --uid-owner 1337 -j RETURN; iptables -t nat -A OUTPUT -p tcp -j REDIRECT --to-ports 7895`),
 			[]BoundSocket{socket("tcp", "0.0.0.0:7895", "uid=1338")},
-			[]string{"exempt tcp host uid 1337 -> " + fake4 + ":80", "exempt tcp host uid 1338 -> " + fake4 + ":80"},
+			[]string{"exempt tcp host uid 1337 gid 1000 -> " + fake4 + ":80",
+				"guessed tcp host uid 1338 -> " + fake4 + ":80"},
 			nil},
 		{"dnat", append(iptables("iptables -t nat -A PREROUTING -i lan0 -p tcp --dport 9050 -j DNAT --to-destination 127.0.0.1:9051"), nft(`
 table inet p { chain c {

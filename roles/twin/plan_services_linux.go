@@ -117,7 +117,8 @@ func (p *planner) borrowed() {
 							to = netip.AddrPortFrom(l.addrs[0].lo, service.Local.Port())
 						}
 					}
-					if c.main && s.of(c.addr.Is6()) && to.Addr().Is6() == c.addr.Is6() {
+					if c.main && s.of(c.addr.Is6()) && to.Addr().Is6() == c.addr.Is6() &&
+						s.takesName(askOut, p.holder(c.device).Name) {
 						p.add(Flow{Kind: Borrowed, Proto: "tcp", From: netip.AddrPortFrom(c.addr, 0), To: to,
 							Why: s.where})
 					}

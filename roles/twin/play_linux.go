@@ -73,8 +73,6 @@ func (p *player) change(fd int, events uint32) error {
 }
 
 // forget closes a connection.
-//
-//go:noinline
 func (p *player) forget(fd int) {
 	delete(p.who, int32(fd))
 	discard(fd)

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"pfdivert/roles/lab/labtest"
 )
 
 // router makes a namespace with a router's devices, addresses and routes, and runs a script there:
@@ -22,9 +24,7 @@ import (
 // and the same with fd91:1::/64 and fd91:2::/64.
 func router(t *testing.T, script string) *Netns {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("only root may make namespaces with these tools")
-	}
+	labtest.Root(t)
 	live, beyond := netns(t), netns(t)
 	sh(t, live, fmt.Sprintf(routerScript, fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), beyond.FD())))
 	sh(t, beyond, "ip link set lan-peer up; ip link set wan-peer up")
@@ -100,15 +100,14 @@ func netns(t *testing.T) *Netns {
 
 func sh(t *testing.T, n *Netns, script string) {
 	t.Helper()
-	err := n.Do(func() error {
-		out, err := exec.Command("sh", "-ec", script).CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("%w: %s", err, out)
-		}
-		return nil
+	var out []byte
+	err := n.Do(func() (err error) {
+		out, err = exec.Command("sh", "-ec", script).CombinedOutput()
+		return err
 	})
 	if err != nil {
-		t.Fatal(err)
+		labtest.Shell(t, out)
+		t.Fatalf("%v: %s", err, out)
 	}
 }
 

@@ -261,8 +261,6 @@ func cut(from, end []byte) []block {
 }
 
 // after is the first address behind a prefix, and false if there is none.
-//
-//go:noinline
 func after(key []byte, bits int) ([]byte, bool) {
 	next := bytes.Clone(key)
 	for i := bits - 1; i >= 0; i-- {

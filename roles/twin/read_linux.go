@@ -143,8 +143,6 @@ func (d *Dump) readRoutes(ctx context.Context, some ...uint16) error {
 }
 
 // hasIPv6 reports whether the kernel has IPv6: another request would be answered for all families.
-//
-//go:noinline
 func hasIPv6() bool {
 	_, err := os.Stat("/proc/thread-self/net/if_inet6")
 	return err == nil
@@ -157,8 +155,6 @@ func netfilterDump(ctx context.Context, c *netlink.Conn, subsystem, message uint
 }
 
 // procNet reads a file of the thread's namespace below /proc/net.
-//
-//go:noinline
 func procNet(name string) ([]byte, error) { return os.ReadFile("/proc/thread-self/net/" + name) }
 
 // netlinkHas reports whether the kernel has a netlink protocol, without asking for it: a socket of

@@ -13,8 +13,6 @@ import (
 const vethInfoPeer = 1 // VETH_INFO_PEER
 
 // wired reports whether the copy of a device is a veth, and whether its other end is outside.
-//
-//go:noinline
 func (c *Snapshot) wired(l Link) (veth, outside bool) {
 	switch {
 	case l.Loopback, l.Kind == "bridge", l.Kind == "vrf":
@@ -24,8 +22,6 @@ func (c *Snapshot) wired(l Link) (veth, outside bool) {
 }
 
 // mate is the other end of a veth both ends of which the host has, else nil.
-//
-//go:noinline
 func (c *Snapshot) mate(l Link) *Link {
 	if l.Kind != "veth" || l.PeerAway || l.Peer == 0 {
 		return nil
@@ -279,8 +275,6 @@ func (r *replay) setLink(l Link) []byte {
 }
 
 // link returns the device with an index, nil if there is none.
-//
-//go:noinline
 func (c *Snapshot) link(index int) *Link {
 	for i := range c.Links {
 		if c.Links[i].Index == index && index != 0 {

@@ -57,8 +57,6 @@ type replay struct {
 }
 
 // lack notes what the kernel did not take.
-//
-//go:noinline
 func (r *replay) lack(what, format string, args ...any) {
 	r.lacks = append(r.lacks, Difference{what, fmt.Sprintf(format, args...)})
 }

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"pfdivert/roles/lab/labtest"
 	"pfdivert/roles/lab/namespace"
 )
 
@@ -20,7 +21,7 @@ func newNetns(t *testing.T) *Netns {
 	n, err := NewNetns()
 	var forbidden *namespace.ForbiddenError
 	if errors.As(err, &forbidden) {
-		t.Skip(err)
+		labtest.Lacks(t, "network namespaces", err)
 	} else if err != nil {
 		t.Fatal(err)
 	}
@@ -31,15 +32,13 @@ func newNetns(t *testing.T) *Netns {
 // shell runs a script in a namespace.
 func shell(t testing.TB, n *Netns, script string) {
 	t.Helper()
-	if err := n.Do(func() error {
-		cmd := exec.Command("sh", "-euc", script)
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Errorf("%s\n%s", out, script)
-		}
+	var out []byte
+	if err := n.Do(func() (err error) {
+		out, err = exec.Command("sh", "-euc", script).CombinedOutput()
 		return err
 	}); err != nil {
-		t.Fatal(err)
+		labtest.Shell(t, out)
+		t.Fatalf("%v: %s\n%s", err, out, script)
 	}
 }
 

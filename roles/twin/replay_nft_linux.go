@@ -247,8 +247,6 @@ func (r *replay) nftGroups() ([]nftGroup, error) {
 }
 
 // newNFT is a message that makes what the one was read from.
-//
-//go:noinline
 func newNFT(m NetlinkMessage, all attrs) request {
 	// The generation in the head (res_id) is that of the host.
 	return request{m.Type, netlink.Create | unix.NLM_F_APPEND, all.append([]byte{m.Data[0], unix.NFNETLINK_V0, 0, 0})}

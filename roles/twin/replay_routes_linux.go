@@ -52,8 +52,6 @@ func (r *replay) surplusAddresses() error {
 
 // waits reports whether an address of IPv6 waits for its device to have a carrier, to ask then
 // whether others have it.
-//
-//go:noinline
 func (c *Snapshot) waits(a Addr) bool {
 	l := c.link(a.Index)
 	return a.Local.Is6() && a.Flags&unix.IFA_F_TENTATIVE != 0 && l != nil && !l.Carrier
@@ -341,8 +339,6 @@ func routeKeys(routes [][]byte) []string {
 }
 
 // lacks are the indexes of those that others have not, or not as often.
-//
-//go:noinline
 func lacks(some, others []string) []int {
 	there := make(map[string]int, len(others))
 	for _, o := range others {

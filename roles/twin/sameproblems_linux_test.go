@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"pfdivert/roles/lab/labtest"
 )
 
 // A snapshot that root saved gives an ordinary user the same problems, also where rules ask for
@@ -18,9 +20,8 @@ func TestSameProblemsAsUser(t *testing.T) {
 		problemsOf(t, file)
 		return
 	}
-	if os.Geteuid() != 0 {
-		t.Skip("root saves a snapshot and another user runs it")
-	}
+	labtest.Root(t)
+	labtest.NeedUsers(t)
 	owned := func(s BoundSocket, uid uint32) BoundSocket { s.UID = uid; return s }
 	const redirect = `
 iptables -t nat -A OUTPUT -p tcp -m owner --uid-owner 1337 -j RETURN

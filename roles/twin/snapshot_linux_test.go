@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"pfdivert/roles/lab/labtest"
 	"pfdivert/roles/wire"
 )
 
@@ -163,9 +164,8 @@ func TestSnapshotAsUser(t *testing.T) {
 		replayFile(t, file)
 		return
 	}
-	if os.Geteuid() != 0 {
-		t.Skip("root saves a snapshot and another user runs it")
-	}
+	labtest.Root(t)
+	labtest.NeedUsers(t)
 	host := newNetns(t)
 	shell(t, host, everything)
 	_, file := saved(t, host)

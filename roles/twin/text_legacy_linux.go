@@ -24,7 +24,6 @@ type legacyRule struct {
 // legacyLayout is struct ipt_entry or ip6t_entry: offsets of its parts.
 type legacyLayout struct{ addr, nics, proto, flags, inverted, target, size int }
 
-//go:noinline
 func layoutOf(ipv6 bool) legacyLayout {
 	if ipv6 {
 		return legacyLayout{16, 64, 128, 131, 132, 140, ip6tEntry}
@@ -102,7 +101,6 @@ func (t LegacyTable) rules() ([]legacyRule, error) {
 	return all, nil
 }
 
-//go:noinline
 func (r legacyRule) targetName() string { return cstruct(r.entry).text(r.target+2, 29) }
 
 func (r legacyRule) data() []byte { return r.entry[r.target+xtHead:] }

@@ -31,7 +31,6 @@ type writer struct {
 	abridged bool
 }
 
-//go:noinline
 func newWriter(c *Snapshot) *writer {
 	w := &writer{c: c, sets: map[[3]string]*Set{}}
 	for _, t := range c.Tables {
@@ -129,8 +128,6 @@ type lower struct {
 }
 
 // reg maps registers of 16 bytes, numbered 1 to 4, to the first of their four of 4 bytes.
-//
-//go:noinline
 func reg(n uint32) uint32 {
 	if n >= 1 && n <= 4 {
 		return 8 + (n-1)*4
@@ -186,11 +183,8 @@ func (d *decoder) imply() []part {
 }
 
 // operand is what is in the register that an attribute names.
-//
-//go:noinline
 func (d *decoder) operand(n nested, kind uint16) operand { return d.regs[reg(n.numberOf(kind))] }
 
-//go:noinline
 func (d *decoder) setOperand(n nested, kind uint16, o operand) { d.regs[reg(n.numberOf(kind))] = o }
 
 func (d *decoder) expr(name string, n nested) {
@@ -465,8 +459,6 @@ func (d *decoder) payload(base, offset, size uint32) operand {
 }
 
 // has reports whether the rule asked for a value before.
-//
-//go:noinline
 func (d *decoder) has(field, value string) bool {
 	return slices.ContainsFunc(d.parts, func(x part) bool { return x.field == field && !x.not && x.value == value })
 }
@@ -818,7 +810,6 @@ func be(b []byte) uint64 {
 	return n
 }
 
-//go:noinline
 func hostNumber(b []byte) uint64 {
 	switch len(b) {
 	case 1:
@@ -939,7 +930,6 @@ var (
 		58: "ipv6-icmp", 132: "sctp", 136: "udplite"}
 )
 
-//go:noinline
 func protoName(n byte) string {
 	if name := protoNames[n]; name != "" {
 		return name

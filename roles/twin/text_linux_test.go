@@ -2,7 +2,6 @@ package twin
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"regexp"
@@ -10,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"pfdivert/roles/lab/labtest"
 )
 
 // Rules are written as the tools that made them do.
@@ -91,7 +92,7 @@ func testNetns(t *testing.T) *Netns {
 	t.Helper()
 	n, err := NewNetns()
 	if err != nil {
-		t.Skip(err)
+		labtest.Lacks(t, "network namespaces", err)
 	}
 	t.Cleanup(func() { n.Close() })
 	return n
@@ -100,22 +101,19 @@ func testNetns(t *testing.T) *Netns {
 // inNetns runs a command line there.
 func inNetns(t *testing.T, n *Netns, input, command string) string {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("the rules' tools need root")
-	}
+	labtest.Root(t)
 	var out []byte
 	err := n.Do(func() (err error) {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		cmd := exec.Command("sh", "-ec", command)
 		cmd.Stdin = strings.NewReader(input)
-		if out, err = cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("%s: %w: %s", command, err, out)
-		}
-		return nil
+		out, err = cmd.CombinedOutput()
+		return err
 	})
 	if err != nil {
-		t.Fatal(err)
+		labtest.Shell(t, out)
+		t.Fatalf("%s: %v: %s", command, err, out)
 	}
 	return string(out)
 }

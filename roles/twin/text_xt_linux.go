@@ -69,7 +69,6 @@ func iptablesText(parts []part, six bool) string {
 	return strings.Join(all, " ")
 }
 
-//go:noinline
 func bang(not bool) string {
 	if not {
 		return "! "
@@ -169,7 +168,6 @@ func iptablesAction(text string, six bool) string {
 // cstruct is a structure of the kernel's, in the machine's order; what is not there is 0.
 type cstruct []byte
 
-//go:noinline
 func (s cstruct) u8(at int) uint32 {
 	if at < len(s) {
 		return uint32(s[at])
@@ -177,7 +175,6 @@ func (s cstruct) u8(at int) uint32 {
 	return 0
 }
 
-//go:noinline
 func (s cstruct) u16(at int) uint32 {
 	if at+2 <= len(s) {
 		return uint32(binary.NativeEndian.Uint16(s[at:]))
@@ -185,7 +182,6 @@ func (s cstruct) u16(at int) uint32 {
 	return 0
 }
 
-//go:noinline
 func (s cstruct) u32(at int) uint32 {
 	if at+4 <= len(s) {
 		return binary.NativeEndian.Uint32(s[at:])
@@ -193,7 +189,6 @@ func (s cstruct) u32(at int) uint32 {
 	return 0
 }
 
-//go:noinline
 func (s cstruct) be16(at int) uint32 {
 	if at+2 <= len(s) {
 		return uint32(binary.BigEndian.Uint16(s[at:]))
@@ -201,7 +196,6 @@ func (s cstruct) be16(at int) uint32 {
 	return 0
 }
 
-//go:noinline
 func (s cstruct) text(at, size int) string {
 	if at >= len(s) {
 		return ""
@@ -209,7 +203,6 @@ func (s cstruct) text(at, size int) string {
 	return text(s[at:min(at+size, len(s))])
 }
 
-//go:noinline
 func (s cstruct) addr(at int, six bool) netip.Addr {
 	size := 4
 	if six {

@@ -28,6 +28,13 @@ var hookNames = []string{"prerouting", "input", "forward", "output", "postroutin
 // traced returns the configuration with a table that has its packets traced.
 func (c *Snapshot) traced() (*Snapshot, error) {
 	d := c.Dump
+	d.NFT = append(traceMessages(nil), d.NFT...)
+	return redecode(&d)
+}
+
+// traceMessages make the table. It traces what matches one of some expressions, without any all
+// packets.
+func traceMessages(matches []attrs) []NetlinkMessage {
 	message := func(kind int, all attrs) NetlinkMessage {
 		return NetlinkMessage{uint16(unix.NFNL_SUBSYS_NFTABLES<<8 | kind),
 			all.append([]byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0})}
@@ -48,13 +55,23 @@ func (c *Snapshot) traced() (*Snapshot, error) {
 		}
 	}
 	// Each chain has a rule, because events of policies come without the packet's headers.
+	trace := setMeta(unix.NFT_META_NFTRACE, []byte{1})
 	for _, hook := range hookNames {
 		for _, place := range []string{" first", " last"} {
-			made = append(made, ruleMessage("inet", traceTable, hook+place, setMeta(unix.NFT_META_NFTRACE, []byte{1})))
+			begins := place == " first" && (hook == "prerouting" || hook == "output")
+			switch {
+			case len(matches) == 0:
+				made = append(made, ruleMessage("inet", traceTable, hook+place, trace))
+			case begins:
+				for _, m := range matches {
+					made = append(made, ruleMessage("inet", traceTable, hook+place, slices.Concat(m, trace)))
+				}
+			default: // of what is traced already
+				made = append(made, ruleMessage("inet", traceTable, hook+place, attrs{verdictExpr(1, "")}))
+			}
 		}
 	}
-	d.NFT = slices.Concat(made, d.NFT)
-	return redecode(&d)
+	return made
 }
 
 // redecode makes a configuration of a dump that was changed.
@@ -145,7 +162,12 @@ func (c *Snapshot) traceAs(ctx context.Context, as *Snapshot, flows []Flow) ([]F
 	}
 	paths := make([]FlowPath, len(flows))
 	packets := tr.packets()
-	if err := t.askRoutes(packets); err != nil {
+	routes, err := t.Inside.Dial(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer routes.Close()
+	if err := t.Config.askRoutes(routes, packets); err != nil {
 		return nil, nil, err
 	}
 	for i, r := range results {
@@ -217,11 +239,11 @@ type tracer struct {
 	texts  map[ruleKey]string
 	events []traceEvent
 	ids    map[uint32]traceEvent // the last headers of a packet
+	any    bool                  // packets of protocols without ports are traced too
 }
 
-// learn maps the handles of the twin's rules to the host's rules, by their place in the chain.
+// learn reads the twin's rules.
 func (tr *tracer) learn(ctx context.Context, t *Twin) error {
-	tr.rules, tr.chains, tr.texts = map[ruleKey]place1{}, map[ruleKey]*Chain{}, map[ruleKey]string{}
 	d := &Dump{}
 	if err := t.Inside.Do(func() error { return d.readNFT(ctx) }); err != nil {
 		return err
@@ -230,6 +252,13 @@ func (tr *tracer) learn(ctx context.Context, t *Twin) error {
 	if err != nil {
 		return err
 	}
+	tr.know(twin)
+	return nil
+}
+
+// know maps the handles of the twin's rules to the host's rules, by their place in the chain.
+func (tr *tracer) know(twin *Snapshot) {
+	tr.rules, tr.chains, tr.texts = map[ruleKey]place1{}, map[ruleKey]*Chain{}, map[ruleKey]string{}
 	hosts := map[ruleKey]place1{}
 	for _, table := range tr.config.Tables {
 		for _, chain := range table.Chains {
@@ -250,7 +279,40 @@ func (tr *tracer) learn(ctx context.Context, t *Twin) error {
 			}
 		}
 	}
-	return nil
+}
+
+// traceBuffer is the read buffer of a socket for traces, set before the first packet. With a
+// smaller one events are only lost sooner, which is said.
+const traceBuffer = 8 << 20
+
+// receiveTraces passes messages to take until the answer to a fence comes.
+func receiveTraces(c *netlink.Conn, take func(netlink.Message)) error {
+	for {
+		messages, err := c.Receive()
+		if err != nil {
+			return err
+		}
+		end := false
+		for _, m := range messages {
+			if uint16(m.Header.Type) == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN {
+				end = true
+				continue
+			}
+			take(m)
+		}
+		if end {
+			return nil
+		}
+	}
+}
+
+// fenceTraces asks what receiveTraces ends with: the answer is behind all events.
+func fenceTraces(c *netlink.Conn) error {
+	_, err := c.Send(netlink.Message{
+		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN, Flags: netlink.Request},
+		Data:   make([]byte, 4),
+	})
+	return err
 }
 
 // listen begins to read traces; the function that it returns ends that once all are read.
@@ -278,42 +340,24 @@ func (tr *tracer) listen(t *Twin) (stop func() error, err error) {
 	}
 	done := make(chan read, len(conns))
 	for _, c := range conns {
-		// Without a large buffer events are only lost sooner, which is said.
-		_ = c.SetReadBuffer(8 << 20)
+		_ = c.SetReadBuffer(traceBuffer)
 		go func() {
 			var r read
-			for {
-				messages, err := c.Receive()
-				if err != nil {
-					r.err = err
-					break
+			r.err = receiveTraces(c, func(m netlink.Message) {
+				switch uint16(m.Header.Type) {
+				case unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_TRACE:
+					r.events = append(r.events, tr.nftEvent(m.Data)...)
+				case unix.NFNL_SUBSYS_ULOG << 8: // NFULNL_MSG_PACKET
+					r.events = append(r.events, tr.logEvent(m.Data)...)
 				}
-				end := false
-				for _, m := range messages {
-					switch uint16(m.Header.Type) {
-					case unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_TRACE:
-						r.events = append(r.events, tr.nftEvent(m.Data)...)
-					case unix.NFNL_SUBSYS_ULOG << 8: // NFULNL_MSG_PACKET
-						r.events = append(r.events, tr.logEvent(m.Data)...)
-					case unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWGEN:
-						end = true // the answer to the fence
-					}
-				}
-				if end {
-					break
-				}
-			}
+			})
 			done <- r
 		}()
 	}
 	return func() error {
 		var errs []error
 		for _, c := range conns {
-			_, err := c.Send(netlink.Message{
-				Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN,
-					Flags: netlink.Request}, Data: make([]byte, 4),
-			})
-			if err != nil {
+			if err := fenceTraces(c); err != nil {
 				errs = append(errs, err, c.Close())
 			}
 		}
@@ -440,7 +484,7 @@ func (tr *tracer) nftEvent(b []byte) []traceEvent {
 		}
 	}
 	if network := n.get(traceNetwork).b; len(network) > 0 {
-		e.known = e.headers(network, n.get(traceTransport).b)
+		e.known = e.headers(network, n.get(traceTransport).b, tr.any)
 	}
 	return []traceEvent{e}
 }
@@ -469,9 +513,10 @@ func (tr *tracer) device(n nested) string {
 	return ""
 }
 
-// headers reads addresses, ports and flags, and reports whether they are of TCP or UDP.
-func (e *traceEvent) headers(network, transport []byte) bool {
-	if len(network) < 20 || len(transport) < 8 {
+// headers reads addresses, ports and flags, and reports whether they are of TCP or UDP, or with
+// any of another protocol, which has no ports.
+func (e *traceEvent) headers(network, transport []byte, any bool) bool {
+	if len(network) < 20 || len(transport) < 4 {
 		return false
 	}
 	var from, to netip.Addr
@@ -501,9 +546,13 @@ func (e *traceEvent) headers(network, transport []byte) bool {
 		}
 		e.flags = strings.Join(names, "+")
 	case unix.IPPROTO_UDP:
+		if len(transport) < 8 {
+			return false
+		}
 		e.proto, e.serial = "udp", uint32(binary.BigEndian.Uint16(transport[4:]))
 	default:
-		return false
+		e.proto, e.from, e.to = fmt.Sprint(proto), netip.AddrPortFrom(from, 0), netip.AddrPortFrom(to, 0)
+		return any
 	}
 	return true
 }
@@ -531,7 +580,7 @@ func (tr *tracer) logEvent(b []byte) []traceEvent {
 	if len(payload) < head {
 		return nil
 	}
-	e.known = e.headers(payload[:head], payload[head:])
+	e.known = e.headers(payload[:head], payload[head:], tr.any)
 	h := &e.hop
 	h.Legacy, h.Family, h.Table, h.Chain, h.Hook = true, map[bool]string{false: "ip", true: "ip6"}[six], m[1], m[2],
 		hookNames[hook[2]]

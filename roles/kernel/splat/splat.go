@@ -68,7 +68,6 @@ func (f *Finder) Line(line string) {
 	}
 }
 
-//go:noinline
 func (f *Finder) end() {
 	if len(f.lines) > 0 {
 		f.found = append(f.found, strings.Join(f.lines, "\n")+"\n")

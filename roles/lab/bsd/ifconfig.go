@@ -140,8 +140,6 @@ func (t tools) nic(name string) (*nic, error) {
 }
 
 // inet is ifconfig's and route's word for an address's family.
-//
-//go:noinline
 func inet(a netip.Addr) string { return pfconf.FamilyOf(a).String() }
 
 // DomainOf returns the routing domain of an interface on OpenBSD.

@@ -196,8 +196,6 @@ func (e *toolError) Error() string {
 }
 
 // ask runs a program and gives what it printed. That it failed is a *toolError.
-//
-//go:noinline
 func (t tools) ask(argv ...string) (string, error) { return t.exchange("", argv) }
 
 func (t tools) exchange(stdin string, argv []string) (string, error) {
@@ -211,7 +209,6 @@ func (t tools) exchange(stdin string, argv []string) (string, error) {
 	return r.Stdout, nil
 }
 
-//go:noinline
 func (t tools) do(argv ...string) error {
 	_, err := t.ask(argv...)
 	return err

@@ -93,7 +93,6 @@ func (t tools) plan(nics []nic, remote int) (d domainLab, err error) {
 	return d, nil
 }
 
-//go:noinline
 func loop(domain int) string { return fmt.Sprintf("lo%d", domain) }
 
 // defaultRoute is what `route -n get` says of a default route; older releases and other

@@ -181,11 +181,8 @@ func bare(name string) statement {
 }
 
 // fromFake and toFake match packets from and to the prefix of FAKE.
-//
-//go:noinline
 func (c change) fromFake() statement { return c.address(c.fake, 12, 8) }
 
-//go:noinline
 func (c change) toFake() statement { return c.address(c.fake, 16, 24) }
 
 // toHere matches packets to the host's own address.

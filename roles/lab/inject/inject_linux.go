@@ -72,8 +72,6 @@ func (c change) af() uint8 {
 }
 
 // sysctl sets a sysctl of this namespace.
-//
-//go:noinline
 func sysctl(name, value string) error {
 	return os.WriteFile("/proc/sys/net/"+name, []byte(value+"\n"), 0)
 }

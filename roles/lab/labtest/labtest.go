@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -57,31 +58,42 @@ func Main(m *testing.M) int {
 	return 2
 }
 
-// Need skips the test on a machine that forbids namespaces. On CI that is a
-// failure: nothing may be skipped there for want of a privilege.
+// Need skips the test on a machine that forbids namespaces; see Lacks.
 func Need(t testing.TB) {
 	t.Helper()
-	switch {
-	case os.Getenv(inside) != "":
-	case os.Getenv("CI") == "true":
-		t.Fatalf("no network namespace on CI: %v", forbidden)
-	default:
-		t.Skipf("needs a network namespace, which this system forbids: %v", forbidden)
+	if os.Getenv(inside) == "" {
+		Lacks(t, "network namespaces", forbidden)
 	}
 }
 
-// Programs skips the test on a machine that lacks one of the programs; CI has them all. Those of
+// Root skips the test of a user other than root; see Lacks.
+func Root(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		Lacks(t, "root", os.ErrPermission)
+	}
+}
+
+// NeedUsers skips the test on a machine that forbids user namespaces; see Lacks.
+func NeedUsers(t testing.TB) {
+	t.Helper()
+	Need(t)
+	if err := usersForbidden(); err != nil {
+		Lacks(t, userNamespaces, err)
+	}
+}
+
+// userNamespaces is what a machine lacks that gives none.
+const userNamespaces = "user namespaces"
+
+// Programs skips the test on a machine that lacks one of the programs; see Lacks. Those of
 // old iptables need a kernel that has its tables, too, which a look at one tells.
 func Programs(t testing.TB, names ...string) {
 	t.Helper()
 	for _, name := range names {
 		file, err := exec.LookPath(name)
-		switch {
-		case err == nil:
-		case os.Getenv("CI") == "true":
-			t.Fatalf("not on CI: %v", err)
-		default:
-			t.Skip(err)
+		if err != nil {
+			Lacks(t, name, err)
 		}
 		if !strings.Contains(name, "-legacy") {
 			continue
@@ -93,14 +105,81 @@ func Programs(t testing.TB, names ...string) {
 	}
 }
 
+// Program is Programs of one, and returns its path.
+func Program(t testing.TB, name string) string {
+	t.Helper()
+	Programs(t, name)
+	file, _ := exec.LookPath(name)
+	return file
+}
+
+// notFound is what a shell prints of a program that there is not.
+var notFound = regexp.MustCompile(`(?m)^sh: \d+: (\S+): not found$`)
+
+// Shell skips the test when a shell said of a script that a program is missing; see Lacks.
+func Shell(t testing.TB, said []byte) {
+	t.Helper()
+	if m := notFound.FindSubmatch(said); m != nil {
+		Lacks(t, string(m[1]), errors.New("not found"))
+	}
+}
+
+// lacks, in the environment, names the file to which each skipped test adds a line: what the
+// machine lacks, a program or a right, and the name of the test. "make test" counts them.
+const lacks = "PFDIVERT_TEST_LACKS"
+
+// Lacks skips the test for want of a program or a right of this machine. On CI, which has all, it
+// is a failure.
+func Lacks(t testing.TB, what string, why error) {
+	t.Helper()
+	if err := record(t.Name(), what, why); err != nil {
+		t.Fatal(err)
+	}
+	t.Skipf("this machine lacks %s: %v", what, why)
+}
+
+// Lack is the condition [lacks:NAME] of a script of testscript's: it reports whether this machine
+// lacks a program or, by the name userns, user namespaces. Its test is counted as those that Lacks
+// skips, and on CI a lack is an error.
+func Lack(test, condition string) (bool, error) {
+	name, ok := strings.CutPrefix(condition, "lacks:")
+	if !ok {
+		return false, fmt.Errorf("no condition %q", condition)
+	}
+	_, err := exec.LookPath(name)
+	if name == "userns" {
+		name, err = userNamespaces, usersForbidden()
+	}
+	if err == nil {
+		return false, nil
+	}
+	return true, record(test, name, err)
+}
+
+// record notes that a test is skipped for want of something. On CI it is an error.
+func record(test, what string, why error) error {
+	if os.Getenv("CI") == "true" {
+		return fmt.Errorf("no %s on CI: %w", what, why)
+	}
+	name := os.Getenv(lacks)
+	if name == "" {
+		return nil
+	}
+	file, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o666)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(file, "%s\t%s\n", what, test)
+	return errors.Join(err, file.Close())
+}
+
 // AsNobody runs the tests of this package that match the pattern once more,
 // as a user without any privilege, who gets a user namespace. It is skipped when
 // this process is no root that could become that user.
 func AsNobody(t *testing.T, pattern string) {
 	t.Helper()
-	if os.Getenv(inside) == "" || os.Geteuid() != 0 {
-		t.Skip("only root can drop to a user without privilege")
-	}
+	Root(t)
+	NeedUsers(t)
 	cmd := exec.Command("/proc/self/exe", "-test.run", pattern, "-test.v", "-test.count=1")
 	for _, e := range os.Environ() {
 		if !strings.HasPrefix(e, inside+"=") {

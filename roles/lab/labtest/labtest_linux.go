@@ -21,6 +21,13 @@ func Command(name string, args ...string) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
+// usersForbidden returns why this system gives no user namespace, nil if it does.
+func usersForbidden() error {
+	cmd := exec.Command("true")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER}
+	return cmd.Run()
+}
+
 // becomeNobody has cmd run with the user and group 65534 and no other.
 func becomeNobody(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}

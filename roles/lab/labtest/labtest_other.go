@@ -13,5 +13,8 @@ func Command(string, ...string) (*exec.Cmd, error) {
 	return nil, errors.New("no network namespaces on " + runtime.GOOS)
 }
 
+// usersForbidden says so as well.
+func usersForbidden() error { return errors.New("no user namespaces on " + runtime.GOOS) }
+
 // becomeNobody is never called: no test gets this far here.
 func becomeNobody(*exec.Cmd) {}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"pfdivert/roles/lab/labtest"
 )
 
 // The test program is also the process that is refused: with the argument
@@ -71,7 +73,7 @@ func TestForbidden(t *testing.T) {
 			}
 			out, err := cmd.CombinedOutput()
 			if refused := new(ForbiddenError); err != nil && errors.As(Explain(err), &refused) {
-				t.Skipf("this system gives no user namespace to forbid them in: %v", err)
+				labtest.Lacks(t, "user namespaces", err)
 			} else if err != nil {
 				t.Fatalf("%v: %s", err, out)
 			}

@@ -1,0 +1,113 @@
+package twin
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// maxStages is how many things may stop a flow, one behind another, for a fix to be found.
+const maxStages = 4
+
+// inStages fixes flows that several things stop: a fix with which they come further is kept, and
+// what stops them then is looked for. It reports whether the flows are good in the end, and nothing
+// else is worse; then the problem has all causes and fixes.
+func (d *doctor) inStages(p *Problem, s suspect, flows []Flow) (bool, error) {
+	var all []remedy
+	var done []change
+	now := d
+	for len(all) < maxStages {
+		step, next, err := d.further(now, s, flows[0], done)
+		if err != nil || step.fix.do == nil {
+			return false, err
+		}
+		all, done, s = append(all, step), append(done, step.fix), next
+		if d.good(s.symptom, s.FlowResult) {
+			break
+		}
+		c, err := d.c.with(done...)
+		if err != nil {
+			return false, d.ctx.Err()
+		}
+		now = &doctor{ctx: d.ctx, c: c, hints: c.hints(), results: d.results, paths: d.paths}
+	}
+	if ok, err := d.try(s.symptom, flows, done...); err != nil || !ok {
+		return false, err
+	}
+	whole := done[0]
+	for _, x := range done[1:] {
+		whole = whole.and(x)
+	}
+	if harm, err := d.harms(whole, 0); err != nil || harm {
+		return false, err
+	}
+	p.Cause, p.Confirmed, p.Fix = all[0].cause, true, whole.command
+	p.Why, p.Check, p.Price = all[0].why, all[0].check, all[0].price
+	if len(all) > 1 {
+		p.Why = fmt.Sprintf("%d things stop it, one behind the other, and none of them fixes it alone\n%s", len(all), p.Why)
+	}
+	for _, r := range all[1:] {
+		p.Why += "\n" + r.why
+		if !strings.Contains(p.Check, r.check) {
+			p.Check += "; " + r.check
+		}
+		if r.price != "" {
+			p.Price = strings.TrimPrefix(p.Price+"\n"+r.price, "\n")
+		}
+	}
+	return true, nil
+}
+
+// further finds a fix with which a flow is good after those that are done, or else the first with
+// which it comes further. The suspect is the flow with that fix.
+func (d *doctor) further(now *doctor, s suspect, f Flow, done []change) (found remedy, next suspect, err error) {
+	all := now.remedies(s)
+	for _, u := range now.noListener(s.Flow.Proto, s.Flow.IPv6()) {
+		all = append(all, u.remedy)
+	}
+	for _, r := range all {
+		if r.fix.do == nil || d.trials >= maxTrials {
+			continue
+		}
+		d.trials++
+		c, err := d.c.with(append(slices.Clone(done), r.fix)...)
+		if err != nil {
+			continue
+		}
+		results, paths, err := Trace(d.ctx, c, []Flow{f})
+		if d.ctx.Err() != nil {
+			return remedy{}, suspect{}, d.ctx.Err()
+		}
+		if err != nil || len(paths[0].Packets) == 0 {
+			continue
+		}
+		x := suspect{FlowResult: results[0], symptom: s.symptom, path: paths[0]}
+		x.key = now.deciding(x.FlowResult, x.path, s.symptom)
+		x.end = x.key.end()
+		if d.good(s.symptom, x.FlowResult) {
+			return r, x, nil
+		}
+		if found.fix.do == nil && x.isFurther(s) {
+			found, next = r, x
+		}
+	}
+	return found, next, nil
+}
+
+// isFurther reports whether a flow stopped at a later packet than before, or that packet later on
+// its way.
+func (s suspect) isFurther(before suspect) bool {
+	stop, hops := s.stop(), len(s.key.Hops)
+	if was := before.stop(); stop != was {
+		return stop > was
+	}
+	return hops > len(before.key.Hops) && (s.key.Answer || s.end.stage != left)
+}
+
+// stop is how many packets of the flow went before the one that decides.
+func (s suspect) stop() int {
+	return slices.IndexFunc(s.path.Packets, func(k PacketPath) bool {
+		return k.Flags == s.key.Flags && k.Answer == s.key.Answer && k.From == s.key.From &&
+			len(k.Hops) == len(s.key.Hops)
+	})
+}
