@@ -245,10 +245,14 @@ func (f known) ofKernel(k Kernel) bool {
 		!k.release().before(f.from)
 }
 
-// knownByCause reports whether the kernel is known for a failure of the target with a certain
-// cause.
-func (k Kernel) knownByCause(t Target) bool {
-	return slices.ContainsFunc(knownFailures, func(f known) bool { return f.cause != "" && f.ofKernel(k) && f.of(t) })
+// knownCause returns the cause by which the kernel is known for a failure of the target, "" when there
+// is none.
+func (k Kernel) knownCause(t Target) string {
+	i := slices.IndexFunc(knownFailures, func(f known) bool { return f.cause != "" && f.ofKernel(k) && f.of(t) })
+	if i < 0 {
+		return ""
+	}
+	return knownFailures[i].cause
 }
 
 // releaseOf returns the first two numbers of a kernel's release, of "FreeBSD 12.1-STABLE" 12 and 1,

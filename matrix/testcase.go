@@ -28,7 +28,11 @@ func (r *runner) runTarget(ctx context.Context, t Target) (Result, *testCase) {
 	res.RoundTrips = *trips
 	res.Name, res.Seconds = t.Name, time.Since(start).Seconds()
 	cause := ""
-	if p != nil && p.evidence != nil && res.Verdict == Fail && r.kernel.knownByCause(t) {
+	switch known := r.kernel.knownCause(t); {
+	case res.Verdict != Fail || known == "":
+	case r.opt.NoEvidence: // nothing tells causes apart, and the failure proves nothing
+		cause = known
+	case p != nil && p.evidence != nil:
 		seen := res
 		seen.Evidence = p.evidence
 		cause = r.explain(t, seen, p).Cause
