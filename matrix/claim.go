@@ -34,8 +34,8 @@ type Claim struct {
 	// From is the first release of FreeBSD whose manual makes the claim, and Until the first that
 	// no longer makes it; 0 for all. A release that is not known is an early one.
 	From, Until int
-	// Dangerous: it may crash the kernel under test, so it is run only when that is allowed, or from
-	// the release Safe on.
+	// Dangerous: it may crash the kernel under test, so it is run only when that is allowed, or
+	// from the release Safe on.
 	Dangerous bool
 	Safe      release
 	// Proto and Mode make the flow: who is the client, and what the cell's rule is.

@@ -8,17 +8,18 @@ import (
 )
 
 // keepsState: "divert-to" and "keep state" of FreeBSD's pf in one rule. (pf.conf(5): a packet of a
-// state is passed without evaluation of any rules; the divert is the state's, as sys/netpfil/pf/pf.c,
-// pf_test, reads it from the rule of the state.)
+// state is passed without evaluation of any rules; the divert is the state's, as
+// sys/netpfil/pf/pf.c, pf_test, reads it from the rule of the state.)
 //
-//  1. Control: before the rule is there, what a client like the cell's sends arrives, and the divert
-//     socket does not see it.
+//  1. Control: before the rule is there, what a client like the cell's sends arrives, and the
+//     divert socket does not see it.
 //  2. The client sends, which makes the state. The packet comes to the divert socket once, is
 //     reinjected rewritten, and arrives.
 //  3. The same with what the client sends next, which belongs to the state.
 //
-// FreeBSD 15.0 panics in step 2: of a packet that is reinjected pf_find_state() says that it passes
-// and returns no state, and pf_test() reads that state's rule (sys/netpfil/pf/pf.c). 15.1 does not.
+// FreeBSD 15.0 panics in step 2: of a packet that is reinjected pf_find_state() says that it
+// passes and returns no state, and pf_test() reads that state's rule (sys/netpfil/pf/pf.c). 15.1
+// does not.
 func (x *claimRun) keepsState(ctx context.Context) error {
 	x.change = func(r *pfconf.Rule) { r.Keep = true }
 	if err := x.begin(ctx, true); err != nil {
@@ -37,17 +38,17 @@ func redirectsAndDiverts(x *claimRun) func(*pfconf.Rule) {
 	return func(r *pfconf.Rule) { r.Redirected, r.Divert, r.Keep = r.Divert, x.divertPort(), true }
 }
 
-// redirectedThrough: a rule of FreeBSD's pf lets pass, with keep state and divert-to, what an rdr rule
-// has translated. This is how a firewall has an intrusion prevention system look at what it forwards
-// to a server behind it (opnsense/src issues 302 and 303).
+// redirectedThrough: a rule of FreeBSD's pf lets pass, with keep state and divert-to, what an rdr
+// rule has translated. This is how a firewall has an intrusion prevention system look at what it
+// forwards to a server behind it (opnsense/src issues 302 and 303).
 //
 //  1. A server of REMOTE has an address and port of REMOTE's own. Control: before the rules are
 //     there, what a client like the cell's sends to FAKE does not reach it, nor the divert socket.
-//  2. The client sends to FAKE. The packet comes to the divert socket with its new destination, and
-//     is reinjected rewritten.
+//  2. The client sends to FAKE. The packet comes to the divert socket with its new destination,
+//     and is reinjected rewritten.
 //  3. It comes to the server, from the client.
-//  4. The server answers. Whether answers are diverted, no manual says: those that come to the divert
-//     socket are reinjected. The client hears the answer, from FAKE.
+//  4. The server answers. Whether answers are diverted, no manual says: those that come to the
+//     divert socket are reinjected. The client hears the answer, from FAKE.
 func (x *claimRun) redirectedThrough(ctx context.Context) error {
 	x.change = redirectsAndDiverts(x)
 	from, to := x.flowEnds()
@@ -119,15 +120,15 @@ func (x *claimRun) redirectedThroughStream(ctx context.Context) error {
 	return x.streamRewritten(ctx, x.label())
 }
 
-// keepsTag: "Packets matching this rule will be tagged with the specified string. … Tags are sticky"
-// (FreeBSD's pf.conf(5), shortened). A firewall whose rules block by such a tag what must not leave
-// lets it go when the tag is lost (opnsense/src issue 308, opnsense/core 10699).
+// keepsTag: "Packets matching this rule will be tagged with the specified string. … Tags are
+// sticky" (FreeBSD's pf.conf(5), shortened). A firewall whose rules block by such a tag what must
+// not leave lets it go when the tag is lost (opnsense/src issue 308, opnsense/core 10699).
 //
 //  1. Control: before the rules are there, the divert socket does not see what a client like the
 //     cell's sends to FAKE.
 //  2. The client sends to FAKE. The packet comes to the divert socket, and is reinjected as it is.
-//  3. REMOTE forwards it by its routing table. Of the rules about what leaves the one that asks for
-//     the tag has counted it, not the one that does not.
+//  3. REMOTE forwards it by its routing table. Of the rules about what leaves the one that asks
+//     for the tag has counted it, not the one that does not.
 func (x *claimRun) keepsTag(ctx context.Context) error {
 	x.change = func(r *pfconf.Rule) { r.Keep, r.Tag = true, r.Label }
 	due, other := x.leaving("-tagged", x.nics[x.Family]), x.leaving("-untagged", x.nics[x.Family])
@@ -135,9 +136,9 @@ func (x *claimRun) keepsTag(ctx context.Context) error {
 	return x.forwards(ctx, due, other, "without its tag")
 }
 
-// keepsRoute: route-to "routes the packet to the specified interface with an optional address for the
-// next hop" (FreeBSD's pf.conf(5)). It is keepsTag with a gateway in REMOTE's second network in place
-// of a tag, and the rules about what leaves are those of its two interfaces.
+// keepsRoute: route-to "routes the packet to the specified interface with an optional address for
+// the next hop" (FreeBSD's pf.conf(5)). It is keepsTag with a gateway in REMOTE's second network
+// in place of a tag, and the rules about what leaves are those of its two interfaces.
 func (x *claimRun) keepsRoute(ctx context.Context) error {
 	x.change = func(r *pfconf.Rule) { r.Keep, r.Gateway, r.Interface = true, x.second.Gateway, x.second.Interface }
 	return x.forwards(ctx, x.leaving("-gateway", x.second.Interface), x.leaving("-table", x.nics[x.Family]),
@@ -157,7 +158,8 @@ func (x *claimRun) forwards(ctx context.Context, due, other pfconf.Rule, how str
 	x.more = []pfconf.Rule{due, other}
 	spec := x.clientSpec()
 	divert, there := x.remote.request(), x.local.request()
-	opened := []*stepResult{divert.open("packet", x.divertSpec()), there.open("client", spec), there.connect("client", spec)}
+	opened := []*stepResult{divert.open("packet", x.divertSpec()), there.open("client", spec),
+		there.connect("client", spec)}
 	if err := both(ctx, divert.run, there.run); err != nil {
 		return err
 	}

@@ -178,8 +178,8 @@ func (x *claimRun) streamRewritten(ctx context.Context, label string) error {
 	return x.judgeStreamCounters(label, *counters.Counters)
 }
 
-// giveBack returns what waits at the divert socket, rewritten, and what that brings forth. It returns
-// how many packets these were.
+// giveBack returns what waits at the divert socket, rewritten, and what that brings forth. It
+// returns how many packets these were.
 func (x *claimRun) giveBack(ctx context.Context) (packets int, err error) {
 	rewrites := []script.Rewrite{{Old: script.ClientLine, New: script.PacketLine},
 		{Old: script.ServerLine, New: answerLine}}

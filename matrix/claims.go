@@ -76,13 +76,15 @@ var claims = []Claim{
 		Not:  onlyFreeBSD,
 	},
 	{
-		Name: "pf-rdr-in-tcp", Proto: pfconf.TCP, Mode: Redirect, run: (*claimRun).redirectedThroughStream, PF: true, From: 15,
+		Name: "pf-rdr-in-tcp", Proto: pfconf.TCP, Mode: Redirect, run: (*claimRun).redirectedThroughStream,
+		PF: true, From: 15,
 		Says: "a connection that pf's rdr redirects goes through the divert socket of divert-to, and on to where it is redirected",
 		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)"},
 		Not:  onlyFreeBSD,
 	},
 	{
-		Name: "pf-rdr-in-udp", Proto: pfconf.UDP, Mode: Redirect, run: (*claimRun).redirectedThrough, PF: true, From: 15,
+		Name: "pf-rdr-in-udp", Proto: pfconf.UDP, Mode: Redirect, run: (*claimRun).redirectedThrough,
+		PF: true, From: 15,
 		Says: "a datagram that pf's rdr redirects goes through the divert socket of divert-to, and on to where it is redirected",
 		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)"},
 		Not:  onlyFreeBSD,

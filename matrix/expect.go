@@ -196,7 +196,7 @@ var knownFailures = []known{
 		why:    "pf lets the packet pass and says on the console that divert is not supported for IPv6 (seen on 12.1 and 15.0)",
 	},
 	{
-		firewall: "ipfw", from: release{15}, what: "What pf redirects and diverts with keep state, `divert-pf-rdr-in-tcp` and `-udp`,",
+		firewall: "ipfw", from: release{15}, what: "What pf redirects and diverts with keep state, `divert-pf-rdr-in-tcp` and `divert-pf-rdr-in-udp`,",
 		of:     func(t Target) bool { return strings.HasPrefix(t.Kind(), "divert-pf-rdr-in-") },
 		reason: NotReinjected,
 		why: "pf makes the state a second time for the packet that is written back, and drops it because the state is there " +
@@ -245,8 +245,8 @@ func (f known) ofKernel(k Kernel) bool {
 		!k.release().before(f.from)
 }
 
-// knownCause returns the cause by which the kernel is known for a failure of the target, "" when there
-// is none.
+// knownCause returns the cause by which the kernel is known for a failure of the target, "" when
+// there is none.
 func (k Kernel) knownCause(t Target) string {
 	i := slices.IndexFunc(knownFailures, func(f known) bool { return f.cause != "" && f.ofKernel(k) && f.of(t) })
 	if i < 0 {

@@ -187,14 +187,14 @@ type Rule struct {
 	Number uint16 `json:"number,omitempty"`
 	// Keep has a pf-divert-to rule keep a state. The packets of the state are diverted too.
 	Keep bool `json:"keep,omitempty"`
-	// Redirected, if valid, is where a pf-divert-to rule that keeps a state has its packets redirected
-	// to before they meet it.
+	// Redirected, if valid, is where a pf-divert-to rule that keeps a state has its packets
+	// redirected to before they meet it.
 	Redirected netip.AddrPort `json:"redirected,omitzero"`
-	// Tag is what a pf-divert-to rule that keeps a state tags its packets with, and what the packets of a
-	// pf-pass rule must be tagged with. It is as a label is.
+	// Tag is what a pf-divert-to rule that keeps a state tags its packets with, and what the
+	// packets of a pf-pass rule must be tagged with. It is as a label is.
 	Tag string `json:"tag,omitempty"`
-	// Gateway, if valid, is where a pf-divert-to rule that keeps a state has its packets sent on to,
-	// by Interface, in place of where the routing table leads.
+	// Gateway, if valid, is where a pf-divert-to rule that keeps a state has its packets sent on
+	// to, by Interface, in place of where the routing table leads.
 	Gateway netip.Addr `json:"gateway,omitzero"`
 	// Interface is the one towards Gateway, or by which the packets of a pf-pass rule leave.
 	Interface string `json:"interface,omitempty"`

@@ -68,7 +68,8 @@ func TestReaderIn(t *testing.T) {
 
 func TestRequire(t *testing.T) {
 	for reason, want := range map[string]matrix.Verdict{
-		matrix.NoFeature: matrix.Fail, matrix.NoFamily: matrix.Fail, matrix.NotClaimed: matrix.Skip, matrix.Dangerous: matrix.Skip,
+		matrix.NoFeature: matrix.Fail, matrix.NoFamily: matrix.Fail, matrix.NotClaimed: matrix.Skip,
+		matrix.Dangerous: matrix.Skip,
 	} {
 		if got := require(matrix.Result{Verdict: matrix.Skip, Reason: reason}); got.Verdict != want {
 			t.Errorf("%s: %s, want %s", reason, got.Verdict, want)

@@ -65,8 +65,8 @@ func TestReasonsDocumented(t *testing.T) {
 	}
 	slices.Sort(codes)
 	slices.Sort(documented)
-	// What passed user space by needs counters to be explained; a SKIP for want of a claim, of joined
-	// packets or of permission, needs nothing.
+	// What passed user space by needs counters to be explained; a SKIP for want of a claim, of
+	// joined packets or of permission, needs nothing.
 	bare := []string{"not-rewritten", "not-claimed", "not-joined", "dangerous"}
 	for _, code := range codes {
 		cause := explain.Explain(explain.Case{Reason: code, Mechanism: explain.DivertReply}).Cause

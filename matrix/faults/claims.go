@@ -41,12 +41,14 @@ var claims = []Fault{
 		Omit: []string{"give-back"},
 		claims: all(matrix.NotReinjected, reasons{
 			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp", "queue-gso-tcp"},
-			matrix.NotRefused:   {"no-interface", "bad-header-in", "bad-header-out", "header-beyond-out", "bad-length-in"},
-			"":                  slices.Concat(noQueue, []string{"tee-fragments"}),
+			matrix.NotRefused: {"no-interface", "bad-header-in", "bad-header-out", "header-beyond-out",
+				"bad-length-in"},
+			"": slices.Concat(noQueue, []string{"tee-fragments"}),
 		})},
 	{Name: "looped", On: notOpenBSD, About: "a packet that is reinjected meets its rule again", Omit: []string{"go-on"},
 		claims: all(matrix.NotReinjected, reasons{
-			matrix.Looped:    {"no-loop-in", "no-loop-out", "ipfw-pf-in", "ipfw-pf-out", "pf-packet-in", "pf-packet-out"},
+			matrix.Looped: {"no-loop-in", "no-loop-out", "ipfw-pf-in", "ipfw-pf-out",
+				"pf-packet-in", "pf-packet-out"},
 			matrix.Duplicate: {"queue-dnat-two"},
 			matrix.WrongData: {"order-in", "order-out", "reassembled", "reassembled-udp", "longest-in",
 				"longest-out", "full", "queue-gro-udp"},

@@ -147,8 +147,8 @@ const (
 	CorruptVersion Corruption = "version" // the IP version is 5
 	CorruptLength  Corruption = "length"  // the IP header says that the packet is longer than it is
 	CorruptShort   Corruption = "short"   // only 19 bytes are sent on
-	// CorruptBeyond is an IPv4 header that says that it has 60 bytes, which the whole packet has not. It
-	// crashes some kernels.
+	// CorruptBeyond is an IPv4 header that says that it has 60 bytes, which the whole packet has
+	// not. It crashes some kernels.
 	CorruptBeyond Corruption = "beyond"
 )
 

@@ -68,7 +68,8 @@ func TestPacketDivertMisunderstood(t *testing.T) {
 	}
 }
 
-// What is redirected and diverted is two rules too. The second has no tag: what is reinjected has none.
+// What is redirected and diverted is two rules too. The second has no tag: what is reinjected has
+// none.
 func TestRedirectedDivert(t *testing.T) {
 	r := besides(pfconf.Inet, pfconf.In, 8080, 701, "regress-x")
 	r.To, r.Keep, r.Redirected = netip.MustParseAddr("10.188.2.9"), true, netip.MustParseAddrPort("10.188.1.2:20000")
@@ -149,7 +150,8 @@ func TestTagsAndRoutes(t *testing.T) {
 		t.Error(err)
 	}
 	for i, wrong := range []struct{ was, is string }{
-		{" tag regress-t", ""}, {"(epair1b 10.188.3.1)", "(epair1b 10.188.3.2)"}, {" tagged regress-t", ""}, {"epair0b", "epair1b"},
+		{" tag regress-t", ""}, {"(epair1b 10.188.3.1)", "(epair1b 10.188.3.2)"}, {" tagged regress-t", ""},
+		{"epair0b", "epair1b"},
 	} {
 		misread := slices.Clone(lines)
 		misread[i] = strings.Replace(lines[i], wrong.was, wrong.is, 1)

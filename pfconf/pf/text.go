@@ -12,9 +12,9 @@ import (
 // Text is the rule as a line of pf.conf(5), written as OpenBSD's regress suite writes it; the rule
 // must be valid.
 //
-// PFDivertTo and PFPass rules are for FreeBSD's pf alone. They decide in place of the host's own rules,
-// as ipfw's do, and make no state unless they are to: the packets of one would not meet the rule. How
-// that pf is told of a rule that redirects, redirect says.
+// PFDivertTo and PFPass rules are for FreeBSD's pf alone. They decide in place of the host's own
+// rules, as ipfw's do, and make no state unless they are to: the packets of one would not meet the
+// rule. How that pf is told of a rule that redirects, redirect says.
 func Text(r pfconf.Rule) string {
 	var b strings.Builder
 	quick, stateless := "", ""
@@ -85,7 +85,7 @@ func tagClause(r pfconf.Rule) string {
 	return " tag " + r.Tag
 }
 
-// statement says whether a PFDivertTo rule keeps a state.
+// statement reports whether a PFDivertTo rule keeps a state.
 func statement(r pfconf.Rule) string {
 	if r.Keep {
 		return " keep state"
@@ -93,10 +93,11 @@ func statement(r pfconf.Rule) string {
 	return " no state"
 }
 
-// redirect is a rule that redirects, and diverts with Redirected, as FreeBSD's pf takes it (OpenBSD's did before 4.7): a rule of the list
-// of those that translate, and one that lets pass what the first has translated, which it tells by
-// a tag. The second decides in place of the host's own rules. It makes the state and has the label
-// and the counters: the first can have none.
+// redirect is a rule that redirects, and diverts with Redirected, as FreeBSD's pf takes it
+// (OpenBSD's did before 4.7): a rule of the list of those that translate, and one that lets pass
+// what the first has translated, which it tells by a tag. The second decides in place of the
+// host's own rules. It makes the state and has the label and the counters: the first can have
+// none.
 func redirect(r pfconf.Rule) (translates, passes string) {
 	from := fmt.Sprintf("%v proto %s from %v to", r.Family, protoWritten(r), r.From)
 	name, _ := r.RedirectsTo()

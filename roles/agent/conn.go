@@ -227,8 +227,8 @@ func (c *Conn) beat(every time.Duration) {
 	}
 }
 
-// silent says how an agent is silent: one that is gone, or hangs, says nothing; what stops within an
-// answer, something on the way does not let through.
+// silent says how an agent is silent: one that is gone, or hangs, says nothing; what stops within
+// an answer, something on the way does not let through.
 func (c *Conn) silent(unanswered int, every time.Duration) error {
 	err := fmt.Errorf("no answer to %d heartbeats, one every %v", unanswered, every)
 	if part := c.came.Load() - c.whole.Load(); part > 0 {

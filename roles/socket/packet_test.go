@@ -415,7 +415,8 @@ func TestSpoilHeader(t *testing.T) {
 				(which == script.CorruptBeyond) != (in[0]>>4 == 4 && out[0]&0xf == 0xf),
 				(which == script.CorruptLength) != (length > len(in)+more):
 				t.Errorf("%s %s: %x of %x", name, which, out, in)
-			case which != script.CorruptShort && which != script.CorruptBeyond && more == 0 && checksum(sum(0, out[:20])) != 0:
+			case which != script.CorruptShort && which != script.CorruptBeyond && more == 0 &&
+				checksum(sum(0, out[:20])) != 0:
 				t.Errorf("%s %s: the header's checksum is wrong too: %x", name, which, out)
 			}
 		}

@@ -242,8 +242,8 @@ func selectHosts(hosts []fileHost, names string) ([]fileHost, error) {
 	return slices.DeleteFunc(slices.Clone(hosts), func(h fileHost) bool { return !chosen[h.name] }), nil
 }
 
-// own names what each of two hosts that clash must have of its own: a REMOTE address that lies in the
-// other's FAKE prefix is as it must be, and the prefix is not.
+// own names what each of two hosts that clash must have of its own: a REMOTE address that lies in
+// the other's FAKE prefix is as it must be, and the prefix is not.
 func own(mine, other string) string {
 	if strings.HasPrefix(other, "FAKE") {
 		return other

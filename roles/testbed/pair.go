@@ -54,9 +54,9 @@ func (a Agents) Tested() matrix.Hosts { return matrix.Hosts{Local: a.Local, Remo
 // no root.
 const HasNamespaces = runtime.GOOS == "linux"
 
-// LabParts divides targets into those that can share a lab of a system (runtime.GOOS): FreeBSD's pf
-// spoils what ipfw diverts beside it, so a lab has it on for the targets that are about it and for no
-// others; and REMOTE is a router for those that are about what it forwards.
+// LabParts divides targets into those that can share a lab of a system (runtime.GOOS): FreeBSD's
+// pf spoils what ipfw diverts beside it, so a lab has it on for the targets that are about it and
+// for no others; and REMOTE is a router for those that are about what it forwards.
 func LabParts(system string, targets []matrix.Target) [][]matrix.Target {
 	if system != "freebsd" {
 		return [][]matrix.Target{targets}

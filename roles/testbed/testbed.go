@@ -26,8 +26,8 @@ type Testbed struct {
 	Name  string // empty when it is the only one
 	Index int    // among the run's testbeds
 	Pair  *Pair  // nil until it was reached
-	// Dial reaches the two hosts; Parts, where it is a lab, those that run a part of the targets each,
-	// one after the other, the first of which Dial reaches.
+	// Dial reaches the two hosts; Parts, where it is a lab, those that run a part of the targets
+	// each, one after the other, the first of which Dial reaches.
 	Dial  func(context.Context) (*Pair, error)
 	Parts []Part
 	// Filter is the engine that this testbed has among others of the same host, "" for one alone.
@@ -76,7 +76,8 @@ func find(o Options, targets []matrix.Target) ([]*Testbed, error) {
 		}
 		var parts []Part
 		for _, part := range LabParts(runtime.GOOS, targets) {
-			parts = append(parts, Part{part, func(ctx context.Context) (*Pair, error) { return reachPart(ctx, o, part) }})
+			dial := func(ctx context.Context) (*Pair, error) { return reachPart(ctx, o, part) }
+			parts = append(parts, Part{part, dial})
 		}
 		return []*Testbed{{filter: o.Filter, Dial: parts[0].Dial, Parts: parts}}, nil
 	}

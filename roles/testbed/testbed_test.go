@@ -70,7 +70,8 @@ func TestLabParts(t *testing.T) {
 		targets string
 		parts   []string
 	}{
-		{"linux", "inet-divert-pf-packet-in inet-divert-rip-in", []string{"inet-divert-pf-packet-in inet-divert-rip-in"}},
+		{"linux", "inet-divert-pf-packet-in inet-divert-rip-in",
+			[]string{"inet-divert-pf-packet-in inet-divert-rip-in"}},
 		{"freebsd", "inet-divert-pf-packet-in inet-divert-rip-in inet-natlook-tcp inet-args-tcp-to inet-divert-ipfw-pf-in",
 			[]string{"inet-args-tcp-to inet-divert-rip-in",
 				"inet-divert-pf-packet-in inet-divert-ipfw-pf-in inet-natlook-tcp"}},

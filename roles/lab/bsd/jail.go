@@ -101,14 +101,15 @@ func (b *builder) addresses(jail, nic string, of func(pfconf.Family) netip.Prefi
 	return nil
 }
 
-// second makes a second cable, and REMOTE a router: what LOCAL sends to FAKE goes back to LOCAL, which
-// drops it, unless a rule of pf's sends it on to the second cable.
+// second makes a second cable, and REMOTE a router: what LOCAL sends to FAKE goes back to LOCAL,
+// which drops it, unless a rule of pf's sends it on to the second cable.
 func (b *builder) second(local, remote string) error {
 	pair, err := b.epair(local, remote)
 	if err != nil {
 		return err
 	}
-	if err := b.all(words("ifconfig %sa vnet %s", pair, local), words("ifconfig %sb vnet %s", pair, remote)); err != nil {
+	if err := b.all(words("ifconfig %sa vnet %s", pair, local),
+		words("ifconfig %sb vnet %s", pair, remote)); err != nil {
 		return err
 	}
 	b.lab.Second = Second{Interface: pair + "b", Gateways: map[pfconf.Family]netip.Addr{}}

@@ -266,12 +266,15 @@ func TestJailsWithoutPF(t *testing.T) {
 	}
 }
 
+// layouts have all that labs of the systems can have.
+var layouts = map[string]Layout{"freebsd": {PF: true, Router: true}}
+
 // TestKilled kills what builds a lab at each of its commands, before and after it did its work,
 // and what undoes it as well. Undoing what the journal has leaves the host as it was.
 func TestKilled(t *testing.T) {
 	for _, system := range []string{"openbsd", "freebsd"} {
 		whole := newMachine(t)
-		if _, err := Build(t.Context(), system, Layout{PF: system == "freebsd", Router: system == "freebsd"}, whole.run, (&recorder{}).record); err != nil {
+		if _, err := Build(t.Context(), system, layouts[system], whole.run, (&recorder{}).record); err != nil {
 			t.Fatal(err)
 		}
 		for n := 1; n <= len(whole.log); n++ {
@@ -280,7 +283,8 @@ func TestKilled(t *testing.T) {
 					m, r := newMachine(t), &recorder{}
 					before := m.String()
 					m.fail, m.after = n, after
-					if _, err := Build(t.Context(), system, Layout{PF: system == "freebsd", Router: system == "freebsd"}, m.run, r.record); !errors.Is(err, errKilled) {
+					_, err := Build(t.Context(), system, layouts[system], m.run, r.record)
+					if !errors.Is(err, errKilled) {
 						t.Fatalf("%s: command %d is killed: %v", system, n, err)
 					}
 					if local := m.nic("pair2", ""); system == "openbsd" && local != nil && len(local.addresses) == 2 {
@@ -366,7 +370,7 @@ func TestJournalFails(t *testing.T) {
 	full := errors.New("no space left on device")
 	for _, system := range []string{"openbsd", "freebsd"} {
 		m := newMachine(t)
-		if _, err := Build(t.Context(), system, Layout{PF: system == "freebsd", Router: system == "freebsd"}, m.run,
+		if _, err := Build(t.Context(), system, layouts[system], m.run,
 			func(pfconf.Undo) error { return full }); !errors.Is(err, full) {
 			t.Errorf("%s: %v", system, err)
 		}
