@@ -48,6 +48,7 @@ GO_BUILD = CGO_ENABLED=0 ${GO} build -trimpath -buildvcs=false \
 	"-s -w -X main.version=$$(git describe --always --dirty 2>/dev/null || echo unreleased)"
 
 pfdivert:
+	@echo 'building pfdivert (minutes the first time, seconds later)' >&2
 	@${GO_BUILD} -o pfdivert .
 
 DIST = dist/pfdivert-linux-amd64 dist/pfdivert-linux-arm64 \
@@ -71,10 +72,12 @@ ${DIST}:
 FORMAT = $$(case $$(uname -s) in OpenBSD) echo -regress;; esac)
 
 regress: pfdivert
-	./pfdivert run ${FORMAT}
+	@echo './pfdivert run: the suite, here or with REMOTE_SSH' >&2
+	@./pfdivert run ${FORMAT}
 
 claims: pfdivert
-	./pfdivert run ${FORMAT} '*-divert-*' '*-natlook-*' '*-redirect-*' '*-queue-*' 'inet-to-*' 'inet6-to-*'
+	@echo './pfdivert run: what manuals say' >&2
+	@./pfdivert run ${FORMAT} '*-divert-*' '*-natlook-*' '*-redirect-*' '*-queue-*' 'inet-to-*' 'inet6-to-*'
 
 ${REGRESS_TARGETS} ${CLAIM_TARGETS}: pfdivert
 	@t=$@; ./pfdivert run ${FORMAT} "$${t#run-}"

@@ -256,9 +256,11 @@ func (x *claimRun) judgeMatched(ctx context.Context, matched, behind uint64) err
 	}
 	switch {
 	case c.Matched != matched:
-		return failed(NotCounted, "remote: rule %s matched %d packets, not %d", x.label(), c.Matched, matched)
+		return failed(NotCounted, "remote: rule %s matched %s, not %d", x.label(), pfconf.Count(c.Matched,
+			"packet"), matched)
 	case c.Done != behind:
-		return failed(NotCounted, "remote: %d packets went on behind rule %s, not %d", c.Done, x.label(), behind)
+		return failed(NotCounted, "remote: behind rule %s went on %s, not %d", x.label(), pfconf.Count(c.Done,
+			"packet"), behind)
 	}
 	return nil
 }

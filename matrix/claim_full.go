@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"pfdivert/matrix/script"
+	"pfdivert/pfconf"
 )
 
 // fullQueue is the room that the divert socket of full asks for, in packets; on the
@@ -64,13 +65,15 @@ func (x *claimRun) full(ctx context.Context) error {
 	case waited.Count == b.Count:
 		return failed(NotLost, "%s: all %d packets wait, and there is no room for so many", seen.where, b.Count)
 	case after.Room == 0 && waited.Count != fullQueue:
-		return failed(WrongData, "%s: %d packets wait, not %d", seen.where, waited.Count, fullQueue)
+		return failed(WrongData, "%s: waiting are %s, not %d", seen.where, pfconf.Count(waited.Count, "packet"),
+			fullQueue)
 	case after.Room > 0 && waited.Bytes > after.Room:
 		return failed(NotLost, "%s: %d bytes wait, and there is room for %d", seen.where, waited.Bytes, after.Room)
 	}
 	lost := uint64(b.Count - waited.Count)
 	if n := after.NoRoom - before.NoRoom; n < lost || after.Room == 0 && n > lost {
-		return failed(NotCounted, "remote: %d packets found no room, and the kernel has counted %d", lost, n)
+		return failed(NotCounted, "remote: no room was for %s, and the kernel has counted %d", pfconf.Count(lost,
+			"packet"), n)
 	}
 	at := serverSide.request()
 	b.Count, b.Line = waited.Count, script.PacketLine

@@ -24,8 +24,23 @@ import (
 //     the server's own name, so it was not the rule that the kernel told of in step 3.
 //  6. The rule counted one connection.
 func (x *claimRun) redirectedStream(ctx context.Context) error {
+	return x.redirectedTo(ctx, x.serverSpec())
+}
+
+// redirectedByInterface: REDIRECT sends a connection to the address of the interface by which it
+// came (net/netfilter/nf_nat_redirect.c).
+//
+// The steps are those of redirectedStream, with a server that is bound to no address.
+func (x *claimRun) redirectedByInterface(ctx context.Context) error {
+	x.change = func(r *pfconf.Rule) { r.Divert = netip.AddrPortFrom(x.Family.Unspecified(), x.server) }
+	server := x.serverSpec().(script.Stream)
+	server.Local = netip.AddrPortFrom(x.Family.Unspecified(), x.server)
+	return x.redirectedTo(ctx, server)
+}
+
+func (x *claimRun) redirectedTo(ctx context.Context, server script.Socket) error {
 	_, to := x.flowEnds()
-	if err := x.beginRedirect(ctx, x.serverSpec()); err != nil {
+	if err := x.beginRedirect(ctx, server); err != nil {
 		return err
 	}
 	from, err := x.connects(ctx, "client", x.redirectedClient())

@@ -209,13 +209,15 @@ func (x *claimRun) judgeStreamCounters(label string, c pfconf.Counters) error {
 	case x.kernel.besides(x.Target): // pf counts all packets of a state alike
 		return nil
 	case x.kernel.StatesFirst && c.States != 1:
-		return failed(NotCounted, "remote: rule %s created %d states, not one", label, c.States)
+		return failed(NotCounted, "remote: rule %s created %s, not one", label, pfconf.Count(c.States, "state"))
 	case x.kernel.StatesFirst:
 		return nil
 	case c.Matched < 3 || c.Replies < 2:
-		return failed(NotCounted, "remote: rule %s matched %d packets, and %d that answer", label, c.Matched, c.Replies)
+		return failed(NotCounted, "remote: rule %s matched %s, and %d that answer", label, pfconf.Count(c.Matched,
+			"packet"), c.Replies)
 	case c.Done != c.Matched && x.stateAge() < tcpAgain, c.Done < 3: // what was sent again may still be in the queue
-		return failed(NotCounted, "remote: rule %s matched %d packets, and %d went on behind it", label, c.Matched,
+		return failed(NotCounted, "remote: rule %s matched %s, and %d went on behind it", label,
+			pfconf.Count(c.Matched, "packet"),
 			c.Done)
 	}
 	return nil
@@ -280,7 +282,8 @@ func (x *claimRun) bothDiverts(ctx context.Context) error {
 	}
 	for _, a := range []*stepResult{first, second} {
 		if c := a.Counters; c.Matched != 1 || c.Done != 1 {
-			return failed(NotCounted, "remote: one of the rules matched %d packets, and its action served %d, not one", c.Matched, c.Done)
+			return failed(NotCounted, "remote: one of the rules matched %s, and its action served %d, not one",
+				pfconf.Count(c.Matched, "packet"), c.Done)
 		}
 	}
 	return nil

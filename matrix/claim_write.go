@@ -243,7 +243,8 @@ func (x *claimRun) ruleNumber(ctx context.Context) error {
 	}
 	for i, due := range []uint64{1, 0, 1} {
 		if got := counted[i].Counters.Matched; got != due {
-			return failed(NotCounted, "remote: of the three rules number %d has matched %d packets, not %d", i+1, got, due)
+			return failed(NotCounted, "remote: of the three rules number %d has matched %s, not %d", i+1,
+				pfconf.Count(got, "packet"), due)
 		}
 	}
 	return nil

@@ -187,6 +187,14 @@ var claims = []Claim{
 		Not:  socketless,
 	},
 	{
+		Name: "tcp-interface", About: "redirect", Proto: pfconf.TCP, Mode: Redirect,
+		run:  (*claimRun).redirectedByInterface,
+		Says: "a connection is redirected to the address of the interface by which it came",
+		By:   map[string]string{"nftables": "nft(8), redirect statement; nf_nat_redirect.c"},
+		NFT:  true,
+		Not:  "its rules name the address to which they redirect",
+	},
+	{
 		Name: "udp", About: "redirect", Proto: pfconf.UDP, Mode: Redirect, run: (*claimRun).redirectedDatagram,
 		Says: "a redirected datagram shows the address that it was redirected to, and its socket refuses to tell another",
 		By:   map[string]string{"nftables": "nf_conntrack_proto.c, getorigdst: ENOPROTOOPT but for TCP and SCTP; ip_sockglue.c, ip_cmsg_recv_dstaddr"},
@@ -377,6 +385,31 @@ var claims = []Claim{
 		Not:  "its sockets are bound to no interfaces",
 	},
 	{
+		Name: "tcp-data", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).bulk,
+		Says: "1 MiB each way at once comes through a diverted connection with small windows as through a direct one",
+		By:   likeDirect,
+	},
+	{
+		Name: "tcp-half-closed", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).halfClosed,
+		Says: "a diverted connection that is closed one way goes on the other way as a direct one",
+		By:   likeDirect,
+	},
+	{
+		Name: "tcp-reset", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).resets,
+		Says: "a reset ends a diverted connection as a direct one",
+		By:   likeDirect,
+	},
+	{
+		Name: "tcp-urgent", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).urgent,
+		Says: "urgent data comes through a diverted connection as through a direct one",
+		By:   likeDirect,
+	},
+	{
+		Name: "tcp-fast-open", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).fastOpened,
+		Says: "the data of a SYN comes through a diverted connection, once, as through a direct one",
+		By:   likeDirect,
+	},
+	{
 		Name: "fragments", About: "to", Proto: pfconf.UDP, Mode: ToSockets, run: (*claimRun).fragments,
 		Says: "datagrams that come in fragments are diverted whole, whatever their length",
 		By: map[string]string{"pf": "pf.conf(5), set reassemble",
@@ -555,6 +588,11 @@ const socketless = "a program asks pf there, by DIOCNATLOOK, and no socket"
 
 // oneRule is why there is no such thing as a packet that is diverted twice.
 const oneRule = "one rule decides there what happens to a packet"
+
+// likeDirect is where it is said that what is diverted is delivered as if it had been sent to the
+// socket.
+var likeDirect = map[string]string{"nftables": "tproxy.rst: the local socket gets the connection",
+	"pf": "pf.conf(5), divert-to", "ipfw": "ipfw(8), fwd"}
 
 // stateful is why the states of flows can't be kept apart elsewhere.
 const stateful = "its states are its own, and it has no zones of them"

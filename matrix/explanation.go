@@ -6,7 +6,7 @@ import (
 	"pfdivert/matrix/explain"
 )
 
-// explain says why a target did not pass. p is nil when it was not played.
+// explain says why a target did not pass. p is nil when it was not run.
 func (r *runner) explain(t Target, res Result, p *testCase) *explain.Explanation {
 	c := explain.Case{
 		Reason: res.Reason, Detail: res.Detail,

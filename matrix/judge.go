@@ -174,15 +174,18 @@ func (x *exchange) counted() string {
 	case c.Matched == 0 && c.States == 0:
 		return "; REMOTE's rule matched no packet"
 	case x.kernel.StatesFirst:
-		return fmt.Sprintf("; REMOTE's rule created %d states; they and it had %d packets", c.States, c.Matched)
+		return fmt.Sprintf("; REMOTE's rule created %s; they and it had %s", pfconf.Count(c.States, "state"),
+			pfconf.Count(c.Matched, "packet"))
 	case c.Done < c.Matched:
-		return fmt.Sprintf("; REMOTE's rule matched %d packets and its action found no socket for %d", c.Matched, c.Matched-c.Done)
+		return fmt.Sprintf("; REMOTE's rule matched %s and its action found no socket for %d",
+			pfconf.Count(c.Matched, "packet"), c.Matched-c.Done)
 	case x.rule().Action == pfconf.DivertReply && x.kernel.MeetsReplies:
-		return fmt.Sprintf("; REMOTE's rule matched %d packets that came back", c.Matched)
+		return fmt.Sprintf("; REMOTE's rule matched %s that came back", pfconf.Count(c.Matched, "packet"))
 	case x.mode.IsDivertReply():
-		return fmt.Sprintf("; REMOTE's rule matched %d packets on their way out and %d came back", c.Matched, c.Replies)
+		return fmt.Sprintf("; REMOTE's rule matched %s on the way out and %d came back",
+			pfconf.Count(c.Matched, "packet"), c.Replies)
 	}
-	return fmt.Sprintf("; REMOTE's rule matched %d packets", c.Matched)
+	return "; REMOTE's rule matched " + pfconf.Count(c.Matched, "packet")
 }
 
 // carried reports whether the exchange's packets belong to a state that a reuse target's
@@ -231,8 +234,8 @@ func (x *exchange) judgeStateCounters(packets uint64) error {
 	case x.carried():
 		states = 0
 		if c.Matched > 0 {
-			return failed(NotCounted, "remote: rule %s matched %d packets, which belong to the first cell's state",
-				x.label(), c.Matched)
+			return failed(NotCounted, "remote: rule %s matched %s, which belong to the first cell's state",
+				x.label(), pfconf.Count(c.Matched, "packet"))
 		}
 		packets = 0
 	case x.mode.requests > 1:

@@ -2,6 +2,7 @@ package matrix
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -30,7 +31,7 @@ type Options struct {
 	Parallel int
 	// Transcripts are wanted of passed cells too.
 	Transcripts bool
-	// Evidence is wanted of passed cells too, where targets are not played again and again.
+	// Evidence is wanted of passed cells too, where targets are run only once.
 	Evidence bool
 	// NoEvidence is gathered of any cell, and nothing explained: for hosts that are slow to show it
 	// and have many that fail.
@@ -186,17 +187,20 @@ func (r *runner) prepare() error {
 		return err
 	}
 	var processors int
-	err = both(r.ctx,
+	var errLocal, errRemote error
+	_ = both(r.ctx,
 		func(ctx context.Context) error {
-			facts, err := r.hosts.Local.Setup(ctx, local)
+			var facts script.Facts
+			facts, errLocal = r.hosts.Local.Setup(ctx, local)
 			r.localSystem, processors = facts.System, facts.Processors
-			return wrap("local", err)
+			return nil
 		},
-		func(ctx context.Context) (err error) {
-			r.facts, err = r.hosts.Remote.Setup(ctx, remote)
-			return wrap("remote", err)
+		func(ctx context.Context) error {
+			r.facts, errRemote = r.hosts.Remote.Setup(ctx, remote)
+			return nil
 		})
-	if err != nil {
+	// REMOTE's comes first: that it lacks an address explains why it does not answer LOCAL.
+	if err := errors.Join(wrap("remote", errRemote), wrap("local", errLocal)); err != nil {
 		return err
 	}
 	r.processors = min(processors, r.facts.Processors)

@@ -71,7 +71,7 @@ func TestSelect(t *testing.T) {
 		{[]string{"inet6-divert-no-loop-in"}, 1, "inet6-divert-no-loop-in"},
 		{[]string{"*-args-*"}, args, "inet-args-tcp-to"},
 		{[]string{"inet?-reuse-tcp-*"}, 4, "inet6-reuse-tcp-to-to"},
-		{[]string{"inet-args-udp-[rt]*"}, 3, "inet-args-udp-to"},
+		{[]string{"inet-args-tcp-[rt]*"}, 2, "inet-args-tcp-to"},
 		{[]string{"run-inet-args-tcp-reply"}, 1, "inet-args-tcp-reply"},
 		{[]string{"inet6-args-tcp-to", "inet-args-tcp-to", "inet-args-tcp-*"}, 3, "inet-args-tcp-to"},
 	} {

@@ -45,6 +45,8 @@ type LoadedRule struct {
 	Packets uint64
 	Place   string
 	Text    string // in the filter's own language; empty where that can't be asked for
+	// Expressions are nf_tables' (NFTA_RULE_EXPRESSIONS), in place of Text.
+	Expressions []byte
 }
 
 // Setting is a number that the filter works with.

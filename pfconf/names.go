@@ -10,6 +10,14 @@ import (
 // The enumerations of this package are text on every wire and in every file,
 // so that a transcript can be read and a renumbering breaks nothing.
 
+// Count is "1 packet" or "26 packets".
+func Count[T ~int | ~uint16 | ~uint64](n T, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
 func nameOf[T ~uint8](names map[T]string, v T) string {
 	if s, ok := names[v]; ok {
 		return s

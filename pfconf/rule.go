@@ -162,7 +162,8 @@ type Rule struct {
 	// Divert is where a divert-to rule delivers (address and port; the port of
 	// a protocol without ports means nothing and is 1 in pf.conf); a divert-packet
 	// rule has the divert port here, with no address or the unspecified one; an rdr-to
-	// rule the new destination.
+	// rule the new destination, with the unspecified address the one of the interface by which the
+	// packet came (nftables only).
 	Divert netip.AddrPort `json:"divert,omitzero"`
 	// Both has a divert-packet rule divert what answers the flow as well. On pf
 	// every rule does: the answers belong to its state.
@@ -294,7 +295,7 @@ func (r Rule) Validate() error {
 		return bad("rdr-to works on packets that come in")
 	case !r.Proto.HasPorts():
 		return bad("rdr-to is for tcp and udp")
-	case !fits(to.Addr(), r.Family) || to.Port() == 0:
+	case !r.Redirects() && !fits(to.Addr(), r.Family) || to.Port() == 0:
 		return bad("rdr-to needs a %v address and a port, not %v", r.Family, to)
 	}
 	return nil
@@ -308,9 +309,12 @@ func (r Rule) RedirectsTo() (to netip.AddrPort, ok bool) {
 	return r.Redirected, r.Redirected.IsValid()
 }
 
+// Redirects reports whether the rule translates destinations to an address of the interface.
+func (r Rule) Redirects() bool { return r.Action == RdrTo && r.Divert.Addr() == r.Family.Unspecified() }
+
 // OnlyNetfilter reports whether the rule asks for something that only netfilter does.
 func (r Rule) OnlyNetfilter() bool {
-	return r.Bypass || r.Untracked || r.Zone != 0 || r.Established || r.Translated.IsValid()
+	return r.Bypass || r.Redirects() || r.Untracked || r.Zone != 0 || r.Established || r.Translated.IsValid()
 }
 
 // fits reports whether a is an address of the family that can stand in a rule.

@@ -45,8 +45,12 @@ func runClient(_ context.Context, c *call) (int, error) {
 	}
 	remote, err := address(f.Arg(0))
 	if err != nil {
-		return exitError, terminal.WithHint(fmt.Errorf("address %q: %w", f.Arg(0), err),
-			"10.1.2.3, 10.1.2.3:4000 or [fd00::1]:4000")
+		return exitError, terminal.WithHint(fmt.Errorf("client %q: %w", f.Arg(0), err),
+			"pfdivert client 10.188.2.9:4000")
+	}
+	if remote.Port() == 0 && proto.HasPorts() {
+		return exitError, terminal.WithHint(fmt.Errorf("client %s: %v takes a port", f.Arg(0), proto),
+			"pfdivert client -proto "+proto.String()+" "+netip.AddrPortFrom(remote.Addr(), 4000).String())
 	}
 	if !o.bind.IsValid() {
 		o.bind = netip.AddrPortFrom(pfconf.FamilyOf(remote.Addr()).Unspecified(), 0)
@@ -121,7 +125,11 @@ func address(s string) (netip.AddrPort, error) {
 	if a, err := netip.ParseAddr(s); err == nil {
 		return netip.AddrPortFrom(a, 0), nil
 	}
-	return netip.ParseAddrPort(s)
+	a, err := netip.ParseAddrPort(s)
+	if err != nil {
+		return a, errors.New("this is no address, such as 10.1.2.3, 10.1.2.3:4000 or [fd00::1]:4000")
+	}
+	return a, nil
 }
 
 // protocol returns the protocol that a flag names.

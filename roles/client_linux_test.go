@@ -214,7 +214,7 @@ func TestHandDivertReply(t *testing.T) {
 		"Shutdown server")
 	rule.interrupt(t,
 		anchorLine, "pass out log inet proto udp from 10.208.0.9 to 10.188.1.1 port 4000 divert-reply label regress",
-		loadedLine, "nftables: the rule matched 1 packets, its action served 1, 1 came back")
+		loadedLine, "nftables: the rule matched 1 packet, its action served 1, 1 came back")
 }
 
 func TestHandDivertPacket(t *testing.T) {
@@ -232,5 +232,5 @@ func TestHandDivertPacket(t *testing.T) {
 	server.ends(t, "listen sock: 10.188.1.2 4000", "recv from: 10.188.1.1 <n>", "<<< Packet", "Shutdown server")
 	rule.interrupt(t,
 		anchorLine, "pass in log inet proto udp from 10.188.1.1 to 10.188.1.2 port 4000 divert-packet port 666 label regress",
-		loadedLine, "nftables: the rule matched 1 packets, its action served 1")
+		loadedLine, "nftables: the rule matched 1 packet, its action served 1")
 }

@@ -17,9 +17,9 @@ var compareRole = Role{
 one host is compared with each host of the other.
 
 A regression is a target that passed in A and does not in B, for whatever reason,
-also because it was not played; or one that was XFAIL or SKIP and is FAIL or
-ERROR. Of runs with -count or -for a target's worst verdict counts. '-' is standard
-input.
+also because B was interrupted before it; or one that was XFAIL or SKIP and is FAIL or
+ERROR. Targets that B was not to run are only counted. Of runs with -count or -for a
+target's worst verdict counts. '-' is standard input.
 
 Exit status: 0 when nothing regressed, 1 when something did, 2 when a file can't
 be read.`,

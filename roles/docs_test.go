@@ -262,7 +262,8 @@ var mayImport = map[string][]string{
 	"pfdivert/roles/agent": {
 		"matrix/evidence", "matrix/script", "pfconf", "pfconf/ipfw", "pfconf/need", "pfconf/nft",
 		"pfconf/pf", "pfconf/program", "pfconf/rtnetlink", "roles/gather", "roles/kernel/splat",
-		"roles/lab/bsd", "roles/lab/inject", "roles/socket", "roles/twin", "roles/wire",
+		"roles/lab/bsd", "roles/lab/inject", "roles/lab/namespace", "roles/socket", "roles/twin",
+		"roles/wire",
 	},
 	"pfdivert/roles/gather": {
 		"matrix/evidence", "pfconf", "pfconf/ipfw", "pfconf/netlink", "pfconf/pf",
@@ -286,12 +287,12 @@ var mayImport = map[string][]string{
 	"pfdivert/roles/socket": {
 		"matrix/script", "pfconf/need", "pfconf/netlink", "pfconf/shared",
 	},
-	"pfdivert/roles/terminal": {"matrix/script", "roles/agent"},
+	"pfdivert/roles/terminal": {"roles/agent"},
 	"pfdivert/roles/testbed": {
 		"matrix", "matrix/script", "pfconf", "roles/agent", "roles/host", "roles/kernel",
 		"roles/kernel/splat", "roles/lab", "roles/lab/bsd", "roles/report", "roles/terminal",
 	},
-	"pfdivert/roles/twin": {"roles/lab/namespace", "roles/wire"},
+	"pfdivert/roles/twin": {"pfconf/xt", "roles/lab/namespace", "roles/wire"},
 	"pfdivert/roles/wire": nil,
 }
 

@@ -1,22 +1,26 @@
 package roles
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
 	"runtime/debug"
 	"strings"
 
+	"pfdivert/roles/kernel"
 	"pfdivert/roles/lab/namespace"
 	"pfdivert/roles/terminal"
+	"pfdivert/roles/testbed"
 	"pfdivert/roles/twin"
 )
 
 const (
-	doctorUsage = "[-v] [-json] [-html FILE] [-flow FLOW] [-trace FLOW] [-save FILE [-pseudonyms]] [FILE]"
+	doctorUsage = "[FLAGS] [-save FILE] [-kernel IMAGE] [FILE]"
 	doctorHelp  = `It copies the host's network configuration (devices, addresses, routes, policy rules,
 settings, the rules of nft, iptables and iptables-legacy, ipsets, listening sockets)
 into a network namespace of the same kernel, puts clients and an internet around the
@@ -33,7 +37,8 @@ guess. What the copy does not have, and so no verdict covers, is a line "note:".
 A FLOW is 'tcp 192.168.1.20 -> 198.51.100.7:443', or 'tcp host mark 0xff -> …' for a
 program of the host itself. FILE is what -save wrote, perhaps on another host: some
 kilobytes for a bug report, without comments, hardware addresses' vendors and keys. It
-is run in a user namespace, by any user.
+is run in a user namespace, by any user; with -kernel, in a machine of QEMU that has
+that kernel, so that the same host is looked at on several.
 
 Exit status: 0 when nothing is bad, 1 when something is, 2 when it could not be read.`
 )
@@ -48,16 +53,23 @@ func runDoctor(ctx context.Context, c *call) (int, error) {
 	save := f.String("save", "", "write the host's configuration to this `FILE`, and run nothing")
 	pseudonyms := f.Bool("pseudonyms", false, "with -save, replace addresses by others that keep their prefixes")
 	var own []twin.Flow
+	var flows []string // the same as they were typed
 	f.Func("flow", "run this `FLOW` too; may be given several times", func(s string) error {
 		flow, err := twin.ParseFlow(s)
-		own = append(own, flow)
+		own, flows = append(own, flow), append(flows, s)
 		return err
 	})
+	var machine testbed.Options
+	kernelFlags(f, &machine)
 	if err := c.parse(f); err != nil {
 		return exitError, err
 	}
-	if f.NArg() > 1 || f.NArg() == 1 && *save != "" || *pseudonyms && *save == "" {
+	if f.NArg() > 1 || f.NArg() == 1 && *save != "" || *pseudonyms && *save == "" ||
+		machine.Kernel != "" && *save != "" {
 		return exitError, terminal.WithHint(errors.New("these arguments do not go together"), "pfdivert doctor -h")
+	}
+	if machine.Kernel != "" {
+		return doctorOnKernel(ctx, c, f, machine, flows)
 	}
 	// A host may have sets of 100,000 networks, which are copied several times: memory is dearer
 	// here than in the roles that meet packets.
@@ -115,6 +127,39 @@ func runDoctor(ctx context.Context, c *call) (int, error) {
 		return exitFail, nil
 	}
 	return exitOK, nil
+}
+
+// doctorOnKernel has another kernel replay a snapshot, and this program tell there what it found.
+func doctorOnKernel(ctx context.Context, c *call, f *flag.FlagSet, machine testbed.Options,
+	flows []string) (int, error) {
+	if f.NArg() == 0 {
+		return exitError, terminal.WithHint(errors.New("a kernel replays a saved configuration, and no FILE is named"),
+			"pfdivert doctor -save FILE, and then pfdivert doctor -kernel "+machine.Kernel+" FILE")
+	}
+	snapshot, err := os.ReadFile(f.Arg(0))
+	if err != nil {
+		return exitError, err
+	}
+	var words []string
+	for _, text := range flows {
+		words = append(words, "-flow="+text)
+	}
+	page := f.Lookup("html").Value.String()
+	if page != "" {
+		if err := f.Set("html", kernel.OutputPath); err != nil {
+			return exitError, err
+		}
+	}
+	var output bytes.Buffer
+	status, err := c.onKernel(ctx, f, machine, kernel.Job{Arguments: append(words, kernel.InputPath), Input: snapshot,
+		Output: &output})
+	if err == nil && page != "" && output.Len() > 0 {
+		err = writeFile(page, output.String())
+	}
+	if err != nil {
+		return exitError, err
+	}
+	return status, nil
 }
 
 // doctorConfig reads the host, or a file. A file is replayed by another process of this program

@@ -91,7 +91,7 @@ func TestEvidence(t *testing.T) {
 		t.Fatal(err)
 	}
 	for file, want := range map[string]string{"evidence.txt": "local 10.208.0.0/12 dev lo table 28774",
-		"capture.pcapng": "Client\n"} {
+		"local.pcapng": "Client\n", "remote.pcapng": "Client\n"} {
 		if text, err := os.ReadFile(filepath.Join(dir, udp, file)); err != nil ||
 			!strings.Contains(string(text), want) {
 			t.Errorf("%s: %v, without %q", file, err, want)

@@ -17,6 +17,7 @@ import (
 	"pfdivert/matrix"
 	"pfdivert/matrix/faults"
 	"pfdivert/pfconf"
+	"pfdivert/roles/kernel"
 	"pfdivert/roles/report"
 	"pfdivert/roles/terminal"
 	"pfdivert/roles/testbed"
@@ -28,6 +29,7 @@ var faultsRole = Role{
 	Help: `Each fault has a lab of its own, in which targets are run. Exactly those that need
 what is broken must say so, with the right reason and cause. With -only NAME one of them is
 shown with its explanation. -keep leaves that lab open for a shell on REMOTE, to look around.
+With -kernel the labs are in a machine of QEMU that has that kernel.
 
 On Linux all targets are run, or all claims. On OpenBSD and FreeBSD, where a lab takes
 seconds and root (or SUDO), those that must notice and four others; with -only all.
@@ -45,6 +47,7 @@ func runFaults(ctx context.Context, c *call) (int, error) {
 	o := c.testbed()
 	filterFlag(f, &o)
 	keep := f.Bool("keep", false, "leave the lab of -only open for a shell")
+	kernelFlags(f, &o)
 	if err := c.parse(f); err != nil {
 		return exitError, err
 	}
@@ -61,6 +64,12 @@ func runFaults(ctx context.Context, c *call) (int, error) {
 	}
 	if *list {
 		return exitOK, c.listFaults(all)
+	}
+	if o.Kernel != "" {
+		if *keep {
+			return exitError, terminal.WithHint(errors.New("-keep needs a lab of this machine's"), "leave -kernel out")
+		}
+		return c.onKernel(ctx, f, o, kernel.Job{})
 	}
 	if why := noLab(runtime.GOOS, os.Geteuid(), c.Getenv("SUDO")); why != "" {
 		return exitError, terminal.WithHint(errors.New("there is no lab to break: "+why),
@@ -116,7 +125,7 @@ func (c *call) playFaults(ctx context.Context, all []faults.Fault, o testbed.Opt
 		targets, change := f.Targets(runtime.GOOS), func(o *matrix.Options) { o.Untraced = len(all) > 1 }
 		if !testbed.HasNamespaces {
 			targets, change = slowLab(f, len(all) == 1)
-			fmt.Fprintf(c.Err, "%d of %d: %s, in which %d targets are run\n", i+1, len(all), f.Name, len(targets))
+			fmt.Fprintf(c.Err, "%d of %d: %s, with %s\n", i+1, len(all), f.Name, pfconf.Count(len(targets), "target"))
 		}
 		parts := testbed.LabParts(runtime.GOOS, targets)
 		var judged []faults.Judgement

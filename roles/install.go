@@ -2,9 +2,12 @@ package roles
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+
 	"pfdivert/roles/terminal"
 )
 
@@ -40,8 +43,11 @@ func runInstall(_ context.Context, c *call) (int, error) {
 			if to, readErr := os.Readlink(link); readErr == nil && to == exe {
 				continue
 			}
-			return exitError, terminal.WithHint(err,
-				"choose a folder of its own for the links, for instance "+filepath.Join(f.Arg(0), "pfdivert"))
+			hint := "choose a folder of its own for the links: mkdir " + filepath.Join(f.Arg(0), "pfdivert")
+			if errors.Is(err, fs.ErrNotExist) {
+				hint = "mkdir -p " + f.Arg(0)
+			}
+			return exitError, terminal.WithHint(err, hint)
 		}
 		fmt.Fprintln(c.Out, link)
 	}

@@ -29,6 +29,32 @@ func filterFlag(f *flag.FlagSet, o *testbed.Options) {
 		"side by side")
 }
 
+// onKernel runs this role in a machine that has another kernel, with the flags that were given, but
+// those of the machine, and the job's arguments behind them. A flag that may be given several times
+// must be among those.
+func (c *call) onKernel(ctx context.Context, f *flag.FlagSet, machine testbed.Options, job kernel.Job) (int, error) {
+	words := []string{c.role.Name}
+	f.Visit(func(set *flag.Flag) {
+		switch value := set.Value.String(); set.Name {
+		case "kernel", "modules", "memory", "cpus":
+		default:
+			if value != "" {
+				words = append(words, "-"+set.Name+"="+value)
+			}
+		}
+	})
+	job.Arguments = append(words, job.Arguments...)
+	job.Out, job.Err = c.Out, c.Err
+	status, err := kernel.Run(ctx, kernel.Options{
+		Kernel: machine.Kernel, Modules: machine.Modules, Memory: machine.Memory, CPUs: machine.CPUs,
+		Dist: host.DistFolders(c.Getenv),
+	}, job)
+	if err != nil {
+		return exitError, err
+	}
+	return status, nil
+}
+
 var initramfsRole = Role{
 	Name: "initramfs", Usage: "-o FILE [-kernel IMAGE] [-modules DIR]",
 	Summary: "write an initramfs that tests the kernel that boots it",

@@ -153,7 +153,7 @@ func TestInit(t *testing.T) {
 			"# Totals: pass:13 fail:0 xfail:0 xpass:0 skip:0 error:0\r\npfdivert: exit 0\r\n"}},
 		{"people", "-- inet-args-tcp-to", []string{"PASS inet-args-tcp-to\r\n", "pfdivert: exit 0\r\n"}},
 		{"wrong", "-- run -nonsense", []string{"run has no flag -nonsense", "pfdivert: exit 2\r\n"}},
-		{"no IPv6", "ipv6.disable=1 -- check-setup", []string{"ok  FAKE is not configured here",
+		{"no IPv6", "ipv6.disable=1 -- check-setup", []string{"ok  FAKE must be unassigned",
 			"pfdivert: exit 0\r\n"}},
 		{"panic", "unknown_nmi_panic=1 -- -as kselftest -count 1000", []string{"Kernel panic - not syncing"}},
 	} {

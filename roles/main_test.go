@@ -37,7 +37,14 @@ func TestMain(m *testing.M) {
 	if strings.HasPrefix(filepath.Base(os.Args[0]), "qemu-system-") && os.Args[1] != agentRole.Name {
 		os.Exit(fakeQEMU(os.Getenv(fakeKernel)))
 	}
-	kernel.Static = false // the test binary is no init
+	// The tests of a guest are its program; see kernelhost_linux_test.go.
+	if kernel.IsInit() || kernel.IsModprobe(os.Args) || len(os.Args) > 1 && os.Args[1] == kernel.GuestRole {
+		os.Exit(Main("test", os.Args, Standard()))
+	}
+	if os.Getenv(proxyHost) != "" && len(os.Args) == 1 {
+		os.Exit(beProxyHost())
+	}
+	kernel.Static = false // a test binary needs libraries
 	if text := os.Getenv(bootSilence); text != "" {
 		kernel.BootSilence, _ = time.ParseDuration(text)
 	}

@@ -106,7 +106,8 @@ func TestMakefile(t *testing.T) {
 			}
 
 			out, err := run(nil)
-			expect(out, err, "go GOOS= GOARCH= CGO_ENABLED=0 build")
+			expect(out, err, "building pfdivert (minutes the first time, seconds later)",
+				"go GOOS= GOARCH= CGO_ENABLED=0 build")
 			if _, err := os.Stat(filepath.Join(dir, "pfdivert")); err != nil {
 				t.Errorf("make built nothing: %v", err)
 			}
@@ -114,6 +115,9 @@ func TestMakefile(t *testing.T) {
 			want := append(slices.Clone(passedOn), "called with run")
 			out, err = run(passedOn, "regress")
 			expect(out, err, want...)
+			if strings.ContainsAny(strings.Split(out, "LOCAL_ADDR")[0], "$;`") {
+				t.Errorf("make shows the commands of a shell:\n%s", out)
+			}
 			out, err = run([]string{"LOCAL_ADDR=overridden"}, append([]string{"regress"}, passedOn...)...)
 			expect(out, err, want...)
 			if out, err := run(nil, "regress", "LOCAL_ADDR=fail"); err == nil {

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
 
+	"pfdivert/matrix"
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/nft"
@@ -53,6 +55,16 @@ func runPFSetup(ctx context.Context, c *call) (int, error) {
 	if i := slices.IndexFunc(c.args, func(a string) bool { return verbs[a].rows != nil }); i >= 0 {
 		return c.runVerb(ctx, i, agent.OpenInspector)
 	}
+	const example = "pfdivert pf-setup -proto tcp -from 10.188.1.1 -to 10.188.2.9 -port 4000"
+	if len(c.args) == 0 {
+		return exitError, terminal.WithHint(errors.New("pf-setup needs flags, which say what rule to load, or a word"),
+			example+", or: pfdivert pf-setup status")
+	}
+	if word := c.args[0]; !strings.HasPrefix(word, "-") {
+		words := slices.Sorted(maps.Keys(verbs))
+		return exitError, terminal.WithHint(fmt.Errorf("pf-setup has no word %q", word),
+			matrix.Suggest(word, words)+"the words are "+strings.Join(words, ", "))
+	}
 	f := c.flags()
 	r := pfconf.Rule{Label: pfconf.LabelPrefix, Action: pfconf.DivertTo, Proto: pfconf.TCP}
 	f.TextVar(&r.Action, "action", pfconf.DivertTo, "divert-to, divert-reply, divert-packet or rdr-to")
@@ -79,9 +91,13 @@ func runPFSetup(ctx context.Context, c *call) (int, error) {
 		return exitError, terminal.WithHint(fmt.Errorf("port %d does not exist", max(*port, *divert)),
 			"ports go up to 65535")
 	}
+	if !r.From.IsValid() || !r.To.IsValid() {
+		return exitError, terminal.WithHint(errors.New("pf-setup needs both addresses of the flow, -from and -to"),
+			example)
+	}
 	complete(&r, uint16(*port), netip.AddrPortFrom(target, uint16(*divert)), *out)
 	if err := r.Validate(); err != nil {
-		return exitError, terminal.WithHint(err, "pfdivert pf-setup -proto tcp -from 10.188.1.1 -to 10.188.2.9 -port 4000")
+		return exitError, terminal.WithHint(err, example)
 	}
 	rules := []pfconf.Rule{r}
 	fakes := []netip.Prefix{fakeOf(r)}
@@ -174,12 +190,12 @@ func counted(fw pfconf.Firewall, c *call, r pfconf.Rule) error {
 		return err
 	}
 	n := m[r.Label]
-	parts := []string{fmt.Sprintf("matched %d packets, its action served %d", n.Matched, n.Done)}
+	parts := []string{fmt.Sprintf("matched %s, its action served %d", pfconf.Count(n.Matched, "packet"), n.Done)}
 	if n.Replies > 0 {
 		parts = append(parts, fmt.Sprintf("%d came back", n.Replies))
 	}
 	if n.States > 0 {
-		parts = append(parts, fmt.Sprintf("%d states", n.States))
+		parts = append(parts, pfconf.Count(n.States, "state"))
 	}
 	name := fw.Name()
 	if name == "ipfw" && r.Action == pfconf.RdrTo {

@@ -138,6 +138,9 @@ func (d *desk) anchors(ctx context.Context) (rows [][]string, err error) {
 func (d *desk) rules(ctx context.Context) (rows [][]string, err error) {
 	rules, err := d.OwnRules(ctx)
 	for _, r := range rules {
+		if r.Text == "" && err == nil {
+			r.Text, err = ruleText(r.Expressions)
+		}
 		rows = append(rows, []string{r.Label, strconv.FormatUint(r.Packets, 10), r.Place, r.Text})
 	}
 	return rows, err
@@ -195,10 +198,14 @@ func (d *desk) kill(ctx context.Context) ([][]string, error) {
 		var states []pfconf.State
 		if states, err = d.Inspector.States(ctx); err == nil {
 			states = slices.DeleteFunc(states, func(s pfconf.State) bool { return !d.pick.takes(s) })
+			if len(states) == 0 && d.pick.id != "" {
+				return nil, terminal.WithHint(fmt.Errorf("no state that is meant has the id %q", d.pick.id),
+					"'pfdivert pf-setup states' shows the ids")
+			}
 			n, err = d.Kill(ctx, states)
 		}
 	}
-	return [][]string{{fmt.Sprintf("killed %d states", n)}}, err
+	return [][]string{{"killed " + pfconf.Count(n, "state")}}, err
 }
 
 // flush takes the host as a run does, so that it takes nothing from one that is at work. That

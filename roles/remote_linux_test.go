@@ -248,6 +248,13 @@ func TestRemote(t *testing.T) {
 	n := startNetwork(t)
 	csh := []string{"REMOTE_SSH=csh@10.77.1.2"}
 	t.Run("csh that makes noise", func(t *testing.T) { n.mustPass(t, csh) })
+	// The program is in a folder that only its user may enter.
+	t.Run("superuser", func(t *testing.T) {
+		stdout, stderr, status := n.run(t, csh, "run", "*-superuser")
+		if status != 0 || !strings.Contains(stdout, "2 targets: 2 PASS") || stderr != "" {
+			t.Errorf("status %d\n%s%s", status, stdout, stderr)
+		}
+	})
 	if testing.Short() || raceDetector {
 		return
 	}
@@ -310,9 +317,11 @@ func TestRemoteEvidence(t *testing.T) {
 	if strings.Contains(string(text), "Not known") {
 		t.Errorf("something is not known:\n%s", text)
 	}
-	if b, err := os.ReadFile(n.local.Path(home + "/out/" + target + "/capture.pcapng")); err != nil ||
-		strings.Count(string(b), "Client\n") < 2 {
-		t.Errorf("the capture: %v, %d bytes", err, len(b))
+	for _, host := range []string{"local", "remote"} {
+		if b, err := os.ReadFile(n.local.Path(home + "/out/" + target + "/" + host + ".pcapng")); err != nil ||
+			!strings.Contains(string(b), "Client\n") {
+			t.Errorf("%s's capture: %v, %d bytes", host, err, len(b))
+		}
 	}
 }
 
@@ -373,9 +382,16 @@ func (n *network) checkSetup(t *testing.T) {
 	}{
 		{"well", "check-setup", "", "", "", 0, `^local: (.*\n  ok )+.*\nremote: (.*\n  ok )+.*\n$`, `^$`},
 		{"FAKE on REMOTE", "check-setup", "", fmt.Sprintf(fake, "add"), fmt.Sprintf(fake, "del"), 2,
-			`\n  NO  FAKE is not configured here: .*10\.77\.2\.9.*\n +fix: `, `^$`},
+			`\n  NO  FAKE must be unassigned: .*10\.77\.2\.9.*\n +fix: `, `^$`},
 		{"run with FAKE on REMOTE", "run", "", fmt.Sprintf(fake, "add"), fmt.Sprintf(fake, "del"), 2,
 			`^$`, `^error: remote: FAKE .*10\.77\.2\.9.*\nhint: `},
+		{"run with a wrong REMOTE_ADDR", "run", "REMOTE_ADDR=10.77.1.9", "", "", 2, `^$`,
+			`^error: remote: inet address: no interface of this host has 10\.77\.1\.9\n(.*\n)*` +
+				`hint: correct REMOTE_ADDR, or give 10\.77\.1\.9 to an interface of that host\n`},
+		{"run without IPv6 on REMOTE", "run", "", "sysctl -qw net.ipv6.conf.ether0.disable_ipv6=1",
+			"sysctl -qw net.ipv6.conf.ether0.disable_ipv6=0; ip addr add fd00:77:1::2/64 dev ether0 nodad", 2, `^$`,
+			`^error: remote: inet6 address: no interface of this host has fd00:77:1::2\n(.*\n)*` +
+				`hint: correct REMOTE_ADDR6, `},
 		{"no right", "check-setup", "REMOTE_SSH=norights@10.77.1.2", "", "", 2, `^$`,
 			`^error: (.*\n)+hint: .*norights`},
 		{"run without right", "run", "REMOTE_SSH=norights@10.77.1.2", "", "", 2, `^$`,

@@ -100,6 +100,9 @@ func Main(version string, args []string, std IO) int {
 	}
 	role, rest, err := pick(args)
 	if err == nil {
+		err = limits()
+	}
+	if err == nil {
 		var status int
 		if status, err = play(role, version, rest, std); err == nil {
 			return status
@@ -172,6 +175,12 @@ func play(role *Role, version string, args []string, std IO) (int, error) {
 		signal.Ignore(syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
 	default:
 		signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+		restore := terminal.Keep()
+		defer func() {
+			if ctx.Err() != nil {
+				restore()
+			}
+		}()
 	}
 	go func() {
 		select {
@@ -191,45 +200,6 @@ func play(role *Role, version string, args []string, std IO) (int, error) {
 type interrupted struct{ signal os.Signal }
 
 func (i interrupted) Error() string { return i.signal.String() }
-
-// flags makes the role's flag set.
-func (c *call) flags() *flag.FlagSet {
-	f := flag.NewFlagSet(c.role.Name, flag.ContinueOnError)
-	f.SetOutput(io.Discard)
-	return f
-}
-
-// parse parses the arguments. -h prints the role's help and gives
-// flag.ErrHelp; an unknown flag is an error that names the nearest.
-func (c *call) parse(f *flag.FlagSet) error {
-	err := f.Parse(c.args)
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, flag.ErrHelp):
-		c.role.help(c.Out, f)
-		return err
-	}
-	hint := fmt.Sprintf("'pfdivert %s -h' shows what it takes", c.role.Name)
-	if _, name, ok := strings.Cut(err.Error(), "flag provided but not defined: -"); ok {
-		var known []string
-		f.VisitAll(func(g *flag.Flag) { known = append(known, "-"+g.Name) })
-		if len(known) > 0 {
-			hint = matrix.Suggest("-"+strings.TrimLeft(name, "-"), known) + hint
-		}
-		err = fmt.Errorf("%s has no flag -%s", c.role.Name, strings.TrimLeft(name, "-"))
-	}
-	return terminal.WithHint(err, hint)
-}
-
-// noArgs refuses arguments that are left after the flags.
-func (c *call) noArgs(f *flag.FlagSet) error {
-	if f.NArg() == 0 {
-		return nil
-	}
-	return terminal.WithHint(fmt.Errorf("%s takes no argument %q", c.role.Name, f.Arg(0)),
-		fmt.Sprintf("'pfdivert %s -h' shows what it takes", c.role.Name))
-}
 
 // testbed returns how the environment says to reach the hosts; a role adds what its flags say.
 func (c *call) testbed() testbed.Options {

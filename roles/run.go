@@ -1,6 +1,7 @@
 package roles
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -15,6 +17,7 @@ import (
 	"time"
 
 	"pfdivert/matrix"
+	"pfdivert/pfconf"
 	"pfdivert/roles/lab/bsd"
 	"pfdivert/roles/report"
 	"pfdivert/roles/terminal"
@@ -69,6 +72,7 @@ type runFlags struct {
 	evidence bool
 	unsafe   bool     // targets that may crash the kernel are run
 	as       *reader  // nil: people
+	families bool     // compare the families
 	require  bool     // a SKIP for something that the kernel lacks is a FAIL
 	named    []string // targets that were asked for by their whole names
 }
@@ -99,7 +103,7 @@ func runTargets(ctx context.Context, c *call) (int, error) {
 	kernelFlags(f, &o.Options)
 	filterFlag(f, &o.Options)
 	f.StringVar(&o.out, "o", "", "keep each target's transcripts (and traces) in the folder `DIR`")
-	f.IntVar(&o.parallel, "parallel", 0, "play at most `N` targets at the same time; 0: all")
+	f.IntVar(&o.parallel, "parallel", 0, "run at most `N` targets at the same time; 0: all")
 	f.BoolVar(&o.Single, "single", false, "one LOCAL and one FAKE address per family in the lab, as OpenBSD's suite has them")
 	f.BoolVar(&o.Keep, "keep", false, "leave the program on the remote host, in ~/.cache/pfdivert, for later runs")
 	f.IntVar(&o.Domain, "rdomain", 0, "test OpenBSD in the routing domain `N` of REMOTE, or of a lab's")
@@ -110,18 +114,21 @@ func runTargets(ctx context.Context, c *call) (int, error) {
 		return err
 	})
 	f.BoolVar(&o.require, "require", false, "a SKIP for something that the kernel lacks is a FAIL")
+	f.BoolVar(&o.families, "compare-families", false, "say where IPv4 and IPv6 differ; without a known reason it is a FAIL")
 	f.BoolVar(&o.evidence, "evidence", false, "gather what the hosts show of passed targets too")
-	f.IntVar(&o.count, "count", 1, "play each target `N` times, with fresh addresses and ports")
-	f.DurationVar(&o.duration, "for", 0, "play the targets again and again for this `TIME` (30s, 5m)")
+	f.IntVar(&o.count, "count", 1, "run each target `N` times, with fresh addresses and ports")
+	f.DurationVar(&o.duration, "for", 0, "run the targets again and again for this `TIME`, such as 30s or 5m")
 	f.BoolVar(&o.unsafe, "dangerous", false, "run targets that may crash the kernel under test as well")
-	f.DurationVar(&o.Wait, "wait", labPatience, "wait this `TIME` at most for another run that is using the remote host")
-	f.Func("shuffle", "play in a random order, chosen by `SEED`, a number, or by chance: 'on'", func(s string) (err error) {
+	f.DurationVar(&o.Wait, "wait", labPatience, "wait this `TIME` at most, such as 10m, for another run that is using the remote host")
+	f.Func("shuffle", "run in a random order, chosen by `SEED`, a number, or by chance: 'on'", func(s string) (err error) {
 		if s == "on" {
 			o.shuffle = 1 + rand.Uint64N(1<<32)
 			return nil
 		}
-		o.shuffle, err = strconv.ParseUint(s, 10, 64)
-		return err
+		if o.shuffle, err = strconv.ParseUint(s, 10, 64); err != nil {
+			return errors.New("this is neither a number nor 'on'")
+		}
+		return nil
 	})
 	if err := c.parse(f); err != nil {
 		return exitError, err
@@ -138,9 +145,9 @@ func runTargets(ctx context.Context, c *call) (int, error) {
 	case o.Domain < 0 || o.Domain > bsd.MaxDomain:
 		return exitError, terminal.WithHint(fmt.Errorf("-rdomain %d: there is no such routing domain", o.Domain),
 			fmt.Sprintf("they go up to %d", bsd.MaxDomain))
-	case o.count < 1 || o.duration < 0:
-		return exitError, terminal.WithHint(fmt.Errorf("-count %d -for %v: a target can't be run less than once",
-			o.count, o.duration), "-count 100, or -for 30s")
+	case o.count < 1:
+		return exitError, terminal.WithHint(fmt.Errorf("-count %d: a target can't be run less than once", o.count),
+			"-count 100, or -for 30s")
 	}
 	for _, arg := range f.Args() {
 		if strings.HasPrefix(arg, "-") {
@@ -161,8 +168,12 @@ func runTargets(ctx context.Context, c *call) (int, error) {
 
 // check finds out before a run whether its results can be kept.
 func (o *runFlags) check(c *call) error {
-	if c.Getenv("KTRACE") != "" && o.out == "" {
-		o.out = "out"
+	if tracer := strings.Fields(c.Getenv("KTRACE")); len(tracer) > 0 {
+		if name := filepath.Base(tracer[0]); name != "strace" && name != "ktrace" {
+			return terminal.WithHint(fmt.Errorf("KTRACE: the program can't be run under %q", name),
+				"KTRACE=strace or KTRACE=ktrace, with options if need be")
+		}
+		o.out = cmp.Or(o.out, "out")
 	}
 	if o.out != "" {
 		if err := os.MkdirAll(o.out, 0o755); err != nil {
@@ -242,9 +253,9 @@ func (c *call) skipRun(to output, targets []matrix.Target, o runFlags, why strin
 	fmt.Fprintf(to.text, `%s
 Or set REMOTE_SSH to a host whose packet filter is to be tested, and the addresses:
   REMOTE_SSH=root@host LOCAL_ADDR= REMOTE_ADDR= FAKE_ADDR= LOCAL_ADDR6= REMOTE_ADDR6= FAKE_ADDR6=
-FAKE is configured nowhere. %d targets were not run.
+FAKE is configured nowhere. Not run: %s.
 SKIPPED
-`, run.Skipped, len(targets))
+`, run.Skipped, pfconf.Count(len(targets), "target"))
 	if o.as != nil {
 		return o.as.untold, nil
 	}
@@ -336,7 +347,14 @@ func (c *call) runOn(ctx context.Context, beds []*testbed.Testbed, targets []mat
 	if err := c.report(run, found, beds, o, to); err != nil {
 		return exitError, nil, err
 	}
+	differ, err := c.compare(run, found, o, to)
+	if err != nil {
+		return exitError, nil, err
+	}
 	status := found.ExitStatus()
+	if status == exitOK && differ > 0 {
+		status = exitFail
+	}
 	if run.Interrupted {
 		status = exitError
 	}
@@ -358,6 +376,21 @@ func (c *call) runOn(ctx context.Context, beds []*testbed.Testbed, targets []mat
 		}
 	}
 	return status, found, nil
+}
+
+// compare says where the families differ, if that was asked for, and where engines do that were
+// tested side by side. It returns how many differences of families have no known reason.
+func (c *call) compare(run report.Run, found *report.Results, o runFlags, to output) (unknown int, err error) {
+	all := found.Summaries(run)
+	if slices.ContainsFunc(run.Tested, func(h report.Machine) bool { return h.Filter != "" }) && o.as == nil {
+		err = report.WriteDisagreements(to.text, "The filters", report.EngineDisagreements(run, all))
+	}
+	if o.families {
+		differ := report.FamilyDisagreements(run, all)
+		unknown = report.Findings(differ)
+		err = errors.Join(err, report.WriteDisagreements(to.text, "The families", differ))
+	}
+	return unknown, err
 }
 
 // report writes what was found: the files first, because whoever reads the text may go away

@@ -113,11 +113,20 @@ func (c *Case) rule() string {
 	return b.String()
 }
 
-// ruleLacks reports whether the rule is known and does not have the words.
-func (c *Case) ruleLacks(words string) bool {
-	text := c.rule()
-	return strings.TrimSpace(text) != "" && !strings.Contains(text, words)
+// ruleLacks reports whether the rule is known and has none of these words, of nftables and of
+// iptables.
+func (c *Case) ruleLacks(words ...string) bool {
+	return strings.TrimSpace(c.rule()) != "" && !c.ruleHas(words...)
 }
+
+func (c *Case) ruleHas(words ...string) bool {
+	text := c.rule()
+	return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(text, w) })
+}
+
+// ofXT reports whether the rules are x_tables', and ofLegacy whether they are iptables-legacy's.
+func (c *Case) ofXT() bool     { return c.Firewall == nftables && c.ruleHas(" -s ") }
+func (c *Case) ofLegacy() bool { return c.ofXT() && c.ruleHas("tables-legacy ") }
 
 // listeners are the sockets on REMOTE that a divert-to rule could deliver to.
 func (c *Case) listeners() []evidence.SocketEntry {
@@ -167,8 +176,9 @@ func (c *Case) queue() uint16 {
 	return 0
 }
 
-// ofQueue finds it as nftables (in the name of the chain that has the queue), pf and ipfw show it.
-var ofQueue = regexp.MustCompile(`(?:queue-|divert-packet port |divert |tee )(\d+)`)
+// ofQueue finds it as nftables (in the name of the chain that has the queue), iptables, pf and ipfw
+// show it.
+var ofQueue = regexp.MustCompile(`(?:queue-|--queue-num |divert-packet port |divert |tee )(\d+)`)
 
 // heard reports whether someone is known to listen there, and unheard that it is known that no one
 // does.
@@ -192,7 +202,7 @@ func (c *Case) stuck() bool {
 // bypasses reports whether the rule is known to let packets pass when no one listens. Only nftables
 // has such rules.
 func (c *Case) bypasses() bool {
-	return c.Firewall == nftables && strings.Contains(c.rule(), "-bypass")
+	return c.Firewall == nftables && c.ruleHas("-bypass")
 }
 
 // anotherMatched reports whether a rule matched that is not the first of the cell's.
@@ -286,6 +296,9 @@ func (c *Case) adviser(cause *Cause) string {
 			}
 		}
 	}
+	if c.ofXT() {
+		return xtables
+	}
 	return c.Firewall
 }
 
@@ -342,7 +355,12 @@ func (c *Case) filler(cause *Cause) *strings.Replacer {
 	if f, ok := need.Named(c.Detail); ok {
 		cure = f.Cure()
 	}
+	list := "nft list ruleset"
+	if c.ofLegacy() && !cause.OnLocal {
+		list = "iptables-legacy-save; ip6tables-legacy-save"
+	}
 	return strings.NewReplacer(
+		"nft list ruleset", list, "nft -a list ruleset", list,
 		"{NEED}", cure,
 		"{FAKE}", name(c.Fake, "FAKE"), "{LOCAL}", name(c.LocalAddr, "LOCAL"), "{REMOTE}", name(c.RemoteAddr, "REMOTE"),
 		"{NIC}", or(c.Remote.nic(), "the interface"), "{MARK}", mark, "{TABLE}", or(c.Remote.table(), "TABLE"),

@@ -50,10 +50,14 @@ func (c *Cause) onHost(h *HostFacts) bool {
 }
 
 func (c *Cause) advice(firewall string) Advice {
-	if a, ok := c.Advice[firewall]; ok {
-		return a
+	a, ok := c.Advice[firewall]
+	if !ok && firewall == xtables {
+		a, ok = c.Advice[nftables]
 	}
-	return c.Advice[""]
+	if !ok {
+		return c.Advice[""]
+	}
+	return a
 }
 
 // The names of packet filters (pfconf.Firewall.Name).
@@ -61,6 +65,8 @@ const (
 	nftables = "nftables"
 	pf       = "pf"
 	ipfw     = "ipfw"
+	// xtables advises about rules of iptables, where that is other than about those of nftables.
+	xtables = "x_tables"
 )
 
 var (

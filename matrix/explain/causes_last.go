@@ -36,14 +36,6 @@ var resultCauses = []Cause{
 			"report the log to those who make the kernel; an emulated machine may be wrong, so try a real one or another QEMU"),
 	},
 	{
-		Code: "joined-dropped", Firewalls: linux,
-		Cell: func(c *Case) bool { return c.is("not-delivered") && c.says("had joined") && c.matched() && c.heard() },
-		Advice: anywhere("the kernel drops the packets of a new flow that came joined in place of cutting them for the queue (CVE-2026-45859): "+
-			"one with 7d8dc1c7be8d, of August 2024, and without 207b3ebacb61, which is in 6.12.75",
-			"uname -rv; nft list ruleset (the rule counts a packet that no one gets)",
-			"take a later kernel, set NFQA_CFG_F_GSO on the queue, or have the interface join nothing (ethtool -K {NIC} gro off)"),
-	},
-	{
 		Code: "claim-broken",
 		Cell: func(c *Case) bool {
 			return c.is("not-lost", "not-refused", "refused-otherwise", "not-opened", "not-bypassed", "looped",

@@ -7,33 +7,52 @@ import (
 	"pfdivert/pfconf"
 )
 
-var ofInterface = regexp.MustCompile(`iifname "([^"]*)"`)
+var ofInterface = regexp.MustCompile(`(?:iifname "| -i )([^" ]*)`)
+
+// Words by which iptables shows that a rule sets the mark of a connection, or of a packet. TPROXY
+// has the mark 0x0 when it sets none.
+const (
+	setsConnMark = " CONNMARK --set-xmark"
+	setsMark     = " MARK --set-xmark"
+	tproxyMarks  = "--tproxy-mark 0x7"
+)
+
+// ruleAdvice is the advice about a rule, in the words of nftables and of iptables.
+func ruleAdvice(likely, check, mend, xtMend string) map[string]Advice {
+	return map[string]Advice{"": {likely, check, mend}, xtables: {likely, check, xtMend}}
+}
 
 // ruleCauses are what the rules that divert lack, as the filter shows them.
 var ruleCauses = []Cause{
 	{
 		Code: "no-tproxy", Firewalls: linux,
-		Cell: func(c *Case) bool { return c.to() && c.Proto.HasPorts() && c.lost() && c.ruleLacks("tproxy ") },
-		Advice: anywhere("the rule marks the packet and has no tproxy statement: it is delivered by its own address, where no socket is",
-			listRules, "tproxy to {DIVERT} before the mark is set"),
+		Cell: func(c *Case) bool {
+			return c.to() && c.Proto.HasPorts() && c.lost() && c.ruleLacks("tproxy ", "TPROXY ")
+		},
+		Advice: ruleAdvice("the rule marks the packet and has no tproxy: it is delivered by its own address, where no socket is",
+			listRules, "tproxy to {DIVERT} before the mark is set",
+			"-j TPROXY in place of -j MARK, with --on-ip and --on-port of {DIVERT} and --tproxy-mark {MARK}"),
 	},
 	{
 		Code: "state-not-marked", Firewalls: linux,
-		Cell: func(c *Case) bool { return c.reply() && c.undone() && c.ruleLacks("ct mark set") },
-		Advice: anywhere("the rule does not mark the flow's conntrack entry, so its answers are not known",
-			listRules+"; conntrack -L -o extended", "ct mark set {MARK} in the output chain for what leaves from {FAKE}"),
+		Cell: func(c *Case) bool { return c.reply() && c.undone() && c.ruleLacks("ct mark set", setsConnMark) },
+		Advice: ruleAdvice("the rule does not mark the flow's conntrack entry, so its answers are not known",
+			listRules+"; conntrack -L -o extended", "ct mark set {MARK} in the output chain for what leaves from {FAKE}",
+			"-j CONNMARK --set-mark {MARK} in mangle's OUTPUT for what leaves from {FAKE}"),
 	},
 	{
 		Code: "no-rule-back", Firewalls: linux,
-		Cell: func(c *Case) bool { return c.reply() && c.diverted() && c.ruleLacks(" pre: ") },
-		Advice: anywhere("no rule in the prerouting hook marks the answers of the flow, so they are not local",
-			listRules, "ct mark {MARK} meta mark set {MARK} in a prerouting chain of type filter"),
+		Cell: func(c *Case) bool { return c.reply() && c.diverted() && c.ruleLacks("pre: ") },
+		Advice: ruleAdvice("no rule in the prerouting hook marks the answers of the flow, so they are not local",
+			listRules, "ct mark {MARK} meta mark set {MARK} in a prerouting chain of type filter",
+			"-m connmark --mark {MARK} -j MARK --set-mark {MARK} in mangle's PREROUTING"),
 	},
 	{
 		Code: "mark-not-set", Firewalls: linux,
-		Cell: func(c *Case) bool { return c.diverted() && c.ruleLacks("meta mark set") },
-		Advice: anywhere("the rule does not set the packet's mark, so the policy rule does not see it and it is dropped in routing",
-			listRules, "meta mark set {MARK} in the rule, behind tproxy"),
+		Cell: func(c *Case) bool { return c.diverted() && c.ruleLacks("meta mark set", setsMark, tproxyMarks) },
+		Advice: ruleAdvice("the rule does not set the packet's mark, so the policy rule does not see it and it is dropped in routing",
+			listRules, "meta mark set {MARK} in the rule, behind tproxy",
+			"--tproxy-mark {MARK} behind -j TPROXY, or -j MARK --set-mark {MARK} for a protocol without ports"),
 	},
 	{
 		Code: "rule-other-interface", Firewalls: linux,
@@ -51,7 +70,7 @@ var ruleCauses = []Cause{
 		Code: "stale-state",
 		Cell: func(c *Case) bool {
 			return c.Second && c.reply() && c.is("no-reply") &&
-				(c.Firewall == pf || strings.Contains(c.rule(), "ct direction reply"))
+				(c.Firewall == pf || c.ruleHas("ct direction reply", "--ctdir REPLY"))
 		},
 		Advice: map[string]Advice{
 			"": {"a state that an earlier flow left catches the answers", "", "kill the state"},

@@ -127,6 +127,15 @@ var socketCauses = []Cause{
 		},
 	},
 	{
+		// Before bad-checksum: the counters of that are the whole host's, which other cells move.
+		Code: "joined-dropped", Firewalls: linux,
+		Cell: func(c *Case) bool { return c.is("not-delivered") && c.says("had joined") && c.matched() && c.heard() },
+		Advice: anywhere("the kernel drops the packets of a new flow that came joined in place of cutting them for the queue (CVE-2026-45859): "+
+			"one with 7d8dc1c7be8d, of August 2024, and without 207b3ebacb61, which is in 6.12.75",
+			"uname -rv; nft list ruleset (the rule counts a packet that no one gets)",
+			"take a later kernel, set NFQA_CFG_F_GSO on the queue, or have the interface join nothing (ethtool -K {NIC} gro off)"),
+	},
+	{
 		Code: "bad-checksum",
 		Cell: func(c *Case) bool {
 			h := &c.Remote

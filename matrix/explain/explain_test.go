@@ -346,6 +346,9 @@ func TestExplain(t *testing.T) {
 		{"unexplained", chain(because(queued(), "control-lost", ""), "input", "0", "mark set")},
 		{"joined-dropped", read(counted(because(queued(), "not-delivered",
 			"remote packet: none of 8 datagrams came that local client had joined"), pfconf.Counters{Matched: 1}), 0)},
+		{"joined-dropped", change(read(counted(because(queued(), "not-delivered",
+			"remote packet: none of 8 datagrams came that local client had joined"), pfconf.Counters{Matched: 1}), 0),
+			func(c *Case) { c.Remote.Moved = []evidence.Moved{{Name: "Udp: InCsumErrors", By: 1}} })}, // another cell's
 		{"claim-broken", because(queued(), "not-lost", "")},
 		{"rule-mismatch", counted(because(queued(), "not-lost", ""), none)},
 		{"claim-broken", change(read(because(queued(), "wrong-data", "in place of message 2 of 64 came 64 bytes"), 0),
@@ -435,11 +438,11 @@ func switchedOff(firewall, command, text string) Case {
 
 // Each cause has advice for all firewalls that it is for, with known names.
 func TestAdvice(t *testing.T) {
-	known := map[string]bool{"": true, nftables: true, pf: true, ipfw: true}
+	known := map[string]bool{"": true, nftables: true, xtables: true, pf: true, ipfw: true}
 	for _, c := range causes {
 		firewalls := c.Firewalls
 		if firewalls == nil {
-			firewalls = []string{nftables, pf, ipfw, "another"}
+			firewalls = []string{nftables, xtables, pf, ipfw, "another"}
 		}
 		for _, f := range firewalls {
 			if c.advice(f).Likely == "" {

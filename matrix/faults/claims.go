@@ -21,7 +21,7 @@ var (
 // claims are what is broken for the claims: for each of them the thing that it is about.
 var claims = []Fault{
 	{Name: "claims-no-rule", Cause: "rule-mismatch", On: everywhere,
-		About: "the rule of every claim is for nobody's packets", Omit: []string{"rule"},
+		About: "the rule of every claim is for no one's packets", Omit: []string{"rule"},
 		claims: unruled},
 	{Name: "other-divert-port", Cause: "listener-elsewhere", On: everywhere,
 		About: "the rule of every claim names another divert port than its socket has", Omit: []string{"rules-port"},
@@ -158,6 +158,9 @@ var claims = []Fault{
 	{Name: "other-device", About: "the listener is bound to another interface than that of the packets",
 		Omit:   []string{"device"},
 		claims: some(matrix.NotDelivered, "to-device")},
+	{Name: "other-exchange", On: everywhere, About: "the client of a diverted connection closes it at once",
+		Omit:   []string{"exchange"},
+		claims: some(matrix.WrongData, tcps...)},
 	{Name: "reader-stays", Cause: "claim-broken", About: "the reader of a queue stays that is to end",
 		Omit:   []string{"ended"},
 		claims: some(matrix.NotOpened, "queue-unbind-busy")},
@@ -239,11 +242,12 @@ var besides = []string{"pf-packet-in", "pf-packet-out", "pf-cookie-in", "pf-cook
 // whose divert socket has a rule besides the cell's.
 var (
 	natlook   = []string{"natlook-tcp", "natlook-udp"}
-	redirects = []string{"redirect-tcp", "redirect-udp"}
+	redirects = []string{"redirect-tcp", "redirect-tcp-interface", "redirect-udp"}
 	tos       = []string{"to-v4mapped", "to-bind-twice", "to-udp-connected", "to-reuseport-udp", "to-reuseport-tcp",
 		"to-timewait-reopen", "to-fragments", "to-notrack", "to-conntrack-zone", "to-socket-transparent",
 		"to-socket-snat", "to-any-address", "to-device"}
-	noQueue     = slices.Concat(natlook, redirects, tos)
+	noQueue     = slices.Concat(natlook, redirects, tos, tcps)
+	tcps        = []string{"to-tcp-data", "to-tcp-half-closed", "to-tcp-reset", "to-tcp-urgent", "to-tcp-fast-open"}
 	bothDiverts = []string{"both-tcp", "both-udp", "both-rip", "both-icmp"}
 )
 

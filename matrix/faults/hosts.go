@@ -140,10 +140,12 @@ var hosts = []Fault{
 	{Name: "bridged", Cause: "bridge-netfilter",
 		About:  "REMOTE's interface is a bridge, and br_netfilter takes bridged packets through the rules of IP",
 		Remote: does(injection.Bridged), expect: socketless},
+	{Name: "bridged-plain", About: "REMOTE's interface is a bridge, and br_netfilter is off or not loaded",
+		Remote: does(injection.BridgedPlain), expect: unconcerned},
 	{Name: "filter-off", On: freebsd, Cause: "filter-off", About: "REMOTE's ipfw is switched off",
 		Remote: does(injection.NoFilter), expect: unmatched},
 	{Name: "router", On: everywhere, Cause: "forwarded",
-		About: "the rule that is loaded is for nobody's packets, and REMOTE forwards", Omit: []string{"rule"},
+		About: "the rule that is loaded is for no one's packets, and REMOTE forwards", Omit: []string{"rule"},
 		Remote: does(injection.Forwarding), expect: func(p Part) Want {
 			w := unmatched(p)
 			if p.packet() || p.reply() && !p.back() {

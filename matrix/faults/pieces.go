@@ -7,7 +7,7 @@ import (
 
 // pieces are what this program itself sets up and can leave out.
 var pieces = []Fault{
-	{Name: "no-rule", On: everywhere, Cause: "rule-mismatch", About: "the rule that is loaded is for nobody's packets",
+	{Name: "no-rule", On: everywhere, Cause: "rule-mismatch", About: "the rule that is loaded is for no one's packets",
 		Omit: []string{"rule"}, expect: unmatched},
 	{Name: "no-policy-rule", Cause: "no-policy-rule",
 		About: "no policy rule sends marked packets to the table in which FAKE is local",

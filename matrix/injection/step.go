@@ -70,6 +70,8 @@ const (
 	// Bridged makes the interface towards LOCAL a port of a bridge that has its name and addresses,
 	// and has br_netfilter take bridged packets through the rules of IP.
 	Bridged Action = "bridged"
+	// BridgedPlain is Bridged without br_netfilter.
+	BridgedPlain Action = "bridged-plain"
 	// LittleMTU lets the interface towards LOCAL take packets of 1280 bytes at most. LOCAL does not
 	// know.
 	LittleMTU Action = "little-mtu"

@@ -61,6 +61,9 @@ type Stream struct {
 	Ends
 	// Segment, if not 0, is how many bytes a segment has at most (TCP_MAXSEG).
 	Segment uint16
+	// Window, if not 0, is how many bytes the socket has room for that were not read yet
+	// (SO_RCVBUF).
+	Window int
 }
 
 // Datagram is a UDP socket.

@@ -92,6 +92,36 @@ type RelayBurst struct {
 	Line   string
 }
 
+// Pour has a stream write a burst, without bounds between the messages, from the byte with the
+// number From on, as far as its socket takes it. Outcome.Count is how many bytes of the burst it
+// has taken.
+type Pour struct {
+	Socket string
+	Burst  Burst
+	From   int
+}
+
+// Shutdown ends what a stream sends and lets it receive on.
+type Shutdown struct{ Socket string }
+
+// Reset ends a stream's connection by a reset.
+type Reset struct{ Socket string }
+
+// SendUrgent sends a byte of urgent data, and ReceiveUrgent takes one.
+type (
+	SendUrgent struct {
+		Socket string
+		Data   string
+	}
+	ReceiveUrgent struct{ Socket string }
+)
+
+// FastOpen begins to connect a stream client by a SYN that has data, without a cookie (Linux).
+type FastOpen struct {
+	Socket string
+	Data   string
+}
+
 // KeepBurst has a divert socket take what waits, compare it with a burst and keep it for
 // FreeBurst.
 type KeepBurst struct {
@@ -206,49 +236,61 @@ func Satisfied(s Step, o *Outcome) bool {
 	return true
 }
 
-func (Open) Name() string         { return "open" }
-func (Connect) Name() string      { return "connect" }
-func (Connected) Name() string    { return "connected" }
-func (Accept) Name() string       { return "accept" }
-func (Send) Name() string         { return "send" }
-func (Receive) Name() string      { return "receive" }
-func (Relay) Name() string        { return "relay" }
-func (RelayAll) Name() string     { return "relayall" }
-func (SendBurst) Name() string    { return "sendburst" }
-func (ReceiveBurst) Name() string { return "receiveburst" }
-func (RelayBurst) Name() string   { return "relayburst" }
-func (KeepBurst) Name() string    { return "keepburst" }
-func (FreeBurst) Name() string    { return "freeburst" }
-func (HandOn) Name() string       { return "handon" }
-func (Turn) Name() string         { return "turn" }
-func (Rest) Name() string         { return "rest" }
-func (CloseConn) Name() string    { return "closeconn" }
-func (Close) Name() string        { return "close" }
-func (Fence) Name() string        { return "fence" }
-func (Counters) Name() string     { return "counters" }
-func (Lookup) Name() string       { return "lookup" }
-func (Kill) Name() string         { return "kill" }
-func (DropTCP) Name() string      { return "drop" }
-func (TCPState) Name() string     { return "tcpstate" }
-func (Undelivered) Name() string  { return "drops" }
-func (Natlook) Name() string      { return "natlook" }
-func (OriginalDst) Name() string  { return "originaldst" }
+func (Open) Name() string          { return "open" }
+func (Connect) Name() string       { return "connect" }
+func (Connected) Name() string     { return "connected" }
+func (Accept) Name() string        { return "accept" }
+func (Send) Name() string          { return "send" }
+func (Receive) Name() string       { return "receive" }
+func (Relay) Name() string         { return "relay" }
+func (RelayAll) Name() string      { return "relayall" }
+func (SendBurst) Name() string     { return "sendburst" }
+func (ReceiveBurst) Name() string  { return "receiveburst" }
+func (RelayBurst) Name() string    { return "relayburst" }
+func (Pour) Name() string          { return "pour" }
+func (Shutdown) Name() string      { return "shutdown" }
+func (Reset) Name() string         { return "reset" }
+func (SendUrgent) Name() string    { return "sendurgent" }
+func (ReceiveUrgent) Name() string { return "receiveurgent" }
+func (FastOpen) Name() string      { return "fastopen" }
+func (KeepBurst) Name() string     { return "keepburst" }
+func (FreeBurst) Name() string     { return "freeburst" }
+func (HandOn) Name() string        { return "handon" }
+func (Turn) Name() string          { return "turn" }
+func (Rest) Name() string          { return "rest" }
+func (CloseConn) Name() string     { return "closeconn" }
+func (Close) Name() string         { return "close" }
+func (Fence) Name() string         { return "fence" }
+func (Counters) Name() string      { return "counters" }
+func (Lookup) Name() string        { return "lookup" }
+func (Kill) Name() string          { return "kill" }
+func (DropTCP) Name() string       { return "drop" }
+func (TCPState) Name() string      { return "tcpstate" }
+func (Undelivered) Name() string   { return "drops" }
+func (Natlook) Name() string       { return "natlook" }
+func (OriginalDst) Name() string   { return "originaldst" }
 
-func (s Connect) On() string      { return s.Socket }
-func (s Connected) On() string    { return s.Socket }
-func (s Accept) On() string       { return s.Socket }
-func (s Send) On() string         { return s.Socket }
-func (s Receive) On() string      { return s.Socket }
-func (s Relay) On() string        { return s.Socket }
-func (s RelayAll) On() string     { return s.Socket }
-func (s SendBurst) On() string    { return s.Socket }
-func (s ReceiveBurst) On() string { return s.Socket }
-func (s RelayBurst) On() string   { return s.Socket }
-func (s KeepBurst) On() string    { return s.Socket }
-func (s FreeBurst) On() string    { return s.Socket }
-func (s HandOn) On() string       { return s.Socket }
-func (s Turn) On() string         { return s.Socket }
-func (s Rest) On() string         { return s.Socket }
-func (s CloseConn) On() string    { return s.Socket }
-func (s Close) On() string        { return s.Socket }
-func (s OriginalDst) On() string  { return s.Socket }
+func (s Connect) On() string       { return s.Socket }
+func (s Connected) On() string     { return s.Socket }
+func (s Accept) On() string        { return s.Socket }
+func (s Send) On() string          { return s.Socket }
+func (s Receive) On() string       { return s.Socket }
+func (s Relay) On() string         { return s.Socket }
+func (s RelayAll) On() string      { return s.Socket }
+func (s SendBurst) On() string     { return s.Socket }
+func (s ReceiveBurst) On() string  { return s.Socket }
+func (s RelayBurst) On() string    { return s.Socket }
+func (s Pour) On() string          { return s.Socket }
+func (s Shutdown) On() string      { return s.Socket }
+func (s Reset) On() string         { return s.Socket }
+func (s SendUrgent) On() string    { return s.Socket }
+func (s ReceiveUrgent) On() string { return s.Socket }
+func (s FastOpen) On() string      { return s.Socket }
+func (s KeepBurst) On() string     { return s.Socket }
+func (s FreeBurst) On() string     { return s.Socket }
+func (s HandOn) On() string        { return s.Socket }
+func (s Turn) On() string          { return s.Socket }
+func (s Rest) On() string          { return s.Socket }
+func (s CloseConn) On() string     { return s.Socket }
+func (s Close) On() string         { return s.Socket }
+func (s OriginalDst) On() string   { return s.Socket }

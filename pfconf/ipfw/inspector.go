@@ -117,7 +117,7 @@ func (d *Inspector) Flush(ctx context.Context) ([]string, error) {
 		if _, err := d.do(ctx, fmt.Sprintf("delete set %d\nset enable %[1]d\n", set)); err != nil {
 			return done, fmt.Errorf("emptying ipfw's set %d: %w", set, err)
 		}
-		done = append(done, fmt.Sprintf("%d rules of set %d", own[set], set))
+		done = append(done, fmt.Sprintf("%s of set %d", pfconf.Count(own[set], "rule"), set))
 	}
 	return done, nil
 }

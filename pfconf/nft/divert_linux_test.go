@@ -54,9 +54,11 @@ func (f *Firewall) counted(t testing.TB, label string) pfconf.Counters {
 
 // A connection to FAKE is accepted by the listener on the loopback address,
 // under the name FAKE; its state is there, and gone when killed.
-func TestDivertToTCP(t *testing.T) {
+func TestDivertToTCP(t *testing.T) { eachEngine(t, divertToTCP) }
+
+func divertToTCP(t *testing.T, config Config) {
 	l := newLab(t)
-	f := l.remote.open(t, testConfig())
+	f := l.remote.open(t, config)
 	for _, family := range pfconf.Families {
 		t.Run(family.String(), func(t *testing.T) {
 			r := toRule(family, pfconf.TCP, 7001)
@@ -95,9 +97,11 @@ func TestDivertToTCP(t *testing.T) {
 }
 
 // A client bound to FAKE gets its answer, by the conntrack mark.
-func TestDivertReply(t *testing.T) {
+func TestDivertReply(t *testing.T) { eachEngine(t, divertReply) }
+
+func divertReply(t *testing.T, config Config) {
 	l := newLab(t)
-	f := l.remote.open(t, testConfig())
+	f := l.remote.open(t, config)
 	for _, family := range pfconf.Families {
 		t.Run("tcp "+family.String(), func(t *testing.T) {
 			r := replyRule(family, pfconf.TCP, 7002)
@@ -152,9 +156,11 @@ func TestDivertReply(t *testing.T) {
 
 // The other protocols' first packet arrives at its socket, is counted once and
 // leaves a state.
-func TestDivertToDatagrams(t *testing.T) {
+func TestDivertToDatagrams(t *testing.T) { eachEngine(t, divertToDatagrams) }
+
+func divertToDatagrams(t *testing.T, config Config) {
 	l := newLab(t)
-	f := l.remote.open(t, testConfig())
+	f := l.remote.open(t, config)
 	for _, family := range pfconf.Families {
 		for _, p := range []pfconf.Proto{pfconf.UDP, pfconf.Raw, pfconf.ICMP} {
 			t.Run(p.String()+" "+family.String(), func(t *testing.T) {
@@ -209,9 +215,11 @@ func TestDivertToDatagrams(t *testing.T) {
 }
 
 // A queued packet is matched, and done only when user space gave it back.
-func TestDivertPacket(t *testing.T) {
+func TestDivertPacket(t *testing.T) { eachEngine(t, divertPacket) }
+
+func divertPacket(t *testing.T, config Config) {
 	l := newLab(t)
-	f := l.remote.open(t, testConfig())
+	f := l.remote.open(t, config)
 	for _, family := range pfconf.Families {
 		for _, d := range []pfconf.Direction{pfconf.In, pfconf.Out} {
 			t.Run(d.String()+" "+family.String(), func(t *testing.T) {

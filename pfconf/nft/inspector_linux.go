@@ -2,11 +2,14 @@ package nft
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -88,21 +91,25 @@ func (d *Inspector) Places(context.Context) ([]pfconf.Place, error) {
 // OwnRules are the kernel's rules of this program: one of pfconf's becomes one or several.
 func (d *Inspector) OwnRules(context.Context) ([]pfconf.LoadedRule, error) {
 	var rules []pfconf.LoadedRule
+	err := d.eachRule(func(label, chain string, rule []byte) {
+		rules = append(rules, pfconf.LoadedRule{Label: label, Packets: partBoth.count(pfconf.Counters{}, rule).Matched,
+			Place: "chain " + chain, Expressions: slices.Clone(netlink.Attribute(rule, unix.NFTA_RULE_EXPRESSIONS))})
+	})
+	return rules, err
+}
+
+// eachRule calls take with each of pfconf's rules: its label, its chain and its attributes.
+func (d *Inspector) eachRule(take func(label, chain string, rule []byte)) error {
 	s := d.host.nf
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := s.dumpRules(true, func(m netlink.Message) {
-		label, what, _ := strings.Cut(commentOf(m), " ")
-		if k, err := keyOf(m); err != nil || k.table != own && !inOwnChain(m) || label == "" {
-			return // not for one of pfconf's
+		label, _, _ := strings.Cut(commentOf(m), " ")
+		if k, err := keyOf(m); err == nil && (k.table == own || inOwnChain(m)) && label != "" {
+			take(label, zeroed(m, unix.NFTA_RULE_CHAIN), attributesOf(m))
 		}
-		rule := pfconf.LoadedRule{Label: label, Packets: partBoth.count(pfconf.Counters{}, attributesOf(m)).Matched,
-			Text: what}
-		rule.Place = "chain " + strings.TrimRight(string(netlink.Attribute(attributesOf(m), unix.NFTA_RULE_CHAIN)),
-			"\x00")
-		rules = append(rules, rule)
 	})
-	return rules, wrap("list the rules", err)
+	return wrap("list the rules", err)
 }
 
 // States lists the conntrack table. Near is the end whose address is the host's own or
@@ -144,23 +151,84 @@ func (d *Inspector) Kill(_ context.Context, states []pfconf.State) (int, error) 
 	return n, wrap("remove conntrack entries", err)
 }
 
-// KillLabel removes the entries with this program's mark. conntrack knows no labels, so
-// those of one can't be told from the others.
+// KillLabel removes the entries with this program's mark, and those of the flows that its rules
+// are about: divert-packet rules mark none. conntrack knows no labels, so those of one can't be
+// told from the others.
 func (d *Inspector) KillLabel(ctx context.Context, label string) (int, error) {
 	if label != "" {
 		return 0, errors.New("conntrack does not know by which rule an entry was marked")
+	}
+	var flows []flow
+	err := d.eachRule(func(_, _ string, rule []byte) {
+		if f := flowOf(rule); f.src.IsValid() {
+			flows = append(flows, f)
+		}
+	})
+	if err != nil {
+		return 0, err
 	}
 	states, err := d.States(ctx)
 	if err != nil {
 		return 0, err
 	}
-	var own []pfconf.State
-	for _, s := range states {
-		if s.Mark == Mark {
-			own = append(own, s)
+	states = slices.DeleteFunc(states, func(s pfconf.State) bool {
+		orig := d.entries[s.ID].orig
+		return s.Mark != Mark && !slices.ContainsFunc(flows, func(f flow) bool { return f.has(orig) })
+	})
+	return d.Kill(ctx, states)
+}
+
+// flow is what a rule of this program matches.
+type flow struct {
+	number   uint8 // of the protocol
+	src, dst netip.Addr
+	port     uint16 // of dst; 0: any
+}
+
+func (f flow) has(t tuple) bool {
+	return t.number == f.number && t.src.Addr() == f.src && t.dst.Addr() == f.dst &&
+		(f.port == 0 || t.dst.Port() == f.port)
+}
+
+// flowOf reads a rule's flow from its expressions, as match has written them. It is not valid for
+// the rules about answers, whose flow another rule of the label is about.
+func flowOf(rule []byte) (f flow) {
+	var base, offset uint32
+	protocol := false
+	for _, e := range netlink.Attributes(netlink.Attribute(rule, unix.NFTA_RULE_EXPRESSIONS)) {
+		about := netlink.Attribute(e, unix.NFTA_EXPR_DATA)
+		number := func(kind uint16) uint32 {
+			if b := netlink.Attribute(about, kind); len(b) == 4 {
+				return binary.BigEndian.Uint32(b)
+			}
+			return 0
 		}
+		switch string(netlink.Attribute(e, unix.NFTA_EXPR_NAME)) {
+		case "payload\x00":
+			base, offset = number(unix.NFTA_PAYLOAD_BASE), number(unix.NFTA_PAYLOAD_OFFSET)
+			continue
+		case "meta\x00":
+			protocol = number(unix.NFTA_META_KEY) == unix.NFT_META_L4PROTO
+			continue
+		case "cmp\x00":
+			value := netlink.Attribute(netlink.Attribute(about, unix.NFTA_CMP_DATA), unix.NFTA_DATA_VALUE)
+			addr, isAddr := netip.AddrFromSlice(value)
+			switch {
+			case protocol && len(value) == 1:
+				f.number = value[0]
+			case base == unix.NFT_PAYLOAD_NETWORK_HEADER && isAddr && (offset == 12 || offset == 8):
+				f.src = addr
+			case base == unix.NFT_PAYLOAD_NETWORK_HEADER && isAddr:
+				f.dst = addr
+			case base == unix.NFT_PAYLOAD_TRANSPORT_HEADER && offset == 2 && len(value) == 2:
+				f.port = binary.BigEndian.Uint16(value)
+			case base == unix.NFT_PAYLOAD_TRANSPORT_HEADER:
+				return flow{}
+			}
+		}
+		base, protocol = 0, false
 	}
-	return d.Kill(ctx, own)
+	return f
 }
 
 // Flush removes the table, the policy rules and routes, and the marked conntrack entries.
@@ -187,7 +255,7 @@ func (d *Inspector) Flush(ctx context.Context) ([]string, error) {
 	}
 	killed, err := d.KillLabel(ctx, "")
 	if killed > 0 {
-		done = append(done, fmt.Sprintf("%d states", killed))
+		done = append(done, pfconf.Count(killed, "state"))
 	}
 	return done, err
 }

@@ -79,6 +79,11 @@ func nftRules() []pfconf.Rule {
 			Port:   7204,
 			Action: pfconf.DivertReply, Translated: remote,
 		})
+		rules = append(rules, pfconf.Rule{
+			Label: label("redirect"), Direction: pfconf.In, Family: f, Proto: pfconf.TCP, From: local, To: fake,
+			Port:   7208,
+			Action: pfconf.RdrTo, Divert: netip.AddrPortFrom(f.Unspecified(), 7209),
+		})
 		for port, change := range map[uint16]func(*pfconf.Rule){
 			7205: func(r *pfconf.Rule) { r.Untracked = true },
 			7206: func(r *pfconf.Rule) { r.Zone = 7 },

@@ -191,7 +191,7 @@ func (c Config) compile(r pfconf.Rule) ([]kernelRule, error) {
 		return nil, fmt.Errorf("rule %q: only FreeBSD has %v", r.Label, r.Action)
 	case r.Action == pfconf.DivertReply && r.Direction != pfconf.Out:
 		return nil, fmt.Errorf("rule %q: divert-reply on Linux works on what goes out", r.Label)
-	case c.xt() && (r.Untracked || r.Zone != 0 || r.Established || r.Translated.IsValid()):
+	case c.xt() && (r.Redirects() || r.Untracked || r.Zone != 0 || r.Established || r.Translated.IsValid()):
 		return nil, fmt.Errorf("rule %q: it is made of nftables' statements alone", r.Label)
 	case c.xt():
 		return c.compileXT(r), nil
@@ -203,8 +203,12 @@ func (c Config) compile(r pfconf.Rule) ([]kernelRule, error) {
 		return c.divertReply(r), nil
 	case pfconf.RdrTo:
 		s := append(c.came(), match(r)...)
+		var to statement = dnat{r.Divert}
+		if r.Redirects() {
+			to = redirect{r.Divert.Port()}
+		}
 		return []kernelRule{{chain: rdr, label: r.Label, part: partBoth,
-			statements: append(s, counter{}, ctMark{}, dnat{r.Divert})}}, nil
+			statements: append(s, counter{}, ctMark{}, to)}}, nil
 	}
 	return c.divertPacket(r), nil
 }

@@ -28,11 +28,17 @@ func (f *Firewall) Show(_ context.Context, labels []string) (map[string]string, 
 			return nil, fmt.Errorf("show rule %q: %w", label, err)
 		}
 		var b strings.Builder
+		parts := l.parts
 		for i, k := range compiled {
 			if i > 0 {
 				b.WriteByte('\n')
 			}
-			fmt.Fprintf(&b, "%v %s: %v # handle %d", k.chain.table, k.chain.name, k, l.parts[i].handle)
+			if k.xt != nil && f.config.legacy() {
+				fmt.Fprintf(&b, "%s %s %s: %v", legacyTool(l.rule.Family), k.chain.table.name, k.chain.name, k)
+				continue
+			}
+			fmt.Fprintf(&b, "%v %s: %v # handle %d", k.chain.table, k.chain.name, k, parts[0].handle)
+			parts = parts[1:]
 		}
 		if l.rule.Action == pfconf.DivertPacket && !f.config.xt() {
 			q := queueRule(queueOf(l.rule), queueWay().xt)

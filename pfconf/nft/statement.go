@@ -108,6 +108,12 @@ type dnat struct{ to netip.AddrPort }
 
 func (s dnat) String() string { return fmt.Sprintf("dnat %s to %v", ipName(s.to.Addr()), s.to) }
 
+// redirect translates the destination of the connection to an address of the interface by which it
+// comes.
+type redirect struct{ port uint16 }
+
+func (s redirect) String() string { return fmt.Sprintf("redirect to :%d", s.port) }
+
 // snatTo translates the source of the connection to the address.
 type snatTo struct{ netip.Addr }
 

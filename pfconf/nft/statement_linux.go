@@ -126,6 +126,11 @@ func (s dnat) encode(r *request) {
 	})
 }
 
+func (s redirect) encode(r *request) {
+	r.Immediate(unix.NFT_REG_1, binary.BigEndian.AppendUint16(nil, s.port))
+	r.Expression("redir", func() { r.Attr32(1, unix.NFT_REG_1) }) // NFTA_REDIR_REG_PROTO_MIN
+}
+
 func (s snatTo) encode(r *request) {
 	family := uint32(unix.NFPROTO_IPV6)
 	if s.Is4() {

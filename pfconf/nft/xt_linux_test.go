@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os/exec"
 	"slices"
 	"strings"
@@ -192,4 +194,67 @@ func TestXTProbes(t *testing.T) {
 			t.Errorf("%s: a rule with a target that the kernel lacks: %v", e, err)
 		}
 	}
+}
+
+// eachEngine runs a test with each of them.
+func eachEngine(t *testing.T, test func(*testing.T, Config)) {
+	for _, e := range pfconf.Engines {
+		t.Run(string(e), func(t *testing.T) {
+			config := testConfig()
+			config.Engine = e
+			test(t, config)
+		})
+	}
+}
+
+// A rule that stays keeps what it has counted while others come and go, also where a table is
+// replaced for that; a Load has it begin anew. A change that is refused takes no other down.
+func TestCountersStay(t *testing.T) {
+	eachEngine(t, func(t *testing.T, config Config) {
+		l := newLab(t)
+		f := l.remote.open(t, config)
+		for _, family := range pfconf.Families {
+			r, other := toRule(family, pfconf.UDP, 7010), toRule(family, pfconf.UDP, 7011)
+			check(t, f.Change(t.Context(), []pfconf.Rule{r}, nil))
+			var server net.PacketConn
+			var client net.Conn
+			var err error
+			l.remote.do(t, func() {
+				listen := net.ListenConfig{Control: transparent}
+				server, err = listen.ListenPacket(t.Context(), "udp", r.Divert.String())
+			})
+			check(t, err)
+			defer server.Close()
+			l.local.do(t, func() { client, err = net.Dial("udp", netip.AddrPortFrom(r.To, r.Port).String()) })
+			check(t, err)
+			defer client.Close()
+			sent := uint64(0)
+			send := func() {
+				t.Helper()
+				_, err := client.Write([]byte("x"))
+				check(t, err)
+				check(t, server.SetReadDeadline(ended()))
+				_, _, err = server.ReadFrom(make([]byte, 1))
+				check(t, err)
+				sent++
+				if c := f.counted(t, r.Label); c.Matched != sent || c.Done != sent {
+					t.Errorf("%v: %d packets were sent, counted %+v", family, sent, c)
+				}
+			}
+			send()
+			check(t, f.Change(t.Context(), []pfconf.Rule{other}, nil))
+			send()
+			errs := f.ChangeEach(t.Context(), []pfconf.Change{
+				{Remove: []string{other.Label}}, {Add: []pfconf.Rule{r}},
+				{Add: []pfconf.Rule{toRule(family, pfconf.UDP, 7012)}},
+			})
+			if errs[0] != nil || errs[1] == nil || errs[2] != nil {
+				t.Errorf("%v: changes, of which the second adds what is there: %v", family, errs)
+			}
+			send()
+			check(t, f.Load(t.Context(), []pfconf.Rule{r}))
+			sent = 0
+			send()
+		}
+	})
 }

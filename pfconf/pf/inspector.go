@@ -175,12 +175,12 @@ func (d *Inspector) Flush(ctx context.Context) ([]string, error) {
 				return done, fmt.Errorf("emptying the anchor %s: %w", a, err)
 			}
 		}
-		done = append(done, fmt.Sprintf("%d rules of anchor %s", held[a], a))
+		done = append(done, pfconf.Count(held[a], "rule")+" of anchor "+a)
 	}
 	slices.Sort(labels)
 	killed, err := d.KillLabels(ctx, slices.Compact(labels))
 	if killed > 0 {
-		done = append(done, fmt.Sprintf("%d states", killed))
+		done = append(done, pfconf.Count(killed, "state"))
 	}
 	return done, err
 }

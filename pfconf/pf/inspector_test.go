@@ -53,7 +53,7 @@ func TestInspector(t *testing.T) {
 		t.Error("a stranger's label is killed")
 	}
 	done, err := d.Flush(ctx)
-	same("flush", done, err, []string{"1 rules of anchor regress/run1", "2 rules of anchor regress", "2 states"})
+	same("flush", done, err, []string{"1 rule of anchor regress/run1", "2 rules of anchor regress", "2 states"})
 
 	timeouts, err := d.Timeouts(ctx)
 	if err != nil || len(timeouts) != 20 {

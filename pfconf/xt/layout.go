@@ -15,8 +15,10 @@ func Align(n int) int { return (n + alignment - 1) &^ (alignment - 1) }
 // Head is the size of struct xt_entry_match and xt_entry_target: size u16, name[29], revision u8.
 const Head = 32
 
-// bytes is the extension with its head, as a table has it.
-func (e Extension) bytes() []byte {
+// Bytes is the extension with its head, as a table has it.
+//
+//go:noinline
+func (e Extension) Bytes() []byte {
 	b := make([]byte, Head+Align(len(e.Data)))
 	binary.NativeEndian.PutUint16(b, uint16(len(b)))
 	copy(b[2:30], e.Name)

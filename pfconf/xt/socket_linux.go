@@ -23,10 +23,13 @@ const (
 
 const (
 	nameSize = 32 // XT_TABLE_MAXNAMELEN
-	infoSize = 84 // struct ipt_getinfo: name, valid_hooks, hook_entry[5], underflow[5], num_entries, size
 	// tries bounds how often a table is asked for that changes meanwhile.
 	tries = 5
 )
+
+// InfoSize is the size of a struct ipt_getinfo: name, valid_hooks, hook_entry[5], underflow[5],
+// num_entries, size.
+const InfoSize = 84
 
 // Socket asks for tables of a family, in the network namespace in which it was opened, and replaces
 // them. It is not safe for concurrent use.
@@ -55,7 +58,7 @@ func (s *Socket) Close() error { return unix.Close(s.fd) }
 // module.
 func (s *Socket) Read(table string) (info, entries []byte, err error) {
 	for range tries {
-		info = make([]byte, infoSize)
+		info = make([]byte, InfoSize)
 		copy(info[:nameSize-1], table)
 		if err = s.get(getInfo, info); err != nil {
 			break

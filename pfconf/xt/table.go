@@ -209,10 +209,10 @@ func (t *Table) entry(r Rule, target Extension) []byte {
 		}
 	}
 	for _, m := range r.Matches {
-		b = append(b, m.bytes()...)
+		b = append(b, m.Bytes()...)
 	}
 	binary.NativeEndian.PutUint16(b[at.Target:], uint16(len(b)))
-	b = append(b, target.bytes()...)
+	b = append(b, target.Bytes()...)
 	binary.NativeEndian.PutUint16(b[at.Target+2:], uint16(len(b)))
 	return b
 }

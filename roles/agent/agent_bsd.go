@@ -69,9 +69,12 @@ var hostRoutes routes = routeTool{program.Exec}
 // routing does nothing: no mark and no table of its own route diverted packets.
 func routing(*gather.Options) {}
 
-// withoutPrivilege has the process drop its privilege when it has been started: as another
+// startUnprivileged has the process drop its privilege when it has been started: as another
 // user it might not be allowed to read this program's file.
-func withoutPrivilege(cmd *exec.Cmd) { cmd.Args = append(cmd.Args, "-unprivileged") }
+func startUnprivileged(cmd *exec.Cmd) error {
+	cmd.Args = append(cmd.Args, "-unprivileged")
+	return socket.Start(cmd)
+}
 
 // DropPrivilege makes this process one of the user nobody, for good.
 func DropPrivilege() error { return socket.DropPrivilege() }

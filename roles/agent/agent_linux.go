@@ -8,12 +8,15 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
-	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/nft"
 	"pfdivert/roles/gather"
+	"pfdivert/roles/lab/namespace"
+	"pfdivert/roles/socket"
 )
 
 // WarmUp begins, in the background, to find out what OpenFilter needs to know. Call it on a host
@@ -87,14 +90,29 @@ func netSuffix() string {
 	return "-" + strings.Trim(netID(), "net:[]")
 }
 
-// withoutPrivilege has the process start in a user namespace of its own, which gives no
-// privilege in the network namespace that it stays in (user_namespaces(7)). Another user
-// id would not do: in a lab that an unprivileged user started there is only one.
-func withoutPrivilege(cmd *exec.Cmd) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER}
+// startUnprivileged starts the process without any capability, of this user namespace or another.
+// The bounding set decides what root gets by execve(2), which looks at this program's file before:
+// a user without privilege may not enter the folder into which ssh copied it. Another user id would
+// not do: in a lab that an unprivileged user started there is only one.
+func startUnprivileged(cmd *exec.Cmd) error {
+	begun := make(chan error)
+	namespace.OwnThread(func() {
+		for capability := uintptr(0); ; capability++ {
+			err := unix.Prctl(unix.PR_CAPBSET_DROP, capability, 0, 0, 0)
+			if err == unix.EINVAL { // the kernel knows no more
+				break
+			}
+			if err != nil {
+				begun <- fmt.Errorf("drop capability %d: %w", capability, err)
+				return
+			}
+		}
+		begun <- socket.Start(cmd)
+	})
+	return <-begun
 }
 
-// DropPrivilege does nothing: withoutPrivilege started the process without any.
+// DropPrivilege does nothing: startUnprivileged started the process without any.
 func DropPrivilege() error { return nil }
 
 // ownFilter is for FreeBSD, whose ipfw drops by default what the raw IPv6 cells send.

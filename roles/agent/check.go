@@ -111,8 +111,8 @@ func (a *agent) checkJournals(ctx context.Context, c *checks) {
 	for _, l := range left {
 		switch {
 		case l.Stale() && (a.hold == nil || l.PID != os.Getpid()):
-			c.no(name, "pfdivert cleanup, on that host (the next run does it too)",
-				"%s was killed and left %d changes", l, len(l.Steps))
+			c.no(name, CleanUp+"; the next run does it too",
+				"%s was killed and left %s", l, pfconf.Count(len(l.Steps), "change"))
 			return
 		case l.Alive && l.PID != os.Getpid():
 			notes = append(notes, l.String()+" is at work")
@@ -132,11 +132,24 @@ func (c *checks) addresses(s *script.Setup) {
 		case err != nil:
 			c.fail(name, err)
 		case nic == "":
-			c.no(name, "correct the address, or configure it", "no interface of this host has %v", p.Here)
+			c.no(name, fmt.Sprintf("correct %s, or give %v to an interface of that host", addressName(s, p), p.Here),
+				"no interface of this host has %v", p.Here)
 		default:
 			c.ok(name, "%v on %s", p.Here, nic)
 		}
 	}
+}
+
+// addressName returns the variable of the orchestrator's environment that has the host's address.
+func addressName(s *script.Setup, p script.Path) string {
+	name := "LOCAL_ADDR"
+	if s.Remote {
+		name = "REMOTE_ADDR"
+	}
+	if p.Here.Is6() {
+		name += "6"
+	}
+	return name
 }
 
 // answers looks whether the other host answers.
@@ -158,7 +171,7 @@ func (c *checks) answers(ctx context.Context, s *script.Setup) {
 
 // fakes looks whether FAKE is no one's here.
 func (c *checks) fakes(s *script.Setup) {
-	const name = "FAKE is not configured here"
+	const name = "FAKE must be unassigned"
 	own, err := owned(s.Fakes)
 	if err == nil {
 		var more []string
@@ -170,9 +183,9 @@ func (c *checks) fakes(s *script.Setup) {
 		c.fail(name, err)
 	case len(own) > 0:
 		c.no(name, "remove the address or route, or choose another FAKE address",
-			"this host has %s: it would take the packets without any rule", strings.Join(own, ", "))
+			"this host has %s, and would take the packets without any rule", strings.Join(own, ", "))
 	default:
-		c.ok(name, "%s", joinPrefixes(s.Fakes))
+		c.ok(name, "this host has nothing of %s", joinPrefixes(s.Fakes))
 	}
 }
 

@@ -100,7 +100,7 @@ func explainNFT(err error) error {
 	var taken *nft.TakenError
 	switch {
 	case errors.As(err, &taken):
-		return hinted{err, fmt.Sprintf("pfdivert cleanup, on that host; without a journal: nft delete table inet %s; ip rule del fwmark 0x%x; ip route flush table %d; the last two with ip -6 too",
+		return hinted{err, fmt.Sprintf(CleanUp+"; without a journal, on that host: nft delete table inet %s; ip rule del fwmark 0x%x; ip route flush table %d; the last two with ip -6 too",
 			nft.TableName, nft.Mark, nft.Table)}
 	}
 	return err
@@ -108,14 +108,15 @@ func explainNFT(err error) error {
 
 // way looks at the interface by which packets of LOCAL come in.
 func (c *checks) way(p script.Path) {
-	out, err := towards(p.There)
-	if err != nil {
-		c.fail(fmt.Sprintf("way to LOCAL %v", p.There), err)
-		return
-	}
 	in, err := interfaceOf(p.Here)
 	if err != nil || in == "" {
 		return // said before
+	}
+	out, err := towards(p.There)
+	if err != nil {
+		c.no(fmt.Sprintf("way to LOCAL %v", p.There), fmt.Sprintf("ip link set %s up; ip route add %v dev %[1]s, "+
+			"or via the router between the hosts", in, p.There), "%v", err)
+		return
 	}
 	const cure = "sysctl -w net.ipv4.conf.%s.rp_filter=2"
 	if p.There.Is4() {

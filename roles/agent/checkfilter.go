@@ -25,7 +25,7 @@ func (c *checks) pf(ctx context.Context, control *pf.Control, s *script.Setup, n
 		c.no("pf", "pfctl -e", "it is switched off")
 		return
 	}
-	c.ok("pf", "switched on, %d states", status.States)
+	c.ok("pf", "switched on, %s", pfconf.Count(status.States, "state"))
 
 	skipped, err := control.Skipped(ctx)
 	if err != nil {
@@ -218,7 +218,7 @@ func (c *checks) ipfw(ctx context.Context, control *ipfw.Control, s *script.Setu
 		c.no("ipfw", "let pass what is between LOCAL, REMOTE and FAKE, for instance: ipfw add 65000 allow ip from any to any",
 			"it has no rules, and its default rule denies all")
 	default:
-		c.ok("ipfw", "switched on, %d rules of the host's", host.Rules)
+		c.ok("ipfw", "switched on, %s of the host's", pfconf.Count(host.Rules, "rule"))
 	}
 }
 

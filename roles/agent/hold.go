@@ -84,9 +84,9 @@ func (d stateDir) restoreAll(ctx context.Context, tell func(string)) error {
 		if l.Err != "" {
 			return &script.Error{Code: script.CodeStale,
 				Text: fmt.Sprintf("%s was killed, and what it left can't be undone: %s", l, l.Err),
-				Hint: "'pfdivert cleanup' on that host tries it again; 'pfdivert cleanup -n' shows what was left"}
+				Hint: CleanUp + " tries it again; with -n it shows what was left"}
 		}
-		tell(fmt.Sprintf("%s was killed; %d changes of this host that it left are undone", l, len(l.Undone)))
+		tell(fmt.Sprintf("%s was killed; undone on this host: %s", l, pfconf.Count(len(l.Undone), "change")))
 	}
 	return nil
 }

@@ -503,16 +503,18 @@ func TestUnfit(t *testing.T) {
 		otherwise func(*script.Setup)
 	}{
 		{"FAKE on an interface", true, command(func() error { return kernel.AddAddress(fake) }),
-			command(func() error { return kernel.DeleteAddress(fake) }), "FAKE is not configured here", "another FAKE",
+			command(func() error { return kernel.DeleteAddress(fake) }), "FAKE must be unassigned", "another FAKE",
 			nil},
 		{"FAKE in a local route", true, command(func() error { return kernel.AddRoute(local) }),
-			command(func() error { return kernel.DeleteRoute(local) }), "FAKE is not configured here", "another FAKE",
+			command(func() error { return kernel.DeleteRoute(local) }), "FAKE must be unassigned", "another FAKE",
 			nil},
 		{"names taken", true, command(func() error { return kernel.AddRule(rule) }),
 			command(func() error { return kernel.DeleteRule(rule) }),
 			"table, policy rules and routing table of pfdivert", "ip rule del fwmark 0x70660076", nil},
-		{"no such address", true, nil, nil, "inet address", "correct the address",
+		{"no such address", true, nil, nil, "inet address", "correct REMOTE_ADDR",
 			func(s *script.Setup) { s.Paths[0].Here = netip.MustParseAddr("10.188.1.66") }},
+		{"no way to LOCAL", true, nil, nil, "way to LOCAL 192.0.2.1", "ip route add 192.0.2.1 dev ",
+			func(s *script.Setup) { s.Paths[0].There = netip.MustParseAddr("192.0.2.1") }},
 		{"REMOTE does not answer", false, nil, nil, "inet REMOTE answers", "ping 10.188.1.66",
 			func(s *script.Setup) { s.Paths[0].There = netip.MustParseAddr("10.188.1.66") }},
 		{"no carrier", false, command(func() error { return kernel.SetDown(here.Index) }),
@@ -570,7 +572,7 @@ func TestTableOfProxy(t *testing.T) {
 		a := startAgent(t, filepath.Join(t.TempDir(), "state"), alive)
 		items, err := a.Check(t.Context(), setupOf(true))
 		check(t, err)
-		i := slices.IndexFunc(items, func(i CheckItem) bool { return i.Name == "FAKE is not configured here" })
+		i := slices.IndexFunc(items, func(i CheckItem) bool { return i.Name == "FAKE must be unassigned" })
 		if i < 0 {
 			t.Fatalf("%+v", items)
 		}

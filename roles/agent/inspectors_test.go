@@ -108,7 +108,7 @@ func TestInspectors(t *testing.T) {
 	same("kill all labels", killed, err, 1)
 	f.cleared = nil
 	done, err := d.Flush(ctx)
-	same("flush", done, err, []string{"1 rules of set 1", "2 rules of anchor regress", "1 states"})
+	same("flush", done, err, []string{"1 rule of set 1", "2 rules of anchor regress", "1 state"})
 	same("commands", f.cleared, nil, []string{
 		"ipfw delete set 1; set enable 1; ", "pfctl -a regress -F nat", "pfctl -a regress -F rules",
 		"pfctl -k label -k regress-b",

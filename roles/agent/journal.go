@@ -25,6 +25,10 @@ import (
 	"pfdivert/roles/lab/inject"
 )
 
+// CleanUp is the hint to what undoes the changes that are left. The hosts of a run may lack the
+// program, so it is to be typed where the run was.
+const CleanUp = "pfdivert cleanup, here, with the same REMOTE_SSH (if any), SUDO and SSH_OPTIONS"
+
 // Head is the first line of a journal.
 type Head struct {
 	PID     int       `json:"pid"`

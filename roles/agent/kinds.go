@@ -10,7 +10,8 @@ var (
 	stepKinds = []script.Step{
 		script.Open{}, script.Connect{}, script.Connected{}, script.Accept{}, script.Send{}, script.Receive{},
 		script.Relay{}, script.RelayAll{}, script.SendBurst{}, script.ReceiveBurst{}, script.RelayBurst{},
-		script.KeepBurst{}, script.FreeBurst{}, script.HandOn{},
+		script.Pour{}, script.Shutdown{}, script.Reset{}, script.SendUrgent{}, script.ReceiveUrgent{},
+		script.FastOpen{}, script.KeepBurst{}, script.FreeBurst{}, script.HandOn{},
 		script.Turn{}, script.Rest{}, script.CloseConn{}, script.Close{}, script.Fence{}, script.Counters{},
 		script.Lookup{}, script.Kill{}, script.DropTCP{}, script.TCPState{}, script.Undelivered{}, script.Natlook{},
 		script.OriginalDst{},

@@ -41,7 +41,8 @@ func (d stateDir) open() error {
 		}
 	}
 	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
+		return hinted{fmt.Errorf("the folder for what undoes this program's changes: %w", err),
+			"it must be on a file system to which root may write: mount -o remount,rw " + mountPoint(filepath.Dir(string(d)))}
 	}
 	info, err := os.Lstat(string(d))
 	if err != nil {
@@ -54,6 +55,24 @@ func (d stateDir) open() error {
 			"look what it is, and remove it: rm -r " + string(d)}
 	}
 	return nil
+}
+
+// mountPoint returns the directory on which the file system of a directory is mounted.
+func mountPoint(dir string) string {
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = real
+	}
+	device := func(name string) any {
+		info, err := os.Stat(name)
+		if err != nil {
+			return nil
+		}
+		return info.Sys().(*syscall.Stat_t).Dev
+	}
+	for here := device(dir); filepath.Dir(dir) != dir && device(filepath.Dir(dir)) == here; {
+		dir = filepath.Dir(dir)
+	}
+	return dir
 }
 
 // makeAll makes a directory that all may read, with those above it. One may be a symbolic link

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"strings"
 	"syscall"
 	"time"
 
@@ -88,6 +90,30 @@ type LabRequest struct {
 // Hinter is an error with a hint: what its reader can do about it.
 type Hinter interface{ Hint() string }
 
+// HintOf returns the outermost hint in err's tree, or else what helps against the system's own
+// error in it; "" if neither is known.
+func HintOf(err error) string {
+	var hinter Hinter
+	var fault *script.Error // a field, because it travels
+	var path *fs.PathError
+	switch {
+	case errors.As(err, &hinter):
+		return hinter.Hint()
+	case errors.As(err, &fault):
+		return fault.Hint
+	case errors.Is(err, unix.EMFILE):
+		return "in a new shell, or as root: ulimit -n 1024"
+	case !errors.As(err, &path):
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), errors.Is(err, unix.EROFS):
+		return "make room there, or name another folder for temporary files: TMPDIR=/DIR"
+	case path.Op == "fork/exec" && errors.Is(err, unix.EAGAIN):
+		return "in a new shell, or as root: ulimit -u 1024; in a container, pids.max of its cgroup counts too"
+	case strings.HasPrefix(path.Path, "/proc/") && errors.Is(err, fs.ErrNotExist):
+		return "mount -t proc proc /proc"
+	}
+	return ""
+}
+
 // ErrorOf returns an error in the form in which it travels, nil for nil.
 func ErrorOf(err error) *script.Error {
 	if err == nil {
@@ -98,10 +124,7 @@ func ErrorOf(err error) *script.Error {
 		return f
 	}
 	f = &script.Error{Code: script.CodeOther, Text: err.Error()}
-	var hinter Hinter
-	if errors.As(err, &hinter) {
-		f.Hint = hinter.Hint()
-	}
+	f.Hint = HintOf(err)
 	var errno syscall.Errno
 	var missing interface{ Missing() string }
 	switch {

@@ -72,7 +72,7 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 		a.fences[family] = f
 	}
 	if s.Trace != "" {
-		if a.trace, err = newTracer(s.Trace, opt.Journal); err != nil {
+		if a.trace, err = newTracer(s.Trace, opt.Journal, a.notice); err != nil {
 			return nil, err
 		}
 	}

@@ -47,7 +47,8 @@ func undoTraces(u pfconf.Undo) error {
 }
 
 // newTracer makes a directory for the traces. journal, which may be nil, records how it is removed.
-func newTracer(command string, journal pfconf.Journal) (*tracer, error) {
+// tell is told when another tracer than the command's is used.
+func newTracer(command string, journal pfconf.Journal, tell func(string)) (*tracer, error) {
 	t := &tracer{command: strings.Fields(command)}
 	if len(t.command) == 0 {
 		return nil, fmt.Errorf("%q is no command to trace with", command)
@@ -57,6 +58,8 @@ func newTracer(command string, journal pfconf.Journal) (*tracer, error) {
 		// One KTRACE is for both hosts, which may be of two systems.
 		if twin := twins[t.command[0]]; twin != "" {
 			if _, errTwin := exec.LookPath(twin); errTwin == nil {
+				tell(fmt.Sprintf("KTRACE=%s: there is no %s here; %s traces in its place, without options", command,
+					t.command[0], twin))
 				t.command, err = []string{twin}, nil
 			}
 		}
@@ -109,7 +112,7 @@ func (t *tracer) open(ctx context.Context, st script.Open) (*traced, script.Outc
 	}
 	argv := t.argv(exe, file)
 	e := &traced{end: st.Socket, file: file, cmd: exec.Command(argv[0], argv[1:]...)}
-	o, err := e.start(ctx, st)
+	o, err := e.start(ctx, socket.Start, st)
 	if err != nil && e.conn != nil {
 		e.close()
 	}
@@ -183,12 +186,13 @@ func openApart(ctx context.Context, st script.Open) (*traced, script.Outcome, er
 		return nil, script.Outcome{}, err
 	}
 	cmd := exec.Command(exe, "agent", "-traced")
+	begin := socket.Start
 	if st.Process == script.UnprivilegedProcess {
-		withoutPrivilege(cmd)
+		begin = startUnprivileged
 	}
 	e := &traced{end: st.Socket, cmd: cmd}
 	st.Process = ""
-	out, err := e.start(ctx, st)
+	out, err := e.start(ctx, begin, st)
 	if e.conn == nil {
 		return nil, out, err
 	}
@@ -196,11 +200,11 @@ func openApart(ctx context.Context, st script.Open) (*traced, script.Outcome, er
 	return e, out, err
 }
 
-// start starts the process and has it carry out the step. Without an error, or when it was
-// the step that failed, conn is set. That the process could not be started is never told with a
-// system's code: EPERM of a kernel that gives no user namespace would be taken for the
-// refusal of the socket, which no one then asked for.
-func (e *traced) start(ctx context.Context, st script.Open) (script.Outcome, error) {
+// start starts the process by begin and has it carry out the step. Without an error, or when it
+// was the step that failed, conn is set. That the process could not be started is never told with
+// a system's code: its EPERM would be taken for the refusal of the socket, which no one then
+// asked for.
+func (e *traced) start(ctx context.Context, begin func(*exec.Cmd) error, st script.Open) (script.Outcome, error) {
 	in, err := e.cmd.StdinPipe()
 	if err != nil {
 		return script.Outcome{}, err
@@ -211,7 +215,7 @@ func (e *traced) start(ctx context.Context, st script.Open) (script.Outcome, err
 	}
 	var stderr bounded
 	e.cmd.Stderr = &stderr
-	if err := socket.Start(e.cmd); err != nil {
+	if err := begin(e.cmd); err != nil {
 		return script.Outcome{}, e.unstarted(err.Error())
 	}
 	if e.conn, err = Dial(ctx, out, in, traceHeartbeat); err != nil {

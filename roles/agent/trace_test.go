@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"pfdivert/matrix/script"
+	"pfdivert/roles/socket"
 )
 
 // TestUnstarted: that an endpoint's process could not be started is no refusal by the kernel
@@ -22,7 +23,7 @@ func TestUnstarted(t *testing.T) {
 	}
 	for _, name := range []string{file, silent} { // EACCES, and an end without a hello
 		e := &traced{cmd: exec.Command(name)}
-		_, err := e.start(t.Context(), script.Open{Socket: "nobody", Spec: script.Datagram{}})
+		_, err := e.start(t.Context(), socket.Start, script.Open{Socket: "nobody", Spec: script.Datagram{}})
 		if err == nil {
 			t.Fatalf("%s was started", name)
 		}

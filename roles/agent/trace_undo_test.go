@@ -19,7 +19,7 @@ func TestTraceFolder(t *testing.T) {
 		}
 		undo = u
 		return nil
-	})
+	}, func(string) {})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -63,59 +64,74 @@ func (e *Error) Hint() string { return e.hint }
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// sshSays are what OpenSSH writes to standard error before it ends with 255
-// (sshconnect.c, sshconnect2.c, ssh.c, clientloop.c, kex.c), first match first.
+// sshSays are what OpenSSH writes to standard error before it ends with 255 (sshconnect.c,
+// sshconnect2.c, ssh.c, clientloop.c, kex.c), first match first. In the hints, LOGIN are the
+// words that log in by hand, and HOST the host's name in known_hosts.
 var sshSays = []struct {
 	part       string
 	reason     Reason
 	text, hint string
 }{
 	{"has changed and you have requested strict checking", HostKeyNew, "its host key is not the one known before",
-		"find out why it changed; if it is right, remove the old one by 'ssh-keygen -R HOST' and log in once by hand: ssh %s"},
+		"find out why it changed; if it is right: ssh-keygen -R 'HOST', and log in once by hand: ssh LOGIN"},
 	{"Host key verification failed", HostKey, "its host key is not known here",
-		"log in once by hand and compare the key's fingerprint: ssh %s"},
+		"log in once by hand and compare the key's fingerprint: ssh LOGIN"},
 	{"No matching host key fingerprint", HostKey, "its host key is not known here",
-		"log in once by hand and compare the key's fingerprint: ssh %s"},
+		"log in once by hand and compare the key's fingerprint: ssh LOGIN"},
 	{"Too many authentication failures", KeyRefused, "it accepted none of the keys it was offered",
-		"name the right key: SSH_OPTIONS='-o IdentitiesOnly=yes -i KEYFILE', and try: ssh %s true"},
+		"name the right key: SSH_OPTIONS='-o IdentitiesOnly=yes -i KEYFILE', and try: ssh LOGIN true"},
 	{"Permission denied (", KeyRefused, "it accepts no key of this user",
-		"put your public key there by 'ssh-copy-id %[1]s', or name the right one: SSH_OPTIONS='-i KEYFILE'; 'ssh %[1]s true' must work"},
+		"put your public key there by 'ssh-copy-id LOGIN', or name the right one: SSH_OPTIONS='-i KEYFILE'; 'ssh LOGIN true' must work"},
 	{"Could not resolve hostname", Unreachable, "its name is not known",
-		"check the name in REMOTE_SSH; 'ssh %s true' must work"},
+		"check the name in REMOTE_SSH; 'ssh LOGIN true' must work"},
 	{"connect to host", Unreachable, "it does not answer",
-		"check that the host is up, sshd runs there and nothing filters the port; 'ssh %s true' must work"},
+		"check that the host is up, sshd runs there and nothing filters the port; 'ssh LOGIN true' must work"},
 	{"banner exchange", Unreachable, "it does not answer as ssh",
-		"check the port and the ProxyCommand or ProxyJump; 'ssh %s true' must work"},
+		"check the port and the ProxyCommand or ProxyJump; 'ssh LOGIN true' must work"},
 	{"kex_exchange_identification", Unreachable, "it does not answer as ssh",
-		"check the port and the ProxyCommand or ProxyJump; 'ssh %s true' must work"},
+		"check the port and the ProxyCommand or ProxyJump; 'ssh LOGIN true' must work"},
 	{"command-line: ", Destination, "ssh does not take the options",
-		"look at SSH_OPTIONS; 'ssh $SSH_OPTIONS %s true' must work"},
+		"look at SSH_OPTIONS; 'ssh LOGIN true' must work"},
 	{"Bad configuration option", Destination, "ssh does not take its configuration",
-		"look at SSH_OPTIONS and ~/.ssh/config; 'ssh %s true' must work"},
+		"look at SSH_OPTIONS and ~/.ssh/config; 'ssh LOGIN true' must work"},
+	{"jumphost loop via ", Destination, "the jump host is to be reached by way of itself",
+		"leave -J or ProxyJump out for one of the hosts, in SSH_OPTIONS or ~/.ssh/config; 'ssh LOGIN true' must work"},
 	{"not responding", Lost, "the connection was lost", "check the network to the host"},
 	{"Broken pipe", Lost, "the connection was lost", "check the network to the host"},
 	{"Connection reset by", Unreachable, "it broke the connection off",
-		"look at the log of its sshd; 'ssh %s true' must work"},
+		"look at the log of its sshd; 'ssh LOGIN true' must work"},
 	{"Connection closed by", Unreachable, "it broke the connection off",
-		"look at the log of its sshd; 'ssh %s true' must work"},
+		"look at the log of its sshd; 'ssh LOGIN true' must work"},
 }
 
-// sshError explains the end of an ssh that did not get as far as a shell. said
-// is its standard error, err what happened to the process.
-func sshError(host, said string, err error) *Error {
+// changedKey is how ssh names the host, as known_hosts does, whose key is another.
+var changedKey = regexp.MustCompile(`Host key for (\S+) has changed`)
+
+// sshError explains the end of an ssh that did not get as far as a shell. login are the words
+// behind ssh that log in on the host, said is its standard error, err what happened to the
+// process.
+func sshError(host, login, said string, err error) *Error {
 	for _, s := range sshSays {
 		if strings.Contains(said, s.part) {
-			hint := s.hint
-			if strings.Contains(hint, "%") {
-				hint = fmt.Sprintf(hint, host)
+			line := lineWith(said, s.part)
+			hint := strings.ReplaceAll(s.hint, "LOGIN", login)
+			if m := changedKey.FindStringSubmatch(line); m != nil {
+				hint = strings.ReplaceAll(hint, "HOST", m[1])
 			}
-			return &Error{Reason: s.reason, Host: host, Text: s.text, hint: hint,
-				Err: quoted(lineWith(said, s.part), nil)}
+			return &Error{Reason: s.reason, Host: host, Text: s.text, hint: hint, Err: quoted(line, nil)}
 		}
 	}
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() == sshFailed {
+		return &Error{Reason: Destination, Host: host, Text: "ssh did not log in", Err: quoted(said, err),
+			hint: fmt.Sprintf("look at REMOTE_SSH, SSH_OPTIONS and ~/.ssh/config; 'ssh %s true' must work", login)}
+	}
 	return &Error{Reason: NoShell, Host: host, Text: "no shell answered", Err: quoted(said, err),
-		hint: fmt.Sprintf("the account needs a login shell that carries out commands; 'ssh %s uname -a' must work", host)}
+		hint: fmt.Sprintf("the account needs a login shell that carries out commands; 'ssh %s uname -a' must work", login)}
 }
+
+// sshFailed is the exit status of an ssh that has an error of its own (ssh(1)).
+const sshFailed = 255
 
 // lineWith returns the line that has the part; greetings and warnings around it
 // help no one.
@@ -162,6 +178,7 @@ var sudoSays = []struct {
 	reason Reason
 }{
 	{"a password is required", SudoPassword},
+	{"a terminal is required", SudoPassword},
 	{"authentication is required", SudoPassword}, // sudo-rs
 	{"Authentication required", SudoPassword},    // doas
 	{"Authorization required", SudoPassword},     // doas of OpenBSD 5.8 to 6.0
@@ -184,6 +201,26 @@ var sudoSays = []struct {
 	{"doas is not enabled", SudoDenied}, // no doas.conf
 }
 
+// SudoError returns why $SUDO started nothing on this machine, by what it wrote to standard
+// error; nil when it is not why.
+func SudoError(sudo []string, said string) error {
+	if reason := refusal(said); reason != "" && len(sudo) > 0 {
+		p := privilege{words: sudo, user: ownName()}
+		return p.refused(reason, said)
+	}
+	return nil
+}
+
+// refusal returns why sudo or doas refused, by what it said, "" when it did not.
+func refusal(said string) Reason {
+	for _, s := range sudoSays {
+		if strings.Contains(said, s.part) {
+			return s.reason
+		}
+	}
+	return ""
+}
+
 // The exit statuses of a shell that could not start a command (POSIX, 2.8.2).
 const (
 	cannotExecute = 126
@@ -196,12 +233,8 @@ func (p *privilege) explain(l *Process, noise []byte, err error) error {
 	defer cancel()
 	ended := l.Wait(wait)
 	said := l.Stderr()
-	if len(p.words) > 0 {
-		for _, s := range sudoSays {
-			if strings.Contains(said, s.part) {
-				return p.refused(s.reason, said)
-			}
-		}
+	if reason := refusal(said); reason != "" && len(p.words) > 0 {
+		return p.refused(reason, said)
 	}
 	status := -1
 	var exit *exec.ExitError
@@ -216,8 +249,8 @@ func (p *privilege) explain(l *Process, noise []byte, err error) error {
 	case status == cannotExecute || denied:
 		return &Error{Reason: NoExec, Host: p.host, Text: "the copied program may not run", Err: quoted(said, nil),
 			hint: "its folder may be mounted noexec, or a security policy of the host forbids programs there"}
-	case status == 255 && p.host != "":
-		return sshError(p.host, said, ended)
+	case status == sshFailed && p.host != "":
+		return sshError(p.host, p.login, said, ended)
 	}
 	if ended != nil {
 		err = ended
@@ -245,8 +278,8 @@ func (p *privilege) refused(reason Reason, said string) error {
 			e.hint = fmt.Sprintf("add to doas.conf there: permit nopass %s as root", p.user)
 		}
 	case SudoPassword:
-		e.Text = p.tool() + " needs a password of " + p.user
-		e.hint = "allow it without a password"
+		e.Text = p.tool() + " needs a password of " + p.user + ", and there is no terminal to ask on"
+		e.hint = fmt.Sprintf("run it on a terminal, or allow it without a password in sudoers: %s ALL=(root) NOPASSWD: ALL", p.user)
 	}
 	return e
 }

@@ -2,6 +2,7 @@ package host
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -26,13 +27,14 @@ const maxNoise = 64 << 10
 
 // Ask asks a person for a password on the terminal, without showing it. It is nil where no one can
 // be asked.
-type Ask func(prompt string) (password string, err error)
+type Ask func(ctx context.Context, prompt string) (password string, err error)
 
 // privilege is how a command becomes root: the words of $SUDO.
 type privilege struct {
 	words []string // empty: not at all
 	ask   Ask      // nil when no one can be asked
 	host  string   // the ssh destination; empty for this machine
+	login string   // what follows "ssh" to log in there by hand
 	user  string   // whose password is asked for
 }
 
@@ -61,12 +63,7 @@ func Privileged(ctx context.Context, argv []string, sudo string, ask Ask) (*Proc
 	if os.Geteuid() == 0 {
 		words = nil
 	}
-	p := privilege{words: words, ask: ask, user: fmt.Sprintf("user %d", os.Getuid())}
-	for _, name := range []string{"USER", "LOGNAME"} {
-		if v := os.Getenv(name); v != "" {
-			p.user = v
-		}
-	}
+	p := privilege{words: words, ask: ask, user: ownName()}
 	life, reached := startOnly(ctx)
 	defer reached()
 	return p.start(ctx, argv, func(argv []string) (*Process, error) {
@@ -77,6 +74,11 @@ func Privileged(ctx context.Context, argv []string, sudo string, ask Ask) (*Proc
 		}
 		return l, err
 	})
+}
+
+// ownName is the name of the user of this process.
+func ownName() string {
+	return cmp.Or(os.Getenv("LOGNAME"), os.Getenv("USER"), fmt.Sprintf("user %d", os.Getuid()))
 }
 
 // startOnly returns a context that ends with ctx until reached is called: what an
@@ -141,7 +143,10 @@ func (p *privilege) startAsking(ctx context.Context, command []string,
 	if p.host != "" {
 		where = p.host
 	}
-	password, err := p.ask(fmt.Sprintf("password of %s for sudo on %s: ", p.user, where))
+	password, err := p.ask(ctx, fmt.Sprintf("password of %s for sudo on %s: ", p.user, where))
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	if err != nil {
 		needed.Err, needed.hint = err, "allow it without a password in sudoers there (NOPASSWD)"
 		return nil, needed

@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"pfdivert/roles/agent"
 	"pfdivert/roles/host"
 	"pfdivert/roles/host/sshtest"
@@ -24,7 +22,7 @@ import (
 func privileged(sudo, password string) error {
 	var ask host.Ask
 	if password != "" {
-		ask = func(string) (string, error) { return password, nil }
+		ask = func(context.Context, string) (string, error) { return password, nil }
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	l, err := host.Privileged(ctx, []string{"/run/pfdivert-test", "copied"}, sudo, ask)
@@ -116,7 +114,7 @@ func TestPrivilegedTerminal(t *testing.T) {
 		t.Run(c.user+" "+c.typed, func(t *testing.T) {
 			sshtest.NeedUsers(t)
 			sshtest.UserOf(c.user).Need(t, c.sudo)
-			terminal, tty := openTerminal(t)
+			terminal, tty := labtest.Terminal(t)
 			var out strings.Builder
 			cmd := sshtest.Command(t, sshtest.World{As: c.user,
 				Run: []string{sshtest.Program, "privileged", c.sudo, c.password}})
@@ -151,32 +149,6 @@ func TestPrivilegedTerminal(t *testing.T) {
 			t.Logf("%s; the terminal showed %q", out.String(), seen)
 		})
 	}
-}
-
-// openTerminal returns both ends of a pseudo-terminal.
-func openTerminal(t testing.TB) (terminal, tty *os.File) {
-	t.Helper()
-	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { terminal.Close() })
-	if err := unix.IoctlSetPointerInt(int(terminal.Fd()), unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	n, err := unix.IoctlGetInt(int(terminal.Fd()), unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	// doas and sudo run as others open it by its name.
-	name := fmt.Sprintf("/dev/pts/%d", n)
-	if err := os.Chmod(name, 0o666); err != nil {
-		t.Fatal(err)
-	}
-	if tty, err = os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
-		t.Fatal(err)
-	}
-	return terminal, tty
 }
 
 // Root needs no sudo.

@@ -88,7 +88,7 @@ func SSH(ctx context.Context, o SSHOptions) (_ *Remote, err error) {
 		return nil, fmt.Errorf("the program for %s: %w", o.Destination, err)
 	}
 	r.Want = b.sum
-	path, err := r.place(ctx, o, b, facts)
+	path, err := r.placed(ctx, o, &p, b, facts)
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +118,8 @@ func (o *SSHOptions) commands() (c sshCommand, p privilege, err error) {
 	if c.options, err = splitWords(o.Options); err != nil {
 		return wrong(fmt.Sprintf("SSH_OPTIONS=%q", o.Options), "SSH_OPTIONS='-p 2222 -i KEYFILE'", err)
 	}
-	p = privilege{ask: o.Ask, host: o.Destination}
+	c.login = strings.TrimSpace(o.Options + " " + o.Destination)
+	p = privilege{ask: o.Ask, host: o.Destination, login: c.login}
 	if p.words, err = splitWords(o.Sudo); err != nil {
 		return wrong(fmt.Sprintf("SUDO=%q", o.Sudo), "SUDO=sudo or SUDO=doas", err)
 	}
@@ -129,13 +130,13 @@ func (o *SSHOptions) commands() (c sshCommand, p privilege, err error) {
 	return c, p, nil
 }
 
-// look probes the host.
-func (r *Remote) look(ctx context.Context, o SSHOptions, p *privilege) (*hostFacts, error) {
+// look probes the host. There is no room in the folders that are full.
+func (r *Remote) look(ctx context.Context, o SSHOptions, p *privilege, full ...string) (*hostFacts, error) {
 	keep := ""
 	if o.Keep {
 		keep = "yes"
 	}
-	out, _, err := r.master.script(ctx, strings.Replace(probe, "keep=KEEP", "keep="+keep, 1))
+	out, _, err := r.master.script(ctx, probeOf(keep, full))
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("%s: %w", r.host, err)
@@ -175,6 +176,11 @@ func (r *Remote) look(ctx context.Context, o SSHOptions, p *privilege) (*hostFac
 	return &f, nil
 }
 
+// probeOf is the probe, with what is replaced in it.
+func probeOf(keep string, full []string) string {
+	return strings.NewReplacer("keep=KEEP", "keep="+keep, "' FULL '", "' "+strings.Join(full, " ")+" '").Replace(probe)
+}
+
 func otherTool(f hostFacts) string {
 	for _, t := range []string{"doas", "sudo"} {
 		if f.tools[t] != "" {
@@ -192,7 +198,7 @@ func (r *Remote) CheckSum(sum string) error {
 	}
 	hint := "run it again; if that does not help, something changes files on the way or there"
 	if r.Cached {
-		hint = "the kept copy was changed; remove it there: rm -r ~/.cache/pfdivert"
+		hint = fmt.Sprintf("the kept copy was changed; remove it: ssh %s rm -r .cache/pfdivert", r.master.ssh.login)
 	}
 	return &Error{Reason: WrongSum, Host: r.host, Text: fmt.Sprintf("the agent's sha256 is %q, not %s", sum, r.Want),
 		hint: hint}
@@ -214,7 +220,7 @@ func (r *Remote) Close(ctx context.Context) error {
 		_, status, err := r.master.script(end, `test -z "$dir" || rm -rf "$dir"; test ! -e "$dir"`)
 		if err != nil || status != 0 {
 			left = &Error{Reason: Left, Host: r.host, Text: "the copied program may still be there", Err: err,
-				hint: fmt.Sprintf("look there: ls %s; the agent removes it when its input ends", r.dir)}
+				hint: fmt.Sprintf("ssh %s rm -r %s", r.master.ssh.login, r.dir)}
 		}
 	}
 	return errors.Join(left, r.master.close(end))
@@ -225,6 +231,7 @@ type sshCommand struct {
 	path        string   // of ssh
 	options     []string // of the user
 	destination string
+	login       string // what follows "ssh" to log in by hand
 	socket      string // the master's
 }
 

@@ -96,7 +96,7 @@ func (r *reached) mustClose(t testing.TB) {
 }
 
 func answer(secrets ...string) host.Ask {
-	return func(string) (string, error) {
+	return func(context.Context, string) (string, error) {
 		if len(secrets) == 0 {
 			return "", errors.New("asked once more")
 		}
@@ -149,6 +149,19 @@ func TestSSH(t *testing.T) {
 			s.clean(t)
 		})
 	}
+}
+
+// A folder that is full is got round, as one that is mounted noexec or read-only is.
+func TestSSHFull(t *testing.T) {
+	s := startSSHD(t, sshtest.World{Mounts: map[string]string{"/tmp": "mode=1777,size=64k"}})
+	for _, keep := range []bool{false, true} {
+		r := s.mustReach(t, host.SSHOptions{Destination: "bash@127.0.0.1", Sudo: "sudo", Keep: keep})
+		if !keep && !strings.HasPrefix(r.exe, "/var/tmp/pfdivert-") {
+			t.Errorf("the agent is %s", r.exe)
+		}
+		r.mustClose(t)
+	}
+	s.clean(t)
 }
 
 // A kept program is sent once; a run without -keep takes it, too.
@@ -233,7 +246,7 @@ func TestSSHFaults(t *testing.T) {
 		{name: "host key unknown", o: host.SSHOptions{Options: "-o UserKnownHostsFile=none"}, reason: host.HostKey,
 			text: "not known", hint: "log in once by hand"},
 		{name: "host key changed", o: host.SSHOptions{Options: "-o HostKeyAlias=changed"}, reason: host.HostKeyNew,
-			text: "known before", hint: "ssh-keygen -R"},
+			text: "known before", hint: "ssh-keygen -R 'changed'"},
 		{name: "key refused", o: host.SSHOptions{Options: "-i /nowhere"}, reason: host.KeyRefused,
 			text: "Permission denied", hint: "ssh-copy-id"},
 		{name: "no process listens", o: host.SSHOptions{Options: "-p 1"}, reason: host.Unreachable, text: "refused",
@@ -275,8 +288,9 @@ func TestSSHFaults(t *testing.T) {
 		{name: "no inode", world: sshtest.World{Mounts: map[string]string{"/tmp": "mode=1777,nr_inodes=1",
 			"/var/tmp": "mode=1777,nr_inodes=1", "/root": "mode=700,nr_inodes=1"}}, reason: host.DiskFull,
 			text: "No space", hint: "make room"},
-		{name: "disk full", world: sshtest.World{Mounts: map[string]string{"/tmp": "mode=1777,size=64k"}},
-			reason: host.DiskFull, text: "/tmp/pfdivert-", hint: "make room"},
+		{name: "disk full", world: sshtest.World{Mounts: map[string]string{"/tmp": "mode=1777,size=64k",
+			"/var/tmp": "mode=1777,size=64k", "/root": "mode=700,size=64k"}}, reason: host.DiskFull,
+			text: "/tmp: No space left on device; /var/tmp: No space", hint: "SetEnv=TMPDIR=/DIR"},
 		{name: "other system", world: sshtest.World{Uname: []string{"Plan9", "mips"}}, reason: host.SystemOther,
 			text: "Plan9 on mips", hint: "OpenBSD"},
 		{name: "no binary", world: sshtest.World{Uname: []string{"OpenBSD", "i386"}},
@@ -312,7 +326,7 @@ func TestSSHFaults(t *testing.T) {
 			t.Log(full(err))
 			var e *host.Error
 			if !errors.As(err, &e) || e.Reason != c.reason || !strings.Contains(err.Error(), c.text) ||
-				!strings.Contains(e.Hint(), c.hint) {
+				!strings.Contains(e.Hint(), c.hint) || strings.Contains(e.Hint(), "ssh root@127.0.0.1") {
 				t.Errorf("should be %q with %q and hint %q", c.reason, c.text, c.hint)
 			}
 			s.clean(t)

@@ -85,7 +85,7 @@ func TestProbe(t *testing.T) {
 			cmd.Args = append(cmd.Args, "sh")
 		}
 		cmd.Env = []string{"HOME=" + home, "TMPDIR=/a dir that is not plain", "PATH=" + os.Getenv("PATH")}
-		cmd.Stdin = strings.NewReader(strings.Replace(probe, "keep=KEEP", "keep=yes", 1) + "ls -ld \"$dir\"\n")
+		cmd.Stdin = strings.NewReader(probeOf("yes", nil) + "ls -ld \"$dir\"\n")
 		out, err := cmd.Output()
 		if err != nil {
 			t.Errorf("%s: %v", shell, err)
@@ -103,6 +103,30 @@ func TestProbe(t *testing.T) {
 		}
 		if _, err := os.Stat(f.dir); err == nil {
 			t.Errorf("%s left %s", shell, f.dir)
+		}
+	}
+}
+
+// TestSSHError: what ssh says before it has logged in, with a command that logs in by hand.
+func TestSSHError(t *testing.T) {
+	exit := func(status string) error { return exec.Command("sh", "-c", "exit "+status).Run() }
+	for _, c := range []struct {
+		said, status string
+		reason       Reason
+		text, hint   string
+	}{
+		{"jumphost loop via pfhost\n", "255", Destination, "by way of itself",
+			"'ssh -J pfhost -p 22 root@pfhost true'"},
+		{"Can't open user config file /x: No such file or directory\n", "255", Destination, "ssh did not log in",
+			"'ssh -J pfhost -p 22 root@pfhost true'"},
+		{"Bad port 'x'\n", "255", Destination, "ssh did not log in", "SSH_OPTIONS"},
+		{"Host key for [pfhost]:22 has changed and you have requested strict checking.\n", "255", HostKeyNew,
+			"known before", "ssh-keygen -R '[pfhost]:22'"},
+		{"This account is not available.\n", "1", NoShell, "no shell", "'ssh -J pfhost -p 22 root@pfhost uname -a'"},
+	} {
+		e := sshError("root@pfhost", "-J pfhost -p 22 root@pfhost", c.said, exit(c.status))
+		if e.Reason != c.reason || !strings.Contains(e.Error(), c.text) || !strings.Contains(e.Hint(), c.hint) {
+			t.Errorf("%q: %s: %v\nhint: %s", c.said, e.Reason, e, e.Hint())
 		}
 	}
 }

@@ -164,7 +164,7 @@ func (m *master) failed(err error) error {
 	if wait := m.link.Wait(end); wait != nil {
 		err = wait
 	}
-	return sshError(m.ssh.destination, m.link.Stderr(), err)
+	return sshError(m.ssh.destination, m.ssh.login, m.link.Stderr(), err)
 }
 
 // close ends the master and removes its folder.

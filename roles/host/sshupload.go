@@ -14,7 +14,27 @@ import (
 	"strings"
 )
 
-// place makes sure that the program is on the host and gives its path.
+// fullError is that the folder of the probe has no room for the program.
+type fullError struct{ error }
+
+// placed is place, which tries the other folders when one is full.
+func (r *Remote) placed(ctx context.Context, o SSHOptions, p *privilege, b *binary, f *hostFacts) (string, error) {
+	var none []string
+	for {
+		path, err := r.place(ctx, o, b, f)
+		var full fullError
+		if !errors.As(err, &full) {
+			return path, err
+		}
+		none = append(none, f.dir[:strings.LastIndexByte(f.dir, '/')])
+		if f, err = r.look(ctx, o, p, none...); err != nil {
+			return "", err
+		}
+	}
+}
+
+// place makes sure that the program is on the host and gives its path. It returns a fullError when
+// the folder of the probe has no room for it.
 func (r *Remote) place(ctx context.Context, o SSHOptions, b *binary, f *hostFacts) (string, error) {
 	for _, path := range f.cached {
 		if keptBinary.FindStringSubmatch(path)[1] == b.sum {
@@ -23,6 +43,7 @@ func (r *Remote) place(ctx context.Context, o SSHOptions, b *binary, f *hostFact
 		}
 	}
 	if f.dir == "" {
+		f.size = b.size
 		return "", f.folderError(r.host)
 	}
 	if o.Doing != nil {
@@ -56,9 +77,7 @@ func (r *Remote) place(ctx context.Context, o SSHOptions, b *binary, f *hostFact
 	case ctx.Err() != nil:
 		return "", context.Cause(ctx)
 	case diskFull(said):
-		return "", &Error{Reason: DiskFull, Host: r.host, Text: "the disk with " + f.dir + " is full",
-			Err: quoted(said, nil), hint: fmt.Sprintf("make room there: the program needs %d MB for the run",
-				(b.size>>20)+1)}
+		return "", fullError{quoted(said, nil)}
 	case ended != nil || readErr != nil || sendErr != nil:
 		return "", &Error{Reason: Lost, Host: r.host, Text: "the program could not be copied",
 			Err: quoted(said, errors.Join(ended, readErr, sendErr)), hint: "check the network and the disk there"}
@@ -111,18 +130,22 @@ func (c *counter) Write(b []byte) (int, error) {
 // probe asks a host all that is to be known of it, in one go, for a POSIX sh.
 // It leaves a folder in which a program may run, which the shell removes at
 // its end (the trap): that is so even when this program or the agent is killed.
-// Folders whose names not all shells take alike are passed over. KEEP is
-// replaced by "yes" or nothing.
+// Folders whose names not all shells take alike are passed over. 'command -v'
+// does not find the tools: a busybox that has them built in prints no path. KEEP
+// is replaced by "yes" or nothing, FULL by folders in which there is no room.
 const probe = `LC_ALL=C; export LC_ALL; umask 077
 PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/sbin:/usr/bin:/bin
 echo "system=$(uname -s)"
 echo "machine=$(uname -m)"
 echo "uid=$(id -u)"
 echo "user=$(id -un)"
-for t in sudo doas gzip pfctl nft kdump; do
-	p=$(command -v $t) && echo "tool=$p"
+echo "$PATH" | tr : '\n' | while read -r d; do
+	for t in sudo doas gzip pfctl nft kdump; do
+		test -f "$d/$t" && test -x "$d/$t" && echo "tool=$d/$t"
+	done
 done
 cache=$HOME/.cache/pfdivert; keep=KEEP
+test -z "$dir" || rm -rf "$dir"
 for f in "$cache"/*/pfdivert; do
 	test -x "$f" && echo "cached=$f"
 done
@@ -135,6 +158,11 @@ for base in "${keep:+$cache}" "$TMPDIR" /tmp /var/tmp "$HOME/.cache" "$HOME"; do
 	esac
 	test "$base" = "$cache" && mkdir -p "$cache" 2>/dev/null
 	test -d "$base" || continue
+	case ' FULL ' in
+	*" $base "*)
+		echo "no=$base: No space left on device"
+		continue
+	esac
 	if ! e=$(mktemp -d "$base/pfdivert-XXXXXXXXXX" 2>&1); then
 		echo "no=$e"
 		continue
@@ -164,6 +192,7 @@ type hostFacts struct {
 	dir             string            // for the binary; empty when there is none
 	no              []string          // why not, by folder
 	noexec          []string          // the folders in which nothing may run
+	size            int64             // of the program
 }
 
 // ownFolder is what the probe's mktemp makes.
@@ -195,7 +224,7 @@ func parseFacts(out string) (hostFacts, error) {
 			}
 			f.uid = int(n)
 		case "tool":
-			if isPath { // not so for an alias or a function
+			if _, earlier := f.tools[path.Base(value)]; isPath && !earlier {
 				f.tools[path.Base(value)] = value
 			}
 		case "cached":
@@ -219,20 +248,23 @@ func parseFacts(out string) (hostFacts, error) {
 	return f, nil
 }
 
+// otherFolder is how a user names another folder on a host.
+const otherFolder = "name another folder there: SSH_OPTIONS='-o SetEnv=TMPDIR=/DIR', with 'AcceptEnv TMPDIR' in its sshd_config"
+
 // folderError says why no folder takes the binary.
 func (f *hostFacts) folderError(host string) *Error {
 	said := strings.Join(f.no, "; ")
 	switch {
 	case diskFull(said):
 		return &Error{Reason: DiskFull, Host: host, Text: "the disk is full: " + said,
-			hint: "make room there: the program needs 8 MB for the run"}
+			hint: fmt.Sprintf("make room there: the program needs %d MB for the run; or %s", f.size>>20+1, otherFolder)}
 	case len(f.noexec) > 0:
 		return &Error{Reason: NoExec, Host: host,
 			Text: "programs may not run in " + strings.Join(append(f.noexec, f.no...), ", "),
-			hint: "the folders are mounted noexec; name another there by TMPDIR (ssh: 'SetEnv TMPDIR=/DIR', with AcceptEnv in sshd_config), or remount one"}
+			hint: "the folders are mounted noexec: remount one; or " + otherFolder}
 	}
 	return &Error{Reason: NoFolder, Host: host, Text: "no folder takes a file: " + said,
-		hint: "the user needs a folder of their own to write to: /tmp, /var/tmp or their home"}
+		hint: "the user needs a folder of their own to write to: /tmp, /var/tmp or their home; or " + otherFolder}
 }
 
 // diskFull tells by what a tool said whether a file found no room: ENOSPC,

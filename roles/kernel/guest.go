@@ -36,6 +36,8 @@ type Options struct {
 	Single bool
 	// Dist are folders with this program for other systems.
 	Dist []string
+	// job is what Run has the guest do; nil for a lab.
+	job *Job
 }
 
 // Guest is a virtual machine that runs a kernel, and the agents of a lab in it.
@@ -45,6 +47,7 @@ type Guest struct {
 	Local, Remote *host.Process
 	// Emulated: the processor is, and slow.
 	Emulated bool
+	memory   int // in MB
 }
 
 // BootSilence is how long a kernel that boots may print nothing; a test shortens it. An emulated
@@ -57,6 +60,10 @@ const bootPatience = 10 * time.Minute
 // Boot starts a kernel. The agents have not said hello yet: see Booting. The end of ctx kills it.
 // Where the machine has KVM and nothing comes of it, the processor is emulated.
 func Boot(ctx context.Context, o Options) (*Guest, error) {
+	if o.Memory < 32 || o.Memory > 1<<20 || o.CPUs < 1 || o.CPUs > 256 {
+		return nil, &Error{Text: fmt.Sprintf("%d MB of memory and %d processors: there is no such machine", o.Memory,
+			o.CPUs), Cure: "256 MB and 1 processor suffice"}
+	}
 	image, err := ReadImage(o.Kernel)
 	if err != nil {
 		return nil, err
@@ -130,7 +137,7 @@ func boot(ctx context.Context, image *Image, o Options, emulated bool) (*Guest, 
 		}
 		conns[i] = c.(*net.UnixConn)
 	}
-	g := &Guest{Image: image, Emulated: emulated}
+	g := &Guest{Image: image, Emulated: emulated, memory: o.Memory}
 	cmd := exec.Command(qemu, o.arguments(m, emulated)...)
 	// They are 3 and more. What QEMU says is the console's first line.
 	cmd.ExtraFiles = []*os.File{theirs[0], theirs[1], theirs[2], theirs[3], initramfs}
@@ -222,32 +229,50 @@ func (o Options) writeInitramfs(w io.Writer, image *Image) error {
 		return &Error{Text: path + " needs libraries, which an initramfs has not",
 			Cure: "build it without: CGO_ENABLED=0 go build, or make"}
 	}
-	modules, err := o.modules(image)
-	if err != nil {
+	have := contents{program: program}
+	if have.modules, have.loaded, err = o.modules(image); err != nil {
 		return err
 	}
-	return WriteInitramfs(w, program, modules)
+	if o.job != nil {
+		have.files = map[string][]byte{
+			argumentsPath: []byte(strings.Join(o.job.Arguments, "\x00")), InputPath: o.job.Input,
+		}
+	}
+	return have.write(w)
 }
 
 // Static: a program that needs libraries is refused as init. A test whose kernel does not run it
 // takes it.
 var Static = true
 
-// modules finds the modules that the guest needs. Without -modules they are looked for where
-// a distribution's package has them, beside /boot.
-func (o Options) modules(image *Image) ([]Module, error) {
+// modules finds the modules that the guest needs, and how many of them it loads at once. Without
+// -modules they are looked for where a distribution's package has them, beside /boot.
+func (o Options) modules(image *Image) (all []Module, loaded int, err error) {
 	dir := o.Modules
 	if dir == "" {
 		dir = besideBoot(image)
 	}
 	if dir == "" {
-		return nil, nil
+		return nil, 0, nil
 	}
 	tree, err := OpenTree(dir, image.Release)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return tree.Closure(ModuleNames())
+	if all, err = tree.Closure(ModuleNames()); err != nil {
+		return nil, 0, err
+	}
+	for _, m := range all {
+		if m.release != "" && image.Release != "" && m.release != image.Release {
+			return nil, 0, otherRelease(dir, m.release, image.Release)
+		}
+	}
+	if o.job == nil {
+		return all, len(all), nil
+	}
+	loaded = len(all)
+	all, err = tree.Closure(append(ModuleNames(), tree.network()...))
+	return all, loaded, err
 }
 
 // besideBoot returns ROOT/lib/modules/RELEASE for ROOT/boot/vmlinuz-RELEASE if it is there, and
@@ -311,9 +336,14 @@ func (g *Guest) LastWords(patience time.Duration) []string {
 }
 
 // Failed is the error for a kernel that did not come up.
-func (g *Guest) Failed(err error) error {
-	e := &Error{Text: fmt.Sprintf("the kernel %s did not come up", g.Image.Path), Err: err,
+func (g *Guest) Failed(err error) error { return g.failed("did not come up", err) }
+
+func (g *Guest) failed(what string, err error) error {
+	e := &Error{Text: fmt.Sprintf("the kernel %s %s", g.Image.Path, what), Err: err,
 		Cure: "it needs what contrib/linux/config has, and -modules where that is not built in"}
+	if g.memory < enoughMemory {
+		e.Cure = fmt.Sprintf("give it more memory: -memory %d", enoughMemory)
+	}
 	g.Console.waitOver(time.Second)
 	if splats := g.Console.Splats(); len(splats) > 0 {
 		e.Splat = splats[0]
@@ -323,6 +353,9 @@ func (g *Guest) Failed(err error) error {
 	}
 	return e
 }
+
+// enoughMemory is what distributions' kernels need, in MB.
+const enoughMemory = 128
 
 // failedLines is how much of the console is told when a kernel does not come up.
 const failedLines = 20

@@ -38,7 +38,7 @@ func Init(isRole func(string) bool) {
 		if e := recover(); e != nil {
 			fmt.Fprintln(os.Stderr, "pfdivert: init:", e)
 		}
-		fmt.Fprintf(os.Stdout, "pfdivert: exit %d\n", status)
+		fmt.Fprintf(os.Stdout, exitText+"%d\n", status)
 	}()
 	for _, m := range []struct{ kind, dir string }{
 		{"devtmpfs", "/dev"}, {"proc", "/proc"}, {"sysfs", "/sys"}, {"tmpfs", "/run"}, {"tmpfs", "/tmp"},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"io"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -18,10 +19,14 @@ const (
 	initPath     = "/init"
 	modprobePath = "/sbin/modprobe"
 	modulesPath  = "/lib/modules/pfdivert"
-	// orderPath lists modules in the order in which they are loaded, a name on a line.
+	// orderPath lists the modules that init loads, in their order, a name on a line.
 	orderPath = modulesPath + "/order"
-	// aliasesPath has what else modules are asked for by: PATTERN MODULE.
+	// aliasesPath has what modules are asked for by, their names first: PATTERN MODULE.
 	aliasesPath = modulesPath + "/aliases"
+	// argumentsPath has what Run asks for: words, with a NUL byte behind each.
+	argumentsPath = "/arguments"
+	// InputPath is a file that Run gives the program, and OutputPath one that it may write.
+	InputPath, OutputPath = "/input", "/output"
 )
 
 // devices are the modules by which a guest and QEMU talk to each other.
@@ -37,8 +42,23 @@ func ModuleNames() []string {
 	return names
 }
 
-// WriteInitramfs writes an initramfs with the program as init and the modules.
-func WriteInitramfs(w io.Writer, program []byte, modules []Module) error {
+// networkFolders are where the modules are, in a kernel's tree, that a host's configuration of its
+// network may need, and that the kernel asks for when it does.
+var networkFolders = []string{
+	"net/netfilter/", "net/ipv4/", "net/ipv6/", "net/bridge/", "net/8021q/", "net/sched/", "net/unix/", "net/xfrm/",
+	"drivers/net/",
+}
+
+// contents are what an initramfs holds.
+type contents struct {
+	program []byte // its init
+	modules []Module
+	loaded  int // how many of them, from the first on, are loaded by init; the others when they are asked for
+	files   map[string][]byte
+}
+
+// write writes the initramfs.
+func (have contents) write(w io.Writer) error {
 	z, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
 	if err != nil {
 		return err
@@ -53,12 +73,17 @@ func WriteInitramfs(w io.Writer, program []byte, modules []Module) error {
 	c.device("dev/null", 1, 3)    // what Go takes where there is no console
 	c.link("var/run", "/run")
 	c.link(modprobePath[1:], initPath)
-	c.file(initPath[1:], 0o755, program)
+	c.file(initPath[1:], 0o755, have.program)
+	for _, path := range slices.Sorted(maps.Keys(have.files)) {
+		c.file(path[1:], 0o600, have.files[path])
+	}
 	var order, aliases bytes.Buffer
-	for _, m := range modules {
+	for i, m := range have.modules {
 		c.file(moduleFile(m.Name)[1:], 0o644, m.Data)
-		order.WriteString(m.Name + "\n")
-		for _, a := range m.aliases {
+		if i < have.loaded {
+			order.WriteString(m.Name + "\n")
+		}
+		for _, a := range append([]string{m.Name}, m.aliases...) {
 			if !strings.ContainsAny(a, " \n") {
 				aliases.WriteString(a + " " + m.Name + "\n")
 			}

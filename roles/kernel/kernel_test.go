@@ -20,8 +20,10 @@ func TestInitramfs(t *testing.T) {
 	labtest.Programs(t, "cpio")
 	var packed bytes.Buffer
 	modules := []Module{{Name: "nf_tables", Data: []byte("module 1"), aliases: []string{"nfnetlink-subsys-10"}},
-		{Name: "veth", Data: []byte("2")}}
-	if err := WriteInitramfs(&packed, []byte("program"), modules); err != nil {
+		{Name: "veth", Data: []byte("2")}, {Name: "xt_mark", Data: []byte("3"), aliases: []string{"ipt_mark"}}}
+	have := contents{program: []byte("program"), modules: modules, loaded: 2,
+		files: map[string][]byte{InputPath: []byte("input")}}
+	if err := have.write(&packed); err != nil {
 		t.Fatal(err)
 	}
 	z, err := gzip.NewReader(&packed)
@@ -36,7 +38,8 @@ func TestInitramfs(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		initPath: "program", moduleFile("nf_tables"): "module 1", moduleFile("veth"): "2",
-		orderPath: "nf_tables\nveth\n", aliasesPath: "nfnetlink-subsys-10 nf_tables\n",
+		moduleFile("xt_mark"): "3", orderPath: "nf_tables\nveth\n", InputPath: "input",
+		aliasesPath: "nf_tables nf_tables\nnfnetlink-subsys-10 nf_tables\nveth veth\nxt_mark xt_mark\nipt_mark xt_mark\n",
 	} {
 		if got, err := os.ReadFile(filepath.Join(dir, path)); err != nil || string(got) != want {
 			t.Errorf("%s: %q, %v", path, got, err)
@@ -99,7 +102,8 @@ func TestClosure(t *testing.T) {
 	plain := func(w io.Writer) io.WriteCloser { return nopCloser{w} }
 	xzip := func(w io.Writer) io.WriteCloser { return &packer{to: w, program: "xz"} }
 	zst := func(w io.Writer) io.WriteCloser { return &packer{to: w, program: "zstd"} }
-	write("nft_tproxy.ko", plain, binary.LittleEndian, "depends=nf_tables,nf-tproxy-ipv4", "alias=nft-expr-tproxy")
+	write("nft_tproxy.ko", plain, binary.LittleEndian, "depends=nf_tables,nf-tproxy-ipv4", "alias=nft-expr-tproxy",
+		"vermagic=6.1.0 SMP mod_unload ")
 	write("nf_tables.ko.xz", xzip, binary.BigEndian, "depends=nfnetlink",
 		"softdep=pre: crc32c-arch crc32c post: nft_ct missing")
 	write("nf-tproxy-ipv4.ko.zst", zst, binary.LittleEndian, "depends=")
@@ -129,9 +133,18 @@ func TestClosure(t *testing.T) {
 	if !slices.Equal(names, want) {
 		t.Errorf("order %q, want %q", names, want)
 	}
-	if _, err := OpenTree(dir, "6.12.0"); err == nil || !strings.Contains(err.Error(),
-		`has modules for 6.1.0, and the kernel is "6.12.0"`) {
-		t.Errorf("modules of another kernel: %v", err)
+	// Modules of another kernel, by the name of their folder and by what they say of themselves.
+	for folder, release := range map[string]string{dir: "6.12.0", tree: "6.1.1"} {
+		_, _, err := Options{Modules: folder}.modules(&Image{Release: release})
+		if err == nil || !strings.Contains(err.Error(), " are of Linux 6.1.0, and the kernel is "+release) {
+			t.Errorf("modules of another kernel in %s: %v", folder, err)
+		}
+	}
+	for _, release := range []string{"6.1.0", ""} { // some images do not tell theirs
+		if all, loaded, err := (Options{Modules: tree}).modules(&Image{Release: release}); err != nil ||
+			loaded != len(all) || loaded == 0 {
+			t.Errorf("modules of the kernel %q: %d of %d, %v", release, loaded, len(all), err)
+		}
 	}
 	if _, err := OpenTree(t.TempDir(), ""); err == nil {
 		t.Error("an empty folder is a tree")

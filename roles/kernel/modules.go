@@ -29,10 +29,14 @@ type Module struct {
 	pre     []string // to be loaded before it where they are there
 	post    []string
 	aliases []string
+	release string // of the kernel that it was made for; empty where it does not tell
 }
 
 // maxModule bounds a module, in bytes. nf_tables has 500 KB, and 8 MB with debug information.
 const maxModule = 64 << 20
+
+const modulesCure = "-modules names the folder that holds lib/modules/RELEASE, or that one; " +
+	"leave it out for a kernel that has all built in"
 
 // OpenTree looks which modules there are in dir. Where it holds those of several kernels, release
 // chooses; it may be empty, when it is not known.
@@ -57,12 +61,11 @@ func OpenTree(dir, release string) (*Tree, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("kernel modules: %w", err)
+		return nil, &Error{Text: "kernel modules", Err: err, Cure: modulesCure}
 	}
 	if len(t.files) == 0 && len(t.builtin) == 0 {
 		return nil, &Error{Text: fmt.Sprintf("there are no kernel modules in %s", dir),
-			Cure: "-modules names the folder that holds lib/modules/RELEASE, or that one; " +
-				"leave it out for a kernel that has all built in"}
+			Cure: modulesCure}
 	}
 	return t, nil
 }
@@ -89,15 +92,23 @@ func releaseDir(dir, release string) (string, error) {
 			return filepath.Join(all, release), nil
 		case len(names) == 1 && release == "":
 			return filepath.Join(all, names[0]), nil
-		case len(names) > 0:
+		case len(names) > 0 && release == "":
 			return "", &Error{
-				Text: fmt.Sprintf("%s has modules for %s, and the kernel is %q", all, strings.Join(names, ", "),
-					release),
-				Cure: "give those of this kernel: -modules " + filepath.Join(all, names[0]),
+				Text: fmt.Sprintf("%s has modules for %s, and the kernel's file does not tell its release", all,
+					strings.Join(names, ", ")),
+				Cure: "name one: -modules " + filepath.Join(all, names[0]),
 			}
+		case len(names) > 0:
+			return "", otherRelease(all, strings.Join(names, ", "), release)
 		}
 	}
 	return dir, nil
+}
+
+// otherRelease is the error for modules that are not the kernel's.
+func otherRelease(dir, of, release string) error {
+	return &Error{Text: fmt.Sprintf("the modules in %s are of Linux %s, and the kernel is %s", dir, of, release),
+		Cure: "-modules names the folder that holds lib/modules/" + release + ", or that one"}
 }
 
 // moduleName returns the name of a module by that of its file.
@@ -172,6 +183,18 @@ func (t *Tree) Closure(names []string) ([]Module, error) {
 		}
 	}
 	return order, nil
+}
+
+// network returns the names of the modules that a host's network may need.
+func (t *Tree) network() []string {
+	var names []string
+	for name, path := range t.files {
+		if slices.ContainsFunc(networkFolders, func(f string) bool { return strings.Contains(path, "/"+f) }) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // readModule reads a module's file and what it says of itself.
@@ -267,6 +290,8 @@ func (m *Module) parse() error {
 		switch key {
 		case "depends":
 			m.depends = append(m.depends, strings.FieldsFunc(value, func(r rune) bool { return r == ',' })...)
+		case "vermagic":
+			m.release, _, _ = strings.Cut(value, " ")
 		case "alias":
 			m.aliases = append(m.aliases, value)
 		case "softdep":

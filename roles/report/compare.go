@@ -12,6 +12,7 @@ import (
 
 	"pfdivert/matrix"
 	"pfdivert/matrix/explain"
+	"pfdivert/pfconf"
 )
 
 // Comparison is what changed from one run, A, to another, B.
@@ -32,7 +33,7 @@ const (
 	Changed    ChangeKind = "verdict"    // another verdict, neither worse nor fixed
 	Reason     ChangeKind = "reason"     // the same verdict for another reason
 	New        ChangeKind = "new"        // A has no verdict
-	Gone       ChangeKind = "gone"       // B has no verdict, and in A it did not work
+	Gone       ChangeKind = "gone"       // B was not to run it, or did not come to what did not work in A
 	Slower     ChangeKind = "slower"     // half of B's runs took longer than 95 % of A's
 	Faster     ChangeKind = "faster"     // the other way round
 )
@@ -54,14 +55,14 @@ func works(v matrix.Verdict) bool { return v == matrix.Pass || v == matrix.XPass
 func fine(v matrix.Verdict) bool { return matrix.ExitStatus(v) == 0 }
 
 // kindOf says what it means that a target had one verdict and has another; an
-// empty one when it was not played. A regression is
+// empty one when a run did not come to it. A regression is
 //
 //   - what worked and does not now. Whether B's kernel is known to fail there or lacks
 //     the feature makes no difference, and neither does that the test could
 //     not be done or was not: what no one saw can't be called as good as before;
 //   - what was in order (a known failure, a proven lack) and now is a FAIL or an ERROR.
 //
-// A target that A did not play can't be a regression.
+// A target that A did not run can't be a regression.
 func kindOf(before, after matrix.Verdict) ChangeKind {
 	switch {
 	case before == after:
@@ -116,11 +117,15 @@ func Compare(a, b *Past) *Comparison {
 			continue
 		}
 		seen[k] = true
-		x, y := before[k], after[k]
+		x := before[k]
+		y, listed := after[k]
 		if x.Verdict == "" && y.Verdict == "" {
 			continue
 		}
 		kind := kindOf(x.Verdict, y.Verdict)
+		if !listed && !b.Run.Interrupted {
+			kind = Gone
+		}
 		switch {
 		case kind != "":
 		case x.Reason != y.Reason:
@@ -166,7 +171,7 @@ func (c *Comparison) count(kind ChangeKind) (n int) {
 	return n
 }
 
-// kindTitles are the headings of a comparison, with what is listed below them.
+// kindTitles are the headings of a comparison, with what is listed below them; of Gone, nothing is.
 var kindTitles = map[ChangeKind]string{
 	Regression: "Regressions",
 	Fixed:      "Fixed",
@@ -174,7 +179,6 @@ var kindTitles = map[ChangeKind]string{
 	Changed:    "Another verdict",
 	Reason:     "The same verdict for another reason",
 	New:        "New",
-	Gone:       "Gone",
 	Slower:     "Slower: half of B's runs took longer than 95 % of A's",
 	Faster:     "Faster: 95 % of B's runs took less than half of A's",
 }
@@ -183,23 +187,24 @@ var kindTitles = map[ChangeKind]string{
 var kindTotals = map[ChangeKind]string{
 	Regression: "regressed", Fixed: "fixed", Skipped: "skipped or no longer", Changed: "other verdict",
 	Reason: "other reason",
-	New:    "new", Gone: "gone", Slower: "slower", Faster: "faster",
+	New:    "new", Gone: "not run", Slower: "slower", Faster: "faster",
 }
 
 // WriteText writes which runs are compared, a table for each kind of change, and the totals.
-// Details are B's, or A's for what B lacks; a detail that repeats the previous line's is left out.
-// Each cause of failures in B is explained once.
+// Targets that B did not run are only counted. Details are B's, or A's for what B lacks; a detail
+// that repeats the previous line's is left out. Each cause of failures in B is explained once.
 func (c *Comparison) WriteText(w io.Writer, style Style) error {
 	var b bytes.Buffer
 	c.A.Run.writeCompared(&b, "A")
 	c.B.Run.writeCompared(&b, "B")
 	name, width := 0, min(style.Width, maxText)
-	for _, change := range c.Changes {
+	listed := slices.DeleteFunc(slices.Clone(c.Changes), func(change Difference) bool { return change.Kind == Gone })
+	for _, change := range listed {
 		name = max(name, len(change.name()))
 	}
 	last, said := ChangeKind(""), ""
 	told := explanations{}
-	for _, change := range c.Changes {
+	for _, change := range listed {
 		if change.Kind != last {
 			last, said = change.Kind, ""
 			fmt.Fprintf(&b, "\n%s\n", style.bold(kindTitles[last]))
@@ -239,10 +244,10 @@ func (c *Comparison) WriteText(w io.Writer, style Style) error {
 		told.write(&b, "    ", width, change.After.Explanation)
 		said = text
 	}
-	if len(c.Changes) > 0 {
+	if len(listed) > 0 {
 		b.WriteByte('\n')
 	}
-	fmt.Fprintf(&b, "%s: ", plural(len(c.Changes)+c.Same, "target"))
+	fmt.Fprintf(&b, "%s: ", pfconf.Count(len(c.Changes)+c.Same, "target"))
 	for _, kind := range kinds {
 		if n := c.count(kind); n > 0 {
 			fmt.Fprintf(&b, "%d %s, ", n, kindTotals[kind])
@@ -294,7 +299,7 @@ func inTime(seconds float64) time.Duration { return time.Duration(seconds * floa
 //	{"a":{"kernel":…},"b":{"kernel":…},"regressions":1,"same":69,"changes":[
 //	{"kind":"regression","name":"inet-args-tcp-to","before":{"verdict":"PASS",…},"after":{"verdict":"FAIL",…}}]}
 //
-// The kinds are those of ChangeKind; before or after is null for a target that was not played.
+// The kinds are those of ChangeKind; before or after is null for a target that was not run.
 func (c *Comparison) WriteJSON(w io.Writer) error {
 	type side struct {
 		Run

@@ -50,43 +50,45 @@ func TestWriteEvidence(t *testing.T) {
 	}
 }
 
-// TestWritePcapng has tshark read the file.
+// TestWritePcapng has tshark read the files, and find no packet that another is a copy of.
 func TestWritePcapng(t *testing.T) {
 	const name = "inet-args-udp-to"
-	var b bytes.Buffer
-	if err := WritePcapng(&b, evidenceResults()[name]); err != nil {
-		t.Fatal(err)
-	}
-	golden(t, name+".pcapng", b.Bytes())
-	file := filepath.Join(t.TempDir(), "capture.pcapng")
-	if err := os.WriteFile(file, b.Bytes(), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(labtest.Program(t, "tshark"), "-r", file, "-T", "fields", "-E", "separator=/t",
-		"-e", "frame.interface_name", "-e", "frame.interface_description", "-e", "frame.packet_flags_direction",
-		"-e", "frame.time_relative", "-e", "ip.src", "-e", "udp.dstport", "-e", "frame.len")
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, stderr.String())
-	}
-	const want = `local	veth0	0x00000002	0.000000000	10.192.0.2	27514	49
-remote	veth1	0x00000001	0.000015000	10.192.0.2	27514	49
-`
-	if !strings.HasPrefix(string(out), want) || strings.Count(string(out), "\n") != 4 {
-		t.Errorf("tshark read\n%s", out)
-	}
-	// The comment says what happened to the target.
-	if !bytes.Contains(b.Bytes(), []byte(name+": FAIL (not-delivered): remote server: nothing arrived")) {
-		t.Error("the file's comment does not tell the verdict")
+	for host, want := range map[string]string{
+		"local":  "local\tveth0\t0x00000002\t0.000000000\t10.192.0.2\t27514\t49\n",
+		"remote": "remote\tveth1\t0x00000001\t0.000000000\t10.192.0.2\t27514\t49\n",
+	} {
+		var b bytes.Buffer
+		if err := WritePcapng(&b, evidenceResults()[name], host); err != nil {
+			t.Fatal(err)
+		}
+		golden(t, name+"."+host+".pcapng", b.Bytes())
+		file := filepath.Join(t.TempDir(), host+".pcapng")
+		if err := os.WriteFile(file, b.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(labtest.Program(t, "tshark"), "-r", file, "-T", "fields", "-E", "separator=/t",
+			"-e", "frame.interface_name", "-e", "frame.interface_description", "-e", "frame.packet_flags_direction",
+			"-e", "frame.time_relative", "-e", "ip.src", "-e", "udp.dstport", "-e", "frame.len")
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, stderr.String())
+		}
+		if !strings.HasPrefix(string(out), want) || strings.Count(string(out), "\n") != 2 {
+			t.Errorf("%s: tshark read\n%s", host, out)
+		}
+		// The comment says what happened to the target.
+		if !bytes.Contains(b.Bytes(), []byte(name+": FAIL (not-delivered): remote server: nothing arrived")) {
+			t.Error("the file's comment does not tell the verdict")
+		}
 	}
 }
 
 // TestWritePcapngEmpty: a file without packets is one still.
 func TestWritePcapngEmpty(t *testing.T) {
 	var b bytes.Buffer
-	if err := WritePcapng(&b, matrix.Result{Name: "x", Verdict: matrix.Error}); err != nil {
+	if err := WritePcapng(&b, matrix.Result{Name: "x", Verdict: matrix.Error}, "local"); err != nil {
 		t.Fatal(err)
 	}
 	if b.Len()%4 != 0 || !bytes.HasPrefix(b.Bytes(), []byte("\x0a\x0d\x0d\x0a")) {

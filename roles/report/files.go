@@ -146,9 +146,11 @@ func WriteFolders(dir string, results []matrix.Result) error {
 		}
 		errs = append(errs, os.WriteFile(filepath.Join(folder, "verdict"), []byte(r.String()+"\n"), 0o644))
 		if r.Evidence != nil {
-			errs = append(errs,
-				writeFile(filepath.Join(folder, "evidence.txt"), r, WriteEvidence),
-				writeFile(filepath.Join(folder, "capture.pcapng"), r, WritePcapng))
+			errs = append(errs, writeFile(filepath.Join(folder, "evidence.txt"), r, WriteEvidence))
+			for _, host := range []string{"local", "remote"} {
+				errs = append(errs, writeFile(filepath.Join(folder, host+".pcapng"), r,
+					func(w io.Writer, r matrix.Result) error { return WritePcapng(w, r, host) }))
+			}
 		}
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -131,7 +131,7 @@ func (p *page) header(causes [][]int) {
 			default:
 				href = "#" + id(causes[i][0])
 			}
-			text := fmt.Sprintf("%d %s", count[v], cmp.Or(v, "not played"))
+			text := fmt.Sprintf("%d %s", count[v], cmp.Or(v, "not run"))
 			p.open("li")
 			p.verdict(v, text, "", href, text)
 			p.close("li")
@@ -156,7 +156,7 @@ func (p *page) header(causes [][]int) {
 	p.pair("Program", "pfdivert "+p.run.Version)
 	p.pair("Started", p.run.Started.Format(time.RFC3339)+", for "+duration(p.run.Seconds))
 	if p.run.Interrupted {
-		p.pair("Ended", "The run was interrupted: what is not played has no verdict.")
+		p.pair("Ended", "The run was interrupted: what was not run has no verdict.")
 	}
 	if p.run.Skipped != "" {
 		p.pair("Skipped", p.run.Skipped)
@@ -216,7 +216,7 @@ func (p *page) matrix() {
 				if i, ok := index[place{panel.title, cell{c, row}}]; ok {
 					o := p.summaries[i]
 					p.verdict(o.Verdict, string(cmp.Or(o.Verdict, missing)), "m"+id(i), "#"+id(i),
-						strings.TrimSpace(fmt.Sprintf("%s: %s %s", cmp.Or(o.Verdict, "not played"), o.Name, o.Host)))
+						strings.TrimSpace(fmt.Sprintf("%s: %s %s", cmp.Or(o.Verdict, "not run"), o.Name, o.Host)))
 				}
 				p.close("td")
 			}

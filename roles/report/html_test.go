@@ -145,7 +145,7 @@ func withEvidence() (Run, []Summary) {
 			r.Evidence, r.Transcript = handshake()
 		case "inet-args-udp-to":
 			r.Verdict, r.Reason = matrix.Fail, matrix.NotDelivered
-			r.Detail = `remote server: nothing arrived, "Client\n" from 10.192.0.2:15514 was due; REMOTE's rule matched 1 packets`
+			r.Detail = `remote server: nothing arrived, "Client\n" from 10.192.0.2:15514 was due; REMOTE's rule matched 1 packet`
 			r.Explanation = &explain.Explanation{
 				Cause: "policy-rule-missing", Expected: "REMOTE's kernel gives the packet to the socket on 127.0.0.1:27514, because the rule marks it and a policy rule makes it local.",
 				LastSeen: "at REMOTE's rule, which marked it",

@@ -31,7 +31,7 @@ func (p *page) section(i int, own string, alike []int) {
 	p.open("section", "id", id(i), "class", "cell "+class(o.Verdict)+own, "tabindex", "-1",
 		"aria-labelledby", "h"+id(i))
 	p.open("h3", "id", "h"+id(i))
-	p.verdict(o.Verdict, string(cmp.Or(o.Verdict, "not played")), "", "", "")
+	p.verdict(o.Verdict, string(cmp.Or(o.Verdict, "not run")), "", "", "")
 	p.element("span", o.Name, "class", "mono")
 	if o.Host != "" {
 		p.element("span", "on "+o.Host)
@@ -44,7 +44,7 @@ func (p *page) section(i int, own string, alike []int) {
 		p.element("p", "It proves: "+proves+".", "class", "muted")
 	}
 	if o.Counts != "" {
-		p.element("p", fmt.Sprintf("Played %d times: %s. The time is the median.", o.Runs, o.Counts))
+		p.element("p", fmt.Sprintf("Runs: %d, %s. The time is the median.", o.Runs, o.Counts))
 	}
 	switch {
 	case o.Verdict == "":
@@ -57,7 +57,7 @@ func (p *page) section(i int, own string, alike []int) {
 	}
 	p.explanation(o)
 	if len(alike) > 0 {
-		p.element("p", fmt.Sprintf("%s failed for the same cause:", plural(len(alike), "other target")))
+		p.element("p", fmt.Sprintf("%s failed for the same cause:", pfconf.Count(len(alike), "other target")))
 		p.names(alike)
 	}
 	if o.Evidence != nil {

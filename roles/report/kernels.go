@@ -27,7 +27,7 @@ func kernelRuns(runs []*Past) []kernelRun {
 	for _, p := range runs {
 		hosts := p.Run.Tested
 		if hosts == nil {
-			hosts = []Machine{{Kernel: p.Run.Kernel, System: p.Run.System}}
+			hosts = []Machine{{Kernel: p.Run.Kernel, System: p.Run.System, Filter: p.Run.filter()}}
 		}
 		for _, h := range hosts {
 			c := kernelRun{p.Run, h, map[string]Summary{}}
@@ -54,7 +54,13 @@ func (c kernelRun) local() string {
 }
 
 // title is the kernel, or the name of a host that did not get as far as to tell it.
-func (c kernelRun) title() string { return inMarkdown(cmp.Or(c.kernel.Kernel, c.kernel.Name)) }
+func (c kernelRun) title() string {
+	text := cmp.Or(c.kernel.Kernel, c.kernel.Name)
+	if c.kernel.Filter != "" {
+		text += ", " + c.kernel.Filter
+	}
+	return inMarkdown(text)
+}
 
 // WriteKernels writes a page in Markdown that compares runs on several kernels: which kernels were
 // tested, the targets with a column for each, why targets of a kernel did not pass, and what is

@@ -12,6 +12,7 @@ import (
 	"pfdivert/matrix"
 	"pfdivert/matrix/evidence"
 	"pfdivert/matrix/explain"
+	"pfdivert/pfconf"
 )
 
 // lane is one of the places where a cell's packets are seen.
@@ -253,7 +254,7 @@ func (l *ladder) addCounters(rules []evidence.FilterRule) {
 		}
 		l.rungs = append(l.rungs, rung{
 			from: laneFilter, to: laneFilter,
-			text: fmt.Sprintf("%s matched %s, its action served %d", rule, plural(int(after.Matched), "packet"),
+			text: fmt.Sprintf("%s matched %s, its action served %d", rule, pfconf.Count(int(after.Matched), "packet"),
 				after.Done),
 		})
 	}

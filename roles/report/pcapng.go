@@ -30,19 +30,23 @@ const (
 	optFlags      = 2 // epb_flags
 )
 
-// WritePcapng writes the packets that both hosts captured, ordered by time, as a pcapng file for
-// Wireshark. Its interfaces are named local and remote, with the interface's own name appended if a
-// host captured on more than one. Times are those of the hosts' clocks.
-func WritePcapng(w io.Writer, r matrix.Result) error {
+// WritePcapng writes the packets that a host captured, "local" or "remote", ordered by time, as a
+// pcapng file for Wireshark: in one file for both hosts, each packet would be its own
+// retransmission. The interface is named as the host, with its own name appended if the host
+// captured on more than one. Times are those of the host's clock.
+func WritePcapng(w io.Writer, r matrix.Result, host string) error {
 	var f pcapng
 	title := fmt.Sprintf("%s: %s", printable(r.Name), r.Verdict)
 	if r.Reason != "" {
 		title += fmt.Sprintf(" (%s): %s", r.Reason, printable(r.Detail))
 	}
 	f.section(title)
-	if r.Evidence != nil {
-		f.host("local", r.Evidence.Local)
-		f.host("remote", r.Evidence.Remote)
+	switch {
+	case r.Evidence == nil:
+	case host == "local":
+		f.host(host, r.Evidence.Local)
+	default:
+		f.host(host, r.Evidence.Remote)
 	}
 	sort.SliceStable(f.packets, func(i, j int) bool { return f.packets[i].Time.Before(f.packets[j].Time) })
 	for _, p := range f.packets {

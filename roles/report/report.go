@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"pfdivert/matrix"
+	"pfdivert/pfconf"
 )
 
 // Run is what a report says about a run as a whole.
@@ -65,6 +66,8 @@ type Machine struct {
 	Address string `json:"address,omitempty"`
 	Kernel  string `json:"kernel"`
 	System  string `json:"system"` // GOOS/GOARCH
+	// Filter is how a Linux kernel was given the rules, where that was asked for (pfconf.Engine).
+	Filter string `json:"filter,omitempty"`
 }
 
 // ordered returns the results in the order of the run's targets; results of
@@ -89,14 +92,14 @@ func (r Run) totals(results []matrix.Result) string {
 	var b strings.Builder
 	switch {
 	case r.Interrupted:
-		fmt.Fprintf(&b, "interrupted after %d of %s", len(results), plural(planned, "target"))
+		fmt.Fprintf(&b, "interrupted after %d of %s", len(results), pfconf.Count(planned, "target"))
 	case len(results) < planned:
-		fmt.Fprintf(&b, "%d of %s", len(results), plural(planned, "target"))
+		fmt.Fprintf(&b, "%d of %s", len(results), pfconf.Count(planned, "target"))
 	default:
-		b.WriteString(plural(planned, "target"))
+		b.WriteString(pfconf.Count(planned, "target"))
 	}
 	if len(r.Tested) > 0 {
-		b.WriteString(" on " + plural(len(r.Tested), "host"))
+		b.WriteString(r.tested())
 	}
 	b.WriteString(verdictCounts(count))
 	b.WriteString(" in " + duration(r.Seconds))
@@ -104,6 +107,18 @@ func (r Run) totals(results []matrix.Result) string {
 		fmt.Fprintf(&b, ", shuffled by %d", r.Seed)
 	}
 	return b.String()
+}
+
+// tested says on how many hosts, or with how many filters of one, targets were run.
+func (r Run) tested() string {
+	filters := map[string]bool{"": true}
+	for _, h := range r.Tested {
+		filters[h.Filter] = true
+	}
+	if len(filters) == len(r.Tested)+1 {
+		return fmt.Sprintf(" with %d filters", len(r.Tested))
+	}
+	return " on " + pfconf.Count(len(r.Tested), "host")
 }
 
 // verdictCounts is ": 24 PASS, 2 FAIL", or nothing when there is no verdict.
@@ -118,14 +133,6 @@ func verdictCounts[N int | uint64](count map[matrix.Verdict]N) string {
 		return ""
 	}
 	return ": " + strings.Join(parts, ", ")
-}
-
-// plural is "1 target" or "26 targets".
-func plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // duration is a time for people, to two digits or so.
@@ -166,15 +173,27 @@ func (r Run) kernels() (lines []string) {
 	for _, h := range r.Tested {
 		lines = append(lines, fmt.Sprintf("%-*s  %s", width, printable(h.Name), printable(h.kernel())))
 	}
-	if kernel := strings.TrimSpace(r.Kernel + " " + r.System); kernel != "" {
-		lines = append(lines, printable(kernel))
+	if one := (Machine{Kernel: r.Kernel, System: r.System, Filter: r.filter()}); one.Kernel+one.System != "" {
+		lines = append(lines, printable(one.kernel()))
 	}
 	return lines
 }
 
+// filter is the engine with which the only host was tested.
+func (r Run) filter() string {
+	if len(r.Hosts) == 0 {
+		return ""
+	}
+	return r.Hosts[len(r.Hosts)-1].Filter
+}
+
 // kernel is what a host runs.
 func (h Machine) kernel() string {
-	return cmp.Or(strings.TrimSpace(h.Kernel+" "+h.System), "(not reached)")
+	text := cmp.Or(strings.TrimSpace(h.Kernel+" "+h.System), "(not reached)")
+	if h.Filter != "" {
+		text += ", " + h.Filter
+	}
+	return text
 }
 
 // writeKernels writes which kernels are tested, and an empty line.
@@ -223,6 +242,6 @@ func (r Run) hostCounts(results []matrix.Result, host string) (n int, verdicts s
 func (r Run) writeHostTotals(b *bytes.Buffer, noun string, counts func(host string) (int, string)) {
 	for _, h := range r.Tested {
 		n, verdicts := counts(h.Name)
-		fmt.Fprintf(b, "%s: %s%s\n", printable(h.Name), plural(n, noun), verdicts)
+		fmt.Fprintf(b, "%s: %s%s\n", printable(h.Name), pfconf.Count(n, noun), verdicts)
 	}
 }

@@ -108,7 +108,7 @@ func (t *targetStats) shown() *Kept {
 	return t.passed
 }
 
-// worst is the target's worst verdict, empty when it was not played.
+// worst is the target's worst verdict, empty when it was not run.
 func (t *targetStats) worst() (worst matrix.Verdict) {
 	for v := range t.count {
 		if worse(v, worst) > 0 {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pfdivert/matrix"
+	"pfdivert/pfconf"
 )
 
 // quantiles are the times that are reported of each target; the slowest is
@@ -52,9 +53,10 @@ func (s *Stats) WriteText(w io.Writer, style Style, run Run) error {
 	}
 	on := ""
 	if len(run.Tested) > 0 {
-		on = " on " + plural(len(run.Tested), "host")
+		on = " on " + pfconf.Count(len(run.Tested), "host")
 	}
-	fmt.Fprintf(&b, "%s of %s%s%s in %s, %.0f cells/s", pluralCells(s.cells), plural(len(s.targets), "target"), on,
+	fmt.Fprintf(&b, "%s of %s%s%s in %s, %.0f cells/s", pluralCells(s.cells), pfconf.Count(len(s.targets),
+		"target"), on,
 		verdictCounts(s.countAll()), duration(run.Seconds), rate(s.cells, run.Seconds))
 	if run.Seed != 0 {
 		fmt.Fprintf(&b, ", shuffled by %d", run.Seed)
@@ -64,7 +66,7 @@ func (s *Stats) WriteText(w io.Writer, style Style, run Run) error {
 	return err
 }
 
-func pluralCells(n uint64) string { return plural(int(n), "cell") }
+func pluralCells(n uint64) string { return pfconf.Count(int(n), "cell") }
 
 // rate is cells per second, 0 when no time has passed.
 func rate(cells uint64, seconds float64) float64 {

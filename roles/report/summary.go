@@ -6,13 +6,14 @@ import (
 	"strings"
 
 	"pfdivert/matrix"
+	"pfdivert/pfconf"
 )
 
 // Summary is the one verdict for a target in reports that show one (TAP, JUnit, HTML): the result
 // of its only run, or the worst of many.
 type Summary struct {
 	// Result's Name is the target's, without its host. The verdict is empty for a target
-	// that was selected and not played, because the run was interrupted.
+	// that was selected and not run, because the run was interrupted.
 	matrix.Result
 	Host string // empty when one host is tested
 	// Of a target that was run again and again: how often, with which verdicts
@@ -73,7 +74,7 @@ func (s *Stats) Summaries(run Run) []Summary {
 		o.Seconds = t.times.quantile(quantiles[0]).Seconds()
 		o.Runs, o.Counts = t.runs, verdictsOf(t.count)
 		if o.Run > 0 {
-			o.Detail = fmt.Sprintf("%s of %s; run %d: %s", o.Counts, plural(int(o.Runs), "run"), o.Run, o.Detail)
+			o.Detail = fmt.Sprintf("%s of %s; run %d: %s", o.Counts, pfconf.Count(int(o.Runs), "run"), o.Run, o.Detail)
 		}
 	}
 	return all

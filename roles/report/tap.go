@@ -8,6 +8,7 @@ import (
 	"unicode"
 
 	"pfdivert/matrix"
+	"pfdivert/pfconf"
 )
 
 // WriteTAP writes the summaries in version 14 of the Test Anything Protocol
@@ -49,7 +50,7 @@ func WriteTAP(w io.Writer, run Run, summaries []Summary) error {
 	}
 	switch {
 	case played < len(summaries):
-		fmt.Fprintf(&b, "Bail out! interrupted after %d of %s\n", played, plural(len(summaries), "target"))
+		fmt.Fprintf(&b, "Bail out! interrupted after %d of %s\n", played, pfconf.Count(len(summaries), "target"))
 	case run.Interrupted:
 		b.WriteString("Bail out! the run was interrupted\n")
 	}

@@ -10,6 +10,7 @@ import (
 
 	"pfdivert/matrix"
 	"pfdivert/matrix/explain"
+	"pfdivert/pfconf"
 )
 
 // WriteText writes the results for people. On a terminal: the kernel, a table with a row for each
@@ -93,7 +94,7 @@ func (r Run) writeGroup(b *bytes.Buffer, style Style, group []matrix.Result) {
 	}
 	whole := host != "" && len(group)*len(r.Tested) == len(r.Targets) // all of the host's
 	if len(group) > 1 {
-		subject = plural(len(group), "target")
+		subject = pfconf.Count(len(group), "target")
 		if whole {
 			subject = "all " + subject
 		}
@@ -170,7 +171,7 @@ func splitName(name string) (family, title, kind string) {
 	return family, title, kind
 }
 
-// missing is what a table shows for a target that was selected and not played.
+// missing is what a table shows for a target that was selected and not run.
 const missing matrix.Verdict = "-"
 
 // panels sorts the results of some hosts into a table; no hosts are all. Names

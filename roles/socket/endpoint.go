@@ -156,6 +156,12 @@ func Do(e Endpoint, step script.SocketStep) (out script.Outcome, err error) {
 		out.Tally, err = tally(ReceiveBurst(e, st.Burst))
 	case script.RelayBurst:
 		out.Tally, err = tally(RelayBurst(e, st.Burst, st.Line))
+	case script.Pour, script.Shutdown, script.Reset, script.SendUrgent, script.ReceiveUrgent, script.FastOpen:
+		s, ok := e.(*stream)
+		if !ok {
+			return out, fmt.Errorf("%s: the endpoint is no stream", step.Name())
+		}
+		err = s.do(st, &out)
 	case script.KeepBurst:
 		out.Tally, err = tally(KeepBurst(e, st.Burst))
 	case script.FreeBurst:

@@ -16,6 +16,11 @@ func originalDst(int, int) (netip.AddrPort, error) {
 	return netip.AddrPort{}, fmt.Errorf("SO_ORIGINAL_DST: %w (%s)", ErrUnsupported, runtime.GOOS)
 }
 
+// fastOpen is Linux's.
+func fastOpen(int, []byte, unix.Sockaddr) error {
+	return fmt.Errorf("%w (%s)", ErrUnsupported, runtime.GOOS)
+}
+
 // bindDevice is Linux's.
 func bindDevice(int, netip.Addr) error { return fmt.Errorf("%w (%s)", ErrUnsupported, runtime.GOOS) }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"runtime"
@@ -54,6 +55,20 @@ func (d *origDst) read(m *unix.SocketControlMessage) {
 	case m.Header.Level == unix.SOL_IPV6 && m.Header.Type == unix.IPV6_PKTINFO:
 		d.packetInfo(m.Data)
 	}
+}
+
+// fastOpen connects by a SYN that has data and no cookie (TCP_FASTOPEN_NO_COOKIE, linux/tcp.h). A
+// listener that is not asked to take such data acknowledges the SYN alone, and the data is sent
+// again.
+func fastOpen(fd int, data []byte, to unix.Sockaddr) error {
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_NO_COOKIE, 1); err != nil {
+		return fmt.Errorf("TCP_FASTOPEN_NO_COOKIE: %w", err)
+	}
+	n, err := unix.SendmsgN(fd, data, nil, to, unix.MSG_FASTOPEN)
+	if err == nil && n < len(data) {
+		err = io.ErrShortWrite
+	}
+	return err
 }
 
 // bindDevice binds the socket to the interface that has the address (SO_BINDTODEVICE, socket(7)).

@@ -38,6 +38,12 @@ func openStream(s script.Stream, log *transcript) (Endpoint, error) {
 			return nil, fmt.Errorf("TCP_MAXSEG: %w", err)
 		}
 	}
+	if s.Window > 0 {
+		if err := unix.SetsockoptInt(k.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, s.Window); err != nil {
+			_ = closeSocket(k.fd)
+			return nil, fmt.Errorf("SO_RCVBUF: %w", err)
+		}
+	}
 	e := &stream{socket: k, conn: -1}
 	if s.Role == script.Client {
 		e.conn = k.fd
@@ -157,6 +163,60 @@ func (e *stream) Send(data []byte, _ uint16) error {
 	}
 	e.log.data(">>>", data)
 	return nil
+}
+
+// do runs a step that only streams have.
+func (e *stream) do(step script.SocketStep, out *script.Outcome) error {
+	switch st := step.(type) {
+	case script.Pour:
+		var err error
+		out.Count, err = e.pour(st.Burst, st.From)
+		return err
+	case script.Shutdown:
+		return unix.Shutdown(e.conn, unix.SHUT_WR)
+	case script.Reset:
+		if err := unix.SetsockoptLinger(e.conn, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
+			return fmt.Errorf("SO_LINGER: %w", err)
+		}
+		return e.CloseConn()
+	case script.SendUrgent:
+		_, err := unix.SendmsgN(e.conn, []byte(st.Data), nil, nil, unix.MSG_OOB)
+		return err
+	case script.ReceiveUrgent:
+		var b [1]byte
+		n, _, err := unix.Recvfrom(e.conn, b[:], unix.MSG_OOB)
+		if err == nil {
+			out.Messages = []script.Message{{Data: b[:n], From: e.peer, To: e.local}}
+		}
+		return err
+	case script.FastOpen:
+		err := fastOpen(e.conn, []byte(st.Data), sockaddr(e.spec.Remote))
+		e.local = e.sockName(e.conn)
+		out.Local = e.local
+		return err
+	}
+	return fmt.Errorf("a stream has no step %T", step)
+}
+
+// pour writes a burst's bytes from the one with the number from on, as far as the socket takes
+// them, and returns the number of the next one.
+func (e *stream) pour(b script.Burst, from int) (int, error) {
+	if err := b.Validate(); err != nil || from < 0 {
+		return from, errors.Join(err, unix.EINVAL)
+	}
+	for from < b.Count*b.Size {
+		n, err := unix.SendmsgN(e.conn, b.At(from / b.Size)[from%b.Size:], nil, nil, 0)
+		switch {
+		case err == nil:
+			from += n
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EAGAIN):
+			return from, nil
+		default:
+			return from, fmt.Errorf("send: %w", err)
+		}
+	}
+	return from, nil
 }
 
 // Receive reads a line, or what there is of one at the end of the stream. A

@@ -38,7 +38,7 @@ var words = []struct {
 	{phrase(`somebody(['’]s)?`), "someone, another process, a listener"},
 	{phrase(`(becomes?|became) of`), "happens to"},
 	{phrase(`ha(s|ve) (no|nothing|a) part in|nothing to do with`), "does not affect"},
-	{phrase(`(is|are|be|was|were|been)n?t? played|plays`), "is run, runs"},
+	{phrase(`(is|are|be|was|were|been)n?t? played|not played|plays|play (at|each|in|it|the|what)`), "is run, runs, run"},
 	{phrase(`it ends with [0-9]`), "exits with status"},
 	{phrase(`there (are|is) asked`), "the orchestrator asks"},
 	{phrase(`begins anew`), "starts again"},

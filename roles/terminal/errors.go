@@ -3,10 +3,8 @@
 package terminal
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"pfdivert/matrix/script"
 
 	"pfdivert/roles/agent"
 )
@@ -24,24 +22,10 @@ func (h hinted) Unwrap() error { return h.error }
 // the reader can type as it stands.
 func WithHint(err error, hint string) error { return hinted{err, hint} }
 
-// HintOf returns the outermost hint in err's tree, "" if it has none. Errors of this package, of
-// roles/host and of an agent have hints.
-func HintOf(err error) string {
-	var h agent.Hinter
-	var fault *script.Error // a field, because it travels
-	switch {
-	case errors.As(err, &h):
-		return h.Hint()
-	case errors.As(err, &fault):
-		return fault.Hint
-	}
-	return ""
-}
-
 // PrintError writes "error: " and err to w, and "hint: " and its hint if it has one.
 func PrintError(w io.Writer, err error) {
 	fmt.Fprintf(w, "error: %v\n", err)
-	if hint := HintOf(err); hint != "" {
+	if hint := agent.HintOf(err); hint != "" {
 		fmt.Fprintf(w, "hint: %s\n", hint)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"pfdivert/matrix"
@@ -43,13 +44,14 @@ func addressesOf(f pfconf.Family, getenv func(string) string) (a matrix.Addresse
 		}
 	}
 	if len(unset) > 0 {
-		other := pfconf.Inet
-		if f == other {
-			other = pfconf.Inet6
+		hint := "set all three of a family; docs/remote.md says which addresses they are"
+		for other, names := range addressNames {
+			if other != f && !slices.ContainsFunc(names[:], func(n string) bool { return getenv(n) == "" }) {
+				hint = fmt.Sprintf("set it, or give a pattern behind the role: '%v-*'", other)
+			}
 		}
 		return a, terminal.WithHint(
-			fmt.Errorf("%s: not set, and %v targets are to run", strings.Join(unset, ", "), f),
-			fmt.Sprintf("set it, or run '%v-*' alone", other))
+			fmt.Errorf("%s: not set, and %v targets are to run", strings.Join(unset, ", "), f), hint)
 	}
 	wrong := func(name string, err error) error {
 		return terminal.WithHint(fmt.Errorf("%s=%q: %w", name, getenv(name), err),

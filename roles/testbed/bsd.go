@@ -117,8 +117,8 @@ func askOnce(ask host.Ask) host.Ask {
 	var once sync.Once
 	var password string
 	var err error
-	return func(prompt string) (string, error) {
-		once.Do(func() { password, err = ask(prompt) })
+	return func(ctx context.Context, prompt string) (string, error) {
+		once.Do(func() { password, err = ask(ctx, prompt) })
 		return password, err
 	}
 }

@@ -45,7 +45,7 @@ func byFilter(beds []*Testbed) []*Testbed {
 			one := *b
 			one.Index = len(all)
 			if b.filter == FilterAll {
-				one.Name, one.Filter = strings.TrimPrefix(b.Name+"-"+string(e), "-"), e
+				one.Name = strings.TrimPrefix(b.Name+"-"+string(e), "-")
 			}
 			one.Dial = func(ctx context.Context) (*Pair, error) {
 				p, err := b.Dial(ctx)

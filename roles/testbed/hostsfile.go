@@ -13,6 +13,7 @@ import (
 
 	"pfdivert/matrix"
 	"pfdivert/pfconf"
+	"pfdivert/roles/agent"
 	"pfdivert/roles/terminal"
 )
 
@@ -28,9 +29,9 @@ import (
 // Quotes are as a shell's, but nothing in them is expanded. '#' begins a comment
 // where a word could begin.
 
-// maxHostsFile bounds a hosts file, in bytes, and maxHosts the hosts in it.
+// maxHostsFile bounds a hosts file, in bytes, and maxHosts the hosts that one run tests.
 const (
-	maxHostsFile = 64 << 10
+	maxHostsFile = 1 << 20
 	maxHosts     = 32
 )
 
@@ -88,7 +89,8 @@ func readHosts(name string) ([]fileHost, error) {
 		return nil, terminal.WithHint(fmt.Errorf("hosts file: %w", err), hint)
 	}
 	if len(text) > maxHostsFile {
-		return nil, terminal.WithHint(fmt.Errorf("hosts file: %s has more than %d bytes", name, maxHostsFile), hint)
+		return nil, terminal.WithHint(fmt.Errorf("hosts file: %s has more than %d bytes", name, maxHostsFile),
+			"make several files of it")
 	}
 	return parseHosts(name, string(text))
 }
@@ -102,7 +104,7 @@ const nameHint = "name=NAME with letters, digits, '-', '.' and '_', at most 32"
 // with FILE:LINE.
 func parseHosts(file, text string) (hosts []fileHost, err error) {
 	number := 0
-	for line := range strings.Lines(text) {
+	for line := range strings.Lines(strings.TrimPrefix(text, "\ufeff")) { // editors of Windows put it there
 		number++
 		where := fmt.Sprintf("%s:%d", file, number)
 		wrong := func(hint, format string, a ...any) ([]fileHost, error) {
@@ -116,18 +118,12 @@ func parseHosts(file, text string) (hosts []fileHost, err error) {
 			name, value, isValue := strings.Cut(word, "=")
 			switch {
 			case isValue && i == 0 && name == kernelVariable:
-				if len(hosts) == maxHosts {
-					return wrong("make two runs of it", "more than %d hosts", maxHosts)
-				}
 				hosts = append(hosts, fileHost{kernel: value, set: map[string]string{}, where: where})
 			case !isValue && i > 0:
 				return wrong("NAME=VALUE, with quotes around a value with spaces; every host begins a line", "%q is no NAME=VALUE", word)
 			case !isValue:
 				if strings.HasPrefix(word, "-") || strings.ContainsAny(word, " \t\x00") {
 					return wrong("root@pfhost", "%q is no ssh destination", word)
-				}
-				if len(hosts) == maxHosts {
-					return wrong("make two runs of it", "more than %d hosts", maxHosts)
 				}
 				hosts = append(hosts, fileHost{ssh: word, set: map[string]string{}, where: where})
 			case len(hosts) == 0:
@@ -143,7 +139,7 @@ func parseHosts(file, text string) (hosts []fileHost, err error) {
 				}
 				if name == "filter" {
 					if err := ValidFilter(value); err != nil {
-						return wrong(terminal.HintOf(err), "%w", err)
+						return wrong(agent.HintOf(err), "%w", err)
 					}
 				}
 				h.set[name] = value
@@ -222,7 +218,7 @@ func hostWords(line string) (words []string, err error) {
 func selectHosts(hosts []fileHost, names string) ([]fileHost, error) {
 	wanted := strings.Fields(names)
 	if len(wanted) == 0 {
-		return hosts, nil
+		return hosts, fewEnough(hosts)
 	}
 	var known []string
 	chosen := map[string]bool{}
@@ -239,7 +235,17 @@ func selectHosts(hosts []fileHost, names string) ([]fileHost, error) {
 				matrix.Suggest(w, known)+"without REMOTE_SSH all are tested")
 		}
 	}
-	return slices.DeleteFunc(slices.Clone(hosts), func(h fileHost) bool { return !chosen[h.name] }), nil
+	hosts = slices.DeleteFunc(slices.Clone(hosts), func(h fileHost) bool { return !chosen[h.name] })
+	return hosts, fewEnough(hosts)
+}
+
+// fewEnough refuses more hosts than one run tests.
+func fewEnough(hosts []fileHost) error {
+	if len(hosts) <= maxHosts {
+		return nil
+	}
+	return terminal.WithHint(fmt.Errorf("these are %d hosts, and a run tests %d at most", len(hosts), maxHosts),
+		fmt.Sprintf("choose some by their names: REMOTE_SSH='%s %s'", hosts[0].name, hosts[1].name))
 }
 
 // own names what each of two hosts that clash must have of its own: a REMOTE address that lies in
@@ -265,7 +271,7 @@ func validateHosts(hosts []fileHost, targets []matrix.Target, env func(string) s
 		}
 		families, err := addressesFor(targets, h.getenv(env))
 		if err != nil {
-			return terminal.WithHint(fmt.Errorf("%s: %s: %w", h.where, h.name, err), terminal.HintOf(err))
+			return terminal.WithHint(fmt.Errorf("%s: %s: %w", h.where, h.name, err), agent.HintOf(err))
 		}
 		for _, f := range pfconf.Families {
 			a, ok := families[f]

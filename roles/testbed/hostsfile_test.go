@@ -1,15 +1,18 @@
 package testbed
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"pfdivert/matrix"
-	"pfdivert/roles/terminal"
+	"pfdivert/pfconf"
+	"pfdivert/roles/agent"
 )
 
 // twoHosts is a hosts file as docs/remote.md has it.
@@ -60,7 +63,7 @@ func checkWrong(t *testing.T, err error, want, hint string) {
 		t.Errorf("no error; want %q", want)
 		return
 	}
-	if got := terminal.HintOf(err); err.Error() != want || !strings.Contains(got, hint) || got == "" {
+	if got := agent.HintOf(err); err.Error() != want || !strings.Contains(got, hint) || got == "" {
 		t.Errorf("error: %v\nhint: %s\nwant %q and %q", err, got, want, hint)
 	}
 }
@@ -80,7 +83,6 @@ func TestParseHostsWrong(t *testing.T) {
 		{"a name=../x", `f:1: "../x" can't be the host's name in the report`, "name=NAME"},
 		{"root@fe80::1%vio0", `f:1: "fe80::1%vio0" can't be the host's name in the report`, "name=NAME"},
 		{"root@a\n\nb name=c\ntester@a", "f:4: a is the name of the host of f:1, too", "name=NAME"},
-		{strings.Repeat("a\n", maxHosts+1), "f:33: more than 32 hosts", "two runs"},
 	} {
 		_, err := parseHosts("f", c.text)
 		checkWrong(t, err, c.err, c.hint)
@@ -94,7 +96,7 @@ func TestReadHosts(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := readHosts(large)
-	checkWrong(t, err, "hosts file: "+large+" has more than 65536 bytes", "docs/remote.md")
+	checkWrong(t, err, "hosts file: "+large+" has more than 1048576 bytes", "several files")
 	none := filepath.Join(dir, "none")
 	_, err = readHosts(none)
 	checkWrong(t, err, "hosts file: open "+none+": no such file or directory", "docs/remote.md")
@@ -115,7 +117,7 @@ func TestValidateHosts(t *testing.T) {
 			"a REMOTE_ADDR of its own"},
 		{"b REMOTE_ADDR=10.2.0.7 FAKE_ADDR=10.2.1.9", "f:2: REMOTE_ADDR of b is 10.2.0.7/32, and FAKE_ADDR of a (f:1) is 10.2.0.0/24",
 			"a FAKE_ADDR of its own"},
-		{"b REMOTE_ADDR=10.1.0.3", "f:2: b: FAKE_ADDR: not set, and inet targets are to run", "run 'inet6-*' alone"},
+		{"b REMOTE_ADDR=10.1.0.3", "f:2: b: FAKE_ADDR: not set, and inet targets are to run", "all three of a family"},
 		{"b REMOTE_ADDR=10.1.0.3 FAKE_ADDR=x", `f:2: b: FAKE_ADDR="x": neither an address nor a prefix`,
 			"may be a prefix"},
 	} {
@@ -166,7 +168,7 @@ func FuzzParseHosts(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if len(hosts) == 0 || len(hosts) > maxHosts {
+		if len(hosts) == 0 {
 			t.Fatalf("%d hosts", len(hosts))
 		}
 		names := map[string]bool{}
@@ -178,4 +180,55 @@ func FuzzParseHosts(f *testing.F) {
 			names[h.name] = true
 		}
 	})
+}
+
+// TestManyHosts: a file may have more hosts than one run tests, and REMOTE_SSH chooses among them.
+func TestManyHosts(t *testing.T) {
+	var text strings.Builder
+	for i := range 1000 {
+		fmt.Fprintf(&text, "root@host%d LOCAL_ADDR=10.1.0.1 REMOTE_ADDR=10.1.%d.%d FAKE_ADDR=10.2.%d.%d\n", i, i/100, 2+i%100,
+			i/100, i%100)
+	}
+	file := filepath.Join(t.TempDir(), "hosts")
+	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hosts, err := readHosts(file)
+	if err != nil || len(hosts) != 1000 {
+		t.Fatalf("%d hosts, %v", len(hosts), err)
+	}
+	_, err = selectHosts(hosts, "")
+	checkWrong(t, err, "these are 1000 hosts, and a run tests 32 at most", "REMOTE_SSH='host0 host1'")
+	if chosen, err := selectHosts(hosts, "host0 host999"); err != nil || len(chosen) != 2 {
+		t.Errorf("%v, %v", chosen, err)
+	}
+}
+
+// TestByteOrderMark: what editors put before a file's text is no part of a host's name.
+func TestByteOrderMark(t *testing.T) {
+	hosts, err := parseHosts("f", "\ufeffroot@a\nb\n")
+	if err != nil || len(hosts) != 2 || hosts[0].ssh != "root@a" || hosts[0].name != "a" {
+		t.Errorf("%+v, %v", hosts, err)
+	}
+}
+
+// TestUnsetAddresses: the hint is about the addresses that are set.
+func TestUnsetAddresses(t *testing.T) {
+	for _, c := range []struct{ set, err, hint string }{
+		{"", "LOCAL_ADDR, REMOTE_ADDR, FAKE_ADDR: not set, and inet targets are to run", "docs/remote.md"},
+		{"LOCAL_ADDR REMOTE_ADDR LOCAL_ADDR6", "FAKE_ADDR: not set, and inet targets are to run", "docs/remote.md"},
+		{"LOCAL_ADDR6 REMOTE_ADDR6 FAKE_ADDR6",
+			"LOCAL_ADDR, REMOTE_ADDR, FAKE_ADDR: not set, and inet targets are to run", "'inet6-*'"},
+	} {
+		_, err := addressesOf(pfconf.Inet, func(name string) string {
+			if slices.Contains(strings.Fields(c.set), name) {
+				return "10.1.0.1"
+			}
+			return ""
+		})
+		checkWrong(t, err, c.err, c.hint)
+		if c.hint != "'inet6-*'" && strings.Contains(agent.HintOf(err), "inet6") {
+			t.Errorf("%q: the hint is %q", c.set, agent.HintOf(err))
+		}
+	}
 }

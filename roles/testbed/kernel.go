@@ -45,11 +45,6 @@ func (o Options) guest(h fileHost) Options {
 
 // reachKernel boots a kernel and reaches the agents in it.
 func reachKernel(ctx context.Context, o Options) (*Pair, error) {
-	if o.Memory < 32 || o.Memory > 1<<20 || o.CPUs < 1 || o.CPUs > 256 {
-		return nil, terminal.WithHint(fmt.Errorf("%d MB of memory and %d processors: there is no such machine",
-			o.Memory, o.CPUs),
-			"256 MB and 1 processor suffice")
-	}
 	o.doing("booting " + o.Kernel)
 	guest, err := kernel.Boot(ctx, kernel.Options{
 		Kernel: o.Kernel, Modules: o.Modules, Memory: o.Memory, CPUs: o.CPUs, Single: o.Single,
@@ -61,7 +56,7 @@ func reachKernel(ctx context.Context, o Options) (*Pair, error) {
 	p := &Pair{Local: guest.Local, Remote: guest.Remote, guest: guest, Trips: setupTrips}
 	if err := p.dial(ctx, LabHeartbeat); err != nil {
 		var lost *script.LostError
-		if errors.As(err, &lost) {
+		if errors.As(err, &lost) && ctx.Err() == nil {
 			err = guest.Failed(lost)
 		}
 		return nil, err // else the kernel is up, and lacks something

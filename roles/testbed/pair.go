@@ -117,9 +117,13 @@ func reachNamespaces(ctx context.Context, o Options) (*Pair, error) {
 	}
 	p := &Pair{Local: local, Remote: remote, Trips: setupTrips}
 	if err := p.dial(ctx, LabHeartbeat); err != nil {
+		if refused := host.SudoError(options.Sudo, p.Stderr()); refused != nil {
+			return nil, refused
+		}
 		return nil, fmt.Errorf("lab: %w", err)
 	}
 	p.inLab(config)
+	p.relay(o.Notices)
 	return p, nil
 }
 
@@ -194,12 +198,9 @@ func reachSSH(ctx context.Context, o Options, targets []matrix.Target, ask asks)
 	if err := p.dial(ctx, Heartbeat); err != nil {
 		return nil, err
 	}
-	if got := p.Hosts.Remote.Hello.SHA256; got != p.far.Want {
+	if err := p.far.CheckSum(p.Hosts.Remote.Hello.SHA256); err != nil {
 		p.Close()
-		return nil, terminal.WithHint(
-			fmt.Errorf("%s: the agent's sha256 is %s and not %s: another program answered", o.Getenv("REMOTE_SSH"),
-				got, p.far.Want),
-			"remove ~/.cache/pfdivert on that host")
+		return nil, err
 	}
 	p.Options.Families = families
 	p.Options.Rounds = realRounds
@@ -265,7 +266,9 @@ func (p *Pair) Machines() (local, remote report.Machine) {
 	of := func(name string, c *agent.Conn) report.Machine {
 		return report.Machine{Name: name, Kernel: c.Hello.Kernel, System: c.Hello.GOOS + "/" + c.Hello.GOARCH}
 	}
-	return of("local", p.Hosts.Local), of("remote", p.Hosts.Remote)
+	local, remote = of("local", p.Hosts.Local), of("remote", p.Hosts.Remote)
+	remote.Filter = string(p.Options.Filter)
+	return local, remote
 }
 
 // Stderr returns what the agents wrote to their standard error.
@@ -308,7 +311,7 @@ func (p *Pair) Leave(ctx context.Context) error {
 		errs[2] = bye(ctx, "lab", p.builder.conn)
 	}
 	if err := errors.Join(errs...); err != nil {
-		return terminal.WithHint(err, "'pfdivert cleanup' on that host undoes what is left")
+		return terminal.WithHint(err, agent.CleanUp)
 	}
 	return nil
 }

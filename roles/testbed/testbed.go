@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"pfdivert/matrix"
-	"pfdivert/pfconf"
 	"pfdivert/roles/host"
 	"pfdivert/roles/report"
 	"pfdivert/roles/terminal"
@@ -28,10 +27,8 @@ type Testbed struct {
 	Pair  *Pair  // nil until it was reached
 	// Dial reaches the two hosts; Parts, where it is a lab, those that run a part of the targets
 	// each, one after the other, the first of which Dial reaches.
-	Dial  func(context.Context) (*Pair, error)
-	Parts []Part
-	// Filter is the engine that this testbed has among others of the same host, "" for one alone.
-	Filter pfconf.Engine
+	Dial   func(context.Context) (*Pair, error)
+	Parts  []Part
 	filter string      // what was asked for
 	turn   *sync.Mutex // of those of the same host
 }

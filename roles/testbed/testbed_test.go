@@ -1,6 +1,7 @@
 package testbed
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -15,7 +16,7 @@ import (
 // password is asked for once.
 func TestPrompter(t *testing.T) {
 	var asking, asked atomic.Int32
-	p := newPrompter(func(prompt string) (string, error) {
+	p := newPrompter(func(_ context.Context, prompt string) (string, error) {
 		if asking.Add(1) > 1 {
 			t.Error("two questions at once")
 		}
@@ -37,8 +38,8 @@ func TestPrompter(t *testing.T) {
 			case a.remote == nil:
 				return nil, &host.Error{Reason: host.SudoPassword}
 			}
-			_, err := a.remote("remote")
-			if password, localErr := a.local("local"); password != "local" || localErr != nil {
+			_, err := a.remote(t.Context(), "remote")
+			if password, localErr := a.local(t.Context(), "local"); password != "local" || localErr != nil {
 				t.Errorf("LOCAL's password: %q %v", password, localErr)
 			}
 			return &Pair{}, err

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf/xt"
 )
 
 // added is a rule that a fix adds: conditions and what is done to packets that meet all. It is
@@ -345,36 +347,26 @@ func ruleMessage(family, table, chain string, exprs attrs) NetlinkMessage {
 	return NetlinkMessage{unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWRULE, b}
 }
 
-// xtEntry is a match or a target as an entry of iptables-legacy has it.
-func xtEntry(name string, revision byte, data []byte) []byte {
-	b := make([]byte, xtHead+align(len(data)))
-	binary.NativeEndian.PutUint16(b, uint16(len(b)))
-	copy(b[2:30], name)
-	b[31] = revision
-	copy(b[xtHead:], data)
-	return b
-}
-
 // legacy is the rule as an entry of iptables-legacy or ip6tables-legacy.
 func (r added) legacy() []byte {
-	at := layoutOf(r.IPv6)
-	e := make([]byte, at.size)
+	at := xt.LayoutOf(r.IPv6)
+	e := make([]byte, at.Size)
 	for i, p := range []netip.Prefix{r.From, r.To} {
 		if p.IsValid() {
-			copy(e[i*at.addr:], p.Masked().Addr().AsSlice())
-			copy(e[(2+i)*at.addr:], maskOf(p))
+			copy(e[i*at.Address:], p.Masked().Addr().AsSlice())
+			copy(e[(2+i)*at.Address:], maskOf(p))
 		}
 	}
 	if r.In != "" {
-		copy(e[at.nics:at.nics+15], r.In)
+		copy(e[at.NICs:at.NICs+15], r.In)
 		for i := range min(len(r.In)+1, 16) {
-			e[at.nics+32+i] = 0xff
+			e[at.NICs+32+i] = 0xff
 		}
 	}
 	if r.Proto != "" {
-		binary.NativeEndian.PutUint16(e[at.proto:], uint16(protoNumbers[r.Proto]))
+		binary.NativeEndian.PutUint16(e[at.Proto:], uint16(protoNumbers[r.Proto]))
 		if r.IPv6 {
-			e[at.flags] |= 1 // IP6T_F_PROTO
+			e[at.Flags] |= 1 // IP6T_F_PROTO
 		}
 	}
 	if r.Port != 0 { // struct xt_tcp, xt_udp
@@ -382,7 +374,7 @@ func (r added) legacy() []byte {
 		binary.NativeEndian.PutUint16(data[2:], 0xffff)
 		binary.NativeEndian.PutUint16(data[4:], r.Port)
 		binary.NativeEndian.PutUint16(data[6:], r.Port)
-		e = append(e, xtEntry(r.Proto, 0, data)...)
+		e = append(e, xt.Extension{Name: r.Proto, Revision: 0, Data: data}.Bytes()...)
 	}
 	if r.HasMark { // struct xt_mark_mtinfo1
 		data := make([]byte, 12)
@@ -391,7 +383,7 @@ func (r added) legacy() []byte {
 		if r.NotMark {
 			data[8] = 1
 		}
-		e = append(e, xtEntry("mark", 1, data)...)
+		e = append(e, xt.Extension{Name: "mark", Revision: 1, Data: data}.Bytes()...)
 	}
 	if r.Reply || r.DNATed { // struct xt_conntrack_mtinfo3
 		data := make([]byte, 164)
@@ -405,12 +397,12 @@ func (r added) legacy() []byte {
 		}
 		binary.NativeEndian.PutUint16(data[146:], flags)
 		binary.NativeEndian.PutUint16(data[148:], inverted)
-		e = append(e, xtEntry("conntrack", 3, data)...)
+		e = append(e, xt.Extension{Name: "conntrack", Revision: 3, Data: data}.Bytes()...)
 	}
 	if r.ToLocal { // struct xt_addrtype_info_v1
 		data := make([]byte, 8)
 		binary.NativeEndian.PutUint16(data[2:], 1<<unix.RTN_LOCAL)
-		e = append(e, xtEntry("addrtype", 1, data)...)
+		e = append(e, xt.Extension{Name: "addrtype", Revision: 1, Data: data}.Bytes()...)
 	}
 	if r.UID >= 0 { // struct xt_owner_match_info
 		data := make([]byte, 20)
@@ -421,10 +413,10 @@ func (r added) legacy() []byte {
 		}
 		put32(data, at, uint32(r.UID))
 		put32(data, at+4, uint32(r.UID))
-		e = append(e, xtEntry("owner", 1, data)...)
+		e = append(e, xt.Extension{Name: "owner", Revision: 1, Data: data}.Bytes()...)
 	}
 	if r.Socket { // struct xt_socket_mtinfo1
-		e = append(e, xtEntry("socket", 1, []byte{1})...)
+		e = append(e, xt.Extension{Name: "socket", Revision: 1, Data: []byte{1}}.Bytes()...)
 	}
 	target := len(e)
 	switch r.Do {
@@ -432,9 +424,9 @@ func (r added) legacy() []byte {
 		data := make([]byte, 8)
 		put32(data, 0, r.SetMark)
 		put32(data, 4, 0xffffffff)
-		e = append(e, xtEntry("MARK", 2, data)...)
+		e = append(e, xt.Extension{Name: "MARK", Revision: 2, Data: data}.Bytes()...)
 	case doNotrack:
-		e = append(e, xtEntry("NOTRACK", 0, nil)...)
+		e = append(e, xt.Extension{Name: "NOTRACK", Revision: 0, Data: nil}.Bytes()...)
 	case doReject:
 		kind := uint32(3)
 		switch {
@@ -447,7 +439,7 @@ func (r added) legacy() []byte {
 		}
 		data := make([]byte, 4)
 		put32(data, 0, kind)
-		e = append(e, xtEntry("REJECT", 0, data)...)
+		e = append(e, xt.Extension{Name: "REJECT", Revision: 0, Data: data}.Bytes()...)
 	default:
 		data := make([]byte, 4)
 		verdict := xtAccept
@@ -455,9 +447,9 @@ func (r added) legacy() []byte {
 			verdict = xtReturn
 		}
 		put32(data, 0, uint32(int32(verdict)))
-		e = append(e, xtEntry("", 0, data)...)
+		e = append(e, xt.Extension{Name: "", Revision: 0, Data: data}.Bytes()...)
 	}
-	binary.NativeEndian.PutUint16(e[at.target:], uint16(target))
-	binary.NativeEndian.PutUint16(e[at.target+2:], uint16(len(e)))
+	binary.NativeEndian.PutUint16(e[at.Target:], uint16(target))
+	binary.NativeEndian.PutUint16(e[at.Target+2:], uint16(len(e)))
 	return e
 }

@@ -48,6 +48,55 @@ func (d *doctor) leaked() error {
 	return nil
 }
 
+// listenersMissing finds the ports that rules divert to and at which nothing listens: with
+// listeners there, flows that failed or went out come to them.
+func (d *doctor) listenersMissing() error {
+	var missing []unheard
+	for _, proto := range []string{"tcp", "udp"} {
+		for _, six := range []bool{false, true} {
+			missing = append(missing, d.noListener(proto, six)...)
+		}
+	}
+	missing = slices.DeleteFunc(missing, func(u unheard) bool { return u.changed >= 0 })
+	var flows []Flow
+	for _, r := range d.results {
+		if r.Flow.Proxy() && !(r.Reached == AtSocket && r.OK()) {
+			flows = append(flows, r.Flow)
+		}
+	}
+	if len(missing) == 0 || len(flows) == 0 {
+		return nil
+	}
+	var changes []change
+	for _, m := range missing {
+		changes = append(changes, m.fix)
+	}
+	results, err := d.run(flows, changes...)
+	if err != nil {
+		return err
+	}
+	for i, m := range missing {
+		var reached []suspect
+		for _, r := range results {
+			if r.Reached != AtSocket || r.Socket != len(d.c.Sockets)+i {
+				continue
+			}
+			old := d.find(r.Flow.ID)
+			s := suspect{FlowResult: old, symptom: lost, path: d.paths[r.Flow.ID]}
+			if old.OK() {
+				s.symptom = undiverted
+			}
+			s.key = d.deciding(old, s.path, lost)
+			s.end = s.key.end()
+			reached = append(reached, s)
+		}
+		if len(reached) > 0 {
+			d.addAbsent(reached, m, remedy{})
+		}
+	}
+	return nil
+}
+
 // absent looks for what is absent beside a listener that tproxy finds: with that listener in the
 // twin, the trace shows the mark that the rule sets, and then the policy rule or route that the
 // mark lacks can be tried. It reports whether flows of the group came to the proxy with what it
@@ -105,43 +154,38 @@ func (d *doctor) absent(g []suspect) (bool, error) {
 			return false, err
 		}
 		var reached []suspect
-		port := uint16(0)
+		var at unheard
 		for i, r := range results {
-			if at := r.listener(missing, len(d.c.Sockets)); r.OK() && at != 0 {
-				reached, port = append(reached, g[i]), cmp.Or(port, at)
+			if m, ok := r.listener(missing, len(d.c.Sockets)); r.OK() && ok {
+				reached, at = append(reached, g[i]), m
 			}
 		}
 		if len(reached) == 0 {
 			continue
 		}
-		d.addAbsent(reached, missing, port, also)
+		d.addAbsent(reached, at, also)
 		return true, nil
 	}
 	return false, nil
 }
 
-// listener is the port, out of those where listeners were missing, that a flow came to; 0 for none.
-func (r FlowResult) listener(missing []unheard, sockets int) uint16 {
-	added := sockets
-	if r.Reached != AtSocket {
-		return 0
-	}
+// listener is the one, out of those that were missing, that a flow came to.
+func (r FlowResult) listener(missing []unheard, added int) (unheard, bool) {
 	for _, m := range missing {
-		if m.changed == r.Socket || m.changed < 0 && added == r.Socket {
-			return m.port
+		at := m.changed
+		if at < 0 {
+			at, added = added, added+1
 		}
-		if m.changed < 0 {
-			added++
+		if r.Reached == AtSocket && r.Socket == at {
+			return m, true
 		}
 	}
-	return 0
+	return unheard{}, false
 }
 
-// addAbsent adds the problem of flows that come to a port with a listener there and perhaps another
-// fix.
-func (d *doctor) addAbsent(reached []suspect, missing []unheard, port uint16, also remedy) {
-	i := max(slices.IndexFunc(missing, func(m unheard) bool { return m.port == port }), 0)
-	m := missing[i]
+// addAbsent adds the problem of flows that come to a listener that was missing, and perhaps with
+// another fix.
+func (d *doctor) addAbsent(reached []suspect, m unheard, also remedy) {
 	p := Problem{
 		Severity: Bad, Cause: m.cause, Confirmed: true, What: d.what(reached), stage: int(atSocket),
 		Why: m.why, Check: m.check, Fix: m.fix.command,
@@ -176,7 +220,7 @@ func (d *doctor) noListener(proto string, six bool) []unheard {
 		}
 		for _, t := range x.targets {
 			to := t.Addr()
-			if t.Port() == 0 || to.IsValid() && (to.Is6() != six || !d.ownAddr(to)) ||
+			if t.Port() == 0 || to.IsValid() && (to.Is6() != six || !to.IsUnspecified() && !d.ownAddr(to)) ||
 				slices.ContainsFunc(all, func(u unheard) bool { return u.port == t.Port() }) {
 				continue
 			}
@@ -193,7 +237,7 @@ func (d *doctor) noListener(proto string, six bool) []unheard {
 					(a != netip.IPv6Unspecified() || s.V6Only) {
 					continue
 				}
-				here := a.IsUnspecified() || a == to || !to.IsValid() && !a.IsLoopback()
+				here := a.IsUnspecified() || a == to || (!to.IsValid() || to.IsUnspecified()) && !a.IsLoopback()
 				if found = (s.Transparent || !x.tproxy) && s.Index == 0 && here; found {
 					break
 				}
@@ -209,8 +253,8 @@ func (d *doctor) noListener(proto string, six bool) []unheard {
 				if x.tproxy {
 					kind = "transparent listener"
 				}
-				u.fix = addSocket(s, fmt.Sprintf("start the proxy, with a %s at %s %s:%d", kind, proto,
-					bracket(anyAddr(six)), t.Port()))
+				u.fix = addSocket(s, fmt.Sprintf("start the proxy, with a %s at %s %s:%d%s", kind, proto,
+					bracket(anyAddr(six)), t.Port(), d.otherListener(proto)))
 				all = append(all, u)
 				continue
 			}
@@ -243,4 +287,14 @@ func (d *doctor) noListener(proto string, six bool) []unheard {
 		}
 	}
 	return all
+}
+
+// otherListener names a transparent listener at a port that no rule diverts to.
+func (d *doctor) otherListener(proto string) string {
+	for i, s := range d.c.Sockets {
+		if s.Proto == proto && s.Transparent && !d.hints.listens(s) {
+			return fmt.Sprintf(" (a transparent listener is %s)", d.socketName(i))
+		}
+	}
+	return ""
 }

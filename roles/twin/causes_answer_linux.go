@@ -131,7 +131,7 @@ func (d *doctor) outputChain(h Hop) (chain string, handle uint64, number int) {
 // ofListener are sockets that do not get what is diverted to them: elsewhere, bound to a device,
 // not transparent.
 func (d *doctor) ofListener(s suspect) []remedy {
-	port, ipv6 := s.end.to.Port(), s.Flow.IPv6()
+	port := s.end.to.Port()
 	h, diverted := s.key.diverter()
 	if diverted && !h.redirects() {
 		port = targetPort(h.Rule)
@@ -157,7 +157,6 @@ func (d *doctor) ofListener(s suspect) []remedy {
 			}
 		}
 	}
-	_ = ipv6
 	return all
 }
 

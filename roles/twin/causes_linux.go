@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf/xt"
 )
 
 // remedies are the possible causes of a suspect's symptom, the likely ones first.
@@ -228,6 +230,12 @@ func (d *doctor) ofPolicy(s suspect) []remedy {
 			why: fmt.Sprintf("the policy rule \"%d: %s\" comes before the one of mark 0x%x and leads it elsewhere",
 				r.Priority, d.c.policyWords(i), mark),
 		}
+		if mark == 0 {
+			one.why = fmt.Sprintf("the policy rule \"%d: %s\" leads it elsewhere", r.Priority, d.c.policyWords(i))
+		}
+		if n, ok := d.c.networkOf(s.key.To.Addr()); ok && s.key.Answer && r.Priority > 1 {
+			one.fix = addPolicyRule(PolicyRule{IPv6: ipv6, Priority: r.Priority - 1, Dst: n, Table: unix.RT_TABLE_MAIN})
+		}
 		if has && r.Priority > 1 {
 			earlier := own
 			earlier.Priority = r.Priority - 1
@@ -270,6 +278,16 @@ func (d *doctor) ofPolicy(s suspect) []remedy {
 	}
 	all = append(all, remedy{cause: "no-policy-rule", check: check, why: why, fix: fix})
 	return all
+}
+
+// networkOf is the network of a device of the host that an address is in.
+func (c *Snapshot) networkOf(x netip.Addr) (netip.Prefix, bool) {
+	for _, a := range c.Addrs {
+		if a.Prefix.Contains(x) {
+			return a.Prefix.Masked(), true
+		}
+	}
+	return netip.Prefix{}, false
 }
 
 // localTables is a table with a local route for all destinations, or 100.
@@ -583,14 +601,14 @@ func (d *doctor) ofLo(s suspect) []remedy {
 				continue
 			}
 			a := added{UID: -1, In: "lo", HasMark: true, Mark: own.Mark, Mask: own.Mask, IPv6: t.IPv6,
-				Proto: protoName(byte(cstruct(r.entry).u16(layoutOf(t.IPv6).proto)))}
+				Proto: protoName(byte(cstruct(r.entry).u16(xt.LayoutOf(t.IPv6).Proto)))}
 			if protoNumbers[a.Proto] == 0 {
 				continue
 			}
 			entry := a.legacy()
-			target := int(cstruct(entry).u16(layoutOf(t.IPv6).target))
+			target := int(cstruct(entry).u16(xt.LayoutOf(t.IPv6).Target))
 			entry = append(entry[:target:target], r.entry[r.target:]...)
-			put16(entry, layoutOf(t.IPv6).target+2, uint16(len(entry)))
+			put16(entry, xt.LayoutOf(t.IPv6).Target+2, uint16(len(entry)))
 			end := spot{family: map[bool]string{false: "ip", true: "ip6"}[t.IPv6], table: t.Name, chain: "PREROUTING",
 				legacy: true}
 			_, words, _ := strings.Cut(w.legacyText(t, rules, r), "-j TPROXY")
@@ -682,7 +700,6 @@ func (d *doctor) ofSocketRule(s suspect) []remedy {
 		why: fmt.Sprintf("%s finds the host's own listener on port %d, as socket does for packets to any address, and leaves the packet out", h.name(d.c), s.Flow.To.Port()),
 	}
 	if spot.iptables || spot.legacy {
-		r.fix = spot.insert(added{UID: -1, Do: doReturn}) // replaced below: only its removal is known to help
 		r.fix = spot.remove()
 		r.price = "connections of the host's own services that are open are diverted as well"
 		return []remedy{r}

@@ -1,7 +1,6 @@
 package twin
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"regexp"
@@ -9,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf/xt"
 )
 
 var onIP = regexp.MustCompile(`--on-ip \S+`)
@@ -88,12 +89,12 @@ func (s spot) except(h Hop, a added) change {
 		take := s.remove()
 		x.do = func(d *Dump) error {
 			if err := s.editLegacy(d, func(t *LegacyTable, r legacyRule) error {
-				at := layoutOf(t.IPv6)
+				at := xt.LayoutOf(t.IPv6)
 				mark := a.legacy()
-				mark = mark[at.size:cstruct(mark).u16(at.target)]
-				entry := slices.Concat(r.entry[:at.size], mark, r.entry[at.size:])
-				put16(entry, at.target, uint16(r.target+len(mark)))
-				put16(entry, at.target+2, uint16(len(entry)))
+				mark = mark[at.Size:cstruct(mark).u16(at.Target)]
+				entry := slices.Concat(r.entry[:at.Size], mark, r.entry[at.Size:])
+				put16(entry, at.Target, uint16(r.target+len(mark)))
+				put16(entry, at.Target+2, uint16(len(entry)))
 				return t.insert(r.offset, entry)
 			}); err != nil {
 				return err
@@ -152,107 +153,6 @@ func (d *doctor) redirectTo(h Hop, to netip.AddrPort) (change, bool) {
 		}
 		return all, nil
 	}), true
-}
-
-// listenersMissing finds the ports that rules divert to and at which nothing listens: with
-// listeners there, flows that failed or went out come to them.
-func (d *doctor) listenersMissing() error {
-	type key struct {
-		proto string
-		port  uint16
-		ipv6  bool
-	}
-	var missing []key
-	for _, x := range d.hints.seen {
-		if !x.redirect {
-			continue
-		}
-		for _, t := range x.targets {
-			for _, k := range []key{{"tcp", t.Port(), false}, {"tcp", t.Port(), true}, {"udp", t.Port(), false},
-				{"udp", t.Port(), true}} {
-				proto := k.proto
-				there := !x.of(k.ipv6) || t.Addr().IsValid() && t.Addr().Is6() != k.ipv6 ||
-					slices.ContainsFunc(d.c.Sockets, func(s BoundSocket) bool {
-						return s.Proto == proto && s.Local.Port() == t.Port() &&
-							(s.Local.Addr().Is6() == k.ipv6 || s.Local.Addr() == netip.IPv6Unspecified() && !s.V6Only)
-					})
-				if t.Port() == 0 || there || slices.Contains(missing, k) || !x.takes(askProto, protoNumber(proto)) ||
-					t.Addr().IsValid() && !t.Addr().IsUnspecified() && !d.ownAddr(t.Addr()) {
-					continue
-				}
-				missing = append(missing, k)
-			}
-		}
-	}
-	if len(missing) == 0 || len(missing) > 16 {
-		return nil
-	}
-	var changes []change
-	for _, k := range missing {
-		s := BoundSocket{Proto: k.proto, Local: netip.AddrPortFrom(anyAddr(k.ipv6), k.port), V6Only: k.ipv6,
-			Transparent: true, ReuseAddr: true, OptionsKnown: true, OrigDst: k.proto == "udp"}
-		changes = append(changes, addSocket(s, ""))
-	}
-	var flows []Flow
-	for _, r := range d.results {
-		if r.Flow.Proxy() && !(r.Reached == AtSocket && r.OK()) {
-			flows = append(flows, r.Flow)
-		}
-	}
-	if len(flows) == 0 {
-		return nil
-	}
-	results, err := d.run(flows, changes...)
-	if err != nil {
-		return err
-	}
-	for i, k := range missing {
-		var g []suspect
-		for _, r := range results {
-			if r.Reached == AtSocket && r.Socket == len(d.c.Sockets)+i {
-				old := d.find(r.Flow.ID)
-				s := suspect{FlowResult: old, symptom: lost, path: d.paths[r.Flow.ID]}
-				if old.OK() {
-					s.symptom = undiverted
-				}
-				s.key = d.deciding(old, s.path, lost)
-				s.end = s.key.end()
-				g = append(g, s)
-			}
-		}
-		if len(g) == 0 {
-			continue
-		}
-		p := Problem{
-			Severity: Bad, Cause: "no-listener", Confirmed: true, What: d.what(g), stage: int(atSocket),
-			Why: fmt.Sprintf("rules divert it to %s port %d, and nothing listens there for %s", k.proto, k.port,
-				map[bool]string{false: "IPv4", true: "IPv6"}[k.ipv6]),
-			Check: fmt.Sprintf("ss -ln%sp 'sport = :%d'", map[string]string{"tcp": "t", "udp": "u"}[k.proto], k.port),
-			Fix: fmt.Sprintf("start the proxy, with a listener at %s %s:%d", k.proto, bracket(anyAddr(k.ipv6)),
-				k.port),
-		}
-		if other := d.otherListener(k.proto, k.port); other != "" {
-			p.Fix += fmt.Sprintf(" (%s is there)", other)
-		}
-		for _, s := range g {
-			p.Flows = append(p.Flows, s.Flow.ID)
-			if len(s.key.Hops) > 0 && p.Seen == nil {
-				p.Seen = d.c.story(s.key)
-			}
-		}
-		d.add(p)
-	}
-	return nil
-}
-
-// otherListener is a transparent listener at another port.
-func (d *doctor) otherListener(proto string, port uint16) string {
-	for _, s := range d.c.Sockets {
-		if s.Proto == proto && s.Transparent && s.Local.Port() != port {
-			return fmt.Sprintf("a transparent listener of %s at %v", cmp.Or(s.Comm, "a program"), s.Local)
-		}
-	}
-	return ""
 }
 
 // ofNoMark is a tproxy rule that gives packets no mark by which they are routed to the host itself.

@@ -715,7 +715,8 @@ func (d *doctor) add(p Problem) {
 func (d *doctor) severity(s suspect) Severity {
 	switch s.symptom {
 	case looped:
-		if s.Flow.Kind == Guessed && !d.guessed(s.Flow, false) {
+		// Redirected connections are often taken to a proxy nearby (redsocks).
+		if s.Flow.Kind == Guessed && !d.guessed(s.Flow, false) && !d.c.Sockets[s.Socket].Transparent {
 			return Warn
 		}
 	case captured, reachable, unrouted, guessed, mistaken:

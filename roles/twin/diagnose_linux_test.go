@@ -215,6 +215,8 @@ table ip6 proxy {
 		{name: "late rule",
 			script:  "ip rule add pref 40000 fwmark 1 lookup 100; ip route add local default dev lo table 100\n" + ofLan,
 			sockets: []BoundSocket{proxy}, bad: "no-policy-rule"},
+		{name: "11 the answers are led elsewhere", sockets: []BoundSocket{redirected}, bad: "policy-rule", script: redirect + `
+ip rule add pref 100 iif lo lookup 200; ip route add default via 10.91.2.2 table 200`},
 		{name: "12 src_valid_mark", script: toLo + ofLan + "sysctl -qw net.ipv4.conf.all.src_valid_mark=1",
 			sockets: []BoundSocket{proxy}, bad: "src-valid-mark"},
 		{name: "12 with rp_filter", script: toLo + ofLan +

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf/xt"
 )
 
 // change is an edit of a host's configuration: what to type on the host, and the same for a copy.
@@ -156,12 +158,12 @@ func (s spot) remove() change {
 		return change{command: command, do: func(d *Dump) error {
 			return s.editLegacy(d, func(t *LegacyTable, x legacyRule) error {
 				// An entry that asks for a device of this name is met by no packet.
-				at := layoutOf(t.IPv6)
-				copy(x.entry[at.nics:at.nics+16], "\x01none")
+				at := xt.LayoutOf(t.IPv6)
+				copy(x.entry[at.NICs:at.NICs+16], "\x01none")
 				for i := range 16 {
-					x.entry[at.nics+32+i] = 0xff
+					x.entry[at.NICs+32+i] = 0xff
 				}
-				x.entry[at.inverted] &^= 1
+				x.entry[at.Inverted] &^= 1
 				return nil
 			})
 		}}
@@ -270,7 +272,7 @@ func (t *LegacyTable) insert(offset int, entry []byte) error {
 	}
 	n := len(entry)
 	for _, r := range all {
-		at := r.target + xtHead
+		at := r.target + xt.Head
 		if r.targetName() != "" || r.head {
 			continue
 		}
@@ -511,6 +513,10 @@ func addPolicyRule(r PolicyRule) change {
 			}
 			if r.In != "" {
 				all = all.with(unix.FRA_IIFNAME, zero(r.In))
+			}
+			if r.Dst.IsValid() {
+				b[1] = byte(r.Dst.Bits())
+				all = all.with(unix.FRA_DST, r.Dst.Addr().AsSlice())
 			}
 			d.Rules = append(d.Rules, all.append(b))
 			return nil

@@ -12,14 +12,14 @@ import (
 	"pfdivert/roles/lab/namespace"
 )
 
-// enclosedEnv names the user namespace outside, in the environment of a process that Enclose
+// EnclosedEnv names the user namespace outside, in the environment of a process that Enclose
 // started.
-const enclosedEnv = "PFDIVERT_ENCLOSED"
+const EnclosedEnv = "PFDIVERT_ENCLOSED"
 
 // Enclosed reports whether this process was started by Enclose, and is in a user namespace of its
 // own. Only such a one may replay a snapshot, which someone else may have written.
 func Enclosed() bool {
-	outside := os.Getenv(enclosedEnv)
+	outside := os.Getenv(EnclosedEnv)
 	here, err := os.Readlink("/proc/self/ns/user")
 	return err == nil && outside != "" && here != outside
 }
@@ -36,7 +36,7 @@ func Enclose(ctx context.Context, args []string) (*exec.Cmd, error) {
 	}
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...)
 	cmd.Args[0] = os.Args[0]
-	cmd.Env = append(os.Environ(), enclosedEnv+"="+outside)
+	cmd.Env = append(os.Environ(), EnclosedEnv+"="+outside)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},

@@ -188,7 +188,11 @@ func (c *Snapshot) story(p PacketPath) []string {
 			to = h.To
 		}
 		if h.From != from {
-			lines = append(lines, fmt.Sprintf("had its source changed to %v by %s", h.From, rule.name(c)))
+			by := "conntrack, as the connection was redirected"
+			if rule.Number > 0 {
+				by = rule.name(c)
+			}
+			lines = append(lines, fmt.Sprintf("had its source changed to %v by %s", h.From, by))
 			from = h.From
 		}
 		if h.own {

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf/xt"
 )
 
 // What rules find of the owner of root's socket is what they would find of another owner's.
@@ -100,10 +102,10 @@ func counted(t *testing.T, c *Snapshot) []string {
 	var got []string
 	for i := range c.Legacy {
 		table := &c.Legacy[i]
-		at := table.layout()
+		at := xt.LayoutOf(table.IPv6)
 		if err := table.each(func(e []byte, _ string) error {
 			table.matches(e, func(name string, data []byte) {
-				if name == "comment" && binary.NativeEndian.Uint64(e[at.counters:]) > 0 {
+				if name == "comment" && binary.NativeEndian.Uint64(e[at.Counters:]) > 0 {
 					got = append(got, text(data))
 				}
 			})

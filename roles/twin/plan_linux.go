@@ -179,7 +179,8 @@ func (p *planner) named(six bool, hook int) []Flow {
 				if x.lo != x.hi {
 					to = to.Next()
 				}
-				if to.Is6() != six || !isRouted(to) || p.isOwn(to) || slices.Contains(p.fake, to) {
+				atHost := to.IsLoopback() && hook == unix.NF_INET_LOCAL_OUT && len(s.targets) > 0
+				if to.Is6() != six || !isRouted(to) && !atHost || p.isOwn(to) || slices.Contains(p.fake, to) {
 					continue
 				}
 				for _, proto := range []string{"tcp", "udp"} {

@@ -10,6 +10,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf/xt"
 )
 
 // pseudonyms maps addresses so that prefixes stay prefixes: two addresses that have their first n
@@ -404,15 +406,15 @@ func (p *pseudonyms) ipsets(messages []NetlinkMessage) ([]NetlinkMessage, error)
 
 // legacy maps the addresses of a table of iptables-legacy, in place.
 func (p *pseudonyms) legacy(t *LegacyTable) error {
-	at := t.layout()
+	at := xt.LayoutOf(t.IPv6)
 	return t.each(func(e []byte, target string) error {
 		// struct ipt_ip begins with source, destination and their masks; so does struct ip6t_ip6.
 		for i := range 2 {
-			length, ok := maskBits(e[(2+i)*at.address : (3+i)*at.address])
+			length, ok := maskBits(e[(2+i)*at.Address : (3+i)*at.Address])
 			if !ok {
 				return fmt.Errorf("a mask that is no prefix")
 			}
-			p.prefix(e[i*at.address:(i+1)*at.address], length, t.IPv6)
+			p.prefix(e[i*at.Address:(i+1)*at.Address], length, t.IPv6)
 		}
 		var failed error
 		t.matches(e, func(name string, data []byte) {
@@ -423,7 +425,7 @@ func (p *pseudonyms) legacy(t *LegacyTable) error {
 		if failed != nil {
 			return failed
 		}
-		offset := int(host32(e[at.targetAt : at.targetAt+2]))
+		offset := int(host32(e[at.Target : at.Target+2]))
 		return p.target(target, e[offset+31], e[offset+32:], t.IPv6)
 	})
 }

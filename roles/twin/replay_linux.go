@@ -122,7 +122,7 @@ func (e *OccupiedError) Error() string {
 
 // Hint is what to do about it, for people.
 func (e *OccupiedError) Hint() string {
-	return "sysctl -w net.core.fb_tunnels_only_for_init_net=2 and try again, or play what -save wrote on a machine without tunnels"
+	return "sysctl -w net.core.fb_tunnels_only_for_init_net=2 and try again, or run what -save wrote on a machine without tunnels"
 }
 
 // vacant makes sure that the namespace has no device where the host has another.

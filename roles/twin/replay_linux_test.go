@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"pfdivert/pfconf/xt"
 	"pfdivert/roles/lab/labtest"
 	"pfdivert/roles/lab/namespace"
 )
@@ -252,7 +253,7 @@ func TestNoLog(t *testing.T) {
 	var counters []uint64
 	table := &twin.Legacy[0]
 	if err := table.each(func(e []byte, _ string) error {
-		counters = append(counters, binary.NativeEndian.Uint64(e[table.layout().counters:]))
+		counters = append(counters, binary.NativeEndian.Uint64(e[xt.LayoutOf(table.IPv6).Counters:]))
 		return nil
 	}); err != nil {
 		t.Fatal(err)

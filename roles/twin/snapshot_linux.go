@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"pfdivert/pfconf/xt"
 	"pfdivert/roles/wire"
 )
 
@@ -127,7 +128,7 @@ func (d *Dump) check() error {
 		return &SnapshotError{
 			fmt.Errorf("it is of a system %q of %d bits, and this one is %q of %d", s.Machine, s.PointerBits,
 				here.Machine, here.PointerBits),
-			"play it on a machine like that, or in an emulator",
+			"run it on a machine like that, or in an emulator",
 		}
 	}
 	wrong := func(format string, args ...any) error {
@@ -168,7 +169,7 @@ func (d *Dump) check() error {
 		}
 	}
 	for _, t := range d.Legacy {
-		if len(t.Info) != legacyInfo || !printable(t.Name) || len(t.Name) > 31 ||
+		if len(t.Info) != xt.InfoSize || !printable(t.Name) || len(t.Name) > 31 ||
 			int(host32(t.Info[80:84])) != len(t.Entries) {
 			return wrong("table %q of iptables-legacy", t.Name)
 		}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"pfdivert/pfconf/xt"
 	"pfdivert/roles/lab/labtest"
 	"pfdivert/roles/wire"
 )
@@ -135,7 +136,7 @@ func TestSnapshotRefused(t *testing.T) {
 		{"devices", pack(func(d *Dump) { d.Links = make([][]byte, maxLinks+1) }), "network devices"},
 		{"no message", pack(func(d *Dump) { d.Routes = [][]byte{{2}} }), "cut"},
 		{"legacy", pack(func(d *Dump) {
-			d.Legacy = []LegacyTable{{Name: "nat", Info: make([]byte, legacyInfo), Entries: []byte{1}}}
+			d.Legacy = []LegacyTable{{Name: "nat", Info: make([]byte, xt.InfoSize), Entries: []byte{1}}}
 		}), "legacy"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -3,7 +3,6 @@ package twin
 import (
 	"encoding/binary"
 	"math/bits"
-	"runtime"
 )
 
 // bigEndian and pointerBits are the layout of what this program and its kernel exchange. A program
@@ -11,7 +10,3 @@ import (
 var bigEndian = binary.NativeEndian.Uint16([]byte{0, 1}) == 1
 
 const pointerBits = bits.UintSize
-
-// align64 is how numbers of 64 bits are aligned in the structures of the kernel's interface: by 4
-// on i386 alone. Go aligns them by 4 on all systems of 32 bits.
-var align64 = map[bool]int{true: 4, false: 8}[runtime.GOARCH == "386"]

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+
+	"pfdivert/pfconf/xt"
 )
 
 // legacyRule is an entry of a table of iptables-legacy.
@@ -21,25 +23,8 @@ type legacyRule struct {
 	jump   int    // the offset of the first rule of the chain that it leads to, -1 for none
 }
 
-// legacyLayout is struct ipt_entry or ip6t_entry: offsets of its parts.
-type legacyLayout struct{ addr, nics, proto, flags, inverted, target, size int }
-
-func layoutOf(ipv6 bool) legacyLayout {
-	if ipv6 {
-		return legacyLayout{16, 64, 128, 131, 132, 140, ip6tEntry}
-	}
-	return legacyLayout{4, 16, 80, 82, 83, 88, 112}
-}
-
-// ip6tEntry is the size of struct ip6t_entry: 148 bytes, and two numbers of 64 bits.
-var ip6tEntry = align(148) + 16
-
-// align is XT_ALIGN.
-func align(n int) int { return (n + align64 - 1) &^ (align64 - 1) }
-
-// Sizes and verdicts of linux/netfilter/x_tables.h.
+// Verdicts of linux/netfilter/x_tables.h, and offsets in a struct ipt_getinfo.
 const (
-	xtHead    = 32 // struct xt_entry_target or _match: size u16, name[29], revision u8
 	xtDrop    = -1 // -NF_DROP - 1
 	xtAccept  = -2
 	xtReturn  = -5
@@ -50,7 +35,7 @@ const (
 
 // rules returns the entries of the table in their order. A table that is cut is an error.
 func (t LegacyTable) rules() ([]legacyRule, error) {
-	at, info := layoutOf(t.IPv6), cstruct(t.Info)
+	at, info := xt.LayoutOf(t.IPv6), cstruct(t.Info)
 	begins, ends := map[int]string{}, map[int]bool{}
 	for i, name := range xtChains {
 		if info.u32(32)&(1<<i) != 0 {
@@ -62,11 +47,11 @@ func (t LegacyTable) rules() ([]legacyRule, error) {
 	chain, hook, number := "", "", 0
 	for offset := 0; offset < len(t.Entries); {
 		e := cstruct(t.Entries[offset:])
-		if len(e) < at.size {
+		if len(e) < at.Size {
 			return nil, fmt.Errorf("table %s: the entry at %d is cut", t.Name, offset)
 		}
-		target, next := int(e.u16(at.target)), int(e.u16(at.target+2))
-		if target < at.size || next < target+xtHead || next > len(e) {
+		target, next := int(e.u16(at.Target)), int(e.u16(at.Target+2))
+		if target < at.Size || next < target+xt.Head || next > len(e) {
 			return nil, fmt.Errorf("table %s: the entry at %d is cut", t.Name, offset)
 		}
 		if name := begins[offset]; name != "" {
@@ -103,7 +88,7 @@ func (t LegacyTable) rules() ([]legacyRule, error) {
 
 func (r legacyRule) targetName() string { return cstruct(r.entry).text(r.target+2, 29) }
 
-func (r legacyRule) data() []byte { return r.entry[r.target+xtHead:] }
+func (r legacyRule) data() []byte { return r.entry[r.target+xt.Head:] }
 
 // legacyText writes the rules of a table as iptables-save does, without "-A CHAIN"; of a policy
 // "policy drop".
@@ -112,15 +97,15 @@ func (w *writer) legacyText(t LegacyTable, all []legacyRule, r legacyRule) strin
 	if r.policy {
 		return "policy " + map[bool]string{false: "accept", true: "drop"}[verdict == xtDrop]
 	}
-	at := layoutOf(t.IPv6)
+	at := xt.LayoutOf(t.IPv6)
 	parts := entryText(r.entry, at, t.IPv6)
-	for m := at.size; m+xtHead <= r.target; {
+	for m := at.Size; m+xt.Head <= r.target; {
 		e := cstruct(r.entry)
 		size := int(e.u16(m))
-		if size < xtHead || m+size > r.target {
+		if size < xt.Head || m+size > r.target {
 			break
 		}
-		name, data := e.text(m+2, 29), r.entry[m+xtHead:m+size]
+		name, data := e.text(m+2, 29), r.entry[m+xt.Head:m+size]
 		if name == "set" {
 			parts = append(parts, w.setMatch(data))
 		} else {
@@ -138,7 +123,7 @@ func (w *writer) legacyText(t LegacyTable, all []legacyRule, r legacyRule) strin
 	case r.jump >= 0:
 		word := "-j "
 		// IPT_F_GOTO, IP6T_F_GOTO
-		if flags := cstruct(r.entry).u8(at.flags); flags&2 != 0 && !t.IPv6 || flags&4 != 0 && t.IPv6 {
+		if flags := cstruct(r.entry).u8(at.Flags); flags&2 != 0 && !t.IPv6 || flags&4 != 0 && t.IPv6 {
 			word = "-g "
 		}
 		for _, o := range all {
@@ -157,20 +142,20 @@ func (w *writer) legacyText(t LegacyTable, all []legacyRule, r legacyRule) strin
 }
 
 // entryText writes what an entry asks for itself: struct ipt_ip and ip6t_ip6.
-func entryText(e cstruct, at legacyLayout, six bool) []string {
+func entryText(e cstruct, at xt.Layout, six bool) []string {
 	var all []string
-	inverted := e.u8(at.inverted)
+	inverted := e.u8(at.Inverted)
 	for i, option := range []string{"-s", "-d"} {
-		bits, prefix := ones(e[(2+i)*at.addr : (3+i)*at.addr])
+		bits, prefix := ones(e[(2+i)*at.Address : (3+i)*at.Address])
 		if bits == 0 && prefix {
 			continue
 		}
 		all = append(all, fmt.Sprintf("%s%s %v", bang(inverted&(8<<i) != 0), option,
-			netip.PrefixFrom(e.addr(i*at.addr, six), bits)))
+			netip.PrefixFrom(e.addr(i*at.Address, six), bits)))
 	}
 	for i, option := range []string{"-i", "-o"} {
-		name, asked := e.text(at.nics+16*i, 16), 0
-		for asked < 16 && e.u8(at.nics+32+16*i+asked) != 0 {
+		name, asked := e.text(at.NICs+16*i, 16), 0
+		for asked < 16 && e.u8(at.NICs+32+16*i+asked) != 0 {
 			asked++
 		}
 		if asked == 0 {
@@ -181,10 +166,10 @@ func entryText(e cstruct, at legacyLayout, six bool) []string {
 		}
 		all = append(all, bang(inverted&(1<<i) != 0)+option+" "+name)
 	}
-	if proto := e.u16(at.proto); proto != 0 {
+	if proto := e.u16(at.Proto); proto != 0 {
 		all = append(all, bang(inverted&0x40 != 0)+"-p "+protoName(byte(proto)))
 	}
-	if e.u8(at.flags)&1 != 0 && !six {
+	if e.u8(at.Flags)&1 != 0 && !six {
 		all = append(all, bang(inverted&0x20 != 0)+"-f")
 	}
 	return all

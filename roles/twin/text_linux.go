@@ -53,6 +53,16 @@ func ofIptables(t *Table) bool {
 		!slices.ContainsFunc(t.Chains, func(c *Chain) bool { return c.Base && !slices.Contains(xtChains, c.Name) })
 }
 
+// RuleText returns the text of a rule of an inet table from its expressions
+// (NFTA_RULE_EXPRESSIONS), which look nothing up in a set.
+func RuleText(expressions []byte) (string, error) {
+	exprs, err := decodeExprs(expressions)
+	if err != nil {
+		return "", fmt.Errorf("a rule's expressions: %w", err)
+	}
+	return newWriter(&Snapshot{}).rule(&Table{Family: "inet"}, &ChainRule{Exprs: exprs}), nil
+}
+
 // rule writes a rule: in nft's syntax, or iptables' without "-A CHAIN".
 func (w *writer) rule(t *Table, r *ChainRule) string {
 	p := &decoder{w: w, t: t, regs: map[uint32]operand{}}

@@ -24,21 +24,22 @@ type change struct {
 }
 
 var steps = map[injection.Action]func(change) error{
-	injection.FakeAside:   change.fakeAside,
-	injection.NoFakeRoute: change.noFakeRoute,
-	injection.FakeOnLink:  change.fakeOnLink,
-	injection.OwnFake:     change.ownFake,
-	injection.OtherMark:   change.otherMark,
-	injection.OtherMask:   change.otherMask,
-	injection.OtherTable:  change.otherTable,
-	injection.NoRule6:     change.noRule6,
-	injection.LateRule:    change.lateRule,
-	injection.Martian:     change.martian,
-	injection.Forwarding:  change.forwarding,
-	injection.NoInet6:     change.noInet6,
-	injection.Loop:        change.loop,
-	injection.Bridged:     change.bridged,
-	injection.LittleMTU:   change.littleMTU,
+	injection.FakeAside:    change.fakeAside,
+	injection.NoFakeRoute:  change.noFakeRoute,
+	injection.FakeOnLink:   change.fakeOnLink,
+	injection.OwnFake:      change.ownFake,
+	injection.OtherMark:    change.otherMark,
+	injection.OtherMask:    change.otherMask,
+	injection.OtherTable:   change.otherTable,
+	injection.NoRule6:      change.noRule6,
+	injection.LateRule:     change.lateRule,
+	injection.Martian:      change.martian,
+	injection.Forwarding:   change.forwarding,
+	injection.NoInet6:      change.noInet6,
+	injection.Loop:         change.loop,
+	injection.Bridged:      change.bridged,
+	injection.BridgedPlain: change.bridgedPlain,
+	injection.LittleMTU:    change.littleMTU,
 }
 
 // Do makes the change in the network namespace of the process. The driver of the packet

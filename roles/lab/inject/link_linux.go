@@ -11,10 +11,18 @@ import (
 	"pfdivert/pfconf/rtnetlink"
 )
 
-// bridged does it for both families at once.
-func (c change) bridged() error {
-	for _, call := range []string{"iptables", "ip6tables"} {
-		err := sysctl("bridge/bridge-nf-call-"+call, "1")
+// bridged and bridgedPlain do it for both families at once.
+func (c change) bridged() error      { return c.bridge("1") }
+func (c change) bridgedPlain() error { return c.bridge("0") }
+
+// bridge makes the interface a bridge's port. call is whether br_netfilter is asked; where it is
+// not loaded it is not.
+func (c change) bridge(call string) error {
+	for _, of := range []string{"iptables", "ip6tables"} {
+		err := sysctl("bridge/bridge-nf-call-"+of, call)
+		if errors.Is(err, fs.ErrNotExist) && call == "0" {
+			break
+		}
 		if errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("%w: br_netfilter is not loaded", ErrLacks)
 		}

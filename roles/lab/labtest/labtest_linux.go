@@ -1,9 +1,13 @@
 package labtest
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // Command is exec.Command in a new network namespace, in which a user other
@@ -31,4 +35,30 @@ func usersForbidden() error {
 // becomeNobody has cmd run with the user and group 65534 and no other.
 func becomeNobody(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+}
+
+// Terminal returns both ends of a pseudo-terminal; the test closes the first.
+func Terminal(t testing.TB) (terminal, tty *os.File) {
+	t.Helper()
+	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { terminal.Close() })
+	if err := unix.IoctlSetPointerInt(int(terminal.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(int(terminal.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// doas and sudo run as others open it by its name.
+	name := fmt.Sprintf("/dev/pts/%d", n)
+	if err := os.Chmod(name, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if tty, err = os.OpenFile(name, os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
+		t.Fatal(err)
+	}
+	return terminal, tty
 }
