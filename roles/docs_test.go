@@ -196,6 +196,50 @@ func TestDocumentedCommands(t *testing.T) {
 	}
 }
 
+// TestDocumentedErrors: the program can say each error of the table in docs/remote.md, up to
+// names and what another program said: its parts are in the texts of this program.
+func TestDocumentedErrors(t *testing.T) {
+	var source strings.Builder
+	for _, dir := range []string{"../roles", "../pfconf", "../matrix"} {
+		err := filepath.WalkDir(dir, func(name string, d os.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+				return err
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+			if err != nil {
+				return err
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				if l, ok := n.(*ast.BasicLit); ok && l.Kind == token.STRING {
+					text, _ := strconv.Unquote(l.Value)
+					source.WriteString(text + "\n")
+				}
+				return true
+			})
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, table, _ := strings.Cut(pages(t)["../docs/remote.md"], "| error | what to do |\n|---|---|\n")
+	table, _, _ = strings.Cut(table, "\n\n")
+	rows, named := 0, regexp.MustCompile(`: |…|\b(NAME|FAKE_ADDR|inet|regress|\d+)\b`)
+	for line := range strings.Lines(table) {
+		rows++
+		for _, part := range named.Split(strings.Split(line, "|")[1], -1) {
+			part = strings.Trim(part, ` "`)
+			said := strings.Contains(source.String(), part)
+			if part != "" && !said && part != "Device busy" && part != "Protocol not available" {
+				t.Errorf("no text of the program has %q: %s", part, line)
+			}
+		}
+	}
+	if rows < 15 {
+		t.Errorf("the table has %d rows", rows)
+	}
+}
+
 // TestDocumentedLinks: what the pages link to is there, headings too.
 func TestDocumentedLinks(t *testing.T) {
 	all := pages(t)

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"pfdivert/roles/lab/labtest"
@@ -33,8 +34,11 @@ func TestLimits(t *testing.T) {
 				"hint: it must be on a file system to which root may write: mount -o remount,rw /run\n", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if c.root && os.Geteuid() != 0 {
-				t.Skip("this is not root")
+			if c.root {
+				labtest.Root(t)
+			}
+			if strings.Contains(c.script, "unshare -U") {
+				labtest.NeedUsers(t)
 			}
 			cmd := exec.CommandContext(t.Context(), "sh", "-c", c.script, pfdivert)
 			cmd.Env = append(os.Environ(), asProgram+"=1")

@@ -33,7 +33,7 @@ read -r secret
 // TestPromptEnds: an interrupt and SIGTERM end the program while it, or ssh, asks for a password,
 // and the terminal shows again what is typed.
 func TestPromptEnds(t *testing.T) {
-	labtest.Need(t)
+	labtest.NeedUsers(t)
 	bin := program(t)
 	for name, text := range map[string]string{"sudo": sudoAsks, "ssh": sshAsks} {
 		if err := os.WriteFile(filepath.Join(bin, name), []byte(text), 0o755); err != nil {

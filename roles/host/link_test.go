@@ -110,6 +110,8 @@ func TestTail(t *testing.T) {
 		{"one\n\ttwo\n", "one\n\ttwo\n"},
 		{"\x1b[2Jred\a\r\x00\u009b\u202e!\n", "[2Jred!\n"},
 		{"a\xff\xfeb", "a?b"},
+		{"runtime: failed to create new OS thread (have 2 already; errno=11)\nfatal error: newosproc\n" +
+			strings.Repeat("goroutine 1\n", maxTail), starvedText},
 		{strings.Repeat("x", maxTail) + "end", "..." + strings.Repeat("x", maxTail-3) + "end"},
 	} {
 		r, w, err := os.Pipe()

@@ -156,8 +156,17 @@ type tail struct {
 	mu      sync.Mutex
 	kept    []byte
 	dropped bool
+	starved bool     // see starving
 	marks   [][]byte // see from
 }
+
+// starving is what Go's runtime and its C library say when the system gives a process no thread.
+// The stacks that follow help no one.
+var starving = []string{"failed to create new OS thread", "pthread_create failed"}
+
+// starvedText stands for them.
+const starvedText = "error: the system gives this user no more processes and threads\n" +
+	"hint: in a new shell, or as root: ulimit -u 1024; in a container, pids.max of its cgroup counts too\n"
 
 // readTail begins to read the stream.
 func readTail(source io.ReadCloser) *tail {
@@ -181,6 +190,9 @@ func (t *tail) add(b []byte) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.kept = append(t.kept, b...)
+	for _, said := range starving {
+		t.starved = t.starved || bytes.Contains(t.kept, []byte(said))
+	}
 	if n := len(t.kept) - maxTail; n > 0 {
 		t.kept = append(t.kept[:0], t.kept[n:]...)
 		t.dropped = true
@@ -221,6 +233,9 @@ func (t *tail) count(mark string) int {
 func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.starved {
+		return starvedText
+	}
 	kept, dropped := t.kept, t.dropped
 	for _, mark := range t.marks {
 		if i := bytes.LastIndex(kept, mark); i >= 0 {

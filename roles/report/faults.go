@@ -8,6 +8,7 @@ import (
 
 	"pfdivert/matrix"
 	"pfdivert/matrix/faults"
+	"pfdivert/pfconf"
 )
 
 // CauseOf returns the code of a result's explanation, or a text if it has none.
@@ -98,7 +99,8 @@ func (n *FaultTable) Add(f faults.Fault, judged []faults.Judgement) {
 
 // String returns the totals in one sentence.
 func (n *FaultTable) String() string {
-	s := fmt.Sprintf("%d faults: %d noticed by exactly the targets concerned, with the right reason", n.faults, n.noticed)
+	s := fmt.Sprintf("%s: %d noticed by exactly the targets concerned, with the right reason",
+		pfconf.Count(n.faults, "fault"), n.noticed)
 	if none := n.faults - n.noticed - n.unplayed; none > 0 && n.Wrong() == 0 {
 		s += fmt.Sprintf(", %d that no target can notice", none)
 	}

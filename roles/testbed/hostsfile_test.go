@@ -26,6 +26,26 @@ tester@debian SUDO=sudo SSH_OPTIONS="-p 2222 -o 'User=tester'"  # the other
     LOCAL_ADDR6=fd00:77:1::1 REMOTE_ADDR6=fd00:77:1::2 FAKE_ADDR6=fd00:77:2::9
 `
 
+// TestDocumentedHosts reads the hosts file that docs/remote.md shows.
+func TestDocumentedHosts(t *testing.T) {
+	page, err := os.ReadFile("../../docs/remote.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(page), "\n    # kernels to compare\n")
+	text, _, _ = strings.Cut(text, "\n\nA line that begins")
+	hosts, err := parseHosts("FILE", text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := validateHosts(hosts, matrix.Targets(), func(string) string { return "" }); err != nil {
+		t.Error(err)
+	}
+	if len(hosts) != 2 || hosts[0].name != "openbsd77" || hosts[1].name != "debian" {
+		t.Errorf("%+v", hosts)
+	}
+}
+
 func TestParseHosts(t *testing.T) {
 	got, err := parseHosts("hosts", twoHosts)
 	if err != nil {

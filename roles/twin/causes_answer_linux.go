@@ -12,6 +12,13 @@ import (
 func (d *doctor) ofAnswer(s suspect) []remedy {
 	var all []remedy
 	e := s.end
+	if e.stage == inRules && e.hop.tproxies() && e.in != "lo" {
+		all = append(all, remedy{
+			cause: "answer-diverted", check: e.hop.lister(d.c),
+			why: fmt.Sprintf("%s takes answers too, for which no listener is", e.hop.name(d.c)),
+			fix: d.c.spotOf(e.hop).insert(added{UID: -1, Reply: true, Do: doReturn, IPv6: s.Flow.IPv6()}),
+		})
+	}
 	if d.sourceChanged(s.key) || e.stage == inRules {
 		all = append(all, d.ofSource(s)...)
 	}

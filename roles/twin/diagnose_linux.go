@@ -507,10 +507,22 @@ func (d *doctor) good(s symptom, r FlowResult) bool {
 		return r.OK() && proxy // at a listener that was changed
 	}
 	if r.Flow.Kind == Client || r.Flow.Kind == Own || r.Flow.Kind == Given {
-		away := r.SeenTo.IsValid() && r.SeenTo.Addr() != r.Flow.To.Addr() // sent to another host by a rule
-		return r.OK() && (proxy || away)
+		// A rule may send it to another host.
+		away := r.SeenTo.IsValid() && r.SeenTo.Addr() != r.Flow.To.Addr()
+		return r.OK() && (proxy || away || d.isDirect(r.Flow))
 	}
 	return r.OK()
+}
+
+// isDirect reports whether a traced flow left the host, and no rule meant it for the proxy.
+func (d *doctor) isDirect(f Flow) bool {
+	for _, k := range d.paths[f.ID].Packets {
+		if !k.Answer {
+			e := k.end()
+			return e.stage == left && !d.intends(e.mark, f.IPv6())
+		}
+	}
+	return false
 }
 
 // try reports whether all flows are good with some changes.
@@ -674,16 +686,9 @@ func (d *doctor) explain(g []suspect) error {
 		}
 		found = found || ok
 	}
-	for _, h := range first.key.rules() {
-		if found || first.symptom != lost {
-			break
-		}
-		if found, err = d.try(first.symptom, flows, d.c.spotOf(h).remove()); err != nil {
+	if !found && first.symptom == lost {
+		if err := d.ofAnyRule(&p, first, flows); err != nil {
 			return err
-		}
-		if found {
-			p.Cause, p.Confirmed = "rule", true
-			p.Why, p.Check = "without it the flow arrives: "+h.name(d.c), h.lister(d.c)
 		}
 	}
 	if p.Cause == "" {

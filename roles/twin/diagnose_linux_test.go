@@ -279,6 +279,10 @@ table inet p {
 		{name: "22 redirected to a transparent listener", script: redirect,
 			sockets: []BoundSocket{socket("tcp", "0.0.0.0:12345", "transparent")}, warn: "redirect-to-transparent",
 			fixed: []BoundSocket{redirected}},
+		{name: "24 the answers to the host's own are diverted", sockets: []BoundSocket{proxy}, bad: "answer-diverted", script: toLo + `
+iptables -t mangle -A PREROUTING -d 10.91.1.0/24 -j RETURN; iptables -t mangle -A PREROUTING -p tcp -j TPROXY --on-port 7895 --tproxy-mark 1`},
+		{name: "24 redirected behind tproxy", sockets: []BoundSocket{proxy, redirected}, bad: "rule", script: toLo + ofLan + `
+iptables -t nat -A PREROUTING -i lan0 -p tcp ! -d 10.0.0.0/8 -j REDIRECT --to-ports 12345`},
 		{name: "24 for new connections", sockets: []BoundSocket{proxy}, bad: "later-packets",
 			script: toLo + strings.Replace(ofLan, "-p tcp", "-p tcp -m conntrack --ctstate NEW", 1)},
 		{name: "24 established ones pass before", sockets: []BoundSocket{proxy}, bad: "later-packets",

@@ -111,3 +111,44 @@ func (s suspect) stop() int {
 			len(k.Hops) == len(s.key.Hops)
 	})
 }
+
+// ofAnyRule finds a rule without which flows are good, among those that a flow's packets met. It is
+// told, and fixed where packets that are diverted by their mark can be left out of it.
+func (d *doctor) ofAnyRule(p *Problem, s suspect, flows []Flow) error {
+	tried := map[spot]bool{}
+	for _, k := range s.path.Packets {
+		for _, h := range k.rules() {
+			at := d.c.spotOf(h)
+			if tried[at] {
+				continue
+			}
+			tried[at] = true
+			ok, err := d.try(s.symptom, flows, at.remove())
+			if err != nil {
+				return err
+			}
+			if !ok {
+				continue
+			}
+			p.Cause, p.Confirmed, p.Check = "rule", true, h.lister(d.c)
+			p.Why = "without this rule it arrives: " + h.name(d.c)
+			own, has := d.c.markRule(h.Mark, s.Flow.IPv6())
+			if before := d.markBefore(k, h); !has || before != h.Mark {
+				continue
+			}
+			fix := at.insert(added{UID: -1, HasMark: true, Mark: own.Mark, Mask: own.Mask, Do: doReturn})
+			if ok, err = d.try(s.symptom, flows, fix); err != nil {
+				return err
+			}
+			harm, err := d.harms(fix, 0)
+			if err != nil {
+				return err
+			}
+			if ok && !harm {
+				p.Fix = fix.command
+				return nil
+			}
+		}
+	}
+	return nil
+}

@@ -77,7 +77,6 @@ func Root(t testing.TB) {
 // NeedUsers skips the test on a machine that forbids user namespaces; see Lacks.
 func NeedUsers(t testing.TB) {
 	t.Helper()
-	Need(t)
 	if err := usersForbidden(); err != nil {
 		Lacks(t, userNamespaces, err)
 	}
@@ -178,6 +177,7 @@ func record(test, what string, why error) error {
 // this process is no root that could become that user.
 func AsNobody(t *testing.T, pattern string) {
 	t.Helper()
+	Need(t)
 	Root(t)
 	NeedUsers(t)
 	cmd := exec.Command("/proc/self/exe", "-test.run", pattern, "-test.v", "-test.count=1")
