@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pfdivert/matrix/script"
+	"pfdivert/pfconf"
 )
 
 // Diverted connections behave as direct ones: each of the runs below has an exchange between a
@@ -293,4 +294,100 @@ func (p *pourer) turn(ctx context.Context, at side) (moved bool, err error) {
 		p.sent = poured.Count
 	}
 	return moved, nil
+}
+
+// closesAtOnce: both ends of a diverted connection may close it at the same time.
+//
+//  1. Control: before the rules are there, a client like the cell's does not reach the server, and
+//     the divert socket sees nothing.
+//  2. One rule diverts the connection, the other hands what the client sends to a divert socket.
+//     The client connects through it, and the server reads its line.
+//  3. The client closes, and its FIN waits at the divert socket. The server closes: its FIN crosses
+//     that. Then the client's FIN is reinjected, and what follows.
+//  4. Both ends have come to the end of the stream, and both sockets are in TIME_WAIT: each was in
+//     CLOSING before (RFC 9293, 3.6, case 3). An end that is closed after the other has none.
+func (x *claimRun) closesAtOnce(ctx context.Context) error {
+	packets := x.rule()
+	packets.Label, packets.Action, packets.Divert = x.Cell.label("-packet"), pfconf.DivertPacket, x.divertPort()
+	x.more = []pfconf.Rule{packets}
+	if err := x.openStream(ctx); err != nil {
+		return err
+	}
+	c, err := stream{x.exchange}.control(ctx, "server")
+	if err != nil {
+		return err
+	}
+	if err := x.loadBehind(ctx, c); err != nil {
+		return err
+	}
+	from, to := x.flowEnds()
+	spec := x.clientSpec()
+	there := x.local.request()
+	ready := []*stepResult{there.open("client", spec), there.connect("client", spec)}
+	there.fence()
+	if err := there.run(ctx); err != nil {
+		return err
+	}
+	if err := x.opened(ready...); err != nil {
+		return err
+	}
+	if _, err := x.relayed(ctx); err != nil {
+		return err
+	}
+	there = x.local.request()
+	connected := there.connected("client")
+	there.send("client", script.ClientLine, 0)
+	there.fence()
+	if err := there.run(ctx); err != nil {
+		return err
+	}
+	if connected.Err != nil {
+		return failed(NotDelivered, "%s: the connection to %v was not answered (%s)", connected.where, to,
+			connected.Err.Text)
+	}
+	if _, err := x.relayed(ctx); err != nil {
+		return err
+	}
+	e := &exchangeParts{claimRun: x, client: "client", server: "server"}
+	receive, closing := script.Receive{Socket: "server"}, script.Shutdown{Socket: "server"}
+	if err := e.on(ctx, "server", script.Accept{Socket: "server"}, receive); err != nil {
+		return err
+	}
+	if err := e.on(ctx, "client", script.Shutdown{Socket: "client"}); err != nil {
+		return err
+	}
+	if x.omit[Exchange] {
+		if _, err := x.relayed(ctx); err != nil {
+			return err
+		}
+	}
+	if err := e.on(ctx, "server", closing); err != nil {
+		return err
+	}
+	if _, err := x.relayed(ctx); err != nil {
+		return err
+	}
+	if err := e.on(ctx, "server", receive, script.CloseConn{Socket: "server"}); err != nil {
+		return err
+	}
+	if err := e.on(ctx, "client", script.Receive{Socket: "client"}, script.CloseConn{Socket: "client"}); err != nil {
+		return err
+	}
+	const wanted = `"Client\n" eof eof`
+	if saw := strings.Join(e.seen, " "); saw != wanted {
+		return failed(WrongData, "the ends of the diverted connection saw %s, not %s", saw, wanted)
+	}
+	at := x.remote.request()
+	there = x.local.request()
+	states := []*stepResult{at.tcpState(to, from, timeWait), there.tcpState(from, to, timeWait)}
+	if err := both(ctx, at.run, there.run); err != nil {
+		return err
+	}
+	for _, s := range states {
+		if s.Text != timeWait {
+			return failed(StateMissing, "%s: both ends closed at once, and the socket is not in TIME_WAIT but %s", s.where,
+				s.found())
+		}
+	}
+	return nil
 }

@@ -410,6 +410,12 @@ var claims = []Claim{
 		By:   likeDirect,
 	},
 	{
+		Name: "tcp-close-at-once", About: "to", Proto: pfconf.TCP, Mode: To, run: (*claimRun).closesAtOnce,
+		Says: "both ends of a diverted connection may close it at the same time",
+		By:   map[string]string{"nftables": "RFC 9293, 3.6, case 3"},
+		Not:  oneRule,
+	},
+	{
 		Name: "fragments", About: "to", Proto: pfconf.UDP, Mode: ToSockets, run: (*claimRun).fragments,
 		Says: "datagrams that come in fragments are diverted whole, whatever their length",
 		By: map[string]string{"pf": "pf.conf(5), set reassemble",

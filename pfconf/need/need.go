@@ -23,6 +23,7 @@ const (
 	TProxy        Name = "tproxy"
 	NFQueue       Name = "NFQUEUE"
 	NAT           Name = "NAT"
+	Redirect      Name = "REDIRECT"
 	Zones         Name = "conntrack zones"
 	SocketMatch   Name = "the match of sockets"
 	SockDiag      Name = "tcp_diag"
@@ -70,6 +71,8 @@ func Features() []Feature {
 			OpenWrt: "kmod-nft-tproxy", Some: true},
 		{Name: SocketMatch, For: "the claims about sockets of established flows", Modules: []string{"nft_socket"},
 			Config: []string{"NFT_SOCKET"}, OpenWrt: "kmod-nft-socket", Some: true},
+		{Name: Redirect, For: "the claim about it", Modules: []string{"nft_redir"}, Config: []string{"NFT_REDIR"},
+			OpenWrt: "kmod-nft-nat", Some: true},
 		{Name: Zones, For: "the claim about conntrack zones", Config: []string{"NF_CONNTRACK_ZONES"}, Some: true},
 		{Name: NFQueue, For: "divert-packet", Modules: []string{"nfnetlink_queue", "nft_queue"},
 			Config: []string{"NETFILTER_NETLINK_QUEUE", "NFT_QUEUE"}, OpenWrt: "kmod-nft-queue", Some: true},

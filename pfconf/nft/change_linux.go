@@ -349,6 +349,8 @@ func (f *Firewall) lacks(r pfconf.Rule, err error) error {
 	switch {
 	case r.Action == pfconf.RdrTo && f.config.xt():
 		feature = need.XTNAT
+	case r.Redirects() && f.Probe(need.NAT).Support == Yes:
+		feature = need.Redirect
 	case r.Action == pfconf.RdrTo:
 		feature = need.NAT
 	case r.Zone != 0:

@@ -49,6 +49,10 @@ func (f *Firewall) Probe(feature need.Name) ProbeResult {
 		return f.probe(ctZoneSet{1})
 	case need.SocketMatch:
 		return f.probe(transparentSocket{})
+	case need.Redirect:
+		f.rx.mu.Lock()
+		defer f.rx.mu.Unlock()
+		return f.rx.probeIn(rdr, []statement{redirect{1}})[0]
 	case need.NAT:
 		f.rx.mu.Lock()
 		defer f.rx.mu.Unlock()
