@@ -336,7 +336,9 @@ var mayImport = map[string][]string{
 		"matrix", "matrix/script", "pfconf", "roles/agent", "roles/host", "roles/kernel",
 		"roles/kernel/splat", "roles/lab", "roles/lab/bsd", "roles/report", "roles/terminal",
 	},
-	"pfdivert/roles/twin": {"pfconf/xt", "roles/lab/namespace", "roles/wire"},
+	"pfdivert/roles/twin": {
+		"pfconf/netlink", "pfconf/xt", "roles/lab/namespace", "roles/wire",
+	},
 	"pfdivert/roles/wire": nil,
 }
 

@@ -35,17 +35,24 @@ func (id SocketID) sameNames(other SocketID) bool { return bytes.Equal(id[:36], 
 type InetSocket struct {
 	State            uint8 // see TCPState
 	ID               SocketID
-	Local            netip.AddrPort
+	Local, Remote    netip.AddrPort
+	Interface        int    // that the socket is bound to, 0 for none
+	Mark             uint32 // 0 without CAP_NET_ADMIN
 	UID              uint32
+	Inode            uint32
 	Only6            bool // IPV6_V6ONLY
 	Transparent      bool // IP_TRANSPARENT
-	TransparentKnown bool // since Linux 5.10 the kernel tells of it
+	FreeBind         bool // IP_FREEBIND
+	TransparentKnown bool // since Linux 5.10 the kernel tells of it, and of FreeBind
 }
 
-// Numbers of states, for ListInet: those of a listener, and of a UDP socket that is not connected.
+// Numbers of states, for ListInet. A UDP socket that is not connected is in StateClose.
 const (
-	StateClose  = 7
-	StateListen = 10
+	StateEstablished = 1
+	StateSynSent     = 2
+	StateClose       = 7
+	StateCloseWait   = 8
+	StateListen      = 10
 )
 
 // FindTCP looks up the TCP socket with the addresses on a NETLINK_SOCK_DIAG socket. That there is
@@ -94,12 +101,16 @@ func (s *Socket) DestroyTCP(local, remote netip.AddrPort) error {
 	return nil
 }
 
-// ListInet lists the sockets of an address family (AF_INET, AF_INET6) and protocol that are in the
-// state, on a NETLINK_SOCK_DIAG socket.
-func (s *Socket) ListInet(family, protocol, state uint8) ([]InetSocket, error) {
+// ListInet lists the sockets of an address family (AF_INET, AF_INET6) and protocol that are in one
+// of the states, on a NETLINK_SOCK_DIAG socket.
+func (s *Socket) ListInet(family, protocol uint8, states ...uint8) ([]InetSocket, error) {
 	var all []InetSocket
+	set := uint32(0)
+	for _, state := range states {
+		set |= 1 << state
+	}
 	r := s.Request()
-	r.Add(unix.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP, inetRequest(family, protocol, 1<<state, SocketID{})...)
+	r.Add(unix.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP, inetRequest(family, protocol, set, SocketID{})...)
 	err := s.Dump(r, func(m Message) error {
 		one, err := parseInet(m.Body, binary.NativeEndian)
 		all = append(all, one)
@@ -119,11 +130,12 @@ func inetRequest(family, protocol uint8, states uint32, id SocketID) []byte {
 // Attributes of an answer, linux/inet_diag.h.
 const (
 	diagV6Only  = 11 // INET_DIAG_SKV6ONLY
+	diagMark    = 15 // INET_DIAG_MARK
 	diagSockopt = 22 // INET_DIAG_SOCKOPT: a struct inet_diag_sockopt
 )
 
 // parseInet reads a struct inet_diag_msg with its attributes: family, state, timer,
-// retransmissions, the id, five numbers of 32 bits, of which the fourth is the user's.
+// retransmissions, the id, five numbers of 32 bits: expiry, two queues, user and inode.
 func parseInet(b []byte, order binary.ByteOrder) (s InetSocket, err error) {
 	const header = 72
 	if len(b) < header {
@@ -133,28 +145,35 @@ func parseInet(b []byte, order binary.ByteOrder) (s InetSocket, err error) {
 	if b[0] == unix.AF_INET6 {
 		size = 16
 	}
-	a, _ := netip.AddrFromSlice(b[8 : 8+size])
+	at := func(address, port int) netip.AddrPort {
+		a, _ := netip.AddrFromSlice(b[address : address+size])
+		return netip.AddrPortFrom(a, binary.BigEndian.Uint16(b[port:]))
+	}
 	s.State, s.ID = b[1], SocketID(b[4:])
-	s.Local = netip.AddrPortFrom(a, binary.BigEndian.Uint16(b[4:]))
-	s.UID = order.Uint32(b[64:])
+	s.Local, s.Remote, s.Interface = at(8, 4), at(24, 6), int(order.Uint32(b[40:]))
+	s.UID, s.Inode = order.Uint32(b[64:]), order.Uint32(b[68:])
 	for kind, data := range Attributes(b[header:]) {
 		switch {
 		case kind == diagV6Only && len(data) > 0:
 			s.Only6 = data[0] != 0
+		case kind == diagMark && len(data) == 4:
+			s.Mark = order.Uint32(data)
 		case kind == diagSockopt && len(data) > 0:
-			s.TransparentKnown, s.Transparent = true, data[0]&transparentBit(order) != 0
+			s.TransparentKnown = true
+			s.FreeBind, s.Transparent = data[0]&optionBit(2, order) != 0, data[0]&optionBit(5, order) != 0
 		}
 	}
 	return s, nil
 }
 
-// transparentBit is the sixth of the C bit-fields of struct inet_diag_sockopt. Compilers give them
-// out from the lowest bit on where the lowest byte comes first, and from the highest on elsewhere.
-func transparentBit(order binary.ByteOrder) uint8 {
+// optionBit is one of the C bit-fields of struct inet_diag_sockopt: recverr, is_icsk, freebind,
+// hdrincl, mc_loop, transparent, mc_all, nodefrag. Compilers give them out from the lowest bit on
+// where the lowest byte comes first, and from the highest on elsewhere.
+func optionBit(number int, order binary.ByteOrder) uint8 {
 	if order.Uint16([]byte{1, 0}) == 1 {
-		return 1 << 5
+		return 1 << number
 	}
-	return 1 << 2
+	return 0x80 >> number
 }
 
 // noSocket turns the kernel's answer into ErrNoSocket if it is that.

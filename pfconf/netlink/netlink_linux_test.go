@@ -160,19 +160,22 @@ func inetMessage(order binary.AppendByteOrder, options byte) []byte {
 }
 
 // The bit-fields of struct inet_diag_sockopt are given out from the other end on machines of the
-// other byte order. Bits as gcc for x86-64 and for s390x has them.
-func TestTransparent(t *testing.T) {
+// other byte order: a transparent socket sets 1<<5 on x86-64 and 1<<2 on s390x, where 1<<5 is a
+// freebind one. Bits as gcc has them.
+func TestSocketOptions(t *testing.T) {
 	for _, c := range []struct {
-		order   binary.AppendByteOrder
-		options byte
-		want    bool
+		order                 binary.AppendByteOrder
+		options               byte
+		transparent, freeBind bool
 	}{
-		{binary.LittleEndian, 0x20, true}, {binary.LittleEndian, 0xdf, false}, {binary.LittleEndian, 0x04, false},
-		{binary.BigEndian, 0x04, true}, {binary.BigEndian, 0xfb, false}, {binary.BigEndian, 0x20, false},
+		{binary.LittleEndian, 0x20, true, false}, {binary.LittleEndian, 0x04, false, true},
+		{binary.LittleEndian, 0xff &^ 0x24, false, false},
+		{binary.BigEndian, 0x04, true, false}, {binary.BigEndian, 0x20, false, true},
+		{binary.BigEndian, 0xff &^ 0x24, false, false},
 	} {
 		s, err := parseInet(inetMessage(c.order, c.options), c.order.(binary.ByteOrder))
-		if err != nil || s.Transparent != c.want || !s.TransparentKnown || s.UID != 1000 ||
-			s.Local != netip.MustParseAddrPort("192.0.2.1:8000") {
+		if err != nil || s.Transparent != c.transparent || s.FreeBind != c.freeBind || !s.TransparentKnown ||
+			s.UID != 1000 || s.Inode != 5 || s.Local != netip.MustParseAddrPort("192.0.2.1:8000") {
 			t.Errorf("%v %#x: %+v, %v", c.order, c.options, s, err)
 		}
 	}

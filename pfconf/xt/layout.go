@@ -16,8 +16,6 @@ func Align(n int) int { return (n + alignment - 1) &^ (alignment - 1) }
 const Head = 32
 
 // Bytes is the extension with its head, as a table has it.
-//
-//go:noinline
 func (e Extension) Bytes() []byte {
 	b := make([]byte, Head+Align(len(e.Data)))
 	binary.NativeEndian.PutUint16(b, uint16(len(b)))

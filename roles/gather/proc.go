@@ -1,8 +1,6 @@
 package gather
 
 import (
-	"encoding/binary"
-	"encoding/hex"
 	"fmt"
 	"math"
 	"net/netip"
@@ -90,9 +88,10 @@ func parseSockets(proto, text string, take func(evidence.SocketEntry)) error {
 		}
 		var s evidence.SocketEntry
 		var err error
-		if s.Local, err = hexAddress(words[1]); err == nil {
-			s.Remote, err = hexAddress(words[2])
+		if s.Local, err = netlink.ParseProcAddress(words[1]); err == nil {
+			s.Remote, err = netlink.ParseProcAddress(words[2])
 		}
+		s.Local, s.Remote = unmapped(s.Local), unmapped(s.Remote)
 		if err != nil {
 			return fmt.Errorf("/proc/net/%s: %w", proto, err)
 		}
@@ -127,21 +126,7 @@ func parseSockets(proto, text string, take func(evidence.SocketEntry)) error {
 	return nil
 }
 
-// hexAddress reads "0100007F:1F90": the address as numbers of 32 bits, which the machine has in its
-// own order, and the port.
-func hexAddress(s string) (netip.AddrPort, error) {
-	address, port, _ := strings.Cut(s, ":")
-	b, err := hex.DecodeString(address)
-	p, errPort := strconv.ParseUint(port, 16, 16)
-	if err != nil || errPort != nil || len(b) != 4 && len(b) != 16 {
-		return netip.AddrPort{}, fmt.Errorf("%.60q is no address with a port", s)
-	}
-	for i := 0; i < len(b); i += 4 {
-		binary.NativeEndian.PutUint32(b[i:], binary.BigEndian.Uint32(b[i:]))
-	}
-	a, _ := netip.AddrFromSlice(b)
-	return netip.AddrPortFrom(a.Unmap(), uint16(p)), nil
-}
+func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
 
 // queueEntry is a queue of netfilter as the socket of a divert-packet rule.
 func queueEntry(q netlink.Queue) evidence.SocketEntry {

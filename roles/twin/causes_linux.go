@@ -502,9 +502,9 @@ func (d *doctor) ofLaterPackets(s suspect) []remedy {
 
 // baseChain is the chain of a hook by which packets come to a rule.
 func (d *doctor) baseChain(h Hop, hook int) string {
-	if h.Legacy || slices.Contains(xtTables, h.Table) && slices.Contains(xtChains, strings.ToUpper(hookNames[hook])) &&
+	if h.Legacy || slices.Contains(xtTables, h.Table) && slices.Contains(xt.Hooks, strings.ToUpper(hookNames[hook])) &&
 		d.c.spotOf(h).iptables {
-		return xtChains[[]int{0, 1, 2, 3, 4}[hook]]
+		return xt.Hooks[hook]
 	}
 	found := h.Chain
 	for _, t := range d.c.Tables {

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf/xt"
 )
 
 // xtAsks reads a match of xtables for values (struct xt_*, linux/netfilter/xt_*.h).
@@ -194,27 +196,10 @@ func (h *hint) xtTarget(c *Snapshot, name string, revision uint32, data []byte, 
 	}
 }
 
-// entryLayout is where the parts of struct ipt_entry or ip6t_entry are. Pointers are not among
-// them, but numbers of 64 bits, which i386 alone aligns to 4.
-type entryLayout struct {
-	address                                int // its size
-	names, proto, inverted, targetAt, size int
-}
-
-func (d *Dump) entryLayout(six bool) entryLayout {
-	switch {
-	case !six:
-		return entryLayout{4, 16, 80, 83, 88, 112}
-	case d.System.PointerBits == 32 && (d.System.Machine == "i686" || d.System.Machine == "i386"):
-		return entryLayout{16, 64, 128, 132, 140, 164}
-	}
-	return entryLayout{16, 64, 128, 132, 140, 168}
-}
-
 // legacyHints reads the entries of a table. An entry whose target is ERROR begins a chain of the
 // user's, and jumps lead to entries by their offset.
 func (c *Snapshot) legacyHints(t LegacyTable) []*hintChain {
-	info, b, at := cstruct(t.Info), t.Entries, c.entryLayout(t.IPv6)
+	info, b, at := cstruct(t.Info), t.Entries, xt.LayoutOf(t.IPv6)
 	family := map[bool]string{false: "ip", true: "ip6"}[t.IPv6]
 	hooks := map[int]int{}
 	for i := range 5 {
@@ -230,17 +215,17 @@ func (c *Snapshot) legacyHints(t LegacyTable) []*hintChain {
 		to   int
 	}
 	var jumps []jump
-	for offset := 0; offset+at.size <= len(b); {
+	for offset := 0; offset+at.Size <= len(b); {
 		e := cstruct(b[offset:])
-		targetAt, next := int(e.u16(at.targetAt)), int(e.u16(at.targetAt+2))
-		if targetAt < at.size || next < targetAt+32 || next > len(e) {
+		targetAt, next := int(e.u16(at.Target)), int(e.u16(at.Target+2))
+		if targetAt < at.Size || next < targetAt+32 || next > len(e) {
 			break // Replay says that the table is cut
 		}
 		e = e[:next]
 		// struct xt_entry_target: size u16, name[29], revision u8, data
 		name, data := e.text(targetAt+2, 29), []byte(e[targetAt+32:])
 		if i, ok := hooks[offset]; ok {
-			chain = &hintChain{name: xtChains[i], hook: i}
+			chain = &hintChain{name: xt.Hooks[i], hook: i}
 			all = append(all, chain)
 		}
 		if name == "ERROR" {
@@ -251,7 +236,7 @@ func (c *Snapshot) legacyHints(t LegacyTable) []*hintChain {
 			h := &hint{family: family, where: fmt.Sprintf("%s-legacy table %s chain %s rule %d", tools[t.IPv6], t.Name,
 				chain.name, len(chain.hints)+1)}
 			h.asks = entryAsks(e, at)
-			for m := at.size; m+32 <= targetAt; {
+			for m := at.Size; m+32 <= targetAt; {
 				size := int(e.u16(m))
 				if size < 32 || m+size > targetAt {
 					break
@@ -280,20 +265,20 @@ func (c *Snapshot) legacyHints(t LegacyTable) []*hintChain {
 }
 
 // entryAsks are what an entry asks for itself: struct ipt_ip and ip6t_ip6.
-func entryAsks(e cstruct, at entryLayout) []ask {
+func entryAsks(e cstruct, at xt.Layout) []ask {
 	var all []ask
-	inverted := e.u8(at.inverted)
+	inverted := e.u8(at.Inverted)
 	for i, what := range []asked{askSource, askDest} {
-		a, _ := netip.AddrFromSlice(e[i*at.address : (i+1)*at.address])
-		bits, ok := ones(e[(2+i)*at.address : (3+i)*at.address])
+		a, _ := netip.AddrFromSlice(e[i*at.Address : (i+1)*at.Address])
+		bits, ok := ones(e[(2+i)*at.Address : (3+i)*at.Address])
 		if ok && bits > 0 {
 			all = append(all, ask{what: what, not: inverted&(8<<i) != 0,
 				addrs: []addrSpan{spanOf(netip.PrefixFrom(a, bits))}})
 		}
 	}
 	for i, what := range []asked{askIn, askOut} {
-		name := e.text(at.names+16*i, unix.IFNAMSIZ)
-		mask := e[at.names+32+16*i : at.names+48+16*i]
+		name := e.text(at.NICs+16*i, unix.IFNAMSIZ)
+		mask := e[at.NICs+32+16*i : at.NICs+48+16*i]
 		asked := strings.IndexByte(string(mask)+"\x00", 0) // the name's end is among them where it has no wildcard
 		if asked == 0 {
 			continue
@@ -303,7 +288,7 @@ func entryAsks(e cstruct, at entryLayout) []ask {
 		}
 		all = append(all, ask{what: what, not: inverted&(1<<i) != 0, names: []string{name}})
 	}
-	if proto := e.u16(at.proto); proto != 0 {
+	if proto := e.u16(at.Proto); proto != 0 {
 		all = append(all, ask{what: askProto, not: inverted&0x40 != 0, spans: []span{{proto, proto}}})
 	}
 	return all

@@ -3,17 +3,16 @@ package twin
 import (
 	"cmp"
 	"context"
-	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf/netlink"
 )
 
 // found is a socket with what it is known by in /proc/PID/fd.
@@ -72,74 +71,36 @@ func (d *Dump) readSockets(ctx context.Context) error {
 	return nil
 }
 
-// Sizes and attributes of linux/inet_diag.h.
-const (
-	inetDiagReqSize = 56 // struct inet_diag_req_v2: family u8, protocol u8, ext u8, pad u8, states u32, id[48]
-	// struct inet_diag_msg: family, state, timer, retrans u8, id[48], expires, rqueue, wqueue, uid,
-	// inode u32
-	inetDiagMsgSize  = 72
-	inetDiagV6Only   = 11 // INET_DIAG_SKV6ONLY: u8
-	inetDiagMark     = 15 // INET_DIAG_MARK: u32, for CAP_NET_ADMIN
-	inetDiagSockOpts = 22 // INET_DIAG_SOCKOPT: struct inet_diag_sockopt, Linux 5.10
-)
-
-// The bits of the first byte of struct inet_diag_sockopt are recverr, is_icsk, freebind, hdrincl,
-// mc_loop, transparent, mc_all, nodefrag: C has the first at the low end of the byte on
-// little-endian systems and at the high end on big-endian ones.
-func sockOptBit(number int, big bool) byte {
-	if big {
-		return 0x80 >> number
-	}
-	return 1 << number
-}
-
-// diagSockets lists sockets by netlink.
-func diagSockets(ctx context.Context, family, protocol, state byte, name string) ([]found, error) {
-	c, err := dial(unix.NETLINK_SOCK_DIAG, 0)
+// listInet lists the sockets of a protocol by netlink that are in one of the states.
+func listInet(ctx context.Context, family, protocol uint8, states ...uint8) ([]netlink.InetSocket, error) {
+	c, err := netlink.Open(unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return nil, err
 	}
 	defer c.Close()
-	request := make([]byte, inetDiagReqSize)
-	request[0], request[1] = family, protocol
-	binary.NativeEndian.PutUint32(request[4:], 1<<state)
-	answers, err := dump(ctx, c, unix.SOCK_DIAG_BY_FAMILY, request)
-	if err != nil {
-		return nil, err
-	}
-	var all []found
-	for _, m := range answers {
-		f, err := parseDiag(m.Data, name, bigEndian)
-		if err != nil {
+	for range dumpTries {
+		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		all = append(all, f)
+		all, err := c.ListInet(family, protocol, states...)
+		if !errors.Is(err, netlink.ErrInterrupted) {
+			return all, err
+		}
 	}
-	return all, nil
+	return nil, errChanges
 }
 
-// parseDiag reads a struct inet_diag_msg with its attributes. big reports whether the kernel's
-// bit-fields are those of a big-endian system.
-func parseDiag(b []byte, name string, big bool) (found, error) {
-	about, err := split(b, inetDiagMsgSize)
-	if err != nil {
-		return found{}, err
+// diagSockets lists sockets by netlink.
+func diagSockets(ctx context.Context, family, protocol, state byte, name string) ([]found, error) {
+	var all []found
+	listed, err := listInet(ctx, family, protocol, state)
+	for _, s := range listed {
+		all = append(all, found{BoundSocket: BoundSocket{
+			Proto: name, Local: s.Local, V6Only: s.Only6, Transparent: s.Transparent, FreeBind: s.FreeBind,
+			Index: s.Interface, Mark: s.Mark, UID: s.UID,
+		}, inode: uint64(s.Inode)})
 	}
-	// id: sport be16, dport be16, src[16], dst[16], interface u32, cookie u64
-	address := netip.AddrFrom16([16]byte(b[8:24]))
-	if b[0] == unix.AF_INET {
-		address = netip.AddrFrom4([4]byte(b[8:12]))
-	}
-	f := found{BoundSocket: BoundSocket{
-		Proto: name, Local: netip.AddrPortFrom(address, binary.BigEndian.Uint16(b[4:])),
-		V6Only: host32(about.get(inetDiagV6Only)) != 0,
-		Index:  int(host32(b[40:44])), Mark: host32(about.get(inetDiagMark)), UID: host32(b[64:68]),
-	}, inode: uint64(host32(b[68:72]))}
-	if options := about.get(inetDiagSockOpts); len(options) > 0 {
-		f.FreeBind = options[0]&sockOptBit(2, big) != 0
-		f.Transparent = options[0]&sockOptBit(5, big) != 0
-	}
-	return f, nil
+	return all, err
 }
 
 // procSockets lists sockets by /proc/net/tcp and the like, which has less of them.
@@ -157,7 +118,7 @@ func procSockets(family, state byte, name string) ([]found, error) {
 }
 
 // parseProcSockets reads lines "sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout
-// inode …". An address is of words in native order.
+// inode …".
 func parseProcSockets(table []byte, state byte, name string) ([]found, error) {
 	var all []found
 	first := true
@@ -170,29 +131,18 @@ func parseProcSockets(table []byte, state byte, name string) ([]found, error) {
 		if len(f) < 10 {
 			return nil, fmt.Errorf("a line of %d fields", len(f))
 		}
-		words, port, _ := strings.Cut(f[1], ":")
-		b, err1 := hex.DecodeString(words)
-		p, err2 := strconv.ParseUint(port, 16, 16)
-		st, err3 := strconv.ParseUint(f[3], 16, 8)
-		uid, err4 := strconv.ParseUint(f[7], 10, 32)
-		inode, err5 := strconv.ParseUint(f[9], 10, 64)
-		if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+		local, err1 := netlink.ParseProcAddress(f[1])
+		st, err2 := strconv.ParseUint(f[3], 16, 8)
+		uid, err3 := strconv.ParseUint(f[7], 10, 32)
+		inode, err4 := strconv.ParseUint(f[9], 10, 64)
+		if err := errors.Join(err1, err2, err3, err4); err != nil {
 			return nil, err
 		}
 		if byte(st) != state {
 			continue
 		}
-		if len(b)%4 == 0 {
-			for i := 0; i < len(b); i += 4 {
-				binary.NativeEndian.PutUint32(b[i:], binary.BigEndian.Uint32(b[i:]))
-			}
-		}
-		address, ok := netip.AddrFromSlice(b)
-		if !ok {
-			return nil, fmt.Errorf("an address of %d bytes", len(b))
-		}
-		all = append(all, found{BoundSocket: BoundSocket{Proto: name, Local: netip.AddrPortFrom(address, uint16(p)),
-			UID: uint32(uid)}, inode: inode})
+		all = append(all, found{BoundSocket: BoundSocket{Proto: name, Local: local, UID: uint32(uid)},
+			inode: inode})
 	}
 	return all, nil
 }

@@ -37,7 +37,7 @@ const (
 func (t LegacyTable) rules() ([]legacyRule, error) {
 	at, info := xt.LayoutOf(t.IPv6), cstruct(t.Info)
 	begins, ends := map[int]string{}, map[int]bool{}
-	for i, name := range xtChains {
+	for i, name := range xt.Hooks {
 		if info.u32(32)&(1<<i) != 0 {
 			begins[int(info.u32(infoHooks+4*i))] = name
 			ends[int(info.u32(infoUnder+4*i))] = true

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf/xt"
 )
 
 // part is one condition or statement of a rule.
@@ -41,16 +43,13 @@ func newWriter(c *Snapshot) *writer {
 	return w
 }
 
-// xtTables are the tables that iptables-nft makes, and its chains with a hook.
-var (
-	xtTables = []string{"filter", "nat", "mangle", "raw", "security"}
-	xtChains = []string{"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}
-)
+// xtTables are the tables that iptables-nft makes.
+var xtTables = []string{"filter", "nat", "mangle", "raw", "security"}
 
 // ofIptables reports whether a table of nf_tables is one of iptables-nft.
 func ofIptables(t *Table) bool {
 	return (t.Family == "ip" || t.Family == "ip6") && slices.Contains(xtTables, t.Name) &&
-		!slices.ContainsFunc(t.Chains, func(c *Chain) bool { return c.Base && !slices.Contains(xtChains, c.Name) })
+		!slices.ContainsFunc(t.Chains, func(c *Chain) bool { return c.Base && !slices.Contains(xt.Hooks, c.Name) })
 }
 
 // RuleText returns the text of a rule of an inet table from its expressions

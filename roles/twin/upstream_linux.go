@@ -2,7 +2,6 @@ package twin
 
 import (
 	"context"
-	"encoding/binary"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -11,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf/netlink"
 )
 
 // maxUpstreams bounds how many sockets of a kind are kept.
@@ -87,32 +88,17 @@ type connection struct {
 
 // connections lists those of a protocol that are made, or about to be.
 func connections(ctx context.Context, family, protocol byte, name string) ([]connection, error) {
-	n, err := dial(unix.NETLINK_SOCK_DIAG, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer n.Close()
-	request := make([]byte, inetDiagReqSize)
-	request[0], request[1] = family, protocol
-	binary.NativeEndian.PutUint32(request[4:], 1<<1|1<<2|1<<8) // TCP_ESTABLISHED, TCP_SYN_SENT, TCP_CLOSE_WAIT
-	answers, err := dump(ctx, n, unix.SOCK_DIAG_BY_FAMILY, request)
-	if err != nil {
-		return nil, err
-	}
+	listed, err := listInet(ctx, family, protocol,
+		netlink.StateEstablished, netlink.StateSynSent, netlink.StateCloseWait)
 	var all []connection
-	for _, m := range answers {
-		f, err := parseDiag(m.Data, name, bigEndian)
-		if err != nil {
-			return nil, err
-		}
-		to := netip.AddrFrom16([16]byte(m.Data[24:40]))
-		if m.Data[0] == unix.AF_INET {
-			to = netip.AddrFrom4([4]byte(m.Data[24:28]))
-		}
-		f.Local = netip.AddrPortFrom(f.Local.Addr().Unmap(), f.Local.Port())
-		all = append(all, connection{f, netip.AddrPortFrom(to.Unmap(), binary.BigEndian.Uint16(m.Data[6:]))})
+	for _, s := range listed {
+		local := netip.AddrPortFrom(s.Local.Addr().Unmap(), s.Local.Port())
+		all = append(all, connection{
+			found{BoundSocket{Proto: name, Local: local, Mark: s.Mark, UID: s.UID}, uint64(s.Inode)},
+			netip.AddrPortFrom(s.Remote.Addr().Unmap(), s.Remote.Port()),
+		})
 	}
-	return all, nil
+	return all, err
 }
 
 // socketsOf finds the sockets of all processes of some programs, by their inodes.

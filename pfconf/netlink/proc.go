@@ -2,9 +2,12 @@ package netlink
 
 import (
 	"bufio"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -55,4 +58,20 @@ func ParseQueues(text string) ([]Queue, error) {
 		all = append(all, q)
 	}
 	return all, nil
+}
+
+// ParseProcAddress reads "0100007F:1F90" of /proc/net/tcp and the like: the address as numbers of
+// 32 bits, which the machine has in its own order, and the port.
+func ParseProcAddress(s string) (netip.AddrPort, error) {
+	address, port, _ := strings.Cut(s, ":")
+	b, err := hex.DecodeString(address)
+	p, errPort := strconv.ParseUint(port, 16, 16)
+	if err != nil || errPort != nil || len(b) != 4 && len(b) != 16 {
+		return netip.AddrPort{}, fmt.Errorf("%.60q is no address with a port", s)
+	}
+	for i := 0; i < len(b); i += 4 {
+		binary.NativeEndian.PutUint32(b[i:], binary.BigEndian.Uint32(b[i:]))
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return netip.AddrPortFrom(a, uint16(p)), nil
 }
