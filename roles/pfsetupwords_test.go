@@ -124,7 +124,7 @@ func TestVerbKill(t *testing.T) {
 		{"kill -s [fd00::2]:53 -d fd00::1", "2/a"},
 		{"kill -d fd00::2", ""},
 		{"kill -s 10.188.1.1 -id 3/a", "3/a"},
-		{"kill -id 9/a", ""},
+		{"kill -id 9/a", "!"},
 		{"kill -label ssh", "!"},
 		{"kill -label regress -s 10.188.1.1", "!"},
 		{"kill -s nowhere", "!"},

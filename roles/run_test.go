@@ -192,7 +192,7 @@ func TestRdomain(t *testing.T) {
 	for _, c := range []struct{ arg, want string }{
 		{"-1", "-rdomain -1: there is no such routing domain\nhint: they go up to 255"},
 		{"256", "-rdomain 256: there is no such routing domain"},
-		{"x", "invalid value"},
+		{"x", "this is no number"},
 		{"2", "this system has no routing domains\nhint: set REMOTE_SSH"}, // but OpenBSD
 	} {
 		if c.arg == "2" && !testbed.HasNamespaces {
