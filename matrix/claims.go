@@ -191,7 +191,6 @@ var claims = []Claim{
 		run:  (*claimRun).redirectedByInterface,
 		Says: "a connection is redirected to the address of the interface by which it came",
 		By:   map[string]string{"nftables": "nft(8), redirect statement; nf_nat_redirect.c"},
-		NFT:  true,
 		Not:  "its rules name the address to which they redirect",
 	},
 	{
@@ -362,14 +361,12 @@ var claims = []Claim{
 		Name: "socket-transparent", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).socketTransparent,
 		Says: "a match of transparent sockets finds the packets of a diverted connection but for its SYN",
 		By:   map[string]string{"nftables": "nft(8), socket expression; nft_socket.c"},
-		NFT:  true,
 		Not:  "its rules match no sockets",
 	},
 	{
 		Name: "socket-snat", About: "to", Proto: pfconf.TCP, Mode: ReplyTo, run: (*claimRun).socketSNAT,
 		Says: "a match of transparent sockets finds what answers a connection whose source was translated",
 		By:   map[string]string{"nftables": "nf_socket_ipv4.c, nf_socket_ipv6.c: nf_sk_lookup_slow_v4 and _v6"},
-		NFT:  true,
 		Not:  "its rules match no sockets",
 	},
 	{

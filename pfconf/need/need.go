@@ -33,6 +33,7 @@ const (
 	XTTProxy      Name = "TPROXY of x_tables"
 	XTQueue       Name = "NFQUEUE of x_tables"
 	XTNAT         Name = "NAT of x_tables"
+	XTSocket      Name = "socket match of x_tables"
 )
 
 // Feature is something that a kernel can have been built without.
@@ -98,9 +99,12 @@ func Features() []Feature {
 			Config: []string{"NETFILTER_XT_TARGET_TPROXY"}, OpenWrt: "kmod-ipt-tproxy", Some: true},
 		{Name: XTQueue, For: "divert-packet with -filter xt and xt-legacy", Modules: []string{"xt_NFQUEUE"},
 			Config: []string{"NETFILTER_XT_TARGET_NFQUEUE"}, OpenWrt: "kmod-ipt-nfqueue", Some: true},
+		{Name: XTSocket, For: "the claims about transparent sockets with -filter xt and xt-legacy",
+			Modules: []string{"xt_socket"}, Config: []string{"NETFILTER_XT_MATCH_SOCKET"},
+			OpenWrt: "kmod-ipt-tproxy", Some: true},
 		{Name: XTNAT, For: "the claims about natlook with -filter xt and xt-legacy",
-			Modules: []string{"xt_nat", "iptable_nat", "ip6table_nat"},
-			Config:  []string{"NETFILTER_XT_NAT", "IP_NF_NAT", "IP6_NF_NAT"}, OpenWrt: "kmod-ipt-nat", Some: true},
+			Modules: []string{"xt_nat", "xt_REDIRECT", "iptable_nat", "ip6table_nat"},
+			Config:  []string{"NETFILTER_XT_NAT", "NETFILTER_XT_TARGET_REDIRECT", "IP_NF_NAT", "IP6_NF_NAT"}, OpenWrt: "kmod-ipt-nat", Some: true},
 	}
 }
 

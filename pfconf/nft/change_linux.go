@@ -203,6 +203,9 @@ func (f *Firewall) plan(changes []*change) *plan {
 			case pfconf.RdrTo:
 				p.needNAT(c, r.Family, f.config)
 			}
+			if r.Translated.IsValid() && f.config.xt() {
+				p.needNAT(c, r.Family, f.config)
+			}
 			if r.Zone != 0 && !p.zones[r.Zone] {
 				p.keepChain(c, zoneRule(r.Zone))
 				p.zones[r.Zone] = true
@@ -237,8 +240,8 @@ func (p *plan) needNAT(c *change, f pfconf.Family, config Config) {
 		own(p.request.newChain(rdr), rdr)
 	case !slices.Contains(p.natted, f):
 		at := natted(f)
-		for seq := p.request.hook(at); seq != p.request.First+p.request.Count; seq++ {
-			own(seq, at.hook)
+		for seq := p.request.hook(at...); seq != p.request.First+p.request.Count; seq++ {
+			own(seq, at[0].hook)
 		}
 		p.natted = append(slices.Clone(p.natted), f)
 	}
@@ -359,8 +362,8 @@ func (f *Firewall) lacks(r pfconf.Rule, err error) error {
 		feature = need.NAT
 	case !errors.Is(err, unix.ENOENT):
 		return err
-	case (r.Established || r.Translated.IsValid()) && f.Probe(need.SocketMatch).Support == No:
-		feature = need.SocketMatch
+	case (r.Established || r.Translated.IsValid()) && f.Probe(f.config.socketMatch()).Support == No:
+		feature = f.config.socketMatch()
 	case r.Action == pfconf.DivertTo && r.Proto.HasPorts() && f.config.xt():
 		feature = need.XTTProxy
 	case r.Action == pfconf.DivertTo && r.Proto.HasPorts():
@@ -374,6 +377,14 @@ func (f *Firewall) lacks(r pfconf.Rule, err error) error {
 		return &need.MissingError{Feature: feature, Err: err}
 	}
 	return err
+}
+
+// socketMatch is the feature by which a rule knows the packets of transparent sockets.
+func (c Config) socketMatch() need.Name {
+	if c.xt() {
+		return need.XTSocket
+	}
+	return need.SocketMatch
 }
 
 // explain says what the kernel found wrong with the message.

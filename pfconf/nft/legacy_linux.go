@@ -85,7 +85,7 @@ func (l *legacy) replace(family pfconf.Family, name string, rules []kernelRule) 
 		}
 		hooks := mangled(family)
 		if name == "nat" {
-			hooks = []hooked{natted(family)}
+			hooks = natted(family)
 		}
 		for _, h := range hooks {
 			if len(rules) == 0 {

@@ -32,8 +32,8 @@ func (f *Firewall) Probe(feature need.Name) ProbeResult {
 	case need.NFTables:
 		return f.probe()
 	case need.XTLegacy:
-		return probeLegacy(xt.SetMark(Mark))
-	case need.XT, need.XTTProxy, need.XTQueue, need.XTNAT:
+		return probeLegacy(xt.Rule{Target: xt.SetMark(Mark)})
+	case need.XT, need.XTTProxy, need.XTQueue, need.XTNAT, need.XTSocket:
 		return f.probeXT(feature)
 	case need.TProxy:
 		return f.probe(tproxy{netip.AddrPortFrom(netip.IPv6Loopback(), 1), f.config.omits(TProxyModule)})
@@ -63,34 +63,40 @@ func (f *Firewall) Probe(feature need.Name) ProbeResult {
 
 // probeXT asks for what carries extensions, or for one of them.
 func (f *Firewall) probeXT(feature need.Name) ProbeResult {
-	target, table := xt.SetMark(Mark), mangled(pfconf.Inet)[0].hook.table
+	rule := xt.Rule{Proto: pfconf.TCP.Number(pfconf.Inet), Target: xt.SetMark(Mark)}
+	table := mangled(pfconf.Inet)[0].hook.table
 	local := netip.AddrPortFrom(pfconf.Inet.Loopback(), 1)
 	switch feature {
 	case need.XTTProxy:
-		target = f.config.xtTProxy(local, Mark)
+		rule.Target = f.config.xtTProxy(local, Mark)
 	case need.XTQueue:
-		target = xt.NFQueue(1, false)
+		rule.Target = xt.NFQueue(1, false)
 	case need.XTNAT:
-		target, table = xt.DNAT(local), natted(pfconf.Inet).hook.table
+		rule.Target, table = xt.DNAT(local), natted(pfconf.Inet)[0].hook.table
+	case need.XTSocket:
+		rule.Matches = []xt.Extension{xt.TransparentSocket()}
 	}
 	if f.config.legacy() {
-		return probeLegacy(target)
+		return probeLegacy(rule)
 	}
 	at := chain{table: table, name: unhooked.name}
 	f.rx.mu.Lock()
 	defer f.rx.mu.Unlock()
-	rule := xt.Rule{Proto: pfconf.TCP.Number(pfconf.Inet), Target: target}
 	return f.rx.probeRules(kernelRule{chain: at, xt: &rule})[0]
 }
 
-// probeLegacy asks iptables-legacy for a target.
-func probeLegacy(target xt.Extension) ProbeResult {
+// probeLegacy asks iptables-legacy for a rule's match, if it has one, and else for its target.
+func probeLegacy(rule xt.Rule) ProbeResult {
 	s, err := xt.Open(false)
 	if err != nil {
 		return refusal(err)
 	}
 	defer s.Close()
-	err = s.Has(target)
+	if rule.Matches != nil {
+		err = s.HasMatch(rule.Matches[0])
+	} else {
+		err = s.HasTarget(rule.Target)
+	}
 	if errors.Is(err, unix.ENOPROTOOPT) { // no iptables-legacy
 		return ProbeResult{No, err}
 	}

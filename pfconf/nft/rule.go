@@ -72,7 +72,7 @@ const (
 // kind is the type of a chain with a hook.
 func (c chain) kind() string {
 	switch {
-	case c.priority == dstnatPriority || c == snat:
+	case c.priority == dstnatPriority || c.priority == srcnatPriority:
 		return "nat"
 	case c.table != own && c.hook == "output":
 		return "route" // as iptables has it
@@ -191,7 +191,7 @@ func (c Config) compile(r pfconf.Rule) ([]kernelRule, error) {
 		return nil, fmt.Errorf("rule %q: only FreeBSD has %v", r.Label, r.Action)
 	case r.Action == pfconf.DivertReply && r.Direction != pfconf.Out:
 		return nil, fmt.Errorf("rule %q: divert-reply on Linux works on what goes out", r.Label)
-	case c.xt() && (r.Redirects() || r.Untracked || r.Zone != 0 || r.Established || r.Translated.IsValid()):
+	case c.xt() && (r.Untracked || r.Zone != 0):
 		return nil, fmt.Errorf("rule %q: it is made of nftables' statements alone", r.Label)
 	case c.xt():
 		return c.compileXT(r), nil

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"net/netip"
+	"slices"
 
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/xt"
@@ -32,10 +33,13 @@ func mangled(f pfconf.Family) []hooked {
 	}
 }
 
-// natted is the chain of the table nat that rdr-to rules are in.
-func natted(f pfconf.Family) hooked {
+// natted are the chains of the table nat: for destinations, and for sources.
+func natted(f pfconf.Family) []hooked {
 	t := table{tableFamily(f), "nat"}
-	return hooked{chain{t, "PREROUTING", "prerouting", 0, dstnatPriority}, xtPrefix + "rdr"}
+	return []hooked{
+		{chain{t, "PREROUTING", "prerouting", 0, dstnatPriority}, xtPrefix + "rdr"},
+		{chain{t, "POSTROUTING", "postrouting", 4, srcnatPriority}, xtPrefix + "snat"},
+	}
 }
 
 func tableFamily(f pfconf.Family) uint8 {
@@ -87,6 +91,13 @@ func (c Config) compileXT(r pfconf.Rule) []kernelRule {
 	switch r.Action {
 	case pfconf.DivertTo:
 		there.In = came
+		if r.Established && !c.omits(SocketMatch) {
+			own := there
+			own.Matches = append(slices.Clone(there.Matches), xt.TransparentSocket())
+			x.add(pre, partReply, then(own, xt.SetMark(Mark)))
+			own.Verdict = xt.Return
+			x.add(pre, partEnd, own)
+		}
 		x.add(pre, partMain, then(there, xt.SetConnMark(Mark)))
 		c.xtDivert(x, pre, there, r)
 		done(preDone, append(c.came(), match(r)...))
@@ -100,7 +111,12 @@ func (c Config) compileXT(r pfconf.Rule) []kernelRule {
 			first.Target = xt.SetConnMark(Mark)
 		}
 		x.add(out, partMain, first)
-		there.Matches = append(there.Matches, ctMarked)
+		known := ctMarked
+		if r.Translated.IsValid() {
+			x.add(natted(r.Family)[1], partOther, then(there, xt.SNAT(r.Translated)))
+			back.To, known = r.Translated, xt.TransparentSocket()
+		}
+		there.Matches = append(slices.Clone(there.Matches), ctMarked)
 		x.add(out, partDone, there)
 		if c.omits(Back) {
 			break
@@ -109,7 +125,7 @@ func (c Config) compileXT(r pfconf.Rule) []kernelRule {
 		if c.omits(AnyDirection) {
 			back.Matches = append(back.Matches, xt.Replying())
 		}
-		back.Matches = append(back.Matches, ctMarked)
+		back.Matches = append(back.Matches, known)
 		if c.omits(PacketMark) {
 			x.add(pre, partReply, back)
 		} else {
@@ -119,9 +135,13 @@ func (c Config) compileXT(r pfconf.Rule) []kernelRule {
 		x.add(pre, partEnd, back)
 	case pfconf.RdrTo:
 		there.In = came
-		at := natted(r.Family)
+		at := natted(r.Family)[0]
 		x.add(at, partBoth, then(there, xt.SetConnMark(Mark)))
-		x.add(at, partAction, then(there, xt.DNAT(r.Divert)))
+		target := xt.DNAT(r.Divert)
+		if r.Redirects() {
+			target = xt.Redirect(r.Family, r.Divert.Port())
+		}
+		x.add(at, partAction, then(there, target))
 	case pfconf.DivertPacket:
 		queue := xt.NFQueue(r.Divert.Port(), r.Bypass)
 		at, other, after, s := out, in, outDone, match(r)

@@ -87,7 +87,7 @@ func (r *request) hook(all ...hooked) (first uint32) {
 }
 
 // xtTables are the tables of nf_tables in which a family's rules of x_tables are.
-func xtTables(f pfconf.Family) [][]hooked { return [][]hooked{mangled(f), {natted(f)}} }
+func xtTables(f pfconf.Family) [][]hooked { return [][]hooked{mangled(f), natted(f)} }
 
 // addXT makes the chains for rules of x_tables; step journals what it makes.
 func (f *Firewall) addXT(family pfconf.Family) error {

@@ -128,6 +128,10 @@ func Replying() Extension {
 	return Extension{"conntrack", 3, data, "--ctdir REPLY"}
 }
 
+// TransparentSocket matches what belongs to a socket of this host that is transparent: struct
+// xt_socket_mtinfo3, XT_SOCKET_TRANSPARENT.
+func TransparentSocket() Extension { return Extension{"socket", 3, []byte{1}, "--transparent"} }
+
 // EchoReply6 matches ICMPv6 echo replies: struct ip6t_icmp.
 func EchoReply6() Extension {
 	return Extension{"icmp6", 0, []byte{129, 0, 0xff, 0}, "--icmpv6-type 129"} // RFC 4443, 4.2
@@ -198,12 +202,51 @@ func NFQueue(number uint16, bypass bool) Extension {
 	return e
 }
 
+// Flags of struct nf_nat_range, linux/netfilter/nf_nat.h.
+const (
+	rangeAddresses = 1 << 0 // NF_NAT_RANGE_MAP_IPS
+	rangePorts     = 1 << 1 // NF_NAT_RANGE_PROTO_SPECIFIED
+)
+
 // DNAT translates the destination of the connection: struct nf_nat_range2.
 func DNAT(to netip.AddrPort) Extension {
-	const flags = 1<<0 | 1<<1 // NF_NAT_RANGE_MAP_IPS, NF_NAT_RANGE_PROTO_SPECIFIED
-	data := address(address(words(flags), to.Addr()), to.Addr())
+	data := address(address(words(rangeAddresses|rangePorts), to.Addr()), to.Addr())
 	for range 2 {
 		data = binary.BigEndian.AppendUint16(data, to.Port())
 	}
 	return Extension{"DNAT", 2, append(data, 0, 0, 0, 0), fmt.Sprintf("--to-destination %v", to)}
+}
+
+// SNAT translates the source of the connection, and leaves its port.
+func SNAT(to netip.Addr) Extension {
+	e := natRange("SNAT", rangeAddresses, to, 0)
+	if to.Is6() {
+		e.Revision = 1
+	}
+	e.Text = fmt.Sprintf("--to-source %v", to)
+	return e
+}
+
+// Redirect translates the destination of the connection to an address of the interface by which it
+// came.
+func Redirect(f pfconf.Family, port uint16) Extension {
+	e := natRange("REDIRECT", rangePorts, f.Unspecified(), port)
+	e.Text = fmt.Sprintf("--to-ports %d", port)
+	return e
+}
+
+// natRange is a target with an address and a port: struct nf_nat_ipv4_multi_range_compat, and
+// nf_nat_range of IPv6.
+func natRange(name string, flags uint32, a netip.Addr, port uint16) Extension {
+	e := Extension{Name: name, Data: words(flags)}
+	if a.Is4() {
+		e.Data = words(1, flags)
+	}
+	for range 2 {
+		e.Data = append(e.Data, a.AsSlice()...)
+	}
+	for range 2 {
+		e.Data = binary.BigEndian.AppendUint16(e.Data, port)
+	}
+	return e
 }

@@ -15,8 +15,8 @@ import (
 const (
 	getInfo    = 64 // IPT_SO_GET_INFO: struct ipt_getinfo
 	getEntries = 65 // IPT_SO_GET_ENTRIES: struct ipt_get_entries
-	getTarget  = 67 // IPT_SO_GET_REVISION_TARGET
-	getTarget6 = 69 // IP6T_SO_GET_REVISION_TARGET
+	getMatch   = 66 // IPT_SO_GET_REVISION_MATCH, and behind it that of targets
+	getMatch6  = 68 // IP6T_SO_GET_REVISION_MATCH
 	replace    = 64 // IPT_SO_SET_REPLACE: struct ipt_replace
 	addCounts  = 65 // IPT_SO_SET_ADD_COUNTERS: struct xt_counters_info
 )
@@ -110,17 +110,19 @@ func (s *Socket) Replace(table string, old uint32, info Info, entries []byte) ([
 	return counters, nil
 }
 
-// Has asks for a target. ENOENT and EPROTONOSUPPORT say that there is none of its name or revision;
+// HasMatch and HasTarget ask for an extension. ENOENT and EPROTONOSUPPORT say that there is none of its name or revision;
 // a kernel without iptables-legacy has no such socket option.
-func (s *Socket) Has(target Extension) error {
-	option := getTarget
+func (s *Socket) HasMatch(e Extension) error  { return s.has(getMatch, e) }
+func (s *Socket) HasTarget(e Extension) error { return s.has(getMatch+1, e) }
+
+func (s *Socket) has(option int, e Extension) error {
 	if s.ipv6 {
-		option = getTarget6
+		option += getMatch6 - getMatch
 	}
 	// struct xt_get_revision: name[29], revision u8
 	b := make([]byte, 30)
-	copy(b[:28], target.Name)
-	b[29] = target.Revision
+	copy(b[:28], e.Name)
+	b[29] = e.Revision
 	return s.get(option, b)
 }
 
