@@ -11,14 +11,15 @@ import (
 // state is passed without evaluation of any rules; the divert is the state's, as
 // sys/netpfil/pf/pf.c, pf_test, reads it from the rule of the state.)
 //
-//  1. Control: before the rule is there, what a client like the cell's sends arrives, and
-//     the divert socket does not see it.
+//  1. Control: before the rule is there, what a client like the cell's sends arrives, and the
+//     divert socket does not see it.
 //  2. The client sends, which makes the state. The packet comes to the divert socket once, is
 //     reinjected rewritten, and arrives.
 //  3. The same with what the client sends next, which belongs to the state.
 //
-// FreeBSD 15.0 panics in step 2: of a packet that is reinjected pf_find_state() says that it passes
-// and returns no state, and pf_test() reads that state's rule (sys/netpfil/pf/pf.c). 15.1 does not.
+// FreeBSD 15.0 panics in step 2: of a packet that is reinjected pf_find_state() says that it
+// passes and returns no state, and pf_test() reads that state's rule (sys/netpfil/pf/pf.c). 15.1
+// does not.
 func (x *claimRun) keepsState(ctx context.Context) error {
 	x.change = func(r *pfconf.Rule) { r.Keep = true }
 	if err := x.begin(ctx, true); err != nil {
@@ -43,8 +44,8 @@ func redirectsAndDiverts(x *claimRun) func(*pfconf.Rule) {
 //
 //  1. A server of REMOTE has an address and port of REMOTE's own. Control: before the rules are
 //     there, what a client like the cell's sends to FAKE does not reach it, nor the divert socket.
-//  2. The client sends to FAKE. The packet comes to the divert socket with its new destination, and
-//     is reinjected rewritten.
+//  2. The client sends to FAKE. The packet comes to the divert socket with its new destination,
+//     and is reinjected rewritten.
 //  3. It comes to the server, from the client.
 //  4. The server answers. Whether answers are diverted, no manual says: those that come to the
 //     divert socket are reinjected. The client hears the answer, from FAKE.
@@ -117,4 +118,90 @@ func (x *claimRun) redirectedThroughStream(ctx context.Context) error {
 		return err
 	}
 	return x.streamRewritten(ctx, x.label())
+}
+
+// keepsTag: "Packets matching this rule will be tagged with the specified string. … Tags are
+// sticky" (FreeBSD's pf.conf(5), shortened). A firewall whose rules block by such a tag what must
+// not leave lets it go when the tag is lost (opnsense/src issue 308, opnsense/core 10699).
+//
+//  1. Control: before the rules are there, the divert socket does not see what a client like the
+//     cell's sends to FAKE.
+//  2. The client sends to FAKE. The packet comes to the divert socket, and is reinjected as it is.
+//  3. REMOTE forwards it by its routing table. Of the rules about what leaves the one that asks
+//     for the tag has counted it, not the one that does not.
+func (x *claimRun) keepsTag(ctx context.Context) error {
+	x.change = func(r *pfconf.Rule) { r.Keep, r.Tag = true, r.Label }
+	due, other := x.leaving("-tagged", x.nics[x.Family]), x.leaving("-untagged", x.nics[x.Family])
+	due.Tag = x.label()
+	return x.forwards(ctx, due, other, "without its tag")
+}
+
+// keepsRoute: route-to "routes the packet to the specified interface with an optional address for
+// the next hop" (FreeBSD's pf.conf(5)). It is keepsTag with a gateway in REMOTE's second network
+// in place of a tag, and the rules about what leaves are those of its two interfaces.
+func (x *claimRun) keepsRoute(ctx context.Context) error {
+	x.change = func(r *pfconf.Rule) { r.Keep, r.Gateway, r.Interface = true, x.second.Gateway, x.second.Interface }
+	return x.forwards(ctx, x.leaving("-gateway", x.second.Interface), x.leaving("-table", x.nics[x.Family]),
+		"by the routing table")
+}
+
+// leaving is a rule that counts what leaves of the cell's flow by an interface.
+func (x *claimRun) leaving(suffix, nic string) pfconf.Rule {
+	from, to := x.flowEnds()
+	return pfconf.Rule{Label: x.Cell.label(suffix), Direction: pfconf.Out, Family: x.Family, Proto: x.Proto,
+		From: from.Addr(), To: to.Addr(), Port: to.Port(), Action: pfconf.PFPass, Interface: nic}
+}
+
+// forwards has what the client sends go through the divert socket and be forwarded, and judges that
+// the rule that is due has counted it when it left, and not the other, which says how.
+func (x *claimRun) forwards(ctx context.Context, due, other pfconf.Rule, how string) error {
+	x.more = []pfconf.Rule{due, other}
+	spec := x.clientSpec()
+	divert, there := x.remote.request(), x.local.request()
+	opened := []*stepResult{divert.open("packet", x.divertSpec()), there.open("client", spec),
+		there.connect("client", spec)}
+	if err := both(ctx, divert.run, there.run); err != nil {
+		return err
+	}
+	if err := x.opened(opened...); err != nil {
+		return err
+	}
+	local, err := x.sendControl(ctx, false)
+	if err != nil {
+		return err
+	}
+	c := control{kill: []pfconf.Flow{x.controlFlow(local)},
+		judge: x.silentAt(x.remote, "packet", "the divert socket saw it before the rule was there")}
+	if err := x.loadBehind(ctx, c); err != nil {
+		return err
+	}
+	if err := x.sends(ctx); err != nil {
+		return err
+	}
+	divert = x.remote.request()
+	seen := divert.receive("packet")
+	sent := divert.relay("packet", "", "")
+	divert.fence()
+	left, leaked := divert.counters(due.Label), divert.counters(other.Label)
+	if err := divert.run(ctx); err != nil {
+		return err
+	}
+	from, to := x.flowEnds()
+	n, m := left.Counters.Matched, leaked.Counters.Matched
+	if seen.Err != nil && n+m > 0 {
+		return failed(NotRewritten, "remote: the packet passed the divert socket by, and left")
+	}
+	if err := x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
+		return err
+	}
+	switch {
+	case sent.Err != nil:
+		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Err.Text)
+	case n == 0 && m == 0:
+		return failed(NotReinjected, "remote: the packet that was reinjected has not left")
+	case n != 1 || m != 0:
+		return failed(WrongWay, "remote: the packet that was reinjected left %s: rule %s counted %d packets and rule %s %d",
+			how, due.Label, n, other.Label, m)
+	}
+	return nil
 }

@@ -92,8 +92,8 @@ func (x *claimRun) badLength(ctx context.Context) error {
 	return x.refusesSpoilt(ctx, script.CorruptLength)
 }
 
-// headerBeyond is badHeader about a packet that leaves and whose IPv4 header says that it is longer
-// than the whole packet. With ipfw switched off FreeBSD 15.1 panics (in_cksum_skip under
+// headerBeyond is badHeader about a packet that leaves and whose IPv4 header says that it is
+// longer than the whole packet. With ipfw switched off FreeBSD 15.1 panics (in_cksum_skip under
 // ip_output).
 func (x *claimRun) headerBeyond(ctx context.Context) error {
 	if x.Family != pfconf.Inet {

@@ -16,6 +16,7 @@ type testCase struct {
 	Cell
 	kernel Kernel
 	nics   map[pfconf.Family]string // REMOTE's interfaces towards LOCAL
+	second Network                  // of REMOTE
 	// localSystem is LOCAL's operating system, as in runtime.GOOS.
 	localSystem string
 	omit        map[string]bool

@@ -196,12 +196,18 @@ var knownFailures = []known{
 		why:    "pf lets the packet pass and says on the console that divert is not supported for IPv6 (seen on 12.1 and 15.0)",
 	},
 	{
-		firewall: "ipfw", from: release{15},
-		what:   "What pf redirects and diverts with keep state, `divert-pf-rdr-in-tcp` and `divert-pf-rdr-in-udp`,",
+		firewall: "ipfw", from: release{15}, what: "What pf redirects and diverts with keep state, `divert-pf-rdr-in-tcp` and `divert-pf-rdr-in-udp`,",
 		of:     func(t Target) bool { return strings.HasPrefix(t.Kind(), "divert-pf-rdr-in-") },
 		reason: NotReinjected,
 		why: "pf makes the state a second time for the packet that is written back, and drops it because the state is there " +
 			"(PFRES_STATEINS, sys/netpfil/pf/pf.c 6312 of 15.1; https://github.com/opnsense/src/issues/302 and 303)",
+	},
+	{
+		firewall: "ipfw", from: release{15}, what: "What pf tags or routes and diverts with keep state, `divert-pf-tag-in` and `divert-pf-route-to`,",
+		of:     func(t Target) bool { return t.First == Forwarded },
+		reason: WrongWay,
+		why: "of a packet that is written back the state is found and not used, so it leaves untagged and by the routing table " +
+			"(sys/netpfil/pf/pf.c 1986 of 15.1; https://github.com/opnsense/src/issues/308)",
 	},
 	{
 		firewall: "ipfw", from: release{14}, pfOn: true,
@@ -239,10 +245,14 @@ func (f known) ofKernel(k Kernel) bool {
 		!k.release().before(f.from)
 }
 
-// knownByCause reports whether the kernel is known for a failure of the target with a certain
-// cause.
-func (k Kernel) knownByCause(t Target) bool {
-	return slices.ContainsFunc(knownFailures, func(f known) bool { return f.cause != "" && f.ofKernel(k) && f.of(t) })
+// knownCause returns the cause by which the kernel is known for a failure of the target, "" when
+// there is none.
+func (k Kernel) knownCause(t Target) string {
+	i := slices.IndexFunc(knownFailures, func(f known) bool { return f.cause != "" && f.ofKernel(k) && f.of(t) })
+	if i < 0 {
+		return ""
+	}
+	return knownFailures[i].cause
 }
 
 // releaseOf returns the first two numbers of a kernel's release, of "FreeBSD 12.1-STABLE" 12 and 1,

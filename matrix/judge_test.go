@@ -410,14 +410,16 @@ func TestExpectedBesidePF(t *testing.T) {
 // What may crash a kernel is run only where that is allowed, and list says which these are.
 func TestDangerous(t *testing.T) {
 	k, _ := KernelOf("ipfw")
-	for minor, want := range []string{"divert-pf-state-in divert-header-beyond-out", "divert-header-beyond-out"} {
+	second := map[pfconf.Family]Network{pfconf.Inet: {Interface: "em1"}, pfconf.Inet6: {Interface: "em1"}}
+	for minor, want := range []string{"divert-pf-state-in divert-pf-tag-in divert-pf-route-to divert-header-beyond-out",
+		"divert-header-beyond-out"} {
 		k.Release, k.Minor = 15, minor
 		var skipped []string
 		for _, target := range Claims() {
 			if target.Claim.skip(k) != nil {
 				continue
 			}
-			r := runner{kernel: k, facts: script.Facts{PFOn: true}}
+			r := runner{kernel: k, facts: script.Facts{PFOn: true}, opt: Options{Second: second}}
 			f := r.skip(target)
 			if f != nil && target.Family == pfconf.Inet {
 				skipped = append(skipped, target.Kind())

@@ -101,8 +101,15 @@ var (
 	}}
 )
 
+// Forwarded is divert-packet of what REMOTE forwards, for claims alone: no one gets it.
+var Forwarded = Mode{&mode{
+	name: "forwarded", mechanism: explain.PacketIn, ofClaims: explain.PacketIn,
+	client: atLocal, server: atFake,
+	direction: pfconf.In, action: pfconf.DivertPacket, divertsTo: (*exchange).divertPort, requests: 1,
+}}
+
 // modes are all modes. A test sees that each says all that it must.
-var modes = []Mode{To, Reply, ReplyTo, ReplyReuse, PacketIn, PacketOut, ToSockets, Redirect}
+var modes = []Mode{To, Reply, ReplyTo, ReplyReuse, PacketIn, PacketOut, ToSockets, Redirect, Forwarded}
 
 // String returns the suite's name of the mode.
 func (m Mode) String() string {

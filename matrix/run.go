@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -47,6 +48,9 @@ type Options struct {
 	// is using REMOTE.
 	By       string
 	Patience time.Duration
+	// Second is REMOTE's second network, by family: none of a family that it has none of. REMOTE
+	// forwards then, and has a route to FAKE.
+	Second map[pfconf.Family]Network
 	// Dangerous: targets that may crash the kernel are run.
 	Dangerous bool
 	// Part and Parts: runs at the same time that may have the same LOCAL each use their
@@ -56,6 +60,12 @@ type Options struct {
 	// to see what this program says of that.
 	Omit                    []string
 	BreakLocal, BreakRemote []injection.Action
+}
+
+// Network is one that a host has an interface to.
+type Network struct {
+	Interface string
+	Gateway   netip.Addr // another host in it
 }
 
 // runner is a run under way.
@@ -224,6 +234,9 @@ func (r *runner) skip(t Target) *finding {
 		if t.Claim.mayCrash(r.kernel) && !r.opt.Dangerous {
 			return &finding{Skip, Dangerous,
 				"it may crash REMOTE's kernel: -dangerous runs it, on a machine that may be lost"}
+		}
+		if t.First == Forwarded && r.opt.Second[t.Family] == (Network{}) {
+			return &finding{Skip, NoFeature, "REMOTE: there is no second network to forward to; FreeBSD's lab has one"}
 		}
 		if t.Claim.NFT && r.opt.Filter != "" && r.opt.Filter != pfconf.NFT {
 			return &finding{Skip, NotClaimed,

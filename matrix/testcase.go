@@ -28,7 +28,11 @@ func (r *runner) runTarget(ctx context.Context, t Target) (Result, *testCase) {
 	res.RoundTrips = *trips
 	res.Name, res.Seconds = t.Name, time.Since(start).Seconds()
 	cause := ""
-	if p != nil && p.evidence != nil && res.Verdict == Fail && r.kernel.knownByCause(t) {
+	switch known := r.kernel.knownCause(t); {
+	case res.Verdict != Fail || known == "":
+	case r.opt.NoEvidence: // nothing tells causes apart, and the failure proves nothing
+		cause = known
+	case p != nil && p.evidence != nil:
 		seen := res
 		seen.Evidence = p.evidence
 		cause = r.explain(t, seen, p).Cause
@@ -90,7 +94,7 @@ func (r *runner) judgeTarget(ctx context.Context, t Target) (Result, *testCase) 
 // newCell makes a fresh cell of a target.
 func (r *runner) newCell(t Target) *testCase {
 	c := r.addresses.Cell(t)
-	return &testCase{Cell: c, kernel: r.kernel, nics: r.facts.Interfaces,
+	return &testCase{Cell: c, kernel: r.kernel, nics: r.facts.Interfaces, second: r.opt.Second[t.Family],
 		localSystem: r.localSystem, batches: r.batches, omit: r.omit,
 		lookable: r.budget.wanted(t.Name), lookAlways: r.budget.all,
 		local:  side{"local", r.hosts.Local, c.Session, t.Family, new(bool)},

@@ -7,6 +7,7 @@ package pfconf
 import (
 	"fmt"
 	"net/netip"
+	"regexp"
 )
 
 // Family is an address family, by pf.conf's names.
@@ -109,11 +110,12 @@ const (
 	DivertPacket                   // hand each packet to the divert socket at Rule.Divert's port
 	RdrTo                          // translate the destination to Rule.Divert, an address of this host
 	PFDivertTo                     // as DivertPacket, by the divert-to of FreeBSD's pf, which stands beside ipfw
+	PFPass                         // let pass and count what leaves by Rule.Interface, in that pf
 )
 
 var actionNames = map[Action]string{
 	DivertTo: "divert-to", DivertReply: "divert-reply", DivertPacket: "divert-packet", RdrTo: "rdr-to",
-	PFDivertTo: "pf-divert-to",
+	PFDivertTo: "pf-divert-to", PFPass: "pf-pass",
 }
 
 func (a Action) String() string { return nameOf(actionNames, a) }
@@ -189,7 +191,18 @@ type Rule struct {
 	// Redirected, if valid, is where a pf-divert-to rule that keeps a state has its packets
 	// redirected to before they meet it.
 	Redirected netip.AddrPort `json:"redirected,omitzero"`
+	// Tag is what a pf-divert-to rule that keeps a state tags its packets with, and what the
+	// packets of a pf-pass rule must be tagged with. It is as a label is.
+	Tag string `json:"tag,omitempty"`
+	// Gateway, if valid, is where a pf-divert-to rule that keeps a state has its packets sent on
+	// to, by Interface, in place of where the routing table leads.
+	Gateway netip.Addr `json:"gateway,omitzero"`
+	// Interface is the one towards Gateway, or by which the packets of a pf-pass rule leave.
+	Interface string `json:"interface,omitempty"`
 }
+
+// interfaceName is what an interface can be called on FreeBSD: it is written into rules.
+var interfaceName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.]{0,14}$`)
 
 // MaxLabel is the longest label, in characters, that OpenBSD's pfctl loads
 // ("rule label too long (max 63 chars)").
@@ -252,6 +265,13 @@ func (r Rule) Validate() error {
 	case r.Translated.IsValid() && (r.Action != DivertReply || !r.Proto.HasPorts() || !fits(r.Translated, r.Family)):
 		return bad("only divert-reply of tcp and udp translates a source, to a %v address, not to %v", r.Family, r.Translated)
 	}
+	switch diverts := r.Action == PFDivertTo && r.Keep; {
+	case r.Tag != "" && (!ValidLabel(r.Tag) || !diverts && r.Action != PFPass),
+		r.Gateway.IsValid() && (!diverts || !fits(r.Gateway, r.Family)),
+		(r.Gateway.IsValid() || r.Action == PFPass) != interfaceName.MatchString(r.Interface),
+		r.Action == PFPass && (r.Direction != Out || r.Divert.IsValid()):
+		return bad("tag %q, gateway %v and interface %q do not go with %v", r.Tag, r.Gateway, r.Interface, r.Action)
+	}
 	switch r.Action {
 	case DivertTo:
 		if r.Direction != In {
@@ -275,14 +295,11 @@ func (r Rule) Validate() error {
 		return bad("rdr-to works on packets that come in")
 	case !r.Proto.HasPorts():
 		return bad("rdr-to is for tcp and udp")
-	case to.Addr() != r.Family.Unspecified() && !fits(to.Addr(), r.Family) || to.Port() == 0:
+	case !r.Redirects() && !fits(to.Addr(), r.Family) || to.Port() == 0:
 		return bad("rdr-to needs a %v address and a port, not %v", r.Family, to)
 	}
 	return nil
 }
-
-// Redirects reports whether the rule translates destinations to an address of the interface.
-func (r Rule) Redirects() bool { return r.Action == RdrTo && r.Divert.Addr().IsUnspecified() }
 
 // RedirectsTo returns where the rule redirects packets to; ok is false when it does not.
 func (r Rule) RedirectsTo() (to netip.AddrPort, ok bool) {
@@ -291,6 +308,9 @@ func (r Rule) RedirectsTo() (to netip.AddrPort, ok bool) {
 	}
 	return r.Redirected, r.Redirected.IsValid()
 }
+
+// Redirects reports whether the rule translates destinations to an address of the interface.
+func (r Rule) Redirects() bool { return r.Action == RdrTo && r.Divert.Addr() == r.Family.Unspecified() }
 
 // OnlyNetfilter reports whether the rule asks for something that only netfilter does.
 func (r Rule) OnlyNetfilter() bool {

@@ -173,7 +173,7 @@ func slowLab(f faults.Fault, alone bool) ([]matrix.Target, func(*matrix.Options)
 func (c *call) inBrokenLab(ctx context.Context, f faults.Fault, o testbed.Options, targets []matrix.Target,
 	change func(*matrix.Options), look func(*testbed.Pair, []faults.Judgement) error) error {
 	o.Single, o.Wait = f.Single, labPatience
-	o.PF = slices.ContainsFunc(targets, matrix.Target.NeedsPF)
+	o = o.ForPart(targets)
 	p, err := testbed.ReachLab(ctx, o)
 	if err != nil {
 		return err

@@ -83,8 +83,8 @@ func runPFSetup(ctx context.Context, c *call) (int, error) {
 	if err := c.noArgs(f); err != nil {
 		return exitError, err
 	}
-	if r.Action == pfconf.PFDivertTo {
-		return exitError, terminal.WithHint(errors.New("pf-divert-to is for the filter beside ipfw that a run opens, and not for pf-setup"),
+	if r.Action == pfconf.PFDivertTo || r.Action == pfconf.PFPass {
+		return exitError, terminal.WithHint(errors.New("pf-divert-to and pf-pass are for the filter beside ipfw that a run opens, and not for pf-setup"),
 			"pfdivert run '*-divert-pf-*' loads it on a FreeBSD host")
 	}
 	if *port > 65535 || *divert > 65535 {

@@ -38,7 +38,8 @@ var resultCauses = []Cause{
 	{
 		Code: "claim-broken",
 		Cell: func(c *Case) bool {
-			return c.is("not-lost", "not-refused", "refused-otherwise", "not-opened", "not-bypassed", "looped") ||
+			return c.is("not-lost", "not-refused", "refused-otherwise", "not-opened", "not-bypassed", "looped",
+				"wrong-way") ||
 				c.is("wrong-address") && c.ofDivertSocket() ||
 				c.Claim && c.Packet() && c.is("wrong-data", "duplicate") || c.Claim && c.to() && c.is("wrong-data")
 		},

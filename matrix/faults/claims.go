@@ -48,7 +48,8 @@ var claims = []Fault{
 		})},
 	{Name: "looped", On: notOpenBSD, About: "a packet that is reinjected meets its rule again", Omit: []string{"go-on"},
 		claims: all(matrix.NotReinjected, reasons{
-			matrix.Looped:    {"no-loop-in", "no-loop-out", "ipfw-pf-in", "ipfw-pf-out"},
+			matrix.Looped: {"no-loop-in", "no-loop-out", "ipfw-pf-in", "ipfw-pf-out",
+				"pf-packet-in", "pf-packet-out"},
 			matrix.Duplicate: {"queue-dnat-two"},
 			matrix.WrongData: {"order-in", "order-out", "reassembled", "reassembled-udp", "longest-in",
 				"longest-out", "full", "queue-gro-udp"},
@@ -97,7 +98,7 @@ var claims = []Fault{
 			// There it meets the rule once more.
 			"freebsd": all(matrix.NotReinjected, reasons{
 				matrix.WrongAddress: {"address-in", "address-out", "interface-name"},
-				matrix.Looped:       {"no-loop-in", "ipfw-pf-in"},
+				matrix.Looped:       {"no-loop-in", "ipfw-pf-in", "pf-packet-in"},
 				matrix.WrongData:    {"order-in", "reassembled"},
 				matrix.NotDelivered: {"tcp-in", "tcp-out"},
 				// What comes in is taken whatever its length.
@@ -192,7 +193,7 @@ var claims = []Fault{
 	{Name: "drop-diverted", On: freebsd, About: "a rule of REMOTE's own drops what comes from divert sockets",
 		Remote: does(injection.DropDiverted),
 		claims: all(matrix.NotReinjected, reasons{matrix.NotDelivered: {"tcp-in"},
-			"": slices.Concat(noQueue, []string{"tee-fragments"})})},
+			"": slices.Concat(noQueue, besides, []string{"tee-fragments"})})},
 	{Name: "little-mtu", Cause: "mtu",
 		About: "REMOTE's interface takes packets of 1280 bytes, and LOCAL sends longer ones", Remote: does(injection.LittleMTU),
 		claims: untested(matrix.QuestionFailed, "longest-in", "reassembled", "reassembled-udp", "full",
@@ -207,33 +208,38 @@ var claims = []Fault{
 			"": slices.Concat(noQueue, []string{"no-loop-in", "no-loop-out", "ipfw-pf-in", "ipfw-pf-out",
 				"pf-packet-in", "pf-packet-out", "order-in", "order-out", "reassembled", "reassembled-udp",
 				"longest-in", "longest-out", "tee-fragments", "queue-gro-udp", "queue-gso-tcp",
-				"queue-out-of-order", "queue-dnat-two", "to-tcp-close-at-once"}),
+				"queue-out-of-order", "queue-dnat-two", "to-tcp-close-at-once", "pf-tag-in",
+				"pf-route-to"}),
 		})},
 	{Name: "claims-bad-checksum", Cause: "bad-checksum", On: notOpenBSD,
 		About: "the packet role of every claim leaves the checksums as they were", Omit: []string{"checksum"},
 		claims: all(matrix.NotReinjected, reasons{
 			// IPv6 looks at ICMP's checksum before LOCAL's socket does.
-			matrix.WrongData:    {"inet-divert-icmp-out", "both-icmp"},
-			matrix.NotDelivered: {"freebsd:inet6-divert-tcp-in", "freebsd:inet6-divert-tcp-out"},
+			matrix.WrongData: {"inet-divert-icmp-out", "both-icmp"},
 			// What header-mended-out spoils the kernel fixes.
 			"": slices.Concat(noQueue, []string{"no-loop-in", "no-loop-out", "ipfw-pf-in", "ipfw-pf-out",
 				"pf-packet-in", "pf-packet-out", "reassembled", "rip-in", "rip-out", "both-rip",
 				"freebsd:header-mended-out", "tee-fragments", "queue-gso-tcp", "queue-dnat-two",
-				"to-tcp-close-at-once"}),
+				"to-tcp-close-at-once", "pf-tag-in", "pf-route-to"}),
 		})},
 }
 
 // unruled: the rule takes no packet.
 var unruled = all(matrix.NotDelivered, reasons{
 	matrix.NotLost: {"no-listener-in", "no-listener-out", "counted"}, matrix.NotCounted: {"bypass"},
-	matrix.NotRewritten: {"tcp-in", "tcp-out", "pf-packet-in", "pf-packet-out"},
+	matrix.NotRewritten: {"tcp-in", "tcp-out", "pf-packet-in", "pf-packet-out", "pf-cookie-in", "pf-cookie-out",
+		"pf-state-in", "pf-tag-in", "pf-route-to"},
 })
 
 // withoutIPFW: ipfw's rule takes no packet, and pf's beside it do as before.
 var withoutIPFW = all(matrix.NotDelivered, reasons{
-	matrix.NotLost: {"no-listener-in", "no-listener-out"}, matrix.NotRewritten: {"tcp-in", "tcp-out"},
-	"": slices.Concat(noQueue, []string{"pf-packet-in", "pf-packet-out", "pf-cookie-in", "pf-cookie-out"}),
+	matrix.NotLost: {"no-listener-in", "no-listener-out", "counted"}, matrix.NotRewritten: {"tcp-in", "tcp-out"},
+	"": slices.Concat(noQueue, besides),
 })
+
+// besides are the claims about the divert-to of FreeBSD's pf.
+var besides = []string{"pf-packet-in", "pf-packet-out", "pf-cookie-in", "pf-cookie-out", "pf-state-in",
+	"pf-rdr-in-tcp", "pf-rdr-in-udp", "pf-tag-in", "pf-route-to"}
 
 // noQueue are the claims in which no packet comes to a divert socket, and bothDiverts those
 // whose divert socket has a rule besides the cell's.

@@ -89,7 +89,7 @@ func (f *Firewall) change(ctx context.Context, add []pfconf.Rule, edited func() 
 			return err
 		}
 		switch {
-		case r.Action == pfconf.RdrTo || r.Action == pfconf.PFDivertTo:
+		case r.Action == pfconf.RdrTo || r.Action == pfconf.PFDivertTo || r.Action == pfconf.PFPass:
 			return fmt.Errorf("rule %q: ipfw has no %v", r.Label, r.Action)
 		case r.OnlyNetfilter():
 			return fmt.Errorf("rule %q: ipfw has no bypass, no conntrack, and no match of sockets", r.Label)

@@ -112,6 +112,71 @@ pass in log quick inet proto udp from 10.188.1.1 to 10.188.1.2 port 20000 divert
 	}
 }
 
+// What is tagged, or sent on by a gateway, and the rules that count what leaves.
+func TestTagsAndRoutes(t *testing.T) {
+	tags := besides(pfconf.Inet, pfconf.In, 8080, 701, "regress-t")
+	tags.Keep, tags.Tag = true, "regress-t"
+	routes := besides(pfconf.Inet, pfconf.In, 8080, 702, "regress-r")
+	routes.Keep, routes.Gateway, routes.Interface = true, netip.MustParseAddr("10.188.3.1"), "epair1b"
+	leaves := pfconf.Rule{Label: "regress-l", Direction: pfconf.Out, Family: pfconf.Inet, Proto: pfconf.UDP,
+		From: tags.From, To: tags.To, Port: 8080, Action: pfconf.PFPass, Interface: "epair0b"}
+	tagged := leaves
+	tagged.Label, tagged.Tag = "regress-y", "regress-t"
+	all := []pfconf.Rule{tags, routes, tagged, leaves}
+	for _, r := range all {
+		if err := r.Validate(); err != nil {
+			t.Error(err)
+		}
+	}
+	const flow = "inet proto udp from 10.188.1.1 to 10.188.1.2 port 8080"
+	const want = "pass in log quick " + flow + " divert-to 127.0.0.1 port 701 keep state label regress-t tag regress-t\n" +
+		"pass in log quick route-to (epair1b 10.188.3.1) " + flow +
+		" divert-to 127.0.0.1 port 702 keep state label regress-r\n" +
+		"pass out log quick on epair0b " + flow + " no state label regress-y tagged regress-t\n" +
+		"pass out log quick on epair0b " + flow + " no state label regress-l\n"
+	given := writings(all, true)
+	if got := document(given); got != want {
+		t.Errorf("%s\nwant\n%s", got, want)
+	}
+	// As pfctl of FreeBSD 15.0 prints them.
+	const printed = "inet proto udp from 10.188.1.1 to 10.188.1.2 port = http-alt"
+	lines := []string{
+		"pass in log quick " + printed + ` keep state label "regress-t" tag regress-t divert-to 701`,
+		"pass in log quick route-to (epair1b 10.188.3.1) " + printed + ` keep state label "regress-r" divert-to 702`,
+		"pass out log quick on epair0b " + printed + ` no state label "regress-y" tagged regress-t`,
+		"pass out log quick on epair0b " + printed + ` no state label "regress-l"`,
+	}
+	if err := understood(given, strings.Join(lines, "\n")+"\n"); err != nil {
+		t.Error(err)
+	}
+	for i, wrong := range []struct{ was, is string }{
+		{" tag regress-t", ""}, {"(epair1b 10.188.3.1)", "(epair1b 10.188.3.2)"}, {" tagged regress-t", ""},
+		{"epair0b", "epair1b"},
+	} {
+		misread := slices.Clone(lines)
+		misread[i] = strings.Replace(lines[i], wrong.was, wrong.is, 1)
+		if understood(given, strings.Join(misread, "\n")+"\n") == nil {
+			t.Errorf("%q is taken", misread[i])
+		}
+	}
+	for _, wrong := range []func(*pfconf.Rule){
+		func(r *pfconf.Rule) { r.Interface = "epair0b quick" },
+		func(r *pfconf.Rule) { r.Interface = "" },
+		func(r *pfconf.Rule) { r.Tag = "x" },
+		func(r *pfconf.Rule) { r.Direction = pfconf.In },
+		func(r *pfconf.Rule) { r.Gateway = netip.MustParseAddr("10.188.3.1") },
+		func(r *pfconf.Rule) { *r = routes; r.Interface = "" },
+		func(r *pfconf.Rule) { *r = routes; r.Gateway = netip.MustParseAddr("fd00::1") },
+		func(r *pfconf.Rule) { *r = tags; r.Keep = false },
+		func(r *pfconf.Rule) { *r = tags; r.Interface = "em0" },
+	} {
+		bad := tagged
+		if wrong(&bad); bad.Validate() == nil {
+			t.Errorf("%+v is taken", bad)
+		}
+	}
+}
+
 // An anchor that nothing calls any more is empty.
 func TestAbsentOnFreeBSD(t *testing.T) {
 	c := NewControl(play(t, "freebsd-absent"), 0)

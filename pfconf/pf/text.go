@@ -12,21 +12,32 @@ import (
 // Text is the rule as a line of pf.conf(5), written as OpenBSD's regress suite writes it; the rule
 // must be valid.
 //
-// A PFDivertTo rule is for FreeBSD's pf alone. It decides in place of the host's own rules, as
-// ipfw's does, and makes no state unless it is to: the packets of one would not meet the rule. How
-// that pf is told of a rule that redirects, redirect says.
+// PFDivertTo and PFPass rules are for FreeBSD's pf alone. They decide in place of the host's own
+// rules, as ipfw's do, and make no state unless they are to: the packets of one would not meet the
+// rule. How that pf is told of a rule that redirects, redirect says.
 func Text(r pfconf.Rule) string {
 	var b strings.Builder
 	quick, stateless := "", ""
-	if r.Action == pfconf.PFDivertTo {
+	switch {
+	case r.Gateway.IsValid():
+		quick, stateless = fmt.Sprintf(" quick route-to (%s %v)", r.Interface, r.Gateway), statement(r)
+	case r.Action == pfconf.PFDivertTo:
 		quick, stateless = " quick", statement(r)
+	case r.Action == pfconf.PFPass:
+		quick, stateless = " quick on "+r.Interface, statement(r)
 	}
 	fmt.Fprintf(&b, "pass %v log%s %v proto %s from %v to %v", r.Direction, quick, r.Family, protoWritten(r), r.From,
 		r.To)
 	if r.Port != 0 {
 		fmt.Fprintf(&b, " port %d", r.Port)
 	}
-	fmt.Fprintf(&b, " %s%s label %s", divertClause(r), stateless, r.Label)
+	if clause := divertClause(r); clause != "" {
+		b.WriteString(" " + clause)
+	}
+	fmt.Fprintf(&b, "%s label %s", stateless, r.Label)
+	if r.Tag != "" {
+		b.WriteString(tagClause(r))
+	}
 	return b.String()
 }
 
@@ -47,6 +58,8 @@ func divertClause(r pfconf.Rule) string {
 		return "divert-to " + r.Divert.Addr().String() + " port " + divertPort(r)
 	case pfconf.DivertPacket:
 		return "divert-packet port " + divertPort(r)
+	case pfconf.PFPass:
+		return ""
 	case pfconf.PFDivertTo: // the grammar wants an address, which means nothing
 		return fmt.Sprintf("divert-to %v port %d", r.Family.Loopback(), r.Divert.Port())
 	case pfconf.RdrTo:
@@ -64,6 +77,14 @@ func divertPort(r pfconf.Rule) string {
 	return strconv.Itoa(int(r.Divert.Port()))
 }
 
+// tagClause sets the rule's tag, or asks for it.
+func tagClause(r pfconf.Rule) string {
+	if r.Action == pfconf.PFPass {
+		return " tagged " + r.Tag
+	}
+	return " tag " + r.Tag
+}
+
 // statement reports whether a PFDivertTo rule keeps a state.
 func statement(r pfconf.Rule) string {
 	if r.Keep {
@@ -74,8 +95,9 @@ func statement(r pfconf.Rule) string {
 
 // redirect is a rule that redirects, and diverts with Redirected, as FreeBSD's pf takes it
 // (OpenBSD's did before 4.7): a rule of the list of those that translate, and one that lets pass
-// what the first has translated, which it tells by a tag. The second decides in place of the host's
-// own rules. It makes the state and has the label and the counters: the first can have none.
+// what the first has translated, which it tells by a tag. The second decides in place of the
+// host's own rules. It makes the state and has the label and the counters: the first can have
+// none.
 func redirect(r pfconf.Rule) (translates, passes string) {
 	from := fmt.Sprintf("%v proto %s from %v to", r.Family, protoWritten(r), r.From)
 	name, _ := r.RedirectsTo()
@@ -110,8 +132,20 @@ func writings(rules []pfconf.Rule, rdrRules bool) []written {
 	for _, r := range rules {
 		label := fmt.Sprintf(" label %q", r.Label)
 		w := written{Text(r), label, " " + divertClause(r)}
+		if r.Action == pfconf.PFDivertTo || r.Action == pfconf.PFPass {
+			w.end = statement(r) + label
+			if r.Tag != "" {
+				w.end += tagClause(r)
+			}
+		}
+		switch {
+		case r.Gateway.IsValid():
+			w.in = fmt.Sprintf(" route-to (%s %v) ", r.Interface, r.Gateway)
+		case r.Action == pfconf.PFPass:
+			w.in = " out log quick on " + r.Interface + " "
+		}
 		if r.Action == pfconf.PFDivertTo { // FreeBSD's divert-to of a divert socket
-			w.end = fmt.Sprintf("%s%s divert-to %d", statement(r), label, r.Divert.Port())
+			w.end += fmt.Sprintf(" divert-to %d", r.Divert.Port())
 		}
 		if to, ok := r.RedirectsTo(); ok && rdrRules {
 			translates, passes := redirect(r)

@@ -110,8 +110,8 @@ func (s *Socket) Replace(table string, old uint32, info Info, entries []byte) ([
 	return counters, nil
 }
 
-// HasMatch and HasTarget ask for an extension. ENOENT and EPROTONOSUPPORT say that there is none of its name or revision;
-// a kernel without iptables-legacy has no such socket option.
+// HasMatch and HasTarget ask for an extension. ENOENT and EPROTONOSUPPORT say that there is none
+// of its name or revision; a kernel without iptables-legacy has no such socket option.
 func (s *Socket) HasMatch(e Extension) error  { return s.has(getMatch, e) }
 func (s *Socket) HasTarget(e Extension) error { return s.has(getMatch+1, e) }
 

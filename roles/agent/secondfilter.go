@@ -15,8 +15,8 @@ import (
 	"pfdivert/pfconf/program"
 )
 
-// filterPair is a packet filter with FreeBSD's pf beside it, which has the rules with PFDivertTo
-// and RdrTo and no others.
+// filterPair is a packet filter with FreeBSD's pf beside it, which has the rules with PFDivertTo,
+// PFPass and RdrTo and no others.
 type filterPair struct {
 	pfconf.Firewall
 	// pf is nil where it can't be used, and noPF says why.
@@ -79,7 +79,9 @@ func reason(err error) string {
 }
 
 // ofPF reports whether pf has the rule.
-func ofPF(r pfconf.Rule) bool { return r.Action == pfconf.PFDivertTo || r.Action == pfconf.RdrTo }
+func ofPF(r pfconf.Rule) bool {
+	return r.Action == pfconf.PFDivertTo || r.Action == pfconf.PFPass || r.Action == pfconf.RdrTo
+}
 
 // forPF reports whether pf has the rules of the change, and the other filter no part in it.
 func (b *filterPair) forPF(c script.RuleChange) bool {

@@ -65,6 +65,10 @@ func reachBSD(ctx context.Context, o Options) (*Pair, error) {
 		p.Options.Families[f] = matrix.Addresses{Local: a.Local, Remote: a.Remote,
 			Locals: netip.PrefixFrom(a.Local, a.Local.BitLen()), Fakes: a.Fakes}
 	}
+	p.Options.Second = map[pfconf.Family]matrix.Network{}
+	for f, gateway := range lab.Second.Gateways {
+		p.Options.Second[f] = matrix.Network{Interface: lab.Second.Interface, Gateway: gateway}
+	}
 	p.Options.Rounds = realRounds
 	p.Options.By, p.Options.Patience = WhoRuns(o.Getenv), o.Wait
 	p.relay(o.Notices)
@@ -85,7 +89,7 @@ func (p *Pair) build(ctx context.Context, o Options, start func(bsd.Entry) (*hos
 	}
 	go printNotices(o.Notices, "lab", p.builder.conn)
 	lab, err := p.builder.conn.Lab(ctx, agent.LabRequest{
-		Config: bsd.Layout{Single: o.Single, Domain: o.Domain, PF: o.PF},
+		Config: bsd.Layout{Single: o.Single, Domain: o.Domain, PF: o.PF, Router: o.Router},
 		By:     WhoRuns(o.Getenv), WaitSeconds: int(o.Wait.Seconds()),
 	})
 	if err != nil {

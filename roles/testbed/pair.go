@@ -54,16 +54,32 @@ func (a Agents) Tested() matrix.Hosts { return matrix.Hosts{Local: a.Local, Remo
 // no root.
 const HasNamespaces = runtime.GOOS == "linux"
 
-// LabParts divides targets into those that can share a lab of a system (runtime.GOOS): FreeBSD's pf
-// spoils what ipfw diverts beside it, so a lab has it on for the targets that are about it and for
-// no others.
+// LabParts divides targets into those that can share a lab of a system (runtime.GOOS): FreeBSD's
+// pf spoils what ipfw diverts beside it, so a lab has it on for the targets that are about it and
+// for no others; and REMOTE is a router for those that are about what it forwards.
 func LabParts(system string, targets []matrix.Target) [][]matrix.Target {
 	if system != "freebsd" {
 		return [][]matrix.Target{targets}
 	}
-	alone := slices.DeleteFunc(slices.Clone(targets), matrix.Target.NeedsPF)
-	beside := slices.DeleteFunc(slices.Clone(targets), func(t matrix.Target) bool { return !t.NeedsPF() })
-	return slices.DeleteFunc([][]matrix.Target{alone, beside}, func(p []matrix.Target) bool { return len(p) == 0 })
+	parts := make([][]matrix.Target, 3)
+	for _, t := range targets {
+		i := 0
+		switch {
+		case t.First == matrix.Forwarded:
+			i = 2
+		case t.NeedsPF():
+			i = 1
+		}
+		parts[i] = append(parts[i], t)
+	}
+	return slices.DeleteFunc(parts, func(p []matrix.Target) bool { return p == nil })
+}
+
+// ForPart returns the options with what the lab of a part has.
+func (o Options) ForPart(part []matrix.Target) Options {
+	o.PF = slices.ContainsFunc(part, matrix.Target.NeedsPF)
+	o.Router = slices.ContainsFunc(part, func(t matrix.Target) bool { return t.First == matrix.Forwarded })
+	return o
 }
 
 // reachPart builds the lab of a part of LabParts.
@@ -71,8 +87,7 @@ func reachPart(ctx context.Context, o Options, part []matrix.Target) (*Pair, err
 	if err := strayAddresses(o.Getenv); err != nil {
 		return nil, err
 	}
-	o.PF = slices.ContainsFunc(part, matrix.Target.NeedsPF)
-	return ReachLab(ctx, o)
+	return ReachLab(ctx, o.ForPart(part))
 }
 
 // ReachLab builds the kind of lab that this system has, and connects to its agents. The caller

@@ -73,9 +73,8 @@ func find(o Options, targets []matrix.Target) ([]*Testbed, error) {
 		}
 		var parts []Part
 		for _, part := range LabParts(runtime.GOOS, targets) {
-			parts = append(parts, Part{part, func(ctx context.Context) (*Pair, error) {
-				return reachPart(ctx, o, part)
-			}})
+			dial := func(ctx context.Context) (*Pair, error) { return reachPart(ctx, o, part) }
+			parts = append(parts, Part{part, dial})
 		}
 		return []*Testbed{{filter: o.Filter, Dial: parts[0].Dial, Parts: parts}}, nil
 	}

@@ -76,6 +76,8 @@ func TestLabParts(t *testing.T) {
 		{"freebsd", "inet-divert-pf-packet-in inet-divert-rip-in inet-natlook-tcp inet-args-tcp-to inet-divert-ipfw-pf-in",
 			[]string{"inet-args-tcp-to inet-divert-rip-in",
 				"inet-divert-pf-packet-in inet-divert-ipfw-pf-in inet-natlook-tcp"}},
+		{"freebsd", "inet-divert-pf-tag-in inet-divert-pf-packet-in", []string{"inet-divert-pf-packet-in",
+			"inet-divert-pf-tag-in"}},
 		{"freebsd", "inet-args-tcp-to", []string{"inet-args-tcp-to"}},
 		{"freebsd", "inet-natlook-udp", []string{"inet-natlook-udp"}},
 	} {

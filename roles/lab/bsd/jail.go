@@ -17,6 +17,11 @@ var jailNetworks = map[pfconf.Family]struct{ cable, fakes netip.Prefix }{
 	pfconf.Inet6: {netip.MustParsePrefix("fd00:188:1::/64"), netip.MustParsePrefix("fd00:188:2::/64")},
 }
 
+// secondNetworks are those of the second cable.
+var secondNetworks = map[pfconf.Family]netip.Prefix{
+	pfconf.Inet: netip.MustParsePrefix("10.188.3.0/24"), pfconf.Inet6: netip.MustParsePrefix("fd00:188:3::/64"),
+}
+
 // maxEpairs bounds the search for a number of an epair(4) that no one has: those in
 // other jails are not seen from here.
 const maxEpairs = 256
@@ -52,16 +57,13 @@ func (b *builder) jails(c Layout, unique int) error {
 			words("ifconfig %s vnet %s", side.nic, side.jail),
 			words("jexec %s ifconfig lo0 inet 127.0.0.1/8 up", side.jail),
 			words("jexec %s ifconfig lo0 inet6 ::1/128", side.jail),
-			// No one else is on the link: its addresses can be used at once.
-			words("jexec %s ifconfig %s inet6 -ifdisabled no_dad up", side.jail, side.nic),
 		); err != nil {
 			return err
 		}
-		for _, f := range pfconf.Families {
-			if err := b.tools().do(words("jexec %s ifconfig %s %v %v/%d", side.jail, side.nic, f,
-				side.address(b.lab.Addresses[f]), jailNetworks[f].cable.Bits())...); err != nil {
-				return err
-			}
+		if err := b.addresses(side.jail, side.nic, func(f pfconf.Family) netip.Prefix {
+			return netip.PrefixFrom(side.address(b.lab.Addresses[f]), jailNetworks[f].cable.Bits())
+		}); err != nil {
+			return err
 		}
 		if err := b.filter(side.jail); err != nil {
 			return err
@@ -69,6 +71,11 @@ func (b *builder) jails(c Layout, unique int) error {
 	}
 	if c.PF {
 		if err := b.pf(remote); err != nil {
+			return err
+		}
+	}
+	if c.Router {
+		if err := b.second(local, remote); err != nil {
 			return err
 		}
 	}
@@ -80,6 +87,55 @@ func (b *builder) jails(c Layout, unique int) error {
 	return nil
 }
 
+// addresses gives a jail's interface an address of each family.
+func (b *builder) addresses(jail, nic string, of func(pfconf.Family) netip.Prefix) error {
+	// No one else is on the link: its addresses can be used at once.
+	if err := b.tools().do(words("jexec %s ifconfig %s inet6 -ifdisabled no_dad up", jail, nic)...); err != nil {
+		return err
+	}
+	for _, f := range pfconf.Families {
+		if err := b.tools().do(words("jexec %s ifconfig %s %v %v", jail, nic, f, of(f))...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// second makes a second cable, and REMOTE a router: what LOCAL sends to FAKE goes back to LOCAL,
+// which drops it, unless a rule of pf's sends it on to the second cable.
+func (b *builder) second(local, remote string) error {
+	pair, err := b.epair(local, remote)
+	if err != nil {
+		return err
+	}
+	if err := b.all(words("ifconfig %sa vnet %s", pair, local),
+		words("ifconfig %sb vnet %s", pair, remote)); err != nil {
+		return err
+	}
+	b.lab.Second = Second{Interface: pair + "b", Gateways: map[pfconf.Family]netip.Addr{}}
+	in := func(f pfconf.Family) FamilyAddresses { return addressesIn(secondNetworks[f], netip.Prefix{}, false) }
+	if err := b.addresses(local, pair+"a", func(f pfconf.Family) netip.Prefix {
+		return netip.PrefixFrom(in(f).Local, secondNetworks[f].Bits())
+	}); err != nil {
+		return err
+	}
+	if err := b.addresses(remote, pair+"b", func(f pfconf.Family) netip.Prefix {
+		return netip.PrefixFrom(in(f).Remote, secondNetworks[f].Bits())
+	}); err != nil {
+		return err
+	}
+	for _, f := range pfconf.Families {
+		b.lab.Second.Gateways[f] = in(f).Local
+		back := b.lab.Addresses[f]
+		back.Remote = back.Local
+		if err := b.tools().do(words("jexec %s route -n add %s", remote, back.route())...); err != nil {
+			return err
+		}
+	}
+	return b.tools().do(words("jexec %s sysctl net.inet.ip.redirect=0 net.inet6.ip6.redirect=0 "+
+		"net.inet.ip.forwarding=1 net.inet6.ip6.forwarding=1", remote)...)
+}
+
 // epair makes the cable and gives its name, to which the ends add a and b.
 func (b *builder) epair(local, remote string) (string, error) {
 	nics, err := b.tools().interfaces()
@@ -88,7 +144,9 @@ func (b *builder) epair(local, remote string) (string, error) {
 	}
 	for n := range maxEpairs {
 		name := "epair" + strconv.Itoa(n)
-		if slices.ContainsFunc(nics, func(n nic) bool { return n.name == name+"a" || n.name == name+"b" }) {
+		tried := func(u pfconf.Undo) bool { return u.Do == undoEpair && u.Args[0] == name }
+		if slices.ContainsFunc(nics, func(n nic) bool { return n.name == name+"a" || n.name == name+"b" }) ||
+			slices.ContainsFunc(b.lab.steps, tried) {
 			continue
 		}
 		err := b.make(pfconf.Undo{Do: undoEpair, Args: []string{name, local, remote}},

@@ -29,6 +29,8 @@ type Layout struct {
 	Domain int `json:"domain,omitempty"`
 	// PF switches on the pf of a FreeBSD REMOTE, beside its ipfw.
 	PF bool `json:"pf,omitempty"`
+	// Router makes a FreeBSD REMOTE a router with a second cable to LOCAL.
+	Router bool `json:"router,omitempty"`
 }
 
 // FamilyAddresses are those of one family. All cells share LOCAL's address: the BSDs have no route
@@ -53,11 +55,18 @@ func (h Entry) Command() []string {
 	return []string{"route", "-T" + h.Args[len(h.Args)-1], "exec"}
 }
 
+// Second is REMOTE's second network, where it is a router; else there is none.
+type Second struct {
+	Interface string                       `json:"interface,omitempty"`
+	Gateways  map[pfconf.Family]netip.Addr `json:"gateways,omitempty"` // LOCAL's addresses there
+}
+
 // Lab is a lab that was built.
 type Lab struct {
 	Local     Entry                             `json:"local"`
 	Remote    Entry                             `json:"remote"`
 	Addresses map[pfconf.Family]FamilyAddresses `json:"addresses"`
+	Second    Second                            `json:"second"`
 
 	steps []pfconf.Undo
 	run   program.Runner

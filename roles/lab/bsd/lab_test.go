@@ -178,7 +178,7 @@ func TestJails(t *testing.T) {
 	b := &builder{ctx: t.Context(), run: m.run, journal: r.record, lab: &Lab{run: m.run}}
 	// Not seen from here: the epair1 of another jail.
 	m.nics = append(m.nics, &fakeNIC{name: "epair1a", jail: "web"})
-	if err := b.jails(Layout{PF: true}, 77); err != nil {
+	if err := b.jails(Layout{PF: true, Router: true}, 77); err != nil {
 		t.Fatal(err)
 	}
 	want := []string{
@@ -206,6 +206,19 @@ func TestJails(t *testing.T) {
 		"jexec pfdivert77remote ipfw -q add 65534 allow ip from any to any",
 		"jexec pfdivert77remote pfctl -q -f -",
 		"jexec pfdivert77remote pfctl -q -e",
+		// A second cable.
+		"ifconfig epair3 create description pfdivert lab",
+		"ifconfig epair3a vnet pfdivert77local",
+		"ifconfig epair3b vnet pfdivert77remote",
+		"jexec pfdivert77local ifconfig epair3a inet6 -ifdisabled no_dad up",
+		"jexec pfdivert77local ifconfig epair3a inet 10.188.3.1/24",
+		"jexec pfdivert77local ifconfig epair3a inet6 fd00:188:3::1/64",
+		"jexec pfdivert77remote ifconfig epair3b inet6 -ifdisabled no_dad up",
+		"jexec pfdivert77remote ifconfig epair3b inet 10.188.3.2/24",
+		"jexec pfdivert77remote ifconfig epair3b inet6 fd00:188:3::2/64",
+		"jexec pfdivert77remote route -n add -inet -net 10.208.0.0/12 10.188.1.1",
+		"jexec pfdivert77remote route -n add -inet6 -net fd00:188:2::/64 fd00:188:1::1",
+		"jexec pfdivert77remote sysctl net.inet.ip.redirect=0 net.inet6.ip6.redirect=0 net.inet.ip.forwarding=1 net.inet6.ip6.forwarding=1",
 		"jexec pfdivert77local route -n add -inet -net 10.208.0.0/12 10.188.1.2",
 		"jexec pfdivert77local route -n add -inet6 -net fd00:188:2::/64 fd00:188:1::2",
 	}
@@ -216,12 +229,17 @@ func TestJails(t *testing.T) {
 		!slices.Equal(got.Args, []string{"-lab-host", "epair2b"}) {
 		t.Errorf("REMOTE's agent: %+v", got)
 	}
+	if got := b.lab.Second; got.Interface != "epair3b" || got.Gateways[pfconf.Inet].String() != "10.188.3.1" ||
+		got.Gateways[pfconf.Inet6].String() != "fd00:188:3::1" {
+		t.Errorf("REMOTE's second network: %+v", got)
+	}
 	m.log = nil
 	if err := b.lab.Close(t.Context()); err != nil {
 		t.Error(err)
 	}
 	// The interfaces come first: a jail with sockets in TIME_WAIT would keep them.
 	want = []string{
+		"ifconfig epair3a -vnet pfdivert77local", "ifconfig epair3b -vnet pfdivert77remote", "ifconfig epair3a destroy",
 		"ifconfig epair2a -vnet pfdivert77local", "ifconfig epair2b -vnet pfdivert77remote", "ifconfig epair2a destroy",
 		"ifconfig epair1a -vnet pfdivert77local", "ifconfig epair1b -vnet pfdivert77remote",
 		"jail -r pfdivert77remote", "jail -r pfdivert77local",
@@ -248,12 +266,15 @@ func TestJailsWithoutPF(t *testing.T) {
 	}
 }
 
+// layouts have all that labs of the systems can have.
+var layouts = map[string]Layout{"freebsd": {PF: true, Router: true}}
+
 // TestKilled kills what builds a lab at each of its commands, before and after it did its work,
 // and what undoes it as well. Undoing what the journal has leaves the host as it was.
 func TestKilled(t *testing.T) {
 	for _, system := range []string{"openbsd", "freebsd"} {
 		whole := newMachine(t)
-		if _, err := Build(t.Context(), system, Layout{}, whole.run, (&recorder{}).record); err != nil {
+		if _, err := Build(t.Context(), system, layouts[system], whole.run, (&recorder{}).record); err != nil {
 			t.Fatal(err)
 		}
 		for n := 1; n <= len(whole.log); n++ {
@@ -262,7 +283,8 @@ func TestKilled(t *testing.T) {
 					m, r := newMachine(t), &recorder{}
 					before := m.String()
 					m.fail, m.after = n, after
-					if _, err := Build(t.Context(), system, Layout{}, m.run, r.record); !errors.Is(err, errKilled) {
+					_, err := Build(t.Context(), system, layouts[system], m.run, r.record)
+					if !errors.Is(err, errKilled) {
 						t.Fatalf("%s: command %d is killed: %v", system, n, err)
 					}
 					if local := m.nic("pair2", ""); system == "openbsd" && local != nil && len(local.addresses) == 2 {
@@ -348,7 +370,7 @@ func TestJournalFails(t *testing.T) {
 	full := errors.New("no space left on device")
 	for _, system := range []string{"openbsd", "freebsd"} {
 		m := newMachine(t)
-		if _, err := Build(t.Context(), system, Layout{}, m.run,
+		if _, err := Build(t.Context(), system, layouts[system], m.run,
 			func(pfconf.Undo) error { return full }); !errors.Is(err, full) {
 			t.Errorf("%s: %v", system, err)
 		}
