@@ -104,7 +104,8 @@ func Features() []Feature {
 			OpenWrt: "kmod-ipt-tproxy", Some: true},
 		{Name: XTNAT, For: "the claims about natlook with -filter xt and xt-legacy",
 			Modules: []string{"xt_nat", "xt_REDIRECT", "iptable_nat", "ip6table_nat"},
-			Config:  []string{"NETFILTER_XT_NAT", "NETFILTER_XT_TARGET_REDIRECT", "IP_NF_NAT", "IP6_NF_NAT"}, OpenWrt: "kmod-ipt-nat", Some: true},
+			Config:  []string{"NETFILTER_XT_NAT", "NETFILTER_XT_TARGET_REDIRECT", "IP_NF_NAT", "IP6_NF_NAT"},
+			OpenWrt: "kmod-ipt-nat", Some: true},
 	}
 }
 
