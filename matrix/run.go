@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -140,6 +141,11 @@ func Run(ctx context.Context, hosts Hosts, plan Plan, opt Options, done func(Res
 	}
 	close(next)
 	players.Wait()
+	order := map[string]int{}
+	for i, t := range plan.Targets {
+		order[t.Name] = i
+	}
+	slices.SortFunc(late, func(a, b untold) int { return order[a.target.Name] - order[b.target.Name] })
 	r.traceAll(ctx, late)
 	for _, u := range late {
 		u.result.Trace = u.cell.evidence.Remote.Trace

@@ -21,8 +21,8 @@ func (r *runner) traceable(res Result) bool {
 	return r.facts.Traces && res.Evidence != nil && (res.Verdict == Fail || res.Reason == ControlLost)
 }
 
-// traceAll traces one of each kind of the results, one after another and only when no other cell is
-// under way: the kernel drops what waits in a namespace's queues when chains come and go.
+// traceAll traces the first of each kind of the results, one after another and only when no other
+// cell is under way: the kernel drops what waits in a namespace's queues when chains come and go.
 func (r *runner) traceAll(ctx context.Context, all []untold) {
 	kinds := map[traceKind]bool{}
 	for _, u := range all {

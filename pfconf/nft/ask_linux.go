@@ -11,8 +11,8 @@ import (
 )
 
 // Ask finds out whether the kernel has the features, and whether Open would find its names
-// and numbers unused in the current network namespace: the error is a *TakenError if not, and a
-// *MissingError without nf_tables. It changes nothing.
+// and numbers unused in the current network namespace: the error is a *TakenError if not, a
+// *LoopbackDownError if lo is down, and a *MissingError without nf_tables. It changes nothing.
 func Ask(ctx context.Context, c Config, features ...need.Name) (map[need.Name]ProbeResult, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
@@ -43,10 +43,11 @@ func Ask(ctx context.Context, c Config, features ...need.Name) (map[need.Name]Pr
 	return answers, errors.Join(err, f.putBack())
 }
 
-// unused reports whether nothing has the table's name, the mark and the routing table's number.
+// unused reports whether nothing has the table's name, the mark and the routing table's number, and
+// lo is up.
 func (f *Firewall) unused() error {
 	for _, family := range f.config.families() {
-		if err := f.host.free(family); err != nil {
+		if err := f.host.routable(family); err != nil {
 			return err
 		}
 	}

@@ -360,6 +360,31 @@ func TestTaken(t *testing.T) {
 	}
 }
 
+// TestLoopbackDown: Open and Ask, which is check-setup's, say alike that lo is down, and Open
+// changes nothing.
+func TestLoopbackDown(t *testing.T) {
+	n := newNamespace(t)
+	n.do(t, func() {
+		lo, err := net.InterfaceByName("lo")
+		check(t, err)
+		check(t, route(t).SetDown(lo.Index))
+	})
+	before := n.traces(t)
+	n.do(t, func() {
+		_, opened := Open(t.Context(), testConfig())
+		_, asked := Ask(t.Context(), testConfig())
+		for what, err := range map[string]error{"Open": opened, "Ask": asked} {
+			var down *LoopbackDownError
+			if !errors.As(err, &down) || !strings.Contains(down.Hint(), "ip link set lo up") {
+				t.Errorf("%s: %v, want a LoopbackDownError", what, err)
+			}
+		}
+	})
+	if diff := cmp.Diff(before, n.traces(t)); diff != "" {
+		t.Errorf("a failed Open left (+):\n%s", diff)
+	}
+}
+
 // Without IPv6 the driver does what can be done without.
 func TestWithoutIPv6(t *testing.T) {
 	n := newNamespace(t)

@@ -123,6 +123,16 @@ func (e *TakenError) Error() string {
 	return e.What + " exists already: another run is using it, or one was killed and its journal has not been undone"
 }
 
+// LoopbackDownError says that lo is down: the kernel adds no local route to it then.
+type LoopbackDownError struct{}
+
+func (*LoopbackDownError) Error() string {
+	return "interface lo is down, and diverted packets are routed to it"
+}
+
+// Hint is what to do about it, for a person.
+func (*LoopbackDownError) Hint() string { return "on that host: ip link set lo up" }
+
 // ErrClosed is the error of every question after Close.
 var ErrClosed = netlink.ErrClosed
 

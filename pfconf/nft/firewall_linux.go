@@ -47,7 +47,7 @@ var _ pfconf.Firewall = (*Firewall)(nil)
 // Open takes the firewall of the current network namespace into use: it makes
 // table inet pfdivert, the policy route for the fake prefixes and sets
 // net.ipv4.ip_early_demux to 0. A family that the kernel lacks is left out.
-// The error can be a *MissingError, a *TakenError or wrap fs.ErrPermission;
+// The error can be a *MissingError, a *TakenError, a *LoopbackDownError or wrap fs.ErrPermission;
 // then nothing has been changed.
 func Open(ctx context.Context, c Config) (*Firewall, error) {
 	if err := c.validate(); err != nil {
@@ -83,7 +83,7 @@ func (f *Firewall) setUp() error {
 		if family == pfconf.Inet6 && probeIPv6().Support == No {
 			continue
 		}
-		if err := f.host.free(family); err != nil {
+		if err := f.host.routable(family); err != nil {
 			return err
 		}
 		f.families = append(f.families, family)

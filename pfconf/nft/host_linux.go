@@ -132,8 +132,15 @@ func (h *host) delStates() error {
 	return wrap("remove the diverted flows' conntrack entries", errors.Join(err, refused))
 }
 
-// free reports whether no one else uses the mark and the routing table.
-func (h *host) free(f pfconf.Family) error {
+// routable reports whether no one else uses the mark and the routing table, and whether lo is up.
+func (h *host) routable(f pfconf.Family) error {
+	lo, err := h.route.LinkAt(loopback)
+	if err != nil {
+		return fmt.Errorf("look at interface lo: %w", err)
+	}
+	if lo.Flags&unix.IFF_UP == 0 {
+		return &LoopbackDownError{}
+	}
 	rules, err := h.route.Rules(afOf(f))
 	if err != nil {
 		return noPolicyRouting(fmt.Errorf("list the %v policy rules: %w", f, err))
@@ -173,9 +180,12 @@ func (h *host) delRule(f pfconf.Family) error {
 	return wrap(fmt.Sprintf("delete the %v policy rule", f), absent(h.route.DeleteRule(policyRule(f))))
 }
 
+// loopback is lo's number in every namespace (LOOPBACK_IFINDEX, net/flow.h).
+const loopback = 1
+
 func localRoute(p netip.Prefix) rtnetlink.Route {
 	return rtnetlink.Route{
-		Link:     1, // lo has this number in every namespace (LOOPBACK_IFINDEX, net/flow.h)
+		Link:     loopback,
 		Dst:      p,
 		Scope:    unix.RT_SCOPE_HOST,
 		Type:     unix.RTN_LOCAL,

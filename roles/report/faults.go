@@ -112,7 +112,7 @@ func (n *FaultTable) String() string {
 		s += fmt.Sprintf(", %d otherwise wrong", others)
 	}
 	if n.skipped > 0 {
-		s += fmt.Sprintf("; %d cells that prove nothing, skipped or known to fail", n.skipped)
+		s += fmt.Sprintf("; %s not counted, because skipped or known to fail", pfconf.Count(n.skipped, "cell"))
 	}
 	return s
 }

@@ -27,7 +27,7 @@ func TestFaultTable(t *testing.T) {
 	})
 	const right = "3 faults: 1 noticed by exactly the targets concerned, with the right reason, 1 that no target can notice, " +
 		"1 of which all targets concerned were skipped or are known to fail; 0 wrong PASS, 0 wrong FAIL; " +
-		"2 cells that prove nothing, skipped or known to fail"
+		"2 cells not counted, because skipped or known to fail"
 	if got := n.String(); got != right || n.Wrong() != 0 {
 		t.Errorf("%d wrong: %s, want %s", n.Wrong(), got, right)
 	}

@@ -5,6 +5,9 @@ package terminal
 import (
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
+	"strings"
 
 	"pfdivert/roles/agent"
 )
@@ -26,6 +29,19 @@ func WithHint(err error, hint string) error { return hinted{err, hint} }
 func PrintError(w io.Writer, err error) {
 	fmt.Fprintf(w, "error: %v\n", err)
 	if hint := agent.HintOf(err); hint != "" {
-		fmt.Fprintf(w, "hint: %s\n", hint)
+		fmt.Fprintf(w, "hint: %s\n", asCalled(hint, os.Args[0]))
 	}
+}
+
+// asCalled returns a text with its commands of this program as they can be typed where the program
+// was started as name: by a path such as ./pfdivert, if the shell would not find it otherwise.
+func asCalled(text, name string) string {
+	if filepath.Base(name) != "pfdivert" || !strings.Contains(name, "/") {
+		return text
+	}
+	text = strings.ReplaceAll(text, "'pfdivert ", "'"+name+" ")
+	if rest, ok := strings.CutPrefix(text, "pfdivert "); ok {
+		text = name + " " + rest
+	}
+	return text
 }

@@ -47,7 +47,8 @@ func addressesOf(f pfconf.Family, getenv func(string) string) (a matrix.Addresse
 		hint := "set all three of a family; docs/remote.md says which addresses they are"
 		for other, names := range addressNames {
 			if other != f && !slices.ContainsFunc(names[:], func(n string) bool { return getenv(n) == "" }) {
-				hint = fmt.Sprintf("set it, or give a pattern behind the role: '%v-*'", other)
+				hint = fmt.Sprintf("set %s, or run the targets of %v alone: pfdivert run '%[2]v-*'",
+					strings.Join(unset, ", "), other)
 			}
 		}
 		return a, terminal.WithHint(
