@@ -679,7 +679,7 @@ func (d *doctor) explain(g []suspect) error {
 			return err
 		}
 	}
-	if p.Fix == "" && first.symptom == lost {
+	if p.Fix == "" && (first.symptom == lost || first.symptom == undiverted && first.end.mark != 0) {
 		ok, err := d.inStages(&p, first, flows)
 		if err != nil {
 			return err

@@ -137,8 +137,11 @@ func (d *doctor) after(now *doctor, s suspect, f Flow, changes []change) (suspec
 }
 
 // isFurther reports whether a flow stopped at a later packet than before, or that packet later on
-// its way.
+// its way, or that one which left undiverted no longer does.
 func (s suspect) isFurther(before suspect) bool {
+	if s.symptom == undiverted && before.end.stage == left {
+		return s.end.stage != left
+	}
 	stop, hops := s.stop(), len(s.key.Hops)
 	if was := before.stop(); stop != was {
 		return stop > was
