@@ -260,9 +260,6 @@ func (p *doctorPrinter) text(w io.Writer, verbose bool) error {
 				}
 			}
 		}
-		if x.Cause == "listener-reachable" && !verbose { // usual, and no traffic suffers: a line is enough
-			continue
-		}
 		say("why", x.Why)
 		say("seen", strings.Join(x.Seen, "\n"))
 		say("check", x.Check)

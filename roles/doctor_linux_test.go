@@ -79,7 +79,7 @@ func TestDoctor(t *testing.T) {
 		{"no policy rule", doctorProxy + "ip rule del fwmark 1; set +e; pfdivert doctor", 1,
 			[]string{"1 problem\n", "\nbad   TCP of 192.168.1.", "fix:   ip rule add ", "fwmark 0x1 lookup 100"}},
 		{"a warning alone", doctorProxy + "nft delete chain ip proxy input; set +e; pfdivert doctor", 0,
-			[]string{"1 problem\n", "\nwarn  TCP of "}},
+			[]string{"1 problem\n", "\nwarn  TCP of ", "check: ss -lntp 'sport = :3128'", "fix:   nft add table inet proxy-port"}},
 		{"no rule diverts", "nft delete table ip proxy; set +e; pfdivert doctor", 0,
 			[]string{"no rule diverts to a program; no problem found in "}},
 		{"rules for no device", doctorProxy +
