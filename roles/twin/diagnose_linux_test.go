@@ -311,7 +311,8 @@ table ip p {
 			script: "ip rule add fwmark 1 lookup 100\n" + ofLan + "sysctl -qw net.ipv4.conf.all.src_valid_mark=1"},
 		{name: "two things: a policy rule before, src_valid_mark", says: "2 things stop it",
 			sockets: []BoundSocket{proxy},
-			bad:     "src-valid-mark", script: toLo + ofLan + "ip rule add pref 1001 iif lan0 lookup main; sysctl -qw net.ipv4.conf.all.src_valid_mark=1"},
+			bad:     "src-valid-mark", script: toLo + ofLan + "ip rule add pref 1001 iif lan0 lookup main\n" +
+				"sysctl -qw net.ipv4.conf.all.src_valid_mark=1"},
 		{name: "three things: a rule drops it, no policy rule, src_valid_mark", says: "3 things stop it",
 			sockets: []BoundSocket{proxy},
 			bad:     "src-valid-mark", script: ofLan + "iptables -A INPUT -i lan0 -p tcp -j DROP; sysctl -qw net.ipv4.conf.all.src_valid_mark=1"},
