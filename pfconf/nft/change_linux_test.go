@@ -388,6 +388,7 @@ func TestForeignRule(t *testing.T) {
 				}
 				before, err := route(t).Rules(afOf(c.family))
 				check(t, err)
+				sh(ip + " rule add " + c.rule[:len("pref 10")] + " fwmark 0x1 table main") // found first by it
 				sh(ip + " rule add " + c.rule)
 				var foreign *ForeignRuleError
 				if _, err := Open(t.Context(), testConfig()); !errors.As(err, &foreign) ||
@@ -398,7 +399,6 @@ func TestForeignRule(t *testing.T) {
 				if !ok {
 					t.Fatalf("hint: %s", foreign.Hint())
 				}
-				sh(ip + " rule add pref " + fmt.Sprint(foreign.Rule.Priority) + " fwmark 0x1 table main")
 				sh(typed)
 				after, err := route(t).Rules(afOf(c.family))
 				check(t, err)
