@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"pfdivert/roles/kernel"
@@ -54,7 +55,7 @@ func runDoctor(ctx context.Context, c *call) (int, error) {
 	pseudonyms := f.Bool("pseudonyms", false, "with -save, replace addresses by others that keep their prefixes")
 	var own []twin.Flow
 	var flows []string // the same as they were typed
-	f.Func("flow", "run this `FLOW` too; may be given several times", func(s string) error {
+	f.Func("flow", "run this `FLOW` too, and print the rules that it met; may be given several times", func(s string) error {
 		flow, err := twin.ParseFlow(s)
 		own, flows = append(own, flow), append(flows, s)
 		return err
@@ -259,9 +260,6 @@ func (p *doctorPrinter) text(w io.Writer, verbose bool) error {
 				}
 			}
 		}
-		if x.Cause == "listener-reachable" && !verbose { // usual, and no traffic suffers: a line is enough
-			continue
-		}
 		say("why", x.Why)
 		say("seen", strings.Join(x.Seen, "\n"))
 		say("check", x.Check)
@@ -269,9 +267,13 @@ func (p *doctorPrinter) text(w io.Writer, verbose bool) error {
 		say("price", x.Price)
 		say("or", x.Narrow)
 	}
-	if verbose {
+	told := slices.Clone(p.d.Results)
+	if !verbose {
+		told = slices.DeleteFunc(told, func(r twin.FlowResult) bool { return r.Flow.Kind != twin.Given })
+	}
+	if len(told) > 0 {
 		fmt.Fprintln(&b)
-		for _, r := range p.d.Results {
+		for _, r := range told {
 			fmt.Fprintf(&b, "%-9s %s: %s\n", r.Outcome, r.Flow.ID, p.receiver(r))
 			if path, ok := p.d.Paths[r.Flow.ID]; ok {
 				for _, line := range p.config.Story(path) {
@@ -279,6 +281,8 @@ func (p *doctorPrinter) text(w io.Writer, verbose bool) error {
 				}
 			}
 		}
+	}
+	if verbose {
 		for _, text := range p.d.Willed {
 			fmt.Fprintf(&b, "refused on purpose: %s\n", text)
 		}

@@ -11,8 +11,9 @@ import (
 )
 
 // Ask finds out whether the kernel has the features, and whether Open would find its names
-// and numbers unused in the current network namespace: the error is a *TakenError if not, a
-// *LoopbackDownError if lo is down, and a *MissingError without nf_tables. It changes nothing.
+// and numbers unused in the current network namespace: the error is a *TakenError or a
+// *ForeignRuleError if not, a *LoopbackDownError if lo is down, and a *MissingError without
+// nf_tables. It changes nothing.
 func Ask(ctx context.Context, c Config, features ...need.Name) (map[need.Name]ProbeResult, error) {
 	if err := c.validate(); err != nil {
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -19,6 +20,7 @@ import (
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/need"
 	"pfdivert/pfconf/netlink"
+	"pfdivert/pfconf/rtnetlink"
 )
 
 // inForce are the comments of the table's rules, sorted.
@@ -356,6 +358,55 @@ func TestTaken(t *testing.T) {
 			if diff := cmp.Diff(before, n.traces(t)); diff != "" {
 				t.Errorf("a failed Open left (+):\n%s", diff)
 			}
+		})
+	}
+}
+
+// TestForeignRule: a policy rule that is no run's is named as ip(8) shows it, and the hint's
+// command deletes that rule alone.
+func TestForeignRule(t *testing.T) {
+	for _, c := range []struct {
+		family     pfconf.Family
+		rule, text string
+	}{
+		{pfconf.Inet, "pref 10 fwmark 0x70660076 blackhole", ": 10: from all fwmark 0x70660076 blackhole"},
+		{pfconf.Inet6, "pref 11 not to fd00::/64 fwmark 0x70660076/0x70ffffff iif lo table main proto 99",
+			": 11: not from all to fd00::/64 fwmark 0x70660076/0x70ffffff iif lo lookup main proto 99"},
+		{pfconf.Inet, "pref 12 from 10.1.0.0/16 table 28774", ": 12: from 10.1.0.0/16 lookup 28774"},
+	} {
+		t.Run(c.rule, func(t *testing.T) {
+			n := newNamespace(t)
+			n.do(t, func() {
+				ip := "ip"
+				if c.family == pfconf.Inet6 {
+					ip = "ip -6"
+				}
+				sh := func(command string) {
+					if out, err := exec.Command("sh", "-c", command).CombinedOutput(); err != nil {
+						t.Errorf("%s: %v\n%s", command, err, out)
+					}
+				}
+				before, err := route(t).Rules(afOf(c.family))
+				check(t, err)
+				sh(ip + " rule add " + c.rule[:len("pref 10")] + " fwmark 0x1 table main") // found first by it
+				sh(ip + " rule add " + c.rule)
+				var foreign *ForeignRuleError
+				if _, err := Open(t.Context(), testConfig()); !errors.As(err, &foreign) ||
+					!strings.HasSuffix(err.Error(), c.text) {
+					t.Fatalf("Open: %v, want a ForeignRuleError%s", err, c.text)
+				}
+				typed, ok := strings.CutPrefix(foreign.Hint(), "on that host: ")
+				if !ok {
+					t.Fatalf("hint: %s", foreign.Hint())
+				}
+				sh(typed)
+				after, err := route(t).Rules(afOf(c.family))
+				check(t, err)
+				marked := func(r rtnetlink.PolicyRule) bool { return r.Mark == 1 }
+				if len(after) != len(before)+1 || !slices.ContainsFunc(after, marked) {
+					t.Errorf("%s left %v", typed, after)
+				}
+			})
 		})
 	}
 }

@@ -47,8 +47,8 @@ var _ pfconf.Firewall = (*Firewall)(nil)
 // Open takes the firewall of the current network namespace into use: it makes
 // table inet pfdivert, the policy route for the fake prefixes and sets
 // net.ipv4.ip_early_demux to 0. A family that the kernel lacks is left out.
-// The error can be a *MissingError, a *TakenError, a *LoopbackDownError or wrap fs.ErrPermission;
-// then nothing has been changed.
+// The error can be a *MissingError, a *TakenError, a *ForeignRuleError, a *LoopbackDownError or
+// wrap fs.ErrPermission; then nothing has been changed.
 func Open(ctx context.Context, c Config) (*Firewall, error) {
 	if err := c.validate(); err != nil {
 		return nil, err

@@ -146,8 +146,11 @@ func (h *host) routable(f pfconf.Family) error {
 		return noPolicyRouting(fmt.Errorf("list the %v policy rules: %w", f, err))
 	}
 	for _, r := range rules {
-		if r.Table == Table || r.Mark == Mark {
+		switch {
+		case r.Action == rtnetlink.ToTable && r.Table == Table && r.Mark == Mark:
 			return &TakenError{fmt.Sprintf("%v policy rule (fwmark 0x%x lookup %d)", f, r.Mark, r.Table)}
+		case r.Table == Table || r.Mark == Mark:
+			return &ForeignRuleError{f, r}
 		}
 	}
 	routes, err := h.route.Routes(afOf(f), Table)
@@ -158,6 +161,28 @@ func (h *host) routable(f pfconf.Family) error {
 		return &TakenError{fmt.Sprintf("%v route to %v in table %d", f, routes[0].Dst, Table)}
 	}
 	return nil
+}
+
+// ForeignRuleError says that a policy rule of the host's own has the mark or the routing table that
+// the driver would use.
+type ForeignRuleError struct {
+	Family pfconf.Family
+	Rule   rtnetlink.PolicyRule
+}
+
+func (e *ForeignRuleError) Error() string {
+	return fmt.Sprintf("this host has an %v policy rule of its own for mark 0x%x or table %d, which a run uses: %s",
+		e.Family, Mark, Table, strings.ReplaceAll(e.Rule.String(), "\t", " "))
+}
+
+// Hint is what to do about it, for a person: ip(8) deletes what is like its own listing.
+func (e *ForeignRuleError) Hint() string {
+	ip := "ip"
+	if e.Family == pfconf.Inet6 {
+		ip = "ip -6"
+	}
+	_, rule, _ := strings.Cut(e.Rule.String(), "\t")
+	return fmt.Sprintf("on that host: %s rule del pref %d %s", ip, e.Rule.Priority, rule)
 }
 
 // noPolicyRouting makes a *MissingError of the error of a kernel without policy rules of a family.

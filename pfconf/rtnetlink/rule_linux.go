@@ -3,7 +3,9 @@ package rtnetlink
 import (
 	"cmp"
 	"encoding/binary"
+	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -99,6 +101,68 @@ func parseRule(b []byte) (r PolicyRule, err error) {
 		r.Src, err = prefix(src, b[2])
 	}
 	return r, err
+}
+
+// String returns the rule as `ip rule` shows it.
+func (r PolicyRule) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d:\t", r.Priority)
+	if r.Invert {
+		b.WriteString("not ")
+	}
+	b.WriteString("from ")
+	if r.Src.IsValid() {
+		b.WriteString(r.Src.String())
+	} else {
+		b.WriteString("all")
+	}
+	if r.Dst.IsValid() {
+		b.WriteString(" to " + r.Dst.String())
+	}
+	if r.Mark != 0 || r.Mask != 0 {
+		fmt.Fprintf(&b, " fwmark 0x%x", r.Mark)
+		if r.Mask != 0xffffffff {
+			fmt.Fprintf(&b, "/0x%x", r.Mask)
+		}
+	}
+	if r.In != "" {
+		b.WriteString(" iif " + r.In)
+	}
+	if r.Out != "" {
+		b.WriteString(" oif " + r.Out)
+	}
+	if r.Table != 0 {
+		b.WriteString(" lookup " + TableName(r.Table))
+	} else if r.Action > Goto {
+		b.WriteString(" " + TypeName(r.Action))
+	}
+	if r.Protocol != 0 && r.Protocol != unix.RTPROT_KERNEL && r.Protocol != unix.RTPROT_BOOT {
+		fmt.Fprintf(&b, " proto %d", r.Protocol)
+	}
+	return b.String()
+}
+
+// TableName returns ip-route(8)'s name of a routing table.
+func TableName(n int) string {
+	switch n {
+	case unix.RT_TABLE_LOCAL:
+		return "local"
+	case unix.RT_TABLE_MAIN:
+		return "main"
+	case unix.RT_TABLE_DEFAULT:
+		return "default"
+	}
+	return fmt.Sprint(n)
+}
+
+// TypeName returns ip-route(8)'s name of a type of routes (RTN_*, linux/rtnetlink.h).
+func TypeName(n uint8) string {
+	names := []string{"unspec", "unicast", "local", "broadcast", "anycast", "multicast", "blackhole", "unreachable",
+		"prohibit", "throw", "nat"}
+	if int(n) < len(names) {
+		return names[n]
+	}
+	return fmt.Sprintf("type %d", n)
 }
 
 // Rules lists the policy rules of AF_INET or AF_INET6 in the kernel's order.

@@ -101,47 +101,9 @@ func (q *routeAsking) rules() {
 	list, err := q.routes.Rules(q.family)
 	var b strings.Builder
 	for _, r := range list {
-		fmt.Fprintln(&b, ruleText(r))
+		fmt.Fprintln(&b, r)
 	}
 	q.answer(q.ip+" rule", strings.TrimRight(b.String(), "\n"), err)
-}
-
-func ruleText(r rtnetlink.PolicyRule) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%d:\t", r.Priority)
-	if r.Invert {
-		b.WriteString("not ")
-	}
-	b.WriteString("from ")
-	if r.Src.IsValid() {
-		b.WriteString(r.Src.String())
-	} else {
-		b.WriteString("all")
-	}
-	if r.Dst.IsValid() {
-		b.WriteString(" to " + r.Dst.String())
-	}
-	if r.Mark != 0 || r.Mask != 0 {
-		fmt.Fprintf(&b, " fwmark 0x%x", r.Mark)
-		if r.Mask != 0xffffffff {
-			fmt.Fprintf(&b, "/0x%x", r.Mask)
-		}
-	}
-	if r.In != "" {
-		b.WriteString(" iif " + r.In)
-	}
-	if r.Out != "" {
-		b.WriteString(" oif " + r.Out)
-	}
-	if r.Table != 0 {
-		b.WriteString(" lookup " + tableName(r.Table))
-	} else if r.Action > rtnetlink.Goto {
-		b.WriteString(" " + typeName(r.Action))
-	}
-	if r.Protocol != 0 && r.Protocol != unix.RTPROT_KERNEL && r.Protocol != unix.RTPROT_BOOT {
-		fmt.Fprintf(&b, " proto %d", r.Protocol)
-	}
-	return b.String()
 }
 
 // table lists the routing table of diverted packets.
@@ -214,7 +176,7 @@ func sentence(e syscall.Errno) string {
 func (q *routeAsking) routeText(r rtnetlink.Route) string {
 	var b strings.Builder
 	if r.Type != unix.RTN_UNICAST && r.Type != 0 {
-		b.WriteString(typeName(r.Type) + " ")
+		b.WriteString(rtnetlink.TypeName(r.Type) + " ")
 	}
 	switch {
 	case r.Dst.Bits() == 0:
@@ -231,7 +193,7 @@ func (q *routeAsking) routeText(r rtnetlink.Route) string {
 		b.WriteString(" dev " + name)
 	}
 	if r.Table != 0 {
-		b.WriteString(" table " + tableName(r.Table))
+		b.WriteString(" table " + rtnetlink.TableName(r.Table))
 	}
 	if r.Src.IsValid() {
 		b.WriteString(" src " + r.Src.String())
@@ -240,28 +202,6 @@ func (q *routeAsking) routeText(r rtnetlink.Route) string {
 		fmt.Fprintf(&b, " mtu %d", r.MTU)
 	}
 	return b.String()
-}
-
-func tableName(n int) string {
-	switch n {
-	case unix.RT_TABLE_LOCAL:
-		return "local"
-	case unix.RT_TABLE_MAIN:
-		return "main"
-	case unix.RT_TABLE_DEFAULT:
-		return "default"
-	}
-	return fmt.Sprint(n)
-}
-
-// typeName is ip-route(8)'s name of a type of routes (RTN_*, linux/rtnetlink.h).
-func typeName(n uint8) string {
-	names := []string{"unspec", "unicast", "local", "broadcast", "anycast", "multicast", "blackhole", "unreachable",
-		"prohibit", "throw", "nat"}
-	if int(n) < len(names) {
-		return names[n]
-	}
-	return fmt.Sprintf("type %d", n)
 }
 
 // afOf returns the kernel's number of the family.

@@ -221,19 +221,20 @@ func hookOf(f Flow) int {
 	return 0
 }
 
-// trace traces the flows that seem wrong.
+// trace traces the flows that seem wrong, and those that were given.
 func (d *doctor) trace(all bool) error {
 	var flows []Flow
 	seen := map[string]int{}
 	for _, r := range d.results {
 		s := d.complaint(r)
-		if s == "" && !all {
+		given := r.Flow.Kind == Given
+		if s == "" && !all && !given {
 			continue
 		}
 		// Of flows that look alike some are enough.
 		like := fmt.Sprint(s, r.Flow.Kind, r.Flow.In, r.Flow.Proto, r.Flow.IPv6(), r.Outcome, r.Reached, r.Flow.Mark,
 			r.Flow.UID, r.Flow.GID)
-		if seen[like]++; len(flows) < maxTraced && (all || seen[like] <= 6) {
+		if seen[like]++; len(flows) < maxTraced && (all || given || seen[like] <= 6) {
 			flows = append(flows, r.Flow)
 		}
 	}
@@ -679,7 +680,7 @@ func (d *doctor) explain(g []suspect) error {
 			return err
 		}
 	}
-	if p.Fix == "" && first.symptom == lost {
+	if p.Fix == "" && (first.symptom == lost || first.symptom == undiverted && first.end.mark != 0) {
 		ok, err := d.inStages(&p, first, flows)
 		if err != nil {
 			return err

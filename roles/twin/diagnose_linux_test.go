@@ -304,6 +304,35 @@ table ip p {
 		{name: "IPv4 alone listens", script: toLo + nft(inet), sockets: both[:1], bad: "no-listener", fixed: both},
 		{name: "not transparent", says: "takes only listeners that are", script: toLo + ofLan,
 			sockets: []BoundSocket{socket("tcp", "0.0.0.0:7895")}, bad: "not-transparent", fixed: []BoundSocket{proxy}},
+		{name: "two things: no policy rule, src_valid_mark", says: "2 things stop it", sockets: []BoundSocket{proxy},
+			bad: "src-valid-mark", script: ofLan + "sysctl -qw net.ipv4.conf.all.src_valid_mark=1"},
+		{name: "two things: no local route, src_valid_mark", says: "2 things stop it", sockets: []BoundSocket{proxy},
+			bad:    "src-valid-mark",
+			script: "ip rule add fwmark 1 lookup 100\n" + ofLan + "sysctl -qw net.ipv4.conf.all.src_valid_mark=1"},
+		{name: "two things: a policy rule before, src_valid_mark", says: "2 things stop it",
+			sockets: []BoundSocket{proxy},
+			bad:     "src-valid-mark", script: toLo + ofLan + "ip rule add pref 1001 iif lan0 lookup main\n" +
+				"sysctl -qw net.ipv4.conf.all.src_valid_mark=1"},
+		{name: "three things: a rule drops it, no policy rule, src_valid_mark", says: "3 things stop it",
+			sockets: []BoundSocket{proxy},
+			bad:     "src-valid-mark", script: ofLan + "iptables -A INPUT -i lan0 -p tcp -j DROP; sysctl -qw net.ipv4.conf.all.src_valid_mark=1"},
+		{name: "three things: nothing listens, no policy rule, src_valid_mark, mark before tproxy", says: "3 things stop it",
+			bad: "no-policy-rule", fixed: []BoundSocket{proxy}, script: "sysctl -qw net.ipv4.conf.all.src_valid_mark=1\n" + nft(`
+table ip p {
+ chain pre { type filter hook prerouting priority mangle;
+  iifname "lan0" ip protocol tcp fib daddr type != local meta mark set 1 tproxy to :7895 accept
+ }
+}`)},
+		{name: "two things: nothing listens, src_valid_mark, mark before tproxy", says: "2 things stop it",
+			bad: "src-valid-mark", fixed: []BoundSocket{proxy}, script: toLo + "sysctl -qw net.ipv4.conf.all.src_valid_mark=1\n" + nft(`
+table ip p {
+ chain pre { type filter hook prerouting priority mangle;
+  iifname "lan0" ip protocol tcp fib daddr type != local meta mark set 1 tproxy to :7895 accept
+ }
+}`)},
+		{name: "three things: nothing listens, no policy rule, src_valid_mark", says: "3 things stop it",
+			bad: "no-listener", fixed: []BoundSocket{proxy},
+			script: ofLan + "sysctl -qw net.ipv4.conf.all.src_valid_mark=1"},
 		{name: "two things: no policy rule, nothing listens", script: ofLan, bad: "no-listener",
 			fixed: []BoundSocket{proxy}},
 		{name: "two things: no policy rule, not transparent", script: ofLan,

@@ -540,7 +540,10 @@ func addLocalRoute(table uint32, ipv6 bool) change {
 			if ipv6 {
 				b[6] = unix.RT_SCOPE_UNIVERSE
 			}
-			d.Routes = append(d.Routes, attrs{{unix.RTA_TABLE, native(table)}, {unix.RTA_OIF, native(1)}}.append(b))
+			route := attrs{{unix.RTA_TABLE, native(table)}, {unix.RTA_OIF, native(1)}}.append(b)
+			if !slices.ContainsFunc(d.Routes, func(x []byte) bool { return bytes.Equal(x, route) }) {
+				d.Routes = append(d.Routes, route)
+			}
 			return nil
 		}}
 }

@@ -17,11 +17,14 @@ func (d *doctor) inStages(p *Problem, s suspect, flows []Flow) (bool, error) {
 	var done []change
 	now := d
 	for len(all) < maxStages {
-		step, next, err := d.further(now, s, flows[0], done)
-		if err != nil || step.fix.do == nil {
+		steps, next, err := d.further(now, s, flows[0], done)
+		if err != nil || steps == nil {
 			return false, err
 		}
-		all, done, s = append(all, step), append(done, step.fix), next
+		for _, r := range steps {
+			all, done = append(all, r), append(done, r.fix)
+		}
+		s = next
 		if d.good(s.symptom, s.FlowResult) {
 			break
 		}
@@ -59,44 +62,86 @@ func (d *doctor) inStages(p *Problem, s suspect, flows []Flow) (bool, error) {
 }
 
 // further finds a fix with which a flow is good after those that are done, or else the first with
-// which it comes further. The suspect is the flow with that fix.
-func (d *doctor) further(now *doctor, s suspect, f Flow, done []change) (found remedy, next suspect, err error) {
+// which it comes further. Where none does alone, as one routing decision may fail for several
+// reasons, all are tried at once, and those left out that are not needed. The suspect is the flow
+// with what was found.
+func (d *doctor) further(now *doctor, s suspect, f Flow, done []change) (found []remedy, next suspect, err error) {
 	all := now.remedies(s)
 	for _, u := range now.noListener(s.Flow.Proto, s.Flow.IPv6()) {
 		all = append(all, u.remedy)
 	}
+	all = slices.DeleteFunc(all, func(r remedy) bool { return r.fix.do == nil })
 	for _, r := range all {
-		if r.fix.do == nil || d.trials >= maxTrials {
-			continue
-		}
-		d.trials++
-		c, err := d.c.with(append(slices.Clone(done), r.fix)...)
+		x, ok, err := d.after(now, s, f, append(slices.Clone(done), r.fix))
 		if err != nil {
-			continue
+			return nil, suspect{}, err
 		}
-		results, paths, err := Trace(d.ctx, c, []Flow{f})
-		if d.ctx.Err() != nil {
-			return remedy{}, suspect{}, d.ctx.Err()
+		if ok && d.good(s.symptom, x.FlowResult) {
+			return []remedy{r}, x, nil
 		}
-		if err != nil || len(paths[0].Packets) == 0 {
-			continue
-		}
-		x := suspect{FlowResult: results[0], symptom: s.symptom, path: paths[0]}
-		x.key = now.deciding(x.FlowResult, x.path, s.symptom)
-		x.end = x.key.end()
-		if d.good(s.symptom, x.FlowResult) {
-			return r, x, nil
-		}
-		if found.fix.do == nil && x.isFurther(s) {
-			found, next = r, x
+		if found == nil && ok && x.isFurther(s) {
+			found, next = []remedy{r}, x
 		}
 	}
-	return found, next, nil
+	if found != nil || len(all) < 2 {
+		return found, next, nil
+	}
+	helps := func(some []remedy) (bool, error) {
+		changes := slices.Clone(done)
+		for _, r := range some {
+			changes = append(changes, r.fix)
+		}
+		x, ok, err := d.after(now, s, f, changes)
+		if ok = ok && (d.good(s.symptom, x.FlowResult) || x.isFurther(s)); ok {
+			next = x
+		}
+		return ok, err
+	}
+	if ok, err := helps(all); err != nil || !ok {
+		return nil, suspect{}, err
+	}
+	for i := len(all) - 1; i >= 0; i-- {
+		fewer := slices.Delete(slices.Clone(all), i, i+1)
+		ok, err := helps(fewer)
+		if err != nil {
+			return nil, suspect{}, err
+		}
+		if ok {
+			all = fewer
+		}
+	}
+	return all, next, nil
+}
+
+// after is the suspect's flow with some changes, and false where it could not be run so.
+func (d *doctor) after(now *doctor, s suspect, f Flow, changes []change) (suspect, bool, error) {
+	if d.trials >= maxTrials {
+		return suspect{}, false, nil
+	}
+	d.trials++
+	c, err := d.c.with(changes...)
+	if err != nil {
+		return suspect{}, false, d.ctx.Err()
+	}
+	results, paths, err := Trace(d.ctx, c, []Flow{f})
+	if d.ctx.Err() != nil {
+		return suspect{}, false, d.ctx.Err()
+	}
+	if err != nil || len(paths[0].Packets) == 0 {
+		return suspect{}, false, nil
+	}
+	x := suspect{FlowResult: results[0], symptom: s.symptom, path: paths[0]}
+	x.key = now.deciding(x.FlowResult, x.path, s.symptom)
+	x.end = x.key.end()
+	return x, true, nil
 }
 
 // isFurther reports whether a flow stopped at a later packet than before, or that packet later on
-// its way.
+// its way, or that one which left undiverted no longer does.
 func (s suspect) isFurther(before suspect) bool {
+	if s.symptom == undiverted && before.end.stage == left {
+		return s.end.stage != left
+	}
 	stop, hops := s.stop(), len(s.key.Hops)
 	if was := before.stop(); stop != was {
 		return stop > was
