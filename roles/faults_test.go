@@ -24,6 +24,7 @@ func TestFaults(t *testing.T) {
 	for _, f := range faults.For(runtime.GOOS) {
 		t.Run(f.Name, func(t *testing.T) {
 			p := reach(t, testbed.Options{Single: f.Single})
+			p.Options.Untraced = true
 			start := time.Now()
 			judged, err := judgeFault(t.Context(), p, f, f.Targets(runtime.GOOS))
 			if err != nil {
