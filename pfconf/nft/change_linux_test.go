@@ -431,6 +431,13 @@ func TestLoopbackDown(t *testing.T) {
 			}
 		}
 	})
+	n.do(t, func() {
+		c := testConfig()
+		c.Fakes = c.Fakes[:1] // IPv4 alone can do without
+		f, err := Open(t.Context(), c)
+		check(t, err)
+		check(t, f.Close(t.Context()))
+	})
 	if diff := cmp.Diff(before, n.traces(t)); diff != "" {
 		t.Errorf("a failed Open left (+):\n%s", diff)
 	}

@@ -123,11 +123,11 @@ func (e *TakenError) Error() string {
 	return e.What + " exists already: another run is using it, or one was killed and its journal has not been undone"
 }
 
-// LoopbackDownError says that lo is down: the kernel adds no local route to it then.
+// LoopbackDownError says that lo is down: the kernel adds no local route of IPv6 to it then.
 type LoopbackDownError struct{}
 
 func (*LoopbackDownError) Error() string {
-	return "interface lo is down, and diverted packets are routed to it"
+	return "interface lo is down, and diverted packets of IPv6 are routed to it"
 }
 
 // Hint is what to do about it, for a person.

@@ -132,14 +132,18 @@ func (h *host) delStates() error {
 	return wrap("remove the diverted flows' conntrack entries", errors.Join(err, refused))
 }
 
-// routable reports whether no one else uses the mark and the routing table, and whether lo is up.
+// routable reports whether no one else uses the mark and the routing table, and whether lo is up
+// where that matters: IPv6 has no local routes while it is down (fib6_nh_init,
+// net/ipv6/route.c), IPv4 does.
 func (h *host) routable(f pfconf.Family) error {
-	lo, err := h.route.LinkAt(loopback)
-	if err != nil {
-		return fmt.Errorf("look at interface lo: %w", err)
-	}
-	if lo.Flags&unix.IFF_UP == 0 {
-		return &LoopbackDownError{}
+	if f == pfconf.Inet6 {
+		lo, err := h.route.LinkAt(loopback)
+		if err != nil {
+			return fmt.Errorf("look at interface lo: %w", err)
+		}
+		if lo.Flags&unix.IFF_UP == 0 {
+			return &LoopbackDownError{}
+		}
 	}
 	rules, err := h.route.Rules(afOf(f))
 	if err != nil {
