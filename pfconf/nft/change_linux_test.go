@@ -21,6 +21,7 @@ import (
 	"pfdivert/pfconf/need"
 	"pfdivert/pfconf/netlink"
 	"pfdivert/pfconf/rtnetlink"
+	"pfdivert/roles/lab/labtest"
 )
 
 // inForce are the comments of the table's rules, sorted.
@@ -365,6 +366,7 @@ func TestTaken(t *testing.T) {
 // TestForeignRule: a policy rule that is no run's is named as ip(8) shows it, and the hint's
 // command deletes that rule alone.
 func TestForeignRule(t *testing.T) {
+	labtest.Program(t, "ip")
 	for _, c := range []struct {
 		family     pfconf.Family
 		rule, text string

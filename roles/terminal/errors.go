@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -29,12 +30,25 @@ func WithHint(err error, hint string) error { return hinted{err, hint} }
 func PrintError(w io.Writer, err error) {
 	fmt.Fprintf(w, "error: %v\n", err)
 	if hint := agent.HintOf(err); hint != "" {
-		fmt.Fprintf(w, "hint: %s\n", asCalled(hint, os.Args[0]))
+		fmt.Fprintf(w, "hint: %s\n", asCalled(hint, callName()))
 	}
 }
 
-// asCalled returns a text with its commands of this program as they can be typed where the program
-// was started as name: by a path such as ./pfdivert, if the shell would not find it otherwise.
+// callName returns how a shell finds this program: by its name, or else by how it was started.
+func callName() string {
+	const name = "pfdivert"
+	if path, err := exec.LookPath(name); err == nil {
+		found, err1 := os.Stat(path)
+		this, err2 := os.Stat(os.Args[0])
+		if err1 == nil && err2 == nil && os.SameFile(found, this) {
+			return name
+		}
+	}
+	return os.Args[0]
+}
+
+// asCalled returns a text with its commands of this program as they can be typed where it is called
+// name, a path such as ./pfdivert.
 func asCalled(text, name string) string {
 	if filepath.Base(name) != "pfdivert" || !strings.Contains(name, "/") {
 		return text
