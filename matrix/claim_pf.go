@@ -110,11 +110,7 @@ func (x *claimRun) redirectedThroughStream(ctx context.Context) error {
 	if err := x.openStream(ctx); err != nil {
 		return err
 	}
-	c, err := stream{x.exchange}.control(ctx, "server")
-	if err != nil {
-		return err
-	}
-	if err := x.loadBehind(ctx, c); err != nil {
+	if err := x.loadBehindStream(ctx); err != nil {
 		return err
 	}
 	return x.streamRewritten(ctx, x.label())

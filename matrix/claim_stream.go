@@ -2,7 +2,6 @@ package matrix
 
 import (
 	"context"
-	"net/netip"
 
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
@@ -51,6 +50,15 @@ func (x *claimRun) openStream(ctx context.Context) error {
 		return err
 	}
 	return x.opened(opened...)
+}
+
+// loadBehindStream runs the control of a connection and loads the rule.
+func (x *claimRun) loadBehindStream(ctx context.Context) error {
+	c, err := stream{x.exchange}.control(ctx, "server")
+	if err != nil {
+		return err
+	}
+	return x.loadBehind(ctx, c)
 }
 
 // streamPacketControl connects before the rule is there, which must succeed.
@@ -238,18 +246,14 @@ func (x *claimRun) judgeStreamCounters(label string, c pfconf.Counters) error {
 func (x *claimRun) bothDiverts(ctx context.Context) error {
 	packets := x.rule()
 	packets.Label, packets.Action = x.Cell.label("-packet"), pfconf.DivertPacket
-	packets.Divert = netip.AddrPortFrom(x.Family.Unspecified(), x.Divert)
+	packets.Divert = x.divertPort()
 	packets.Both = x.Proto == pfconf.TCP
 	x.more = []pfconf.Rule{packets}
 	if x.Proto == pfconf.TCP {
 		if err := x.openStream(ctx); err != nil {
 			return err
 		}
-		c, err := stream{x.exchange}.control(ctx, "server")
-		if err != nil {
-			return err
-		}
-		if err := x.loadBehind(ctx, c); err != nil {
+		if err := x.loadBehindStream(ctx); err != nil {
 			return err
 		}
 		return x.streamRewritten(ctx, packets.Label)

@@ -27,25 +27,10 @@ func (x *claimRun) dualStack(ctx context.Context) error {
 	if x.omit[AllAddresses] {
 		server.Local = x.redirected()
 	}
-	at := x.remote.request()
-	opened := at.open("server", server)
-	if err := at.run(ctx); err != nil {
+	if err := x.beginServed(ctx, server); err != nil {
 		return err
 	}
-	if err := x.opened(opened); err != nil {
-		return err
-	}
-	c, err := stream{x.exchange}.control(ctx, "server")
-	if err != nil {
-		return err
-	}
-	if err := x.loadBehind(ctx, c); err != nil {
-		return err
-	}
-	if _, err := x.connects(ctx, "client", x.clientSpec()); err != nil {
-		return err
-	}
-	if err := x.serves(ctx, "client", mapped(from), mapped(to)); err != nil {
+	if err := x.connectsAndServes(ctx, mapped(from), mapped(to)); err != nil {
 		return err
 	}
 	return x.judgeServed(ctx, 3)

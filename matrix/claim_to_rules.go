@@ -81,11 +81,7 @@ func (x *claimRun) beginServed(ctx context.Context, server script.Socket) error 
 	if err := x.opened(opened); err != nil {
 		return err
 	}
-	c, err := stream{x.exchange}.control(ctx, "server")
-	if err != nil {
-		return err
-	}
-	return x.loadBehind(ctx, c)
+	return x.loadBehindStream(ctx)
 }
 
 // connectsAndServes has the cell's client connect and send its line, and the server answer.
@@ -151,11 +147,7 @@ func (x *claimRun) socketSNAT(ctx context.Context) error {
 	if err := x.opened(opened); err != nil {
 		return err
 	}
-	c, err := stream{x.exchange}.control(ctx, "server")
-	if err != nil {
-		return err
-	}
-	if err := x.loadBehind(ctx, c); err != nil {
+	if err := x.loadBehindStream(ctx); err != nil {
 		return err
 	}
 	from, to := x.flowEnds()

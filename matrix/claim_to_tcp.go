@@ -58,7 +58,7 @@ var exchangeEnds = lostOr("EINVAL", "EBADF", "ENOTCONN", "EAGAIN", script.CodeUn
 // exchanges runs an exchange directly and diverted. begins, if not nil, are the client's first
 // steps, in place of connecting.
 func (x *claimRun) exchangesAlike(ctx context.Context, wanted string, spec script.Stream,
-	begins func(end string) script.Step, play func(context.Context, *exchangeParts) error) error {
+	begins func(end string) script.Step, run func(context.Context, *exchangeParts) error) error {
 	direct, diverted := spec, spec
 	direct.Ends = script.Ends{Role: script.Server, Local: x.redirected()}
 	diverted.Ends = x.serverSpec().(script.Stream).Ends
@@ -70,7 +70,7 @@ func (x *claimRun) exchangesAlike(ctx context.Context, wanted string, spec scrip
 	if err := x.opened(opened); err != nil {
 		return err
 	}
-	saw, err := x.exchangeWith(ctx, x.directClient(), spec.Window, begins, "direct", play)
+	saw, err := x.exchangeWith(ctx, x.directClient(), spec.Window, begins, "direct", run)
 	if err != nil {
 		return err
 	}
@@ -83,7 +83,7 @@ func (x *claimRun) exchangesAlike(ctx context.Context, wanted string, spec scrip
 	if err := x.beginServed(ctx, diverted); err != nil {
 		return err
 	}
-	if saw, err = x.exchangeWith(ctx, x.clientSpec(), spec.Window, begins, "server", play); err != nil {
+	if saw, err = x.exchangeWith(ctx, x.clientSpec(), spec.Window, begins, "server", run); err != nil {
 		return err
 	}
 	if saw != wanted {
@@ -92,11 +92,11 @@ func (x *claimRun) exchangesAlike(ctx context.Context, wanted string, spec scrip
 	return nil
 }
 
-// exchangeWith connects a client to a server and has them exchange what play says. It returns what
+// exchangeWith connects a client to a server and has them exchange what run says. It returns what
 // they saw.
 func (x *claimRun) exchangeWith(ctx context.Context, spec script.Socket, window int,
 	begins func(end string) script.Step, server string,
-	play func(context.Context, *exchangeParts) error) (string, error) {
+	run func(context.Context, *exchangeParts) error) (string, error) {
 	e := &exchangeParts{claimRun: x, client: "client-of-" + server, server: server}
 	s := spec.(script.Stream)
 	s.Window = window
@@ -131,7 +131,7 @@ func (x *claimRun) exchangeWith(ctx context.Context, spec script.Socket, window 
 	if err := e.on(ctx, server, script.Accept{Socket: server}); err != nil {
 		return "", err
 	}
-	if err := play(ctx, e); err != nil {
+	if err := run(ctx, e); err != nil {
 		return "", err
 	}
 	there = x.local.request()
@@ -313,11 +313,7 @@ func (x *claimRun) closesAtOnce(ctx context.Context) error {
 	if err := x.openStream(ctx); err != nil {
 		return err
 	}
-	c, err := stream{x.exchange}.control(ctx, "server")
-	if err != nil {
-		return err
-	}
-	if err := x.loadBehind(ctx, c); err != nil {
+	if err := x.loadBehindStream(ctx); err != nil {
 		return err
 	}
 	from, to := x.flowEnds()

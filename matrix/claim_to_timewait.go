@@ -18,25 +18,13 @@ import (
 //     client and with FAKE as its own name, and reads the line of it. Its answer comes back.
 func (x *claimRun) timeWaitReopen(ctx context.Context) error {
 	from, to := x.flowEnds()
-	at := x.remote.request()
-	opened := at.open("server", x.serverSpec())
-	if err := at.run(ctx); err != nil {
-		return err
-	}
-	if err := x.opened(opened); err != nil {
-		return err
-	}
-	c, err := stream{x.exchange}.control(ctx, "server")
-	if err != nil {
-		return err
-	}
-	if err := x.loadBehind(ctx, c); err != nil {
+	if err := x.beginServed(ctx, x.serverSpec()); err != nil {
 		return err
 	}
 	if _, err := x.connects(ctx, "client", x.clientSpec()); err != nil {
 		return err
 	}
-	at = x.remote.request()
+	at := x.remote.request()
 	accepted := at.accept("server")
 	read := at.receive("server")
 	if !x.omit[ServerCloses] {

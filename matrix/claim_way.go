@@ -2,7 +2,6 @@ package matrix
 
 import (
 	"context"
-	"net/netip"
 
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
@@ -123,7 +122,7 @@ func (x *claimRun) cookie(ctx context.Context) error {
 //  5. The rule has counted it.
 func (x *claimRun) echoOut(ctx context.Context) error {
 	x.change = func(r *pfconf.Rule) {
-		r.Action, r.Divert = pfconf.DivertPacket, netip.AddrPortFrom(x.Family.Unspecified(), x.Divert)
+		r.Action, r.Divert = pfconf.DivertPacket, x.divertPort()
 	}
 	if err := x.openEnds(ctx, func(remote *request) *stepResult {
 		return remote.open("packet",

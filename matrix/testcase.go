@@ -20,7 +20,8 @@ const cellTimeout = 2 * time.Minute
 // use on a host.
 const portTries = 5
 
-// runTarget runs a target and judges it. What ended it and its test case are explain's and trace's.
+// runTarget runs a target and judges it. The test case, for explain and trace, is nil when it was
+// skipped.
 func (r *runner) runTarget(ctx context.Context, t Target) (Result, *testCase) {
 	start := time.Now()
 	ctx, trips := withRoundTrips(ctx)

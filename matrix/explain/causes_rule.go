@@ -18,8 +18,8 @@ const (
 )
 
 // ruleAdvice is the advice about a rule, in the words of nftables and of iptables.
-func ruleAdvice(likely, check, mend, xtMend string) map[string]Advice {
-	return map[string]Advice{"": {likely, check, mend}, xtables: {likely, check, xtMend}}
+func ruleAdvice(likely, check, fix, xtFix string) map[string]Advice {
+	return map[string]Advice{"": {likely, check, fix}, xtables: {likely, check, xtFix}}
 }
 
 // ruleCauses are what the rules that divert lack, as the filter shows them.

@@ -76,8 +76,8 @@ func (c Config) compileXT(r pfconf.Rule) []kernelRule {
 		s = append(s, counter{})
 		x.rules = append(x.rules, kernelRule{chain: at, label: r.Label, part: partDone, statements: s})
 	}
-	there, back := xt.Rule{From: r.From, To: r.To, Proto: r.Proto.Number(r.Family)}, xt.Rule{}
-	back = there
+	there := xt.Rule{From: r.From, To: r.To, Proto: r.Proto.Number(r.Family)}
+	back := there
 	back.From, back.To = r.To, r.From
 	if r.Proto.HasPorts() {
 		there.Matches = []xt.Extension{xt.Ports(r.Proto, 0, r.Port)}
