@@ -146,6 +146,10 @@ faults: pfdivert
 bench: pfdivert
 	${GO} test -run '^$$' -bench . -benchmem ./...
 
+# Where bash, zsh and fish look for completions below share.
+COMPLETIONS = bash-completion/completions/pfdivert.bash zsh/site-functions/_pfdivert \
+	fish/vendor_completions.d/pfdivert.fish
+
 install:
 	test -x pfdivert || ${MAKE} pfdivert
 	install -d -m 755 "${DESTDIR}${PREFIX}/bin"
@@ -154,6 +158,10 @@ install:
 	install -m 644 docs/pfdivert.1 "${DESTDIR}${MANDIR}/man1/pfdivert.1"
 	@for role in server client packet pf-setup natlook; do \
 		ln -sf pfdivert.1 "${DESTDIR}${MANDIR}/man1/pfdivert-$$role.1" || exit 1; \
+	done
+	@for file in ${COMPLETIONS}; do \
+		to="${DESTDIR}${PREFIX}/share/$$file"; \
+		install -d -m 755 "$${to%/*}" && install -m 644 "contrib/completions/$${file##*/}" "$$to" || exit 1; \
 	done
 
 help:

@@ -236,6 +236,7 @@ func (f *Firewall) plan(changes []*change) *plan {
 func (p *plan) needNAT(c *change, f pfconf.Family, config Config) {
 	own := func(seq uint32, ch chain) { p.owner[seq], p.chains[seq] = c, ch }
 	switch {
+	case config.legacy(): // the kernel makes them, with the table
 	case !config.xt():
 		own(p.request.newChain(rdr), rdr)
 	case !slices.Contains(p.natted, f):

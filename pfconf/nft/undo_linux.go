@@ -35,7 +35,8 @@ func (h *host) undo(u pfconf.Undo) error {
 		if f.UnmarshalText([]byte(u.Args[0])) != nil {
 			return malformed
 		}
-		return h.delLegacy(f, u.Args[1])
+		_, err := h.delLegacy(f, u.Args[1])
+		return err
 	case u.Do == undoXT && len(u.Args) >= 2:
 		var f pfconf.Family
 		if f.UnmarshalText([]byte(u.Args[0])) != nil {
