@@ -211,14 +211,16 @@ var claims = []Claim{
 	{
 		Name: "v4mapped", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).dualStack,
 		Says: "a listener on :: that hears both families gets diverted connections",
-		By:   map[string]string{"nftables": "nf_tproxy_ipv4.c, nf_tproxy_get_sock_v4; inet_hashtables.c, compute_score; ipv6(7)"},
-		Not:  "its sockets hear one family each, or its rule names the socket's address",
+		By: map[string]string{"nftables": "nf_tproxy_ipv4.c, nf_tproxy_get_sock_v4; inet_hashtables.c, compute_score; ipv6(7)",
+			"ipfw": "ipfw(8), fwd; ip6(4), IPV6_V6ONLY"},
+		Not: "its sockets hear one family each",
 	},
 	{
 		Name: "bind-twice", About: "to", Proto: pfconf.UDP, Mode: ToSockets, run: (*claimRun).bindTwice,
 		Says: "an answering socket can be bound to an address that is not the host's own while another one is",
-		By:   map[string]string{"nftables": "socket(7), SO_REUSEADDR; ip(7), IP_TRANSPARENT; udp.c, udp_lib_lport_inuse"},
-		Not:  "no page of theirs says that sockets can share an address that is not the host's own",
+		By: map[string]string{"nftables": "socket(7), SO_REUSEADDR; ip(7), IP_TRANSPARENT; udp.c, udp_lib_lport_inuse",
+			"ipfw": "FreeBSD's getsockopt(2), SO_REUSEPORT; ip(4), IP_BINDANY"},
+		Not: "no page of theirs says that sockets can share an address that is not the host's own",
 	},
 	{
 		Name: "udp-connected", About: "to", Proto: pfconf.UDP, Mode: ToSockets, run: (*claimRun).udpConnected,
@@ -381,8 +383,8 @@ var claims = []Claim{
 	{
 		Name: "any-address", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).anyAddress,
 		Says: "a listener on an address of REMOTE's own gets diverted connections when the rule names that",
-		By:   map[string]string{"nftables": "nft(8), tproxy statement", "pf": "pf.conf(5), divert-to"},
-		Not:  "its rule is tested with the loopback address alone",
+		By: map[string]string{"nftables": "nft(8), tproxy statement", "pf": "pf.conf(5), divert-to",
+			"ipfw": "ipfw(8), fwd: a local address"},
 	},
 	{
 		Name: "device", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).device,
