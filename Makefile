@@ -20,9 +20,9 @@
 #	make check-setup	says what the hosts lack, and how to fix it
 #	make run-TARGET		runs one; "make list" shows which there are
 #	make dist		builds dist/pfdivert-SYSTEM-ARCHITECTURE for REMOTE
-#	make packages		deb, rpm, apk, ipk and tar.gz of these, in dist/packages; only
-#				some with SYSTEMS='linux-amd64 linux-mips'
-#	make dist-src		an archive of the source with all modules, there too
+#	make packages		deb, rpm, apk, ipk and tar.gz of the last commit, in dist/packages;
+#				for some only with SYSTEMS='linux-amd64 linux-mips'
+#	make dist-src		an archive of its source with all modules, and ports
 #	make test		all tests, and the lab end to end; takes a few minutes
 #	make race		all tests with the race detector; takes a C compiler
 #	make check		formatting, a build for each system of dist, vet, staticcheck,
@@ -66,8 +66,8 @@ ${DIST}:
 	@mkdir -p dist; echo $@; t=$@; t=$${t#dist/pfdivert-}; \
 	GOOS=$${t%-*} GOARCH=$${t#*-} GOARM=7,softfloat GOMIPS=softfloat GOMIPS64=softfloat ${GO_BUILD} -o $@ .
 
-packages: ${DIST}
-	@GO="${GO}" sh contrib/packages/build packages ${SYSTEMS}
+packages:
+	@GO="${GO}" MAKE="${MAKE}" sh contrib/packages/build packages ${SYSTEMS}
 
 dist-src:
 	@GO="${GO}" sh contrib/packages/build source
