@@ -218,9 +218,9 @@ func (f *Firewall) plan(changes []*change) *plan {
 					l.xt = append(l.xt, k)
 					continue
 				}
-				if k.chain == snat {
-					seq := p.request.newChain(snat)
-					p.owner[seq], p.chains[seq] = c, snat
+				if k.chain == snat || k.chain == outRoute {
+					seq := p.request.newChain(k.chain)
+					p.owner[seq], p.chains[seq] = c, k.chain
 				}
 				seq := p.request.newRule(k, unix.NLM_F_ECHO)
 				p.owner[seq], p.places[seq] = c, place{l, len(l.parts)}
@@ -236,6 +236,7 @@ func (f *Firewall) plan(changes []*change) *plan {
 func (p *plan) needNAT(c *change, f pfconf.Family, config Config) {
 	own := func(seq uint32, ch chain) { p.owner[seq], p.chains[seq] = c, ch }
 	switch {
+	case config.legacy(): // the kernel makes them, with the table
 	case !config.xt():
 		own(p.request.newChain(rdr), rdr)
 	case !slices.Contains(p.natted, f):
@@ -283,6 +284,9 @@ func (f *Firewall) check(p *plan, c *change) ([][]kernelRule, error) {
 		}
 		if !slices.Contains(f.families, r.Family) {
 			return nil, fmt.Errorf("add rule %q: no %v prefix is diverted on this host", r.Label, r.Family)
+		}
+		if err := f.prepare(r); err != nil {
+			return nil, fmt.Errorf("add rule %q: %w", r.Label, err)
 		}
 	}
 	return compiled, nil

@@ -74,6 +74,8 @@ const (
 	AnyDirection Piece = "any-direction"
 	Raw          Piece = "raw"          // the rules before conntrack, of untracked rules and those with a zone
 	SocketMatch  Piece = "socket-match" // the rule that leaves established flows to their sockets
+	OutputMark   Piece = "output-mark"  // meta mark set, of what this host sends
+	RouteLocal   Piece = "route-local"  // net.ipv4.conf.*.route_localnet=1, for rules that redirect to 127.0.0.1
 	KernelEcho   Piece = "kernel-echo"  // the rule that stops the kernel's own ICMPv6 echo replies
 	// Towards is the name of the interface towards LOCAL: the rules have another.
 	Towards    Piece = "towards"

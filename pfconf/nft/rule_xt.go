@@ -91,6 +91,14 @@ func (c Config) compileXT(r pfconf.Rule) []kernelRule {
 	switch r.Action {
 	case pfconf.DivertTo:
 		there.In = came
+		if r.DivertsOutput() {
+			sent := there
+			sent.In, there.In = "", "lo"
+			sent.Matches = append(slices.Clone(there.Matches), xt.NotMarked(pfconf.ProxyMark))
+			if !c.omits(OutputMark) {
+				x.add(out, partOther, then(sent, xt.SetMark(Mark)))
+			}
+		}
 		if r.Established && !c.omits(SocketMatch) {
 			own := there
 			own.Matches = append(slices.Clone(there.Matches), xt.TransparentSocket())
@@ -100,7 +108,11 @@ func (c Config) compileXT(r pfconf.Rule) []kernelRule {
 		}
 		x.add(pre, partMain, then(there, xt.SetConnMark(Mark)))
 		c.xtDivert(x, pre, there, r)
-		done(preDone, append(c.came(), match(r)...))
+		in := c.came()
+		if r.DivertsOutput() {
+			in = []statement{onInterface{"lo"}}
+		}
+		done(preDone, append(in, match(r)...))
 		if r.Family == pfconf.Inet6 && r.Proto == pfconf.ICMP && !c.omits(KernelEcho) {
 			back.Matches, back.Verdict = []xt.Extension{xt.EchoReply6()}, xt.Drop
 			x.add(out, partKernel, back)

@@ -134,13 +134,11 @@ func leavesNoTrace(t *testing.T, e pfconf.Engine, killed, foreign bool) {
 				}
 			}
 		}
-		if e == pfconf.XT { // not only what iptables shows
-			host.do(t, func() {
-				out, err := exec.Command("nft", "list", "tables").Output()
-				check(t, err)
-				all = append(all, string(out))
-			})
-		}
+		host.do(t, func() { // not only what iptables shows
+			out, err := exec.Command("nft", "list", "tables").Output()
+			check(t, err)
+			all = append(all, string(out))
+		})
 		return all
 	}
 	before := state()
