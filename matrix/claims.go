@@ -213,6 +213,15 @@ var claims = []Claim{
 		Not:  "its rules name the address to which they redirect",
 	},
 	{
+		// IPv6 has no such setting: the route to ::1 is looked for on the packet's interface
+		// (rt6_need_strict, net/ipv6/route.c).
+		Name: "tcp-loopback", About: "redirect", Proto: pfconf.TCP, Mode: Redirect, Only: pfconf.Inet,
+		run:  (*claimRun).redirectedToLoopback,
+		Says: "a connection is redirected to 127.0.0.1 where its interface has route_localnet",
+		By:   map[string]string{"nftables": "ip-sysctl.rst, route_localnet; route.c, ip_route_input_slow"},
+		Not:  "its claims redirect to an address of its own",
+	},
+	{
 		Name: "udp", About: "redirect", Proto: pfconf.UDP, Mode: Redirect, run: (*claimRun).redirectedDatagram,
 		Says: "a redirected datagram shows the address that it was redirected to, and its socket refuses to tell another",
 		By:   map[string]string{"nftables": "nf_conntrack_proto.c, getorigdst: ENOPROTOOPT but for TCP and SCTP; ip_sockglue.c, ip_cmsg_recv_dstaddr"},
@@ -401,6 +410,12 @@ var claims = []Claim{
 		Says: "of listeners that are bound to interfaces, that of the packet's interface gets the connection",
 		By:   map[string]string{"nftables": "socket(7), SO_BINDTODEVICE; nf_tproxy_ipv4.c, nf_tproxy_get_sock_v4"},
 		Not:  "its sockets are bound to no interfaces",
+	},
+	{
+		Name: "output", About: "to", Proto: pfconf.TCP, Mode: ToOutput, run: (*claimRun).output,
+		Says: "what the host itself sends is marked, comes back by the loopback interface and is diverted; what the proxy sends is not",
+		By:   map[string]string{"nftables": "nft(8), chains of type route; netfilter.c, ip_route_me_harder; tproxy.rst"},
+		Not:  "its divert-to is for packets that come in",
 	},
 	{
 		Name: "tcp-data", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).bulk,

@@ -129,6 +129,13 @@ var claims = []Fault{
 	{Name: "not-redirected", Cause: "address-changed",
 		About: "the client talks to the server of a redirecting rule itself", Omit: []string{"redirected"},
 		claims: some(matrix.WrongAddress, slices.Concat(redirects, []string{"queue-dnat-two"})...)},
+	{Name: "no-route-localnet", About: "REMOTE's interface takes no packets for 127.0.0.1 (route_localnet)",
+		Omit:   []string{"route-local"},
+		claims: some(matrix.NotDelivered, "redirect-tcp-loopback")},
+	{Name: "output-not-marked", About: "no rule marks what the host itself sends", Omit: []string{"output-mark"},
+		claims: some(matrix.NotDelivered, "to-output")},
+	{Name: "proxy-not-marked", About: "what a proxy sends itself has no mark of its own", Omit: []string{"proxy-mark"},
+		claims: some(matrix.Looped, "to-output")},
 	{Name: "one-family", Cause: "listener-elsewhere", On: notOpenBSD, About: "the listener on :: does not hear IPv4",
 		Omit:   []string{"dual-stack"},
 		claims: some(matrix.NotDelivered, "inet-to-v4mapped")},
@@ -257,8 +264,8 @@ var (
 	redirects = []string{"redirect-tcp", "redirect-tcp-interface", "redirect-udp"}
 	tos       = []string{"to-v4mapped", "to-bind-twice", "to-udp-connected", "to-reuseport-udp", "to-reuseport-tcp",
 		"to-timewait-reopen", "to-fragments", "to-notrack", "to-conntrack-zone", "to-socket-transparent",
-		"to-socket-snat", "to-any-address", "to-device"}
-	noQueue     = slices.Concat(natlook, redirects, tos, tcps)
+		"to-socket-snat", "to-any-address", "to-device", "to-output"}
+	noQueue     = slices.Concat(natlook, redirects, []string{"redirect-tcp-loopback"}, tos, tcps)
 	tcps        = []string{"to-tcp-data", "to-tcp-half-closed", "to-tcp-reset", "to-tcp-urgent", "to-tcp-fast-open"}
 	bothDiverts = []string{"both-tcp", "both-udp", "both-rip", "both-icmp"}
 )

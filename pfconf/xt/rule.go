@@ -127,6 +127,11 @@ func ConnMarked(mark uint32) Extension {
 	return Extension{"connmark", 1, append(words(mark, ^uint32(0)), 0, 0, 0, 0), fmt.Sprintf("--mark %#x", mark)}
 }
 
+// NotMarked matches a packet that has not the mark: struct xt_mark_mtinfo1.
+func NotMarked(mark uint32) Extension {
+	return Extension{"mark", 1, append(words(mark, ^uint32(0)), 1, 0, 0, 0), fmt.Sprintf("! --mark %#x", mark)}
+}
+
 // Replying matches what goes the other way than the packet that began its conntrack entry: struct
 // xt_conntrack_mtinfo3.
 func Replying() Extension {
