@@ -23,6 +23,7 @@ type legacy struct {
 	mu      sync.Mutex
 	sockets map[pfconf.Family]*xt.Socket
 	natted  map[pfconf.Family]bool // the table nat was asked for, which makes it
+	apart   bool                   // see Jump6
 }
 
 // legacyTables are those that hold rules of this program's.
@@ -35,7 +36,8 @@ func (f *Firewall) addLegacy(family pfconf.Family) error {
 		return err
 	}
 	if f.legacy == nil {
-		f.legacy = &legacy{sockets: map[pfconf.Family]*xt.Socket{}, natted: map[pfconf.Family]bool{}}
+		f.legacy = &legacy{sockets: map[pfconf.Family]*xt.Socket{}, natted: map[pfconf.Family]bool{},
+			apart: f.config.omits(Jump6)}
 		f.host.legacy = f.legacy
 	}
 	f.legacy.sockets[family] = s
@@ -91,10 +93,13 @@ func (l *legacy) replace(family pfconf.Family, name string, rules []kernelRule) 
 			if len(rules) == 0 {
 				break
 			}
+			t.Chain(h.own)
+			if l.apart && family == pfconf.Inet6 {
+				continue
+			}
 			if err := t.Insert(h.hook.name, xt.Rule{Jump: h.own}); err != nil {
 				return nil, err
 			}
-			t.Chain(h.own)
 		}
 		for _, k := range rules {
 			r := *k.xt
