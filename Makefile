@@ -20,6 +20,7 @@
 #	make check-setup	says what the hosts lack, and how to fix it
 #	make run-TARGET		runs one; "make list" shows which there are
 #	make dist		builds dist/pfdivert-SYSTEM-ARCHITECTURE for REMOTE
+#	make image		an image for Kubernetes, dist/image, as contrib/kubernetes has it
 #	make test		all tests, and the lab end to end; takes a few minutes
 #	make race		all tests with the race detector; takes a C compiler
 #	make check		formatting, a build for each system of dist, vet, staticcheck,
@@ -67,6 +68,9 @@ dist: ${DIST}
 ${DIST}:
 	@mkdir -p dist; echo $@; t=$@; t=$${t#dist/pfdivert-}; \
 	GOOS=$${t%-*} GOARCH=$${t#*-} ${GO_BUILD} -o $@ .
+
+image: dist/pfdivert-linux-amd64 dist/pfdivert-linux-arm64
+	@echo dist/image; ${GO} run -C contrib/kubernetes . ../../dist ../../dist/image amd64 arm64
 
 # On OpenBSD the lines are those of bsd.regress.mk(5).
 FORMAT = $$(case $$(uname -s) in OpenBSD) echo -regress;; esac)
@@ -162,6 +166,6 @@ help:
 clean:
 	rm -rf pfdivert pfdivert-atf dist out
 
-.PHONY: all pfdivert dist ${DIST} regress ${REGRESS_TARGETS} list generate
+.PHONY: all pfdivert dist ${DIST} image regress ${REGRESS_TARGETS} list generate
 .PHONY: claims ${CLAIM_TARGETS} kyua pfdivert-atf
 .PHONY: kernels kernel check check-setup test race faults bench install help clean
