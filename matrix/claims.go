@@ -104,6 +104,25 @@ var claims = []Claim{
 		Not:  onlyFreeBSD,
 	},
 	{
+		Name: "pf-nat-out", Proto: pfconf.UDP, Mode: PacketOut, run: (*claimRun).translatedThrough, PF: true, From: 15,
+		Dangerous: true, Safe: release{15, 1},
+		Says: "a datagram whose source pf's nat-to translates goes through the divert socket of divert-to and on, and its answer comes back",
+		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)"},
+		Not:  onlyFreeBSD,
+	},
+	{
+		Name: "forwarded", Proto: pfconf.TCP, Mode: Through, run: (*claimRun).forwarded,
+		Says: "what a router forwards is diverted when it comes in and when it leaves, both ways, and goes on after each",
+		By:   map[string]string{"ipfw": "divert(4): incoming packets, and outgoing ones", "pf": "divert(4)"},
+		Not:  "its rules about what comes in and what leaves see nothing that is forwarded",
+	},
+	{
+		Name: "pf-forwarded", Proto: pfconf.TCP, Mode: Through, run: (*claimRun).forwarded, PF: true, From: 15,
+		Says: "what a router forwards is diverted by pf's divert-to when it comes in and when it leaves, both ways, and goes on after each",
+		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)"},
+		Not:  onlyFreeBSD,
+	},
+	{
 		Name: "ipfw-pf-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).noLoop, BesidePF: true,
 		Says: "with pf on beside ipfw, a packet that is reinjected does not meet ipfw's rule again",
 		By:   map[string]string{"ipfw": "divert(4)"},
@@ -194,6 +213,15 @@ var claims = []Claim{
 		Not:  "its rules name the address to which they redirect",
 	},
 	{
+		// IPv6 has no such setting: the route to ::1 is looked for on the packet's interface
+		// (rt6_need_strict, net/ipv6/route.c).
+		Name: "tcp-loopback", About: "redirect", Proto: pfconf.TCP, Mode: Redirect, Only: pfconf.Inet,
+		run:  (*claimRun).redirectedToLoopback,
+		Says: "a connection is redirected to 127.0.0.1 where its interface has route_localnet",
+		By:   map[string]string{"nftables": "ip-sysctl.rst, route_localnet; route.c, ip_route_input_slow"},
+		Not:  "its claims redirect to an address of its own",
+	},
+	{
 		Name: "udp", About: "redirect", Proto: pfconf.UDP, Mode: Redirect, run: (*claimRun).redirectedDatagram,
 		Says: "a redirected datagram shows the address that it was redirected to, and its socket refuses to tell another",
 		By:   map[string]string{"nftables": "nf_conntrack_proto.c, getorigdst: ENOPROTOOPT but for TCP and SCTP; ip_sockglue.c, ip_cmsg_recv_dstaddr"},
@@ -202,14 +230,16 @@ var claims = []Claim{
 	{
 		Name: "v4mapped", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).dualStack,
 		Says: "a listener on :: that hears both families gets diverted connections",
-		By:   map[string]string{"nftables": "nf_tproxy_ipv4.c, nf_tproxy_get_sock_v4; inet_hashtables.c, compute_score; ipv6(7)"},
-		Not:  "its sockets hear one family each, or its rule names the socket's address",
+		By: map[string]string{"nftables": "nf_tproxy_ipv4.c, nf_tproxy_get_sock_v4; inet_hashtables.c, compute_score; ipv6(7)",
+			"ipfw": "ipfw(8), fwd; ip6(4), IPV6_V6ONLY"},
+		Not: "its sockets hear one family each",
 	},
 	{
 		Name: "bind-twice", About: "to", Proto: pfconf.UDP, Mode: ToSockets, run: (*claimRun).bindTwice,
 		Says: "an answering socket can be bound to an address that is not the host's own while another one is",
-		By:   map[string]string{"nftables": "socket(7), SO_REUSEADDR; ip(7), IP_TRANSPARENT; udp.c, udp_lib_lport_inuse"},
-		Not:  "no page of theirs says that sockets can share an address that is not the host's own",
+		By: map[string]string{"nftables": "socket(7), SO_REUSEADDR; ip(7), IP_TRANSPARENT; udp.c, udp_lib_lport_inuse",
+			"ipfw": "FreeBSD's getsockopt(2), SO_REUSEPORT; ip(4), IP_BINDANY"},
+		Not: "no page of theirs says that sockets can share an address that is not the host's own",
 	},
 	{
 		Name: "udp-connected", About: "to", Proto: pfconf.UDP, Mode: ToSockets, run: (*claimRun).udpConnected,
@@ -372,14 +402,20 @@ var claims = []Claim{
 	{
 		Name: "any-address", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).anyAddress,
 		Says: "a listener on an address of REMOTE's own gets diverted connections when the rule names that",
-		By:   map[string]string{"nftables": "nft(8), tproxy statement", "pf": "pf.conf(5), divert-to"},
-		Not:  "its rule is tested with the loopback address alone",
+		By: map[string]string{"nftables": "nft(8), tproxy statement", "pf": "pf.conf(5), divert-to",
+			"ipfw": "ipfw(8), fwd: a local address"},
 	},
 	{
 		Name: "device", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).device,
 		Says: "of listeners that are bound to interfaces, that of the packet's interface gets the connection",
 		By:   map[string]string{"nftables": "socket(7), SO_BINDTODEVICE; nf_tproxy_ipv4.c, nf_tproxy_get_sock_v4"},
 		Not:  "its sockets are bound to no interfaces",
+	},
+	{
+		Name: "output", About: "to", Proto: pfconf.TCP, Mode: ToOutput, run: (*claimRun).output,
+		Says: "what the host itself sends is marked, comes back by the loopback interface and is diverted; what the proxy sends is not",
+		By:   map[string]string{"nftables": "nft(8), chains of type route; netfilter.c, ip_route_me_harder; tproxy.rst"},
+		Not:  "its divert-to is for packets that come in",
 	},
 	{
 		Name: "tcp-data", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).bulk,

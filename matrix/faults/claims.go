@@ -41,7 +41,8 @@ var claims = []Fault{
 	{Name: "lost-behind", Cause: "not-taken-back", On: everywhere, About: "what a divert socket reinjects is lost",
 		Omit: []string{"give-back"},
 		claims: all(matrix.NotReinjected, reasons{
-			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp", "queue-gso-tcp", "to-tcp-close-at-once"},
+			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp", "queue-gso-tcp", "to-tcp-close-at-once",
+				"forwarded"},
 			matrix.NotRefused: {"no-interface", "bad-header-in", "bad-header-out",
 				"header-beyond-out", "bad-length-in"},
 			"": slices.Concat(noQueue, []string{"tee-fragments"}),
@@ -53,7 +54,8 @@ var claims = []Fault{
 			matrix.Duplicate: {"queue-dnat-two"},
 			matrix.WrongData: {"order-in", "order-out", "reassembled", "reassembled-udp", "longest-in",
 				"longest-out", "full", "queue-gro-udp"},
-			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp", "queue-gso-tcp", "to-tcp-close-at-once"},
+			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp", "queue-gso-tcp", "to-tcp-close-at-once",
+				"forwarded"},
 			// What is turned round does not go the rule's way.
 			"": slices.Concat(noQueue, []string{"freebsd:turned-in", "freebsd:turned-out", "tee-fragments"}),
 		})},
@@ -100,7 +102,7 @@ var claims = []Fault{
 				matrix.WrongAddress: {"address-in", "address-out", "interface-name"},
 				matrix.Looped:       {"no-loop-in", "ipfw-pf-in", "pf-packet-in"},
 				matrix.WrongData:    {"order-in", "reassembled"},
-				matrix.NotDelivered: {"tcp-in", "tcp-out"},
+				matrix.NotDelivered: {"tcp-in", "tcp-out", "forwarded"},
 				// What comes in is taken whatever its length.
 				matrix.NotRefused: {"bad-header-out"},
 				// two are to addresses of their own
@@ -118,22 +120,34 @@ var claims = []Fault{
 	{Name: "nameless", On: []string{"freebsd"}, About: "the packet role forgets the name of the interface",
 		Omit:   []string{"name"},
 		claims: all("", reasons{matrix.WrongAddress: {"interface-name"}, matrix.NotReinjected: {"named-interface"}})},
+	{Name: "not-translated", Cause: "claim-broken", On: freebsd,
+		About: "the rule of pf that is to translate the source does not", Omit: []string{"translation"},
+		claims: some(matrix.WrongAddress, "pf-nat-out")},
 	{Name: "other-connection", Cause: "state-gone", On: notOpenBSD,
 		About: "the filter is asked for another client's connection", Omit: []string{"tuple"},
 		claims: some(matrix.StateMissing, natlook...)},
 	{Name: "not-redirected", Cause: "address-changed",
 		About: "the client talks to the server of a redirecting rule itself", Omit: []string{"redirected"},
 		claims: some(matrix.WrongAddress, slices.Concat(redirects, []string{"queue-dnat-two"})...)},
-	{Name: "one-family", Cause: "listener-elsewhere", About: "the listener on :: does not hear IPv4",
+	{Name: "no-route-localnet", About: "REMOTE's interface takes no packets for 127.0.0.1 (route_localnet)",
+		Omit:   []string{"route-local"},
+		claims: some(matrix.NotDelivered, "redirect-tcp-loopback")},
+	{Name: "output-not-marked", About: "no rule marks what the host itself sends", Omit: []string{"output-mark"},
+		claims: some(matrix.NotDelivered, "to-output")},
+	{Name: "proxy-not-marked", About: "what a proxy sends itself has no mark of its own", Omit: []string{"proxy-mark"},
+		claims: some(matrix.Looped, "to-output")},
+	{Name: "one-family", Cause: "listener-elsewhere", On: notOpenBSD, About: "the listener on :: does not hear IPv4",
 		Omit:   []string{"dual-stack"},
 		claims: some(matrix.NotDelivered, "inet-to-v4mapped")},
-	{Name: "not-reusing", Cause: "claim-broken", About: "the second socket for an address of FAKE has no SO_REUSEADDR",
+	{Name: "not-reusing", Cause: "claim-broken", On: notOpenBSD,
+		About:  "the second socket for an address of FAKE has neither SO_REUSEADDR nor SO_REUSEPORT",
 		Omit:   []string{"reusing"},
 		claims: some(matrix.NotOpened, "to-bind-twice")},
 	{Name: "connected-elsewhere", Cause: "listener-elsewhere",
 		About: "the connected socket of a diverted flow is connected to another client", Omit: []string{"connected"},
 		claims: some(matrix.NotDelivered, "to-udp-connected")},
-	{Name: "one-address", Cause: "listener-elsewhere", About: "the listener on :: is bound to REMOTE's address",
+	{Name: "one-address", Cause: "listener-elsewhere", On: notOpenBSD,
+		About:  "the listener on :: is bound to REMOTE's address",
 		Omit:   []string{"all-addresses"},
 		claims: some(matrix.NotDelivered, "to-v4mapped")},
 	{Name: "port-not-shared", Cause: "claim-broken", About: "the second listener on a port has no SO_REUSEPORT",
@@ -153,7 +167,7 @@ var claims = []Fault{
 	{Name: "claims-no-rule-back", Cause: "no-rule-back", About: "no rule takes the answers of a translated connection",
 		Omit:   []string{"back"},
 		claims: some(matrix.NotDelivered, "to-socket-snat")},
-	{Name: "listener-elsewhere", Cause: "listener-elsewhere", On: []string{"linux", "openbsd"},
+	{Name: "listener-elsewhere", Cause: "listener-elsewhere", On: everywhere,
 		About: "the rule names the loopback address, and the listener has another", Omit: []string{"own-address"},
 		claims: some(matrix.NotDelivered, "to-any-address")},
 	{Name: "other-device", About: "the listener is bound to another interface than that of the packets",
@@ -192,7 +206,7 @@ var claims = []Fault{
 		claims: withoutIPFW},
 	{Name: "drop-diverted", On: freebsd, About: "a rule of REMOTE's own drops what comes from divert sockets",
 		Remote: does(injection.DropDiverted),
-		claims: all(matrix.NotReinjected, reasons{matrix.NotDelivered: {"tcp-in"},
+		claims: all(matrix.NotReinjected, reasons{matrix.NotDelivered: {"tcp-in", "forwarded"},
 			"": slices.Concat(noQueue, besides, []string{"tee-fragments"})})},
 	{Name: "little-mtu", Cause: "mtu",
 		About: "REMOTE's interface takes packets of 1280 bytes, and LOCAL sends longer ones", Remote: does(injection.LittleMTU),
@@ -228,18 +242,20 @@ var claims = []Fault{
 var unruled = all(matrix.NotDelivered, reasons{
 	matrix.NotLost: {"no-listener-in", "no-listener-out", "counted"}, matrix.NotCounted: {"bypass"},
 	matrix.NotRewritten: {"tcp-in", "tcp-out", "pf-packet-in", "pf-packet-out", "pf-cookie-in", "pf-cookie-out",
-		"pf-state-in", "pf-tag-in", "pf-route-to"},
+		"pf-state-in", "pf-tag-in", "pf-route-to", "pf-nat-out"},
+	matrix.WrongData: {"forwarded", "pf-forwarded"}, // the rule that is about what leaves is there
 })
 
 // withoutIPFW: ipfw's rule takes no packet, and pf's beside it do as before.
 var withoutIPFW = all(matrix.NotDelivered, reasons{
-	matrix.NotLost: {"no-listener-in", "no-listener-out", "counted"}, matrix.NotRewritten: {"tcp-in", "tcp-out"},
-	"": slices.Concat(noQueue, besides),
+	matrix.NotLost:      {"no-listener-in", "no-listener-out", "counted"},
+	matrix.NotRewritten: {"tcp-in", "tcp-out", "forwarded"},
+	"":                  slices.Concat(noQueue, besides),
 })
 
 // besides are the claims about the divert-to of FreeBSD's pf.
 var besides = []string{"pf-packet-in", "pf-packet-out", "pf-cookie-in", "pf-cookie-out", "pf-state-in",
-	"pf-rdr-in-tcp", "pf-rdr-in-udp", "pf-tag-in", "pf-route-to"}
+	"pf-rdr-in-tcp", "pf-rdr-in-udp", "pf-tag-in", "pf-route-to", "pf-forwarded", "pf-nat-out"}
 
 // noQueue are the claims in which no packet comes to a divert socket, and bothDiverts those
 // whose divert socket has a rule besides the cell's.
@@ -248,8 +264,8 @@ var (
 	redirects = []string{"redirect-tcp", "redirect-tcp-interface", "redirect-udp"}
 	tos       = []string{"to-v4mapped", "to-bind-twice", "to-udp-connected", "to-reuseport-udp", "to-reuseport-tcp",
 		"to-timewait-reopen", "to-fragments", "to-notrack", "to-conntrack-zone", "to-socket-transparent",
-		"to-socket-snat", "to-any-address", "to-device"}
-	noQueue     = slices.Concat(natlook, redirects, tos, tcps)
+		"to-socket-snat", "to-any-address", "to-device", "to-output"}
+	noQueue     = slices.Concat(natlook, redirects, []string{"redirect-tcp-loopback"}, tos, tcps)
 	tcps        = []string{"to-tcp-data", "to-tcp-half-closed", "to-tcp-reset", "to-tcp-urgent", "to-tcp-fast-open"}
 	bothDiverts = []string{"both-tcp", "both-udp", "both-rip", "both-icmp"}
 )

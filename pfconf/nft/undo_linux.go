@@ -12,13 +12,14 @@ import (
 
 // The undo steps.
 const (
-	undoTable  = "nft/table"       // no arguments
-	undoStates = "nft/states"      // no arguments
-	undoRule   = "nft/ip-rule"     // inet or inet6
-	undoRoute  = "nft/local-route" // prefix
-	undoSysctl = "nft/early-demux" // value
-	undoLegacy = "nft/xt-legacy"   // inet or inet6, table
-	undoXT     = "nft/xt"          // inet or inet6, table, and what was not there before: chains, wholeTable
+	undoTable    = "nft/table"          // no arguments
+	undoStates   = "nft/states"         // no arguments
+	undoRule     = "nft/ip-rule"        // inet or inet6
+	undoRoute    = "nft/local-route"    // prefix
+	undoSysctl   = "nft/early-demux"    // value
+	undoLocalnet = "nft/route-localnet" // interface and value
+	undoLegacy   = "nft/xt-legacy"      // inet or inet6, table
+	undoXT       = "nft/xt"             // inet or inet6, table, and what was not there before: chains, wholeTable
 )
 
 // undo does one step of a journal. What is undone already stays so.
@@ -35,13 +36,19 @@ func (h *host) undo(u pfconf.Undo) error {
 		if f.UnmarshalText([]byte(u.Args[0])) != nil {
 			return malformed
 		}
-		return h.delLegacy(f, u.Args[1])
+		_, err := h.delLegacy(f, u.Args[1])
+		return err
 	case u.Do == undoXT && len(u.Args) >= 2:
 		var f pfconf.Family
 		if f.UnmarshalText([]byte(u.Args[0])) != nil {
 			return malformed
 		}
 		return h.delXT(table{tableFamily(f), u.Args[1]}, u.Args[2:])
+	case u.Do == undoLocalnet && len(u.Args) == 2 && (Config{Interface: u.Args[0]}).validate() == nil:
+		if _, err := strconv.ParseUint(u.Args[1], 10, 8); err != nil {
+			return malformed
+		}
+		return setLocalnet(u.Args[0], u.Args[1])
 	case len(u.Args) != 1:
 		return malformed
 	default:

@@ -351,6 +351,8 @@ func Describe(u pfconf.Undo) string {
 		return fmt.Sprintf("delete the chains %s-* of the %s table %s of iptables-legacy", nft.TableName, arg(0), arg(1))
 	case "nft/early-demux":
 		return "set net.ipv4.ip_early_demux to " + arg(0)
+	case "nft/route-localnet":
+		return fmt.Sprintf("set net.ipv4.conf.%s.route_localnet to %s", arg(0), arg(1))
 	case ipfw.UndoSets:
 		return fmt.Sprintf("delete ipfw's sets %s and %s", arg(0), arg(1))
 	case ipfw.UndoExthdrs:
