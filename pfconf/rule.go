@@ -264,7 +264,8 @@ func (r Rule) Validate() error {
 	case r.Untracked && r.Zone != 0:
 		return bad("what is not tracked has no conntrack zone")
 	case r.Translated.IsValid() && (r.Action != DivertReply &&
-		(!r.Keep || r.Direction != Out || r.Redirected.IsValid()) || !r.Proto.HasPorts() || !fits(r.Translated, r.Family)):
+		(!r.Keep || r.Direction != Out || r.Redirected.IsValid()) ||
+		!r.Proto.HasPorts() || !fits(r.Translated, r.Family)):
 		return bad("only divert-reply of tcp and udp, or pf-divert-to with a state, translates a source, to a %v address, "+
 			"not to %v", r.Family, r.Translated)
 	}

@@ -26,7 +26,8 @@ func pages(t *testing.T) map[string]string {
 		t.Fatal("no docs: ", err)
 	}
 	all := map[string]string{}
-	for _, name := range append(names, "../README.md") {
+	for _, name := range append(names, "../README.md", "../contrib/ansible/README.md", "../contrib/github/README.md",
+		"../contrib/lava/README.md") {
 		text, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
