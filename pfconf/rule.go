@@ -263,7 +263,8 @@ func (r Rule) Validate() error {
 		return bad("only divert-to can be untracked, have a conntrack zone, or leave established flows to their sockets")
 	case r.Untracked && r.Zone != 0:
 		return bad("what is not tracked has no conntrack zone")
-	case r.Translated.IsValid() && (r.Action != DivertReply && (!r.Keep || r.Direction != Out || r.Redirected.IsValid()) ||
+	case r.Translated.IsValid() && (r.Action != DivertReply &&
+		(!r.Keep || r.Direction != Out || r.Redirected.IsValid()) ||
 		!r.Proto.HasPorts() || !fits(r.Translated, r.Family)):
 		return bad("only divert-reply of tcp and udp, or pf-divert-to with a state, translates a source, to a %v address, "+
 			"not to %v", r.Family, r.Translated)

@@ -101,8 +101,8 @@ var claims = []Fault{
 			"freebsd": all(matrix.NotReinjected, reasons{
 				matrix.WrongAddress: {"address-in", "address-out", "interface-name"},
 				matrix.Looped:       {"no-loop-in", "ipfw-pf-in", "pf-packet-in"},
-				matrix.WrongData:    {"order-in", "reassembled"},
-				matrix.NotDelivered: {"tcp-in", "tcp-out", "forwarded"},
+				matrix.WrongData:    {"order-in", "reassembled", "forwarded"},
+				matrix.NotDelivered: {"tcp-in", "tcp-out"},
 				// What comes in is taken whatever its length.
 				matrix.NotRefused: {"bad-header-out"},
 				// two are to addresses of their own
@@ -254,7 +254,7 @@ var unruled = all(matrix.NotDelivered, reasons{
 var withoutIPFW = all(matrix.NotDelivered, reasons{
 	matrix.NotLost:      {"no-listener-in", "no-listener-out", "counted"},
 	matrix.NotRewritten: {"tcp-in", "tcp-out", "forwarded"},
-	"":                  slices.Concat(noQueue, besides),
+	"":                  slices.Concat(natlook, besides),
 })
 
 // besides are the claims about the divert-to of FreeBSD's pf.
