@@ -10,7 +10,12 @@ const (
 	XT Engine = "xt"
 	// XTLegacy are the same in the tables of x_tables, as iptables-legacy loads them.
 	XTLegacy Engine = "xt-legacy"
+	// BPF are programs at the ingress and egress of interfaces, in a build with the tag bpf.
+	BPF Engine = "bpf"
 )
 
+// Built reports whether this program was built with the engine.
+func (e Engine) Built() bool { return e != BPF || builtBPF }
+
 // Engines lists them, in the order of reports.
-var Engines = []Engine{NFT, XT, XTLegacy}
+var Engines = []Engine{NFT, XT, XTLegacy, BPF}

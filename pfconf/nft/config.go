@@ -87,6 +87,8 @@ const maxInterface = 15
 func (c Config) xt() bool     { return c.Engine == pfconf.XT || c.legacy() }
 func (c Config) legacy() bool { return c.Engine == pfconf.XTLegacy }
 
+func (c Config) bpf() bool { return c.Engine == pfconf.BPF }
+
 func (c Config) omits(p Piece) bool { return slices.Contains(c.Omit, p) }
 
 func (c Config) validate() error {

@@ -18,6 +18,7 @@ const (
 	undoRoute  = "nft/local-route" // prefix
 	undoSysctl = "nft/early-demux" // value
 	undoLegacy = "nft/xt-legacy"   // inet or inet6, table
+	undoBPF    = "nft/bpf"         // interface, and clsact if it was not there before
 	undoXT     = "nft/xt"          // inet or inet6, table, and what was not there before: chains, wholeTable
 )
 
@@ -42,6 +43,8 @@ func (h *host) undo(u pfconf.Undo) error {
 			return malformed
 		}
 		return h.delXT(table{tableFamily(f), u.Args[1]}, u.Args[2:])
+	case u.Do == undoBPF && (len(u.Args) == 1 || len(u.Args) == 2 && u.Args[1] == clsact):
+		return h.delBPF(u.Args[0], len(u.Args) == 2)
 	case len(u.Args) != 1:
 		return malformed
 	default:
