@@ -20,6 +20,9 @@
 #	make check-setup	says what the hosts lack, and how to fix it
 #	make run-TARGET		runs one; "make list" shows which there are
 #	make dist		builds dist/pfdivert-SYSTEM-ARCHITECTURE for REMOTE
+#	make packages		deb, rpm, apk, ipk and tar.gz of the last commit, in dist/packages;
+#				for some only with SYSTEMS='linux-amd64 linux-mips'
+#	make dist-src		an archive of its source with all modules, and ports
 #	make test		all tests, and the lab end to end; takes a few minutes
 #	make race		all tests with the race detector; takes a C compiler
 #	make check		formatting, a build for each system of dist, vet, staticcheck,
@@ -40,33 +43,34 @@ GO ?= go
 PREFIX ?= /usr/local
 MANDIR ?= ${PREFIX}/man
 
-# The shell, not make, asks git, and only when a binary is built.
+# The shell, not make, asks git, and only when a binary is built. An archive of the source has VERSION.
 # Functions are inlined in the packages alone where a run spends its time: 0.5 MB less, and as fast.
 HOT = pfconf pfconf/netlink pfconf/nft matrix matrix/script roles/agent roles/socket roles/wire
 GO_BUILD = CGO_ENABLED=0 ${GO} build -trimpath -buildvcs=false \
 	-gcflags=pfdivert/...=-l ${HOT:%=-gcflags=pfdivert/%=} -ldflags \
-	"-s -w -X main.version=$$(git describe --always --dirty 2>/dev/null || echo unreleased)"
+	"-s -w -X main.version=$$(sed 's/ .*//' VERSION 2>/dev/null || git describe --always --dirty 2>/dev/null || echo unreleased)"
 
 pfdivert:
 	@echo 'building pfdivert (minutes the first time, seconds later)' >&2
 	@${GO_BUILD} -o pfdivert .
 
-DIST = dist/pfdivert-linux-amd64 dist/pfdivert-linux-arm64 \
-	dist/pfdivert-linux-386 dist/pfdivert-linux-arm \
-	dist/pfdivert-linux-riscv64 dist/pfdivert-linux-s390x \
-	dist/pfdivert-linux-mips dist/pfdivert-linux-mipsle \
-	dist/pfdivert-linux-mips64 dist/pfdivert-linux-ppc64le \
-	dist/pfdivert-linux-loong64 \
-	dist/pfdivert-openbsd-amd64 dist/pfdivert-openbsd-arm64 \
-	dist/pfdivert-openbsd-386 \
-	dist/pfdivert-freebsd-amd64 dist/pfdivert-freebsd-arm64 \
-	dist/pfdivert-freebsd-386
+SYSTEMS = linux-amd64 linux-arm64 linux-386 linux-arm linux-riscv64 linux-s390x \
+	linux-mips linux-mipsle linux-mips64 linux-ppc64le linux-loong64 \
+	openbsd-amd64 openbsd-arm64 openbsd-386 freebsd-amd64 freebsd-arm64 freebsd-386
+DIST = ${SYSTEMS:%=dist/pfdivert-%}
 
 dist: ${DIST}
 
+# Routers with these processors have no floating point unit.
 ${DIST}:
 	@mkdir -p dist; echo $@; t=$@; t=$${t#dist/pfdivert-}; \
-	GOOS=$${t%-*} GOARCH=$${t#*-} ${GO_BUILD} -o $@ .
+	GOOS=$${t%-*} GOARCH=$${t#*-} GOARM=7,softfloat GOMIPS=softfloat GOMIPS64=softfloat ${GO_BUILD} -o $@ .
+
+packages:
+	@GO="${GO}" MAKE="${MAKE}" sh contrib/packages/build packages ${SYSTEMS}
+
+dist-src:
+	@GO="${GO}" sh contrib/packages/build source
 
 # On OpenBSD the lines are those of bsd.regress.mk(5).
 FORMAT = $$(case $$(uname -s) in OpenBSD) echo -regress;; esac)
@@ -146,6 +150,10 @@ faults: pfdivert
 bench: pfdivert
 	${GO} test -run '^$$' -bench . -benchmem ./...
 
+# Where bash, zsh and fish look for completions below share.
+COMPLETIONS = bash-completion/completions/pfdivert.bash zsh/site-functions/_pfdivert \
+	fish/vendor_completions.d/pfdivert.fish
+
 install:
 	test -x pfdivert || ${MAKE} pfdivert
 	install -d -m 755 "${DESTDIR}${PREFIX}/bin"
@@ -155,6 +163,10 @@ install:
 	@for role in server client packet pf-setup natlook; do \
 		ln -sf pfdivert.1 "${DESTDIR}${MANDIR}/man1/pfdivert-$$role.1" || exit 1; \
 	done
+	@for file in ${COMPLETIONS}; do \
+		to="${DESTDIR}${PREFIX}/share/$$file"; \
+		install -d -m 755 "$${to%/*}" && install -m 644 "contrib/completions/$${file##*/}" "$$to" || exit 1; \
+	done
 
 help:
 	@sed -n '/^#	make/,/^$$/s/^#	//p' Makefile
@@ -162,6 +174,6 @@ help:
 clean:
 	rm -rf pfdivert pfdivert-atf dist out
 
-.PHONY: all pfdivert dist ${DIST} regress ${REGRESS_TARGETS} list generate
+.PHONY: all pfdivert dist ${DIST} packages dist-src regress ${REGRESS_TARGETS} list generate
 .PHONY: claims ${CLAIM_TARGETS} kyua pfdivert-atf
 .PHONY: kernels kernel check check-setup test race faults bench install help clean

@@ -29,6 +29,8 @@ type Claim struct {
 	PF bool
 	// NFT: the rule is made of nftables' statements alone, and no other engine of Linux is asked.
 	NFT bool
+	// Only, if not 0, is the one family that has such a thing.
+	Only pfconf.Family
 	// BesidePF: the rule is one of ipfw's, and pf is switched on beside it.
 	BesidePF bool
 	// From is the first release of FreeBSD whose manual makes the claim, and Until the first that
@@ -61,6 +63,9 @@ func Claims() []Target {
 	for _, f := range pfconf.Families {
 		for i := range claims {
 			c := &claims[i]
+			if c.Only != 0 && c.Only != f {
+				continue
+			}
 			all = append(all, Target{Name: fmt.Sprintf("%v-%s", f, c.kind()), Family: f, Proto: c.Proto, First: c.Mode,
 				Claim: c})
 		}

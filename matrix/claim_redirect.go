@@ -38,30 +38,52 @@ func (x *claimRun) redirectedByInterface(ctx context.Context) error {
 	return x.redirectedTo(ctx, server)
 }
 
-func (x *claimRun) redirectedTo(ctx context.Context, server script.Socket) error {
+// redirectedToLoopback: DNAT sends a connection to 127.0.0.1 where the interface by which it came
+// takes packets for that: net.ipv4.conf.NIC.route_localnet (ip_route_input_slow, net/ipv4/route.c).
+//
+// The steps are those of redirectedStream, with a server on the loopback address, to which no other
+// client can be connected.
+func (x *claimRun) redirectedToLoopback(ctx context.Context) error {
+	own := netip.AddrPortFrom(x.Family.Loopback(), x.server)
+	x.change = func(r *pfconf.Rule) { r.Divert = own }
+	server := x.serverSpec().(script.Stream)
+	server.Local = own
+	if err := x.redirectedFrom(ctx, x.clientSpec(), server, own); err != nil {
+		return err
+	}
+	return x.judgeMatched(ctx, 1, 1)
+}
+
+// redirectedFrom opens the server, whose own name is own, and has the client's connection
+// redirected to it.
+func (x *claimRun) redirectedFrom(ctx context.Context, client, server script.Socket, own netip.AddrPort) error {
 	_, to := x.flowEnds()
 	if err := x.beginRedirect(ctx, server); err != nil {
 		return err
 	}
-	from, err := x.connects(ctx, "client", x.redirectedClient())
+	from, err := x.connects(ctx, "client", client)
 	if err != nil {
 		return err
 	}
-	heard, err := x.acceptsMeantFor(ctx, "client", from, to)
+	heard, err := x.acceptsMeantFor(ctx, "client", from, own, to)
 	if err != nil {
 		return err
 	}
-	if err := x.judge(heard, want{line: script.ServerLine, from: to, missing: NoReply}); err != nil {
+	return x.judge(heard, want{line: script.ServerLine, from: to, missing: NoReply})
+}
+
+func (x *claimRun) redirectedTo(ctx context.Context, server script.Socket) error {
+	own := x.redirected()
+	if err := x.redirectedFrom(ctx, x.redirectedClient(), server, own); err != nil {
 		return err
 	}
 	direct, err := x.connects(ctx, "direct", x.directClient())
 	if err != nil {
 		return err
 	}
-	own := x.redirected()
 	x.used = append(x.used, usedFlow{pfconf.Flow{Family: x.Family, Proto: x.Proto, Near: own, Far: direct}, true,
 		time.Now()})
-	heard, err = x.acceptsMeantFor(ctx, "direct", direct, own)
+	heard, err := x.acceptsMeantFor(ctx, "direct", direct, own, own)
 	if err != nil {
 		return err
 	}
@@ -71,11 +93,11 @@ func (x *claimRun) redirectedTo(ctx context.Context, server script.Socket) error
 	return x.judgeMatched(ctx, 1, 1)
 }
 
-// acceptsMeantFor has the server accept a client's connection, ask whom it was meant for, read the
-// client's line and answer. It judges all but the answer, which is returned as the client heard it.
-func (x *claimRun) acceptsMeantFor(ctx context.Context, end string, from, meant netip.AddrPort) (heard *stepResult,
-	err error) {
-	own := x.redirected()
+// acceptsMeantFor has the server, whose own name is own, accept a client's connection, ask whom it
+// was meant for, read the client's line and answer. It judges all but the answer, which is returned
+// as the client heard it.
+func (x *claimRun) acceptsMeantFor(ctx context.Context, end string, from, own, meant netip.AddrPort) (
+	heard *stepResult, err error) {
 	at := x.remote.request()
 	accepted := at.accept("server")
 	asked := at.originalDst("server")

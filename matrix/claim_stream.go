@@ -61,8 +61,14 @@ func (x *claimRun) loadBehindStream(ctx context.Context) error {
 	return x.loadBehind(ctx, c)
 }
 
-// streamPacketControl connects before the rule is there, which must succeed.
-func (x *claimRun) streamPacketControl(ctx context.Context) (c control, err error) {
+// streamPacketControl connects before the rule is there, which must succeed. The divert socket sees
+// nothing of it.
+func (x *claimRun) streamPacketControl(ctx context.Context) (control, error) {
+	return x.connectedControl(ctx, "packet", "the divert socket saw it before the rule was there")
+}
+
+// connectedControl is that with another socket of REMOTE's that must have nothing of it.
+func (x *claimRun) connectedControl(ctx context.Context, silent, what string) (c control, err error) {
 	clientSide, serverSide := x.sides()
 	spec := x.controlSpec()
 	there := clientSide.request()
@@ -92,7 +98,7 @@ func (x *claimRun) streamPacketControl(ctx context.Context) (c control, err erro
 	if err := x.judge(heard, want{from: connected.Local, missing: ControlLost}); err != nil {
 		return c, err
 	}
-	return c, x.silentAt(x.remote, "packet", "the divert socket saw it before the rule was there")(ctx)
+	return c, x.silentAt(x.remote, silent, what)(ctx)
 }
 
 // streamRewritten runs the connection of a rule that is loaded.

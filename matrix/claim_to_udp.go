@@ -9,8 +9,9 @@ import (
 )
 
 // bindTwice: a socket that answers in FAKE's name can be bound to FAKE and the port there while
-// another one is, when both have SO_REUSEADDR (socket(7); udp_lib_lport_inuse, net/ipv4/udp.c). A
-// proxy for UDP has one such socket for each client.
+// another one is, when both have SO_REUSEADDR (socket(7); udp_lib_lport_inuse, net/ipv4/udp.c), or
+// on FreeBSD SO_REUSEPORT (getsockopt(2): completely duplicate bindings). A proxy for UDP has one
+// such socket for each client.
 //
 //  1. Control: before the rule is there, what a client like the cell's sends to FAKE does not
 //     reach the server.
@@ -18,7 +19,7 @@ import (
 //  3. REMOTE binds a socket to FAKE and the port there and connects it to another client, then a
 //     second one, which is connected to the cell's client and answers. The client has the answer,
 //     once, from FAKE.
-//  4. A third socket, without SO_REUSEADDR, is refused the name: it was the option that counted.
+//  4. A third socket, without the option, is refused the name: it was the option that counted.
 //  5. The rule has counted one packet.
 func (x *claimRun) bindTwice(ctx context.Context) error {
 	from, to := x.flowEnds()
@@ -27,7 +28,10 @@ func (x *claimRun) bindTwice(ctx context.Context) error {
 		return err
 	}
 	second, third := x.answering(from), x.answering(from)
-	second.Reuse, third.Reuse = !x.omit[Reusing], false
+	third.Reuse, third.ReusePort = false, false
+	if x.omit[Reusing] {
+		second = third
+	}
 	at := x.remote.request()
 	first := x.answering(otherPort(from))
 	ready := []*stepResult{at.open("first", first), at.connect("first", first)}
@@ -51,15 +55,16 @@ func (x *claimRun) bindTwice(ctx context.Context) error {
 		return err
 	}
 	if again.Err != nil && again.Err.Code == "EADDRINUSE" {
-		return failed(NotOpened, "%s: the kernel refuses to bind %v beside another socket, and both have SO_REUSEADDR: %s",
-			again.where, to, again.Err.Text)
+		return failed(NotOpened, "%s: the kernel refuses to bind %v beside another socket, and both have %s: %s",
+			again.where, to, x.kernel.sharing(), again.Err.Text)
 	}
 	if err := x.opened(again, connected); err != nil {
 		return err
 	}
 	switch {
 	case refused.Err == nil:
-		return failed(NotRefused, "%s: the kernel lets %v be bound without SO_REUSEADDR beside other sockets, and must say EADDRINUSE", refused.where, to)
+		return failed(NotRefused, "%s: the kernel lets %v be bound without %s beside other sockets, and must say EADDRINUSE",
+			refused.where, to, x.kernel.sharing())
 	case refused.Err.Code != "EADDRINUSE":
 		return x.opened(refused)
 	}
@@ -175,5 +180,5 @@ func (x *claimRun) beginTo(ctx context.Context) (*stepResult, error) {
 func (x *claimRun) answering(client netip.AddrPort) script.Datagram {
 	_, to := x.flowEnds()
 	return script.Datagram{Ends: script.Ends{Role: script.Client, Local: to, Remote: client, Bindany: true,
-		Reuse: true, Omit: x.omitted()}}
+		Reuse: !x.kernel.SharesPorts, ReusePort: x.kernel.SharesPorts, Omit: x.omitted()}}
 }

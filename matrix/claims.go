@@ -194,6 +194,15 @@ var claims = []Claim{
 		Not:  "its rules name the address to which they redirect",
 	},
 	{
+		// IPv6 has no such setting: the route to ::1 is looked for on the packet's interface
+		// (rt6_need_strict, net/ipv6/route.c).
+		Name: "tcp-loopback", About: "redirect", Proto: pfconf.TCP, Mode: Redirect, Only: pfconf.Inet,
+		run:  (*claimRun).redirectedToLoopback,
+		Says: "a connection is redirected to 127.0.0.1 where its interface has route_localnet",
+		By:   map[string]string{"nftables": "ip-sysctl.rst, route_localnet; route.c, ip_route_input_slow"},
+		Not:  "its claims redirect to an address of its own",
+	},
+	{
 		Name: "udp", About: "redirect", Proto: pfconf.UDP, Mode: Redirect, run: (*claimRun).redirectedDatagram,
 		Says: "a redirected datagram shows the address that it was redirected to, and its socket refuses to tell another",
 		By:   map[string]string{"nftables": "nf_conntrack_proto.c, getorigdst: ENOPROTOOPT but for TCP and SCTP; ip_sockglue.c, ip_cmsg_recv_dstaddr"},
@@ -202,14 +211,16 @@ var claims = []Claim{
 	{
 		Name: "v4mapped", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).dualStack,
 		Says: "a listener on :: that hears both families gets diverted connections",
-		By:   map[string]string{"nftables": "nf_tproxy_ipv4.c, nf_tproxy_get_sock_v4; inet_hashtables.c, compute_score; ipv6(7)"},
-		Not:  "its sockets hear one family each, or its rule names the socket's address",
+		By: map[string]string{"nftables": "nf_tproxy_ipv4.c, nf_tproxy_get_sock_v4; inet_hashtables.c, compute_score; ipv6(7)",
+			"ipfw": "ipfw(8), fwd; ip6(4), IPV6_V6ONLY"},
+		Not: "its sockets hear one family each",
 	},
 	{
 		Name: "bind-twice", About: "to", Proto: pfconf.UDP, Mode: ToSockets, run: (*claimRun).bindTwice,
 		Says: "an answering socket can be bound to an address that is not the host's own while another one is",
-		By:   map[string]string{"nftables": "socket(7), SO_REUSEADDR; ip(7), IP_TRANSPARENT; udp.c, udp_lib_lport_inuse"},
-		Not:  "no page of theirs says that sockets can share an address that is not the host's own",
+		By: map[string]string{"nftables": "socket(7), SO_REUSEADDR; ip(7), IP_TRANSPARENT; udp.c, udp_lib_lport_inuse",
+			"ipfw": "FreeBSD's getsockopt(2), SO_REUSEPORT; ip(4), IP_BINDANY"},
+		Not: "no page of theirs says that sockets can share an address that is not the host's own",
 	},
 	{
 		Name: "udp-connected", About: "to", Proto: pfconf.UDP, Mode: ToSockets, run: (*claimRun).udpConnected,
@@ -372,14 +383,20 @@ var claims = []Claim{
 	{
 		Name: "any-address", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).anyAddress,
 		Says: "a listener on an address of REMOTE's own gets diverted connections when the rule names that",
-		By:   map[string]string{"nftables": "nft(8), tproxy statement", "pf": "pf.conf(5), divert-to"},
-		Not:  "its rule is tested with the loopback address alone",
+		By: map[string]string{"nftables": "nft(8), tproxy statement", "pf": "pf.conf(5), divert-to",
+			"ipfw": "ipfw(8), fwd: a local address"},
 	},
 	{
 		Name: "device", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).device,
 		Says: "of listeners that are bound to interfaces, that of the packet's interface gets the connection",
 		By:   map[string]string{"nftables": "socket(7), SO_BINDTODEVICE; nf_tproxy_ipv4.c, nf_tproxy_get_sock_v4"},
 		Not:  "its sockets are bound to no interfaces",
+	},
+	{
+		Name: "output", About: "to", Proto: pfconf.TCP, Mode: ToOutput, run: (*claimRun).output,
+		Says: "what the host itself sends is marked, comes back by the loopback interface and is diverted; what the proxy sends is not",
+		By:   map[string]string{"nftables": "nft(8), chains of type route; netfilter.c, ip_route_me_harder; tproxy.rst"},
+		Not:  "its divert-to is for packets that come in",
 	},
 	{
 		Name: "tcp-data", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).bulk,

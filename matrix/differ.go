@@ -20,6 +20,7 @@ var sentences = map[string]string{
 	"MeetsFragments":  "A rule about packets that come in meets their fragments one by one, and counts each.",
 	"AnswersEcho":     "The kernel answers a diverted IPv4 echo request itself; the target that would see it proves that and is SKIP.",
 	"RedirectsBeside": "A connection is redirected by the pf that stands beside the filter: its rule must have made one state.",
+	"SharesPorts":     "Sockets share one name by SO_REUSEPORT, not by SO_REUSEADDR.",
 	"SweepsFake":      "The states between LOCAL and FAKE are removed at the end of a run, not with each cell, unless they are in its way.",
 	"PFOn":            "pf is switched on beside the filter.",
 	"OtherDomain":     "REMOTE works in another routing domain than 0.",

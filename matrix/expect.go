@@ -46,6 +46,8 @@ type Kernel struct {
 	// RedirectsBeside: a rule that redirects is one of the pf that stands beside the filter, whose
 	// states have the packets.
 	RedirectsBeside bool
+	// SharesPorts: sockets that have one name share it by SO_REUSEPORT, and not by SO_REUSEADDR.
+	SharesPorts bool
 	// SweepsFake: when the run is over the filter removes all states between LOCAL and
 	// FAKE. Before, only what is in a cell's way is removed: each removal takes a pfctl.
 	SweepsFake bool
@@ -61,8 +63,8 @@ type Kernel struct {
 // kernels are the kernels by their firewall.
 var kernels = map[string]Kernel{
 	"ipfw": {RawOnFake: true, RepliesNeedRule: true, Stateless: true, MeetsReplies: true, MatchesOnly: true,
-		MeetsFragments: true,
-		AnswersEcho:    true, RedirectsBeside: true},
+		MeetsFragments: true, SharesPorts: true,
+		AnswersEcho: true, RedirectsBeside: true},
 	"nftables": {RawOnFake: true, RepliesNeedRule: true},
 	"pf":       {TiesStates: true, StatesFirst: true, SweepsFake: true},
 }
@@ -81,6 +83,14 @@ func KernelOf(firewall string) (Kernel, bool) {
 func (k Kernel) bindsRaw(f pfconf.Family, p pfconf.Proto) bool {
 	old := k.Firewall == "nftables" && k.Release > 0 && (k.Release < 5 || k.Release == 5 && k.Minor < 17)
 	return !old || f != pfconf.Inet || p.HasPorts()
+}
+
+// sharing is the option by which sockets share a name.
+func (k Kernel) sharing() string {
+	if k.SharesPorts {
+		return "SO_REUSEPORT"
+	}
+	return "SO_REUSEADDR"
 }
 
 // dropsTimeWait reports whether a socket in TIME_WAIT can be dropped. Linux does so since 6.0

@@ -93,6 +93,12 @@ var (
 		client: atLocal, server: atFake,
 		direction: pfconf.In, action: pfconf.DivertTo, divertsTo: (*exchange).divertAddr, requests: 1,
 	}}
+	// ToOutput is divert-to of what REMOTE itself sends, for claims alone.
+	ToOutput = Mode{&mode{
+		name: "to-output", mechanism: explain.DivertTo, ofClaims: explain.DivertTo,
+		client: atRemote, server: atLocal,
+		direction: pfconf.Out, action: pfconf.DivertTo, divertsTo: (*exchange).divertAddr, requests: 1,
+	}}
 	// Redirect is rdr-to, for claims alone.
 	Redirect = Mode{&mode{
 		name: "rdr-to", mechanism: explain.Translated, ofClaims: explain.Translated,
@@ -109,7 +115,7 @@ var Forwarded = Mode{&mode{
 }}
 
 // modes are all modes. A test sees that each says all that it must.
-var modes = []Mode{To, Reply, ReplyTo, ReplyReuse, PacketIn, PacketOut, ToSockets, Redirect, Forwarded}
+var modes = []Mode{To, Reply, ReplyTo, ReplyReuse, PacketIn, PacketOut, ToSockets, ToOutput, Redirect, Forwarded}
 
 // String returns the suite's name of the mode.
 func (m Mode) String() string {

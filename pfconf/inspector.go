@@ -45,8 +45,10 @@ type LoadedRule struct {
 	Packets uint64
 	Place   string
 	Text    string // in the filter's own language; empty where that can't be asked for
-	// Expressions are nf_tables' (NFTA_RULE_EXPRESSIONS), in place of Text.
-	Expressions []byte
+	// Expressions are nf_tables' (NFTA_RULE_EXPRESSIONS), and Entry is that of a table of
+	// iptables-legacy or, with IPv6, of ip6tables-legacy, in place of Text.
+	Expressions, Entry []byte
+	IPv6               bool
 }
 
 // Setting is a number that the filter works with.

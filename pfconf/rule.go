@@ -274,8 +274,8 @@ func (r Rule) Validate() error {
 	}
 	switch r.Action {
 	case DivertTo:
-		if r.Direction != In {
-			return bad("divert-to works on packets that come in")
+		if r.Direction != In && (!r.Proto.HasPorts() || r.Untracked || r.Zone != 0 || r.Established) {
+			return bad("divert-to works on packets that come in, and on tcp and udp that this host sends")
 		}
 		if !fits(r.Divert.Addr(), r.Family) || r.Divert.Port() == 0 {
 			return bad("divert-to needs a %v address and a port, not %v", r.Family, r.Divert)
@@ -312,9 +312,18 @@ func (r Rule) RedirectsTo() (to netip.AddrPort, ok bool) {
 // Redirects reports whether the rule translates destinations to an address of the interface.
 func (r Rule) Redirects() bool { return r.Action == RdrTo && r.Divert.Addr() == r.Family.Unspecified() }
 
+// DivertsOutput reports whether the rule diverts what this host itself sends, but for packets with
+// ProxyMark.
+func (r Rule) DivertsOutput() bool { return r.Action == DivertTo && r.Direction == Out }
+
+// ProxyMark is the mark of packets that a proxy sends itself on Linux (SO_MARK): diverted, it would
+// be connected with itself.
+const ProxyMark = 0x70660077
+
 // OnlyNetfilter reports whether the rule asks for something that only netfilter does.
 func (r Rule) OnlyNetfilter() bool {
-	return r.Bypass || r.Redirects() || r.Untracked || r.Zone != 0 || r.Established || r.Translated.IsValid()
+	return r.DivertsOutput() || r.Bypass || r.Redirects() ||
+		r.Untracked || r.Zone != 0 || r.Established || r.Translated.IsValid()
 }
 
 // fits reports whether a is an address of the family that can stand in a rule.

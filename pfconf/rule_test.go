@@ -51,7 +51,7 @@ func TestValidate(t *testing.T) {
 		},
 		"no port":             func(r *Rule) { r.Port = 0 },
 		"a port on icmp":      func(r *Rule) { r.Proto = ICMP },
-		"divert-to out":       func(r *Rule) { r.Direction = Out },
+		"divert-to raw out":   func(r *Rule) { r.Direction, r.Proto, r.Port = Out, Raw, 0 },
 		"divert-to nowhere":   func(r *Rule) { r.Divert = netip.AddrPort{} },
 		"divert-to port 0":    func(r *Rule) { r.Divert = netip.MustParseAddrPort("127.0.0.1:0") },
 		"divert-to the other": func(r *Rule) { r.Divert = netip.MustParseAddrPort("[::1]:5000") },

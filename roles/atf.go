@@ -115,7 +115,7 @@ func runATF(ctx context.Context, c *call) (int, error) {
 		err := fmt.Errorf("%q is no target's name", a.target)
 		return exitError, terminal.WithHint(err, "'pfdivert atf -l' lists them")
 	case a.part == "cleanup":
-		return runCleanup(ctx, &call{c.IO, &cleanupRole, c.version, nil})
+		return runCleanup(ctx, &call{IO: c.IO, role: &cleanupRole, version: c.version})
 	case a.part != "" && a.part != "body":
 		return exitError, fmt.Errorf("a target has no part %q", a.part)
 	}

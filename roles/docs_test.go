@@ -329,7 +329,7 @@ var mayImport = map[string][]string{
 		"matrix", "matrix/evidence", "matrix/explain", "matrix/faults", "pfconf", "roles/terminal",
 	},
 	"pfdivert/roles/socket": {
-		"matrix/script", "pfconf/need", "pfconf/netlink", "pfconf/shared",
+		"matrix/script", "pfconf", "pfconf/need", "pfconf/netlink", "pfconf/shared",
 	},
 	"pfdivert/roles/terminal": {"roles/agent"},
 	"pfdivert/roles/testbed": {

@@ -83,6 +83,11 @@ func runFaults(ctx context.Context, c *call) (int, error) {
 	if err := testbed.ValidFilter(o.Filter); err != nil {
 		return exitError, err
 	}
+	all = slices.DeleteFunc(all, func(f faults.Fault) bool { return !f.With(pfconf.Engine(o.Filter)) })
+	if len(all) == 0 {
+		return exitError, terminal.WithHint(fmt.Errorf("the fault %s is one of another filter's", *name),
+			"leave -filter out")
+	}
 	if o.Filter == testbed.FilterAll {
 		return exitError, terminal.WithHint(errors.New("-filter all: faults are run with one filter"),
 			"-filter xt")

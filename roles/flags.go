@@ -18,6 +18,7 @@ import (
 func (c *call) flags() *flag.FlagSet {
 	f := flag.NewFlagSet(c.role.Name, flag.ContinueOnError)
 	f.SetOutput(io.Discard)
+	c.set = f
 	return f
 }
 

@@ -38,7 +38,7 @@ func runHelp(ctx context.Context, c *call) (int, error) {
 			suggestRole(name)+"'pfdivert help' shows all")
 	}
 	// The role itself knows its flags.
-	return r.run(ctx, &call{c.IO, r, c.version, []string{"-h"}})
+	return r.run(ctx, &call{IO: c.IO, role: r, version: c.version, args: []string{"-h"}})
 }
 
 // overview prints what the program is and its roles.

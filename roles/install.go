@@ -44,8 +44,11 @@ func runInstall(_ context.Context, c *call) (int, error) {
 				continue
 			}
 			hint := "choose a folder of its own for the links: mkdir " + filepath.Join(f.Arg(0), "pfdivert")
-			if errors.Is(err, fs.ErrNotExist) {
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
 				hint = "mkdir -p " + f.Arg(0)
+			case errors.Is(err, fs.ErrPermission):
+				hint = "sudo " + exe + " install " + f.Arg(0)
 			}
 			return exitError, terminal.WithHint(err, hint)
 		}

@@ -67,7 +67,10 @@ func TestMakefile(t *testing.T) {
 	for _, program := range makes(t) {
 		t.Run(filepath.Base(program), func(t *testing.T) {
 			dir := t.TempDir()
-			for _, name := range []string{"Makefile", "regress.mk", "docs/pfdivert.1"} {
+			for _, name := range []string{
+				"Makefile", "regress.mk", "docs/pfdivert.1", "contrib/completions/_pfdivert",
+				"contrib/completions/pfdivert.bash", "contrib/completions/pfdivert.fish",
+			} {
 				text, err := os.ReadFile(filepath.Join("..", name))
 				if err == nil {
 					err = errors.Join(os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o777),
@@ -176,6 +179,17 @@ func TestMakefile(t *testing.T) {
 				text, err := os.ReadFile(filepath.Join(root, "opt/x/man/man1", name+".1"))
 				if err != nil || !bytes.Equal(text, page) {
 					t.Errorf("the page of %s: %v", name, err)
+				}
+			}
+
+			for _, name := range []string{
+				"bash-completion/completions/pfdivert.bash", "zsh/site-functions/_pfdivert",
+				"fish/vendor_completions.d/pfdivert.fish",
+			} {
+				want, err := os.ReadFile(filepath.Join("../contrib/completions", filepath.Base(name)))
+				text, readErr := os.ReadFile(filepath.Join(root, "opt/x/share", name))
+				if err != nil || readErr != nil || !bytes.Equal(text, want) {
+					t.Errorf("the completion %s: %v, %v", name, err, readErr)
 				}
 			}
 

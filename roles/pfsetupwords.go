@@ -139,7 +139,7 @@ func (d *desk) rules(ctx context.Context) (rows [][]string, err error) {
 	rules, err := d.OwnRules(ctx)
 	for _, r := range rules {
 		if r.Text == "" && err == nil {
-			r.Text, err = ruleText(r.Expressions)
+			r.Text, err = ruleText(r)
 		}
 		rows = append(rows, []string{r.Label, strconv.FormatUint(r.Packets, 10), r.Place, r.Text})
 	}

@@ -152,7 +152,10 @@ func verb(d *table, args string) (status int, out string, err error) {
 		return ""
 	}
 	words := strings.Fields(args)
-	c := &call{IO{strings.NewReader(""), &b, &b, getenv}, &pfSetupRole, "test", slices.Clone(words)}
+	c := &call{
+		IO:   IO{strings.NewReader(""), &b, &b, getenv},
+		role: &pfSetupRole, version: "test", args: slices.Clone(words),
+	}
 	word := slices.IndexFunc(words, func(w string) bool { return verbs[w].rows != nil })
 	status, err = c.runVerb(context.Background(), word, func() (pfconf.Inspector, error) { return d, nil })
 	return status, b.String(), err

@@ -54,6 +54,7 @@ type call struct {
 	role    *Role
 	version string
 	args    []string
+	set     *flag.FlagSet // what flags returned
 }
 
 // The exit statuses of the orchestrator; the other roles have 0, 1 and 2 too.
@@ -70,7 +71,7 @@ func all() []*Role {
 		&checkSetupRole,
 		&doctorRole, &cleanupRole,
 		&serverRole, &clientRole, &packetRole, &pfSetupRole, &natlookRole,
-		&atfRole, &installRole, &versionRole, &helpRole, &agentRole, &guestRole,
+		&atfRole, &installRole, &versionRole, &helpRole, &completeRole, &agentRole, &guestRole,
 	}
 }
 
@@ -189,7 +190,7 @@ func play(role *Role, version string, args []string, std IO) (int, error) {
 		case <-ctx.Done():
 		}
 	}()
-	status, err := role.run(ctx, &call{std, role, version, args})
+	status, err := role.run(ctx, &call{IO: std, role: role, version: version, args: args})
 	if errors.Is(err, flag.ErrHelp) {
 		return exitOK, nil
 	}

@@ -2,9 +2,13 @@
 
 package roles
 
-import "errors"
+import (
+	"errors"
 
-// ruleText is for nf_tables; other filters show their rules' text.
-func ruleText([]byte) (string, error) {
+	"pfdivert/pfconf"
+)
+
+// ruleText is for Linux; other filters show their rules' text.
+func ruleText(pfconf.LoadedRule) (string, error) {
 	return "", errors.New("the filter does not show the rule's text")
 }

@@ -61,7 +61,7 @@ var ruleCauses = []Cause{
 			m := ofInterface.FindStringSubmatch(c.rule())
 			return !c.is("control-delivered", "control-lost") &&
 				(c.unmatched() || c.reply() && c.diverted() && c.Counters.Replies == 0) && nic != "" && m != nil &&
-				m[1] != nic
+				m[1] != nic && m[1] != "lo" // by which what the host itself sends comes back
 		},
 		Advice: anywhere("the rule is for another interface than {NIC}, by which the packets come",
 			listRules+"; tcpdump -ni any host {HOST}", "name {NIC} in the rule; of a bridge or a VLAN, the interface that the host's IP sees"),

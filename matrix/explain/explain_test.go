@@ -282,6 +282,8 @@ func TestExplain(t *testing.T) {
 			func(c *Case) { c.Remote.Rules = []evidence.FilterRule{{Text: "out: counter ct mark set 0x70660076"}} })},
 		{"rule-other-interface", change(counted(to(), none),
 			func(c *Case) { c.Remote.Rules[0].Text = `pre: iifname "eth9" tproxy meta mark set` })},
+		{"rule-mismatch", change(counted(to(), none),
+			func(c *Case) { c.Remote.Rules[0].Text = `pre: iifname "lo" tproxy meta mark set` })},
 		{"stale-state", change(reply(),
 			func(c *Case) { c.Second = true; c.Remote.Rules[0].Text += " ct direction reply" })},
 		{"stale-state", change(on(reply(), pf), func(c *Case) { c.Second = true })},

@@ -124,16 +124,25 @@ var claims = []Fault{
 	{Name: "not-redirected", Cause: "address-changed",
 		About: "the client talks to the server of a redirecting rule itself", Omit: []string{"redirected"},
 		claims: some(matrix.WrongAddress, slices.Concat(redirects, []string{"queue-dnat-two"})...)},
-	{Name: "one-family", Cause: "listener-elsewhere", About: "the listener on :: does not hear IPv4",
+	{Name: "no-route-localnet", About: "REMOTE's interface takes no packets for 127.0.0.1 (route_localnet)",
+		Omit:   []string{"route-local"},
+		claims: some(matrix.NotDelivered, "redirect-tcp-loopback")},
+	{Name: "output-not-marked", About: "no rule marks what the host itself sends", Omit: []string{"output-mark"},
+		claims: some(matrix.NotDelivered, "to-output")},
+	{Name: "proxy-not-marked", About: "what a proxy sends itself has no mark of its own", Omit: []string{"proxy-mark"},
+		claims: some(matrix.Looped, "to-output")},
+	{Name: "one-family", Cause: "listener-elsewhere", On: notOpenBSD, About: "the listener on :: does not hear IPv4",
 		Omit:   []string{"dual-stack"},
 		claims: some(matrix.NotDelivered, "inet-to-v4mapped")},
-	{Name: "not-reusing", Cause: "claim-broken", About: "the second socket for an address of FAKE has no SO_REUSEADDR",
+	{Name: "not-reusing", Cause: "claim-broken", On: notOpenBSD,
+		About:  "the second socket for an address of FAKE has neither SO_REUSEADDR nor SO_REUSEPORT",
 		Omit:   []string{"reusing"},
 		claims: some(matrix.NotOpened, "to-bind-twice")},
 	{Name: "connected-elsewhere", Cause: "listener-elsewhere",
 		About: "the connected socket of a diverted flow is connected to another client", Omit: []string{"connected"},
 		claims: some(matrix.NotDelivered, "to-udp-connected")},
-	{Name: "one-address", Cause: "listener-elsewhere", About: "the listener on :: is bound to REMOTE's address",
+	{Name: "one-address", Cause: "listener-elsewhere", On: notOpenBSD,
+		About:  "the listener on :: is bound to REMOTE's address",
 		Omit:   []string{"all-addresses"},
 		claims: some(matrix.NotDelivered, "to-v4mapped")},
 	{Name: "port-not-shared", Cause: "claim-broken", About: "the second listener on a port has no SO_REUSEPORT",
@@ -153,7 +162,7 @@ var claims = []Fault{
 	{Name: "claims-no-rule-back", Cause: "no-rule-back", About: "no rule takes the answers of a translated connection",
 		Omit:   []string{"back"},
 		claims: some(matrix.NotDelivered, "to-socket-snat")},
-	{Name: "listener-elsewhere", Cause: "listener-elsewhere", On: []string{"linux", "openbsd"},
+	{Name: "listener-elsewhere", Cause: "listener-elsewhere", On: everywhere,
 		About: "the rule names the loopback address, and the listener has another", Omit: []string{"own-address"},
 		claims: some(matrix.NotDelivered, "to-any-address")},
 	{Name: "other-device", About: "the listener is bound to another interface than that of the packets",
@@ -248,8 +257,8 @@ var (
 	redirects = []string{"redirect-tcp", "redirect-tcp-interface", "redirect-udp"}
 	tos       = []string{"to-v4mapped", "to-bind-twice", "to-udp-connected", "to-reuseport-udp", "to-reuseport-tcp",
 		"to-timewait-reopen", "to-fragments", "to-notrack", "to-conntrack-zone", "to-socket-transparent",
-		"to-socket-snat", "to-any-address", "to-device"}
-	noQueue     = slices.Concat(natlook, redirects, tos, tcps)
+		"to-socket-snat", "to-any-address", "to-device", "to-output"}
+	noQueue     = slices.Concat(natlook, redirects, []string{"redirect-tcp-loopback"}, tos, tcps)
 	tcps        = []string{"to-tcp-data", "to-tcp-half-closed", "to-tcp-reset", "to-tcp-urgent", "to-tcp-fast-open"}
 	bothDiverts = []string{"both-tcp", "both-udp", "both-rip", "both-icmp"}
 )

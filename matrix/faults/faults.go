@@ -3,10 +3,12 @@
 package faults
 
 import (
+	"cmp"
 	"slices"
 
 	"pfdivert/matrix"
 	"pfdivert/matrix/injection"
+	"pfdivert/pfconf"
 )
 
 // Systems are those that have labs (runtime.GOOS), each with the firewall of its REMOTE.
@@ -20,6 +22,8 @@ type Fault struct {
 	On []string
 	// Single breaks it in a lab with one LOCAL and one FAKE address per family.
 	Single bool
+	// Engine, if not empty, is that of the rules, in place of the run's.
+	Engine pfconf.Engine
 	// Omit are the pieces of this program's own that are left out (matrix.Options.Omit).
 	Omit []string
 	// Local and Remote are what is done to the hosts.
@@ -36,6 +40,9 @@ type Fault struct {
 
 // IsOn reports whether the fault is one of the system's labs.
 func (f Fault) IsOn(system string) bool { return slices.Contains(f.Where(), system) }
+
+// With reports whether it can be run with an engine that was chosen.
+func (f Fault) With(e pfconf.Engine) bool { return f.Engine == "" || e == "" || f.Engine == e }
 
 // Where are the systems in whose labs it is.
 func (f Fault) Where() []string {
@@ -112,12 +119,15 @@ func (f Fault) Sample(system string) []matrix.Target {
 // Options adds what is broken to the options of a run in the lab.
 func (f Fault) Options(opt matrix.Options) matrix.Options {
 	opt.Omit, opt.BreakLocal, opt.BreakRemote = f.Omit, f.Local, f.Remote
+	opt.Filter = cmp.Or(f.Engine, opt.Filter)
 	return opt
 }
 
 // All lists the faults: first what this program can leave out itself, then what can be
 // wrong with the hosts.
-func All() []Fault { return slices.Concat(pieces, hosts, claims) }
+func All() []Fault {
+	return slices.Concat(pieces, ofEngine(pfconf.XT), ofEngine(pfconf.XTLegacy), hosts, claims)
+}
 
 // For lists the faults of a system's labs.
 func For(system string) []Fault {

@@ -137,6 +137,24 @@ var pieces = []Fault{
 		Omit: []string{"early-demux"}, expect: unconcerned},
 }
 
+// ofEngine are what is left out of the rules of x_tables alone.
+func ofEngine(e pfconf.Engine) []Fault {
+	return []Fault{
+		{Name: string(e) + "-no-mark6", Engine: e, Cause: "module-missing",
+			About: "REMOTE's x_tables has no MARK for IPv6, as Linux 6.6.57", Omit: []string{"mark6"},
+			expect: inet6(func(p Part) Want {
+				// TPROXY sets the mark itself.
+				if p.packet() || p.to() && p.Proto.HasPorts() {
+					return pass
+				}
+				return Want{matrix.Skip, matrix.NoFeature, ""}
+			})},
+		{Name: string(e) + "-one-family", Engine: e, Cause: "rule-mismatch",
+			About: "IPv6's packets do not come to the rules of x_tables", Omit: []string{"jump6"},
+			expect: inet6(unmatched)},
+	}
+}
+
 // unmatched: the rule matches nothing.
 func unmatched(p Part) Want {
 	if p.packet() {

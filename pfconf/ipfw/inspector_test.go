@@ -23,7 +23,7 @@ func TestInspector(t *testing.T) {
 	places, err := d.Places(ctx)
 	same("places", places, err, "[{set 0 false} {set 2 true} {set 31 false}]")
 	rules, err := d.OwnRules(ctx)
-	same("rules", rules, err, "[{regress-to 5 set 2 00001 fwd 127.0.0.1,5000 tcp from 10.189.11.1 to 10.189.12.9 5000 in // regress-to []}]")
+	same("rules", rules, err, "[{regress-to 5 set 2 00001 fwd 127.0.0.1,5000 tcp from 10.189.11.1 to 10.189.12.9 5000 in // regress-to [] [] false}]")
 	done, err := d.Flush(ctx)
 	same("flush", done, err, "[1 rule of set 2]")
 	if done, err := d.Flush(ctx); err == nil || len(done) > 0 ||

@@ -95,13 +95,16 @@ func TestText(t *testing.T) {
 	}
 }
 
-// TestNumbers: a rule has the number that it wants, and a copy is delivered by tee.
+// TestNumbers: a rule has the number that it wants, a copy is delivered by tee, and fwd names the
+// address that is to have the packets.
 func TestNumbers(t *testing.T) {
 	first, behind, tee := divertPacket(pfconf.Inet, pfconf.In, 5006), divertPacket(pfconf.Inet, pfconf.In, 5006),
 		divertPacket(pfconf.Inet, pfconf.In, 0)
+	own := divertTo(pfconf.Inet6, pfconf.TCP, 5001)
+	own.Divert = netip.AddrPortFrom(own.From.Next(), 5001)
 	behind.Label, behind.Number = "regress-next", 2
 	tee.Label, tee.Proto, tee.Tee = "regress-tee", pfconf.Raw, true
-	rules := []pfconf.Rule{first, behind, tee}
+	rules := []pfconf.Rule{first, behind, tee, own}
 	for _, r := range rules {
 		if err := r.Validate(); err != nil {
 			t.Error(err)
@@ -109,19 +112,22 @@ func TestNumbers(t *testing.T) {
 	}
 	const want = "add 1 set 3 divert 666 udp from 10.189.11.1 to 10.189.11.2 5006 in // regress-packet\n" +
 		"add 2 set 3 divert 666 udp from 10.189.11.1 to 10.189.11.2 5006 in // regress-next\n" +
-		"add 1 set 3 tee 666 254 from 10.189.11.1 to 10.189.11.2 in // regress-tee\n"
+		"add 1 set 3 tee 666 254 from 10.189.11.1 to 10.189.11.2 in // regress-tee\n" +
+		"add 1 set 3 fwd fd00:189:11::2,5001 tcp from fd00:189:11::1 to fd00:189:12::9 5001 in // regress-to\n"
 	if got := adding(rules, 3); got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
 	}
 	// As FreeBSD 12.1 prints them.
 	const printed = "00001 divert 666 udp from 10.189.11.1 to 10.189.11.2 5006 in // regress-packet\n" +
 		"00002 divert 666 udp from 10.189.11.1 to 10.189.11.2 5006 in // regress-next\n" +
-		"00001 tee 666 254 from 10.189.11.1 to 10.189.11.2 in // regress-tee\n"
+		"00001 tee 666 254 from 10.189.11.1 to 10.189.11.2 in // regress-tee\n" +
+		// As 15.0 does.
+		"00001 fwd fd00:189:11::2,5001 tcp from fd00:189:11::1 to fd00:189:12::9 5001 in // regress-to\n"
 	if err := understood(rules, printed); err != nil {
 		t.Error(err)
 	}
 	for _, wrong := range []string{strings.Replace(printed, "00002", "00001", 1),
-		strings.Replace(printed, "tee", "divert", 1)} {
+		strings.Replace(printed, "tee", "divert", 1), strings.Replace(printed, "11::2,5001", "11::3,5001", 1)} {
 		if err := understood(rules, wrong); err == nil {
 			t.Errorf("understood:\n%s", wrong)
 		}

@@ -50,8 +50,11 @@ func action(r pfconf.Rule) string {
 	case r.Action == pfconf.DivertPacket:
 		return "divert " + strconv.Itoa(int(r.Divert.Port()))
 	}
-	to := "fwd " + r.Family.Loopback().String()
-	if r.Action == pfconf.DivertTo && r.Proto.HasPorts() {
+	if r.Action != pfconf.DivertTo {
+		return "fwd " + r.Family.Loopback().String()
+	}
+	to := "fwd " + r.Divert.Addr().String()
+	if r.Proto.HasPorts() {
 		to += "," + strconv.Itoa(int(r.Divert.Port()))
 	}
 	return to

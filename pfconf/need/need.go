@@ -30,6 +30,7 @@ const (
 	Packet        Name = "packet sockets"
 	XT            Name = "nft_compat"
 	XTLegacy      Name = "iptables-legacy"
+	XTMark        Name = "MARK of x_tables"
 	XTTProxy      Name = "TPROXY of x_tables"
 	XTQueue       Name = "NFQUEUE of x_tables"
 	XTNAT         Name = "NAT of x_tables"
@@ -89,9 +90,13 @@ func Features() []Feature {
 		{Name: Packet, For: "capturing packets as evidence", Modules: []string{"af_packet"},
 			Config: []string{"PACKET"}, Some: true},
 		{Name: XT, For: "-filter xt",
-			Modules: []string{"nft_compat", "x_tables", "xt_mark", "xt_connmark", "xt_tcpudp"},
-			Config:  []string{"NFT_COMPAT", "NETFILTER_XTABLES", "NETFILTER_XT_MARK", "NETFILTER_XT_CONNMARK"},
+			Modules: []string{"nft_compat", "x_tables", "xt_tcpudp"},
+			Config:  []string{"NFT_COMPAT", "NETFILTER_XTABLES"},
 			OpenWrt: "kmod-nft-compat", Some: true},
+		{Name: XTMark, For: "marking packets and connections with -filter xt and xt-legacy",
+			Modules: []string{"xt_mark", "xt_connmark"},
+			Config:  []string{"NETFILTER_XT_MARK", "NETFILTER_XT_CONNMARK"},
+			OpenWrt: "kmod-ipt-conntrack-extra", Some: true},
 		{Name: XTLegacy, For: "-filter xt-legacy",
 			Modules: []string{"iptable_mangle", "ip6table_mangle", "xt_comment"},
 			Config: []string{"NETFILTER_XTABLES_LEGACY", "IP_NF_MANGLE", "IP6_NF_MANGLE",

@@ -219,9 +219,9 @@ func (f *Firewall) plan(changes []*change) *plan {
 					l.beside = append(l.beside, k)
 					continue
 				}
-				if k.chain == snat {
-					seq := p.request.newChain(snat)
-					p.owner[seq], p.chains[seq] = c, snat
+				if k.chain == snat || k.chain == outRoute {
+					seq := p.request.newChain(k.chain)
+					p.owner[seq], p.chains[seq] = c, k.chain
 				}
 				seq := p.request.newRule(k, unix.NLM_F_ECHO)
 				p.owner[seq], p.places[seq] = c, place{l, len(l.parts)}
@@ -237,11 +237,12 @@ func (f *Firewall) plan(changes []*change) *plan {
 func (p *plan) needNAT(c *change, f pfconf.Family, config Config) {
 	own := func(seq uint32, ch chain) { p.owner[seq], p.chains[seq] = c, ch }
 	switch {
+	case config.legacy(): // the kernel makes them, with the table
 	case !config.xt():
 		own(p.request.newChain(rdr), rdr)
 	case !slices.Contains(p.natted, f):
 		at := natted(f)
-		for seq := p.request.hook(at...); seq != p.request.First+p.request.Count; seq++ {
+		for seq := p.request.hook(false, at...); seq != p.request.First+p.request.Count; seq++ {
 			own(seq, at[0].hook)
 		}
 		p.natted = append(slices.Clone(p.natted), f)
@@ -284,6 +285,9 @@ func (f *Firewall) check(p *plan, c *change) ([][]kernelRule, error) {
 		}
 		if !slices.Contains(f.families, r.Family) {
 			return nil, fmt.Errorf("add rule %q: no %v prefix is diverted on this host", r.Label, r.Family)
+		}
+		if err := f.prepare(r); err != nil {
+			return nil, fmt.Errorf("add rule %q: %w", r.Label, err)
 		}
 	}
 	return compiled, nil
@@ -366,6 +370,8 @@ func (f *Firewall) lacks(r pfconf.Rule, err error) error {
 		feature = need.NAT
 	case !errors.Is(err, unix.ENOENT):
 		return err
+	case f.config.xt() && f.probeXT(need.XTMark, r.Family).Support == No:
+		feature = need.XTMark
 	case (r.Established || r.Translated.IsValid()) && f.Probe(f.config.socketMatch()).Support == No:
 		feature = f.config.socketMatch()
 	case r.Action == pfconf.DivertTo && r.Proto.HasPorts() && f.config.xt():
@@ -377,7 +383,11 @@ func (f *Firewall) lacks(r pfconf.Rule, err error) error {
 	default:
 		return err
 	}
-	if f.Probe(feature).Support == No {
+	probe := f.Probe
+	if f.config.xt() {
+		probe = func(feature need.Name) ProbeResult { return f.probeXT(feature, r.Family) }
+	}
+	if probe(feature).Support == No {
 		return &need.MissingError{Feature: feature, Err: err}
 	}
 	return err
@@ -406,7 +416,7 @@ func (f *Firewall) explain(p *plan, seq uint32, errno unix.Errno) error {
 	}
 	var err error = errno
 	if chained && ch.kind() == "nat" {
-		err = f.lacks(pfconf.Rule{Action: pfconf.RdrTo}, err)
+		err = f.lacks(pfconf.Rule{Action: pfconf.RdrTo, Family: ch.table.of()}, err)
 	} else if chained && strings.HasPrefix(ch.name, "zone-") {
 		err = f.lacks(pfconf.Rule{Action: pfconf.DivertTo, Zone: 1}, err)
 	} else if added {

@@ -245,6 +245,9 @@ func (n namespace) traces(t *testing.T) string {
 		value, err := os.ReadFile(earlyDemux)
 		check(t, err)
 		fmt.Fprintf(&b, "early demux %s", value)
+		value, err = os.ReadFile(localnetPath("lo"))
+		check(t, err)
+		fmt.Fprintf(&b, "route_localnet %s", value)
 		c := route(t)
 		for _, f := range []uint8{unix.AF_INET, unix.AF_INET6} {
 			rules, err := c.Rules(f)
@@ -269,15 +272,38 @@ func (n namespace) traces(t *testing.T) string {
 	return b.String()
 }
 
+// preparedRules are those for which the host itself is changed.
+func preparedRules() []pfconf.Rule {
+	local, remote, fake := addr(pfconf.Inet, 1, 2), addr(pfconf.Inet, 1, 1), addr(pfconf.Inet, 2, 9)
+	r := pfconf.Rule{Label: "regress-output", Direction: pfconf.Out, Family: pfconf.Inet, Proto: pfconf.TCP,
+		From: remote, To: local, Port: 7300, Action: pfconf.DivertTo,
+		Divert: netip.AddrPortFrom(pfconf.Inet.Loopback(), 7300)}
+	again, rdr := r, r
+	again.Label, again.Port = "regress-output-too", 7301
+	rdr.Label, rdr.Direction, rdr.Action, rdr.From, rdr.To = "regress-loopback", pfconf.In, pfconf.RdrTo, local, fake
+	return []pfconf.Rule{r, again, rdr}
+}
+
 func TestClosePutsBack(t *testing.T) {
 	n := newNamespace(t)
 	before := n.traces(t)
-	f := n.open(t, testConfig())
+	c := testConfig()
+	c.Interface = "lo"
+	f := n.open(t, c)
 	check(t, f.Load(t.Context(), everyRule()))
-	if n.traces(t) == before {
+	loaded := n.traces(t)
+	if loaded == before {
 		t.Fatal("an open firewall left no traces that this test sees")
 	}
-	check(t, f.Close(t.Context()))
+	n.do(t, func() {
+		for _, r := range preparedRules() {
+			check(t, f.Change(t.Context(), []pfconf.Rule{r}, nil))
+		}
+	})
+	if now := n.traces(t); !strings.Contains(now, "route_localnet 1") || !strings.Contains(now, "{10.188.1.2/32 1 ") {
+		t.Errorf("what rules need of the host was not prepared: %s", now)
+	}
+	n.do(t, func() { check(t, f.Close(t.Context())) })
 	if diff := cmp.Diff(before, n.traces(t)); diff != "" {
 		t.Errorf("after Close (+) it is not as before (-):\n%s", diff)
 	}
@@ -300,8 +326,9 @@ func TestUndo(t *testing.T) {
 		journal = append(journal, u)
 		return nil
 	}
+	c.Interface = "lo"
 	killed := n.open(t, c)
-	check(t, killed.Load(t.Context(), everyRule()))
+	n.do(t, func() { check(t, killed.Load(t.Context(), append(everyRule(), preparedRules()...))) })
 	killed.undo = nil
 
 	n.do(t, func() {
@@ -320,7 +347,8 @@ func TestUndo(t *testing.T) {
 	}
 	for _, u := range []pfconf.Undo{
 		{Do: "nft/sysctl", Args: []string{"net.ipv4.ip_forward", "1"}}, {Do: undoSysctl, Args: []string{"x"}},
-		{Do: undoRoute, Args: []string{"x"}}, {Do: undoRule}, {Do: undoTable, Args: []string{"filter"}},
+		{Do: undoRoute, Args: []string{"x"}}, {Do: undoLocalnet, Args: []string{"../x", "1"}},
+		{Do: undoLocalnet, Args: []string{"lo", "yes"}}, {Do: undoRule}, {Do: undoTable, Args: []string{"filter"}},
 	} {
 		if err := Undo(t.Context(), u); err == nil || !strings.Contains(err.Error(), "not a step") {
 			t.Errorf("undo %v: %v", u, err)

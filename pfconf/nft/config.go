@@ -74,7 +74,14 @@ const (
 	AnyDirection Piece = "any-direction"
 	Raw          Piece = "raw"          // the rules before conntrack, of untracked rules and those with a zone
 	SocketMatch  Piece = "socket-match" // the rule that leaves established flows to their sockets
-	KernelEcho   Piece = "kernel-echo"  // the rule that stops the kernel's own ICMPv6 echo replies
+	// Mark6 is the target by which rules of x_tables mark packets of IPv6: the kernel is asked for
+	// one that it does not have, as 6.6.57, 6.6.58, 6.11.4 and 6.11.5 have not (0bfcb7b71e73).
+	Mark6 Piece = "mark6"
+	// Jump6 are the jumps to this program's chains from those of x_tables' hooks, of IPv6.
+	Jump6      Piece = "jump6"
+	OutputMark Piece = "output-mark" // meta mark set, of what this host sends
+	RouteLocal Piece = "route-local" // net.ipv4.conf.*.route_localnet=1, for rules that redirect to 127.0.0.1
+	KernelEcho Piece = "kernel-echo" // the rule that stops the kernel's own ICMPv6 echo replies
 	// Towards is the name of the interface towards LOCAL: the rules have another.
 	Towards    Piece = "towards"
 	EarlyDemux Piece = "early-demux" // net.ipv4.ip_early_demux=0

@@ -1,11 +1,14 @@
 package nft
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -39,6 +42,7 @@ type Firewall struct {
 	zones  map[uint16]bool // zones whose chains are there, as well
 	natted []pfconf.Family // see plan; tx.mu guards it
 	added  int             // rules, ever; tx.mu guards it
+	local  []netip.Addr    // those that prepare made local; tx.mu guards it
 
 	mu    sync.RWMutex
 	rules map[string]*loaded // by label; the map is replaced, never changed
@@ -167,6 +171,31 @@ func (f *Firewall) setUpFamily(family pfconf.Family) error {
 	}
 	return f.step(pfconf.Undo{Do: undoRule, Args: []string{family.String()}},
 		func() error { return f.host.addRule(family) })
+}
+
+// prepare changes of the host what the rule needs besides, until Close: whom this host's own
+// packets are diverted from is local for marked ones, and packets from LOCAL may be for 127.0.0.1.
+func (f *Firewall) prepare(r pfconf.Rule) error {
+	switch to, _ := r.RedirectsTo(); {
+	case r.DivertsOutput() && !slices.Contains(f.local, r.To):
+		p := netip.PrefixFrom(r.To, r.To.BitLen())
+		err := f.step(pfconf.Undo{Do: undoRoute, Args: []string{p.String()}},
+			func() error { return f.host.addRoute(p) })
+		if err == nil {
+			f.local = append(f.local, r.To)
+		}
+		return err
+	case to.Addr() == pfconf.Inet.Loopback() && !f.config.omits(RouteLocal):
+		nic := cmp.Or(f.config.Interface, "all")
+		value, err := os.ReadFile(localnetPath(nic))
+		was := strings.TrimSpace(string(value))
+		if err != nil || was == "1" {
+			return err
+		}
+		return f.step(pfconf.Undo{Do: undoLocalnet, Args: []string{nic, was}},
+			func() error { return setLocalnet(nic, "1") })
+	}
+	return nil
 }
 
 // step makes a change that u undoes.

@@ -258,6 +258,20 @@ func (h *host) demuxValue() (string, error) {
 	return strings.TrimSpace(string(b[:n])), nil
 }
 
+// localnetPath is the setting by which an interface takes packets for 127.0.0.0/8
+// (ip_route_input_slow, net/ipv4/route.c). IPv6 has none: the route to ::1 is lo's alone
+// (rt6_need_strict, net/ipv6/route.c).
+func localnetPath(nic string) string { return "/proc/sys/net/ipv4/conf/" + nic + "/route_localnet" }
+
+// setLocalnet sets it, in the current network namespace. An interface that is gone has none.
+func setLocalnet(nic, value string) error {
+	err := os.WriteFile(localnetPath(nic), []byte(value+"\n"), 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
 func (h *host) setDemux(value string) error {
 	_, err := h.demux.WriteAt([]byte(value+"\n"), 0)
 	return err

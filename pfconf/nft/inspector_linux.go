@@ -17,6 +17,7 @@ import (
 
 	"pfdivert/pfconf"
 	"pfdivert/pfconf/netlink"
+	"pfdivert/pfconf/xt"
 )
 
 // Inspector is a pfconf.Inspector of the current network namespace's nf_tables and conntrack: this
@@ -95,7 +96,20 @@ func (d *Inspector) OwnRules(context.Context) ([]pfconf.LoadedRule, error) {
 		rules = append(rules, pfconf.LoadedRule{Label: label, Packets: partBoth.count(pfconf.Counters{}, rule).Matched,
 			Place: "chain " + chain, Expressions: slices.Clone(netlink.Attribute(rule, unix.NFTA_RULE_EXPRESSIONS))})
 	})
+	if err != nil {
+		return nil, err
+	}
+	err = eachLegacy(func(f pfconf.Family, table string, rule xt.Told) {
+		rules = append(rules, pfconf.LoadedRule{Label: labelOf(rule.Comment), Packets: rule.Packets, Entry: rule.Entry,
+			IPv6: f == pfconf.Inet6, Place: fmt.Sprintf("chain %s of %s -t %s", rule.Chain, legacyTool(f), table)})
+	})
 	return rules, err
+}
+
+// labelOf is the label in a kernel rule's comment.
+func labelOf(comment string) string {
+	label, _, _ := strings.Cut(comment, " ")
+	return label
 }
 
 // eachRule calls take with each of pfconf's rules: its label, its chain and its attributes.
@@ -104,7 +118,7 @@ func (d *Inspector) eachRule(take func(label, chain string, rule []byte)) error 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := s.dumpRules(true, func(m netlink.Message) {
-		label, _, _ := strings.Cut(commentOf(m), " ")
+		label := labelOf(commentOf(m))
 		if k, err := keyOf(m); err == nil && (k.table == own || inOwnChain(m)) && label != "" {
 			take(label, zeroed(m, unix.NFTA_RULE_CHAIN), attributesOf(m))
 		}
@@ -167,6 +181,14 @@ func (d *Inspector) KillLabel(ctx context.Context, label string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	err = eachLegacy(func(f pfconf.Family, _ string, rule xt.Told) {
+		if proto, from, to, fromPort, port := rule.Flow(f == pfconf.Inet6); fromPort == 0 {
+			flows = append(flows, flow{uint8(proto), from, to, port})
+		}
+	})
+	if err != nil {
+		return 0, err
+	}
 	states, err := d.States(ctx)
 	if err != nil {
 		return 0, err
@@ -210,6 +232,15 @@ func flowOf(rule []byte) (f flow) {
 		case "meta\x00":
 			protocol = number(unix.NFTA_META_KEY) == unix.NFT_META_L4PROTO
 			continue
+		case "match\x00":
+			name := strings.TrimRight(string(netlink.Attribute(about, unix.NFTA_MATCH_NAME)), "\x00")
+			from, to, ok := xt.PortsOf(name, netlink.Attribute(about, unix.NFTA_MATCH_INFO))
+			switch {
+			case from != 0:
+				return flow{}
+			case ok:
+				f.port = to
+			}
 		case "cmp\x00":
 			value := netlink.Attribute(netlink.Attribute(about, unix.NFTA_CMP_DATA), unix.NFTA_DATA_VALUE)
 			addr, isAddr := netip.AddrFromSlice(value)
@@ -231,7 +262,8 @@ func flowOf(rule []byte) (f flow) {
 	return f
 }
 
-// Flush removes the table, the policy rules and routes, and the marked conntrack entries.
+// Flush removes the table, this program's chains from those of iptables, the policy rules and
+// routes, and the marked conntrack entries.
 func (d *Inspector) Flush(ctx context.Context) ([]string, error) {
 	places, err := d.Places(ctx)
 	if err != nil {
@@ -246,6 +278,11 @@ func (d *Inspector) Flush(ctx context.Context) ([]string, error) {
 			done = append(done, "table "+p.Name)
 		}
 	}
+	removed, err := d.flushXT()
+	done = append(done, removed...)
+	if err != nil {
+		return done, err
+	}
 	for _, f := range pfconf.Families {
 		removed, err := d.flushRoutes(f)
 		done = append(done, removed...)
@@ -258,6 +295,35 @@ func (d *Inspector) Flush(ctx context.Context) ([]string, error) {
 		done = append(done, pfconf.Count(killed, "state"))
 	}
 	return done, err
+}
+
+// flushXT removes this program's chains from the tables of iptables, both kinds. The tables
+// themselves and the chains of their hooks stay: who made them is in a journal, which is undone
+// before.
+func (d *Inspector) flushXT() (done []string, err error) {
+	for _, f := range pfconf.Families {
+		for _, hooks := range xtTables(f) {
+			t := hooks[0].hook.table
+			there, err := d.host.chainsOf(t)
+			if err != nil {
+				return done, err
+			}
+			if slices.ContainsFunc(there, func(name string) bool { return strings.HasPrefix(name, xtPrefix) }) {
+				if err := d.host.delXT(t, nil); err != nil {
+					return done, err
+				}
+				done = append(done, fmt.Sprintf("chains %s* of table %v", xtPrefix, t))
+			}
+			removed, err := d.host.delLegacy(f, t.name)
+			if err != nil {
+				return done, err
+			}
+			if removed {
+				done = append(done, fmt.Sprintf("chains %s* of %s's table %s", xtPrefix, legacyTool(f), t.name))
+			}
+		}
+	}
+	return done, nil
 }
 
 // flushRoutes removes this program's policy rule and routes of a family.

@@ -122,3 +122,77 @@ func TestInspector(t *testing.T) {
 		}
 	})
 }
+
+// The rules that are x_tables' are shown with their counters, whichever engine loaded them, the
+// states of their flows are known, and all is cleared.
+func TestInspectorOfXT(t *testing.T) {
+	for _, e := range xtEngines {
+		t.Run(string(e), func(t *testing.T) {
+			l, config := newLab(t), testConfig()
+			config.Engine = e
+			fw := l.remote.open(t, config)
+			for _, f := range pfconf.Families {
+				own := netip.AddrPortFrom(addr(f, 1, 1), 7501)
+				fake := netip.AddrPortFrom(addr(f, 2, 9), 7500)
+				rules := []pfconf.Rule{
+					{Label: "regress-rdr", Direction: pfconf.In, Family: f, Proto: pfconf.UDP, From: addr(f, 1, 2),
+						To: fake.Addr(), Port: fake.Port(), Action: pfconf.RdrTo, Divert: own},
+					{Label: "regress-packet", Direction: pfconf.In, Family: f, Proto: pfconf.TCP,
+						From: addr(f, 1, 2), To: own.Addr(), Port: 7503, Action: pfconf.DivertPacket, Bypass: true,
+						Divert: netip.AddrPortFrom(netip.Addr{}, 7503)},
+				}
+				check(t, fw.Load(t.Context(), rules))
+				converse(t, l, pfconf.UDP, own, fake)
+				queued := netip.AddrPortFrom(own.Addr(), 7503)
+				converse(t, l, pfconf.TCP, queued, queued)
+				stranger := netip.AddrPortFrom(own.Addr(), 7504)
+				converse(t, l, pfconf.TCP, stranger, stranger)
+				l.remote.do(t, func() {
+					d, err := OpenInspector()
+					check(t, err)
+					defer func() { check(t, d.Close()) }()
+					got := map[string]uint64{}
+					rules, err := d.OwnRules(t.Context())
+					check(t, err)
+					for _, r := range rules {
+						if (r.Entry == nil) == (r.Expressions == nil) ||
+							r.IPv6 != (r.Entry != nil && f == pfconf.Inet6) {
+							t.Errorf("%+v", r)
+						}
+						got[r.Label] = max(got[r.Label], r.Packets)
+					}
+					if got["regress-rdr"] != 1 || got["regress-packet"] < 2 {
+						t.Errorf("%v: counted %v", f, got)
+					}
+					if n, err := d.KillLabel(t.Context(), ""); err != nil || n != 2 {
+						t.Errorf("%v: killed %d, %v", f, n, err)
+					}
+				})
+			}
+			l.remote.do(t, func() {
+				d, err := OpenInspector()
+				check(t, err)
+				defer func() { check(t, d.Close()) }()
+				done, err := d.Flush(t.Context())
+				check(t, err)
+				want := map[pfconf.Engine]string{
+					pfconf.XT: "chains pfdivert-* of table ip mangle, chains pfdivert-* of table ip nat, " +
+						"chains pfdivert-* of table ip6 mangle, chains pfdivert-* of table ip6 nat",
+					// What is loaded for inet6 replaced what was for inet.
+					pfconf.XTLegacy: "chains pfdivert-* of ip6tables-legacy's table mangle, " +
+						"chains pfdivert-* of ip6tables-legacy's table nat",
+				}[e]
+				said := strings.Join(done, ", ")
+				if !strings.HasPrefix(said, "table inet pfdivert, "+want+", inet policy rule") {
+					t.Errorf("flushed %q, not %q", said, want)
+				}
+				if done, err := d.Flush(t.Context()); err != nil || len(done) > 0 {
+					t.Errorf("flushed again: %q, %v", done, err)
+				}
+				if rules, err := d.OwnRules(t.Context()); err != nil || len(rules) > 0 {
+					t.Errorf("%+v, %v", rules, err)
+				}
+			})
+		})
+	}
+}

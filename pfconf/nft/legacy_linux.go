@@ -23,6 +23,7 @@ type legacy struct {
 	mu      sync.Mutex
 	sockets map[pfconf.Family]*xt.Socket
 	natted  map[pfconf.Family]bool // the table nat was asked for, which makes it
+	apart   bool                   // see Jump6
 }
 
 // legacyTables are those that hold rules of this program's.
@@ -35,7 +36,8 @@ func (f *Firewall) addLegacy(family pfconf.Family) error {
 		return err
 	}
 	if f.legacy == nil {
-		f.legacy = &legacy{sockets: map[pfconf.Family]*xt.Socket{}, natted: map[pfconf.Family]bool{}}
+		f.legacy = &legacy{sockets: map[pfconf.Family]*xt.Socket{}, natted: map[pfconf.Family]bool{},
+			apart: f.config.omits(Jump6)}
 		f.host.legacy, f.beside = f.legacy, f.legacy
 	}
 	f.legacy.sockets[family] = s
@@ -91,10 +93,13 @@ func (l *legacy) replace(family pfconf.Family, name string, rules []kernelRule) 
 			if len(rules) == 0 {
 				break
 			}
+			t.Chain(h.own)
+			if l.apart && family == pfconf.Inet6 {
+				continue
+			}
 			if err := t.Insert(h.hook.name, xt.Rule{Jump: h.own}); err != nil {
 				return nil, err
 			}
-			t.Chain(h.own)
 		}
 		for _, k := range rules {
 			r := *k.xt
@@ -259,36 +264,66 @@ func noLegacy(f pfconf.Family, name string, err error) error {
 	return err
 }
 
-// delLegacy removes this program's chains from a table, if there is one. Rules of others stay.
-func (h *host) delLegacy(f pfconf.Family, name string) error {
+// delLegacy removes this program's chains from a table, if there is one, and reports whether it
+// had some. Rules of others stay.
+func (h *host) delLegacy(f pfconf.Family, name string) (removed bool, err error) {
 	if h.legacy != nil {
 		h.legacy.mu.Lock()
 		defer h.legacy.mu.Unlock()
 		if name == "nat" && !h.legacy.natted[f] {
-			return nil
+			return false, nil
 		}
 		return removeChains(h.legacy.sockets[f], f, name)
 	}
-	file := map[pfconf.Family]string{pfconf.Inet: "ip_tables_names", pfconf.Inet6: "ip6_tables_names"}[f]
-	names, err := os.ReadFile("/proc/thread-self/net/" + file)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !slices.Contains(strings.Fields(string(names)), name) {
-		return nil // asking for the table would make it
-	}
-	if err != nil {
-		return err
-	}
-	s, err := xt.Open(f == pfconf.Inet6)
-	if err != nil {
-		return err
+	s, err := openLegacy(f, name)
+	if err != nil || s == nil {
+		return false, err
 	}
 	defer s.Close()
 	return removeChains(s, f, name)
 }
 
-func removeChains(s *xt.Socket, f pfconf.Family, name string) error {
+// openLegacy opens a socket for a table of iptables-legacy. It is nil when there is no such table:
+// asking for one would make it.
+func openLegacy(f pfconf.Family, name string) (*xt.Socket, error) {
+	file := map[pfconf.Family]string{pfconf.Inet: "ip_tables_names", pfconf.Inet6: "ip6_tables_names"}[f]
+	names, err := os.ReadFile("/proc/thread-self/net/" + file)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !slices.Contains(strings.Fields(string(names)), name) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return xt.Open(f == pfconf.Inet6)
+}
+
+// eachLegacy calls take with each rule of this program's in the tables of iptables-legacy.
+func eachLegacy(take func(f pfconf.Family, table string, rule xt.Told)) error {
+	for _, f := range pfconf.Families {
+		for _, name := range legacyTables {
+			s, err := openLegacy(f, name)
+			if err != nil {
+				return err
+			}
+			if s == nil {
+				continue
+			}
+			t, err := s.Table(name)
+			if err := errors.Join(err, s.Close()); err != nil {
+				return wrap("read "+legacyTool(f)+"'s table "+name, err)
+			}
+			for _, rule := range t.Told(xtPrefix) {
+				take(f, name, rule)
+			}
+		}
+	}
+	return nil
+}
+
+func removeChains(s *xt.Socket, f pfconf.Family, name string) (removed bool, err error) {
 	unlock, err := xt.Lock()
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer unlock()
 	for range legacyTries {
@@ -296,12 +331,12 @@ func removeChains(s *xt.Socket, f pfconf.Family, name string) error {
 		if t, err = s.Table(name); err != nil {
 			break
 		}
-		if any, _ := t.Remove(xtPrefix); !any {
-			return nil
+		if removed, _ = t.Remove(xtPrefix); !removed {
+			return false, nil
 		}
 		if err = s.Load(t); !errors.Is(err, unix.EAGAIN) {
 			break
 		}
 	}
-	return wrap("remove the chains of this program from "+legacyTool(f)+"'s table "+name, err)
+	return err == nil, wrap("remove the chains of this program from "+legacyTool(f)+"'s table "+name, err)
 }

@@ -33,9 +33,9 @@ func (f *Firewall) Probe(feature need.Name) ProbeResult {
 	case need.NFTables:
 		return f.probe()
 	case need.XTLegacy:
-		return probeLegacy(xt.Rule{Target: xt.SetMark(Mark)})
-	case need.XT, need.XTTProxy, need.XTQueue, need.XTNAT, need.XTSocket:
-		return f.probeXT(feature)
+		return probeLegacy(xt.Rule{Matches: []xt.Extension{xt.Ports(pfconf.TCP, 0, 1)}}, pfconf.Inet)
+	case need.XT, need.XTMark, need.XTTProxy, need.XTQueue, need.XTNAT, need.XTSocket:
+		return f.probeXT(feature, pfconf.Inet)
 	case need.BPF:
 		return asAnswer(bpf.Probe())
 	case need.BPFAssign:
@@ -70,23 +70,27 @@ func (f *Firewall) Probe(feature need.Name) ProbeResult {
 	return ProbeResult{Unknown, fmt.Errorf("no probe for %q", feature)}
 }
 
-// probeXT asks for what carries extensions, or for one of them.
-func (f *Firewall) probeXT(feature need.Name) ProbeResult {
-	rule := xt.Rule{Proto: pfconf.TCP.Number(pfconf.Inet), Target: xt.SetMark(Mark)}
-	table := mangled(pfconf.Inet)[0].hook.table
-	local := netip.AddrPortFrom(pfconf.Inet.Loopback(), 1)
+// probeXT asks for what carries extensions of a family, or for one of them.
+func (f *Firewall) probeXT(feature need.Name, family pfconf.Family) ProbeResult {
+	rule := xt.Rule{Proto: pfconf.TCP.Number(family)}
+	table := mangled(family)[0].hook.table
+	local := netip.AddrPortFrom(family.Loopback(), 1)
 	switch feature {
+	case need.XT:
+		rule.Matches = []xt.Extension{xt.Ports(pfconf.TCP, 0, 1)}
+	case need.XTMark:
+		rule.Target = f.config.xtMark(family)
 	case need.XTTProxy:
 		rule.Target = f.config.xtTProxy(local, Mark)
 	case need.XTQueue:
 		rule.Target = xt.NFQueue(1, false)
 	case need.XTNAT:
-		rule.Target, table = xt.DNAT(local), natted(pfconf.Inet)[0].hook.table
+		rule.Target, table = xt.DNAT(local), natted(family)[0].hook.table
 	case need.XTSocket:
 		rule.Matches = []xt.Extension{xt.TransparentSocket()}
 	}
 	if f.config.legacy() {
-		return probeLegacy(rule)
+		return probeLegacy(rule, family)
 	}
 	at := chain{table: table, name: unhooked.name}
 	f.rx.mu.Lock()
@@ -95,8 +99,8 @@ func (f *Firewall) probeXT(feature need.Name) ProbeResult {
 }
 
 // probeLegacy asks iptables-legacy for a rule's match, if it has one, and else for its target.
-func probeLegacy(rule xt.Rule) ProbeResult {
-	s, err := xt.Open(false)
+func probeLegacy(rule xt.Rule, family pfconf.Family) ProbeResult {
+	s, err := xt.Open(family == pfconf.Inet6)
 	if err != nil {
 		return refusal(err)
 	}

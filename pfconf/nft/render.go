@@ -29,7 +29,7 @@ func render(rules []pfconf.Rule, c Config, xt bool) string {
 			chains, compiled = append(chains, z.chain), append(compiled, z)
 		}
 		for _, k := range compiled {
-			if (k.chain == rdr || k.chain == snat) && lines[k.chain.name] == nil {
+			if (k.chain == rdr || k.chain == snat || k.chain == outRoute) && lines[k.chain.name] == nil {
 				chains = append(chains, k.chain)
 			}
 			lines[k.chain.name] = append(lines[k.chain.name], k.String())

@@ -88,6 +88,7 @@ func nftRules() []pfconf.Rule {
 			7205: func(r *pfconf.Rule) { r.Untracked = true },
 			7206: func(r *pfconf.Rule) { r.Zone = 7 },
 			7207: func(r *pfconf.Rule) { r.Established = true },
+			7210: func(r *pfconf.Rule) { r.Direction, r.From, r.To = pfconf.Out, remote, local },
 		} {
 			r := pfconf.Rule{
 				Label: label(fmt.Sprintf("to-%d", port)), Direction: pfconf.In, Family: f, Proto: pfconf.TCP,

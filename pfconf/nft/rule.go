@@ -61,6 +61,8 @@ var (
 	snat   = chain{own, "snat", "postrouting", 4, srcnatPriority}
 	raw    = chain{own, "raw", "prerouting", 0, rawPriority}
 	rawOut = chain{own, "raw-out", "output", 3, rawPriority}
+	// A packet that was marked here is routed anew.
+	outRoute = chain{own, "out-route", "output", 3, manglePriority + 2}
 )
 
 // NF_IP_PRI_RAW, NF_IP_PRI_NAT_DST and NF_IP_PRI_NAT_SRC.
@@ -75,8 +77,8 @@ func (c chain) kind() string {
 	switch {
 	case c.priority == dstnatPriority || c.priority == srcnatPriority:
 		return "nat"
-	case c.table != own && c.hook == "output":
-		return "route" // as iptables has it
+	case c == outRoute, c.table != own && c.hook == "output":
+		return "route" // as iptables has it, too
 	}
 	return "filter"
 }
@@ -238,6 +240,13 @@ func (c Config) compile(r pfconf.Rule) ([]kernelRule, error) {
 func (c Config) divertTo(r pfconf.Rule) []kernelRule {
 	s := append(c.came(), match(r)...)
 	var rules []kernelRule
+	if r.DivertsOutput() {
+		s = append([]statement{onInterface{"lo"}}, match(r)...)
+		if !c.omits(OutputMark) {
+			rules = append(rules, kernelRule{chain: outRoute, label: r.Label, part: partOther,
+				statements: append(match(r), notProxys{}, mark{})})
+		}
+	}
 	if r.Untracked || r.Zone != 0 {
 		var set, is statement = notrack{}, ctUntracked{}
 		if r.Zone != 0 {

@@ -49,6 +49,14 @@ func tableFamily(f pfconf.Family) uint8 {
 	return familyIPv6
 }
 
+// of is the family of an iptables' table.
+func (t table) of() pfconf.Family {
+	if t.family == familyIPv4 {
+		return pfconf.Inet
+	}
+	return pfconf.Inet6
+}
+
 // xtRules gathers the rules of x_tables for one of pfconf's.
 type xtRules struct {
 	label string
@@ -91,16 +99,28 @@ func (c Config) compileXT(r pfconf.Rule) []kernelRule {
 	switch r.Action {
 	case pfconf.DivertTo:
 		there.In = came
+		if r.DivertsOutput() {
+			sent := there
+			sent.In, there.In = "", "lo"
+			sent.Matches = append(slices.Clone(there.Matches), xt.NotMarked(pfconf.ProxyMark))
+			if !c.omits(OutputMark) {
+				x.add(out, partOther, then(sent, c.xtMark(r.Family)))
+			}
+		}
 		if r.Established && !c.omits(SocketMatch) {
 			own := there
 			own.Matches = append(slices.Clone(there.Matches), xt.TransparentSocket())
-			x.add(pre, partReply, then(own, xt.SetMark(Mark)))
+			x.add(pre, partReply, then(own, c.xtMark(r.Family)))
 			own.Verdict = xt.Return
 			x.add(pre, partEnd, own)
 		}
 		x.add(pre, partMain, then(there, xt.SetConnMark(Mark)))
 		c.xtDivert(x, pre, there, r)
-		done(preDone, append(c.came(), match(r)...))
+		in := c.came()
+		if r.DivertsOutput() {
+			in = []statement{onInterface{"lo"}}
+		}
+		done(preDone, append(in, match(r)...))
 		if r.Family == pfconf.Inet6 && r.Proto == pfconf.ICMP && !c.omits(KernelEcho) {
 			back.Matches, back.Verdict = []xt.Extension{xt.EchoReply6()}, xt.Drop
 			x.add(out, partKernel, back)
@@ -129,7 +149,7 @@ func (c Config) compileXT(r pfconf.Rule) []kernelRule {
 		if c.omits(PacketMark) {
 			x.add(pre, partReply, back)
 		} else {
-			x.add(pre, partReply, then(back, xt.SetMark(Mark)))
+			x.add(pre, partReply, then(back, c.xtMark(r.Family)))
 		}
 		back.Verdict = xt.Return
 		x.add(pre, partEnd, back)
@@ -168,6 +188,15 @@ func (c Config) xtTProxy(to netip.AddrPort, mark uint32) xt.Extension {
 	return target
 }
 
+// xtMark is the target that marks packets of a family.
+func (c Config) xtMark(f pfconf.Family) xt.Extension {
+	target := xt.SetMark(Mark)
+	if f == pfconf.Inet6 && c.omits(Mark6) {
+		target.Name = "NO-MARK"
+	}
+	return target
+}
+
 // xtDivert adds what diverts the packets that there matches to a socket.
 func (c Config) xtDivert(x *xtRules, pre hooked, there xt.Rule, r pfconf.Rule) {
 	mark := Mark
@@ -179,7 +208,7 @@ func (c Config) xtDivert(x *xtRules, pre hooked, there xt.Rule, r pfconf.Rule) {
 		return
 	}
 	if mark != 0 {
-		x.add(pre, partAction, then(there, xt.SetMark(mark)))
+		x.add(pre, partAction, then(there, c.xtMark(r.Family)))
 	}
 	there.Verdict = xt.Return
 	x.add(pre, partEnd, there)

@@ -84,6 +84,11 @@ func (ctMark) String() string   { return fmt.Sprintf("ct mark set 0x%08x", Mark)
 func (marked) String() string   { return fmt.Sprintf("meta mark 0x%08x", Mark) }
 func (mark) String() string     { return fmt.Sprintf("meta mark set 0x%08x", Mark) }
 
+// notProxys matches packets that have not the mark of a proxy's own.
+type notProxys struct{}
+
+func (notProxys) String() string { return fmt.Sprintf("meta mark != 0x%08x", pfconf.ProxyMark) }
+
 // ctReply matches packets that go the other way than the one that began their
 // conntrack entry.
 type ctReply struct{}

@@ -59,6 +59,11 @@ func (r *request) ctState(bits uint32) {
 	r.Compare(unix.NFT_CMP_NEQ, native32(0))
 }
 
+func (notProxys) encode(r *request) {
+	r.Load("meta", unix.NFTA_META_KEY, unix.NFT_META_MARK, unix.NFTA_META_DREG)
+	r.Compare(unix.NFT_CMP_NEQ, native32(pfconf.ProxyMark))
+}
+
 func (ctReply) encode(r *request) {
 	// IP_CT_DIR_REPLY, linux/netfilter/nf_conntrack_tuple_common.h; a key of one byte.
 	r.Load("ct", unix.NFTA_CT_KEY, unix.NFT_CT_DIRECTION, unix.NFTA_CT_DREG)

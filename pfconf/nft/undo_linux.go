@@ -12,14 +12,15 @@ import (
 
 // The undo steps.
 const (
-	undoTable  = "nft/table"       // no arguments
-	undoStates = "nft/states"      // no arguments
-	undoRule   = "nft/ip-rule"     // inet or inet6
-	undoRoute  = "nft/local-route" // prefix
-	undoSysctl = "nft/early-demux" // value
-	undoLegacy = "nft/xt-legacy"   // inet or inet6, table
-	undoBPF    = "nft/bpf"         // interface, and clsact if it was not there before
-	undoXT     = "nft/xt"          // inet or inet6, table, and what was not there before: chains, wholeTable
+	undoTable    = "nft/table"          // no arguments
+	undoStates   = "nft/states"         // no arguments
+	undoRule     = "nft/ip-rule"        // inet or inet6
+	undoRoute    = "nft/local-route"    // prefix
+	undoSysctl   = "nft/early-demux"    // value
+	undoLocalnet = "nft/route-localnet" // interface and value
+	undoLegacy   = "nft/xt-legacy"      // inet or inet6, table
+	undoXT       = "nft/xt"             // inet or inet6, table, and what was not there before: chains, wholeTable
+	undoBPF      = "nft/bpf"            // interface, and clsact if it was not there before
 )
 
 // undo does one step of a journal. What is undone already stays so.
@@ -36,7 +37,8 @@ func (h *host) undo(u pfconf.Undo) error {
 		if f.UnmarshalText([]byte(u.Args[0])) != nil {
 			return malformed
 		}
-		return h.delLegacy(f, u.Args[1])
+		_, err := h.delLegacy(f, u.Args[1])
+		return err
 	case u.Do == undoXT && len(u.Args) >= 2:
 		var f pfconf.Family
 		if f.UnmarshalText([]byte(u.Args[0])) != nil {
@@ -45,6 +47,11 @@ func (h *host) undo(u pfconf.Undo) error {
 		return h.delXT(table{tableFamily(f), u.Args[1]}, u.Args[2:])
 	case u.Do == undoBPF && (len(u.Args) == 1 || len(u.Args) == 2 && u.Args[1] == clsact):
 		return h.delBPF(u.Args[0], len(u.Args) == 2)
+	case u.Do == undoLocalnet && len(u.Args) == 2 && (Config{Interface: u.Args[0]}).validate() == nil:
+		if _, err := strconv.ParseUint(u.Args[1], 10, 8); err != nil {
+			return malformed
+		}
+		return setLocalnet(u.Args[0], u.Args[1])
 	case len(u.Args) != 1:
 		return malformed
 	default:

@@ -75,13 +75,16 @@ func jumpsToOwn(m netlink.Message) bool {
 	return false
 }
 
-// hook makes the chains of iptables' table that are not there, and this program's below them.
-func (r *request) hook(all ...hooked) (first uint32) {
+// hook makes the chains of iptables' table that are not there, and this program's below them; with
+// apart nothing leads to these.
+func (r *request) hook(apart bool, all ...hooked) (first uint32) {
 	first = r.newTable(all[0].hook.table, unix.NLM_F_CREATE)
 	for _, h := range all {
 		r.newChain(h.hook)
 		r.newChain(chain{table: h.hook.table, name: h.own})
-		r.newRule(kernelRule{chain: h.hook, xt: &xt.Rule{Jump: h.own}}, 0)
+		if !apart {
+			r.newRule(kernelRule{chain: h.hook, xt: &xt.Rule{Jump: h.own}}, 0)
+		}
 	}
 	return first
 }
@@ -117,7 +120,7 @@ func (f *Firewall) addXT(family pfconf.Family) error {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			r := s.transaction()
-			r.hook(hooks...)
+			r.hook(f.config.omits(Jump6) && family == pfconf.Inet6, hooks...)
 			return wrap("create chains in table "+t.String(), s.commitAll(r))
 		})
 		if err != nil {

@@ -134,13 +134,11 @@ func leavesNoTrace(t *testing.T, e pfconf.Engine, killed, foreign bool) {
 				}
 			}
 		}
-		if e == pfconf.XT { // not only what iptables shows
-			host.do(t, func() {
-				out, err := exec.Command("nft", "list", "tables").Output()
-				check(t, err)
-				all = append(all, string(out))
-			})
-		}
+		host.do(t, func() { // not only what iptables shows
+			out, err := exec.Command("nft", "list", "tables").Output()
+			check(t, err)
+			all = append(all, string(out))
+		})
 		return all
 	}
 	before := state()
@@ -182,8 +180,8 @@ func TestXTProbes(t *testing.T) {
 		config := testConfig()
 		config.Engine = e
 		f := newNamespace(t).open(t, config)
-		for _, feature := range []need.Name{need.XT, need.XTTProxy, need.XTQueue, need.XTNAT, need.XTSocket,
-			need.XTLegacy} {
+		for _, feature := range []need.Name{need.XT, need.XTMark, need.XTTProxy, need.XTQueue, need.XTNAT,
+			need.XTSocket, need.XTLegacy} {
 			if a := f.Probe(feature); a.Support != Yes {
 				t.Errorf("%s: %s: %+v", e, feature, a)
 			}
@@ -194,6 +192,21 @@ func TestXTProbes(t *testing.T) {
 		var missing *need.MissingError
 		if !errors.As(err, &missing) || missing.Feature != need.XTTProxy {
 			t.Errorf("%s: a rule with a target that the kernel lacks: %v", e, err)
+		}
+		// Linux 6.6.57 had MARK for one family alone.
+		config.Omit = []Piece{Mark6}
+		lacking = newNamespace(t).open(t, config)
+		for _, r := range everyRule() {
+			if r.Proto != pfconf.Raw || r.Action != pfconf.DivertTo {
+				continue
+			}
+			err := lacking.Change(t.Context(), []pfconf.Rule{r}, nil)
+			switch {
+			case r.Family == pfconf.Inet:
+				check(t, err)
+			case !errors.As(err, &missing) || missing.Feature != need.XTMark:
+				t.Errorf("%s: %v without MARK: %v", e, r.Family, err)
+			}
 		}
 	}
 }

@@ -113,9 +113,23 @@ func Ports(p pfconf.Proto, from, to uint16) Extension {
 	return e
 }
 
+// PortsOf returns the ports of a match that Ports returned; ok is false for another one.
+func PortsOf(name string, data []byte) (from, to uint16, ok bool) {
+	if name != pfconf.TCP.String() && name != pfconf.UDP.String() || len(data) < 8 {
+		return 0, 0, false
+	}
+	// Of any port the lower bound is 0.
+	return binary.NativeEndian.Uint16(data), binary.NativeEndian.Uint16(data[4:]), true
+}
+
 // ConnMarked matches a packet whose conntrack entry has the mark: struct xt_connmark_mtinfo1.
 func ConnMarked(mark uint32) Extension {
 	return Extension{"connmark", 1, append(words(mark, ^uint32(0)), 0, 0, 0, 0), fmt.Sprintf("--mark %#x", mark)}
+}
+
+// NotMarked matches a packet that has not the mark: struct xt_mark_mtinfo1.
+func NotMarked(mark uint32) Extension {
+	return Extension{"mark", 1, append(words(mark, ^uint32(0)), 1, 0, 0, 0), fmt.Sprintf("! --mark %#x", mark)}
 }
 
 // Replying matches what goes the other way than the packet that began its conntrack entry: struct

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
 	"unsafe"
 
@@ -152,7 +151,7 @@ func (s *Socket) Load(t *Table) error {
 		return err
 	}
 	for i, c := range t.told {
-		t.told[i].packets = counters[2*(c.place-1)]
+		t.told[i].Packets = counters[2*(c.place-1)]
 	}
 	// struct xt_counters_info: name, num_counters u32, counters
 	b := make([]byte, Align(nameSize+4), Align(nameSize+4)+16*int(info.Number))
@@ -206,21 +205,4 @@ func (s *Socket) set(option int, b []byte) error {
 		return e
 	}
 	return nil
-}
-
-// Lock takes the lock by which iptables-legacy keeps its processes apart, and returns what frees
-// it. A host without the file has run no iptables-legacy since it booted.
-func Lock() (unlock func(), err error) {
-	f, err := os.Open("/run/xtables.lock")
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) { // a user's own namespace
-		return func() {}, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("iptables' lock: %w", err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("iptables' lock: %w", err)
-	}
-	return func() { _ = f.Close() }, nil
 }

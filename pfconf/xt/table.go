@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -16,14 +17,15 @@ type Table struct {
 	Chains []Chain
 	// old is how many entries there were, and told those of them that have comments.
 	old  uint32
-	told []told
+	told []Told
 }
 
-// told is an entry with a comment, when the table was read.
-type told struct {
+// Told is an entry with a comment, as it was when the table was read.
+type Told struct {
+	Chain, Comment string
+	Packets        uint64
+	Entry          []byte // struct ipt_entry with matches and target
 	place          int
-	chain, comment string
-	packets        uint64
 }
 
 // Chain is one of a table's: of Hooks, or a user's.
@@ -102,7 +104,7 @@ func Parse(name string, ipv6 bool, info Info, entries []byte) (*Table, error) {
 			}
 			c.Rules = append(c.Rules, entry)
 			if comment := entry.comment(at); comment != "" {
-				t.told = append(t.told, told{place, c.Name, comment, binary.NativeEndian.Uint64(e[at.Counters:])})
+				t.told = append(t.told, Told{c.Name, comment, binary.NativeEndian.Uint64(e[at.Counters:]), e, place})
 			}
 		}
 		offset += next
@@ -270,30 +272,54 @@ func (t *Table) Remove(prefix string) (any bool, left int) {
 	return any, left
 }
 
-// Packets returns what the rules of chains whose names begin with the prefix had counted when the
-// table was read, by their comments.
+// Told returns the entries with comments of chains whose names begin with the prefix.
+func (t *Table) Told(prefix string) []Told {
+	return slices.DeleteFunc(slices.Clone(t.told), func(c Told) bool { return !strings.HasPrefix(c.Chain, prefix) })
+}
+
+// Packets returns what those entries had counted, by their comments.
 func (t *Table) Packets(prefix string) map[string]uint64 {
 	all := map[string]uint64{}
-	for _, c := range t.told {
-		if strings.HasPrefix(c.chain, prefix) {
-			all[c.comment] = c.packets
-		}
+	for _, c := range t.Told(prefix) {
+		all[c.Comment] = c.Packets
 	}
 	return all
 }
 
 // comment is the rule's.
 func (e Entry) comment(at Layout) string {
-	target := int(binary.NativeEndian.Uint16(e.data[at.Target:]))
-	for b := e.data[at.Size:target]; len(b) >= Head; {
+	comment := ""
+	eachMatch(e.data, at, func(name string, data []byte) {
+		if name == "comment" {
+			comment = text(data)
+		}
+	})
+	return comment
+}
+
+// eachMatch calls take with the name and the struct of each match of an entry.
+func eachMatch(entry []byte, at Layout, take func(name string, data []byte)) {
+	target := int(binary.NativeEndian.Uint16(entry[at.Target:]))
+	for b := entry[at.Size:target]; len(b) >= Head; {
 		size := int(binary.NativeEndian.Uint16(b))
 		if size < Head || size > len(b) {
-			return ""
+			return
 		}
-		if text(b[2:31]) == "comment" {
-			return text(b[Head:size])
-		}
+		take(text(b[2:31]), b[Head:size])
 		b = b[size:]
 	}
-	return ""
+}
+
+// Flow returns what the entry asks of a packet itself: the protocol's number, the addresses, and
+// the ports, 0 for any.
+func (c Told) Flow(ipv6 bool) (proto int, from, to netip.Addr, fromPort, toPort uint16) {
+	at := LayoutOf(ipv6)
+	from, _ = netip.AddrFromSlice(c.Entry[:at.Address])
+	to, _ = netip.AddrFromSlice(c.Entry[at.Address : 2*at.Address])
+	eachMatch(c.Entry, at, func(name string, data []byte) {
+		if f, t, ok := PortsOf(name, data); ok {
+			fromPort, toPort = f, t
+		}
+	})
+	return int(binary.NativeEndian.Uint16(c.Entry[at.Proto:])), from, to, fromPort, toPort
 }

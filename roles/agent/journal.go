@@ -353,6 +353,8 @@ func Describe(u pfconf.Undo) string {
 		return fmt.Sprintf("detach the programs of BPF from %s", arg(0))
 	case "nft/early-demux":
 		return "set net.ipv4.ip_early_demux to " + arg(0)
+	case "nft/route-localnet":
+		return fmt.Sprintf("set net.ipv4.conf.%s.route_localnet to %s", arg(0), arg(1))
 	case ipfw.UndoSets:
 		return fmt.Sprintf("delete ipfw's sets %s and %s", arg(0), arg(1))
 	case ipfw.UndoExthdrs:

@@ -73,6 +73,11 @@ func (k *socket) setUp() error {
 			return fmt.Errorf("bind to the interface of %v: %w", s.Device, err)
 		}
 	}
+	if s.Proxys {
+		if err := markProxys(k.fd); err != nil {
+			return fmt.Errorf("mark what a proxy sends: %w", err)
+		}
+	}
 	if s.ReusePort {
 		if err := unix.SetsockoptInt(k.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
 			return fmt.Errorf("SO_REUSEPORT: %w", err)

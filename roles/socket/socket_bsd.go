@@ -21,7 +21,8 @@ func fastOpen(int, []byte, unix.Sockaddr) error {
 	return fmt.Errorf("%w (%s)", ErrUnsupported, runtime.GOOS)
 }
 
-// bindDevice is Linux's.
+// markProxys and bindDevice are Linux's.
+func markProxys(int) error             { return fmt.Errorf("%w (%s)", ErrUnsupported, runtime.GOOS) }
 func bindDevice(int, netip.Addr) error { return fmt.Errorf("%w (%s)", ErrUnsupported, runtime.GOOS) }
 
 // setSegment is Linux's.

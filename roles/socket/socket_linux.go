@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/matrix/script"
+	"pfdivert/pfconf"
 )
 
 // setBindany lets the socket bind an address that is not the host's own
@@ -69,6 +70,11 @@ func fastOpen(fd int, data []byte, to unix.Sockaddr) error {
 		err = io.ErrShortWrite
 	}
 	return err
+}
+
+// markProxys marks what the socket sends as a proxy's own.
+func markProxys(fd int) error {
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, pfconf.ProxyMark)
 }
 
 // bindDevice binds the socket to the interface that has the address (SO_BINDTODEVICE, socket(7)).

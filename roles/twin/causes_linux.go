@@ -70,12 +70,20 @@ func (c *Snapshot) markRule(mark uint32, ipv6 bool) (PolicyRule, bool) {
 	return PolicyRule{}, false
 }
 
-// localTable reports whether a table makes all destinations local.
+// localTable reports whether a table makes all destinations local: by a default route, or by one
+// for each half of all addresses.
 func (c *Snapshot) localTable(table uint32, ipv6 bool) bool {
-	return slices.ContainsFunc(c.Routes, func(x Route) bool {
-		return x.Table == table && x.Type == unix.RTN_LOCAL && x.Dst.IsValid() && x.Dst.Bits() <= 1 &&
-			x.Dst.Addr().Is6() == ipv6
-	})
+	halves := map[netip.Addr]bool{}
+	for _, x := range c.Routes {
+		if x.Table == table && x.Type == unix.RTN_LOCAL && x.Dst.IsValid() && x.Dst.Bits() <= 1 &&
+			x.Dst.Addr().Is6() == ipv6 {
+			if x.Dst.Bits() == 0 {
+				return true
+			}
+			halves[x.Dst.Masked().Addr()] = true
+		}
+	}
+	return len(halves) == 2
 }
 
 // exempt is a rule that lets a diverted packet pass a rule that drops it: by its mark, by its

@@ -212,6 +212,14 @@ table ip6 proxy {
 			sockets: []BoundSocket{proxy}, bad: "no-policy-rule"},
 		{name: "no local route", script: "ip rule add fwmark 1 lookup 100\n" + ofLan, sockets: []BoundSocket{proxy},
 			bad: "no-local-route"},
+		{name: "a local route for one half", sockets: []BoundSocket{proxy}, bad: "no-local-route",
+			script: "ip rule add fwmark 1 lookup 100; ip route add local 0.0.0.0/1 dev lo table 100\n" + ofLan},
+		{name: "a local route for three quarters", sockets: []BoundSocket{proxy}, bad: "no-local-route",
+			script: "ip rule add fwmark 1 lookup 100\n" +
+				"for n in 0.0.0.0/2 64.0.0.0/2 128.0.0.0/2; do ip route add local $n dev lo table 100; done\n" + ofLan},
+		{name: "local routes for both halves", sockets: []BoundSocket{proxy}, warn: "listener-reachable",
+			script: "ip rule add fwmark 1 lookup 100\n" +
+				"for n in 0.0.0.0/1 128.0.0.0/1; do ip route add local $n dev lo table 100; done\n" + ofLan},
 		{name: "late rule",
 			script:  "ip rule add pref 40000 fwmark 1 lookup 100; ip route add local default dev lo table 100\n" + ofLan,
 			sockets: []BoundSocket{proxy}, bad: "no-policy-rule"},

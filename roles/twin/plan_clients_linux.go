@@ -186,11 +186,39 @@ func (p *planner) fromClients() {
 		for _, port := range p.udp {
 			ask("udp", port)
 		}
+		for _, to = range p.beside(c.addr.Is6()) {
+			ask("tcp", p.tcp[0])
+			ask("udp", p.udp[0])
+		}
 		for _, n := range p.named(c.addr.Is6(), unix.NF_INET_PRE_ROUTING) {
 			n.Kind, n.In, n.From = Client, c.device.Name, netip.AddrPortFrom(c.addr, 0)
 			p.add(n)
 		}
 	}
+}
+
+// beside are addresses of the internet next to the networks that a table of the host's own routes to
+// itself: of two routes that together stand for a default one, the other may lack.
+func (p *planner) beside(six bool) []netip.Addr {
+	var all []netip.Addr
+	for _, r := range p.Routes {
+		if r.Type != unix.RTN_LOCAL || r.Table == unix.RT_TABLE_LOCAL || !r.Dst.IsValid() ||
+			r.Dst.Addr().Is6() != six || r.Dst.Bits() < 1 || r.Dst.Bits() > 8 {
+			continue
+		}
+		b := r.Dst.Masked().Addr().AsSlice()
+		b[0] ^= 1 << (8 - r.Dst.Bits())
+		b[1], b[len(b)-1] = 77, 9
+		to, _ := netip.AddrFromSlice(b)
+		other := netip.PrefixFrom(to, r.Dst.Bits()).Masked()
+		if i := slices.IndexFunc(publicAddresses[six], other.Contains); i >= 0 {
+			to = publicAddresses[six][i]
+		}
+		if isPublic(to) && len(all) < maxNamed && !slices.Contains(all, to) && !slices.Contains(p.fake, to) {
+			all = append(all, to)
+		}
+	}
+	return all
 }
 
 // clientsAt reports whether a rule that diverts names the uplink or the network that a client is

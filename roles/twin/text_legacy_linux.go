@@ -141,6 +141,13 @@ func (w *writer) legacyText(t LegacyTable, all []legacyRule, r legacyRule) strin
 	return strings.Join(parts, " ")
 }
 
+// EntryText returns the text of a rule in a table of iptables-legacy, with its matches and target
+// (struct ipt_entry), which leads to no other chain.
+func EntryText(entry []byte, ipv6 bool) string {
+	r := legacyRule{entry: entry, target: int(cstruct(entry).u16(xt.LayoutOf(ipv6).Target)), jump: -1}
+	return newWriter(&Snapshot{}).legacyText(LegacyTable{IPv6: ipv6}, nil, r)
+}
+
 // entryText writes what an entry asks for itself: struct ipt_ip and ip6t_ip6.
 func entryText(e cstruct, at xt.Layout, six bool) []string {
 	var all []string
