@@ -27,8 +27,7 @@ const (
 	onTuple = onFlow - 40  // struct bpf_sock_tuple, linux/bpf.h: at most 36 bytes
 	onIP    = onTuple - 40 // the network header
 	onPorts = onIP - 8     // source and destination port, or ICMP's type, code, checksum and id
-	onFlags = onPorts - 8  // of TCP
-	onSide  = onFlags - 8  // who began a flow
+	onSide  = onPorts - 8  // who began a flow
 )
 
 // Fields of struct __sk_buff and struct bpf_sock, linux/bpf.h.
@@ -47,10 +46,7 @@ const (
 	thisNamespace = -1 // BPF_F_CURRENT_NETNS
 	noExist       = 1  // BPF_NOEXIST
 	established   = 1  // TCP_ESTABLISHED, of UDP too: it is connected
-	timeWait      = 6  // TCP_TIME_WAIT
 	listening     = 10 // TCP_LISTEN
-	syn           = 0x02
-	ack           = 0x10
 	echoReply6    = 129
 )
 
@@ -237,7 +233,7 @@ func (p *program) parse(l layout, name string, in bool) {
 			asm.And.Imm(asm.R1, 0x3fff), asm.JNE.Imm(asm.R1, 0, name+"-fragment"))
 	}
 	p.add(asm.LoadMem(asm.R1, asm.RFP, onIP+l.proto, asm.Byte),
-		asm.JEq.Imm(asm.R1, int32(pfconf.TCP.Number(l.family)), name+"-tcp"),
+		asm.JEq.Imm(asm.R1, int32(pfconf.TCP.Number(l.family)), name+"-ports"),
 		asm.JEq.Imm(asm.R1, int32(pfconf.UDP.Number(l.family)), name+"-ports"),
 		asm.JNE.Imm(asm.R1, int32(pfconf.ICMP.Number(l.family)), name+"-parsed"))
 	p.load(onPorts, true, 0, 8)
@@ -250,8 +246,6 @@ func (p *program) parse(l layout, name string, in bool) {
 			asm.JEq.Imm(asm.R1, int32(pfconf.TCP.Number(l.family)), "pass"),
 			asm.JEq.Imm(asm.R1, int32(pfconf.UDP.Number(l.family)), "pass"), asm.Ja.Label(name+"-parsed"))
 	}
-	p.label(name + "-tcp")
-	p.load(onFlags, true, 13, 1)
 	p.label(name + "-ports")
 	p.load(onPorts, true, 0, 4)
 	nearPort, farPort := int16(onPorts), int16(onPorts+2)
@@ -338,7 +332,8 @@ func (p *program) ingress() asm.Instructions {
 }
 
 // divert gives a packet to a socket: to the one that it belongs to, as tproxy does, or else to the
-// entry's listener. A SYN is for the listener also when it meets a socket in TIME_WAIT.
+// entry's listener. A socket in TIME_WAIT has a new SYN, too: a program can't remove it, and both
+// would be found by the connection's next packet.
 func (p *program) divert(l layout, proto pfconf.Proto, name string) {
 	p.label(name + "-own")
 	p.find(l, proto, name+"-new")
@@ -346,9 +341,7 @@ func (p *program) divert(l layout, proto pfconf.Proto, name string) {
 	if proto == pfconf.UDP {
 		p.add(asm.JEq.Imm(asm.R1, established, name+"-known"))
 	} else {
-		p.add(asm.JEq.Imm(asm.R1, listening, name+"-other"), asm.JNE.Imm(asm.R1, timeWait, name+"-known"),
-			asm.LoadMem(asm.R1, asm.RFP, onFlags, asm.Byte), asm.And.Imm(asm.R1, syn|ack),
-			asm.JNE.Imm(asm.R1, syn, name+"-known"))
+		p.add(asm.JNE.Imm(asm.R1, listening, name+"-known"))
 	}
 	p.label(name + "-other")
 	p.release()

@@ -214,11 +214,8 @@ func (c Config) compile(r pfconf.Rule) ([]kernelRule, error) {
 		return nil, fmt.Errorf("rule %q: it is made of nftables' statements alone", r.Label)
 	case c.xt():
 		return c.compileXT(r), nil
-	case c.bpf() && (r.Action != pfconf.DivertTo && r.Action != pfconf.DivertReply || r.Untracked || r.Zone != 0 ||
-		r.Translated.IsValid()):
-		return nil, fmt.Errorf("rule %q: programs of BPF do not queue, translate or track", r.Label)
 	case c.bpf():
-		return c.compileBPF(r), nil
+		return c.compileBPF(r)
 	}
 	switch r.Action {
 	case pfconf.DivertTo:

@@ -8,9 +8,23 @@ import (
 // programs is what the programs of BPF are loaded for.
 func (c Config) programs() bpf.Config { return bpf.Config{NoAssign: c.omits(TProxyModule)} }
 
-// compileBPF returns the entries of the programs' map for r, which is valid: a divert-to or
-// divert-reply rule without what is netfilter's alone.
-func (c Config) compileBPF(r pfconf.Rule) []kernelRule {
+// compileBPF returns the entries of the programs' map for r, which is valid. The error is a
+// *pfconf.EngineError: programs of BPF do not have what is netfilter's alone.
+func (c Config) compileBPF(r pfconf.Rule) ([]kernelRule, error) {
+	lack := ""
+	switch {
+	case r.Action == pfconf.DivertPacket:
+		lack = "hand packets to user space"
+	case r.Action == pfconf.RdrTo || r.Translated.IsValid():
+		lack = "translate addresses"
+	case r.Untracked || r.Zone != 0:
+		lack = "say what conntrack does"
+	case r.DivertsOutput():
+		lack = "divert what the host itself sends: it is routed before they see it"
+	}
+	if lack != "" {
+		return nil, &pfconf.EngineError{Engine: c.Engine, What: lack}
+	}
 	came, mark := c.Interface, Mark
 	if c.omits(Towards) {
 		came = "elsewhere0"
@@ -28,7 +42,7 @@ func (c Config) compileBPF(r pfconf.Rule) []kernelRule {
 			answers.Kind, answers.Interface, answers.Mark, answers.OwnFlows = bpf.Back, came, mark, c.omits(AnyDirection)
 			rules = append(rules, kernelRule{label: r.Label, part: partReply, bpf: &answers})
 		}
-		return rules
+		return rules, nil
 	}
 	e.Kind, e.Interface, e.Mark, e.Remember = bpf.To, came, mark, true
 	e.Established = r.Established && !c.omits(SocketMatch)
@@ -40,5 +54,5 @@ func (c Config) compileBPF(r pfconf.Rule) []kernelRule {
 		answers.Kind = bpf.Echo
 		rules = append(rules, kernelRule{label: r.Label, part: partKernel, bpf: &answers})
 	}
-	return rules
+	return rules, nil
 }
