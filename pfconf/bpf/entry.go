@@ -1,6 +1,6 @@
-// Package bpf diverts with programs of BPF at the ingress and egress of interfaces (tc-bpf(8)), as Cilium
-// and dae do. The programs are the same for all rules: they look a packet's addresses, protocol and
-// port up in a map, whose entries are the rules.
+// Package bpf diverts with programs of BPF at the ingress and egress of interfaces (tc-bpf(8)), as
+// Cilium and dae do. The programs are the same for all rules: they look a packet's addresses,
+// protocol and port up in a map, whose entries are the rules.
 //
 // A divert-to entry gives a TCP or UDP packet to the socket that listens at its address
 // (bpf_sk_assign), and the mark sends it to a routing table in which the diverted prefix is local.

@@ -15,7 +15,8 @@ import (
 	"pfdivert/pfconf/rtnetlink"
 )
 
-// programs are those of BPF, which interfaces have as filters of tc. The rules are entries of their map.
+// programs are those of BPF, which interfaces have as filters of tc. The rules are entries of their
+// map.
 type programs struct {
 	*bpf.Diverter
 	links map[string]int // indexes of the interfaces that have them
@@ -105,8 +106,8 @@ func filterOf(link int, hook rtnetlink.Hook) rtnetlink.BPFFilter {
 	return rtnetlink.BPFFilter{Link: link, Hook: hook, Priority: filterPriority}
 }
 
-// delBPF takes the filters from the interface, and the qdisc if it was made for them, unless another
-// process has filters there.
+// delBPF takes the filters from the interface, and the qdisc if it was made for them, unless
+// another process has filters there.
 func (h *host) delBPF(name string, made bool) error {
 	l, err := h.route.Link(name)
 	if errors.Is(err, unix.ENODEV) {

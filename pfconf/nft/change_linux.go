@@ -21,8 +21,8 @@ type loaded struct {
 	number int // in the order in which they were added
 	parts  []placed
 	beside []kernelRule // that Firewall.beside has
-	// base is what those of iptables-legacy had counted before they were loaded last; Firewall.legacy
-	// guards it.
+	// base is what those of iptables-legacy had counted before they were loaded last;
+	// Firewall.legacy guards it.
 	base pfconf.Counters
 	// inForce: the transaction that added it was made.
 	inForce bool

@@ -138,8 +138,8 @@ func (c chain) String() string {
 // network namespace only while some rule there uses it.
 var permanent = kernelRule{chain: pre, statements: []statement{ctInvalid{}, counter{}}}
 
-// remembers is the rule that marks the conntrack entries of what programs of BPF diverted: for people
-// and for cleaning up.
+// remembers is the rule that marks the conntrack entries of what programs of BPF diverted: for
+// people and for cleaning up.
 var remembers = kernelRule{chain: pre, statements: []statement{marked{}, ctMark{}}}
 
 // permanent are the rules that the table begins with.

@@ -39,7 +39,8 @@ func (c Config) compileBPF(r pfconf.Rule) ([]kernelRule, error) {
 		e.Kind, e.Remember = bpf.Out, !c.omits(CTMark)
 		rules := []kernelRule{{label: r.Label, part: partMain, bpf: &e}}
 		if !c.omits(Back) {
-			answers.Kind, answers.Interface, answers.Mark, answers.OwnFlows = bpf.Back, came, mark, c.omits(AnyDirection)
+			answers.Kind, answers.Interface, answers.Mark = bpf.Back, came, mark
+			answers.OwnFlows = c.omits(AnyDirection)
 			rules = append(rules, kernelRule{label: r.Label, part: partReply, bpf: &answers})
 		}
 		return rules, nil

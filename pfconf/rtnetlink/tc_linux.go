@@ -61,8 +61,8 @@ func (c *Conn) DeleteClsact(link int) error {
 	return c.set(unix.RTM_DELQDISC, 0, m)
 }
 
-// AddFilter adds the filter, for packets of all protocols; that there is one of the priority at the hook is
-// unix.EEXIST.
+// AddFilter adds the filter, for packets of all protocols; that there is one of the priority at the
+// hook is unix.EEXIST.
 func (c *Conn) AddFilter(f BPFFilter) error {
 	m := f.message()
 	m.attributes.Nested(unix.TCA_OPTIONS, func(ae *netlink.AttributeEncoder) error {
