@@ -24,6 +24,7 @@
 #	make packages		deb, rpm, apk, ipk and tar.gz of the last commit, in dist/packages;
 #				for some only with SYSTEMS='linux-amd64 linux-mips'
 #	make dist-src		an archive of its source with all modules, and ports
+#	make image		an image for Kubernetes, dist/image, as contrib/kubernetes has it
 #	make test		all tests, and the lab end to end; takes a few minutes
 #	make race		all tests with the race detector; takes a C compiler
 #	make check		formatting, a build for each system of dist, vet, staticcheck,
@@ -76,6 +77,9 @@ packages:
 
 dist-src:
 	@GO="${GO}" sh contrib/packages/build source
+
+image: dist/pfdivert-linux-amd64 dist/pfdivert-linux-arm64
+	@echo dist/image; ${GO} run -C contrib/kubernetes . ../../dist ../../dist/image amd64 arm64
 
 # On OpenBSD the lines are those of bsd.regress.mk(5).
 FORMAT = $$(case $$(uname -s) in OpenBSD) echo -regress;; esac)
@@ -179,6 +183,6 @@ help:
 clean:
 	rm -rf pfdivert pfdivert-bpf pfdivert-atf dist out
 
-.PHONY: all pfdivert pfdivert-bpf dist ${DIST} packages dist-src regress ${REGRESS_TARGETS} list generate
+.PHONY: all pfdivert pfdivert-bpf dist ${DIST} packages dist-src image regress ${REGRESS_TARGETS} list generate
 .PHONY: claims ${CLAIM_TARGETS} kyua pfdivert-atf
 .PHONY: kernels kernel check check-setup test race faults bench install help clean

@@ -80,6 +80,9 @@ func (t Target) NeedsPF() bool {
 	return t.First == Redirect && t.Claim.By["ipfw"] != "" || t.Claim != nil && (t.Claim.PF || t.Claim.BesidePF)
 }
 
+// Forwards reports whether the target is about what REMOTE forwards.
+func (t Target) Forwards() bool { return t.First == Forwarded || t.First == Through }
+
 // kind is the targets' name without the family.
 func (c *Claim) kind() string { return cmp.Or(c.About, "divert") + "-" + c.Name }
 

@@ -2,6 +2,7 @@ package matrix
 
 import (
 	"context"
+	"net/netip"
 
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
@@ -139,6 +140,75 @@ func (x *claimRun) keepsRoute(ctx context.Context) error {
 	x.change = func(r *pfconf.Rule) { r.Keep, r.Gateway, r.Interface = true, x.second.Gateway, x.second.Interface }
 	return x.forwards(ctx, x.leaving("-gateway", x.second.Interface), x.leaving("-table", x.nics[x.Family]),
 		"by the routing table")
+}
+
+// translatedThrough: a rule of FreeBSD's pf translates the source of what leaves, keeps the state
+// and diverts: what a firewall does whose intrusion prevention system looks at what leaves by its
+// uplink.
+//
+//  1. Control: before the rule is there, what a client like the cell's sends arrives from the
+//     client's own port, and the divert socket does not see it.
+//  2. The client, on REMOTE, sends. The packet comes to the divert socket from a port of pf's
+//     choice, and is reinjected rewritten.
+//  3. It comes to the server, from that port.
+//  4. The server answers. Whether answers are diverted, no manual says: those that come to the
+//     divert socket are reinjected. The client hears the answer.
+func (x *claimRun) translatedThrough(ctx context.Context) error {
+	x.change = func(r *pfconf.Rule) {
+		r.Keep = true
+		if !x.omit[Translation] {
+			r.Translated = x.Remote
+		}
+	}
+	from, to := x.flowEnds()
+	if err := x.begin(ctx, true); err != nil {
+		return err
+	}
+	if err := x.sends(ctx); err != nil {
+		return err
+	}
+	divert := x.remote.request()
+	seen := divert.receive("packet")
+	sent := divert.relay("packet", script.ClientLine, x.rewritten(script.PacketLine))
+	divert.fence()
+	if err := divert.run(ctx); err != nil {
+		return err
+	}
+	if err := x.passedBy(ctx, seen); err != nil {
+		return err
+	}
+	var outside netip.AddrPort
+	if len(seen.Messages) > 0 {
+		outside = seen.Messages[0].From
+	}
+	if err := x.judge(seen, want{line: script.ClientLine, from: outside, to: to, missing: NotDelivered}); err != nil {
+		return err
+	}
+	switch {
+	case outside.Addr() != from.Addr() || outside.Port() == from.Port():
+		return failed(WrongAddress, "%s: the packet comes from %v, and another port of %v was due", seen.where, outside,
+			from.Addr())
+	case sent.Err != nil:
+		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Err.Text)
+	}
+	at := x.local.request()
+	read := at.receive("server")
+	at.send("server", script.ServerLine, 0)
+	at.fence()
+	if err := at.run(ctx); err != nil {
+		return err
+	}
+	divert = x.remote.request()
+	divert.relayAll("packet", nil)
+	divert.fence()
+	heard := divert.rest("client")
+	if err := divert.run(ctx); err != nil {
+		return err
+	}
+	if err := x.judge(read, want{line: script.PacketLine, from: outside, missing: NotReinjected}); err != nil {
+		return err
+	}
+	return x.judge(heard, want{line: script.ServerLine, from: to, missing: NoReply})
 }
 
 // leaving is a rule that counts what leaves of the cell's flow by an interface.

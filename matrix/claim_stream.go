@@ -10,6 +10,13 @@ import (
 // answerLine is what the packet role makes of the server's line.
 const answerLine = "Answer\n"
 
+// onwardLine and returnLine are what it makes of script.PacketLine and answerLine, which come to it
+// when it gets a packet twice.
+const (
+	onwardLine = "Onward\n"
+	returnLine = "Return\n"
+)
+
 // rounds is how often what waits at the divert socket is reinjected before it is looked what
 // has come of it: the packets of a handshake follow one another through it, and each
 // brings the next one forth.
@@ -95,7 +102,11 @@ func (x *claimRun) connectedControl(ctx context.Context, silent, what string) (c
 	if err := at.run(ctx); err != nil {
 		return c, err
 	}
-	if err := x.judge(heard, want{from: connected.Local, missing: ControlLost}); err != nil {
+	peer := connected.Local
+	if x.mode.server == atMirror {
+		_, peer = x.mirrored(peer)
+	}
+	if err := x.judge(heard, want{from: peer, missing: ControlLost}); err != nil {
 		return c, err
 	}
 	return c, x.silentAt(x.remote, silent, what)(ctx)
@@ -105,9 +116,14 @@ func (x *claimRun) connectedControl(ctx context.Context, silent, what string) (c
 func (x *claimRun) streamRewritten(ctx context.Context, label string) error {
 	clientSide, serverSide := x.sides()
 	from, to := x.flowEnds()
-	own := to // the server's name for itself
-	if x.mode.translates() {
+	own, peer := to, from // the server's names for itself and the client
+	line, reply := script.PacketLine, answerLine
+	switch {
+	case x.mode.translates():
 		own = x.redirected()
+	case x.mode.server == atMirror:
+		own, peer = x.mirrored(from)
+		line, reply = onwardLine, returnLine
 	}
 	spec := x.clientSpec()
 	there := clientSide.request()
@@ -173,14 +189,14 @@ func (x *claimRun) streamRewritten(ctx context.Context, label string) error {
 	case accepted.Err != nil:
 		return failed(NotDelivered, "%s: the client is connected to %v, and not with the server (%s)", accepted.where,
 			to, accepted.Err.Text)
-	case accepted.Local != own || accepted.Peer != from:
+	case accepted.Local != own || accepted.Peer != peer:
 		return failed(WrongAddress, "%s: accepted on %v from %v, not on %v from %v", accepted.where, accepted.Local,
-			accepted.Peer, own, from)
+			accepted.Peer, own, peer)
 	}
-	if err := x.judge(read, want{line: script.PacketLine, from: from, missing: NotReinjected}); err != nil {
+	if err := x.judge(read, want{line: line, from: peer, missing: NotReinjected}); err != nil {
 		return err
 	}
-	if err := x.judge(answer, want{line: answerLine, from: to, missing: NotReinjected}); err != nil {
+	if err := x.judge(answer, want{line: reply, from: to, missing: NotReinjected}); err != nil {
 		return err
 	}
 	if end.Err == nil || end.Err.Code != script.CodeEOF {
@@ -196,17 +212,23 @@ func (x *claimRun) streamRewritten(ctx context.Context, label string) error {
 // returns how many packets these were.
 func (x *claimRun) giveBack(ctx context.Context) (packets int, err error) {
 	rewrites := []script.Rewrite{{Old: script.ClientLine, New: script.PacketLine},
-		{Old: script.ServerLine, New: answerLine}}
+		{Old: script.ServerLine, New: answerLine}, {Old: script.PacketLine, New: onwardLine},
+		{Old: answerLine, New: returnLine}}
 	if x.omit[Rewriting] {
 		rewrites = nil
 	}
-	divert := x.remote.request()
 	var given []*stepResult
-	for range rounds {
-		given = append(given, divert.relayAll("packet", rewrites))
-		divert.fence()
+	if x.mode.server == atMirror {
+		given, err = x.giveOn(ctx, rewrites)
+	} else {
+		divert := x.remote.request()
+		for range rounds {
+			given = append(given, divert.relayAll("packet", rewrites))
+			divert.fence()
+		}
+		err = divert.run(ctx)
 	}
-	if err := divert.run(ctx); err != nil {
+	if err != nil {
 		return 0, err
 	}
 	for _, g := range given {
@@ -220,7 +242,8 @@ func (x *claimRun) giveBack(ctx context.Context) (packets int, err error) {
 
 func (x *claimRun) judgeStreamCounters(label string, c pfconf.Counters) error {
 	switch {
-	case x.kernel.besides(x.Target): // pf counts all packets of a state alike
+	case x.kernel.besides(x.Target), x.mode.server == atMirror:
+		// pf counts all packets of a state alike, and a rule for one way has none that answer.
 		return nil
 	case x.kernel.StatesFirst && c.States != 1:
 		return failed(NotCounted, "remote: rule %s created %s, not one", label, pfconf.Count(c.States, "state"))

@@ -104,6 +104,25 @@ var claims = []Claim{
 		Not:  onlyFreeBSD,
 	},
 	{
+		Name: "pf-nat-out", Proto: pfconf.UDP, Mode: PacketOut, run: (*claimRun).translatedThrough, PF: true, From: 15,
+		Dangerous: true, Safe: release{15, 1},
+		Says: "a datagram whose source pf's nat-to translates goes through the divert socket of divert-to and on, and its answer comes back",
+		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)"},
+		Not:  onlyFreeBSD,
+	},
+	{
+		Name: "forwarded", Proto: pfconf.TCP, Mode: Through, run: (*claimRun).forwarded,
+		Says: "what a router forwards is diverted when it comes in and when it leaves, both ways, and goes on after each",
+		By:   map[string]string{"ipfw": "divert(4): incoming packets, and outgoing ones", "pf": "divert(4)"},
+		Not:  "its rules about what comes in and what leaves see nothing that is forwarded",
+	},
+	{
+		Name: "pf-forwarded", Proto: pfconf.TCP, Mode: Through, run: (*claimRun).forwarded, PF: true, From: 15,
+		Says: "what a router forwards is diverted by pf's divert-to when it comes in and when it leaves, both ways, and goes on after each",
+		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)"},
+		Not:  onlyFreeBSD,
+	},
+	{
 		Name: "ipfw-pf-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).noLoop, BesidePF: true,
 		Says: "with pf on beside ipfw, a packet that is reinjected does not meet ipfw's rule again",
 		By:   map[string]string{"ipfw": "divert(4)"},

@@ -81,7 +81,10 @@ func (x *exchange) toServer() bool { return x.mode.client == atLocal }
 
 // sides returns the hosts of client and server.
 func (x *exchange) sides() (client, server side) {
-	if x.toServer() {
+	switch {
+	case x.mode.server == atMirror:
+		return x.local, x.local
+	case x.toServer():
 		return x.local, x.remote
 	}
 	return x.remote, x.local
@@ -100,6 +103,13 @@ func (x *exchange) flowEnds() (client, server netip.AddrPort) {
 	return netip.AddrPortFrom(x.addressOf(x.mode.client), c), netip.AddrPortFrom(x.addressOf(x.mode.server), s)
 }
 
+// mirrored is what the server sees of a connection that a client with this name begins with the
+// mirror: the name that the server has itself, and the client's.
+func (x *exchange) mirrored(client netip.AddrPort) (own, peer netip.AddrPort) {
+	_, to := x.flowEnds()
+	return netip.AddrPortFrom(x.Local, to.Port()), netip.AddrPortFrom(to.Addr(), client.Port())
+}
+
 // addressOf returns the address that an end of the flow has.
 func (x *exchange) addressOf(e end) netip.Addr {
 	switch e {
@@ -107,6 +117,8 @@ func (x *exchange) addressOf(e end) netip.Addr {
 		return x.Local
 	case atRemote:
 		return x.Remote
+	case atMirror:
+		return x.second.Mirror
 	}
 	return x.Fake
 }
@@ -196,6 +208,9 @@ func (x *exchange) serverSpec() script.Socket {
 	}
 	if x.mode.translates() {
 		s.Local = x.redirected()
+	}
+	if x.mode.server == atMirror {
+		s.Local, _ = x.mirrored(client)
 	}
 	if x.mode.IsDivertTo() && x.Proto.HasPorts() {
 		if x.omit[Port] {

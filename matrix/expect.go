@@ -214,10 +214,17 @@ var knownFailures = []known{
 	},
 	{
 		firewall: "ipfw", from: release{15}, what: "What pf tags or routes and diverts with keep state, `divert-pf-tag-in` and `divert-pf-route-to`,",
-		of:     func(t Target) bool { return t.First == Forwarded },
+		of:     func(t Target) bool { return t.Kind() == "divert-pf-tag-in" || t.Kind() == "divert-pf-route-to" },
 		reason: WrongWay,
 		why: "of a packet that is written back the state is found and not used, so it leaves untagged and by the routing table " +
 			"(sys/netpfil/pf/pf.c 1986 of 15.1; https://github.com/opnsense/src/issues/308)",
+	},
+	{
+		firewall: "ipfw", from: release{15}, what: "What pf translates the source of and diverts, `divert-pf-nat-out`,",
+		of:     func(t Target) bool { return t.Kind() == "divert-pf-nat-out" },
+		reason: WrongAddress,
+		why: "the packet that is written back has its translated source, by which pf_find_state() finds no state of what leaves, so it " +
+			"meets the rule again and is translated a second time (sys/netpfil/pf/pf.c; seen on 15.0)",
 	},
 	{
 		firewall: "ipfw", from: release{14}, pfOn: true,

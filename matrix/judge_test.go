@@ -410,8 +410,11 @@ func TestExpectedBesidePF(t *testing.T) {
 // What may crash a kernel is run only where that is allowed, and list says which these are.
 func TestDangerous(t *testing.T) {
 	k, _ := KernelOf("ipfw")
-	second := map[pfconf.Family]Network{pfconf.Inet: {Interface: "em1"}, pfconf.Inet6: {Interface: "em1"}}
-	for minor, want := range []string{"divert-pf-state-in divert-pf-tag-in divert-pf-route-to divert-header-beyond-out",
+	v4, v6 := netip.MustParseAddr("10.188.3.1"), netip.MustParseAddr("fd00:188:3::1")
+	second := map[pfconf.Family]Network{pfconf.Inet: {Interface: "em1", Gateway: v4, Mirror: v4},
+		pfconf.Inet6: {Interface: "em1", Gateway: v6, Mirror: v6}}
+	for minor, want := range []string{
+		"divert-pf-state-in divert-pf-tag-in divert-pf-route-to divert-pf-nat-out divert-header-beyond-out",
 		"divert-header-beyond-out"} {
 		k.Release, k.Minor = 15, minor
 		var skipped []string

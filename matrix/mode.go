@@ -41,6 +41,8 @@ const (
 	atLocal end = iota + 1
 	atRemote
 	atFake
+	// atMirror: the third host has it, which has LOCAL be the server as well.
+	atMirror
 )
 
 // The modes.
@@ -114,8 +116,17 @@ var Forwarded = Mode{&mode{
 	direction: pfconf.In, action: pfconf.DivertPacket, divertsTo: (*exchange).divertPort, requests: 1,
 }}
 
+// Through is divert-packet of what REMOTE forwards between LOCAL and a third host, for claims
+// alone.
+var Through = Mode{&mode{
+	name: "through", mechanism: explain.PacketIn, ofClaims: explain.PacketIn,
+	client: atLocal, server: atMirror,
+	direction: pfconf.In, action: pfconf.DivertPacket, divertsTo: (*exchange).divertPort, requests: 1,
+}}
+
 // modes are all modes. A test sees that each says all that it must.
-var modes = []Mode{To, Reply, ReplyTo, ReplyReuse, PacketIn, PacketOut, ToSockets, ToOutput, Redirect, Forwarded}
+var modes = []Mode{To, Reply, ReplyTo, ReplyReuse, PacketIn, PacketOut, ToSockets, ToOutput, Redirect, Forwarded,
+	Through}
 
 // String returns the suite's name of the mode.
 func (m Mode) String() string {

@@ -47,6 +47,7 @@ const (
 	Repeated     = "repeated"      // that a packet meets the rules once more: it is handed to another queue
 	Ended        = "ended"         // that a queue's reader ends: it stays
 	Requeued     = "requeued"      // that a packet is handed to another queue: it meets the rules once more
+	Translation  = "translation"   // that a rule of pf's translates the source
 	Swap         = "swap"          // the swapped port in the rule of a reuse target's second cell
 	Closed       = "closed"        // that a rule fails closed: it lets pass when no one listens
 	Port         = "port"          // the port on which a diverted packet's server listens: another one
@@ -58,7 +59,7 @@ var ownPieces = []string{OwnRule, TimeWaitDrop, Swap, Bypass, Keep, Privilege, F
 	Order, Tuple, Closed, Port, Address,
 	Once, Unheard, Number, RulesPort, RuleNumber, Turned, Nowhere, Redirected, DualStack, AllAddresses, Reusing,
 	Connected, SharedPort, WholeFlow, ServerCloses, Backwards, Repeated, Requeued, Ended,
-	ProxyMarked, Device, OwnAddress, Exchange}
+	ProxyMarked, Device, OwnAddress, Exchange, Translation}
 
 // endpointPieces are those that endpoints leave out.
 var endpointPieces = []script.Piece{script.Transparent, script.Right, script.Checksum, script.Listen, script.Reader,

@@ -67,6 +67,10 @@ type Options struct {
 type Network struct {
 	Interface string
 	Gateway   netip.Addr // another host in it
+	// Mirror is a third host behind REMOTE, none where there is none: it sends what comes to it of
+	// TCP from LOCAL back to LOCAL, to the same port, from itself and the client's port, and what
+	// answers that to the client.
+	Mirror netip.Addr
 }
 
 // runner is a run under way.
@@ -157,6 +161,7 @@ func Run(ctx context.Context, hosts Hosts, plan Plan, opt Options, done func(Res
 // Setups says what a run of the targets makes of the hosts.
 func Setups(opt Options) (local, remote script.Setup, err error) {
 	var here, there []script.Path
+	var beyond []netip.Addr
 	setup := script.Setup{
 		Rounds: opt.Rounds, Trace: opt.Trace, Omit: agentPieces(opt.Omit),
 		By: opt.By, WaitSeconds: int(opt.Patience.Seconds()),
@@ -171,6 +176,9 @@ func Setups(opt Options) (local, remote script.Setup, err error) {
 		}
 		here = append(here, script.Path{Here: a.Local, There: a.Remote})
 		there = append(there, script.Path{Here: a.Remote, There: a.Local})
+		if mirror := opt.Second[f].Mirror; mirror.IsValid() {
+			beyond = append(beyond, mirror)
+		}
 		setup.Fakes = append(setup.Fakes, a.Fakes.Masked())
 		if opt.Capture {
 			setup.Capture = append(setup.Capture, a.Fakes.Masked())
@@ -181,6 +189,7 @@ func Setups(opt Options) (local, remote script.Setup, err error) {
 	}
 	local, remote = setup, setup
 	local.Paths, remote.Paths = here, there
+	local.Beyond = beyond
 	remote.Remote, remote.Filter = true, opt.Filter
 	local.Break, remote.Break = opt.BreakLocal, opt.BreakRemote
 	return local, remote, nil
@@ -241,8 +250,12 @@ func (r *runner) skip(t Target) *finding {
 			return &finding{Skip, Dangerous,
 				"it may crash REMOTE's kernel: -dangerous runs it, on a machine that may be lost"}
 		}
-		if t.First == Forwarded && r.opt.Second[t.Family] == (Network{}) {
+		switch second := r.opt.Second[t.Family]; {
+		case t.First == Forwarded && !second.Gateway.IsValid():
 			return &finding{Skip, NoFeature, "REMOTE: there is no second network to forward to; FreeBSD's lab has one"}
+		case t.First == Through && !second.Mirror.IsValid():
+			return &finding{Skip, NoFeature,
+				"REMOTE: there is no third host to forward to; FreeBSD's lab has one where the kernel has pf"}
 		}
 		if t.Claim.NFT && r.opt.Filter != "" && r.opt.Filter != pfconf.NFT {
 			return &finding{Skip, NotClaimed,

@@ -174,15 +174,16 @@ type Rule struct {
 	// Tee has a divert-packet rule deliver a copy of each packet, which goes its way. ipfw only.
 	Tee bool `json:"tee,omitempty"`
 	// Untracked has a divert-to rule be about packets that conntrack does not see, nor their
-	// answers. nftables only, as those below up to Translated.
+	// answers. nftables only, as those below up to Established.
 	Untracked bool `json:"untracked,omitempty"`
 	// Zone, if not 0, is the conntrack zone of a divert-to rule's packets and of their answers.
 	Zone uint16 `json:"zone,omitempty"`
 	// Established has a divert-to rule deliver to Divert only what belongs to no socket yet. The
 	// transparent socket of a connection gets the rest, by itself.
 	Established bool `json:"established,omitempty"`
-	// Translated, if valid, is the address, one of this host's own, to which a divert-reply rule
-	// translates the source. The answers are known by the transparent socket that they belong to.
+	// Translated, if valid, is the address, one of this host's own, to which a rule translates the
+	// source: a divert-reply rule, the answers of which are known by the transparent socket that
+	// they belong to, or a pf-divert-to rule about what leaves that keeps a state.
 	Translated netip.Addr `json:"translated,omitzero"`
 	// Number is the number of a divert-packet rule where that matters. ipfw only.
 	Number uint16 `json:"number,omitempty"`
@@ -262,8 +263,11 @@ func (r Rule) Validate() error {
 		return bad("only divert-to can be untracked, have a conntrack zone, or leave established flows to their sockets")
 	case r.Untracked && r.Zone != 0:
 		return bad("what is not tracked has no conntrack zone")
-	case r.Translated.IsValid() && (r.Action != DivertReply || !r.Proto.HasPorts() || !fits(r.Translated, r.Family)):
-		return bad("only divert-reply of tcp and udp translates a source, to a %v address, not to %v", r.Family, r.Translated)
+	case r.Translated.IsValid() && (r.Action != DivertReply &&
+		(!r.Keep || r.Direction != Out || r.Redirected.IsValid()) ||
+		!r.Proto.HasPorts() || !fits(r.Translated, r.Family)):
+		return bad("only divert-reply of tcp and udp, or pf-divert-to with a state, translates a source, to a %v address, "+
+			"not to %v", r.Family, r.Translated)
 	}
 	switch diverts := r.Action == PFDivertTo && r.Keep; {
 	case r.Tag != "" && (!ValidLabel(r.Tag) || !diverts && r.Action != PFPass),
@@ -322,8 +326,8 @@ const ProxyMark = 0x70660077
 
 // OnlyNetfilter reports whether the rule asks for something that only netfilter does.
 func (r Rule) OnlyNetfilter() bool {
-	return r.DivertsOutput() || r.Bypass || r.Redirects() ||
-		r.Untracked || r.Zone != 0 || r.Established || r.Translated.IsValid()
+	return r.DivertsOutput() || r.Bypass || r.Redirects() || r.Untracked || r.Zone != 0 || r.Established ||
+		r.Translated.IsValid() && r.Action == DivertReply
 }
 
 // fits reports whether a is an address of the family that can stand in a rule.

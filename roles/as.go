@@ -29,10 +29,12 @@ var readers = []reader{
 	{name: "bisect", failed: 125, untold: 125},
 	// tools/testing/selftests/kselftest.h: KSFT_FAIL is 1, KSFT_SKIP is 4.
 	{name: "kselftest", write: report.WriteKselftest, bailOut: "TAP version 13\nBail out! ", failed: 1, untold: 4},
+	// It reads no exit status; see sonobuoy.go.
+	{name: sonobuoy, failed: exitError, untold: 3},
 }
 
 // asUsage is the usage of -as.
-const asUsage = "print and exit for the `READER` bisect (git bisect run) or kselftest"
+const asUsage = "print and exit for the `READER` bisect (git bisect run), kselftest or sonobuoy"
 
 // readerOf returns the reader of a name.
 func readerOf(name string) (*reader, error) {
@@ -43,7 +45,7 @@ func readerOf(name string) (*reader, error) {
 		}
 		names = append(names, readers[i].name)
 	}
-	return nil, fmt.Errorf("the readers are %s", strings.Join(names, " and "))
+	return nil, fmt.Errorf("the readers are %s", strings.Join(names, ", "))
 }
 
 // readerIn finds -as among arguments that are not all understood: what could not be read must not

@@ -164,6 +164,9 @@ func TestMakefile(t *testing.T) {
 				}
 			}
 
+			out, err = run(nil, "image")
+			expect(out, err, "dist/pfdivert-linux-arm64", "dist/image", "go GOOS= GOARCH= CGO_ENABLED= run")
+
 			root := filepath.Join(dir, "a root")
 			out, err = run(nil, "install", "DESTDIR="+root, "PREFIX=/opt/x")
 			expect(out, err)

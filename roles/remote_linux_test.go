@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"pfdivert/matrix"
+	"pfdivert/pfconf"
 	"pfdivert/roles/host/sshtest"
 	"pfdivert/roles/lab/labtest"
 )
@@ -282,8 +283,36 @@ func TestRemote(t *testing.T) {
 			t.Errorf("%v at 50 ms round-trip time", took)
 		}
 	})
+	t.Run("filters", func(t *testing.T) { n.filters(t, csh) })
 	t.Run("killed", func(t *testing.T) { n.killed(t, csh) })
 	t.Run("check-setup", func(t *testing.T) { n.checkSetup(t) })
+}
+
+// filters runs all targets with each filter, all of them as the command line says and one as a hosts
+// file does. Nothing is left of any.
+func (n *network) filters(t *testing.T, env []string) {
+	stdout, stderr, status := n.run(t, env, "run", "-filter", "all", "*")
+	for _, e := range pfconf.Engines {
+		if !regexp.MustCompile(`(?m)^` + string(e) + `: \d+ targets: \d+ PASS, \d+ SKIP$`).MatchString(stdout) {
+			t.Errorf("not all passed with %s", e)
+		}
+	}
+	if status != 0 || stderr != "" || t.Failed() {
+		t.Errorf("status %d\n%s%s", status, stdout, stderr)
+	}
+	n.clean(t)
+	file := home + "/hosts"
+	if err := os.WriteFile(n.local.Path(file), []byte("csh@10.77.1.2 filter=xt-legacy\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	stdout, stderr, status = n.run(t, nil, "run", "-hosts", file, "-json", "-", "*-args-*")
+	if status != 0 || !strings.Contains(stdout, `"filter":"xt-legacy"`) {
+		t.Errorf("a hosts file's filter: status %d\n%s%s", status, stdout, stderr)
+	}
+	if err := os.Remove(n.local.Path(file)); err != nil {
+		t.Fatal(err)
+	}
+	n.clean(t)
 }
 
 // TestRemoteEvidence: a rule of REMOTE's own drops what LOCAL sends, and the run over ssh tells

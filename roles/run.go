@@ -53,6 +53,7 @@ Exit status: for people, and for the readers that -as names:
   (people)     0             1       2             0
   bisect       0             1       125           125
   kselftest    0             1       1             4
+  sonobuoy     0             1       2             3
 Where several hold, ERROR counts most for people, and FAIL for the others.`,
 }
 
@@ -82,6 +83,9 @@ type runFlags struct {
 func runOrchestrator(ctx context.Context, c *call) (int, error) {
 	status, err := runTargets(ctx, c)
 	as := readerIn(c.args)
+	if as != nil && as.name == sonobuoy && !errors.Is(err, flag.ErrHelp) {
+		return c.submit(ctx, status, err)
+	}
 	if err == nil || as == nil || errors.Is(err, flag.ErrHelp) {
 		return status, err
 	}
@@ -160,6 +164,11 @@ func runTargets(ctx context.Context, c *call) (int, error) {
 		return exitError, err
 	}
 	o.named = wholeNames(f.Args())
+	if o.as != nil && o.as.name == sonobuoy {
+		if err := o.forSonobuoy(c.Getenv); err != nil {
+			return exitError, err
+		}
+	}
 	if err := o.check(c); err != nil {
 		return exitError, err
 	}

@@ -41,7 +41,8 @@ var claims = []Fault{
 	{Name: "lost-behind", Cause: "not-taken-back", On: everywhere, About: "what a divert socket reinjects is lost",
 		Omit: []string{"give-back"},
 		claims: all(matrix.NotReinjected, reasons{
-			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp", "queue-gso-tcp", "to-tcp-close-at-once"},
+			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp", "queue-gso-tcp", "to-tcp-close-at-once",
+				"forwarded"},
 			matrix.NotRefused: {"no-interface", "bad-header-in", "bad-header-out",
 				"header-beyond-out", "bad-length-in"},
 			"": slices.Concat(noQueue, []string{"tee-fragments"}),
@@ -53,7 +54,8 @@ var claims = []Fault{
 			matrix.Duplicate: {"queue-dnat-two"},
 			matrix.WrongData: {"order-in", "order-out", "reassembled", "reassembled-udp", "longest-in",
 				"longest-out", "full", "queue-gro-udp"},
-			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp", "queue-gso-tcp", "to-tcp-close-at-once"},
+			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp", "queue-gso-tcp", "to-tcp-close-at-once",
+				"forwarded"},
 			// What is turned round does not go the rule's way.
 			"": slices.Concat(noQueue, []string{"freebsd:turned-in", "freebsd:turned-out", "tee-fragments"}),
 		})},
@@ -100,7 +102,7 @@ var claims = []Fault{
 				matrix.WrongAddress: {"address-in", "address-out", "interface-name"},
 				matrix.Looped:       {"no-loop-in", "ipfw-pf-in", "pf-packet-in"},
 				matrix.WrongData:    {"order-in", "reassembled"},
-				matrix.NotDelivered: {"tcp-in", "tcp-out"},
+				matrix.NotDelivered: {"tcp-in", "tcp-out", "forwarded"},
 				// What comes in is taken whatever its length.
 				matrix.NotRefused: {"bad-header-out"},
 				// two are to addresses of their own
@@ -118,6 +120,9 @@ var claims = []Fault{
 	{Name: "nameless", On: []string{"freebsd"}, About: "the packet role forgets the name of the interface",
 		Omit:   []string{"name"},
 		claims: all("", reasons{matrix.WrongAddress: {"interface-name"}, matrix.NotReinjected: {"named-interface"}})},
+	{Name: "not-translated", Cause: "claim-broken", On: freebsd,
+		About: "the rule of pf that is to translate the source does not", Omit: []string{"translation"},
+		claims: some(matrix.WrongAddress, "pf-nat-out")},
 	{Name: "other-connection", Cause: "state-gone", On: notOpenBSD,
 		About: "the filter is asked for another client's connection", Omit: []string{"tuple"},
 		claims: some(matrix.StateMissing, natlook...)},
@@ -201,7 +206,7 @@ var claims = []Fault{
 		claims: withoutIPFW},
 	{Name: "drop-diverted", On: freebsd, About: "a rule of REMOTE's own drops what comes from divert sockets",
 		Remote: does(injection.DropDiverted),
-		claims: all(matrix.NotReinjected, reasons{matrix.NotDelivered: {"tcp-in"},
+		claims: all(matrix.NotReinjected, reasons{matrix.NotDelivered: {"tcp-in", "forwarded"},
 			"": slices.Concat(noQueue, besides, []string{"tee-fragments"})})},
 	{Name: "little-mtu", Cause: "mtu",
 		About: "REMOTE's interface takes packets of 1280 bytes, and LOCAL sends longer ones", Remote: does(injection.LittleMTU),
@@ -237,18 +242,20 @@ var claims = []Fault{
 var unruled = all(matrix.NotDelivered, reasons{
 	matrix.NotLost: {"no-listener-in", "no-listener-out", "counted"}, matrix.NotCounted: {"bypass"},
 	matrix.NotRewritten: {"tcp-in", "tcp-out", "pf-packet-in", "pf-packet-out", "pf-cookie-in", "pf-cookie-out",
-		"pf-state-in", "pf-tag-in", "pf-route-to"},
+		"pf-state-in", "pf-tag-in", "pf-route-to", "pf-nat-out"},
+	matrix.WrongData: {"forwarded", "pf-forwarded"}, // the rule that is about what leaves is there
 })
 
 // withoutIPFW: ipfw's rule takes no packet, and pf's beside it do as before.
 var withoutIPFW = all(matrix.NotDelivered, reasons{
-	matrix.NotLost: {"no-listener-in", "no-listener-out", "counted"}, matrix.NotRewritten: {"tcp-in", "tcp-out"},
-	"": slices.Concat(noQueue, besides),
+	matrix.NotLost:      {"no-listener-in", "no-listener-out", "counted"},
+	matrix.NotRewritten: {"tcp-in", "tcp-out", "forwarded"},
+	"":                  slices.Concat(noQueue, besides),
 })
 
 // besides are the claims about the divert-to of FreeBSD's pf.
 var besides = []string{"pf-packet-in", "pf-packet-out", "pf-cookie-in", "pf-cookie-out", "pf-state-in",
-	"pf-rdr-in-tcp", "pf-rdr-in-udp", "pf-tag-in", "pf-route-to"}
+	"pf-rdr-in-tcp", "pf-rdr-in-udp", "pf-tag-in", "pf-route-to", "pf-forwarded", "pf-nat-out"}
 
 // noQueue are the claims in which no packet comes to a divert socket, and bothDiverts those
 // whose divert socket has a rule besides the cell's.

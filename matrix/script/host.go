@@ -35,6 +35,9 @@ type Setup struct {
 	Remote bool `json:"remote"` // this host is REMOTE: open its packet filter
 	// Paths are the hosts' real addresses, by family.
 	Paths []Path `json:"paths"`
+	// Beyond are hosts behind the other one, one of a family at most. A fence of the family goes
+	// there, over the other host.
+	Beyond []netip.Addr `json:"beyond,omitempty"`
 	// Fakes are the FAKE addresses, as prefixes.
 	Fakes []netip.Prefix `json:"fakes"`
 	// Filter is how a Linux REMOTE's kernel is given the rules, "" for pfconf.NFT.

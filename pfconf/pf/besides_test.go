@@ -112,7 +112,7 @@ pass in log quick inet proto udp from 10.188.1.1 to 10.188.1.2 port 20000 divert
 	}
 }
 
-// What is tagged, or sent on by a gateway, and the rules that count what leaves.
+// What is tagged, sent on by a gateway or translated, and the rules that count what leaves.
 func TestTagsAndRoutes(t *testing.T) {
 	tags := besides(pfconf.Inet, pfconf.In, 8080, 701, "regress-t")
 	tags.Keep, tags.Tag = true, "regress-t"
@@ -122,18 +122,22 @@ func TestTagsAndRoutes(t *testing.T) {
 		From: tags.From, To: tags.To, Port: 8080, Action: pfconf.PFPass, Interface: "epair0b"}
 	tagged := leaves
 	tagged.Label, tagged.Tag = "regress-y", "regress-t"
-	all := []pfconf.Rule{tags, routes, tagged, leaves}
+	nat := besides(pfconf.Inet, pfconf.Out, 8080, 703, "regress-n")
+	nat.From, nat.To, nat.Keep, nat.Translated = tags.To, tags.From, true, tags.To
+	all := []pfconf.Rule{tags, routes, tagged, leaves, nat}
 	for _, r := range all {
 		if err := r.Validate(); err != nil {
 			t.Error(err)
 		}
 	}
 	const flow = "inet proto udp from 10.188.1.1 to 10.188.1.2 port 8080"
+	const back = "inet proto udp from 10.188.1.2 to 10.188.1.1 port 8080"
 	const want = "pass in log quick " + flow + " divert-to 127.0.0.1 port 701 keep state label regress-t tag regress-t\n" +
 		"pass in log quick route-to (epair1b 10.188.3.1) " + flow +
 		" divert-to 127.0.0.1 port 702 keep state label regress-r\n" +
 		"pass out log quick on epair0b " + flow + " no state label regress-y tagged regress-t\n" +
-		"pass out log quick on epair0b " + flow + " no state label regress-l\n"
+		"pass out log quick on epair0b " + flow + " no state label regress-l\n" +
+		"pass out log quick " + back + " divert-to 127.0.0.1 port 703 keep state label regress-n nat-to 10.188.1.2\n"
 	given := writings(all, true)
 	if got := document(given); got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
@@ -145,13 +149,15 @@ func TestTagsAndRoutes(t *testing.T) {
 		"pass in log quick route-to (epair1b 10.188.3.1) " + printed + ` keep state label "regress-r" divert-to 702`,
 		"pass out log quick on epair0b " + printed + ` no state label "regress-y" tagged regress-t`,
 		"pass out log quick on epair0b " + printed + ` no state label "regress-l"`,
+		"pass out log quick inet proto udp from 10.188.1.2 to 10.188.1.1 port = http-alt" +
+			` keep state label "regress-n" divert-to 703 nat-to 10.188.1.2`,
 	}
 	if err := understood(given, strings.Join(lines, "\n")+"\n"); err != nil {
 		t.Error(err)
 	}
 	for i, wrong := range []struct{ was, is string }{
 		{" tag regress-t", ""}, {"(epair1b 10.188.3.1)", "(epair1b 10.188.3.2)"}, {" tagged regress-t", ""},
-		{"epair0b", "epair1b"},
+		{"epair0b", "epair1b"}, {" nat-to 10.188.1.2", " nat-to 10.188.1.3"},
 	} {
 		misread := slices.Clone(lines)
 		misread[i] = strings.Replace(lines[i], wrong.was, wrong.is, 1)
@@ -169,6 +175,9 @@ func TestTagsAndRoutes(t *testing.T) {
 		func(r *pfconf.Rule) { *r = routes; r.Gateway = netip.MustParseAddr("fd00::1") },
 		func(r *pfconf.Rule) { *r = tags; r.Keep = false },
 		func(r *pfconf.Rule) { *r = tags; r.Interface = "em0" },
+		func(r *pfconf.Rule) { *r = nat; r.Keep = false },
+		func(r *pfconf.Rule) { *r = nat; r.Direction = pfconf.In },
+		func(r *pfconf.Rule) { *r = nat; r.Translated = netip.MustParseAddr("fd00::1") },
 	} {
 		bad := tagged
 		if wrong(&bad); bad.Validate() == nil {

@@ -38,6 +38,9 @@ func Text(r pfconf.Rule) string {
 	if r.Tag != "" {
 		b.WriteString(tagClause(r))
 	}
+	if r.Action == pfconf.PFDivertTo && r.Translated.IsValid() {
+		b.WriteString(natClause(r))
+	}
 	return b.String()
 }
 
@@ -84,6 +87,9 @@ func tagClause(r pfconf.Rule) string {
 	}
 	return " tag " + r.Tag
 }
+
+// natClause translates the source. FreeBSD's pfctl takes it in a rule that passes since 15.
+func natClause(r pfconf.Rule) string { return fmt.Sprintf(" nat-to %v", r.Translated) }
 
 // statement reports whether a PFDivertTo rule keeps a state.
 func statement(r pfconf.Rule) string {
@@ -146,6 +152,9 @@ func writings(rules []pfconf.Rule, rdrRules bool) []written {
 		}
 		if r.Action == pfconf.PFDivertTo { // FreeBSD's divert-to of a divert socket
 			w.end += fmt.Sprintf(" divert-to %d", r.Divert.Port())
+			if r.Translated.IsValid() {
+				w.end += natClause(r)
+			}
 		}
 		if to, ok := r.RedirectsTo(); ok && rdrRules {
 			translates, passes := redirect(r)

@@ -232,9 +232,11 @@ func (r *Request) check() error {
 		}
 	}
 	for _, s := range []*script.Setup{r.Setup, r.Check} {
-		if s != nil && len(s.Paths)+len(s.Fakes)+len(s.Capture) > maxPrefixes {
-			return fmt.Errorf("%d addresses are over the limit of %d", len(s.Paths)+len(s.Fakes)+len(s.Capture),
-				maxPrefixes)
+		if s == nil {
+			continue
+		}
+		if n := len(s.Paths) + len(s.Beyond) + len(s.Fakes) + len(s.Capture); n > maxPrefixes {
+			return fmt.Errorf("%d addresses are over the limit of %d", n, maxPrefixes)
 		}
 	}
 	return nil

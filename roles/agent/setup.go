@@ -60,10 +60,15 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 	}
 	a.seen = gather.Open(a.observed(s))
 	for _, p := range s.Paths {
-		family := pfconf.FamilyOf(p.Here)
-		f, err := socket.OpenFence(p.Here, p.There)
+		family, there := pfconf.FamilyOf(p.Here), p.There
+		for _, beyond := range s.Beyond {
+			if pfconf.FamilyOf(beyond) == family {
+				there = beyond
+			}
+		}
+		f, err := socket.OpenFence(p.Here, there)
 		if err != nil {
-			return nil, fmt.Errorf("fence from %v to %v: %w", p.Here, p.There, err)
+			return nil, err
 		}
 		f.Rounds = s.Rounds
 		if !a.opt.Ephemeral || runtime.GOOS != "linux" { // a jail ends with its processes, too

@@ -54,6 +54,9 @@ func New(c Config) (_ *Lab, err error) {
 			err = fmt.Errorf("lab: %w", namespace.Explain(err))
 		}
 	}()
+	if err := namespace.OwnSettings(); err != nil {
+		return nil, err
+	}
 	here, err := openNamespace()
 	if err != nil {
 		return nil, fmt.Errorf("LOCAL's namespace: %w", err)

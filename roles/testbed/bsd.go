@@ -67,7 +67,8 @@ func reachBSD(ctx context.Context, o Options) (*Pair, error) {
 	}
 	p.Options.Second = map[pfconf.Family]matrix.Network{}
 	for f, gateway := range lab.Second.Gateways {
-		p.Options.Second[f] = matrix.Network{Interface: lab.Second.Interface, Gateway: gateway}
+		p.Options.Second[f] = matrix.Network{Interface: lab.Second.Interface, Gateway: gateway,
+			Mirror: lab.Second.Mirrors[f]}
 	}
 	p.Options.Rounds = realRounds
 	p.Options.By, p.Options.Patience = WhoRuns(o.Getenv), o.Wait

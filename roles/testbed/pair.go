@@ -61,14 +61,14 @@ func LabParts(system string, targets []matrix.Target) [][]matrix.Target {
 	if system != "freebsd" {
 		return [][]matrix.Target{targets}
 	}
-	parts := make([][]matrix.Target, 3)
+	parts := make([][]matrix.Target, 4)
 	for _, t := range targets {
 		i := 0
-		switch {
-		case t.First == matrix.Forwarded:
-			i = 2
-		case t.NeedsPF():
+		if t.NeedsPF() {
 			i = 1
+		}
+		if t.Forwards() {
+			i += 2
 		}
 		parts[i] = append(parts[i], t)
 	}
@@ -78,7 +78,7 @@ func LabParts(system string, targets []matrix.Target) [][]matrix.Target {
 // ForPart returns the options with what the lab of a part has.
 func (o Options) ForPart(part []matrix.Target) Options {
 	o.PF = slices.ContainsFunc(part, matrix.Target.NeedsPF)
-	o.Router = slices.ContainsFunc(part, func(t matrix.Target) bool { return t.First == matrix.Forwarded })
+	o.Router = slices.ContainsFunc(part, matrix.Target.Forwards)
 	return o
 }
 

@@ -197,8 +197,8 @@ func (p *planner) fromClients() {
 	}
 }
 
-// beside are addresses of the internet next to the networks that a table of the host's own routes to
-// itself: of two routes that together stand for a default one, the other may lack.
+// beside are addresses of the internet next to the networks that a table of the host's own routes
+// to itself: of two routes that together stand for a default one, the other may lack.
 func (p *planner) beside(six bool) []netip.Addr {
 	var all []netip.Addr
 	for _, r := range p.Routes {

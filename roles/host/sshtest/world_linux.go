@@ -31,6 +31,8 @@ type World struct {
 	// program is there as Program.
 	Run []string
 	As  string
+	// Opaque has the host's kernel ignore that sockets are made transparent: targets fail there.
+	Opaque bool
 	// Uname is what uname -s and -m say, if they should say something else.
 	Uname []string
 }
@@ -110,6 +112,11 @@ func enter(settings string) error {
 	}
 	if len(w.Run) > 0 {
 		return w.run()
+	}
+	if w.Opaque {
+		if err := opaque(); err != nil {
+			return err
+		}
 	}
 	return syscall.Exec("/usr/sbin/sshd", []string{"/usr/sbin/sshd", "-D", "-e", "-f", "/etc/ssh/test_config"},
 		os.Environ())

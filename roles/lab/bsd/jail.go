@@ -22,6 +22,11 @@ var secondNetworks = map[pfconf.Family]netip.Prefix{
 	pfconf.Inet: netip.MustParsePrefix("10.188.3.0/24"), pfconf.Inet6: netip.MustParsePrefix("fd00:188:3::/64"),
 }
 
+// mirrorNetworks are those of the cable between REMOTE and the mirror.
+var mirrorNetworks = map[pfconf.Family]netip.Prefix{
+	pfconf.Inet: netip.MustParsePrefix("10.188.4.0/24"), pfconf.Inet6: netip.MustParsePrefix("fd00:188:4::/64"),
+}
+
 // maxEpairs bounds the search for a number of an epair(4) that no one has: those in
 // other jails are not seen from here.
 const maxEpairs = 256
@@ -78,6 +83,9 @@ func (b *builder) jails(c Layout, unique int) error {
 		if err := b.second(local, remote); err != nil {
 			return err
 		}
+		if err := b.mirror(local, remote, fmt.Sprintf("pfdivert%dmirror", unique)); err != nil {
+			return err
+		}
 	}
 	for _, f := range pfconf.Families {
 		if err := b.tools().do(words("jexec %s route -n add %s", local, b.lab.Addresses[f].route())...); err != nil {
@@ -132,8 +140,72 @@ func (b *builder) second(local, remote string) error {
 			return err
 		}
 	}
+	return b.forwards(remote)
+}
+
+// mirror makes a third host behind REMOTE, so that what REMOTE forwards has two ends: a connection
+// of LOCAL with it is one of LOCAL with LOCAL. It takes no process there: pf translates both ends
+// of a connection, its destination when it comes in, to LOCAL, and its source when it leaves, to
+// the mirror. What answers is translated back, by the states.
+func (b *builder) mirror(local, remote, jail string) error {
+	if err := b.make(pfconf.Undo{Do: undoJail, Args: []string{jail}},
+		"jail", "-c", "name="+jail, "vnet", "persist", "path=/", "host=inherit"); err != nil {
+		return err
+	}
+	pair, err := b.epair(remote, jail)
+	if err != nil {
+		return err
+	}
+	if err := b.all(words("ifconfig %sa vnet %s", pair, remote),
+		words("ifconfig %sb vnet %s", pair, jail)); err != nil {
+		return err
+	}
+	in := func(f pfconf.Family) FamilyAddresses { return addressesIn(mirrorNetworks[f], netip.Prefix{}, false) }
+	if err := b.addresses(remote, pair+"a", func(f pfconf.Family) netip.Prefix {
+		return netip.PrefixFrom(in(f).Remote, mirrorNetworks[f].Bits())
+	}); err != nil {
+		return err
+	}
+	if err := b.addresses(jail, pair+"b", func(f pfconf.Family) netip.Prefix {
+		return netip.PrefixFrom(in(f).Local, mirrorNetworks[f].Bits())
+	}); err != nil {
+		return err
+	}
+	if err := b.filter(jail); err != nil {
+		return err
+	}
+	var rdr, nat string
+	mirrors := map[pfconf.Family]netip.Addr{}
+	for _, f := range pfconf.Families {
+		a, mirror := b.lab.Addresses[f], in(f).Local
+		there, back := FamilyAddresses{Remote: a.Remote, Fakes: mirrorNetworks[f]},
+			FamilyAddresses{Remote: in(f).Remote, Fakes: jailNetworks[f].cable}
+		if err := b.all(words("jexec %s route -n add %s", local, there.route()),
+			words("jexec %s route -n add %s", jail, back.route())); err != nil {
+			return err
+		}
+		rdr += fmt.Sprintf("rdr on %sb %v proto tcp from %v to %v -> %[3]v\n", pair, f, a.Local, mirror)
+		nat += fmt.Sprintf("nat on %sb %v proto tcp from %v to %[3]v -> %v static-port\n", pair, f, a.Local, mirror)
+		mirrors[f] = mirror
+	}
+	err = b.tools().tell(nat+rdr+"pass\n", words("jexec %s pfctl -q -f -", jail)...)
+	if err == nil {
+		err = b.tools().do(words("jexec %s pfctl -q -e", jail)...)
+	}
+	if said(err, "/dev/pf: No such file or directory") {
+		return nil
+	}
+	if err == nil {
+		b.lab.Second.Mirrors = mirrors
+		err = b.forwards(jail)
+	}
+	return err
+}
+
+// forwards has a jail forward packets, and not tell of shorter ways.
+func (b *builder) forwards(jail string) error {
 	return b.tools().do(words("jexec %s sysctl net.inet.ip.redirect=0 net.inet6.ip6.redirect=0 "+
-		"net.inet.ip.forwarding=1 net.inet6.ip6.forwarding=1", remote)...)
+		"net.inet.ip.forwarding=1 net.inet6.ip6.forwarding=1", jail)...)
 }
 
 // epair makes the cable and gives its name, to which the ends add a and b.

@@ -59,6 +59,9 @@ func (h Entry) Command() []string {
 type Second struct {
 	Interface string                       `json:"interface,omitempty"`
 	Gateways  map[pfconf.Family]netip.Addr `json:"gateways,omitempty"` // LOCAL's addresses there
+	// Mirrors are the addresses of a third host, behind REMOTE, that has LOCAL's connections with
+	// it come back to LOCAL, from itself; none where the kernel has no pf.
+	Mirrors map[pfconf.Family]netip.Addr `json:"mirrors,omitempty"`
 }
 
 // Lab is a lab that was built.

@@ -219,6 +219,27 @@ func TestJails(t *testing.T) {
 		"jexec pfdivert77remote route -n add -inet -net 10.208.0.0/12 10.188.1.1",
 		"jexec pfdivert77remote route -n add -inet6 -net fd00:188:2::/64 fd00:188:1::1",
 		"jexec pfdivert77remote sysctl net.inet.ip.redirect=0 net.inet6.ip6.redirect=0 net.inet.ip.forwarding=1 net.inet6.ip6.forwarding=1",
+		// A third host behind REMOTE.
+		"jail -c name=pfdivert77mirror vnet persist path=/ host=inherit",
+		"ifconfig epair4 create description pfdivert lab",
+		"ifconfig epair4a vnet pfdivert77remote",
+		"ifconfig epair4b vnet pfdivert77mirror",
+		"jexec pfdivert77remote ifconfig epair4a inet6 -ifdisabled no_dad up",
+		"jexec pfdivert77remote ifconfig epair4a inet 10.188.4.2/24",
+		"jexec pfdivert77remote ifconfig epair4a inet6 fd00:188:4::2/64",
+		"jexec pfdivert77mirror ifconfig epair4b inet6 -ifdisabled no_dad up",
+		"jexec pfdivert77mirror ifconfig epair4b inet 10.188.4.1/24",
+		"jexec pfdivert77mirror ifconfig epair4b inet6 fd00:188:4::1/64",
+		"jexec pfdivert77mirror sysctl net.inet.ip.maxfragsperpacket=64",
+		"jexec pfdivert77mirror sysctl net.inet6.ip6.fw.deny_unknown_exthdrs=0",
+		"jexec pfdivert77mirror ipfw -q add 65534 allow ip from any to any",
+		"jexec pfdivert77local route -n add -inet -net 10.188.4.0/24 10.188.1.2",
+		"jexec pfdivert77mirror route -n add -inet -net 10.188.1.0/24 10.188.4.2",
+		"jexec pfdivert77local route -n add -inet6 -net fd00:188:4::/64 fd00:188:1::2",
+		"jexec pfdivert77mirror route -n add -inet6 -net fd00:188:1::/64 fd00:188:4::2",
+		"jexec pfdivert77mirror pfctl -q -f -",
+		"jexec pfdivert77mirror pfctl -q -e",
+		"jexec pfdivert77mirror sysctl net.inet.ip.redirect=0 net.inet6.ip6.redirect=0 net.inet.ip.forwarding=1 net.inet6.ip6.forwarding=1",
 		"jexec pfdivert77local route -n add -inet -net 10.208.0.0/12 10.188.1.2",
 		"jexec pfdivert77local route -n add -inet6 -net fd00:188:2::/64 fd00:188:1::2",
 	}
@@ -233,12 +254,19 @@ func TestJails(t *testing.T) {
 		got.Gateways[pfconf.Inet6].String() != "fd00:188:3::1" {
 		t.Errorf("REMOTE's second network: %+v", got)
 	}
+	if got := b.lab.Second.Mirrors; got[pfconf.Inet].String() != "10.188.4.1" ||
+		got[pfconf.Inet6].String() != "fd00:188:4::1" {
+		t.Errorf("the third host: %v", got)
+	}
 	m.log = nil
 	if err := b.lab.Close(t.Context()); err != nil {
 		t.Error(err)
 	}
 	// The interfaces come first: a jail with sockets in TIME_WAIT would keep them.
 	want = []string{
+		"ifconfig epair4a -vnet pfdivert77remote", "ifconfig epair4b -vnet pfdivert77mirror",
+		"ifconfig epair4a destroy",
+		"jail -r pfdivert77mirror",
 		"ifconfig epair3a -vnet pfdivert77local", "ifconfig epair3b -vnet pfdivert77remote", "ifconfig epair3a destroy",
 		"ifconfig epair2a -vnet pfdivert77local", "ifconfig epair2b -vnet pfdivert77remote", "ifconfig epair2a destroy",
 		"ifconfig epair1a -vnet pfdivert77local", "ifconfig epair1b -vnet pfdivert77remote",

@@ -2,6 +2,7 @@ package namespace
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"slices"
@@ -14,11 +15,16 @@ import (
 // Start starts cmd in a new network namespace. A user other than root becomes
 // root of a user namespace, which owns it. cmd must not have been used; what
 // its SysProcAttr says otherwise stays. A refusal is a *ForbiddenError.
+//
+// Where /proc/sys is read-only, as in a container, cmd has mounts of its own too, for OwnSettings.
 func Start(cmd *exec.Cmd) error {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
 	cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWNET
+	if settingsReadOnly() {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWNS
+	}
 	if os.Geteuid() != 0 {
 		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
@@ -85,6 +91,39 @@ func blame(root bool, refusal syscall.Errno, value func(name string) string) (ca
 	}
 	return "no sysctl forbids it, so a seccomp filter or security module does, as in a container",
 		"run the tests as root (SUDO=sudo), or outside of the container"
+}
+
+// settings is where a process writes the settings of its network namespace.
+const settings = "/proc/sys"
+
+func settingsReadOnly() bool {
+	var s unix.Statfs_t
+	return unix.Statfs(settings, &s) == nil && s.Flags&unix.ST_RDONLY != 0
+}
+
+// OwnSettings makes /proc/sys writable to the calling process, which Start started, and to those
+// that it starts. The mount is not that of the processes outside.
+func OwnSettings() error {
+	if !settingsReadOnly() {
+		return nil
+	}
+	const flags = unix.MS_REMOUNT | unix.MS_BIND | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	if err := unix.Mount("", settings, "", flags, ""); err != nil {
+		return &ReadOnlyError{err}
+	}
+	return nil
+}
+
+// ReadOnlyError says that a container keeps this process from the settings of its namespaces.
+type ReadOnlyError struct{ Err error }
+
+func (e *ReadOnlyError) Error() string {
+	return fmt.Sprintf("%s is read-only in this container and stays so: %v", settings, e.Err)
+}
+
+// Hint is what to do, for a person.
+func (e *ReadOnlyError) Hint() string {
+	return "give the container's root CAP_SYS_ADMIN and no AppArmor profile, or leave /proc unmasked (procMount: Unmasked)"
 }
 
 func sysctl(name string) string {
