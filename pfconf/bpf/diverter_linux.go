@@ -27,10 +27,12 @@ const (
 type Diverter struct {
 	rules, flows    *ebpf.Map
 	ingress, egress *ebpf.Program
+	noAssign        error // a *need.MissingError if the kernel has no bpf_sk_assign
 }
 
 // Open loads the programs. The error can be a *need.MissingError or wrap fs.ErrPermission. The
-// caller closes the Diverter; programs that are attached still go on.
+// caller closes the Diverter; programs that are attached still go on. A kernel without
+// bpf_sk_assign is no error before an entry needs it.
 func Open(c Config) (*Diverter, error) {
 	d := &Diverter{}
 	if err := d.load(c); err != nil {
@@ -55,16 +57,29 @@ func (d *Diverter) load(c Config) (err error) {
 	if err != nil {
 		return err
 	}
-	p := program{rules: d.rules, flows: d.flows, assign: asm.FnSkAssign}
-	if c.NoAssign {
-		p.assign = noHelper
-	}
-	if d.egress, err = load("pfdivert_out", (&program{rules: d.rules, flows: d.flows}).egress()); err != nil {
+	if d.egress, err = load("pfdivert_out", d.program(0).egress()); err != nil {
 		return err
 	}
-	d.ingress, err = load("pfdivert_in", p.ingress())
+	assign := asm.FnSkAssign
+	if c.NoAssign {
+		assign = noHelper
+	}
+	var missing *need.MissingError
+	d.ingress, err = load("pfdivert_in", d.program(assign).ingress())
+	if errors.As(err, &missing) {
+		d.noAssign = err
+		d.ingress, err = load("pfdivert_in", d.program(0).ingress())
+	}
 	return err
 }
+
+func (d *Diverter) program(assign asm.BuiltinFunc) *program {
+	return &program{rules: d.rules, flows: d.flows, assign: assign}
+}
+
+// NoAssign returns a *need.MissingError if the kernel has no bpf_sk_assign: then no entry can have
+// Divert.
+func (d *Diverter) NoAssign() error { return d.noAssign }
 
 // noHelper is one that no kernel has.
 const noHelper = asm.BuiltinFunc(1 << 20)
@@ -137,7 +152,10 @@ func (d *Diverter) Change(remove, add []Entry) error {
 		gone = append(gone, value)
 	}
 	for i, e := range add {
-		err := d.rules.Update(e.key(), e.value(), ebpf.UpdateNoExist)
+		err := d.noAssign
+		if !e.Divert.IsValid() || err == nil {
+			err = d.rules.Update(e.key(), e.value(), ebpf.UpdateNoExist)
+		}
 		if err == nil {
 			continue
 		}

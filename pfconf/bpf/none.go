@@ -14,6 +14,9 @@ func Probe() error { return ErrNotBuilt }
 // Programs is for nothing.
 func (*Diverter) Programs() (ingress, egress int) { return -1, -1 }
 
+// NoAssign returns ErrNotBuilt.
+func (*Diverter) NoAssign() error { return ErrNotBuilt }
+
 // Change returns ErrNotBuilt.
 func (*Diverter) Change(remove, add []Entry) error { return ErrNotBuilt }
 

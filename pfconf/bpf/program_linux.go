@@ -27,7 +27,8 @@ const (
 	onTuple = onFlow - 40  // struct bpf_sock_tuple, linux/bpf.h: at most 36 bytes
 	onIP    = onTuple - 40 // the network header
 	onPorts = onIP - 8     // source and destination port, or ICMP's type, code, checksum and id
-	onSide  = onPorts - 8  // who began a flow
+	onFlags = onPorts - 8  // of TCP
+	onSide  = onFlags - 8  // who began a flow
 )
 
 // Fields of struct __sk_buff and struct bpf_sock, linux/bpf.h.
@@ -45,6 +46,8 @@ const (
 	fromNetwork   = 1  // BPF_HDR_START_NET
 	thisNamespace = -1 // BPF_F_CURRENT_NETNS
 	noExist       = 1  // BPF_NOEXIST
+	syn           = 0x02
+	ack           = 0x10
 	established   = 1  // TCP_ESTABLISHED, of UDP too: it is connected
 	listening     = 10 // TCP_LISTEN
 	echoReply6    = 129
@@ -77,8 +80,8 @@ func (l layout) tuple() int32 { return 2*int32(l.address) + 4 }
 type program struct {
 	asm.Instructions
 	rules, flows *ebpf.Map
-	assign       asm.BuiltinFunc
-	labelled     string // of the next instruction
+	assign       asm.BuiltinFunc // 0 without
+	labelled     string          // of the next instruction
 }
 
 func (p *program) add(all ...asm.Instruction) {
@@ -182,6 +185,16 @@ func (p *program) remember(began int64) {
 	p.add(asm.Mov.Imm(asm.R4, noExist), asm.FnMapUpdateElem.Call())
 }
 
+// renew forgets the flow when the packet begins a connection: the last one may have been begun by
+// the other side.
+func (p *program) renew(label string) {
+	p.add(asm.LoadMem(asm.R1, asm.RFP, onFlags, asm.Byte), asm.And.Imm(asm.R1, syn|ack),
+		asm.JNE.Imm(asm.R1, syn, label), asm.LoadMapPtr(asm.R1, p.flows.FD()))
+	p.onStack(asm.R2, onFlow)
+	p.add(asm.FnMapDeleteElem.Call())
+	p.label(label)
+}
+
 // find looks for a socket by the tuple on the stack; without one it goes to the label. The caller
 // releases it.
 func (p *program) find(l layout, proto pfconf.Proto, missing string) {
@@ -233,7 +246,7 @@ func (p *program) parse(l layout, name string, in bool) {
 			asm.And.Imm(asm.R1, 0x3fff), asm.JNE.Imm(asm.R1, 0, name+"-fragment"))
 	}
 	p.add(asm.LoadMem(asm.R1, asm.RFP, onIP+l.proto, asm.Byte),
-		asm.JEq.Imm(asm.R1, int32(pfconf.TCP.Number(l.family)), name+"-ports"),
+		asm.JEq.Imm(asm.R1, int32(pfconf.TCP.Number(l.family)), name+"-tcp"),
 		asm.JEq.Imm(asm.R1, int32(pfconf.UDP.Number(l.family)), name+"-ports"),
 		asm.JNE.Imm(asm.R1, int32(pfconf.ICMP.Number(l.family)), name+"-parsed"))
 	p.load(onPorts, true, 0, 8)
@@ -246,6 +259,8 @@ func (p *program) parse(l layout, name string, in bool) {
 			asm.JEq.Imm(asm.R1, int32(pfconf.TCP.Number(l.family)), "pass"),
 			asm.JEq.Imm(asm.R1, int32(pfconf.UDP.Number(l.family)), "pass"), asm.Ja.Label(name+"-parsed"))
 	}
+	p.label(name + "-tcp")
+	p.load(onFlags, true, 13, 1)
 	p.label(name + "-ports")
 	p.load(onPorts, true, 0, 4)
 	nearPort, farPort := int16(onPorts), int16(onPorts+2)
@@ -313,6 +328,7 @@ func (p *program) ingress() asm.Instructions {
 	}
 	p.label("diverted")
 	p.count(atDone)
+	p.renew("renewed")
 	p.unless(flagRemember, "marked")
 	p.remember(beganFar)
 	p.label("marked")
@@ -336,6 +352,10 @@ func (p *program) ingress() asm.Instructions {
 // would be found by the connection's next packet.
 func (p *program) divert(l layout, proto pfconf.Proto, name string) {
 	p.label(name + "-own")
+	if p.assign == 0 {
+		p.add(asm.Ja.Label("pass")) // no entry has a listener
+		return
+	}
 	p.find(l, proto, name+"-new")
 	p.add(asm.LoadMem(asm.R1, sock, skState, asm.Word))
 	if proto == pfconf.UDP {
@@ -376,6 +396,7 @@ func (p *program) egress() asm.Instructions {
 	p.lookup(p.rules, onKey, "echo")
 	p.add(asm.Mov.Reg(rule, asm.R0))
 	p.count(atMatched)
+	p.renew("renewed")
 	p.unless(flagRemember, "remembered")
 	p.remember(beganNear)
 	p.label("remembered")

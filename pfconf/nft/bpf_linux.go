@@ -87,6 +87,9 @@ func (f *Firewall) addFilters(l rtnetlink.Link) error {
 	}
 	in, out := f.bpf.Programs()
 	for i, program := range []int{in, out} {
+		if f.config.omits(Programs) || hooks[i] == rtnetlink.Egress && f.config.omits(Egress) {
+			continue
+		}
 		filter := filterOf(l.Index, hooks[i])
 		filter.Name, filter.Program = TableName, program
 		err := route.AddFilter(filter)

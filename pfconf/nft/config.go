@@ -81,6 +81,9 @@ const (
 	Jump6      Piece = "jump6"
 	OutputMark Piece = "output-mark" // meta mark set, of what this host sends
 	RouteLocal Piece = "route-local" // net.ipv4.conf.*.route_localnet=1, for rules that redirect to 127.0.0.1
+	// Programs are those of BPF, and Egress the one of them for what leaves: no interface has it.
+	Programs   Piece = "programs"
+	Egress     Piece = "egress"
 	KernelEcho Piece = "kernel-echo" // the rule that stops the kernel's own ICMPv6 echo replies
 	// Towards is the name of the interface towards LOCAL: the rules have another.
 	Towards    Piece = "towards"

@@ -41,7 +41,7 @@ func (f *Firewall) Probe(feature need.Name) ProbeResult {
 	case need.BPFAssign:
 		d, err := bpf.Open(f.config.programs())
 		if err == nil {
-			err = d.Close()
+			err = errors.Join(d.NoAssign(), d.Close())
 		}
 		return asAnswer(err)
 	case need.TProxy:
