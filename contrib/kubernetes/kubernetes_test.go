@@ -121,13 +121,13 @@ func folder(t *testing.T) string {
 	return dir
 }
 
-// image writes the image of ../../pfdivert and returns it.
+// image writes an image of the binary that make image built, and returns its folder.
 func image(t *testing.T, architectures ...string) string {
 	t.Helper()
 	dist := folder(t)
-	binary, err := os.ReadFile("../../pfdivert")
+	binary, err := os.ReadFile("../../dist/pfdivert-linux-" + runtime.GOARCH)
 	if err != nil {
-		t.Fatalf("%v; build it first: make", err)
+		t.Fatalf("%v; build it first: make image", err)
 	}
 	for _, a := range architectures {
 		if err := os.WriteFile(filepath.Join(dist, "pfdivert-linux-"+a), append(binary, a...), 0o755); err != nil {
