@@ -87,8 +87,8 @@ var hosts = []Fault{
 			}
 			return uncounted(p)
 		}},
-	{Name: "other-zone", NotBPF: true, Cause: "other-zone", About: "REMOTE's conntrack keeps what comes in in a zone of its own",
-		Remote: does(injection.OtherZone), expect: func(p Part) Want {
+	{Name: "other-zone", NotBPF: true, Cause: "other-zone",
+		About: "REMOTE's conntrack keeps what comes in in a zone of its own", Remote: does(injection.OtherZone), expect: func(p Part) Want {
 			switch {
 			case !p.to():
 				return undelivered(p)

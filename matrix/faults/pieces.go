@@ -56,8 +56,8 @@ var pieces = []Fault{
 			}
 			return pass
 		}},
-	{Name: "not-transparent", On: everywhere, NotBPF: true, Cause: "not-transparent", About: "no socket is marked transparent",
-		Omit: []string{"transparent"}, expect: func(p Part) Want {
+	{Name: "not-transparent", On: everywhere, NotBPF: true, Cause: "not-transparent",
+		About: "no socket is marked transparent", Omit: []string{"transparent"}, expect: func(p Part) Want {
 			switch {
 			case p.packet(), p.to() && p.System != "linux": // pf and ipfw deliver to any socket
 				return pass
