@@ -334,7 +334,7 @@ func TestFleetPage(t *testing.T) {
 	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(page, -1) {
 		for line := range strings.Lines(block[1]) {
 			// The packages are installed and the program is built.
-			if !strings.HasPrefix(line, "sudo apt-get ") && !strings.HasPrefix(line, "make ") {
+			if !strings.HasPrefix(line, "sudo apt-get ") && !strings.HasPrefix(line, "make") {
 				typed += line
 			}
 		}

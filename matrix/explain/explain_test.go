@@ -445,11 +445,11 @@ func switchedOff(firewall, command, text string) Case {
 
 // Each cause has advice for all firewalls that it is for, with known names.
 func TestAdvice(t *testing.T) {
-	known := map[string]bool{"": true, nftables: true, xtables: true, pf: true, ipfw: true}
+	known := map[string]bool{"": true, nftables: true, xtables: true, pf: true, ipfw: true, bpf: true}
 	for _, c := range causes {
 		firewalls := c.Firewalls
 		if firewalls == nil {
-			firewalls = []string{nftables, xtables, pf, ipfw, "another"}
+			firewalls = []string{nftables, xtables, bpf, pf, ipfw, "another"}
 		}
 		for _, f := range firewalls {
 			if c.advice(f).Likely == "" {
