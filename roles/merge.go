@@ -58,7 +58,8 @@ func runMerge(_ context.Context, c *call) (int, error) {
 		return exitError, err
 	}
 	defer files.Discard()
-	// What was read is kept until the end: memory is dearer here than in the roles that meet packets.
+	// What was read is kept until the end: memory is dearer here than in the roles that meet
+	// packets.
 	debug.SetGCPercent(100)
 	fleet := report.NewFleet(c.version, f.Args())
 	var errs []error

@@ -67,8 +67,8 @@ func (p Problem) lines() (lines [][2]string) {
 	return lines
 }
 
-// doctorFile is what doctor -json writes: on Linux problems and notes, on the BSDs findings and what
-// was not seen.
+// doctorFile is what doctor -json writes: on Linux problems and notes, on the BSDs findings and
+// what was not seen.
 type doctorFile struct {
 	Problems []Problem
 	Notes    []string

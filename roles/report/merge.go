@@ -61,8 +61,8 @@ func (h *Host) name() string {
 // maxFleet bounds the files of a fleet: those of 10,000 hosts have some 300 MB.
 const maxFleet = 512 << 20
 
-// NewFleet returns a fleet without hosts; version is this program's. The files are those that will be
-// added: what distinguishes their paths names the hosts.
+// NewFleet returns a fleet without hosts; version is this program's. The files are those that will
+// be added: what distinguishes their paths names the hosts.
 func NewFleet(version string, files []string) *Fleet {
 	f := &Fleet{version: version, named: map[string][]*Host{}, reader: newReader()}
 	folders, stems := map[string]bool{}, map[string]bool{}
@@ -88,8 +88,8 @@ func stem(file string) string {
 	return name
 }
 
-// hostOf names the host of a file that names none: 'web1.json' and 'web1-doctor.json' are of web1, and
-// so is 'web1/run.json'.
+// hostOf names the host of a file that names none: 'web1.json' and 'web1-doctor.json' are of web1,
+// and so is 'web1/run.json'.
 func (f *Fleet) hostOf(file string) string {
 	if file == "-" {
 		return "stdin"
@@ -106,8 +106,8 @@ func (f *Fleet) hostOf(file string) string {
 	return name[:min(len(name), maxName)]
 }
 
-// Add adds a file. One that is nil could not be opened, for the reason err. The error of a file that
-// can't be read is also part of the reports.
+// Add adds a file. One that is nil could not be opened, for the reason err. The error of a file
+// that can't be read is also part of the reports.
 func (f *Fleet) Add(file string, from io.Reader, err error) error {
 	var c *content
 	if err == nil {
@@ -131,7 +131,8 @@ func (f *Fleet) Add(file string, from io.Reader, err error) error {
 		return nil
 	}
 	if c.hosts == nil {
-		c.hosts = []*Host{{Machine: Machine{Name: name, Kernel: c.run.Kernel, System: c.run.System, Filter: c.run.filter()}}}
+		c.hosts = []*Host{{Machine: Machine{Name: name, Kernel: c.run.Kernel, System: c.run.System,
+			Filter: c.run.filter()}}}
 		for i := range c.summaries {
 			c.summaries[i].Host = name
 		}
@@ -174,9 +175,9 @@ func (c *counter) Read(b []byte) (int, error) {
 
 // join adds what a file has of a host to what others have of it.
 //
-// If the host was run twice, the later run counts: for the targets that it has if both are of the same
-// kernel, else for all. With another filter it is a host of its own. What doctor found is kept of all
-// files, for its files do not say when they were written.
+// If the host was run twice, the later run counts: for the targets that it has if both are of the
+// same kernel, else for all. With another filter it is a host of its own. What doctor found is kept
+// of all files, for its files do not say when they were written.
 func (f *Fleet) join(name string, h *Host) {
 	at := slices.IndexFunc(f.named[name], func(o *Host) bool {
 		return !o.ran() || !h.ran() || o.Filter == h.Filter
@@ -244,8 +245,8 @@ func (f *Fleet) joinRuns(name string, earlier, later *Host) []Summary {
 // ran reports whether there is a run of the host.
 func (h *Host) ran() bool { return h.Version != "" || len(h.summaries) > 0 }
 
-// unreadBeside are the files that could not be read. What a merged report says of that is out of date
-// if another file has a run of the host.
+// unreadBeside are the files that could not be read. What a merged report says of that is out of
+// date if another file has a run of the host.
 func (h *Host) unreadBeside(other *Host) []Unread {
 	if h.merged && !h.ran() && other.ran() {
 		return nil
@@ -253,13 +254,14 @@ func (h *Host) unreadBeside(other *Host) []Unread {
 	return h.Unread
 }
 
-// unable says, for each file of the host that it is true of, why the host is not tested as it should be.
+// unable says, for each file of the host that it is true of, why the host is not tested as it
+// should be.
 func (h *Host) unable() (all []Unread) {
 	all = slices.Clone(h.Unread)
 	file := strings.Join(h.Files, ", ")
 	switch {
 	case h.Interrupted:
-		all = append(all, Unread{file, fmt.Sprintf("the run was interrupted after %s", pfconf.Count(len(h.summaries), "target"))})
+		all = append(all, Unread{file, "the run was interrupted after " + pfconf.Count(len(h.summaries), "target")})
 	case h.Skipped != "":
 		all = append(all, Unread{file, "nothing was run: " + h.Skipped})
 	case h.ran() && len(h.summaries) == 0:
@@ -294,8 +296,8 @@ func (f *Fleet) Problems() (errs []error) {
 	return errs
 }
 
-// ExitStatus returns 2 when a host was not tested as it should be, 1 when one fails, has a problem that
-// is bad or regressed, else 0.
+// ExitStatus returns 2 when a host was not tested as it should be, 1 when one fails, has a problem
+// that is bad or regressed, else 0.
 func (f *Fleet) ExitStatus() int {
 	status := 0
 	if f.against != nil && f.against.Regressions() > 0 {

@@ -29,8 +29,8 @@ func (g *group) kernel() string {
 	return Machine{Kernel: g.Kernel, System: g.System, Filter: g.Filter}.kernel()
 }
 
-// groups returns the groups, the kernels of most hosts first, and of each kernel the largest group; of
-// groups of one size that with the better verdicts.
+// groups returns the groups, the kernels of most hosts first, and of each kernel the largest group;
+// of groups of one size that with the better verdicts.
 func (f *Fleet) groups() []*group {
 	type kernel struct{ kernel, system, filter string }
 	type key struct {
@@ -102,7 +102,8 @@ func hostNames(hosts []*Host) string {
 	return strings.Join(names, ", ")
 }
 
-// headline says how many hosts are in how many groups, and which differ from the rest of their kernel.
+// headline says how many hosts are in how many groups, and which differ from the rest of their
+// kernel.
 func headline(hosts []*Host, groups []*group) string {
 	text := fmt.Sprintf("%s in %s", pfconf.Count(len(hosts), "host"), pfconf.Count(len(groups), "group"))
 	var odd []*Host

@@ -21,9 +21,9 @@ func (f *Fleet) Write(w io.Writer, flag string) error {
 	return f.writeHTML(w)
 }
 
-// WriteJSON writes one JSON object and a newline, like WriteJSON of several hosts. Each host also has
-// what is known of its run, its files, what doctor found and which of its files could not be read;
-// "groups" has the hosts with the same kernel, filter and verdicts.
+// WriteJSON writes one JSON object and a newline, like WriteJSON of several hosts. Each host also
+// has what is known of its run, its files, what doctor found and which of its files could not be
+// read; "groups" has the hosts with the same kernel, filter and verdicts.
 func (f *Fleet) WriteJSON(w io.Writer) error {
 	b := bufio.NewWriter(w)
 	var err error
@@ -72,8 +72,8 @@ func (o *Summary) forJSON() any {
 	return t
 }
 
-// points are the targets of all hosts, and what else is wrong with a host, for reports in which all has
-// to be a test.
+// points are the targets of all hosts, and what else is wrong with a host, for reports in which all
+// has to be a test.
 func (f *Fleet) points() []Summary {
 	all := summariesOf(f.hosts)
 	add := func(h *Host, r matrix.Result) { all = append(all, Summary{Result: r, Host: h.Name}) }
@@ -86,7 +86,8 @@ func (f *Fleet) points() []Summary {
 		}
 		for _, p := range h.Doctor.Problems {
 			if p.Severity == severityBad {
-				add(h, matrix.Result{Name: "doctor", Verdict: matrix.Fail, Reason: p.Cause, Detail: p.What + ": " + p.Why})
+				add(h, matrix.Result{Name: "doctor", Verdict: matrix.Fail, Reason: p.Cause,
+					Detail: p.What + ": " + p.Why})
 			}
 		}
 		if h.Doctor.bad() == 0 {

@@ -99,7 +99,8 @@ func writeDifference(b *bytes.Buffer, style Style, most, g *group) {
 	}
 	said := explanations{}
 	for _, d := range all {
-		fmt.Fprintf(b, "  %-*s  %s -> %s", name, printable(d.Name), d.Before.shown(style, cellWidth), d.After.shown(style, 0))
+		fmt.Fprintf(b, "  %-*s  %s -> %s", name, printable(d.Name), d.Before.shown(style, cellWidth),
+			d.After.shown(style, 0))
 		if d.After.Reason != "" {
 			fmt.Fprintf(b, " (%s)", printable(d.After.Reason))
 		}

@@ -139,8 +139,8 @@ func (r *reader) decode(d *json.Decoder) (*content, error) {
 	return c, nil
 }
 
-// each decodes an object or an array, whose first token is open: it calls do before each value, with
-// its key if it has one.
+// each decodes an object or an array, whose first token is open: it calls do before each value,
+// with its key if it has one.
 func each(d *json.Decoder, open json.Delim, do func(key string) error) error {
 	token, err := d.Token()
 	if err != nil {

@@ -80,7 +80,8 @@ func (s *Stats) Summaries(run Run) []Summary {
 	return all
 }
 
-// tellRuns has the detail begin with how often the target was run, for reports without a place for that.
+// tellRuns has the detail begin with how often the target was run, for reports without a place for
+// that.
 func (o *Summary) tellRuns() {
 	if o.Run > 0 {
 		o.Detail = fmt.Sprintf("%s of %s; run %d: %s", o.Counts, pfconf.Count(int(o.Runs), "run"), o.Run, o.Detail)
