@@ -27,7 +27,8 @@ a host, the later counts: for the targets that it has if the kernel is the same,
 for all; a note says so. With another filter it is a host of its own.
 
 Exit status: 0 when every target is PASS, XFAIL or SKIP; 1 when a host has one that is
-FAIL or XPASS, or a problem of doctor's that is bad; 2 when a target is ERROR,
+FAIL or XPASS, or a problem of doctor's that is bad, or with -against something
+regressed; 2 when a target is ERROR,
 a run was interrupted or ran nothing, or a file is missing or broken: it is named,
 and the other files are still merged.`,
 	run: runMerge,
@@ -39,6 +40,7 @@ func runMerge(_ context.Context, c *call) (int, error) {
 	for i, format := range report.Formats {
 		f.StringVar(&names[i], format.Flag, "", format.Usage)
 	}
+	against := f.String("against", "", "tell what changed since the report in `FILE`, of merge or run")
 	verbose := f.Bool("v", false, "list the claims that no manual makes")
 	if err := c.parse(f); err != nil {
 		return exitError, err
@@ -51,6 +53,13 @@ func runMerge(_ context.Context, c *call) (int, error) {
 		if arg != "-" && strings.HasPrefix(arg, "-") {
 			return exitError, terminal.WithHint(fmt.Errorf("%s stands behind a file", arg),
 				"flags come first: pfdivert merge "+arg+" … FILE.json")
+		}
+	}
+	var last *report.Past
+	if *against != "" {
+		var err error
+		if last, err = c.readRun(*against); err != nil {
+			return exitError, terminal.WithHint(err, "give the file that 'pfdivert merge -json FILE' wrote the last time")
 		}
 	}
 	files, err := report.OpenFiles(names, c.Out)
@@ -67,6 +76,9 @@ func runMerge(_ context.Context, c *call) (int, error) {
 		if err := c.addTo(fleet, name); err != nil {
 			errs = append(errs, err)
 		}
+	}
+	if last != nil {
+		fleet.Against(*against, last)
 	}
 	errs = append(errs, fleet.Problems()...)
 	for i, err := range errs {

@@ -21,9 +21,9 @@ type Fleet struct {
 	named   map[string][]*Host // by the name in the files; several if they differ in their filter
 	notes   []string           // decisions that a reader should know
 	reader  *reader
-	folders bool  // the files' folders name the hosts
-	size    int64 // of all files, in bytes
-	against *Comparison
+	folders bool   // the files' folders name the hosts
+	size    int64  // of all files, in bytes
+	since   *since // nil for nothing
 }
 
 // Host is what a fleet has of a host, as in JSON.
@@ -300,7 +300,7 @@ func (f *Fleet) Problems() (errs []error) {
 // that is bad or regressed, else 0.
 func (f *Fleet) ExitStatus() int {
 	status := 0
-	if f.against != nil && f.against.Regressions() > 0 {
+	if f.since != nil && f.since.Regressions > 0 {
 		status = 1
 	}
 	for _, h := range f.hosts {

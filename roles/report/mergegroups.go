@@ -93,13 +93,19 @@ const maxNamed = 12
 // hostNames are the first of some hosts, in a line.
 func hostNames(hosts []*Host) string {
 	var names []string
-	for _, h := range hosts[:min(len(hosts), maxNamed)] {
+	for _, h := range hosts {
 		names = append(names, printable(h.Name))
 	}
-	if more := len(hosts) - maxNamed; more > 0 {
-		names = append(names, fmt.Sprintf("and %d more", more))
+	return nameList(names)
+}
+
+// nameList are the first of some names, in a line.
+func nameList(names []string) string {
+	text := strings.Join(names[:min(len(names), maxNamed)], ", ")
+	if more := len(names) - maxNamed; more > 0 {
+		text += fmt.Sprintf(", and %d more", more)
 	}
-	return strings.Join(names, ", ")
+	return text
 }
 
 // headline says how many hosts are in how many groups, and which differ from the rest of their

@@ -23,7 +23,8 @@ func (f *Fleet) Write(w io.Writer, flag string) error {
 
 // WriteJSON writes one JSON object and a newline, like WriteJSON of several hosts. Each host also
 // has what is known of its run, its files, what doctor found and which of its files could not be
-// read; "groups" has the hosts with the same kernel, filter and verdicts.
+// read; "groups" has the hosts with the same kernel, filter and verdicts, "since" what
+// changed since the last time.
 func (f *Fleet) WriteJSON(w io.Writer) error {
 	b := bufio.NewWriter(w)
 	var err error
@@ -41,6 +42,9 @@ func (f *Fleet) WriteJSON(w io.Writer) error {
 	put(`,"groups":`, f.groups())
 	if f.notes != nil {
 		put(`,"notes":`, f.notes)
+	}
+	if f.since != nil {
+		put(`,"since":`, f.since)
 	}
 	b.WriteString(`,"targets":[`)
 	before := ""

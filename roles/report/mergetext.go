@@ -46,6 +46,9 @@ func onHosts(all []Summary) (results []matrix.Result, names []string) {
 
 // writeRest writes what is known of hosts beside verdicts.
 func (f *Fleet) writeRest(b *bytes.Buffer, style Style) {
+	if f.since != nil {
+		f.since.writeText(b, style)
+	}
 	width := min(style.Width, maxText)
 	for _, h := range f.hosts {
 		for _, u := range h.unable() {
