@@ -492,6 +492,14 @@ var claims = []Claim{
 		Not:  unjoined,
 	},
 	{
+		// A frame has no family.
+		Name: "bridge", About: "queue", Proto: pfconf.UDP, Mode: PacketIn, Only: pfconf.Inet,
+		run: (*claimRun).bridgeGoes, Dangerous: true,
+		Says: "what waits in a queue while its bridge goes is lost when it is released, and the kernel goes on",
+		By:   map[string]string{"nftables": "br_input.c, br_handle_frame_finish; CVE-2026-53220"},
+		Not:  "its rules are not about what a bridge forwards",
+	},
+	{
 		Name: "tcp-in", Proto: pfconf.TCP, Mode: PacketIn, run: (*claimRun).streamThrough,
 		Says: "a TCP connection that comes in goes through the divert socket, both ways, and what it carries can be rewritten",
 		By: map[string]string{"pf": "pf.conf(5), divert-packet", "ipfw": "divert(4)",

@@ -168,6 +168,29 @@ func TestLate(t *testing.T) {
 		}
 	}
 
+	// A state of the first cell that caught the packets of the second was there, however old it is:
+	// otherwise they had met the second's rule, which has counted nothing.
+	for _, c := range []struct {
+		known    bool
+		counters pfconf.Counters
+		second   time.Duration // since the second rule
+		want     string
+	}{
+		{true, pfconf.Counters{}, 0, "FAIL no-reply"},
+		{true, pfconf.Counters{}, statesStay + time.Second, timedOut},
+		{true, pfconf.Counters{Matched: 1, States: 1}, 0, timedOut},
+		{false, pfconf.Counters{}, 0, timedOut},
+	} {
+		x := exchangeOf(t, "pf", "inet-reuse-rip-to-reply-to", true)
+		x.used[0].began = time.Now().Add(-statesStay - 2*time.Second)
+		x.used = append(x.used, usedFlow{flow: x.flow(), began: time.Now().Add(-c.second)})
+		x.counterKnown, x.counters = c.known, c.counters
+		if got := verdictOf(x.unlessLate(failed(NoReply, "nothing arrived"))); got != c.want {
+			t.Errorf("a state that was left, counters %+v, known %v, the rule in force since %v: %s, want %s", c.counters,
+				c.known, c.second, got, c.want)
+		}
+	}
+
 	x := exchangeOf(t, "pf", "inet-args-udp-reply", false)
 	x.used = []usedFlow{{flow: x.flow(), began: time.Now()}}
 	gone := teardown{after: &stepResult{}}

@@ -3,6 +3,8 @@ package matrix
 import (
 	"errors"
 	"time"
+
+	"pfdivert/pfconf"
 )
 
 // statesStay is how long a kernel keeps any state of a flow that is quiet, at least, unless it was
@@ -17,13 +19,15 @@ var ofStates = map[string]bool{
 	WrongAddress: true,
 }
 
-// stateAge is how old the oldest state is that the exchange's packets may belong to; 0 before the
-// rule is in force.
+// stateAge is how long the state that the exchange's packets may belong to may have been quiet; 0
+// before the rule is in force. A reuse target's second cell may use the state that the first has
+// left. When the second's rule has counted nothing, that state was there for its packets, which are
+// no older than the rule: had the state ended before, they would have met the rule.
 func (x *exchange) stateAge() time.Duration {
 	switch n := len(x.used); {
 	case n == 0 || x.part != "" && n == 1 && !x.carried():
 		return 0
-	case x.carried() || !x.kernel.StatesFirst:
+	case !x.kernel.StatesFirst, x.carried() && (!x.counterKnown || x.counters != pfconf.Counters{}):
 		return time.Since(x.used[0].began)
 	default:
 		return time.Since(x.used[n-1].began)

@@ -27,7 +27,7 @@ var completeRole = Role{
 the program's name; the last may be empty. Each line is a word, a tab and its meaning;
 or FILES or FOLDERS alone, which a shell knows itself.
 
-Exit status: 0.`,
+Exit status: 0, or 2 without a WORD.`,
 }
 
 func init() { completeRole.run = runComplete }

@@ -147,9 +147,9 @@ func TestDocumentedCommands(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, m := range regexp.MustCompile(`(?m)^([a-z][-a-z]*):|\+= (run-\S+)`).FindAllStringSubmatch(string(text),
-			-1) {
-			targets = append(targets, m[1]+m[2])
+		for _, m := range regexp.MustCompile(`(?m)^([a-z][-a-z]*):|\+= (run-\S+)|(dist/pfdivert-[-a-z0-9]+)`).
+			FindAllStringSubmatch(string(text), -1) {
+			targets = append(targets, m[1]+m[2]+m[3])
 		}
 	}
 	roleNames := []string{

@@ -271,9 +271,11 @@ shot ansible_user=bash ansible_become=true pfdivert_run="-for 10m inet-args-tcp-
 	}
 	suite := strconv.Itoa(len(matrix.Targets()))
 	for host, want := range map[string]string{
-		"web1.example.net": suite + " targets: " + suite + " PASS", "web2.example.net": suite + " targets: " + suite + " PASS",
-		"broken": suite + ` targets: \d+ PASS, \d+ FAIL`, "gone.example.net": "ERROR gone.example.net: ",
-		"cut": "ERROR cut: ", "shot": "ERROR shot: ",
+		"web1.example.net": suite + " targets: " + suite + " PASS",
+		"web2.example.net": suite + " targets: " + suite + " PASS",
+		"broken":           suite + ` targets: \d+ PASS, \d+ FAIL`,
+		"gone.example.net": "ERROR gone.example.net: ",
+		"cut":              "ERROR cut: ", "shot": "ERROR shot: ",
 	} {
 		good := strings.HasPrefix(host, "web")
 		if got := recap(t, out, host); got["failed"] != map[bool]string{true: "0", false: "1"}[good] {
@@ -322,7 +324,7 @@ shot ansible_user=bash ansible_become=true pfdivert_run="-for 10m inet-args-tcp-
 }
 
 // TestFleetPage types what contrib/ansible/README.md has a newcomer type, whose two hosts are those
-// of the inventory's example, and plays with what its table adds.
+// of the inventory's example, and what its table adds.
 func TestFleetPage(t *testing.T) {
 	f := startFleet(t, "web1.example.net", "web2.example.net")
 	const dir = checkout + "/contrib/ansible"
@@ -332,7 +334,7 @@ func TestFleetPage(t *testing.T) {
 	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(page, -1) {
 		for line := range strings.Lines(block[1]) {
 			// The packages are installed and the program is built.
-			if !strings.HasPrefix(line, "sudo apt-get ") && !strings.HasPrefix(line, "make ") {
+			if !strings.HasPrefix(line, "sudo apt-get ") && !strings.HasPrefix(line, "make") {
 				typed += line
 			}
 		}
@@ -347,10 +349,11 @@ func TestFleetPage(t *testing.T) {
 		{"page", typed, 2, fmt.Sprintf(`%d targets on 2 hosts: `, 2*len(matrix.Targets())),
 			`test -s report.html -a -s report.xml -a -s report.json -a -s report.txt
 			for h in web1 web2; do test -s $h.example.net/run.json -a -s $h.example.net/junit.xml; done`},
-		{"check-setup", play + " --tags check-setup", 2, `web1\.example\.net/check-setup\.txt: +ok  privilege: root`, ""},
+		{"check-setup", play + " --tags check-setup", 2,
+			`web1\.example\.net/check-setup\.txt: +ok  privilege: root`, ""},
 		{"doctor", play + " --tags doctor", 2, `web2\.example\.net/doctor\.txt:`, ""},
-		{"some", play + " --limit web1.example.net -e \"pfdivert_run='-count 10 inet-args-udp-*'\"", 1, `: 5 targets: 5 PASS`,
-			"grep -q '^50 cells of 5 targets: 50 PASS' web1.example.net/report.txt"},
+		{"some", play + ` --limit web1.example.net -e "pfdivert_run='-count 10 inet-args-udp-*'"`, 1,
+			`: 5 targets: 5 PASS`, "grep -q '^50 cells of 5 targets: 50 PASS' web1.example.net/report.txt"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			out, status := f.play(t, c.line)

@@ -24,6 +24,8 @@ type Fault struct {
 	Single bool
 	// Engine, if not empty, is that of the rules, in place of the run's.
 	Engine pfconf.Engine
+	// Tame: with it claims that are dangerous are not, and are run.
+	Tame bool
 	// Omit are the pieces of this program's own that are left out (matrix.Options.Omit).
 	Omit []string
 	// Local and Remote are what is done to the hosts.
@@ -119,6 +121,7 @@ func (f Fault) Sample(system string) []matrix.Target {
 // Options adds what is broken to the options of a run in the lab.
 func (f Fault) Options(opt matrix.Options) matrix.Options {
 	opt.Omit, opt.BreakLocal, opt.BreakRemote = f.Omit, f.Local, f.Remote
+	opt.Dangerous = opt.Dangerous || f.Tame
 	opt.Filter = cmp.Or(f.Engine, opt.Filter)
 	return opt
 }

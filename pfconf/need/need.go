@@ -26,6 +26,7 @@ const (
 	Redirect      Name = "REDIRECT"
 	Zones         Name = "conntrack zones"
 	SocketMatch   Name = "the match of sockets"
+	Bridge        Name = "queues of bridges"
 	SockDiag      Name = "tcp_diag"
 	Packet        Name = "packet sockets"
 	XT            Name = "nft_compat"
@@ -78,6 +79,8 @@ func Features() []Feature {
 		{Name: Zones, For: "the claim about conntrack zones", Config: []string{"NF_CONNTRACK_ZONES"}, Some: true},
 		{Name: NFQueue, For: "divert-packet", Modules: []string{"nfnetlink_queue", "nft_queue"},
 			Config: []string{"NETFILTER_NETLINK_QUEUE", "NFT_QUEUE"}, OpenWrt: "kmod-nft-queue", Some: true},
+		{Name: Bridge, For: "the claim about a bridge that goes", Modules: []string{"bridge"},
+			Config: []string{"BRIDGE", "NF_TABLES_BRIDGE"}, OpenWrt: "kmod-nft-bridge", Some: true},
 		{Name: NAT, For: "the claims about translated connections",
 			Modules: []string{"nf_nat", "nft_nat", "nft_chain_nat"}, Config: []string{"NF_NAT", "NFT_NAT"},
 			OpenWrt: "kmod-nft-nat", Some: true},

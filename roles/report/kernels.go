@@ -70,7 +70,8 @@ func WriteKernels(w io.Writer, runs []*Past) error {
 	var b strings.Builder
 	b.WriteString("# Kernels\n\n<!-- Written by 'make kernels' from the runs in docs/kernels. -->\n\n" +
 		"What happens to the targets on which kernel, from real runs. The oldest Linux that is supported is 5.10, of\n" +
-		"Debian 11: what it can't do yet is SKIP, with the release that can.\n\n" +
+		"Debian 11: what it can't do yet is SKIP, with the release that can.\n" +
+		"What differs between two of them, `compare` says; [reports.md](reports.md) has FreeBSD 12.1 and 15.0 for an example.\n\n" +
 		"| kernel under test | system | LOCAL's kernel | day | program | verdicts |\n|---|---|---|---|---|---|\n")
 	for _, c := range all {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", c.title(), inMarkdown(c.kernel.System),
