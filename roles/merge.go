@@ -34,6 +34,10 @@ and the other files are still merged.`,
 	run: runMerge,
 }
 
+// mergeMemory is what merge uses at most if it can, in bytes: collecting garbage more often costs
+// it less than memory costs others.
+const mergeMemory = 160 << 20
+
 func runMerge(_ context.Context, c *call) (int, error) {
 	f := c.flags()
 	names := make([]string, len(report.Formats))
@@ -70,6 +74,7 @@ func runMerge(_ context.Context, c *call) (int, error) {
 	// What was read is kept until the end: memory is dearer here than in the roles that meet
 	// packets.
 	debug.SetGCPercent(100)
+	debug.SetMemoryLimit(mergeMemory)
 	fleet := report.NewFleet(c.version, f.Args())
 	var errs []error
 	for _, name := range f.Args() {

@@ -88,15 +88,23 @@ func (p *page) write() {
 	p.close("html")
 }
 
+// count is how many targets have each verdict.
+func (p *page) count() map[matrix.Verdict]int {
+	if p.fleet != nil {
+		return p.fleet.count()
+	}
+	count := map[matrix.Verdict]int{}
+	for i := range p.summaries {
+		count[p.summaries[i].Verdict]++
+	}
+	return count
+}
+
 // totals are those of the text report.
 func (p *page) totals() string {
-	results := make([]matrix.Result, 0, len(p.summaries))
-	for _, o := range p.summaries {
-		if o.Verdict != "" {
-			results = append(results, o.Result)
-		}
-	}
-	return p.run.totals(results)
+	count := p.count()
+	delete(count, "")
+	return p.run.totalsOf(count)
 }
 
 // signs defines the verdicts' shapes once.
@@ -138,10 +146,7 @@ func (p *page) header(causes [][]int) {
 	p.open("header")
 	p.element("h1", "Does this kernel divert as it should?")
 	p.element("p", "pfdivert: "+p.totals())
-	count := map[matrix.Verdict]int{}
-	for _, o := range p.summaries {
-		count[o.Verdict]++
-	}
+	count := p.count()
 	p.open("ul", "class", "counts", "aria-label", "Verdicts")
 	for _, v := range append(slices.Clone(matrix.Verdicts), "") {
 		if count[v] > 0 {

@@ -28,12 +28,16 @@ func WriteJUnit(w io.Writer, run Run, summaries []Summary) error {
 	if hosts == nil {
 		hosts = []Machine{{Kernel: run.Kernel, System: run.System}}
 	}
-	of := map[string][]Summary{}
-	for _, o := range summaries {
-		of[o.Host] = append(of[o.Host], o)
+	of := map[string][]int{}
+	for i := range summaries {
+		of[summaries[i].Host] = append(of[summaries[i].Host], i)
 	}
+	var own []Summary
 	for i, h := range hosts {
-		own := of[h.Name]
+		own = own[:0]
+		for _, at := range of[h.Name] {
+			own = append(own, summaries[at])
+		}
 		m.open("testsuite", append([]string{
 			"name", cmp.Or(h.Name, "pfdivert"), "package", "pfdivert", "id", strconv.Itoa(i),
 			"hostname", cmp.Or(h.Name, "localhost"), "time", fmt.Sprintf("%.3f", run.Seconds),

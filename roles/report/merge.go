@@ -331,6 +331,17 @@ func (f *Fleet) run() Run {
 	return r
 }
 
+// count is how many targets of all hosts have each verdict.
+func (f *Fleet) count() map[matrix.Verdict]int {
+	count := map[matrix.Verdict]int{}
+	for _, h := range f.hosts {
+		for i := range h.summaries {
+			count[h.summaries[i].Verdict]++
+		}
+	}
+	return count
+}
+
 // summariesOf are the summaries of some hosts.
 func summariesOf(hosts []*Host) []Summary {
 	n := 0

@@ -16,7 +16,11 @@ import (
 func (f *Fleet) writeHTML(w io.Writer) error {
 	run := f.run()
 	run.Interrupted = false // the cards say which were
-	p := newPage(run, summariesOf(f.hosts))
+	var all []Summary
+	if len(f.hosts) <= maxColumns {
+		all = summariesOf(f.hosts)
+	}
+	p := newPage(run, all)
 	p.fleet = f
 	p.write()
 	_, err := w.Write(p.b.Bytes())
@@ -147,10 +151,7 @@ func (p *page) cards() {
 	for _, h := range p.fleet.hosts {
 		p.open("section", "id", p.card(h), "class", "cell quiet", "tabindex", "-1", "aria-labelledby", "n"+p.card(h))
 		p.element("h3", h.Name, "id", "n"+p.card(h))
-		count := map[matrix.Verdict]int{}
-		for i := range h.summaries {
-			count[h.summaries[i].Verdict]++
-		}
+		count := (&Fleet{hosts: []*Host{h}}).count()
 		p.open("dl")
 		if h.Kernel != "" {
 			p.pair("Kernel", h.kernel())

@@ -19,9 +19,9 @@ func (f *Fleet) WriteText(w io.Writer, style Style) error {
 	var b bytes.Buffer
 	run := f.run()
 	run.Interrupted = false // the hosts say which were
-	results, order := onHosts(summariesOf(f.hosts))
-	run.Targets = order
 	if len(f.hosts) <= maxColumns {
+		results, order := onHosts(summariesOf(f.hosts))
+		run.Targets = order
 		if err := WriteText(&b, style, run, results); err != nil {
 			return err
 		}
@@ -29,7 +29,7 @@ func (f *Fleet) WriteText(w io.Writer, style Style) error {
 	} else {
 		f.writeGroups(&b, style)
 		f.writeRest(&b, style)
-		b.WriteString(run.totals(results) + "\n")
+		b.WriteString(run.totalsOf(f.count()) + "\n")
 	}
 	_, err := w.Write(b.Bytes())
 	return err
