@@ -369,9 +369,10 @@ var claims = []Claim{
 	},
 	{
 		Name: "timewait-reopen", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).timeWaitReopen,
-		Says: "a SYN that meets a socket in TIME_WAIT reaches the listener",
-		By:   map[string]string{"nftables": "nf_tproxy_ipv4.c, nf_tproxy_handle_time_wait4"},
-		Not:  "no page of theirs says what a SYN does that meets a diverted connection in TIME_WAIT",
+		Says:  "a SYN that meets a socket in TIME_WAIT reaches the listener",
+		By:    map[string]string{"nftables": "nf_tproxy_ipv4.c, nf_tproxy_handle_time_wait4"},
+		NoBPF: "a program can't remove the socket in TIME_WAIT, as tproxy does (bpf_sk_assign, bpf-helpers(7))",
+		Not:   "no page of theirs says what a SYN does that meets a diverted connection in TIME_WAIT",
 	},
 	{
 		Name: "notrack", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).noTrack,
@@ -453,7 +454,8 @@ var claims = []Claim{
 		Says: "datagrams that come in fragments are diverted whole, whatever their length",
 		By: map[string]string{"pf": "pf.conf(5), set reassemble",
 			"nftables": "nf_defrag_ipv4.c, nf_defrag_ipv6_hooks.c: before the hooks of conntrack"},
-		Not: "ipfw compares fragments with its rules, and only the first has ports",
+		NoBPF: "tc comes before fragments are put together, and only the first has ports",
+		Not:   "ipfw compares fragments with its rules, and only the first has ports",
 	},
 	{
 		Name: "out-of-order", About: "queue", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).outOfOrder,

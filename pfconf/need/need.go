@@ -36,6 +36,8 @@ const (
 	XTQueue       Name = "NFQUEUE of x_tables"
 	XTNAT         Name = "NAT of x_tables"
 	XTSocket      Name = "socket match of x_tables"
+	BPF           Name = "programs of BPF"
+	BPFAssign     Name = "bpf_sk_assign"
 )
 
 // Feature is something that a kernel can have been built without.
@@ -114,6 +116,11 @@ func Features() []Feature {
 			Modules: []string{"xt_nat", "xt_REDIRECT", "iptable_nat", "ip6table_nat"},
 			Config:  []string{"NETFILTER_XT_NAT", "NETFILTER_XT_TARGET_REDIRECT", "IP_NF_NAT", "IP6_NF_NAT"},
 			OpenWrt: "kmod-ipt-nat", Some: true},
+		{Name: BPF, For: "-filter bpf, which takes root in the initial user namespace, too",
+			Modules: []string{"sch_ingress", "cls_bpf"},
+			Config:  []string{"BPF_SYSCALL", "NET_CLS_ACT", "NET_SCH_INGRESS", "NET_CLS_BPF"},
+			OpenWrt: "kmod-sched-bpf", Some: true},
+		{Name: BPFAssign, For: "divert-to with -filter bpf: Linux 5.7 has it", Config: []string{"INET"}, Some: true},
 	}
 }
 
