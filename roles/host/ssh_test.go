@@ -81,8 +81,11 @@ func TestProbe(t *testing.T) {
 		}
 		home := t.TempDir()
 		cmd := exec.Command(path)
-		if shell == "busybox" {
+		switch shell {
+		case "busybox":
 			cmd.Args = append(cmd.Args, "sh")
+		case "zsh":
+			cmd.Args[0] = "sh" // as which it is called, and is a POSIX sh then
 		}
 		cmd.Env = []string{"HOME=" + home, "TMPDIR=/a dir that is not plain", "PATH=" + os.Getenv("PATH")}
 		cmd.Stdin = strings.NewReader(probeOf("yes", nil) + "ls -ld \"$dir\"\n")
