@@ -357,15 +357,17 @@ var claims = []Claim{
 	},
 	{
 		Name: "reuseport-udp", About: "to", Proto: pfconf.UDP, Mode: ToSockets, run: (*claimRun).reusePort,
-		Says: "of two listeners on one port, each flow has one that gets all of its datagrams",
-		By:   map[string]string{"nftables": "socket(7), SO_REUSEPORT; udp.c, udp4_lib_lookup2"},
-		Not:  "no page of theirs says that diverted flows are shared out among listeners",
+		BPFFrom: release{6, 6}, // 9c02bec95954, bpf_sk_assign
+		Says:    "of two listeners on one port, each flow has one that gets all of its datagrams",
+		By:      map[string]string{"nftables": "socket(7), SO_REUSEPORT; udp.c, udp4_lib_lookup2"},
+		Not:     "no page of theirs says that diverted flows are shared out among listeners",
 	},
 	{
 		Name: "reuseport-tcp", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).reusePort,
-		Says: "of two listeners on one port, each connection comes to one",
-		By:   map[string]string{"nftables": "socket(7), SO_REUSEPORT; inet_hashtables.c, inet_lookup_listener"},
-		Not:  "no page of theirs says that diverted flows are shared out among listeners",
+		BPFFrom: release{6, 6}, // 9c02bec95954, bpf_sk_assign
+		Says:    "of two listeners on one port, each connection comes to one",
+		By:      map[string]string{"nftables": "socket(7), SO_REUSEPORT; inet_hashtables.c, inet_lookup_listener"},
+		Not:     "no page of theirs says that diverted flows are shared out among listeners",
 	},
 	{
 		Name: "timewait-reopen", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).timeWaitReopen,
