@@ -387,6 +387,11 @@ func TestExplain(t *testing.T) {
 		{"rule-mismatch", switchedOff(ipfw, "pfctl -s rules -s info", "Status: Disabled")},
 		{"pf-spoils-divert", beside(because(on(queued(), ipfw), "not-reinjected", ""), 2, "Enabled")},
 		{"pf-spoils-divert", beside(because(on(queued(), ipfw), "looped", ""), 0, "Enabled")},
+		// A host that was not seen in full; and one rule of two.
+		{"pf-spoils-divert", change(beside(because(on(queued(), ipfw), "not-reinjected", ""), 2, "Enabled"),
+			func(c *Case) { c.Remote.Cut = true })},
+		{"pf-spoils-divert", change(beside(because(on(queued(), ipfw), "not-reinjected", ""), 0, "Enabled"),
+			func(c *Case) { c.Remote.Rules = []evidence.FilterRule{{}, {After: &pfconf.Counters{Matched: 2}}} })},
 		{"not-taken-back", beside(because(on(queued(), ipfw), "not-reinjected", ""), 1, "Enabled")},
 		{"not-taken-back", beside(because(on(queued(), ipfw), "not-reinjected", ""), 2, "Disabled")},
 		{"source-translated", change(because(switchedOff(pf, "pfctl -vv -s rules",

@@ -201,8 +201,8 @@ type TCPState struct {
 const Gone = "gone"
 
 // BridgeGoes has a frame wait in a netfilter queue while the bridge to which it came is removed,
-// and released then, in a network namespace of its own. Stays leaves the bridge. The outcome's text is
-// Lost, or Arrived when it came to the bridge's other port (Linux).
+// and released then, in a network namespace of its own. Stays leaves the bridge. The outcome's text
+// is Lost, or Arrived when it came to the bridge's other port (Linux).
 type BridgeGoes struct{ Stays bool }
 
 // What happens to a packet.
