@@ -265,7 +265,8 @@ func (r *runner) skip(t Target) *finding {
 			return &finding{Skip, NotClaimed, t.Claim.NoBPF}
 		}
 		if from := t.Claim.BPFFrom; r.opt.Filter == pfconf.BPF && r.kernel.release().before(from) {
-			return &finding{Skip, NotClaimed, fmt.Sprintf("programs of BPF do not do it before Linux %d.%d", from[0], from[1])}
+			return &finding{Skip, NotClaimed,
+				fmt.Sprintf("programs of BPF do not do it before Linux %d.%d", from[0], from[1])}
 		}
 		lacks := func(what, why string) *finding {
 			if r.facts.PFUnknown { // a question that failed proves no lack
