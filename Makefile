@@ -13,6 +13,7 @@
 # variables of the command line in the environment of the commands.
 #
 #	make			builds ./pfdivert
+#	make pfdivert-bpf	builds ./pfdivert-bpf, which has -filter bpf too (Linux)
 #	make regress		runs all targets, without REMOTE_SSH on this
 #				machine alone (as root, on a BSD)
 #	make claims		runs what manuals say of packets handed to user space
@@ -50,6 +51,10 @@ HOT = pfconf pfconf/netlink pfconf/nft matrix matrix/script roles/agent roles/so
 GO_BUILD = CGO_ENABLED=0 ${GO} build -trimpath -buildvcs=false \
 	-gcflags=pfdivert/...=-l ${HOT:%=-gcflags=pfdivert/%=} -ldflags \
 	"-s -w -X main.version=$$(sed 's/ .*//' VERSION 2>/dev/null || git describe --always --dirty 2>/dev/null || echo unreleased)"
+
+# With programs of BPF and what assembles them: 1 MB more.
+pfdivert-bpf:
+	@${GO_BUILD} -tags bpf -o pfdivert-bpf .
 
 pfdivert:
 	@echo 'building pfdivert (minutes the first time, seconds later)' >&2
@@ -176,8 +181,8 @@ help:
 	@sed -n '/^#	make/,/^$$/s/^#	//p' Makefile
 
 clean:
-	rm -rf pfdivert pfdivert-atf dist out
+	rm -rf pfdivert pfdivert-bpf pfdivert-atf dist out
 
-.PHONY: all pfdivert dist ${DIST} packages dist-src image regress ${REGRESS_TARGETS} list generate
+.PHONY: all pfdivert pfdivert-bpf dist ${DIST} packages dist-src image regress ${REGRESS_TARGETS} list generate
 .PHONY: claims ${CLAIM_TARGETS} kyua pfdivert-atf
 .PHONY: kernels kernel check check-setup test race faults bench install help clean

@@ -144,6 +144,7 @@ CLAIM_TARGETS += run-inet-queue-requeue
 CLAIM_TARGETS += run-inet-queue-dnat-two
 CLAIM_TARGETS += run-inet-queue-gro-udp
 CLAIM_TARGETS += run-inet-queue-gso-tcp
+CLAIM_TARGETS += run-inet-queue-bridge
 CLAIM_TARGETS += run-inet-divert-tcp-in
 CLAIM_TARGETS += run-inet-divert-tcp-out
 CLAIM_TARGETS += run-inet-divert-both-tcp

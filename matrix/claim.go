@@ -31,6 +31,8 @@ type Claim struct {
 	NFT bool
 	// Only, if not 0, is the one family that has such a thing.
 	Only pfconf.Family
+	// NoBPF is why the programs of -filter bpf do not do it, empty where they do.
+	NoBPF string
 	// BesidePF: the rule is one of ipfw's, and pf is switched on beside it.
 	BesidePF bool
 	// From is the first release of FreeBSD whose manual makes the claim, and Until the first that

@@ -369,9 +369,10 @@ var claims = []Claim{
 	},
 	{
 		Name: "timewait-reopen", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).timeWaitReopen,
-		Says: "a SYN that meets a socket in TIME_WAIT reaches the listener",
-		By:   map[string]string{"nftables": "nf_tproxy_ipv4.c, nf_tproxy_handle_time_wait4"},
-		Not:  "no page of theirs says what a SYN does that meets a diverted connection in TIME_WAIT",
+		Says:  "a SYN that meets a socket in TIME_WAIT reaches the listener",
+		By:    map[string]string{"nftables": "nf_tproxy_ipv4.c, nf_tproxy_handle_time_wait4"},
+		NoBPF: "a program can't remove the socket in TIME_WAIT, as tproxy does (bpf_sk_assign, bpf-helpers(7))",
+		Not:   "no page of theirs says what a SYN does that meets a diverted connection in TIME_WAIT",
 	},
 	{
 		Name: "notrack", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).noTrack,
@@ -453,7 +454,8 @@ var claims = []Claim{
 		Says: "datagrams that come in fragments are diverted whole, whatever their length",
 		By: map[string]string{"pf": "pf.conf(5), set reassemble",
 			"nftables": "nf_defrag_ipv4.c, nf_defrag_ipv6_hooks.c: before the hooks of conntrack"},
-		Not: "ipfw compares fragments with its rules, and only the first has ports",
+		NoBPF: "tc comes before fragments are put together, and only the first has ports",
+		Not:   "ipfw compares fragments with its rules, and only the first has ports",
 	},
 	{
 		Name: "out-of-order", About: "queue", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).outOfOrder,
@@ -490,6 +492,14 @@ var claims = []Claim{
 		Says: "segments of a connection that came joined into one are queued one by one, and the stream arrives whole",
 		By:   map[string]string{"nftables": "nfnetlink_queue.c, nfqnl_enqueue_packet: without NFQA_CFG_F_GSO"},
 		Not:  unjoined,
+	},
+	{
+		// A frame has no family.
+		Name: "bridge", About: "queue", Proto: pfconf.UDP, Mode: PacketIn, Only: pfconf.Inet,
+		run: (*claimRun).bridgeGoes, Dangerous: true,
+		Says: "what waits in a queue while its bridge goes is lost when it is released, and the kernel goes on",
+		By:   map[string]string{"nftables": "br_input.c, br_handle_frame_finish; CVE-2026-53220"},
+		Not:  "its rules are not about what a bridge forwards",
 	},
 	{
 		Name: "tcp-in", Proto: pfconf.TCP, Mode: PacketIn, run: (*claimRun).streamThrough,

@@ -305,6 +305,9 @@ func (x *exchange) load(ctx context.Context, kill ...pfconf.Flow) error {
 		if asFault(err, &fault) && fault.Code == script.CodeMissing {
 			return skipped("REMOTE: %s", fault.Text)
 		}
+		if fault != nil && fault.Code == script.CodeUnsupported {
+			return &finding{Skip, NotClaimed, fault.Text}
+		}
 		if fault != nil {
 			return broken(RuleRefused, "remote: %s", fault.Text)
 		}

@@ -290,8 +290,9 @@ func datagramTargets(t *testing.T) []Target {
 	return all
 }
 
-// TestKnownUnexplained: where nothing is explained, as of the faults of a BSD's lab, a failure counts
-// as known when the kernel is known for one by its cause; where it is explained, the cause decides.
+// TestKnownUnexplained: where nothing is explained, as of the faults of a BSD's lab, a failure
+// counts as known when the kernel is known for one by its cause; where it is explained, the cause
+// decides.
 func TestKnownUnexplained(t *testing.T) {
 	past := map[string]*script.Error{"relay": {Code: script.CodeSkipped, Text: "there is no packet"}}
 	packets := slices.DeleteFunc(Targets(), func(t Target) bool { return t.Name != "inet-args-udp-packet-in" })

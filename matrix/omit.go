@@ -39,6 +39,7 @@ const (
 	Exchange     = "exchange"      // what is sent by a diverted connection: its client closes it at once
 	OwnAddress   = "own-address"   // that a rule names an address of REMOTE's own: it names the loopback address
 	ProxyMarked  = "proxy-mark"    // the mark of a proxy's own socket
+	BridgeGone   = "bridge-gone"   // that a bridge goes: it stays
 	Device       = "device"        // the interface to which a listener is bound: another one
 	SharedPort   = "shared-port"   // SO_REUSEPORT of the second listener on a port
 	WholeFlow    = "whole-flow"    // that a flow's messages come from one socket: some come from another's
@@ -59,7 +60,7 @@ var ownPieces = []string{OwnRule, TimeWaitDrop, Swap, Bypass, Keep, Privilege, F
 	Order, Tuple, Closed, Port, Address,
 	Once, Unheard, Number, RulesPort, RuleNumber, Turned, Nowhere, Redirected, DualStack, AllAddresses, Reusing,
 	Connected, SharedPort, WholeFlow, ServerCloses, Backwards, Repeated, Requeued, Ended,
-	ProxyMarked, Device, OwnAddress, Exchange, Translation}
+	ProxyMarked, BridgeGone, Device, OwnAddress, Exchange, Translation}
 
 // endpointPieces are those that endpoints leave out.
 var endpointPieces = []script.Piece{script.Transparent, script.Right, script.Checksum, script.Listen, script.Reader,

@@ -261,6 +261,9 @@ func (r *runner) skip(t Target) *finding {
 			return &finding{Skip, NotClaimed,
 				fmt.Sprintf("its rule is made of nftables' statements, not of those of %s", r.opt.Filter)}
 		}
+		if r.opt.Filter == pfconf.BPF && t.Claim.NoBPF != "" {
+			return &finding{Skip, NotClaimed, t.Claim.NoBPF}
+		}
 		lacks := func(what, why string) *finding {
 			if r.facts.PFUnknown { // a question that failed proves no lack
 				return &finding{Error, QuestionFailed, "REMOTE: whether " + what + ": " + why}

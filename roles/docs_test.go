@@ -286,11 +286,12 @@ var mayImport = map[string][]string{
 	"pfdivert/matrix/injection": nil,
 	"pfdivert/matrix/script":    {"matrix/evidence", "matrix/injection", "pfconf"},
 	"pfdivert/pfconf":           nil,
+	"pfdivert/pfconf/bpf":       {"pfconf", "pfconf/need"},
 	"pfdivert/pfconf/ipfw":      {"pfconf", "pfconf/program", "pfconf/shared"},
 	"pfdivert/pfconf/need":      nil,
 	"pfdivert/pfconf/netlink":   nil,
 	"pfdivert/pfconf/nft": {
-		"pfconf", "pfconf/need", "pfconf/netlink", "pfconf/rtnetlink", "pfconf/xt",
+		"pfconf", "pfconf/bpf", "pfconf/need", "pfconf/netlink", "pfconf/rtnetlink", "pfconf/xt",
 	},
 	"pfdivert/pfconf/pf":                 {"pfconf", "pfconf/program", "pfconf/shared"},
 	"pfdivert/pfconf/program":            nil,

@@ -288,8 +288,8 @@ func TestRemote(t *testing.T) {
 	t.Run("check-setup", func(t *testing.T) { n.checkSetup(t) })
 }
 
-// filters runs all targets with each filter, all of them as the command line says and one as a hosts
-// file does. Nothing is left of any.
+// filters runs all targets with each filter, all of them as the command line says and one as a
+// hosts file does. Nothing is left of any.
 func (n *network) filters(t *testing.T, env []string) {
 	stdout, stderr, status := n.run(t, env, "run", "-filter", "all", "*")
 	for _, e := range pfconf.Engines {

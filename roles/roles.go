@@ -67,7 +67,7 @@ const (
 // all lists the roles in the order in which help shows them.
 func all() []*Role {
 	return []*Role{
-		&orchestratorRole, &listRole, &compareRole, &kernelsRole, &initramfsRole, &faultsRole, &labRole,
+		&orchestratorRole, &listRole, &compareRole, &mergeRole, &kernelsRole, &initramfsRole, &faultsRole, &labRole,
 		&checkSetupRole,
 		&doctorRole, &cleanupRole,
 		&serverRole, &clientRole, &packetRole, &pfSetupRole, &natlookRole,

@@ -253,7 +253,7 @@ func noLab(system string, euid int, sudo string) string {
 // there is no remote host, OpenBSD's suites skip their targets and succeed.
 func (c *call) skipRun(to output, targets []matrix.Target, o runFlags, why string) (int, error) {
 	run := report.Run{Version: c.version, Started: time.Now(), Skipped: "No remote host is given. " + why}
-	if err := to.files.Write(report.NewResults(nil, false), run); err != nil {
+	if err := to.files.Write(report.NewResults(nil, false).Of(run)); err != nil {
 		return exitError, err
 	}
 	if o.as != nil && o.as.write != nil {
@@ -405,7 +405,7 @@ func (c *call) compare(run report.Run, found *report.Results, o runFlags, to out
 // report writes what was found: the files first, because whoever reads the text may go away
 // before its end.
 func (c *call) report(run report.Run, found *report.Results, beds []*testbed.Testbed, o runFlags, to output) error {
-	err := to.files.Write(found, run)
+	err := to.files.Write(found.Of(run))
 	if o.out != "" {
 		err = errors.Join(err, report.WriteFolders(o.out, found.Kept()))
 	}

@@ -128,6 +128,11 @@ func (c *Case) ruleHas(words ...string) bool {
 func (c *Case) ofXT() bool     { return c.Firewall == nftables && c.ruleHas(" -s ") }
 func (c *Case) ofLegacy() bool { return c.ofXT() && c.ruleHas("tables-legacy ") }
 
+// ofBPF reports whether they are entries of programs of BPF.
+func (c *Case) ofBPF() bool {
+	return c.Firewall == nftables && c.ruleHas("tc ingress: ", "tc egress: ")
+}
+
 // listeners are the sockets on REMOTE that a divert-to rule could deliver to.
 func (c *Case) listeners() []evidence.SocketEntry {
 	var all []evidence.SocketEntry
@@ -296,8 +301,11 @@ func (c *Case) adviser(cause *Cause) string {
 			}
 		}
 	}
-	if c.ofXT() {
+	switch {
+	case c.ofXT():
 		return xtables
+	case c.ofBPF():
+		return bpf
 	}
 	return c.Firewall
 }
@@ -356,6 +364,9 @@ func (c *Case) filler(cause *Cause) *strings.Replacer {
 		cure = f.Cure()
 	}
 	list := "nft list ruleset"
+	if c.ofBPF() && !cause.OnLocal {
+		list = "tc filter show dev " + or(c.Remote.nic(), "NIC") + " ingress; bpftool map dump name pfdivert_rules"
+	}
 	if c.ofLegacy() && !cause.OnLocal {
 		list = "iptables-legacy-save; ip6tables-legacy-save"
 	}

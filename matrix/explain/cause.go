@@ -51,7 +51,7 @@ func (c *Cause) onHost(h *HostFacts) bool {
 
 func (c *Cause) advice(firewall string) Advice {
 	a, ok := c.Advice[firewall]
-	if !ok && firewall == xtables {
+	if !ok && (firewall == xtables || firewall == bpf) {
 		a, ok = c.Advice[nftables]
 	}
 	if !ok {
@@ -67,6 +67,8 @@ const (
 	ipfw     = "ipfw"
 	// xtables advises about rules of iptables, where that is other than about those of nftables.
 	xtables = "x_tables"
+	// bpf advises about entries of programs of BPF, as well.
+	bpf = "bpf"
 )
 
 var (

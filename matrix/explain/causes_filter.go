@@ -1,18 +1,16 @@
 package explain
 
+import (
+	"slices"
+
+	"pfdivert/matrix/evidence"
+)
+
 // Rules of other tables that an nftables host may have.
 const listRules = "nft list ruleset"
 
 // filterCauses are what other rules of the hosts do to the cell's packets.
 var filterCauses = []Cause{
-	{
-		Code: "pf-spoils-divert", Firewalls: bsd,
-		Cell: (*Case).looped,
-		Advice: anywhere("pf is switched on beside ipfw, and from FreeBSD 14 on it deletes the tag of a packet that is reinjected: "+
-			"in the direction in which pf is asked before ipfw each packet is diverted again and again (pf_test in sys/netpfil/pf/pf.c)",
-			"pfctl -si; ipfw -a list (the rule counts each packet many times); pfilctl heads",
-			"switch pf off (pfctl -d), or divert by pf in place of ipfw (pass … divert-to)"),
-	},
 	{
 		Code: "not-tracked", Firewalls: linux,
 		Maybe:  true,
@@ -198,7 +196,10 @@ var filterCauses = []Cause{
 
 // looped reports whether a packet that was reinjected came again beside a pf that is on.
 func (c *Case) looped() bool {
-	again := c.is("looped") || c.CountersKnown && c.Counters.Matched > 1 &&
-		c.is("not-delivered", "not-reinjected", "wrong-data")
+	counted := c.CountersKnown && c.Counters.Matched > 1 ||
+		slices.ContainsFunc(c.Remote.Rules, func(r evidence.FilterRule) bool {
+			return r.After != nil && r.After.Matched > 1
+		})
+	again := c.is("looped") || counted && c.is("not-delivered", "not-reinjected", "wrong-data")
 	return again && c.Firewall == ipfw && (c.Packet() || c.Claim) && c.Remote.pfOn()
 }

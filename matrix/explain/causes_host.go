@@ -110,6 +110,15 @@ var hostCauses = []Cause{
 			"pfdivert check-setup", "fix what the sentence says and run it again"),
 	},
 	{
+		// It is known by what was counted, however little of the hosts was seen.
+		Code: "pf-spoils-divert", Firewalls: bsd,
+		Cell: (*Case).looped,
+		Advice: anywhere("pf is switched on beside ipfw, and from FreeBSD 14 on it deletes the tag of a packet that is reinjected: "+
+			"in the direction in which pf is asked before ipfw each packet is diverted again and again (pf_test in sys/netpfil/pf/pf.c)",
+			"pfctl -si; ipfw -a list (the rule counts each packet many times); pfilctl heads",
+			"switch pf off (pfctl -d), or divert by pf in place of ipfw (pass … divert-to)"),
+	},
+	{
 		// What is absent may only not have been told, so no cause that looks for it is sure.
 		Code: "not-looked-at",
 		Cell: func(c *Case) bool {

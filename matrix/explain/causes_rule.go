@@ -17,9 +17,10 @@ const (
 	tproxyMarks  = "--tproxy-mark 0x7"
 )
 
-// ruleAdvice is the advice about a rule, in the words of nftables and of iptables.
-func ruleAdvice(likely, check, fix, xtFix string) map[string]Advice {
-	return map[string]Advice{"": {likely, check, fix}, xtables: {likely, check, xtFix}}
+// ruleAdvice is the advice about a rule, in the words of nftables, of iptables and of programs of
+// BPF.
+func ruleAdvice(likely, check, fix, xtFix, bpfFix string) map[string]Advice {
+	return map[string]Advice{"": {likely, check, fix}, xtables: {likely, check, xtFix}, bpf: {likely, check, bpfFix}}
 }
 
 // ruleCauses are what the rules that divert lack, as the filter shows them.
@@ -27,32 +28,40 @@ var ruleCauses = []Cause{
 	{
 		Code: "no-tproxy", Firewalls: linux,
 		Cell: func(c *Case) bool {
-			return c.to() && c.Proto.HasPorts() && c.lost() && c.ruleLacks("tproxy ", "TPROXY ")
+			return c.to() && c.Proto.HasPorts() && c.lost() && c.ruleLacks("tproxy ", "TPROXY ", "sk_assign ")
 		},
 		Advice: ruleAdvice("the rule marks the packet and has no tproxy: it is delivered by its own address, where no socket is",
 			listRules, "tproxy to {DIVERT} before the mark is set",
-			"-j TPROXY in place of -j MARK, with --on-ip and --on-port of {DIVERT} and --tproxy-mark {MARK}"),
+			"-j TPROXY in place of -j MARK, with --on-ip and --on-port of {DIVERT} and --tproxy-mark {MARK}",
+			"look {DIVERT} up with bpf_skc_lookup_tcp or bpf_sk_lookup_udp, and bpf_sk_assign it before the mark is set"),
 	},
 	{
 		Code: "state-not-marked", Firewalls: linux,
-		Cell: func(c *Case) bool { return c.reply() && c.undone() && c.ruleLacks("ct mark set", setsConnMark) },
+		Cell: func(c *Case) bool {
+			return c.reply() && c.undone() && c.ruleLacks("ct mark set", setsConnMark, "remember the flow")
+		},
 		Advice: ruleAdvice("the rule does not mark the flow's conntrack entry, so its answers are not known",
 			listRules+"; conntrack -L -o extended", "ct mark set {MARK} in the output chain for what leaves from {FAKE}",
-			"-j CONNMARK --set-mark {MARK} in mangle's OUTPUT for what leaves from {FAKE}"),
+			"-j CONNMARK --set-mark {MARK} in mangle's OUTPUT for what leaves from {FAKE}",
+			"keep the flow in a map in the program at egress, for what leaves from {FAKE}"),
 	},
 	{
 		Code: "no-rule-back", Firewalls: linux,
-		Cell: func(c *Case) bool { return c.reply() && c.diverted() && c.ruleLacks("pre: ") },
+		Cell: func(c *Case) bool { return c.reply() && c.diverted() && c.ruleLacks("pre: ", "tc ingress: ") },
 		Advice: ruleAdvice("no rule in the prerouting hook marks the answers of the flow, so they are not local",
 			listRules, "ct mark {MARK} meta mark set {MARK} in a prerouting chain of type filter",
-			"-m connmark --mark {MARK} -j MARK --set-mark {MARK} in mangle's PREROUTING"),
+			"-m connmark --mark {MARK} -j MARK --set-mark {MARK} in mangle's PREROUTING",
+			"look the flow up in the program at ingress, and set skb->mark to {MARK}"),
 	},
 	{
 		Code: "mark-not-set", Firewalls: linux,
-		Cell: func(c *Case) bool { return c.diverted() && c.ruleLacks("meta mark set", setsMark, tproxyMarks) },
+		Cell: func(c *Case) bool {
+			return c.diverted() && c.ruleLacks("meta mark set", setsMark, tproxyMarks, "skb->mark = ")
+		},
 		Advice: ruleAdvice("the rule does not set the packet's mark, so the policy rule does not see it and it is dropped in routing",
 			listRules, "meta mark set {MARK} in the rule, behind tproxy",
-			"--tproxy-mark {MARK} behind -j TPROXY, or -j MARK --set-mark {MARK} for a protocol without ports"),
+			"--tproxy-mark {MARK} behind -j TPROXY, or -j MARK --set-mark {MARK} for a protocol without ports",
+			"skb->mark = {MARK} in the program, behind bpf_sk_assign"),
 	},
 	{
 		Code: "rule-other-interface", Firewalls: linux,
@@ -70,7 +79,7 @@ var ruleCauses = []Cause{
 		Code: "stale-state",
 		Cell: func(c *Case) bool {
 			return c.Second && c.reply() && c.is("no-reply") &&
-				(c.Firewall == pf || c.ruleHas("ct direction reply", "--ctdir REPLY"))
+				(c.Firewall == pf || c.ruleHas("ct direction reply", "--ctdir REPLY", "that this host began"))
 		},
 		Advice: map[string]Advice{
 			"": {"a state that an earlier flow left catches the answers", "", "kill the state"},

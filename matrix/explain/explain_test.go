@@ -387,6 +387,11 @@ func TestExplain(t *testing.T) {
 		{"rule-mismatch", switchedOff(ipfw, "pfctl -s rules -s info", "Status: Disabled")},
 		{"pf-spoils-divert", beside(because(on(queued(), ipfw), "not-reinjected", ""), 2, "Enabled")},
 		{"pf-spoils-divert", beside(because(on(queued(), ipfw), "looped", ""), 0, "Enabled")},
+		// A host that was not seen in full; and one rule of two.
+		{"pf-spoils-divert", change(beside(because(on(queued(), ipfw), "not-reinjected", ""), 2, "Enabled"),
+			func(c *Case) { c.Remote.Cut = true })},
+		{"pf-spoils-divert", change(beside(because(on(queued(), ipfw), "not-reinjected", ""), 0, "Enabled"),
+			func(c *Case) { c.Remote.Rules = []evidence.FilterRule{{}, {After: &pfconf.Counters{Matched: 2}}} })},
 		{"not-taken-back", beside(because(on(queued(), ipfw), "not-reinjected", ""), 1, "Enabled")},
 		{"not-taken-back", beside(because(on(queued(), ipfw), "not-reinjected", ""), 2, "Disabled")},
 		{"source-translated", change(because(switchedOff(pf, "pfctl -vv -s rules",
@@ -440,11 +445,11 @@ func switchedOff(firewall, command, text string) Case {
 
 // Each cause has advice for all firewalls that it is for, with known names.
 func TestAdvice(t *testing.T) {
-	known := map[string]bool{"": true, nftables: true, xtables: true, pf: true, ipfw: true}
+	known := map[string]bool{"": true, nftables: true, xtables: true, pf: true, ipfw: true, bpf: true}
 	for _, c := range causes {
 		firewalls := c.Firewalls
 		if firewalls == nil {
-			firewalls = []string{nftables, xtables, pf, ipfw, "another"}
+			firewalls = []string{nftables, xtables, bpf, pf, ipfw, "another"}
 		}
 		for _, f := range firewalls {
 			if c.advice(f).Likely == "" {

@@ -189,6 +189,9 @@ var claims = []Fault{
 	{Name: "not-requeued", About: "a packet that is to be handed to another queue meets the rules once more",
 		Omit:   []string{"requeued"},
 		claims: some(matrix.NotDelivered, "queue-requeue")},
+	{Name: "bridge-stays", Cause: "claim-broken", About: "the bridge stays whose frame waits in a queue", Tame: true,
+		Omit:   []string{"bridge-gone"},
+		claims: some(matrix.NotLost, "queue-bridge")},
 	{Name: "not-cut", Cause: "claim-broken", About: "the packet role gets packets joined that came joined",
 		Omit:   []string{"segments"},
 		claims: some(matrix.WrongData, "queue-gro-udp", "queue-gso-tcp")},
@@ -240,6 +243,7 @@ var claims = []Fault{
 
 // unruled: the rule takes no packet.
 var unruled = all(matrix.NotDelivered, reasons{
+	"":             {"queue-bridge"}, // whose rule is its own
 	matrix.NotLost: {"no-listener-in", "no-listener-out", "counted"}, matrix.NotCounted: {"bypass"},
 	matrix.NotRewritten: {"tcp-in", "tcp-out", "pf-packet-in", "pf-packet-out", "pf-cookie-in", "pf-cookie-out",
 		"pf-state-in", "pf-tag-in", "pf-route-to", "pf-nat-out"},
@@ -265,7 +269,7 @@ var (
 	tos       = []string{"to-v4mapped", "to-bind-twice", "to-udp-connected", "to-reuseport-udp", "to-reuseport-tcp",
 		"to-timewait-reopen", "to-fragments", "to-notrack", "to-conntrack-zone", "to-socket-transparent",
 		"to-socket-snat", "to-any-address", "to-device", "to-output"}
-	noQueue     = slices.Concat(natlook, redirects, []string{"redirect-tcp-loopback"}, tos, tcps)
+	noQueue     = slices.Concat([]string{"queue-bridge", "redirect-tcp-loopback"}, natlook, redirects, tos, tcps)
 	tcps        = []string{"to-tcp-data", "to-tcp-half-closed", "to-tcp-reset", "to-tcp-urgent", "to-tcp-fast-open"}
 	bothDiverts = []string{"both-tcp", "both-udp", "both-rip", "both-icmp"}
 )

@@ -24,6 +24,10 @@ type Fault struct {
 	Single bool
 	// Engine, if not empty, is that of the rules, in place of the run's.
 	Engine pfconf.Engine
+	// NotBPF: programs of BPF do without what is broken, or come before it.
+	NotBPF bool
+	// Tame: with it claims that are dangerous are not, and are run.
+	Tame bool
 	// Omit are the pieces of this program's own that are left out (matrix.Options.Omit).
 	Omit []string
 	// Local and Remote are what is done to the hosts.
@@ -42,7 +46,9 @@ type Fault struct {
 func (f Fault) IsOn(system string) bool { return slices.Contains(f.Where(), system) }
 
 // With reports whether it can be run with an engine that was chosen.
-func (f Fault) With(e pfconf.Engine) bool { return f.Engine == "" || e == "" || f.Engine == e }
+func (f Fault) With(e pfconf.Engine) bool {
+	return (f.Engine == "" || e == "" || f.Engine == e) && !(f.NotBPF && e == pfconf.BPF)
+}
 
 // Where are the systems in whose labs it is.
 func (f Fault) Where() []string {
@@ -119,6 +125,7 @@ func (f Fault) Sample(system string) []matrix.Target {
 // Options adds what is broken to the options of a run in the lab.
 func (f Fault) Options(opt matrix.Options) matrix.Options {
 	opt.Omit, opt.BreakLocal, opt.BreakRemote = f.Omit, f.Local, f.Remote
+	opt.Dangerous = opt.Dangerous || f.Tame
 	opt.Filter = cmp.Or(f.Engine, opt.Filter)
 	return opt
 }
@@ -126,7 +133,8 @@ func (f Fault) Options(opt matrix.Options) matrix.Options {
 // All lists the faults: first what this program can leave out itself, then what can be
 // wrong with the hosts.
 func All() []Fault {
-	return slices.Concat(pieces, ofEngine(pfconf.XT), ofEngine(pfconf.XTLegacy), hosts, claims)
+	all := slices.Concat(pieces, ofXT(pfconf.XT), ofXT(pfconf.XTLegacy), ofBPF, hosts, claims)
+	return slices.DeleteFunc(all, func(f Fault) bool { return !f.Engine.Built() })
 }
 
 // For lists the faults of a system's labs.

@@ -48,7 +48,7 @@ var hosts = []Fault{
 	{Name: "mark-cleared", Cause: "mark-cleared",
 		About: "a rule of REMOTE's own clears the mark before the packet is routed", Remote: does(injection.Unmark),
 		expect: undelivered},
-	{Name: "drop-early", On: notOpenBSD, Cause: "dropped-before",
+	{Name: "drop-early", NotBPF: true, On: notOpenBSD, Cause: "dropped-before",
 		About:  "a rule of REMOTE's own drops what is for FAKE before the test's rules see it",
 		Remote: does(injection.DropEarly), expect: undelivered},
 	{Name: "drop-input", Cause: "dropped-after",
@@ -77,7 +77,7 @@ var hosts = []Fault{
 		Remote: does(injection.FakeAside), expect: unanswered},
 	{Name: "loop", Cause: "own-traffic-diverted", About: "REMOTE diverts what its own proxy sends",
 		Remote: does(injection.Loop), expect: unanswered},
-	{Name: "notrack", Cause: "not-tracked", About: "REMOTE's conntrack does not see FAKE's packets",
+	{Name: "notrack", NotBPF: true, Cause: "not-tracked", About: "REMOTE's conntrack does not see FAKE's packets",
 		Remote: does(injection.NoTrack), expect: func(p Part) Want {
 			switch {
 			case p.packet(), p.to() && !p.reuse():
@@ -87,8 +87,8 @@ var hosts = []Fault{
 			}
 			return uncounted(p)
 		}},
-	{Name: "other-zone", Cause: "other-zone", About: "REMOTE's conntrack keeps what comes in in a zone of its own",
-		Remote: does(injection.OtherZone), expect: func(p Part) Want {
+	{Name: "other-zone", NotBPF: true, Cause: "other-zone",
+		About: "REMOTE's conntrack keeps what comes in in a zone of its own", Remote: does(injection.OtherZone), expect: func(p Part) Want {
 			switch {
 			case !p.to():
 				return undelivered(p)

@@ -56,8 +56,8 @@ var pieces = []Fault{
 			}
 			return pass
 		}},
-	{Name: "not-transparent", On: everywhere, Cause: "not-transparent", About: "no socket is marked transparent",
-		Omit: []string{"transparent"}, expect: func(p Part) Want {
+	{Name: "not-transparent", On: everywhere, NotBPF: true, Cause: "not-transparent",
+		About: "no socket is marked transparent", Omit: []string{"transparent"}, expect: func(p Part) Want {
 			switch {
 			case p.packet(), p.to() && p.System != "linux": // pf and ipfw deliver to any socket
 				return pass
@@ -137,8 +137,37 @@ var pieces = []Fault{
 		Omit: []string{"early-demux"}, expect: unconcerned},
 }
 
-// ofEngine are what is left out of the rules of x_tables alone.
-func ofEngine(e pfconf.Engine) []Fault {
+// ofBPF are what programs of BPF lack.
+var ofBPF = []Fault{
+	{Name: "bpf-detached", Engine: pfconf.BPF, Cause: "rule-mismatch",
+		About: "the programs are loaded, and no interface has them", Omit: []string{"programs"}, expect: unmatched},
+	{Name: "bpf-no-egress", Engine: pfconf.BPF, Cause: "rule-mismatch",
+		About: "no interface has the program for what leaves", Omit: []string{"egress"}, expect: func(p Part) Want {
+			switch {
+			case p.to() && p.Family == pfconf.Inet6 && p.Proto == pfconf.ICMP:
+				return Want{matrix.Fail, matrix.Duplicate, "kernel-answers"}
+			case p.to():
+				return pass
+			case p.afterTo() && !p.packet(): // that cell's flow has the answers
+				return fails(matrix.NotCounted)
+			}
+			return unmatched(p)
+		}},
+	{Name: "bpf-not-transparent", Engine: pfconf.BPF, Cause: "not-transparent",
+		About: "no socket is marked transparent, which bpf_sk_assign does not ask for, and answers of TCP over IPv4 do",
+		Omit:  []string{"transparent"}, expect: func(p Part) Want {
+			switch {
+			case p.packet(), p.to() && (p.Proto == pfconf.UDP || p.tcp() && p.Family == pfconf.Inet6):
+				return pass // IPv6 routes answers whose source is not the host's own
+			case p.to() && p.tcp():
+				return Want{matrix.Fail, matrix.NotDelivered, "lost-after-rule"}
+			}
+			return fails(matrix.NoBindany)
+		}},
+}
+
+// ofXT are what is left out of the rules of x_tables alone.
+func ofXT(e pfconf.Engine) []Fault {
 	return []Fault{
 		{Name: string(e) + "-no-mark6", Engine: e, Cause: "module-missing",
 			About: "REMOTE's x_tables has no MARK for IPv6, as Linux 6.6.57", Omit: []string{"mark6"},

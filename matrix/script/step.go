@@ -200,6 +200,17 @@ type TCPState struct {
 // Gone is TCPState's state of a socket that is not there.
 const Gone = "gone"
 
+// BridgeGoes has a frame wait in a netfilter queue while the bridge to which it came is removed,
+// and released then, in a network namespace of its own. Stays leaves the bridge. The outcome's text
+// is Lost, or Arrived when it came to the bridge's other port (Linux).
+type BridgeGoes struct{ Stays bool }
+
+// What happens to a packet.
+const (
+	Lost    = "lost"
+	Arrived = "arrived"
+)
+
 // Undelivered asks what was dropped that was to come to a divert port of a family.
 type Undelivered struct {
 	Family pfconf.Family
@@ -266,6 +277,7 @@ func (Lookup) Name() string        { return "lookup" }
 func (Kill) Name() string          { return "kill" }
 func (DropTCP) Name() string       { return "drop" }
 func (TCPState) Name() string      { return "tcpstate" }
+func (BridgeGoes) Name() string    { return "bridge" }
 func (Undelivered) Name() string   { return "drops" }
 func (Natlook) Name() string       { return "natlook" }
 func (OriginalDst) Name() string   { return "originaldst" }

@@ -26,6 +26,7 @@ const (
 	Redirect      Name = "REDIRECT"
 	Zones         Name = "conntrack zones"
 	SocketMatch   Name = "the match of sockets"
+	Bridge        Name = "queues of bridges"
 	SockDiag      Name = "tcp_diag"
 	Packet        Name = "packet sockets"
 	XT            Name = "nft_compat"
@@ -35,6 +36,8 @@ const (
 	XTQueue       Name = "NFQUEUE of x_tables"
 	XTNAT         Name = "NAT of x_tables"
 	XTSocket      Name = "socket match of x_tables"
+	BPF           Name = "programs of BPF"
+	BPFAssign     Name = "bpf_sk_assign"
 )
 
 // Feature is something that a kernel can have been built without.
@@ -78,6 +81,8 @@ func Features() []Feature {
 		{Name: Zones, For: "the claim about conntrack zones", Config: []string{"NF_CONNTRACK_ZONES"}, Some: true},
 		{Name: NFQueue, For: "divert-packet", Modules: []string{"nfnetlink_queue", "nft_queue"},
 			Config: []string{"NETFILTER_NETLINK_QUEUE", "NFT_QUEUE"}, OpenWrt: "kmod-nft-queue", Some: true},
+		{Name: Bridge, For: "the claim about a bridge that goes", Modules: []string{"bridge"},
+			Config: []string{"BRIDGE", "NF_TABLES_BRIDGE"}, OpenWrt: "kmod-nft-bridge", Some: true},
 		{Name: NAT, For: "the claims about translated connections",
 			Modules: []string{"nf_nat", "nft_nat", "nft_chain_nat"}, Config: []string{"NF_NAT", "NFT_NAT"},
 			OpenWrt: "kmod-nft-nat", Some: true},
@@ -111,6 +116,11 @@ func Features() []Feature {
 			Modules: []string{"xt_nat", "xt_REDIRECT", "iptable_nat", "ip6table_nat"},
 			Config:  []string{"NETFILTER_XT_NAT", "NETFILTER_XT_TARGET_REDIRECT", "IP_NF_NAT", "IP6_NF_NAT"},
 			OpenWrt: "kmod-ipt-nat", Some: true},
+		{Name: BPF, For: "-filter bpf, which takes root in the initial user namespace, too",
+			Modules: []string{"sch_ingress", "cls_bpf"},
+			Config:  []string{"BPF_SYSCALL", "NET_CLS_ACT", "NET_SCH_INGRESS", "NET_CLS_BPF"},
+			OpenWrt: "kmod-sched-bpf", Some: true},
+		{Name: BPFAssign, For: "divert-to with -filter bpf: Linux 5.7 has it", Config: []string{"INET"}, Some: true},
 	}
 }
 

@@ -20,8 +20,9 @@ type loaded struct {
 	rule   pfconf.Rule
 	number int // in the order in which they were added
 	parts  []placed
-	xt     []kernelRule // in tables of iptables-legacy
-	// base is what those had counted before they were loaded last; Firewall.legacy guards it.
+	beside []kernelRule // that Firewall.beside has
+	// base is what those of iptables-legacy had counted before they were loaded last;
+	// Firewall.legacy guards it.
 	base pfconf.Counters
 	// inForce: the transaction that added it was made.
 	inForce bool
@@ -138,7 +139,7 @@ func (f *Firewall) commitLocked(changes []*change) {
 		case err != nil:
 			changes[0].err = err
 			for _, r := range changes[0].add {
-				if f.legacy != nil && changes[0].err == err {
+				if f.beside != nil && changes[0].err == err {
 					changes[0].err = f.lacks(r, err)
 				}
 			}
@@ -214,8 +215,8 @@ func (f *Firewall) plan(changes []*change) *plan {
 			l := &loaded{rule: r, number: f.added}
 			p.changed = true
 			for _, k := range compiled[i] {
-				if k.xt != nil && f.legacy != nil {
-					l.xt = append(l.xt, k)
+				if f.beside != nil && (k.xt != nil || k.bpf != nil) {
+					l.beside = append(l.beside, k)
 					continue
 				}
 				if k.chain == snat || k.chain == outRoute {
@@ -294,15 +295,18 @@ func (f *Firewall) check(p *plan, c *change) ([][]kernelRule, error) {
 
 // send commits the plan and learns the new rules' handles.
 func (f *Firewall) send(p *plan) (rejected map[uint32]unix.Errno, err error) {
-	if f.legacy != nil {
-		if err := f.legacy.load(f.rules, p.rules); err != nil {
+	if f.beside != nil {
+		if err := f.beside.load(f.rules, p.rules); err != nil {
 			return nil, err
 		}
 		defer func() {
 			if err != nil || len(rejected) > 0 {
-				err = errors.Join(err, f.legacy.load(p.rules, f.rules))
+				err = errors.Join(err, f.beside.load(p.rules, f.rules))
 			}
 		}()
+	}
+	if p.request.Count == 0 {
+		return nil, nil
 	}
 	learned := 0
 	rejected, err = f.tx.commit(p.request, func(m netlink.Message) {

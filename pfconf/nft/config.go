@@ -81,6 +81,9 @@ const (
 	Jump6      Piece = "jump6"
 	OutputMark Piece = "output-mark" // meta mark set, of what this host sends
 	RouteLocal Piece = "route-local" // net.ipv4.conf.*.route_localnet=1, for rules that redirect to 127.0.0.1
+	// Programs are those of BPF, and Egress the one of them for what leaves: no interface has it.
+	Programs   Piece = "programs"
+	Egress     Piece = "egress"
 	KernelEcho Piece = "kernel-echo" // the rule that stops the kernel's own ICMPv6 echo replies
 	// Towards is the name of the interface towards LOCAL: the rules have another.
 	Towards    Piece = "towards"
@@ -93,6 +96,8 @@ const maxInterface = 15
 // xt reports whether the rules are x_tables', and legacy whether they are in its own tables.
 func (c Config) xt() bool     { return c.Engine == pfconf.XT || c.legacy() }
 func (c Config) legacy() bool { return c.Engine == pfconf.XTLegacy }
+
+func (c Config) bpf() bool { return c.Engine == pfconf.BPF }
 
 func (c Config) omits(p Piece) bool { return slices.Contains(c.Omit, p) }
 

@@ -99,8 +99,8 @@ func (f *Firewall) readCounters(rules map[string]*loaded, read map[string]pfconf
 	} else {
 		err = f.rx.getRules(places, take)
 	}
-	if err == nil && f.legacy != nil {
-		err = f.legacy.count(rules, read)
+	if err == nil && f.beside != nil {
+		err = f.beside.count(rules, read)
 	}
 	if err != nil {
 		return err

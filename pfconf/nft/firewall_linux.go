@@ -30,7 +30,9 @@ type Firewall struct {
 	rx *socket // reading rules, and probes
 	ct *socket // conntrack
 
-	legacy *legacy // for pfconf.XTLegacy
+	legacy *legacy   // for pfconf.XTLegacy
+	bpf    *programs // for pfconf.BPF
+	beside beside    // that of the two which there is, or nil
 
 	changes group[*change]
 	reads   group[*question]
@@ -81,6 +83,15 @@ func Open(ctx context.Context, c Config) (*Firewall, error) {
 	return f, nil
 }
 
+// beside holds rules that are not nf_tables' own.
+type beside interface {
+	// load makes the change from the rules of one set to those of another, or none of it.
+	load(from, to map[string]*loaded) error
+	// count adds what the labels' rules have counted to what was read.
+	count(rules map[string]*loaded, read map[string]pfconf.Counters) error
+	close() error
+}
+
 // setUp changes the host.
 func (f *Firewall) setUp() error {
 	for _, family := range f.config.families() {
@@ -104,9 +115,14 @@ func (f *Firewall) setUp() error {
 	if err := f.step(pfconf.Undo{Do: undoStates}, func() error { return nil }); err != nil {
 		return err
 	}
-	addTable := func() error { return f.host.addTable(f.config.chains()) }
+	addTable := func() error { return f.host.addTable(f.config.chains(), f.config.permanent()) }
 	if err := f.step(pfconf.Undo{Do: undoTable}, addTable); err != nil {
 		return err
+	}
+	if f.config.bpf() {
+		if err := f.addBPF(); err != nil {
+			return err
+		}
 	}
 	for _, family := range slices.Clone(f.families) {
 		if err := f.setUpFamily(family); err != nil {
@@ -222,8 +238,8 @@ func (f *Firewall) putBack() error {
 	for _, u := range slices.Backward(f.undo) {
 		errs = append(errs, f.host.undo(u))
 	}
-	if f.legacy != nil {
-		errs = append(errs, f.legacy.close())
+	if f.beside != nil {
+		errs = append(errs, f.beside.close())
 	}
 	for _, s := range []*socket{f.rx, f.ct} {
 		if s != nil {

@@ -66,8 +66,9 @@ func (h *host) close() error {
 	return errors.Join(err, h.nf.close())
 }
 
-// addTable creates the table with its chains and the permanent rule.
-func (h *host) addTable(chains []chain) error {
+// addTable creates the table with its chains and the permanent rules, of which the first needs
+// conntrack.
+func (h *host) addTable(chains []chain, permanent []kernelRule) error {
 	h.nf.mu.Lock()
 	defer h.nf.mu.Unlock()
 	r := h.nf.transaction()
@@ -75,7 +76,10 @@ func (h *host) addTable(chains []chain) error {
 	for _, c := range chains {
 		r.newChain(c)
 	}
-	rule := r.newRule(permanent, 0)
+	rule := r.newRule(permanent[0], 0)
+	for _, k := range permanent[1:] {
+		r.newRule(k, 0)
+	}
 	rejected, err := h.nf.commit(r, noEcho)
 	if err == nil {
 		err = r.FirstOf(rejected)

@@ -65,7 +65,14 @@ func (f *Firewall) killListed(ctx context.Context, wanted func(entry) bool) (int
 
 // kill removes the entries with the tuples, and with the ids where they are
 // given: then not a later entry of the same flow.
-func (f *Firewall) kill(tuples []tuple, ids [][]byte) (int, error) { return f.ct.kill(tuples, ids) }
+func (f *Firewall) kill(tuples []tuple, ids [][]byte) (int, error) {
+	if f.bpf != nil {
+		if err := f.bpf.forget(tuples); err != nil {
+			return 0, fmt.Errorf("kill states: %w", err)
+		}
+	}
+	return f.ct.kill(tuples, ids)
+}
 
 func (s *socket) kill(tuples []tuple, ids [][]byte) (int, error) {
 	killed := 0

@@ -38,7 +38,7 @@ func (f *Firewall) addLegacy(family pfconf.Family) error {
 	if f.legacy == nil {
 		f.legacy = &legacy{sockets: map[pfconf.Family]*xt.Socket{}, natted: map[pfconf.Family]bool{},
 			apart: f.config.omits(Jump6)}
-		f.host.legacy = f.legacy
+		f.host.legacy, f.beside = f.legacy, f.legacy
 	}
 	f.legacy.sockets[family] = s
 	for _, name := range legacyTables {
@@ -116,7 +116,6 @@ func (l *legacy) replace(family pfconf.Family, name string, rules []kernelRule) 
 	return nil, err
 }
 
-// load makes the change from the rules of one set to those of another, or none of it.
 func (l *legacy) load(from, to map[string]*loaded) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -165,7 +164,7 @@ func legacyRules(set map[string]*loaded, family pfconf.Family, name string) []ke
 	slices.SortFunc(all, func(a, b *loaded) int { return a.number - b.number })
 	var rules []kernelRule
 	for _, x := range all {
-		for _, k := range x.xt {
+		for _, k := range x.beside {
 			if k.chain.table.name == name {
 				rules = append(rules, k)
 			}
@@ -179,7 +178,7 @@ func (x *loaded) plus(c pfconf.Counters, family pfconf.Family, name string, coun
 	if x.rule.Family != family {
 		return c
 	}
-	for _, k := range x.xt {
+	for _, k := range x.beside {
 		if k.chain.table.name == name {
 			c = k.part.add(c, counted[k.comment()], 0)
 		}
@@ -187,7 +186,6 @@ func (x *loaded) plus(c pfconf.Counters, family pfconf.Family, name string, coun
 	return c
 }
 
-// count adds what the labels' rules have counted to what was read.
 func (l *legacy) count(rules map[string]*loaded, read map[string]pfconf.Counters) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -195,7 +193,7 @@ func (l *legacy) count(rules map[string]*loaded, read map[string]pfconf.Counters
 		for _, name := range legacyTables {
 			asked := func(label string) bool {
 				x := rules[label]
-				return x.rule.Family == family && slices.ContainsFunc(x.xt,
+				return x.rule.Family == family && slices.ContainsFunc(x.beside,
 					func(k kernelRule) bool { return k.chain.table.name == name })
 			}
 			var labels []string
@@ -214,7 +212,7 @@ func (l *legacy) count(rules map[string]*loaded, read map[string]pfconf.Counters
 			counted := t.Packets(xtPrefix)
 			for _, label := range labels {
 				x := rules[label]
-				for _, k := range x.xt {
+				for _, k := range x.beside {
 					if _, there := counted[k.comment()]; k.chain.table.name == name && !there {
 						return goneError(label)
 					}

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/bpf"
 	"pfdivert/pfconf/need"
 	"pfdivert/pfconf/xt"
 )
@@ -35,6 +36,14 @@ func (f *Firewall) Probe(feature need.Name) ProbeResult {
 		return probeLegacy(xt.Rule{Matches: []xt.Extension{xt.Ports(pfconf.TCP, 0, 1)}}, pfconf.Inet)
 	case need.XT, need.XTMark, need.XTTProxy, need.XTQueue, need.XTNAT, need.XTSocket:
 		return f.probeXT(feature, pfconf.Inet)
+	case need.BPF:
+		return asAnswer(bpf.Probe())
+	case need.BPFAssign:
+		d, err := bpf.Open(f.config.programs())
+		if err == nil {
+			err = errors.Join(d.NoAssign(), d.Close())
+		}
+		return asAnswer(err)
 	case need.TProxy:
 		return f.probe(tproxy{netip.AddrPortFrom(netip.IPv6Loopback(), 1), f.config.omits(TProxyModule)})
 	case need.NFQueue:

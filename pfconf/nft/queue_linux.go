@@ -42,12 +42,12 @@ func WarmUp() { go queueWay() }
 // namespace pass. So the question is asked in a namespace that is for nothing else.
 var queueWay = sync.OnceValue(func() way {
 	found := make(chan way, 1)
-	go onOwnThread(func() { askElsewhere(found) })
+	go OnOwnThread(func() { askElsewhere(found) })
 	return <-found
 })
 
-// onOwnThread runs fn on a thread that ends with it.
-func onOwnThread(fn func()) {
+// OnOwnThread runs fn on a thread that ends with it.
+func OnOwnThread(fn func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -58,7 +58,7 @@ func onOwnThread(fn func()) {
 		}
 		// What the first thread is in, the process is taken to be in. While it waits here
 		// another one is used.
-		onOwnThread(fn)
+		OnOwnThread(fn)
 		runtime.UnlockOSThread()
 	}()
 	<-done

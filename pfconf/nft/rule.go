@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/bpf"
 	"pfdivert/pfconf/xt"
 )
 
@@ -137,6 +138,18 @@ func (c chain) String() string {
 // network namespace only while some rule there uses it.
 var permanent = kernelRule{chain: pre, statements: []statement{ctInvalid{}, counter{}}}
 
+// remembers is the rule that marks the conntrack entries of what programs of BPF diverted: for
+// people and for cleaning up.
+var remembers = kernelRule{chain: pre, statements: []statement{marked{}, ctMark{}}}
+
+// permanent are the rules that the table begins with.
+func (c Config) permanent() []kernelRule {
+	if c.bpf() {
+		return []kernelRule{permanent, remembers}
+	}
+	return []kernelRule{permanent}
+}
+
 // kernelRule is a rule as the kernel has it. A pfconf.Rule becomes one or two;
 // divert-packet needs the queue's queueRule besides.
 type kernelRule struct {
@@ -144,7 +157,8 @@ type kernelRule struct {
 	label      string
 	part       part
 	statements []statement
-	xt         *xt.Rule // in place of statements
+	xt         *xt.Rule   // in place of statements
+	bpf        *bpf.Entry // as well
 }
 
 // part says what the counters of a kernel rule mean.
@@ -167,8 +181,11 @@ var partNames = [...]string{"", " done", " replies", " kernel", "", " action", "
 func (k kernelRule) comment() string { return k.label + partNames[k.part] }
 
 func (k kernelRule) String() string {
-	if k.xt != nil {
+	switch {
+	case k.xt != nil:
 		return k.xt.String()
+	case k.bpf != nil:
+		return k.bpf.String()
 	}
 	words := make([]string, len(k.statements))
 	for i, s := range k.statements {
@@ -197,6 +214,8 @@ func (c Config) compile(r pfconf.Rule) ([]kernelRule, error) {
 		return nil, fmt.Errorf("rule %q: it is made of nftables' statements alone", r.Label)
 	case c.xt():
 		return c.compileXT(r), nil
+	case c.bpf():
+		return c.compileBPF(r)
 	}
 	switch r.Action {
 	case pfconf.DivertTo:

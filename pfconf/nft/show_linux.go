@@ -33,6 +33,10 @@ func (f *Firewall) Show(_ context.Context, labels []string) (map[string]string, 
 			if i > 0 {
 				b.WriteByte('\n')
 			}
+			if k.bpf != nil {
+				b.WriteString(k.String())
+				continue
+			}
 			if k.xt != nil && f.config.legacy() {
 				fmt.Fprintf(&b, "%s %s %s: %v", legacyTool(l.rule.Family), k.chain.table.name, k.chain.name, k)
 				continue

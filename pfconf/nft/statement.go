@@ -76,10 +76,12 @@ type (
 	ctMarked struct{}
 	ctMark   struct{}
 	mark     struct{}
+	marked   struct{} // matches packets with the mark
 )
 
 func (ctMarked) String() string { return fmt.Sprintf("ct mark 0x%08x", Mark) }
 func (ctMark) String() string   { return fmt.Sprintf("ct mark set 0x%08x", Mark) }
+func (marked) String() string   { return fmt.Sprintf("meta mark 0x%08x", Mark) }
 func (mark) String() string     { return fmt.Sprintf("meta mark set 0x%08x", Mark) }
 
 // notProxys matches packets that have not the mark of a proxy's own.

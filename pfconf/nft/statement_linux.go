@@ -83,6 +83,11 @@ func (ctMark) encode(r *request) {
 	})
 }
 
+func (marked) encode(r *request) {
+	r.Load("meta", unix.NFTA_META_KEY, unix.NFT_META_MARK, unix.NFTA_META_DREG)
+	r.Compare(unix.NFT_CMP_EQ, native32(Mark))
+}
+
 func (mark) encode(r *request) {
 	r.Immediate(unix.NFT_REG_1, native32(Mark))
 	r.Expression("meta", func() {

@@ -20,6 +20,7 @@ const (
 	undoLocalnet = "nft/route-localnet" // interface and value
 	undoLegacy   = "nft/xt-legacy"      // inet or inet6, table
 	undoXT       = "nft/xt"             // inet or inet6, table, and what was not there before: chains, wholeTable
+	undoBPF      = "nft/bpf"            // interface, and clsact if it was not there before
 )
 
 // undo does one step of a journal. What is undone already stays so.
@@ -44,6 +45,8 @@ func (h *host) undo(u pfconf.Undo) error {
 			return malformed
 		}
 		return h.delXT(table{tableFamily(f), u.Args[1]}, u.Args[2:])
+	case u.Do == undoBPF && (len(u.Args) == 1 || len(u.Args) == 2 && u.Args[1] == clsact):
+		return h.delBPF(u.Args[0], len(u.Args) == 2)
 	case u.Do == undoLocalnet && len(u.Args) == 2 && (Config{Interface: u.Args[0]}).validate() == nil:
 		if _, err := strconv.ParseUint(u.Args[1], 10, 8); err != nil {
 			return malformed

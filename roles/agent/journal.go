@@ -349,6 +349,8 @@ func Describe(u pfconf.Undo) string {
 		return fmt.Sprintf("delete the chains %s-* of the %s table %s of iptables-nft", nft.TableName, arg(0), arg(1))
 	case "nft/xt-legacy":
 		return fmt.Sprintf("delete the chains %s-* of the %s table %s of iptables-legacy", nft.TableName, arg(0), arg(1))
+	case "nft/bpf":
+		return fmt.Sprintf("detach the programs of BPF from %s", arg(0))
 	case "nft/early-demux":
 		return "set net.ipv4.ip_early_demux to " + arg(0)
 	case "nft/route-localnet":

@@ -127,7 +127,10 @@ func ErrorOf(err error) *script.Error {
 	f.Hint = HintOf(err)
 	var errno syscall.Errno
 	var missing interface{ Missing() string }
+	var engine *pfconf.EngineError
 	switch {
+	case errors.As(err, &engine):
+		f.Code, f.Text = script.CodeUnsupported, engine.Error()
 	case errors.As(err, &missing):
 		f.Code = script.CodeMissing
 	case errors.Is(err, socket.ErrNothing):

@@ -111,6 +111,8 @@ func (a *agent) step(ctx context.Context, s *session, st script.Step) (out scrip
 		err = dropTCP(ctx, st)
 	case script.TCPState:
 		out.Text, err = tcpState(ctx, st)
+	case script.BridgeGoes:
+		out.Text, err = bridgeGoes(ctx, st)
 	case script.Undelivered:
 		var d script.Dropped
 		d, err = socket.Drops(ctx, st.Family == pfconf.Inet6, st.Port)

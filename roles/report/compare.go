@@ -91,27 +91,24 @@ func Compare(a, b *Past) *Comparison {
 	c := &Comparison{A: a, B: b}
 	type key struct{ host, name string }
 	var order []key
-	type times struct {
-		Summary
-		tail float64
-	}
-	index := func(p, other *Past) map[key]times {
-		all := map[key]times{}
-		for i, o := range p.Summaries {
+	index := func(p, other *Past) map[key]*Summary {
+		all := make(map[key]*Summary, len(p.Summaries))
+		for i := range p.Summaries {
+			o := &p.Summaries[i]
 			hosts := []Machine{{Name: o.Host}}
 			if p.Run.Tested == nil && other.Run.Tested != nil {
 				hosts = other.Run.Tested
 			}
 			for _, h := range hosts {
 				k := key{h.Name, o.Name}
-				all[k] = times{o, p.tails[i]}
+				all[k] = o
 				order = append(order, k)
 			}
 		}
 		return all
 	}
 	before, after := index(a, b), index(b, a)
-	seen := map[key]bool{}
+	seen := make(map[key]bool, len(order))
 	for _, k := range order {
 		if seen[k] {
 			continue
@@ -119,6 +116,12 @@ func Compare(a, b *Past) *Comparison {
 		seen[k] = true
 		x := before[k]
 		y, listed := after[k]
+		if x == nil {
+			x = &Summary{}
+		}
+		if !listed {
+			y = &Summary{}
+		}
 		if x.Verdict == "" && y.Verdict == "" {
 			continue
 		}
@@ -133,24 +136,26 @@ func Compare(a, b *Past) *Comparison {
 		case x.Runs < enoughRuns || y.Runs < enoughRuns:
 			// Cells of a run that repeats no target take as long as what
 			// runs beside them.
-		case y.Seconds > x.tail:
+		case y.Seconds > x.tail():
 			kind = Slower
-		case y.tail < x.Seconds:
+		case y.tail() < x.Seconds:
 			kind = Faster
 		}
 		if kind == "" {
 			c.Same++
 			continue
 		}
-		c.Changes = append(c.Changes, Difference{kind, k.host, k.name, x.Summary, y.Summary})
+		c.Changes = append(c.Changes, Difference{kind, k.host, k.name, *x, *y})
 	}
-	hosts := append(slices.Clone(a.Run.Tested), b.Run.Tested...)
-	place := func(host string) int {
-		return slices.IndexFunc(hosts, func(h Machine) bool { return h.Name == host })
+	place := map[string]int{}
+	for _, h := range append(slices.Clone(a.Run.Tested), b.Run.Tested...) {
+		if _, ok := place[h.Name]; !ok {
+			place[h.Name] = len(place)
+		}
 	}
 	sort.SliceStable(c.Changes, func(i, j int) bool {
 		x, y := &c.Changes[i], &c.Changes[j]
-		return cmp.Or(slices.Index(kinds, x.Kind)-slices.Index(kinds, y.Kind), place(x.Host)-place(y.Host)) < 0
+		return cmp.Or(slices.Index(kinds, x.Kind)-slices.Index(kinds, y.Kind), place[x.Host]-place[y.Host]) < 0
 	})
 	return c
 }

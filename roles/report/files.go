@@ -88,19 +88,19 @@ func (r *Files) Has(flag string) bool {
 }
 
 // Write writes all reports. A report that cannot be written does not prevent the others.
-func (r *Files) Write(found *Results, run Run) error {
+func (r *Files) Write(found Report) error {
 	var errs []error
 	for _, f := range r.files {
-		if err := f.write(found, run); err != nil {
+		if err := f.write(found); err != nil {
 			errs = append(errs, fmt.Errorf("results, -%s %s: %w", Formats[f.format].Flag, f.name, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (f *file) write(found *Results, run Run) error {
+func (f *file) write(found Report) error {
 	if f.file == nil {
-		return Formats[f.format].write(found, f.to, run)
+		return found.Write(f.to, Formats[f.format].Flag)
 	}
 	file := f.file
 	f.file = nil
@@ -109,7 +109,7 @@ func (f *file) write(found *Results, run Run) error {
 		err = file.Truncate(0)
 	}
 	if err == nil {
-		err = Formats[f.format].write(found, file, run)
+		err = found.Write(file, Formats[f.format].Flag)
 	}
 	return errors.Join(err, file.Close())
 }

@@ -18,13 +18,18 @@ import (
 // link to a section opens it: the section of a target that passed is shown when it is the URL's
 // target. Verdicts are told by word, sign and colour.
 func WriteHTML(w io.Writer, run Run, summaries []Summary) error {
+	p := newPage(run, summaries)
+	p.write()
+	_, err := w.Write(p.b.Bytes())
+	return err
+}
+
+func newPage(run Run, summaries []Summary) *page {
 	p := &page{run: run, summaries: summaries, proofs: map[string]string{}, written: map[int]bool{}}
 	for _, t := range append(matrix.Targets(), matrix.Claims()...) {
 		p.proofs[t.Name] = t.Proves()
 	}
-	p.write()
-	_, err := w.Write(p.b.Bytes())
-	return err
+	return p
 }
 
 // page is a page in the making.
@@ -34,6 +39,8 @@ type page struct {
 	summaries []Summary
 	proofs    map[string]string // what each target proves
 	written   map[int]bool      // targets that have their section
+	fleet     *Fleet            // nil unless files were merged
+	cardOf    map[*Host]string  // ids
 }
 
 func (p *page) write() {
@@ -50,10 +57,22 @@ func (p *page) write() {
 	p.close("head")
 	p.open("body")
 	p.signs()
-	causes := p.causes()
+	var causes [][]int
+	if !p.grouped() {
+		causes = p.causes()
+	}
 	p.header(causes)
 	p.open("main")
-	if len(p.summaries) > 0 {
+	if p.grouped() {
+		p.groups()
+	}
+	if p.fleet != nil {
+		if p.fleet.since != nil {
+			p.changes(p.fleet.since)
+		}
+		p.troubles()
+	}
+	if len(p.summaries) > 0 && !p.grouped() {
 		p.failures(causes)
 		p.matrix()
 		for _, v := range matrix.Verdicts {
@@ -61,20 +80,31 @@ func (p *page) write() {
 		}
 		p.sections()
 	}
+	if p.fleet != nil {
+		p.cards()
+	}
 	p.close("main")
 	p.close("body")
 	p.close("html")
 }
 
+// count is how many targets have each verdict.
+func (p *page) count() map[matrix.Verdict]int {
+	if p.fleet != nil {
+		return p.fleet.count()
+	}
+	count := map[matrix.Verdict]int{}
+	for i := range p.summaries {
+		count[p.summaries[i].Verdict]++
+	}
+	return count
+}
+
 // totals are those of the text report.
 func (p *page) totals() string {
-	results := make([]matrix.Result, 0, len(p.summaries))
-	for _, o := range p.summaries {
-		if o.Verdict != "" {
-			results = append(results, o.Result)
-		}
-	}
-	return p.run.totals(results)
+	count := p.count()
+	delete(count, "")
+	return p.run.totalsOf(count)
 }
 
 // signs defines the verdicts' shapes once.
@@ -116,14 +146,14 @@ func (p *page) header(causes [][]int) {
 	p.open("header")
 	p.element("h1", "Does this kernel divert as it should?")
 	p.element("p", "pfdivert: "+p.totals())
-	count := map[matrix.Verdict]int{}
-	for _, o := range p.summaries {
-		count[o.Verdict]++
-	}
+	count := p.count()
 	p.open("ul", "class", "counts", "aria-label", "Verdicts")
 	for _, v := range append(slices.Clone(matrix.Verdicts), "") {
 		if count[v] > 0 {
 			href := "#matrix"
+			if p.grouped() {
+				href = "#groups"
+			}
 			switch i := slices.IndexFunc(causes, func(c []int) bool { return p.summaries[c[0]].Verdict == v }); {
 			case i < 0:
 			case fine(v):
@@ -139,8 +169,10 @@ func (p *page) header(causes [][]int) {
 	}
 	p.close("ul")
 	p.open("dl")
-	for _, h := range p.run.Tested {
-		p.pair(h.Name, h.kernel())
+	if !p.grouped() {
+		for _, h := range p.run.Tested {
+			p.pair(h.Name, h.kernel())
+		}
 	}
 	if p.run.Tested == nil && p.run.Skipped == "" {
 		p.pair("Kernel", Machine{Kernel: p.run.Kernel, System: p.run.System}.kernel())

@@ -160,6 +160,12 @@ func (p *page) countedTable(title string, n int, head []string, rows [][]string)
 	}
 	p.open("details")
 	p.element("summary", fmt.Sprintf("%s (%d)", title, n))
+	p.openTable(title, head, rows)
+	p.close("details")
+}
+
+// openTable writes a table that is not folded.
+func (p *page) openTable(title string, head []string, rows [][]string) {
 	p.open("div", "class", "scroll", "role", "region", "aria-label", title, "tabindex", "0")
 	p.open("table", "class", "list")
 	p.open("thead")
@@ -187,7 +193,6 @@ func (p *page) countedTable(title string, n int, head []string, rows [][]string)
 	p.close("tbody")
 	p.close("table")
 	p.close("div")
-	p.close("details")
 }
 
 // longColumns tells which columns have texts that are broken into lines. The others are as wide

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -29,8 +28,16 @@ func WriteJUnit(w io.Writer, run Run, summaries []Summary) error {
 	if hosts == nil {
 		hosts = []Machine{{Kernel: run.Kernel, System: run.System}}
 	}
+	of := map[string][]int{}
+	for i := range summaries {
+		of[summaries[i].Host] = append(of[summaries[i].Host], i)
+	}
+	var own []Summary
 	for i, h := range hosts {
-		own := slices.DeleteFunc(slices.Clone(summaries), func(o Summary) bool { return o.Host != h.Name })
+		own = own[:0]
+		for _, at := range of[h.Name] {
+			own = append(own, summaries[at])
+		}
 		m.open("testsuite", append([]string{
 			"name", cmp.Or(h.Name, "pfdivert"), "package", "pfdivert", "id", strconv.Itoa(i),
 			"hostname", cmp.Or(h.Name, "localhost"), "time", fmt.Sprintf("%.3f", run.Seconds),
@@ -59,9 +66,12 @@ func WriteJUnit(w io.Writer, run Run, summaries []Summary) error {
 		m.element("system-out", "") // both are required
 		m.element("system-err", "")
 		m.close("testsuite")
+		if _, err := m.b.WriteTo(w); err != nil {
+			return err
+		}
 	}
 	m.close("testsuites")
-	_, err := w.Write(m.b.Bytes())
+	_, err := m.b.WriteTo(w)
 	return err
 }
 

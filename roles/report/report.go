@@ -88,13 +88,22 @@ func (r Run) totals(results []matrix.Result) string {
 	for _, result := range results {
 		count[result.Verdict]++
 	}
-	planned := max(len(r.Targets), len(results))
+	return r.totalsOf(count)
+}
+
+// totalsOf is the same, by how many targets have each verdict.
+func (r Run) totalsOf(count map[matrix.Verdict]int) string {
+	n := 0
+	for _, c := range count {
+		n += c
+	}
+	planned := max(len(r.Targets), n)
 	var b strings.Builder
 	switch {
 	case r.Interrupted:
-		fmt.Fprintf(&b, "interrupted after %d of %s", len(results), pfconf.Count(planned, "target"))
-	case len(results) < planned:
-		fmt.Fprintf(&b, "%d of %s", len(results), pfconf.Count(planned, "target"))
+		fmt.Fprintf(&b, "interrupted after %d of %s", n, pfconf.Count(planned, "target"))
+	case n < planned:
+		fmt.Fprintf(&b, "%d of %s", n, pfconf.Count(planned, "target"))
 	default:
 		b.WriteString(pfconf.Count(planned, "target"))
 	}

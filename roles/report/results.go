@@ -68,28 +68,46 @@ func (r *Results) WriteJSON(w io.Writer, run Run) error {
 	return WriteJSON(w, run, r.results)
 }
 
-// Format is a report that a run can write to a file.
+// Format is a report that can be written to a file.
 type Format struct {
 	Flag, Usage string // on the command line
-	write       func(*Results, io.Writer, Run) error
 }
 
 // Formats are the reports, in the order of the names that OpenFiles takes.
 var Formats = []Format{
-	{"json", "write the results as JSON to `FILE`, '-' for standard output", (*Results).WriteJSON},
-	{"tap", "write the results as TAP 14 to `FILE`, or '-'", func(f *Results, w io.Writer, run Run) error {
-		return WriteTAP(w, run, f.Summaries(run))
-	}},
-	{"junit", "write the results as JUnit's XML to `FILE`, or '-'", func(f *Results, w io.Writer, run Run) error {
-		return WriteJUnit(w, run, f.Summaries(run))
-	}},
-	{HTMLFlag, "write the results as one page of HTML to `FILE`, or '-'", func(f *Results, w io.Writer, run Run) error {
-		return WriteHTML(w, run, f.Summaries(run))
-	}},
+	{"json", "write the results as JSON to `FILE`, '-' for standard output"},
+	{"tap", "write the results as TAP 14 to `FILE`, or '-'"},
+	{"junit", "write the results as JUnit's XML to `FILE`, or '-'"},
+	{HTMLFlag, "write the results as one page of HTML to `FILE`, or '-'"},
 }
 
 // HTMLFlag is the flag of the report that shows what the sockets of all cells logged.
 const HTMLFlag = "html"
+
+// Report writes itself in the format that has a flag.
+type Report interface {
+	Write(w io.Writer, flag string) error
+}
+
+// Of returns the results as the report of a run.
+func (r *Results) Of(run Run) Report { return resultsOf{r, run} }
+
+type resultsOf struct {
+	*Results
+	run Run
+}
+
+func (r resultsOf) Write(w io.Writer, flag string) error {
+	switch flag {
+	case "json":
+		return r.WriteJSON(w, r.run)
+	case "tap":
+		return WriteTAP(w, r.run, r.Summaries(r.run))
+	case "junit":
+		return WriteJUnit(w, r.run, r.Summaries(r.run))
+	}
+	return WriteHTML(w, r.run, r.Summaries(r.run))
+}
 
 // Summaries returns one verdict for each target.
 func (r *Results) Summaries(run Run) []Summary {

@@ -88,25 +88,29 @@ func millis(d time.Duration) string {
 	return fmt.Sprintf("%.0f", ms)
 }
 
+// times are those of a target's runs in JSON, in seconds.
+type times struct {
+	P50 float64 `json:"p50"`
+	P95 float64 `json:"p95"`
+	P99 float64 `json:"p99"`
+	Max float64 `json:"max"`
+}
+
+// statsTarget is a target in JSON that was run repeatedly.
+type statsTarget struct {
+	Name     string                    `json:"name"`
+	Host     string                    `json:"host,omitempty"`
+	Runs     uint64                    `json:"runs"`
+	Passes   uint64                    `json:"passes"`
+	Verdicts map[matrix.Verdict]uint64 `json:"verdicts"` // encoded in the keys' order
+	Seconds  times                     `json:"seconds"`
+	Kept     []Kept                    `json:"not_passed"`
+}
+
 // WriteJSON writes one JSON object and a newline. "run" is as in the report of a single run, with
 // "cells" and "cells_per_second"; each of "targets" has its runs, passes, the count of each
 // verdict, times in seconds and the first failures.
 func (s *Stats) WriteJSON(w io.Writer, run Run) error {
-	type times struct {
-		P50 float64 `json:"p50"`
-		P95 float64 `json:"p95"`
-		P99 float64 `json:"p99"`
-		Max float64 `json:"max"`
-	}
-	type target struct {
-		Name     string                    `json:"name"`
-		Host     string                    `json:"host,omitempty"`
-		Runs     uint64                    `json:"runs"`
-		Passes   uint64                    `json:"passes"`
-		Verdicts map[matrix.Verdict]uint64 `json:"verdicts"` // encoded in the keys' order
-		Seconds  times                     `json:"seconds"`
-		Kept     []Kept                    `json:"not_passed"`
-	}
 	type total struct {
 		Run
 		Cells uint64  `json:"cells"`
@@ -114,11 +118,11 @@ func (s *Stats) WriteJSON(w io.Writer, run Run) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	targets := make([]target, len(s.targets)) // [] and not null
+	targets := make([]statsTarget, len(s.targets)) // [] and not null
 	for i, t := range s.targets {
 		q := func(share float64) float64 { return micro(t.times.quantile(share).Seconds()) }
 		host, name := run.splitHost(t.name)
-		targets[i] = target{
+		targets[i] = statsTarget{
 			Name: name, Host: host, Runs: t.runs, Passes: t.count[matrix.Pass], Verdicts: t.count,
 			Seconds: times{q(quantiles[0]), q(quantiles[1]), q(quantiles[2]), micro(t.times.max.Seconds())},
 			Kept:    make([]Kept, len(t.kept)),
@@ -129,8 +133,8 @@ func (s *Stats) WriteJSON(w io.Writer, run Run) error {
 		}
 	}
 	return encode(w, struct {
-		Run     total     `json:"run"`
-		Hosts   []Machine `json:"hosts,omitempty"`
-		Targets []target  `json:"targets"`
+		Run     total         `json:"run"`
+		Hosts   []Machine     `json:"hosts,omitempty"`
+		Targets []statsTarget `json:"targets"`
 	}{total{run.forJSON(), s.cells, micro(rate(s.cells, run.Seconds))}, run.Tested, targets})
 }

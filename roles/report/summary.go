@@ -22,6 +22,8 @@ type Summary struct {
 	Runs   uint64
 	Counts string
 	Run    uint64
+	// repeats are its other numbers, of a run that was read.
+	repeats *repeats
 }
 
 // severity orders the verdicts of a target that was run again and again: the
@@ -73,11 +75,17 @@ func (s *Stats) Summaries(run Run) []Summary {
 		o.Host, o.Name = run.splitHost(t.name)
 		o.Seconds = t.times.quantile(quantiles[0]).Seconds()
 		o.Runs, o.Counts = t.runs, verdictsOf(t.count)
-		if o.Run > 0 {
-			o.Detail = fmt.Sprintf("%s of %s; run %d: %s", o.Counts, pfconf.Count(int(o.Runs), "run"), o.Run, o.Detail)
-		}
+		o.tellRuns()
 	}
 	return all
+}
+
+// tellRuns has the detail begin with how often the target was run, for reports without a place for
+// that.
+func (o *Summary) tellRuns() {
+	if o.Run > 0 {
+		o.Detail = fmt.Sprintf("%s of %s; run %d: %s", o.Counts, pfconf.Count(int(o.Runs), "run"), o.Run, o.Detail)
+	}
 }
 
 // verdictsOf is "294 PASS, 6 FAIL", as Summary.Counts has it.

@@ -1,7 +1,7 @@
 package report
 
 import (
-	"bytes"
+	"bufio"
 	"fmt"
 	"io"
 	"strings"
@@ -17,14 +17,14 @@ import (
 // SKIP, and XFAIL has TODO, which marks known failures. The report of an interrupted run bails out,
 // even if each target was run once: the run has failed.
 func WriteTAP(w io.Writer, run Run, summaries []Summary) error {
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "TAP version 14\n1..%d", len(summaries))
+	b := bufio.NewWriter(w)
+	fmt.Fprintf(b, "TAP version 14\n1..%d", len(summaries))
 	if run.Skipped != "" {
 		b.WriteString(" # SKIP " + printable(run.Skipped))
 	}
-	fmt.Fprintf(&b, "\n# pfdivert %s\n", printable(run.Version))
+	fmt.Fprintf(b, "\n# pfdivert %s\n", printable(run.Version))
 	for _, line := range run.kernels() {
-		fmt.Fprintf(&b, "# %s\n", line)
+		fmt.Fprintf(b, "# %s\n", line)
 	}
 	played := 0
 	for i, o := range summaries {
@@ -45,17 +45,16 @@ func WriteTAP(w io.Writer, run Run, summaries []Summary) error {
 		case matrix.XFail:
 			directive = " # TODO known failure: " + tapText(o.says())
 		}
-		fmt.Fprintf(&b, "%s %d - %s%s\n", ok, i+1, tapText(name), directive)
-		tapBlock(&b, o)
+		fmt.Fprintf(b, "%s %d - %s%s\n", ok, i+1, tapText(name), directive)
+		tapBlock(b, o)
 	}
 	switch {
 	case played < len(summaries):
-		fmt.Fprintf(&b, "Bail out! interrupted after %d of %s\n", played, pfconf.Count(len(summaries), "target"))
+		fmt.Fprintf(b, "Bail out! interrupted after %d of %s\n", played, pfconf.Count(len(summaries), "target"))
 	case run.Interrupted:
 		b.WriteString("Bail out! the run was interrupted\n")
 	}
-	_, err := w.Write(b.Bytes())
-	return err
+	return b.Flush()
 }
 
 // tapText escapes what TAP takes for a directive.
@@ -66,7 +65,7 @@ func tapText(text string) string {
 // tapBlock writes what else is known of a target. All strings are quoted, so that none can
 // end its scalar or the block. A transcript is a literal block: prove's reader of YAML
 // knows no list of strings with a colon.
-func tapBlock(b *bytes.Buffer, o Summary) {
+func tapBlock(b *bufio.Writer, o Summary) {
 	b.WriteString("  ---\n")
 	field := func(indent, key, value string) { fmt.Fprintf(b, "  %s%s: %s\n", indent, key, yamlString(value)) }
 	field("", "verdict", string(o.Verdict))

@@ -36,12 +36,13 @@ type queueHub struct {
 // queue is one netfilter queue; its number is the divert port. The kernel
 // keeps each packet until its verdict.
 type queue struct {
+	hub     *queueHub
 	number  uint16
 	joined  bool     // packets that the kernel has joined are not cut
 	length  int      // how many packets may wait for a verdict; the kernel drops what is more
 	back    uint32   // the verdict that gives a packet back
-	waiting []queued // under queues.mu
-	failed  error    // under queues.mu
+	waiting []queued // under hub.mu
+	failed  error    // under hub.mu
 	taken   uint32   // id of the packet taken last
 	// wake is written to when another queue's reader has put something into
 	// waiting; -1 until this queue first waits.
@@ -85,7 +86,7 @@ const (
 var divertAbilities abilities
 
 func newDiverter(s script.Divert) (diverter, error) {
-	q := &queue{number: s.Local.Port(), length: script.QueueLength, back: nfAccept, wake: -1}
+	q := &queue{hub: &queues, number: s.Local.Port(), length: script.QueueLength, back: nfAccept, wake: -1}
 	if s.Omits(script.GoOn) {
 		q.back = nfRepeat
 	}
@@ -116,6 +117,36 @@ func newDiverter(s script.Divert) (diverter, error) {
 	}
 	return q, nil
 }
+
+// Queue is a netfilter queue of the network namespace in which it is opened, on a socket of its
+// own.
+type Queue struct{ *queue }
+
+// OpenQueue binds the number of one.
+func OpenQueue(number uint16) (*Queue, error) {
+	socket, err := netlink.Open(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, err
+	}
+	h := &queueHub{socket: socket, bound: map[uint16]*queue{}}
+	q := &queue{hub: h, number: number, length: script.QueueLength, back: nfAccept, wake: -1}
+	if err := h.bind(q); err != nil {
+		return nil, errors.Join(err, socket.Close())
+	}
+	return &Queue{q}, nil
+}
+
+// Take returns the next packet, which waits for Release.
+func (q *Queue) Take(deadline time.Time) ([]byte, error) {
+	b, _, err := q.take(deadline)
+	return b, err
+}
+
+// Release has the packet taken last go on.
+func (q *Queue) Release() error { return q.verdict(nfAccept, nil) }
+
+// Close unbinds the queue.
+func (q *Queue) Close() error { return errors.Join(q.close(), q.hub.socket.Close()) }
 
 // bind binds the queue's number to the socket. The kernel answers EPERM to one
 // who may not, and to one who comes second (nfqnl_recv_config).
@@ -240,7 +271,7 @@ func (q *queue) take(deadline time.Time) ([]byte, netip.AddrPort, error) {
 		if q.wake < 0 {
 			return nil, netip.AddrPort{}, ErrNothing
 		}
-		fds := []unix.PollFd{{Fd: int32(queues.socket.FD()), Events: unix.POLLIN},
+		fds := []unix.PollFd{{Fd: int32(q.hub.socket.FD()), Events: unix.POLLIN},
 			{Fd: int32(q.wake), Events: unix.POLLIN}}
 		if err := waitAny(fds, deadline); err != nil {
 			return nil, netip.AddrPort{}, err
@@ -251,8 +282,8 @@ func (q *queue) take(deadline time.Time) ([]byte, netip.AddrPort, error) {
 // next returns the first packet that waits for this queue. willWait prepares
 // the queue for being woken: whoever reads the socket from now on tells it.
 func (q *queue) next(willWait bool) (p queued, ok bool, err error) {
-	queues.mu.Lock()
-	defer queues.mu.Unlock()
+	q.hub.mu.Lock()
+	defer q.hub.mu.Unlock()
 	if q.wake >= 0 {
 		var b [8]byte
 		_, _ = unix.Read(q.wake, b[:])
@@ -262,7 +293,7 @@ func (q *queue) next(willWait bool) (p queued, ok bool, err error) {
 			return p, false, fmt.Errorf("eventfd: %w", err)
 		}
 	}
-	queues.collect(nil, q)
+	q.hub.collect(nil, q)
 	if q.failed != nil {
 		err, q.failed = q.failed, nil
 		return p, false, err
@@ -292,14 +323,14 @@ func (q *queue) handOn(port uint16) error {
 
 // verdict decides about the packet taken last, with payload in its place.
 func (q *queue) verdict(verdict uint32, payload []byte) error {
-	queues.mu.Lock()
-	defer queues.mu.Unlock()
-	r := queues.request(nfqnlVerdict, q.number)
+	q.hub.mu.Lock()
+	defer q.hub.mu.Unlock()
+	r := q.hub.request(nfqnlVerdict, q.number)
 	r.Attr(nfqaVerdict, binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, verdict), q.taken))
 	if payload != nil {
 		r.Attr(nfqaPayload, payload)
 	}
-	if err := queues.transact(r); err != nil {
+	if err := q.hub.transact(r); err != nil {
 		return fmt.Errorf("verdict on packet %d of queue %d: %w", q.taken, q.number, err)
 	}
 	return nil
@@ -307,10 +338,10 @@ func (q *queue) verdict(verdict uint32, payload []byte) error {
 
 // close unbinds the queue; the kernel drops the packets that had no verdict.
 func (q *queue) close() error {
-	queues.mu.Lock()
-	defer queues.mu.Unlock()
-	err := queues.configure(q.number, nfqaCfgCmd, []byte{nfqnlUnbind, 0, 0, 0})
-	delete(queues.bound, q.number)
+	q.hub.mu.Lock()
+	defer q.hub.mu.Unlock()
+	err := q.hub.configure(q.number, nfqaCfgCmd, []byte{nfqnlUnbind, 0, 0, 0})
+	delete(q.hub.bound, q.number)
 	if q.wake >= 0 {
 		_ = unix.Close(q.wake)
 		q.wake = -1

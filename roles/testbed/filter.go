@@ -29,7 +29,16 @@ func ValidFilter(name string) error {
 		return terminal.WithHint(fmt.Errorf("there is no filter %q", name),
 			matrix.Suggest(name, all)+"known are "+strings.Join(all, ", "))
 	}
+	if !pfconf.Engine(name).Built() {
+		return terminal.WithHint(fmt.Errorf("this build of pfdivert has no filter %q", name),
+			"make pfdivert-bpf builds one that has it: ./pfdivert-bpf")
+	}
 	return nil
+}
+
+// built are the engines of this build.
+func built() []pfconf.Engine {
+	return slices.DeleteFunc(slices.Clone(pfconf.Engines), func(e pfconf.Engine) bool { return !e.Built() })
 }
 
 // byFilter makes several testbeds of one whose host is tested with several engines. They take
@@ -39,7 +48,7 @@ func byFilter(beds []*Testbed) []*Testbed {
 	for _, b := range beds {
 		engines := []pfconf.Engine{pfconf.Engine(b.filter)}
 		if b.filter == FilterAll {
-			engines, b.turn = pfconf.Engines, &sync.Mutex{}
+			engines, b.turn = built(), &sync.Mutex{}
 		}
 		for _, e := range engines {
 			one := *b

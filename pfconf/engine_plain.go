@@ -1,0 +1,5 @@
+//go:build !bpf
+
+package pfconf
+
+const builtBPF = false

@@ -1,0 +1,210 @@
+package nft
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"pfdivert/pfconf"
+	"pfdivert/pfconf/bpf"
+	"pfdivert/pfconf/need"
+	"pfdivert/pfconf/rtnetlink"
+)
+
+// programs are those of BPF, which interfaces have as filters of tc. The rules are entries of their
+// map.
+type programs struct {
+	*bpf.Diverter
+	links map[string]int // indexes of the interfaces that have them
+}
+
+// filterPriority is the filters' place among others of the interface, and what they are known by.
+const filterPriority = Table
+
+// clsact is the qdisc that has filters at ingress and egress (tc-bpf(8)).
+const clsact = "clsact"
+
+var hooks = []rtnetlink.Hook{rtnetlink.Ingress, rtnetlink.Egress}
+
+// addBPF loads the programs and attaches them to the interface towards LOCAL, or to all but lo.
+func (f *Firewall) addBPF() error {
+	d, err := bpf.Open(f.config.programs())
+	if err != nil {
+		return err
+	}
+	f.bpf = &programs{d, map[string]int{}}
+	f.beside = f.bpf
+	links, err := f.host.route.Links()
+	if err != nil {
+		return fmt.Errorf("list the interfaces: %w", err)
+	}
+	for _, l := range links {
+		if l.Index == loopback || f.config.Interface != "" && l.Name != f.config.Interface {
+			continue
+		}
+		f.bpf.links[l.Name] = l.Index
+		if err := f.attach(l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// attach gives the interface the filters.
+func (f *Firewall) attach(l rtnetlink.Link) error {
+	route := f.host.route
+	u := pfconf.Undo{Do: undoBPF, Args: []string{l.Name, clsact}}
+	for _, hook := range hooks {
+		switch n, err := route.Filters(l.Index, hook); {
+		case err == nil && n > 0:
+			u.Args = u.Args[:1]
+		case err != nil && !errors.Is(err, unix.EINVAL): // there is no such qdisc
+			return fmt.Errorf("list the filters of %s: %w", l.Name, err)
+		}
+	}
+	return f.step(u, func() error {
+		err := f.addFilters(l)
+		var taken *TakenError
+		if err != nil && !errors.As(err, &taken) {
+			err = errors.Join(err, f.host.delBPF(l.Name, len(u.Args) == 2))
+		}
+		return err
+	})
+}
+
+func (f *Firewall) addFilters(l rtnetlink.Link) error {
+	route := f.host.route
+	err := route.AddClsact(l.Index)
+	if errors.Is(err, unix.ENOENT) {
+		return &need.MissingError{Feature: need.BPF, Err: fmt.Errorf("add qdisc clsact to %s: %w", l.Name, err)}
+	}
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return wrap("add qdisc clsact to "+l.Name, err)
+	}
+	in, out := f.bpf.Programs()
+	for i, program := range []int{in, out} {
+		if f.config.omits(Programs) || hooks[i] == rtnetlink.Egress && f.config.omits(Egress) {
+			continue
+		}
+		filter := filterOf(l.Index, hooks[i])
+		filter.Name, filter.Program = TableName, program
+		err := route.AddFilter(filter)
+		switch {
+		case errors.Is(err, unix.EEXIST):
+			return &TakenError{fmt.Sprintf("filter of priority %d at %s", filterPriority, l.Name)}
+		case errors.Is(err, unix.ENOENT):
+			return &need.MissingError{Feature: need.BPF, Err: fmt.Errorf("add a filter to %s: %w", l.Name, err)}
+		case err != nil:
+			return wrap("add a filter to "+l.Name, err)
+		}
+	}
+	return nil
+}
+
+func filterOf(link int, hook rtnetlink.Hook) rtnetlink.BPFFilter {
+	return rtnetlink.BPFFilter{Link: link, Hook: hook, Priority: filterPriority}
+}
+
+// delBPF takes the filters from the interface, and the qdisc if it was made for them, unless
+// another process has filters there.
+func (h *host) delBPF(name string, made bool) error {
+	l, err := h.route.Link(name)
+	if errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look at interface %s: %w", name, err)
+	}
+	left := 0
+	for _, hook := range hooks {
+		err := absent(h.route.DeleteFilter(filterOf(l.Index, hook)))
+		if err != nil && !errors.Is(err, unix.EINVAL) { // no qdisc
+			return wrap("remove the filter from "+name, err)
+		}
+		n, err := h.route.Filters(l.Index, hook)
+		if err != nil && !errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("list the filters of %s: %w", name, err)
+		}
+		left += n
+	}
+	if !made || left > 0 {
+		return nil
+	}
+	if err := absent(h.route.DeleteClsact(l.Index)); err != nil && !errors.Is(err, unix.EINVAL) {
+		return wrap("remove qdisc clsact from "+name, err)
+	}
+	return nil
+}
+
+func (p *programs) close() error { return p.Diverter.Close() }
+
+// entries are those of the rules of one set that another one has not.
+func (p *programs) entries(of, without map[string]*loaded) []bpf.Entry {
+	var all []bpf.Entry
+	for label, l := range of {
+		if without[label] == l {
+			continue
+		}
+		for _, k := range l.beside {
+			all = append(all, p.entry(k))
+		}
+	}
+	return all
+}
+
+// entry is a rule's, with the number of its interface.
+func (p *programs) entry(k kernelRule) bpf.Entry {
+	e := *k.bpf
+	if e.Interface != "" {
+		e.Index = cmp.Or(p.links[e.Interface], math.MaxInt32) // of none, it matches nothing
+	}
+	return e
+}
+
+func (p *programs) load(from, to map[string]*loaded) error {
+	return p.Change(p.entries(from, to), p.entries(to, from))
+}
+
+func (p *programs) count(rules map[string]*loaded, read map[string]pfconf.Counters) error {
+	for label, c := range read {
+		for _, k := range rules[label].beside {
+			n, err := p.Counters(p.entry(k))
+			if err != nil {
+				return err
+			}
+			c = k.part.add(c, n.Matched, n.Done)
+			c.Replies += n.Own
+		}
+		read[label] = c
+	}
+	return nil
+}
+
+// forget removes what the programs remember of flows, whichever end is the near one.
+func (p *programs) forget(tuples []tuple) error {
+	var flows []bpf.Flow
+	for _, t := range tuples {
+		if t.echo.id != 0 {
+			t.src, t.dst = netip.AddrPortFrom(t.src.Addr(), t.echo.id), netip.AddrPortFrom(t.dst.Addr(), t.echo.id)
+		}
+		flows = append(flows, bpf.Flow{Number: t.number, Near: t.src, Far: t.dst},
+			bpf.Flow{Number: t.number, Near: t.dst, Far: t.src})
+	}
+	return p.Forget(flows)
+}
+
+// asAnswer is what a probe's error says.
+func asAnswer(err error) ProbeResult {
+	var missing *need.MissingError
+	switch {
+	case err == nil:
+		return ProbeResult{Support: Yes}
+	case errors.As(err, &missing):
+		return ProbeResult{No, err}
+	}
+	return ProbeResult{Unknown, err}
+}

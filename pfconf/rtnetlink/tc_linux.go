@@ -1,0 +1,95 @@
+package rtnetlink
+
+import (
+	"encoding/binary"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Hook is a place in the qdisc clsact where filters look at an interface's packets (tc-bpf(8)).
+type Hook uint32
+
+// The hooks: TC_H_MAKE(TC_H_CLSACT, …), uapi/linux/pkt_sched.h.
+const (
+	Ingress Hook = 0xfffffff2
+	Egress  Hook = 0xfffffff3
+)
+
+const (
+	clsact       = 0xfffffff1 // TC_H_CLSACT
+	clsactHandle = 0xffff0000
+)
+
+// BPFFilter is a filter of tc that is a program of BPF.
+type BPFFilter struct {
+	Link     int // the interface's index
+	Hook     Hook
+	Priority uint16
+	Name     string
+	Program  int // its descriptor; not needed to delete the filter
+}
+
+// Attributes of filters, uapi/linux/pkt_cls.h.
+const (
+	bpfFD        = 6 // TCA_BPF_FD
+	bpfName      = 7 // TCA_BPF_NAME
+	bpfFlags     = 8 // TCA_BPF_FLAGS
+	bpfActDirect = 1 // TCA_BPF_FLAG_ACT_DIRECT: what the program returns is the verdict
+	bpfHandle    = 1
+)
+
+// tcHeader is a struct tcmsg: family, padding, interface, handle, parent, info.
+func tcHeader(link int, handle, parent, info uint32) *message {
+	b := binary.NativeEndian.AppendUint32(make([]byte, 4, 20), uint32(link))
+	b = binary.NativeEndian.AppendUint32(b, handle)
+	b = binary.NativeEndian.AppendUint32(b, parent)
+	return newMessage(binary.NativeEndian.AppendUint32(b, info))
+}
+
+// AddClsact gives the interface the qdisc that has the hooks; that it has one is unix.EEXIST.
+func (c *Conn) AddClsact(link int) error {
+	m := tcHeader(link, clsactHandle, clsact, 0)
+	m.attributes.String(unix.TCA_KIND, "clsact")
+	return c.set(unix.RTM_NEWQDISC, unix.NLM_F_CREATE|unix.NLM_F_EXCL, m)
+}
+
+// DeleteClsact removes that qdisc with all filters.
+func (c *Conn) DeleteClsact(link int) error {
+	m := tcHeader(link, clsactHandle, clsact, 0)
+	m.attributes.String(unix.TCA_KIND, "clsact")
+	return c.set(unix.RTM_DELQDISC, 0, m)
+}
+
+// AddFilter adds the filter, for packets of all protocols; that there is one of the priority at the
+// hook is unix.EEXIST.
+func (c *Conn) AddFilter(f BPFFilter) error {
+	m := f.message()
+	m.attributes.Nested(unix.TCA_OPTIONS, func(ae *netlink.AttributeEncoder) error {
+		ae.Uint32(bpfFD, uint32(f.Program))
+		ae.String(bpfName, f.Name)
+		ae.Uint32(bpfFlags, bpfActDirect)
+		return nil
+	})
+	return c.set(unix.RTM_NEWTFILTER, unix.NLM_F_CREATE|unix.NLM_F_EXCL, m)
+}
+
+// DeleteFilter removes the filter of BPF with its priority; that there is none is unix.ENOENT or
+// unix.EINVAL.
+func (c *Conn) DeleteFilter(f BPFFilter) error { return c.set(unix.RTM_DELTFILTER, 0, f.message()) }
+
+func (f BPFFilter) message() *message {
+	all := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, unix.ETH_P_ALL))
+	m := tcHeader(f.Link, bpfHandle, uint32(f.Hook), uint32(f.Priority)<<16|uint32(all))
+	m.attributes.String(unix.TCA_KIND, "bpf")
+	return m
+}
+
+// Filters counts what the interface has at a hook: filters of all kinds.
+func (c *Conn) Filters(link int, hook Hook) (n int, err error) {
+	err = c.dump(unix.RTM_GETTFILTER, tcHeader(link, 0, uint32(hook), 0), func([]byte) error {
+		n++
+		return nil
+	})
+	return n, err
+}

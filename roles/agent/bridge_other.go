@@ -1,0 +1,16 @@
+//go:build !linux
+
+package agent
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+
+	"pfdivert/matrix/script"
+	"pfdivert/roles/socket"
+)
+
+func bridgeGoes(context.Context, script.BridgeGoes) (string, error) {
+	return "", fmt.Errorf("queue what is bridged: %w (%s)", socket.ErrUnsupported, runtime.GOOS)
+}

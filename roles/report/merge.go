@@ -1,0 +1,356 @@
+package report
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"pfdivert/matrix"
+	"pfdivert/pfconf"
+)
+
+// Fleet is what many files of JSON say, host by host. Call Add for each file, and then the others.
+type Fleet struct {
+	version string
+	hosts   []*Host
+	named   map[string][]*Host // by the name in the files; several if they differ in their filter
+	notes   []string           // decisions that a reader should know
+	reader  *reader
+	folders bool   // the files' folders name the hosts
+	size    int64  // of all files, in bytes
+	since   *since // nil for nothing
+}
+
+// Host is what a fleet has of a host, as in JSON.
+type Host struct {
+	Machine
+	// Of the host's run: this program's version there, when it started, how long it took, and
+	// whether it was ended early or, if so, why it ran nothing.
+	Version     string    `json:"version,omitempty"`
+	Started     time.Time `json:"started,omitzero"`
+	Seconds     float64   `json:"seconds,omitempty"`
+	Interrupted bool      `json:"interrupted,omitempty"`
+	Skipped     string    `json:"skipped,omitempty"`
+	Files       []string  `json:"files,omitempty"`
+	Doctor      *Doctor   `json:"doctor,omitempty"` // nil if there is no file of doctor's
+	Unread      []Unread  `json:"unread,omitempty"`
+
+	summaries []Summary
+	merged    bool // it was read from a merged report
+}
+
+// Unread is a file that could not be read.
+type Unread struct {
+	File  string `json:"file"`
+	Error string `json:"error"`
+}
+
+// name is empty for none.
+func (h *Host) name() string {
+	if h == nil {
+		return ""
+	}
+	return h.Name
+}
+
+// maxFleet bounds the files of a fleet: those of 10,000 hosts have some 300 MB.
+const maxFleet = 512 << 20
+
+// NewFleet returns a fleet without hosts; version is this program's. The files are those that will
+// be added: what distinguishes their paths names the hosts.
+func NewFleet(version string, files []string) *Fleet {
+	f := &Fleet{version: version, named: map[string][]*Host{}, reader: newReader()}
+	folders, stems := map[string]bool{}, map[string]bool{}
+	for _, file := range files {
+		folders[filepath.Dir(file)] = true
+		stems[stem(file)] = true
+	}
+	f.folders = len(stems) < len(folders)
+	return f
+}
+
+// stem is a file's name without what only says that it has results.
+func stem(file string) string {
+	name := strings.TrimSuffix(filepath.Base(file), ".json")
+	for _, word := range []string{"run", "doctor", "results", "pfdivert"} {
+		if name == word {
+			return ""
+		}
+		if host, ok := strings.CutSuffix(name, word); ok && host != strings.TrimRight(host, "-.") {
+			name = host[:len(host)-1]
+		}
+	}
+	return name
+}
+
+// hostOf names the host of a file that names none: 'web1.json' and 'web1-doctor.json' are of web1,
+// and so is 'web1/run.json'.
+func (f *Fleet) hostOf(file string) string {
+	if file == "-" {
+		return "stdin"
+	}
+	name := stem(file)
+	if name == "" || f.folders {
+		if folder := filepath.Base(filepath.Dir(file)); folder != "." && folder != ".." && folder != "/" {
+			name = folder
+		}
+	}
+	if name == "" {
+		name = filepath.Base(file)
+	}
+	return name[:min(len(name), maxName)]
+}
+
+// Add adds a file. One that is nil could not be opened, for the reason err. The error of a file
+// that can't be read is also part of the reports.
+func (f *Fleet) Add(file string, from io.Reader, err error) error {
+	var c *content
+	if err == nil {
+		counted := &counter{Reader: from}
+		c, err = f.reader.read(counted)
+		if f.size += counted.n; err == nil && f.size > maxFleet {
+			err = fmt.Errorf("all files together have more than %d MB", maxFleet>>20)
+		}
+	}
+	if err != nil {
+		if path := (*fs.PathError)(nil); errors.As(err, &path) {
+			err = path.Err
+		}
+		name := f.hostOf(file)
+		f.join(name, &Host{Machine: Machine{Name: name}, Unread: []Unread{{file, err.Error()}}})
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	name := f.hostOf(file)
+	if c.run == nil {
+		f.join(name, &Host{Machine: Machine{Name: name}, Files: []string{file}, Doctor: c.doctor})
+		return nil
+	}
+	if c.hosts == nil {
+		c.hosts = []*Host{{Machine: Machine{Name: name, Kernel: c.run.Kernel, System: c.run.System,
+			Filter: c.run.filter()}}}
+		for i := range c.summaries {
+			c.summaries[i].Host = name
+		}
+	}
+	of := map[string]*Host{}
+	filters := true
+	for _, h := range c.hosts {
+		of[h.Name] = h
+		filters = filters && h.Filter == h.Name
+		if h.merged = h.Files != nil || h.Unread != nil; h.merged {
+			continue
+		}
+		h.Version, h.Started, h.Seconds = c.run.Version, c.run.Started, c.run.Seconds
+		h.Interrupted, h.Skipped, h.Files = c.run.Interrupted, c.run.Skipped, []string{file}
+	}
+	for _, o := range c.summaries {
+		o.tellRuns()
+		of[o.Host].summaries = append(of[o.Host].summaries, o)
+	}
+	for _, h := range c.hosts {
+		if filters { // one host, a name for each filter
+			h.Name = name + "-" + h.Filter
+		}
+		f.join(h.Name, h)
+	}
+	return nil
+}
+
+// counter counts what is read.
+type counter struct {
+	io.Reader
+	n int64
+}
+
+func (c *counter) Read(b []byte) (int, error) {
+	n, err := c.Reader.Read(b)
+	c.n += int64(n)
+	return n, err
+}
+
+// join adds what a file has of a host to what others have of it.
+//
+// If the host was run twice, the later run counts: for the targets that it has if both are of the
+// same kernel, else for all. With another filter it is a host of its own. What doctor found is kept
+// of all files, for its files do not say when they were written.
+func (f *Fleet) join(name string, h *Host) {
+	at := slices.IndexFunc(f.named[name], func(o *Host) bool {
+		return !o.ran() || !h.ran() || o.Filter == h.Filter
+	})
+	if at < 0 {
+		if len(f.named[name]) > 0 && h.Filter != "" {
+			h.Name += "-" + h.Filter
+		}
+		f.named[name] = append(f.named[name], h)
+		f.hosts = append(f.hosts, h)
+		return
+	}
+	old := f.named[name][at]
+	earlier, later := old, h
+	if later.ran() && later.Started.Before(earlier.Started) || !later.ran() {
+		earlier, later = later, earlier
+	}
+	merged := *later
+	merged.Name = old.Name
+	merged.Files = slices.Compact(append(slices.Clone(old.Files), h.Files...))
+	merged.Unread = slices.Concat(old.unreadBeside(h), h.unreadBeside(old))
+	switch {
+	case old.Doctor == nil:
+		merged.Doctor = h.Doctor
+	case h.Doctor == nil:
+		merged.Doctor = old.Doctor
+	default:
+		merged.Doctor = &Doctor{slices.Concat(old.Doctor.Problems, h.Doctor.Problems),
+			slices.Concat(old.Doctor.Notes, h.Doctor.Notes)}
+	}
+	if earlier.ran() && later.ran() && !earlier.Started.Equal(later.Started) {
+		merged.summaries = f.joinRuns(old.Name, earlier, later)
+	}
+	*old = merged
+	for i := range old.summaries {
+		old.summaries[i].Host = old.Name
+	}
+}
+
+// joinRuns returns the targets of two runs of a host, and notes which are whose.
+func (f *Fleet) joinRuns(name string, earlier, later *Host) []Summary {
+	all := later.summaries
+	note := fmt.Sprintf("%s is in %s and %s: the later run, of %s, counts", name, strings.Join(earlier.Files, ", "),
+		strings.Join(later.Files, ", "), later.Started.Format(time.RFC3339))
+	if earlier.Kernel != later.Kernel || earlier.System != later.System {
+		f.notes = append(f.notes, note+"; the other is of "+earlier.kernel())
+		return all
+	}
+	has := map[string]bool{}
+	for _, o := range all {
+		has[o.Name] = true
+	}
+	for _, o := range earlier.summaries {
+		if !has[o.Name] {
+			all = append(all, o)
+		}
+	}
+	if more := len(all) - len(later.summaries); more > 0 {
+		note += fmt.Sprintf(", and the other for %s that it lacks", pfconf.Count(more, "target"))
+	}
+	f.notes = append(f.notes, note)
+	return all
+}
+
+// ran reports whether there is a run of the host.
+func (h *Host) ran() bool { return h.Version != "" || len(h.summaries) > 0 }
+
+// unreadBeside are the files that could not be read. What a merged report says of that is out of
+// date if another file has a run of the host.
+func (h *Host) unreadBeside(other *Host) []Unread {
+	if h.merged && !h.ran() && other.ran() {
+		return nil
+	}
+	return h.Unread
+}
+
+// unable says, for each file of the host that it is true of, why the host is not tested as it
+// should be.
+func (h *Host) unable() (all []Unread) {
+	all = slices.Clone(h.Unread)
+	file := strings.Join(h.Files, ", ")
+	switch {
+	case h.Interrupted:
+		all = append(all, Unread{file, "the run was interrupted after " + pfconf.Count(len(h.summaries), "target")})
+	case h.Skipped != "":
+		all = append(all, Unread{file, "nothing was run: " + h.Skipped})
+	case h.ran() && len(h.summaries) == 0:
+		all = append(all, Unread{file, "nothing was run"})
+	}
+	return all
+}
+
+// Problems returns an error for each file of a host that was not tested as it should be and whose
+// file could be read: Add returned those of others.
+func (f *Fleet) Problems() (errs []error) {
+	for _, h := range f.hosts {
+		for _, u := range h.unable() {
+			if !slices.Contains(h.Unread, u) || h.merged {
+				errs = append(errs, fmt.Errorf("%s: %s: %s", u.File, h.Name, u.Error))
+			}
+		}
+		var first *Summary
+		n := 0
+		for i := range h.summaries {
+			if o := &h.summaries[i]; o.Verdict == matrix.Error {
+				if n++; first == nil {
+					first = o
+				}
+			}
+		}
+		if n > 0 {
+			errs = append(errs, fmt.Errorf("%s: %s: %s could not be run: %s", strings.Join(h.Files, ", "), h.Name,
+				pfconf.Count(n, "target"), printable(first.says())))
+		}
+	}
+	return errs
+}
+
+// ExitStatus returns 2 when a host was not tested as it should be, 1 when one fails, has a problem
+// that is bad or regressed, else 0.
+func (f *Fleet) ExitStatus() int {
+	status := 0
+	if f.since != nil && f.since.Regressions > 0 {
+		status = 1
+	}
+	for _, h := range f.hosts {
+		if h.Doctor.bad() > 0 {
+			status = max(status, 1)
+		}
+		if len(h.unable()) > 0 {
+			return 2
+		}
+		for i := range h.summaries {
+			status = max(status, matrix.ExitStatus(h.summaries[i].Verdict))
+		}
+	}
+	return status
+}
+
+// run is the fleet as a run of several hosts.
+func (f *Fleet) run() Run {
+	r := Run{Version: f.version, Tested: []Machine{}}
+	for _, h := range f.hosts {
+		r.Tested = append(r.Tested, h.Machine)
+		if h.ran() && (r.Started.IsZero() || h.Started.Before(r.Started)) {
+			r.Started = h.Started
+		}
+		r.Seconds = max(r.Seconds, h.Seconds)
+		r.Interrupted = r.Interrupted || h.Interrupted
+	}
+	return r
+}
+
+// count is how many targets of all hosts have each verdict.
+func (f *Fleet) count() map[matrix.Verdict]int {
+	count := map[matrix.Verdict]int{}
+	for _, h := range f.hosts {
+		for i := range h.summaries {
+			count[h.summaries[i].Verdict]++
+		}
+	}
+	return count
+}
+
+// summariesOf are the summaries of some hosts.
+func summariesOf(hosts []*Host) []Summary {
+	n := 0
+	for _, h := range hosts {
+		n += len(h.summaries)
+	}
+	all := make([]Summary, 0, n)
+	for _, h := range hosts {
+		all = append(all, h.summaries...)
+	}
+	return all
+}
