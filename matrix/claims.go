@@ -238,8 +238,8 @@ var claims = []Claim{
 		Name: "bind-twice", About: "to", Proto: pfconf.UDP, Mode: ToSockets, run: (*claimRun).bindTwice,
 		Says: "an answering socket can be bound to an address that is not the host's own while another one is",
 		By: map[string]string{"nftables": "socket(7), SO_REUSEADDR; ip(7), IP_TRANSPARENT; udp.c, udp_lib_lport_inuse",
-			"ipfw": "FreeBSD's getsockopt(2), SO_REUSEPORT; ip(4), IP_BINDANY"},
-		Not: "no page of theirs says that sockets can share an address that is not the host's own",
+			"ipfw": "FreeBSD's getsockopt(2), SO_REUSEPORT; ip(4), IP_BINDANY",
+			"pf":   "OpenBSD's getsockopt(2), SO_REUSEPORT and SO_BINDANY"},
 	},
 	{
 		Name: "udp-connected", About: "to", Proto: pfconf.UDP, Mode: ToSockets, run: (*claimRun).udpConnected,
