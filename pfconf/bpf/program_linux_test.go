@@ -85,8 +85,9 @@ func TestLayout(t *testing.T) {
 		t.Errorf("key %x, want %x", key[:28], want)
 	}
 	value := tcp.value()
-	if !bytes.Equal(value[atAddr:atAddr+4], []byte{127, 0, 0, 1}) || !bytes.Equal(value[atPort:atPort+2],
-		[]byte{0, 7}) || binary.NativeEndian.Uint32(value[atFlags:]) != flagAssign || binary.NativeEndian.Uint32(value[atMark:]) != 1 {
+	addr, port := value[atAddr:atAddr+4], value[atPort:atPort+2]
+	flags, mark := binary.NativeEndian.Uint32(value[atFlags:]), binary.NativeEndian.Uint32(value[atMark:])
+	if !bytes.Equal(addr, []byte{127, 0, 0, 1}) || !bytes.Equal(port, []byte{0, 7}) || flags != flagAssign || mark != 1 {
 		t.Errorf("value %x", value)
 	}
 }
