@@ -87,7 +87,8 @@ func TestLayout(t *testing.T) {
 	value := tcp.value()
 	addr, port := value[atAddr:atAddr+4], value[atPort:atPort+2]
 	flags, mark := binary.NativeEndian.Uint32(value[atFlags:]), binary.NativeEndian.Uint32(value[atMark:])
-	if !bytes.Equal(addr, []byte{127, 0, 0, 1}) || !bytes.Equal(port, []byte{0, 7}) || flags != flagAssign || mark != 1 {
+	if !bytes.Equal(addr, []byte{127, 0, 0, 1}) || !bytes.Equal(port, []byte{0, 7}) || flags != flagAssign ||
+		mark != 1 {
 		t.Errorf("value %x", value)
 	}
 }
