@@ -68,15 +68,13 @@ func (f *Firewall) attachAll() (err error) {
 
 // attach gives the interface the filters.
 func (f *Firewall) attach(l rtnetlink.Link) error {
-	route := f.host.route
-	u := pfconf.Undo{Do: undoBPF, Args: []string{l.Name, clsact}}
-	for _, hook := range hooks {
-		switch n, err := route.Filters(l.Index, hook); {
-		case err == nil && n > 0:
-			u.Args = u.Args[:1]
-		case err != nil && !errors.Is(err, unix.EINVAL): // there is no such qdisc
-			return fmt.Errorf("list the filters of %s: %w", l.Name, err)
-		}
+	u := pfconf.Undo{Do: undoBPF, Args: []string{l.Name}}
+	has, err := f.host.route.HasClsact(l.Index)
+	if err != nil {
+		return fmt.Errorf("list the qdiscs of %s: %w", l.Name, err)
+	}
+	if !has {
+		u.Args = append(u.Args, clsact)
 	}
 	return f.step(u, func() error {
 		err := f.addFilters(l)
