@@ -33,6 +33,8 @@ type Claim struct {
 	Only pfconf.Family
 	// NoBPF is why the programs of -filter bpf do not do it, empty where they do.
 	NoBPF string
+	// BPFFrom is the first release of Linux whose programs do it.
+	BPFFrom release
 	// BesidePF: the rule is one of ipfw's, and pf is switched on beside it.
 	BesidePF bool
 	// From is the first release of FreeBSD whose manual makes the claim, and Until the first that

@@ -10,8 +10,8 @@ import (
 
 // bindTwice: a socket that answers in FAKE's name can be bound to FAKE and the port there while
 // another one is, when both have SO_REUSEADDR (socket(7); udp_lib_lport_inuse, net/ipv4/udp.c), or
-// on FreeBSD SO_REUSEPORT (getsockopt(2): completely duplicate bindings). A proxy for UDP has one
-// such socket for each client.
+// on FreeBSD and OpenBSD SO_REUSEPORT (getsockopt(2): completely duplicate bindings). A proxy for
+// UDP has one such socket for each client.
 //
 //  1. Control: before the rule is there, what a client like the cell's sends to FAKE does not
 //     reach the server.

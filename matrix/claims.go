@@ -238,8 +238,8 @@ var claims = []Claim{
 		Name: "bind-twice", About: "to", Proto: pfconf.UDP, Mode: ToSockets, run: (*claimRun).bindTwice,
 		Says: "an answering socket can be bound to an address that is not the host's own while another one is",
 		By: map[string]string{"nftables": "socket(7), SO_REUSEADDR; ip(7), IP_TRANSPARENT; udp.c, udp_lib_lport_inuse",
-			"ipfw": "FreeBSD's getsockopt(2), SO_REUSEPORT; ip(4), IP_BINDANY"},
-		Not: "no page of theirs says that sockets can share an address that is not the host's own",
+			"ipfw": "FreeBSD's getsockopt(2), SO_REUSEPORT; ip(4), IP_BINDANY",
+			"pf":   "OpenBSD's getsockopt(2), SO_REUSEPORT and SO_BINDANY"},
 	},
 	{
 		Name: "udp-connected", About: "to", Proto: pfconf.UDP, Mode: ToSockets, run: (*claimRun).udpConnected,
@@ -357,15 +357,17 @@ var claims = []Claim{
 	},
 	{
 		Name: "reuseport-udp", About: "to", Proto: pfconf.UDP, Mode: ToSockets, run: (*claimRun).reusePort,
-		Says: "of two listeners on one port, each flow has one that gets all of its datagrams",
-		By:   map[string]string{"nftables": "socket(7), SO_REUSEPORT; udp.c, udp4_lib_lookup2"},
-		Not:  "no page of theirs says that diverted flows are shared out among listeners",
+		BPFFrom: release{6, 6}, // 9c02bec95954, bpf_sk_assign
+		Says:    "of two listeners on one port, each flow has one that gets all of its datagrams",
+		By:      map[string]string{"nftables": "socket(7), SO_REUSEPORT; udp.c, udp4_lib_lookup2"},
+		Not:     "no page of theirs says that diverted flows are shared out among listeners",
 	},
 	{
 		Name: "reuseport-tcp", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).reusePort,
-		Says: "of two listeners on one port, each connection comes to one",
-		By:   map[string]string{"nftables": "socket(7), SO_REUSEPORT; inet_hashtables.c, inet_lookup_listener"},
-		Not:  "no page of theirs says that diverted flows are shared out among listeners",
+		BPFFrom: release{6, 6}, // 9c02bec95954, bpf_sk_assign
+		Says:    "of two listeners on one port, each connection comes to one",
+		By:      map[string]string{"nftables": "socket(7), SO_REUSEPORT; inet_hashtables.c, inet_lookup_listener"},
+		Not:     "no page of theirs says that diverted flows are shared out among listeners",
 	},
 	{
 		Name: "timewait-reopen", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).timeWaitReopen,

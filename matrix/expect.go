@@ -66,7 +66,7 @@ var kernels = map[string]Kernel{
 		MeetsFragments: true, SharesPorts: true,
 		AnswersEcho: true, RedirectsBeside: true},
 	"nftables": {RawOnFake: true, RepliesNeedRule: true},
-	"pf":       {TiesStates: true, StatesFirst: true, SweepsFake: true},
+	"pf":       {TiesStates: true, StatesFirst: true, SharesPorts: true, SweepsFake: true},
 }
 
 // KernelOf returns the expectations of a kernel whose firewall has this name, and

@@ -264,6 +264,10 @@ func (r *runner) skip(t Target) *finding {
 		if r.opt.Filter == pfconf.BPF && t.Claim.NoBPF != "" {
 			return &finding{Skip, NotClaimed, t.Claim.NoBPF}
 		}
+		if from := t.Claim.BPFFrom; r.opt.Filter == pfconf.BPF && r.kernel.release().before(from) {
+			return &finding{Skip, NotClaimed,
+				fmt.Sprintf("programs of BPF do not do it before Linux %d.%d", from[0], from[1])}
+		}
 		lacks := func(what, why string) *finding {
 			if r.facts.PFUnknown { // a question that failed proves no lack
 				return &finding{Error, QuestionFailed, "REMOTE: whether " + what + ": " + why}

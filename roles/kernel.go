@@ -25,7 +25,7 @@ func kernelFlags(f *flag.FlagSet, o *testbed.Options) {
 
 // filterFlag is how a Linux kernel is given the rules.
 func filterFlag(f *flag.FlagSet, o *testbed.Options) {
-	f.StringVar(&o.Filter, "filter", "", "give a Linux kernel the rules by `WAY`: nft (as without it), xt, xt-legacy; all: "+
+	f.StringVar(&o.Filter, "filter", "", "give a Linux kernel the rules by `WAY`: nft (as without it), xt, xt-legacy, bpf; all: "+
 		"side by side")
 }
 

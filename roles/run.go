@@ -224,6 +224,9 @@ func (c *call) playRun(ctx context.Context, targets []matrix.Target, o runFlags)
 	if err != nil {
 		return exitError, err
 	}
+	if o.Filter == testbed.FilterAll && !pfconf.BPF.Built() {
+		fmt.Fprintln(c.Err, "-filter all: without bpf, which make pfdivert-bpf builds in")
+	}
 	status, _, err := c.runOn(ctx, beds, targets, o, to)
 	return status, err
 }

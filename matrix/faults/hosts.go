@@ -88,7 +88,8 @@ var hosts = []Fault{
 			return uncounted(p)
 		}},
 	{Name: "other-zone", NotBPF: true, Cause: "other-zone",
-		About: "REMOTE's conntrack keeps what comes in in a zone of its own", Remote: does(injection.OtherZone), expect: func(p Part) Want {
+		About:  "REMOTE's conntrack keeps what comes in in a zone of its own",
+		Remote: does(injection.OtherZone), expect: func(p Part) Want {
 			switch {
 			case !p.to():
 				return undelivered(p)

@@ -115,8 +115,11 @@ func Probe() error {
 	switch {
 	case err == nil:
 		return p.Close()
-	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EPERM) && !initialUsers():
+	case errors.Is(err, unix.ENOSYS):
 		return &need.MissingError{Feature: need.BPF, Err: err}
+	case errors.Is(err, unix.EPERM) && !initialUsers():
+		return &need.MissingError{Feature: need.BPF,
+			Err: fmt.Errorf("bpf(2) outside of the initial user namespace: %w", unix.EPERM)}
 	}
 	return err
 }

@@ -18,8 +18,9 @@ import (
 // programs are those of BPF, which interfaces have as filters of tc. The rules are entries of their
 // map.
 type programs struct {
-	*bpf.Diverter
-	links map[string]int // indexes of the interfaces that have them
+	*bpf.Diverter                // nil if missing is set
+	links         map[string]int // indexes of the interfaces that have them
+	missing       error          // a *need.MissingError if the kernel takes none
 }
 
 // filterPriority is the filters' place among others of the interface, and what they are known by.
@@ -30,14 +31,25 @@ const clsact = "clsact"
 
 var hooks = []rtnetlink.Hook{rtnetlink.Ingress, rtnetlink.Egress}
 
-// addBPF loads the programs and attaches them to the interface towards LOCAL, or to all but lo.
+// addBPF loads the programs and attaches them to the interface towards LOCAL, or to all but lo. A
+// kernel that has none refuses each rule.
 func (f *Firewall) addBPF() error {
-	d, err := bpf.Open(f.config.programs())
-	if err != nil {
+	f.bpf = &programs{links: map[string]int{}}
+	f.beside = f.bpf
+	err := f.attachAll()
+	var missing *need.MissingError
+	if errors.As(err, &missing) {
+		f.bpf.missing = err
+		err = f.bpf.close()
+		f.bpf.Diverter = nil
+	}
+	return err
+}
+
+func (f *Firewall) attachAll() (err error) {
+	if f.bpf.Diverter, err = bpf.Open(f.config.programs()); err != nil {
 		return err
 	}
-	f.bpf = &programs{d, map[string]int{}}
-	f.beside = f.bpf
 	links, err := f.host.route.Links()
 	if err != nil {
 		return fmt.Errorf("list the interfaces: %w", err)
@@ -56,15 +68,13 @@ func (f *Firewall) addBPF() error {
 
 // attach gives the interface the filters.
 func (f *Firewall) attach(l rtnetlink.Link) error {
-	route := f.host.route
-	u := pfconf.Undo{Do: undoBPF, Args: []string{l.Name, clsact}}
-	for _, hook := range hooks {
-		switch n, err := route.Filters(l.Index, hook); {
-		case err == nil && n > 0:
-			u.Args = u.Args[:1]
-		case err != nil && !errors.Is(err, unix.EINVAL): // there is no such qdisc
-			return fmt.Errorf("list the filters of %s: %w", l.Name, err)
-		}
+	u := pfconf.Undo{Do: undoBPF, Args: []string{l.Name}}
+	has, err := f.host.route.HasClsact(l.Index)
+	if err != nil {
+		return fmt.Errorf("list the qdiscs of %s: %w", l.Name, err)
+	}
+	if !has {
+		u.Args = append(u.Args, clsact)
 	}
 	return f.step(u, func() error {
 		err := f.addFilters(l)
@@ -140,7 +150,12 @@ func (h *host) delBPF(name string, made bool) error {
 	return nil
 }
 
-func (p *programs) close() error { return p.Diverter.Close() }
+func (p *programs) close() error {
+	if p.Diverter == nil {
+		return nil
+	}
+	return p.Diverter.Close()
+}
 
 // entries are those of the rules of one set that another one has not.
 func (p *programs) entries(of, without map[string]*loaded) []bpf.Entry {
@@ -166,6 +181,9 @@ func (p *programs) entry(k kernelRule) bpf.Entry {
 }
 
 func (p *programs) load(from, to map[string]*loaded) error {
+	if p.missing != nil { // so none was loaded before
+		return p.missing
+	}
 	return p.Change(p.entries(from, to), p.entries(to, from))
 }
 
@@ -186,6 +204,9 @@ func (p *programs) count(rules map[string]*loaded, read map[string]pfconf.Counte
 
 // forget removes what the programs remember of flows, whichever end is the near one.
 func (p *programs) forget(tuples []tuple) error {
+	if p.missing != nil {
+		return nil
+	}
 	var flows []bpf.Flow
 	for _, t := range tuples {
 		if t.echo.id != 0 {

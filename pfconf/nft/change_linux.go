@@ -305,7 +305,7 @@ func (f *Firewall) send(p *plan) (rejected map[uint32]unix.Errno, err error) {
 			}
 		}()
 	}
-	if p.request.Count == 0 {
+	if len(p.owner) == 0 { // there is nothing for nf_tables in it
 		return nil, nil
 	}
 	learned := 0

@@ -39,12 +39,26 @@ const (
 	bpfHandle    = 1
 )
 
+const sizeofTcMsg = 20
+
 // tcHeader is a struct tcmsg: family, padding, interface, handle, parent, info.
 func tcHeader(link int, handle, parent, info uint32) *message {
-	b := binary.NativeEndian.AppendUint32(make([]byte, 4, 20), uint32(link))
+	b := binary.NativeEndian.AppendUint32(make([]byte, 4, sizeofTcMsg), uint32(link))
 	b = binary.NativeEndian.AppendUint32(b, handle)
 	b = binary.NativeEndian.AppendUint32(b, parent)
 	return newMessage(binary.NativeEndian.AppendUint32(b, info))
+}
+
+// HasClsact reports whether the interface has the qdisc that has the hooks.
+func (c *Conn) HasClsact(link int) (has bool, err error) {
+	err = c.dump(unix.RTM_GETQDISC, tcHeader(0, 0, 0, 0), func(b []byte) error {
+		return parse(b, sizeofTcMsg, func(ad *netlink.AttributeDecoder) {
+			if ad.Type() == unix.TCA_KIND && ad.String() == "clsact" && int(native32(b[4:])) == link {
+				has = true
+			}
+		})
+	})
+	return has, err
 }
 
 // AddClsact gives the interface the qdisc that has the hooks; that it has one is unix.EEXIST.

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"pfdivert/matrix"
+	"pfdivert/pfconf"
 )
 
 // Each filter has a testbed with a name of its own, hosts keep theirs, and those of one host take
@@ -25,6 +26,12 @@ func TestByFilter(t *testing.T) {
 			`0 "a-nft" "nft", turns true; 1 "a-xt" "xt", turns true; 2 "a-xt-legacy" "xt-legacy", turns true; ` +
 				`3 "b" "xt", turns false`},
 	} {
+		if pfconf.BPF.Built() { // the last of all
+			c.want = strings.NewReplacer(`2 "xt-legacy" "xt-legacy", turns true`,
+				`2 "xt-legacy" "xt-legacy", turns true; 3 "bpf" "bpf", turns true`,
+				`2 "a-xt-legacy" "xt-legacy", turns true; 3 "b"`,
+				`2 "a-xt-legacy" "xt-legacy", turns true; 3 "a-bpf" "bpf", turns true; 4 "b"`).Replace(c.want)
+		}
 		var got []string
 		for _, b := range byFilter(c.beds) {
 			p, err := b.Dial(t.Context())
@@ -36,6 +43,11 @@ func TestByFilter(t *testing.T) {
 		if all := strings.Join(got, "; "); all != c.want {
 			t.Errorf("%s\nwant %s", all, c.want)
 		}
+	}
+	// A build without programs says how to get one with them.
+	err := ValidFilter(string(pfconf.BPF))
+	if (err == nil) != pfconf.BPF.Built() || err != nil && !strings.Contains(fmt.Sprint(err), "this build") {
+		t.Errorf("-filter bpf: %v", err)
 	}
 	if _, err := Find(Options{Filter: "ipt"}, matrix.Targets()); err == nil || !strings.Contains(err.Error(), `"ipt"`) {
 		t.Errorf("a filter that there is not: %v", err)
