@@ -153,8 +153,8 @@ func TestDocumentedCommands(t *testing.T) {
 		}
 	}
 	roleNames := []string{
-		"run", "list", "compare", "kernels", "lab", "server", "client", "packet", "pf-setup", "natlook", "check-setup",
-		"doctor", "cleanup", "install", "version", "faults", "initramfs", "atf",
+		"run", "list", "compare", "merge", "kernels", "lab", "server", "client", "packet", "pf-setup", "natlook",
+		"check-setup", "doctor", "cleanup", "install", "version", "faults", "initramfs", "atf",
 	}
 	commands := 0
 	for name, page := range pages(t) {
