@@ -129,7 +129,7 @@ var claims = []Fault{
 	{Name: "not-redirected", Cause: "address-changed",
 		About: "the client talks to the server of a redirecting rule itself", Omit: []string{"redirected"},
 		claims: some(matrix.WrongAddress, slices.Concat(redirects, []string{"queue-dnat-two"})...)},
-	{Name: "no-route-localnet", About: "REMOTE's interface takes no packets for 127.0.0.1 (route_localnet)",
+	{Name: "no-route-localnet", Cause: "no-route-localnet", About: "REMOTE's interface takes no packets for 127.0.0.1 (route_localnet)",
 		Omit:   []string{"route-local"},
 		claims: some(matrix.NotDelivered, "redirect-tcp-loopback")},
 	{Name: "output-not-marked", About: "no rule marks what the host itself sends", Omit: []string{"output-mark"},
