@@ -48,9 +48,6 @@ func startFleet(t *testing.T, hosts ...string) *fleet {
 	if testing.Short() || raceDetector {
 		t.Skip("the program under test is not this one")
 	}
-	if help("merge") == "" {
-		t.Skip("there is no role merge")
-	}
 	labtest.Need(t)
 	sshtest.NeedUsers(t)
 	sshtest.Need(t, "/usr/bin/nsenter", "/usr/bin/tcsh", "/usr/sbin/nft")
