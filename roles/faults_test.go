@@ -4,6 +4,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ const mostSeconds = 10
 // need what is broken must say so, for the reason that says so, and no others; and failing
 // takes no longer than passing.
 func TestFaults(t *testing.T) {
+	lacks := skippedClaims(t)
 	for _, f := range faults.For(runtime.GOOS) {
 		t.Run(f.Name, func(t *testing.T) {
 			p := reach(t, testbed.Options{Single: f.Single})
@@ -41,7 +43,7 @@ func TestFaults(t *testing.T) {
 					noticed++
 				}
 				switch {
-				case j.Wrong() != "" || r.Verdict == matrix.Skip && j.Want.Verdict != matrix.Skip:
+				case j.Wrong() != "" || r.Verdict == matrix.Skip && j.Want.Verdict != matrix.Skip && !lacks[r.Name]:
 					t.Errorf("%s: %s: want %v, got %v\n%s", r.Name, j.Wrong(), j.Want, r, transcript(r))
 				case r.Verdict != matrix.Pass && r.Detail == "":
 					t.Errorf("%v: without a sentence", r)
@@ -57,6 +59,24 @@ func TestFaults(t *testing.T) {
 			}
 		})
 	}
+}
+
+// skippedClaims are the claims that are SKIP in a lab that nothing is wrong with: this kernel lacks
+// what they need, or may crash.
+func skippedClaims(t *testing.T) map[string]bool {
+	p := reach(t, testbed.Options{})
+	var mu sync.Mutex
+	skipped := map[string]bool{}
+	err := matrix.Run(t.Context(), p.Hosts.Tested(), matrix.Plan{Targets: matrix.Claims()}, p.Options,
+		func(r matrix.Result) {
+			mu.Lock()
+			defer mu.Unlock()
+			skipped[r.Name] = r.Verdict == matrix.Skip
+		})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return skipped
 }
 
 // TestNoEvidence: where no one is asked, targets say the same, and nothing is explained.

@@ -97,6 +97,14 @@ var routeCauses = []Cause{
 			"{ip} route add local {FAKE} dev lo table {TABLE}"),
 	},
 	{
+		Code: "no-route-localnet", Firewalls: linux,
+		Host: func(h *HostFacts) bool { return h.nicSysctl("ipv4", "route_localnet") == "0" },
+		Cell: func(c *Case) bool { return c.is("not-delivered") && strings.Contains(c.Should, "127.0.0.1") },
+		Advice: anywhere("{NIC} takes no packets for 127.0.0.1, whatever rule gave them that destination: they are dropped as martian in routing",
+			"sysctl net.ipv4.conf.all.route_localnet net.ipv4.conf.{NIC}.route_localnet",
+			"sysctl net.ipv4.conf.{NIC}.route_localnet=1, and drop what others send to 127.0.0.0/8 there"),
+	},
+	{
 		Code: "rp-filter", Firewalls: linux,
 		Host: func(h *HostFacts) bool {
 			return strings.Contains(strings.ToLower(h.markedRoute()), "cross-device") ||

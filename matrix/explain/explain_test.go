@@ -232,6 +232,8 @@ func TestExplain(t *testing.T) {
 		{"mark-mismatch", remote(to(), "ip rule", "32765:\tfrom all fwmark 0x1 lookup 28774\n32766:\tfrom all lookup main")},
 		{"mark-mismatch", remote(to(), "ip rule", "32765:\tfrom all fwmark 0x1/0xff lookup 28774\n32766:\tfrom all lookup main")},
 		{"no-local-route", remote(to(), table, "(none)")},
+		{"no-route-localnet", remote(change(to(), func(c *Case) { c.Should = "redirected to 127.0.0.1" }),
+			"sysctl net.ipv4.conf.remote0.route_localnet", "net.ipv4.conf.remote0.route_localnet = 0")},
 		{"rp-filter", remote(to(), "ip route get 10.208.0.3 from 10.192.0.3 iif remote0 mark 0x70660076",
 			"RTNETLINK answers: Invalid cross-device link")},
 		{"late-policy-rule", remote(remote(to(), "ip rule",
