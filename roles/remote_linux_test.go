@@ -292,12 +292,12 @@ func TestRemote(t *testing.T) {
 // hosts file does. Nothing is left of any.
 func (n *network) filters(t *testing.T, env []string) {
 	stdout, stderr, status := n.run(t, env, "run", "-filter", "all", "*")
-	for _, e := range pfconf.Engines {
+	for _, e := range []pfconf.Engine{pfconf.NFT, pfconf.XT, pfconf.XTLegacy} {
 		if !regexp.MustCompile(`(?m)^` + string(e) + `: \d+ targets: \d+ PASS, \d+ SKIP$`).MatchString(stdout) {
 			t.Errorf("not all passed with %s", e)
 		}
 	}
-	if status != 0 || stderr != "" || t.Failed() {
+	if status != 0 || stderr != "-filter all: without bpf, which make pfdivert-bpf builds in\n" || t.Failed() {
 		t.Errorf("status %d\n%s%s", status, stdout, stderr)
 	}
 	n.clean(t)

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"os"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -15,6 +16,8 @@ import (
 	"pfdivert/pfconf/need"
 	"pfdivert/roles/lab/labtest"
 )
+
+func TestMain(m *testing.M) { os.Exit(labtest.Main(m)) }
 
 var tcp = Entry{Kind: To, Family: pfconf.Inet, Proto: pfconf.TCP, From: netip.MustParseAddr("10.1.2.3"),
 	To: netip.MustParseAddr("10.4.5.6"), Port: 0x1234, Divert: netip.MustParseAddrPort("127.0.0.1:7"), Mark: 1}
