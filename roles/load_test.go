@@ -17,6 +17,7 @@ import (
 // goroutine behind. It is run under the race detector, and then the agents are too.
 func TestLoad(t *testing.T) {
 	labtest.Need(t)
+	lacks := skippedClaims(t)
 	before := goleak.IgnoreCurrent()
 	t.Setenv(countLeaks, "1")
 	for _, single := range []bool{false, true} {
@@ -30,7 +31,6 @@ func TestLoad(t *testing.T) {
 		if single {
 			rounds = 2 // cells take turns: slow, and the same code
 		}
-		lacks := skippedClaims(t)
 		plan := matrix.Plan{Targets: append(matrix.Targets(), matrix.Claims()...), Rounds: rounds, Seed: 20}
 		err = matrix.Run(t.Context(), p.Hosts.Tested(), plan, p.Options, func(r matrix.Result) {
 			mu.Lock()
