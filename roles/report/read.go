@@ -172,7 +172,8 @@ func each(d *json.Decoder, open json.Delim, do func(key string) error) error {
 	return err
 }
 
-// check checks what the hosts are called, how long they took, and that each target is one of theirs and there once.
+// check checks what the hosts are called, how long they took, and that each target is one of theirs
+// and there once.
 func (c *content) check() error {
 	if err := c.doctor.check(); err != nil {
 		return err
