@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"slices"
 	"strings"
 
@@ -25,6 +24,7 @@ const (
 	maxReport  = 64 << 20
 	maxTargets = 500_000
 	maxName    = 256
+	maxSeconds = 1e9 // some 30 years
 )
 
 // ReadJSON reads a report that WriteJSON, Stats.WriteJSON, their versions for several hosts or
@@ -172,10 +172,16 @@ func each(d *json.Decoder, open json.Delim, do func(key string) error) error {
 	return err
 }
 
-// check checks what the hosts are called, and that each target is one of theirs and there once.
+// check checks what the hosts are called, how long they took, and that each target is one of theirs
+// and there once.
 func (c *content) check() error {
 	if err := c.doctor.check(); err != nil {
 		return err
+	}
+	if c.run != nil {
+		if err := validTimes(nil, c.run.Seconds); err != nil {
+			return fmt.Errorf("the run: %w", err)
+		}
 	}
 	hosts := map[string]bool{}
 	for _, h := range c.hosts {
@@ -183,7 +189,7 @@ func (c *content) check() error {
 			return fmt.Errorf("host %q has no name of its own", h.name())
 		}
 		hosts[h.Name] = true
-		if err := h.Doctor.check(); err != nil {
+		if err := cmp.Or(h.Doctor.check(), validTimes(nil, h.Seconds)); err != nil {
 			return fmt.Errorf("host %q: %w", h.Name, err)
 		}
 	}
@@ -311,7 +317,7 @@ func (o *Summary) tail() float64 {
 
 func validTimes(err error, seconds ...float64) error {
 	for _, s := range seconds {
-		if s < 0 || math.IsInf(s, 0) {
+		if s < 0 || s > maxSeconds {
 			err = cmp.Or(err, fmt.Errorf("%v seconds are no time", s))
 		}
 	}
