@@ -7,7 +7,9 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
+	"syscall"
 
 	"pfdivert/roles/report"
 	"pfdivert/roles/terminal"
@@ -88,7 +90,11 @@ func runMerge(_ context.Context, c *call) (int, error) {
 	errs = append(errs, fleet.Problems()...)
 	for i, err := range errs {
 		if i == len(errs)-1 {
-			err = terminal.WithHint(err, "run these hosts again, and then merge: pfdivert run -json FILE")
+			hint := "run these hosts again, and then merge: pfdivert run -json FILE"
+			if !slices.ContainsFunc(errs, func(e error) bool { return !errors.As(e, new(syscall.Errno)) }) {
+				hint = "see which files can be read: ls -l"
+			}
+			err = terminal.WithHint(err, hint)
 		}
 		terminal.PrintError(c.Err, err)
 	}

@@ -127,6 +127,8 @@ func (r *reader) decode(d *json.Decoder) (*content, error) {
 		return nil, invalid
 	case errors.Is(err, errNoRun):
 		return nil, err
+	case errors.Is(err, io.EOF):
+		return nil, errors.New("it is empty")
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return nil, errors.New("it is no JSON report: it ends in the middle")
 	case err != nil:
