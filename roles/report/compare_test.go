@@ -117,7 +117,7 @@ const (
 
 func TestReadJSONRefuses(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
-		{``, "it is no JSON report: EOF"},
+		{``, "it is empty"},
 		{`[]`, "it is no JSON report"},
 		{`{` + aRun + `}`, "it lacks the run or the targets"},
 		{`{"targets":[` + aTarget + `]}`, "it lacks the run or the targets"},
