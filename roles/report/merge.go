@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -18,8 +19,8 @@ import (
 type Fleet struct {
 	version string
 	hosts   []*Host
-	named   map[string][]*Host // by the name in the files; several if they differ in their filter
-	notes   []string           // decisions that a reader should know
+	named   map[string]*Host
+	notes   []string // decisions that a reader should know
 	reader  *reader
 	folders bool   // the files' folders name the hosts
 	size    int64  // of all files, in bytes
@@ -64,7 +65,7 @@ const maxFleet = 512 << 20
 // NewFleet returns a fleet without hosts; version is this program's. The files are those that will
 // be added: what distinguishes their paths names the hosts.
 func NewFleet(version string, files []string) *Fleet {
-	f := &Fleet{version: version, named: map[string][]*Host{}, reader: newReader()}
+	f := &Fleet{version: version, named: map[string]*Host{}, reader: newReader()}
 	folders, stems := map[string]bool{}, map[string]bool{}
 	for _, file := range files {
 		folders[filepath.Dir(file)] = true
@@ -103,12 +104,23 @@ func (f *Fleet) hostOf(file string) string {
 	if name == "" {
 		name = filepath.Base(file)
 	}
-	return name[:min(len(name), maxName)]
+	// A report can have the name: no host's has a slash, as that of the root.
+	name = strings.ReplaceAll(strings.ToValidUTF8(name, "\ufffd"), "/", "_")
+	return withFilter(name, "")
+}
+
+// withFilter is a host's name with what distinguishes it from others, cut to the length of a name.
+func withFilter(name, filter string) string {
+	if filter != "" {
+		filter = "-" + filter
+	}
+	return strings.ToValidUTF8(name[:min(len(name), maxName-len(filter))], "") + filter
 }
 
 // Add adds a file. One that is nil could not be opened, for the reason err. The error of a file
 // that can't be read is also part of the reports.
 func (f *Fleet) Add(file string, from io.Reader, err error) error {
+	file = strings.ToValidUTF8(file, "\ufffd")
 	var c *content
 	if err == nil {
 		counted := &counter{Reader: from}
@@ -154,7 +166,7 @@ func (f *Fleet) Add(file string, from io.Reader, err error) error {
 	}
 	for _, h := range c.hosts {
 		if filters { // one host, a name for each filter
-			h.Name = name + "-" + h.Filter
+			h.Name = withFilter(name, h.Filter)
 		}
 		f.join(h.Name, h)
 	}
@@ -179,18 +191,23 @@ func (c *counter) Read(b []byte) (int, error) {
 // same kernel, else for all. With another filter it is a host of its own. What doctor found is kept
 // of all files, for its files do not say when they were written.
 func (f *Fleet) join(name string, h *Host) {
-	at := slices.IndexFunc(f.named[name], func(o *Host) bool {
-		return !o.ran() || !h.ran() || o.Filter == h.Filter
-	})
-	if at < 0 {
-		if len(f.named[name]) > 0 && h.Filter != "" {
-			h.Name += "-" + h.Filter
+	old := f.named[name]
+	for n := 1; old != nil && old.ran() && h.ran() && old.Filter != h.Filter; n++ {
+		suffix := cmp.Or(h.Filter, "default")
+		if n > 1 {
+			suffix += fmt.Sprintf("-%d", n)
 		}
-		f.named[name] = append(f.named[name], h)
+		h.Name = withFilter(name, suffix)
+		old = f.named[h.Name]
+	}
+	for i := range h.summaries {
+		h.summaries[i].Host = h.Name
+	}
+	if old == nil {
+		f.named[h.Name] = h
 		f.hosts = append(f.hosts, h)
 		return
 	}
-	old := f.named[name][at]
 	earlier, later := old, h
 	if later.ran() && later.Started.Before(earlier.Started) || !later.ran() {
 		earlier, later = later, earlier
@@ -198,7 +215,12 @@ func (f *Fleet) join(name string, h *Host) {
 	merged := *later
 	merged.Name = old.Name
 	merged.Files = slices.Compact(append(slices.Clone(old.Files), h.Files...))
-	merged.Unread = slices.Concat(old.unreadBeside(h), h.unreadBeside(old))
+	merged.Unread = slices.Clone(old.unreadBeside(h))
+	for _, u := range h.unreadBeside(old) {
+		if !slices.Contains(merged.Unread, u) {
+			merged.Unread = append(merged.Unread, u)
+		}
+	}
 	switch {
 	case old.Doctor == nil:
 		merged.Doctor = h.Doctor
@@ -210,6 +232,8 @@ func (f *Fleet) join(name string, h *Host) {
 	}
 	if earlier.ran() && later.ran() && !earlier.Started.Equal(later.Started) {
 		merged.summaries = f.joinRuns(old.Name, earlier, later)
+		// The targets of both are not all that the earlier run was to run.
+		merged.Interrupted = later.Interrupted || earlier.Interrupted && len(merged.summaries) > len(later.summaries)
 	}
 	*old = merged
 	for i := range old.summaries {

@@ -58,7 +58,7 @@ func (p *page) groups() {
 		rows = append(rows, []string{fmt.Sprint(i + 1), fmt.Sprint(len(g.hosts)), g.kernel(),
 			strings.TrimPrefix(verdictCounts(g.Verdicts), ": ")})
 	}
-	p.openTable("Groups", []string{"Group", "Hosts", "Kernel", "Verdicts of each"}, rows)
+	p.openTable("Groups of hosts", []string{"Group", "Hosts", "Kernel", "Verdicts of each"}, rows)
 	for i, g := range groups {
 		p.open("details")
 		p.element("summary", fmt.Sprintf("Group %d: %s", i+1, pfconf.Count(len(g.hosts), "host")))

@@ -3,6 +3,7 @@ package report
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"io"
 
 	"pfdivert/matrix"
@@ -88,15 +89,17 @@ func (f *Fleet) points() []Summary {
 		if h.Doctor == nil {
 			continue
 		}
+		r := matrix.Result{Name: "doctor", Verdict: matrix.Pass}
 		for _, p := range h.Doctor.Problems {
 			if p.Severity == severityBad {
-				add(h, matrix.Result{Name: "doctor", Verdict: matrix.Fail, Reason: p.Cause,
-					Detail: p.What + ": " + p.Why})
+				if r.Detail != "" {
+					r.Detail += "; "
+				}
+				r.Verdict, r.Reason = matrix.Fail, cmp.Or(r.Reason, p.Cause)
+				r.Detail += p.What + ": " + p.Why
 			}
 		}
-		if h.Doctor.bad() == 0 {
-			add(h, matrix.Result{Name: "doctor", Verdict: matrix.Pass})
-		}
+		add(h, r)
 	}
 	return all
 }
