@@ -342,6 +342,11 @@ func TestMergeStatus(t *testing.T) {
 		{"another filter after a merged report", []mergeFile{{name: "m.json", text: merged(
 			good("web1.json", 0, p4, filtered("nft")), good("web1-run.json", 0, p4[:3], filtered("xt")))},
 			good("web1.json", 1, p4, filtered("xt"))}, 0, "", "web1 4, web1-xt 4", 1},
+		{"a filter that is none", []mergeFile{good("web1.json", 0, p4, nil),
+			good("web1-run.json", 0, p4, filtered(strings.Repeat("x", 300))),
+			good("web2.json", 0, p4, filtered("a/b"))}, 2,
+			fmt.Sprintf("web1-run.json: the run: %q is no filter\nweb2.json: the run: \"a/b\" is no filter", strings.Repeat("x", 300)),
+			"web1 4, web2 0", 0},
 		{"a name that is taken", []mergeFile{good("web1.json", 0, p4, filtered("nft")),
 			good("web1-xt.json", 0, p4[:2], filtered("nft")), good("web1-run.json", 0, p4[:3], filtered("xt"))}, 0, "",
 			"web1 4, web1-xt 2, web1-xt-2 3", 0},

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"io/fs"
 	"strings"
 	"testing"
@@ -222,6 +221,9 @@ func FuzzMerge(f *testing.F) {
 		textOf(f, "k", monday, matrix.Fail, "a")} {
 		f.Add([]byte(text), []byte(doctorGood))
 	}
+	two := fleetOf(f, []mergeFile{fileOf(f, "a.json", oldKernel, 0, nil, filtered("nft")),
+		fileOf(f, "a-run.json", oldKernel, 0, nil, filtered("xt"))})
+	f.Add(fileOf(f, "a.json", oldKernel, 0, passes(args26[:1]), filtered("nft")).text, written(f, two, "json"))
 	f.Fuzz(func(t *testing.T, a, b []byte) {
 		fleet, _ := fleetFrom("a.json", string(a)+" ", "b.json", string(b)+" ")
 		fleet.Problems()
@@ -233,32 +235,4 @@ func FuzzMerge(f *testing.F) {
 			t.Errorf("it can't be read again: %v\n%s", err, texts["json"])
 		}
 	})
-}
-
-// BenchmarkMerge merges 1,000 files of 172 targets, which may take 2 s and 200 MB.
-func BenchmarkMerge(b *testing.B) {
-	var targets, names, texts []string
-	for i := range 172 {
-		targets = append(targets, fmt.Sprintf("inet-args-target-%d", i))
-	}
-	for i := range 1000 {
-		v := matrix.Pass
-		if i%100 == 0 {
-			v = matrix.Fail
-		}
-		names = append(names, fmt.Sprintf("web%d.json", i))
-		texts = append(texts, textOf(b, fmt.Sprintf("Linux 6.12.%d", i%3), monday, v, targets...))
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		f := NewFleet("v1.3", names)
-		for i, name := range names {
-			if err := f.Add(name, strings.NewReader(texts[i]), nil); err != nil {
-				b.Fatal(err)
-			}
-		}
-		if err := f.WriteText(io.Discard, Style{Width: 100}); err != nil {
-			b.Fatal(err)
-		}
-	}
 }

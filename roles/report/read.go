@@ -24,6 +24,7 @@ const (
 	maxReport  = 64 << 20
 	maxTargets = 500_000
 	maxName    = 256
+	maxFilter  = 32
 	maxSeconds = 1e9 // some 30 years
 )
 
@@ -181,7 +182,7 @@ func (c *content) check() error {
 		return err
 	}
 	if c.run != nil {
-		if err := validTimes(nil, c.run.Seconds); err != nil {
+		if err := cmp.Or(validTimes(nil, c.run.Seconds), validFilter(c.run.filter())); err != nil {
 			return fmt.Errorf("the run: %w", err)
 		}
 	}
@@ -191,7 +192,7 @@ func (c *content) check() error {
 			return fmt.Errorf("host %q has no name of its own", h.name())
 		}
 		hosts[h.Name] = true
-		if err := cmp.Or(h.Doctor.check(), validTimes(nil, h.Seconds)); err != nil {
+		if err := cmp.Or(h.Doctor.check(), validTimes(nil, h.Seconds), validFilter(h.Filter)); err != nil {
 			return fmt.Errorf("host %q: %w", h.Name, err)
 		}
 	}
@@ -315,6 +316,14 @@ func (o *Summary) tail() float64 {
 		return 0
 	}
 	return o.repeats.times.P95
+}
+
+// validFilter refuses a filter that can't be part of a host's name.
+func validFilter(filter string) error {
+	if len(filter) > maxFilter || strings.Contains(filter, "/") {
+		return fmt.Errorf("%q is no filter", filter)
+	}
+	return nil
 }
 
 func validTimes(err error, seconds ...float64) error {

@@ -57,10 +57,10 @@ func WriteTAP(w io.Writer, run Run, summaries []Summary) error {
 	return b.Flush()
 }
 
-// tapText escapes what TAP takes for a directive.
-func tapText(text string) string {
-	return strings.NewReplacer(`\`, `\\`, `#`, `\#`).Replace(printable(text))
-}
+// tapEscapes escapes what TAP takes for a directive.
+var tapEscapes = strings.NewReplacer(`\`, `\\`, `#`, `\#`)
+
+func tapText(text string) string { return tapEscapes.Replace(printable(text)) }
 
 // tapBlock writes what else is known of a target. All strings are quoted, so that none can
 // end its scalar or the block. A transcript is a literal block: prove's reader of YAML
