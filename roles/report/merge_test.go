@@ -376,6 +376,29 @@ func TestMergeStatus(t *testing.T) {
 	}
 }
 
+// TestMergeMost: the largest group is most of a kernel, also if others come first, and of two of one
+// size that with the better verdicts.
+func TestMergeMost(t *testing.T) {
+	for first, want := range map[int]string{
+		1: "14 hosts in 2 groups; 1 host differs from the rest of its kernel: web1",
+		7: "14 hosts in 2 groups; 7 hosts differ from the rest of their kernel: web1, web2, web3, web4, web5, web6, web7",
+		8: "14 hosts in 2 groups; 6 hosts differ from the rest of their kernel: web9, web10, web11, web12, web13, web14",
+	} {
+		var files []mergeFile
+		for i := 1; i <= 14; i++ {
+			results := passes(args26[:4])
+			if i <= first {
+				results = failing(2, matrix.Fail)
+			}
+			files = append(files, fileOf(t, fmt.Sprintf("web%d.json", i), oldKernel, 0, results, nil))
+		}
+		f := fleetOf(t, files)
+		if got := headline(f.hosts, f.groups()); got != want {
+			t.Errorf("%d hosts that fail: %s", first, got)
+		}
+	}
+}
+
 // TestMergeRegressed: what regressed since the last time makes merge fail, even if it is no FAIL.
 func TestMergeRegressed(t *testing.T) {
 	last := past(t, func(b *bytes.Buffer) error {
