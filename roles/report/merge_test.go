@@ -376,8 +376,8 @@ func TestMergeStatus(t *testing.T) {
 	}
 }
 
-// TestMergeMost: the largest group is most of a kernel, also if others come first, and of two of one
-// size that with the better verdicts.
+// TestMergeMost: the largest group is most of a kernel, also if others come first, and of two of
+// one size that with the better verdicts.
 func TestMergeMost(t *testing.T) {
 	for first, want := range map[int]string{
 		1: "14 hosts in 2 groups; 1 host differs from the rest of its kernel: web1",
