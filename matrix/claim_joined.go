@@ -59,7 +59,8 @@ const joinedSegment = 1220
 //  1. Control: before the rule is there, a client like the cell's connects, and the divert socket
 //     does not see it.
 //  2. The client connects through the divert socket, in segments of 1,220 bytes at most, and sends
-//     8 KiB, which fit into the first window. No packet that comes to the divert socket is longer
+//     8 KiB at once, which fit into the first window: what is written in pieces is joined only if
+//     no acknowledgement comes between. No packet that comes to the divert socket is longer
 //     than a segment.
 //  3. The server reads the 8 KiB as they were sent.
 //  4. The rule has counted fewer packets than went on behind it: they did come joined. Where they
@@ -79,7 +80,7 @@ func (x *claimRun) joinedStream(ctx context.Context) error {
 	from, to := x.flowEnds()
 	client := script.Stream{Ends: script.Ends{Role: script.Client, Local: from, Remote: to, Big: true},
 		Segment: joinedSegment}
-	b := script.Burst{Count: 4, Size: 2048, Line: script.ClientLine}
+	b := script.Burst{Count: 1, Size: 8192, Line: script.ClientLine}
 	there := x.local.request()
 	ready := []*stepResult{there.open("client", client), there.connect("client", client)}
 	there.fence()
