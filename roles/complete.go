@@ -124,7 +124,7 @@ func argumentLines(r *Role) (lines []string) {
 		for _, t := range append(matrix.Targets(), matrix.Claims()...) {
 			lines = append(lines, t.Name+"\t"+t.Proves())
 		}
-	case &compareRole, &kernelsRole, &doctorRole:
+	case &compareRole, &mergeRole, &kernelsRole, &doctorRole:
 		return []string{files}
 	case &installRole:
 		return []string{folders}

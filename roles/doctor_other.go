@@ -52,9 +52,8 @@ func runDoctor(ctx context.Context, c *call) (int, error) {
 		return exitError, err
 	}
 	switch {
-	case !seen.RulesKnown:
-		return exitError, terminal.WithHint(errors.New("the rules could not be read"),
-			"start it as root (sudo or doas)")
+	case found.Error != "":
+		return exitError, terminal.WithHint(errors.New(found.Error), "start it as root (sudo or doas)")
 	case found.bad():
 		return exitFail, nil
 	}
@@ -80,11 +79,16 @@ type diagnosis struct {
 	Found []ailment `json:"findings"`
 	// Unseen says what could not be looked at, and why.
 	Unseen []string `json:"unseen"`
+	// Error says why the findings are no verdict, and is empty where they are one.
+	Error string `json:"error,omitempty"`
 }
 
 // judge makes findings of what a host showed.
 func judge(s *gather.Survey) *diagnosis {
 	d := &diagnosis{Found: []ailment{}, Unseen: append([]string{}, s.Missing...)}
+	if !s.RulesKnown {
+		d.Error = "the rules could not be read"
+	}
 	told := map[string]bool{}
 	add := func(about string, problems []explain.Problem) {
 		for _, p := range problems {

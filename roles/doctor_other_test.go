@@ -4,6 +4,7 @@ package roles
 
 import (
 	"bytes"
+	"encoding/json"
 	"net/netip"
 	"testing"
 
@@ -11,6 +12,21 @@ import (
 	"pfdivert/pfconf"
 	"pfdivert/roles/gather"
 )
+
+// TestUnread: what is written for programs says that the rules could not be read.
+func TestUnread(t *testing.T) {
+	for known, want := range map[bool]string{true: "", false: "the rules could not be read"} {
+		var b bytes.Buffer
+		found := judge(&gather.Survey{Firewall: "pf", RulesKnown: known})
+		if err := found.write(&call{IO: IO{Out: &b}}, true); err != nil {
+			t.Fatal(err)
+		}
+		var got struct{ Error string }
+		if err := json.Unmarshal(b.Bytes(), &got); err != nil || got.Error != want {
+			t.Errorf("rules read: %v: error %q, want %q; %v", known, got.Error, want, err)
+		}
+	}
+}
 
 // TestUnseenIsNotOK: of a rule whose sockets are not known doctor says that they are not seen, and
 // not that all is well; what is wrong with it is said all the same.

@@ -76,6 +76,7 @@ type doctorFile struct {
 		Level, About, Cause, Likely, Check, Mend string
 	}
 	Unseen []string
+	Error  string // why it could not look
 }
 
 // any reports whether there is something of doctor's.

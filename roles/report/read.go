@@ -120,6 +120,8 @@ func (r *reader) decode(d *json.Decoder) (*content, error) {
 			return d.Decode(&found.Findings)
 		case "unseen":
 			return d.Decode(&found.Unseen)
+		case "error":
+			return d.Decode(&found.Error)
 		}
 		return d.Decode(&json.RawMessage{})
 	})
@@ -134,6 +136,8 @@ func (r *reader) decode(d *json.Decoder) (*content, error) {
 		return nil, errors.New("it is no JSON report: it ends in the middle")
 	case err != nil:
 		return nil, fmt.Errorf("it is no JSON report: %w", err)
+	case c.run == nil && !targets && found.any() && found.Error != "":
+		return nil, fmt.Errorf("doctor could not look: %s", found.Error)
 	case c.run == nil && !targets && found.any():
 		c.doctor = found.doctor()
 	case c.run == nil || c.run.Version == "" || !targets:
