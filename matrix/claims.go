@@ -104,6 +104,20 @@ var claims = []Claim{
 		Not:  onlyFreeBSD,
 	},
 	{
+		Name: "pf-reply-to", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).repliesByGateway, PF: true, From: 15,
+		Dangerous: true, Safe: release{15, 1}, Second: true,
+		Says: "what answers a packet that a rule of pf with reply-to and divert-to took leaves by the rule's gateway",
+		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5), reply-to"},
+		Not:  onlyFreeBSD,
+	},
+	{
+		Name: "pf-dup-to", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).duplicates, PF: true, From: 15,
+		Dangerous: true, Safe: release{15, 1},
+		Says: "of what a rule of pf with dup-to and divert-to takes a copy is made, and what is reinjected goes its way",
+		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5), dup-to"},
+		Not:  onlyFreeBSD,
+	},
+	{
 		Name: "pf-nat-out", Proto: pfconf.UDP, Mode: PacketOut, run: (*claimRun).translatedThrough, PF: true, From: 15,
 		Dangerous: true, Safe: release{15, 1},
 		Says: "a datagram whose source pf's nat-to translates goes through the divert socket of divert-to and on, and its answer comes back",

@@ -228,6 +228,20 @@ var knownFailures = []known{
 			"(sys/netpfil/pf/pf.c 1986 of 15.1; https://github.com/opnsense/src/issues/308)",
 	},
 	{
+		firewall: "ipfw", from: release{15}, what: "What pf answers by a gateway and diverts with keep state, `divert-pf-reply-to`,",
+		of:     func(t Target) bool { return t.Kind() == "divert-pf-reply-to" },
+		reason: WrongWay,
+		why: "the answer is diverted too, and of what is written back the state is found and not used, so it leaves by the routing table " +
+			"(sys/netpfil/pf/pf.c 1986 of 15.1)",
+	},
+	{
+		firewall: "ipfw", from: release{15}, what: "What pf makes copies of and diverts with keep state, `divert-pf-dup-to`,",
+		of:     func(t Target) bool { return t.Kind() == "divert-pf-dup-to" },
+		reason: NotDuplicated,
+		why: "pf diverts a packet before it makes the copy, and of what is written back the state is found and not used " +
+			"(sys/netpfil/pf/pf.c 11240 and 1986 of 15.1)",
+	},
+	{
 		firewall: "ipfw", from: release{15}, what: "What pf translates the source of and diverts, `divert-pf-nat-out`,",
 		of:     func(t Target) bool { return t.Kind() == "divert-pf-nat-out" },
 		reason: WrongAddress,

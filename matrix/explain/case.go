@@ -70,6 +70,12 @@ func (c *Case) ofDivertSocket() bool { return c.says("the packet came with") }
 func (c *Case) Packet() bool {
 	return c.Mechanism == PacketIn || c.Mechanism == PacketOut || c.Mechanism == DivertBoth
 }
+
+// dueInUserSpace reports whether what did not arrive was due at a divert socket, not at the client
+// or the server.
+func (c *Case) dueInUserSpace() bool {
+	return c.Packet() && c.is("not-delivered") && c.says(": nothing arrived") && !c.says("client: ", "server: ")
+}
 func (c *Case) to() bool    { return c.Mechanism == DivertTo }
 func (c *Case) reply() bool { return c.Mechanism == DivertReply }
 func (c *Case) v6() bool    { return c.Fake.Is6() }

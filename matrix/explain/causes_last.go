@@ -46,8 +46,9 @@ var resultCauses = []Cause{
 		Code: "claim-broken",
 		Cell: func(c *Case) bool {
 			return c.is("not-lost", "not-refused", "refused-otherwise", "not-opened", "not-bypassed", "looped",
-				"wrong-way") ||
+				"wrong-way", "not-duplicated") ||
 				c.is("wrong-address") && c.ofDivertSocket() ||
+				c.Claim && c.dueInUserSpace() && c.matched() && c.heard() ||
 				c.Claim && c.Packet() && c.is("wrong-data", "duplicate") || c.Claim && c.to() && c.is("wrong-data")
 		},
 		Advice: anywhere("the kernel does not do what its manual says of packets that are handed to user space: {DETAIL}", watch,

@@ -325,6 +325,11 @@ func TestExplain(t *testing.T) {
 			0)},
 		{"not-taken-back", read(because(queued(), "not-reinjected", ""), 0)},
 		{"bad-checksum", because(queued(), "wrong-data", "received {Type:8 Checksum:false}")},
+		// Other cells move the host's counters: no checksum keeps a packet from user space.
+		{"claim-broken", change(because(read(queued(), 0), "not-delivered", "remote packet: nothing arrived"),
+			func(c *Case) {
+				c.Claim, c.Remote.Moved = true, []evidence.Moved{{Name: "Udp: InCsumErrors", By: 1}}
+			})},
 		{"bad-checksum", change(because(queued(), "not-reinjected", ""),
 			func(c *Case) { c.Remote.Moved = []evidence.Moved{{Name: "Udp: InCsumErrors", By: 1}} })},
 		{"checksum-offload", because(to(), "wrong-data", "received {Type:8 Checksum:false}")},
