@@ -32,8 +32,9 @@ type Options struct {
 
 // Bounds of a diagnosis.
 const (
-	maxTraced = 48 // flows
-	maxTrials = 60 // twins that are built to try causes and fixes
+	maxTraced      = 48 // flows
+	maxTrials      = 60 // twins that are built to try causes and fixes
+	maxDifferences = 20 // of a twin that are told
 )
 
 // Diagnose builds twins of a host, runs flows in them and finds what is wrong. An error means that
@@ -51,7 +52,15 @@ func Diagnose(ctx context.Context, c *Snapshot, o Options) (*Diagnosis, error) {
 			return nil, err
 		}
 		defer t.Close()
-		for _, x := range t.Differences {
+		different, err := t.compare(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for i, x := range append(t.Differences, different...) {
+			if i == maxDifferences {
+				d.note("not the same in the twin: … and more")
+				break
+			}
 			d.note("not the same in the twin: " + x.String())
 		}
 		for _, x := range t.Warnings {

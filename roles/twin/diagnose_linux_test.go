@@ -2,6 +2,7 @@ package twin
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -557,4 +558,42 @@ func diagnose(t *testing.T, live *Netns, sockets []BoundSocket) *Diagnosis {
 		t.Fatal(err)
 	}
 	return d
+}
+
+// What a twin lacks although the kernel refused nothing is found by reading the twin, and is said
+// once: not again where the kernel said it.
+func TestTwinCompared(t *testing.T) {
+	host := newNetns(t)
+	shell(t, host, "ip link set lo up\nip rule add fwmark 1 lookup 100 pref 1000\nip route add local default dev lo table 100")
+	ctx := context.Background()
+	live, err := host.Read(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	twin, err := Build(ctx, live)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer twin.Close()
+	compared := func() string {
+		different, err := twin.compare(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprint(different)
+	}
+	if got := compared(); got != "[]" {
+		t.Errorf("of a twin like the host: %s", got)
+	}
+	shell(t, twin.Inside, "ip rule del pref 1000\nip route add blackhole 10.9.9.0/24 table 100")
+	for _, want := range []string{"policy rule: the twin lacks 1000: fwmark 0x1/0xffffffff lookup 100",
+		"route: the twin has blackhole 10.9.9.0/24 table 100"} {
+		if got := compared(); !strings.Contains(got, want) {
+			t.Errorf("%s, without %q", got, want)
+		}
+	}
+	twin.Differences = []Difference{{"policy rule", "1000: operation not supported"}}
+	if got := compared(); strings.Contains(got, "policy rule") || !strings.Contains(got, "route") {
+		t.Errorf("where the kernel said it: %s", got)
+	}
 }
