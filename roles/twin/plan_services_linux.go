@@ -131,9 +131,9 @@ func (p *planner) borrowed() {
 // isListener reports whether rules divert to a socket.
 func (p *planner) isListener(s BoundSocket) bool { return p.hints.listens(s) }
 
-// asClients plans flows of a proxy that connects with its clients' addresses, where rules lead answers
-// to its sockets by asking for those, and no rule hands it connections: to the clients' side and to
-// the internet.
+// asClients plans flows of a proxy that connects with its clients' addresses, where rules lead
+// answers to its sockets by asking for those, and no rule hands it connections: to the clients'
+// side and to the internet.
 func (p *planner) asClients() {
 	uses := func(six bool) bool {
 		return slices.ContainsFunc(p.hints.seen, func(s hookSeen) bool {
