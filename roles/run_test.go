@@ -136,7 +136,9 @@ func TestSeveralHostsInterrupted(t *testing.T) {
 		defer cancel(errors.New("enough"))
 		for range hosts {
 			// The 70 that run at once need less, so some have ended.
-			for p := <-reached; p.Hosts.Remote.Requests() < 2000 && !p.Hosts.Remote.Lost(); time.Sleep(time.Millisecond) {
+			remote := (<-reached).Hosts.Remote
+			for remote.Requests() < 2000 && !remote.Lost() {
+				time.Sleep(time.Millisecond)
 			}
 		}
 	}()
