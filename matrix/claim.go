@@ -31,6 +31,9 @@ type Claim struct {
 	Second bool
 	// NFT: the rule is made of nftables' statements alone, and no other engine of Linux is asked.
 	NFT bool
+	// Between: client, server and rule are in network namespaces of REMOTE's own
+	// (script.Middlebox).
+	Between bool
 	// Only, if not 0, is the one family that has such a thing.
 	Only pfconf.Family
 	// NoBPF is why the programs of -filter bpf do not do it, empty where they do.

@@ -161,6 +161,14 @@ var knownFailures = []known{
 			"932b32ffd760 of March 2025, in 6.15 and in stable releases)",
 	},
 	{
+		firewall: "nftables", what: "What is bridged, where br_netfilter has the rules of IP see it, `to-bridge-netfilter`,",
+		of:     func(t Target) bool { return t.Kind() == "to-bridge-netfilter" },
+		reason: NotDelivered,
+		why: "tproxy chooses the socket while the packet is still the bridge's, ip_rcv_core() takes it away (skb_orphan, " +
+			"net/ipv4/ip_input.c), and ip_sabotage_in() keeps the rules from a second look (net/bridge/br_netfilter_hooks.c; " +
+			"https://github.com/openwrt/packages/issues/18850)",
+	},
+	{
 		firewall: "pf", what: "DIOCNATLOOK, `natlook-tcp` and `natlook-udp`,",
 		of:     func(t Target) bool { return t.Claim != nil && t.Claim.About == "natlook" },
 		reason: StateMissing,

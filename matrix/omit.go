@@ -83,6 +83,7 @@ func (x *exchange) omitted() []script.Piece {
 // agentPieces are the rest: the hosts' and the packet filter's.
 func agentPieces(omit []string) []string {
 	return slices.DeleteFunc(slices.Clone(omit), func(s string) bool {
-		return slices.Contains(ownPieces, s) || slices.Contains(endpointPieces, script.Piece(s))
+		return slices.Contains(ownPieces, s) || slices.Contains(endpointPieces, script.Piece(s)) ||
+			slices.Contains(middlePieces, script.Piece(s))
 	})
 }

@@ -198,6 +198,13 @@ var claims = []Fault{
 	{Name: "bridge-stays", Cause: "claim-broken", About: "the bridge stays whose frame waits in a queue", Tame: true,
 		Omit:   []string{"bridge-gone"},
 		claims: some(matrix.NotLost, "queue-bridge")},
+	{Name: "middle-no-rule", Cause: "broken-between",
+		About:  "the rule between a client and a server is for no one's packets",
+		Omit:   []string{"middle-rule"},
+		claims: some(matrix.NotDelivered, middles...)},
+	{Name: "not-taken-up", Cause: "broken-between", About: "no rule of the bridge hands its frames to the host",
+		Omit:   []string{"taken-up"},
+		claims: some(matrix.NotDelivered, "to-bridge")},
 	{Name: "not-cut", Cause: "claim-broken", About: "the packet role gets packets joined that came joined",
 		Omit:   []string{"segments"},
 		claims: some(matrix.WrongData, "queue-gro-udp", "queue-gso-tcp")},
@@ -249,7 +256,7 @@ var claims = []Fault{
 
 // unruled: the rule takes no packet.
 var unruled = all(matrix.NotDelivered, reasons{
-	"":             {"queue-bridge"}, // whose rule is its own
+	"":             slices.Concat([]string{"queue-bridge"}, middles), // whose rule is their own
 	matrix.NotLost: {"no-listener-in", "no-listener-out", "counted"}, matrix.NotCounted: {"bypass"},
 	matrix.NotRewritten: {"tcp-in", "tcp-out", "pf-packet-in", "pf-packet-out", "pf-cookie-in", "pf-cookie-out",
 		"pf-state-in", "pf-tag-in", "pf-route-to", "pf-nat-out", "pf-reply-to", "pf-dup-to"},
@@ -276,7 +283,11 @@ var (
 	tos       = []string{"to-v4mapped", "to-bind-twice", "to-udp-connected", "to-reuseport-udp", "to-reuseport-tcp",
 		"to-timewait-reopen", "to-fragments", "to-notrack", "to-conntrack-zone", "to-socket-transparent",
 		"to-socket-snat", "to-any-address", "to-device", "to-output"}
-	noQueue     = slices.Concat([]string{"queue-bridge", "redirect-tcp-loopback"}, natlook, redirects, tos, tcps)
+	// middles are those whose client and server are namespaces of REMOTE's, and no hosts of the
+	// run.
+	middles = []string{"to-bridge", "to-bridge-netfilter"}
+	noQueue = slices.Concat([]string{"queue-bridge", "redirect-tcp-loopback"}, natlook, redirects, tos, tcps,
+		middles)
 	tcps        = []string{"to-tcp-data", "to-tcp-half-closed", "to-tcp-reset", "to-tcp-urgent", "to-tcp-fast-open"}
 	bothDiverts = []string{"both-tcp", "both-udp", "both-rip", "both-icmp"}
 )
