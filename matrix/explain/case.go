@@ -35,6 +35,9 @@ type Case struct {
 	// Claim: it is a sentence of the kernel's manual that is tested; Long: with messages that make
 	// long packets.
 	Claim, Long bool
+	// Between: client, server and rule are in network namespaces of REMOTE's own, and nothing of
+	// the hosts matters.
+	Between bool
 
 	Proto               pfconf.Proto
 	Mechanism           Mechanism

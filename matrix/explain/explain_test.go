@@ -358,6 +358,8 @@ func TestExplain(t *testing.T) {
 		{"joined-dropped", change(read(counted(because(queued(), "not-delivered",
 			"remote packet: none of 8 datagrams came that local client had joined"), pfconf.Counters{Matched: 1}), 0),
 			func(c *Case) { c.Remote.Moved = []evidence.Moved{{Name: "Udp: InCsumErrors", By: 1}} })}, // another cell's
+		{"broken-between", change(because(to(), "not-delivered", "remote: the connection came to the server"),
+			func(c *Case) { c.Between = true })},
 		{"claim-broken", because(queued(), "not-lost", "")},
 		{"rule-mismatch", counted(because(queued(), "not-lost", ""), none)},
 		{"claim-broken", change(read(because(queued(), "wrong-data", "in place of message 2 of 64 came 64 bytes"), 0),
