@@ -214,14 +214,16 @@ func TestMergeDoctorTwice(t *testing.T) {
 	if len(again.hosts) != 1 || errs != nil || len(d.Problems) != 1 || len(d.Notes) != 1 {
 		t.Errorf("%d hosts, %v, %+v", len(again.hosts), errs, d)
 	}
-	if again, _ = fleetFrom("web1-doctor.json", doctorBad, "web1/doctor.json", doctorWarn); len(again.hosts[0].Doctor.Problems) != 2 {
-		t.Errorf("of two problems there are %+v", again.hosts[0].Doctor.Problems)
+	again, _ = fleetFrom("web1-doctor.json", doctorBad, "web1/doctor.json", doctorWarn)
+	if d = again.hosts[0].Doctor; len(d.Problems) != 2 {
+		t.Errorf("of two problems there are %+v", d.Problems)
 	}
 }
 
 // TestMergeError: a file can say why there is no report of a host.
 func TestMergeError(t *testing.T) {
-	f, errs := fleetFrom("web1.json", textOf(t, "k", monday, matrix.Pass, "a"), "web2.json", `{"error":"no route to host"}`)
+	f, errs := fleetFrom("web1.json", textOf(t, "k", monday, matrix.Pass, "a"),
+		"web2.json", `{"error":"no route to host"}`)
 	if len(errs) != 1 || errs[0].Error() != "web2.json: no route to host" || f.ExitStatus() != 2 {
 		t.Errorf("status %d, %v", f.ExitStatus(), errs)
 	}
