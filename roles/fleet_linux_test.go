@@ -384,8 +384,8 @@ func TestFleetPage(t *testing.T) {
 	for name, line := range map[string]string{
 		"lines":  "test $(wc -l <fleet.yml) -le 80",
 		"syntax": "ansible-playbook --syntax-check -i inventory.example fleet.yml",
-		// raw, as the hosts have no Python; one report of all, which takes the strategy linear; and keys
-		// that tasks share, which for the linter come before the name.
+		// raw, as the hosts have no Python; one report of all, which takes the strategy linear; and
+		// keys that tasks share, which for the linter come before the name.
 		"lint": "ansible-lint --offline -x no-changed-when,run-once,deprecated-command-syntax,key-order fleet.yml",
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -371,7 +371,7 @@ func FuzzReadJSON(f *testing.F) {
 	}
 	f.Add([]byte(`{` + aRun + `,"targets":[{"name":"a","runs":1,"verdicts":{"FAIL":1},"seconds":{"p50":1}}]}`))
 	f.Add([]byte(doctorBad))
-	f.Add([]byte(`{"error":"nobody is there"}`))
+	f.Add([]byte(`{"error":"no host is there"}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		p, err := ReadJSON(bytes.NewReader(text))
 		fleet := NewFleet("v1", []string{"a.json"})
