@@ -13,6 +13,8 @@ import (
 // kernels differ. docs/states.md explains each line.
 type Kernel struct {
 	Firewall string
+	// Engine is how the firewall is given its rules, "" where there is one way.
+	Engine pfconf.Engine
 	// RawOnFake: a diverted raw or ICMP packet reaches a socket that is bound to
 	// FAKE, not one on the loopback address. Linux: raw sockets are matched by the
 	// packet's destination, which policy routing does not change (net/ipv4/raw.c). FreeBSD: nor
@@ -34,6 +36,9 @@ type Kernel struct {
 	// MeetsReplies: a divert-reply rule is about the packets that come back, and counts those
 	// alone.
 	MeetsReplies bool
+	// FirstOnly: a rule is asked about packets that no connected socket has, so it counts of a TCP
+	// connection what opens it alone.
+	FirstOnly bool
 	// MatchesOnly: what a rule counts says nothing about what its action did.
 	MatchesOnly bool
 	// MeetsFragments: a rule about packets that come in meets their fragments one by one, before
@@ -75,6 +80,14 @@ func KernelOf(firewall string) (Kernel, bool) {
 	k, ok := kernels[firewall]
 	k.Firewall = firewall
 	return k, ok
+}
+
+// counts is how many of the packets that a client sends the rule counts.
+func (k Kernel) counts(p pfconf.Proto, sent uint64) uint64 {
+	if k.FirstOnly && p == pfconf.TCP {
+		return min(sent, 1)
+	}
+	return sent
 }
 
 // bindsRaw reports whether the kernel is one that binds raw sockets to foreign addresses. IPv4's of

@@ -160,6 +160,11 @@ func (r *runner) unlessStopped(err error) error {
 
 // run runs the cell.
 func (p *testCase) run(ctx context.Context) error {
+	for _, x := range p.exchanges() { // before a control, which may mean something else with such rules
+		if err := p.kernel.Engine.Check(x.rule()); err != nil {
+			return &finding{Skip, NotClaimed, err.Error()}
+		}
+	}
 	if p.Target.reuse() {
 		return p.reuse(ctx)
 	}
