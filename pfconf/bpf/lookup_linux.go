@@ -118,7 +118,7 @@ func (l *Lookup) Change(remove, add []Entry) error {
 }
 
 // find puts the socket that listens at the entry's address into the map. That there is none is no
-// error.
+// error. All programs in the search for sockets are asked about that, too.
 func (l *Lookup) find(e Entry) error {
 	b := make([]byte, findSize)
 	copy(b[findKey:], e.key())

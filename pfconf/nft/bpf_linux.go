@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -131,15 +132,22 @@ func (h *host) delBPF(name string, made bool) error {
 	}
 	left := 0
 	for _, hook := range hooks {
-		err := absent(h.route.DeleteFilter(filterOf(l.Index, hook)))
+		all, err := h.route.Filters(l.Index, hook)
 		if err != nil && !errors.Is(err, unix.EINVAL) { // no qdisc
-			return wrap("remove the filter from "+name, err)
-		}
-		n, err := h.route.Filters(l.Index, hook)
-		if err != nil && !errors.Is(err, unix.EINVAL) {
 			return fmt.Errorf("list the filters of %s: %w", name, err)
 		}
-		left += n
+		theirs := slices.DeleteFunc(slices.Clone(all), func(f rtnetlink.Filter) bool {
+			return f.Priority == filterPriority
+		})
+		if !slices.Contains(all, rtnetlink.Filter{Kind: "bpf", Priority: filterPriority, Name: TableName}) {
+			left += len(all) // one of that priority may be another's
+			continue
+		}
+		left += len(theirs)
+		err = absent(h.route.DeleteFilter(filterOf(l.Index, hook)))
+		if err != nil && !errors.Is(err, unix.EINVAL) {
+			return wrap("remove the filter from "+name, err)
+		}
 	}
 	if !made || left > 0 {
 		return nil
