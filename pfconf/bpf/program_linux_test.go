@@ -51,8 +51,8 @@ func TestLoad(t *testing.T) {
 	}
 }
 
-// The kernel takes the programs of a Lookup, also the one for kernels that do not tell the interface.
-// Without the helper that gives packets to sockets it has no such program.
+// The kernel takes the programs of a Lookup, also the one for kernels that do not tell the
+// interface. Without the helper that gives packets to sockets it has no such program.
 func TestLoadLookup(t *testing.T) {
 	labtest.Need(t)
 	l, err := OpenLookup(Config{})

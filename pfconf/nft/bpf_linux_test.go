@@ -58,21 +58,22 @@ func TestUndoBPF(t *testing.T) {
 	}
 }
 
-// Another's filters at the interface, before and behind this program's, see all packets and stay, as
-// the qdisc does that they need. One with the very priority is not taken for ours.
+// Another's filters at the interface, before and behind this program's, see all packets and stay,
+// as the qdisc does that they need. One with the very priority is not taken for ours.
 func TestForeignFilters(t *testing.T) {
 	l, config := newLab(t), testConfig()
 	config.Engine, config.Interface = pfconf.BPF, "v0"
 	counts, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1})
 	check(t, err)
 	defer counts.Close()
-	theirs, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "ISC", Instructions: asm.Instructions{
-		asm.StoreImm(asm.RFP, -4, 0, asm.Word),
-		asm.LoadMapPtr(asm.R1, counts.FD()), asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, -4),
-		asm.FnMapLookupElem.Call(), asm.JEq.Imm(asm.R0, 0, "end"),
-		asm.Mov.Imm(asm.R1, 1), asm.AddAtomic.Mem(asm.R0, asm.R1, asm.DWord, 0),
-		asm.Mov.Imm(asm.R0, -1).WithSymbol("end"), asm.Return(), // TC_ACT_UNSPEC
-	}})
+	theirs, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "ISC",
+		Instructions: asm.Instructions{
+			asm.StoreImm(asm.RFP, -4, 0, asm.Word),
+			asm.LoadMapPtr(asm.R1, counts.FD()), asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, -4),
+			asm.FnMapLookupElem.Call(), asm.JEq.Imm(asm.R0, 0, "end"),
+			asm.Mov.Imm(asm.R1, 1), asm.AddAtomic.Mem(asm.R0, asm.R1, asm.DWord, 0),
+			asm.Mov.Imm(asm.R0, -1).WithSymbol("end"), asm.Return(), // TC_ACT_UNSPEC
+		}})
 	check(t, err)
 	defer theirs.Close()
 	var routes *rtnetlink.Conn

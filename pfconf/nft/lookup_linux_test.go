@@ -130,7 +130,8 @@ func TestLookupBesideAnother(t *testing.T) {
 	loopback4 := int32(binary.NativeEndian.Uint32(a[:])) // there they are asked about the listener itself
 	for _, verdict := range []int32{0, 1} {              // SK_DROP, SK_PASS
 		l := newLab(t)
-		other, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SkLookup, AttachType: ebpf.AttachSkLookup, License: "ISC",
+		other, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SkLookup, AttachType: ebpf.AttachSkLookup,
+			License: "ISC",
 			Instructions: asm.Instructions{
 				asm.LoadMem(asm.R1, asm.R1, 40, asm.Word), // struct bpf_sk_lookup, local_ip4
 				asm.Mov.Imm(asm.R0, 1), asm.JEq.Imm(asm.R1, loopback4, "end"), asm.Mov.Imm(asm.R0, verdict),

@@ -106,8 +106,8 @@ type Filter struct {
 	Name     string // of one of BPF
 }
 
-// Filters lists what the interface has at a hook. The kernel lists a kind with a priority before its
-// filters, without a name.
+// Filters lists what the interface has at a hook. The kernel lists a kind with a priority before
+// its filters, without a name.
 func (c *Conn) Filters(link int, hook Hook) (all []Filter, err error) {
 	err = c.dump(unix.RTM_GETTFILTER, tcHeader(link, 0, uint32(hook), 0), func(b []byte) error {
 		var f Filter
