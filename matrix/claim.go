@@ -27,8 +27,13 @@ type Claim struct {
 	Not string
 	// PF: the rule is one of the pf that FreeBSD has beside ipfw.
 	PF bool
+	// Second: REMOTE needs a second network, in which LOCAL is the gateway.
+	Second bool
 	// NFT: the rule is made of nftables' statements alone, and no other engine of Linux is asked.
 	NFT bool
+	// Between: client, server and rule are in network namespaces of REMOTE's own
+	// (script.Middlebox).
+	Between bool
 	// Only, if not 0, is the one family that has such a thing.
 	Only pfconf.Family
 	// Lacking is why the rules of an engine do not do it, for those that do not.
@@ -82,8 +87,11 @@ func (t Target) NeedsPF() bool {
 	return t.First == Redirect && t.Claim.By["ipfw"] != "" || t.Claim != nil && (t.Claim.PF || t.Claim.BesidePF)
 }
 
-// Forwards reports whether the target is about what REMOTE forwards.
-func (t Target) Forwards() bool { return t.First == Forwarded || t.First == Through }
+// Forwards reports whether the target needs a REMOTE with a second network, such as one that
+// forwards.
+func (t Target) Forwards() bool {
+	return t.First == Forwarded || t.First == Through || t.Claim != nil && t.Claim.Second
+}
 
 // kind is the targets' name without the family.
 func (c *Claim) kind() string { return cmp.Or(c.About, "divert") + "-" + c.Name }

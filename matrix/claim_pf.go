@@ -137,9 +137,116 @@ func (x *claimRun) keepsTag(ctx context.Context) error {
 // the next hop" (FreeBSD's pf.conf(5)). It is keepsTag with a gateway in REMOTE's second network
 // in place of a tag, and the rules about what leaves are those of its two interfaces.
 func (x *claimRun) keepsRoute(ctx context.Context) error {
-	x.change = func(r *pfconf.Rule) { r.Keep, r.Gateway, r.Interface = true, x.second.Gateway, x.second.Interface }
+	x.change = x.bySecond(pfconf.RouteTo)
 	return x.forwards(ctx, x.leaving("-gateway", x.second.Interface), x.leaving("-table", x.nics[x.Family]),
 		"by the routing table")
+}
+
+// bySecond makes the cell's rule one that keeps the state, diverts, and sends packets on by the
+// gateway in REMOTE's second network.
+func (x *claimRun) bySecond(how pfconf.Routing) func(*pfconf.Rule) {
+	return func(r *pfconf.Rule) {
+		if r.Keep = true; !x.omit[Gateway] {
+			r.Routing, r.Gateway, r.Interface = how, x.second.Gateway, x.second.Interface
+		}
+	}
+}
+
+// repliesByGateway: reply-to "is similar to route-to, but routes packets that pass in the opposite
+// direction (replies) to the specified interface" (FreeBSD's pf.conf(5)). This is how a firewall
+// with two uplinks has a server behind an intrusion prevention system answer by the uplink that the
+// client came by.
+//
+//  1. Control: before the rule is there, what a client like the cell's sends arrives, and the
+//     divert socket does not see it.
+//  2. The client sends. The packet comes to the divert socket, is reinjected rewritten, and
+//     arrives.
+//  3. The server answers. Whether answers are diverted, no manual says: those that come to the
+//     divert socket are reinjected.
+//  4. The client hears the answer, from the server's address, by LOCAL's interface in REMOTE's
+//     second network: LOCAL is the gateway.
+func (x *claimRun) repliesByGateway(ctx context.Context) error {
+	x.change, x.arrival = x.bySecond(pfconf.ReplyTo), true
+	_, to := x.flowEnds()
+	if err := x.begin(ctx, true); err != nil {
+		return err
+	}
+	if err := x.passes(ctx, "packet"); err != nil {
+		return err
+	}
+	divert := x.remote.request()
+	divert.send("server", script.ServerLine, 0)
+	divert.fence()
+	divert.relayAll("packet", nil)
+	divert.fence()
+	if err := divert.run(ctx); err != nil {
+		return err
+	}
+	there := x.local.request()
+	heard := there.rest("client")
+	if err := there.run(ctx); err != nil {
+		return err
+	}
+	if err := x.judge(heard, want{line: script.ServerLine, from: to, missing: NoReply}); err != nil {
+		return err
+	}
+	if via := heard.Messages[0].Via.Addr(); via != x.second.Gateway {
+		return failed(WrongWay, "%s: the answer came by the interface of %v: it left by the routing table, not by the gateway %v",
+			heard.where, via, x.second.Gateway)
+	}
+	return nil
+}
+
+// duplicates: dup-to "creates a duplicate of the packet and routes it like route-to. The original
+// packet gets routed as it normally would." (FreeBSD's pf.conf(5)) The copy goes to the loopback
+// interface, by which it comes in again: the server hears it as well.
+//
+//  1. Control: before the rule is there, what a client like the cell's sends arrives, once, and the
+//     divert socket does not see it.
+//  2. The client sends. The packet comes to the divert socket, once, and is reinjected as it is.
+//  3. The server hears it twice.
+func (x *claimRun) duplicates(ctx context.Context) error {
+	x.change = func(r *pfconf.Rule) {
+		if r.Keep = true; !x.omit[Gateway] {
+			r.Routing, r.Gateway, r.Interface, r.On = pfconf.DupTo, x.Family.Loopback(), "lo0", x.nics[x.Family]
+		}
+	}
+	from, to := x.flowEnds()
+	if err := x.begin(ctx, true); err != nil {
+		return err
+	}
+	if err := x.sends(ctx); err != nil {
+		return err
+	}
+	divert := x.remote.request()
+	seen := divert.receive("packet")
+	sent := divert.relay("packet", "", "")
+	divert.fence()
+	again := divert.rest("packet")
+	arrived, copied := divert.receive("server"), divert.receive("server")
+	more := divert.rest("server")
+	if err := divert.run(ctx); err != nil {
+		return err
+	}
+	if err := x.passedBy(ctx, seen); err != nil {
+		return err
+	}
+	if err := x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
+		return err
+	}
+	if sent.Err != nil {
+		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Err.Text)
+	}
+	if err := x.judge(again); err != nil {
+		return err
+	}
+	if err := x.judge(arrived, want{line: script.ClientLine, from: from, missing: NotReinjected}); err != nil {
+		return err
+	}
+	if err := x.judge(copied, want{line: script.ClientLine, from: from, missing: NotDuplicated}); err != nil {
+		return err
+	}
+	return x.judge(more)
 }
 
 // translatedThrough: a rule of FreeBSD's pf translates the source of what leaves, keeps the state

@@ -104,6 +104,20 @@ var claims = []Claim{
 		Not:  onlyFreeBSD,
 	},
 	{
+		Name: "pf-reply-to", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).repliesByGateway, PF: true, From: 15,
+		Dangerous: true, Safe: release{15, 1}, Second: true,
+		Says: "what answers a packet that a rule of pf with reply-to and divert-to took leaves by the rule's gateway",
+		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5), reply-to"},
+		Not:  onlyFreeBSD,
+	},
+	{
+		Name: "pf-dup-to", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).duplicates, PF: true, From: 15,
+		Dangerous: true, Safe: release{15, 1},
+		Says: "of what a rule of pf with dup-to and divert-to takes a copy is made, and what is reinjected goes its way",
+		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5), dup-to"},
+		Not:  onlyFreeBSD,
+	},
+	{
 		Name: "pf-nat-out", Proto: pfconf.UDP, Mode: PacketOut, run: (*claimRun).translatedThrough, PF: true, From: 15,
 		Dangerous: true, Safe: release{15, 1},
 		Says: "a datagram whose source pf's nat-to translates goes through the divert socket of divert-to and on, and its answer comes back",
@@ -419,6 +433,23 @@ var claims = []Claim{
 		Not:  "its sockets are bound to no interfaces",
 	},
 	{
+		Name: "bridge", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).bridge,
+		Between: true,
+		Says:    "a connection that a bridge hands to its host is diverted, while br_netfilter is not asked",
+		By: map[string]string{"nftables": "nft(8), tproxy and payload statements; ip-sysctl.rst, " +
+			"bridge-nf-call-iptables"},
+		Lacking: map[pfconf.Engine]string{pfconf.BPF: unbridged},
+		Not:     "no page of theirs says that a bridge's host diverts what is bridged",
+	},
+	{
+		Name: "bridge-netfilter", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).filteredBridge,
+		Between: true,
+		Says:    "a connection that a bridge hands to its host is diverted, also where br_netfilter has the rules of IP see it",
+		By:      map[string]string{"nftables": "nft(8), tproxy statement; ip-sysctl.rst, bridge-nf-call-iptables"},
+		Lacking: map[pfconf.Engine]string{pfconf.BPF: unbridged},
+		Not:     "no page of theirs says that a bridge's host diverts what is bridged",
+	},
+	{
 		Name: "output", About: "to", Proto: pfconf.TCP, Mode: ToOutput, run: (*claimRun).output,
 		Says: "what the host itself sends is marked, comes back by the loopback interface and is diverted; what the proxy sends is not",
 		By:   map[string]string{"nftables": "nft(8), chains of type route; netfilter.c, ip_route_me_harder; tproxy.rst"},
@@ -654,6 +685,9 @@ const stateful = "its states are its own, and it has no zones of them"
 
 // unjoined is why only netfilter's queues cut what came joined.
 const unjoined = "it says nothing of packets that its host has joined"
+
+// unbridged is why programs of BPF are not asked for what is bridged.
+const unbridged = "programs of BPF come before the bridge, and no rule of the bridge hands them anything"
 
 // queueless is why a netfilter queue says and takes no addresses.
 const queueless = "a netfilter queue gives packets numbers, not addresses"

@@ -72,7 +72,7 @@ type variant struct {
 	big bool
 	// divertSocket is the divert socket, but for its port and the pieces that are left out.
 	divertSocket script.Divert
-	// arrival: the client asks by which interface its answers come (OpenBSD).
+	// arrival: the client asks by which interface its answers come (BSDs).
 	arrival bool
 }
 

@@ -174,6 +174,14 @@ var knownFailures = []known{
 			"932b32ffd760 of March 2025, in 6.15 and in stable releases)",
 	},
 	{
+		firewall: "nftables", what: "What is bridged, where br_netfilter has the rules of IP see it, `to-bridge-netfilter`,",
+		of:     func(t Target) bool { return t.Kind() == "to-bridge-netfilter" },
+		reason: NotDelivered,
+		why: "tproxy chooses the socket while the packet is still the bridge's, ip_rcv_core() takes it away (skb_orphan, " +
+			"net/ipv4/ip_input.c), and ip_sabotage_in() keeps the rules from a second look (net/bridge/br_netfilter_hooks.c; " +
+			"https://github.com/openwrt/packages/issues/18850)",
+	},
+	{
 		firewall: "pf", what: "DIOCNATLOOK, `natlook-tcp` and `natlook-udp`,",
 		of:     func(t Target) bool { return t.Claim != nil && t.Claim.About == "natlook" },
 		reason: StateMissing,
@@ -231,6 +239,20 @@ var knownFailures = []known{
 		reason: WrongWay,
 		why: "of a packet that is written back the state is found and not used, so it leaves untagged and by the routing table " +
 			"(sys/netpfil/pf/pf.c 1986 of 15.1; https://github.com/opnsense/src/issues/308)",
+	},
+	{
+		firewall: "ipfw", from: release{15}, what: "What pf answers by a gateway and diverts with keep state, `divert-pf-reply-to`,",
+		of:     func(t Target) bool { return t.Kind() == "divert-pf-reply-to" },
+		reason: WrongWay,
+		why: "the answer is diverted too, and of what is written back the state is found and not used, so it leaves by the routing table " +
+			"(sys/netpfil/pf/pf.c 1986 of 15.1)",
+	},
+	{
+		firewall: "ipfw", from: release{15}, what: "What pf makes copies of and diverts with keep state, `divert-pf-dup-to`,",
+		of:     func(t Target) bool { return t.Kind() == "divert-pf-dup-to" },
+		reason: NotDuplicated,
+		why: "pf diverts a packet before it makes the copy, and of what is written back the state is found and not used " +
+			"(sys/netpfil/pf/pf.c 11240 and 1986 of 15.1)",
 	},
 	{
 		firewall: "ipfw", from: release{15}, what: "What pf translates the source of and diverts, `divert-pf-nat-out`,",

@@ -28,6 +28,7 @@ const (
 	RefusedOtherwise = "refused-otherwise" // the kernel refuses something with another error than it says
 	NotOpened        = "not-opened"        // the kernel refused to open something that it must allow
 	NotBypassed      = "not-bypassed"      // a packet did not arrive that a rule must let pass when no one listens
+	NotDuplicated    = "not-duplicated"    // of a packet no copy came that its rule says is made
 	WrongWay         = "wrong-way"         // a packet that was reinjected left another way than its rule says
 	Looped           = "looped"            // a packet that was reinjected met its rule again
 	PortBlocked      = "port-blocked"      // the kernel refuses the reversed flow's port

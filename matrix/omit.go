@@ -49,6 +49,7 @@ const (
 	Ended        = "ended"         // that a queue's reader ends: it stays
 	Requeued     = "requeued"      // that a packet is handed to another queue: it meets the rules once more
 	Translation  = "translation"   // that a rule of pf's translates the source
+	Gateway      = "gateway"       // the gateway of a rule of pf's, by which packets or their copies go on
 	Swap         = "swap"          // the swapped port in the rule of a reuse target's second cell
 	Closed       = "closed"        // that a rule fails closed: it lets pass when no one listens
 	Port         = "port"          // the port on which a diverted packet's server listens: another one
@@ -60,7 +61,8 @@ var ownPieces = []string{OwnRule, TimeWaitDrop, Swap, Bypass, Keep, Privilege, F
 	Order, Tuple, Closed, Port, Address,
 	Once, Unheard, Number, RulesPort, RuleNumber, Turned, Nowhere, Redirected, DualStack, AllAddresses, Reusing,
 	Connected, SharedPort, WholeFlow, ServerCloses, Backwards, Repeated, Requeued, Ended,
-	ProxyMarked, BridgeGone, Device, OwnAddress, Exchange, Translation}
+	ProxyMarked, BridgeGone, Device, OwnAddress, Exchange, Translation,
+	Gateway}
 
 // endpointPieces are those that endpoints leave out.
 var endpointPieces = []script.Piece{script.Transparent, script.Right, script.Checksum, script.Listen, script.Reader,
@@ -81,6 +83,7 @@ func (x *exchange) omitted() []script.Piece {
 // agentPieces are the rest: the hosts' and the packet filter's.
 func agentPieces(omit []string) []string {
 	return slices.DeleteFunc(slices.Clone(omit), func(s string) bool {
-		return slices.Contains(ownPieces, s) || slices.Contains(endpointPieces, script.Piece(s))
+		return slices.Contains(ownPieces, s) || slices.Contains(endpointPieces, script.Piece(s)) ||
+			slices.Contains(middlePieces, script.Piece(s))
 	})
 }

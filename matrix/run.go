@@ -252,8 +252,8 @@ func (r *runner) skip(t Target) *finding {
 				"it may crash REMOTE's kernel: -dangerous runs it, on a machine that may be lost"}
 		}
 		switch second := r.opt.Second[t.Family]; {
-		case t.First == Forwarded && !second.Gateway.IsValid():
-			return &finding{Skip, NoFeature, "REMOTE: there is no second network to forward to; FreeBSD's lab has one"}
+		case (t.First == Forwarded || t.Claim.Second) && !second.Gateway.IsValid():
+			return &finding{Skip, NoFeature, "REMOTE: there is no second network to send packets to; FreeBSD's lab has one"}
 		case t.First == Through && !second.Mirror.IsValid():
 			return &finding{Skip, NoFeature,
 				"REMOTE: there is no third host to forward to; FreeBSD's lab has one where the kernel has pf"}

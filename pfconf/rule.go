@@ -195,12 +195,36 @@ type Rule struct {
 	// Tag is what a pf-divert-to rule that keeps a state tags its packets with, and what the
 	// packets of a pf-pass rule must be tagged with. It is as a label is.
 	Tag string `json:"tag,omitempty"`
-	// Gateway, if valid, is where a pf-divert-to rule that keeps a state has its packets sent on
-	// to, by Interface, in place of where the routing table leads.
+	// Gateway, if valid, is where a pf-divert-to rule that keeps a state has packets sent on to, by
+	// Interface, in place of where the routing table leads. Routing says which packets.
 	Gateway netip.Addr `json:"gateway,omitzero"`
+	Routing Routing    `json:"routing,omitempty"`
 	// Interface is the one towards Gateway, or by which the packets of a pf-pass rule leave.
 	Interface string `json:"interface,omitempty"`
+	// On, if not empty, is the interface that the packets of a rule with a Gateway pass, and the
+	// only one on which they belong to its state.
+	On string `json:"on,omitempty"`
 }
+
+// Routing is how pf sends packets on by a rule's gateway.
+type Routing uint8
+
+// The ways, by pf.conf's names.
+const (
+	RouteTo Routing = iota + 1 // the rule's packets
+	ReplyTo                    // those that answer them
+	DupTo                      // a copy of each of them, which goes its own way
+)
+
+var routingNames = map[Routing]string{RouteTo: "route-to", ReplyTo: "reply-to", DupTo: "dup-to"}
+
+func (r Routing) String() string { return nameOf(routingNames, r) }
+
+// MarshalText writes pf.conf's name.
+func (r Routing) MarshalText() ([]byte, error) { return marshalName(routingNames, r, "routing") }
+
+// UnmarshalText reads pf.conf's name.
+func (r *Routing) UnmarshalText(b []byte) error { return unmarshalName(routingNames, r, b, "routing") }
 
 // interfaceName is what an interface can be called on FreeBSD: it is written into rules.
 var interfaceName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.]{0,14}$`)
@@ -271,10 +295,13 @@ func (r Rule) Validate() error {
 	}
 	switch diverts := r.Action == PFDivertTo && r.Keep; {
 	case r.Tag != "" && (!ValidLabel(r.Tag) || !diverts && r.Action != PFPass),
+		r.Gateway.IsValid() != (routingNames[r.Routing] != ""),
 		r.Gateway.IsValid() && (!diverts || !fits(r.Gateway, r.Family)),
+		r.On != "" && (!r.Gateway.IsValid() || !interfaceName.MatchString(r.On)),
 		(r.Gateway.IsValid() || r.Action == PFPass) != interfaceName.MatchString(r.Interface),
 		r.Action == PFPass && (r.Direction != Out || r.Divert.IsValid()):
-		return bad("tag %q, gateway %v and interface %q do not go with %v", r.Tag, r.Gateway, r.Interface, r.Action)
+		return bad("tag %q, gateway %v and interfaces %q and %q do not go with %v", r.Tag, r.Gateway, r.Interface, r.On,
+			r.Action)
 	}
 	switch r.Action {
 	case DivertTo:

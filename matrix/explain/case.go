@@ -35,6 +35,9 @@ type Case struct {
 	// Claim: it is a sentence of the kernel's manual that is tested; Long: with messages that make
 	// long packets.
 	Claim, Long bool
+	// Between: client, server and rule are in network namespaces of REMOTE's own, and nothing of
+	// the hosts matters.
+	Between bool
 
 	Proto               pfconf.Proto
 	Mechanism           Mechanism
@@ -66,6 +69,12 @@ func (c *Case) ofDivertSocket() bool { return c.says("the packet came with") }
 // Packet reports whether packets are handed to user space.
 func (c *Case) Packet() bool {
 	return c.Mechanism == PacketIn || c.Mechanism == PacketOut || c.Mechanism == DivertBoth
+}
+
+// dueInUserSpace reports whether what did not arrive was due at a divert socket, not at the client
+// or the server.
+func (c *Case) dueInUserSpace() bool {
+	return c.Packet() && c.is("not-delivered") && c.says(": nothing arrived") && !c.says("client: ", "server: ")
 }
 func (c *Case) to() bool    { return c.Mechanism == DivertTo }
 func (c *Case) reply() bool { return c.Mechanism == DivertReply }

@@ -150,7 +150,7 @@ var socketCauses = []Cause{
 				h = &c.Local
 			}
 			return c.Packet() && (c.is("wrong-data") && c.says("Checksum:false") ||
-				c.is("not-reinjected", "not-delivered") && h.badChecksums(c.Proto) > 0)
+				c.is("not-reinjected", "not-delivered") && !c.dueInUserSpace() && h.badChecksums(c.Proto) > 0)
 		},
 		Advice: map[string]Advice{
 			"": {"what user space sent on has a wrong checksum, and the receiver drops it",

@@ -351,6 +351,11 @@ func TestExplain(t *testing.T) {
 			0)},
 		{"not-taken-back", read(because(queued(), "not-reinjected", ""), 0)},
 		{"bad-checksum", because(queued(), "wrong-data", "received {Type:8 Checksum:false}")},
+		// Other cells move the host's counters: no checksum keeps a packet from user space.
+		{"claim-broken", change(because(read(queued(), 0), "not-delivered", "remote packet: nothing arrived"),
+			func(c *Case) {
+				c.Claim, c.Remote.Moved = true, []evidence.Moved{{Name: "Udp: InCsumErrors", By: 1}}
+			})},
 		{"bad-checksum", change(because(queued(), "not-reinjected", ""),
 			func(c *Case) { c.Remote.Moved = []evidence.Moved{{Name: "Udp: InCsumErrors", By: 1}} })},
 		{"checksum-offload", because(to(), "wrong-data", "received {Type:8 Checksum:false}")},
@@ -379,6 +384,8 @@ func TestExplain(t *testing.T) {
 		{"joined-dropped", change(read(counted(because(queued(), "not-delivered",
 			"remote packet: none of 8 datagrams came that local client had joined"), pfconf.Counters{Matched: 1}), 0),
 			func(c *Case) { c.Remote.Moved = []evidence.Moved{{Name: "Udp: InCsumErrors", By: 1}} })}, // another cell's
+		{"broken-between", change(because(to(), "not-delivered", "remote: the connection came to the server"),
+			func(c *Case) { c.Between = true })},
 		{"claim-broken", because(queued(), "not-lost", "")},
 		{"rule-mismatch", counted(because(queued(), "not-lost", ""), none)},
 		{"claim-broken", change(read(because(queued(), "wrong-data", "in place of message 2 of 64 came 64 bytes"), 0),

@@ -105,6 +105,8 @@ var claims = []Fault{
 				matrix.NotDelivered: {"tcp-in", "tcp-out"},
 				// What comes in is taken whatever its length.
 				matrix.NotRefused: {"bad-header-out"},
+				// its rule is about one interface
+				matrix.NotDuplicated: {"pf-dup-to"},
 				// two are to addresses of their own
 				"": slices.Concat(noQueue, []string{"turned-in", "turned-out", "tee-fragments"}),
 			}),
@@ -123,6 +125,9 @@ var claims = []Fault{
 	{Name: "not-translated", Cause: "claim-broken", On: freebsd,
 		About: "the rule of pf that is to translate the source does not", Omit: []string{"translation"},
 		claims: some(matrix.WrongAddress, "pf-nat-out")},
+	{Name: "no-gateway", Cause: "claim-broken", On: freebsd,
+		About: "the rule of pf that is to send packets, answers or copies on by a gateway has none", Omit: []string{"gateway"},
+		claims: all("", reasons{matrix.WrongWay: {"pf-route-to", "pf-reply-to"}, matrix.NotDuplicated: {"pf-dup-to"}})},
 	{Name: "other-connection", Cause: "state-gone", On: notOpenBSD,
 		About: "the filter is asked for another client's connection", Omit: []string{"tuple"},
 		claims: some(matrix.StateMissing, natlook...)},
@@ -193,6 +198,13 @@ var claims = []Fault{
 	{Name: "bridge-stays", Cause: "claim-broken", About: "the bridge stays whose frame waits in a queue", Tame: true,
 		Omit:   []string{"bridge-gone"},
 		claims: some(matrix.NotLost, "queue-bridge")},
+	{Name: "middle-no-rule", Cause: "broken-between",
+		About:  "the rule between a client and a server is for no one's packets",
+		Omit:   []string{"middle-rule"},
+		claims: some(matrix.NotDelivered, middles...)},
+	{Name: "not-taken-up", Cause: "broken-between", About: "no rule of the bridge hands its frames to the host",
+		Omit:   []string{"taken-up"},
+		claims: some(matrix.NotDelivered, "to-bridge")},
 	{Name: "not-cut", Cause: "claim-broken", About: "the packet role gets packets joined that came joined",
 		Omit:   []string{"segments"},
 		claims: some(matrix.WrongData, "queue-gro-udp", "queue-gso-tcp")},
@@ -227,7 +239,7 @@ var claims = []Fault{
 				"pf-packet-in", "pf-packet-out", "order-in", "order-out", "reassembled", "reassembled-udp",
 				"longest-in", "longest-out", "tee-fragments", "queue-gro-udp", "queue-gso-tcp",
 				"queue-out-of-order", "queue-dnat-two", "to-tcp-close-at-once", "pf-tag-in",
-				"pf-route-to"}),
+				"pf-route-to", "pf-dup-to"}),
 		})},
 	{Name: "claims-bad-checksum", Cause: "bad-checksum", On: notOpenBSD,
 		About: "the packet role of every claim leaves the checksums as they were", Omit: []string{"checksum"},
@@ -238,16 +250,16 @@ var claims = []Fault{
 			"": slices.Concat(noQueue, []string{"no-loop-in", "no-loop-out", "ipfw-pf-in", "ipfw-pf-out",
 				"pf-packet-in", "pf-packet-out", "reassembled", "rip-in", "rip-out", "both-rip",
 				"freebsd:header-mended-out", "tee-fragments", "queue-gso-tcp", "queue-dnat-two",
-				"to-tcp-close-at-once", "pf-tag-in", "pf-route-to"}),
+				"to-tcp-close-at-once", "pf-tag-in", "pf-route-to", "pf-dup-to"}),
 		})},
 }
 
 // unruled: the rule takes no packet.
 var unruled = all(matrix.NotDelivered, reasons{
-	"":             {"queue-bridge"}, // whose rule is its own
+	"":             slices.Concat([]string{"queue-bridge"}, middles), // whose rule is their own
 	matrix.NotLost: {"no-listener-in", "no-listener-out", "counted"}, matrix.NotCounted: {"bypass"},
 	matrix.NotRewritten: {"tcp-in", "tcp-out", "pf-packet-in", "pf-packet-out", "pf-cookie-in", "pf-cookie-out",
-		"pf-state-in", "pf-tag-in", "pf-route-to", "pf-nat-out"},
+		"pf-state-in", "pf-tag-in", "pf-route-to", "pf-nat-out", "pf-reply-to", "pf-dup-to"},
 	matrix.WrongData: {"forwarded", "pf-forwarded"}, // the rule that is about what leaves is there
 })
 
@@ -260,7 +272,8 @@ var withoutIPFW = all(matrix.NotDelivered, reasons{
 
 // besides are the claims about the divert-to of FreeBSD's pf.
 var besides = []string{"pf-packet-in", "pf-packet-out", "pf-cookie-in", "pf-cookie-out", "pf-state-in",
-	"pf-rdr-in-tcp", "pf-rdr-in-udp", "pf-tag-in", "pf-route-to", "pf-forwarded", "pf-nat-out"}
+	"pf-rdr-in-tcp", "pf-rdr-in-udp", "pf-tag-in", "pf-route-to", "pf-forwarded", "pf-nat-out",
+	"pf-reply-to", "pf-dup-to"}
 
 // noQueue are the claims in which no packet comes to a divert socket, and bothDiverts those
 // whose divert socket has a rule besides the cell's.
@@ -270,7 +283,11 @@ var (
 	tos       = []string{"to-v4mapped", "to-bind-twice", "to-udp-connected", "to-reuseport-udp", "to-reuseport-tcp",
 		"to-timewait-reopen", "to-fragments", "to-notrack", "to-conntrack-zone", "to-socket-transparent",
 		"to-socket-snat", "to-any-address", "to-device", "to-output"}
-	noQueue     = slices.Concat([]string{"queue-bridge", "redirect-tcp-loopback"}, natlook, redirects, tos, tcps)
+	// middles are those whose client and server are namespaces of REMOTE's, and no hosts of the
+	// run.
+	middles = []string{"to-bridge", "to-bridge-netfilter"}
+	noQueue = slices.Concat([]string{"queue-bridge", "redirect-tcp-loopback"}, natlook, redirects, tos, tcps,
+		middles)
 	tcps        = []string{"to-tcp-data", "to-tcp-half-closed", "to-tcp-reset", "to-tcp-urgent", "to-tcp-fast-open"}
 	bothDiverts = []string{"both-tcp", "both-udp", "both-rip", "both-icmp"}
 )

@@ -71,7 +71,7 @@ type Stream struct {
 // Datagram is a UDP socket.
 type Datagram struct {
 	Ends
-	// Arrival asks for the interface by which each datagram came (OpenBSD).
+	// Arrival asks for the interface by which each datagram came (BSDs).
 	Arrival bool
 }
 

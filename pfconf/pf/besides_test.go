@@ -118,13 +118,18 @@ func TestTagsAndRoutes(t *testing.T) {
 	tags.Keep, tags.Tag = true, "regress-t"
 	routes := besides(pfconf.Inet, pfconf.In, 8080, 702, "regress-r")
 	routes.Keep, routes.Gateway, routes.Interface = true, netip.MustParseAddr("10.188.3.1"), "epair1b"
+	routes.Routing = pfconf.RouteTo
+	replies, copies := routes, routes
+	replies.Label, replies.Routing = "regress-p", pfconf.ReplyTo
+	copies.Label, copies.Routing, copies.Gateway, copies.Interface, copies.On = "regress-c", pfconf.DupTo,
+		pfconf.Inet.Loopback(), "lo0", "epair0b"
 	leaves := pfconf.Rule{Label: "regress-l", Direction: pfconf.Out, Family: pfconf.Inet, Proto: pfconf.UDP,
 		From: tags.From, To: tags.To, Port: 8080, Action: pfconf.PFPass, Interface: "epair0b"}
 	tagged := leaves
 	tagged.Label, tagged.Tag = "regress-y", "regress-t"
 	nat := besides(pfconf.Inet, pfconf.Out, 8080, 703, "regress-n")
 	nat.From, nat.To, nat.Keep, nat.Translated = tags.To, tags.From, true, tags.To
-	all := []pfconf.Rule{tags, routes, tagged, leaves, nat}
+	all := []pfconf.Rule{tags, routes, tagged, leaves, nat, replies, copies}
 	for _, r := range all {
 		if err := r.Validate(); err != nil {
 			t.Error(err)
@@ -137,7 +142,11 @@ func TestTagsAndRoutes(t *testing.T) {
 		" divert-to 127.0.0.1 port 702 keep state label regress-r\n" +
 		"pass out log quick on epair0b " + flow + " no state label regress-y tagged regress-t\n" +
 		"pass out log quick on epair0b " + flow + " no state label regress-l\n" +
-		"pass out log quick " + back + " divert-to 127.0.0.1 port 703 keep state label regress-n nat-to 10.188.1.2\n"
+		"pass out log quick " + back + " divert-to 127.0.0.1 port 703 keep state label regress-n nat-to 10.188.1.2\n" +
+		"pass in log quick reply-to (epair1b 10.188.3.1) " + flow +
+		" divert-to 127.0.0.1 port 702 keep state label regress-p\n" +
+		"pass in log quick on epair0b dup-to (lo0 127.0.0.1) " + flow +
+		" divert-to 127.0.0.1 port 702 keep state (if-bound) label regress-c\n"
 	given := writings(all, true)
 	if got := document(given); got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
@@ -151,6 +160,9 @@ func TestTagsAndRoutes(t *testing.T) {
 		"pass out log quick on epair0b " + printed + ` no state label "regress-l"`,
 		"pass out log quick inet proto udp from 10.188.1.2 to 10.188.1.1 port = http-alt" +
 			` keep state label "regress-n" divert-to 703 nat-to 10.188.1.2`,
+		"pass in log quick reply-to (epair1b 10.188.3.1) " + printed + ` keep state label "regress-p" divert-to 702`,
+		"pass in log quick on epair0b dup-to (lo0 127.0.0.1) " + printed +
+			` keep state (if-bound) label "regress-c" divert-to 702`,
 	}
 	if err := understood(given, strings.Join(lines, "\n")+"\n"); err != nil {
 		t.Error(err)
@@ -158,6 +170,7 @@ func TestTagsAndRoutes(t *testing.T) {
 	for i, wrong := range []struct{ was, is string }{
 		{" tag regress-t", ""}, {"(epair1b 10.188.3.1)", "(epair1b 10.188.3.2)"}, {" tagged regress-t", ""},
 		{"epair0b", "epair1b"}, {" nat-to 10.188.1.2", " nat-to 10.188.1.3"},
+		{"reply-to", "route-to"}, {" (if-bound)", ""},
 	} {
 		misread := slices.Clone(lines)
 		misread[i] = strings.Replace(lines[i], wrong.was, wrong.is, 1)
@@ -173,6 +186,10 @@ func TestTagsAndRoutes(t *testing.T) {
 		func(r *pfconf.Rule) { r.Gateway = netip.MustParseAddr("10.188.3.1") },
 		func(r *pfconf.Rule) { *r = routes; r.Interface = "" },
 		func(r *pfconf.Rule) { *r = routes; r.Gateway = netip.MustParseAddr("fd00::1") },
+		func(r *pfconf.Rule) { *r = routes; r.Routing = 0 },
+		func(r *pfconf.Rule) { *r = tags; r.Routing = pfconf.DupTo },
+		func(r *pfconf.Rule) { *r = copies; r.On = "epair0b quick" },
+		func(r *pfconf.Rule) { *r = tags; r.On = "em0" },
 		func(r *pfconf.Rule) { *r = tags; r.Keep = false },
 		func(r *pfconf.Rule) { *r = tags; r.Interface = "em0" },
 		func(r *pfconf.Rule) { *r = nat; r.Keep = false },

@@ -20,7 +20,7 @@ func Text(r pfconf.Rule) string {
 	quick, stateless := "", ""
 	switch {
 	case r.Gateway.IsValid():
-		quick, stateless = fmt.Sprintf(" quick route-to (%s %v)", r.Interface, r.Gateway), statement(r)
+		quick, stateless = " quick"+gatewayClause(r), statement(r)
 	case r.Action == pfconf.PFDivertTo:
 		quick, stateless = " quick", statement(r)
 	case r.Action == pfconf.PFPass:
@@ -88,11 +88,23 @@ func tagClause(r pfconf.Rule) string {
 	return " tag " + r.Tag
 }
 
+// gatewayClause is the interface of the rule, and the gateway that its packets go on to.
+func gatewayClause(r pfconf.Rule) string {
+	on := ""
+	if r.On != "" {
+		on = " on " + r.On
+	}
+	return fmt.Sprintf("%s %v (%s %v)", on, r.Routing, r.Interface, r.Gateway)
+}
+
 // natClause translates the source. FreeBSD's pfctl takes it in a rule that passes since 15.
 func natClause(r pfconf.Rule) string { return fmt.Sprintf(" nat-to %v", r.Translated) }
 
 // statement reports whether a PFDivertTo rule keeps a state.
 func statement(r pfconf.Rule) string {
+	if r.Keep && r.On != "" {
+		return " keep state (if-bound)"
+	}
 	if r.Keep {
 		return " keep state"
 	}
@@ -146,7 +158,7 @@ func writings(rules []pfconf.Rule, rdrRules bool) []written {
 		}
 		switch {
 		case r.Gateway.IsValid():
-			w.in = fmt.Sprintf(" route-to (%s %v) ", r.Interface, r.Gateway)
+			w.in = gatewayClause(r) + " "
 		case r.Action == pfconf.PFPass:
 			w.in = " out log quick on " + r.Interface + " "
 		}

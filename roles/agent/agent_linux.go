@@ -32,15 +32,21 @@ func OpenFilter(ctx context.Context, s *script.Setup, opt Options) (pfconf.Firew
 			return nil, err
 		}
 	}
-	c := nft.Config{Interface: nic, Fakes: s.Fakes, Engine: s.Filter, Journal: opt.Journal}
-	for _, o := range s.Omit {
-		c.Omit = append(c.Omit, nft.Piece(o))
-	}
+	c := nft.Config{Interface: nic, Fakes: s.Fakes, Engine: s.Filter, Journal: opt.Journal, Omit: pieces(s)}
 	fw, err := nft.Open(ctx, c)
 	if err != nil {
 		return nil, explainNFT(err)
 	}
 	return fw, nil
+}
+
+// pieces are those that the packet filter is to leave out.
+func pieces(s *script.Setup) []nft.Piece {
+	var some []nft.Piece
+	for _, o := range s.Omit {
+		some = append(some, nft.Piece(o))
+	}
+	return some
 }
 
 // OpenInspector opens this host's nf_tables and conntrack for pf-setup.

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 
@@ -76,11 +75,3 @@ func dropInDomain(_, _ netip.AddrPort) (done bool, err error) { return false, ni
 func newSocket(family, typ, proto int) (int, error) {
 	return unix.Socket(family, typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
 }
-
-// askArrival fails: the interface of a datagram is asked for on OpenBSD alone.
-func askArrival(int, int) error {
-	return fmt.Errorf("the interface of a datagram: %w (%s)", ErrUnsupported, runtime.GOOS)
-}
-
-// arrival is not called, because askArrival fails.
-func arrival([]byte, int) (netip.Addr, error) { return netip.Addr{}, ErrUnsupported }

@@ -71,7 +71,7 @@ func tcpDrop(context.Context, netip.AddrPort, netip.AddrPort) error {
 	return unsupported("dropping a TCP connection")
 }
 
-// askArrival fails: the interface of a datagram is asked for on OpenBSD alone.
+// askArrival fails: the interface of a datagram is asked for on the BSDs alone.
 func askArrival(int, int) error {
 	return fmt.Errorf("the interface of a datagram: %w (%s)", ErrUnsupported, runtime.GOOS)
 }

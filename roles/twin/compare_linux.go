@@ -2,12 +2,25 @@ package twin
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
+
+// compare reads the twin and returns what is not the same in it as on the host. What the kernel did
+// not take is in Differences already.
+func (t *Twin) compare(ctx context.Context) ([]Difference, error) {
+	inside, err := t.Inside.Read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(Compare(t.Config, inside), func(d Difference) bool {
+		return slices.ContainsFunc(t.Differences, func(said Difference) bool { return said.What == d.What })
+	}), nil
+}
 
 // Compare returns what is not the same in a twin, read from its namespace, as on the host. What a
 // twin is meant to differ in is no difference: handles, counters, times, what it was said to lack
