@@ -148,9 +148,11 @@ type known struct {
 	before   release // only in releases before this one; none for all
 	from     release // only in this release and later ones; none for all
 	pfOn     bool    // only where pf is switched on beside the filter
-	what     string  // the targets, in words
-	of       func(Target) bool
-	reason   string // of the failure; any other is a new one
+	// without is an engine whose rules do not fail so.
+	without pfconf.Engine
+	what    string // the targets, in words
+	of      func(Target) bool
+	reason  string // of the failure; any other is a new one
 	// cause is that of the failure, whatever its reason; any other is a new one. With it a target
 	// may pass as well: more than the kernel decides whether it fails.
 	cause string
@@ -174,7 +176,7 @@ var knownFailures = []known{
 			"932b32ffd760 of March 2025, in 6.15 and in stable releases)",
 	},
 	{
-		firewall: "nftables", what: "What is bridged, where br_netfilter has the rules of IP see it, `to-bridge-netfilter`,",
+		firewall: "nftables", without: pfconf.BPFLookup, what: "What is bridged, where br_netfilter has the rules of IP see it, `to-bridge-netfilter`,",
 		of:     func(t Target) bool { return t.Kind() == "to-bridge-netfilter" },
 		reason: NotDelivered,
 		why: "tproxy chooses the socket while the packet is still the bridge's, ip_rcv_core() takes it away (skb_orphan, " +
@@ -301,6 +303,7 @@ var knownFailures = []known{
 func (f known) ofKernel(k Kernel) bool {
 	old := f.before == release{} || k.Release > 0 && k.release().before(f.before)
 	return f.firewall == k.Firewall && (!f.domain || k.OtherDomain) && (!f.pfOn || k.PFOn) && old &&
+		(f.without == "" || k.Engine != f.without) &&
 		!k.release().before(f.from)
 }
 
