@@ -176,7 +176,8 @@ var knownFailures = []known{
 			"932b32ffd760 of March 2025, in 6.15 and in stable releases)",
 	},
 	{
-		firewall: "nftables", without: pfconf.BPFLookup, what: "What is bridged, where br_netfilter has the rules of IP see it, `to-bridge-netfilter`,",
+		firewall: "nftables", without: pfconf.BPFLookup,
+		what:   "What is bridged, where br_netfilter has the rules of IP see it, `to-bridge-netfilter`,",
 		of:     func(t Target) bool { return t.Kind() == "to-bridge-netfilter" },
 		reason: NotDelivered,
 		why: "tproxy chooses the socket while the packet is still the bridge's, ip_rcv_core() takes it away (skb_orphan, " +
