@@ -71,8 +71,8 @@ const (
 )
 
 // unlessAnswered returns err, or, when it is that a connection was not answered on a machine that
-// is busy, and the connection is answered when TCP has sent its SYN again, that a packet was lost: a
-// kernel that does not divert answers no SYN.
+// is busy, and the connection is answered when TCP has sent its SYN again, that a packet was lost:
+// a kernel that does not divert answers no SYN.
 func (p *testCase) unlessAnswered(ctx context.Context, err error) error {
 	var f *finding
 	if !errors.As(err, &f) || f.verdict != Fail || !ofStates[f.reason] || time.Since(p.began) < busyAfter {

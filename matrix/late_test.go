@@ -27,8 +27,8 @@ func (h *lateHost) Script(_ context.Context, s script.Script) ([]script.Outcome,
 	return out, nil
 }
 
-// A connection that is answered late on a busy machine is not the kernel's fault; one that never is,
-// or that an idle machine does not answer, is.
+// A connection that is answered late on a busy machine is not the kernel's fault; one that never
+// is, or that an idle machine does not answer, is.
 func TestUnlessAnswered(t *testing.T) {
 	for _, c := range []struct {
 		name   string

@@ -90,8 +90,8 @@ var claims = []Fault{
 		About: "the divert socket says of what came in that it is to leave, and of what is to leave that it came in", Omit: []string{"way"},
 		Remote: does(injection.SkipLoopback),
 		claims: on(map[string]func(string, matrix.Target) Want{
-			// What is written out to REMOTE's own address comes in again by the loopback interface. If pf
-			// saw it there it would meet its state, and be diverted once more.
+			// What is written out to REMOTE's own address comes in again by the loopback interface.
+			// If pf saw it there it would meet its state, and be diverted once more.
 			"openbsd": all("", reasons{
 				matrix.WrongAddress: {"address-in", "address-out"},
 				matrix.NotReinjected: {"no-listener-out", "no-loop-out", "order-out", "longest-out", "rip-out",
