@@ -36,8 +36,8 @@ type Claim struct {
 	Between bool
 	// Only, if not 0, is the one family that has such a thing.
 	Only pfconf.Family
-	// NoBPF is why the programs of -filter bpf do not do it, empty where they do.
-	NoBPF string
+	// Lacking is why the rules of an engine do not do it, for those that do not.
+	Lacking map[pfconf.Engine]string
 	// BPFFrom is the first release of Linux whose programs do it.
 	BPFFrom release
 	// BesidePF: the rule is one of ipfw's, and pf is switched on beside it.

@@ -243,6 +243,8 @@ var claims = []Claim{
 	},
 	{
 		Name: "v4mapped", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).dualStack,
+		Lacking: map[pfconf.Engine]string{
+			pfconf.BPFLookup: "FAKE is local, so a listener on :: has what comes to its port without a rule"},
 		Says: "a listener on :: that hears both families gets diverted connections",
 		By: map[string]string{"nftables": "nf_tproxy_ipv4.c, nf_tproxy_get_sock_v4; inet_hashtables.c, compute_score; ipv6(7)",
 			"ipfw": "ipfw(8), fwd; ip6(4), IPV6_V6ONLY"},
@@ -385,10 +387,10 @@ var claims = []Claim{
 	},
 	{
 		Name: "timewait-reopen", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).timeWaitReopen,
-		Says:  "a SYN that meets a socket in TIME_WAIT reaches the listener",
-		By:    map[string]string{"nftables": "nf_tproxy_ipv4.c, nf_tproxy_handle_time_wait4"},
-		NoBPF: "a program can't remove the socket in TIME_WAIT, as tproxy does (bpf_sk_assign, bpf-helpers(7))",
-		Not:   "no page of theirs says what a SYN does that meets a diverted connection in TIME_WAIT",
+		Says:    "a SYN that meets a socket in TIME_WAIT reaches the listener",
+		By:      map[string]string{"nftables": "nf_tproxy_ipv4.c, nf_tproxy_handle_time_wait4"},
+		Lacking: map[pfconf.Engine]string{pfconf.BPF: "a program can't remove the socket in TIME_WAIT, as tproxy does (bpf_sk_assign, bpf-helpers(7))"},
+		Not:     "no page of theirs says what a SYN does that meets a diverted connection in TIME_WAIT",
 	},
 	{
 		Name: "notrack", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).noTrack,
@@ -424,6 +426,8 @@ var claims = []Claim{
 	},
 	{
 		Name: "device", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).device,
+		Lacking: map[pfconf.Engine]string{
+			pfconf.BPFLookup: "the program chooses the socket, and the kernel takes it whatever it is bound to (filter.c, bpf_sk_lookup_assign)"},
 		Says: "of listeners that are bound to interfaces, that of the packet's interface gets the connection",
 		By:   map[string]string{"nftables": "socket(7), SO_BINDTODEVICE; nf_tproxy_ipv4.c, nf_tproxy_get_sock_v4"},
 		Not:  "its sockets are bound to no interfaces",
@@ -434,15 +438,15 @@ var claims = []Claim{
 		Says:    "a connection that a bridge hands to its host is diverted, while br_netfilter is not asked",
 		By: map[string]string{"nftables": "nft(8), tproxy and payload statements; ip-sysctl.rst, " +
 			"bridge-nf-call-iptables"},
-		NoBPF: unbridged,
-		Not:   "no page of theirs says that a bridge's host diverts what is bridged",
+		Lacking: map[pfconf.Engine]string{pfconf.BPF: unbridged},
+		Not:     "no page of theirs says that a bridge's host diverts what is bridged",
 	},
 	{
 		Name: "bridge-netfilter", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).filteredBridge,
 		Between: true,
 		Says:    "a connection that a bridge hands to its host is diverted, also where br_netfilter has the rules of IP see it",
 		By:      map[string]string{"nftables": "nft(8), tproxy statement; ip-sysctl.rst, bridge-nf-call-iptables"},
-		NoBPF:   unbridged,
+		Lacking: map[pfconf.Engine]string{pfconf.BPF: unbridged},
 		Not:     "no page of theirs says that a bridge's host diverts what is bridged",
 	},
 	{
@@ -487,8 +491,8 @@ var claims = []Claim{
 		Says: "datagrams that come in fragments are diverted whole, whatever their length",
 		By: map[string]string{"pf": "pf.conf(5), set reassemble",
 			"nftables": "nf_defrag_ipv4.c, nf_defrag_ipv6_hooks.c: before the hooks of conntrack"},
-		NoBPF: "tc comes before fragments are put together, and only the first has ports",
-		Not:   "ipfw compares fragments with its rules, and only the first has ports",
+		Lacking: map[pfconf.Engine]string{pfconf.BPF: "tc comes before fragments are put together, and only the first has ports"},
+		Not:     "ipfw compares fragments with its rules, and only the first has ports",
 	},
 	{
 		Name: "out-of-order", About: "queue", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).outOfOrder,

@@ -215,7 +215,9 @@ func (c Config) compile(r pfconf.Rule) ([]kernelRule, error) {
 	case c.xt():
 		return c.compileXT(r), nil
 	case c.bpf():
-		return c.compileBPF(r)
+		return c.compileBPF(r), c.Engine.Check(r)
+	case c.lookup():
+		return c.compileLookup(r), c.Engine.Check(r)
 	}
 	switch r.Action {
 	case pfconf.DivertTo:
