@@ -208,6 +208,8 @@ func (c Config) compile(r pfconf.Rule) ([]kernelRule, error) {
 	switch {
 	case r.Action == pfconf.PFDivertTo || r.Action == pfconf.PFPass:
 		return nil, fmt.Errorf("rule %q: only FreeBSD has %v", r.Label, r.Action)
+	case r.OnlyOpenBSD():
+		return nil, fmt.Errorf("rule %q: only OpenBSD's pf has match rules, received-on, once, and max with divert", r.Label)
 	case r.Action == pfconf.DivertReply && r.Direction != pfconf.Out:
 		return nil, fmt.Errorf("rule %q: divert-reply on Linux works on what goes out", r.Label)
 	case c.xt() && (r.Untracked || r.Zone != 0):
