@@ -71,23 +71,26 @@ var claims = []Claim{
 	{
 		Name: "pf-state-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).keepsState, PF: true, From: 15,
 		Dangerous: true, Safe: release{15, 1},
-		Says: "divert-to of pf with keep state hands each packet of the state to a divert socket, and what is reinjected goes its way",
-		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)"},
-		Not:  onlyFreeBSD,
+		Says: "a rule of pf that keeps a state and diverts hands each packet of the state to a divert socket, and what is reinjected goes its way",
+		By: map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)",
+			"pf": "pf.conf(5), divert-packet"},
+		Not: noPF,
 	},
 	{
 		Name: "pf-rdr-in-tcp", Proto: pfconf.TCP, Mode: Redirect, run: (*claimRun).redirectedThroughStream,
 		PF: true, From: 15,
-		Says: "a connection that pf's rdr redirects goes through the divert socket of divert-to, and on to where it is redirected",
-		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)"},
-		Not:  onlyFreeBSD,
+		Says: "a connection that pf's rdr redirects goes through a divert socket, and on to where it is redirected",
+		By: map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)",
+			"pf": "pf.conf(5), rdr-to and divert-packet"},
+		Not: noPF,
 	},
 	{
 		Name: "pf-rdr-in-udp", Proto: pfconf.UDP, Mode: Redirect, run: (*claimRun).redirectedThrough,
 		PF: true, From: 15,
-		Says: "a datagram that pf's rdr redirects goes through the divert socket of divert-to, and on to where it is redirected",
-		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)"},
-		Not:  onlyFreeBSD,
+		Says: "a datagram that pf's rdr redirects goes through a divert socket, and on to where it is redirected",
+		By: map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)",
+			"pf": "pf.conf(5), rdr-to and divert-packet"},
+		Not: noPF,
 	},
 	{
 		Name: "pf-tag-in", Proto: pfconf.UDP, Mode: Forwarded, run: (*claimRun).keepsTag, PF: true, From: 15,
@@ -120,9 +123,64 @@ var claims = []Claim{
 	{
 		Name: "pf-nat-out", Proto: pfconf.UDP, Mode: PacketOut, run: (*claimRun).translatedThrough, PF: true, From: 15,
 		Dangerous: true, Safe: release{15, 1},
-		Says: "a datagram whose source pf's nat-to translates goes through the divert socket of divert-to and on, and its answer comes back",
-		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)"},
-		Not:  onlyFreeBSD,
+		Says: "a datagram whose source pf's nat-to translates goes through a divert socket and on, and its answer comes back",
+		By: map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)",
+			"pf": "pf.conf(5), nat-to and divert-packet"},
+		Not: noPF,
+	},
+	{
+		Name: "pf-match-rdr-in", Proto: pfconf.UDP, Mode: Redirect, run: (*claimRun).matchRedirected, PF: true,
+		Says: "a datagram that a match rule of pf redirects goes through the divert socket of the rule behind, and on",
+		By:   map[string]string{"pf": "pf.conf(5), match, rdr-to and divert-packet"},
+		Not:  onlyOpenBSD,
+	},
+	{
+		Name: "pf-match-nat-out", Proto: pfconf.UDP, Mode: PacketOut, run: (*claimRun).matchTranslated, PF: true,
+		Says: "a datagram whose source a match rule of pf translates goes through the divert socket of the rule behind, and its answer comes back",
+		By:   map[string]string{"pf": "pf.conf(5), match, nat-to and divert-packet"},
+		Not:  onlyOpenBSD,
+	},
+	{
+		Name: "pf-match-tag-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).matchTagged, PF: true,
+		Says: "a packet that a match rule of pf tags is diverted by a rule for packets with that tag",
+		By:   map[string]string{"pf": "pf.conf(5), match, tag, tagged and divert-packet"},
+		Not:  onlyOpenBSD,
+	},
+	{
+		Name: "pf-received-on", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).receivedOn, PF: true,
+		Says: "a rule of pf with received-on diverts what came by that interface, and one with another interface does not",
+		By:   map[string]string{"pf": "pf.conf(5), received-on and divert-packet"},
+		Not:  onlyOpenBSD,
+	},
+	{
+		Name: "pf-once", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).oneShot, PF: true,
+		Says: "a rule of pf with once diverts the flow of its first packet, and no other flow",
+		By:   map[string]string{"pf": "pf.conf(5), once and divert-packet"},
+		Not:  onlyOpenBSD,
+	},
+	{
+		Name: "pf-max-states", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).mostStates, PF: true,
+		Says: "a rule of pf that diverts and has as many states as it may have drops what would make another",
+		By:   map[string]string{"pf": "pf.conf(5), max and divert-packet"},
+		Not:  onlyOpenBSD,
+	},
+	{
+		Name: "match-tag", About: "to", Proto: pfconf.UDP, Mode: To, run: (*claimRun).taggedTo,
+		Says: "a packet that a match rule of pf tags is diverted to the socket of a rule for packets with that tag",
+		By:   map[string]string{"pf": "pf.conf(5), match, tag, tagged and divert-to"},
+		Not:  onlyOpenBSD,
+	},
+	{
+		Name: "received-on", About: "to", Proto: pfconf.UDP, Mode: To, run: (*claimRun).receivedOnTo,
+		Says: "a rule of pf with received-on diverts to a socket what came by that interface, and one with another interface does not",
+		By:   map[string]string{"pf": "pf.conf(5), received-on and divert-to"},
+		Not:  onlyOpenBSD,
+	},
+	{
+		Name: "once", About: "to", Proto: pfconf.UDP, Mode: To, run: (*claimRun).oneShotTo,
+		Says: "a rule of pf with once diverts to a socket the flow of its first packet, and no other flow",
+		By:   map[string]string{"pf": "pf.conf(5), once and divert-to"},
+		Not:  onlyOpenBSD,
 	},
 	{
 		Name: "forwarded", Proto: pfconf.TCP, Mode: Through, run: (*claimRun).forwarded,
@@ -691,3 +749,9 @@ const unbridged = "programs of BPF come before the bridge, and no rule of the br
 
 // queueless is why a netfilter queue says and takes no addresses.
 const queueless = "a netfilter queue gives packets numbers, not addresses"
+
+// noPF is why other kernels do not claim what is said of both systems' pf.
+const noPF = "it has no pf that diverts to a divert socket"
+
+// onlyOpenBSD is why other kernels do not claim what is said of OpenBSD's pf.
+const onlyOpenBSD = "only OpenBSD's pf has such rules beside divert-packet and divert-to"

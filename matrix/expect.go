@@ -115,7 +115,7 @@ func (k Kernel) dropsTimeWait() bool {
 // besides reports whether the target's rule is one of the pf that stands beside the kernel's
 // filter.
 func (k Kernel) besides(t Target) bool {
-	return t.Claim != nil && t.Claim.PF || k.RedirectsBeside && t.First.translates()
+	return k.RedirectsBeside && (t.Claim != nil && t.Claim.PF || t.First.translates())
 }
 
 // controlReplies reports whether a control of a divert-reply rule means
