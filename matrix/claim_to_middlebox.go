@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"pfdivert/matrix/script"
+	"pfdivert/pfconf"
 )
 
 // bridge: a connection between two hosts that REMOTE's bridge joins is diverted, when rules of the
@@ -27,6 +28,16 @@ func (x *claimRun) filteredBridge(ctx context.Context) error {
 	return x.between(ctx, script.FilteredBridge)
 }
 
+// flowtable: a flowtable that has taken what is forwarded leaves alone what is diverted, by the
+// same interfaces, and goes on with its own (nft(8), flow statement;
+// Documentation/networking/nf_flowtable.rst).
+//
+// The steps are those of bridge, but REMOTE's part forwards, by a flowtable on both interfaces. A
+// connection to another name of the server's is there before the rule: its conntrack entry says
+// that it is offloaded, then and after the diverted connection, and each end reads the other's
+// line once more.
+func (x *claimRun) flowtable(ctx context.Context) error { return x.between(ctx, script.Flowtable) }
+
 // between runs a connection that REMOTE's kernel diverts between a client and a server.
 func (x *claimRun) between(ctx context.Context, joint script.Joint) error {
 	from, to := x.flowEnds()
@@ -45,7 +56,28 @@ func (x *claimRun) between(ctx context.Context, joint script.Joint) error {
 	if found.Err != nil {
 		return skipped("REMOTE: %s", found.Err.Text)
 	}
-	return judgeMiddle(found, from, to)
+	if err := judgeMiddle(found, from, to); err != nil || joint != script.Flowtable {
+		return err
+	}
+	return judgeBeside(found)
+}
+
+// judgeBeside judges that the flowtable has the connection beside.
+func judgeBeside(found *stepResult) error {
+	m, c := found.Middle, found.Middle.Beside
+	if m.Before != pfconf.Offloaded || m.After != pfconf.Offloaded {
+		return failed(StateMissing, "%s: the state of a connection that is forwarded is %q before another one is "+
+			"diverted, and %q after: want %s", found.where, m.Before, m.After, pfconf.Offloaded)
+	}
+	switch {
+	case c.Read != script.ClientLine:
+		return failed(NotDelivered, "%s: of an offloaded connection the server read %q, not %q (%s)", found.where, c.Read,
+			script.ClientLine, c.Err)
+	case c.Heard != script.ServerLine:
+		return failed(NoReply, "%s: of an offloaded connection the client read %q, not %q (%s)", found.where, c.Heard,
+			script.ServerLine, c.Err)
+	}
+	return nil
 }
 
 // judgeMiddle judges that the proxy had the connection whole.
@@ -75,4 +107,4 @@ func judgeMiddle(found *stepResult, from, to netip.AddrPort) error {
 }
 
 // middlePieces are the pieces of script.Middlebox.
-var middlePieces = []script.Piece{script.TakenUp, script.MiddleRule}
+var middlePieces = []script.Piece{script.TakenUp, script.Offloaded, script.MiddleRule}

@@ -446,6 +446,14 @@ var claims = []Claim{
 		Not:     "no page of theirs says that a bridge's host diverts what is bridged",
 	},
 	{
+		Name: "flowtable", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).flowtable,
+		Between: true,
+		Says:    "a connection is diverted beside one that a flowtable forwards between the same interfaces, and both go on",
+		By:      map[string]string{"nftables": "nft(8), flow and tproxy statements; nf_flowtable.rst"},
+		NoBPF:   "programs of BPF come before the flowtable",
+		Not:     "it has no flowtables",
+	},
+	{
 		Name: "output", About: "to", Proto: pfconf.TCP, Mode: ToOutput, run: (*claimRun).output,
 		Says: "what the host itself sends is marked, comes back by the loopback interface and is diverted; what the proxy sends is not",
 		By:   map[string]string{"nftables": "nft(8), chains of type route; netfilter.c, ip_route_me_harder; tproxy.rst"},

@@ -205,6 +205,9 @@ var claims = []Fault{
 	{Name: "not-taken-up", Cause: "broken-between", About: "no rule of the bridge hands its frames to the host",
 		Omit:   []string{"taken-up"},
 		claims: some(matrix.NotDelivered, "to-bridge")},
+	{Name: "not-offloaded", Cause: "broken-between", About: "no rule has the flowtable take what is forwarded",
+		Omit:   []string{"offloaded"},
+		claims: some(matrix.StateMissing, "to-flowtable")},
 	{Name: "not-cut", Cause: "claim-broken", About: "the packet role gets packets joined that came joined",
 		Omit:   []string{"segments"},
 		claims: some(matrix.WrongData, "queue-gro-udp", "queue-gso-tcp")},
@@ -285,7 +288,7 @@ var (
 		"to-socket-snat", "to-any-address", "to-device", "to-output"}
 	// middles are those whose client and server are namespaces of REMOTE's, and no hosts of the
 	// run.
-	middles = []string{"to-bridge", "to-bridge-netfilter"}
+	middles = []string{"to-bridge", "to-bridge-netfilter", "to-flowtable"}
 	noQueue = slices.Concat([]string{"queue-bridge", "redirect-tcp-loopback"}, natlook, redirects, tos, tcps,
 		middles)
 	tcps        = []string{"to-tcp-data", "to-tcp-half-closed", "to-tcp-reset", "to-tcp-urgent", "to-tcp-fast-open"}

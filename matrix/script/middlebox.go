@@ -31,12 +31,17 @@ const (
 	// rules of IP.
 	Bridge         Joint = "bridge"
 	FilteredBridge Joint = "filtered bridge"
+	// Flowtable is a router: a flowtable takes the connections that it has forwarded. One beside the
+	// diverted one, to the server's other name, goes on meanwhile.
+	Flowtable Joint = "flowtable"
 )
 
 // The pieces of Middlebox.
 const (
 	// TakenUp are the rules by which a bridge hands frames to its host.
 	TakenUp Piece = "taken-up"
+	// Offloaded is the rule by which a flowtable takes connections.
+	Offloaded Piece = "offloaded"
 	// MiddleRule is that the rule is for the client's packets.
 	MiddleRule Piece = "middle-rule"
 )
@@ -45,6 +50,11 @@ const (
 type Middle struct {
 	Diverted Connection      `json:"diverted"`
 	Counters pfconf.Counters `json:"counters"`
+	// Beside, of a Flowtable, is the connection that was there before the rule, as it was after
+	// the diverted one; Before and After are the phases of its conntrack entry.
+	Beside Connection `json:"beside,omitzero"`
+	Before string     `json:"before,omitempty"`
+	After  string     `json:"after,omitempty"`
 }
 
 // Connection is a connection that was tried, and the lines that both ends sent.

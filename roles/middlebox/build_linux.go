@@ -56,6 +56,7 @@ func (b *box) build(ctx context.Context) (err error) {
 		}
 		toClient, toServer = b.towards, b.towards
 		seenByClient, seenByServer = ofServer, ofClient // a bridge is not seen
+	case script.Flowtable:
 	default:
 		return fmt.Errorf("there is no joint %q", b.Joint)
 	}
