@@ -56,7 +56,8 @@ func (x *claimRun) between(ctx context.Context, joint script.Joint) error {
 	if found.Err != nil {
 		return skipped("REMOTE: %s", found.Err.Text)
 	}
-	if err := judgeMiddle(found, from, to); err != nil || joint != script.Flowtable {
+	if err := judgeMiddle(found, from, to, x.kernel.counts(x.Proto, 3)); err != nil ||
+		joint != script.Flowtable {
 		return err
 	}
 	return judgeBeside(found)
@@ -80,8 +81,9 @@ func judgeBeside(found *stepResult) error {
 	return nil
 }
 
-// judgeMiddle judges that the proxy had the connection whole.
-func judgeMiddle(found *stepResult, from, to netip.AddrPort) error {
+// judgeMiddle judges that the proxy had the connection whole, and that the rule counted so many
+// packets of it, or more.
+func judgeMiddle(found *stepResult, from, to netip.AddrPort, least uint64) error {
 	if found.Middle == nil {
 		return broken(QuestionFailed, "%s: nothing is told of the connection", found.where)
 	}
@@ -99,7 +101,7 @@ func judgeMiddle(found *stepResult, from, to netip.AddrPort) error {
 		return failed(NotDelivered, "%s: the proxy read %q, not %q (%s)", found.where, c.Read, script.ClientLine, c.Err)
 	case c.Heard != script.ServerLine:
 		return failed(NoReply, "%s: the client read %q, not %q (%s)", found.where, c.Heard, script.ServerLine, c.Err)
-	case counters.Matched < 3 || counters.Done != counters.Matched:
+	case counters.Matched < least || counters.Done != counters.Matched:
 		return failed(NotCounted, "%s: the rule matched %d packets of a connection, and found a socket for %d",
 			found.where, counters.Matched, counters.Done)
 	}

@@ -49,6 +49,10 @@ const (
 	Ended        = "ended"         // that a queue's reader ends: it stays
 	Requeued     = "requeued"      // that a packet is handed to another queue: it meets the rules once more
 	Translation  = "translation"   // that a rule of pf's translates the source
+	MatchRule    = "match-rule"    // the match rule that tags, redirects or translates before a rule
+	ReceivedOn   = "received-on"   // the interface by which a rule's packets come: it names another
+	OneShot      = "one-shot"      // that a rule is gone with its first packet
+	Limit        = "limit"         // how many states a rule may have
 	Gateway      = "gateway"       // the gateway of a rule of pf's, by which packets or their copies go on
 	Swap         = "swap"          // the swapped port in the rule of a reuse target's second cell
 	Closed       = "closed"        // that a rule fails closed: it lets pass when no one listens
@@ -62,7 +66,7 @@ var ownPieces = []string{OwnRule, TimeWaitDrop, Swap, Bypass, Keep, Privilege, F
 	Once, Unheard, Number, RulesPort, RuleNumber, Turned, Nowhere, Redirected, DualStack, AllAddresses, Reusing,
 	Connected, SharedPort, WholeFlow, ServerCloses, Backwards, Repeated, Requeued, Ended,
 	ProxyMarked, BridgeGone, Device, OwnAddress, Exchange, Translation,
-	Gateway}
+	Gateway, MatchRule, ReceivedOn, OneShot, Limit}
 
 // endpointPieces are those that endpoints leave out.
 var endpointPieces = []script.Piece{script.Transparent, script.Right, script.Checksum, script.Listen, script.Reader,

@@ -142,6 +142,9 @@ func (c *Case) ofBPF() bool {
 	return c.Firewall == nftables && c.ruleHas("tc ingress: ", "tc egress: ")
 }
 
+// ofLookup reports whether they are entries of the program of sk_lookup.
+func (c *Case) ofLookup() bool { return c.Firewall == nftables && c.ruleHas("sk_lookup: ") }
+
 // listeners are the sockets on REMOTE that a divert-to rule could deliver to.
 func (c *Case) listeners() []evidence.SocketEntry {
 	var all []evidence.SocketEntry
@@ -315,6 +318,8 @@ func (c *Case) adviser(cause *Cause) string {
 		return xtables
 	case c.ofBPF():
 		return bpf
+	case c.ofLookup():
+		return lookup
 	}
 	return c.Firewall
 }
@@ -373,8 +378,11 @@ func (c *Case) filler(cause *Cause) *strings.Replacer {
 		cure = f.Cure()
 	}
 	list := "nft list ruleset"
-	if c.ofBPF() && !cause.OnLocal {
+	if c.ofBPF() && !cause.OnLocal && cause.Chains == nil { // chains are nftables' own
 		list = "tc filter show dev " + or(c.Remote.nic(), "NIC") + " ingress; bpftool map dump name pfdivert_rules"
+	}
+	if c.ofLookup() && !cause.OnLocal && cause.Chains == nil {
+		list = "bpftool net show; bpftool map dump name pfdivert_rules; bpftool map dump name pfdivert_socks"
 	}
 	if c.ofLegacy() && !cause.OnLocal {
 		list = "iptables-legacy-save; ip6tables-legacy-save"

@@ -122,9 +122,24 @@ var claims = []Fault{
 	{Name: "nameless", On: []string{"freebsd"}, About: "the packet role forgets the name of the interface",
 		Omit:   []string{"name"},
 		claims: all("", reasons{matrix.WrongAddress: {"interface-name"}, matrix.NotReinjected: {"named-interface"}})},
-	{Name: "not-translated", Cause: "claim-broken", On: freebsd,
+	{Name: "no-match-rule", On: openbsd,
+		About: "no match rule of pf tags, redirects or translates packets before the rule that diverts",
+		Omit:  []string{"match-rule"},
+		claims: all("", reasons{matrix.WrongAddress: {"pf-match-rdr-in", "pf-match-nat-out"},
+			matrix.NotRewritten: {"pf-match-tag-in"}, matrix.NotDelivered: {"to-match-tag"}})},
+	{Name: "received-elsewhere", On: openbsd,
+		About:  "the rule of pf that names the interface by which packets come names another",
+		Omit:   []string{"received-on"},
+		claims: all("", reasons{matrix.NotRewritten: {"pf-received-on"}, matrix.NotDelivered: {"to-received-on"}})},
+	{Name: "not-gone", On: openbsd, About: "the rule of pf that is to be gone with its first packet stays",
+		Omit:   []string{"one-shot"},
+		claims: all("", reasons{matrix.NotDelivered: {"pf-once"}, matrix.NotLost: {"to-once"}})},
+	{Name: "unlimited", On: openbsd, About: "the rule of pf that may have one state may have any number",
+		Omit:   []string{"limit"},
+		claims: some(matrix.NotLost, "pf-max-states")},
+	{Name: "not-translated", Cause: "claim-broken", On: bsds,
 		About: "the rule of pf that is to translate the source does not", Omit: []string{"translation"},
-		claims: some(matrix.WrongAddress, "pf-nat-out")},
+		claims: some(matrix.WrongAddress, "pf-nat-out", "pf-match-nat-out")},
 	{Name: "no-gateway", Cause: "claim-broken", On: freebsd,
 		About: "the rule of pf that is to send packets, answers or copies on by a gateway has none", Omit: []string{"gateway"},
 		claims: all("", reasons{matrix.WrongWay: {"pf-route-to", "pf-reply-to"}, matrix.NotDuplicated: {"pf-dup-to"}})},
@@ -285,7 +300,7 @@ var (
 	redirects = []string{"redirect-tcp", "redirect-tcp-interface", "redirect-udp"}
 	tos       = []string{"to-v4mapped", "to-bind-twice", "to-udp-connected", "to-reuseport-udp", "to-reuseport-tcp",
 		"to-timewait-reopen", "to-fragments", "to-notrack", "to-conntrack-zone", "to-socket-transparent",
-		"to-socket-snat", "to-any-address", "to-device", "to-output"}
+		"to-socket-snat", "to-any-address", "to-device", "to-output", "to-match-tag", "to-received-on", "to-once"}
 	// middles are those whose client and server are namespaces of REMOTE's, and no hosts of the
 	// run.
 	middles = []string{"to-bridge", "to-bridge-netfilter", "to-flowtable"}

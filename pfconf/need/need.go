@@ -41,6 +41,7 @@ const (
 	XTSocket        Name = "socket match of x_tables"
 	BPF             Name = "programs of BPF"
 	BPFAssign       Name = "bpf_sk_assign"
+	BPFLookup       Name = "sk_lookup"
 )
 
 // Feature is something that a kernel can have been built without.
@@ -131,6 +132,8 @@ func Features() []Feature {
 			Config:  []string{"BPF_SYSCALL", "NET_CLS_ACT", "NET_SCH_INGRESS", "NET_CLS_BPF"},
 			OpenWrt: "kmod-sched-bpf", Some: true},
 		{Name: BPFAssign, For: "divert-to with -filter bpf: Linux 5.7 has it", Config: []string{"INET"}, Some: true},
+		{Name: BPFLookup, For: "-filter bpf-lookup: Linux 5.10 has it", Config: []string{"BPF_STREAM_PARSER"},
+			Some: true},
 	}
 }
 

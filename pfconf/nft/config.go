@@ -84,6 +84,7 @@ const (
 	// Programs are those of BPF, and Egress the one of them for what leaves: no interface has it.
 	Programs   Piece = "programs"
 	Egress     Piece = "egress"
+	SockMap    Piece = "sock-map"    // the listeners in the map of the program of sk_lookup
 	KernelEcho Piece = "kernel-echo" // the rule that stops the kernel's own ICMPv6 echo replies
 	// Towards is the name of the interface towards LOCAL: the rules have another.
 	Towards    Piece = "towards"
@@ -97,7 +98,10 @@ const maxInterface = 15
 func (c Config) xt() bool     { return c.Engine == pfconf.XT || c.legacy() }
 func (c Config) legacy() bool { return c.Engine == pfconf.XTLegacy }
 
-func (c Config) bpf() bool { return c.Engine == pfconf.BPF }
+// bpf reports whether the rules are programs' of tc, and lookup whether they are the program's of
+// sk_lookup.
+func (c Config) bpf() bool    { return c.Engine == pfconf.BPF }
+func (c Config) lookup() bool { return c.Engine == pfconf.BPFLookup }
 
 func (c Config) omits(p Piece) bool { return slices.Contains(c.Omit, p) }
 

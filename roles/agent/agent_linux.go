@@ -67,8 +67,14 @@ func natlook(q pfconf.NATQuery) (pfconf.NATAnswer, error) {
 // lets a new connection with the same addresses and ports pass (nf_conntrack_tcp_packet, "reopen").
 func ownStates(context.Context, Options) (pfconf.StateTable, error) { return pfconf.Stateless{}, nil }
 
-// routing returns what the packet filter's diverted packets are routed by.
-func routing(o *gather.Options) { o.Mark, o.Table, o.Own = nft.Mark, nft.Table, nft.TableName }
+// routing returns what the packet filter's diverted packets are routed by: FAKE is local without a
+// mark for the rules of pfconf.BPFLookup.
+func routing(o *gather.Options, e pfconf.Engine) {
+	o.Own = nft.TableName
+	if e != pfconf.BPFLookup {
+		o.Mark, o.Table = nft.Mark, nft.Table
+	}
+}
 
 // bootID names the time from one boot to the next (random(4)).
 func bootID() (string, error) {

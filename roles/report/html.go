@@ -144,7 +144,11 @@ func (p *page) verdict(v matrix.Verdict, word, id, href, label string) {
 // its verdict, to what is folded, or to the matrix.
 func (p *page) header(causes [][]int) {
 	p.open("header")
-	p.element("h1", "Does this kernel divert as it should?")
+	title := "Does this kernel divert as it should?"
+	if len(p.run.Tested) > 1 && !p.run.filters() {
+		title = "Do these kernels divert as they should?"
+	}
+	p.element("h1", title)
 	p.element("p", "pfdivert: "+p.totals())
 	count := p.count()
 	p.open("ul", "class", "counts", "aria-label", "Verdicts")
@@ -166,6 +170,11 @@ func (p *page) header(causes [][]int) {
 			p.verdict(v, text, "", href, text)
 			p.close("li")
 		}
+	}
+	if p.run.lacking > 0 {
+		p.open("li")
+		p.verdict(matrix.Error, p.run.lack(), "", "#beside", p.run.lack())
+		p.close("li")
 	}
 	p.close("ul")
 	p.open("dl")

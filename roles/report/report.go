@@ -58,6 +58,8 @@ type Run struct {
 	// the target list. Results are reported in this order, whatever the order
 	// they came in.
 	Targets []string `json:"-"`
+
+	lacking int // hosts of a fleet that were not tested as they should be
 }
 
 // Machine describes one of the hosts of a run.
@@ -115,19 +117,35 @@ func (r Run) totalsOf(count map[matrix.Verdict]int) string {
 	if r.Seed != 0 {
 		fmt.Fprintf(&b, ", shuffled by %d", r.Seed)
 	}
+	if r.lacking > 0 {
+		b.WriteString("; " + r.lack())
+	}
 	return b.String()
+}
+
+// lack says how many hosts were not tested as they should be.
+func (r Run) lack() string {
+	if r.lacking == 1 {
+		return "1 host lacks results"
+	}
+	return fmt.Sprintf("%d hosts lack results", r.lacking)
 }
 
 // tested says on how many hosts, or with how many filters of one, targets were run.
 func (r Run) tested() string {
+	if r.filters() {
+		return fmt.Sprintf(" with %d filters", len(r.Tested))
+	}
+	return " on " + pfconf.Count(len(r.Tested), "host")
+}
+
+// filters reports whether one host was tested with several filters.
+func (r Run) filters() bool {
 	filters := map[string]bool{"": true}
 	for _, h := range r.Tested {
 		filters[h.Filter] = true
 	}
-	if len(filters) == len(r.Tested)+1 {
-		return fmt.Sprintf(" with %d filters", len(r.Tested))
-	}
-	return " on " + pfconf.Count(len(r.Tested), "host")
+	return len(filters) == len(r.Tested)+1
 }
 
 // verdictCounts is ": 24 PASS, 2 FAIL", or nothing when there is no verdict.

@@ -40,6 +40,7 @@ const (
 	doMark    = "mark" // set SetMark
 	doNotrack = "notrack"
 	doReject  = "reject"
+	doMasq    = "masquerade"
 )
 
 // nft writes the rule as nft(8) reads it in a table of a family.
@@ -307,6 +308,8 @@ func (r added) exprs(family string) attrs {
 		add(verdictExpr(unix.NFT_RETURN, ""))
 	case doMark:
 		add(setMeta(unix.NFT_META_MARK, native(r.SetMark))...)
+	case doMasq:
+		add(nftExpr("masq", nil))
 	case doNotrack:
 		add(nftExpr("notrack", nil))
 	case doReject:
@@ -425,6 +428,12 @@ func (r added) legacy() []byte {
 		put32(data, 0, r.SetMark)
 		put32(data, 4, 0xffffffff)
 		e = append(e, xt.Extension{Name: "MARK", Revision: 2, Data: data}.Bytes()...)
+	case doMasq: // struct nf_nat_ipv4_multi_range_compat with one range, nf_nat_range
+		data := make([]byte, map[bool]int{false: 20, true: 40}[r.IPv6])
+		if !r.IPv6 {
+			put32(data, 0, 1)
+		}
+		e = append(e, xt.Extension{Name: "MASQUERADE", Revision: 0, Data: data}.Bytes()...)
 	case doNotrack:
 		e = append(e, xt.Extension{Name: "NOTRACK", Revision: 0, Data: nil}.Bytes()...)
 	case doReject:

@@ -25,6 +25,8 @@ func (d *doctor) remedies(s suspect) []remedy {
 		return d.ofMistaken(s)
 	case unrouted:
 		return d.ofNoRoute(s)
+	case hairpin:
+		return d.ofHairpin(s)
 	case undiverted:
 		if s.end.mark == 0 {
 			return d.ofSocketRule(s)
@@ -51,6 +53,8 @@ func (d *doctor) remedies(s suspect) []remedy {
 		all = append(all, d.ofLo(s)...)
 	case inRouting:
 		all = append(all, d.ofBridge(s)...)
+		all = append(all, d.ofForwarding(s)...)
+		all = append(all, d.ofTable(s)...)
 		all = append(all, d.ofRouting(s)...)
 		all = append(all, d.ofPolicy(s)...)
 	case left, lostElsewhere:
@@ -98,6 +102,8 @@ func (d *doctor) exemption(s suspect, do string) added {
 		if p, ok := d.c.markRule(s.end.mark, s.Flow.IPv6()); ok {
 			r.Mark, r.Mask = p.Mark, p.Mask
 		}
+	case s.end.to == s.key.To && s.redirectedAtOutput(): // the new destination is not in the trace
+		r.DNATed, r.Proto = true, s.Flow.Proto
 	case s.end.to != s.key.To && s.end.to.IsValid():
 		r.DNATed, r.Proto, r.Port = true, s.Flow.Proto, s.end.to.Port()
 		if s.end.to.Addr().IsLoopback() {
@@ -108,6 +114,12 @@ func (d *doctor) exemption(s suspect, do string) added {
 		r.To = netip.PrefixFrom(s.end.to.Addr(), s.end.to.Addr().BitLen())
 	}
 	return r
+}
+
+// redirectedAtOutput reports whether a rule redirected the host's own packet before it was dropped.
+func (s suspect) redirectedAtOutput() bool {
+	h, ok := s.key.diverter()
+	return ok && h.redirects() && h.Hook == "output" && s.end.hop.Hook == "output"
 }
 
 // ofDrop are a rule or a policy that drops what was diverted.
@@ -810,19 +822,34 @@ func (d *doctor) ofReachable(s suspect) []remedy {
 	}}
 }
 
-// inputSpot is where a rule for what comes to the host can be added: in the chain INPUT of iptables
-// that is there, or in a table of its own.
+// inputSpot is where a rule for what comes to the host can be added.
 func (d *doctor) inputSpot(ipv6 bool) func(added) change {
+	return d.hookSpot(ipv6, hookPlace{"filter", "INPUT", "filter", 1, 0, "proxy-port", "filter"})
+}
+
+// hookPlace is a chain of a hook: that of iptables, or one of nf_tables with a name of its own.
+type hookPlace struct {
+	table, chain string // of iptables
+	kind         string // of the chain: filter, nat
+	hook         uint32
+	priority     int32
+	own          string // name of a table of nf_tables
+	order        string // name of the priority
+}
+
+// hookSpot is where a rule of a hook can be added: in the chain of iptables that is there, or in a
+// table of its own.
+func (d *doctor) hookSpot(ipv6 bool, at hookPlace) func(added) change {
 	family := map[bool]string{false: "ip", true: "ip6"}[ipv6]
 	for _, t := range d.c.Legacy {
-		if t.IPv6 == ipv6 && t.Name == "filter" {
-			return spot{family: family, table: "filter", chain: "INPUT", legacy: true, number: 1}.insert
+		if t.IPv6 == ipv6 && t.Name == at.table {
+			return spot{family: family, table: at.table, chain: at.chain, legacy: true, number: 1}.insert
 		}
 	}
 	for _, t := range d.c.Tables {
 		for _, c := range t.Chains {
-			if t.Family == family && t.Name == "filter" && c.Name == "INPUT" && ofIptables(t) {
-				s := spot{family: family, table: "filter", chain: "INPUT", iptables: true}
+			if t.Family == family && t.Name == at.table && c.Name == at.chain && ofIptables(t) {
+				s := spot{family: family, table: at.table, chain: at.chain, iptables: true}
 				if len(c.Rules) > 0 {
 					s.number, s.handle = 1, c.Rules[0].Handle
 				}
@@ -831,19 +858,20 @@ func (d *doctor) inputSpot(ipv6 bool) func(added) change {
 		}
 	}
 	own := slices.ContainsFunc(d.c.Tables, func(t *Table) bool { return t.Family == family && ofIptables(t) })
-	s := spot{family: "inet", table: "proxy-port", chain: "input"}
+	s := spot{family: "inet", table: at.own, chain: strings.ToLower(at.chain)}
 	if own {
-		s = spot{family: family, table: "filter", chain: "INPUT", iptables: true}
+		s = spot{family: family, table: at.table, chain: at.chain, iptables: true}
 	}
 	return func(r added) change {
 		x := s.insert(r)
 		add := x.do
 		x.do = func(d *Dump) error {
-			d.addChain(s, "filter", 1, 0)
+			d.addChain(s, at.kind, at.hook, at.priority)
 			return add(d)
 		}
 		if !own {
-			x.command = "nft add table inet proxy-port\nnft add chain inet proxy-port input '{ type filter hook input priority filter; }'\n" + x.command
+			x.command = fmt.Sprintf("nft add table inet %s\nnft add chain inet %s %s '{ type %s hook %s priority %s; }'\n%s",
+				at.own, at.own, s.chain, at.kind, s.chain, at.order, x.command)
 		}
 		return x
 	}

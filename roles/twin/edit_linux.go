@@ -299,11 +299,7 @@ func (t *LegacyTable) insert(offset int, entry []byte) error {
 
 // writeSysctl writes a file below /proc/sys/net.
 func writeSysctl(name, value string) change {
-	dotted := "net." + strings.ReplaceAll(name, "/", ".")
-	if strings.Contains(name, ".") { // the name of a device has dots of its own
-		dotted = "net/" + name
-	}
-	return change{command: fmt.Sprintf("sysctl -w %s=%s", dotted, value), do: func(d *Dump) error {
+	return change{command: fmt.Sprintf("sysctl -w %s=%s", dotted(name), value), do: func(d *Dump) error {
 		parts := strings.Split(name, "/")
 		if len(parts) != 4 || parts[2] == "all" || parts[2] == "default" {
 			d.Settings[name] = value
@@ -311,6 +307,14 @@ func writeSysctl(name, value string) change {
 		}
 		return d.editConf4(parts[2], parts[3], value)
 	}}
+}
+
+// dotted is a setting's name as sysctl(8) takes it.
+func dotted(name string) string {
+	if strings.Contains(name, ".") { // the name of a device has dots of its own
+		return "net/" + name
+	}
+	return "net." + strings.ReplaceAll(name, "/", ".")
 }
 
 // conf4Place is where a setting of IPv4 is in a device's message.
