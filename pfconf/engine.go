@@ -59,7 +59,7 @@ func (e Engine) Check(r Rule) error {
 }
 
 // Built reports whether this program was built with the engine.
-func (e Engine) Built() bool { return e != BPF && e != BPFLookup || builtBPF }
+func (e Engine) Built() bool { return e != BPF && e != BPFLookup || BuiltBPF }
 
 // Engines lists them, in the order of reports.
 var Engines = []Engine{NFT, XT, XTLegacy, BPF, BPFLookup}

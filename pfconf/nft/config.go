@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/bpf"
 	"pfdivert/pfconf/netlink"
 )
 
@@ -108,6 +109,9 @@ func (c Config) omits(p Piece) bool { return slices.Contains(c.Omit, p) }
 func (c Config) validate() error {
 	if c.Engine != "" && !slices.Contains(pfconf.Engines, c.Engine) {
 		return fmt.Errorf("%q is no engine of Linux's packet filter", c.Engine)
+	}
+	if !c.Engine.Built() {
+		return bpf.ErrNotBuilt
 	}
 	if len(c.Interface) > maxInterface || strings.ContainsAny(c.Interface, "/\" \t\n\\*") {
 		return fmt.Errorf("%q cannot be an interface's name", c.Interface)

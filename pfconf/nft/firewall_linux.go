@@ -121,6 +121,7 @@ func (f *Firewall) setUp() error {
 	}
 	add := func() error { return nil }
 	switch {
+	case !pfconf.BuiltBPF:
 	case f.config.bpf():
 		add = f.addBPF
 	case f.config.lookup():

@@ -216,9 +216,9 @@ func (c Config) compile(r pfconf.Rule) ([]kernelRule, error) {
 		return nil, fmt.Errorf("rule %q: it is made of nftables' statements alone", r.Label)
 	case c.xt():
 		return c.compileXT(r), nil
-	case c.bpf():
+	case pfconf.BuiltBPF && c.bpf():
 		return c.compileBPF(r), c.Engine.Check(r)
-	case c.lookup():
+	case pfconf.BuiltBPF && c.lookup():
 		return c.compileLookup(r), c.Engine.Check(r)
 	}
 	switch r.Action {
