@@ -512,7 +512,7 @@ var claims = []Claim{
 		Between: true,
 		Says:    "a connection is diverted beside one that a flowtable forwards between the same interfaces, and both go on",
 		By:      map[string]string{"nftables": "nft(8), flow and tproxy statements; nf_flowtable.rst"},
-		NoBPF:   "programs of BPF come before the flowtable",
+		Lacking: map[pfconf.Engine]string{pfconf.BPF: "programs of BPF come before the flowtable"},
 		Not:     "it has no flowtables",
 	},
 	{
