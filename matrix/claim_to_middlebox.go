@@ -38,6 +38,19 @@ func (x *claimRun) filteredBridge(ctx context.Context) error {
 // line once more.
 func (x *claimRun) flowtable(ctx context.Context) error { return x.between(ctx, script.Flowtable) }
 
+// vrf: a listener that is bound to a VRF gets the connections that come by an interface of it, when
+// the rule names the VRF (Documentation/networking/vrf.rst).
+//
+// The steps are those of bridge, but REMOTE's part forwards, and both of its interfaces are in a
+// VRF. Another listener, on the proxy's address as well, is bound to another VRF.
+func (x *claimRun) vrf(ctx context.Context) error { return x.between(ctx, script.VRF) }
+
+// anyVRF: with tcp_l3mdev_accept, a listener that is bound to no device gets the connections of a
+// VRF, and its answers leave by that (Documentation/networking/vrf.rst).
+//
+// The steps are those of vrf, with the one listener.
+func (x *claimRun) anyVRF(ctx context.Context) error { return x.between(ctx, script.AnyVRF) }
+
 // between runs a connection that REMOTE's kernel diverts between a client and a server.
 func (x *claimRun) between(ctx context.Context, joint script.Joint) error {
 	from, to := x.flowEnds()
@@ -91,9 +104,10 @@ func judgeMiddle(found *stepResult, from, to netip.AddrPort, least uint64) error
 	switch {
 	case c.At == "":
 		return failed(NotDelivered, "%s: the connection to %v was not answered (%s)", found.where, to, c.Err)
+	case c.At == script.AtServer:
+		return failed(NotDelivered, "%s: the connection to %v came to the server, and was not diverted", found.where, to)
 	case c.At != script.AtProxy:
-		return failed(NotDelivered, "%s: the connection to %v came to %s, and was not diverted", found.where, to,
-			c.At)
+		return failed(NotDelivered, "%s: the connection to %v came to %s, not to the proxy", found.where, to, c.At)
 	case c.Own != to || c.Peer != from:
 		return failed(WrongAddress, "%s: the connection is from %v to %v, not from %v to %v", found.where, c.Peer,
 			c.Own, from, to)
@@ -109,4 +123,5 @@ func judgeMiddle(found *stepResult, from, to netip.AddrPort, least uint64) error
 }
 
 // middlePieces are the pieces of script.Middlebox.
-var middlePieces = []script.Piece{script.TakenUp, script.Offloaded, script.MiddleRule}
+var middlePieces = []script.Piece{script.TakenUp, script.Offloaded, script.Enslaved, script.AllVRFs,
+	script.MiddleRule}

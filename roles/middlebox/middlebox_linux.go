@@ -143,7 +143,7 @@ func (b *box) divert(ctx context.Context, c nft.Config) (_ *script.Middle, err e
 	if err := b.middle.enter(); err != nil {
 		return nil, err
 	}
-	if err := b.listen(ctx, script.AtProxy, b.Rule.Divert, listener{transparent: true}); err != nil {
+	if err := b.proxies(ctx); err != nil {
 		return nil, err
 	}
 	for _, to := range []netip.AddrPort{b.Server, b.Beside} {
