@@ -149,6 +149,25 @@ var claims = []Claim{
 		Not:  "no other filter diverts there while pf is on",
 	},
 	{
+		Name: "pipe-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).piped,
+		Says: "what comes in and is reinjected goes through the pipe of a rule behind that which diverts it, and on",
+		By:   map[string]string{"ipfw": "ipfw(8), divert and pipe"},
+		Not:  "it has no dummynet(4)",
+	},
+	{
+		Name: "pipe-out", Proto: pfconf.UDP, Mode: PacketOut, run: (*claimRun).piped,
+		Says: "what leaves and is reinjected goes through the pipe of a rule behind that which diverts it, and on",
+		By:   map[string]string{"ipfw": "ipfw(8), divert and pipe"},
+		Not:  "it has no dummynet(4)",
+	},
+	{
+		Name: "pf-pipe-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).piped, PF: true, From: 15,
+		Dangerous: true, Safe: release{15, 1},
+		Says: "what a rule of pf with dnpipe and divert-to takes goes through the pipe when it is reinjected, and on",
+		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5), dnpipe"},
+		Not:  onlyFreeBSD,
+	},
+	{
 		Name: "order-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).inOrder,
 		Says: "packets are queued: 1,000 come in their order and go on in it",
 		By: map[string]string{

@@ -414,7 +414,7 @@ func TestDangerous(t *testing.T) {
 	second := map[pfconf.Family]Network{pfconf.Inet: {Interface: "em1", Gateway: v4, Mirror: v4},
 		pfconf.Inet6: {Interface: "em1", Gateway: v6, Mirror: v6}}
 	for minor, want := range []string{
-		"divert-pf-state-in divert-pf-tag-in divert-pf-route-to divert-pf-reply-to divert-pf-dup-to divert-pf-nat-out divert-header-beyond-out",
+		"divert-pf-state-in divert-pf-tag-in divert-pf-route-to divert-pf-reply-to divert-pf-dup-to divert-pf-nat-out divert-pf-pipe-in divert-header-beyond-out",
 		"divert-header-beyond-out"} {
 		k.Release, k.Minor = 15, minor
 		var skipped []string

@@ -56,8 +56,9 @@ var claims = []Fault{
 				"longest-out", "full", "queue-gro-udp"},
 			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp", "queue-gso-tcp", "to-tcp-close-at-once",
 				"forwarded"},
-			// What is turned round does not go the rule's way.
-			"": slices.Concat(noQueue, []string{"freebsd:turned-in", "freebsd:turned-out", "tee-fragments"}),
+			// What leaves does not go the rule's way. What comes in meets the rule that tells it from
+			// what went out to its own host.
+			"": slices.Concat(noQueue, []string{"freebsd:turned-in", "tee-fragments"}),
 		})},
 	{Name: "comes-twice", Cause: "claim-broken", On: everywhere,
 		About: "a packet comes to the divert socket twice, as if it had met its rule again", Omit: []string{"once"},
@@ -128,6 +129,9 @@ var claims = []Fault{
 	{Name: "no-gateway", Cause: "claim-broken", On: freebsd,
 		About: "the rule of pf that is to send packets, answers or copies on by a gateway has none", Omit: []string{"gateway"},
 		claims: all("", reasons{matrix.WrongWay: {"pf-route-to", "pf-reply-to"}, matrix.NotDuplicated: {"pf-dup-to"}})},
+	{Name: "no-pipe", Cause: "claim-broken", On: freebsd,
+		About: "no rule sends the packets through the pipe that is to lose them", Omit: []string{"in-pipe"},
+		claims: some(matrix.NotLost, "pipe-in", "pipe-out", "pf-pipe-in")},
 	{Name: "other-connection", Cause: "state-gone", On: notOpenBSD,
 		About: "the filter is asked for another client's connection", Omit: []string{"tuple"},
 		claims: some(matrix.StateMissing, natlook...)},
@@ -252,7 +256,7 @@ var unruled = all(matrix.NotDelivered, reasons{
 	"":             {"queue-bridge"}, // whose rule is its own
 	matrix.NotLost: {"no-listener-in", "no-listener-out", "counted"}, matrix.NotCounted: {"bypass"},
 	matrix.NotRewritten: {"tcp-in", "tcp-out", "pf-packet-in", "pf-packet-out", "pf-cookie-in", "pf-cookie-out",
-		"pf-state-in", "pf-tag-in", "pf-route-to", "pf-nat-out", "pf-reply-to", "pf-dup-to"},
+		"pf-state-in", "pf-tag-in", "pf-route-to", "pf-nat-out", "pf-reply-to", "pf-dup-to", "pf-pipe-in"},
 	matrix.WrongData: {"forwarded", "pf-forwarded"}, // the rule that is about what leaves is there
 })
 
@@ -266,7 +270,7 @@ var withoutIPFW = all(matrix.NotDelivered, reasons{
 // besides are the claims about the divert-to of FreeBSD's pf.
 var besides = []string{"pf-packet-in", "pf-packet-out", "pf-cookie-in", "pf-cookie-out", "pf-state-in",
 	"pf-rdr-in-tcp", "pf-rdr-in-udp", "pf-tag-in", "pf-route-to", "pf-forwarded", "pf-nat-out",
-	"pf-reply-to", "pf-dup-to"}
+	"pf-reply-to", "pf-dup-to", "pf-pipe-in"}
 
 // noQueue are the claims in which no packet comes to a divert socket, and bothDiverts those
 // whose divert socket has a rule besides the cell's.
