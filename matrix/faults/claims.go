@@ -79,7 +79,7 @@ var claims = []Fault{
 	{Name: "in-pieces", Cause: "claim-broken", On: everywhere, About: "a long message comes as many short ones",
 		Omit: []string{"whole"},
 		claims: some(matrix.WrongData, "reassembled", "reassembled-udp", "longest-in", "longest-out", "tee-fragments",
-			"to-fragments")},
+			"to-fragments", "pf-rdr-in-fragments")},
 	{Name: "room-for-all", Cause: "claim-broken", On: []string{"linux", "openbsd"},
 		About: "no more packets are sent than the divert socket has room for", Omit: []string{"many"},
 		claims: some(matrix.NotLost, "full")},
@@ -179,7 +179,7 @@ var claims = []Fault{
 		claims: some(matrix.NotDelivered, "to-socket-snat")},
 	{Name: "listener-elsewhere", Cause: "listener-elsewhere", On: everywhere,
 		About: "the rule names the loopback address, and the listener has another", Omit: []string{"own-address"},
-		claims: some(matrix.NotDelivered, "to-any-address")},
+		claims: some(matrix.NotDelivered, "to-any-address", "to-fib")},
 	{Name: "other-device", About: "the listener is bound to another interface than that of the packets",
 		Omit:   []string{"device"},
 		claims: some(matrix.NotDelivered, "to-device")},
@@ -236,7 +236,7 @@ var claims = []Fault{
 				"pf-packet-in", "pf-packet-out", "order-in", "order-out", "reassembled", "reassembled-udp",
 				"longest-in", "longest-out", "tee-fragments", "queue-gro-udp", "queue-gso-tcp",
 				"queue-out-of-order", "queue-dnat-two", "to-tcp-close-at-once", "pf-tag-in",
-				"pf-route-to", "pf-dup-to"}),
+				"pf-route-to", "pf-dup-to", "pf-rdr-in-fragments"}),
 		})},
 	{Name: "claims-bad-checksum", Cause: "bad-checksum", On: notOpenBSD,
 		About: "the packet role of every claim leaves the checksums as they were", Omit: []string{"checksum"},
@@ -269,7 +269,7 @@ var withoutIPFW = all(matrix.NotDelivered, reasons{
 
 // besides are the claims about the divert-to of FreeBSD's pf.
 var besides = []string{"pf-packet-in", "pf-packet-out", "pf-cookie-in", "pf-cookie-out", "pf-state-in",
-	"pf-rdr-in-tcp", "pf-rdr-in-udp", "pf-tag-in", "pf-route-to", "pf-forwarded", "pf-nat-out",
+	"pf-rdr-in-tcp", "pf-rdr-in-udp", "pf-rdr-in-fragments", "pf-tag-in", "pf-route-to", "pf-forwarded", "pf-nat-out",
 	"pf-reply-to", "pf-dup-to", "pf-pipe-in"}
 
 // noQueue are the claims in which no packet comes to a divert socket, and bothDiverts those
@@ -279,7 +279,7 @@ var (
 	redirects = []string{"redirect-tcp", "redirect-tcp-interface", "redirect-udp"}
 	tos       = []string{"to-v4mapped", "to-bind-twice", "to-udp-connected", "to-reuseport-udp", "to-reuseport-tcp",
 		"to-timewait-reopen", "to-fragments", "to-notrack", "to-conntrack-zone", "to-socket-transparent",
-		"to-socket-snat", "to-any-address", "to-device", "to-output"}
+		"to-socket-snat", "to-any-address", "to-device", "to-fib", "to-output"}
 	noQueue     = slices.Concat([]string{"queue-bridge", "redirect-tcp-loopback"}, natlook, redirects, tos, tcps)
 	tcps        = []string{"to-tcp-data", "to-tcp-half-closed", "to-tcp-reset", "to-tcp-urgent", "to-tcp-fast-open"}
 	bothDiverts = []string{"both-tcp", "both-udp", "both-rip", "both-icmp"}

@@ -249,7 +249,8 @@ func (b *builder) filter(jail string) error {
 
 // mainRules are all that a lab's pf has besides the run's rules. Without states it is in no other
 // cell's way.
-const mainRules = `rdr-anchor "` + pf.DefaultAnchor + `"
+const mainRules = `scrub in all fragment reassemble
+rdr-anchor "` + pf.DefaultAnchor + `"
 pass no state
 anchor "` + pf.DefaultAnchor + `"
 `
