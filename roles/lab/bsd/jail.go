@@ -74,6 +74,9 @@ func (b *builder) jails(c Layout, unique int) error {
 			return err
 		}
 	}
+	if err := b.fibs(remote); err != nil {
+		return err
+	}
 	if c.PF {
 		if err := b.pf(remote); err != nil {
 			return err
@@ -243,6 +246,16 @@ func (b *builder) filter(jail string) error {
 	if said(err, "unknown oid", "Protocol not available") {
 		return hinted{fmt.Errorf("this kernel has no ipfw: %w", err),
 			"kenv net.inet.ip.fw.default_to_accept=1; kldload ipfw ipdivert (without the first, ipfw cuts this host off)"}
+	}
+	return err
+}
+
+// fibs gives a jail a second routing table, where the release lets a jail have its own number of
+// them.
+func (b *builder) fibs(jail string) error {
+	err := b.tools().do(words("jexec %s sysctl net.fibs=2", jail)...)
+	if said(err, "unknown oid", "read only", "Operation not permitted") {
+		return nil
 	}
 	return err
 }
