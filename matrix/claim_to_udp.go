@@ -77,8 +77,8 @@ func (x *claimRun) bindTwice(ctx context.Context) error {
 	return x.judgeServed(ctx, 1)
 }
 
-// otherFIB: "By default, a UDP socket bound to an address can receive datagrams originating from any
-// FIB." (FreeBSD's udp(4)) A packet comes with the FIB of its interface.
+// otherFIB: "By default, a UDP socket bound to an address can receive datagrams originating from
+// any FIB." (FreeBSD's udp(4)) A packet comes with the FIB of its interface.
 //
 //  1. REMOTE's server is in FIB 1. Control: before the rule is there, what a client like the cell's
 //     sends to FAKE does not reach it.

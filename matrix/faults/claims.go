@@ -56,8 +56,8 @@ var claims = []Fault{
 				"longest-out", "full", "queue-gro-udp"},
 			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp", "queue-gso-tcp", "to-tcp-close-at-once",
 				"forwarded"},
-			// What leaves does not go the rule's way. What comes in meets the rule that tells it from
-			// what went out to its own host.
+			// What leaves does not go the rule's way. What comes in meets the rule that tells it
+			// from what went out to its own host.
 			"": slices.Concat(noQueue, []string{"freebsd:turned-in", "tee-fragments"}),
 		})},
 	{Name: "comes-twice", Cause: "claim-broken", On: everywhere,
