@@ -25,16 +25,19 @@ type Claim struct {
 	// firewall. For other kernels the target is a SKIP, because of Not.
 	By  map[string]string
 	Not string
-	// PF: the rule is one of the pf that FreeBSD has beside ipfw.
+	// PF: the rule is one of OpenBSD's pf, or of the one that FreeBSD has beside ipfw.
 	PF bool
 	// Second: REMOTE needs a second network, in which LOCAL is the gateway.
 	Second bool
 	// NFT: the rule is made of nftables' statements alone, and no other engine of Linux is asked.
 	NFT bool
+	// Between: client, server and rule are in network namespaces of REMOTE's own
+	// (script.Middlebox).
+	Between bool
 	// Only, if not 0, is the one family that has such a thing.
 	Only pfconf.Family
-	// NoBPF is why the programs of -filter bpf do not do it, empty where they do.
-	NoBPF string
+	// Lacking is why the rules of an engine do not do it, for those that do not.
+	Lacking map[pfconf.Engine]string
 	// BPFFrom is the first release of Linux whose programs do it.
 	BPFFrom release
 	// BesidePF: the rule is one of ipfw's, and pf is switched on beside it.
@@ -58,6 +61,8 @@ type claimRun struct {
 	*exchange
 	// keeps: a socket has the divert port before the claim's own; see Unheard.
 	keeps bool
+	// matches: a match rule of OpenBSD's pf translates before the cell's rule sees the packets.
+	matches bool
 	// fragmented: the kernel's rule meets the client's messages in fragments, see
 	// Kernel.MeetsFragments.
 	fragmented bool
@@ -128,7 +133,10 @@ func (c *Claim) skip(k Kernel) *finding {
 
 // mayCrash reports whether the target may crash the kernel.
 func (c *Claim) mayCrash(k Kernel) bool {
-	return c.Dangerous && (c.Safe == release{} || k.release().before(c.Safe))
+	if c.Safe != (release{}) {
+		return c.Dangerous && k.Firewall == "ipfw" && k.release().before(c.Safe)
+	}
+	return c.Dangerous
 }
 
 // What the runs of claims have in common.

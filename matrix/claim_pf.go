@@ -9,9 +9,9 @@ import (
 	"pfdivert/pfconf"
 )
 
-// keepsState: "divert-to" and "keep state" of FreeBSD's pf in one rule. (pf.conf(5): a packet of a
-// state is passed without evaluation of any rules; the divert is the state's, as
-// sys/netpfil/pf/pf.c, pf_test, reads it from the rule of the state.)
+// keepsState: "divert-to" and "keep state" of FreeBSD's pf in one rule, or OpenBSD's divert-packet.
+// (pf.conf(5): a packet of a state is passed without evaluation of any rules; the divert is the
+// state's, as sys/netpfil/pf/pf.c, pf_test, reads it from the rule of the state.)
 //
 //  1. Control: before the rule is there, what a client like the cell's sends arrives, and the
 //     divert socket does not see it.
@@ -23,7 +23,7 @@ import (
 // passes and returns no state, and pf_test() reads that state's rule (sys/netpfil/pf/pf.c). 15.1
 // does not.
 func (x *claimRun) keepsState(ctx context.Context) error {
-	x.change = func(r *pfconf.Rule) { r.Keep = true }
+	x.change = func(r *pfconf.Rule) { r.Keep = r.Action == pfconf.PFDivertTo }
 	if err := x.begin(ctx, true); err != nil {
 		return err
 	}
@@ -37,12 +37,19 @@ func (x *claimRun) keepsState(ctx context.Context) error {
 
 // redirectsAndDiverts makes the cell's rule one that redirects, keeps the state and diverts.
 func redirectsAndDiverts(x *claimRun) func(*pfconf.Rule) {
-	return func(r *pfconf.Rule) { r.Redirected, r.Divert, r.Keep = r.Divert, x.divertPort(), true }
+	return func(r *pfconf.Rule) {
+		to := r.Divert
+		r.Divert, r.Keep, r.Match = x.divertPort(), r.Action == pfconf.PFDivertTo, x.matches
+		if r.Redirected = to; x.matches && x.omit[MatchRule] {
+			r.Redirected, r.Match = netip.AddrPort{}, false
+		}
+	}
 }
 
 // redirectedThrough: a rule of FreeBSD's pf lets pass, with keep state and divert-to, what an rdr
-// rule has translated. This is how a firewall has an intrusion prevention system look at what it
-// forwards to a server behind it (opnsense/src issues 302 and 303).
+// rule has translated; one of OpenBSD's has rdr-to and divert-packet. This is how a firewall has an
+// intrusion prevention system look at what it forwards to a server behind it (opnsense/src issues
+// 302 and 303).
 //
 //  1. A server of REMOTE has an address and port of REMOTE's own. Control: before the rules are
 //     there, what a client like the cell's sends to FAKE does not reach it, nor the divert socket.
@@ -274,8 +281,6 @@ func (x *claimRun) duplicates(ctx context.Context) error {
 	sent := divert.relay("packet", "", "")
 	divert.fence()
 	again := divert.rest("packet")
-	arrived, copied := divert.receive("server"), divert.receive("server")
-	more := divert.rest("server")
 	if err := divert.run(ctx); err != nil {
 		return err
 	}
@@ -288,10 +293,16 @@ func (x *claimRun) duplicates(ctx context.Context) error {
 	if sent.Err != nil {
 		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Err.Text)
 	}
-	if err := x.judge(again); err != nil {
+	at := x.remote.request()
+	arrived, copied := at.receive("server"), at.receive("server")
+	more := at.rest("server")
+	if err := at.run(ctx); err != nil {
 		return err
 	}
 	if err := x.judge(arrived, want{line: script.ClientLine, from: from, missing: NotReinjected}); err != nil {
+		return err
+	}
+	if err := x.judge(again); err != nil {
 		return err
 	}
 	if err := x.judge(copied, want{line: script.ClientLine, from: from, missing: NotDuplicated}); err != nil {
@@ -300,9 +311,9 @@ func (x *claimRun) duplicates(ctx context.Context) error {
 	return x.judge(more)
 }
 
-// translatedThrough: a rule of FreeBSD's pf translates the source of what leaves, keeps the state
-// and diverts: what a firewall does whose intrusion prevention system looks at what leaves by its
-// uplink.
+// translatedThrough: a rule of pf translates the source of what leaves, keeps the state and diverts
+// (nat-to with FreeBSD's divert-to, or with OpenBSD's divert-packet): what a firewall does whose
+// intrusion prevention system looks at what leaves by its uplink.
 //
 //  1. Control: before the rule is there, what a client like the cell's sends arrives from the
 //     client's own port, and the divert socket does not see it.
@@ -313,9 +324,9 @@ func (x *claimRun) duplicates(ctx context.Context) error {
 //     divert socket are reinjected. The client hears the answer.
 func (x *claimRun) translatedThrough(ctx context.Context) error {
 	x.change = func(r *pfconf.Rule) {
-		r.Keep = true
-		if !x.omit[Translation] {
-			r.Translated = x.Remote
+		r.Keep = r.Action == pfconf.PFDivertTo
+		if !x.omit[Translation] && !(x.matches && x.omit[MatchRule]) {
+			r.Translated, r.Match = x.Remote, x.matches
 		}
 	}
 	from, to := x.flowEnds()

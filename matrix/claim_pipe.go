@@ -71,9 +71,6 @@ func (x *claimRun) piped(ctx context.Context) error {
 		if err := x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
 			return err
 		}
-		if err := x.judge(again); err != nil {
-			return err
-		}
 		if lossy { // of what is written out, the writer may hear that it is lost
 			return x.nothingArrives(ctx, "its rule sends it through a pipe that loses all packets")
 		}
@@ -86,6 +83,9 @@ func (x *claimRun) piped(ctx context.Context) error {
 			return err
 		}
 		if err := x.judge(arrived, want{line: script.PacketLine, from: from, missing: NotReinjected}); err != nil {
+			return err
+		}
+		if err := x.judge(again); err != nil {
 			return err
 		}
 	}

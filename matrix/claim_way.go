@@ -65,7 +65,7 @@ func (x *claimRun) reinjects(ctx context.Context) error {
 	return x.arrives(ctx, script.ClientLine, NotReinjected)
 }
 
-// passedBy judges that what a rule of FreeBSD's pf must divert did not pass the divert socket by.
+// passedBy judges that what a rule of pf must divert did not pass the divert socket by.
 func (x *claimRun) passedBy(ctx context.Context, seen *stepResult) error {
 	if !x.Claim.PF || seen.Err == nil {
 		return nil

@@ -71,23 +71,26 @@ var claims = []Claim{
 	{
 		Name: "pf-state-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).keepsState, PF: true, From: 15,
 		Dangerous: true, Safe: release{15, 1},
-		Says: "divert-to of pf with keep state hands each packet of the state to a divert socket, and what is reinjected goes its way",
-		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)"},
-		Not:  onlyFreeBSD,
+		Says: "a rule of pf that keeps a state and diverts hands each packet of the state to a divert socket, and what is reinjected goes its way",
+		By: map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)",
+			"pf": "pf.conf(5), divert-packet"},
+		Not: noPF,
 	},
 	{
 		Name: "pf-rdr-in-tcp", Proto: pfconf.TCP, Mode: Redirect, run: (*claimRun).redirectedThroughStream,
 		PF: true, From: 15,
-		Says: "a connection that pf's rdr redirects goes through the divert socket of divert-to, and on to where it is redirected",
-		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)"},
-		Not:  onlyFreeBSD,
+		Says: "a connection that pf's rdr redirects goes through a divert socket, and on to where it is redirected",
+		By: map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)",
+			"pf": "pf.conf(5), rdr-to and divert-packet"},
+		Not: noPF,
 	},
 	{
 		Name: "pf-rdr-in-udp", Proto: pfconf.UDP, Mode: Redirect, run: (*claimRun).redirectedThrough,
 		PF: true, From: 15,
-		Says: "a datagram that pf's rdr redirects goes through the divert socket of divert-to, and on to where it is redirected",
-		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)"},
-		Not:  onlyFreeBSD,
+		Says: "a datagram that pf's rdr redirects goes through a divert socket, and on to where it is redirected",
+		By: map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)",
+			"pf": "pf.conf(5), rdr-to and divert-packet"},
+		Not: noPF,
 	},
 	{
 		Name: "pf-rdr-in-fragments", Proto: pfconf.UDP, Mode: Redirect, run: (*claimRun).redirectedFragments,
@@ -127,9 +130,64 @@ var claims = []Claim{
 	{
 		Name: "pf-nat-out", Proto: pfconf.UDP, Mode: PacketOut, run: (*claimRun).translatedThrough, PF: true, From: 15,
 		Dangerous: true, Safe: release{15, 1},
-		Says: "a datagram whose source pf's nat-to translates goes through the divert socket of divert-to and on, and its answer comes back",
-		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)"},
-		Not:  onlyFreeBSD,
+		Says: "a datagram whose source pf's nat-to translates goes through a divert socket and on, and its answer comes back",
+		By: map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)",
+			"pf": "pf.conf(5), nat-to and divert-packet"},
+		Not: noPF,
+	},
+	{
+		Name: "pf-match-rdr-in", Proto: pfconf.UDP, Mode: Redirect, run: (*claimRun).matchRedirected, PF: true,
+		Says: "a datagram that a match rule of pf redirects goes through the divert socket of the rule behind, and on",
+		By:   map[string]string{"pf": "pf.conf(5), match, rdr-to and divert-packet"},
+		Not:  onlyOpenBSD,
+	},
+	{
+		Name: "pf-match-nat-out", Proto: pfconf.UDP, Mode: PacketOut, run: (*claimRun).matchTranslated, PF: true,
+		Says: "a datagram whose source a match rule of pf translates goes through the divert socket of the rule behind, and its answer comes back",
+		By:   map[string]string{"pf": "pf.conf(5), match, nat-to and divert-packet"},
+		Not:  onlyOpenBSD,
+	},
+	{
+		Name: "pf-match-tag-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).matchTagged, PF: true,
+		Says: "a packet that a match rule of pf tags is diverted by a rule for packets with that tag",
+		By:   map[string]string{"pf": "pf.conf(5), match, tag, tagged and divert-packet"},
+		Not:  onlyOpenBSD,
+	},
+	{
+		Name: "pf-received-on", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).receivedOn, PF: true,
+		Says: "a rule of pf with received-on diverts what came by that interface, and one with another interface does not",
+		By:   map[string]string{"pf": "pf.conf(5), received-on and divert-packet"},
+		Not:  onlyOpenBSD,
+	},
+	{
+		Name: "pf-once", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).oneShot, PF: true,
+		Says: "a rule of pf with once diverts the flow of its first packet, and no other flow",
+		By:   map[string]string{"pf": "pf.conf(5), once and divert-packet"},
+		Not:  onlyOpenBSD,
+	},
+	{
+		Name: "pf-max-states", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).mostStates, PF: true,
+		Says: "a rule of pf that diverts and has as many states as it may have drops what would make another",
+		By:   map[string]string{"pf": "pf.conf(5), max and divert-packet"},
+		Not:  onlyOpenBSD,
+	},
+	{
+		Name: "match-tag", About: "to", Proto: pfconf.UDP, Mode: To, run: (*claimRun).taggedTo,
+		Says: "a packet that a match rule of pf tags is diverted to the socket of a rule for packets with that tag",
+		By:   map[string]string{"pf": "pf.conf(5), match, tag, tagged and divert-to"},
+		Not:  onlyOpenBSD,
+	},
+	{
+		Name: "received-on", About: "to", Proto: pfconf.UDP, Mode: To, run: (*claimRun).receivedOnTo,
+		Says: "a rule of pf with received-on diverts to a socket what came by that interface, and one with another interface does not",
+		By:   map[string]string{"pf": "pf.conf(5), received-on and divert-to"},
+		Not:  onlyOpenBSD,
+	},
+	{
+		Name: "once", About: "to", Proto: pfconf.UDP, Mode: To, run: (*claimRun).oneShotTo,
+		Says: "a rule of pf with once diverts to a socket the flow of its first packet, and no other flow",
+		By:   map[string]string{"pf": "pf.conf(5), once and divert-to"},
+		Not:  onlyOpenBSD,
 	},
 	{
 		Name: "forwarded", Proto: pfconf.TCP, Mode: Through, run: (*claimRun).forwarded,
@@ -269,6 +327,8 @@ var claims = []Claim{
 	},
 	{
 		Name: "v4mapped", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).dualStack,
+		Lacking: map[pfconf.Engine]string{
+			pfconf.BPFLookup: "FAKE is local, so a listener on :: has what comes to its port without a rule"},
 		Says: "a listener on :: that hears both families gets diverted connections",
 		By: map[string]string{"nftables": "nf_tproxy_ipv4.c, nf_tproxy_get_sock_v4; inet_hashtables.c, compute_score; ipv6(7)",
 			"ipfw": "ipfw(8), fwd; ip6(4), IPV6_V6ONLY"},
@@ -411,10 +471,10 @@ var claims = []Claim{
 	},
 	{
 		Name: "timewait-reopen", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).timeWaitReopen,
-		Says:  "a SYN that meets a socket in TIME_WAIT reaches the listener",
-		By:    map[string]string{"nftables": "nf_tproxy_ipv4.c, nf_tproxy_handle_time_wait4"},
-		NoBPF: "a program can't remove the socket in TIME_WAIT, as tproxy does (bpf_sk_assign, bpf-helpers(7))",
-		Not:   "no page of theirs says what a SYN does that meets a diverted connection in TIME_WAIT",
+		Says:    "a SYN that meets a socket in TIME_WAIT reaches the listener",
+		By:      map[string]string{"nftables": "nf_tproxy_ipv4.c, nf_tproxy_handle_time_wait4"},
+		Lacking: map[pfconf.Engine]string{pfconf.BPF: "a program can't remove the socket in TIME_WAIT, as tproxy does (bpf_sk_assign, bpf-helpers(7))"},
+		Not:     "no page of theirs says what a SYN does that meets a diverted connection in TIME_WAIT",
 	},
 	{
 		Name: "notrack", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).noTrack,
@@ -450,6 +510,8 @@ var claims = []Claim{
 	},
 	{
 		Name: "device", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).device,
+		Lacking: map[pfconf.Engine]string{
+			pfconf.BPFLookup: "the program chooses the socket, and the kernel takes it whatever it is bound to (filter.c, bpf_sk_lookup_assign)"},
 		Says: "of listeners that are bound to interfaces, that of the packet's interface gets the connection",
 		By:   map[string]string{"nftables": "socket(7), SO_BINDTODEVICE; nf_tproxy_ipv4.c, nf_tproxy_get_sock_v4"},
 		Not:  "its sockets are bound to no interfaces",
@@ -459,6 +521,23 @@ var claims = []Claim{
 		Says: "a listener in another routing table (FIB) than that of the packets gets diverted datagrams",
 		By:   map[string]string{"ipfw": "FreeBSD's udp(4): datagrams originating from any FIB; ipfw(8), fwd"},
 		Not:  "its sockets are in no FIBs",
+	},
+	{
+		Name: "bridge", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).bridge,
+		Between: true,
+		Says:    "a connection that a bridge hands to its host is diverted, while br_netfilter is not asked",
+		By: map[string]string{"nftables": "nft(8), tproxy and payload statements; ip-sysctl.rst, " +
+			"bridge-nf-call-iptables"},
+		Lacking: map[pfconf.Engine]string{pfconf.BPF: unbridged},
+		Not:     "no page of theirs says that a bridge's host diverts what is bridged",
+	},
+	{
+		Name: "bridge-netfilter", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).filteredBridge,
+		Between: true,
+		Says:    "a connection that a bridge hands to its host is diverted, also where br_netfilter has the rules of IP see it",
+		By:      map[string]string{"nftables": "nft(8), tproxy statement; ip-sysctl.rst, bridge-nf-call-iptables"},
+		Lacking: map[pfconf.Engine]string{pfconf.BPF: unbridged},
+		Not:     "no page of theirs says that a bridge's host diverts what is bridged",
 	},
 	{
 		Name: "output", About: "to", Proto: pfconf.TCP, Mode: ToOutput, run: (*claimRun).output,
@@ -502,8 +581,8 @@ var claims = []Claim{
 		Says: "datagrams that come in fragments are diverted whole, whatever their length",
 		By: map[string]string{"pf": "pf.conf(5), set reassemble",
 			"nftables": "nf_defrag_ipv4.c, nf_defrag_ipv6_hooks.c: before the hooks of conntrack"},
-		NoBPF: "tc comes before fragments are put together, and only the first has ports",
-		Not:   "ipfw compares fragments with its rules, and only the first has ports",
+		Lacking: map[pfconf.Engine]string{pfconf.BPF: "tc comes before fragments are put together, and only the first has ports"},
+		Not:     "ipfw compares fragments with its rules, and only the first has ports",
 	},
 	{
 		Name: "out-of-order", About: "queue", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).outOfOrder,
@@ -697,5 +776,14 @@ const stateful = "its states are its own, and it has no zones of them"
 // unjoined is why only netfilter's queues cut what came joined.
 const unjoined = "it says nothing of packets that its host has joined"
 
+// unbridged is why programs of BPF are not asked for what is bridged.
+const unbridged = "programs of BPF come before the bridge, and no rule of the bridge hands them anything"
+
 // queueless is why a netfilter queue says and takes no addresses.
 const queueless = "a netfilter queue gives packets numbers, not addresses"
+
+// noPF is why other kernels do not claim what is said of both systems' pf.
+const noPF = "it has no pf that diverts to a divert socket"
+
+// onlyOpenBSD is why other kernels do not claim what is said of OpenBSD's pf.
+const onlyOpenBSD = "only OpenBSD's pf has such rules beside divert-packet and divert-to"

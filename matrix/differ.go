@@ -16,6 +16,7 @@ var sentences = map[string]string{
 	"StatesFirst":     "A packet that belongs to a state does not meet the rules: a rule must have made exactly its states, which have the packets of both directions.",
 	"Stateless":       "The rules keep no states, so none are looked for.",
 	"MeetsReplies":    "A divert-reply rule is about the packets that come back, and counts those alone.",
+	"FirstOnly":       "A rule counts what no connected socket has: of a TCP connection the packet that opens it.",
 	"MatchesOnly":     "A rule counts what it matched, not what its action did.",
 	"MeetsFragments":  "A rule about packets that come in meets their fragments one by one, and counts each.",
 	"AnswersEcho":     "The kernel answers a diverted IPv4 echo request itself; the target that would see it proves that and is SKIP.",

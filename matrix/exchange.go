@@ -152,7 +152,10 @@ func (x *exchange) rule() pfconf.Rule {
 		r.Divert = x.mode.divertsTo(x)
 	}
 	if x.Claim != nil && x.Claim.PF {
-		r.Action = pfconf.PFDivertTo
+		r.Action = pfconf.DivertPacket // OpenBSD's pf
+		if x.kernel.besides(x.Target) {
+			r.Action = pfconf.PFDivertTo
+		}
 	}
 	if x.change != nil {
 		x.change(&r)
@@ -178,6 +181,9 @@ func (x *exchange) loaded() pfconf.Rule {
 		r.From = x.Remote
 		if r.Direction == pfconf.Out {
 			r.From = x.Local
+		}
+		if r.Translated.IsValid() {
+			r.Translated = r.From
 		}
 	case x.omit[Swap] && x.part != "" && r.Port != 0:
 		r.Port = x.client

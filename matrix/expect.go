@@ -13,6 +13,8 @@ import (
 // kernels differ. docs/states.md explains each line.
 type Kernel struct {
 	Firewall string
+	// Engine is how the firewall is given its rules, "" where there is one way.
+	Engine pfconf.Engine
 	// RawOnFake: a diverted raw or ICMP packet reaches a socket that is bound to
 	// FAKE, not one on the loopback address. Linux: raw sockets are matched by the
 	// packet's destination, which policy routing does not change (net/ipv4/raw.c). FreeBSD: nor
@@ -34,6 +36,9 @@ type Kernel struct {
 	// MeetsReplies: a divert-reply rule is about the packets that come back, and counts those
 	// alone.
 	MeetsReplies bool
+	// FirstOnly: a rule is asked about packets that no connected socket has, so it counts of a TCP
+	// connection what opens it alone.
+	FirstOnly bool
 	// MatchesOnly: what a rule counts says nothing about what its action did.
 	MatchesOnly bool
 	// MeetsFragments: a rule about packets that come in meets their fragments one by one, before
@@ -77,6 +82,14 @@ func KernelOf(firewall string) (Kernel, bool) {
 	return k, ok
 }
 
+// counts is how many of the packets that a client sends the rule counts.
+func (k Kernel) counts(p pfconf.Proto, sent uint64) uint64 {
+	if k.FirstOnly && p == pfconf.TCP {
+		return min(sent, 1)
+	}
+	return sent
+}
+
 // bindsRaw reports whether the kernel is one that binds raw sockets to foreign addresses. IPv4's of
 // Linux do so since 5.17 ("ipv4/raw: support binding to nonlocal addresses"); distributions have
 // it earlier, so only a socket that is refused tells.
@@ -102,7 +115,7 @@ func (k Kernel) dropsTimeWait() bool {
 // besides reports whether the target's rule is one of the pf that stands beside the kernel's
 // filter.
 func (k Kernel) besides(t Target) bool {
-	return t.Claim != nil && t.Claim.PF || k.RedirectsBeside && t.First.translates()
+	return k.RedirectsBeside && (t.Claim != nil && t.Claim.PF || t.First.translates())
 }
 
 // controlReplies reports whether a control of a divert-reply rule means
@@ -135,9 +148,11 @@ type known struct {
 	before   release // only in releases before this one; none for all
 	from     release // only in this release and later ones; none for all
 	pfOn     bool    // only where pf is switched on beside the filter
-	what     string  // the targets, in words
-	of       func(Target) bool
-	reason   string // of the failure; any other is a new one
+	// without is an engine whose rules do not fail so.
+	without pfconf.Engine
+	what    string // the targets, in words
+	of      func(Target) bool
+	reason  string // of the failure; any other is a new one
 	// cause is that of the failure, whatever its reason; any other is a new one. With it a target
 	// may pass as well: more than the kernel decides whether it fails.
 	cause string
@@ -159,6 +174,15 @@ var knownFailures = []known{
 		cause: "answer-lost",
 		why: "nf_sk_lookup_slow_v6() looks for the translated names (CVE-2025-22021; seen on Debian's 5.10.223; fixed by " +
 			"932b32ffd760 of March 2025, in 6.15 and in stable releases)",
+	},
+	{
+		firewall: "nftables", without: pfconf.BPFLookup,
+		what:   "What is bridged, where br_netfilter has the rules of IP see it, `to-bridge-netfilter`,",
+		of:     func(t Target) bool { return t.Kind() == "to-bridge-netfilter" },
+		reason: NotDelivered,
+		why: "tproxy chooses the socket while the packet is still the bridge's, ip_rcv_core() takes it away (skb_orphan, " +
+			"net/ipv4/ip_input.c), and ip_sabotage_in() keeps the rules from a second look (net/bridge/br_netfilter_hooks.c; " +
+			"https://github.com/openwrt/packages/issues/18850)",
 	},
 	{
 		firewall: "pf", what: "DIOCNATLOOK, `natlook-tcp` and `natlook-udp`,",
@@ -287,6 +311,7 @@ var knownFailures = []known{
 func (f known) ofKernel(k Kernel) bool {
 	old := f.before == release{} || k.Release > 0 && k.release().before(f.before)
 	return f.firewall == k.Firewall && (!f.domain || k.OtherDomain) && (!f.pfOn || k.PFOn) && old &&
+		(f.without == "" || k.Engine != f.without) &&
 		!k.release().before(f.from)
 }
 

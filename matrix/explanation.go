@@ -22,6 +22,9 @@ func (r *runner) explain(t Target, res Result, p *testCase) *explain.Explanation
 		return explain.Explain(c)
 	}
 	c.LocalAddr, c.RemoteAddr, c.Fake = p.Local, p.Remote, p.Fake
+	if c.Between = t.Claim != nil && t.Claim.Between; c.Between {
+		return explain.Explain(c)
+	}
 	if e := res.Evidence; e != nil {
 		c.Local.Record, c.Remote.Record = e.Local, e.Remote
 		for _, rule := range e.Remote.Rules {

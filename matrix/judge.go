@@ -200,6 +200,7 @@ func (x *exchange) carried() bool {
 // back to it. TCP's numbers are the least that an exchange needs.
 func (x *exchange) judgeCounters(sent, answered uint64) error {
 	c, k := x.counters, x.kernel
+	sent = k.counts(x.Proto, sent)
 	if k.StatesFirst {
 		return x.judgeStateCounters(sent + answered)
 	}

@@ -49,6 +49,10 @@ const (
 	Ended        = "ended"         // that a queue's reader ends: it stays
 	Requeued     = "requeued"      // that a packet is handed to another queue: it meets the rules once more
 	Translation  = "translation"   // that a rule of pf's translates the source
+	MatchRule    = "match-rule"    // the match rule that tags, redirects or translates before a rule
+	ReceivedOn   = "received-on"   // the interface by which a rule's packets come: it names another
+	OneShot      = "one-shot"      // that a rule is gone with its first packet
+	Limit        = "limit"         // how many states a rule may have
 	Gateway      = "gateway"       // the gateway of a rule of pf's, by which packets or their copies go on
 	InPipe       = "in-pipe"       // that packets go through a pipe: no rule sends them there
 	Swap         = "swap"          // the swapped port in the rule of a reuse target's second cell
@@ -63,7 +67,7 @@ var ownPieces = []string{OwnRule, TimeWaitDrop, Swap, Bypass, Keep, Privilege, F
 	Once, Unheard, Number, RulesPort, RuleNumber, Turned, Nowhere, Redirected, DualStack, AllAddresses, Reusing,
 	Connected, SharedPort, WholeFlow, ServerCloses, Backwards, Repeated, Requeued, Ended,
 	ProxyMarked, BridgeGone, Device, OwnAddress, Exchange, Translation,
-	Gateway, InPipe}
+	Gateway, MatchRule, ReceivedOn, OneShot, Limit, InPipe}
 
 // endpointPieces are those that endpoints leave out.
 var endpointPieces = []script.Piece{script.Transparent, script.Right, script.Checksum, script.Listen, script.Reader,
@@ -84,6 +88,7 @@ func (x *exchange) omitted() []script.Piece {
 // agentPieces are the rest: the hosts' and the packet filter's.
 func agentPieces(omit []string) []string {
 	return slices.DeleteFunc(slices.Clone(omit), func(s string) bool {
-		return slices.Contains(ownPieces, s) || slices.Contains(endpointPieces, script.Piece(s))
+		return slices.Contains(ownPieces, s) || slices.Contains(endpointPieces, script.Piece(s)) ||
+			slices.Contains(middlePieces, script.Piece(s))
 	})
 }

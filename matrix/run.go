@@ -223,6 +223,7 @@ func (r *runner) prepare() error {
 	if r.kernel, ok = KernelOf(r.facts.Firewall); !ok {
 		return fmt.Errorf("remote: what to expect of a kernel with %q is not known", r.facts.Firewall)
 	}
+	r.kernel.Engine, r.kernel.FirstOnly = r.opt.Filter, r.opt.Filter == pfconf.BPFLookup
 	r.kernel.OtherDomain = r.facts.Domain != 0
 	r.kernel.Release, r.kernel.Minor = releaseOf(r.facts.Kernel)
 	r.kernel.PFOn = r.facts.PFOn
@@ -261,8 +262,8 @@ func (r *runner) skip(t Target) *finding {
 			return &finding{Skip, NotClaimed,
 				fmt.Sprintf("its rule is made of nftables' statements, not of those of %s", r.opt.Filter)}
 		}
-		if r.opt.Filter == pfconf.BPF && t.Claim.NoBPF != "" {
-			return &finding{Skip, NotClaimed, t.Claim.NoBPF}
+		if why := t.Claim.Lacking[r.opt.Filter]; why != "" {
+			return &finding{Skip, NotClaimed, why}
 		}
 		if from := t.Claim.BPFFrom; r.opt.Filter == pfconf.BPF && r.kernel.release().before(from) {
 			return &finding{Skip, NotClaimed,

@@ -71,6 +71,7 @@ func (x *exchange) wantCounters(e teardown, a, b *request, sent, answered uint64
 	case x.kernel.MeetsReplies && x.rule().Action == pfconf.DivertReply:
 		least.Replies = answered
 	default:
+		sent = x.kernel.counts(x.Proto, sent)
 		least.Matched, least.Done = sent, sent
 		if x.rule().Action == pfconf.DivertReply {
 			least.Replies = answered

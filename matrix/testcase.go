@@ -160,6 +160,14 @@ func (r *runner) unlessStopped(err error) error {
 
 // run runs the cell.
 func (p *testCase) run(ctx context.Context) error {
+	for _, x := range p.exchanges() {
+		// Before a control, which may mean something else with such rules. A claim about queues may
+		// load no rule, and has no control that does.
+		diverts := x.Claim == nil || x.mode.IsDivertTo() || x.mode.IsDivertReply()
+		if err := p.kernel.Engine.Check(x.rule()); diverts && err != nil {
+			return &finding{Skip, NotClaimed, err.Error()}
+		}
+	}
 	if p.Target.reuse() {
 		return p.reuse(ctx)
 	}

@@ -2,4 +2,5 @@
 
 package pfconf
 
-const builtBPF = true
+// BuiltBPF: this build has the engines BPF and BPFLookup. What only they call is not in others.
+const BuiltBPF = true

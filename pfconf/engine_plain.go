@@ -2,4 +2,5 @@
 
 package pfconf
 
-const builtBPF = false
+// BuiltBPF: this build has not the engines BPF and BPFLookup, nor what only they call.
+const BuiltBPF = false

@@ -197,7 +197,7 @@ type Rule struct {
 	// redirected to before they meet it.
 	Redirected netip.AddrPort `json:"redirected,omitzero"`
 	// Tag is what a pf-divert-to rule that keeps a state tags its packets with, and what the
-	// packets of a pf-pass rule must be tagged with. It is as a label is.
+	// packets of another rule must be tagged with. It is as a label is.
 	Tag string `json:"tag,omitempty"`
 	// Gateway, if valid, is where a pf-divert-to rule that keeps a state has packets sent on to, by
 	// Interface, in place of where the routing table leads. Routing says which packets.
@@ -205,6 +205,16 @@ type Rule struct {
 	Routing Routing    `json:"routing,omitempty"`
 	// Interface is the one towards Gateway, or by which the packets of a pf-pass rule leave.
 	Interface string `json:"interface,omitempty"`
+	// Match has a match rule before a divert-packet rule redirect or translate in its place, or
+	// one before a divert-packet or divert-to rule set the tag that the rule asks for. OpenBSD's
+	// pf only, as what follows; so are Tag, Redirected and Translated of these rules.
+	Match bool `json:"match,omitempty"`
+	// Received, if not empty, is the interface by which the packets must have come.
+	Received string `json:"received,omitempty"`
+	// Once has the rule be there for the first packet alone, and for the state that it makes.
+	Once bool `json:"once,omitempty"`
+	// Most is how many states the rule may have at a time, 0 for any number.
+	Most int `json:"most,omitempty"`
 	// On, if not empty, is the interface that the packets of a rule with a Gateway pass, and the
 	// only one on which they belong to its state.
 	On string `json:"on,omitempty"`
@@ -289,20 +299,20 @@ func (r Rule) Validate() error {
 		return bad("pipe %d does not go with %v", r.Pipe, r.Action)
 	}
 	switch {
-	case r.Action != PFDivertTo && r.Keep || r.Redirected.IsValid() && !r.Keep:
+	case r.Action != PFDivertTo && r.Keep || r.Redirected.IsValid() && !r.Keep && r.Action != DivertPacket:
 		return bad("only pf-divert-to can keep a state or not, and redirect when it does")
 	case r.Action != DivertTo && (r.Untracked || r.Zone != 0 || r.Established):
 		return bad("only divert-to can be untracked, have a conntrack zone, or leave established flows to their sockets")
 	case r.Untracked && r.Zone != 0:
 		return bad("what is not tracked has no conntrack zone")
 	case r.Translated.IsValid() && (r.Action != DivertReply &&
-		(!r.Keep || r.Direction != Out || r.Redirected.IsValid()) ||
+		(!r.Keep && r.Action != DivertPacket || r.Direction != Out || r.Redirected.IsValid()) ||
 		!r.Proto.HasPorts() || !fits(r.Translated, r.Family)):
 		return bad("only divert-reply of tcp and udp, or pf-divert-to with a state, translates a source, to a %v address, "+
 			"not to %v", r.Family, r.Translated)
 	}
 	switch diverts := r.Action == PFDivertTo && r.Keep; {
-	case r.Tag != "" && (!ValidLabel(r.Tag) || !diverts && r.Action != PFPass),
+	case r.Tag != "" && (!ValidLabel(r.Tag) || !diverts && r.Action != PFPass && !r.toSocket()),
 		r.Gateway.IsValid() != (routingNames[r.Routing] != ""),
 		r.Gateway.IsValid() && (!diverts || !fits(r.Gateway, r.Family)),
 		r.On != "" && (!r.Gateway.IsValid() || !interfaceName.MatchString(r.On)),
@@ -310,6 +320,9 @@ func (r Rule) Validate() error {
 		r.Action == PFPass && (r.Direction != Out || r.Divert.IsValid()):
 		return bad("tag %q, gateway %v and interfaces %q and %q do not go with %v", r.Tag, r.Gateway, r.Interface, r.On,
 			r.Action)
+	}
+	if err := r.ofOpenBSD(); err != "" {
+		return bad("%s", err)
 	}
 	switch r.Action {
 	case DivertTo:
@@ -342,6 +355,36 @@ func (r Rule) Validate() error {
 		return bad("rdr-to needs a %v address and a port, not %v", r.Family, to)
 	}
 	return nil
+}
+
+// ofOpenBSD says what is wrong with what only OpenBSD's pf has, if anything.
+func (r Rule) ofOpenBSD() string {
+	done := 0 // what the match rule does
+	for _, does := range []bool{r.Redirected.IsValid(), r.Translated.IsValid(), r.Tag != ""} {
+		if does {
+			done++
+		}
+	}
+	switch {
+	case (r.Match || r.Received != "" || r.Once || r.Most != 0) && !r.toSocket():
+		return "only divert-to and divert-packet have match rules, received-on, once and max"
+	case r.Match && done != 1:
+		return "a match rule redirects, or translates, or tags"
+	case r.Received != "" && !interfaceName.MatchString(r.Received):
+		return fmt.Sprintf("%q can't be the name of an interface", r.Received)
+	case r.Most < 0:
+		return "a rule has no negative number of states"
+	}
+	return ""
+}
+
+// toSocket reports whether the rule is one of divert-to or divert-packet.
+func (r Rule) toSocket() bool { return r.Action == DivertTo || r.Action == DivertPacket }
+
+// OnlyOpenBSD reports whether the rule asks for something that only OpenBSD's pf does.
+func (r Rule) OnlyOpenBSD() bool {
+	return r.Match || r.Received != "" || r.Once || r.Most != 0 ||
+		r.toSocket() && (r.Tag != "" || r.Redirected.IsValid() || r.Translated.IsValid())
 }
 
 // RedirectsTo returns where the rule redirects packets to; ok is false when it does not.

@@ -41,6 +41,10 @@ var fleetHosts = map[string]sshtest.World{
 	"broken":           {Opaque: true},
 	"cut":              {},
 	"shot":             {},
+	"denied":           {},
+	"small":            {Mounts: map[string]string{"/tmp": "mode=1777,size=8m"}},
+	"strange":          {Uname: []string{"Linux", "m68k"}},
+	"garbled":          {Mounts: map[string]string{"/mnt": "mode=755"}},
 }
 
 func startFleet(t *testing.T, hosts ...string) *fleet {
@@ -235,9 +239,10 @@ func recap(t *testing.T, out, host string) map[string]string {
 	return counts
 }
 
-// TestFleet runs the playbook of contrib/ansible on hosts of which one is broken, one is away, and
-// of two the run or its connection is killed. It must fail, name each of these hosts, leave nothing
-// on any, and merge the results of those that have some.
+// TestFleet runs the playbook of contrib/ansible on hosts of which one is broken, one is away, one
+// refuses the password, one has no room, for one there is no program, for one it is not copied as
+// it is, and of two the run or its connection is killed. It must fail, say why of each of these
+// hosts, leave nothing on any, and merge the results of those that have some.
 func TestFleet(t *testing.T) {
 	f := startFleet(t, slices.Sorted(maps.Keys(fleetHosts))...)
 	f.write(t, checkout+"/hosts", `
@@ -247,7 +252,13 @@ broken ansible_user=csh ansible_become=true
 gone.example.net ansible_user=root
 cut ansible_user=root pfdivert_run="-for 10m inet-args-tcp-to"
 shot ansible_user=bash ansible_become=true pfdivert_run="-for 10m inet-args-tcp-to"
+denied ansible_user=asked ansible_become=true ansible_become_password=wrong
+small ansible_user=root
+strange ansible_user=root
+garbled ansible_user=root
 `)
+	root(t, f.hosts["garbled"], `cp /bin/cp /mnt/was; printf '#!/bin/sh\n/mnt/was "$@"\ntest -d "$2" || echo >>"$2"\n' >/mnt/cp
+		chmod 755 /mnt/cp; mount -n --bind /mnt/cp "$(readlink -f /bin/cp)"`)
 	// A play that was killed three days ago left a folder, another one is under way.
 	root(t, f.hosts["web2.example.net"], `cd /tmp; mkdir pfdivert-fleet.old pfdivert-fleet.new
 		chown asked pfdivert-fleet.old pfdivert-fleet.new; touch -d '3 days ago' pfdivert-fleet.old`)
@@ -256,7 +267,7 @@ shot ansible_user=bash ansible_become=true pfdivert_run="-for 10m inet-args-tcp-
 	defer cancel()
 	go func() { killed <- f.kill(ctx, "cut", true) }()
 	go func() { killed <- f.kill(ctx, "shot", false) }()
-	out, status := f.play(t, "ansible-playbook -f 6 -i hosts contrib/ansible/fleet.yml")
+	out, status := f.play(t, "ansible-playbook -f 10 -i hosts contrib/ansible/fleet.yml")
 	cancel()
 	for range 2 {
 		if err := <-killed; err != nil {
@@ -271,10 +282,14 @@ shot ansible_user=bash ansible_become=true pfdivert_run="-for 10m inet-args-tcp-
 		"web1.example.net": suite + " targets: " + suite + " PASS",
 		"web2.example.net": suite + " targets: " + suite + " PASS",
 		"broken":           suite + ` targets: \d+ PASS, \d+ FAIL`,
-		"gone.example.net": "ERROR gone.example.net: ",
+		"small":            suite + " targets: " + suite + " PASS",
+		"gone.example.net": `ERROR gone.example.net: gone.example.net/run.json: Failed to connect to the host via ssh: `,
 		"cut":              "ERROR cut: ", "shot": "ERROR shot: ",
+		"denied":  "ERROR denied: denied/run.json: Undo what killed runs left: Incorrect sudo password",
+		"strange": "ERROR strange: strange/run.json: Copy what make dist built for it: .*/dist/pfdivert-linux-m68k",
+		"garbled": "ERROR garbled: garbled/run.json: Compare the sha256 of the copy: [0-9a-f]{64} ",
 	} {
-		good := strings.HasPrefix(host, "web")
+		good := strings.HasPrefix(host, "web") || host == "small"
 		if got := recap(t, out, host); got["failed"] != map[bool]string{true: "0", false: "1"}[good] {
 			t.Errorf("recap of %s: %v", host, got)
 		}
@@ -284,8 +299,10 @@ shot ansible_user=bash ansible_become=true pfdivert_run="-for 10m inet-args-tcp-
 	}
 	results := f.controller.Path(checkout + "/results")
 	page, err := os.ReadFile(results + "/report.html")
-	if err != nil || !bytes.Contains(page, []byte("gone.example.net")) {
-		t.Errorf("the page does not say which host is missing: %v", err)
+	for _, want := range []string{"gone.example.net", "Incorrect sudo password", "6 hosts lack results"} {
+		if err != nil || !bytes.Contains(page, []byte(want)) {
+			t.Errorf("the page does not say %q: %v", want, err)
+		}
 	}
 	var merged struct {
 		Targets []struct{ Name, Host, Verdict string }
@@ -298,7 +315,7 @@ shot ansible_user=bash ansible_become=true pfdivert_run="-for 10m inet-args-tcp-
 	for _, target := range merged.Targets {
 		count[target.Host+" "+target.Verdict]++
 	}
-	for _, host := range []string{"web1.example.net", "web2.example.net"} {
+	for _, host := range []string{"web1.example.net", "web2.example.net", "small"} {
 		if n := count[host+" PASS"]; n != len(matrix.Targets()) {
 			t.Errorf("merged: %s has %d PASS", host, n)
 		}
@@ -347,8 +364,10 @@ func TestFleetPage(t *testing.T) {
 			`test -s report.html -a -s report.xml -a -s report.json -a -s report.txt
 			for h in web1 web2; do test -s $h.example.net/run.json -a -s $h.example.net/junit.xml; done`},
 		{"check-setup", play + " --tags check-setup", 2,
-			`web1\.example\.net/check-setup\.txt: +ok  privilege: root`, ""},
-		{"doctor", play + " --tags doctor", 2, `web2\.example\.net/doctor\.txt:`, ""},
+			`"no host lacks anything"`, `grep -q '^  ok  privilege: root' web1.example.net/check-setup.txt
+			test ! -e report.html`},
+		{"doctor", play + " --tags doctor", 2, `"web2\.example\.net: doctor found no problem"`,
+			"test -s web2.example.net/doctor.json -a -s report.html"},
 		{"some", play + ` --limit web1.example.net -e "pfdivert_run='-count 10 inet-args-udp-*'"`, 1,
 			`: 5 targets: 5 PASS`, "grep -q '^50 cells of 5 targets: 50 PASS' web1.example.net/report.txt"},
 	} {
@@ -365,8 +384,9 @@ func TestFleetPage(t *testing.T) {
 	for name, line := range map[string]string{
 		"lines":  "test $(wc -l <fleet.yml) -le 80",
 		"syntax": "ansible-playbook --syntax-check -i inventory.example fleet.yml",
-		// raw, as the hosts have no Python; and one report of all, which takes the strategy linear.
-		"lint": "ansible-lint --offline -x no-changed-when,run-once,deprecated-command-syntax fleet.yml",
+		// raw, as the hosts have no Python; one report of all, which takes the strategy linear; and
+		// keys that tasks share, which for the linter come before the name.
+		"lint": "ansible-lint --offline -x no-changed-when,run-once,deprecated-command-syntax,key-order fleet.yml",
 	} {
 		t.Run(name, func(t *testing.T) {
 			if name == "lint" {

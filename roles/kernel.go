@@ -25,8 +25,8 @@ func kernelFlags(f *flag.FlagSet, o *testbed.Options) {
 
 // filterFlag is how a Linux kernel is given the rules.
 func filterFlag(f *flag.FlagSet, o *testbed.Options) {
-	f.StringVar(&o.Filter, "filter", "", "give a Linux kernel the rules by `WAY`: nft (as without it), xt, xt-legacy, bpf; all: "+
-		"side by side")
+	f.StringVar(&o.Filter, "filter", "", "give a Linux kernel the rules by `WAY`: nft (as without it), xt, xt-legacy, bpf, "+
+		"bpf-lookup; all: side by side")
 }
 
 // onKernel runs this role in a machine that has another kernel, with the flags that were given, but

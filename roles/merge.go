@@ -24,9 +24,11 @@ hosts have a column each. More are grouped by kernel, filter and verdicts: those
 differ from the rest of their kernel are named first.
 
 A host is named by its file: web1.json, web1-doctor.json and web1/run.json are of web1.
-Where a file has several hosts, they have their names there. If there are two runs of
-a host, the later counts: for the targets that it has if the kernel is the same, else
-for all; a note says so. With another filter it is a host of its own.
+Files of one name in several folders are of several hosts, which the folders name:
+a/x.json and b/x.json are of a and b, or with b/y.json of a-x, b-x and y. Where a file has
+several hosts, they have their names there. If there are two runs of a host, the later
+counts: for the targets that it has if the kernel is the same, else for all; a note says
+so. With another filter it is a host of its own.
 
 Exit status: 0 when every target is PASS, XFAIL or SKIP; 1 when a host has one that is
 FAIL or XPASS, or a problem of doctor's that is bad, or with -against something
@@ -56,9 +58,9 @@ func runMerge(_ context.Context, c *call) (int, error) {
 			"pfdivert run -json web1.json on each host, and then pfdivert merge web1.json web2.json")
 	}
 	for _, arg := range f.Args() {
-		if arg != "-" && strings.HasPrefix(arg, "-") {
+		if arg != "-" && strings.HasPrefix(arg, "-") && !slices.Contains(c.args, "--") {
 			return exitError, terminal.WithHint(fmt.Errorf("%s stands behind a file", arg),
-				"flags come first: pfdivert merge "+arg+" … FILE.json")
+				"flags come first: pfdivert merge "+arg+" … FILE.json; and before a file of that name: --")
 		}
 	}
 	var last *report.Past
@@ -86,6 +88,7 @@ func runMerge(_ context.Context, c *call) (int, error) {
 	}
 	if last != nil {
 		fleet.Against(*against, last)
+		last = nil // it can be large
 	}
 	errs = append(errs, fleet.Problems()...)
 	for i, err := range errs {

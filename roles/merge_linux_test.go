@@ -5,16 +5,18 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 )
 
-// BenchmarkMerge merges 1,000 files of 172 targets and writes all reports: below 2 s, with less
-// than 200 MB.
+// BenchmarkMerge merges 1,000 files of 172 targets and writes all reports, also with what changed
+// since the last time: below 2 s of a processor, with less than 200 MB.
 func BenchmarkMerge(b *testing.B) {
 	dir := b.TempDir()
+	last := filepath.Join(dir, "last.json")
 	args := []string{"merge"}
 	for _, format := range []string{"json", "html", "tap", "junit"} {
 		args = append(args, "-"+format, filepath.Join(dir, "all."+format))
@@ -45,6 +47,18 @@ func BenchmarkMerge(b *testing.B) {
 		args = append(args, name)
 	}
 	bin := program(b)
+	cmd := exec.Command(filepath.Join(bin, "pfdivert"), slices.Concat([]string{"merge", "-json", last}, args[9:])...)
+	cmd.Env = append(os.Environ(), asProgram+"=1")
+	if out, err := cmd.CombinedOutput(); cmd.ProcessState.ExitCode() != exitFail {
+		b.Fatalf("%v\n%.1000s", err, out)
+	}
+	b.Run("first", func(b *testing.B) { benchmarkMerge(b, bin, args) })
+	b.Run("against", func(b *testing.B) {
+		benchmarkMerge(b, bin, slices.Concat([]string{"merge", "-against", last}, args[1:]))
+	})
+}
+
+func benchmarkMerge(b *testing.B, bin string, args []string) {
 	var peak int64 // in kB, see getrusage(2)
 	var processor time.Duration
 	for b.Loop() {

@@ -297,7 +297,7 @@ func (n *network) filters(t *testing.T, env []string) {
 			t.Errorf("not all passed with %s", e)
 		}
 	}
-	if status != 0 || stderr != "-filter all: without bpf, which make pfdivert-bpf builds in\n" || t.Failed() {
+	if status != 0 || stderr != "-filter all: without bpf and bpf-lookup, which make pfdivert-bpf builds in\n" || t.Failed() {
 		t.Errorf("status %d\n%s%s", status, stdout, stderr)
 	}
 	n.clean(t)

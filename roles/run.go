@@ -225,7 +225,7 @@ func (c *call) playRun(ctx context.Context, targets []matrix.Target, o runFlags)
 		return exitError, err
 	}
 	if o.Filter == testbed.FilterAll && !pfconf.BPF.Built() {
-		fmt.Fprintln(c.Err, "-filter all: without bpf, which make pfdivert-bpf builds in")
+		fmt.Fprintln(c.Err, "-filter all: without bpf and bpf-lookup, which make pfdivert-bpf builds in")
 	}
 	status, _, err := c.runOn(ctx, beds, targets, o, to)
 	return status, err

@@ -120,10 +120,29 @@ func TestOneHostUnreached(t *testing.T) {
 func TestSeveralHostsInterrupted(t *testing.T) {
 	labtest.Need(t)
 	ctx, cancel := context.WithCancelCause(t.Context())
-	timer := time.AfterFunc(2*time.Second, func() { cancel(errors.New("enough")) })
-	defer timer.Stop()
-	text, said, machine, status := playSeveral(t, ctx, []*testbed.Testbed{labHost(0, "one"), labHost(1, "two")},
-		runFlags{count: 1, duration: time.Minute})
+	hosts := []*testbed.Testbed{labHost(0, "one"), labHost(1, "two")}
+	reached := make(chan *testbed.Pair, len(hosts))
+	for _, h := range hosts {
+		dial := h.Dial
+		h.Dial = func(ctx context.Context) (*testbed.Pair, error) {
+			p, err := dial(ctx)
+			if err == nil {
+				reached <- p
+			}
+			return p, err
+		}
+	}
+	go func() {
+		defer cancel(errors.New("enough"))
+		for range hosts {
+			// The 70 that run at once need less, so some have ended.
+			remote := (<-reached).Hosts.Remote
+			for remote.Requests() < 2000 && !remote.Lost() {
+				time.Sleep(time.Millisecond)
+			}
+		}
+	}()
+	text, said, machine, status := playSeveral(t, ctx, hosts, runFlags{count: 1, duration: time.Minute})
 	if status != exitError || !strings.Contains(text, "\ninterrupted after ") || strings.Contains(text, " 0 PASS") ||
 		!strings.Contains(text, " on 2 hosts: ") || !strings.Contains(machine, `"interrupted":true`) || said != "" {
 		t.Errorf("exit status %d, it printed\n%s%s", status, text, said)

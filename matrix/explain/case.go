@@ -35,6 +35,9 @@ type Case struct {
 	// Claim: it is a sentence of the kernel's manual that is tested; Long: with messages that make
 	// long packets.
 	Claim, Long bool
+	// Between: client, server and rule are in network namespaces of REMOTE's own, and nothing of
+	// the hosts matters.
+	Between bool
 
 	Proto               pfconf.Proto
 	Mechanism           Mechanism
@@ -138,6 +141,9 @@ func (c *Case) ofLegacy() bool { return c.ofXT() && c.ruleHas("tables-legacy ") 
 func (c *Case) ofBPF() bool {
 	return c.Firewall == nftables && c.ruleHas("tc ingress: ", "tc egress: ")
 }
+
+// ofLookup reports whether they are entries of the program of sk_lookup.
+func (c *Case) ofLookup() bool { return c.Firewall == nftables && c.ruleHas("sk_lookup: ") }
 
 // listeners are the sockets on REMOTE that a divert-to rule could deliver to.
 func (c *Case) listeners() []evidence.SocketEntry {
@@ -312,6 +318,8 @@ func (c *Case) adviser(cause *Cause) string {
 		return xtables
 	case c.ofBPF():
 		return bpf
+	case c.ofLookup():
+		return lookup
 	}
 	return c.Firewall
 }
@@ -370,8 +378,11 @@ func (c *Case) filler(cause *Cause) *strings.Replacer {
 		cure = f.Cure()
 	}
 	list := "nft list ruleset"
-	if c.ofBPF() && !cause.OnLocal {
+	if c.ofBPF() && !cause.OnLocal && cause.Chains == nil { // chains are nftables' own
 		list = "tc filter show dev " + or(c.Remote.nic(), "NIC") + " ingress; bpftool map dump name pfdivert_rules"
+	}
+	if c.ofLookup() && !cause.OnLocal && cause.Chains == nil {
+		list = "bpftool net show; bpftool map dump name pfdivert_rules; bpftool map dump name pfdivert_socks"
 	}
 	if c.ofLegacy() && !cause.OnLocal {
 		list = "iptables-legacy-save; ip6tables-legacy-save"

@@ -51,7 +51,7 @@ func (c *Cause) onHost(h *HostFacts) bool {
 
 func (c *Cause) advice(firewall string) Advice {
 	a, ok := c.Advice[firewall]
-	if !ok && (firewall == xtables || firewall == bpf) {
+	if !ok && (firewall == xtables || firewall == bpf || firewall == lookup) {
 		a, ok = c.Advice[nftables]
 	}
 	if !ok {
@@ -69,6 +69,8 @@ const (
 	xtables = "x_tables"
 	// bpf advises about entries of programs of BPF, as well.
 	bpf = "bpf"
+	// lookup advises about entries of the program of sk_lookup, as well.
+	lookup = "bpf-lookup"
 )
 
 var (

@@ -41,7 +41,7 @@ var filterCauses = []Cause{
 		Maybe:  true,
 		Chains: []chains{at("prerouting", "redirect", "dnat")},
 		Cell: func(c *Case) bool { // of what the rule did not match the addresses are those that it has
-			return c.to() && (c.is("wrong-address") || c.lost() && !c.unmatched()) &&
+			return c.to() && (c.is("wrong-address") || c.lost() && (!c.unmatched() || c.ofLookup())) &&
 				(c.Proto.HasPorts() || len(c.Remote.having([]chains{at("prerouting", "dnat")})) > 0)
 		},
 		Advice: anywhere("a redirect or dnat rule changes the destination, so the original one is lost and the socket sees REMOTE's own address ({RULES})",
@@ -87,6 +87,14 @@ var filterCauses = []Cause{
 		},
 	},
 	{
+		Code: "diverted-by-another", Firewalls: linux,
+		Maybe:  true,
+		Chains: []chains{at("prerouting", "tproxy")},
+		Cell:   func(c *Case) bool { return c.ofLookup() && c.is("not-counted") && c.unmatched() },
+		Advice: anywhere("a rule with tproxy chooses the socket, before the kernel looks for one and asks the program ({RULES})",
+			listRules, "leave FAKE out of that rule"),
+	},
+	{
 		Code: "lost-by-divert", Firewalls: bsd, Cell: byDoctor,
 		Advice: anywhere("FreeBSD's pf does not do all that the rule says with a packet that was diverted and reinjected: {DETAIL}",
 			"pfctl -vvsr; pfctl -si (state-insert)",
@@ -120,6 +128,14 @@ var filterCauses = []Cause{
 		Cell:   func(c *Case) bool { return c.fromFake() },
 		Advice: anywhere("LOCAL's own filter drops what comes from FAKE ({RULES})",
 			"nft list ruleset or pfctl -vvsr, on LOCAL", "let {FAKE} pass in that chain on LOCAL"),
+	},
+	{
+		Code: "dropped-before", Firewalls: linux,
+		Maybe:  true,
+		Chains: []chains{at("prerouting", "drop", "reject"), at("input", "drop", "reject")},
+		Cell:   func(c *Case) bool { return c.ofLookup() && c.to() && c.unmatched() },
+		Advice: anywhere("a rule of REMOTE's own drops the packet before the kernel looks for a socket ({RULES})",
+			"nft list ruleset (hooks prerouting and input; counters tell which rule it is)", "let FAKE pass in that chain"),
 	},
 	{
 		Code: "dropped-before", Firewalls: linux,
@@ -180,6 +196,16 @@ var filterCauses = []Cause{
 		Advice: anywhere(
 			"the filter drops what an rdr rule, or on OpenBSD a match rule with rdr-to, has translated: {DETAIL}",
 			"pfctl -sn; pfctl -vvsr", "pass it in the filter, by its new address and port, or on FreeBSD give the rule pass (rdr pass)"),
+	},
+	{
+		Code: "dropped-after", Firewalls: linux,
+		Maybe:  true,
+		Chains: []chains{{"prerouting", lowest, manglePriority, []string{"drop", "reject"}}},
+		Cell: func(c *Case) bool {
+			return c.ofBPF() && c.diverted() && (c.to() && c.matched() || c.reply() && c.Counters.Replies > 0)
+		},
+		Advice: anywhere("REMOTE's own filter drops the packet, to which the programs at ingress have given a socket or a mark before ({RULES})",
+			listRules, "accept in that chain what has mark {MARK} (meta mark {MARK} accept)"),
 	},
 	{
 		Code: "dropped-after", Firewalls: linux,

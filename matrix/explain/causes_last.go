@@ -36,6 +36,13 @@ var resultCauses = []Cause{
 			"report the log to those who make the kernel; an emulated machine may be wrong, so try a real one or another QEMU"),
 	},
 	{
+		Code: "broken-between", Cell: func(c *Case) bool { return c.Between },
+		Advice: anywhere("the kernel does not do what its manual says of packets between a client and a server, "+
+			"in network namespaces that no other program is in: {DETAIL}",
+			"uname -rv; the same target with -kernel IMAGE of another release",
+			"no setting of the hosts matters there but modules that the kernel lacks: report it with the release"),
+	},
+	{
 		Code: "claim-broken",
 		Cell: func(c *Case) bool {
 			return c.is("not-lost", "not-refused", "refused-otherwise", "not-opened", "not-bypassed", "looped",

@@ -97,6 +97,13 @@ var routeCauses = []Cause{
 			"{ip} route add local {FAKE} dev lo table {TABLE}"),
 	},
 	{
+		Code: "no-local-route", Firewalls: linux,
+		Host: func(h *HostFacts) bool { return h.arriving() != "" && !strings.HasPrefix(h.arriving(), "local ") },
+		Cell: func(c *Case) bool { return c.diverted() && c.ofLookup() },
+		Advice: anywhere("FAKE is not local: the kernel looks for a socket, and asks the program, for what is its own alone",
+			"{ip} route get {FAKE} from {LOCAL} iif {NIC}", "{ip} route add local {FAKE} dev lo"),
+	},
+	{
 		Code: "no-route-localnet", Firewalls: linux,
 		Host: func(h *HostFacts) bool { return h.nicSysctl("ipv4", "route_localnet") == "0" },
 		Cell: func(c *Case) bool { return c.is("not-delivered") && strings.Contains(c.Should, "127.0.0.1") },

@@ -23,6 +23,12 @@ func ruleAdvice(likely, check, fix, xtFix, bpfFix string) map[string]Advice {
 	return map[string]Advice{"": {likely, check, fix}, xtables: {likely, check, xtFix}, bpf: {likely, check, bpfFix}}
 }
 
+// withLookup adds the advice about the program of sk_lookup.
+func withLookup(a Advice, others map[string]Advice) map[string]Advice {
+	others[lookup] = a
+	return others
+}
+
 // ruleCauses are what the rules that divert lack, as the filter shows them.
 var ruleCauses = []Cause{
 	{
@@ -30,10 +36,12 @@ var ruleCauses = []Cause{
 		Cell: func(c *Case) bool {
 			return c.to() && c.Proto.HasPorts() && c.lost() && c.ruleLacks("tproxy ", "TPROXY ", "sk_assign ")
 		},
-		Advice: ruleAdvice("the rule marks the packet and has no tproxy: it is delivered by its own address, where no socket is",
-			listRules, "tproxy to {DIVERT} before the mark is set",
-			"-j TPROXY in place of -j MARK, with --on-ip and --on-port of {DIVERT} and --tproxy-mark {MARK}",
-			"look {DIVERT} up with bpf_skc_lookup_tcp or bpf_sk_lookup_udp, and bpf_sk_assign it before the mark is set"),
+		Advice: withLookup(Advice{"the program takes the packet and assigns it no socket: it is delivered by its own address, where none is",
+			listRules, "look the listener up in a map of sockets, and bpf_sk_assign it (bpf_map_lookup_elem of a BPF_MAP_TYPE_SOCKHASH)"},
+			ruleAdvice("the rule marks the packet and has no tproxy: it is delivered by its own address, where no socket is",
+				listRules, "tproxy to {DIVERT} before the mark is set",
+				"-j TPROXY in place of -j MARK, with --on-ip and --on-port of {DIVERT} and --tproxy-mark {MARK}",
+				"look {DIVERT} up with bpf_skc_lookup_tcp or bpf_sk_lookup_udp, and bpf_sk_assign it before the mark is set")),
 	},
 	{
 		Code: "state-not-marked", Firewalls: linux,
@@ -47,7 +55,9 @@ var ruleCauses = []Cause{
 	},
 	{
 		Code: "no-rule-back", Firewalls: linux,
-		Cell: func(c *Case) bool { return c.reply() && c.diverted() && c.ruleLacks("pre: ", "tc ingress: ") },
+		Cell: func(c *Case) bool {
+			return c.reply() && c.diverted() && c.ruleLacks("pre: ", "tc ingress: ", "sk_lookup: ")
+		},
 		Advice: ruleAdvice("no rule in the prerouting hook marks the answers of the flow, so they are not local",
 			listRules, "ct mark {MARK} meta mark set {MARK} in a prerouting chain of type filter",
 			"-m connmark --mark {MARK} -j MARK --set-mark {MARK} in mangle's PREROUTING",
@@ -56,7 +66,7 @@ var ruleCauses = []Cause{
 	{
 		Code: "mark-not-set", Firewalls: linux,
 		Cell: func(c *Case) bool {
-			return c.diverted() && c.ruleLacks("meta mark set", setsMark, tproxyMarks, "skb->mark = ")
+			return c.diverted() && c.ruleLacks("meta mark set", setsMark, tproxyMarks, "skb->mark = ", "sk_lookup: ")
 		},
 		Advice: ruleAdvice("the rule does not set the packet's mark, so the policy rule does not see it and it is dropped in routing",
 			listRules, "meta mark set {MARK} in the rule, behind tproxy",
@@ -138,6 +148,7 @@ var matchCauses = []Cause{
 		Code: "forwarded",
 		Cell: func(c *Case) bool {
 			return c.unmatched() && c.is("not-delivered", "no-reply", "not-counted") && c.Remote.forwards(c.v6()) &&
+				!c.ofLookup() && // FAKE is local
 				(c.to() || c.reply() && c.comesBack())
 		},
 		Advice: map[string]Advice{

@@ -35,6 +35,13 @@ var socketCauses = []Cause{
 		},
 	},
 	{
+		Code: "socket-not-in-map", Firewalls: linux,
+		Cell: func(c *Case) bool { return c.ofLookup() && c.to() && c.undone() },
+		Advice: anywhere("the program finds no socket in its map: the proxy's listener was not put there, or another one was since it was opened again",
+			"bpftool map dump name pfdivert_socks; ss -lnptue",
+			"put the listener into the map when it has been opened, each time (bpf_map_update_elem)"),
+	},
+	{
 		Code: "not-transparent",
 		Cell: func(c *Case) bool { return c.is("no-bindany") || c.to() && c.undone() },
 		Advice: map[string]Advice{

@@ -58,6 +58,20 @@ func to() Case {
 	return c
 }
 
+// looked is to, with a rule of the program of sk_lookup, which does something with the packet. FAKE
+// is local.
+func looked(does string) Case {
+	c := to()
+	c.Remote.Answers = slices.DeleteFunc(c.Remote.Answers, func(a evidence.Answer) bool {
+		return strings.Contains(a.Command, " mark ") || strings.HasPrefix(a.Command, "ip route show table")
+	})
+	c.Remote.Answers = append(c.Remote.Answers, evidence.Answer{
+		Command: "ip route get 10.208.0.3 from 10.192.0.3 iif remote0", Text: "local 10.208.0.3 dev lo table local"})
+	c.Remote.Rules = []evidence.FilterRule{{
+		Text: `sk_lookup: iifname "remote0" ip saddr 10.192.0.3 ip daddr 10.208.0.3 udp dport 20003 ` + does}}
+	return c
+}
+
 // reply is one of divert-reply, whose answer did not come back.
 func reply() Case {
 	c := to()
@@ -308,6 +322,18 @@ func TestExplain(t *testing.T) {
 			c.Remote.Sockets = []evidence.SocketEntry{{Proto: "udp", Local: c.Divert, State: "closed"}}
 		})},
 		{"not-transparent", counted(to(), undone)},
+		{"socket-not-in-map", counted(looked("sk_assign 127.0.0.1:20003"), undone)},
+		{"no-tproxy", counted(looked(""), undone)},
+		{"dropped-before", chain(counted(looked("sk_assign 127.0.0.1:20003"), none), "input", "0", "drop")},
+		{"diverted-by-another", chain(because(counted(looked("sk_assign 127.0.0.1:20003"), none), "not-counted", ""),
+			"prerouting", "-151", "tproxy")},
+		{"destination-translated", chain(counted(looked("sk_assign 127.0.0.1:20003"), none), "prerouting", "-100",
+			"redirect")},
+		{"no-local-route", remote(counted(looked("sk_assign 127.0.0.1:20003"), none),
+			"ip route get 10.208.0.3 from 10.192.0.3 iif remote0", "RTNETLINK answers: No route to host")},
+		{"dropped-after", chain(change(to(), func(c *Case) {
+			c.Remote.Rules[0].Text = "tc ingress: udp dport 20003 sk_assign 127.0.0.1:20003 skb->mark = 0x70660076"
+		}), "prerouting", "-300", "drop")},
 		{"not-transparent", because(on(reply(), pf), "no-bindany", "")},
 		{"time-wait", because(reply(), "port-blocked", "")},
 		{"queue-full", change(queued(), func(c *Case) {
@@ -358,6 +384,8 @@ func TestExplain(t *testing.T) {
 		{"joined-dropped", change(read(counted(because(queued(), "not-delivered",
 			"remote packet: none of 8 datagrams came that local client had joined"), pfconf.Counters{Matched: 1}), 0),
 			func(c *Case) { c.Remote.Moved = []evidence.Moved{{Name: "Udp: InCsumErrors", By: 1}} })}, // another cell's
+		{"broken-between", change(because(to(), "not-delivered", "remote: the connection came to the server"),
+			func(c *Case) { c.Between = true })},
 		{"claim-broken", because(queued(), "not-lost", "")},
 		{"rule-mismatch", counted(because(queued(), "not-lost", ""), none)},
 		{"claim-broken", change(read(because(queued(), "wrong-data", "in place of message 2 of 64 came 64 bytes"), 0),
@@ -452,11 +480,11 @@ func switchedOff(firewall, command, text string) Case {
 
 // Each cause has advice for all firewalls that it is for, with known names.
 func TestAdvice(t *testing.T) {
-	known := map[string]bool{"": true, nftables: true, xtables: true, pf: true, ipfw: true, bpf: true}
+	known := map[string]bool{"": true, nftables: true, xtables: true, pf: true, ipfw: true, bpf: true, lookup: true}
 	for _, c := range causes {
 		firewalls := c.Firewalls
 		if firewalls == nil {
-			firewalls = []string{nftables, xtables, bpf, pf, ipfw, "another"}
+			firewalls = []string{nftables, xtables, bpf, lookup, pf, ipfw, "another"}
 		}
 		for _, f := range firewalls {
 			if c.advice(f).Likely == "" {

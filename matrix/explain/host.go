@@ -223,6 +223,12 @@ func (h *HostFacts) markedRoute() string {
 	return ""
 }
 
+// arriving is the kernel's answer to where a packet for FAKE goes that has no mark.
+func (h *HostFacts) arriving() string {
+	text, _ := h.answer("ip route get "+h.commandAfter("ip addr show to ")+" from ", " iif "+h.nic())
+	return text
+}
+
 // fakeRoute is the way to FAKE, on LOCAL.
 func (h *HostFacts) fakeRoute(fake netip.Addr) string {
 	text, _ := h.answer("ip route get "+fake.String(), "")

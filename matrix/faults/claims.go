@@ -123,9 +123,24 @@ var claims = []Fault{
 	{Name: "nameless", On: []string{"freebsd"}, About: "the packet role forgets the name of the interface",
 		Omit:   []string{"name"},
 		claims: all("", reasons{matrix.WrongAddress: {"interface-name"}, matrix.NotReinjected: {"named-interface"}})},
-	{Name: "not-translated", Cause: "claim-broken", On: freebsd,
+	{Name: "no-match-rule", On: openbsd,
+		About: "no match rule of pf tags, redirects or translates packets before the rule that diverts",
+		Omit:  []string{"match-rule"},
+		claims: all("", reasons{matrix.WrongAddress: {"pf-match-rdr-in", "pf-match-nat-out"},
+			matrix.NotRewritten: {"pf-match-tag-in"}, matrix.NotDelivered: {"to-match-tag"}})},
+	{Name: "received-elsewhere", On: openbsd,
+		About:  "the rule of pf that names the interface by which packets come names another",
+		Omit:   []string{"received-on"},
+		claims: all("", reasons{matrix.NotRewritten: {"pf-received-on"}, matrix.NotDelivered: {"to-received-on"}})},
+	{Name: "not-gone", On: openbsd, About: "the rule of pf that is to be gone with its first packet stays",
+		Omit:   []string{"one-shot"},
+		claims: all("", reasons{matrix.NotDelivered: {"pf-once"}, matrix.NotLost: {"to-once"}})},
+	{Name: "unlimited", On: openbsd, About: "the rule of pf that may have one state may have any number",
+		Omit:   []string{"limit"},
+		claims: some(matrix.NotLost, "pf-max-states")},
+	{Name: "not-translated", Cause: "claim-broken", On: bsds,
 		About: "the rule of pf that is to translate the source does not", Omit: []string{"translation"},
-		claims: some(matrix.WrongAddress, "pf-nat-out")},
+		claims: some(matrix.WrongAddress, "pf-nat-out", "pf-match-nat-out")},
 	{Name: "no-gateway", Cause: "claim-broken", On: freebsd,
 		About: "the rule of pf that is to send packets, answers or copies on by a gateway has none", Omit: []string{"gateway"},
 		claims: all("", reasons{matrix.WrongWay: {"pf-route-to", "pf-reply-to"}, matrix.NotDuplicated: {"pf-dup-to"}})},
@@ -202,6 +217,13 @@ var claims = []Fault{
 	{Name: "bridge-stays", Cause: "claim-broken", About: "the bridge stays whose frame waits in a queue", Tame: true,
 		Omit:   []string{"bridge-gone"},
 		claims: some(matrix.NotLost, "queue-bridge")},
+	{Name: "middle-no-rule", Cause: "broken-between",
+		About:  "the rule between a client and a server is for no one's packets",
+		Omit:   []string{"middle-rule"},
+		claims: some(matrix.NotDelivered, middles...)},
+	{Name: "not-taken-up", Cause: "broken-between", About: "no rule of the bridge hands its frames to the host",
+		Omit:   []string{"taken-up"},
+		claims: some(matrix.NotDelivered, "to-bridge")},
 	{Name: "not-cut", Cause: "claim-broken", About: "the packet role gets packets joined that came joined",
 		Omit:   []string{"segments"},
 		claims: some(matrix.WrongData, "queue-gro-udp", "queue-gso-tcp")},
@@ -253,7 +275,7 @@ var claims = []Fault{
 
 // unruled: the rule takes no packet.
 var unruled = all(matrix.NotDelivered, reasons{
-	"":             {"queue-bridge"}, // whose rule is its own
+	"":             slices.Concat([]string{"queue-bridge"}, middles), // whose rule is their own
 	matrix.NotLost: {"no-listener-in", "no-listener-out", "counted"}, matrix.NotCounted: {"bypass"},
 	matrix.NotRewritten: {"tcp-in", "tcp-out", "pf-packet-in", "pf-packet-out", "pf-cookie-in", "pf-cookie-out",
 		"pf-state-in", "pf-tag-in", "pf-route-to", "pf-nat-out", "pf-reply-to", "pf-dup-to", "pf-pipe-in"},
@@ -279,8 +301,13 @@ var (
 	redirects = []string{"redirect-tcp", "redirect-tcp-interface", "redirect-udp"}
 	tos       = []string{"to-v4mapped", "to-bind-twice", "to-udp-connected", "to-reuseport-udp", "to-reuseport-tcp",
 		"to-timewait-reopen", "to-fragments", "to-notrack", "to-conntrack-zone", "to-socket-transparent",
-		"to-socket-snat", "to-any-address", "to-device", "to-fib", "to-output"}
-	noQueue     = slices.Concat([]string{"queue-bridge", "redirect-tcp-loopback"}, natlook, redirects, tos, tcps)
+		"to-socket-snat", "to-any-address", "to-device", "to-fib", "to-output", "to-match-tag", "to-received-on",
+		"to-once"}
+	// middles are those whose client and server are namespaces of REMOTE's, and no hosts of the
+	// run.
+	middles = []string{"to-bridge", "to-bridge-netfilter"}
+	noQueue = slices.Concat([]string{"queue-bridge", "redirect-tcp-loopback"}, natlook, redirects, tos, tcps,
+		middles)
 	tcps        = []string{"to-tcp-data", "to-tcp-half-closed", "to-tcp-reset", "to-tcp-urgent", "to-tcp-fast-open"}
 	bothDiverts = []string{"both-tcp", "both-udp", "both-rip", "both-icmp"}
 )

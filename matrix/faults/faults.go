@@ -24,8 +24,8 @@ type Fault struct {
 	Single bool
 	// Engine, if not empty, is that of the rules, in place of the run's.
 	Engine pfconf.Engine
-	// NotBPF: programs of BPF do without what is broken, or come before it.
-	NotBPF bool
+	// Without are engines whose rules do without what is broken, or come before it.
+	Without []pfconf.Engine
 	// Tame: with it claims that are dangerous are not, and are run.
 	Tame bool
 	// Omit are the pieces of this program's own that are left out (matrix.Options.Omit).
@@ -47,7 +47,7 @@ func (f Fault) IsOn(system string) bool { return slices.Contains(f.Where(), syst
 
 // With reports whether it can be run with an engine that was chosen.
 func (f Fault) With(e pfconf.Engine) bool {
-	return (f.Engine == "" || e == "" || f.Engine == e) && !(f.NotBPF && e == pfconf.BPF)
+	return (f.Engine == "" || e == "" || f.Engine == e) && !slices.Contains(f.Without, e)
 }
 
 // Where are the systems in whose labs it is.
@@ -133,7 +133,7 @@ func (f Fault) Options(opt matrix.Options) matrix.Options {
 // All lists the faults: first what this program can leave out itself, then what can be
 // wrong with the hosts.
 func All() []Fault {
-	all := slices.Concat(pieces, ofXT(pfconf.XT), ofXT(pfconf.XTLegacy), ofBPF, hosts, claims)
+	all := slices.Concat(pieces, ofXT(pfconf.XT), ofXT(pfconf.XTLegacy), ofBPF, ofLookup, hosts, claims)
 	return slices.DeleteFunc(all, func(f Fault) bool { return !f.Engine.Built() })
 }
 
@@ -157,11 +157,13 @@ type Judgement struct {
 }
 
 // Wrong says what is wrong with the result, "" when it is as it must be. What was skipped, or what
-// the kernel is known to fail anyway, proves nothing and is not wrong.
+// the kernel is known to fail anyway, or what rules of the engine do not do, proves nothing and is
+// not wrong.
 func (j Judgement) Wrong() string {
 	r, w := j.Result, j.Want
 	switch {
-	case r.Verdict == matrix.Skip && w.Verdict != matrix.Skip, r.Verdict == matrix.XFail:
+	case r.Verdict == matrix.Skip && (w.Verdict != matrix.Skip || r.Reason == matrix.NotClaimed),
+		r.Verdict == matrix.XFail:
 		return ""
 	case r.Verdict == matrix.Pass && w.Verdict != matrix.Pass:
 		return "wrong PASS"

@@ -27,31 +27,35 @@ var hosts = []Fault{
 	{Name: "fake-aside", Cause: "fake-routed-elsewhere",
 		About: "LOCAL routes FAKE by an interface that does not lead to REMOTE", Local: does(injection.FakeAside),
 		expect: undelivered},
-	{Name: "fake-on-link", Cause: "fake-on-link", About: "LOCAL looks for FAKE on the cable and not behind REMOTE",
+	{Name: "fake-on-link", Without: lookup, Cause: "fake-on-link",
+		About: "LOCAL looks for FAKE on the cable and not behind REMOTE",
 		Local: does(injection.FakeOnLink), expect: undelivered},
-	{Name: "other-mark", Cause: "mark-mismatch", About: "the policy rule looks for another mark than the rules set",
+	{Name: "other-mark", Without: lookup, Cause: "mark-mismatch",
+		About:  "the policy rule looks for another mark than the rules set",
 		Remote: does(injection.OtherMark), expect: undelivered},
-	{Name: "other-mask", Cause: "mark-mismatch", About: "the policy rule looks at other bits of the mark",
+	{Name: "other-mask", Without: lookup, Cause: "mark-mismatch",
+		About:  "the policy rule looks at other bits of the mark",
 		Remote: does(injection.OtherMask), expect: undelivered},
-	{Name: "other-table", Cause: "no-local-route",
+	{Name: "other-table", Without: lookup, Cause: "no-local-route",
 		About: "FAKE is local in another table than the policy rule chooses", Remote: does(injection.OtherTable),
 		expect: undelivered},
-	{Name: "no-policy-rule6", Cause: "no-policy-rule", About: "IPv6 has no policy rule",
+	{Name: "no-policy-rule6", Without: lookup, Cause: "no-policy-rule", About: "IPv6 has no policy rule",
 		Remote: does(injection.NoRule6), expect: inet6(undelivered)},
-	{Name: "late-policy-rule", Cause: "late-policy-rule",
+	{Name: "late-policy-rule", Without: lookup, Cause: "late-policy-rule",
 		About:  "the main table, which comes before the policy rule, has a route to FAKE",
 		Remote: does(injection.LateRule), expect: undelivered},
-	{Name: "martian", Cause: "rp-filter", About: "reverse path filtering takes the mark, and all addresses are local for marked packets",
+	{Name: "martian", Without: lookup, Cause: "rp-filter",
+		About:  "reverse path filtering takes the mark, and all addresses are local for marked packets",
 		Remote: does(injection.Martian), expect: inet(undelivered)},
 	{Name: "no-inet6-on-lo", Cause: "inet6-disabled", About: "IPv6 is disabled on REMOTE's loopback interface",
 		Remote: does(injection.NoInet6), expect: inet6(undelivered)},
-	{Name: "mark-cleared", Cause: "mark-cleared",
+	{Name: "mark-cleared", Without: lookup, Cause: "mark-cleared",
 		About: "a rule of REMOTE's own clears the mark before the packet is routed", Remote: does(injection.Unmark),
 		expect: undelivered},
-	{Name: "drop-early", NotBPF: true, On: notOpenBSD, Cause: "dropped-before",
+	{Name: "drop-early", Without: tcBPF, On: notOpenBSD, Cause: "dropped-before",
 		About:  "a rule of REMOTE's own drops what is for FAKE before the test's rules see it",
 		Remote: does(injection.DropEarly), expect: undelivered},
-	{Name: "drop-input", Cause: "dropped-after",
+	{Name: "drop-input", Without: lookup, Cause: "dropped-after",
 		About: "REMOTE's own filter drops what is diverted, in its input chain", Remote: does(injection.DropFake),
 		expect: undelivered},
 	{Name: "drop-plain", Cause: "filtered", About: "REMOTE's own filter drops UDP that is for REMOTE itself",
@@ -75,9 +79,9 @@ var hosts = []Fault{
 	{Name: "reply-aside", Cause: "reply-routed-elsewhere",
 		About:  "REMOTE routes what comes from FAKE by an interface that does not lead to LOCAL",
 		Remote: does(injection.FakeAside), expect: unanswered},
-	{Name: "loop", Cause: "own-traffic-diverted", About: "REMOTE diverts what its own proxy sends",
+	{Name: "loop", Without: lookup, Cause: "own-traffic-diverted", About: "REMOTE diverts what its own proxy sends",
 		Remote: does(injection.Loop), expect: unanswered},
-	{Name: "notrack", NotBPF: true, Cause: "not-tracked", About: "REMOTE's conntrack does not see FAKE's packets",
+	{Name: "notrack", Without: tcBPF, Cause: "not-tracked", About: "REMOTE's conntrack does not see FAKE's packets",
 		Remote: does(injection.NoTrack), expect: func(p Part) Want {
 			switch {
 			case p.packet(), p.to() && !p.reuse():
@@ -87,7 +91,7 @@ var hosts = []Fault{
 			}
 			return uncounted(p)
 		}},
-	{Name: "other-zone", NotBPF: true, Cause: "other-zone",
+	{Name: "other-zone", Without: tcBPF, Cause: "other-zone",
 		About:  "REMOTE's conntrack keeps what comes in in a zone of its own",
 		Remote: does(injection.OtherZone), expect: func(p Part) Want {
 			switch {
@@ -98,7 +102,7 @@ var hosts = []Fault{
 			}
 			return pass
 		}},
-	{Name: "redirected", Cause: "destination-translated",
+	{Name: "redirected", Without: lookup, Cause: "destination-translated",
 		About: "REMOTE translates FAKE's address to its own for TCP and UDP", Remote: does(injection.Redirect),
 		expect: func(p Part) Want {
 			switch {
@@ -123,7 +127,8 @@ var hosts = []Fault{
 			}
 			return fails(matrix.WrongAddress)
 		}},
-	{Name: "other-proxy", Cause: "diverted-by-another", About: "another rule of REMOTE's diverts TCP and UDP for FAKE",
+	{Name: "other-proxy", Without: lookup, Cause: "diverted-by-another",
+		About:  "another rule of REMOTE's diverts TCP and UDP for FAKE",
 		Remote: does(injection.OtherProxy), expect: func(p Part) Want {
 			if p.packet() || !p.Proto.HasPorts() || p.reuse() {
 				return pass
@@ -138,14 +143,14 @@ var hosts = []Fault{
 			}
 			return fails(matrix.Duplicate)
 		}},
-	{Name: "bridged", Cause: "bridge-netfilter",
+	{Name: "bridged", Without: lookup, Cause: "bridge-netfilter",
 		About:  "REMOTE's interface is a bridge, and br_netfilter takes bridged packets through the rules of IP",
 		Remote: does(injection.Bridged), expect: socketless},
 	{Name: "bridged-plain", About: "REMOTE's interface is a bridge, and br_netfilter is off or not loaded",
 		Remote: does(injection.BridgedPlain), expect: unconcerned},
 	{Name: "filter-off", On: freebsd, Cause: "filter-off", About: "REMOTE's ipfw is switched off",
 		Remote: does(injection.NoFilter), expect: unmatched},
-	{Name: "router", On: everywhere, Cause: "forwarded",
+	{Name: "router", Without: lookup, On: everywhere, Cause: "forwarded",
 		About: "the rule that is loaded is for no one's packets, and REMOTE forwards", Omit: []string{"rule"},
 		Remote: does(injection.Forwarding), expect: func(p Part) Want {
 			w := unmatched(p)

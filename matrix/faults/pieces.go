@@ -2,6 +2,7 @@ package faults
 
 import (
 	"pfdivert/matrix"
+	"pfdivert/matrix/injection"
 	"pfdivert/pfconf"
 )
 
@@ -9,16 +10,18 @@ import (
 var pieces = []Fault{
 	{Name: "no-rule", On: everywhere, Cause: "rule-mismatch", About: "the rule that is loaded is for no one's packets",
 		Omit: []string{"rule"}, expect: unmatched},
-	{Name: "no-policy-rule", Cause: "no-policy-rule",
+	{Name: "no-policy-rule", Without: lookup, Cause: "no-policy-rule",
 		About: "no policy rule sends marked packets to the table in which FAKE is local",
 		Omit:  []string{"policy-rule"}, expect: undelivered},
-	{Name: "no-policy-rule-single", Cause: "no-policy-rule", About: "the same where all cells share one FAKE address",
-		Omit: []string{"policy-rule"}, Single: true, expect: undelivered},
+	{Name: "no-policy-rule-single", Without: lookup, Cause: "no-policy-rule",
+		About: "the same where all cells share one FAKE address",
+		Omit:  []string{"policy-rule"}, Single: true, expect: undelivered},
 	{Name: "no-local-route", Cause: "no-local-route",
 		About: "FAKE is not local in the table that marked packets are sent to", Omit: []string{"local-route"},
 		expect: undelivered},
-	{Name: "no-mark", Cause: "mark-not-set", About: "the rules do not mark the packets that they divert",
-		Omit: []string{"mark"}, expect: undelivered},
+	{Name: "no-mark", Without: lookup, Cause: "mark-not-set",
+		About: "the rules do not mark the packets that they divert",
+		Omit:  []string{"mark"}, expect: undelivered},
 	{Name: "no-tproxy", Cause: "no-tproxy", About: "the divert-to rules have no tproxy statement",
 		Omit: []string{"tproxy"}, expect: socketless},
 	{Name: "no-module", Cause: "module-missing",
@@ -56,7 +59,7 @@ var pieces = []Fault{
 			}
 			return pass
 		}},
-	{Name: "not-transparent", On: everywhere, NotBPF: true, Cause: "not-transparent",
+	{Name: "not-transparent", On: everywhere, Without: programs, Cause: "not-transparent",
 		About: "no socket is marked transparent", Omit: []string{"transparent"}, expect: func(p Part) Want {
 			switch {
 			case p.packet(), p.to() && p.System != "linux": // pf and ipfw deliver to any socket
@@ -137,6 +140,14 @@ var pieces = []Fault{
 		Omit: []string{"early-demux"}, expect: unconcerned},
 }
 
+// Engines that do without a thing: programs, which need no transparent socket of IPv6 and UDP; and
+// the one of them that needs no mark, no policy rule and no table, because FAKE is local to all.
+var (
+	programs = []pfconf.Engine{pfconf.BPF, pfconf.BPFLookup}
+	tcBPF    = []pfconf.Engine{pfconf.BPF}
+	lookup   = []pfconf.Engine{pfconf.BPFLookup}
+)
+
 // ofBPF are what programs of BPF lack.
 var ofBPF = []Fault{
 	{Name: "bpf-detached", Engine: pfconf.BPF, Cause: "rule-mismatch",
@@ -164,6 +175,59 @@ var ofBPF = []Fault{
 			}
 			return fails(matrix.NoBindany)
 		}},
+	{Name: "bpf-drop-early", Engine: pfconf.BPF, Cause: "dropped-after",
+		About:  "a rule of REMOTE's own drops what is for FAKE, in its first chain: the programs come before that",
+		Remote: does(injection.DropEarly), expect: undelivered},
+	{Name: "bpf-notrack", Engine: pfconf.BPF, Cause: "not-tracked",
+		About:  "REMOTE's conntrack does not see FAKE's packets, which the programs do without",
+		Remote: does(injection.NoTrack), expect: func(p Part) Want {
+			if p.packet() || !p.reuse() {
+				return pass
+			}
+			return fails(matrix.StateMissing)
+		}},
+	{Name: "bpf-other-zone", Engine: pfconf.BPF, Cause: "other-zone",
+		About:  "REMOTE's conntrack keeps what comes in in a zone of its own",
+		Remote: does(injection.OtherZone), expect: func(p Part) Want {
+			if p.to() && p.reuse() && !p.tcp() && !p.Second {
+				return fails(matrix.StateMissing)
+			}
+			return pass
+		}},
+}
+
+// ofLookup are what the program of sk_lookup lacks, and what does it no harm.
+var ofLookup = []Fault{
+	{Name: "bpf-lookup-detached", Engine: pfconf.BPFLookup, Cause: "rule-mismatch",
+		About: "the program is loaded, and not attached to the network namespace", Omit: []string{"programs"},
+		expect: socketless},
+	{Name: "bpf-lookup-no-socket", Engine: pfconf.BPFLookup, Cause: "socket-not-in-map",
+		About: "the map of listeners is empty", Omit: []string{"sock-map"}, expect: socketless},
+	{Name: "bpf-lookup-not-transparent", Engine: pfconf.BPFLookup,
+		About: "no socket is marked transparent, and none needs to be: FAKE is local", Omit: []string{"transparent"},
+		expect: unconcerned},
+	{Name: "bpf-lookup-drop-input", Engine: pfconf.BPFLookup, Cause: "dropped-before",
+		About:  "REMOTE's own filter drops what is for FAKE in its input chain, before a socket is looked for",
+		Remote: does(injection.DropFake), expect: socketless},
+	{Name: "bpf-lookup-redirected", Engine: pfconf.BPFLookup, Cause: "destination-translated",
+		About:  "REMOTE translates FAKE's address to its own for TCP and UDP, and the program is not asked about FAKE",
+		Remote: does(injection.Redirect), expect: socketless},
+	{Name: "bpf-lookup-other-proxy", Engine: pfconf.BPFLookup, Cause: "diverted-by-another",
+		About:  "a rule of REMOTE's with tproxy diverts TCP and UDP for FAKE, before the program is asked",
+		Remote: does(injection.OtherProxy), expect: func(p Part) Want {
+			switch {
+			case !p.to() || !p.Proto.HasPorts():
+				return pass
+			case !p.reuse():
+				return fails(matrix.ControlDelivered)
+			case p.tcp():
+				return fails(matrix.NotCounted)
+			}
+			return pass // tproxy looks for a UDP socket at FAKE first, and that look asks the program
+		}},
+	{Name: "bpf-lookup-fake-on-link", Engine: pfconf.BPFLookup, Cause: "fake-on-link",
+		About: "LOCAL looks for FAKE on the cable: REMOTE answers ARP for what is local to it, and no neighbour solicitations",
+		Local: does(injection.FakeOnLink), expect: inet6(undelivered)},
 }
 
 // ofXT are what is left out of the rules of x_tables alone.

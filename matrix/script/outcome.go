@@ -16,6 +16,7 @@ type Outcome struct {
 	Drops    *Dropped         `json:"drops,omitempty"`
 	Counters *pfconf.Counters `json:"counters,omitempty"`
 	States   []pfconf.State   `json:"states,omitempty"`
+	Middle   *Middle          `json:"middle,omitempty"` // of Middlebox
 	Count    int              `json:"count,omitempty"`
 	Text     string           `json:"text,omitempty"`
 }

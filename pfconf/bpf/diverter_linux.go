@@ -16,18 +16,14 @@ import (
 	"pfdivert/pfconf/need"
 )
 
-// How many entries and flows there can be. The kernel takes memory for entries as they come; the
-// flow that was used least makes room for a new one.
-const (
-	maxEntries = 1 << 14
-	maxFlows   = 1 << 15
-)
+// maxFlows is how many flows there can be. The one that was used least makes room for a new one.
+const maxFlows = 1 << 15
 
 // Diverter has the programs, which the caller attaches to interfaces, and their maps.
 type Diverter struct {
-	rules, flows    *ebpf.Map
+	entries
+	flows           *ebpf.Map
 	ingress, egress *ebpf.Program
-	noAssign        error // a *need.MissingError if the kernel has no bpf_sk_assign
 }
 
 // Open loads the programs. The error can be a *need.MissingError or wrap fs.ErrPermission. The
@@ -42,14 +38,10 @@ func Open(c Config) (*Diverter, error) {
 }
 
 func (d *Diverter) load(c Config) (err error) {
-	// Before Linux 5.11 maps count as locked memory. A process that may load programs may set this.
-	_ = unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY})
 	if err := Probe(); err != nil {
 		return err
 	}
-	d.rules, err = ebpf.NewMap(&ebpf.MapSpec{Name: "pfdivert_rules", Type: ebpf.Hash, KeySize: keySize,
-		ValueSize: valueSize, MaxEntries: maxEntries, Flags: unix.BPF_F_NO_PREALLOC})
-	if err != nil {
+	if err := d.open(); err != nil {
 		return err
 	}
 	d.flows, err = ebpf.NewMap(&ebpf.MapSpec{Name: "pfdivert_flows", Type: ebpf.LRUHash, KeySize: flowKeySize,
@@ -60,14 +52,11 @@ func (d *Diverter) load(c Config) (err error) {
 	if d.egress, err = load("pfdivert_out", d.program(0).egress()); err != nil {
 		return err
 	}
-	assign := asm.FnSkAssign
-	if c.NoAssign {
-		assign = noHelper
-	}
+	assign := c.assign()
 	var missing *need.MissingError
 	d.ingress, err = load("pfdivert_in", d.program(assign).ingress())
 	if errors.As(err, &missing) {
-		d.noAssign = err
+		d.noListener = err
 		d.ingress, err = load("pfdivert_in", d.program(0).ingress())
 	}
 	return err
@@ -79,7 +68,15 @@ func (d *Diverter) program(assign asm.BuiltinFunc) *program {
 
 // NoAssign returns a *need.MissingError if the kernel has no bpf_sk_assign: then no entry can have
 // Divert.
-func (d *Diverter) NoAssign() error { return d.noAssign }
+func (d *Diverter) NoAssign() error { return d.noListener }
+
+// assign is the helper that gives packets to sockets.
+func (c Config) assign() asm.BuiltinFunc {
+	if c.NoAssign {
+		return noHelper
+	}
+	return asm.FnSkAssign
+}
 
 // noHelper is one that no kernel has.
 const noHelper = asm.BuiltinFunc(1 << 20)
@@ -97,13 +94,14 @@ func load(name string, instructions asm.Instructions) (*ebpf.Program, error) {
 // unknownHelper reports whether a program was refused for a helper that the kernel does not have
 // (check_helper_call, kernel/bpf/verifier.c).
 func unknownHelper(err *ebpf.VerifierError) bool {
-	for _, line := range err.Log {
-		if strings.HasPrefix(line, "invalid func ") || strings.HasPrefix(line, "unknown func ") ||
-			strings.Contains(line, "program of this type cannot use helper") {
-			return true
-		}
-	}
-	return false
+	return says(err, "invalid func ", "unknown func ", "program of this type cannot use helper")
+}
+
+// says reports whether a line of the verifier's has one of the words.
+func says(err *ebpf.VerifierError, words ...string) bool {
+	return slices.ContainsFunc(err.Log, func(line string) bool {
+		return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(line, w) })
+	})
 }
 
 // Probe returns nil if the kernel takes programs of BPF from this process, a *need.MissingError if
@@ -133,52 +131,6 @@ func initialUsers() bool {
 
 // Programs returns the descriptors of the programs for ingress and egress.
 func (d *Diverter) Programs() (ingress, egress int) { return d.ingress.FD(), d.egress.FD() }
-
-// Change removes entries and adds others, all or none.
-func (d *Diverter) Change(remove, add []Entry) error {
-	gone := make([][]byte, 0, len(remove))
-	putBack := func(err error) error {
-		for i, value := range gone {
-			err = errors.Join(err, d.rules.Put(remove[i].key(), value))
-		}
-		return err
-	}
-	for _, e := range remove {
-		value := make([]byte, valueSize)
-		err := d.rules.Lookup(e.key(), value)
-		if err == nil {
-			err = d.rules.Delete(e.key())
-		}
-		if err != nil {
-			return putBack(fmt.Errorf("remove %v: %w", e, err))
-		}
-		gone = append(gone, value)
-	}
-	for i, e := range add {
-		err := d.noAssign
-		if !e.Divert.IsValid() || err == nil {
-			err = d.rules.Update(e.key(), e.value(), ebpf.UpdateNoExist)
-		}
-		if err == nil {
-			continue
-		}
-		err = fmt.Errorf("add %v: %w", e, err)
-		for _, e := range add[:i] {
-			err = errors.Join(err, d.rules.Delete(e.key()))
-		}
-		return putBack(err)
-	}
-	return nil
-}
-
-// Counters reads an entry's.
-func (d *Diverter) Counters(e Entry) (Counters, error) {
-	value := make([]byte, valueSize)
-	if err := d.rules.Lookup(e.key(), value); err != nil {
-		return Counters{}, fmt.Errorf("read %v: %w", e, err)
-	}
-	return countersOf(value), nil
-}
 
 // Forget removes those of the flows that there are.
 func (d *Diverter) Forget(flows []Flow) error {

@@ -28,6 +28,14 @@ const (
 	atMark    = 52
 )
 
+// What the program that looks for a listener is run with, in place of a packet: behind the Ethernet
+// header the key of the entry, and the tuple to look for.
+const (
+	findKey   = 14
+	findTuple = findKey + keySize
+	findSize  = findTuple + 40
+)
+
 // Flags of a value.
 const (
 	flagAssign = 1 << iota

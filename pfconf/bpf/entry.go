@@ -7,6 +7,9 @@
 // A divert-reply entry at the egress remembers the flow, and the one at the ingress marks what
 // comes back.
 //
+// A Look entry is of a program of another kind: it has the kernel take the socket that listens
+// at the entry's address for a packet to an address that is this host's own (bpf-sk_lookup).
+//
 // The programs are assembled by github.com/cilium/ebpf, and only in a build with the tag bpf.
 package bpf
 
@@ -30,6 +33,7 @@ const (
 	Back                 // ingress: what comes from the entry's port answers a flow of this host
 	Out                  // egress: what goes to the entry's port is a flow to remember
 	Echo                 // egress: the kernel's own ICMPv6 echo replies are dropped
+	Look                 // the kernel looks for a socket for what comes to the entry's port
 )
 
 // Entry is one of the map of rules.
@@ -76,15 +80,17 @@ func (e Entry) String() string {
 	if e.Interface != "" {
 		came = fmt.Sprintf("iifname %q ", e.Interface)
 	}
-	hook, way := "ingress", "dport"
+	hook, way := "tc ingress", "dport"
 	switch e.Kind {
+	case Look:
+		hook = "sk_lookup"
 	case Back:
 		way, does = "sport", " of a remembered flow"
 		if e.OwnFlows {
 			does += " that this host began"
 		}
 	case Out, Echo:
-		hook = "egress"
+		hook = "tc egress"
 	}
 	switch {
 	case e.Kind == Echo:
@@ -106,11 +112,15 @@ func (e Entry) String() string {
 	if e.Remember {
 		does += " remember the flow"
 	}
-	return fmt.Sprintf("tc %s: %s%s saddr %v %s daddr %v%s%s", hook, came, ip, e.From, ip, e.To, port, does)
+	return fmt.Sprintf("%s: %s%s saddr %v %s daddr %v%s%s", hook, came, ip, e.From, ip, e.To, port, does)
 }
 
 // Config is what programs are loaded for.
 type Config struct {
 	// NoAssign has the kernel asked for a helper in bpf_sk_assign's place that it does not have.
 	NoAssign bool
+	// Detached leaves the program of a Lookup unattached.
+	Detached bool
+	// NoSocks leaves its map of listeners empty.
+	NoSocks bool
 }

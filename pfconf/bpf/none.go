@@ -8,6 +8,21 @@ type Diverter struct{}
 // Open returns ErrNotBuilt.
 func Open(Config) (*Diverter, error) { return nil, ErrNotBuilt }
 
+// Lookup is what a build with the tag bpf has.
+type Lookup struct{}
+
+// OpenLookup returns ErrNotBuilt.
+func OpenLookup(Config) (*Lookup, error) { return nil, ErrNotBuilt }
+
+// Change returns ErrNotBuilt.
+func (*Lookup) Change(remove, add []Entry) error { return ErrNotBuilt }
+
+// Counters returns ErrNotBuilt.
+func (*Lookup) Counters(Entry) (Counters, error) { return Counters{}, ErrNotBuilt }
+
+// Close returns ErrNotBuilt.
+func (*Lookup) Close() error { return ErrNotBuilt }
+
 // Probe returns ErrNotBuilt, as the others do.
 func Probe() error { return ErrNotBuilt }
 

@@ -80,6 +80,7 @@ func (l layout) tuple() int32 { return 2*int32(l.address) + 4 }
 type program struct {
 	asm.Instructions
 	rules, flows *ebpf.Map
+	socks        *ebpf.Map       // listeners
 	assign       asm.BuiltinFunc // 0 without
 	labelled     string          // of the next instruction
 }

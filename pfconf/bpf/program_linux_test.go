@@ -51,6 +51,28 @@ func TestLoad(t *testing.T) {
 	}
 }
 
+// The kernel takes the programs of a Lookup, also the one for kernels that do not tell the
+// interface. Without the helper that gives packets to sockets it has no such program.
+func TestLoadLookup(t *testing.T) {
+	labtest.Need(t)
+	l, err := OpenLookup(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &program{rules: l.rules, socks: l.socks, assign: Config{}.assign()}
+	old, err := loadLookup(p.look(false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(old.Close(), l.Close()); err != nil {
+		t.Error(err)
+	}
+	var missing *need.MissingError
+	if _, err := OpenLookup(Config{NoAssign: true}); !errors.As(err, &missing) || missing.Feature != need.BPFLookup {
+		t.Errorf("without the helper: %v", err)
+	}
+}
+
 // A change is made as a whole or not at all, and what stays keeps what it has counted.
 func TestChange(t *testing.T) {
 	labtest.Need(t)

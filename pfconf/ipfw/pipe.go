@@ -34,12 +34,10 @@ func (f *Firewall) Pipe(ctx context.Context, number uint16, lossy bool) error {
 	name := strconv.Itoa(int(number))
 	if !f.pipes[number] {
 		shown, err := f.ipfw(ctx, "", "pipe", name, "show")
-		switch {
-		case unloaded(err):
-			return noDummynet{fmt.Errorf("the kernel has no dummynet(4): %w", err)}
-		case err != nil:
+		if err != nil {
 			return err
-		case strings.TrimSpace(shown) != "":
+		}
+		if strings.TrimSpace(shown) != "" {
 			return fmt.Errorf("dummynet has a pipe %d that is not this program's", number)
 		}
 		if f.journal != nil {
@@ -58,6 +56,10 @@ func (f *Firewall) Pipe(ctx context.Context, number uint16, lossy bool) error {
 		how = []string{"plr", "1"}
 	}
 	_, err := f.ipfw(ctx, "", append([]string{"pipe", name, "config"}, how...)...)
+	if unloaded(err) {
+		delete(f.pipes, number)
+		return noDummynet{fmt.Errorf("the kernel has no dummynet(4): %w", err)}
+	}
 	return err
 }
 

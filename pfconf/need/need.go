@@ -26,18 +26,21 @@ const (
 	Redirect      Name = "REDIRECT"
 	Zones         Name = "conntrack zones"
 	SocketMatch   Name = "the match of sockets"
-	Bridge        Name = "queues of bridges"
-	SockDiag      Name = "tcp_diag"
-	Packet        Name = "packet sockets"
-	XT            Name = "nft_compat"
-	XTLegacy      Name = "iptables-legacy"
-	XTMark        Name = "MARK of x_tables"
-	XTTProxy      Name = "TPROXY of x_tables"
-	XTQueue       Name = "NFQUEUE of x_tables"
-	XTNAT         Name = "NAT of x_tables"
-	XTSocket      Name = "socket match of x_tables"
-	BPF           Name = "programs of BPF"
-	BPFAssign     Name = "bpf_sk_assign"
+	Bridge        Name = "rules of bridges"
+	// BridgeNetfilter takes what is bridged through the rules of IP.
+	BridgeNetfilter Name = "br_netfilter"
+	SockDiag        Name = "tcp_diag"
+	Packet          Name = "packet sockets"
+	XT              Name = "nft_compat"
+	XTLegacy        Name = "iptables-legacy"
+	XTMark          Name = "MARK of x_tables"
+	XTTProxy        Name = "TPROXY of x_tables"
+	XTQueue         Name = "NFQUEUE of x_tables"
+	XTNAT           Name = "NAT of x_tables"
+	XTSocket        Name = "socket match of x_tables"
+	BPF             Name = "programs of BPF"
+	BPFAssign       Name = "bpf_sk_assign"
+	BPFLookup       Name = "sk_lookup"
 )
 
 // Feature is something that a kernel can have been built without.
@@ -81,8 +84,11 @@ func Features() []Feature {
 		{Name: Zones, For: "the claim about conntrack zones", Config: []string{"NF_CONNTRACK_ZONES"}, Some: true},
 		{Name: NFQueue, For: "divert-packet", Modules: []string{"nfnetlink_queue", "nft_queue"},
 			Config: []string{"NETFILTER_NETLINK_QUEUE", "NFT_QUEUE"}, OpenWrt: "kmod-nft-queue", Some: true},
-		{Name: Bridge, For: "the claim about a bridge that goes", Modules: []string{"bridge"},
-			Config: []string{"BRIDGE", "NF_TABLES_BRIDGE"}, OpenWrt: "kmod-nft-bridge", Some: true},
+		{Name: Bridge, For: "the claims about bridges", Modules: []string{"bridge", "nft_meta_bridge"},
+			Config: []string{"BRIDGE", "NF_TABLES_BRIDGE", "NFT_BRIDGE_META"}, OpenWrt: "kmod-nft-bridge", Some: true},
+		{Name: BridgeNetfilter, For: "the claim about bridged packets that met the rules of IP",
+			Modules: []string{"br_netfilter"}, Config: []string{"BRIDGE_NETFILTER"}, OpenWrt: "kmod-br-netfilter",
+			Some: true},
 		{Name: NAT, For: "the claims about translated connections",
 			Modules: []string{"nf_nat", "nft_nat", "nft_chain_nat"}, Config: []string{"NF_NAT", "NFT_NAT"},
 			OpenWrt: "kmod-nft-nat", Some: true},
@@ -121,6 +127,8 @@ func Features() []Feature {
 			Config:  []string{"BPF_SYSCALL", "NET_CLS_ACT", "NET_SCH_INGRESS", "NET_CLS_BPF"},
 			OpenWrt: "kmod-sched-bpf", Some: true},
 		{Name: BPFAssign, For: "divert-to with -filter bpf: Linux 5.7 has it", Config: []string{"INET"}, Some: true},
+		{Name: BPFLookup, For: "-filter bpf-lookup: Linux 5.10 has it", Config: []string{"BPF_STREAM_PARSER"},
+			Some: true},
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -131,15 +132,22 @@ func (h *host) delBPF(name string, made bool) error {
 	}
 	left := 0
 	for _, hook := range hooks {
-		err := absent(h.route.DeleteFilter(filterOf(l.Index, hook)))
+		all, err := h.route.Filters(l.Index, hook)
 		if err != nil && !errors.Is(err, unix.EINVAL) { // no qdisc
-			return wrap("remove the filter from "+name, err)
-		}
-		n, err := h.route.Filters(l.Index, hook)
-		if err != nil && !errors.Is(err, unix.EINVAL) {
 			return fmt.Errorf("list the filters of %s: %w", name, err)
 		}
-		left += n
+		theirs := slices.DeleteFunc(slices.Clone(all), func(f rtnetlink.Filter) bool {
+			return f.Priority == filterPriority
+		})
+		if !slices.Contains(all, rtnetlink.Filter{Kind: "bpf", Priority: filterPriority, Name: TableName}) {
+			left += len(all) // one of that priority may be another's
+			continue
+		}
+		left += len(theirs)
+		err = absent(h.route.DeleteFilter(filterOf(l.Index, hook)))
+		if err != nil && !errors.Is(err, unix.EINVAL) {
+			return wrap("remove the filter from "+name, err)
+		}
 	}
 	if !made || left > 0 {
 		return nil
@@ -157,25 +165,28 @@ func (p *programs) close() error {
 	return p.Diverter.Close()
 }
 
-// entries are those of the rules of one set that another one has not.
-func (p *programs) entries(of, without map[string]*loaded) []bpf.Entry {
+// entriesOf are those of the rules of one set that another one has not.
+func entriesOf(of, without map[string]*loaded, entry func(kernelRule) bpf.Entry) []bpf.Entry {
 	var all []bpf.Entry
 	for label, l := range of {
 		if without[label] == l {
 			continue
 		}
 		for _, k := range l.beside {
-			all = append(all, p.entry(k))
+			all = append(all, entry(k))
 		}
 	}
 	return all
 }
 
+// noInterface is the number of none: an entry with it matches nothing.
+const noInterface = math.MaxInt32
+
 // entry is a rule's, with the number of its interface.
 func (p *programs) entry(k kernelRule) bpf.Entry {
 	e := *k.bpf
 	if e.Interface != "" {
-		e.Index = cmp.Or(p.links[e.Interface], math.MaxInt32) // of none, it matches nothing
+		e.Index = cmp.Or(p.links[e.Interface], noInterface)
 	}
 	return e
 }
@@ -184,7 +195,7 @@ func (p *programs) load(from, to map[string]*loaded) error {
 	if p.missing != nil { // so none was loaded before
 		return p.missing
 	}
-	return p.Change(p.entries(from, to), p.entries(to, from))
+	return p.Change(entriesOf(from, to, p.entry), entriesOf(to, from, p.entry))
 }
 
 func (p *programs) count(rules map[string]*loaded, read map[string]pfconf.Counters) error {

@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/bpf"
 	"pfdivert/pfconf/netlink"
 )
 
@@ -84,6 +85,7 @@ const (
 	// Programs are those of BPF, and Egress the one of them for what leaves: no interface has it.
 	Programs   Piece = "programs"
 	Egress     Piece = "egress"
+	SockMap    Piece = "sock-map"    // the listeners in the map of the program of sk_lookup
 	KernelEcho Piece = "kernel-echo" // the rule that stops the kernel's own ICMPv6 echo replies
 	// Towards is the name of the interface towards LOCAL: the rules have another.
 	Towards    Piece = "towards"
@@ -97,13 +99,19 @@ const maxInterface = 15
 func (c Config) xt() bool     { return c.Engine == pfconf.XT || c.legacy() }
 func (c Config) legacy() bool { return c.Engine == pfconf.XTLegacy }
 
-func (c Config) bpf() bool { return c.Engine == pfconf.BPF }
+// bpf reports whether the rules are programs' of tc, and lookup whether they are the program's of
+// sk_lookup.
+func (c Config) bpf() bool    { return c.Engine == pfconf.BPF }
+func (c Config) lookup() bool { return c.Engine == pfconf.BPFLookup }
 
 func (c Config) omits(p Piece) bool { return slices.Contains(c.Omit, p) }
 
 func (c Config) validate() error {
 	if c.Engine != "" && !slices.Contains(pfconf.Engines, c.Engine) {
 		return fmt.Errorf("%q is no engine of Linux's packet filter", c.Engine)
+	}
+	if !c.Engine.Built() {
+		return bpf.ErrNotBuilt
 	}
 	if len(c.Interface) > maxInterface || strings.ContainsAny(c.Interface, "/\" \t\n\\*") {
 		return fmt.Errorf("%q cannot be an interface's name", c.Interface)

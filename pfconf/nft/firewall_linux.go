@@ -32,7 +32,7 @@ type Firewall struct {
 
 	legacy *legacy   // for pfconf.XTLegacy
 	bpf    *programs // for pfconf.BPF
-	beside beside    // that of the two which there is, or nil
+	beside beside    // that of the two which there is, the rules of pfconf.BPFLookup, or nil
 
 	changes group[*change]
 	reads   group[*question]
@@ -119,10 +119,16 @@ func (f *Firewall) setUp() error {
 	if err := f.step(pfconf.Undo{Do: undoTable}, addTable); err != nil {
 		return err
 	}
-	if f.config.bpf() {
-		if err := f.addBPF(); err != nil {
-			return err
-		}
+	add := func() error { return nil }
+	switch {
+	case !pfconf.BuiltBPF:
+	case f.config.bpf():
+		add = f.addBPF
+	case f.config.lookup():
+		add = f.addLookup
+	}
+	if err := add(); err != nil {
+		return err
 	}
 	for _, family := range slices.Clone(f.families) {
 		if err := f.setUpFamily(family); err != nil {
@@ -154,8 +160,11 @@ func (f *Firewall) setUpFamily(family pfconf.Family) error {
 			if pfconf.FamilyOf(p.Addr()) != family {
 				continue
 			}
-			err := f.step(pfconf.Undo{Do: undoRoute, Args: []string{p.String()}},
-				func() error { return f.host.addRoute(p) })
+			undo, add := undoRoute, f.host.addRoute
+			if f.config.lookup() {
+				undo, add = undoLookup, f.host.addLookupRoute
+			}
+			err := f.step(pfconf.Undo{Do: undo, Args: []string{p.String()}}, func() error { return add(p) })
 			if family == pfconf.Inet6 && errors.Is(err, unix.EACCES) {
 				// "IPv6 is disabled on nexthop device": net.ipv6.conf.*.disable_ipv6.
 				f.families = slices.DeleteFunc(f.families, func(x pfconf.Family) bool { return x == family })
@@ -166,7 +175,7 @@ func (f *Firewall) setUpFamily(family pfconf.Family) error {
 			}
 		}
 	}
-	if f.config.omits(PolicyRule) {
+	if f.config.omits(PolicyRule) || f.config.lookup() {
 		return nil
 	}
 	return f.step(pfconf.Undo{Do: undoRule, Args: []string{family.String()}},

@@ -44,6 +44,14 @@ func (f *Firewall) Probe(feature need.Name) ProbeResult {
 			err = errors.Join(d.NoAssign(), d.Close())
 		}
 		return asAnswer(err)
+	case need.BPFLookup:
+		config := f.config.programs()
+		config.Detached = true
+		l, err := bpf.OpenLookup(config)
+		if err == nil {
+			err = l.Close()
+		}
+		return asAnswer(err)
 	case need.TProxy:
 		return f.probe(tproxy{netip.AddrPortFrom(netip.IPv6Loopback(), 1), f.config.omits(TProxyModule)})
 	case need.NFQueue:

@@ -208,14 +208,18 @@ func (c Config) compile(r pfconf.Rule) ([]kernelRule, error) {
 	switch {
 	case r.Action == pfconf.PFDivertTo || r.Action == pfconf.PFPass || r.Action == pfconf.ThroughPipe:
 		return nil, fmt.Errorf("rule %q: only FreeBSD has %v", r.Label, r.Action)
+	case r.OnlyOpenBSD():
+		return nil, fmt.Errorf("rule %q: only OpenBSD's pf has match rules, received-on, once, and max with divert", r.Label)
 	case r.Action == pfconf.DivertReply && r.Direction != pfconf.Out:
 		return nil, fmt.Errorf("rule %q: divert-reply on Linux works on what goes out", r.Label)
 	case c.xt() && (r.Untracked || r.Zone != 0):
 		return nil, fmt.Errorf("rule %q: it is made of nftables' statements alone", r.Label)
 	case c.xt():
 		return c.compileXT(r), nil
-	case c.bpf():
-		return c.compileBPF(r)
+	case pfconf.BuiltBPF && c.bpf():
+		return c.compileBPF(r), c.Engine.Check(r)
+	case pfconf.BuiltBPF && c.lookup():
+		return c.compileLookup(r), c.Engine.Check(r)
 	}
 	switch r.Action {
 	case pfconf.DivertTo:

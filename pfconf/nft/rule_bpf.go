@@ -8,23 +8,26 @@ import (
 // programs is what the programs of BPF are loaded for.
 func (c Config) programs() bpf.Config { return bpf.Config{NoAssign: c.omits(TProxyModule)} }
 
-// compileBPF returns the entries of the programs' map for r, which is valid. The error is a
-// *pfconf.EngineError: programs of BPF do not have what is netfilter's alone.
-func (c Config) compileBPF(r pfconf.Rule) ([]kernelRule, error) {
-	lack := ""
-	switch {
-	case r.Action == pfconf.DivertPacket:
-		lack = "hand packets to user space"
-	case r.Action == pfconf.RdrTo || r.Translated.IsValid():
-		lack = "translate addresses"
-	case r.Untracked || r.Zone != 0:
-		lack = "say what conntrack does"
-	case r.DivertsOutput():
-		lack = "divert what the host itself sends: it is routed before they see it"
+// compileLookup returns the entry of the program in the search for a socket, and what marks the
+// conntrack entries of the flow, for people and for cleaning up. The engine can do what r asks for.
+func (c Config) compileLookup(r pfconf.Rule) []kernelRule {
+	e := bpf.Entry{Kind: bpf.Look, Family: r.Family, Proto: r.Proto, From: r.From, To: r.To, Port: r.Port,
+		Interface: c.Interface}
+	if c.omits(Towards) {
+		e.Interface = "elsewhere0"
 	}
-	if lack != "" {
-		return nil, &pfconf.EngineError{Engine: c.Engine, What: lack}
+	if !c.omits(TProxy) {
+		e.Divert = r.Divert
 	}
+	return []kernelRule{
+		{label: r.Label, part: partMain, bpf: &e},
+		{chain: pre, label: r.Label, part: partOther, statements: append(match(r), ctMark{})},
+	}
+}
+
+// compileBPF returns the entries of the programs' map for r, which is valid, and what the engine
+// can do.
+func (c Config) compileBPF(r pfconf.Rule) []kernelRule {
 	came, mark := c.Interface, Mark
 	if c.omits(Towards) {
 		came = "elsewhere0"
@@ -43,7 +46,7 @@ func (c Config) compileBPF(r pfconf.Rule) ([]kernelRule, error) {
 			answers.OwnFlows = c.omits(AnyDirection)
 			rules = append(rules, kernelRule{label: r.Label, part: partReply, bpf: &answers})
 		}
-		return rules, nil
+		return rules
 	}
 	e.Kind, e.Interface, e.Mark, e.Remember = bpf.To, came, mark, true
 	e.Established = r.Established && !c.omits(SocketMatch)
@@ -55,5 +58,5 @@ func (c Config) compileBPF(r pfconf.Rule) ([]kernelRule, error) {
 		answers.Kind = bpf.Echo
 		rules = append(rules, kernelRule{label: r.Label, part: partKernel, bpf: &answers})
 	}
-	return rules, nil
+	return rules
 }

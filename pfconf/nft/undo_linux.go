@@ -16,6 +16,7 @@ const (
 	undoStates   = "nft/states"         // no arguments
 	undoRule     = "nft/ip-rule"        // inet or inet6
 	undoRoute    = "nft/local-route"    // prefix
+	undoLookup   = "nft/lookup-route"   // prefix
 	undoSysctl   = "nft/early-demux"    // value
 	undoLocalnet = "nft/route-localnet" // interface and value
 	undoLegacy   = "nft/xt-legacy"      // inet or inet6, table
@@ -66,6 +67,10 @@ func (h *host) undo(u pfconf.Undo) error {
 	case undoRoute:
 		if p, err := netip.ParsePrefix(arg); err == nil {
 			return h.delRoute(p)
+		}
+	case undoLookup:
+		if p, err := netip.ParsePrefix(arg); err == nil {
+			return h.delLookupRoute(p)
 		}
 	case undoSysctl:
 		if _, err := strconv.ParseUint(arg, 10, 8); err == nil {

@@ -2,6 +2,7 @@ package pf
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -26,23 +27,78 @@ func Text(r pfconf.Rule) string {
 	case r.Action == pfconf.PFPass:
 		quick, stateless = " quick on "+r.Interface, statement(r)
 	}
-	fmt.Fprintf(&b, "pass %v log%s %v proto %s from %v to %v", r.Direction, quick, r.Family, protoWritten(r), r.From,
-		r.To)
-	if r.Port != 0 {
-		fmt.Fprintf(&b, " port %d", r.Port)
+	fmt.Fprintf(&b, "pass %v log%s %s", r.Direction, quick, packets(behindMatch(r)))
+	if r.Received != "" {
+		b.WriteString(receivedClause(r))
 	}
 	if clause := divertClause(r); clause != "" {
 		b.WriteString(" " + clause)
 	}
+	if r.Most != 0 {
+		b.WriteString(mostClause(r))
+	}
 	fmt.Fprintf(&b, "%s label %s%s", stateless, r.Label, pipeClause(r))
+	if r.Once {
+		b.WriteString(" once")
+	}
 	if r.Tag != "" {
 		b.WriteString(tagClause(r))
 	}
-	if r.Action == pfconf.PFDivertTo && r.Translated.IsValid() {
-		b.WriteString(natClause(r))
-	}
+	b.WriteString(translation(r))
 	return b.String()
 }
+
+// packets are a rule's family, protocol, addresses and port.
+func packets(r pfconf.Rule) string {
+	s := fmt.Sprintf("%v proto %s from %v to %v", r.Family, protoWritten(r), r.From, r.To)
+	if r.Port != 0 {
+		s += fmt.Sprintf(" port %d", r.Port)
+	}
+	return s
+}
+
+// matchRule is the match rule that stands before a rule of OpenBSD's pf, and what pfctl prints at
+// its end.
+func matchRule(r pfconf.Rule) (text, end string) {
+	end = " tag " + r.Tag
+	if r.Tag == "" {
+		end = translates(r)
+	}
+	return fmt.Sprintf("match %v %s%s", r.Direction, packets(r), end), end
+}
+
+// behindMatch has the ends of packets as a rule of OpenBSD's pf sees them, behind its match rule.
+func behindMatch(r pfconf.Rule) pfconf.Rule {
+	switch {
+	case r.Match && r.Redirected.IsValid():
+		r.To, r.Port = r.Redirected.Addr(), r.Redirected.Port()
+	case r.Match && r.Translated.IsValid():
+		r.From = r.Translated
+	}
+	return r
+}
+
+// translation is what the rule itself translates.
+func translation(r pfconf.Rule) string {
+	if r.Match || r.Action != pfconf.DivertPacket && r.Action != pfconf.PFDivertTo {
+		return ""
+	}
+	return translates(r)
+}
+
+func translates(r pfconf.Rule) string {
+	switch {
+	case r.Translated.IsValid():
+		return natClause(r)
+	case r.Redirected.IsValid() && r.Action == pfconf.DivertPacket: // see redirect for PFDivertTo
+		return fmt.Sprintf(" rdr-to %v port %d", r.Redirected.Addr(), r.Redirected.Port())
+	}
+	return ""
+}
+
+func receivedClause(r pfconf.Rule) string { return " received-on " + r.Received }
+
+func mostClause(r pfconf.Rule) string { return fmt.Sprintf(" keep state (max %d)", r.Most) }
 
 // protoWritten is the protocol as it is written in a rule.
 func protoWritten(r pfconf.Rule) string {
@@ -82,7 +138,7 @@ func divertPort(r pfconf.Rule) string {
 
 // tagClause sets the rule's tag, or asks for it.
 func tagClause(r pfconf.Rule) string {
-	if r.Action == pfconf.PFPass {
+	if r.Action != pfconf.PFDivertTo {
 		return " tagged " + r.Tag
 	}
 	return " tag " + r.Tag
@@ -144,11 +200,12 @@ func passing(r pfconf.Rule) string {
 }
 
 // written is a rule as it is written, and what pfctl prints of it if it has understood it: a line
-// with this in it and at its end. Only what a cell depends on is compared, so that a release may
-// print more.
+// with these in it and this at its end. Only what a cell depends on is compared, so that a release
+// may print more.
 type written struct {
-	text    string
-	in, end string
+	text string
+	in   []string
+	end  string
 }
 
 // writings are the rules line by line; rdrRules as Config has it. What translates comes first:
@@ -157,7 +214,7 @@ func writings(rules []pfconf.Rule, rdrRules bool) []written {
 	var translating, all []written
 	for _, r := range rules {
 		label := fmt.Sprintf(" label %q", r.Label)
-		w := written{Text(r), label, " " + divertClause(r)}
+		w := written{Text(r), []string{label}, " " + divertClause(r) + translation(r)}
 		if r.Action == pfconf.PFDivertTo || r.Action == pfconf.PFPass {
 			w.end = statement(r) + label + pipeClause(r)
 			if r.Tag != "" {
@@ -166,28 +223,49 @@ func writings(rules []pfconf.Rule, rdrRules bool) []written {
 		}
 		switch {
 		case r.Gateway.IsValid():
-			w.in = gatewayClause(r) + " "
+			w.in = []string{gatewayClause(r) + " "}
 		case r.Action == pfconf.PFPass:
-			w.in = " out log quick on " + r.Interface + " "
+			w.in = []string{" out log quick on " + r.Interface + " "}
+		case r.OnlyOpenBSD():
+			w.in = asked(r, label)
 		}
 		if r.Action == pfconf.PFDivertTo { // FreeBSD's divert-to of a divert socket
-			w.end += fmt.Sprintf(" divert-to %d", r.Divert.Port())
-			if r.Translated.IsValid() {
-				w.end += natClause(r)
-			}
+			w.end += fmt.Sprintf(" divert-to %d%s", r.Divert.Port(), translation(r))
 		}
 		if to, ok := r.RedirectsTo(); ok && rdrRules {
 			translates, passes := redirect(r)
 			end := fmt.Sprintf(" tag %s -> %v port %d", r.Label, to.Addr(), to.Port())
-			translating = append(translating, written{translates, "rdr ", end})
+			translating = append(translating, written{translates, []string{"rdr "}, end})
 			if r.Action == pfconf.RdrTo {
 				w.end = fmt.Sprintf(" keep state%s tagged %s", label, r.Label)
 			}
-			w.text, w.in = passes, "pass "
+			w.text, w.in = passes, []string{"pass "}
+		}
+		if r.Match {
+			text, end := matchRule(r)
+			all = append(all, written{text, []string{"match "}, end})
 		}
 		all = append(all, w)
 	}
 	return append(translating, all...)
+}
+
+// asked is what a rule of OpenBSD's pf asks for, besides what every rule does, as pfctl prints it.
+func asked(r pfconf.Rule, label string) []string {
+	if r.Once {
+		label += " once"
+	}
+	if r.Tag != "" {
+		label += tagClause(r)
+	}
+	all := []string{label}
+	if r.Received != "" {
+		all = append(all, receivedClause(r)+" ")
+	}
+	if r.Most != 0 {
+		all = append(all, mostClause(r)+" ")
+	}
+	return all
 }
 
 // document is the content of an anchor. With no rules it is a blank line, which empties the anchor.
@@ -212,7 +290,8 @@ func understood(given []written, printed string) error {
 		return fmt.Errorf("pfctl was given %d rules and printed %d", len(given), len(lines))
 	}
 	for i, w := range given {
-		if !strings.HasSuffix(lines[i], w.end) || !strings.Contains(lines[i], w.in) {
+		lacks := func(part string) bool { return !strings.Contains(lines[i], part) }
+		if !strings.HasSuffix(lines[i], w.end) || slices.ContainsFunc(w.in, lacks) {
 			return fmt.Errorf("pfctl was given %q and understood %q", w.text, lines[i])
 		}
 	}

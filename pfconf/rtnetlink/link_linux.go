@@ -176,10 +176,10 @@ func (c *Conn) SetMTU(index, mtu int) error {
 	return c.set(unix.RTM_NEWLINK, 0, m)
 }
 
-// SetBridge makes the interface a port of the bridge.
-func (c *Conn) SetBridge(index, bridge int) error {
+// SetMaster makes the interface a port of the bridge, or of another interface that has some.
+func (c *Conn) SetMaster(index, master int) error {
 	m := linkHeader(index, 0, 0)
-	m.attributes.Uint32(unix.IFLA_MASTER, uint32(bridge))
+	m.attributes.Uint32(unix.IFLA_MASTER, uint32(master))
 	return c.set(unix.RTM_NEWLINK, 0, m)
 }
 

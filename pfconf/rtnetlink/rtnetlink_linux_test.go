@@ -73,7 +73,7 @@ func TestLinks(t *testing.T) {
 	check(t, err)
 	check(t, c.SetNoLinkLocal(veth.Index))
 	check(t, c.SetMTU(veth.Index, 1280))
-	check(t, c.SetBridge(veth.Index, bridge.Index))
+	check(t, c.SetMaster(veth.Index, bridge.Index))
 	check(t, c.SetFlags(veth.Index, unix.IFF_UP|unix.IFF_NOARP, unix.IFF_UP|unix.IFF_NOARP))
 	want(t, ip(t, "-d", "link", "show", "dev", "a"), "NOARP,UP", "mtu 1280", "master bridge", "02:00:00:00:00:01",
 		"addrgenmode none", "numtxqueues 1 ")

@@ -99,11 +99,38 @@ func (f BPFFilter) message() *message {
 	return m
 }
 
-// Filters counts what the interface has at a hook: filters of all kinds.
-func (c *Conn) Filters(link int, hook Hook) (n int, err error) {
-	err = c.dump(unix.RTM_GETTFILTER, tcHeader(link, 0, uint32(hook), 0), func([]byte) error {
-		n++
-		return nil
+// Filter is a filter of tc of any kind, as it is listed.
+type Filter struct {
+	Kind     string
+	Priority uint16
+	Name     string // of one of BPF
+}
+
+// Filters lists what the interface has at a hook. The kernel lists a kind with a priority before
+// its filters, without a name.
+func (c *Conn) Filters(link int, hook Hook) (all []Filter, err error) {
+	err = c.dump(unix.RTM_GETTFILTER, tcHeader(link, 0, uint32(hook), 0), func(b []byte) error {
+		var f Filter
+		err := parse(b, sizeofTcMsg, func(ad *netlink.AttributeDecoder) {
+			switch {
+			case ad.Type() == unix.TCA_KIND:
+				f.Kind = ad.String()
+			case ad.Type() == unix.TCA_OPTIONS && f.Kind == "bpf":
+				ad.Nested(func(ad *netlink.AttributeDecoder) error {
+					for ad.Next() {
+						if ad.Type() == bpfName {
+							f.Name = ad.String()
+						}
+					}
+					return nil
+				})
+			}
+		})
+		if err == nil {
+			f.Priority = uint16(native32(b[16:]) >> 16)
+			all = append(all, f)
+		}
+		return err
 	})
-	return n, err
+	return all, err
 }

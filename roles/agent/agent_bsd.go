@@ -67,7 +67,7 @@ func ownStates(ctx context.Context, opt Options) (pfconf.StateTable, error) {
 var hostRoutes routes = routeTool{program.Exec}
 
 // routing does nothing: no mark and no table of its own route diverted packets.
-func routing(*gather.Options) {}
+func routing(*gather.Options, pfconf.Engine) {}
 
 // startUnprivileged has the process drop its privilege when it has been started: as another
 // user it might not be allowed to read this program's file.

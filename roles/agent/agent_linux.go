@@ -32,15 +32,21 @@ func OpenFilter(ctx context.Context, s *script.Setup, opt Options) (pfconf.Firew
 			return nil, err
 		}
 	}
-	c := nft.Config{Interface: nic, Fakes: s.Fakes, Engine: s.Filter, Journal: opt.Journal}
-	for _, o := range s.Omit {
-		c.Omit = append(c.Omit, nft.Piece(o))
-	}
+	c := nft.Config{Interface: nic, Fakes: s.Fakes, Engine: s.Filter, Journal: opt.Journal, Omit: pieces(s)}
 	fw, err := nft.Open(ctx, c)
 	if err != nil {
 		return nil, explainNFT(err)
 	}
 	return fw, nil
+}
+
+// pieces are those that the packet filter is to leave out.
+func pieces(s *script.Setup) []nft.Piece {
+	var some []nft.Piece
+	for _, o := range s.Omit {
+		some = append(some, nft.Piece(o))
+	}
+	return some
 }
 
 // OpenInspector opens this host's nf_tables and conntrack for pf-setup.
@@ -61,8 +67,14 @@ func natlook(q pfconf.NATQuery) (pfconf.NATAnswer, error) {
 // lets a new connection with the same addresses and ports pass (nf_conntrack_tcp_packet, "reopen").
 func ownStates(context.Context, Options) (pfconf.StateTable, error) { return pfconf.Stateless{}, nil }
 
-// routing returns what the packet filter's diverted packets are routed by.
-func routing(o *gather.Options) { o.Mark, o.Table, o.Own = nft.Mark, nft.Table, nft.TableName }
+// routing returns what the packet filter's diverted packets are routed by: FAKE is local without a
+// mark for the rules of pfconf.BPFLookup.
+func routing(o *gather.Options, e pfconf.Engine) {
+	o.Own = nft.TableName
+	if e != pfconf.BPFLookup {
+		o.Mark, o.Table = nft.Mark, nft.Table
+	}
+}
 
 // bootID names the time from one boot to the next (random(4)).
 func bootID() (string, error) {

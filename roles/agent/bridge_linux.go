@@ -14,6 +14,7 @@ import (
 	"pfdivert/pfconf/need"
 	"pfdivert/pfconf/nft"
 	"pfdivert/pfconf/rtnetlink"
+	"pfdivert/roles/middlebox"
 	"pfdivert/roles/socket"
 )
 
@@ -35,6 +36,17 @@ func bridgeGoes(ctx context.Context, st script.BridgeGoes) (text string, err err
 		}
 	})
 	return text, err
+}
+
+// middlebox carries the step out with the engine and the pieces of the run's packet filter.
+func (a *agent) middlebox(ctx context.Context, s *session, st script.Middlebox) (*script.Middle, error) {
+	a.setup.Lock()
+	c := nft.Config{Engine: a.filters.Filter, Omit: pieces(&a.filters)}
+	a.setup.Unlock()
+	var log bounded
+	m, err := middlebox.Run(ctx, st, c, &log)
+	s.log = append(s.log, script.Transcript{End: st.Name(), Text: log.String()})
+	return m, explainNFT(err)
 }
 
 // bridged has two cables end at a bridge. What is sent into the one must come out of the other.
@@ -87,7 +99,7 @@ func bridged(ctx context.Context, stays bool) (string, error) {
 	// A port that joins a bridge which is up forwards at once: it speaks no spanning tree.
 	err = routes.SetUp(bridge.Index)
 	for _, p := range ports {
-		err = errors.Join(err, routes.SetBridge(p.Index, bridge.Index))
+		err = errors.Join(err, routes.SetMaster(p.Index, bridge.Index))
 	}
 	if err != nil {
 		return "", fmt.Errorf("connect the bridge: %w", err)

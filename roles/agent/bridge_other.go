@@ -14,3 +14,7 @@ import (
 func bridgeGoes(context.Context, script.BridgeGoes) (string, error) {
 	return "", fmt.Errorf("queue what is bridged: %w (%s)", socket.ErrUnsupported, runtime.GOOS)
 }
+
+func (*agent) middlebox(context.Context, *session, script.Middlebox) (*script.Middle, error) {
+	return nil, fmt.Errorf("divert between a client and a server: %w (%s)", socket.ErrUnsupported, runtime.GOOS)
+}

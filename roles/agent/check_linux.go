@@ -26,9 +26,10 @@ var asked = []need.Name{need.NFTables, need.Conntrack, need.CTNetlink, need.TPro
 
 // askedOf are those that check asks for because of the engine.
 var askedOf = map[pfconf.Engine][]need.Name{
-	pfconf.XT:       {need.XT, need.XTMark, need.XTTProxy, need.XTQueue},
-	pfconf.XTLegacy: {need.XTLegacy, need.XTMark, need.XTTProxy, need.XTQueue},
-	pfconf.BPF:      {need.BPF, need.BPFAssign},
+	pfconf.XT:        {need.XT, need.XTMark, need.XTTProxy, need.XTQueue},
+	pfconf.XTLegacy:  {need.XTLegacy, need.XTMark, need.XTTProxy, need.XTQueue},
+	pfconf.BPF:       {need.BPF, need.BPFAssign},
+	pfconf.BPFLookup: {need.BPFLookup},
 }
 
 // system looks at nf_tables, at policy routing and at what can keep packets from it. A

@@ -345,6 +345,8 @@ func Describe(u pfconf.Undo) string {
 		return fmt.Sprintf("delete the %s policy rule to table %d", arg(0), nft.Table)
 	case "nft/local-route":
 		return fmt.Sprintf("delete the local route to %s in table %d", arg(0), nft.Table)
+	case "nft/lookup-route":
+		return fmt.Sprintf("delete the local route to %s", arg(0))
 	case "nft/xt":
 		return fmt.Sprintf("delete the chains %s-* of the %s table %s of iptables-nft", nft.TableName, arg(0), arg(1))
 	case "nft/xt-legacy":

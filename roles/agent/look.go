@@ -31,7 +31,7 @@ func (a *agent) observed(s *script.Setup) gather.Options {
 		o.Interface, _ = interfaceOf(s.Paths[0].Here) // else it is not known, which the answers show
 	}
 	if s.Remote {
-		routing(&o)
+		routing(&o, s.Filter)
 	}
 	return o
 }

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -105,13 +107,28 @@ func HintOf(err error) string {
 		return "in a new shell, or as root: ulimit -n 1024"
 	case !errors.As(err, &path):
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), errors.Is(err, unix.EROFS):
-		return "make room there, or name another folder for temporary files: TMPDIR=/DIR"
+		full := !errors.Is(err, unix.EROFS)
+		switch {
+		case temporary(path.Path) && full:
+			return "make room there, or name another folder for temporary files: TMPDIR=/DIR"
+		case temporary(path.Path):
+			return "name another folder for temporary files: TMPDIR=/DIR"
+		case full:
+			return "see how full it is, and make room there: df " + filepath.Dir(path.Path)
+		}
 	case path.Op == "fork/exec" && errors.Is(err, unix.EAGAIN):
 		return "in a new shell, or as root: ulimit -u 1024; in a container, pids.max of its cgroup counts too"
 	case strings.HasPrefix(path.Path, "/proc/") && errors.Is(err, fs.ErrNotExist):
 		return "mount -t proc proc /proc"
 	}
 	return ""
+}
+
+// temporary reports whether a path is that of one of this program's temporary files: TMPDIR decides
+// where they are.
+func temporary(path string) bool {
+	rest, ok := strings.CutPrefix(path, filepath.Clean(os.TempDir())+"/")
+	return ok && strings.HasPrefix(rest, "pfdivert")
 }
 
 // ErrorOf returns an error in the form in which it travels, nil for nil.

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/roles/gather"
 	"pfdivert/roles/kernel/splat"
@@ -66,6 +67,7 @@ type agent struct {
 	fences  map[pfconf.Family]*socket.Fencer
 	hold    *Hold // of a real host
 	fw      pfconf.Firewall
+	filters script.Setup      // of REMOTE: with which engine and without which pieces fw was opened
 	table   pfconf.StateTable // of LOCAL
 	fakes   []netip.Prefix    // of LOCAL's states
 	lab     *bsd.Lab          // that this agent built

@@ -115,6 +115,8 @@ func (a *agent) step(ctx context.Context, s *session, st script.Step) (out scrip
 		out.Text, err = bridgeGoes(ctx, st)
 	case script.Pipe:
 		err = a.pipe(ctx, st)
+	case script.Middlebox:
+		out.Middle, err = a.middlebox(ctx, s, st)
 	case script.Undelivered:
 		var d script.Dropped
 		d, err = socket.Drops(ctx, st.Family == pfconf.Inet6, st.Port)

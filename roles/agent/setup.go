@@ -91,6 +91,7 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 	if log, err := splat.Open(); err == nil { // else a kernel's reports on itself are not seen
 		a.log.Store(log)
 	}
+	a.filters = *s
 	if a.fw, err = OpenFilter(ctx, s, opt); err != nil {
 		return nil, err
 	}

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"pfdivert/matrix"
 )
@@ -151,17 +153,33 @@ func TestReadJSONRefuses(t *testing.T) {
 			t.Errorf("%s: %v, want %q", c.text, err, c.want)
 		}
 	}
-	if _, err := ReadJSON(endless{}); err == nil || !strings.Contains(err.Error(), "more than 64 MB") {
+	if _, err := ReadJSON(&endless{of: '1'}); err == nil || !strings.Contains(err.Error(), "more than 64 MB") {
 		t.Errorf("a file without end: %v", err)
+	}
+	// As much of a pipe is read at once as fits into it.
+	for _, before := range []string{"", `{"run"`, `{` + aRun + `,"targets":[`, `{` + aRun + `,"targets":[]}`} {
+		blanks := &endless{of: ' '}
+		_, err := ReadJSON(io.MultiReader(strings.NewReader(before), iotest.HalfReader(blanks)))
+		if err == nil || err.Error() != "it has more than 64 kB of blanks in a row" || blanks.n > 1<<20 {
+			t.Errorf("%s and blanks without end: %v after %d of them", before, err, blanks.n)
+		}
+	}
+	few := strings.Repeat(" \n", 30<<10)
+	if _, err := ReadJSON(strings.NewReader(few + `{` + few + aRun + `,"targets":[]}` + few)); err != nil {
+		t.Errorf("blanks that are not too many: %v", err)
 	}
 }
 
-// endless is a file without end.
-type endless struct{}
+// endless is a file without end, of one letter.
+type endless struct {
+	of byte
+	n  int // that were read
+}
 
-func (endless) Read(b []byte) (int, error) {
+func (e *endless) Read(b []byte) (int, error) {
+	e.n += len(b)
 	for i := range b {
-		b[i] = ' '
+		b[i] = e.of
 	}
 	return len(b), nil
 }
@@ -352,11 +370,25 @@ func FuzzReadJSON(f *testing.F) {
 		f.Add(text)
 	}
 	f.Add([]byte(`{` + aRun + `,"targets":[{"name":"a","runs":1,"verdicts":{"FAIL":1},"seconds":{"p50":1}}]}`))
+	f.Add([]byte(doctorBad))
+	f.Add([]byte(`{"error":"no host is there"}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		p, err := ReadJSON(bytes.NewReader(text))
+		fleet := NewFleet("v1", []string{"a.json"})
+		added := fleet.Add("a.json", bytes.NewReader(text), nil)
+		if err == nil && added != nil {
+			t.Errorf("merge does not read what compare does: %v", added)
+		}
+		if _, err := ReadJSON(bytes.NewReader(written(t, fleet, "json"))); err != nil {
+			t.Errorf("what was merged can't be read: %v", err)
+		}
 		if err != nil {
 			return
 		}
+		if fleet.Against("a.json", p); fleet.since.Regressions != 0 {
+			t.Errorf("it regressed since itself: %+v", fleet.since)
+		}
+		assertClean(t, string(written(t, fleet, "txt")))
 		c := Compare(p, p)
 		if len(c.Changes) != 0 || c.Regressions() != 0 {
 			t.Errorf("it differs from itself: %+v", c.Changes)

@@ -1,6 +1,9 @@
 package report
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Doctor is what doctor found on a host.
 type Doctor struct {
@@ -27,6 +30,30 @@ const (
 	severityBad  = "bad"
 	severityWarn = "warn"
 )
+
+// with returns what either found. What both found is there once: a file may be merged again with a
+// report that has it.
+func (d *Doctor) with(other *Doctor) *Doctor {
+	all := &Doctor{Problems: slices.Clone(d.Problems), Notes: slices.Clone(d.Notes)}
+	known := map[string]bool{}
+	for _, p := range d.Problems {
+		known[fmt.Sprintf("%q", p)] = true
+	}
+	for _, p := range other.Problems {
+		if !known[fmt.Sprintf("%q", p)] {
+			all.Problems = append(all.Problems, p)
+		}
+	}
+	for _, note := range d.Notes {
+		known[note] = true
+	}
+	for _, note := range other.Notes {
+		if !known[note] {
+			all.Notes = append(all.Notes, note)
+		}
+	}
+	return all
+}
 
 // bad returns the problems that make doctor fail.
 func (d *Doctor) bad() (n int) {

@@ -144,7 +144,11 @@ func (p *page) verdict(v matrix.Verdict, word, id, href, label string) {
 // its verdict, to what is folded, or to the matrix.
 func (p *page) header(causes [][]int) {
 	p.open("header")
-	p.element("h1", "Does this kernel divert as it should?")
+	title := "Does this kernel divert as it should?"
+	if len(p.run.Tested) > 1 && !p.run.filters() {
+		title = "Do these kernels divert as they should?"
+	}
+	p.element("h1", title)
 	p.element("p", "pfdivert: "+p.totals())
 	count := p.count()
 	p.open("ul", "class", "counts", "aria-label", "Verdicts")
@@ -167,6 +171,11 @@ func (p *page) header(causes [][]int) {
 			p.close("li")
 		}
 	}
+	if p.run.lacking > 0 {
+		p.open("li")
+		p.verdict(matrix.Error, p.run.lack(), "", "#beside", p.run.lack())
+		p.close("li")
+	}
 	p.close("ul")
 	p.open("dl")
 	if !p.grouped() {
@@ -186,7 +195,9 @@ func (p *page) header(causes [][]int) {
 		}
 	}
 	p.pair("Program", "pfdivert "+p.run.Version)
-	p.pair("Started", p.run.Started.Format(time.RFC3339)+", for "+duration(p.run.Seconds))
+	if !p.run.Started.IsZero() {
+		p.pair("Started", p.run.Started.Format(time.RFC3339)+", for "+duration(p.run.Seconds))
+	}
 	if p.run.Interrupted {
 		p.pair("Ended", "The run was interrupted: what was not run has no verdict.")
 	}

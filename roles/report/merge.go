@@ -22,9 +22,9 @@ type Fleet struct {
 	named   map[string]*Host
 	notes   []string // decisions that a reader should know
 	reader  *reader
-	folders bool   // the files' folders name the hosts
-	size    int64  // of all files, in bytes
-	since   *since // nil for nothing
+	names   map[string]string // of hosts, by the place of their files
+	size    int64             // of all files, in bytes
+	since   *since            // nil for nothing
 }
 
 // Host is what a fleet has of a host, as in JSON.
@@ -65,14 +65,61 @@ const maxFleet = 512 << 20
 // NewFleet returns a fleet without hosts; version is this program's. The files are those that will
 // be added: what distinguishes their paths names the hosts.
 func NewFleet(version string, files []string) *Fleet {
-	f := &Fleet{version: version, named: map[string]*Host{}, reader: newReader()}
+	f := &Fleet{version: version, named: map[string]*Host{}, reader: newReader(), names: map[string]string{}}
+	f.nameHosts(files)
+	return f
+}
+
+// nameHosts names the hosts of files that name none. Files of one place are of one host:
+// 'web1.json', 'web1-doctor.json' and 'web1/run.json'. Those of several places are of several
+// hosts: their folders or their own names name them, or, where that is no name of its own, both.
+func (f *Fleet) nameHosts(files []string) {
 	folders, stems := map[string]bool{}, map[string]bool{}
 	for _, file := range files {
 		folders[filepath.Dir(file)] = true
 		stems[stem(file)] = true
 	}
-	f.folders = len(stems) < len(folders)
-	return f
+	var places []string // in the order of the files
+	count := map[string]int{}
+	for _, file := range files {
+		at := placeOf(file)
+		if _, ok := f.names[at]; ok {
+			continue
+		}
+		name := nameOf(file, len(stems) < len(folders))
+		f.names[at] = name
+		places = append(places, at)
+		count[name]++
+	}
+	taken := map[string]bool{}
+	for _, at := range places {
+		name := f.names[at]
+		if folder := folderOf(at); count[name] > 1 && folder != "" {
+			name = legalName(folder + "-" + filepath.Base(at))
+		}
+		f.names[at] = name
+		for n := 2; taken[f.names[at]]; n++ {
+			f.names[at] = withFilter(name, fmt.Sprint(n))
+		}
+		taken[f.names[at]] = true
+	}
+}
+
+// placeOf is a file's path without what only says that it has results: one for each host.
+func placeOf(file string) string {
+	if file == "-" {
+		return file
+	}
+	return filepath.Join(filepath.Dir(file), stem(file))
+}
+
+// folderOf is the name of the folder that a path is in, or empty.
+func folderOf(path string) string {
+	folder := filepath.Base(filepath.Dir(path))
+	if folder == "." || folder == ".." || folder == "/" {
+		return ""
+	}
+	return folder
 }
 
 // stem is a file's name without what only says that it has results.
@@ -89,24 +136,21 @@ func stem(file string) string {
 	return name
 }
 
-// hostOf names the host of a file that names none: 'web1.json' and 'web1-doctor.json' are of web1,
-// and so is 'web1/run.json'.
-func (f *Fleet) hostOf(file string) string {
+// nameOf is the name of a file, or of its folder if that is all that distinguishes files.
+func nameOf(file string, folders bool) string {
 	if file == "-" {
 		return "stdin"
 	}
 	name := stem(file)
-	if name == "" || f.folders {
-		if folder := filepath.Base(filepath.Dir(file)); folder != "." && folder != ".." && folder != "/" {
-			name = folder
-		}
+	if name == "" || folders {
+		name = cmp.Or(folderOf(file), name, filepath.Base(file))
 	}
-	if name == "" {
-		name = filepath.Base(file)
-	}
-	// A report can have the name: no host's has a slash, as that of the root.
-	name = strings.ReplaceAll(strings.ToValidUTF8(name, "\ufffd"), "/", "_")
-	return withFilter(name, "")
+	return legalName(name)
+}
+
+// legalName makes a name one that reports can have: no host's has a slash, as that of the root.
+func legalName(name string) string {
+	return withFilter(strings.ReplaceAll(strings.ToValidUTF8(name, "\ufffd"), "/", "_"), "")
 }
 
 // withFilter is a host's name with what distinguishes it from others, cut to the length of a name.
@@ -120,6 +164,10 @@ func withFilter(name, filter string) string {
 // Add adds a file. One that is nil could not be opened, for the reason err. The error of a file
 // that can't be read is also part of the reports.
 func (f *Fleet) Add(file string, from io.Reader, err error) error {
+	name, ok := f.names[placeOf(file)]
+	if !ok {
+		name = nameOf(file, false)
+	}
 	file = strings.ToValidUTF8(file, "\ufffd")
 	var c *content
 	if err == nil {
@@ -133,11 +181,9 @@ func (f *Fleet) Add(file string, from io.Reader, err error) error {
 		if path := (*fs.PathError)(nil); errors.As(err, &path) {
 			err = path.Err
 		}
-		name := f.hostOf(file)
 		f.join(name, &Host{Machine: Machine{Name: name}, Unread: []Unread{{file, err.Error()}}})
 		return fmt.Errorf("%s: %w", file, err)
 	}
-	name := f.hostOf(file)
 	if c.run == nil {
 		f.join(name, &Host{Machine: Machine{Name: name}, Files: []string{file}, Doctor: c.doctor})
 		return nil
@@ -227,8 +273,7 @@ func (f *Fleet) join(name string, h *Host) {
 	case h.Doctor == nil:
 		merged.Doctor = old.Doctor
 	default:
-		merged.Doctor = &Doctor{slices.Concat(old.Doctor.Problems, h.Doctor.Problems),
-			slices.Concat(old.Doctor.Notes, h.Doctor.Notes)}
+		merged.Doctor = old.Doctor.with(h.Doctor)
 	}
 	if earlier.ran() && later.ran() && !earlier.Started.Equal(later.Started) {
 		merged.summaries = f.joinRuns(old.Name, earlier, later)
@@ -343,7 +388,7 @@ func (f *Fleet) ExitStatus() int {
 
 // run is the fleet as a run of several hosts.
 func (f *Fleet) run() Run {
-	r := Run{Version: f.version, Tested: []Machine{}}
+	r := Run{Version: f.version, Tested: []Machine{}, without: map[string]string{}}
 	for _, h := range f.hosts {
 		r.Tested = append(r.Tested, h.Machine)
 		if h.ran() && (r.Started.IsZero() || h.Started.Before(r.Started)) {
@@ -351,6 +396,19 @@ func (f *Fleet) run() Run {
 		}
 		r.Seconds = max(r.Seconds, h.Seconds)
 		r.Interrupted = r.Interrupted || h.Interrupted
+		unable := len(h.unable()) > 0
+		if unable {
+			r.lacking++
+		}
+		switch {
+		case len(h.summaries) > 0:
+		case unable || h.Doctor == nil:
+			r.without[h.Name] = "no results"
+		case len(h.Doctor.Problems) == 0:
+			r.without[h.Name] = "doctor found no problem"
+		default:
+			r.without[h.Name] = "doctor found " + pfconf.Count(len(h.Doctor.Problems), "problem")
+		}
 	}
 	return r
 }

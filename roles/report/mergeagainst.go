@@ -37,18 +37,37 @@ type since struct {
 	Missing     []string   `json:"missing"`     // hosts that were in it and have no run now
 }
 
+// place is where a change of a host's belongs: those of one place differ in the host alone.
+type place struct {
+	*rollout
+	kind                        ChangeKind
+	name, before, after, reason string
+}
+
 // Against has the fleet's reports say what changed since the last time, whose report is read from a
 // file. Hosts are compared by name; if the last time's report is of one host without a name, that
 // is compared with each host.
 func (f *Fleet) Against(file string, last *Past) {
-	c := Compare(last, &Past{f.run(), summariesOf(f.hosts)})
-	s := &since{File: file, Regressions: c.Regressions(), Kernels: []*rollout{}, New: []string{}, Missing: []string{}}
+	s := &since{File: file, Kernels: []*rollout{}, New: []string{}, Missing: []string{}}
+	results := map[string][]Summary{} // of the last time, by host
+	for all := last.Summaries; len(all) > 0; {
+		n := 1
+		for n < len(all) && all[n].Host == all[0].Host {
+			n++
+		}
+		if host := all[0].Host; results[host] == nil {
+			results[host] = all[:n:n]
+		} else {
+			results[host] = append(results[host], all[:n]...)
+		}
+		all = all[n:]
+	}
 	before := map[string]Machine{}
 	for _, h := range last.Run.Tested {
 		before[h.Name] = h
 	}
-	of := map[string]*rollout{} // by the host
 	kernels := map[[2]string]*rollout{}
+	index := map[place]int{}
 	for _, h := range f.hosts {
 		old, known := before[h.Name]
 		if last.Run.Tested == nil {
@@ -70,7 +89,27 @@ func (f *Fleet) Against(file string, last *Past) {
 			r = &rollout{Before: key[0], After: key[1], Changes: []changed{}}
 			kernels[key], s.Kernels = r, append(s.Kernels, r)
 		}
-		r.Hosts, of[h.Name] = append(r.Hosts, h.Name), r
+		r.Hosts = append(r.Hosts, h.Name)
+		// Host by host, because all targets of all hosts take much memory at once.
+		then := &Past{Run: last.Run, Summaries: results[""]}
+		if last.Run.Tested != nil {
+			then.Run.Tested, then.Summaries = []Machine{old}, results[h.Name]
+		}
+		now := &Past{Run{Interrupted: h.Interrupted, Tested: []Machine{h.Machine}}, h.summaries}
+		for _, d := range Compare(then, now).Changes {
+			if d.Kind == Slower || d.Kind == Faster {
+				continue
+			}
+			x := changed{Kind: d.Kind, Name: d.Name, Before: string(d.Before.Verdict), After: string(d.After.Verdict),
+				Reason: d.After.Reason}
+			at := place{r, x.Kind, x.Name, x.Before, x.After, x.Reason}
+			i, ok := index[at]
+			if !ok {
+				i, r.Changes = len(r.Changes), append(r.Changes, x)
+				index[at] = i
+			}
+			r.Changes[i].Hosts = append(r.Changes[i].Hosts, d.Host)
+		}
 	}
 	now := map[string]bool{}
 	for _, h := range f.hosts {
@@ -81,26 +120,11 @@ func (f *Fleet) Against(file string, last *Past) {
 			s.Missing = append(s.Missing, h.Name)
 		}
 	}
-	type place struct {
-		*rollout
-		kind                        ChangeKind
-		name, before, after, reason string
-	}
-	index := map[place]int{}
-	for _, d := range c.Changes {
-		r := of[d.Host]
-		if r == nil || d.Kind == Slower || d.Kind == Faster {
-			continue
-		}
-		x := changed{Kind: d.Kind, Name: d.Name, Before: string(d.Before.Verdict), After: string(d.After.Verdict),
-			Reason: d.After.Reason}
-		at := place{r, x.Kind, x.Name, x.Before, x.After, x.Reason}
-		i, ok := index[at]
-		if !ok {
-			i, r.Changes = len(r.Changes), append(r.Changes, x)
-			index[at] = i
-		}
-		r.Changes[i].Hosts = append(r.Changes[i].Hosts, d.Host)
+	for _, r := range s.Kernels {
+		slices.SortStableFunc(r.Changes, func(a, b changed) int {
+			return slices.Index(kinds, a.Kind) - slices.Index(kinds, b.Kind)
+		})
+		s.Regressions += r.regressions()
 	}
 	slices.SortStableFunc(s.Kernels, func(a, b *rollout) int {
 		return cmp.Or(b.regressions()-a.regressions(), len(b.Hosts)-len(a.Hosts))

@@ -150,9 +150,9 @@ func TestMergeTwice(t *testing.T) {
 		{"the same kernel, another target", of("Linux 6.12.8", matrix.Pass, "c"), "c PASS, a FAIL, b PASS"},
 	} {
 		for _, files := range [][]string{
-			{"x/web1.json", old, "y/web1.json", c.later}, {"x/web1.json", c.later, "y/web1.json", old},
+			{"web1.json", old, "web1/run.json", c.later}, {"web1.json", c.later, "./web1-run.json", old},
 		} {
-			f, errs := fleetFrom(append(files, "x/web2.json", old, "y/web3.json", old)...)
+			f, errs := fleetFrom(append(files, "web2.json", old, "web3.json", old)...)
 			if errs != nil || len(f.hosts) != 3 || len(f.notes) != 1 {
 				t.Fatalf("%s: %v, %d hosts, notes: %q", c.name, errs, len(f.hosts), f.notes)
 			}
@@ -178,6 +178,13 @@ func TestMergeNames(t *testing.T) {
 		{"a/results.json b/results.json", "a b"},
 		{"-", "stdin"},
 		{"run.json", "run.json"},
+		{"a/x.json b/x.json b/y.json", "a-x b-x y"},
+		{"a/x.json a/y.json b/x.json c/x.json", "a-x a-y b c"},
+		{"monday/web1.json monday/web2.json tuesday/web1.json tuesday/web2.json",
+			"monday-web1 monday-web2 tuesday-web1 tuesday-web2"},
+		{"b/x-doctor.json a/x.json b/x.json b/y.json", "b-x a-x y"},
+		{"r/a/x.json s/a/x.json t/y.json a-x.json", "a-x a-x-2 t a-x-3"},
+		{"web1.json old/web1.json web2.json", "web1 old-web1 web2"},
 	} {
 		var files []string
 		for file := range strings.FieldsSeq(c.files) {
@@ -194,6 +201,61 @@ func TestMergeNames(t *testing.T) {
 		}
 		if got := strings.Join(names, " "); got != c.want || errs != nil {
 			t.Errorf("%s: hosts %q, not %q; %v", c.files, got, c.want, errs)
+		}
+	}
+}
+
+// TestMergeDoctorTwice: what doctor found is told once where its file and a report that has it are
+// merged.
+func TestMergeDoctorTwice(t *testing.T) {
+	f, _ := fleetFrom("web1-doctor.json", doctorBad)
+	again, errs := fleetFrom("last.json", formats(t, f)["json"], "web1-doctor.json", doctorBad)
+	d := again.hosts[0].Doctor
+	if len(again.hosts) != 1 || errs != nil || len(d.Problems) != 1 || len(d.Notes) != 1 {
+		t.Errorf("%d hosts, %v, %+v", len(again.hosts), errs, d)
+	}
+	again, _ = fleetFrom("web1-doctor.json", doctorBad, "web1/doctor.json", doctorWarn)
+	if d = again.hosts[0].Doctor; len(d.Problems) != 2 {
+		t.Errorf("of two problems there are %+v", d.Problems)
+	}
+}
+
+// TestMergeError: a file can say why there is no report of a host.
+func TestMergeError(t *testing.T) {
+	f, errs := fleetFrom("web1.json", textOf(t, "k", monday, matrix.Pass, "a"),
+		"web2.json", `{"error":"no route to host"}`)
+	if len(errs) != 1 || errs[0].Error() != "web2.json: no route to host" || f.ExitStatus() != 2 {
+		t.Errorf("status %d, %v", f.ExitStatus(), errs)
+	}
+	for format, want := range map[string]string{
+		"txt":  "1 target on 2 hosts: 1 PASS in 250 ms; 1 host lacks results\n",
+		"html": `href="#beside" aria-label="1 host lacks results"`,
+	} {
+		if text := formats(t, f)[format]; !strings.Contains(text, want) || !strings.Contains(text, "no route to host") {
+			t.Errorf("%s lacks %q:\n%s", format, want, text)
+		}
+	}
+}
+
+// TestMergeDoctors: of files of doctor's alone the totals say what it found, and not of no target.
+func TestMergeDoctors(t *testing.T) {
+	f, _ := fleetFrom("web1-doctor.json", doctorGood, "web2-doctor.json", doctorBad, "web3-doctor.json", "")
+	all := formats(t, f)
+	const want = "web1: doctor found no problem\nweb2: doctor found 1 problem\nweb3: no results\n" +
+		"3 hosts; 1 host lacks results\n"
+	if !strings.Contains(all["txt"], want) || strings.Contains(all["html"], "0001-01-01") {
+		t.Errorf("%s\n%s", all["txt"], all["html"])
+	}
+}
+
+// TestMergeFolded: links to many hosts are folded, those to a few are not.
+func TestMergeFolded(t *testing.T) {
+	for name, f := range map[string]*Fleet{"few": few(t), "many": many(t, tuesday, "Linux 6.12.9")} {
+		page := formats(t, f)["html"]
+		_, hosts, _ := strings.Cut(page, ">The hosts</h2>")
+		before, _, _ := strings.Cut(hosts, `href="#host1"`)
+		if got := strings.Contains(before, "<details"); got != (name == "many") {
+			t.Errorf("%s: folded %v: %s", name, got, before)
 		}
 	}
 }

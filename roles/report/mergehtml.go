@@ -60,10 +60,7 @@ func (p *page) groups() {
 	}
 	p.openTable("Groups of hosts", []string{"Group", "Hosts", "Kernel", "Verdicts of each"}, rows)
 	for i, g := range groups {
-		p.open("details")
-		p.element("summary", fmt.Sprintf("Group %d: %s", i+1, pfconf.Count(len(g.hosts), "host")))
-		p.hostLinks(g.hosts)
-		p.close("details")
+		p.foldedLinks(fmt.Sprintf("Group %d: %s", i+1, pfconf.Count(len(g.hosts), "host")), g.hosts)
 	}
 }
 
@@ -74,8 +71,24 @@ func verdictWord(v matrix.Verdict) string {
 	return string(v)
 }
 
-// hostLinks writes links to the cards of hosts.
+// hostLinks writes links to the cards of hosts, folded if there are many.
 func (p *page) hostLinks(hosts []*Host) {
+	if len(hosts) <= maxColumns {
+		p.links(hosts)
+		return
+	}
+	p.foldedLinks(pfconf.Count(len(hosts), "host"), hosts)
+}
+
+// foldedLinks writes links to the cards of hosts, which a click on the title shows.
+func (p *page) foldedLinks(title string, hosts []*Host) {
+	p.open("details")
+	p.element("summary", title)
+	p.links(hosts)
+	p.close("details")
+}
+
+func (p *page) links(hosts []*Host) {
 	p.open("p", "class", "names mono")
 	for _, h := range hosts {
 		p.element("a", h.Name, "href", "#"+p.card(h))
@@ -120,7 +133,7 @@ func (p *page) troubles() {
 		return len(h.unable()) == 0 && (h.Doctor == nil || len(h.Doctor.Problems) == 0)
 	})
 	if len(hosts) > 0 {
-		p.element("h2", "Beside the verdicts")
+		p.element("h2", "Beside the verdicts", "id", "beside")
 		for _, h := range hosts {
 			p.open("p")
 			p.element("a", h.Name, "href", "#"+p.card(h), "class", "mono")

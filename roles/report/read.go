@@ -1,6 +1,7 @@
 package report
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -26,6 +27,7 @@ const (
 	maxName    = 256
 	maxFilter  = 32
 	maxSeconds = 1e9 // some 30 years
+	maxBlank   = 64 << 10
 )
 
 // ReadJSON reads a report that WriteJSON, Stats.WriteJSON, their versions for several hosts or
@@ -73,12 +75,15 @@ func (c *content) past() *Past {
 
 // read reads a file, target by target: of each it keeps only what reports need.
 func (r *reader) read(from io.Reader) (*content, error) {
-	limited := &io.LimitedReader{R: from, N: maxReport + 1}
+	limited := &io.LimitedReader{R: &notBlank{from: from}, N: maxReport + 1}
 	d := json.NewDecoder(limited)
 	c, err := r.decode(d)
 	if err == nil {
-		if _, more := d.Token(); !errors.Is(more, io.EOF) {
+		if _, e := d.Token(); !errors.Is(e, io.EOF) {
 			err = errors.New("there is more behind the report")
+			if errors.Is(e, errBlank) {
+				err = e
+			}
 		}
 	}
 	if limited.N == 0 {
@@ -88,6 +93,31 @@ func (r *reader) read(from io.Reader) (*content, error) {
 		return nil, err
 	}
 	return c, c.check()
+}
+
+// notBlank reads what has no long row of blanks: those before a value are looked at again, by the
+// decoder, each time that more is read.
+type notBlank struct {
+	from io.Reader
+	row  int // blanks at the end of what was read
+}
+
+var errBlank = fmt.Errorf("it has more than %d kB of blanks in a row", maxBlank>>10)
+
+func (r *notBlank) Read(b []byte) (int, error) {
+	const blanks = " \t\r\n"
+	n, err := r.from.Read(b)
+	read := b[:n]
+	left := bytes.TrimLeft(read, blanks)
+	if r.row += n - len(left); r.row > maxBlank {
+		return 0, errBlank
+	}
+	if len(left) > 0 {
+		if r.row = len(left) - len(bytes.TrimRight(left, blanks)); r.row > maxBlank {
+			return 0, errBlank
+		}
+	}
+	return n, err
 }
 
 func (r *reader) decode(d *json.Decoder) (*content, error) {
@@ -128,7 +158,7 @@ func (r *reader) decode(d *json.Decoder) (*content, error) {
 	switch {
 	case invalid != nil:
 		return nil, invalid
-	case errors.Is(err, errNoRun):
+	case errors.Is(err, errNoRun), errors.Is(err, errBlank):
 		return nil, err
 	case errors.Is(err, io.EOF):
 		return nil, errors.New("it is empty")
@@ -138,6 +168,8 @@ func (r *reader) decode(d *json.Decoder) (*content, error) {
 		return nil, fmt.Errorf("it is no JSON report: %w", err)
 	case c.run == nil && !targets && found.any() && found.Error != "":
 		return nil, fmt.Errorf("doctor could not look: %s", found.Error)
+	case c.run == nil && !targets && !found.any() && found.Error != "":
+		return nil, errors.New(found.Error) // why there is no report
 	case c.run == nil && !targets && found.any():
 		c.doctor = found.doctor()
 	case c.run == nil || c.run.Version == "" || !targets:

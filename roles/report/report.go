@@ -58,6 +58,11 @@ type Run struct {
 	// the target list. Results are reported in this order, whatever the order
 	// they came in.
 	Targets []string `json:"-"`
+
+	// Of a fleet: how many hosts were not tested as they should be, and what is said of a host
+	// without targets.
+	lacking int
+	without map[string]string
 }
 
 // Machine describes one of the hosts of a run.
@@ -100,6 +105,12 @@ func (r Run) totalsOf(count map[matrix.Verdict]int) string {
 	planned := max(len(r.Targets), n)
 	var b strings.Builder
 	switch {
+	case len(r.Tested) > 0 && len(r.without) == len(r.Tested):
+		b.WriteString(pfconf.Count(len(r.Tested), "host"))
+		if r.lacking > 0 {
+			b.WriteString("; " + r.lack())
+		}
+		return b.String()
 	case r.Interrupted:
 		fmt.Fprintf(&b, "interrupted after %d of %s", n, pfconf.Count(planned, "target"))
 	case n < planned:
@@ -115,19 +126,35 @@ func (r Run) totalsOf(count map[matrix.Verdict]int) string {
 	if r.Seed != 0 {
 		fmt.Fprintf(&b, ", shuffled by %d", r.Seed)
 	}
+	if r.lacking > 0 {
+		b.WriteString("; " + r.lack())
+	}
 	return b.String()
+}
+
+// lack says how many hosts were not tested as they should be.
+func (r Run) lack() string {
+	if r.lacking == 1 {
+		return "1 host lacks results"
+	}
+	return fmt.Sprintf("%d hosts lack results", r.lacking)
 }
 
 // tested says on how many hosts, or with how many filters of one, targets were run.
 func (r Run) tested() string {
+	if r.filters() {
+		return fmt.Sprintf(" with %d filters", len(r.Tested))
+	}
+	return " on " + pfconf.Count(len(r.Tested), "host")
+}
+
+// filters reports whether one host was tested with several filters.
+func (r Run) filters() bool {
 	filters := map[string]bool{"": true}
 	for _, h := range r.Tested {
 		filters[h.Filter] = true
 	}
-	if len(filters) == len(r.Tested)+1 {
-		return fmt.Sprintf(" with %d filters", len(r.Tested))
-	}
-	return " on " + pfconf.Count(len(r.Tested), "host")
+	return len(filters) == len(r.Tested)+1
 }
 
 // verdictCounts is ": 24 PASS, 2 FAIL", or nothing when there is no verdict.
@@ -198,7 +225,7 @@ func (r Run) filter() string {
 
 // kernel is what a host runs.
 func (h Machine) kernel() string {
-	text := cmp.Or(strings.TrimSpace(h.Kernel+" "+h.System), "(not reached)")
+	text := cmp.Or(strings.TrimSpace(h.Kernel+" "+h.System), "(kernel unknown)")
 	if h.Filter != "" {
 		text += ", " + h.Filter
 	}
@@ -251,6 +278,7 @@ func (r Run) hostCounts(results []matrix.Result, host string) (n int, verdicts s
 func (r Run) writeHostTotals(b *bytes.Buffer, noun string, counts func(host string) (int, string)) {
 	for _, h := range r.Tested {
 		n, verdicts := counts(h.Name)
-		fmt.Fprintf(b, "%s: %s%s\n", printable(h.Name), pfconf.Count(n, noun), verdicts)
+		text := cmp.Or(r.without[h.Name], pfconf.Count(n, noun)+verdicts)
+		fmt.Fprintf(b, "%s: %s\n", printable(h.Name), text)
 	}
 }

@@ -26,11 +26,13 @@ func TestByFilter(t *testing.T) {
 			`0 "a-nft" "nft", turns true; 1 "a-xt" "xt", turns true; 2 "a-xt-legacy" "xt-legacy", turns true; ` +
 				`3 "b" "xt", turns false`},
 	} {
-		if pfconf.BPF.Built() { // the last of all
+		if pfconf.BPF.Built() { // the last two of all
 			c.want = strings.NewReplacer(`2 "xt-legacy" "xt-legacy", turns true`,
-				`2 "xt-legacy" "xt-legacy", turns true; 3 "bpf" "bpf", turns true`,
+				`2 "xt-legacy" "xt-legacy", turns true; 3 "bpf" "bpf", turns true; `+
+					`4 "bpf-lookup" "bpf-lookup", turns true`,
 				`2 "a-xt-legacy" "xt-legacy", turns true; 3 "b"`,
-				`2 "a-xt-legacy" "xt-legacy", turns true; 3 "a-bpf" "bpf", turns true; 4 "b"`).Replace(c.want)
+				`2 "a-xt-legacy" "xt-legacy", turns true; 3 "a-bpf" "bpf", turns true; `+
+					`4 "a-bpf-lookup" "bpf-lookup", turns true; 5 "b"`).Replace(c.want)
 		}
 		var got []string
 		for _, b := range byFilter(c.beds) {

@@ -68,7 +68,7 @@ func (t *Twin) surround(ctx context.Context) error {
 		t.outers = append(t.outers, outer{index: index, mac: all.get(unix.IFLA_ADDRESS), inner: inner,
 			at: t.Config.holder(inner)})
 	}
-	requests := []request{linkUp(1)}
+	requests := append(t.cards(), linkUp(1))
 	for _, six := range t.families() {
 		for _, o := range t.outers {
 			if !o.inner.Up() || !o.inner.Carrier {
@@ -111,6 +111,25 @@ func (t *Twin) surround(ctx context.Context) error {
 	return errors.Join(
 		t.Outside.Do(func() error { return ready(outer) }),
 		t.Inside.Do(func() error { return ready(append(inner, bridges...)) }))
+}
+
+// cards gives devices of Outside the hardware addresses that rules ask for, of one port of each
+// bridge.
+func (t *Twin) cards() []request {
+	var all []request
+	given := map[int]bool{}
+	for i, o := range t.outers {
+		mac := t.hints.sender(o.at.Name)
+		if mac == "" || given[o.at.Index] || !o.at.ethernet() || !o.inner.Carrier {
+			continue
+		}
+		given[o.at.Index] = true
+		t.outers[i].mac = []byte(mac)
+		b := make([]byte, unix.SizeofIfInfomsg)
+		copy(b[4:], native(uint32(o.index)))
+		all = append(all, request{kind: unix.RTM_NEWLINK, data: appendAttr(b, unix.IFLA_ADDRESS, []byte(mac))})
+	}
+	return all
 }
 
 // families are the families that this kernel has: false is IPv4.

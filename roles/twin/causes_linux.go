@@ -25,6 +25,8 @@ func (d *doctor) remedies(s suspect) []remedy {
 		return d.ofMistaken(s)
 	case unrouted:
 		return d.ofNoRoute(s)
+	case hairpin:
+		return d.ofHairpin(s)
 	case undiverted:
 		if s.end.mark == 0 {
 			return d.ofSocketRule(s)
@@ -49,8 +51,13 @@ func (d *doctor) remedies(s suspect) []remedy {
 		all = append(all, d.ofBridge(s)...)
 		all = append(all, d.ofListener(s)...)
 		all = append(all, d.ofLo(s)...)
+		if !d.ownAddr(s.end.to.Addr()) {
+			all = append(all, d.ofPolicy(s)...)
+		}
 	case inRouting:
 		all = append(all, d.ofBridge(s)...)
+		all = append(all, d.ofForwarding(s)...)
+		all = append(all, d.ofTable(s)...)
 		all = append(all, d.ofRouting(s)...)
 		all = append(all, d.ofPolicy(s)...)
 	case left, lostElsewhere:
@@ -98,6 +105,8 @@ func (d *doctor) exemption(s suspect, do string) added {
 		if p, ok := d.c.markRule(s.end.mark, s.Flow.IPv6()); ok {
 			r.Mark, r.Mask = p.Mark, p.Mask
 		}
+	case s.end.to == s.key.To && s.redirectedAtOutput(): // the new destination is not in the trace
+		r.DNATed, r.Proto = true, s.Flow.Proto
 	case s.end.to != s.key.To && s.end.to.IsValid():
 		r.DNATed, r.Proto, r.Port = true, s.Flow.Proto, s.end.to.Port()
 		if s.end.to.Addr().IsLoopback() {
@@ -108,6 +117,12 @@ func (d *doctor) exemption(s suspect, do string) added {
 		r.To = netip.PrefixFrom(s.end.to.Addr(), s.end.to.Addr().BitLen())
 	}
 	return r
+}
+
+// redirectedAtOutput reports whether a rule redirected the host's own packet before it was dropped.
+func (s suspect) redirectedAtOutput() bool {
+	h, ok := s.key.diverter()
+	return ok && h.redirects() && h.Hook == "output" && s.end.hop.Hook == "output"
 }
 
 // ofDrop are a rule or a policy that drops what was diverted.
@@ -240,6 +255,13 @@ func (d *doctor) ofPolicy(s suspect) []remedy {
 		}
 		if mark == 0 {
 			one.why = fmt.Sprintf("the policy rule \"%d: %s\" leads it elsewhere", r.Priority, d.c.policyWords(i))
+			if other := d.diverted(s.Flow); other != 0 && r.Proto == 0 && d.c.localTable(r.Table, ipv6) {
+				of := r
+				of.Proto, of.Priority = other, max(r.Priority, 2)-1
+				one.why = fmt.Sprintf("the policy rule \"%d: %s\" leads it to this host too, where nothing takes it",
+					r.Priority, d.c.policyWords(i))
+				one.fix = addPolicyRule(of).and(d.c.removePolicyRule(i))
+			}
 		}
 		if n, ok := d.c.networkOf(s.key.To.Addr()); ok && s.key.Answer && r.Priority > 1 {
 			one.fix = addPolicyRule(PolicyRule{IPv6: ipv6, Priority: r.Priority - 1, Dst: n, Table: unix.RT_TABLE_MAIN})
@@ -286,6 +308,24 @@ func (d *doctor) ofPolicy(s suspect) []remedy {
 	}
 	all = append(all, remedy{cause: "no-policy-rule", check: check, why: why, fix: fix})
 	return all
+}
+
+// diverted is the one protocol that rules divert where it is not a flow's, else 0.
+func (d *doctor) diverted(f Flow) byte {
+	var found byte
+	for _, h := range d.hints.seen {
+		if !h.redirect || h.hook != 0 || !h.of(f.IPv6()) {
+			continue
+		}
+		for name, number := range protoNumbers {
+			if h.takes(askProto, uint32(number)) && name == f.Proto {
+				return 0
+			} else if h.takes(askProto, uint32(number)) {
+				found = number
+			}
+		}
+	}
+	return found
 }
 
 // networkOf is the network of a device of the host that an address is in.
@@ -755,7 +795,13 @@ func (d *doctor) ofLoop(s suspect) []remedy {
 		}
 	}
 	x.why, x.fix = why, d.c.spotOf(h).insert(r)
-	return []remedy{x}
+	all := []remedy{x}
+	if changer, ok := s.key.marker(d.markBefore(s.key, h)); ok && s.Flow.Mark != 0 && changer.Hook == "output" {
+		r.Do, r.Mask = doAccept, 0xffffffff
+		x.fix = d.c.spotOf(changer).insert(r)
+		all = append(all, x)
+	}
+	return all
 }
 
 // loopRule is the rule of OUTPUT that diverts a packet: by its mark or by redirecting it.
@@ -810,19 +856,34 @@ func (d *doctor) ofReachable(s suspect) []remedy {
 	}}
 }
 
-// inputSpot is where a rule for what comes to the host can be added: in the chain INPUT of iptables
-// that is there, or in a table of its own.
+// inputSpot is where a rule for what comes to the host can be added.
 func (d *doctor) inputSpot(ipv6 bool) func(added) change {
+	return d.hookSpot(ipv6, hookPlace{"filter", "INPUT", "filter", 1, 0, "proxy-port", "filter"})
+}
+
+// hookPlace is a chain of a hook: that of iptables, or one of nf_tables with a name of its own.
+type hookPlace struct {
+	table, chain string // of iptables
+	kind         string // of the chain: filter, nat
+	hook         uint32
+	priority     int32
+	own          string // name of a table of nf_tables
+	order        string // name of the priority
+}
+
+// hookSpot is where a rule of a hook can be added: in the chain of iptables that is there, or in a
+// table of its own.
+func (d *doctor) hookSpot(ipv6 bool, at hookPlace) func(added) change {
 	family := map[bool]string{false: "ip", true: "ip6"}[ipv6]
 	for _, t := range d.c.Legacy {
-		if t.IPv6 == ipv6 && t.Name == "filter" {
-			return spot{family: family, table: "filter", chain: "INPUT", legacy: true, number: 1}.insert
+		if t.IPv6 == ipv6 && t.Name == at.table {
+			return spot{family: family, table: at.table, chain: at.chain, legacy: true, number: 1}.insert
 		}
 	}
 	for _, t := range d.c.Tables {
 		for _, c := range t.Chains {
-			if t.Family == family && t.Name == "filter" && c.Name == "INPUT" && ofIptables(t) {
-				s := spot{family: family, table: "filter", chain: "INPUT", iptables: true}
+			if t.Family == family && t.Name == at.table && c.Name == at.chain && ofIptables(t) {
+				s := spot{family: family, table: at.table, chain: at.chain, iptables: true}
 				if len(c.Rules) > 0 {
 					s.number, s.handle = 1, c.Rules[0].Handle
 				}
@@ -831,19 +892,20 @@ func (d *doctor) inputSpot(ipv6 bool) func(added) change {
 		}
 	}
 	own := slices.ContainsFunc(d.c.Tables, func(t *Table) bool { return t.Family == family && ofIptables(t) })
-	s := spot{family: "inet", table: "proxy-port", chain: "input"}
+	s := spot{family: "inet", table: at.own, chain: strings.ToLower(at.chain)}
 	if own {
-		s = spot{family: family, table: "filter", chain: "INPUT", iptables: true}
+		s = spot{family: family, table: at.table, chain: at.chain, iptables: true}
 	}
 	return func(r added) change {
 		x := s.insert(r)
 		add := x.do
 		x.do = func(d *Dump) error {
-			d.addChain(s, "filter", 1, 0)
+			d.addChain(s, at.kind, at.hook, at.priority)
 			return add(d)
 		}
 		if !own {
-			x.command = "nft add table inet proxy-port\nnft add chain inet proxy-port input '{ type filter hook input priority filter; }'\n" + x.command
+			x.command = fmt.Sprintf("nft add table inet %s\nnft add chain inet %s %s '{ type %s hook %s priority %s; }'\n%s",
+				at.own, at.own, s.chain, at.kind, s.chain, at.order, x.command)
 		}
 		return x
 	}
@@ -891,12 +953,31 @@ func (d *doctor) ofMistaken(s suspect) []remedy {
 	}}
 }
 
-// ofNoRoute is a family without a default route.
+// ofNoRoute is a family without a default route. One that leads to the host itself is enough for
+// what rules divert.
 func (d *doctor) ofNoRoute(s suspect) []remedy {
 	return []remedy{{
 		cause: "no-route", check: fmt.Sprintf("%s route get %v", ipCommand(s.Flow.IPv6()), s.Flow.To.Addr()),
-		why: "the kernel looks for a route before OUTPUT, and this host has none to the internet in that family",
+		why:   "the kernel looks for a route before OUTPUT, and this host has none to the internet in that family",
+		fix:   addRouteToLo(s.Flow.IPv6()),
+		price: "programs then use that family too, and what rules do not divert is refused and no longer without a route",
 	}}
+}
+
+// divertedByRoute are those of a group without a route that come to the proxy with one.
+func (d *doctor) divertedByRoute(g []suspect) ([]suspect, error) {
+	var flows []Flow
+	for _, s := range g {
+		flows = append(flows, s.Flow)
+	}
+	results, err := d.run(flows, addRouteToLo(g[0].Flow.IPv6()))
+	var some []suspect
+	for i, r := range results {
+		if r.Reached == AtSocket && d.isProxy(r.Socket) {
+			some = append(some, g[i])
+		}
+	}
+	return some, err
 }
 
 // ofPortTaken is a service that has the port from which the proxy must answer.

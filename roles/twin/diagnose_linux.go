@@ -113,6 +113,7 @@ const (
 	unrouted   symptom = "no route"   // the host's own, which no route leads out
 	guessed    symptom = "borrowed"   // of a program with a client's address
 	mistaken   symptom = "redirected" // redirected to a listener that expects tproxy
+	hairpin    symptom = "hairpin"    // sent to a neighbor of the client, who answers it past the host
 )
 
 // suspect is a flow that may have something wrong.
@@ -187,6 +188,8 @@ func (d *doctor) complaint(r FlowResult) symptom {
 		case r.Reached == AtSocket && r.Redirected() && proxy && d.c.Sockets[r.Socket].Transparent &&
 			r.Flow.Proto == "tcp" && r.Original.IsValid() && r.Original != r.SeenTo:
 			return mistaken
+		case d.pastHost(r):
+			return hairpin
 		case r.Reached == Internet && d.diverting(hookOf(r.Flow), r.Flow.IPv6()):
 			return undiverted
 		}
@@ -218,6 +221,10 @@ func (d *doctor) complaint(r FlowResult) symptom {
 	case Borrowed:
 		if !r.OK() {
 			return guessed
+		}
+	case AsClient:
+		if !r.OK() {
+			return lost
 		}
 	}
 	return ""
@@ -347,6 +354,10 @@ func (d *doctor) involved(p FlowPath) bool {
 				if d.c.routesLocal(h.Mark, h.To.Addr().Is6()) {
 					return true
 				}
+				// It was routed to the host, and is for another.
+				if h.Chain == "input first" && !k.Answer && isPublic(h.To.Addr()) && !d.ownAddr(h.To.Addr()) {
+					return true
+				}
 				continue
 			}
 			if d.c.routesLocal(h.Mark, h.To.Addr().Is6()) || h.tproxies() || h.redirects() &&
@@ -397,6 +408,9 @@ func (d *doctor) counts(s *suspect) bool {
 		return d.diverting(3, s.Flow.IPv6()) && s.Flow.Mark == 0
 	case guessed:
 		return true
+	case hairpin:
+		s.sign = fmt.Sprint(s.symptom, s.Flow.In, s.SeenTo, s.Flow.IPv6())
+		return true
 	case undiverted:
 		if d.intends(e.mark, s.Flow.IPv6()) {
 			return true
@@ -406,9 +420,15 @@ func (d *doctor) counts(s *suspect) bool {
 		return ok && d.similarDiverted(s.FlowResult)
 	}
 	// lost
-	involved = involved || e.stage == inRules && sentAway(s.Flow, s.path)
+	involved = involved || (e.stage == inRules || e.stage == inRouting) && sentAway(s.Flow, s.path) ||
+		s.Flow.Kind == AsClient && e.mark != 0
 	if e.stage == inRules && !involved {
 		d.willed = append(d.willed, fmt.Sprintf("%s: %s by %s", s.Flow.ID, s.Outcome, e.hop.name(d.c)))
+		return false
+	}
+	if e.stage == untraced && s.Outcome != Denied && !s.Flow.Local() {
+		d.willed = append(d.willed,
+			fmt.Sprintf("%s: %s before PREROUTING (nft list tables netdev)", s.Flow.ID, s.Outcome))
 		return false
 	}
 	if e.stage == untraced && s.Outcome == Denied {
@@ -515,6 +535,8 @@ func (d *doctor) good(s symptom, r FlowResult) bool {
 		return !r.OK()
 	case mistaken:
 		return r.OK() && proxy // at a listener that was changed
+	case hairpin:
+		return r.OK() && !d.pastHost(r)
 	}
 	if r.Flow.Kind == Client || r.Flow.Kind == Own || r.Flow.Kind == Given {
 		// A rule may send it to another host.
@@ -524,12 +546,14 @@ func (d *doctor) good(s symptom, r FlowResult) bool {
 	return r.OK()
 }
 
-// isDirect reports whether a traced flow left the host, and no rule meant it for the proxy.
+// isDirect reports whether a traced flow left the host, or should have, and no rule meant it for
+// the proxy.
 func (d *doctor) isDirect(f Flow) bool {
 	for _, k := range d.paths[f.ID].Packets {
 		if !k.Answer {
 			e := k.end()
-			return e.stage == left && !d.intends(e.mark, f.IPv6())
+			astray := e.stage == atSocket && e.mark == 0 && !d.ownAddr(e.to.Addr()) && d.diverted(f) != 0
+			return e.stage == left && !d.intends(e.mark, f.IPv6()) || astray
 		}
 	}
 	return false
@@ -612,6 +636,12 @@ func (d *doctor) harms(fix change, socket int) (bool, error) {
 
 // explain finds the cause of a group's symptom by trying, and adds the problem.
 func (d *doctor) explain(g []suspect) error {
+	if g[0].symptom == unrouted {
+		var err error
+		if g, err = d.divertedByRoute(g); err != nil || len(g) == 0 {
+			return err
+		}
+	}
 	var flows []Flow
 	for _, s := range g {
 		if len(flows) < 3 {
@@ -731,7 +761,9 @@ func (d *doctor) severity(s suspect) Severity {
 	switch s.symptom {
 	case looped:
 		// Redirected connections are often taken to a proxy nearby (redsocks).
-		if s.Flow.Kind == Guessed && !d.guessed(s.Flow, false) && !d.c.Sockets[s.Socket].Transparent {
+		// A resolver may ask others by other means than datagrams to port 53.
+		if s.Flow.Kind == Guessed && (!d.guessed(s.Flow, false) && !d.c.Sockets[s.Socket].Transparent ||
+			s.Flow.Proto == "udp") {
 			return Warn
 		}
 	case captured, reachable, unrouted, guessed, mistaken:
@@ -771,6 +803,8 @@ func (d *doctor) what(g []suspect) string {
 			who = fmt.Sprintf("programs with mark 0x%x", x.Flow.Mark)
 		case x.Flow.Kind == Exempt || x.Flow.Kind == Guessed:
 			who = fmt.Sprintf("programs of user %d and group %d", x.Flow.UID, x.Flow.GID)
+		case x.Flow.Kind == AsClient:
+			who = fmt.Sprintf("a proxy of the host with a client's address %v", x.Flow.From.Addr())
 		case x.Flow.From.Addr().IsValid():
 			who = fmt.Sprintf("a program of the host with address %v", x.Flow.From.Addr())
 		}
@@ -784,7 +818,7 @@ func (d *doctor) what(g []suspect) string {
 		who = strings.Join(senders[:3], ", ") + ", …"
 	}
 	to := "the internet"
-	if s.Flow.Kind == Service || s.Flow.Kind == Asked || s.Flow.Kind == Borrowed {
+	if s.Flow.Kind == Service || s.Flow.Kind == Asked || s.Flow.Kind == Borrowed || s.Flow.Kind == AsClient {
 		to = s.Flow.To.Addr().String()
 	}
 	about := fmt.Sprintf("%s of %s to %s (port %s)", strings.Join(protos, " and "), who, to, strings.Join(ports, ", "))
@@ -804,6 +838,9 @@ func (d *doctor) what(g []suspect) string {
 		return fmt.Sprintf("%s reaches the proxy's own port (%s): the proxy would connect to itself, without end", about, d.socketName(s.Socket))
 	case mistaken:
 		return fmt.Sprintf("%s is redirected to a transparent listener (%s), which takes its own address for the destination", about, d.socketName(s.Socket))
+	case hairpin:
+		return fmt.Sprintf("%s is sent to %v, in the client's own network, whose answers go past this host", about,
+			s.SeenTo)
 	case unrouted:
 		return fmt.Sprintf("%s has no route, so it does not come to the rules that divert it", about)
 	}

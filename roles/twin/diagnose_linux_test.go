@@ -273,7 +273,7 @@ iptables -t nat -A POSTROUTING -j MASQUERADE`},
 		{name: "18 a service at the proxy", sockets: []BoundSocket{socket("tcp", "0.0.0.0:7895", "transparent"),
 			socket("tcp", "0.0.0.0:22")}, warn: "service-diverted",
 			script: toLo + "iptables -t mangle -A PREROUTING -i lan0 -p tcp -j TPROXY --on-port 7895 --tproxy-mark 1"},
-		{name: "19 no route", sockets: []BoundSocket{socket("tcp", "[::]:12345")}, warn: "no-route", unfixed: true, script: "ip -6 route del default\n" + nft(`
+		{name: "19 no route", sockets: []BoundSocket{socket("tcp", "[::]:12345")}, warn: "no-route", script: "ip -6 route del default\n" + nft(`
 table inet p {
  chain output { type nat hook output priority -100;
   meta mark 255 return
@@ -431,6 +431,84 @@ iptables -t nat -N REDSOCKS
 for n in 0.0.0.0/8 10.0.0.0/8 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.168.0.0/16 224.0.0.0/4 240.0.0.0/4; do iptables -t nat -A REDSOCKS -d $n -j RETURN; done
 for p in 80 443 11371; do iptables -t nat -A REDSOCKS -p tcp --dport $p -j REDIRECT --to-ports 12345; iptables -t nat -A PREROUTING -p tcp --dport $p -j REDSOCKS; done
 iptables -t nat -A OUTPUT -p tcp -j REDSOCKS`},
+		{name: "forwarding is off", bad: "forwarding", script: `
+iptables -t nat -A PREROUTING -i lan0 -p tcp --dport 80 -j DNAT --to-destination 10.91.2.2:3128; sysctl -qw net.ipv4.ip_forward=0`},
+		{name: "forwarding of a device is off", bad: "forwarding", script: `
+iptables -t nat -A PREROUTING -i lan0 -p tcp --dport 80 -j DNAT --to-destination 10.91.2.2:3128; sysctl -qw net.ipv4.conf.lan0.forwarding=0`},
+		{name: "a route of the mark's table", sockets: []BoundSocket{proxy}, bad: "table-route",
+			script: toLo + ofLan + "ip route add blackhole 45.99.0.0/16 table 100"},
+		{name: "a proxy beside the client", bad: "hairpin", script: `
+iptables -t nat -A PREROUTING -i lan0 -p tcp --dport 80 ! -s 10.91.1.50 -j DNAT --to-destination 10.91.1.50:3128`},
+		{name: "a proxy beside the client, of nft", bad: "hairpin", script: nft(`
+table ip p {
+ chain pre { type nat hook prerouting priority dstnat;
+  iifname "lan0" ip saddr != 10.91.1.50 tcp dport 80 dnat to 10.91.1.50:3128
+ }
+}`)},
+		{name: "a proxy beside the client, translated", script: `
+iptables -t nat -A PREROUTING -i lan0 -p tcp --dport 80 ! -s 10.91.1.50 -j DNAT --to-destination 10.91.1.50:3128
+iptables -t nat -A POSTROUTING -o lan0 -s 10.91.1.0/24 -d 10.91.1.50 -j MASQUERADE`},
+		{name: "by hardware address", sockets: []BoundSocket{proxy}, bad: "no-policy-rule",
+			script: strings.Replace(ofLan, "-p tcp", "-p tcp -m mac --mac-source 02:11:22:33:44:55", 1)},
+		{name: "by hardware address, of nft", sockets: []BoundSocket{proxy}, bad: "no-policy-rule", script: nft(`
+table inet p {
+ set macs { type ether_addr; elements = { 02:11:22:33:44:55, 02:11:22:33:44:66 }
+ }
+ chain pre { type filter hook prerouting priority mangle;
+  ether saddr @macs ip protocol tcp fib daddr type != local meta mark set 1 tproxy ip to :7895 accept
+ }
+}`)},
+		{name: "a proxy with its clients' addresses", bad: "no-policy-rule", script: `
+iptables -t mangle -N DIVERT; iptables -t mangle -A PREROUTING -p tcp -m socket -j DIVERT
+iptables -t mangle -A DIVERT -j MARK --set-mark 1; iptables -t mangle -A DIVERT -j ACCEPT`},
+		{name: "a resolver that asks itself", sockets: []BoundSocket{socket("udp", "0.0.0.0:1053")},
+			warn:   "own-traffic-diverted",
+			script: "iptables -t nat -A OUTPUT -p udp --dport 53 -j REDIRECT --to-ports 1053"},
+		{name: "answers of clients that the internet asks", bad: "answer-marked",
+			sockets: []BoundSocket{socket("tcp", "[::]:7892", "transparent")}, script: toLo + `
+ip -6 addr add 2001:db8:1::1/64 dev lan0 nodad` + nft(`
+table ip6 p {
+ chain pre { type filter hook prerouting priority mangle; policy accept;
+  ip6 daddr { ::1/128, fc00::/7, fe80::/10 } return
+  iifname "lan0" meta l4proto tcp fib daddr type != local tproxy to :7892 meta mark set 1 accept
+ }
+}`)},
+		{name: "a mark is accepted before tproxy", sockets: []BoundSocket{proxy}, bad: "rule", script: toLo + `
+iptables -t mangle -A PREROUTING -m mark --mark 1 -j ACCEPT
+iptables -t mangle -A PREROUTING -p tcp -m addrtype ! --dst-type LOCAL -j TPROXY --on-port 7895 --tproxy-mark 1` + own},
+		{name: "redirected in OUTPUT, whose policy drops", sockets: []BoundSocket{redirected}, bad: "dropped", script: `
+iptables -t nat -A OUTPUT -d 10.0.0.0/8 -j RETURN; iptables -t nat -A OUTPUT -m mark --mark 255 -j RETURN
+iptables -t nat -A OUTPUT -p tcp -j REDIRECT --to-ports 12345
+iptables -P OUTPUT DROP; iptables -A OUTPUT -m mark --mark 255 -j ACCEPT; iptables -A OUTPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT`},
+		{name: "sslh: answers of a server that is asked directly, too", bad: "answer-marked",
+			sockets: []BoundSocket{socket("tcp", "0.0.0.0:22")}, script: toLo + `
+iptables -t mangle -N SSLH; iptables -t mangle -A OUTPUT -p tcp -o wan0 --sport 22 -j SSLH
+iptables -t mangle -A SSLH -j MARK --set-mark 1; iptables -t mangle -A SSLH -j ACCEPT`},
+		{name: "sslh, of nft", bad: "answer-marked", sockets: []BoundSocket{socket("tcp", "0.0.0.0:22")}, script: toLo + nft(`
+table ip sslh {
+ chain out { type route hook output priority mangle;
+  oifname "wan0" tcp sport 22 meta mark set 1 accept
+ }
+}`)},
+		{name: "an exempt mark that is restored away", sockets: []BoundSocket{redirected}, bad: "own-traffic-diverted", script: `
+iptables -t mangle -A OUTPUT -j CONNMARK --restore-mark; iptables -t nat -A OUTPUT -m mark --mark 255 -j RETURN
+iptables -t nat -A OUTPUT -d 10.0.0.0/8 -j RETURN; iptables -t nat -A OUTPUT -p tcp -j REDIRECT --to-ports 12345`},
+		{name: "all of a device is local, and TCP alone is taken", sockets: []BoundSocket{proxy}, bad: "policy-rule", script: `
+ip rule add iif lan0 lookup 100; ip route add local default dev lo table 100
+iptables -t mangle -A PREROUTING -i lan0 -p tcp -m addrtype ! --dst-type LOCAL -j TPROXY --on-port 7895`},
+		{name: "a set with intervals and time-outs", sockets: []BoundSocket{proxy}, bad: "no-policy-rule", script: nft(`
+table ip p {
+ set blocked { type ipv4_addr; flags interval,timeout; timeout 1h; elements = { 45.99.0.0/16, 46.0.0.1 timeout 5m }
+ }
+ chain pre { type filter hook prerouting priority mangle;
+  iifname "lan0" ip daddr @blocked meta l4proto tcp tproxy to :7895 meta mark set 1 accept
+ }
+}`)},
+		{name: "a default route by a nexthop object", sockets: []BoundSocket{proxy}, bad: "no-policy-rule", script: `
+ip route del default; ip nexthop add id 7 via 10.91.2.2 dev wan0; ip nexthop add id 9 group 7; ip route add default nhid 9
+` + ofLan},
+		{name: "a zone of PREROUTING alone", sockets: []BoundSocket{redirected}, bad: "rule", script: `
+iptables -t raw -A PREROUTING -i lan0 -j CT --zone 5; iptables -t nat -A PREROUTING -i lan0 -p tcp -j REDIRECT --to-ports 12345`},
 		{name: "FORWARD drops on purpose", script: toLo + ofLan + "iptables -P FORWARD DROP",
 			sockets: []BoundSocket{proxy}, warn: "listener-reachable"},
 	} {
@@ -442,6 +520,11 @@ iptables -t nat -A OUTPUT -p tcp -j REDSOCKS`},
 			t.Run(c.name+" "+tool, func(t *testing.T) {
 				live := router(t, strings.ReplaceAll(c.script, "iptables ", tool+" "))
 				d := diagnose(t, live, c.sockets)
+				for _, n := range d.Notes {
+					if strings.HasPrefix(n, "not the same in the twin: n") { // nf_tables, nexthop objects
+						t.Error(n)
+					}
+				}
 				for _, kind := range []struct {
 					severity Severity
 					cause    string

@@ -11,14 +11,15 @@ type FlowKind string
 
 // The kinds of flows.
 const (
-	Client   FlowKind = "client"   // a client to a public address
-	Own      FlowKind = "own"      // an ordinary program of the host to a public address
-	Exempt   FlowKind = "exempt"   // a program of the host that the rules leave out, or must: the proxy's own
-	Guessed  FlowKind = "guessed"  // a program that takes diverted packets, to where it may connect
-	Service  FlowKind = "service"  // a client, or the internet, to an address of the host
-	Asked    FlowKind = "asked"    // a client to the proxy's port itself
-	Borrowed FlowKind = "borrowed" // a program of the host with a client's address, to a service of the host
-	Given    FlowKind = "given"    // the user's own, of -flow
+	Client   FlowKind = "client"    // a client to a public address
+	Own      FlowKind = "own"       // an ordinary program of the host to a public address
+	Exempt   FlowKind = "exempt"    // a program of the host that the rules leave out, or must: the proxy's own
+	Guessed  FlowKind = "guessed"   // a program that takes diverted packets, to where it may connect
+	Service  FlowKind = "service"   // a client, or the internet, to an address of the host
+	Asked    FlowKind = "asked"     // a client to the proxy's port itself
+	Borrowed FlowKind = "borrowed"  // a program of the host with a client's address, to a service of the host
+	AsClient FlowKind = "as client" // a proxy of the host with a client's address, to where the client asked for
+	Given    FlowKind = "given"     // the user's own, of -flow
 )
 
 // Flow is a connection of TCP, or datagrams and their answers, to be run in a twin.

@@ -21,6 +21,8 @@ const (
 	askIn  // name of the device that it came by
 	askOut // and of the one that it leaves by
 	askCgroup
+	askMAC    // hardware address of the sender, as names have it
+	askSocket // a transparent socket is the packet's
 )
 
 // ask is a condition: one of the values, or none of them.
@@ -30,7 +32,7 @@ type ask struct {
 	mask  uint32 // of a mark
 	spans []span
 	addrs []addrSpan
-	names []string // with * at the end for any that begins so
+	names []string // with * at the end for any that begins so; of askMAC its bytes
 }
 
 // span has both its ends.
@@ -170,6 +172,21 @@ func protoNumber(proto string) uint32 {
 		return protoUDP
 	}
 	return protoTCP
+}
+
+// sender is the hardware address of a sender that rules divert alone, of what comes by a device: ""
+// where they do not ask for any.
+func (h *hints) sender(device string) string {
+	for _, s := range h.seen {
+		if a, ok := s.first(askMAC); ok && s.hook == 0 && !s.leaves && s.takesName(askIn, device) {
+			for _, mac := range a.names {
+				if len(mac) == 6 && mac[0]&1 == 0 {
+					return mac
+				}
+			}
+		}
+	}
+	return ""
 }
 
 // has reports whether the rule asks for something in a way.

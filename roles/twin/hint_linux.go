@@ -175,7 +175,10 @@ func (p *hinter) expr(name string, n nested) {
 		set(1, register{size: 4})
 	case "socket": // NFTA_SOCKET_DREG
 		set(2, register{size: 4})
-		if num(1) == 3 { // NFTA_SOCKET_KEY, NFT_SOCKET_CGROUPV2
+		switch num(1) { // NFTA_SOCKET_KEY
+		case 0: // NFT_SOCKET_TRANSPARENT
+			set(2, register{what: askSocket, size: 1})
+		case 3: // NFT_SOCKET_CGROUPV2
 			set(2, register{what: askCgroup, size: 8, host: true})
 		}
 	case "limit", "quota", "connlimit", "numgen", "hash", "osf", "rt", "xfrm":
@@ -206,6 +209,8 @@ func (p *hinter) payload(base, offset, size uint32) register {
 	switch {
 	case base == unix.NFT_PAYLOAD_TRANSPORT_HEADER && offset == 0 && (size == 2 || size == 4):
 		return register{what: askSport, size: int(size)}
+	case base == unix.NFT_PAYLOAD_LL_HEADER && offset == 6 && size == 6: // struct ethhdr
+		return register{what: askMAC, size: 6}
 	case base == unix.NFT_PAYLOAD_TRANSPORT_HEADER && offset == 2 && size == 2:
 		return register{what: askDport, size: 2}
 	case base != unix.NFT_PAYLOAD_NETWORK_HEADER:
@@ -261,6 +266,8 @@ func (p *hinter) condition(s register, not bool, intervals [][2][]byte) ask {
 			}
 		case askIn, askOut:
 			a.names = append(a.names, p.device(s, i[0]))
+		case askMAC:
+			a.names = append(a.names, string(i[0]))
 		case askOther:
 			return a
 		default:

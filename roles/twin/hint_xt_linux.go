@@ -65,11 +65,14 @@ func (c *Snapshot) xtAsks(name string, revision uint32, data []byte, six bool) [
 			all = append(all, ask{what: what, not: s.u8(64)&(0x10<<i) != 0, addrs: []addrSpan{{lo, hi}}})
 		}
 		return all
+	case "cgroup":
+		return []ask{{what: askCgroup}}
+	case "mac": // struct xt_mac_info
+		return []ask{{what: askMAC, not: s.u32(8) != 0, names: []string{string(data[:min(6, len(data))])}}}
+	case "socket":
+		return []ask{{what: askSocket}}
 	case "set": // struct xt_set_info: index u16, dim u8, flags u8
 		return c.setAsks(uint16(s.u16(0)), s.u8(3))
-	}
-	if name == "cgroup" {
-		return []ask{{what: askCgroup}}
 	}
 	return []ask{{}}
 }

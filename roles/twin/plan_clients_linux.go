@@ -34,8 +34,9 @@ func (c *Snapshot) uplinks() map[int]bool {
 	return all
 }
 
-// findClients gives each device a client of each of its networks: one of the rules' own addresses,
-// a neighbor that the host has, and one that no rule names.
+// findClients gives each device a client of each of its networks: the rules' own addresses, those
+// of policy rules, and one that no rule names. The host's neighbors are not among them: a
+// snapshot does not have them, and the same flows are planned from it.
 func (p *planner) findClients() []client {
 	var all []client
 	devices := 0
@@ -115,10 +116,13 @@ func (p *planner) neighborsOf(index int, a Addr) []netip.Addr {
 	}
 	for _, n := range networks {
 		within := func(x netip.Addr) bool { return n.Contains(x) && x != n.Addr() && x != spanOf(n).hi }
-		for _, o := range p.Neighbors { // NUD_REACHABLE, NUD_STALE, NUD_DELAY, NUD_PROBE, NUD_PERMANENT
-			if o.Index == index && o.State&(2|4|8|16|128) != 0 && within(o.Addr) && len(all) < 1 &&
-				!p.isGateway(o.Addr) {
-				add(o.Addr)
+		for _, r := range p.PolicyRules {
+			if r.Src.IsValid() && r.Src.Bits() >= n.Bits() && n.Contains(r.Src.Addr()) {
+				if x := r.Src.Addr(); r.Src.IsSingleIP() {
+					add(x)
+				} else {
+					add(x.Next())
+				}
 			}
 		}
 		for _, h := range p.hints.all {
@@ -157,12 +161,6 @@ func (p *planner) neighborsOf(index int, a Addr) []netip.Addr {
 	return all
 }
 
-func (p *planner) isGateway(a netip.Addr) bool {
-	return slices.ContainsFunc(p.Routes, func(r Route) bool {
-		return slices.ContainsFunc(r.Hops, func(h NextHop) bool { return h.Gateway == a })
-	})
-}
-
 // fromClients plans flows of clients to the internet.
 func (p *planner) fromClients() {
 	behind := slices.ContainsFunc(p.clients, func(c client) bool { return !p.uplinks[p.holder(c.device).Index] })
@@ -198,12 +196,29 @@ func (p *planner) fromClients() {
 }
 
 // beside are addresses of the internet next to the networks that a table of the host's own routes
-// to itself: of two routes that together stand for a default one, the other may lack.
+// to itself: of two routes that together stand for a default one, the other may lack. Also those
+// that another route of such a table leads elsewhere.
 func (p *planner) beside(six bool) []netip.Addr {
 	var all []netip.Addr
+	add := func(to netip.Addr) {
+		if len(all) < maxNamed && !slices.Contains(all, to) && !slices.Contains(p.fake, to) {
+			all = append(all, to)
+		}
+	}
 	for _, r := range p.Routes {
-		if r.Type != unix.RTN_LOCAL || r.Table == unix.RT_TABLE_LOCAL || !r.Dst.IsValid() ||
-			r.Dst.Addr().Is6() != six || r.Dst.Bits() < 1 || r.Dst.Bits() > 8 {
+		if r.Table == unix.RT_TABLE_LOCAL || !r.Dst.IsValid() || r.Dst.Addr().Is6() != six || r.Dst.Bits() < 1 {
+			continue
+		}
+		if r.Type != unix.RTN_LOCAL && r.Table != unix.RT_TABLE_MAIN && p.localTable(r.Table, six) {
+			to := r.Dst.Masked().Addr()
+			if !r.Dst.IsSingleIP() {
+				to = to.Next()
+			}
+			if isRouted(to) && !p.isOwn(to) {
+				add(to)
+			}
+		}
+		if r.Type != unix.RTN_LOCAL || r.Dst.Bits() > 8 {
 			continue
 		}
 		b := r.Dst.Masked().Addr().AsSlice()
@@ -214,8 +229,8 @@ func (p *planner) beside(six bool) []netip.Addr {
 		if i := slices.IndexFunc(publicAddresses[six], other.Contains); i >= 0 {
 			to = publicAddresses[six][i]
 		}
-		if isPublic(to) && len(all) < maxNamed && !slices.Contains(all, to) && !slices.Contains(p.fake, to) {
-			all = append(all, to)
+		if isPublic(to) {
+			add(to)
 		}
 	}
 	return all

@@ -47,6 +47,8 @@ func Plan(c *Snapshot) []Flow {
 	p.services()
 	p.listeners()
 	p.borrowed()
+	p.asClients()
+	p.inbound()
 	return p.flows
 }
 

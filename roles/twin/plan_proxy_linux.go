@@ -24,11 +24,14 @@ var elsewhere = map[bool][]netip.Addr{
 // private network. A program's packets loop for certain where all of its flows come back.
 func (p *planner) proxys() {
 	for _, s := range p.Sockets {
-		if s.Proto != "tcp" || !p.hints.listens(s) {
+		if !p.hints.listens(s) {
 			continue
 		}
 		for _, six := range p.families() {
-			byOwner, otherwise := p.leftOut(six)
+			byOwner, otherwise := p.leftOut(s.Proto, six)
+			if s.Proto == "udp" && !p.outputNames(p.udp[0]) {
+				continue
+			}
 			if otherwise || !byOwner && len(p.Upstreams) > 0 {
 				continue
 			}
@@ -40,7 +43,10 @@ func (p *planner) proxys() {
 			}
 			for _, x := range to {
 				port := p.tcp[0]
-				if !byOwner {
+				switch {
+				case s.Proto == "udp":
+					port = p.udp[0]
+				case !byOwner:
 					port = p.tcp[min(2, len(p.tcp)-1)] // which no rule names
 				}
 				p.add(Flow{
@@ -55,10 +61,11 @@ func (p *planner) proxys() {
 // leftOut reports whether rules for the host's own packets leave some out by their owner, and
 // whether they may know the proxy's own by anything else: a mark, a cgroup, or the address of its
 // server.
-func (p *planner) leftOut(six bool) (byOwner, otherwise bool) {
+func (p *planner) leftOut(proto string, six bool) (byOwner, otherwise bool) {
 	diverts, network := false, false
 	for _, h := range p.hints.seen {
-		if h.hook != unix.NF_INET_LOCAL_OUT || !p.hints.diverts[h.base] || !h.of(six) || p.toLoopback(h.hint) {
+		if h.hook != unix.NF_INET_LOCAL_OUT || !p.hints.diverts[h.base] || !h.of(six) || p.toLoopback(h.hint) ||
+			!h.takes(askProto, protoNumber(proto)) {
 			continue
 		}
 		does := h.redirect || h.marks || h.jump != ""

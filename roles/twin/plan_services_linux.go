@@ -130,3 +130,51 @@ func (p *planner) borrowed() {
 
 // isListener reports whether rules divert to a socket.
 func (p *planner) isListener(s BoundSocket) bool { return p.hints.listens(s) }
+
+// asClients plans flows of a proxy that connects with its clients' addresses, where rules lead
+// answers to its sockets by asking for those, and no rule hands it connections: to the clients'
+// side and to the internet.
+func (p *planner) asClients() {
+	uses := func(six bool) bool {
+		return slices.ContainsFunc(p.hints.seen, func(s hookSeen) bool {
+			return s.hook == unix.NF_INET_PRE_ROUTING && s.of(six) && s.has(askSocket, false) &&
+				(s.marks || s.jump != "") && s.takes(askProto, unix.IPPROTO_TCP)
+		}) && !slices.ContainsFunc(p.hints.all, func(h *hint) bool { return h.tproxy })
+	}
+	for _, c := range p.clients {
+		if c.public || !c.main || !uses(c.addr.Is6()) {
+			continue
+		}
+		six := c.addr.Is6()
+		why := "rules ask for the sockets of answers"
+		p.add(Flow{Kind: AsClient, Proto: "tcp", From: netip.AddrPortFrom(p.stranger(six), 0),
+			To: netip.AddrPortFrom(c.addr, p.tcp[0]), Why: why})
+		if len(p.uplinks) > 0 && !p.uplinks[p.holder(c.device).Index] {
+			p.add(Flow{Kind: AsClient, Proto: "tcp", From: netip.AddrPortFrom(c.addr, 0),
+				To: netip.AddrPortFrom(p.fake[number(six)], p.tcp[0]), Why: why})
+		}
+	}
+}
+
+// inbound plans flows of the internet to clients whose addresses are routed there: rules for
+// clients must leave their answers alone.
+func (p *planner) inbound() {
+	diverts := func(six bool) bool {
+		return slices.ContainsFunc(p.hints.seen, func(s hookSeen) bool {
+			return s.hook == unix.NF_INET_PRE_ROUTING && s.of(six) && (s.redirect || p.marksLocal(s.hint, six))
+		})
+	}
+	for _, c := range p.clients {
+		if c.public || !c.main || !isRouted(c.addr) || p.uplinks[p.holder(c.device).Index] || !diverts(c.addr.Is6()) {
+			continue
+		}
+		for _, u := range p.clients {
+			if !u.public || u.addr.Is6() != c.addr.Is6() {
+				continue
+			}
+			for proto, ports := range map[string][]uint16{"tcp": p.tcp, "udp": p.udp} {
+				p.toHost(u, proto, netip.AddrPortFrom(c.addr, ports[min(2, len(ports)-1)]), "")
+			}
+		}
+	}
+}

@@ -186,32 +186,47 @@ func askOwners(all []found) {
 			if comm, err := os.ReadFile("/proc/" + p.Name() + "/comm"); err == nil {
 				s.Comm = strings.TrimSpace(string(comm))
 			}
-			gid, err := fileGroup(p.Name())
+			uid, gid, err := fileOwner(p.Name())
 			if err != nil {
 				continue
 			}
 			if s.options(pid, number) == nil {
-				s.GID, s.OptionsKnown = gid, true
+				// A daemon opens its listener as root and then becomes another user, as whom it
+				// accepts and connects.
+				s.UID, s.GID, s.OptionsKnown = uid, gid, true
 				delete(wanted, link)
 			}
 		}
 	}
 }
 
-// fileGroup is the group that a process opens files with, and sockets: the last of "Gid:" in its
-// status.
-func fileGroup(pid string) (uint32, error) {
+// fileOwner is the user and the group that a process opens files with, and sockets: the last of
+// "Uid:" and of "Gid:" in its status.
+func fileOwner(pid string) (uid, gid uint32, err error) {
 	status, err := os.ReadFile("/proc/" + pid + "/status")
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
+	known := 0
 	for line := range strings.Lines(string(status)) {
-		if f := strings.Fields(line); len(f) == 5 && f[0] == "Gid:" {
-			gid, err := strconv.ParseUint(f[4], 10, 32)
-			return uint32(gid), err
+		f := strings.Fields(line)
+		if len(f) != 5 || f[0] != "Uid:" && f[0] != "Gid:" {
+			continue
+		}
+		id, err := strconv.ParseUint(f[4], 10, 32)
+		if err != nil {
+			return 0, 0, err
+		}
+		if known++; f[0] == "Uid:" {
+			uid = uint32(id)
+		} else {
+			gid = uint32(id)
 		}
 	}
-	return 0, errors.New("no group in the status of a process")
+	if known != 2 {
+		return 0, 0, errors.New("no user and group in the status of a process")
+	}
+	return uid, gid, nil
 }
 
 // options asks the socket behind another process's file descriptor.

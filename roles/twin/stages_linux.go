@@ -158,7 +158,8 @@ func (s suspect) stop() int {
 }
 
 // ofAnyRule finds a rule without which flows are good, among those that a flow's packets met. It is
-// told, and fixed where packets that are diverted by their mark can be left out of it.
+// told, and fixed by leaving packets that are diverted by their mark out of it, or by taking it
+// away where no other flow needs it.
 func (d *doctor) ofAnyRule(p *Problem, s suspect, flows []Flow) error {
 	tried := map[spot]bool{}
 	for _, k := range s.path.Packets {
@@ -177,21 +178,26 @@ func (d *doctor) ofAnyRule(p *Problem, s suspect, flows []Flow) error {
 			}
 			p.Cause, p.Confirmed, p.Check = "rule", true, h.lister(d.c)
 			p.Why = "without this rule it arrives: " + h.name(d.c)
-			own, has := d.c.markRule(h.Mark, s.Flow.IPv6())
-			if before := d.markBefore(k, h); !has || before != h.Mark {
-				continue
+			if own, has := d.c.markRule(h.Mark, s.Flow.IPv6()); has && d.markBefore(k, h) == h.Mark {
+				fix := at.insert(added{UID: -1, HasMark: true, Mark: own.Mark, Mask: own.Mask, Do: doReturn})
+				if ok, err = d.try(s.symptom, flows, fix); err != nil {
+					return err
+				}
+				harm, err := d.harms(fix, 0)
+				if err != nil {
+					return err
+				}
+				if ok && !harm {
+					p.Fix, p.Price = fix.command, ""
+					return nil
+				}
 			}
-			fix := at.insert(added{UID: -1, HasMark: true, Mark: own.Mark, Mask: own.Mask, Do: doReturn})
-			if ok, err = d.try(s.symptom, flows, fix); err != nil {
-				return err
-			}
-			harm, err := d.harms(fix, 0)
+			harm, err := d.harms(at.remove(), 0)
 			if err != nil {
 				return err
 			}
-			if ok && !harm {
-				p.Fix = fix.command
-				return nil
+			if !harm && p.Fix == "" {
+				p.Fix, p.Price = at.remove().command, "what else the rule is there for is lost"
 			}
 		}
 	}

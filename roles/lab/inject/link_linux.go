@@ -55,7 +55,7 @@ func (c change) bridge(call string) error {
 	if err := c.routes.SetNoLinkLocal(bridge.Index); err != nil {
 		return err
 	}
-	if err := c.routes.SetBridge(port.Index, bridge.Index); err != nil {
+	if err := c.routes.SetMaster(port.Index, bridge.Index); err != nil {
 		return err
 	}
 	for _, l := range []rtnetlink.Link{port, bridge} {
