@@ -122,7 +122,9 @@ func TestPipeRule(t *testing.T) {
 	}
 	for _, wrong := range []func(*pfconf.Rule){
 		func(r *pfconf.Rule) { r.Pipe = 0 },
-		func(r *pfconf.Rule) { r.Action, r.Divert = pfconf.DivertPacket, divertPacket(pfconf.Inet, pfconf.In, 1).Divert },
+		func(r *pfconf.Rule) {
+			r.Action, r.Divert = pfconf.DivertPacket, divertPacket(pfconf.Inet, pfconf.In, 1).Divert
+		},
 	} {
 		bad := r
 		if wrong(&bad); bad.Validate() == nil {
