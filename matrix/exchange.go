@@ -31,6 +31,9 @@ type testCase struct {
 	lookable, lookAlways bool
 	evidence             *Evidence // nil until the hosts were looked at
 	current              *exchange // the last one that was begun
+	// looped are the counters of the cell's rule where pf may have packets meet it again and again,
+	// asked for alone: a host may be too slow to be looked at in full. nil when they are not known.
+	looped *pfconf.Counters
 
 	// trace, if not nil, gets what REMOTE's kernel tells of the cell's packets. onlyRule leaves out
 	// the control, which would be traced as well.

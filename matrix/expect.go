@@ -294,6 +294,13 @@ var knownFailures = []known{
 		why:    "pf puts fragments of IPv6 together before ipfw sees them (seen on 15.1)",
 	},
 	{
+		firewall: "ipfw", from: release{14}, pfOn: true,
+		what:  "On FreeBSD 14 and later, with a pf on beside ipfw that reassembles, `inet-divert-tee-fragments`",
+		of:    func(t Target) bool { return t.Kind() == "divert-tee-fragments" && t.Family == pfconf.Inet },
+		cause: "pf-reassembles",
+		why:   "pf's ruleset has it put fragments together, which it does before ipfw sees them (seen on 15.1)",
+	},
+	{
 		firewall: "ipfw", what: "A header longer than its packet, `inet-divert-header-beyond-out`,",
 		of:     func(t Target) bool { return t.Kind() == "divert-header-beyond-out" && t.Family == pfconf.Inet },
 		reason: RefusedOtherwise,
