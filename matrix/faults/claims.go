@@ -41,8 +41,8 @@ var claims = []Fault{
 	{Name: "lost-behind", Cause: "not-taken-back", On: everywhere, About: "what a divert socket reinjects is lost",
 		Omit: []string{"give-back"},
 		claims: all(matrix.NotReinjected, reasons{
-			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp", "queue-gso-tcp", "to-tcp-close-at-once",
-				"forwarded"},
+			matrix.NotDelivered: {"openbsd:pf-rdr-in-tcp", "tcp-in", "tcp-out", "both-tcp", "queue-gso-tcp",
+				"to-tcp-close-at-once", "forwarded"},
 			matrix.NotRefused: {"no-interface", "bad-header-in", "bad-header-out",
 				"header-beyond-out", "bad-length-in"},
 			"": slices.Concat(noQueue, []string{"tee-fragments"}),
@@ -89,14 +89,17 @@ var claims = []Fault{
 			matrix.NotRefused: {"bad-header-in", "bad-header-out", "header-beyond-out", "bad-length-in"}})},
 	{Name: "other-way", On: bsds,
 		About: "the divert socket says of what came in that it is to leave, and of what is to leave that it came in", Omit: []string{"way"},
+		Remote: does(injection.SkipLoopback),
 		claims: on(map[string]func(string, matrix.Target) Want{
 			// What is written out to REMOTE's own address comes in again by the loopback interface.
+			// If pf saw it there it would meet its state, and be diverted once more.
 			"openbsd": all("", reasons{
 				matrix.WrongAddress: {"address-in", "address-out"},
 				matrix.NotReinjected: {"no-listener-out", "no-loop-out", "order-out", "longest-out", "rip-out",
 					"other-length-out",
-					"checksums-mended-out", "header-mended-out", "icmp-out"},
-				matrix.NotDelivered: {"tcp-in", "tcp-out"},
+					"checksums-mended-out", "header-mended-out", "icmp-out", "pf-nat-out", "pf-match-nat-out"},
+				matrix.NotDelivered: {"tcp-in", "tcp-out", "pf-rdr-in-tcp"},
+				matrix.NoReply:      {"pf-rdr-in-udp", "pf-match-rdr-in"}, // the answers are diverted too
 			}),
 			// There it meets the rule once more.
 			"freebsd": all(matrix.NotReinjected, reasons{
@@ -278,7 +281,12 @@ var unruled = all(matrix.NotDelivered, reasons{
 	"":             slices.Concat([]string{"queue-bridge"}, middles), // whose rule is their own
 	matrix.NotLost: {"no-listener-in", "no-listener-out", "counted"}, matrix.NotCounted: {"bypass"},
 	matrix.NotRewritten: {"tcp-in", "tcp-out", "pf-packet-in", "pf-packet-out", "pf-cookie-in", "pf-cookie-out",
+<<<<<<< HEAD
 		"pf-state-in", "pf-tag-in", "pf-route-to", "pf-nat-out", "pf-reply-to", "pf-dup-to", "pf-pipe-in"},
+=======
+		"pf-state-in", "pf-tag-in", "pf-route-to", "pf-nat-out", "pf-reply-to", "pf-dup-to",
+		"pf-match-nat-out", "pf-match-tag-in", "pf-received-on", "pf-once", "pf-max-states"},
+>>>>>>> main
 	matrix.WrongData: {"forwarded", "pf-forwarded"}, // the rule that is about what leaves is there
 })
 
