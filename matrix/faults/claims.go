@@ -281,12 +281,8 @@ var unruled = all(matrix.NotDelivered, reasons{
 	"":             slices.Concat([]string{"queue-bridge"}, middles), // whose rule is their own
 	matrix.NotLost: {"no-listener-in", "no-listener-out", "counted"}, matrix.NotCounted: {"bypass"},
 	matrix.NotRewritten: {"tcp-in", "tcp-out", "pf-packet-in", "pf-packet-out", "pf-cookie-in", "pf-cookie-out",
-<<<<<<< HEAD
-		"pf-state-in", "pf-tag-in", "pf-route-to", "pf-nat-out", "pf-reply-to", "pf-dup-to", "pf-pipe-in"},
-=======
 		"pf-state-in", "pf-tag-in", "pf-route-to", "pf-nat-out", "pf-reply-to", "pf-dup-to",
-		"pf-match-nat-out", "pf-match-tag-in", "pf-received-on", "pf-once", "pf-max-states"},
->>>>>>> main
+		"pf-match-nat-out", "pf-match-tag-in", "pf-received-on", "pf-once", "pf-max-states", "pf-pipe-in"},
 	matrix.WrongData: {"forwarded", "pf-forwarded"}, // the rule that is about what leaves is there
 })
 
