@@ -227,6 +227,17 @@ var claims = []Fault{
 	{Name: "not-taken-up", Cause: "broken-between", About: "no rule of the bridge hands its frames to the host",
 		Omit:   []string{"taken-up"},
 		claims: some(matrix.NotDelivered, "to-bridge")},
+	{Name: "not-offloaded", Cause: "broken-between", About: "no rule has the flowtable take what is forwarded",
+		Omit:   []string{"offloaded"},
+		claims: some(matrix.StateMissing, "to-flowtable")},
+	{Name: "other-vrf", Cause: "broken-between",
+		About:  "the listener is bound to another VRF than that of the packets",
+		Omit:   []string{"enslaved"},
+		claims: some(matrix.NotDelivered, "to-vrf-device")},
+	{Name: "no-l3mdev-accept", Cause: "broken-between",
+		About:  "listeners that are bound to no VRF hear none (net.ipv4.tcp_l3mdev_accept)",
+		Omit:   []string{"all-vrfs"},
+		claims: some(matrix.NotDelivered, "to-vrf-any")},
 	{Name: "not-cut", Cause: "claim-broken", About: "the packet role gets packets joined that came joined",
 		Omit:   []string{"segments"},
 		claims: some(matrix.WrongData, "queue-gro-udp", "queue-gso-tcp")},
@@ -309,7 +320,7 @@ var (
 		"to-once"}
 	// middles are those whose client and server are namespaces of REMOTE's, and no hosts of the
 	// run.
-	middles = []string{"to-bridge", "to-bridge-netfilter"}
+	middles = []string{"to-bridge", "to-bridge-netfilter", "to-flowtable", "to-vrf-device", "to-vrf-any"}
 	noQueue = slices.Concat([]string{"queue-bridge", "redirect-tcp-loopback"}, natlook, redirects, tos, tcps,
 		middles)
 	tcps        = []string{"to-tcp-data", "to-tcp-half-closed", "to-tcp-reset", "to-tcp-urgent", "to-tcp-fast-open"}
