@@ -104,7 +104,7 @@ func TestNoDummynet(t *testing.T) {
 // A rule with a pipe, as ipfw takes and prints it.
 func TestPipeRule(t *testing.T) {
 	r := divertPacket(pfconf.Inet, pfconf.In, 20000)
-	r.Action, r.Divert, r.Pipe, r.Number = pfconf.ThroughPipe, r.Divert, 700, 2
+	r.Action, r.Pipe, r.Number = pfconf.ThroughPipe, 700, 2
 	if r.Validate() == nil {
 		t.Error("a pipe with a divert port is taken")
 	}
