@@ -157,6 +157,11 @@ func (s *request) undelivered(port uint16) *stepResult {
 	return s.add(script.Undelivered{Family: s.side.family, Port: port}, nil)
 }
 
+// pipe has a pipe of dummynet(4) let packets through, or lose them all.
+func (s *request) pipe(number uint16, lossy bool) *stepResult {
+	return s.add(script.Pipe{Number: number, Lossy: lossy}, nil)
+}
+
 func (s *request) rest(end string) *stepResult {
 	return s.add(script.Rest{Socket: end}, lost)
 }
