@@ -219,7 +219,7 @@ var claims = []Fault{
 		claims: some(matrix.NotDelivered, middles...)},
 	{Name: "not-taken-up", Cause: "broken-between", About: "no rule of the bridge hands its frames to the host",
 		Omit:   []string{"taken-up"},
-		claims: some(matrix.NotDelivered, "to-bridge")},
+		claims: some(matrix.NotDelivered, middles...)},
 	{Name: "not-cut", Cause: "claim-broken", About: "the packet role gets packets joined that came joined",
 		Omit:   []string{"segments"},
 		claims: some(matrix.WrongData, "queue-gro-udp", "queue-gso-tcp")},
