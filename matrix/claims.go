@@ -508,6 +508,30 @@ var claims = []Claim{
 		Not:     "no page of theirs says that a bridge's host diverts what is bridged",
 	},
 	{
+		Name: "flowtable", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).flowtable,
+		Between: true,
+		Says:    "a connection is diverted beside one that a flowtable forwards between the same interfaces, and both go on",
+		By:      map[string]string{"nftables": "nft(8), flow and tproxy statements; nf_flowtable.rst"},
+		Lacking: map[pfconf.Engine]string{pfconf.BPF: "programs of BPF come before the flowtable"},
+		Not:     "it has no flowtables",
+	},
+	{
+		Name: "vrf-device", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).vrf,
+		Between: true,
+		Says:    "a listener that is bound to a VRF gets what is diverted of an interface in it, and one in another VRF does not",
+		By:      map[string]string{"nftables": "vrf.rst: bind a socket to the VRF device; rules on the VRF device"},
+		Lacking: map[pfconf.Engine]string{pfconf.BPF: unsliced},
+		Not:     onlyVRF,
+	},
+	{
+		Name: "vrf-any", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).anyVRF,
+		Between: true,
+		Says:    "with tcp_l3mdev_accept, a listener that is bound to no device gets what is diverted of a VRF, and its answers leave by that",
+		By:      map[string]string{"nftables": "vrf.rst; ip-sysctl.rst, tcp_l3mdev_accept"},
+		Lacking: map[pfconf.Engine]string{pfconf.BPF: unsliced},
+		Not:     onlyVRF,
+	},
+	{
 		Name: "output", About: "to", Proto: pfconf.TCP, Mode: ToOutput, run: (*claimRun).output,
 		Says: "what the host itself sends is marked, comes back by the loopback interface and is diverted; what the proxy sends is not",
 		By:   map[string]string{"nftables": "nft(8), chains of type route; netfilter.c, ip_route_me_harder; tproxy.rst"},
@@ -746,6 +770,12 @@ const unjoined = "it says nothing of packets that its host has joined"
 
 // unbridged is why programs of BPF are not asked for what is bridged.
 const unbridged = "programs of BPF come before the bridge, and no rule of the bridge hands them anything"
+
+// Why the claims about VRFs are not asked for.
+const (
+	unsliced = "programs of BPF see no VRF: they come before it"
+	onlyVRF  = "it has no VRFs; the claims of OpenBSD are run in a routing domain by -rdomain"
+)
 
 // queueless is why a netfilter queue says and takes no addresses.
 const queueless = "a netfilter queue gives packets numbers, not addresses"

@@ -1,9 +1,13 @@
 package matrix
 
 import (
+	"context"
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 )
 
@@ -57,3 +61,35 @@ func tooLate(age time.Duration, detail string) error {
 // tcpAgain is after how long TCP may send a segment again that was not acknowledged (TCP_RTO_MIN,
 // include/net/tcp.h of Linux; no system's is shorter).
 const tcpAgain = 200 * time.Millisecond
+
+// A machine that is busy may lose a packet, and TCP sends it again. How long an exchange took tells
+// of such a machine: one that is idle needs milliseconds. synAgain is after how long a SYN has been
+// sent again: 6 seconds on OpenBSD (TCPTV_SRTTDFLT, netinet/tcp_subr.c), 1 on Linux and FreeBSD.
+const (
+	busyAfter = time.Second
+	synAgain  = 8 * time.Second
+)
+
+// unlessAnswered returns err, or, when it is that a connection was not answered on a machine that
+// is busy, and the connection is answered when TCP has sent its SYN again, that a packet was lost:
+// a kernel that does not divert answers no SYN.
+func (p *testCase) unlessAnswered(ctx context.Context, err error) error {
+	var f *finding
+	if !errors.As(err, &f) || f.verdict != Fail || !ofStates[f.reason] || time.Since(p.began) < busyAfter {
+		return err
+	}
+	for _, s := range []side{p.local, p.remote} {
+		for _, end := range slices.Sorted(maps.Keys(s.waiting)) {
+			if !s.waiting[end] || *s.closed {
+				continue
+			}
+			at := s.request()
+			answered := at.add(script.Connected{Socket: end, Wait: synAgain}, lost)
+			if at.run(ctx) == nil && answered.Err == nil {
+				return broken(TimedOut, "%s: the connection was answered only when TCP had asked again: a packet was "+
+					"lost, and a busy machine may lose some; what was seen then: %s", answered.where, f.detail)
+			}
+		}
+	}
+	return err
+}

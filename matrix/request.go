@@ -18,6 +18,8 @@ type side struct {
 	session string
 	family  pfconf.Family
 	closed  *bool // the host has closed the cell's endpoints
+	// waiting has the clients of the cell that asked for a connection and were not answered.
+	waiting map[string]bool
 }
 
 // request collects the steps for one host. The pointer that a method gives is filled
@@ -245,6 +247,9 @@ func (s *request) run(ctx context.Context) error {
 	for i, o := range outcomes {
 		a := s.out[i]
 		a.Outcome = o
+		if c, ok := a.step.(script.Connected); ok {
+			s.side.waiting[c.Socket] = o.Err != nil && o.Err.Code == script.CodeNothing
+		}
 		if o.Err == nil || a.may[o.Err.Code] || first != nil {
 			continue
 		}

@@ -42,7 +42,7 @@ type State struct {
 	Interface string `json:"interface,omitempty"`
 	// Domain is the routing domain (OpenBSD), 0 elsewhere.
 	Domain int `json:"domain,omitempty"`
-	// Phase is the system's own word, e.g. "ESTABLISHED:FIN_WAIT_2".
+	// Phase is the system's own word, e.g. "ESTABLISHED:FIN_WAIT_2", or Offloaded.
 	Phase string `json:"phase"`
 	// Age and Expires are known from -vv listings and from conntrack; 0 else.
 	Age     time.Duration `json:"age,omitempty"`
@@ -54,6 +54,9 @@ type State struct {
 	Label string `json:"label,omitempty"`
 	Mark  uint32 `json:"mark,omitempty"`
 }
+
+// Offloaded is the phase of what a flowtable forwards (Linux).
+const Offloaded = "OFFLOAD"
 
 // Flow returns the flow that the state belongs to, and false for a protocol that
 // the suite does not have.

@@ -308,7 +308,7 @@ var mayImport = map[string][]string{
 	"pfdivert/roles/agent": {
 		"matrix/evidence", "matrix/script", "pfconf", "pfconf/ipfw", "pfconf/need", "pfconf/nft",
 		"pfconf/pf", "pfconf/program", "pfconf/rtnetlink", "roles/gather", "roles/kernel/splat",
-		"roles/lab/bsd", "roles/lab/inject", "roles/lab/namespace", "roles/socket", "roles/twin",
+		"roles/lab/bsd", "roles/lab/inject", "roles/lab/namespace", "roles/middlebox", "roles/socket", "roles/twin",
 		"roles/wire",
 	},
 	"pfdivert/roles/gather": {
@@ -333,7 +333,8 @@ var mayImport = map[string][]string{
 	"pfdivert/roles/socket": {
 		"matrix/script", "pfconf", "pfconf/need", "pfconf/netlink", "pfconf/shared",
 	},
-	"pfdivert/roles/terminal": {"roles/agent"},
+	"pfdivert/roles/middlebox": {"matrix/script", "pfconf", "pfconf/need", "pfconf/nft", "pfconf/rtnetlink"},
+	"pfdivert/roles/terminal":  {"roles/agent"},
 	"pfdivert/roles/testbed": {
 		"matrix", "matrix/script", "pfconf", "roles/agent", "roles/host", "roles/kernel",
 		"roles/kernel/splat", "roles/lab", "roles/lab/bsd", "roles/report", "roles/terminal",

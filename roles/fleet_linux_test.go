@@ -366,7 +366,7 @@ func TestFleetPage(t *testing.T) {
 		{"check-setup", play + " --tags check-setup", 2,
 			`"no host lacks anything"`, `grep -q '^  ok  privilege: root' web1.example.net/check-setup.txt
 			test ! -e report.html`},
-		{"doctor", play + " --tags doctor", 2, `0 targets on 2 hosts`,
+		{"doctor", play + " --tags doctor", 2, `"web2\.example\.net: doctor found no problem"`,
 			"test -s web2.example.net/doctor.json -a -s report.html"},
 		{"some", play + ` --limit web1.example.net -e "pfdivert_run='-count 10 inet-args-udp-*'"`, 1,
 			`: 5 targets: 5 PASS`, "grep -q '^50 cells of 5 targets: 50 PASS' web1.example.net/report.txt"},

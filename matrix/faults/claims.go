@@ -41,8 +41,8 @@ var claims = []Fault{
 	{Name: "lost-behind", Cause: "not-taken-back", On: everywhere, About: "what a divert socket reinjects is lost",
 		Omit: []string{"give-back"},
 		claims: all(matrix.NotReinjected, reasons{
-			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp", "queue-gso-tcp", "to-tcp-close-at-once",
-				"forwarded"},
+			matrix.NotDelivered: {"openbsd:pf-rdr-in-tcp", "tcp-in", "tcp-out", "both-tcp", "queue-gso-tcp",
+				"to-tcp-close-at-once", "forwarded"},
 			matrix.NotRefused: {"no-interface", "bad-header-in", "bad-header-out",
 				"header-beyond-out", "bad-length-in"},
 			"": slices.Concat(noQueue, []string{"tee-fragments"}),
@@ -88,14 +88,17 @@ var claims = []Fault{
 			matrix.NotRefused: {"bad-header-in", "bad-header-out", "header-beyond-out", "bad-length-in"}})},
 	{Name: "other-way", On: bsds,
 		About: "the divert socket says of what came in that it is to leave, and of what is to leave that it came in", Omit: []string{"way"},
+		Remote: does(injection.SkipLoopback),
 		claims: on(map[string]func(string, matrix.Target) Want{
 			// What is written out to REMOTE's own address comes in again by the loopback interface.
+			// If pf saw it there it would meet its state, and be diverted once more.
 			"openbsd": all("", reasons{
 				matrix.WrongAddress: {"address-in", "address-out"},
 				matrix.NotReinjected: {"no-listener-out", "no-loop-out", "order-out", "longest-out", "rip-out",
 					"other-length-out",
-					"checksums-mended-out", "header-mended-out", "icmp-out"},
-				matrix.NotDelivered: {"tcp-in", "tcp-out"},
+					"checksums-mended-out", "header-mended-out", "icmp-out", "pf-nat-out", "pf-match-nat-out"},
+				matrix.NotDelivered: {"tcp-in", "tcp-out", "pf-rdr-in-tcp"},
+				matrix.NoReply:      {"pf-rdr-in-udp", "pf-match-rdr-in"}, // the answers are diverted too
 			}),
 			// There it meets the rule once more.
 			"freebsd": all(matrix.NotReinjected, reasons{
@@ -219,7 +222,18 @@ var claims = []Fault{
 		claims: some(matrix.NotDelivered, middles...)},
 	{Name: "not-taken-up", Cause: "broken-between", About: "no rule of the bridge hands its frames to the host",
 		Omit:   []string{"taken-up"},
-		claims: some(matrix.NotDelivered, middles...)},
+		claims: some(matrix.NotDelivered, "to-bridge", "to-bridge-netfilter")},
+	{Name: "not-offloaded", Cause: "broken-between", About: "no rule has the flowtable take what is forwarded",
+		Omit:   []string{"offloaded"},
+		claims: some(matrix.StateMissing, "to-flowtable")},
+	{Name: "other-vrf", Cause: "broken-between",
+		About:  "the listener is bound to another VRF than that of the packets",
+		Omit:   []string{"enslaved"},
+		claims: some(matrix.NotDelivered, "to-vrf-device")},
+	{Name: "no-l3mdev-accept", Cause: "broken-between",
+		About:  "listeners that are bound to no VRF hear none (net.ipv4.tcp_l3mdev_accept)",
+		Omit:   []string{"all-vrfs"},
+		claims: some(matrix.NotDelivered, "to-vrf-any")},
 	{Name: "not-cut", Cause: "claim-broken", About: "the packet role gets packets joined that came joined",
 		Omit:   []string{"segments"},
 		claims: some(matrix.WrongData, "queue-gro-udp", "queue-gso-tcp")},
@@ -274,7 +288,8 @@ var unruled = all(matrix.NotDelivered, reasons{
 	"":             slices.Concat([]string{"queue-bridge"}, middles), // whose rule is their own
 	matrix.NotLost: {"no-listener-in", "no-listener-out", "counted"}, matrix.NotCounted: {"bypass"},
 	matrix.NotRewritten: {"tcp-in", "tcp-out", "pf-packet-in", "pf-packet-out", "pf-cookie-in", "pf-cookie-out",
-		"pf-state-in", "pf-tag-in", "pf-route-to", "pf-nat-out", "pf-reply-to", "pf-dup-to"},
+		"pf-state-in", "pf-tag-in", "pf-route-to", "pf-nat-out", "pf-reply-to", "pf-dup-to",
+		"pf-match-nat-out", "pf-match-tag-in", "pf-received-on", "pf-once", "pf-max-states"},
 	matrix.WrongData: {"forwarded", "pf-forwarded"}, // the rule that is about what leaves is there
 })
 
@@ -300,7 +315,7 @@ var (
 		"to-socket-snat", "to-any-address", "to-device", "to-output", "to-match-tag", "to-received-on", "to-once"}
 	// middles are those whose client and server are namespaces of REMOTE's, and no hosts of the
 	// run.
-	middles = []string{"to-bridge", "to-bridge-netfilter"}
+	middles = []string{"to-bridge", "to-bridge-netfilter", "to-flowtable", "to-vrf-device", "to-vrf-any"}
 	noQueue = slices.Concat([]string{"queue-bridge", "redirect-tcp-loopback"}, natlook, redirects, tos, tcps,
 		middles)
 	tcps        = []string{"to-tcp-data", "to-tcp-half-closed", "to-tcp-reset", "to-tcp-urgent", "to-tcp-fast-open"}

@@ -79,6 +79,9 @@ const (
 	LittleRoom Action = "little-room"
 	// LittleWritten has them take packets of some 4,000 bytes at most.
 	LittleWritten Action = "little-written"
+	// SkipLoopback has OpenBSD's pf not see the packets of lo0, as with `set skip on lo0`. On
+	// FreeBSD it does nothing.
+	SkipLoopback Action = "skip-loopback"
 	// AllowFirst has a rule of FreeBSD's own let all packets pass before those of the test.
 	AllowFirst Action = "allow-first"
 	// DropDiverted has one drop what comes from divert sockets.

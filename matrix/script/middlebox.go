@@ -31,12 +31,26 @@ const (
 	// rules of IP.
 	Bridge         Joint = "bridge"
 	FilteredBridge Joint = "filtered bridge"
+	// Flowtable is a router: a flowtable takes the connections that it has forwarded. One beside
+	// the diverted one, to the server's other name, goes on meanwhile.
+	Flowtable Joint = "flowtable"
+	// VRF is a router whose interfaces are a VRF's, to which the proxy is bound; another listener
+	// on the proxy's address is bound to another VRF. AnyVRF is the same with one proxy that is
+	// bound to none, and the setting by which it hears all.
+	VRF    Joint = "VRF"
+	AnyVRF Joint = "any VRF"
 )
 
 // The pieces of Middlebox.
 const (
 	// TakenUp are the rules by which a bridge hands frames to its host.
 	TakenUp Piece = "taken-up"
+	// Offloaded is the rule by which a flowtable takes connections.
+	Offloaded Piece = "offloaded"
+	// Enslaved is the VRF to which the proxy is bound: the other listener is bound to it.
+	Enslaved Piece = "enslaved"
+	// AllVRFs is net.ipv4.tcp_l3mdev_accept.
+	AllVRFs Piece = "all-vrfs"
 	// MiddleRule is that the rule is for the client's packets.
 	MiddleRule Piece = "middle-rule"
 )
@@ -45,6 +59,11 @@ const (
 type Middle struct {
 	Diverted Connection      `json:"diverted"`
 	Counters pfconf.Counters `json:"counters"`
+	// Beside, of a Flowtable, is the connection that was there before the rule, as it was after
+	// the diverted one; Before and After are the phases of its conntrack entry.
+	Beside Connection `json:"beside,omitzero"`
+	Before string     `json:"before,omitempty"`
+	After  string     `json:"after,omitempty"`
 }
 
 // Connection is a connection that was tried, and the lines that both ends sent.
@@ -67,6 +86,7 @@ type Listener string
 const (
 	AtServer Listener = "the server"
 	AtProxy  Listener = "the proxy"
+	AtOther  Listener = "a listener in another VRF"
 )
 
 // Name names the step.

@@ -1,6 +1,8 @@
 package script
 
 import (
+	"time"
+
 	"net/netip"
 
 	"pfdivert/pfconf"
@@ -42,8 +44,12 @@ const (
 // Connect begins to connect a client. Clients of all kinds but Stream are connected at once.
 type Connect struct{ Socket string }
 
-// Connected asks whether a stream client is connected.
-type Connected struct{ Socket string }
+// Connected asks whether a stream client is connected. With Wait it waits so long for that, and is
+// asked as well when an earlier one has found that it is not.
+type Connected struct {
+	Socket string
+	Wait   time.Duration `json:",omitempty"`
+}
 
 // Accept takes a stream server's connection. Further ones stay for Rest to find.
 type Accept struct{ Socket string }

@@ -29,6 +29,8 @@ const (
 	Bridge        Name = "rules of bridges"
 	// BridgeNetfilter takes what is bridged through the rules of IP.
 	BridgeNetfilter Name = "br_netfilter"
+	Flowtable       Name = "flowtables"
+	VRF             Name = "VRF"
 	SockDiag        Name = "tcp_diag"
 	Packet          Name = "packet sockets"
 	XT              Name = "nft_compat"
@@ -89,6 +91,12 @@ func Features() []Feature {
 		{Name: BridgeNetfilter, For: "the claim about bridged packets that met the rules of IP",
 			Modules: []string{"br_netfilter"}, Config: []string{"BRIDGE_NETFILTER"}, OpenWrt: "kmod-br-netfilter",
 			Some: true},
+		{Name: Flowtable, For: "the claim about offloaded flows",
+			Modules: []string{"nf_flow_table", "nf_flow_table_inet", "nft_flow_offload"},
+			Config:  []string{"NF_FLOW_TABLE", "NF_FLOW_TABLE_INET", "NFT_FLOW_OFFLOAD", "NETFILTER_INGRESS"},
+			OpenWrt: "kmod-nft-offload", Some: true},
+		{Name: VRF, For: "the claims about it", Modules: []string{"vrf"},
+			Config: []string{"NET_L3_MASTER_DEV", "NET_VRF"}, OpenWrt: "kmod-vrf", Some: true},
 		{Name: NAT, For: "the claims about translated connections",
 			Modules: []string{"nf_nat", "nft_nat", "nft_chain_nat"}, Config: []string{"NF_NAT", "NFT_NAT"},
 			OpenWrt: "kmod-nft-nat", Some: true},

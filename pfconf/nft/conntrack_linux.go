@@ -49,12 +49,16 @@ var ctTCPStates = [...]string{
 const (
 	statusSeenReply = 1 << 1
 	statusAssured   = 1 << 2
+	statusOffload   = 1 << 14
 )
 
 // phase is the TCP state, or for other protocols what conntrack(8) shows in
-// brackets; nothing when there were answers but not many.
+// brackets; nothing when there were answers but not many. Of a flow that a
+// flowtable has taken the kernel tells no state.
 func (e entry) phase() string {
 	switch {
+	case e.status&statusOffload != 0:
+		return pfconf.Offloaded
 	case int(e.orig.number) == pfconf.TCP.Number(e.orig.family) && int(e.tcp) < len(ctTCPStates):
 		return ctTCPStates[e.tcp]
 	case e.status&statusSeenReply == 0:

@@ -20,11 +20,16 @@ func Natlook(q pfconf.NATQuery) (answer pfconf.NATAnswer, err error) {
 		return answer, err
 	}
 	defer func() { err = errors.Join(err, dev.Close()) }()
-	return systemNatlook.natlook(q, func(request uint32, b []byte) error {
+	return systemNatlook.natlook(q, ioctlOf(dev))
+}
+
+// ioctlOf asks pf by its device.
+func ioctlOf(dev *os.File) func(request uint32, b []byte) error {
+	return func(request uint32, b []byte) error {
 		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, dev.Fd(), uintptr(request),
 			uintptr(unsafe.Pointer(&b[0]))); errno != 0 {
 			return errno
 		}
 		return nil
-	})
+	}
 }

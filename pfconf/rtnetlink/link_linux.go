@@ -26,11 +26,13 @@ const OperUp = 6
 const (
 	Bridge = "bridge"
 	Veth   = "veth"
+	VRF    = "vrf"
 )
 
 // Attributes of links, uapi/linux/if_link.h and uapi/linux/veth.h.
 const (
 	infoPeer    = 1 // VETH_INFO_PEER
+	infoTable   = 1 // IFLA_VRF_TABLE
 	addrGenMode = 8 // IFLA_INET6_ADDR_GEN_MODE
 	genModeNone = 1 // IN6_ADDR_GEN_MODE_NONE
 )
@@ -106,6 +108,7 @@ type NewLink struct {
 	Hardware net.HardwareAddr // nil for one that the kernel chooses
 	Queues   int              // for each direction; 0 for the kernel's default: one for each CPU
 	Peer     *NewLink         // the other end of a Veth
+	Table    int              // the routing table of a VRF
 	// Namespace is a descriptor of the network namespace to make the interface in; 0 for the
 	// Conn's.
 	Namespace int
@@ -127,6 +130,12 @@ func (c *Conn) AddLink(n NewLink) (Link, error) {
 	n.encode(m.attributes)
 	m.attributes.Nested(unix.IFLA_LINKINFO, func(ae *netlink.AttributeEncoder) error {
 		ae.String(unix.IFLA_INFO_KIND, n.Kind)
+		if n.Table != 0 {
+			ae.Nested(unix.IFLA_INFO_DATA, func(ae *netlink.AttributeEncoder) error {
+				ae.Uint32(infoTable, uint32(n.Table))
+				return nil
+			})
+		}
 		if n.Peer != nil {
 			ae.Nested(unix.IFLA_INFO_DATA, func(ae *netlink.AttributeEncoder) error {
 				ae.Do(infoPeer, func() ([]byte, error) {

@@ -369,6 +369,8 @@ func Describe(u pfconf.Undo) string {
 		return "remove the traces in " + arg(0)
 	case inject.UndoSetting:
 		return fmt.Sprintf("set %s to %s", arg(0), arg(1))
+	case inject.UndoSkip:
+		return fmt.Sprintf("have pf see %s again", arg(0))
 	case undoAddedRoute:
 		return fmt.Sprintf("delete the route to %s via %s", arg(0), arg(1))
 	}

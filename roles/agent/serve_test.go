@@ -200,6 +200,8 @@ func TestScript(t *testing.T) {
 		script.Counters{Label: "regress"},
 		script.Lookup{},
 		script.Fence{},
+		script.Connected{Socket: "server"},
+		script.Connected{Socket: "server", Wait: time.Millisecond}, // asked of a broken one too
 		script.Close{Socket: "server"},
 	}
 	out, err := s.conn.Script(t.Context(), script.Script{Cell: "cell", Steps: steps})
@@ -209,7 +211,8 @@ func TestScript(t *testing.T) {
 	for i, want := range []string{
 		"", "", "", "", script.CodeNothing, script.CodeSkipped, "", "EADDRINUSE", script.CodeSkipped,
 		script.CodeSkipped,
-		script.CodeOther, script.CodeOther, script.CodeOther, script.CodeOther, script.CodeOther, script.CodeOther, "",
+		script.CodeOther, script.CodeOther, script.CodeOther, script.CodeOther, script.CodeOther, script.CodeOther,
+		script.CodeSkipped, "", "",
 	} {
 		got := ""
 		if f := out[i].Err; f != nil {

@@ -180,10 +180,12 @@ func (a *agent) socketStep(ctx context.Context, s *session, st script.SocketStep
 	e := s.ends[name]
 	_, closes := st.(script.Close)
 	_, rests := st.(script.Rest)
+	asks, asked := st.(script.Connected)
+	again := asked && asks.Wait > 0
 	switch {
 	case e == nil:
 		return fail(fmt.Errorf("%s: the cell has no endpoint %q", st.Name(), name))
-	case e.broken && (!e.opened() || !closes && !rests):
+	case e.broken && (!e.opened() || !closes && !rests && !again):
 		return fail(&script.Error{Code: script.CodeSkipped, Text: fmt.Sprintf("%s %s: skipped, an earlier step failed",
 			name, st.Name())})
 	}

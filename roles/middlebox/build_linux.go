@@ -49,6 +49,7 @@ func (b *box) build(ctx context.Context) (err error) {
 	// To reach the client and the server from the middle, and the middle's hardware as they see it.
 	toClient, toServer := b.left, b.right
 	seenByClient, seenByServer := ofLeft, ofRight
+	table := 0 // of the middle's routes
 	switch b.Joint {
 	case script.Bridge, script.FilteredBridge:
 		if err := b.bridge(ctx); err != nil {
@@ -56,12 +57,18 @@ func (b *box) build(ctx context.Context) (err error) {
 		}
 		toClient, toServer = b.towards, b.towards
 		seenByClient, seenByServer = ofServer, ofClient // a bridge is not seen
+	case script.Flowtable:
+	case script.VRF, script.AnyVRF:
+		if err := b.vrfs(); err != nil {
+			return err
+		}
+		table = vrfTable
 	default:
 		return fmt.Errorf("there is no joint %q", b.Joint)
 	}
 	client, servers := []netip.Addr{b.Client.Addr()}, []netip.Addr{b.Server.Addr(), b.Beside.Addr()}
 	return errors.Join(
-		b.middle.reach(toClient, 0, ofClient, client), b.middle.reach(toServer, 0, ofServer, servers),
+		b.middle.reach(toClient, table, ofClient, client), b.middle.reach(toServer, table, ofServer, servers),
 		b.client.own("client0", client), b.server.own("server0", servers),
 		b.client.reachBy("client0", seenByClient, servers), b.server.reachBy("server0", seenByServer, client),
 		b.settle(ctx))

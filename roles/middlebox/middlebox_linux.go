@@ -23,8 +23,8 @@ import (
 	"pfdivert/pfconf/rtnetlink"
 )
 
-// patience bounds the wait for what takes well under a millisecond.
-const patience = 5 * time.Second
+// patience bounds the wait for what takes milliseconds on an idle machine.
+const patience = 30 * time.Second
 
 // Run carries the step out with the engine of the packet filter that c names, and writes to log
 // what happened. The other fields of c but Omit are not used.
@@ -143,7 +143,7 @@ func (b *box) divert(ctx context.Context, c nft.Config) (_ *script.Middle, err e
 	if err := b.middle.enter(); err != nil {
 		return nil, err
 	}
-	if err := b.listen(ctx, script.AtProxy, b.Rule.Divert, listener{transparent: true}); err != nil {
+	if err := b.proxies(ctx); err != nil {
 		return nil, err
 	}
 	for _, to := range []netip.AddrPort{b.Server, b.Beside} {
@@ -151,6 +151,11 @@ func (b *box) divert(ctx context.Context, c nft.Config) (_ *script.Middle, err e
 			return nil, fmt.Errorf("control, before there is a rule: %w", err)
 		}
 	}
+	beside, err := b.besides()
+	if err != nil {
+		return nil, err
+	}
+	defer beside.close()
 	if err := b.middle.enter(); err != nil {
 		return nil, err
 	}
@@ -177,9 +182,16 @@ func (b *box) divert(ctx context.Context, c nft.Config) (_ *script.Middle, err e
 	}
 	_, _ = fmt.Fprintf(b.log, "%s: rule %s loaded, for what comes by %s\n", b.Joint, rule.Label, b.towards.Name)
 	m := &script.Middle{}
+	if m.Before, err = beside.phase(ctx, fw); err != nil {
+		return nil, err
+	}
 	if m.Diverted, err = b.talk(b.Client, b.Server); err != nil {
 		return nil, err
 	}
+	if m.After, err = beside.phase(ctx, fw); err != nil {
+		return nil, err
+	}
+	m.Beside = b.again(beside)
 	counters, err := fw.Counters(ctx, []string{b.Rule.Label})
 	m.Counters = counters[b.Rule.Label]
 	return m, err

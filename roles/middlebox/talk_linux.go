@@ -234,12 +234,14 @@ func (b *box) talk(from, to netip.AddrPort) (script.Connection, error) {
 	return c, nil
 }
 
+// waits is a fence for a connection that must come to be.
+func waits(fd int) error {
+	_ = ended(fd, patience) // it is asked for again
+	return nil
+}
+
 // reaches runs a connection that must come to the server.
 func (b *box) reaches(to netip.AddrPort) error {
-	waits := func(fd int) error {
-		_ = ended(fd, patience) // it is asked for again
-		return nil
-	}
 	c, p, err := b.connect(netip.AddrPortFrom(b.Client.Addr(), 0), to, waits)
 	if err != nil {
 		return err

@@ -195,7 +195,9 @@ func (p *page) header(causes [][]int) {
 		}
 	}
 	p.pair("Program", "pfdivert "+p.run.Version)
-	p.pair("Started", p.run.Started.Format(time.RFC3339)+", for "+duration(p.run.Seconds))
+	if !p.run.Started.IsZero() {
+		p.pair("Started", p.run.Started.Format(time.RFC3339)+", for "+duration(p.run.Seconds))
+	}
 	if p.run.Interrupted {
 		p.pair("Ended", "The run was interrupted: what was not run has no verdict.")
 	}

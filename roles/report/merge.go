@@ -388,7 +388,7 @@ func (f *Fleet) ExitStatus() int {
 
 // run is the fleet as a run of several hosts.
 func (f *Fleet) run() Run {
-	r := Run{Version: f.version, Tested: []Machine{}}
+	r := Run{Version: f.version, Tested: []Machine{}, without: map[string]string{}}
 	for _, h := range f.hosts {
 		r.Tested = append(r.Tested, h.Machine)
 		if h.ran() && (r.Started.IsZero() || h.Started.Before(r.Started)) {
@@ -396,8 +396,18 @@ func (f *Fleet) run() Run {
 		}
 		r.Seconds = max(r.Seconds, h.Seconds)
 		r.Interrupted = r.Interrupted || h.Interrupted
-		if len(h.unable()) > 0 {
+		unable := len(h.unable()) > 0
+		if unable {
 			r.lacking++
+		}
+		switch {
+		case len(h.summaries) > 0:
+		case unable || h.Doctor == nil:
+			r.without[h.Name] = "no results"
+		case len(h.Doctor.Problems) == 0:
+			r.without[h.Name] = "doctor found no problem"
+		default:
+			r.without[h.Name] = "doctor found " + pfconf.Count(len(h.Doctor.Problems), "problem")
 		}
 	}
 	return r

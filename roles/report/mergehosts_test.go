@@ -237,6 +237,17 @@ func TestMergeError(t *testing.T) {
 	}
 }
 
+// TestMergeDoctors: of files of doctor's alone the totals say what it found, and not of no target.
+func TestMergeDoctors(t *testing.T) {
+	f, _ := fleetFrom("web1-doctor.json", doctorGood, "web2-doctor.json", doctorBad, "web3-doctor.json", "")
+	all := formats(t, f)
+	const want = "web1: doctor found no problem\nweb2: doctor found 1 problem\nweb3: no results\n" +
+		"3 hosts; 1 host lacks results\n"
+	if !strings.Contains(all["txt"], want) || strings.Contains(all["html"], "0001-01-01") {
+		t.Errorf("%s\n%s", all["txt"], all["html"])
+	}
+}
+
 // TestMergeFolded: links to many hosts are folded, those to a few are not.
 func TestMergeFolded(t *testing.T) {
 	for name, f := range map[string]*Fleet{"few": few(t), "many": many(t, tuesday, "Linux 6.12.9")} {

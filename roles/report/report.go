@@ -59,7 +59,10 @@ type Run struct {
 	// they came in.
 	Targets []string `json:"-"`
 
-	lacking int // hosts of a fleet that were not tested as they should be
+	// Of a fleet: how many hosts were not tested as they should be, and what is said of a host
+	// without targets.
+	lacking int
+	without map[string]string
 }
 
 // Machine describes one of the hosts of a run.
@@ -102,6 +105,12 @@ func (r Run) totalsOf(count map[matrix.Verdict]int) string {
 	planned := max(len(r.Targets), n)
 	var b strings.Builder
 	switch {
+	case len(r.Tested) > 0 && len(r.without) == len(r.Tested):
+		b.WriteString(pfconf.Count(len(r.Tested), "host"))
+		if r.lacking > 0 {
+			b.WriteString("; " + r.lack())
+		}
+		return b.String()
 	case r.Interrupted:
 		fmt.Fprintf(&b, "interrupted after %d of %s", n, pfconf.Count(planned, "target"))
 	case n < planned:
@@ -216,7 +225,7 @@ func (r Run) filter() string {
 
 // kernel is what a host runs.
 func (h Machine) kernel() string {
-	text := cmp.Or(strings.TrimSpace(h.Kernel+" "+h.System), "(not reached)")
+	text := cmp.Or(strings.TrimSpace(h.Kernel+" "+h.System), "(kernel unknown)")
 	if h.Filter != "" {
 		text += ", " + h.Filter
 	}
@@ -269,6 +278,7 @@ func (r Run) hostCounts(results []matrix.Result, host string) (n int, verdicts s
 func (r Run) writeHostTotals(b *bytes.Buffer, noun string, counts func(host string) (int, string)) {
 	for _, h := range r.Tested {
 		n, verdicts := counts(h.Name)
-		fmt.Fprintf(b, "%s: %s%s\n", printable(h.Name), pfconf.Count(n, noun), verdicts)
+		text := cmp.Or(r.without[h.Name], pfconf.Count(n, noun)+verdicts)
+		fmt.Fprintf(b, "%s: %s\n", printable(h.Name), text)
 	}
 }

@@ -121,6 +121,9 @@ func open(s script.Socket, log *transcript) (e Endpoint, deaf bool, err error) {
 // maxRewrites bounds what a step of another host may ask for.
 const maxRewrites = 8
 
+// longestWait bounds how long a step of another host may have an endpoint wait.
+const longestWait = 10 * time.Second
+
 // Do runs a step on the endpoint.
 func Do(e Endpoint, step script.SocketStep) (out script.Outcome, err error) {
 	one := func(m script.Message, err error) error {
@@ -134,7 +137,11 @@ func Do(e Endpoint, step script.SocketStep) (out script.Outcome, err error) {
 		err = e.Connect()
 		out.Local, out.Peer = e.Names()
 	case script.Connected:
-		err = e.Connected(Now)
+		deadline := Now
+		if st.Wait > 0 {
+			deadline = time.Now().Add(min(st.Wait, longestWait))
+		}
+		err = e.Connected(deadline)
 		out.Local, out.Peer = e.Names()
 	case script.Accept:
 		err = e.Accept(Now)

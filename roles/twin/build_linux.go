@@ -23,12 +23,13 @@ type added struct {
 	NotMark  bool
 	Mark     uint32
 	Mask     uint32
-	Reply    bool  // conntrack knows them as answers
-	DNATed   bool  // conntrack knows them as redirected
-	ToLocal  bool  // to an address of the host
-	UID      int64 // of the sending socket, -1 for any
-	Group    bool  // UID is its group
-	Socket   bool  // a transparent socket is theirs
+	Reply    bool   // conntrack knows them as answers
+	DNATed   bool   // conntrack knows them as redirected
+	ToLocal  bool   // to an address of the host
+	UID      int64  // of the sending socket, -1 for any
+	Group    bool   // UID is its group
+	Socket   bool   // a transparent socket is theirs
+	CtMark   uint32 // of their connection, 0 for any
 	Do       string
 	SetMark  uint32
 }
@@ -41,6 +42,7 @@ const (
 	doNotrack = "notrack"
 	doReject  = "reject"
 	doMasq    = "masquerade"
+	doCtMark  = "connmark" // set SetMark for the connection
 )
 
 // nft writes the rule as nft(8) reads it in a table of a family.
@@ -92,9 +94,14 @@ func (r added) nft(family string) string {
 	if r.Socket {
 		say("socket transparent 1")
 	}
+	if r.CtMark != 0 {
+		say("ct mark 0x%x", r.CtMark)
+	}
 	switch r.Do {
 	case doMark:
 		say("meta mark set 0x%x", r.SetMark)
+	case doCtMark:
+		say("ct mark set 0x%x", r.SetMark)
 	case doReject:
 		if r.Proto == "tcp" {
 			say("reject with tcp reset")
@@ -156,9 +163,14 @@ func (r added) iptables() string {
 	if r.Socket {
 		say("-m socket --transparent")
 	}
+	if r.CtMark != 0 {
+		say("-m connmark --mark 0x%x", r.CtMark)
+	}
 	switch r.Do {
 	case doMark:
 		say("-j MARK --set-mark 0x%x", r.SetMark)
+	case doCtMark:
+		say("-j CONNMARK --set-mark 0x%x", r.SetMark)
 	case doNotrack:
 		say("-j CT --notrack")
 	case doReject:
@@ -301,7 +313,15 @@ func (r added) exprs(family string) attrs {
 	if r.Socket { // NFTA_SOCKET_KEY: NFT_SOCKET_TRANSPARENT, _DREG
 		add(nftExpr("socket", attrs{{1, be32(0)}, {2, be32(1)}}), compare(unix.NFT_CMP_EQ, []byte{1}))
 	}
+	if r.CtMark != 0 {
+		add(nftExpr("ct", attrs{{unix.NFTA_CT_KEY, be32(unix.NFT_CT_MARK)}, {unix.NFTA_CT_DREG, be32(1)}}),
+			compare(unix.NFT_CMP_EQ, native(r.CtMark)))
+	}
 	switch r.Do {
+	case doCtMark:
+		add(nftExpr("immediate", attrs{{unix.NFTA_IMMEDIATE_DREG, be32(1)},
+			dataValue(unix.NFTA_IMMEDIATE_DATA, native(r.SetMark))}),
+			nftExpr("ct", attrs{{unix.NFTA_CT_KEY, be32(unix.NFT_CT_MARK)}, {unix.NFTA_CT_SREG, be32(1)}}))
 	case doAccept:
 		add(verdictExpr(1, ""))
 	case doReturn:
@@ -421,8 +441,20 @@ func (r added) legacy() []byte {
 	if r.Socket { // struct xt_socket_mtinfo1
 		e = append(e, xt.Extension{Name: "socket", Revision: 1, Data: []byte{1}}.Bytes()...)
 	}
+	if r.CtMark != 0 { // struct xt_connmark_mtinfo1
+		data := make([]byte, 12)
+		put32(data, 0, r.CtMark)
+		put32(data, 4, 0xffffffff)
+		e = append(e, xt.Extension{Name: "connmark", Revision: 1, Data: data}.Bytes()...)
+	}
 	target := len(e)
 	switch r.Do {
+	case doCtMark: // struct xt_connmark_tginfo1: ctmark, ctmask, nfmask, mode XT_CONNMARK_SET
+		data := make([]byte, 16)
+		put32(data, 0, r.SetMark)
+		put32(data, 4, 0xffffffff)
+		put32(data, 8, 0xffffffff)
+		e = append(e, xt.Extension{Name: "CONNMARK", Revision: 1, Data: data}.Bytes()...)
 	case doMark: // struct xt_mark_tginfo2
 		data := make([]byte, 8)
 		put32(data, 0, r.SetMark)

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // ofAnswer are causes by which an answer does not come to the client.
@@ -41,6 +43,7 @@ func (d *doctor) ofAnswer(s suspect) []remedy {
 			spot = d.c.spotOf(h)
 			r.fix = spot.insert(added{UID: -1, To: hostPrefix(s.key.To.Addr()), Do: doReturn, IPv6: s.Flow.IPv6()})
 			all = append(all, r)
+			all = append(all, d.ofOutside(s, r, h))
 		}
 	}
 	if e.stage == inRules {
@@ -50,6 +53,22 @@ func (d *doctor) ofAnswer(s suspect) []remedy {
 		all = append(all, d.ofRouting(s)...)
 	}
 	return append(all, d.ofPolicy(s)...)
+}
+
+// ofOutside tells connections that come by a device from those of a proxy of the host that has its
+// clients' addresses: by a mark that the first get, and by which the rule leaves them out.
+func (d *doctor) ofOutside(s suspect, r remedy, h Hop) remedy {
+	const mark = 0x100
+	ipv6 := s.Flow.IPv6()
+	in := s.Flow.In
+	if l := d.c.linkNamed(in); l != nil {
+		in = d.c.holder(*l).Name
+	}
+	set := d.hookSpot(ipv6, hookPlace{"mangle", "PREROUTING", "filter", unix.NF_INET_PRE_ROUTING, -150, "from-outside",
+		"mangle"})
+	r.fix = set(added{UID: -1, In: in, Proto: s.Flow.Proto, Port: s.Flow.To.Port(), Do: doCtMark, SetMark: mark,
+		IPv6: ipv6}).and(d.c.spotOf(h).insert(added{UID: -1, CtMark: mark, Do: doReturn, IPv6: ipv6}))
+	return r
 }
 
 func hostPrefix(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }

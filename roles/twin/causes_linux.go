@@ -51,6 +51,9 @@ func (d *doctor) remedies(s suspect) []remedy {
 		all = append(all, d.ofBridge(s)...)
 		all = append(all, d.ofListener(s)...)
 		all = append(all, d.ofLo(s)...)
+		if !d.ownAddr(s.end.to.Addr()) {
+			all = append(all, d.ofPolicy(s)...)
+		}
 	case inRouting:
 		all = append(all, d.ofBridge(s)...)
 		all = append(all, d.ofForwarding(s)...)
@@ -252,6 +255,13 @@ func (d *doctor) ofPolicy(s suspect) []remedy {
 		}
 		if mark == 0 {
 			one.why = fmt.Sprintf("the policy rule \"%d: %s\" leads it elsewhere", r.Priority, d.c.policyWords(i))
+			if other := d.diverted(s.Flow); other != 0 && r.Proto == 0 && d.c.localTable(r.Table, ipv6) {
+				of := r
+				of.Proto, of.Priority = other, max(r.Priority, 2)-1
+				one.why = fmt.Sprintf("the policy rule \"%d: %s\" leads it to this host too, where nothing takes it",
+					r.Priority, d.c.policyWords(i))
+				one.fix = addPolicyRule(of).and(d.c.removePolicyRule(i))
+			}
 		}
 		if n, ok := d.c.networkOf(s.key.To.Addr()); ok && s.key.Answer && r.Priority > 1 {
 			one.fix = addPolicyRule(PolicyRule{IPv6: ipv6, Priority: r.Priority - 1, Dst: n, Table: unix.RT_TABLE_MAIN})
@@ -298,6 +308,24 @@ func (d *doctor) ofPolicy(s suspect) []remedy {
 	}
 	all = append(all, remedy{cause: "no-policy-rule", check: check, why: why, fix: fix})
 	return all
+}
+
+// diverted is the one protocol that rules divert where it is not a flow's, else 0.
+func (d *doctor) diverted(f Flow) byte {
+	var found byte
+	for _, h := range d.hints.seen {
+		if !h.redirect || h.hook != 0 || !h.of(f.IPv6()) {
+			continue
+		}
+		for name, number := range protoNumbers {
+			if h.takes(askProto, uint32(number)) && name == f.Proto {
+				return 0
+			} else if h.takes(askProto, uint32(number)) {
+				found = number
+			}
+		}
+	}
+	return found
 }
 
 // networkOf is the network of a device of the host that an address is in.
@@ -767,7 +795,13 @@ func (d *doctor) ofLoop(s suspect) []remedy {
 		}
 	}
 	x.why, x.fix = why, d.c.spotOf(h).insert(r)
-	return []remedy{x}
+	all := []remedy{x}
+	if changer, ok := s.key.marker(d.markBefore(s.key, h)); ok && s.Flow.Mark != 0 && changer.Hook == "output" {
+		r.Do, r.Mask = doAccept, 0xffffffff
+		x.fix = d.c.spotOf(changer).insert(r)
+		all = append(all, x)
+	}
+	return all
 }
 
 // loopRule is the rule of OUTPUT that diverts a packet: by its mark or by redirecting it.
@@ -919,12 +953,31 @@ func (d *doctor) ofMistaken(s suspect) []remedy {
 	}}
 }
 
-// ofNoRoute is a family without a default route.
+// ofNoRoute is a family without a default route. One that leads to the host itself is enough for
+// what rules divert.
 func (d *doctor) ofNoRoute(s suspect) []remedy {
 	return []remedy{{
 		cause: "no-route", check: fmt.Sprintf("%s route get %v", ipCommand(s.Flow.IPv6()), s.Flow.To.Addr()),
-		why: "the kernel looks for a route before OUTPUT, and this host has none to the internet in that family",
+		why:   "the kernel looks for a route before OUTPUT, and this host has none to the internet in that family",
+		fix:   addRouteToLo(s.Flow.IPv6()),
+		price: "programs then use that family too, and what rules do not divert is refused and no longer without a route",
 	}}
+}
+
+// divertedByRoute are those of a group without a route that come to the proxy with one.
+func (d *doctor) divertedByRoute(g []suspect) ([]suspect, error) {
+	var flows []Flow
+	for _, s := range g {
+		flows = append(flows, s.Flow)
+	}
+	results, err := d.run(flows, addRouteToLo(g[0].Flow.IPv6()))
+	var some []suspect
+	for i, r := range results {
+		if r.Reached == AtSocket && d.isProxy(r.Socket) {
+			some = append(some, g[i])
+		}
+	}
+	return some, err
 }
 
 // ofPortTaken is a service that has the port from which the proxy must answer.

@@ -29,6 +29,28 @@ func cleanSet(all attrs) attrs {
 	return all.without(unix.NFTA_SET_ID, nftaSetHandle, nftaSetPad, nftaSetType, nftaSetCount)
 }
 
+// cleanElements takes the time-outs from the ends of intervals, which are listed with one and
+// refused with it.
+func cleanElements(all attrs) (attrs, error) {
+	elements, err := all.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+	if err != nil {
+		return nil, err
+	}
+	var some attrs
+	for _, e := range elements {
+		about, err := split(e.data, 0)
+		if err != nil {
+			return nil, err
+		}
+		if net32(about.get(unix.NFTA_SET_ELEM_FLAGS))&unix.NFT_SET_ELEM_INTERVAL_END != 0 {
+			e.data = about.without(unix.NFTA_SET_ELEM_TIMEOUT, unix.NFTA_SET_ELEM_EXPIRATION).bytes()
+		}
+		some = append(some, e)
+	}
+	return all.without(unix.NFTA_SET_ELEM_LIST_ELEMENTS).with(unix.NFTA_SET_ELEM_LIST_ELEMENTS|nestedFlag,
+		some.bytes()), nil
+}
+
 func cleanFlowtable(all attrs) attrs {
 	return withoutFlag(all.without(nftaFlowtableHandle, nftaFlowtableUse, nftaFlowtablePad), nftaFlowtableFlags, 1)
 }

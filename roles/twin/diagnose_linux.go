@@ -354,6 +354,10 @@ func (d *doctor) involved(p FlowPath) bool {
 				if d.c.routesLocal(h.Mark, h.To.Addr().Is6()) {
 					return true
 				}
+				// It was routed to the host, and is for another.
+				if h.Chain == "input first" && !k.Answer && isPublic(h.To.Addr()) && !d.ownAddr(h.To.Addr()) {
+					return true
+				}
 				continue
 			}
 			if d.c.routesLocal(h.Mark, h.To.Addr().Is6()) || h.tproxies() || h.redirects() &&
@@ -420,6 +424,11 @@ func (d *doctor) counts(s *suspect) bool {
 		s.Flow.Kind == AsClient && e.mark != 0
 	if e.stage == inRules && !involved {
 		d.willed = append(d.willed, fmt.Sprintf("%s: %s by %s", s.Flow.ID, s.Outcome, e.hop.name(d.c)))
+		return false
+	}
+	if e.stage == untraced && s.Outcome != Denied && !s.Flow.Local() {
+		d.willed = append(d.willed,
+			fmt.Sprintf("%s: %s before PREROUTING (nft list tables netdev)", s.Flow.ID, s.Outcome))
 		return false
 	}
 	if e.stage == untraced && s.Outcome == Denied {
@@ -537,12 +546,14 @@ func (d *doctor) good(s symptom, r FlowResult) bool {
 	return r.OK()
 }
 
-// isDirect reports whether a traced flow left the host, and no rule meant it for the proxy.
+// isDirect reports whether a traced flow left the host, or should have, and no rule meant it for
+// the proxy.
 func (d *doctor) isDirect(f Flow) bool {
 	for _, k := range d.paths[f.ID].Packets {
 		if !k.Answer {
 			e := k.end()
-			return e.stage == left && !d.intends(e.mark, f.IPv6())
+			astray := e.stage == atSocket && e.mark == 0 && !d.ownAddr(e.to.Addr()) && d.diverted(f) != 0
+			return e.stage == left && !d.intends(e.mark, f.IPv6()) || astray
 		}
 	}
 	return false
@@ -625,6 +636,12 @@ func (d *doctor) harms(fix change, socket int) (bool, error) {
 
 // explain finds the cause of a group's symptom by trying, and adds the problem.
 func (d *doctor) explain(g []suspect) error {
+	if g[0].symptom == unrouted {
+		var err error
+		if g, err = d.divertedByRoute(g); err != nil || len(g) == 0 {
+			return err
+		}
+	}
 	var flows []Flow
 	for _, s := range g {
 		if len(flows) < 3 {

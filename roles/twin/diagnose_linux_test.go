@@ -273,7 +273,7 @@ iptables -t nat -A POSTROUTING -j MASQUERADE`},
 		{name: "18 a service at the proxy", sockets: []BoundSocket{socket("tcp", "0.0.0.0:7895", "transparent"),
 			socket("tcp", "0.0.0.0:22")}, warn: "service-diverted",
 			script: toLo + "iptables -t mangle -A PREROUTING -i lan0 -p tcp -j TPROXY --on-port 7895 --tproxy-mark 1"},
-		{name: "19 no route", sockets: []BoundSocket{socket("tcp", "[::]:12345")}, warn: "no-route", unfixed: true, script: "ip -6 route del default\n" + nft(`
+		{name: "19 no route", sockets: []BoundSocket{socket("tcp", "[::]:12345")}, warn: "no-route", script: "ip -6 route del default\n" + nft(`
 table inet p {
  chain output { type nat hook output priority -100;
   meta mark 255 return
@@ -480,6 +480,33 @@ iptables -t mangle -A PREROUTING -p tcp -m addrtype ! --dst-type LOCAL -j TPROXY
 iptables -t nat -A OUTPUT -d 10.0.0.0/8 -j RETURN; iptables -t nat -A OUTPUT -m mark --mark 255 -j RETURN
 iptables -t nat -A OUTPUT -p tcp -j REDIRECT --to-ports 12345
 iptables -P OUTPUT DROP; iptables -A OUTPUT -m mark --mark 255 -j ACCEPT; iptables -A OUTPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT`},
+		{name: "sslh: answers of a server that is asked directly, too", bad: "answer-marked",
+			sockets: []BoundSocket{socket("tcp", "0.0.0.0:22")}, script: toLo + `
+iptables -t mangle -N SSLH; iptables -t mangle -A OUTPUT -p tcp -o wan0 --sport 22 -j SSLH
+iptables -t mangle -A SSLH -j MARK --set-mark 1; iptables -t mangle -A SSLH -j ACCEPT`},
+		{name: "sslh, of nft", bad: "answer-marked", sockets: []BoundSocket{socket("tcp", "0.0.0.0:22")}, script: toLo + nft(`
+table ip sslh {
+ chain out { type route hook output priority mangle;
+  oifname "wan0" tcp sport 22 meta mark set 1 accept
+ }
+}`)},
+		{name: "an exempt mark that is restored away", sockets: []BoundSocket{redirected}, bad: "own-traffic-diverted", script: `
+iptables -t mangle -A OUTPUT -j CONNMARK --restore-mark; iptables -t nat -A OUTPUT -m mark --mark 255 -j RETURN
+iptables -t nat -A OUTPUT -d 10.0.0.0/8 -j RETURN; iptables -t nat -A OUTPUT -p tcp -j REDIRECT --to-ports 12345`},
+		{name: "all of a device is local, and TCP alone is taken", sockets: []BoundSocket{proxy}, bad: "policy-rule", script: `
+ip rule add iif lan0 lookup 100; ip route add local default dev lo table 100
+iptables -t mangle -A PREROUTING -i lan0 -p tcp -m addrtype ! --dst-type LOCAL -j TPROXY --on-port 7895`},
+		{name: "a set with intervals and time-outs", sockets: []BoundSocket{proxy}, bad: "no-policy-rule", script: nft(`
+table ip p {
+ set blocked { type ipv4_addr; flags interval,timeout; timeout 1h; elements = { 45.99.0.0/16, 46.0.0.1 timeout 5m }
+ }
+ chain pre { type filter hook prerouting priority mangle;
+  iifname "lan0" ip daddr @blocked meta l4proto tcp tproxy to :7895 meta mark set 1 accept
+ }
+}`)},
+		{name: "a default route by a nexthop object", sockets: []BoundSocket{proxy}, bad: "no-policy-rule", script: `
+ip route del default; ip nexthop add id 7 via 10.91.2.2 dev wan0; ip nexthop add id 9 group 7; ip route add default nhid 9
+` + ofLan},
 		{name: "a zone of PREROUTING alone", sockets: []BoundSocket{redirected}, bad: "rule", script: `
 iptables -t raw -A PREROUTING -i lan0 -j CT --zone 5; iptables -t nat -A PREROUTING -i lan0 -p tcp -j REDIRECT --to-ports 12345`},
 		{name: "FORWARD drops on purpose", script: toLo + ofLan + "iptables -P FORWARD DROP",
@@ -493,6 +520,11 @@ iptables -t raw -A PREROUTING -i lan0 -j CT --zone 5; iptables -t nat -A PREROUT
 			t.Run(c.name+" "+tool, func(t *testing.T) {
 				live := router(t, strings.ReplaceAll(c.script, "iptables ", tool+" "))
 				d := diagnose(t, live, c.sockets)
+				for _, n := range d.Notes {
+					if strings.HasPrefix(n, "not the same in the twin: n") { // nf_tables, nexthop objects
+						t.Error(n)
+					}
+				}
 				for _, kind := range []struct {
 					severity Severity
 					cause    string

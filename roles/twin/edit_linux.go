@@ -502,12 +502,8 @@ func (c *Snapshot) removePolicyRule(i int) change {
 func addPolicyRule(r PolicyRule) change {
 	return change{command: fmt.Sprintf("%s rule add pref %d %s", ipCommand(r.IPv6), r.Priority, r.words()),
 		do: func(d *Dump) error {
-			family := byte(unix.AF_INET)
-			if r.IPv6 {
-				family = unix.AF_INET6
-			}
 			// struct fib_rule_hdr
-			b := []byte{family, 0, 0, 0, byte(r.Table & 0xff), 0, 0, unix.FR_ACT_TO_TBL, 0, 0, 0, 0}
+			b := []byte{familyOf(r.IPv6), 0, 0, 0, byte(r.Table & 0xff), 0, 0, unix.FR_ACT_TO_TBL, 0, 0, 0, 0}
 			if r.Table > 255 {
 				b[4] = unix.RT_TABLE_COMPAT
 			}
@@ -517,6 +513,13 @@ func addPolicyRule(r PolicyRule) change {
 			}
 			if r.In != "" {
 				all = all.with(unix.FRA_IIFNAME, zero(r.In))
+			}
+			if r.Proto != 0 {
+				all = all.with(unix.FRA_IP_PROTO, []byte{r.Proto})
+			}
+			if r.Src.IsValid() && r.Src.Bits() > 0 {
+				b[2] = byte(r.Src.Bits())
+				all = all.with(unix.FRA_SRC, r.Src.Addr().AsSlice())
 			}
 			if r.Dst.IsValid() {
 				b[1] = byte(r.Dst.Bits())
@@ -529,27 +532,43 @@ func addPolicyRule(r PolicyRule) change {
 
 // addLocalRoute makes all destinations local in a table.
 func addLocalRoute(table uint32, ipv6 bool) change {
-	return change{command: fmt.Sprintf("%s route add local default dev lo table %d", ipCommand(ipv6), table),
-		do: func(d *Dump) error {
-			family := byte(unix.AF_INET)
-			if ipv6 {
-				family = unix.AF_INET6
-			}
-			short := byte(table)
-			if table > 255 {
-				short = unix.RT_TABLE_COMPAT
-			}
-			// struct rtmsg
-			b := []byte{family, 0, 0, 0, short, unix.RTPROT_BOOT, unix.RT_SCOPE_HOST, unix.RTN_LOCAL, 0, 0, 0, 0}
-			if ipv6 {
-				b[6] = unix.RT_SCOPE_UNIVERSE
-			}
-			route := attrs{{unix.RTA_TABLE, native(table)}, {unix.RTA_OIF, native(1)}}.append(b)
-			if !slices.ContainsFunc(d.Routes, func(x []byte) bool { return bytes.Equal(x, route) }) {
-				d.Routes = append(d.Routes, route)
-			}
-			return nil
-		}}
+	scope := byte(unix.RT_SCOPE_HOST)
+	if ipv6 {
+		scope = unix.RT_SCOPE_UNIVERSE
+	}
+	return addDefault(fmt.Sprintf("local default dev lo table %d", table), unix.RTN_LOCAL, scope, table, 0, ipv6)
+}
+
+// addRouteToLo gives a family a default route that leads nowhere, after all others.
+func addRouteToLo(ipv6 bool) change {
+	const metric = 4096
+	scope := byte(unix.RT_SCOPE_LINK)
+	if ipv6 {
+		scope = unix.RT_SCOPE_UNIVERSE
+	}
+	return addDefault(fmt.Sprintf("default dev lo metric %d", metric), unix.RTN_UNICAST, scope, unix.RT_TABLE_MAIN,
+		metric, ipv6)
+}
+
+// addDefault adds a default route by lo.
+func addDefault(words string, kind, scope byte, table, metric uint32, ipv6 bool) change {
+	return change{command: ipCommand(ipv6) + " route add " + words, do: func(d *Dump) error {
+		short := byte(table)
+		if table > 255 {
+			short = unix.RT_TABLE_COMPAT
+		}
+		// struct rtmsg
+		b := []byte{familyOf(ipv6), 0, 0, 0, short, unix.RTPROT_BOOT, scope, kind, 0, 0, 0, 0}
+		all := attrs{{unix.RTA_TABLE, native(table)}, {unix.RTA_OIF, native(1)}}
+		if metric != 0 {
+			all = all.with(unix.RTA_PRIORITY, native(metric))
+		}
+		route := all.append(b)
+		if !slices.ContainsFunc(d.Routes, func(x []byte) bool { return bytes.Equal(x, route) }) {
+			d.Routes = append(d.Routes, route)
+		}
+		return nil
+	}}
 }
 
 // editSocket changes a listener of the host.

@@ -12,7 +12,8 @@ import (
 )
 
 // Replay builds the configuration in an empty namespace. Each device that leads anywhere gets its
-// other end, with the same name and index, in outside; that end is switched off and has no address.
+// other end, with the same name and index, in outside; that end has no address, and is switched off
+// unless nexthop objects need it.
 // Devices, addresses, routes, rules and sets are the host's, with its numbers. Sockets are not
 // copied.
 //
@@ -33,6 +34,7 @@ func (c *Snapshot) Replay(ctx context.Context, inside, outside *Netns) ([]Differ
 		for _, step := range []func() error{
 			r.vacant, r.settings,
 			func() error { return r.devices(outside.FD()) },
+			func() error { return r.connect(outside) },
 			r.routes,
 			r.settings, // a device may have reset some
 			r.ipsets, r.nft, r.legacy,
@@ -47,6 +49,27 @@ func (c *Snapshot) Replay(ctx context.Context, inside, outside *Netns) ([]Differ
 		return nil
 	})
 	return r.lacks, err
+}
+
+// connect switches the other ends of devices on where nexthop objects are to be made: these are
+// refused for a device without a carrier.
+func (r *replay) connect(outside *Netns) error {
+	if len(r.Nexthops) == 0 {
+		return nil
+	}
+	c, err := outside.Dial(unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	var requests []request
+	for _, l := range r.Links {
+		if _, out := r.wired(l); out && l.Up() && l.Carrier {
+			requests = append(requests, linkUp(l.Index))
+		}
+	}
+	_, err = performAll(r.ctx, c, requests) // one that is not there was told of
+	return err
 }
 
 // replay is a replay under way, on the thread of the copy's namespace.

@@ -188,6 +188,9 @@ func (r *replay) nftGroups() ([]nftGroup, error) {
 			if partial[n] {
 				continue // those that were asked for follow
 			}
+			if all, err = cleanElements(all); err != nil {
+				return nil, err
+			}
 			if p.hidden[n] != nil {
 				p.hidden[n] = append(p.hidden[n], newNFT(m, all))
 			} else {
@@ -227,6 +230,9 @@ func (r *replay) nftGroups() ([]nftGroup, error) {
 		}
 		n := nftName{m.Data[0], text(all.get(unix.NFTA_SET_ELEM_LIST_TABLE)),
 			text(all.get(unix.NFTA_SET_ELEM_LIST_SET))}
+		if all, err = cleanElements(all); err != nil {
+			return nil, err
+		}
 		if p.hidden[n] != nil {
 			p.hidden[n] = append(p.hidden[n], newNFT(m, all))
 		} else {

@@ -10,6 +10,7 @@ import (
 
 	"pfdivert/matrix/injection"
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/pf"
 	"pfdivert/pfconf/program"
 )
 
@@ -17,6 +18,7 @@ import (
 type programmed struct {
 	settings []setting
 	commands func(BrokenHost) [][]string
+	skips    string // an interface that pf is not to see
 }
 
 // setting is a sysctl with the value that breaks something.
@@ -87,11 +89,13 @@ var programSteps = map[string]map[injection.Action]programmed{
 		injection.OwnFake: ownFake, injection.NoFakeRoute: noFakeRoute, injection.Forwarding: forwarding,
 		injection.LittleRoom: set(setting{"net.inet.divert.recvspace", 4000},
 			setting{"net.inet6.divert.recvspace", 4000}),
+		injection.SkipLoopback: {skips: "lo0"},
 		injection.LittleWritten: set(setting{"net.inet.divert.sendspace", 4000},
 			setting{"net.inet6.divert.sendspace", 4000}),
 	},
 	"freebsd": {
 		injection.OwnFake: ownFake, injection.NoFakeRoute: noFakeRoute, injection.Forwarding: forwarding,
+		injection.SkipLoopback: {},
 		injection.AllowFirst:   rule("1 allow ip from any to any"),
 		injection.DropDiverted: rule("2 deny ip from any to any diverted"),
 		injection.DropEarly:    deny("from any to FAKE in"),
@@ -114,6 +118,11 @@ func (h BrokenHost) byPrograms(ctx context.Context, system string, s injection.A
 			return fmt.Errorf("%s: %w", s, err)
 		}
 	}
+	if p.skips != "" {
+		if err := h.skip(ctx, p.skips); err != nil {
+			return fmt.Errorf("%s: %w", s, err)
+		}
+	}
 	if p.commands == nil {
 		return nil
 	}
@@ -124,6 +133,26 @@ func (h BrokenHost) byPrograms(ctx context.Context, system string, s injection.A
 	}
 	return nil
 }
+
+// skip has pf not see an interface, unless it does not anyway.
+func (h BrokenHost) skip(ctx context.Context, name string) error {
+	skipped, err := pf.NewControl(h.Run, 0).Skipped(ctx)
+	if err != nil || slices.Contains(skipped, name) {
+		return err
+	}
+	if h.Journal != nil {
+		if err := h.Journal(pfconf.Undo{Do: UndoSkip, Args: []string{name}}); err != nil {
+			return fmt.Errorf("write the journal: %w", err)
+		}
+	}
+	return pfSkip(name, true)
+}
+
+// pfSkip is pf.Skip, for which tests have their own.
+var pfSkip = pf.Skip
+
+// UndoSkip is the step that has pf see the interface again that is its argument.
+const UndoSkip = "spoil/skip"
 
 func (h BrokenHost) set(ctx context.Context, s setting) error {
 	if h.Journal != nil {
@@ -152,6 +181,9 @@ func Undo(ctx context.Context, run program.Runner, u pfconf.Undo) error {
 			_, err := ask(ctx, run, "sysctl", fmt.Sprintf("%s=%d", u.Args[0], n))
 			return err
 		}
+	}
+	if u.Do == UndoSkip && len(u.Args) == 1 && u.Args[0] == programSteps["openbsd"][injection.SkipLoopback].skips {
+		return pfSkip(u.Args[0], false)
 	}
 	return fmt.Errorf("undo %q %q: not a step that breaks a lab", u.Do, u.Args)
 }

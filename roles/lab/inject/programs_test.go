@@ -3,6 +3,7 @@ package inject
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -97,5 +98,44 @@ func TestUndoOnly(t *testing.T) {
 		if err := Undo(t.Context(), nil, u); err == nil || !strings.Contains(err.Error(), "not a step") {
 			t.Errorf("%+v: %v", u, err)
 		}
+	}
+}
+
+// pf sees lo0 no longer, and again when that is undone, unless it did not see it before.
+func TestSkipLoopback(t *testing.T) {
+	var did []string
+	was := pfSkip
+	t.Cleanup(func() { pfSkip = was })
+	pfSkip = func(name string, on bool) error {
+		did = append(did, fmt.Sprintf("skip %s %v", name, on))
+		return nil
+	}
+	printed := "all\nlo\nlo0\nvio0\n"
+	h := BrokenHost{
+		Run: func(_ context.Context, c program.Command) (program.Output, error) {
+			if got := strings.Join(c.Argv, " "); got != "pfctl -s Interfaces -v" {
+				t.Errorf("ran %q", got)
+			}
+			return program.Output{Stdout: printed}, nil
+		},
+		Journal: func(u pfconf.Undo) error {
+			did = append(did, fmt.Sprint(u))
+			return nil
+		},
+	}
+	for _, state := range []string{printed, strings.Replace(printed, "lo0", "lo0 (skip)", 1)} {
+		printed = state
+		if err := h.byPrograms(t.Context(), "openbsd", injection.SkipLoopback); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := Undo(t.Context(), nil, pfconf.Undo{Do: UndoSkip, Args: []string{"lo0"}}); err != nil {
+		t.Error(err)
+	}
+	if err := Undo(t.Context(), nil, pfconf.Undo{Do: UndoSkip, Args: []string{"vio0"}}); err == nil {
+		t.Error("an interface that no step skips is undone")
+	}
+	if want := []string{"{spoil/skip [lo0]}", "skip lo0 true", "skip lo0 false"}; !slices.Equal(did, want) {
+		t.Errorf("did %q, want %q", did, want)
 	}
 }

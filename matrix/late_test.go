@@ -1,0 +1,63 @@
+package matrix
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"pfdivert/matrix/script"
+	"pfdivert/pfconf"
+)
+
+// lateHost answers whether a client is connected, which it is when it has waited.
+type lateHost struct {
+	script.Host
+	never bool
+	asked []script.Step
+}
+
+func (h *lateHost) Script(_ context.Context, s script.Script) ([]script.Outcome, error) {
+	h.asked = append(h.asked, s.Steps...)
+	out := make([]script.Outcome, len(s.Steps))
+	for i, st := range s.Steps {
+		if c := st.(script.Connected); h.never || c.Wait == 0 {
+			out[i].Err = &script.Error{Code: script.CodeNothing, Text: "nothing arrived"}
+		}
+	}
+	return out, nil
+}
+
+// A connection that is answered late on a busy machine is not the kernel's fault; one that never
+// is, or that an idle machine does not answer, is.
+func TestUnlessAnswered(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		took   time.Duration
+		never  bool
+		reason string
+		want   string
+		again  bool // it is asked once more
+	}{
+		{"answered late", 2 * busyAfter, false, NotDelivered, "ERROR timed-out", true},
+		{"never answered", 2 * busyAfter, true, NotDelivered, "FAIL not-delivered", true},
+		{"an idle machine", 0, false, NotDelivered, "FAIL not-delivered", false},
+		{"another failure", 2 * busyAfter, false, WrongData, "FAIL wrong-data", false},
+	} {
+		host := &lateHost{never: c.never}
+		p := &testCase{began: time.Now().Add(-c.took)}
+		p.local = side{"local", host, "cell", pfconf.Inet, new(bool), map[string]bool{}}
+		p.remote = side{"remote", host, "cell", pfconf.Inet, new(bool), map[string]bool{}}
+		at := p.local.request()
+		connected := at.connected("client")
+		if err := at.run(t.Context()); err != nil || connected.Err == nil {
+			t.Fatalf("%s: %v, %v", c.name, err, connected.Err)
+		}
+		err := p.unlessAnswered(t.Context(), failed(c.reason, "the connection was not answered"))
+		if got := verdictOf(err); got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+		if again := len(host.asked) == 2; again != c.again {
+			t.Errorf("%s: asked %v", c.name, host.asked)
+		}
+	}
+}
