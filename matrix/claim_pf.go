@@ -2,6 +2,7 @@ package matrix
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 
 	"pfdivert/matrix/script"
@@ -110,6 +111,56 @@ func (x *claimRun) redirectedThrough(ctx context.Context) error {
 		return err
 	}
 	return x.judge(heard, want{line: script.ServerLine, from: to, missing: NoReply})
+}
+
+// redirectedFragments is redirectedThrough with a message of 4,000 bytes, which comes in fragments.
+// "Fragments can be reassembled by normalization. In this case, fragments are buffered until they
+// form a complete packet, and only the completed packet is passed on to the filter." (FreeBSD's
+// pf.conf(5), fragment reassemble)
+//
+//  1. REMOTE's pf redirects, and does not divert. What a client like the cell's sends to FAKE, as
+//     long as the cell's, comes to the server whole: pf puts fragments together, which its main
+//     ruleset says. Where it does not come there is nothing to be tested.
+//  2. The rule diverts too. What the client sends comes to the divert socket in one packet, and is
+//     reinjected rewritten.
+//  3. It comes to the server whole.
+func (x *claimRun) redirectedFragments(ctx context.Context) error {
+	const size = 4000
+	x.big = true
+	x.change = func(r *pfconf.Rule) { r.Action = pfconf.RdrTo }
+	if err := x.openStream(ctx); err != nil {
+		return err
+	}
+	c, err := x.redirectControl(ctx)
+	if err != nil {
+		return err
+	}
+	if err := x.loadBehind(ctx, c); err != nil {
+		return err
+	}
+	direct, err := x.longControl(ctx, size)
+	var lost *finding
+	if errors.As(err, &lost) && lost.reason == ControlLost {
+		return skipped("REMOTE: pf puts no fragments together before it redirects them (scrub in all fragment reassemble): %s",
+			lost.detail)
+	}
+	if err != nil {
+		return err
+	}
+	x.change = redirectsAndDiverts(x)
+	if err := x.load(ctx, append(c.kill, direct)...); err != nil {
+		return err
+	}
+	spec := x.clientSpec()
+	there := x.local.request()
+	opened := []*stepResult{there.open("client", spec), there.connect("client", spec)}
+	if err := there.run(ctx); err != nil {
+		return err
+	}
+	if err := x.opened(opened...); err != nil {
+		return err
+	}
+	return x.burst(ctx, script.Burst{Count: 1, Size: size, Line: script.ClientLine})
 }
 
 // redirectedThroughStream is redirectedThrough with a connection.
@@ -230,8 +281,6 @@ func (x *claimRun) duplicates(ctx context.Context) error {
 	sent := divert.relay("packet", "", "")
 	divert.fence()
 	again := divert.rest("packet")
-	arrived, copied := divert.receive("server"), divert.receive("server")
-	more := divert.rest("server")
 	if err := divert.run(ctx); err != nil {
 		return err
 	}
@@ -244,10 +293,16 @@ func (x *claimRun) duplicates(ctx context.Context) error {
 	if sent.Err != nil {
 		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Err.Text)
 	}
-	if err := x.judge(again); err != nil {
+	at := x.remote.request()
+	arrived, copied := at.receive("server"), at.receive("server")
+	more := at.rest("server")
+	if err := at.run(ctx); err != nil {
 		return err
 	}
 	if err := x.judge(arrived, want{line: script.ClientLine, from: from, missing: NotReinjected}); err != nil {
+		return err
+	}
+	if err := x.judge(again); err != nil {
 		return err
 	}
 	if err := x.judge(copied, want{line: script.ClientLine, from: from, missing: NotDuplicated}); err != nil {

@@ -77,6 +77,26 @@ func (x *claimRun) bindTwice(ctx context.Context) error {
 	return x.judgeServed(ctx, 1)
 }
 
+// otherFIB: "By default, a UDP socket bound to an address can receive datagrams originating from
+// any FIB." (FreeBSD's udp(4)) A packet comes with the FIB of its interface.
+//
+//  1. REMOTE's server is in FIB 1. Control: before the rule is there, what a client like the cell's
+//     sends to FAKE does not reach it.
+//  2. The client sends. The line comes to the server, with FAKE as its destination.
+//  3. The rule has counted one packet.
+func (x *claimRun) otherFIB(ctx context.Context) error {
+	x.fib = 1
+	from, to := x.flowEnds()
+	received, err := x.beginTo(ctx)
+	if err != nil {
+		return err
+	}
+	if err := x.judge(received, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
+		return err
+	}
+	return x.judgeServed(ctx, 1)
+}
+
 // udpConnected: what belongs to a connected UDP socket is diverted to it, and what is new to the
 // listener (nft_tproxy.c, nft_tproxy_eval_v4 and _v6, look for an established socket first;
 // openwrt/openwrt#24340 is about a kernel that did not find it).

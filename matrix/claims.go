@@ -93,6 +93,13 @@ var claims = []Claim{
 		Not: noPF,
 	},
 	{
+		Name: "pf-rdr-in-fragments", Proto: pfconf.UDP, Mode: Redirect, run: (*claimRun).redirectedFragments,
+		PF: true, From: 15,
+		Says: "a datagram whose fragments pf puts together and redirects goes whole through the divert socket of divert-to, and on",
+		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5), fragment reassemble; divert(4)"},
+		Not:  onlyFreeBSD,
+	},
+	{
 		Name: "pf-tag-in", Proto: pfconf.UDP, Mode: Forwarded, run: (*claimRun).keepsTag, PF: true, From: 15,
 		Dangerous: true, Safe: release{15, 1},
 		Says: "what a rule of pf with tag and divert-to has tagged is tagged still when it leaves, after it was reinjected",
@@ -205,6 +212,25 @@ var claims = []Claim{
 		Says: "with pf on beside ipfw, a packet that leaves and is reinjected does not meet ipfw's rule again",
 		By:   map[string]string{"ipfw": "divert(4)"},
 		Not:  "no other filter diverts there while pf is on",
+	},
+	{
+		Name: "pipe-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).piped,
+		Says: "what comes in and is reinjected goes through the pipe of a rule behind that which diverts it, and on",
+		By:   map[string]string{"ipfw": "ipfw(8), divert and pipe"},
+		Not:  "it has no dummynet(4)",
+	},
+	{
+		Name: "pipe-out", Proto: pfconf.UDP, Mode: PacketOut, run: (*claimRun).piped,
+		Says: "what leaves and is reinjected goes through the pipe of a rule behind that which diverts it, and on",
+		By:   map[string]string{"ipfw": "ipfw(8), divert and pipe"},
+		Not:  "it has no dummynet(4)",
+	},
+	{
+		Name: "pf-pipe-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).piped, PF: true, From: 15,
+		Dangerous: true, Safe: release{15, 1},
+		Says: "what a rule of pf with dnpipe and divert-to takes goes through the pipe when it is reinjected, and on",
+		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5), dnpipe"},
+		Not:  onlyFreeBSD,
 	},
 	{
 		Name: "order-in", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).inOrder,
@@ -489,6 +515,12 @@ var claims = []Claim{
 		Says: "of listeners that are bound to interfaces, that of the packet's interface gets the connection",
 		By:   map[string]string{"nftables": "socket(7), SO_BINDTODEVICE; nf_tproxy_ipv4.c, nf_tproxy_get_sock_v4"},
 		Not:  "its sockets are bound to no interfaces",
+	},
+	{
+		Name: "fib", About: "to", Proto: pfconf.UDP, Mode: ToSockets, run: (*claimRun).otherFIB, From: 15,
+		Says: "a listener in another routing table (FIB) than that of the packets gets diverted datagrams",
+		By:   map[string]string{"ipfw": "FreeBSD's udp(4): datagrams originating from any FIB; ipfw(8), fwd"},
+		Not:  "its sockets are in no FIBs",
 	},
 	{
 		Name: "bridge", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).bridge,

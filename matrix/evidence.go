@@ -78,6 +78,7 @@ func (p *testCase) look(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout)
 	defer cancel()
+	p.countLoops(ctx)
 	p.evidence = &Evidence{}
 	about := p.about()
 	_ = both(ctx,
@@ -93,6 +94,18 @@ func (p *testCase) look(ctx context.Context) {
 			}
 			return nil
 		})
+}
+
+// countLoops asks for the counters of the cell's rule where pf is on beside the filter that has it.
+func (p *testCase) countLoops(ctx context.Context) {
+	if !p.kernel.PFOn || p.kernel.besides(p.Target) || len(p.labels) == 0 {
+		return
+	}
+	at := p.remote.request()
+	asked := at.counters(p.labels[0])
+	if at.run(ctx) == nil && asked.Counters != nil {
+		p.looped = asked.Counters
+	}
 }
 
 func (s side) look(ctx context.Context, began time.Time, l script.Look) evidence.Record {

@@ -31,6 +31,9 @@ type testCase struct {
 	lookable, lookAlways bool
 	evidence             *Evidence // nil until the hosts were looked at
 	current              *exchange // the last one that was begun
+	// looped are the counters of the cell's rule where pf may have packets meet it again and again,
+	// asked for alone: a host may be too slow to be looked at in full. nil when they are not known.
+	looped *pfconf.Counters
 
 	// trace, if not nil, gets what REMOTE's kernel tells of the cell's packets. onlyRule leaves out
 	// the control, which would be traced as well.
@@ -72,6 +75,8 @@ type variant struct {
 	big bool
 	// divertSocket is the divert socket, but for its port and the pieces that are left out.
 	divertSocket script.Divert
+	// fib, if not 0, is the routing table of the server's socket (FreeBSD).
+	fib int
 	// arrival: the client asks by which interface its answers come (BSDs).
 	arrival bool
 }
@@ -196,7 +201,7 @@ func (x *exchange) loaded() pfconf.Rule {
 // serverSpec specifies the server's socket.
 func (x *exchange) serverSpec() script.Socket {
 	client, server := x.flowEnds()
-	s := script.Ends{Role: script.Server, Local: server, Reuse: x.part != "", Big: x.big}
+	s := script.Ends{Role: script.Server, Local: server, Reuse: x.part != "", Big: x.big, FIB: x.fib}
 	// Where its socket in TIME_WAIT can't be dropped the next cell binds its port beside it, which
 	// takes both sides' SO_REUSEADDR (inet_csk_bind_conflict, net/ipv4/inet_connection_sock.c).
 	if x.Target.reuse() && x.Proto == pfconf.TCP && !x.kernel.dropsTimeWait() {
@@ -222,7 +227,7 @@ func (x *exchange) serverSpec() script.Socket {
 		if x.omit[Port] {
 			s.Local = netip.AddrPortFrom(s.Local.Addr(), 0) // one of the kernel's choice
 		}
-		if x.omit[Address] {
+		if x.omit[Address] || x.fib != 0 && x.omit[OwnAddress] {
 			s.Local = netip.AddrPortFrom(x.Remote, s.Local.Port())
 		}
 	}

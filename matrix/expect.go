@@ -230,7 +230,7 @@ var knownFailures = []known{
 		why:    "pf lets the packet pass and says on the console that divert is not supported for IPv6 (seen on 12.1 and 15.0)",
 	},
 	{
-		firewall: "ipfw", from: release{15}, what: "What pf redirects and diverts with keep state, `divert-pf-rdr-in-tcp` and `divert-pf-rdr-in-udp`,",
+		firewall: "ipfw", from: release{15}, what: "What pf redirects and diverts with keep state, `divert-pf-rdr-in-tcp`, `-udp` and `-fragments`,",
 		of:     func(t Target) bool { return strings.HasPrefix(t.Kind(), "divert-pf-rdr-in-") },
 		reason: NotReinjected,
 		why: "pf makes the state a second time for the packet that is written back, and drops it because the state is there " +
@@ -255,6 +255,13 @@ var knownFailures = []known{
 		of:     func(t Target) bool { return t.Kind() == "divert-pf-dup-to" },
 		reason: NotDuplicated,
 		why: "pf diverts a packet before it makes the copy, and of what is written back the state is found and not used " +
+			"(sys/netpfil/pf/pf.c 11240 and 1986 of 15.1)",
+	},
+	{
+		firewall: "ipfw", from: release{15}, what: "What pf sends through a pipe and diverts with keep state, `divert-pf-pipe-in`,",
+		of:     func(t Target) bool { return t.Kind() == "divert-pf-pipe-in" },
+		reason: NotLost,
+		why: "pf diverts a packet before it sends it through the pipe, and of what is written back the state is found and not used " +
 			"(sys/netpfil/pf/pf.c 11240 and 1986 of 15.1)",
 	},
 	{
@@ -285,6 +292,13 @@ var knownFailures = []known{
 		of:     func(t Target) bool { return t.Kind() == "divert-tee-fragments" && t.Family == pfconf.Inet6 },
 		reason: WrongData,
 		why:    "pf puts fragments of IPv6 together before ipfw sees them (seen on 15.1)",
+	},
+	{
+		firewall: "ipfw", from: release{14}, pfOn: true,
+		what:  "On FreeBSD 14 and later, with a pf on beside ipfw that reassembles, `inet-divert-tee-fragments`",
+		of:    func(t Target) bool { return t.Kind() == "divert-tee-fragments" && t.Family == pfconf.Inet },
+		cause: "pf-reassembles",
+		why:   "pf's ruleset has it put fragments together, which it does before ipfw sees them (seen on 15.1)",
 	},
 	{
 		firewall: "ipfw", what: "A header longer than its packet, `inet-divert-header-beyond-out`,",

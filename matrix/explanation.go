@@ -21,6 +21,7 @@ func (r *runner) explain(t Target, res Result, p *testCase) *explain.Explanation
 	if p == nil {
 		return explain.Explain(c)
 	}
+	c.PFOn = r.kernel.PFOn
 	c.LocalAddr, c.RemoteAddr, c.Fake = p.Local, p.Remote, p.Fake
 	if c.Between = t.Claim != nil && t.Claim.Between; c.Between {
 		return explain.Explain(c)
@@ -34,6 +35,9 @@ func (r *runner) explain(t Target, res Result, p *testCase) *explain.Explanation
 				c.Counters, c.CountersKnown = *n, true
 			}
 		}
+	}
+	if p.looped != nil && !c.CountersKnown {
+		c.Counters, c.CountersKnown = *p.looped, true
 	}
 	if t.Claim != nil {
 		return explain.Explain(c)

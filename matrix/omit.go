@@ -54,6 +54,7 @@ const (
 	OneShot      = "one-shot"      // that a rule is gone with its first packet
 	Limit        = "limit"         // how many states a rule may have
 	Gateway      = "gateway"       // the gateway of a rule of pf's, by which packets or their copies go on
+	InPipe       = "in-pipe"       // that packets go through a pipe: no rule sends them there
 	Swap         = "swap"          // the swapped port in the rule of a reuse target's second cell
 	Closed       = "closed"        // that a rule fails closed: it lets pass when no one listens
 	Port         = "port"          // the port on which a diverted packet's server listens: another one
@@ -66,7 +67,7 @@ var ownPieces = []string{OwnRule, TimeWaitDrop, Swap, Bypass, Keep, Privilege, F
 	Once, Unheard, Number, RulesPort, RuleNumber, Turned, Nowhere, Redirected, DualStack, AllAddresses, Reusing,
 	Connected, SharedPort, WholeFlow, ServerCloses, Backwards, Repeated, Requeued, Ended,
 	ProxyMarked, BridgeGone, Device, OwnAddress, Exchange, Translation,
-	Gateway, MatchRule, ReceivedOn, OneShot, Limit}
+	Gateway, MatchRule, ReceivedOn, OneShot, Limit, InPipe}
 
 // endpointPieces are those that endpoints leave out.
 var endpointPieces = []script.Piece{script.Transparent, script.Right, script.Checksum, script.Listen, script.Reader,

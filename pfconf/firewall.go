@@ -58,6 +58,13 @@ type Shower interface {
 	Show(ctx context.Context, labels []string) (map[string]string, error)
 }
 
+// Shaper is a Firewall with dummynet(4).
+type Shaper interface {
+	// Pipe makes a pipe that lets packets through, or with lossy loses them all, or changes one
+	// that it has made. Close removes them.
+	Pipe(ctx context.Context, number uint16, lossy bool) error
+}
+
 // Counters are what a rule has counted since it was loaded.
 type Counters struct {
 	// Matched counts packets that the rule matched; Done those for which its

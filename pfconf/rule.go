@@ -111,11 +111,12 @@ const (
 	RdrTo                          // translate the destination to Rule.Divert, an address of this host
 	PFDivertTo                     // as DivertPacket, by the divert-to of FreeBSD's pf, which stands beside ipfw
 	PFPass                         // let pass and count what leaves by Rule.Interface, in that pf
+	ThroughPipe                    // send through dummynet's pipe Rule.Pipe, and on (ipfw)
 )
 
 var actionNames = map[Action]string{
 	DivertTo: "divert-to", DivertReply: "divert-reply", DivertPacket: "divert-packet", RdrTo: "rdr-to",
-	PFDivertTo: "pf-divert-to", PFPass: "pf-pass",
+	PFDivertTo: "pf-divert-to", PFPass: "pf-pass", ThroughPipe: "pipe",
 }
 
 func (a Action) String() string { return nameOf(actionNames, a) }
@@ -185,7 +186,10 @@ type Rule struct {
 	// source: a divert-reply rule, the answers of which are known by the transparent socket that
 	// they belong to, or a pf-divert-to rule about what leaves that keeps a state.
 	Translated netip.Addr `json:"translated,omitzero"`
-	// Number is the number of a divert-packet rule where that matters. ipfw only.
+	// Pipe is the pipe of FreeBSD's dummynet(4) that a rule with that action sends its packets
+	// through, or a pf-divert-to rule that keeps a state those that come back.
+	Pipe uint16 `json:"pipe,omitempty"`
+	// Number is the number of a divert-packet or pipe rule where that matters. ipfw only.
 	Number uint16 `json:"number,omitempty"`
 	// Keep has a pf-divert-to rule keep a state. The packets of the state are diverted too.
 	Keep bool `json:"keep,omitempty"`
@@ -287,8 +291,12 @@ func (r Rule) Validate() error {
 	case r.Proto.HasPorts() != (r.Port != 0):
 		return bad("%v and port %d do not go together", r.Proto, r.Port)
 	}
-	if r.Action != DivertPacket && (r.Both || r.Bypass || r.Tee || r.Number != 0) {
+	if r.Action != DivertPacket && (r.Both || r.Bypass || r.Tee || r.Number != 0 && r.Action != ThroughPipe) {
 		return bad("only divert-packet can be for both ways, be bypassed, deliver copies, or have a number")
+	}
+	if shapes := r.Action == ThroughPipe; shapes && r.Pipe == 0 ||
+		!shapes && r.Pipe != 0 && (r.Action != PFDivertTo || !r.Keep) {
+		return bad("pipe %d does not go with %v", r.Pipe, r.Action)
 	}
 	switch {
 	case r.Action != PFDivertTo && r.Keep || r.Redirected.IsValid() && !r.Keep && r.Action != DivertPacket:
@@ -327,6 +335,10 @@ func (r Rule) Validate() error {
 	case DivertReply:
 		if r.Divert != (netip.AddrPort{}) {
 			return bad("divert-reply takes no address or port")
+		}
+	case ThroughPipe:
+		if r.Divert != (netip.AddrPort{}) {
+			return bad("pipe takes no address or port")
 		}
 	case DivertPacket, PFDivertTo:
 		if a := r.Divert.Addr(); a.IsValid() && !a.IsUnspecified() || r.Divert.Port() == 0 {

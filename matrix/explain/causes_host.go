@@ -119,6 +119,17 @@ var hostCauses = []Cause{
 			"switch pf off (pfctl -d), or divert by pf in place of ipfw (pass … divert-to)"),
 	},
 	{
+		Code: "pf-reassembles", Firewalls: bsd,
+		Cell: func(c *Case) bool {
+			return c.Firewall == ipfw && c.Claim && c.is("wrong-data") && c.says("the copy came in one piece") &&
+				(c.PFOn || c.Remote.pfOn())
+		},
+		Advice: anywhere("pf is switched on beside ipfw and puts fragments together before ipfw's rules see them: "+
+			"IPv6's always, and IPv4's where its ruleset says so (scrub, or set reassemble yes)",
+			"pfctl -sr; pfctl -si",
+			"leave scrub and set reassemble out of pf.conf where ipfw is to see fragments, or switch pf off (pfctl -d)"),
+	},
+	{
 		// What is absent may only not have been told, so no cause that looks for it is sure.
 		Code: "not-looked-at",
 		Cell: func(c *Case) bool {

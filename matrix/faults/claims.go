@@ -56,8 +56,9 @@ var claims = []Fault{
 				"longest-out", "full", "queue-gro-udp"},
 			matrix.NotDelivered: {"tcp-in", "tcp-out", "both-tcp", "queue-gso-tcp", "to-tcp-close-at-once",
 				"forwarded"},
-			// What is turned round does not go the rule's way.
-			"": slices.Concat(noQueue, []string{"freebsd:turned-in", "freebsd:turned-out", "tee-fragments"}),
+			// What leaves does not go the rule's way. What comes in meets the rule that tells it
+			// from what went out to its own host.
+			"": slices.Concat(noQueue, []string{"freebsd:turned-in", "tee-fragments"}),
 		})},
 	{Name: "comes-twice", Cause: "claim-broken", On: everywhere,
 		About: "a packet comes to the divert socket twice, as if it had met its rule again", Omit: []string{"once"},
@@ -78,7 +79,7 @@ var claims = []Fault{
 	{Name: "in-pieces", Cause: "claim-broken", On: everywhere, About: "a long message comes as many short ones",
 		Omit: []string{"whole"},
 		claims: some(matrix.WrongData, "reassembled", "reassembled-udp", "longest-in", "longest-out", "tee-fragments",
-			"to-fragments")},
+			"to-fragments", "pf-rdr-in-fragments")},
 	{Name: "room-for-all", Cause: "claim-broken", On: []string{"linux", "openbsd"},
 		About: "no more packets are sent than the divert socket has room for", Omit: []string{"many"},
 		claims: some(matrix.NotLost, "full")},
@@ -146,6 +147,9 @@ var claims = []Fault{
 	{Name: "no-gateway", Cause: "claim-broken", On: freebsd,
 		About: "the rule of pf that is to send packets, answers or copies on by a gateway has none", Omit: []string{"gateway"},
 		claims: all("", reasons{matrix.WrongWay: {"pf-route-to", "pf-reply-to"}, matrix.NotDuplicated: {"pf-dup-to"}})},
+	{Name: "no-pipe", Cause: "claim-broken", On: freebsd,
+		About: "no rule sends the packets through the pipe that is to lose them", Omit: []string{"in-pipe"},
+		claims: some(matrix.NotLost, "pipe-in", "pipe-out", "pf-pipe-in")},
 	{Name: "other-connection", Cause: "state-gone", On: notOpenBSD,
 		About: "the filter is asked for another client's connection", Omit: []string{"tuple"},
 		claims: some(matrix.StateMissing, natlook...)},
@@ -193,7 +197,7 @@ var claims = []Fault{
 		claims: some(matrix.NotDelivered, "to-socket-snat")},
 	{Name: "listener-elsewhere", Cause: "listener-elsewhere", On: everywhere,
 		About: "the rule names the loopback address, and the listener has another", Omit: []string{"own-address"},
-		claims: some(matrix.NotDelivered, "to-any-address")},
+		claims: some(matrix.NotDelivered, "to-any-address", "to-fib")},
 	{Name: "other-device", About: "the listener is bound to another interface than that of the packets",
 		Omit:   []string{"device"},
 		claims: some(matrix.NotDelivered, "to-device")},
@@ -268,7 +272,7 @@ var claims = []Fault{
 				"pf-packet-in", "pf-packet-out", "order-in", "order-out", "reassembled", "reassembled-udp",
 				"longest-in", "longest-out", "tee-fragments", "queue-gro-udp", "queue-gso-tcp",
 				"queue-out-of-order", "queue-dnat-two", "to-tcp-close-at-once", "pf-tag-in",
-				"pf-route-to", "pf-dup-to"}),
+				"pf-route-to", "pf-dup-to", "pf-rdr-in-fragments"}),
 		})},
 	{Name: "claims-bad-checksum", Cause: "bad-checksum", On: notOpenBSD,
 		About: "the packet role of every claim leaves the checksums as they were", Omit: []string{"checksum"},
@@ -289,7 +293,7 @@ var unruled = all(matrix.NotDelivered, reasons{
 	matrix.NotLost: {"no-listener-in", "no-listener-out", "counted"}, matrix.NotCounted: {"bypass"},
 	matrix.NotRewritten: {"tcp-in", "tcp-out", "pf-packet-in", "pf-packet-out", "pf-cookie-in", "pf-cookie-out",
 		"pf-state-in", "pf-tag-in", "pf-route-to", "pf-nat-out", "pf-reply-to", "pf-dup-to",
-		"pf-match-nat-out", "pf-match-tag-in", "pf-received-on", "pf-once", "pf-max-states"},
+		"pf-match-nat-out", "pf-match-tag-in", "pf-received-on", "pf-once", "pf-max-states", "pf-pipe-in"},
 	matrix.WrongData: {"forwarded", "pf-forwarded"}, // the rule that is about what leaves is there
 })
 
@@ -302,8 +306,8 @@ var withoutIPFW = all(matrix.NotDelivered, reasons{
 
 // besides are the claims about the divert-to of FreeBSD's pf.
 var besides = []string{"pf-packet-in", "pf-packet-out", "pf-cookie-in", "pf-cookie-out", "pf-state-in",
-	"pf-rdr-in-tcp", "pf-rdr-in-udp", "pf-tag-in", "pf-route-to", "pf-forwarded", "pf-nat-out",
-	"pf-reply-to", "pf-dup-to"}
+	"pf-rdr-in-tcp", "pf-rdr-in-udp", "pf-rdr-in-fragments", "pf-tag-in", "pf-route-to", "pf-forwarded", "pf-nat-out",
+	"pf-reply-to", "pf-dup-to", "pf-pipe-in"}
 
 // noQueue are the claims in which no packet comes to a divert socket, and bothDiverts those
 // whose divert socket has a rule besides the cell's.
@@ -312,7 +316,8 @@ var (
 	redirects = []string{"redirect-tcp", "redirect-tcp-interface", "redirect-udp"}
 	tos       = []string{"to-v4mapped", "to-bind-twice", "to-udp-connected", "to-reuseport-udp", "to-reuseport-tcp",
 		"to-timewait-reopen", "to-fragments", "to-notrack", "to-conntrack-zone", "to-socket-transparent",
-		"to-socket-snat", "to-any-address", "to-device", "to-output", "to-match-tag", "to-received-on", "to-once"}
+		"to-socket-snat", "to-any-address", "to-device", "to-fib", "to-output", "to-match-tag", "to-received-on",
+		"to-once"}
 	// middles are those whose client and server are namespaces of REMOTE's, and no hosts of the
 	// run.
 	middles = []string{"to-bridge", "to-bridge-netfilter", "to-flowtable", "to-vrf-device", "to-vrf-any"}

@@ -49,6 +49,8 @@ type Ends struct {
 	ReusePort bool
 	// Device, if valid, is an address of the interface to which the socket is bound (Linux).
 	Device netip.Addr
+	// FIB, if not 0, is the routing table of the socket (FreeBSD).
+	FIB int
 	// Proxys marks what the socket sends as a proxy's own (pfconf.ProxyMark; Linux).
 	Proxys bool
 	// Big is for messages as long as an IP packet can be, and for many at once: the

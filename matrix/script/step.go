@@ -211,6 +211,12 @@ const Gone = "gone"
 // is Lost, or Arrived when it came to the bridge's other port (Linux).
 type BridgeGoes struct{ Stays bool }
 
+// Pipe has a pipe of dummynet(4) let packets through, or, Lossy, lose them all (FreeBSD).
+type Pipe struct {
+	Number uint16
+	Lossy  bool
+}
+
 // What happens to a packet.
 const (
 	Lost    = "lost"
@@ -284,6 +290,7 @@ func (Kill) Name() string          { return "kill" }
 func (DropTCP) Name() string       { return "drop" }
 func (TCPState) Name() string      { return "tcpstate" }
 func (BridgeGoes) Name() string    { return "bridge" }
+func (Pipe) Name() string          { return "pipe" }
 func (Undelivered) Name() string   { return "drops" }
 func (Natlook) Name() string       { return "natlook" }
 func (OriginalDst) Name() string   { return "originaldst" }

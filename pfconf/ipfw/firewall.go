@@ -40,6 +40,7 @@ type Firewall struct {
 	idle   int
 	begun  bool // the journal has been written
 	closed bool
+	pipes  map[uint16]bool // that were made
 
 	mu    sync.Mutex // guards what follows; may be taken while load is held
 	rules []pfconf.Rule
@@ -168,6 +169,7 @@ func (f *Firewall) Close(ctx context.Context) error {
 	if f.begun {
 		errs = append(errs, f.free(ctx, f.active, f.idle))
 	}
+	errs = append(errs, f.removePipes(ctx))
 	if f.exthdrs {
 		errs = append(errs, f.denyUnknown(ctx))
 	}

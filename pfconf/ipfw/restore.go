@@ -90,6 +90,14 @@ func Restore(ctx context.Context, run program.Runner, u pfconf.Undo) error {
 		}
 		return nil
 	}
+	if u.Do == UndoPipe && len(u.Args) == 1 {
+		if _, err := strconv.ParseUint(u.Args[0], 10, 16); err == nil {
+			if err := c.removePipe(ctx, u.Args[0]); !unloaded(err) {
+				return err
+			}
+			return nil
+		}
+	}
 	bad := fmt.Errorf("not a step of ipfw to undo: %q %q", u.Do, u.Args)
 	if u.Do != UndoSets || len(u.Args) != 2 {
 		return bad

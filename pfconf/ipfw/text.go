@@ -17,8 +17,9 @@ import (
 //	fwd 127.0.0.1 tcp from LOCAL 4000 to FAKE in // regress…
 //	divert 700 udp from LOCAL to REMOTE 4000 in // regress…
 //	tee 700 254 from LOCAL to REMOTE in // regress…
+//	pipe 5 udp from LOCAL to REMOTE 4000 in // regress…
 //
-// for divert-to, divert-reply and divert-packet. A divert-reply rule is about the packets
+// for divert-to, divert-reply, divert-packet and pipe. A divert-reply rule is about the packets
 // that come back: a keep-state rule about those that leave does not bring them to the socket.
 // A divert-packet rule for both ways is two.
 func Text(r pfconf.Rule) []string {
@@ -45,6 +46,8 @@ func back(d pfconf.Direction) pfconf.Direction {
 
 func action(r pfconf.Rule) string {
 	switch {
+	case r.Action == pfconf.ThroughPipe:
+		return "pipe " + strconv.Itoa(int(r.Pipe))
 	case r.Action == pfconf.DivertPacket && r.Tee:
 		return "tee " + strconv.Itoa(int(r.Divert.Port()))
 	case r.Action == pfconf.DivertPacket:

@@ -206,7 +206,7 @@ func (c Config) compile(r pfconf.Rule) ([]kernelRule, error) {
 		return nil, err
 	}
 	switch {
-	case r.Action == pfconf.PFDivertTo || r.Action == pfconf.PFPass:
+	case r.Action == pfconf.PFDivertTo || r.Action == pfconf.PFPass || r.Action == pfconf.ThroughPipe:
 		return nil, fmt.Errorf("rule %q: only FreeBSD has %v", r.Label, r.Action)
 	case r.OnlyOpenBSD():
 		return nil, fmt.Errorf("rule %q: only OpenBSD's pf has match rules, received-on, once, and max with divert", r.Label)

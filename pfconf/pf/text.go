@@ -37,7 +37,7 @@ func Text(r pfconf.Rule) string {
 	if r.Most != 0 {
 		b.WriteString(mostClause(r))
 	}
-	fmt.Fprintf(&b, "%s label %s", stateless, r.Label)
+	fmt.Fprintf(&b, "%s label %s%s", stateless, r.Label, pipeClause(r))
 	if r.Once {
 		b.WriteString(" once")
 	}
@@ -153,6 +153,14 @@ func gatewayClause(r pfconf.Rule) string {
 	return fmt.Sprintf("%s %v (%s %v)", on, r.Routing, r.Interface, r.Gateway)
 }
 
+// pipeClause sends the packets through a pipe of dummynet(4), which FreeBSD's pf does since 14.
+func pipeClause(r pfconf.Rule) string {
+	if r.Pipe == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" dnpipe %d", r.Pipe)
+}
+
 // natClause translates the source. FreeBSD's pfctl takes it in a rule that passes since 15.
 func natClause(r pfconf.Rule) string { return fmt.Sprintf(" nat-to %v", r.Translated) }
 
@@ -208,7 +216,7 @@ func writings(rules []pfconf.Rule, rdrRules bool) []written {
 		label := fmt.Sprintf(" label %q", r.Label)
 		w := written{Text(r), []string{label}, " " + divertClause(r) + translation(r)}
 		if r.Action == pfconf.PFDivertTo || r.Action == pfconf.PFPass {
-			w.end = statement(r) + label
+			w.end = statement(r) + label + pipeClause(r)
 			if r.Tag != "" {
 				w.end += tagClause(r)
 			}

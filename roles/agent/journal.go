@@ -359,6 +359,8 @@ func Describe(u pfconf.Undo) string {
 		return fmt.Sprintf("set net.ipv4.conf.%s.route_localnet to %s", arg(0), arg(1))
 	case ipfw.UndoSets:
 		return fmt.Sprintf("delete ipfw's sets %s and %s", arg(0), arg(1))
+	case ipfw.UndoPipe:
+		return "remove dummynet's pipe " + arg(0)
 	case ipfw.UndoExthdrs:
 		return "have ipfw deny unknown IPv6 protocols"
 	case pf.UndoAnchor:

@@ -14,7 +14,7 @@ var (
 		script.FastOpen{}, script.KeepBurst{}, script.FreeBurst{}, script.HandOn{},
 		script.Turn{}, script.Rest{}, script.CloseConn{}, script.Close{}, script.Fence{}, script.Counters{},
 		script.Lookup{}, script.Kill{}, script.DropTCP{}, script.TCPState{}, script.Undelivered{}, script.Natlook{},
-		script.OriginalDst{}, script.BridgeGoes{}, script.Middlebox{},
+		script.OriginalDst{}, script.BridgeGoes{}, script.Middlebox{}, script.Pipe{},
 	}
 	socketKinds = []script.Socket{script.Stream{}, script.Datagram{}, script.RawIP{}, script.Echo{}, script.Divert{}}
 

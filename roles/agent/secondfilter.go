@@ -33,7 +33,19 @@ type filterPair struct {
 	in map[string]bool // pf's rules, by their labels: whether they make states
 }
 
-var _ pfconf.Shower = (*filterPair)(nil)
+var (
+	_ pfconf.Shower = (*filterPair)(nil)
+	_ pfconf.Shaper = (*filterPair)(nil)
+)
+
+// Pipe has the filter make a pipe, which pf's rules can name as well.
+func (b *filterPair) Pipe(ctx context.Context, number uint16, lossy bool) error {
+	s, ok := b.Firewall.(pfconf.Shaper)
+	if !ok {
+		return fmt.Errorf("%s has no pipes", b.Name())
+	}
+	return s.Pipe(ctx, number, lossy)
+}
 
 // put opens pf beside the filter. That it can't be used is no error.
 func put(ctx context.Context, fw pfconf.Firewall, s *script.Setup, run program.Runner,

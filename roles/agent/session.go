@@ -113,6 +113,8 @@ func (a *agent) step(ctx context.Context, s *session, st script.Step) (out scrip
 		out.Text, err = tcpState(ctx, st)
 	case script.BridgeGoes:
 		out.Text, err = bridgeGoes(ctx, st)
+	case script.Pipe:
+		err = a.pipe(ctx, st)
 	case script.Middlebox:
 		out.Middle, err = a.middlebox(ctx, s, st)
 	case script.Undelivered:
@@ -146,6 +148,19 @@ func (a *agent) counters(ctx context.Context, label string) (*pfconf.Counters, e
 	}
 	c := all[label]
 	return &c, nil
+}
+
+// pipe has the packet filter make a pipe of dummynet(4), or change it.
+func (a *agent) pipe(ctx context.Context, st script.Pipe) error {
+	fw, err := a.filter()
+	if err != nil {
+		return err
+	}
+	shaper, ok := fw.(pfconf.Shaper)
+	if !ok {
+		return fmt.Errorf("a pipe of dummynet(4): %w (%s)", socket.ErrUnsupported, fw.Name())
+	}
+	return shaper.Pipe(ctx, st.Number, st.Lossy)
 }
 
 // lookup asks for the states of a flow.

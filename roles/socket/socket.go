@@ -73,6 +73,11 @@ func (k *socket) setUp() error {
 			return fmt.Errorf("bind to the interface of %v: %w", s.Device, err)
 		}
 	}
+	if s.FIB != 0 {
+		if err := setFIB(k.fd, s.FIB); err != nil {
+			return fmt.Errorf("FIB %d: %w", s.FIB, err)
+		}
+	}
 	if s.Proxys {
 		if err := markProxys(k.fd); err != nil {
 			return fmt.Errorf("mark what a proxy sends: %w", err)

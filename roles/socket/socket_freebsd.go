@@ -2,8 +2,10 @@ package socket
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -74,4 +76,32 @@ func dropInDomain(_, _ netip.AddrPort) (done bool, err error) { return false, ni
 // inherit.
 func newSocket(family, typ, proto int) (int, error) {
 	return unix.Socket(family, typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
+}
+
+// missing is the error of a host that lacks what its kernel could have.
+type missing string
+
+func (m missing) Error() string { return string(m) }
+
+// Missing says what the host lacks.
+func (m missing) Missing() string { return string(m) }
+
+// setFIB gives the socket a routing table of its own (SO_SETFIB, getsockopt(2)). It is refused
+// where UDP sockets get datagrams of their own table alone (udp(4)).
+func setFIB(fd, fib int) error {
+	n, err := unix.SysctlUint32("net.fibs")
+	if err != nil {
+		return fmt.Errorf("sysctl net.fibs: %w", err)
+	}
+	if fib >= int(n) {
+		return missing("there is no such routing table: net.fibs is " + strconv.Itoa(int(n)))
+	}
+	const all = "net.inet.udp.bind_all_fibs"
+	switch n, err := unix.SysctlUint32(all); {
+	case err != nil && !errors.Is(err, unix.ENOENT):
+		return fmt.Errorf("sysctl %s: %w", all, err)
+	case err == nil && n == 0:
+		return missing("sockets get datagrams of their own routing table alone: " + all + " is 0")
+	}
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SETFIB, fib)
 }

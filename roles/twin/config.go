@@ -158,7 +158,6 @@ type Neighbor struct {
 	Index int
 	Addr  netip.Addr
 	MAC   []byte
-	State uint16 // NUD_
 }
 
 // Table is a table of nf_tables.

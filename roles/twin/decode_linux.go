@@ -208,7 +208,6 @@ func (c *Snapshot) decodeNeighbor(head []byte, all attrs) error {
 	}
 	c.Neighbors = append(c.Neighbors, Neighbor{
 		Index: int(int32(host32(head[4:8]))), Addr: address, MAC: all.get(unix.NDA_LLADDR),
-		State: uint16(host32(head[8:10])),
 	})
 	return nil
 }

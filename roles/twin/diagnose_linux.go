@@ -131,7 +131,7 @@ func (d *doctor) isProxy(i int) bool {
 	if i < 0 || i >= len(d.c.Sockets) {
 		return false
 	}
-	return (&planner{Snapshot: d.c, hints: d.hints}).isListener(d.c.Sockets[i])
+	return d.hints.listens(d.c.Sockets[i])
 }
 
 // serves reports whether a socket of the host is for a flow's own destination.
@@ -499,6 +499,9 @@ func (d *doctor) judge() error {
 		return err
 	}
 	d.bridgePorts()
+	if err := d.shadowed(); err != nil {
+		return err
+	}
 	d.unmet()
 	return nil
 }

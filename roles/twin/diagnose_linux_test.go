@@ -507,6 +507,15 @@ table ip p {
 		{name: "a default route by a nexthop object", sockets: []BoundSocket{proxy}, bad: "no-policy-rule", script: `
 ip route del default; ip nexthop add id 7 via 10.91.2.2 dev wan0; ip nexthop add id 9 group 7; ip route add default nhid 9
 ` + ofLan},
+		{name: "dropped before it is diverted", sockets: []BoundSocket{proxy}, warn: "dropped-before",
+			script: toLo + ofLan + "iptables -t raw -A PREROUTING -i lan0 -p tcp ! -d 10.0.0.0/8 -j DROP"},
+		{name: "dropped at ingress", sockets: []BoundSocket{proxy}, warn: "dropped-before", unfixed: true,
+			script: toLo + ofLan + nft(`
+table netdev f {
+ chain in { type filter hook ingress device "lan0" priority 0;
+  ip daddr != 10.0.0.0/8 ip protocol tcp drop
+ }
+}`)},
 		{name: "a zone of PREROUTING alone", sockets: []BoundSocket{redirected}, bad: "rule", script: `
 iptables -t raw -A PREROUTING -i lan0 -j CT --zone 5; iptables -t nat -A PREROUTING -i lan0 -p tcp -j REDIRECT --to-ports 12345`},
 		{name: "FORWARD drops on purpose", script: toLo + ofLan + "iptables -P FORWARD DROP",

@@ -78,7 +78,7 @@ func (c *Snapshot) ownerOf(f Flow) owner {
 	p := &planner{Snapshot: c, hints: c.hints()}
 	for _, s := range c.Sockets {
 		if s.Proto == f.Proto && (f.Kind == Service && s.Local.Port() == f.To.Port() || f.Kind != Service &&
-			p.isListener(s)) {
+			p.hints.listens(s)) {
 			return owner{s.UID, s.GID}
 		}
 	}

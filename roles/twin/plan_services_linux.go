@@ -128,9 +128,6 @@ func (p *planner) borrowed() {
 	}
 }
 
-// isListener reports whether rules divert to a socket.
-func (p *planner) isListener(s BoundSocket) bool { return p.hints.listens(s) }
-
 // asClients plans flows of a proxy that connects with its clients' addresses, where rules lead
 // answers to its sockets by asking for those, and no rule hands it connections: to the clients'
 // side and to the internet.
@@ -172,9 +169,8 @@ func (p *planner) inbound() {
 			if !u.public || u.addr.Is6() != c.addr.Is6() {
 				continue
 			}
-			for proto, ports := range map[string][]uint16{"tcp": p.tcp, "udp": p.udp} {
-				p.toHost(u, proto, netip.AddrPortFrom(c.addr, ports[min(2, len(ports)-1)]), "")
-			}
+			p.toHost(u, "tcp", netip.AddrPortFrom(c.addr, p.tcp[min(2, len(p.tcp)-1)]), "")
+			p.toHost(u, "udp", netip.AddrPortFrom(c.addr, p.udp[min(2, len(p.udp)-1)]), "")
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -49,12 +50,16 @@ nft add rule ip own out meta l4proto tcp meta mark set 1`
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var file bytes.Buffer
-			if err := host(t, c.script, c.sockets).Save(&file); err != nil {
+			live := host(t, c.script+"\nip neigh add 10.91.1.55 lladdr 02:00:00:00:00:55 dev lan0", c.sockets)
+			if err := live.Save(&file); err != nil {
 				t.Fatal(err)
 			}
 			loaded, err := Load(bytes.NewReader(file.Bytes()))
 			if err != nil {
 				t.Fatal(err)
+			}
+			if a, b := Plan(live), Plan(loaded); !slices.Equal(a, b) {
+				t.Errorf("%d flows are planned from the host, and from its snapshot %d others", len(a), len(b))
 			}
 			found, err := Diagnose(context.Background(), loaded, Options{})
 			if err != nil {

@@ -92,8 +92,8 @@ func TestSnapshot(t *testing.T) {
 			t.Errorf("%s is in the snapshot", name)
 		}
 	}
-	if !bytes.Contains(plain, []byte("\x02\x00\x00\x01\x02\x03")) || len(loaded.Neighbors) != 1 {
-		t.Errorf("the neighbor that a rule names is not there: %v", loaded.Neighbors)
+	if len(loaded.Neighbors) != 0 {
+		t.Errorf("neighbors are in the snapshot: %v", loaded.Neighbors)
 	}
 }
 

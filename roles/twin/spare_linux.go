@@ -60,13 +60,6 @@ func (c *Snapshot) spared() (*Dump, error) {
 		}
 		d.Legacy = append(d.Legacy, spared)
 	}
-	for i, n := range c.Neighbors {
-		if c.named(n.Addr.AsSlice()) {
-			m := bytes.Clone(c.Dump.Neighbors[i])
-			spareMACs(m[unix.SizeofNdMsg:])
-			d.Neighbors = append(d.Neighbors, m)
-		}
-	}
 	d.NFT, d.Asked = c.spareCards(d.NFT), c.spareCards(d.Asked)
 	return &d, nil
 }
@@ -94,30 +87,11 @@ func (c *Snapshot) spareCards(messages []NetlinkMessage) []NetlinkMessage {
 	return all
 }
 
-// named reports whether rules, sets or policy rules contain an address.
-func (c *Snapshot) named(address []byte) bool {
-	in := func(b []byte) bool { return bytes.Contains(b, address) }
-	return slices.ContainsFunc(c.NFT, func(m NetlinkMessage) bool { return in(m.Data) }) ||
-		slices.ContainsFunc(c.Asked, func(m NetlinkMessage) bool { return in(m.Data) }) ||
-		slices.ContainsFunc(c.Sets, func(m NetlinkMessage) bool { return in(m.Data) }) ||
-		slices.ContainsFunc(c.Legacy, func(t LegacyTable) bool { return in(t.Entries) }) ||
-		slices.ContainsFunc(c.Dump.Rules, in)
-}
-
 // spareMAC takes the vendor out of a hardware address.
 func spareMAC(mac []byte) {
 	if len(mac) == 6 && mac[0]&3 == 0 && !bytes.Equal(mac, make([]byte, 6)) { // of a vendor, and of one station
 		copy(mac, []byte{2, 0, 0})
 	}
-}
-
-// spareMACs takes the vendors out of a neighbor's attributes, in place.
-func spareMACs(b []byte) {
-	all, err := split(b, 0)
-	if err != nil {
-		return
-	}
-	spareMAC(all.get(unix.NDA_LLADDR))
 }
 
 // spareMatch takes comments and vendors out of a match of iptables, in place.

@@ -74,6 +74,9 @@ func (b *builder) jails(c Layout, unique int) error {
 			return err
 		}
 	}
+	if err := b.fibs(remote); err != nil {
+		return err
+	}
 	if c.PF {
 		if err := b.pf(remote); err != nil {
 			return err
@@ -247,9 +250,20 @@ func (b *builder) filter(jail string) error {
 	return err
 }
 
+// fibs gives a jail a second routing table, where the release lets a jail have its own number of
+// them.
+func (b *builder) fibs(jail string) error {
+	err := b.tools().do(words("jexec %s sysctl net.fibs=2", jail)...)
+	if said(err, "unknown oid", "read only", "Operation not permitted") {
+		return nil
+	}
+	return err
+}
+
 // mainRules are all that a lab's pf has besides the run's rules. Without states it is in no other
 // cell's way.
-const mainRules = `rdr-anchor "` + pf.DefaultAnchor + `"
+const mainRules = `scrub in all fragment reassemble
+rdr-anchor "` + pf.DefaultAnchor + `"
 pass no state
 anchor "` + pf.DefaultAnchor + `"
 `

@@ -204,6 +204,7 @@ func TestJails(t *testing.T) {
 		"jexec pfdivert77remote sysctl net.inet.ip.maxfragsperpacket=64",
 		"jexec pfdivert77remote sysctl net.inet6.ip6.fw.deny_unknown_exthdrs=0",
 		"jexec pfdivert77remote ipfw -q add 65534 allow ip from any to any",
+		"jexec pfdivert77remote sysctl net.fibs=2",
 		"jexec pfdivert77remote pfctl -q -f -",
 		"jexec pfdivert77remote pfctl -q -e",
 		// A second cable.

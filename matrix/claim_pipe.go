@@ -1,0 +1,93 @@
+package matrix
+
+import (
+	"context"
+	"net/netip"
+
+	"pfdivert/matrix/script"
+	"pfdivert/pfconf"
+)
+
+// piped: what a divert socket reinjects goes through a pipe of FreeBSD's dummynet(4) and on: that
+// of a rule behind the one that diverts ("divert … packets are matched against the rules following
+// the one that diverted", ipfw(8)), or of pf's rule itself (dnpipe: "any packets matching this rule
+// will be passed to the specified dummynet(4) pipe", FreeBSD's pf.conf(5)).
+//
+//  1. Control: before the rules are there, what a client like the cell's sends arrives, and the
+//     divert socket does not see it.
+//  2. The pipe lets packets through, later. The client sends. The packet comes to the divert
+//     socket, once, is reinjected rewritten, and arrives.
+//  3. The pipe loses all packets. The client sends. The packet comes to the divert socket, is
+//     reinjected, and does not arrive.
+func (x *claimRun) piped(ctx context.Context) error {
+	pipe := x.server
+	if x.Claim.PF {
+		x.change = func(r *pfconf.Rule) {
+			if r.Keep = true; !x.omit[InPipe] {
+				r.Pipe = pipe
+			}
+		}
+	} else {
+		shapes := x.rule()
+		shapes.Label, shapes.Action, shapes.Divert, shapes.Pipe, shapes.Number = x.Cell.label("-pipe"),
+			pfconf.ThroughPipe, netip.AddrPort{}, pipe, 2
+		if x.omit[InPipe] {
+			shapes.From = shapes.To
+		}
+		x.more = []pfconf.Rule{shapes}
+	}
+	at := x.remote.request()
+	at.pipe(pipe, false)
+	if err := at.run(ctx); err != nil {
+		return err
+	}
+	if err := x.begin(ctx, true); err != nil {
+		return err
+	}
+	from, to := x.flowEnds()
+	_, serverSide := x.sides()
+	for _, lossy := range []bool{false, true} {
+		if lossy {
+			at = x.remote.request()
+			at.pipe(pipe, true)
+			if err := at.run(ctx); err != nil {
+				return err
+			}
+		}
+		if err := x.sends(ctx); err != nil {
+			return err
+		}
+		divert := x.remote.request()
+		seen := divert.receive("packet")
+		sent := divert.relay("packet", script.ClientLine, x.rewritten(script.PacketLine))
+		divert.fence()
+		again := divert.rest("packet")
+		if err := divert.run(ctx); err != nil {
+			return err
+		}
+		if err := x.passedBy(ctx, seen); err != nil {
+			return err
+		}
+		if err := x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
+			return err
+		}
+		if lossy { // of what is written out, the writer may hear that it is lost
+			return x.nothingArrives(ctx, "its rule sends it through a pipe that loses all packets")
+		}
+		if sent.Err != nil {
+			return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Err.Text)
+		}
+		there := serverSide.request()
+		arrived := there.receive("server")
+		if err := there.run(ctx); err != nil {
+			return err
+		}
+		if err := x.judge(arrived, want{line: script.PacketLine, from: from, missing: NotReinjected}); err != nil {
+			return err
+		}
+		if err := x.judge(again); err != nil {
+			return err
+		}
+	}
+	return nil
+}
