@@ -5,11 +5,14 @@ import (
 	"fmt"
 )
 
-// The ioctls that set and clear flags of interfaces, and the flag of `set skip on` (OpenBSD's
-// sys/net/pfvar.h: DIOCSETIFFLAG, DIOCCLRIFFLAG and PFI_IFLAG_SKIP).
+// The ioctls that set and clear flags of interfaces, and the one that commits what is loaded, with
+// the size of an element there; and the flag of `set skip on` (OpenBSD's sys/net/pfvar.h:
+// DIOCSETIFFLAG, DIOCCLRIFFLAG, DIOCXCOMMIT, struct pfioc_trans_e and PFI_IFLAG_SKIP).
 const (
 	setInterfaceFlag   = 0xC0284459
 	clearInterfaceFlag = 0xC028445A
+	commit             = 0xC0104452
+	commitElement      = 4 + 1024 + 4
 	interfaceSkip      = 0x0100
 )
 
@@ -29,6 +32,13 @@ func skip(name string, on bool, ioctl func(request uint32, b []byte) error) erro
 	}
 	if err := ioctl(request, b); err != nil {
 		return fmt.Errorf("%s %s: %w", what, name, err)
+	}
+	// The flag is one with the next commit of any rules (pfi_xcommit, sys/net/pf_if.c). This one is
+	// of none.
+	b = make([]byte, 16) // struct pfioc_trans: how many elements, the size of one, a pointer
+	binary.NativeEndian.PutUint32(b[4:], commitElement)
+	if err := ioctl(commit, b); err != nil {
+		return fmt.Errorf("DIOCXCOMMIT: %w", err)
 	}
 	return nil
 }
