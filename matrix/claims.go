@@ -511,7 +511,7 @@ var claims = []Claim{
 	{
 		Name: "device", About: "to", Proto: pfconf.TCP, Mode: ToSockets, run: (*claimRun).device,
 		Lacking: map[pfconf.Engine]string{
-			pfconf.BPFLookup: "the program chooses the socket, and the kernel takes it whatever it is bound to (filter.c, bpf_sk_lookup_assign)"},
+			pfconf.BPFLookup: chosen},
 		Says: "of listeners that are bound to interfaces, that of the packet's interface gets the connection",
 		By:   map[string]string{"nftables": "socket(7), SO_BINDTODEVICE; nf_tproxy_ipv4.c, nf_tproxy_get_sock_v4"},
 		Not:  "its sockets are bound to no interfaces",
@@ -552,7 +552,7 @@ var claims = []Claim{
 		Between: true,
 		Says:    "a listener that is bound to a VRF gets what is diverted of an interface in it, and one in another VRF does not",
 		By:      map[string]string{"nftables": "vrf.rst: bind a socket to the VRF device; rules on the VRF device"},
-		Lacking: map[pfconf.Engine]string{pfconf.BPF: unsliced},
+		Lacking: map[pfconf.Engine]string{pfconf.BPF: unsliced, pfconf.BPFLookup: chosen},
 		Not:     onlyVRF,
 	},
 	{
@@ -799,6 +799,10 @@ const stateful = "its states are its own, and it has no zones of them"
 
 // unjoined is why only netfilter's queues cut what came joined.
 const unjoined = "it says nothing of packets that its host has joined"
+
+// chosen is why the program of sk_lookup is not asked for listeners that are bound to devices.
+const chosen = "the program chooses the socket, and the kernel takes it whatever it is bound to " +
+	"(filter.c, bpf_sk_lookup_assign)"
 
 // unbridged is why programs of BPF are not asked for what is bridged.
 const unbridged = "programs of BPF come before the bridge, and no rule of the bridge hands them anything"

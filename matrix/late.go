@@ -70,17 +70,26 @@ const (
 	synAgain  = 8 * time.Second
 )
 
-// unlessAnswered returns err, or, when it is that a connection was not answered on a machine that
-// is busy, and the connection is answered when TCP has sent its SYN again, that a packet was lost:
-// a kernel that does not divert answers no SYN.
+// gaveUp is the error of a connection for which TCP has waited as long as it does: 75 seconds on
+// the BSDs (TCPTV_KEEP_INIT), some 2 minutes on Linux (tcp_syn_retries). No exchange lasts so long
+// but on a machine that is stopped meanwhile, or whose timers run away.
+const gaveUp = "ETIMEDOUT"
+
+// unlessAnswered returns err, or that a machine that is busy is to blame, when it is that a
+// connection was not answered: TCP gave it up, or it is answered when TCP has sent its SYN again. A
+// kernel that does not divert answers no SYN.
 func (p *testCase) unlessAnswered(ctx context.Context, err error) error {
 	var f *finding
-	if !errors.As(err, &f) || f.verdict != Fail || !ofStates[f.reason] || time.Since(p.began) < busyAfter {
+	if !errors.As(err, &f) || f.verdict != Fail || !ofStates[f.reason] {
 		return err
 	}
 	for _, s := range []side{p.local, p.remote} {
-		for _, end := range slices.Sorted(maps.Keys(s.waiting)) {
-			if !s.waiting[end] || *s.closed {
+		for _, end := range slices.Sorted(maps.Keys(s.unanswered)) {
+			switch {
+			case s.unanswered[end] == gaveUp:
+				return broken(TimedOut, "%s %s: TCP gave the connection up, for which it waits more than a minute; what "+
+					"was seen then: %s", s.name, end, f.detail)
+			case s.unanswered[end] != script.CodeNothing || *s.closed || time.Since(p.began) < busyAfter:
 				continue
 			}
 			at := s.request()

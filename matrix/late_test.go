@@ -13,6 +13,7 @@ import (
 type lateHost struct {
 	script.Host
 	never bool
+	code  string // of the first answer
 	asked []script.Step
 }
 
@@ -21,32 +22,36 @@ func (h *lateHost) Script(_ context.Context, s script.Script) ([]script.Outcome,
 	out := make([]script.Outcome, len(s.Steps))
 	for i, st := range s.Steps {
 		if c := st.(script.Connected); h.never || c.Wait == 0 {
-			out[i].Err = &script.Error{Code: script.CodeNothing, Text: "nothing arrived"}
+			out[i].Err = &script.Error{Code: h.code, Text: "not answered"}
 		}
 	}
 	return out, nil
 }
 
-// A connection that is answered late on a busy machine is not the kernel's fault; one that never
+// A connection that TCP gave up, or that is answered late on a busy machine, is not the kernel's
+// fault; one that never
 // is, or that an idle machine does not answer, is.
 func TestUnlessAnswered(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		took   time.Duration
 		never  bool
+		code   string
 		reason string
 		want   string
 		again  bool // it is asked once more
 	}{
-		{"answered late", 2 * busyAfter, false, NotDelivered, "ERROR timed-out", true},
-		{"never answered", 2 * busyAfter, true, NotDelivered, "FAIL not-delivered", true},
-		{"an idle machine", 0, false, NotDelivered, "FAIL not-delivered", false},
-		{"another failure", 2 * busyAfter, false, WrongData, "FAIL wrong-data", false},
+		{"answered late", 2 * busyAfter, false, script.CodeNothing, NotDelivered, "ERROR timed-out", true},
+		{"never answered", 2 * busyAfter, true, script.CodeNothing, NotDelivered, "FAIL not-delivered", true},
+		{"an idle machine", 0, false, script.CodeNothing, NotDelivered, "FAIL not-delivered", false},
+		{"another failure", 2 * busyAfter, false, script.CodeNothing, WrongData, "FAIL wrong-data", false},
+		{"TCP gave up", 0, false, "ETIMEDOUT", NotDelivered, "ERROR timed-out", false},
+		{"refused", 2 * busyAfter, false, "ECONNREFUSED", NotDelivered, "FAIL not-delivered", false},
 	} {
-		host := &lateHost{never: c.never}
+		host := &lateHost{never: c.never, code: c.code}
 		p := &testCase{began: time.Now().Add(-c.took)}
-		p.local = side{"local", host, "cell", pfconf.Inet, new(bool), map[string]bool{}}
-		p.remote = side{"remote", host, "cell", pfconf.Inet, new(bool), map[string]bool{}}
+		p.local = side{"local", host, "cell", pfconf.Inet, new(bool), map[string]string{}}
+		p.remote = side{"remote", host, "cell", pfconf.Inet, new(bool), map[string]string{}}
 		at := p.local.request()
 		connected := at.connected("client")
 		if err := at.run(t.Context()); err != nil || connected.Err == nil {

@@ -18,8 +18,9 @@ type side struct {
 	session string
 	family  pfconf.Family
 	closed  *bool // the host has closed the cell's endpoints
-	// waiting has the clients of the cell that asked for a connection and were not answered.
-	waiting map[string]bool
+	// unanswered has the clients of the cell that asked for a connection and were not answered,
+	// with the code of that.
+	unanswered map[string]string
 }
 
 // request collects the steps for one host. The pointer that a method gives is filled
@@ -253,7 +254,10 @@ func (s *request) run(ctx context.Context) error {
 		a := s.out[i]
 		a.Outcome = o
 		if c, ok := a.step.(script.Connected); ok {
-			s.side.waiting[c.Socket] = o.Err != nil && o.Err.Code == script.CodeNothing
+			delete(s.side.unanswered, c.Socket)
+			if o.Err != nil {
+				s.side.unanswered[c.Socket] = o.Err.Code
+			}
 		}
 		if o.Err == nil || a.may[o.Err.Code] || first != nil {
 			continue

@@ -98,8 +98,8 @@ func (r *runner) newCell(t Target) *testCase {
 	return &testCase{Cell: c, kernel: r.kernel, nics: r.facts.Interfaces, second: r.opt.Second[t.Family],
 		localSystem: r.localSystem, batches: r.batches, omit: r.omit,
 		lookable: r.budget.wanted(t.Name), lookAlways: r.budget.all,
-		local:  side{"local", r.hosts.Local, c.Session, t.Family, new(bool), map[string]bool{}},
-		remote: side{"remote", r.hosts.Remote, c.Session, t.Family, new(bool), map[string]bool{}}}
+		local:  side{"local", r.hosts.Local, c.Session, t.Family, new(bool), map[string]string{}},
+		remote: side{"remote", r.hosts.Remote, c.Session, t.Family, new(bool), map[string]string{}}}
 }
 
 // runCell runs a cell.

@@ -226,7 +226,7 @@ var claims = []Fault{
 		claims: some(matrix.NotDelivered, middles...)},
 	{Name: "not-taken-up", Cause: "broken-between", About: "no rule of the bridge hands its frames to the host",
 		Omit:   []string{"taken-up"},
-		claims: some(matrix.NotDelivered, "to-bridge")},
+		claims: some(matrix.NotDelivered, "to-bridge", "to-bridge-netfilter")},
 	{Name: "not-offloaded", Cause: "broken-between", About: "no rule has the flowtable take what is forwarded",
 		Omit:   []string{"offloaded"},
 		claims: some(matrix.StateMissing, "to-flowtable")},
