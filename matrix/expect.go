@@ -205,10 +205,20 @@ var knownFailures = []known{
 		why:    "divert_output() gives a packet that comes in again no routing domain, and its destination is looked up in domain 0 (sys/netinet/ip_divert.c)",
 	},
 	{
-		firewall: "pf", domain: true, what: "A TCP connection whose packets are diverted, `divert-tcp-in` and `divert-tcp-out`,",
-		of:     func(t Target) bool { return strings.HasPrefix(t.Kind(), "divert-tcp-") },
+		firewall: "pf", domain: true,
+		what: "A TCP connection whose packets are diverted, `divert-tcp-in`, `divert-tcp-out` and `divert-pf-rdr-in-tcp`,",
+		of: func(t Target) bool {
+			return strings.HasPrefix(t.Kind(), "divert-tcp-") || t.Kind() == "divert-pf-rdr-in-tcp"
+		},
 		reason: NotDelivered,
 		why:    "one way of it comes in again, and its packets are lost as those of args-udp-packet-in are",
+	},
+	{
+		firewall: "pf", domain: true,
+		what:   "What answers a translated flow that is diverted, `divert-pf-nat-out` and `divert-pf-match-nat-out`,",
+		of:     func(t Target) bool { return t.Kind() == "divert-pf-nat-out" || t.Kind() == "divert-pf-match-nat-out" },
+		reason: NoReply,
+		why:    "the answers come in again, and are lost as the packets of args-udp-packet-in are",
 	},
 	{
 		firewall: "ipfw", what: "What comes in again and is shorter than its header says, `divert-bad-length-in`,",
@@ -348,7 +358,9 @@ func (t Target) diverts() bool {
 // comesInAgain reports whether packets that the packet role reinjects are to come in on REMOTE.
 func (t Target) comesInAgain() bool {
 	turned := strings.HasPrefix(t.Kind(), "divert-turned-")
-	return t.First.mechanism == explain.PacketIn && !turned || t.First.mechanism == explain.PacketOut && turned
+	redirected := t.First == Redirect && t.Claim.PF && t.Proto == pfconf.UDP
+	return redirected || t.First.mechanism == explain.PacketIn && !turned ||
+		t.First.mechanism == explain.PacketOut && turned
 }
 
 // expected turns a verdict into what it means for a kernel with known failures. cause is that of

@@ -482,6 +482,8 @@ func TestExpectedInDomain(t *testing.T) {
 		"inet-args-udp-packet-in": true, "inet6-args-udp-packet-out": false, "inet-args-udp-to": false,
 		"inet6-divert-order-in": true, "inet-divert-order-out": false, "inet-divert-rip-in": true,
 		"inet-divert-turned-in": false, "inet6-divert-turned-out": true,
+		"inet-divert-pf-match-rdr-in": true, "inet6-divert-pf-rdr-in-udp": true, "inet-divert-pf-once": true,
+		"inet-to-once": false,
 	} {
 		targets, err := Select([]string{name})
 		if err != nil || len(targets) != 1 {
