@@ -102,6 +102,10 @@ func (x *claimRun) burst(ctx context.Context, b script.Burst) error {
 	if err := judgeBurst(seen, b, NotDelivered); err != nil {
 		return err
 	}
+	// Whether it was read with the burst or after it, what came besides is wrong.
+	if n := len(again.Messages); n > 0 {
+		return failed(WrongData, "%s: behind the last message of %d bytes came %d more", again.where, b.Size, n)
+	}
 	if err := judgeBurst(received, b, NotReinjected); err != nil {
 		return err
 	}
