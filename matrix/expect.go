@@ -240,7 +240,7 @@ var knownFailures = []known{
 		why:    "pf lets the packet pass and says on the console that divert is not supported for IPv6 (seen on 12.1 and 15.0)",
 	},
 	{
-		firewall: "ipfw", from: release{15}, what: "What pf redirects and diverts with keep state, `divert-pf-rdr-in-tcp`, `-udp` and `-fragments`,",
+		firewall: "ipfw", from: release{15}, what: "What pf redirects and diverts with keep state, `divert-pf-rdr-in-*`,",
 		of:     func(t Target) bool { return strings.HasPrefix(t.Kind(), "divert-pf-rdr-in-") },
 		reason: NotReinjected,
 		why: "pf makes the state a second time for the packet that is written back, and drops it because the state is there " +

@@ -322,7 +322,7 @@ var mayImport = map[string][]string{
 	"pfdivert/roles/lab":          {"pfconf", "pfconf/need", "pfconf/rtnetlink", "roles/lab/namespace"},
 	"pfdivert/roles/lab/bsd":      {"pfconf", "pfconf/pf", "pfconf/program"},
 	"pfdivert/roles/lab/inject": {
-		"matrix/injection", "pfconf", "pfconf/netlink", "pfconf/nft", "pfconf/program",
+		"matrix/injection", "pfconf", "pfconf/netlink", "pfconf/nft", "pfconf/pf", "pfconf/program",
 		"pfconf/rtnetlink",
 	},
 	"pfdivert/roles/lab/labtest":   nil,
