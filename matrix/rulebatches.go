@@ -3,6 +3,7 @@ package matrix
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	"pfdivert/matrix/script"
@@ -51,7 +52,8 @@ func (g *ruleBatches) leave(ctx context.Context, labels ...string) {
 	g.next(ctx)
 }
 
-// load makes a cell's change and waits until it is in force.
+// load makes a cell's change and waits until it is in force. An error means that it is not, also
+// when ctx ends: a change that waits is withdrawn then, and one that is being made is waited for.
 func (g *ruleBatches) load(ctx context.Context, c script.RuleChange) error {
 	w := waiter{c, make(chan error, 1)}
 	g.mu.Lock()
@@ -66,8 +68,20 @@ func (g *ruleBatches) load(ctx context.Context, c script.RuleChange) error {
 	case err := <-w.done:
 		return err
 	case <-ctx.Done():
+	}
+	if g.withdraw(w) {
 		return context.Cause(ctx)
 	}
+	return <-w.done
+}
+
+// withdraw takes a waiter out of the queue, and reports whether it was there still.
+func (g *ruleBatches) withdraw(w waiter) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n := len(g.queue)
+	g.queue = slices.DeleteFunc(g.queue, func(other waiter) bool { return other.done == w.done })
+	return len(g.queue) < n
 }
 
 // next begins a load if it is time for one.

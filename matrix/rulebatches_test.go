@@ -248,6 +248,30 @@ func TestGateGivesUp(t *testing.T) {
 		if err := g.load(t.Context(), adding("b")); err != nil {
 			t.Error(err)
 		}
+		if len(f.loads) != 1 || len(f.loads[0]) != 1 || f.loads[0][0].Add[0].Label != "b" {
+			t.Errorf("loaded %v, not b alone", f.loads)
+		}
+	})
+}
+
+// A cell whose time is over while its rule is being loaded knows that it is loaded, and has it
+// removed: were the filter asked to remove what is not there, no later load would be made.
+func TestGateLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &filter{}
+		g := &ruleBatches{change: f.change}
+		g.enter()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second/2)
+		defer cancel()
+		if err := g.load(ctx, adding("a")); err != nil || ctx.Err() == nil {
+			t.Errorf("%v, and its time: %v", err, ctx.Err())
+		}
+		f.fail(errors.New("the agent is gone"))
+		ctx, cancel = context.WithTimeout(t.Context(), time.Second/2)
+		defer cancel()
+		if err := g.load(ctx, adding("b")); err == nil || err == ctx.Err() {
+			t.Errorf("of a load that failed: %v", err)
+		}
 	})
 }
 
