@@ -58,6 +58,17 @@ func tooLate(age time.Duration, detail string) error {
 		age.Round(time.Second), detail)
 }
 
+// notWaiting is what is found when there is no socket in TIME_WAIT where one must be. A machine that
+// is busy is to blame for that: TCP sends a segment again, TIME_WAIT answers it, the peer, which has
+// closed, answers that with a reset, and the reset ends TIME_WAIT (RFC 1337).
+func (x *exchange) notWaiting(detail string) error {
+	if took := time.Since(x.began); took >= busyAfter {
+		return broken(TimedOut, "the exchange took %v, in which TCP may send a segment again, and a reset that answers it ends "+
+			"TIME_WAIT; what was seen then: %s", took.Round(time.Second/10), detail)
+	}
+	return failed(StateMissing, "%s", detail)
+}
+
 // tcpAgain is after how long TCP may send a segment again that was not acknowledged (TCP_RTO_MIN,
 // include/net/tcp.h of Linux; no system's is shorter).
 const tcpAgain = 200 * time.Millisecond

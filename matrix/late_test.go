@@ -66,3 +66,19 @@ func TestUnlessAnswered(t *testing.T) {
 		}
 	}
 }
+
+// That a socket is not in TIME_WAIT is laid to the kernel only where the exchange was as short as on
+// a machine that is idle.
+func TestNotWaiting(t *testing.T) {
+	for took, want := range map[time.Duration]string{
+		0:             "FAIL state-missing",
+		busyAfter / 2: "FAIL state-missing",
+		busyAfter:     "ERROR timed-out",
+	} {
+		x := exchangeOf(t, "pf", "inet-args-tcp-to", false)
+		x.began = time.Now().Add(-took)
+		if got := verdictOf(x.notWaiting("no such TCP socket")); got != want {
+			t.Errorf("after %v: %s, want %s", took, got, want)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package matrix
 
 import (
 	"context"
+	"fmt"
 
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
@@ -136,8 +137,8 @@ func (x stream) run(ctx context.Context, withControl bool) error {
 		return err
 	}
 	if waiting.Text != timeWait {
-		return failed(StateMissing, "%s: the server closed first and its socket is not in TIME_WAIT but %s",
-			waiting.where, waiting.found())
+		return x.notWaiting(fmt.Sprintf("%s: the server closed first and its socket is not in TIME_WAIT but %s",
+			waiting.where, waiting.found()))
 	}
 	// SYN, ACK and data, FIN or what carries it: an exchange needs three packets
 	// of the client, and two that come back.
