@@ -145,6 +145,43 @@ func (x *claimRun) mostStates(ctx context.Context) error {
 	return x.passes(ctx, "packet")
 }
 
+// otherFamily: divert-packet sends the "matching packets" of its rule to the divert sockets that are
+// bound to the port, and af-to translates those of its rule to the other family (pf.conf(5)). No
+// page says that one rule can't have both, and pfctl takes such a rule.
+//
+// The packet is translated to REMOTE's loopback addresses, so that it leaves no host that forwards.
+// Where it goes from a divert socket no page says, so none is reinjected.
+//
+//  1. Control: before the rule is there, what a client like the cell's sends arrives, and the
+//     divert socket does not see it.
+//  2. The client sends. The packet comes to the divert socket, and the rule has made a state of it.
+func (x *claimRun) otherFamily(ctx context.Context) error {
+	x.change = func(r *pfconf.Rule) {
+		to := r.Family.Other().Loopback()
+		r.OtherFrom, r.OtherTo = to, to
+	}
+	if err := x.begin(ctx, true); err != nil {
+		return err
+	}
+	if err := x.sends(ctx); err != nil {
+		return err
+	}
+	divert := x.remote.request()
+	seen := divert.receive("packet")
+	if err := divert.run(ctx); err != nil {
+		return err
+	}
+	if err := x.passedBy(ctx, seen); err != nil {
+		return err
+	}
+	// A packet that was lost before the rule is not one that the rule does not divert.
+	if err := x.judgeMatched(ctx, 1, 1); err != nil {
+		return err
+	}
+	from, to := x.flowEnds()
+	return x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered})
+}
+
 // taggedTo is matchTagged with divert-to.
 //
 //  1. Control: before the rules are there, what a client like the cell's sends to FAKE does not

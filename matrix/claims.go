@@ -172,6 +172,12 @@ var claims = []Claim{
 		Not:  onlyOpenBSD,
 	},
 	{
+		Name: "pf-af-to", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).otherFamily, PF: true,
+		Says: "a packet that a rule of pf with af-to translates to the other family comes to the divert socket that the rule names",
+		By:   map[string]string{"pf": "pf.conf(5), af-to and divert-packet"},
+		Not:  onlyOpenBSD,
+	},
+	{
 		Name: "match-tag", About: "to", Proto: pfconf.UDP, Mode: To, run: (*claimRun).taggedTo,
 		Says: "a packet that a match rule of pf tags is diverted to the socket of a rule for packets with that tag",
 		By:   map[string]string{"pf": "pf.conf(5), match, tag, tagged and divert-to"},

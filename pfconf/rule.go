@@ -48,6 +48,14 @@ func (f Family) Loopback() netip.Addr {
 	return netip.IPv6Loopback()
 }
 
+// Other is the other family.
+func (f Family) Other() Family {
+	if f == Inet {
+		return Inet6
+	}
+	return Inet
+}
+
 // Unspecified is the family's address that means none or any.
 func (f Family) Unspecified() netip.Addr {
 	if f == Inet {
@@ -215,6 +223,10 @@ type Rule struct {
 	Once bool `json:"once,omitempty"`
 	// Most is how many states the rule may have at a time, 0 for any number.
 	Most int `json:"most,omitempty"`
+	// OtherFrom and OtherTo, if valid, are the addresses of the other family to which a divert-packet
+	// rule about what comes in translates its packets (af-to).
+	OtherFrom netip.Addr `json:"otherFrom,omitzero"`
+	OtherTo   netip.Addr `json:"otherTo,omitzero"`
 	// On, if not empty, is the interface that the packets of a rule with a Gateway pass, and the
 	// only one on which they belong to its state.
 	On string `json:"on,omitempty"`
@@ -374,6 +386,10 @@ func (r Rule) ofOpenBSD() string {
 		return fmt.Sprintf("%q can't be the name of an interface", r.Received)
 	case r.Most < 0:
 		return "a rule has no negative number of states"
+	case r.OtherFrom.IsValid() != r.OtherTo.IsValid(), r.OtherTo.IsValid() && (r.Action != DivertPacket ||
+		r.Direction != In || done > 0 || !fits(r.OtherFrom, r.Family.Other()) || !fits(r.OtherTo, r.Family.Other())):
+		return fmt.Sprintf("only divert-packet of what comes in translates to %v, to a source and a destination, not to %v "+
+			"and %v", r.Family.Other(), r.OtherFrom, r.OtherTo)
 	}
 	return ""
 }
@@ -383,7 +399,7 @@ func (r Rule) toSocket() bool { return r.Action == DivertTo || r.Action == Diver
 
 // OnlyOpenBSD reports whether the rule asks for something that only OpenBSD's pf does.
 func (r Rule) OnlyOpenBSD() bool {
-	return r.Match || r.Received != "" || r.Once || r.Most != 0 ||
+	return r.Match || r.Received != "" || r.Once || r.Most != 0 || r.OtherTo.IsValid() ||
 		r.toSocket() && (r.Tag != "" || r.Redirected.IsValid() || r.Translated.IsValid())
 }
 

@@ -31,6 +31,9 @@ func openbsdRules() []pfconf.Rule {
 		make("received", func(r *pfconf.Rule) { r.Received = "pair2" }),
 		make("once", func(r *pfconf.Rule) { r.Once = true }),
 		make("most", func(r *pfconf.Rule) { r.Most = 1 }),
+		make("other", func(r *pfconf.Rule) {
+			r.OtherFrom, r.OtherTo = netip.MustParseAddr("fd00:188:1::2"), netip.MustParseAddr("fd00:188:1::1")
+		}),
 		make("to", func(r *pfconf.Rule) {
 			r.Action, r.Divert = pfconf.DivertTo, netip.MustParseAddrPort("127.0.0.1:700")
 			r.Tag, r.Match, r.Received, r.Once = r.Label, true, "pair2", true
@@ -52,6 +55,7 @@ pass in log inet proto udp from 10.188.1.1 to 10.188.2.9 port 8080 divert-packet
 pass in log inet proto udp from 10.188.1.1 to 10.188.2.9 port 8080 received-on pair2 divert-packet port 701 label regress-received
 pass in log inet proto udp from 10.188.1.1 to 10.188.2.9 port 8080 divert-packet port 701 label regress-once once
 pass in log inet proto udp from 10.188.1.1 to 10.188.2.9 port 8080 divert-packet port 701 keep state (max 1) label regress-most
+pass in log inet proto udp from 10.188.1.1 to 10.188.2.9 port 8080 divert-packet port 701 label regress-other af-to inet6 from fd00:188:1::2 to fd00:188:1::1
 match in inet proto udp from 10.188.1.1 to 10.188.2.9 port 8080 tag regress-to
 pass in log inet proto udp from 10.188.1.1 to 10.188.2.9 port 8080 received-on pair2 divert-to 127.0.0.1 port 700 label regress-to once tagged regress-to
 `
@@ -81,6 +85,7 @@ pass in log inet proto udp from 10.188.1.1 to 10.188.2.9 port = 8080 scrub (reas
 pass in log inet proto udp from 10.188.1.1 to 10.188.2.9 port = 8080 received-on pair2 scrub (reassemble tcp) label "regress-received" divert-packet port 701
 pass in log inet proto udp from 10.188.1.1 to 10.188.2.9 port = 8080 scrub (reassemble tcp) label "regress-once" once divert-packet port 701
 pass in log inet proto udp from 10.188.1.1 to 10.188.2.9 port = 8080 keep state (max 1) scrub (reassemble tcp) label "regress-most" divert-packet port 701
+pass in log inet proto udp from 10.188.1.1 to 10.188.2.9 port = 8080 scrub (reassemble tcp) label "regress-other" divert-packet port 701 af-to inet6 from fd00:188:1::2 to fd00:188:1::1
 match in inet proto udp from 10.188.1.1 to 10.188.2.9 port = 8080 tag regress-to
 pass in log inet proto udp from 10.188.1.1 to 10.188.2.9 port = 8080 received-on pair2 label "regress-to" once tagged regress-to divert-to 127.0.0.1 port 700
 `
@@ -94,7 +99,7 @@ func TestOpenBSDRulesUnderstood(t *testing.T) {
 	for _, part := range []string{
 		" rdr-to 10.188.1.2 port 20000\nmatch", " rdr-to 10.188.1.2 port 20000\npass", " nat-to 10.188.1.2\nmatch",
 		" nat-to 10.188.1.2\npass", " tag regress-tag", " tagged regress-tag", " received-on pair2 scrub",
-		" once divert-packet", " keep state (max 1)", " tag regress-to", " received-on pair2 label", " once tagged",
+		" once divert-packet", " keep state (max 1)", " af-to inet6 from fd00:188:1::2 to fd00:188:1::1", " tag regress-to", " received-on pair2 label", " once tagged",
 		" tagged regress-to", " divert-to 127.0.0.1 port 700",
 	} {
 		keep := ""
@@ -115,7 +120,7 @@ func TestOpenBSDRulesUnderstood(t *testing.T) {
 // Rules that no pf takes, or that another system's pf would take otherwise.
 func TestOpenBSDRulesRefused(t *testing.T) {
 	good := openbsdRules()
-	rdr, nat, tag, received := good[1], good[3], good[4], good[5]
+	rdr, nat, tag, received, other := good[1], good[3], good[4], good[5], good[8]
 	for name, r := range map[string]pfconf.Rule{
 		"match without what it does": with(received, func(r *pfconf.Rule) { r.Match = true }),
 		"match that does two things": with(rdr, func(r *pfconf.Rule) { r.Tag = "regress-x" }),
@@ -124,6 +129,10 @@ func TestOpenBSDRulesRefused(t *testing.T) {
 		"a tag that is no label":     with(tag, func(r *pfconf.Rule) { r.Tag = "x y" }),
 		"no interface's name":        with(received, func(r *pfconf.Rule) { r.Received = "pair2 quick" }),
 		"fewer states than none":     with(received, func(r *pfconf.Rule) { r.Most = -1 }),
+		"half an af-to":              with(other, func(r *pfconf.Rule) { r.OtherFrom = netip.Addr{} }),
+		"af-to of the same family":   with(other, func(r *pfconf.Rule) { r.OtherTo = r.To }),
+		"af-to and rdr-to":           with(other, func(r *pfconf.Rule) { r.Redirected = rdr.Redirected }),
+		"af-to of what leaves":       with(other, func(r *pfconf.Rule) { r.Direction = pfconf.Out }),
 		"divert-reply": with(received, func(r *pfconf.Rule) {
 			r.Action, r.Divert = pfconf.DivertReply, netip.AddrPort{}
 		}),

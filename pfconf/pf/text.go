@@ -92,6 +92,8 @@ func translates(r pfconf.Rule) string {
 		return natClause(r)
 	case r.Redirected.IsValid() && r.Action == pfconf.DivertPacket: // see redirect for PFDivertTo
 		return fmt.Sprintf(" rdr-to %v port %d", r.Redirected.Addr(), r.Redirected.Port())
+	case r.OtherTo.IsValid():
+		return fmt.Sprintf(" af-to %v from %v to %v", r.Family.Other(), r.OtherFrom, r.OtherTo)
 	}
 	return ""
 }
