@@ -1,9 +1,8 @@
 package script
 
 import (
-	"time"
-
 	"net/netip"
+	"time"
 
 	"pfdivert/pfconf"
 )

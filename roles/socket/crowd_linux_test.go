@@ -27,3 +27,16 @@ func TestCrowd(t *testing.T) {
 		nothing(t, s)
 	}
 }
+
+// only has a raw socket leave out other addresses' packets.
+func only(s script.Socket, a netip.Addr) script.Socket {
+	switch s := s.(type) {
+	case script.RawIP:
+		s.Only = a
+		return s
+	case script.Echo:
+		s.Only = a
+		return s
+	}
+	return s
+}

@@ -53,19 +53,6 @@ func withID(s script.Socket, id uint16) script.Socket {
 	return s
 }
 
-// only has a raw socket leave out other addresses' packets.
-func only(s script.Socket, a netip.Addr) script.Socket {
-	switch s := s.(type) {
-	case script.RawIP:
-		s.Only = a
-		return s
-	case script.Echo:
-		s.Only = a
-		return s
-	}
-	return s
-}
-
 // open opens an endpoint and closes it, twice, when the test ends.
 func open(t testing.TB, s script.Socket) (socket.Endpoint, *bytes.Buffer) {
 	t.Helper()
