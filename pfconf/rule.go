@@ -223,8 +223,8 @@ type Rule struct {
 	Once bool `json:"once,omitempty"`
 	// Most is how many states the rule may have at a time, 0 for any number.
 	Most int `json:"most,omitempty"`
-	// OtherFrom and OtherTo, if valid, are the addresses of the other family to which a divert-packet
-	// rule about what comes in translates its packets (af-to).
+	// OtherFrom and OtherTo, if valid, are the addresses of the other family to which a
+	// divert-packet rule about what comes in translates its packets (af-to).
 	OtherFrom netip.Addr `json:"otherFrom,omitzero"`
 	OtherTo   netip.Addr `json:"otherTo,omitzero"`
 	// On, if not empty, is the interface that the packets of a rule with a Gateway pass, and the

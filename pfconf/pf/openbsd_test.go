@@ -99,7 +99,8 @@ func TestOpenBSDRulesUnderstood(t *testing.T) {
 	for _, part := range []string{
 		" rdr-to 10.188.1.2 port 20000\nmatch", " rdr-to 10.188.1.2 port 20000\npass", " nat-to 10.188.1.2\nmatch",
 		" nat-to 10.188.1.2\npass", " tag regress-tag", " tagged regress-tag", " received-on pair2 scrub",
-		" once divert-packet", " keep state (max 1)", " af-to inet6 from fd00:188:1::2 to fd00:188:1::1", " tag regress-to", " received-on pair2 label", " once tagged",
+		" once divert-packet", " keep state (max 1)", " tag regress-to",
+		" af-to inet6 from fd00:188:1::2 to fd00:188:1::1", " received-on pair2 label", " once tagged",
 		" tagged regress-to", " divert-to 127.0.0.1 port 700",
 	} {
 		keep := ""
