@@ -145,9 +145,9 @@ func (x *claimRun) mostStates(ctx context.Context) error {
 	return x.passes(ctx, "packet")
 }
 
-// otherFamily: divert-packet sends the "matching packets" of its rule to the divert sockets that are
-// bound to the port, and af-to translates those of its rule to the other family (pf.conf(5)). No
-// page says that one rule can't have both, and pfctl takes such a rule.
+// otherFamily: divert-packet sends the "matching packets" of its rule to the divert sockets that
+// are bound to the port, and af-to translates those of its rule to the other family (pf.conf(5)).
+// No page says that one rule can't have both, and pfctl takes such a rule.
 //
 // The packet is translated to REMOTE's loopback addresses, so that it leaves no host that forwards.
 // Where it goes from a divert socket no page says, so none is reinjected.

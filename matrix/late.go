@@ -58,9 +58,9 @@ func tooLate(age time.Duration, detail string) error {
 		age.Round(time.Second), detail)
 }
 
-// notWaiting is what is found when there is no socket in TIME_WAIT where one must be. A machine that
-// is busy is to blame for that: TCP sends a segment again, TIME_WAIT answers it, the peer, which has
-// closed, answers that with a reset, and the reset ends TIME_WAIT (RFC 1337).
+// notWaiting is what is found when there is no socket in TIME_WAIT where one must be. A machine
+// that is busy may be to blame: TCP sends a segment again, TIME_WAIT answers it, the peer, which
+// has closed, answers that with a reset, and the reset ends TIME_WAIT (RFC 1337).
 func (x *exchange) notWaiting(detail string) error {
 	if took := time.Since(x.began); took >= busyAfter {
 		return broken(TimedOut, "the exchange took %v, in which TCP may send a segment again, and a reset that answers it ends "+

@@ -67,8 +67,8 @@ func TestUnlessAnswered(t *testing.T) {
 	}
 }
 
-// That a socket is not in TIME_WAIT is laid to the kernel only where the exchange was as short as on
-// a machine that is idle.
+// That a socket is not in TIME_WAIT is laid to the kernel only where the exchange was as short as
+// on a machine that is idle.
 func TestNotWaiting(t *testing.T) {
 	for took, want := range map[time.Duration]string{
 		0:             "FAIL state-missing",
