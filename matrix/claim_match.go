@@ -145,8 +145,8 @@ func (x *claimRun) mostStates(ctx context.Context) error {
 	return x.passes(ctx, "packet")
 }
 
-// otherFamily: divert-packet sends the "matching packets" of its rule to the divert sockets that
-// are bound to the port, and af-to translates those of its rule to the other family (pf.conf(5)).
+// otherFamily: divert-packet sends the packets that match its rule to the divert sockets that are
+// bound to the port, and af-to translates those of its rule to the other family (pf.conf(5)).
 // No page says that one rule can't have both, and pfctl takes such a rule.
 //
 // The packet is translated to REMOTE's loopback addresses, so that it leaves no host that forwards.
