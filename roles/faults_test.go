@@ -14,12 +14,8 @@ import (
 	"pfdivert/roles/testbed"
 )
 
-// mostSeconds bounds a run of all targets in which nearly all fail. It takes 0.3 s
-// alone on two cores; CI's machines have other work.
-const mostSeconds = 10
-
-// TestFaults runs all targets in labs that are broken in one way each. Those that
-// need what is broken must say so, for the reason that says so, and no others; and failing
+// TestFaults runs all targets in labs that are broken in one way each. Those that need what is
+// broken must say so, for the reason that says so, and no others. BenchmarkFaults times it: failing
 // takes no longer than passing.
 func TestFaults(t *testing.T) {
 	lacks := skippedClaims(t)
@@ -54,9 +50,6 @@ func TestFaults(t *testing.T) {
 				}
 			}
 			t.Logf("%d of %d noticed, in %v", noticed, len(judged), took.Round(time.Millisecond))
-			if took > mostSeconds*time.Second {
-				t.Errorf("it took %v: something waits for a time-out", took)
-			}
 		})
 	}
 }
