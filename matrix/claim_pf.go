@@ -269,29 +269,16 @@ func (x *claimRun) duplicates(ctx context.Context) error {
 			r.Routing, r.Gateway, r.Interface, r.On = pfconf.DupTo, x.Family.Loopback(), "lo0", x.nics[x.Family]
 		}
 	}
-	from, to := x.flowEnds()
+	from, _ := x.flowEnds()
 	if err := x.begin(ctx, true); err != nil {
 		return err
 	}
 	if err := x.sends(ctx); err != nil {
 		return err
 	}
-	divert := x.remote.request()
-	seen := divert.receive("packet")
-	sent := divert.relay("packet", "", "")
-	divert.fence()
-	again := divert.rest("packet")
-	if err := divert.run(ctx); err != nil {
+	again, err := x.givesBack(ctx)
+	if err != nil {
 		return err
-	}
-	if err := x.passedBy(ctx, seen); err != nil {
-		return err
-	}
-	if err := x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
-		return err
-	}
-	if sent.Err != nil {
-		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Err.Text)
 	}
 	at := x.remote.request()
 	arrived, copied := at.receive("server"), at.receive("server")

@@ -38,23 +38,9 @@ func (x *claimRun) reinjects(ctx context.Context) error {
 			return err
 		}
 	}
-	from, to := x.flowEnds()
-	divert := x.remote.request()
-	seen := divert.receive("packet")
-	sent := divert.relay("packet", "", "")
-	divert.fence()
-	again := divert.rest("packet")
-	if err := divert.run(ctx); err != nil {
+	again, err := x.givesBack(ctx)
+	if err != nil {
 		return err
-	}
-	if err := x.passedBy(ctx, seen); err != nil {
-		return err
-	}
-	if err := x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
-		return err
-	}
-	if sent.Err != nil {
-		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Err.Text)
 	}
 	if len(again.Messages) > 0 {
 		return failed(Looped, "%s: the packet that was reinjected came again", again.where)
@@ -63,6 +49,30 @@ func (x *claimRun) reinjects(ctx context.Context) error {
 		return err
 	}
 	return x.arrives(ctx, script.ClientLine, NotReinjected)
+}
+
+// givesBack has the client's packet come to the divert socket and be reinjected as it is, and
+// returns what came there afterwards.
+func (x *claimRun) givesBack(ctx context.Context) (again *stepResult, err error) {
+	from, to := x.flowEnds()
+	divert := x.remote.request()
+	seen := divert.receive("packet")
+	sent := divert.relay("packet", "", "")
+	divert.fence()
+	again = divert.rest("packet")
+	if err := divert.run(ctx); err != nil {
+		return nil, err
+	}
+	if err := x.passedBy(ctx, seen); err != nil {
+		return nil, err
+	}
+	if err := x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
+		return nil, err
+	}
+	if sent.Err != nil {
+		return nil, failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Err.Text)
+	}
+	return again, nil
 }
 
 // passedBy judges that what a rule of pf must divert did not pass the divert socket by.
