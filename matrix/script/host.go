@@ -88,7 +88,8 @@ type Facts struct {
 	PFUnknown bool `json:"pfUnknown,omitempty"`
 	// PFOn: that pf is switched on.
 	PFOn bool `json:"pfOn,omitempty"`
-	// Interfaces are those that have the addresses of Setup's Paths; of FreeBSD hosts alone.
+	// Interfaces are those that have the addresses of Setup's Paths; of BSD hosts alone. Empty:
+	// it is not known.
 	Interfaces map[pfconf.Family]string `json:"interfaces,omitempty"`
 	// Traces: the host's kernel can be asked to trace a cell's packets (Look.Trace).
 	Traces bool `json:"traces,omitempty"`

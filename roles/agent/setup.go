@@ -103,6 +103,9 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 	}
 	facts.Traces = tracesPackets && a.opt.Ephemeral // its table goes with the lab
 	facts.Firewall, facts.KeepsCounters = a.fw.Name(), a.fw.KeepsCounters()
+	if runtime.GOOS == "openbsd" {
+		facts.Interfaces = nicsOf(s)
+	}
 	if b, ok := a.fw.(*filterPair); ok {
 		facts.NoPF, facts.NoRdr, facts.PFUnknown = b.noPF, b.noRdr, b.unknown
 		facts.PFOn, facts.Interfaces = b.on, b.nics
