@@ -598,7 +598,8 @@ func TestReuseOfTimeWait(t *testing.T) {
 	}
 }
 
-// A rule with received-on is not loaded where REMOTE's interface is not known: it would be about all.
+// A rule with received-on is not loaded where REMOTE's interface is not known: it would be about
+// all of them.
 func TestUnknownInterface(t *testing.T) {
 	for _, target := range Claims() {
 		if !strings.HasSuffix(target.Name, "received-on") {
