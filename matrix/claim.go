@@ -179,31 +179,46 @@ func (x *claimRun) passes(ctx context.Context, end string) error {
 
 // passesAs is passes with another line than the usual one in the client's place.
 func (x *claimRun) passesAs(ctx context.Context, end, line string) error {
-	from, to := x.flowEnds()
 	if err := x.sends(ctx); err != nil {
 		return err
 	}
-	divert := x.remote.request()
-	seen := divert.receive(end)
-	sent := divert.relay(end, script.ClientLine, x.rewritten(line))
-	divert.fence()
-	again := divert.rest(end)
-	if err := divert.run(ctx); err != nil {
+	sent, again, err := x.comesAndGoes(ctx, end, script.ClientLine, x.rewritten(line))
+	if err != nil {
 		return err
 	}
-	if err := x.passedBy(ctx, seen); err != nil {
+	if err := takenBack(sent); err != nil {
 		return err
-	}
-	if err := x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
-		return err
-	}
-	if sent.Err != nil {
-		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Err.Text)
 	}
 	if err := x.arrives(ctx, line, NotReinjected); err != nil {
 		return err
 	}
 	return x.judge(again)
+}
+
+// comesAndGoes judges that the client's packet comes to the divert socket, which reinjects it with
+// new in place of old. It returns how the kernel took it back, and what came there afterwards.
+func (x *claimRun) comesAndGoes(ctx context.Context, end, old, new string) (sent, again *stepResult, err error) {
+	from, to := x.flowEnds()
+	divert := x.remote.request()
+	seen := divert.receive(end)
+	sent = divert.relay(end, old, new)
+	divert.fence()
+	again = divert.rest(end)
+	if err := divert.run(ctx); err != nil {
+		return nil, nil, err
+	}
+	if err := x.passedBy(ctx, seen); err != nil {
+		return nil, nil, err
+	}
+	return sent, again, x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered})
+}
+
+// takenBack judges that the kernel took back the packet that was reinjected.
+func takenBack(sent *stepResult) error {
+	if sent.Err != nil {
+		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Err.Text)
+	}
+	return nil
 }
 
 // reinjected reinjects the packet that the cell's divert socket holds back, rewritten, and judges
@@ -215,8 +230,8 @@ func (x *claimRun) reinjected(ctx context.Context) error {
 	if err := divert.run(ctx); err != nil {
 		return err
 	}
-	if sent.Err != nil {
-		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Err.Text)
+	if err := takenBack(sent); err != nil {
+		return err
 	}
 	return x.arrives(ctx, script.PacketLine, NotReinjected)
 }

@@ -90,8 +90,8 @@ func (x *claimRun) redirectedThrough(ctx context.Context) error {
 		missing: NotDelivered}); err != nil {
 		return err
 	}
-	if sent.Err != nil {
-		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Err.Text)
+	if err := takenBack(sent); err != nil {
+		return err
 	}
 	divert = x.remote.request()
 	read := divert.receive("server")

@@ -94,8 +94,8 @@ func (x *claimRun) checksumsKept(ctx context.Context) error {
 	if err := x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
 		return err
 	}
-	if sent.Err != nil {
-		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Err.Text)
+	if err := takenBack(sent); err != nil {
+		return err
 	}
 	if err := x.nothingArrives(ctx, "its checksums were wrong when it was reinjected"); err != nil {
 		return err
@@ -161,8 +161,8 @@ func (x *claimRun) turned(ctx context.Context) error {
 	if err := x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
 		return err
 	}
-	if sent.Err != nil {
-		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Err.Text)
+	if err := takenBack(sent); err != nil {
+		return err
 	}
 	if err := x.judge(answered, want{line: script.PacketLine, from: to, missing: NotReinjected}); err != nil {
 		return err

@@ -375,14 +375,13 @@ func (x *claimRun) closesAtOnce(ctx context.Context) error {
 	}
 	at := x.remote.request()
 	there = x.local.request()
-	states := []*stepResult{at.tcpState(to, from, timeWait), there.tcpState(from, to, timeWait)}
+	sockets := []waiting{at.waiting(to, from), there.waiting(from, to)}
 	if err := both(ctx, at.run, there.run); err != nil {
 		return err
 	}
-	for _, s := range states {
-		if s.Text != timeWait {
-			return failed(StateMissing, "%s: both ends closed at once, and the socket is not in TIME_WAIT but %s", s.where,
-				s.found())
+	for _, s := range sockets {
+		if err := x.inTimeWait(s, "both ends closed at once"); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -42,7 +42,7 @@ func (x *claimRun) timeWaitReopen(ctx context.Context) error {
 	}
 	at = x.remote.request()
 	at.closeConn("server")
-	waits := at.tcpState(to, from, timeWait)
+	waits := at.waiting(to, from)
 	if err := at.run(ctx); err != nil {
 		return err
 	}
@@ -52,9 +52,8 @@ func (x *claimRun) timeWaitReopen(ctx context.Context) error {
 	if err := x.judge(read, want{line: script.ClientLine, from: from, missing: NotDelivered}); err != nil {
 		return err
 	}
-	if waits.Text != timeWait {
-		return failed(StateMissing, "%s: the server closed first and its socket is not in TIME_WAIT but %s", waits.where,
-			waits.found())
+	if err := x.inTimeWait(waits, "the server closed first"); err != nil {
+		return err
 	}
 	if _, err := x.connects(ctx, "again", x.clientSpec()); err != nil {
 		return err

@@ -54,25 +54,11 @@ func (x *claimRun) reinjects(ctx context.Context) error {
 // givesBack has the client's packet come to the divert socket and be reinjected as it is, and
 // returns what came there afterwards.
 func (x *claimRun) givesBack(ctx context.Context) (again *stepResult, err error) {
-	from, to := x.flowEnds()
-	divert := x.remote.request()
-	seen := divert.receive("packet")
-	sent := divert.relay("packet", "", "")
-	divert.fence()
-	again = divert.rest("packet")
-	if err := divert.run(ctx); err != nil {
+	sent, again, err := x.comesAndGoes(ctx, "packet", "", "")
+	if err != nil {
 		return nil, err
 	}
-	if err := x.passedBy(ctx, seen); err != nil {
-		return nil, err
-	}
-	if err := x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
-		return nil, err
-	}
-	if sent.Err != nil {
-		return nil, failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Err.Text)
-	}
-	return again, nil
+	return again, takenBack(sent)
 }
 
 // passedBy judges that what a rule of pf must divert did not pass the divert socket by.
@@ -177,8 +163,8 @@ func (x *claimRun) echoOut(ctx context.Context) error {
 	if err := x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
 		return err
 	}
-	if sent.Err != nil {
-		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Err.Text)
+	if err := takenBack(sent); err != nil {
+		return err
 	}
 	if err := x.judge(received, want{line: script.PacketLine, from: from, missing: NotReinjected,
 		echo: x.header(0, 1)}); err != nil {

@@ -213,8 +213,8 @@ func (x *claimRun) ruleNumber(ctx context.Context) error {
 	if err := divert.run(ctx); err != nil {
 		return err
 	}
-	if first.Err != nil {
-		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", first.where, first.Err.Text)
+	if err := takenBack(first); err != nil {
+		return err
 	}
 	if len(twice.Messages) > 0 {
 		return failed(Looped, "%s: the packet that was reinjected met another rule with its number", twice.where)
@@ -229,9 +229,8 @@ func (x *claimRun) ruleNumber(ctx context.Context) error {
 	if via := again.Messages[0].Via; via.Port() != 2 {
 		return failed(WrongAddress, "%s: the packet came with the address %v, and its rule has the number 2", again.where, via)
 	}
-	if second.Err != nil {
-		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", second.where,
-			second.Err.Text)
+	if err := takenBack(second); err != nil {
+		return err
 	}
 	if err := x.arrives(ctx, script.PacketLine, NotReinjected); err != nil {
 		return err

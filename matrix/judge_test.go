@@ -668,3 +668,19 @@ func TestReuseOfTimeWait(t *testing.T) {
 		}
 	}
 }
+
+// A rule with received-on is not loaded where REMOTE's interface is not known: it would be about
+// all of them.
+func TestUnknownInterface(t *testing.T) {
+	for _, target := range Claims() {
+		if !strings.HasSuffix(target.Name, "received-on") {
+			continue
+		}
+		x := &claimRun{exchange: &exchange{testCase: &testCase{Cell: Cell{Target: target}}, mode: target.First}}
+		var f *finding
+		if err := target.Claim.run(x, t.Context()); !errors.As(err, &f) || f.verdict != Error ||
+			f.reason != QuestionFailed {
+			t.Errorf("%s: %v", target.Name, err)
+		}
+	}
+}

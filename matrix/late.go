@@ -3,6 +3,7 @@ package matrix
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -58,10 +59,19 @@ func tooLate(age time.Duration, detail string) error {
 		age.Round(time.Second), detail)
 }
 
+// inTimeWait judges that a socket is in TIME_WAIT; because says why it must be.
+func (x *exchange) inTimeWait(w waiting, because string) error {
+	if w.socket.Text == timeWait {
+		return nil
+	}
+	return x.notWaiting("%s: %s, and the socket is not in TIME_WAIT but %s", w.socket.where, because, w.socket.found())
+}
+
 // notWaiting is what is found when there is no socket in TIME_WAIT where one must be. A machine
 // that is busy may be to blame: TCP sends a segment again, TIME_WAIT answers it, the peer, which
 // has closed, answers that with a reset, and the reset ends TIME_WAIT (RFC 1337).
-func (x *exchange) notWaiting(detail string) error {
+func (x *exchange) notWaiting(format string, args ...any) error {
+	detail := fmt.Sprintf(format, args...)
 	if took := time.Since(x.began); took >= busyAfter {
 		return broken(TimedOut, "the exchange took %v, in which TCP may send a segment again, and a reset that answers it ends "+
 			"TIME_WAIT; what was seen then: %s", took.Round(time.Second/10), detail)

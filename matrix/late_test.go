@@ -67,18 +67,26 @@ func TestUnlessAnswered(t *testing.T) {
 	}
 }
 
-// That a socket is not in TIME_WAIT is laid to the kernel only where the exchange was as short as
-// on a machine that is idle.
+// That a socket is not in TIME_WAIT, or that its state is gone, is laid to the kernel only where
+// the exchange was as short as on a machine that is idle, whatever looked for it.
 func TestNotWaiting(t *testing.T) {
-	for took, want := range map[time.Duration]string{
-		0:             "FAIL state-missing",
-		busyAfter / 2: "FAIL state-missing",
-		busyAfter:     "ERROR timed-out",
-	} {
-		x := exchangeOf(t, "pf", "inet-args-tcp-to", false)
-		x.began = time.Now().Add(-took)
-		if got := verdictOf(x.notWaiting("no such TCP socket")); got != want {
-			t.Errorf("after %v: %s, want %s", took, got, want)
+	none := stepResult{Outcome: script.Outcome{Err: fault(script.CodeNoSocket)}}
+	judges := map[string]func(x *exchange) error{
+		"a socket": func(x *exchange) error { return x.inTimeWait(waiting{&none}, "it closed first") },
+		"a state":  func(x *exchange) error { return x.judgeTeardown(teardown{waiting: &stepResult{}}) },
+		"a drop":   func(x *exchange) error { return x.judgeTeardown(teardown{dropped: &none}) },
+	}
+	for name, judge := range judges {
+		for took, want := range map[time.Duration]string{
+			0:             "FAIL state-missing",
+			busyAfter / 2: "FAIL state-missing",
+			busyAfter:     "ERROR timed-out",
+		} {
+			x := exchangeOf(t, "pf", "inet-args-tcp-to", false)
+			x.began = time.Now().Add(-took)
+			if got := verdictOf(judge(x)); got != want {
+				t.Errorf("%s, after %v: %s, want %s", name, took, got, want)
+			}
 		}
 	}
 }

@@ -76,8 +76,8 @@ func (x packet) run(ctx context.Context, withControl bool) error {
 	if err := x.judge(seen, want{line: script.ClientLine, from: from, to: to, missing: NotDelivered}); err != nil {
 		return err
 	}
-	if sent.Err != nil {
-		return failed(NotReinjected, "%s: the kernel does not take the packet back: %s", sent.where, sent.Err.Text)
+	if err := takenBack(sent); err != nil {
+		return err
 	}
 	if err := x.judge(received, arrived); err != nil {
 		return err

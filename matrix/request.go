@@ -210,6 +210,14 @@ func (s *request) tcpState(near, far netip.AddrPort, state string) *stepResult {
 // timeWait is the state of the socket that closed first.
 const timeWait = "TIME_WAIT"
 
+// waiting is what was found of a socket that must be in TIME_WAIT, which inTimeWait judges.
+type waiting struct{ socket *stepResult }
+
+// waiting asks for the state of a TCP socket that must be in TIME_WAIT.
+func (s *request) waiting(near, far netip.AddrPort) waiting {
+	return waiting{s.tcpState(near, far, timeWait)}
+}
+
 // cantDrop is how Linux before 6.0 refuses to drop a socket in TIME_WAIT (tcp_abort,
 // net/ipv4/tcp.c), and one without CONFIG_INET_DIAG_DESTROY any. Such a socket ends by itself,
 // after a minute. The error has two names on Linux, and unix.ErrnoName returns this one.

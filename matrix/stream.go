@@ -2,7 +2,6 @@ package matrix
 
 import (
 	"context"
-	"fmt"
 
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
@@ -94,7 +93,7 @@ func (x stream) run(ctx context.Context, withControl bool) error {
 
 	at, there = serverSide.request(), clientSide.request()
 	rest := at.rest(server)
-	waiting := at.tcpState(to, from, timeWait)
+	closed := at.waiting(to, from)
 	ending := x.tearDown(at, there, client, server)
 	ending.open = open
 	at.wantMessages(rest, 0)
@@ -136,9 +135,8 @@ func (x stream) run(ctx context.Context, withControl bool) error {
 	if err := x.judge(rest); err != nil {
 		return err
 	}
-	if waiting.Text != timeWait {
-		return x.notWaiting(fmt.Sprintf("%s: the server closed first and its socket is not in TIME_WAIT but %s",
-			waiting.where, waiting.found()))
+	if err := x.inTimeWait(closed, "the server closed first"); err != nil {
+		return err
 	}
 	// SYN, ACK and data, FIN or what carries it: an exchange needs three packets
 	// of the client, and two that come back.

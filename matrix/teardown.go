@@ -95,7 +95,7 @@ func (x *exchange) judgeTeardown(e teardown) error {
 		return failed(StateMissing, "remote: there is no state of %s while its socket is open", x.label())
 	}
 	if e.waiting != nil && len(e.waiting.States) == 0 {
-		return failed(StateMissing, "remote: there is no state of %s while its socket is in TIME_WAIT", x.label())
+		return x.notWaiting("remote: there is no state of %s while its socket is in TIME_WAIT", x.label())
 	}
 	if e.dropped != nil && e.dropped.Err != nil && e.dropped.Err.Code == cantDrop {
 		// The next cell takes its addresses and ports up again: it binds with SO_REUSEADDR, and
@@ -103,8 +103,7 @@ func (x *exchange) judgeTeardown(e teardown) error {
 		e.dropped, e.gone = nil, nil
 	}
 	if e.dropped != nil && e.dropped.Err != nil {
-		return failed(StateMissing, "%s: there is no socket in TIME_WAIT to drop: %s", e.dropped.where,
-			e.dropped.Err.Text)
+		return x.notWaiting("%s: there is no socket in TIME_WAIT to drop: %s", e.dropped.where, e.dropped.Err.Text)
 	}
 	if e.gone != nil && e.gone.Err == nil {
 		return failed(StateLeft, "%s: the dropped socket is still there, in %s", e.gone.where, e.gone.Text)

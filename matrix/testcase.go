@@ -11,11 +11,6 @@ import (
 	"pfdivert/pfconf"
 )
 
-// cellTimeout is the last resort: nothing in a cell waits by the clock, so only a host that
-// hangs can take so long. All cells wait for the same loads of pf: on a busy emulated
-// machine a pfctl takes a second, and a run 60 of them one after the other.
-const cellTimeout = 2 * time.Minute
-
 // portTries is how often a cell is run again because a planned port was in
 // use on a host.
 const portTries = 5
@@ -119,7 +114,8 @@ func (r *runner) runCell(ctx context.Context, p *testCase) error {
 	defer r.locks.unlock(p.lockKey)
 	// What came before was another's, who may have had the same addresses.
 	p.began = time.Now()
-	ctx, cancel := context.WithTimeoutCause(ctx, cellTimeout, fmt.Errorf("the cell did not end within %v", cellTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, script.CellTimeout,
+		fmt.Errorf("the cell did not end within %v", script.CellTimeout))
 	defer cancel()
 	p.traced(ctx, script.BeginTrace)
 	r.batches.enter()

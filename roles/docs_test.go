@@ -333,8 +333,9 @@ var mayImport = map[string][]string{
 	"pfdivert/roles/socket": {
 		"matrix/script", "pfconf", "pfconf/need", "pfconf/netlink", "pfconf/shared",
 	},
-	"pfdivert/roles/middlebox": {"matrix/script", "pfconf", "pfconf/need", "pfconf/nft", "pfconf/rtnetlink"},
-	"pfdivert/roles/terminal":  {"roles/agent"},
+	"pfdivert/roles/middlebox": {"matrix/script", "pfconf", "pfconf/need", "pfconf/nft", "pfconf/rtnetlink",
+		"roles/socket"},
+	"pfdivert/roles/terminal": {"roles/agent"},
 	"pfdivert/roles/testbed": {
 		"matrix", "matrix/script", "pfconf", "roles/agent", "roles/host", "roles/kernel",
 		"roles/kernel/splat", "roles/lab", "roles/lab/bsd", "roles/report", "roles/terminal",

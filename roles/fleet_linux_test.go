@@ -330,6 +330,22 @@ garbled ansible_user=root
 			t.Errorf("evidence of %s: %v", target, err)
 		}
 	}
+	if strings.Contains(out, "pfdivert run -json") || !strings.Contains(out, "hint: fix what is said of these hosts") {
+		t.Error("the hint does not fit a play")
+	}
+	// What check-setup's play says of hosts that could not be looked at is a line for each.
+	looked, _ := f.play(t, "ansible-playbook -i hosts contrib/ansible/fleet.yml --tags check-setup "+
+		"--limit 'gone*:denied:web1*'")
+	for host, why := range map[string]string{
+		"gone.example.net": "Failed to connect to the host via ssh: ", "denied": ".*Incorrect sudo password",
+	} {
+		if !regexp.MustCompile(`(?m)^ *"` + host + `/check-setup.txt:` + why + `.*",?$`).MatchString(looked) {
+			t.Errorf("check-setup does not say %q of %s in a line:\n%s", why, host, looked)
+		}
+	}
+	if strings.Contains(looked, "error\\") {
+		t.Errorf("check-setup says why in JSON:\n%s", looked)
+	}
 	root(t, f.hosts["web2.example.net"], "rmdir /tmp/pfdivert-fleet.new")
 	f.clean(t)
 	if t.Failed() {

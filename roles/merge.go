@@ -93,7 +93,7 @@ func runMerge(_ context.Context, c *call) (int, error) {
 	errs = append(errs, fleet.Problems()...)
 	for i, err := range errs {
 		if i == len(errs)-1 {
-			hint := "run these hosts again, and then merge: pfdivert run -json FILE"
+			hint := "fix what is said of these hosts, test them again as before, and then merge"
 			if !slices.ContainsFunc(errs, func(e error) bool { return !errors.As(e, new(syscall.Errno)) }) {
 				hint = "see which files can be read: ls -l"
 			}

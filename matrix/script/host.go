@@ -90,7 +90,8 @@ type Facts struct {
 	PFUnknown bool `json:"pfUnknown,omitempty"`
 	// PFOn: that pf is switched on.
 	PFOn bool `json:"pfOn,omitempty"`
-	// Interfaces are those that have the addresses of Setup's Paths; of FreeBSD hosts alone.
+	// Interfaces are those that have the addresses of Setup's Paths; of BSD hosts alone. Empty:
+	// it is not known.
 	Interfaces map[pfconf.Family]string `json:"interfaces,omitempty"`
 	// Beyond is how REMOTE reaches Setup's Gateways and Beyond, by family; of BSDs alone.
 	Beyond map[pfconf.Family]Beyond `json:"beyond,omitempty"`

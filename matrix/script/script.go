@@ -3,6 +3,14 @@
 // All are values; nothing here makes a system call.
 package script
 
+import "time"
+
+// CellTimeout is how long a cell may take, and a step of it may wait for what must come. It is the
+// last resort: nothing in a cell waits by the clock, so only a host that hangs can take so long.
+// All cells wait for the same loads of pf: on a busy emulated machine a pfctl takes a second, and a
+// run 60 of them one after the other.
+const CellTimeout = 2 * time.Minute
+
 // Script is a list of steps that a host carries out in order for one cell. A step that fails does
 // not end the script; later steps of its socket, except Rest and Close, are skipped and say so.
 type Script struct {

@@ -25,9 +25,6 @@ const (
 	bridgeQueue = 1
 )
 
-// bridgePatience bounds the wait for what takes well under a millisecond.
-const bridgePatience = 5 * time.Second
-
 // bridgeGoes carries the step out on a thread in a network namespace that ends with it.
 func bridgeGoes(ctx context.Context, st script.BridgeGoes) (text string, err error) {
 	nft.OnOwnThread(func() {
@@ -49,11 +46,11 @@ func (a *agent) middlebox(ctx context.Context, s *session, st script.Middlebox) 
 	return m, explainNFT(err)
 }
 
-// bridged has two cables end at a bridge. What is sent into the one must come out of the other.
+// bridged has two cables end at a bridge. What is sent into the one must come out of the other:
+// all that is waited for must come, so a slow host may take the cell's time for it.
 func bridged(ctx context.Context, stays bool) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, bridgePatience)
+	ctx, cancel := context.WithTimeout(ctx, script.CellTimeout)
 	defer cancel()
-	deadline, _ := ctx.Deadline()
 	routes, err := rtnetlink.Dial()
 	if err != nil {
 		return "", err
@@ -116,7 +113,7 @@ func bridged(ctx context.Context, stays bool) (string, error) {
 		if err := sendFrame(wires[0], frame); err != nil {
 			return err
 		}
-		if _, err := queue.Take(deadline); err != nil {
+		if _, err := queue.Take(ctx); err != nil {
 			return fmt.Errorf("the frame did not come to the queue: %w", err)
 		}
 		return nil
@@ -128,7 +125,7 @@ func bridged(ctx context.Context, stays bool) (string, error) {
 	if err := queue.Release(); err != nil {
 		return "", err
 	}
-	if got, err := receiveFrame(wires[1], deadline); err != nil || got != "control" {
+	if got, err := receiveFrame(ctx, wires[1]); err != nil || got != "control" {
 		return "", fmt.Errorf("the frame that was released was not bridged: %q, %w", got, err)
 	}
 	if err := waits("waiting"); err != nil {
@@ -146,7 +143,7 @@ func bridged(ctx context.Context, stays bool) (string, error) {
 	if err := sendFrame(port, "fence"); err != nil { // behind what may have come from the bridge
 		return "", err
 	}
-	switch got, err := receiveFrame(wires[1], deadline); {
+	switch got, err := receiveFrame(ctx, wires[1]); {
 	case err != nil:
 		return "", fmt.Errorf("nothing comes by a port of the bridge that was: %w", err)
 	case got == "fence":
@@ -199,17 +196,10 @@ func sendFrame(fd int, data string) error {
 }
 
 // receiveFrame receives the next one.
-func receiveFrame(fd int, deadline time.Time) (string, error) {
+func receiveFrame(ctx context.Context, fd int) (string, error) {
 	for {
-		left := time.Until(deadline)
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, max(int(left.Milliseconds()), 0))
-		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
-		case err != nil:
-			return "", os.NewSyscallError("poll", err)
-		case n == 0:
-			return "", os.ErrDeadlineExceeded
+		if err := socket.Await(ctx, fd, unix.POLLIN); err != nil {
+			return "", err
 		}
 		b := make([]byte, 64)
 		n, from, err := unix.Recvfrom(fd, b, 0)

@@ -68,7 +68,12 @@ func (c *checks) reach(main *pf.MainRuleset, s *script.Setup) {
 		}
 		call = reach.Calls[0]
 		for _, rule := range reach.May {
-			if !said[rule] {
+			switch {
+			case said[rule]:
+			case strings.Contains(rule, " from urpf-failed "):
+				said[rule] = true
+				c.pathBack(rule, r.From)
+			default:
 				said[rule] = true
 				c.warn(anchorItem, "if targets FAIL with rule-mismatch, put the anchor before that rule",
 					"this rule may decide in its place for some packets (%s): %s", flowOf(r), rule)
@@ -83,6 +88,16 @@ func (c *checks) reach(main *pf.MainRuleset, s *script.Setup) {
 		}
 	}
 	c.ok(anchorItem, "the main ruleset calls it: %s", call)
+}
+
+// pathBack says what a rule about packets that fail the reverse path check does to a run.
+func (c *checks) pathBack(rule string, from netip.Addr) {
+	c.warn("path back", fmt.Sprintf("see that the interface is the one by which the packets come: route -n get %v; "+
+		"and take the rule out for 'pfdivert faults'", from),
+		"this rule is for packets that come by another interface than the one by which their sender is reached "+
+			"(urpf-failed, pf.conf(5)): where that is so for %v, targets FAIL with not-delivered; and where 'pfdivert "+
+			"faults' takes LOCAL's route to FAKE away (fake-unrouted), the rule drops what comes from FAKE besides: %s",
+		from, rule)
 }
 
 // unread says which rule keeps it from being known whether the anchor is called.

@@ -69,6 +69,40 @@ func TestCheckPF(t *testing.T) {
 	}
 }
 
+// A rule about the reverse path is told of once, with what it does to a run and to faults, and what
+// to look at. It is no more than a warning: it spares a run's packets where routes are right.
+func TestCheckPathBack(t *testing.T) {
+	s := &script.Setup{Remote: true,
+		Paths: []script.Path{{Here: netip.MustParseAddr("10.188.1.2"), There: netip.MustParseAddr("10.188.1.1")}},
+		Fakes: []netip.Prefix{netip.MustParsePrefix("10.188.2.9/32")},
+	}
+	const rule = "block drop in quick from urpf-failed to any"
+	run := replay(t, "pf", func(command string, r *program.Output) {
+		if command == "pfctl -s rules" {
+			r.Stdout = rule + "\nanchor \"regress\" all\n"
+		}
+	})
+	var found checks
+	found.pf(t.Context(), pf.NewControl(run, 0), s, []string{"vio0"})
+	var warned []CheckItem
+	for _, i := range found {
+		if !i.OK || i.Warn {
+			warned = append(warned, i)
+		}
+	}
+	if len(warned) != 1 || !warned[0].OK || warned[0].Name != "path back" {
+		t.Fatalf("%+v", warned)
+	}
+	for _, want := range []string{rule, "not-delivered", "fake-unrouted", "10.188.1.1"} {
+		if !strings.Contains(warned[0].Detail, want) {
+			t.Errorf("%q is not in: %s", want, warned[0].Detail)
+		}
+	}
+	if !strings.Contains(warned[0].Cure, "route -n get 10.188.1.1") {
+		t.Errorf("fix: %s", warned[0].Cure)
+	}
+}
+
 // What is looked at on a FreeBSD host: each thing that is not as it must be is told of with what
 // fixes it.
 func TestCheckIPFW(t *testing.T) {

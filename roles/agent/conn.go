@@ -251,6 +251,10 @@ func (c *Conn) call(ctx context.Context, req *Request) (*Response, error) {
 		c.mu.Unlock()
 	}()
 	if err := c.out.send(req); err != nil {
+		var unsent frameError
+		if errors.As(err, &unsent) {
+			return nil, fmt.Errorf("the question can't be sent: %w", err)
+		}
 		return nil, &script.LostError{Err: err, Noise: ""}
 	}
 	c.sent.Add(1)

@@ -19,21 +19,26 @@ const MaxFrame = 8 << 20
 // many bytes: a value as package wire packs it.
 const frameHead = 4
 
-// appendFrame appends v, a *Request, an *Answer or a Hello, as a frame to buf.
+// appendFrame appends v, a *Request, a *Response or a Hello, as a frame to buf.
 func appendFrame(buf []byte, v any) ([]byte, error) {
 	start := len(buf)
 	out, err := wire.Append(append(buf, 0, 0, 0, 0), v)
 	return closeFrame(out, start, err)
 }
 
-// closeFrame writes the length of the frame that begins at start.
+// frameError says why a value makes no frame. The connection is as it was.
+type frameError struct{ error }
+
+func (e frameError) Unwrap() error { return e.error }
+
+// closeFrame writes the length of the frame that begins at start. An error is a frameError.
 func closeFrame(buf []byte, start int, err error) ([]byte, error) {
 	n := len(buf) - start - frameHead
 	switch {
 	case err != nil:
-		return buf[:start], fmt.Errorf("frame: %w", err)
+		return buf[:start], frameError{fmt.Errorf("frame: %w", err)}
 	case n > MaxFrame:
-		return buf[:start], fmt.Errorf("frame: %d bytes are over the limit of %d", n, MaxFrame)
+		return buf[:start], frameError{fmt.Errorf("frame: %d bytes are over the limit of %d", n, MaxFrame)}
 	}
 	binary.BigEndian.PutUint32(buf[start:], uint32(n))
 	return buf, nil
@@ -83,7 +88,7 @@ func newWriter(w io.Writer) *writer {
 	return wr
 }
 
-// send queues a frame. An error is that of an earlier write.
+// send queues a frame. An error is a frameError, or that of an earlier write.
 func (w *writer) send(v any) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

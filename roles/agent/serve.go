@@ -48,8 +48,9 @@ type Options struct {
 
 // agent is the state of Serve.
 type agent struct {
-	opt Options
-	ctx context.Context
+	opt  Options
+	ctx  context.Context
+	fail context.CancelCauseFunc // ends the agent
 
 	out     *writer
 	work    chan *Request // to idle workers
@@ -84,9 +85,7 @@ type agent struct {
 func Serve(ctx context.Context, r io.Reader, w io.Writer, opt Options) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	a := &agent{opt: opt, ctx: ctx, work: make(chan *Request), began: time.Now(), sessions: map[string]*session{},
-		done: map[string]ended{}}
-	a.out = newWriter(w)
+	a := newAgent(ctx, w, opt, cancel)
 	defer a.out.stop()
 
 	if _, err := io.WriteString(w, Magic); err != nil {
@@ -99,7 +98,7 @@ func Serve(ctx context.Context, r io.Reader, w io.Writer, opt Options) error {
 		return nil
 	}
 
-	a.workers.Go(func() { a.watch(ctx, cancel) })
+	a.workers.Go(func() { a.watch(ctx) })
 	// The reader is not waited for: it may hang in a read that nothing ends.
 	go func() { cancel(a.read(r)) }()
 	<-ctx.Done()
@@ -112,6 +111,11 @@ func Serve(ctx context.Context, r io.Reader, w io.Writer, opt Options) error {
 		return errors.Join(err, undone)
 	}
 	return undone
+}
+
+func newAgent(ctx context.Context, w io.Writer, opt Options, fail context.CancelCauseFunc) *agent {
+	return &agent{opt: opt, ctx: ctx, fail: fail, out: newWriter(w), work: make(chan *Request), began: time.Now(),
+		sessions: map[string]*session{}, done: map[string]ended{}}
 }
 
 // hello completes the hello.
@@ -165,7 +169,7 @@ const watchParts = 4
 // watch cancels when no request has come for the time of a heartbeat. A part of it counts when its
 // tick came and nothing was heard since the last one: while this process could not run, the ticker
 // drops ticks.
-func (a *agent) watch(ctx context.Context, cancel context.CancelCauseFunc) {
+func (a *agent) watch(ctx context.Context) {
 	t := time.NewTicker(max(a.opt.Heartbeat/watchParts, 1))
 	defer t.Stop()
 	var heard uint64
@@ -179,7 +183,7 @@ func (a *agent) watch(ctx context.Context, cancel context.CancelCauseFunc) {
 			heard, silent = n, 0
 		}
 	}
-	cancel(fmt.Errorf("agent: no sign of life from the orchestrator for %v", a.opt.Heartbeat))
+	a.fail(fmt.Errorf("agent: no sign of life from the orchestrator for %v", a.opt.Heartbeat))
 }
 
 // workOn answers a request and then those that it finds waiting. Workers are
@@ -222,8 +226,20 @@ func (a *agent) answer(ctx context.Context, req *Request) {
 	case req.Bye != nil:
 		ans.Err = ErrorOf(a.undo())
 	}
-	// A failed write is the end of the connection; the reader sees it as well.
-	_ = a.out.send(&ans)
+	a.reply(&ans)
+}
+
+// reply sends an answer, or why there is none that can be sent. When not even that can be, the
+// agent ends: who asked would wait for as long as the connection stands. A failed write is the end
+// of the connection; the reader sees it as well.
+func (a *agent) reply(ans *Response) {
+	var unsent frameError
+	if err := a.out.send(ans); errors.As(err, &unsent) {
+		err = a.out.send(&Response{ID: ans.ID, Err: ErrorOf(fmt.Errorf("the answer can't be sent: %w", err))})
+		if errors.As(err, &unsent) {
+			a.fail(err)
+		}
+	}
 }
 
 // kernel returns uname's name with its release, and its version.

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -90,6 +91,49 @@ func free(a netip.AddrPort) bool {
 		c.Close()
 	}
 	return err == nil
+}
+
+// What can't be sent is an error of that question at once, on either end, and the next question is
+// answered.
+func TestUnsendable(t *testing.T) {
+	noLeaks(t)
+	in, input := io.Pipe()
+	output, out := io.Pipe()
+	a := newAgent(t.Context(), out, Options{Heartbeat: slow}, nil)
+	defer a.out.stop()
+	a.done["long"] = ended{log: []script.Transcript{{End: "client", Text: strings.Repeat("x", MaxFrame)}}}
+	a.done["short"] = ended{log: []script.Transcript{{End: "client", Text: "x"}}}
+	go func() {
+		_, _ = io.WriteString(out, Magic)
+		_ = a.out.send(a.hello())
+		r, buf := bufio.NewReader(in), []byte(nil)
+		for {
+			req := new(Request)
+			if readFrame(r, &buf, req) != nil {
+				return
+			}
+			a.answer(t.Context(), req)
+		}
+	}()
+	conn, err := Dial(t.Context(), output, input, slow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer output.Close()
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var lost *script.LostError
+	if _, err = conn.Log(ctx, "long"); err == nil || !strings.Contains(err.Error(), "can't be sent") {
+		t.Errorf("a long log: %v", err)
+	}
+	if _, err = conn.Script(ctx, script.Script{Steps: []script.Step{nil}}); err == nil || errors.As(err, &lost) ||
+		!strings.Contains(err.Error(), "can't be sent") {
+		t.Errorf("a step of no kind: %v", err)
+	}
+	if log, err := conn.Log(ctx, "short"); err != nil || len(log) != 1 {
+		t.Errorf("the next log: %v, %v", log, err)
+	}
 }
 
 // However an agent ends, it has closed its sockets.

@@ -113,6 +113,9 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 	if hasBeyond(s) && runtime.GOOS != "linux" {
 		facts.Beyond = findBeyond(ctx, program.ExecBy(socket.Start), s, nicsOf(s))
 	}
+	if runtime.GOOS == "openbsd" {
+		facts.Interfaces = nicsOf(s)
+	}
 	if b, ok := a.fw.(*filterPair); ok {
 		facts.NoPF, facts.NoRdr, facts.PFUnknown = b.noPF, b.noRdr, b.unknown
 		facts.PFOn, facts.Interfaces = b.on, b.nics

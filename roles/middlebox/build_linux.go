@@ -29,8 +29,6 @@ var (
 
 // build makes the three hosts and joins them.
 func (b *box) build(ctx context.Context) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
 	for _, h := range []**host{&b.client, &b.server, &b.middle} {
 		if *h, err = newHost(); err != nil {
 			return err

@@ -12,7 +12,7 @@ import (
 
 // besides opens the connection beside the diverted one, which a flowtable is to take. The pair has
 // no ends where the joint is another.
-func (b *box) besides() (pair, error) {
+func (b *box) besides(ctx context.Context) (pair, error) {
 	if b.Joint != script.Flowtable {
 		return pair{}, nil
 	}
@@ -22,9 +22,9 @@ func (b *box) besides() (pair, error) {
 	if err := nft.Offload([]string{b.left.Name, b.right.Name}, !b.omits(script.Offloaded)); err != nil {
 		return pair{}, err
 	}
-	c, p, err := b.connect(netip.AddrPortFrom(b.Client.Addr(), 0), b.Beside, waits)
+	c, p, err := b.connect(ctx, netip.AddrPortFrom(b.Client.Addr(), 0), b.Beside, waits)
 	if err == nil && p.client != nil {
-		p.exchange(&c)
+		p.exchange(ctx, &c)
 	}
 	if err == nil && (c.At != script.AtServer || c.Err != "") {
 		err = fmt.Errorf("the connection beside came to %q: %s", c.At, c.Err)
@@ -47,12 +47,14 @@ func (p pair) phase(ctx context.Context, fw *nft.Firewall) (string, error) {
 }
 
 // again has both ends of the pair send once more.
-func (b *box) again(p pair) (c script.Connection) {
+func (b *box) again(ctx context.Context, p pair) (c script.Connection) {
 	if p.client == nil {
 		return c
 	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	c.At, c.Own, c.Peer = p.at, named(p.conn.LocalAddr()), named(p.conn.RemoteAddr())
-	p.exchange(&c)
+	p.exchange(ctx, &c)
 	_, _ = fmt.Fprintf(b.log, "connection from %v to %v, beside: the server read %q, the client %q; %s\n", c.Peer, c.Own,
 		c.Read, c.Heard, c.Err)
 	return c

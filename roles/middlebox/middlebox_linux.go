@@ -23,12 +23,15 @@ import (
 	"pfdivert/pfconf/rtnetlink"
 )
 
-// patience bounds the wait for what takes milliseconds on an idle machine.
+// patience bounds the wait for what a kernel that does not divert may never bring, and which takes
+// milliseconds on an idle machine. What must come may take the cell's time.
 const patience = 30 * time.Second
 
 // Run carries the step out with the engine of the packet filter that c names, and writes to log
 // what happened. The other fields of c but Omit are not used.
 func Run(ctx context.Context, st script.Middlebox, c nft.Config, log io.Writer) (m *script.Middle, err error) {
+	ctx, cancel := context.WithTimeout(ctx, script.CellTimeout)
+	defer cancel()
 	nft.OnOwnThread(func() {
 		b := &box{Middlebox: st, log: log, accepted: make(chan accepted, 16)}
 		defer b.close()
@@ -147,11 +150,11 @@ func (b *box) divert(ctx context.Context, c nft.Config) (_ *script.Middle, err e
 		return nil, err
 	}
 	for _, to := range []netip.AddrPort{b.Server, b.Beside} {
-		if err := b.reaches(to); err != nil {
+		if err := b.reaches(ctx, to); err != nil {
 			return nil, fmt.Errorf("control, before there is a rule: %w", err)
 		}
 	}
-	beside, err := b.besides()
+	beside, err := b.besides(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -185,13 +188,13 @@ func (b *box) divert(ctx context.Context, c nft.Config) (_ *script.Middle, err e
 	if m.Before, err = beside.phase(ctx, fw); err != nil {
 		return nil, err
 	}
-	if m.Diverted, err = b.talk(b.Client, b.Server); err != nil {
+	if m.Diverted, err = b.talk(ctx, b.Client, b.Server); err != nil {
 		return nil, err
 	}
 	if m.After, err = beside.phase(ctx, fw); err != nil {
 		return nil, err
 	}
-	m.Beside = b.again(beside)
+	m.Beside = b.again(ctx, beside)
 	counters, err := fw.Counters(ctx, []string{b.Rule.Label})
 	m.Counters = counters[b.Rule.Label]
 	return m, err

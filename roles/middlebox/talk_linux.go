@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pfdivert/matrix/script"
+	"pfdivert/roles/socket"
 )
 
 // listener says what a listening socket has besides its name.
@@ -87,21 +88,22 @@ func (p pair) close() {
 // connect connects the client. fence runs when the connection is neither there nor refused at once,
 // and returns when all that the client sent before has been processed, with what answers it. Where
 // there is no connection then, the pair has no ends.
-func (b *box) connect(from, to netip.AddrPort, fence func(fd int) error) (script.Connection, pair, error) {
+func (b *box) connect(ctx context.Context, from, to netip.AddrPort,
+	fence func(ctx context.Context, fd int) error) (script.Connection, pair, error) {
 	var c script.Connection
 	if err := b.client.enter(); err != nil {
 		return c, pair{}, err
 	}
 	fd, err := begin(from, to)
 	if err == nil {
-		err = ended(fd, 0)
+		err = ended(fd)
 	}
 	if errors.Is(err, unix.EAGAIN) {
-		if err := fence(fd); err != nil {
+		if err := fence(ctx, fd); err != nil {
 			_ = unix.Close(fd)
 			return c, pair{}, err
 		}
-		err = ended(fd, 0)
+		err = ended(fd)
 	}
 	if err != nil {
 		_ = unix.Close(fd)
@@ -120,9 +122,9 @@ func (b *box) connect(from, to netip.AddrPort, fence func(fd int) error) (script
 	p := pair{client: conn}
 	select {
 	case p.accepted = <-b.accepted:
-	case <-time.After(patience):
+	case <-ctx.Done():
 		_ = conn.Close()
-		return c, pair{}, errors.New("the client is connected, and no one has accepted it")
+		return c, pair{}, fmt.Errorf("the client is connected, and no one has accepted it: %w", context.Cause(ctx))
 	}
 	c.At, c.Own, c.Peer = p.at, named(p.conn.LocalAddr()), named(p.conn.RemoteAddr())
 	return c, p, nil
@@ -148,11 +150,11 @@ func begin(from, to netip.AddrPort) (fd int, err error) {
 	return fd, nil
 }
 
-// ended returns how a connection began, within the time: EAGAIN where that is open.
-func ended(fd int, wait time.Duration) error {
+// ended returns how a connection began: EAGAIN where that is open.
+func ended(fd int) error {
 	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
 	for {
-		n, err := unix.Poll(poll, int(wait.Milliseconds()))
+		n, err := unix.Poll(poll, 0)
 		switch {
 		case err == unix.EINTR:
 			continue
@@ -186,8 +188,12 @@ func named(a net.Addr) netip.AddrPort {
 	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
 }
 
-// exchange has each end send its line.
-func (p pair) exchange(c *script.Connection) {
+// exchange has each end send its line, until ctx is done.
+func (p pair) exchange(ctx context.Context, c *script.Connection) {
+	stop := context.AfterFunc(ctx, func() {
+		_, _ = p.client.SetDeadline(time.Unix(1, 0)), p.conn.SetDeadline(time.Unix(1, 0))
+	})
+	defer stop()
 	c.Read, c.Err = pass(p.client, p.conn, script.ClientLine)
 	if c.Err == "" {
 		c.Heard, c.Err = pass(p.conn, p.client, script.ServerLine)
@@ -196,10 +202,6 @@ func (p pair) exchange(c *script.Connection) {
 
 // pass sends a line and returns what came of it.
 func pass(from, to net.Conn, line string) (got, failed string) {
-	deadline := time.Now().Add(patience)
-	if err := errors.Join(from.SetDeadline(deadline), to.SetDeadline(deadline)); err != nil {
-		return "", err.Error()
-	}
 	if _, err := io.WriteString(from, line); err != nil {
 		return "", err.Error()
 	}
@@ -213,8 +215,9 @@ func pass(from, to net.Conn, line string) (got, failed string) {
 
 // talk connects the client and has both ends send. What is lost is lost by the kernel: another
 // connection, which is not diverted, comes to the server.
-func (b *box) talk(from, to netip.AddrPort) (script.Connection, error) {
-	c, p, err := b.connect(from, to, func(int) error { return b.reaches(b.Beside) })
+func (b *box) talk(ctx context.Context, from, to netip.AddrPort) (script.Connection, error) {
+	c, p, err := b.connect(ctx, from, to,
+		func(ctx context.Context, _ int) error { return b.reaches(ctx, b.Beside) })
 	if err != nil {
 		return c, err
 	}
@@ -226,8 +229,10 @@ func (b *box) talk(from, to netip.AddrPort) (script.Connection, error) {
 	if p.client == nil {
 		return c, nil
 	}
-	if p.exchange(&c); c.Err != "" {
-		if err := b.reaches(b.Beside); err != nil {
+	patient, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if p.exchange(patient, &c); c.Err != "" {
+		if err := b.reaches(ctx, b.Beside); err != nil {
 			return c, fmt.Errorf("the connection to %v failed (%s): %w", to, c.Err, err)
 		}
 	}
@@ -235,20 +240,17 @@ func (b *box) talk(from, to netip.AddrPort) (script.Connection, error) {
 }
 
 // waits is a fence for a connection that must come to be.
-func waits(fd int) error {
-	_ = ended(fd, patience) // it is asked for again
-	return nil
-}
+func waits(ctx context.Context, fd int) error { return socket.Await(ctx, fd, unix.POLLOUT) }
 
 // reaches runs a connection that must come to the server.
-func (b *box) reaches(to netip.AddrPort) error {
-	c, p, err := b.connect(netip.AddrPortFrom(b.Client.Addr(), 0), to, waits)
+func (b *box) reaches(ctx context.Context, to netip.AddrPort) error {
+	c, p, err := b.connect(ctx, netip.AddrPortFrom(b.Client.Addr(), 0), to, waits)
 	if err != nil {
 		return err
 	}
 	defer p.close()
 	if p.client != nil {
-		p.exchange(&c)
+		p.exchange(ctx, &c)
 	}
 	if c.At != script.AtServer || c.Err != "" {
 		return fmt.Errorf("a connection to %v that no rule is about came to %q, not to the server: %s", to, c.At, c.Err)

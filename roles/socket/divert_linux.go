@@ -137,9 +137,12 @@ func OpenQueue(number uint16) (*Queue, error) {
 }
 
 // Take returns the next packet, which waits for Release.
-func (q *Queue) Take(deadline time.Time) ([]byte, error) {
-	b, _, err := q.take(deadline)
-	return b, err
+func (q *Queue) Take(ctx context.Context) (packet []byte, err error) {
+	err = awaited(ctx, func(until time.Time) (err error) {
+		packet, _, err = q.take(until)
+		return err
+	})
+	return packet, err
 }
 
 // Release has the packet taken last go on.

@@ -1,6 +1,7 @@
 package socket
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -273,6 +274,26 @@ func (k *socket) takeErrors() bool {
 // (ErrNothing).
 func wait(fd int, events int16, deadline time.Time) error {
 	return waitAny([]unix.PollFd{{Fd: int32(fd), Events: events}}, deadline)
+}
+
+// heedEvery is how often a wait looks whether its context is done.
+const heedEvery = 100 * time.Millisecond
+
+// Await waits until the descriptor is ready. When ctx is done, the error is ctx's cause.
+func Await(ctx context.Context, fd int, events int16) error {
+	return awaited(ctx, func(until time.Time) error { return wait(fd, events, until) })
+}
+
+// awaited waits, in parts, until one of them ends with something else than ErrNothing.
+func awaited(ctx context.Context, part func(until time.Time) error) error {
+	for {
+		if err := part(time.Now().Add(heedEvery)); !errors.Is(err, ErrNothing) {
+			return err
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
 }
 
 func waitAny(fds []unix.PollFd, deadline time.Time) error {

@@ -221,6 +221,25 @@ func (c *coder) slice(t reflect.Type, made map[reflect.Type]*coder) error {
 	return err
 }
 
+// array is of an array, whose length is its type's.
+func (c *coder) array(t reflect.Type, made map[reflect.Type]*coder) error {
+	if t.Len() == 0 {
+		return fmt.Errorf("a %v can't be packed: it would take no room", t) // see unpacker.length
+	}
+	elem, err := makeCoder(t.Elem(), made)
+	c.pack = func(p *packer, v reflect.Value) {
+		for i := range t.Len() {
+			elem.pack(p, v.Index(i))
+		}
+	}
+	c.unpack = func(u *unpacker, v reflect.Value) {
+		for i := 0; i < t.Len() && u.err == nil; i++ {
+			elem.unpack(u, v.Index(i))
+		}
+	}
+	return err
+}
+
 // mapping is of a map, whose entries are sorted by their packed keys: equal maps are packed alike.
 func (c *coder) mapping(t reflect.Type, made map[reflect.Type]*coder) error {
 	key, err := makeCoder(t.Key(), made)

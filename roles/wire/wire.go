@@ -3,8 +3,8 @@
 // their struct has them.
 //
 // Numbers are varints, zigzag where they have a sign. Texts begin with their length; bytes, lists
-// and maps with their length and one more, 0 for nil. A struct begins with a bit for each field,
-// set for those that are not zero, and only these follow. What implements
+// and maps with their length and one more, 0 for nil; arrays have none. A struct begins with a bit
+// for each field, set for those that are not zero, and only these follow. What implements
 // encoding.BinaryMarshaler, such as netip.Prefix and time.Time, packs itself. Enumerations that
 // implement encoding.TextMarshaler pass only with numbers that have a name. Fields that are not
 // exported or that JSON leaves out stay. A value of an interface that Union knows begins with the
@@ -231,6 +231,8 @@ func makeCoder(t reflect.Type, made map[reflect.Type]*coder) (*coder, error) {
 		*c = coder{packBytes, unpackBytes}
 	case kind == reflect.Slice:
 		err = c.slice(t, made)
+	case kind == reflect.Array:
+		err = c.array(t, made)
 	case kind == reflect.Map:
 		err = c.mapping(t, made)
 	case kind == reflect.Pointer:

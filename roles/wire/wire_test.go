@@ -94,6 +94,9 @@ type all struct {
 	Pointer  *inner
 	Empty    *struct{}
 	Lists    [][]byte
+	Array    [2][3]inner
+	Word     [4]byte
+	ByName   map[[2]uint16]int
 	//lint:ignore U1000 wire leaves out what is not exported
 	inner int
 	Left  func() `json:"-"`
@@ -111,7 +114,8 @@ func samples() []all {
 			Time:   time.Date(2026, 1, 2, 3, 4, 5, 678901234, time.UTC), Duration: -time.Second,
 			List: []inner{{1, nil}, {}, {-1, []string{"", "x"}}}, Pointers: []*inner{nil, {5, nil}},
 			Map: map[color]netip.Addr{1: v6, 3: {}}, Pointer: &inner{}, Empty: &struct{}{},
-			Lists: [][]byte{nil, {}, {1}},
+			Lists: [][]byte{nil, {}, {1}}, Array: [2][3]inner{{{1, nil}}, {{}, {2, []string{"x"}}, {-3, nil}}},
+			Word: [4]byte{0, 255, 0, 1}, ByName: map[[2]uint16]int{{1, 2}: 3, {}: 4},
 		},
 		{
 			Bytes: []byte{}, List: []inner{}, Map: map[color]netip.Addr{}, I8: math.MaxInt8, I: math.MaxInt,
@@ -146,6 +150,7 @@ func TestRoundTrip(t *testing.T) {
 func TestSmall(t *testing.T) {
 	for want, v := range map[string]any{
 		"000000": &all{}, "010000" + "01": &all{Flag: true}, "040000" + "03": &all{I: -2},
+		"01" + "0700": &struct{ A [2]uint8 }{[2]uint8{7, 0}},
 		"0002" + "0204" + "02" + "00" + "00": &struct {
 			A, B, C, D, E, F, G, H, I int
 			List                      [][]inner
@@ -183,6 +188,7 @@ func TestRefused(t *testing.T) {
 		{"bytes longer than it all", []byte{1, 9, 'x'}, &struct{ B []byte }{}, "ends within"},
 		{"a list longer than it all", []byte{1, 0xff, 0xff, 3}, &struct{ L []inner }{}, "ends within"},
 		{"a map longer than it all", []byte{1, 0xff, 0xff, 3}, &struct{ M map[color]int }{}, "ends within"},
+		{"an array that ends early", []byte{1, 1, 2}, &struct{ A [3]int }{}, "ends within"},
 		{"a list that ends early", []byte{1, 3, 0}, &struct{ L []inner }{}, "ends within"},
 		{"the same key twice", []byte{1, 3, 1, 0, 1, 0}, &struct{ M map[color]int }{}, "same key"},
 		{"an address of five bytes", []byte{1, 5, 1, 2, 3, 4, 5}, &struct{ A netip.Addr }{}, "no known length"},
@@ -211,6 +217,7 @@ func TestUnpackable(t *testing.T) {
 		"a <nil> points":    nil,
 		"can't be packed":   &struct{ F func() }{},
 		"a float64 can't":   &struct{ F []float64 }{},
+		"take no room":      &struct{ F [0]int }{},
 		"contains itself":   &list{},
 		"has no name":       &all{Color: 2},
 		"70 fields":         &fields70{},
