@@ -63,6 +63,8 @@ type claimRun struct {
 	keeps bool
 	// matches: a match rule of OpenBSD's pf translates before the cell's rule sees the packets.
 	matches bool
+	// delayed: packets are in a pipe that keeps them for a while, and no fence tells of them.
+	delayed bool
 	// fragmented: the kernel's rule meets the client's messages in fragments, see
 	// Kernel.MeetsFragments.
 	fragmented bool
@@ -274,7 +276,11 @@ func (x *claimRun) nothingArrives(ctx context.Context, why string) error {
 func (x *claimRun) atServer(ctx context.Context) (*stepResult, error) {
 	_, serverSide := x.sides()
 	at := serverSide.request()
-	received := at.rest("server")
+	rest := script.Rest{Socket: "server"}
+	if x.delayed {
+		rest.Wait = pipeWait
+	}
+	received := at.add(rest, lost)
 	return received, at.run(ctx)
 }
 

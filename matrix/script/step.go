@@ -164,6 +164,8 @@ type Rest struct {
 	Socket string
 	// Want, if not nil, is how many messages there are to be; see Script.Hold.
 	Want *int
+	// Wait is how long to wait for the first one, as a packet needs that no fence waits for.
+	Wait time.Duration `json:",omitempty"`
 }
 
 // CloseConn closes a stream's connection and keeps a server's listener.
