@@ -80,18 +80,6 @@ func TestReasonsDocumented(t *testing.T) {
 	}
 }
 
-// TestCausesDocumented: docs/reasons.md has a section for each cause and for nothing else.
-func TestCausesDocumented(t *testing.T) {
-	var documented []string
-	for _, m := range regexp.MustCompile(`(?m)^#### (.*)$`).FindAllStringSubmatch(pages(t)["../docs/reasons.md"], -1) {
-		documented = append(documented, m[1])
-	}
-	slices.Sort(documented)
-	if codes := explain.Codes(); !slices.Equal(codes, documented) {
-		t.Errorf("causes are\n%q, docs/reasons.md has\n%q", codes, documented)
-	}
-}
-
 var (
 	// Commands with their arguments, as far as a shell reads them.
 	command = regexp.MustCompile(`(?:^|[ /])pfdivert (help )?([a-z][-a-z]*)([^|;&>#]*)`)
