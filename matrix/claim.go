@@ -89,11 +89,15 @@ func (t Target) NeedsPF() bool {
 	return t.First == Redirect && t.Claim.By["ipfw"] != "" || t.Claim != nil && (t.Claim.PF || t.Claim.BesidePF)
 }
 
-// Forwards reports whether the target needs a REMOTE with a second network, such as one that
-// forwards.
-func (t Target) Forwards() bool {
-	return t.First == Forwarded || t.First == Through || t.Claim != nil && t.Claim.Second
-}
+// Forwards reports whether the target needs a REMOTE with a second network, or one that forwards to
+// a third host.
+func (t Target) Forwards() bool { return t.NeedsMirror() || t.NeedsGateway() }
+
+// NeedsMirror reports whether the target is about what REMOTE forwards to a third host.
+func (t Target) NeedsMirror() bool { return t.First == Forwarded }
+
+// NeedsGateway reports whether the target needs a second network, in which LOCAL is the gateway.
+func (t Target) NeedsGateway() bool { return t.Claim != nil && t.Claim.Second }
 
 // kind is the targets' name without the family.
 func (c *Claim) kind() string { return cmp.Or(c.About, "divert") + "-" + c.Name }

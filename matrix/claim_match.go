@@ -46,6 +46,9 @@ func (x *claimRun) tags(r *pfconf.Rule) { r.Tag, r.Match = r.Label, !x.omit[Matc
 // The steps are those of matchTagged. Behind the rule is one like it that names the loopback
 // interface and another divert port. It would decide, being the last, and has no packets.
 func (x *claimRun) receivedOn(ctx context.Context) error {
+	if err := x.knowsInterface(); err != nil {
+		return err
+	}
 	x.change = x.byInterface
 	other := x.rule()
 	other.Label, other.Received, other.Divert = x.Cell.label("-elsewhere"), loopbackInterface, x.otherDivert()
@@ -55,6 +58,15 @@ func (x *claimRun) receivedOn(ctx context.Context) error {
 
 // loopbackInterface is the one of OpenBSD's routing domain 0.
 const loopbackInterface = "lo0"
+
+// knowsInterface is the ERROR when REMOTE has not said by which interface it reaches LOCAL: a rule
+// that names none is about all of them.
+func (x *claimRun) knowsInterface() error {
+	if x.nics[x.Family] == "" {
+		return broken(QuestionFailed, "remote: by which interface it reaches LOCAL is not known")
+	}
+	return nil
+}
 
 // byInterface has the cell's rule name the interface towards LOCAL.
 func (x *claimRun) byInterface(r *pfconf.Rule) {
@@ -196,6 +208,9 @@ func (x *claimRun) taggedTo(ctx context.Context) error {
 // receivedOnTo is receivedOn with divert-to: the steps are those of taggedTo, and the rule behind
 // diverts to another port.
 func (x *claimRun) receivedOnTo(ctx context.Context) error {
+	if err := x.knowsInterface(); err != nil {
+		return err
+	}
 	x.change = x.byInterface
 	other := x.rule()
 	other.Label, other.Received, other.Divert = x.Cell.label("-elsewhere"), loopbackInterface, otherPort(other.Divert)

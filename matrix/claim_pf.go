@@ -182,11 +182,11 @@ func (x *claimRun) redirectedThroughStream(ctx context.Context) error {
 //  1. Control: before the rules are there, the divert socket does not see what a client like the
 //     cell's sends to FAKE.
 //  2. The client sends to FAKE. The packet comes to the divert socket, and is reinjected as it is.
-//  3. REMOTE forwards it by its routing table. Of the rules about what leaves the one that asks
-//     for the tag has counted it, not the one that does not.
+//  3. REMOTE forwards it by its routing table, to the third host. Of the rules about what leaves
+//     the one that asks for the tag has counted it, not the one that does not.
 func (x *claimRun) keepsTag(ctx context.Context) error {
 	x.change = func(r *pfconf.Rule) { r.Keep, r.Tag = true, r.Label }
-	due, other := x.leaving("-tagged", x.nics[x.Family]), x.leaving("-untagged", x.nics[x.Family])
+	due, other := x.leaving("-tagged", x.beyond.Mirror), x.leaving("-untagged", x.beyond.Mirror)
 	due.Tag = x.label()
 	return x.forwards(ctx, due, other, "without its tag")
 }
@@ -196,7 +196,7 @@ func (x *claimRun) keepsTag(ctx context.Context) error {
 // in place of a tag, and the rules about what leaves are those of its two interfaces.
 func (x *claimRun) keepsRoute(ctx context.Context) error {
 	x.change = x.bySecond(pfconf.RouteTo)
-	return x.forwards(ctx, x.leaving("-gateway", x.second.Interface), x.leaving("-table", x.nics[x.Family]),
+	return x.forwards(ctx, x.leaving("-gateway", x.beyond.Gateway), x.leaving("-table", x.beyond.Mirror),
 		"by the routing table")
 }
 
@@ -205,7 +205,7 @@ func (x *claimRun) keepsRoute(ctx context.Context) error {
 func (x *claimRun) bySecond(how pfconf.Routing) func(*pfconf.Rule) {
 	return func(r *pfconf.Rule) {
 		if r.Keep = true; !x.omit[Gateway] {
-			r.Routing, r.Gateway, r.Interface = how, x.second.Gateway, x.second.Interface
+			r.Routing, r.Gateway, r.Interface = how, x.second.Gateway, x.beyond.Gateway
 		}
 	}
 }
@@ -248,7 +248,7 @@ func (x *claimRun) repliesByGateway(ctx context.Context) error {
 	if err := x.judge(heard, want{line: script.ServerLine, from: to, missing: NoReply}); err != nil {
 		return err
 	}
-	if via := heard.Messages[0].Via.Addr(); via != x.second.Gateway {
+	if via := heard.Messages[0].Via.Addr(); via != x.viaGateway {
 		return failed(WrongWay, "%s: the answer came by the interface of %v: it left by the routing table, not by the gateway %v",
 			heard.where, via, x.second.Gateway)
 	}

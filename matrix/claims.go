@@ -108,7 +108,7 @@ var claims = []Claim{
 	},
 	{
 		Name: "pf-route-to", Proto: pfconf.UDP, Mode: Forwarded, run: (*claimRun).keepsRoute, PF: true, From: 15,
-		Dangerous: true, Safe: release{15, 1},
+		Dangerous: true, Safe: release{15, 1}, Second: true,
 		Says: "what a rule of pf with route-to and divert-to takes leaves by the rule's gateway, after it was reinjected",
 		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5), route-to"},
 		Not:  onlyFreeBSD,
@@ -196,13 +196,13 @@ var claims = []Claim{
 		Not:  onlyOpenBSD,
 	},
 	{
-		Name: "forwarded", Proto: pfconf.TCP, Mode: Through, run: (*claimRun).forwarded,
+		Name: "forwarded", Proto: pfconf.TCP, Mode: Forwarded, run: (*claimRun).forwarded,
 		Says: "what a router forwards is diverted when it comes in and when it leaves, both ways, and goes on after each",
 		By:   map[string]string{"ipfw": "divert(4): incoming packets, and outgoing ones", "pf": "divert(4)"},
 		Not:  "its rules about what comes in and what leaves see nothing that is forwarded",
 	},
 	{
-		Name: "pf-forwarded", Proto: pfconf.TCP, Mode: Through, run: (*claimRun).forwarded, PF: true, From: 15,
+		Name: "pf-forwarded", Proto: pfconf.TCP, Mode: Forwarded, run: (*claimRun).forwarded, PF: true, From: 15,
 		Says: "what a router forwards is diverted by pf's divert-to when it comes in and when it leaves, both ways, and goes on after each",
 		By:   map[string]string{"ipfw": "FreeBSD's pf.conf(5) and divert(4)"},
 		Not:  onlyFreeBSD,

@@ -17,6 +17,9 @@ type testCase struct {
 	kernel Kernel
 	nics   map[pfconf.Family]string // REMOTE's interfaces towards LOCAL
 	second Network                  // of REMOTE
+	beyond script.Beyond            // how REMOTE reaches that
+	// viaGateway is what LOCAL says of a datagram that came by its interface in that network.
+	viaGateway netip.Addr
 	// localSystem is LOCAL's operating system, as in runtime.GOOS.
 	localSystem string
 	omit        map[string]bool

@@ -413,8 +413,8 @@ func TestExpectedBesidePF(t *testing.T) {
 func TestDangerous(t *testing.T) {
 	k, _ := KernelOf("ipfw")
 	v4, v6 := netip.MustParseAddr("10.188.3.1"), netip.MustParseAddr("fd00:188:3::1")
-	second := map[pfconf.Family]Network{pfconf.Inet: {Interface: "em1", Gateway: v4, Mirror: v4},
-		pfconf.Inet6: {Interface: "em1", Gateway: v6, Mirror: v6}}
+	second := map[pfconf.Family]Network{pfconf.Inet: {Gateway: v4, Mirror: v4},
+		pfconf.Inet6: {Gateway: v6, Mirror: v6}}
 	for minor, want := range []string{
 		"divert-pf-state-in divert-pf-tag-in divert-pf-route-to divert-pf-reply-to divert-pf-dup-to divert-pf-nat-out divert-pf-pipe-in divert-header-beyond-out",
 		"divert-header-beyond-out"} {
@@ -438,6 +438,77 @@ func TestDangerous(t *testing.T) {
 		}
 		if got := strings.Join(skipped, " "); got != want {
 			t.Errorf("on FreeBSD 15.%d these may crash the kernel: %s; want %s", minor, got, want)
+		}
+	}
+}
+
+// A target that needs a second network or a third host is skipped where REMOTE has none, or does
+// not forward, and the reason names the one thing that is missing. A question that failed is an
+// ERROR.
+func TestSkipBeyond(t *testing.T) {
+	gateway, mirror := netip.MustParseAddr("10.188.3.1"), netip.MustParseAddr("10.188.4.1")
+	both := Network{Gateway: gateway, Mirror: mirror}
+	there := script.Beyond{Gateway: "em1", Mirror: "em2"}
+	with := func(change func(*script.Beyond)) script.Beyond {
+		b := there
+		change(&b)
+		return b
+	}
+	off := script.Lack{Why: "it does not forward", Hint: "sysctl it"}
+	lack, failed := script.Lack{Why: "w", Hint: "h"}, script.Lack{Why: "w", Failed: true}
+	const forwarded, tag, route, reply, pass = "forwarded", "pf-tag-in", "pf-route-to", "pf-reply-to", ""
+	unnamedGateway := "SKIP no-feature: REMOTE: no second network with LOCAL is named (set GATEWAY_ADDR to an address of " +
+		"LOCAL's in a network that REMOTE has a second interface in, or run it in a lab of FreeBSD)"
+	unnamedMirror := "SKIP no-feature: REMOTE: no third host is named to forward to (set MIRROR_ADDR to a third host behind " +
+		"another interface of REMOTE's, or run it in a lab of FreeBSD whose kernel has pf)"
+	for _, c := range []struct {
+		name    string
+		second  Network
+		beyond  script.Beyond
+		unheard string
+		want    map[string]string
+	}{
+		{"all is there", both, there, "", map[string]string{forwarded: pass, tag: pass, route: pass, reply: pass}},
+		{"nothing is named", Network{}, script.Beyond{}, "", map[string]string{forwarded: unnamedMirror,
+			tag: unnamedMirror, route: unnamedGateway, reply: unnamedGateway}},
+		{"no gateway is named", Network{Mirror: mirror}, there, "", map[string]string{forwarded: pass, tag: pass,
+			route: unnamedGateway, reply: unnamedGateway}},
+		{"no third host is named", Network{Gateway: gateway}, there, "", map[string]string{forwarded: unnamedMirror,
+			tag: unnamedMirror, route: unnamedMirror, reply: pass}},
+		{"it does not forward", both, with(func(b *script.Beyond) { b.NoForwarding = off }), "",
+			map[string]string{forwarded: "SKIP no-feature: REMOTE: it does not forward (sysctl it)", reply: pass}},
+		{"the gateway is elsewhere", both, with(func(b *script.Beyond) { b.NoGateway = lack }), "",
+			map[string]string{forwarded: pass, tag: pass, route: "SKIP no-feature: REMOTE: w (h)",
+				reply: "SKIP no-feature: REMOTE: w (h)"}},
+		{"the third host is nowhere", both, with(func(b *script.Beyond) { b.NoMirror = lack }), "",
+			map[string]string{forwarded: "SKIP no-feature: REMOTE: w (h)", reply: pass}},
+		{"forwarding is not known", both, with(func(b *script.Beyond) { b.NoForwarding = failed }),
+			"", map[string]string{forwarded: "ERROR question-failed: REMOTE: w", reply: pass}},
+		{"the third host is silent", both, there, "no echo reply", map[string]string{reply: pass,
+			forwarded: "ERROR setup-failed: LOCAL: the third host 10.188.4.1 does not answer an echo request: no echo reply"}},
+		// An answer of the third host is missed because REMOTE does not forward.
+		{"silent behind one that does not forward", both, with(func(b *script.Beyond) { b.NoForwarding = off }),
+			"no echo reply", map[string]string{forwarded: "SKIP no-feature: REMOTE: it does not forward (sysctl it)"}},
+	} {
+		k, _ := KernelOf("ipfw")
+		k.Release, k.Minor = 15, 1
+		r := runner{kernel: k, opt: Options{Second: map[pfconf.Family]Network{pfconf.Inet: c.second}}}
+		r.facts = script.Facts{PFOn: true, Beyond: map[pfconf.Family]script.Beyond{pfconf.Inet: c.beyond}}
+		if c.unheard != "" {
+			r.localFacts.Unheard = map[pfconf.Family]string{pfconf.Inet: c.unheard}
+		}
+		for name, want := range c.want {
+			targets, err := Select([]string{"inet-divert-" + name})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := pass
+			if f := r.skip(targets[0]); f != nil {
+				got = fmt.Sprintf("%v %s: %s", f.verdict, f.reason, f.detail)
+			}
+			if got != want {
+				t.Errorf("%s: %s: %q, want %q", c.name, name, got, want)
+			}
 		}
 	}
 }
@@ -594,6 +665,22 @@ func TestReuseOfTimeWait(t *testing.T) {
 		x.kernel.Release, x.kernel.Minor = releaseOf(kernel)
 		if s, ok := x.serverSpec().(script.Stream); !ok || s.Reuse != want {
 			t.Errorf("%s: %+v, want reuse %v", kernel, s, want)
+		}
+	}
+}
+
+// A rule with received-on is not loaded where REMOTE's interface is not known: it would be about
+// all of them.
+func TestUnknownInterface(t *testing.T) {
+	for _, target := range Claims() {
+		if !strings.HasSuffix(target.Name, "received-on") {
+			continue
+		}
+		x := &claimRun{exchange: &exchange{testCase: &testCase{Cell: Cell{Target: target}}, mode: target.First}}
+		var f *finding
+		if err := target.Claim.run(x, t.Context()); !errors.As(err, &f) || f.verdict != Error ||
+			f.reason != QuestionFailed {
+			t.Errorf("%s: %v", target.Name, err)
 		}
 	}
 }

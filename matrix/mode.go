@@ -109,24 +109,16 @@ var (
 	}}
 )
 
-// Forwarded is divert-packet of what REMOTE forwards, for claims alone: no one gets it.
+// Forwarded is divert-packet of what REMOTE forwards between LOCAL and a third host, for claims
+// alone. The third host sends TCP back to LOCAL, and may answer all else as unreachable.
 var Forwarded = Mode{&mode{
 	name: "forwarded", mechanism: explain.PacketIn, ofClaims: explain.PacketIn,
-	client: atLocal, server: atFake,
-	direction: pfconf.In, action: pfconf.DivertPacket, divertsTo: (*exchange).divertPort, requests: 1,
-}}
-
-// Through is divert-packet of what REMOTE forwards between LOCAL and a third host, for claims
-// alone.
-var Through = Mode{&mode{
-	name: "through", mechanism: explain.PacketIn, ofClaims: explain.PacketIn,
 	client: atLocal, server: atMirror,
 	direction: pfconf.In, action: pfconf.DivertPacket, divertsTo: (*exchange).divertPort, requests: 1,
 }}
 
 // modes are all modes. A test sees that each says all that it must.
-var modes = []Mode{To, Reply, ReplyTo, ReplyReuse, PacketIn, PacketOut, ToSockets, ToOutput, Redirect, Forwarded,
-	Through}
+var modes = []Mode{To, Reply, ReplyTo, ReplyReuse, PacketIn, PacketOut, ToSockets, ToOutput, Redirect, Forwarded}
 
 // String returns the suite's name of the mode.
 func (m Mode) String() string {

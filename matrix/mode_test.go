@@ -21,7 +21,7 @@ func TestModes(t *testing.T) {
 		case m.direction == 0 || m.action == 0 || (m.divertsTo == nil) != (m.action == pfconf.DivertReply):
 			t.Errorf("%v: %+v: it does not say what its rule is", m, *m.mode)
 		case m.requests < 1 || m.proves == "" &&
-			!slices.Contains([]Mode{ToSockets, ToOutput, Redirect, Forwarded, Through}, m):
+			!slices.Contains([]Mode{ToSockets, ToOutput, Redirect, Forwarded}, m):
 			t.Errorf("%v: %+v: it does not say what it proves and how often it asks", m, *m.mode)
 		case (m.client == atLocal) != (m.direction == pfconf.In):
 			t.Errorf("%v: REMOTE's rule is %v, and the client is not on the other side", m, m.direction)

@@ -1,6 +1,7 @@
 package matrix
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,8 +50,8 @@ type Options struct {
 	// is using REMOTE.
 	By       string
 	Patience time.Duration
-	// Second is REMOTE's second network, by family: none of a family that it has none of. REMOTE
-	// forwards then, and has a route to FAKE.
+	// Second are the hosts beyond REMOTE, by family. Targets that need one that there is not are
+	// skipped.
 	Second map[pfconf.Family]Network
 	// Dangerous: targets that may crash the kernel are run.
 	Dangerous bool
@@ -63,10 +64,10 @@ type Options struct {
 	BreakLocal, BreakRemote []injection.Action
 }
 
-// Network is one that a host has an interface to.
+// Network is what REMOTE has an interface to besides the one towards LOCAL.
 type Network struct {
-	Interface string
-	Gateway   netip.Addr // another host in it
+	// Gateway is an address of LOCAL's in a second network of REMOTE's, none where there is none.
+	Gateway netip.Addr
 	// Mirror is a third host behind REMOTE, none where there is none: it sends what comes to it of
 	// TCP from LOCAL back to LOCAL, to the same port, from itself and the client's port, and what
 	// answers that to the client.
@@ -80,15 +81,15 @@ type runner struct {
 	opt    Options
 	facts  script.Facts
 	kernel Kernel
-	// localSystem is LOCAL's operating system, as in runtime.GOOS.
-	localSystem string
-	processors  int // of the host that has fewer
-	omit        map[string]bool
-	addresses   *AddressPlan
-	batches     *ruleBatches
-	locks       keyedLock
-	budget      evidenceBudget
-	divert      chan uint16 // free divert ports
+	// localFacts are LOCAL's.
+	localFacts script.Facts
+	processors int // of the host that has fewer
+	omit       map[string]bool
+	addresses  *AddressPlan
+	batches    *ruleBatches
+	locks      keyedLock
+	budget     evidenceBudget
+	divert     chan uint16 // free divert ports
 }
 
 // Run prepares the hosts, runs the targets and calls done for each as it
@@ -161,7 +162,6 @@ func Run(ctx context.Context, hosts Hosts, plan Plan, opt Options, done func(Res
 // Setups says what a run of the targets makes of the hosts.
 func Setups(opt Options) (local, remote script.Setup, err error) {
 	var here, there []script.Path
-	var beyond []netip.Addr
 	setup := script.Setup{
 		Rounds: opt.Rounds, Trace: opt.Trace, Omit: agentPieces(opt.Omit),
 		By: opt.By, WaitSeconds: int(opt.Patience.Seconds()),
@@ -177,10 +177,16 @@ func Setups(opt Options) (local, remote script.Setup, err error) {
 		here = append(here, script.Path{Here: a.Local, There: a.Remote})
 		there = append(there, script.Path{Here: a.Remote, There: a.Local})
 		if mirror := opt.Second[f].Mirror; mirror.IsValid() {
-			beyond = append(beyond, mirror)
+			setup.Beyond = append(setup.Beyond, mirror)
+		}
+		if gateway := opt.Second[f].Gateway; gateway.IsValid() {
+			setup.Gateways = append(setup.Gateways, gateway)
 		}
 		setup.Fakes = append(setup.Fakes, a.Fakes.Masked())
 		if opt.Capture {
+			if mirror := opt.Second[f].Mirror; mirror.IsValid() {
+				setup.Capture = append(setup.Capture, netip.PrefixFrom(mirror, mirror.BitLen()))
+			}
 			setup.Capture = append(setup.Capture, a.Fakes.Masked())
 			if !a.Locals.IsSingleIP() {
 				setup.Capture = append(setup.Capture, a.Locals.Masked())
@@ -189,7 +195,6 @@ func Setups(opt Options) (local, remote script.Setup, err error) {
 	}
 	local, remote = setup, setup
 	local.Paths, remote.Paths = here, there
-	local.Beyond = beyond
 	remote.Remote, remote.Filter = true, opt.Filter
 	local.Break, remote.Break = opt.BreakLocal, opt.BreakRemote
 	return local, remote, nil
@@ -201,13 +206,10 @@ func (r *runner) prepare() error {
 	if err != nil {
 		return err
 	}
-	var processors int
 	var errLocal, errRemote error
 	_ = both(r.ctx,
 		func(ctx context.Context) error {
-			var facts script.Facts
-			facts, errLocal = r.hosts.Local.Setup(ctx, local)
-			r.localSystem, processors = facts.System, facts.Processors
+			r.localFacts, errLocal = r.hosts.Local.Setup(ctx, local)
 			return nil
 		},
 		func(ctx context.Context) error {
@@ -218,7 +220,7 @@ func (r *runner) prepare() error {
 	if err := errors.Join(wrap("remote", errRemote), wrap("local", errLocal)); err != nil {
 		return err
 	}
-	r.processors = min(processors, r.facts.Processors)
+	r.processors = min(r.localFacts.Processors, r.facts.Processors)
 	var ok bool
 	if r.kernel, ok = KernelOf(r.facts.Firewall); !ok {
 		return fmt.Errorf("remote: what to expect of a kernel with %q is not known", r.facts.Firewall)
@@ -251,12 +253,8 @@ func (r *runner) skip(t Target) *finding {
 			return &finding{Skip, Dangerous,
 				"it may crash REMOTE's kernel: -dangerous runs it, on a machine that may be lost"}
 		}
-		switch second := r.opt.Second[t.Family]; {
-		case (t.First == Forwarded || t.Claim.Second) && !second.Gateway.IsValid():
-			return &finding{Skip, NoFeature, "REMOTE: there is no second network to send packets to; FreeBSD's lab has one"}
-		case t.First == Through && !second.Mirror.IsValid():
-			return &finding{Skip, NoFeature,
-				"REMOTE: there is no third host to forward to; FreeBSD's lab has one where the kernel has pf"}
+		if f := r.lacksBeyond(t); f != nil {
+			return f
 		}
 		if t.Claim.NFT && r.opt.Filter != "" && r.opt.Filter != pfconf.NFT {
 			return &finding{Skip, NotClaimed,
@@ -287,6 +285,45 @@ func (r *runner) skip(t Target) *finding {
 	if len(r.facts.Owned) > 0 {
 		return &finding{Error, FakeOwned,
 			fmt.Sprintf("REMOTE has FAKE configured (%v): cells would pass without being diverted", r.facts.Owned)}
+	}
+	return nil
+}
+
+// lacksBeyond says what a target lacks of networks beyond REMOTE, and what a person can do: nil
+// when it needs none, or has all that it needs.
+func (r *runner) lacksBeyond(t Target) *finding {
+	second, there := r.opt.Second[t.Family], r.facts.Beyond[t.Family]
+	lacks := func(l script.Lack) *finding {
+		switch {
+		case l.Failed: // a question that failed proves no lack
+			return &finding{Error, QuestionFailed, "REMOTE: " + l.Why}
+		case l.Why != "":
+			return &finding{Skip, NoFeature, fmt.Sprintf("REMOTE: %s (%s)", l.Why, l.Hint)}
+		}
+		return nil
+	}
+	if t.NeedsGateway() {
+		if !second.Gateway.IsValid() {
+			return &finding{Skip, NoFeature, fmt.Sprintf("REMOTE: no second network with LOCAL is named (%s, or run it in a lab "+
+				"of FreeBSD)", script.GatewayHint(t.Family))}
+		}
+		if f := lacks(there.NoGateway); f != nil {
+			return f
+		}
+	}
+	if !t.NeedsMirror() {
+		return nil
+	}
+	if !second.Mirror.IsValid() {
+		return &finding{Skip, NoFeature, fmt.Sprintf("REMOTE: no third host is named to forward to (%s, or run it in a lab of "+
+			"FreeBSD whose kernel has pf)", script.MirrorHint(t.Family))}
+	}
+	if f := cmp.Or(lacks(there.NoForwarding), lacks(there.NoMirror)); f != nil {
+		return f
+	}
+	if why := r.localFacts.Unheard[t.Family]; why != "" {
+		return &finding{Error, SetupFailed, fmt.Sprintf("LOCAL: the third host %v does not answer an echo request: %s",
+			second.Mirror, why)}
 	}
 	return nil
 }

@@ -91,7 +91,8 @@ func (r *runner) judgeTarget(ctx context.Context, t Target) (Result, *testCase) 
 func (r *runner) newCell(t Target) *testCase {
 	c := r.addresses.Cell(t)
 	return &testCase{Cell: c, kernel: r.kernel, nics: r.facts.Interfaces, second: r.opt.Second[t.Family],
-		localSystem: r.localSystem, batches: r.batches, omit: r.omit,
+		beyond: r.facts.Beyond[t.Family], viaGateway: r.localFacts.Arrivals[t.Family],
+		localSystem: r.localFacts.System, batches: r.batches, omit: r.omit,
 		lookable: r.budget.wanted(t.Name), lookAlways: r.budget.all,
 		local:  side{"local", r.hosts.Local, c.Session, t.Family, new(bool), map[string]string{}},
 		remote: side{"remote", r.hosts.Remote, c.Session, t.Family, new(bool), map[string]string{}}}

@@ -24,6 +24,7 @@ Exit status: 0 when all is as it must be, 2 otherwise.`,
 	run: func(ctx context.Context, c *call) (int, error) {
 		f := c.flags()
 		o := c.testbed()
+		o.Beyond = true
 		f.StringVar(&o.HostsFile, "hosts", "", "check the hosts in `FILE`, or those of them that REMOTE_SSH names")
 		f.IntVar(&o.Domain, "rdomain", 0, "look at OpenBSD in the routing domain `N` of REMOTE, or of a lab's")
 		kernelFlags(f, &o)
@@ -39,12 +40,12 @@ Exit status: 0 when all is as it must be, 2 otherwise.`,
 		if err != nil {
 			return exitError, err
 		}
-		return c.checkAll(ctx, beds)
+		return c.checkAll(ctx, beds, targets)
 	},
 }
 
 // checkAll checks all testbeds at once and prints what was found of one after the other.
-func (c *call) checkAll(ctx context.Context, beds []*testbed.Testbed) (int, error) {
+func (c *call) checkAll(ctx context.Context, beds []*testbed.Testbed, targets []matrix.Target) (int, error) {
 	defer testbed.Each(beds, (*testbed.Testbed).Close)
 	found := make([]bytes.Buffer, len(beds))
 	statuses := make([]int, len(beds))
@@ -54,7 +55,7 @@ func (c *call) checkAll(ctx context.Context, beds []*testbed.Testbed) (int, erro
 		}
 		own := *c
 		own.Out = &found[b.Index]
-		statuses[b.Index], err = own.checkSetup(ctx, b.Pair)
+		statuses[b.Index], err = own.checkSetup(ctx, b.Pair, targets)
 		return err
 	})
 	for i, b := range beds {
@@ -75,8 +76,8 @@ func (c *call) checkAll(ctx context.Context, beds []*testbed.Testbed) (int, erro
 	return slices.Max(statuses), nil
 }
 
-// checkSetup asks both hosts and prints what they found.
-func (c *call) checkSetup(ctx context.Context, p *testbed.Pair) (int, error) {
+// checkSetup asks both hosts about what the targets need and prints what they found.
+func (c *call) checkSetup(ctx context.Context, p *testbed.Pair, targets []matrix.Target) (int, error) {
 	local, remote, err := matrix.Setups(p.Options)
 	if err != nil {
 		return exitError, err
@@ -92,6 +93,9 @@ func (c *call) checkSetup(ctx context.Context, p *testbed.Pair) (int, error) {
 		items, err := side.conn.Check(ctx, side.setup)
 		if err != nil {
 			return exitError, p.Explain(fmt.Errorf("%s: %w", side.name, err))
+		}
+		if side.conn == p.Hosts.Remote {
+			items = append(items, p.Unnamed(targets)...)
 		}
 		if !writeChecks(c.Out, items) {
 			status = exitError

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"pfdivert/matrix"
 	"pfdivert/pfconf"
 	"pfdivert/roles/agent"
 	"pfdivert/roles/testbed"
@@ -16,7 +17,7 @@ func TestCheckSetup(t *testing.T) {
 	p := reach(t, testbed.Options{})
 	var out bytes.Buffer
 	c := &call{IO: IO{Out: &out}, role: &checkSetupRole}
-	if status, err := c.checkSetup(t.Context(), p); status != exitOK || err != nil {
+	if status, err := c.checkSetup(t.Context(), p, matrix.Targets()); status != exitOK || err != nil {
 		t.Errorf("exit status %d, %v", status, err)
 	}
 	for _, want := range []string{"local: ", "remote: ", "  ok  inet REMOTE answers: ", "  ok  route to FAKE ",

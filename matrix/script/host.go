@@ -35,9 +35,11 @@ type Setup struct {
 	Remote bool `json:"remote"` // this host is REMOTE: open its packet filter
 	// Paths are the hosts' real addresses, by family.
 	Paths []Path `json:"paths"`
-	// Beyond are hosts behind the other one, one of a family at most. A fence of the family goes
-	// there, over the other host.
+	// Beyond are hosts behind REMOTE, one of a family at most. LOCAL's fence of the family goes
+	// there, over REMOTE, if there is an answer.
 	Beyond []netip.Addr `json:"beyond,omitempty"`
+	// Gateways are LOCAL's addresses in a second network of REMOTE's, one of a family at most.
+	Gateways []netip.Addr `json:"gateways,omitempty"`
 	// Fakes are the FAKE addresses, as prefixes.
 	Fakes []netip.Prefix `json:"fakes"`
 	// Filter is how a Linux REMOTE's kernel is given the rules, "" for pfconf.NFT.
@@ -88,8 +90,16 @@ type Facts struct {
 	PFUnknown bool `json:"pfUnknown,omitempty"`
 	// PFOn: that pf is switched on.
 	PFOn bool `json:"pfOn,omitempty"`
-	// Interfaces are those that have the addresses of Setup's Paths; of FreeBSD hosts alone.
+	// Interfaces are those that have the addresses of Setup's Paths; of BSD hosts alone. Empty:
+	// it is not known.
 	Interfaces map[pfconf.Family]string `json:"interfaces,omitempty"`
+	// Beyond is how REMOTE reaches Setup's Gateways and Beyond, by family; of BSDs alone.
+	Beyond map[pfconf.Family]Beyond `json:"beyond,omitempty"`
+	// Arrivals is, by family, what Message.Via is of what comes by LOCAL's interface with the
+	// address of Setup's Gateways.
+	Arrivals map[pfconf.Family]netip.Addr `json:"arrivals,omitempty"`
+	// Unheard says, by family, how LOCAL knows that a host of Setup's Beyond does not answer.
+	Unheard map[pfconf.Family]string `json:"unheard,omitempty"`
 	// Traces: the host's kernel can be asked to trace a cell's packets (Look.Trace).
 	Traces bool `json:"traces,omitempty"`
 	// Owned are FAKE addresses that this host has configured.
@@ -98,6 +108,49 @@ type Facts struct {
 	Processors int `json:"processors,omitempty"`
 	// Domain is the routing domain in which the agent works.
 	Domain int `json:"domain,omitempty"`
+}
+
+// Beyond is how a host reaches others than LOCAL.
+type Beyond struct {
+	// Gateway and Mirror are the interfaces by which it reaches the family's address of
+	// Setup.Gateways and Setup.Beyond. They are empty when they were not asked for, or as NoGateway
+	// and NoMirror say.
+	Gateway string `json:"gateway,omitempty"`
+	Mirror  string `json:"mirror,omitempty"`
+
+	NoGateway    Lack `json:"noGateway,omitzero"`
+	NoMirror     Lack `json:"noMirror,omitzero"`
+	NoForwarding Lack `json:"noForwarding,omitzero"` // it does not forward the family
+}
+
+// Lack is why a host does not have what a target needs. The zero Lack: it has it.
+type Lack struct {
+	Why string `json:"why,omitempty"`
+	// Hint is what a person can do about it, for instance a command.
+	Hint string `json:"hint,omitempty"`
+	// Failed: Why is a question that failed, and proves no lack.
+	Failed bool `json:"failed,omitempty"`
+}
+
+// GatewayVariable and MirrorVariable are the variables of the orchestrator's environment with a
+// family's address of Setup.Gateways and of Setup.Beyond.
+func GatewayVariable(f pfconf.Family) string { return variable("GATEWAY_ADDR", f) }
+func MirrorVariable(f pfconf.Family) string  { return variable("MIRROR_ADDR", f) }
+
+func variable(name string, f pfconf.Family) string {
+	if f == pfconf.Inet6 {
+		return name + "6"
+	}
+	return name
+}
+
+// GatewayHint and MirrorHint say what to set these variables to.
+func GatewayHint(f pfconf.Family) string {
+	return fmt.Sprintf("set %s to an address of LOCAL's in a network that REMOTE has a second interface in", GatewayVariable(f))
+}
+
+func MirrorHint(f pfconf.Family) string {
+	return fmt.Sprintf("set %s to a third host behind another interface of REMOTE's", MirrorVariable(f))
 }
 
 // RuleChange is one cell's change. The states of Kill go first.

@@ -16,7 +16,7 @@ type Message struct {
 	// Via is what a divert socket gives as the sender: an address of the interface by which the
 	// packet came in, or the unspecified address of one that leaves; on FreeBSD with the rule's
 	// number as port. Invalid for a netfilter queue. Of a datagram whose interface was asked for
-	// (Spec.Arrival) an address of that.
+	// (Datagram.Arrival) the address that it is known by (socket.KnownBy).
 	Via netip.AddrPort `json:"via,omitzero"`
 	// Interface is the name that FreeBSD's divert socket puts behind that address: of the interface
 	// by which the packet came to this host, and empty for one that began here.

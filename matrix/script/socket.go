@@ -73,7 +73,7 @@ type Stream struct {
 // Datagram is a UDP socket.
 type Datagram struct {
 	Ends
-	// Arrival asks for the interface by which each datagram came (BSDs).
+	// Arrival asks for the interface by which each datagram came.
 	Arrival bool
 }
 

@@ -66,6 +66,9 @@ func ownStates(ctx context.Context, opt Options) (pfconf.StateTable, error) {
 // hostRoutes is this host's routing table.
 var hostRoutes routes = routeTool{program.Exec}
 
+// dropsOthers is for Linux, which has a reverse path filter outside of its packet filter.
+func dropsOthers(string, pfconf.Family) (bool, error) { return false, nil }
+
 // routing does nothing: no mark and no table of its own route diverted packets.
 func routing(*gather.Options, pfconf.Engine) {}
 

@@ -7,11 +7,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/program"
 	"pfdivert/roles/socket"
 )
 
@@ -80,13 +82,22 @@ func (a *agent) check(ctx context.Context, s *script.Setup, begins bool) []Check
 	if s.Remote {
 		c.fakes(s)
 		c.system(ctx, s, begins)
+		if hasBeyond(s) && runtime.GOOS != "linux" && !begins {
+			c.beyond(s, findBeyond(ctx, program.Exec, s, nicsOf(s)))
+		}
 		return c
 	}
 	c.answers(ctx, s)
 	c.ownFilter(ctx, s)
 	c.fakes(s)
+	c.gateways(s)
 	for _, r := range routesTo(s) {
+		beyond := ofFamily(s.Beyond, pfconf.FamilyOf(r.via))
+		third := r.dst.IsSingleIP() && r.dst.Addr() == beyond
 		name := fmt.Sprintf("route to FAKE %v", r.dst)
+		if third {
+			name = fmt.Sprintf("route to the third host %v", beyond)
+		}
 		switch missing, err := r.plan(ctx, hostRoutes); {
 		case err != nil:
 			c.fail(name, err)
@@ -94,6 +105,9 @@ func (a *agent) check(ctx context.Context, s *script.Setup, begins bool) []Check
 			c.ok(name, "none yet: the run adds one via %v and removes it", r.via)
 		default:
 			c.ok(name, "via %v", r.via)
+			if third && !begins {
+				c.hears(ctx, s, beyond)
+			}
 		}
 	}
 	return c
@@ -166,6 +180,28 @@ func (c *checks) answers(ctx context.Context, s *script.Setup) {
 			continue
 		}
 		c.ok(name, "%v", p.There)
+	}
+}
+
+// hears looks whether a third host answers over REMOTE. That it does not stops no run: the targets
+// that need it are ERROR.
+func (c *checks) hears(ctx context.Context, s *script.Setup, beyond netip.Addr) {
+	for _, p := range s.Paths {
+		if pfconf.FamilyOf(p.Here) != pfconf.FamilyOf(beyond) {
+			continue
+		}
+		f, err := socket.OpenFence(p.Here, beyond)
+		if err == nil {
+			_, err = f.Pass(ctx)
+			err = errors.Join(err, f.Close())
+		}
+		name := fmt.Sprintf("%v third host answers", pfconf.FamilyOf(beyond))
+		if err != nil {
+			c.warn(name, fmt.Sprintf("ping -I %v %v, let REMOTE forward, and give the third host a route to LOCAL via REMOTE", p.Here,
+				beyond), "%v", err)
+			continue
+		}
+		c.ok(name, "%v", beyond)
 	}
 }
 

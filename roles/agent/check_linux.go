@@ -150,6 +150,14 @@ func strictReversePath(nic string) (bool, error) {
 	return highest == "1", nil
 }
 
+// dropsOthers reports whether an interface drops what does not come the way that the answer goes.
+func dropsOthers(nic string, f pfconf.Family) (bool, error) {
+	if f == pfconf.Inet6 || nic == "" { // there is no such setting
+		return false, nil
+	}
+	return strictReversePath(nic)
+}
+
 // bridge looks whether br_netfilter takes the packets of a bridge through the IP hooks before the
 // bridge has handed them to IP: the socket that tproxy chose is lost between (skb_orphan in
 // ip_rcv_core).

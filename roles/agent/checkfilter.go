@@ -145,6 +145,16 @@ func nicOf(s *script.Setup, f pfconf.Family) string {
 	return ""
 }
 
+// nicsOf are the interfaces towards the other host.
+func nicsOf(s *script.Setup) map[pfconf.Family]string {
+	all := map[pfconf.Family]string{}
+	for _, p := range s.Paths {
+		f := pfconf.FamilyOf(p.Here)
+		all[f] = nicOf(s, f)
+	}
+	return all
+}
+
 // typicalRules are rules of each kind that the suite loads, about flows as it has them.
 func typicalRules(s *script.Setup) []pfconf.Rule {
 	var rules []pfconf.Rule

@@ -18,7 +18,7 @@ type Hold struct {
 	dir     stateDir
 	lock    *hostLock
 	journal *journal
-	routes  []*fakeRoute
+	routes  []*addedRoute
 }
 
 // HoldOptions are how Take takes a host.
@@ -94,7 +94,7 @@ func (d stateDir) restoreAll(ctx context.Context, tell func(string)) error {
 // Journal records a change before it is made. It is a pfconf.Journal.
 func (h *Hold) Journal(u pfconf.Undo) error { return h.journal.record(u) }
 
-// addRoutes sees to it that packets to FAKE go to REMOTE.
+// addRoutes sees to it that packets to FAKE, and to hosts behind REMOTE, go to REMOTE.
 func (h *Hold) addRoutes(ctx context.Context, rs []route) error {
 	return h.dir.locked(ctx, func() error {
 		for _, r := range rs {

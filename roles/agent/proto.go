@@ -252,7 +252,7 @@ func (r *Request) check() error {
 		if s == nil {
 			continue
 		}
-		if n := len(s.Paths) + len(s.Beyond) + len(s.Fakes) + len(s.Capture); n > maxPrefixes {
+		if n := len(s.Paths) + len(s.Beyond) + len(s.Gateways) + len(s.Fakes) + len(s.Capture); n > maxPrefixes {
 			return fmt.Errorf("%d addresses are over the limit of %d", n, maxPrefixes)
 		}
 	}

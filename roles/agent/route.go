@@ -39,14 +39,14 @@ type routes interface {
 	remove(ctx context.Context, r route) error
 }
 
-// undoAddedRoute is the step that removes the route to FAKE. Its arguments are the
+// undoAddedRoute is the step that removes a route via REMOTE. Its arguments are the
 // prefix and REMOTE's address.
 const undoAddedRoute = "route/to"
 
-// A fakeRoute is LOCAL's route to FAKE via REMOTE, which this program added. Runs
-// at the same time share it: each holds a shared lock on a file about it, and the last one
+// An addedRoute is LOCAL's route to FAKE, or to a third host, via REMOTE, which this program added.
+// Runs at the same time share it: each holds a shared lock on a file about it, and the last one
 // removes it. The file exists as long as the route is this program's.
-type fakeRoute struct {
+type addedRoute struct {
 	undo pfconf.Undo
 	file *os.File
 }
@@ -63,7 +63,7 @@ func (r route) plan(ctx context.Context, host routes) (missing bool, err error) 
 		}
 		if t.dst.IsValid() && r.dst.Bits() <= t.dst.Bits() && r.dst.Contains(t.dst.Addr()) {
 			return false, hinted{fmt.Errorf("this host has a route to %v; it must be via REMOTE %v", t, r.via),
-				"remove that route, or choose another FAKE address"}
+				"remove that route, or choose another address"}
 		}
 		missing = true // what goes nowhere, or to a wider network's router, will go to REMOTE
 	}
@@ -76,20 +76,20 @@ func (d stateDir) routeFile(r route) string {
 	return d.file("route" + netSuffix() + "-" + name + lockSuffix)
 }
 
-// addRoute sees to it that packets to FAKE go to REMOTE. It gives nil when the
+// addRoute sees to it that packets to the route's destination go to REMOTE. It gives nil when the
 // host has such a route of its own. The directory's turn must be held.
-func (d stateDir) addRoute(ctx context.Context, host routes, r route, journal pfconf.Journal) (*fakeRoute, error) {
+func (d stateDir) addRoute(ctx context.Context, host routes, r route, journal pfconf.Journal) (*addedRoute, error) {
 	path := d.routeFile(r)
 	_, err := os.Lstat(path)
 	shared := err == nil // it is another run's, at work too
 	missing, err := r.plan(ctx, host)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("route to FAKE %v: %w", r.dst, err)
+		return nil, fmt.Errorf("route to %v: %w", r.dst, err)
 	case !missing && !shared:
 		return nil, nil
 	}
-	f := &fakeRoute{undo: pfconf.Undo{Do: undoAddedRoute, Args: []string{r.dst.String(), r.via.String()}}}
+	f := &addedRoute{undo: pfconf.Undo{Do: undoAddedRoute, Args: []string{r.dst.String(), r.via.String()}}}
 	// The other run's journal may be undone before this one's ends, or never.
 	if err := journal(f.undo); err != nil {
 		return nil, fmt.Errorf("write the journal: %w", err)
@@ -106,7 +106,7 @@ func (d stateDir) addRoute(ctx context.Context, host routes, r route, journal pf
 		case err != nil:
 			return f, err
 		case still:
-			return f, fmt.Errorf("route to FAKE %v: it was added and packets still do not go to REMOTE %v", r.dst, r.via)
+			return f, fmt.Errorf("route to %v: it was added and packets still do not go to REMOTE %v", r.dst, r.via)
 		}
 	}
 	return f, nil
@@ -146,7 +146,7 @@ func routeOf(u pfconf.Undo) (r route, err error) {
 }
 
 // close lets go of the route, for undoRoute.
-func (f *fakeRoute) close() error {
+func (f *addedRoute) close() error {
 	if f.file == nil {
 		return nil
 	}
@@ -156,7 +156,11 @@ func (f *fakeRoute) close() error {
 // routesTo returns the routes that LOCAL needs.
 func routesTo(s *script.Setup) []route {
 	var rs []route
-	for _, dst := range s.Fakes {
+	all := slices.Clone(s.Fakes)
+	for _, beyond := range s.Beyond {
+		all = append(all, netip.PrefixFrom(beyond, beyond.BitLen()))
+	}
+	for _, dst := range all {
 		for _, p := range s.Paths {
 			if pfconf.FamilyOf(p.There) == pfconf.FamilyOf(dst.Addr()) {
 				rs = append(rs, route{dst.Masked(), p.There})
@@ -178,7 +182,7 @@ func last(p netip.Prefix) netip.Addr {
 
 // notNeighbour explains why there can't be a route via REMOTE.
 func notNeighbour(r route, err error) error {
-	return hinted{fmt.Errorf("add the route to FAKE %v: %w", r, err),
+	return hinted{fmt.Errorf("add the route to %v: %w", r, err),
 		fmt.Sprintf("LOCAL and REMOTE must be in one network: no router may be on the way to %v", r.via)}
 }
 
@@ -261,14 +265,20 @@ func (t routeTool) remove(ctx context.Context, r route) error {
 	return err
 }
 
-// parseRoute reads what `route -n get` prints for an address.
-func parseRoute(out string, like netip.Addr) (r route, err error) {
+// routeValues are what `route -n get` prints, by their names.
+func routeValues(out string) map[string]string {
 	values := map[string]string{}
 	for line := range strings.Lines(out) {
 		if name, value, ok := strings.Cut(line, ": "); ok {
 			values[strings.TrimSpace(name)] = strings.TrimSpace(value)
 		}
 	}
+	return values
+}
+
+// parseRoute reads what `route -n get` prints for an address.
+func parseRoute(out string, like netip.Addr) (r route, err error) {
+	values := routeValues(out)
 	address := func(s string) (netip.Addr, error) {
 		if s == "default" {
 			return pfconf.FamilyOf(like).Unspecified(), nil

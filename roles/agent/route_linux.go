@@ -69,13 +69,13 @@ func (l linuxRoutes) add(_ context.Context, r route) error {
 	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH):
 		return notNeighbour(r, err)
 	}
-	return fmt.Errorf("add the route to FAKE %v: %w", r, err)
+	return fmt.Errorf("add the route to %v: %w", r, err)
 }
 
 func (l linuxRoutes) remove(_ context.Context, r route) error {
 	err := rtnetlink.With(func(c *rtnetlink.Conn) error { return c.DeleteRoute(l.own(r)) })
 	if err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("delete the route to FAKE %v: %w", r, err)
+		return fmt.Errorf("delete the route to %v: %w", r, err)
 	}
 	return nil
 }

@@ -61,18 +61,22 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 	a.seen = gather.Open(a.observed(s))
 	for _, p := range s.Paths {
 		family, there := pfconf.FamilyOf(p.Here), p.There
-		for _, beyond := range s.Beyond {
-			if pfconf.FamilyOf(beyond) == family {
-				there = beyond
+		if beyond := ofFamily(s.Beyond, family); beyond.IsValid() && !s.Remote {
+			there = beyond
+		}
+		f, err := a.openFence(s, p.Here, there)
+		if err == nil && there != p.There {
+			if _, lost := f.Pass(ctx); lost != nil {
+				_ = f.Close()
+				if facts.Unheard == nil {
+					facts.Unheard = map[pfconf.Family]string{}
+				}
+				facts.Unheard[family] = lost.Error()
+				f, err = a.openFence(s, p.Here, p.There)
 			}
 		}
-		f, err := socket.OpenFence(p.Here, there)
 		if err != nil {
 			return nil, err
-		}
-		f.Rounds = s.Rounds
-		if !a.opt.Ephemeral || runtime.GOOS != "linux" { // a jail ends with its processes, too
-			f.Timeout = realFence
 		}
 		a.fences[family] = f
 	}
@@ -83,6 +87,9 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 	}
 	if !s.Remote {
 		a.fakes = s.Fakes
+		if facts.Arrivals, err = arrivals(s); err != nil {
+			return nil, err
+		}
 		if a.table, err = ownStates(ctx, a.opt); err != nil {
 			return nil, err
 		}
@@ -103,11 +110,30 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 	}
 	facts.Traces = tracesPackets && a.opt.Ephemeral // its table goes with the lab
 	facts.Firewall, facts.KeepsCounters = a.fw.Name(), a.fw.KeepsCounters()
+	if hasBeyond(s) && runtime.GOOS != "linux" {
+		facts.Beyond = findBeyond(ctx, program.ExecBy(socket.Start), s, nicsOf(s))
+	}
+	if runtime.GOOS == "openbsd" {
+		facts.Interfaces = nicsOf(s)
+	}
 	if b, ok := a.fw.(*filterPair); ok {
 		facts.NoPF, facts.NoRdr, facts.PFUnknown = b.noPF, b.noRdr, b.unknown
 		facts.PFOn, facts.Interfaces = b.on, b.nics
 	}
 	return facts, nil
+}
+
+// openFence opens a fence to another host, for as many rounds as the set-up says.
+func (a *agent) openFence(s *script.Setup, here, there netip.Addr) (*socket.Fencer, error) {
+	f, err := socket.OpenFence(here, there)
+	if err != nil {
+		return nil, err
+	}
+	f.Rounds = s.Rounds
+	if !a.opt.Ephemeral || runtime.GOOS != "linux" { // a jail ends with its processes, too
+		f.Timeout = realFence
+	}
+	return f, nil
 }
 
 // withoutTimestamps has a lab's host send and take TCP packets without timestamps.

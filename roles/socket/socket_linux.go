@@ -246,11 +246,3 @@ func accept(fd int) (int, unix.Sockaddr, error) {
 func newSocket(family, typ, proto int) (int, error) {
 	return unix.Socket(family, typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
 }
-
-// askArrival fails: the interface of a datagram is asked for on the BSDs alone.
-func askArrival(int, int) error {
-	return fmt.Errorf("the interface of a datagram: %w (%s)", ErrUnsupported, runtime.GOOS)
-}
-
-// arrival is not called, because askArrival fails.
-func arrival([]byte, int) (netip.Addr, error) { return netip.Addr{}, ErrUnsupported }

@@ -71,13 +71,13 @@ func tcpDrop(context.Context, netip.AddrPort, netip.AddrPort) error {
 	return unsupported("dropping a TCP connection")
 }
 
-// askArrival fails: the interface of a datagram is asked for on the BSDs alone.
+// askArrival fails: the interface of a datagram is asked for on Linux and the BSDs alone.
 func askArrival(int, int) error {
 	return fmt.Errorf("the interface of a datagram: %w (%s)", ErrUnsupported, runtime.GOOS)
 }
 
-// arrival is not called, because askArrival fails.
-func arrival([]byte, int) (netip.Addr, error) { return netip.Addr{}, ErrUnsupported }
+// arrivalIndex knows no control message, because askArrival fails.
+func arrivalIndex(unix.SocketControlMessage) (index int, ok bool) { return 0, false }
 
 // Drops is for systems that count what divert sockets drop.
 func Drops(context.Context, bool, uint16) (script.Dropped, error) {

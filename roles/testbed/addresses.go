@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"pfdivert/matrix"
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/roles/terminal"
 )
@@ -77,6 +78,55 @@ func addressesOf(f pfconf.Family, getenv func(string) string) (a matrix.Addresse
 	return a, nil
 }
 
+// secondNetworks reads the addresses beyond REMOTE that the environment has for the families, which
+// may be none.
+func secondNetworks(families map[pfconf.Family]matrix.Addresses,
+	getenv func(string) string) (map[pfconf.Family]matrix.Network, error) {
+	all := map[pfconf.Family]matrix.Network{}
+	for f, a := range families {
+		n, err := secondNetwork(f, a, getenv)
+		if err != nil {
+			return nil, err
+		}
+		all[f] = n
+	}
+	return all, nil
+}
+
+func secondNetwork(f pfconf.Family, own matrix.Addresses, getenv func(string) string) (n matrix.Network, err error) {
+	read := func(name, hint string) (netip.Addr, error) {
+		text := getenv(name)
+		if text == "" {
+			return netip.Addr{}, nil
+		}
+		wrong := func(format string, a ...any) (netip.Addr, error) {
+			err := fmt.Errorf("%s=%q: "+format, append([]any{name, text}, a...)...)
+			return netip.Addr{}, terminal.WithHint(err, hint+", or unset it")
+		}
+		a, err := netip.ParseAddr(text)
+		switch {
+		case err != nil:
+			return wrong("this is no plain address")
+		case pfconf.FamilyOf(a) != f:
+			return wrong("this is no %v address", f)
+		case a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a.IsLinkLocalUnicast():
+			return wrong("no other host reaches it by its routes")
+		case a == own.Local, a == own.Remote, own.Fakes.Contains(a):
+			return wrong("this is an address of LOCAL's, REMOTE's or FAKE's that another variable has")
+		}
+		return a, nil
+	}
+	if n.Gateway, err = read(script.GatewayVariable(f), script.GatewayHint(f)); err == nil {
+		n.Mirror, err = read(script.MirrorVariable(f), script.MirrorHint(f))
+	}
+	if err == nil && n.Gateway.IsValid() && n.Gateway == n.Mirror {
+		err = terminal.WithHint(
+			fmt.Errorf("%s and %s are both %v", script.GatewayVariable(f), script.MirrorVariable(f), n.Mirror),
+			"the first is LOCAL's, the second a third host's: docs/remote.md")
+	}
+	return n, err
+}
+
 // prefix reads an address or a prefix; its host bits do not matter.
 func prefix(s string) (netip.Prefix, error) {
 	if a, err := netip.ParseAddr(s); err == nil {
@@ -92,7 +142,8 @@ func prefix(s string) (netip.Prefix, error) {
 // strayAddresses refuses addresses that a lab would not use.
 func strayAddresses(getenv func(string) string) error {
 	for _, f := range pfconf.Families {
-		for _, n := range addressNames[f] {
+		names := addressNames[f]
+		for _, n := range append(names[:], script.GatewayVariable(f), script.MirrorVariable(f)) {
 			if getenv(n) != "" {
 				return terminal.WithHint(fmt.Errorf("%s is set and REMOTE_SSH is not", n),
 					"set REMOTE_SSH to test another host, or unset the addresses to test this machine in a lab")

@@ -66,9 +66,8 @@ func reachBSD(ctx context.Context, o Options) (*Pair, error) {
 			Locals: netip.PrefixFrom(a.Local, a.Local.BitLen()), Fakes: a.Fakes}
 	}
 	p.Options.Second = map[pfconf.Family]matrix.Network{}
-	for f, gateway := range lab.Second.Gateways {
-		p.Options.Second[f] = matrix.Network{Interface: lab.Second.Interface, Gateway: gateway,
-			Mirror: lab.Second.Mirrors[f]}
+	for _, f := range pfconf.Families {
+		p.Options.Second[f] = matrix.Network{Gateway: lab.Second.Gateways[f], Mirror: lab.Second.Mirrors[f]}
 	}
 	p.Options.Rounds = realRounds
 	p.Options.By, p.Options.Patience = WhoRuns(o.Getenv), o.Wait

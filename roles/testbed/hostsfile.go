@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"pfdivert/matrix"
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/roles/agent"
 	"pfdivert/roles/terminal"
@@ -38,8 +39,8 @@ const (
 // perHost are the variables that a host of the file can have; the environment's are for hosts
 // that lack them.
 var perHost = []string{
-	"LOCAL_ADDR", "REMOTE_ADDR", "FAKE_ADDR", "LOCAL_ADDR6", "REMOTE_ADDR6", "FAKE_ADDR6", "SSH_OPTIONS", "SUDO",
-	"filter",
+	"LOCAL_ADDR", "REMOTE_ADDR", "FAKE_ADDR", "LOCAL_ADDR6", "REMOTE_ADDR6", "FAKE_ADDR6",
+	"GATEWAY_ADDR", "MIRROR_ADDR", "GATEWAY_ADDR6", "MIRROR_ADDR6", "SSH_OPTIONS", "SUDO", "filter",
 }
 
 // perKernel are the variables of a host that is a kernel to boot. kernelVariable begins it.
@@ -270,6 +271,10 @@ func validateHosts(hosts []fileHost, targets []matrix.Target, env func(string) s
 			continue // a lab's addresses are its own
 		}
 		families, err := addressesFor(targets, h.getenv(env))
+		var second map[pfconf.Family]matrix.Network
+		if err == nil {
+			second, err = secondNetworks(families, h.getenv(env))
+		}
 		if err != nil {
 			return terminal.WithHint(fmt.Errorf("%s: %s: %w", h.where, h.name, err), agent.HintOf(err))
 		}
@@ -279,8 +284,11 @@ func validateHosts(hosts []fileHost, targets []matrix.Target, env func(string) s
 				continue
 			}
 			names := addressNames[f]
-			for _, mine := range []use{{names[1], netip.PrefixFrom(a.Remote, a.Remote.BitLen()), h},
-				{names[2], a.Fakes, h}} {
+			taken := []use{{names[1], netip.PrefixFrom(a.Remote, a.Remote.BitLen()), h}, {names[2], a.Fakes, h}}
+			if mirror := second[f].Mirror; mirror.IsValid() {
+				taken = append(taken, use{script.MirrorVariable(f), netip.PrefixFrom(mirror, mirror.BitLen()), h})
+			}
+			for _, mine := range taken {
 				for _, u := range uses {
 					if u.host.name != h.name && u.prefix.Overlaps(mine.prefix) {
 						return terminal.WithHint(

@@ -25,6 +25,7 @@ type Options struct {
 	Memory    int           // of its machine, in MB
 	CPUs      int           // of its machine
 	Filter    string        // an engine of Linux's packet filter, FilterAll, or "" for the system's own
+	Beyond    bool          // look at hosts beyond REMOTE, also when no target needs them
 	Single    bool          // one LOCAL and one FAKE address per family in a lab
 	Keep      bool          // leave the program on REMOTE
 	Domain    int           // REMOTE's routing domain

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"pfdivert/matrix"
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 	"pfdivert/roles/agent"
 	"pfdivert/roles/host"
@@ -172,6 +173,10 @@ func reachSSH(ctx context.Context, o Options, targets []matrix.Target, ask asks)
 	if err != nil {
 		return nil, err
 	}
+	second, err := secondNetworks(families, o.Getenv)
+	if err != nil {
+		return nil, err
+	}
 	invoker, err := host.FindInvoker(o.Getenv)
 	if err != nil {
 		return nil, err
@@ -203,11 +208,38 @@ func reachSSH(ctx context.Context, o Options, targets []matrix.Target, ask asks)
 		return nil, err
 	}
 	p.Options.Families = families
+	if o.Beyond || slices.ContainsFunc(targets, matrix.Target.Forwards) {
+		p.Options.Second = second // else a run that does not need them would depend on them
+	}
 	p.Options.Rounds = realRounds
 	p.Options.By, p.Options.Patience = WhoRuns(o.Getenv), o.Wait
 	p.relay(o.Notices)
 	p.Trips += p.far.Trips
 	return p, nil
+}
+
+// Unnamed returns an item for each address beyond a REMOTE over ssh that the targets need and the
+// environment does not have.
+func (p *Pair) Unnamed(targets []matrix.Target) (all []agent.CheckItem) {
+	if p.far == nil || p.Hosts.Remote.Hello.GOOS == "linux" {
+		return nil
+	}
+	note := func(f pfconf.Family, what, variable, hint string, needs func(matrix.Target) bool) {
+		if slices.ContainsFunc(targets, func(t matrix.Target) bool { return t.Family == f && needs(t) }) {
+			all = append(all, agent.CheckItem{Name: fmt.Sprintf("%v %s", f, what), OK: true, Warn: true,
+				Detail: variable + " is not set: the targets that need it are SKIP", Cure: hint})
+		}
+	}
+	for _, f := range pfconf.Families {
+		second := p.Options.Second[f]
+		if !second.Gateway.IsValid() {
+			note(f, "second network", script.GatewayVariable(f), script.GatewayHint(f), matrix.Target.NeedsGateway)
+		}
+		if !second.Mirror.IsValid() {
+			note(f, "third host", script.MirrorVariable(f), script.MirrorHint(f), matrix.Target.NeedsMirror)
+		}
+	}
+	return all
 }
 
 // ReachForCleanup starts an agent on this host and, if the environment names one, on the remote

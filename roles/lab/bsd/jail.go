@@ -112,8 +112,7 @@ func (b *builder) addresses(jail, nic string, of func(pfconf.Family) netip.Prefi
 	return nil
 }
 
-// second makes a second cable, and REMOTE a router: what LOCAL sends to FAKE goes back to LOCAL,
-// which drops it, unless a rule of pf's sends it on to the second cable.
+// second makes a second cable, and REMOTE a router.
 func (b *builder) second(local, remote string) error {
 	pair, err := b.epair(local, remote)
 	if err != nil {
@@ -123,7 +122,7 @@ func (b *builder) second(local, remote string) error {
 		words("ifconfig %sb vnet %s", pair, remote)); err != nil {
 		return err
 	}
-	b.lab.Second = Second{Interface: pair + "b", Gateways: map[pfconf.Family]netip.Addr{}}
+	b.lab.Second = Second{Gateways: map[pfconf.Family]netip.Addr{}}
 	in := func(f pfconf.Family) FamilyAddresses { return addressesIn(secondNetworks[f], netip.Prefix{}, false) }
 	if err := b.addresses(local, pair+"a", func(f pfconf.Family) netip.Prefix {
 		return netip.PrefixFrom(in(f).Local, secondNetworks[f].Bits())
@@ -137,11 +136,6 @@ func (b *builder) second(local, remote string) error {
 	}
 	for _, f := range pfconf.Families {
 		b.lab.Second.Gateways[f] = in(f).Local
-		back := b.lab.Addresses[f]
-		back.Remote = back.Local
-		if err := b.tools().do(words("jexec %s route -n add %s", remote, back.route())...); err != nil {
-			return err
-		}
 	}
 	return b.forwards(remote)
 }

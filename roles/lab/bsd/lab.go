@@ -57,8 +57,7 @@ func (h Entry) Command() []string {
 
 // Second is REMOTE's second network, where it is a router; else there is none.
 type Second struct {
-	Interface string                       `json:"interface,omitempty"`
-	Gateways  map[pfconf.Family]netip.Addr `json:"gateways,omitempty"` // LOCAL's addresses there
+	Gateways map[pfconf.Family]netip.Addr `json:"gateways,omitempty"` // LOCAL's addresses there
 	// Mirrors are the addresses of a third host, behind REMOTE, that has LOCAL's connections with
 	// it come back to LOCAL, from itself; none where the kernel has no pf.
 	Mirrors map[pfconf.Family]netip.Addr `json:"mirrors,omitempty"`
