@@ -59,12 +59,12 @@ func (x *claimRun) forwarded(ctx context.Context) error {
 	return nil
 }
 
-// forwardedIn: REMOTE is a router, and a rule of OpenBSD's pf diverts what it forwards when it comes
-// in. A rule of divert-packet queues the packets "as well as the return traffic" (divert(4)): that
-// belongs to the rule's state, and leaves by the same interface.
+// forwardedIn: REMOTE is a router, and a rule of OpenBSD's pf diverts what it forwards when it
+// comes in. A rule of divert-packet queues the packets "as well as the return traffic"
+// (divert(4)): that belongs to the rule's state, and leaves by the same interface.
 //
-//  1. LOCAL's client connects to a server on a third host behind REMOTE. Control: before the rule is
-//     there a client like the cell's connects, and the divert socket does not see it.
+//  1. LOCAL's client connects to a server on a third host behind REMOTE. Control: before the rule
+//     is there a client like the cell's connects, and the divert socket does not see it.
 //  2. The client connects: each packet of the handshake comes to the divert socket, is reinjected,
 //     and is forwarded.
 //  3. The client sends its line, and the server reads it as it was rewritten, once.

@@ -193,7 +193,7 @@ func (x *exchange) loaded() pfconf.Rule {
 	switch {
 	case x.omit[OwnRule]: // a rule of the same label for no one's packets
 		r.From = x.Remote
-		if r.Direction == pfconf.Out {
+		if r.Direction == pfconf.Out && x.mode.server != atMirror {
 			r.From = x.Local
 		}
 		if r.Translated.IsValid() {
