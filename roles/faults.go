@@ -75,7 +75,7 @@ func runFaults(ctx context.Context, c *call) (int, error) {
 		return exitError, terminal.WithHint(errors.New("there is no lab to break: "+why),
 			"'pfdivert faults -list' shows what would be broken")
 	}
-	all = slices.DeleteFunc(all, func(f faults.Fault) bool { return !f.IsOn(runtime.GOOS) })
+	all = faults.On(runtime.GOOS, all)
 	if len(all) == 0 {
 		return exitError, terminal.WithHint(fmt.Errorf("the fault %s is none of this system's", *name),
 			"'pfdivert faults -list' shows the systems of each")

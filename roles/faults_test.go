@@ -19,7 +19,7 @@ import (
 // takes no longer than passing.
 func TestFaults(t *testing.T) {
 	lacks := skippedClaims(t)
-	for _, f := range faults.For(runtime.GOOS) {
+	for _, f := range faults.On(runtime.GOOS, faults.All()) {
 		t.Run(f.Name, func(t *testing.T) {
 			p := reach(t, testbed.Options{Single: f.Single})
 			p.Options.Untraced = true
@@ -76,7 +76,7 @@ func skippedClaims(t *testing.T) map[string]bool {
 func TestNoEvidence(t *testing.T) {
 	p := reach(t, testbed.Options{})
 	p.Options.NoEvidence = true
-	all := faults.For(runtime.GOOS)
+	all := faults.On(runtime.GOOS, faults.All())
 	f := all[slices.IndexFunc(all, func(f faults.Fault) bool { return f.Name == "no-rule" })]
 	judged, err := judgeFault(t.Context(), p, f, f.Sample(runtime.GOOS))
 	if err != nil {

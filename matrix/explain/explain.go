@@ -3,8 +3,6 @@
 // lists them.
 package explain
 
-import "slices"
-
 // Explanation says why a cell did not pass, as far as the evidence tells.
 type Explanation struct {
 	// Cause is a code that never changes its meaning (docs/reasons.md).
@@ -64,14 +62,4 @@ func Problems(h HostFacts, firewall string) []Problem {
 		all = append(all, cause.problem(&c, cause.Maybe))
 	}
 	return all
-}
-
-// Codes lists the codes of all causes, sorted.
-func Codes() []string {
-	var all []string
-	for _, c := range causes {
-		all = append(all, c.Code)
-	}
-	slices.Sort(all)
-	return slices.Compact(all)
 }

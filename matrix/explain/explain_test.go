@@ -3,6 +3,8 @@ package explain
 import (
 	"fmt"
 	"net/netip"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -465,11 +467,36 @@ func TestExplain(t *testing.T) {
 			t.Errorf("%s says nothing: %+v", got.Cause, got)
 		}
 	}
-	for _, code := range Codes() {
+	for _, code := range codes() {
 		// TestDivertedBSD
 		if !reached[code] && code != "not-evaluated" && code != "overruled" && code != "lost-by-divert" {
 			t.Errorf("cause %s is not tested", code)
 		}
+	}
+}
+
+// codes are the codes of all causes, sorted.
+func codes() (all []string) {
+	for _, c := range causes {
+		all = append(all, c.Code)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// docs/reasons.md has a section for each cause and for nothing else.
+func TestCausesDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/reasons.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var documented []string
+	for _, m := range regexp.MustCompile(`(?m)^#### (.*)$`).FindAllStringSubmatch(string(page), -1) {
+		documented = append(documented, m[1])
+	}
+	slices.Sort(documented)
+	if all := codes(); !slices.Equal(all, documented) {
+		t.Errorf("causes are\n%q, docs/reasons.md has\n%q", all, documented)
 	}
 }
 

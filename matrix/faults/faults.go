@@ -137,9 +137,9 @@ func All() []Fault {
 	return slices.DeleteFunc(all, func(f Fault) bool { return !f.Engine.Built() })
 }
 
-// For lists the faults of a system's labs.
-func For(system string) []Fault {
-	return slices.DeleteFunc(All(), func(f Fault) bool { return !f.IsOn(system) })
+// On returns those of the faults that are a system's labs'.
+func On(system string, all []Fault) []Fault {
+	return slices.DeleteFunc(all, func(f Fault) bool { return !f.IsOn(system) })
 }
 
 // Unexplained is the same where the explanation is not looked at.

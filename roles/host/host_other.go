@@ -33,12 +33,5 @@ func StartRemoteAgent(context.Context, string, []string) (*RemoteAgent, error) {
 	return nil, errNoLab
 }
 
-// Ended is closed.
-func (*RemoteAgent) Ended() <-chan struct{} {
-	c := make(chan struct{})
-	close(c)
-	return c
-}
-
 // Close does nothing.
 func (*RemoteAgent) Close(context.Context) error { return nil }

@@ -237,9 +237,6 @@ func StartRemoteAgent(ctx context.Context, settings string, args []string) (*Rem
 	return r, nil
 }
 
-// Ended returns a channel that is closed when REMOTE's agent has ended.
-func (r *RemoteAgent) Ended() <-chan struct{} { return r.ended }
-
 // Close waits for REMOTE's agent to end, which it does when its input ends, and releases the lab.
 // If ctx ends first, the agent is killed. The error is that of exec.Cmd.Wait.
 func (r *RemoteAgent) Close(ctx context.Context) error {
