@@ -42,7 +42,7 @@ var claims = []Fault{
 		Omit: []string{"give-back"},
 		claims: all(matrix.NotReinjected, reasons{
 			matrix.NotDelivered: {"openbsd:pf-rdr-in-tcp", "tcp-in", "tcp-out", "both-tcp", "queue-gso-tcp",
-				"to-tcp-close-at-once", "forwarded", "pf-forwarded-in", "pf-forwarded-out", "pf-forwarded-once", "pf-af-to"},
+				"to-tcp-close-at-once", "forwarded", "pf-forwarded-in", "pf-forwarded-out", "pf-forwarded-once"},
 			matrix.NotRefused: {"no-interface", "bad-header-in", "bad-header-out",
 				"header-beyond-out", "bad-length-in"},
 			"": slices.Concat(noQueue, []string{"tee-fragments"}),
@@ -307,7 +307,7 @@ var unruled = routedAlone(all(matrix.NotDelivered, reasons{
 	"":             slices.Concat([]string{"queue-bridge"}, middles), // whose rule is their own
 	matrix.NotLost: {"no-listener-in", "no-listener-out", "counted"}, matrix.NotCounted: {"bypass"},
 	matrix.NotRewritten: {"tcp-in", "tcp-out", "pf-packet-in", "pf-packet-out", "pf-cookie-in", "pf-cookie-out",
-		"pf-state-in", "pf-tag-in", "pf-route-to", "pf-nat-out", "pf-reply-to", "pf-dup-to",
+		"pf-state-in", "pf-af-to", "pf-tag-in", "pf-route-to", "pf-nat-out", "pf-reply-to", "pf-dup-to",
 		"pf-match-nat-out", "pf-match-tag-in", "pf-received-on", "pf-once", "pf-max-states", "pf-pipe-in",
 		"pf-forwarded-in", "pf-forwarded-out", "pf-forwarded-once", "pf-af-to"},
 	matrix.WrongData: {"forwarded", "pf-forwarded"}, // the rule that is about what leaves is there
