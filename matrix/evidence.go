@@ -33,13 +33,15 @@ func (l *evidenceBudget) wanted(target string) bool {
 	return !l.none && l.n[target] < evidencePerTarget
 }
 
-func (l *evidenceBudget) took(target string) {
+// keep reports whether the evidence of one more play of the target belongs to the results.
+func (l *evidenceBudget) keep(target string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.n == nil {
 		l.n = map[string]int{}
 	}
 	l.n[target]++
+	return l.all || l.n[target] <= evidencePerTarget
 }
 
 // finish runs the last scripts of an exchange. When something is wrong the hosts are looked at

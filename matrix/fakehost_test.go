@@ -41,6 +41,7 @@ type breakage struct {
 	firewall   string
 	kernel     string // its name and release
 	pfOn       bool   // pf is switched on beside ipfw
+	again      uint64 // packets that evidence adds to what a rule counted
 }
 
 type fakeSocket struct {
@@ -88,6 +89,7 @@ func (h fakeHost) Look(_ context.Context, l script.Look) (evidence.Record, error
 	var c evidence.Record
 	for _, label := range l.Labels {
 		after := *h.counters[label]
+		after.Matched += h.breakage.again
 		c.Rules = append(c.Rules, evidence.FilterRule{Label: label, After: &after})
 	}
 	return c, nil
@@ -251,14 +253,19 @@ func (n *network) match(from, to netip.AddrPort, byClient bool) (*pfconf.Rule, *
 
 var testFakes = netip.MustParsePrefix("10.208.0.0/12")
 
+// networkOptions are those of a run on a network.
+func networkOptions() Options {
+	return Options{Families: map[pfconf.Family]Addresses{pfconf.Inet: {
+		Local: netip.MustParseAddr("10.188.1.1"), Remote: netip.MustParseAddr("10.188.1.2"),
+		Locals: netip.MustParsePrefix("10.192.0.0/12"), Fakes: testFakes,
+	}}}
+}
+
 // onNetwork runs targets on a network and returns their results by name.
 func onNetwork(t *testing.T, b breakage, targets []Target, change ...func(*Options)) map[string]Result {
 	t.Helper()
 	hosts, _ := newNetwork(b)
-	opt := Options{Families: map[pfconf.Family]Addresses{pfconf.Inet: {
-		Local: netip.MustParseAddr("10.188.1.1"), Remote: netip.MustParseAddr("10.188.1.2"),
-		Locals: netip.MustParsePrefix("10.192.0.0/12"), Fakes: testFakes,
-	}}}
+	opt := networkOptions()
 	for _, c := range change {
 		c(&opt)
 	}
@@ -312,6 +319,29 @@ func TestKnownUnexplained(t *testing.T) {
 		if got.Verdict != c.want || got.Reason != NotRewritten {
 			t.Errorf("%+v: %v", c, got)
 		}
+	}
+}
+
+// TestKnownEachTime: a failure that the kernel is known for by its cause is known in each round, and
+// of the first rounds alone the evidence is kept.
+func TestKnownEachTime(t *testing.T) {
+	const rounds = 3 * evidencePerTarget
+	hosts, _ := newNetwork(breakage{firewall: "ipfw", kernel: "FreeBSD 15.1-RELEASE-p1", pfOn: true, garbled: true, again: 2})
+	var mu sync.Mutex
+	known, kept := 0, 0
+	packets := slices.DeleteFunc(Targets(), func(t Target) bool { return t.Name != "inet-args-udp-packet-in" })
+	err := Run(t.Context(), hosts, Plan{Targets: packets, Rounds: rounds}, networkOptions(), func(r Result) {
+		mu.Lock()
+		defer mu.Unlock()
+		if r.Verdict == XFail {
+			known++
+		}
+		if r.Evidence != nil {
+			kept++
+		}
+	})
+	if err != nil || known != rounds || kept != evidencePerTarget {
+		t.Errorf("%d of %d rounds are known, of %d there is evidence: %v", known, rounds, kept, err)
 	}
 }
 

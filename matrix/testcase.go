@@ -34,8 +34,7 @@ func (r *runner) runTarget(ctx context.Context, t Target) (Result, *testCase) {
 		cause = r.explain(t, seen, p).Cause
 	}
 	res = r.kernel.expected(t, res, cause)
-	if p != nil && p.evidence != nil && (res.Verdict != Pass || p.lookAlways) {
-		r.budget.took(t.Name)
+	if p != nil && p.evidence != nil && (res.Verdict != Pass || p.lookAlways) && r.budget.keep(t.Name) {
 		res.Evidence = p.evidence
 	}
 	if p != nil && (res.Verdict != Pass || r.opt.Transcripts) {
@@ -90,10 +89,12 @@ func (r *runner) judgeTarget(ctx context.Context, t Target) (Result, *testCase) 
 // newCell makes a fresh cell of a target.
 func (r *runner) newCell(t Target) *testCase {
 	c := r.addresses.Cell(t)
+	// Whether a failure is the known one, its cause tells, each time.
+	lookable := r.budget.wanted(t.Name) || r.kernel.knownCause(t) != "" && !r.opt.NoEvidence
 	return &testCase{Cell: c, kernel: r.kernel, nics: r.facts.Interfaces, second: r.opt.Second[t.Family],
 		beyond: r.facts.Beyond[t.Family], viaGateway: r.localFacts.Arrivals[t.Family],
 		localSystem: r.localFacts.System, batches: r.batches, omit: r.omit,
-		lookable: r.budget.wanted(t.Name), lookAlways: r.budget.all,
+		lookable: lookable, lookAlways: r.budget.all,
 		local:  side{"local", r.hosts.Local, c.Session, t.Family, new(bool), map[string]string{}},
 		remote: side{"remote", r.hosts.Remote, c.Session, t.Family, new(bool), map[string]string{}}}
 }
