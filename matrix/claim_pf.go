@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"time"
 
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
@@ -210,6 +211,9 @@ func (x *claimRun) bySecond(how pfconf.Routing) func(*pfconf.Rule) {
 	}
 }
 
+// otherWay is how long LOCAL waits for what comes by another interface than the fences do.
+const otherWay = 5 * time.Second
+
 // repliesByGateway: reply-to "is similar to route-to, but routes packets that pass in the opposite
 // direction (replies) to the specified interface" (FreeBSD's pf.conf(5)). This is how a firewall
 // with two uplinks has a server behind an intrusion prevention system answer by the uplink that the
@@ -241,11 +245,15 @@ func (x *claimRun) repliesByGateway(ctx context.Context) error {
 		return err
 	}
 	there := x.local.request()
-	heard := there.rest("client")
+	heard := there.add(script.Receive{Socket: "client", Wait: otherWay}, lost)
+	more := there.rest("client")
 	if err := there.run(ctx); err != nil {
 		return err
 	}
 	if err := x.judge(heard, want{line: script.ServerLine, from: to, missing: NoReply}); err != nil {
+		return err
+	}
+	if err := x.judge(more); err != nil {
 		return err
 	}
 	if via := heard.Messages[0].Via.Addr(); via != x.viaGateway {

@@ -61,8 +61,12 @@ type Send struct {
 	Seq    uint16
 }
 
-// Receive takes one message. A divert socket holds the packet until Relay, Turn or Close.
-type Receive struct{ Socket string }
+// Receive takes one message. A divert socket holds the packet until Relay, Turn or Close. With Wait
+// it waits so long for one that no Fence goes behind.
+type Receive struct {
+	Socket string
+	Wait   time.Duration `json:",omitempty"`
+}
 
 // Relay takes a packet of a divert socket and reinjects it with Old in its payload replaced by New.
 type Relay struct {
@@ -173,7 +177,11 @@ type CloseConn struct{ Socket string }
 type Close struct{ Socket string }
 
 // Fence waits until the other host has processed all that was sent before, in one family.
-type Fence struct{ Family pfconf.Family }
+type Fence struct {
+	Family pfconf.Family
+	// Beyond: the host is the family's of Setup.Beyond, and REMOTE has forwarded it there.
+	Beyond bool
+}
 
 // Counters asks for the counters of the rule with the label.
 type Counters struct {

@@ -124,6 +124,14 @@ const maxRewrites = 8
 // longestWait bounds how long a step of another host may have an endpoint wait.
 const longestWait = 10 * time.Second
 
+// within returns the deadline of a step that has an endpoint wait so long, or not at all.
+func within(wait time.Duration) time.Time {
+	if wait <= 0 {
+		return Now
+	}
+	return time.Now().Add(min(wait, longestWait))
+}
+
 // Do runs a step on the endpoint.
 func Do(e Endpoint, step script.SocketStep) (out script.Outcome, err error) {
 	one := func(m script.Message, err error) error {
@@ -137,11 +145,7 @@ func Do(e Endpoint, step script.SocketStep) (out script.Outcome, err error) {
 		err = e.Connect()
 		out.Local, out.Peer = e.Names()
 	case script.Connected:
-		deadline := Now
-		if st.Wait > 0 {
-			deadline = time.Now().Add(min(st.Wait, longestWait))
-		}
-		err = e.Connected(deadline)
+		err = e.Connected(within(st.Wait))
 		out.Local, out.Peer = e.Names()
 	case script.Accept:
 		err = e.Accept(Now)
@@ -149,7 +153,7 @@ func Do(e Endpoint, step script.SocketStep) (out script.Outcome, err error) {
 	case script.Send:
 		err = e.Send([]byte(st.Data), st.Seq)
 	case script.Receive:
-		err = one(e.Receive(Now))
+		err = one(e.Receive(within(st.Wait)))
 	case script.Relay:
 		err = one(e.Relay([]byte(st.Old), []byte(st.New)))
 	case script.RelayAll:
