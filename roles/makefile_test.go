@@ -44,7 +44,8 @@ chmod +x "$out"
 var passedOn = []string{
 	"LOCAL_ADDR=10.188.1.1", "REMOTE_ADDR=10.188.1.2", "FAKE_ADDR=10.188.2.0/24",
 	"LOCAL_ADDR6=fd00:188:1::1", "REMOTE_ADDR6=fd00:188:1::2", "FAKE_ADDR6=fd00:188:2::9",
-	"GATEWAY_ADDR=10.188.3.1", "MIRROR_ADDR6=fd00:188:4::1", "REMOTE_SSH=root@a root@b", "SUDO=sudo -n", "KTRACE=strace",
+	"GATEWAY_ADDR=10.188.3.1", "MIRROR_ADDR6=fd00:188:4::1",
+	"REMOTE_SSH=root@a root@b", "SUDO=sudo -n", "KTRACE=strace",
 	`SSH_OPTIONS=-o ProxyCommand='nc "%h" %p' -o User=x\y;z`,
 }
 

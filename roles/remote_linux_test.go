@@ -462,11 +462,12 @@ func (n *network) beyond(t *testing.T) {
 			"  ok  route to the third host 10.77.4.1: none yet: the run adds one via 10.77.1.2 and removes it",
 			"  ok  route to the third host fd00:77:4::1: none yet: the run adds one via fd00:77:1::2 and removes it"}},
 		{"an own route", "check-setup", "", "ip route add 10.77.4.0/24 via 10.77.1.2", "ip route del 10.77.4.0/24", 0,
-			[]string{"  ok  route to the third host 10.77.4.1: via 10.77.1.2", "  ok  inet third host answers: 10.77.4.1"}},
+			[]string{"  ok  route to the third host 10.77.4.1: via 10.77.1.2",
+				"  ok  inet third host answers: 10.77.4.1"}},
 		{"a silent third host", "check-setup", "MIRROR_ADDR=10.77.4.9",
 			"ip route add 10.77.4.9 via 10.77.1.2", "ip route del 10.77.4.9", 0,
 			[]string{"  warn  inet third host answers: fence to 10.77.4.9: no answer to 40 echo requests in 2s",
-				"      fix: ping -I 10.77.1.1 10.77.4.9, let REMOTE forward, and give the third host a route to LOCAL via REMOTE"}},
+				"      fix: ping -I 10.77.1.1 10.77.4.9, let REMOTE forward, and give the third host a route to LOCAL via "}},
 		{"no such gateway", "check-setup", "GATEWAY_ADDR=10.77.3.9", "", "", 2,
 			[]string{"  NO  inet second network: no interface of this host has 10.77.3.9",
 				"      fix: correct GATEWAY_ADDR, or give 10.77.3.9 to an interface of that host"}},
@@ -480,11 +481,11 @@ func (n *network) beyond(t *testing.T) {
 			"2 targets: 2 SKIP in"}},
 		{"a run with another route", "run inet-divert-forwarded", "", "ip route add 10.77.4.1 via 10.77.1.9",
 			"ip route del 10.77.4.1", 2, []string{
-				"error: local: route to the third host 10.77.4.1: this host has a route to 10.77.4.1/32 via 10.77.1.9; " +
-					"it must be via REMOTE 10.77.1.2",
+				"error: local: route to the third host 10.77.4.1: this host has a route to 10.77.4.1/32 via " +
+					"10.77.1.9; it must be via REMOTE 10.77.1.2",
 				"hint: remove that route, or choose another address"}},
-		{"a run that needs none", "run inet-args-tcp-to", "GATEWAY_ADDR=10.77.3.9", "ip route add 10.77.4.1 via 10.77.1.9",
-			"ip route del 10.77.4.1", 0, []string{"PASS inet-args-tcp-to"}},
+		{"a run that needs none", "run inet-args-tcp-to", "GATEWAY_ADDR=10.77.3.9",
+			"ip route add 10.77.4.1 via 10.77.1.9", "ip route del 10.77.4.1", 0, []string{"PASS inet-args-tcp-to"}},
 		{"no address", "run inet-args-tcp-to", "MIRROR_ADDR=pfhost", "", "", 2, []string{
 			`error: MIRROR_ADDR="pfhost": this is no plain address`,
 			"hint: set MIRROR_ADDR to a third host behind another interface of REMOTE's, or unset it"}},

@@ -97,8 +97,8 @@ type Facts struct {
 	// Arrivals is, by family, what Message.Via is of what comes by LOCAL's interface with the
 	// address of Setup's Gateways.
 	Arrivals map[pfconf.Family]netip.Addr `json:"arrivals,omitempty"`
-	// Unheard says, by family, how LOCAL knows that a host of Setup's Beyond does not answer. There is
-	// no Fence to it.
+	// Unheard says, by family, how LOCAL knows that a host of Setup's Beyond does not answer. There
+	// is no Fence to it.
 	Unheard map[pfconf.Family]string `json:"unheard,omitempty"`
 	// Traces: the host's kernel can be asked to trace a cell's packets (Look.Trace).
 	Traces bool `json:"traces,omitempty"`

@@ -47,14 +47,16 @@ func findBeyond(ctx context.Context, run program.Runner, s *script.Setup,
 	return all
 }
 
-// unseen asks whether pf, if it is on, looks at what goes by the interfaces. An empty name is of none.
+// unseen asks whether pf, if it is on, looks at what goes by the interfaces. An empty name is of
+// none.
 func unseen(ctx context.Context, control *pf.Control, nics ...string) script.Lack {
 	if status, err := control.Status(ctx); err != nil || !status.Enabled {
 		return script.Lack{} // no target about pf is run then, and why is said elsewhere
 	}
 	skipped, err := control.Skipped(ctx)
 	if err != nil {
-		return script.Lack{Failed: true, Why: fmt.Sprintf("whether pf looks at %s: %v", strings.TrimSpace(strings.Join(nics, " ")), err)}
+		names := strings.TrimSpace(strings.Join(nics, " "))
+		return script.Lack{Failed: true, Why: fmt.Sprintf("whether pf looks at %s: %v", names, err)}
 	}
 	for _, nic := range nics {
 		if nic != "" && slices.Contains(skipped, nic) {

@@ -63,9 +63,10 @@ func TestFindBeyond(t *testing.T) {
 			want: script.Beyond{Mirror: "vtnet2", NoForwarding: script.Lack{
 				Why:  "it does not forward IPv6: sysctl net.inet6.ip6.forwarding is 2",
 				Hint: "sysctl net.inet6.ip6.forwarding=1"}}},
-		{mirror: "10.188.4.1", change: map[string]string{"pfctl -s Interfaces -v": "all\nvtnet0 (skip)\nvtnet1 (skip)\nvtnet2\n"},
-			want: script.Beyond{Mirror: "vtnet2"}},
-		{gateway: "10.188.3.1", mirror: "10.188.4.1", change: map[string]string{"pfctl -s Interfaces -v": "vtnet2 (skip)\n"},
+		{mirror: "10.188.4.1", want: script.Beyond{Mirror: "vtnet2"},
+			change: map[string]string{"pfctl -s Interfaces -v": "all\nvtnet0 (skip)\nvtnet1 (skip)\nvtnet2\n"}},
+		{gateway: "10.188.3.1", mirror: "10.188.4.1",
+			change: map[string]string{"pfctl -s Interfaces -v": "vtnet2 (skip)\n"},
 			want: script.Beyond{Gateway: "vtnet1", Mirror: "vtnet2", NoPF: script.Lack{
 				Why: "pf.conf has 'set skip on' for vtnet2", Hint: cureSkip("vtnet2")}},
 			items: "ok inet second network: 10.188.3.1 by vtnet1; ok inet third host: 10.188.4.1 by vtnet2; " +

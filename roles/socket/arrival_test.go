@@ -15,7 +15,8 @@ import (
 func TestArrival(t *testing.T) {
 	eachLoopback(t, func(t *testing.T, lo netip.Addr) {
 		s, _ := open(t, script.Datagram{Ends: script.Ends{Role: script.Server, Local: port(lo, 5000)}, Arrival: true})
-		c, _ := connect(t, script.Datagram{Ends: script.Ends{Role: script.Client, Local: port(lo, 0), Remote: port(lo, 5000)}})
+		c, _ := connect(t, script.Datagram{Ends: script.Ends{Role: script.Client, Local: port(lo, 0),
+			Remote: port(lo, 5000)}})
 		must(t, c.Send([]byte(script.ClientLine), 0))
 		m := receive(t, s, soon(), script.ClientLine)
 		if via := netip.AddrPortFrom(lo, 0); m.Via != via {

@@ -109,7 +109,8 @@ func secondNetwork(f pfconf.Family, own matrix.Addresses, getenv func(string) st
 			return wrong("this is no plain address")
 		case pfconf.FamilyOf(a) != f:
 			return wrong("this is no %v address", f)
-		case a.Zone() != "" || a.Is4In6() || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a.IsLinkLocalUnicast():
+		case a.Zone() != "" || a.Is4In6() || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() ||
+			a.IsLinkLocalUnicast():
 			return wrong("no other host reaches it by its routes")
 		}
 		for i, taken := range []bool{a == own.Local, a == own.Remote, own.Fakes.Contains(a)} {
