@@ -63,6 +63,11 @@ type claimRun struct {
 	keeps bool
 	// matches: a match rule of OpenBSD's pf translates before the cell's rule sees the packets.
 	matches bool
+	// alone, if not nil, is run before the rule is loaded, on OpenBSD: it loads the rule without
+	// its divert, and gives the flow that it played.
+	alone func(context.Context) (pfconf.Flow, error)
+	// twice: what is forwarded comes to the divert socket when it comes in and when it leaves.
+	twice bool
 	// fragmented: the kernel's rule meets the client's messages in fragments, see
 	// Kernel.MeetsFragments.
 	fragmented bool
@@ -336,5 +341,5 @@ func (x *claimRun) begin(ctx context.Context, listen bool, more ...func(context.
 		return err
 	}
 	c.kill = append(c.kill, kill...)
-	return x.loadBehind(ctx, c)
+	return x.loadBehindUndiverted(ctx, c, x.alone)
 }

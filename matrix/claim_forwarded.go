@@ -23,6 +23,7 @@ import (
 //     then the end.
 //  5. Each rule has counted at least its packets of the handshake and of the data.
 func (x *claimRun) forwarded(ctx context.Context) error {
+	x.twice = true
 	in := x.rule()
 	out, replyIn := in, in
 	out.Label, out.Direction = x.Cell.label("-out"), pfconf.Out
@@ -56,6 +57,95 @@ func (x *claimRun) forwarded(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// forwardedIn: REMOTE is a router, and a rule of OpenBSD's pf diverts what it forwards when it
+// comes in. A rule of divert-packet queues the packets "as well as the return traffic"
+// (divert(4)): that belongs to the rule's state, and leaves by the same interface.
+//
+//  1. LOCAL's client connects to a server on a third host behind REMOTE. Control: before the rule
+//     is there a client like the cell's connects, and the divert socket does not see it.
+//  2. The client connects: each packet of the handshake comes to the divert socket, is reinjected,
+//     and is forwarded.
+//  3. The client sends its line, and the server reads it as it was rewritten, once.
+//  4. The server answers and closes, and the client reads the answer as that was rewritten, once,
+//     then the end.
+//  5. The rule has made one state.
+func (x *claimRun) forwardedIn(ctx context.Context) error {
+	return x.forwardedBehind(ctx, nil)
+}
+
+// forwardedOut is forwardedIn with a rule about what leaves by the interface towards the third
+// host. What answers is diverted when it comes in there.
+func (x *claimRun) forwardedOut(ctx context.Context) error {
+	x.change = func(r *pfconf.Rule) { r.Direction, r.On = pfconf.Out, x.beyond.Mirror }
+	return x.forwardedBehind(ctx, nil)
+}
+
+// forwardedOnce: "a reinjected inbound packet will also not run through the pf out rules after
+// being forwarded" (divert(4)).
+//
+//  1. Another rule lets pass what leaves of the flow by the interface towards the third host.
+//     Control: where the cell's rule does not divert, that rule makes a state of a connection.
+//  2. The steps are those of forwardedIn.
+//  3. The other rule has made no state.
+func (x *claimRun) forwardedOnce(ctx context.Context) error {
+	out := x.rule()
+	out.Label, out.Direction, out.On, out.Undiverted = x.Cell.label("-out"), pfconf.Out, x.beyond.Mirror, true
+	states := func(label string) (uint64, error) {
+		at := x.remote.request()
+		counted := at.counters(label)
+		if err := at.run(ctx); err != nil {
+			return 0, err
+		}
+		return counted.Counters.States, nil
+	}
+	x.more = []pfconf.Rule{out}
+	if err := x.forwardedBehind(ctx, func(ctx context.Context) (flow pfconf.Flow, err error) {
+		alone := out
+		alone.Label += "-alone"
+		x.more = []pfconf.Rule{alone}
+		defer func() { x.more = []pfconf.Rule{out} }()
+		if err := x.loadUndiverted(ctx); err != nil {
+			return flow, err
+		}
+		c, err := x.streamPacketControl(ctx)
+		if err != nil {
+			return flow, err
+		}
+		n, err := states(alone.Label)
+		if err == nil && n == 0 {
+			err = broken(ControlLost, "remote: without divert-packet too rule %s has made no state of what was forwarded",
+				alone.Label)
+		}
+		return c.kill[0], err
+	}); err != nil {
+		return err
+	}
+	n, err := states(out.Label)
+	if err == nil && n > 0 {
+		err = failed(NotCounted, "remote: what was reinjected when it came in met rule %s when it was forwarded, which made %s",
+			out.Label, pfconf.Count(n, "state"))
+	}
+	return err
+}
+
+// forwardedBehind runs what is forwarded and diverted once, and alone before it.
+func (x *claimRun) forwardedBehind(ctx context.Context, alone func(context.Context) (pfconf.Flow, error)) error {
+	if err := x.knowsInterface(); err != nil {
+		return err
+	}
+	if err := x.openStream(ctx); err != nil {
+		return err
+	}
+	c, err := x.streamPacketControl(ctx)
+	if err != nil {
+		return err
+	}
+	if err := x.loadBehindUndiverted(ctx, c, alone); err != nil {
+		return err
+	}
+	return x.streamRewritten(ctx, x.label())
 }
 
 // giveOn is the part of giveBack where the packets are forwarded: each comes to the divert socket

@@ -9,8 +9,8 @@ import (
 
 // What rules of OpenBSD's pf can say besides divert-packet and divert-to.
 
-// matchRedirected: what a match rule has translated, later rules see "as they look after any
-// addresses and ports have been translated" (pf.conf(5), Translation).
+// matchRedirected: behind a match rule that translates packets "subsequent rules will see packets
+// as they look after any addresses and ports have been translated" (pf.conf(5), Translation).
 //
 // The steps are those of redirectedThrough: a match rule with rdr-to, and behind it a rule with
 // divert-packet, which names the new destination.
@@ -26,7 +26,8 @@ func (x *claimRun) matchTranslated(ctx context.Context) error {
 }
 
 // matchTagged: a match rule tags packets ("tag string"), and the rule that diverts is for packets
-// "tagged string" (pf.conf(5)).
+// that "must already be tagged with the given string in order to match the rule" (pf.conf(5),
+// tagged).
 //
 //  1. Control: before the rules are there, what a client like the cell's sends arrives, and the
 //     divert socket does not see it.
@@ -83,8 +84,9 @@ func (x *claimRun) passesOnce(ctx context.Context) error {
 	return x.passes(ctx, "packet")
 }
 
-// oneShot: a rule with once "creates a one shot rule: the first matching packet marks it as
-// expired" (pf.conf(5), shortened). The state that the packet made stays, and diverts.
+// oneShot: a rule with once is a "one shot rule. The first matching packet marks the rule as
+// expired. Expired rules are skipped" (pf.conf(5), shortened). The state that the packet made
+// stays, and diverts.
 //
 //  1. Control: before the rule is there, what a client like the cell's sends arrives, and the
 //     divert socket does not see it.
@@ -119,8 +121,9 @@ func (x *claimRun) oneShot(ctx context.Context) error {
 // once has the cell's rule expire with its first packet.
 func (x *claimRun) once(r *pfconf.Rule) { r.Once = !x.omit[OneShot] }
 
-// mostStates: "max number" limits the states that a rule may make. "When this limit is reached,
-// further packets that would create state are dropped" (pf.conf(5), shortened).
+// mostStates: "max number" limits the states that a rule may have made at a time. "When this limit
+// is reached, further packets that would create state are dropped until existing states time out"
+// (pf.conf(5), Stateful Tracking Options).
 //
 //  1. Control: before the rule is there, what a client like the cell's sends arrives, and the
 //     divert socket does not see it.
@@ -157,9 +160,10 @@ func (x *claimRun) mostStates(ctx context.Context) error {
 	return x.passes(ctx, "packet")
 }
 
-// otherFamily: divert-packet sends the packets that match its rule to the divert sockets that are
-// bound to the port, and af-to translates those of its rule to the other family (pf.conf(5)).
-// No page says that one rule can't have both, and pfctl takes such a rule.
+// otherFamily: divert-packet is "used to send matching packets to divert(4) sockets", and
+// "translation between different address families … is handled using af-to rules", of which there
+// are only inbound ones (pf.conf(5), shortened). Neither pf.conf(5) nor divert(4) of OpenBSD 7.7
+// says that one rule can't have both, and pfctl takes such a rule.
 //
 // The packet is translated to REMOTE's loopback addresses, so that it leaves no host that forwards.
 // Where it goes from a divert socket no page says, so none is reinjected.

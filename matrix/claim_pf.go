@@ -193,8 +193,11 @@ func (x *claimRun) keepsTag(ctx context.Context) error {
 }
 
 // keepsRoute: route-to "routes the packet to the specified interface with an optional address for
-// the next hop" (FreeBSD's pf.conf(5)). It is keepsTag with a gateway in REMOTE's second network
-// in place of a tag, and the rules about what leaves are those of its two interfaces.
+// the next hop" (FreeBSD's pf.conf(5)), or "to the specified destination address instead of the
+// destination address in the packet header", which "is also applied to all packets matching the
+// same connection" (OpenBSD's, Routing). It is keepsTag with a gateway in REMOTE's second network
+// in place of a tag, and the rules about what leaves are those of its two interfaces. On OpenBSD
+// there is another control: by the same rule without its divert a packet leaves by the gateway.
 func (x *claimRun) keepsRoute(ctx context.Context) error {
 	x.change = x.bySecond(pfconf.RouteTo)
 	return x.forwards(ctx, x.leaving("-gateway", x.beyond.Gateway), x.leaving("-table", x.beyond.Mirror),
@@ -205,8 +208,11 @@ func (x *claimRun) keepsRoute(ctx context.Context) error {
 // gateway in REMOTE's second network.
 func (x *claimRun) bySecond(how pfconf.Routing) func(*pfconf.Rule) {
 	return func(r *pfconf.Rule) {
-		if r.Keep = true; !x.omit[Gateway] {
-			r.Routing, r.Gateway, r.Interface = how, x.second.Gateway, x.beyond.Gateway
+		if r.Keep = r.Action == pfconf.PFDivertTo; x.omit[Gateway] {
+			return
+		}
+		if r.Routing, r.Gateway = how, x.second.Gateway; r.Keep {
+			r.Interface = x.beyond.Gateway
 		}
 	}
 }
@@ -220,7 +226,8 @@ const otherWay = 5 * time.Second
 // client came by.
 //
 //  1. Control: before the rule is there, what a client like the cell's sends arrives, and the
-//     divert socket does not see it.
+//     divert socket does not see it. On OpenBSD there is another: by the same rule without its
+//     divert the answer to a client comes by the gateway.
 //  2. The client sends. The packet comes to the divert socket, is reinjected rewritten, and
 //     arrives.
 //  3. The server answers. Whether answers are diverted, no manual says: those that come to the
@@ -228,7 +235,7 @@ const otherWay = 5 * time.Second
 //  4. The client hears the answer, from the server's address, by LOCAL's interface in REMOTE's
 //     second network: LOCAL is the gateway.
 func (x *claimRun) repliesByGateway(ctx context.Context) error {
-	x.change, x.arrival = x.bySecond(pfconf.ReplyTo), true
+	x.change, x.arrival, x.alone = x.bySecond(pfconf.ReplyTo), true, x.repliesUndiverted
 	_, to := x.flowEnds()
 	if err := x.begin(ctx, true); err != nil {
 		return err
@@ -268,15 +275,20 @@ func (x *claimRun) repliesByGateway(ctx context.Context) error {
 // interface, by which it comes in again: the server hears it as well.
 //
 //  1. Control: before the rule is there, what a client like the cell's sends arrives, once, and the
-//     divert socket does not see it.
+//     divert socket does not see it. On OpenBSD there is another: by the same rule without its
+//     divert what a client sends arrives twice.
 //  2. The client sends. The packet comes to the divert socket, once, and is reinjected as it is.
 //  3. The server hears it twice.
 func (x *claimRun) duplicates(ctx context.Context) error {
 	x.change = func(r *pfconf.Rule) {
-		if r.Keep = true; !x.omit[Gateway] {
-			r.Routing, r.Gateway, r.Interface, r.On = pfconf.DupTo, x.Family.Loopback(), "lo0", x.nics[x.Family]
+		if r.Keep = r.Action == pfconf.PFDivertTo; x.omit[Gateway] {
+			return
+		}
+		if r.Routing, r.Gateway, r.On = pfconf.DupTo, x.Family.Loopback(), x.nics[x.Family]; r.Keep {
+			r.Interface = "lo0"
 		}
 	}
+	x.alone = x.copiesUndiverted
 	from, _ := x.flowEnds()
 	if err := x.begin(ctx, true); err != nil {
 		return err
@@ -402,7 +414,10 @@ func (x *claimRun) forwards(ctx context.Context, due, other pfconf.Rule, how str
 	}
 	c := control{kill: []pfconf.Flow{x.controlFlow(local)},
 		judge: x.silentAt(x.remote, "packet", "the divert socket saw it before the rule was there")}
-	if err := x.loadBehind(ctx, c); err != nil {
+	if err := x.loadBehindUndiverted(ctx, c, func(ctx context.Context) (pfconf.Flow, error) {
+		defer func() { x.more = []pfconf.Rule{due, other} }()
+		return x.leavesUndiverted(ctx, due, other, how)
+	}); err != nil {
 		return err
 	}
 	if err := x.sends(ctx); err != nil {

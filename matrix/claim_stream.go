@@ -123,6 +123,8 @@ func (x *claimRun) streamRewritten(ctx context.Context, label string) error {
 		own = x.redirected()
 	case x.mode.server == atMirror:
 		own, peer = x.mirrored(from)
+	}
+	if x.twice {
 		line, reply = onwardLine, returnLine
 	}
 	spec := x.clientSpec()
@@ -242,7 +244,7 @@ func (x *claimRun) giveBack(ctx context.Context) (packets int, err error) {
 
 func (x *claimRun) judgeStreamCounters(label string, c pfconf.Counters) error {
 	switch {
-	case x.kernel.besides(x.Target), x.mode.server == atMirror:
+	case x.kernel.besides(x.Target), x.twice:
 		// pf counts all packets of a state alike, and a rule for one way has none that answer.
 		return nil
 	case x.kernel.StatesFirst && c.States != 1:

@@ -115,6 +115,9 @@ func (x *exchange) flowEnds() (client, server netip.AddrPort) {
 // mirror: the name that the server has itself, and the client's.
 func (x *exchange) mirrored(client netip.AddrPort) (own, peer netip.AddrPort) {
 	_, to := x.flowEnds()
+	if x.second.Domain != 0 {
+		return to, client
+	}
 	return netip.AddrPortFrom(x.Local, to.Port()), netip.AddrPortFrom(to.Addr(), client.Port())
 }
 
@@ -163,6 +166,11 @@ func (x *exchange) rule() pfconf.Rule {
 			r.Action = pfconf.PFDivertTo
 		}
 	}
+	// OpenBSD's pf sees the packets of all the machine's routing domains, which in a lab LOCAL and
+	// the third host are: what the third host gets is not what REMOTE's rule is about.
+	if x.mode.server == atMirror && x.kernel.StatesFirst {
+		r.On = x.nics[x.Family]
+	}
 	if x.change != nil {
 		x.change(&r)
 	}
@@ -185,7 +193,7 @@ func (x *exchange) loaded() pfconf.Rule {
 	switch {
 	case x.omit[OwnRule]: // a rule of the same label for no one's packets
 		r.From = x.Remote
-		if r.Direction == pfconf.Out {
+		if r.Direction == pfconf.Out && x.mode.server != atMirror {
 			r.From = x.Local
 		}
 		if r.Translated.IsValid() {
@@ -225,6 +233,7 @@ func (x *exchange) serverSpec() script.Socket {
 	}
 	if x.mode.server == atMirror {
 		s.Local, _ = x.mirrored(client)
+		s.FIB = x.second.Domain
 	}
 	if x.mode.IsDivertTo() && x.Proto.HasPorts() {
 		if x.omit[Port] {

@@ -199,6 +199,27 @@ var knownFailures = []known{
 			"in its own (PF_PASS; sys/net/pf.c 7919 of OpenBSD 7.7-current)",
 	},
 	{
+		firewall: "pf", what: "What pf routes and diverts, `divert-pf-route-to` and `divert-pf-reply-to`,",
+		of:     func(t Target) bool { return t.Kind() == "divert-pf-route-to" || t.Kind() == "divert-pf-reply-to" },
+		reason: WrongWay,
+		why: "pf_test() hands a packet whose state's rule diverts to the divert socket in place of routing it (PF_DIVERT), and lets " +
+			"what is written back pass without looking for its state (sys/net/pf.c 7919 and 7585 of OpenBSD 7.7-current)",
+	},
+	{
+		firewall: "pf", what: "What pf makes copies of and diverts, `divert-pf-dup-to`,",
+		of:     func(t Target) bool { return t.Kind() == "divert-pf-dup-to" },
+		reason: NotDuplicated,
+		why: "pf_test() hands a packet whose state's rule diverts to the divert socket in place of copying it (PF_DIVERT), and lets " +
+			"what is written back pass without looking for its state (sys/net/pf.c 7919 and 7585 of OpenBSD 7.7-current)",
+	},
+	{
+		firewall: "pf", what: "What is reinjected when it came in and is forwarded, `divert-pf-forwarded-once`,",
+		of:     func(t Target) bool { return t.Kind() == "divert-pf-forwarded-once" },
+		reason: NotCounted,
+		why: "pf_test() takes the mark of what is written back away when it comes in (PF_TAG_DIVERTED_PACKET), so the packet meets " +
+			"the rules when it leaves, without its tags (sys/net/pf.c 7585 of OpenBSD 7.7-current)",
+	},
+	{
 		// OpenBSD's own suite has the target disabled: "does not remove the state".
 		firewall: "pf", what: "`reuse-rip-to-reply-to`",
 		of:     func(t Target) bool { return t.Kind() == "reuse-rip-to-reply-to" },
@@ -213,9 +234,10 @@ var knownFailures = []known{
 	},
 	{
 		firewall: "pf", domain: true,
-		what: "A TCP connection whose packets are diverted, `divert-tcp-in`, `divert-tcp-out` and `divert-pf-rdr-in-tcp`,",
+		what: "A TCP connection whose packets are diverted, `divert-tcp-in`, `divert-tcp-out`, `divert-pf-rdr-in-tcp` and `divert-pf-forwarded-*`,",
 		of: func(t Target) bool {
-			return strings.HasPrefix(t.Kind(), "divert-tcp-") || t.Kind() == "divert-pf-rdr-in-tcp"
+			return strings.HasPrefix(t.Kind(), "divert-tcp-") || t.Kind() == "divert-pf-rdr-in-tcp" ||
+				strings.HasPrefix(t.Kind(), "divert-pf-forwarded-")
 		},
 		reason: NotDelivered,
 		why:    "one way of it comes in again, and its packets are lost as those of args-udp-packet-in are",

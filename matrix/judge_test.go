@@ -458,9 +458,9 @@ func TestSkipBeyond(t *testing.T) {
 	lack, failed := script.Lack{Why: "w", Hint: "h"}, script.Lack{Why: "w", Failed: true}
 	const forwarded, tag, route, reply, pass = "forwarded", "pf-tag-in", "pf-route-to", "pf-reply-to", ""
 	unnamedGateway := "SKIP no-feature: REMOTE: no second network with LOCAL is named (set GATEWAY_ADDR to an address of " +
-		"LOCAL's in a network that REMOTE has a second interface in, or run it in a lab of FreeBSD)"
+		"LOCAL's in a network that REMOTE has a second interface in, or run it in a lab of FreeBSD or OpenBSD)"
 	unnamedMirror := "SKIP no-feature: REMOTE: no third host is named to forward to (set MIRROR_ADDR to a third host behind " +
-		"another interface of REMOTE's, or run it in a lab of FreeBSD whose kernel has pf)"
+		"another interface of REMOTE's, or run it in a lab of FreeBSD whose kernel has pf, or of OpenBSD)"
 	for _, c := range []struct {
 		name    string
 		second  Network

@@ -71,6 +71,9 @@ type Network struct {
 	// TCP from LOCAL back to LOCAL, to the same port, from itself and the client's port, and what
 	// answers that to the client.
 	Mirror netip.Addr
+	// Domain, if not 0, is the third host's routing domain, which LOCAL's sockets can be in: it has
+	// nothing sent back (OpenBSD's lab).
+	Domain int
 }
 
 // runner is a run under way.
@@ -296,14 +299,14 @@ func (r *runner) lacksBeyond(t Target) *finding {
 	if t.NeedsGateway() {
 		if !second.Gateway.IsValid() {
 			return &finding{Skip, NoFeature, fmt.Sprintf("REMOTE: no second network with LOCAL is named (%s, or run it in a lab "+
-				"of FreeBSD)", script.GatewayHint(t.Family))}
+				"of FreeBSD or OpenBSD)", script.GatewayHint(t.Family))}
 		}
 		lacks = append(lacks, there.NoGateway)
 	}
 	if t.NeedsMirror() {
 		if !second.Mirror.IsValid() {
 			return &finding{Skip, NoFeature, fmt.Sprintf("REMOTE: no third host is named to forward to (%s, or run it in a lab "+
-				"of FreeBSD whose kernel has pf)", script.MirrorHint(t.Family))}
+				"of FreeBSD whose kernel has pf, or of OpenBSD)", script.MirrorHint(t.Family))}
 		}
 		lacks = append(lacks, there.NoForwarding, there.NoMirror)
 	}

@@ -118,7 +118,7 @@ const (
 	DivertPacket                   // hand each packet to the divert socket at Rule.Divert's port
 	RdrTo                          // translate the destination to Rule.Divert, an address of this host
 	PFDivertTo                     // as DivertPacket, by the divert-to of FreeBSD's pf, which stands beside ipfw
-	PFPass                         // let pass and count what leaves by Rule.Interface, in that pf
+	PFPass                         // let pass and count what leaves by Rule.Interface, in pf
 	ThroughPipe                    // send through dummynet's pipe Rule.Pipe, and on (ipfw)
 )
 
@@ -207,11 +207,13 @@ type Rule struct {
 	// Tag is what a pf-divert-to rule that keeps a state tags its packets with, and what the
 	// packets of another rule must be tagged with. It is as a label is.
 	Tag string `json:"tag,omitempty"`
-	// Gateway, if valid, is where a pf-divert-to rule that keeps a state has packets sent on to, by
-	// Interface, in place of where the routing table leads. Routing says which packets.
+	// Gateway, if valid, is where a pf-divert-to rule that keeps a state, or a divert-packet rule
+	// of OpenBSD's pf, has packets sent on to, in place of where the routing table leads. Routing
+	// says which packets.
 	Gateway netip.Addr `json:"gateway,omitzero"`
 	Routing Routing    `json:"routing,omitempty"`
-	// Interface is the one towards Gateway, or by which the packets of a pf-pass rule leave.
+	// Interface is the one towards Gateway, which a pf-divert-to rule names, or by which the
+	// packets of a pf-pass rule leave.
 	Interface string `json:"interface,omitempty"`
 	// Match has a match rule before a divert-packet rule redirect or translate in its place, or
 	// one before a divert-packet or divert-to rule set the tag that the rule asks for. OpenBSD's
@@ -227,9 +229,12 @@ type Rule struct {
 	// divert-packet rule about what comes in translates its packets (af-to).
 	OtherFrom netip.Addr `json:"otherFrom,omitzero"`
 	OtherTo   netip.Addr `json:"otherTo,omitzero"`
-	// On, if not empty, is the interface that the packets of a rule with a Gateway pass, and the
-	// only one on which they belong to its state.
+	// On, if not empty, is the interface that the packets of a rule with a Gateway, or of a
+	// divert-packet rule of OpenBSD's pf, pass, and the only one on which they belong to its state.
 	On string `json:"on,omitempty"`
+	// Undiverted has a divert-packet rule do all that it does but divert: what its cell is compared
+	// with. OpenBSD's pf only.
+	Undiverted bool `json:"undiverted,omitempty"`
 }
 
 // Routing is how pf sends packets on by a rule's gateway.
@@ -252,7 +257,7 @@ func (r Routing) MarshalText() ([]byte, error) { return marshalName(routingNames
 // UnmarshalText reads pf.conf's name.
 func (r *Routing) UnmarshalText(b []byte) error { return unmarshalName(routingNames, r, b, "routing") }
 
-// interfaceName is what an interface can be called on FreeBSD: it is written into rules.
+// interfaceName is what an interface can be called on the BSDs: it is written into rules.
 var interfaceName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.]{0,14}$`)
 
 // MaxLabel is the longest label, in characters, that OpenBSD's pfctl loads
@@ -326,9 +331,9 @@ func (r Rule) Validate() error {
 	switch diverts := r.Action == PFDivertTo && r.Keep; {
 	case r.Tag != "" && (!ValidLabel(r.Tag) || !diverts && r.Action != PFPass && !r.toSocket()),
 		r.Gateway.IsValid() != (routingNames[r.Routing] != ""),
-		r.Gateway.IsValid() && (!diverts || !fits(r.Gateway, r.Family)),
-		r.On != "" && (!r.Gateway.IsValid() || !interfaceName.MatchString(r.On)),
-		(r.Gateway.IsValid() || r.Action == PFPass) != interfaceName.MatchString(r.Interface),
+		r.Gateway.IsValid() && (!diverts && r.Action != DivertPacket || !fits(r.Gateway, r.Family)),
+		r.On != "" && (r.Action != DivertPacket && !r.Gateway.IsValid() || !interfaceName.MatchString(r.On)),
+		(diverts && r.Gateway.IsValid() || r.Action == PFPass) != interfaceName.MatchString(r.Interface),
 		r.Action == PFPass && (r.Direction != Out || r.Divert.IsValid()):
 		return bad("tag %q, gateway %v and interfaces %q and %q do not go with %v", r.Tag, r.Gateway, r.Interface, r.On,
 			r.Action)
@@ -386,6 +391,10 @@ func (r Rule) ofOpenBSD() string {
 		return fmt.Sprintf("%q can't be the name of an interface", r.Received)
 	case r.Most < 0:
 		return "a rule has no negative number of states"
+	case r.Most != 0 && r.On != "":
+		return "a rule of one interface has no limit of states"
+	case r.Undiverted && r.Action != DivertPacket:
+		return "only divert-packet can be left out of its rule"
 	case r.OtherFrom.IsValid() != r.OtherTo.IsValid(), r.OtherTo.IsValid() && (r.Action != DivertPacket ||
 		r.Direction != In || done > 0 || !fits(r.OtherFrom, r.Family.Other()) || !fits(r.OtherTo, r.Family.Other())):
 		return fmt.Sprintf("only divert-packet of what comes in translates to %v, to a source and a destination, not to %v "+
@@ -399,8 +408,9 @@ func (r Rule) toSocket() bool { return r.Action == DivertTo || r.Action == Diver
 
 // OnlyOpenBSD reports whether the rule asks for something that only OpenBSD's pf does.
 func (r Rule) OnlyOpenBSD() bool {
-	return r.Match || r.Received != "" || r.Once || r.Most != 0 || r.OtherTo.IsValid() ||
-		r.toSocket() && (r.Tag != "" || r.Redirected.IsValid() || r.Translated.IsValid())
+	return r.Match || r.Received != "" || r.Once || r.Most != 0 || r.OtherTo.IsValid() || r.Undiverted ||
+		r.toSocket() && (r.Tag != "" || r.Redirected.IsValid() || r.Translated.IsValid() || r.Gateway.IsValid() ||
+			r.On != "")
 }
 
 // RedirectsTo returns where the rule redirects packets to; ok is false when it does not.

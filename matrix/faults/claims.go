@@ -42,7 +42,7 @@ var claims = []Fault{
 		Omit: []string{"give-back"},
 		claims: all(matrix.NotReinjected, reasons{
 			matrix.NotDelivered: {"openbsd:pf-rdr-in-tcp", "tcp-in", "tcp-out", "both-tcp", "queue-gso-tcp",
-				"to-tcp-close-at-once", "forwarded"},
+				"to-tcp-close-at-once", "forwarded", "pf-forwarded-in", "pf-forwarded-out", "pf-forwarded-once"},
 			matrix.NotRefused: {"no-interface", "bad-header-in", "bad-header-out",
 				"header-beyond-out", "bad-length-in"},
 			"": slices.Concat(noQueue, []string{"tee-fragments"}),
@@ -144,9 +144,10 @@ var claims = []Fault{
 	{Name: "not-translated", Cause: "claim-broken", On: bsds,
 		About: "the rule of pf that is to translate the source does not", Omit: []string{"translation"},
 		claims: some(matrix.WrongAddress, "pf-nat-out", "pf-match-nat-out")},
-	{Name: "no-gateway", Cause: "claim-broken", On: freebsd,
+	{Name: "no-gateway", Cause: "claim-broken", On: bsds,
 		About: "the rule of pf that is to send packets, answers or copies on by a gateway has none", Omit: []string{"gateway"},
-		claims: all("", reasons{matrix.WrongWay: {"pf-route-to", "pf-reply-to"}, matrix.NotDuplicated: {"pf-dup-to"}})},
+		claims: routedAlone(all("", reasons{matrix.WrongWay: {"pf-route-to", "pf-reply-to"},
+			matrix.NotDuplicated: {"pf-dup-to"}}))},
 	{Name: "no-pipe", Cause: "claim-broken", On: freebsd,
 		About: "no rule sends the packets through the pipe that is to lose them", Omit: []string{"in-pipe"},
 		claims: some(matrix.NotLost, "pipe-in", "pipe-out", "pf-pipe-in")},
@@ -287,15 +288,30 @@ var claims = []Fault{
 		})},
 }
 
+// routes are the claims about pf's route options.
+var routes = []string{"pf-route-to", "pf-reply-to", "pf-dup-to"}
+
+// routedAlone: on OpenBSD the rule without its divert does not do either what the claims about
+// route options are about.
+func routedAlone(otherwise func(string, matrix.Target) Want) func(string, matrix.Target) Want {
+	return func(system string, t matrix.Target) Want {
+		if system == "openbsd" && slices.Contains(routes, t.Claim.Name) {
+			return Want{matrix.Error, matrix.ControlLost, anyCause}
+		}
+		return otherwise(system, t)
+	}
+}
+
 // unruled: the rule takes no packet.
-var unruled = all(matrix.NotDelivered, reasons{
+var unruled = routedAlone(all(matrix.NotDelivered, reasons{
 	"":             slices.Concat([]string{"queue-bridge"}, middles), // whose rule is their own
 	matrix.NotLost: {"no-listener-in", "no-listener-out", "counted"}, matrix.NotCounted: {"bypass"},
 	matrix.NotRewritten: {"tcp-in", "tcp-out", "pf-packet-in", "pf-packet-out", "pf-cookie-in", "pf-cookie-out",
 		"pf-state-in", "pf-tag-in", "pf-route-to", "pf-nat-out", "pf-reply-to", "pf-dup-to",
-		"pf-match-nat-out", "pf-match-tag-in", "pf-received-on", "pf-once", "pf-max-states", "pf-pipe-in"},
+		"pf-match-nat-out", "pf-match-tag-in", "pf-received-on", "pf-once", "pf-max-states", "pf-pipe-in",
+		"pf-forwarded-in", "pf-forwarded-out", "pf-forwarded-once"},
 	matrix.WrongData: {"forwarded", "pf-forwarded"}, // the rule that is about what leaves is there
-})
+}))
 
 // withoutIPFW: ipfw's rule takes no packet, and pf's beside it do as before.
 var withoutIPFW = all(matrix.NotDelivered, reasons{

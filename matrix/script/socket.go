@@ -49,7 +49,7 @@ type Ends struct {
 	ReusePort bool
 	// Device, if valid, is an address of the interface to which the socket is bound (Linux).
 	Device netip.Addr
-	// FIB, if not 0, is the routing table of the socket (FreeBSD).
+	// FIB, if not 0, is the routing table of the socket (FreeBSD), or its routing domain (OpenBSD).
 	FIB int
 	// Proxys marks what the socket sends as a proxy's own (pfconf.ProxyMark; Linux).
 	Proxys bool

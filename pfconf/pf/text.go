@@ -13,13 +13,16 @@ import (
 // Text is the rule as a line of pf.conf(5), written as OpenBSD's regress suite writes it; the rule
 // must be valid.
 //
-// PFDivertTo and PFPass rules are for FreeBSD's pf alone. They decide in place of the host's own
-// rules, as ipfw's do, and make no state unless they are to: the packets of one would not meet the
-// rule. How that pf is told of a rule that redirects, redirect says.
+// PFDivertTo rules are for FreeBSD's pf alone. They and PFPass rules decide in place of the host's
+// own rules, as ipfw's do, and make no state unless they are to: the packets of one would not meet
+// the rule. How that pf is told of a rule that redirects, redirect says.
 func Text(r pfconf.Rule) string {
 	var b strings.Builder
 	quick, stateless := "", ""
 	switch {
+	case r.Action == pfconf.DivertPacket && r.On != "":
+		quick, stateless = " on "+r.On, boundState
+	case r.Action == pfconf.DivertPacket:
 	case r.Gateway.IsValid():
 		quick, stateless = " quick"+gatewayClause(r), statement(r)
 	case r.Action == pfconf.PFDivertTo:
@@ -45,6 +48,7 @@ func Text(r pfconf.Rule) string {
 		b.WriteString(tagClause(r))
 	}
 	b.WriteString(translation(r))
+	b.WriteString(routeClause(r))
 	return b.String()
 }
 
@@ -114,6 +118,9 @@ func protoWritten(r pfconf.Rule) string {
 }
 
 func divertClause(r pfconf.Rule) string {
+	if r.Undiverted {
+		return ""
+	}
 	switch r.Action {
 	case pfconf.DivertTo:
 		return "divert-to " + r.Divert.Addr().String() + " port " + divertPort(r)
@@ -146,7 +153,18 @@ func tagClause(r pfconf.Rule) string {
 	return " tag " + r.Tag
 }
 
-// gatewayClause is the interface of the rule, and the gateway that its packets go on to.
+// routeClause is the gateway that the packets of a rule of OpenBSD's pf go on to. The interface
+// follows from it: "routes the packet to the specified destination address" (pf.conf(5),
+// shortened).
+func routeClause(r pfconf.Rule) string {
+	if r.Action != pfconf.DivertPacket || !r.Gateway.IsValid() {
+		return ""
+	}
+	return fmt.Sprintf(" %v %v", r.Routing, r.Gateway)
+}
+
+// gatewayClause is, for FreeBSD's pf, the interface of the rule, and the gateway that its packets
+// go on to.
 func gatewayClause(r pfconf.Rule) string {
 	on := ""
 	if r.On != "" {
@@ -166,10 +184,13 @@ func pipeClause(r pfconf.Rule) string {
 // natClause translates the source. FreeBSD's pfctl takes it in a rule that passes since 15.
 func natClause(r pfconf.Rule) string { return fmt.Sprintf(" nat-to %v", r.Translated) }
 
+// boundState keeps a state that has the packets of the rule's interface alone.
+const boundState = " keep state (if-bound)"
+
 // statement reports whether a PFDivertTo rule keeps a state.
 func statement(r pfconf.Rule) string {
 	if r.Keep && r.On != "" {
-		return " keep state (if-bound)"
+		return boundState
 	}
 	if r.Keep {
 		return " keep state"
@@ -216,7 +237,10 @@ func writings(rules []pfconf.Rule, rdrRules bool) []written {
 	var translating, all []written
 	for _, r := range rules {
 		label := fmt.Sprintf(" label %q", r.Label)
-		w := written{Text(r), []string{label}, " " + divertClause(r) + translation(r)}
+		w := written{Text(r), []string{label}, translation(r) + routeClause(r)}
+		if clause := divertClause(r); clause != "" {
+			w.end = " " + clause + w.end
+		}
 		if r.Action == pfconf.PFDivertTo || r.Action == pfconf.PFPass {
 			w.end = statement(r) + label + pipeClause(r)
 			if r.Tag != "" {
@@ -224,7 +248,7 @@ func writings(rules []pfconf.Rule, rdrRules bool) []written {
 			}
 		}
 		switch {
-		case r.Gateway.IsValid():
+		case r.Gateway.IsValid() && r.Action == pfconf.PFDivertTo:
 			w.in = []string{gatewayClause(r) + " "}
 		case r.Action == pfconf.PFPass:
 			w.in = []string{" out log quick on " + r.Interface + " "}
@@ -261,6 +285,9 @@ func asked(r pfconf.Rule, label string) []string {
 		label += tagClause(r)
 	}
 	all := []string{label}
+	if r.On != "" {
+		all = append(all, " log on "+r.On+" ", boundState+" ")
+	}
 	if r.Received != "" {
 		all = append(all, receivedClause(r)+" ")
 	}

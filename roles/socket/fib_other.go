@@ -1,4 +1,4 @@
-//go:build !freebsd
+//go:build !freebsd && !openbsd
 
 package socket
 
@@ -7,5 +7,5 @@ import (
 	"runtime"
 )
 
-// setFIB is FreeBSD's.
+// setFIB is that of the BSDs.
 func setFIB(int, int) error { return fmt.Errorf("%w (%s)", ErrUnsupported, runtime.GOOS) }

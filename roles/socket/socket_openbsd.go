@@ -98,6 +98,12 @@ func dropInDomain(local, remote netip.AddrPort) (done bool, err error) {
 	return true, os.NewSyscallError("sysctl net.inet.tcp.drop", errno)
 }
 
+// setFIB puts the socket into another routing domain than that of this process (SO_RTABLE,
+// getsockopt(2); root only).
+func setFIB(fd, fib int) error {
+	return os.NewSyscallError("setsockopt SO_RTABLE", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RTABLE, fib))
+}
+
 // newSocket makes a non-blocking socket that programs started later do not
 // inherit.
 func newSocket(family, typ, proto int) (int, error) {

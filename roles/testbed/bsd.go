@@ -67,7 +67,8 @@ func reachBSD(ctx context.Context, o Options) (*Pair, error) {
 	}
 	p.Options.Second = map[pfconf.Family]matrix.Network{}
 	for _, f := range pfconf.Families {
-		p.Options.Second[f] = matrix.Network{Gateway: lab.Second.Gateways[f], Mirror: lab.Second.Mirrors[f]}
+		p.Options.Second[f] = matrix.Network{Gateway: lab.Second.Gateways[f], Mirror: lab.Second.Mirrors[f],
+			Domain: lab.Second.Domain}
 	}
 	p.Options.Rounds = realRounds
 	p.Options.By, p.Options.Patience = WhoRuns(o.Getenv), o.Wait

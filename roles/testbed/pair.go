@@ -57,15 +57,15 @@ const HasNamespaces = runtime.GOOS == "linux"
 
 // LabParts divides targets into those that can share a lab of a system (runtime.GOOS): FreeBSD's
 // pf spoils what ipfw diverts beside it, so a lab has it on for the targets that are about it and
-// for no others; and REMOTE is a router for those that are about what it forwards.
+// for no others; and a BSD's REMOTE has more networks for those that are about what it forwards.
 func LabParts(system string, targets []matrix.Target) [][]matrix.Target {
-	if system != "freebsd" {
+	if system != "freebsd" && system != "openbsd" {
 		return [][]matrix.Target{targets}
 	}
 	parts := make([][]matrix.Target, 4)
 	for _, t := range targets {
 		i := 0
-		if t.NeedsPF() {
+		if system == "freebsd" && t.NeedsPF() {
 			i = 1
 		}
 		if t.Forwards() {

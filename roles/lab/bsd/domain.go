@@ -17,56 +17,38 @@ func (b *builder) domains(c Layout) error {
 	if err != nil {
 		return err
 	}
-	d, err := b.tools().plan(nics, c.Domain)
+	d, err := b.tools().plan(nics, c.Domain, c.Router)
 	if err != nil {
 		return err
 	}
-	cables, fakes, err := b.tools().chooseNetworks(nics, c.Domain)
+	// The first is the cable's, the second FAKE's.
+	networks, err := b.tools().chooseNetworks(nics, c.Domain, len(d.cables)+1)
 	if err != nil {
 		return err
-	}
-	create := func(name string, domain int) error {
-		return b.make(
-			pfconf.Undo{Do: undoInterface, Args: []string{name, strconv.Itoa(d.local), strconv.Itoa(d.remote)}},
-			"ifconfig", name, "create", "description", mark, "rdomain", strconv.Itoa(domain))
 	}
 	for _, name := range d.loops {
-		domain := d.local
-		if name == loop(d.remote) {
-			domain = d.remote
-		}
-		if err := create(name, domain); err != nil {
+		if err := b.loop(d, name); err != nil {
 			return err
 		}
-		if domain == d.remote { // REMOTE's servers listen there
-			if err := b.all(words("ifconfig %s inet 127.0.0.1/8 up", name),
-				words("ifconfig %s inet6 ::1/128", name)); err != nil {
-				return err
-			}
-		}
-	}
-	if err := create(d.localNIC, d.local); err != nil {
-		return err
-	}
-	if err := create(d.remoteNIC, d.remote); err != nil {
-		return err
-	}
-	if err := b.tools().do("ifconfig", d.localNIC, "patch", d.remoteNIC); err != nil {
-		return err
 	}
 	b.lab.Local, b.lab.Remote = inDomain(d.local), inDomain(d.remote)
 	b.lab.Addresses = map[pfconf.Family]FamilyAddresses{}
 	for _, f := range pfconf.Families {
-		a := addressesIn(cables[f], fakes[f], c.Single)
-		b.lab.Addresses[f] = a
-		if err := b.all(
-			words("ifconfig %s %v %v/%d up", d.localNIC, f, a.Local, cables[f].Bits()),
-			words("ifconfig %s %v %v/%d up", d.remoteNIC, f, a.Remote, cables[f].Bits()),
-		); err != nil {
+		b.lab.Addresses[f] = addressesIn(networks[0][f], networks[1][f], c.Single)
+	}
+	if err := b.cable(d.cables[0], networks[0]); err != nil {
+		return err
+	}
+	var names []string
+	if c.Router {
+		if err := b.beyond(d, networks[2], networks[3]); err != nil {
 			return err
 		}
 	}
-	if err := b.ready(d.localNIC, d.remoteNIC); err != nil {
+	for _, cable := range d.cables {
+		names = append(names, cable.near.name, cable.far.name)
+	}
+	if err := b.ready(names...); err != nil {
 		return err
 	}
 	for _, f := range pfconf.Families {
@@ -74,6 +56,87 @@ func (b *builder) domains(c Layout) error {
 		if err := b.tools().do(words("route -n -T%d add %s", d.local, a.route())...); err != nil {
 			return err
 		}
+		if !c.Router {
+			continue
+		}
+		third := addressesIn(networks[3][f], netip.Prefix{}, false)
+		there := FamilyAddresses{Remote: a.Remote, Fakes: networks[3][f]}
+		back := FamilyAddresses{Remote: third.Local, Fakes: networks[0][f]}
+		if err := b.all(words("route -n -T%d add %s", d.local, there.route()),
+			words("route -n -T%d add %s", d.mirror, back.route())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// loop makes the loopback interface of a routing domain that the lab makes.
+func (b *builder) loop(d domainLab, name string) error {
+	domain := d.local
+	switch name {
+	case loop(d.remote):
+		domain = d.remote
+	case loop(d.mirror):
+		domain = d.mirror
+	}
+	if err := b.create(name, domain, d.local, d.remote); err != nil {
+		return err
+	}
+	if domain != d.remote {
+		return nil
+	}
+	// REMOTE's servers listen there.
+	return b.all(words("ifconfig %s inet 127.0.0.1/8 up", name), words("ifconfig %s inet6 ::1/128", name))
+}
+
+// create makes an interface in a routing domain. Those that may have states of its addresses are
+// recorded with it.
+func (b *builder) create(name string, domain int, known ...int) error {
+	args := []string{name}
+	for _, n := range known {
+		args = append(args, strconv.Itoa(n))
+	}
+	return b.make(pfconf.Undo{Do: undoInterface, Args: args},
+		"ifconfig", name, "create", "description", mark, "rdomain", strconv.Itoa(domain))
+}
+
+// cable makes a cable. Its near end has the first address of the network, the far one the second.
+func (b *builder) cable(c domainCable, network map[pfconf.Family]netip.Prefix) error {
+	for _, end := range []domainEnd{c.near, c.far} {
+		if err := b.create(end.name, end.domain, c.near.domain, c.far.domain); err != nil {
+			return err
+		}
+	}
+	if err := b.tools().do("ifconfig", c.near.name, "patch", c.far.name); err != nil {
+		return err
+	}
+	for _, f := range pfconf.Families {
+		a := addressesIn(network[f], netip.Prefix{}, false)
+		if err := b.all(
+			words("ifconfig %s %v %v/%d up", c.near.name, f, a.Local, network[f].Bits()),
+			words("ifconfig %s %v %v/%d up", c.far.name, f, a.Remote, network[f].Bits()),
+		); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// beyond makes REMOTE's second cable to LOCAL, and a third host behind REMOTE. It takes no process
+// there, and no rules: LOCAL's agent opens sockets in the third host's routing domain. Whether
+// REMOTE forwards packets to it the machine's settings say, which are not the lab's to change.
+func (b *builder) beyond(d domainLab, second, third map[pfconf.Family]netip.Prefix) error {
+	if err := b.cable(d.cables[1], second); err != nil {
+		return err
+	}
+	if err := b.cable(d.cables[2], third); err != nil {
+		return err
+	}
+	b.lab.Second = Second{Gateways: map[pfconf.Family]netip.Addr{},
+		Mirrors: map[pfconf.Family]netip.Addr{}, Domain: d.mirror}
+	for _, f := range pfconf.Families {
+		b.lab.Second.Gateways[f] = addressesIn(second[f], netip.Prefix{}, false).Local
+		b.lab.Second.Mirrors[f] = addressesIn(third[f], netip.Prefix{}, false).Remote
 	}
 	return nil
 }

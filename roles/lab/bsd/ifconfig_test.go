@@ -33,6 +33,17 @@ pflog0 in 0 []
 lo1 in 1 [] "pfdivert lab"
 pair1 in 1 [10.188.3.1/24 fe80::fce1:baff:fedc:94fd/64 fd00:188:3::1/64] "pfdivert lab"
 pair2 in 0 [10.188.3.2/24 fe80::fce1:baff:fedd:27a/64 fd00:188:3::2/64] "pfdivert lab"`},
+		{"openbsd-router.txt", `lo0 in 0 [::1/128 fe80::1/64 127.0.0.1/8]
+vio0 in 0 [10.188.1.2/24 fe80::5054:ff:fe12:3402/64 fd00:188:1::2/64]
+enc0 in 0 []
+lo1 in 1 [] "pfdivert lab"
+lo2 in 2 [] "pfdivert lab"
+pair1 in 1 [10.188.3.1/24 fe80::fce1:baff:fed2:62ee/64 fd00:188:3::1/64] "pfdivert lab"
+pair2 in 0 [10.188.3.2/24 fe80::fce1:baff:fed3:5513/64 fd00:188:3::2/64] "pfdivert lab"
+pair3 in 1 [10.188.5.1/24 fe80::fce1:baff:fed4:de12/64 fd00:188:5::1/64] "pfdivert lab"
+pair4 in 0 [10.188.5.2/24 fe80::fce1:baff:fed5:7ad0/64 fd00:188:5::2/64] "pfdivert lab"
+pair5 in 0 [10.188.6.1/24 fe80::fce1:baff:fed6:8eb/64 fd00:188:6::1/64] "pfdivert lab"
+pair6 in 2 [10.188.6.2/24 fe80::fce1:baff:fed7:d4fb/64 fd00:188:6::2/64] "pfdivert lab"`},
 		{"openbsd-tentative.txt", `pair4 in 4 [10.188.11.1/24 fe80::fce1:baff:fed0:f80b/64 fd00:188:11::1/64] "pfdivert lab" waiting`},
 		{"freebsd-ifconfig.txt", `lo0 in 0 [fe80::1/64 ::1/128 127.0.0.1/8]
 pflog0 in 0 []
@@ -82,7 +93,8 @@ func TestParseIfconfigLines(t *testing.T) {
 }
 
 func FuzzParseIfconfig(f *testing.F) {
-	for _, name := range []string{"openbsd-ifconfig.txt", "openbsd-tentative.txt", "freebsd-ifconfig.txt"} {
+	for _, name := range []string{"openbsd-ifconfig.txt", "openbsd-router.txt", "openbsd-tentative.txt",
+		"freebsd-ifconfig.txt"} {
 		out, err := os.ReadFile("testdata/" + name)
 		if err != nil {
 			f.Fatal(err)

@@ -29,7 +29,7 @@ type Layout struct {
 	Domain int `json:"domain,omitempty"`
 	// PF switches on the pf of a FreeBSD REMOTE, beside its ipfw.
 	PF bool `json:"pf,omitempty"`
-	// Router makes a FreeBSD REMOTE a router with a second cable to LOCAL.
+	// Router gives REMOTE a second cable to LOCAL, and a third host behind it.
 	Router bool `json:"router,omitempty"`
 }
 
@@ -61,6 +61,9 @@ type Second struct {
 	// Mirrors are the addresses of a third host, behind REMOTE, that has LOCAL's connections with
 	// it come back to LOCAL, from itself; none where the kernel has no pf.
 	Mirrors map[pfconf.Family]netip.Addr `json:"mirrors,omitempty"`
+	// Domain, if not 0, is the third host's routing domain (OpenBSD): it has nothing come back, and
+	// LOCAL's sockets can be there.
+	Domain int `json:"domain,omitempty"`
 }
 
 // Lab is a lab that was built.
@@ -114,7 +117,7 @@ func (l *Lab) Close(ctx context.Context) error {
 
 // The steps that Undo knows.
 const (
-	undoInterface = "lab/interface" // name, LOCAL's and REMOTE's routing domain
+	undoInterface = "lab/interface" // name, two routing domains that may know its addresses
 	undoEpair     = "lab/epair"     // name, LOCAL's and REMOTE's jail
 	undoJail      = "lab/jail"      // name
 )

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -37,6 +39,20 @@ func (m *machine) traffic() {
 	)
 }
 
+// forwarded leaves states such as a run leaves in a lab with a third host.
+func (m *machine) forwarded() {
+	m.states = append(m.states,
+		"all tcp (4) 10.188.5.1:37968 -> (4) 10.188.8.2:27430       TIME_WAIT:TIME_WAIT",
+		"all tcp 10.188.8.2:27430 <- 10.188.5.1:37968       TIME_WAIT:TIME_WAIT",
+		"all tcp 10.188.5.1:37968 -> 10.188.8.2:27430       TIME_WAIT:TIME_WAIT",
+		"all tcp (5) 10.188.8.2:27430 <- (5) 10.188.5.1:37968       TIME_WAIT:TIME_WAIT",
+		"all ipv6-icmp (5) fe80::10[1] -> (5) ff02::1:ff00:2[130]       0:0",
+		"all ipv6-icmp (4) ::[48709] -> (4) fd00:188:7::1[135]       0:0",
+		"all ipv6-icmp ::[48709] -> fd00:188:8::1[135]       0:0",
+		"all udp (5) fd00:188:8::2[27430] <- (5) fd00:188:5::1[37968]       NO_TRAFFIC:SINGLE",
+	)
+}
+
 // TestDomains: numbers and networks that someone has are left alone, and the commands are those
 // that were seen to work on OpenBSD.
 func TestDomains(t *testing.T) {
@@ -58,6 +74,39 @@ func TestDomains(t *testing.T) {
 			"ifconfig pair3 inet6 fd00:188:5::2/64 up",
 			"route -n -T4 add -inet -net 10.188.6.0/24 10.188.5.2",
 			"route -n -T4 add -inet6 -net fd00:188:6::/64 fd00:188:5::2",
+		}},
+		{"a third host", Layout{Router: true}, []string{
+			"ifconfig lo4 create description pfdivert lab rdomain 4",
+			"ifconfig lo5 create description pfdivert lab rdomain 5",
+			"ifconfig pair2 create description pfdivert lab rdomain 4",
+			"ifconfig pair3 create description pfdivert lab rdomain 0",
+			"ifconfig pair2 patch pair3",
+			"ifconfig pair2 inet 10.188.5.1/24 up",
+			"ifconfig pair3 inet 10.188.5.2/24 up",
+			"ifconfig pair2 inet6 fd00:188:5::1/64 up",
+			"ifconfig pair3 inet6 fd00:188:5::2/64 up",
+			// A second cable.
+			"ifconfig pair4 create description pfdivert lab rdomain 4",
+			"ifconfig pair5 create description pfdivert lab rdomain 0",
+			"ifconfig pair4 patch pair5",
+			"ifconfig pair4 inet 10.188.7.1/24 up",
+			"ifconfig pair5 inet 10.188.7.2/24 up",
+			"ifconfig pair4 inet6 fd00:188:7::1/64 up",
+			"ifconfig pair5 inet6 fd00:188:7::2/64 up",
+			// A third host behind REMOTE.
+			"ifconfig pair6 create description pfdivert lab rdomain 0",
+			"ifconfig pair7 create description pfdivert lab rdomain 5",
+			"ifconfig pair6 patch pair7",
+			"ifconfig pair6 inet 10.188.8.1/24 up",
+			"ifconfig pair7 inet 10.188.8.2/24 up",
+			"ifconfig pair6 inet6 fd00:188:8::1/64 up",
+			"ifconfig pair7 inet6 fd00:188:8::2/64 up",
+			"route -n -T4 add -inet -net 10.188.6.0/24 10.188.5.2",
+			"route -n -T4 add -inet -net 10.188.8.0/24 10.188.5.2",
+			"route -n -T5 add -inet -net 10.188.5.0/24 10.188.8.1",
+			"route -n -T4 add -inet6 -net fd00:188:6::/64 fd00:188:5::2",
+			"route -n -T4 add -inet6 -net fd00:188:8::/64 fd00:188:5::2",
+			"route -n -T5 add -inet6 -net fd00:188:5::/64 fd00:188:8::1",
 		}},
 		{"REMOTE in a new domain, one FAKE", Layout{Domain: 7, Single: true}, []string{
 			"ifconfig lo4 create description pfdivert lab rdomain 4",
@@ -95,11 +144,27 @@ func TestDomains(t *testing.T) {
 				!slices.Equal(l.Remote.Args, []string{"-in-lab", "-rdomain", remote}) {
 				t.Errorf("agents: %+v, %+v", l.Local, l.Remote)
 			}
+			second := Second{}
+			if test.config.Router {
+				second = Second{
+					Gateways: map[pfconf.Family]netip.Addr{pfconf.Inet: netip.MustParseAddr("10.188.7.1"),
+						pfconf.Inet6: netip.MustParseAddr("fd00:188:7::1")},
+					Mirrors: map[pfconf.Family]netip.Addr{pfconf.Inet: netip.MustParseAddr("10.188.8.2"),
+						pfconf.Inet6: netip.MustParseAddr("fd00:188:8::2")},
+					Domain: 5,
+				}
+			}
+			if !reflect.DeepEqual(l.Second, second) {
+				t.Errorf("beyond REMOTE: %+v, want %+v", l.Second, second)
+			}
 			if got := l.Local.Command(); !slices.Equal(got, []string{"route", "-T4", "exec"}) {
 				t.Errorf("a command on LOCAL: %q", got)
 			}
 			if test.config.Domain == 0 {
 				m.traffic()
+			}
+			if test.config.Router {
+				m.forwarded()
 			}
 			if err := l.Close(t.Context()); err != nil {
 				t.Error(err)
@@ -162,10 +227,17 @@ func TestNetworks(t *testing.T) {
 		t.Errorf("%+v", a)
 	}
 	for n := 1; n < 512; n += 2 {
-		cables, fakes := networks(n)
-		for _, f := range pfconf.Families {
-			if cables[f].Overlaps(fakes[f]) || cables[f].Masked() != cables[f] || fakes[f].Masked() != fakes[f] {
-				t.Errorf("%d: %v and %v", n, cables[f], fakes[f])
+		all := networks(n, 4)
+		for i, one := range all {
+			for _, f := range pfconf.Families {
+				if one[f].Masked() != one[f] {
+					t.Errorf("%d: %v", n, one[f])
+				}
+				for _, other := range all[:i] {
+					if one[f].Overlaps(other[f]) {
+						t.Errorf("%d: %v and %v", n, one[f], other[f])
+					}
+				}
 			}
 		}
 	}
@@ -294,7 +366,7 @@ func TestJailsWithoutPF(t *testing.T) {
 }
 
 // layouts have all that labs of the systems can have.
-var layouts = map[string]Layout{"freebsd": {PF: true, Router: true}}
+var layouts = map[string]Layout{"freebsd": {PF: true, Router: true}, "openbsd": {Router: true}}
 
 // TestKilled kills what builds a lab at each of its commands, before and after it did its work,
 // and what undoes it as well. Undoing what the journal has leaves the host as it was.
@@ -314,8 +386,11 @@ func TestKilled(t *testing.T) {
 					if !errors.Is(err, errKilled) {
 						t.Fatalf("%s: command %d is killed: %v", system, n, err)
 					}
-					if local := m.nic("pair2", ""); system == "openbsd" && local != nil && len(local.addresses) == 2 {
+					if n := m.nic("pair3", ""); system == "openbsd" && n != nil && len(n.addresses) == 3 {
 						m.traffic()
+						if third := m.nic("pair7", ""); third != nil && len(third.addresses) == 3 {
+							m.forwarded()
+						}
 					}
 					m.log, m.fail = nil, undone
 					undo(t, m, r.steps)

@@ -18,15 +18,27 @@ const MaxDomain = 255
 
 // domainLab is what a lab of routing domains is made of.
 type domainLab struct {
-	local, remote       int    // the routing domains
-	localNIC, remoteNIC string // the ends of the pair(4)
+	local, remote int // the routing domains
+	mirror        int // that of the third host, 0 where there is none
+	// cables are the one between LOCAL and REMOTE and, with a third host, a second one between
+	// them and the one between REMOTE and the third host.
+	cables []domainCable
 	// loops are the loopback interfaces of the domains that the lab makes. Made by the
 	// kernel, with the first interface of a domain, they would not be known as a lab's.
 	loops []string
 }
 
-// plan chooses routing domains and interfaces that no one has.
-func (t tools) plan(nics []nic, remote int) (d domainLab, err error) {
+// domainCable is two interfaces, pair(4), that are patched to each other.
+type domainCable struct{ near, far domainEnd }
+
+// domainEnd is an end of a cable, and the routing domain that it is in.
+type domainEnd struct {
+	name   string
+	domain int
+}
+
+// plan chooses routing domains and interfaces that no one has, with a third host's for a router.
+func (t tools) plan(nics []nic, remote int, router bool) (d domainLab, err error) {
 	d.remote = remote
 	names := map[string]bool{}
 	members := map[int][]nic{}
@@ -47,23 +59,31 @@ func (t tools) plan(nics []nic, remote int) (d domainLab, err error) {
 		}
 		return err == nil && strings.TrimSpace(out) == "Routing tables", err
 	}
-	for n := 1; n <= MaxDomain && d.local == 0; n++ {
+	for n := 1; n <= MaxDomain && (d.local == 0 || router && d.mirror == 0); n++ {
 		if n == remote {
 			continue
 		}
 		ok, err := free(n)
-		if err != nil {
+		switch {
+		case err != nil:
 			return d, err
-		}
-		if ok {
+		case ok && d.local == 0:
 			d.local = n
+		case ok:
+			d.mirror = n
 		}
 	}
-	if d.local == 0 {
-		return d, hinted{fmt.Errorf("no routing domain of 1 to %d is free for LOCAL", MaxDomain),
+	if whose := "LOCAL"; d.local == 0 || router && d.mirror == 0 {
+		if d.local != 0 {
+			whose = "the third host"
+		}
+		return d, hinted{fmt.Errorf("no routing domain of 1 to %d is free for %s", MaxDomain, whose),
 			"destroy an interface with its domain, or test another host: REMOTE_SSH"}
 	}
 	d.loops = []string{loop(d.local)}
+	if router {
+		d.loops = append(d.loops, loop(d.mirror))
+	}
 	switch there := members[remote]; {
 	case remote == 0:
 	case len(there) == 0:
@@ -81,14 +101,20 @@ func (t tools) plan(nics []nic, remote int) (d domainLab, err error) {
 		return d, hinted{fmt.Errorf("routing domain %d has no 127.0.0.1", remote),
 			fmt.Sprintf("ifconfig %s inet 127.0.0.1/8; ifconfig %[1]s inet6 ::1/128", loop(remote))}
 	}
-	for n := 1; d.remoteNIC == ""; n++ {
-		switch name := fmt.Sprintf("pair%d", n); {
-		case names[name]:
-		case d.localNIC == "":
-			d.localNIC = name
-		default:
-			d.remoteNIC = name
+	d.cables = []domainCable{{domainEnd{domain: d.local}, domainEnd{domain: remote}}}
+	if router {
+		d.cables = append(d.cables, d.cables[0], domainCable{domainEnd{domain: remote}, domainEnd{domain: d.mirror}})
+	}
+	n := 0
+	next := func() (name string) {
+		for name == "" || names[name] {
+			n++
+			name = fmt.Sprintf("pair%d", n)
 		}
+		return name
+	}
+	for i := range d.cables {
+		d.cables[i].near.name, d.cables[i].far.name = next(), next()
 	}
 	return d, nil
 }
@@ -103,55 +129,66 @@ func (n nic) has(addr string) bool {
 	return slices.ContainsFunc(n.addresses, func(p netip.Prefix) bool { return p.Addr().String() == addr })
 }
 
-// A lab's networks are 10.188.N.0/24 and fd00:188:N::/64 for the cable and those of N+1
-// for FAKE, for the first odd N that this host has no use for; else the same below 198.18, which
-// is set apart for tests (RFC 2544, C.2.2).
-func networks(n int) (cables, fakes map[pfconf.Family]netip.Prefix) {
+// network is one of a lab's: 10.188.N.0/24 and fd00:188:N::/64, or the same below 198.18, which is
+// set apart for tests (RFC 2544, C.2.2), when the lab's first network has a number that is too
+// high.
+func network(first, n int) map[pfconf.Family]netip.Prefix {
 	second := "10.188"
-	if n > 255 {
+	if first > 255 {
 		second = "198.18"
 	}
-	of := func(n int) map[pfconf.Family]netip.Prefix {
-		return map[pfconf.Family]netip.Prefix{
-			pfconf.Inet:  netip.MustParsePrefix(fmt.Sprintf("%s.%d.0/24", second, n%256)),
-			pfconf.Inet6: netip.MustParsePrefix(fmt.Sprintf("fd00:188:%x::/64", n)),
-		}
+	return map[pfconf.Family]netip.Prefix{
+		pfconf.Inet:  netip.MustParsePrefix(fmt.Sprintf("%s.%d.0/24", second, n%256)),
+		pfconf.Inet6: netip.MustParsePrefix(fmt.Sprintf("fd00:188:%x::/64", n)),
 	}
-	return of(n), of(n + 1)
 }
 
-// chooseNetworks returns networks that no interface of the host has, in whatever
-// domain, and to which no route of REMOTE's leads but a default one.
-func (t tools) chooseNetworks(nics []nic, remote int) (cables, fakes map[pfconf.Family]netip.Prefix, err error) {
-	used := func(networks ...netip.Prefix) (bool, error) {
-		for _, p := range networks {
-			for _, n := range nics {
-				if slices.ContainsFunc(n.addresses, p.Overlaps) {
-					return true, nil
+// networks are those of a lab that has so many, the first with the number first.
+func networks(first, count int) (all []map[pfconf.Family]netip.Prefix) {
+	for n := first; n < first+count; n++ {
+		all = append(all, network(first, n))
+	}
+	return all
+}
+
+// chooseNetworks returns so many networks, for the first odd number that this host has no use for:
+// no interface of the host has them, in whatever domain, and no route of REMOTE's leads there but a
+// default one.
+func (t tools) chooseNetworks(nics []nic, remote, count int) ([]map[pfconf.Family]netip.Prefix, error) {
+	used := func(p netip.Prefix) (bool, error) {
+		for _, n := range nics {
+			if slices.ContainsFunc(n.addresses, p.Overlaps) {
+				return true, nil
+			}
+		}
+		out, err := t.ask("route", "-n", "-T"+strconv.Itoa(remote), "get", "-"+inet(p.Addr()),
+			p.Addr().Next().String())
+		// A table that is about to be made has no routes.
+		if said(err, "not in table", "No such file") {
+			return false, nil
+		}
+		return err != nil || !defaultRoute.MatchString(out), err
+	}
+	free := func(all []map[pfconf.Family]netip.Prefix) (bool, error) {
+		for _, f := range pfconf.Families {
+			for _, network := range all {
+				if taken, err := used(network[f]); taken || err != nil {
+					return false, err
 				}
 			}
-			out, err := t.ask("route", "-n", "-T"+strconv.Itoa(remote), "get", "-"+inet(p.Addr()),
-				p.Addr().Next().String())
-			// A table that is about to be made has no routes.
-			if said(err, "not in table", "No such file") {
-				continue
-			}
-			if err != nil || !defaultRoute.MatchString(out) {
-				return true, err
-			}
 		}
-		return false, nil
+		return true, nil
 	}
 	for n := 1; n < 2*256; n += 2 {
-		cables, fakes = networks(n)
-		taken, err := used(cables[pfconf.Inet], fakes[pfconf.Inet], cables[pfconf.Inet6], fakes[pfconf.Inet6])
+		all := networks(n, count)
+		ok, err := free(all)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		if !taken {
-			return cables, fakes, nil
+		if ok {
+			return all, nil
 		}
 	}
-	return nil, nil, hinted{errors.New("this host has routes to all networks that a lab could have"),
+	return nil, hinted{errors.New("this host has routes to all networks that a lab could have"),
 		"test another host: REMOTE_SSH"}
 }
