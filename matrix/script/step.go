@@ -61,12 +61,8 @@ type Send struct {
 	Seq    uint16
 }
 
-// Receive takes one message. A divert socket holds the packet until Relay, Turn or Close. With Wait
-// it waits so long for one that no Fence goes behind.
-type Receive struct {
-	Socket string
-	Wait   time.Duration `json:",omitempty"`
-}
+// Receive takes one message. A divert socket holds the packet until Relay, Turn or Close.
+type Receive struct{ Socket string }
 
 // Relay takes a packet of a divert socket and reinjects it with Old in its payload replaced by New.
 type Relay struct {
@@ -168,6 +164,8 @@ type Rest struct {
 	Socket string
 	// Want, if not nil, is how many messages there are to be; see Script.Hold.
 	Want *int
+	// Wait is how long to wait for the first one, as a packet needs that no fence waits for.
+	Wait time.Duration `json:",omitempty"`
 }
 
 // CloseConn closes a stream's connection and keeps a server's listener.

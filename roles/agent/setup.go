@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"sync"
 	"time"
 
 	"pfdivert/matrix/script"
@@ -88,6 +89,9 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 		}
 		a.fences[fenceTo{family, true}] = f
 	}
+	if runtime.GOOS != "linux" {
+		a.greet(ctx)
+	}
 	if s.Trace != "" {
 		if a.trace, err = newTracer(s.Trace, opt.Journal, a.notice); err != nil {
 			return nil, err
@@ -129,6 +133,25 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 		facts.PFOn, facts.Interfaces = b.on, b.nics
 	}
 	return facts, nil
+}
+
+// greeting is how long a host may take to answer the first packet.
+const greeting = time.Second
+
+// greet sends the other host a packet, and waits for the answer. While a BSD asks for a neighbour's
+// address it keeps the first packets to it, FreeBSD 16 (net.link.ether.inet.maxhold,
+// net.inet6.icmp6.nd6_maxqueuelen) and OpenBSD 10 (LA_HOLD_QUEUE, netinet/if_ether.c), and loses
+// others: of many cells that send at once, or of the pieces of one long datagram. Linux keeps as
+// much as a socket may send (unres_qlen_bytes, ip-sysctl.rst). A host that does not answer is left
+// to the cells to tell of.
+func (a *agent) greet(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, greeting)
+	defer cancel()
+	var all sync.WaitGroup
+	for _, f := range a.fences {
+		all.Go(func() { _, _ = f.Pass(ctx) })
+	}
+	all.Wait()
 }
 
 // openFence opens a fence to another host, for as many rounds as the set-up says.
