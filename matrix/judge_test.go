@@ -496,6 +496,9 @@ func TestSkipBeyond(t *testing.T) {
 				reply: "SKIP no-feature: REMOTE: w (h)"}},
 		{"the third host is nowhere", both, with(func(b *script.Beyond) { b.NoMirror = lack }), "",
 			map[string]string{forwarded: "SKIP no-feature: REMOTE: w (h)", reply: pass}},
+		{"pf does not see them", both, with(func(b *script.Beyond) { b.NoPF = lack }), "",
+			map[string]string{forwarded: pass, tag: "SKIP no-feature: REMOTE: w (h)",
+				reply: "SKIP no-feature: REMOTE: w (h)"}},
 		{"forwarding is not known", both, with(func(b *script.Beyond) { b.NoForwarding = failed }),
 			"", map[string]string{forwarded: "ERROR question-failed: REMOTE: w", reply: pass}},
 		{"the third host is silent", both, there, "no echo reply", map[string]string{reply: pass,
@@ -519,6 +522,9 @@ func TestSkipBeyond(t *testing.T) {
 			got := pass
 			if f := r.skip(targets[0]); f != nil {
 				got = fmt.Sprintf("%v %s: %s", f.verdict, f.reason, f.detail)
+				if e := r.explained(targets[0], f.result(), nil).Explanation; (e == nil) != (f.verdict == Skip) {
+					t.Errorf("%s: %s: %q has the explanation %+v", c.name, name, got, e)
+				}
 			}
 			if got != want {
 				t.Errorf("%s: %s: %q, want %q", c.name, name, got, want)

@@ -80,6 +80,62 @@ func TestReasonsDocumented(t *testing.T) {
 	}
 }
 
+// Files and tests that pages name are there. SYSTEM stands for a system's name, and a name may be a
+// pattern.
+func TestSourceNamed(t *testing.T) {
+	var sources []string
+	tests := map[string]bool{}
+	function := regexp.MustCompile(`(?m)^func ((?:Test|Benchmark)\w+)\(`)
+	err := filepath.WalkDir("..", func(name string, _ os.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(name, ".go") {
+			return err
+		}
+		sources = append(sources, filepath.ToSlash(name))
+		if !strings.HasSuffix(name, "_test.go") {
+			return nil
+		}
+		text, err := os.ReadFile(name)
+		for _, m := range function.FindAllSubmatch(text, -1) {
+			tests[string(m[1])] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := 0
+	for page, text := range pages(t) {
+		for _, m := range regexp.MustCompile("`([\\w./*-]+\\.go)`").FindAllStringSubmatch(text, -1) {
+			pattern := strings.ReplaceAll(m[1], "SYSTEM", "*")
+			if strings.HasPrefix(pattern, "_") {
+				pattern = "*" + pattern
+			}
+			named++
+			if !slices.ContainsFunc(sources, func(source string) bool {
+				for at := source; ; {
+					if ok, err := path.Match(pattern, at); ok || err != nil {
+						return ok
+					}
+					_, below, found := strings.Cut(at, "/")
+					if at = below; !found {
+						return false
+					}
+				}
+			}) {
+				t.Errorf("%s names %s, which is not there", page, m[1])
+			}
+		}
+		for _, m := range regexp.MustCompile("`((?:Test|Benchmark)\\w+)[`/]").FindAllStringSubmatch(text, -1) {
+			if named++; !tests[m[1]] {
+				t.Errorf("%s names %s, which is not there", page, m[1])
+			}
+		}
+	}
+	if named < 50 {
+		t.Errorf("only %d names were found", named)
+	}
+}
+
 var (
 	// Commands with their arguments, as far as a shell reads them.
 	command = regexp.MustCompile(`(?:^|[ /])pfdivert (help )?([a-z][-a-z]*)([^|;&>#]*)`)

@@ -307,8 +307,8 @@ var unruled = routedAlone(all(matrix.NotDelivered, reasons{
 	"":             slices.Concat([]string{"queue-bridge"}, middles), // whose rule is their own
 	matrix.NotLost: {"no-listener-in", "no-listener-out", "counted"}, matrix.NotCounted: {"bypass"},
 	matrix.NotRewritten: {"tcp-in", "tcp-out", "pf-packet-in", "pf-packet-out", "pf-cookie-in", "pf-cookie-out",
-		"pf-state-in", "pf-tag-in", "pf-route-to", "pf-nat-out", "pf-reply-to", "pf-dup-to",
-		"pf-match-nat-out", "pf-match-tag-in", "pf-received-on", "pf-once", "pf-max-states", "pf-pipe-in", "pf-af-to",
+		"pf-state-in", "pf-af-to", "pf-tag-in", "pf-route-to", "pf-nat-out", "pf-reply-to", "pf-dup-to",
+		"pf-match-nat-out", "pf-match-tag-in", "pf-received-on", "pf-once", "pf-max-states", "pf-pipe-in",
 		"pf-forwarded-in", "pf-forwarded-out", "pf-forwarded-once"},
 	matrix.WrongData: {"forwarded", "pf-forwarded"}, // the rule that is about what leaves is there
 }))
