@@ -58,8 +58,9 @@ func TestDocumentedRemote(t *testing.T) {
 	}
 }
 
-// TestDocumentedMirror types what docs/remote.md has for a third host on Linux, behind a router, and
-// connects to it: the connection comes back to LOCAL, from the third host and the client's port.
+// TestDocumentedMirror types what docs/remote.md has for a third host on Linux, behind a router,
+// and connects to it: the connection comes back to LOCAL, from the third host and the client's
+// port.
 func TestDocumentedMirror(t *testing.T) {
 	labtest.Need(t)
 	labtest.Root(t)
