@@ -89,7 +89,7 @@ var claims = []Fault{
 			matrix.NotRefused: {"bad-header-in", "bad-header-out", "header-beyond-out", "bad-length-in"}})},
 	{Name: "other-way", On: bsds,
 		About: "the divert socket says of what came in that it is to leave, and of what is to leave that it came in", Omit: []string{"way"},
-		Remote: does(injection.SkipLoopback),
+		Remote: does(injection.NotForwarding, injection.SkipLoopback),
 		claims: on(map[string]func(string, matrix.Target) Want{
 			// What is written out to REMOTE's own address comes in again by the loopback interface.
 			// If pf saw it there it would meet its state, and be diverted once more.

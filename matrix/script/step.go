@@ -175,7 +175,11 @@ type CloseConn struct{ Socket string }
 type Close struct{ Socket string }
 
 // Fence waits until the other host has processed all that was sent before, in one family.
-type Fence struct{ Family pfconf.Family }
+type Fence struct {
+	Family pfconf.Family
+	// Beyond: the host is the family's of Setup.Beyond, and REMOTE has forwarded it there.
+	Beyond bool
+}
 
 // Counters asks for the counters of the rule with the label.
 type Counters struct {

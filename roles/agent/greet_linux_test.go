@@ -17,13 +17,13 @@ func TestGreet(t *testing.T) {
 	heard, err := net.ListenIP("ip4:icmp", &net.IPAddr{IP: net.IPv4(10, 188, 1, 1)})
 	check(t, err)
 	defer heard.Close()
-	fences := map[pfconf.Family]*socket.Fencer{}
+	fences := map[fenceTo]*socket.Fencer{}
 	for family, other := range map[pfconf.Family]string{pfconf.Inet: "10.188.1.2", pfconf.Inet6: "fd00:188:1::9"} {
-		here := netip.MustParseAddr(other).As16()
+		here, to := netip.MustParseAddr(other).As16(), fenceTo{family, false}
 		here[15] = 1
-		fences[family], err = socket.OpenFence(netip.AddrFrom16(here).Unmap(), netip.MustParseAddr(other))
+		fences[to], err = socket.OpenFence(netip.AddrFrom16(here).Unmap(), netip.MustParseAddr(other))
 		check(t, err)
-		defer fences[family].Close()
+		defer fences[to].Close()
 	}
 	a := &agent{fences: fences}
 	a.greet(t.Context())

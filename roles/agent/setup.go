@@ -50,7 +50,7 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 		}
 	}
 	facts := &script.Facts{Domain: a.opt.Domain, Processors: runtime.NumCPU()}
-	a.fences = map[pfconf.Family]*socket.Fencer{}
+	a.fences = map[fenceTo]*socket.Fencer{}
 	opt := a.opt
 	var err error
 	if !a.opt.Ephemeral {
@@ -61,25 +61,33 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 	}
 	a.seen = gather.Open(a.observed(s))
 	for _, p := range s.Paths {
-		family, there := pfconf.FamilyOf(p.Here), p.There
-		if beyond := ofFamily(s.Beyond, family); beyond.IsValid() && !s.Remote {
-			there = beyond
-		}
-		f, err := a.openFence(s, p.Here, there)
-		if err == nil && there != p.There {
-			if _, lost := f.Pass(ctx); lost != nil {
-				_ = f.Close()
-				if facts.Unheard == nil {
-					facts.Unheard = map[pfconf.Family]string{}
-				}
-				facts.Unheard[family] = lost.Error()
-				f, err = a.openFence(s, p.Here, p.There)
-			}
-		}
+		family := pfconf.FamilyOf(p.Here)
+		f, err := a.openFence(s, p.Here, p.There)
 		if err != nil {
 			return nil, err
 		}
-		a.fences[family] = f
+		a.fences[fenceTo{family, false}] = f
+		beyond := ofFamily(s.Beyond, family)
+		if s.Remote || !beyond.IsValid() {
+			continue
+		}
+		if f, err = a.openFence(s, p.Here, beyond); err != nil {
+			return nil, err
+		}
+		if _, err := f.Pass(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil, errors.Join(context.Cause(ctx), f.Close())
+			}
+			if facts.Unheard == nil {
+				facts.Unheard = map[pfconf.Family]string{}
+			}
+			facts.Unheard[family] = err.Error()
+			if err := f.Close(); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		a.fences[fenceTo{family, true}] = f
 	}
 	if runtime.GOOS != "linux" {
 		a.greet(ctx)
@@ -302,14 +310,27 @@ func (a *agent) undo() error {
 	return errors.Join(errs...)
 }
 
-// fence returns the fence of a family.
-func (a *agent) fence(f pfconf.Family) (*socket.Fencer, error) {
+// fenceTo is where a fence goes: to the other host, or to the one beyond it.
+type fenceTo struct {
+	family pfconf.Family
+	beyond bool
+}
+
+func (to fenceTo) String() string {
+	if to.beyond {
+		return fmt.Sprintf("the third host of %v", to.family)
+	}
+	return to.family.String()
+}
+
+// fence returns the fence that goes somewhere.
+func (a *agent) fence(to fenceTo) (*socket.Fencer, error) {
 	a.setup.Lock()
 	defer a.setup.Unlock()
-	if a.fences[f] == nil {
-		return nil, fmt.Errorf("no fence is set up for %v", f)
+	if a.fences[to] == nil {
+		return nil, fmt.Errorf("no fence is set up for %v", to)
 	}
-	return a.fences[f], nil
+	return a.fences[to], nil
 }
 
 // buildBSD builds a lab on this system. A test replaces it.
