@@ -111,9 +111,9 @@ func OpenFence(local, remote netip.Addr) (*Fencer, error) {
 
 // Drain has each Pass wait as well for what this host has queued for itself before it: the system
 // handles it one after the other, and a datagram that this process sends to itself comes behind it.
-// FreeBSD queues so what a divert socket writes as incoming (netisr_queue_src in div_output_inbound,
-// netinet/ip_divert.c), and what comes from another host does not wait for that queue. Call it
-// before the first Pass.
+// FreeBSD queues so what a divert socket writes as incoming (netisr_queue_src in
+// div_output_inbound, netinet/ip_divert.c), and what comes from another host does not wait for that
+// queue. Call it before the first Pass.
 func (f *Fencer) Drain() error {
 	loopback := net.IPv4(127, 0, 0, 1)
 	if f.v6 {
