@@ -6,6 +6,7 @@
 # make's command line, and the binary reads it from its environment:
 #
 #	LOCAL_ADDR REMOTE_ADDR FAKE_ADDR LOCAL_ADDR6 REMOTE_ADDR6 FAKE_ADDR6
+#	GATEWAY_ADDR MIRROR_ADDR GATEWAY_ADDR6 MIRROR_ADDR6
 #	REMOTE_SSH SUDO KTRACE SSH_OPTIONS
 #
 # None of them is assigned here, because all three makes then hand them over by

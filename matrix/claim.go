@@ -63,6 +63,8 @@ type claimRun struct {
 	keeps bool
 	// matches: a match rule of OpenBSD's pf translates before the cell's rule sees the packets.
 	matches bool
+	// delayed: packets are in a pipe that keeps them for a while, and no fence tells of them.
+	delayed bool
 	// alone, if not nil, is run before the rule is loaded, on OpenBSD: it loads the rule without
 	// its divert, and gives the flow that it played.
 	alone func(context.Context) (pfconf.Flow, error)
@@ -279,7 +281,11 @@ func (x *claimRun) nothingArrives(ctx context.Context, why string) error {
 func (x *claimRun) atServer(ctx context.Context) (*stepResult, error) {
 	_, serverSide := x.sides()
 	at := serverSide.request()
-	received := at.rest("server")
+	rest := script.Rest{Socket: "server"}
+	if x.delayed {
+		rest.Wait = pipeWait
+	}
+	received := at.add(rest, lost)
 	return received, at.run(ctx)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"time"
 
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
@@ -216,6 +217,9 @@ func (x *claimRun) bySecond(how pfconf.Routing) func(*pfconf.Rule) {
 	}
 }
 
+// otherWay is how long LOCAL waits for what comes by another interface than the fences do.
+const otherWay = 5 * time.Second
+
 // repliesByGateway: reply-to "is similar to route-to, but routes packets that pass in the opposite
 // direction (replies) to the specified interface" (FreeBSD's pf.conf(5)). This is how a firewall
 // with two uplinks has a server behind an intrusion prevention system answer by the uplink that the
@@ -248,7 +252,7 @@ func (x *claimRun) repliesByGateway(ctx context.Context) error {
 		return err
 	}
 	there := x.local.request()
-	heard := there.rest("client")
+	heard := there.add(script.Rest{Socket: "client", Wait: otherWay}, lost)
 	if err := there.run(ctx); err != nil {
 		return err
 	}

@@ -3,10 +3,14 @@ package matrix
 import (
 	"context"
 	"net/netip"
+	"time"
 
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 )
+
+// pipeWait is how long to wait for a packet that is in a pipe, which keeps it 10 ms.
+const pipeWait = 5 * time.Second
 
 // piped: what a divert socket reinjects goes through a pipe of FreeBSD's dummynet(4) and on: that
 // of a rule behind the one that diverts ("divert … packets are matched against the rules following
@@ -44,7 +48,18 @@ func (x *claimRun) piped(ctx context.Context) error {
 	if err := x.begin(ctx, true); err != nil {
 		return err
 	}
+	x.delayed = true
 	if err := x.passes(ctx, "packet"); err != nil {
+		return err
+	}
+	x.delayed = false
+	// The packet has been through the pipe only now.
+	at = x.remote.request()
+	again := at.rest("packet")
+	if err := at.run(ctx); err != nil {
+		return err
+	}
+	if err := x.judge(again); err != nil {
 		return err
 	}
 	at = x.remote.request()

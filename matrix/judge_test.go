@@ -304,6 +304,20 @@ func TestExpected(t *testing.T) {
 		{"pf", known, Result{Verdict: Pass}, XPass, KnownFailurePassed},
 		{"pf", known, Result{Verdict: Error, Reason: AgentLost}, Error, AgentLost},
 		{"pf", other, Result{Verdict: Fail, Reason: NoReply}, Fail, NoReply},
+		{"pf", exchangeOf(t, "pf", "inet-divert-pf-route-to", false).Target,
+			Result{Verdict: Fail, Reason: WrongWay, Detail: "no."}, XFail, WrongWay},
+		{"pf", exchangeOf(t, "pf", "inet6-divert-pf-reply-to", false).Target,
+			Result{Verdict: Fail, Reason: WrongWay, Detail: "no."}, XFail, WrongWay},
+		{"pf", exchangeOf(t, "pf", "inet-divert-pf-reply-to", false).Target,
+			Result{Verdict: Error, Reason: ControlLost}, Error, ControlLost},
+		{"pf", exchangeOf(t, "pf", "inet-divert-pf-dup-to", false).Target,
+			Result{Verdict: Fail, Reason: NotDuplicated, Detail: "no."}, XFail, NotDuplicated},
+		{"pf", exchangeOf(t, "pf", "inet-divert-pf-dup-to", false).Target,
+			Result{Verdict: Fail, Reason: WrongWay}, Fail, WrongWay},
+		{"pf", exchangeOf(t, "pf", "inet-divert-pf-forwarded-once", false).Target,
+			Result{Verdict: Fail, Reason: NotCounted, Detail: "no."}, XFail, NotCounted},
+		{"pf", exchangeOf(t, "pf", "inet-divert-pf-forwarded-in", false).Target,
+			Result{Verdict: Fail, Reason: NotCounted}, Fail, NotCounted},
 		{"nftables", known, Result{Verdict: Pass}, Pass, ""},
 		{"nftables", known, Result{Verdict: Fail, Reason: NoReply}, Fail, NoReply},
 	} {
@@ -482,6 +496,9 @@ func TestSkipBeyond(t *testing.T) {
 				reply: "SKIP no-feature: REMOTE: w (h)"}},
 		{"the third host is nowhere", both, with(func(b *script.Beyond) { b.NoMirror = lack }), "",
 			map[string]string{forwarded: "SKIP no-feature: REMOTE: w (h)", reply: pass}},
+		{"pf does not see them", both, with(func(b *script.Beyond) { b.NoPF = lack }), "",
+			map[string]string{forwarded: pass, tag: "SKIP no-feature: REMOTE: w (h)",
+				reply: "SKIP no-feature: REMOTE: w (h)"}},
 		{"forwarding is not known", both, with(func(b *script.Beyond) { b.NoForwarding = failed }),
 			"", map[string]string{forwarded: "ERROR question-failed: REMOTE: w", reply: pass}},
 		{"the third host is silent", both, there, "no echo reply", map[string]string{reply: pass,
@@ -505,6 +522,9 @@ func TestSkipBeyond(t *testing.T) {
 			got := pass
 			if f := r.skip(targets[0]); f != nil {
 				got = fmt.Sprintf("%v %s: %s", f.verdict, f.reason, f.detail)
+				if e := r.explained(targets[0], f.result(), nil).Explanation; (e == nil) != (f.verdict == Skip) {
+					t.Errorf("%s: %s: %q has the explanation %+v", c.name, name, got, e)
+				}
 			}
 			if got != want {
 				t.Errorf("%s: %s: %q, want %q", c.name, name, got, want)
@@ -666,6 +686,40 @@ func TestReuseOfTimeWait(t *testing.T) {
 		if s, ok := x.serverSpec().(script.Stream); !ok || s.Reuse != want {
 			t.Errorf("%s: %+v, want reuse %v", kernel, s, want)
 		}
+	}
+}
+
+// What is forwarded on OpenBSD: the rule is about REMOTE's interface alone, and the third host is
+// LOCAL's socket in another routing domain, or a host of its own that has connections come back.
+func TestForwardedOnOpenBSD(t *testing.T) {
+	x := exchangeOf(t, "pf", "inet-divert-pf-forwarded-out", false)
+	mirror := netip.MustParseAddr("10.188.4.2")
+	x.nics, x.beyond = map[pfconf.Family]string{pfconf.Inet: "pair2"}, script.Beyond{Mirror: "pair5"}
+	x.second = Network{Mirror: mirror, Domain: 2}
+	client := netip.AddrPortFrom(x.Local, x.client)
+	there, here := netip.AddrPortFrom(mirror, x.server), netip.AddrPortFrom(x.Local, x.server)
+	for domain, want := range map[int][2]netip.AddrPort{
+		2: {there, client}, 0: {here, netip.AddrPortFrom(mirror, x.client)},
+	} {
+		x.second.Domain = domain
+		ends := x.serverSpec().(script.Stream).Ends
+		own, peer := x.mirrored(client)
+		if got := [2]netip.AddrPort{own, peer}; got != want || ends.Local != own || ends.FIB != domain {
+			t.Errorf("domain %d: the server is %v and is spoken to by %v, not %v; its socket: %+v", domain, own, peer, want, ends)
+		}
+	}
+	if r := x.rule(); r.On != "pair2" || r.Direction != pfconf.In || r.To != mirror {
+		t.Errorf("the rule about what comes in: %+v", r)
+	}
+	x.change = func(r *pfconf.Rule) { r.Direction, r.On = pfconf.Out, "pair5" }
+	x.omit = map[string]bool{OwnRule: true}
+	if r := x.loaded(); r.On != "pair5" || r.From != x.Remote {
+		t.Errorf("the rule for no one's packets: %+v", r)
+	}
+	y := exchangeOf(t, "ipfw", "inet-divert-forwarded", false)
+	y.nics, y.second = x.nics, Network{Mirror: mirror}
+	if r := y.rule(); r.On != "" {
+		t.Errorf("a rule of ipfw's: %+v", r)
 	}
 }
 

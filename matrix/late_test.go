@@ -50,8 +50,8 @@ func TestUnlessAnswered(t *testing.T) {
 	} {
 		host := &lateHost{never: c.never, code: c.code}
 		p := &testCase{began: time.Now().Add(-c.took)}
-		p.local = side{"local", host, "cell", pfconf.Inet, new(bool), map[string]string{}}
-		p.remote = side{"remote", host, "cell", pfconf.Inet, new(bool), map[string]string{}}
+		p.local = side{"local", host, "cell", pfconf.Inet, false, new(bool), map[string]string{}}
+		p.remote = side{"remote", host, "cell", pfconf.Inet, false, new(bool), map[string]string{}}
 		at := p.local.request()
 		connected := at.connected("client")
 		if err := at.run(t.Context()); err != nil || connected.Err == nil {

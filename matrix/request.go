@@ -17,6 +17,7 @@ type side struct {
 	host    script.Host
 	session string
 	family  pfconf.Family
+	beyond  bool  // its fences go to the third host
 	closed  *bool // the host has closed the cell's endpoints
 	// unanswered has the clients of the cell that asked for a connection and were not answered,
 	// with the code of that.
@@ -176,7 +177,7 @@ func (s *request) close(end string) *stepResult {
 
 // fence makes sure that the other host has processed all that this one sent.
 func (s *request) fence() *stepResult {
-	return s.add(script.Fence{Family: s.side.family}, nil)
+	return s.add(script.Fence{Family: s.side.family, Beyond: s.side.beyond}, nil)
 }
 
 func (s *request) counters(label string) *stepResult {

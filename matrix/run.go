@@ -1,7 +1,6 @@
 package matrix
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -296,35 +295,33 @@ func (r *runner) skip(t Target) *finding {
 // when it needs none, or has all that it needs.
 func (r *runner) lacksBeyond(t Target) *finding {
 	second, there := r.opt.Second[t.Family], r.facts.Beyond[t.Family]
-	lacks := func(l script.Lack) *finding {
+	var lacks []script.Lack
+	if t.NeedsGateway() {
+		if !second.Gateway.IsValid() {
+			return &finding{Skip, NoFeature, fmt.Sprintf("REMOTE: no second network with LOCAL is named (%s, or run it in a lab "+
+				"of FreeBSD or OpenBSD)", script.GatewayHint(t.Family))}
+		}
+		lacks = append(lacks, there.NoGateway)
+	}
+	if t.NeedsMirror() {
+		if !second.Mirror.IsValid() {
+			return &finding{Skip, NoFeature, fmt.Sprintf("REMOTE: no third host is named to forward to (%s, or run it in a lab "+
+				"of FreeBSD whose kernel has pf, or of OpenBSD)", script.MirrorHint(t.Family))}
+		}
+		lacks = append(lacks, there.NoForwarding, there.NoMirror)
+	}
+	if t.Forwards() && (r.kernel.besides(t) || r.kernel.Firewall == "pf") {
+		lacks = append(lacks, there.NoPF)
+	}
+	for _, l := range lacks {
 		switch {
 		case l.Failed: // a question that failed proves no lack
 			return &finding{Error, QuestionFailed, "REMOTE: " + l.Why}
 		case l.Why != "":
 			return &finding{Skip, NoFeature, fmt.Sprintf("REMOTE: %s (%s)", l.Why, l.Hint)}
 		}
-		return nil
 	}
-	if t.NeedsGateway() {
-		if !second.Gateway.IsValid() {
-			return &finding{Skip, NoFeature, fmt.Sprintf("REMOTE: no second network with LOCAL is named (%s, or run it in a lab "+
-				"of FreeBSD or OpenBSD)", script.GatewayHint(t.Family))}
-		}
-		if f := lacks(there.NoGateway); f != nil {
-			return f
-		}
-	}
-	if !t.NeedsMirror() {
-		return nil
-	}
-	if !second.Mirror.IsValid() {
-		return &finding{Skip, NoFeature, fmt.Sprintf("REMOTE: no third host is named to forward to (%s, or run it in a lab of "+
-			"FreeBSD whose kernel has pf, or of OpenBSD)", script.MirrorHint(t.Family))}
-	}
-	if f := cmp.Or(lacks(there.NoForwarding), lacks(there.NoMirror)); f != nil {
-		return f
-	}
-	if why := r.localFacts.Unheard[t.Family]; why != "" {
+	if why := r.localFacts.Unheard[t.Family]; t.NeedsMirror() && why != "" {
 		return &finding{Error, SetupFailed, fmt.Sprintf("LOCAL: the third host %v does not answer an echo request: %s",
 			second.Mirror, why)}
 	}

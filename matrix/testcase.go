@@ -47,11 +47,12 @@ func (r *runner) runTarget(ctx context.Context, t Target) (Result, *testCase) {
 
 // explained returns the result with its explanation, where something is wrong.
 func (r *runner) explained(t Target, res Result, p *testCase) Result {
-	noPF := res.Verdict == Skip && r.kernel.besides(t)
+	// Its detail says what is missing, and what a person can do.
+	unmet := res.Verdict == Skip && (r.kernel.besides(t) || t.Forwards())
 	known := res.Verdict == XFail // its detail says why
 	// Nothing is wrong there.
 	fine := res.Verdict == Pass || known || res.Reason == NotClaimed || res.Reason == NotJoined ||
-		res.Reason == Dangerous || noPF
+		res.Reason == Dangerous || unmet
 	if !fine && !r.opt.NoEvidence {
 		res.Explanation = r.explain(t, res, p)
 	}
@@ -95,8 +96,8 @@ func (r *runner) newCell(t Target) *testCase {
 		beyond: r.facts.Beyond[t.Family], viaGateway: r.localFacts.Arrivals[t.Family],
 		localSystem: r.localFacts.System, batches: r.batches, omit: r.omit,
 		lookable: r.budget.wanted(t.Name, r.kernel.knownCause(t) != ""), lookAlways: r.budget.all,
-		local:  side{"local", r.hosts.Local, c.Session, t.Family, new(bool), map[string]string{}},
-		remote: side{"remote", r.hosts.Remote, c.Session, t.Family, new(bool), map[string]string{}}}
+		local:  side{"local", r.hosts.Local, c.Session, t.Family, t.NeedsMirror(), new(bool), map[string]string{}},
+		remote: side{"remote", r.hosts.Remote, c.Session, t.Family, false, new(bool), map[string]string{}}}
 }
 
 // runCell runs a cell.

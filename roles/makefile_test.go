@@ -29,7 +29,8 @@ case $* in
 "list -names") echo inet-args-tcp-to; exit;;
 "list -names *-divert-* *-natlook-* *-redirect-* *-queue-* inet-to-* inet6-to-*") echo inet-divert-no-loop-in; exit;;
 esac
-for v in LOCAL_ADDR REMOTE_ADDR FAKE_ADDR LOCAL_ADDR6 REMOTE_ADDR6 FAKE_ADDR6 REMOTE_SSH SUDO KTRACE SSH_OPTIONS; do
+for v in LOCAL_ADDR REMOTE_ADDR FAKE_ADDR LOCAL_ADDR6 REMOTE_ADDR6 FAKE_ADDR6 GATEWAY_ADDR MIRROR_ADDR6 \
+	REMOTE_SSH SUDO KTRACE SSH_OPTIONS; do
 	eval "echo \"$v=\$$v\""
 done
 echo "called with $*"
@@ -43,6 +44,7 @@ chmod +x "$out"
 var passedOn = []string{
 	"LOCAL_ADDR=10.188.1.1", "REMOTE_ADDR=10.188.1.2", "FAKE_ADDR=10.188.2.0/24",
 	"LOCAL_ADDR6=fd00:188:1::1", "REMOTE_ADDR6=fd00:188:1::2", "FAKE_ADDR6=fd00:188:2::9",
+	"GATEWAY_ADDR=10.188.3.1", "MIRROR_ADDR6=fd00:188:4::1",
 	"REMOTE_SSH=root@a root@b", "SUDO=sudo -n", "KTRACE=strace",
 	`SSH_OPTIONS=-o ProxyCommand='nc "%h" %p' -o User=x\y;z`,
 }

@@ -286,6 +286,7 @@ func TestRemote(t *testing.T) {
 	t.Run("filters", func(t *testing.T) { n.filters(t, csh) })
 	t.Run("killed", func(t *testing.T) { n.killed(t, csh) })
 	t.Run("check-setup", func(t *testing.T) { n.checkSetup(t) })
+	t.Run("beyond", func(t *testing.T) { n.beyond(t) })
 }
 
 // filters runs all targets with each filter, all of them as the command line says and one as a
@@ -439,6 +440,79 @@ func (n *network) checkSetup(t *testing.T) {
 			n.clean(t)
 		})
 	}
+}
+
+// beyond names a second network and a third host, which is an address of REMOTE's here. LOCAL is
+// looked at and gets a route to the third host, which goes with the run; a run of targets that need
+// neither does not depend on them.
+func (n *network) beyond(t *testing.T) {
+	root(t, n.local, fmt.Sprintf(`ip link add ether1 type veth peer name ether1 netns %d
+		ip link set ether1 up
+		ip addr add 10.77.3.1/24 dev ether1
+		ip addr add fd00:77:3::1/64 dev ether1 nodad`, n.remote.PID))
+	root(t, n.remote, "ip link set ether1 up; ip addr add 10.77.4.1/32 dev lo; ip addr add fd00:77:4::1/128 dev lo")
+	for _, c := range []struct {
+		name, args, env string
+		before, after   string // on LOCAL
+		status          int
+		want            []string // how lines of what it prints begin
+	}{
+		{"check-setup", "check-setup", "", "", "", 0, []string{"  ok  inet second network: 10.77.3.1 on ether1",
+			"  ok  inet6 second network: fd00:77:3::1 on ether1",
+			"  ok  route to the third host 10.77.4.1: none yet: the run adds one via 10.77.1.2 and removes it",
+			"  ok  route to the third host fd00:77:4::1: none yet: the run adds one via fd00:77:1::2 and removes it"}},
+		{"an own route", "check-setup", "", "ip route add 10.77.4.0/24 via 10.77.1.2", "ip route del 10.77.4.0/24", 0,
+			[]string{"  ok  route to the third host 10.77.4.1: via 10.77.1.2",
+				"  ok  inet third host answers: 10.77.4.1"}},
+		{"a silent third host", "check-setup", "MIRROR_ADDR=10.77.4.9",
+			"ip route add 10.77.4.9 via 10.77.1.2", "ip route del 10.77.4.9", 0,
+			[]string{"  warn  inet third host answers: fence to 10.77.4.9: no answer to 40 echo requests in 2s",
+				"      fix: ping -I 10.77.1.1 10.77.4.9, let REMOTE forward, and give the third host a route to LOCAL via "}},
+		{"no such gateway", "check-setup", "GATEWAY_ADDR=10.77.3.9", "", "", 2,
+			[]string{"  NO  inet second network: no interface of this host has 10.77.3.9",
+				"      fix: correct GATEWAY_ADDR, or give 10.77.3.9 to an interface of that host"}},
+		{"one network", "check-setup", "GATEWAY_ADDR6=fd00:77:1::9", "ip addr add fd00:77:1::9/64 dev ether0 nodad",
+			"ip addr del fd00:77:1::9/64 dev ether0", 2,
+			[]string{"  NO  inet6 second network: fd00:77:1::9 is on ether0, as LOCAL's address is"}},
+		{"strict", "check-setup", "", "sysctl -qw net.ipv4.conf.ether1.rp_filter=1",
+			"sysctl -qw net.ipv4.conf.ether1.rp_filter=0", 2,
+			[]string{"      fix: sysctl -w net.ipv4.conf.ether1.rp_filter=2"}},
+		{"a run", "run inet-divert-forwarded inet6-divert-pf-reply-to", "", "", "", 0, []string{
+			"2 targets: 2 SKIP in"}},
+		{"a run with another route", "run inet-divert-forwarded", "", "ip route add 10.77.4.1 via 10.77.1.9",
+			"ip route del 10.77.4.1", 2, []string{
+				"error: local: route to the third host 10.77.4.1: this host has a route to 10.77.4.1/32 via " +
+					"10.77.1.9; it must be via REMOTE 10.77.1.2",
+				"hint: remove that route, or choose another address"}},
+		{"a run that needs none", "run inet-args-tcp-to", "GATEWAY_ADDR=10.77.3.9",
+			"ip route add 10.77.4.1 via 10.77.1.9", "ip route del 10.77.4.1", 0, []string{"PASS inet-args-tcp-to"}},
+		{"no address", "run inet-args-tcp-to", "MIRROR_ADDR=pfhost", "", "", 2, []string{
+			`error: MIRROR_ADDR="pfhost": this is no plain address`,
+			"hint: set MIRROR_ADDR to a third host behind another interface of REMOTE's, or unset it"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			root(t, n.local, c.before)
+			was := root(t, n.local, "ip route; ip -6 route")
+			env := []string{"REMOTE_SSH=csh@10.77.1.2", "GATEWAY_ADDR=10.77.3.1", "GATEWAY_ADDR6=fd00:77:3::1",
+				"MIRROR_ADDR=10.77.4.1", "MIRROR_ADDR6=fd00:77:4::1", c.env}
+			stdout, stderr, status := n.run(t, env, strings.Fields(c.args)...)
+			if is := root(t, n.local, "ip route; ip -6 route"); is != was {
+				t.Errorf("routes before\n%s\nand after\n%s", was, is)
+			}
+			root(t, n.local, c.after)
+			for _, line := range c.want {
+				if !strings.Contains("\n"+stdout+stderr, "\n"+line) {
+					t.Errorf("no line %q", line)
+				}
+			}
+			if status != c.status || t.Failed() {
+				t.Errorf("status %d, stdout\n%s\nstderr\n%s", status, stdout, stderr)
+			}
+		})
+	}
+	root(t, n.remote, "ip addr del 10.77.4.1/32 dev lo; ip addr del fd00:77:4::1/128 dev lo")
+	root(t, n.local, "ip link del ether1")
+	n.clean(t)
 }
 
 // BenchmarkRemote times the whole process, from its start to its end, with the

@@ -82,6 +82,9 @@ const (
 	// SkipLoopback has OpenBSD's pf not see the packets of lo0, as with `set skip on lo0`. On
 	// FreeBSD it does nothing.
 	SkipLoopback Action = "skip-loopback"
+	// NotForwarding breaks nothing: it is refused by an OpenBSD that forwards packets, which goes
+	// on with what another host would lose.
+	NotForwarding Action = "not-forwarding"
 	// AllowFirst has a rule of FreeBSD's own let all packets pass before those of the test.
 	AllowFirst Action = "allow-first"
 	// DropDiverted has one drop what comes from divert sockets.

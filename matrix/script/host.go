@@ -35,8 +35,7 @@ type Setup struct {
 	Remote bool `json:"remote"` // this host is REMOTE: open its packet filter
 	// Paths are the hosts' real addresses, by family.
 	Paths []Path `json:"paths"`
-	// Beyond are hosts behind REMOTE, one of a family at most. LOCAL's fence of the family goes
-	// there, over REMOTE, if there is an answer.
+	// Beyond are hosts behind REMOTE, one of a family at most.
 	Beyond []netip.Addr `json:"beyond,omitempty"`
 	// Gateways are LOCAL's addresses in a second network of REMOTE's, one of a family at most.
 	Gateways []netip.Addr `json:"gateways,omitempty"`
@@ -98,7 +97,8 @@ type Facts struct {
 	// Arrivals is, by family, what Message.Via is of what comes by LOCAL's interface with the
 	// address of Setup's Gateways.
 	Arrivals map[pfconf.Family]netip.Addr `json:"arrivals,omitempty"`
-	// Unheard says, by family, how LOCAL knows that a host of Setup's Beyond does not answer.
+	// Unheard says, by family, how LOCAL knows that a host of Setup's Beyond does not answer. There
+	// is no Fence to it.
 	Unheard map[pfconf.Family]string `json:"unheard,omitempty"`
 	// Traces: the host's kernel can be asked to trace a cell's packets (Look.Trace).
 	Traces bool `json:"traces,omitempty"`
@@ -121,6 +121,7 @@ type Beyond struct {
 	NoGateway    Lack `json:"noGateway,omitzero"`
 	NoMirror     Lack `json:"noMirror,omitzero"`
 	NoForwarding Lack `json:"noForwarding,omitzero"` // it does not forward the family
+	NoPF         Lack `json:"noPF,omitzero"`         // pf, which is on, does not look at these interfaces
 }
 
 // Lack is why a host does not have what a target needs. The zero Lack: it has it.

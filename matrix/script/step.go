@@ -164,6 +164,8 @@ type Rest struct {
 	Socket string
 	// Want, if not nil, is how many messages there are to be; see Script.Hold.
 	Want *int
+	// Wait is how long to wait for the first one, as a packet needs that no fence waits for.
+	Wait time.Duration `json:",omitempty"`
 }
 
 // CloseConn closes a stream's connection and keeps a server's listener.
@@ -173,7 +175,11 @@ type CloseConn struct{ Socket string }
 type Close struct{ Socket string }
 
 // Fence waits until the other host has processed all that was sent before, in one family.
-type Fence struct{ Family pfconf.Family }
+type Fence struct {
+	Family pfconf.Family
+	// Beyond: the host is the family's of Setup.Beyond, and REMOTE has forwarded it there.
+	Beyond bool
+}
 
 // Counters asks for the counters of the rule with the label.
 type Counters struct {

@@ -10,6 +10,7 @@ import (
 
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/pf"
 	"pfdivert/pfconf/program"
 	"pfdivert/roles/socket"
 )
@@ -39,10 +40,30 @@ func findBeyond(ctx context.Context, run program.Runner, s *script.Setup,
 			}
 		}
 		if gateway.IsValid() || mirror.IsValid() {
+			b.NoPF = unseen(ctx, pf.NewControl(run, 0), b.Gateway, b.Mirror)
 			all[f] = b
 		}
 	}
 	return all
+}
+
+// unseen asks whether pf, if it is on, looks at what goes by the interfaces. An empty name is of
+// none.
+func unseen(ctx context.Context, control *pf.Control, nics ...string) script.Lack {
+	if status, err := control.Status(ctx); err != nil || !status.Enabled {
+		return script.Lack{} // no target about pf is run then, and why is said elsewhere
+	}
+	skipped, err := control.Skipped(ctx)
+	if err != nil {
+		names := strings.TrimSpace(strings.Join(nics, " "))
+		return script.Lack{Failed: true, Why: fmt.Sprintf("whether pf looks at %s: %v", names, err)}
+	}
+	for _, nic := range nics {
+		if nic != "" && slices.Contains(skipped, nic) {
+			return script.Lack{Why: "pf.conf has 'set skip on' for " + nic, Hint: cureSkip(nic)}
+		}
+	}
+	return script.Lack{}
 }
 
 // ofFamily returns the first address of a family, the zero Addr if there is none.
@@ -229,6 +250,9 @@ func (c *checks) beyond(s *script.Setup, all map[pfconf.Family]script.Beyond) {
 		if a := ofFamily(s.Beyond, f); a.IsValid() {
 			note(fmt.Sprintf("%v third host", f), b.NoMirror, "%v by %s", a, b.Mirror)
 			note(fmt.Sprintf("%v forwarding", f), b.NoForwarding, "it is on")
+		}
+		if b.NoPF.Why != "" {
+			note(fmt.Sprintf("%v pf sees the interfaces", f), b.NoPF, "")
 		}
 	}
 }

@@ -63,7 +63,21 @@ func TestFindBeyond(t *testing.T) {
 			want: script.Beyond{Mirror: "vtnet2", NoForwarding: script.Lack{
 				Why:  "it does not forward IPv6: sysctl net.inet6.ip6.forwarding is 2",
 				Hint: "sysctl net.inet6.ip6.forwarding=1"}}},
+		{mirror: "10.188.4.1", want: script.Beyond{Mirror: "vtnet2"},
+			change: map[string]string{"pfctl -s Interfaces -v": "all\nvtnet0 (skip)\nvtnet1 (skip)\nvtnet2\n"}},
+		{gateway: "10.188.3.1", mirror: "10.188.4.1",
+			change: map[string]string{"pfctl -s Interfaces -v": "vtnet2 (skip)\n"},
+			want: script.Beyond{Gateway: "vtnet1", Mirror: "vtnet2", NoPF: script.Lack{
+				Why: "pf.conf has 'set skip on' for vtnet2", Hint: cureSkip("vtnet2")}},
+			items: "ok inet second network: 10.188.3.1 by vtnet1; ok inet third host: 10.188.4.1 by vtnet2; " +
+				"ok inet forwarding: it is on; warn inet pf sees the interfaces: pf.conf has 'set skip on' for vtnet2: " +
+				"the targets that need it are SKIP"},
+		{gateway: "10.188.3.1", change: map[string]string{"pfctl -s info": "Status: Disabled\n",
+			"pfctl -s Interfaces -v": "vtnet1 (skip)\n"}, want: script.Beyond{Gateway: "vtnet1"}},
 		// Questions that failed prove no lack.
+		{mirror: "10.188.4.1", change: map[string]string{"pfctl -s Interfaces -v": "!pfctl: no memory"},
+			want: script.Beyond{Mirror: "vtnet2", NoPF: script.Lack{Failed: true,
+				Why: "whether pf looks at vtnet2: pfctl -s Interfaces -v: pfctl: no memory (exit status 1)"}}},
 		{mirror: "10.188.4.1", change: map[string]string{"sysctl -n net.inet.ip.forwarding": "!sysctl: unknown oid"},
 			want: script.Beyond{Mirror: "vtnet2", NoForwarding: script.Lack{Failed: true,
 				Why: "whether it forwards IPv4: sysctl -n net.inet.ip.forwarding: sysctl: unknown oid (exit status 1)"}},

@@ -48,12 +48,15 @@ func (c *checks) skipped(skipped, nics []string) {
 	const name = "pf sees the interfaces"
 	for _, nic := range nics {
 		if slices.Contains(skipped, nic) {
-			c.no(name, "take "+nic+" (and its group) out of 'set skip on' in /etc/pf.conf, then: pfctl -f /etc/pf.conf",
-				"pf.conf has 'set skip on' for %s", nic)
+			c.no(name, cureSkip(nic), "pf.conf has 'set skip on' for %s", nic)
 			return
 		}
 	}
 	c.ok(name, "%s", strings.Join(nics, ", "))
+}
+
+func cureSkip(nic string) string {
+	return "take " + nic + " (and its group) out of 'set skip on' in /etc/pf.conf, then: pfctl -f /etc/pf.conf"
 }
 
 // reach looks whether the main ruleset comes to the anchor for every kind of rule, and to no other

@@ -65,7 +65,7 @@ type agent struct {
 	doneOrder []string
 
 	setup   sync.Mutex // held while the fields below are written, by setUp and undo
-	fences  map[pfconf.Family]*socket.Fencer
+	fences  map[fenceTo]*socket.Fencer
 	hold    *Hold // of a real host
 	fw      pfconf.Firewall
 	filters script.Setup      // of REMOTE: with which engine and without which pieces fw was opened

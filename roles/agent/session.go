@@ -98,7 +98,7 @@ func (a *agent) step(ctx context.Context, s *session, st script.Step) (out scrip
 		err = a.open(ctx, s, st, &out)
 	case script.Fence:
 		var fence *socket.Fencer
-		if fence, err = a.fence(st.Family); err == nil {
+		if fence, err = a.fence(fenceTo{st.Family, st.Beyond}); err == nil {
 			_, err = fence.Pass(ctx)
 		}
 	case script.Counters:

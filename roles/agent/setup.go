@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"sync"
 	"time"
 
 	"pfdivert/matrix/script"
@@ -49,7 +50,7 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 		}
 	}
 	facts := &script.Facts{Domain: a.opt.Domain, Processors: runtime.NumCPU()}
-	a.fences = map[pfconf.Family]*socket.Fencer{}
+	a.fences = map[fenceTo]*socket.Fencer{}
 	opt := a.opt
 	var err error
 	if !a.opt.Ephemeral {
@@ -60,25 +61,36 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 	}
 	a.seen = gather.Open(a.observed(s))
 	for _, p := range s.Paths {
-		family, there := pfconf.FamilyOf(p.Here), p.There
-		if beyond := ofFamily(s.Beyond, family); beyond.IsValid() && !s.Remote {
-			there = beyond
-		}
-		f, err := a.openFence(s, p.Here, there)
-		if err == nil && there != p.There {
-			if _, lost := f.Pass(ctx); lost != nil {
-				_ = f.Close()
-				if facts.Unheard == nil {
-					facts.Unheard = map[pfconf.Family]string{}
-				}
-				facts.Unheard[family] = lost.Error()
-				f, err = a.openFence(s, p.Here, p.There)
-			}
-		}
+		family := pfconf.FamilyOf(p.Here)
+		f, err := a.openFence(s, p.Here, p.There)
 		if err != nil {
 			return nil, err
 		}
-		a.fences[family] = f
+		a.fences[fenceTo{family, false}] = f
+		beyond := ofFamily(s.Beyond, family)
+		if s.Remote || !beyond.IsValid() {
+			continue
+		}
+		if f, err = a.openFence(s, p.Here, beyond); err != nil {
+			return nil, err
+		}
+		if _, err := f.Pass(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil, errors.Join(context.Cause(ctx), f.Close())
+			}
+			if facts.Unheard == nil {
+				facts.Unheard = map[pfconf.Family]string{}
+			}
+			facts.Unheard[family] = err.Error()
+			if err := f.Close(); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		a.fences[fenceTo{family, true}] = f
+	}
+	if runtime.GOOS != "linux" {
+		a.greet(ctx)
 	}
 	if s.Trace != "" {
 		if a.trace, err = newTracer(s.Trace, opt.Journal, a.notice); err != nil {
@@ -121,6 +133,25 @@ func (a *agent) setUp(ctx context.Context, s *script.Setup) (*script.Facts, erro
 		facts.PFOn, facts.Interfaces = b.on, b.nics
 	}
 	return facts, nil
+}
+
+// greeting is how long a host may take to answer the first packet.
+const greeting = time.Second
+
+// greet sends the other host a packet, and waits for the answer. While a BSD asks for a neighbour's
+// address it keeps the first packets to it, FreeBSD 16 (net.link.ether.inet.maxhold,
+// net.inet6.icmp6.nd6_maxqueuelen) and OpenBSD 10 (LA_HOLD_QUEUE, netinet/if_ether.c), and loses
+// others: of many cells that send at once, or of the pieces of one long datagram. Linux keeps as
+// much as a socket may send (unres_qlen_bytes, ip-sysctl.rst). A host that does not answer is left
+// to the cells to tell of.
+func (a *agent) greet(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, greeting)
+	defer cancel()
+	var all sync.WaitGroup
+	for _, f := range a.fences {
+		all.Go(func() { _, _ = f.Pass(ctx) })
+	}
+	all.Wait()
 }
 
 // openFence opens a fence to another host, for as many rounds as the set-up says.
@@ -274,14 +305,27 @@ func (a *agent) undo() error {
 	return errors.Join(errs...)
 }
 
-// fence returns the fence of a family.
-func (a *agent) fence(f pfconf.Family) (*socket.Fencer, error) {
+// fenceTo is where a fence goes: to the other host, or to the one beyond it.
+type fenceTo struct {
+	family pfconf.Family
+	beyond bool
+}
+
+func (to fenceTo) String() string {
+	if to.beyond {
+		return fmt.Sprintf("the third host of %v", to.family)
+	}
+	return to.family.String()
+}
+
+// fence returns the fence that goes somewhere.
+func (a *agent) fence(to fenceTo) (*socket.Fencer, error) {
 	a.setup.Lock()
 	defer a.setup.Unlock()
-	if a.fences[f] == nil {
-		return nil, fmt.Errorf("no fence is set up for %v", f)
+	if a.fences[to] == nil {
+		return nil, fmt.Errorf("no fence is set up for %v", to)
 	}
-	return a.fences[f], nil
+	return a.fences[to], nil
 }
 
 // buildBSD builds a lab on this system. A test replaces it.

@@ -124,6 +124,30 @@ const maxRewrites = 8
 // longestWait bounds how long a step of another host may have an endpoint wait.
 const longestWait = 10 * time.Second
 
+// until is the end of the time that a step may wait.
+func until(wait time.Duration) time.Time {
+	if wait <= 0 {
+		return Now
+	}
+	return time.Now().Add(min(wait, longestWait))
+}
+
+// restOf is an endpoint's Rest, which waits for the first message.
+func restOf(e Endpoint, wait time.Duration) ([]script.Message, error) {
+	if wait <= 0 {
+		return e.Rest()
+	}
+	first, err := e.Receive(until(wait))
+	if errors.Is(err, ErrNothing) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	more, err := e.Rest()
+	return append([]script.Message{first}, more...), err
+}
+
 // Do runs a step on the endpoint.
 func Do(e Endpoint, step script.SocketStep) (out script.Outcome, err error) {
 	one := func(m script.Message, err error) error {
@@ -137,11 +161,7 @@ func Do(e Endpoint, step script.SocketStep) (out script.Outcome, err error) {
 		err = e.Connect()
 		out.Local, out.Peer = e.Names()
 	case script.Connected:
-		deadline := Now
-		if st.Wait > 0 {
-			deadline = time.Now().Add(min(st.Wait, longestWait))
-		}
-		err = e.Connected(deadline)
+		err = e.Connected(until(st.Wait))
 		out.Local, out.Peer = e.Names()
 	case script.Accept:
 		err = e.Accept(Now)
@@ -178,7 +198,7 @@ func Do(e Endpoint, step script.SocketStep) (out script.Outcome, err error) {
 	case script.Turn:
 		err = Turn(e, []byte(st.Old), []byte(st.New), st.In)
 	case script.Rest:
-		out.Messages, err = e.Rest()
+		out.Messages, err = restOf(e, st.Wait)
 		out.Text = strings.Join(e.Errors(), "; ")
 	case script.OriginalDst:
 		out.Peer, err = OriginalDst(e)

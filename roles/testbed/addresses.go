@@ -109,10 +109,14 @@ func secondNetwork(f pfconf.Family, own matrix.Addresses, getenv func(string) st
 			return wrong("this is no plain address")
 		case pfconf.FamilyOf(a) != f:
 			return wrong("this is no %v address", f)
-		case a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a.IsLinkLocalUnicast():
+		case a.Zone() != "" || a.Is4In6() || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() ||
+			a.IsLinkLocalUnicast():
 			return wrong("no other host reaches it by its routes")
-		case a == own.Local, a == own.Remote, own.Fakes.Contains(a):
-			return wrong("this is an address of LOCAL's, REMOTE's or FAKE's that another variable has")
+		}
+		for i, taken := range []bool{a == own.Local, a == own.Remote, own.Fakes.Contains(a)} {
+			if taken {
+				return wrong("%s has this address", addressNames[f][i])
+			}
 		}
 		return a, nil
 	}

@@ -2,6 +2,8 @@ package testbed
 
 import (
 	"fmt"
+	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -123,7 +125,7 @@ func TestReadHosts(t *testing.T) {
 }
 
 func TestValidateHosts(t *testing.T) {
-	const first = "a LOCAL_ADDR=10.1.0.1 REMOTE_ADDR=10.1.0.2 FAKE_ADDR=10.2.0.0/24\n"
+	const first = "a LOCAL_ADDR=10.1.0.1 REMOTE_ADDR=10.1.0.2 FAKE_ADDR=10.2.0.0/24 GATEWAY_ADDR=10.3.0.1 MIRROR_ADDR=10.4.0.1\n"
 	env := func(name string) string { return map[string]string{"LOCAL_ADDR": "10.1.0.1"}[name] }
 	inet, err := matrix.Select([]string{"inet-*"})
 	if err != nil {
@@ -137,6 +139,13 @@ func TestValidateHosts(t *testing.T) {
 			"a REMOTE_ADDR of its own"},
 		{"b REMOTE_ADDR=10.2.0.7 FAKE_ADDR=10.2.1.9", "f:2: REMOTE_ADDR of b is 10.2.0.7/32, and FAKE_ADDR of a (f:1) is 10.2.0.0/24",
 			"a FAKE_ADDR of its own"},
+		{"b REMOTE_ADDR=10.1.0.3 FAKE_ADDR=10.2.1.9 GATEWAY_ADDR=10.3.0.1 MIRROR_ADDR=10.4.0.2", "", ""},
+		{"b REMOTE_ADDR=10.1.0.3 FAKE_ADDR=10.2.1.9 MIRROR_ADDR=10.4.0.1",
+			"f:2: MIRROR_ADDR of b is 10.4.0.1/32, and MIRROR_ADDR of a (f:1) is 10.4.0.1/32", "a MIRROR_ADDR of its own"},
+		{"b REMOTE_ADDR=10.1.0.3 FAKE_ADDR=10.2.1.9 MIRROR_ADDR=10.2.0.7",
+			"f:2: MIRROR_ADDR of b is 10.2.0.7/32, and FAKE_ADDR of a (f:1) is 10.2.0.0/24", "a FAKE_ADDR of its own"},
+		{"b REMOTE_ADDR=10.1.0.3 FAKE_ADDR=10.2.1.9 MIRROR_ADDR=x", `f:2: b: MIRROR_ADDR="x": this is no plain address`,
+			"set MIRROR_ADDR to a third host"},
 		{"b REMOTE_ADDR=10.1.0.3", "f:2: b: FAKE_ADDR: not set, and inet targets are to run", "all three of a family"},
 		{"b REMOTE_ADDR=10.1.0.3 FAKE_ADDR=x", `f:2: b: FAKE_ADDR="x": neither an address nor a prefix`,
 			"may be a prefix"},
@@ -252,4 +261,56 @@ func TestUnsetAddresses(t *testing.T) {
 			t.Errorf("%q: the hint is %q", c.set, agent.HintOf(err))
 		}
 	}
+}
+
+// The addresses beyond REMOTE are each optional, and refused when they can't be what they are said
+// to be; without REMOTE_SSH no one uses them.
+func TestSecondNetworks(t *testing.T) {
+	own := map[pfconf.Family]matrix.Addresses{
+		pfconf.Inet: {Local: netip.MustParseAddr("10.1.0.1"), Remote: netip.MustParseAddr("10.1.0.2"),
+			Fakes: netip.MustParsePrefix("10.2.0.0/24")},
+		pfconf.Inet6: {Local: netip.MustParseAddr("fd01::1"), Remote: netip.MustParseAddr("fd01::2"),
+			Fakes: netip.MustParsePrefix("fd02::9/128")},
+	}
+	const gatewayHint, mirrorHint = "to an address of LOCAL's in a network that REMOTE has a second interface in, or unset it",
+		"to a third host behind another interface of REMOTE's, or unset it"
+	for _, c := range []struct{ name, value, err, hint string }{
+		{"GATEWAY_ADDR", "10.3.0.1", "", ""},
+		{"GATEWAY_ADDR6", "fd03::1", "", ""},
+		{"MIRROR_ADDR", "10.4.0.1", "", ""},
+		{"MIRROR_ADDR6", "fd04::1", "", ""},
+		{"GATEWAY_ADDR", "10.3.0.0/24", "this is no plain address", gatewayHint},
+		{"GATEWAY_ADDR6", "router", "this is no plain address", gatewayHint},
+		{"MIRROR_ADDR", "fd04::1", "this is no inet address", mirrorHint},
+		{"MIRROR_ADDR6", "::ffff:10.4.0.1", "no other host reaches it by its routes", mirrorHint},
+		{"MIRROR_ADDR6", "10.4.0.1", "this is no inet6 address", mirrorHint},
+		{"GATEWAY_ADDR6", "fd03::1%em1", "no other host reaches it by its routes", gatewayHint},
+		{"GATEWAY_ADDR6", "fe80::1", "no other host reaches it by its routes", gatewayHint},
+		{"MIRROR_ADDR", "127.0.0.1", "no other host reaches it by its routes", mirrorHint},
+		{"MIRROR_ADDR", "0.0.0.0", "no other host reaches it by its routes", mirrorHint},
+		{"MIRROR_ADDR", "224.0.0.1", "no other host reaches it by its routes", mirrorHint},
+		{"GATEWAY_ADDR", "10.1.0.1", "LOCAL_ADDR has this address", gatewayHint},
+		{"GATEWAY_ADDR6", "fd01::2", "REMOTE_ADDR6 has this address", gatewayHint},
+		{"MIRROR_ADDR", "10.2.0.7", "FAKE_ADDR has this address", mirrorHint},
+	} {
+		getenv := func(name string) string { return map[string]string{c.name: c.value}[name] }
+		all, err := secondNetworks(own, getenv)
+		if c.err != "" {
+			checkWrong(t, err, fmt.Sprintf("%s=%q: %s", c.name, c.value, c.err), "set "+c.name+" "+c.hint)
+		} else {
+			a := netip.MustParseAddr(c.value)
+			want := map[pfconf.Family]matrix.Network{pfconf.Inet: {}, pfconf.Inet6: {}}
+			if want[pfconf.FamilyOf(a)] = (matrix.Network{Mirror: a}); strings.HasPrefix(c.name, "GATEWAY") {
+				want[pfconf.FamilyOf(a)] = matrix.Network{Gateway: a}
+			}
+			if err != nil || !maps.Equal(all, want) {
+				t.Errorf("%s=%s: %+v, %v", c.name, c.value, all, err)
+			}
+		}
+		checkWrong(t, strayAddresses(getenv), c.name+" is set and REMOTE_SSH is not", "unset the addresses")
+	}
+	_, err := secondNetworks(own, func(name string) string {
+		return map[string]string{"GATEWAY_ADDR": "10.3.0.1", "MIRROR_ADDR": "10.3.0.1"}[name]
+	})
+	checkWrong(t, err, "GATEWAY_ADDR and MIRROR_ADDR are both 10.3.0.1", "docs/remote.md")
 }

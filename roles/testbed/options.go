@@ -29,7 +29,7 @@ type Options struct {
 	Single    bool          // one LOCAL and one FAKE address per family in a lab
 	Keep      bool          // leave the program on REMOTE
 	Domain    int           // REMOTE's routing domain
-	Router    bool          // make REMOTE of a lab on FreeBSD a router, for the targets that need one
+	Router    bool          // give REMOTE of a BSD lab more networks, for the targets that need them
 	PF        bool          // switch on the pf of a lab on FreeBSD, for the targets that are about it
 	Wait      time.Duration // for another run that uses the host
 }

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
 	"pfdivert/pfconf"
+	"pfdivert/pfconf/program"
 )
 
 // recorder is a journal that has what was recorded. It has each change before it is made.
@@ -176,6 +178,65 @@ func TestDomains(t *testing.T) {
 	}
 }
 
+// TestBesideALab: a lab is planned on OpenBSD 7.7 while another one with a third host stands. What
+// the host answered is verbatim.
+func TestBesideALab(t *testing.T) {
+	shown, err := os.ReadFile("testdata/openbsd-router.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const absent = "route: routing table %s: No such file or directory\n"
+	const get = `   route to: %s
+destination: %s
+       mask: %[2]s
+    gateway: %[3]s
+  interface: vio0
+ if address: %[4]s
+   priority: 8 (static)
+      flags: <UP,GATEWAY,DONE,STATIC>
+     use       mtu    expire
+     334         0         0 
+`
+	run := func(_ context.Context, c program.Command) (program.Output, error) {
+		switch w := strings.Join(c.Argv, " "); {
+		case w == "ifconfig -a":
+			return program.Output{Stdout: string(shown)}, nil
+		case w == "route -n -T3 show" || w == "route -n -T4 show":
+			return program.Output{Stderr: fmt.Sprintf(absent, w[10:11]), Status: 1}, nil
+		case strings.HasPrefix(w, "route -n -T0 get -inet 10."):
+			return program.Output{Stdout: fmt.Sprintf(get, c.Argv[5], "0.0.0.0", "10.188.1.1", "10.188.1.2")}, nil
+		case strings.HasPrefix(w, "route -n -T0 get -inet6 fd00:"):
+			return program.Output{Stdout: fmt.Sprintf(get, c.Argv[5], "::", "fd00:188:1::1", "fd00:188:1::2")}, nil
+		default:
+			t.Errorf("it was asked %q", w)
+			return program.Output{}, errKilled
+		}
+	}
+	host := tools{t.Context(), run}
+	nics, err := host.interfaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := host.plan(nics, 0, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := domainLab{local: 3, mirror: 4, loops: []string{"lo3", "lo4"}, cables: []domainCable{
+		{domainEnd{"pair7", 3}, domainEnd{"pair8", 0}}, {domainEnd{"pair9", 3}, domainEnd{"pair10", 0}},
+		{domainEnd{"pair11", 0}, domainEnd{"pair12", 4}}}}
+	if !reflect.DeepEqual(d, want) {
+		t.Errorf("%+v, want %+v", d, want)
+	}
+	all, err := host.chooseNetworks(nics, 0, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first, last := all[0][pfconf.Inet].String(), all[3][pfconf.Inet6].String(); first != "10.188.7.0/24" ||
+		last != "fd00:188:a::/64" {
+		t.Errorf("%s to %s", first, last)
+	}
+}
+
 // TestNoPlan has hosts on which a lab can't be built.
 func TestNoPlan(t *testing.T) {
 	for _, test := range []struct {
@@ -190,6 +251,11 @@ func TestNoPlan(t *testing.T) {
 			"-rdomain"},
 		{"a domain without 127.0.0.1", "openbsd", Layout{Domain: 3}, nil, "no 127.0.0.1",
 			"ifconfig lo3 inet 127.0.0.1/8"},
+		{"one domain for two hosts", "openbsd", Layout{Router: true}, func(m *machine) {
+			for n := 5; n <= MaxDomain; n++ {
+				m.tables[n] = []string{"10.9.0.0/16"}
+			}
+		}, "no routing domain of 1 to 255 is free for the third host", "REMOTE_SSH"},
 		{"a route to everything", "openbsd", Layout{}, func(m *machine) {
 			m.tables[0] = []string{"10.0.0.0/8",
 				"198.0.0.0/8"}

@@ -19,6 +19,8 @@ type programmed struct {
 	settings []setting
 	commands func(BrokenHost) [][]string
 	skips    string // an interface that pf is not to see
+	// off are sysctls that must be 0: else the step does nothing to the host, and fails.
+	off []string
 }
 
 // setting is a sysctl with the value that breaks something.
@@ -83,19 +85,21 @@ var noFakeRoute = forEach(func(_ BrokenHost, p AddressPair, fake netip.Prefix) [
 
 var forwarding = set(setting{"net.inet.ip.forwarding", 1}, setting{"net.inet6.ip6.forwarding", 1})
 
+var forwardingSettings = []string{"net.inet.ip.forwarding", "net.inet6.ip6.forwarding"}
+
 // programSteps are those of a system.
 var programSteps = map[string]map[injection.Action]programmed{
 	"openbsd": {
 		injection.OwnFake: ownFake, injection.NoFakeRoute: noFakeRoute, injection.Forwarding: forwarding,
 		injection.LittleRoom: set(setting{"net.inet.divert.recvspace", 4000},
 			setting{"net.inet6.divert.recvspace", 4000}),
-		injection.SkipLoopback: {skips: "lo0"},
+		injection.SkipLoopback: {skips: "lo0"}, injection.NotForwarding: {off: forwardingSettings},
 		injection.LittleWritten: set(setting{"net.inet.divert.sendspace", 4000},
 			setting{"net.inet6.divert.sendspace", 4000}),
 	},
 	"freebsd": {
 		injection.OwnFake: ownFake, injection.NoFakeRoute: noFakeRoute, injection.Forwarding: forwarding,
-		injection.SkipLoopback: {},
+		injection.SkipLoopback: {}, injection.NotForwarding: {},
 		injection.AllowFirst:   rule("1 allow ip from any to any"),
 		injection.DropDiverted: rule("2 deny ip from any to any diverted"),
 		injection.DropEarly:    deny("from any to FAKE in"),
@@ -112,6 +116,14 @@ func (h BrokenHost) byPrograms(ctx context.Context, system string, s injection.A
 	p, there := programSteps[system][s]
 	if !there {
 		return fmt.Errorf("there is no step %q on %s", s, system)
+	}
+	for _, name := range p.off {
+		switch value, err := ask(ctx, h.Run, "sysctl", "-n", name); {
+		case err != nil:
+			return fmt.Errorf("%s: %w", s, err)
+		case value != "0":
+			return fmt.Errorf("%w: sysctl %s is %s, and it must be 0", ErrLacks, name, value)
+		}
 	}
 	for _, set := range p.settings {
 		if err := h.set(ctx, set); err != nil {

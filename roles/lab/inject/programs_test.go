@@ -101,6 +101,29 @@ func TestUndoOnly(t *testing.T) {
 	}
 }
 
+// A host that forwards packets of one of the families is left as it is.
+func TestNotForwarding(t *testing.T) {
+	for _, c := range []struct{ four, six, lacks string }{
+		{"0", "0", ""}, {"1", "0", "net.inet.ip.forwarding is 1"}, {"0", "2", "net.inet6.ip6.forwarding is 2"},
+	} {
+		h := BrokenHost{Run: func(_ context.Context, p program.Command) (program.Output, error) {
+			switch w := strings.Join(p.Argv, " "); w {
+			case "sysctl -n net.inet.ip.forwarding":
+				return program.Output{Stdout: c.four + "\n"}, nil
+			case "sysctl -n net.inet6.ip6.forwarding":
+				return program.Output{Stdout: c.six + "\n"}, nil
+			default:
+				t.Errorf("ran %q", w)
+				return program.Output{Status: 1}, nil
+			}
+		}}
+		err := h.byPrograms(t.Context(), "openbsd", injection.NotForwarding)
+		if errors.Is(err, ErrLacks) != (c.lacks != "") || err != nil && !strings.Contains(err.Error(), c.lacks) {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}
+
 // pf sees lo0 no longer, and again when that is undone, unless it did not see it before.
 func TestSkipLoopback(t *testing.T) {
 	var did []string
