@@ -26,8 +26,8 @@ type evidenceBudget struct {
 	n    map[string]int // runs of a target that were looked at
 }
 
-// wanted reports whether a run of the target is to be looked at if it does not pass. Where a failure
-// of it may be known, byCause, all are: only the cause tells whether it is that.
+// wanted reports whether a run of the target is to be looked at if it does not pass. Where a
+// failure of it may be known, byCause, all are: only the cause tells whether it is that.
 func (l *evidenceBudget) wanted(target string, byCause bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
