@@ -27,7 +27,7 @@ type evidenceBudget struct {
 }
 
 // wanted reports whether a run of the target is to be looked at if it does not pass. Where a
-// failure of it may be known, byCause, all are: only the cause tells whether it is that.
+// failure of it may be known, byCause, all are: by the cause alone it is known to be that.
 func (l *evidenceBudget) wanted(target string, byCause bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
