@@ -41,11 +41,12 @@ targets run between two hosts there; no root is needed. QEMU uses KVM where it w
 
 Environment: REMOTE_SSH is the host to test, as ssh takes it; LOCAL_ADDR,
 REMOTE_ADDR and FAKE_ADDR, and the same with 6 at the end, are the addresses to
-use with it; FAKE may be a prefix. With -hosts, a file has several hosts and their
-addresses (docs/remote.md), and REMOTE_SSH chooses among them. SSH_OPTIONS go to every ssh. SUDO is a command
-that makes root (sudo, doas), on both hosts. KTRACE is a command to run each
-endpoint under (strace, ktrace); its traces come into the folder of -o. NO_COLOR
-leaves colours out.
+use with it; FAKE may be a prefix. A few claims need GATEWAY_ADDR, an address of LOCAL
+in a second network, or MIRROR_ADDR, a third host (docs/remote.md). With -hosts, a
+file has several hosts and their addresses, and REMOTE_SSH chooses among them.
+SSH_OPTIONS go to every ssh. SUDO is a command that makes root (sudo, doas), on both
+hosts. KTRACE is a command to run each endpoint under (strace, ktrace); its traces
+come into the folder of -o. NO_COLOR leaves colours out.
 
 Exit status: for people, and for the readers that -as names:
                all PASS or   FAIL,   ERROR, could  nothing but SKIP, or a target
