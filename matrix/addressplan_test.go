@@ -2,11 +2,13 @@ package matrix
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
 
+	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 )
 
@@ -146,6 +148,44 @@ func TestAddressesValidate(t *testing.T) {
 		c.change(&a)
 		if err := a.Validate(); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%+v: %v, want %q", a, err, c.want)
+		}
+	}
+}
+
+// Both hosts are told of the hosts beyond REMOTE, which are captured as FAKE is, and only the
+// fences of targets that are about a third host go there.
+func TestSetupsBeyond(t *testing.T) {
+	address, prefix := netip.MustParseAddr, netip.MustParsePrefix
+	opt := Options{Capture: true, Families: map[pfconf.Family]Addresses{pfconf.Inet: {Local: address("10.188.1.1"),
+		Remote: address("10.188.1.2"), Locals: prefix("10.188.1.1/32"), Fakes: prefix("10.188.2.9/32")}},
+		Second: map[pfconf.Family]Network{pfconf.Inet: {Gateway: address("10.188.3.1"), Mirror: address("10.188.4.1")},
+			pfconf.Inet6: {Gateway: address("fd00:188:3::1")}}} // a family without addresses
+	local, remote, err := Setups(opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []script.Setup{local, remote} {
+		if !slices.Equal(s.Beyond, []netip.Addr{address("10.188.4.1")}) ||
+			!slices.Equal(s.Gateways, []netip.Addr{address("10.188.3.1")}) ||
+			!slices.Contains(s.Capture, prefix("10.188.4.1/32")) {
+			t.Errorf("REMOTE %v: %+v", s.Remote, s)
+		}
+	}
+	r := &runner{opt: opt, addresses: NewAddressPlan(opt.Families)}
+	for name, beyond := range map[string]bool{"inet-args-tcp-to": false, "inet-divert-pf-reply-to": false,
+		"inet-divert-forwarded": true, "inet-divert-pf-tag-in": true} {
+		targets, err := Select([]string{name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := r.newCell(targets[0])
+		for _, s := range []side{p.local, p.remote} {
+			at := s.request()
+			at.fence()
+			want := script.Fence{Family: pfconf.Inet, Beyond: beyond && s.name == "local"}
+			if at.steps[0] != script.Step(want) {
+				t.Errorf("%s: %s: %+v, want %+v", name, s.name, at.steps[0], want)
+			}
 		}
 	}
 }

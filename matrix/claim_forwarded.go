@@ -2,6 +2,7 @@ package matrix
 
 import (
 	"context"
+	"errors"
 
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
@@ -41,22 +42,61 @@ func (x *claimRun) forwarded(ctx context.Context) error {
 	if err := x.loadBehind(ctx, c); err != nil {
 		return err
 	}
+	due := []leastOf{{in.Label, 3}, {out.Label, 3}, {replyIn.Label, 2}, {replyOut.Label, 2}}
 	if err := x.streamRewritten(ctx, in.Label); err != nil {
+		return x.unlessAside(ctx, err, due)
+	}
+	counted, err := x.matched(ctx, due)
+	if err != nil {
 		return err
 	}
-	at := x.remote.request()
-	counted := []*stepResult{at.counters(in.Label), at.counters(out.Label), at.counters(replyIn.Label),
-		at.counters(replyOut.Label)}
-	if err := at.run(ctx); err != nil {
-		return err
-	}
-	for i, least := range []uint64{3, 3, 2, 2} {
-		if c := counted[i]; c.Counters.Matched < least {
-			return failed(NotCounted, "remote: rule %s matched %s, and at least %d were due",
-				c.step.(script.Counters).Label, pfconf.Count(c.Counters.Matched, "packet"), least)
+	for i, d := range due {
+		if counted[i] < d.packets {
+			return failed(NotCounted, "remote: rule %s matched %s, and at least %d were due", d.label,
+				pfconf.Count(counted[i], "packet"), d.packets)
 		}
 	}
 	return nil
+}
+
+// leastOf is how many packets a rule must have matched at least.
+type leastOf struct {
+	label   string
+	packets uint64
+}
+
+// matched returns how many packets each of the rules has matched.
+func (x *claimRun) matched(ctx context.Context, rules []leastOf) ([]uint64, error) {
+	at := x.remote.request()
+	var counted []*stepResult
+	for _, r := range rules {
+		counted = append(counted, at.counters(r.label))
+	}
+	if err := at.run(ctx); err != nil {
+		return nil, err
+	}
+	var all []uint64
+	for _, c := range counted {
+		all = append(all, c.Counters.Matched)
+	}
+	return all, nil
+}
+
+// unlessAside returns err, or that the third host's answers do not seem to come through REMOTE,
+// which is its routes' fault: the rules about the client's packets, the first two, have matched all
+// that a connection has, so that the client has heard the third host, and the rules about its
+// answers none.
+func (x *claimRun) unlessAside(ctx context.Context, err error, due []leastOf) error {
+	var f *finding
+	if !errors.As(err, &f) || f.verdict != Fail {
+		return err
+	}
+	counted, asked := x.matched(ctx, due)
+	if asked != nil || counted[0] < due[0].packets || counted[1] < due[1].packets || counted[2]+counted[3] > 0 {
+		return err
+	}
+	return broken(SetupFailed, "local: the third host %v answers, and none of its answers met REMOTE's rules about them: does "+
+		"it send what is for LOCAL through REMOTE? What was seen then: %s", x.second.Mirror, f.detail)
 }
 
 // forwardedIn: REMOTE is a router, and a rule of OpenBSD's pf diverts what it forwards when it

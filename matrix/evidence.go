@@ -26,20 +26,23 @@ type evidenceBudget struct {
 	n    map[string]int // runs of a target that were looked at
 }
 
-// wanted reports whether a play of the target is to be looked at if it does not pass.
-func (l *evidenceBudget) wanted(target string) bool {
+// wanted reports whether a run of the target is to be looked at if it does not pass. Where a
+// failure of it may be known, byCause, all are: by the cause alone it is known to be that.
+func (l *evidenceBudget) wanted(target string, byCause bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return !l.none && l.n[target] < evidencePerTarget
+	return !l.none && (byCause || l.n[target] < evidencePerTarget)
 }
 
-func (l *evidenceBudget) took(target string) {
+// took counts a run of the target that was looked at, and reports whether its evidence is kept.
+func (l *evidenceBudget) took(target string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.n == nil {
 		l.n = map[string]int{}
 	}
 	l.n[target]++
+	return l.n[target] <= evidencePerTarget
 }
 
 // finish runs the last scripts of an exchange. When something is wrong the hosts are looked at

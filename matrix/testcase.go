@@ -31,11 +31,12 @@ func (r *runner) runTarget(ctx context.Context, t Target) (Result, *testCase) {
 	case p != nil && p.evidence != nil:
 		seen := res
 		seen.Evidence = p.evidence
-		cause = r.explain(t, seen, p).Cause
+		if cause = r.explain(t, seen, p).Cause; cause == explain.NotLookedAt { // no more does half a look
+			cause = known
+		}
 	}
 	res = r.kernel.expected(t, res, cause)
-	if p != nil && p.evidence != nil && (res.Verdict != Pass || p.lookAlways) {
-		r.budget.took(t.Name)
+	if p != nil && p.evidence != nil && (res.Verdict != Pass || p.lookAlways) && r.budget.took(t.Name) {
 		res.Evidence = p.evidence
 	}
 	if p != nil && (res.Verdict != Pass || r.opt.Transcripts) {
@@ -94,7 +95,7 @@ func (r *runner) newCell(t Target) *testCase {
 	return &testCase{Cell: c, kernel: r.kernel, nics: r.facts.Interfaces, second: r.opt.Second[t.Family],
 		beyond: r.facts.Beyond[t.Family], viaGateway: r.localFacts.Arrivals[t.Family],
 		localSystem: r.localFacts.System, batches: r.batches, omit: r.omit,
-		lookable: r.budget.wanted(t.Name), lookAlways: r.budget.all,
+		lookable: r.budget.wanted(t.Name, r.kernel.knownCause(t) != ""), lookAlways: r.budget.all,
 		local:  side{"local", r.hosts.Local, c.Session, t.Family, t.NeedsMirror(), new(bool), map[string]string{}},
 		remote: side{"remote", r.hosts.Remote, c.Session, t.Family, false, new(bool), map[string]string{}}}
 }

@@ -131,7 +131,7 @@ var hostCauses = []Cause{
 	},
 	{
 		// What is absent may only not have been told, so no cause that looks for it is sure.
-		Code: "not-looked-at",
+		Code: NotLookedAt,
 		Cell: func(c *Case) bool {
 			return (c.Local.Cut || c.Remote.Cut) && !c.is("local-route", "kernel-splat", "known-failure-passed")
 		},

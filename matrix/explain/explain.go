@@ -3,6 +3,9 @@
 // lists them.
 package explain
 
+// NotLookedAt is the cause that is named when the hosts were not looked at in full.
+const NotLookedAt = "not-looked-at"
+
 // Explanation says why a cell did not pass, as far as the evidence tells.
 type Explanation struct {
 	// Cause is a code that never changes its meaning (docs/reasons.md).

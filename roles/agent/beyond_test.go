@@ -74,6 +74,16 @@ func TestFindBeyond(t *testing.T) {
 				"the targets that need it are SKIP"},
 		{gateway: "10.188.3.1", change: map[string]string{"pfctl -s info": "Status: Disabled\n",
 			"pfctl -s Interfaces -v": "vtnet1 (skip)\n"}, want: script.Beyond{Gateway: "vtnet1"}},
+		// OpenBSD says other things of a neighbour and of an own address.
+		{gateway: "10.188.3.1", towards: "vio0", want: script.Beyond{Gateway: "vio1"},
+			change: map[string]string{"route -n get -inet 10.188.3.1": "destination: 10.188.3.1\n" +
+				"       mask: 255.255.255.255\n  interface: vio1\n if address: 10.188.3.2\n   priority: 3 ()\n" +
+				"      flags: <UP,HOST,DONE,LLINFO,CLONED,CACHED>\n"}},
+		{gateway: "10.188.3.2", towards: "vio0", want: script.Beyond{NoGateway: script.Lack{Hint: gateway,
+			Why: "the gateway 10.188.3.2 is its own address"}},
+			change: map[string]string{"route -n get -inet 10.188.3.2": "destination: 10.188.3.2\n" +
+				"       mask: 255.255.255.255\n  interface: vio1\n if address: 10.188.3.2\n   priority: 1 (local)\n" +
+				"      flags: <UP,HOST,DONE,LLINFO,LOCAL>\n"}},
 		// Questions that failed prove no lack.
 		{mirror: "10.188.4.1", change: map[string]string{"pfctl -s Interfaces -v": "!pfctl: no memory"},
 			want: script.Beyond{Mirror: "vtnet2", NoPF: script.Lack{Failed: true,

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -183,5 +184,25 @@ func TestStateDirParent(t *testing.T) {
 		if _, err := os.Lstat(string(d)); err == nil {
 			t.Errorf("%s: %s is left", name, d)
 		}
+	}
+}
+
+// Many come and go, and each that is the last removes the directory while another one enters it.
+func TestComeAndGo(t *testing.T) {
+	d := newState(t)
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 200 {
+				if err := d.locked(t.Context(), func() error { return nil }); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	if _, err := os.Stat(string(d)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the last one has left the directory: %v", err)
 	}
 }

@@ -28,6 +28,9 @@ type stateDir string
 // errHeld: another process holds the lock.
 var errHeld = errors.New("held by another process")
 
+// errRemoved: another process, the last in the directory, has removed it meanwhile.
+var errRemoved = errors.New("removed by another process")
+
 // lockPoll is how often a lock that is held is tried again: flock(2) has no timeout.
 const lockPoll = 20 * time.Millisecond
 
@@ -45,6 +48,9 @@ func (d stateDir) open() error {
 			"it must be on a file system to which root may write: mount -o remount,rw " + mountPoint(filepath.Dir(string(d)))}
 	}
 	info, err := os.Lstat(string(d))
+	if errors.Is(err, fs.ErrNotExist) {
+		return errRemoved
+	}
 	if err != nil {
 		return err
 	}
@@ -101,6 +107,9 @@ const (
 func (d stateDir) locked(ctx context.Context, do func() error) error {
 	for {
 		err := d.open()
+		if errors.Is(err, errRemoved) {
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -146,7 +155,14 @@ func (d stateDir) tidy() error {
 	if left > 1 {
 		return nil
 	}
-	return errors.Join(os.Remove(d.file(turn)), os.Remove(string(d)))
+	if err := os.Remove(d.file(turn)); err != nil {
+		return err
+	}
+	err = os.Remove(string(d))
+	if errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist) {
+		return nil // the next one is in it already, or has left it
+	}
+	return err
 }
 
 // lockFile opens the file, makes it if it is not there, and takes a lock on it

@@ -161,6 +161,11 @@ func (a *agent) openFence(s *script.Setup, here, there netip.Addr) (*socket.Fenc
 		return nil, err
 	}
 	f.Rounds = s.Rounds
+	if runtime.GOOS == "freebsd" && s.Remote {
+		if err := f.Drain(); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+	}
 	if !a.opt.Ephemeral || runtime.GOOS != "linux" { // a jail ends with its processes, too
 		f.Timeout = realFence
 	}

@@ -1,6 +1,7 @@
 package socket
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -40,6 +41,7 @@ type Fencer struct {
 	raw  syscall.RawConn
 	v6   bool
 	id   uint16
+	own  *net.UDPConn // of Drain; nil without
 
 	mu     sync.Mutex
 	busy   bool       // a wave is under way
@@ -60,12 +62,13 @@ type fenceWave struct {
 	rtt  time.Duration // of the last round; valid after done, as is err
 	err  error
 
-	rounds int           // that are over
-	first  uint16        // sequence number of the round's first request
-	sent   int           // requests in this round
-	resend time.Time     // when the round's next request is due
-	pause  time.Duration // until then, from the last request on
-	silent time.Duration // the pauses of the requests that nothing answered
+	drained bool          // Drain's datagram has come back
+	rounds  int           // that are over
+	first   uint16        // sequence number of the round's first request
+	sent    int           // requests in this round
+	resend  time.Time     // when the round's next request is due
+	pause   time.Duration // until then, from the last request on
+	silent  time.Duration // the pauses of the requests that nothing answered
 }
 
 const (
@@ -104,6 +107,24 @@ func OpenFence(local, remote netip.Addr) (*Fencer, error) {
 		return nil, fmt.Errorf("fence from %v to %v: %w", local, remote, err)
 	}
 	return f, nil
+}
+
+// Drain has each Pass wait as well for what this host has queued for itself before it: the system
+// handles it one after the other, and a datagram that this process sends to itself comes behind it.
+// FreeBSD queues so what a divert socket writes as incoming (netisr_queue_src in
+// div_output_inbound, netinet/ip_divert.c), and what comes from another host does not wait for that
+// queue. Call it before the first Pass.
+func (f *Fencer) Drain() error {
+	loopback := net.IPv4(127, 0, 0, 1)
+	if f.v6 {
+		loopback = net.IPv6loopback
+	}
+	var err error
+	f.own, err = net.ListenUDP("udp", &net.UDPAddr{IP: loopback})
+	if err != nil {
+		return fmt.Errorf("fence to %v: %w", loopback, err)
+	}
+	return nil
 }
 
 // filter has the kernel drop what is no echo reply. Systems that cannot (only
@@ -154,6 +175,9 @@ func (f *Fencer) Close() error {
 	f.mu.Unlock()
 	err := f.conn.Close()
 	f.worker.Wait()
+	if f.own != nil {
+		err = errors.Join(err, f.own.Close())
+	}
 	return err
 }
 
@@ -208,6 +232,13 @@ func (f *Fencer) lead() {
 // play carries the wave on until it is over. Unless it may wait, it stops
 // where it would have to, and gives false.
 func (f *Fencer) play(w *fenceWave, wait bool) (over bool) {
+	if f.own != nil && !w.drained {
+		if !wait {
+			return false
+		}
+		w.drained = true
+		w.err = f.drain()
+	}
 	for w.rounds < max(1, f.Rounds) && w.err == nil {
 		came, err := f.step(w, wait)
 		switch {
@@ -222,6 +253,33 @@ func (f *Fencer) play(w *fenceWave, wait bool) (over bool) {
 	w.rtt = f.rtt
 	close(w.done)
 	return true
+}
+
+// drain sends itself a datagram and waits for it. A host whose packet filter lets none pass is not
+// asked again.
+func (f *Fencer) drain() error {
+	for range fenceTimeout / fenceResend {
+		f.seq++
+		sent := binary.BigEndian.AppendUint16(nil, f.seq)
+		if _, err := f.own.WriteTo(sent, f.own.LocalAddr()); err != nil && !errors.Is(err, syscall.ENOBUFS) {
+			break
+		}
+		if err := f.own.SetReadDeadline(time.Now().Add(fenceResend)); err != nil {
+			return f.fail(err)
+		}
+		for {
+			n, from, err := f.own.ReadFrom(f.buf[:])
+			if err != nil {
+				break
+			}
+			if from.String() == f.own.LocalAddr().String() && bytes.Equal(f.buf[:n], sent) {
+				return nil
+			}
+		}
+	}
+	err := f.own.Close()
+	f.own = nil
+	return err
 }
 
 // step sends a request if it is time to, and looks for a reply, at most until

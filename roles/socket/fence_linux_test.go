@@ -362,3 +362,43 @@ func BenchmarkFence(b *testing.B) {
 		})
 	}
 }
+
+// A fence with Drain sends itself a datagram first, and one that gets none does without.
+func TestFenceDrain(t *testing.T) {
+	l := fenceLab(t)
+	eachFamily(t, l, func(t *testing.T, p lab.AddressPlan) { drains(t, l, p) })
+}
+
+func drains(t *testing.T, l *lab.Lab, p lab.AddressPlan) {
+	f := fenceIn(t, l, p.Local.Addr(), p.Remote.Addr())
+	if err := l.In(lab.Local, f.Drain); err != nil {
+		t.Fatal(err)
+	}
+	pass := func() {
+		t.Helper()
+		if _, err := f.Pass(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := range uint16(3) {
+		if pass(); f.own == nil || f.seq != 2*(n+1) {
+			t.Errorf("pass %d ended with request %d", n, f.seq)
+		}
+	}
+	// A packet filter that drops them.
+	raw, err := f.own.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	nothing := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K}}
+	if err := raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+			&unix.SockFprog{Len: 1, Filter: &nothing[0]})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if pass(); err != nil || f.own != nil {
+		t.Errorf("it goes on asking: %v", err)
+	}
+	pass()
+}

@@ -1,0 +1,56 @@
+package matrix
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"pfdivert/matrix/script"
+	"pfdivert/pfconf"
+)
+
+// countingHost has rules that have matched so many packets.
+type countingHost struct {
+	script.Host
+	matched map[string]uint64
+	err     error
+}
+
+func (h *countingHost) Script(_ context.Context, s script.Script) ([]script.Outcome, error) {
+	var out []script.Outcome
+	for _, st := range s.Steps {
+		c := pfconf.Counters{Matched: h.matched[st.(script.Counters).Label]}
+		out = append(out, script.Outcome{Counters: &c})
+	}
+	return out, h.err
+}
+
+// That the third host's answers come to LOCAL by another way is no failure of the kernel's. It is
+// told from one by the rules about the client's packets: they have matched a connection's, and
+// those about the answers none.
+func TestUnlessAside(t *testing.T) {
+	wrong, lost := failed(WrongData, "not rewritten"), &script.LostError{Err: errors.New("gone")}
+	for _, c := range []struct {
+		name    string
+		err     error
+		matched map[string]uint64
+		host    error
+		want    string
+	}{
+		{"answers aside", wrong, map[string]uint64{"in": 3, "out": 4}, nil, "ERROR setup-failed"},
+		{"an answer came in", wrong, map[string]uint64{"in": 3, "out": 4, "back-in": 1}, nil, "FAIL wrong-data"},
+		{"an answer left", wrong, map[string]uint64{"in": 3, "out": 4, "back-out": 1}, nil, "FAIL wrong-data"},
+		{"the client was not answered", wrong, map[string]uint64{"in": 2, "out": 2}, nil, "FAIL wrong-data"},
+		{"nothing was diverted", wrong, nil, nil, "FAIL wrong-data"},
+		{"what leaves was not diverted", wrong, map[string]uint64{"in": 3}, nil, "FAIL wrong-data"},
+		{"not a failure", broken(TimedOut, "busy"), map[string]uint64{"in": 3, "out": 4}, nil, "ERROR timed-out"},
+		{"no answer to the question", wrong, map[string]uint64{"in": 3, "out": 4}, lost, "FAIL wrong-data"},
+	} {
+		x := &claimRun{exchange: exchangeOf(t, "ipfw", "inet-divert-forwarded", false)}
+		x.remote = side{name: "remote", host: &countingHost{matched: c.matched, err: c.host}, closed: new(bool)}
+		due := []leastOf{{"in", 3}, {"out", 3}, {"back-in", 2}, {"back-out", 2}}
+		if got := verdictOf(x.unlessAside(t.Context(), c.err, due)); got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+	}
+}
