@@ -99,7 +99,8 @@ var claims = []Fault{
 					"other-length-out",
 					"checksums-mended-out", "header-mended-out", "icmp-out", "pf-nat-out", "pf-match-nat-out"},
 				matrix.NotDelivered: {"tcp-in", "tcp-out", "pf-rdr-in-tcp"},
-				matrix.NoReply:      {"pf-rdr-in-udp", "pf-match-rdr-in"}, // the answers are diverted too
+				// The answers are diverted too.
+				matrix.NoReply: {"pf-rdr-in-udp", "pf-match-rdr-in", "pf-reply-to"},
 			}),
 			// There it meets the rule once more.
 			"freebsd": all(matrix.NotReinjected, reasons{
