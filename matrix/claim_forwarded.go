@@ -3,6 +3,7 @@ package matrix
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"pfdivert/matrix/script"
@@ -198,11 +199,14 @@ func (x *claimRun) unlessUnseen(ctx context.Context, err error) error {
 		return err
 	}
 	at := x.remote.request()
-	found := at.lookup(x.flow())
+	in := x.flow()
+	out := in // a state of what leaves begins with who sent
+	out.Near, out.Far = in.Far, in.Near
+	found := []*stepResult{at.lookup(in), at.lookup(out)}
 	if asked := at.run(ctx); asked != nil {
 		return err
 	}
-	for _, s := range found.States {
+	for _, s := range slices.Concat(found[0].States, found[1].States) {
 		if strings.HasPrefix(s.Phase, "CLOSED:") || strings.HasSuffix(s.Phase, ":CLOSED") {
 			return broken(SetupFailed, "local: the third host %v answers, and REMOTE's pf has seen none of its answers (%s): does "+
 				"it send what is for LOCAL through REMOTE? What was seen then: %s", x.second.Mirror, s.Phase, f.detail)

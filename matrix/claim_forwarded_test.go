@@ -3,6 +3,7 @@ package matrix
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"testing"
 
 	"pfdivert/matrix/script"
@@ -13,16 +14,17 @@ import (
 type countingHost struct {
 	script.Host
 	matched map[string]uint64
-	phase   string // of the state that is looked for, empty where there is none
+	phase   string         // of the state that is looked for, empty where there is none
+	near    netip.AddrPort // of that
 	err     error
 }
 
 func (h *countingHost) Script(_ context.Context, s script.Script) ([]script.Outcome, error) {
 	var out []script.Outcome
 	for _, st := range s.Steps {
-		if _, ok := st.(script.Lookup); ok {
+		if l, ok := st.(script.Lookup); ok {
 			var states []pfconf.State
-			if h.phase != "" {
+			if h.phase != "" && l.Flow.Near == h.near {
 				states = []pfconf.State{{Phase: h.phase}}
 			}
 			out = append(out, script.Outcome{States: states})
@@ -89,9 +91,13 @@ func TestUnlessUnseen(t *testing.T) {
 	} {
 		x := &claimRun{exchange: exchangeOf(t, "pf", "inet-divert-pf-forwarded-in", false), answered: c.answered}
 		x.second.Domain = c.domain
-		x.remote = side{name: "remote", host: &countingHost{phase: c.phase, err: c.host}, closed: new(bool)}
-		if got := verdictOf(x.unlessUnseen(t.Context(), c.err)); got != c.want {
-			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		from, to := x.flowEnds()
+		for _, near := range []netip.AddrPort{from, to} { // of a state of what leaves, and of what comes in
+			host := &countingHost{phase: c.phase, near: near, err: c.host}
+			x.remote = side{name: "remote", host: host, closed: new(bool)}
+			if got := verdictOf(x.unlessUnseen(t.Context(), c.err)); got != c.want {
+				t.Errorf("%s, %v: %s, want %s", c.name, near, got, c.want)
+			}
 		}
 	}
 }
