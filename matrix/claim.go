@@ -68,6 +68,8 @@ type claimRun struct {
 	// alone, if not nil, is run before the rule is loaded, on OpenBSD: it loads the rule without
 	// its divert, and gives the flow that it played.
 	alone func(context.Context) (pfconf.Flow, error)
+	// answered: the cell's client was connected.
+	answered bool
 	// twice: what is forwarded comes to the divert socket when it comes in and when it leaves.
 	twice bool
 	// fragmented: the kernel's rule meets the client's messages in fragments, see

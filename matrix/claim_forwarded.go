@@ -3,6 +3,7 @@ package matrix
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
@@ -185,7 +186,29 @@ func (x *claimRun) forwardedBehind(ctx context.Context, alone func(context.Conte
 	if err := x.loadBehindUndiverted(ctx, c, alone); err != nil {
 		return err
 	}
-	return x.streamRewritten(ctx, x.label())
+	return x.unlessUnseen(ctx, x.streamRewritten(ctx, x.label()))
+}
+
+// unlessUnseen is unlessAside for OpenBSD's pf, whose rule counts both ways of a connection alike:
+// the client was answered, and by its state pf has seen no packet of who answers. In a lab the
+// third host has no other way.
+func (x *claimRun) unlessUnseen(ctx context.Context, err error) error {
+	var f *finding
+	if !errors.As(err, &f) || f.verdict != Fail || !x.answered || x.second.Domain != 0 {
+		return err
+	}
+	at := x.remote.request()
+	found := at.lookup(x.flow())
+	if asked := at.run(ctx); asked != nil {
+		return err
+	}
+	for _, s := range found.States {
+		if strings.HasPrefix(s.Phase, "CLOSED:") || strings.HasSuffix(s.Phase, ":CLOSED") {
+			return broken(SetupFailed, "local: the third host %v answers, and REMOTE's pf has seen none of its answers (%s): does "+
+				"it send what is for LOCAL through REMOTE? What was seen then: %s", x.second.Mirror, s.Phase, f.detail)
+		}
+	}
+	return err
 }
 
 // giveOn is the part of giveBack where the packets are forwarded: each comes to the divert socket

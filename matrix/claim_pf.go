@@ -252,7 +252,7 @@ func (x *claimRun) repliesByGateway(ctx context.Context) error {
 		return err
 	}
 	there := x.local.request()
-	heard := there.add(script.Rest{Socket: "client", Wait: otherWay}, lost)
+	heard := there.restByGateway("client")
 	if err := there.run(ctx); err != nil {
 		return err
 	}

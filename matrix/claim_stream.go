@@ -148,6 +148,7 @@ func (x *claimRun) streamRewritten(ctx context.Context, label string) error {
 	if err := there.run(ctx); err != nil {
 		return err
 	}
+	x.answered = connected.Err == nil
 	if _, err := x.giveBack(ctx); err != nil {
 		return err
 	}

@@ -218,12 +218,18 @@ func (c *checks) gateways(s *script.Setup) {
 		case err != nil:
 			c.fail(name, err)
 		case strict:
-			c.no(name, fmt.Sprintf("sysctl -w net.ipv4.conf.%s.rp_filter=2", nic),
+			c.no(name, cureReversePath(nic),
 				"%s, which has %v, drops what REMOTE sends there from its other address", nic, a)
 		default:
 			c.ok(name, "%v on %s", a, nic)
 		}
 	}
+}
+
+// cureReversePath has an interface of Linux's take what comes by another way than the answer goes.
+// In a name with dots that separate, sysctl(8) takes a slash for a dot, as in eth0.100.
+func cureReversePath(nic string) string {
+	return "sysctl -w net.ipv4.conf." + strings.ReplaceAll(nic, ".", "/") + ".rp_filter=2"
 }
 
 // beyond notes how REMOTE reaches the hosts beyond it. What is lacking does not stop a run: the

@@ -120,14 +120,13 @@ func (c *checks) way(p script.Path) {
 			"or via the router between the hosts", in, p.There), "%v", err)
 		return
 	}
-	const cure = "sysctl -w net.ipv4.conf.%s.rp_filter=2"
 	if p.There.Is4() {
 		name := "rp_filter"
 		switch strict, err := strictReversePath(in); {
 		case err != nil:
 			c.fail(name, err)
 		case strict && in != out:
-			c.no(name, fmt.Sprintf(cure, in),
+			c.no(name, cureReversePath(in),
 				"%v is on %s, packets to LOCAL %v go out by %s, and %s drops what does not come the same way", p.Here, in, p.There, out, in)
 		default:
 			c.ok(name, "packets to and from LOCAL use %s", out)

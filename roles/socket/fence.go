@@ -1,7 +1,6 @@
 package socket
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -41,7 +40,9 @@ type Fencer struct {
 	raw  syscall.RawConn
 	v6   bool
 	id   uint16
-	own  *net.UDPConn // of Drain; nil without
+	own  net.PacketConn // of Drain; nil without
+	// drains: a datagram of Drain's has come back.
+	drains bool
 
 	mu     sync.Mutex
 	busy   bool       // a wave is under way
@@ -119,11 +120,11 @@ func (f *Fencer) Drain() error {
 	if f.v6 {
 		loopback = net.IPv6loopback
 	}
-	var err error
-	f.own, err = net.ListenUDP("udp", &net.UDPAddr{IP: loopback})
+	own, err := net.ListenUDP("udp", &net.UDPAddr{IP: loopback})
 	if err != nil {
 		return fmt.Errorf("fence to %v: %w", loopback, err)
 	}
+	f.own = own
 	return nil
 }
 
@@ -255,10 +256,14 @@ func (f *Fencer) play(w *fenceWave, wait bool) (over bool) {
 	return true
 }
 
-// drain sends itself a datagram and waits for it. A host whose packet filter lets none pass is not
-// asked again.
+// drain sends itself datagrams until one comes: each is behind what was queued before the first. A
+// host whose packet filter lets none pass is not asked again. Where some have come, one must.
 func (f *Fencer) drain() error {
-	for range fenceTimeout / fenceResend {
+	first, patience := f.seq+1, fenceTimeout
+	if f.drains {
+		patience = f.timeout()
+	}
+	for range patience / fenceResend {
 		f.seq++
 		sent := binary.BigEndian.AppendUint16(nil, f.seq)
 		if _, err := f.own.WriteTo(sent, f.own.LocalAddr()); err != nil && !errors.Is(err, syscall.ENOBUFS) {
@@ -272,26 +277,35 @@ func (f *Fencer) drain() error {
 			if err != nil {
 				break
 			}
-			if from.String() == f.own.LocalAddr().String() && bytes.Equal(f.buf[:n], sent) {
+			if from.String() == f.own.LocalAddr().String() && n == len(sent) &&
+				binary.BigEndian.Uint16(f.buf[:])-first <= f.seq-first {
+				f.drains = true
 				return nil
 			}
 		}
+	}
+	if f.drains {
+		return f.fail(fmt.Errorf("no datagram to %v came back in %v", f.own.LocalAddr(), patience))
 	}
 	err := f.own.Close()
 	f.own = nil
 	return err
 }
 
+// timeout is how long a host that does not answer is waited for.
+func (f *Fencer) timeout() time.Duration {
+	if f.Timeout <= 0 {
+		return fenceTimeout
+	}
+	return f.Timeout
+}
+
 // step sends a request if it is time to, and looks for a reply, at most until
 // it is time to send again.
 func (f *Fencer) step(w *fenceWave, wait bool) (came bool, err error) {
-	timeout := f.Timeout
-	if timeout <= 0 {
-		timeout = fenceTimeout
-	}
 	now := time.Now()
 	if !now.Before(w.resend) {
-		if w.silent += w.pause; w.silent >= timeout && w.sent >= fenceTries {
+		if w.silent += w.pause; w.silent >= f.timeout() && w.sent >= fenceTries {
 			return false, fmt.Errorf("no answer to %d echo requests in %v", w.sent, w.silent)
 		}
 		if w.sent == 0 {
@@ -301,7 +315,7 @@ func (f *Fencer) step(w *fenceWave, wait bool) (came bool, err error) {
 			return false, err
 		}
 		w.sent++
-		w.pause = max(min(4*f.rtt, timeout/2), fenceResend)
+		w.pause = max(min(4*f.rtt, f.timeout()/2), fenceResend)
 		w.resend = now.Add(w.pause)
 	}
 	if wait {

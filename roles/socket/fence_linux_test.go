@@ -363,7 +363,7 @@ func BenchmarkFence(b *testing.B) {
 	}
 }
 
-// A fence with Drain sends itself a datagram first, and one that gets none does without.
+// A fence with Drain sends itself a datagram first, and one that never gets any does without.
 func TestFenceDrain(t *testing.T) {
 	l := fenceLab(t)
 	eachFamily(t, l, func(t *testing.T, p lab.AddressPlan) { drains(t, l, p) })
@@ -385,20 +385,53 @@ func drains(t *testing.T, l *lab.Lab, p lab.AddressPlan) {
 			t.Errorf("pass %d ended with request %d", n, f.seq)
 		}
 	}
-	// A packet filter that drops them.
-	raw, err := f.own.SyscallConn()
+	// A host that is slow.
+	own := f.own.(*net.UDPConn)
+	f.own = lateConn{own}
+	if pass(); f.own == nil {
+		t.Error("it does not ask a slow host again")
+	}
+	f.own = own
+	// What came before must come.
+	dropAll(t, own)
+	if _, err := f.Pass(t.Context()); err == nil || !strings.Contains(err.Error(), "no datagram to ") || f.own == nil {
+		t.Errorf("without a datagram: %v", err)
+	}
+	// A packet filter that drops all.
+	f = fenceIn(t, l, p.Local.Addr(), p.Remote.Addr())
+	if err := l.In(lab.Local, f.Drain); err != nil {
+		t.Fatal(err)
+	}
+	dropAll(t, f.own.(*net.UDPConn))
+	if pass(); f.own != nil {
+		t.Error("it goes on asking")
+	}
+	pass()
+}
+
+// lateConn sends later than fenceResend, as a slow host does.
+type lateConn struct{ *net.UDPConn }
+
+func (c lateConn) WriteTo(b []byte, to net.Addr) (int, error) {
+	b = bytes.Clone(b)
+	time.AfterFunc(3*fenceResend, func() { _, _ = c.UDPConn.WriteTo(b, to) })
+	return len(b), nil
+}
+
+// dropAll has a socket get nothing.
+func dropAll(t *testing.T, c *net.UDPConn) {
+	t.Helper()
+	raw, err := c.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}
 	nothing := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K}}
-	if err := raw.Control(func(fd uintptr) {
-		err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		failed = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
 			&unix.SockFprog{Len: 1, Filter: &nothing[0]})
-	}); err != nil {
+	})
+	if err := errors.Join(err, failed); err != nil {
 		t.Fatal(err)
 	}
-	if pass(); err != nil || f.own != nil {
-		t.Errorf("it goes on asking: %v", err)
-	}
-	pass()
 }

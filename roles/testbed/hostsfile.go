@@ -266,6 +266,7 @@ func validateHosts(hosts []fileHost, targets []matrix.Target, env func(string) s
 		host   fileHost
 	}
 	var uses []use
+	beyond := slices.ContainsFunc(targets, matrix.Target.Forwards) // else a run has no way to third hosts
 	for _, h := range hosts {
 		if h.kernel != "" {
 			continue // a lab's addresses are its own
@@ -285,7 +286,7 @@ func validateHosts(hosts []fileHost, targets []matrix.Target, env func(string) s
 			}
 			names := addressNames[f]
 			taken := []use{{names[1], netip.PrefixFrom(a.Remote, a.Remote.BitLen()), h}, {names[2], a.Fakes, h}}
-			if mirror := second[f].Mirror; mirror.IsValid() {
+			if mirror := second[f].Mirror; mirror.IsValid() && beyond {
 				taken = append(taken, use{script.MirrorVariable(f), netip.PrefixFrom(mirror, mirror.BitLen()), h})
 			}
 			for _, mine := range taken {

@@ -127,7 +127,7 @@ func TestReadHosts(t *testing.T) {
 func TestValidateHosts(t *testing.T) {
 	const first = "a LOCAL_ADDR=10.1.0.1 REMOTE_ADDR=10.1.0.2 FAKE_ADDR=10.2.0.0/24 GATEWAY_ADDR=10.3.0.1 MIRROR_ADDR=10.4.0.1\n"
 	env := func(name string) string { return map[string]string{"LOCAL_ADDR": "10.1.0.1"}[name] }
-	inet, err := matrix.Select([]string{"inet-*"})
+	inet, err := matrix.Select([]string{"inet-args-*", "inet-divert-forwarded"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,6 +162,15 @@ func TestValidateHosts(t *testing.T) {
 			continue
 		}
 		checkWrong(t, err, c.err, c.hint)
+	}
+	// A run that has no target about third hosts does not go there.
+	hosts, err := parseHosts("f", first+"b REMOTE_ADDR=10.1.0.3 FAKE_ADDR=10.2.1.9 MIRROR_ADDR=10.4.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	suite := slices.DeleteFunc(matrix.Targets(), func(t matrix.Target) bool { return t.Family != pfconf.Inet })
+	if err := validateHosts(hosts, suite, env); err != nil {
+		t.Errorf("the suite: %v", err)
 	}
 }
 
