@@ -24,6 +24,16 @@ var hostCauses = []Cause{
 			"take a later kernel; nothing is wrong with this one"),
 	},
 	{
+		Code: "network-missing",
+		Cell: func(c *Case) bool {
+			return c.is("no-feature") && c.says("second network", "third host", "the gateway", "it does not forward",
+				"by another interface than")
+		},
+		Advice: anywhere("REMOTE does not forward, or has not the second network or the third host that the target needs: {DETAIL}",
+			"sysctl net.inet.ip.forwarding net.inet6.ip6.forwarding; route -n get THIRD-HOST",
+			"docs/remote.md says how to make them, and what to set"),
+	},
+	{
 		Code: "module-missing",
 		Cell: func(c *Case) bool { return c.is("no-feature") },
 		Advice: map[string]Advice{
