@@ -40,9 +40,11 @@ func TestDocumentedRemote(t *testing.T) {
 	cmd.Stdin = strings.NewReader(own + blocks[0][1] + "exec 2>&1\n: >pfhost/known\n./pfdivert run || echo status $?\n" +
 		blocks[1][1] + "ip netns list\nls\n")
 	cmd.Env = append(os.Environ(), "NO_COLOR=1", "SUDO=")
+	var told strings.Builder
+	cmd.Stderr = &told
 	got, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("%v\n%s", err, got)
+		t.Fatalf("%v\n%s\n%s", err, got, told.String())
 	}
 	_, checked, _ := strings.Cut(page, "$ ./pfdivert check-setup\n")
 	checked, _, _ = strings.Cut(checked, "\n\n")
