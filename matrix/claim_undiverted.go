@@ -92,7 +92,7 @@ func (x *claimRun) repliesUndiverted(ctx context.Context) (pfconf.Flow, error) {
 		return flow, err
 	}
 	there := x.local.request()
-	heard := there.restByGateway("undiverted")
+	heard := there.restLater("undiverted")
 	there.close("undiverted")
 	if err := there.run(ctx); err != nil {
 		return flow, err
@@ -118,8 +118,8 @@ func (x *claimRun) answersByGateway(heard *stepResult) error {
 	return nil
 }
 
-// restByGateway is rest of a socket that hears what comes by the gateway, which no fence waits for.
-func (s *request) restByGateway(end string) *stepResult {
+// restLater is rest of a socket that hears what comes by another interface than the fences do.
+func (s *request) restLater(end string) *stepResult {
 	return s.add(script.Rest{Socket: end, Wait: otherWay}, lost)
 }
 
@@ -130,14 +130,13 @@ func (x *claimRun) copiesUndiverted(ctx context.Context) (pfconf.Flow, error) {
 		return flow, err
 	}
 	at := x.remote.request()
-	arrived, copied := at.receive("server"), at.receive("server")
+	arrived, copied := at.receive("server"), at.restLater("server")
 	if err := at.run(ctx); err != nil {
 		return flow, err
 	}
-	for _, a := range []*stepResult{arrived, copied} {
-		if err := x.judge(a, want{line: script.ClientLine, from: flow.Far, missing: ControlLost}); err != nil {
-			return flow, err
-		}
+	due := want{line: script.ClientLine, from: flow.Far, missing: ControlLost}
+	if err := x.judge(arrived, due); err != nil {
+		return flow, err
 	}
-	return flow, nil
+	return flow, x.judge(copied, due)
 }

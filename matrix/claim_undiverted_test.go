@@ -36,7 +36,7 @@ func TestAnswersByGateway(t *testing.T) {
 		}
 	}
 	at := x.local.request()
-	if rest, ok := at.restByGateway("client").step.(script.Rest); !ok || rest.Wait != otherWay {
+	if rest, ok := at.restLater("client").step.(script.Rest); !ok || rest.Wait != otherWay {
 		t.Errorf("it waits for %+v", rest)
 	}
 }
