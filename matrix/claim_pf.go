@@ -276,6 +276,9 @@ func (x *claimRun) repliesByGateway(ctx context.Context) error {
 //  2. The client sends. The packet comes to the divert socket, once, and is reinjected as it is.
 //  3. The server hears it twice.
 func (x *claimRun) duplicates(ctx context.Context) error {
+	if err := x.knowsInterface(); err != nil { // a rule that names none would make copies of the copies
+		return err
+	}
 	x.change = func(r *pfconf.Rule) {
 		if r.Keep = r.Action == pfconf.PFDivertTo; x.omit[Gateway] {
 			return
