@@ -77,6 +77,13 @@ var claims = []Claim{
 		Not: noPF,
 	},
 	{
+		Name: "pf-shared-port", Proto: pfconf.UDP, Mode: PacketIn, run: (*claimRun).sharedPort, PF: true, From: 15,
+		Dangerous: true, Safe: release{15, 1},
+		Says: "of divert sockets that share a port each state that a rule of pf keeps has one, to which all its packets come",
+		By:   map[string]string{"ipfw": "FreeBSD's 895a0ae67fe2: divert sockets with SO_REUSEPORT_LB"},
+		Not:  onlyFreeBSD,
+	},
+	{
 		Name: "pf-rdr-in-tcp", Proto: pfconf.TCP, Mode: Redirect, run: (*claimRun).redirectedThroughStream,
 		PF: true, From: 15,
 		Says: "a connection that pf's rdr redirects goes through a divert socket, and on to where it is redirected",

@@ -21,7 +21,7 @@ func (r *runner) explain(t Target, res Result, p *testCase) *explain.Explanation
 	if p == nil {
 		return explain.Explain(c)
 	}
-	c.PFOn = r.kernel.PFOn
+	c.PFOn, c.ByPF = r.kernel.PFOn, r.kernel.besides(t)
 	c.LocalAddr, c.RemoteAddr, c.Fake = p.Local, p.Remote, p.Fake
 	if c.Between = t.Claim != nil && t.Claim.Between; c.Between {
 		return explain.Explain(c)

@@ -430,7 +430,7 @@ func TestDangerous(t *testing.T) {
 	second := map[pfconf.Family]Network{pfconf.Inet: {Gateway: v4, Mirror: v4},
 		pfconf.Inet6: {Gateway: v6, Mirror: v6}}
 	for minor, want := range []string{
-		"divert-pf-state-in divert-pf-tag-in divert-pf-route-to divert-pf-reply-to divert-pf-dup-to divert-pf-nat-out divert-pf-pipe-in divert-header-beyond-out",
+		"divert-pf-state-in divert-pf-shared-port divert-pf-tag-in divert-pf-route-to divert-pf-reply-to divert-pf-dup-to divert-pf-nat-out divert-pf-pipe-in divert-header-beyond-out",
 		"divert-header-beyond-out"} {
 		k.Release, k.Minor = 15, minor
 		var skipped []string

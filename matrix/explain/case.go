@@ -31,6 +31,8 @@ type Case struct {
 	Reason, Detail string
 	Firewall       string // of REMOTE (pfconf.Firewall.Name)
 	PFOn           bool   // pf was switched on beside it when the run began
+	// ByPF: the rule is one of that pf.
+	ByPF bool
 	// Should says what should have happened, where Mechanism and Proto do not tell.
 	Should string
 	// Claim: it is a sentence of the kernel's manual that is tested; Long: with messages that make

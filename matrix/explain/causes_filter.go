@@ -227,5 +227,5 @@ func (c *Case) looped() bool {
 			return r.After != nil && r.After.Matched > 1
 		})
 	again := c.is("looped") || counted && c.is("not-delivered", "not-reinjected", "wrong-data")
-	return again && c.Firewall == ipfw && (c.Packet() || c.Claim) && (c.PFOn || c.Remote.pfOn())
+	return again && c.Firewall == ipfw && !c.ByPF && (c.Packet() || c.Claim) && (c.PFOn || c.Remote.pfOn())
 }

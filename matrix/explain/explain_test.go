@@ -426,6 +426,8 @@ func TestExplain(t *testing.T) {
 		{"rule-mismatch", switchedOff(ipfw, "sysctl net.inet.ip.fw.enable", "net.inet.ip.fw.enable: 1")},
 		{"rule-mismatch", switchedOff(ipfw, "pfctl -s rules -s info", "Status: Disabled")},
 		{"pf-spoils-divert", beside(because(on(queued(), ipfw), "not-reinjected", ""), 2, "Enabled")},
+		{"not-taken-back", change(beside(because(on(queued(), ipfw), "not-reinjected", ""), 2, "Enabled"),
+			func(c *Case) { c.ByPF = true })},
 		{"pf-spoils-divert", beside(because(on(queued(), ipfw), "looped", ""), 0, "Enabled")},
 		// A host that was not seen in full; and one rule of two.
 		{"pf-spoils-divert", change(beside(because(on(queued(), ipfw), "not-reinjected", ""), 2, "Enabled"),

@@ -324,7 +324,7 @@ var withoutIPFW = all(matrix.NotDelivered, reasons{
 // besides are the claims about the divert-to of FreeBSD's pf.
 var besides = []string{"pf-packet-in", "pf-packet-out", "pf-cookie-in", "pf-cookie-out", "pf-state-in",
 	"pf-rdr-in-tcp", "pf-rdr-in-udp", "pf-rdr-in-fragments", "pf-tag-in", "pf-route-to", "pf-forwarded", "pf-nat-out",
-	"pf-reply-to", "pf-dup-to", "pf-pipe-in"}
+	"pf-reply-to", "pf-dup-to", "pf-pipe-in", "pf-shared-port"}
 
 // noQueue are the claims in which no packet comes to a divert socket, and bothDiverts those
 // whose divert socket has a rule besides the cell's.

@@ -116,6 +116,8 @@ type Divert struct {
 	// Unprivileged has the process give up all privilege between opening the socket and binding it.
 	// Only one that is there for this socket alone may.
 	Unprivileged bool
+	// Shared sets SO_REUSEPORT_LB: several divert sockets have one port (FreeBSD).
+	Shared bool
 	// Queue, if not 0, is how many packets may wait (Linux; elsewhere the socket's buffer bounds
 	// them).
 	Queue int

@@ -27,7 +27,7 @@ type diverter interface {
 }
 
 // abilities are what not every system's packet role has; see script.Divert.
-type abilities struct{ read, recv, writeTo, drop bool }
+type abilities struct{ read, recv, writeTo, drop, share bool }
 
 // unable tells what of a specification the system's packet role can't do.
 func (a abilities) unable(s script.Divert) error {
@@ -40,6 +40,7 @@ func (a abilities) unable(s script.Divert) error {
 		{"taking packets by " + string(s.Call), s.Call != "" && s.Call != script.Read && s.Call != script.Recv, false},
 		{"writing to another address", s.WriteTo.IsValid(), a.writeTo},
 		{"binding without privilege", s.Unprivileged, a.drop},
+		{"sharing a port", s.Shared, a.share},
 	} {
 		if x.wanted && !x.can {
 			return fmt.Errorf("divert socket: %s: %w (%s)", x.what, ErrUnsupported, runtime.GOOS)

@@ -33,7 +33,7 @@ type divertSocket struct {
 	lastLen uint32
 }
 
-var divertAbilities = abilities{read: true, recv: true, writeTo: true, drop: true}
+var divertAbilities = abilities{read: true, recv: true, writeTo: true, drop: true, share: true}
 
 func newDiverter(s script.Divert) (diverter, error) {
 	fd, err := newSocket(pfDivert, unix.SOCK_RAW, 0)
@@ -47,6 +47,12 @@ func newDiverter(s script.Divert) (diverter, error) {
 		if err := DropPrivilege(); err != nil {
 			_ = closeSocket(fd)
 			return nil, fmt.Errorf("give up all privilege: %w", err)
+		}
+	}
+	if s.Shared {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT_LB, 1); err != nil {
+			_ = closeSocket(fd)
+			return nil, fmt.Errorf("share divert port %d (SO_REUSEPORT_LB): %w", s.Local.Port(), err)
 		}
 	}
 	// The address is ignored, but must be one of AF_INET.

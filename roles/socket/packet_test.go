@@ -463,10 +463,10 @@ func TestPieces(t *testing.T) {
 
 // What a system's packet role can't do is refused, not left out.
 func TestUnable(t *testing.T) {
-	all := abilities{read: true, recv: true, writeTo: true, drop: true}
+	all := abilities{read: true, recv: true, writeTo: true, drop: true, share: true}
 	for name, s := range map[string]script.Divert{
 		"read": {Call: script.Read}, "recv": {Call: script.Recv},
-		"writeTo": {WriteTo: netip.MustParseAddr("192.0.2.1")}, "drop": {Unprivileged: true},
+		"writeTo": {WriteTo: netip.MustParseAddr("192.0.2.1")}, "drop": {Unprivileged: true}, "share": {Shared: true},
 	} {
 		if err := (abilities{}).unable(s); !errors.Is(err, ErrUnsupported) {
 			t.Errorf("%s: %v", name, err)
