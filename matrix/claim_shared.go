@@ -141,8 +141,8 @@ func judgeShared(came map[string][]script.Message, flows []netip.AddrPort, had m
 		}
 		for end, n := range in {
 			if len(in) > 1 {
-				return failed(WrongData, "remote: of the packets from %v, whose state is one, %d came to the first divert "+
-					"socket and %d to the second", f, in["packet"], in["second"])
+				return failed(WrongData, "remote: of the packets from %v, whose state is one, %d came to the first "+
+					"divert socket and %d to the second", f, in["packet"], in["second"])
 			}
 			if n != sharedMessages {
 				return failed(NotDelivered, "remote %s: %d of the %d packets from %v came", end, n, sharedMessages, f)
