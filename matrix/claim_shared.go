@@ -112,16 +112,17 @@ func (x *claimRun) sharedGroup(ctx context.Context, had map[string]bool) error {
 	if err != nil {
 		return err
 	}
-	wants := make(map[netip.AddrPort]int)
+	whole := map[netip.AddrPort]int{}
 	for _, m := range arrived.Messages {
 		if err := judgeMessage(arrived.where, m, want{line: script.PacketLine, from: m.From}); err != nil {
 			return err
 		}
-		wants[m.From]++
+		whole[m.From]++
 	}
 	for _, f := range flows {
-		if n := wants[f]; n != sharedMessages {
-			return failed(NotReinjected, "%s: %d of the %d messages from %v arrived", arrived.where, n, sharedMessages, f)
+		if n := whole[f]; n != sharedMessages {
+			return failed(NotReinjected, "%s: %d of the %d messages from %v arrived", arrived.where, n,
+				sharedMessages, f)
 		}
 	}
 	return unanswered(arrived)
