@@ -85,12 +85,12 @@ func (x *claimRun) matched(ctx context.Context, rules []leastOf) ([]uint64, erro
 }
 
 // unlessAside returns err, or that the third host's answers do not seem to come through REMOTE,
-// which is its routes' fault: the rules about the client's packets, the first two, have matched all
-// that a connection has, so that the client has heard the third host, and the rules about its
-// answers none.
+// which is its routes' fault: the client has heard the third host, the rules about the client's
+// packets, the first two, have matched all that a connection has, and the rules about the answers
+// none.
 func (x *claimRun) unlessAside(ctx context.Context, err error, due []leastOf) error {
 	var f *finding
-	if !errors.As(err, &f) || f.verdict != Fail {
+	if !errors.As(err, &f) || f.verdict != Fail || !x.answered {
 		return err
 	}
 	counted, asked := x.matched(ctx, due)

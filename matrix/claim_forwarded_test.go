@@ -51,13 +51,16 @@ func TestUnlessAside(t *testing.T) {
 		{"answers aside", wrong, map[string]uint64{"in": 3, "out": 4}, nil, "ERROR setup-failed"},
 		{"an answer came in", wrong, map[string]uint64{"in": 3, "out": 4, "back-in": 1}, nil, "FAIL wrong-data"},
 		{"an answer left", wrong, map[string]uint64{"in": 3, "out": 4, "back-out": 1}, nil, "FAIL wrong-data"},
-		{"the client was not answered", wrong, map[string]uint64{"in": 2, "out": 2}, nil, "FAIL wrong-data"},
+		{"packets of the client were lost", wrong, map[string]uint64{"in": 2, "out": 2}, nil, "FAIL wrong-data"},
+		{"the client was not answered", failed(NotReinjected, "it loops"), map[string]uint64{"in": 104, "out": 4}, nil,
+			"FAIL not-reinjected"},
 		{"nothing was diverted", wrong, nil, nil, "FAIL wrong-data"},
 		{"what leaves was not diverted", wrong, map[string]uint64{"in": 3}, nil, "FAIL wrong-data"},
 		{"not a failure", broken(TimedOut, "busy"), map[string]uint64{"in": 3, "out": 4}, nil, "ERROR timed-out"},
 		{"no answer to the question", wrong, map[string]uint64{"in": 3, "out": 4}, lost, "FAIL wrong-data"},
 	} {
-		x := &claimRun{exchange: exchangeOf(t, "ipfw", "inet-divert-forwarded", false)}
+		x := &claimRun{exchange: exchangeOf(t, "ipfw", "inet-divert-forwarded", false),
+			answered: c.name != "the client was not answered"}
 		x.remote = side{name: "remote", host: &countingHost{matched: c.matched, err: c.host}, closed: new(bool)}
 		due := []leastOf{{"in", 3}, {"out", 3}, {"back-in", 2}, {"back-out", 2}}
 		if got := verdictOf(x.unlessAside(t.Context(), c.err, due)); got != c.want {
