@@ -78,7 +78,7 @@ var changing = []struct {
 	{regexp.MustCompile(`\d+ cells/s`), "RATE"},
 	{regexp.MustCompile(`(?m)^(\S+ +\d+ +\d+ +\d+) +[\d. ]+$`), "$1 TIMES"},
 	{regexp.MustCompile(`10\.(19[2-9]|20\d|21\d|22[0-3])\.\d+\.\d+`), "CELL"},
-	{regexp.MustCompile(`([ :])([89]\d{3}|[1-5]\d{4})\b`), "${1}PORT"},
+	{regexp.MustCompile(`([ :])([89]\d{3}|[1-6]\d{4})\b`), "${1}PORT"},
 	{regexp.MustCompile(`/proc/[\d/task]*`), "/proc/PID/"},
 	{regexp.MustCompile(`matched \d+ packets, its action served \d+`), "matched N packets, its action served N"},
 	{regexp.MustCompile(`[ \t]+`), " "},
