@@ -2,19 +2,14 @@ package matrix
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
-	"time"
 
 	"pfdivert/matrix/script"
 	"pfdivert/pfconf"
 )
 
-// A group of flows of sharedPort; reusePortRounds bounds how many groups there are.
-const (
-	sharedFlows    = 6
-	sharedMessages = 3 // of each
-)
+// sharedMessages are those of each flow of sharedPort, whose groups are as reusePort's.
+const sharedMessages = 3
 
 // sharedPort: divert sockets with SO_REUSEPORT_LB share a divert port, and of a rule of pf's with
 // divert-to each state's packets come to one of them (FreeBSD's 895a0ae67fe2, reviews.freebsd.org
@@ -24,7 +19,7 @@ const (
 //  1. Control: before the rule is there, what a client like the cell's sends arrives, and the first
 //     divert socket does not see it.
 //  2. A second socket has the port. A kernel that refuses it has no such sockets.
-//  3. LOCAL begins 6 flows of 3 datagrams: all 3 of a flow come to the same socket. They are
+//  3. LOCAL begins 7 flows of 3 datagrams: all 3 of a flow come to the same socket. They are
 //     reinjected rewritten, and come to the server.
 //  4. That is done until both sockets have had a flow, 16 times at most.
 func (x *claimRun) sharedPort(ctx context.Context) error {
@@ -55,40 +50,14 @@ func (x *claimRun) sharedPort(ctx context.Context) error {
 		}
 	}
 	return failed(NotDelivered, "remote: all of %d flows came to one of the two divert sockets",
-		reusePortRounds*sharedFlows)
+		reusePortRounds*reusePortFlows)
 }
 
 // sharedGroup runs a group of flows, and notes in had which divert sockets got one.
 func (x *claimRun) sharedGroup(ctx context.Context, had map[string]bool) error {
-	there := x.local.request()
-	var opened, connected, sent []*stepResult
-	for i := range sharedFlows {
-		end, spec := fmt.Sprintf("client-%d", i), x.clientOf(0, 0)
-		opened = append(opened, there.open(end, spec))
-		connected = append(connected, there.connect(end, spec))
-		for range sharedMessages {
-			sent = append(sent, there.send(end, script.ClientLine, 0))
-		}
-	}
-	there.fence()
-	for i := range sharedFlows {
-		there.close(fmt.Sprintf("client-%d", i))
-	}
-	if err := there.run(ctx); err != nil {
+	flows, err := x.flowsOf(ctx, reusePortFlows, sharedMessages)
+	if err != nil {
 		return err
-	}
-	if err := x.opened(append(opened, connected...)...); err != nil {
-		return err
-	}
-	for _, s := range sent {
-		if err := unanswered(s); err != nil {
-			return err
-		}
-	}
-	var flows []netip.AddrPort
-	for _, c := range connected {
-		flows = append(flows, c.Local)
-		x.used = append(x.used, usedFlow{x.controlFlow(c.Local), false, time.Now()})
 	}
 	divert := x.remote.request()
 	rewrites := []script.Rewrite{{Old: script.ClientLine, New: x.rewritten(script.PacketLine)}}

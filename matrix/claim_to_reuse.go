@@ -11,10 +11,11 @@ import (
 )
 
 // reusePortRounds bounds how many groups of flows are sent until both listeners have had one. A
-// kernel that chooses by chance leaves one out of so many once in 2^95 runs.
+// kernel that chooses by chance leaves one out of so many once in 2^111 runs. The number of flows
+// is odd: one that deals messages out to two listeners by turns gives none all of a flow.
 const (
 	reusePortRounds = 16
-	reusePortFlows  = 6 // of a group
+	reusePortFlows  = 7 // of a group
 )
 
 // reusePort: of two listeners for one address and port, with SO_REUSEPORT, each flow has one that
@@ -23,7 +24,7 @@ const (
 //
 //  1. REMOTE has two listeners on the rule's port. Control: before the rule is there, what a
 //     client like the cell's sends to FAKE does not reach the first.
-//  2. LOCAL begins 6 flows. Of UDP each has three datagrams: all three come to one of the
+//  2. LOCAL begins 7 flows. Of UDP each has three datagrams: all three come to one of the
 //     listeners, with FAKE as their destination, and none to the other. Of TCP each is accepted
 //     once.
 //  3. That is done until both listeners have had a flow, 16 times at most.
@@ -86,47 +87,60 @@ func (x *claimRun) listenersControl(ctx context.Context) (control, error) {
 	return datagram{x.exchange}.control(ctx, "server")
 }
 
+// flowsOf has LOCAL begin so many flows like the cell's, send so many messages in each of UDP, and
+// close them when REMOTE has all. It returns the clients' names.
+func (x *claimRun) flowsOf(ctx context.Context, flows, messages int) (locals []netip.AddrPort, err error) {
+	there := x.local.request()
+	var opened, connecting, sent []*stepResult
+	for i := range flows {
+		end, spec := fmt.Sprintf("client-%d", i), x.clientOf(0, 0)
+		opened = append(opened, there.open(end, spec))
+		connecting = append(connecting, there.connect(end, spec))
+	}
+	if x.Proto == pfconf.UDP {
+		for i := range flows * messages {
+			flow := i % flows
+			if x.omit[WholeFlow] && i >= flows*2 {
+				flow = (flow + 1) % 2 // of others, so that two have more and five less
+			}
+			sent = append(sent, there.send(fmt.Sprintf("client-%d", flow), script.ClientLine, 0))
+		}
+	}
+	there.fence()
+	for i := range flows {
+		there.close(fmt.Sprintf("client-%d", i))
+	}
+	if err := there.run(ctx); err != nil {
+		return nil, err
+	}
+	if err := x.opened(append(opened, connecting...)...); err != nil {
+		return nil, err
+	}
+	for _, s := range sent {
+		if err := unanswered(s); err != nil {
+			return nil, err
+		}
+	}
+	for _, c := range connecting {
+		locals = append(locals, c.Local)
+		x.used = append(x.used, usedFlow{x.controlFlow(c.Local), x.Proto == pfconf.TCP, time.Now()})
+	}
+	return locals, nil
+}
+
 // reusePortGroup runs a group of flows, and notes in had which listeners got one.
 func (x *claimRun) reusePortGroup(ctx context.Context, round int, had map[string]bool) error {
 	messages := 3
 	if x.Proto == pfconf.TCP {
 		messages = 1 // a connection that was not accepted before is one
 	}
-	there := x.local.request()
-	var opened, connecting, sent []*stepResult
-	for i := range reusePortFlows {
-		end, spec := fmt.Sprintf("client-%d", i), x.clientOf(0, 0)
-		opened = append(opened, there.open(end, spec))
-		connecting = append(connecting, there.connect(end, spec))
-	}
-	if x.Proto == pfconf.UDP {
-		for i := range reusePortFlows * messages {
-			flow := i % reusePortFlows
-			if x.omit[WholeFlow] && i >= reusePortFlows*2 {
-				flow = (flow + 1) % 2 // of others, so that two have more and four less
-			}
-			sent = append(sent, there.send(fmt.Sprintf("client-%d", flow), script.ClientLine, 0))
-		}
-	}
-	there.fence()
-	for i := range reusePortFlows {
-		there.close(fmt.Sprintf("client-%d", i))
-	}
-	if err := there.run(ctx); err != nil {
+	locals, err := x.flowsOf(ctx, reusePortFlows, messages)
+	if err != nil {
 		return err
-	}
-	if err := x.opened(append(opened, connecting...)...); err != nil {
-		return err
-	}
-	for _, s := range sent {
-		if err := unanswered(s); err != nil {
-			return err
-		}
 	}
 	flows := map[netip.AddrPort]string{} // which listener has the flow, "" before one has
-	for _, c := range connecting {
-		flows[c.Local] = ""
-		x.used = append(x.used, usedFlow{x.controlFlow(c.Local), x.Proto == pfconf.TCP, time.Now()})
+	for _, local := range locals {
+		flows[local] = ""
 	}
 	at := x.remote.request()
 	heard := []*stepResult{at.rest("server"), at.rest("second")}
