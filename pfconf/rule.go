@@ -413,6 +413,11 @@ func (r Rule) OnlyOpenBSD() bool {
 			r.On != "")
 }
 
+// ForOpenBSD is the error of a packet filter that is given a rule for OpenBSD's pf alone.
+func (r Rule) ForOpenBSD() error {
+	return fmt.Errorf("rule %q: only OpenBSD's pf has match rules, received-on, once, max, and route-to with divert", r.Label)
+}
+
 // RedirectsTo returns where the rule redirects packets to; ok is false when it does not.
 func (r Rule) RedirectsTo() (to netip.AddrPort, ok bool) {
 	if r.Action == RdrTo {

@@ -93,7 +93,7 @@ func (f *Firewall) change(ctx context.Context, add []pfconf.Rule, edited func() 
 		case r.Action == pfconf.RdrTo || r.Action == pfconf.PFDivertTo || r.Action == pfconf.PFPass:
 			return fmt.Errorf("rule %q: ipfw has no %v", r.Label, r.Action)
 		case r.OnlyOpenBSD():
-			return fmt.Errorf("rule %q: only OpenBSD's pf has match rules, received-on, once, max, and route-to with divert", r.Label)
+			return r.ForOpenBSD()
 		case r.OnlyNetfilter():
 			return fmt.Errorf("rule %q: ipfw has no bypass, no conntrack, and no match of sockets", r.Label)
 		case int(r.Number) >= f.first:

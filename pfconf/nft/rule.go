@@ -209,7 +209,7 @@ func (c Config) compile(r pfconf.Rule) ([]kernelRule, error) {
 	case r.Action == pfconf.PFDivertTo || r.Action == pfconf.PFPass || r.Action == pfconf.ThroughPipe:
 		return nil, fmt.Errorf("rule %q: only FreeBSD has %v", r.Label, r.Action)
 	case r.OnlyOpenBSD():
-		return nil, fmt.Errorf("rule %q: only OpenBSD's pf has match rules, received-on, once, max, and route-to with divert", r.Label)
+		return nil, r.ForOpenBSD()
 	case r.Action == pfconf.DivertReply && r.Direction != pfconf.Out:
 		return nil, fmt.Errorf("rule %q: divert-reply on Linux works on what goes out", r.Label)
 	case c.xt() && (r.Untracked || r.Zone != 0):

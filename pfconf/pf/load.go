@@ -46,7 +46,7 @@ func (f *Firewall) submit(ctx context.Context, e *edit) error {
 		case r.OnlyNetfilter():
 			return fmt.Errorf("rule %q: pf has no bypass, no conntrack, and no match of sockets", r.Label)
 		case r.OnlyOpenBSD() && f.rdrRules:
-			return fmt.Errorf("rule %q: only OpenBSD's pf has match rules, received-on, once, max, and route-to with divert", r.Label)
+			return r.ForOpenBSD()
 		case r.Tee || r.Number != 0:
 			return fmt.Errorf("rule %q: pf delivers no copies, and its rules have no numbers of their own", r.Label)
 		}
